@@ -1,0 +1,153 @@
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { queueCommand, Service, temporaryDirectory } from '../gateway/fixtures/processes.js';
+
+const SMALL = ['--data-bytes', '1MiB', '--entries', '64'];
+
+t.test('every wrong call gets one line on stderr, nothing on stdout, and exit code 2', async (t) => {
+  const directory = temporaryDirectory(t);
+  const queue = join(directory, 'queue');
+  await queueCommand('install', '--queue', queue, ...SMALL);
+  writeFileSync(join(directory, 'bad.json'), '{"smtp":{"port":"many"}}');
+  const cases: [string[], RegExp][] = [
+    [['nonsense'], /unknown command 'nonsense'/],
+    [['inspect'], /no queue directory: give --queue DIR/],
+    [['inspect', '--queue'], /option '--queue <directory>' argument missing/],
+    [['inspect', '--queue', queue, '--smtp-porrt', '1'], /unknown option '--smtp-porrt'.*--smtp-port/],
+    [['inspect', '--queue', queue, 'more'], /too many arguments/],
+    [['inspect', '--queue', join(directory, 'none')], /queue\.json: not found, expected an installed queue/],
+    [['install', '--queue', queue, ...SMALL], /is there already/],
+    [['install', '--queue', join(directory, 'bad.json', 'queue')], /ENOTDIR/],
+    [['worker', '--queue', queue], /delivery\.nextHop: it is missing, expected host:port/],
+    [['worker', '--queue', queue, '--next-hop', 'x'], /--next-hop: found "x", expected host:port/],
+    [
+      ['worker', '--queue', queue, '--config', join(directory, 'bad.json')],
+      /bad\.json: smtp\.port: found "many"/,
+    ],
+    [
+      ['worker', '--queue', queue, '--entries', '65'],
+      /--entries: found "65"|--entries: found 65, expected 64/,
+    ],
+    [['helper', '--queue', queue, '--pair', '1'], /--pair: found 1, expected less than 1/],
+    [['helper', '--queue', queue, '--pair', 'x'], /--pair.*expected a whole number from 0 to 63/],
+    [['gateway', '--queue', queue, '--next-hop', 'a:1', '--workers', '0'], /--workers.*from 1 to 64/],
+    [
+      ['gateway', '--queue', queue, '--next-hop', 'a:1', '--smtp-ports', '1'],
+      /--smtp-ports: found 1 ports, expected 2/,
+    ],
+    [
+      ['gateway', '--queue', queue, '--next-hop', 'a:1', '--smtp-ports', '1,x'],
+      /--smtp-ports.*expected ports such as/,
+    ],
+  ];
+  for (const [args, expected] of cases) {
+    const { code, stdout, stderr } = await queueCommand(...args);
+    t.match(stderr, expected, args.join(' '));
+    t.match(stderr, /^plugpull queue: [^\n]+\n$/, 'one line');
+    t.equal(code, 2);
+    t.equal(stdout, '');
+  }
+});
+
+t.test('what is no queue is told so, and is not touched', async (t) => {
+  const directory = temporaryDirectory(t);
+  const queue = join(directory, 'queue');
+  await queueCommand('install', '--queue', queue, ...SMALL);
+  const data = join(queue, '0', 'queue.data');
+  const foreign = Buffer.alloc(2 ** 20, 'something else entirely');
+  writeFileSync(data, foreign);
+  for (const command of ['inspect', 'verify', 'rebuild', 'helper']) {
+    const { code, stderr } = await queueCommand(command, '--queue', queue);
+    t.equal(code, 2, command);
+    t.match(stderr, /^plugpull queue: [^\n]*queue\.data[^\n]*\n$/, command);
+  }
+  t.ok(readFileSync(data).equals(foreign));
+});
+
+t.test('install, verify, inspect and rebuild print JSON', async (t) => {
+  const queue = join(temporaryDirectory(t), 'deep', 'queue');
+  const calls = ['install', 'verify', 'inspect', 'rebuild'];
+  for (const command of calls) {
+    const { code, stdout, stderr } = await queueCommand(command, '--queue', queue, ...SMALL);
+    t.equal(code, 0, command);
+    t.equal(stderr, '');
+    for (const line of stdout.trimEnd().split('\n')) t.type(JSON.parse(line), 'object', line);
+  }
+});
+
+t.test('verify exits 1 when an invariant is broken', async (t) => {
+  const queue = join(temporaryDirectory(t), 'queue');
+  await queueCommand('install', '--queue', queue, ...SMALL);
+  const index = join(queue, '0', 'queue.index');
+  const bytes = readFileSync(index);
+  // The heads of the lists are behind the first page.
+  bytes.fill(0x5a, 4096, 4196);
+  writeFileSync(index, bytes);
+  const { code, stdout } = await queueCommand('verify', '--queue', queue);
+  t.equal(code, 1);
+  t.equal(JSON.parse(stdout).ok, false);
+  t.ok(JSON.parse(stdout).problems.length > 0);
+});
+
+t.test('a worker says where it listens, and ends with 0 on SIGTERM and SIGINT', async (t) => {
+  const queue = join(temporaryDirectory(t), 'queue');
+  await queueCommand('install', '--queue', queue, ...SMALL);
+  const helper = Service.start(t, 'helper', '--queue', queue);
+  await helper.event(({ event, pair }) => event === 'ready' && pair === 0);
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    const worker = Service.start(
+      t,
+      'worker',
+      '--queue',
+      queue,
+      '--next-hop',
+      '127.0.0.1:1',
+      '--smtp-port',
+      '0',
+    );
+    const { port } = await worker.event(({ event }) => event === 'ready');
+    t.ok(Number(port) > 0);
+    process.kill(worker.pid, signal);
+    t.equal(await worker.exited, 0, signal);
+    t.equal(worker.stderr, '');
+  }
+  t.equal(await helper.stop(), 0);
+});
+
+t.test('a second helper on the same pair is refused', async (t) => {
+  const queue = join(temporaryDirectory(t), 'queue');
+  await queueCommand('install', '--queue', queue, ...SMALL);
+  const helper = Service.start(t, 'helper', '--queue', queue);
+  await helper.event(({ event }) => event === 'ready');
+  const { code, stderr } = await queueCommand('helper', '--queue', queue);
+  t.equal(code, 2);
+  t.match(stderr, /^plugpull queue: [^\n]*helper[^\n]*\n$/);
+});
+
+t.test('the settings of install are kept, and found by the other commands', async (t) => {
+  const directory = temporaryDirectory(t);
+  const queue = join(directory, 'queue');
+  mkdirSync(join(directory, 'other-disk'));
+  const pairs = `a=${join(directory, 'other-disk')},b`;
+  await queueCommand(
+    'install',
+    '--queue',
+    queue,
+    ...SMALL,
+    '--pairs',
+    pairs,
+    '--next-hop',
+    'mail.example:25',
+  );
+  const kept = JSON.parse(readFileSync(join(queue, 'queue.json'), 'utf8'));
+  t.match(kept, {
+    pairs: [
+      { directory: 'a', indexDirectory: join(directory, 'other-disk') },
+      { directory: 'b', indexDirectory: 'b' },
+    ],
+    delivery: { nextHop: 'mail.example:25' },
+  });
+  const { stdout } = await queueCommand('verify', '--queue', queue);
+  t.equal(JSON.parse(stdout).ok, true);
+});

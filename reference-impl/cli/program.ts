@@ -1,0 +1,164 @@
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { inspectQueue } from '../queue/inspect.js';
+import { rebuildQueue } from '../queue/rebuild.js';
+import { verifyQueue } from '../queue/verify.js';
+import { flagLayer, type SettingFlag, settingFlags } from '../settings/flags.js';
+import { loadSettings } from '../settings/load.js';
+import type { QueueSettings } from '../settings/settings.js';
+import { install } from './install.js';
+import { complain, printFailure, printLine } from './output.js';
+import { serveGateway, serveHelper, serveWorker } from './serve.js';
+
+const MAX_WORKERS = 64;
+
+/**
+ * Runs one command of the queue. Data goes to stdout, prose to stderr.
+ * @returns the exit code: 0 done, 1 verify found something, 2 usage or configuration, 4 the program itself failed
+ */
+export async function runProgram(argv: readonly string[], programPath: string): Promise<number> {
+  let exitCode = 0;
+  const program = createProgram(programPath, (code) => {
+    exitCode = code;
+  });
+  try {
+    await program.parseAsync(argv, { from: 'user' });
+    return exitCode;
+  } catch (failure) {
+    if (failure instanceof CommanderError) return failure.exitCode === 0 ? 0 : 2;
+    return printFailure(failure);
+  }
+}
+
+function createProgram(programPath: string, setExitCode: (code: number) => void): Command {
+  const program = new Command('plugpull queue')
+    .description('The reference implementation: a synchronous message queue behind a mail gateway.')
+    .exitOverride()
+    .configureOutput({
+      outputError: (text) =>
+        complain(
+          text
+            .trim()
+            .replace(/^error: /, '')
+            .replace(/\s+/g, ' '),
+        ),
+    });
+  const flags = settingFlags();
+  const command = (name: string, description: string) =>
+    withSettings(program.command(name), flags).description(description);
+
+  command('install', 'create the files of a queue, at their full size').action(async (_, self: Command) => {
+    await install(settingsOf(self, flags, 'none'));
+  });
+  command('worker', 'take mail in over SMTP, store it, deliver it').action(async (_, self: Command) => {
+    await serveWorker(settingsOf(self, flags, 'needed'));
+  });
+  command('helper', 'write to disk for the workers of one data file')
+    .option('--pair <number>', 'which pair, from 0', whole(0, 63), 0)
+    .action(async (options: { pair: number }, self: Command) => {
+      const settings = settingsOf(self, flags, 'needed');
+      if (options.pair >= settings.pairs.length) {
+        self.error(
+          `error: --pair: found ${options.pair}, expected less than ${settings.pairs.length}, the number of pairs`,
+        );
+      }
+      await serveHelper(settings, options.pair);
+    });
+  command('gateway', 'run helpers and workers, and restart what dies')
+    .option('--workers <number>', 'how many workers', whole(1, MAX_WORKERS), 2)
+    .option('--smtp-ports <list>', 'a port for each worker, such as 2525,2526', portList)
+    .action(async (options: { workers: number; smtpPorts?: number[] }, self: Command) => {
+      const settings = settingsOf(self, flags, 'needed');
+      const { workers, smtpPorts: ports } = options;
+      if (ports !== undefined && ports.length !== workers) {
+        self.error(
+          `error: --smtp-ports: found ${ports.length} ports, expected ${workers}, one for each worker`,
+        );
+      }
+      await serveGateway(settings, {
+        program: programPath,
+        workers,
+        ports,
+        passedOn: passedOn(self, flags, settings),
+      });
+    });
+  command('inspect', 'show the queue, one JSON object a line')
+    .option('--summary', 'only the pairs, not their messages', false)
+    .action(async ({ summary }: { summary: boolean }, self: Command) => {
+      for await (const line of inspectQueue(settingsOf(self, flags, 'needed'), summary))
+        await printLine(line);
+    });
+  command('verify', 'check the invariants of the queue; exit code 1 when one is broken').action(
+    async (_, self: Command) => {
+      const report = await verifyQueue(settingsOf(self, flags, 'needed'));
+      await printLine(report);
+      setExitCode(report.ok ? 0 : 1);
+    },
+  );
+  command('rebuild', 'restore the index from the data file')
+    .option('--from-nothing', 'put the old index aside and use nothing of it', false)
+    .action(async ({ fromNothing }: { fromNothing: boolean }, self: Command) => {
+      await printLine(await rebuildQueue(settingsOf(self, flags, 'needed'), fromNothing));
+    });
+  return program;
+}
+
+function withSettings(command: Command, flags: readonly SettingFlag[]): Command {
+  command
+    .option('--queue <directory>', 'the directory of the queue')
+    .option('--config <file>', 'a settings file');
+  for (const { name, placeholder, description } of flags) {
+    command.addOption(new Option(`--${name} <${placeholder}>`, description));
+  }
+  return command.allowExcessArguments(false);
+}
+
+function settingsOf(
+  command: Command,
+  flags: readonly SettingFlag[],
+  installed: 'needed' | 'none',
+): QueueSettings {
+  const options = given(command, flags);
+  const { queue, config } = command.opts<{ queue?: string; config?: string }>();
+  return loadSettings({
+    ...(queue === undefined ? {} : { directory: queue }),
+    ...(config === undefined ? {} : { configFile: config }),
+    flags: flagLayer(options),
+    installed,
+  });
+}
+
+function given(command: Command, flags: readonly SettingFlag[]): Map<string, string> {
+  const values = new Map<string, string>();
+  for (const { name } of flags) {
+    const value: unknown = command.getOptionValue(new Option(`--${name} <v>`).attributeName());
+    if (typeof value === 'string') values.set(name, value);
+  }
+  return values;
+}
+
+/** What the services of a gateway are told, too: the same queue, file and flags, but a port of their own. */
+function passedOn(command: Command, flags: readonly SettingFlag[], settings: QueueSettings): string[] {
+  const { config } = command.opts<{ config?: string }>();
+  const set = [...given(command, flags)].filter(([name]) => name !== 'smtp-port');
+  return [
+    '--queue',
+    settings.directory,
+    ...(config === undefined ? [] : ['--config', config]),
+    ...set.flatMap(([name, value]) => [`--${name}`, value]),
+  ];
+}
+
+function whole(min: number, max: number) {
+  return (text: string): number => {
+    const value = Number(text);
+    if (/^\d+$/.test(text) && value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`expected a whole number from ${min} to ${max}.`);
+  };
+}
+
+function portList(text: string): number[] {
+  return text.split(',').map((part) => {
+    if (/^\d{1,5}$/.test(part) && Number(part) <= 65_535) return Number(part);
+    throw new InvalidArgumentError('expected ports such as 2525,2526.');
+  });
+}

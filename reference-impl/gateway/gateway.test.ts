@@ -1,0 +1,323 @@
+import { once } from 'node:events';
+import { chmodSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import t, { type Test } from 'tap';
+import {
+  programPath,
+  queueCommand,
+  run,
+  Service,
+  startGateway,
+  temporaryDirectory,
+} from './fixtures/processes.js';
+import { RawClient } from './fixtures/raw-client.js';
+import { Sink } from './fixtures/sink.js';
+
+const BACKLOG = 3000;
+
+async function sink(test: Test): Promise<Sink> {
+  const opened = await Sink.open();
+  test.teardown(() => opened.close());
+  return opened;
+}
+
+function portOf(ports: readonly number[], at = 0): number {
+  const port = ports[at];
+  if (port === undefined) throw new Error(`there is no port ${at}`);
+  return port;
+}
+
+t.test(
+  'a killed worker and a killed helper are started anew, and no confirmed message is lost',
+  async (t) => {
+    const receiver = await sink(t);
+    const { service, directory, ports } = await startGateway(t, receiver.address);
+    const confirmed: string[] = [];
+    const submit = async (at: number) => {
+      const text = `message ${confirmed.length}\r\n`;
+      const client = await RawClient.ready(portOf(ports, at));
+      if ((await client.submit(text)).startsWith('250')) confirmed.push(text);
+      client.close();
+    };
+    await submit(0);
+    for (const name of ['worker-0', 'helper-0', 'worker-1']) {
+      const last = service.events.findLast(({ event, service: of }) => event === 'ready' && of === name);
+      const seen = service.events.length;
+      process.kill(last?.pid ?? Number.NaN, 'SIGKILL');
+      const isOf = (wanted: string) => (event: { event: string; service?: string }) =>
+        event.event === wanted && event.service === name;
+      t.match(await service.event(isOf('exit'), seen), { signal: 'SIGKILL' });
+      t.match(await service.event(isOf('restart'), seen), { inMs: 0 });
+      const { port } = await service.event(isOf('ready'), seen);
+      t.equal(port, last?.port, 'a worker keeps its port');
+      await submit(0);
+      await submit(1);
+    }
+    t.equal(confirmed.length, 7, 'all were confirmed');
+    // What a killed worker had locked may come twice.
+    const texts = () => [...new Set(receiver.messages.map(({ data }) => data.toString()))];
+    while (texts().length < 7) await receiver.received(receiver.messages.length + 1);
+    t.strictSame(texts().sort(), [...confirmed].sort());
+    t.equal(await service.stop(), 0);
+    t.equal(service.stderr, '');
+    t.match(JSON.parse((await queueCommand('verify', '--queue', directory)).stdout), { ok: true, live: 0 });
+  },
+);
+
+t.test('a gateway whose supervisor was killed stops by itself', async (t) => {
+  const { service, ports } = await startGateway(t, '127.0.0.1:1', '--workers', '1');
+  const client = await RawClient.ready(portOf(ports));
+  process.kill(service.pid, 'SIGKILL');
+  t.match(await client.reply(), /^421/);
+  await service.exited;
+});
+
+t.test('a service that cannot start ends the gateway with its exit code', async (t) => {
+  const receiver = await sink(t);
+  const queue = join(temporaryDirectory(t), 'queue');
+  await queueCommand('install', '--queue', queue, '--data-bytes', '1MiB', '--entries', '64');
+  const args = [
+    '--queue',
+    queue,
+    '--next-hop',
+    receiver.address,
+    '--workers',
+    '1',
+    '--smtp-ports',
+    `${receiver.port}`,
+  ];
+  const service = Service.start(t, 'gateway', ...args);
+  t.equal(await service.exited, 2);
+  t.match(service.stderr, /smtp: cannot listen on .*EADDRINUSE.*\n.*worker-0 cannot start/);
+});
+
+t.test('mail goes through two gateways in a row byte for byte', async (t) => {
+  const receiver = await sink(t);
+  const second = await startGateway(t, receiver.address, '--workers', '1');
+  const first = await startGateway(t, `127.0.0.1:${portOf(second.ports)}`, '--workers', '1', '--pairs', '0');
+  const line = fc.uint8Array({ maxLength: 400 }).map((bytes) =>
+    Buffer.from(bytes)
+      .toString('latin1')
+      .replace(/[\r\n]/g, '.'),
+  );
+  const large = `${'0123456789abcdef'.repeat(4)}\r\n`.repeat(20_000);
+  const bodies = fc.sample(fc.array(line, { maxLength: 10 }), 40).map((lines, number) => {
+    const text = [`number ${number}`, ...lines]
+      .map((one) => (one.startsWith('.') ? `.${one}` : one))
+      .join('\r\n');
+    return `${text}\r\n`;
+  });
+  const client = await RawClient.ready(portOf(first.ports));
+  bodies.push(large);
+  for (const body of bodies) t.match(await client.submit(Buffer.from(body, 'latin1')), /^250/);
+  client.close();
+  const unstuffed = bodies.map((body) => body.replace(/^\./gm, ''));
+  const received = (await receiver.received(bodies.length)).map(({ data }) => data.toString('latin1'));
+  t.strictSame(received.sort(), unstuffed.sort());
+});
+
+t.test('a queue with two pairs uses both, each with its helper', async (t) => {
+  const receiver = await sink(t);
+  const directory = join(temporaryDirectory(t), 'queue');
+  const install = [
+    '--data-bytes',
+    '4MiB',
+    '--entries',
+    '64',
+    '--pairs',
+    'a,b',
+    '--next-hop',
+    receiver.address,
+  ];
+  await queueCommand('install', '--queue', directory, ...install);
+  const service = Service.start(t, 'gateway', '--queue', directory, '--workers', '1');
+  const { ports } = await service.event(({ event, service: of }) => event === 'ready' && of === 'gateway');
+  t.ok(service.events.some(({ service: of }) => of === 'helper-1'));
+  for (let number = 0; number < 10; number++) {
+    const client = await RawClient.ready(portOf(ports ?? []));
+    t.match(await client.submit(`${number}\r\n`), /^250/);
+    client.close();
+  }
+  await receiver.received(10);
+});
+
+t.test('a full queue says 452, loses nothing, and takes mail again when it has emptied', async (t) => {
+  const port = await freePort();
+  const directory = join(temporaryDirectory(t), 'queue');
+  await queueCommand('install', '--queue', directory, '--data-bytes', '1MiB', '--entries', '16');
+  const flags = ['--next-hop', `127.0.0.1:${port}`, '--delivery-backoff-initial-ms', '50', '--workers', '1'];
+  const service = Service.start(
+    t,
+    'gateway',
+    '--queue',
+    directory,
+    '--delivery-backoff-max-ms',
+    '100',
+    ...flags,
+  );
+  const { ports } = await service.event(({ event, service: of }) => event === 'ready' && of === 'gateway');
+  const client = await RawClient.ready(portOf(ports ?? []));
+  const confirmed: string[] = [];
+  for (;;) {
+    const text = `message ${confirmed.length}\r\n`;
+    const reply = await client.submit(text);
+    if (!reply.startsWith('250')) {
+      t.match(reply, /^452 4\.3\.1 No free index entry/);
+      break;
+    }
+    confirmed.push(text);
+  }
+  t.equal(confirmed.length, 16);
+  t.match(await client.submit(`${'y'.repeat(300_000)}\r\n`), /^552 5\.3\.4/, 'larger than any record');
+  const receiver = await Sink.open({}, port);
+  t.teardown(() => receiver.close());
+  const texts = (await receiver.received(16)).map(({ data }) => data.toString());
+  t.strictSame(texts.sort(), confirmed.sort());
+  // The last one may not have left the queue when the sink has it.
+  while (!(await client.submit('again\r\n')).startsWith('250')) t.comment('not yet');
+  await receiver.received(17);
+  client.close();
+});
+
+t.test('thousands of messages for a host that is down cost hardly any work while they wait', async (t) => {
+  const directory = join(temporaryDirectory(t), 'queue');
+  await queueCommand('install', '--queue', directory, '--data-bytes', '8MiB', '--entries', '4096');
+  const helper = Service.start(t, 'helper', '--queue', directory);
+  await helper.event(({ event }) => event === 'ready');
+  const patient = [
+    '--next-hop',
+    '127.0.0.1:1',
+    '--delivery-backoff-initial-ms',
+    '1h',
+    '--delivery-backoff-max-ms',
+    '1h',
+  ];
+  const worker = Service.start(t, 'worker', '--queue', directory, ...patient);
+  const { port } = await worker.event(({ event }) => event === 'ready');
+  const client = await RawClient.ready(port ?? 0);
+  const message = 'MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nx\r\n.\r\n';
+  const replies = await client.askAll(message.repeat(BACKLOG), 4 * BACKLOG);
+  t.ok(replies.every((reply) => /^(250|354)/.test(reply)));
+  client.close();
+  const usedMs = () => cpuMs(worker.pid);
+  const before = usedMs();
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  const spentMs = usedMs() - before;
+  t.ok(spentMs < 400, `${spentMs} ms of a second were spent`);
+});
+
+/** Milliseconds of processor time that a process has used. */
+function cpuMs(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    .replace(/^.*\) /, '')
+    .split(' ');
+  return 10 * (Number(fields[11]) + Number(fields[12]));
+}
+
+const swaks = programPath('swaks');
+t.test(
+  'a message of swaks arrives byte for byte',
+  { skip: swaks === undefined && 'swaks is not installed' },
+  async (t) => {
+    const receiver = await sink(t);
+    const { ports } = await startGateway(t, receiver.address, '--workers', '1');
+    const message =
+      'Subject: test\r\n\r\n.one dot\r\n..two\r\nGr\xc3\xbc\xc3\x9fe \xff\x80\x01\r\n\r\n.\r\n \r\n';
+    // Left alone, swaks sends a file as it is and a line end behind it: the dots of the wire are for us to put in.
+    const wire = `${message.replace(/^\./gm, '..')}.`;
+    const file = join(temporaryDirectory(t), 'message');
+    writeFileSync(file, wire, 'latin1');
+    for (const pipelining of [[], ['--pipeline']]) {
+      const to = 'one@example.net,two@example.net';
+      const args = [
+        '--server',
+        '127.0.0.1',
+        '--port',
+        `${portOf(ports)}`,
+        '--from',
+        'me@example.org',
+        '--to',
+        to,
+      ];
+      const { code, stdout } = await run(swaks ?? '', [
+        ...args,
+        '--data',
+        `@${file}`,
+        '--no-data-fixup',
+        ...pipelining,
+      ]);
+      t.equal(code, 0, stdout);
+    }
+    for (const { sender, recipients, data } of await receiver.received(2)) {
+      t.equal(sender, 'me@example.org');
+      t.strictSame(recipients, ['one@example.net', 'two@example.net']);
+      t.equal(data.toString('latin1'), message);
+    }
+  },
+);
+
+const MESSAGES = 20;
+const source = programPath('smtp-source');
+const dump = programPath('smtp-sink');
+t.test(
+  "Postfix's smtp-source sends through a gateway to Postfix's smtp-sink",
+  {
+    skip:
+      (source === undefined || dump === undefined) && "Postfix's smtp-source and smtp-sink are not installed",
+  },
+  async (t) => {
+    const file = join(temporaryDirectory(t), 'message');
+    const lines = ['Subject: test', '', '.dot', '..', '.', 'Gr\xfc\xdfe', 'x'.repeat(900), ''];
+    writeFileSync(file, lines.map((line) => `${line}\n`).join(''), 'latin1');
+    const send = (port: number) =>
+      run(source ?? '', ['-s', '4', '-m', `${MESSAGES}`, '-F', file, `127.0.0.1:${port}`]);
+    const dumpsOf = async (deliver: (port: number) => Promise<unknown>): Promise<string[]> => {
+      const directory = temporaryDirectory(t);
+      chmodSync(directory, 0o777);
+      const port = await freePort();
+      // As root, it wants to become somebody else and to be locked up in the directory.
+      const asRoot = process.getuid?.() === 0 ? ['-u', 'nobody', '-R', directory] : [];
+      const target = process.getuid?.() === 0 ? 'dump.' : join(directory, 'dump.');
+      const place = ['-M', `${MESSAGES}`, '-d', target, `127.0.0.1:${port}`, '100'];
+      const received = run(dump ?? '', [...asRoot, ...place]);
+      await listening(port);
+      await deliver(port);
+      t.equal((await received).code, 0);
+      const dumps = readdirSync(directory).map((name) => readFileSync(join(directory, name), 'latin1'));
+      // Headers of its own end with the time zone in brackets.
+      return dumps.map((text) => text.replace(/^[\s\S]*? \([A-Z]+\)\n/, ''));
+    };
+    // The sink ends with the last message, under the source's hands: how that one ends says nothing.
+    const direct = await dumpsOf(send);
+    t.equal(direct.length, MESSAGES);
+    t.match(direct[0], 'Subject: test\n\n.dot\n..\n.\nGr\xfc\xdfe\nxxx');
+    const relayed = await dumpsOf(async (port) => {
+      const { ports } = await startGateway(t, `127.0.0.1:${port}`, '--workers', '1');
+      const { code, stderr } = await send(portOf(ports));
+      t.equal(code, 0, stderr);
+    });
+    t.strictSame(relayed, direct);
+  },
+);
+
+/** Resolves when somebody listens there. */
+async function listening(port: number): Promise<void> {
+  for (;;) {
+    const socket = connect(port, '127.0.0.1');
+    const isUp = await once(socket, 'connect').then(
+      () => true,
+      () => false,
+    );
+    socket.destroy();
+    if (isUp) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+async function freePort(): Promise<number> {
+  const opened = await Sink.open();
+  await opened.close();
+  return opened.port;
+}

@@ -1,0 +1,85 @@
+/** A command line of RFC 5321, taken apart. */
+export type Command =
+  | { verb: 'EHLO' | 'HELO'; name: string }
+  | { verb: 'MAIL'; sender: string; sizeBytes: number }
+  | { verb: 'RCPT'; recipient: string; domain: string }
+  | { verb: 'DATA' | 'RSET' | 'NOOP' | 'QUIT' | 'VRFY' }
+  | { verb: 'error'; reply: string };
+
+/** Longest path of RFC 5321 4.5.3.1.3, angle brackets included. */
+const MAX_PATH_LENGTH = 256;
+const ADDRESS =
+  /^(?:"(?:[ !#-[\]-~]|\\[ -~])*"|[!#-'*+\-/-9=?A-Z^-~.]+)@(\[[0-9A-Za-z:.-]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?)$/;
+
+const error = (reply: string): Command => ({ verb: 'error', reply });
+const BAD_SENDER = error('501 5.1.7 Bad sender address, expected MAIL FROM:<user@domain>');
+const BAD_RECIPIENT = error('501 5.1.3 Bad recipient address, expected RCPT TO:<user@domain>');
+
+/** Parses one line, without its CRLF; bytes above 127 as latin1. */
+export function parseCommand(line: string): Command {
+  const end = line.indexOf(' ');
+  const verb = (end < 0 ? line : line.slice(0, end)).toUpperCase();
+  const rest = end < 0 ? '' : line.slice(end + 1).trim();
+  switch (verb) {
+    case 'EHLO':
+    case 'HELO':
+      return rest === '' ? error(`501 5.5.4 Expected ${verb} and a name`) : { verb, name: rest };
+    case 'MAIL':
+      return parseMail(rest);
+    case 'RCPT':
+      return parseRcpt(rest);
+    case 'DATA':
+    case 'RSET':
+    case 'QUIT':
+      return rest === '' ? { verb } : error(`501 5.5.4 ${verb} takes no argument`);
+    case 'NOOP':
+    case 'VRFY':
+      return { verb };
+    default:
+      return error('500 5.5.2 Command not recognized');
+  }
+}
+
+function parseMail(rest: string): Command {
+  const path = pathBehind(rest, 'FROM:');
+  if (path === undefined) return BAD_SENDER;
+  if (path.address !== '' && !ADDRESS.test(path.address)) return BAD_SENDER;
+  let sizeBytes = 0;
+  for (const parameter of path.parameters) {
+    const upper = parameter.toUpperCase();
+    const size = /^SIZE=(\d{1,20})$/.exec(upper);
+    if (size !== null) sizeBytes = Number(size[1]);
+    else if (upper !== 'BODY=8BITMIME' && upper !== 'BODY=7BIT') return unknownParameter(parameter);
+  }
+  return { verb: 'MAIL', sender: path.address, sizeBytes };
+}
+
+function parseRcpt(rest: string): Command {
+  const path = pathBehind(rest, 'TO:');
+  if (path === undefined) return BAD_RECIPIENT;
+  const [parameter] = path.parameters;
+  if (parameter !== undefined) return unknownParameter(parameter);
+  // RFC 5321 4.1.1.3: the postmaster of this host may be named without a domain.
+  if (path.address.toLowerCase() === 'postmaster')
+    return { verb: 'RCPT', recipient: path.address, domain: '' };
+  const domain = ADDRESS.exec(path.address)?.[1];
+  if (domain === undefined) return BAD_RECIPIENT;
+  return { verb: 'RCPT', recipient: path.address, domain: domain.toLowerCase() };
+}
+
+function unknownParameter(parameter: string): Command {
+  return error(`555 5.5.4 Parameter ${parameter.replace(/[^!-~]/g, '?').slice(0, 40)} is not supported`);
+}
+
+/** The path in angle brackets behind `FROM:` or `TO:`, without a source route, and the parameters behind it. */
+function pathBehind(rest: string, keyword: string): { address: string; parameters: string[] } | undefined {
+  if (rest.slice(0, keyword.length).toUpperCase() !== keyword) return undefined;
+  const text = rest.slice(keyword.length).trimStart();
+  // A quoted local part may hold any of the delimiters.
+  const match = /^<((?:"(?:[^"\\]|\\.)*"|[^"<>])*)>(?: +(.*))?$/.exec(text);
+  const path = match?.[1];
+  if (path === undefined || path.length + 2 > MAX_PATH_LENGTH) return undefined;
+  // RFC 5321 4.1.2, appendix C: a source route must be accepted and should be ignored.
+  const address = path.replace(/^@[^\s,:@]+(?:,@[^\s,:@]+)*:/, '');
+  return { address, parameters: match?.[2]?.split(/ +/).filter((word) => word !== '') ?? [] };
+}

@@ -1,0 +1,112 @@
+import fc from 'fast-check';
+import t from 'tap';
+import { stuffed } from '../outbound/dot-stuffing.js';
+import { DataReader, type MailData } from './data-reader.js';
+
+/** Message data that no bare CR or LF is in, with many dots and line ends. */
+const lines = fc
+  .array(
+    fc.oneof(
+      fc.constantFrom('', '.', '..', '.\t', 'a', 'hello.', '. .'),
+      fc.uint8Array({ maxLength: 120 }).map((bytes) =>
+        Buffer.from(bytes)
+          .toString('latin1')
+          .replace(/[\r\n]/g, ''),
+      ),
+    ),
+    { maxLength: 12 },
+  )
+  .map((parts) => Buffer.from(parts.map((part) => `${part}\r\n`).join(''), 'latin1'));
+
+/** Reads wire bytes cut into pieces at these places; says what the data is and which bytes were left over. */
+function read(
+  wire: Buffer,
+  cuts: readonly number[],
+  limitBytes = 1e6,
+): { message: MailData; rest: string } | undefined {
+  const reader = new DataReader(limitBytes);
+  const places = [...new Set(cuts.map((cut) => cut % (wire.length + 1)))].sort((a, b) => a - b);
+  let from = 0;
+  for (const to of [...places, wire.length]) {
+    const used = reader.take(wire.subarray(from, to));
+    if (used !== undefined) return { message: reader.result(), rest: wire.toString('latin1', from + used) };
+    from = to;
+  }
+  return undefined;
+}
+
+const text = (wire: string, limitBytes?: number) => read(Buffer.from(wire, 'latin1'), [], limitBytes);
+
+t.test('what was stuffed comes out byte for byte, however it is cut into chunks', async (t) => {
+  fc.assert(
+    fc.property(lines, fc.array(fc.nat(), { maxLength: 8 }), (data, cuts) => {
+      const wire = Buffer.concat([...stuffed(data), Buffer.from('QUIT\r\n')]);
+      t.strictSame(read(wire, cuts), { message: { kind: 'data', data }, rest: 'QUIT\r\n' });
+    }),
+    { numRuns: 300 },
+  );
+});
+
+t.test('every way to cut a message in two gives the same', async (t) => {
+  const wire = Buffer.from('..a\r\n..\r\n\r\n...b\r\n.\r\nMAIL', 'latin1');
+  for (let cut = 0; cut <= wire.length; cut++) {
+    t.match(
+      read(wire, [cut]),
+      { message: { kind: 'data', data: Buffer.from('.a\r\n.\r\n\r\n..b\r\n') } },
+      `cut at ${cut}`,
+    );
+  }
+});
+
+t.test('a message may be empty, or one empty line', async (t) => {
+  t.strictSame(text('.\r\n'), { message: { kind: 'data', data: Buffer.alloc(0) }, rest: '' });
+  t.strictSame(text('\r\n.\r\n'), { message: { kind: 'data', data: Buffer.from('\r\n') }, rest: '' });
+});
+
+t.test('only CRLF.CRLF ends the data: no bare line end lets commands be smuggled in', async (t) => {
+  for (const end of ['\n.\n', '\n.\r\n', '\r.\r', '\r\n.\n', '\r\n.\r', '\r.\r\n', '\n.\r', '\r\n\0.\r\n']) {
+    const found = text(`one${end}MAIL FROM:<evil@example>\r\n.\r\nrest`);
+    t.equal(found?.rest, 'rest', JSON.stringify(end));
+    if (!end.includes('\0')) t.equal(found?.message.kind, 'bare-line-end', JSON.stringify(end));
+  }
+});
+
+t.test('a bare CR or LF is noticed wherever it stands', async (t) => {
+  fc.assert(
+    fc.property(
+      lines,
+      fc.nat(),
+      fc.constantFrom('\r', '\n'),
+      fc.array(fc.nat(), { maxLength: 4 }),
+      (data, at, bare, cuts) => {
+        const line = Math.max(0, data.lastIndexOf('\r\n', at % (data.length + 1)));
+        const bad = Buffer.concat([data.subarray(0, line), Buffer.from(`x${bare}y`), data.subarray(line)]);
+        const wire = Buffer.concat(stuffed(bad));
+        t.equal(read(wire, cuts)?.message.kind, 'bare-line-end');
+      },
+    ),
+    { numRuns: 200 },
+  );
+});
+
+t.test('a message over the limit is read to its end and not kept', async (t) => {
+  t.equal(text(`${'x'.repeat(100)}\r\n.\r\n`, 101)?.message.kind, 'too-large');
+  t.equal(text(`${'x'.repeat(100)}\r\n.\r\n`, 102)?.message.kind, 'data');
+  t.equal(
+    text(`${'..\r\n'.repeat(10)}.\r\nNOOP`, 30)?.message.kind,
+    'data',
+    'dots that come off do not count',
+  );
+  t.equal(text(`${'..\r\n'.repeat(10)}.\r\nNOOP`, 29)?.rest, 'NOOP');
+});
+
+t.test('the wire form of any bytes ends with the end mark and has it nowhere else', async (t) => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => {
+      const wire = Buffer.concat(stuffed(Buffer.from(bytes)));
+      const whole = Buffer.concat([Buffer.from('\r\n'), wire]);
+      t.equal(whole.indexOf('\r\n.\r\n'), whole.length - 5);
+    }),
+    { numRuns: 200 },
+  );
+});

@@ -1,0 +1,264 @@
+import { once } from 'node:events';
+import t from 'tap';
+import { memoryWorker } from '../fixtures/memory-worker.js';
+import { RawClient } from '../fixtures/raw-client.js';
+
+const ENVELOPE = 'MAIL FROM:<from@example.org>\r\nRCPT TO:<to@example.net>\r\nDATA\r\n';
+
+t.test('EHLO offers SIZE, PIPELINING and 8BITMIME', async (t) => {
+  const { worker } = await memoryWorker(t, { smtp: { maxMessageBytes: 5000, hostname: 'mx.example' } });
+  const client = await RawClient.open(worker.port);
+  const lines = (await client.ask('EHLO me\r\n')).split('\n');
+  t.strictSame(lines, [
+    '250-mx.example',
+    '250-PIPELINING',
+    '250-SIZE 5000',
+    '250-8BITMIME',
+    '250 ENHANCEDSTATUSCODES',
+  ]);
+  t.equal(await client.ask('HELO me\r\n'), '250 mx.example');
+  t.match(await client.ask('QUIT\r\n'), /^221 /);
+  t.equal(await client.reply(), '', 'the connection is closed');
+});
+
+t.test('250 comes after the queue has confirmed, not before', async (t) => {
+  const { worker, queue } = await memoryWorker(t);
+  let confirm: () => void = () => undefined;
+  queue.held = new Promise((resolve) => {
+    confirm = resolve;
+  });
+  const client = await RawClient.ready(worker.port);
+  await client.askAll(ENVELOPE, 3);
+  let isAnswered = false;
+  const answer = client.ask('text\r\n.\r\n').then((reply) => {
+    isAnswered = true;
+    return reply;
+  });
+  // The answer to this goes through the same worker, later than one that did not wait would.
+  const other = await RawClient.ready(worker.port);
+  await other.ask('NOOP\r\n');
+  t.notOk(isAnswered);
+  confirm();
+  t.equal(await answer, '250 2.0.0 Ok: queued as 1');
+  other.close();
+  client.close();
+});
+
+t.test('many messages go over one connection, pipelined, each answered in its turn', async (t) => {
+  const { worker, queue } = await memoryWorker(t);
+  const client = await RawClient.ready(worker.port);
+  const message = (number: number) => `${ENVELOPE}message ${number}\r\n.\r\n`;
+  const replies = await client.askAll(
+    `${message(1)}${message(2)}${message(3)}NOOP\r\nRSET\r\nQUIT\r\n`,
+    3 * 4 + 3,
+  );
+  t.strictSame(
+    replies.map((reply) => reply.slice(0, 3)),
+    ['250', '250', '354', '250', '250', '250', '354', '250', '250', '250', '354', '250', '250', '250', '221'],
+  );
+  t.strictSame(
+    [...queue.live.values()].map(({ body }) => body.data.toString()),
+    ['message 1\r\n', 'message 2\r\n', 'message 3\r\n'],
+  );
+});
+
+t.test('a whole session arrives right in single bytes', async (t) => {
+  const { worker, queue } = await memoryWorker(t);
+  const client = await RawClient.open(worker.port);
+  const replies = client.askAll('', 7);
+  for (const byte of `EHLO me\r\nNOOP\r\n${ENVELOPE}..dot\r\n\r\n.\r\nQUIT\r\n`) {
+    client.send(byte);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  t.match((await replies).at(-1), /^221/);
+  t.strictSame(
+    [...queue.live.values()].map(({ body }) => body.data.toString()),
+    ['.dot\r\n\r\n'],
+  );
+});
+
+t.test('a message with a bare CR or LF is refused, and the session goes on', async (t) => {
+  const { worker, queue } = await memoryWorker(t);
+  const client = await RawClient.ready(worker.port);
+  t.match(await client.submit('a\nb\r\n'), /^554 5\.6\.0 .*CR or LF that is no CRLF/);
+  t.match(await client.submit('a\rb\r\n'), /^554 5\.6\.0/);
+  t.match(
+    await client.submit('\n.\r\nMAIL FROM:<evil@example>\r\n'),
+    /^554 5\.6\.0/,
+    'nothing was smuggled in',
+  );
+  t.match(await client.submit('good\r\n'), /^250/);
+  t.equal(queue.live.size, 1);
+  t.match(await client.ask('NOOP\n'), /^500 5\.5\.2 Lines end in CRLF/);
+  client.close();
+});
+
+t.test('a message that is too large is refused with 552, when announced and when sent', async (t) => {
+  const { worker, queue } = await memoryWorker(t, { smtp: { maxMessageBytes: 1000 } });
+  const client = await RawClient.ready(worker.port);
+  t.match(await client.ask('MAIL FROM:<a@b> SIZE=1001\r\n'), /^552 5\.3\.4/);
+  t.match(await client.submit(`${'x'.repeat(1000)}\r\n`), /^552 5\.3\.4/);
+  t.match(await client.submit(`${'x'.repeat(998)}\r\n`), /^250/);
+  queue.saying = { outcome: 'rejected', reason: 'too-large', detail: '' };
+  t.match(await client.submit('x\r\n'), /^552 5\.3\.4/);
+  client.close();
+});
+
+t.test('a full queue is 452, and mail is taken again when there is room', async (t) => {
+  const { worker, queue } = await memoryWorker(t);
+  const client = await RawClient.ready(worker.port);
+  queue.saying = { outcome: 'rejected', reason: 'no-space', detail: '' };
+  t.match(await client.submit('x\r\n'), /^452 4\.3\.1 No free space/);
+  queue.saying = { outcome: 'rejected', reason: 'no-entry', detail: '' };
+  t.match(await client.submit('x\r\n'), /^452 4\.3\.1 No free index entry/);
+  queue.saying = undefined;
+  t.match(await client.submit('x\r\n'), /^250/);
+  t.equal(queue.live.size, 1);
+  client.close();
+});
+
+t.test(
+  'when nobody knows whether a message is stored, the connection closes without an answer',
+  async (t) => {
+    const { worker, queue } = await memoryWorker(t);
+    const client = await RawClient.ready(worker.port);
+    queue.saying = { outcome: 'indefinite', detail: 'the sync timed out' };
+    t.equal(await client.submit('x\r\n'), '');
+  },
+);
+
+t.test('a client that hangs up in the middle leaves nothing behind', async (t) => {
+  const { worker, queue, stop } = await memoryWorker(t);
+  const parts = [
+    'MAIL FROM:<a@b>\r\n',
+    ENVELOPE,
+    `${ENVELOPE}half a mess`,
+    `${ENVELOPE}all but the end\r\n.`,
+    `${ENVELOPE}x\r\n.\r`,
+  ];
+  for (const how of ['end', 'destroy', 'resetAndDestroy'] as const) {
+    for (const part of parts) {
+      const client = await RawClient.ready(worker.port);
+      await client.askAll(part, part.split('\r\n').length - 1 < 3 ? 1 : 3);
+      client.socket[how]();
+      await once(client.socket, 'close');
+    }
+  }
+  await stop();
+  t.equal(queue.live.size, 0);
+});
+
+t.test('a client that closes its side right behind its messages still gets the answers', async (t) => {
+  const { worker } = await memoryWorker(t);
+  const client = await RawClient.ready(worker.port);
+  await client.askAll(ENVELOPE, 3);
+  client.send(`text\r\n.\r\n${ENVELOPE}more\r\n.\r\n`);
+  client.socket.end();
+  for (const code of ['250', '250', '250', '354', '250']) t.equal((await client.reply()).slice(0, 3), code);
+  t.equal(await client.reply(), '');
+});
+
+t.test('commands out of order, and too many recipients, are refused', async (t) => {
+  const { worker } = await memoryWorker(t, { smtp: { maxRecipients: 2 } });
+  const client = await RawClient.open(worker.port);
+  t.match(await client.ask('MAIL FROM:<a@b>\r\n'), /^503 5\.5\.1 EHLO first/);
+  await client.ask('EHLO me\r\n');
+  t.match(await client.ask('RCPT TO:<a@b>\r\n'), /^503/);
+  t.match(await client.ask('DATA\r\n'), /^503/);
+  t.match(await client.ask('MAIL FROM:<a@b>\r\n'), /^250/);
+  t.match(await client.ask('MAIL FROM:<a@b>\r\n'), /^503/);
+  t.match(await client.ask('DATA\r\n'), /^554 5\.5\.1 No valid recipients/);
+  t.match(await client.ask('RCPT TO:<1@b>\r\n'), /^250/);
+  t.match(await client.ask('RCPT TO:<2@b>\r\n'), /^250/);
+  t.match(await client.ask('RCPT TO:<3@b>\r\n'), /^452 4\.5\.3/);
+  t.match(await client.ask('RSET\r\n'), /^250/);
+  t.match(await client.ask('RCPT TO:<3@b>\r\n'), /^503/);
+  client.close();
+});
+
+t.test('an endless line, and endless nonsense, end the session', async (t) => {
+  const { worker } = await memoryWorker(t);
+  const endless = await RawClient.ready(worker.port);
+  t.match(await endless.ask('x'.repeat(5000)), /^500 5\.5\.2 Line longer/);
+  t.equal(await endless.reply(), '');
+  const nonsense = await RawClient.ready(worker.port);
+  const replies = await nonsense.askAll('BLAH\r\n'.repeat(200), 101);
+  t.match(replies.at(-2), /^500/);
+  t.match(replies.at(-1), /^421 4\.7\.0/);
+});
+
+t.test('more connections than allowed are told so', async (t) => {
+  const { worker } = await memoryWorker(t, { smtp: { maxConnections: 2 } });
+  const clients = [await RawClient.ready(worker.port), await RawClient.ready(worker.port)];
+  const third = await RawClient.open(worker.port);
+  t.equal(await third.reply(), '', 'closed behind its 421');
+  for (const client of clients) client.close();
+});
+
+t.test('an idle client is disconnected', async (t) => {
+  const { worker } = await memoryWorker(t, { smtp: { idleTimeoutMs: 50 } });
+  const client = await RawClient.ready(worker.port);
+  t.match(await client.reply(), /^421 4\.4\.2/);
+});
+
+t.test('at shutdown idle clients get 421, and what is in flight is finished and answered', async (t) => {
+  const { worker, queue, stop } = await memoryWorker(t);
+  const idle = await RawClient.ready(worker.port);
+  const sending = await RawClient.ready(worker.port);
+  const storing = await RawClient.ready(worker.port);
+  await sending.askAll(ENVELOPE, 3);
+  await storing.askAll(ENVELOPE, 3);
+  let confirm: () => void = () => undefined;
+  queue.held = new Promise((resolve) => {
+    confirm = resolve;
+  });
+  storing.send(`stored\r\n.\r\n${ENVELOPE}`);
+  const stopped = stop();
+  t.match(await idle.reply(), /^421 4\.3\.2 Shutting down/);
+  await t.rejects(RawClient.open(worker.port), 'nobody new is let in');
+  sending.send('sent\r\n.\r\nNOOP\r\n');
+  confirm();
+  t.match(await sending.reply(), /^250 2\.0\.0 Ok/);
+  t.match(await sending.reply(), /^421/);
+  t.match(await storing.reply(), /^250 2\.0\.0 Ok/);
+  t.match(await storing.reply(), /^421/);
+  await stopped;
+  t.equal(queue.live.size, 2);
+  t.ok(queue.isClosed);
+});
+
+t.test('a client that never finishes does not hold the shutdown up', async (t) => {
+  const { worker, queue, stop } = await memoryWorker(t, { smtp: { shutdownGraceMs: 100 } });
+  const client = await RawClient.ready(worker.port);
+  await client.askAll(ENVELOPE, 3);
+  client.send('half a message');
+  await stop();
+  t.ok(queue.isClosed);
+  t.equal(queue.live.size, 0);
+});
+
+t.test('a port that is taken is a wrong setting', async (t) => {
+  const { worker } = await memoryWorker(t);
+  await t.rejects(memoryWorker(t, { smtp: { port: worker.port } }), {
+    code: 'bad-setting',
+    message: `smtp: cannot listen on 127.0.0.1:${worker.port} (EADDRINUSE), expected a free port`,
+  });
+});
+
+t.test('a large message on a slow queue does not pile up in memory', async (t) => {
+  const { worker, queue } = await memoryWorker(t);
+  let confirm: () => void = () => undefined;
+  queue.held = new Promise((resolve) => {
+    confirm = resolve;
+  });
+  const client = await RawClient.ready(worker.port);
+  const large = `${ENVELOPE}${'y'.repeat(8 * 2 ** 20)}\r\n.\r\n`;
+  const replies = client.askAll(`${ENVELOPE}x\r\n.\r\n${large}`, 8);
+  const drained = once(client.socket, 'drain').then(() => 'drained');
+  const looked = new Promise((resolve) => setTimeout(resolve, 100)).then(() => 'waiting');
+  t.equal(await Promise.race([drained, looked]), 'waiting', 'the client is made to wait');
+  confirm();
+  t.match((await replies).at(-1), /^250/);
+  t.equal(queue.live.size, 2);
+  client.close();
+});

@@ -1,0 +1,318 @@
+import type { Socket } from 'node:net';
+import type { EnqueueOutcome } from '../../queue/types.js';
+import { type Command, parseCommand } from './command.js';
+import { DataReader, type MailData } from './data-reader.js';
+
+/** What a session needs of its gateway. */
+export interface SessionHost {
+  hostname: string;
+  maxMessageBytes: number;
+  maxRecipients: number;
+  idleTimeoutMs: number;
+  hasRoute: (domain: string) => boolean;
+  /** Stores a message for all its recipients, or not at all. */
+  store: (sender: string, recipients: readonly string[], data: Buffer) => Promise<EnqueueOutcome>;
+  /** The queue broke while storing: the gateway cannot go on. */
+  fail: (reason: unknown) => void;
+}
+
+/** Longest command line (RFC 5321 4.5.3.1.4 asks for 512 and what parameters add). */
+const MAX_LINE_BYTES = 2048;
+/** Input that is kept while a message is being stored; a client that sends more has to wait. */
+const MAX_PENDING_BYTES = 64 * 1024;
+/** A client that gets so many commands wrong is no client. */
+const MAX_ERRORS = 100;
+const SHUTTING_DOWN = '421 4.3.2 Shutting down';
+const NOTHING = Buffer.alloc(0);
+
+interface Transaction {
+  sender: string;
+  recipients: string[];
+}
+
+/**
+ * What the session is at. `storing`: all of a message is here, the queue has not yet answered; what the client sends
+ * meanwhile waits. `closed`: nothing more is read or answered.
+ */
+type State =
+  | { at: 'command' }
+  | { at: 'data'; reader: DataReader; transaction: Transaction }
+  | { at: 'storing' }
+  | { at: 'closed' };
+
+/** One connection of a client that submits mail (RFC 5321, with SIZE, PIPELINING, 8BITMIME). */
+export class InboundSession {
+  readonly #socket: Socket;
+  readonly #host: SessionHost;
+  #state: State = { at: 'command' };
+  #greeted = false;
+  #transaction: Transaction | undefined;
+  #pending: Buffer = NOTHING;
+  #replies = '';
+  #errors = 0;
+  #stopping = false;
+  #inputEnded = false;
+
+  /** Takes the connection over and greets. `onClose` is called once, when the connection is gone. */
+  constructor(socket: Socket, host: SessionHost, onClose: () => void) {
+    this.#socket = socket;
+    this.#host = host;
+    socket.setNoDelay(true);
+    socket.setTimeout(host.idleTimeoutMs, () => this.#onIdle());
+    socket.on('data', (chunk: Buffer) => this.#onData(chunk));
+    socket.on('drain', () => this.#resume());
+    socket.on('end', () => this.#onEnd());
+    // A reset connection is a client that hung up; `close` follows.
+    socket.on('error', () => undefined);
+    socket.on('close', () => {
+      this.#state = { at: 'closed' };
+      onClose();
+    });
+    this.#reply(`220 ${host.hostname} ESMTP`);
+    this.#flush();
+  }
+
+  /** From now on: no new message. What is being sent or stored is finished and answered, then 421. */
+  stop(): void {
+    this.#stopping = true;
+    if (this.#state.at === 'command') this.#close(SHUTTING_DOWN);
+  }
+
+  /** Everything was answered and our side is closed; only the client's side may still be open. */
+  get isFinished(): boolean {
+    return this.#state.at === 'closed';
+  }
+
+  /** Ends the connection at once, without an answer. */
+  abort(): void {
+    this.#state = { at: 'closed' };
+    this.#socket.destroy();
+  }
+
+  #onData(chunk: Buffer): void {
+    if (this.#state.at === 'closed') return;
+    this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
+    this.#work();
+  }
+
+  #onEnd(): void {
+    this.#inputEnded = true;
+    // Half a message, or none: nothing is left of it. One that is being stored is still answered.
+    if (!this.#isStoring()) this.#close();
+  }
+
+  #onIdle(): void {
+    if (this.#state.at === 'storing') return;
+    if (this.#state.at === 'closed') this.#socket.destroy();
+    else this.#close('421 4.4.2 Idle for too long');
+  }
+
+  #resume(): void {
+    this.#work();
+    if (this.#state.at !== 'storing' && this.#socket.isPaused()) this.#socket.resume();
+  }
+
+  /** Handles all input that can be handled now, and answers it in one write. */
+  #work(): void {
+    let going = true;
+    while (going && this.#pending.length > 0 && !this.#socket.writableNeedDrain) {
+      if (this.#state.at === 'data') going = this.#takeData(this.#state.reader, this.#state.transaction);
+      else going = this.#state.at === 'command' && this.#takeLine();
+    }
+    this.#flush();
+    if (this.#pending.length > MAX_PENDING_BYTES) this.#socket.pause();
+  }
+
+  #takeData(reader: DataReader, transaction: Transaction): boolean {
+    const used = reader.take(this.#pending);
+    this.#pending = used === undefined ? NOTHING : this.#pending.subarray(used);
+    if (used !== undefined) this.#finishMessage(reader.result(), transaction);
+    return true;
+  }
+
+  #takeLine(): boolean {
+    const end = this.#pending.indexOf(0x0a);
+    if (end < 0 && this.#pending.length <= MAX_LINE_BYTES) return false;
+    if (end < 0 || end > MAX_LINE_BYTES) {
+      this.#close(`500 5.5.2 Line longer than ${MAX_LINE_BYTES} bytes`);
+      return false;
+    }
+    const line = this.#pending.toString('latin1', 0, end);
+    this.#pending = this.#pending.subarray(end + 1);
+    if (this.#stopping) {
+      this.#close(SHUTTING_DOWN);
+      return false;
+    }
+    this.#obey(
+      line.endsWith('\r')
+        ? parseCommand(line.slice(0, -1))
+        : { verb: 'error', reply: '500 5.5.2 Lines end in CRLF' },
+    );
+    return true;
+  }
+
+  #obey(command: Command): void {
+    switch (command.verb) {
+      case 'error':
+        this.#refuse(command.reply);
+        break;
+      case 'EHLO':
+      case 'HELO':
+        this.#greeted = true;
+        this.#transaction = undefined;
+        this.#reply(command.verb === 'HELO' ? `250 ${this.#host.hostname}` : this.#extensions());
+        break;
+      case 'MAIL':
+        this.#answer(this.#mail(command.sender, command.sizeBytes));
+        break;
+      case 'RCPT':
+        this.#answer(this.#rcpt(command.recipient, command.domain));
+        break;
+      case 'DATA':
+        this.#answer(this.#data());
+        break;
+      case 'RSET':
+        this.#transaction = undefined;
+        this.#reply('250 2.0.0 Ok');
+        break;
+      case 'NOOP':
+        this.#reply('250 2.0.0 Ok');
+        break;
+      case 'VRFY':
+        this.#reply('252 2.5.0 Send some mail and see');
+        break;
+      case 'QUIT':
+        this.#close('221 2.0.0 Bye');
+        break;
+    }
+  }
+
+  #extensions(): string {
+    const { hostname, maxMessageBytes } = this.#host;
+    const extensions = ['PIPELINING', `SIZE ${maxMessageBytes}`, '8BITMIME', 'ENHANCEDSTATUSCODES'];
+    return [hostname, ...extensions]
+      .map((text, at) => `250${at === extensions.length ? ' ' : '-'}${text}`)
+      .join('\r\n');
+  }
+
+  #mail(sender: string, sizeBytes: number): string {
+    if (!this.#greeted) return '503 5.5.1 EHLO first';
+    if (this.#transaction !== undefined) return '503 5.5.1 The message before is not finished';
+    if (sizeBytes > this.#host.maxMessageBytes) return this.#tooLarge();
+    this.#transaction = { sender, recipients: [] };
+    return '250 2.1.0 Ok';
+  }
+
+  #rcpt(recipient: string, domain: string): string {
+    const recipients = this.#transaction?.recipients;
+    if (recipients === undefined) return '503 5.5.1 MAIL first';
+    if (!this.#host.hasRoute(domain)) return `550 5.1.2 No route to ${domain || 'the next hop'}`;
+    if (recipients.length >= this.#host.maxRecipients) return '452 4.5.3 Too many recipients';
+    recipients.push(recipient);
+    return '250 2.1.5 Ok';
+  }
+
+  #data(): string {
+    const transaction = this.#transaction;
+    if (transaction === undefined) return '503 5.5.1 MAIL first';
+    if (transaction.recipients.length === 0) return '554 5.5.1 No valid recipients';
+    this.#transaction = undefined;
+    this.#state = { at: 'data', reader: new DataReader(this.#host.maxMessageBytes), transaction };
+    return '354 End data with <CR><LF>.<CR><LF>';
+  }
+
+  #finishMessage(message: MailData, transaction: Transaction): void {
+    this.#state = { at: 'command' };
+    if (message.kind === 'bare-line-end') {
+      this.#answerMessage('554 5.6.0 The message holds a CR or LF that is no CRLF (RFC 5321 2.3.8)');
+    } else if (message.kind === 'too-large') {
+      this.#answerMessage(this.#tooLarge());
+    } else {
+      this.#state = { at: 'storing' };
+      this.#host.store(transaction.sender, transaction.recipients, message.data).then(
+        (outcome) => this.#stored(outcome),
+        (reason) => {
+          this.abort();
+          this.#host.fail(reason);
+        },
+      );
+    }
+  }
+
+  #stored(outcome: EnqueueOutcome): void {
+    if (this.#state.at === 'closed') return;
+    this.#state = { at: 'command' };
+    if (outcome.outcome === 'indefinite') {
+      // Neither yes nor no would be true, so the client gets no answer and will ask again.
+      this.#close();
+      return;
+    }
+    const isStored = outcome.outcome === 'confirmed';
+    this.#answerMessage(
+      isStored ? `250 2.0.0 Ok: queued as ${outcome.numbers.join(',')}` : this.#rejection(outcome),
+    );
+    this.#work();
+    if (this.#inputEnded && !this.#isStoring()) this.#close();
+    else if (this.#socket.isPaused() && this.#pending.length <= MAX_PENDING_BYTES) this.#socket.resume();
+  }
+
+  #isStoring(): boolean {
+    return this.#state.at === 'storing';
+  }
+
+  #rejection(outcome: EnqueueOutcome & { outcome: 'rejected' }): string {
+    if (outcome.reason === 'too-large') return this.#tooLarge();
+    const what = outcome.reason === 'no-space' ? 'space' : 'index entry';
+    return `452 4.3.1 No free ${what} in the queue, try again later`;
+  }
+
+  #tooLarge(): string {
+    return `552 5.3.4 Message too large, the limit is ${this.#host.maxMessageBytes} bytes`;
+  }
+
+  #answerMessage(reply: string): void {
+    this.#reply(reply);
+    if (this.#stopping) this.#close(SHUTTING_DOWN);
+  }
+
+  /** A 5xx to a command, not to a message, counts as a client's error. */
+  #refuse(reply: string): void {
+    this.#errors += 1;
+    if (this.#errors >= MAX_ERRORS) this.#close(`${reply}\r\n421 4.7.0 Too many errors`);
+    else this.#reply(reply);
+  }
+
+  #answer(reply: string): void {
+    if (reply.startsWith('5')) this.#refuse(reply);
+    else this.#reply(reply);
+  }
+
+  #reply(line: string): void {
+    this.#replies += `${line}\r\n`;
+  }
+
+  #flush(): void {
+    if (this.#replies === '') return;
+    const replies = this.#replies;
+    this.#replies = '';
+    if (this.#socket.writable) this.#socket.write(replies, 'latin1');
+  }
+
+  /**
+   * Answers what is still to be answered and closes our side. What the client still sends is read and dropped until
+   * it closes too: closing both ways at once would reset the connection, and with it answers not yet read.
+   */
+  #close(reply?: string): void {
+    if (this.#state.at === 'closed') return;
+    if (reply !== undefined) this.#reply(reply);
+    this.#flush();
+    this.#state = { at: 'closed' };
+    this.#pending = NOTHING;
+    this.#socket.end();
+    this.#socket.resume();
+    this.#socket.setTimeout(Math.min(this.#host.idleTimeoutMs, CLOSE_TIMEOUT_MS));
+  }
+}
+
+/** So long a client may keep its side open after we have closed ours. */
+const CLOSE_TIMEOUT_MS = 5000;

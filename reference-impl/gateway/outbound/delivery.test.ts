@@ -1,0 +1,269 @@
+import fc from 'fast-check';
+import t, { type Test } from 'tap';
+import type { SmtpBody } from '../../record/body.js';
+import type { MemoryQueue } from '../fixtures/memory-queue.js';
+import { memoryWorker, NOWHERE } from '../fixtures/memory-worker.js';
+import { type Script, ScriptedHop, WILLING } from '../fixtures/scripted-hop.js';
+import { Sink } from '../fixtures/sink.js';
+
+function mail(data: string | Buffer, recipients = ['to@example.net'], destination?: string): SmtpBody {
+  const bytes = typeof data === 'string' ? Buffer.from(data, 'latin1') : data;
+  return {
+    type: 'smtp',
+    sender: 'from@example.org',
+    recipients,
+    data: bytes,
+    ...(destination && { destination }),
+  };
+}
+
+async function hop(test: Test, script: Script): Promise<ScriptedHop> {
+  const opened = await ScriptedHop.open(script);
+  test.teardown(() => opened.close());
+  return opened;
+}
+
+async function sink(test: Test, options?: Parameters<typeof Sink.open>[0]): Promise<Sink> {
+  const opened = await Sink.open(options);
+  test.teardown(() => opened.close());
+  return opened;
+}
+
+/** Waits until it holds; the test's own time-out is the limit. */
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+const recipientsOf = (queue: MemoryQueue) => [...queue.live.values()].map(({ body }) => body.recipients);
+
+t.test('every body arrives byte for byte at a receiver that nobody here wrote', async (t) => {
+  const receiver = await sink(t);
+  const { queue } = await memoryWorker(t, { delivery: { nextHop: receiver.address, sessions: 1 } });
+  const line = fc.oneof(
+    fc.constantFrom('', '.', '..', '...x', '. .', 'a'.repeat(3000)),
+    fc.uint8Array({ maxLength: 200 }).map((bytes) =>
+      Buffer.from(bytes)
+        .toString('latin1')
+        .replace(/[\r\n]/g, '.'),
+    ),
+  );
+  const body = fc.array(line, { maxLength: 30 }).map((lines) => lines.map((text) => `${text}\r\n`).join(''));
+  const samples = [
+    '',
+    '\r\n',
+    '.\r\n',
+    '\r\n.\r\n',
+    '..\r\n.',
+    ...fc.sample(body, 150),
+    `${'z'.repeat(70_000)}\r\n`,
+  ];
+  for (const sample of samples) await queue.enqueue([mail(sample)]);
+  await receiver.received(samples.length);
+  const sent = samples.map((sample) => (sample === '' || sample.endsWith('\r\n') ? sample : `${sample}\r\n`));
+  t.strictSame(
+    receiver.messages.map(({ data }) => data.toString('latin1')),
+    sent,
+  );
+  t.equal(new Set(receiver.messages.map(({ session }) => session)).size, 1, 'all in one session [0036]');
+  await until(() => queue.live.size === 0);
+});
+
+t.test('an SMS record is delivered as mail between addresses of the SMS domain', async (t) => {
+  const receiver = await sink(t);
+  const { queue } = await memoryWorker(t, { delivery: { nextHop: receiver.address } });
+  await queue.enqueue([
+    { type: 'sms', sender: 491701n, recipients: [491702n, 491703n], data: Buffer.from('hello\r\n') },
+  ]);
+  t.match(await receiver.received(1), [
+    { sender: '491701@sms.invalid', recipients: ['491702@sms.invalid', '491703@sms.invalid'] },
+  ]);
+});
+
+t.test('4xx is tried again, with back-off, until it is taken', async (t) => {
+  let refusals = 3;
+  const next = await hop(t, (line, connection) =>
+    line === '.' && refusals-- > 0 ? '451 later' : WILLING(line, connection),
+  );
+  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+  await queue.enqueue([mail('x\r\n')]);
+  await until(() => queue.live.size === 0);
+  t.equal(next.lines.filter((line) => line === '.').length, 4);
+  t.equal(queue.dead.length, 0);
+});
+
+t.test('5xx goes to the dead-letter queue with the reason, wherever it is said', async (t) => {
+  for (const stage of ['MAIL', 'RCPT', 'DATA', '.']) {
+    const next = await hop(t, (line, connection) =>
+      line.startsWith(stage) ? '550 5.7.1 not from you' : WILLING(line, connection),
+    );
+    const { queue, stop } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+    await queue.enqueue([mail('x\r\n'), mail('y\r\n')]);
+    await until(() => queue.dead.length === 2);
+    t.match(queue.dead, [{ reason: '550 5.7.1 not from you' }, { reason: '550 5.7.1 not from you' }], stage);
+    t.equal(queue.live.size, 0);
+    await stop();
+  }
+});
+
+t.test('after the retry limit it goes to the dead-letter queue', async (t) => {
+  const next = await hop(t, (line, connection) =>
+    line.startsWith('MAIL') ? '450 busy' : WILLING(line, connection),
+  );
+  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address, retryLimit: 2 } });
+  await queue.enqueue([mail('x\r\n')]);
+  await until(() => queue.dead.length === 1);
+  t.match(queue.dead, [{ reason: 'retry limit exceeded: 450 busy' }]);
+  t.equal(next.lines.filter((line) => line.startsWith('MAIL')).length, 3, 'the first try and two more');
+});
+
+t.test('recipients that were served are done; the others are kept, or buried, apart', async (t) => {
+  let isOpen = false;
+  const next = await hop(t, (line, connection) => {
+    if (line.startsWith('RCPT TO:<never')) return '550 no such user';
+    if (line.startsWith('RCPT TO:<later') && !isOpen) return '450 busy';
+    return WILLING(line, connection);
+  });
+  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+  await queue.enqueue([mail('x\r\n', ['ok1@n', 'never1@n', 'later1@n', 'ok2@n', 'later2@n', 'never2@n'])]);
+  await until(() => queue.dead.length === 1);
+  t.match(queue.dead, [{ body: { recipients: ['never1@n', 'never2@n'] }, reason: '550 no such user' }]);
+  t.strictSame(recipientsOf(queue), [['later1@n', 'later2@n']]);
+  isOpen = true;
+  await until(() => queue.live.size === 0);
+  t.equal(next.lines.filter((line) => line.includes('<ok1@n>')).length, 1, 'nobody got it twice');
+});
+
+t.test('when there is no room for the rest, the message stays for all its recipients', async (t) => {
+  const next = await hop(t, (line, connection) =>
+    line.startsWith('RCPT TO:<later') ? '450 busy' : WILLING(line, connection),
+  );
+  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+  await queue.enqueue([mail('x\r\n', ['ok@n', 'later@n'])]);
+  queue.saying = { outcome: 'rejected', reason: 'no-space', detail: '' };
+  await until(() => next.lines.filter((line) => line === '.').length >= 2);
+  t.strictSame(recipientsOf(queue), [['ok@n', 'later@n']]);
+});
+
+t.test('a connection that breaks in the middle loses nothing', async (t) => {
+  let count = 0;
+  const next = await hop(t, (line, connection) => {
+    count += 1;
+    return count % 7 === 0 && line !== '' ? undefined : WILLING(line, connection);
+  });
+  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+  await queue.enqueue(Array.from({ length: 20 }, (_, number) => mail(`message ${number}\r\n`)));
+  await until(() => queue.consumed.length === 20);
+  t.equal(queue.live.size, 0);
+  t.equal(queue.dead.length, 0);
+});
+
+t.test('a host without PIPELINING, or without EHLO, is spoken to step by step', async (t) => {
+  for (const hello of ['250 hop', '502 what']) {
+    const next = await hop(t, (line, connection) => {
+      if (line.startsWith('EHLO')) return hello;
+      return line.startsWith('RCPT TO:<bad') ? '550 no' : WILLING(line, connection);
+    });
+    const { queue, stop } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+    await queue.enqueue([
+      mail('a\r\n'),
+      mail('b\r\n', ['bad@n']),
+      mail('c\r\n', ['bad@n', 'ok@n']),
+      mail('d\r\n'),
+    ]);
+    await until(() => queue.consumed.length === 3 && queue.dead.length === 2);
+    t.equal(queue.live.size, 0, hello);
+    await stop();
+  }
+});
+
+t.test('a destination that is down holds up no other, and costs no spinning', async (t) => {
+  const receiver = await sink(t);
+  const { queue } = await memoryWorker(t, {
+    delivery: { nextHop: receiver.address, backoffInitialMs: 200, backoffMaxMs: 1000, batchMessages: 8 },
+  });
+  await queue.enqueue(Array.from({ length: 50 }, () => mail('down\r\n', ['a@n'], NOWHERE)));
+  await queue.enqueue([mail('up\r\n')]);
+  await receiver.received(1);
+  const takes = queue.takes;
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  t.ok(queue.takes - takes < 100, `the queue was asked ${queue.takes - takes} times in 300 ms`);
+  t.equal(queue.live.size, 50);
+});
+
+t.test('a destination that swallows mail and never answers holds up no other', async (t) => {
+  const receiver = await sink(t);
+  const silent = await hop(t, (line, connection) => (line === '.' ? '' : WILLING(line, connection)));
+  const { queue } = await memoryWorker(t, {
+    smtp: { shutdownGraceMs: 50 },
+    delivery: {
+      nextHop: receiver.address,
+      batchMessages: 8,
+      sessions: 1,
+      backoffInitialMs: 5000,
+      backoffMaxMs: 9000,
+    },
+  });
+  await queue.enqueue(Array.from({ length: 20 }, () => mail('lost\r\n', ['a@n'], silent.address)));
+  await queue.enqueue([mail('up\r\n')]);
+  await receiver.received(1);
+  t.equal(queue.live.size - 20, 0);
+});
+
+t.test('a host that is silent for too long is given up, and its message kept', async (t) => {
+  let isSilent = true;
+  const next = await hop(t, (line, connection) =>
+    line === '.' && isSilent ? '' : WILLING(line, connection),
+  );
+  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address, replyTimeoutMs: 50 } });
+  await queue.enqueue([mail('x\r\n')]);
+  await until(() => next.connections >= 2);
+  isSilent = false;
+  await until(() => queue.consumed.length === 1);
+  t.equal(queue.live.size, 0);
+});
+
+t.test('a host that talks nonsense is given up, and the message kept', async (t) => {
+  const next = await hop(t, (line, connection) =>
+    connection === 0 && line.startsWith('MAIL') ? 'HTTP/1.1 400 Bad Request' : WILLING(line, connection),
+  );
+  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+  await queue.enqueue([mail('x\r\n')]);
+  await until(() => queue.consumed.length === 1);
+  t.ok(next.connections >= 2);
+});
+
+t.test('several sessions work side by side, and a session ends after its share of messages', async (t) => {
+  const receiver = await sink(t);
+  const { queue } = await memoryWorker(t, {
+    delivery: { nextHop: receiver.address, sessions: 3, messagesPerSession: 10 },
+  });
+  await queue.enqueue(Array.from({ length: 60 }, () => mail('x\r\n')));
+  const messages = await receiver.received(60);
+  const perSession = new Map<string, number>();
+  for (const { session } of messages) perSession.set(session, (perSession.get(session) ?? 0) + 1);
+  t.ok(perSession.size >= 6, `${perSession.size} sessions`);
+  t.ok([...perSession.values()].every((count) => count <= 10));
+});
+
+t.test('stopping finishes what is in flight and unlocks the rest', async (t) => {
+  let started: () => void = () => undefined;
+  const isStarted = new Promise<void>((resolve) => {
+    started = resolve;
+  });
+  const receiver = await sink(t, {
+    onMailFrom: (_address, _session, done) => {
+      started();
+      setTimeout(done, 20);
+    },
+  });
+  const { queue, stop } = await memoryWorker(t, { delivery: { nextHop: receiver.address, sessions: 1 } });
+  await queue.enqueue(Array.from({ length: 100 }, () => mail('x\r\n')));
+  await isStarted;
+  await stop();
+  t.equal(queue.consumed.length, receiver.messages.length, 'what was taken by the next hop is consumed');
+  t.ok(queue.live.size > 0 && queue.consumed.length > 0, 'it stopped in the middle');
+  t.ok(
+    [...queue.live.values()].every(({ retryCount }) => retryCount === 0),
+    'the rest was not counted as tried',
+  );
+});

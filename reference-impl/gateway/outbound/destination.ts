@@ -1,0 +1,149 @@
+import { type Backoff, backoffMs } from './backoff.js';
+import {
+  type OutboundMessage,
+  type OutboundOptions,
+  OutboundSession,
+  type RecipientResult,
+} from './session.js';
+
+export interface DestinationOptions extends OutboundOptions {
+  /** Most sessions at a time. */
+  sessions: number;
+  backoff: Backoff;
+}
+
+/** What a destination tells the delivery. */
+export interface DestinationEvents<Message> {
+  onDone: (message: Message, results: RecipientResult[]) => void;
+  /** The message could not be tried to its end; the connection failed, or there was none. */
+  onUndone: (message: Message, reason: string) => void;
+  /** The last session has ended. */
+  onQuiet: () => void;
+}
+
+/**
+ * All messages to one host, and the sessions that take them there [0036]. A host that cannot be reached is left alone
+ * for a while, longer each time; what is given to it meanwhile comes back at once.
+ */
+export class Destination<Message extends OutboundMessage> {
+  readonly #options: DestinationOptions;
+  readonly #events: DestinationEvents<Message>;
+  readonly #waiting: Message[] = [];
+  /** Where in `#waiting` the next message is: shifting a long array each time would cost. */
+  #nextAt = 0;
+  readonly #sessions = new Set<OutboundSession<Message>>();
+  #failuresInRow = 0;
+  #failure = '';
+  #closedUntilMs = 0;
+  #stopping = false;
+  #lastDoneMs = performance.now();
+
+  constructor(options: DestinationOptions, events: DestinationEvents<Message>) {
+    this.#options = options;
+    this.#events = events;
+  }
+
+  /** Messages that no session has taken yet. */
+  get waitingCount(): number {
+    return this.#waiting.length - this.#nextAt;
+  }
+
+  get isQuiet(): boolean {
+    return this.#sessions.size === 0 && this.waitingCount === 0;
+  }
+
+  /** For how long, in milliseconds, nothing was finished although messages wait. */
+  get stalledMs(): number {
+    return this.waitingCount === 0 ? 0 : performance.now() - this.#lastDoneMs;
+  }
+
+  add(message: Message): void {
+    if (this.#sessions.size === 0 && performance.now() < this.#closedUntilMs) {
+      this.#events.onUndone(message, this.#failure);
+      return;
+    }
+    if (this.waitingCount === 0) this.#lastDoneMs = performance.now();
+    this.#waiting.push(message);
+  }
+
+  /** Puts idle sessions to work and opens more, once all messages of a batch were added. */
+  start(): void {
+    let waiting = this.waitingCount;
+    for (const session of this.#sessions) {
+      if (waiting === 0) return;
+      if (!session.isIdle) continue;
+      session.wake();
+      waiting -= 1;
+    }
+    while (waiting > 0 && this.#sessions.size < this.#options.sessions && this.#mayOpen()) {
+      this.#open();
+      waiting -= 1;
+    }
+  }
+
+  /** Gives back what no session has taken yet. */
+  release(): Message[] {
+    const released = this.#waiting.slice(this.#nextAt);
+    this.#waiting.length = 0;
+    this.#nextAt = 0;
+    return released;
+  }
+
+  /** No more messages; sessions finish what they have. */
+  stop(): void {
+    this.#stopping = true;
+    for (const session of this.#sessions) session.stop();
+  }
+
+  /** Ends the sessions at once; what they had comes back undone. */
+  abort(): void {
+    for (const session of this.#sessions) session.abort();
+  }
+
+  #mayOpen(): boolean {
+    return !this.#stopping && performance.now() >= this.#closedUntilMs;
+  }
+
+  #open(): void {
+    const session = new OutboundSession<Message>(this.#options, {
+      next: () => this.#next(),
+      done: (message, results) => {
+        this.#failuresInRow = 0;
+        this.#lastDoneMs = performance.now();
+        this.#events.onDone(message, results);
+      },
+    });
+    this.#sessions.add(session);
+    void session.run().then(({ failure, undone, delivering }) => {
+      this.#sessions.delete(session);
+      if (failure !== undefined) this.#noteFailure(failure.message, delivering);
+      for (const message of undone) this.#events.onUndone(message, failure?.message ?? 'the session ended');
+      if (!this.#stopping) this.start();
+      if (this.#sessions.size === 0) this.#events.onQuiet();
+    });
+  }
+
+  #next(): Message | undefined {
+    const message = this.#waiting[this.#nextAt];
+    if (message === undefined) return undefined;
+    this.#nextAt += 1;
+    if (this.#nextAt === this.#waiting.length) {
+      this.#waiting.length = 0;
+      this.#nextAt = 0;
+    }
+    return message;
+  }
+
+  /**
+   * A session that delivered something broke by accident and may be opened again; one that delivered nothing means
+   * that the host is down, or at least wants no more sessions.
+   */
+  #noteFailure(reason: string, delivering: boolean): void {
+    this.#failure = reason;
+    if (delivering) return;
+    this.#failuresInRow += 1;
+    this.#closedUntilMs = performance.now() + backoffMs(this.#options.backoff, this.#failuresInRow);
+    if (this.#sessions.size > 0) return;
+    for (const message of this.release()) this.#events.onUndone(message, reason);
+  }
+}

@@ -1,0 +1,226 @@
+import { closeSync, openSync, readSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { RING_START } from '../record/data-file.js';
+import { smtp } from '../record/fixtures/memory-data.js';
+import { hasStrace, isRoot, type Lab, lab, strace, takeAll, textsOf, until } from './fixtures/lab.js';
+import { verifyQueue } from './verify.js';
+
+const withStrace = hasStrace ? {} : { skip: 'strace is not installed, or may not trace' };
+const asRoot = isRoot ? {} : { skip: 'needs root' };
+
+const messages = (count: number, name: string): string[] =>
+  Array.from({ length: count }, (_, n) => `${name} ${n}`);
+
+async function problems({ settings }: Lab): Promise<string[]> {
+  return (await verifyQueue(settings)).problems;
+}
+
+/** Has this text reached the data file? A message is copied before it is synced. */
+function isCopied({ pair }: Lab, text: string): boolean {
+  const fd = openSync(join(pair, 'queue.data'), 'r');
+  try {
+    const bytes = Buffer.alloc(64 * 1024);
+    readSync(fd, bytes, 0, bytes.length, RING_START);
+    return bytes.includes(text);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+t.test('a helper that is killed is noticed, and its successor confirms what waits', async (t) => {
+  const here = await lab(t);
+  const helper = await here.helper();
+  const worker = await here.worker();
+  t.match(await worker.ask({ do: 'enqueue', texts: ['before'] }), { outcome: 'confirmed' });
+  await helper.kill();
+  worker.say({ do: 'enqueue', texts: ['meanwhile'] });
+  await until(() => isCopied(here, 'meanwhile'));
+  await here.helper();
+  t.match(await worker.process.line(), { outcome: 'confirmed' });
+  t.same(await worker.texts(), ['before', 'meanwhile']);
+  t.same(await problems(here), []);
+});
+
+t.test('without a helper nothing is confirmed, and what was given up is not delivered', async (t) => {
+  const here = await lab(t, { sync: { requestTimeoutMs: 150 } });
+  const queue = await here.open();
+  t.match(await queue.enqueue([smtp('nobody syncs this')]), { outcome: 'indefinite' });
+  t.same(takeAll(queue), []);
+  t.match(queue.stats(), { live: 0, usedBytes: 0 });
+  await here.helper();
+  t.match(await queue.enqueue([smtp('somebody does')]), { outcome: 'confirmed' });
+  t.same(textsOf(takeAll(queue)), ['somebody does']);
+});
+
+t.test('a helper that stands still for a while loses nothing and confirms afterwards', async (t) => {
+  const here = await lab(t);
+  const helper = await here.helper();
+  const worker = await here.worker();
+  await helper.pause(true);
+  worker.say({ do: 'enqueue', texts: messages(5, 'm') });
+  await until(() => isCopied(here, 'm 4'));
+  t.same(await (await here.worker()).texts(), [], 'nobody may deliver them yet');
+  await helper.pause(false);
+  t.match(await worker.process.line(), { outcome: 'confirmed' });
+  t.same(await worker.texts(), messages(5, 'm'));
+});
+
+t.test('a helper killed in msync leaves no message behind', withStrace, async (t) => {
+  const here = await lab(t);
+  const worker = await here.worker();
+  for (const [round, when] of [1, 2, 3].entries()) {
+    const helper = await here.helper({ wrapper: strace(`msync:signal=KILL:when=${when}`) });
+    for (let n = 1; n < when; n += 1) {
+      t.match(await worker.ask({ do: 'enqueue', texts: [`round ${round}, ${n}`] }), { outcome: 'confirmed' });
+    }
+    worker.say({ do: 'enqueue', texts: [`round ${round}, ${when}`] });
+    await helper.exited();
+    const next = await here.helper();
+    t.match(await worker.process.line(), { outcome: 'confirmed' }, `killed in its msync number ${when}`);
+    await next.kill();
+  }
+  t.equal((await worker.texts()).length, 6);
+});
+
+t.test(
+  'a failed sync is not a confirmation: EIO makes it indefinite, and what comes later goes through',
+  withStrace,
+  async (t) => {
+    const here = await lab(t);
+    await here.helper({ wrapper: strace('msync:error=EIO:when=2') });
+    const queue = await here.open();
+    t.match(await queue.enqueue([smtp('one')]), { outcome: 'confirmed' });
+    const failed = await queue.enqueue([smtp('two')]);
+    t.match(failed, { outcome: 'indefinite', detail: /errno 5/ });
+    t.match(await queue.enqueue([smtp('three')]), { outcome: 'confirmed' });
+    t.same(textsOf(takeAll(queue)), ['one', 'three'], 'what failed is never delivered');
+    t.same(await problems(here), []);
+  },
+);
+
+t.test('a failed msync of the dead-letter queue leaves the message where it is', withStrace, async (t) => {
+  const here = await lab(t);
+  await here.helper();
+  const worker = await here.worker({ wrapper: strace('msync:error=EIO:when=1') });
+  await worker.ask({ do: 'enqueue', texts: ['one'] });
+  t.same(await worker.texts(), ['one']);
+  t.same(await worker.ask({ do: 'bury' }), { buried: false });
+  t.match(await worker.ask({ do: 'take', count: 9 }), { taken: [{ text: 'one', tries: 1 }] });
+  t.same(await worker.ask({ do: 'bury' }), { buried: true });
+  t.match(await worker.ask({ do: 'stats' }), { live: 0, dead: 1 });
+});
+
+t.test(
+  'A killed lock holder leaves half-changed lists: whoever takes the mutex next repairs them',
+  async (t) => {
+    const here = await lab(t);
+    await here.helper();
+    const queue = await here.open();
+    await queue.enqueue([smtp('one'), smtp('two')]);
+    const worker = await here.worker();
+    t.equal(await worker.ask({ do: 'die-in-mutex' }), undefined, 'it died inside');
+    t.match(queue.stats(), { live: 2 });
+    t.same(textsOf(takeAll(queue)), ['one', 'two']);
+    t.same(await problems(here), []);
+  },
+);
+
+t.test('a worker killed with messages locked for delivery: others deliver exactly those again', async (t) => {
+  const here = await lab(t);
+  await here.helper();
+  const queue = await here.open();
+  const worker = await here.worker();
+  await queue.enqueue(messages(6, 'm').map((text) => smtp(text)));
+  t.same(await worker.texts(2), ['m 0', 'm 1']);
+  await worker.ask({ do: 'consume' });
+  t.same(await worker.texts(2), ['m 2', 'm 3']);
+  const mine = takeAll(queue);
+  t.same(textsOf(mine), ['m 4', 'm 5'], 'while it lives nobody else gets its messages');
+  await worker.process.kill();
+  t.same(textsOf(takeAll(queue)), ['m 2', 'm 3']);
+});
+
+t.test(
+  'a worker killed while its messages are reserved: they are dropped, their space is free again',
+  async (t) => {
+    const here = await lab(t);
+    const worker = await here.worker();
+    worker.say({ do: 'enqueue', texts: messages(3, 'unconfirmed') });
+    await until(() => isCopied(here, 'unconfirmed 2'));
+    const queue = await here.open();
+    t.match(queue.stats(), { live: 3 });
+    t.same(takeAll(queue), [], 'nobody delivers what is not confirmed');
+    await worker.process.kill();
+    t.same(takeAll(queue), []);
+    t.match(queue.stats(), { live: 0, usedBytes: 0 });
+    t.same(await problems(here), []);
+  },
+);
+
+t.test('A process id is not an identity: a successor in the slot does not inherit locks', async (t) => {
+  const here = await lab(t, { workerSlots: 2 });
+  await here.helper();
+  const first = await here.worker();
+  await first.ask({ do: 'enqueue', texts: messages(3, 'm') });
+  t.equal((await first.texts()).length, 3);
+  await first.process.kill();
+  const second = await here.worker();
+  t.same(await second.texts(), messages(3, 'm'), 'the same slot, another incarnation');
+});
+
+t.test(
+  'A robust mutex compares thread ids: locks here hold across pid namespaces, where every worker is process 1',
+  asRoot,
+  async (t) => {
+    const here = await lab(t);
+    await here.helper();
+    const wrapper = ['unshare', '-p', '-f', '--mount-proc', '--kill-child'];
+    const [a, b] = await Promise.all([here.worker({ wrapper }), here.worker({ wrapper })]);
+    t.match(await a.ask({ do: 'enqueue', texts: messages(4, 'm') }), { outcome: 'confirmed' });
+    t.same(await a.texts(2), ['m 0', 'm 1']);
+    t.same(await b.texts(), ['m 2', 'm 3'], 'what the other process 1 has locked is not mine');
+    await a.process.kill();
+    const seen: string[] = [];
+    for (let tries = 0; seen.length < 2 && tries < 2000; tries += 1) seen.push(...(await b.texts()));
+    t.same(seen, ['m 0', 'm 1'], 'until the kernel has released it');
+  },
+);
+
+t.test(
+  'kill -9 of everything: confirmed messages are there, locked ones twice, consumed ones not',
+  async (t) => {
+    const here = await lab(t);
+    const helper = await here.helper();
+    const workers = await Promise.all([here.worker(), here.worker()]);
+    for (const [n, worker] of workers.entries())
+      await worker.ask({ do: 'enqueue', texts: messages(20, `w${n}`) });
+    const consumed = await workers[0]?.texts(7);
+    await workers[0]?.ask({ do: 'consume' });
+    await workers[1]?.texts(5);
+    await Promise.all([helper, ...workers.map(({ process }) => process)].map((each) => each.kill()));
+    t.same(await problems(here), [], 'well formed before any restore');
+    const queue = await here.open();
+    t.match(queue.restores, [{ indexWas: null, restored: 33, uncertain: 0, unfinished: 0, damaged: [] }]);
+    const all = [...messages(20, 'w0'), ...messages(20, 'w1')];
+    t.same(textsOf(takeAll(queue)).sort(), all.filter((text) => !consumed?.includes(text)).sort());
+    await queue.close();
+    t.match((await here.open()).restores, [{ restored: 33, consumed: 7, uncertain: 0 }], 'twice is once');
+  },
+);
+
+t.test('numbers are never used again, not even after the index was lost', async (t) => {
+  const here = await lab(t);
+  const numbers = new Set<bigint>();
+  for (let round = 0; round < 4; round += 1) {
+    const helper = await here.helper();
+    const queue = await here.open();
+    const outcome = await queue.enqueue([smtp('x'), smtp('y')]);
+    if (outcome.outcome !== 'confirmed') throw new Error(outcome.outcome);
+    for (const number of outcome.numbers) numbers.add(number);
+    await queue.close();
+    await helper.kill();
+    if (round % 2 === 1) rmSync(join(here.pair, 'queue.index'));
+  }
+  t.equal(numbers.size, 8);
+});

@@ -1,0 +1,325 @@
+import { spawnSync } from 'node:child_process';
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { crc32c } from '@node-rs/crc32';
+import t from 'tap';
+import { ENTRIES_AT, ENTRY, FIELD } from '../index/layout.js';
+import { RING_START } from '../record/data-file.js';
+import { smtp } from '../record/fixtures/memory-data.js';
+import { parseSettings } from '../settings/load.js';
+import { isRoot, type Lab, lab, rawSettings, takeAll, textsOf } from './fixtures/lab.js';
+import { inspectQueue } from './inspect.js';
+import { installQueue } from './install.js';
+import { rebuildQueue } from './rebuild.js';
+import { verifyQueue } from './verify.js';
+
+const PAGE = 4096;
+
+/** A stopped queue that holds these messages; one more was consumed. */
+async function stopped(t: Parameters<typeof lab>[0], texts: string[]): Promise<Lab> {
+  const here = await lab(t);
+  const helper = await here.helper();
+  const queue = await here.open();
+  await queue.enqueue([smtp('consumed')]);
+  queue.consume(takeAll(queue));
+  await queue.enqueue(texts.map((text) => smtp(text)));
+  await queue.close();
+  await helper.kill('SIGTERM');
+  return here;
+}
+
+const dataFile = (here: Lab) => join(here.pair, 'queue.data');
+const indexFile = (here: Lab) => join(here.pair, 'queue.index');
+
+function change(path: string, spoil: (bytes: Buffer) => Buffer | undefined): void {
+  const bytes = readFileSync(path);
+  writeFileSync(path, spoil(bytes) ?? bytes);
+}
+
+function flip(path: string, at: number): void {
+  change(path, (bytes) => {
+    bytes.writeUInt8(bytes.readUInt8(at) ^ 8, at);
+    return undefined;
+  });
+}
+
+/** Flips a bit without replacing the file, so that those who have it mapped see it. */
+function flipInPlace(path: string, at: number): void {
+  const fd = openSync(path, 'r+');
+  const byte = Buffer.alloc(1);
+  readSync(fd, byte, 0, 1, at);
+  writeSync(fd, Buffer.from([byte.readUInt8() ^ 8]), 0, 1, at);
+  closeSync(fd);
+}
+
+const sealed = (page: Buffer, checked: number): void =>
+  void page.writeUInt32LE(crc32c(page.subarray(0, checked)), checked);
+
+t.test(
+  'install makes data and index at their full size with their blocks written [0018, 0022]',
+  async (t) => {
+    const { settings, pair, directory } = await lab(t);
+    for (const file of ['0/queue.data', '0/queue.index', 'dead/queue.data', 'dead/queue.index']) {
+      const { size, blocks } = statSync(join(directory, file));
+      t.ok(blocks * 512 >= size, `${file} has all its blocks`);
+    }
+    t.equal(statSync(join(pair, 'queue.data')).size, settings.dataBytes);
+    t.equal(statSync(join(pair, 'queue.index')).size, ENTRIES_AT + 256 * 64 + (settings.dataBytes / 256) * 8);
+    const before = readFileSync(join(pair, 'queue.data'));
+    await t.rejects(installQueue(settings), { code: 'queue-exists', exitCode: 2 });
+    t.ok(readFileSync(join(pair, 'queue.data')).equals(before), 'the queue that was there was not touched');
+  },
+);
+
+t.test('install on a disk that is too small says so and leaves nothing', { skip: !isRoot }, async (t) => {
+  const disk = mkdtempSync(join(tmpdir(), 'plugpull-disk-'));
+  t.equal(spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'none', disk]).status, 0);
+  t.teardown(() => {
+    spawnSync('umount', ['-l', disk]);
+    rmdirSync(disk);
+  });
+  const raw = rawSettings(join(disk, 'queue'), { pairs: [{ directory: '0' }, { directory: '1' }] });
+  await t.rejects(installQueue(parseSettings(raw)), { code: 'no-space-on-disk', exitCode: 2 });
+  t.equal(existsSync(join(disk, 'queue/0/queue.data')), false, 'the first pair is gone as well');
+  await installQueue(parseSettings({ ...raw, pairs: [{ directory: '0' }], deadLetter: {} })).catch(
+    () => undefined,
+  );
+  t.notOk(readdirSync(disk, { recursive: true }).some((name) => `${name}`.endsWith('.new')));
+});
+
+const refusals: [string, string, RegExp, (here: Lab) => void][] = [
+  [
+    'a foreign file',
+    'not-a-queue',
+    /expected it to begin with/,
+    (h) => writeFileSync(dataFile(h), 'x'.repeat(2 ** 20)),
+  ],
+  ['an empty file', 'not-a-queue', /expected it to begin with/, (h) => writeFileSync(dataFile(h), '')],
+  ['no file', 'not-a-queue', /not there/, (h) => rmSync(dataFile(h))],
+  ['a file that was cut', 'damaged-queue', /expected 1048576/, (h) => truncateSync(dataFile(h), 600 * 1024)],
+  ['a file that has grown', 'damaged-queue', /expected 1048576/, (h) => truncateSync(dataFile(h), 2 ** 21)],
+  [
+    'a queue of another version',
+    'wrong-version',
+    /has version 2/,
+    (h) =>
+      change(dataFile(h), (bytes) => {
+        bytes.writeUInt32LE(2, 8);
+        sealed(bytes, 56);
+        return undefined;
+      }),
+  ],
+  [
+    'both heads damaged',
+    'damaged-queue',
+    /wrong checksum/,
+    (h) => {
+      flip(dataFile(h), 40);
+      flip(dataFile(h), 2 ** 20 - PAGE + 40);
+    },
+  ],
+];
+
+for (const [name, code, message, spoil] of refusals) {
+  t.test(`${name} as queue data file is refused in one line, and nothing is changed`, async (t) => {
+    const here = await stopped(t, ['one']);
+    spoil(here);
+    const index = readFileSync(indexFile(here));
+    await t.rejects(here.open(), { code, message, exitCode: 2 });
+    t.match((await here.helper()).first, { code });
+    await t.rejects(rebuildQueue(here.settings), { code });
+    await t.rejects(verifyQueue(here.settings), { code });
+    t.ok(readFileSync(indexFile(here)).equals(index));
+  });
+}
+
+t.test('one damaged page does not cost the queue: the head has a copy at the end', async (t) => {
+  const here = await stopped(t, ['one']);
+  change(dataFile(here), (bytes) => bytes.fill(0, 0, PAGE));
+  t.same(textsOf(takeAll(await here.open())), ['one']);
+});
+
+const lost: [string, RegExp | null, (here: Lab, other: Lab) => void][] = [
+  ['missing', /empty/, (h) => rmSync(indexFile(h))],
+  ['empty', /empty/, (h) => truncateSync(indexFile(h), 0)],
+  ['cut within its head', /truncated/, (h) => truncateSync(indexFile(h), 100)],
+  ['cut within its entries', /truncated/, (h) => truncateSync(indexFile(h), 20_000)],
+  ['foreign', /not an index file/, (h) => writeFileSync(indexFile(h), Buffer.alloc(50_000, 'x'))],
+  ['of another queue', /of another queue/, (h, other) => copyFileSync(indexFile(other), indexFile(h))],
+  ['damaged in its head', /head damaged/, (h) => flip(indexFile(h), 20)],
+  [
+    'of another version',
+    /other version/,
+    (h) =>
+      change(indexFile(h), (bytes) => {
+        bytes.writeUInt32LE(9, 8);
+        sealed(bytes, 48);
+        return undefined;
+      }),
+  ],
+  [
+    'of another size',
+    /of another size/,
+    (h) =>
+      change(indexFile(h), (bytes) => {
+        bytes.writeBigUInt64LE(4096n, 24);
+        sealed(bytes, 48);
+        return undefined;
+      }),
+  ],
+  ['zero behind its head', null, (h) => change(indexFile(h), (bytes) => bytes.fill(0, PAGE))],
+  [
+    'full of the largest numbers',
+    null,
+    (h) => change(indexFile(h), (bytes) => bytes.fill('ffffff7f', PAGE, bytes.length, 'hex')),
+  ],
+  ['ones behind its head', null, (h) => change(indexFile(h), (bytes) => bytes.fill(0xff, PAGE))],
+];
+
+t.test('an index that is lost in whatever way is made anew, and says so', async (t) => {
+  const texts = ['one', 'two', 'three'];
+  const other = await stopped(t, ['another queue']);
+  const here = await stopped(t, texts);
+  const files = [dataFile(here), indexFile(here)].map((path) => ({ path, bytes: readFileSync(path) }));
+  for (const [name, why, spoil] of lost) {
+    for (const { path, bytes } of files) writeFileSync(path, bytes);
+    spoil(here, other);
+    const queue = await here.open();
+    const [report] = queue.restores;
+    t.match(report?.indexWas ?? '', why ?? /^$/, name);
+    t.same(
+      textsOf(takeAll(queue)).sort(),
+      ['consumed', ...texts].sort(),
+      `${name}: what the data file holds`,
+    );
+    t.equal(report?.uncertain, 4, `${name}: and restore says that it cannot tell`);
+    t.same((await verifyQueue(here.settings)).problems, []);
+    if (why === null) {
+      const helper = await here.helper();
+      t.match(await queue.enqueue([smtp('four')]), { outcome: 'confirmed' }, `${name}: it goes on`);
+      await helper.kill('SIGTERM');
+    }
+    await queue.close();
+  }
+});
+
+t.test('inspect and verify of a damaged index end in time with a clear word', async (t) => {
+  const other = await lab(t);
+  const here = await stopped(t, ['one']);
+  const whole = readFileSync(indexFile(here));
+  for (const [name, why, spoil] of lost) {
+    writeFileSync(indexFile(here), whole);
+    spoil(here, other);
+    const shown = async () => {
+      for await (const line of inspectQueue(here.settings)) t.type(line, 'object');
+    };
+    await t.rejects(shown(), { code: 'damaged-queue', message: why ?? /rebuild/, exitCode: 2 }, name);
+    if (why === null) t.equal((await verifyQueue(here.settings)).ok, false, name);
+    else await t.rejects(verifyQueue(here.settings), { code: 'damaged-queue', message: why });
+  }
+});
+
+t.test('inspect shows entries whose offsets and times are nonsense', async (t) => {
+  const here = await stopped(t, ['one']);
+  change(indexFile(here), (bytes) => {
+    const entry = ENTRIES_AT + bytes.readInt32LE(FIELD.head * 4) * 64;
+    bytes.writeBigUInt64LE(2n ** 60n, entry + ENTRY.offset * 4);
+    bytes.writeBigUInt64LE(2n ** 62n, entry + ENTRY.lastRetry * 4);
+    return undefined;
+  });
+  const shown: object[] = [];
+  for await (const line of inspectQueue(here.settings)) shown.push(line);
+  t.match(shown[1], { record: 'nothing', lastTry: null });
+});
+
+t.test('more messages come back than the index has entries: it grows', async (t) => {
+  const here = await lab(t, { entries: 4 });
+  const helper = await here.helper();
+  const queue = await here.open();
+  for (let n = 0; n < 10; n += 1) {
+    await queue.enqueue([smtp(`m${n}`)]);
+    queue.consume(takeAll(queue));
+  }
+  await queue.close();
+  await helper.kill('SIGTERM');
+  change(indexFile(here), (bytes) => bytes.fill(0, PAGE));
+  const again = await here.open();
+  t.equal(takeAll(again).length, 10);
+  t.same((await verifyQueue(here.settings)).problems, []);
+});
+
+t.test('a record that rots while the queue runs is kept aside, named, and never delivered', async (t) => {
+  const here = await lab(t);
+  await here.helper();
+  const queue = await here.open();
+  const outcome = await queue.enqueue([smtp('one'), smtp('two'), smtp('three')]);
+  if (outcome.outcome !== 'confirmed') throw new Error(outcome.outcome);
+  const [, second] = outcome.numbers;
+  const bytes = readFileSync(dataFile(here));
+  const place = bytes.indexOf('two', RING_START);
+  // Through the file, which is the same pages.
+  flipInPlace(dataFile(here), place);
+  t.equal((await verifyQueue(here.settings)).ok, false, 'verify sees it');
+  t.same(textsOf(takeAll(queue)), ['one', 'three']);
+  const names = queue.keptAside();
+  t.match(names, [new RegExp(`^${second}@`)]);
+  t.ok(readFileSync(join(here.pair, 'kept-aside', names[0] ?? '')).includes('a@example.org'));
+  t.match(await verifyQueue(here.settings), { ok: true, keptAside: 1 });
+  await queue.close();
+});
+
+t.test('a record that rotted while the queue stood still is named by the restore, once', async (t) => {
+  const here = await stopped(t, ['one', 'two']);
+  flip(dataFile(here), readFileSync(dataFile(here)).indexOf('two', RING_START));
+  const report = await rebuildQueue(here.settings);
+  t.match(report.pairs, [{ restored: 1, consumed: 1, damaged: [{ what: 'data' }] }]);
+  t.match((await rebuildQueue(here.settings)).pairs, [{ restored: 1, damaged: [] }]);
+  t.match(await verifyQueue(here.settings), { ok: true, keptAside: 1, live: 1 });
+});
+
+t.test(
+  'rebuild from nothing brings back what the data file holds, and not while the queue is in use',
+  async (t) => {
+    const here = await stopped(t, ['one', 'two']);
+    t.match((await rebuildQueue(here.settings)).pairs, [{ restored: 2, consumed: 1, uncertain: 0 }]);
+    t.match((await rebuildQueue(here.settings, true)).pairs, [{ restored: 3, consumed: 0, uncertain: 3 }]);
+    t.ok(existsSync(`${indexFile(here)}.old`));
+    const queue = await here.open();
+    await t.rejects(rebuildQueue(here.settings), { code: 'queue-in-use', exitCode: 2 });
+    await queue.close();
+  },
+);
+
+t.test(
+  'an index that vanishes while the queue is in use is named, not made anew under its users',
+  async (t) => {
+    const here = await stopped(t, ['one']);
+    const queue = await here.open();
+    rmSync(indexFile(here));
+    await t.rejects(here.open(), { code: 'damaged-queue', message: /in use/ });
+    t.same(textsOf(takeAll(queue)), ['one']);
+  },
+);
+
+t.test('last_sync is noted when a sync is complete, with the number that it vouches for', async (t) => {
+  const here = await stopped(t, ['one']);
+  const words = new Int32Array(new Uint8Array(readFileSync(indexFile(here))).buffer);
+  const wide = (word: number) => (words[word] ?? 0) * 1 + (words[word + 1] ?? 0) * 2 ** 32;
+  t.ok(wide(FIELD.lastSyncNumber) <= wide(FIELD.nextNumber) && wide(FIELD.lastSyncNumber) > 0);
+});

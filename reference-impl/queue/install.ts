@@ -1,0 +1,186 @@
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { dirname } from 'node:path';
+import { QueueError } from '../errors.js';
+import { emptyIndex } from '../index/index-file.js';
+import { type Geometry, indexBytes } from '../index/layout.js';
+import { PAGE_BYTES } from '../memory/map.js';
+import { decodeHead, encodeHead, newHead, RING_START } from '../record/data-file.js';
+import type { QueueSettings } from '../settings/settings.js';
+import { type PairDirectories, pairPlaces } from './places.js';
+
+export interface PairGeometry {
+  dataBytes: number;
+  entries: number;
+  workerSlots: number;
+  maxRecordBytes: number;
+}
+
+/**
+ * Creates the files of every data/index pair and of the dead-letter queue at their full and final size, with their
+ * blocks written [0018, 0022]: an unwritten extent would make the first msync of every page pay for a journal commit.
+ * Returns when all of it, directories included, is on the disk.
+ *
+ * @throws QueueError `queue-exists` when one of the pairs is there already (nothing is touched), `no-space-on-disk`
+ * when the disk is too small (what was begun is removed).
+ */
+export async function installQueue(settings: QueueSettings): Promise<void> {
+  const pairs: [PairDirectories, PairGeometry][] = settings.pairs.map((pair) => [pair, settings]);
+  const dead = { directory: settings.deadLetter.directory, indexDirectory: settings.deadLetter.directory };
+  pairs.push([dead, { ...settings, ...settings.deadLetter }]);
+  for (const [pair] of pairs) {
+    const { data } = pairPlaces(pair);
+    if (existsSync(data))
+      throw new QueueError(
+        'queue-exists',
+        `${data} is there already; it was not touched. If it is left over from an install that was cut short, remove it`,
+      );
+  }
+  try {
+    for (const [pair, geometry] of pairs) installPair(pair, geometry);
+  } catch (failure) {
+    // Of several pairs the first ones may be whole; a queue is all of them or none. None held a message yet.
+    for (const [pair] of pairs) {
+      const { data, index } = pairPlaces(pair);
+      for (const path of [data, index]) rmSync(path, { force: true });
+    }
+    throw failure;
+  }
+}
+
+/** Creates one pair. The data file gets its name when all of it is on the disk: a half-made one is never a queue. */
+function installPair(pair: PairDirectories, geometry: PairGeometry): void {
+  makeDirectory(pair.directory);
+  makeDirectory(pair.indexDirectory);
+  const places = pairPlaces(pair);
+  const head = newHead(geometry.dataBytes, geometry.maxRecordBytes);
+  createIndex(places.index, geometry, head.queueId);
+  const page = encodeHead(head);
+  const lastPage = geometry.dataBytes / PAGE_BYTES - 1;
+  const unfinished = `${places.data}.new`;
+  createFilled(unfinished, geometry.dataBytes, (at) => (at === 0 || at === lastPage ? page : undefined));
+  renameSync(unfinished, places.data);
+  syncDirectory(pair.directory);
+  syncDirectory(pair.indexDirectory);
+}
+
+/** Creates an empty index file at its full size, on the disk when this returns. */
+export function createIndex(path: string, geometry: Geometry, queueId: string): void {
+  const front = emptyIndex(geometry, queueId, RING_START);
+  createFilled(path, indexBytes(geometry), (page) => {
+    const at = page * PAGE_BYTES;
+    return at < front.length ? front.subarray(at, at + PAGE_BYTES) : undefined;
+  });
+}
+
+/**
+ * Creates a file page by page, zeros where `pageAt` has nothing. In pieces of 4 KiB on purpose: written in larger ones
+ * the page cache holds large folios, one store dirties all of one, and every msync writes far too much.
+ */
+function createFilled(path: string, sizeBytes: number, pageAt: (page: number) => Buffer | undefined): void {
+  const zeros = Buffer.alloc(PAGE_BYTES);
+  let fd: number | undefined;
+  try {
+    fd = openSync(path, 'w', 0o660);
+    for (let page = 0; page * PAGE_BYTES < sizeBytes; page += 1) {
+      const bytes = pageAt(page) ?? zeros;
+      const length = Math.min(bytes.length, PAGE_BYTES);
+      if (writeSync(fd, bytes, 0, length, page * PAGE_BYTES) !== length) throw noSpace(path, sizeBytes);
+      if (length < PAGE_BYTES) writeSync(fd, zeros, 0, PAGE_BYTES - length, page * PAGE_BYTES + length);
+    }
+    fsyncSync(fd);
+  } catch (cause) {
+    rmSync(path, { force: true });
+    const code = (cause as NodeJS.ErrnoException).code;
+    if (code === 'ENOSPC' || code === 'EDQUOT') throw noSpace(path, sizeBytes, cause);
+    throw cause;
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}
+
+const noSpace = (path: string, sizeBytes: number, cause?: unknown): QueueError =>
+  new QueueError('no-space-on-disk', `no room on the disk for ${path}: expected ${sizeBytes} free bytes`, {
+    cause,
+  });
+
+/**
+ * Makes a directory and what is missing above it, each with its entry in its parent on the disk. Not by the recursive
+ * mkdir of Node, which never ends on filesystems that refuse with ENOENT, such as /proc.
+ */
+function makeDirectory(path: string): void {
+  if (existsSync(path)) return;
+  const parent = dirname(path);
+  if (parent !== path) makeDirectory(parent);
+  try {
+    mkdirSync(path);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'EEXIST') return;
+    throw new QueueError('bad-setting', `cannot make the directory ${path}: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+  syncDirectory(parent);
+}
+
+export function syncDirectory(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Reads the head of a data file; falls back on the copy in its last page. */
+export function readDataHead(path: string): ReturnType<typeof decodeHead> {
+  if (!existsSync(path)) {
+    throw new QueueError(
+      'not-a-queue',
+      `${path} is not there: expected an installed queue (plugpull queue install)`,
+    );
+  }
+  const first = readPage(path, 0);
+  try {
+    return decodeHead(first.page, path);
+  } catch (error) {
+    if ((error as QueueError).code === 'wrong-version' || first.fileBytes < 2 * PAGE_BYTES) throw error;
+    try {
+      return decodeHead(readPage(path, first.fileBytes - PAGE_BYTES).page, path);
+    } catch {
+      throw error;
+    }
+  }
+}
+
+/** The first page of a file that may be missing, which is as good as empty. */
+export function readFirstPage(path: string): { page: Buffer; fileBytes: number } {
+  try {
+    return readPage(path, 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { page: Buffer.alloc(0), fileBytes: 0 };
+    throw error;
+  }
+}
+
+/** One page of a file (shorter at its end), and the file's size. */
+export function readPage(path: string, at: number): { page: Buffer; fileBytes: number } {
+  const fd = openSync(path, 'r');
+  try {
+    const page = Buffer.alloc(PAGE_BYTES);
+    const length = readSync(fd, page, 0, PAGE_BYTES, at);
+    return { page: page.subarray(0, length), fileBytes: fstatSync(fd).size };
+  } finally {
+    closeSync(fd);
+  }
+}

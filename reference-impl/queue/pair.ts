@@ -1,0 +1,253 @@
+import { closeSync, fdatasync, fsyncSync, openSync, renameSync, statSync } from 'node:fs';
+import { promisify } from 'node:util';
+import { QueueError } from '../errors.js';
+import { IndexImage } from '../index/image.js';
+import { decodeIndexHead } from '../index/index-file.js';
+import { ENTRY, FIELD, type Geometry, indexBytes, STATUS } from '../index/layout.js';
+import { markConsumed } from '../index/marks.js';
+import { DataMap } from '../memory/data-map.js';
+import { LOCK, LockFile } from '../memory/locks.js';
+import { mapShared, PAGE_BYTES } from '../memory/map.js';
+import type { ChecksumKey } from '../record/checksum.js';
+import { RING_START } from '../record/data-file.js';
+import { applyPlan } from '../restore/apply.js';
+import { keepAside } from '../restore/kept-aside.js';
+import { planRestore, type RestorePlan } from '../restore/plan.js';
+import type { Ring } from '../ring/reserve.js';
+import { createIndex, readDataHead, readFirstPage, syncDirectory } from './install.js';
+import { type PairDirectories, pairPlaces } from './places.js';
+
+const fdatasyncAsync = promisify(fdatasync);
+
+/** What a restore found and did. */
+export interface RestoreReport {
+  /** What was wrong with the index file as a whole; null when it belongs to the data file. */
+  indexWas: string | null;
+  restored: number;
+  consumed: number;
+  /** Delivered again if they had been consumed: nothing is left that tells. */
+  uncertain: number;
+  unfinished: number;
+  /** Names of records that were kept aside. */
+  damaged: { number: number; offset: number; what: string }[];
+  tookMs: number;
+}
+
+export interface PairWishes {
+  /** Entries and slots that a new index file gets if the old one is lost. */
+  entries: number;
+  workerSlots: number;
+}
+
+/** One data file and its index file, open in this process [0022]. */
+export class Pair {
+  readonly directories: PairDirectories;
+  readonly data: DataMap;
+  readonly image: IndexImage;
+  readonly locks: LockFile;
+  readonly key: ChecksumKey;
+  readonly ring: Ring;
+  readonly maxRecordBytes: number;
+  /** Present when this process was the first to open the pair and restored it. */
+  readonly restore: RestoreReport | undefined;
+  readonly #dataFd: number;
+  readonly #indexFd: number;
+  #mutexName = 0xffff;
+
+  /**
+   * Opens a pair. The first process to do so restores it; the others wait for that and then trust the index in
+   * memory, which the mutex keeps whole even when its owners are killed.
+   *
+   * @throws QueueError `not-a-queue`, `wrong-version`, `damaged-queue`.
+   */
+  static open(directories: PairDirectories, wishes: PairWishes): Pair {
+    return new Pair(directories, wishes);
+  }
+
+  private constructor(directories: PairDirectories, wishes: PairWishes) {
+    this.directories = directories;
+    const places = pairPlaces(directories);
+    const head = readDataHead(places.data);
+    const actualBytes = statSync(places.data).size;
+    if (actualBytes !== head.sizeBytes) {
+      throw new QueueError(
+        'damaged-queue',
+        `${places.data} has ${actualBytes} bytes, expected ${head.sizeBytes}: a file that was cut cannot be mapped`,
+      );
+    }
+    this.key = head.key;
+    this.maxRecordBytes = head.maxRecordBytes;
+    this.ring = { start: RING_START, end: head.sizeBytes - PAGE_BYTES };
+    this.#dataFd = openSync(places.data, 'r+');
+    this.data = new DataMap(this.#dataFd, head.sizeBytes, head.maxRecordBytes);
+    this.locks = new LockFile(places.lock);
+    this.locks.lock(LOCK.opening);
+    try {
+      const first = this.locks.tryLock(LOCK.users);
+      if (first) {
+        const opened = this.#restore(places.index, { ...wishes, dataBytes: head.sizeBytes }, head.queueId);
+        this.image = opened.image;
+        this.#indexFd = opened.fd;
+        this.restore = opened.report;
+      } else {
+        const opened = this.#attach(places.index, head.queueId, head.sizeBytes);
+        this.image = opened.image;
+        this.#indexFd = opened.fd;
+      }
+      this.locks.lockShared(LOCK.users);
+      this.locks.unlock(LOCK.opening);
+    } catch (failure) {
+      // With the locks: a process that goes on and tries again must restore, not trust what is half restored.
+      this.locks.close();
+      closeSync(this.#dataFd);
+      throw failure;
+    }
+  }
+
+  #attach(path: string, queueId: string, dataBytes: number): { fd: number; image: IndexImage } {
+    const { page, fileBytes } = readFirstPage(path);
+    const head = decodeIndexHead(page, fileBytes, queueId, dataBytes);
+    if (!head.usable)
+      throw new QueueError('damaged-queue', `${path}: ${head.why}, while the queue is in use`);
+    const fd = openSync(path, 'r+');
+    return { fd, image: new IndexImage(mapShared(fd, 0, fileBytes), head.geometry) };
+  }
+
+  #restore(
+    path: string,
+    wishes: Geometry,
+    queueId: string,
+  ): { fd: number; image: IndexImage; report: RestoreReport } {
+    const startedMs = performance.now();
+    const { page, fileBytes } = readFirstPage(path);
+    const head = decodeIndexHead(page, fileBytes, queueId, wishes.dataBytes);
+    let old: { fd: number; image: IndexImage } | undefined;
+    if (head.usable) {
+      const fd = openSync(path, 'r+');
+      old = { fd, image: new IndexImage(mapShared(fd, 0, fileBytes), head.geometry) };
+    }
+    const plan = planRestore(this.data, this.ring, this.key, old?.image);
+    const { keptAside } = pairPlaces(this.directories);
+    for (const damage of plan.damage) keepAside(keptAside, this.data, damage);
+    // What was copied but perhaps not synced when the crash came may be delivered now, so it must be on the disk:
+    // stored before it is forwarded, always [0017].
+    if (plan.alive.length > 0) {
+      const failure = this.data.sync(this.ring.start, this.ring.end - this.ring.start);
+      if (failure !== 0) {
+        // The next restore must not find clean pages that are not on the disk.
+        this.data.redirty(this.ring.start, this.ring.end - this.ring.start);
+        throw new QueueError('sync-failed', `msync of the data file failed: errno ${failure}`);
+      }
+    }
+    const used =
+      old && old.image.geometry.entries >= plan.alive.length
+        ? old
+        : this.#renew(path, wishes, queueId, plan, old);
+    for (const { offset, number } of plan.settled) markConsumed(used.image, this.key, offset, number);
+    applyPlan(used.image, this.ring, plan);
+    fsyncSync(used.fd);
+    const report = {
+      indexWas: head.usable ? null : head.why,
+      restored: plan.alive.length,
+      consumed: plan.consumed,
+      uncertain: plan.uncertain,
+      unfinished: plan.unfinished,
+      damaged: plan.damage.map(({ number, offset, what }) => ({ number, offset, what })),
+      tookMs: performance.now() - startedMs,
+    };
+    return { ...used, report };
+  }
+
+  /**
+   * Puts a new index file in the place of one that is lost, or that has fewer entries than there are messages alive
+   * (when marks were lost, consumed messages come back, and there can be more of them than entries). What the old
+   * one knew to be consumed is carried over.
+   */
+  #renew(
+    path: string,
+    wishes: Geometry,
+    queueId: string,
+    plan: RestorePlan,
+    old: { fd: number; image: IndexImage } | undefined,
+  ): { fd: number; image: IndexImage } {
+    const entries = Math.max(wishes.entries, plan.alive.length);
+    const geometry = { ...wishes, entries };
+    const unfinished = `${path}.new`;
+    createIndex(unfinished, geometry, queueId);
+    const fd = openSync(unfinished, 'r+');
+    const image = new IndexImage(mapShared(fd, 0, indexBytes(geometry)), geometry);
+    if (old) {
+      image.words.set(old.image.words.subarray(old.image.marksWord), image.marksWord);
+      closeSync(old.fd);
+    }
+    fsyncSync(fd);
+    renameSync(unfinished, path);
+    syncDirectory(this.directories.indexDirectory);
+    return { fd, image };
+  }
+
+  /** From now on this process signs the mutex with its worker slot. */
+  signAs(slot: number): void {
+    this.#mutexName = slot + 1;
+  }
+
+  /**
+   * Runs `change` alone [0018]. Whoever finds that the last owner died in the middle first takes its half-made change
+   * back.
+   */
+  withMutex<T>(change: () => T): T {
+    const { image, locks } = this;
+    locks.lock(LOCK.mutex);
+    try {
+      if (image.get(FIELD.mutexOwner) !== 0) image.rollBack();
+      image.put(FIELD.mutexOwner, this.#mutexName);
+      return change();
+    } catch (error) {
+      image.rollBack();
+      throw error;
+    } finally {
+      image.put(FIELD.mutexOwner, 0);
+      locks.unlock(LOCK.mutex);
+    }
+  }
+
+  /**
+   * After a failed msync the kernel takes the pages for clean, also those of records that another worker has copied and
+   * not yet asked about: the next msync would have nothing to write, and its success would be a confirmation of
+   * nothing. So every page of every record that is not confirmed yet is made dirty again.
+   */
+  distrustPages(): void {
+    const { data, image } = this;
+    this.withMutex(() => {
+      for (let entry = 0; entry < image.geometry.entries; entry += 1) {
+        const at = image.entryWord(entry);
+        if (image.get(at + ENTRY.status) !== STATUS.reserved) continue;
+        data.redirty(image.getWide(at + ENTRY.offset), image.get(at + ENTRY.length));
+      }
+    });
+  }
+
+  /**
+   * Writes the index to the disk without stopping anybody [0018]. Two phases: the time and the message number that the
+   * sync vouches for are noted before it, and stored when it is complete, so that `last_sync` is never ahead of
+   * what it vouches for, whichever pages the kernel writes in between.
+   */
+  async syncIndex(): Promise<void> {
+    const { image } = this;
+    const startedMs = Date.now();
+    const number = this.withMutex(() => image.getWide(FIELD.nextNumber));
+    await fdatasyncAsync(this.#indexFd);
+    this.withMutex(() => {
+      image.putWide(FIELD.lastSync, startedMs);
+      image.putWide(FIELD.lastSyncNumber, number);
+    });
+    await fdatasyncAsync(this.#indexFd);
+  }
+
+  /** The maps stay until the process ends; locks and files are given back now. */
+  close(): void {
+    this.locks.close();
+    closeSync(this.#dataFd);
+    closeSync(this.#indexFd);
+  }
+}

@@ -1,0 +1,64 @@
+import { openSync, statSync } from 'node:fs';
+import { QueueError } from '../errors.js';
+import { IndexImage } from '../index/image.js';
+import { decodeIndexHead } from '../index/index-file.js';
+import { FIELD } from '../index/layout.js';
+import { DataMap } from '../memory/data-map.js';
+import { LOCK, LockFile } from '../memory/locks.js';
+import { mapShared, PAGE_BYTES } from '../memory/map.js';
+import type { ChecksumKey } from '../record/checksum.js';
+import { RING_START } from '../record/data-file.js';
+import type { Ring } from '../ring/reserve.js';
+import { readDataHead, readFirstPage } from './install.js';
+import { type PairDirectories, pairPlaces } from './places.js';
+
+/** A pair as it stands at one moment, for those who only look. */
+export interface Snapshot {
+  data: DataMap;
+  ring: Ring;
+  key: ChecksumKey;
+  /** A copy: nothing that is done to it reaches the queue. */
+  image: IndexImage;
+  /** Was the queue in use? If not, the last crash may not have been restored yet. */
+  inUse: boolean;
+}
+
+/**
+ * Shows a pair to `look` at one moment, whether it is in use or not, and changes nothing. While `look` runs, nobody
+ * changes the lists.
+ *
+ * @throws QueueError `damaged-queue` when there is no usable index: `rebuild`, or starting a worker, makes one.
+ */
+export function withSnapshot<T>(pair: PairDirectories, look: (snapshot: Snapshot) => T): T {
+  const places = pairPlaces(pair);
+  const head = readDataHead(places.data);
+  if (statSync(places.data).size !== head.sizeBytes) {
+    throw new QueueError('damaged-queue', `${places.data}: expected ${head.sizeBytes} bytes`);
+  }
+  const locks = new LockFile(places.lock);
+  // Nobody opens the queue from here on, so what is not in use stays so.
+  locks.lock(LOCK.opening);
+  const inUse = locks.isHeldElsewhere(LOCK.users);
+  if (inUse) locks.lock(LOCK.mutex);
+  try {
+    return look({
+      data: new DataMap(openSync(places.data, 'r+'), head.sizeBytes, head.maxRecordBytes),
+      ring: { start: RING_START, end: head.sizeBytes - PAGE_BYTES },
+      key: head.key,
+      image: copyIndex(places.index, head.queueId, head.sizeBytes),
+      inUse,
+    });
+  } finally {
+    locks.close();
+  }
+}
+
+function copyIndex(path: string, queueId: string, dataBytes: number): IndexImage {
+  const { page, fileBytes } = readFirstPage(path);
+  const head = decodeIndexHead(page, fileBytes, queueId, dataBytes);
+  if (!head.usable) throw new QueueError('damaged-queue', `${path}: ${head.why}; rebuild makes a new index`);
+  const copy = new Uint8Array(mapShared(openSync(path, 'r+'), 0, fileBytes));
+  const image = new IndexImage(copy, head.geometry);
+  if (image.get(FIELD.mutexOwner) !== 0) image.rollBack();
+  return image;
+}

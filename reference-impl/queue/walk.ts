@@ -1,0 +1,97 @@
+import type { Owners } from '../index/entry-lock.js';
+import { ENTRY, FIELD, NONE, STATUS } from '../index/layout.js';
+import { release } from '../index/lists.js';
+import { isConsumed, markConsumed } from '../index/marks.js';
+import type { Pair } from './pair.js';
+import type { TakeOptions } from './types.js';
+
+/** An entry that a walk has locked. */
+export interface Claimed {
+  entry: number;
+  offset: number;
+  number: number;
+  sizeBytes: number;
+  retryCount: number;
+  lastRetryMs: number;
+}
+
+/** Entries that one walk looks at; bounds how long the mutex is held when many messages wait for their next try. */
+const MAX_STEPS = 2048;
+
+export interface Walk {
+  claimed: Claimed[];
+  /** Where the next walk begins. */
+  cursor: number;
+  /** How many entries it looked at. */
+  looked: number;
+  /** Entries on the list. */
+  inUse: number;
+}
+
+/**
+ * Takes messages in queue order [0035], from `cursor` on and around once: locks those that are ready, due and unlocked.
+ * What dead workers left behind is cleaned up on the way: a lock of theirs counts as none, a message that they had
+ * reserved and never confirmed is dropped, one that they had delivered is released.
+ */
+export function walk(pair: Pair, owners: Owners, lock: number, cursor: number, options: TakeOptions): Walk {
+  return pair.withMutex(() => {
+    const { image } = pair;
+    const claimed: Claimed[] = [];
+    let entry = startOf(pair, cursor);
+    let bytes = 0;
+    const inUse = image.get(FIELD.inUse);
+    const steps = Math.min(inUse, MAX_STEPS);
+    let looked = 0;
+    for (; looked < steps && entry !== NONE && claimed.length < options.count; looked += 1) {
+      const at = image.entryWord(entry);
+      const following = image.get(at + ENTRY.next);
+      if (!buryLeftovers(pair, owners, entry) && isFree(pair, owners, entry, options)) {
+        const sizeBytes = image.get(at + ENTRY.length);
+        if (claimed.length > 0 && bytes + sizeBytes > options.bytes) break;
+        bytes += sizeBytes;
+        image.put(at + ENTRY.lock, lock);
+        claimed.push(claimOf(pair, entry));
+      }
+      entry = following === NONE ? image.get(FIELD.head) : following;
+    }
+    return { claimed, cursor: entry, looked, inUse };
+  });
+}
+
+/** The cursor may have been released since, and even used again; any entry in use is a good place to begin. */
+function startOf({ image }: Pair, cursor: number): number {
+  const known = cursor !== NONE && image.get(image.entryWord(cursor) + ENTRY.status) !== STATUS.free;
+  return known ? cursor : image.get(FIELD.head);
+}
+
+function buryLeftovers(pair: Pair, owners: Owners, entry: number): boolean {
+  const { image, key } = pair;
+  const at = image.entryWord(entry);
+  const lock = image.get(at + ENTRY.lock);
+  if (lock === 0 || owners.isAlive(lock)) return false;
+  const offset = image.getWide(at + ENTRY.offset);
+  const number = image.getWide(at + ENTRY.number);
+  if (image.get(at + ENTRY.status) === STATUS.reserved) markConsumed(image, key, offset, number);
+  else if (!isConsumed(image, key, offset, number)) return false;
+  release(image, entry);
+  return true;
+}
+
+function isFree({ image }: Pair, owners: Owners, entry: number, options: TakeOptions): boolean {
+  const at = image.entryWord(entry);
+  if (image.get(at + ENTRY.status) !== STATUS.ready) return false;
+  if (owners.isAlive(image.get(at + ENTRY.lock))) return false;
+  return options.due(image.get(at + ENTRY.retryCount), image.getWide(at + ENTRY.lastRetry));
+}
+
+function claimOf({ image }: Pair, entry: number): Claimed {
+  const at = image.entryWord(entry);
+  return {
+    entry,
+    offset: image.getWide(at + ENTRY.offset),
+    number: image.getWide(at + ENTRY.number),
+    sizeBytes: image.get(at + ENTRY.length),
+    retryCount: image.get(at + ENTRY.retryCount),
+    lastRetryMs: image.getWide(at + ENTRY.lastRetry),
+  };
+}

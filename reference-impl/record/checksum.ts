@@ -1,0 +1,36 @@
+import { crc32c } from '@node-rs/crc32';
+import { SLOT_BYTES } from './layout.js';
+
+/**
+ * The key of a queue's checksums: 64 secret bits from the data file's header. A sender can put signature, header
+ * and checksum of a record into a message, but not the checksum that this queue would have written at that
+ * place, so that the scan cannot take the sender's bytes for a record of its own.
+ */
+export interface ChecksumKey {
+  readonly low: number;
+  readonly high: number;
+}
+
+/** Scrambles 32 bits; every bit of the input changes about half of the output, and no two inputs meet. */
+export function scramble(word: number): number {
+  let x = word >>> 0;
+  x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
+  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35);
+  return (x ^ (x >>> 16)) >>> 0;
+}
+
+/** The CRC's first state for a record at `offset`: a record copied to another place is not valid there. */
+export const seedAt = (key: ChecksumKey, offset: number): number =>
+  scramble(scramble(key.low ^ (offset / SLOT_BYTES)) ^ key.high);
+
+/**
+ * The first state of the CRC over a record's body: it depends on the header through the header's checksum. (Running the
+ * CRC on over header and checksum would not do: behind its own checksum a CRC is in the same state for every header, so
+ * that a new header in front of an old body would pass, which is what a torn write leaves.)
+ */
+export const bodySeed = (seed: number, headerChecksum: number): number =>
+  scramble(seed ^ scramble(headerChecksum));
+
+/** Keyed CRC-32C of `bytes[from, to)`. */
+export const checksum = (bytes: Buffer, from: number, to: number, seed: number): number =>
+  crc32c(bytes.subarray(from, to), seed);

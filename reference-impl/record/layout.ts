@@ -1,0 +1,38 @@
+/**
+ * A record of the queue data file [0023, 0024, 0025], little-endian, starting on a 256-byte boundary:
+ *
+ *     0   4  signature 252 88 132 133
+ *     4   1  type of message (1 SMTP, 2 SMS)
+ *     5   1  version of this layout (1)
+ *     6   2  zero
+ *     8   8  date, milliseconds since the epoch (seconds are too coarse to order by)
+ *    16   8  message number, never used twice in the life of a queue
+ *    24   4  length n of the data
+ *    28   4  checksum of bytes 0-27
+ *    32   n  data: the body [0027]
+ *  32+n   4  checksum of bytes 32-31+n, begun from the header's checksum
+ *
+ * Both checksums are CRC-32C, keyed (see checksum.ts). The one over the header lets a scan trust the length before
+ * it has seen the data, and tells a record that is torn or has rotted from bytes that never were one.
+ */
+export const SLOT_BYTES = 256;
+export const HEADER_BYTES = 32;
+export const TRAILER_BYTES = 4;
+export const RECORD_OVERHEAD_BYTES = HEADER_BYTES + TRAILER_BYTES;
+export const LAYOUT_VERSION = 1;
+
+/** 252 88 132 133 read as a little-endian 32-bit word. */
+export const SIGNATURE_WORD = 0x858458fc;
+
+export const AT = {
+  signature: 0,
+  type: 4,
+  version: 5,
+  date: 8,
+  number: 16,
+  dataLength: 24,
+  headerChecksum: 28,
+} as const;
+
+/** How much of the ring a record of `recordBytes` takes up: whole slots. */
+export const extentOf = (recordBytes: number): number => Math.ceil(recordBytes / SLOT_BYTES) * SLOT_BYTES;

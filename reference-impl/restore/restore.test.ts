@@ -1,0 +1,330 @@
+import { isDeepStrictEqual } from 'node:util';
+import fc from 'fast-check';
+import t from 'tap';
+import { checkLists } from '../index/check.js';
+import { memoryIndex } from '../index/fixtures/memory-image.js';
+import { IndexImage } from '../index/image.js';
+import { ENTRIES_AT, ENTRY, FIELD, STATUS } from '../index/layout.js';
+import { isConsumed } from '../index/marks.js';
+import { bodySeed, checksum, seedAt } from '../record/checksum.js';
+import { decodeBody } from '../record/codec.js';
+import { KEY } from '../record/fixtures/memory-data.js';
+import { SIGNATURE_WORD, SLOT_BYTES } from '../record/layout.js';
+import { bodyOf, readSlot } from '../record/record.js';
+import { type Message, World } from './fixtures/world.js';
+import type { RestorePlan } from './plan.js';
+
+const PAGE = 4096;
+
+const step = fc.record({
+  what: fc.constantFrom('store', 'store', 'store', 'reserve', 'tear', 'consume', 'consume', 'copy'),
+  n: fc.nat(1000),
+  size: fc.oneof(fc.nat(100), fc.nat(1500)),
+});
+const history = fc.array(step, { minLength: 15, maxLength: 70 });
+
+/** Plays a history. @returns copies of the index as it was at some moments of it. */
+function play(world: World, steps: readonly { what: string; n: number; size: number }[]): Uint8Array[] {
+  const copies: Uint8Array[] = [memoryIndex(world.geometry)];
+  for (const { what, n, size } of steps) {
+    const ready = world.ready();
+    if (what === 'copy') copies.push(world.index.slice());
+    else if (what === 'consume') {
+      const message = ready[n % Math.max(1, ready.length)];
+      if (message) world.consume(message);
+    } else {
+      const before = Buffer.from(world.data.bytes);
+      const message = world.store('x'.repeat(size));
+      if (message && what === 'store') world.confirm(message);
+      if (message && what === 'tear') world.tear(message, before, n);
+    }
+  }
+  return copies;
+}
+
+const byOffset = (messages: readonly Message[]): string[] =>
+  messages.map(({ offset, number }) => `${number}@${offset}`).sort();
+const aliveOf = (plan: RestorePlan): string[] =>
+  plan.alive.map(({ offset, number }) => `${number}@${offset}`).sort();
+
+/** What must hold after every restore, whatever the index was. */
+function soundness(world: World, plan: RestorePlan): void {
+  const problems = checkLists(world.image);
+  if (problems.length > 0) throw new Error(problems.join('\n'));
+  for (const { offset, number } of plan.alive) {
+    const found = readSlot(world.data, KEY, offset);
+    if (found.state !== 'valid' || found.header.number !== number) throw new Error(`${number} is not valid`);
+    const stored = world.messages.find((message) => message.number === number);
+    const body = decodeBody(found.header.type, bodyOf(world.data, found.header));
+    if (!isDeepStrictEqual(body, stored?.body)) throw new Error(`${number} is not what was stored`);
+  }
+  for (const number of world.used) {
+    if (plan.nextNumber <= number) throw new Error(`number ${number} could be given out again`);
+  }
+}
+
+const repeated = (world: World, plan: RestorePlan): void => {
+  const lists = JSON.stringify(aliveOf(plan));
+  const again = world.restore(world.index);
+  soundness(world, again);
+  if (JSON.stringify(aliveOf(again)) !== lists) throw new Error('restoring twice found something else');
+  if (again.damage.length > 0) throw new Error(`named again: ${JSON.stringify(again.damage)}`);
+  if (again.uncertain > 0 || again.unfinished > 0) throw new Error('uncertain or unfinished a second time');
+};
+
+t.test(
+  'with an intact index exactly what was confirmed, or is whole and was not consumed, is restored',
+  async (t) => {
+    let torn = 0;
+    fc.assert(
+      fc.property(history, fc.boolean(), (steps, twice) => {
+        const world = new World();
+        play(world, steps);
+        const expected = world.messages.filter(({ state }) => state === 'ready' || state === 'reserved');
+        const plan = world.restore(world.index);
+        soundness(world, plan);
+        if (!isDeepStrictEqual(aliveOf(plan), byOffset(expected)))
+          throw new Error(`restored ${aliveOf(plan)}`);
+        // A torn record that nobody was told of is no damage.
+        if (plan.damage.length + plan.uncertain > 0) throw new Error(JSON.stringify(plan));
+        torn += world.torn;
+        if (twice) repeated(world, plan);
+      }),
+      { numRuns: 200 },
+    );
+    t.ok(torn > 20, `${torn} records were torn`);
+  },
+);
+
+/** Ways in which an index can be lost or damaged; each gets the index, older copies of it, and chance. */
+const damages: Record<
+  string,
+  (index: Uint8Array, older: Uint8Array, dice: () => number) => Uint8Array | undefined
+> = {
+  lost: () => undefined,
+  'an old copy': (_, older) => older.slice(),
+  'pages of different times': (index, older, dice) => {
+    const mixed = index.slice();
+    for (let page = 0; page < mixed.length; page += PAGE) {
+      if (dice() < 0.5) mixed.set(older.subarray(page, page + PAGE), page);
+    }
+    return mixed;
+  },
+  'sectors of different times': (index, older, dice) => {
+    const mixed = index.slice();
+    for (let sector = 0; sector < mixed.length; sector += 512) {
+      if (dice() < 0.3) mixed.set(older.subarray(sector, sector + 512), sector);
+    }
+    return mixed;
+  },
+  'random bytes': (index, _, dice) => index.map((byte, at) => (at < PAGE ? byte : Math.floor(dice() * 256))),
+  'flipped bits': (index, _, dice) => {
+    const spoilt = index.slice();
+    for (let flips = 0; flips < 40; flips += 1) {
+      const at = PAGE + Math.floor(dice() * (spoilt.length - PAGE));
+      spoilt[at] = (spoilt[at] ?? 0) ^ (1 << Math.floor(dice() * 8));
+    }
+    return spoilt;
+  },
+  'zeroed parts': (index, _, dice) => {
+    const spoilt = index.slice();
+    for (let page = PAGE; page < spoilt.length; page += PAGE)
+      if (dice() < 0.5) spoilt.fill(0, page, page + PAGE);
+    return spoilt;
+  },
+  'all ones': (index) => index.map((byte, at) => (at < PAGE ? byte : 0xff)),
+};
+
+for (const [name, damage] of Object.entries(damages)) {
+  t.test(
+    `the index is ${name}: nothing confirmed is lost, and what is known to be consumed stays so`,
+    async (t) => {
+      let resurrected = 0;
+      let restored = 0;
+      fc.assert(
+        fc.property(
+          history,
+          fc.infiniteStream(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })),
+          (steps, chance) => {
+            const dice = (): number => chance.next().value;
+            const world = new World();
+            const copies = play(world, steps);
+            const older = copies[Math.floor(dice() * copies.length)] ?? world.index;
+            const index = damage(world.index.slice(), older, dice);
+            const image = index && new IndexImage(index.slice(), world.geometry);
+            const plan = world.restore(index);
+            soundness(world, plan);
+            const alive = new Set(aliveOf(plan));
+            for (const key of byOffset(world.ready())) {
+              if (!alive.has(key)) throw new Error(`confirmed message ${key} is lost`);
+              restored += 1;
+            }
+            for (const { offset, number } of world.messages.filter(({ state }) => state === 'consumed')) {
+              if (!alive.has(`${number}@${offset}`)) continue;
+              if (image && isConsumed(image, KEY, offset, number))
+                throw new Error(`${number} was marked and is back`);
+              resurrected += 1;
+            }
+            for (const { offset, number } of world.messages.filter(({ state }) => state === 'torn')) {
+              if (alive.has(`${number}@${offset}`)) throw new Error(`torn message ${number} is back`);
+            }
+            repeated(world, plan);
+          },
+        ),
+        { numRuns: 60 },
+      );
+      t.ok(restored > 100, `${restored} messages restored, ${resurrected} of them twice`);
+    },
+  );
+}
+
+t.test(
+  'Rule 2 of [0026] resurrects the dead: not here, through any number of restores and rounds',
+  async (t) => {
+    const world = new World();
+    let consumed = 0;
+    for (let round = 0; round < 30; round += 1) {
+      const stored: Message[] = [];
+      for (let n = 0; n < 7; n += 1) {
+        const message = world.store('m'.repeat((round * 37 + n * 91) % 700));
+        if (!message) continue;
+        world.confirm(message);
+        stored.push(message);
+      }
+      for (const message of stored.slice(1)) world.consume(message);
+      const [kept] = stored;
+      const plan = world.restore(world.index);
+      t.same(aliveOf(plan), kept ? byOffset([kept]) : [], `round ${round}`);
+      consumed += plan.consumed;
+      const [alive] = plan.alive;
+      if (kept && alive) world.consume({ ...kept, entry: world.image.get(FIELD.head) });
+    }
+    t.ok(consumed > 30, `${consumed} whole records were told from lost ones`);
+  },
+);
+
+t.test('a new record at the place of a consumed one is never mistaken for it', async (t) => {
+  const world = new World();
+  for (let n = 0; n < 200; n += 1) {
+    const message = world.keep('same');
+    t.same(aliveOf(world.restore(world.index)), byOffset([message]));
+    world.consume({ ...message, entry: world.image.get(FIELD.head) });
+    message.state = 'consumed';
+  }
+});
+
+t.test('last_sync must not be ahead of what it vouches for: restore does not ask it', async (t) => {
+  const world = new World();
+  const older = world.index.slice();
+  const message = world.keep('stored after the pages that got to the disk');
+  const image = new IndexImage(older, world.geometry);
+  image.putWide(FIELD.lastSync, Date.now() + 1e9);
+  image.putWide(FIELD.lastSyncNumber, message.number + 1);
+  t.same(aliveOf(world.restore(older)), byOffset([message]));
+});
+
+t.test(
+  'Seconds are too coarse, and clocks go back: the newest message is the one with the highest number',
+  async (t) => {
+    const world = new World();
+    const messages = [1, 2, 3].map(() => world.store('x'));
+    for (const message of messages) if (message) world.confirm(message);
+    const dates = [3_000_000_000_000, 2, 1];
+    messages.forEach((message, index) => {
+      if (!message) return;
+      const { offset, sizeBytes } = message;
+      // The same records, written by a clock that runs backwards.
+      const { bytes } = world.data;
+      bytes.writeBigUInt64LE(BigInt(dates[index] ?? 0), offset + 8);
+      resign(world, offset, sizeBytes);
+    });
+    const plan = world.restore(undefined);
+    t.equal(plan.alive.length, 3);
+    const { image } = world;
+    t.equal(image.getWide(image.entryWord(image.get(FIELD.tail)) + ENTRY.number), messages[2]?.number);
+    t.equal(image.getWide(FIELD.writeOffset), (messages[2]?.offset ?? 0) + SLOT_BYTES);
+  },
+);
+
+for (const [name, spoil, what] of [
+  ['data', 60, 'data'],
+  ['header', 20, 'header'],
+  ['signature', 1, 'record gone'],
+  ['trailer', -1, 'data'],
+] as const) {
+  t.test(`a rotted record is named, kept aside and not restored: a bit of its ${name}`, async (t) => {
+    const world = new World();
+    world.keep('before');
+    const rotted = world.keep('some text');
+    world.keep('after');
+    const at = rotted.offset + (spoil < 0 ? rotted.sizeBytes + spoil : spoil);
+    world.data.bytes.writeUInt8(world.data.bytes.readUInt8(at) ^ 4, at);
+    const plan = world.restore(world.index);
+    const { offset, number, sizeBytes } = rotted;
+    t.same(plan.damage, [{ offset, number, lengthBytes: sizeBytes, what }]);
+    t.same(aliveOf(plan), byOffset(world.messages.filter((message) => message !== rotted)));
+    repeated(world, plan);
+  });
+}
+
+t.test('with the index lost too, a flipped bit in a header does not hide which message it was', async (t) => {
+  const world = new World();
+  const message = world.keep('some text');
+  world.data.bytes.writeUInt8(world.data.bytes.readUInt8(message.offset + 20) ^ 4, message.offset + 20);
+  const plan = world.restore(undefined);
+  const { offset, number, sizeBytes } = message;
+  t.same(plan.damage, [{ offset, number, lengthBytes: sizeBytes, what: 'header' }]);
+  repeated(world, plan);
+});
+
+t.test('signatures that a sender put on slot boundaries are not named as damage', async (t) => {
+  const world = new World();
+  const message = world.keep(`${'x'.repeat(SLOT_BYTES * 4)}`);
+  for (let at = message.offset + SLOT_BYTES; at < message.offset + message.sizeBytes; at += SLOT_BYTES) {
+    world.data.bytes.writeUInt32LE(SIGNATURE_WORD, at);
+  }
+  world.data.bytes.fill(0, message.offset, message.offset + 64);
+  t.same(world.restore(undefined).damage, []);
+});
+
+t.test('retries and their times survive; a time that lies in the future is not believed', async (t) => {
+  const world = new World();
+  const message = world.keep('x');
+  const at = world.image.entryWord(message.entry);
+  world.image.put(at + ENTRY.retryCount, 7);
+  world.image.putWide(at + ENTRY.lastRetry, 1_600_000_000_000);
+  t.match(world.restore(world.index).alive, [{ retryCount: 7, lastRetryMs: 1_600_000_000_000 }]);
+  world.image.putWide(world.image.entryWord(0) + ENTRY.lastRetry, Date.now() + 1e9);
+  t.match(world.restore(world.index).alive, [{ retryCount: 7, lastRetryMs: 0 }]);
+});
+
+t.test('a restore that is killed half way is begun anew by the next one, and loses nothing', async (t) => {
+  const world = new World();
+  for (let n = 0; n < 9; n += 1) world.keep('x');
+  const before = world.index.slice();
+  world.restore(world.index);
+  const after = world.index.slice();
+  for (let cut = ENTRIES_AT; cut < ENTRIES_AT + 12 * 64; cut += 4) {
+    const half = before.slice();
+    half.set(after.subarray(ENTRIES_AT, cut), ENTRIES_AT);
+    t.same(aliveOf(world.restore(half)), byOffset(world.ready()));
+  }
+});
+
+t.test('every entry is ready and unlocked after a restore, and every lock of before is dead', async (t) => {
+  const world = new World();
+  world.keep('x');
+  world.restore(world.index);
+  const at = world.image.entryWord(0);
+  t.equal(world.image.get(at + ENTRY.status), STATUS.ready);
+  t.equal(world.image.get(at + ENTRY.lock), 0);
+});
+
+function resign(world: World, offset: number, sizeBytes: number): void {
+  const { bytes } = world.data;
+  const seed = seedAt(KEY, offset);
+  const headerSum = checksum(bytes, offset, offset + 28, seed);
+  bytes.writeUInt32LE(headerSum, offset + 28);
+  const end = offset + sizeBytes - 4;
+  bytes.writeUInt32LE(checksum(bytes, offset + 32, end, bodySeed(seed, headerSum)), end);
+}

@@ -1,0 +1,90 @@
+import { z } from 'zod';
+
+const SIZE_UNITS: Record<string, number> = {
+  '': 1,
+  B: 1,
+  kB: 1e3,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+  TiB: 2 ** 40,
+};
+
+const DURATION_UNITS_MS: Record<string, number> = {
+  ms: 1,
+  s: 1_000,
+  m: 60_000,
+  min: 60_000,
+  h: 3_600_000,
+};
+
+/** Bytes of `64MiB`, `1GB` or `4096`; undefined when it is none. */
+export function parseSize(text: string): number | undefined {
+  return parseWithUnit(text, SIZE_UNITS);
+}
+
+/** Milliseconds of `250ms`, `10s`, `1h`; a bare number is milliseconds; undefined when it is none. */
+export function parseDurationMs(text: string): number | undefined {
+  return parseWithUnit(text, { '': 1, ...DURATION_UNITS_MS });
+}
+
+function parseWithUnit(text: string, units: Record<string, number>): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)\s*([A-Za-z]*)$/.exec(text.trim());
+  const factor = match === null ? undefined : units[match[2] ?? ''];
+  if (match === null || factor === undefined) return undefined;
+  const value = Number(match[1]) * factor;
+  return Number.isSafeInteger(value) ? value : undefined;
+}
+
+interface Range {
+  min: number;
+  max: number;
+}
+
+/** A number of bytes, written as a number or as text with a unit. */
+export function size(range: Range, multipleOf = 1) {
+  const steps = multipleOf === 1 ? '' : `, a multiple of ${multipleOf}`;
+  const error = `a size such as 64MiB, 1GB or a number of bytes, from ${range.min} to ${range.max}${steps}`;
+  const bytes = whole(range, error).multipleOf(multipleOf, { error });
+  return z.union([bytes, withUnit(SIZE_UNITS, parseSize).pipe(bytes)], { error });
+}
+
+/** A number of milliseconds, written as a number or as text with a unit. */
+export function durationMs(range: Range) {
+  const error = `a duration such as 250ms, 10s or a number of milliseconds, from ${range.min} to ${range.max}`;
+  const ms = whole(range, error);
+  return z.union([ms, withUnit({ '': 1, ...DURATION_UNITS_MS }, parseDurationMs).pipe(ms)], { error });
+}
+
+/** A whole number; text of digits, as a flag gives it, is taken too. */
+export function count(range: Range) {
+  const error = `a whole number from ${range.min} to ${range.max}`;
+  const number = whole(range, error);
+  return z.union([number, withUnit({ '': 1 }, parseWhole).pipe(number)], { error });
+}
+
+/** zod tells of the last check that failed, not of the union: each has to say what was expected. */
+const whole = ({ min, max }: Range, error: string) =>
+  z.int({ error }).min(min, { error }).max(max, { error });
+
+function parseWhole(text: string): number | undefined {
+  return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
+}
+
+function withUnit(units: Record<string, number>, parse: (text: string) => number | undefined) {
+  const names = Object.keys(units).filter((name) => name !== '');
+  const pattern = new RegExp(`^\\d+(\\.\\d+)?\\s*(${names.join('|')})?$`);
+  return z
+    .string()
+    .regex(pattern)
+    .transform((text, context) => {
+      const value = parse(text);
+      if (value !== undefined) return value;
+      context.addIssue({ code: 'custom', message: 'no whole number of the unit' });
+      return z.NEVER;
+    });
+}

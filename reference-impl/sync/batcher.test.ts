@@ -1,0 +1,336 @@
+import fc from 'fast-check';
+import t from 'tap';
+import { Batcher, type BatchRules } from './batcher.js';
+import type { SyncRequest } from './tokens.js';
+
+/** Rules of which none ever makes a batch due. */
+const NEVER: BatchRules = {
+  maxBatchBytes: 2 ** 40,
+  maxBatchRequests: 65_536,
+  maxGatherMs: 1e9,
+  maxIdleMs: 0,
+  maxSinceWriteMs: null,
+  contiguousRequests: null,
+  maxGapPages: null,
+  maxGapBytes: null,
+  writeOnMisfit: true,
+  confirmationTimeoutMs: 200,
+  maxUnconfirmedBatches: 1,
+};
+
+const request = (slot: number, offset: number, length = 256, id = 1, incarnation = 1): SyncRequest => ({
+  slot,
+  incarnation,
+  id,
+  offset,
+  length,
+});
+
+/** A batcher at time 0 with these requests, each a millisecond after the other. */
+function gathered(rules: Partial<BatchRules>, ...requests: SyncRequest[]): Batcher {
+  const batcher = new Batcher({ ...NEVER, ...rules }, 0);
+  requests.forEach((each, index) => void batcher.receive(each, index + 1));
+  return batcher;
+}
+
+/** The batch is written and confirmed. @returns what it held. */
+function write(batcher: Batcher, nowMs: number): SyncRequest[] {
+  const requests = [...batcher.requests()];
+  batcher.written(requests, nowMs);
+  return requests;
+}
+
+/** Their workers confirm the confirmations. */
+const confirm = (batcher: Batcher, requests: SyncRequest[]): void => {
+  for (const { slot, incarnation, id } of requests) {
+    batcher.confirmed({ slot, incarnation, id, batch: 0, helper: 0 });
+  }
+};
+
+const slotsOf = (requests: readonly SyncRequest[]): number[] => requests.map(({ slot }) => slot);
+
+t.test('without a rule that applies a batch gathers on', async (t) => {
+  const batcher = gathered({}, request(0, 4096), request(1, 8192));
+  t.equal(batcher.isDue(1e8), false);
+  t.equal(new Batcher({ ...NEVER, maxGatherMs: 0 }, 0).isDue(1e9), false, 'and an empty one is never due');
+});
+
+t.test('most bytes (claims 6, 8, 38): due when the batch holds them, not before', async (t) => {
+  const batcher = gathered({ maxBatchBytes: 1024 }, request(0, 4096, 512), request(1, 8192, 511));
+  t.equal(batcher.isDue(2), false);
+  batcher.receive(request(2, 20_480, 1), 3);
+  t.equal(batcher.isDue(3), true);
+});
+
+t.test('most requests (claims 9, 39)', async (t) => {
+  const batcher = gathered({ maxBatchRequests: 3 }, request(0, 4096), request(1, 8192));
+  t.equal(batcher.isDue(2), false);
+  batcher.receive(request(2, 12_288), 3);
+  t.equal(batcher.isDue(3), true);
+});
+
+t.test('longest gathering time (claims 10, 36, 40): from the first request of the batch', async (t) => {
+  const batcher = gathered({ maxGatherMs: 50 }, request(0, 4096), request(1, 8192));
+  t.equal(batcher.isDue(50), false);
+  t.equal(batcher.waitMs(11), 40);
+  t.equal(batcher.isDue(51), true);
+  t.equal(gathered({ maxGatherMs: 0 }, request(0, 4096)).isDue(1), true, '0: at once');
+});
+
+t.test('longest time without a new request (claims 11, 41)', async (t) => {
+  const batcher = gathered({ maxIdleMs: 10 }, request(0, 4096), request(1, 8192));
+  t.equal(batcher.isDue(11), false);
+  t.equal(batcher.waitMs(4), 8);
+  t.equal(batcher.isDue(12), true);
+});
+
+t.test('time since the previous write (claim 5)', async (t) => {
+  const batcher = gathered({ maxSinceWriteMs: 30 }, request(0, 4096));
+  t.equal(batcher.isDue(29), false);
+  t.equal(batcher.waitMs(20), 10);
+  t.equal(batcher.isDue(30), true);
+  confirm(batcher, write(batcher, 31));
+  batcher.settle(32);
+  batcher.receive(request(1, 4096), 33);
+  t.equal(batcher.isDue(60), false);
+  t.equal(batcher.isDue(61), true);
+});
+
+t.test('so many requests end to end (claims 7, 37), in whatever order they came', async (t) => {
+  const batcher = gathered({ contiguousRequests: 3 }, request(0, 4608), request(1, 8192), request(2, 4096));
+  t.equal(batcher.isDue(3), false);
+  batcher.receive(request(3, 4352), 4);
+  t.equal(batcher.isDue(4), true);
+});
+
+for (const [name, rules] of [
+  ['pages (claims 12, 42)', { maxGapPages: 2 }],
+  ['bytes (claims 13, 43)', { maxGapBytes: 8192 }],
+] as const) {
+  t.test(`largest offset that still counts as contiguous, in ${name}`, async (t) => {
+    const batcher = gathered(rules, request(0, 40_960, 4096));
+    t.equal(batcher.receive(request(1, 45_056 + 8192), 2), 'added', 'behind, just near enough');
+    t.equal(batcher.receive(request(2, 40_960 - 8192 - 256), 3), 'added', 'in front, just near enough');
+    t.equal(batcher.isDue(3), false);
+    t.equal(batcher.receive(request(3, 53_504 + 8192 + 1), 4), 'stored', 'a byte too far');
+    t.equal(batcher.storedCount, 1);
+    t.equal(batcher.isDue(4), true, 'makes the batch be written');
+    t.equal(
+      gathered({ ...rules, writeOnMisfit: false }, request(0, 4096), request(1, 2 ** 30)).isDue(5),
+      false,
+    );
+  });
+}
+
+t.test('of both limits of the offset the smaller one holds', async (t) => {
+  const batcher = gathered({ maxGapPages: 2, maxGapBytes: 100 }, request(0, 4096));
+  t.equal(batcher.receive(request(1, 4352 + 101), 2), 'stored');
+  t.equal(batcher.receive(request(2, 4352 + 100), 2), 'added');
+});
+
+t.test('a request that did not fit is first in the next batch [0042, 0051; claims 16, 33]', async (t) => {
+  const batcher = gathered({ maxGapBytes: 0 }, request(0, 4096), request(1, 2 ** 20), request(2, 2 ** 21));
+  const first = write(batcher, 5);
+  t.equal(batcher.receive(request(3, 2 ** 20 + 256), 6), 'stored', 'nothing is added while confirming');
+  t.same(slotsOf(batcher.requests()), []);
+  confirm(batcher, first);
+  t.same(batcher.settle(7), []);
+  t.same(slotsOf(batcher.requests()), [1, 3]);
+  t.equal(batcher.storedCount, 1);
+  t.equal(batcher.isDue(7), true, 'and the one that still waits makes the batch be written');
+  confirm(batcher, write(batcher, 8));
+  batcher.settle(9);
+  t.same(slotsOf(batcher.requests()), [2]);
+});
+
+t.test('with more unconfirmed batches allowed the next one is gathered and written meanwhile', async (t) => {
+  const batcher = gathered({ maxUnconfirmedBatches: 2, maxGatherMs: 0 }, request(0, 4096));
+  const first = write(batcher, 2);
+  t.equal(batcher.receive(request(1, 8192), 3), 'added');
+  t.equal(batcher.isDue(3), true);
+  const second = write(batcher, 4);
+  t.equal(batcher.phase, 'confirming', 'two are out');
+  t.equal(batcher.receive(request(2, 12_288), 5), 'stored');
+  confirm(batcher, second);
+  batcher.settle(6);
+  t.equal(batcher.phase, 'gathering', 'one of them is confirmed, whichever');
+  t.same(slotsOf(batcher.requests()), [2]);
+  write(batcher, 7);
+  t.equal(batcher.phase, 'confirming');
+  t.same(batcher.settle(202), first, 'each has its own time-out');
+});
+
+t.test(
+  'the helper waits for the confirmations of its confirmations, and no longer than told [0043, 0044]',
+  async (t) => {
+    const batcher = gathered({ maxGatherMs: 0 }, request(0, 4096), request(1, 8192));
+    write(batcher, 10);
+    t.equal(batcher.phase, 'confirming');
+    t.equal(batcher.isDue(11), false, 'nothing is written meanwhile');
+    batcher.confirmed({ slot: 0, incarnation: 1, id: 1, batch: 1, helper: 1 });
+    batcher.confirmed({ slot: 1, incarnation: 9, id: 1, batch: 1, helper: 1 });
+    t.same(batcher.settle(209), [], 'one is missing: another incarnation of the worker is not the worker');
+    t.equal(batcher.phase, 'confirming');
+    t.equal(batcher.waitMs(209), 1);
+    t.same(slotsOf(batcher.settle(210)), [1]);
+    t.equal(batcher.phase, 'gathering');
+    t.same(batcher.requests(), []);
+  },
+);
+
+t.test('a batch that reached nobody is over at once', async (t) => {
+  const batcher = gathered({ maxGatherMs: 0 }, request(0, 4096));
+  batcher.written([], 10);
+  t.equal(batcher.waitMs(11), 0);
+  batcher.settle(11);
+  t.equal(batcher.phase, 'gathering');
+});
+
+t.test('a worker that asks anew has seen its confirmation; one that asks again has not', async (t) => {
+  const batcher = gathered({ maxGatherMs: 0 }, request(0, 4096), request(1, 8192));
+  t.equal(batcher.receive(request(0, 4096), 3), 'skipped', 'asked twice while gathering: once is enough');
+  write(batcher, 4);
+  t.equal(batcher.receive(request(0, 16_384, 256, 2), 5), 'stored', 'the next request of worker 0');
+  t.equal(
+    batcher.receive(request(1, 8192), 6),
+    'stored',
+    'worker 1 lost its confirmation and gets another one',
+  );
+  t.equal(batcher.waitMs(6), 0, 'nobody is waited for any more');
+  t.same(batcher.settle(7), []);
+  t.equal(batcher.phase, 'gathering');
+  t.same(
+    batcher.requests().map(({ slot, id }) => `${slot}/${id}`),
+    ['0/2', '1/1'],
+  );
+});
+
+t.test('a successor in the slot of a dead worker ends the wait for it', async (t) => {
+  const batcher = gathered({ maxGatherMs: 0 }, request(0, 4096, 256, 5, 1));
+  write(batcher, 2);
+  batcher.receive(request(0, 8192, 256, 1, 2), 3);
+  batcher.settle(3);
+  t.equal(batcher.phase, 'gathering');
+});
+
+const maybe = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: null });
+const anyRules: fc.Arbitrary<BatchRules> = fc.record({
+  maxBatchBytes: fc.integer({ min: 1, max: 20_000 }),
+  maxBatchRequests: fc.integer({ min: 1, max: 12 }),
+  maxGatherMs: fc.nat(60),
+  maxIdleMs: fc.nat(20),
+  maxSinceWriteMs: maybe(fc.nat(60)),
+  contiguousRequests: maybe(fc.integer({ min: 2, max: 5 })),
+  maxGapPages: maybe(fc.nat(8)),
+  maxGapBytes: maybe(fc.nat(40_000)),
+  writeOnMisfit: fc.boolean(),
+  confirmationTimeoutMs: fc.integer({ min: 1, max: 50 }),
+  maxUnconfirmedBatches: fc.integer({ min: 1, max: 4 }),
+});
+const event = fc.record({
+  what: fc.constantFrom('new', 'new', 'again', 'confirm', 'time'),
+  slot: fc.nat(7),
+  offset: fc.nat(400).map((slot) => 4096 + 256 * slot),
+  length: fc.integer({ min: 1, max: 12 }).map((slots) => slots * 256),
+  ms: fc.nat(30),
+});
+
+/** Workers with one request in flight each, a helper's loop around the batcher, and what must hold of both. */
+class Model {
+  readonly batcher: Batcher;
+  readonly inFlight = new Map<number, SyncRequest>();
+  readonly nextId = new Map<number, number>();
+  /** Written and, as far as the worker knows, not confirmed yet. */
+  readonly answers = new Map<number, number>();
+  written = 0;
+  sent = 0;
+  nowMs = 0;
+
+  constructor(rules: BatchRules) {
+    this.batcher = new Batcher(rules, 0);
+  }
+
+  ask(slot: number, offset: number, length: number): void {
+    if (this.inFlight.has(slot)) return;
+    const id = (this.nextId.get(slot) ?? 0) + 1;
+    this.nextId.set(slot, id);
+    this.inFlight.set(slot, request(slot, offset, length, id));
+    this.sent += 1;
+    this.receive(slot);
+  }
+
+  receive(slot: number): void {
+    const asked = this.inFlight.get(slot);
+    if (asked) this.batcher.receive(asked, this.nowMs);
+  }
+
+  /** The worker reads its confirmation. */
+  confirm(slot: number): void {
+    const asked = this.inFlight.get(slot);
+    if (!asked || this.answers.get(slot) !== asked.id) return;
+    this.inFlight.delete(slot);
+    const { incarnation, id } = asked;
+    this.batcher.confirmed({ slot, incarnation, id, batch: 0, helper: 0 });
+  }
+
+  turn(): void {
+    this.batcher.settle(this.nowMs);
+    if (this.batcher.isDue(this.nowMs)) this.write();
+  }
+
+  write(): void {
+    const requests = [...this.batcher.requests()];
+    const ranges = this.batcher.ranges();
+    const keys = new Set(requests.map(({ slot, id }) => `${slot}/${id}`));
+    if (keys.size !== requests.length) throw new Error('a request stands twice in a batch');
+    for (const { slot, id, offset, length } of requests) {
+      const covered = ranges.some(
+        (range) => offset >= range.offset && offset + length <= range.offset + range.length,
+      );
+      if (!covered) throw new Error(`${length} bytes at ${offset} are in no range`);
+      this.answers.set(slot, id);
+    }
+    this.written += requests.length;
+    this.batcher.written(requests, this.nowMs);
+  }
+}
+
+t.test('no request is lost, whatever the rules and however the events fall', async (t) => {
+  let written = 0;
+  fc.assert(
+    fc.property(anyRules, fc.array(event, { minLength: 20, maxLength: 120 }), (rules, events) => {
+      const model = new Model(rules);
+      for (const { what, slot, offset, length, ms } of events) {
+        if (what === 'new') model.ask(slot, offset, length);
+        else if (what === 'again') model.receive(slot);
+        else if (what === 'confirm') model.confirm(slot);
+        else model.nowMs += ms;
+        model.turn();
+        const wait = model.batcher.waitMs(model.nowMs);
+        if (wait !== undefined && wait < 0) throw new Error('a wait is not negative');
+      }
+      // Time alone must bring every request to its end, without being asked again.
+      for (let round = 0; round < 200 && model.inFlight.size > 0; round += 1) {
+        for (const slot of [...model.inFlight.keys()]) model.confirm(slot);
+        const wait = model.batcher.waitMs(model.nowMs);
+        if (wait !== undefined) model.nowMs += wait;
+        model.turn();
+      }
+      if (model.inFlight.size > 0)
+        throw new Error(`never written: ${JSON.stringify([...model.inFlight.values()])}`);
+      written += model.written;
+    }),
+    { numRuns: 300 },
+  );
+  t.ok(written > 1000, `${written} requests were written`);
+});
+
+t.test('every byte of every request is in the ranges, and far ones are not joined', async (t) => {
+  const batcher = gathered({}, request(0, 2 ** 33, 4096), request(1, 4096, 256), request(2, 4352, 256));
+  t.same(batcher.ranges(), [
+    { offset: 4096, length: 512 },
+    { offset: 2 ** 33, length: 4096 },
+  ]);
+  const inside = gathered({}, request(0, 4096, 8192), request(1, 8192, 256));
+  t.same(inside.ranges(), [{ offset: 4096, length: 8192 }], 'a request inside another does not shorten it');
+});
