@@ -1,0 +1,165 @@
+import t from 'tap';
+import { CASES, type Case, GUARANTEE } from '../fixtures/cases.js';
+import { Story } from '../fixtures/histories.js';
+import type { HistoryEvent } from '../history/events.js';
+import { REQUIREMENT_IDS, type RequirementId } from '../requirements.js';
+import { CHECKERS, type Checker } from './evaluate.js';
+import { MOST_VIOLATIONS } from './finding.js';
+import type { Verdict } from './verdict.js';
+
+const VERDICTS: readonly Verdict[] = ['pass', 'fail', 'not-measured'];
+const casesOf = (id: RequirementId) => CASES.filter(({ requirement }) => requirement === id);
+const run = (checker: Checker, { history, guarantee }: Case) =>
+  checker(history.events, { ...GUARANTEE, ...guarantee });
+
+/** Names of the cases in which a checker does not find what it must. */
+function wrongOn(id: RequirementId, checker: Checker): string[] {
+  return casesOf(id)
+    .filter((each) => run(checker, each).verdict !== each.expected)
+    .map(({ name }) => name);
+}
+
+for (const id of REQUIREMENT_IDS) {
+  t.test(`${id} is found as it is, in histories written by hand`, async (t) => {
+    for (const each of casesOf(id)) {
+      const found = run(CHECKERS[id], each);
+      t.equal(found.verdict, each.expected, each.name);
+      t.equal(found.requirement, id);
+      t.ok(found.why.length > 0 && !found.why.includes('\n'), 'says why, on one line');
+      t.equal(found.violations.length > 0, each.expected === 'fail', 'a failure names its violations');
+      t.match(found.figures, each.figures ?? {});
+    }
+    t.same([...new Set(casesOf(id).map(({ expected }) => expected))].sort(), [...VERDICTS].sort());
+  });
+
+  t.test(`${id}: a checker that always says the same is caught`, async (t) => {
+    for (const verdict of VERDICTS) {
+      const sabotaged: Checker = (history, guarantee) => ({ ...CHECKERS[id](history, guarantee), verdict });
+      t.not(wrongOn(id, sabotaged).length, 0, `always ${verdict}`);
+    }
+  });
+}
+
+/** Kinds of event that each checker must take into account. */
+const READS: Record<RequirementId, HistoryEvent['kind'][]> = {
+  'PP-1': [
+    'submitted',
+    'answered',
+    'delivered',
+    'consumed',
+    'refused',
+    'fault',
+    'recovered',
+    'recovery-failed',
+    'drained',
+  ],
+  'PP-2': ['delivered', 'consumed', 'settled', 'fault', 'service-exited'],
+  'PP-3': ['answered', 'delivered'],
+  'PP-4': ['submitted', 'answered', 'delivered', 'fault'],
+  'PP-5': ['submitted', 'answered', 'delivered'],
+  'PP-6': ['submitted', 'delivered'],
+  'PP-7': ['submitted', 'answered', 'delivered', 'consumed', 'fault', 'inspected'],
+  'PP-8': ['answered', 'fault', 'healed'],
+  'PP-9': ['recovered', 'inspected'],
+  'PP-10': ['recovered', 'recovery-failed'],
+  'PP-11': ['recovered', 'recovery-failed'],
+  'PP-12': [
+    'submitted',
+    'answered',
+    'delivered',
+    'consumed',
+    'refused',
+    'fault',
+    'at-risk',
+    'recovery-failed',
+  ],
+};
+
+t.test('a checker that is blind to a kind of event that it must see is caught', async (t) => {
+  for (const id of REQUIREMENT_IDS) {
+    for (const kind of READS[id]) {
+      const sabotaged: Checker = (history, guarantee) =>
+        CHECKERS[id](
+          history.filter((event) => event.kind !== kind),
+          guarantee,
+        );
+      t.not(wrongOn(id, sabotaged).length, 0, `${id} blind to ${kind}`);
+    }
+  }
+});
+
+type Change = (event: HistoryEvent) => HistoryEvent;
+const onKind =
+  <K extends HistoryEvent['kind']>(
+    kind: K,
+    change: (event: Extract<HistoryEvent, { kind: K }>) => HistoryEvent,
+  ): Change =>
+  (event) =>
+    event.kind === kind ? change(event as Extract<HistoryEvent, { kind: K }>) : event;
+
+/** Ways to misread a history, one per fact that a checker must tell apart. */
+const MISREADINGS: [RequirementId, string, Change][] = [
+  [
+    'PP-1',
+    'takes a refusal for an acceptance',
+    onKind('refused', (e) => ({ ...e, kind: 'consumed', how: 'answered' })),
+  ],
+  ['PP-1', 'takes every refusal as final', onKind('refused', (e) => ({ ...e, permanent: true }))],
+  ['PP-1', 'takes no refusal as final', onKind('refused', (e) => ({ ...e, permanent: false }))],
+  ['PP-1', 'takes a miss for a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
+  ['PP-1', 'forgets recipients', onKind('submitted', (e) => ({ ...e, recipients: 1 }))],
+  ['PP-1', 'takes every wait as complete', onKind('drained', (e) => ({ ...e, complete: true }))],
+  ['PP-1', 'takes no for yes', onKind('answered', (e) => ({ ...e, outcome: 'confirmed' }))],
+  [
+    'PP-2',
+    'takes unanswered for answered',
+    onKind('consumed', (e) => ({ ...e, how: e.how === 'unanswered' ? 'answered' : e.how })),
+  ],
+  ['PP-2', 'takes answered for unanswered', onKind('consumed', (e) => ({ ...e, how: 'unanswered' }))],
+  ['PP-2', 'takes answered for accepted', onKind('consumed', (e) => ({ ...e, how: 'accepted' }))],
+  ['PP-2', 'takes every session as broken', onKind('settled', (e) => ({ ...e, how: 'broken' }))],
+  ['PP-2', 'takes every session as ended in order', onKind('settled', (e) => ({ ...e, how: 'known' }))],
+  ['PP-2', 'takes every index as damaged', onKind('fault', (e) => ({ ...e, indexDamaged: true }))],
+  ['PP-2', 'takes no index as damaged', onKind('fault', (e) => ({ ...e, indexDamaged: false }))],
+  ['PP-2', 'takes a miss for a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
+  ['PP-2', 'takes a power cut for a kill', onKind('fault', (e) => ({ ...e, scope: 'all-processes' }))],
+  ['PP-2', 'forgets recipients', onKind('delivered', (e) => ({ ...e, recipients: [0] }))],
+  ['PP-2', 'has no clock', (event) => ({ ...event, atMs: 0 })],
+  ['PP-3', 'takes no for neither', onKind('answered', (e) => ({ ...e, outcome: 'indefinite' }))],
+  ['PP-4', 'does not compare', onKind('delivered', (e) => ({ ...e, digest: `digest-${e.id}` }))],
+  ['PP-4', 'excuses what rotted nowhere', onKind('fault', (e) => ({ ...e, rotted: [] }))],
+  ['PP-5', 'does not compare', onKind('delivered', (e) => ({ ...e, digest: `digest-${e.id}` }))],
+  ['PP-5', 'takes neither for yes', onKind('answered', (e) => ({ ...e, outcome: 'confirmed' }))],
+  ['PP-6', 'reads a number into garbage', onKind('delivered', (e) => ({ ...e, id: '1' }))],
+  ['PP-7', 'does not compare', onKind('delivered', (e) => ({ ...e, digest: `digest-${e.id}` }))],
+  ['PP-7', 'takes whatever is named as enough', onKind('inspected', (e) => ({ ...e, keptAside: 9 }))],
+  ['PP-7', 'does not hear what is named', onKind('inspected', (e) => ({ ...e, keptAside: 0 }))],
+  [
+    'PP-8',
+    'takes neither for no',
+    onKind('answered', (e) => ({ ...e, outcome: e.outcome === 'indefinite' ? 'rejected' : e.outcome })),
+  ],
+  ['PP-8', 'takes any fault for a full queue', onKind('fault', (e) => ({ ...e, fault: 'kill' }))],
+  ['PP-9', 'believes that all is well', onKind('inspected', (e) => ({ ...e, ok: true }))],
+  ['PP-11', 'has no clock', onKind('recovered', (e) => ({ ...e, tookMs: 0 }))],
+];
+
+t.test('a checker that misreads a fact is caught', async (t) => {
+  for (const [id, name, change] of MISREADINGS) {
+    const sabotaged: Checker = (history, guarantee) => CHECKERS[id](history.map(change), guarantee);
+    t.not(wrongOn(id, sabotaged).length, 0, `${id} ${name}`);
+  }
+});
+
+t.test('no more violations are told than anybody reads, and all are counted', async (t) => {
+  const story = new Story().start('kill');
+  for (let n = 0; n < MOST_VIOLATIONS + 5; n += 1) story.submit(`${n}`);
+  const found = CHECKERS['PP-1'](story.drain().events, GUARANTEE);
+  t.equal(found.violations.length, MOST_VIOLATIONS);
+  t.equal(found.figures.lost, MOST_VIOLATIONS + 5);
+});
+
+t.test('a recovery time that is not claimed is not measured', async (t) => {
+  const { recoverySeconds: _, ...guarantee } = GUARANTEE;
+  t.equal(CHECKERS['PP-11'](new Story().crash().events, guarantee).verdict, 'not-measured');
+});

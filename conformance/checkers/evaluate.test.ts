@@ -1,0 +1,267 @@
+import fc from 'fast-check';
+import t from 'tap';
+import { GUARANTEE } from '../fixtures/cases.js';
+import { type CrashWords, Story } from '../fixtures/histories.js';
+import type { HistoryEvent } from '../history/events.js';
+import { CHECKERS, evaluate } from './evaluate.js';
+import { story } from './story.js';
+import { vacuity } from './vacuity.js';
+
+const TARGET = { guarantee: { ...GUARANTEE, faults: ['kill' as const] }, verify: ['verify'] };
+/** A run in which all went well. */
+const good = (words: CrashWords = {}, ...faults: string[]) =>
+  new Story()
+    .start(...(faults.length > 0 ? faults : ['kill']))
+    .through('1')
+    .submit('2')
+    .crash(words)
+    .inspect(true)
+    .deliver('2')
+    .consume()
+    .submit('3', 'indefinite')
+    .deliver('3')
+    .consume()
+    .drain();
+
+const verdictOf = (history: Story, target: Parameters<typeof evaluate>[1] = TARGET) =>
+  evaluate(history.events, target);
+
+t.test('a run that measured what it set out to measure passes', async (t) => {
+  const found = verdictOf(good());
+  t.equal(found.verdict, 'pass', found.why);
+  t.same(found.unclaimed, ['PP-7', 'PP-8', 'PP-12']);
+  t.match(
+    found.findings.find(({ requirement }) => requirement === 'PP-3'),
+    { verdict: 'not-measured' },
+    'what needs a full queue is reported as not measured, and out of scope',
+  );
+});
+
+t.test('any failure fails the run, and is named', async (t) => {
+  const found = verdictOf(good().submit('4').drain());
+  t.equal(found.verdict, 'fail');
+  t.match(found.why, /^PP-1: 1 of 3 confirmed messages were lost$/);
+  t.equal(verdictOf(good().submit('4', 'rejected').deliver('4')).verdict, 'fail', 'out of scope or not');
+});
+
+t.test('a failure fails the run even when nothing was at risk', async (t) => {
+  t.equal(verdictOf(good({ atRisk: 0 }).submit('4').drain()).verdict, 'fail');
+});
+
+t.test('a run that proves nothing is not measured, and says why', async (t) => {
+  const cases: [Story, RegExp][] = [
+    [good({ atRisk: 0 }), /nothing was at risk at any of 1 crashes/],
+    [good({ hit: false }), /none of 1 faults hit/],
+    [new Story().start('kill').through('1').drain(), /no fault was tried/],
+    [new Story().start('kill').submit('1', 'rejected').crash().drain(), /nothing was confirmed/],
+  ];
+  for (const [history, why] of cases) {
+    const found = verdictOf(history);
+    t.equal(found.verdict, 'not-measured');
+    t.match(found.why, why);
+    t.same(
+      found.findings.filter(({ verdict }) => verdict === 'pass'),
+      [],
+      'no requirement passes in it',
+    );
+  }
+});
+
+t.test('faults without a crash need no message at risk', async (t) => {
+  t.equal(vacuity(good({ fault: 'clock', scope: 'none', atRisk: 0 }).events), null);
+});
+
+t.test('a claimed requirement in scope that was not measured keeps the run from passing', async (t) => {
+  const claims = {
+    ...TARGET,
+    guarantee: { ...TARGET.guarantee, faults: ['kill' as const, 'full' as const] },
+  };
+  t.equal(verdictOf(good(), claims).verdict, 'pass', 'full was not tried');
+  const found = verdictOf(good({}, 'kill', 'disk-full'), claims);
+  t.equal(found.verdict, 'not-measured', 'full was to be tried, and was not');
+  t.match(found.why, /PP-3: no rejected messages; PP-8: the queue was never full/);
+});
+
+t.test('what comes by chance only does not keep a run from passing', async (t) => {
+  const found = verdictOf(
+    new Story()
+      .start('kill')
+      .through('1')
+      .submit('2')
+      .crash()
+      .inspect(true)
+      .through('3')
+      .deliver('2')
+      .consume()
+      .drain(),
+  );
+  t.equal(found.verdict, 'pass', found.why);
+  t.match(
+    found.findings.find(({ requirement }) => requirement === 'PP-5'),
+    { verdict: 'not-measured' },
+  );
+});
+
+t.test('a target is not held to what it does not claim', async (t) => {
+  const modest = { guarantee: { faults: ['kill' as const], duplicatesPerCrash: 'unbounded' as const } };
+  const found = verdictOf(good().deliver('1').consume(), modest);
+  t.equal(found.verdict, 'pass', found.why);
+  t.same(found.unclaimed, ['PP-2', 'PP-7', 'PP-8', 'PP-9', 'PP-11', 'PP-12']);
+});
+
+t.test(
+  'the story of a message has its events and the faults since, in order, and nothing of others',
+  async (t) => {
+    const history = new Story()
+      .start('kill')
+      .through('0')
+      .crash()
+      .submit('1')
+      .deliver('1')
+      .consume('accepted')
+      .settle('known', 1, 2);
+    const told = story(history.crash().through('9').drain().events, '1');
+    t.same(
+      told.map(({ kind }) => kind),
+      ['submitted', 'answered', 'delivered', 'consumed', 'settled', 'fault', 'recovered', 'drained'],
+    );
+    t.match(told[4], { sequences: [2] });
+    t.same(story(history.events, 'nobody'), []);
+  },
+);
+
+t.test('the story of a rotted message has the damage, and one that never ends is bounded', async (t) => {
+  const rotted = new Story().submit('1').fault({ fault: 'data-rot', rotted: ['1'] });
+  t.match(story(rotted.events, '1').at(-1), { kind: 'fault', rotted: ['1'] });
+  const long = new Story().submit('1');
+  for (let n = 0; n < 500; n += 1) long.crash();
+  t.ok(story(long.events, '1').length < 60);
+});
+
+/** Messages with their ends, crashes in between: what a correct target's run may look like. */
+const runs = fc
+  .array(fc.record({ crash: fc.boolean(), before: fc.boolean(), refusals: fc.nat(2) }), {
+    minLength: 1,
+    maxLength: 30,
+  })
+  .map((steps) => {
+    const history = new Story().start('kill');
+    steps.forEach(({ crash, before, refusals }, n) => {
+      history.submit(`${n}`);
+      if (crash && before) history.crash();
+      for (let refused = 0; refused < refusals; refused += 1) history.deliver(`${n}`).refuse(false);
+      history.deliver(`${n}`).consume();
+      if (crash && !before) history.crash();
+    });
+    return history.drain().events;
+  });
+const pick = <T>(items: readonly T[], n: number): T => items[n % items.length] as T;
+const idOf = (event: HistoryEvent) => ('id' in event ? event.id : undefined);
+
+t.test('without its consumption any confirmed message of a passing run is lost', async (t) => {
+  fc.assert(
+    fc.property(runs, fc.nat(), fc.boolean(), (history, n, all) => {
+      const consumption = pick(
+        history.filter(({ kind }) => kind === 'consumed'),
+        n,
+      );
+      const gone = (event: HistoryEvent) =>
+        idOf(event) === idOf(consumption) &&
+        (event.kind === 'consumed' || (all && event.kind === 'delivered'));
+      const found = CHECKERS['PP-1'](
+        history.filter((event) => !gone(event)),
+        GUARANTEE,
+      );
+      const before = CHECKERS['PP-1'](history, GUARANTEE);
+      return before.verdict === 'pass' && found.verdict === 'fail' && found.figures.lost === 1;
+    }),
+  );
+  t.pass('in every run that was tried');
+});
+
+t.test(
+  'one more consumed delivery than the bound allows makes duplicates fail, and none fewer',
+  async (t) => {
+    fc.assert(
+      fc.property(runs, fc.integer({ min: 0, max: 3 }), fc.nat(), (history, bound, n) => {
+        const guarantee = { ...GUARANTEE, duplicatesPerCrash: bound };
+        const crashes = history.filter(({ kind }) => kind === 'fault').length;
+        const id =
+          idOf(
+            pick(
+              history.filter(({ kind }) => kind === 'consumed'),
+              n,
+            ),
+          ) ?? null;
+        const extended = [...history];
+        for (let sequence = 10_000; sequence < 10_000 + bound * crashes; sequence += 1)
+          extended.push(...copy(sequence, id));
+        const within = CHECKERS['PP-2'](extended, guarantee).verdict;
+        const beyond = CHECKERS['PP-2']([...extended, ...copy(20_000, id)], guarantee).verdict;
+        return within === 'pass' && beyond === 'fail';
+      }),
+    );
+    t.pass('in every run that was tried');
+    t.pass('in every run that was tried');
+  },
+);
+
+function copy(sequence: number, id: string | null): HistoryEvent[] {
+  return [
+    { kind: 'delivered', atMs: 1e6, sequence, id, sizeBytes: 10, digest: `digest-${id}`, recipients: [0] },
+    { kind: 'consumed', atMs: 1e6, sequence, id, how: 'answered' },
+  ];
+}
+
+t.test('any change of any delivery is found', async (t) => {
+  fc.assert(
+    fc.property(runs, fc.nat(), (history, n) => {
+      const changed = pick(
+        history.filter(({ kind }) => kind === 'delivered'),
+        n,
+      );
+      const found = CHECKERS['PP-4'](
+        history.map((event) => (event === changed ? { ...changed, digest: 'x' } : event)) as HistoryEvent[],
+        GUARANTEE,
+      );
+      return found.verdict === 'fail' && found.figures.corrupted === 1;
+    }),
+  );
+  t.pass('in every run that was tried');
+});
+
+t.test('a rejection of any delivered message is found', async (t) => {
+  fc.assert(
+    fc.property(runs, fc.nat(), (history, n) => {
+      const changed = pick(
+        history.filter(({ kind }) => kind === 'answered'),
+        n,
+      );
+      const found = CHECKERS['PP-3'](
+        history.map((event) =>
+          event === changed ? { ...changed, outcome: 'rejected' } : event,
+        ) as HistoryEvent[],
+        GUARANTEE,
+      );
+      return found.verdict === 'fail';
+    }),
+  );
+  t.pass('in every run that was tried');
+});
+
+t.test(
+  'the work grows with the history and no faster: half a million events, a thousand crashes',
+  async (t) => {
+    const history = new Story().start('kill');
+    for (let n = 0; n < 120_000; n += 1) {
+      history.through(`${n}`);
+      if (n % 120 === 0) history.crash({ indexDamaged: true }).deliver(`${n}`).consume();
+    }
+    const found = evaluate(history.inspect(true).drain().events, {
+      ...TARGET,
+      guarantee: { ...TARGET.guarantee, duplicatesAfterIndexLoss: 'unbounded' },
+    });
+    t.equal(found.verdict, 'pass', found.why);
+    t.match(found.findings[1]?.figures, { afterIndexLoss: 1000 });
+  },
+);

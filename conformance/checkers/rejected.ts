@@ -1,0 +1,25 @@
+import type { HistoryEvent } from '../history/events.js';
+import { tracesOf } from '../history/traces.js';
+import { judged, Violations } from './finding.js';
+import type { Finding } from './verdict.js';
+
+/** PP-3: a rejected message is never delivered. */
+export function checkRejected(history: readonly HistoryEvent[]): Finding {
+  const violations = new Violations();
+  let rejected = 0;
+  for (const { id, answered, deliveries } of tracesOf(history).byId.values()) {
+    if (answered?.outcome !== 'rejected') continue;
+    rejected += 1;
+    const first = deliveries[0];
+    if (first)
+      violations.add(`rejected (${answered.detail}) and delivered as ${first.delivered.sequence}`, id);
+  }
+  const figures = { rejected, rejectedButDelivered: violations.count };
+  return judged(
+    'PP-3',
+    violations,
+    { count: rejected, what: 'rejected messages' },
+    'rejected messages were delivered',
+    figures,
+  );
+}

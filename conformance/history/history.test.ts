@@ -1,0 +1,186 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { KitError } from '../errors.js';
+import { Story } from '../fixtures/histories.js';
+import type { HistoryEvent } from './events.js';
+import { readHistory } from './reader.js';
+import { recordReceipts } from './receipts.js';
+import { Recorder } from './recorder.js';
+import { tracesOf } from './traces.js';
+
+const dir = mkdtempSync(join(tmpdir(), 'plugpull-history-'));
+t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+let files = 0;
+const newFile = () => join(dir, `${files++}.jsonl`);
+
+/** One event of every kind. */
+function everything(): HistoryEvent[] {
+  const story = new Story()
+    .start('kill')
+    .add({ kind: 'service-started', service: 's', incarnation: 1 })
+    .through('1')
+    .submit('2')
+    .crash()
+    .add({
+      kind: 'service-exited',
+      service: 's',
+      incarnation: 1,
+      code: null,
+      signal: 'SIGKILL',
+      expected: true,
+    })
+    .add({ kind: 'healed', fault: 'kill', injection: 1 })
+    .deliver(null)
+    .refuse(false)
+    .settle('broken')
+    .notRecover()
+    .inspect(false, { problems: ['p'] })
+    .drain()
+    .add({ kind: 'run-ended', how: 'completed' });
+  return story.events;
+}
+
+function failure(act: () => unknown): KitError {
+  try {
+    act();
+  } catch (error) {
+    if (error instanceof KitError) return error;
+    throw error;
+  }
+  throw new Error('expected a KitError');
+}
+
+t.test('what is recorded is read back, in order, with rising times', async (t) => {
+  const file = newFile();
+  const recorder = new Recorder(file);
+  for (const { atMs: _, ...event } of everything()) recorder.record(event);
+  recorder.close();
+  recorder.close();
+  const read = readHistory(file);
+  t.same(read, recorder.events);
+  t.same(
+    read.map(({ atMs: _, ...event }) => event),
+    everything().map(({ atMs: _, ...event }) => event),
+  );
+  t.ok(read.every(({ atMs }, n) => n === 0 || atMs >= (read[n - 1]?.atMs ?? 0)));
+});
+
+t.test('what is recorded is in the file after a bounded delay, without being asked for', async (t) => {
+  const file = newFile();
+  const recorder = new Recorder(file);
+  recorder.record({ kind: 'healed', fault: 'pause', injection: 1 });
+  while (readFileSync(file).length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  t.equal(readHistory(file).length, 1);
+  recorder.close();
+});
+
+t.test('large amounts are written in between, and all of it', async (t) => {
+  const file = newFile();
+  const recorder = new Recorder(file);
+  for (let n = 0; n < 5000; n += 1)
+    recorder.record({ kind: 'recovery-failed', injection: n, waitedMs: 1, detail: 'ä'.repeat(100) });
+  t.ok(readFileSync(file).length > 500_000, 'before the delay is over');
+  recorder.close();
+  t.equal(readHistory(file).length, 5000);
+});
+
+t.test(
+  'a kit that exits without closing loses nothing, one that is killed at most the last moment',
+  async (t) => {
+    const recorderModule = new URL('./recorder.js', import.meta.url).href;
+    const program = (file: string, end: string) => `
+    import { Recorder } from ${JSON.stringify(recorderModule)};
+    const recorder = new Recorder(${JSON.stringify(file)});
+    const event = { kind: 'healed', fault: 'pause', injection: 1 };
+    recorder.record(event);
+    ${end}`;
+    const exiting = newFile();
+    await once(
+      spawn(process.execPath, ['--input-type=module', '-e', program(exiting, 'process.exit(0)')]),
+      'exit',
+    );
+    t.equal(readHistory(exiting).length, 1);
+    const killed = newFile();
+    const end = `setTimeout(() => { console.log('later'); setInterval(() => {}, 1000); }, 200);`;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', program(killed, end)]);
+    await once(child.stdout, 'data');
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    t.equal(readHistory(killed).length, 1);
+  },
+);
+
+t.test(
+  'a recorder that cannot create its file, or is used after its end, is a failure of the kit',
+  async (t) => {
+    const file = newFile();
+    const recorder = new Recorder(file);
+    recorder.close();
+    t.match(
+      failure(() => new Recorder(file)),
+      { code: 'kit-failed', exitCode: 4, message: /cannot create the history: EEXIST/ },
+    );
+    t.match(
+      failure(() => recorder.record({ kind: 'healed', fault: 'x', injection: 1 })).message,
+      /recorded after the end/,
+    );
+  },
+);
+
+t.test('a damaged line is named by file and line, and means exit code 2', async (t) => {
+  const good = everything().map((event) => JSON.stringify(event));
+  const cases: [string, RegExp][] = [
+    ['{"kind":"healed","atMs":1,"fault":"x"', /expected JSON/],
+    ['[]', /kind: expected one of run-started, /],
+    ['null', /kind: expected one of/],
+    ['{"kind":"toString","atMs":1}', /kind: expected one of/],
+    ['{"kind":"healed","fault":"x","injection":1}', /atMs: wrong or missing in an event 'healed'/],
+    ['{"kind":"answered","atMs":1,"id":"1","outcome":"maybe","detail":""}', /outcome: wrong or missing/],
+    ['{"kind":"settled","atMs":1,"sequences":["1"],"how":"known"}', /sequences: wrong or missing/],
+    ['{"kind":"healed","atMs":1,"fault":"x","injection":1,"more":2}', /more: unknown key/],
+  ];
+  for (const [line, expected] of cases) {
+    const file = newFile();
+    writeFileSync(file, `${[...good, line, ...good].join('\n')}\n`);
+    const error = failure(() => readHistory(file));
+    t.match(error, { code: 'bad-history', exitCode: 2, message: expected }, line);
+    t.ok(error.message.startsWith(`${file}:${good.length + 1}: `), 'file and line');
+  }
+});
+
+t.test('a history that ends within a line, or is not there, is named', async (t) => {
+  const file = newFile();
+  writeFileSync(file, '{"kind":"healed","atMs":1,"fault":"x","injection":1}\n');
+  appendFileSync(file, '{"kind":');
+  t.match(failure(() => readHistory(file)).message, /:2: expected a whole line, the file ends within it/);
+  t.match(failure(() => readHistory(join(dir, 'none'))).message, /none: expected a history: ENOENT/);
+});
+
+t.test('receipts are numbered in order and recorded', async (t) => {
+  const recorder = new Recorder(newFile());
+  const receipts = recordReceipts(recorder);
+  const what = { sizeBytes: 1, digest: 'd', recipients: [0] };
+  t.same([receipts.delivered({ id: '1', ...what }), receipts.delivered({ id: null, ...what })], [1, 2]);
+  receipts.consumed(1, '1', 'accepted');
+  receipts.refused(2, null, true, 'never');
+  receipts.settled([1], 'known');
+  recorder.close();
+  t.same(
+    recorder.events.map(({ kind }) => kind),
+    ['delivered', 'delivered', 'consumed', 'refused', 'settled'],
+  );
+});
+
+t.test('traces follow a history that grows', async (t) => {
+  const { events } = new Story().through('1');
+  t.equal(tracesOf(events).byId.size, 1);
+  t.equal(tracesOf(events), tracesOf(events), 'made once');
+  events.push(...new Story().submit('2').events);
+  t.equal(tracesOf(events).byId.size, 2);
+  const stray = new Story().consume().settle('known', 77);
+  t.equal(tracesOf(stray.events).deliveries, 0, 'an end without a delivery is nobody’s');
+});

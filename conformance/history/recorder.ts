@@ -1,0 +1,82 @@
+import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs';
+import { KitError, messageOf } from '../errors.js';
+import type { HistoryEvent, Untimed } from './events.js';
+
+/** A kit that is killed loses at most what it recorded in so short a time. */
+const LONGEST_DELAY_MS = 50;
+/** More than this is written at once, so that memory and the loss at a kill stay bounded. */
+const BATCH_BYTES = 256 * 1024;
+
+/** Appends events to a file as JSON lines, and keeps them in memory for the checkers. */
+export class Recorder {
+  /** Everything recorded so far, in order; not to be changed by readers. */
+  readonly events: HistoryEvent[] = [];
+  readonly #fd: number;
+  readonly #file: string;
+  readonly #startMs = performance.now();
+  readonly #onExit = () => this.#write();
+  #pending: string[] = [];
+  #pendingBytes = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  /** @throws KitError kit-failed when `file` cannot be created; an existing file is never overwritten. */
+  constructor(file: string) {
+    this.#file = file;
+    try {
+      this.#fd = openSync(file, 'ax');
+    } catch (error) {
+      throw new KitError('kit-failed', `${file}: cannot create the history: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+    process.once('exit', this.#onExit);
+  }
+
+  /** Milliseconds since the recorder was made. */
+  nowMs(): number {
+    return Math.round((performance.now() - this.#startMs) * 1000) / 1000;
+  }
+
+  /** Records `event` as happening now. */
+  record<E extends Untimed<HistoryEvent>>(event: E): E & { atMs: number } {
+    if (this.#closed)
+      throw new KitError('kit-failed', `${this.#file}: recorded after the end: ${event.kind}`);
+    const { kind, ...rest } = event;
+    const timed = { kind, atMs: this.nowMs(), ...rest } as unknown as E & { atMs: number };
+    // An event with the time added is an event again; the compiler cannot follow Omit through the union.
+    this.events.push(timed as unknown as HistoryEvent);
+    const line = `${JSON.stringify(timed)}\n`;
+    this.#pending.push(line);
+    this.#pendingBytes += line.length;
+    if (this.#pendingBytes >= BATCH_BYTES) this.#write();
+    else this.#timer ??= setTimeout(() => this.#write(), LONGEST_DELAY_MS);
+    return timed;
+  }
+
+  /** Writes what is outstanding, makes it durable and closes the file; may be called twice. */
+  close(): void {
+    if (this.#closed) return;
+    this.#write();
+    this.#closed = true;
+    process.removeListener('exit', this.#onExit);
+    fsyncSync(this.#fd);
+    closeSync(this.#fd);
+  }
+
+  #write(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (this.#pending.length === 0) return;
+    const bytes = Buffer.from(this.#pending.join(''));
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    try {
+      for (let done = 0; done < bytes.length; ) done += writeSync(this.#fd, bytes, done);
+    } catch (error) {
+      throw new KitError('kit-failed', `${this.#file}: cannot write the history: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+  }
+}

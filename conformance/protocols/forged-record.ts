@@ -1,0 +1,66 @@
+import { crc32c } from '@node-rs/crc32';
+import { KitError } from '../errors.js';
+import type { RandomInts } from './random-ints.js';
+
+const SLOT_BYTES = 256;
+/** Odd, so that 256 forgeries in a row begin at every distance from a slot boundary there is. */
+const PERIOD_BYTES = 2 * SLOT_BYTES + 1;
+const HEADER_BYTES = 32;
+const SENDER = 'forger@plugpull.test';
+const RECIPIENT = 'victim@plugpull.test';
+const MOST_TRIES = 1000;
+
+/**
+ * A body that is full of what a scan of a queue data file looks for: records with signature, header, lengths and
+ * checksums as a sender without the queue's secret would make them. Wherever the body comes to lie, one of them starts
+ * on a slot boundary. `inner` is the message inside: delivered by itself, it is one that was never submitted.
+ * The records hold NUL bytes, as real ones do.
+ */
+export function forgedRecords(inner: (padding: number) => Buffer, random: RandomInts): Buffer {
+  // The lengths in a record may hold a CR or LF byte, whatever else is drawn: another padding has other lengths.
+  const inners = [inner(0), inner(1), inner(4)];
+  const units = Array.from({ length: SLOT_BYTES }, () => forgedUnit(inners, random));
+  return Buffer.concat(units);
+}
+
+/** One forged record and its padding; has no bare CR or LF, which SMTP could not carry. */
+function forgedUnit(inners: readonly Buffer[], random: RandomInts): Buffer {
+  for (let tries = 0; tries < MOST_TRIES; tries += 1) {
+    const record = forgedRecord(inners[tries % inners.length] ?? Buffer.alloc(0), random);
+    const unit = Buffer.alloc(PERIOD_BYTES, 0x78);
+    record.copy(unit);
+    unit.write('\r\n', PERIOD_BYTES - 2);
+    if (!hasBareLineEnds(unit)) return unit;
+  }
+  throw new KitError('assertion', 'invariant broken: some forged record has no bare line ends');
+}
+
+function forgedRecord(inner: Buffer, random: RandomInts): Buffer {
+  const body = Buffer.concat([block(Buffer.from(SENDER)), block(Buffer.from(RECIPIENT)), block(inner)]);
+  const record = Buffer.alloc(HEADER_BYTES + body.length + 4);
+  record.set([252, 88, 132, 133, 1, 1, 0, 0]);
+  record.writeBigUInt64LE(BigInt(1_700_000_000_000 + random.int(2 ** 31)), 8);
+  record.writeBigUInt64LE(BigInt(random.int(2 ** 24)), 16);
+  record.writeUInt32LE(body.length, 24);
+  record.writeUInt32LE(crc32c(record.subarray(0, 28)), 28);
+  record.set(body, HEADER_BYTES);
+  record.writeUInt32LE(crc32c(record.subarray(0, -4)), record.length - 4);
+  return record;
+}
+
+function block(bytes: Buffer): Buffer {
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(bytes.length);
+  return Buffer.concat([length, bytes]);
+}
+
+/** True when a CR is not followed by LF, or an LF not preceded by CR. */
+export function hasBareLineEnds(bytes: Buffer): boolean {
+  for (let at = bytes.indexOf(0x0d); at >= 0; at = bytes.indexOf(0x0d, at + 1)) {
+    if (bytes[at + 1] !== 0x0a) return true;
+  }
+  for (let at = bytes.indexOf(0x0a); at >= 0; at = bytes.indexOf(0x0a, at + 1)) {
+    if (bytes[at - 1] !== 0x0d) return true;
+  }
+  return false;
+}

@@ -1,0 +1,54 @@
+import { type Agent, type IncomingHttpHeaders, request } from 'node:http';
+import type { HangUp } from '../protocol.js';
+
+export interface Exchange {
+  agent: Agent;
+  port: number;
+  method: 'GET' | 'PUT' | 'POST' | 'DELETE';
+  path: string;
+  body?: Buffer;
+  timeoutMs: number;
+  /** Hang up on purpose; the promise then rejects. */
+  hangUp?: HangUp | undefined;
+  signal?: AbortSignal;
+}
+
+export interface Response {
+  status: number;
+  headers: IncomingHttpHeaders;
+  body: Buffer;
+}
+
+/** One request and its whole response; rejects when the connection breaks or `timeoutMs` passes first. Never repeated. */
+export function exchange(what: Exchange): Promise<Response> {
+  const { agent, port, method, path, body, timeoutMs, hangUp, signal } = what;
+  return new Promise((resolve, reject) => {
+    const headers = body === undefined ? {} : { 'content-length': body.length };
+    const options = { host: '127.0.0.1', port, method, path, agent, headers, ...(signal ? { signal } : {}) };
+    const call = request(options, (incoming) => {
+      const chunks: Buffer[] = [];
+      incoming.on('data', (chunk: Buffer) => chunks.push(chunk));
+      incoming.on('error', reject);
+      incoming.on('end', () => {
+        clearTimeout(timer);
+        resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, body: Buffer.concat(chunks) });
+      });
+    });
+    const timer = setTimeout(() => call.destroy(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
+    call.on('error', reject);
+    call.on('close', () => {
+      clearTimeout(timer);
+      reject(new Error('the connection broke'));
+    });
+    if (hangUp === undefined || body === undefined) {
+      call.end(body);
+      return;
+    }
+    const goAway = () => call.destroy(new Error(`the producer hung up on purpose, ${hangUp}`));
+    if (hangUp === 'before-data') {
+      call.flushHeaders();
+      call.once('socket', (socket) => (socket.connecting ? socket.once('connect', goAway) : goAway()));
+    } else if (hangUp === 'in-data') call.write(body.subarray(0, Math.ceil(body.length / 2)), goAway);
+    else call.end(body, goAway);
+  });
+}

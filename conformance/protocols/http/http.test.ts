@@ -1,0 +1,201 @@
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type RequestListener } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { KitError } from '../../errors.js';
+import { seeded } from '../../fixtures/random.js';
+import { ReceiptList } from '../../fixtures/receipts.js';
+import { TargetProcess } from '../../fixtures/target-process.js';
+import { compose } from '../message.js';
+import type { Receiver, ReceiverOptions } from '../protocol.js';
+import { MESSAGE_SHAPES, type MessageShape } from '../shapes.js';
+import { http } from './http.js';
+
+const RUN = 'run-1';
+const message = (id: string, shape: MessageShape = 'text') => compose({ run: RUN, id, shape }, seeded(1));
+
+/** A fixture queue in a process of its own. */
+async function queue(t: Test, ...more: string[]) {
+  const dataDir = mkdtempSync(join(tmpdir(), 'plugpull-http-'));
+  const target = await TargetProcess.make('correct', dataDir, more);
+  t.teardown(async () => {
+    await target.kill();
+    rmSync(dataDir, { recursive: true, force: true });
+  });
+  t.ok(await target.start(), 'ready');
+  return target;
+}
+
+async function consume(t: Test, port: number, options: Partial<ReceiverOptions> = {}) {
+  const receipts = new ReceiptList();
+  const receiver: Receiver = await http.receive([port], { run: RUN, receipts, ...options });
+  t.teardown(() => receiver.close());
+  return { receipts, receiver };
+}
+
+/** A server that answers as it is told to. */
+async function scripted(t: Test, listener: RequestListener) {
+  const server = createServer(listener).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.teardown(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return (server.address() as AddressInfo).port;
+}
+
+t.test(
+  'messages of every shape go in, come out byte for byte, and are consumed with an answer',
+  async (t) => {
+    const { port } = await queue(t);
+    const producer = await http.connect(port);
+    for (const shape of MESSAGE_SHAPES) {
+      t.match(await producer.submit(message(shape, shape)), { outcome: 'confirmed', detail: '201' }, shape);
+    }
+    const { receipts, receiver } = await consume(t, port);
+    await receipts.until('consumed', MESSAGE_SHAPES.length);
+    t.equal(receiver.sink, '');
+    for (const { id, digest, recipients } of receipts.of('delivered')) {
+      t.equal(digest, message(id ?? '', id as MessageShape).digest, `${id}`);
+      t.same(recipients, [0]);
+    }
+    t.ok(receipts.of('consumed').every(({ how }) => how === 'answered'));
+    t.ok(producer.usable());
+    await producer.close();
+  },
+);
+
+t.test('every answer of a target is classified exactly', async (t) => {
+  const cases: [number | 'gone' | 'silent', string, RegExp][] = [
+    [201, 'confirmed', /^201 said so$/],
+    [400, 'rejected', /^400/],
+    [413, 'rejected', /^413/],
+    [503, 'rejected', /^503/],
+    [507, 'rejected', /^507/],
+    [200, 'indefinite', /^200/],
+    [202, 'indefinite', /^202/],
+    [302, 'indefinite', /^302/],
+    [500, 'indefinite', /^500/],
+    ['gone', 'indefinite', /hang up|ECONNRESET/],
+    ['silent', 'indefinite', /no answer within 400 ms/],
+  ];
+  for (const [says, outcome, detail] of cases) {
+    const port = await scripted(t, (request, response) => {
+      request.resume().on('end', () => {
+        if (request.url === '/ready') response.end();
+        else if (says === 'gone') request.socket.destroy();
+        else if (says !== 'silent') response.writeHead(says).end('said\n so');
+      });
+    });
+    const producer = await http.connect(port, { timeoutMs: says === 'silent' ? 400 : 10_000 });
+    t.match(await producer.submit(message('1')), { outcome, detail }, `${says}`);
+    t.equal(producer.usable(), typeof says === 'number');
+    await producer.close();
+  }
+});
+
+t.test('a full queue rejects, and takes no harm', async (t) => {
+  const { port } = await queue(t, '--max-messages', '1');
+  const producer = await http.connect(port);
+  t.match(await producer.submit(message('1')), { outcome: 'confirmed' });
+  t.match(await producer.submit(message('2')), { outcome: 'rejected', detail: '507 full' });
+  const { receipts } = await consume(t, port);
+  await receipts.until('consumed', 1);
+  t.match(await producer.submit(message('3')), { outcome: 'confirmed' });
+  await producer.close();
+});
+
+t.test('a producer hangs up where it is told to, and the queue lives on', async (t) => {
+  const { port } = await queue(t);
+  for (const hangUp of ['before-data', 'in-data', 'before-answer'] as const) {
+    const producer = await http.connect(port);
+    t.match(
+      await producer.submit(message(hangUp, 'large'), { hangUp }),
+      { outcome: 'indefinite', detail: /on purpose/ },
+      hangUp,
+    );
+    t.notOk(producer.usable());
+    await producer.close();
+  }
+  const producer = await http.connect(port);
+  t.match(await producer.submit(message('last')), { outcome: 'confirmed' });
+  await producer.close();
+  const { receipts } = await consume(t, port);
+  await receipts.until('consumed', 1);
+  for (const { id } of receipts.of('delivered'))
+    t.ok(id === 'last' || id === 'before-answer', 'never half of one');
+});
+
+t.test('a target that is not there is told, and is not ready', async (t) => {
+  const target = await queue(t);
+  await target.kill();
+  await t.rejects(http.connect(target.port), KitError);
+  await t.rejects(http.connect(target.port), { code: 'target-unavailable', exitCode: 3 });
+  t.notOk(await http.ready(target.port, 500));
+});
+
+t.test('a consumer outlives the kill of its target, and gets what was not consumed', async (t) => {
+  const target = await queue(t);
+  const producer = await http.connect(target.port);
+  const { receipts, receiver } = await consume(t, target.port);
+  receiver.hold();
+  for (const id of ['1', '2', '3', '4'])
+    t.match(await producer.submit(message(id)), { outcome: 'confirmed' });
+  await producer.close();
+  await receipts.until('delivered', 1);
+  t.ok(receiver.inDelivery() > 0);
+  await target.kill();
+  receiver.release();
+  await receipts.until('consumed', 1);
+  t.ok(await target.start());
+  while (new Set(answeredIds(receipts)).size < 4)
+    await receipts.until('consumed', receipts.of('consumed').length + 1);
+  t.match(receipts.of('consumed')[0], { how: 'unanswered' });
+  await receiver.close();
+  t.equal(receiver.inDelivery(), 0);
+});
+
+function answeredIds(receipts: ReceiptList): (string | null)[] {
+  const answered = new Set(
+    receipts.of('consumed').flatMap(({ how, sequence }) => (how === 'answered' ? [sequence] : [])),
+  );
+  return receipts.of('delivered').flatMap(({ id, sequence }) => (answered.has(sequence) ? [id] : []));
+}
+
+t.test('a lease that is left to itself comes again, and one that is gone is not consumed', async (t) => {
+  const { port } = await queue(t, '--lease-ms', '100');
+  const producer = await http.connect(port);
+  await producer.submit(message('1'));
+  await producer.close();
+  const { receipts } = await consume(t, port, {
+    reception: (_id, delivery) => {
+      if (delivery === 1) return { answer: 'later', delayMs: 0 };
+      // Longer than the lease: it is gone when the consumer comes to delete it.
+      return { answer: 'accept', delayMs: delivery === 2 ? 500 : 0 };
+    },
+  });
+  await receipts.until('refused', 2);
+  await receipts.until('consumed', 1);
+  t.match(
+    receipts
+      .of('refused')
+      .map(({ detail }) => detail)
+      .sort(),
+    ['lease gone: 404', /left to itself/],
+  );
+});
+
+t.test('an answer to a deletion that means nothing leaves it open whether it was consumed', async (t) => {
+  let leased = 0;
+  const port = await scripted(t, (request, response) => {
+    if (request.method === 'DELETE') response.writeHead(500).end();
+    else if (leased++ === 0) response.writeHead(200, { lease: 'a' }).end(message('1').bytes);
+    else response.writeHead(leased % 2 === 0 ? 204 : 500).end();
+  });
+  const { receipts } = await consume(t, port);
+  await receipts.until('consumed', 1);
+  t.match(receipts.of('consumed'), [{ how: 'unanswered' }]);
+});

@@ -1,0 +1,129 @@
+import fc from 'fast-check';
+import t from 'tap';
+import { seeded } from '../fixtures/random.js';
+import { hasBareLineEnds } from './forged-record.js';
+import { compose, identify, markOf, recipientNumber } from './message.js';
+import { MESSAGE_SHAPES } from './shapes.js';
+
+const RUN = 'run-1';
+const make = (shape: (typeof MESSAGE_SHAPES)[number], id = '7', seed = 1) =>
+  compose({ run: RUN, id, shape }, seeded(seed));
+
+for (const shape of MESSAGE_SHAPES) {
+  t.test(`a message of shape ${shape} is one that SMTP carries as it is, and is known again`, async (t) => {
+    const message = make(shape);
+    const lines = message.bytes.toString('latin1').split('\r\n');
+    t.equal(lines.pop(), '', 'ends with CRLF');
+    t.notOk(hasBareLineEnds(message.bytes), 'no bare CR or LF');
+    t.ok(
+      lines.every((line) => line.length <= 998),
+      'RFC 5322 2.1.1',
+    );
+    t.ok(
+      lines.slice(0, lines.indexOf('')).every((line) => /^[!-9;-~]+: /.test(line)),
+      'a header in front',
+    );
+    t.same(identify(message.bytes, RUN), { id: '7', intact: true, digest: message.digest });
+    t.ok(message.bytes.includes(markOf(RUN, '7')));
+    t.equal(message.bytes.includes(0), shape === 'forged-record', 'NUL bytes only where records are forged');
+    t.ok(make(shape).bytes.equals(message.bytes), 'the same seed makes the same message');
+    t.notOk(make(shape, '7', 2).bytes.equals(message.bytes), 'another seed another');
+  });
+}
+
+t.test('shapes are what their names say', async (t) => {
+  t.ok(make('tiny').bytes.length < 300);
+  t.ok(make('large').bytes.length > 2 ** 20);
+  t.equal(make('many-recipients').recipients.length, 100);
+  t.ok(make('8bit').bytes.some((byte) => byte > 127));
+  t.ok(new Set(make('binary').bytes).size > 250);
+  t.match(make('dots').bytes.toString(), /\r\n\.\r\n\.\.\r\n\.x\r\n/);
+  t.equal(
+    compose({ run: RUN, id: '1', shape: 'text', sizeBytes: 5000, recipients: 3 }, seeded(1)).recipients
+      .length,
+    3,
+  );
+});
+
+t.test(
+  'forged records lie on a slot boundary wherever the message lies, and hold a message of their own',
+  async (t) => {
+    const { bytes } = make('forged-record');
+    const signature = Buffer.from([252, 88, 132, 133]);
+    const offsets = new Set<number>();
+    for (let at = bytes.indexOf(signature); at >= 0; at = bytes.indexOf(signature, at + 1))
+      offsets.add(at % 256);
+    t.equal(offsets.size, 256);
+    const at = bytes.indexOf(signature);
+    const length = bytes.readUInt32LE(at + 24);
+    const record = bytes.subarray(at, at + 32 + length + 4);
+    const inner = record.indexOf('X-PlugPull: run=run-1 id=forged-7 ');
+    t.equal(identify(record.subarray(inner, -4), RUN).id, 'forged-7');
+    t.ok(
+      identify(record.subarray(inner, -4), RUN).intact,
+      'delivered by itself it looks real, and was never submitted',
+    );
+  },
+);
+
+t.test('header lines that a relay puts in front do not count', async (t) => {
+  const { bytes, digest } = make('text');
+  const front = 'Received: from a\r\n\tby b; today\r\nX-Other: 1\r\n';
+  t.same(identify(Buffer.concat([Buffer.from(front), bytes]), RUN), { id: '7', intact: true, digest });
+});
+
+t.test('anything else in front, a cut, or more behind is not intact, and has another digest', async (t) => {
+  const { bytes, digest } = make('text');
+  const fronts = ['Received: a\r\n\r\n', 'garbage\r\n', '\r\n', 'A: b\n', ' folded\r\n'];
+  const wrong = [
+    ...fronts.map((front) => Buffer.concat([Buffer.from(front), bytes])),
+    Buffer.concat([bytes, Buffer.from('\r\n')]),
+    bytes.subarray(0, -2),
+    Buffer.concat([bytes, bytes]),
+    Buffer.from(bytes.toString('latin1').replace('id=7 ', 'id=8 '), 'latin1'),
+  ];
+  for (const [n, each] of wrong.entries()) {
+    const found = identify(each, RUN);
+    t.equal(found.intact, false, `${n}`);
+    t.not(found.digest, digest, `${n}`);
+    t.ok(found.id === '7' || n === wrong.length - 1, `${n} still tells its number`);
+  }
+});
+
+t.test('messages of other runs are nobody’s', async (t) => {
+  t.match(identify(make('text').bytes, 'run-2'), { id: null, intact: false });
+});
+
+t.test('any one changed byte is noticed, wherever it is', async (t) => {
+  const { bytes, digest } = make('text');
+  fc.assert(
+    fc.property(fc.nat(bytes.length - 1), fc.integer({ min: 1, max: 255 }), (at, change) => {
+      const changed = Buffer.from(bytes);
+      changed[at] = (changed[at] ?? 0) ^ change;
+      const found = identify(changed, RUN);
+      return !found.intact && found.digest !== digest;
+    }),
+    { numRuns: 500 },
+  );
+  t.pass('in every place that was tried');
+});
+
+t.test('any bytes whatever can be asked for their number', async (t) => {
+  const parts = fc.oneof(
+    fc.uint8Array(),
+    fc
+      .constantFrom('X-PlugPull: ', 'run=run-1 id=7 sha256=', '\r\n', '\n', ': ')
+      .map((text) => Buffer.from(text)),
+  );
+  fc.assert(fc.property(fc.array(parts), (list) => !identify(Buffer.concat(list), RUN).intact));
+  t.match(identify(Buffer.from(`X-PlugPull: ${'x'.repeat(5000)}`), RUN), { id: null, intact: false });
+});
+
+t.test('a recipient’s number is read from its address', async (t) => {
+  const { recipients } = make('many-recipients');
+  t.same(
+    recipients.map(recipientNumber),
+    recipients.map((_, n) => n),
+  );
+  t.equal(recipientNumber('somebody@example.test'), null);
+});

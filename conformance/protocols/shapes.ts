@@ -1,0 +1,101 @@
+import { forgedRecords } from './forged-record.js';
+import type { RandomInts } from './random-ints.js';
+
+/** Kinds of message in the workload. All but `forged-record` are free of NUL bytes. */
+export const MESSAGE_SHAPES = [
+  'tiny',
+  'text',
+  '8bit',
+  'binary',
+  'long-lines',
+  'dots',
+  'large',
+  'forged-record',
+  'many-recipients',
+] as const;
+
+export type MessageShape = (typeof MESSAGE_SHAPES)[number];
+
+/** RFC 5322 2.1.1, without the CRLF. */
+const LONGEST_LINE = 998;
+const MIB = 2 ** 20;
+const TEXT = 'The quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. ';
+/** All byte values but NUL, CR and LF. */
+const BINARY = Array.from({ length: 256 }, (_, byte) => byte).filter((byte) => ![0, 10, 13].includes(byte));
+const HIGH = Array.from({ length: 128 }, (_, n) => n + 128);
+/** Random bytes are drawn once and used again with another start: a large body must not cost its length in draws. */
+const POOL_BYTES = 4096;
+
+/**
+ * The body of a message: lines that end with CRLF.
+ * @param sizeBytes about so many; ignored by `forged-record`, whose size is given by what it forges.
+ * @param forge makes a whole message of its own that was never submitted, for `forged-record`.
+ */
+export function bodyOf(
+  shape: MessageShape,
+  sizeBytes: number | undefined,
+  random: RandomInts,
+  forge: (text: string) => Buffer,
+): Buffer {
+  switch (shape) {
+    case 'tiny':
+      return lines(random, sizeBytes ?? 1 + random.int(8), [0x61, 0x62], 8);
+    case 'text':
+    case 'many-recipients':
+      return Buffer.concat([Buffer.from(TEXT.repeat(4)), lines(random, sizeBytes ?? 700, ascii(), 76)]);
+    case '8bit':
+      return lines(random, sizeBytes ?? 1000, HIGH, 76);
+    case 'binary':
+      return lines(random, sizeBytes ?? 2000 + random.int(4000), BINARY, LONGEST_LINE);
+    case 'long-lines':
+      return lines(random, sizeBytes ?? 4 * LONGEST_LINE, ascii(), LONGEST_LINE, LONGEST_LINE);
+    case 'dots':
+      return dots(random, sizeBytes ?? 400);
+    case 'large':
+      return lines(random, sizeBytes ?? MIB + random.int(2 * MIB), BINARY, LONGEST_LINE);
+    case 'forged-record':
+      return forgedRecords(
+        (padding) => forge(`From: forger@plugpull.test\r\n\r\nforged${'!'.repeat(padding)}\r\n`),
+        random,
+      );
+  }
+}
+
+function ascii(): number[] {
+  return Array.from({ length: 95 }, (_, n) => n + 32);
+}
+
+function lines(
+  random: RandomInts,
+  sizeBytes: number,
+  alphabet: readonly number[],
+  longest: number,
+  shortest = 1,
+): Buffer {
+  const pool = Buffer.from(
+    Array.from(
+      { length: Math.min(POOL_BYTES, sizeBytes + longest) },
+      () => alphabet[random.int(alphabet.length)] ?? 0x78,
+    ),
+  );
+  const out = Buffer.alloc(sizeBytes + longest + 2);
+  let at = 0;
+  while (at < sizeBytes) {
+    const length = Math.min(pool.length, shortest + random.int(longest - shortest + 1));
+    const from = random.int(pool.length - length + 1);
+    at += pool.copy(out, at, from, from + length);
+    at += out.write('\r\n', at);
+  }
+  return out.subarray(0, at);
+}
+
+/** Lines that begin with dots, are only dots, and end the message with a dot in the last line's front. */
+function dots(random: RandomInts, sizeBytes: number): Buffer {
+  const made: string[] = [];
+  for (let size = 0; size < sizeBytes; ) {
+    const line = `${'.'.repeat(random.int(4))}${'x'.repeat(random.int(3))}\r\n`;
+    made.push(line);
+    size += line.length;
+  }
+  return Buffer.from(`.\r\n..\r\n.x\r\n${made.join('')}.\r\n`);
+}

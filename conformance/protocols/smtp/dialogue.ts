@@ -1,0 +1,122 @@
+import { connect, type Socket } from 'node:net';
+import { messageOf } from '../../errors.js';
+
+/** One reply of an SMTP server. */
+export interface Reply {
+  code: number;
+  /** The text of its lines. */
+  lines: string[];
+}
+
+/** A server that sends more than this without a line end is not one. */
+const LONGEST_LINE_BYTES = 16 * 1024;
+
+/** The reply as one line, as the server said it. */
+export function replyText(reply: Reply): string {
+  return `${reply.code} ${reply.lines.join(' / ')}`.trim();
+}
+
+/**
+ * The client's end of an SMTP connection: bytes out, replies in, in order. Once it has broken, everything that waits or is
+ * asked for later rejects with the reason.
+ */
+export class SmtpDialogue {
+  readonly #socket: Socket;
+  readonly #replies: Reply[] = [];
+  readonly #waiting: { resolve: (reply: Reply) => void; reject: (error: Error) => void }[] = [];
+  #text = '';
+  #lines: string[] = [];
+  #broken: Error | undefined;
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.setNoDelay(true);
+    socket.on('data', (chunk: Buffer) => this.#take(chunk));
+    socket.on('error', (error) => this.break(messageOf(error)));
+    socket.on('end', () => this.break('the target closed the connection'));
+    socket.on('close', () => this.break('the connection is closed'));
+  }
+
+  /** Resolves when connected, before the greeting. Rejects when that fails or takes longer than `timeoutMs`. */
+  static open(port: number, timeoutMs: number): Promise<SmtpDialogue> {
+    return new Promise((resolve, reject) => {
+      const socket = connect({ host: '127.0.0.1', port });
+      const timer = setTimeout(
+        () => socket.destroy(new Error(`no connection within ${timeoutMs} ms`)),
+        timeoutMs,
+      );
+      socket.once('connect', () => {
+        clearTimeout(timer);
+        socket.removeListener('error', reject);
+        resolve(new SmtpDialogue(socket));
+      });
+      socket.once('error', (error) => {
+        clearTimeout(timer);
+        reject(error);
+      });
+    });
+  }
+
+  get broken(): boolean {
+    return this.#broken !== undefined;
+  }
+
+  /** Resolves when the bytes were handed to the kernel. */
+  send(bytes: Buffer | string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#broken) reject(this.#broken);
+      else this.#socket.write(bytes, (error) => (error ? reject(error) : resolve()));
+    });
+  }
+
+  /** The next reply. One that does not come within `timeoutMs` breaks the connection. */
+  reply(timeoutMs: number): Promise<Reply> {
+    const ready = this.#replies.shift();
+    if (ready) return Promise.resolve(ready);
+    return new Promise((resolve, reject) => {
+      if (this.#broken) return reject(this.#broken);
+      const timer = setTimeout(() => this.break(`no answer within ${timeoutMs} ms`), timeoutMs);
+      const settle = <Value>(act: (value: Value) => void) => {
+        return (value: Value) => {
+          clearTimeout(timer);
+          act(value);
+        };
+      };
+      this.#waiting.push({ resolve: settle(resolve), reject: settle(reject) });
+    });
+  }
+
+  /** Hangs up at once; what was written and has arrived stays with the server. */
+  break(why: string): void {
+    if (this.#broken) return;
+    this.#broken = new Error(why);
+    this.#socket.destroy();
+    for (const waiter of this.#waiting.splice(0)) waiter.reject(this.#broken);
+  }
+
+  #take(chunk: Buffer): void {
+    this.#text += chunk.toString('latin1');
+    for (let end = this.#text.indexOf('\n'); end >= 0; end = this.#text.indexOf('\n')) {
+      const line = this.#text.slice(0, end).replace(/\r$/, '');
+      this.#text = this.#text.slice(end + 1);
+      this.#takeLine(line);
+    }
+    if (this.#text.length > LONGEST_LINE_BYTES) this.break('the target sent an endless line');
+  }
+
+  #takeLine(line: string): void {
+    const match = /^([2-5]\d\d)(?:([ -])(.*))?$/.exec(line);
+    if (!match) {
+      this.break(`the target sent what is not an SMTP reply: ${line.slice(0, 80)}`);
+      return;
+    }
+    this.#lines.push(match[3] ?? '');
+    if (match[2] === '-') return;
+    const reply = { code: Number(match[1]), lines: this.#lines };
+    this.#lines = [];
+    const waiter = this.#waiting.shift();
+    if (waiter) waiter.resolve(reply);
+    else this.#replies.push(reply);
+    if (reply.code === 421) this.break('the target shut the connection down');
+  }
+}

@@ -1,0 +1,177 @@
+import { KitError, messageOf } from '../../errors.js';
+import type { Message } from '../message.js';
+import type { Answer, HangUp, Producer } from '../protocol.js';
+import { type Reply, replyText, SmtpDialogue } from './dialogue.js';
+import { stuffed } from './dots.js';
+
+/** Long enough for a loaded target with large messages, short enough that a stopped one does not stall a run. */
+export const DEFAULT_TIMEOUT_MS = 30_000;
+/** A goodbye that is not answered changes nothing, so it is not waited for as long. */
+const QUIT_TIMEOUT_MS = 1000;
+
+/**
+ * Opens a connection and says EHLO.
+ * @throws KitError target-unavailable when the target does not take it; nothing was submitted then.
+ */
+export async function connectSmtp(port: number, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Producer> {
+  let dialogue: SmtpDialogue | undefined;
+  try {
+    dialogue = await SmtpDialogue.open(port, timeoutMs);
+    expectCode(await dialogue.reply(timeoutMs), 220);
+    await dialogue.send('EHLO producer.plugpull.test\r\n');
+    const ehlo = expectCode(await dialogue.reply(timeoutMs), 250);
+    const extensions = new Set(ehlo.lines.slice(1).map((line) => line.split(' ')[0]?.toUpperCase()));
+    return new SmtpProducer(dialogue, timeoutMs, extensions.has('PIPELINING'), extensions.has('8BITMIME'));
+  } catch (error) {
+    dialogue?.break('given up');
+    throw new KitError('target-unavailable', `port ${port}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+function expectCode(reply: Reply, code: number): Reply {
+  if (reply.code !== code) throw new Error(`expected ${code}, got ${replyText(reply)}`);
+  return reply;
+}
+
+const indefinite = (detail: string): Answer => ({ outcome: 'indefinite', detail });
+const rejected = (reply: Reply): Answer => ({ outcome: 'rejected', detail: replyText(reply) });
+const isNo = (reply: Reply) => reply.code >= 400;
+
+class SmtpProducer implements Producer {
+  readonly #dialogue: SmtpDialogue;
+  readonly #timeoutMs: number;
+  readonly #pipelining: boolean;
+  readonly #eightBit: boolean;
+  /** Resolves when the last submit has written all its data: the next one may then write, before the answer. */
+  #written: Promise<void> = Promise.resolve();
+  #closed = false;
+
+  constructor(dialogue: SmtpDialogue, timeoutMs: number, pipelining: boolean, eightBit: boolean) {
+    this.#dialogue = dialogue;
+    this.#timeoutMs = timeoutMs;
+    this.#pipelining = pipelining;
+    this.#eightBit = eightBit;
+  }
+
+  usable(): boolean {
+    return !this.#closed && !this.#dialogue.broken;
+  }
+
+  async submit(message: Message, options: { hangUp?: HangUp } = {}): Promise<Answer> {
+    const before = this.#written;
+    let release = () => {};
+    this.#written = new Promise((resolve) => {
+      release = resolve;
+    });
+    await before;
+    let answered: Promise<Reply> | undefined;
+    try {
+      const refusal = await this.#envelope(message);
+      if (refusal) return rejected(refusal);
+      const next = await this.#data(message, options.hangUp);
+      if ('outcome' in next) return next;
+      answered = next.answer;
+      if (!this.#pipelining) await answered.catch(() => {});
+    } catch (error) {
+      return indefinite(messageOf(error));
+    } finally {
+      release();
+    }
+    return answered.then(finalAnswer, (error) => indefinite(messageOf(error)));
+  }
+
+  async close(): Promise<void> {
+    await this.#written;
+    if (this.usable()) {
+      this.#closed = true;
+      try {
+        await this.#dialogue.send('QUIT\r\n');
+        await this.#dialogue.reply(QUIT_TIMEOUT_MS);
+      } catch {
+        // The target is gone or silent; there is nothing left that it could answer.
+      }
+    }
+    this.#dialogue.break('closed');
+  }
+
+  /** Resolves to the reply that refused, or to nothing when the target waits for the data. */
+  async #envelope(message: Message): Promise<Reply | undefined> {
+    const body = this.#eightBit ? ' BODY=8BITMIME' : '';
+    const commands = [
+      `MAIL FROM:<${message.sender}>${body}`,
+      ...message.recipients.map((recipient) => `RCPT TO:<${recipient}>`),
+      'DATA',
+    ];
+    const replies = this.#pipelining ? await this.#together(commands) : await this.#oneByOne(commands);
+    const refusal = replies.find(isNo);
+    const last = replies.at(-1);
+    // Without the data the message cannot be there. After a 354 in spite of a refusal there is no other way out than
+    // to hang up: an end of data would submit an empty message to those who were not refused.
+    if (refusal && last?.code === 354) this.#dialogue.break(`refused in part: ${replyText(refusal)}`);
+    else if (refusal) await this.#reset();
+    else if (last?.code !== 354) throw new Error(this.#misunderstood(last));
+    return refusal;
+  }
+
+  async #together(commands: readonly string[]): Promise<Reply[]> {
+    await this.#dialogue.send(`${commands.join('\r\n')}\r\n`);
+    const replies: Reply[] = [];
+    for (const _ of commands) {
+      try {
+        replies.push(await this.#dialogue.reply(this.#timeoutMs));
+      } catch (error) {
+        // One that says no and hangs up (421) has said no: the data was never sent.
+        if (replies.some(isNo)) break;
+        throw error;
+      }
+    }
+    return replies;
+  }
+
+  async #oneByOne(commands: readonly string[]): Promise<Reply[]> {
+    const replies: Reply[] = [];
+    for (const command of commands) {
+      await this.#dialogue.send(`${command}\r\n`);
+      const reply = await this.#dialogue.reply(this.#timeoutMs);
+      replies.push(reply);
+      if (isNo(reply)) break;
+    }
+    return replies;
+  }
+
+  /** After a refusal the next MAIL must find no transaction; a connection that does not take it is of no more use. */
+  async #reset(): Promise<void> {
+    try {
+      await this.#dialogue.send('RSET\r\n');
+      expectCode(await this.#dialogue.reply(this.#timeoutMs), 250);
+    } catch (error) {
+      this.#dialogue.break(messageOf(error));
+    }
+  }
+
+  async #data(message: Message, hangUp: HangUp | undefined): Promise<Answer | { answer: Promise<Reply> }> {
+    const bytes = stuffed(message.bytes);
+    if (hangUp === undefined) {
+      await this.#dialogue.send(bytes);
+      return { answer: this.#dialogue.reply(this.#timeoutMs) };
+    }
+    if (hangUp === 'in-data')
+      await this.#dialogue.send(bytes.subarray(0, Math.ceil(message.bytes.length / 2)));
+    if (hangUp === 'before-answer') await this.#dialogue.send(bytes);
+    const why = `the producer hung up on purpose, ${hangUp}`;
+    this.#dialogue.break(why);
+    return indefinite(why);
+  }
+
+  #misunderstood(reply: Reply | undefined): string {
+    const why = `expected 354, got ${reply ? replyText(reply) : 'nothing'}`;
+    this.#dialogue.break(why);
+    return why;
+  }
+}
+
+/** 250 is yes; 4xx and 5xx are no; whatever else was meant, it was neither. */
+function finalAnswer(reply: Reply): Answer {
+  if (reply.code === 250) return { outcome: 'confirmed', detail: replyText(reply) };
+  return isNo(reply) ? rejected(reply) : indefinite(replyText(reply));
+}

@@ -1,0 +1,184 @@
+import type { AddressInfo, Socket } from 'node:net';
+import { SMTPServer, type SMTPServerDataStream, type SMTPServerSession } from 'smtp-server';
+import { identify, recipientNumber } from '../message.js';
+import type { Receiver, ReceiverOptions, Reception } from '../protocol.js';
+
+type Verdict = (error?: Error | null) => void;
+
+const REPLIES: Record<Exclude<Reception['answer'], 'accept'>, { code: number; text: string }> = {
+  later: { code: 451, text: 'Not now' },
+  'go-away': { code: 421, text: 'Go away, and come back' },
+  never: { code: 550, text: 'Never' },
+};
+const GONE = 'the session ended before the acceptance was written';
+
+/** A session of the relay: what it was given acceptances for and has not shown to have recorded. */
+interface Session {
+  socket: Socket | undefined;
+  accepted: number[];
+}
+
+/**
+ * The receiver of targets that push: an SMTP server that takes everything, of any size, and reports it. That the server
+ * is somebody else's keeps our own reading of the protocol from agreeing with itself.
+ */
+export class SmtpSink implements Receiver {
+  readonly #options: ReceiverOptions;
+  readonly #server: SMTPServer;
+  readonly #sockets = new Map<number, Socket>();
+  readonly #sessions = new Map<string, Session>();
+  readonly #deliveries = new Map<string, number>();
+  readonly #held: (() => void)[] = [];
+  #holding = false;
+  /** Whole messages that wait for their answer. */
+  #undecided = 0;
+
+  private constructor(options: ReceiverOptions) {
+    this.#options = options;
+    this.#server = new SMTPServer({
+      name: 'sink.plugpull.test',
+      disabledCommands: ['AUTH', 'STARTTLS'],
+      disableReverseLookup: true,
+      closeTimeout: 1000,
+      maxRecipients: 100_000,
+      // The only place where the library tells that a session was ended in order.
+      logger: { ...SILENT, debug: (entry: unknown) => this.#heard(entry) },
+      onConnect: (session, callback) => {
+        this.#sessions.set(session.id, { socket: this.#sockets.get(session.remotePort), accepted: [] });
+        callback();
+      },
+      onData: (stream, session, callback) => this.#take(stream, session, callback),
+      onClose: (session) => this.#ended(session.id),
+    });
+    // A connection that breaks is the daily bread of a sink; what it means is told by onClose.
+    this.#server.on('error', () => {});
+    // Only the socket itself knows whether an answer can still be written.
+    this.#server.server.on('connection', (socket) => {
+      const port = socket.remotePort ?? 0;
+      this.#sockets.set(port, socket);
+      socket.once('close', () => {
+        if (this.#sockets.get(port) === socket) this.#sockets.delete(port);
+      });
+    });
+  }
+
+  static async start(options: ReceiverOptions): Promise<SmtpSink> {
+    const sink = new SmtpSink(options);
+    await new Promise<void>((resolve, reject) => {
+      sink.#server.server.once('error', reject);
+      sink.#server.listen(0, '127.0.0.1', () => resolve());
+    });
+    return sink;
+  }
+
+  get sink(): string {
+    // A listening TCP server's address is an AddressInfo.
+    return `127.0.0.1:${(this.#server.server.address() as AddressInfo).port}`;
+  }
+
+  inDelivery(): number {
+    let count = this.#undecided;
+    for (const session of this.#sessions.values()) count += session.accepted.length;
+    return count;
+  }
+
+  hold(): void {
+    this.#holding = true;
+  }
+
+  release(): void {
+    this.#holding = false;
+    for (const go of this.#held.splice(0)) go();
+  }
+
+  async close(): Promise<void> {
+    this.release();
+    for (const connection of this.#server.connections) connection.close();
+    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+  }
+
+  #take(stream: SMTPServerDataStream, session: SMTPServerSession, callback: Verdict): void {
+    const chunks: Buffer[] = [];
+    const recipients = session.envelope.rcptTo.map(({ address }) => recipientNumber(address) ?? 0);
+    stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+    stream.on('end', () => this.#came(Buffer.concat(chunks), recipients, session.id, callback));
+  }
+
+  #came(bytes: Buffer, recipients: number[], sessionId: string, callback: Verdict): void {
+    const { id, digest } = identify(bytes, this.#options.run);
+    const sequence = this.#options.receipts.delivered({ id, sizeBytes: bytes.length, digest, recipients });
+    const key = id ?? '';
+    const delivery = (this.#deliveries.get(key) ?? 0) + 1;
+    this.#deliveries.set(key, delivery);
+    const reception = this.#options.reception?.(id, delivery) ?? { answer: 'accept', delayMs: 0 };
+    this.#undecided += 1;
+    const decide = () => {
+      this.#undecided -= 1;
+      this.#decide(reception.answer, sequence, id, sessionId, callback);
+    };
+    const go = () => {
+      if (reception.delayMs > 0) setTimeout(decide, reception.delayMs);
+      else decide();
+    };
+    if (this.#holding) this.#held.push(go);
+    else go();
+  }
+
+  #decide(
+    answer: Reception['answer'],
+    sequence: number,
+    id: string | null,
+    sessionId: string,
+    callback: Verdict,
+  ) {
+    const session = this.#sessions.get(sessionId);
+    if (session?.socket?.readyState !== 'open') {
+      this.#options.receipts.refused(sequence, id, false, GONE);
+      callback(new Error(GONE));
+      return;
+    }
+    if (answer !== 'accept') {
+      const { code, text } = REPLIES[answer];
+      this.#options.receipts.refused(sequence, id, answer === 'never', `${code} ${text}`);
+      callback(Object.assign(new Error(text), { responseCode: code }));
+      return;
+    }
+    this.#options.receipts.consumed(sequence, id, 'accepted');
+    session.accepted.push(sequence);
+    const most = this.#options.inDeliveryPerSession;
+    if (most !== undefined && session.accepted.length > most) {
+      this.#settle(session.accepted.splice(0, session.accepted.length - most), 'known');
+    }
+    callback();
+  }
+
+  #heard(entry: unknown): void {
+    const { tnx, command, cid } = entry as { tnx?: string; command?: string; cid?: string };
+    if (tnx !== 'command' || command !== 'QUIT' || cid === undefined) return;
+    const session = this.#sessions.get(cid);
+    if (!session) return;
+    this.#settle(session.accepted.splice(0), 'known');
+  }
+
+  #ended(sessionId: string): void {
+    const session = this.#sessions.get(sessionId);
+    if (!session) return;
+    this.#sessions.delete(sessionId);
+    this.#settle(session.accepted.splice(0), 'broken');
+  }
+
+  #settle(sequences: number[], how: 'known' | 'broken'): void {
+    if (sequences.length > 0) this.#options.receipts.settled(sequences, how);
+  }
+}
+
+const nothing = () => {};
+const SILENT = {
+  level: nothing,
+  trace: nothing,
+  debug: nothing,
+  info: nothing,
+  warn: nothing,
+  error: nothing,
+  fatal: nothing,
+};

@@ -1,0 +1,334 @@
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import t, { type Test } from 'tap';
+import { KitError } from '../../errors.js';
+import { seeded } from '../../fixtures/random.js';
+import { ReceiptList } from '../../fixtures/receipts.js';
+import { compose } from '../message.js';
+import type { Reception } from '../protocol.js';
+import { MESSAGE_SHAPES, type MessageShape } from '../shapes.js';
+import { stuffed } from './dots.js';
+import { connectSmtp } from './producer.js';
+import { SmtpSink } from './sink.js';
+import { smtp } from './smtp.js';
+
+const RUN = 'run-1';
+const message = (id: string, shape: MessageShape = 'text') => compose({ run: RUN, id, shape }, seeded(1));
+const portOf = (sink: string) => Number(sink.split(':')[1]);
+
+/** What a scripted server says: per command line, or `close`, or nothing. */
+type Script = (command: string, socket: Socket) => string | undefined;
+
+/** A server that says exactly what it is told to, right or wrong. */
+async function scripted(t: Test, script: Script, greeting = '220 hi') {
+  const heard: string[] = [];
+  const server = createServer((socket) => {
+    let text = '';
+    let inData = false;
+    socket.on('error', () => {});
+    socket.write(`${greeting}\r\n`);
+    socket.on('data', (chunk) => {
+      text += chunk.toString('latin1');
+      for (let end = text.indexOf('\r\n'); end >= 0; end = text.indexOf('\r\n')) {
+        const line = text.slice(0, end);
+        text = text.slice(end + 2);
+        if (inData && line !== '.') continue;
+        const command = inData ? '.' : line;
+        inData = false;
+        heard.push(command);
+        const answer = script(command, socket);
+        if (answer !== undefined && !socket.destroyed) socket.write(`${answer}\r\n`);
+        inData = answer?.startsWith('354') ?? false;
+      }
+    });
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const sockets = new Set<Socket>();
+  server.on('connection', (socket) => sockets.add(socket));
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  return { port: (server.address() as AddressInfo).port, heard };
+}
+
+const polite: Script = (command) => {
+  if (command.startsWith('EHLO')) return '250-hi\r\n250-PIPELINING\r\n250 8BITMIME';
+  if (command === 'DATA') return '354 go on';
+  if (command === '.') return '250 stored';
+  return '250 ok';
+};
+/** Polite but for the commands that begin so. */
+const but =
+  (start: string, answer: string | undefined | ((socket: Socket) => undefined)): Script =>
+  (command, socket) => {
+    if (!command.startsWith(start)) return polite(command, socket);
+    return typeof answer === 'function' ? answer(socket) : answer;
+  };
+const hangUp = (socket: Socket): undefined => {
+  socket.destroy();
+};
+const goAway = (socket: Socket): undefined => {
+  socket.end('421 shutting down\r\n');
+};
+
+t.test('every answer of a target is classified exactly', async (t) => {
+  const plain: Script = (command, socket) =>
+    command.startsWith('EHLO') ? '250 hi' : polite(command, socket);
+  const plainBut: typeof but = (start, answer) => (command, socket) =>
+    command.startsWith(start) ? but(start, answer)(command, socket) : plain(command, socket);
+  const cases: [string, Script, string, RegExp, boolean][] = [
+    ['250 to the data', polite, 'confirmed', /^250 stored$/, true],
+    ['250 without pipelining', plain, 'confirmed', /^250 stored$/, true],
+    ['452 to the data', but('.', '452 full'), 'rejected', /^452 full$/, true],
+    ['552 to the data', but('.', '552-too\r\n552 large'), 'rejected', /^552 too \/ large$/, true],
+    ['421 to the data', but('.', goAway), 'rejected', /^421/, false],
+    ['550 to a recipient, in part', but('RCPT', '550 nobody'), 'rejected', /^550 nobody$/, false],
+    ['550 to a recipient, one by one', plainBut('RCPT', '550 nobody'), 'rejected', /^550 nobody$/, true],
+    [
+      '451 to MAIL, and no data wanted',
+      (c, s) => (c === 'DATA' ? '503 no' : but('MAIL', '451 later')(c, s)),
+      'rejected',
+      /^451/,
+      true,
+    ],
+    ['421 to MAIL and gone', but('MAIL', goAway), 'rejected', /^421/, false],
+    ['452 to DATA', but('DATA', '452 full'), 'rejected', /^452/, true],
+    [
+      'a refusal, and no way back',
+      (c, s) => (c === 'RSET' ? '500 what' : but('DATA', '452 full')(c, s)),
+      'rejected',
+      /^452/,
+      false,
+    ],
+    ['251 to the data', but('.', '251 perhaps'), 'indefinite', /^251/, true],
+    ['354 to the data', but('.', '354 more'), 'indefinite', /^354/, true],
+    ['250 to DATA', but('DATA', '250 what'), 'indefinite', /expected 354, got 250/, false],
+    ['gone at MAIL', but('MAIL', hangUp), 'indefinite', /closed|ECONNRESET|EPIPE/, false],
+    ['gone after the data', but('.', hangUp), 'indefinite', /closed|ECONNRESET/, false],
+    ['silent after the data', but('.', undefined), 'indefinite', /no answer within 400 ms/, false],
+    ['silent at MAIL', but('MAIL', undefined), 'indefinite', /no answer within 400 ms/, false],
+    ['not SMTP', but('.', 'HTTP/1.1 200 OK'), 'indefinite', /not an SMTP reply: HTTP/, false],
+    [
+      'an endless line',
+      but('.', 'x'.repeat(40_000).concat('y')),
+      'indefinite',
+      /not an SMTP reply|endless line/,
+      false,
+    ],
+  ];
+  for (const [name, script, outcome, detail, usable] of cases) {
+    const { port } = await scripted(t, script);
+    const producer = await connectSmtp(port, name.startsWith('silent') ? 400 : 10_000);
+    const answer = await producer.submit(message('1'));
+    t.match(answer, { outcome, detail }, name);
+    t.equal(producer.usable(), usable, `${name}: ${usable ? 'usable' : 'of no more use'}`);
+    t.notMatch(answer.detail, /\n/);
+    await producer.close();
+    t.notOk(producer.usable());
+  }
+});
+
+t.test('a refused recipient of several never leads to an empty message for the others', async (t) => {
+  const { port, heard } = await scripted(t, but('RCPT TO:<r1.', '550 nobody'));
+  const producer = await connectSmtp(port, 10_000);
+  t.match(await producer.submit(message('1', 'many-recipients')), { outcome: 'rejected' });
+  t.notOk(heard.includes('.'));
+  await producer.close();
+});
+
+t.test('a target that does not take the connection is told, and nothing was submitted', async (t) => {
+  const cases: [string, Script, string, RegExp][] = [
+    ['a greeting that refuses', polite, '554 no', /expected 220, got 554 no/],
+    ['EHLO refused', but('EHLO', '502 what'), '220 hi', /expected 250, got 502/],
+    ['silence', but('EHLO', undefined), '220 hi', /no answer within 400 ms/],
+  ];
+  for (const [name, script, greeting, detail] of cases) {
+    const { port } = await scripted(t, script, greeting);
+    await t.rejects(
+      connectSmtp(port, 400),
+      { code: 'target-unavailable', exitCode: 3, message: detail },
+      name,
+    );
+    t.notOk(await smtp.ready(port, 400), `${name}: not ready`);
+  }
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  await t.rejects(connectSmtp(port), KitError);
+  t.notOk(await smtp.ready(port, 400));
+});
+
+t.test('a producer hangs up where it is told to, and knows nothing then', async (t) => {
+  const { port, heard } = await scripted(t, polite);
+  for (const where of ['before-data', 'in-data', 'before-answer'] as const) {
+    const producer = await connectSmtp(port);
+    t.match(await producer.submit(message('1'), { hangUp: where }), {
+      outcome: 'indefinite',
+      detail: /on purpose/,
+    });
+    t.notOk(producer.usable());
+    t.match(await producer.submit(message('2')), { outcome: 'indefinite' });
+  }
+  t.ok(heard.filter((command) => command === '.').length <= 1, 'only the last sent all of its data');
+});
+
+t.test('several messages go over one connection, the next before the last was answered', async (t) => {
+  let outstanding: (() => void) | undefined;
+  const script: Script = (command, socket) => {
+    if (command === '.' && outstanding === undefined) {
+      outstanding = () => socket.write('250 at last\r\n');
+      return undefined;
+    }
+    // The second envelope is here although the first message was not answered.
+    if (command.startsWith('MAIL') && outstanding) {
+      outstanding();
+      outstanding = () => {};
+    }
+    return polite(command, socket);
+  };
+  const { port } = await scripted(t, script);
+  const producer = await connectSmtp(port, 5000);
+  const answers = await Promise.all(['1', '2', '3'].map((id) => producer.submit(message(id))));
+  t.same(
+    answers.map(({ detail }) => detail),
+    ['250 at last', '250 stored', '250 stored'],
+  );
+  await producer.close();
+  await producer.close();
+});
+
+t.test('dots at line starts are doubled, and the end is marked', async (t) => {
+  t.equal(stuffed(Buffer.from('.a\r\n..\r\nb.\r\n.\r\n')).toString(), '..a\r\n...\r\nb.\r\n..\r\n.\r\n');
+});
+
+/** A sink, and a producer that plays the relaying target. */
+async function relay(
+  t: Test,
+  options: { reception?: (id: string | null, n: number) => Reception; inDeliveryPerSession?: number } = {},
+) {
+  const receipts = new ReceiptList();
+  const sink = await smtp.receive([], { run: RUN, receipts, ...options });
+  t.teardown(() => sink.close());
+  return { receipts, sink, producer: await smtp.connect(portOf(sink.sink)) };
+}
+
+t.test('what a relay hands to the sink arrives byte for byte, in every shape', async (t) => {
+  const { receipts, sink, producer } = await relay(t);
+  t.ok(await smtp.ready(portOf(sink.sink), 5000));
+  for (const shape of MESSAGE_SHAPES) {
+    const sent = message(shape, shape);
+    t.match(await producer.submit(sent), { outcome: 'confirmed' }, shape);
+    const came = receipts.of('delivered').at(-1);
+    t.match(came, { id: shape, digest: sent.digest }, shape);
+    t.same(
+      came?.recipients,
+      sent.recipients.map((_, n) => n),
+    );
+  }
+  t.equal(
+    sink.inDelivery(),
+    MESSAGE_SHAPES.length,
+    'none of these need be recorded while the session is open',
+  );
+  await producer.close();
+  await receipts.until('settled', 1);
+  t.match(receipts.of('settled'), [{ how: 'known', sequences: MESSAGE_SHAPES.map((_, n) => n + 1) }]);
+  t.equal(sink.inDelivery(), 0);
+});
+
+t.test('acceptances in a session that breaks were in delivery', async (t) => {
+  const { receipts, producer } = await relay(t);
+  await producer.submit(message('1'));
+  await producer.submit(message('2'), { hangUp: 'in-data' });
+  await receipts.until('settled', 1);
+  t.match(receipts.of('settled'), [{ how: 'broken', sequences: [1] }]);
+  t.equal(receipts.of('delivered').length, 1, 'half a message is no delivery');
+});
+
+t.test('a target that goes on beyond what it holds unrecorded has recorded the first', async (t) => {
+  const { receipts, sink, producer } = await relay(t, { inDeliveryPerSession: 2 });
+  for (const id of ['1', '2', '3']) await producer.submit(message(id));
+  t.match(receipts.of('settled'), [{ how: 'known', sequences: [1] }]);
+  t.equal(sink.inDelivery(), 2);
+  await producer.close();
+});
+
+t.test(
+  'a session that breaks before the acceptance could be written leaves the message to the target',
+  async (t) => {
+    const { receipts, sink, producer } = await relay(t);
+    sink.hold();
+    await producer.submit(message('1'), { hangUp: 'before-answer' });
+    await receipts.until('delivered', 1);
+    t.equal(sink.inDelivery(), 1);
+    // A second session's end is seen after the first's.
+    const second = connect(portOf(sink.sink), '127.0.0.1');
+    await once(second, 'data');
+    second.end();
+    await once(second, 'close');
+    sink.release();
+    await receipts.until('refused', 1);
+    t.match(receipts.of('refused'), [{ sequence: 1, permanent: false, detail: /session ended/ }]);
+    t.same(receipts.of('consumed'), []);
+    t.equal(sink.inDelivery(), 0);
+  },
+);
+
+t.test('a sink that is held accepts only when it is released', async (t) => {
+  const { receipts, sink, producer } = await relay(t);
+  sink.hold();
+  const answer = producer.submit(message('1'));
+  await receipts.until('delivered', 1);
+  t.same(receipts.of('consumed'), []);
+  sink.release();
+  t.match(await answer, { outcome: 'confirmed' });
+  t.match(receipts.of('consumed'), [{ how: 'accepted' }]);
+  await producer.close();
+});
+
+t.test('the sink says no when it is told to, and takes the message the next time', async (t) => {
+  const answers: Reception['answer'][] = ['later', 'go-away', 'never', 'accept'];
+  const { receipts, sink } = await relay(t, {
+    reception: (_id, delivery) => ({ answer: answers[delivery - 1] ?? 'accept', delayMs: 5 }),
+  });
+  const said: string[] = [];
+  for (const _ of answers) {
+    const producer = await smtp.connect(portOf(sink.sink));
+    said.push((await producer.submit(message('1'))).detail.slice(0, 3));
+    await producer.close();
+  }
+  t.same(said, ['451', '421', '550', '250']);
+  t.same(
+    receipts.of('refused').map(({ permanent }) => permanent),
+    [false, false, true],
+  );
+  t.equal(receipts.of('consumed').length, 1);
+});
+
+t.test('garbage is delivered as nobody’s', async (t) => {
+  const { receipts, producer } = await relay(t);
+  const garbage = {
+    ...message('1'),
+    bytes: Buffer.from('Subject: hi\r\n\r\nwho am I\r\n'),
+    recipients: ['a@b.test'],
+  };
+  t.match(await producer.submit(garbage), { outcome: 'confirmed' });
+  t.match(receipts.of('delivered'), [{ id: null, recipients: [0] }]);
+  await producer.close();
+});
+
+t.test('a sink closes with sessions open and answers outstanding', async (t) => {
+  const receipts = new ReceiptList();
+  const sink = await SmtpSink.start({ run: RUN, receipts });
+  const producer = await connectSmtp(portOf(sink.sink));
+  sink.hold();
+  const answer = producer.submit(message('1'));
+  await receipts.until('delivered', 1);
+  await sink.close();
+  t.ok(await answer);
+  await producer.close();
+});

@@ -1,0 +1,19 @@
+import type { Protocol } from '../protocol.js';
+import { connectSmtp } from './producer.js';
+import { SmtpSink } from './sink.js';
+
+/** Gateways: submitted over SMTP, `250` after the data confirms; the target relays to the sink. */
+export const smtp: Protocol = {
+  name: 'smtp',
+  connect: (port, options) => connectSmtp(port, options?.timeoutMs),
+  async ready(port, timeoutMs) {
+    try {
+      const producer = await connectSmtp(port, timeoutMs);
+      await producer.close();
+      return true;
+    } catch {
+      return false;
+    }
+  },
+  receive: (_ports, options) => SmtpSink.start(options),
+};

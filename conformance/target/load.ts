@@ -1,0 +1,61 @@
+import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { KitError, messageOf } from '../errors.js';
+import { type Target, TargetDefinition, type TargetInput } from './definition.js';
+import { placeholderProblems } from './placeholders.js';
+
+/**
+ * Reads a target file.
+ * @throws KitError bad-target (exit code 2) that names the file, the key path, and what was expected there.
+ */
+export function loadTarget(file: string): Target {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new KitError('bad-target', `${file}: expected a target file: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw new KitError('bad-target', `${file}: expected JSON: ${messageOf(error)}${lineOf(text, error)}`, {
+      cause: error,
+    });
+  }
+  return check(json, dirname(resolve(file)), file);
+}
+
+/**
+ * A target made in code; `dir` is what `{dir}` stands for.
+ * @throws KitError bad-target, as `loadTarget`.
+ */
+export function defineTarget(definition: TargetInput, dir: string): Target {
+  return check(definition, resolve(dir), `target ${definition.name}`);
+}
+
+function check(json: unknown, dir: string, where: string): Target {
+  const parsed = TargetDefinition.safeParse(json);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map((issue) => {
+      const keys = issue.code === 'unrecognized_keys' ? issue.keys : [];
+      const path = [...issue.path, ...keys].join('.') || '(the whole)';
+      const found = keys.length > 0 ? 'unknown key, ' : '';
+      return `${path}: ${found}expected ${issue.message}`;
+    });
+    throw new KitError('bad-target', `${where}: ${problems.join('; ')}`);
+  }
+  const problems = placeholderProblems(parsed.data);
+  if (problems.length > 0) throw new KitError('bad-target', `${where}: ${problems.join('; ')}`);
+  return { ...parsed.data, dir };
+}
+
+/** Line and column, where the parser's message has the position. */
+function lineOf(text: string, error: unknown): string {
+  const position = /position (\d+)/.exec(messageOf(error))?.[1];
+  if (position === undefined) return '';
+  const before = text.slice(0, Number(position)).split('\n');
+  return ` (line ${before.length}, column ${(before.at(-1)?.length ?? 0) + 1})`;
+}

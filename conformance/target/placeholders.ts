@@ -1,0 +1,112 @@
+import { KitError } from '../errors.js';
+import type { TargetFile } from './definition.js';
+
+/** What stands for what in the commands of a target. */
+export interface PlaceholderValues {
+  /** Folder of the target file. */
+  dir: string;
+  /** The directory that faults are done to. */
+  data: string;
+  /** host:port of the kit's receiver. */
+  sink: string;
+  /** The node binary. */
+  node: string;
+  /** Port by name; the unnamed `{port}` has the name ''. */
+  ports: ReadonlyMap<string, number>;
+}
+
+/** Braces around a word, or two with a colon between; other braces (JSON, a shell's ${…}) are left alone. */
+const PLACEHOLDER = /(?<!\$)\{([A-Za-z][\w-]*)(?::([\w-]*))?\}/g;
+const KNOWN = '{dir}, {data}, {port}, {port:name}, {sink}, {node}';
+
+/** Where a placeholder has a meaning: before anything runs there is neither port nor receiver. */
+type Place = 'service' | 'install' | 'verify';
+const ALLOWED: Record<Place, readonly string[]> = {
+  service: ['dir', 'data', 'node', 'port', 'sink'],
+  install: ['dir', 'data', 'node'],
+  verify: ['dir', 'data', 'node', 'port'],
+};
+
+/**
+ * The command with every placeholder replaced.
+ * @throws KitError bad-target when a placeholder is unknown or has no value.
+ */
+export function expandCommand(command: readonly string[], values: PlaceholderValues): string[] {
+  return command.map((word) =>
+    word.replace(PLACEHOLDER, (whole: string, name: string, port: string | undefined) => {
+      const value =
+        name === 'port' ? values.ports.get(port ?? '')?.toString() : simpleValue(name, port, values);
+      if (value === undefined) throw new KitError('bad-target', `${whole}: expected one of ${KNOWN}`);
+      return value;
+    }),
+  );
+}
+
+function simpleValue(name: string, after: string | undefined, values: PlaceholderValues): string | undefined {
+  if (after !== undefined) return undefined;
+  switch (name) {
+    case 'dir':
+      return values.dir;
+    case 'data':
+      return values.data;
+    case 'sink':
+      return values.sink;
+    case 'node':
+      return values.node;
+    default:
+      return undefined;
+  }
+}
+
+/** Names of all ports that the services use, in order of appearance; the unnamed one is ''. */
+export function portNames(target: TargetFile): string[] {
+  const names = new Set<string>();
+  for (const service of Object.values(target.services)) {
+    for (const { name, after } of placeholdersIn(service.command)) {
+      if (name === 'port') names.add(after ?? '');
+    }
+  }
+  return [...names];
+}
+
+/** Names of the ports that producers submit to. */
+export function submitPorts(target: TargetFile): string[] {
+  return target.submit ?? [''];
+}
+
+/** Every misuse of placeholders and port names, as `key path: what was expected`. */
+export function placeholderProblems(target: TargetFile): string[] {
+  const problems: string[] = [];
+  const check = (path: string, command: readonly string[] | undefined, place: Place) => {
+    for (const { index, whole, name, after } of placeholdersIn(command ?? [])) {
+      const known =
+        ALLOWED[place].includes(name) && (after === undefined || (name === 'port' && after !== ''));
+      if (!known) {
+        const expected = ALLOWED[place].map((word) => `{${word}}`).join(', ');
+        problems.push(`${path}.${index}: unknown placeholder ${whole}, expected one of ${expected}`);
+      }
+    }
+  };
+  for (const [name, service] of Object.entries(target.services)) {
+    check(`services.${name}.command`, service.command, 'service');
+  }
+  check('install', target.install, 'install');
+  check('verify', target.verify, 'verify');
+  const ports = portNames(target);
+  submitPorts(target).forEach((name, index) => {
+    if (ports.includes(name)) return;
+    const wanted = name === '' ? '{port}' : `{port:${name}}`;
+    problems.push(
+      `${target.submit ? `submit.${index}` : 'services'}: expected ${wanted} in the command of a service`,
+    );
+  });
+  return problems;
+}
+
+function* placeholdersIn(command: readonly string[]) {
+  for (const [index, word] of command.entries()) {
+    for (const match of word.matchAll(PLACEHOLDER)) {
+      yield { index, whole: match[0], name: match[1] ?? '', after: match[2] };
+    }
+  }
+}
