@@ -1,0 +1,29 @@
+import { clock } from './clock.js';
+import { dataRot } from './data-rot.js';
+import { diskFull } from './disk-full.js';
+import type { Fault } from './fault.js';
+import { full } from './full.js';
+import { indexLoss } from './index-loss.js';
+import { kill } from './kill.js';
+import { killOne } from './kill-one.js';
+import { killRecovery } from './kill-recovery.js';
+import { killSyscall } from './kill-syscall.js';
+import { pause } from './pause.js';
+import { powerCut } from './power-cut.js';
+import { tear } from './tear.js';
+
+/** Every fault, in the order in which rounds take their turns. */
+export const FAULTS: readonly Fault[] = [
+  kill,
+  killOne,
+  tear,
+  indexLoss,
+  pause,
+  killSyscall,
+  dataRot,
+  full,
+  killRecovery,
+  clock,
+  diskFull,
+  powerCut,
+];

@@ -1,0 +1,48 @@
+import { type Dirent, readdirSync } from 'node:fs';
+import { join, relative } from 'node:path';
+
+/** Paths of all regular files below a directory, relative to it, sorted; FIFOs, sockets and links are left out. */
+export function regularFiles(directory: string): string[] {
+  const files: string[] = [];
+  const visit = (folder: string) => {
+    for (const entry of entriesOf(folder)) {
+      const path = join(folder, entry.name);
+      if (entry.isDirectory()) visit(path);
+      else if (entry.isFile()) files.push(relative(directory, path));
+    }
+  };
+  visit(directory);
+  return files.sort();
+}
+
+function entriesOf(folder: string): Dirent[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true });
+  } catch (error) {
+    // The target is alive and may remove what was listed a moment ago.
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+/** Whether a path matches one of the globs: `*` and `?` stay within a name, `**` crosses folders. */
+export function matchesAny(path: string, globs: readonly string[]): boolean {
+  return globs.some((glob) => expressionOf(glob).test(path));
+}
+
+function expressionOf(glob: string): RegExp {
+  const source = glob.replaceAll(/\*\*\/?|[*?]|[.+^${}()|[\]\\]/g, (token) => {
+    if (token === '**/') return '(?:.*/)?';
+    if (token === '**') return '.*';
+    if (token === '*') return '[^/]*';
+    if (token === '?') return '[^/]';
+    return `\\${token}`;
+  });
+  return new RegExp(`^${source}$`);
+}
+
+/** The files below `directory` that match one of the globs, relative to it. */
+export function filesMatching(directory: string, globs: readonly string[]): string[] {
+  if (globs.length === 0) return [];
+  return regularFiles(directory).filter((path) => matchesAny(path, globs));
+}

@@ -1,0 +1,22 @@
+import type { Fault, Ground, Injection } from './fault.js';
+import { ALWAYS, hit, killServices, live, miss, scopeOf } from './injections.js';
+
+/**
+ * SIGKILL to one service while the others live on. When all die the target starts anew; here those that are left must
+ * notice, and free what the dead one held.
+ */
+export const killOne: Fault = {
+  name: 'kill-one',
+  family: 'kill',
+  summary: 'SIGKILL to one service while the others live on: what it held is not held for ever',
+  needs: { target: 'up', disk: 'any' },
+  available: async () => ALWAYS,
+  async inject(ground: Ground): Promise<Injection> {
+    const up = live(ground);
+    if (up.length === 0) return miss('no service had a process');
+    const killed = await killServices([ground.random.pick(up)]);
+    if (killed.length === 0) return miss('every process was gone before the signal');
+    return hit(`SIGKILL to ${killed.join(', ')}`, scopeOf(killed, ground), killed);
+  },
+  heal: async () => {},
+};

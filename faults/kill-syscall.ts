@@ -1,0 +1,104 @@
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Fault, Ground, Injection, Service } from './fault.js';
+import { hit, killServices, miss, spread, straceAvailability } from './injections.js';
+import { until } from './waiting.js';
+
+/** Kinds of system calls, and up to which one of its kind a process is let live. */
+const KINDS = [
+  { kind: 'sync', calls: ['msync', 'fsync', 'fdatasync', 'sync_file_range'], most: 60 },
+  { kind: 'write', calls: ['write', 'writev', 'pwrite64', 'pwritev'], most: 150 },
+  { kind: 'send', calls: ['sendto', 'sendmsg', 'write', 'writev'], most: 150 },
+  { kind: 'read', calls: ['read', 'readv', 'recvfrom', 'recvmsg'], most: 200 },
+  { kind: 'open', calls: ['openat', 'open', 'mmap'], most: 60 },
+  {
+    kind: 'name',
+    calls: ['rename', 'renameat', 'renameat2', 'unlink', 'unlinkat', 'ftruncate', 'fallocate'],
+    most: 4,
+  },
+  { kind: 'lock', calls: ['fcntl', 'flock', 'futex'], most: 100 },
+] as const;
+
+const WAIT_MS = 1500;
+const TRIES = 3;
+
+/**
+ * The service is started again under strace, which kills it before its n-th system call of a kind: a place in the
+ * code, not a time, so that the same n dies at the same line.
+ */
+export const killSyscall: Fault = {
+  name: 'kill-syscall',
+  family: 'kill',
+  summary: 'SIGKILL at the n-th system call of a kind: no line of the code is a bad one to die at',
+  needs: { target: 'up', disk: 'any' },
+  available: async () => straceAvailability(),
+  async inject(ground: Ground): Promise<Injection> {
+    const misses: string[] = [];
+    for (let time = 1; time <= TRIES && !ground.signal.aborted; time++) {
+      const service = ground.random.pick(ground.services);
+      const { kind, calls, most } = ground.random.pick(KINDS);
+      // Who did not come to its n-th call may never make such calls but while it starts: then an early one.
+      const highest = time === 1 ? most : Math.ceil(most / 10);
+      const nth =
+        ground.random.int(2) === 0 ? 1 + ground.random.int(highest) : spread(ground.random, 1, highest);
+      const what = `${service.name} at its ${nth}. ${kind} call (${calls.join(', ')})`;
+      if (await killAt(ground, service, calls, nth)) {
+        const scope = ground.services.length === 1 ? 'all-processes' : 'some-processes';
+        return hit(`SIGKILL to ${what}`, scope, [service.name]);
+      }
+      misses.push(what);
+      await service.start();
+    }
+    return miss(`SIGKILL to ${misses.join(', and to ')}: not reached in ${WAIT_MS} ms each`);
+  },
+  heal: async () => {},
+};
+
+/** True when the service died at that call; it is down afterwards in any case. */
+async function killAt(
+  ground: Ground,
+  service: Service,
+  calls: readonly string[],
+  nth: number,
+): Promise<boolean> {
+  const log = join(ground.scratchDir, `kill-syscall-${service.name}.strace`);
+  await killServices([service]);
+  await service.start(straceCommand(calls, nth, log));
+  const died = await waitForDeath(service, log, ground.signal);
+  // Where only one of its processes died the rest goes too: a service is one thing that crashes.
+  await killServices([service]);
+  rmSync(log, { force: true });
+  return died;
+}
+
+/** Without --seccomp-bpf, which is faster and (strace 6.1) never delivers the signal of an injection. */
+function straceCommand(calls: readonly string[], nth: number, log: string): string[] {
+  const list = calls.map((call) => `?${call}`).join(',');
+  return [
+    'strace',
+    '-f',
+    '-qq',
+    '-s',
+    '0',
+    '-o',
+    log,
+    '-e',
+    `trace=${list}`,
+    '-e',
+    `inject=${list}:signal=KILL:when=${nth}`,
+  ];
+}
+
+/** strace names the death of every process that it kills; a service may have more than one. */
+async function waitForDeath(service: Service, log: string, signal: AbortSignal): Promise<boolean> {
+  return until(() => service.pids().length === 0 || diedOf(log), WAIT_MS, signal, 10);
+}
+
+function diedOf(log: string): boolean {
+  try {
+    const text = readFileSync(log, 'latin1');
+    return text.includes('killed by SIGKILL');
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,124 @@
+import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import type { Loss, Random } from '../fault.js';
+import type { LogEntry, WriteLog } from './log-writes.js';
+
+/** What a cut left of a recording. */
+export interface CutResult {
+  /** Complete entries of the log at the cut. */
+  entries: number;
+  /** Those of them that are on the medium because a flush came after them. */
+  flushedEntries: number;
+  /** Writes between the last flush and the cut: these could be lost. */
+  unflushedWrites: number;
+  /** Of these, how many were kept whole, and how many sectors of one more. */
+  keptWrites: number;
+  tornSectors: number;
+  lostBytes: number;
+}
+
+const CHUNK_BYTES = 1 << 20;
+
+/**
+ * Makes the disk as a power cut leaves it. `stable` holds the device as it was when the recording began, `live` as it
+ * is now; afterwards both are the device after the cut: everything that a flush or FUA covers, and of the writes
+ * since the last flush what `loss` leaves. Takes time in proportion to the log, not to the device.
+ */
+export function cutPower(
+  log: WriteLog,
+  cutAt: number,
+  images: { stable: string; live: string },
+  loss: Loss,
+  random: Random,
+): CutResult {
+  const { flushedEntries, tail } = splitAt(log, cutAt);
+  const kept = keepSome(
+    tail.filter((entry) => !entry.fua),
+    loss,
+    random,
+  );
+  const stable = openSync(images.stable, 'r+');
+  const live = openSync(images.live, 'r+');
+  try {
+    const stray: LogEntry[] = [];
+    let lostBytes = 0;
+    for (const entry of log.entries()) {
+      if (entry.lengthBytes === 0) continue;
+      const isTorn = kept.torn?.entry.index === entry.index;
+      const keep =
+        entry.index < flushedEntries || (entry.index < cutAt && (entry.fua || kept.whole.has(entry.index)));
+      if (keep) apply(log, entry, stable);
+      else {
+        if (isTorn) for (const sector of kept.torn?.sectors ?? []) apply(log, entry, stable, sector);
+        if (entry.index < cutAt) lostBytes += entry.lengthBytes;
+        stray.push(entry);
+      }
+    }
+    for (const entry of stray) copyRange(stable, live, entry.offset, entry.lengthBytes);
+    return {
+      entries: cutAt,
+      flushedEntries,
+      unflushedWrites: tail.length,
+      keptWrites: kept.whole.size,
+      tornSectors: kept.torn?.sectors.length ?? 0,
+      lostBytes,
+    };
+  } finally {
+    closeSync(stable);
+    closeSync(live);
+  }
+}
+
+/** The entries up to the cut, divided at the last flush; of those after it only the writes are named. */
+export function splitAt(log: WriteLog, cutAt: number): { flushedEntries: number; tail: LogEntry[] } {
+  let flushedEntries = 0;
+  let tail: LogEntry[] = [];
+  for (const entry of log.entries(cutAt)) {
+    if (entry.flush) {
+      flushedEntries = entry.index;
+      tail = [];
+    }
+    if (entry.lengthBytes > 0) tail.push(entry);
+  }
+  return { flushedEntries, tail };
+}
+
+interface Kept {
+  whole: Set<number>;
+  torn: { entry: LogEntry; sectors: number[] } | undefined;
+}
+
+function keepSome(tail: readonly LogEntry[], loss: Loss, random: Random): Kept {
+  if (loss === 'all-lost' || tail.length === 0) return { whole: new Set(), torn: undefined };
+  const count = random.int(tail.length + 1);
+  const whole = new Set(tail.slice(0, count).map(({ index }) => index));
+  const next = tail[count];
+  if (loss === 'prefix' || next === undefined || next.discard) return { whole, torn: undefined };
+  const sectors = Array.from({ length: next.lengthBytes / SECTOR_BYTES }, (_, sector) => sector);
+  return { whole, torn: { entry: next, sectors: sectors.filter(() => random.int(2) === 0) } };
+}
+
+/** The unit in which a drive tears a write. */
+const SECTOR_BYTES = 512;
+
+/** Does a logged write (or discard) to an image, or one sector of it. */
+export function apply(log: WriteLog, entry: LogEntry, image: number, sector?: number): void {
+  const begin = sector === undefined ? 0 : sector * SECTOR_BYTES;
+  const end = sector === undefined ? entry.lengthBytes : begin + SECTOR_BYTES;
+  for (let from = begin; from < end; from += CHUNK_BYTES) {
+    const chunk = scratch.subarray(0, Math.min(CHUNK_BYTES, end - from));
+    if (entry.discard) chunk.fill(0);
+    else log.readData(entry, from, chunk);
+    writeSync(image, chunk, 0, chunk.length, entry.offset + from);
+  }
+}
+
+function copyRange(from: number, to: number, offset: number, lengthBytes: number): void {
+  for (let done = 0; done < lengthBytes; done += CHUNK_BYTES) {
+    const chunk = scratch.subarray(0, Math.min(CHUNK_BYTES, lengthBytes - done));
+    // Behind the end of an image are zeros.
+    chunk.fill(0, readSync(from, chunk, 0, chunk.length, offset + done));
+    writeSync(to, chunk, 0, chunk.length, offset + done);
+  }
+}
+
+const scratch = Buffer.alloc(CHUNK_BYTES);

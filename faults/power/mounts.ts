@@ -1,0 +1,54 @@
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+
+/** A command that hangs holds up the run; nothing here takes more than a fraction of a second. */
+const TIMEOUT_MS = 20_000;
+
+/** Runs a system tool and returns what it prints; throws with its own words when it fails. */
+export function runTool(program: string, args: readonly string[]): string {
+  try {
+    return execFileSync(program, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      encoding: 'utf8',
+      timeout: TIMEOUT_MS,
+    });
+  } catch (error) {
+    const words = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : '';
+    throw new Error(`${program} ${args.join(' ')}: ${words === '' ? String(error) : words}`, {
+      cause: error,
+    });
+  }
+}
+
+/** Every path where something is mounted. */
+export function mountPoints(): Set<string> {
+  const lines = readFileSync('/proc/self/mounts', 'utf8').split('\n');
+  return new Set(
+    lines.map((line) =>
+      (line.split(' ')[1] ?? '').replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
+        String.fromCharCode(Number.parseInt(octal, 8)),
+      ),
+    ),
+  );
+}
+
+const BUSY_TIMEOUT_MS = 5000;
+const BUSY_PAUSE_MS = 20;
+
+/**
+ * True when something was mounted there, and now is not. What was killed a moment ago may still hold a file open, and a
+ * loop device lets go of its file only when the last program that looks at it has closed it: so it is patient.
+ */
+export function unmount(path: string): boolean {
+  if (!mountPoints().has(path)) return false;
+  const deadline = performance.now() + BUSY_TIMEOUT_MS;
+  for (;;) {
+    try {
+      runTool('umount', [path]);
+      return true;
+    } catch (error) {
+      if (performance.now() > deadline || !/busy/.test(String(error))) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BUSY_PAUSE_MS);
+    }
+  }
+}

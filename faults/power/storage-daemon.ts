@@ -1,0 +1,146 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { threadsAreIn } from '../stopped.js';
+import { until } from '../waiting.js';
+import { oneRequestAtATime } from './fuse-control.js';
+import { unmount } from './mounts.js';
+
+export const STORAGE_DAEMON = 'qemu-storage-daemon';
+
+export interface RecordingPlan {
+  /** The device's bytes. */
+  image: string;
+  /** Made anew: every write and every flush in the order in which they were completed; none is recorded without. */
+  log: string | undefined;
+  /** The file that stands for the device; created empty if it is not there. */
+  device: string;
+  /** A directory where the control files of FUSE may be mounted. */
+  control: string;
+  /** The daemon's own words. */
+  messages: string;
+  sizeBytes: number;
+  /** Added to the daemon's environment, so that it can be found when the kit is gone. */
+  env: Readonly<Record<string, string>>;
+}
+
+const START_TIMEOUT_MS = 10_000;
+const EXIT_TIMEOUT_MS = 5000;
+/**
+ * How the daemon reads and writes its files. Through a ring a request costs one change of threads less; where the
+ * ring is forbidden (many containers), threads do. Neither flushes the image file itself: this machine goes on
+ * living, and a flush of the device is in the log all the same.
+ */
+const ACCESS = ['aio=io_uring,cache.no-flush=on', 'aio=threads,cache.no-flush=on'];
+
+/** A daemon that serves an image as a file and records what is done to it. */
+export class StorageDaemon {
+  readonly #child: ChildProcess;
+  readonly #device: string;
+
+  private constructor(child: ChildProcess, device: string) {
+    this.#child = child;
+    this.#device = device;
+  }
+
+  /** @throws Error with the daemon's own words when it does not serve the device within 10 s. */
+  static async start(plan: RecordingPlan): Promise<StorageDaemon> {
+    let failure: unknown;
+    for (const access of ACCESS) {
+      try {
+        return await StorageDaemon.#startWith(plan, access);
+      } catch (error) {
+        failure = error;
+      }
+    }
+    throw failure;
+  }
+
+  static async #startWith(plan: RecordingPlan, access: string): Promise<StorageDaemon> {
+    if (plan.log !== undefined) writeFileSync(plan.log, '');
+    writeFileSync(plan.device, '');
+    const messages = openSync(plan.messages, 'w');
+    const child = spawn(STORAGE_DAEMON, argumentsOf(plan, access), {
+      // Not in the kit's process group: a Ctrl-C is the kit's to handle.
+      detached: true,
+      stdio: ['ignore', messages, messages],
+      env: { ...process.env, ...plan.env },
+    });
+    closeSync(messages);
+    let over = false;
+    child.on('error', () => {
+      over = true;
+    });
+    child.on('exit', () => {
+      over = true;
+    });
+    const serves = () => over || statSync(plan.device).size === plan.sizeBytes;
+    const daemon = new StorageDaemon(child, plan.device);
+    const started = await until(serves, START_TIMEOUT_MS, undefined, 2);
+    try {
+      if (started && !over) {
+        oneRequestAtATime(plan.device, plan.control);
+        return daemon;
+      }
+    } catch (error) {
+      daemon.stop();
+      throw error;
+    }
+    daemon.stop();
+    const words = readFileSync(plan.messages, 'utf8').trim();
+    throw new Error(
+      `${STORAGE_DAEMON} does not serve ${plan.device}: ${words === '' ? 'it says nothing' : words}`,
+    );
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  /** Stops it where it is: every request waits. Returns when none of its threads runs any more. */
+  pause(): void {
+    this.#child.kill('SIGSTOP');
+    const { pid } = this.#child;
+    const deadline = performance.now() + EXIT_TIMEOUT_MS;
+    while (pid !== undefined && !threadsAreIn(pid, 'TtZX')) {
+      if (performance.now() > deadline) throw new Error(`${STORAGE_DAEMON} does not stop at SIGSTOP`);
+    }
+  }
+
+  resume(): void {
+    this.#child.kill('SIGCONT');
+  }
+
+  /** Ends it at once, without waiting for the event loop; may be called twice. What it had answered is in its files. */
+  stop(): void {
+    const { pid, exitCode, signalCode } = this.#child;
+    if (pid !== undefined && exitCode === null && signalCode === null) this.#child.kill('SIGKILL');
+    const deadline = performance.now() + EXIT_TIMEOUT_MS;
+    while (pid !== undefined && !threadsAreIn(pid, 'ZX') && performance.now() < deadline) pause(1);
+    unmount(this.#device);
+  }
+}
+
+function argumentsOf({ image, log, device }: RecordingPlan, access: string): string[] {
+  const file = (name: string, path: string) => [
+    '--blockdev',
+    `driver=file,node-name=${name},filename=${quoted(path)},${access}`,
+  ];
+  const recorder = [
+    '--blockdev',
+    'driver=blklogwrites,node-name=recorded,file=image,log=log,log-sector-size=512,log-super-update-interval=1',
+  ];
+  const node = log === undefined ? 'image' : 'recorded';
+  return [
+    ...file('image', image),
+    ...(log === undefined ? [] : [...file('log', log), ...recorder]),
+    '--export',
+    `type=fuse,id=device,node-name=${node},mountpoint=${quoted(device)},writable=on`,
+  ];
+}
+
+/** In the daemon's option syntax a comma ends a value, and two stand for one. */
+const quoted = (path: string): string => path.replaceAll(',', ',,');
+
+function pause(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}

@@ -1,0 +1,81 @@
+import {
+  appendFileSync,
+  closeSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { testDirectories } from '../fixtures/ground.js';
+import { Snapshot } from './snapshot.js';
+
+function overwrite(path: string, at: number, text: string): void {
+  const file = openSync(path, 'r+');
+  writeSync(file, text, at);
+  closeSync(file);
+}
+
+t.test('changed sectors are found and can be put back one by one', async (t) => {
+  const { dataDir, scratchDir, remove } = testDirectories();
+  t.teardown(remove);
+  const path = join(dataDir, 'a');
+  const before = Buffer.alloc(700_000, 1);
+  writeFileSync(path, before);
+  const snapshot = new Snapshot(dataDir, join(scratchDir, 'copies'));
+  t.same(snapshot.changedSectors('a'), []);
+  overwrite(path, 511, 'xy');
+  overwrite(path, 600_000, 'z');
+  t.same(snapshot.changedSectors('a'), [0, 1, Math.floor(600_000 / 512)]);
+  snapshot.putBack('a', [1, Math.floor(600_000 / 512)]);
+  t.same(snapshot.changedSectors('a'), [0]);
+  t.equal(readFileSync(path)[511], 'x'.charCodeAt(0));
+  snapshot.putBack('a', [0]);
+  t.ok(readFileSync(path).equals(before));
+});
+
+t.test('what has grown is zeros before, and the size stays when it is put back', async (t) => {
+  const { dataDir, scratchDir, remove } = testDirectories();
+  t.teardown(remove);
+  const path = join(dataDir, 'log');
+  writeFileSync(path, 'x'.repeat(600));
+  const snapshot = new Snapshot(dataDir, join(scratchDir, 'copies'));
+  appendFileSync(path, 'y'.repeat(700));
+  t.equal(snapshot.sizeOf('log'), 600);
+  t.same(snapshot.changedSectors('log'), [1, 2]);
+  snapshot.putBack('log', [1, 2]);
+  t.equal(readFileSync(path, 'latin1'), 'x'.repeat(600) + '\0'.repeat(700));
+});
+
+t.test(
+  'a file is known again under another name, and one of the same name is not taken for it',
+  async (t) => {
+    const { dataDir, scratchDir, remove } = testDirectories();
+    t.teardown(remove);
+    writeFileSync(join(dataDir, 'a'), 'old');
+    const snapshot = new Snapshot(dataDir, join(scratchDir, 'copies'));
+    renameSync(join(dataDir, 'a'), join(dataDir, 'b'));
+    writeFileSync(join(dataDir, 'a'), 'new');
+    t.same(snapshot.changedSectors('b'), []);
+    t.equal(snapshot.sizeOf('a'), 0);
+    t.same(snapshot.changedSectors('a'), [0]);
+  },
+);
+
+t.test('a renewed snapshot holds what is there now', async (t) => {
+  const { dataDir, scratchDir, remove } = testDirectories();
+  t.teardown(remove);
+  const [a, b] = [join(dataDir, 'a'), join(dataDir, 'b')];
+  writeFileSync(a, Buffer.alloc(2000, 1));
+  const snapshot = new Snapshot(dataDir, join(scratchDir, 'copies'));
+  overwrite(a, 1000, 'changed');
+  writeFileSync(b, 'grown from nothing');
+  snapshot.renew();
+  t.same([snapshot.changedSectors('a'), snapshot.changedSectors('b')], [[], []]);
+  overwrite(a, 0, 'again');
+  appendFileSync(b, '!');
+  t.same([snapshot.changedSectors('a'), snapshot.changedSectors('b')], [[0], [0]]);
+  snapshot.remove();
+});

@@ -1,0 +1,121 @@
+/** One system call of a strace log (`strace -f -s 0 -y`), whole even where the log has it in two halves. */
+export interface Call {
+  /** Thread that made it. */
+  thread: number;
+  name: string;
+  args: string[];
+  /** What stands behind ` = `; undefined when the call had not returned when the log ends. */
+  result: string | undefined;
+  /** Line on which it begins; calls are ordered by it. */
+  entry: number;
+  /** Offset in the log just behind the line on which it returned; Infinity when it did not. */
+  doneOffset: number;
+}
+
+const WHOLE = /^(\d+) +(\w+)\((.*)\) += (.*)$/;
+const UNFINISHED = /^(\d+) +(\w+)\((.*?) ?<unfinished \.\.\.>$/;
+const RESUMED = /^(\d+) +<\.\.\. (\w+) resumed>(.*)\) += (.*)$/;
+
+/**
+ * Reads a log. Lines that are no calls (signals, exits) are left out; a last line without its end, as a kill leaves
+ * it, is a call that has begun.
+ * @param text the log, one byte per character (latin1).
+ */
+export function parseStraceLog(text: string): Call[] {
+  const calls: Call[] = [];
+  const begun = new Map<string, Call & { front: string }>();
+  let offset = 0;
+  let entry = 0;
+  for (const line of text.split('\n')) {
+    offset += line.length + 1;
+    entry++;
+    const whole = WHOLE.exec(line);
+    if (whole) {
+      const [, thread, name = '', args = '', result] = whole;
+      calls.push(makeCall(Number(thread), name, args, result, entry, offset));
+      continue;
+    }
+    const resumed = RESUMED.exec(line);
+    if (resumed) {
+      const [, thread = '', name = '', rest = '', result] = resumed;
+      const half = begun.get(`${thread} ${name}`);
+      begun.delete(`${thread} ${name}`);
+      if (half === undefined) continue;
+      Object.assign(half, { args: splitArguments(half.front + rest), result, doneOffset: offset });
+      continue;
+    }
+    const half = UNFINISHED.exec(line) ?? /^(\d+) +(\w+)\((.*)$/.exec(line);
+    if (half) {
+      const [, thread = '', name = '', front = ''] = half;
+      const call = {
+        ...makeCall(Number(thread), name, front, undefined, entry, Number.POSITIVE_INFINITY),
+        front,
+      };
+      begun.set(`${thread} ${name}`, call);
+      calls.push(call);
+    }
+  }
+  return calls;
+}
+
+function makeCall(
+  thread: number,
+  name: string,
+  args: string,
+  result: string | undefined,
+  entry: number,
+  doneOffset: number,
+): Call {
+  return { thread, name, args: splitArguments(args), result, entry, doneOffset };
+}
+
+/** Splits at the commas that stand neither in a string, nor in a path of `-y`, nor in brackets. */
+export function splitArguments(text: string): string[] {
+  const parts: string[] = [];
+  let part = '';
+  let depth = 0;
+  let quoted = false;
+  let inPath = false;
+  for (let at = 0; at < text.length; at++) {
+    const char = text[at] ?? '';
+    if (char === '\\' && (quoted || inPath)) {
+      part += char + (text[++at] ?? '');
+      continue;
+    }
+    if (char === '"' && !inPath) quoted = !quoted;
+    else if (!quoted && char === '<') inPath = true;
+    else if (!quoted && char === '>') inPath = false;
+    else if (!quoted && !inPath && '[{('.includes(char)) depth++;
+    else if (!quoted && !inPath && ']})'.includes(char)) depth--;
+    if (char === ',' && !quoted && !inPath && depth === 0) {
+      parts.push(part.trim());
+      part = '';
+    } else part += char;
+  }
+  if (part.trim() !== '' || parts.length > 0) parts.push(part.trim());
+  return parts;
+}
+
+/** A file descriptor with its path, as `-y` prints it: `17</data/file>`; undefined when it is not one. */
+export function descriptorOf(text: string | undefined): { fd: number; path: string } | undefined {
+  const match = /^(-?\d+|AT_FDCWD)<(.*?)>(?:\(deleted\))?$/.exec(text ?? '');
+  if (!match) return undefined;
+  return { fd: match[1] === 'AT_FDCWD' ? -100 : Number(match[1]), path: unescapePath(match[2] ?? '') };
+}
+
+/** A path in double quotes; undefined when it is not one. */
+export function quotedPath(text: string | undefined): string | undefined {
+  const match = /^"(.*)"$/.exec(text ?? '');
+  return match ? unescapePath(match[1] ?? '') : undefined;
+}
+
+const ESCAPES: Record<string, number> = { n: 10, t: 9, r: 13, v: 11, f: 12 };
+
+/** Undoes strace's escapes (octal and C); the bytes are then read as UTF-8. */
+function unescapePath(text: string): string {
+  const bytes = text.replaceAll(/\\([0-7]{1,3}|.)/g, (_, code: string) => {
+    if (/^[0-7]/.test(code)) return String.fromCharCode(Number.parseInt(code, 8));
+    return String.fromCharCode(ESCAPES[code] ?? code.charCodeAt(0));
+  });
+  return Buffer.from(bytes, 'latin1').toString('utf8');
+}

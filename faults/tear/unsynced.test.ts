@@ -1,0 +1,73 @@
+import t from 'tap';
+import type { FileTrace, SyncEvent, WriteEvent } from './file-trace.js';
+import { unsyncedSectors, type Witness } from './unsynced.js';
+
+const sync = (start: number, end: number, entry: number, doneOffset = entry * 10): SyncEvent => ({
+  kind: 'sync',
+  start,
+  end,
+  entry,
+  doneOffset,
+});
+const write = (start: WriteEvent['start'], length: number, entry: number): WriteEvent => ({
+  kind: 'write',
+  start,
+  length,
+  entry,
+  doneOffset: entry * 10,
+});
+const witness = (events: FileTrace['events'], mapped = false, snapshotOffset = 0): Witness => ({
+  trace: { events, mapped },
+  snapshotOffset,
+});
+const WHOLE = Number.POSITIVE_INFINITY;
+
+t.test('what no sync has covered may be lost', async (t) => {
+  t.same(unsyncedSectors([0, 1, 7], [], 8192), [0, 1, 7]);
+  t.same(unsyncedSectors([0, 1, 7], [witness([sync(0, 1024, 5)], true)], 8192), [7]);
+});
+
+t.test('a sync that only touches a sector keeps all of it', async (t) => {
+  t.same(unsyncedSectors([0, 1, 2], [witness([sync(1000, 1030, 5)], true)], 8192), [0]);
+});
+
+t.test('a sync that returned before the snapshot says nothing of what came after', async (t) => {
+  t.same(unsyncedSectors([3], [witness([sync(0, WHOLE, 5)], true, 100)], 8192), [3]);
+  t.same(unsyncedSectors([3], [witness([sync(0, WHOLE, 5, 101)], true, 100)], 8192), []);
+});
+
+t.test('in a mapped file a sync keeps its range, for nobody knows when the bytes changed', async (t) => {
+  t.same(unsyncedSectors([3], [witness([sync(0, WHOLE, 5), write(1536, 512, 9)], true)], 8192), []);
+});
+
+t.test('what was written only after the last sync had begun may be lost', async (t) => {
+  t.same(unsyncedSectors([3], [witness([sync(0, WHOLE, 5), write(1536, 512, 9)])], 8192), [3]);
+  t.same(unsyncedSectors([3], [witness([write(1536, 512, 4), sync(0, WHOLE, 5)])], 8192), []);
+});
+
+t.test(
+  'a sector that was written before a sync and again after it stays: its synced bytes are not known',
+  async (t) => {
+    const events = [write(1536, 100, 4), sync(0, WHOLE, 5), write(1700, 100, 9)];
+    t.same(unsyncedSectors([3], [witness(events)], 8192), []);
+  },
+);
+
+t.test('appends lie one behind the other, from the size at the snapshot on', async (t) => {
+  const events = [write('append', 512, 4), sync(0, WHOLE, 5), write('append', 512, 9)];
+  t.same(unsyncedSectors([2, 3], [witness(events)], 1024), [3]);
+});
+
+t.test(
+  'where a write has no known place, or two services write, a sync keeps all that it covers',
+  async (t) => {
+    const unknown = [sync(0, WHOLE, 5), write('unknown', 512, 9), write(1536, 512, 10)];
+    t.same(unsyncedSectors([3], [witness(unknown)], 8192), []);
+    const two = [witness([sync(0, WHOLE, 5)]), witness([write(1536, 512, 9)])];
+    t.same(unsyncedSectors([3], two, 8192), []);
+  },
+);
+
+t.test('a change that no traced write explains is kept when a sync has covered it', async (t) => {
+  t.same(unsyncedSectors([3, 4], [witness([sync(0, WHOLE, 5), write(1536, 512, 9)])], 8192), [3]);
+});

@@ -1,0 +1,77 @@
+import type { FileTrace, SyncEvent, WriteEvent } from './file-trace.js';
+
+export const SECTOR_BYTES = 512;
+
+/** What one log says of a file, and up to where the log went when the snapshot was taken. */
+export interface Witness {
+  trace: FileTrace;
+  /** Length of the log at the snapshot: what had not returned by then falls between snapshot and crash. */
+  snapshotOffset: number;
+}
+
+/**
+ * Of the sectors that changed between snapshot and crash, those that a crash of the machine may have lost.
+ *
+ * A sector counts as safe when any sync that covers it returned after the snapshot: it may have come after the
+ * change. Only where every byte that changed in a file was written by calls that the log shows, and only one service
+ * wrote it, is the order known; then a sector is lost also after such a sync, if each write to it began only after
+ * the last sync had begun. Doubt always speaks for the target.
+ *
+ * @param changed numbers of the sectors that differ, ascending.
+ * @param snapshotSizeBytes size of the file at the snapshot; 0 when it did not exist.
+ */
+export function unsyncedSectors(
+  changed: readonly number[],
+  witnesses: readonly Witness[],
+  snapshotSizeBytes: number,
+): number[] {
+  const since = witnesses.map(({ trace, snapshotOffset }) => ({
+    mapped: trace.mapped,
+    events: trace.events.filter((event) => event.doneOffset > snapshotOffset),
+    snapshotOffset,
+  }));
+  const syncs = since.flatMap(({ events }) => events.filter(isSync));
+  const writers = since.filter(({ events }) => events.length > 0);
+  const single = writers[0];
+  const ordered =
+    writers.length === 1 && single !== undefined && !since.some(({ mapped }) => mapped)
+      ? placeWrites(single.events.filter(isWrite), snapshotSizeBytes)
+      : undefined;
+  return changed.filter((sector) => {
+    const start = sector * SECTOR_BYTES;
+    const end = start + SECTOR_BYTES;
+    const covering = syncs.filter((sync) => sync.start < end && sync.end > start);
+    if (covering.length === 0) return true;
+    const writes = ordered?.filter((write) => write.start < end && write.end > start) ?? [];
+    if (writes.length === 0) return false;
+    const lastSync = Math.max(...covering.map((sync) => sync.entry));
+    return writes.every((write) => write.entry > lastSync);
+  });
+}
+
+interface PlacedWrite {
+  start: number;
+  end: number;
+  entry: number;
+}
+
+/** Gives every write its place in the file; undefined when one of them has none that is known. */
+function placeWrites(writes: readonly WriteEvent[], sizeBytes: number): PlacedWrite[] | undefined {
+  const placed: PlacedWrite[] = [];
+  let fileEnd = sizeBytes;
+  for (const { start, length, entry } of writes) {
+    if (start === 'unknown') return undefined;
+    const from = start === 'append' ? fileEnd : start;
+    placed.push({ start: from, end: from + length, entry });
+    fileEnd = Math.max(fileEnd, from + length);
+  }
+  return placed;
+}
+
+function isSync(event: SyncEvent | WriteEvent): event is SyncEvent {
+  return event.kind === 'sync';
+}
+
+function isWrite(event: SyncEvent | WriteEvent): event is WriteEvent {
+  return event.kind === 'write';
+}

@@ -1,0 +1,27 @@
+import { setTimeout as delay } from 'node:timers/promises';
+
+/** Waits, or until the signal is aborted: then it returns at once, and the caller goes on to unwind. */
+export async function pauseFor(ms: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted || ms <= 0) return;
+  await delay(ms, undefined, { signal }).catch((error: unknown) => {
+    if (!signal.aborted) throw error;
+  });
+}
+
+/**
+ * Asks again and again whether `condition` holds; false when it did not within `timeoutMs` or was aborted. For what
+ * the kernel gives no event for: processes that are not our children, files that other programs write.
+ */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  timeoutMs: number,
+  signal?: AbortSignal,
+  everyMs = 4,
+): Promise<boolean> {
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    if (await condition()) return true;
+    if (signal?.aborted === true || performance.now() >= deadline) return false;
+    await delay(everyMs);
+  }
+}
