@@ -1,0 +1,74 @@
+import { tmpdir } from 'node:os';
+import { parseArgs } from 'node:util';
+import { blocklogAvailability } from '../../faults/power/available.js';
+import { measurePower } from './power.js';
+import { measureFloor, measureQueue, withQueue } from './queue.js';
+import { measureRestore } from './restore.js';
+import { measureSmtp } from './smtp.js';
+
+/**
+ * `npm run bench`: the queue's figures beside the raw floor of the same disk in the same run. `--json` prints one object;
+ * `--dir` says on which disk; `--seconds` how long each measurement lasts.
+ */
+const { values } = parseArgs({
+  options: {
+    json: { type: 'boolean', default: false },
+    dir: { type: 'string', default: tmpdir() },
+    seconds: { type: 'string', default: '4' },
+    only: { type: 'string', default: '' },
+  },
+});
+
+const seconds = Number(values.seconds);
+const wanted = (name: string): boolean => values.only === '' || values.only.split(',').includes(name);
+const figures: Record<string, number | object> = {};
+const details: Record<string, object> = {};
+
+if (wanted('queue')) {
+  const floor = await withQueue(values.dir, 512, measureFloor);
+  figures['queue.floorSingle'] = floor.single;
+  figures['queue.floorBatched'] = floor.batched;
+  const one = await withQueue(values.dir, 512, (queue) => measureQueue(queue, 1, 1, seconds));
+  const many = await withQueue(values.dir, 1536, (queue) => measureQueue(queue, 4, 16, seconds));
+  figures['queue.producers1'] = one.msgsPerSecond;
+  figures['queue.producers64'] = many.msgsPerSecond;
+  Object.assign(details, { producers1: one, producers64: many });
+}
+
+if (wanted('smtp')) {
+  const smtp = await withQueue(values.dir, 256, (queue) => measureSmtp(queue, seconds));
+  figures['smtp.sessions64'] = smtp.msgsPerSecond;
+  details.sessions64 = smtp;
+}
+if (wanted('restore')) {
+  // A million records of 1 KiB: 1.25 GiB of data file.
+  const restore = await withQueue(values.dir, 1250, measureRestore);
+  figures['restore.secondsFromNothing'] = restore.seconds;
+  details.restore = restore;
+}
+if (wanted('power')) {
+  const availability = blocklogAvailability();
+  if (availability.available) {
+    const power = await measurePower(seconds);
+    figures['power.recorded'] = power.recorded.msgsPerSecond;
+    figures['power.unrecorded'] = power.unrecorded.msgsPerSecond;
+    figures['power.recordedShare'] = power.recorded.msgsPerSecond / power.unrecorded.msgsPerSecond;
+    figures['power.cutCycle'] = power.cutCycle;
+    details.power = power;
+  } else process.stderr.write(`power: not measured: ${availability.why} (${availability.remedy})\n`);
+}
+figures.details = details;
+
+process.stdout.write(values.json ? `${JSON.stringify(figures)}\n` : table(figures));
+
+function table(all: Record<string, number | object>): string {
+  const rows = Object.entries(all).filter((row): row is [string, number] => typeof row[1] === 'number');
+  const shown = (name: string, value: number): string =>
+    name.endsWith('Share')
+      ? `${(value * 100).toFixed(0)} %`
+      : name.includes('econds') || name.endsWith('Cycle')
+        ? `${value.toFixed(2)} s`
+        : `${Math.round(value).toLocaleString('en')} msgs/s`;
+  const lines = rows.map(([name, value]) => `${name.padEnd(28)} ${shown(name, value)}`);
+  return `${lines.join('\n')}\n${JSON.stringify(all.details)}\n`;
+}

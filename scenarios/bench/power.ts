@@ -1,0 +1,92 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import type { HistoryEvent } from '../../conformance/history/events.js';
+import { readHistory } from '../../conformance/history/reader.js';
+import { recordingDirectory } from '../../faults/power/available.js';
+import { BlocklogDisk } from '../../faults/power/blocklog.js';
+import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
+import { newRunId, Registry } from '../residue/registry.js';
+import { RUN_VARIABLE } from '../runtime/runtime.js';
+import { kitProgram } from './programs.js';
+import { measureQueue, type QueueFigures, withQueue } from './queue.js';
+
+const DISK_BYTES = 2 * 2 ** 30;
+const QUEUE_MIB = 512;
+const PROCESSES = 4;
+const PRODUCERS = 16;
+/** More would fill the queue, since nothing is delivered. */
+const MOST_SECONDS = 2;
+const TURNS = 3;
+const GATE_BUDGET = '40s';
+
+/** What a recorded disk costs: its throughput, and the time from one power cut to the next. */
+export interface PowerFigures {
+  recorded: QueueFigures;
+  unrecorded: QueueFigures;
+  /** Seconds from one power cut of the reference implementation to the next: median, and each. */
+  cutCycle: number;
+  cutCycles: number[];
+}
+
+export async function measurePower(seconds: number): Promise<PowerFigures> {
+  const duration = Math.min(seconds, MOST_SECONDS);
+  const { recorded, unrecorded } = await compare(duration);
+  const cutCycles = await measureCuts();
+  const sorted = [...cutCycles].sort((a, b) => a - b);
+  return { recorded, unrecorded, cutCycle: sorted[Math.floor(sorted.length / 2)] ?? Number.NaN, cutCycles };
+}
+
+/** The best of several of each, in turns: whatever else the machine does slows both down. */
+async function compare(seconds: number): Promise<Pick<PowerFigures, 'recorded' | 'unrecorded'>> {
+  const figures: Record<'recorded' | 'unrecorded', QueueFigures[]> = { recorded: [], unrecorded: [] };
+  for (let turn = 0; turn < TURNS; turn++) {
+    figures.unrecorded.push(await onDisk(false, seconds));
+    figures.recorded.push(await onDisk(true, seconds));
+  }
+  const best = (all: QueueFigures[]) =>
+    all.reduce((one, other) => (other.msgsPerSecond > one.msgsPerSecond ? other : one));
+  return { recorded: best(figures.recorded), unrecorded: best(figures.unrecorded) };
+}
+
+/** The queue alone on the same stack of image, daemon, loop device and ext4, with the log or without. */
+async function onDisk(recorded: boolean, seconds: number): Promise<QueueFigures> {
+  const registry = new Registry(newRunId());
+  const mountPoint = mkdtempSync(join(tmpdir(), 'plugpull-bench-'));
+  const disk = await BlocklogDisk.create({
+    dir: join(recordingDirectory() ?? tmpdir(), `plugpull-${registry.runId}`),
+    mountPoint,
+    sizeBytes: DISK_BYTES,
+    filesystem: DEFAULT_FILESYSTEM,
+    recorded,
+    env: { [RUN_VARIABLE]: registry.runId },
+    residue: registry,
+  });
+  try {
+    return await withQueue(mountPoint, QUEUE_MIB, (queue) =>
+      measureQueue(queue, PROCESSES, PRODUCERS, seconds),
+    );
+  } finally {
+    disk.remove();
+    rmSync(mountPoint, { recursive: true, force: true });
+    registry.close();
+  }
+}
+
+/** A gate that only cuts the power; the times between cuts are those of its history. */
+async function measureCuts(): Promise<number[]> {
+  const out = mkdtempSync(join(tmpdir(), 'plugpull-bench-'));
+  try {
+    const flags = ['--faults', 'power-cut', '--budget', GATE_BUDGET, '--seed', '1', '--out', out];
+    await execa(process.execPath, [kitProgram, 'gate', ...flags]);
+    return cyclesOf(readHistory(join(out, 'history.jsonl')));
+  } finally {
+    rmSync(out, { recursive: true, force: true });
+  }
+}
+
+function cyclesOf(history: readonly HistoryEvent[]): number[] {
+  const cuts = history.filter((event) => event.kind === 'fault').map(({ atMs }) => atMs);
+  return cuts.slice(1).map((atMs, index) => (atMs - (cuts[index] ?? 0)) / 1000);
+}

@@ -1,0 +1,119 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import { execa } from 'execa';
+import { programOf } from './programs.js';
+
+/** What a run of producers on the queue alone gave. */
+export interface QueueFigures {
+  msgsPerSecond: number;
+  p50Ms: number;
+  p99Ms: number;
+  syncsPerMessage: number;
+}
+
+export interface FloorFigures {
+  single: number;
+  batched: number;
+}
+
+interface Produced {
+  confirmed: number;
+  seconds: number;
+  p50Ms: number;
+  p99Ms: number;
+}
+
+const MESSAGE_BYTES = 1024;
+
+/**
+ * Installs a queue of `dataMiB` in a directory of its own below `directory`, runs `measure` on it, removes it.
+ */
+export async function withQueue<T>(
+  directory: string,
+  dataMiB: number,
+  measure: (queue: string) => Promise<T>,
+): Promise<T> {
+  const queue = await mkdtemp(join(directory, 'plugpull-bench-'));
+  try {
+    const entries = Math.floor((dataMiB * 2 ** 20) / 1280);
+    const flags = ['--data-bytes', `${dataMiB}MiB`, '--entries', `${entries}`, '--max-record-bytes', '1MiB'];
+    flags.push('--dead-letter-data-bytes', '4MiB', '--dead-letter-entries', '1000');
+    await execa(process.execPath, [programOf('main.js'), 'install', '--queue', queue, ...flags]);
+    return await measure(queue);
+  } finally {
+    await rm(queue, { recursive: true, force: true });
+  }
+}
+
+/** The raw floor on the queue's own data file: one msync a message, and one for 64. */
+export async function measureFloor(queue: string): Promise<FloorFigures> {
+  const args = [programOf('bench/floor.js'), '--queue', queue, '--bytes', `${MESSAGE_BYTES}`];
+  const { stdout } = await execa(process.execPath, args);
+  return JSON.parse(stdout) as FloorFigures;
+}
+
+/** `processes` workers with `producers` concurrent producers each, and one sync helper; 1 KiB messages. */
+export async function measureQueue(
+  queue: string,
+  processes: number,
+  producers: number,
+  seconds: number,
+): Promise<QueueFigures> {
+  const helper = execa(process.execPath, [programOf('main.js'), 'helper', '--queue', queue, '--pair', '0'], {
+    stderr: 'inherit',
+    reject: false,
+  });
+  try {
+    await firstLine(helper);
+    const workers = Array.from({ length: processes }, () =>
+      execa(
+        process.execPath,
+        [
+          programOf('bench/producer.js'),
+          ...['--queue', queue, '--producers', `${producers}`],
+          ...['--seconds', `${seconds}`, '--bytes', `${MESSAGE_BYTES}`],
+        ],
+        { stderr: 'inherit' },
+      ),
+    );
+    await Promise.all(workers.map(firstLine));
+    for (const worker of workers) worker.stdin.write('go\n');
+    const results = await Promise.all(workers);
+    return await summarise(
+      queue,
+      results.map(({ stdout }) => JSON.parse(stdout.split('\n').at(-1) ?? '')),
+    );
+  } finally {
+    helper.kill('SIGTERM');
+    await helper;
+  }
+}
+
+/** The first line of a program's output: it is ready. */
+async function firstLine({ stdout }: { stdout: Readable }): Promise<void> {
+  const lines = createInterface({ input: stdout });
+  await new Promise((resolve, reject) => {
+    lines.once('line', resolve);
+    lines.once('close', () => reject(new Error('the program ended before it was ready')));
+  });
+}
+
+async function summarise(queue: string, produced: Produced[]): Promise<QueueFigures> {
+  const confirmed = produced.reduce((sum, { confirmed: count }) => sum + count, 0);
+  const { stdout } = await execa(process.execPath, [
+    programOf('main.js'),
+    'inspect',
+    '--queue',
+    queue,
+    '--summary',
+  ]);
+  const { batches } = JSON.parse(stdout.split('\n')[0] ?? '{}') as { batches: number };
+  return {
+    msgsPerSecond: produced.reduce((sum, { confirmed: count, seconds }) => sum + count / seconds, 0),
+    p50Ms: Math.max(...produced.map(({ p50Ms }) => p50Ms)),
+    p99Ms: Math.max(...produced.map(({ p99Ms }) => p99Ms)),
+    syncsPerMessage: batches / confirmed,
+  };
+}

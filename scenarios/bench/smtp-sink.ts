@@ -1,0 +1,72 @@
+import { createServer, type Server, type Socket } from 'node:net';
+
+/**
+ * A destination host that costs little: it speaks as much SMTP as a gateway needs and counts the messages. It checks
+ * nothing (the gate does that); a benchmark's sink must not be what is measured.
+ */
+export class CountingSink {
+  delivered = 0;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  #waiting: { count: number; resolve: () => void } | undefined;
+
+  constructor() {
+    this.#server = createServer((socket) => this.#serve(socket));
+  }
+
+  /** @returns the port. */
+  listen(): Promise<number> {
+    return new Promise((resolve) => {
+      this.#server.listen(0, '127.0.0.1', () => resolve((this.#server.address() as { port: number }).port));
+    });
+  }
+
+  /** Resolves when so many messages came in all. */
+  reached(count: number): Promise<void> {
+    if (this.delivered >= count) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#waiting = { count, resolve };
+    });
+  }
+
+  #serve(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.setNoDelay(true);
+    socket.on('close', () => this.#sockets.delete(socket));
+    socket.on('error', () => socket.destroy());
+    let rest = '';
+    let inData = false;
+    socket.on('data', (bytes) => {
+      rest += bytes.toString('latin1');
+      let answer = '';
+      for (;;) {
+        const mark = inData ? '\r\n.\r\n' : '\r\n';
+        const end = rest.indexOf(mark);
+        if (end < 0) break;
+        const line = inData ? '.' : rest.slice(0, end).toUpperCase();
+        rest = rest.slice(end + mark.length);
+        if (inData) this.#count();
+        inData = !inData && line === 'DATA';
+        answer += reply(line);
+      }
+      if (answer !== '') socket.write(answer);
+    });
+    socket.write('220 sink ESMTP\r\n');
+  }
+
+  #count(): void {
+    this.delivered += 1;
+    if (this.#waiting && this.delivered >= this.#waiting.count) this.#waiting.resolve();
+  }
+
+  close(): void {
+    this.#server.close();
+    for (const socket of this.#sockets) socket.destroy();
+  }
+}
+
+function reply(line: string): string {
+  if (line === 'DATA') return '354 go on\r\n';
+  if (line.startsWith('EHLO')) return '250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE\r\n';
+  return line.startsWith('QUIT') ? '221 bye\r\n' : '250 ok\r\n';
+}

@@ -1,0 +1,67 @@
+import { createInterface } from 'node:readline';
+import { execa } from 'execa';
+import { programOf } from './programs.js';
+import { sendUntil } from './smtp-sessions.js';
+import { CountingSink } from './smtp-sink.js';
+
+/** Mail through a whole gateway, from the first MAIL to the last delivery. */
+export interface SmtpFigures {
+  msgsPerSecond: number;
+  confirmedPerSecond: number;
+  p50Ms: number;
+  p99Ms: number;
+}
+
+const SESSIONS = 64;
+const WORKERS = 2;
+const MESSAGE_BYTES = 1024;
+const WARM_UP_MS = 3000;
+
+/** 64 sessions into a gateway of two workers and a helper, which relays to a sink; 1 KiB messages, after a warm-up. */
+export async function measureSmtp(queue: string, seconds: number): Promise<SmtpFigures> {
+  const sink = new CountingSink();
+  const nextHop = `127.0.0.1:${await sink.listen()}`;
+  const gateway = execa(
+    process.execPath,
+    [programOf('main.js'), 'gateway', '--queue', queue, '--workers', `${WORKERS}`, '--next-hop', nextHop],
+    { stderr: 'inherit', reject: false },
+  );
+  try {
+    const ports = await readyPorts(gateway.stdout);
+    const warm = await sendUntil(ports, SESSIONS, MESSAGE_BYTES, performance.now() + WARM_UP_MS);
+    await sink.reached(warm.count);
+    const startedMs = performance.now();
+    const { count, latenciesMs } = await sendUntil(
+      ports,
+      SESSIONS,
+      MESSAGE_BYTES,
+      startedMs + seconds * 1000,
+    );
+    const confirmedMs = performance.now() - startedMs;
+    await sink.reached(warm.count + count);
+    const deliveredMs = performance.now() - startedMs;
+    latenciesMs.sort((a, b) => a - b);
+    const at = (share: number): number => latenciesMs[Math.floor(share * (latenciesMs.length - 1))] ?? 0;
+    return {
+      msgsPerSecond: count / (deliveredMs / 1000),
+      confirmedPerSecond: count / (confirmedMs / 1000),
+      p50Ms: at(0.5),
+      p99Ms: at(0.99),
+    };
+  } finally {
+    gateway.kill('SIGTERM');
+    await gateway;
+    sink.close();
+  }
+}
+
+/** The gateway tells on its output which worker listens where. */
+async function readyPorts(stdout: NodeJS.ReadableStream): Promise<number[]> {
+  const ports: number[] = [];
+  for await (const line of createInterface({ input: stdout })) {
+    const { event, port } = JSON.parse(line) as { event: string; port?: number };
+    if (event === 'ready' && port !== undefined) ports.push(port);
+    if (ports.length === WORKERS) return ports;
+  }
+  throw new Error('the gateway ended before it was ready');
+}

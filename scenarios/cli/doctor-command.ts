@@ -1,0 +1,64 @@
+import { FAULTS } from '../../faults/catalogue.js';
+import type { Availability } from '../../faults/fault.js';
+import { POWER_BACKENDS } from '../power/by-name.js';
+import { styleFor } from '../report/style.js';
+import { table } from '../report/table.js';
+import { RUNTIMES } from '../runtime/by-name.js';
+
+/** One thing that this machine has or has not. */
+export interface Capability {
+  name: string;
+  available: boolean;
+  why?: string;
+  remedy?: string;
+}
+
+export interface DoctorReport {
+  runtimes: Capability[];
+  faults: Capability[];
+  power: Capability[];
+}
+
+/** What this machine can do; prints it and resolves to the exit code. */
+export async function doctorCommand(flags: { json?: boolean }): Promise<number> {
+  const report = await examine();
+  if (flags.json) process.stdout.write(`${JSON.stringify(report)}\n`);
+  else for (const line of describe(report)) process.stdout.write(`${line}\n`);
+  return 0;
+}
+
+export async function examine(): Promise<DoctorReport> {
+  return {
+    runtimes: [
+      ...(await Promise.all(RUNTIMES.map(async (runtime) => entry(runtime.name, await runtime.available())))),
+    ],
+    faults: await Promise.all(FAULTS.map(async (fault) => entry(fault.name, await fault.available()))),
+    power: await Promise.all(
+      POWER_BACKENDS.map(async ({ name, available }) => entry(name, await available())),
+    ),
+  };
+}
+
+function entry(name: string, availability: Availability): Capability {
+  if (availability.available) return { name, available: true };
+  return { name, available: false, why: availability.why, remedy: availability.remedy };
+}
+
+function describe(report: DoctorReport): string[] {
+  const style = styleFor(process.stdout);
+  const section = (title: string, list: readonly Capability[]) => [
+    style.strong(title),
+    ...table(
+      list.map(({ name, available, why, remedy }) => [
+        `  ${name}`,
+        available ? 'yes' : 'no',
+        why === undefined ? '' : `${why}; ${remedy}`,
+      ]),
+    ),
+  ];
+  return [
+    ...section('Runtimes', report.runtimes),
+    ...section('Faults', report.faults),
+    ...section('Power backends', report.power),
+  ];
+}

@@ -1,0 +1,44 @@
+import { InvalidArgumentError } from 'commander';
+import type { Filesystem } from '../../faults/power/filesystem.js';
+
+const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+const LARGEST_SEED = 2 ** 40;
+
+/** `60s`, `5m`, `1500ms`, `1h` as milliseconds. */
+export function parseBudget(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text);
+  const ms = Number(match?.[1]) * (UNITS_MS[match?.[2] ?? ''] ?? Number.NaN);
+  if (!Number.isFinite(ms) || ms < 1000) {
+    throw new InvalidArgumentError('expected a time of at least 1s, such as 60s or 5m.');
+  }
+  return Math.round(ms);
+}
+
+export function parseSeed(text: string): number {
+  const seed = Number(text);
+  if (!/^\d+$/.test(text) || seed > LARGEST_SEED) {
+    throw new InvalidArgumentError(`expected a whole number from 0 to ${LARGEST_SEED}.`);
+  }
+  return seed;
+}
+
+/** Names with commas between. */
+export function parseNames(text: string): string[] {
+  const names = text.split(',').map((name) => name.trim());
+  if (names.some((name) => name === '')) {
+    throw new InvalidArgumentError('expected names with commas between, such as kill,pause.');
+  }
+  return names;
+}
+
+/** `ext4`, `xfs`, or one of them with mount options behind a colon: `ext4:commit=1,data=journal`. */
+export function parseFilesystem(text: string): Filesystem {
+  const match = /^(ext4|xfs)(?::([\w=,.-]+))?$/.exec(text);
+  const type = match?.[1];
+  if (type !== 'ext4' && type !== 'xfs') {
+    throw new InvalidArgumentError(
+      'expected ext4 or xfs, with mount options such as ext4:commit=1,data=journal.',
+    );
+  }
+  return { type, mountOptions: match?.[2] ?? '' };
+}

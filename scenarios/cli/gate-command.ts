@@ -1,0 +1,106 @@
+import { randomInt } from 'node:crypto';
+import { existsSync, readdirSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { KitError } from '../../conformance/errors.js';
+import { loadTarget } from '../../conformance/target/load.js';
+import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
+import type { Filesystem } from '../../faults/power/filesystem.js';
+import { type GateOptions, runGate } from '../gate/gate.js';
+import type { GateResult } from '../gate/result.js';
+import { selectFaults } from '../gate/select.js';
+import { choosePower, madeBy } from '../power/by-name.js';
+import { gateReport } from '../report/gate-report.js';
+import { styleFor } from '../report/style.js';
+import { runtimeNamed } from '../runtime/by-name.js';
+import type { Interrupts } from './interrupt.js';
+
+export interface GateFlags {
+  runtime: string;
+  faults?: string[];
+  power?: string;
+  fs?: Filesystem;
+  seed?: number;
+  budget: number;
+  out?: string;
+  json?: boolean;
+  keep?: boolean;
+}
+
+const LARGEST_RANDOM_SEED = 1_000_000;
+const EXIT_CODES = { pass: 0, fail: 1, 'not-measured': 3 } as const;
+
+/** Runs the gate and reports; resolves to the exit code. */
+export async function gateCommand(
+  file: string | undefined,
+  flags: GateFlags,
+  interrupts: Interrupts,
+): Promise<number> {
+  const say = (line: string) => void process.stderr.write(`${line}\n`);
+  const target = loadTarget(file ?? REFERENCE_TARGET);
+  const runtime = await runtimeNamed(flags.runtime);
+  const power = await choosePower(flags.power, flags.fs, runtime.name);
+  const out = flags.out === undefined ? undefined : emptyDirectory(flags.out);
+  const prepared = await runtime.prepare(target, say);
+  const style = styleFor(process.stderr);
+  const result = await gateOn({
+    target,
+    runtime: prepared,
+    wanted: flags.faults,
+    power,
+    ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
+    seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
+    budgetMs: flags.budget,
+    out,
+    keep: flags.keep === true,
+    replay: (seed) => replayLine(file, flags, seed),
+    signal: interrupts.signal,
+    progress: (line) => say(style.faint(line)),
+  }).catch((error: unknown) => {
+    // What fails because everything is being stopped is no news.
+    if (interrupts.exitCode() === undefined) throw error;
+    return undefined;
+  });
+  const interrupted = interrupts.exitCode();
+  if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
+  for (const line of gateReport(result, style)) say(line);
+  if (flags.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+  return EXIT_CODES[result.verdict];
+}
+
+function replayLine(file: string | undefined, flags: GateFlags, seed: number): string {
+  const words = ['plugpull', 'gate', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
+  if (flags.runtime !== 'process') words.push('--runtime', flags.runtime);
+  if (flags.faults !== undefined) words.push('--faults', flags.faults.join(','));
+  if (flags.power !== undefined) words.push('--power', flags.power);
+  if (flags.fs !== undefined)
+    words.push('--fs', [flags.fs.type, flags.fs.mountOptions].filter(Boolean).join(':'));
+  words.push('--budget', `${flags.budget}ms`);
+  return words
+    .map((word) => (/^[\w./,:=@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`))
+    .join(' ');
+}
+
+type Prepared = Omit<GateOptions, 'selection'> & { wanted: readonly string[] | undefined };
+
+/** Runs the gate, and gives back what its runtime has taken. */
+async function gateOn({ wanted, ...options }: Prepared): Promise<GateResult> {
+  const { target, runtime, power } = options;
+  try {
+    const selection = await selectFaults(target, wanted, {
+      offers: (fault) => runtime.offers(fault),
+      makes: runtime.makes ?? madeBy(power),
+    });
+    return await runGate({ ...options, selection });
+  } finally {
+    await runtime.close?.();
+  }
+}
+
+/** Evidence of two runs is never mixed. */
+function emptyDirectory(path: string): string {
+  const full = resolve(path);
+  if (existsSync(full) && readdirSync(full).length > 0) {
+    throw new KitError('bad-usage', `--out ${path}: expected a directory that is empty or does not exist`);
+  }
+  return full;
+}

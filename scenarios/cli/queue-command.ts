@@ -1,0 +1,22 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { constants } from 'node:os';
+import { join } from 'node:path';
+import { KitError } from '../../conformance/errors.js';
+import { packageRoot } from '../version.js';
+
+const PASSED_ON = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/** Runs the reference implementation's own program with the rest of the line; resolves to its exit code. */
+export async function queueCommand(args: readonly string[]): Promise<number> {
+  const program = join(packageRoot(), 'dist/reference-impl/main.js');
+  if (!existsSync(program)) {
+    throw new KitError('kit-failed', `${program}: not there, build the package first (npm run build)`);
+  }
+  const child = spawn(process.execPath, [program, ...args], { stdio: 'inherit' });
+  // A terminal's Ctrl-C reaches the child too; who signals only this process must reach it as well.
+  for (const signal of PASSED_ON) process.on(signal, () => void child.kill(signal));
+  const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null];
+  return code ?? 128 + (signal === null ? 0 : constants.signals[signal]);
+}

@@ -1,0 +1,120 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { FAULTS } from '../../faults/catalogue.js';
+import { straceAvailability } from '../../faults/injections.js';
+import { type Ended, processesBelow, TestPlace } from '../fixtures/kit.js';
+import { type PlannedInjection, scheduleOf } from '../schedule.js';
+import type { GateResult } from './result.js';
+
+const noStrace = straceAvailability().available ? false : 'strace is not installed';
+
+async function gate(
+  place: TestPlace,
+  target: string,
+  ...flags: string[]
+): Promise<Ended & { result: GateResult }> {
+  const ended = await place.run(['gate', target, '--json', '--seed', '7', '--budget', '8s', ...flags]);
+  return { ...ended, result: JSON.parse(ended.stdout) as GateResult };
+}
+
+/** One kind of fault makes a short round. */
+const QUICK = ['--faults', 'kill-one'];
+
+function reds(result: GateResult): string[] {
+  return result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
+}
+
+function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
+  const place = new TestPlace();
+  t.teardown(() => place.remove());
+  return place;
+}
+
+t.test('a correct queue passes, not vacuously, and leaves nothing behind', async (t) => {
+  const place = newPlace(t);
+  const { code, result, stderr } = await gate(place, place.queue(''));
+  t.equal(code, 0, stderr);
+  t.equal(result.verdict, 'pass');
+  t.ok(result.confirmed > 20, `${result.confirmed} confirmed`);
+  t.ok(result.crashes > 0, `${result.crashes} crashes`);
+  t.ok(result.faults.some(({ hit }) => hit > 0));
+  t.match(result, { lost: 0, duplicates: 0, corrupted: 0, evidence: null, seed: 7 });
+  t.match(stderr, /no confirmed message is lost/);
+  t.notMatch(stderr, '\u001b', 'no colours off a terminal');
+  t.same(readdirSync(join(place.state, 'runs')), []);
+  t.same(readdirSync(join(place.state, 'residue')), []);
+  t.same(processesBelow(place.dir), []);
+});
+
+t.test('each wrong queue fails at the requirement that it breaks', async (t) => {
+  const cases: [string, string, number][] = [
+    ['resurrects', 'PP-2', 5],
+    ['corrupts', 'PP-4', 5],
+    ['invents', 'PP-6', 5],
+    ['never-recovers', 'PP-10', 2],
+  ];
+  for (const [wrong, requirement, recoverySeconds] of cases) {
+    const place = newPlace(t);
+    const { code, result } = await gate(place, place.queue(wrong, ['kill'], recoverySeconds), ...QUICK);
+    t.equal(code, 1, wrong);
+    t.ok(reds(result).includes(requirement), `${wrong}: ${reds(result)}`);
+    t.match(result.replay, /plugpull gate .* --seed \d+ --faults kill-one --budget 8000ms/);
+    t.ok(existsSync(join(result.evidence ?? '', 'history.jsonl')), 'the evidence is kept');
+    t.ok(existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')), 'and the data');
+  }
+});
+
+t.test(
+  'a violation is told with its whole story, and the evidence says what was planned and done',
+  async (t) => {
+    const place = newPlace(t);
+    const out = join(place.dir, 'evidence');
+    const { result, stderr } = await gate(place, place.queue('confirms-early'), ...QUICK, '--out', out);
+    const id = result.violations[0]?.id ?? '';
+    t.match(stderr, `The story of message ${id}`);
+    t.same(
+      result.story.filter((event) => event.kind === 'submitted').map((event) => event.id),
+      [id],
+    );
+    t.ok(
+      result.story.some(({ kind }) => kind === 'fault'),
+      'with the faults in between',
+    );
+    t.equal(result.evidence, out);
+    const read = (file: string) => JSON.parse(readFileSync(join(out, 'round-1', file), 'utf8')) as unknown;
+    const faults = FAULTS.filter(({ name }) => name === 'kill-one');
+    const planned = scheduleOf(7, faults, faults.length);
+    t.same(read('schedule.json'), planned, 'the seed makes the schedule');
+    const happened = read('happened.json') as PlannedInjection[];
+    t.ok(happened.length > 0);
+    t.same(
+      happened.map(({ fault }) => fault),
+      planned.injections.map(({ fault }) => fault).slice(0, happened.length),
+    );
+  },
+);
+
+t.test('a queue that never confirms is not measured', async (t) => {
+  const place = newPlace(t);
+  const { code, result } = await gate(place, place.queue('never-confirms'), ...QUICK);
+  t.equal(code, 3);
+  t.equal(result.verdict, 'not-measured');
+  t.match(result.why, /nothing was confirmed/);
+});
+
+t.test('tear: a queue that syncs before it confirms passes', { skip: noStrace }, async (t) => {
+  const place = newPlace(t);
+  const { code, result, stderr } = await gate(place, place.queue('', ['tear'], 10), '--budget', '12s');
+  t.equal(code, 0, stderr);
+  t.ok((result.faults[0]?.hit ?? 0) > 0, 'and something was torn');
+});
+
+for (const wrong of ['never-syncs', 'syncs-late']) {
+  t.test(`tear: a queue that ${wrong.replace('-', ' ')} loses messages`, { skip: noStrace }, async (t) => {
+    const place = newPlace(t);
+    const { code, result, stderr } = await gate(place, place.queue(wrong, ['tear'], 10), '--budget', '25s');
+    t.equal(code, 1, stderr);
+    t.ok(reds(result).includes('PP-1'), reds(result).join(' '));
+  });
+}

@@ -1,0 +1,181 @@
+import { mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { evaluate } from '../../conformance/checkers/evaluate.js';
+import { KitError } from '../../conformance/errors.js';
+import { recordReceipts } from '../../conformance/history/receipts.js';
+import { Recorder } from '../../conformance/history/recorder.js';
+import { protocolOf } from '../../conformance/protocols/by-name.js';
+import type { Target } from '../../conformance/target/definition.js';
+import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
+import type { PowerBackendName } from '../power/by-name.js';
+import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
+import { type RoundOptions, runRound } from '../run/round.js';
+import type { PreparedRuntime } from '../runtime/runtime.js';
+import { kindsOf, type Schedule, scheduleOf } from '../schedule.js';
+import { kitVersion } from '../version.js';
+import { type GateResult, resultOf } from './result.js';
+import type { Selection } from './select.js';
+
+export interface GateOptions {
+  target: Target;
+  runtime: PreparedRuntime;
+  selection: Selection;
+  /** How the power of this machine's disks is cut. */
+  power: PowerBackendName;
+  /** On the disk whose power is cut; default: ext4 as it is by itself. */
+  filesystem?: Filesystem;
+  seed: number;
+  budgetMs: number;
+  /** Where the evidence goes; undefined: the state directory, and dropped when all passed. */
+  out: string | undefined;
+  keep: boolean;
+  /** The line that runs it again, given the seed of the round that failed. */
+  replay(seed: number): string;
+  signal: AbortSignal;
+  progress(line: string): void;
+}
+
+/** What a round of many faults takes when nothing is wrong; only for the plan, the clock decides. */
+const USUAL_ROUND_MS = 22_000;
+const MOST_MAINS = 5;
+/** Of the whole budget, for a round of power cuts among rounds of other faults. */
+const POWER_SHARE = 0.3;
+/** A round for which there is less time than this part of what it usually takes is not begun. */
+const LEAST_OF_A_ROUND = 0.7;
+/** Before the end of the budget no new fault is tried: draining and stopping take time too. */
+const RESERVE_MS = 2500;
+
+/**
+ * Rounds of workload and faults until the budget is used up or a requirement has failed. Every round has a seed of
+ * its own, the next number each, so that the one that failed can be run first again.
+ * @throws KitError target-unavailable when the target cannot be started, or when there is no fault to try.
+ */
+export async function runGate(asked: GateOptions): Promise<GateResult> {
+  const options = { ...asked, target: measurable(asked.target, asked.runtime) };
+  const { target, selection, seed } = options;
+  if (selection.faults.length === 0) {
+    const reasons = selection.missing
+      .map(({ name, availability }) => `${name}: ${availability.why}`)
+      .join('; ');
+    throw new KitError('target-unavailable', `no fault can be tried: ${reasons}`);
+  }
+  const registry = new Registry(newRunId());
+  const dir = options.out ?? join(stateDirectory(), 'runs', registry.runId);
+  if (options.out === undefined) registry.made({ kind: 'directory', path: dir });
+  mkdirSync(dir, { recursive: true });
+  const recorder = new Recorder(join(dir, 'history.jsonl'));
+  const startMs = performance.now();
+  recorder.record({
+    kind: 'run-started',
+    target: target.name,
+    protocol: target.protocol,
+    seed,
+    faults: selection.faults.map(({ name }) => name),
+    startedAt: new Date().toISOString(),
+    kitVersion: kitVersion(),
+  });
+  let keep = true;
+  try {
+    const { rounds, lastSeed, failed } = await runRounds(options, { registry, recorder, dir, startMs });
+    const how = options.signal.aborted ? 'interrupted' : failed ? 'violation' : 'completed';
+    recorder.record({ kind: 'run-ended', how });
+    const evaluation = evaluate(recorder.events, target);
+    keep = options.keep || options.out !== undefined || evaluation.verdict === 'fail';
+    const shown = evaluation.verdict === 'fail' ? lastSeed : seed;
+    return resultOf(
+      {
+        target,
+        selection,
+        power: options.power,
+        events: recorder.events,
+        rounds,
+        tookMs: Math.round(performance.now() - startMs),
+        seed: shown,
+        replay: options.replay(shown),
+        evidence: keep ? dir : null,
+      },
+      evaluation,
+    );
+  } finally {
+    recorder.close();
+    if (!keep || options.signal.aborted) rmSync(dir, { recursive: true, force: true });
+    registry.close();
+  }
+}
+
+/** The target with those of its claims that can be held against it where it runs. */
+function measurable(target: Target, { slowStartMs }: PreparedRuntime): Target {
+  if (slowStartMs === undefined) return target;
+  const { recoverySeconds: _, ...guarantee } = target.guarantee;
+  return { ...target, guarantee };
+}
+
+/** The faults in their order; power cuts go on as long as there is time. */
+function planOf({ disk, injections }: Schedule, power: PowerBackendName): string {
+  if (disk === 'power') return `power cuts by ${power}`;
+  return injections.map(({ fault }) => fault).join(', ');
+}
+
+interface Run {
+  registry: Registry;
+  recorder: Recorder;
+  dir: string;
+  startMs: number;
+}
+
+async function runRounds(options: GateOptions, run: Run) {
+  const { target, selection, seed, budgetMs, signal } = options;
+  const { faults } = selection;
+  const receipts = recordReceipts(run.recorder);
+  const endMs = run.startMs + budgetMs;
+  const { power, others } = kindsOf(faults);
+  const powerMs = power.length === 0 ? 0 : others.length === 0 ? budgetMs : budgetMs * POWER_SHARE;
+  const ordinary = { count: 0, ms: 0 };
+  const plannedRounds = Math.max(1, Math.floor((budgetMs - powerMs) / USUAL_ROUND_MS));
+  const mains = Math.min(MOST_MAINS, Math.ceil(others.length / plannedRounds));
+  let injections = 0;
+  let rounds = 0;
+  let failed = false;
+  while (!signal.aborted && !failed) {
+    const nowMs = performance.now();
+    const number = rounds + 1;
+    const schedule = scheduleOf(seed + rounds, faults, mains);
+    const ordinaryMs = ordinary.count === 0 ? USUAL_ROUND_MS : ordinary.ms / ordinary.count;
+    const usualMs = schedule.disk === 'power' ? Math.min(powerMs, USUAL_ROUND_MS) : ordinaryMs;
+    if (rounds > 0 && nowMs + usualMs * LEAST_OF_A_ROUND > endMs) break;
+    options.progress(`round ${number}, seed ${schedule.seed}: ${planOf(schedule, options.power)}`);
+    const round: RoundOptions = {
+      target,
+      protocol: protocolOf(target.protocol),
+      runtime: options.runtime,
+      schedule,
+      faults: new Map(faults.map((fault) => [fault.name, fault])),
+      power: options.power,
+      filesystem: options.filesystem ?? DEFAULT_FILESYSTEM,
+      dir: join(run.dir, `round-${number}`),
+      number,
+      recorder: run.recorder,
+      receipts,
+      injectionsBefore: injections,
+      registry: run.registry,
+      signal,
+      startTimeoutMs: Math.max(1000, Math.min(options.runtime.slowStartMs ?? 30_000, endMs - nowMs)),
+      lastFaultMs: Math.min(endMs, schedule.disk === 'power' ? nowMs + powerMs : endMs) - RESERVE_MS,
+      progress: options.progress,
+    };
+    const outcome = await runRound(round);
+    injections = outcome.injections;
+    rounds = number;
+    if (schedule.disk !== 'power') {
+      ordinary.count++;
+      ordinary.ms += performance.now() - nowMs;
+    }
+    failed = !signal.aborted && evaluate(run.recorder.events, target).verdict === 'fail';
+    // The data of a round that passed is of no use; that of the one that failed is evidence.
+    if (failed) outcome.disk.keep(join(round.dir, 'data-at-end'));
+    else outcome.disk.remove();
+    if (!failed && !options.keep && options.out === undefined)
+      rmSync(round.dir, { recursive: true, force: true });
+  }
+  return { rounds, lastSeed: seed + rounds - 1, failed };
+}

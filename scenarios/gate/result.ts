@@ -1,0 +1,136 @@
+import { type Evaluation, evaluate } from '../../conformance/checkers/evaluate.js';
+import { story } from '../../conformance/checkers/story.js';
+import type { Verdict } from '../../conformance/checkers/verdict.js';
+import type { HistoryEvent } from '../../conformance/history/events.js';
+import type { Target } from '../../conformance/target/definition.js';
+import type { PowerBackendName } from '../power/by-name.js';
+import type { Selection } from './select.js';
+
+/** How often a fault was tried and hit; `why` says why it could not be tried at all. */
+export interface FaultCount {
+  name: string;
+  tried: number;
+  hit: number;
+  /** Which of several ways was taken: the backend of a power cut. */
+  by?: string;
+  why?: string;
+  remedy?: string;
+}
+
+/** What a gate found: the one object of `--json`, and all that the readable report needs. */
+export interface GateResult {
+  target: string;
+  verdict: Verdict;
+  why: string;
+  requirements: { id: string; verdict: Verdict; why: string }[];
+  unclaimed: string[];
+  faults: FaultCount[];
+  rounds: number;
+  submitted: number;
+  confirmed: number;
+  rejected: number;
+  indefinite: number;
+  delivered: number;
+  lost: number;
+  duplicates: number;
+  /** Came again, and rightly so: in delivery at a crash, or after the index was lost. */
+  repeats: number;
+  corrupted: number;
+  crashes: number;
+  /** Of the start after a crash that took longest; null when there was none. */
+  worstRecoveryMs: number | null;
+  tookMs: number;
+  seed: number;
+  /** The line that runs it again. */
+  replay: string;
+  /** Where history, schedule and logs are kept; null when they were dropped. */
+  evidence: string | null;
+  violations: { requirement: string; id?: string; what: string }[];
+  /** The whole story of the first message concerned. */
+  story: HistoryEvent[];
+}
+
+export interface RunFacts {
+  target: Target;
+  selection: Selection;
+  power: PowerBackendName;
+  events: readonly HistoryEvent[];
+  rounds: number;
+  tookMs: number;
+  seed: number;
+  replay: string;
+  evidence: string | null;
+}
+
+const MOST_TOLD = 10;
+
+/** Holds the history against what the target claims, and counts what a report tells. */
+export function resultOf(
+  facts: RunFacts,
+  evaluation: Evaluation = evaluate(facts.events, facts.target),
+): GateResult {
+  const { target, selection, power, events, rounds, tookMs, seed, replay, evidence } = facts;
+  const outcomes = { confirmed: 0, rejected: 0, indefinite: 0 };
+  for (const event of events) if (event.kind === 'answered') outcomes[event.outcome]++;
+  const violations = evaluation.findings.flatMap(({ requirement, violations }) =>
+    violations.map((violation) => ({ requirement, ...violation })),
+  );
+  const first = violations.find(({ id }) => id !== undefined)?.id;
+  const recoveries = events.flatMap((event) => (event.kind === 'recovered' ? [event.tookMs] : []));
+  return {
+    target: target.name,
+    verdict: evaluation.verdict,
+    why: evaluation.why,
+    requirements: evaluation.findings.map(({ requirement, verdict, why }) => ({
+      id: requirement,
+      verdict,
+      why,
+    })),
+    unclaimed: evaluation.unclaimed,
+    faults: countFaults(events, selection, power),
+    rounds,
+    submitted: count(events, (event) => event.kind === 'submitted'),
+    ...outcomes,
+    delivered: count(events, (event) => event.kind === 'delivered'),
+    lost: figure(evaluation, 'lost'),
+    duplicates: figure(evaluation, 'duplicates'),
+    repeats: figure(evaluation, 'inDelivery') + figure(evaluation, 'afterIndexLoss'),
+    corrupted: figure(evaluation, 'corrupted'),
+    crashes: count(events, (event) => event.kind === 'fault' && event.hit && event.scope !== 'none'),
+    worstRecoveryMs: recoveries.length === 0 ? null : Math.max(...recoveries),
+    tookMs,
+    seed,
+    replay,
+    evidence,
+    violations: violations.slice(0, MOST_TOLD),
+    story: first === undefined ? [] : story(events, first),
+  };
+}
+
+function countFaults(
+  events: readonly HistoryEvent[],
+  { faults, missing }: Selection,
+  power: PowerBackendName,
+): FaultCount[] {
+  const counts = faults.map(({ name, needs }): FaultCount => {
+    const tries = events.filter((event) => event.kind === 'fault' && event.fault === name);
+    const hit = count(tries, (event) => event.kind === 'fault' && event.hit);
+    return { name, tried: tries.length, hit, ...(needs.disk === 'power' ? { by: power } : {}) };
+  });
+  const absent = missing.map(({ name, availability: { why, remedy } }) => ({
+    name,
+    tried: 0,
+    hit: 0,
+    why,
+    remedy,
+  }));
+  return [...counts, ...absent];
+}
+
+function count(events: readonly HistoryEvent[], test: (event: HistoryEvent) => boolean): number {
+  return events.filter(test).length;
+}
+
+function figure({ findings }: Evaluation, name: string): number {
+  return findings.reduce((sum, { figures }) => sum + (figures[name] ?? 0), 0);
+}

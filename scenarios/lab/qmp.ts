@@ -1,0 +1,79 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+
+const CONNECT_TIMEOUT_MS = 5000;
+const ANSWER_TIMEOUT_MS = 30_000;
+
+interface Message {
+  return?: unknown;
+  error?: { desc?: string };
+  QMP?: unknown;
+}
+
+/** A connection to the monitor of a virtual machine. One command at a time; events are passed over. */
+export class Monitor {
+  readonly #socket: Socket;
+  readonly #waiting: { done(message: Message): void; failed(error: Error): void }[] = [];
+  #rest = '';
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.setEncoding('utf8');
+    socket.on('data', (text: string) => this.#read(text));
+    socket.on('error', () => {});
+    socket.on('close', () => {
+      for (const { failed } of this.#waiting.splice(0)) failed(new Error('the virtual machine has ended'));
+    });
+  }
+
+  /** @param path of the monitor's socket; the kernel takes at most 107 bytes. */
+  static async open(path: string): Promise<Monitor> {
+    const socket = connect(path);
+    await once(socket, 'connect', { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) });
+    const monitor = new Monitor(socket);
+    await monitor.execute('qmp_capabilities');
+    return monitor;
+  }
+
+  /** @throws Error with the monitor's words when it refuses, or when the machine ends meanwhile. */
+  async execute(command: string, args: Readonly<Record<string, unknown>> = {}): Promise<unknown> {
+    const answer = new Promise<Message>((done, failed) => {
+      const timer = setTimeout(
+        () => failed(new Error(`${command}: the monitor did not answer`)),
+        ANSWER_TIMEOUT_MS,
+      );
+      this.#waiting.push({
+        done: (message) => {
+          clearTimeout(timer);
+          done(message);
+        },
+        failed: (error) => {
+          clearTimeout(timer);
+          failed(error);
+        },
+      });
+    });
+    this.#socket.write(`${JSON.stringify({ execute: command, arguments: args })}\n`);
+    const { error, return: value } = await answer;
+    if (error !== undefined) throw new Error(`${command}: ${error.desc ?? 'refused'}`);
+    return value;
+  }
+
+  /** A command of the monitor for people; resolves to what it says, which is nothing when all is well. */
+  async human(line: string): Promise<string> {
+    return String(await this.execute('human-monitor-command', { 'command-line': line })).trim();
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  #read(text: string): void {
+    const lines = (this.#rest + text).split('\n');
+    this.#rest = lines.pop() ?? '';
+    for (const line of lines) {
+      const message = JSON.parse(line) as Message;
+      if ('return' in message || message.error !== undefined) this.#waiting.shift()?.done(message);
+    }
+  }
+}

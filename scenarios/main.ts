@@ -1,0 +1,125 @@
+#!/usr/bin/env node
+import { Command, CommanderError } from 'commander';
+import { KitError, messageOf } from '../conformance/errors.js';
+import { cleanCommand } from './cli/clean-command.js';
+import { doctorCommand } from './cli/doctor-command.js';
+import { parseBudget, parseFilesystem, parseNames, parseSeed } from './cli/flags.js';
+import { type GateFlags, gateCommand } from './cli/gate-command.js';
+import { watchInterrupts } from './cli/interrupt.js';
+import { labDownCommand, labStatusCommand, labUpCommand } from './cli/lab-command.js';
+import { type PlantedFlags, plantedCommand } from './cli/planted-command.js';
+import { queueCommand } from './cli/queue-command.js';
+import { kitVersion } from './version.js';
+
+const DEFAULT_BUDGET_MS = 60_000;
+const USAGE = 2;
+const KIT_FAILED = 4;
+
+const program = new Command('plugpull')
+  .description(
+    'Pulls the plug on a message queue, again and again, and shows that no confirmed message is lost.',
+  )
+  .version(kitVersion())
+  .enablePositionalOptions()
+  .exitOverride();
+
+program
+  .command('gate')
+  .description('the time-boxed check for CI (default target: the reference implementation)')
+  .argument('[target]', 'target definition, a JSON file')
+  .option('--runtime <name>', 'where the target runs: process, docker or vm', 'process')
+  .option('--faults <a,b>', 'only these of the faults that the target claims to survive', parseNames)
+  .option('--power <backend>', 'how the power is cut: blocklog or flakey (default: the best that is there)')
+  .option(
+    '--fs <type>',
+    'filesystem on the disk whose power is cut: ext4 or xfs, with mount options as ext4:commit=1,data=journal',
+    parseFilesystem,
+  )
+  .option(
+    '--seed <n>',
+    'makes the schedule and the workload; default: a random one, named in the report',
+    parseSeed,
+  )
+  .option('--budget <time>', 'when it has to be over, such as 60s or 5m', parseBudget, DEFAULT_BUDGET_MS)
+  .option('--out <dir>', 'keeps the evidence (history, schedule, logs) there')
+  .option('--keep', 'keeps the evidence when all passed, too')
+  .option('--json', 'prints the result as one JSON object to stdout')
+  .action(async (target: string | undefined, flags: GateFlags) => {
+    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    process.exitCode = await gateCommand(target, flags, interrupts);
+  });
+
+program
+  .command('doctor')
+  .description('which runtimes, faults and power backends this machine has, and how to get the others')
+  .option('--json', 'prints one JSON object to stdout')
+  .action(async (flags: { json?: boolean }) => {
+    process.exitCode = await doctorCommand(flags);
+  });
+
+program
+  .command('clean')
+  .description('removes what killed runs left behind, and nothing else')
+  .option('--json', 'prints one JSON object to stdout')
+  .action(async (flags: { json?: boolean }) => {
+    process.exitCode = await cleanCommand(flags);
+  });
+
+const lab = program
+  .command('lab')
+  .description('the virtual machine with its own kernel, device mapper and container engine');
+for (const [name, description, action] of [
+  ['up', 'builds it when it has not been built, and starts it', labUpCommand],
+  ['down', 'ends it; nothing but the built image stays', labDownCommand],
+  ['status', 'whether it is up, and where', labStatusCommand],
+] as const) {
+  lab
+    .command(name)
+    .description(description)
+    .option('--json', 'prints one JSON object to stdout')
+    .action(async (flags: { json?: boolean }) => {
+      process.exitCode = await action(flags);
+    });
+}
+
+program
+  .command('planted')
+  .description(
+    'plants known bugs in copies of the reference implementation and shows that the gate finds them',
+  )
+  .argument('[ids...]', 'which ones (default: all)')
+  .option('--runtime <name>', 'as for gate', 'process')
+  .option('--power <backend>', 'as for gate')
+  .option('--seed <n>', 'as for gate', parseSeed)
+  .option('--budget <time>', 'for each bug, such as 60s', parseBudget, DEFAULT_BUDGET_MS)
+  .option('--json', 'prints the result as one JSON array to stdout')
+  .action(async (ids: string[], flags: PlantedFlags) => {
+    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    process.exitCode = await plantedCommand(ids, flags, interrupts);
+  });
+
+program
+  .command('queue')
+  .description(
+    "the reference implementation's own commands: install, worker, helper, inspect, verify, rebuild, …",
+  )
+  .argument('[args...]')
+  .helpOption(false)
+  .allowUnknownOption()
+  .passThroughOptions()
+  .action(async (args: string[]) => {
+    process.exitCode = await queueCommand(args);
+  });
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : USAGE;
+  } else {
+    const known = error instanceof KitError;
+    process.stderr.write(`plugpull: ${messageOf(error)}\n`);
+    if (!known && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+    process.exitCode = known ? error.exitCode : KIT_FAILED;
+  }
+}

@@ -1,0 +1,77 @@
+import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { KitError, messageOf } from '../../conformance/errors.js';
+import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
+import { packageRoot } from '../version.js';
+import type { PlantedBug } from './definition.js';
+
+/** The one function of the TypeScript compiler that is used here. */
+interface Transpiler {
+  transpileModule(
+    source: string,
+    options: { compilerOptions: unknown; fileName: string },
+  ): { outputText: string };
+}
+
+/**
+ * Makes a copy of the built reference implementation with the bug in it.
+ * @param dir is emptied; it gets the same layout as the package, so that the target file means the copy.
+ * @returns path of the target file of the copy.
+ * @throws KitError bad-target when the text to change is not in the source exactly once.
+ */
+export function plant(bug: PlantedBug, dir: string): string {
+  const root = packageRoot();
+  const source = join(root, 'reference-impl', bug.file);
+  const changed = change(bug, source);
+  rmSync(dir, { recursive: true, force: true });
+  mkdirSync(join(dir, 'conformance/targets'), { recursive: true });
+  cpSync(join(root, 'dist/reference-impl'), join(dir, 'dist/reference-impl'), { recursive: true });
+  cpSync(join(root, 'package.json'), join(dir, 'package.json'));
+  symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'));
+  const compiled = join(dir, 'dist/reference-impl', bug.file.replace(/\.ts$/, '.js'));
+  writeFileSync(compiled, transpile(changed, source));
+  const target = JSON.parse(readFileSync(REFERENCE_TARGET, 'utf8')) as Record<string, unknown>;
+  const file = join(dir, 'conformance/targets/planted.json');
+  writeFileSync(file, JSON.stringify({ ...target, $schema: undefined, name: bug.id }));
+  return file;
+}
+
+function change(bug: PlantedBug, source: string): string {
+  let text: string;
+  try {
+    text = readFileSync(source, 'utf8');
+  } catch (error) {
+    throw new KitError('bad-target', `planted bug ${bug.id}: file: ${messageOf(error)}`, { cause: error });
+  }
+  const parts = text.split(bug.find);
+  if (parts.length !== 2) {
+    throw new KitError(
+      'bad-target',
+      `planted bug ${bug.id}: find: expected its text exactly once in ${source}, found it ${parts.length - 1} times`,
+    );
+  }
+  return parts.join(bug.replace);
+}
+
+function transpile(text: string, fileName: string): string {
+  // The module kind is named: by itself the compiler would look for a package.json, which it has no files to do.
+  const compilerOptions = { target: 'ES2023', module: 'ESNext', verbatimModuleSyntax: true };
+  return compiler().transpileModule(text, { compilerOptions, fileName }).outputText;
+}
+
+/** The compiler is there in a checkout only: users of the package plant no bugs. */
+function compiler(): Transpiler {
+  const name = 'typescript';
+  try {
+    return createRequire(import.meta.url)(name) as Transpiler;
+  } catch (error) {
+    throw new KitError(
+      'kit-failed',
+      `planting a bug needs the package ${name}: run it in a checkout, after npm install`,
+      {
+        cause: error,
+      },
+    );
+  }
+}

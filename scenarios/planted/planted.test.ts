@@ -1,0 +1,74 @@
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { loadTarget } from '../../conformance/target/load.js';
+import { TestPlace } from '../fixtures/kit.js';
+import { packageRoot } from '../version.js';
+import { type PlantedBug, plantedBugs } from './definition.js';
+import { plant } from './plant.js';
+
+function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
+  const place = new TestPlace();
+  t.teardown(() => place.remove());
+  return place;
+}
+
+const BUG: PlantedBug = {
+  id: 'other-message',
+  sentence: 'an error has another text',
+  file: 'errors.ts',
+  find: 'invariant broken: ',
+  replace: 'planted: ',
+  requirement: 'PP-1',
+  also: [],
+  faults: ['kill'],
+  shownBy: 'process',
+};
+
+t.test('a planted copy differs in the one place, and its target file means the copy', async (t) => {
+  const place = newPlace(t);
+  const dir = join(place.dir, 'copy');
+  const target = loadTarget(plant(BUG, dir));
+  t.equal(target.name, BUG.id);
+  const changed = join(target.dir, '../../dist/reference-impl/errors.js');
+  t.match(readFileSync(changed, 'utf8'), 'planted: ');
+  const original = join(packageRoot(), 'dist/reference-impl/errors.js');
+  t.match(readFileSync(original, 'utf8'), 'invariant broken: ', 'the original is as it was');
+  const copy = (await import(changed)) as { assert(condition: boolean, what: string): void };
+  t.throws(() => copy.assert(false, 'x'), /planted: x/);
+});
+
+t.test('text that is not there exactly once is refused, with the number of times', async (t) => {
+  const place = newPlace(t);
+  const dir = join(place.dir, 'copy');
+  t.throws(
+    () => plant({ ...BUG, find: 'no such text' }, dir),
+    /other-message.*find.*errors\.ts.*found it 0 times/,
+  );
+  t.throws(() => plant({ ...BUG, find: 'e' }, dir), /exactly once.*found it \d+ times/);
+  t.throws(() => plant({ ...BUG, file: 'no/such.ts' }, dir), /other-message.*no\/such\.ts/);
+  t.notOk(existsSync(dir));
+});
+
+t.test('the planted bugs of the project all apply to its source', async (t) => {
+  const place = newPlace(t);
+  const bugs = plantedBugs([]);
+  t.ok(bugs.length > 0);
+  for (const bug of bugs) t.doesNotThrow(() => plant(bug, join(place.dir, bug.id)), bug.id);
+});
+
+t.test('a wrong definition is named by file and key', async (t) => {
+  const place = newPlace(t);
+  const dir = join(place.dir, 'planted');
+  mkdirSync(dir);
+  writeFileSync(join(dir, 'a.json'), JSON.stringify({ ...BUG, requirement: 'PP-99' }));
+  t.throws(() => plantedBugs([], dir), /a\.json: requirement/);
+  writeFileSync(join(dir, 'a.json'), '{');
+  t.throws(() => plantedBugs([], dir), /a\.json: expected JSON/);
+  writeFileSync(join(dir, 'a.json'), JSON.stringify(BUG));
+  t.same(
+    plantedBugs(['other-message'], dir).map(({ id }) => id),
+    ['other-message'],
+  );
+  t.throws(() => plantedBugs(['nope'], dir), /nope.*other-message/);
+});

@@ -1,0 +1,84 @@
+import t from 'tap';
+import type { GateResult } from '../gate/result.js';
+import { gateReport } from './gate-report.js';
+import { styleFor } from './style.js';
+import { table } from './table.js';
+
+const RESULT: GateResult = {
+  target: 'my-queue',
+  verdict: 'fail',
+  why: 'PP-1: 1 of 10 confirmed messages were lost',
+  requirements: [
+    { id: 'PP-1', verdict: 'fail', why: '1 of 10 confirmed messages were lost' },
+    { id: 'PP-2', verdict: 'pass', why: '0 duplicates among 9 consumed messages' },
+  ],
+  unclaimed: [],
+  faults: [
+    { name: 'kill', tried: 3, hit: 2 },
+    { name: 'clock', tried: 0, hit: 0, why: 'libfaketime is not installed', remedy: 'install it' },
+  ],
+  rounds: 1,
+  submitted: 12,
+  confirmed: 10,
+  rejected: 1,
+  indefinite: 1,
+  delivered: 9,
+  lost: 1,
+  duplicates: 0,
+  repeats: 2,
+  corrupted: 0,
+  crashes: 2,
+  worstRecoveryMs: 512,
+  tookMs: 12_345,
+  seed: 7,
+  replay: 'plugpull gate my-queue.json --seed 7',
+  evidence: '/runs/1',
+  violations: [{ requirement: 'PP-1', id: '1-0-3', what: 'confirmed and never delivered' }],
+  story: [{ kind: 'answered', atMs: 1234, id: '1-0-3', outcome: 'confirmed', detail: '250 Ok' }],
+};
+const plain = styleFor({ isTTY: false });
+
+t.test('the report tells what was done, what was found, and how to run it again', async (t) => {
+  const text = gateReport(RESULT, plain).join('\n');
+  for (const part of [
+    /my-queue.*1 rounds.*12 s.*seed 7/,
+    /confirmed +10/,
+    /worst recovery 0\.51 s/,
+    /kill +tried 3 +hit 2/,
+    /clock +not measured.*libfaketime.*install it/,
+    /fail +PP-1 +no confirmed message is lost +1 of 10/,
+    /PP-1 message 1-0-3: confirmed and never delivered/,
+    /1\.234 s +answered.*outcome=confirmed detail=250 Ok/,
+    /evidence: \/runs\/1/,
+    /run it again: plugpull gate my-queue\.json --seed 7/,
+  ]) {
+    t.match(text, part);
+  }
+});
+
+t.test('a pass needs no line to run it again', async (t) => {
+  const passed: GateResult = { ...RESULT, verdict: 'pass', violations: [], story: [], evidence: null };
+  const text = gateReport(passed, plain).join('\n');
+  t.notMatch(text, /run it again|evidence|Violations|story/);
+});
+
+t.test('colours are for terminals only, and not where NO_COLOR is set', async (t) => {
+  const terminal = { isTTY: true };
+  t.equal(styleFor(terminal, {}).bad('x'), '\u001b[31mx\u001b[0m');
+  for (const style of [
+    styleFor(terminal, { NO_COLOR: '1' }),
+    styleFor(terminal, { TERM: 'dumb' }),
+    styleFor({ isTTY: false }, {}),
+    styleFor({}, {}),
+  ]) {
+    t.equal(
+      style.bad('x') + style.good('x') + style.warn('x') + style.strong('x') + style.faint('x'),
+      'xxxxx',
+    );
+  }
+});
+
+t.test('columns of a table are as wide as they must be', async (t) => {
+  t.same(table([['a', 'bbb', 'c'], ['aa', '', 'c'], ['aaa']]), ['a    bbb  c', 'aa        c', 'aaa']);
+  t.same(table([]), []);
+});

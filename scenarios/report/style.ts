@@ -1,0 +1,14 @@
+/** Colours for a terminal; plain text where the stream is none or NO_COLOR is set (to anything but nothing). */
+export interface Style {
+  good(text: string): string;
+  bad(text: string): string;
+  warn(text: string): string;
+  strong(text: string): string;
+  faint(text: string): string;
+}
+
+export function styleFor(stream: { isTTY?: boolean }, environment: NodeJS.ProcessEnv = process.env): Style {
+  const coloured = stream.isTTY === true && !environment.NO_COLOR && environment.TERM !== 'dumb';
+  const paint = (code: number) => (text: string) => (coloured ? `\u001b[${code}m${text}\u001b[0m` : text);
+  return { good: paint(32), bad: paint(31), warn: paint(33), strong: paint(1), faint: paint(2) };
+}

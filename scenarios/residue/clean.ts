@@ -1,0 +1,128 @@
+import { existsSync, rmSync } from 'node:fs';
+import { messageOf } from '../../conformance/errors.js';
+import { dropFilesystem } from '../../faults/power/filesystem.js';
+import { removeMapping } from '../../faults/power/flakey-local.js';
+import { detachLoops } from '../../faults/power/loop.js';
+import { mountPoints } from '../../faults/power/mounts.js';
+import { until } from '../../faults/waiting.js';
+import { connectEngine, engineAvailability, removeLabelled } from '../runtime/engine.js';
+import { allProcesses, environmentOf, processEntry, sendSignal } from '../runtime/processes.js';
+import { RUN_VARIABLE } from '../runtime/runtime.js';
+import { type RegisteredRun, type Resource, registeredRuns, stateDirectory } from './registry.js';
+
+/** What a clean did, for people and for `--json`. */
+export interface Cleaned {
+  runs: {
+    runId: string;
+    containers: number;
+    processes: number;
+    mounts: number;
+    loops: number;
+    mappings: number;
+    directories: number;
+    problems: string[];
+  }[];
+  /** Runs whose kit still lives: left alone. */
+  inUse: string[];
+}
+
+const KILL_TIMEOUT_MS = 5000;
+
+/** Removes what killed runs left behind, and nothing else: a run whose kit still lives keeps all it has. */
+export async function clean(stateDir = stateDirectory()): Promise<Cleaned> {
+  const cleaned: Cleaned = { runs: [], inUse: [] };
+  for (const run of registeredRuns(stateDir)) {
+    if (run.alive) {
+      cleaned.inUse.push(run.runId);
+      continue;
+    }
+    const problems: string[] = [];
+    // Before the processes: one in a container that is held cannot be killed but by the engine.
+    const containers = await removeContainers(run, problems);
+    const processes = run.sameBoot ? await killProcesses(run, problems) : 0;
+    const counts = removeAll(run, problems);
+    if (problems.length === 0) rmSync(run.file, { force: true });
+    cleaned.runs.push({ runId: run.runId, containers, processes, ...counts, problems });
+  }
+  return cleaned;
+}
+
+/** What a run has left on engines; it stays there over a reboot. */
+async function removeContainers({ runId, resources }: RegisteredRun, problems: string[]): Promise<number> {
+  let removed = 0;
+  for (const resource of resources) {
+    if (resource.kind !== 'containers') continue;
+    try {
+      // An engine on a port of loopback is that of a lab VM: when it has gone its containers have, too.
+      const ofVm = resource.engine.startsWith('tcp://127.0.0.1:');
+      if (ofVm && !(await engineAvailability(resource.engine)).available) continue;
+      removed += await removeLabelled(connectEngine(resource.engine), runId);
+    } catch (error) {
+      problems.push(`containers on ${resource.engine}: ${messageOf(error)}`);
+    }
+  }
+  return removed;
+}
+
+/** The live processes of a run: those with its marker, and those registered that are still the same process. */
+export function processesOf(runId: string, resources: readonly Resource[]): number[] {
+  const pids = new Set<number>();
+  for (const resource of resources) {
+    if (resource.kind !== 'process') continue;
+    const entry = processEntry(resource.pid);
+    if (entry?.startTicks === resource.startTicks && entry.state !== 'Z') pids.add(resource.pid);
+  }
+  for (const { pid } of allProcesses()) {
+    if (environmentOf(pid, RUN_VARIABLE) === runId) pids.add(pid);
+  }
+  return [...pids];
+}
+
+async function killProcesses(run: RegisteredRun, problems: string[]): Promise<number> {
+  const seen = new Set<number>();
+  const gone = await until(() => {
+    const pids = processesOf(run.runId, run.resources);
+    for (const pid of pids) {
+      seen.add(pid);
+      sendSignal(pid, 'SIGKILL');
+    }
+    return pids.length === 0;
+  }, KILL_TIMEOUT_MS);
+  if (!gone) problems.push(`processes ${processesOf(run.runId, run.resources).join(', ')} cannot be killed`);
+  return seen.size;
+}
+
+interface Counts {
+  mounts: number;
+  loops: number;
+  mappings: number;
+  directories: number;
+}
+
+/** In the order of the list, the newest first: what was made on something goes before it. */
+function removeAll({ resources, sameBoot }: RegisteredRun, problems: string[]): Counts {
+  const counts: Counts = { mounts: 0, loops: 0, mappings: 0, directories: 0 };
+  for (const resource of resources) {
+    if (resource.kind === 'process' || resource.kind === 'containers') continue;
+    const { kind, path } = resource;
+    try {
+      // Mounts and loop devices went with the kernel of an earlier boot.
+      if (kind === 'directory' && removeDirectory(path)) counts.directories++;
+      if (kind === 'mount' && sameBoot && dropFilesystem(path)) counts.mounts++;
+      if (kind === 'mapping' && sameBoot && removeMapping(path)) counts.mappings++;
+      if (kind === 'loop' && sameBoot && detachLoops(path)) counts.loops++;
+    } catch (error) {
+      problems.push(`${kind} ${path}: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+  return counts;
+}
+
+function removeDirectory(path: string): boolean {
+  if (!existsSync(path)) return false;
+  for (const point of mountPoints()) {
+    if (point === path || point.startsWith(`${path}/`)) throw new Error(`${point} is still mounted`);
+  }
+  rmSync(path, { recursive: true, force: true });
+  return true;
+}

@@ -1,0 +1,116 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { recordingDirectory } from '../../faults/power/available.js';
+import { skipReason } from '../../faults/power/fixtures/disk.js';
+import { until } from '../../faults/waiting.js';
+import { processesBelow, TestPlace } from '../fixtures/kit.js';
+
+const skip = skipReason();
+
+function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
+  const place = new TestPlace();
+  t.teardown(() => place.remove());
+  return place;
+}
+
+/** What the kernel and the filesystems still have of the kit's runs below a place, in words. */
+function left(place: TestPlace, runIds: readonly string[]): string[] {
+  const ours = (text: string) => text.includes(place.dir) || runIds.some((id) => text.includes(id));
+  const mounts = readFileSync('/proc/self/mounts', 'utf8').split('\n').filter(ours);
+  const loops = readdirSync('/sys/block')
+    .map((name) => join('/sys/block', name, 'loop/backing_file'))
+    .filter(existsSync)
+    .map((file) => readFileSync(file, 'utf8'))
+    .filter(ours);
+  const files = readdirSync(recordingDirectory() ?? '/dev/shm').filter(ours);
+  return [...mounts, ...loops, ...files, ...processesBelow(place.dir).map((pid) => `process ${pid}`)];
+}
+
+const runsOf = (place: TestPlace): string[] =>
+  readdirSync(join(place.state, 'residue')).map((name) => name.replace('.jsonl', ''));
+
+async function cutting(place: TestPlace) {
+  const kit = place.start([
+    'gate',
+    place.queue('', ['power-cut']),
+    '--faults',
+    'power-cut',
+    '--budget',
+    '60s',
+  ]);
+  await kit.says(/^power-cut/m);
+  const runIds = runsOf(place);
+  return { kit, runIds };
+}
+
+t.test(
+  'a queue that never syncs loses what it has confirmed, and the gate leaves nothing but evidence',
+  { skip },
+  async (t) => {
+    const place = newPlace(t);
+    const flags = ['--faults', 'power-cut', '--budget', '8s', '--seed', '1', '--json'];
+    const { code, stdout, stderr } = await place.run([
+      'gate',
+      place.queue('never-syncs', ['power-cut']),
+      ...flags,
+    ]);
+    t.equal(code, 1, stderr);
+    const found = JSON.parse(stdout) as {
+      faults: object[];
+      evidence: string;
+      requirements: { id: string; verdict: string }[];
+    };
+    t.match(found.faults, [{ name: 'power-cut', by: 'blocklog' }]);
+    t.match(
+      found.requirements.find(({ id }) => id === 'PP-12'),
+      { verdict: 'fail' },
+    );
+    const round = readdirSync(join(found.evidence, 'round-1'));
+    for (const file of ['data-at-end', 'data-at-end.stable.img', 'data-at-end.writes.log'])
+      t.ok(round.includes(file), file);
+    t.same(runsOf(place), []);
+    const runIds = readdirSync(join(place.state, 'runs'));
+    t.same(left(place, runIds), []);
+  },
+);
+
+t.test('a queue that syncs passes, and nothing at all is left', { skip }, async (t) => {
+  const place = newPlace(t);
+  const flags = ['--faults', 'power-cut', '--budget', '6s', '--seed', '1', '--fs', 'xfs'];
+  const { code, stderr } = await place.run(['gate', place.queue('', ['power-cut']), ...flags]);
+  t.equal(code, 0, stderr);
+  t.same(readdirSync(join(place.state, 'runs')), []);
+  t.same(left(place, []), []);
+});
+
+for (const times of [1, 2]) {
+  t.test(
+    `Ctrl-C ${times === 1 ? 'once' : 'twice'} leaves no mount, loop device, daemon or file`,
+    { skip },
+    async (t) => {
+      const place = newPlace(t);
+      const { kit, runIds } = await cutting(place);
+      t.not(left(place, runIds).length, 0, 'there was something to leave');
+      for (let time = 0; time < times; time++) kit.child.kill('SIGINT');
+      t.equal((await kit.ended()).code, 130);
+      await until(() => processesBelow(place.dir).length === 0, 5000);
+      if (times === 2) await place.run(['clean']);
+      t.same(left(place, runIds), []);
+      t.same(runsOf(place), []);
+    },
+  );
+}
+
+t.test('what a killed kit leaves of its disk is removed by clean', { skip }, async (t) => {
+  const place = newPlace(t);
+  const { kit, runIds } = await cutting(place);
+  kit.child.kill('SIGKILL');
+  await kit.ended();
+  t.ok(left(place, runIds).length >= 4, 'mounts, a loop device, files, processes');
+  const { code, stdout } = await place.run(['clean', '--json']);
+  t.equal(code, 0, stdout);
+  t.match(JSON.parse(stdout), { runs: [{ loops: 1, problems: [] }] });
+  t.same(left(place, runIds), []);
+  t.match(await place.run(['clean']), { code: 0, stdout: 'nothing was left\n' });
+});

@@ -1,0 +1,140 @@
+import { randomBytes } from 'node:crypto';
+import {
+  appendFileSync,
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+} from 'node:fs';
+import { join, resolve } from 'node:path';
+import { bootId, processEntry } from '../runtime/processes.js';
+
+/** Something outside the kit's own memory that has to be removed again. */
+export type Resource =
+  | { kind: 'process'; pid: number; startTicks: number }
+  | { kind: 'directory'; path: string }
+  /** Containers, networks and volumes that carry the run's id on an engine. */
+  | { kind: 'containers'; engine: string }
+  | { kind: 'mount'; path: string }
+  /** Known by the file behind it: the number is the kernel's choice. */
+  | { kind: 'loop'; path: string }
+  /** A device of the device mapper, with its path below /dev/mapper. */
+  | { kind: 'mapping'; path: string };
+
+type Line =
+  | { line: 'kit'; runId: string; pid: number; startTicks: number; boot: string }
+  | { line: 'made'; resource: Resource }
+  | { line: 'gone'; resource: Resource };
+
+/** A run that is registered: by a kit that still lives, or by one that was killed. */
+export interface RegisteredRun {
+  runId: string;
+  file: string;
+  alive: boolean;
+  /** False after a reboot: its processes and mounts went with the kernel. */
+  sameBoot: boolean;
+  /** What is left, the newest first, which is the order of removal. */
+  resources: Resource[];
+}
+
+/** Where runs keep their evidence and register what they make. */
+export function stateDirectory(): string {
+  return resolve(process.env.PLUGPULL_STATE ?? '.plugpull');
+}
+
+/** A name for a run: when, and something that no other run has. */
+export function newRunId(): string {
+  const day = new Date().toISOString().slice(0, 19).replaceAll(/[-:]/g, '').replace('T', '-');
+  return `${day}-${randomBytes(4).toString('hex')}`;
+}
+
+/**
+ * The list of what a run has made and not yet removed, one file per run. A thing is written down before it is made:
+ * the kit may be killed between any two of its own lines.
+ */
+export class Registry {
+  readonly runId: string;
+  readonly #file: string;
+
+  constructor(runId: string, stateDir = stateDirectory()) {
+    this.runId = runId;
+    mkdirSync(residueDir(stateDir), { recursive: true });
+    this.#file = join(residueDir(stateDir), `${runId}.jsonl`);
+    const startTicks = processEntry(process.pid)?.startTicks ?? 0;
+    this.#write({ line: 'kit', runId, pid: process.pid, startTicks, boot: bootId() });
+  }
+
+  made(resource: Resource): void {
+    this.#write({ line: 'made', resource });
+  }
+
+  gone(resource: Resource): void {
+    this.#write({ line: 'gone', resource });
+  }
+
+  /** The end of the run. Forgets it, unless something is left that only `clean` can now remove. */
+  close(): void {
+    const { resources } = readRun(this.#file, this.runId);
+    if (resources.some(({ kind }) => kind !== 'process' && kind !== 'directory')) return;
+    rmSync(this.#file, { force: true });
+  }
+
+  #write(line: Line): void {
+    const file = openSync(this.#file, 'a');
+    try {
+      appendFileSync(file, `${JSON.stringify(line)}\n`);
+      if (line.line !== 'gone') fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
+  }
+}
+
+/** Reads every registered run; a file with damage (a line cut off by a crash) is read as far as it goes. */
+export function registeredRuns(stateDir = stateDirectory()): RegisteredRun[] {
+  let names: string[];
+  try {
+    names = readdirSync(residueDir(stateDir));
+  } catch {
+    return [];
+  }
+  return names
+    .filter((name) => name.endsWith('.jsonl'))
+    .sort()
+    .map((name) => readRun(join(residueDir(stateDir), name), name.slice(0, -'.jsonl'.length)));
+}
+
+function readRun(file: string, runId: string): RegisteredRun {
+  const left = new Map<string, Resource>();
+  const run: RegisteredRun = { runId, file, alive: false, sameBoot: false, resources: [] };
+  for (const text of readFileSync(file, 'utf8').split('\n')) {
+    const line = parseLine(text);
+    if (line === undefined) continue;
+    if (line.line === 'kit') {
+      run.sameBoot = line.boot === bootId();
+      run.alive = run.sameBoot && processEntry(line.pid)?.startTicks === line.startTicks;
+    } else if (line.line === 'made') {
+      left.set(JSON.stringify(line.resource), line.resource);
+    } else {
+      left.delete(JSON.stringify(line.resource));
+    }
+  }
+  run.resources = [...left.values()].reverse();
+  return run;
+}
+
+function parseLine(text: string): Line | undefined {
+  if (text === '') return undefined;
+  try {
+    return JSON.parse(text) as Line;
+  } catch {
+    return undefined;
+  }
+}
+
+function residueDir(stateDir: string): string {
+  return join(stateDir, 'residue');
+}

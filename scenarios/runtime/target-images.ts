@@ -1,0 +1,88 @@
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import type Dockerode from 'dockerode';
+import { KitError, messageOf } from '../../conformance/errors.js';
+import type { Target } from '../../conformance/target/definition.js';
+import { hasImage } from '../../docker/image/engine-build.js';
+import { PACKAGE_IN_IMAGE, referenceImage } from '../../docker/image/images.js';
+import { stateDirectory } from '../residue/registry.js';
+import { packageRoot } from '../version.js';
+import type { Places } from './runtime.js';
+
+/** In which image each service of a target runs, and where its command finds things there. */
+export interface TargetImages {
+  imageOf(service: string | undefined): string;
+  placesOf(service: string | undefined): Places;
+  /** Images that the kit did not make: nothing is known of what is in them. */
+  foreign: readonly string[];
+}
+
+/** Where the package has the target file of the reference implementation, and a copy that of its own. */
+const TARGETS = 'conformance/targets';
+const PULL_TIMEOUT_MS = 600_000;
+
+/**
+ * Gets the images of a target onto the engine: those that it names are pulled when they are not there, and what
+ * names none runs in the image of the reference implementation, which has Node. A target that is laid out as the
+ * package (the reference implementation, or a copy with a bug in it) is itself in its image.
+ * @throws KitError target-unavailable when an image can be neither found nor made.
+ */
+export async function targetImages(
+  engine: Dockerode,
+  target: Target,
+  say: (line: string) => void,
+): Promise<TargetImages> {
+  const services = Object.entries(target.services);
+  const named = new Map(
+    services.flatMap(([name, { image }]) => (image === undefined ? [] : [[name, image]])),
+  );
+  const foreign = [...new Set(named.values())];
+  for (const image of foreign) await pull(engine, image, say);
+  const built = resolve(target.dir, '../../dist/reference-impl');
+  const inImage = target.dir.endsWith(`/${TARGETS}`) && existsSync(join(built, 'main.js'));
+  const usual =
+    named.size === services.length ? undefined : await make(engine, inImage ? built : undefined, say);
+  // Commands that are of no service run where the first service does.
+  const first = services[0]?.[0] ?? '';
+  return {
+    foreign,
+    imageOf: (service = first) => named.get(service) ?? usual ?? '',
+    placesOf: (service = first) => ({
+      dir: inImage && !named.has(service) ? `${PACKAGE_IN_IMAGE}/${TARGETS}` : target.dir,
+      node: 'node',
+    }),
+  };
+}
+
+async function make(
+  engine: Dockerode,
+  built: string | undefined,
+  say: (line: string) => void,
+): Promise<string> {
+  const workDir = join(stateDirectory(), 'images');
+  const options = { engine, root: packageRoot(), workDir, say };
+  try {
+    return await referenceImage(built === undefined ? options : { ...options, built });
+  } catch (error) {
+    throw new KitError('target-unavailable', `the image cannot be built: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+async function pull(engine: Dockerode, image: string, say: (line: string) => void): Promise<void> {
+  if (await hasImage(engine, image)) return;
+  say(`pulling ${image}`);
+  try {
+    const stream = await engine.pull(image, { abortSignal: AbortSignal.timeout(PULL_TIMEOUT_MS) });
+    await new Promise<void>((done, failed) => {
+      engine.modem.followProgress(stream, (error) => (error ? failed(error) : done()));
+    });
+  } catch (error) {
+    throw new KitError(
+      'target-unavailable',
+      `image ${image}: it is not on the engine and cannot be pulled: ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
+}
