@@ -1,0 +1,121 @@
+import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { copyFileSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import type Dockerode from 'dockerode';
+import { buildImage, hasImage } from './engine-build.js';
+
+const run = promisify(execFile);
+
+/** What the faults use inside a container (kill at a system call, tear, clock). */
+const FAULT_PACKAGES = ['strace', 'libfaketime'];
+/** Node's own needs, and what makes a Debian root out of loose packages (/tmp, /etc/os-release). */
+const ROOT_PACKAGES = ['base-files', 'libstdc++6', ...FAULT_PACKAGES];
+const NOT_IN_ROOT = ['/usr/share/*', '/usr/lib/*/gconv/*'];
+const PULL_TIMEOUT_MS = 120_000;
+const ROOT_TIMEOUT_MS = 300_000;
+
+/** A base with this version of Node: a slim Node image where a registry has it, else made from Debian packages. */
+export async function baseImage(
+  engine: Dockerode,
+  workDir: string,
+  say: (line: string) => void,
+): Promise<string> {
+  const tag = `plugpull/base:${baseKey()}`;
+  if (await hasImage(engine, tag)) return tag;
+  const why = await fromRegistry(engine, tag, workDir, say).then(
+    () => undefined,
+    (error: unknown) => String(error instanceof Error ? error.message : error).split('\n')[0],
+  );
+  if (why === undefined) return tag;
+  say(`no base from a registry (${why}): making one from Debian packages`);
+  await fromPackages(engine, tag, workDir);
+  return tag;
+}
+
+/** The addons in the image were compiled here: the same Node, and a C library that is not older. */
+export function baseKey(): string {
+  const { size, mtimeMs } = statSync(process.execPath);
+  const parts = [process.version, process.arch, size, mtimeMs, ROOT_PACKAGES, NOT_IN_ROOT, codename()];
+  return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 16);
+}
+
+async function fromRegistry(
+  engine: Dockerode,
+  tag: string,
+  workDir: string,
+  say: (line: string) => void,
+): Promise<void> {
+  const name = `node:${process.versions.node}-${codename()}-slim`;
+  const abort = AbortSignal.timeout(PULL_TIMEOUT_MS);
+  const pulled = await engine.pull(name, { abortSignal: abort });
+  say(`pulling ${name}`);
+  await new Promise<void>((resolve, reject) => {
+    engine.modem.followProgress(pulled, (error) => (error ? reject(error) : resolve()));
+  });
+  const dir = join(workDir, 'registry-base');
+  const lines = [
+    `FROM ${name}`,
+    `RUN apt-get update && apt-get install -y --no-install-recommends ${FAULT_PACKAGES.join(' ')} && rm -rf /var/lib/apt/lists/*`,
+  ];
+  await inFolder(dir, async () => {
+    writeFileSync(join(dir, 'Dockerfile'), `${lines.join('\n')}\n`);
+    await buildImage(engine, dir, { tag });
+  });
+}
+
+async function fromPackages(engine: Dockerode, tag: string, workDir: string): Promise<void> {
+  const dir = join(workDir, 'debian-base');
+  await inFolder(dir, async () => {
+    await makeRoot(join(dir, 'root.tar'));
+    // Half the size of a Node is symbols, which nobody needs there.
+    const node = join(dir, 'node');
+    await run('strip', ['-o', node, process.execPath]).catch(() => copyFileSync(process.execPath, node));
+    writeFileSync(
+      join(dir, 'Dockerfile'),
+      'FROM scratch\nADD root.tar /\nCOPY node /usr/local/bin/node\nCMD ["node"]\n',
+    );
+    await buildImage(engine, dir, { tag });
+  });
+}
+
+async function makeRoot(file: string): Promise<void> {
+  const args = [
+    '--variant=extract',
+    `--include=${ROOT_PACKAGES.join(',')}`,
+    ...NOT_IN_ROOT.map((path) => `--dpkgopt=path-exclude=${path}`),
+    codename(),
+    file,
+  ];
+  try {
+    await run('mmdebstrap', args, { timeout: ROOT_TIMEOUT_MS });
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') {
+      throw new Error(
+        'no registry can be reached and mmdebstrap is not installed: install the package mmdebstrap',
+        {
+          cause: error,
+        },
+      );
+    }
+    const text = error instanceof Error && 'stderr' in error ? String(error.stderr) : String(error);
+    throw new Error(`mmdebstrap failed: ${text.trim().split('\n').slice(-3).join(' | ')}`, { cause: error });
+  }
+}
+
+async function inFolder(dir: string, work: () => Promise<void>): Promise<void> {
+  rmSync(dir, { recursive: true, force: true });
+  mkdirSync(dir, { recursive: true });
+  try {
+    await work();
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+/** The release of this machine, whose C library the addons are linked against. */
+function codename(): string {
+  const release = readFileSync('/etc/os-release', 'utf8');
+  return /^VERSION_CODENAME=(\S+)$/m.exec(release)?.[1] ?? 'bookworm';
+}

@@ -1,0 +1,111 @@
+import { createHash } from 'node:crypto';
+import {
+  copyFileSync,
+  type Dirent,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { dependenciesOf, type InstalledPackage, installedPackages } from './packages.js';
+
+/** One file of a build context. */
+export interface ContextFile {
+  source: string;
+  /** Path within the context. */
+  to: string;
+}
+
+/** What the reference implementation imports; a test runs it in the image. */
+const REFERENCE_PACKAGES = ['@node-rs/crc32', 'commander', 'koffi', 'mmap-io', 'zod'];
+/** Types, maps and tests. */
+const NOT_RUN = /\.(?:[cm]?ts|map)$|\.test\.js$/;
+const NOT_RUN_FOLDERS: ReadonlySet<string> = new Set(['fixtures', 'bench']);
+/** What packages bring besides: texts, sources and intermediate files of addons, addons for another C library. */
+const NOT_RUN_OF_PACKAGE = /\.(?:md|c|cc|cpp|h|hh|hpp|S|asm|o|d|a|mk|gypi?|stamp|Makefile)$/;
+const NOT_RUN_FOLDERS_OF_PACKAGE: ReadonlySet<string> = new Set([
+  '.deps',
+  'obj.target',
+  'musl_x64',
+  'vendor',
+]);
+const KIT_FOLDERS = ['conformance', 'docker', 'faults', 'scenarios'];
+
+/**
+ * The files of the image of the reference implementation.
+ * @param root folder of the package.
+ * @param built folder with the compiled reference implementation, `root`'s own or a changed copy's.
+ */
+export function referenceFiles(root: string, built: string): ContextFile[] {
+  if (!existsSync(join(built, 'main.js'))) throw new Error(`${built}: not compiled, run npm run build first`);
+  return [
+    ...packageFiles(REFERENCE_PACKAGES, root, 'reference/node_modules'),
+    ...tree(built, 'reference/package/dist/reference-impl'),
+    { source: join(root, 'package.json'), to: 'reference/package/package.json' },
+    {
+      source: join(root, 'conformance/targets/reference.json'),
+      to: 'reference/package/conformance/targets/reference.json',
+    },
+  ];
+}
+
+/** The files that the image of the kit has more than that of the reference implementation. */
+export function kitFiles(root: string): ContextFile[] {
+  const there = new Set(installedPackages(REFERENCE_PACKAGES, root).map(({ folder }) => folder));
+  const more = installedPackages(dependenciesOf(root), root).filter(({ folder }) => !there.has(folder));
+  return [
+    ...more.flatMap((one) => packageTree(one, 'kit/node_modules')),
+    ...KIT_FOLDERS.flatMap((folder) => tree(join(root, 'dist', folder), `kit/package/dist/${folder}`)),
+    ...tree(join(root, 'conformance'), 'kit/package/conformance'),
+    { source: join(root, 'docker/Dockerfile'), to: 'kit/package/docker/Dockerfile' },
+    ...tree(join(root, 'docker/site'), 'kit/package/docker/site'),
+  ];
+}
+
+/** Names the content of a context, with whatever else it depends on. */
+export function digestOf(files: readonly ContextFile[], ...more: readonly string[]): string {
+  const hash = createHash('sha256').update(JSON.stringify(more));
+  for (const { source, to } of [...files].sort((a, b) => (a.to < b.to ? -1 : 1))) {
+    hash.update(`\0${to}\0${statSync(source).mode & 0o111}\0`).update(readFileSync(source));
+  }
+  return hash.digest('hex').slice(0, 16);
+}
+
+/** Copies the files below `folder`. */
+export function stage(files: readonly ContextFile[], folder: string): void {
+  for (const { source, to } of files) {
+    const path = join(folder, to);
+    mkdirSync(dirname(path), { recursive: true });
+    copyFileSync(source, path);
+  }
+}
+
+function packageFiles(names: readonly string[], root: string, to: string): ContextFile[] {
+  return installedPackages(names, root).flatMap((one) => packageTree(one, to));
+}
+
+function packageTree({ name, folder }: InstalledPackage, to: string): ContextFile[] {
+  const wanted = (entry: Dirent) =>
+    entry.isDirectory()
+      ? !NOT_RUN_FOLDERS_OF_PACKAGE.has(entry.name)
+      : !NOT_RUN_OF_PACKAGE.test(entry.name) && !NOT_RUN.test(entry.name);
+  return filesBelow(folder, `${to}/${name}`, wanted);
+}
+
+function tree(folder: string, to: string): ContextFile[] {
+  const wanted = (entry: Dirent) =>
+    entry.isDirectory() ? !NOT_RUN_FOLDERS.has(entry.name) : !NOT_RUN.test(entry.name);
+  return filesBelow(folder, to, wanted);
+}
+
+function filesBelow(folder: string, to: string, wanted: (entry: Dirent) => boolean): ContextFile[] {
+  return readdirSync(folder, { withFileTypes: true })
+    .filter(wanted)
+    .flatMap((entry): ContextFile[] => {
+      const source = join(folder, entry.name);
+      if (entry.isDirectory()) return filesBelow(source, `${to}/${entry.name}`, wanted);
+      return entry.isFile() ? [{ source, to: `${to}/${entry.name}` }] : [];
+    });
+}

@@ -1,0 +1,71 @@
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type Dockerode from 'dockerode';
+import { baseImage, baseKey } from './base.js';
+import { type ContextFile, digestOf, kitFiles, referenceFiles, stage } from './context.js';
+import { buildImage, hasImage } from './engine-build.js';
+
+/** Where the package lies in the images. */
+export const PACKAGE_IN_IMAGE = '/opt/plugpull';
+/** Images carry it, so that they can be found and pruned. */
+export const IMAGE_LABEL = 'plugpull.image';
+
+export interface ImageOptions {
+  engine: Dockerode;
+  /** Folder of the package. */
+  root: string;
+  /** The compiled reference implementation; default: the package's own. A changed copy gets an image of its own. */
+  built?: string;
+  /** A folder for what is only needed while building. */
+  workDir: string;
+  say(line: string): void;
+}
+
+/**
+ * The image of the reference implementation, built when there is none with this content. The tag names the content,
+ * so an unchanged tree is not built again.
+ * @returns its name.
+ */
+export async function referenceImage(options: ImageOptions): Promise<string> {
+  const built = options.built ?? join(options.root, 'dist/reference-impl');
+  return ensure('reference', referenceFiles(options.root, built), options);
+}
+
+/** The image of the kit; the same as for `referenceImage` goes. */
+export async function kitImage(options: ImageOptions): Promise<string> {
+  const files = [
+    ...referenceFiles(options.root, options.built ?? join(options.root, 'dist/reference-impl')),
+    ...kitFiles(options.root),
+  ];
+  return ensure('kit', files, options);
+}
+
+async function ensure(
+  name: 'reference' | 'kit',
+  files: readonly ContextFile[],
+  { engine, root, workDir, say }: ImageOptions,
+): Promise<string> {
+  const dockerfile = join(root, 'docker/Dockerfile');
+  const tag = `plugpull/${name}:${digestOf(files, readFileSync(dockerfile, 'utf8'), baseKey())}`;
+  if (await hasImage(engine, tag)) return tag;
+  const startMs = performance.now();
+  mkdirSync(workDir, { recursive: true });
+  const dir = mkdtempSync(join(workDir, 'image-'));
+  try {
+    const base = await baseImage(engine, dir, say);
+    const context = join(dir, 'context');
+    mkdirSync(context);
+    stage(files, context);
+    copyFileSync(dockerfile, join(context, 'Dockerfile'));
+    await buildImage(engine, context, {
+      tag,
+      target: name,
+      buildargs: { BASE: base },
+      labels: { [IMAGE_LABEL]: name },
+    });
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+  say(`built ${tag} in ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
+  return tag;
+}
