@@ -30,8 +30,9 @@ export class SmtpSink implements Receiver {
   readonly #deliveries = new Map<string, number>();
   readonly #held: (() => void)[] = [];
   #holding = false;
-  /** Whole messages that wait for their answer. */
-  #undecided = 0;
+  #closed = false;
+  /** Whole messages that wait for their answer, and what gives it. */
+  readonly #undecided = new Set<() => void>();
 
   private constructor(options: ReceiverOptions) {
     this.#options = options;
@@ -77,7 +78,7 @@ export class SmtpSink implements Receiver {
   }
 
   inDelivery(): number {
-    let count = this.#undecided;
+    let count = this.#undecided.size;
     for (const session of this.#sessions.values()) count += session.accepted.length;
     return count;
   }
@@ -91,10 +92,15 @@ export class SmtpSink implements Receiver {
     for (const go of this.#held.splice(0)) go();
   }
 
+  /** Reports everything that it has still to report, and nothing after that. */
   async close(): Promise<void> {
     this.release();
     for (const connection of this.#server.connections) connection.close();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    // The library tells of an ended session some time after the server has closed, when nobody records any more.
+    for (const decide of [...this.#undecided]) decide();
+    for (const sessionId of [...this.#sessions.keys()]) this.#ended(sessionId);
+    this.#closed = true;
   }
 
   #take(stream: SMTPServerDataStream, session: SMTPServerSession, callback: Verdict): void {
@@ -105,17 +111,17 @@ export class SmtpSink implements Receiver {
   }
 
   #came(bytes: Buffer, recipients: number[], sessionId: string, callback: Verdict): void {
+    if (this.#closed) return;
     const { id, digest } = identify(bytes, this.#options.run);
     const sequence = this.#options.receipts.delivered({ id, sizeBytes: bytes.length, digest, recipients });
     const key = id ?? '';
     const delivery = (this.#deliveries.get(key) ?? 0) + 1;
     this.#deliveries.set(key, delivery);
     const reception = this.#options.reception?.(id, delivery) ?? { answer: 'accept', delayMs: 0 };
-    this.#undecided += 1;
     const decide = () => {
-      this.#undecided -= 1;
-      this.#decide(reception.answer, sequence, id, sessionId, callback);
+      if (this.#undecided.delete(decide)) this.#decide(reception.answer, sequence, id, sessionId, callback);
     };
+    this.#undecided.add(decide);
     const go = () => {
       if (reception.delayMs > 0) setTimeout(decide, reception.delayMs);
       else decide();

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { setTimeout as pause } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { KitError } from '../../errors.js';
 import { seeded } from '../../fixtures/random.js';
@@ -329,6 +330,26 @@ t.test('a sink closes with sessions open and answers outstanding', async (t) => 
   const answer = producer.submit(message('1'));
   await receipts.until('delivered', 1);
   await sink.close();
+  const told = receipts.list.length;
   t.ok(await answer);
   await producer.close();
+  await pause(50);
+  t.equal(receipts.list.length, told, 'nothing is reported when the sink is closed');
+});
+
+t.test('a sink that was closed has told how each of its sessions ended', async (t) => {
+  const receipts = new ReceiptList();
+  const reception = (id: string | null): Reception => ({ answer: 'accept', delayMs: id === '1' ? 0 : 5000 });
+  const sink = await SmtpSink.start({ run: RUN, receipts, reception });
+  const accepted = await connectSmtp(portOf(sink.sink));
+  const undecided = await connectSmtp(portOf(sink.sink));
+  await accepted.submit(message('1'));
+  const answer = undecided.submit(message('2'));
+  await receipts.until('delivered', 2);
+  await sink.close();
+  t.match(receipts.of('settled'), [{ sequences: [1], how: 'broken' }]);
+  t.match(receipts.of('refused'), [{ sequence: 2, permanent: false }]);
+  t.equal(sink.inDelivery(), 0);
+  await answer;
+  await Promise.all([accepted.close(), undecided.close()]);
 });
