@@ -45,6 +45,11 @@ export class IndexImage {
     this.words[word] = value;
   }
 
+  /** Adds to a word that several processes count with, without a lock. @returns the value before. */
+  add(word: number, value: number): number {
+    return Atomics.add(this.words, word, value);
+  }
+
   getWide(word: number): number {
     return (this.get(word) >>> 0) + (this.get(word + 1) >>> 0) * HIGH;
   }

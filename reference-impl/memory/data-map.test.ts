@@ -17,7 +17,8 @@ import { put, smtp } from '../record/fixtures/memory-data.js';
 import { bodyOf, readSlot } from '../record/record.js';
 import { scan } from '../restore/scan.js';
 import { DataMap } from './data-map.js';
-import { mapLibrary, mapShared, syncMapped } from './map.js';
+import { linux, mapLibrary } from './linux.js';
+import { mapShared, syncMapped } from './map.js';
 
 const GIB = 2 ** 30;
 const MAX_RECORD = 2 ** 20;
@@ -39,7 +40,7 @@ function sparse(t: { teardown(clean: () => void): void }, sizeBytes: number): { 
 t.test('a data file may pass 4 GB [0023]: records beyond are written, synced, read and found', async (t) => {
   const sizeBytes = 5 * GIB;
   const { path, fd } = sparse(t, sizeBytes);
-  const head = newHead(sizeBytes, MAX_RECORD);
+  const head = newHead(sizeBytes, MAX_RECORD, linux);
   const data = new DataMap(fd, sizeBytes, MAX_RECORD);
   const big = Buffer.alloc(700_000, 'z');
   const places = [RING_START, GIB - 512, 2 * GIB, 2 ** 32 - 256, 2 ** 32 + 2 ** 20, sizeBytes - 4096 - 256];
@@ -87,21 +88,21 @@ t.test('The helper’s map, the worker’s map: bounds are checked before every 
     t.throws(() => data.place(offset, length), { code: 'assertion', exitCode: 4 });
   }
   t.throws(() => data.sync(2 ** 20 - 10, 100), { code: 'assertion' });
-  t.throws(() => mapShared(fd, 100, 4096), { code: 'assertion' }, 'not on a page boundary');
-  t.throws(() => mapShared(fd, 0, 0), { code: 'assertion' });
-  t.throws(() => mapShared(999, 0, 4096), { code: 'unsupported' });
+  t.throws(() => mapShared(linux, fd, 100, 4096), { code: 'assertion' }, 'not on a page boundary');
+  t.throws(() => mapShared(linux, fd, 0, 0), { code: 'assertion' });
+  t.throws(() => mapShared(linux, 999, 0, 4096), { code: 'unsupported' });
   t.match(mapLibrary, /^(mmap-io|koffi)$/);
 });
 
 t.test('a failed msync tells its errno', async (t) => {
   const { fd } = sparse(t, 8192);
-  t.equal(syncMapped(mapShared(fd, 0, 8192), 100, 10), 0);
+  t.equal(syncMapped(linux, mapShared(linux, fd, 0, 8192), 100, 10), 0);
   const notMapped = Buffer.alloc(3 * 4096);
-  t.not(syncMapped(notMapped, 0, 4096), 0, 'memory that is no page of a file');
+  t.not(syncMapped(linux, notMapped, 0, 4096), 0, 'memory that is no page of a file');
 });
 
 t.test('the head of a data file comes back as it was, and every flipped bit of it is noticed', async (t) => {
-  const head = newHead(5 * GIB, MAX_RECORD);
+  const head = newHead(5 * GIB, MAX_RECORD, linux);
   const page = encodeHead(head);
   t.same(decodeHead(page, 'data'), head);
   for (let bit = 0; bit < 60 * 8; bit += 1) {

@@ -1,4 +1,6 @@
 import { assert } from '../errors.js';
+import type { Kernel } from './kernel.js';
+import { linux } from './linux.js';
 import { adviseWillNeed, mapShared, PAGE_BYTES, syncMapped } from './map.js';
 
 const WINDOW_BYTES = 2 ** 30;
@@ -25,11 +27,13 @@ export interface DataBytes {
  */
 export class DataMap implements DataBytes {
   readonly sizeBytes: number;
+  readonly #kernel: Kernel;
   readonly #fd: number;
   readonly #overlapBytes: number;
   readonly #windows: Buffer[] = [];
 
-  constructor(fd: number, sizeBytes: number, maxRecordBytes: number) {
+  constructor(fd: number, sizeBytes: number, maxRecordBytes: number, kernel: Kernel = linux) {
+    this.#kernel = kernel;
     this.#fd = fd;
     this.sizeBytes = sizeBytes;
     this.#overlapBytes = Math.ceil(maxRecordBytes / PAGE_BYTES) * PAGE_BYTES + PAGE_BYTES;
@@ -50,14 +54,14 @@ export class DataMap implements DataBytes {
   #map(index: number): Buffer {
     const start = index * WINDOW_BYTES;
     const length = Math.min(WINDOW_BYTES + this.#overlapBytes, this.sizeBytes - start);
-    const window = mapShared(this.#fd, start, length);
+    const window = mapShared(this.#kernel, this.#fd, start, length);
     this.#windows[index] = window;
     return window;
   }
 
   willNeed(offset: number, length: number): void {
     const { bytes, at } = this.place(offset, Math.min(length, WINDOW_BYTES - (offset % WINDOW_BYTES)));
-    adviseWillNeed(bytes, at, length);
+    adviseWillNeed(this.#kernel, bytes, at, length);
   }
 
   /**
@@ -71,7 +75,7 @@ export class DataMap implements DataBytes {
     while (from < end) {
       const next = Math.min(end, (Math.floor(from / WINDOW_BYTES) + 1) * WINDOW_BYTES);
       const { bytes, at } = this.place(from, next - from);
-      const failure = syncMapped(bytes, at, next - from);
+      const failure = syncMapped(this.#kernel, bytes, at, next - from);
       if (failure !== 0) return failure;
       from = next;
     }
@@ -86,8 +90,7 @@ export class DataMap implements DataBytes {
     const first = Math.floor(offset / PAGE_BYTES) * PAGE_BYTES;
     for (let page = first; page < offset + length; page += PAGE_BYTES) {
       const { bytes, at } = this.place(page, 4);
-      // An atomic "or 0": another process may be storing into the same word.
-      Atomics.or(new Int32Array(bytes.buffer, bytes.byteOffset + at, 1), 0, 0);
+      this.#kernel.touch(bytes, at);
     }
   }
 }

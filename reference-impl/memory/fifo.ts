@@ -1,14 +1,16 @@
-import { closeSync, constants, lstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { constants } from 'node:fs';
 import { QueueError } from '../errors.js';
-import { EEXIST, errno, mkfifo } from './native.js';
+import type { Kernel } from './kernel.js';
+import { linux } from './linux.js';
+import { EEXIST } from './native.js';
 
 const isAgain = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === 'EAGAIN';
 
 /** Makes the FIFO if it is not there. @throws QueueError `not-a-queue` when something else has its name. */
-export function makeFifo(path: string): void {
-  if (mkfifo(path, 0o660) === 0) return;
-  const error = errno();
-  if (error !== EEXIST || !lstatSync(path).isFIFO()) {
+export function makeFifo(path: string, kernel: Kernel = linux): void {
+  if (kernel.makeFifo(path, 0o660) === 0) return;
+  const error = kernel.errno();
+  if (error !== EEXIST || !kernel.isFifo(path)) {
     throw new QueueError('not-a-queue', `${path} should be a FIFO and is not (errno ${error})`);
   }
 }
@@ -19,12 +21,14 @@ export function makeFifo(path: string): void {
  */
 export class Fifo {
   readonly fd: number;
+  readonly #kernel: Kernel;
   readonly #buffer: Buffer;
 
   /** `bufferBytes`: the most that one read takes; a multiple of the token size, so that no token is split. */
-  constructor(path: string, bufferBytes: number) {
-    makeFifo(path);
-    this.fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+  constructor(path: string, bufferBytes: number, kernel: Kernel = linux) {
+    this.#kernel = kernel;
+    makeFifo(path, kernel);
+    this.fd = kernel.open(path, constants.O_RDWR | constants.O_NONBLOCK);
     this.#buffer = Buffer.alloc(bufferBytes);
   }
 
@@ -34,7 +38,7 @@ export class Fifo {
    */
   read(): Buffer {
     try {
-      const length = readSync(this.fd, this.#buffer, 0, this.#buffer.length, null);
+      const length = this.#kernel.read(this.fd, this.#buffer, 0, this.#buffer.length, null);
       return this.#buffer.subarray(0, length);
     } catch (error) {
       if (isAgain(error)) return this.#buffer.subarray(0, 0);
@@ -54,7 +58,7 @@ export class Fifo {
    */
   write(bytes: Buffer): boolean {
     try {
-      return writeSync(this.fd, bytes, 0, bytes.length, null) === bytes.length;
+      return this.#kernel.write(this.fd, bytes, 0, bytes.length, null) === bytes.length;
     } catch (error) {
       if (isAgain(error)) return false;
       throw error;
@@ -62,6 +66,6 @@ export class Fifo {
   }
 
   close(): void {
-    closeSync(this.fd);
+    this.#kernel.close(this.fd);
   }
 }

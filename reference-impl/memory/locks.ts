@@ -1,6 +1,8 @@
-import { closeSync, constants, openSync } from 'node:fs';
+import { constants } from 'node:fs';
 import { assert, QueueError } from '../errors.js';
-import { EACCES, EAGAIN, EINTR, errno, F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, fcntlLock } from './native.js';
+import type { Kernel } from './kernel.js';
+import { linux } from './linux.js';
+import { EACCES, EAGAIN, EINTR, F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW } from './native.js';
 
 const F_RDLCK = 0;
 const F_WRLCK = 1;
@@ -31,14 +33,16 @@ export const LOCK = {
  * kernel at its last close, and seen across pid namespaces. About 1.3 µs for a lock and its release.
  */
 export class LockFile {
+  readonly #kernel: Kernel;
   readonly #fd: number;
   /** struct flock: i16 type, i16 whence, (pad) i64 start, i64 length, i32 pid (must be 0), (pad). */
   readonly #flock = Buffer.alloc(32);
   /** The same as 32-bit words: the lock is taken and given back for every message of a lone producer. */
   readonly #words = new Int32Array(this.#flock.buffer, this.#flock.byteOffset, 8);
 
-  constructor(path: string) {
-    this.#fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o660);
+  constructor(path: string, kernel: Kernel = linux) {
+    this.#kernel = kernel;
+    this.#fd = kernel.open(path, constants.O_RDWR | constants.O_CREAT, 0o660);
   }
 
   #call(command: number, type: number, byte: number): boolean {
@@ -48,8 +52,8 @@ export class LockFile {
     words[2] = byte;
     words[4] = 1;
     for (;;) {
-      if (fcntlLock(this.#fd, command, this.#flock) === 0) return true;
-      const error = errno();
+      if (this.#kernel.fcntlLock(this.#fd, command, this.#flock) === 0) return true;
+      const error = this.#kernel.errno();
       if (error === EINTR) continue;
       if (error === EAGAIN || error === EACCES) return false;
       throw new QueueError('unsupported', `the filesystem of the queue refuses locks: errno ${error}`);
@@ -84,6 +88,6 @@ export class LockFile {
 
   /** Gives back everything at once. */
   close(): void {
-    closeSync(this.#fd);
+    this.#kernel.close(this.#fd);
   }
 }

@@ -1,6 +1,7 @@
 import { QueueError } from '../errors.js';
 import { checkLists } from '../index/check.js';
 import { ENTRY, FIELD, NONE, STATUS } from '../index/layout.js';
+import { linux } from '../memory/linux.js';
 import { decodeBody } from '../record/codec.js';
 import { bodyOf, readSlot } from '../record/record.js';
 import { keptAsideNames } from '../restore/kept-aside.js';
@@ -20,7 +21,7 @@ export async function* inspectQueue(settings: QueueSettings, summaryOnly = false
   const all = [...settings.pairs, { directory: dead, indexDirectory: dead }];
   for (const [number, pair] of all.entries()) {
     const name = number < settings.pairs.length ? `${number}` : 'dead';
-    const keptAside = keptAsideNames(pairPlaces(pair).keptAside);
+    const keptAside = keptAsideNames(linux, pairPlaces(pair).keptAside);
     yield* withSnapshot(pair, (snapshot) => [
       summary(name, snapshot, keptAside),
       ...(summaryOnly ? [] : messages(name, snapshot)),

@@ -63,7 +63,7 @@ export class Lane {
       if (this.#busy) return;
       this.#busy = true;
       // After the microtasks and the sockets of this turn: all that they bring shares one round.
-      setImmediate(() => void this.#rounds());
+      this.#pair.kernel.soon(() => void this.#rounds());
     });
   }
 
@@ -72,7 +72,7 @@ export class Lane {
       await this.#round(this.#nextJobs());
       // The callers just answered get their turn first: their next messages join the next round.
       for (let hop = 0; hop < CALLER_HOPS; hop += 1) await undefined;
-      if (this.#waiting.length === 0) await new Promise((resolve) => setImmediate(resolve));
+      if (this.#waiting.length === 0) await new Promise<void>((resolve) => this.#pair.kernel.soon(resolve));
     }
     this.#sync.rest();
     this.#busy = false;
@@ -93,7 +93,7 @@ export class Lane {
   async #round(jobs: Job[]): Promise<void> {
     const { reserved, ranges } = this.#reserve(jobs);
     if (reserved.length === 0) return;
-    const dateMs = Date.now();
+    const dateMs = this.#pair.kernel.dateMs();
     for (const job of reserved) this.#copy(job, dateMs);
     const result = await this.#sync.sync(ranges);
     if (result.state === 'synced') this.#publish(reserved);
@@ -176,7 +176,7 @@ export class Lane {
         count += 1;
       }
     }
-    Atomics.add(image.words, FIELD.arrivals, count);
+    image.add(FIELD.arrivals, count);
     for (const { slots, resolve } of jobs) {
       resolve({ outcome: 'confirmed', numbers: slots.map(({ number }) => BigInt(number)) });
     }

@@ -1,9 +1,9 @@
 import { assert, QueueError } from '../errors.js';
 import { lockWord, Owners } from '../index/entry-lock.js';
-import type { IndexImage } from '../index/image.js';
 import { ENTRY, FIELD, NONE, SLOTS_WORD } from '../index/layout.js';
 import { release } from '../index/lists.js';
 import { markConsumed } from '../index/marks.js';
+import type { Kernel, Registered } from '../memory/kernel.js';
 import { LOCK } from '../memory/locks.js';
 import type { Body } from '../record/body.js';
 import { decodeBody } from '../record/codec.js';
@@ -12,6 +12,7 @@ import { keepAside, keptAsideNames } from '../restore/kept-aside.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { DirectSync, SyncClient } from '../sync/client.js';
 import { announce, announceRestore } from './announce.js';
+import { type Ground, machine } from './ground.js';
 import { Lane } from './lane.js';
 import { Pair, type RestoreReport } from './pair.js';
 import { pairPlaces } from './places.js';
@@ -41,17 +42,17 @@ class WorkerPair {
     this.lock = lockWord(slot, incarnation);
     pair.signAs(slot);
     const sync = helped
-      ? new SyncClient(pair.directories.directory, { slot, incarnation }, pair.image, helped)
+      ? new SyncClient(pair.directories.directory, { slot, incarnation }, pair.image, helped, pair.kernel)
       : new DirectSync(pair);
     this.lane = new Lane(pair, this.lock, sync, onReady);
   }
 }
 
 /** Unlocks an entry of ours; `tried` counts one more try. The lock last: before that nobody else reads the retries. */
-function giveBack(image: IndexImage, at: number, tried: boolean): void {
+function giveBack({ image, kernel }: Pair, at: number, tried: boolean): void {
   if (tried) {
     image.put(at + ENTRY.retryCount, image.get(at + ENTRY.retryCount) + 1);
-    image.putWide(at + ENTRY.lastRetry, Date.now());
+    image.putWide(at + ENTRY.lastRetry, kernel.dateMs());
   }
   image.put(at + ENTRY.lock, 0);
 }
@@ -62,7 +63,7 @@ function claimSlot(pair: Pair): { slot: number; incarnation: number } {
   for (let slot = 0; slot < image.geometry.workerSlots; slot += 1) {
     if (locks.tryLock(LOCK.firstSlot + slot)) {
       // Unsigned, as tokens carry it: a damaged index may have left any bits there.
-      return { slot, incarnation: (Atomics.add(image.words, SLOTS_WORD + slot, 1) + 1) >>> 0 };
+      return { slot, incarnation: (image.add(SLOTS_WORD + slot, 1) + 1) >>> 0 };
     }
   }
   throw new QueueError(
@@ -72,15 +73,16 @@ function claimSlot(pair: Pair): { slot: number; incarnation: number } {
 }
 
 /** Opens the queue for a worker; the first to do so restores it. @throws QueueError */
-export async function openQueue(settings: QueueSettings): Promise<OpenQueue> {
-  return new OpenQueue(settings);
+export async function openQueue(settings: QueueSettings, ground: Ground = machine): Promise<OpenQueue> {
+  return new OpenQueue(settings, ground);
 }
 
 export class OpenQueue implements Queue {
   /** What restores this process did, one for each pair that it was the first to open, the dead letters' last. */
   readonly restores: RestoreReport[] = [];
+  readonly #kernel: Kernel;
   readonly #pairs: WorkerPair[];
-  readonly #timers: NodeJS.Timeout[];
+  readonly #timers: Registered[];
   /** The secondary queue. It is written seldom, so the process that has something for it syncs it itself. */
   readonly #dead: WorkerPair;
   #turn = 0;
@@ -89,22 +91,23 @@ export class OpenQueue implements Queue {
   #sweptAtMs = 0;
   #syncing: Promise<void> | undefined;
 
-  constructor(settings: QueueSettings) {
+  constructor(settings: QueueSettings, ground: Ground) {
+    const { kernel } = ground;
+    this.#kernel = kernel;
     this.#pairs = settings.pairs.map((directories) => {
-      const pair = Pair.open(directories, settings);
+      const pair = Pair.open(directories, settings, ground);
       this.#noteRestore(pair);
       return new WorkerPair(pair, () => this.#call(), settings.sync);
     });
     const { directory, entries } = settings.deadLetter;
     const { workerSlots } = settings;
-    const dead = Pair.open({ directory, indexDirectory: directory }, { entries, workerSlots });
+    const dead = Pair.open({ directory, indexDirectory: directory }, { entries, workerSlots }, ground);
     this.#noteRestore(dead);
     this.#dead = new WorkerPair(dead, () => undefined, undefined);
     this.#timers = [
-      setInterval(() => this.#poll(), ARRIVAL_POLL_MS),
-      setInterval(() => this.#syncIndexes(), settings.indexSyncMs),
+      kernel.every(ARRIVAL_POLL_MS, () => this.#poll()),
+      kernel.every(settings.indexSyncMs, () => this.#syncIndexes()),
     ];
-    for (const timer of this.#timers) timer.unref();
   }
 
   #noteRestore(pair: Pair): void {
@@ -158,11 +161,11 @@ export class OpenQueue implements Queue {
     }
     const damage = { offset, number, lengthBytes: claimed.sizeBytes, what: 'data' as const };
     try {
-      keepAside(pairPlaces(pair.directories).keptAside, pair.data, damage);
+      keepAside(pair.kernel, pairPlaces(pair.directories).keptAside, pair.data, damage);
     } catch (error) {
       // No room on the disk, perhaps: it stays where it is, and is looked at again later.
-      announce('keep-aside-failed', { error: (error as Error).message });
-      giveBack(pair.image, pair.image.entryWord(entry), true);
+      announce(this.#kernel, 'keep-aside-failed', { error: (error as Error).message });
+      giveBack(pair, pair.image.entryWord(entry), true);
       return undefined;
     }
     this.#release(pair, [entry]);
@@ -179,14 +182,14 @@ export class OpenQueue implements Queue {
   }
 
   /** First word of a message's entry. A message that was given back already is a mistake that would cost another one. */
-  #wordOf({ pair, entry, number }: Locked): { image: IndexImage; at: number } {
+  #wordOf({ pair, entry, number }: Locked): { pair: Pair; at: number } {
     const worker = this.#pairs[pair] as WorkerPair;
     const { image } = worker.pair;
     const at = image.entryWord(entry);
     const held =
       image.getWide(at + ENTRY.number) === Number(number) && image.get(at + ENTRY.lock) === worker.lock;
     assert(held, 'only a message that this worker has locked is consumed or unlocked');
-    return { image, at };
+    return { pair: worker.pair, at };
   }
 
   /** The mark is the moment of consumption; releasing the entry only makes room. */
@@ -203,8 +206,8 @@ export class OpenQueue implements Queue {
 
   unlock(messages: readonly Locked[], tried: boolean): void {
     for (const message of messages) {
-      const { image, at } = this.#wordOf(message);
-      giveBack(image, at, tried);
+      const { pair, at } = this.#wordOf(message);
+      giveBack(pair, at, tried);
     }
   }
 
@@ -215,7 +218,11 @@ export class OpenQueue implements Queue {
       return false;
     }
     this.consume([message]);
-    announce('dead-letter', { number: `${message.number}`, as: `${outcome.numbers[0]}`, reason });
+    announce(this.#kernel, 'dead-letter', {
+      number: `${message.number}`,
+      as: `${outcome.numbers[0]}`,
+      reason,
+    });
     return true;
   }
 
@@ -227,14 +234,14 @@ export class OpenQueue implements Queue {
   #call(): void {
     if (this.#called || !this.#listener) return;
     this.#called = true;
-    setImmediate(() => {
+    this.#kernel.soon(() => {
       this.#called = false;
       this.#listener?.();
     });
   }
 
   #poll(): void {
-    const nowMs = performance.now();
+    const nowMs = this.#kernel.monotonicMs();
     let news = nowMs - this.#sweptAtMs >= SWEEP_MS;
     for (const worker of this.#pairs) {
       const arrivals = Atomics.load(worker.pair.image.words, FIELD.arrivals);
@@ -256,7 +263,7 @@ export class OpenQueue implements Queue {
           await pair.syncIndex();
         } catch (error) {
           // Nobody waits for the index: a failed sync means more duplicates after a power cut, and no loss.
-          announce('index-sync-failed', { error: (error as Error).message });
+          announce(this.#kernel, 'index-sync-failed', { error: (error as Error).message });
         } finally {
           pair.locks.unlock(LOCK.indexSync);
         }
@@ -292,11 +299,13 @@ export class OpenQueue implements Queue {
 
   /** Names of records that are kept aside, in all pairs. */
   keptAside(): string[] {
-    return this.#pairs.flatMap(({ pair }) => keptAsideNames(pairPlaces(pair.directories).keptAside));
+    return this.#pairs.flatMap(({ pair }) =>
+      keptAsideNames(this.#kernel, pairPlaces(pair.directories).keptAside),
+    );
   }
 
   async close(): Promise<void> {
-    for (const timer of this.#timers) clearInterval(timer);
+    for (const timer of this.#timers) timer.close();
     this.#listener = undefined;
     await Promise.all(this.#open().map(({ lane }) => lane.idle()));
     await this.#syncing;

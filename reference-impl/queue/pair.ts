@@ -1,11 +1,10 @@
-import { closeSync, fdatasync, fsyncSync, openSync, renameSync, statSync } from 'node:fs';
-import { promisify } from 'node:util';
 import { QueueError } from '../errors.js';
-import { IndexImage } from '../index/image.js';
+import type { IndexImage } from '../index/image.js';
 import { decodeIndexHead } from '../index/index-file.js';
 import { ENTRY, FIELD, type Geometry, indexBytes, STATUS } from '../index/layout.js';
 import { markConsumed } from '../index/marks.js';
 import { DataMap } from '../memory/data-map.js';
+import type { Kernel } from '../memory/kernel.js';
 import { LOCK, LockFile } from '../memory/locks.js';
 import { mapShared, PAGE_BYTES } from '../memory/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
@@ -14,10 +13,9 @@ import { applyPlan } from '../restore/apply.js';
 import { keepAside } from '../restore/kept-aside.js';
 import { planRestore, type RestorePlan } from '../restore/plan.js';
 import type { Ring } from '../ring/reserve.js';
+import { type Ground, machine } from './ground.js';
 import { createIndex, readDataHead, readFirstPage, syncDirectory } from './install.js';
 import { type PairDirectories, pairPlaces } from './places.js';
-
-const fdatasyncAsync = promisify(fdatasync);
 
 /** What a restore found and did. */
 export interface RestoreReport {
@@ -41,6 +39,7 @@ export interface PairWishes {
 
 /** One data file and its index file, open in this process [0022]. */
 export class Pair {
+  readonly kernel: Kernel;
   readonly directories: PairDirectories;
   readonly data: DataMap;
   readonly image: IndexImage;
@@ -50,6 +49,7 @@ export class Pair {
   readonly maxRecordBytes: number;
   /** Present when this process was the first to open the pair and restored it. */
   readonly restore: RestoreReport | undefined;
+  readonly #ground: Ground;
   readonly #dataFd: number;
   readonly #indexFd: number;
   #mutexName = 0xffff;
@@ -60,16 +60,21 @@ export class Pair {
    *
    * @throws QueueError `not-a-queue`, `wrong-version`, `damaged-queue`.
    */
-  static open(directories: PairDirectories, wishes: PairWishes): Pair {
-    return new Pair(directories, wishes);
+  static open(directories: PairDirectories, wishes: PairWishes, ground: Ground = machine): Pair {
+    return new Pair(directories, wishes, ground);
   }
 
-  private constructor(directories: PairDirectories, wishes: PairWishes) {
+  private constructor(directories: PairDirectories, wishes: PairWishes, ground: Ground) {
+    const { kernel } = ground;
+    this.#ground = ground;
+    this.kernel = kernel;
     this.directories = directories;
     const places = pairPlaces(directories);
-    const head = readDataHead(places.data);
-    const actualBytes = statSync(places.data).size;
+    const head = readDataHead(places.data, kernel);
+    this.#dataFd = kernel.open(places.data, 'r+');
+    const actualBytes = kernel.sizeBytes(this.#dataFd);
     if (actualBytes !== head.sizeBytes) {
+      kernel.close(this.#dataFd);
       throw new QueueError(
         'damaged-queue',
         `${places.data} has ${actualBytes} bytes, expected ${head.sizeBytes}: a file that was cut cannot be mapped`,
@@ -78,9 +83,8 @@ export class Pair {
     this.key = head.key;
     this.maxRecordBytes = head.maxRecordBytes;
     this.ring = { start: RING_START, end: head.sizeBytes - PAGE_BYTES };
-    this.#dataFd = openSync(places.data, 'r+');
-    this.data = new DataMap(this.#dataFd, head.sizeBytes, head.maxRecordBytes);
-    this.locks = new LockFile(places.lock);
+    this.data = new DataMap(this.#dataFd, head.sizeBytes, head.maxRecordBytes, kernel);
+    this.locks = new LockFile(places.lock, kernel);
     this.locks.lock(LOCK.opening);
     try {
       const first = this.locks.tryLock(LOCK.users);
@@ -99,18 +103,23 @@ export class Pair {
     } catch (failure) {
       // With the locks: a process that goes on and tries again must restore, not trust what is half restored.
       this.locks.close();
-      closeSync(this.#dataFd);
+      kernel.close(this.#dataFd);
       throw failure;
     }
   }
 
   #attach(path: string, queueId: string, dataBytes: number): { fd: number; image: IndexImage } {
-    const { page, fileBytes } = readFirstPage(path);
+    const { kernel } = this;
+    const { page, fileBytes } = readFirstPage(kernel, path);
     const head = decodeIndexHead(page, fileBytes, queueId, dataBytes);
     if (!head.usable)
       throw new QueueError('damaged-queue', `${path}: ${head.why}, while the queue is in use`);
-    const fd = openSync(path, 'r+');
-    return { fd, image: new IndexImage(mapShared(fd, 0, fileBytes), head.geometry) };
+    const fd = kernel.open(path, 'r+');
+    return { fd, image: this.#see(fd, fileBytes, head.geometry) };
+  }
+
+  #see(fd: number, fileBytes: number, geometry: Geometry): IndexImage {
+    return this.#ground.image(mapShared(this.kernel, fd, 0, fileBytes), geometry);
   }
 
   #restore(
@@ -118,17 +127,18 @@ export class Pair {
     wishes: Geometry,
     queueId: string,
   ): { fd: number; image: IndexImage; report: RestoreReport } {
-    const startedMs = performance.now();
-    const { page, fileBytes } = readFirstPage(path);
+    const { kernel } = this;
+    const startedMs = kernel.monotonicMs();
+    const { page, fileBytes } = readFirstPage(kernel, path);
     const head = decodeIndexHead(page, fileBytes, queueId, wishes.dataBytes);
     let old: { fd: number; image: IndexImage } | undefined;
     if (head.usable) {
-      const fd = openSync(path, 'r+');
-      old = { fd, image: new IndexImage(mapShared(fd, 0, fileBytes), head.geometry) };
+      const fd = kernel.open(path, 'r+');
+      old = { fd, image: this.#see(fd, fileBytes, head.geometry) };
     }
-    const plan = planRestore(this.data, this.ring, this.key, old?.image);
+    const plan = planRestore(this.data, this.ring, this.key, old?.image, kernel.dateMs());
     const { keptAside } = pairPlaces(this.directories);
-    for (const damage of plan.damage) keepAside(keptAside, this.data, damage);
+    for (const damage of plan.damage) keepAside(kernel, keptAside, this.data, damage);
     // What was copied but perhaps not synced when the crash came may be delivered now, so it must be on the disk:
     // stored before it is forwarded, always [0017].
     if (plan.alive.length > 0) {
@@ -145,7 +155,7 @@ export class Pair {
         : this.#renew(path, wishes, queueId, plan, old);
     for (const { offset, number } of plan.settled) markConsumed(used.image, this.key, offset, number);
     applyPlan(used.image, this.ring, plan);
-    fsyncSync(used.fd);
+    kernel.fsync(used.fd);
     const report = {
       indexWas: head.usable ? null : head.why,
       restored: plan.alive.length,
@@ -153,7 +163,7 @@ export class Pair {
       uncertain: plan.uncertain,
       unfinished: plan.unfinished,
       damaged: plan.damage.map(({ number, offset, what }) => ({ number, offset, what })),
-      tookMs: performance.now() - startedMs,
+      tookMs: kernel.monotonicMs() - startedMs,
     };
     return { ...used, report };
   }
@@ -170,19 +180,20 @@ export class Pair {
     plan: RestorePlan,
     old: { fd: number; image: IndexImage } | undefined,
   ): { fd: number; image: IndexImage } {
+    const { kernel } = this;
     const entries = Math.max(wishes.entries, plan.alive.length);
     const geometry = { ...wishes, entries };
     const unfinished = `${path}.new`;
-    createIndex(unfinished, geometry, queueId);
-    const fd = openSync(unfinished, 'r+');
-    const image = new IndexImage(mapShared(fd, 0, indexBytes(geometry)), geometry);
+    createIndex(kernel, unfinished, geometry, queueId);
+    const fd = kernel.open(unfinished, 'r+');
+    const image = this.#see(fd, indexBytes(geometry), geometry);
     if (old) {
       image.words.set(old.image.words.subarray(old.image.marksWord), image.marksWord);
-      closeSync(old.fd);
+      kernel.close(old.fd);
     }
-    fsyncSync(fd);
-    renameSync(unfinished, path);
-    syncDirectory(this.directories.indexDirectory);
+    kernel.fsync(fd);
+    kernel.rename(unfinished, path);
+    syncDirectory(this.directories.indexDirectory, kernel);
     return { fd, image };
   }
 
@@ -233,21 +244,21 @@ export class Pair {
    * what it vouches for, whichever pages the kernel writes in between.
    */
   async syncIndex(): Promise<void> {
-    const { image } = this;
-    const startedMs = Date.now();
+    const { image, kernel } = this;
+    const startedMs = kernel.dateMs();
     const number = this.withMutex(() => image.getWide(FIELD.nextNumber));
-    await fdatasyncAsync(this.#indexFd);
+    await kernel.fdatasync(this.#indexFd);
     this.withMutex(() => {
       image.putWide(FIELD.lastSync, startedMs);
       image.putWide(FIELD.lastSyncNumber, number);
     });
-    await fdatasyncAsync(this.#indexFd);
+    await kernel.fdatasync(this.#indexFd);
   }
 
   /** The maps stay until the process ends; locks and files are given back now. */
   close(): void {
     this.locks.close();
-    closeSync(this.#dataFd);
-    closeSync(this.#indexFd);
+    this.kernel.close(this.#dataFd);
+    this.kernel.close(this.#indexFd);
   }
 }

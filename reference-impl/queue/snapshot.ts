@@ -1,9 +1,10 @@
-import { openSync, statSync } from 'node:fs';
 import { QueueError } from '../errors.js';
 import { IndexImage } from '../index/image.js';
 import { decodeIndexHead } from '../index/index-file.js';
 import { FIELD } from '../index/layout.js';
 import { DataMap } from '../memory/data-map.js';
+import type { Kernel } from '../memory/kernel.js';
+import { linux } from '../memory/linux.js';
 import { LOCK, LockFile } from '../memory/locks.js';
 import { mapShared, PAGE_BYTES } from '../memory/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
@@ -29,23 +30,29 @@ export interface Snapshot {
  *
  * @throws QueueError `damaged-queue` when there is no usable index: `rebuild`, or starting a worker, makes one.
  */
-export function withSnapshot<T>(pair: PairDirectories, look: (snapshot: Snapshot) => T): T {
+export function withSnapshot<T>(
+  pair: PairDirectories,
+  look: (snapshot: Snapshot) => T,
+  kernel: Kernel = linux,
+): T {
   const places = pairPlaces(pair);
-  const head = readDataHead(places.data);
-  if (statSync(places.data).size !== head.sizeBytes) {
+  const head = readDataHead(places.data, kernel);
+  const dataFd = kernel.open(places.data, 'r+');
+  if (kernel.sizeBytes(dataFd) !== head.sizeBytes) {
+    kernel.close(dataFd);
     throw new QueueError('damaged-queue', `${places.data}: expected ${head.sizeBytes} bytes`);
   }
-  const locks = new LockFile(places.lock);
+  const locks = new LockFile(places.lock, kernel);
   // Nobody opens the queue from here on, so what is not in use stays so.
   locks.lock(LOCK.opening);
   const inUse = locks.isHeldElsewhere(LOCK.users);
   if (inUse) locks.lock(LOCK.mutex);
   try {
     return look({
-      data: new DataMap(openSync(places.data, 'r+'), head.sizeBytes, head.maxRecordBytes),
+      data: new DataMap(dataFd, head.sizeBytes, head.maxRecordBytes, kernel),
       ring: { start: RING_START, end: head.sizeBytes - PAGE_BYTES },
       key: head.key,
-      image: copyIndex(places.index, head.queueId, head.sizeBytes),
+      image: copyIndex(kernel, places.index, head.queueId, head.sizeBytes),
       inUse,
     });
   } finally {
@@ -53,11 +60,11 @@ export function withSnapshot<T>(pair: PairDirectories, look: (snapshot: Snapshot
   }
 }
 
-function copyIndex(path: string, queueId: string, dataBytes: number): IndexImage {
-  const { page, fileBytes } = readFirstPage(path);
+function copyIndex(kernel: Kernel, path: string, queueId: string, dataBytes: number): IndexImage {
+  const { page, fileBytes } = readFirstPage(kernel, path);
   const head = decodeIndexHead(page, fileBytes, queueId, dataBytes);
   if (!head.usable) throw new QueueError('damaged-queue', `${path}: ${head.why}; rebuild makes a new index`);
-  const copy = new Uint8Array(mapShared(openSync(path, 'r+'), 0, fileBytes));
+  const copy = new Uint8Array(mapShared(kernel, kernel.open(path, 'r+'), 0, fileBytes));
   const image = new IndexImage(copy, head.geometry);
   if (image.get(FIELD.mutexOwner) !== 0) image.rollBack();
   return image;

@@ -2,6 +2,8 @@ import { checkLists } from '../index/check.js';
 import type { IndexImage } from '../index/image.js';
 import { ENTRY, STATUS } from '../index/layout.js';
 import { isConsumed } from '../index/marks.js';
+import type { Kernel } from '../memory/kernel.js';
+import { linux } from '../memory/linux.js';
 import { extentOf } from '../record/layout.js';
 import { keptAsideNames } from '../restore/kept-aside.js';
 import { overlapsAny, scan } from '../restore/scan.js';
@@ -20,7 +22,7 @@ export interface VerifyReport extends Counts {
   dead: number;
 }
 
-interface Counts {
+export interface Counts {
   /** Messages in the queue. */
   live: number;
   /** Messages that a worker is storing right now. */
@@ -36,19 +38,16 @@ const MAX_PROBLEMS = 50;
  * holding exactly the whole records that were not consumed. Changes nothing; may be asked of a queue in use, whose
  * workers then wait until the data file has been read once.
  */
-export async function verifyQueue(settings: QueueSettings): Promise<VerifyReport> {
+export async function verifyQueue(settings: QueueSettings, kernel: Kernel = linux): Promise<VerifyReport> {
   const counts = (): Counts => ({ live: 0, reserved: 0, locked: 0 });
   const queue = counts();
   const dead = counts();
   const problems: string[] = [];
   const keptAside: string[] = [];
   const look = (name: string, pair: PairDirectories, into: Counts): void => {
-    const found = withSnapshot(pair, (snapshot) => {
-      const compared = compare(snapshot, into);
-      return [...checkLists(snapshot.image), ...compared];
-    });
+    const found = withSnapshot(pair, (snapshot) => problemsOf(snapshot, into), kernel);
     problems.push(...found.map((line) => `${name}: ${line}`));
-    keptAside.push(...keptAsideNames(pairPlaces(pair).keptAside));
+    keptAside.push(...keptAsideNames(kernel, pairPlaces(pair).keptAside));
   };
   for (const [number, pair] of settings.pairs.entries()) look(`pair ${number}`, pair, queue);
   const { directory } = settings.deadLetter;
@@ -61,6 +60,12 @@ export async function verifyQueue(settings: QueueSettings): Promise<VerifyReport
     ...queue,
     dead: dead.live,
   };
+}
+
+/** What is wrong with one pair, one line each. @param counts is added to. */
+export function problemsOf(snapshot: Snapshot, counts: Counts): string[] {
+  const compared = compare(snapshot, counts);
+  return [...checkLists(snapshot.image), ...compared];
 }
 
 interface Held {

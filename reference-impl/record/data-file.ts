@@ -1,6 +1,6 @@
-import { randomBytes } from 'node:crypto';
 import { crc32c } from '@node-rs/crc32';
 import { QueueError } from '../errors.js';
+import type { Kernel } from '../memory/kernel.js';
 import { PAGE_BYTES } from '../memory/map.js';
 import type { ChecksumKey } from './checksum.js';
 
@@ -34,7 +34,11 @@ export interface DataFileHead {
   key: ChecksumKey;
 }
 
-export function newHead(sizeBytes: number, maxRecordBytes: number): DataFileHead {
+export function newHead(
+  sizeBytes: number,
+  maxRecordBytes: number,
+  { randomBytes }: Pick<Kernel, 'randomBytes'>,
+): DataFileHead {
   const secret = randomBytes(24);
   const key = { low: secret.readUInt32LE(16), high: secret.readUInt32LE(20) };
   return { sizeBytes, maxRecordBytes, queueId: secret.toString('hex', 0, 16), key };

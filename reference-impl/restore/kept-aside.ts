@@ -1,15 +1,6 @@
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  renameSync,
-  writeSync,
-} from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { DataBytes } from '../memory/data-map.js';
+import type { Kernel } from '../memory/kernel.js';
 import { syncDirectory } from '../queue/install.js';
 import type { Damage } from './plan.js';
 
@@ -24,35 +15,36 @@ export const keptAsideName = (damage: Damage): string => `${damage.number}@${dam
  *
  * @returns true when it was not kept already.
  */
-export function keepAside(directory: string, data: DataBytes, damage: Damage): boolean {
+export function keepAside(kernel: Kernel, directory: string, data: DataBytes, damage: Damage): boolean {
   const path = join(directory, keptAsideName(damage));
-  if (existsSync(path)) return false;
-  if (!existsSync(directory)) {
-    mkdirSync(directory, { recursive: true });
-    syncDirectory(dirname(directory));
+  if (kernel.exists(path)) return false;
+  if (!kernel.exists(directory)) {
+    kernel.makeDirectory(directory);
+    syncDirectory(dirname(directory), kernel);
   }
   const unfinished = `${path}.new`;
-  const fd = openSync(unfinished, 'w', 0o660);
+  const fd = kernel.open(unfinished, 'w', 0o660);
   try {
     // In pieces: an index entry may name a length that no record has.
     for (let done = 0; done < damage.lengthBytes; done += PIECE_BYTES) {
       const length = Math.min(PIECE_BYTES, damage.lengthBytes - done);
       const { bytes, at } = data.place(damage.offset + done, length);
-      writeSync(fd, bytes, at, length, done);
+      kernel.write(fd, bytes, at, length, done);
     }
-    fsyncSync(fd);
+    kernel.fsync(fd);
   } finally {
-    closeSync(fd);
+    kernel.close(fd);
   }
-  renameSync(unfinished, path);
-  syncDirectory(directory);
+  kernel.rename(unfinished, path);
+  syncDirectory(directory, kernel);
   return true;
 }
 
 /** Names of all records that were ever kept aside in this pair. */
-export const keptAsideNames = (directory: string): string[] =>
-  existsSync(directory)
-    ? readdirSync(directory)
+export const keptAsideNames = (kernel: Kernel, directory: string): string[] =>
+  kernel.exists(directory)
+    ? kernel
+        .list(directory)
         .filter((name) => name.endsWith('.record'))
         .sort()
     : [];

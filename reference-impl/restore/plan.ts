@@ -62,12 +62,14 @@ interface Hint {
  * case of [0025]: loops, wrong lists, entries on no list.
  *
  * @param image the old index, or undefined when there is none that belongs to this data file.
+ * @param nowMs milliseconds since the epoch.
  */
 export function planRestore(
   data: DataBytes,
   ring: Ring,
   key: ChecksumKey,
   image: IndexImage | undefined,
+  nowMs: number = Date.now(),
 ): RestorePlan {
   const hints = image ? readHints(image, ring) : new Map<number, Hint>();
   const found = scan(data, ring, key);
@@ -84,7 +86,7 @@ export function planRestore(
   };
   for (const record of found.valid) {
     if (consumed(record)) plan.consumed += 1;
-    else plan.alive.push(withHint(plan, record, hints.get(record.offset)));
+    else plan.alive.push(withHint(plan, record, hints.get(record.offset), nowMs));
   }
   for (const header of found.damaged) {
     if (!consumed(header)) noteDamage(plan, header, hints.get(header.offset));
@@ -118,14 +120,14 @@ function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
   return hints;
 }
 
-function withHint(plan: RestorePlan, record: FoundRecord, hint: Hint | undefined): Alive {
+function withHint(plan: RestorePlan, record: FoundRecord, hint: Hint | undefined, nowMs: number): Alive {
   const known = hint !== undefined && hint.number === record.number;
   if (!known) plan.uncertain += 1;
   return {
     ...record,
     retryCount: known ? hint.retryCount : 0,
     // A clock that is far ahead in a damaged index would hold the message back for ever.
-    lastRetryMs: known && hint.lastRetryMs <= Date.now() ? hint.lastRetryMs : 0,
+    lastRetryMs: known && hint.lastRetryMs <= nowMs ? hint.lastRetryMs : 0,
   };
 }
 

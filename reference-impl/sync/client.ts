@@ -1,8 +1,9 @@
-import { Socket } from 'node:net';
 import type { IndexImage } from '../index/image.js';
 import { FIELD } from '../index/layout.js';
 import type { DataMap } from '../memory/data-map.js';
 import { Fifo } from '../memory/fifo.js';
+import type { Kernel, Registered } from '../memory/kernel.js';
+import { linux } from '../memory/linux.js';
 import type { Range } from './batcher.js';
 import { ANSWER_READ_BYTES, fifoPlaces } from './places.js';
 import {
@@ -61,13 +62,14 @@ interface Pending {
  * The receipt only tells that the helper has the request, so it is read late, with the confirmation.
  */
 export class SyncClient implements SyncPort {
+  readonly #kernel: Kernel;
   readonly #slot: number;
   readonly #incarnation: number;
   readonly #image: IndexImage;
   readonly #times: ClientTimes;
   readonly #request: Fifo;
   readonly #receipt: Fifo;
-  readonly #confirm: Socket;
+  readonly #confirm: Registered;
   readonly #confconf: Fifo;
   /** The first bytes of a token whose end has not come yet. */
   #part: Buffer = Buffer.alloc(0);
@@ -76,7 +78,7 @@ export class SyncClient implements SyncPort {
   #pending: Pending | undefined;
   #nextId = 1;
   /** One timer for all requests: making one for each costs as much as sending it. */
-  readonly #timer: NodeJS.Timeout;
+  readonly #timer: Registered;
   #unreadReceipts = 0;
 
   /** @param directory where the FIFOs are: the data file's directory. */
@@ -85,33 +87,24 @@ export class SyncClient implements SyncPort {
     worker: { slot: number; incarnation: number },
     image: IndexImage,
     times: ClientTimes,
+    kernel: Kernel = linux,
   ) {
+    this.#kernel = kernel;
     const places = fifoPlaces(directory);
     this.#slot = worker.slot;
     this.#incarnation = worker.incarnation;
     this.#image = image;
     this.#times = times;
-    this.#request = new Fifo(places.request, ANSWER_READ_BYTES);
-    this.#confconf = new Fifo(places.confconf, ANSWER_READ_BYTES);
-    this.#receipt = new Fifo(places.receipt(worker.slot), ANSWER_READ_BYTES);
-    const confirm = new Fifo(places.confirm(worker.slot), ANSWER_READ_BYTES);
+    this.#request = new Fifo(places.request, ANSWER_READ_BYTES, kernel);
+    this.#confconf = new Fifo(places.confconf, ANSWER_READ_BYTES, kernel);
+    this.#receipt = new Fifo(places.receipt(worker.slot), ANSWER_READ_BYTES, kernel);
+    const confirm = new Fifo(places.confirm(worker.slot), ANSWER_READ_BYTES, kernel);
     // Tokens for a predecessor that was killed while it waited.
     this.#receipt.drain();
     confirm.drain();
-    // Read into one buffer of ours: a stream's buffers and events cost as much as the rest of a round.
-    const onread = {
-      buffer: Buffer.alloc(ANSWER_READ_BYTES),
-      callback: (length: number, bytes: Uint8Array): boolean => {
-        this.#onConfirm(Buffer.from(bytes.buffer, bytes.byteOffset, length));
-        return true;
-      },
-    };
-    const options = { fd: confirm.fd, readable: true, writable: false, onread };
-    this.#confirm = new Socket(options);
-    this.#timer = setInterval(() => this.#look(), times.helperTimeoutMs);
-    this.#timer.unref();
-    // A FIFO of ours does not break; if it does, the time-outs below end the request.
-    this.#confirm.on('error', () => undefined);
+    const buffer = Buffer.alloc(ANSWER_READ_BYTES);
+    this.#confirm = kernel.onArrival(confirm.fd, buffer, (bytes) => this.#onConfirm(bytes));
+    this.#timer = kernel.every(times.helperTimeoutMs, () => this.#look());
   }
 
   sync(ranges: readonly Range[]): Promise<SyncResult> {
@@ -126,7 +119,7 @@ export class SyncClient implements SyncPort {
         requests,
         errno: 0,
         sentTo: this.#image.get(FIELD.helperIncarnation),
-        sinceMs: performance.now(),
+        sinceMs: this.#kernel.monotonicMs(),
         resolve,
         looked: false,
       };
@@ -192,7 +185,7 @@ export class SyncClient implements SyncPort {
   #look(): void {
     const pending = this.#pending;
     if (!pending) return;
-    if (performance.now() - pending.sinceMs >= this.#times.requestTimeoutMs) {
+    if (this.#kernel.monotonicMs() - pending.sinceMs >= this.#times.requestTimeoutMs) {
       this.#finish({ state: 'timed-out' });
       return;
     }
@@ -209,10 +202,10 @@ export class SyncClient implements SyncPort {
   }
 
   close(): void {
-    clearInterval(this.#timer);
+    this.#timer.close();
     this.rest();
     this.#finish({ state: 'timed-out' });
-    this.#confirm.destroy();
+    this.#confirm.close();
     for (const fifo of [this.#request, this.#receipt, this.#confconf]) fifo.close();
   }
 }

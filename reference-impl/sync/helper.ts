@@ -1,10 +1,10 @@
-import { setImmediate as turn } from 'node:timers/promises';
 import { QueueError } from '../errors.js';
 import { FIELD } from '../index/layout.js';
 import { Fifo } from '../memory/fifo.js';
+import type { Kernel } from '../memory/kernel.js';
 import { LOCK } from '../memory/locks.js';
-import { poll } from '../memory/native.js';
 import { announceRestore } from '../queue/announce.js';
+import { type Ground, machine } from '../queue/ground.js';
 import { Pair } from '../queue/pair.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { Batcher } from './batcher.js';
@@ -40,6 +40,7 @@ export async function runHelper(
   pairNumber: number,
   signal: AbortSignal,
   onReady: () => void,
+  ground: Ground = machine,
 ): Promise<void> {
   const directories = settings.pairs[pairNumber];
   if (!directories) {
@@ -48,7 +49,7 @@ export async function runHelper(
       `pair ${pairNumber}: expected a number from 0 to ${settings.pairs.length - 1}`,
     );
   }
-  const pair = Pair.open(directories, settings);
+  const pair = Pair.open(directories, settings, ground);
   announceRestore(pair);
   if (!pair.locks.tryLock(LOCK.helper)) {
     pair.close();
@@ -67,6 +68,7 @@ export async function runHelper(
 }
 
 class Helper {
+  readonly #kernel: Kernel;
   readonly #pair: Pair;
   readonly #incarnation: number;
   readonly #batcher: Batcher;
@@ -81,12 +83,13 @@ class Helper {
   #alone = false;
 
   constructor(pair: Pair, settings: QueueSettings) {
+    this.#kernel = pair.kernel;
     this.#pair = pair;
     this.#places = fifoPlaces(pair.directories.directory);
-    this.#requests = new Fifo(this.#places.request, REQUEST_READ_BYTES);
-    this.#confconfs = new Fifo(this.#places.confconf, ANSWER_READ_BYTES);
+    this.#requests = new Fifo(this.#places.request, REQUEST_READ_BYTES, this.#kernel);
+    this.#confconfs = new Fifo(this.#places.confconf, ANSWER_READ_BYTES, this.#kernel);
     this.#confconfs.drain();
-    this.#batcher = new Batcher(settings.sync, performance.now());
+    this.#batcher = new Batcher(settings.sync, this.#kernel.monotonicMs());
     const POLLIN = 1;
     this.#pollFds.writeInt32LE(this.#requests.fd, 0);
     this.#pollFds.writeInt16LE(POLLIN, 4);
@@ -97,18 +100,18 @@ class Helper {
     pair.image.put(FIELD.syncing, 0);
     // The workers see a new number here and ask the new helper again.
     // Unsigned, as tokens carry it: a damaged index may have left any bits there.
-    this.#incarnation = (Atomics.add(pair.image.words, FIELD.helperIncarnation, 1) + 1) >>> 0;
+    this.#incarnation = (pair.image.add(FIELD.helperIncarnation, 1) + 1) >>> 0;
   }
 
   async serve(signal: AbortSignal): Promise<void> {
-    let turnAtMs = performance.now();
+    let turnAtMs = this.#kernel.monotonicMs();
     while (!signal.aborted) {
       const ready = this.#wait();
       this.#receive();
       this.#advance();
-      const nowMs = performance.now();
+      const nowMs = this.#kernel.monotonicMs();
       if (!ready || nowMs - turnAtMs > LONGEST_WAIT_MS) {
-        await turn();
+        await new Promise<void>((resolve) => this.#kernel.soon(resolve));
         turnAtMs = nowMs;
       }
     }
@@ -128,14 +131,14 @@ class Helper {
    */
   #wait(): boolean {
     if (this.#alone) {
-      const endMs = performance.now() + AWAKE_MS;
+      const endMs = this.#kernel.monotonicMs() + AWAKE_MS;
       do {
-        if (poll(this.#pollFds, 2, 0) > 0) return true;
-      } while (performance.now() < endMs);
+        if (this.#kernel.poll(this.#pollFds, 2, 0) > 0) return true;
+      } while (this.#kernel.monotonicMs() < endMs);
       this.#alone = false;
     }
-    const waitMs = this.#batcher.waitMs(performance.now()) ?? LONGEST_WAIT_MS;
-    return poll(this.#pollFds, 2, Math.min(Math.ceil(waitMs), LONGEST_WAIT_MS)) > 0;
+    const waitMs = this.#batcher.waitMs(this.#kernel.monotonicMs()) ?? LONGEST_WAIT_MS;
+    return this.#kernel.poll(this.#pollFds, 2, Math.min(Math.ceil(waitMs), LONGEST_WAIT_MS)) > 0;
   }
 
   /** Reads what poll(2) has found, confirmations of confirmations first. */
@@ -146,12 +149,12 @@ class Helper {
       }
     }
     // Before new requests are looked at: the stored ones come first.
-    this.#batcher.settle(performance.now());
+    this.#batcher.settle(this.#kernel.monotonicMs());
     if (this.#pollFds.readInt16LE(6) !== 0) this.#receiveRequests();
   }
 
   #receiveRequests(): void {
-    const nowMs = performance.now();
+    const nowMs = this.#kernel.monotonicMs();
     const receipts = new Map<number, Buffer[]>();
     for (const request of decodeRequests(this.#requests.read())) {
       if (!this.#isSane(request)) continue;
@@ -175,7 +178,7 @@ class Helper {
   }
 
   #advance(): void {
-    if (this.#batcher.isDue(performance.now())) this.#write();
+    if (this.#batcher.isDue(this.#kernel.monotonicMs())) this.#write();
   }
 
   /** Writes the batch, then confirms it: in this order, always [0017]. */
@@ -184,7 +187,7 @@ class Helper {
     if (this.#batcher.phase === 'confirming' || requests.length === 0) return;
     this.#batch += 1;
     this.#alone = requests.length === 1;
-    Atomics.add(this.#pair.image.words, FIELD.batches, 1);
+    this.#pair.image.add(FIELD.batches, 1);
     const errno = this.#syncBatch();
     const bySlot = new Map<number, SyncRequest[]>();
     for (const request of requests) {
@@ -197,7 +200,7 @@ class Helper {
       const tokens = list.map((request) => encodeAnswer(this.#answer('confirm', request, errno)));
       if (this.#send('confirm', slot, tokens)) reached.push(...list);
     }
-    this.#batcher.written(reached, performance.now());
+    this.#batcher.written(reached, this.#kernel.monotonicMs());
   }
 
   #syncBatch(): number {
@@ -219,7 +222,7 @@ class Helper {
     const key = `${kind}/${slot}`;
     let fifo = this.#answers.get(key);
     if (!fifo) {
-      fifo = new Fifo(this.#places[kind](slot), ANSWER_READ_BYTES);
+      fifo = new Fifo(this.#places[kind](slot), ANSWER_READ_BYTES, this.#kernel);
       this.#answers.set(key, fifo);
     }
     let reached = true;
