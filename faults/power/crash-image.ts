@@ -1,4 +1,5 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import { SECTOR_BYTES } from '../crash-states/model.js';
 import type { Loss, Random } from '../fault.js';
 import type { LogEntry, WriteLog } from './log-writes.js';
 
@@ -96,9 +97,6 @@ function keepSome(tail: readonly LogEntry[], loss: Loss, random: Random): Kept {
   const sectors = Array.from({ length: next.lengthBytes / SECTOR_BYTES }, (_, sector) => sector);
   return { whole, torn: { entry: next, sectors: sectors.filter(() => random.int(2) === 0) } };
 }
-
-/** The unit in which a drive tears a write. */
-const SECTOR_BYTES = 512;
 
 /** Does a logged write (or discard) to an image, or one sector of it. */
 export function apply(log: WriteLog, entry: LogEntry, image: number, sector?: number): void {

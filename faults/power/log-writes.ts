@@ -10,10 +10,10 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
  *
  * Only what is asked for is held in memory: an entry is its head and the place of its data.
  */
-const MAGIC = 0x6a736677736872n;
-const VERSION = 1n;
+export const MAGIC = 0x6a736677736872n;
+export const VERSION = 1n;
 const HEAD_BYTES = 28;
-const ENTRY_BYTES = 32;
+export const ENTRY_BYTES = 32;
 const SMALLEST_SECTOR_BYTES = 512;
 const LARGEST_SECTOR_BYTES = 65_536;
 

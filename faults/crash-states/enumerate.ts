@@ -1,0 +1,115 @@
+import type { Random } from '../fault.js';
+import { type CrashModel, SECTOR_BYTES } from './model.js';
+import { type CrashState, NOTHING_TORN } from './state.js';
+
+/** How a state was come by, for the report. */
+export type Family = 'prefix' | 'all-but-one' | 'only-one' | 'torn' | 'random';
+
+export interface Enumerated {
+  family: Family;
+  state: CrashState;
+}
+
+/** Between so many writes that are singled out in one epoch the others are skipped: the random ones reach them. */
+const MOST_SINGLED_OUT = 64;
+/** So many random states are drawn at once and given in the order of their cuts, which is cheap to go along. */
+const DRAW = 256;
+
+/**
+ * The crash states of a log, from the cut after `from` entries on, each once (two may be equal disks all the same):
+ * first those that any crash model has (every prefix with all and with none of what was not flushed; in each epoch all
+ * writes but one, and only one; the write under way, torn in the usual ways), then seeded random subsets, torn too,
+ * without end. Within a family they come in the order of their cuts.
+ */
+export function* enumerate(model: CrashModel, from: number, random: Random): Generator<Enumerated, void> {
+  yield* prefixes(model, from);
+  yield* singledOut(model, from, 'all-but-one');
+  yield* singledOut(model, from, 'only-one');
+  yield* torn(model, from);
+  for (;;) {
+    const states = Array.from({ length: DRAW }, () => randomState(model, from, random));
+    for (const state of states.sort((a, b) => a.prefix - b.prefix)) yield { family: 'random', state };
+  }
+}
+
+function* prefixes(model: CrashModel, from: number): Generator<Enumerated, void> {
+  for (let prefix = from; prefix <= model.entries.length; prefix++) {
+    yield { family: 'prefix', state: { prefix, kept: [], torn: NOTHING_TORN } };
+    const kept = model.optional(prefix);
+    if (kept.length > 0) yield { family: 'prefix', state: { prefix, kept, torn: NOTHING_TORN } };
+  }
+}
+
+/** Where an epoch is longest: before each flush, and at the end. */
+function* epochEnds(model: CrashModel, from: number): Generator<number, void> {
+  for (let prefix = from; prefix <= model.entries.length; prefix++) {
+    const next = model.entries[prefix];
+    if (next === undefined || next.flush) yield prefix;
+  }
+}
+
+function* singledOut(
+  model: CrashModel,
+  from: number,
+  family: 'all-but-one' | 'only-one',
+): Generator<Enumerated, void> {
+  for (const prefix of epochEnds(model, from)) {
+    const optional = model.optional(prefix);
+    // One write alone: both are prefixes.
+    if (optional.length < 2) continue;
+    const step = Math.ceil(optional.length / MOST_SINGLED_OUT);
+    for (let at = 0; at < optional.length; at += step) {
+      const one = optional[at] ?? 0;
+      const kept = family === 'only-one' ? [one] : optional.filter((index) => index !== one);
+      yield { family, state: { prefix, kept, torn: NOTHING_TORN } };
+    }
+  }
+}
+
+/** The write under way at each cut, and whatever came before it in its epoch there. */
+function* torn(model: CrashModel, from: number): Generator<Enumerated, void> {
+  for (let prefix = from; prefix < model.entries.length; prefix++) {
+    const under = model.entries[prefix];
+    if (under === undefined || under.lengthBytes < 2 * SECTOR_BYTES) continue;
+    const count = under.lengthBytes / SECTOR_BYTES;
+    const kept = under.flush ? [] : model.optional(prefix);
+    for (const sectors of usualTears(count)) {
+      yield { family: 'torn', state: { prefix, kept, torn: new Map([[prefix, sectors]]) } };
+    }
+  }
+}
+
+/** Only the first sector, all but the first, half of it, all but the last, every second one. */
+function usualTears(count: number): number[][] {
+  const all = Array.from({ length: count }, (_, sector) => sector);
+  const half = count >> 1;
+  const tears = [all.slice(0, 1), all.slice(1), all.slice(0, half), all.slice(half), all.slice(0, -1)];
+  if (count > 2) tears.push(all.filter((sector) => sector % 2 === 0));
+  return [...new Map(tears.map((tear) => [tear.join(), tear])).values()];
+}
+
+function randomState(model: CrashModel, from: number, random: Random): CrashState {
+  const prefix = from + random.int(model.entries.length - from + 1);
+  const under = model.entries[prefix];
+  const begun = under !== undefined && under.lengthBytes > 0 && random.int(2) === 0;
+  const base: CrashState = { prefix, kept: [], torn: NOTHING_TORN };
+  const optional = begun && under.flush ? [] : model.optional(prefix);
+  if (begun) optional.push(prefix);
+  const keep = random.real();
+  const tear = random.int(3) === 0 ? random.real() / 2 : 0;
+  const kept: number[] = [];
+  const tears = new Map<number, number[]>();
+  for (const index of optional) {
+    const dice = random.real();
+    if (dice < tear) {
+      const count = (model.entries[index]?.lengthBytes ?? 0) / SECTOR_BYTES;
+      tears.set(index, someSectors(count, random));
+    } else if (random.real() < keep) kept.push(index);
+  }
+  return { ...base, kept, torn: tears };
+}
+
+function someSectors(count: number, random: Random): number[] {
+  const keep = random.real();
+  return Array.from({ length: count }, (_, sector) => sector).filter(() => random.real() < keep);
+}
