@@ -16,6 +16,7 @@ export const REQUIREMENT_IDS = [
   'PP-10',
   'PP-11',
   'PP-12',
+  'PP-14',
 ] as const;
 
 export type RequirementId = (typeof REQUIREMENT_IDS)[number];
@@ -53,6 +54,7 @@ const RESTARTS: readonly FaultName[] = [
   'data-rot',
   'power-cut',
   'crash-states',
+  'io-error',
 ];
 
 /** Every requirement that is measured so far, in order. */
@@ -217,6 +219,23 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: ['power-cut'],
     byChance: false,
     claimed: ({ guarantee }) => guarantee.faults.includes('power-cut'),
+  },
+  {
+    id: 'PP-14',
+    level: 'errors',
+    title: 'a failed sync is not a confirmation',
+    sentence:
+      'A target whose sync or write fails MUST NOT confirm what rests on it, and MUST confirm again once it was restarted on a disk that works.',
+    why:
+      'The kernel reports a failed write once, then takes the page for clean: who asks again is told that all is well, and ' +
+      'the data is gone.',
+    source: 'DESIGN 4.6, 6; [0017]',
+    evidence:
+      'Syncs and writes that failed while submits were under way, an accepted delivery of each message that was confirmed ' +
+      'before the restart that followed, and confirmations after it.',
+    needs: ['io-error'],
+    byChance: false,
+    claimed: ({ guarantee }) => guarantee.faults.includes('io-error'),
   },
 ];
 

@@ -4,6 +4,7 @@ import { diskFull } from './disk-full.js';
 import type { Fault } from './fault.js';
 import { full } from './full.js';
 import { indexLoss } from './index-loss.js';
+import { ioError } from './io-error.js';
 import { kill } from './kill.js';
 import { killOne } from './kill-one.js';
 import { killRecovery } from './kill-recovery.js';
@@ -22,6 +23,7 @@ export const FAULTS: readonly Fault[] = [
   killSyscall,
   dataRot,
   full,
+  ioError,
   killRecovery,
   clock,
   diskFull,

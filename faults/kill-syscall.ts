@@ -2,6 +2,7 @@ import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Fault, Ground, Injection, Service } from './fault.js';
 import { hit, killServices, miss, spread, straceAvailability } from './injections.js';
+import { straceCommand } from './strace.js';
 import { until } from './waiting.js';
 
 /** Kinds of system calls, and up to which one of its kind a process is let live. */
@@ -63,30 +64,13 @@ async function killAt(
 ): Promise<boolean> {
   const log = join(ground.scratchDir, `kill-syscall-${service.name}.strace`);
   await killServices([service]);
-  await service.start(straceCommand(calls, nth, log));
+  const tampering = { calls, what: 'signal=KILL', when: `${nth}` } as const;
+  await service.start(straceCommand({ log, calls, tampering }));
   const died = await waitForDeath(service, log, ground.signal);
   // Where only one of its processes died the rest goes too: a service is one thing that crashes.
   await killServices([service]);
   rmSync(log, { force: true });
   return died;
-}
-
-/** Without --seccomp-bpf, which is faster and (strace 6.1) never delivers the signal of an injection. */
-function straceCommand(calls: readonly string[], nth: number, log: string): string[] {
-  const list = calls.map((call) => `?${call}`).join(',');
-  return [
-    'strace',
-    '-f',
-    '-qq',
-    '-s',
-    '0',
-    '-o',
-    log,
-    '-e',
-    `trace=${list}`,
-    '-e',
-    `inject=${list}:signal=KILL:when=${nth}`,
-  ];
 }
 
 /** strace names the death of every process that it kills; a service may have more than one. */

@@ -73,6 +73,17 @@ const READS: Record<RequirementId, HistoryEvent['kind'][]> = {
     'at-risk',
     'recovery-failed',
   ],
+  'PP-14': [
+    'submitted',
+    'answered',
+    'delivered',
+    'consumed',
+    'refused',
+    'fault',
+    'at-risk',
+    'recovery-failed',
+    'drained',
+  ],
 };
 
 t.test('a checker that is blind to a kind of event that it must see is caught', async (t) => {
@@ -141,6 +152,11 @@ const MISREADINGS: [RequirementId, string, Change][] = [
   ],
   ['PP-8', 'takes any fault for a full queue', onKind('fault', (e) => ({ ...e, fault: 'kill' }))],
   ['PP-9', 'believes that all is well', onKind('inspected', (e) => ({ ...e, ok: true }))],
+  ['PP-14', 'takes a miss for a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
+  ['PP-14', 'takes any fault for an error', onKind('fault', (e) => ({ ...e, fault: 'io-error' }))],
+  ['PP-14', 'takes no for yes', onKind('answered', (e) => ({ ...e, outcome: 'confirmed' }))],
+  ['PP-14', 'takes every wait as complete', onKind('drained', (e) => ({ ...e, complete: true }))],
+  ['PP-14', 'sees something under way always', onKind('at-risk', (e) => ({ ...e, inFlight: 1 }))],
   ['PP-11', 'has no clock', onKind('recovered', (e) => ({ ...e, tookMs: 0 }))],
 ];
 

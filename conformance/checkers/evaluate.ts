@@ -5,6 +5,7 @@ import { checkIntact, checkWhole } from './corruption.js';
 import { checkDuplicates } from './duplicates.js';
 import { checkFull } from './full.js';
 import { checkIndexState } from './index-state.js';
+import { checkIoErrors } from './io-errors.js';
 import { checkLoss } from './loss.js';
 import { checkNeverSubmitted } from './never-submitted.js';
 import { checkPowerLoss } from './power-loss.js';
@@ -30,6 +31,7 @@ export const CHECKERS: Readonly<Record<RequirementId, Checker>> = {
   'PP-10': checkRecovers,
   'PP-11': checkRecoveryTime,
   'PP-12': checkPowerLoss,
+  'PP-14': checkIoErrors,
 };
 
 export interface Evaluation {

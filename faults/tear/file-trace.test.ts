@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { testDirectories } from '../fixtures/ground.js';
 import { straceAvailability } from '../injections.js';
+import { straceCommand } from '../strace.js';
 import { readTrace, TRACED_CALLS, type Trace } from './file-trace.js';
 
 /** Runs a real program under a real strace and reads what that wrote. */
@@ -16,7 +17,7 @@ function traceOf(
   const program = join(scratchDir, 'program.mjs');
   const log = join(scratchDir, 'log');
   writeFileSync(program, `import fs from 'node:fs';\nconst dir = ${JSON.stringify(dataDir)};\n${source}`);
-  const flags = ['-f', '--seccomp-bpf', '-qq', '-s', '0', '-y', '-o', log, '-e', `trace=${TRACED_CALLS}`];
+  const [, ...flags] = straceCommand({ log, calls: TRACED_CALLS, named: true });
   execFileSync('strace', [...flags, process.execPath, program], { stdio: 'pipe' });
   return { trace: readTrace(readFileSync(log, 'latin1')), dataDir };
 }

@@ -14,6 +14,13 @@ export interface SyncEvent extends ByteRange {
   doneOffset: number;
 }
 
+/** A sync that failed: what the kernel held of the range it may hold for written all the same, and drop. */
+export interface FailedSyncEvent extends ByteRange {
+  kind: 'failed-sync';
+  entry: number;
+  doneOffset: number;
+}
+
 /** A write; `start` is `append` where the kernel chose the end of the file, and `unknown` where the log cannot tell. */
 export interface WriteEvent {
   kind: 'write';
@@ -25,7 +32,7 @@ export interface WriteEvent {
 
 /** What a log says of one file, whatever its name was in the course of time. */
 export interface FileTrace {
-  events: (SyncEvent | WriteEvent)[];
+  events: (SyncEvent | FailedSyncEvent | WriteEvent)[];
   /** Some process had it mapped shared: its bytes can change without a call. */
   mapped: boolean;
 }
@@ -164,7 +171,11 @@ class Reader {
   }
 
   #follow(call: Call, process: Process): void {
-    if (call.result?.startsWith('-1') === true || call.result?.startsWith('?') === true) return;
+    if (call.result?.startsWith('-1') === true) {
+      if (call.name === 'fsync' || call.name === 'fdatasync') this.#syncFailed(call);
+      return;
+    }
+    if (call.result?.startsWith('?') === true) return;
     Reader.handlers[call.name]?.(this, call, process);
   }
 
@@ -188,6 +199,10 @@ class Reader {
   #sync(file: FileTrace | undefined, { start, end }: ByteRange, call: Call): void {
     if (call.result === undefined) return;
     file?.events.push({ kind: 'sync', start, end, entry: call.entry, doneOffset: call.doneOffset });
+  }
+
+  #syncFailed({ args, entry, doneOffset }: Call): void {
+    this.#fileAt(args[0])?.events.push({ kind: 'failed-sync', ...WHOLE_FILE, entry, doneOffset });
   }
 
   #mmap(call: Call, process: Process): void {
@@ -310,10 +325,8 @@ class Reader {
   }
 }
 
-/** Calls that a tear must see; `?` makes strace ignore those that this machine does not have. */
-export const TRACED_CALLS = Object.keys(Reader.handlers)
-  .map((call) => `?${call}`)
-  .join(',');
+/** Calls that a tear must see. */
+export const TRACED_CALLS: readonly string[] = Object.keys(Reader.handlers);
 
 /** The absolute path in an argument, with the folder of another one; undefined when it is relative to nothing known. */
 function path(call: Call, at: number, folderAt?: number): string | undefined {

@@ -1,5 +1,5 @@
 import t from 'tap';
-import type { FileTrace, SyncEvent, WriteEvent } from './file-trace.js';
+import type { FailedSyncEvent, FileTrace, SyncEvent, WriteEvent } from './file-trace.js';
 import { unsyncedSectors, type Witness } from './unsynced.js';
 
 const sync = (start: number, end: number, entry: number, doneOffset = entry * 10): SyncEvent => ({
@@ -71,3 +71,26 @@ t.test(
 t.test('a change that no traced write explains is kept when a sync has covered it', async (t) => {
   t.same(unsyncedSectors([3, 4], [witness([sync(0, WHOLE, 5), write(1536, 512, 9)])], 8192), [3]);
 });
+
+const failed = (entry: number): FailedSyncEvent => ({
+  kind: 'failed-sync',
+  start: 0,
+  end: WHOLE,
+  entry,
+  doneOffset: entry * 10,
+});
+
+t.test('what a failed sync should have written is not saved by a later one that succeeds', async (t) => {
+  const lost = (...events: FileTrace['events']) => unsyncedSectors([0], [witness(events)], 8192);
+  t.same(lost(write(0, 512, 1), failed(2), sync(0, WHOLE, 3)), [0], 'the kernel took the page for clean');
+  t.same(lost(write(0, 512, 1), failed(2), write(0, 512, 3), sync(0, WHOLE, 4)), [], 'it was written again');
+  t.same(lost(write(0, 512, 1), sync(0, WHOLE, 2), failed(3), sync(0, WHOLE, 4)), [], 'it was safe before');
+});
+
+t.test(
+  'in a mapped file nobody knows whether the page was written to again after a failed sync',
+  async (t) => {
+    const events = [write(0, 512, 1), failed(2), sync(0, WHOLE, 3)];
+    t.same(unsyncedSectors([0], [witness(events, true)], 8192), []);
+  },
+);

@@ -1,4 +1,4 @@
-import type { FileTrace, SyncEvent, WriteEvent } from './file-trace.js';
+import type { FailedSyncEvent, FileTrace, SyncEvent, WriteEvent } from './file-trace.js';
 
 export const SECTOR_BYTES = 512;
 
@@ -15,7 +15,8 @@ export interface Witness {
  * A sector counts as safe when any sync that covers it returned after the snapshot: it may have come after the
  * change. Only where every byte that changed in a file was written by calls that the log shows, and only one service
  * wrote it, is the order known; then a sector is lost also after such a sync, if each write to it began only after
- * the last sync had begun. Doubt always speaks for the target.
+ * the last sync had begun. There it is lost, too, when the first sync after the last write to it failed: the kernel then
+ * takes the page for clean, and a later sync succeeds without writing it. Doubt always speaks for the target.
  *
  * @param changed numbers of the sectors that differ, ascending.
  * @param snapshotSizeBytes size of the file at the snapshot; 0 when it did not exist.
@@ -33,6 +34,7 @@ export function unsyncedSectors(
   const syncs = since.flatMap(({ events }) => events.filter(isSync));
   const writers = since.filter(({ events }) => events.length > 0);
   const single = writers[0];
+  const failed = since.flatMap(({ events }) => events.filter(isFailedSync));
   const ordered =
     writers.length === 1 && single !== undefined && !since.some(({ mapped }) => mapped)
       ? placeWrites(single.events.filter(isWrite), snapshotSizeBytes)
@@ -44,8 +46,12 @@ export function unsyncedSectors(
     if (covering.length === 0) return true;
     const writes = ordered?.filter((write) => write.start < end && write.end > start) ?? [];
     if (writes.length === 0) return false;
+    const lastWrite = Math.max(...writes.map((write) => write.entry));
+    const after = [...covering, ...failed.filter((sync) => sync.start < end && sync.end > start)]
+      .filter((sync) => sync.entry > lastWrite)
+      .sort((one, other) => one.entry - other.entry);
     const lastSync = Math.max(...covering.map((sync) => sync.entry));
-    return writes.every((write) => write.entry > lastSync);
+    return writes.every((write) => write.entry > lastSync) || after[0]?.kind === 'failed-sync';
   });
 }
 
@@ -68,10 +74,16 @@ function placeWrites(writes: readonly WriteEvent[], sizeBytes: number): PlacedWr
   return placed;
 }
 
-function isSync(event: SyncEvent | WriteEvent): event is SyncEvent {
+type Event = SyncEvent | FailedSyncEvent | WriteEvent;
+
+function isSync(event: Event): event is SyncEvent {
   return event.kind === 'sync';
 }
 
-function isWrite(event: SyncEvent | WriteEvent): event is WriteEvent {
+function isFailedSync(event: Event): event is FailedSyncEvent {
+  return event.kind === 'failed-sync';
+}
+
+function isWrite(event: Event): event is WriteEvent {
   return event.kind === 'write';
 }

@@ -1,0 +1,56 @@
+import type { HistoryEvent } from '../history/events.js';
+import { tracesOf } from '../history/traces.js';
+import { familyOf } from '../requirements.js';
+import { FAULT_NAMES, type FaultName } from '../target/definition.js';
+import { Violations } from './finding.js';
+import { missingRecipients, rottedIds } from './loss.js';
+
+/** A fault that hit, its place in the history, and what was at stake then. */
+export interface Hit {
+  injection: number;
+  position: number;
+  /** Confirmed and not yet delivered. */
+  atRisk: number;
+  /** Submitted and not yet answered. */
+  inFlight: number;
+}
+
+/** The faults of a family that hit, in order. */
+export function hitsOf(history: readonly HistoryEvent[], family: FaultName): Hit[] {
+  const stakes = new Map<number, { atRisk: number; inFlight: number }>();
+  const hits: Hit[] = [];
+  history.forEach((event, position) => {
+    if (event.kind === 'at-risk') {
+      stakes.set(event.injection, { atRisk: event.confirmedUndelivered, inFlight: event.inFlight });
+    }
+    if (event.kind !== 'fault' || !event.hit || familyOf(event.fault, FAULT_NAMES) !== family) return;
+    const { injection } = event;
+    hits.push({ injection, position, ...(stakes.get(injection) ?? { atRisk: 0, inFlight: 0 }) });
+  });
+  return hits;
+}
+
+/**
+ * Messages that were confirmed, and never delivered for no reason but the hit that `culprit` names.
+ * @param culprit given the place of a confirmation: the hit that a loss is put down to, if any.
+ */
+export function lostIn(
+  history: readonly HistoryEvent[],
+  culprit: (confirmedAt: number) => Hit | undefined,
+  what: (hit: Hit) => string,
+): Violations {
+  const confirmedAt = new Map<string, number>();
+  history.forEach((event, position) => {
+    if (event.kind === 'answered' && event.outcome === 'confirmed') confirmedAt.set(event.id, position);
+  });
+  const rotted = rottedIds(history);
+  const lost = new Violations();
+  for (const trace of tracesOf(history).byId.values()) {
+    const position = confirmedAt.get(trace.id);
+    const hit = position === undefined ? undefined : culprit(position);
+    if (hit === undefined || missingRecipients(trace) === 0 || rotted.has(trace.id)) continue;
+    if (trace.deliveries.some(({ end }) => end?.event.kind === 'refused' && end.event.permanent)) continue;
+    lost.add(what(hit), trace.id);
+  }
+  return lost;
+}

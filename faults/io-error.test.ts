@@ -1,0 +1,98 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { TestService, testDirectories, testGround, testRandom } from './fixtures/ground.js';
+import { killServices, straceAvailability } from './injections.js';
+import { ioError, SYNC_CALLS, WRITE_CALLS } from './io-error.js';
+import { until } from './waiting.js';
+
+/** Numbers its records, confirms each that it holds for stored, and dies of an error or (`--on`) goes on. */
+const WRITER = `
+const { appendFileSync, fdatasyncSync, openSync, statSync, writeSync } = require('node:fs');
+const [data, said, goesOn] = process.argv.slice(1);
+const fd = openSync(data, 'a');
+let number = statSync(data).size / 512;
+setInterval(() => {
+  const record = Buffer.alloc(512, String(number).padEnd(8));
+  try { writeSync(fd, record); fdatasyncSync(fd); } catch (error) { if (!goesOn) process.exit(1); }
+  appendFileSync(said, number++ + '\\n');
+}, 5);
+`;
+
+/** Confirmed records that the file does not hold after one injection, and what that said. */
+async function injected(
+  seed: number,
+  kind: readonly string[],
+  goesOn: boolean,
+): Promise<{ lost: number[]; hit: boolean; detail: string }> {
+  const { remove, ...directories } = testDirectories();
+  const [data, said] = [join(directories.dataDir, 'log'), join(directories.scratchDir, 'said')];
+  writeFileSync(data, '');
+  writeFileSync(said, '');
+  const command = [process.execPath, '-e', WRITER, data, said, ...(goesOn ? ['on'] : [])];
+  const service = new TestService('writer', command);
+  const confirmed = () => readFileSync(said, 'utf8').split('\n').slice(0, -1).map(Number);
+  const random = testRandom(seed);
+  const ground = testGround({
+    ...directories,
+    services: [service],
+    messageFiles: ['log'],
+    // The kind is the test's, all else the seed's.
+    random: { ...random, int: (below) => (below === 3 ? Number(kind === SYNC_CALLS) : random.int(below)) },
+    afterConfirms: async (count, timeoutMs) => {
+      const goal = confirmed().length + count;
+      return (await until(() => confirmed().length >= goal, timeoutMs)) ? 'reached' : 'timeout';
+    },
+  });
+  try {
+    const { hit, detail } = await ioError.inject(ground);
+    const stored = existsSync(data) ? readFileSync(data) : Buffer.alloc(0);
+    const holds = (number: number) =>
+      stored.toString('latin1', number * 512, number * 512 + 8) === String(number).padEnd(8);
+    return { lost: confirmed().filter((number) => !holds(number)), hit, detail };
+  } finally {
+    await killServices([service]);
+    remove();
+  }
+}
+
+const skip = straceAvailability().available ? false : 'strace is not installed';
+
+for (const [name, kind] of [
+  ['syncs', SYNC_CALLS],
+  ['writes', WRITE_CALLS],
+] as const) {
+  t.test(`who stops at an error of its ${name} has lost nothing that it confirmed`, { skip }, async (t) => {
+    const { lost, hit, detail } = await injected(1, kind, false);
+    t.ok(hit, detail);
+    t.match(detail, /^(EIO|ENOSPC) from \d+ calls of (fdatasync|write|pwrite64)/);
+    t.same(lost, [], detail);
+  });
+
+  t.test(`who goes on after an error of its ${name} has lost what it confirmed`, { skip }, async (t) => {
+    for (let seed = 1; seed <= 5; seed++) {
+      const { lost, hit, detail } = await injected(seed, kind, true);
+      if (!hit || lost.length === 0) continue;
+      t.pass(`${lost.length} records: ${detail}`);
+      return;
+    }
+    t.fail('none of the seeds showed it');
+  });
+}
+
+t.test('a program that neither syncs nor writes is missed, and says so', { skip }, async (t) => {
+  const { remove, ...directories } = testDirectories();
+  t.teardown(remove);
+  const service = new TestService('idle', ['/bin/sleep', '60']);
+  t.teardown(() => killServices([service]));
+  const aborted = new AbortController();
+  const ground = testGround({ ...directories, services: [service], signal: aborted.signal });
+  const missed = ioError.inject(ground);
+  const begun = () =>
+    service.pids().some((pid) => readFileSync(`/proc/${pid}/comm`, 'utf8').trim() === 'sleep');
+  t.ok(await until(begun, 20_000));
+  aborted.abort();
+  const { hit, detail } = await missed;
+  t.equal(hit, false);
+  t.match(detail, /^not reached in \d+ ms each: (EIO|ENOSPC) at call/);
+});

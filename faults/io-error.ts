@@ -1,0 +1,170 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Fault, Ground, Injection, Service } from './fault.js';
+import { regularFiles } from './files/walk.js';
+import { hit, killServices, miss, spread, straceAvailability } from './injections.js';
+import { failedCalls, straceCommand, type Tampering } from './strace.js';
+import { Snapshot } from './tear/snapshot.js';
+import {
+  letGo,
+  putBack,
+  startTraced,
+  stopTraced,
+  traceesOf,
+  traceLogOf,
+  unsyncedFiles,
+} from './tear/traced-target.js';
+import { until } from './waiting.js';
+
+/** Calls by which a program puts what it has written on the disk. */
+export const SYNC_CALLS = ['msync', 'fsync', 'fdatasync', 'sync_file_range'] as const;
+/** Calls by which a program writes to a file. */
+export const WRITE_CALLS = ['write', 'writev', 'pwrite64', 'pwritev', 'pwritev2'] as const;
+
+const ERRORS = ['EIO', 'ENOSPC'] as const;
+/** Up to which one of its kind a thread is let succeed. */
+const MOST_BEFORE = 40;
+const LONGEST_BURST = 6;
+const TRIES = 3;
+/** Until the first confirmation under strace, and from there to the failure. */
+const WARM_UP_MS = 6000;
+const WAIT_MS = 3000;
+const NOT_STOPPED = 'the services did not stop at SIGSTOP';
+/** What is answered right after the failure rests on it; so many, or so long. */
+const ANSWERS = 40;
+const ANSWER_MS = 800;
+/** A command line is not longer than the kernel takes. */
+const MOST_PATHS = 64;
+
+/**
+ * The disk fails: a sync or a write returns EIO or ENOSPC and does nothing, once, a few times or from then on. The
+ * failure is real to the program only (strace returns it in the kernel's place), so the loss that it announces is
+ * made afterwards: everything is killed, and what no sync has covered that succeeded is put back to what it was.
+ * Receivers take nothing meanwhile, for what was delivered at once cannot be lost. The disk is well again at the restart.
+ */
+export const ioError: Fault = {
+  name: 'io-error',
+  family: 'io-error',
+  summary: 'msync, fsync or write fails with EIO or ENOSPC: a failed sync is not a confirmation',
+  needs: { target: 'up', disk: 'any' },
+  available: async () => straceAvailability(),
+  async inject(ground: Ground): Promise<Injection> {
+    const names = ground.services.map(({ name }) => name);
+    const misses: string[] = [];
+    for (let time = 1; time <= TRIES && !ground.signal.aborted; time++) {
+      const tampering = draw(ground, time);
+      await killServices(ground.services);
+      const done =
+        tampering.calls === SYNC_CALLS
+          ? await failSyncs(ground, tampering)
+          : await failWrites(ground, tampering);
+      if (done.failed > 0) return hit(done.detail, done.torn ? 'machine' : 'all-processes', names);
+      misses.push(
+        `${tampering.what.slice('error='.length)} at call ${tampering.when} of ${tampering.calls.join(', ')}`,
+      );
+    }
+    return {
+      ...miss(`not reached in ${WAIT_MS} ms each: ${misses.join('; ')}`, names),
+      scope: 'all-processes',
+    };
+  },
+  async heal(ground: Ground): Promise<void> {
+    ground.flood(false);
+  },
+};
+
+/** Most targets sync more often than they write by these calls; who did not come to its n-th call gets an early one. */
+function draw({ random }: Ground, time: number): Tampering {
+  const first = spread(random, 2, time === 1 ? MOST_BEFORE : Math.ceil(MOST_BEFORE / 10));
+  const last = first + 1 + random.int(LONGEST_BURST);
+  const when = [`${first}`, `${first}..${last}`, `${first}+`] as const;
+  return {
+    calls: random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS,
+    what: `error=${random.pick(ERRORS)}`,
+    when: random.pick(when),
+  };
+}
+
+interface Done {
+  failed: number;
+  torn: boolean;
+  detail: string;
+}
+
+async function failSyncs(ground: Ground, tampering: Tampering): Promise<Done> {
+  await startTraced(ground, tampering);
+  ground.flood(true);
+  // A restart may sync everything: only what comes behind it can be lost.
+  await ground.afterConfirms(1, WARM_UP_MS);
+  const torn = await tearBehindFailure(ground);
+  await killServices(ground.services);
+  const failed = failures(ground);
+  return {
+    failed: failed.length,
+    torn: torn.done !== '',
+    detail: `${told(failed, tampering)}; SIGKILL to all, ${torn.done || torn.why}`,
+  };
+}
+
+/** Waits for the failure and the answers behind it, kills, and puts back what no sync has covered in between. */
+async function tearBehindFailure(ground: Ground): Promise<{ done: string; why: string }> {
+  const tracees = traceesOf(ground);
+  if (!(await stopTraced(tracees))) return { done: '', why: NOT_STOPPED };
+  const snapshot = new Snapshot(ground.dataDir, join(ground.scratchDir, 'io-error-snapshot'));
+  try {
+    const offsets = new Map(
+      ground.services.map((service) => [service.name, traceOf(ground, service).length]),
+    );
+    letGo(tracees);
+    if (!(await failure(ground))) return { done: '', why: 'nothing failed' };
+    await ground.afterConfirms(spread(ground.random, 1, ANSWERS), ANSWER_MS);
+    if (!(await stopTraced(traceesOf(ground)))) return { done: '', why: NOT_STOPPED };
+    const found = unsyncedFiles(ground, snapshot, offsets);
+    await killServices(ground.services);
+    if (typeof found === 'string') return { done: '', why: found };
+    const done = putBack(ground.random, snapshot, found);
+    return { done: done && `unsynced sectors put back: ${done}`, why: 'nothing was unsynced' };
+  } finally {
+    snapshot.remove();
+  }
+}
+
+/** What was not written is not there: nothing has to be put back. */
+async function failWrites(ground: Ground, tampering: Tampering): Promise<Done> {
+  const paths = regularFiles(ground.dataDir)
+    .slice(0, MOST_PATHS)
+    .map((file) => join(ground.dataDir, file));
+  if (paths.length > 0) {
+    for (const service of ground.services) {
+      const log = traceLogOf(ground, service);
+      await service.start(straceCommand({ log, calls: tampering.calls, tampering, paths }));
+    }
+  }
+  ground.flood(true);
+  if (paths.length > 0 && (await failure(ground))) {
+    await ground.afterConfirms(spread(ground.random, 1, ANSWERS), ANSWER_MS);
+  }
+  await killServices(ground.services);
+  const failed = paths.length > 0 ? failures(ground) : [];
+  return { failed: failed.length, torn: false, detail: `${told(failed, tampering)}; SIGKILL to all` };
+}
+
+async function failure(ground: Ground): Promise<boolean> {
+  return until(() => failures(ground).length > 0, WAIT_MS, ground.signal, 10);
+}
+
+/** Names of the calls that have failed so far. */
+function failures(ground: Ground): string[] {
+  return ground.services.flatMap((service) => failedCalls(traceOf(ground, service)));
+}
+
+/** Empty as long as strace has not made it. */
+function traceOf(ground: Ground, service: Service): string {
+  const log = traceLogOf(ground, service);
+  return existsSync(log) ? readFileSync(log, 'latin1') : '';
+}
+
+function told(failed: readonly string[], { what, when }: Tampering): string {
+  const calls = [...new Set(failed)].sort().join(', ');
+  return `${what.slice('error='.length)} from ${failed.length} calls of ${calls} (each thread's ${when})`;
+}
