@@ -3,7 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { KitError, messageOf } from '../conformance/errors.js';
 import { cleanCommand } from './cli/clean-command.js';
 import { doctorCommand } from './cli/doctor-command.js';
-import { parseBudget, parseFilesystem, parseNames, parseSeed } from './cli/flags.js';
+import { parseBudget, parseCount, parseFilesystem, parseNames, parseSeed } from './cli/flags.js';
 import { type GateFlags, gateCommand } from './cli/gate-command.js';
 import { watchInterrupts } from './cli/interrupt.js';
 import { labDownCommand, labStatusCommand, labUpCommand } from './cli/lab-command.js';
@@ -85,14 +85,23 @@ for (const [name, description, action] of [
 program
   .command('planted')
   .description(
-    'plants known bugs in copies of the reference implementation and shows that the gate finds them',
+    'plants known bugs in copies of the reference implementation and shows that the kit finds them',
   )
   .argument('[ids...]', 'which ones (default: all)')
+  .option('--modes <a,b>', 'who looks for them, in this order: gate, simulate, explore', parseNames, [
+    'gate',
+    'simulate',
+    'explore',
+  ])
+  .option('--every-mode', 'goes on with the other modes when one has found a bug')
+  .option('--jobs <n>', 'so many hunts at a time (default: 2, or 1 on one processor)', parseCount)
+  .option('--original <n>', 'instead: so many gates on the original, which must not turn red', parseCount)
+  .option('--write', 'keeps the results in conformance/planted/results.json and in the README')
   .option('--runtime <name>', 'as for gate', 'process')
   .option('--power <backend>', 'as for gate')
   .option('--seed <n>', 'as for gate', parseSeed)
-  .option('--budget <time>', 'for each bug, such as 60s', parseBudget, DEFAULT_BUDGET_MS)
-  .option('--json', 'prints the result as one JSON array to stdout')
+  .option('--budget <time>', 'for each bug and mode, such as 60s', parseBudget, DEFAULT_BUDGET_MS)
+  .option('--json', 'prints the result as one JSON object or array to stdout')
   .action(async (ids: string[], flags: PlantedFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
     process.exitCode = await plantedCommand(ids, flags, interrupts);

@@ -1,6 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { plantedBugs } from './planted/definition.js';
+import { markdownOf, readmePart, writeReadmePart } from './planted/markdown.js';
+import { readResults } from './planted/results.js';
 import { packageRoot } from './version.js';
 
 const readme = readFileSync(join(packageRoot(), 'README.md'), 'utf8');
@@ -34,4 +37,11 @@ t.test('every file that the text links to is there', async (t) => {
   const links = [...readme.matchAll(/\]\((?!https?:|#)([^)]+)\)/g)].map((match) => match[1] ?? '');
   t.ok(links.length > 5, 'there are links');
   for (const link of new Set(links)) t.ok(existsSync(join(packageRoot(), link)), link);
+});
+
+t.test('the table of planted bugs is the one that was measured', async (t) => {
+  const table = markdownOf(readResults(), plantedBugs([]));
+  // After a change to the bugs themselves: PLUGPULL_WRITE_README=1 node dist/scenarios/readme.test.js
+  if (process.env.PLUGPULL_WRITE_README) writeReadmePart(table);
+  t.equal(readmePart(), table);
 });

@@ -22,6 +22,15 @@ export function parseSeed(text: string): number {
   return seed;
 }
 
+/** A whole number from 1. */
+export function parseCount(text: string): number {
+  const count = Number(text);
+  if (!/^\d{1,6}$/.test(text) || count < 1) {
+    throw new InvalidArgumentError('expected a whole number from 1.');
+  }
+  return count;
+}
+
 /** Names with commas between. */
 export function parseNames(text: string): string[] {
   const names = text.split(',').map((name) => name.trim());

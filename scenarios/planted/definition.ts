@@ -29,6 +29,9 @@ const PlantedBug = z.strictObject({
 /** A small change to the reference implementation that must turn one requirement red. */
 export type PlantedBug = z.output<typeof PlantedBug>;
 
+/** What was found of them stands beside them. */
+const RESULTS_NAME = 'results.json';
+
 export const PLANTED_DIR = join(packageRoot(), 'conformance/planted');
 
 /**
@@ -36,7 +39,9 @@ export const PLANTED_DIR = join(packageRoot(), 'conformance/planted');
  * @throws KitError bad-target when a file is wrong, bad-usage when a name is unknown.
  */
 export function plantedBugs(wanted: readonly string[], dir = PLANTED_DIR): PlantedBug[] {
-  const files = existsSync(dir) ? readdirSync(dir).filter((name) => name.endsWith('.json')) : [];
+  const files = existsSync(dir)
+    ? readdirSync(dir).filter((name) => name.endsWith('.json') && name !== RESULTS_NAME)
+    : [];
   const bugs = files.sort().map((name) => readBug(join(dir, name)));
   const unknown = wanted.find((id) => !bugs.some((bug) => bug.id === id));
   if (unknown !== undefined) {

@@ -1,86 +1,102 @@
 import { rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { loadTarget } from '../../conformance/target/load.js';
-import { type GateOptions, runGate } from '../gate/gate.js';
-import type { GateResult } from '../gate/result.js';
-import { selectFaults } from '../gate/select.js';
-import { madeBy, type PowerBackendName } from '../power/by-name.js';
+import { dirname, join } from 'node:path';
+import { KitError, messageOf } from '../../conformance/errors.js';
 import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
-import type { Runtime } from '../runtime/runtime.js';
 import type { PlantedBug } from './definition.js';
+import { huntByExploration } from './modes/explore.js';
+import { huntByGate } from './modes/gate.js';
+import {
+  type Found,
+  type HuntOptions,
+  type Mode,
+  type ModeName,
+  type ModeResult,
+  notMeasured,
+  type PlantedCopy,
+} from './modes/mode.js';
+import { huntBySimulation } from './modes/simulate.js';
 import { plant } from './plant.js';
 
-/** Whether the gate found a planted bug, and how. */
+/** Who found a planted bug, and how. */
 export interface Hunt {
   id: string;
-  requirement: string;
-  /** `other`: something turned red, but not the requirement that names the bug. */
-  found: 'yes' | 'other' | 'no' | 'needs-power' | 'needs-simulation';
-  /** Requirements that turned red. */
-  red: string[];
-  rounds: number;
-  seconds: number;
-  seed: number;
-  evidence: string | null;
+  /** What must turn red. */
+  expected: string;
+  modes: Partial<Record<ModeName, ModeResult>>;
 }
 
-type HuntOptions = Pick<GateOptions, 'seed' | 'budgetMs' | 'signal' | 'progress'> & {
-  runtime: Runtime;
-  power: PowerBackendName;
+export interface HuntPlan {
+  modes: readonly ModeName[];
+  /** Goes on with the other modes when one has found the bug. */
+  everyMode: boolean;
+}
+
+export const MODES: Readonly<Record<ModeName, Mode>> = {
+  gate: huntByGate,
+  simulate: huntBySimulation,
+  explore: huntByExploration,
 };
 
-/** Runs the gate on a copy of the reference implementation with the bug in it. */
-export async function hunt(bug: PlantedBug, options: HuntOptions): Promise<Hunt> {
-  const base = { id: bug.id, requirement: bug.requirement };
-  const none = { red: [], rounds: 0, seconds: 0, seed: options.seed, evidence: null };
-  if (bug.shownBy === 'interleaving') return { ...base, ...none, found: 'needs-simulation' };
-  const result = await gateOn(bug, options);
-  if (result === undefined) {
-    return { ...base, ...none, found: 'needs-power' };
-  }
-  const red = result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
-  const right = [bug.requirement, ...bug.also];
-  const found = right.some((id) => red.includes(id)) ? 'yes' : red.length > 0 ? 'other' : 'no';
-  return {
-    ...base,
-    found,
-    red,
-    rounds: result.rounds,
-    seconds: Math.round(result.tookMs / 100) / 10,
-    seed: result.seed,
-    evidence: result.evidence,
-  };
-}
-
-/** Undefined when only a power cut shows the bug and none can be made here. */
-async function gateOn(bug: PlantedBug, options: HuntOptions): Promise<GateResult | undefined> {
+/**
+ * Makes a copy of the reference implementation with the bug in it and looks for it, mode by mode, until one has found it.
+ * What goes wrong in the kit is told in the result: it is no reason not to hunt the other bugs.
+ */
+export async function hunt(
+  bug: PlantedBug,
+  { modes, everyMode }: HuntPlan,
+  options: HuntOptions,
+  known: Readonly<Record<ModeName, Mode>> = MODES,
+): Promise<Hunt> {
   const registry = new Registry(newRunId());
-  const path = join(stateDirectory(), 'planted', registry.runId);
-  registry.made({ kind: 'directory', path });
+  const dir = join(stateDirectory(), 'planted', registry.runId);
+  registry.made({ kind: 'directory', path: dir });
+  const done: Hunt = { id: bug.id, expected: bug.requirement, modes: {} };
   try {
-    const target = loadTarget(plant(bug, path));
-    const runtime = await options.runtime.prepare(target, options.progress);
-    try {
-      const wanted = bug.shownBy === 'power' ? ['power-cut'] : bug.faults;
-      const selection = await selectFaults(target, wanted, {
-        offers: (fault) => runtime.offers(fault),
-        makes: runtime.makes ?? madeBy(options.power),
-      });
-      if (bug.shownBy === 'power' && selection.faults.length === 0) return undefined;
-      return await runGate({
-        ...options,
-        runtime,
-        target,
-        selection,
-        out: undefined,
-        keep: false,
-        replay: (seed) => `plugpull planted ${bug.id} --seed ${seed} --budget ${options.budgetMs}ms`,
-      });
-    } finally {
-      await runtime.close?.();
+    const copy = copyOf(bug, dir);
+    for (const mode of modes) {
+      if (options.signal.aborted) break;
+      done.modes[mode] =
+        'why' in copy
+          ? notMeasured(options.seed, copy.why, 'error')
+          : await inMode(known[mode], copy, options);
+      if (!everyMode && done.modes[mode]?.found === 'yes') break;
     }
   } finally {
-    rmSync(path, { recursive: true, force: true });
+    rmSync(dir, { recursive: true, force: true });
     registry.close();
   }
+  return done;
+}
+
+function copyOf(bug: PlantedBug, dir: string): PlantedCopy | { why: string } {
+  try {
+    const target = plant(bug, dir);
+    return { bug, target, program: join(dirname(target), '../../dist/reference-impl/main.js') };
+  } catch (error) {
+    return { why: messageOf(error) };
+  }
+}
+
+async function inMode(mode: Mode, copy: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
+  try {
+    return await mode(copy, options);
+  } catch (error) {
+    const why = error instanceof KitError ? messageOf(error) : `${messageOf(error)} (unexpected)`;
+    return notMeasured(options.seed, why, 'error');
+  }
+}
+
+const BEST_FIRST: readonly Found[] = ['yes', 'error', 'other', 'no', 'not-measured'];
+
+/** What became of the bug over all modes. */
+export function foundBy({ modes }: Pick<Hunt, 'modes'>): Found {
+  const found = Object.values(modes).map((result) => result.found);
+  return BEST_FIRST.find((one) => found.includes(one)) ?? 'not-measured';
+}
+
+/** Of the modes that found it, the one that was quickest. */
+export function quickest({ modes }: Pick<Hunt, 'modes'>): ModeResult | undefined {
+  return Object.values(modes)
+    .filter(({ found }) => found === 'yes')
+    .sort((a, b) => a.seconds - b.seconds)[0];
 }

@@ -1,0 +1,200 @@
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import t from 'tap';
+import { KitError } from '../../conformance/errors.js';
+import { TestPlace } from '../fixtures/kit.js';
+import type { PlantedBug } from './definition.js';
+import { foundBy, hunt, quickest } from './hunt.js';
+import { markdownOf } from './markdown.js';
+import { type HuntOptions, judge, type Mode, type ModeResult, notMeasured } from './modes/mode.js';
+import { objectFrom, runProgram } from './program.js';
+import {
+  type OriginalRuns,
+  type Results,
+  readResults,
+  withHunts,
+  withOriginal,
+  writeResults,
+} from './results.js';
+import { several } from './several.js';
+
+const BUG: PlantedBug = {
+  id: 'other-message',
+  sentence: 'an error has another text',
+  file: 'errors.ts',
+  find: 'invariant broken: ',
+  replace: 'planted: ',
+  requirement: 'PP-1',
+  also: ['PP-9'],
+  faults: ['kill'],
+  shownBy: 'process',
+};
+
+const OPTIONS: HuntOptions = {
+  seed: 7,
+  budgetMs: 1000,
+  runtime: 'process',
+  power: undefined,
+  signal: new AbortController().signal,
+  progress: () => {},
+};
+
+const facts = { runs: 3, tookMs: 1234, seed: 7, why: 'all passed' };
+const finds: Mode = async ({ bug }) => judge(bug, ['PP-9', 'PP-1'], facts);
+const findsNothing: Mode = async ({ bug }) => judge(bug, [], facts);
+const breaks: Mode = async () => {
+  throw new KitError('kit-failed', 'no room');
+};
+
+function inState(t: { teardown(end: () => void): void }): TestPlace {
+  const place = new TestPlace();
+  const before = process.env.PLUGPULL_STATE;
+  process.env.PLUGPULL_STATE = place.state;
+  t.teardown(() => {
+    if (before === undefined) delete process.env.PLUGPULL_STATE;
+    else process.env.PLUGPULL_STATE = before;
+    place.remove();
+  });
+  return place;
+}
+
+t.test('what turned red is judged by the requirements that name the bug', async (t) => {
+  t.match(judge(BUG, ['PP-9', 'PP-1'], facts), {
+    found: 'yes',
+    requirement: 'PP-1',
+    seconds: 1.2,
+    why: null,
+  });
+  t.match(judge(BUG, ['PP-9'], facts), { found: 'yes', requirement: 'PP-9' });
+  t.match(judge(BUG, ['PP-4'], facts), { found: 'other', requirement: null, red: ['PP-4'] });
+  t.match(judge(BUG, [], facts), { found: 'no', requirement: null, why: 'all passed' });
+});
+
+t.test('a hunt goes on to the next mode until one has found the bug, or through all of them', async (t) => {
+  inState(t);
+  const known = { gate: findsNothing, simulate: finds, explore: findsNothing };
+  const modes = ['gate', 'simulate', 'explore'] as const;
+  const first = await hunt(BUG, { modes, everyMode: false }, OPTIONS, known);
+  t.same(Object.keys(first.modes), ['gate', 'simulate']);
+  t.equal(foundBy(first), 'yes');
+  const all = await hunt(BUG, { modes, everyMode: true }, OPTIONS, known);
+  t.same(Object.keys(all.modes), modes);
+  t.equal(quickest(all), all.modes.simulate);
+});
+
+t.test('a failure of the kit is told, and the other modes are tried all the same', async (t) => {
+  inState(t);
+  const known = { gate: breaks, simulate: findsNothing, explore: finds };
+  const done = await hunt(BUG, { modes: ['gate', 'simulate'], everyMode: false }, OPTIONS, known);
+  t.match(done.modes.gate, { found: 'error', why: 'no room' });
+  t.match(done.modes.simulate, { found: 'no' });
+  t.equal(foundBy(done), 'error');
+  const unplanted = await hunt(
+    { ...BUG, find: 'no such text' },
+    { modes: ['gate'], everyMode: false },
+    OPTIONS,
+  );
+  t.match(unplanted.modes.gate, { found: 'error', why: /exactly once/ });
+});
+
+t.test('each mode gets the copy, which is gone afterwards', async (t) => {
+  inState(t);
+  let text = '';
+  let program = '';
+  const looks: Mode = async (copy) => {
+    program = copy.program;
+    text = readFileSync(join(dirname(program), 'errors.js'), 'utf8');
+    return notMeasured(7, 'only looked');
+  };
+  await hunt(BUG, { modes: ['gate'], everyMode: false }, OPTIONS, {
+    gate: looks,
+    simulate: looks,
+    explore: looks,
+  });
+  t.match(text, 'planted: ');
+  t.throws(() => readFileSync(program));
+});
+
+t.test('two at a time, in order, and none is begun after a stop', async (t) => {
+  const controller = new AbortController();
+  let now = 0;
+  let most = 0;
+  const work = async (item: number) => {
+    most = Math.max(most, ++now);
+    await new Promise((resolve) => setImmediate(resolve));
+    now--;
+    if (item === 4) controller.abort();
+    return item * 10;
+  };
+  t.same(await several([1, 2, 3], 2, new AbortController().signal, work), [10, 20, 30]);
+  t.equal(most, 2);
+  t.same(await several([4, 5, 6], 1, controller.signal, work), [40]);
+});
+
+t.test('a program is read, and ended when it hangs or when everything is stopped', async (t) => {
+  const program = (code: string) => ['-e', code];
+  const ended = await runProgram(program('console.error("a\\nb"); console.log(JSON.stringify({ x: 1 }))'), {
+    ...OPTIONS,
+    timeoutMs: 20_000,
+  });
+  t.match(ended, { code: 0, said: ['a', 'b'] });
+  t.same(objectFrom(ended), { x: 1 });
+  t.equal(objectFrom({ ...ended, stdout: '' }), undefined);
+  t.throws(() => objectFrom({ ...ended, stdout: 'nonsense' }), { code: 'kit-failed' });
+  const hangs = program('setInterval(() => {}, 1000)');
+  await t.rejects(runProgram(hangs, { ...OPTIONS, timeoutMs: 300 }), { code: 'kit-failed' });
+  const controller = new AbortController();
+  const running = runProgram(hangs, { ...OPTIONS, signal: controller.signal, timeoutMs: 60_000 });
+  controller.abort();
+  t.equal((await running).signal, 'SIGTERM');
+});
+
+const result = (more: Partial<ModeResult>): ModeResult => ({ ...notMeasured(7, 'x'), ...more });
+const NONE: Results = readResults('/no/such/file');
+
+t.test('results are kept mode by mode, and the quickest that found a bug speaks for it', async (t) => {
+  const gate = result({ found: 'yes', requirement: 'PP-1', runs: 2, seconds: 9 });
+  const simulate = result({ found: 'yes', requirement: 'PP-2', runs: 800, seconds: 1 });
+  const once = withHunts(NONE, [{ id: 'a', expected: 'PP-1', modes: { gate } }], ['a', 'b']);
+  t.match(once.bugs, [{ id: 'a', found: true, requirement: 'PP-1', runs: 2, seconds: 9 }]);
+  const twice = withHunts(once, [{ id: 'a', expected: 'PP-1', modes: { simulate } }], ['a', 'b']);
+  t.match(twice.bugs, [{ id: 'a', found: true, requirement: 'PP-2', runs: 800, seconds: 1 }]);
+  t.same(Object.keys(twice.bugs[0]?.modes ?? {}), ['gate', 'simulate']);
+  t.same(withHunts(twice, [], ['b']).bugs, [], 'a bug that is not planted any more is gone');
+  const place = new TestPlace();
+  t.teardown(() => place.remove());
+  const file = join(place.dir, 'results.json');
+  writeResults(twice, file);
+  t.same(readResults(file), twice);
+});
+
+t.test('gates of the original add up, one piece for each state of the sources', async (t) => {
+  const piece: OriginalRuns = {
+    reference: 'aaa',
+    runs: 10,
+    falseAlarms: 0,
+    notMeasured: 1,
+    errors: 0,
+    budgetSeconds: 20,
+    seconds: 200,
+  };
+  const once = withOriginal(NONE, piece);
+  const twice = withOriginal(once, { ...piece, falseAlarms: 1 });
+  t.match(twice.original, { runs: 20, falseAlarms: 1, notMeasured: 2, seconds: 400 });
+  t.equal(twice.original.pieces.length, 1);
+  const other = withOriginal(twice, { ...piece, reference: 'bbb' });
+  t.match(other.original, { runs: 30, falseAlarms: 1 });
+  t.equal(other.original.pieces.length, 2);
+});
+
+t.test(
+  'the table has a row for each bug, and no mode that did not look is taken for one that found',
+  async (t) => {
+    const modes = { gate: result({ found: 'yes', requirement: 'PP-1', seconds: 9 }), explore: result({}) };
+    const kept = withHunts(NONE, [{ id: BUG.id, expected: 'PP-1', modes }], [BUG.id]);
+    const text = markdownOf(kept, [BUG, { ...BUG, id: 'unseen', shownBy: 'power' }]);
+    t.match(text, '| `other-message` | `kill` | PP-1, 9 s | – | – |');
+    t.match(text, '| `unseen` | power | – | – | – |');
+    t.match(text, '1 of 2 bugs were found');
+  },
+);

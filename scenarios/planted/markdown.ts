@@ -1,0 +1,47 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { packageRoot } from '../version.js';
+import type { PlantedBug } from './definition.js';
+import { MODE_NAMES, type ModeResult } from './modes/mode.js';
+import type { Results } from './results.js';
+
+const README = join(packageRoot(), 'README.md');
+const BEGIN = '<!-- planted: made by npm run planted -->';
+const END = '<!-- end of planted -->';
+/** Longer stories stand in the bug's own file. */
+const CELL = { yes: '', other: 'other', no: 'no', 'not-measured': '–', error: 'error' } as const;
+
+/** The results as a table in Markdown, one row for each bug, and a line about the original. */
+export function markdownOf(results: Results, bugs: readonly PlantedBug[]): string {
+  const rows = bugs.map((bug) => {
+    const modes = results.bugs.find(({ id }) => id === bug.id)?.modes ?? {};
+    return `| \`${bug.id}\` | ${bug.shownBy === 'process' ? bug.faults.map((name) => `\`${name}\``).join(', ') : bug.shownBy} | ${MODE_NAMES.map((name) => cell(modes[name])).join(' | ')} |`;
+  });
+  const { runs, falseAlarms, notMeasured, errors, seconds } = results.original;
+  const found = results.bugs.filter((bug) => bug.found).length;
+  return [
+    `| bug | shown by | ${MODE_NAMES.join(' | ')} |`,
+    `|---|---|${MODE_NAMES.map(() => '---|').join('')}`,
+    ...rows,
+    '',
+    `${found} of ${bugs.length} bugs were found. Of ${runs} gates on the original (${seconds} s), ${falseAlarms} turned red, ` +
+      `${notMeasured} measured too little and ${errors} ended with an error of the kit.`,
+  ].join('\n');
+}
+
+function cell(result: ModeResult | undefined): string {
+  if (result === undefined) return '–';
+  return result.found === 'yes' ? `${result.requirement}, ${result.seconds} s` : CELL[result.found];
+}
+
+/** The part of the README that is made from the results. */
+export function readmePart(text = readFileSync(README, 'utf8')): string {
+  return text.slice(text.indexOf(BEGIN) + BEGIN.length, text.indexOf(END)).trim();
+}
+
+/** Puts the table into the README. */
+export function writeReadmePart(table: string): void {
+  const text = readFileSync(README, 'utf8');
+  const [before, after] = [text.indexOf(BEGIN) + BEGIN.length, text.indexOf(END)];
+  writeFileSync(README, `${text.slice(0, before)}\n\n${table}\n\n${text.slice(after)}`);
+}

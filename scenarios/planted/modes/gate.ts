@@ -1,0 +1,47 @@
+import { join } from 'node:path';
+import type { GateResult } from '../../gate/result.js';
+import { packageRoot } from '../../version.js';
+import { objectFrom, runProgram } from '../program.js';
+import { type HuntOptions, judge, type ModeResult, notMeasured, type PlantedCopy } from './mode.js';
+
+/** Installing, draining and removing take time beyond a gate's budget. */
+const BEYOND_BUDGET_MS = 60_000;
+
+/** The kit's own program. */
+export const KIT_PROGRAM = join(packageRoot(), 'dist/scenarios/main.js');
+
+/**
+ * Runs a gate as its users do.
+ * @returns its result; or, when it measured nothing, the reason.
+ */
+export async function gateRun(
+  target: string,
+  faults: readonly string[] | undefined,
+  options: HuntOptions,
+): Promise<{ result: GateResult } | { why: string; code: number | null }> {
+  const { seed, budgetMs, runtime, power } = options;
+  const args = [KIT_PROGRAM, 'gate', target, '--json', '--seed', `${seed}`, '--budget', `${budgetMs}ms`];
+  args.push('--runtime', runtime);
+  if (faults !== undefined) args.push('--faults', faults.join(','));
+  if (power !== undefined) args.push('--power', power);
+  const ended = await runProgram(args, { ...options, timeoutMs: budgetMs + BEYOND_BUDGET_MS });
+  const result = objectFrom(ended) as GateResult | undefined;
+  if (result !== undefined) return { result };
+  return { why: ended.said.at(-1) ?? `ended with ${ended.signal ?? `code ${ended.code}`}`, code: ended.code };
+}
+
+const NOT_MEASURED = 3;
+
+/** The gate with the faults that show the bug, in short rounds; it stops at the first red. */
+export async function huntByGate({ bug, target }: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
+  const { seed } = options;
+  if (bug.shownBy === 'interleaving') {
+    return notMeasured(seed, 'it takes an order of events that real processes come to too seldom');
+  }
+  const run = await gateRun(target, bug.shownBy === 'power' ? ['power-cut'] : bug.faults, options);
+  if (!('result' in run))
+    return notMeasured(seed, run.why, run.code === NOT_MEASURED ? 'not-measured' : 'error');
+  const { requirements, rounds, tookMs, why } = run.result;
+  const red = requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
+  return judge(bug, red, { runs: rounds, tookMs, seed: run.result.seed, why });
+}
