@@ -188,11 +188,11 @@ t.test('gates of the original add up, one piece for each state of the sources', 
 });
 
 t.test(
-  'the table has a row for each bug, and no mode that did not look is taken for one that found',
+  'the table has a row for each bug that was hunted, and no mode that did not look is taken for one that found',
   async (t) => {
     const modes = { gate: result({ found: 'yes', requirement: 'PP-1', seconds: 9 }), explore: result({}) };
     const kept = withHunts(NONE, [{ id: BUG.id, expected: 'PP-1', modes }], [BUG.id]);
-    const text = markdownOf(kept, [BUG, { ...BUG, id: 'unseen', shownBy: 'power' }]);
+    const text = markdownOf(kept, [BUG, { ...BUG, id: 'unseen' }]);
     t.match(text, '| `other-message` | `kill` | PP-1, 9 s | – | – |');
     t.match(text, '| `unseen` | power | – | – | – |');
     t.match(text, '1 of 2 bugs were found');

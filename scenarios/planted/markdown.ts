@@ -11,11 +11,13 @@ const END = '<!-- end of planted -->';
 /** Longer stories stand in the bug's own file. */
 const CELL = { yes: '', other: 'other', no: 'no', 'not-measured': '–', error: 'error' } as const;
 
-/** The results as a table in Markdown, one row for each bug, and a line about the original. */
-export function markdownOf(results: Results, bugs: readonly PlantedBug[]): string {
-  const rows = bugs.map((bug) => {
-    const modes = results.bugs.find(({ id }) => id === bug.id)?.modes ?? {};
-    return `| \`${bug.id}\` | ${bug.shownBy === 'process' ? bug.faults.map((name) => `\`${name}\``).join(', ') : bug.shownBy} | ${MODE_NAMES.map((name) => cell(modes[name])).join(' | ')} |`;
+/** The results as a table in Markdown, one row for each bug that was hunted, and a line about the original. */
+export function markdownOf(results: Results, planted: readonly PlantedBug[]): string {
+  const rows = results.bugs.flatMap(({ id, modes }) => {
+    const bug = planted.find((one) => one.id === id);
+    if (bug === undefined) return [];
+    const cells = [`\`${id}\``, shownBy(bug), ...MODE_NAMES.map((name) => cell(modes[name]))];
+    return [`| ${cells.join(' | ')} |`];
   });
   const { runs, falseAlarms, notMeasured, errors, seconds } = results.original;
   const found = results.bugs.filter((bug) => bug.found).length;
@@ -24,9 +26,13 @@ export function markdownOf(results: Results, bugs: readonly PlantedBug[]): strin
     `|---|---|${MODE_NAMES.map(() => '---|').join('')}`,
     ...rows,
     '',
-    `${found} of ${bugs.length} bugs were found. Of ${runs} gates on the original (${seconds} s), ${falseAlarms} turned red, ` +
+    `${found} of ${rows.length} bugs were found. Of ${runs} gates on the original (${seconds} s), ${falseAlarms} turned red, ` +
       `${notMeasured} measured too little and ${errors} ended with an error of the kit.`,
   ].join('\n');
+}
+
+function shownBy({ shownBy, faults }: PlantedBug): string {
+  return shownBy === 'process' ? faults.map((name) => `\`${name}\``).join(', ') : shownBy;
 }
 
 function cell(result: ModeResult | undefined): string {
