@@ -19,11 +19,11 @@ t.test('every requirement is numbered once, has a checker, and is one RFC 2119 s
     REQUIREMENTS.map(({ id }) => id),
     [...REQUIREMENT_IDS],
   );
-  for (const { id, sentence, why, source, evidence } of REQUIREMENTS) {
+  for (const { id, sentence, why, source, scenarios, evidence, notEvidence } of REQUIREMENTS) {
     t.type(CHECKERS[id], 'function');
     t.match(sentence, /MUST/);
     t.equal(sentence.match(/\./g)?.length, 1, sentence);
-    t.ok(why && source && evidence);
+    t.ok(why && source && scenarios && evidence && notEvidence);
   }
 });
 

@@ -1,16 +1,9 @@
-import { type Level, REQUIREMENTS, type Requirement } from './requirements.js';
-
-const LEVELS: Record<Level, string> = {
-  process: 'processes of the target are killed, stopped and started again',
-  torn: 'the stored index is lost or damaged, and bytes that were never confirmed are torn',
-  power: 'the whole machine stops, and what was not flushed is gone',
-  'crash-states': 'any subset of the writes since the last flush is on the disk',
-  errors: 'the disk is full, rots, or answers with errors',
-};
+import { LEVELS, type LevelRule, requirementsOf } from './levels.js';
+import type { Requirement } from './requirements.js';
 
 /** The text of `SPEC.md`; the document is exactly this. */
 export function specText(): string {
-  return `${[HEAD, levels(), ...REQUIREMENTS.map(section), TAIL].join('\n\n')}\n`;
+  return `${[HEAD, levels(), ...LEVELS.flatMap(part), TAIL].join('\n\n')}\n`;
 }
 
 const HEAD = `# What a durable message queue must do
@@ -37,22 +30,49 @@ session that broke, or that was open at a crash, was in delivery, may come again
 number per session is given one second after the end of a session to record it.`;
 
 function levels(): string {
-  const rows = Object.entries(LEVELS).map(([level, what]) => `- **${level}**: ${what}`);
-  return ['## Levels', '', 'The requirements of a level hold when', '', ...rows].join('\n');
+  return [
+    '## Levels',
+    '',
+    'A level is granted by a certificate, not by a run of the gate. It is granted when, in a run of the faults of that level,',
+    'each of these faults hit, nothing failed, PP-1, PP-2, PP-4, PP-6 and every requirement of the level were measured',
+    'with confirmed messages at risk, and passed; and when the levels that it needs are granted. One requirement that was not',
+    'measured is enough to refuse it. What may be left unclaimed is named beside the level.',
+    '',
+    '| level | the requirements hold when | needs | faults | if claimed | requirements |',
+    '|---|---|---|---|---|---|',
+    ...LEVELS.map(row),
+  ].join('\n');
+}
+
+function row({ level, what, upon, faults, also }: LevelRule): string {
+  const ids = requirementsOf(level).map(({ id, waivable }) => (waivable ? `(${id})` : id));
+  const cells = [level, what, upon, faults, also, ids].map((cell) =>
+    typeof cell === 'string' ? cell : cell.join(', ') || '–',
+  );
+  return `| ${cells.join(' | ')} |`;
+}
+
+function part({ level }: LevelRule): string[] {
+  const requirements = requirementsOf(level);
+  if (requirements.length === 0) return [];
+  return [`## Level ${level}`, ...requirements.map(section)];
 }
 
 function section(requirement: Requirement): string {
-  const { id, title, sentence, why, source, evidence, level, needs, byChance } = requirement;
+  const { id, title, sentence, why, source, scenarios, evidence, notEvidence } = requirement;
+  const { needs, byChance, waivable } = requirement;
   const faults = needs === 'any' ? 'any' : needs.join(', ');
   return [
-    `## ${id}: ${title}`,
+    `### ${id}: ${title}`,
     '',
     sentence,
     '',
-    `- Level: ${level}`,
     `- Why: ${why}`,
     `- Source: ${source}`,
+    `- Measured by: ${scenarios}`,
     `- Evidence: ${evidence}`,
+    `- Does not count: ${notEvidence}`,
     `- In scope when a run tries: ${faults}${byChance ? ' (its occasion comes by chance)' : ''}`,
+    ...(waivable ? ['- The level can be had without it, by a target that does not claim it.'] : []),
   ].join('\n');
 }

@@ -2,17 +2,20 @@ import { execFile } from 'node:child_process';
 import { statfsSync } from 'node:fs';
 import { promisify } from 'node:util';
 import type { Fault, Ground, Injection } from './fault.js';
-import { ALWAYS, findProgram, hit, miss, spread } from './injections.js';
+import { ALWAYS, findProgram, hit, killServices, live, miss, scopeOf, spread } from './injections.js';
 
 const run = promisify(execFile);
 const FLOOD_MS = 4000;
 const MOST_REJECTIONS = 20;
+const ROOM_AGAIN_MS = 1000;
 /** What the filesystem may grow to when the fault is over; a limit, not a use of memory. */
 export const ROOMY_BYTES = 8 * 1024 ** 3;
 
 /**
  * The filesystem that holds the data shrinks to what is in use while producers send as much as they can. A target
- * that has taken all its room at install need not notice; one that grows must reject what it cannot store.
+ * that has taken all its room at install need not notice; one that grows must reject what it cannot store. Then all
+ * processes are killed while nothing has been taken from the target, half the time when there is room again: what was
+ * confirmed without being stored is gone.
  */
 export const diskFull: Fault = {
   name: 'disk-full',
@@ -36,7 +39,18 @@ export const diskFull: Fault = {
     await ground.afterRejections(rejections, FLOOD_MS);
     const after = statfsSync(ground.dataDir);
     if (after.bavail > 0) return miss(`${after.bavail * after.bsize} bytes are still free`);
-    return hit(`filesystem shrunk to the ${usedBytes} bytes in use, and flooded`, 'none', []);
+    const withRoom = ground.random.int(2) === 0;
+    if (withRoom) {
+      await resize(ground.dataDir, ROOMY_BYTES);
+      await ground.afterConfirms(1, ROOM_AGAIN_MS);
+    }
+    const killed = await killServices(live(ground));
+    const when = withRoom ? 'with room again' : 'while full';
+    return hit(
+      `filesystem shrunk to the ${usedBytes} bytes in use, and flooded; SIGKILL to all ${when}`,
+      scopeOf(killed, ground),
+      killed,
+    );
   },
   async heal(ground: Ground): Promise<void> {
     ground.flood(false);

@@ -40,6 +40,17 @@ for (const id of REQUIREMENT_IDS) {
   });
 }
 
+const ACROSS: HistoryEvent['kind'][] = [
+  'submitted',
+  'answered',
+  'delivered',
+  'consumed',
+  'refused',
+  'fault',
+  'at-risk',
+  'recovery-failed',
+];
+
 /** Kinds of event that each checker must take into account. */
 const READS: Record<RequirementId, HistoryEvent['kind'][]> = {
   'PP-1': [
@@ -84,6 +95,11 @@ const READS: Record<RequirementId, HistoryEvent['kind'][]> = {
     'recovery-failed',
     'drained',
   ],
+  'PP-15': ACROSS,
+  'PP-16': ACROSS,
+  'PP-17': ACROSS,
+  'PP-18': ACROSS,
+  'PP-19': ACROSS,
 };
 
 t.test('a checker that is blind to a kind of event that it must see is caught', async (t) => {

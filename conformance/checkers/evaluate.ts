@@ -7,11 +7,12 @@ import { checkFull } from './full.js';
 import { checkIndexState } from './index-state.js';
 import { checkIoErrors } from './io-errors.js';
 import { checkLoss } from './loss.js';
+import { lossAcross } from './loss-across.js';
 import { checkNeverSubmitted } from './never-submitted.js';
-import { checkPowerLoss } from './power-loss.js';
 import { checkRecovers, checkRecoveryTime } from './recovery.js';
 import { checkRejected } from './rejected.js';
 import { checkRot } from './rot.js';
+import { inFamily } from './stakes.js';
 import { vacuity } from './vacuity.js';
 import type { Finding, Verdict } from './verdict.js';
 
@@ -30,8 +31,17 @@ export const CHECKERS: Readonly<Record<RequirementId, Checker>> = {
   'PP-9': checkIndexState,
   'PP-10': checkRecovers,
   'PP-11': checkRecoveryTime,
-  'PP-12': checkPowerLoss,
+  'PP-12': lossAcross('PP-12', ['power cut', 'power cuts'], inFamily('power-cut')),
   'PP-14': checkIoErrors,
+  'PP-15': lossAcross(
+    'PP-15',
+    ['interrupted recovery', 'interrupted recoveries'],
+    (fault) => fault === 'kill-recovery',
+  ),
+  'PP-16': lossAcross('PP-16', ['tear', 'tears'], (fault) => fault === 'tear'),
+  'PP-17': lossAcross('PP-17', ['damaged index', 'damaged indexes'], (fault) => fault === 'index-loss'),
+  'PP-18': lossAcross('PP-18', ['jump of the clock', 'jumps of the clock'], (fault) => fault === 'clock'),
+  'PP-19': lossAcross('PP-19', ['full disk', 'full disks'], (fault) => fault === 'disk-full'),
 };
 
 export interface Evaluation {
@@ -96,12 +106,12 @@ function describe({ requirement, why }: Finding): string {
   return `${requirement}: ${why}`;
 }
 
-/** Families of the faults that the run set out to try, or tried. */
+/** The faults that the run set out to try, or tried, and their families. */
 function triedFaults(history: readonly HistoryEvent[]): Set<string> {
-  const families = new Set<string>();
+  const tried = new Set<string>();
   for (const event of history) {
     const names = event.kind === 'run-started' ? event.faults : event.kind === 'fault' ? [event.fault] : [];
-    for (const name of names) families.add(familyOf(name, FAULT_NAMES) ?? name);
+    for (const name of names) tried.add(name).add(familyOf(name, FAULT_NAMES) ?? name);
   }
-  return families;
+  return tried;
 }

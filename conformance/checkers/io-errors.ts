@@ -1,13 +1,12 @@
 import type { HistoryEvent } from '../history/events.js';
-import { firstAfter } from './crashes.js';
 import { finding, Violations } from './finding.js';
 import { endOfWait } from './loss.js';
-import { type Hit, hitsOf, lostIn } from './stakes.js';
+import { culpritsOf, type Hit, hitsOf, inFamily, lostIn } from './stakes.js';
 import type { Finding } from './verdict.js';
 
 /** PP-14: what was confirmed while syncs or writes failed is there after the restart, which confirms again. */
 export function checkIoErrors(history: readonly HistoryEvent[]): Finding {
-  const hits = hitsOf(history, 'io-error');
+  const hits = hitsOf(history, inFamily('io-error'));
   const underWay = hits.filter(({ inFlight, atRisk }) => inFlight + atRisk > 0).length;
   const lost = lostIn(history, culpritsOf(history, hits), ({ injection }) => {
     return `confirmed before or during io-error ${injection}, and never delivered`;
@@ -37,20 +36,6 @@ export function checkIoErrors(history: readonly HistoryEvent[]): Finding {
   }
   const why = `none was lost at ${hits.length} times when syncs or writes failed`;
   return finding('PP-14', 'pass', why, figures);
-}
-
-/** The error is to blame where no other crash came between the confirmation and it. */
-function culpritsOf(
-  history: readonly HistoryEvent[],
-  hits: readonly Hit[],
-): (confirmedAt: number) => Hit | undefined {
-  const faults = history.flatMap((event, position) => {
-    return event.kind === 'fault' && event.scope !== 'none' ? [position] : [];
-  });
-  return (confirmedAt) => {
-    const first = firstAfter(faults, confirmedAt, (position) => position);
-    return hits.find(({ position }) => position === first);
-  };
 }
 
 /** Answers between the end of an error and the next fault. */

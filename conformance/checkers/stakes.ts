@@ -2,6 +2,7 @@ import type { HistoryEvent } from '../history/events.js';
 import { tracesOf } from '../history/traces.js';
 import { familyOf } from '../requirements.js';
 import { FAULT_NAMES, type FaultName } from '../target/definition.js';
+import { firstAfter } from './crashes.js';
 import { Violations } from './finding.js';
 import { missingRecipients, rottedIds } from './loss.js';
 
@@ -15,15 +16,18 @@ export interface Hit {
   inFlight: number;
 }
 
-/** The faults of a family that hit, in order. */
-export function hitsOf(history: readonly HistoryEvent[], family: FaultName): Hit[] {
+/** Whether a fault of any name belongs to a family. */
+export const inFamily = (family: FaultName) => (fault: string) => familyOf(fault, FAULT_NAMES) === family;
+
+/** The faults of a kind that hit, in order. */
+export function hitsOf(history: readonly HistoryEvent[], isIt: (fault: string) => boolean): Hit[] {
   const stakes = new Map<number, { atRisk: number; inFlight: number }>();
   const hits: Hit[] = [];
   history.forEach((event, position) => {
     if (event.kind === 'at-risk') {
       stakes.set(event.injection, { atRisk: event.confirmedUndelivered, inFlight: event.inFlight });
     }
-    if (event.kind !== 'fault' || !event.hit || familyOf(event.fault, FAULT_NAMES) !== family) return;
+    if (event.kind !== 'fault' || !event.hit || !isIt(event.fault)) return;
     const { injection } = event;
     hits.push({ injection, position, ...(stakes.get(injection) ?? { atRisk: 0, inFlight: 0 }) });
   });
@@ -53,4 +57,18 @@ export function lostIn(
     lost.add(what(hit), trace.id);
   }
   return lost;
+}
+
+/** A hit is to blame where no other crash came between the confirmation and it. */
+export function culpritsOf(
+  history: readonly HistoryEvent[],
+  hits: readonly Hit[],
+): (confirmedAt: number) => Hit | undefined {
+  const faults = history.flatMap((event, position) => {
+    return event.kind === 'fault' && event.scope !== 'none' ? [position] : [];
+  });
+  return (confirmedAt) => {
+    const first = firstAfter(faults, confirmedAt, (position) => position);
+    return hits.find(({ position }) => position === first);
+  };
 }

@@ -84,9 +84,17 @@ export function readHistory(file: string): HistoryEvent[] {
   } catch (error) {
     throw new KitError('bad-history', `${file}: expected a history: ${messageOf(error)}`, { cause: error });
   }
+  return parseHistory(bytes, file);
+}
+
+/**
+ * The events of a history's bytes; `name` is what errors call it.
+ * @throws KitError bad-history, as `readHistory`.
+ */
+export function parseHistory(bytes: Buffer, name: string): HistoryEvent[] {
   const events: HistoryEvent[] = [];
   for (let start = 0; start < bytes.length; ) {
-    const where = `${file}:${events.length + 1}`;
+    const where = `${name}:${events.length + 1}`;
     const end = bytes.indexOf(NEWLINE, start);
     if (end < 0)
       throw new KitError('bad-history', `${where}: expected a whole line, the file ends within it`);

@@ -123,6 +123,15 @@ export const TargetDefinition = object({
   })
     .optional()
     .describe('Where index-loss and data-rot aim; globs relative to {data}.'),
+  sources: z
+    .array(z.string({ error: 'a path relative to {dir}' }).min(1, { error: 'a path relative to {dir}' }), {
+      error: 'a list of paths relative to {dir}',
+    })
+    .optional()
+    .describe(
+      'Files and folders, relative to {dir}, that are the target as well as those which its commands name: a certificate ' +
+        'speaks of exactly these.',
+    ),
   guarantee: Guarantee,
 });
 

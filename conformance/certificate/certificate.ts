@@ -1,0 +1,254 @@
+import { type Evaluation, evaluate } from '../checkers/evaluate.js';
+import type { Verdict } from '../checkers/verdict.js';
+import type { HistoryEvent } from '../history/events.js';
+import { type Level, REQUIREMENTS, type RequirementId } from '../requirements.js';
+import type { Guarantee } from '../target/definition.js';
+import { type Evidence, type EvidenceFile, sha256 } from './evidence.js';
+import { type Grant, grantLevels, type LevelRun } from './grants.js';
+
+/** The name under which the kit's own words stand in the predicate; a URI, as in-toto asks of extensions. */
+export const EXTENSION = 'urn:plugpull:certificate:v1';
+
+interface ResourceDescriptor {
+  name: string;
+  digest: Record<string, string>;
+  annotations?: Record<string, string>;
+}
+
+/** What became of one requirement over all runs. */
+export interface CertifiedRequirement {
+  id: RequirementId;
+  level: Level;
+  title: string;
+  verdict: Verdict;
+  why: string;
+  /** The runs that say so: those that failed it, else those that measured it. */
+  runs: Level[];
+  /** Faults of these runs that hit, and how often. */
+  faultsThatHit: Record<string, number>;
+  /** Confirmed messages that the target still had to deliver at each crash of these runs. */
+  atRiskAtCrashes: number[];
+  seeds: number[];
+}
+
+/** One crash, and what was at stake. */
+export interface CertifiedCrash {
+  injection: number;
+  fault: string;
+  confirmedUndelivered: number;
+  inFlight: number;
+  inDelivery: number;
+}
+
+/** One run: the faults of one level, with a history of its own. */
+export interface CertifiedRun {
+  level: Level;
+  verdict: Verdict;
+  why: string;
+  startedAt: string;
+  seed: number;
+  faults: { name: string; tried: number; hit: number }[];
+  notTried: { name: string; why: string }[];
+  confirmed: number;
+  crashes: CertifiedCrash[];
+  history: { name: string; digest: { sha256: string }; events: number };
+  requirements: { id: string; verdict: Verdict; why: string }[];
+}
+
+/** What PlugPull itself says in a certificate. */
+export interface Certified {
+  kitVersion: string;
+  target: string;
+  protocol: string;
+  guarantee: Guarantee;
+  verdict: Verdict;
+  why: string;
+  /** The levels that are granted. */
+  granted: Level[];
+  levels: Grant[];
+  requirements: CertifiedRequirement[];
+  unclaimed: RequirementId[];
+  runs: CertifiedRun[];
+  made: { runtime: string; power: string | null; filesystem: string; node: string; kernel: string };
+  budgetMs: number;
+  seed: number;
+}
+
+/** An in-toto Statement v1 with a test result as its predicate. */
+export interface Statement {
+  _type: 'https://in-toto.io/Statement/v1';
+  subject: ResourceDescriptor[];
+  predicateType: 'https://in-toto.io/attestation/test-result/v0.1';
+  predicate: {
+    result: 'PASSED' | 'WARNED' | 'FAILED';
+    configuration: ResourceDescriptor[];
+    passedTests: string[];
+    warnedTests: string[];
+    failedTests: string[];
+    [EXTENSION]: Certified;
+  };
+}
+
+const RESULTS = { pass: 'PASSED', 'not-measured': 'WARNED', fail: 'FAILED' } as const;
+
+/**
+ * The certificate that evidence gives. It is a function of the evidence and of nothing else, down to the byte: that is
+ * how a certificate is verified.
+ */
+export function certificateOf(evidence: Evidence): Statement {
+  const certified = certify(evidence);
+  const named = (verdict: Verdict) =>
+    certified.requirements.filter((one) => one.verdict === verdict).map(({ id }) => id);
+  return {
+    _type: 'https://in-toto.io/Statement/v1',
+    subject: subjectOf(evidence),
+    predicateType: 'https://in-toto.io/attestation/test-result/v0.1',
+    predicate: {
+      result: RESULTS[certified.verdict],
+      configuration: [evidence.factsFile, ...evidence.histories.map(({ file }) => file)].map(descriptor),
+      passedTests: named('pass'),
+      warnedTests: named('not-measured'),
+      failedTests: named('fail'),
+      [EXTENSION]: certified,
+    },
+  };
+}
+
+/** The bytes of a certificate file. */
+export function certificateText(statement: Statement): string {
+  return `${JSON.stringify(statement, undefined, 2)}\n`;
+}
+
+/** The target as a whole, then everything that it is made of. */
+function subjectOf({ target, targetFiles, facts }: Evidence): ResourceDescriptor[] {
+  const files = targetFiles.map(descriptor);
+  const programs = facts.programs.map(({ name, path, sha256 }) => ({
+    name,
+    digest: { sha256 },
+    annotations: { path },
+  }));
+  const images = facts.images.map((image) => ({ ...descriptor(image), annotations: { kind: 'image' } }));
+  const all = [...files, ...programs, ...images];
+  // The digest of a folder as Go's dirhash makes it: in-toto has a name for that one.
+  const lines = all.map(({ name, digest }) => `${digest.sha256}  ${name}\n`).sort();
+  return [{ name: target.name, digest: { dirHash: sha256(lines.join('')) } }, ...all];
+}
+
+function descriptor({ name, sha256 }: EvidenceFile): ResourceDescriptor & { digest: { sha256: string } } {
+  return { name, digest: { sha256 } };
+}
+
+function certify({ facts, target, histories }: Evidence): Certified {
+  const evaluated = histories.map(({ level, events, file }) => {
+    return { level, history: events, file, evaluation: evaluate(events, target) };
+  });
+  const runs = evaluated.map(({ file, ...run }) =>
+    certifiedRun(run, file, facts.runs.find(({ level }) => level === run.level)?.notTried ?? []),
+  );
+  const claimed = REQUIREMENTS.filter((requirement) => requirement.claimed(target));
+  const requirements = claimed.map((requirement) => certifiedRequirement(requirement, evaluated, runs));
+  const levels = grantLevels(target, evaluated);
+  const { runtime, power, filesystem, node, kernel } = facts;
+  return {
+    kitVersion: facts.kitVersion,
+    target: target.name,
+    protocol: target.protocol,
+    guarantee: target.guarantee,
+    ...overall(requirements),
+    granted: levels.filter(({ granted }) => granted).map(({ level }) => level),
+    levels,
+    requirements,
+    unclaimed: REQUIREMENTS.filter((one) => !claimed.includes(one)).map(({ id }) => id),
+    runs,
+    made: { runtime, power, filesystem, node, kernel },
+    budgetMs: facts.budgetMs,
+    seed: facts.seed,
+  };
+}
+
+function overall(requirements: readonly CertifiedRequirement[]): { verdict: Verdict; why: string } {
+  const with_ = (wanted: Verdict) => requirements.filter(({ verdict }) => verdict === wanted);
+  const told = (some: readonly CertifiedRequirement[]) =>
+    some.map(({ id, why }) => `${id}: ${why}`).join('; ');
+  if (with_('fail').length > 0) return { verdict: 'fail', why: told(with_('fail')) };
+  if (with_('not-measured').length > 0) return { verdict: 'not-measured', why: told(with_('not-measured')) };
+  return { verdict: 'pass', why: `all ${requirements.length} claimed requirements measured and passed` };
+}
+
+/** Failed when any run failed it; else passed when a run measured it, its own level's before all others. */
+function certifiedRequirement(
+  { id, level, title }: (typeof REQUIREMENTS)[number],
+  evaluated: readonly LevelRun[],
+  runs: readonly CertifiedRun[],
+): CertifiedRequirement {
+  const found = evaluated.flatMap((run) => {
+    const finding = run.evaluation.findings.find(({ requirement }) => requirement === id);
+    return finding === undefined ? [] : [{ level: run.level, ...finding }];
+  });
+  const verdict = (['fail', 'pass'] as const).find((one) => found.some((f) => f.verdict === one));
+  const sayers = found.filter((one) => one.verdict === verdict);
+  const own = (all: typeof found) => all.find((one) => one.level === level) ?? all[0];
+  const shown = verdict === undefined ? own(found) : own(sayers);
+  const levels = sayers.map((one) => one.level);
+  const those = runs.filter((run) => levels.includes(run.level));
+  const faultsThatHit: Record<string, number> = {};
+  for (const { faults } of those)
+    for (const { name, hit } of faults) if (hit > 0) faultsThatHit[name] = (faultsThatHit[name] ?? 0) + hit;
+  return {
+    id,
+    level,
+    title,
+    verdict: verdict ?? 'not-measured',
+    why: shown?.why ?? 'no run could be made',
+    runs: levels,
+    faultsThatHit,
+    atRiskAtCrashes: those.flatMap(({ crashes }) => crashes.map((crash) => crash.confirmedUndelivered)),
+    seeds: those.map(({ seed }) => seed),
+  };
+}
+
+function certifiedRun(
+  { level, history, evaluation }: { level: Level; history: readonly HistoryEvent[]; evaluation: Evaluation },
+  file: EvidenceFile,
+  notTried: { name: string; why: string }[],
+): CertifiedRun {
+  const start = history.find((event) => event.kind === 'run-started');
+  const stakes = new Map<number, Extract<HistoryEvent, { kind: 'at-risk' }>>();
+  const faults = new Map<string, { name: string; tried: number; hit: number }>();
+  const crashes: CertifiedCrash[] = [];
+  let confirmed = 0;
+  for (const name of start?.faults ?? []) faults.set(name, { name, tried: 0, hit: 0 });
+  for (const event of history) {
+    if (event.kind === 'answered' && event.outcome === 'confirmed') confirmed += 1;
+    if (event.kind === 'at-risk') stakes.set(event.injection, event);
+    if (event.kind !== 'fault') continue;
+    const count = faults.get(event.fault) ?? { name: event.fault, tried: 0, hit: 0 };
+    faults.set(event.fault, { ...count, tried: count.tried + 1, hit: count.hit + (event.hit ? 1 : 0) });
+    if (!event.hit || event.scope === 'none') continue;
+    const { confirmedUndelivered = 0, inFlight = 0, inDelivery = 0 } = stakes.get(event.injection) ?? {};
+    crashes.push({
+      injection: event.injection,
+      fault: event.fault,
+      confirmedUndelivered,
+      inFlight,
+      inDelivery,
+    });
+  }
+  return {
+    level,
+    verdict: evaluation.verdict,
+    why: evaluation.why,
+    startedAt: start?.startedAt ?? '',
+    seed: start?.seed ?? 0,
+    faults: [...faults.values()],
+    notTried,
+    confirmed,
+    crashes,
+    history: { name: file.name, digest: { sha256: file.sha256 }, events: history.length },
+    requirements: evaluation.findings.map(({ requirement, verdict, why }) => ({
+      id: requirement,
+      verdict,
+      why,
+    })),
+  };
+}

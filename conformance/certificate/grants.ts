@@ -1,0 +1,89 @@
+import type { Evaluation } from '../checkers/evaluate.js';
+import type { HistoryEvent } from '../history/events.js';
+import { familiesOf, LEVELS, type LevelRule, requirementsOf } from '../levels.js';
+import { familyOf, type Level, REQUIREMENTS, type RequirementId } from '../requirements.js';
+import { FAULT_NAMES, type FaultName, type Guarantee } from '../target/definition.js';
+
+/** The run that measured a level, and what it found. */
+export interface LevelRun {
+  level: Level;
+  history: readonly HistoryEvent[];
+  evaluation: Evaluation;
+}
+
+/** Whether a level is granted. */
+export interface Grant {
+  level: Level;
+  granted: boolean;
+  /** One line: why, or why not. */
+  why: string;
+  /** Requirements and faults of the level that the target does not claim, and need not to be given it. */
+  without: string[];
+}
+
+/** Requirements that every run can measure: they must hold under the faults of each level. */
+const CORE = REQUIREMENTS.filter(({ needs, byChance }) => needs === 'any' && !byChance);
+
+/**
+ * The levels that runs have shown, one after the other: each requirement of the level was measured, with messages at
+ * risk, and passed; each of its faults hit; nothing failed; and the levels below it are granted.
+ */
+export function grantLevels(
+  target: { guarantee: Guarantee; verify?: readonly string[] | undefined },
+  runs: readonly LevelRun[],
+): Grant[] {
+  const grants: Grant[] = [];
+  for (const rule of LEVELS) {
+    const run = runs.find(({ level }) => level === rule.level);
+    const without = withoutOf(rule, target.guarantee, run);
+    const why = obstacle(rule, target.guarantee, run, grants);
+    grants.push({
+      level: rule.level,
+      granted: why === undefined,
+      why: why ?? 'every requirement of it was measured, at risk, and passed',
+      without,
+    });
+  }
+  return grants;
+}
+
+/** Why the level cannot be granted; undefined when it can. */
+function obstacle(
+  rule: LevelRule,
+  { faults }: Guarantee,
+  run: LevelRun | undefined,
+  below: readonly Grant[],
+): string | undefined {
+  const unclaimed = rule.faults.filter((fault) => !faults.includes(fault));
+  if (unclaimed.length > 0) return `the target does not claim to survive ${unclaimed.join(', ')}`;
+  const missing = rule.upon.find((level) => !below.some((grant) => grant.level === level && grant.granted));
+  if (missing !== undefined) return `it needs the level ${missing}`;
+  if (run === undefined) return 'none of its faults could be tried';
+  const { findings } = run.evaluation;
+  const failed = findings.find(({ verdict }) => verdict === 'fail');
+  if (failed) return `${failed.requirement}: ${failed.why}`;
+  const missed = familiesOf(rule).find((family) => faults.includes(family) && !hit(run.history, family));
+  if (missed !== undefined) return `${missed} did not hit`;
+  const own = requirementsOf(rule.level);
+  if (own.length === 0) return 'this version of the kit has no requirement of it';
+  for (const requirement of [...CORE, ...own]) {
+    const found = findings.find((finding) => finding.requirement === requirement.id);
+    if (found === undefined && !requirement.waivable) return `${requirement.id} is not claimed`;
+    if (found?.verdict === 'not-measured') return `${found.requirement} was not measured: ${found.why}`;
+  }
+  return undefined;
+}
+
+function withoutOf({ level, also }: LevelRule, { faults }: Guarantee, run: LevelRun | undefined): string[] {
+  const unclaimed = new Set<RequirementId>(run?.evaluation.unclaimed);
+  const requirements = requirementsOf(level).flatMap(({ id, waivable }) =>
+    waivable && unclaimed.has(id) ? [id] : [],
+  );
+  return [...requirements, ...also.filter((fault) => !faults.includes(fault))];
+}
+
+function hit(history: readonly HistoryEvent[], family: FaultName): boolean {
+  return history.some(
+    (event) => event.kind === 'fault' && event.hit && familyOf(event.fault, FAULT_NAMES) === family,
+  );
+}

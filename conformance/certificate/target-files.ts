@@ -1,0 +1,69 @@
+import { readdirSync, statSync } from 'node:fs';
+import { basename, join, normalize, relative } from 'node:path';
+import { KitError } from '../errors.js';
+import type { Target } from '../target/definition.js';
+
+/** A file that is part of a target. */
+export interface TargetPart {
+  /** Where it is now. */
+  path: string;
+  /** Where it lies in the copy, with `/` between. */
+  name: string;
+}
+
+const MOST_FILES = 5000;
+const MOST_BYTES = 256 * 1024 * 1024;
+/** Stands for `..` in the copy, which has nothing above it. */
+const PARENT = '_parent';
+/** What of a word follows `{dir}/`, up to what ends a path. */
+const IN_DIR = /\{dir\}\/([^\s'"{}:;,|&]+)/g;
+
+/**
+ * The files that are the target: its definition, the files and folders in `{dir}` that its commands name, and what it
+ * lists as `sources`.
+ * @throws KitError bad-target when a listed source is not there, or when there is more than a copy should hold.
+ */
+export function targetFiles(target: Target, file: string): TargetPart[] {
+  const parts = new Map<string, TargetPart>();
+  let sizeBytes = 0;
+  const add = (path: string) => {
+    const stat = statSync(path, { throwIfNoEntry: false });
+    if (stat?.isDirectory()) for (const entry of readdirSync(path).sort()) add(join(path, entry));
+    if (!stat?.isFile()) return;
+    const name = nameInCopy(relative(target.dir, path));
+    if (parts.has(name)) return;
+    parts.set(name, { path, name });
+    sizeBytes += stat.size;
+    if (parts.size > MOST_FILES || sizeBytes > MOST_BYTES)
+      throw new KitError(
+        'bad-target',
+        `${file}: its commands name more than ${MOST_FILES} files or ${MOST_BYTES / 2 ** 20} MiB in {dir}; expected the target alone there`,
+      );
+  };
+  parts.set(basename(file), { path: file, name: basename(file) });
+  for (const command of commandsOf(target)) {
+    for (const word of command) {
+      for (const [, path] of word.matchAll(IN_DIR)) add(join(target.dir, path ?? ''));
+    }
+  }
+  target.sources?.forEach((source, index) => {
+    const path = join(target.dir, source);
+    if (statSync(path, { throwIfNoEntry: false }) === undefined)
+      throw new KitError('bad-target', `${file}: sources.${index}: expected a file or folder at ${path}`);
+    add(path);
+  });
+  return [...parts.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** Every command of a target, in the order of the file. */
+export function commandsOf({ services, install, verify }: Target): (readonly string[])[] {
+  const commands = Object.values(services).map(({ command }): readonly string[] => command);
+  return [...commands, ...[install, verify].filter((command) => command !== undefined)];
+}
+
+function nameInCopy(path: string): string {
+  return normalize(path)
+    .split('/')
+    .map((part) => (part === '..' ? PARENT : part))
+    .join('/');
+}

@@ -1,0 +1,41 @@
+import type { HistoryEvent } from '../history/events.js';
+import type { RequirementId } from '../requirements.js';
+import { finding } from './finding.js';
+import { endOfWait } from './loss.js';
+import { culpritsOf, hitsOf, lostIn } from './stakes.js';
+import type { Finding } from './verdict.js';
+
+/**
+ * The checker of "what was confirmed before such a fault is delivered all the same". A loss is put down to it where no
+ * other crash came between.
+ * @param words one such fault, and several.
+ */
+export function lossAcross(
+  requirement: RequirementId,
+  words: readonly [one: string, several: string],
+  isIt: (fault: string) => boolean,
+): (history: readonly HistoryEvent[]) => Finding {
+  const [what, several] = words;
+  return (history) => {
+    const hits = hitsOf(history, isIt);
+    const atRisk = hits.reduce((sum, hit) => sum + hit.atRisk, 0);
+    const some = `${hits.length} ${hits.length === 1 ? what : several}`;
+    if (atRisk === 0) {
+      const why = hits.length === 0 ? `no ${what} hit` : `nothing was at risk at any of ${some}`;
+      return finding(requirement, 'not-measured', why, { hits: hits.length, atRisk });
+    }
+    const lost = lostIn(history, culpritsOf(history, hits), ({ injection }) => {
+      return `confirmed before ${what} ${injection}, and never delivered`;
+    });
+    const figures = { hits: hits.length, atRisk, lostAcross: lost.count };
+    if (lost.count === 0)
+      return finding(requirement, 'pass', `none of ${atRisk} at risk at ${some} was lost`, figures);
+    const end = endOfWait(history);
+    if (end !== 'complete') {
+      const why = `${lost.count} messages confirmed before a ${what} were outstanding when ${end}`;
+      return finding(requirement, 'not-measured', why, figures);
+    }
+    const why = `${lost.count} messages confirmed before a ${what} were lost`;
+    return finding(requirement, 'fail', why, figures, lost);
+  };
+}
