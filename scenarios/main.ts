@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
 import { KitError, messageOf } from '../conformance/errors.js';
+import { type CertifyFlags, certifyCommand } from './cli/certify-command.js';
 import { cleanCommand } from './cli/clean-command.js';
 import { doctorCommand } from './cli/doctor-command.js';
 import { parseBudget, parseCount, parseFilesystem, parseNames, parseSeed } from './cli/flags.js';
@@ -9,9 +10,11 @@ import { watchInterrupts } from './cli/interrupt.js';
 import { labDownCommand, labStatusCommand, labUpCommand } from './cli/lab-command.js';
 import { type PlantedFlags, plantedCommand } from './cli/planted-command.js';
 import { queueCommand } from './cli/queue-command.js';
+import { verifyCommand } from './cli/verify-command.js';
 import { kitVersion } from './version.js';
 
 const DEFAULT_BUDGET_MS = 60_000;
+const CERTIFY_BUDGET_MS = 300_000;
 const USAGE = 2;
 const KIT_FAILED = 4;
 
@@ -47,6 +50,33 @@ program
   .action(async (target: string | undefined, flags: GateFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
     process.exitCode = await gateCommand(target, flags, interrupts);
+  });
+
+program
+  .command('certify')
+  .description(
+    'measures every requirement that the target claims, and writes a certificate with its evidence',
+  )
+  .argument('[target]', 'target definition, a JSON file (default: the reference implementation)')
+  .option('--runtime <name>', 'where the target runs: process, docker or vm', 'process')
+  .option('--power <backend>', 'as for gate')
+  .option('--fs <type>', 'as for gate', parseFilesystem)
+  .option('--seed <n>', 'as for gate', parseSeed)
+  .option('--budget <time>', 'for all levels together, such as 5m', parseBudget, CERTIFY_BUDGET_MS)
+  .option('--out <dir>', 'where certificate and evidence go (default: a new directory below .plugpull)')
+  .option('--json', 'prints the result as one JSON object to stdout')
+  .action(async (target: string | undefined, flags: CertifyFlags) => {
+    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    process.exitCode = await certifyCommand(target, flags, interrupts);
+  });
+
+program
+  .command('verify')
+  .description('evaluates the evidence of a certificate again; exit code 1 when anything was changed')
+  .argument('<certificate>', 'the file certificate.json, with its evidence beside it')
+  .option('--json', 'prints one JSON object to stdout')
+  .action((certificate: string, flags: { json?: boolean }) => {
+    process.exitCode = verifyCommand(certificate, flags);
   });
 
 program

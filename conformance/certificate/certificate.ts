@@ -1,8 +1,8 @@
 import { type Evaluation, evaluate } from '../checkers/evaluate.js';
 import type { Verdict } from '../checkers/verdict.js';
 import type { HistoryEvent } from '../history/events.js';
-import { type Level, REQUIREMENTS, type RequirementId } from '../requirements.js';
-import type { Guarantee } from '../target/definition.js';
+import { familyOf, type Level, REQUIREMENTS, type RequirementId } from '../requirements.js';
+import { FAULT_NAMES, type Guarantee } from '../target/definition.js';
 import { type Evidence, type EvidenceFile, sha256 } from './evidence.js';
 import { type Grant, grantLevels, type LevelRun } from './grants.js';
 
@@ -154,7 +154,7 @@ function certify({ facts, target, histories }: Evidence): Certified {
     target: target.name,
     protocol: target.protocol,
     guarantee: target.guarantee,
-    ...overall(requirements),
+    ...overall(requirements, target.guarantee.faults),
     granted: levels.filter(({ granted }) => granted).map(({ level }) => level),
     levels,
     requirements,
@@ -166,13 +166,30 @@ function certify({ facts, target, histories }: Evidence): Certified {
   };
 }
 
-function overall(requirements: readonly CertifiedRequirement[]): { verdict: Verdict; why: string } {
-  const with_ = (wanted: Verdict) => requirements.filter(({ verdict }) => verdict === wanted);
+/** As for a run, and stricter: of what the target's claims can measure, nothing may be left to chance. */
+function overall(
+  requirements: readonly CertifiedRequirement[],
+  faults: readonly string[],
+): { verdict: Verdict; why: string } {
   const told = (some: readonly CertifiedRequirement[]) =>
     some.map(({ id, why }) => `${id}: ${why}`).join('; ');
-  if (with_('fail').length > 0) return { verdict: 'fail', why: told(with_('fail')) };
-  if (with_('not-measured').length > 0) return { verdict: 'not-measured', why: told(with_('not-measured')) };
-  return { verdict: 'pass', why: `all ${requirements.length} claimed requirements measured and passed` };
+  const failed = requirements.filter(({ verdict }) => verdict === 'fail');
+  if (failed.length > 0) return { verdict: 'fail', why: told(failed) };
+  const open = requirements.filter(
+    ({ id, verdict }) => verdict === 'not-measured' && canBeMeasured(id, faults),
+  );
+  if (open.length > 0) return { verdict: 'not-measured', why: told(open) };
+  const passed = requirements.filter(({ verdict }) => verdict === 'pass').length;
+  return {
+    verdict: 'pass',
+    why: `${passed} of ${requirements.length} claimed requirements measured, all passed`,
+  };
+}
+
+/** Some need a fault that a target may not claim to survive. */
+function canBeMeasured(id: RequirementId, faults: readonly string[]): boolean {
+  const needs = REQUIREMENTS.find((requirement) => requirement.id === id)?.needs ?? 'any';
+  return needs === 'any' || needs.some((fault) => faults.includes(familyOf(fault, FAULT_NAMES) ?? fault));
 }
 
 /** Failed when any run failed it; else passed when a run measured it, its own level's before all others. */

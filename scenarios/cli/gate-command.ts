@@ -1,10 +1,6 @@
 import { randomInt } from 'node:crypto';
-import { existsSync, readdirSync } from 'node:fs';
-import { resolve } from 'node:path';
-import { KitError } from '../../conformance/errors.js';
 import { loadTarget } from '../../conformance/target/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
-import type { Filesystem } from '../../faults/power/filesystem.js';
 import { type GateOptions, runGate } from '../gate/gate.js';
 import type { GateResult } from '../gate/result.js';
 import { selectFaults } from '../gate/select.js';
@@ -12,22 +8,22 @@ import { choosePower, madeBy } from '../power/by-name.js';
 import { gateReport } from '../report/gate-report.js';
 import { styleFor } from '../report/style.js';
 import { runtimeNamed } from '../runtime/by-name.js';
+import {
+  emptyDirectory,
+  type GroundFlags,
+  gateLine,
+  LARGEST_RANDOM_SEED,
+  VERDICT_EXIT_CODES,
+} from './common.js';
 import type { Interrupts } from './interrupt.js';
 
-export interface GateFlags {
-  runtime: string;
-  faults?: string[];
-  power?: string;
-  fs?: Filesystem;
+export interface GateFlags extends GroundFlags {
   seed?: number;
   budget: number;
   out?: string;
   json?: boolean;
   keep?: boolean;
 }
-
-const LARGEST_RANDOM_SEED = 1_000_000;
-const EXIT_CODES = { pass: 0, fail: 1, 'not-measured': 3 } as const;
 
 /** Runs the gate and reports; resolves to the exit code. */
 export async function gateCommand(
@@ -52,7 +48,7 @@ export async function gateCommand(
     budgetMs: flags.budget,
     out,
     keep: flags.keep === true,
-    replay: (seed) => replayLine(file, flags, seed),
+    replay: (seed) => gateLine(file, flags, seed, flags.budget),
     signal: interrupts.signal,
     progress: (line) => say(style.faint(line)),
   }).catch((error: unknown) => {
@@ -64,20 +60,7 @@ export async function gateCommand(
   if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
   for (const line of gateReport(result, style)) say(line);
   if (flags.json) process.stdout.write(`${JSON.stringify(result)}\n`);
-  return EXIT_CODES[result.verdict];
-}
-
-function replayLine(file: string | undefined, flags: GateFlags, seed: number): string {
-  const words = ['plugpull', 'gate', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
-  if (flags.runtime !== 'process') words.push('--runtime', flags.runtime);
-  if (flags.faults !== undefined) words.push('--faults', flags.faults.join(','));
-  if (flags.power !== undefined) words.push('--power', flags.power);
-  if (flags.fs !== undefined)
-    words.push('--fs', [flags.fs.type, flags.fs.mountOptions].filter(Boolean).join(':'));
-  words.push('--budget', `${flags.budget}ms`);
-  return words
-    .map((word) => (/^[\w./,:=@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`))
-    .join(' ');
+  return VERDICT_EXIT_CODES[result.verdict];
 }
 
 type Prepared = Omit<GateOptions, 'selection'> & { wanted: readonly string[] | undefined };
@@ -94,13 +77,4 @@ async function gateOn({ wanted, ...options }: Prepared): Promise<GateResult> {
   } finally {
     await runtime.close?.();
   }
-}
-
-/** Evidence of two runs is never mixed. */
-function emptyDirectory(path: string): string {
-  const full = resolve(path);
-  if (existsSync(full) && readdirSync(full).length > 0) {
-    throw new KitError('bad-usage', `--out ${path}: expected a directory that is empty or does not exist`);
-  }
-  return full;
 }

@@ -1,7 +1,7 @@
-import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { REQUIREMENTS } from '../../conformance/requirements.js';
 import type { GateResult } from '../gate/result.js';
+import { paint } from './paint.js';
 import type { Style } from './style.js';
 import { table } from './table.js';
 
@@ -68,11 +68,6 @@ function violations({ violations }: GateResult): string[] {
   return violations.map(
     ({ requirement, id, what }) => `  ${requirement}${id === undefined ? '' : ` message ${id}`}: ${what}`,
   );
-}
-
-function paint(style: Style, verdict: Verdict, text: string = verdict): string {
-  if (verdict === 'pass') return style.good(text);
-  return verdict === 'fail' ? style.bad(text) : style.warn(text);
 }
 
 function seconds(ms: number): string {

@@ -1,0 +1,187 @@
+import { readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import fc from 'fast-check';
+import t from 'tap';
+import { KitError } from '../errors.js';
+import { certified, goodRun } from '../fixtures/certified.js';
+import { type Certified, EXTENSION, type Statement } from './certificate.js';
+import { verifyCertificate } from './verify.js';
+
+const VERSION = '1.2.3';
+const KILLS = [{ fault: 'kill' }, { fault: 'kill-recovery' }] as const;
+
+function made(t: { teardown(remove: () => void): void }, ...args: Parameters<typeof certified>) {
+  const place = certified(...args);
+  t.teardown(() => rmSync(dirname(place.dir), { recursive: true, force: true }));
+  const statement = JSON.parse(readFileSync(place.file, 'utf8')) as Statement;
+  return { ...place, statement, says: statement.predicate[EXTENSION] };
+}
+
+function filesOf(dir: string): string[] {
+  return readdirSync(dir, { recursive: true })
+    .map((name) => join(dir, `${name}`))
+    .filter((path) => statSync(path).isFile());
+}
+
+const grant = ({ levels }: Certified, level: string) => levels.find((one) => one.level === level);
+
+t.test('a certificate is an in-toto statement about the target, and verifies as it is', async (t) => {
+  const { file, statement, says } = made(t, { process: goodRun(...KILLS).events });
+  t.equal(statement._type, 'https://in-toto.io/Statement/v1');
+  t.equal(statement.predicateType, 'https://in-toto.io/attestation/test-result/v0.1');
+  t.equal(statement.predicate.result, 'PASSED');
+  t.same(
+    statement.subject.map(({ name }) => name),
+    ['small', 'evidence/target/queue.sh', 'evidence/target/target.json', 'sh'],
+  );
+  t.same(says.granted, ['process']);
+  t.match(says.requirements[0], {
+    id: 'PP-1',
+    verdict: 'pass',
+    faultsThatHit: { kill: 1, 'kill-recovery': 1 },
+    atRiskAtCrashes: [1, 1],
+    seeds: [1],
+  });
+  t.match(verifyCertificate(file, VERSION), { ok: true, problems: [] });
+});
+
+t.test('a byte changed anywhere in certificate, history or target copy is found', async (t) => {
+  const { dir, file } = made(t, { process: goodRun(...KILLS).events });
+  const files = filesOf(dir);
+  t.equal(files.length, 5);
+  const place = fc.record({ file: fc.constantFrom(...files), at: fc.nat(), bit: fc.nat(7) });
+  fc.assert(
+    fc.property(place, ({ file: changed, at, bit }) => {
+      const before = readFileSync(changed);
+      const after = Buffer.from(before);
+      const index = at % after.length;
+      after[index] = (after[index] ?? 0) ^ (1 << bit);
+      writeFileSync(changed, after);
+      try {
+        const { ok, problems } = verifyCertificate(file, VERSION);
+        return !ok && problems.length > 0 && problems.every((problem) => !problem.includes('\n'));
+      } finally {
+        writeFileSync(changed, before);
+      }
+    }),
+    { numRuns: 400 },
+  );
+  t.ok(verifyCertificate(file, VERSION).ok, 'and nothing else was');
+});
+
+t.test('a file that is missing, added, or cut off is found', async (t) => {
+  const { dir, file } = made(t, { process: goodRun(...KILLS).events });
+  const history = join(dir, 'evidence/process.history.jsonl.gz');
+  const bytes = readFileSync(history);
+  const fails = (why: RegExp) => t.match(verifyCertificate(file, VERSION), { ok: false, problems: [why] });
+  renameSync(history, `${history}.away`);
+  fails(/process\.history.*missing/);
+  renameSync(`${history}.away`, history);
+  writeFileSync(join(dir, 'evidence/target/more'), '');
+  fails(/more: it is not certified/);
+  rmSync(join(dir, 'evidence/target/more'));
+  writeFileSync(history, bytes.subarray(0, bytes.length - 9));
+  fails(/process\.history.*changed/);
+  writeFileSync(history, bytes);
+  writeFileSync(file, 'no certificate at all');
+  fails(/certificate\.json:1:1 is not what the evidence gives/);
+});
+
+t.test('a certificate that says more than its evidence is found, whatever its digests', async (t) => {
+  const { file } = made(t, { process: goodRun({ fault: 'kill' }).events });
+  const text = readFileSync(file, 'utf8');
+  writeFileSync(file, text.replace('"granted": []', '"granted": ["process"]'));
+  t.match(verifyCertificate(file, VERSION), { ok: false, problems: [/certificate\.json:\d+:\d+/] });
+});
+
+t.test('what is no certificate, or has no evidence, is bad usage in one line', async (t) => {
+  const { dir, file } = made(t, { process: goodRun(...KILLS).events });
+  const alone = join(dirname(dir), 'certificate.json');
+  writeFileSync(alone, readFileSync(file));
+  const nonsense = join(dirname(dir), 'nonsense');
+  writeFileSync(nonsense, '\u0000{{');
+  const cases: [string, RegExp][] = [
+    [alone, /expected the folder evidence/],
+    [nonsense, /expected a certificate/],
+    [join(dir, 'missing'), /expected a certificate/],
+    [dir, /expected a certificate/],
+  ];
+  for (const [path, expected] of cases) {
+    try {
+      verifyCertificate(path, VERSION);
+      t.fail(path);
+    } catch (error) {
+      t.ok(error instanceof KitError && error.exitCode === 2);
+      t.match((error as Error).message, expected);
+    }
+  }
+});
+
+t.test(
+  'a certificate of another version of the kit is not called changed when only words differ',
+  async (t) => {
+    const { file } = made(t, { process: goodRun(...KILLS).events });
+    t.ok(verifyCertificate(file, '9.9.9').ok, 'the same words verify');
+  },
+);
+
+t.test('a level is granted only when each of its requirements was measured, at risk', async (t) => {
+  const all = goodRun(...KILLS).events;
+  const cases: [string, readonly (typeof all)[number][], RegExp][] = [
+    ['no interrupted recovery', goodRun({ fault: 'kill' }).events, /PP-15 was not measured/],
+    [
+      'nothing at risk',
+      goodRun({ fault: 'kill', atRisk: 0 }, { fault: 'kill-recovery', atRisk: 0 }).events,
+      /nothing was at risk/,
+    ],
+    [
+      'every fault a miss',
+      goodRun({ hit: false }, { fault: 'kill-recovery', hit: false }).events,
+      /kill did not hit/,
+    ],
+    [
+      'nothing indefinite',
+      all.filter((event) => !('id' in event && event.id === 'i')),
+      /PP-5 was not measured/,
+    ],
+    [
+      'a loss',
+      goodRun(...KILLS)
+        .submit('lost')
+        .drain().events,
+      /PP-1: 1 of/,
+    ],
+  ];
+  for (const [name, history, why] of cases) {
+    const { says } = made(t, { process: history });
+    t.match(grant(says, 'process'), { granted: false, why }, name);
+    t.same(says.granted, []);
+  }
+});
+
+t.test('a level needs those below it, its own faults, and a run of its own', async (t) => {
+  const torn = goodRun(
+    { fault: 'tear', scope: 'machine' },
+    { fault: 'index-loss', indexDamaged: true },
+  ).events;
+  const faults = ['kill', 'tear', 'index-loss'] as const;
+  const both = made(t, { process: goodRun(...KILLS).events, torn }, faults).says;
+  t.same(both.granted, ['process', 'torn']);
+  t.same(grant(both, 'torn')?.without, ['PP-9'], 'what is not claimed is named');
+  t.match(grant(both, 'power'), { granted: false, why: /does not claim to survive power-cut/ });
+  t.match(grant(made(t, { torn }, faults).says, 'torn'), { granted: false, why: /needs the level process/ });
+  const without = made(t, { process: goodRun(...KILLS).events }, faults).says;
+  t.match(grant(without, 'torn'), { granted: false, why: /none of its faults could be tried/ });
+  t.equal(without.verdict, 'not-measured');
+});
+
+t.test('a level stays when another one fails', async (t) => {
+  const torn = goodRun({ fault: 'tear', scope: 'machine' }).submit('lost').crash({ fault: 'tear' }).drain();
+  const { says } = made(t, { process: goodRun(...KILLS).events, torn: torn.events }, ['kill', 'tear']);
+  t.same(says.granted, ['process']);
+  t.equal(says.verdict, 'fail');
+  t.match(
+    says.requirements.find(({ id }) => id === 'PP-16'),
+    { verdict: 'fail', runs: ['torn'] },
+  );
+});

@@ -1,0 +1,84 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import type { Certified } from '../../conformance/certificate/certificate.js';
+import { processesBelow, TestPlace } from '../fixtures/kit.js';
+
+function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
+  const place = new TestPlace();
+  t.teardown(() => place.remove());
+  return place;
+}
+
+t.test('a correct queue is certified, and its certificate verifies until a byte changes', async (t) => {
+  const place = newPlace(t);
+  const target = place.queue('');
+  const out = join(place.dir, 'out');
+  const args = ['certify', target, '--budget', '8s', '--seed', '3', '--out', out, '--json'];
+  const { code, stdout, stderr } = await place.run(args);
+  const certified = JSON.parse(stdout) as Certified & { certificate: string };
+  // Whether a message that was left without an answer is ever delivered is chance.
+  const chance = certified.requirements.some(
+    ({ id, verdict }) => id === 'PP-5' && verdict === 'not-measured',
+  );
+  t.equal(code, chance ? 3 : 0, stderr);
+  t.same(certified.granted, chance ? [] : ['process']);
+  t.match(stderr, chance ? /PP-5/ : /granted +process/);
+  t.equal(certified.certificate, join(out, 'certificate.json'));
+  t.notOk(existsSync(join(out, 'runs', 'process')), 'what passed leaves its evidence and nothing else');
+  t.ok(existsSync(join(out, 'evidence/target')));
+
+  const verified = await place.run(['verify', certified.certificate, '--json']);
+  t.equal(verified.code, 0, verified.stderr);
+  t.match(JSON.parse(verified.stdout), { ok: true, problems: [], granted: certified.granted });
+  const text = readFileSync(certified.certificate, 'utf8');
+  writeFileSync(certified.certificate, text.replace('"kill": ', '"kill": 1'));
+  const changed = await place.run(['verify', certified.certificate]);
+  t.equal(changed.code, 1);
+  t.match(changed.stderr, /certificate\.json:\d+:\d+ is not what the evidence gives\n.*not verified/);
+  t.same(processesBelow(place.dir), []);
+});
+
+t.test(
+  'a queue that loses messages gets no level, a certificate that says so, and exit code 1',
+  async (t) => {
+    const place = newPlace(t);
+    const target = place.queue('confirms-early');
+    const { code, stdout, stderr } = await place.run([
+      'certify',
+      target,
+      '--budget',
+      '6s',
+      '--seed',
+      '3',
+      '--json',
+    ]);
+    t.equal(code, 1, stderr);
+    const certified = JSON.parse(stdout) as Certified & { certificate: string };
+    t.same(certified.granted, []);
+    t.equal(certified.verdict, 'fail');
+    t.match(stderr, /run it again: plugpull gate .* --faults kill/);
+    t.equal(
+      (await place.run(['verify', certified.certificate])).code,
+      0,
+      'it is a true certificate all the same',
+    );
+  },
+);
+
+t.test('what cannot be certified or verified is told in one line', async (t) => {
+  const place = newPlace(t);
+  writeFileSync(join(place.dir, 'nonsense.json'), '[]');
+  const cases: [string[], number, RegExp][] = [
+    [['verify', 'nonsense.json'], 2, /nonsense\.json: expected a certificate/],
+    [['verify', 'missing.json'], 2, /missing\.json: expected a certificate/],
+    [['certify', 'missing.json'], 2, /missing\.json/],
+    [['certify', place.queue(''), '--out', '.'], 2, /--out \.: expected a directory that is empty/],
+  ];
+  for (const [args, code, expected] of cases) {
+    const ended = await place.run(args);
+    t.equal(ended.code, code, args.join(' '));
+    t.match(ended.stderr, expected);
+    t.equal(ended.stderr.trim().split('\n').length, 1);
+  }
+});

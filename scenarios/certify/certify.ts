@@ -1,0 +1,166 @@
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { release } from 'node:os';
+import { basename, join } from 'node:path';
+import {
+  type Certified,
+  certificateOf,
+  certificateText,
+  EXTENSION,
+} from '../../conformance/certificate/certificate.js';
+import { readEvidence, writeEvidence } from '../../conformance/certificate/evidence.js';
+import type { Facts } from '../../conformance/certificate/facts.js';
+import { targetFiles } from '../../conformance/certificate/target-files.js';
+import { familiesOf, LEVELS, type LevelRule } from '../../conformance/levels.js';
+import type { Level } from '../../conformance/requirements.js';
+import type { FaultName, Target } from '../../conformance/target/definition.js';
+import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
+import { runGate } from '../gate/gate.js';
+import type { GateResult } from '../gate/result.js';
+import { type Selection, selectFaults } from '../gate/select.js';
+import { madeBy, type PowerBackendName } from '../power/by-name.js';
+import type { PreparedRuntime } from '../runtime/runtime.js';
+import { kitVersion } from '../version.js';
+import { imagesOf, programsOf } from './programs.js';
+
+export interface CertifyOptions {
+  target: Target;
+  /** Where the target was read. */
+  file: string;
+  runtime: PreparedRuntime;
+  power: PowerBackendName;
+  filesystem?: Filesystem;
+  seed: number;
+  budgetMs: number;
+  /** An empty directory: certificate and evidence go there. */
+  dir: string;
+  /** The line that tries these faults again, given the seed of a round. */
+  replay(faults: readonly string[], seed: number): string;
+  signal: AbortSignal;
+  progress(line: string): void;
+}
+
+/** What was certified, and where it is written. */
+export interface CertifyResult {
+  certified: Certified;
+  certificate: string;
+  /** What the gate said of each level's run, with violations and stories. */
+  runs: { level: Level; result: GateResult }[];
+}
+
+/** How the budget is shared, by what the rounds of a level usually take. */
+const SHARES: Readonly<Record<Level, number>> = {
+  process: 3,
+  torn: 2,
+  power: 2,
+  'crash-states': 2,
+  errors: 4,
+};
+/** A level of errors has crashes of its own among its faults, so that what was stored is asked for again. */
+const BESIDE: Readonly<Partial<Record<Level, FaultName>>> = { errors: 'kill' };
+const LEAST_MS = 1000;
+
+interface Plan {
+  rule: LevelRule;
+  selection: Selection;
+}
+
+/**
+ * One run for each level that the target claims, each with the faults of that level and a history of its own, and the
+ * certificate that comes of them.
+ * @throws KitError as `runGate`.
+ */
+export async function runCertify(options: CertifyOptions): Promise<CertifyResult> {
+  const { target, dir, seed, runtime } = options;
+  const parts = targetFiles(target, options.file);
+  const plans = await plansOf(options);
+  const endMs = performance.now() + options.budgetMs;
+  const runs: CertifyResult['runs'] = [];
+  const open = plans.filter(({ selection }) => selection.faults.length > 0);
+  for (const [index, plan] of open.entries()) {
+    const { level } = plan.rule;
+    const left = open.slice(index).reduce((sum, { rule }) => sum + SHARES[rule.level], 0);
+    const budgetMs = Math.max(LEAST_MS, ((endMs - performance.now()) * SHARES[level]) / left);
+    options.progress(`level ${level}: ${plan.selection.faults.map(({ name }) => name).join(', ')}`);
+    runs.push({ level, result: await measure(options, plan, budgetMs) });
+    if (options.signal.aborted) break;
+  }
+  const facts: Facts = {
+    kitVersion: kitVersion(),
+    node: process.version,
+    kernel: `${process.platform} ${release()}`,
+    runtime: runtime.name,
+    power: plans.some(({ selection }) => selection.faults.some(({ needs }) => needs.disk === 'power'))
+      ? options.power
+      : null,
+    filesystem: filesystemName(options.filesystem ?? DEFAULT_FILESYSTEM),
+    budgetMs: options.budgetMs,
+    seed,
+    timeMeasured: runtime.slowStartMs === undefined,
+    targetFile: basename(options.file),
+    programs: runtime.name === 'process' ? programsOf(target) : [],
+    images: runtime.name === 'docker' ? await imagesOf(target) : [],
+    runs: plans.map(({ rule, selection }) => ({
+      level: rule.level,
+      notTried: selection.missing.map(({ name, availability }) => ({ name, why: availability.why })),
+      made: runs.some(({ level }) => level === rule.level),
+    })),
+  };
+  const histories = runs.map(({ level }) => ({ level, file: join(runDir(dir, level), 'history.jsonl') }));
+  writeEvidence(dir, facts, parts, histories);
+  for (const { level, result } of runs) {
+    // What a run that failed leaves is for people; the history is in the evidence already.
+    if (result.verdict !== 'fail') rmSync(runDir(dir, level), { recursive: true, force: true });
+  }
+  const statement = certificateOf(readEvidence(dir));
+  const certificate = join(dir, 'certificate.json');
+  writeFileSync(certificate, certificateText(statement));
+  return { certified: statement.predicate[EXTENSION], certificate, runs };
+}
+
+/** The levels of which the target claims a fault, with what can be tried here. */
+async function plansOf({ target, runtime, power }: CertifyOptions): Promise<Plan[]> {
+  const claims = new Set<FaultName>(target.guarantee.faults);
+  const plans: Plan[] = [];
+  for (const rule of LEVELS) {
+    const own = familiesOf(rule).filter((family) => claims.has(family));
+    if (own.length === 0) continue;
+    const beside = BESIDE[rule.level];
+    const wanted = beside !== undefined && claims.has(beside) ? [...own, beside] : own;
+    const makes = runtime.makes ?? madeBy(power);
+    const selection = await selectFaults(target, wanted, { offers: (fault) => runtime.offers(fault), makes });
+    // Of a fault that is only there beside the others its plain form is enough.
+    selection.faults = selection.faults.filter(({ name, family }) => family !== beside || name === beside);
+    const tried = selection.faults.some(({ family }) => family !== beside);
+    plans.push({ rule, selection: tried ? selection : { ...selection, faults: [] } });
+  }
+  return plans;
+}
+
+function measure(options: CertifyOptions, { rule, selection }: Plan, budgetMs: number): Promise<GateResult> {
+  const { target, runtime, power, filesystem, seed, signal, progress } = options;
+  const dir = runDir(options.dir, rule.level);
+  mkdirSync(dir, { recursive: true });
+  const faults = selection.faults.map(({ name }) => name);
+  return runGate({
+    target,
+    runtime,
+    selection,
+    power,
+    ...(filesystem === undefined ? {} : { filesystem }),
+    seed,
+    budgetMs,
+    out: dir,
+    keep: false,
+    replay: (seedOfRound) => options.replay(faults, seedOfRound),
+    signal,
+    progress,
+  });
+}
+
+function runDir(dir: string, level: Level): string {
+  return join(dir, 'runs', level);
+}
+
+function filesystemName({ type, mountOptions }: Filesystem): string {
+  return [type, mountOptions].filter(Boolean).join(':');
+}

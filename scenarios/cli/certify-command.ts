@@ -1,0 +1,69 @@
+import { randomInt } from 'node:crypto';
+import { join } from 'node:path';
+import { loadTarget } from '../../conformance/target/load.js';
+import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
+import { runCertify } from '../certify/certify.js';
+import { choosePower } from '../power/by-name.js';
+import { certificateReport } from '../report/certificate-report.js';
+import { styleFor } from '../report/style.js';
+import { newRunId, stateDirectory } from '../residue/registry.js';
+import { runtimeNamed } from '../runtime/by-name.js';
+import {
+  emptyDirectory,
+  type GroundFlags,
+  gateLine,
+  LARGEST_RANDOM_SEED,
+  VERDICT_EXIT_CODES,
+} from './common.js';
+import type { Interrupts } from './interrupt.js';
+
+export interface CertifyFlags extends GroundFlags {
+  seed?: number;
+  budget: number;
+  out?: string;
+  json?: boolean;
+}
+
+/** Certifies a target and reports; resolves to the exit code. */
+export async function certifyCommand(
+  file: string | undefined,
+  flags: CertifyFlags,
+  interrupts: Interrupts,
+): Promise<number> {
+  const say = (line: string) => void process.stderr.write(`${line}\n`);
+  const path = file ?? REFERENCE_TARGET;
+  const target = loadTarget(path);
+  const runtime = await runtimeNamed(flags.runtime);
+  const power = await choosePower(flags.power, flags.fs, runtime.name);
+  const dir = emptyDirectory(flags.out ?? join(stateDirectory(), 'certificates', newRunId()));
+  const prepared = await runtime.prepare(target, say);
+  const style = styleFor(process.stderr);
+  const result = await runCertify({
+    target,
+    file: path,
+    runtime: prepared,
+    power,
+    ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
+    seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
+    budgetMs: flags.budget,
+    dir,
+    replay: (faults, seed) => gateLine(file, { ...flags, faults: [...faults] }, seed, flags.budget),
+    signal: interrupts.signal,
+    progress: (line) => say(style.faint(line)),
+  })
+    .catch((error: unknown) => {
+      // What fails because everything is being stopped is no news.
+      if (interrupts.exitCode() === undefined) throw error;
+      return undefined;
+    })
+    .finally(() => prepared.close?.());
+  const interrupted = interrupts.exitCode();
+  if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
+  const { certified, certificate } = result;
+  for (const line of certificateReport(certified, certificate, style)) say(line);
+  for (const { result: run } of result.runs) {
+    if (run.verdict === 'fail') say(`run it again: ${run.replay}`);
+  }
+  if (flags.json) process.stdout.write(`${JSON.stringify({ ...certified, certificate })}\n`);
+  return VERDICT_EXIT_CODES[certified.verdict];
+}

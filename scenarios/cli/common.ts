@@ -1,0 +1,45 @@
+import { existsSync, readdirSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { KitError } from '../../conformance/errors.js';
+import type { Filesystem } from '../../faults/power/filesystem.js';
+
+/** Seeds that are chosen at random stay short enough to be typed. */
+export const LARGEST_RANDOM_SEED = 1_000_000;
+
+export const VERDICT_EXIT_CODES = { pass: 0, fail: 1, 'not-measured': 3 } as const;
+
+/** How and where faults are done, as flags of every command that does some. */
+export interface GroundFlags {
+  runtime: string;
+  faults?: string[];
+  power?: string;
+  fs?: Filesystem;
+}
+
+/** A directory for evidence, which of two runs is never mixed. */
+export function emptyDirectory(path: string): string {
+  const full = resolve(path);
+  if (existsSync(full) && readdirSync(full).length > 0) {
+    throw new KitError('bad-usage', `--out ${path}: expected a directory that is empty or does not exist`);
+  }
+  return full;
+}
+
+/** The line that runs the gate with a seed on the same ground. */
+export function gateLine(
+  file: string | undefined,
+  flags: GroundFlags,
+  seed: number,
+  budgetMs: number,
+): string {
+  const words = ['plugpull', 'gate', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
+  if (flags.runtime !== 'process') words.push('--runtime', flags.runtime);
+  if (flags.faults !== undefined) words.push('--faults', flags.faults.join(','));
+  if (flags.power !== undefined) words.push('--power', flags.power);
+  if (flags.fs !== undefined)
+    words.push('--fs', [flags.fs.type, flags.fs.mountOptions].filter(Boolean).join(':'));
+  words.push('--budget', `${budgetMs}ms`);
+  return words
+    .map((word) => (/^[\w./,:=@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`))
+    .join(' ');
+}

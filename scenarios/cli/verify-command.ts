@@ -1,0 +1,19 @@
+import { verifyCertificate } from '../../conformance/certificate/verify.js';
+import { certifiedLine } from '../report/certificate-report.js';
+import { styleFor } from '../report/style.js';
+import { kitVersion } from '../version.js';
+
+/** Verifies a certificate; 0 when it is what its evidence gives, 1 when not. */
+export function verifyCommand(file: string, flags: { json?: boolean }): number {
+  const { ok, problems, certified } = verifyCertificate(file, kitVersion());
+  const style = styleFor(process.stderr);
+  if (flags.json) {
+    const { target = null, verdict = null, granted = [] } = certified ?? {};
+    process.stdout.write(`${JSON.stringify({ ok, problems, target, verdict, granted })}\n`);
+  }
+  for (const problem of problems) process.stderr.write(`${problem}\n`);
+  const words = certified === undefined ? '' : `: ${certifiedLine(certified)}`;
+  const outcome = ok ? `${style.good('verified')}${words}` : `${style.bad('not verified')}: ${file}`;
+  process.stderr.write(`${outcome}\n`);
+  return ok ? 0 : 1;
+}
