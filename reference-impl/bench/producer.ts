@@ -6,7 +6,8 @@ import { loadSettings } from '../settings/load.js';
 /**
  * Load on the queue alone, without a gateway: `--producers` concurrent producers, each with one message of `--bytes`
  * under way, for `--seconds` or until the queue is full, after `--warmup` seconds that do not count. Waits for a line on stdin to begin, so that several
- * processes begin at once; prints one JSON object: confirmed, seconds, p50Ms, p99Ms, cpuUsPerMessage.
+ * processes begin at once; prints one JSON object: confirmed, seconds, p50Ms, p99Ms, cpuUsPerMessage, warmUp (confirmed
+ * before those that count).
  */
 const { values } = parseArgs({
   options: {
@@ -46,6 +47,7 @@ async function produceFor(forSeconds: number): Promise<void> {
 }
 
 await produceFor(Number(values.warmup));
+const warmUp = latenciesMs.length;
 latenciesMs.length = 0;
 const startedMs = performance.now();
 const usage = process.cpuUsage();
@@ -55,7 +57,8 @@ latenciesMs.sort((a, b) => a - b);
 const at = (share: number): number => latenciesMs[Math.floor(share * (latenciesMs.length - 1))] ?? 0;
 const { user, system } = process.cpuUsage(usage);
 const cpuUsPerMessage = (user + system) / latenciesMs.length;
-const result = { confirmed: latenciesMs.length, seconds, p50Ms: at(0.5), p99Ms: at(0.99), cpuUsPerMessage };
+const confirmed = latenciesMs.length;
+const result = { confirmed, seconds, p50Ms: at(0.5), p99Ms: at(0.99), cpuUsPerMessage, warmUp };
 process.stdout.write(`${JSON.stringify(result)}\n`);
 process.stdin.destroy();
 await queue.close();

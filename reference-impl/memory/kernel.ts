@@ -50,6 +50,8 @@ export interface Kernel {
   errno(): number;
   /** poll(2) over `struct pollfd[]`; blocks the thread for at most `timeoutMs`. @returns how many are ready. */
   poll(fds: Buffer, count: number, timeoutMs: number): number;
+  /** The same without sleep: what is awaited comes sooner than a sleeping processor wakes up. */
+  pollAwake(fds: Buffer, count: number, timeoutMs: number): number;
 
   /** Calls back with what arrives in a FIFO, in `buffer`; nothing of it is kept. */
   onArrival(fd: number, buffer: Buffer, callback: (bytes: Buffer) => void): Registered;

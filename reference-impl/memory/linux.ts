@@ -133,6 +133,14 @@ function every(intervalMs: number, callback: () => void): Registered {
   return { close: () => clearInterval(timer) };
 }
 
+function pollAwake(fds: Buffer, count: number, timeoutMs: number): number {
+  const endMs = performance.now() + timeoutMs;
+  for (;;) {
+    const ready = poll(fds, count, 0);
+    if (ready > 0 || performance.now() >= endMs) return ready;
+  }
+}
+
 /** The machine that this process runs on. */
 export const linux: Kernel = {
   open: openSync,
@@ -159,6 +167,7 @@ export const linux: Kernel = {
   fcntlLock,
   errno,
   poll,
+  pollAwake,
   onArrival,
   every,
   soon: (callback) => void setImmediate(callback),

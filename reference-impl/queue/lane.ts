@@ -25,6 +25,9 @@ interface Job {
 /** Microtasks that lie between an answer and the next call of a caller that does nothing else in between. */
 const CALLER_HOPS = 8;
 
+/** So long rounds may follow each other without a turn of the event loop: sockets and timers wait meanwhile. */
+const LONGEST_TURN_MS = 5;
+
 /** Bytes and ranges of one sync request at most: bounds the time that the mutex is held and the size of the tokens. */
 const MAX_ROUND_BYTES = 8 * 2 ** 20;
 const MAX_ROUND_RANGES = 64;
@@ -40,6 +43,7 @@ export class Lane {
   readonly #onReady: () => void;
   #waiting: Job[] = [];
   #busy = false;
+  #lastJobs = 0;
   #idle: (() => void) | undefined;
 
   /** @param lock the worker's lock word (entry-lock.ts). */
@@ -51,14 +55,15 @@ export class Lane {
   }
 
   enqueue(bodies: readonly Body[]): Promise<EnqueueOutcome> {
-    const sizes = bodies.map(recordBytes);
-    const largest = Math.max(...sizes);
-    if (largest > this.#pair.maxRecordBytes) {
-      const detail = `a record of ${largest} bytes, expected at most ${this.#pair.maxRecordBytes}`;
-      return Promise.resolve({ outcome: 'rejected', reason: 'too-large', detail });
-    }
-    const extentBytes = sizes.reduce((sum, size) => sum + extentOf(size), 0);
     return new Promise((resolve) => {
+      const sizes = bodies.map(recordBytes);
+      const largest = Math.max(...sizes);
+      if (largest > this.#pair.maxRecordBytes) {
+        const detail = `a record of ${largest} bytes, expected at most ${this.#pair.maxRecordBytes}`;
+        resolve({ outcome: 'rejected', reason: 'too-large', detail });
+        return;
+      }
+      const extentBytes = sizes.reduce((sum, size) => sum + extentOf(size), 0);
       this.#waiting.push({ bodies, sizes, extentBytes, resolve, slots: [] });
       if (this.#busy) return;
       this.#busy = true;
@@ -68,11 +73,17 @@ export class Lane {
   }
 
   async #rounds(): Promise<void> {
+    let turnAtMs = this.#pair.kernel.monotonicMs();
     while (this.#waiting.length > 0) {
       await this.#round(this.#nextJobs());
       // The callers just answered get their turn first: their next messages join the next round.
       for (let hop = 0; hop < CALLER_HOPS; hop += 1) await undefined;
-      if (this.#waiting.length === 0) await new Promise<void>((resolve) => this.#pair.kernel.soon(resolve));
+      const nowMs = this.#pair.kernel.monotonicMs();
+      // Only the answers of a lone caller come without a turn.
+      const turnDue = this.#lastJobs === 1 && nowMs - turnAtMs >= LONGEST_TURN_MS;
+      if (this.#waiting.length > 0 && !turnDue) continue;
+      await new Promise<void>((resolve) => this.#pair.kernel.soon(resolve));
+      turnAtMs = nowMs;
     }
     this.#sync.rest();
     this.#busy = false;
@@ -95,9 +106,16 @@ export class Lane {
     if (reserved.length === 0) return;
     const dateMs = this.#pair.kernel.dateMs();
     for (const job of reserved) this.#copy(job, dateMs);
-    const result = await this.#sync.sync(ranges);
+    const result = await this.#sync.sync(ranges, this.#isLone(reserved.length));
     if (result.state === 'synced') this.#publish(reserved);
     else this.#withdraw(reserved, result);
+  }
+
+  /** One caller, and it was alone before: what comes during a round that is not lone is many callers' and takes its time. */
+  #isLone(jobs: number): boolean {
+    const lone = jobs === 1 && this.#lastJobs === 1;
+    this.#lastJobs = jobs;
+    return lone && this.#waiting.length === 0;
   }
 
   /** Index entry and space for each job [0029-0034]; a job that finds none is rejected. */

@@ -115,15 +115,24 @@ export class OpenQueue implements Queue {
     announceRestore(pair);
   }
 
-  async enqueue(bodies: readonly Body[]): Promise<EnqueueOutcome> {
-    let outcome: EnqueueOutcome = { outcome: 'confirmed', numbers: [] };
-    if (bodies.length === 0) return outcome;
-    this.#turn += 1;
-    for (let index = 0; index < this.#pairs.length; index += 1) {
-      const worker = this.#pairs[(this.#turn + index) % this.#pairs.length] as WorkerPair;
+  enqueue(bodies: readonly Body[]): Promise<EnqueueOutcome> {
+    if (bodies.length === 0) return Promise.resolve({ outcome: 'confirmed', numbers: [] });
+    const first = this.#turn++ % this.#pairs.length;
+    const answer = (this.#pairs[first] as WorkerPair).lane.enqueue(bodies);
+    return this.#pairs.length === 1 ? answer : this.#enqueueElsewhere(bodies, first, answer);
+  }
+
+  /** A pair that is full is no reason to refuse what another has room for. */
+  async #enqueueElsewhere(
+    bodies: readonly Body[],
+    first: number,
+    answer: Promise<EnqueueOutcome>,
+  ): Promise<EnqueueOutcome> {
+    let outcome = await answer;
+    for (let next = 1; next < this.#pairs.length; next += 1) {
+      if (outcome.outcome !== 'rejected' || outcome.reason === 'too-large') break;
+      const worker = this.#pairs[(first + next) % this.#pairs.length] as WorkerPair;
       outcome = await worker.lane.enqueue(bodies);
-      // A pair that is full is no reason to refuse what another has room for.
-      if (outcome.outcome !== 'rejected' || outcome.reason === 'too-large') return outcome;
     }
     return outcome;
   }

@@ -10,7 +10,9 @@ const MAX_SMS_RECIPIENTS = 255;
 
 const bad = (what: string): QueueError => new QueueError('bad-record', what);
 
-const joined = (body: SmtpBody): string => body.recipients.join(SEPARATOR);
+/** Almost every message has one recipient. */
+const joined = ({ recipients }: SmtpBody): string =>
+  recipients.length === 1 ? (recipients[0] as string) : recipients.join(SEPARATOR);
 
 const isOneLine = (recipient: string): boolean => recipient !== '' && !recipient.includes(SEPARATOR);
 

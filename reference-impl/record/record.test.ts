@@ -3,7 +3,7 @@ import { crc32c } from '@node-rs/crc32';
 import fc from 'fast-check';
 import t from 'tap';
 import { scan } from '../restore/scan.js';
-import { type ChecksumKey, scramble, seedAt } from './checksum.js';
+import { type ChecksumKey, checksum, scramble, seedAt } from './checksum.js';
 import { decodeBody } from './codec.js';
 import { RING_START } from './data-file.js';
 import { forge, KEY, MemoryData, put, smtp } from './fixtures/memory-data.js';
@@ -260,3 +260,19 @@ t.test(
     t.ok(mixed >= 200, 'each run has made a mixture');
   },
 );
+
+t.test('the checksum is CRC-32C whatever the length, as the library computes it', async (t) => {
+  fc.assert(
+    fc.property(
+      fc.uint8Array({ maxLength: 200 }),
+      fc.nat(20),
+      fc.integer({ min: 0, max: 2 ** 32 - 1 }),
+      (bytes, from, seed) => {
+        const buffer = Buffer.from(bytes);
+        const start = Math.min(from, buffer.length);
+        return checksum(buffer, start, buffer.length, seed) === crc32c(buffer.subarray(start), seed);
+      },
+    ),
+  );
+  t.equal(checksum(Buffer.from('123456789'), 0, 9, 0), 0xe3069283, 'its check value');
+});

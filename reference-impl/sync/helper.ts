@@ -131,10 +131,7 @@ class Helper {
    */
   #wait(): boolean {
     if (this.#alone) {
-      const endMs = this.#kernel.monotonicMs() + AWAKE_MS;
-      do {
-        if (this.#kernel.poll(this.#pollFds, 2, 0) > 0) return true;
-      } while (this.#kernel.monotonicMs() < endMs);
+      if (this.#kernel.pollAwake(this.#pollFds, 2, AWAKE_MS) > 0) return true;
       this.#alone = false;
     }
     const waitMs = this.#batcher.waitMs(this.#kernel.monotonicMs()) ?? LONGEST_WAIT_MS;

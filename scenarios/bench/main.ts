@@ -2,7 +2,7 @@ import { tmpdir } from 'node:os';
 import { parseArgs } from 'node:util';
 import { blocklogAvailability } from '../../faults/power/available.js';
 import { measurePower } from './power.js';
-import { measureFloor, measureQueue, withQueue } from './queue.js';
+import { type FloorFigures, measureFloor, measureQueue, type QueueFigures, withQueue } from './queue.js';
 import { measureRestore } from './restore.js';
 import { measureSmtp } from './smtp.js';
 
@@ -16,6 +16,7 @@ const { values } = parseArgs({
     dir: { type: 'string', default: tmpdir() },
     seconds: { type: 'string', default: '4' },
     only: { type: 'string', default: '' },
+    turns: { type: 'string', default: '3' },
   },
 });
 
@@ -25,14 +26,23 @@ const figures: Record<string, number | object> = {};
 const details: Record<string, object> = {};
 
 if (wanted('queue')) {
-  const floor = await withQueue(values.dir, 512, measureFloor);
-  figures['queue.floorSingle'] = floor.single;
-  figures['queue.floorBatched'] = floor.batched;
-  const one = await withQueue(values.dir, 512, (queue) => measureQueue(queue, 1, 1, seconds));
-  const many = await withQueue(values.dir, 1536, (queue) => measureQueue(queue, 4, 16, seconds));
-  figures['queue.producers1'] = one.msgsPerSecond;
-  figures['queue.producers64'] = many.msgsPerSecond;
-  Object.assign(details, { producers1: one, producers64: many });
+  // Floor and queue by turns: a disk that is busier for a while is busier for both.
+  const turns: QueueTurn[] = [];
+  for (let turn = 0; turn < Number(values.turns); turn += 1) {
+    turns.push({
+      floor: await withQueue(values.dir, 512, measureFloor),
+      one: await withQueue(values.dir, 512, (queue) => measureQueue(queue, 1, 1, seconds)),
+      many: await withQueue(values.dir, 1536, (queue) => measureQueue(queue, 4, 16, seconds)),
+    });
+  }
+  const middle = (figure: (turn: QueueTurn) => number) => median(turns.map(figure));
+  figures['queue.floorSingle'] = middle(({ floor }) => floor.single);
+  figures['queue.floorBatched'] = middle(({ floor }) => floor.batched);
+  figures['queue.producers1'] = middle(({ one }) => one.msgsPerSecond);
+  figures['queue.producers64'] = middle(({ many }) => many.msgsPerSecond);
+  figures['queue.producers1Share'] = middle(({ one, floor }) => one.msgsPerSecond / floor.single);
+  figures['queue.producers64Share'] = middle(({ many, floor }) => many.msgsPerSecond / floor.batched);
+  details.turns = turns;
 }
 
 if (wanted('smtp')) {
@@ -60,6 +70,17 @@ if (wanted('power')) {
 figures.details = details;
 
 process.stdout.write(values.json ? `${JSON.stringify(figures)}\n` : table(figures));
+
+interface QueueTurn {
+  floor: FloorFigures;
+  one: QueueFigures;
+  many: QueueFigures;
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return ((sorted[(sorted.length - 1) >> 1] ?? 0) + (sorted[sorted.length >> 1] ?? 0)) / 2;
+}
 
 function table(all: Record<string, number | object>): string {
   const rows = Object.entries(all).filter((row): row is [string, number] => typeof row[1] === 'number');

@@ -23,6 +23,7 @@ interface Produced {
   seconds: number;
   p50Ms: number;
   p99Ms: number;
+  warmUp: number;
 }
 
 const MESSAGE_BYTES = 1024;
@@ -101,7 +102,7 @@ async function firstLine({ stdout }: { stdout: Readable }): Promise<void> {
 }
 
 async function summarise(queue: string, produced: Produced[]): Promise<QueueFigures> {
-  const confirmed = produced.reduce((sum, { confirmed: count }) => sum + count, 0);
+  const confirmed = produced.reduce((sum, { confirmed: count, warmUp }) => sum + count + warmUp, 0);
   const { stdout } = await execa(process.execPath, [
     programOf('main.js'),
     'inspect',
