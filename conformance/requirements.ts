@@ -16,6 +16,7 @@ export const REQUIREMENT_IDS = [
   'PP-10',
   'PP-11',
   'PP-12',
+  'PP-13',
   'PP-14',
   'PP-15',
   'PP-16',
@@ -284,6 +285,29 @@ export const REQUIREMENTS: readonly Requirement[] = [
     byChance: false,
     waivable: false,
     claimed: ({ guarantee }) => guarantee.faults.includes('power-cut'),
+  },
+  {
+    id: 'PP-13',
+    level: 'crash-states',
+    title: 'every crash state holds what was confirmed',
+    sentence:
+      'A target MUST hold, on every disk that a power cut may leave, each message that it had confirmed before, and none that was never submitted.',
+    why:
+      'Between two flushes a drive writes what it likes in the order it likes; a queue that relies on an order it never asked ' +
+      'for loses messages at one cut in thousands.',
+    source:
+      'DESIGN 6, 6.1; [0017, 0025, 0026]; Pillai et al., All File Systems Are Not Created Equal (OSDI 2014); Mohan et al., CrashMonkey (OSDI 2018)',
+    scenarios:
+      'One run is recorded below the filesystem; of the disks that its log allows (every prefix, all writes of an epoch but one, only one, ' +
+      'torn ones, seeded subsets, and cuts during recovery) each is made and recovered from.',
+    evidence:
+      'Recovered crash states with messages at risk: those whose confirmation had come when no more of the log was complete than at ' +
+      'the cut, and that no receiver had been offered by then; and what the target then held.',
+    notEvidence: 'States before the first confirmation; states equal to one that was looked at already.',
+    needs: ['crash-states'],
+    byChance: false,
+    waivable: false,
+    claimed: ({ guarantee }) => guarantee.faults.includes('crash-states'),
   },
   {
     id: 'PP-14',

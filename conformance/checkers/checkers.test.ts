@@ -84,6 +84,7 @@ const READS: Record<RequirementId, HistoryEvent['kind'][]> = {
     'at-risk',
     'recovery-failed',
   ],
+  'PP-13': ['submitted', 'placed', 'state-explored'],
   'PP-14': [
     'submitted',
     'answered',
@@ -126,6 +127,16 @@ const onKind =
 
 /** Ways to misread a history, one per fact that a checker must tell apart. */
 const MISREADINGS: [RequirementId, string, Change][] = [
+  ['PP-13', 'takes every message for there', onKind('state-explored', (e) => ({ ...e, live: '/w==' }))],
+  ['PP-13', 'takes no message for there', onKind('state-explored', (e) => ({ ...e, live: '' }))],
+  ['PP-13', 'counts nothing as wrong', onKind('state-explored', (e) => ({ ...e, wrong: 0 }))],
+  ['PP-13', 'asks for all from the beginning', onKind('state-explored', (e) => ({ ...e, prefix: 99 }))],
+  [
+    'PP-13',
+    'takes what began for what had not',
+    onKind('state-explored', (e) => ({ ...e, reached: e.prefix })),
+  ],
+  ['PP-13', 'asks for what was taken', onKind('placed', (e) => ({ ...e, what: 'confirmed' }))],
   [
     'PP-1',
     'takes a refusal for an acceptance',

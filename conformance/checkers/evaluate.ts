@@ -2,6 +2,7 @@ import type { HistoryEvent } from '../history/events.js';
 import { familyOf, REQUIREMENTS, type Requirement, type RequirementId } from '../requirements.js';
 import { FAULT_NAMES, type Guarantee } from '../target/definition.js';
 import { checkIntact, checkWhole } from './corruption.js';
+import { checkCrashStates } from './crash-states.js';
 import { checkDuplicates } from './duplicates.js';
 import { checkFull } from './full.js';
 import { checkIndexState } from './index-state.js';
@@ -32,6 +33,7 @@ export const CHECKERS: Readonly<Record<RequirementId, Checker>> = {
   'PP-10': checkRecovers,
   'PP-11': checkRecoveryTime,
   'PP-12': lossAcross('PP-12', ['power cut', 'power cuts'], inFamily('power-cut')),
+  'PP-13': checkCrashStates,
   'PP-14': checkIoErrors,
   'PP-15': lossAcross(
     'PP-15',

@@ -202,6 +202,39 @@ export interface Drained {
   complete: boolean;
 }
 
+/** Where in the log of the disk's writes something was seen; for the crash states that are made from that log. */
+export interface Placed {
+  kind: 'placed';
+  atMs: number;
+  id: string;
+  /** `confirmed`: the confirmation had come by then. `taken`: no receiver had been offered the message before. */
+  what: 'confirmed' | 'taken';
+  /** How many entries of the log were complete then. */
+  entries: number;
+}
+
+/** A disk that a power cut may have left was made, the target recovered on it, and what it then held was looked at. */
+export interface StateExplored {
+  kind: 'state-explored';
+  atMs: number;
+  /** Its address in the log, and behind a `>` in the log of a recovery from it; enough to make it again. */
+  state: string;
+  /** So many entries of the log were complete at the cut. */
+  prefix: number;
+  /** So many may have begun to reach the medium: `prefix`, or one more. */
+  reached: number;
+  /** How it was looked at. */
+  way: 'image' | 'mount' | 'target';
+  /** False when the target did not get up again. */
+  recovered: boolean;
+  /** Which messages it held, whole: one bit for each submitted id in order, the lowest of each byte first; base64. */
+  live: string;
+  /** Messages that it held and that were never submitted, or not as it held them. */
+  wrong: number;
+  /** One line; empty when there is nothing to say. */
+  detail: string;
+}
+
 export interface RunEnded {
   kind: 'run-ended';
   atMs: number;
@@ -226,6 +259,8 @@ export type HistoryEvent =
   | RecoveryFailed
   | Inspected
   | Drained
+  | Placed
+  | StateExplored
   | RunEnded;
 
 /** An event as it is handed to the recorder, which adds the time; distributes over the union. */

@@ -68,6 +68,17 @@ const SHAPES: Shapes = {
   'recovery-failed': { injection: number, waitedMs: number, detail: text },
   inspected: { ok: flag, problems: listOf(text), keptAside: number, live: number },
   drained: { waitedMs: number, complete: flag },
+  placed: { id: text, what: oneOf('confirmed', 'taken'), entries: number },
+  'state-explored': {
+    state: text,
+    prefix: number,
+    reached: number,
+    way: oneOf('image', 'mount', 'target'),
+    recovered: flag,
+    live: text,
+    wrong: number,
+    detail: text,
+  },
   'run-ended': { how: oneOf('completed', 'violation', 'interrupted') },
 };
 

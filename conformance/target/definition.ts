@@ -87,6 +87,36 @@ const Guarantee = object({
     .describe('Every service is ready again so long after the restart.'),
 }).describe('What the target promises; it is held to this and to nothing else.');
 
+const below = () =>
+  z.string({ error: 'a path relative to {data}' }).min(1, { error: 'a path relative to {data}' });
+
+const CrashStates = object({
+  install: command()
+    .optional()
+    .describe(
+      'Run instead of install when crash states are explored: the same target as small as it can be.',
+    ),
+  restore: command()
+    .optional()
+    .describe(
+      'A program that restores one stored state after the other, for thousands of crash states: it reads JSON lines from stdin, ' +
+        '{"queue": DIR} to restore what is in a directory, or {NAME: FILE, …} with the names of `files`, and answers each with ' +
+        '{"live": [N, …], "names": {N: SHA-256 of a message, …}, "problems": […]} or {"error": "…"}. A number is named once.',
+    ),
+  queue: below()
+    .optional()
+    .describe('The directory that `restore` is asked to restore; default: {data} itself.'),
+  files: z
+    .record(z.string().regex(/^[a-z]+$/, { error: 'a name of small letters' }), below(), {
+      error: 'an object of paths relative to {data} by name',
+    })
+    .optional()
+    .describe(
+      'Files that are written in full at install and in place ever after, and that hold all that `restore` needs: their ' +
+        'bytes are then read straight from the disk image, without mounting it.',
+    ),
+}).describe('How crash states of the target are explored faster than by starting it on each.');
+
 /** The file that describes a target (DESIGN 5). Unknown keys are errors: a misspelt promise must not go unnoticed. */
 export const TargetDefinition = object({
   $schema: z.string().optional().describe('Where the schema of this file is, for editors.'),
@@ -132,6 +162,7 @@ export const TargetDefinition = object({
       'Files and folders, relative to {dir}, that are the target as well as those which its commands name: a certificate ' +
         'speaks of exactly these.',
     ),
+  crashStates: CrashStates.optional(),
   guarantee: Guarantee,
 });
 

@@ -92,6 +92,8 @@ export function placeholderProblems(target: TargetFile): string[] {
   }
   check('install', target.install, 'install');
   check('verify', target.verify, 'verify');
+  check('crashStates.install', target.crashStates?.install, 'install');
+  check('crashStates.restore', target.crashStates?.restore, 'install');
   const ports = portNames(target);
   submitPorts(target).forEach((name, index) => {
     if (ports.includes(name)) return;

@@ -75,6 +75,14 @@ export class CrashModel {
     return list;
   }
 
+  /** Every write of the entries from `from` to the one before `to`, whole. */
+  writes(from: number, to: number): Applied[] {
+    return this.entries
+      .slice(from, to)
+      .filter(({ lengthBytes }) => lengthBytes > 0)
+      .map((entry) => ({ entry, sectors: undefined }));
+  }
+
   /** Why no power cut can leave this state, in one line; undefined when one can. */
   problem(state: CrashState): string | undefined {
     const { prefix, kept, torn } = state;

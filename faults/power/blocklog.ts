@@ -17,6 +17,8 @@ export interface BlocklogPlan {
   mountPoint: string;
   sizeBytes: number;
   filesystem: Filesystem;
+  /** A device to begin with instead of an empty filesystem, of `sizeBytes`; it is copied. */
+  from?: string;
   /** False: the same disk without the log, to measure what recording costs; it cannot be cut. */
   recorded: boolean;
   /** Marks the daemon as one of this run. */
@@ -74,9 +76,11 @@ export class BlocklogDisk implements PowerDisk {
       mkdirSync(plan.dir, { recursive: true });
       mkdirSync(plan.mountPoint, { recursive: true });
       const { live, stable } = disk.#files;
-      writeFileSync(live, '');
-      truncateSync(live, plan.sizeBytes);
-      makeFilesystem(plan.filesystem, live);
+      if (plan.from === undefined) {
+        writeFileSync(live, '');
+        truncateSync(live, plan.sizeBytes);
+        makeFilesystem(plan.filesystem, live);
+      } else copySparse(plan.from, live);
       if (plan.recorded) copySparse(live, stable);
       await disk.#attach();
       disk.#mount();
@@ -115,6 +119,19 @@ export class BlocklogDisk implements PowerDisk {
       detail: describe(result, loss),
       tookMs: { drop, image, record, mount },
     };
+  }
+
+  /** Ends the recording where it is. The device is gone; what it was before and the log stay until `remove`. */
+  end(): { image: string; log: string } {
+    this.#detach();
+    this.#log?.close();
+    this.#log = undefined;
+    return { image: this.#files.stable, log: this.#files.log };
+  }
+
+  /** How many writes and flushes the disk has answered. */
+  completeEntries(): number {
+    return this.#recording().completeEntries();
   }
 
   /** Removes all of it; works in any state, may be called twice, and does not need the event loop. */

@@ -7,6 +7,7 @@ import { loadSettings } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { install } from './install.js';
 import { complain, printFailure, printLine } from './output.js';
+import { restoreCheck } from './restore-check.js';
 import { serveGateway, serveHelper, serveWorker } from './serve.js';
 
 const MAX_WORKERS = 64;
@@ -98,6 +99,13 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
     .option('--from-nothing', 'put the old index aside and use nothing of it', false)
     .action(async ({ fromNothing }: { fromNothing: boolean }, self: Command) => {
       await printLine(await rebuildQueue(settingsOf(self, flags, 'needed'), fromNothing));
+    });
+  program
+    .command('restore-check')
+    .description('restore the queues that stdin names, one after the other, and say what each holds')
+    .requiredOption('--stdin', 'read requests from stdin, one JSON object a line')
+    .action(async () => {
+      await restoreCheck();
     });
   return program;
 }

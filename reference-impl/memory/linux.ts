@@ -27,6 +27,7 @@ import {
   mkfifo,
   mmapWide,
   msyncWide,
+  munmapWide,
   poll,
   viewAt,
 } from './native.js';
@@ -75,12 +76,16 @@ function map(fd: number, offset: number, length: number): Buffer {
       });
     }
   }
+  return mapAtPointer(fd, offset, length).bytes;
+}
+
+function mapAtPointer(fd: number, offset: number, length: number): { pointer: unknown; bytes: Buffer } {
   const pointer = mmapWide(null, length, PROT_READ_WRITE, MAP_SHARED, fd, offset);
   if (isMapFailed(pointer)) {
     throw new QueueError('unsupported', `cannot map ${length} bytes at ${offset}: errno ${errno()}`);
   }
   madvise(pointer, length, MADV_RANDOM);
-  return Buffer.from(viewAt(pointer, length));
+  return { pointer, bytes: Buffer.from(viewAt(pointer, length)) };
 }
 
 function willNeed(bytes: Buffer, offset: number, length: number): void {
@@ -176,3 +181,21 @@ export const linux: Kernel = {
   randomBytes,
   say: (line) => void process.stderr.write(`${line}\n`),
 };
+
+/**
+ * Runs `use` on this machine and undoes every mapping that was made in it, for a process that opens one queue after the
+ * other. Nothing of what was mapped may be touched afterwards: that would kill the process.
+ */
+export function withTemporaryMaps<T>(use: (kernel: Kernel) => T): T {
+  const made: { pointer: unknown; length: number }[] = [];
+  const map = (fd: number, offset: number, length: number): Buffer => {
+    const { pointer, bytes } = mapAtPointer(fd, offset, length);
+    made.push({ pointer, length });
+    return bytes;
+  };
+  try {
+    return use({ ...linux, map });
+  } finally {
+    for (const { pointer, length } of made) munmapWide(pointer, length);
+  }
+}

@@ -46,6 +46,11 @@ export const mmapWide = libc.func(
   offset: number,
 ) => unknown;
 
+export const munmapWide = libc.func('int munmap(void *address, size_t length)') as (
+  address: unknown,
+  length: number,
+) => number;
+
 export const madvise = libc.func('int madvise(void *address, size_t length, int advice)') as (
   address: unknown,
   length: number,

@@ -1,0 +1,105 @@
+import { closeSync, openSync } from 'node:fs';
+import koffi from 'koffi';
+
+/** System calls on block devices and filesystems, for what a tool as a process of its own would be too slow. */
+const libc = koffi.load(null);
+
+const ioctlNumber = libc.func('int ioctl(int fd, ulong request, long argument)') as (
+  fd: number,
+  request: number,
+  argument: number,
+) => number;
+const ioctlBytes = libc.func('int ioctl(int fd, ulong request, _Inout_ void *argument)') as (
+  fd: number,
+  request: number,
+  argument: Buffer,
+) => number;
+const mountCall = libc.func(
+  'int mount(const char *source, const char *target, const char *type, ulong flags, const char *data)',
+) as (source: string, target: string, type: string, flags: number, data: string) => number;
+const umountCall = libc.func('int umount2(const char *target, int flags)') as (
+  target: string,
+  flags: number,
+) => number;
+const strerror = libc.func('const char *strerror(int number)') as (number: number) => string;
+
+const FICLONE = 0x40049409;
+const BLKFLSBUF = 0x1261;
+const FS_IOC_FIEMAP = 0xc020660b;
+const MS_NOATIME = 1024;
+const EBUSY = 16;
+const BUSY_TIMEOUT_MS = 5000;
+
+function fail(what: string): Error {
+  return new Error(`${what}: ${strerror(koffi.errno())}`);
+}
+
+/** Makes `to` share every block of `from`, which costs no copy; false where the filesystem cannot. */
+export function cloneFile(from: number, to: number): boolean {
+  return ioctlNumber(to, FICLONE, from) === 0;
+}
+
+/** Writes and forgets what the kernel has cached of a block device. */
+export function forgetCache(device: number): void {
+  if (ioctlNumber(device, BLKFLSBUF, 0) !== 0) throw fail('BLKFLSBUF');
+}
+
+/** mount(2), without access times; `options` as after `-o`. */
+export function mountAt(device: string, mountPoint: string, type: string, options: string): void {
+  if (mountCall(device, mountPoint, type, MS_NOATIME, options) !== 0)
+    throw fail(`mount -t ${type} ${device} ${mountPoint}`);
+}
+
+/** umount2(2); waits a moment for what has just let go of it. */
+export function unmountAt(mountPoint: string): void {
+  const deadline = performance.now() + BUSY_TIMEOUT_MS;
+  while (umountCall(mountPoint, 0) !== 0) {
+    if (koffi.errno() !== EBUSY || performance.now() > deadline) throw fail(`umount ${mountPoint}`);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+  }
+}
+
+/** A piece of a file that lies in one piece on its device; all in bytes. */
+export interface Extent {
+  fileOffset: number;
+  deviceOffset: number;
+  lengthBytes: number;
+}
+
+const HEAD_BYTES = 32;
+const EXTENT_BYTES = 56;
+const MOST_EXTENTS = 4096;
+const FLAG_SYNC = 1;
+/** Places that are not known yet, not plain bytes, or not written yet (FIEMAP_EXTENT_*). */
+const NOT_PLAIN = 0x2 | 0x4 | 0x8 | 0x80 | 0x200 | 0x400 | 0x800;
+
+/**
+ * Where the bytes of a file lie on its device, in order of the file.
+ * @throws Error when not all of it is written there as plain bytes.
+ */
+export function extentsOf(path: string, sizeBytes: number): Extent[] {
+  const request = Buffer.alloc(HEAD_BYTES + MOST_EXTENTS * EXTENT_BYTES);
+  request.writeBigUInt64LE(0xffff_ffff_ffff_ffffn, 8);
+  request.writeUInt32LE(FLAG_SYNC, 16);
+  request.writeUInt32LE(MOST_EXTENTS, 24);
+  const fd = openSync(path, 'r');
+  try {
+    if (ioctlBytes(fd, FS_IOC_FIEMAP, request) !== 0) throw fail(`${path}: FIEMAP`);
+  } finally {
+    closeSync(fd);
+  }
+  const extents = Array.from({ length: request.readUInt32LE(20) }, (_, index): Extent => {
+    const at = HEAD_BYTES + index * EXTENT_BYTES;
+    const wide = (place: number) => Number(request.readBigUInt64LE(at + place));
+    if ((request.readUInt32LE(at + 40) & NOT_PLAIN) !== 0)
+      throw new Error(`${path}: expected a file that is written in full, its bytes at ${wide(0)} are not`);
+    return { fileOffset: wide(0), deviceOffset: wide(8), lengthBytes: wide(16) };
+  });
+  let end = 0;
+  for (const extent of extents) {
+    if (extent.fileOffset !== end) break;
+    end += extent.lengthBytes;
+  }
+  if (end < sizeBytes) throw new Error(`${path}: expected a file without holes, there is one at ${end}`);
+  return extents;
+}

@@ -1,0 +1,169 @@
+import { createHash } from 'node:crypto';
+import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import { QueueError } from '../errors.js';
+import { checkLists } from '../index/check.js';
+import { IndexImage } from '../index/image.js';
+import { decodeIndexHead } from '../index/index-file.js';
+import { markConsumed } from '../index/marks.js';
+import { DataMap } from '../memory/data-map.js';
+import { withTemporaryMaps } from '../memory/linux.js';
+import { PAGE_BYTES } from '../memory/map.js';
+import type { ChecksumKey } from '../record/checksum.js';
+import { decodeBody } from '../record/codec.js';
+import { decodeHead, RING_START } from '../record/data-file.js';
+import { bodyOf, type RecordHeader } from '../record/record.js';
+import { applyPlan } from '../restore/apply.js';
+import { planRestore } from '../restore/plan.js';
+import type { Ring } from '../ring/reserve.js';
+import { loadSettings } from '../settings/load.js';
+import { machine } from './ground.js';
+import { Pair } from './pair.js';
+import type { PairDirectories } from './places.js';
+
+/** What a restore left in the queue. */
+export interface Restored {
+  /** The messages that the queue holds, each by the number under which `names` (of this answer or an earlier one) has it. */
+  live: number[];
+  /** SHA-256 (hex) of the message's bytes, by number; each message is named once. */
+  names: Record<number, string>;
+  /** What was found wrong after the restore; one line each. */
+  problems: string[];
+  /** Records that can no longer be read and are kept aside. */
+  keptAside: number;
+}
+
+type Listed = Pick<RecordHeader, 'offset' | 'type' | 'sizeBytes' | 'number' | 'dateMs'>;
+
+/**
+ * Restores one queue after the other in one process, as the first worker after a crash does, and says what each then
+ * holds. Queues that differ in little are the purpose: a message that was seen at its place before is not hashed again,
+ * only compared, byte for byte.
+ */
+export class RestoreCheck {
+  readonly #known = new Map<string, { bytes: Buffer; number: number }>();
+  readonly #numbers = new Map<string, number>();
+  readonly #maps = new Map<string, DataMap>();
+  #indexBytes = Buffer.alloc(0);
+
+  /**
+   * Restores the queue in a directory, for good: index and data file are as after a start.
+   * @throws QueueError as a worker would at its start.
+   */
+  directory(directory: string): Restored {
+    const settings = loadSettings({ directory, installed: 'needed' });
+    const restored = nothing();
+    const { directory: dead, ...geometry } = settings.deadLetter;
+    const pairs: [PairDirectories, { entries: number; workerSlots: number }][] = [
+      ...settings.pairs.map((pair): [PairDirectories, typeof settings] => [pair, settings]),
+      [
+        { directory: dead, indexDirectory: dead },
+        { ...geometry, workerSlots: settings.workerSlots },
+      ],
+    ];
+    withTemporaryMaps((kernel) => {
+      const ground = { ...machine, kernel };
+      for (const [number, [places, wishes]] of pairs.entries())
+        this.#open(number, Pair.open(places, wishes, ground), restored);
+    });
+    return restored;
+  }
+
+  #open(number: number, pair: Pair, into: Restored): void {
+    try {
+      const { data, ring, key, image, restore, directories } = pair;
+      if (!restore)
+        throw new QueueError(
+          'queue-in-use',
+          `${directories.directory} is in use: stop its workers and helper first`,
+        );
+      into.keptAside += restore.damaged.length;
+      into.problems.push(...checkLists(image));
+      // Read again: not what the restore believes that it has listed, but what the next one would find.
+      const { alive } = planRestore(data, ring, key, image);
+      this.#list(`${number}`, data, alive, into);
+      if (alive.length !== restore.restored)
+        into.problems.push(`restored ${restore.restored} messages, a second restore would ${alive.length}`);
+    } finally {
+      pair.close();
+    }
+  }
+
+  /**
+   * The same from the bytes of a data file and its index file, of which nothing is changed. The data file stays mapped:
+   * it may be changed between two calls, and must not shrink.
+   * @throws QueueError when the data file is none.
+   */
+  files(dataPath: string, indexPath: string): Restored {
+    const data = this.#dataMap(dataPath);
+    const first = data.place(0, PAGE_BYTES);
+    const head = decodeHead(first.bytes.subarray(first.at, first.at + PAGE_BYTES), dataPath);
+    const ring = { start: RING_START, end: head.sizeBytes - PAGE_BYTES };
+    const restored = nothing();
+    const image = this.#readIndex(indexPath, head.queueId, head.sizeBytes);
+    const plan = planRestore(data, ring, head.key, image);
+    this.#list(dataPath, data, plan.alive, restored);
+    restored.keptAside = plan.damage.length;
+    if (image && image.geometry.entries >= plan.alive.length)
+      restored.problems.push(...applied(image, ring, head.key, plan));
+    return restored;
+  }
+
+  #dataMap(path: string): DataMap {
+    let map = this.#maps.get(path);
+    if (!map) {
+      const fd = openSync(path, 'r+');
+      map = new DataMap(fd, statSync(path).size, 0);
+      this.#maps.set(path, map);
+    }
+    return map;
+  }
+
+  /** A copy of the index in memory; undefined when it is of no use. */
+  #readIndex(path: string, queueId: string, dataBytes: number): IndexImage | undefined {
+    const fd = openSync(path, 'r');
+    try {
+      const { size } = statSync(path);
+      if (this.#indexBytes.length !== size) this.#indexBytes = Buffer.from(new ArrayBuffer(size));
+      const length = readSync(fd, this.#indexBytes, 0, size, 0);
+      const head = decodeIndexHead(this.#indexBytes.subarray(0, PAGE_BYTES), length, queueId, dataBytes);
+      return head.usable ? new IndexImage(this.#indexBytes, head.geometry) : undefined;
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  #list(place: string, data: DataMap, records: readonly Listed[], into: Restored): void {
+    for (const record of records) {
+      const bytes = bodyOf(data, record);
+      const key = `${place}/${record.offset}`;
+      const known = this.#known.get(key);
+      if (known?.bytes.equals(bytes)) {
+        into.live.push(known.number);
+        continue;
+      }
+      const name = createHash('sha256').update(decodeBody(record.type, bytes).data).digest('hex');
+      let number = this.#numbers.get(name);
+      if (number === undefined) {
+        number = this.#numbers.size;
+        this.#numbers.set(name, number);
+        into.names[number] = name;
+      }
+      this.#known.set(key, { bytes: Buffer.from(bytes), number });
+      into.live.push(number);
+    }
+  }
+}
+
+const nothing = (): Restored => ({ live: [], names: {}, problems: [], keptAside: 0 });
+
+/** What is wrong with the lists that the plan makes. */
+function applied(
+  image: IndexImage,
+  ring: Ring,
+  key: ChecksumKey,
+  plan: ReturnType<typeof planRestore>,
+): string[] {
+  for (const { offset, number } of plan.settled) markConsumed(image, key, offset, number);
+  applyPlan(image, ring, plan);
+  return checkLists(image);
+}
