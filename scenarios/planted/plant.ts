@@ -22,19 +22,27 @@ interface Transpiler {
  */
 export function plant(bug: PlantedBug, dir: string): string {
   const root = packageRoot();
-  const source = join(root, 'reference-impl', bug.file);
-  const changed = change(bug, source);
+  const changed = plantedSource(bug);
   rmSync(dir, { recursive: true, force: true });
   mkdirSync(join(dir, 'conformance/targets'), { recursive: true });
   cpSync(join(root, 'dist/reference-impl'), join(dir, 'dist/reference-impl'), { recursive: true });
   cpSync(join(root, 'package.json'), join(dir, 'package.json'));
   symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'));
   const compiled = join(dir, 'dist/reference-impl', bug.file.replace(/\.ts$/, '.js'));
-  writeFileSync(compiled, transpile(changed, source));
+  writeFileSync(compiled, changed);
   const target = JSON.parse(readFileSync(REFERENCE_TARGET, 'utf8')) as Record<string, unknown>;
   const file = join(dir, 'conformance/targets/planted.json');
   writeFileSync(file, JSON.stringify({ ...target, $schema: undefined, name: bug.id }));
   return file;
+}
+
+/**
+ * The compiled source with the bug in it.
+ * @throws KitError bad-target when the text to change is not in the source exactly once.
+ */
+export function plantedSource(bug: PlantedBug): string {
+  const source = join(packageRoot(), 'reference-impl', bug.file);
+  return transpile(change(bug, source), source);
 }
 
 function change(bug: PlantedBug, source: string): string {
