@@ -1,8 +1,10 @@
 // Runs commands in the lab VM for the kit. One TCP connection, one JSON object a line:
 //
 //   in   {"id":1,"command":["dmsetup","status"],"stdin":"base64, optional","timeoutMs":20000}
+//   in   {"id":2,"command":["node","x.js"],"group":"/sys/fs/cgroup/…","env":{"PATH":"…"}}   no limit, in a control group
 //   out  {"id":1,"code":0,"signal":null,"timedOut":false,"stdout":"…","stderr":"…"}
 import { spawn } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 
 const PORT = 2374;
@@ -26,18 +28,31 @@ createServer((socket) => {
   });
 }).listen(PORT, '10.0.2.15', () => console.log('lab: agent ready'));
 
-function answer({ id, command: [program, ...args], stdin, timeoutMs }, reply) {
-  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], detached: true });
+function answer({ id, command, stdin, timeoutMs, group, env }, reply) {
+  // In a group it goes on when it is told that it is in there: whoever kills the group then misses none of it.
+  const [program, ...args] =
+    group === undefined ? command : ['sh', '-c', 'read -r go; exec "$@"', 'sh', ...command];
+  const child = spawn(program, args, {
+    stdio: ['pipe', 'pipe', 'pipe'],
+    detached: true,
+    env: env ?? process.env,
+  });
   let timedOut = false;
-  const timer = setTimeout(() => {
+  const kill = () => {
     timedOut = true;
     try {
       process.kill(-child.pid, 'SIGKILL');
     } catch {}
-  }, timeoutMs);
+  };
+  const timer = timeoutMs === undefined ? undefined : setTimeout(kill, timeoutMs);
   const stdout = collect(child.stdout);
   const stderr = collect(child.stderr);
   child.stdin.on('error', () => {});
+  if (group !== undefined && child.pid !== undefined) {
+    mkdirSync(group, { recursive: true });
+    writeFileSync(`${group}/cgroup.procs`, `${child.pid}`);
+    child.stdin.write('\n');
+  }
   child.stdin.end(stdin === undefined ? undefined : Buffer.from(stdin, 'base64'));
   child.on('error', (error) => {
     clearTimeout(timer);

@@ -172,7 +172,7 @@ async function runRounds(options: GateOptions, run: Run) {
     }
     failed = !signal.aborted && evaluate(run.recorder.events, target).verdict === 'fail';
     // The data of a round that passed is of no use; that of the one that failed is evidence.
-    if (failed) outcome.disk.keep(join(round.dir, 'data-at-end'));
+    if (failed) await outcome.disk.keep(join(round.dir, 'data-at-end'));
     else outcome.disk.remove();
     if (!failed && !options.keep && options.out === undefined)
       rmSync(round.dir, { recursive: true, force: true });

@@ -11,6 +11,13 @@ interface Pending {
   failed(error: Error): void;
 }
 
+/** Where a command runs that is to be killed with a control group of the machine. */
+export interface GroupedCommand {
+  /** Below /sys/fs/cgroup; made if it is not there. */
+  group: string;
+  env: Readonly<Record<string, string>>;
+}
+
 /** Runs commands in the lab VM through its agent. */
 export class Agent implements CommandHost {
   readonly #socket: Socket;
@@ -47,6 +54,18 @@ export class Agent implements CommandHost {
 
   run(command: readonly string[], timeoutMs: number, stdin?: Buffer): Promise<HostResult> {
     return this.#ask(command, timeoutMs, stdin, MARGIN_MS);
+  }
+
+  /**
+   * Runs a command in a control group, for as long as it takes. Commands are begun in the order in which they were asked
+   * for: one that kills the group and is asked for afterwards kills this one.
+   */
+  runIn({ group, env }: GroupedCommand, command: readonly string[]): Promise<HostResult> {
+    const id = ++this.#last;
+    return new Promise((done, failed) => {
+      this.#pending.set(id, { done, failed });
+      this.#socket.write(`${JSON.stringify({ id, command, group, env })}\n`);
+    });
   }
 
   close(): void {

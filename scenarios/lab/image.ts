@@ -60,6 +60,7 @@ const TOOL_TIMEOUT_MS = 120_000;
 const MOST_WORDS_BYTES = 64 * 2 ** 20;
 /** Where the processor helps, a boot takes two seconds; where it only seems to, it never ends. */
 const KVM_TRIAL_MS = 15_000;
+const KVM_KERNEL_MS = 4000;
 const FIRST_BOOT_TIMEOUT_MS = 180_000;
 
 /** Programs that a build needs, with their Debian packages. */
@@ -304,13 +305,16 @@ async function tryKvm(folder: string, files: MachineFiles, plan: BuildPlan): Pro
   const dir = join(folder, 'trial');
   try {
     const machine = await Machine.start(
-      { files, accelerator: 'kvm', start: 'trial', dir, registry: plan.registry },
+      {
+        ...{ files, accelerator: 'kvm', start: 'trial', dir, registry: plan.registry },
+        speaksWithinMs: KVM_KERNEL_MS,
+      },
       KVM_TRIAL_MS,
     );
     await machine.stop();
     return 'kvm';
   } catch {
-    plan.say(`lab: /dev/kvm does not boot a kernel in ${KVM_TRIAL_MS / 1000} s: going on in software`);
+    plan.say('lab: /dev/kvm is there and does not boot a kernel: going on in software');
     return 'tcg';
   } finally {
     rmSync(dir, { recursive: true, force: true });

@@ -1,15 +1,14 @@
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
-import { referenceImage } from '../../docker/image/images.js';
 import { until } from '../../faults/waiting.js';
 import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
 import { connectEngine } from '../runtime/engine.js';
 import { bootId, processEntry } from '../runtime/processes.js';
-import { packageRoot } from '../version.js';
 import { waitForEngine } from './engine-ready.js';
 import { buildAvailability, imageKey, labImage } from './image.js';
 import { killMachine, Machine, type MachineAddress, machineLives } from './machine.js';
+import { makeRootImage } from './root-image.js';
 
 /** The VM that `lab up` left running, as it is written down for other programs. */
 export interface UpRecord {
@@ -130,10 +129,7 @@ async function startMachine(registry: Registry, say: (line: string) => void) {
       registry,
       say,
       fill: async (port) => {
-        const engine = connectEngine(`tcp://127.0.0.1:${port}`);
-        const workDir = join(stateDirectory(), 'images');
-        mkdirSync(workDir, { recursive: true });
-        await referenceImage({ engine, root: packageRoot(), workDir, say });
+        await makeRootImage(connectEngine(`tcp://127.0.0.1:${port}`), join(stateDirectory(), 'images'));
       },
     });
     const dir = join(stateDirectory(), 'lab/vm', registry.runId);

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { until } from '../../faults/waiting.js';
 import type { Registry } from '../residue/registry.js';
@@ -33,6 +33,8 @@ export interface MachinePlan {
   /** For the console's log, QEMU's words and the monitor; made, and removed with the machine. */
   dir: string;
   registry: Registry;
+  /** It counts as dead when its console has said nothing by then. */
+  speaksWithinMs?: number;
 }
 
 /** What another program needs to find a machine again. */
@@ -74,7 +76,7 @@ export class Machine {
     const address = { pid, startTicks, agentPort, enginePort, dir: plan.dir };
     try {
       if (plan.start === 'resumed') await resume(address);
-      return new Machine(address, await firstAnswer(address, timeoutMs));
+      return new Machine(address, await firstAnswer(address, timeoutMs, plan.speaksWithinMs));
     } catch (error) {
       await end(address);
       const words = lastWords(plan.dir);
@@ -243,12 +245,19 @@ async function migration(monitor: Monitor): Promise<string> {
   return ['none', 'setup', 'device', undefined].includes(status) ? 'active' : (status ?? 'active');
 }
 
-async function firstAnswer(address: MachineAddress, timeoutMs: number): Promise<Agent> {
+async function firstAnswer(
+  address: MachineAddress,
+  timeoutMs: number,
+  speaksWithinMs = timeoutMs,
+): Promise<Agent> {
+  const startMs = performance.now();
+  const mute = () =>
+    performance.now() - startMs > speaksWithinMs && statSync(join(address.dir, 'console.log')).size === 0;
   let agent: Agent | undefined;
   await until(
     async () => {
       agent = await Agent.open(address.agentPort).catch(() => undefined);
-      return agent !== undefined || !machineLives(address);
+      return agent !== undefined || !machineLives(address) || mute();
     },
     timeoutMs,
     undefined,

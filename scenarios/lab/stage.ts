@@ -13,7 +13,12 @@ const TIMEOUT_MS = 120_000;
  * Copies a folder to the same path of another machine.
  * @throws KitError bad-target when it is too large.
  */
-export async function stageFolder(host: CommandHost, folder: string): Promise<void> {
+export function stageFolder(host: CommandHost, folder: string): Promise<void> {
+  return unpackFolder(host, folder, folder);
+}
+
+/** The same, to another path. */
+export async function unpackFolder(host: CommandHost, folder: string, to: string): Promise<void> {
   const tar = await run('tar', ['-C', folder, '-czf', '-', '.'], {
     encoding: 'buffer',
     maxBuffer: MOST_BYTES,
@@ -22,7 +27,7 @@ export async function stageFolder(host: CommandHost, folder: string): Promise<vo
     const why = `expected at most ${MOST_BYTES / 2 ** 20} MiB to copy into the VM`;
     throw new KitError('bad-target', `${folder}: ${why}: ${messageOf(error)}`, { cause: error });
   });
-  await runScript(host, 'mkdir -p "$1"', [folder], TIMEOUT_MS);
-  const unpacked = await host.run(['tar', '-C', folder, '-xzf', '-'], TIMEOUT_MS, tar.stdout);
-  if (unpacked.code !== 0) throw new Error(`copying ${folder} into the VM: ${unpacked.stderr.trim()}`);
+  await runScript(host, 'mkdir -p "$1"', [to], TIMEOUT_MS);
+  const unpacked = await host.run(['tar', '-C', to, '-xzf', '-'], TIMEOUT_MS, tar.stdout);
+  if (unpacked.code !== 0) throw new Error(`copying ${to} into the VM: ${unpacked.stderr.trim()}`);
 }

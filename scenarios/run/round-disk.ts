@@ -9,6 +9,6 @@ export interface Disk {
   power: PowerDisk | undefined;
   /** Removes it with all that is in it; may be called twice, and works while the program exits. */
   remove(): void;
-  /** Moves what is in it to a place where it stays, and removes the rest. */
-  keep(to: string): void;
+  /** Moves what is in it to a place where it stays (another machine's: as an archive), and removes the rest. */
+  keep(to: string): void | Promise<void>;
 }

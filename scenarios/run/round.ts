@@ -75,6 +75,8 @@ const FLOW_DELIVERIES = 60;
 const FLOW_MS = 600;
 const MARKS = 400;
 const SAME_CRASH_MS = 5;
+const STAKE_MS = 300;
+const SLOW_STAKE_MS = 5000;
 /** An inspection takes as long as all the rest of a power cut: one in so many is followed by one. */
 const INSPECT_EVERY = 3;
 
@@ -318,6 +320,7 @@ class Round {
       if (planned.held) await this.#holdBack();
       if (recovering) await this.#startUnder(planned.inRecovery ?? 0);
       else await this.#afterConfirms(planned.afterConfirms, planned.atMostMs);
+      if (schedule.disk === 'power') await this.#stake();
       await this.#inspection;
       if (this.#over()) return;
       const injection = await this.#inject(life, planned);
@@ -327,6 +330,13 @@ class Round {
       if (this.#over()) return;
     }
     await this.#afterConfirms(LAST_CONFIRMS, LAST_WAIT_MS);
+  }
+
+  /** A cut of power is tried when there is something to lose, or a moment later all the same. */
+  async #stake(): Promise<void> {
+    const { tally } = this.#ledger;
+    const limitMs = this.#options.runtime.slowStartMs === undefined ? STAKE_MS : SLOW_STAKE_MS;
+    await this.#ledger.when(() => tally.outstanding > 0, limitMs, this.#options.signal);
   }
 
   /** Some are taken before, for what was consumed is at stake too; with one hold after the other none ever would be. */
@@ -393,7 +403,8 @@ class Round {
     }
     if (injection.indexDamaged) await this.#inspect();
     // Beside the workload: a cut costs no more time than it must.
-    if (injection.scope === 'machine' && ++this.#machineCrashes % INSPECT_EVERY === 0) {
+    if (injection.scope !== 'machine' || runtime.slowStartMs !== undefined) return;
+    if (++this.#machineCrashes % INSPECT_EVERY === 0) {
       this.#inspection = this.#inspect();
       // It is awaited later; until then its failure is nobody's.
       this.#inspection.catch(() => {});

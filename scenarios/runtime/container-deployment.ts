@@ -1,11 +1,11 @@
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import type Dockerode from 'dockerode';
 import { until } from '../../faults/waiting.js';
 import type { Members } from './container-members.js';
 import { ContainerService, exitOf } from './container-service.js';
-import { containerOptions } from './container-setup.js';
+import { bind, containerOptions } from './container-setup.js';
 import { engineError, removeLabelled, tolerant } from './engine.js';
 import { collectOutput } from './output.js';
 import type { CommandResult, Deployment, DeploymentPlan } from './runtime.js';
@@ -85,8 +85,14 @@ export class ContainerDeployment implements Deployment {
     image = this.#ground.images.imageOf(service),
   ): Promise<Dockerode.Container> {
     const name = `plugpull-${this.#plan.runId}-${service}-${++this.#created}`;
-    const plan = { name, service, image, command, env };
-    return this.#ground.engine.createContainer(containerOptions(plan, this.#plan, this.#ground.targetDir));
+    const { dataDir, workingDir } = this.#plan;
+    const { engine, targetDir } = this.#ground;
+    const mounts = [
+      ...[dataDir, workingDir].map((path) => bind(path, { readOnly: false })),
+      ...(existsSync(targetDir) ? [bind(targetDir, { readOnly: true })] : []),
+    ];
+    const container = { name, service, image, command, env };
+    return engine.createContainer(containerOptions(container, this.#plan, { mounts, network: 'host' }));
   }
 
   async #runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult> {

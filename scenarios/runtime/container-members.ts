@@ -3,8 +3,6 @@ import { join } from 'node:path';
 import { processEntry } from './processes.js';
 
 const CGROUPS = '/sys/fs/cgroup';
-/** Above the largest process id that Linux gives: nobody can take it for a process of this machine. */
-const ELSEWHERE = 2 ** 30;
 
 /** The processes of one incarnation of a container. */
 export interface Members {
@@ -38,11 +36,6 @@ function livingIn(file: string): number[] {
     .split('\n')
     .map(Number)
     .filter((member) => member > 0 && !['Z', 'X', undefined].includes(processEntry(member)?.state));
-}
-
-/** A container on another kernel: one number that stands for it, for as long as the engine says that it runs. */
-export function remoteMembers(pid: number): Members {
-  return { pids: () => [ELSEWHERE + pid], here: false };
 }
 
 /** Of version 2 there is one hierarchy, of version 1 one for each controller, any of which does. */

@@ -1,5 +1,4 @@
-import { existsSync } from 'node:fs';
-import type { ContainerCreateOptions } from 'dockerode';
+import type { ContainerCreateOptions, MountSettings } from 'dockerode';
 import { RUN_LABEL } from './engine.js';
 import { type DeploymentPlan, RUN_VARIABLE, SERVICE_VARIABLE } from './runtime.js';
 
@@ -15,25 +14,33 @@ export interface ContainerPlan {
   env: Readonly<Record<string, string>>;
 }
 
-/**
- * What the engine is asked to make.
- *
- * The network is the machine's own: a target listens on and calls loopback addresses, the same ones as without
- * containers, and what listens on loopback is reached from nowhere else. The data, the scratch folder and the folder
- * of the target file have the same paths inside as outside. Only `{data}` and scratch can be written to.
- */
+/** Beside its command, what a container gets of the world. */
+export interface ContainerPlace {
+  mounts: readonly MountSettings[];
+  network: string;
+}
+
+/** A path that is the same inside, where nothing else is said. */
+export function bind(
+  path: string,
+  { readOnly, target = path, propagation = 'rprivate' }: BindOptions,
+): MountSettings {
+  const BindOptions = { Propagation: propagation };
+  return { Type: 'bind', Source: path, Target: target, ReadOnly: readOnly, BindOptions };
+}
+
+interface BindOptions {
+  readOnly: boolean;
+  target?: string;
+  propagation?: 'rprivate' | 'rslave';
+}
+
+/** What the engine is asked to make. Only `{data}` and scratch can be written to. */
 export function containerOptions(
   { name, service, image, command, env }: ContainerPlan,
   plan: DeploymentPlan,
-  targetDir: string,
+  { mounts, network }: ContainerPlace,
 ): ContainerCreateOptions {
-  const bind = (path: string, readOnly: boolean) => ({
-    Type: 'bind' as const,
-    Source: path,
-    Target: path,
-    ReadOnly: readOnly,
-    BindOptions: { Propagation: 'rprivate' as const },
-  });
   const variables = { ...env, [RUN_VARIABLE]: plan.runId, [SERVICE_VARIABLE]: service };
   const user = process.getuid?.() ?? 0;
   return {
@@ -47,12 +54,8 @@ export function containerOptions(
     // What a container writes belongs to the user who has to remove it.
     ...(user === 0 ? {} : { User: `${user}:${process.getgid?.() ?? user}` }),
     HostConfig: {
-      NetworkMode: 'host',
-      Mounts: [
-        bind(plan.dataDir, false),
-        bind(plan.workingDir, false),
-        ...(existsSync(targetDir) ? [bind(targetDir, true)] : []),
-      ],
+      NetworkMode: network,
+      Mounts: [...mounts],
       Memory: MEMORY_BYTES,
       MemorySwap: MEMORY_BYTES,
       PidsLimit: MOST_PROCESSES,

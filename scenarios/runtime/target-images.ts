@@ -32,16 +32,34 @@ export async function targetImages(
   target: Target,
   say: (line: string) => void,
 ): Promise<TargetImages> {
+  const built = ownPackage(target);
+  return imagesOf(engine, target, say, built !== undefined, () => make(engine, built, say));
+}
+
+/** The compiled reference implementation that belongs to a target file which is laid out as in the package. */
+export function ownPackage({ dir }: Target): string | undefined {
+  const built = resolve(dir, '../../dist/reference-impl');
+  return dir.endsWith(`/${TARGETS}`) && existsSync(join(built, 'main.js')) ? built : undefined;
+}
+
+/**
+ * The images that a target names, and for what names none the `usual` one.
+ * @param inImage the usual one has the package, and with it the target file.
+ */
+export async function imagesOf(
+  engine: Dockerode,
+  target: Target,
+  say: (line: string) => void,
+  inImage: boolean,
+  makeUsual: () => Promise<string>,
+): Promise<TargetImages> {
   const services = Object.entries(target.services);
   const named = new Map(
     services.flatMap(([name, { image }]) => (image === undefined ? [] : [[name, image]])),
   );
   const foreign = [...new Set(named.values())];
   for (const image of foreign) await pull(engine, image, say);
-  const built = resolve(target.dir, '../../dist/reference-impl');
-  const inImage = target.dir.endsWith(`/${TARGETS}`) && existsSync(join(built, 'main.js'));
-  const usual =
-    named.size === services.length ? undefined : await make(engine, inImage ? built : undefined, say);
+  const usual = named.size === services.length ? undefined : await makeUsual();
   // Commands that are of no service run where the first service does.
   const first = services[0]?.[0] ?? '';
   return {

@@ -1,38 +1,44 @@
-import { join } from 'node:path';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
+import { PACKAGE_IN_IMAGE } from '../../docker/image/images.js';
 import type { Fault } from '../../faults/fault.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { FlakeyDisk, flakeyName } from '../../faults/power/flakey.js';
 import { type CommandHost, runScript } from '../../faults/power/host.js';
 import { imageAvailability } from '../lab/image.js';
 import { borrowMachine, imagesDirectory } from '../lab/lab.js';
-import type { Machine } from '../lab/machine.js';
+import { stagePackage } from '../lab/package.js';
+import { makeRootImage, ROOT_IMAGE, SHARED_FOLDER } from '../lab/root-image.js';
 import { stageFolder } from '../lab/stage.js';
-import { newRunId, Registry } from '../residue/registry.js';
+import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
 import type { Disk } from '../run/round-disk.js';
-import { ContainerDeployment } from './container-deployment.js';
-import { remoteMembers } from './container-members.js';
+import { packageRoot } from '../version.js';
+import { bind } from './container-setup.js';
 import { connectEngine } from './engine.js';
-import type { CommandResult, Deployment, DeploymentPlan, Runtime } from './runtime.js';
-import { targetImages } from './target-images.js';
+import type { Runtime } from './runtime.js';
+import { imagesOf, ownPackage } from './target-images.js';
+import { POWER_DIR, VmDeployment } from './vm-deployment.js';
 
 /** The machine's second disk; all of it is the data disk of one round. */
 const DEVICE = '/dev/vdb';
-const MOUNT_POINT = '/lab/disk';
+const MOUNT_POINT = `${POWER_DIR}/disk`;
 const DATA_DIR = `${MOUNT_POINT}/data`;
 /** The kit's loopback as the machine sees it. */
 const KIT_HOST = '10.0.2.2';
 const COMMAND_TIMEOUT_MS = 60_000;
 
-/** Every process of every container gets SIGKILL from the kernel, in the order of a list: no engine is asked. */
+/** Every process of every service gets SIGKILL from the kernel, in the order of a list: no engine is asked. */
 const KILL_ALL =
-  'for group in /sys/fs/cgroup/docker/*/cgroup.kill; do if [ -e "$group" ]; then echo 1 > "$group"; fi; done';
+  'for group in /sys/fs/cgroup/docker/*/*/cgroup.kill; do if [ -e "$group" ]; then echo 1 > "$group"; fi; done';
 
 /** Without a processor's help everything takes ten times as long, and more on a machine that is busy. */
 const SLOW_START_MS = 180_000;
+/** What is compiled while it runs is thrown away by a processor that is itself compiled while it runs. */
+const SLOW_ENV = { NODE_OPTIONS: '--jitless' };
 
 /** What needs nothing but signals and the disk; the others work on processes and files of this machine. */
-const OFFERED = new Set(['kill', 'kill-recovery', 'pause', 'full', 'power-cut']);
+const OFFERED = new Set(['kill', 'kill-one', 'kill-recovery', 'pause', 'full', 'power-cut']);
 
 /** Services as containers on the engine of a virtual machine with a kernel of its own. */
 export const vmRuntime: Runtime = {
@@ -49,15 +55,20 @@ export const vmRuntime: Runtime = {
       registry.close();
     };
     try {
-      const address = `tcp://127.0.0.1:${machine.address.enginePort}`;
-      const engine = connectEngine(address);
-      const images = await targetImages(engine, target, say);
-      const ownFolder = images.placesOf(undefined).dir !== target.dir;
-      if (!ownFolder) await stageFolder(machine.agent, target.dir);
-      const ground = {
-        ...{ engine, address, images, membersOf: remoteMembers },
-        targetDir: ownFolder ? '' : target.dir,
-      };
+      const { agent, address } = machine;
+      const engine = connectEngine(`tcp://127.0.0.1:${address.enginePort}`);
+      const built = ownPackage(target);
+      const images = await imagesOf(engine, target, say, built !== undefined, () =>
+        makeRootImage(engine, join(stateDirectory(), 'images')),
+      );
+      const folder = await stagePackage(agent, built ?? join(packageRoot(), 'dist/reference-impl'));
+      if (built === undefined) await stageFolder(agent, target.dir);
+      const mountsOf = (image: string) => [
+        ...(image === ROOT_IMAGE ? [bind(SHARED_FOLDER, { readOnly: true })] : []),
+        ...(image === ROOT_IMAGE ? [bind(folder, { readOnly: true, target: PACKAGE_IN_IMAGE })] : []),
+        ...(built === undefined ? [bind(target.dir, { readOnly: true })] : []),
+      ];
+      const env = accelerator === 'tcg' ? SLOW_ENV : {};
       return {
         name: 'vm',
         placesOf: images.placesOf,
@@ -65,8 +76,8 @@ export const vmRuntime: Runtime = {
         offers: (fault) => offers(fault),
         makes: new Set(['power-cut']),
         slowStartMs: accelerator === 'tcg' ? SLOW_START_MS : undefined,
-        makeDisk: (dir, _kind, filesystem, run) => makeDisk(machine.agent, dir, filesystem, run.runId),
-        deploy: (plan) => new VmDeployment(new ContainerDeployment(plan, ground), machine, plan),
+        makeDisk: (dir, _kind, filesystem, run) => makeDisk(agent, dir, filesystem, run.runId),
+        deploy: (plan) => new VmDeployment(plan, { machine, engine, images, mountsOf, env }),
         close,
       };
     } catch (error) {
@@ -102,12 +113,20 @@ async function makeDisk(
     const folders = [DATA_DIR, join(dir, 'scratch')];
     await runScript(host, MAKE_FOLDERS, [owner, ...folders], COMMAND_TIMEOUT_MS);
     // It goes with the machine, or with the next round.
-    return { dataDir: DATA_DIR, power: disk, remove: () => {}, keep: () => {} };
+    return { dataDir: DATA_DIR, power: disk, remove: () => {}, keep: (to) => keepData(host, to) };
   } catch (error) {
     throw new KitError('kit-failed', `the disk in the lab VM cannot be made: ${messageOf(error)}`, {
       cause: error,
     });
   }
+}
+
+/** Files that are mostly empty are small when they are packed. */
+async function keepData(host: CommandHost, to: string): Promise<void> {
+  const pack = 'tar -C "$1" --exclude="*.fifo" -czf - . | base64 -w 0';
+  const packed = await runScript(host, pack, [DATA_DIR], COMMAND_TIMEOUT_MS);
+  mkdirSync(dirname(to), { recursive: true });
+  writeFileSync(`${to}.tar.gz`, Buffer.from(packed, 'base64'));
 }
 
 /** Synced: whether the kit's own directory outlives a cut must not depend on what the target syncs. */
@@ -118,50 +137,3 @@ while grep -q " $1 " /proc/self/mounts; do umount "$1"; done
 for name in $(dmsetup ls --target flakey | sed -n 's/^\\(plugpull-[^\\t ]*\\).*/\\1/p'); do
   dmsetup remove --retry --noudevsync "$name"
 done`;
-
-/** Containers in the machine, with their ports on this machine's loopback. */
-class VmDeployment implements Deployment {
-  readonly services: ContainerDeployment['services'];
-  readonly #containers: ContainerDeployment;
-  readonly #machine: Machine;
-  readonly #ports: readonly number[];
-  readonly #forwarded: Promise<void>;
-
-  constructor(containers: ContainerDeployment, machine: Machine, plan: DeploymentPlan) {
-    this.services = containers.services;
-    this.#containers = containers;
-    this.#machine = machine;
-    this.#ports = plan.ports;
-    this.#forwarded = this.#forward();
-    // Who runs the first command is told.
-    this.#forwarded.catch(() => {});
-  }
-
-  async runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult> {
-    await this.#forwarded;
-    return this.#containers.runCommand(name, command, timeoutMs);
-  }
-
-  async stop(graceMs: number): Promise<void> {
-    await this.#containers.stop(graceMs);
-    await this.#unforward();
-  }
-
-  async destroy(): Promise<void> {
-    await this.#containers.destroy();
-    await this.#unforward();
-  }
-
-  destroyNow(): void {
-    this.#containers.destroyNow();
-  }
-
-  async #forward(): Promise<void> {
-    for (const port of this.#ports) await this.#machine.forward(port);
-  }
-
-  async #unforward(): Promise<void> {
-    await this.#forwarded.catch(() => {});
-    for (const port of this.#ports) await this.#machine.unforward(port);
-  }
-}
