@@ -56,9 +56,9 @@ export interface Kernel {
   /** Calls back with what arrives in a FIFO, in `buffer`; nothing of it is kept. */
   onArrival(fd: number, buffer: Buffer, callback: (bytes: Buffer) => void): Registered;
   /** Calls back every so often, without keeping the process alive. */
-  every(intervalMs: number, callback: () => void): Registered;
-  /** Calls back after the input and output of this turn of the event loop. */
-  soon(callback: () => void): void;
+  every(intervalMs: number, callback: () => unknown): Registered;
+  /** Calls back after the input and output of this turn of the event loop. A promise that fails fails the process. */
+  soon(callback: () => unknown): void;
 
   /** Milliseconds on a clock that never goes back. */
   monotonicMs(): number;

@@ -132,7 +132,7 @@ function onArrival(fd: number, buffer: Buffer, callback: (bytes: Buffer) => void
   return { close: () => socket.destroy() };
 }
 
-function every(intervalMs: number, callback: () => void): Registered {
+function every(intervalMs: number, callback: () => unknown): Registered {
   const timer = setInterval(callback, intervalMs);
   timer.unref();
   return { close: () => clearInterval(timer) };

@@ -68,7 +68,7 @@ export class Lane {
       if (this.#busy) return;
       this.#busy = true;
       // After the microtasks and the sockets of this turn: all that they bring shares one round.
-      this.#pair.kernel.soon(() => void this.#rounds());
+      this.#pair.kernel.soon(() => this.#rounds());
     });
   }
 

@@ -263,8 +263,8 @@ export class OpenQueue implements Queue {
   }
 
   /** One worker at a time syncs the index; nobody waits for it [0018]. */
-  #syncIndexes(): void {
-    if (this.#syncing) return;
+  #syncIndexes(): Promise<void> {
+    if (this.#syncing) return this.#syncing;
     this.#syncing = (async () => {
       for (const { pair } of this.#open()) {
         if (!pair.locks.tryLock(LOCK.indexSync)) continue;
@@ -280,6 +280,7 @@ export class OpenQueue implements Queue {
     })().finally(() => {
       this.#syncing = undefined;
     });
+    return this.#syncing;
   }
 
   #open(): WorkerPair[] {
@@ -318,8 +319,7 @@ export class OpenQueue implements Queue {
     this.#listener = undefined;
     await Promise.all(this.#open().map(({ lane }) => lane.idle()));
     await this.#syncing;
-    this.#syncIndexes();
-    await this.#syncing;
+    await this.#syncIndexes();
     for (const { lane, pair } of this.#open()) {
       lane.close();
       pair.close();

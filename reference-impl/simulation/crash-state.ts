@@ -1,0 +1,39 @@
+import type { Machine } from './machine.js';
+import type { Model } from './model.js';
+import { listingOf, restore, verifyPair } from './site.js';
+import { Violation } from './violation.js';
+
+/** A crash during the restore that follows a crash: the kill's place, and whether the power goes as well. */
+export interface SecondCrash {
+  /** Steps of the restore; 0: it is not disturbed. */
+  afterSteps: number;
+  powerSeed: number | undefined;
+}
+
+/**
+ * Restores what a crash has left, and holds it against the model, which stays as it is.
+ * @param machine is used up.
+ * @param power whether the power was cut.
+ * @throws Violation
+ */
+export function checkCrashState(
+  machine: Machine,
+  model: Model,
+  power: boolean,
+  { afterSteps, powerSeed }: SecondCrash,
+): void {
+  const cut = power || (afterSteps > 0 && powerSeed !== undefined);
+  const first = restore(machine, afterSteps, powerSeed);
+  verifyPair(first.pair);
+  const bodies = listingOf(first.pair);
+  const present = new Set(bodies.map((body) => model.recognise(body, cut)));
+  if (present.size < bodies.length) throw new Violation('PP-2', 'a message is in the restored queue twice');
+  model.check(present);
+  first.process.end();
+  const second = restore(first.machine, 0, undefined);
+  const again = listingOf(second.pair);
+  const same = again.length === bodies.length && again.every((body, at) => bodies[at]?.data.equals(body.data));
+  if (!same) throw new Violation('PP-9', 'restoring twice gives something else than once');
+  verifyPair(second.pair);
+  second.process.end();
+}

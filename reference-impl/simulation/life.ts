@@ -1,0 +1,40 @@
+/** Thrown through the code of a simulated process when it is killed: nothing behind the throw has any effect any more. */
+export class Killed extends Error {
+  override readonly name = 'Killed';
+}
+
+/**
+ * The life of one simulated process. Every store into shared memory and every system call of it is a step, and it can be
+ * killed in front of any of them. `finally` blocks that run while a kill unwinds find the process dead at their first
+ * step, so they change nothing.
+ */
+export class Life {
+  alive = true;
+  /** Steps taken so far. */
+  steps = 0;
+  #last = Number.POSITIVE_INFINITY;
+
+  /** Dies in front of the n-th step from now; 0: the next one. */
+  dieIn(steps: number): void {
+    this.#last = this.steps + steps;
+  }
+
+  /** Will the next step be the one that it does not survive? */
+  get isLast(): boolean {
+    return this.alive && this.steps >= this.#last;
+  }
+
+  get isDoomed(): boolean {
+    return this.#last !== Number.POSITIVE_INFINITY;
+  }
+
+  /** @throws Killed instead of a step of the dead. */
+  step(): void {
+    if (this.alive && this.steps < this.#last) {
+      this.steps += 1;
+      return;
+    }
+    this.alive = false;
+    throw new Killed();
+  }
+}

@@ -1,0 +1,216 @@
+import { dirname } from 'node:path';
+import { SimFile, survivors } from './medium.js';
+import { type Pick, picks } from './random.js';
+
+/** A FIFO holds so much (pipe(7)). */
+const FIFO_BYTES = 65_536;
+
+export class SimFifo {
+  readonly kind = 'fifo';
+  bytes: Buffer = Buffer.alloc(0);
+  /** Openings; when the last goes, what is in the FIFO goes too. */
+  opened = 0;
+
+  get room(): number {
+    return FIFO_BYTES - this.bytes.length;
+  }
+}
+
+interface Named {
+  readonly kind: 'file';
+  file: SimFile;
+}
+
+export type Node = Named | SimFifo | { readonly kind: 'directory' };
+
+/** One opening of a name, which owns locks. */
+export interface Opening {
+  path: string;
+  node: Node;
+}
+
+/** What is done to names; on the medium only when a directory is synced, and in this order. */
+export type NameChange =
+  | { change: 'add'; path: string; node: Node }
+  | { change: 'rename'; from: string; to: string }
+  | { change: 'remove'; path: string };
+
+interface ByteLock {
+  exclusive: Opening | undefined;
+  shared: Set<Opening>;
+}
+
+/**
+ * A machine in memory: names, files, FIFOs and locks that its processes share, and its clocks. What a power cut leaves of
+ * it is another machine.
+ */
+export class Machine {
+  names = new Map<string, Node>();
+  #durableNames = new Map<string, Node>();
+  #unsynced: NameChange[] = [];
+  readonly #locks = new Map<string, ByteLock>();
+  nowMs = 1000;
+  /** How far the wall clock is from the monotonic one. */
+  dateOffsetMs = 1_700_000_000_000;
+  /** Told when a file as a whole is on the medium: everything that was in it at the moment named by `since`. */
+  onSynced: (path: string, since: number) => void = () => undefined;
+  /** Told what happens, for the story. */
+  tell: (line: string) => void = () => undefined;
+  /** The msync calls from now on that fail, one less with each. */
+  failingSyncs = 0;
+  readonly #driveOf: (path: string) => number;
+  #moment = 0;
+
+  /** @param driveOf which drive a path is on. */
+  constructor(driveOf: (path: string) => number) {
+    this.#driveOf = driveOf;
+  }
+
+  /** Counts on with each call: orders what happens. */
+  moment(): number {
+    this.#moment += 1;
+    return this.#moment;
+  }
+
+  file(path: string): SimFile | undefined {
+    const node = this.names.get(path);
+    return node?.kind === 'file' ? node.file : undefined;
+  }
+
+  files(): [string, SimFile][] {
+    const found: [string, SimFile][] = [];
+    for (const [path, node] of this.names) if (node.kind === 'file') found.push([path, node.file]);
+    return found;
+  }
+
+  create(path: string): Node {
+    const node: Node = { kind: 'file', file: new SimFile(this.#driveOf(path)) };
+    this.name({ change: 'add', path, node });
+    return node;
+  }
+
+  name(change: NameChange): void {
+    applyChange(this.names, change);
+    this.#unsynced.push(change);
+  }
+
+  syncNames(): void {
+    for (const change of this.#unsynced) applyChange(this.#durableNames, change);
+    this.#unsynced = [];
+  }
+
+  /** Writes pages back and waits for the drive. @returns errno */
+  sync(path: string, file: SimFile, from: number, to: number): number {
+    const dirty = file.dirtyPages(from, to);
+    if (this.failingSyncs > 0) {
+      this.failingSyncs -= 1;
+      for (const page of dirty) file.failWriteBack(page);
+      this.tell(`msync of ${named(path)} pages ${from}-${to - 1} fails: EIO`);
+      return 5;
+    }
+    for (const page of dirty) file.writeBack(page);
+    this.flush(file.drive);
+    return 0;
+  }
+
+  flush(drive: number): void {
+    for (const [, file] of this.files()) if (file.drive === drive) file.flush();
+  }
+
+  lockOf(path: string, byte: number): ByteLock {
+    const key = `${path}#${byte}`;
+    let lock = this.#locks.get(key);
+    if (!lock) {
+      lock = { exclusive: undefined, shared: new Set() };
+      this.#locks.set(key, lock);
+    }
+    return lock;
+  }
+
+  /** An opening ends: its locks are free, and a FIFO that nobody has open any more is empty. */
+  close(opening: Opening): void {
+    if (opening.node.kind === 'fifo') {
+      opening.node.opened -= 1;
+      if (opening.node.opened === 0) opening.node.bytes = Buffer.alloc(0);
+    }
+    for (const lock of this.#locks.values()) {
+      if (lock.exclusive === opening) lock.exclusive = undefined;
+      lock.shared.delete(opening);
+    }
+  }
+
+  /** Some dirty pages are written back, as the kernel does now and then. */
+  writeBack(pick: Pick): void {
+    for (const [path, file] of this.files()) {
+      for (const page of file.dirtyPages()) {
+        if (pick(2) === 0) continue;
+        file.writeBack(page);
+        this.tell(`the kernel writes back page ${page} of ${named(path)}`);
+      }
+      if (pick(4) === 0) this.flush(file.drive);
+    }
+  }
+
+  /** The machine that boots after a power cut; `seed` says what of the unflushed it finds (medium.ts). */
+  afterCut(seed: number): Machine {
+    const left = new Machine(this.#driveOf);
+    const pick = picks(seed);
+    const names = new Map(this.#durableNames);
+    const most = this.#unsynced.length;
+    const kept = seed < 3 ? (seed === 0 ? 0 : most) : pick(most + 1);
+    for (const change of this.#unsynced.slice(0, kept)) applyChange(names, change);
+    for (const [path, node] of names) {
+      left.names.set(
+        path,
+        node.kind === 'file'
+          ? { kind: 'file', file: node.file.afterCut(survivors(seed, pick)) }
+          : booted(node),
+      );
+    }
+    left.#durableNames = new Map(left.names);
+    left.#inherit(this);
+    return left;
+  }
+
+  /** The same machine again, with everything in its memory but no process. */
+  copy(): Machine {
+    const copy = new Machine(this.#driveOf);
+    const copies = new Map<Node, Node>();
+    const copied = (node: Node): Node => {
+      const known = copies.get(node);
+      if (known) return known;
+      const made: Node = node.kind === 'file' ? { kind: 'file', file: node.file.copy() } : booted(node);
+      copies.set(node, made);
+      return made;
+    };
+    for (const [path, node] of this.names) copy.names.set(path, copied(node));
+    for (const [path, node] of this.#durableNames) copy.#durableNames.set(path, copied(node));
+    copy.#unsynced = this.#unsynced.map((change) =>
+      change.change === 'add' ? { ...change, node: copied(change.node) } : change,
+    );
+    copy.#inherit(this);
+    return copy;
+  }
+
+  #inherit(from: Machine): void {
+    this.#moment = from.#moment;
+    this.nowMs = from.nowMs;
+    this.dateOffsetMs = from.dateOffsetMs;
+  }
+}
+
+function applyChange(names: Map<string, Node>, change: NameChange): void {
+  if (change.change === 'add') names.set(change.path, change.node);
+  if (change.change === 'remove') names.delete(change.path);
+  if (change.change !== 'rename') return;
+  const node = names.get(change.from);
+  if (!node) return;
+  names.delete(change.from);
+  names.set(change.to, node);
+}
+
+/** Nobody has a FIFO open in a machine without processes, so it is empty. */
+const booted = (node: Exclude<Node, Named>): Node => (node.kind === 'fifo' ? new SimFifo() : node);
+
+/** The last part of a path with its directory: enough for a story. */
+export const named = (path: string): string => path.slice(dirname(dirname(path)).length + 1);

@@ -1,0 +1,156 @@
+import type { EnqueueOutcome } from '../queue/types.js';
+import type { Body } from '../record/body.js';
+import { Violation } from './violation.js';
+
+/** What its producer knows of a message. `indefinite` also means: not answered, and never will be. */
+type Fate = 'pending' | 'confirmed' | 'rejected' | 'indefinite';
+
+interface Message {
+  id: number;
+  body: Body;
+  fate: Fate;
+  /** `maybe`: a crash came in between, or took the note of it with it; it may come again or not. */
+  consumed: 'no' | 'maybe' | 'yes';
+  /** The machine's moment at which its consumption was answered. */
+  consumedAt: number;
+  /** Has an index sync that began after that been completed? */
+  vouched: boolean;
+  /** The living worker that has taken it. */
+  holder: string | undefined;
+}
+
+const ALPHABET = 'abcdefghijklmnopqrstuvwxyz0123456789';
+
+/** A message whose bytes say which it is, and are all told by that. */
+function bodyOf(id: number, sizeBytes: number): Body {
+  const head = `m${id}|${sizeBytes}|`;
+  const filler = ALPHABET.slice(id % ALPHABET.length) + ALPHABET;
+  const text = head + filler.repeat(Math.ceil(sizeBytes / filler.length)).slice(0, sizeBytes);
+  return { type: 'smtp', sender: `s${id}@x`, recipients: [`r${id}@x`], data: Buffer.from(text, 'latin1') };
+}
+
+const sameBody = (one: Body, other: Body): boolean =>
+  one.type === other.type &&
+  one.data.equals(other.data) &&
+  one.sender === other.sender &&
+  one.recipients.join() === other.recipients.join();
+
+/** All that producers and receivers know, and what follows from it for the queue (DESIGN 4.5). */
+export class Model {
+  readonly #messages: Message[] = [];
+
+  submit(sizeBytes: number): { id: number; body: Body } {
+    const id = this.#messages.length;
+    const message: Message = {
+      id,
+      body: bodyOf(id, sizeBytes),
+      fate: 'pending',
+      consumed: 'no',
+      consumedAt: 0,
+      vouched: false,
+      holder: undefined,
+    };
+    this.#messages.push(message);
+    return message;
+  }
+
+  answer(ids: readonly number[], { outcome }: EnqueueOutcome): void {
+    for (const id of ids) this.#message(id).fate = outcome;
+  }
+
+  get confirmed(): number {
+    return this.#messages.filter(({ fate }) => fate === 'confirmed').length;
+  }
+
+  /** Ids of messages that were confirmed, were not consumed, and are not with a living worker. */
+  waiting(): number[] {
+    return this.#messages
+      .filter(({ fate, consumed, holder }) => fate === 'confirmed' && consumed === 'no' && !holder)
+      .map(({ id }) => id);
+  }
+
+  #message(id: number): Message {
+    const message = this.#messages[id];
+    if (!message) throw new Violation('PP-6', `message ${id} was never submitted`);
+    return message;
+  }
+
+  /**
+   * Which message is this? @param power whether it is looked at after a power cut that is not yet `crash`ed.
+   * @throws Violation when it should not be there.
+   */
+  recognise(body: Body, power = false): number {
+    const text = body.data.toString('latin1', 0, 24);
+    const id = /^m(\d+)\|/.exec(text)?.[1];
+    if (id === undefined || !this.#messages[Number(id)]) {
+      throw new Violation('PP-6', `“${text}” is delivered and was never submitted`);
+    }
+    const message = this.#message(Number(id));
+    if (!sameBody(body, message.body)) throw new Violation('PP-4', `m${id} is delivered with other bytes`);
+    if (message.fate === 'rejected') throw new Violation('PP-3', `m${id} was rejected and is delivered`);
+    const noted = message.consumed === 'yes' && !(power && !message.vouched);
+    if (noted) throw new Violation('PP-2', `m${id} was consumed and is delivered again`);
+    return message.id;
+  }
+
+  /** A worker has taken it for delivery. */
+  take(body: Body, worker: string): number {
+    const id = this.recognise(body);
+    const message = this.#message(id);
+    if (message.holder) {
+      throw new Violation('PP-2', `m${id} is delivered by ${worker} while ${message.holder} has it`);
+    }
+    message.holder = worker;
+    return id;
+  }
+
+  /** Its receiver has accepted it, and the queue is told: from here on its end is open until the queue answers. */
+  consuming(id: number): void {
+    this.#message(id).consumed = 'maybe';
+  }
+
+  consumed(id: number, moment: number): void {
+    Object.assign(this.#message(id), { consumed: 'yes', consumedAt: moment, vouched: false, holder: undefined });
+  }
+
+  unlock(id: number): void {
+    this.#message(id).holder = undefined;
+  }
+
+  /** The index is on the medium as it was at a moment. */
+  vouch(since: number): void {
+    for (const message of this.#messages) {
+      if (message.consumed === 'yes' && message.consumedAt < since) message.vouched = true;
+    }
+  }
+
+  /** A worker died, with these submits unanswered. */
+  died(worker: string, unanswered: readonly number[]): void {
+    for (const id of unanswered) this.#message(id).fate = 'indefinite';
+    for (const message of this.#messages) if (message.holder === worker) message.holder = undefined;
+  }
+
+  /** The power was cut: consumptions that no index sync vouches for may be forgotten [0018]. */
+  powerCut(): void {
+    for (const message of this.#messages) {
+      if (message.consumed === 'yes' && !message.vouched) message.consumed = 'maybe';
+    }
+  }
+
+  /** Holds what a restored queue has in it against what must and may be there. */
+  check(present: ReadonlySet<number>): void {
+    const lost = this.#messages.find(
+      ({ id, fate, consumed }) => fate === 'confirmed' && consumed === 'no' && !present.has(id),
+    );
+    if (lost) throw new Violation('PP-1', `m${lost.id} was confirmed, and after the restore it is gone`);
+  }
+
+  /** The restore has synced the index: what it took for consumed stays so. */
+  restored(present: ReadonlySet<number>): void {
+    for (const message of this.#messages) {
+      if (message.consumed !== 'maybe') continue;
+      if (present.has(message.id)) message.consumed = 'no';
+      else Object.assign(message, { consumed: 'yes', vouched: true });
+    }
+  }
+}

@@ -1,0 +1,80 @@
+import fc from 'fast-check';
+import { MAX_MESSAGE_BYTES } from './site.js';
+
+/** Workers that a run may have. */
+export const WORKERS = 2;
+/** The helper's number among the processes, behind the workers. */
+export const HELPER = WORKERS;
+
+/** What may happen in a run, in any order. */
+export type Operation =
+  /** A producer hands one or more messages over, to be stored all or none. */
+  | { do: 'submit'; worker: number; sizes: number[] }
+  /** Processes take turns, in the order that the seed makes. */
+  | { do: 'run'; turns: number; order: number }
+  | { do: 'take'; worker: number; count: number }
+  | { do: 'consume'; worker: number }
+  | { do: 'unlock'; worker: number }
+  | { do: 'write-back'; pages: number }
+  | { do: 'wait'; ms: number }
+  /** The wall clock jumps. */
+  | { do: 'clock'; jumpMs: number }
+  /** A process is killed, so many of its steps from now. */
+  | { do: 'kill'; who: number; afterSteps: number }
+  /** A dead process is followed by another one, a stopped one goes on. */
+  | { do: 'start'; who: number }
+  | { do: 'stop'; who: number }
+  | { do: 'fail-sync' }
+  /** Everything stops: by a power cut, which leaves what the seed says, or because all processes are killed. */
+  | { do: 'crash'; power: boolean; seed: number; states: number; again: number }
+  /** Everything is answered that can be, and everything that waits is taken. */
+  | { do: 'settle' };
+
+const worker = fc.nat(WORKERS - 1);
+const who = fc.nat(HELPER);
+const seed = fc.nat(2 ** 30);
+const sizeBytes = fc.oneof(
+  { arbitrary: fc.nat(300), weight: 4 },
+  { arbitrary: fc.nat(3000), weight: 3 },
+  { arbitrary: fc.nat(MAX_MESSAGE_BYTES), weight: 1 },
+);
+
+const of = <Kind extends Operation['do']>(
+  kind: Kind,
+  fields: { [Name in Exclude<keyof Extract<Operation, { do: Kind }>, 'do'>]: fc.Arbitrary<unknown> },
+): fc.Arbitrary<Operation> =>
+  fc.record({ do: fc.constant(kind), ...fields }) as unknown as fc.Arbitrary<Operation>;
+
+const crash = of('crash', {
+  power: fc.boolean(),
+  seed,
+  states: fc.integer({ min: 1, max: 8 }),
+  again: fc.oneof({ arbitrary: fc.constant(0), weight: 2 }, { arbitrary: fc.nat(400), weight: 1 }),
+});
+
+const operation: fc.Arbitrary<Operation> = fc.oneof(
+  { weight: 12, arbitrary: of('run', { turns: fc.integer({ min: 1, max: 12 }), order: seed }) },
+  {
+    weight: 7,
+    arbitrary: of('submit', { worker, sizes: fc.array(sizeBytes, { minLength: 1, maxLength: 3 }) }),
+  },
+  { weight: 3, arbitrary: of('take', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
+  { weight: 3, arbitrary: of('consume', { worker }) },
+  { weight: 1, arbitrary: of('unlock', { worker }) },
+  { weight: 2, arbitrary: of('write-back', { pages: seed }) },
+  { weight: 2, arbitrary: of('wait', { ms: fc.integer({ min: 1, max: 60 }) }) },
+  { weight: 1, arbitrary: of('clock', { jumpMs: fc.integer({ min: -100_000, max: 100_000 }) }) },
+  { weight: 2, arbitrary: of('kill', { who, afterSteps: fc.nat(60) }) },
+  { weight: 2, arbitrary: of('start', { who }) },
+  { weight: 1, arbitrary: of('stop', { who }) },
+  { weight: 1, arbitrary: of('fail-sync', {}) },
+  { weight: 3, arbitrary: crash },
+  { weight: 1, arbitrary: of('settle', {}) },
+);
+
+/** One run. */
+export const operations: fc.Arbitrary<Operation[]> = fc.array(operation, {
+  minLength: 1,
+  maxLength: 60,
+  size: 'max',
+});
