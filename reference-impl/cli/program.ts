@@ -9,12 +9,13 @@ import { install } from './install.js';
 import { complain, printFailure, printLine } from './output.js';
 import { restoreCheck } from './restore-check.js';
 import { serveGateway, serveHelper, serveWorker } from './serve.js';
+import { type SimulateFlags, simulateCommand } from './simulate.js';
 
 const MAX_WORKERS = 64;
 
 /**
  * Runs one command of the queue. Data goes to stdout, prose to stderr.
- * @returns the exit code: 0 done, 1 verify found something, 2 usage or configuration, 4 the program itself failed
+ * @returns the exit code: 0 done, 1 verify or simulate found something, 2 usage or configuration, 4 the program itself failed
  */
 export async function runProgram(argv: readonly string[], programPath: string): Promise<number> {
   let exitCode = 0;
@@ -107,6 +108,15 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
     .action(async () => {
       await restoreCheck();
     });
+  program
+    .command('simulate')
+    .description('run the queue on a machine in memory and crash it; exit code 1 when a promise is broken')
+    .option('--budget <duration>', 'how long to look', '20s')
+    .option('--seed <number>', 'makes all runs', whole(0, 2 ** 31 - 1))
+    .option('--path <path>', 'one run of that seed again, as an earlier result names it')
+    .option('--json', 'one JSON object on stdout', false)
+    .allowExcessArguments(false)
+    .action(async (flags: SimulateFlags) => setExitCode(await simulateCommand(flags)));
   return program;
 }
 

@@ -22,14 +22,16 @@ export function makeFifo(path: string, kernel: Kernel = linux): void {
 export class Fifo {
   readonly fd: number;
   readonly #kernel: Kernel;
-  readonly #buffer: Buffer;
+  readonly #bufferBytes: number;
+  /** Made by the first read: most openings only write. */
+  #buffer: Buffer | undefined;
 
   /** `bufferBytes`: the most that one read takes; a multiple of the token size, so that no token is split. */
   constructor(path: string, bufferBytes: number, kernel: Kernel = linux) {
     this.#kernel = kernel;
     makeFifo(path, kernel);
     this.fd = kernel.open(path, constants.O_RDWR | constants.O_NONBLOCK);
-    this.#buffer = Buffer.alloc(bufferBytes);
+    this.#bufferBytes = bufferBytes;
   }
 
   /**
@@ -37,11 +39,13 @@ export class Fifo {
    * paths it is read only when something is known to be there.
    */
   read(): Buffer {
+    this.#buffer ??= Buffer.allocUnsafeSlow(this.#bufferBytes);
+    const buffer = this.#buffer;
     try {
-      const length = this.#kernel.read(this.fd, this.#buffer, 0, this.#buffer.length, null);
-      return this.#buffer.subarray(0, length);
+      const length = this.#kernel.read(this.fd, buffer, 0, buffer.length, null);
+      return buffer.subarray(0, length);
     } catch (error) {
-      if (isAgain(error)) return this.#buffer.subarray(0, 0);
+      if (isAgain(error)) return buffer.subarray(0, 0);
       throw error;
     }
   }

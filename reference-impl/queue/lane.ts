@@ -1,11 +1,10 @@
 import { assert } from '../errors.js';
 import { ENTRY, FIELD, NONE, STATUS } from '../index/layout.js';
 import { append, release } from '../index/lists.js';
-import { markConsumed } from '../index/marks.js';
 import type { Body } from '../record/body.js';
 import { TYPE_BYTE } from '../record/codec.js';
 import { extentOf } from '../record/layout.js';
-import { recordBytes, writeRecord } from '../record/record.js';
+import { eraseRecord, recordBytes, writeRecord } from '../record/record.js';
 import { findSpace, fit } from '../ring/reserve.js';
 import type { Range } from '../sync/batcher.js';
 import type { SyncPort, SyncResult } from '../sync/client.js';
@@ -203,11 +202,11 @@ export class Lane {
 
   /** The sync failed or was given up. The messages are taken out; whether the disk has them, nobody knows. */
   #withdraw(jobs: Job[], result: SyncResult): void {
-    const { image, key } = this.#pair;
+    const { image, data } = this.#pair;
     this.#pair.withMutex(() => {
       for (const { slots } of jobs) {
-        for (const { entry, offset, number } of slots) {
-          markConsumed(image, key, offset, number);
+        for (const { entry, offset } of slots) {
+          eraseRecord(data, offset);
           release(image, entry);
         }
       }

@@ -140,8 +140,9 @@ export class Pair {
     const { keptAside } = pairPlaces(this.directories);
     for (const damage of plan.damage) keepAside(kernel, keptAside, this.data, damage);
     // What was copied but perhaps not synced when the crash came may be delivered now, so it must be on the disk:
-    // stored before it is forwarded, always [0017].
-    if (plan.alive.length > 0) {
+    // stored before it is forwarded, always [0017]. And no mark takes the place of an older one before the older one's
+    // record is off the disk.
+    if (plan.alive.length + plan.settled.length > 0) {
       const failure = this.data.sync(this.ring.start, this.ring.end - this.ring.start);
       if (failure !== 0) {
         // The next restore must not find clean pages that are not on the disk.

@@ -1,7 +1,8 @@
 import type { Owners } from '../index/entry-lock.js';
 import { ENTRY, FIELD, NONE, STATUS } from '../index/layout.js';
 import { release } from '../index/lists.js';
-import { isConsumed, markConsumed } from '../index/marks.js';
+import { isConsumed } from '../index/marks.js';
+import { eraseRecord } from '../record/record.js';
 import type { Pair } from './pair.js';
 import type { TakeOptions } from './types.js';
 
@@ -65,13 +66,13 @@ function startOf({ image }: Pair, cursor: number): number {
 }
 
 function buryLeftovers(pair: Pair, owners: Owners, entry: number): boolean {
-  const { image, key } = pair;
+  const { image, key, data } = pair;
   const at = image.entryWord(entry);
   const lock = image.get(at + ENTRY.lock);
   if (lock === 0 || owners.isAlive(lock)) return false;
   const offset = image.getWide(at + ENTRY.offset);
   const number = image.getWide(at + ENTRY.number);
-  if (image.get(at + ENTRY.status) === STATUS.reserved) markConsumed(image, key, offset, number);
+  if (image.get(at + ENTRY.status) === STATUS.reserved) eraseRecord(data, offset);
   else if (!isConsumed(image, key, offset, number)) return false;
   release(image, entry);
   return true;

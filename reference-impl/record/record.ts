@@ -37,6 +37,16 @@ export function writeRecord(
   return sum;
 }
 
+/**
+ * Takes a record out whose bytes may not be on the disk. It is not marked as consumed: the mark would reach the disk,
+ * the record perhaps not, and the mark of the record that is still there would be gone: a message that was consumed long
+ * ago would come back.
+ */
+export function eraseRecord(data: DataBytes, offset: number): void {
+  const { bytes, at } = data.place(offset, HEADER_BYTES);
+  bytes.writeUInt32LE(0, at + AT.signature);
+}
+
 /** A whole number of up to 53 bits as 64, without the cost of a BigInt. */
 function writeWide(bytes: Buffer, at: number, value: number): void {
   bytes.writeUInt32LE(value >>> 0, at);

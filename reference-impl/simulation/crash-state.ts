@@ -10,6 +10,8 @@ export interface SecondCrash {
   powerSeed: number | undefined;
 }
 
+export const UNDISTURBED: SecondCrash = { afterSteps: 0, powerSeed: undefined };
+
 /**
  * Restores what a crash has left, and holds it against the model, which stays as it is.
  * @param machine is used up.
@@ -32,7 +34,8 @@ export function checkCrashState(
   first.process.end();
   const second = restore(first.machine, 0, undefined);
   const again = listingOf(second.pair);
-  const same = again.length === bodies.length && again.every((body, at) => bodies[at]?.data.equals(body.data));
+  const same =
+    again.length === bodies.length && again.every((body, at) => bodies[at]?.data.equals(body.data));
   if (!same) throw new Violation('PP-9', 'restoring twice gives something else than once');
   verifyPair(second.pair);
   second.process.end();

@@ -144,7 +144,10 @@ export class SimFile {
  * What a power cut leaves of a drive, by seed. 0: nothing that was not flushed; 1: all that the drive had; 2: all; else
  * page by page something of it, now and then torn between sectors.
  */
-export function survivors(seed: number, pick: Pick): (page: number, sector: number, versions: number) => number {
+export function survivors(
+  seed: number,
+  pick: Pick,
+): (page: number, sector: number, versions: number) => number {
   if (seed === 0) return () => 0;
   if (seed === 1) return (_, __, versions) => Math.max(0, versions - 2);
   if (seed === 2) return (_, __, versions) => versions - 1;

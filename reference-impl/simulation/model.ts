@@ -110,7 +110,12 @@ export class Model {
   }
 
   consumed(id: number, moment: number): void {
-    Object.assign(this.#message(id), { consumed: 'yes', consumedAt: moment, vouched: false, holder: undefined });
+    Object.assign(this.#message(id), {
+      consumed: 'yes',
+      consumedAt: moment,
+      vouched: false,
+      holder: undefined,
+    });
   }
 
   unlock(id: number): void {

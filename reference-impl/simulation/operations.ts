@@ -12,15 +12,21 @@ export type Operation =
   | { do: 'submit'; worker: number; sizes: number[] }
   /** Processes take turns, in the order that the seed makes. */
   | { do: 'run'; turns: number; order: number }
+  /** One process goes on by so many turns. */
+  | { do: 'go'; who: number; turns: number }
   | { do: 'take'; worker: number; count: number }
   | { do: 'consume'; worker: number }
   | { do: 'unlock'; worker: number }
+  /** A worker delivers and consumes what it gets. */
+  | { do: 'deliver'; worker: number; count: number }
   | { do: 'write-back'; pages: number }
   | { do: 'wait'; ms: number }
   /** The wall clock jumps. */
   | { do: 'clock'; jumpMs: number }
   /** A process is killed, so many of its steps from now. */
   | { do: 'kill'; who: number; afterSteps: number }
+  /** A process is killed, and its successor starts before anybody else does anything. */
+  | { do: 'replace'; who: number }
   /** A dead process is followed by another one, a stopped one goes on. */
   | { do: 'start'; who: number }
   | { do: 'stop'; who: number }
@@ -53,18 +59,21 @@ const crash = of('crash', {
 });
 
 const operation: fc.Arbitrary<Operation> = fc.oneof(
-  { weight: 12, arbitrary: of('run', { turns: fc.integer({ min: 1, max: 12 }), order: seed }) },
+  { weight: 6, arbitrary: of('run', { turns: fc.integer({ min: 1, max: 12 }), order: seed }) },
+  { weight: 8, arbitrary: of('go', { who, turns: fc.integer({ min: 1, max: 4 }) }) },
   {
     weight: 7,
     arbitrary: of('submit', { worker, sizes: fc.array(sizeBytes, { minLength: 1, maxLength: 3 }) }),
   },
-  { weight: 3, arbitrary: of('take', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
-  { weight: 3, arbitrary: of('consume', { worker }) },
+  { weight: 2, arbitrary: of('take', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
+  { weight: 2, arbitrary: of('consume', { worker }) },
   { weight: 1, arbitrary: of('unlock', { worker }) },
+  { weight: 5, arbitrary: of('deliver', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
   { weight: 2, arbitrary: of('write-back', { pages: seed }) },
   { weight: 2, arbitrary: of('wait', { ms: fc.integer({ min: 1, max: 60 }) }) },
   { weight: 1, arbitrary: of('clock', { jumpMs: fc.integer({ min: -100_000, max: 100_000 }) }) },
   { weight: 2, arbitrary: of('kill', { who, afterSteps: fc.nat(60) }) },
+  { weight: 2, arbitrary: of('replace', { who }) },
   { weight: 2, arbitrary: of('start', { who }) },
   { weight: 1, arbitrary: of('stop', { who }) },
   { weight: 1, arbitrary: of('fail-sync', {}) },

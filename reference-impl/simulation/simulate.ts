@@ -6,6 +6,8 @@ import { World } from './world.js';
 
 export interface SimulationOptions {
   budgetMs: number;
+  /** Most runs; without it only the time counts. */
+  runs?: number;
   seed: number;
   /** Of an earlier result: only that run is done again. */
   path?: string;
@@ -17,20 +19,25 @@ export interface SimulationResult {
   runs: number;
   crashes: number;
   crashesPerSecond: number;
+  /** The same per second of processor time, which a busy machine does not change. */
+  crashesPerCpuSecond: number;
   confirmed: number;
   seed: number;
   requirement?: Requirement;
   path?: string;
   /** What happened in the smallest run that fails, a line for each event. */
   story?: string[];
+  /** That run itself, for a regression test. */
+  operations?: Operation[];
 }
 
 /** Share of the time that is kept for making a failing run smaller, beyond the budget for finding one. */
 const SHRINK_MS = 8000;
 const MOST_LINES = 40;
+const MOST_RUNS = 1_000_000_000;
 
 /** Simulates run after run until the time is up or one fails; that one is made smaller as far as the time goes. */
-export async function simulate({ budgetMs, seed, path }: SimulationOptions): Promise<SimulationResult> {
+export async function simulate({ budgetMs, runs, seed, path }: SimulationOptions): Promise<SimulationResult> {
   const installed = await installedMachine();
   const count = { runs: 0, crashes: 0, confirmed: 0 };
   const property = fc.asyncProperty(operations, async (list) => {
@@ -43,15 +50,18 @@ export async function simulate({ budgetMs, seed, path }: SimulationOptions): Pro
       count.confirmed += world.model.confirmed;
     }
   });
-  const common = { seed, numRuns: path === undefined ? 1_000_000_000 : 1, verbose: 0 } as const;
+  const common = { seed, numRuns: path === undefined ? (runs ?? MOST_RUNS) : 1, verbose: 0 } as const;
   const startedMs = performance.now();
+  const cpu = process.cpuUsage();
   const found = await fc.check(property, {
     ...common,
     ...(path === undefined ? { interruptAfterTimeLimit: budgetMs } : { path }),
     endOnFailure: true,
   });
   const crashesPerSecond = Math.round(count.crashes / ((performance.now() - startedMs) / 1000));
-  const figures = { ...count, crashesPerSecond, seed };
+  const { user, system } = process.cpuUsage(cpu);
+  const crashesPerCpuSecond = Math.round(count.crashes / ((user + system) / 1e6));
+  const figures = { ...count, crashesPerSecond, crashesPerCpuSecond, seed };
   if (!found.failed || found.counterexample === null || found.counterexamplePath === null) {
     return { verdict: 'pass', ...figures };
   }
@@ -71,6 +81,7 @@ export async function simulate({ budgetMs, seed, path }: SimulationOptions): Pro
     requirement,
     path: small.counterexamplePath ?? found.counterexamplePath,
     story,
+    operations: smallest,
   };
 }
 

@@ -1,5 +1,4 @@
-import { FIELD } from '../index/layout.js';
-import { ENTRY, NONE } from '../index/layout.js';
+import { ENTRY, FIELD, NONE } from '../index/layout.js';
 import type { Ground } from '../queue/ground.js';
 import { installQueue } from '../queue/install.js';
 import { Pair } from '../queue/pair.js';
@@ -16,17 +15,17 @@ import { SteppedImage } from './stepped.js';
 import { Violation } from './violation.js';
 
 const PAGE_BYTES = 4096;
-/** Twelve pages of ring: small enough that it is full and wraps around within a short story. */
-const DATA_BYTES = 14 * PAGE_BYTES;
+/** Six pages of ring: small enough that it is full and wraps around within a short story. */
+const DATA_BYTES = 8 * PAGE_BYTES;
 const DIRECTORY = '/queue';
 
-export const MAX_MESSAGE_BYTES = 7000;
+export const MAX_MESSAGE_BYTES = 5000;
 
 /** A queue as small as its code allows, with time-outs of a few simulated milliseconds. */
 export const settings: QueueSettings = {
   ...parseSettings({
     directory: DIRECTORY,
-    indexSyncMs: 100,
+    indexSyncMs: 40,
     sync: { helperTimeoutMs: 20, confirmationTimeoutMs: 10, requestTimeoutMs: 200 },
   }),
   dataBytes: DATA_BYTES,
@@ -114,7 +113,8 @@ export function restore(
     return { machine, pair: Pair.open(directories, settings, process.ground), process };
   } catch (error) {
     process.end();
-    if (!(error instanceof Killed)) throw new Violation('PP-10', `the restore fails: ${(error as Error).message}`);
+    if (!(error instanceof Killed))
+      throw new Violation('PP-10', `the restore fails: ${(error as Error).message}`);
     return restore(cutAfterKill === undefined ? machine : machine.afterCut(cutAfterKill), 0, undefined);
   }
 }

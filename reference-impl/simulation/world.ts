@@ -1,7 +1,7 @@
 import { OpenQueue } from '../queue/open.js';
 import type { Locked } from '../queue/types.js';
 import { runHelper } from '../sync/helper.js';
-import { checkCrashState } from './crash-state.js';
+import { checkCrashState, UNDISTURBED } from './crash-state.js';
 import { Killed } from './life.js';
 import type { Machine } from './machine.js';
 import { Model } from './model.js';
@@ -47,6 +47,8 @@ export class World {
   readonly #tell: (line: string) => void;
   readonly #members: (Member | undefined)[] = [];
   #failure: unknown;
+  /** Was something confirmed that no power cut has followed yet? */
+  #isNewlyConfirmed = false;
   #births = 0;
 
   /** @param tell is told what happens, for the story. */
@@ -85,9 +87,14 @@ export class World {
         return this.#submit(this.#worker(operation.worker), operation.sizes);
       case 'run':
         return this.#run(operation.turns, operation.order);
+      case 'go':
+        return this.#go(operation.who, operation.turns);
       case 'take':
         return this.#take(this.#worker(operation.worker), operation.count);
       case 'consume':
+        return this.#consume(this.#worker(operation.worker));
+      case 'deliver':
+        this.#take(this.#worker(operation.worker), operation.count);
         return this.#consume(this.#worker(operation.worker));
       case 'unlock':
         return this.#unlock(this.#worker(operation.worker));
@@ -101,6 +108,9 @@ export class World {
         return;
       case 'kill':
         return this.#kill(operation.who, operation.afterSteps);
+      case 'replace':
+        this.#kill(operation.who, 0);
+        return this.#start(operation.who);
       case 'start':
         return this.#start(operation.who);
       case 'stop':
@@ -135,7 +145,10 @@ export class World {
   #caught({ name, life }: SimProcess, error: unknown): void {
     if (error instanceof Killed) return;
     if (error instanceof Violation) this.#failure ??= error;
-    else if ((error as { code?: string }).code === 'sync-failed' || (error as { code?: string }).code === 'EIO') {
+    else if (
+      (error as { code?: string }).code === 'sync-failed' ||
+      (error as { code?: string }).code === 'EIO'
+    ) {
       // A restore whose disk fails gives up; whoever started the process starts it again.
       life.alive = false;
     } else this.#failure ??= new Violation('PP-10', `${name} fails: ${(error as Error).stack}`);
@@ -218,6 +231,7 @@ export class World {
         for (const id of ids) unanswered.delete(id);
         this.#tell(`${process.name} says ${outcome.outcome} of ${names}`);
         this.model.answer(ids, outcome);
+        this.#isNewlyConfirmed ||= outcome.outcome === 'confirmed';
       },
       (error: unknown) => this.#caught(process, error),
     );
@@ -236,6 +250,15 @@ export class World {
     }
   }
 
+  async #go(who: number, turns: number): Promise<void> {
+    for (let turn = 0; turn < turns; turn += 1) {
+      const member = this.#members[who];
+      if (!member || member.stopped) return;
+      await this.#turn(member, () => 0);
+      this.#throwFailure();
+    }
+  }
+
   /** One task of a process, and all that it can do without waiting for anything. */
   async #turn(member: Member, pick: (below: number) => number): Promise<void> {
     const tasks = member.process.kernel.tasks();
@@ -245,6 +268,19 @@ export class World {
     if (result instanceof Promise) result.catch((error: unknown) => this.#caught(member.process, error));
     await drained();
     this.#bury();
+    if (this.#isNewlyConfirmed) this.#cutAfterConfirmation();
+  }
+
+  /** The worst moment for a confirmation to be early: the power goes as soon as it is said, and nothing more is flushed. */
+  #cutAfterConfirmation(): void {
+    this.#isNewlyConfirmed = false;
+    this.crashes += 1;
+    try {
+      checkCrashState(this.#machine.afterCut(0), this.model, true, UNDISTURBED);
+    } catch (error) {
+      this.#tell('the power is cut, and all that was not flushed is gone');
+      this.#failure ??= error;
+    }
   }
 
   #take(worker: Worker | undefined, count: number): void {
@@ -271,7 +307,12 @@ export class World {
   #unlock(worker: Worker | undefined): void {
     if (!worker || worker.held.length === 0) return;
     const held = worker.held.splice(0);
-    this.#as(worker, () => worker.queue.unlock(held.map(({ locked }) => locked), true));
+    this.#as(worker, () =>
+      worker.queue.unlock(
+        held.map(({ locked }) => locked),
+        true,
+      ),
+    );
     for (const { id } of held) this.model.unlock(id);
   }
 
@@ -290,7 +331,9 @@ export class World {
       const state = power ? (seed + n) % 5 : 0;
       const afterSteps = n === 0 ? again : 0;
       this.crashes += afterSteps > 0 ? 2 : 1;
-      this.#tell(power ? `the power is cut (state ${state < 3 ? state : seed + n})` : 'all processes are killed');
+      this.#tell(
+        power ? `the power is cut (state ${state < 3 ? state : seed + n})` : 'all processes are killed',
+      );
       checkCrashState(left(state < 3 ? state : seed + n), this.model, power, {
         afterSteps,
         powerSeed: again % 2 === 0 ? undefined : again,

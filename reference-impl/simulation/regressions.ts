@@ -1,0 +1,28 @@
+import type { Operation } from './operations.js';
+
+/** A story that once ended badly, as the simulation has found it or made smaller by hand. */
+export interface Regression {
+  /** What must not happen. */
+  name: string;
+  operations: Operation[];
+}
+
+/** Bugs of the queue that the simulation has found. */
+export const REGRESSIONS: readonly Regression[] = [
+  {
+    name: 'a message that was never stored takes the mark of one that was consumed long ago, which comes back',
+    operations: [
+      { do: 'submit', worker: 0, sizes: [0, 0, 0] },
+      { do: 'settle' },
+      { do: 'deliver', worker: 0, count: 6 },
+      { do: 'crash', power: true, seed: 2, states: 1, again: 0 },
+      { do: 'submit', worker: 0, sizes: [0, 0, 0] },
+      { do: 'fail-sync' },
+      { do: 'go', who: 0, turns: 1 },
+      { do: 'go', who: 2, turns: 1 },
+      { do: 'go', who: 0, turns: 1 },
+      { do: 'crash', power: true, seed: 3, states: 8, again: 0 },
+      { do: 'crash', power: true, seed: 90, states: 8, again: 0 },
+    ],
+  },
+];

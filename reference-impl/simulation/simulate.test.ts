@@ -1,0 +1,35 @@
+import t from 'tap';
+import { REGRESSIONS } from './regressions.js';
+import { simulate } from './simulate.js';
+import { installedMachine } from './site.js';
+import { World } from './world.js';
+
+/** Runs of each seed: some hundred crashes, in a second or two. */
+const RUNS = 40;
+const NO_LIMIT_MS = 600_000;
+
+for (const seed of [1, 2, 3]) {
+  t.test(`the queue keeps its promises in the simulated runs of seed ${seed}`, async (t) => {
+    const result = await simulate({ budgetMs: NO_LIMIT_MS, runs: RUNS, seed });
+    t.equal(result.verdict, 'pass', (result.story ?? []).join('\n'));
+    t.equal(result.runs, RUNS);
+    t.ok(result.crashes > 4 * RUNS, `${result.crashes} crashes are enough to mean something`);
+    t.ok(result.confirmed > RUNS, `${result.confirmed} messages were confirmed`);
+  });
+}
+
+t.test('the same seed makes the same runs', async (t) => {
+  const of = async (seed: number) => {
+    const { crashes, confirmed } = await simulate({ budgetMs: NO_LIMIT_MS, runs: 8, seed });
+    return { crashes, confirmed };
+  };
+  t.same(await of(11), await of(11));
+  t.notSame(await of(11), await of(12));
+});
+
+for (const { name, operations } of REGRESSIONS) {
+  t.test(`never again: ${name}`, async (t) => {
+    const world = new World(await installedMachine());
+    await t.resolves(world.run(operations));
+  });
+}
