@@ -3,6 +3,7 @@ export type KitErrorCode =
   | 'bad-usage'
   | 'bad-target'
   | 'bad-history'
+  | 'bad-bundle'
   | 'target-unavailable'
   | 'kit-failed'
   | 'assertion';
@@ -11,6 +12,7 @@ const EXIT_CODES: Record<KitErrorCode, 2 | 3 | 4> = {
   'bad-usage': 2,
   'bad-target': 2,
   'bad-history': 2,
+  'bad-bundle': 2,
   // A target that cannot be reached was not measured.
   'target-unavailable': 3,
   'kit-failed': 4,

@@ -4,12 +4,13 @@ import { KitError, messageOf } from '../conformance/errors.js';
 import { type CertifyFlags, certifyCommand } from './cli/certify-command.js';
 import { cleanCommand } from './cli/clean-command.js';
 import { doctorCommand } from './cli/doctor-command.js';
-import { parseBudget, parseCount, parseFilesystem, parseNames, parseSeed } from './cli/flags.js';
+import { parseBudget, parseCount, parseFilesystem, parseIndex, parseNames, parseSeed } from './cli/flags.js';
 import { type GateFlags, gateCommand } from './cli/gate-command.js';
 import { watchInterrupts } from './cli/interrupt.js';
 import { labDownCommand, labStatusCommand, labUpCommand } from './cli/lab-command.js';
 import { type PlantedFlags, plantedCommand } from './cli/planted-command.js';
 import { queueCommand } from './cli/queue-command.js';
+import { type ReplayFlags, replayCommand } from './cli/replay-command.js';
 import { verifyCommand } from './cli/verify-command.js';
 import { kitVersion } from './version.js';
 
@@ -77,6 +78,26 @@ program
   .option('--json', 'prints one JSON object to stdout')
   .action((certificate: string, flags: { json?: boolean }) => {
     process.exitCode = verifyCommand(certificate, flags);
+  });
+
+program
+  .command('replay')
+  .description('one failure again, from the bundle that a violation left')
+  .argument('<bundle>', 'the file')
+  .option('--target <file>', 'the target, where it is not installed as it was (or is to be tried mended)')
+  .option('--runtime <name>', 'as for gate; default: as it was')
+  .option('--runs <n>', 'how often a race is run again', parseCount, 5)
+  .option('--budget <time>', 'no run is begun after it', parseBudget, DEFAULT_BUDGET_MS)
+  .option('--shrink', 'looks for the smallest schedule that still shows it, and writes that as a bundle too')
+  .option(
+    '--shell',
+    "leaves the disk mounted (until `clean`) and prints how to start the target's recovery by hand",
+  )
+  .option('--at <n>', 'the disk as of entry n of the log of writes', parseIndex)
+  .option('--json', 'prints the result as one JSON object to stdout')
+  .action(async (bundle: string, flags: ReplayFlags) => {
+    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    process.exitCode = await replayCommand(bundle, flags, interrupts);
   });
 
 program

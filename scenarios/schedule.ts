@@ -16,6 +16,8 @@ export interface PlannedInjection {
   inRecovery?: number;
   /** Instead: between the install and the first start. Only for the first of a round. */
   beforeStart?: true;
+  /** Draws as the injection of this number did, when a round is done again; default: its number in the run. */
+  number?: number;
 }
 
 /** Everything about a round that is decided before it starts; it follows from the seed. */

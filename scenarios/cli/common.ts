@@ -2,6 +2,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
+import { shellWord } from '../report/shell-word.js';
 
 /** Seeds that are chosen at random stay short enough to be typed. */
 export const LARGEST_RANDOM_SEED = 1_000_000;
@@ -39,7 +40,5 @@ export function gateLine(
   if (flags.fs !== undefined)
     words.push('--fs', [flags.fs.type, flags.fs.mountOptions].filter(Boolean).join(':'));
   words.push('--budget', `${budgetMs}ms`);
-  return words
-    .map((word) => (/^[\w./,:=@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`))
-    .join(' ');
+  return words.map(shellWord).join(' ');
 }

@@ -31,6 +31,12 @@ export function parseCount(text: string): number {
   return count;
 }
 
+/** A whole number from 0. */
+export function parseIndex(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('expected a whole number from 0.');
+}
+
 /** Names with commas between. */
 export function parseNames(text: string): string[] {
   const names = text.split(',').map((name) => name.trim());

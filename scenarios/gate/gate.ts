@@ -7,6 +7,7 @@ import { Recorder } from '../../conformance/history/recorder.js';
 import { protocolOf } from '../../conformance/protocols/by-name.js';
 import type { Target } from '../../conformance/target/definition.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
+import { bundleOf } from '../bundle/gate-bundle.js';
 import type { PowerBackendName } from '../power/by-name.js';
 import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
 import { type RoundOptions, runRound } from '../run/round.js';
@@ -44,6 +45,8 @@ const POWER_SHARE = 0.3;
 const LEAST_OF_A_ROUND = 0.7;
 /** Before the end of the budget no new fault is tried: draining and stopping take time too. */
 const RESERVE_MS = 2500;
+/** In the evidence directory. */
+const BUNDLE_NAME = 'bundle.tar.gz';
 
 /**
  * Rounds of workload and faults until the budget is used up or a requirement has failed. Every round has a seed of
@@ -76,12 +79,32 @@ export async function runGate(asked: GateOptions): Promise<GateResult> {
   });
   let keep = true;
   try {
-    const { rounds, lastSeed, failed } = await runRounds(options, { registry, recorder, dir, startMs });
+    const { rounds, last, failed } = await runRounds(options, { registry, recorder, dir, startMs });
     const how = options.signal.aborted ? 'interrupted' : failed ? 'violation' : 'completed';
     recorder.record({ kind: 'run-ended', how });
     const evaluation = evaluate(recorder.events, target);
     keep = options.keep || options.out !== undefined || evaluation.verdict === 'fail';
-    const shown = evaluation.verdict === 'fail' ? lastSeed : seed;
+    const red = evaluation.verdict === 'fail';
+    const shown = red && last !== undefined ? last.seed : seed;
+    // The history must be whole in the file that goes into the bundle.
+    recorder.close();
+    const bundle =
+      red && last !== undefined && how !== 'interrupted'
+        ? await bundleOf(
+            {
+              target,
+              schedule: last,
+              round: rounds,
+              runtime: options.runtime.name,
+              power: options.power,
+              filesystem: options.filesystem ?? DEFAULT_FILESYSTEM,
+              evidence: dir,
+              events: recorder.events,
+              evaluation,
+            },
+            join(dir, BUNDLE_NAME),
+          )
+        : null;
     return resultOf(
       {
         target,
@@ -93,6 +116,7 @@ export async function runGate(asked: GateOptions): Promise<GateResult> {
         seed: shown,
         replay: options.replay(shown),
         evidence: keep ? dir : null,
+        bundle,
       },
       evaluation,
     );
@@ -136,6 +160,7 @@ async function runRounds(options: GateOptions, run: Run) {
   let injections = 0;
   let rounds = 0;
   let failed = false;
+  let last: Schedule | undefined;
   while (!signal.aborted && !failed) {
     const nowMs = performance.now();
     const number = rounds + 1;
@@ -166,6 +191,7 @@ async function runRounds(options: GateOptions, run: Run) {
     const outcome = await runRound(round);
     injections = outcome.injections;
     rounds = number;
+    last = schedule;
     if (schedule.disk !== 'power') {
       ordinary.count++;
       ordinary.ms += performance.now() - nowMs;
@@ -177,5 +203,5 @@ async function runRounds(options: GateOptions, run: Run) {
     if (!failed && !options.keep && options.out === undefined)
       rmSync(round.dir, { recursive: true, force: true });
   }
-  return { rounds, lastSeed: seed + rounds - 1, failed };
+  return { rounds, last, failed };
 }

@@ -45,6 +45,8 @@ export interface GateResult {
   replay: string;
   /** Where history, schedule and logs are kept; null when they were dropped. */
   evidence: string | null;
+  /** The file that `plugpull replay` takes; null when nothing failed. */
+  bundle: string | null;
   violations: { requirement: string; id?: string; what: string }[];
   /** The whole story of the first message concerned. */
   story: HistoryEvent[];
@@ -60,6 +62,7 @@ export interface RunFacts {
   seed: number;
   replay: string;
   evidence: string | null;
+  bundle: string | null;
 }
 
 const MOST_TOLD = 10;
@@ -69,7 +72,7 @@ export function resultOf(
   facts: RunFacts,
   evaluation: Evaluation = evaluate(facts.events, facts.target),
 ): GateResult {
-  const { target, selection, power, events, rounds, tookMs, seed, replay, evidence } = facts;
+  const { target, selection, power, events, rounds, tookMs, seed, replay, evidence, bundle } = facts;
   const outcomes = { confirmed: 0, rejected: 0, indefinite: 0 };
   for (const event of events) if (event.kind === 'answered') outcomes[event.outcome]++;
   const violations = evaluation.findings.flatMap(({ requirement, violations }) =>
@@ -102,6 +105,7 @@ export function resultOf(
     seed,
     replay,
     evidence,
+    bundle,
     violations: violations.slice(0, MOST_TOLD),
     story: first === undefined ? [] : story(events, first),
   };

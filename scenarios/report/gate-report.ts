@@ -2,6 +2,7 @@ import type { HistoryEvent } from '../../conformance/history/events.js';
 import { REQUIREMENTS } from '../../conformance/requirements.js';
 import type { GateResult } from '../gate/result.js';
 import { paint } from './paint.js';
+import { shellWord } from './shell-word.js';
 import type { Style } from './style.js';
 import { table } from './table.js';
 
@@ -26,7 +27,9 @@ export function gateReport(result: GateResult, style: Style): string[] {
   }
   lines.push('', `${paint(style, result.verdict)}: ${result.why}`);
   if (result.evidence !== null) lines.push(`evidence: ${result.evidence}`);
-  if (result.verdict !== 'pass') lines.push(`run it again: ${result.replay}`);
+  if (result.bundle !== null) lines.push(`run it again: plugpull replay ${shellWord(result.bundle)}`);
+  if (result.verdict !== 'pass')
+    lines.push(`${result.bundle === null ? 'run it again' : 'or'}: ${result.replay}`);
   return lines;
 }
 

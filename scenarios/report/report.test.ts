@@ -33,6 +33,7 @@ const RESULT: GateResult = {
   seed: 7,
   replay: 'plugpull gate my-queue.json --seed 7',
   evidence: '/runs/1',
+  bundle: '/runs/1/bundle.tar.gz',
   violations: [{ requirement: 'PP-1', id: '1-0-3', what: 'confirmed and never delivered' }],
   story: [{ kind: 'answered', atMs: 1234, id: '1-0-3', outcome: 'confirmed', detail: '250 Ok' }],
 };
@@ -50,14 +51,15 @@ t.test('the report tells what was done, what was found, and how to run it again'
     /PP-1 message 1-0-3: confirmed and never delivered/,
     /1\.234 s +answered.*outcome=confirmed detail=250 Ok/,
     /evidence: \/runs\/1/,
-    /run it again: plugpull gate my-queue\.json --seed 7/,
+    /run it again: plugpull replay \/runs\/1\/bundle\.tar\.gz\nor: plugpull gate my-queue\.json --seed 7/,
   ]) {
     t.match(text, part);
   }
 });
 
 t.test('a pass needs no line to run it again', async (t) => {
-  const passed: GateResult = { ...RESULT, verdict: 'pass', violations: [], story: [], evidence: null };
+  const none = { violations: [], story: [], evidence: null, bundle: null };
+  const passed: GateResult = { ...RESULT, verdict: 'pass', ...none };
   const text = gateReport(passed, plain).join('\n');
   t.notMatch(text, /run it again|evidence|Violations|story/);
 });

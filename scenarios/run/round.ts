@@ -356,7 +356,8 @@ class Round {
     const fault = this.#options.faults.get(planned.fault);
     if (fault === undefined) throw new KitError('kit-failed', `no fault is named ${planned.fault}`);
     const number = ++this.#injection;
-    const ground = this.#ground(life, `${fault.name}-${number}`);
+    const draws = planned.number ?? number;
+    const ground = this.#ground(life, `${fault.name}-${draws}`);
     life.handToFault();
     const startMs = this.#recorder.nowMs();
     let injection: Injection;
@@ -368,7 +369,8 @@ class Round {
     }
     this.#ledger.excuse(injection.rotted);
     this.#recorder.record({ kind: 'fault', fault: fault.name, injection: number, ...injection });
-    this.#happened.push({ ...planned, atMs: startMs, hit: injection.hit, detail: injection.detail });
+    const { hit, detail } = injection;
+    this.#happened.push({ ...planned, number: draws, atMs: startMs, hit, detail });
     this.#options.progress(`${fault.name}${injection.hit ? '' : ' (miss)'}: ${injection.detail}`);
     this.#recorder.record({ kind: 'healed', fault: fault.name, injection: number });
     return injection;

@@ -8,6 +8,7 @@ import { type TargetImages, targetImages } from './target-images.js';
 /** Faults whose tool has to be in the image, with the Debian package that brings it. */
 const TOOLS_IN_IMAGE: Readonly<Record<string, string>> = {
   'kill-syscall': 'strace',
+  'io-error': 'strace',
   tear: 'strace',
   clock: 'libfaketime',
 };

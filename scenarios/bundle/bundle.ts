@@ -1,0 +1,104 @@
+import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import * as tar from 'tar';
+import { KitError, messageOf } from '../../conformance/errors.js';
+import { regularFiles } from '../../faults/files/walk.js';
+import { kitVersion } from '../version.js';
+import { packImage, unpackImage } from './extents.js';
+import { BUNDLE_VERSION, Manifest } from './manifest.js';
+import { checkSeal, seal } from './seal.js';
+
+const MANIFEST = 'bundle.json';
+const EXTENTS = '.extents';
+/** Scratch space is what faults have worked with, and no evidence. */
+const NO_EVIDENCE = /^(?:round-\d+\/scratch\/|bundle[\w.-]*$|.*\.tar\.gz$)/;
+const LARGEST_FILE_BYTES = 1 << 30;
+
+export type ManifestParts = Omit<Manifest, 'format' | 'version' | 'kitVersion' | 'leftOut'>;
+
+/**
+ * Packs an evidence directory into one file.
+ * @param file is overwritten; never half written.
+ */
+export async function writeBundle(file: string, evidence: string, parts: ManifestParts): Promise<void> {
+  const made: string[] = [];
+  const names: string[] = [];
+  const leftOut: string[] = [];
+  try {
+    for (const name of regularFiles(evidence)) {
+      if (NO_EVIDENCE.test(name)) continue;
+      const path = join(evidence, name);
+      if (name.endsWith('.img')) {
+        made.push(`${path}${EXTENTS}`);
+        packImage(path, `${path}${EXTENTS}`);
+        names.push(`${name}${EXTENTS}`);
+      } else if (statSync(path).size > LARGEST_FILE_BYTES) leftOut.push(name);
+      else names.push(name);
+    }
+    const manifest: Manifest = {
+      format: 'plugpull-bundle',
+      version: BUNDLE_VERSION,
+      kitVersion: kitVersion(),
+      leftOut,
+      ...parts,
+    };
+    made.push(join(evidence, MANIFEST));
+    writeFileSync(join(evidence, MANIFEST), `${JSON.stringify(manifest, undefined, 2)}\n`);
+    const unfinished = `${file}.part`;
+    made.push(unfinished);
+    const how = { cwd: evidence, file: unfinished, gzip: { level: 6 }, portable: true, strict: true };
+    await tar.create(how, [MANIFEST, ...names]);
+    seal(unfinished);
+    renameSync(unfinished, file);
+  } finally {
+    for (const path of made) rmSync(path, { force: true });
+  }
+}
+
+/** A bundle that was unpacked: its manifest, and the evidence as it was. */
+export interface Bundle {
+  file: string;
+  manifest: Manifest;
+  dir: string;
+}
+
+/**
+ * Checks a bundle and unpacks it to `dir`, which is made.
+ * @throws KitError bad-bundle (exit code 2) when it is no bundle, was changed, or is of another version.
+ */
+export async function openBundle(file: string, dir: string): Promise<Bundle> {
+  checkSeal(file);
+  mkdirSync(dir, { recursive: true });
+  await tar.extract({ file, cwd: dir, strict: true, preserveOwner: false }).catch((error: unknown) => {
+    throw new KitError('bad-bundle', `${file}: cannot be unpacked: ${messageOf(error)}`, { cause: error });
+  });
+  const manifest = readManifest(file, join(dir, MANIFEST));
+  for (const name of regularFiles(dir).filter((path) => path.endsWith(EXTENTS))) {
+    const path = join(dir, name);
+    unpackImage(path, path.slice(0, -EXTENTS.length));
+    rmSync(path);
+  }
+  return { file, manifest, dir };
+}
+
+function readManifest(file: string, path: string): Manifest {
+  let json: unknown;
+  try {
+    json = JSON.parse(readFileSync(path, 'utf8'));
+  } catch (error) {
+    throw new KitError('bad-bundle', `${file}: expected ${MANIFEST} in it: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+  const { version } = (json ?? {}) as { version?: unknown };
+  if (typeof version === 'number' && version !== BUNDLE_VERSION) {
+    throw new KitError(
+      'bad-bundle',
+      `${file}: has version ${version} of the format, expected ${BUNDLE_VERSION}: use the kit that made it`,
+    );
+  }
+  const parsed = Manifest.safeParse(json);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
+  throw new KitError('bad-bundle', `${file}: ${MANIFEST}: ${problems.join('; ')}`);
+}

@@ -1,0 +1,89 @@
+import { closeSync, ftruncateSync, openSync, readSync, statSync, writeSync } from 'node:fs';
+import { KitError } from '../../conformance/errors.js';
+
+/**
+ * A sparse file (the image of a disk) as a file that holds no zeros, for a bundle:
+ *
+ *     8 bytes  "PPEXTENT", u64 size of the file in bytes
+ *     then for each run of blocks that are not all zero: u64 offset, u64 length, the bytes
+ *
+ * Numbers are little-endian; offsets are multiples of 4096, lengths too but for the end of the file.
+ */
+const MARK = Buffer.from('PPEXTENT');
+const HEAD_BYTES = 16;
+const BLOCK_BYTES = 4096;
+const CHUNK_BYTES = 4 << 20;
+const ZEROS = Buffer.alloc(BLOCK_BYTES);
+
+/** Writes `image` to `file` without its zeros. */
+export function packImage(image: string, file: string): void {
+  const sizeBytes = statSync(image).size;
+  const [from, to] = [openSync(image, 'r'), openSync(file, 'wx')];
+  try {
+    writeSync(to, headOf(MARK.readBigUInt64LE(0), BigInt(sizeBytes)));
+    const chunk = Buffer.alloc(CHUNK_BYTES);
+    for (let start = 0; start < sizeBytes; start += CHUNK_BYTES) {
+      const length = readSync(from, chunk, 0, Math.min(CHUNK_BYTES, sizeBytes - start), start);
+      for (const [begin, end] of runsOf(chunk.subarray(0, length))) {
+        writeSync(to, headOf(BigInt(start + begin), BigInt(end - begin)));
+        writeSync(to, chunk, begin, end - begin);
+      }
+    }
+  } finally {
+    closeSync(from);
+    closeSync(to);
+  }
+}
+
+/**
+ * Makes the image again, with holes where it has zeros.
+ * @throws KitError bad-bundle when the file is not of this format.
+ */
+export function unpackImage(file: string, image: string): void {
+  const wrong = (what: string) =>
+    new KitError('bad-bundle', `${file}: ${what}, expected the extents of an image`);
+  const fileBytes = statSync(file).size;
+  const [from, to] = [openSync(file, 'r'), openSync(image, 'w')];
+  try {
+    const head = Buffer.alloc(HEAD_BYTES);
+    const chunk = Buffer.alloc(CHUNK_BYTES);
+    if (readSync(from, head, 0, HEAD_BYTES, 0) < HEAD_BYTES || !head.subarray(0, 8).equals(MARK))
+      throw wrong('its mark is missing');
+    const sizeBytes = Number(head.readBigUInt64LE(8));
+    ftruncateSync(to, sizeBytes);
+    for (let at = HEAD_BYTES; at < fileBytes; ) {
+      readSync(from, head, 0, HEAD_BYTES, at);
+      const [offset, length] = [Number(head.readBigUInt64LE(0)), Number(head.readBigUInt64LE(8))];
+      at += HEAD_BYTES;
+      const fits =
+        length > 0 && length <= CHUNK_BYTES && offset + length <= sizeBytes && at + length <= fileBytes;
+      if (!fits) throw wrong(`the extent at byte ${at - HEAD_BYTES} cannot be`);
+      readSync(from, chunk, 0, length, at);
+      writeSync(to, chunk, 0, length, offset);
+      at += length;
+    }
+  } finally {
+    closeSync(from);
+    closeSync(to);
+  }
+}
+
+function headOf(first: bigint, second: bigint): Buffer {
+  const head = Buffer.alloc(HEAD_BYTES);
+  head.writeBigUInt64LE(first, 0);
+  head.writeBigUInt64LE(second, 8);
+  return head;
+}
+
+/** Begin and end of each run of blocks in which something is. */
+function runsOf(bytes: Buffer): [number, number][] {
+  const runs: [number, number][] = [];
+  for (let at = 0; at < bytes.length; at += BLOCK_BYTES) {
+    const end = Math.min(at + BLOCK_BYTES, bytes.length);
+    if (bytes.compare(ZEROS, 0, end - at, at, end) === 0) continue;
+    const last = runs.at(-1);
+    if (last?.[1] === at) last[1] = end;
+    else runs.push([at, end]);
+  }
+  return runs;
+}

@@ -1,0 +1,56 @@
+import { existsSync } from 'node:fs';
+import { dirname, isAbsolute, join } from 'node:path';
+import { KitError } from '../../conformance/errors.js';
+import type { Target, TargetFile } from '../../conformance/target/definition.js';
+import { loadTarget } from '../../conformance/target/load.js';
+import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
+import { findProgram } from '../../faults/injections.js';
+import type { Manifest } from './manifest.js';
+
+/** What a bundle says of the target that failed. */
+export function describeTarget({ dir, ...definition }: Target): Manifest['target'] {
+  const reference = dirname(REFERENCE_TARGET);
+  return {
+    definition,
+    dir,
+    builtin: dir === reference,
+    needs: [...new Set(wordsOf(definition))].filter((word) => {
+      return word.startsWith('{dir}/') && existsSync(join(dir, word.slice('{dir}/'.length)));
+    }),
+  };
+}
+
+/**
+ * The target of a bundle on this machine: that of `file` if one is named, else as it was where the bundle was made.
+ * @throws KitError bad-target (exit code 2) when it is not installed here.
+ */
+export function targetOf({ target }: Manifest, file: string | undefined): Target {
+  if (file !== undefined) return loadTarget(file);
+  const { definition, needs, builtin } = target;
+  const dir = builtin ? dirname(REFERENCE_TARGET) : target.dir;
+  const missing = [
+    ...needs.map((word) => join(dir, word.slice('{dir}/'.length))).filter((path) => !existsSync(path)),
+    ...programsOf(definition).filter((program) => !installed(program)),
+  ];
+  if (missing.length === 0) return { ...definition, dir };
+  throw new KitError(
+    'bad-target',
+    `the target ${definition.name} is not installed here: expected ${missing.join(', ')}; say where it is with --target FILE`,
+  );
+}
+
+function wordsOf({ services, install = [], verify = [] }: TargetFile): string[] {
+  return [...Object.values(services).flatMap(({ command }) => command), ...install, ...verify];
+}
+
+/** First words of the commands that run on this machine, where they are no placeholders. */
+function programsOf({ services, install, verify }: TargetFile): string[] {
+  const local = Object.values(services).filter(({ image }) => image === undefined);
+  const commands = [...local.map(({ command }) => command), install ?? [], verify ?? []];
+  const programs = commands.flatMap(([program]) => (program === undefined ? [] : [program]));
+  return [...new Set(programs)].filter((program) => !program.includes('{'));
+}
+
+function installed(program: string): boolean {
+  return isAbsolute(program) ? existsSync(program) : findProgram(program) !== undefined;
+}

@@ -1,0 +1,149 @@
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { KitError } from '../../conformance/errors.js';
+import { type Bundle, openBundle } from '../bundle/bundle.js';
+import { targetOf } from '../bundle/target-of.js';
+import { byHand } from '../replay/by-hand.js';
+import { mountState, recordedDiskIn, stateBefore } from '../replay/mounted-disk.js';
+import { type ReplayResult, removeWorkPlace, replayGate, workPlace } from '../replay/replay.js';
+import { shellWord } from '../report/shell-word.js';
+import { styleFor } from '../report/style.js';
+import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
+import { kitVersion } from '../version.js';
+import { VERDICT_EXIT_CODES } from './common.js';
+import type { Interrupts } from './interrupt.js';
+
+export interface ReplayFlags {
+  target?: string;
+  runtime?: string;
+  runs: number;
+  budget: number;
+  shrink?: boolean;
+  shell?: boolean;
+  at?: number;
+  json?: boolean;
+}
+
+/** Replays a bundle; resolves to the exit code. */
+export async function replayCommand(
+  file: string,
+  flags: ReplayFlags,
+  interrupts: Interrupts,
+): Promise<number> {
+  const say = (line: string) => void process.stderr.write(`${line}\n`);
+  const registry = new Registry(newRunId());
+  const place = workPlace(registry, stateDirectory());
+  let keep = false;
+  try {
+    const bundle = await openBundle(resolve(file), join(place, 'bundle'));
+    tellBundle(bundle, say);
+    const target = targetOf(bundle.manifest, flags.target);
+    if (flags.shell === true || flags.at !== undefined) {
+      keep = flags.shell === true;
+      for (const line of await openDisk(bundle, flags, place, registry, keep)) say(line);
+      if (keep) for (const line of await byHand(target, dataOf(bundle, place))) say(line);
+      if (keep) say(`remove it with: plugpull clean`);
+      return 0;
+    }
+    const style = styleFor(process.stderr);
+    const result = await replayGate(bundle, bundle.manifest.case, {
+      target,
+      runtime: runtimeOf(flags.runtime ?? bundle.manifest.case.runtime),
+      runs: flags.runs,
+      budgetMs: flags.budget,
+      shrink: flags.shrink === true,
+      registry,
+      signal: interrupts.signal,
+      progress: (line) => say(style.faint(line)),
+    }).catch((error: unknown) => {
+      if (interrupts.exitCode() === undefined) throw error;
+      return undefined;
+    });
+    const interrupted = interrupts.exitCode();
+    if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
+    for (const line of reportOf(result)) say(line);
+    if (flags.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+    return VERDICT_EXIT_CODES[result.verdict];
+  } finally {
+    // What stays is for `clean`, which knows it by the registry.
+    if (!keep) {
+      removeWorkPlace(registry, place);
+      registry.close();
+    }
+  }
+}
+
+function runtimeOf(name: string): 'process' | 'docker' | 'vm' {
+  if (name === 'process' || name === 'docker' || name === 'vm') return name;
+  throw new KitError('bad-usage', `--runtime ${name}: expected process, docker or vm`);
+}
+
+function tellBundle({ manifest }: Bundle, say: (line: string) => void): void {
+  say(`${manifest.target.definition.name}: ${manifest.why}`);
+  for (const line of manifest.story) say(line);
+  if (manifest.kitVersion !== kitVersion())
+    say(`the bundle was made by version ${manifest.kitVersion}, this is ${kitVersion()}`);
+  if (manifest.leftOut.length > 0) say(`too large for the bundle: ${manifest.leftOut.join(', ')}`);
+}
+
+/** Where the data of the target is that a bundle has: on the disk that was mounted, or as plain files. */
+function dataOf({ dir, manifest }: Bundle, place: string): string {
+  const mounted = join(place, 'disk', 'data');
+  return existsSync(mounted) ? mounted : join(dir, `round-${manifest.case.round}`, 'data-at-end');
+}
+
+/** Mounts the recorded disk as it was, and says what it is; it stays mounted when `keep`. */
+async function openDisk(
+  bundle: Bundle,
+  { at }: ReplayFlags,
+  place: string,
+  registry: Registry,
+  keep: boolean,
+): Promise<string[]> {
+  const disk = recordedDiskIn(bundle.dir);
+  if (disk === undefined) {
+    if (at !== undefined) {
+      throw new KitError(
+        'bad-usage',
+        `--at ${at}: this bundle has no recorded disk, expected one of a power cut`,
+      );
+    }
+    return [`the target's data at the end of the failed run: ${dataOf(bundle, place)}`];
+  }
+  const { entries } = disk.recording.model;
+  const entry = entries[at ?? entries.length];
+  const lines = [`the log has ${entries.length} entries`];
+  if (at !== undefined)
+    lines.push(`entry ${at}: ${entry === undefined ? 'the end of the log' : describeEntry(entry)}`);
+  const state = stateBefore(disk, at ?? entries.length);
+  const mounted = mountState(disk, state, bundle.manifest.case.filesystem, place, registry);
+  disk.recording.close();
+  if (keep)
+    lines.push(
+      `the disk before entry ${at ?? entries.length} is mounted on ${shellWord(mounted.mountPoint)}`,
+    );
+  else mounted.unmount();
+  return lines;
+}
+
+function describeEntry(entry: {
+  offset: number;
+  lengthBytes: number;
+  flush: boolean;
+  fua: boolean;
+  discard: boolean;
+  mark: string | undefined;
+}): string {
+  if (entry.mark !== undefined) return `mark ${entry.mark}`;
+  const what = entry.discard ? 'discard' : 'write';
+  const place = entry.lengthBytes > 0 ? [`${what} of ${entry.lengthBytes} bytes at ${entry.offset}`] : [];
+  const flags = [...(entry.flush ? ['flush'] : []), ...(entry.fua ? ['FUA'] : [])];
+  return [...flags, ...place].join(', ');
+}
+
+function reportOf(result: ReplayResult): string[] {
+  const lines = ['', `schedule: ${result.schedule}`, ...result.story, ''];
+  lines.push(`${result.verdict}: ${result.why}`);
+  if (result.shrunk !== null) lines.push(`a smaller bundle: plugpull replay ${shellWord(result.shrunk)}`);
+  return lines;
+}

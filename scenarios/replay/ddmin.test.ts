@@ -1,0 +1,41 @@
+import fc from 'fast-check';
+import t from 'tap';
+import { ddmin } from './ddmin.js';
+
+t.test('what is left fails, and nothing of it can be left out', async (t) => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer({ min: 1, max: 60 }),
+      fc.array(fc.nat(59), { maxLength: 5 }),
+      async (count, picks) => {
+        const needed = new Set(picks.map((pick) => pick % count));
+        const fails = (part: readonly number[]) => [...needed].every((one) => part.includes(one));
+        const left = await ddmin(
+          Array.from({ length: count }, (_, n) => n),
+          fails,
+        );
+        const least = needed.size === 0 ? 1 : needed.size;
+        return fails(left) && left.length === least;
+      },
+    ),
+  );
+  t.pass('in every case that was tried');
+});
+
+t.test('what fails only now and then shrinks as far as it was seen to fail', async (t) => {
+  let asked = 0;
+  const left = await ddmin([1, 2, 3, 4, 5, 6, 7, 8], (part) => part.includes(3) && ++asked % 2 === 0);
+  t.ok(left.includes(3));
+  t.ok(left.length < 8);
+});
+
+t.test('when the time is over it gives back what it has', async (t) => {
+  let left = 3;
+  const part = await ddmin(
+    [...Array(64).keys()],
+    (some) => some.includes(5),
+    () => left-- <= 0,
+  );
+  t.ok(part.includes(5));
+  t.ok(part.length > 1);
+});

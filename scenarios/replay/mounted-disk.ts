@@ -1,0 +1,91 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { KitError, messageOf } from '../../conformance/errors.js';
+import { materialise, openRecording, type Recording } from '../../faults/crash-states/materialise.js';
+import { type CrashState, NOTHING_TORN } from '../../faults/crash-states/state.js';
+import { regularFiles } from '../../faults/files/walk.js';
+import { dropFilesystem, type Filesystem, mountFilesystem } from '../../faults/power/filesystem.js';
+import { LogWritesError } from '../../faults/power/log-writes.js';
+import { attachLoop, detachLoops } from '../../faults/power/loop.js';
+import { copySparse } from '../../faults/power/sparse.js';
+import type { Registry } from '../residue/registry.js';
+
+/** The image before a recording, and the recording, among the files of an unpacked bundle. */
+export interface RecordedDisk {
+  image: string;
+  recording: Recording;
+}
+
+/**
+ * The recorded disk of a bundle; undefined when it has none.
+ * @throws KitError bad-bundle when the log is foreign, of another version, or cut off.
+ */
+export function recordedDiskIn(dir: string): RecordedDisk | undefined {
+  const files = regularFiles(dir);
+  const log = files.find((name) => name.endsWith('writes.log'));
+  const image = files.find((name) => name.endsWith('.img'));
+  if (log === undefined || image === undefined) return undefined;
+  try {
+    return { image: join(dir, image), recording: openRecording(join(dir, log)) };
+  } catch (error) {
+    if (error instanceof LogWritesError) throw new KitError('bad-bundle', messageOf(error), { cause: error });
+    throw error;
+  }
+}
+
+/** All that was written before entry `entry` of the log is there, and nothing after it. */
+export function stateBefore({ recording: { model } }: RecordedDisk, entry: number): CrashState {
+  const count = model.entries.length;
+  if (entry > count) {
+    throw new KitError('bad-usage', `--at ${entry}: expected 0 to ${count}, the entries of the log`);
+  }
+  return { prefix: entry, kept: model.optional(entry), torn: NOTHING_TORN };
+}
+
+/** A disk in a state, mounted. */
+export interface MountedDisk {
+  mountPoint: string;
+  /** Where the target's data is on it. */
+  dataDir: string;
+  unmount(): void;
+}
+
+/**
+ * Makes the disk of a state below `dir` and mounts it; all is registered before, for `clean`.
+ * @throws KitError target-unavailable where nothing can be mounted.
+ */
+export function mountState(
+  disk: RecordedDisk,
+  state: CrashState,
+  filesystem: Filesystem,
+  dir: string,
+  registry: Registry,
+): MountedDisk {
+  if (process.getuid?.() !== 0) {
+    throw new KitError('target-unavailable', 'mounting a disk needs root: run it with sudo');
+  }
+  const image = join(dir, 'state.img');
+  const mountPoint = join(dir, 'disk');
+  const loop = { kind: 'loop', path: image } as const;
+  const mount = { kind: 'mount', path: mountPoint } as const;
+  registry.made(loop);
+  registry.made(mount);
+  mkdirSync(mountPoint, { recursive: true });
+  copySparse(disk.image, image);
+  materialise(disk.recording, state, image);
+  const unmount = () => {
+    dropFilesystem(mountPoint);
+    registry.gone(mount);
+    detachLoops(image);
+    registry.gone(loop);
+  };
+  try {
+    mountFilesystem(filesystem, attachLoop(image), mountPoint);
+  } catch (error) {
+    unmount();
+    throw new KitError('target-unavailable', `the disk cannot be mounted: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+  return { mountPoint, dataDir: join(mountPoint, 'data'), unmount };
+}

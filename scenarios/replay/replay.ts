@@ -1,0 +1,149 @@
+import { mkdirSync, rmSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import type { Verdict } from '../../conformance/checkers/verdict.js';
+import type { Target } from '../../conformance/target/definition.js';
+import { type Bundle, writeBundle } from '../bundle/bundle.js';
+import type { GateCase } from '../bundle/manifest.js';
+import { describeTarget } from '../bundle/target-of.js';
+import { smallestStory } from '../report/smallest-story.js';
+import type { Registry } from '../residue/registry.js';
+import { runtimeNamed } from '../runtime/by-name.js';
+import type { Schedule } from '../schedule.js';
+import { type RepeatOptions, type Repetition, repeat } from './repeat.js';
+import { describe, shrinkSchedule } from './shrink.js';
+
+export interface ReplayOptions {
+  target: Target;
+  runtime: GateCase['runtime'];
+  /** So many runs, as long as there is time. */
+  runs: number;
+  budgetMs: number;
+  shrink: boolean;
+  registry: Registry;
+  signal: AbortSignal;
+  progress(line: string): void;
+}
+
+/** What a replay found; the one object of `--json`. */
+export interface ReplayResult {
+  bundle: string;
+  target: string;
+  kind: 'gate';
+  requirements: string[];
+  verdict: Verdict;
+  why: string;
+  runs: number;
+  reproduced: number;
+  schedule: string;
+  story: string[];
+  /** A bundle with the smaller schedule; null when none was asked for or found. */
+  shrunk: string | null;
+}
+
+/** Runs the round of a bundle again and again; with `shrink` makes it smaller. */
+export async function replayGate(
+  bundle: Bundle,
+  gate: GateCase,
+  options: ReplayOptions,
+): Promise<ReplayResult> {
+  const { manifest } = bundle;
+  const { target, budgetMs, signal, progress, registry, runs } = options;
+  const runtime = await (await runtimeNamed(options.runtime)).prepare(target, progress);
+  try {
+    const all: RepeatOptions = {
+      target,
+      runtime,
+      gate,
+      registry,
+      signal,
+      progress,
+      requirements: manifest.requirements,
+      dir: dirname(bundle.dir),
+      endMs: performance.now() + budgetMs,
+    };
+    const schedule = scheduleIn(gate);
+    const shown = await repeat(all, schedule, runs, options.shrink ? 'first' : 'all');
+    const small =
+      options.shrink && shown.first
+        ? await shrinkSchedule({ ...all, endMs: performance.now() + budgetMs }, schedule, shown)
+        : undefined;
+    const last = small?.shown ?? shown;
+    const shrunk =
+      small && small.schedule !== schedule
+        ? await writeShrunk(bundle, gate, target, small.schedule, last)
+        : null;
+    const story =
+      last.first === undefined ? manifest.story : smallestStory(last.first.events, last.first.evaluation);
+    last.first?.drop();
+    return {
+      bundle: bundle.file,
+      target: target.name,
+      kind: 'gate',
+      requirements: manifest.requirements,
+      ...verdictOf(shown, manifest.requirements),
+      runs: shown.runs,
+      reproduced: shown.reproduced,
+      schedule: describe(small?.schedule ?? schedule),
+      story,
+      shrunk,
+    };
+  } finally {
+    await runtime.close?.();
+  }
+}
+
+/** Keys that are not there instead of keys without a value. */
+function scheduleIn({ schedule }: GateCase): Schedule {
+  return JSON.parse(JSON.stringify(schedule)) as Schedule;
+}
+
+function verdictOf(shown: Repetition, requirements: readonly string[]): { verdict: Verdict; why: string } {
+  const { runs, reproduced, passed } = shown;
+  const what = requirements.join(' or ');
+  if (reproduced > 0)
+    return { verdict: 'fail', why: `${what} failed again in ${reproduced} of ${runs} runs` };
+  if (runs === 0 || passed < runs) {
+    return {
+      verdict: 'not-measured',
+      why: `${what} did not fail again, and ${passed} of ${runs} runs passed`,
+    };
+  }
+  const seen = Math.round((1 - 0.05 ** (1 / runs)) * 100);
+  const rate = `a failure in ${seen} % of the runs would have shown with a certainty of 95 %`;
+  return { verdict: 'pass', why: `${what} failed in none of ${runs} runs, which all passed: ${rate}` };
+}
+
+async function writeShrunk(
+  { file, manifest }: Bundle,
+  gate: GateCase,
+  target: Target,
+  schedule: Schedule,
+  { first }: Repetition,
+): Promise<string | null> {
+  if (first === undefined) return null;
+  const to = resolve(file).replace(/(\.tar\.gz)?$/, '.small.tar.gz');
+  await writeBundle(to, first.dir, {
+    target: describeTarget(target),
+    seed: manifest.seed,
+    requirements: first.evaluation.findings
+      .filter(({ verdict }) => verdict === 'fail')
+      .map(({ requirement }) => requirement),
+    why: first.evaluation.why,
+    story: smallestStory(first.events, first.evaluation),
+    case: { ...gate, schedule },
+  });
+  return to;
+}
+
+/** A place for everything that a replay makes, which goes with it. */
+export function workPlace(registry: Registry, root: string): string {
+  const path = join(root, 'replays', registry.runId);
+  registry.made({ kind: 'directory', path });
+  mkdirSync(path, { recursive: true });
+  return path;
+}
+
+export function removeWorkPlace(registry: Registry, path: string): void {
+  rmSync(path, { recursive: true, force: true });
+  registry.gone({ kind: 'directory', path });
+}

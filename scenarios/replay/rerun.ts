@@ -1,0 +1,108 @@
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Evaluation, evaluate } from '../../conformance/checkers/evaluate.js';
+import { KitError } from '../../conformance/errors.js';
+import type { HistoryEvent } from '../../conformance/history/events.js';
+import { recordReceipts } from '../../conformance/history/receipts.js';
+import { Recorder } from '../../conformance/history/recorder.js';
+import { protocolOf } from '../../conformance/protocols/by-name.js';
+import type { Target } from '../../conformance/target/definition.js';
+import { FAULTS } from '../../faults/catalogue.js';
+import type { Fault } from '../../faults/fault.js';
+import type { GateCase } from '../bundle/manifest.js';
+import type { Registry } from '../residue/registry.js';
+import { runRound } from '../run/round.js';
+import type { PreparedRuntime } from '../runtime/runtime.js';
+import type { Schedule } from '../schedule.js';
+import { kitVersion } from '../version.js';
+
+export interface RerunOptions {
+  target: Target;
+  runtime: PreparedRuntime;
+  gate: GateCase;
+  registry: Registry;
+  signal: AbortSignal;
+  progress(line: string): void;
+}
+
+/** One more run of a round. */
+export interface Rerun {
+  /** With history, schedule, logs and data; removed by `drop`. */
+  dir: string;
+  events: readonly HistoryEvent[];
+  evaluation: Evaluation;
+  drop(): void;
+}
+
+const START_TIMEOUT_MS = 30_000;
+
+/**
+ * Runs a schedule once, from an empty directory on.
+ * @param dir an empty directory, for the evidence of this run alone.
+ * @throws KitError target-unavailable when a fault of the schedule cannot be made here, or the target does not start.
+ */
+export async function rerun(options: RerunOptions, schedule: Schedule, dir: string): Promise<Rerun> {
+  const { target, runtime, gate, registry, signal } = options;
+  const faults = await faultsOf(schedule, runtime);
+  const recorder = new Recorder(join(dir, 'history.jsonl'));
+  const drop = () => rmSync(dir, { recursive: true, force: true });
+  try {
+    recorder.record({
+      kind: 'run-started',
+      target: target.name,
+      protocol: target.protocol,
+      seed: schedule.seed,
+      faults: [...faults.keys()],
+      startedAt: new Date().toISOString(),
+      kitVersion: kitVersion(),
+    });
+    const outcome = await runRound({
+      target,
+      protocol: protocolOf(target.protocol),
+      runtime,
+      schedule,
+      faults,
+      power: gate.power,
+      filesystem: gate.filesystem,
+      dir: join(dir, `round-${gate.round}`),
+      number: gate.round,
+      recorder,
+      receipts: recordReceipts(recorder),
+      injectionsBefore: 0,
+      registry,
+      signal,
+      startTimeoutMs: runtime.slowStartMs ?? START_TIMEOUT_MS,
+      lastFaultMs: Number.POSITIVE_INFINITY,
+      progress: options.progress,
+    });
+    recorder.record({ kind: 'run-ended', how: signal.aborted ? 'interrupted' : 'completed' });
+    const evaluation = evaluate(recorder.events, target);
+    if (evaluation.verdict === 'fail') outcome.disk.keep(join(dir, `round-${gate.round}`, 'data-at-end'));
+    else outcome.disk.remove();
+    return { dir, events: recorder.events, evaluation, drop };
+  } catch (error) {
+    drop();
+    throw error;
+  } finally {
+    recorder.close();
+  }
+}
+
+async function faultsOf({ injections }: Schedule, runtime: PreparedRuntime): Promise<Map<string, Fault>> {
+  const faults = new Map<string, Fault>();
+  for (const name of new Set(injections.map(({ fault }) => fault))) {
+    const fault = FAULTS.find((one) => one.name === name);
+    if (fault === undefined)
+      throw new KitError(
+        'bad-bundle',
+        `the bundle's schedule has the fault ${name}, which this kit does not make`,
+      );
+    const offered = runtime.offers(fault);
+    const availability =
+      offered.available && runtime.makes?.has(name) !== true ? await fault.available() : offered;
+    if (!availability.available)
+      throw new KitError('target-unavailable', `${name}: ${availability.why}; ${availability.remedy}`);
+    faults.set(name, fault);
+  }
+  return faults;
+}

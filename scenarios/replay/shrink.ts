@@ -1,0 +1,83 @@
+import type { Schedule } from '../schedule.js';
+import { ddmin } from './ddmin.js';
+import { type RepeatOptions, type Repetition, repeat } from './repeat.js';
+
+/** A schedule that may not show the violation in one run is given so many. */
+const RUNS_EACH = 2;
+
+/** What was left of a schedule, and the run that shows that it is enough. */
+export interface Shrunk {
+  schedule: Schedule;
+  shown: Repetition;
+  /** Schedules that were tried. */
+  tried: number;
+}
+
+/**
+ * Makes a schedule smaller as long as the violation still comes: fewer faults, then fewer producers with fewer messages
+ * at once, then shorter waits. By repetition, so what is left is enough, and perhaps not the least.
+ * @param first the run in which it came with the whole schedule.
+ */
+export async function shrinkSchedule(
+  options: RepeatOptions,
+  schedule: Schedule,
+  first: Repetition,
+): Promise<Shrunk> {
+  const shrunk: Shrunk = { schedule, shown: first, tried: 0 };
+  const spent = () => performance.now() > options.endMs || options.signal.aborted;
+  const fails = async (smaller: Schedule): Promise<boolean> => {
+    shrunk.tried++;
+    options.progress(`smaller: ${describe(smaller)}`);
+    const shown = await repeat(options, smaller, RUNS_EACH, 'first');
+    if (shown.first === undefined) return false;
+    shrunk.shown.first?.drop();
+    shrunk.schedule = smaller;
+    shrunk.shown = shown;
+    return true;
+  };
+  const { injections } = schedule;
+  // Most violations take one fault: the ones alone are asked first.
+  const alone = injections.length > 1 ? await firstAlone(schedule, fails, spent) : false;
+  if (!alone) await ddmin(injections, (part) => fails({ ...schedule, injections: [...part] }), spent);
+  for (const change of [
+    (now: Schedule) => ({ ...now, producers: 1, depth: 1 }),
+    (now: Schedule) => ({ ...now, producers: 1 }),
+    (now: Schedule) => ({ ...now, depth: 1 }),
+    (now: Schedule) => shorter(now, 8),
+    (now: Schedule) => shorter(now, 3),
+  ]) {
+    const smaller = change(shrunk.schedule);
+    if (!spent() && describe(smaller) !== describe(shrunk.schedule)) await fails(smaller);
+  }
+  return shrunk;
+}
+
+/** Each kind of fault of the schedule alone, in order of its first injection. */
+async function firstAlone(
+  schedule: Schedule,
+  fails: (smaller: Schedule) => Promise<boolean>,
+  spent: () => boolean,
+): Promise<boolean> {
+  const kinds = new Set<string>();
+  for (const one of schedule.injections) {
+    // What happens in a recovery needs the crash before it.
+    if (kinds.has(one.fault) || one.inRecovery !== undefined || spent()) continue;
+    kinds.add(one.fault);
+    if (await fails({ ...schedule, injections: [one] })) return true;
+  }
+  return false;
+}
+
+function shorter(schedule: Schedule, by: number): Schedule {
+  const injections = schedule.injections.map((one) => ({
+    ...one,
+    afterConfirms: Math.ceil(one.afterConfirms / by),
+  }));
+  return { ...schedule, injections };
+}
+
+/** A schedule in a few words. */
+export function describe({ injections, producers, depth }: Schedule): string {
+  const faults = injections.map(({ fault, afterConfirms }) => `${fault} after ${afterConfirms}`).join(', ');
+  return `${producers} producers × ${depth}; ${faults}`;
+}

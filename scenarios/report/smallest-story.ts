@@ -1,0 +1,37 @@
+import type { Evaluation } from '../../conformance/checkers/evaluate.js';
+import type { HistoryEvent } from '../../conformance/history/events.js';
+import { tracesOf } from '../../conformance/history/traces.js';
+
+/**
+ * What happened to the first message that a violation names, in a few lines: where it was confirmed, what was done to
+ * the target behind that, and what became of the message.
+ */
+export function smallestStory(events: readonly HistoryEvent[], { findings }: Evaluation): string[] {
+  const violation = findings
+    .filter(({ verdict }) => verdict === 'fail')
+    .flatMap(({ requirement, violations }) => violations.map((one) => ({ requirement, ...one })))
+    .at(0);
+  if (violation === undefined) return [];
+  const { requirement, id, what } = violation;
+  if (id === undefined) return [`${requirement}: ${what}`];
+  const trace = tracesOf(events).byId.get(id);
+  const { submitted, answered } = trace ?? {};
+  const lines: string[] = [];
+  if (submitted !== undefined) {
+    lines.push(line(submitted, `message ${id} submitted, ${submitted.sizeBytes} bytes`));
+  }
+  if (answered !== undefined) lines.push(line(answered, `${answered.outcome}: ${answered.detail}`));
+  const since = events.indexOf(answered ?? submitted ?? events[0] ?? ({} as HistoryEvent));
+  const fault = events
+    .slice(Math.max(0, since))
+    .find((event) => event.kind === 'fault' && event.hit && event.scope !== 'none');
+  if (fault?.kind === 'fault') lines.push(line(fault, `${fault.fault}: ${fault.detail}`));
+  for (const { delivered } of trace?.deliveries ?? []) {
+    lines.push(line(delivered, `delivered, as delivery ${delivered.sequence}`));
+  }
+  return [...lines, `           ${requirement}: ${what}`];
+}
+
+function line({ atMs }: HistoryEvent, what: string): string {
+  return `${(atMs / 1000).toFixed(3).padStart(9)} s  ${what}`;
+}
