@@ -26,10 +26,14 @@ const ENGINES = [
 ];
 /** Only where no engine answers: another one (of Docker's own packages) is as good. */
 const CONTAINER_ENGINE = { file: '/usr/sbin/dockerd', package: 'docker.io' };
-/** Mail clients that only the tests use. */
+/** Mail clients and real systems that only the tests use. */
 const TEST_ENGINES = [
   { file: '/usr/bin/swaks', package: 'swaks' },
   { file: '/usr/sbin/smtp-source', package: 'postfix' },
+  { file: '/usr/bin/beanstalkd', package: 'beanstalkd' },
+  { file: '/usr/bin/redis-server', package: 'redis-server' },
+  { file: '/usr/lib/postgresql', package: 'postgresql' },
+  { file: '/usr/lib/rabbitmq/bin/rabbitmq-server', package: 'rabbitmq-server' },
 ];
 const COMPOSE = { file: '/usr/bin/docker-compose', package: 'docker-compose' };
 

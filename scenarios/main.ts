@@ -11,6 +11,7 @@ import { labDownCommand, labStatusCommand, labUpCommand } from './cli/lab-comman
 import { type PlantedFlags, plantedCommand } from './cli/planted-command.js';
 import { queueCommand } from './cli/queue-command.js';
 import { type ReplayFlags, replayCommand } from './cli/replay-command.js';
+import { type SystemsFlags, systemsCommand } from './cli/systems-command.js';
 import { verifyCommand } from './cli/verify-command.js';
 import { kitVersion } from './version.js';
 
@@ -156,6 +157,21 @@ program
   .action(async (ids: string[], flags: PlantedFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
     process.exitCode = await plantedCommand(ids, flags, interrupts);
+  });
+
+program
+  .command('systems')
+  .description('runs the gate on real systems and holds what it finds against what is expected of each')
+  .argument('[names...]', 'which ones (default: all)')
+  .option('--runtime <name>', 'as for gate', 'process')
+  .option('--faults <a,b>', 'only runs with one of these faults', parseNames)
+  .option('--power <backend>', 'as for gate')
+  .option('--seed <n>', 'as for gate', parseSeed)
+  .option('--budget <time>', 'for each run, such as 20s (default: as in expected.json)', parseBudget)
+  .option('--json', 'prints the result as one JSON object to stdout')
+  .action(async (names: string[], flags: SystemsFlags) => {
+    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    process.exitCode = await systemsCommand(names, flags, interrupts);
   });
 
 program

@@ -1,5 +1,6 @@
 import type { Outcome } from '../history/events.js';
 import type { Message } from './message.js';
+import type { ProtocolName } from './names.js';
 
 /** What the target said of a submitted message. */
 export interface Answer {
@@ -29,7 +30,7 @@ export interface Producer {
 
 /** What the receiver makes of a delivery; the default is to accept at once. */
 export interface Reception {
-  /** smtp: 250, 451, 421, 550 to the data. http: all but `accept` leave the lease to itself. */
+  /** smtp: 250, 451, 421, 550 to the data. Where messages are pulled all but `accept` give the message back. */
   answer: 'accept' | 'later' | 'go-away' | 'never';
   /** So long the answer is held back. */
   delayMs: number;
@@ -68,7 +69,7 @@ export interface Receiver {
 
 /** How messages go in and come out of a target. */
 export interface Protocol {
-  readonly name: 'smtp' | 'http';
+  readonly name: ProtocolName;
   /**
    * One producer's connection to a submit port.
    * @throws KitError target-unavailable when the target does not take connections; nothing was submitted then.

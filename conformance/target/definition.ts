@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { PROTOCOL_NAMES } from '../protocols/names.js';
 
 /** Every fault that a target can claim to survive. */
 export const FAULT_NAMES = [
@@ -125,7 +126,7 @@ export const TargetDefinition = object({
     .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, { error: 'a name of letters, digits, dots and dashes' })
     .describe('Name of the target, used in reports.'),
   protocol: z
-    .enum(['http', 'smtp'], { error: 'one of http, smtp' })
+    .enum(PROTOCOL_NAMES, { error: `one of ${PROTOCOL_NAMES.join(', ')}` })
     .describe('How messages go in and come out.'),
   services: z
     .record(

@@ -54,7 +54,11 @@ t.test('a wrong file is told by file, key path and what was expected, and means 
   const cases: [string, unknown, RegExp][] = [
     ['unknown key', { ...GOOD, servces: {} }, /servces: unknown key, expected one of .*services/],
     ['no services', { ...GOOD, services: {} }, /services: expected at least one service/],
-    ['wrong protocol', { ...GOOD, protocol: 'ftp' }, /protocol: expected one of http, smtp/],
+    [
+      'wrong protocol',
+      { ...GOOD, protocol: 'ftp' },
+      /protocol: expected one of http, smtp, beanstalk, redis-stream, redis-list, postgres/,
+    ],
     [
       'command as text',
       { ...GOOD, services: { server: { command: 'node x' } } },

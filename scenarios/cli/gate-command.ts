@@ -1,10 +1,8 @@
 import { randomInt } from 'node:crypto';
 import { loadTarget } from '../../conformance/target/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
-import { type GateOptions, runGate } from '../gate/gate.js';
-import type { GateResult } from '../gate/result.js';
-import { selectFaults } from '../gate/select.js';
-import { choosePower, madeBy } from '../power/by-name.js';
+import { gateOn } from '../gate/gate-on.js';
+import { choosePower } from '../power/by-name.js';
 import { gateReport } from '../report/gate-report.js';
 import { styleFor } from '../report/style.js';
 import { runtimeNamed } from '../runtime/by-name.js';
@@ -61,20 +59,4 @@ export async function gateCommand(
   for (const line of gateReport(result, style)) say(line);
   if (flags.json) process.stdout.write(`${JSON.stringify(result)}\n`);
   return VERDICT_EXIT_CODES[result.verdict];
-}
-
-type Prepared = Omit<GateOptions, 'selection'> & { wanted: readonly string[] | undefined };
-
-/** Runs the gate, and gives back what its runtime has taken. */
-async function gateOn({ wanted, ...options }: Prepared): Promise<GateResult> {
-  const { target, runtime, power } = options;
-  try {
-    const selection = await selectFaults(target, wanted, {
-      offers: (fault) => runtime.offers(fault),
-      makes: runtime.makes ?? madeBy(power),
-    });
-    return await runGate({ ...options, selection });
-  } finally {
-    await runtime.close?.();
-  }
 }

@@ -45,12 +45,17 @@ export class ProcessService implements Service {
     return this.signalNow(signal);
   }
 
-  /** The group gets the signal in one system call, so that no member sees another one dead before. */
+  /**
+   * The group gets the signal in one system call, so that no member sees another one dead before. Who is in no group of
+   * ours is looked for before too: when its parent is dead and it has overwritten its environment (PostgreSQL's backends
+   * do both) nothing shows any more whose it was.
+   */
   signalNow(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): number {
     const group = this.#group;
+    const before = this.pids();
     const members = group !== undefined && sendSignal(-group, signal);
     const reached = new Set<number>();
-    for (const pid of this.pids()) {
+    for (const pid of new Set([...before, ...this.pids()])) {
       const inGroup = members && processEntry(pid)?.group === group;
       if (inGroup || sendSignal(pid, signal)) reached.add(pid);
     }

@@ -1,8 +1,11 @@
 import { Agent } from 'node:http';
+import { PullReceiver } from '../client/pull.js';
 import type { Protocol } from '../protocol.js';
-import { HttpConsumer } from './consumer.js';
+import { httpSource } from './consumer.js';
 import { exchange } from './exchange.js';
 import { connectHttp } from './producer.js';
+
+const LEASES_AT_A_TIME = 2;
 
 /** Queues with a small HTTP front: `PUT /messages/{id}`, `POST /leases`, `DELETE /leases/{lease}`, `GET /ready`. */
 export const http: Protocol = {
@@ -18,5 +21,11 @@ export const http: Protocol = {
       agent.destroy();
     }
   },
-  receive: async (ports, options) => new HttpConsumer(ports, options),
+  async receive(ports, options) {
+    const perPort = Array.from({ length: LEASES_AT_A_TIME }, () => ports).flat();
+    return new PullReceiver(
+      perPort.map((port) => async () => httpSource(port)),
+      options,
+    );
+  },
 };

@@ -1,0 +1,69 @@
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
+import t, { type Test } from 'tap';
+import { protocolSuite } from '../../fixtures/protocol-suite.js';
+import { seeded } from '../../fixtures/random.js';
+import { ReceiptList } from '../../fixtures/receipts.js';
+import { compose } from '../message.js';
+import { beanstalk } from './beanstalk.js';
+
+protocolSuite('beanstalkd-f0', 'beanstalkd');
+
+const message = compose({ run: 'run-1', id: '1', shape: 'text' }, seeded(1));
+
+/** A server that gives these answers, one to each command line that begins with one of these words. */
+async function scripted(t: Test, answers: Readonly<Record<string, string | Buffer | undefined>>) {
+  const server = createServer((socket) => {
+    socket.on('error', () => {});
+    socket.on('data', (chunk) => {
+      const answer = answers[chunk.toString('latin1').split(/[ \r]/)[0] ?? ''];
+      if (answer === 'gone') socket.destroy();
+      else if (answer !== undefined) socket.write(answer);
+    });
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.teardown(() => server.close());
+  return (server.address() as AddressInfo).port;
+}
+
+t.test('every answer to a put is classified exactly', async (t) => {
+  const cases: [string | undefined, string, RegExp][] = [
+    ['INSERTED 12\r\n', 'confirmed', /^INSERTED 12$/],
+    ['BURIED 12\r\n', 'indefinite', /^BURIED 12$/],
+    ['INTERNAL_ERROR\r\n', 'indefinite', /^INTERNAL_ERROR$/],
+    ['JOB_TOO_BIG\r\n', 'rejected', /^JOB_TOO_BIG$/],
+    ['DRAINING\r\n', 'rejected', /^DRAINING$/],
+    ['OUT_OF_MEMORY\r\n', 'rejected', /^OUT_OF_MEMORY$/],
+    ['x'.repeat(2000), 'indefinite', /expected a line/],
+    ['gone', 'indefinite', /broke|ECONNRESET/],
+    [undefined, 'indefinite', /no answer within 300 ms/],
+  ];
+  for (const [put, outcome, detail] of cases) {
+    const port = await scripted(t, { put });
+    const producer = await beanstalk.connect(port, { timeoutMs: put === undefined ? 300 : 10_000 });
+    t.match(await producer.submit(message), { outcome, detail }, put?.slice(0, 20) ?? 'silence');
+    await producer.close();
+  }
+});
+
+t.test('a deletion that was not found is no consumption, and one without an answer may be one', async (t) => {
+  const job = Buffer.concat([
+    Buffer.from(`RESERVED 7 ${message.bytes.length}\r\n`),
+    message.bytes,
+    Buffer.from('\r\n'),
+  ]);
+  for (const [answer, kind, receipt] of [
+    ['NOT_FOUND\r\n', 'refused', { detail: 'lease gone: NOT_FOUND' }],
+    ['gone', 'consumed', { how: 'unanswered' }],
+    ['INTERNAL_ERROR\r\n', 'consumed', { how: 'unanswered' }],
+    ['DELETED\r\n', 'consumed', { how: 'answered' }],
+  ] as const) {
+    const port = await scripted(t, { 'reserve-with-timeout': job, delete: answer });
+    const receipts = new ReceiptList();
+    const receiver = await beanstalk.receive([port], { run: 'run-1', receipts });
+    await receipts.until(kind, 1);
+    await receiver.close();
+    t.match(receipts.of('delivered')[0], { id: '1', digest: message.digest });
+    t.match(receipts.of(kind)[0], receipt, answer);
+  }
+});

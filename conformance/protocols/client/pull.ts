@@ -1,0 +1,130 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { identify } from '../message.js';
+import type { Receiver, ReceiverOptions } from '../protocol.js';
+
+/** One message that the target has handed out and that nobody else is to get meanwhile. */
+export interface Lease {
+  readonly body: Buffer;
+  /**
+   * Consumes the message. Resolves to nothing when the target has answered that it is consumed, or to its words when it
+   * says that the lease is gone; rejects when it said neither: the message may come again, or not.
+   */
+  take(): Promise<string | undefined>;
+  /** The message is not taken; resolves to what was done about it. */
+  leave(): Promise<string>;
+}
+
+/** One connection of a receiver that fetches what it gets. */
+export interface Source {
+  /** Waits a short while for a message; rejects when the connection is of no more use. */
+  next(): Promise<Lease | undefined>;
+  /** Makes a `next` under way reject soon; never throws. */
+  close(): void;
+}
+
+/** Between tries while the target is down. */
+const RETRY_MS = 20;
+
+/** The receiver of targets that are pulled from: several loops that fetch, hold, and take. */
+export class PullReceiver implements Receiver {
+  readonly sink = '';
+  readonly #options: ReceiverOptions;
+  readonly #stop = new AbortController();
+  readonly #deliveries = new Map<string, number>();
+  readonly #loops: Promise<void>[];
+  #held: Promise<void> | undefined;
+  #release = () => {};
+  #inDelivery = 0;
+
+  /** @param opens one for each loop: opens a connection, and another one when it has broken. */
+  constructor(opens: readonly (() => Promise<Source>)[], options: ReceiverOptions) {
+    this.#options = options;
+    this.#loops = opens.map((open) => this.#loop(open));
+  }
+
+  inDelivery(): number {
+    return this.#inDelivery;
+  }
+
+  hold(): void {
+    this.#held ??= new Promise((resolve) => {
+      this.#release = resolve;
+    });
+  }
+
+  release(): void {
+    this.#held = undefined;
+    this.#release();
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    this.release();
+    await Promise.all(this.#loops);
+  }
+
+  async #loop(open: () => Promise<Source>): Promise<void> {
+    const { signal } = this.#stop;
+    let source: Source | undefined;
+    const stopWaiting = () => source?.close();
+    while (!signal.aborted) {
+      await this.#held;
+      try {
+        source ??= await open();
+        signal.addEventListener('abort', stopWaiting);
+        const lease = await source.next();
+        signal.removeEventListener('abort', stopWaiting);
+        if (lease !== undefined) await this.#receive(lease);
+      } catch {
+        // The target is down, or the run is over; the loop's condition knows which.
+        source?.close();
+        source = undefined;
+        await pause(RETRY_MS, undefined, { signal }).catch(() => {});
+      }
+    }
+    source?.close();
+  }
+
+  async #receive(lease: Lease): Promise<void> {
+    const { receipts, run, reception } = this.#options;
+    const { id, digest } = identify(lease.body, run);
+    const sequence = receipts.delivered({ id, sizeBytes: lease.body.length, digest, recipients: [0] });
+    const delivery = (this.#deliveries.get(id ?? '') ?? 0) + 1;
+    this.#deliveries.set(id ?? '', delivery);
+    const { answer, delayMs } = reception?.(id, delivery) ?? { answer: 'accept', delayMs: 0 };
+    this.#inDelivery += 1;
+    try {
+      if (delayMs > 0) await pause(delayMs);
+      await this.#held;
+      if (answer === 'accept') await this.#take(lease, sequence, id);
+      else await this.#leave(lease, sequence, id, answer === 'never');
+    } finally {
+      this.#inDelivery -= 1;
+    }
+  }
+
+  /** Not given up at `close`: a consumption under way is waited for, so that its end is known. */
+  async #take(lease: Lease, sequence: number, id: string | null): Promise<void> {
+    const { receipts } = this.#options;
+    let gone: string | undefined;
+    try {
+      gone = await lease.take();
+    } catch (error) {
+      // The target was gone before it answered: the message may come again, or not.
+      receipts.consumed(sequence, id, 'unanswered');
+      throw error;
+    }
+    if (gone === undefined) receipts.consumed(sequence, id, 'answered');
+    else receipts.refused(sequence, id, false, `lease gone: ${gone}`);
+  }
+
+  async #leave(lease: Lease, sequence: number, id: string | null, permanent: boolean): Promise<void> {
+    const { receipts } = this.#options;
+    try {
+      receipts.refused(sequence, id, permanent, await lease.leave());
+    } catch (error) {
+      receipts.refused(sequence, id, permanent, 'the connection broke');
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,81 @@
+import { KitError, messageOf } from '../../errors.js';
+import type { Message } from '../message.js';
+import type { Answer, HangUp, Producer } from '../protocol.js';
+import { Relay } from './relay.js';
+
+/** One connection of a producer, made by a client that owns its socket. */
+export interface Session {
+  /** Hands the message over; never rejects, and resolves within the limit that the session was opened with. */
+  put(message: Message): Promise<Answer>;
+  usable(): boolean;
+  /** Never rejects; may be called twice. */
+  close(): Promise<void>;
+}
+
+/** Opens one within `timeoutMs`, which is also the limit for every answer; rejects when the target does not take it. */
+export type OpenSession = (port: number, timeoutMs: number) => Promise<Session>;
+
+const DEFAULT_TIMEOUT_MS = 30_000;
+
+/**
+ * A producer over sessions of some client.
+ * @throws KitError target-unavailable when the target does not take connections; nothing was submitted then.
+ */
+export async function connectProducer(
+  open: OpenSession,
+  port: number,
+  timeoutMs = DEFAULT_TIMEOUT_MS,
+): Promise<Producer> {
+  try {
+    return new SessionProducer(await open(port, timeoutMs), open, port, timeoutMs);
+  } catch (error) {
+    throw new KitError('target-unavailable', `port ${port}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+class SessionProducer implements Producer {
+  readonly #session: Session;
+  readonly #open: OpenSession;
+  readonly #port: number;
+  readonly #timeoutMs: number;
+  #hungUp = false;
+
+  constructor(session: Session, open: OpenSession, port: number, timeoutMs: number) {
+    this.#session = session;
+    this.#open = open;
+    this.#port = port;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  usable(): boolean {
+    return !this.#hungUp && this.#session.usable();
+  }
+
+  async submit(message: Message, options: { hangUp?: HangUp } = {}): Promise<Answer> {
+    if (options.hangUp === undefined) return this.#session.put(message);
+    this.#hungUp = true;
+    return this.#putAndHangUp(message, options.hangUp);
+  }
+
+  async close(): Promise<void> {
+    await this.#session.close();
+  }
+
+  /** Over a connection of its own, which the relay breaks: what is under way on this one is not to blame. */
+  async #putAndHangUp(message: Message, hangUp: HangUp): Promise<Answer> {
+    const relay = await Relay.to(this.#port);
+    let session: Session | undefined;
+    try {
+      session = await this.#open(relay.port, this.#timeoutMs);
+      const broken = relay.breakAt(hangUp, message.bytes.length);
+      if (hangUp === 'before-data') await broken;
+      else await Promise.all([broken, session.put(message)]);
+      return { outcome: 'indefinite', detail: `the producer hung up on purpose, ${hangUp}` };
+    } catch (error) {
+      return { outcome: 'indefinite', detail: messageOf(error) };
+    } finally {
+      relay.close();
+      await session?.close();
+    }
+  }
+}

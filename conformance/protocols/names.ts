@@ -1,0 +1,11 @@
+/** Every protocol that a target can name. */
+export const PROTOCOL_NAMES = [
+  'http',
+  'smtp',
+  'beanstalk',
+  'redis-stream',
+  'redis-list',
+  'postgres',
+] as const;
+
+export type ProtocolName = (typeof PROTOCOL_NAMES)[number];

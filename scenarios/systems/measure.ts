@@ -1,0 +1,118 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { KitError } from '../../conformance/errors.js';
+import { loadTarget } from '../../conformance/target/load.js';
+import type { GateOptions } from '../gate/gate.js';
+import { gateOn } from '../gate/gate-on.js';
+import type { GateResult } from '../gate/result.js';
+import type { PowerBackendName } from '../power/by-name.js';
+import type { Runtime } from '../runtime/runtime.js';
+import { type ExpectedRun, type ExpectedSystem, SYSTEMS_DIR } from './expected.js';
+
+/** One gate run on a real system, held against what was expected of it. */
+export interface Measured {
+  system: string;
+  faults: readonly string[];
+  expected: { verdict: 'pass' | 'fail'; red: readonly string[] };
+  /** `not-measured`: the system, or what makes the fault, is not on this machine; `why` says which. */
+  outcome: 'as-expected' | 'otherwise' | 'not-measured';
+  why: string;
+  verdict?: GateResult['verdict'];
+  red: string[];
+  confirmed: number;
+  lost: number;
+  /** Crashes that hit. */
+  crashes: number;
+  seconds: number;
+  seed: number;
+  evidence: string | null;
+}
+
+export type MeasureOptions = Pick<GateOptions, 'seed' | 'signal' | 'progress'> & {
+  runtime: Runtime;
+  power: PowerBackendName;
+  /** Instead of the budgets of the file. */
+  budgetMs?: number | undefined;
+};
+
+/**
+ * Runs the gate as one line of `expected.json` says.
+ * @throws KitError when the kit or the target file is at fault.
+ */
+export async function measure(
+  system: ExpectedSystem,
+  run: ExpectedRun,
+  options: MeasureOptions,
+): Promise<Measured> {
+  const { faults, verdict, red } = run;
+  const none = { confirmed: 0, lost: 0, crashes: 0, seconds: 0, evidence: null };
+  const base = { system: system.name, faults, expected: { verdict, red }, seed: options.seed, red: [] };
+  const missing = missingProgram(system, options.runtime);
+  if (missing !== undefined) return { ...base, ...none, outcome: 'not-measured', why: missing };
+  let result: GateResult;
+  try {
+    result = await gate(system, run, options);
+  } catch (error) {
+    // No fault of the run can be made here, or the engine cannot make the image.
+    const unavailable = error instanceof KitError && error.code === 'target-unavailable';
+    if (!unavailable || options.signal.aborted) throw error;
+    const outcome = error.message.startsWith('no fault can be tried') ? 'not-measured' : 'otherwise';
+    return { ...base, ...none, outcome, why: error.message };
+  }
+  return {
+    ...base,
+    ...judge(result, run),
+    verdict: result.verdict,
+    red: redOf(result),
+    confirmed: result.confirmed,
+    lost: result.lost,
+    crashes: result.crashes,
+    seconds: Math.round(result.tookMs / 100) / 10,
+    seed: result.seed,
+    evidence: result.evidence,
+  };
+}
+
+/** Whether a gate found what was expected: a failure at the right requirement and at no other, or none. */
+export function judge(
+  result: Pick<GateResult, 'verdict' | 'why' | 'requirements'>,
+  { verdict, red }: Pick<ExpectedRun, 'verdict' | 'red'>,
+): Pick<Measured, 'outcome' | 'why'> {
+  const { why } = result;
+  if (result.verdict !== verdict) return { outcome: 'otherwise', why };
+  const found = redOf(result);
+  const right =
+    verdict === 'pass' || (found.length > 0 && found.every((id) => red.some((one) => one === id)));
+  return { outcome: right ? 'as-expected' : 'otherwise', why };
+}
+
+function redOf({ requirements }: Pick<GateResult, 'requirements'>): string[] {
+  return requirements.filter((one) => one.verdict === 'fail').map(({ id }) => id);
+}
+
+async function gate(system: ExpectedSystem, run: ExpectedRun, options: MeasureOptions): Promise<GateResult> {
+  const file = join(SYSTEMS_DIR, `${system.name}.json`);
+  const target = loadTarget(file);
+  const runtime = await options.runtime.prepare(target, options.progress);
+  return gateOn({
+    target,
+    runtime,
+    wanted: run.faults,
+    power: options.power,
+    seed: options.seed,
+    budgetMs: options.budgetMs ?? run.budgetSeconds * 1000,
+    out: undefined,
+    keep: false,
+    replay: (seed) => `plugpull gate ${file} --seed ${seed} --faults ${run.faults.join(',')}`,
+    signal: options.signal,
+    progress: options.progress,
+  });
+}
+
+/** Why the system cannot run here; containers bring their own. */
+function missingProgram({ program, package: debian }: ExpectedSystem, { name }: Runtime): string | undefined {
+  if (name !== 'process') return undefined;
+  const folders = program.startsWith('/') ? [''] : (process.env.PATH ?? '').split(':');
+  if (folders.some((folder) => existsSync(join(folder, program)))) return undefined;
+  return `${program} is not installed (as root: apt-get install ${debian})`;
+}

@@ -1,0 +1,66 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { loadTarget } from '../../conformance/target/load.js';
+import { processRuntime } from '../runtime/process-runtime.js';
+import { expectedSystems, SYSTEMS_DIR } from './expected.js';
+import { judge, measure } from './measure.js';
+
+t.test('every system of the table has a target that claims the faults of its runs', async (t) => {
+  const systems = expectedSystems([]);
+  t.ok(systems.length > 5);
+  for (const { name, runs } of systems) {
+    const target = loadTarget(join(SYSTEMS_DIR, `${name}.json`));
+    t.equal(target.name, name);
+    for (const { faults, verdict, red } of runs) {
+      t.ok(
+        faults.every((fault) => target.guarantee.faults.includes(fault)),
+        `${name}: ${faults.join(', ')}`,
+      );
+      t.equal(red.length > 0, verdict === 'fail', `${name}: a failure names its requirement`);
+    }
+  }
+});
+
+t.test('a wrong table and an unknown name are told', async (t) => {
+  t.throws(() => expectedSystems(['mainframe']), { code: 'bad-usage', message: /mainframe.*redis-always/ });
+  const dir = mkdtempSync(join(tmpdir(), 'plugpull-expected-'));
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+  t.throws(() => expectedSystems([], dir), { code: 'bad-target' });
+  writeFileSync(join(dir, 'expected.json'), '{ "x": { "program": "x", "package": "x", "runs": [] } }');
+  t.throws(() => expectedSystems([], dir), { code: 'bad-target', message: /x\.runs/ });
+});
+
+t.test('only the right verdict at the right requirement is as expected', async (t) => {
+  const found = (verdict: 'pass' | 'fail' | 'not-measured', red: readonly string[] = []) => ({
+    verdict,
+    why: 'because',
+    requirements: red.map((id) => ({ id, verdict: 'fail' as const, why: '' })),
+  });
+  const outcome = (...[result, run]: Parameters<typeof judge>) => judge(result, run).outcome;
+  const durable = { verdict: 'pass', red: [] } as const;
+  const lossy = { verdict: 'fail', red: ['PP-1' as const, 'PP-12' as const] } as const;
+  const run = (from: typeof durable | typeof lossy) => ({ ...from, red: [...from.red] });
+  t.equal(outcome(found('pass'), run(durable)), 'as-expected');
+  t.equal(outcome(found('fail', ['PP-1']), run(durable)), 'otherwise');
+  t.equal(outcome(found('not-measured'), run(durable)), 'otherwise');
+  t.equal(outcome(found('fail', ['PP-1', 'PP-12']), run(lossy)), 'as-expected');
+  t.equal(outcome(found('fail', ['PP-1']), run(lossy)), 'as-expected');
+  t.equal(outcome(found('fail', ['PP-1', 'PP-10']), run(lossy)), 'otherwise');
+  t.equal(outcome(found('pass'), run(lossy)), 'otherwise');
+});
+
+t.test('a system that is not installed is not measured', async (t) => {
+  const [system] = expectedSystems(['redis-always']);
+  const [run] = system?.runs ?? [];
+  if (system === undefined || run === undefined) throw new Error('redis-always is in the table');
+  const done = await measure({ ...system, program: 'no-such-program' }, run, {
+    runtime: processRuntime,
+    power: 'blocklog',
+    seed: 1,
+    signal: new AbortController().signal,
+    progress: () => {},
+  });
+  t.match(done, { outcome: 'not-measured', why: /no-such-program is not installed.*redis-server/ });
+});
