@@ -1,13 +1,10 @@
 import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import t, { type Test } from 'tap';
-import { protocolSuite } from '../../fixtures/protocol-suite.js';
 import { seeded } from '../../fixtures/random.js';
 import { ReceiptList } from '../../fixtures/receipts.js';
 import { compose } from '../message.js';
 import { beanstalk } from './beanstalk.js';
-
-protocolSuite('beanstalkd-f0', 'beanstalkd');
 
 const message = compose({ run: 'run-1', id: '1', shape: 'text' }, seeded(1));
 

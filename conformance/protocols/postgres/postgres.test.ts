@@ -1,8 +1,5 @@
 import t from 'tap';
-import { protocolSuite } from '../../fixtures/protocol-suite.js';
 import { answerOf } from './client.js';
-
-protocolSuite('postgres-on', '/usr/lib/postgresql');
 
 t.test('an error is a rejection only where the server says that nothing was committed', async (t) => {
   const error = (code?: string) => Object.assign(new Error('so it is'), code === undefined ? {} : { code });
