@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import t from 'tap';
 import { TestService, testDirectories, testGround, testRandom } from './fixtures/ground.js';
 import { killServices, straceAvailability } from './injections.js';
-import { ioError, SYNC_CALLS, WRITE_CALLS } from './io-error.js';
+import { ioError } from './io-error.js';
+import { SYNC_CALLS, WRITE_CALLS } from './syscalls/kinds.js';
 import { until } from './waiting.js';
 
 /** Numbers its records, confirms each that it holds for stored, and dies of an error or (`--on`) goes on. */

@@ -1,9 +1,10 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Fault, Ground, Injection, Service } from './fault.js';
 import { regularFiles } from './files/walk.js';
 import { hit, killServices, miss, spread, straceAvailability } from './injections.js';
 import { failedCalls, straceCommand, type Tampering } from './strace.js';
+import { SYNC_CALLS, WRITE_CALLS } from './syscalls/kinds.js';
 import { Snapshot } from './tear/snapshot.js';
 import {
   letGo,
@@ -16,11 +17,6 @@ import {
 } from './tear/traced-target.js';
 import { until } from './waiting.js';
 
-/** Calls by which a program puts what it has written on the disk. */
-export const SYNC_CALLS = ['msync', 'fsync', 'fdatasync', 'sync_file_range'] as const;
-/** Calls by which a program writes to a file. */
-export const WRITE_CALLS = ['write', 'writev', 'pwrite64', 'pwritev', 'pwritev2'] as const;
-
 const ERRORS = ['EIO', 'ENOSPC'] as const;
 /** Up to which one of its kind a thread is let succeed. */
 const MOST_BEFORE = 40;
@@ -29,6 +25,7 @@ const TRIES = 3;
 /** Until the first confirmation under strace, and from there to the failure. */
 const WARM_UP_MS = 6000;
 const WAIT_MS = 3000;
+const LOOK_MS = 200;
 const NOT_STOPPED = 'the services did not stop at SIGSTOP';
 /** What is answered right after the failure rests on it; so many, or so long. */
 const ANSWERS = 40;
@@ -53,11 +50,7 @@ export const ioError: Fault = {
     const misses: string[] = [];
     for (let time = 1; time <= TRIES && !ground.signal.aborted; time++) {
       const tampering = draw(ground, time);
-      await killServices(ground.services);
-      const done =
-        tampering.calls === SYNC_CALLS
-          ? await failSyncs(ground, tampering)
-          : await failWrites(ground, tampering);
+      const done = await failCalls(ground, tampering);
       if (done.failed > 0) return hit(done.detail, done.torn ? 'machine' : 'all-processes', names);
       misses.push(
         `${tampering.what.slice('error='.length)} at call ${tampering.when} of ${tampering.calls.join(', ')}`,
@@ -85,17 +78,32 @@ function draw({ random }: Ground, time: number): Tampering {
   };
 }
 
-interface Done {
+/** What came of a tampering: how many calls failed, and whether unsynced sectors were put back. */
+export interface Failed {
   failed: number;
   torn: boolean;
   detail: string;
 }
 
-async function failSyncs(ground: Ground, tampering: Tampering): Promise<Done> {
-  await startTraced(ground, tampering);
+/**
+ * Restarts the target with failing calls, waits for the failure and what is answered behind it, kills everything, and
+ * puts back what no sync has covered.
+ * @param only of this service; default: of all, for they have one disk.
+ */
+export async function failCalls(ground: Ground, tampering: Tampering, only?: Service): Promise<Failed> {
+  await killServices(ground.services);
+  const syncs = tampering.calls === SYNC_CALLS;
+  return syncs ? failSyncs(ground, tampering, only) : failWrites(ground, tampering, only);
+}
+
+async function failSyncs(ground: Ground, tampering: Tampering, only?: Service): Promise<Failed> {
+  await startTraced(ground, tampering, only);
   ground.flood(true);
   // A restart may sync everything: only what comes behind it can be lost.
-  await ground.afterConfirms(1, WARM_UP_MS);
+  const deadline = performance.now() + WARM_UP_MS;
+  while (performance.now() < deadline && failures(ground).length === 0 && !ground.signal.aborted) {
+    if ((await ground.afterConfirms(1, LOOK_MS)) === 'reached') break;
+  }
   const torn = await tearBehindFailure(ground);
   await killServices(ground.services);
   const failed = failures(ground);
@@ -130,14 +138,16 @@ async function tearBehindFailure(ground: Ground): Promise<{ done: string; why: s
 }
 
 /** What was not written is not there: nothing has to be put back. */
-async function failWrites(ground: Ground, tampering: Tampering): Promise<Done> {
+async function failWrites(ground: Ground, tampering: Tampering, only?: Service): Promise<Failed> {
   const paths = regularFiles(ground.dataDir)
     .slice(0, MOST_PATHS)
     .map((file) => join(ground.dataDir, file));
   if (paths.length > 0) {
     for (const service of ground.services) {
       const log = traceLogOf(ground, service);
-      await service.start(straceCommand({ log, calls: tampering.calls, tampering, paths }));
+      rmSync(log, { force: true });
+      const wrap = straceCommand({ log, calls: tampering.calls, tampering, paths });
+      await service.start(only === undefined || only === service ? wrap : []);
     }
   }
   ground.flood(true);

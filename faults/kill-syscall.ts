@@ -3,22 +3,19 @@ import { join } from 'node:path';
 import type { Fault, Ground, Injection, Service } from './fault.js';
 import { hit, killServices, miss, spread, straceAvailability } from './injections.js';
 import { straceCommand } from './strace.js';
+import { type CallKind, KINDS } from './syscalls/kinds.js';
 import { until } from './waiting.js';
 
-/** Kinds of system calls, and up to which one of its kind a process is let live. */
-const KINDS = [
-  { kind: 'sync', calls: ['msync', 'fsync', 'fdatasync', 'sync_file_range'], most: 60 },
-  { kind: 'write', calls: ['write', 'writev', 'pwrite64', 'pwritev'], most: 150 },
-  { kind: 'send', calls: ['sendto', 'sendmsg', 'write', 'writev'], most: 150 },
-  { kind: 'read', calls: ['read', 'readv', 'recvfrom', 'recvmsg'], most: 200 },
-  { kind: 'open', calls: ['openat', 'open', 'mmap'], most: 60 },
-  {
-    kind: 'name',
-    calls: ['rename', 'renameat', 'renameat2', 'unlink', 'unlinkat', 'ftruncate', 'fallocate'],
-    most: 4,
-  },
-  { kind: 'lock', calls: ['fcntl', 'flock', 'futex'], most: 100 },
-] as const;
+/** Up to which one of its kind a process is let live. */
+const MOST: Readonly<Record<CallKind, number>> = {
+  sync: 60,
+  write: 150,
+  send: 150,
+  read: 200,
+  open: 60,
+  name: 4,
+  lock: 100,
+};
 
 const WAIT_MS = 1500;
 const TRIES = 3;
@@ -37,7 +34,8 @@ export const killSyscall: Fault = {
     const misses: string[] = [];
     for (let time = 1; time <= TRIES && !ground.signal.aborted; time++) {
       const service = ground.random.pick(ground.services);
-      const { kind, calls, most } = ground.random.pick(KINDS);
+      const { kind, calls } = ground.random.pick(KINDS);
+      const most = MOST[kind];
       // Who did not come to its n-th call may never make such calls but while it starts: then an early one.
       const highest = time === 1 ? most : Math.ceil(most / 10);
       const nth =
@@ -56,7 +54,7 @@ export const killSyscall: Fault = {
 };
 
 /** True when the service died at that call; it is down afterwards in any case. */
-async function killAt(
+export async function killAt(
   ground: Ground,
   service: Service,
   calls: readonly string[],

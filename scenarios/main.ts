@@ -11,6 +11,7 @@ import { labDownCommand, labStatusCommand, labUpCommand } from './cli/lab-comman
 import { type PlantedFlags, plantedCommand } from './cli/planted-command.js';
 import { queueCommand } from './cli/queue-command.js';
 import { type ReplayFlags, replayCommand } from './cli/replay-command.js';
+import { type SweepFlags, sweepCommand } from './cli/sweep-command.js';
 import { type SystemsFlags, systemsCommand } from './cli/systems-command.js';
 import { verifyCommand } from './cli/verify-command.js';
 import { kitVersion } from './version.js';
@@ -99,6 +100,26 @@ program
   .action(async (bundle: string, flags: ReplayFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
     process.exitCode = await replayCommand(bundle, flags, interrupts);
+  });
+
+program
+  .command('sweep')
+  .description('kills every service at each of its system calls, and lets each sync and write fail')
+  .argument('[target]', 'as for gate')
+  .option('--runtime <name>', 'as for gate', 'process')
+  .option('--faults <a,b>', 'kill-syscall, io-error (default: both, as far as claimed)', parseNames)
+  .option('--seed <n>', 'makes the workload', parseSeed)
+  .option(
+    '--budget <time>',
+    'as many places as there is time for, evenly spread',
+    parseBudget,
+    DEFAULT_BUDGET_MS,
+  )
+  .option('--out <dir>', 'keeps the evidence there')
+  .option('--json', 'prints the result as one JSON object to stdout')
+  .action(async (target: string | undefined, flags: SweepFlags) => {
+    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    process.exitCode = await sweepCommand(target, flags, interrupts);
   });
 
 program

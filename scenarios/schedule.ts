@@ -1,5 +1,6 @@
 import type { Fault, Needs, Random } from '../faults/fault.js';
 import { choose, spread } from '../faults/injections.js';
+import type { SyscallPoint } from '../faults/syscalls/point.js';
 import { between, seeded } from './random.js';
 
 /** One fault of a schedule and when it is done: after so many confirmations, or after so long. */
@@ -18,6 +19,8 @@ export interface PlannedInjection {
   beforeStart?: true;
   /** Draws as the injection of this number did, when a round is done again; default: its number in the run. */
   number?: number;
+  /** For a system call that is named and not drawn. */
+  point?: SyscallPoint;
 }
 
 /** Everything about a round that is decided before it starts; it follows from the seed. */

@@ -22,12 +22,16 @@ export function traceLogOf(ground: Ground, service: Service): string {
   return join(ground.scratchDir, `trace-${service.name}.strace`);
 }
 
-/** Starts every service under strace, which shows what it writes and syncs; the log is read by `unsyncedFiles`. */
-export async function startTraced(ground: Ground, tampering?: Tampering): Promise<void> {
+/**
+ * Starts every service under strace, which shows what it writes and syncs; the log is read by `unsyncedFiles`.
+ * @param only the one whose calls are tampered with; default: all.
+ */
+export async function startTraced(ground: Ground, tampering?: Tampering, only?: Service): Promise<void> {
   for (const service of ground.services) {
     const log = traceLogOf(ground, service);
     const how = { log, calls: TRACED_CALLS, named: true };
-    await service.start(straceCommand(tampering === undefined ? how : { ...how, tampering }));
+    const plain = tampering === undefined || (only !== undefined && only !== service);
+    await service.start(straceCommand(plain ? how : { ...how, tampering }));
   }
 }
 

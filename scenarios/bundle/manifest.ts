@@ -12,6 +12,14 @@ const Injection = z.object({
   inRecovery: z.number().optional(),
   beforeStart: z.literal(true).optional(),
   number: z.int().optional(),
+  point: z
+    .object({
+      service: z.string(),
+      kind: z.string(),
+      nth: z.int().min(1),
+      what: z.enum(['kill', 'EIO', 'ENOSPC']),
+    })
+    .optional(),
 });
 
 /** What of a round is needed to run it again. */

@@ -9,6 +9,7 @@ import { protocolOf } from '../../conformance/protocols/by-name.js';
 import type { Target } from '../../conformance/target/definition.js';
 import { FAULTS } from '../../faults/catalogue.js';
 import type { Fault } from '../../faults/fault.js';
+import { pointFaults } from '../../faults/syscalls/point.js';
 import type { GateCase } from '../bundle/manifest.js';
 import type { Registry } from '../residue/registry.js';
 import { runRound } from '../run/round.js';
@@ -20,6 +21,10 @@ export interface RerunOptions {
   target: Target;
   runtime: PreparedRuntime;
   gate: GateCase;
+  /** Instead of those that the schedule names. */
+  faults?: ReadonlyMap<string, Fault>;
+  /** After this moment (`performance.now()`) no further fault is tried. */
+  lastFaultMs?: number;
   registry: Registry;
   signal: AbortSignal;
   progress(line: string): void;
@@ -43,7 +48,7 @@ const START_TIMEOUT_MS = 30_000;
  */
 export async function rerun(options: RerunOptions, schedule: Schedule, dir: string): Promise<Rerun> {
   const { target, runtime, gate, registry, signal } = options;
-  const faults = await faultsOf(schedule, runtime);
+  const faults = options.faults ?? (await faultsOf(schedule, runtime));
   const recorder = new Recorder(join(dir, 'history.jsonl'));
   const drop = () => rmSync(dir, { recursive: true, force: true });
   try {
@@ -72,7 +77,7 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
       registry,
       signal,
       startTimeoutMs: runtime.slowStartMs ?? START_TIMEOUT_MS,
-      lastFaultMs: Number.POSITIVE_INFINITY,
+      lastFaultMs: options.lastFaultMs ?? Number.POSITIVE_INFINITY,
       progress: options.progress,
     });
     recorder.record({ kind: 'run-ended', how: signal.aborted ? 'interrupted' : 'completed' });
@@ -90,6 +95,8 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
 
 async function faultsOf({ injections }: Schedule, runtime: PreparedRuntime): Promise<Map<string, Fault>> {
   const faults = new Map<string, Fault>();
+  const points = injections.flatMap(({ point }) => (point === undefined ? [] : [point]));
+  const atPoints = pointFaults(points);
   for (const name of new Set(injections.map(({ fault }) => fault))) {
     const fault = FAULTS.find((one) => one.name === name);
     if (fault === undefined)
@@ -102,7 +109,7 @@ async function faultsOf({ injections }: Schedule, runtime: PreparedRuntime): Pro
       offered.available && runtime.makes?.has(name) !== true ? await fault.available() : offered;
     if (!availability.available)
       throw new KitError('target-unavailable', `${name}: ${availability.why}; ${availability.remedy}`);
-    faults.set(name, fault);
+    faults.set(name, (points.length > 0 && atPoints.get(name)) || fault);
   }
   return faults;
 }

@@ -1,0 +1,64 @@
+import fc from 'fast-check';
+import t from 'tap';
+import { countCalls } from '../../faults/syscalls/enumerate.js';
+import { injectionOf, pointsOf, rowsOf, spreadOver } from './plan.js';
+
+t.test('every place comes once, and any beginning is spread over all of them', async (t) => {
+  fc.assert(
+    fc.property(fc.integer({ min: 0, max: 400 }), (count) => {
+      const order = spreadOver(count);
+      const all = [...order].sort((one, other) => one - other);
+      return all.length === count && all.every((nth, index) => nth === index + 1);
+    }),
+  );
+  t.same(spreadOver(9), [1, 9, 5, 3, 7, 2, 4, 6, 8]);
+});
+
+t.test(
+  'calls are counted for the thread that made most, and writes that fail for the data only',
+  async (t) => {
+    const log = [
+      '7 openat(AT_FDCWD</>, "log", O_RDWR) = 3</data/log>',
+      '7 write(3</data/log>, ""..., 5) = 5',
+      '8 write(1<pipe:[1]>, ""..., 5) = 5',
+      '8 write(1<pipe:[1]>, ""..., 5) = 5',
+      '8 fdatasync(3</data/log> <unfinished ...>',
+      '7 fdatasync(3</data/log>) = 0',
+      '8 <... fdatasync resumed>) = 0',
+      '8 +++ killed by SIGKILL +++',
+    ].join('\n');
+    const counts = countCalls(log, new Set(['/data/log']));
+    t.same(counts, [
+      { kind: 'sync', what: 'kill', count: 1 },
+      { kind: 'write', what: 'kill', count: 2 },
+      { kind: 'send', what: 'kill', count: 2 },
+      { kind: 'open', what: 'kill', count: 1 },
+      { kind: 'sync', what: 'fail', count: 1 },
+      { kind: 'write', what: 'fail', count: 1 },
+    ]);
+  },
+);
+
+t.test('a call that can fail fails with each error, and the rows take turns', async (t) => {
+  const rows = rowsOf([
+    { service: 'a', kind: 'sync', what: 'kill', count: 2 },
+    { service: 'a', kind: 'sync', what: 'fail', count: 1 },
+  ]);
+  t.same(
+    rows.map(({ what, places }) => [what, places]),
+    [
+      ['EIO', 1],
+      ['ENOSPC', 1],
+      ['kill', 2],
+    ],
+  );
+  const points = pointsOf(rows);
+  t.same(
+    points.map(({ what, nth }) => `${what} ${nth}`),
+    ['EIO 1', 'ENOSPC 1', 'kill 1', 'kill 2'],
+  );
+  t.same(
+    points.map((point) => injectionOf(point).fault),
+    ['io-error', 'io-error', 'kill-syscall', 'kill-syscall'],
+  );
+});

@@ -1,0 +1,62 @@
+import type { CallCount } from '../../faults/syscalls/enumerate.js';
+import { faultOf, type SyscallPoint } from '../../faults/syscalls/point.js';
+import type { PlannedInjection } from '../schedule.js';
+
+/** What a sweep does at the calls of one kind of one service. */
+export interface SweepRow {
+  service: string;
+  kind: string;
+  what: SyscallPoint['what'];
+  /** Calls of the kind that were enumerated: places at which it can be done. */
+  places: number;
+  tried: number;
+  reached: number;
+}
+
+const RESUMED = { afterConfirms: 2, atMostMs: 150 };
+
+/** A row for everything that was enumerated; each call that can fail has one for each error, and these come first. */
+export function rowsOf(counts: readonly CallCount[]): SweepRow[] {
+  const failing = counts.filter(({ what }) => what === 'fail');
+  const ending = counts.filter(({ what }) => what === 'kill');
+  return [...failing, ...ending].flatMap(({ service, kind, what, count }) => {
+    const ways = what === 'kill' ? (['kill'] as const) : (['EIO', 'ENOSPC'] as const);
+    return ways.map((way) => ({ service, kind, what: way, places: count, tried: 0, reached: 0 }));
+  });
+}
+
+/**
+ * Every place of every row, in an order in which any beginning is spread evenly: row after row, and in each the first
+ * place, the last, the middle, the quarters, and so on.
+ */
+export function pointsOf(rows: readonly SweepRow[]): SyscallPoint[] {
+  const lists = rows.map((row) => {
+    return spreadOver(row.places).map((nth) => ({
+      service: row.service,
+      kind: row.kind,
+      nth,
+      what: row.what,
+    }));
+  });
+  const longest = Math.max(0, ...lists.map((list) => list.length));
+  return Array.from({ length: longest }, (_, turn) => turn).flatMap((turn) => {
+    return lists.flatMap((list) => list.slice(turn, turn + 1));
+  });
+}
+
+/** 1 to `count`, coarse first. */
+export function spreadOver(count: number): number[] {
+  const order = new Set<number>(count > 0 ? [1, count] : []);
+  for (let parts = 2; order.size < count; parts *= 2) {
+    for (let part = 1; part < parts; part += 2) {
+      order.add(Math.min(count, 1 + Math.floor(((count - 1) * part) / parts)));
+    }
+    // Finer than single calls it cannot get.
+    if (parts > count) for (let nth = 1; nth <= count; nth++) order.add(nth);
+  }
+  return [...order];
+}
+
+export function injectionOf(point: SyscallPoint): PlannedInjection {
+  return { fault: faultOf(point), ...RESUMED, point };
+}

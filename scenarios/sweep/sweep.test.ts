@@ -1,0 +1,58 @@
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { straceAvailability } from '../../faults/injections.js';
+import { processesBelow, TestPlace } from '../fixtures/kit.js';
+import type { SweepResult } from './sweep.js';
+
+const skip = straceAvailability().available ? false : 'strace is not installed';
+
+t.test(
+  'a correct queue outlives every call of its life, and every failure of its syncs',
+  { skip },
+  async (t) => {
+    const place = new TestPlace();
+    t.teardown(() => place.remove());
+    const target = place.queue('', ['kill', 'io-error'], 20);
+    const { code, stdout, stderr } = await place.run([
+      'sweep',
+      target,
+      '--json',
+      '--budget',
+      '20s',
+      '--seed',
+      '1',
+    ]);
+    t.equal(code, 0, stderr);
+    const result = JSON.parse(stdout) as SweepResult;
+    const row = (kind: string, what: string) =>
+      result.sweep.find((one) => one.kind === kind && one.what === what) ?? {
+        places: 0,
+        tried: 0,
+        reached: 0,
+      };
+    for (const [kind, what] of [
+      ['sync', 'kill'],
+      ['write', 'kill'],
+      ['read', 'kill'],
+      ['sync', 'EIO'],
+      ['write', 'ENOSPC'],
+    ] as const) {
+      const { places, tried, reached } = row(kind, what);
+      t.ok(places > 0 && tried > 0 && reached > 0, `${kind} ${what}: ${reached} of ${tried} of ${places}`);
+    }
+    t.match(stderr, /server +sync +kill +enumerated \d+ +tried \d+ +hit \d+/);
+    t.match(stderr, /places were left out: there was no time|every place was tried/);
+    t.same(readdirSync(join(place.state, 'runs')), []);
+    t.same(processesBelow(place.dir), []);
+  },
+);
+
+t.test('what cannot be swept is told so', { skip }, async (t) => {
+  const place = new TestPlace();
+  t.teardown(() => place.remove());
+  t.match(await place.run(['sweep', place.queue(''), '--faults', 'io-error']), {
+    code: 2,
+    stderr: /--faults io-error: the target test does not claim to survive it/,
+  });
+});

@@ -1,0 +1,148 @@
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { KitError } from '../../conformance/errors.js';
+import type { Target } from '../../conformance/target/definition.js';
+import type { Fault } from '../../faults/fault.js';
+import { hit, miss, straceAvailability } from '../../faults/injections.js';
+import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
+import { type CallCount, enumerateCalls } from '../../faults/syscalls/enumerate.js';
+import { faultOf, pointFaults } from '../../faults/syscalls/point.js';
+import { bundleOf } from '../bundle/gate-bundle.js';
+import type { GateCase } from '../bundle/manifest.js';
+import { type GateResult, resultOf } from '../gate/result.js';
+import { type Rerun, type RerunOptions, rerun } from '../replay/rerun.js';
+import type { Registry } from '../residue/registry.js';
+import type { PreparedRuntime } from '../runtime/runtime.js';
+import type { Schedule } from '../schedule.js';
+import { injectionOf, pointsOf, rowsOf, type SweepRow } from './plan.js';
+
+export interface SweepOptions {
+  target: Target;
+  runtime: PreparedRuntime;
+  /** Of `kill-syscall` and `io-error`, those that are done. */
+  faults: readonly Fault[];
+  seed: number;
+  budgetMs: number;
+  /** An empty directory; dropped when nothing failed and nobody asked for it. */
+  dir: string;
+  keep: boolean;
+  registry: Registry;
+  replay: string;
+  signal: AbortSignal;
+  progress(line: string): void;
+}
+
+/** What a sweep found: a gate's result, and how much of each service's life was gone through. */
+export interface SweepResult extends GateResult {
+  sweep: SweepRow[];
+}
+
+/** The life that is gone through: from the start to so many confirmations. */
+const LIFE_CONFIRMS = 20;
+const LIFE_MS = 8000;
+/** For draining and stopping. */
+const RESERVE_MS = 8000;
+
+/**
+ * Enumerates the system calls of every service, from its start through some confirmations, and kills it at each of them,
+ * or lets each fail: as many as there is time for, evenly spread.
+ * @throws KitError target-unavailable when strace is not there, or nothing could be enumerated.
+ */
+export async function runSweep(options: SweepOptions): Promise<SweepResult> {
+  const { target, seed, dir, signal, progress, budgetMs, faults } = options;
+  const startMs = performance.now();
+  const strace = straceAvailability();
+  if (!strace.available) throw new KitError('target-unavailable', `${strace.why}; ${strace.remedy}`);
+  mkdirSync(dir, { recursive: true });
+  const schedule = { seed, injections: [], disk: 'any', producers: 4, depth: 2 } satisfies Schedule;
+  const wanted = new Set(faults.map(({ name }) => name));
+  const counts = await enumerate(options, schedule);
+  const rows = rowsOf(counts).filter((row) => wanted.has(faultOf({ ...row, nth: 1 })));
+  const points = pointsOf(rows);
+  if (points.length === 0)
+    throw new KitError('target-unavailable', 'no system call was seen that could be swept');
+  progress(`${points.length} places in the lives of ${Object.keys(target.services).join(', ')}`);
+  const swept = { ...schedule, injections: points.map(injectionOf) };
+  const run = await rerun(
+    {
+      ...runOptions(options, swept),
+      faults: pointFaults(points, (point, reached) => {
+        const row = rows.find(
+          ({ service, kind, what }) =>
+            service === point.service && kind === point.kind && what === point.what,
+        );
+        if (row === undefined) return;
+        row.tried++;
+        if (reached) row.reached++;
+      }),
+      lastFaultMs: startMs + budgetMs - RESERVE_MS,
+    },
+    swept,
+    dir,
+  );
+  if (signal.aborted) throw new KitError('target-unavailable', 'interrupted');
+  return { ...(await resultFor(options, swept, run, performance.now() - startMs)), sweep: rows };
+}
+
+/** One life of every service under strace, and what it called. */
+async function enumerate(options: SweepOptions, schedule: Schedule): Promise<CallCount[]> {
+  let counts: CallCount[] = [];
+  const look: Fault = {
+    name: 'kill-syscall',
+    family: 'kill',
+    summary: 'counts the system calls of a life, and ends it',
+    needs: { target: 'up', disk: 'any' },
+    available: async () => straceAvailability(),
+    async inject(ground) {
+      counts = await enumerateCalls(ground, LIFE_CONFIRMS, LIFE_MS);
+      const names = ground.services.map(({ name }) => name);
+      const what = `${counts.length} kinds of system calls enumerated, SIGKILL to all`;
+      return counts.length > 0 ? hit(what, 'all-processes', names) : miss(what, names);
+    },
+    heal: async () => {},
+  };
+  const dir = mkdtempSync(join(options.dir, 'enumeration-'));
+  const once = { ...schedule, injections: [{ fault: look.name, afterConfirms: 1, atMostMs: 500 }] };
+  await rerun({ ...runOptions(options, once), faults: new Map([[look.name, look]]) }, once, dir);
+  rmSync(dir, { recursive: true, force: true });
+  return counts;
+}
+
+function runOptions(
+  { target, runtime, registry, signal, progress }: SweepOptions,
+  schedule: Schedule,
+): RerunOptions {
+  return { target, runtime, gate: caseOf(runtime, schedule), registry, signal, progress };
+}
+
+function caseOf({ name: runtime }: PreparedRuntime, schedule: Schedule): GateCase {
+  return { kind: 'gate', runtime, power: 'blocklog', filesystem: DEFAULT_FILESYSTEM, schedule, round: 1 };
+}
+
+async function resultFor(
+  { target, faults, seed, dir, keep, runtime, replay }: SweepOptions,
+  schedule: Schedule,
+  { events, evaluation }: Rerun,
+  tookMs: number,
+): Promise<GateResult> {
+  const failed = evaluation.verdict === 'fail';
+  const facts = { ...caseOf(runtime, schedule), target, schedule, evidence: dir, events, evaluation };
+  const bundle = failed ? await bundleOf(facts, join(dir, 'bundle.tar.gz')) : null;
+  const evidence = failed || keep ? dir : null;
+  if (evidence === null) rmSync(dir, { recursive: true, force: true });
+  return resultOf(
+    {
+      target,
+      selection: { faults: [...faults], missing: [] },
+      power: 'blocklog',
+      events,
+      rounds: 1,
+      tookMs: Math.round(tookMs),
+      seed,
+      replay,
+      evidence,
+      bundle,
+    },
+    evaluation,
+  );
+}
