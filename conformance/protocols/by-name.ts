@@ -1,3 +1,4 @@
+import { amqp } from './amqp/amqp.js';
 import { beanstalk } from './beanstalk/beanstalk.js';
 import { http } from './http/http.js';
 import type { ProtocolName } from './names.js';
@@ -10,6 +11,7 @@ import { smtp } from './smtp/smtp.js';
 const PROTOCOLS: Readonly<Record<ProtocolName, Protocol>> = {
   http,
   smtp,
+  amqp,
   beanstalk,
   'redis-stream': redisStream,
   'redis-list': redisList,

@@ -6,6 +6,7 @@ export const PROTOCOL_NAMES = [
   'redis-stream',
   'redis-list',
   'postgres',
+  'amqp',
 ] as const;
 
 export type ProtocolName = (typeof PROTOCOL_NAMES)[number];

@@ -57,7 +57,7 @@ t.test('a wrong file is told by file, key path and what was expected, and means 
     [
       'wrong protocol',
       { ...GOOD, protocol: 'ftp' },
-      /protocol: expected one of http, smtp, beanstalk, redis-stream, redis-list, postgres/,
+      /protocol: expected one of http, smtp, beanstalk, redis-stream, redis-list, postgres, amqp/,
     ],
     [
       'command as text',

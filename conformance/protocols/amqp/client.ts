@@ -1,0 +1,98 @@
+import { type ChannelModel, connect } from 'amqplib';
+import { messageOf } from '../../errors.js';
+import { within } from '../client/deadline.js';
+import type { Session } from '../client/session.js';
+
+/** The queue that messages go into, by the default exchange. */
+export const QUEUE = 'plugpull';
+
+const CLOSE_TIMEOUT_MS = 1000;
+
+/**
+ * A connection as RabbitMQ's `guest`, who may come from loopback only.
+ * @throws Error when the target does not take it within `timeoutMs`.
+ */
+export async function openAmqp(port: number, timeoutMs: number): Promise<ChannelModel> {
+  const url = { protocol: 'amqp', hostname: '127.0.0.1', port, heartbeat: 0 };
+  const connection = await within(connect(url, { timeout: timeoutMs, noDelay: true }), timeoutMs);
+  // What breaks is told to whoever waits for an answer.
+  connection.on('error', () => {});
+  return connection;
+}
+
+/** Ends a connection in order, or gives up soon. Never rejects. */
+export async function closeAmqp(connection: ChannelModel): Promise<void> {
+  await within(connection.close(), CLOSE_TIMEOUT_MS).catch(() => {});
+}
+
+/** One try: it takes connections and has the queue, which is made durable when it is not there. */
+export async function amqpReady(port: number, timeoutMs: number): Promise<boolean> {
+  let connection: ChannelModel | undefined;
+  try {
+    connection = await openAmqp(port, timeoutMs);
+    const there = await hasQueue(connection, timeoutMs);
+    if (!there) {
+      const channel = await within(connection.createChannel(), timeoutMs);
+      channel.on('error', () => {});
+      await within(channel.assertQueue(QUEUE, { durable: true }), timeoutMs);
+    }
+    return true;
+  } catch {
+    return false;
+  } finally {
+    if (connection) await closeAmqp(connection);
+  }
+}
+
+/** Asking for a queue that is not there ends the channel. */
+async function hasQueue(connection: ChannelModel, timeoutMs: number): Promise<boolean> {
+  const channel = await within(connection.createChannel(), timeoutMs);
+  channel.on('error', () => {});
+  try {
+    await within(channel.checkQueue(QUEUE), timeoutMs);
+    return true;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 404) return false;
+    throw error;
+  }
+}
+
+/** A connection that publishes persistent, mandatory messages with publisher confirms. */
+export async function amqpSession(port: number, timeoutMs: number): Promise<Session> {
+  const connection = await openAmqp(port, timeoutMs);
+  let usable = true;
+  const broken = () => {
+    usable = false;
+  };
+  connection.on('close', broken);
+  const channel = await within(connection.createConfirmChannel(), timeoutMs);
+  channel.on('close', broken);
+  channel.on('error', broken);
+  // Comes before the confirmation of the same message, which then says nothing.
+  const returned = new Set<string>();
+  channel.on('return', ({ properties }) => returned.add(String(properties.messageId)));
+  return {
+    async put({ id, bytes }) {
+      const options = { persistent: true, mandatory: true, messageId: id };
+      try {
+        const confirmed = new Promise<void>((resolve, reject) => {
+          channel.publish('', QUEUE, bytes, options, (error: unknown) => {
+            if (error) reject(error);
+            else resolve();
+          });
+        });
+        await within(confirmed, timeoutMs);
+        if (!returned.has(id)) return { outcome: 'confirmed', detail: 'basic.ack' };
+        return { outcome: 'rejected', detail: 'basic.return: no queue took it' };
+      } catch (error) {
+        const detail = messageOf(error);
+        // The client says the same of a negative confirmation and of a channel that is gone.
+        if (usable && /nack/i.test(detail)) return { outcome: 'rejected', detail: `basic.nack: ${detail}` };
+        usable = false;
+        return { outcome: 'indefinite', detail };
+      }
+    },
+    usable: () => usable,
+    close: () => closeAmqp(connection),
+  };
+}
