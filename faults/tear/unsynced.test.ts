@@ -88,6 +88,15 @@ t.test('what a failed sync should have written is not saved by a later one that 
 });
 
 t.test(
+  'a sector that holds the end of a synced record stays, though the sync of the next record failed',
+  async (t) => {
+    const events = [write('append', 700, 1), sync(0, WHOLE, 2), write('append', 700, 3), failed(4)];
+    t.same(unsyncedSectors([0, 1, 2], [witness(events)], 0), [2]);
+    t.same(unsyncedSectors([0, 1, 2], [witness([...events, sync(0, WHOLE, 5)])], 0), [2]);
+  },
+);
+
+t.test(
   'in a mapped file nobody knows whether the page was written to again after a failed sync',
   async (t) => {
     const events = [write(0, 512, 1), failed(2), sync(0, WHOLE, 3)];

@@ -50,8 +50,13 @@ export function unsyncedSectors(
     const after = [...covering, ...failed.filter((sync) => sync.start < end && sync.end > start)]
       .filter((sync) => sync.entry > lastWrite)
       .sort((one, other) => one.entry - other.entry);
-    const lastSync = Math.max(...covering.map((sync) => sync.entry));
-    return writes.every((write) => write.entry > lastSync) || after[0]?.kind === 'failed-sync';
+    // What was written before a sync that succeeded is on the disk, and the snapshot does not hold it.
+    const unsyncedAt = (moment: number) => {
+      const synced = covering.map((sync) => sync.entry).filter((entry) => entry < moment);
+      return writes.every((write) => write.entry > Math.max(...synced));
+    };
+    const first = after[0];
+    return unsyncedAt(Number.POSITIVE_INFINITY) || (first?.kind === 'failed-sync' && unsyncedAt(first.entry));
   });
 }
 
