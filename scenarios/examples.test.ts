@@ -48,7 +48,7 @@ t.test('the same without its fsync turns red', { skip: !power || !present('pytho
   const parts = readFileSync(file, 'utf8').split(line);
   t.equal(parts.length, 2, 'the line is there');
   writeFileSync(file, parts.join('            self.write(record)\n'));
-  const result = await gate(join(place.dir, 'target.json'), 'power-cut', '20s');
+  const result = await gate(join(place.dir, 'target.json'), 'power-cut', '10s');
   const red = result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
   t.ok(red.includes('PP-12'), `red: ${red.join(', ')}; ${result.why}`);
 });
