@@ -4,7 +4,15 @@ import { KitError, messageOf } from '../conformance/errors.js';
 import { type CertifyFlags, certifyCommand } from './cli/certify-command.js';
 import { cleanCommand } from './cli/clean-command.js';
 import { doctorCommand } from './cli/doctor-command.js';
-import { parseBudget, parseCount, parseFilesystem, parseIndex, parseNames, parseSeed } from './cli/flags.js';
+import {
+  gatherReporters,
+  parseBudget,
+  parseCount,
+  parseFilesystem,
+  parseIndex,
+  parseNames,
+  parseSeed,
+} from './cli/flags.js';
 import { type GateFlags, gateCommand } from './cli/gate-command.js';
 import { watchInterrupts } from './cli/interrupt.js';
 import { labDownCommand, labStatusCommand, labUpCommand } from './cli/lab-command.js';
@@ -49,6 +57,11 @@ program
   .option('--budget <time>', 'when it has to be over, such as 60s or 5m', parseBudget, DEFAULT_BUDGET_MS)
   .option('--out <dir>', 'keeps the evidence (history, schedule, logs) there')
   .option('--keep', 'keeps the evidence when all passed, too')
+  .option(
+    '--reporter <name[:file]>',
+    'list, json, junit, tap or github; several with commas between, such as list,junit:report.xml (default: list)',
+    gatherReporters,
+  )
   .option('--json', 'prints the result as one JSON object to stdout')
   .action(async (target: string | undefined, flags: GateFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
@@ -67,6 +80,11 @@ program
   .option('--seed <n>', 'as for gate', parseSeed)
   .option('--budget <time>', 'for all levels together, such as 5m', parseBudget, CERTIFY_BUDGET_MS)
   .option('--out <dir>', 'where certificate and evidence go (default: a new directory below .plugpull)')
+  .option(
+    '--reporter <name[:file]>',
+    'list, json, junit, tap or github; several with commas between, such as list,junit:report.xml (default: list)',
+    gatherReporters,
+  )
   .option('--json', 'prints the result as one JSON object to stdout')
   .action(async (target: string | undefined, flags: CertifyFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));

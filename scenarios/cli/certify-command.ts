@@ -4,7 +4,8 @@ import { loadTarget } from '../../conformance/target/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { runCertify } from '../certify/certify.js';
 import { choosePower } from '../power/by-name.js';
-import { certificateReport } from '../report/certificate-report.js';
+import { certifyOutcome } from '../report/outcome.js';
+import { chooseReporters, report } from '../report/reporters/by-name.js';
 import { styleFor } from '../report/style.js';
 import { newRunId, stateDirectory } from '../residue/registry.js';
 import { runtimeNamed } from '../runtime/by-name.js';
@@ -22,6 +23,7 @@ export interface CertifyFlags extends GroundFlags {
   budget: number;
   out?: string;
   json?: boolean;
+  reporter?: string[];
 }
 
 /** Certifies a target and reports; resolves to the exit code. */
@@ -33,6 +35,7 @@ export async function certifyCommand(
   const say = (line: string) => void process.stderr.write(`${line}\n`);
   const path = file ?? REFERENCE_TARGET;
   const target = loadTarget(path);
+  const reporters = chooseReporters(flags.reporter, flags.json === true);
   const runtime = await runtimeNamed(flags.runtime);
   const power = await choosePower(flags.power, flags.fs, runtime.name);
   const dir = emptyDirectory(flags.out ?? join(stateDirectory(), 'certificates', newRunId()));
@@ -59,11 +62,6 @@ export async function certifyCommand(
     .finally(() => prepared.close?.());
   const interrupted = interrupts.exitCode();
   if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
-  const { certified, certificate } = result;
-  for (const line of certificateReport(certified, certificate, style)) say(line);
-  for (const { result: run } of result.runs) {
-    if (run.verdict === 'fail') say(`run it again: ${run.replay}`);
-  }
-  if (flags.json) process.stdout.write(`${JSON.stringify({ ...certified, certificate })}\n`);
-  return VERDICT_EXIT_CODES[certified.verdict];
+  await report(certifyOutcome(result, file), reporters);
+  return VERDICT_EXIT_CODES[result.certified.verdict];
 }

@@ -57,3 +57,8 @@ export function parseFilesystem(text: string): Filesystem {
   }
   return { type, mountOptions: match?.[2] ?? '' };
 }
+
+/** `list`, `junit:report.xml`, several with commas between; the flag may be given again. */
+export function gatherReporters(text: string, before: readonly string[] | undefined): string[] {
+  return [...(before ?? []), ...parseNames(text)];
+}

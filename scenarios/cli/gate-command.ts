@@ -3,7 +3,8 @@ import { loadTarget } from '../../conformance/target/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { gateOn } from '../gate/gate-on.js';
 import { choosePower } from '../power/by-name.js';
-import { gateReport } from '../report/gate-report.js';
+import { gateOutcome } from '../report/outcome.js';
+import { chooseReporters, report } from '../report/reporters/by-name.js';
 import { styleFor } from '../report/style.js';
 import { runtimeNamed } from '../runtime/by-name.js';
 import {
@@ -20,6 +21,7 @@ export interface GateFlags extends GroundFlags {
   budget: number;
   out?: string;
   json?: boolean;
+  reporter?: string[];
   keep?: boolean;
 }
 
@@ -31,6 +33,7 @@ export async function gateCommand(
 ): Promise<number> {
   const say = (line: string) => void process.stderr.write(`${line}\n`);
   const target = loadTarget(file ?? REFERENCE_TARGET);
+  const reporters = chooseReporters(flags.reporter, flags.json === true);
   const runtime = await runtimeNamed(flags.runtime);
   const power = await choosePower(flags.power, flags.fs, runtime.name);
   const out = flags.out === undefined ? undefined : emptyDirectory(flags.out);
@@ -56,7 +59,6 @@ export async function gateCommand(
   });
   const interrupted = interrupts.exitCode();
   if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
-  for (const line of gateReport(result, style)) say(line);
-  if (flags.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+  await report(gateOutcome(result, file), reporters);
   return VERDICT_EXIT_CODES[result.verdict];
 }

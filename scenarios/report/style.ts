@@ -12,3 +12,6 @@ export function styleFor(stream: { isTTY?: boolean }, environment: NodeJS.Proces
   const paint = (code: number) => (text: string) => (coloured ? `\u001b[${code}m${text}\u001b[0m` : text);
   return { good: paint(32), bad: paint(31), warn: paint(33), strong: paint(1), faint: paint(2) };
 }
+
+/** For what is no terminal, such as a file. */
+export const plainStyle: Style = styleFor({});

@@ -1,0 +1,97 @@
+import type { Certified } from '../../conformance/certificate/certificate.js';
+import type { Verdict } from '../../conformance/checkers/verdict.js';
+import { REQUIREMENTS } from '../../conformance/requirements.js';
+import type { CertifyResult } from '../certify/certify.js';
+import type { GateResult } from '../gate/result.js';
+import { certificateReport } from './certificate-report.js';
+import { gateReport } from './gate-report.js';
+import type { Style } from './style.js';
+
+/** What a command found, for every reporter. */
+export interface Outcome {
+  command: 'gate' | 'certify';
+  target: string;
+  /** The file that was given; undefined for the reference implementation. */
+  file: string | undefined;
+  verdict: Verdict;
+  why: string;
+  requirements: {
+    id: string;
+    level: string;
+    title: string;
+    verdict: Verdict;
+    why: string;
+    /** Proven breaches, one line each. */
+    violations: string[];
+  }[];
+  tookMs: number;
+  /** Facts worth keeping beside the result, by name. */
+  properties: Record<string, string>;
+  /** The object of `--json`. */
+  data: unknown;
+  /** The report for people. */
+  lines(style: Style): string[];
+}
+
+export function gateOutcome(result: GateResult, file: string | undefined): Outcome {
+  const known = new Map<string, { title: string; level: string }>(REQUIREMENTS.map((one) => [one.id, one]));
+  return {
+    command: 'gate',
+    target: result.target,
+    file,
+    verdict: result.verdict,
+    why: result.why,
+    requirements: result.requirements.map(({ id, verdict, why }) => ({
+      id,
+      level: known.get(id)?.level ?? '',
+      title: known.get(id)?.title ?? '',
+      verdict,
+      why,
+      violations: toldOf(result, id),
+    })),
+    tookMs: result.tookMs,
+    properties: {
+      seed: `${result.seed}`,
+      replay: result.replay,
+      ...(result.evidence === null ? {} : { evidence: result.evidence }),
+    },
+    data: result,
+    lines: (style) => gateReport(result, style),
+  };
+}
+
+export function certifyOutcome(
+  { certified, certificate, runs }: CertifyResult,
+  file: string | undefined,
+): Outcome {
+  const data: Certified & { certificate: string } = { ...certified, certificate };
+  const failed = runs.filter(({ result }) => result.verdict === 'fail');
+  return {
+    command: 'certify',
+    target: certified.target,
+    file,
+    verdict: certified.verdict,
+    why: certified.why,
+    requirements: certified.requirements.map(({ id, level, title, verdict, why }) => ({
+      id,
+      level,
+      title,
+      verdict,
+      why,
+      violations: runs.flatMap(({ result }) => toldOf(result, id)),
+    })),
+    tookMs: runs.reduce((sum, { result }) => sum + result.tookMs, 0),
+    properties: { seed: `${certified.seed}`, levels: certified.granted.join(', ') || 'none', certificate },
+    data,
+    lines: (style) => [
+      ...certificateReport(certified, certificate, style),
+      ...failed.map(({ result }) => `run it again: ${result.replay}`),
+    ],
+  };
+}
+
+function toldOf({ violations }: GateResult, requirement: string): string[] {
+  return violations
+    .filter((violation) => violation.requirement === requirement)
+    .map(({ id, what }) => (id === undefined ? what : `message ${id}: ${what}`));
+}

@@ -1,0 +1,89 @@
+import { accessSync, constants, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { KitError, messageOf } from '../../../conformance/errors.js';
+import type { Outcome } from '../outcome.js';
+import { plainStyle, styleFor } from '../style.js';
+import { github } from './github.js';
+import { json } from './json.js';
+import { junit } from './junit.js';
+import { list } from './list.js';
+import type { Reporter } from './reporter.js';
+import { tap } from './tap.js';
+
+const REPORTERS: readonly Reporter[] = [list, json, junit, tap, github];
+export const REPORTER_NAMES = REPORTERS.map(({ name }) => name);
+
+/** A reporter, and the file that it writes; undefined: its stream. */
+export interface Chosen {
+  reporter: Reporter;
+  file: string | undefined;
+}
+
+/**
+ * What `--reporter` asks for.
+ * @param words `name` or `name:file`; none: the list for people.
+ * @param withJson `--json`: the object on stdout besides.
+ * @throws KitError bad-usage for an unknown name, a file that cannot be written, or two that want stdout.
+ */
+export function chooseReporters(words: readonly string[] | undefined, withJson: boolean): Chosen[] {
+  const chosen = (words ?? ['list']).map(choose);
+  if (withJson && !chosen.some(({ reporter, file }) => reporter === json && file === undefined))
+    chosen.push({ reporter: json, file: undefined });
+  const loud = chosen.filter(({ reporter, file }) => file === undefined && reporter.stream === 'stdout');
+  if (loud.length > 1) {
+    const names = loud.map(({ reporter }) => reporter.name).join(' and ');
+    throw new KitError(
+      'bad-usage',
+      `--reporter: ${names} would both write to stdout; expected a file for one, such as junit:report.xml`,
+    );
+  }
+  return chosen;
+}
+
+/** Tells an outcome in every form that was asked for. */
+export async function report(outcome: Outcome, chosen: readonly Chosen[]): Promise<void> {
+  for (const { reporter, file } of chosen) {
+    const stream = process[reporter.stream];
+    const text = await reporter.render(outcome, file === undefined ? styleFor(stream) : plainStyle);
+    if (file === undefined) stream.write(text);
+    else writeReport(file, text);
+  }
+}
+
+function choose(words: string): Chosen {
+  const [name = '', ...rest] = words.split(':');
+  const file = rest.length === 0 ? undefined : rest.join(':');
+  const reporter = REPORTERS.find((one) => one.name === name);
+  if (reporter === undefined)
+    throw new KitError('bad-usage', `--reporter ${words}: expected one of ${REPORTER_NAMES.join(', ')}`);
+  if (file === undefined) return { reporter, file };
+  if (!reporter.toFile)
+    throw new KitError('bad-usage', `--reporter ${words}: expected no file, ${name} speaks to its CI alone`);
+  if (file === '') throw new KitError('bad-usage', `--reporter ${words}: expected a file after the colon`);
+  checkWritable(words, resolve(file));
+  return { reporter, file: resolve(file) };
+}
+
+/** Told before the run, and not after minutes of it. */
+function checkWritable(words: string, file: string): void {
+  try {
+    mkdirSync(dirname(file), { recursive: true });
+    accessSync(existsSync(file) ? file : dirname(file), constants.W_OK);
+  } catch (error) {
+    throw new KitError('bad-usage', `--reporter ${words}: expected a file to write: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+  if (existsSync(file) && statSync(file).isDirectory())
+    throw new KitError('bad-usage', `--reporter ${words}: expected a file, and it is a directory`);
+}
+
+function writeReport(file: string, text: string): void {
+  try {
+    writeFileSync(file, text);
+  } catch (error) {
+    throw new KitError('kit-failed', `${file}: the report cannot be written: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}

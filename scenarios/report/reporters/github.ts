@@ -1,0 +1,46 @@
+import type { Outcome } from '../outcome.js';
+import type { Reporter } from './reporter.js';
+
+const MARKS = { pass: '✅', fail: '❌', 'not-measured': '⚠️' } as const;
+
+/**
+ * For a job of GitHub Actions: an annotation for each requirement that failed or that kept the run from a pass, and the
+ * table of all in the summary of the job, where there is one ($GITHUB_STEP_SUMMARY).
+ */
+export const github: Reporter = {
+  name: 'github',
+  stream: 'stdout',
+  toFile: false,
+  async render(outcome) {
+    // Loaded only here: nobody else needs it. It writes its commands to stdout itself.
+    const core = await import('@actions/core');
+    const place = outcome.file === undefined ? {} : { file: outcome.file };
+    for (const { id, title, verdict, why, violations } of outcome.requirements) {
+      if (verdict !== 'fail') continue;
+      core.error([why, ...violations].join('\n'), { title: `${outcome.target}: ${id} ${title}`, ...place });
+    }
+    if (outcome.verdict === 'not-measured')
+      core.error(outcome.why, { title: `${outcome.target}: not measured`, ...place });
+    if (process.env.GITHUB_STEP_SUMMARY) await summarise(core, outcome);
+    return '';
+  },
+};
+
+async function summarise(core: typeof import('@actions/core'), outcome: Outcome): Promise<void> {
+  const { command, target, verdict, why, requirements, properties } = outcome;
+  const head = ['', 'requirement', 'level', 'why'].map((data) => ({ data, header: true }));
+  const rows = requirements.map((one) => {
+    return [`${MARKS[one.verdict]} ${one.verdict}`, `${one.id} ${one.title}`, one.level, one.why].map(text);
+  });
+  await core.summary
+    .addHeading(`${MARKS[verdict]} plugpull ${command}: ${text(target)}`, 3)
+    .addRaw(text(`${verdict}: ${why}`), true)
+    .addTable([head, ...rows])
+    .addList(Object.entries(properties).map(([name, value]) => `${name}: <code>${text(value)}</code>`))
+    .write();
+}
+
+/** A target's own words stay words in the summary, which is HTML. */
+function text(words: string): string {
+  return words.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+}

@@ -1,0 +1,43 @@
+import { create } from 'xmlbuilder2';
+import { unmeasured } from './measured.js';
+import type { Reporter } from './reporter.js';
+
+/** JUnit's XML as CI systems read it: a case for each requirement; not measured is skipped. */
+export const junit: Reporter = {
+  name: 'junit',
+  stream: 'stdout',
+  toFile: true,
+  render(outcome) {
+    const { command, target, requirements, tookMs, properties, why } = outcome;
+    const missing = unmeasured(outcome);
+    const count = (verdict: string) => requirements.filter((one) => one.verdict === verdict).length;
+    const totals = {
+      tests: requirements.length + (missing === undefined ? 0 : 1),
+      failures: count('fail'),
+      errors: missing === undefined ? 0 : 1,
+      skipped: count('not-measured'),
+      time: (tookMs / 1000).toFixed(3),
+    };
+    // What a target says may hold characters that XML has no way to write.
+    const root = create({ version: '1.0', encoding: 'UTF-8', invalidCharReplacement: '\uFFFD' });
+    const suite = root
+      .ele('testsuites', { name: `plugpull ${command}`, ...totals })
+      .ele('testsuite', { name: target, ...totals });
+    const facts = suite.ele('properties');
+    for (const [name, value] of Object.entries(properties)) facts.ele('property', { name, value });
+    for (const { id, level, title, verdict, why: reason, violations } of requirements) {
+      const one = suite.ele('testcase', {
+        name: `${id} ${title}`,
+        classname: `${target}.${level}`,
+        time: '0',
+      });
+      if (verdict === 'fail') one.ele('failure', { message: reason, type: id }).txt(violations.join('\n'));
+      if (verdict === 'not-measured') one.ele('skipped', { message: `not measured: ${reason}` });
+    }
+    if (missing !== undefined)
+      suite
+        .ele('testcase', { name: missing, classname: target, time: '0' })
+        .ele('error', { message: why, type: 'not-measured' });
+    return `${root.end({ prettyPrint: true })}\n`;
+  },
+};

@@ -1,0 +1,143 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { create } from 'xmlbuilder2';
+import { KitError } from '../../../conformance/errors.js';
+import type { Outcome } from '../outcome.js';
+import { plainStyle } from '../style.js';
+import { chooseReporters, report } from './by-name.js';
+import { github } from './github.js';
+import { junit } from './junit.js';
+import { tap } from './tap.js';
+
+const dir = mkdtempSync(join(tmpdir(), 'plugpull-reporters-'));
+t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+
+const NASTY = 'it said <b>"no" & #1\u0000\u0007</b> % ::error::';
+
+function outcome(verdict: Outcome['verdict'] = 'fail'): Outcome {
+  const one = { level: 'process', violations: [] };
+  return {
+    command: 'gate',
+    target: 'my-queue',
+    file: 'my-queue.json',
+    verdict,
+    why: 'PP-2: came again',
+    requirements: [
+      { ...one, id: 'PP-1', title: 'not lost', verdict: 'pass', why: 'all came' },
+      {
+        ...one,
+        id: 'PP-2',
+        title: 'bounded',
+        verdict: 'fail',
+        why: 'came again',
+        violations: [NASTY, 'message 7: b'],
+      },
+      { ...one, id: 'PP-3', title: 'no is no', verdict: 'not-measured', why: `no #rejects ${NASTY}` },
+    ],
+    tookMs: 1234,
+    properties: { seed: '7', replay: "plugpull gate 'a b.json'" },
+    data: { verdict },
+    lines: () => ['all in', 'words'],
+  };
+}
+
+t.test('junit is XML that parses, with a case for each requirement', async (t) => {
+  const text = await junit.render(outcome(), plainStyle);
+  const { testsuites } = create(text).toObject() as unknown as {
+    testsuites: { testsuite: Record<string, unknown> & { testcase: Record<string, unknown>[] } };
+  };
+  const { testsuite } = testsuites;
+  t.match(testsuite, {
+    '@name': 'my-queue',
+    '@tests': '3',
+    '@failures': '1',
+    '@skipped': '1',
+    '@errors': '0',
+  });
+  t.match(testsuite.testcase[0], { '@name': 'PP-1 not lost', '@classname': 'my-queue.process' });
+  t.match(testsuite.testcase[1], { failure: { '@message': 'came again', '#': /message 7: b/ } });
+  t.match(testsuite.testcase[2], { skipped: { '@message': /not measured: no #rejects it said &lt;b&gt;/ } });
+  t.notMatch(text, '\u0000');
+});
+
+t.test('a run that proved nothing is red in junit and tap, though no requirement failed', async (t) => {
+  t.match(await junit.render(outcome('not-measured'), plainStyle), /errors="1"[\s\S]*<error message="PP-2/);
+  t.match(await tap.render(outcome('not-measured'), plainStyle), /not ok 4 - the run measured/);
+});
+
+t.test('tap has a plan, points, and skips with their reason', async (t) => {
+  const lines = `${await tap.render(outcome(), plainStyle)}`.split('\n');
+  t.equal(lines[0], 'TAP version 14');
+  t.equal(lines[1], '1..3');
+  t.equal(lines[2], 'ok 1 - PP-1 not lost');
+  t.equal(lines[3], 'not ok 2 - PP-2 bounded');
+  t.match(lines.join('\n'), /ok 3 - PP-3 no is no # SKIP not measured: no \\#rejects/);
+  const yaml = lines.find((line) => line.startsWith('  violations: ')) ?? '';
+  t.same(JSON.parse(yaml.slice('  violations: '.length)), [NASTY, 'message 7: b']);
+});
+
+t.test('github gets annotations on one line each, and a summary in which nothing is markup', async (t) => {
+  const summary = join(dir, 'summary.md');
+  const before = process.env.GITHUB_STEP_SUMMARY;
+
+  writeFileSync(summary, '');
+  process.env.GITHUB_STEP_SUMMARY = summary;
+  const said: string[] = [];
+  const results = t.capture(process.stdout, 'write', (text: string) => {
+    said.push(text);
+    return true;
+  });
+  try {
+    t.equal(await github.render(outcome(), plainStyle), '');
+  } finally {
+    results.restore();
+    if (before === undefined) delete process.env.GITHUB_STEP_SUMMARY;
+    else process.env.GITHUB_STEP_SUMMARY = before;
+  }
+  const lines = said
+    .join('')
+    .split('\n')
+    .filter((line) => line.startsWith('::'));
+  t.equal(lines.length, 1);
+  t.match(lines[0], /^::error title=my-queue%3A PP-2 bounded,file=my-queue\.json::came again%0Ait said/);
+  const text = readFileSync(summary, 'utf8');
+  t.match(text, /PP-1 not lost/);
+  t.match(text, /&lt;b&gt;/);
+  t.notMatch(text, '<b>');
+});
+
+t.test(
+  'several reporters write several places; two on stdout are bad usage, and so is what is unknown',
+  async (t) => {
+    const files = ['r.xml', 'sub/r.tap', 'r.json', 'r.txt'].map((name) => join(dir, name));
+    const [xml, points, data, words] = files;
+    await report(
+      outcome(),
+      chooseReporters([`junit:${xml}`, `tap:${points}`, `json:${data}`, `list:${words}`], false),
+    );
+    for (const file of files) t.ok(existsSync(file), file);
+    t.equal(readFileSync(words ?? '', 'utf8'), 'all in\nwords\n');
+    t.same(JSON.parse(readFileSync(data ?? '', 'utf8')), { verdict: 'fail' });
+    const bad: [string[], boolean, RegExp][] = [
+      [['junit', 'tap'], false, /junit and tap would both write to stdout.*junit:report\.xml/],
+      [['github'], true, /github and json/],
+      [['xml'], false, /xml: expected one of list, json, junit, tap, github/],
+      [['junit:'], false, /expected a file after the colon/],
+      [['github:out'], false, /expected no file/],
+      [[`junit:${dir}`], false, /it is a directory/],
+      [[`junit:${xml}/below.xml`], false, /expected a file to write/],
+    ];
+    for (const [words, withJson, expected] of bad) {
+      try {
+        chooseReporters(words, withJson);
+        t.fail(words.join());
+      } catch (error) {
+        t.ok(error instanceof KitError && error.exitCode === 2, `${error}`);
+        t.match((error as Error).message, expected);
+      }
+    }
+    t.equal(chooseReporters(['json', 'list'], true).length, 2, '--json beside json is once');
+  },
+);

@@ -1,0 +1,38 @@
+import { unmeasured } from './measured.js';
+import type { Reporter } from './reporter.js';
+
+/** Test Anything Protocol, version 14: a point for each requirement; not measured is skipped. */
+export const tap: Reporter = {
+  name: 'tap',
+  stream: 'stdout',
+  toFile: true,
+  render(outcome) {
+    const points = outcome.requirements.map(({ id, title, verdict, why, violations }) => {
+      if (verdict === 'fail') return { ok: false, words: `${id} ${title}`, details: { why, violations } };
+      const skip = verdict === 'pass' ? '' : ` # SKIP not measured: ${quoted(why)}`;
+      return { ok: true, words: `${id} ${title}`, skip };
+    });
+    const missing = unmeasured(outcome);
+    const all = [
+      ...points,
+      ...(missing === undefined ? [] : [{ ok: false, words: missing, details: { why: outcome.why } }]),
+    ];
+    const lines = ['TAP version 14', `1..${all.length}`];
+    all.forEach((point, index) => {
+      const skip = 'skip' in point ? point.skip : '';
+      lines.push(`${point.ok ? 'ok' : 'not ok'} ${index + 1} - ${quoted(point.words)}${skip}`);
+      if (!('details' in point)) return;
+      lines.push('  ---');
+      // JSON is YAML.
+      for (const [key, value] of Object.entries(point.details))
+        lines.push(`  ${key}: ${JSON.stringify(value)}`);
+      lines.push('  ...');
+    });
+    lines.push(`# ${outcome.target}: ${outcome.verdict}: ${outcome.why.replaceAll('\n', ' ')}`);
+    return `${lines.join('\n')}\n`;
+  },
+};
+
+function quoted(text: string): string {
+  return text.replace(/[\\#]/g, (found) => `\\${found}`).replaceAll('\n', ' ');
+}
