@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Fault, Ground, Injection, Service } from './fault.js';
 import { ALWAYS, hit, killServices, live, miss, scopeOf, spread } from './injections.js';
@@ -6,6 +6,7 @@ import { pauseFor, until } from './waiting.js';
 
 const LIBRARY_FOLDERS = ['/usr/lib', '/usr/local/lib', '/usr/lib64', '/lib'];
 const LIBRARY = 'libfaketimeMT.so.1';
+const SHARED = '/dev/shm';
 const LOAD_TIMEOUT_MS = 2000;
 const MOST_JUMPS = 3;
 const LONGEST_JUMP_S = 90 * 24 * 3600;
@@ -52,6 +53,15 @@ export const clock: Fault = {
     setClock(ground, 0);
   },
 };
+
+/**
+ * Removes what libfaketime leaves behind when the process is killed that had it first: nobody else uses it then.
+ * @param pid of a process that has gone; one that never had a clock of its own leaves nothing.
+ */
+export function forgetClockOf(pid: number): void {
+  for (const name of [`faketime_shm_${pid}`, `sem.faketime_sem_${pid}`])
+    rmSync(join(SHARED, name), { force: true });
+}
 
 function jump(ground: Ground): number {
   const seconds = spread(ground.random, 1, LONGEST_JUMP_S);

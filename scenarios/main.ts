@@ -29,6 +29,13 @@ const CERTIFY_BUDGET_MS = 300_000;
 const USAGE = 2;
 const KIT_FAILED = 4;
 
+// Who reads our output may stop reading: that ends what we say, not what we do.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+  });
+}
+
 const program = new Command('plugpull')
   .description(
     'Pulls the plug on a message queue, again and again, and shows that no confirmed message is lost.',

@@ -66,6 +66,29 @@ async function ensure(
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
+  await prune(engine, name);
   say(`built ${tag} in ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
   return tag;
+}
+
+/** So many of the latest stay, and whatever is as young as this: another run may be about to use it. */
+const KEPT = 4;
+const YOUNG_S = 3600;
+
+/** Removes images of earlier sources. One that a container uses stays, and so does what others are made from. */
+async function prune(engine: Dockerode, name: 'reference' | 'kit'): Promise<void> {
+  const filters = { label: [`${IMAGE_LABEL}=${name}`] };
+  const images = await engine.listImages({ filters: JSON.stringify(filters) });
+  const old = images
+    .filter(({ RepoTags }) => RepoTags?.some((tag) => tag.startsWith(`plugpull/${name}:`)))
+    .sort((a, b) => b.Created - a.Created)
+    .slice(KEPT)
+    .filter(({ Created }) => Created < Date.now() / 1000 - YOUNG_S);
+  for (const { Id } of old) {
+    // Refused when it is in use, and gone when somebody else prunes too: both are well.
+    await engine
+      .getImage(Id)
+      .remove()
+      .catch(() => {});
+  }
 }

@@ -78,6 +78,15 @@ t.test('a target that dies at once, or never gets ready, is told within the budg
   }
 });
 
+t.test('whoever stops reading ends what is said, and nothing else', async (t) => {
+  const place = newPlace(t);
+  const kit = place.start(['doctor']);
+  kit.child.stdout?.destroy();
+  const { code, stderr } = await kit.ended();
+  t.equal(code, 0);
+  t.equal(stderr, '');
+});
+
 t.test('an install command that fails is told with its own words', async (t) => {
   const place = newPlace(t);
   const install = ['{node}', '-e', 'console.error("no room for a queue"); process.exit(5)'];

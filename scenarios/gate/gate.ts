@@ -39,8 +39,14 @@ export interface GateOptions {
 /** What a round of many faults takes when nothing is wrong; only for the plan, the clock decides. */
 const USUAL_ROUND_MS = 22_000;
 const MOST_MAINS = 5;
-/** Of the whole budget, for a round of power cuts among rounds of other faults. */
-const POWER_SHARE = 0.3;
+/** Of the whole budget, for power cuts among rounds of other faults. */
+const POWER_SHARE = 0.45;
+/** A round of power cuts is over after so long, so that a verdict on it need not wait for the end of the budget. */
+const POWER_ROUND_MS = 30_000;
+/** Where an install alone takes a good part of that. */
+const SLOW_POWER_ROUND_MS = 300_000;
+/** With less left of their share power cuts are not begun once more. */
+const LEAST_POWER_MS = 6000;
 /** A round for which there is less time than this part of what it usually takes is not begun. */
 const LEAST_OF_A_ROUND = 0.7;
 /** Before the end of the budget no new fault is tried: draining and stopping take time too. */
@@ -154,6 +160,8 @@ async function runRounds(options: GateOptions, run: Run) {
   const endMs = run.startMs + budgetMs;
   const { power, others } = kindsOf(faults);
   const powerMs = power.length === 0 ? 0 : others.length === 0 ? budgetMs : budgetMs * POWER_SHARE;
+  const powerRoundMs = options.runtime.slowStartMs === undefined ? POWER_ROUND_MS : SLOW_POWER_ROUND_MS;
+  let powerLeftMs = powerMs;
   const ordinary = { count: 0, ms: 0 };
   const plannedRounds = Math.max(1, Math.floor((budgetMs - powerMs) / USUAL_ROUND_MS));
   const mains = Math.min(MOST_MAINS, Math.ceil(others.length / plannedRounds));
@@ -161,12 +169,14 @@ async function runRounds(options: GateOptions, run: Run) {
   let rounds = 0;
   let failed = false;
   let last: Schedule | undefined;
-  while (!signal.aborted && !failed) {
+  for (let offset = 0; !signal.aborted && !failed; offset++) {
     const nowMs = performance.now();
     const number = rounds + 1;
-    const schedule = scheduleOf(seed + rounds, faults, mains);
+    const schedule = scheduleOf(seed + offset, faults, mains);
+    const ofPower = schedule.disk === 'power';
+    if (ofPower && others.length > 0 && powerLeftMs < LEAST_POWER_MS) continue;
     const ordinaryMs = ordinary.count === 0 ? USUAL_ROUND_MS : ordinary.ms / ordinary.count;
-    const usualMs = schedule.disk === 'power' ? Math.min(powerMs, USUAL_ROUND_MS) : ordinaryMs;
+    const usualMs = ofPower ? Math.min(powerLeftMs, LEAST_POWER_MS) : ordinaryMs;
     if (rounds > 0 && nowMs + usualMs * LEAST_OF_A_ROUND > endMs) break;
     options.progress(`round ${number}, seed ${schedule.seed}: ${planOf(schedule, options.power)}`);
     const round: RoundOptions = {
@@ -185,14 +195,16 @@ async function runRounds(options: GateOptions, run: Run) {
       registry: run.registry,
       signal,
       startTimeoutMs: Math.max(1000, Math.min(options.runtime.slowStartMs ?? 30_000, endMs - nowMs)),
-      lastFaultMs: Math.min(endMs, schedule.disk === 'power' ? nowMs + powerMs : endMs) - RESERVE_MS,
+      lastFaultMs:
+        Math.min(endMs, ofPower ? nowMs + Math.min(powerLeftMs, powerRoundMs) : endMs) - RESERVE_MS,
       progress: options.progress,
     };
     const outcome = await runRound(round);
     injections = outcome.injections;
     rounds = number;
     last = schedule;
-    if (schedule.disk !== 'power') {
+    if (ofPower) powerLeftMs -= performance.now() - nowMs;
+    else {
       ordinary.count++;
       ordinary.ms += performance.now() - nowMs;
     }

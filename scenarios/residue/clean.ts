@@ -1,5 +1,6 @@
 import { existsSync, rmSync } from 'node:fs';
 import { messageOf } from '../../conformance/errors.js';
+import { forgetClockOf } from '../../faults/clock.js';
 import { dropFilesystem } from '../../faults/power/filesystem.js';
 import { removeMapping } from '../../faults/power/flakey-local.js';
 import { detachLoops } from '../../faults/power/loop.js';
@@ -40,6 +41,7 @@ export async function clean(stateDir = stateDirectory()): Promise<Cleaned> {
     // Before the processes: one in a container that is held cannot be killed but by the engine.
     const containers = await removeContainers(run, problems);
     const processes = run.sameBoot ? await killProcesses(run, problems) : 0;
+    for (const resource of run.resources) if (resource.kind === 'process') forgetClockOf(resource.pid);
     const counts = removeAll(run, problems);
     if (problems.length === 0) rmSync(run.file, { force: true });
     cleaned.runs.push({ runId: run.runId, containers, processes, ...counts, problems });

@@ -7,12 +7,13 @@ const VERIFY_TIMEOUT_MS = 20_000;
 export async function inspect(
   deployment: Deployment,
   command: readonly string[],
+  timeoutMs = VERIFY_TIMEOUT_MS,
 ): Promise<Untimed<Inspected>> {
-  const result = await deployment.runCommand('verify', command, VERIFY_TIMEOUT_MS);
+  const result = await deployment.runCommand('verify', command, timeoutMs);
   const said = parse(result.stdout);
   if (said !== undefined) return { kind: 'inspected', ...said };
   const how = result.timedOut
-    ? `took longer than ${VERIFY_TIMEOUT_MS} ms`
+    ? `took longer than ${timeoutMs} ms`
     : `ended with ${result.signal ?? `code ${result.code}`}`;
   const words = result.stderr.trim().split('\n').at(-1) ?? '';
   return {

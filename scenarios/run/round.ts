@@ -10,6 +10,7 @@ import {
   portNames,
   submitPorts,
 } from '../../conformance/target/placeholders.js';
+import { forgetClockOf } from '../../faults/clock.js';
 import type { Fault, Ground, Injection, PowerDisk } from '../../faults/fault.js';
 import { killServices } from '../../faults/injections.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
@@ -75,8 +76,13 @@ const FLOW_DELIVERIES = 60;
 const FLOW_MS = 600;
 const MARKS = 400;
 const SAME_CRASH_MS = 5;
+/** What was confirmed before so many recoveries, and so long ago, and has not come, is missed. */
+const PATIENCE_RECOVERIES = 6;
+const PATIENCE_MS = 5000;
+/** A single one may have been put off by its receiver, and then by each cut. */
+const PATIENCE_MESSAGES = 3;
 const STAKE_MS = 300;
-const SLOW_STAKE_MS = 5000;
+const SLOW_STAKE_MS = 20_000;
 /** An inspection takes as long as all the rest of a power cut: one in so many is followed by one. */
 const INSPECT_EVERY = 3;
 
@@ -117,6 +123,8 @@ class Round {
   #lastRiskMs = Number.NEGATIVE_INFINITY;
   #lastStake = 0;
   #machineCrashes = 0;
+  readonly #pids: number[] = [];
+  readonly #recoveredMs: number[] = [];
   /** One that runs beside the workload; no fault is done before it is over. */
   #inspection: Promise<void> = Promise.resolve();
   #stopped = false;
@@ -193,6 +201,7 @@ class Round {
       this.#life?.end();
       if (how === 'completed') await this.#life?.stop(STOP_GRACE_MS);
       await this.#deployment?.destroy();
+      for (const pid of this.#pids) forgetClockOf(pid);
     } finally {
       // Also when the engine has gone and nothing of it can be removed: a receiver that goes on keeps the kit alive.
       this.#life?.end();
@@ -261,6 +270,7 @@ class Round {
       onStarted: (service, incarnation, pid) => {
         // Found by its environment too; this is for one that has changed it.
         registry.made({ kind: 'process', pid, startTicks: processEntry(pid)?.startTicks ?? 0 });
+        this.#pids.push(pid);
         this.#life?.started(service, incarnation);
       },
       onExited: (...exit) => this.#life?.exited(...exit),
@@ -271,7 +281,10 @@ class Round {
   async #install(deployment: Deployment, values: PlaceholderValues): Promise<void> {
     const { install } = this.#options.target;
     if (install === undefined) return;
-    const timeoutMs = Math.min(INSTALL_TIMEOUT_MS, this.#options.startTimeoutMs);
+    const timeoutMs = Math.min(
+      this.#options.runtime.slowStartMs ?? INSTALL_TIMEOUT_MS,
+      this.#options.startTimeoutMs,
+    );
     const result = await deployment
       .runCommand('install', expandCommand(install, values), timeoutMs)
       .catch((error: unknown) => {
@@ -328,8 +341,19 @@ class Round {
       if (!recovering) await this.#recover(life, this.#injection, injection);
       this.#receiver?.release();
       if (this.#over()) return;
+      if (schedule.disk === 'power' && this.#somethingIsMissing()) return;
     }
     await this.#afterConfirms(LAST_CONFIRMS, LAST_WAIT_MS);
+  }
+
+  /** Messages are so late that the drain should say whether they come at all: more cuts would tell no more. */
+  #somethingIsMissing(): boolean {
+    const recoveredMs = this.#recoveredMs.at(-PATIENCE_RECOVERIES);
+    const limitMs = performance.now() - PATIENCE_MS;
+    return (
+      recoveredMs !== undefined &&
+      this.#ledger.waitingSinceMs(PATIENCE_MESSAGES) < Math.min(recoveredMs, limitMs)
+    );
   }
 
   /** A cut of power is tried when there is something to lose, or a moment later all the same. */
@@ -399,6 +423,7 @@ class Round {
       this.#stopped = true;
       return;
     }
+    this.#recoveredMs.push(performance.now());
     if (injection.scope !== 'none') {
       this.#usualRecoveryMs = start.tookMs;
       this.#recorder.record({ kind: 'recovered', injection: number, tookMs: start.tookMs });
@@ -415,7 +440,7 @@ class Round {
 
   async #inspect(): Promise<void> {
     if (this.#verify === undefined || this.#deployment === undefined) return;
-    this.#recorder.record(await inspect(this.#deployment, this.#verify));
+    this.#recorder.record(await inspect(this.#deployment, this.#verify, this.#options.runtime.slowStartMs));
   }
 
   #noteRisk(): void {

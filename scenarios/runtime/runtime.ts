@@ -79,8 +79,8 @@ export interface PreparedRuntime {
   /** The kit's receiver (host:port) as the target has to call it; default: as it is. */
   sinkFor?(sink: string): string;
   /**
-   * Where time says nothing about the target, because its processors are made in software: how long its starts may
-   * take all the same. What it claims about time is not measured then.
+   * Where time says nothing about the target, because its processors are made in software: how long its starts and
+   * commands may take all the same. What it claims about time is not measured then.
    */
   readonly slowStartMs?: number | undefined;
   /** The disk of a round, where it is not one of this machine; `dir` is the round's directory. */

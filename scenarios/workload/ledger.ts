@@ -48,6 +48,8 @@ export class Ledger {
   readonly #recorder: Recorder;
   readonly #entries = new Map<string, Entry>();
   readonly #sizes = new Map<string, number>();
+  /** Confirmed and not consumed, with the moment (`performance.now()`) of the confirmation; the oldest first. */
+  readonly #waiting = new Map<string, number>();
   readonly #listeners = new Set<() => void>();
 
   constructor(run: string, recorder: Recorder) {
@@ -80,8 +82,10 @@ export class Ledger {
     entry.state = outcome;
     this.tally.inFlight--;
     this.tally[outcome]++;
-    if (outcome === 'confirmed' && !entry.consumed) this.tally.outstanding++;
-    else this.#forgetSize(id);
+    if (outcome === 'confirmed' && !entry.consumed) {
+      this.tally.outstanding++;
+      this.#waiting.set(id, performance.now());
+    } else this.#forgetSize(id);
     this.#moved();
   }
 
@@ -134,6 +138,13 @@ export class Ledger {
     });
   }
 
+  /** When the n-th oldest of the messages was confirmed that are not consumed, in ms of `performance.now()`. */
+  waitingSinceMs(nth: number): number {
+    let left = nth;
+    for (const sinceMs of this.#waiting.values()) if (--left === 0) return sinceMs;
+    return Number.POSITIVE_INFINITY;
+  }
+
   /** Marks of the messages that are confirmed and not consumed, at most `most` of them, the latest first. */
   storedMarks(most: number): Map<string, Buffer> {
     const marks = new Map<string, Buffer>();
@@ -154,6 +165,7 @@ export class Ledger {
     const entry = this.#entries.get(id);
     if (entry === undefined || entry.consumed) return;
     entry.consumed = true;
+    this.#waiting.delete(id);
     if (entry.state === 'confirmed') this.tally.outstanding--;
     if (entry.state !== 'in-flight') this.#forgetSize(id);
   }
