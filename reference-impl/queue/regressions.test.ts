@@ -1,0 +1,48 @@
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { FIELD } from '../index/layout.js';
+import { smtp } from '../record/fixtures/memory-data.js';
+import { lab, takeAll } from './fixtures/lab.js';
+import { Pair } from './pair.js';
+
+// Bugs of the past that have no place beside a part of the queue; each is told in the README's track record.
+
+t.test('dead letters outlive the loss of their index as other messages do', async (t) => {
+  const here = await lab(t, { deadLetter: { entries: 8 } });
+  await here.helper();
+  const queue = await here.open();
+  await queue.enqueue([smtp('gone for good')]);
+  const [message] = takeAll(queue);
+  if (!message) throw new Error('a message was stored');
+  t.equal(await queue.bury(message, 'refused for good'), true);
+  await queue.close();
+  rmSync(join(here.directory, 'dead', 'queue.index'));
+  t.match((await here.open()).stats(), { live: 0, dead: 1 });
+});
+
+t.test('whatever a damaged index says of incarnations, tokens can carry it', async (t) => {
+  for (const bits of [-1, -5, 2 ** 31 - 1]) {
+    const here = await lab(t);
+    const [directories] = here.settings.pairs;
+    if (!directories) throw new Error('a queue has a pair');
+    const pair = Pair.open(directories, here.settings);
+    t.teardown(() => pair.close());
+    pair.image.put(FIELD.helperIncarnation, bits);
+    await here.helper();
+    const worker = await here.worker();
+    t.match(await worker.ask({ do: 'enqueue', texts: ['one'] }), { outcome: 'confirmed' }, `${bits}`);
+  }
+});
+
+t.test('a long list of messages that are not due is walked once, and not for ever', async (t) => {
+  const count = 2500;
+  const here = await lab(t, { dataBytes: '4MiB', entries: 4096 });
+  await here.helper();
+  const queue = await here.open();
+  await queue.enqueue(Array.from({ length: count }, (_, n) => smtp(`${n}`)));
+  let asked = 0;
+  const due = () => ++asked < 0;
+  t.same(queue.take({ count, bytes: 2 ** 30, due }), []);
+  t.ok(asked <= count, `${asked} looks at ${count} messages`);
+});

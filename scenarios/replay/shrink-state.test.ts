@@ -1,0 +1,78 @@
+import fc from 'fast-check';
+import t from 'tap';
+import { CrashModel } from '../../faults/crash-states/model.js';
+import { type CrashState, formatState } from '../../faults/crash-states/state.js';
+import { missingWrites, shrinkState, tellState } from './shrink-state.js';
+
+/** A log of writes of a sector each, with flushes at some places. */
+function modelOf(count: number, flushes: readonly number[]): CrashModel {
+  return new CrashModel(
+    Array.from({ length: count }, (_, index) => ({
+      index,
+      offset: index * 4096,
+      lengthBytes: flushes.includes(index) ? 0 : 4096,
+      flush: flushes.includes(index),
+      fua: false,
+      discard: false,
+      metadata: false,
+      mark: undefined,
+      dataAt: 0,
+    })),
+  );
+}
+
+t.test('of the missing writes those are left that have to be missing, at the same cut', async (t) => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer({ min: 3, max: 40 }),
+      fc.integer({ min: 0, max: 2 }),
+      fc.array(fc.nat(1000), { maxLength: 4 }),
+      async (count, flush, picks) => {
+        const model = modelOf(count, [flush]);
+        const optional = model.optional(count);
+        const needed = new Set(picks.map((pick) => optional[pick % Math.max(1, optional.length)] ?? -1));
+        needed.delete(-1);
+        const state: CrashState = { prefix: count, kept: [], torn: new Map() };
+        const fails = async (smaller: CrashState) => {
+          if (model.problem(smaller) !== undefined) throw new Error(formatState(smaller));
+          const missing = missingWrites(model, smaller);
+          return [...needed].every((entry) => missing.includes(entry));
+        };
+        const smallest = await shrinkState(model, state, fails);
+        return (
+          smallest.prefix === count &&
+          missingWrites(model, smallest).join() === [...needed].sort((a, b) => a - b).join()
+        );
+      },
+    ),
+  );
+  t.pass('in every case that was tried');
+});
+
+t.test('a torn write stays torn where that matters, and the write under way stays as it was', async (t) => {
+  const model = modelOf(8, [2]);
+  const state: CrashState = {
+    prefix: 6,
+    kept: [4],
+    torn: new Map([
+      [3, [0, 1]],
+      [6, [2]],
+    ]),
+  };
+  const smallest = await shrinkState(model, state, async ({ torn }) => torn.has(3));
+  t.equal(formatState(smallest), '6+4-5~3:0-1~6:2');
+  t.equal(model.problem(smallest), undefined);
+  t.equal(
+    tellState(model, smallest),
+    'cut after 6 requests to the disk, the last flush was entry 2; torn: 3',
+  );
+});
+
+t.test('where nothing need be missing, nothing is', async (t) => {
+  const model = modelOf(6, [1]);
+  const smallest = await shrinkState(model, { prefix: 6, kept: [], torn: new Map() }, async () => true);
+  t.same(missingWrites(model, smallest), []);
+  t.match(tellState(model, smallest), /every write that was complete had reached the medium/);
+  const all = { prefix: 6, kept: [], torn: new Map() };
+  t.match(tellState(model, all), /not yet flushed and gone: 2-5$/);
+});
