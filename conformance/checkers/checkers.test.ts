@@ -185,7 +185,35 @@ const MISREADINGS: [RequirementId, string, Change][] = [
   ['PP-14', 'takes every wait as complete', onKind('drained', (e) => ({ ...e, complete: true }))],
   ['PP-14', 'sees something under way always', onKind('at-risk', (e) => ({ ...e, inFlight: 1 }))],
   ['PP-11', 'has no clock', onKind('recovered', (e) => ({ ...e, tookMs: 0 }))],
+  [
+    'PP-10',
+    'takes a recovery that failed for one that did not',
+    onKind('recovery-failed', ({ atMs, injection, waitedMs }) => ({
+      kind: 'recovered',
+      atMs,
+      injection,
+      tookMs: waitedMs,
+    })),
+  ],
+  ...(['PP-12', 'PP-15', 'PP-16', 'PP-17', 'PP-18', 'PP-19'] as const).flatMap(misreadLossAcross),
 ];
+
+/** What a checker of losses across one kind of fault must tell apart. */
+function misreadLossAcross(id: RequirementId): [RequirementId, string, Change][] {
+  return [
+    [id, 'takes a miss for a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
+    [id, 'takes its fault for another', onKind('fault', (e) => ({ ...e, fault: 'kill' }))],
+    [id, 'takes a crash for none', onKind('fault', (e) => ({ ...e, scope: 'none' }))],
+    [id, 'takes no for yes', onKind('answered', (e) => ({ ...e, outcome: 'confirmed' }))],
+    [id, 'takes every refusal as final', onKind('refused', (e) => ({ ...e, permanent: true }))],
+    [id, 'takes every wait as complete', onKind('drained', (e) => ({ ...e, complete: true }))],
+    [id, 'forgets recipients', onKind('submitted', (e) => ({ ...e, recipients: 1 }))],
+  ];
+}
+
+t.test('every checker has a fact to misread', async (t) => {
+  t.same([...new Set(MISREADINGS.map(([id]) => id))].sort(), [...REQUIREMENT_IDS].sort());
+});
 
 t.test('a checker that misreads a fact is caught', async (t) => {
   for (const [id, name, change] of MISREADINGS) {
