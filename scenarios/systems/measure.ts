@@ -14,7 +14,7 @@ export interface Measured {
   system: string;
   faults: readonly string[];
   expected: { verdict: 'pass' | 'fail'; red: readonly string[] };
-  /** `not-measured`: the system, or what makes the fault, is not on this machine; `why` says which. */
+  /** `not-measured`: the system, or what makes the fault, is not here or does not start; `why` says which. */
   outcome: 'as-expected' | 'otherwise' | 'not-measured';
   why: string;
   verdict?: GateResult['verdict'];
@@ -53,11 +53,10 @@ export async function measure(
   try {
     result = await gate(system, run, options);
   } catch (error) {
-    // No fault of the run can be made here, or the engine cannot make the image.
+    // No fault of the run can be made here, there is no image, or the system does not even start.
     const unavailable = error instanceof KitError && error.code === 'target-unavailable';
     if (!unavailable || options.signal.aborted) throw error;
-    const outcome = error.message.startsWith('no fault can be tried') ? 'not-measured' : 'otherwise';
-    return { ...base, ...none, outcome, why: error.message };
+    return { ...base, ...none, outcome: 'not-measured', why: error.message };
   }
   return {
     ...base,
