@@ -53,8 +53,8 @@ export interface Kernel {
   /** The same without sleep: what is awaited comes sooner than a sleeping processor wakes up. */
   pollAwake(fds: Buffer, count: number, timeoutMs: number): number;
 
-  /** Calls back with what arrives in a FIFO, in `buffer`; nothing of it is kept. */
-  onArrival(fd: number, buffer: Buffer, callback: (bytes: Buffer) => void): Registered;
+  /** Calls back with what arrives in a FIFO, at most so many bytes at once; they are valid during the call. */
+  onArrival(fd: number, mostBytes: number, callback: (bytes: Buffer) => void): Registered;
   /** Calls back every so often, without keeping the process alive. */
   every(intervalMs: number, callback: () => unknown): Registered;
   /** Calls back after the input and output of this turn of the event loop. A promise that fails fails the process. */

@@ -145,9 +145,9 @@ function msync(bytes: Buffer, offset: number, length: number, wait: boolean): nu
 }
 
 /** Read into one buffer of ours: a stream's buffers and events cost as much as the rest of a round. */
-function onArrival(fd: number, buffer: Buffer, callback: (bytes: Buffer) => void): Registered {
+function onArrival(fd: number, mostBytes: number, callback: (bytes: Buffer) => void): Registered {
   const onread = {
-    buffer,
+    buffer: Buffer.alloc(mostBytes),
     callback: (length: number, bytes: Uint8Array): boolean => {
       callback(Buffer.from(bytes.buffer, bytes.byteOffset, length));
       return true;

@@ -3,6 +3,7 @@ import type { Pick } from './random.js';
 
 const SECTOR_BYTES = 512;
 const SECTORS = PAGE_BYTES / SECTOR_BYTES;
+const ZEROS = Buffer.alloc(PAGE_BYTES);
 
 /** A page that the kernel has handed to the drive and the drive has not flushed. */
 interface Write {
@@ -20,12 +21,12 @@ interface Write {
  */
 export class SimFile {
   readonly drive: number;
-  /** Whole pages; what the mappings show. */
-  cache: Buffer = Buffer.alloc(0);
   sizeBytes = 0;
-  /** What the drive was last given. */
-  #written: Buffer = Buffer.alloc(0);
-  #durable: Buffer = Buffer.alloc(0);
+  /** The page cache, made when somebody looks: most crash states are looked at in part only. */
+  #cache: Buffer | undefined;
+  /** What the drive was last given, page by page; pages are never changed, so that machines can share them. */
+  #written: Buffer[] = [];
+  #durable: Buffer[] = [];
   #pending: Write[] = [];
   /** Pages that are dirty without a changed byte. */
   readonly #touched = new Set<number>();
@@ -34,29 +35,35 @@ export class SimFile {
     this.drive = drive;
   }
 
+  /** Whole pages; what the mappings show. */
+  get cache(): Buffer {
+    this.#cache ??= Buffer.concat(this.#written, this.pages * PAGE_BYTES);
+    return this.#cache;
+  }
+
   get pages(): number {
-    return this.cache.length / PAGE_BYTES;
+    return this.#written.length;
   }
 
   resize(sizeBytes: number): void {
-    const grown = (old: Buffer, length: number): Buffer => {
-      const bytes = Buffer.alloc(length);
-      old.copy(bytes);
-      return bytes;
-    };
-    const whole = Math.ceil(sizeBytes / PAGE_BYTES) * PAGE_BYTES;
-    if (whole !== this.cache.length) {
-      this.cache = grown(this.cache, whole);
-      this.#written = grown(this.#written, whole);
-      this.#durable = grown(this.#durable, whole);
+    const pages = Math.ceil(sizeBytes / PAGE_BYTES);
+    if (pages !== this.pages) {
+      const old = this.cache;
+      for (const list of [this.#written, this.#durable]) {
+        while (list.length < pages) list.push(ZEROS);
+        list.length = pages;
+      }
+      this.#cache = Buffer.alloc(pages * PAGE_BYTES);
+      old.copy(this.#cache);
     }
     this.sizeBytes = sizeBytes;
   }
 
   isDirty(page: number): boolean {
+    const written = this.#written[page];
+    if (!this.#cache || !written) return false;
     const at = page * PAGE_BYTES;
-    const end = at + PAGE_BYTES;
-    return this.#touched.has(page) || this.cache.compare(this.#written, at, end, at, end) !== 0;
+    return this.#touched.has(page) || written.compare(this.#cache, at, at + PAGE_BYTES) !== 0;
   }
 
   dirtyPages(from = 0, to = this.pages): number[] {
@@ -65,34 +72,31 @@ export class SimFile {
     return dirty;
   }
 
-  /** Has a power cut anything to take? */
-  get isAtRisk(): boolean {
-    return this.#pending.length > 0 || this.dirtyPages().length > 0;
-  }
-
   touch(page: number): void {
     this.#touched.add(page);
   }
 
+  #page(page: number): Buffer {
+    return Buffer.from(this.cache.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES));
+  }
+
   /** The kernel hands a page to the drive. */
   writeBack(page: number): void {
-    const at = page * PAGE_BYTES;
-    const bytes = Buffer.from(this.cache.subarray(at, at + PAGE_BYTES));
+    const bytes = this.#page(page);
     this.#pending.push({ page, bytes });
-    bytes.copy(this.#written, at);
+    this.#written[page] = bytes;
     this.#touched.delete(page);
   }
 
   /** A write back that fails: the kernel takes the page for clean from now on, and the drive never got it. */
   failWriteBack(page: number): void {
-    const at = page * PAGE_BYTES;
-    this.cache.copy(this.#written, at, at, at + PAGE_BYTES);
+    this.#written[page] = this.#page(page);
     this.#touched.delete(page);
   }
 
   /** The drive's cache is flushed. */
   flush(): void {
-    for (const { page, bytes } of this.#pending) bytes.copy(this.#durable, page * PAGE_BYTES);
+    for (const { page, bytes } of this.#pending) this.#durable[page] = bytes;
     this.#pending = [];
   }
 
@@ -104,7 +108,21 @@ export class SimFile {
   afterCut(keep: (page: number, sector: number, versions: number) => number): SimFile {
     const left = new SimFile(this.drive);
     left.sizeBytes = this.sizeBytes;
-    left.#durable = Buffer.from(this.#durable);
+    left.#durable = [...this.#durable];
+    for (const [page, versions] of this.#versions()) {
+      const mixed = Buffer.from(this.#durable[page] as Buffer);
+      for (let sector = 0; sector < SECTORS; sector += 1) {
+        const at = sector * SECTOR_BYTES;
+        versions[keep(page, sector, versions.length + 1) - 1]?.copy(mixed, at, at, at + SECTOR_BYTES);
+      }
+      left.#durable[page] = mixed;
+    }
+    left.#written = [...left.#durable];
+    return left;
+  }
+
+  /** What is not flushed of each page, oldest first. */
+  #versions(): Map<number, Buffer[]> {
     const versions = new Map<number, Buffer[]>();
     const add = (page: number, bytes: Buffer): void => {
       const known = versions.get(page);
@@ -112,28 +130,17 @@ export class SimFile {
       else versions.set(page, [bytes]);
     };
     for (const { page, bytes } of this.#pending) add(page, bytes);
-    for (const page of this.dirtyPages()) {
-      add(page, this.cache.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES));
-    }
-    for (const [page, list] of versions) {
-      for (let sector = 0; sector < SECTORS; sector += 1) {
-        const kept = list[keep(page, sector, list.length + 1) - 1];
-        const at = sector * SECTOR_BYTES;
-        kept?.copy(left.#durable, page * PAGE_BYTES + at, at, at + SECTOR_BYTES);
-      }
-    }
-    left.#written = Buffer.from(left.#durable);
-    left.cache = Buffer.from(left.#durable);
-    return left;
+    for (const page of this.dirtyPages()) add(page, this.#page(page));
+    return versions;
   }
 
   /** The same file in another machine, page cache and all. */
   copy(): SimFile {
     const copy = new SimFile(this.drive);
     copy.sizeBytes = this.sizeBytes;
-    copy.cache = Buffer.from(this.cache);
-    copy.#written = Buffer.from(this.#written);
-    copy.#durable = Buffer.from(this.#durable);
+    copy.#cache = this.#cache && Buffer.from(this.#cache);
+    copy.#written = [...this.#written];
+    copy.#durable = [...this.#durable];
     copy.#pending = [...this.#pending];
     for (const page of this.#touched) copy.#touched.add(page);
     return copy;

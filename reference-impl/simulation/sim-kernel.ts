@@ -312,7 +312,7 @@ export class SimKernel implements Kernel {
     return this.poll(fds, count);
   }
 
-  onArrival(fd: number, _buffer: Buffer, callback: (bytes: Buffer) => void): Registered {
+  onArrival(fd: number, _mostBytes: number, callback: (bytes: Buffer) => void): Registered {
     this.#life.step();
     const { node, path } = this.#opening(fd);
     if (node.kind !== 'fifo') throw failure('EINVAL', path);

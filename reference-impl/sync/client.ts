@@ -122,8 +122,7 @@ export class SyncClient implements SyncPort {
     const POLLIN = 1;
     this.#pollFd.writeInt32LE(confirm.fd, 0);
     this.#pollFd.writeInt16LE(POLLIN, 4);
-    const buffer = Buffer.alloc(ANSWER_READ_BYTES);
-    this.#confirm = kernel.onArrival(confirm.fd, buffer, (bytes) => this.#onConfirm(bytes));
+    this.#confirm = kernel.onArrival(confirm.fd, ANSWER_READ_BYTES, (bytes) => this.#onConfirm(bytes));
     this.#timer = kernel.every(times.helperTimeoutMs, () => this.#look());
   }
 
