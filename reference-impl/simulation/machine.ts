@@ -53,7 +53,7 @@ export class Machine {
   /** How far the wall clock is from the monotonic one. */
   dateOffsetMs = 1_700_000_000_000;
   /** Told when a file as a whole is on the medium: everything that was in it at the moment named by `since`. */
-  onSynced: (path: string, since: number) => void = () => undefined;
+  onSynced: (file: SimFile, since: number) => void = () => undefined;
   /** Told what happens, for the story. */
   tell: (line: string) => void = () => undefined;
   /** The msync calls from now on that fail, one less with each. */
@@ -149,6 +149,21 @@ export class Machine {
       }
       if (pick(4) === 0) this.flush(file.drive);
     }
+  }
+
+  /** Somebody removes, truncates or writes over a file while nothing runs. */
+  damage(path: string, how: 'removed' | 'truncated' | 'overwritten', pick: Pick): void {
+    const file = this.file(path);
+    if (!file) return;
+    if (how === 'removed') this.name({ change: 'remove', path });
+    else if (how === 'truncated') file.resize(pick(file.sizeBytes));
+    else {
+      const at = pick(file.sizeBytes);
+      const end = Math.min(file.sizeBytes, at + pick(2 * file.sizeBytes));
+      for (let byte = at; byte < end; byte += 1) file.cache[byte] = pick(256);
+    }
+    this.syncNames();
+    this.sync(path, file, 0, file.pages);
   }
 
   /** The machine that boots after a power cut; `seed` says what of the unflushed it finds (medium.ts). */

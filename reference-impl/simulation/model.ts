@@ -19,14 +19,15 @@ interface Message {
   holder: string | undefined;
 }
 
-const ALPHABET = 'abcdefghijklmnopqrstuvwxyz0123456789';
+/** All bytes twice, so that a message may begin with any. */
+const FILLER = Buffer.from(Array.from({ length: 512 }, (_, n) => n % 256));
 
 /** A message whose bytes say which it is, and are all told by that. */
 function bodyOf(id: number, sizeBytes: number): Body {
   const head = `m${id}|${sizeBytes}|`;
-  const filler = ALPHABET.slice(id % ALPHABET.length) + ALPHABET;
-  const text = head + filler.repeat(Math.ceil(sizeBytes / filler.length)).slice(0, sizeBytes);
-  return { type: 'smtp', sender: `s${id}@x`, recipients: [`r${id}@x`], data: Buffer.from(text, 'latin1') };
+  const filler = Buffer.alloc(sizeBytes, FILLER.subarray(id % 256, (id % 256) + 256));
+  const data = Buffer.concat([Buffer.from(head), filler]);
+  return { type: 'smtp', sender: `s${id}@x`, recipients: [`r${id}@x`], data };
 }
 
 const sameBody = (one: Body, other: Body): boolean =>
@@ -80,10 +81,10 @@ export class Model {
    * @throws Violation when it should not be there.
    */
   recognise(body: Body, power = false): number {
-    const text = body.data.toString('latin1', 0, 24);
-    const id = /^m(\d+)\|/.exec(text)?.[1];
+    const text = JSON.stringify(body.data.toString('latin1', 0, 16));
+    const id = /^"m(\d+)\|/.exec(text)?.[1];
     if (id === undefined || !this.#messages[Number(id)]) {
-      throw new Violation('PP-6', `“${text}” is delivered and was never submitted`);
+      throw new Violation('PP-6', `${text} is delivered and was never submitted`);
     }
     const message = this.#message(Number(id));
     if (!sameBody(body, message.body)) throw new Violation('PP-4', `m${id} is delivered with other bytes`);
@@ -126,6 +127,18 @@ export class Model {
   vouch(since: number): void {
     for (const message of this.#messages) {
       if (message.consumed === 'yes' && message.consumedAt < since) message.vouched = true;
+    }
+  }
+
+  /** The first message that was consumed and that no index sync vouches for. */
+  unvouched(): number | undefined {
+    return this.#messages.find(({ consumed, vouched }) => consumed === 'yes' && !vouched)?.id;
+  }
+
+  /** The index was damaged: nothing that is noted there counts any more. */
+  indexDamaged(): void {
+    for (const message of this.#messages) {
+      if (message.consumed === 'yes') message.consumed = 'maybe';
     }
   }
 

@@ -6,6 +6,9 @@ export const WORKERS = 2;
 /** The helper's number among the processes, behind the workers. */
 export const HELPER = WORKERS;
 
+/** How an index file is lost. */
+export type IndexDamage = 'removed' | 'truncated' | 'overwritten';
+
 /** What may happen in a run, in any order. */
 export type Operation =
   /** A producer hands one or more messages over, to be stored all or none. */
@@ -33,6 +36,8 @@ export type Operation =
   | { do: 'fail-sync' }
   /** Everything stops: by a power cut, which leaves what the seed says, or because all processes are killed. */
   | { do: 'crash'; power: boolean; seed: number; states: number; again: number }
+  /** A power cut, after which the index file is not what it was. */
+  | { do: 'lose-index'; how: IndexDamage; seed: number }
   /** Everything is answered that can be, and everything that waits is taken. */
   | { do: 'settle' };
 
@@ -78,6 +83,13 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
   { weight: 1, arbitrary: of('stop', { who }) },
   { weight: 1, arbitrary: of('fail-sync', {}) },
   { weight: 3, arbitrary: crash },
+  {
+    weight: 1,
+    arbitrary: of('lose-index', {
+      how: fc.constantFrom<IndexDamage>('removed', 'truncated', 'overwritten'),
+      seed,
+    }),
+  },
   { weight: 1, arbitrary: of('settle', {}) },
 );
 

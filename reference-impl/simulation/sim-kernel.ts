@@ -63,11 +63,12 @@ export class SimKernel implements Kernel {
     for (const arrival of this.#arrivals) {
       if (arrival.fifo.bytes.length > 0) tasks.push({ what: 'arrival', run: () => this.#deliver(arrival) });
     }
-    for (const timer of this.#timers) {
-      if (timer.dueMs <= this.#machine.nowMs) tasks.push({ what: 'timer', run: () => this.#fire(timer) });
-    }
     const [io] = this.#io;
     if (io) tasks.push({ what: 'io', run: () => this.#io.shift()?.() });
+    const due = [...this.#timers].filter(({ dueMs }) => dueMs <= this.#machine.nowMs);
+    for (const timer of due.sort((a, b) => a.dueMs - b.dueMs)) {
+      tasks.push({ what: 'timer', run: () => this.#fire(timer) });
+    }
     return tasks;
   }
 
@@ -157,7 +158,7 @@ export class SimKernel implements Kernel {
       const since = this.#machine.moment();
       const errno = this.#machine.sync(path, node.file, 0, node.file.pages);
       if (errno !== 0) throw failure('EIO', path);
-      this.#machine.onSynced(path, since);
+      this.#machine.onSynced(node.file, since);
     } else this.#machine.syncNames();
   }
 
@@ -179,7 +180,7 @@ export class SimKernel implements Kernel {
         this.#life.step();
         for (const page of late) if (file.isDirty(page)) file.writeBack(page);
         this.#machine.flush(file.drive);
-        this.#machine.onSynced(path, since);
+        this.#machine.onSynced(file, since);
         this.#machine.tell(`${this.#name} has synced ${named(path)}`);
         resolve();
       });

@@ -2,6 +2,7 @@ import { ENTRY, FIELD, NONE } from '../index/layout.js';
 import type { Ground } from '../queue/ground.js';
 import { installQueue } from '../queue/install.js';
 import { Pair } from '../queue/pair.js';
+import { withSnapshot } from '../queue/snapshot.js';
 import { problemsOf } from '../queue/verify.js';
 import type { Body } from '../record/body.js';
 import { decodeBody } from '../record/codec.js';
@@ -62,9 +63,9 @@ export class SimProcess {
   }
 }
 
-/** A machine with a queue installed by the queue's own code, everything on the medium. */
+/** A machine with a queue installed by the queue's own code, everything on the medium; the index has a drive of its own. */
 export async function installedMachine(): Promise<Machine> {
-  const machine = new Machine(() => 0);
+  const machine = new Machine((path) => (path.endsWith('index') ? 1 : 0));
   machine.name({ change: 'add', path: '/', node: { kind: 'directory' } });
   const installer = new SimProcess(machine, 'installer');
   await installQueue(settings, installer.kernel);
@@ -93,6 +94,15 @@ export function listingOf({ image, data, key, ring }: Pair): Body[] {
 export function verifyPair({ image, data, key, ring }: Pair): void {
   const counts = { live: 0, reserved: 0, locked: 0 };
   const [problem] = problemsOf({ image, data, key, ring, inUse: false }, counts);
+  if (problem) throw new Violation('PP-9', problem);
+}
+
+/** The same of a queue in use. @throws Violation PP-9 */
+export function verifyMachine(machine: Machine): void {
+  const observer = new SimProcess(machine, 'verify');
+  const counts = { live: 0, reserved: 0, locked: 0 };
+  const [problem] = withSnapshot(directories, (snapshot) => problemsOf(snapshot, counts), observer.kernel);
+  observer.end();
   if (problem) throw new Violation('PP-9', problem);
 }
 

@@ -7,12 +7,13 @@ import type { Machine } from './machine.js';
 import { Model } from './model.js';
 import { HELPER, type Operation, WORKERS } from './operations.js';
 import { picks } from './random.js';
-import { INDEX_PATH, SimProcess, settings } from './site.js';
+import { INDEX_PATH, SimProcess, settings, verifyMachine } from './site.js';
 import { Violation } from './violation.js';
 
 /** Turns and simulated milliseconds after which a queue that is left alone has answered everything. */
 const MOST_SETTLING_TURNS = 600;
-const SETTLING_MS = 5;
+const SETTLING_MS = 10;
+const SETTLING_TASKS = 3;
 const EVERYTHING = { count: 1000, bytes: 2 ** 30, due: () => true };
 
 interface Worker {
@@ -59,8 +60,8 @@ export class World {
 
   #boot(machine: Machine): Machine {
     machine.tell = this.#tell;
-    machine.onSynced = (path, since) => {
-      if (path === INDEX_PATH) this.model.vouch(since);
+    machine.onSynced = (file, since) => {
+      if (file === machine.file(INDEX_PATH)) this.model.vouch(since);
     };
     return machine;
   }
@@ -72,7 +73,7 @@ export class World {
       await this.#do(operation);
       this.#throwFailure();
     }
-    await this.#settle();
+    await this.#settle(true);
     await this.#do({ do: 'crash', power: true, seed: operations.length, states: 2, again: 0 });
     await this.#settle();
   }
@@ -120,6 +121,8 @@ export class World {
         return;
       case 'crash':
         return this.#crash(operation);
+      case 'lose-index':
+        return this.#loseIndex(operation);
       case 'settle':
         return this.#settle();
     }
@@ -316,14 +319,31 @@ export class World {
     for (const { id } of held) this.model.unlock(id);
   }
 
-  /** Crash states of this moment are checked one by one; the run goes on from the last. */
-  #crash({ power, seed, states, again }: Extract<Operation, { do: 'crash' }>): void {
+  #loseIndex({ how, seed }: Extract<Operation, { do: 'lose-index' }>): void {
+    this.#endAll();
+    this.crashes += 1;
+    this.#tell(`the power is cut, and the index is ${how}`);
+    const left = this.#machine.afterCut(seed % 3);
+    left.damage(INDEX_PATH, how, picks(seed));
+    this.model.indexDamaged();
+    checkCrashState(left.copy(), this.model, true, UNDISTURBED);
+    this.#machine = this.#boot(left);
+    this.#startAll(seed % (HELPER + 1));
+    this.#afterRestore();
+  }
+
+  #endAll(): void {
     for (const member of this.#members) member?.process.end();
     for (const member of this.#members) {
       if (member?.kind === 'worker') this.model.died(member.process.name, [...member.unanswered]);
     }
     this.#members.length = 0;
     this.#machine.failingSyncs = 0;
+  }
+
+  /** Crash states of this moment are checked one by one; the run goes on from the last. */
+  #crash({ power, seed, states, again }: Extract<Operation, { do: 'crash' }>): void {
+    this.#endAll();
     const left = (n: number): Machine =>
       power ? this.#machine.afterCut(n < 3 ? n : seed + n) : this.#machine.copy();
     const number = power ? states : 1;
@@ -358,20 +378,27 @@ export class World {
     this.model.restored(present);
   }
 
-  async #settle(): Promise<void> {
+  /** @param noted whether it takes as long as it takes until an index sync vouches for all that was consumed. */
+  async #settle(noted = false): Promise<void> {
     this.#machine.failingSyncs = 0;
     for (const member of this.#members) if (member) member.stopped = false;
     for (let turns = 0; turns < MOST_SETTLING_TURNS; turns += 1) {
       this.#startAll(0);
       this.#throwFailure();
       const workers = this.#members.filter((member) => member?.kind === 'worker');
-      if (workers.length === WORKERS && workers.every(({ unanswered }) => unanswered.size === 0)) break;
+      const answered = workers.length === WORKERS && workers.every(({ unanswered }) => unanswered.size === 0);
+      if (answered && !(noted && this.model.unvouched() !== undefined)) break;
       for (const member of [...this.#members]) {
-        if (member?.process.life.alive) await this.#turn(member, () => 0);
+        for (let task = 0; task < SETTLING_TASKS && member?.process.life.alive; task += 1) {
+          await this.#turn(member, () => 0);
+        }
       }
       this.#throwFailure();
       this.#machine.nowMs += SETTLING_MS;
     }
+    const unnoted = noted ? this.model.unvouched() : undefined;
+    if (unnoted !== undefined)
+      throw new Violation('PP-2', `m${unnoted} was consumed, and no index sync ever notes it`);
     for (let who = 0; who < WORKERS; who += 1) this.#unlock(this.#worker(who));
     const waiting = this.model.waiting();
     const worker = this.#members.find((member) => member?.kind === 'worker');
@@ -385,5 +412,6 @@ export class World {
       throw new Violation('PP-1', `m${stuck} was confirmed, is with nobody, and is never delivered`);
     }
     this.#unlock(worker);
+    verifyMachine(this.#machine);
   }
 }
