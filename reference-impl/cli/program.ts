@@ -10,6 +10,7 @@ import { complain, printFailure, printLine } from './output.js';
 import { restoreCheck } from './restore-check.js';
 import { serveGateway, serveHelper, serveWorker } from './serve.js';
 import { type SimulateFlags, simulateCommand } from './simulate.js';
+import { simulatedMedium } from './simulated-medium.js';
 
 const MAX_WORKERS = 64;
 
@@ -108,6 +109,10 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
     .action(async () => {
       await restoreCheck();
     });
+  program
+    .command('simulated-medium')
+    .description('say what a power cut may leave of a file in the simulation, for each request on stdin')
+    .action(simulatedMedium);
   program
     .command('simulate')
     .description('run the queue on a machine in memory and crash it; exit code 1 when a promise is broken')

@@ -13,10 +13,21 @@ export class Life {
   /** Steps taken so far. */
   steps = 0;
   #last = Number.POSITIVE_INFINITY;
+  #interruption: { at: number; by: () => boolean } | undefined;
 
   /** Dies in front of the n-th step from now; 0: the next one. */
   dieIn(steps: number): void {
     this.#last = this.steps + steps;
+  }
+
+  /** After so many steps others come in between, in front of the first step at which `by` does not refuse. */
+  interruptIn(steps: number, by: () => boolean): void {
+    this.#interruption = { at: this.steps + steps, by };
+  }
+
+  #interrupt(by: () => boolean): void {
+    this.#interruption = undefined;
+    if (!by()) this.interruptIn(8, by);
   }
 
   /** Will the next step be the one that it does not survive? */
@@ -24,14 +35,11 @@ export class Life {
     return this.alive && this.steps >= this.#last;
   }
 
-  get isDoomed(): boolean {
-    return this.#last !== Number.POSITIVE_INFINITY;
-  }
-
   /** @throws Killed instead of a step of the dead. */
   step(): void {
     if (this.alive && this.steps < this.#last) {
       this.steps += 1;
+      if (this.#interruption && this.steps >= this.#interruption.at) this.#interrupt(this.#interruption.by);
       return;
     }
     this.alive = false;

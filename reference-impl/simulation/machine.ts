@@ -127,6 +127,14 @@ export class Machine {
     return lock;
   }
 
+  /** Does anybody hold one of these bytes of any file alone? */
+  isLocked(bytes: readonly number[]): boolean {
+    for (const [key, lock] of this.#locks) {
+      if (lock.exclusive && bytes.includes(Number(key.slice(key.indexOf('#') + 1)))) return true;
+    }
+    return false;
+  }
+
   /** An opening ends: its locks are free, and a FIFO that nobody has open any more is empty. */
   close(opening: Opening): void {
     if (opening.node.kind === 'fifo') {

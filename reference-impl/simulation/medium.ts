@@ -1,7 +1,7 @@
 import { PAGE_BYTES } from '../memory/map.js';
 import type { Pick } from './random.js';
 
-const SECTOR_BYTES = 512;
+export const SECTOR_BYTES = 512;
 const SECTORS = PAGE_BYTES / SECTOR_BYTES;
 const ZEROS = Buffer.alloc(PAGE_BYTES);
 
@@ -109,11 +109,11 @@ export class SimFile {
     const left = new SimFile(this.drive);
     left.sizeBytes = this.sizeBytes;
     left.#durable = [...this.#durable];
-    for (const [page, versions] of this.#versions()) {
-      const mixed = Buffer.from(this.#durable[page] as Buffer);
+    for (const [page, versions] of this.versions()) {
+      const mixed = Buffer.alloc(PAGE_BYTES);
       for (let sector = 0; sector < SECTORS; sector += 1) {
         const at = sector * SECTOR_BYTES;
-        versions[keep(page, sector, versions.length + 1) - 1]?.copy(mixed, at, at, at + SECTOR_BYTES);
+        versions[keep(page, sector, versions.length)]?.copy(mixed, at, at, at + SECTOR_BYTES);
       }
       left.#durable[page] = mixed;
     }
@@ -121,13 +121,13 @@ export class SimFile {
     return left;
   }
 
-  /** What is not flushed of each page, oldest first. */
-  #versions(): Map<number, Buffer[]> {
+  /** What may be on the medium of each page that is not flushed, oldest first: the first is what the last flush left. */
+  versions(): Map<number, Buffer[]> {
     const versions = new Map<number, Buffer[]>();
     const add = (page: number, bytes: Buffer): void => {
       const known = versions.get(page);
       if (known) known.push(bytes);
-      else versions.set(page, [bytes]);
+      else versions.set(page, [this.#durable[page] as Buffer, bytes]);
     };
     for (const { page, bytes } of this.#pending) add(page, bytes);
     for (const page of this.dirtyPages()) add(page, this.#page(page));

@@ -6,6 +6,9 @@ export const WORKERS = 2;
 /** The helper's number among the processes, behind the workers. */
 export const HELPER = WORKERS;
 
+/** What comes in between: it takes no turn of the event loop. */
+export type Interruption = Extract<Operation, { do: 'deliver' | 'take' | 'unlock' | 'write-back' }>;
+
 /** How an index file is lost. */
 export type IndexDamage = 'removed' | 'truncated' | 'overwritten';
 
@@ -28,6 +31,8 @@ export type Operation =
   | { do: 'clock'; jumpMs: number }
   /** A process is killed, so many of its steps from now. */
   | { do: 'kill'; who: number; afterSteps: number }
+  /** So many steps from now another worker comes in between two steps of a process. */
+  | { do: 'interrupt'; who: number; afterSteps: number; by: Interruption }
   /** A process is killed, and its successor starts before anybody else does anything. */
   | { do: 'replace'; who: number }
   /** A dead process is followed by another one, a stopped one goes on. */
@@ -63,6 +68,16 @@ const crash = of('crash', {
   again: fc.oneof({ arbitrary: fc.constant(0), weight: 2 }, { arbitrary: fc.nat(400), weight: 1 }),
 });
 
+/** Few steps mostly; a whole enqueue is some hundred. */
+const afterSteps = fc.oneof({ arbitrary: fc.nat(60), weight: 3 }, { arbitrary: fc.nat(500), weight: 1 });
+
+const interruption = fc.oneof(
+  of('deliver', { worker, count: fc.integer({ min: 1, max: 6 }) }),
+  of('take', { worker, count: fc.integer({ min: 1, max: 6 }) }),
+  of('unlock', { worker }),
+  of('write-back', { pages: seed }),
+);
+
 const operation: fc.Arbitrary<Operation> = fc.oneof(
   { weight: 6, arbitrary: of('run', { turns: fc.integer({ min: 1, max: 12 }), order: seed }) },
   { weight: 8, arbitrary: of('go', { who, turns: fc.integer({ min: 1, max: 4 }) }) },
@@ -77,7 +92,8 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
   { weight: 2, arbitrary: of('write-back', { pages: seed }) },
   { weight: 2, arbitrary: of('wait', { ms: fc.integer({ min: 1, max: 60 }) }) },
   { weight: 1, arbitrary: of('clock', { jumpMs: fc.integer({ min: -100_000, max: 100_000 }) }) },
-  { weight: 2, arbitrary: of('kill', { who, afterSteps: fc.nat(60) }) },
+  { weight: 2, arbitrary: of('kill', { who, afterSteps }) },
+  { weight: 2, arbitrary: of('interrupt', { who, afterSteps, by: interruption }) },
   { weight: 2, arbitrary: of('replace', { who }) },
   { weight: 2, arbitrary: of('start', { who }) },
   { weight: 1, arbitrary: of('stop', { who }) },

@@ -1,3 +1,4 @@
+import { LOCK } from '../memory/locks.js';
 import { OpenQueue } from '../queue/open.js';
 import type { Locked } from '../queue/types.js';
 import { runHelper } from '../sync/helper.js';
@@ -5,7 +6,7 @@ import { checkCrashState, UNDISTURBED } from './crash-state.js';
 import { Killed } from './life.js';
 import type { Machine } from './machine.js';
 import { Model } from './model.js';
-import { HELPER, type Operation, WORKERS } from './operations.js';
+import { HELPER, type Interruption, type Operation, WORKERS } from './operations.js';
 import { picks } from './random.js';
 import { INDEX_PATH, SimProcess, settings, verifyMachine } from './site.js';
 import { Violation } from './violation.js';
@@ -90,17 +91,13 @@ export class World {
         return this.#run(operation.turns, operation.order);
       case 'go':
         return this.#go(operation.who, operation.turns);
-      case 'take':
-        return this.#take(this.#worker(operation.worker), operation.count);
       case 'consume':
         return this.#consume(this.#worker(operation.worker));
+      case 'take':
       case 'deliver':
-        this.#take(this.#worker(operation.worker), operation.count);
-        return this.#consume(this.#worker(operation.worker));
       case 'unlock':
-        return this.#unlock(this.#worker(operation.worker));
       case 'write-back':
-        return this.#machine.writeBack(picks(operation.pages));
+        return this.#doAtOnce(operation);
       case 'wait':
         this.#machine.nowMs += operation.ms;
         return;
@@ -109,6 +106,8 @@ export class World {
         return;
       case 'kill':
         return this.#kill(operation.who, operation.afterSteps);
+      case 'interrupt':
+        return this.#interrupt(operation);
       case 'replace':
         this.#kill(operation.who, 0);
         return this.#start(operation.who);
@@ -126,6 +125,27 @@ export class World {
       case 'settle':
         return this.#settle();
     }
+  }
+
+  #doAtOnce(operation: Interruption): void {
+    if (operation.do === 'write-back') this.#machine.writeBack(picks(operation.pages));
+    else if (operation.do === 'unlock') this.#unlock(this.#worker(operation.worker));
+    else this.#take(this.#worker(operation.worker), operation.count);
+    if (operation.do === 'deliver') this.#consume(this.#worker(operation.worker));
+  }
+
+  /** Only where nobody waits: a process that is interrupted with the mutex would make the other one wait for ever. */
+  #interrupt({ who, afterSteps, by }: Extract<Operation, { do: 'interrupt' }>): void {
+    const member = this.#members[who];
+    if (!member || (by.do !== 'write-back' && by.worker === who)) return;
+    const machine = this.#machine;
+    member.process.life.interruptIn(afterSteps, () => {
+      if (machine !== this.#machine) return true;
+      if (machine.isLocked([LOCK.mutex, LOCK.opening])) return false;
+      this.#tell(`in between two steps of ${member.process.name}:`);
+      this.#doAtOnce(by);
+      return true;
+    });
   }
 
   #worker(who: number): Worker | undefined {

@@ -4,6 +4,7 @@ import { blocklogAvailability } from '../../faults/power/available.js';
 import { measurePower } from './power.js';
 import { type FloorFigures, measureFloor, measureQueue, type QueueFigures, withQueue } from './queue.js';
 import { measureRestore } from './restore.js';
+import { measureSimulation } from './simulate.js';
 import { measureSmtp } from './smtp.js';
 
 /**
@@ -56,6 +57,11 @@ if (wanted('restore')) {
   figures['restore.secondsFromNothing'] = restore.seconds;
   details.restore = restore;
 }
+if (wanted('simulate')) {
+  const simulation = await measureSimulation(seconds);
+  figures['simulate.crashes'] = simulation.crashesPerSecond;
+  details.simulation = simulation;
+}
 if (wanted('power')) {
   const availability = blocklogAvailability();
   if (availability.available) {
@@ -89,7 +95,7 @@ function table(all: Record<string, number | object>): string {
       ? `${(value * 100).toFixed(0)} %`
       : name.includes('econds') || name.endsWith('Cycle')
         ? `${value.toFixed(2)} s`
-        : `${Math.round(value).toLocaleString('en')} msgs/s`;
+        : `${Math.round(value).toLocaleString('en')} ${name === 'simulate.crashes' ? 'crashes/s' : 'msgs/s'}`;
   const lines = rows.map(([name, value]) => `${name.padEnd(28)} ${shown(name, value)}`);
   return `${lines.join('\n')}\n${JSON.stringify(all.details)}\n`;
 }
