@@ -1,7 +1,9 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander';
 import { KitError, messageOf } from '../conformance/errors.js';
+import { protocolNames } from '../conformance/target/starter.js';
 import { type CertifyFlags, certifyCommand } from './cli/certify-command.js';
+import { checkCommand } from './cli/check-command.js';
 import { cleanCommand } from './cli/clean-command.js';
 import { doctorCommand } from './cli/doctor-command.js';
 import {
@@ -14,6 +16,7 @@ import {
   parseSeed,
 } from './cli/flags.js';
 import { type GateFlags, gateCommand } from './cli/gate-command.js';
+import { type InitFlags, initCommand } from './cli/init-command.js';
 import { watchInterrupts } from './cli/interrupt.js';
 import { labDownCommand, labStatusCommand, labUpCommand } from './cli/lab-command.js';
 import { type PlantedFlags, plantedCommand } from './cli/planted-command.js';
@@ -148,6 +151,25 @@ program
   });
 
 program
+  .command('init')
+  .description('writes a target file to start from')
+  .option('--protocol <name>', `what the queue speaks: ${protocolNames().join(', ')}`, 'http')
+  .option('--name <name>', 'name of the target, used in reports', 'my-queue')
+  .option('--out <file>', 'where it goes; never over another file (default: NAME.json)')
+  .action((flags: InitFlags) => {
+    process.exitCode = initCommand(flags);
+  });
+
+program
+  .command('check')
+  .description('says what is wrong with a target file, key by key, and starts nothing')
+  .argument('<target>', 'target definition, a JSON file')
+  .option('--json', 'prints one JSON object to stdout')
+  .action((target: string, flags: { json?: boolean }) => {
+    process.exitCode = checkCommand(target, flags);
+  });
+
+program
   .command('doctor')
   .description('which runtimes, faults and power backends this machine has, and how to get the others')
   .option('--json', 'prints one JSON object to stdout')
@@ -233,15 +255,23 @@ program
     process.exitCode = await queueCommand(args);
   });
 
+// What fails in a timer or an event has nobody to catch it. Leaving runs what listens to `exit`, which stops the target.
+process.on('uncaughtException', (error) => {
+  tell(error);
+  process.exit();
+});
+
 try {
   await program.parseAsync();
 } catch (error) {
-  if (error instanceof CommanderError) {
-    process.exitCode = error.exitCode === 0 ? 0 : USAGE;
-  } else {
-    const known = error instanceof KitError;
-    process.stderr.write(`plugpull: ${messageOf(error)}\n`);
-    if (!known && error instanceof Error) process.stderr.write(`${error.stack}\n`);
-    process.exitCode = known ? error.exitCode : KIT_FAILED;
-  }
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : USAGE;
+  else tell(error);
+}
+
+/** One line for what a person can do something about; the stack besides for what is a bug of the kit. */
+function tell(error: unknown): void {
+  const known = error instanceof KitError;
+  process.stderr.write(`plugpull: ${messageOf(error)}\n`);
+  if (!known && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  process.exitCode = known ? error.exitCode : KIT_FAILED;
 }

@@ -5,7 +5,10 @@ import type { HistoryEvent } from '../history/events.js';
  * confirmed message undelivered. A pass that is vacuous is not measured.
  */
 export function vacuity(history: readonly HistoryEvent[]): string | null {
-  let confirmed = false;
+  let confirmed = 0;
+  /** Confirmed when they had been delivered already: there was nothing to lose from the first moment on. */
+  let afterwards = 0;
+  const consumed = new Set<string>();
   let tried = 0;
   let hits = 0;
   const crashed = new Set<number>();
@@ -13,7 +16,12 @@ export function vacuity(history: readonly HistoryEvent[]): string | null {
   for (const event of history) {
     switch (event.kind) {
       case 'answered':
-        confirmed ||= event.outcome === 'confirmed';
+        if (event.outcome !== 'confirmed') break;
+        confirmed += 1;
+        if (consumed.has(event.id)) afterwards += 1;
+        break;
+      case 'consumed':
+        if (event.id !== null) consumed.add(event.id);
         break;
       case 'fault':
         tried += 1;
@@ -27,10 +35,13 @@ export function vacuity(history: readonly HistoryEvent[]): string | null {
         break;
     }
   }
-  if (!confirmed) return 'nothing was confirmed';
+  if (confirmed === 0) return 'nothing was confirmed';
   if (tried === 0) return 'no fault was tried';
   if (hits === 0) return `none of ${tried} faults hit`;
   const atRisk = [...crashed].some((injection) => (stakes.get(injection) ?? 0) > 0);
-  if (crashed.size > 0 && !atRisk) return `nothing was at risk at any of ${crashed.size} crashes`;
+  if (crashed.size > 0 && !atRisk) {
+    const nothing = `nothing was at risk at any of ${crashed.size} crashes`;
+    return afterwards < confirmed ? nothing : `${nothing}: all was delivered before it was confirmed`;
+  }
   return null;
 }

@@ -4,6 +4,17 @@ import { KitError, messageOf } from '../errors.js';
 import { type Target, TargetDefinition, type TargetInput } from './definition.js';
 import { placeholderProblems } from './placeholders.js';
 
+/** A target file that can be read and says something wrong. */
+export class TargetProblems extends KitError {
+  /** `key path: what was expected`, one line each. */
+  readonly problems: readonly string[];
+
+  constructor(where: string, problems: readonly string[]) {
+    super('bad-target', `${where}: ${problems.join('; ')}`);
+    this.problems = problems;
+  }
+}
+
 /**
  * Reads a target file.
  * @throws KitError bad-target (exit code 2) that names the file, the key path, and what was expected there.
@@ -45,10 +56,10 @@ function check(json: unknown, dir: string, where: string): Target {
       const found = keys.length > 0 ? 'unknown key, ' : '';
       return `${path}: ${found}expected ${issue.message}`;
     });
-    throw new KitError('bad-target', `${where}: ${problems.join('; ')}`);
+    throw new TargetProblems(where, problems);
   }
   const problems = placeholderProblems(parsed.data);
-  if (problems.length > 0) throw new KitError('bad-target', `${where}: ${problems.join('; ')}`);
+  if (problems.length > 0) throw new TargetProblems(where, problems);
   return { ...parsed.data, dir };
 }
 

@@ -28,6 +28,7 @@ import { Producers } from '../workload/producers.js';
 import { makeDisk } from './disk.js';
 import { drain } from './drain.js';
 import { inspect } from './inspect.js';
+import { watchRoom } from './room.js';
 import type { Disk } from './round-disk.js';
 import { TargetLife } from './target-life.js';
 
@@ -93,15 +94,27 @@ export async function runRound(options: RoundOptions): Promise<RoundOutcome> {
   const disk = await (runtime.makeDisk
     ? runtime.makeDisk(dir, schedule.disk, filesystem, registry)
     : makeDisk(dir, schedule.disk, options.power, filesystem, registry));
-  const round = new Round(options, disk);
+  const full = new AbortController();
+  const round = new Round({ ...options, signal: AbortSignal.any([options.signal, full.signal]) }, disk);
+  const room = watchRoom(dir, (words) => full.abort(fullDisk(dir, words)));
   try {
     await round.run();
+    full.signal.throwIfAborted();
   } catch (error) {
     await round.end('interrupted');
     disk.remove();
-    throw error;
+    throw full.signal.aborted ? full.signal.reason : error;
+  } finally {
+    room.stop();
   }
   return { injections: round.injections, disk };
+}
+
+function fullDisk(dir: string, words: string): KitError {
+  return new KitError(
+    'target-unavailable',
+    `the disk of ${dir} is almost full (${words}); the target was stopped, expected one that leaves room`,
+  );
 }
 
 class Round {

@@ -13,6 +13,7 @@ import {
   RUN_VARIABLE,
   type Runtime,
 } from './runtime.js';
+import { killStrays, ticksNow } from './strays.js';
 
 const KILL_TIMEOUT_MS = 10_000;
 
@@ -41,6 +42,7 @@ export class ProcessDeployment implements Deployment {
   readonly services: readonly ProcessService[];
   readonly #plan: DeploymentPlan;
   readonly #commands = new Set<number>();
+  readonly #sinceTicks = ticksNow();
 
   constructor(plan: DeploymentPlan) {
     this.#plan = plan;
@@ -97,6 +99,10 @@ export class ProcessDeployment implements Deployment {
         throw new Error(`service ${service.name}: processes ${service.pids().join(', ')} cannot be killed`);
       await service.exited(KILL_TIMEOUT_MS);
     }
+    const { dataDir, workingDir, ports } = this.#plan;
+    const ground = { dirs: [dataDir, workingDir], ports, sinceTicks: this.#sinceTicks };
+    // One that forks while it is looked for is found the next time.
+    await until(() => killStrays(ground).length === 0, KILL_TIMEOUT_MS);
   }
 
   destroyNow(): void {

@@ -1,0 +1,39 @@
+import { KitError } from '../errors.js';
+import { TargetDefinition, type TargetInput } from './definition.js';
+
+/** What a protocol needs in a command, beyond the data directory and the port. */
+const MORE_WORDS: Readonly<Record<string, readonly string[]>> = { smtp: ['--next-hop', '{sink}'] };
+
+/** The protocols that a target can speak. */
+export function protocolNames(): string[] {
+  return [...TargetDefinition.shape.protocol.options];
+}
+
+/**
+ * A target definition to start from: complete, valid, and to be changed by its author.
+ * @throws KitError bad-usage when the protocol is unknown or the name is none.
+ */
+export function starterTarget(name: string, protocol: string): TargetInput {
+  const definition = {
+    name,
+    protocol,
+    services: {
+      server: {
+        command: [
+          '{dir}/your-queue',
+          '--data',
+          '{data}',
+          '--port',
+          '{port}',
+          ...(MORE_WORDS[protocol] ?? []),
+        ],
+      },
+    },
+    guarantee: { faults: ['kill', 'pause', 'tear', 'power-cut'], duplicatesPerCrash: 0, recoverySeconds: 30 },
+  };
+  const parsed = TargetDefinition.safeParse(definition);
+  if (parsed.success) return definition as TargetInput;
+  const [issue] = parsed.error.issues;
+  const flag = issue?.path[0] === 'protocol' ? `--protocol ${protocol}` : `--name ${name}`;
+  throw new KitError('bad-usage', `${flag}: expected ${issue?.message}`);
+}

@@ -1,0 +1,87 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { until } from '../../faults/waiting.js';
+import { processesBelow, TestPlace } from '../fixtures/kit.js';
+import { allProcesses } from '../runtime/processes.js';
+import { packageRoot } from '../version.js';
+
+const PROGRAM = join(packageRoot(), 'conformance/fixtures/hostile.mjs');
+/** Far above what any of these takes, on a loaded machine too; without a limit a hang would be one. */
+const HANG_MS = 120_000;
+
+function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
+  const place = new TestPlace();
+  t.teardown(() => place.remove());
+  return place;
+}
+
+function hostile(place: TestPlace, how: string): string {
+  return place.target(['{node}', PROGRAM, '--data', '{data}', '--port', '{port}', '--how', how], {
+    guarantee: { faults: ['kill'], duplicatesPerCrash: 0, recoverySeconds: 3 },
+  });
+}
+
+/** Processes of the hostile program that work in this place, whatever their environment says. */
+function alive(place: TestPlace): number[] {
+  return allProcesses().flatMap(({ pid }) => {
+    try {
+      const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+      return words.includes(PROGRAM) && words.includes(place.dir) ? [pid] : [];
+    } catch {
+      return [];
+    }
+  });
+}
+
+const CASES: [how: string, code: number, said: RegExp][] = [
+  ['never-answers', 3, /did not get ready.*running, and not ready on port/],
+  ['ready-and-silent', 3, /nothing was confirmed/],
+  ['nonsense', 3, /nothing was confirmed/],
+  ['ignores-sigterm', 3, /nothing was confirmed/],
+  ['forks-away', 3, /did not get ready.*server ended with code 0|nothing was confirmed/],
+];
+
+for (const [how, code, said] of CASES) {
+  t.test(
+    `a target that is '${how}' ends with a word, and leaves nothing`,
+    { timeout: HANG_MS },
+    async (t) => {
+      const place = newPlace(t);
+      const ended = await place.run(['gate', hostile(place, how), '--budget', '4s', '--seed', '3']);
+      t.equal(ended.code, code, ended.stderr);
+      t.match(ended.stderr, said);
+      t.notMatch(ended.stderr, /\n\s+at /, 'no stack trace');
+      t.same(processesBelow(place.dir), []);
+      t.ok(await until(() => alive(place).length === 0, 2000), 'nothing lives on');
+    },
+  );
+}
+
+const root = process.getuid?.() === 0 ? false : 'mounting a small disk needs root';
+t.test(
+  'a target that fills the disk is stopped before the disk is full',
+  { timeout: HANG_MS, skip: root },
+  async (t) => {
+    const place = newPlace(t);
+    mkdirSync(place.state, { recursive: true });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256m', 'plugpull-test', place.state]);
+    try {
+      const ended = await place.run([
+        'gate',
+        hostile(place, 'fills-the-disk'),
+        '--budget',
+        '20s',
+        '--seed',
+        '3',
+      ]);
+      t.equal(ended.code, 3, ended.stderr);
+      t.match(ended.stderr, /the disk of .* is almost full/);
+      t.notMatch(ended.stderr, /\n\s+at /, 'no stack trace');
+      t.same(processesBelow(place.dir), []);
+    } finally {
+      execFileSync('umount', ['-l', place.state]);
+    }
+  },
+);

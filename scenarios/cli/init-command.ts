@@ -1,0 +1,34 @@
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+import { KitError, messageOf } from '../../conformance/errors.js';
+import { starterTarget } from '../../conformance/target/starter.js';
+import { packageRoot } from '../version.js';
+
+export interface InitFlags {
+  protocol: string;
+  name: string;
+  out?: string;
+}
+
+/** Writes a target file to start from; never over another one. */
+export function initCommand(flags: InitFlags): number {
+  const out = flags.out ?? `${flags.name}.json`;
+  const file = resolve(out);
+  const definition = starterTarget(flags.name, flags.protocol);
+  const schema = relative(dirname(file), join(packageRoot(), 'conformance/target/target.schema.json'));
+  const text = `${JSON.stringify({ $schema: schema, ...definition }, undefined, 2)}\n`;
+  try {
+    mkdirSync(dirname(file), { recursive: true });
+    writeFileSync(file, text, { flag: 'wx' });
+  } catch (error) {
+    const why = existsSync(file) ? 'it is there already' : messageOf(error);
+    throw new KitError('bad-usage', `--out ${out}: expected a file that does not exist: ${why}`, {
+      cause: error,
+    });
+  }
+  process.stdout.write(`${out}\n`);
+  process.stderr.write(
+    `written: put your command into services, what you promise into guarantee, then: plugpull check ${out}\n`,
+  );
+  return 0;
+}

@@ -1,0 +1,77 @@
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { allProcesses, sendSignal } from './processes.js';
+
+/** What a process must have to do with a target to be called a stray of it. */
+export interface Ground {
+  /** Its working directory or an open file lies below one of these. */
+  dirs: readonly string[];
+  /** Or it listens on one of these. */
+  ports: readonly number[];
+  /** And it is not older than this (clock ticks since boot, as in /proc). */
+  sinceTicks: number;
+}
+
+const TICKS_PER_SECOND = 100;
+const LISTENING = '0A';
+
+/** Clock ticks since boot, now. */
+export function ticksNow(): number {
+  return Math.floor(Number(readFileSync('/proc/uptime', 'latin1').split(' ')[0]) * TICKS_PER_SECOND);
+}
+
+/**
+ * Kills what a target has left behind that neither its group nor its environment tells any more: a daemon that forked
+ * twice, started a session, and cleaned its environment. It is known by the ground on which it works.
+ * @returns the processes that were killed.
+ */
+export function killStrays({ dirs, ports, sinceTicks }: Ground): number[] {
+  const sockets = listenersOn(ports);
+  const works = (path: string | undefined) =>
+    path !== undefined && dirs.some((dir) => path === dir || path.startsWith(`${dir}/`));
+  const strays = allProcesses().filter(({ pid, parent, startTicks }) => {
+    // What the kit has started itself, such as the daemon of a recorded disk, is its own to stop.
+    if (pid === process.pid || parent === process.pid || startTicks < sinceTicks) return false;
+    return works(linkOf(`/proc/${pid}/cwd`)) || filesOf(pid).some((path) => works(path) || sockets.has(path));
+  });
+  return strays.flatMap(({ pid }) => (sendSignal(pid, 'SIGKILL') ? [pid] : []));
+}
+
+/** The sockets that listen on these ports, as links of open files name them. */
+function listenersOn(ports: readonly number[]): Set<string> {
+  const sockets = new Set<string>();
+  for (const table of ['/proc/net/tcp', '/proc/net/tcp6']) {
+    for (const line of textOf(table).split('\n').slice(1)) {
+      const fields = line.trim().split(/\s+/);
+      const port = Number.parseInt(fields[1]?.split(':').at(-1) ?? '', 16);
+      if (fields[3] === LISTENING && ports.includes(port)) sockets.add(`socket:[${fields[9]}]`);
+    }
+  }
+  return sockets;
+}
+
+function filesOf(pid: number): string[] {
+  let names: string[];
+  try {
+    names = readdirSync(`/proc/${pid}/fd`);
+  } catch {
+    return [];
+  }
+  return names.flatMap((name) => linkOf(`/proc/${pid}/fd/${name}`) ?? []);
+}
+
+function linkOf(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    // It has ended meanwhile, or belongs to somebody else.
+    return undefined;
+  }
+}
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'latin1');
+  } catch {
+    return '';
+  }
+}
