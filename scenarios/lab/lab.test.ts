@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import t from 'tap';
 import { FlakeyDisk } from '../../faults/power/flakey.js';
 import { runScript } from '../../faults/power/host.js';
-import { until } from '../../faults/waiting.js';
 import { TestPlace } from '../fixtures/kit.js';
 import { bootId, processEntry } from '../runtime/processes.js';
 import { packageRoot } from '../version.js';
@@ -128,11 +127,8 @@ t.test(
     const place = placeWithImage(t);
     const gate = place.start(['gate', '--runtime', 'vm', '--faults', 'power-cut']);
     const dir = join(place.state, 'lab/vm');
-    let pid = 0;
-    await until(() => {
-      pid = machinesIn(place)[0] ?? 0;
-      return pid !== 0;
-    }, TIMEOUT_MS);
+    await gate.says(/^round 1/m, 4 * TIMEOUT_MS);
+    const pid = machinesIn(place)[0] ?? 0;
     t.not(pid, 0, 'the gate has started one');
     gate.child.kill('SIGKILL');
     await gate.ended();
@@ -142,6 +138,7 @@ t.test(
     const state = () => processEntry(pid)?.state ?? 'gone';
     t.ok(['Z', 'gone'].includes(state()), 'its process has gone');
     t.same(readdirSync(dir), [], 'and its files');
+    t.match(await place.run(['clean']), { code: 0, stdout: 'nothing was left\n' });
   },
 );
 

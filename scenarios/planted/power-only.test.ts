@@ -1,0 +1,37 @@
+import { join } from 'node:path';
+import t from 'tap';
+import { blocklogAvailability } from '../../faults/power/available.js';
+import { TestPlace } from '../fixtures/kit.js';
+import type { GateResult } from '../gate/result.js';
+import { plantedBugs } from './definition.js';
+import { plant } from './plant.js';
+
+const power = blocklogAvailability();
+
+t.test(
+  'killing processes does not show a confirmation that is not on the disk, a power cut does: the page cache survives a kill',
+  { skip: power.available ? false : power.why },
+  async (t) => {
+    const place = new TestPlace();
+    t.teardown(() => place.remove());
+    const [bug] = plantedBugs(['async-msync']);
+    if (bug === undefined) throw new Error('no such bug');
+    const target = plant(bug, join(place.dir, 'copy'));
+    const gate = async (...flags: string[]) => {
+      const { stdout, stderr } = await place.run(['gate', target, '--json', '--seed', '1', ...flags]);
+      t.not(stdout, '', stderr);
+      return JSON.parse(stdout) as GateResult;
+    };
+    const killed = await gate('--faults', 'kill', '--budget', '8s');
+    t.equal(killed.verdict, 'pass', killed.why);
+    t.ok(
+      killed.confirmed > 0 && killed.crashes > 0,
+      `${killed.confirmed} confirmed, ${killed.crashes} crashes`,
+    );
+    const cut = await gate('--faults', 'power-cut', '--power', 'blocklog', '--budget', '10s');
+    t.equal(cut.verdict, 'fail', cut.why);
+    const red = cut.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
+    t.ok(red.includes('PP-1') && red.includes('PP-12'), red.join(', '));
+    t.ok(cut.lost > 0, `${cut.lost} of ${cut.confirmed} confirmed messages were lost`);
+  },
+);
