@@ -26,8 +26,8 @@ export function markdownOf(results: Results, planted: readonly PlantedBug[]): st
     `|---|---|${MODE_NAMES.map(() => '---|').join('')}`,
     ...rows,
     '',
-    `${found} of ${rows.length} bugs were found. Of ${runs} gates on the original (${seconds} s), ${falseAlarms} turned red, ` +
-      `${notMeasured} measured too little and ${errors} ended with an error of the kit.`,
+    `${found} of ${rows.length} bugs were found. Of ${runs} gates on the original (${seconds} s in all), ${falseAlarms} turned red and ` +
+      `${errors} ended with an error of the kit; ${notMeasured} were too short to measure every requirement.`,
   ].join('\n');
 }
 
