@@ -6,6 +6,7 @@ import { type CertifyFlags, certifyCommand } from './cli/certify-command.js';
 import { checkCommand } from './cli/check-command.js';
 import { cleanCommand } from './cli/clean-command.js';
 import { doctorCommand } from './cli/doctor-command.js';
+import { type ExploreFlags, exploreCommand } from './cli/explore-command.js';
 import {
   gatherReporters,
   parseBudget,
@@ -167,6 +168,31 @@ program
   .option('--json', 'prints one JSON object to stdout')
   .action((target: string, flags: { json?: boolean }) => {
     process.exitCode = checkCommand(target, flags);
+  });
+
+program
+  .command('explore')
+  .description('the crash states of one recorded run (default target: the reference implementation)')
+  .argument('[target]', 'target definition, a JSON file')
+  .option('--runtime <name>', 'where the target runs: process', 'process')
+  .option(
+    '--fs <type>',
+    'filesystem of the recorded disk: ext4 or xfs, with mount options as ext4:commit=1,data=journal',
+    parseFilesystem,
+  )
+  .option(
+    '--seed <n>',
+    'makes the workload and the choice of states; default: a random one, named in the report',
+    parseSeed,
+  )
+  .option('--budget <time>', 'when it has to be over, such as 60s or 5m', parseBudget, DEFAULT_BUDGET_MS)
+  .option('--states <n>', 'no more than so many different disks', parseCount)
+  .option('--out <dir>', 'keeps the evidence (history, image, log of writes) there')
+  .option('--keep', 'keeps the evidence when all passed, too')
+  .option('--json', 'prints the result as one JSON object to stdout')
+  .action(async (target: string | undefined, flags: ExploreFlags) => {
+    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    process.exitCode = await exploreCommand(target, flags, interrupts);
   });
 
 program

@@ -113,3 +113,43 @@ function someSectors(count: number, random: Random): number[] {
   const keep = random.real();
   return Array.from({ length: count }, (_, sector) => sector).filter(() => random.real() < keep);
 }
+
+/** So many states of a family are taken at once and given in the order of their cuts. */
+const HAND = 1024;
+
+/**
+ * The same states as `enumerate`, but each family shuffled, so that whoever has to stop early has seen all parts of the
+ * log; in hands of so many, each in the order of its cuts.
+ */
+export function* shuffled(
+  model: CrashModel,
+  from: number,
+  random: Random,
+  hand = HAND,
+): Generator<Enumerated, void> {
+  const rest = enumerate(model, from, random);
+  let gathered: Enumerated[] = [];
+  for (const next of rest) {
+    const begins = gathered[0]?.family !== next.family;
+    if (begins) {
+      yield* dealt(gathered, random, hand);
+      gathered = [];
+    }
+    if (next.family === 'random') {
+      yield next;
+      break;
+    }
+    gathered.push(next);
+  }
+  yield* rest;
+}
+
+function* dealt(states: Enumerated[], random: Random, hand: number): Generator<Enumerated, void> {
+  for (let last = states.length - 1; last > 0; last--) {
+    const other = random.int(last + 1);
+    [states[last], states[other]] = [states[other] as Enumerated, states[last] as Enumerated];
+  }
+  for (let at = 0; at < states.length; at += hand) {
+    yield* states.slice(at, at + hand).sort((a, b) => a.state.prefix - b.state.prefix);
+  }
+}

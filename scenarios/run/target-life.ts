@@ -9,7 +9,7 @@ export interface TargetLifeOptions {
   protocol: Protocol;
   /** The ports that must answer before the target counts as ready. */
   ports: readonly number[];
-  recorder: Recorder;
+  recorder: Pick<Recorder, 'record'>;
   signal: AbortSignal;
   /** Called just before a SIGKILL, when processes still live. */
   onCrash(): void;

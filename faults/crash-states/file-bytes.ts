@@ -1,0 +1,168 @@
+import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
+import type { LogEntry } from '../power/log-writes.js';
+import type { Extent } from '../power/syscalls.js';
+import type { Recording } from './materialise.js';
+import { SECTOR_BYTES } from './model.js';
+import type { CrashState } from './state.js';
+
+/** A file on the recorded disk that never moves there, and where its bytes are to be put. */
+export interface PlacedFile {
+  extents: readonly Extent[];
+  sizeBytes: number;
+  /** The file that gets the bytes; best in memory. */
+  path: string;
+}
+
+/** Part of a write that lies in the file. */
+interface Piece {
+  fileOffset: number;
+  entryOffset: number;
+  bytes: Buffer;
+}
+
+const PAGE_BYTES = 4096;
+
+/** Is the sector of the device part of one of the files? */
+export function sectorsOf(files: readonly { extents: readonly Extent[] }[]): (sector: number) => boolean {
+  const sectors = new Set<number>();
+  for (const { deviceOffset, lengthBytes } of files.flatMap(({ extents }) => extents)) {
+    for (let at = 0; at < lengthBytes; at += SECTOR_BYTES) sectors.add((deviceOffset + at) / SECTOR_BYTES);
+  }
+  return (sector) => sectors.has(sector);
+}
+
+/**
+ * The bytes of one file as one crash state after the other has them, without a filesystem. Only what differs from the
+ * state before is written. States should come in the order of their cuts.
+ */
+export class FileBytes {
+  readonly #recording: Recording;
+  readonly #file: PlacedFile;
+  readonly #baseAt: number;
+  readonly #base: Buffer;
+  readonly #stable: Buffer;
+  /** What the file holds, or will when the touched pages are written. */
+  readonly #work: Buffer;
+  readonly #fd: number;
+  readonly #pieces = new Map<number, Piece[]>();
+  #stableAt: number;
+  /** Pages of the last state that differ from the stable bytes. */
+  #dirty = new Set<number>();
+
+  /** @param image holds the device as it is when the entries before `baseAt` are on the medium. */
+  constructor(recording: Recording, file: PlacedFile, image: string, baseAt: number) {
+    this.#recording = recording;
+    this.#file = file;
+    this.#baseAt = baseAt;
+    this.#stableAt = baseAt;
+    this.#base = readFile(image, file);
+    this.#stable = Buffer.from(this.#base);
+    this.#work = Buffer.from(this.#base);
+    this.#fd = openSync(file.path, 'w+');
+    ftruncateSync(this.#fd, file.sizeBytes);
+    writeSync(this.#fd, this.#work, 0, this.#work.length, 0);
+  }
+
+  /** Makes the file hold what it holds in this state. */
+  make(state: CrashState): void {
+    const { model } = this.#recording;
+    const floor = model.floorOf(state);
+    const touched = this.#dirty;
+    this.#dirty = new Set();
+    for (const page of touched) this.#revert(page);
+    if (floor < this.#stableAt) {
+      this.#base.copy(this.#stable);
+      this.#base.copy(this.#work);
+      for (let page = 0; page * PAGE_BYTES < this.#work.length; page++) touched.add(page);
+      this.#stableAt = this.#baseAt;
+    }
+    for (const { entry } of model.writes(this.#stableAt, floor)) {
+      for (const { fileOffset, bytes } of this.#piecesOf(entry)) {
+        bytes.copy(this.#stable, fileOffset);
+        bytes.copy(this.#work, fileOffset);
+        touch(touched, fileOffset, bytes.length);
+      }
+    }
+    this.#stableAt = Math.max(this.#stableAt, floor);
+    for (const { entry, sectors } of model.applied(state, floor)) {
+      for (const piece of this.#piecesOf(entry)) this.#put(piece, sectors);
+    }
+    for (const page of this.#dirty) touched.add(page);
+    this.#write(touched);
+  }
+
+  #revert(page: number): void {
+    this.#stable.copy(this.#work, page * PAGE_BYTES, page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
+  }
+
+  #put({ fileOffset, entryOffset, bytes }: Piece, sectors: readonly number[] | undefined): void {
+    if (sectors === undefined) {
+      bytes.copy(this.#work, fileOffset);
+      touch(this.#dirty, fileOffset, bytes.length);
+      return;
+    }
+    for (const sector of sectors) {
+      const at = sector * SECTOR_BYTES - entryOffset;
+      if (at < 0 || at >= bytes.length) continue;
+      bytes.copy(this.#work, fileOffset + at, at, at + SECTOR_BYTES);
+      touch(this.#dirty, fileOffset + at, SECTOR_BYTES);
+    }
+  }
+
+  #write(pages: ReadonlySet<number>): void {
+    const order = [...pages].sort((a, b) => a - b);
+    for (let at = 0; at < order.length; ) {
+      const first = order[at] ?? 0;
+      let end = first + 1;
+      for (at++; order[at] === end; at++) end++;
+      const from = first * PAGE_BYTES;
+      writeSync(this.#fd, this.#work, from, Math.min(end * PAGE_BYTES, this.#work.length) - from, from);
+    }
+  }
+
+  #piecesOf(entry: LogEntry): Piece[] {
+    let pieces = this.#pieces.get(entry.index);
+    if (pieces === undefined) {
+      pieces = this.#file.extents.flatMap((extent) => this.#overlap(entry, extent));
+      this.#pieces.set(entry.index, pieces);
+    }
+    return pieces;
+  }
+
+  #overlap(entry: LogEntry, { fileOffset, deviceOffset, lengthBytes }: Extent): Piece[] {
+    const begin = Math.max(entry.offset, deviceOffset);
+    const end = Math.min(
+      entry.offset + entry.lengthBytes,
+      deviceOffset + lengthBytes,
+      deviceOffset + this.#file.sizeBytes - fileOffset,
+    );
+    if (end <= begin) return [];
+    const bytes = Buffer.alloc(end - begin);
+    if (!entry.discard) this.#recording.log.readData(entry, begin - entry.offset, bytes);
+    return [{ fileOffset: fileOffset + begin - deviceOffset, entryOffset: begin - entry.offset, bytes }];
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+}
+
+function touch(pages: Set<number>, offset: number, length: number): void {
+  for (let page = Math.floor(offset / PAGE_BYTES); page * PAGE_BYTES < offset + length; page++)
+    pages.add(page);
+}
+
+/** The bytes of a file from the image of its disk. */
+function readFile(image: string, { extents, sizeBytes }: PlacedFile): Buffer {
+  const bytes = Buffer.alloc(sizeBytes);
+  const fd = openSync(image, 'r');
+  try {
+    for (const { fileOffset, deviceOffset, lengthBytes } of extents) {
+      const length = Math.min(lengthBytes, sizeBytes - fileOffset);
+      if (length > 0) readSync(fd, bytes, fileOffset, length, deviceOffset);
+    }
+  } finally {
+    closeSync(fd);
+  }
+  return bytes;
+}

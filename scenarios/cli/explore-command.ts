@@ -1,0 +1,78 @@
+import { randomInt } from 'node:crypto';
+import { KitError } from '../../conformance/errors.js';
+import { loadTarget } from '../../conformance/target/load.js';
+import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
+import { blocklogAvailability } from '../../faults/power/available.js';
+import type { Filesystem } from '../../faults/power/filesystem.js';
+import { runExplore } from '../explore/explore.js';
+import { exploreReport } from '../report/explore-report.js';
+import { styleFor } from '../report/style.js';
+import { runtimeNamed } from '../runtime/by-name.js';
+import { emptyDirectory, LARGEST_RANDOM_SEED, VERDICT_EXIT_CODES } from './common.js';
+import type { Interrupts } from './interrupt.js';
+
+export interface ExploreFlags {
+  runtime: string;
+  fs?: Filesystem;
+  seed?: number;
+  budget: number;
+  states?: number;
+  out?: string;
+  json?: boolean;
+  keep?: boolean;
+}
+
+/** Explores the crash states of one recorded run and reports; resolves to the exit code. */
+export async function exploreCommand(
+  file: string | undefined,
+  flags: ExploreFlags,
+  interrupts: Interrupts,
+): Promise<number> {
+  const say = (line: string) => void process.stderr.write(`${line}\n`);
+  const target = loadTarget(file ?? REFERENCE_TARGET);
+  if (flags.runtime !== 'process')
+    throw new KitError(
+      'bad-usage',
+      `--runtime ${flags.runtime}: crash states are explored under process only`,
+    );
+  const runtime = await runtimeNamed(flags.runtime);
+  const availability = blocklogAvailability(flags.fs?.type);
+  if (!availability.available)
+    throw new KitError('target-unavailable', `explore: ${availability.why}; ${availability.remedy}`);
+  const out = flags.out === undefined ? undefined : emptyDirectory(flags.out);
+  const prepared = await runtime.prepare(target, say);
+  const style = styleFor(process.stderr);
+  const result = await runExplore({
+    target,
+    runtime: prepared,
+    ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
+    seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
+    budgetMs: flags.budget,
+    ...(flags.states === undefined ? {} : { states: flags.states }),
+    out,
+    keep: flags.keep === true,
+    replay: (seed) => replayLine(file, flags, seed),
+    signal: interrupts.signal,
+    progress: (line) => say(style.faint(line)),
+  })
+    .catch((error: unknown) => {
+      // What fails because everything is being stopped is no news.
+      if (interrupts.exitCode() === undefined) throw error;
+      return undefined;
+    })
+    .finally(() => prepared.close?.());
+  const interrupted = interrupts.exitCode();
+  if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
+  for (const line of exploreReport(result, style)) say(line);
+  if (flags.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+  return VERDICT_EXIT_CODES[result.verdict];
+}
+
+function replayLine(file: string | undefined, flags: ExploreFlags, seed: number): string {
+  const words = ['plugpull', 'explore', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
+  if (flags.fs !== undefined)
+    words.push('--fs', [flags.fs.type, flags.fs.mountOptions].filter(Boolean).join(':'));
+  if (flags.states !== undefined) words.push('--states', `${flags.states}`);
+  words.push('--budget', `${flags.budget}ms`);
+  return words.join(' ');
+}

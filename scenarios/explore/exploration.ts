@@ -1,0 +1,60 @@
+import { join } from 'node:path';
+import type { Stakes } from '../../conformance/checkers/crash-states.js';
+import type { Recorder } from '../../conformance/history/recorder.js';
+import type { Target } from '../../conformance/target/definition.js';
+import type { Recording } from '../../faults/crash-states/materialise.js';
+import type { Filesystem } from '../../faults/power/filesystem.js';
+import type { Registry } from '../residue/registry.js';
+import type { PreparedRuntime } from '../runtime/runtime.js';
+import type { Places } from './places.js';
+import { DATA_DIR, type RecordedRun } from './record.js';
+import type { WorkerPlan } from './worker.js';
+
+export interface ExploreOptions {
+  target: Target;
+  runtime: PreparedRuntime;
+  filesystem?: Filesystem;
+  seed: number;
+  budgetMs: number;
+  /** No more than so many different disks are looked at. */
+  states?: number;
+  /** Where the evidence goes; undefined: the state directory, and dropped when all passed. */
+  out: string | undefined;
+  keep: boolean;
+  /** The line that runs it again. */
+  replay(seed: number): string;
+  signal: AbortSignal;
+  progress(line: string): void;
+}
+
+/** An exploration under way. */
+export interface Exploration {
+  options: ExploreOptions;
+  registry: Registry;
+  recorder: Recorder;
+  dir: string;
+  run: RecordedRun;
+  recording: Recording;
+  places: Places;
+  stakes: Stakes;
+  /** The device when the entries before `baseAt` are on the medium. */
+  base: string;
+  baseAt: number;
+  /** SHA-256 and id of the messages in the order of their bits. */
+  digests: string[];
+  ids: string[];
+  /** The target's own program that restores; undefined when it has none. */
+  restore: string[] | undefined;
+  workers: number;
+  endMs: number;
+}
+
+/** A place to mount states of a device. */
+export function mountWay(
+  { places, run, options }: Exploration,
+  name: string,
+  base: string,
+): Extract<WorkerPlan['way'], { name: 'mount' }> {
+  const queue = join(DATA_DIR, options.target.crashStates?.queue ?? '.');
+  return { name: 'mount', ...places.place(name, base), filesystem: run.filesystem, queue };
+}

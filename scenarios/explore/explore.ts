@@ -1,0 +1,325 @@
+import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { Stakes, submittedIds } from '../../conformance/checkers/crash-states.js';
+import { CHECKERS } from '../../conformance/checkers/evaluate.js';
+import { KitError, messageOf } from '../../conformance/errors.js';
+import type { HistoryEvent } from '../../conformance/history/events.js';
+import { Recorder } from '../../conformance/history/recorder.js';
+import { protocolOf } from '../../conformance/protocols/by-name.js';
+import { markOf } from '../../conformance/protocols/message.js';
+import { expandCommand } from '../../conformance/target/placeholders.js';
+import { sectorsOf } from '../../faults/crash-states/file-bytes.js';
+import { Fingerprints } from '../../faults/crash-states/fingerprint.js';
+import { applyAll, openRecording, type Recording } from '../../faults/crash-states/materialise.js';
+import { recordingDirectory } from '../../faults/power/available.js';
+import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
+import { copySparse } from '../../faults/power/sparse.js';
+import { seeded } from '../random.js';
+import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
+import { RUN_VARIABLE } from '../runtime/runtime.js';
+import { kitVersion } from '../version.js';
+import { blame } from './blame.js';
+import { type Exploration, type ExploreOptions, mountWay } from './exploration.js';
+import { Places } from './places.js';
+import { runJobs } from './pool.js';
+import { type RecordedRun, recordRun } from './record.js';
+import { exploreRecoveries } from './recoveries.js';
+import { type ExploreResult, findingOf, type SmallestState } from './result.js';
+import { runOnTarget } from './target-lanes.js';
+import { type Broken, type WayName, WayRun } from './way.js';
+import type { WorkerPlan } from './worker.js';
+
+/** Of the time that is left after the recording. */
+const SHARES: Readonly<Record<WayName | 'recoveries', number>> = {
+  image: 0.5,
+  mount: 0.3,
+  recoveries: 0.2,
+  target: 0.8,
+};
+/** So long the target is loaded, at most and as a part of the budget. */
+const LONGEST_LOAD_MS = 4000;
+const LOAD_SHARE = 0.15;
+const RESERVE_MS = 1500;
+const BATCH: Readonly<Record<'image' | 'mount', number>> = { image: 32, mount: 4 };
+const MOST_TOLD = 10;
+
+/**
+ * Records one run of the target under load, and then makes, recovers and judges the disks that a power cut could have
+ * left at any moment of it. Its history has an event for each state, which PP-13's checker judges again.
+ * @throws KitError target-unavailable when the target does not start, kit-failed when a disk cannot be made.
+ */
+export async function runExplore(options: ExploreOptions): Promise<ExploreResult> {
+  const { target, seed, budgetMs } = options;
+  const registry = new Registry(newRunId());
+  const dir = options.out ?? join(stateDirectory(), 'runs', registry.runId);
+  if (options.out === undefined) registry.made({ kind: 'directory', path: dir });
+  mkdirSync(dir, { recursive: true });
+  const recorder = new Recorder(join(dir, 'history.jsonl'));
+  const startMs = performance.now();
+  let keep = true;
+  let run: RecordedRun | undefined;
+  try {
+    recorder.record({
+      kind: 'run-started',
+      target: target.name,
+      protocol: target.protocol,
+      seed,
+      faults: ['crash-states'],
+      startedAt: new Date().toISOString(),
+      kitVersion: kitVersion(),
+    });
+    run = await recordRun({
+      target,
+      protocol: protocolOf(target.protocol),
+      runtime: options.runtime,
+      registry,
+      recorder,
+      dir,
+      signal: options.signal,
+      filesystem: options.filesystem ?? DEFAULT_FILESYSTEM,
+      seed,
+      loadMs: Math.min(LONGEST_LOAD_MS, budgetMs * LOAD_SHARE),
+    });
+    const result = await explore(options, { registry, recorder, dir, run, startMs });
+    keep = options.keep || options.out !== undefined || result.verdict === 'fail';
+    if (keep) keepEvidence(run, dir);
+    return { ...result, evidence: keep ? dir : null };
+  } finally {
+    run?.remove();
+    recorder.close();
+    if (!keep || options.signal.aborted) rmSync(dir, { recursive: true, force: true });
+    registry.close();
+  }
+}
+
+/** The names are those under which a crash state is made again: `disk.img` becomes what the log and an address say. */
+function keepEvidence(run: RecordedRun, dir: string): void {
+  copySparse(run.image, join(dir, 'disk.img'));
+  copySparse(run.log, join(dir, 'writes.log'));
+}
+
+interface Begun {
+  registry: Registry;
+  recorder: Recorder;
+  dir: string;
+  run: RecordedRun;
+  startMs: number;
+}
+
+async function explore(options: ExploreOptions, begun: Begun): Promise<Omit<ExploreResult, 'evidence'>> {
+  const { registry, recorder, run, startMs } = begun;
+  const { target, budgetMs, runtime, progress } = options;
+  const recording = openRecording(run.log, run.end);
+  const room = recordingDirectory() ?? begun.dir;
+  const places = new Places(join(room, `plugpull-${registry.runId}-states`), registry);
+  try {
+    const ids = submittedIds(recorder.events);
+    const baseAt = recording.model.floor(run.from);
+    const base = makeBase(run, recording, baseAt, join(places.dir, 'base.img'));
+    const restore = target.crashStates?.restore;
+    const exploration: Exploration = {
+      options,
+      ...begun,
+      recording,
+      places,
+      stakes: new Stakes(recorder.events),
+      base,
+      baseAt,
+      ids,
+      digests: ids.map((id) => run.digests.get(id) ?? id),
+      restore:
+        restore && expandCommand(restore, { ...runtime.placesOf(), data: '', sink: '', ports: new Map() }),
+      workers: availableParallelism(),
+      endMs: startMs + budgetMs - RESERVE_MS,
+    };
+    const entries = recording.model.entries.length;
+    progress(`recorded ${entries} requests to the disk, ${entries - run.from} of them under load`);
+    const ways = await exploreWays(exploration);
+    const recoveries = await exploreRecoveries(exploration);
+    recordStake(exploration);
+    recorder.record({ kind: 'run-ended', how: options.signal.aborted ? 'interrupted' : 'completed' });
+    const broken = [...[...ways.values()].flatMap((way) => way.broken), ...recoveries.broken];
+    return resultOf(exploration, ways, recoveries, broken, startMs);
+  } finally {
+    places.remove();
+    recording.close();
+  }
+}
+
+/** In the words of the other faults: the machine crashed, and so much was at stake in the worst of its states. */
+function recordStake({ recorder, stakes, recording }: Exploration): void {
+  const end = recording.model.entries.length;
+  let most = 0;
+  for (let prefix = 0; prefix <= end; prefix++) {
+    most = Math.max(most, stakes.idsOf(stakes.required({ prefix, reached: prefix })).length);
+  }
+  recorder.record({ kind: 'at-risk', injection: 1, confirmedUndelivered: most, inFlight: 0, inDelivery: 0 });
+  recorder.record({
+    kind: 'fault',
+    fault: 'crash-states',
+    injection: 1,
+    hit: most > 0,
+    scope: 'machine',
+    services: [],
+    detail: `the disks that a cut could have left at any of ${end} requests`,
+    indexDamaged: false,
+    rotted: [],
+  });
+}
+
+function makeBase(run: RecordedRun, { log, model }: Recording, baseAt: number, path: string): string {
+  copySparse(run.image, path);
+  const fd = openSync(path, 'r+');
+  applyAll(log, model.writes(0, baseAt), fd);
+  closeSync(fd);
+  return path;
+}
+
+async function exploreWays(exploration: Exploration): Promise<Map<WayName, WayRun>> {
+  const { options, run, restore, endMs } = exploration;
+  const names: WayName[] = [];
+  if (restore === undefined) names.push('target');
+  else {
+    if (run.files.size > 0) names.push('image');
+    names.push('mount');
+  }
+  const leftMs = Math.max(0, endMs - performance.now());
+  const ways = new Map<WayName, WayRun>();
+  for (const way of names) {
+    if (options.signal.aborted) break;
+    const share = names.length === 1 ? 1 - SHARES.recoveries : SHARES[way];
+    const mostEndMs = Math.min(endMs, performance.now() + leftMs * share);
+    const wayRun = new WayRun({
+      way,
+      model: exploration.recording.model,
+      from: run.from,
+      fingerprints: fingerprintsOf(exploration, way),
+      random: seeded(options.seed).fork(`states-${way}`),
+      stakes: exploration.stakes,
+      recorder: exploration.recorder,
+      most: Math.ceil((options.states ?? Number.POSITIVE_INFINITY) * share),
+      endMs: mostEndMs,
+      signal: options.signal,
+      progress: options.progress,
+    });
+    ways.set(way, wayRun);
+    if (way === 'target') await runOnTarget(exploration, wayRun);
+    else {
+      const plans = plansOf(exploration, way);
+      await runJobs(plans, exploration.registry.runId, wayRun.jobs(), BATCH[way], () => wayRun.stopped());
+    }
+    wayRun.end();
+    if (wayRun.broken.length > 0) break;
+  }
+  return ways;
+}
+
+function fingerprintsOf({ recording, base, baseAt, run }: Exploration, way: WayName): Fingerprints {
+  const counts = way === 'image' ? sectorsOf([...run.files.values()]) : undefined;
+  return new Fingerprints(recording, base, baseAt, counts);
+}
+
+/** What the workers are told, each with a place of its own. */
+function plansOf(exploration: Exploration, way: 'image' | 'mount'): WorkerPlan[] {
+  const { run, places, base, baseAt, restore, registry, digests, workers, recording } = exploration;
+  return Array.from({ length: workers }, (_, number) => ({
+    log: run.log,
+    end: recording.model.entries.length,
+    base,
+    baseAt,
+    restore: restore ?? [],
+    env: { [RUN_VARIABLE]: registry.runId },
+    digests,
+    way:
+      way === 'image'
+        ? {
+            name: 'image' as const,
+            files: [...run.files].map(([name, file]) => ({
+              name,
+              ...file,
+              path: join(places.dir, `${number}.${name}`),
+            })),
+          }
+        : mountWay(exploration, `mount-${number}`, base),
+  }));
+}
+
+function resultOf(
+  exploration: Exploration,
+  ways: ReadonlyMap<WayName, WayRun>,
+  recoveries: Awaited<ReturnType<typeof exploreRecoveries>>,
+  broken: readonly Broken[],
+  startMs: number,
+): Omit<ExploreResult, 'evidence'> {
+  const { options, recorder, recording, run, workers } = exploration;
+  const finding = CHECKERS['PP-13'](recorder.events, options.target.guarantee);
+  const all = [...ways].map(([name, way]) => [name, way.figures(workers)] as const);
+  const distinct = all.reduce((sum, [, way]) => sum + way.distinct, recoveries.distinct);
+  const seconds = all.reduce((sum, [, way]) => sum + way.seconds, recoveries.seconds);
+  const count = (test: (event: HistoryEvent) => boolean) => recorder.events.filter(test).length;
+  return {
+    target: options.target.name,
+    verdict: finding.verdict,
+    why: finding.why,
+    requirements: [findingOf(finding)],
+    states: finding.figures.crashStates ?? 0,
+    distinct,
+    statesPerSecond: seconds === 0 ? 0 : Math.round((distinct / seconds) * 10) / 10,
+    lost: finding.figures.lostInStates ?? 0,
+    broken: finding.figures.brokenStates ?? 0,
+    atRisk: finding.figures.statesAtRisk ?? 0,
+    ways: Object.fromEntries(all),
+    recoveries: { cut: recoveries.cut, states: recoveries.states, distinct: recoveries.distinct },
+    compared: compare(exploration, ways),
+    submitted: count((event) => event.kind === 'submitted'),
+    confirmed: count((event) => event.kind === 'answered' && event.outcome === 'confirmed'),
+    log: { entries: recording.model.entries.length, from: run.from },
+    seed: options.seed,
+    tookMs: Math.round(performance.now() - startMs),
+    replay: options.replay(options.seed),
+    violations: finding.violations
+      .slice(0, MOST_TOLD)
+      .map((violation) => ({ requirement: finding.requirement, ...violation })),
+    smallest: smallestOf(exploration, broken),
+  };
+}
+
+/** The states that were looked at in both ways must have been found to hold the same. */
+function compare(
+  exploration: Exploration,
+  ways: ReadonlyMap<WayName, WayRun>,
+): { states: number; differ: number } {
+  const [image, mount] = [ways.get('image'), ways.get('mount')];
+  const compared = { states: 0, differ: 0 };
+  if (image === undefined || mount === undefined) return compared;
+  const fingerprints = fingerprintsOf(exploration, 'image');
+  for (const { crash, found } of mount.looked) {
+    const straight = image.foundIn(fingerprints.of(crash));
+    if (straight === undefined || !found.recovered) continue;
+    compared.states += 1;
+    if (straight.live !== found.live) compared.differ += 1;
+  }
+  return compared;
+}
+
+function smallestOf(exploration: Exploration, broken: readonly Broken[]): SmallestState | null {
+  const [first] = [...broken].sort((a, b) => a.size - b.size || a.state.prefix - b.state.prefix);
+  if (first === undefined) return null;
+  const { recording, stakes, recorder, registry } = exploration;
+  const [id] = first.missing;
+  const submitted = recorder.events.find((event) => event.kind === 'submitted' && event.id === id);
+  const confirmedAt = id === undefined ? undefined : stakes.confirmedAt(id);
+  const story = [`the power is cut at ${first.address}`];
+  if (id !== undefined && submitted?.kind === 'submitted' && confirmedAt !== undefined) {
+    const mark = markOf(registry.runId, id);
+    try {
+      story.push(
+        ...blame(recording, mark, submitted.sizeBytes, confirmedAt).map((line) => `message ${id}: ${line}`),
+      );
+    } catch (error) {
+      throw new KitError('kit-failed', `the log cannot be read again: ${messageOf(error)}`, { cause: error });
+    }
+  }
+  return { state: first.address, missing: first.missing, story };
+}

@@ -1,0 +1,133 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { messageOf } from '../../conformance/errors.js';
+import type { Recorder } from '../../conformance/history/recorder.js';
+import { protocolOf } from '../../conformance/protocols/by-name.js';
+import type { Receipts } from '../../conformance/protocols/protocol.js';
+import { StateDisk } from '../../faults/crash-states/state-disk.js';
+import { until } from '../../faults/waiting.js';
+import type { Exploration } from './exploration.js';
+import { type Found, foundOf, notRecovered } from './found.js';
+import { launch } from './launch.js';
+import type { Place } from './places.js';
+import type { Job } from './pool.js';
+import { DATA_DIR } from './record.js';
+import type { WayRun } from './way.js';
+
+/** After the last message that must come so long a silence shows that nothing more comes. */
+const QUIET_MS = 150;
+/** So long a silence while some are missing shows that they will not come. */
+const SILENT_MS = 4000;
+const DEFAULT_RECOVERY_S = 30;
+
+/** Nobody asks for the starts and exits of services on crash states. */
+const SILENT_RECORDER: Pick<Recorder, 'record'> = { record: (event) => ({ ...event, atMs: 0 }) };
+
+/**
+ * Starts the target on one crash state after the other, several at a time, takes from it all that it holds by its own
+ * protocol, and sees what came.
+ */
+export async function runOnTarget(exploration: Exploration, way: WayRun): Promise<void> {
+  const jobs = way.jobs();
+  const lanes = Array.from({ length: exploration.workers }, (_, lane) => lane);
+  await Promise.all(lanes.map((lane) => runLane(exploration, lane, jobs)));
+}
+
+async function runLane(
+  exploration: Exploration,
+  lane: number,
+  jobs: ReturnType<WayRun['jobs']>,
+): Promise<void> {
+  const { recording, base, baseAt, places, run, stakes, options } = exploration;
+  const place = places.place(`lane-${lane}`, base);
+  const disk = new StateDisk({ recording, base, baseAt, ...place, filesystem: run.filesystem });
+  try {
+    for (const job of jobs) {
+      const { prefix } = job.crash;
+      const awaited = stakes.idsOf(stakes.required({ prefix, reached: prefix + 1 }));
+      const found = await look(exploration, disk, place, job, awaited, join(exploration.dir, `lane-${lane}`));
+      if (options.signal.aborted) return;
+      job.found(found);
+    }
+  } finally {
+    disk.close();
+  }
+}
+
+async function look(
+  exploration: Exploration,
+  disk: StateDisk,
+  { mountPoint }: Place,
+  job: Job & { crash: Parameters<StateDisk['mount']>[0] },
+  awaited: readonly string[],
+  dir: string,
+): Promise<Found> {
+  try {
+    disk.mount(job.crash);
+  } catch (error) {
+    return notRecovered(messageOf(error));
+  }
+  mkdirSync(dir, { recursive: true });
+  try {
+    return await takeAll(exploration, join(mountPoint, DATA_DIR), awaited, dir);
+  } finally {
+    disk.unmount();
+  }
+}
+
+/** Starts the target on a data directory and takes what it holds. */
+async function takeAll(
+  { options, registry, ids, recorder }: Exploration,
+  dataDir: string,
+  awaited: readonly string[],
+  dir: string,
+): Promise<Found> {
+  const { target, runtime, signal } = options;
+  const digests = new Map(
+    recorder.events.flatMap((event) => (event.kind === 'submitted' ? [[event.id, event.digest]] : [])),
+  );
+  const bits = new Map(ids.map((id, bit) => [id, bit]));
+  const came = new Set<string>();
+  const wrong: string[] = [];
+  let sequence = 0;
+  let movedMs = performance.now();
+  const receipts: Receipts = {
+    delivered({ id, digest }) {
+      movedMs = performance.now();
+      if (id !== null && digests.get(id) === digest) came.add(id);
+      else wrong.push(`a delivery of ${id ?? 'no message of this run'} that differs from its submit`);
+      return ++sequence;
+    },
+    consumed: () => {},
+    refused: () => {},
+    settled: () => {},
+  };
+  const launched = await launch({
+    target,
+    protocol: protocolOf(target.protocol),
+    runtime,
+    registry,
+    recorder: SILENT_RECORDER,
+    receipts,
+    dataDir,
+    dir,
+    signal,
+  });
+  try {
+    const start = await launched.life.bringUp(
+      (target.guarantee.recoverySeconds ?? DEFAULT_RECOVERY_S) * 1000,
+    );
+    if (!start.ready) return notRecovered(start.detail);
+    movedMs = performance.now();
+    const allCame = () => awaited.every((id) => came.has(id));
+    await until(
+      () => performance.now() - movedMs >= (allCame() ? QUIET_MS : SILENT_MS),
+      Number.POSITIVE_INFINITY,
+      signal,
+      10,
+    );
+    return foundOf(bits, ids.length, came, wrong);
+  } finally {
+    await launched.destroy();
+  }
+}

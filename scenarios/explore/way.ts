@@ -1,0 +1,181 @@
+import type { Stakes } from '../../conformance/checkers/crash-states.js';
+import type { Recorder } from '../../conformance/history/recorder.js';
+import { type Family, shuffled } from '../../faults/crash-states/enumerate.js';
+import type { Fingerprints } from '../../faults/crash-states/fingerprint.js';
+import type { CrashModel } from '../../faults/crash-states/model.js';
+import { type CrashState, formatState } from '../../faults/crash-states/state.js';
+import type { Random } from '../../faults/fault.js';
+import type { Found } from './found.js';
+import type { Job } from './pool.js';
+
+export type WayName = 'image' | 'mount' | 'target';
+
+/** What was seen of one way of looking. */
+export interface WayFigures {
+  /** Crash states that were judged, each by a look at it or at an equal disk. */
+  states: number;
+  /** Different disks that were made, recovered and looked at. */
+  distinct: number;
+  seconds: number;
+  /** Of the different ones. */
+  statesPerSecond: number;
+  workers: number;
+  families: Record<Family, number>;
+}
+
+/** A crash state in which something is wrong. */
+export interface Broken {
+  address: string;
+  state: CrashState;
+  /** Ids of the messages that are gone. */
+  missing: string[];
+  /** How many writes of it are named: the fewer, the easier to understand. */
+  size: number;
+}
+
+export interface WayOptions {
+  way: WayName;
+  model: CrashModel;
+  from: number;
+  fingerprints: Fingerprints;
+  random: Random;
+  stakes: Stakes;
+  recorder: Recorder;
+  /** For cuts of a recovery: the address of the state that it began from, and what had to be there. */
+  parent?: { address: string; prefix: number; reached: number };
+  /** Looked at no more than so many different ones. */
+  most: number;
+  endMs: number;
+  signal: AbortSignal;
+  progress(line: string): void;
+}
+
+/** After the first state that is broken so many more, or so much time, are enough to find a small one. */
+const ENOUGH_BROKEN = 200;
+const AFTER_BROKEN_MS = 4000;
+/** So many states in a row that were all seen before: there are hardly any others. */
+const EXHAUSTED = 20_000;
+const PROGRESS_MS = 2000;
+const MOST_LOOKED = 5000;
+
+interface Seen {
+  found: Found | undefined;
+  waiting: { state: CrashState; family: Family }[];
+}
+
+/** The states of one log in one way: which come next, which are equal, what was found, how fast. */
+export class WayRun {
+  readonly broken: Broken[] = [];
+  /** What was looked at, the first so many. */
+  readonly looked: { crash: CrashState; found: Found }[] = [];
+  readonly #options: WayOptions;
+  readonly #seen = new Map<string, Seen>();
+  readonly #startMs = performance.now();
+  readonly #families: Record<Family, number> = {
+    prefix: 0,
+    'all-but-one': 0,
+    'only-one': 0,
+    torn: 0,
+    random: 0,
+  };
+  #endedMs: number | undefined;
+  #states = 0;
+  #distinct = 0;
+  #given = 0;
+  #firstBrokenMs = Number.POSITIVE_INFINITY;
+  #saidMs = performance.now();
+
+  constructor(options: WayOptions) {
+    this.#options = options;
+  }
+
+  stopped(): boolean {
+    const nowMs = performance.now();
+    const { endMs, most, signal } = this.#options;
+    const enough = this.broken.length >= ENOUGH_BROKEN || nowMs > this.#firstBrokenMs + AFTER_BROKEN_MS;
+    return nowMs > endMs || this.#given >= most || signal.aborted || enough;
+  }
+
+  /** States that have to be looked at: the first of each disk. */
+  *jobs(): Generator<Job & { crash: CrashState }, void> {
+    const { model, from, random, fingerprints } = this.#options;
+    let known = 0;
+    for (const { state, family } of shuffled(model, from, random)) {
+      if (this.stopped() || known > EXHAUSTED) return;
+      const print = fingerprints.of(state);
+      const seen = this.#seen.get(print);
+      if (seen !== undefined) {
+        known += 1;
+        if (seen.found === undefined) seen.waiting.push({ state, family });
+        else this.#judge(state, family, seen.found);
+        continue;
+      }
+      known = 0;
+      const entry: Seen = { found: undefined, waiting: [{ state, family }] };
+      this.#seen.set(print, entry);
+      this.#given += 1;
+      yield {
+        state: formatState(state),
+        crash: state,
+        found: (found) => {
+          this.#distinct += 1;
+          entry.found = found;
+          if (this.looked.length < MOST_LOOKED) this.looked.push({ crash: state, found });
+          for (const one of entry.waiting.splice(0)) this.#judge(one.state, one.family, found);
+          this.#say();
+        },
+      };
+    }
+  }
+
+  #judge(state: CrashState, family: Family, found: Found): void {
+    const { way, stakes, recorder, parent } = this.#options;
+    const begun = state.kept.at(-1) === state.prefix || state.torn.has(state.prefix);
+    const own = formatState(state);
+    const place = parent ?? { prefix: state.prefix, reached: state.prefix + (begun ? 1 : 0) };
+    const address = parent === undefined ? own : `${parent.address}>${own}`;
+    const { prefix, reached } = place;
+    recorder.record({ kind: 'state-explored', state: address, prefix, reached, way, ...found });
+    this.#states += 1;
+    this.#families[family] += 1;
+    const missing = stakes.missing({ prefix, reached, live: found.live });
+    if (missing.length === 0 && found.wrong === 0) return;
+    this.#firstBrokenMs = Math.min(this.#firstBrokenMs, performance.now());
+    this.broken.push({ address, state, missing, size: state.kept.length + state.torn.size });
+  }
+
+  #say(): void {
+    const nowMs = performance.now();
+    if (nowMs - this.#saidMs < PROGRESS_MS) return;
+    this.#saidMs = nowMs;
+    const { way, endMs, progress } = this.#options;
+    const { states, distinct, statesPerSecond } = this.figures(1);
+    const bad = this.broken.length > 0 ? `, ${this.broken.length} broken` : '';
+    const leftS = Math.max(0, Math.round((endMs - nowMs) / 1000));
+    progress(
+      `${way}: ${states} states, ${distinct} different, ${Math.round(statesPerSecond)}/s${bad}, ${leftS} s left at most`,
+    );
+  }
+
+  /** What was found in a disk equal to that of a state, if it was looked at. */
+  foundIn(fingerprint: string): Found | undefined {
+    return this.#seen.get(fingerprint)?.found;
+  }
+
+  /** Nothing more comes. */
+  end(): void {
+    this.#endedMs = performance.now();
+  }
+
+  figures(workers: number): WayFigures {
+    const seconds = ((this.#endedMs ?? performance.now()) - this.#startMs) / 1000;
+    return {
+      states: this.#states,
+      distinct: this.#distinct,
+      seconds: Math.round(seconds * 100) / 100,
+      statesPerSecond: Math.round((this.#distinct / seconds) * 10) / 10,
+      workers,
+      families: { ...this.#families },
+    };
+  }
+}

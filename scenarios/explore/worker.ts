@@ -1,0 +1,143 @@
+import { join } from 'node:path';
+import { messageOf } from '../../conformance/errors.js';
+import { FileBytes } from '../../faults/crash-states/file-bytes.js';
+import { openRecording, type Recording } from '../../faults/crash-states/materialise.js';
+import { type CrashState, parseState } from '../../faults/crash-states/state.js';
+import { StateDisk } from '../../faults/crash-states/state-disk.js';
+import type { Filesystem } from '../../faults/power/filesystem.js';
+import type { Extent } from '../../faults/power/syscalls.js';
+import { type Found, foundOf, notRecovered } from './found.js';
+import { RestoreService } from './restore-service.js';
+
+/** All that a worker process needs to look at crash states of one recording. */
+export interface WorkerPlan {
+  log: string;
+  end: number;
+  base: string;
+  baseAt: number;
+  restore: readonly string[];
+  env: Readonly<Record<string, string>>;
+  /** SHA-256 of the messages, in the order of their bits. */
+  digests: readonly string[];
+  way:
+    | {
+        name: 'image';
+        files: readonly { name: string; extents: Extent[]; sizeBytes: number; path: string }[];
+      }
+    | {
+        name: 'mount';
+        stable: string;
+        image: string;
+        device: string;
+        mountPoint: string;
+        filesystem: Filesystem;
+        /** Directory to be restored, below the mount. */
+        queue: string;
+      };
+}
+
+export type ToWorker = { plan: WorkerPlan } | { batch: readonly { number: number; state: string }[] };
+export type FromWorker =
+  | { ready: true }
+  | { found: (Found & { number: number })[] }
+  | { failed: string; code: string };
+
+interface Looker {
+  look(state: CrashState): Promise<Found>;
+  close(): void;
+}
+
+/** A process of its own: looks at the states that its parent sends, and ends with its parent. */
+function main(): void {
+  let looker: Looker | undefined;
+  const send = (message: FromWorker) => void process.send?.(message);
+  const obey = async (message: ToWorker): Promise<FromWorker> => {
+    if ('plan' in message) {
+      looker = lookerOf(message.plan);
+      return { ready: true };
+    }
+    const found: (Found & { number: number })[] = [];
+    for (const { number, state } of message.batch) {
+      if (looker === undefined) throw new Error('a batch came before the plan');
+      found.push({ number, ...(await looker.look(parseState(state))) });
+    }
+    return { found };
+  };
+  // One after the other: there is one disk, and one program that restores.
+  let last = Promise.resolve();
+  process.on('message', (message: ToWorker) => {
+    last = last.then(() =>
+      obey(message).then(send, (error: unknown) => {
+        const code = error instanceof Error && 'code' in error ? String(error.code) : 'kit-failed';
+        send({ failed: messageOf(error), code });
+      }),
+    );
+  });
+  process.on('disconnect', () => {
+    looker?.close();
+    process.exit(0);
+  });
+  // A Ctrl-C of the terminal is the parent's to handle: it ends the workers when they have let go of their disks.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
+}
+
+function lookerOf(plan: WorkerPlan): Looker {
+  const recording = openRecording(plan.log, plan.end);
+  const service = new RestoreService(plan.restore, plan.env);
+  const bits = new Map(plan.digests.map((digest, bit) => [digest, bit]));
+  const ask = async (request: Readonly<Record<string, string>>): Promise<Found> => {
+    const { live, problems, error } = await service.ask(request);
+    return error === undefined ? foundOf(bits, plan.digests.length, live, problems) : notRecovered(error);
+  };
+  const looker =
+    plan.way.name === 'image' ? imageLooker(plan, recording, ask) : mountLooker(plan, recording, ask);
+  return {
+    look: looker.look,
+    close() {
+      service.end();
+      looker.close();
+      recording.close();
+    },
+  };
+}
+
+type Ask = (request: Readonly<Record<string, string>>) => Promise<Found>;
+
+function imageLooker({ way, base, baseAt }: WorkerPlan, recording: Recording, ask: Ask): Looker {
+  const files = way.name === 'image' ? way.files : [];
+  const bytes = files.map((file) => new FileBytes(recording, file, base, baseAt));
+  const request = Object.fromEntries(files.map(({ name, path }) => [name, path]));
+  return {
+    look(state) {
+      for (const file of bytes) file.make(state);
+      return ask(request);
+    },
+    close() {
+      for (const file of bytes) file.close();
+    },
+  };
+}
+
+function mountLooker({ way, base, baseAt }: WorkerPlan, recording: Recording, ask: Ask): Looker {
+  if (way.name !== 'mount') throw new Error('expected the plan of a mount');
+  const { queue, ...places } = way;
+  const disk = new StateDisk({ recording, base, baseAt, ...places });
+  const directory = join(places.mountPoint, queue);
+  return {
+    async look(state) {
+      try {
+        disk.mount(state);
+      } catch (error) {
+        return notRecovered(messageOf(error));
+      }
+      try {
+        return await ask({ queue: directory });
+      } finally {
+        disk.unmount();
+      }
+    },
+    close: () => disk.close(),
+  };
+}
+
+main();
