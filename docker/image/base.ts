@@ -9,7 +9,7 @@ import { buildImage, hasImage } from './engine-build.js';
 const run = promisify(execFile);
 
 /** What the faults use inside a container (kill at a system call, tear, clock). */
-const FAULT_PACKAGES = ['strace', 'libfaketime'];
+export const FAULT_PACKAGES = ['strace', 'libfaketime'];
 /** Node's own needs, and what makes a Debian root out of loose packages (/tmp, /etc/os-release). */
 const ROOT_PACKAGES = ['base-files', 'libstdc++6', ...FAULT_PACKAGES];
 const NOT_IN_ROOT = ['/usr/share/*', '/usr/lib/*/gconv/*'];
@@ -68,7 +68,7 @@ async function fromRegistry(
 async function fromPackages(engine: Dockerode, tag: string, workDir: string): Promise<void> {
   const dir = join(workDir, 'debian-base');
   await inFolder(dir, async () => {
-    await makeRoot(join(dir, 'root.tar'));
+    await makeRoot(join(dir, 'root.tar'), ROOT_PACKAGES, NOT_IN_ROOT);
     // Half the size of a Node is symbols, which nobody needs there.
     const node = join(dir, 'node');
     await run('strip', ['-o', node, process.execPath]).catch(() => copyFileSync(process.execPath, node));
@@ -80,11 +80,20 @@ async function fromPackages(engine: Dockerode, tag: string, workDir: string): Pr
   });
 }
 
-async function makeRoot(file: string): Promise<void> {
+/**
+ * Makes a Debian root of this machine's release out of packages and what they depend on, as a tar file. Their scripts are not
+ * run: there are no users, no caches, and nothing is started.
+ * @throws Error when there is no mmdebstrap, or with its last lines.
+ */
+export async function makeRoot(
+  file: string,
+  packages: readonly string[],
+  excluded: readonly string[],
+): Promise<void> {
   const args = [
     '--variant=extract',
-    `--include=${ROOT_PACKAGES.join(',')}`,
-    ...NOT_IN_ROOT.map((path) => `--dpkgopt=path-exclude=${path}`),
+    `--include=${packages.join(',')}`,
+    ...excluded.map((path) => `--dpkgopt=path-exclude=${path}`),
     codename(),
     file,
   ];
@@ -104,7 +113,8 @@ async function makeRoot(file: string): Promise<void> {
   }
 }
 
-async function inFolder(dir: string, work: () => Promise<void>): Promise<void> {
+/** Does work that needs an empty folder, which is gone afterwards. */
+export async function inFolder(dir: string, work: () => Promise<void>): Promise<void> {
   rmSync(dir, { recursive: true, force: true });
   mkdirSync(dir, { recursive: true });
   try {
@@ -115,7 +125,7 @@ async function inFolder(dir: string, work: () => Promise<void>): Promise<void> {
 }
 
 /** The release of this machine, whose C library the addons are linked against. */
-function codename(): string {
+export function codename(): string {
   const release = readFileSync('/etc/os-release', 'utf8');
   return /^VERSION_CODENAME=(\S+)$/m.exec(release)?.[1] ?? 'bookworm';
 }

@@ -5,6 +5,7 @@ import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Target } from '../../conformance/target/definition.js';
 import { hasImage } from '../../docker/image/engine-build.js';
 import { PACKAGE_IN_IMAGE, referenceImage } from '../../docker/image/images.js';
+import { isSystemImage, systemImage } from '../../docker/image/systems.js';
 import { stateDirectory } from '../residue/registry.js';
 import { packageRoot } from '../version.js';
 import type { Places } from './runtime.js';
@@ -57,8 +58,16 @@ export async function imagesOf(
   const named = new Map(
     services.flatMap(([name, { image }]) => (image === undefined ? [] : [[name, image]])),
   );
-  const foreign = [...new Set(named.values())];
-  for (const image of foreign) await pull(engine, image, say);
+  const foreign: string[] = [];
+  for (const image of new Set(named.values())) {
+    if (isSystemImage(image)) {
+      const tag = await makeSystem(engine, image, say);
+      for (const [service, name] of named) if (name === image) named.set(service, tag);
+    } else {
+      await pull(engine, image, say);
+      foreign.push(image);
+    }
+  }
   const usual = named.size === services.length ? undefined : await makeUsual();
   // Commands that are of no service run where the first service does.
   const first = services[0]?.[0] ?? '';
@@ -70,6 +79,17 @@ export async function imagesOf(
       node: 'node',
     }),
   };
+}
+
+async function makeSystem(engine: Dockerode, image: string, say: (line: string) => void): Promise<string> {
+  const workDir = join(stateDirectory(), 'images');
+  try {
+    return await systemImage(image, { engine, workDir, say });
+  } catch (error) {
+    throw new KitError('target-unavailable', `the image ${image} cannot be built: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
 }
 
 async function make(

@@ -72,16 +72,21 @@ export async function measure(
   };
 }
 
-/** Whether a gate found what was expected: a failure at the right requirement and at no other, or none. */
+/**
+ * Whether a gate found what was expected: a failure at the right requirement, or none; in both cases also at one that is
+ * known to fail by chance, and at no other.
+ */
 export function judge(
   result: Pick<GateResult, 'verdict' | 'why' | 'requirements'>,
-  { verdict, red }: Pick<ExpectedRun, 'verdict' | 'red'>,
+  { verdict, red, byChance }: Pick<ExpectedRun, 'verdict' | 'red' | 'byChance'>,
 ): Pick<Measured, 'outcome' | 'why'> {
   const { why } = result;
-  if (result.verdict !== verdict) return { outcome: 'otherwise', why };
   const found = redOf(result);
+  const allowed = found.every((id) => [...red, ...byChance].some((one) => one === id));
   const right =
-    verdict === 'pass' || (found.length > 0 && found.every((id) => red.some((one) => one === id)));
+    verdict === 'pass'
+      ? result.verdict === 'pass' || (result.verdict === 'fail' && allowed)
+      : result.verdict === 'fail' && allowed && found.some((id) => red.some((one) => one === id));
   return { outcome: right ? 'as-expected' : 'otherwise', why };
 }
 

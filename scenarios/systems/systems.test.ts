@@ -41,7 +41,16 @@ t.test('only the right verdict at the right requirement is as expected', async (
   const outcome = (...[result, run]: Parameters<typeof judge>) => judge(result, run).outcome;
   const durable = { verdict: 'pass', red: [] } as const;
   const lossy = { verdict: 'fail', red: ['PP-1' as const, 'PP-12' as const] } as const;
-  const run = (from: typeof durable | typeof lossy) => ({ ...from, red: [...from.red] });
+  const run = (from: typeof durable | typeof lossy, byChance: 'PP-5'[] = []) => ({
+    ...from,
+    red: [...from.red],
+    byChance,
+  });
+  t.equal(outcome(found('fail', ['PP-5']), run(durable, ['PP-5'])), 'as-expected');
+  t.equal(outcome(found('fail', ['PP-5', 'PP-1']), run(durable, ['PP-5'])), 'otherwise');
+  t.equal(outcome(found('not-measured'), run(durable, ['PP-5'])), 'otherwise');
+  t.equal(outcome(found('fail', ['PP-5']), run(lossy, ['PP-5'])), 'otherwise');
+  t.equal(outcome(found('fail', ['PP-5', 'PP-1']), run(lossy, ['PP-5'])), 'as-expected');
   t.equal(outcome(found('pass'), run(durable)), 'as-expected');
   t.equal(outcome(found('fail', ['PP-1']), run(durable)), 'otherwise');
   t.equal(outcome(found('not-measured'), run(durable)), 'otherwise');

@@ -1,0 +1,74 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { codename, FAULT_PACKAGES, inFolder, makeRoot } from './base.js';
+import { buildImage, hasImage } from './engine-build.js';
+import { IMAGE_LABEL, type ImageOptions } from './images.js';
+
+interface Recipe {
+  packages: readonly string[];
+  /** Users that the packages' scripts would have made; each has a group of the same name and number. */
+  users: Readonly<Record<string, number>>;
+}
+
+/** Images of real systems, by the name under which target files ask for them. */
+const RECIPES: Readonly<Record<string, Recipe>> = {
+  'plugpull/beanstalkd': { packages: ['beanstalkd'], users: {} },
+  'plugpull/redis': { packages: ['redis-server'], users: {} },
+  'plugpull/postgres': { packages: ['postgresql'], users: { postgres: 101 } },
+};
+
+/** What the scripts beside the target files use, and what the faults use inside a container. */
+const USUAL_PACKAGES = ['base-files', 'dash', 'coreutils', 'util-linux', 'sed', 'grep', ...FAULT_PACKAGES];
+const EXCLUDED = ['/usr/share/doc/*', '/usr/share/man/*', '/usr/share/locale/*', '/usr/share/perl/*'];
+
+/** Whether an image is one of a real system that is made here out of Debian's packages. */
+export function isSystemImage(name: string): boolean {
+  return name in RECIPES;
+}
+
+/**
+ * The image of a real system, built when there is none of this recipe.
+ * @param name one for which `isSystemImage` holds.
+ * @returns its name with the tag.
+ */
+export async function systemImage(
+  name: string,
+  { engine, workDir, say }: Pick<ImageOptions, 'engine' | 'workDir' | 'say'>,
+): Promise<string> {
+  const recipe = RECIPES[name];
+  if (recipe === undefined) throw new Error(`${name}: no such recipe`);
+  const parts = [recipe, USUAL_PACKAGES, EXCLUDED, codename(), process.arch];
+  const key = createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 16);
+  const tag = `${name}:${key}`;
+  if (await hasImage(engine, tag)) return tag;
+  const startMs = performance.now();
+  mkdirSync(workDir, { recursive: true });
+  const dir = mkdtempSync(join(workDir, 'system-'));
+  try {
+    await inFolder(join(dir, 'context'), async () => {
+      const context = join(dir, 'context');
+      await makeRoot(join(context, 'root.tar'), [...USUAL_PACKAGES, ...recipe.packages], EXCLUDED);
+      const users = Object.entries({ root: 0, ...recipe.users });
+      const lines = (of: (user: string, id: number) => string) =>
+        users.map(([user, id]) => `${of(user, id)}\n`).join('');
+      writeFileSync(
+        join(context, 'passwd'),
+        lines((user, id) => `${user}:x:${id}:${id}::/tmp:/bin/sh`),
+      );
+      writeFileSync(
+        join(context, 'group'),
+        lines((user, id) => `${user}:x:${id}:`),
+      );
+      writeFileSync(
+        join(context, 'Dockerfile'),
+        'FROM scratch\nADD root.tar /\nCOPY passwd group /etc/\nENV PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C\n',
+      );
+      await buildImage(engine, context, { tag, labels: { [IMAGE_LABEL]: name.split('/')[1] ?? name } });
+    });
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+  say(`built ${tag} in ${Math.round((performance.now() - startMs) / 1000)} s`);
+  return tag;
+}
