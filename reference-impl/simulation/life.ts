@@ -25,6 +25,11 @@ export class Life {
     this.#interruption = { at: this.steps + steps, by };
   }
 
+  /** Nobody comes in between any more. */
+  uninterrupted(): void {
+    this.#interruption = undefined;
+  }
+
   #interrupt(by: () => boolean): void {
     this.#interruption = undefined;
     if (!by()) this.interruptIn(8, by);

@@ -330,13 +330,14 @@ export class World {
   #unlock(worker: Worker | undefined): void {
     if (!worker || worker.held.length === 0) return;
     const held = worker.held.splice(0);
+    // From here on others may have them.
+    for (const { id } of held) this.model.unlock(id);
     this.#as(worker, () =>
       worker.queue.unlock(
         held.map(({ locked }) => locked),
         true,
       ),
     );
-    for (const { id } of held) this.model.unlock(id);
   }
 
   #loseIndex({ how, seed }: Extract<Operation, { do: 'lose-index' }>): void {
@@ -401,7 +402,10 @@ export class World {
   /** @param noted whether it takes as long as it takes until an index sync vouches for all that was consumed. */
   async #settle(noted = false): Promise<void> {
     this.#machine.failingSyncs = 0;
-    for (const member of this.#members) if (member) member.stopped = false;
+    for (const member of this.#members) {
+      if (member) member.stopped = false;
+      member?.process.life.uninterrupted();
+    }
     for (let turns = 0; turns < MOST_SETTLING_TURNS; turns += 1) {
       this.#startAll(0);
       this.#throwFailure();
