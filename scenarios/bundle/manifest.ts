@@ -22,12 +22,14 @@ const Injection = z.object({
     .optional(),
 });
 
+const Filesystem = z.object({ type: z.enum(['ext4', 'xfs']), mountOptions: z.string() });
+
 /** What of a round is needed to run it again. */
 export const GateCase = z.object({
   kind: z.literal('gate'),
   runtime: z.enum(['process', 'docker', 'vm']),
   power: z.enum(['blocklog', 'flakey']),
-  filesystem: z.object({ type: z.enum(['ext4', 'xfs']), mountOptions: z.string() }),
+  filesystem: Filesystem,
   /** As it happened: the injections that were done, with the numbers by which their draws are made again. */
   schedule: z.object({
     seed: z.int(),
@@ -38,6 +40,20 @@ export const GateCase = z.object({
   }),
   /** Number of the round in its run, which is part of every message's id. */
   round: z.int().min(1),
+});
+
+/** One crash state of a recorded run. */
+export const StateCase = z.object({
+  kind: z.literal('crash-state'),
+  /** Address of the state in the log (`writes.log`), as explore tells it. */
+  state: z.string(),
+  /** Entries of the log that count. */
+  end: z.int().min(0),
+  filesystem: Filesystem,
+  /** SHA-256 of the messages in the order of their first submit: by these the target's own program names what it holds. */
+  digests: z.array(z.string()),
+  /** Marks every message of the run. */
+  run: z.string(),
 });
 
 /**
@@ -65,8 +81,9 @@ export const Manifest = z.object({
   story: z.array(z.string()),
   /** Files of the evidence that were too large, by name. */
   leftOut: z.array(z.string()),
-  case: GateCase,
+  case: z.discriminatedUnion('kind', [GateCase, StateCase]),
 });
 
 export type GateCase = z.output<typeof GateCase>;
+export type StateCase = z.output<typeof StateCase>;
 export type Manifest = z.output<typeof Manifest>;

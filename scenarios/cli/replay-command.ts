@@ -6,6 +6,7 @@ import { targetOf } from '../bundle/target-of.js';
 import { byHand } from '../replay/by-hand.js';
 import { mountState, recordedDiskIn, stateBefore } from '../replay/mounted-disk.js';
 import { type ReplayResult, removeWorkPlace, replayGate, workPlace } from '../replay/replay.js';
+import { replayState, stateOf } from '../replay/replay-state.js';
 import { shellWord } from '../report/shell-word.js';
 import { styleFor } from '../report/style.js';
 import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
@@ -46,16 +47,23 @@ export async function replayCommand(
       return 0;
     }
     const style = styleFor(process.stderr);
-    const result = await replayGate(bundle, bundle.manifest.case, {
+    const common = {
       target,
-      runtime: runtimeOf(flags.runtime ?? bundle.manifest.case.runtime),
-      runs: flags.runs,
       budgetMs: flags.budget,
       shrink: flags.shrink === true,
       registry,
       signal: interrupts.signal,
-      progress: (line) => say(style.faint(line)),
-    }).catch((error: unknown) => {
+      progress: (line: string) => say(style.faint(line)),
+    };
+    const { case: what } = bundle.manifest;
+    const result = await (what.kind === 'crash-state'
+      ? replayState(bundle, what, { ...common, dir: place })
+      : replayGate(bundle, what, {
+          ...common,
+          runtime: runtimeOf(flags.runtime ?? what.runtime),
+          runs: flags.runs,
+        })
+    ).catch((error: unknown) => {
       if (interrupts.exitCode() === undefined) throw error;
       return undefined;
     });
@@ -89,7 +97,8 @@ function tellBundle({ manifest }: Bundle, say: (line: string) => void): void {
 /** Where the data of the target is that a bundle has: on the disk that was mounted, or as plain files. */
 function dataOf({ dir, manifest }: Bundle, place: string): string {
   const mounted = join(place, 'disk', 'data');
-  return existsSync(mounted) ? mounted : join(dir, `round-${manifest.case.round}`, 'data-at-end');
+  if (existsSync(mounted) || manifest.case.kind === 'crash-state') return mounted;
+  return join(dir, `round-${manifest.case.round}`, 'data-at-end');
 }
 
 /** Mounts the recorded disk as it was, and says what it is; it stays mounted when `keep`. */
@@ -100,7 +109,8 @@ async function openDisk(
   registry: Registry,
   keep: boolean,
 ): Promise<string[]> {
-  const disk = recordedDiskIn(bundle.dir);
+  const { case: kind } = bundle.manifest;
+  const disk = recordedDiskIn(bundle.dir, kind.kind === 'crash-state' ? kind.end : undefined);
   if (disk === undefined) {
     if (at !== undefined) {
       throw new KitError(
@@ -110,18 +120,22 @@ async function openDisk(
     }
     return [`the target's data at the end of the failed run: ${dataOf(bundle, place)}`];
   }
-  const { entries } = disk.recording.model;
-  const entry = entries[at ?? entries.length];
-  const lines = [`the log has ${entries.length} entries`];
-  if (at !== undefined)
+  const { model } = disk.recording;
+  const count = model.entries.length;
+  const lines = [`the log has ${count} entries`];
+  const { case: what } = bundle.manifest;
+  let state = stateBefore(disk, at ?? count);
+  let which = `before entry ${at ?? count}`;
+  if (at !== undefined) {
+    const entry = model.entries[at];
     lines.push(`entry ${at}: ${entry === undefined ? 'the end of the log' : describeEntry(entry)}`);
-  const state = stateBefore(disk, at ?? entries.length);
-  const mounted = mountState(disk, state, bundle.manifest.case.filesystem, place, registry);
+  } else if (what.kind === 'crash-state') {
+    state = stateOf(bundle, what, model);
+    which = `in crash state ${what.state}`;
+  }
+  const mounted = mountState(disk, state, what.filesystem, place, registry);
   disk.recording.close();
-  if (keep)
-    lines.push(
-      `the disk before entry ${at ?? entries.length} is mounted on ${shellWord(mounted.mountPoint)}`,
-    );
+  if (keep) lines.push(`the disk ${which} is mounted on ${shellWord(mounted.mountPoint)}`);
   else mounted.unmount();
   return lines;
 }
@@ -142,7 +156,8 @@ function describeEntry(entry: {
 }
 
 function reportOf(result: ReplayResult): string[] {
-  const lines = ['', `schedule: ${result.schedule}`, ...result.story, ''];
+  const what = result.kind === 'gate' ? 'schedule' : 'crash state';
+  const lines = ['', `${what}: ${result.schedule}`, ...result.story, ''];
   lines.push(`${result.verdict}: ${result.why}`);
   if (result.shrunk !== null) lines.push(`a smaller bundle: plugpull replay ${shellWord(result.shrunk)}`);
   return lines;

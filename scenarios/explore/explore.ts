@@ -15,6 +15,7 @@ import { applyAll, openRecording, type Recording } from '../../faults/crash-stat
 import { recordingDirectory } from '../../faults/power/available.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { copySparse } from '../../faults/power/sparse.js';
+import { bundleOfState } from '../bundle/state-bundle.js';
 import { seeded } from '../random.js';
 import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
@@ -84,7 +85,21 @@ export async function runExplore(options: ExploreOptions): Promise<ExploreResult
     const result = await explore(options, { registry, recorder, dir, run, startMs });
     keep = options.keep || options.out !== undefined || result.verdict === 'fail';
     if (keep) keepEvidence(run, dir);
-    return { ...result, evidence: keep ? dir : null };
+    // The history must be whole in the file that goes into the bundle.
+    recorder.close();
+    const bundle =
+      result.verdict === 'fail' && !options.signal.aborted
+        ? await bundleOfState({
+            target,
+            seed,
+            run,
+            result,
+            evidence: dir,
+            events: recorder.events,
+            runId: registry.runId,
+          })
+        : null;
+    return { ...result, evidence: keep ? dir : null, bundle };
   } finally {
     run?.remove();
     recorder.close();
@@ -107,7 +122,10 @@ interface Begun {
   startMs: number;
 }
 
-async function explore(options: ExploreOptions, begun: Begun): Promise<Omit<ExploreResult, 'evidence'>> {
+async function explore(
+  options: ExploreOptions,
+  begun: Begun,
+): Promise<Omit<ExploreResult, 'evidence' | 'bundle'>> {
   const { registry, recorder, run, startMs } = begun;
   const { target, budgetMs, runtime, progress } = options;
   const recording = openRecording(run.log, run.end);
@@ -251,7 +269,7 @@ function resultOf(
   recoveries: Awaited<ReturnType<typeof exploreRecoveries>>,
   broken: readonly Broken[],
   startMs: number,
-): Omit<ExploreResult, 'evidence'> {
+): Omit<ExploreResult, 'evidence' | 'bundle'> {
   const { options, recorder, recording, run, workers } = exploration;
   const finding = CHECKERS['PP-13'](recorder.events, options.target.guarantee);
   const all = [...ways].map(([name, way]) => [name, way.figures(workers)] as const);

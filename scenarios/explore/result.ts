@@ -44,6 +44,8 @@ export interface ExploreResult {
   replay: string;
   /** Where history, image and log are kept; null when they were dropped. */
   evidence: string | null;
+  /** The file that `plugpull replay` takes; null when nothing failed. */
+  bundle: string | null;
   violations: { requirement: string; id?: string; what: string }[];
   smallest: SmallestState | null;
 }

@@ -18,15 +18,16 @@ export interface RecordedDisk {
 
 /**
  * The recorded disk of a bundle; undefined when it has none.
+ * @param end so many entries of the log count; default: all.
  * @throws KitError bad-bundle when the log is foreign, of another version, or cut off.
  */
-export function recordedDiskIn(dir: string): RecordedDisk | undefined {
+export function recordedDiskIn(dir: string, end?: number): RecordedDisk | undefined {
   const files = regularFiles(dir);
   const log = files.find((name) => name.endsWith('writes.log'));
   const image = files.find((name) => name.endsWith('.img'));
   if (log === undefined || image === undefined) return undefined;
   try {
-    return { image: join(dir, image), recording: openRecording(join(dir, log)) };
+    return { image: join(dir, image), recording: openRecording(join(dir, log), end) };
   } catch (error) {
     if (error instanceof LogWritesError) throw new KitError('bad-bundle', messageOf(error), { cause: error });
     throw error;

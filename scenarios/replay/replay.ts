@@ -28,12 +28,13 @@ export interface ReplayOptions {
 export interface ReplayResult {
   bundle: string;
   target: string;
-  kind: 'gate';
+  kind: 'gate' | 'crash-state';
   requirements: string[];
   verdict: Verdict;
   why: string;
   runs: number;
   reproduced: number;
+  /** As it was run, or the smaller one; for a crash state its address. */
   schedule: string;
   story: string[];
   /** A bundle with the smaller schedule; null when none was asked for or found. */

@@ -1,6 +1,7 @@
 import type { ExploreResult } from '../explore/result.js';
 import type { WayName } from '../explore/way.js';
 import { paint } from './paint.js';
+import { shellWord } from './shell-word.js';
 import type { Style } from './style.js';
 import { table } from './table.js';
 
@@ -32,7 +33,9 @@ export function exploreReport(result: ExploreResult, style: Style): string[] {
   }
   lines.push('', `${paint(style, result.verdict)}: PP-13: ${result.why}`);
   if (result.evidence !== null) lines.push(`evidence: ${result.evidence}`);
-  if (result.verdict !== 'pass') lines.push(`run it again: ${result.replay}`);
+  if (result.bundle !== null) lines.push(`run it again: plugpull replay ${shellWord(result.bundle)}`);
+  if (result.verdict !== 'pass')
+    lines.push(`${result.bundle === null ? 'run it again' : 'or'}: ${result.replay}`);
   return lines;
 }
 

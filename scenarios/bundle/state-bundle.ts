@@ -1,0 +1,47 @@
+import { join } from 'node:path';
+import { submittedIds } from '../../conformance/checkers/crash-states.js';
+import type { HistoryEvent } from '../../conformance/history/events.js';
+import type { Target } from '../../conformance/target/definition.js';
+import type { RecordedRun } from '../explore/record.js';
+import type { ExploreResult } from '../explore/result.js';
+import { writeBundle } from './bundle.js';
+import { describeTarget } from './target-of.js';
+
+/** An exploration that found a crash state in which something is wrong. */
+export interface BrokenExploration {
+  target: Target;
+  seed: number;
+  run: Pick<RecordedRun, 'end' | 'filesystem' | 'digests'>;
+  result: Pick<ExploreResult, 'why' | 'smallest' | 'requirements'>;
+  /** With the history, the image and the log. */
+  evidence: string;
+  events: readonly HistoryEvent[];
+  runId: string;
+}
+
+/**
+ * Writes the bundle of the smallest broken state into the evidence; resolves to the file, or to null when the state is a
+ * cut of a recovery, whose own log the evidence does not have.
+ */
+export async function bundleOfState(found: BrokenExploration): Promise<string | null> {
+  const { target, seed, run, result, evidence, events, runId } = found;
+  const { smallest } = result;
+  if (smallest === null || smallest.state.includes('>')) return null;
+  const file = join(evidence, 'bundle.tar.gz');
+  await writeBundle(file, evidence, {
+    target: describeTarget(target),
+    seed,
+    requirements: result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id),
+    why: result.why,
+    story: smallest.story,
+    case: {
+      kind: 'crash-state',
+      state: smallest.state,
+      end: run.end,
+      filesystem: run.filesystem,
+      digests: submittedIds(events).map((id) => run.digests.get(id) ?? id),
+      run: runId,
+    },
+  });
+  return file;
+}

@@ -1,0 +1,162 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import type { HistoryEvent } from '../../conformance/history/events.js';
+import { markOf } from '../../conformance/protocols/message.js';
+import { loadTarget } from '../../conformance/target/load.js';
+import { parseState } from '../../faults/crash-states/state.js';
+import { findProgram } from '../../faults/injections.js';
+import { makeFilesystem, mountFilesystem } from '../../faults/power/filesystem.js';
+import { WriteLogWriter } from '../../faults/power/log-writer.js';
+import { attachLoop, detachLoops } from '../../faults/power/loop.js';
+import { unmount } from '../../faults/power/mounts.js';
+import { writeBundle } from '../bundle/bundle.js';
+import { describeTarget } from '../bundle/target-of.js';
+import { TestPlace } from '../fixtures/kit.js';
+import type { ReplayResult } from './replay.js';
+
+const can = process.getuid?.() === 0 && findProgram('mkfs.ext4') !== undefined;
+const skip = can ? false : 'it mounts disks, which needs root and mkfs.ext4';
+
+const EXT4 = { type: 'ext4', mountOptions: '' } as const;
+const RUN = '20261121-120000-abcdef01';
+const BLOCK_BYTES = 4096;
+
+/** Tells the SHA-256 of every file in a directory: what a target's restore program does. */
+const RESTORE = `
+const { createHash } = require('node:crypto');
+const { readdirSync, readFileSync } = require('node:fs');
+require('node:readline').createInterface({ input: process.stdin }).on('line', (line) => {
+  const { queue } = JSON.parse(line);
+  const names = {};
+  for (const file of readdirSync(queue)) {
+    names[file] = createHash('sha256').update(readFileSync(queue + '/' + file)).digest('hex');
+  }
+  console.log(JSON.stringify({ live: Object.keys(names).map(Number), names, problems: [] }));
+});
+`;
+
+function onDisk(image: string, mountPoint: string, use: () => void): void {
+  mkdirSync(mountPoint, { recursive: true });
+  mountFilesystem(EXT4, attachLoop(image), mountPoint);
+  try {
+    use();
+  } finally {
+    unmount(mountPoint);
+    detachLoops(image);
+  }
+}
+
+/**
+ * The bundle of a queue that confirmed a message before anything of it was flushed: the log has the blocks in which the
+ * disks before and after differ. Returns the number of its writes, too.
+ */
+async function lostMessage(place: TestPlace): Promise<{ file: string; writes: number }> {
+  const evidence = join(place.dir, 'evidence');
+  const image = join(evidence, 'disk.img');
+  const mountPoint = join(place.dir, 'mnt');
+  const message = Buffer.concat([markOf(RUN, '1-0-0'), Buffer.alloc(9000, 'x')]);
+  mkdirSync(evidence);
+  writeFileSync(image, '');
+  truncateSync(image, 16 << 20);
+  makeFilesystem(EXT4, image);
+  onDisk(image, mountPoint, () => mkdirSync(join(mountPoint, 'data')));
+  const before = readFileSync(image);
+  onDisk(image, mountPoint, () => writeFileSync(join(mountPoint, 'data', '1'), message));
+  const after = readFileSync(image);
+  writeFileSync(image, before);
+  const log = new WriteLogWriter(join(evidence, 'writes.log'));
+  for (let at = 0; at < after.length; at += BLOCK_BYTES) {
+    const data = after.subarray(at, at + BLOCK_BYTES);
+    if (!data.equals(before.subarray(at, at + BLOCK_BYTES))) log.add({ offset: at, data });
+  }
+  const writes = log.entries;
+  log.close();
+  const submitted = { producer: 0, sizeBytes: message.length, digest: '', recipients: 1, shape: 'tiny' };
+  const history: HistoryEvent[] = [
+    { kind: 'submitted', atMs: 1, id: '1-0-0', ...submitted },
+    { kind: 'placed', atMs: 2, id: '1-0-0', what: 'confirmed', entries: writes },
+    { kind: 'answered', atMs: 2, id: '1-0-0', outcome: 'confirmed', detail: '201' },
+  ];
+  writeFileSync(
+    join(evidence, 'history.jsonl'),
+    history.map((event) => `${JSON.stringify(event)}\n`).join(''),
+  );
+  const target = loadTarget(
+    place.target(['{node}', '-e', '0', '{port}'], {
+      guarantee: { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0 },
+      crashStates: { restore: ['{node}', '-e', RESTORE] },
+    }),
+  );
+  const file = join(place.dir, 'state.tar.gz');
+  await writeBundle(file, evidence, {
+    target: describeTarget(target),
+    seed: 1,
+    requirements: ['PP-13'],
+    why: 'PP-13: lost',
+    story: ['gone'],
+    case: {
+      kind: 'crash-state',
+      state: `${writes}`,
+      end: writes,
+      filesystem: EXT4,
+      digests: [createHash('sha256').update(message).digest('hex')],
+      run: RUN,
+    },
+  });
+  return { file, writes };
+}
+
+t.test(
+  'a crash state gives the same verdict again, and the fewest missing writes are found',
+  { skip },
+  async (t) => {
+    const place = new TestPlace();
+    t.teardown(() => place.remove());
+    const { file, writes } = await lostMessage(place);
+    const again = await place.run(['replay', file, '--json', '--shrink', '--budget', '30s']);
+    t.equal(again.code, 1, again.stderr);
+    const result = JSON.parse(again.stdout) as ReplayResult;
+    t.match(result, { kind: 'crash-state', verdict: 'fail', requirements: ['PP-13'], runs: 1 });
+    t.match(result.why, /1 confirmed messages are lost in crash state/);
+    const { prefix, kept } = parseState(result.schedule);
+    t.equal(prefix, writes, 'the same cut');
+    t.equal(kept.length, writes - 1, `one write alone has to be missing of ${writes}`);
+    const story = result.story.join('\n');
+    t.match(story, /^message 1-0-0: its \d+ bytes were written by entries [\d,-]+$/m);
+    t.match(
+      story,
+      /^cut after \d+ requests to the disk, the last flush was entry 0; not yet flushed and gone: \d+$/m,
+    );
+    t.match(story, /message 1-0-0: gone$/);
+    const small = await place.run(['replay', result.shrunk ?? '', '--json']);
+    t.match(JSON.parse(small.stdout), { verdict: 'fail', schedule: result.schedule });
+  },
+);
+
+t.test(
+  'the disk of a crash state, and the one as of any entry, is mounted until clean',
+  { skip },
+  async (t) => {
+    const place = new TestPlace();
+    t.teardown(() => place.remove());
+    const { file, writes } = await lostMessage(place);
+    const at = await place.run(['replay', file, '--at', `${writes}`, '--shell']);
+    t.equal(at.code, 0, at.stderr);
+    const mounted = /is mounted on (\S+)/.exec(at.stderr)?.[1] ?? '';
+    t.same(readdirSync(join(mounted, 'data')), ['1'], 'before the end of the log everything is there');
+    const shell = await place.run(['replay', file, '--shell']);
+    t.match(shell.stderr, /in crash state \d+ is mounted on .*\n.*start the target's recovery by hand/);
+    const crashed = /is mounted on (\S+)/.exec(shell.stderr)?.[1] ?? '';
+    t.same(readdirSync(join(crashed, 'data')), [], 'the crash has taken it');
+    const clean = await place.run(['clean']);
+    t.equal(clean.code, 0, clean.stderr);
+    t.equal([...clean.stdout.matchAll(/1 mounts, 1 loop devices/g)].length, 2, clean.stdout);
+    t.same(readdirSync(join(place.state, 'residue')), []);
+    t.match(await place.run(['replay', file, '--at', `${writes + 1}`]), {
+      code: 2,
+      stderr: /--at \d+: expected 0 to \d+, the entries of the log/,
+    });
+  },
+);
