@@ -149,6 +149,8 @@ function measure(options: CertifyOptions, { rule, selection }: Plan, budgetMs: n
     ...(filesystem === undefined ? {} : { filesystem }),
     seed,
     budgetMs,
+    // A level that has tried all but one of its faults is not granted.
+    mains: faults.length,
     out: dir,
     keep: false,
     replay: (seedOfRound) => options.replay(faults, seedOfRound),

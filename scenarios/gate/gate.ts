@@ -27,6 +27,8 @@ export interface GateOptions {
   filesystem?: Filesystem;
   seed: number;
   budgetMs: number;
+  /** So many kinds of faults in each round; default: few enough that rounds are short, and that their turns try all. */
+  mains?: number;
   /** Where the evidence goes; undefined: the state directory, and dropped when all passed. */
   out: string | undefined;
   keep: boolean;
@@ -164,7 +166,7 @@ async function runRounds(options: GateOptions, run: Run) {
   let powerLeftMs = powerMs;
   const ordinary = { count: 0, ms: 0 };
   const plannedRounds = Math.max(1, Math.floor((budgetMs - powerMs) / USUAL_ROUND_MS));
-  const mains = Math.min(MOST_MAINS, Math.ceil(others.length / plannedRounds));
+  const mains = options.mains ?? Math.min(MOST_MAINS, Math.ceil(others.length / plannedRounds));
   let injections = 0;
   let rounds = 0;
   let failed = false;
