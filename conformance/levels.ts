@@ -12,6 +12,8 @@ export interface LevelRule {
   faults: readonly FaultName[];
   /** Families that belong here, and must have hit when the target claims them. */
   also: readonly FaultName[];
+  /** How it is measured: in rounds of workload and faults, or from the states of one recorded run. */
+  by: 'rounds' | 'states';
 }
 
 /** In the order in which they are measured. */
@@ -22,6 +24,7 @@ export const LEVELS: readonly LevelRule[] = [
     upon: [],
     faults: ['kill'],
     also: ['pause'],
+    by: 'rounds',
   },
   {
     level: 'torn',
@@ -29,6 +32,7 @@ export const LEVELS: readonly LevelRule[] = [
     upon: ['process'],
     faults: ['tear'],
     also: ['index-loss'],
+    by: 'rounds',
   },
   {
     level: 'power',
@@ -36,6 +40,7 @@ export const LEVELS: readonly LevelRule[] = [
     upon: ['process'],
     faults: ['power-cut'],
     also: [],
+    by: 'rounds',
   },
   {
     level: 'crash-states',
@@ -43,6 +48,7 @@ export const LEVELS: readonly LevelRule[] = [
     upon: ['process', 'power'],
     faults: ['crash-states'],
     also: [],
+    by: 'states',
   },
   {
     level: 'errors',
@@ -50,6 +56,7 @@ export const LEVELS: readonly LevelRule[] = [
     upon: ['process'],
     faults: ['full', 'io-error', 'clock'],
     also: ['data-rot'],
+    by: 'rounds',
   },
 ];
 

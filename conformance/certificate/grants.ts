@@ -21,7 +21,7 @@ export interface Grant {
   without: string[];
 }
 
-/** Requirements that every run can measure: they must hold under the faults of each level. */
+/** Requirements that every run of rounds can measure: they must hold under the faults of each level. */
 const CORE = REQUIREMENTS.filter(({ needs, byChance }) => needs === 'any' && !byChance);
 
 /**
@@ -66,7 +66,7 @@ function obstacle(
   if (missed !== undefined) return `${missed} did not hit`;
   const own = requirementsOf(rule.level);
   if (own.length === 0) return 'this version of the kit has no requirement of it';
-  for (const requirement of [...CORE, ...own]) {
+  for (const requirement of rule.by === 'rounds' ? [...CORE, ...own] : own) {
     const found = findings.find((finding) => finding.requirement === requirement.id);
     if (found === undefined && !requirement.waivable) return `${requirement.id} is not claimed`;
     if (found?.verdict === 'not-measured') return `${found.requirement} was not measured: ${found.why}`;

@@ -13,7 +13,10 @@ import { targetFiles } from '../../conformance/certificate/target-files.js';
 import { familiesOf, LEVELS, type LevelRule } from '../../conformance/levels.js';
 import type { Level } from '../../conformance/requirements.js';
 import type { FaultName, Target } from '../../conformance/target/definition.js';
+import type { Availability } from '../../faults/fault.js';
+import { blocklogAvailability } from '../../faults/power/available.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
+import { runExplore } from '../explore/explore.js';
 import { runGate } from '../gate/gate.js';
 import type { GateResult } from '../gate/result.js';
 import { type Selection, selectFaults } from '../gate/select.js';
@@ -44,8 +47,11 @@ export interface CertifyResult {
   certified: Certified;
   certificate: string;
   /** What the gate said of each level's run, with violations and stories. */
-  runs: { level: Level; result: GateResult }[];
+  runs: { level: Level; result: LevelResult }[];
 }
+
+/** What a run found, in rounds or in states. */
+export type LevelResult = Pick<GateResult, 'verdict' | 'tookMs' | 'replay' | 'violations'>;
 
 /** How the budget is shared, by what the rounds of a level usually take. */
 const SHARES: Readonly<Record<Level, number>> = {
@@ -62,6 +68,8 @@ const LEAST_MS = 1000;
 interface Plan {
   rule: LevelRule;
   selection: Selection;
+  /** The states of one recorded run are explored. */
+  states: boolean;
 }
 
 /**
@@ -75,12 +83,13 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
   const plans = await plansOf(options);
   const endMs = performance.now() + options.budgetMs;
   const runs: CertifyResult['runs'] = [];
-  const open = plans.filter(({ selection }) => selection.faults.length > 0);
+  const open = plans.filter(({ selection, states }) => states || selection.faults.length > 0);
   for (const [index, plan] of open.entries()) {
     const { level } = plan.rule;
     const left = open.slice(index).reduce((sum, { rule }) => sum + SHARES[rule.level], 0);
     const budgetMs = Math.max(LEAST_MS, ((endMs - performance.now()) * SHARES[level]) / left);
-    options.progress(`level ${level}: ${plan.selection.faults.map(({ name }) => name).join(', ')}`);
+    const names = plan.states ? [level] : plan.selection.faults.map(({ name }) => name);
+    options.progress(`level ${level}: ${names.join(', ')}`);
     runs.push({ level, result: await measure(options, plan, budgetMs) });
     if (options.signal.aborted) break;
   }
@@ -118,44 +127,72 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
 }
 
 /** The levels of which the target claims a fault, with what can be tried here. */
-async function plansOf({ target, runtime, power }: CertifyOptions): Promise<Plan[]> {
+async function plansOf({ target, runtime, power, filesystem }: CertifyOptions): Promise<Plan[]> {
   const claims = new Set<FaultName>(target.guarantee.faults);
   const plans: Plan[] = [];
   for (const rule of LEVELS) {
     const own = familiesOf(rule).filter((family) => claims.has(family));
     if (own.length === 0) continue;
     const beside = BESIDE[rule.level];
+    if (rule.by === 'states') {
+      plans.push(statesPlan(rule, runtime, filesystem));
+      continue;
+    }
     const wanted = beside !== undefined && claims.has(beside) ? [...own, beside] : own;
     const makes = runtime.makes ?? madeBy(power);
     const selection = await selectFaults(target, wanted, { offers: (fault) => runtime.offers(fault), makes });
     // Of a fault that is only there beside the others its plain form is enough.
     selection.faults = selection.faults.filter(({ name, family }) => family !== beside || name === beside);
     const tried = selection.faults.some(({ family }) => family !== beside);
-    plans.push({ rule, selection: tried ? selection : { ...selection, faults: [] } });
+    plans.push({ rule, selection: tried ? selection : { ...selection, faults: [] }, states: false });
   }
   return plans;
 }
 
-function measure(options: CertifyOptions, { rule, selection }: Plan, budgetMs: number): Promise<GateResult> {
+/** What the disk may hold after a cut is explored where a disk can be recorded, and the target runs on this machine. */
+function statesPlan(
+  rule: LevelRule,
+  { name }: PreparedRuntime,
+  filesystem: Filesystem = DEFAULT_FILESYSTEM,
+): Plan {
+  const availability: Availability =
+    name === 'process'
+      ? blocklogAvailability(filesystem.type)
+      : {
+          available: false,
+          why: 'crash states are explored under process only',
+          remedy: '--runtime process',
+        };
+  const missing = availability.available ? [] : [{ name: rule.level, availability }];
+  return { rule, selection: { faults: [], missing }, states: availability.available };
+}
+
+async function measure(options: CertifyOptions, plan: Plan, budgetMs: number): Promise<LevelResult> {
+  const { rule, selection } = plan;
   const { target, runtime, power, filesystem, seed, signal, progress } = options;
   const dir = runDir(options.dir, rule.level);
   mkdirSync(dir, { recursive: true });
-  const faults = selection.faults.map(({ name }) => name);
-  return runGate({
+  const common = {
     target,
     runtime,
-    selection,
-    power,
     ...(filesystem === undefined ? {} : { filesystem }),
     seed,
     budgetMs,
-    // A level that has tried all but one of its faults is not granted.
-    mains: faults.length,
     out: dir,
     keep: false,
-    replay: (seedOfRound) => options.replay(faults, seedOfRound),
     signal,
     progress,
+  };
+  if (plan.states)
+    return runExplore({ ...common, replay: (seedOfRun) => options.replay([rule.level], seedOfRun) });
+  const faults = selection.faults.map(({ name }) => name);
+  return runGate({
+    ...common,
+    selection,
+    power,
+    // A level that has tried all but one of its faults is not granted.
+    mains: faults.length,
+    replay: (seedOfRound) => options.replay(faults, seedOfRound),
   });
 }
 

@@ -50,7 +50,10 @@ export async function certifyCommand(
     seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
     budgetMs: flags.budget,
     dir,
-    replay: (faults, seed) => gateLine(file, { ...flags, faults: [...faults] }, seed, flags.budget),
+    replay: (faults, seed) =>
+      faults.join() === 'crash-states'
+        ? gateLine(file, flags, seed, flags.budget, 'explore')
+        : gateLine(file, { ...flags, faults: [...faults] }, seed, flags.budget),
     signal: interrupts.signal,
     progress: (line) => say(style.faint(line)),
   })

@@ -26,14 +26,15 @@ export function emptyDirectory(path: string): string {
   return full;
 }
 
-/** The line that runs the gate with a seed on the same ground. */
+/** The line that runs the gate, or another command of the same flags, with a seed on the same ground. */
 export function gateLine(
   file: string | undefined,
   flags: GroundFlags,
   seed: number,
   budgetMs: number,
+  command: 'gate' | 'explore' = 'gate',
 ): string {
-  const words = ['plugpull', 'gate', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
+  const words = ['plugpull', command, ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
   if (flags.runtime !== 'process') words.push('--runtime', flags.runtime);
   if (flags.faults !== undefined) words.push('--faults', flags.faults.join(','));
   if (flags.power !== undefined) words.push('--power', flags.power);

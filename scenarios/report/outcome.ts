@@ -90,7 +90,7 @@ export function certifyOutcome(
   };
 }
 
-function toldOf({ violations }: GateResult, requirement: string): string[] {
+function toldOf({ violations }: Pick<GateResult, 'violations'>, requirement: string): string[] {
   return violations
     .filter((violation) => violation.requirement === requirement)
     .map(({ id, what }) => (id === undefined ? what : `message ${id}: ${what}`));
