@@ -52,7 +52,7 @@ export async function certifyCommand(
     dir,
     replay: (faults, seed) =>
       faults.join() === 'crash-states'
-        ? gateLine(file, flags, seed, flags.budget, 'explore')
+        ? gateLine(file, withoutPower(flags), seed, flags.budget, 'explore')
         : gateLine(file, { ...flags, faults: [...faults] }, seed, flags.budget),
     signal: interrupts.signal,
     progress: (line) => say(style.faint(line)),
@@ -67,4 +67,9 @@ export async function certifyCommand(
   if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
   await report(certifyOutcome(result, file), reporters);
   return VERDICT_EXIT_CODES[result.certified.verdict];
+}
+
+/** States are explored on a recorded disk, whatever cuts the power elsewhere. */
+function withoutPower({ power: _, ...flags }: GroundFlags): GroundFlags {
+  return flags;
 }
