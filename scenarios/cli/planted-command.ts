@@ -6,7 +6,14 @@ import { foundBy, type Hunt, hunt } from '../planted/hunt.js';
 import { markdownOf, writeReadmePart } from '../planted/markdown.js';
 import { type HuntOptions, MODE_NAMES, type ModeName } from '../planted/modes/mode.js';
 import { gateOriginal } from '../planted/original.js';
-import { type Results, readResults, withHunts, withOriginal, writeResults } from '../planted/results.js';
+import {
+  quickestFirst,
+  type Results,
+  readResults,
+  withHunts,
+  withOriginal,
+  writeResults,
+} from '../planted/results.js';
 import { several } from '../planted/several.js';
 import { table } from '../report/table.js';
 import type { Interrupts } from './interrupt.js';
@@ -56,10 +63,12 @@ export async function plantedCommand(
     if (flags.json) process.stdout.write(`${JSON.stringify(runs)}\n`);
     return interrupts.exitCode() ?? (runs.errors > 0 ? KIT_FAILED : runs.falseAlarms > 0 ? VIOLATION : 0);
   }
-  const plan = { modes, everyMode: flags.everyMode === true };
-  const hunts = await several(plantedBugs(ids), jobs, interrupts.signal, (bug) =>
-    one(bug, plan, options, say),
-  );
+  const plan = { everyMode: flags.everyMode === true };
+  const before = readResults().bugs;
+  const hunts = await several(plantedBugs(ids), jobs, interrupts.signal, (bug) => {
+    const known = before.find(({ id }) => id === bug.id);
+    return one(bug, { ...plan, modes: quickestFirst(modes, known) }, options, say);
+  });
   const interrupted = interrupts.exitCode();
   if (interrupted !== undefined) return interrupted;
   for (const line of table(hunts.flatMap(rows))) say(line);

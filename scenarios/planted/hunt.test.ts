@@ -10,6 +10,7 @@ import { type HuntOptions, judge, type Mode, type ModeResult, notMeasured } from
 import { objectFrom, runProgram } from './program.js';
 import {
   type OriginalRuns,
+  quickestFirst,
   type Results,
   readResults,
   withHunts,
@@ -166,6 +167,15 @@ t.test('results are kept mode by mode, and the quickest that found a bug speaks 
   const file = join(place.dir, 'results.json');
   writeResults(twice, file);
   t.same(readResults(file), twice);
+});
+
+t.test('what found a bug before looks for it first', async (t) => {
+  const gate = result({ found: 'yes', requirement: 'PP-1', seconds: 9 });
+  const explore = result({ found: 'yes', requirement: 'PP-13', seconds: 2 });
+  const [known] = withHunts(NONE, [{ id: 'a', expected: 'PP-1', modes: { gate, explore } }], ['a']).bugs;
+  const modes = ['simulate', 'gate', 'explore'] as const;
+  t.same(quickestFirst(modes, known), ['explore', 'gate', 'simulate']);
+  t.same(quickestFirst(modes, undefined), modes);
 });
 
 t.test('gates of the original add up, one piece for each state of the sources', async (t) => {

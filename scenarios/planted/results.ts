@@ -74,6 +74,17 @@ function resultOf(id: string, modes: Hunt['modes']): BugResult {
   };
 }
 
+/** The modes in the order in which they are worth trying: first those that found the bug before, the quickest of them first. */
+export function quickestFirst(modes: readonly ModeName[], known: BugResult | undefined): ModeName[] {
+  const secondsOf = (mode: ModeName) => {
+    const before = known?.modes[mode];
+    return before?.found === 'yes' ? before.seconds : Number.POSITIVE_INFINITY;
+  };
+  const worth = (mode: ModeName) => Number.isFinite(secondsOf(mode));
+  const found = modes.filter(worth).sort((a, b) => secondsOf(a) - secondsOf(b));
+  return [...found, ...modes.filter((mode) => !worth(mode))];
+}
+
 /** Adds gates of the original to those that are kept; of one state of the sources they are one piece. */
 export function withOriginal(results: Results, more: OriginalRuns): Results {
   const isSame = (piece: OriginalRuns) =>
