@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CutReport, PowerDisk } from '../fault.js';
 import { dropFilesystem, type Filesystem } from './filesystem.js';
@@ -95,13 +95,25 @@ function mappingPath(name: string): string {
  */
 export function removeMapping(path: string, unmount: () => void = () => {}): boolean {
   const name = path.replace('/dev/mapper/', '');
-  if (!existsSync(path)) {
+  if (!isMapped(name)) {
     unmount();
+    rmSync(path, { force: true });
     return false;
   }
   // A kit that died between `stop` and `resume` has left it standing still, and whatever touches it waits.
   runTool('dmsetup', ['resume', '--noudevsync', name]);
   unmount();
   runTool('dmsetup', ['remove', '--retry', '--noudevsync', name]);
+  // Without udev nobody takes the node away, so the node does not say whether there is a device.
+  rmSync(path, { force: true });
   return true;
+}
+
+function isMapped(name: string): boolean {
+  try {
+    runTool('dmsetup', ['info', '--noheadings', '--columns', name]);
+    return true;
+  } catch {
+    return false;
+  }
 }

@@ -53,6 +53,7 @@ const LEAST_POWER_MS = 6000;
 const LEAST_OF_A_ROUND = 0.7;
 /** Before the end of the budget no new fault is tried: draining and stopping take time too. */
 const RESERVE_MS = 2500;
+const SLOW_RESERVE_MS = 20_000;
 /** In the evidence directory. */
 const BUNDLE_NAME = 'bundle.tar.gz';
 
@@ -163,6 +164,7 @@ async function runRounds(options: GateOptions, run: Run) {
   const { power, others } = kindsOf(faults);
   const powerMs = power.length === 0 ? 0 : others.length === 0 ? budgetMs : budgetMs * POWER_SHARE;
   const powerRoundMs = options.runtime.slowStartMs === undefined ? POWER_ROUND_MS : SLOW_POWER_ROUND_MS;
+  const reserveMs = options.runtime.slowStartMs === undefined ? RESERVE_MS : SLOW_RESERVE_MS;
   let powerLeftMs = powerMs;
   const ordinary = { count: 0, ms: 0 };
   const plannedRounds = Math.max(1, Math.floor((budgetMs - powerMs) / USUAL_ROUND_MS));
@@ -197,8 +199,7 @@ async function runRounds(options: GateOptions, run: Run) {
       registry: run.registry,
       signal,
       startTimeoutMs: Math.max(1000, Math.min(options.runtime.slowStartMs ?? 30_000, endMs - nowMs)),
-      lastFaultMs:
-        Math.min(endMs, ofPower ? nowMs + Math.min(powerLeftMs, powerRoundMs) : endMs) - RESERVE_MS,
+      lastFaultMs: Math.min(endMs, ofPower ? nowMs + Math.min(powerLeftMs, powerRoundMs) : endMs) - reserveMs,
       progress: options.progress,
     };
     const outcome = await runRound(round);

@@ -2,13 +2,15 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFil
 import { join } from 'node:path';
 import t from 'tap';
 import { FlakeyDisk } from '../../faults/power/flakey.js';
-import { runScript } from '../../faults/power/host.js';
+import { type CommandHost, runScript } from '../../faults/power/host.js';
 import { TestPlace } from '../fixtures/kit.js';
 import { bootId, processEntry } from '../runtime/processes.js';
 import { packageRoot } from '../version.js';
 import { builtImage, imageKey } from './image.js';
 import type { UpRecord } from './lab.js';
 import { Machine, machineLives } from './machine.js';
+import { stagePackage } from './package.js';
+import { unpackFolder } from './stage.js';
 
 const IMAGES = join(packageRoot(), '.plugpull/lab/images');
 const NOT_BUILT =
@@ -107,12 +109,26 @@ t.test(
       await disk.remove();
     }
     t.equal((await runScript(host, 'dmsetup ls', [], TIMEOUT_MS)).trim(), 'No devices found');
+    t.match(await cutOfTheOwnKernel(host), {
+      ...{ files: ['kept'], kept: 'one', registered: [], devices: false, loops: false },
+      unflushedWrites: (count: number) => count > 0,
+    });
     machine.agent.close();
     t.match(await place.run(['lab', 'down']), { code: 0, stdout: /^down\n$/ });
     t.notOk(machineLives(address));
     t.notOk(existsSync(address.dir));
   },
 );
+
+/** The same as a gate does with `--power flakey` on a machine whose own kernel has a device mapper. */
+async function cutOfTheOwnKernel(host: CommandHost): Promise<unknown> {
+  const folder = await stagePackage(host, join(packageRoot(), 'dist/reference-impl'));
+  for (const part of ['faults', 'scenarios/lab/fixtures'])
+    await unpackFolder(host, join(packageRoot(), 'dist', part), join(folder, 'dist', part));
+  const program = join(folder, 'dist/scenarios/lab/fixtures/flakey-local.js');
+  const script = 'mkdir -p /tmp/local; node "$1" /tmp/local';
+  return JSON.parse(await runScript(host, script, [program], 4 * TIMEOUT_MS));
+}
 
 async function cutAt(disk: FlakeyDisk) {
   await disk.stop();

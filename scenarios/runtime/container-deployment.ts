@@ -92,6 +92,11 @@ export class ContainerDeployment implements Deployment {
       ...(existsSync(targetDir) ? [bind(targetDir, { readOnly: true })] : []),
     ];
     const container = { name, service, image, command, env };
+    // The machine's own network, and not one of the run's own: a target listens on and calls loopback addresses, the same
+    // ones as without containers. In a network of its own nothing could be published of what listens on loopback, so
+    // every target would have to listen on all addresses, and its one file would no longer be right for each runtime;
+    // and the kit's receiver would have to listen where other machines reach it. Names need no network to be kept apart:
+    // every run has ports of its own.
     return engine.createContainer(containerOptions(container, this.#plan, { mounts, network: 'host' }));
   }
 
