@@ -25,17 +25,21 @@ export async function closeAmqp(connection: ChannelModel): Promise<void> {
   await within(connection.close(), CLOSE_TIMEOUT_MS).catch(() => {});
 }
 
-/** One try: it takes connections and has the queue, which is made durable when it is not there. */
+/**
+ * One try: it takes connections, has the queue, which is made durable when it is not there, and hands out of it. The last
+ * must be asked for: a quorum queue without a leader is declared like any other, and then takes nothing.
+ */
 export async function amqpReady(port: number, timeoutMs: number): Promise<boolean> {
   let connection: ChannelModel | undefined;
   try {
     connection = await openAmqp(port, timeoutMs);
     const there = await hasQueue(connection, timeoutMs);
-    if (!there) {
-      const channel = await within(connection.createChannel(), timeoutMs);
-      channel.on('error', () => {});
-      await within(channel.assertQueue(QUEUE, { durable: true }), timeoutMs);
-    }
+    const channel = await within(connection.createChannel(), timeoutMs);
+    channel.on('error', () => {});
+    if (!there) await within(channel.assertQueue(QUEUE, { durable: true }), timeoutMs);
+    const message = await within(channel.get(QUEUE, { noAck: false }), timeoutMs);
+    if (message !== false) channel.nack(message, false, true);
+    await within(channel.checkQueue(QUEUE), timeoutMs);
     return true;
   } catch {
     return false;
