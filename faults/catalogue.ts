@@ -6,7 +6,7 @@ import { full } from './full.js';
 import { indexLoss } from './index-loss.js';
 import { ioError } from './io-error.js';
 import { kill } from './kill.js';
-import { killOne } from './kill-one.js';
+import { killNamed, killOne } from './kill-one.js';
 import { killRecovery } from './kill-recovery.js';
 import { killSyscall } from './kill-syscall.js';
 import { pause } from './pause.js';
@@ -29,3 +29,8 @@ export const FAULTS: readonly Fault[] = [
   diskFull,
   powerCut,
 ];
+
+/** The fault of that name, one that is done to a named service among them (`kill-one:worker-a`). */
+export function faultNamed(name: string): Fault | undefined {
+  return FAULTS.find((fault) => fault.name === name) ?? killNamed(name);
+}

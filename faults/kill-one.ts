@@ -20,3 +20,25 @@ export const killOne: Fault = {
   },
   heal: async () => {},
 };
+
+const NAMED = `${killOne.name}:`;
+
+/** SIGKILL to one service by its name: `kill-one:worker-a`. Undefined when `fault` is no such name. */
+export function killNamed(fault: string): Fault | undefined {
+  const service = serviceNamedBy(fault);
+  if (service === undefined) return undefined;
+  return {
+    ...killOne,
+    name: fault,
+    async inject(ground: Ground): Promise<Injection> {
+      const killed = await killServices(ground.services.filter(({ name }) => name === service));
+      if (killed.length === 0) return miss(`service ${service} had no process`);
+      return hit(`SIGKILL to ${service}`, scopeOf(killed, ground), killed);
+    },
+  };
+}
+
+/** The service that a name such as `kill-one:worker-a` means. */
+export function serviceNamedBy(fault: string): string | undefined {
+  return fault.startsWith(NAMED) ? fault.slice(NAMED.length) : undefined;
+}

@@ -37,6 +37,10 @@ t.test('bad usage gets one clear line and exit code 2', async (t) => {
     [['gate', target, '--faults', 'kill,,'], /--faults.*commas/],
     [['gate', target, '--faults', 'earthquake'], /earthquake.*kill/],
     [['gate', target, '--faults', 'clock'], /clock.*does not claim.*kill/],
+    [
+      ['gate', target, '--faults', 'kill-one:worker'],
+      /kill-one:worker: no such service, expected one of server/,
+    ],
     [['gate', target, '--runtime', 'moon'], /moon.*process, docker or vm/],
     [['gate', target, '--out', 'full'], /--out full.*empty/],
     [['gate', 'missing.json'], /missing\.json/],

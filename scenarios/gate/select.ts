@@ -2,6 +2,7 @@ import { KitError } from '../../conformance/errors.js';
 import type { Target } from '../../conformance/target/definition.js';
 import { FAULTS } from '../../faults/catalogue.js';
 import type { Availability, Fault } from '../../faults/fault.js';
+import { killNamed, killOne, serviceNamedBy } from '../../faults/kill-one.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 
 /** What a gate sets out to do: the faults that it can do, and those that it cannot, with the reason. */
@@ -22,8 +23,11 @@ export async function selectFaults(
   const claimed = new Set<string>(target.guarantee.faults);
   const claimedFaults = FAULTS.filter(({ family }) => claimed.has(family));
   for (const name of wanted ?? []) checkName(target, name, claimedFaults);
+  const named = (wanted ?? []).flatMap((name) => killNamed(name) ?? []);
   const chosen = wanted
-    ? claimedFaults.filter(({ name, family }) => wanted.includes(name) || wanted.includes(family))
+    ? claimedFaults
+        .filter(({ name, family }) => wanted.includes(name) || wanted.includes(family))
+        .concat(named)
     : claimedFaults;
   const selection: Selection = { faults: [], missing: [] };
   for (const fault of chosen) {
@@ -50,7 +54,13 @@ function checkName(target: Target, name: string, claimed: readonly Fault[]): voi
   // Claimed, and made by no fault of a round: said among what is missing.
   if (target.guarantee.faults.some((family) => family === name) && !FAULTS.some((f) => f.family === name))
     return;
-  const known = FAULTS.find((fault) => fault.name === name || fault.family === name);
+  const service = serviceNamedBy(name);
+  if (service !== undefined && target.services[service] === undefined) {
+    const services = Object.keys(target.services).join(', ');
+    throw new KitError('bad-usage', `--faults ${name}: no such service, expected one of ${services}`);
+  }
+  const plain = service === undefined ? name : killOne.name;
+  const known = FAULTS.find((fault) => fault.name === plain || fault.family === plain);
   const list = (faults: readonly Fault[]) => faults.map((fault) => fault.name).join(', ');
   if (known === undefined) {
     throw new KitError('bad-usage', `--faults ${name}: no such fault, expected one of ${list(FAULTS)}`);

@@ -7,7 +7,7 @@ import { recordReceipts } from '../../conformance/history/receipts.js';
 import { Recorder } from '../../conformance/history/recorder.js';
 import { protocolOf } from '../../conformance/protocols/by-name.js';
 import type { Target } from '../../conformance/target/definition.js';
-import { FAULTS } from '../../faults/catalogue.js';
+import { faultNamed } from '../../faults/catalogue.js';
 import type { Fault } from '../../faults/fault.js';
 import { pointFaults } from '../../faults/syscalls/point.js';
 import type { GateCase } from '../bundle/manifest.js';
@@ -98,7 +98,7 @@ async function faultsOf({ injections }: Schedule, runtime: PreparedRuntime): Pro
   const points = injections.flatMap(({ point }) => (point === undefined ? [] : [point]));
   const atPoints = pointFaults(points);
   for (const name of new Set(injections.map(({ fault }) => fault))) {
-    const fault = FAULTS.find((one) => one.name === name);
+    const fault = faultNamed(name);
     if (fault === undefined)
       throw new KitError(
         'bad-bundle',
