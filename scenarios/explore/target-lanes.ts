@@ -1,11 +1,15 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../../conformance/errors.js';
+import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import { protocolOf } from '../../conformance/protocols/by-name.js';
 import type { Receipts } from '../../conformance/protocols/protocol.js';
+import type { Target } from '../../conformance/target/definition.js';
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
 import { until } from '../../faults/waiting.js';
+import type { Registry } from '../residue/registry.js';
+import type { PreparedRuntime } from '../runtime/runtime.js';
 import type { Exploration } from './exploration.js';
 import { type Found, foundOf, notRecovered } from './found.js';
 import { launch } from './launch.js';
@@ -69,22 +73,36 @@ async function look(
   }
   mkdirSync(dir, { recursive: true });
   try {
-    return await takeAll(exploration, join(mountPoint, DATA_DIR), awaited, dir);
+    const { options, registry, ids, recorder } = exploration;
+    const { target, runtime, signal } = options;
+    const from = { target, runtime, signal, registry, ids, events: recorder.events };
+    return await takeAll(from, join(mountPoint, DATA_DIR), awaited, dir);
   } finally {
     disk.unmount();
   }
 }
 
-/** Starts the target on a data directory and takes what it holds. */
-async function takeAll(
-  { options, registry, ids, recorder }: Exploration,
+/** What is taken, and by whom. */
+export interface TakeFrom {
+  target: Target;
+  runtime: PreparedRuntime;
+  /** Its id is that of the run whose messages they are. */
+  registry: Registry;
+  /** In the order of their bits. */
+  ids: readonly string[];
+  events: readonly HistoryEvent[];
+  signal: AbortSignal;
+}
+
+/** Starts the target on a data directory and takes what it holds; `dir` gets its logs. */
+export async function takeAll(
+  { target, runtime, registry, ids, events, signal }: TakeFrom,
   dataDir: string,
   awaited: readonly string[],
   dir: string,
 ): Promise<Found> {
-  const { target, runtime, signal } = options;
   const digests = new Map(
-    recorder.events.flatMap((event) => (event.kind === 'submitted' ? [[event.id, event.digest]] : [])),
+    events.flatMap((event) => (event.kind === 'submitted' ? [[event.id, event.digest]] : [])),
   );
   const bits = new Map(ids.map((id, bit) => [id, bit]));
   const came = new Set<string>();

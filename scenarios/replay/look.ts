@@ -1,5 +1,7 @@
 import { join } from 'node:path';
+import { submittedIds } from '../../conformance/checkers/crash-states.js';
 import { messageOf } from '../../conformance/errors.js';
+import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Target } from '../../conformance/target/definition.js';
 import { expandCommand } from '../../conformance/target/placeholders.js';
 import { type CrashState, formatState } from '../../faults/crash-states/state.js';
@@ -9,8 +11,9 @@ import { type Found, foundOf, notRecovered } from '../explore/found.js';
 import { Places } from '../explore/places.js';
 import { DATA_DIR } from '../explore/record.js';
 import { RestoreService } from '../explore/restore-service.js';
-import type { Registry } from '../residue/registry.js';
-import { RUN_VARIABLE } from '../runtime/runtime.js';
+import { takeAll } from '../explore/target-lanes.js';
+import { Registry } from '../residue/registry.js';
+import { type PreparedRuntime, RUN_VARIABLE } from '../runtime/runtime.js';
 import type { RecordedDisk } from './mounted-disk.js';
 
 /** Looks at crash states one by one: makes the disk, mounts it, lets the target's own program restore, and unmounts. */
@@ -19,43 +22,90 @@ export interface StateLooker {
   close(): void;
 }
 
-/**
- * @param dir for the images; made.
- * @param restore the target's `crashStates.restore`.
- */
-export function stateLooker(
-  target: Target,
-  restore: readonly string[],
-  { filesystem, digests }: StateCase,
-  { image, recording }: RecordedDisk,
-  dir: string,
-  registry: Registry,
-): StateLooker {
-  const places = new Places(dir, registry);
-  const place = places.place('state', image);
-  const disk = new StateDisk({ recording, base: image, baseAt: 0, filesystem, ...place });
-  const nowhere = { dir: target.dir, node: process.execPath, data: '', sink: '', ports: new Map() };
-  const service = new RestoreService(expandCommand(restore, nowhere), { [RUN_VARIABLE]: registry.runId });
-  const bits = new Map(digests.map((digest, bit) => [digest, bit]));
-  const queue = join(place.mountPoint, DATA_DIR, target.crashStates?.queue ?? '.');
+export interface LookOptions {
+  target: Target;
+  at: StateCase;
+  disk: RecordedDisk;
+  events: readonly HistoryEvent[];
+  /** What a state must hold. */
+  required(state: CrashState): readonly string[];
+  /** For the images and logs; made. */
+  dir: string;
+  registry: Registry;
+  runtime: PreparedRuntime;
+  signal: AbortSignal;
+}
+
+/** By the target's own program that restores, where it has one; else the target is started and all is taken from it. */
+export function stateLooker(options: LookOptions): StateLooker {
+  const { target, at, disk: recorded, dir, registry } = options;
+  const places = new Places(join(dir, 'images'), registry);
+  const place = places.place('state', recorded.image);
+  const { recording, image: base } = recorded;
+  const disk = new StateDisk({ recording, base, baseAt: 0, filesystem: at.filesystem, ...place });
+  const dataDir = join(place.mountPoint, DATA_DIR);
+  const way = target.crashStates?.restore
+    ? byRestoring(target, target.crashStates.restore, at, dataDir, registry)
+    : byStarting(options, dataDir);
   const known = new Map<string, Found>();
   return {
     async look(state) {
       const address = formatState(state);
       const before = known.get(address);
       if (before !== undefined) return before;
-      const found = await once(disk, state, async () => {
-        const { live, problems, error } = await service.ask({ queue });
-        return error === undefined ? foundOf(bits, digests.length, live, problems) : notRecovered(error);
-      });
+      const found = await once(disk, state, () => way.ask(state));
       known.set(address, found);
       return found;
     },
     close() {
-      service.end();
+      way.end();
       disk.close();
       places.remove();
     },
+  };
+}
+
+interface Way {
+  ask(state: CrashState): Promise<Found>;
+  end(): void;
+}
+
+function byRestoring(
+  target: Target,
+  restore: readonly string[],
+  { digests }: StateCase,
+  dataDir: string,
+  registry: Registry,
+): Way {
+  const nowhere = { dir: target.dir, node: process.execPath, data: '', sink: '', ports: new Map() };
+  const service = new RestoreService(expandCommand(restore, nowhere), { [RUN_VARIABLE]: registry.runId });
+  const bits = new Map(digests.map((digest, bit) => [digest, bit]));
+  const queue = join(dataDir, target.crashStates?.queue ?? '.');
+  return {
+    async ask() {
+      const { live, problems, error } = await service.ask({ queue });
+      return error === undefined ? foundOf(bits, digests.length, live, problems) : notRecovered(error);
+    },
+    end: () => service.end(),
+  };
+}
+
+function byStarting(
+  { target, runtime, at, events, required, dir, signal }: LookOptions,
+  dataDir: string,
+): Way {
+  // The messages carry the id of the run that was recorded.
+  const registry = new Registry(at.run);
+  const ids = submittedIds(events);
+  return {
+    ask: (state) =>
+      takeAll(
+        { target, runtime, registry, ids, events, signal },
+        dataDir,
+        required(state),
+        join(dir, 'logs'),
+      ),
+    end: () => registry.close(),
   };
 }
 

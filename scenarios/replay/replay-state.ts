@@ -12,6 +12,7 @@ import type { StateCase } from '../bundle/manifest.js';
 import { blame } from '../explore/blame.js';
 import type { Found } from '../explore/found.js';
 import type { Registry } from '../residue/registry.js';
+import { processRuntime } from '../runtime/process-runtime.js';
 import { stateLooker } from './look.js';
 import { type RecordedDisk, recordedDiskIn } from './mounted-disk.js';
 import type { ReplayResult } from './replay.js';
@@ -35,19 +36,23 @@ export async function replayState(
   options: StateReplayOptions,
 ): Promise<ReplayResult> {
   const { target, progress, registry, dir } = options;
-  const restore = target.crashStates?.restore;
-  if (restore === undefined) {
-    throw new KitError(
-      'target-unavailable',
-      `the target ${target.name} has no crashStates.restore command: replay --shell mounts the disk of ${at.state}`,
-    );
-  }
   const disk = diskOf(bundle, at);
   const { model } = disk.recording;
   const events = readHistory(join(bundle.dir, 'history.jsonl'));
   const stakes = new Stakes(events);
   const state = stateOf(bundle, at, model);
-  const looker = stateLooker(target, restore, at, disk, join(dir, 'states'), registry);
+  const runtime = await processRuntime.prepare(target, progress);
+  const looker = stateLooker({
+    target,
+    at,
+    disk,
+    events,
+    required: ({ prefix }) => stakes.idsOf(stakes.required({ prefix, reached: prefix + 1 })),
+    dir: join(dir, 'states'),
+    registry,
+    runtime,
+    signal: options.signal,
+  });
   try {
     const failsWith = (crash: CrashState, found: Found) => lostIn(stakes, crash, found);
     const found = await looker.look(state);
