@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { clock } from './clock.js';
+import { clock, forgetClockOf } from './clock.js';
 import { diskFull, ROOMY_BYTES } from './disk-full.js';
 import type { Ground } from './fault.js';
 import { TestService, testDirectories, testGround, testRandom } from './fixtures/ground.js';
@@ -93,5 +93,20 @@ t.test(
     t.ok(statfsSync(dataDir).bavail > 0);
     writeFileSync(join(dataDir, 'more'), 'x'.repeat(1_000_000));
     t.ok(existsSync(join(dataDir, 'kept')));
+  },
+);
+
+t.test(
+  'what a killed process leaves of its own clock in shared memory is removed, and no other',
+  async (t) => {
+    // Larger than any process id that Linux gives.
+    const gone = 2 ** 30 + process.pid;
+    const files = (pid: number) => [`/dev/shm/faketime_shm_${pid}`, `/dev/shm/sem.faketime_sem_${pid}`];
+    t.teardown(() => forgetClockOf(gone + 1));
+    for (const file of [...files(gone), ...files(gone + 1)]) writeFileSync(file, '');
+    forgetClockOf(gone);
+    forgetClockOf(gone);
+    t.notOk(files(gone).some((file) => existsSync(file)));
+    t.ok(files(gone + 1).every((file) => existsSync(file)));
   },
 );
