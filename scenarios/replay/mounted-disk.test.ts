@@ -1,0 +1,40 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { WriteLogWriter } from '../../faults/power/log-writer.js';
+import { TestPlace } from '../fixtures/kit.js';
+import { recordedDiskIn, stateBefore } from './mounted-disk.js';
+
+t.test('a log that is foreign, of another version or cut off is told so, with exit code 2', async (t) => {
+  const place = new TestPlace();
+  t.teardown(() => place.remove());
+  t.equal(recordedDiskIn(place.dir), undefined, 'there is no disk');
+  writeFileSync(join(place.dir, 'disk.img'), '');
+  const log = join(place.dir, 'writes.log');
+  const version = Buffer.alloc(512);
+  version.writeBigUInt64LE(0x6a736677736872n, 0);
+  version.writeBigUInt64LE(9n, 8);
+  for (const [bytes, message] of [
+    [Buffer.alloc(4096, 'no log'), /expected a write log \(dm-log-writes\)/],
+    [version, /expected version 1 of the format, found 9/],
+    [Buffer.alloc(3), /the file has 3 bytes/],
+  ] as const) {
+    writeFileSync(log, bytes);
+    t.throws(() => recordedDiskIn(place.dir), { code: 'bad-bundle', exitCode: 2, message });
+  }
+});
+
+t.test('the disk as of an entry has all that was written before it, flushed or not', async (t) => {
+  const place = new TestPlace();
+  t.teardown(() => place.remove());
+  writeFileSync(join(place.dir, 'disk.img'), '');
+  const log = new WriteLogWriter(join(place.dir, 'writes.log'));
+  for (const flush of [false, true, false]) log.add({ offset: 0, data: Buffer.alloc(512), flush });
+  log.close();
+  const disk = recordedDiskIn(place.dir);
+  if (disk === undefined) throw new Error('there is a disk');
+  t.match(stateBefore(disk, 1), { prefix: 1, kept: [0] });
+  t.match(stateBefore(disk, 3), { prefix: 3, kept: [1, 2] });
+  t.throws(() => stateBefore(disk, 4), { exitCode: 2, message: /--at 4: expected 0 to 3/ });
+  disk.recording.close();
+});
