@@ -25,7 +25,7 @@ import { type Exploration, type ExploreOptions, mountWay } from './exploration.j
 import { Places } from './places.js';
 import { runJobs } from './pool.js';
 import { type RecordedRun, recordRun } from './record.js';
-import { exploreRecoveries } from './recoveries.js';
+import { exploreRecoveries, NO_RECOVERIES } from './recoveries.js';
 import { type ExploreResult, findingOf, type SmallestState } from './result.js';
 import { runOnTarget } from './target-lanes.js';
 import { type Broken, type WayName, WayRun } from './way.js';
@@ -154,7 +154,9 @@ async function explore(
     const entries = recording.model.entries.length;
     progress(`recorded ${entries} requests to the disk, ${entries - run.from} of them under load`);
     const ways = await exploreWays(exploration);
-    const recoveries = await exploreRecoveries(exploration);
+    const found = [...ways.values()].some((way) => way.broken.length > 0);
+    // Once something is found, recoveries that are cut would only show it in a longer story.
+    const recoveries = found ? NO_RECOVERIES : await exploreRecoveries(exploration);
     recordStake(exploration);
     recorder.record({ kind: 'run-ended', how: options.signal.aborted ? 'interrupted' : 'completed' });
     const broken = [...[...ways.values()].flatMap((way) => way.broken), ...recoveries.broken];
@@ -322,7 +324,12 @@ function compare(
 }
 
 function smallestOf(exploration: Exploration, broken: readonly Broken[]): SmallestState | null {
-  const [first] = [...broken].sort((a, b) => a.size - b.size || a.state.prefix - b.state.prefix);
+  const [first] = [...broken].sort(
+    (a, b) =>
+      Number(a.address.includes('>')) - Number(b.address.includes('>')) ||
+      a.size - b.size ||
+      a.state.prefix - b.state.prefix,
+  );
   if (first === undefined) return null;
   const { recording, stakes, recorder, registry } = exploration;
   const [id] = first.missing;

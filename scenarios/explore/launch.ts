@@ -28,6 +28,8 @@ export interface LaunchPlan {
   /** Gets logs and scratch. */
   dir: string;
   signal: AbortSignal;
+  /** Tells its processes from those of the same run that live at the same time. */
+  lane?: string;
 }
 
 /** A target on a data directory with a receiver beside it; not started yet. */
@@ -64,7 +66,8 @@ export async function launch(plan: LaunchPlan): Promise<Launched> {
   });
   let life: TargetLife | undefined;
   const deployment: Deployment = runtime.deploy({
-    runId: registry.runId,
+    // What is marked as of this run and service is taken for its own, and killed with it.
+    runId: plan.lane === undefined ? registry.runId : `${registry.runId}-${plan.lane}`,
     services: Object.entries(target.services).map(([name, { command }]) => ({
       name,
       command: expandCommand(command, values(name)),

@@ -26,6 +26,8 @@ export interface Recoveries {
   broken: Broken[];
 }
 
+export const NO_RECOVERIES: Recoveries = { cut: 0, states: 0, distinct: 0, seconds: 0, broken: [] };
+
 /** More would be equal to earlier ones: a recovery does much the same from wherever it begins. */
 const MOST_RECOVERIES = 3;
 const MOST_STATES_EACH = 60;
@@ -38,7 +40,7 @@ const LEAST_MS = 2500;
  * replay of the filesystem's journal on, and cut at its own requests to the disk.
  */
 export async function exploreRecoveries(exploration: Exploration): Promise<Recoveries> {
-  const total: Recoveries = { cut: 0, states: 0, distinct: 0, seconds: 0, broken: [] };
+  const total: Recoveries = { ...NO_RECOVERIES, broken: [] };
   const { options, restore, recording, run, base, baseAt, places, endMs } = exploration;
   if (restore === undefined || options.states === 1) return total;
   let place: Place | undefined;

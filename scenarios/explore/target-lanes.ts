@@ -1,5 +1,5 @@
 import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { messageOf } from '../../conformance/errors.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
@@ -22,7 +22,8 @@ import type { WayRun } from './way.js';
 const QUIET_MS = 150;
 /** So long a silence while some are missing shows that they will not come. */
 const SILENT_MS = 4000;
-const DEFAULT_RECOVERY_S = 30;
+/** How fast it recovers is another requirement's matter: here a target that is slow has not lost anything. */
+const LEAST_RECOVERY_S = 30;
 
 /** Nobody asks for the starts and exits of services on crash states. */
 const SILENT_RECORDER: Pick<Recorder, 'record'> = { record: (event) => ({ ...event, atMs: 0 }) };
@@ -130,10 +131,11 @@ export async function takeAll(
     dataDir,
     dir,
     signal,
+    lane: basename(dir),
   });
   try {
     const start = await launched.life.bringUp(
-      (target.guarantee.recoverySeconds ?? DEFAULT_RECOVERY_S) * 1000,
+      Math.max(target.guarantee.recoverySeconds ?? 0, LEAST_RECOVERY_S) * 1000,
     );
     if (!start.ready) return notRecovered(start.detail);
     movedMs = performance.now();

@@ -56,6 +56,8 @@ const AFTER_BROKEN_MS = 4000;
 /** So many states in a row that were all seen before: there are hardly any others. */
 const EXHAUSTED = 20_000;
 const PROGRESS_MS = 2000;
+/** So many states are taken in the order of their cuts: a way that looks at few must see all parts of the log all the same. */
+const HANDS: Readonly<Record<WayName, number>> = { image: 1024, mount: 32, target: 4 };
 const MOST_LOOKED = 5000;
 
 interface Seen {
@@ -100,7 +102,7 @@ export class WayRun {
   *jobs(): Generator<Job & { crash: CrashState }, void> {
     const { model, from, random, fingerprints } = this.#options;
     let known = 0;
-    for (const { state, family } of shuffled(model, from, random)) {
+    for (const { state, family } of shuffled(model, from, random, HANDS[this.#options.way])) {
       if (this.stopped() || known > EXHAUSTED) return;
       const print = fingerprints.of(state);
       const seen = this.#seen.get(print);

@@ -1,0 +1,70 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { CHECKERS } from '../../conformance/checkers/evaluate.js';
+import { readHistory } from '../../conformance/history/reader.js';
+import { loadTarget } from '../../conformance/target/load.js';
+import { materialise, openRecording } from '../../faults/crash-states/materialise.js';
+import { parseState } from '../../faults/crash-states/state.js';
+import { blocklogAvailability } from '../../faults/power/available.js';
+import { TestPlace } from '../fixtures/kit.js';
+import { plantedBugs } from '../planted/definition.js';
+import { plant } from '../planted/plant.js';
+import type { ExploreResult } from './result.js';
+
+const availability = blocklogAvailability();
+const skip = availability.available ? false : availability.why;
+
+function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
+  const place = new TestPlace();
+  t.teardown(() => place.remove());
+  return place;
+}
+
+async function explore(place: TestPlace, target: string | undefined, ...flags: string[]) {
+  const file = target === undefined ? [] : [target];
+  const ended = await place.run(['explore', ...file, '--json', '--seed', '3', ...flags]);
+  const result = ended.stdout === '' ? undefined : (JSON.parse(ended.stdout) as ExploreResult);
+  return { ...ended, result };
+}
+
+t.test(
+  'a planted bug is found, named, and its state can be made again from the evidence',
+  { skip },
+  async (t) => {
+    const place = newPlace(t);
+    const [bug] = plantedBugs(['confirm-before-msync']);
+    if (bug === undefined) throw new Error('the planted bug is not there');
+    const target = plant(bug, join(place.dir, 'planted'));
+    const { code, result, stderr } = await explore(place, target, '--budget', '16s', '--states', '40');
+    t.equal(code, 1, stderr);
+    t.match(result, { verdict: 'fail', requirements: [{ id: 'PP-13', verdict: 'fail' }] });
+    t.ok((result?.lost ?? 0) > 0, `${result?.lost} lost`);
+    t.ok((result?.smallest?.story.length ?? 0) > 1, 'tells which sync was missing');
+    const evidence = result?.evidence ?? '';
+    const events = readHistory(join(evidence, 'history.jsonl'));
+    const again = CHECKERS['PP-13'](events, loadTarget(target).guarantee);
+    t.equal(again.why, result?.why, 'the history alone leads to the same verdict');
+    const recording = openRecording(join(evidence, 'writes.log'));
+    t.teardown(() => recording.close());
+    const image = join(evidence, 'disk.img');
+    materialise(recording, parseState(result?.smallest?.state ?? ''), image);
+    t.ok(readFileSync(image).length > 0);
+  },
+);
+
+t.test('the target is started on each state where it has no program that restores', { skip }, async (t) => {
+  const place = newPlace(t);
+  const { code, result, stderr } = await explore(place, place.queue(''), '--budget', '14s', '--states', '6');
+  t.equal(code, 0, stderr);
+  t.match(result, { verdict: 'pass', lost: 0, broken: 0, evidence: null });
+  t.ok((result?.ways.target?.distinct ?? 0) > 0, 'states were looked at');
+  t.ok((result?.atRisk ?? 0) > 0, 'with something at risk');
+});
+
+t.test('where it cannot be explored that is said in one line', async (t) => {
+  const place = newPlace(t);
+  const { code, stderr } = await explore(place, place.queue(''), '--runtime', 'docker');
+  t.equal(code, 2);
+  t.match(stderr, /^plugpull: --runtime docker: .*process only\n$/);
+});
