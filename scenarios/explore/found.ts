@@ -5,6 +5,8 @@ export interface Found {
   live: string;
   wrong: number;
   detail: string;
+  /** The filesystem itself could not be mounted, which says nothing about the target: such a state is not judged. */
+  unmountable?: true;
 }
 
 /** Which bit each message has, by what it is known by: its id, or the SHA-256 of its bytes. */
@@ -34,4 +36,9 @@ export function foundOf(
 /** Nothing is there, because the target did not get up. */
 export function notRecovered(detail: string): Found {
   return { recovered: false, live: '', wrong: 0, detail };
+}
+
+/** A torn superblock of ext4 is no fault of the target's. */
+export function unmountable(detail: string): Found {
+  return { ...notRecovered(detail), unmountable: true };
 }

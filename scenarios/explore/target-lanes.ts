@@ -11,7 +11,7 @@ import { until } from '../../faults/waiting.js';
 import type { Registry } from '../residue/registry.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import type { Exploration } from './exploration.js';
-import { type Found, foundOf, notRecovered } from './found.js';
+import { type Found, foundOf, notRecovered, unmountable } from './found.js';
 import { launch } from './launch.js';
 import type { Place } from './places.js';
 import type { Job } from './pool.js';
@@ -70,7 +70,7 @@ async function look(
   try {
     disk.mount(job.crash);
   } catch (error) {
-    return notRecovered(messageOf(error));
+    return unmountable(messageOf(error));
   }
   mkdirSync(dir, { recursive: true });
   try {

@@ -130,7 +130,8 @@ export class WayRun {
     }
   }
 
-  #judge(state: CrashState, family: Family, found: Found): void {
+  #judge(state: CrashState, family: Family, { unmountable, ...found }: Found): void {
+    if (unmountable) return;
     const { way, stakes, recorder, parent } = this.#options;
     const begun = state.kept.at(-1) === state.prefix || state.torn.has(state.prefix);
     const own = formatState(state);

@@ -6,7 +6,7 @@ import { type CrashState, parseState } from '../../faults/crash-states/state.js'
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import type { Extent } from '../../faults/power/syscalls.js';
-import { type Found, foundOf, notRecovered } from './found.js';
+import { type Found, foundOf, notRecovered, unmountable } from './found.js';
 import { RestoreService } from './restore-service.js';
 
 /** All that a worker process needs to look at crash states of one recording. */
@@ -128,7 +128,7 @@ function mountLooker({ way, base, baseAt }: WorkerPlan, recording: Recording, as
       try {
         disk.mount(state);
       } catch (error) {
-        return notRecovered(messageOf(error));
+        return unmountable(messageOf(error));
       }
       try {
         return await ask({ queue: directory });
