@@ -277,6 +277,7 @@ function resultOf(
   const all = [...ways].map(([name, way]) => [name, way.figures(workers)] as const);
   const distinct = all.reduce((sum, [, way]) => sum + way.distinct, recoveries.distinct);
   const seconds = all.reduce((sum, [, way]) => sum + way.seconds, recoveries.seconds);
+  const unmountable = [...[...ways.values()].flatMap((way) => way.unmountable), ...recoveries.unmountable];
   const count = (test: (event: HistoryEvent) => boolean) => recorder.events.filter(test).length;
   return {
     target: options.target.name,
@@ -290,6 +291,7 @@ function resultOf(
     broken: finding.figures.brokenStates ?? 0,
     atRisk: finding.figures.statesAtRisk ?? 0,
     ways: Object.fromEntries(all),
+    unmountable: { states: unmountable.length, first: unmountable[0] ?? null },
     recoveries: { cut: recoveries.cut, states: recoveries.states, distinct: recoveries.distinct },
     compared: compare(exploration, ways),
     submitted: count((event) => event.kind === 'submitted'),

@@ -24,9 +24,17 @@ export interface Recoveries {
   distinct: number;
   seconds: number;
   broken: Broken[];
+  unmountable: WayRun['unmountable'];
 }
 
-export const NO_RECOVERIES: Recoveries = { cut: 0, states: 0, distinct: 0, seconds: 0, broken: [] };
+export const NO_RECOVERIES: Recoveries = {
+  cut: 0,
+  states: 0,
+  distinct: 0,
+  seconds: 0,
+  broken: [],
+  unmountable: [],
+};
 
 /** More would be equal to earlier ones: a recovery does much the same from wherever it begins. */
 const MOST_RECOVERIES = 3;
@@ -40,7 +48,7 @@ const LEAST_MS = 2500;
  * replay of the filesystem's journal on, and cut at its own requests to the disk.
  */
 export async function exploreRecoveries(exploration: Exploration): Promise<Recoveries> {
-  const total: Recoveries = { ...NO_RECOVERIES, broken: [] };
+  const total: Recoveries = { ...NO_RECOVERIES, broken: [], unmountable: [] };
   const { options, restore, recording, run, base, baseAt, places, endMs } = exploration;
   if (restore === undefined || options.states === 1) return total;
   let place: Place | undefined;
@@ -141,6 +149,7 @@ async function cutRecovery(
       total.distinct += figures.distinct;
       total.seconds += figures.seconds;
       total.broken.push(...way.broken);
+      total.unmountable.push(...way.unmountable);
       options.progress(
         `recovery ${number + 1} from ${formatState(state).slice(0, 60)}: ${recording.model.entries.length} requests, ${figures.states} states of its own`,
       );

@@ -30,6 +30,11 @@ export interface ExploreResult {
   /** States in which something was at risk. */
   atRisk: number;
   ways: Partial<Record<WayName, WayFigures>>;
+  /**
+   * States whose filesystem the kernel refused, which says nothing about the target: the superblock of ext4 spans two sectors, and
+   * a cut may tear it. They are not among `states`.
+   */
+  unmountable: { states: number; first: { state: string; why: string } | null };
   /** Recoveries that were recorded, and the states of their cuts. */
   recoveries: { cut: number; states: number; distinct: number };
   /** Disks that were looked at both straight in the image and mounted. */

@@ -70,6 +70,8 @@ export class WayRun {
   readonly broken: Broken[] = [];
   /** What was looked at, the first so many. */
   readonly looked: { crash: CrashState; found: Found }[] = [];
+  /** States whose filesystem could not be mounted, which says nothing about the target, and why. */
+  readonly unmountable: { state: string; why: string }[] = [];
   readonly #options: WayOptions;
   readonly #seen = new Map<string, Seen>();
   readonly #startMs = performance.now();
@@ -131,12 +133,15 @@ export class WayRun {
   }
 
   #judge(state: CrashState, family: Family, { unmountable, ...found }: Found): void {
-    if (unmountable) return;
     const { way, stakes, recorder, parent } = this.#options;
     const begun = state.kept.at(-1) === state.prefix || state.torn.has(state.prefix);
     const own = formatState(state);
     const place = parent ?? { prefix: state.prefix, reached: state.prefix + (begun ? 1 : 0) };
     const address = parent === undefined ? own : `${parent.address}>${own}`;
+    if (unmountable) {
+      this.unmountable.push({ state: address, why: found.detail });
+      return;
+    }
     const { prefix, reached } = place;
     recorder.record({ kind: 'state-explored', state: address, prefix, reached, way, ...found });
     this.#states += 1;

@@ -47,8 +47,13 @@ function facts(result: ExploreResult): string[] {
     ['  states', `${result.states}, ${result.distinct} different, ${result.atRisk} with something at risk`],
     ['  recoveries cut', `${recoveries.cut} into ${recoveries.states} states`],
     ['  seen in two ways', `${compared.states}, ${compared.differ} of them differ`],
+    ['  not mountable', unmountableIn(result)],
     ['  lost', `${result.lost}`],
   ]);
+}
+
+function unmountableIn({ unmountable: { states, first } }: ExploreResult): string {
+  return first === null ? '0' : `${states}, not judged; the first is ${first.state}: ${first.why}`;
 }
 
 function ways({ ways }: ExploreResult): string[] {

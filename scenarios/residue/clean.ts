@@ -9,6 +9,7 @@ import { until } from '../../faults/waiting.js';
 import { connectEngine, engineAvailability, removeLabelled } from '../runtime/engine.js';
 import { allProcesses, environmentOf, processEntry, sendSignal } from '../runtime/processes.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
+import { dropSharedMemory } from '../runtime/shared-memory.js';
 import { type RegisteredRun, type Resource, registeredRuns, stateDirectory } from './registry.js';
 
 /** What a clean did, for people and for `--json`. */
@@ -41,7 +42,9 @@ export async function clean(stateDir = stateDirectory()): Promise<Cleaned> {
     // Before the processes: one in a container that is held cannot be killed but by the engine.
     const containers = await removeContainers(run, problems);
     const processes = run.sameBoot ? await killProcesses(run, problems) : 0;
-    for (const resource of run.resources) if (resource.kind === 'process') forgetClockOf(resource.pid);
+    const pids = run.resources.flatMap((resource) => (resource.kind === 'process' ? [resource.pid] : []));
+    for (const pid of pids) forgetClockOf(pid);
+    if (run.sameBoot) dropSharedMemory(new Set(pids));
     const counts = removeAll(run, problems);
     if (problems.length === 0) rmSync(run.file, { force: true });
     cleaned.runs.push({ runId: run.runId, containers, processes, ...counts, problems });

@@ -13,6 +13,7 @@ import {
   RUN_VARIABLE,
   type Runtime,
 } from './runtime.js';
+import { dropSharedMemory } from './shared-memory.js';
 import { killStrays, ticksNow } from './strays.js';
 
 const KILL_TIMEOUT_MS = 10_000;
@@ -42,9 +43,18 @@ export class ProcessDeployment implements Deployment {
   readonly services: readonly ProcessService[];
   readonly #plan: DeploymentPlan;
   readonly #commands = new Set<number>();
+  /** Every process that was started. */
+  readonly #pids = new Set<number>();
   readonly #sinceTicks = ticksNow();
 
-  constructor(plan: DeploymentPlan) {
+  constructor(asked: DeploymentPlan) {
+    const plan: DeploymentPlan = {
+      ...asked,
+      onStarted: (service, incarnation, pid) => {
+        this.#pids.add(pid);
+        asked.onStarted(service, incarnation, pid);
+      },
+    };
     this.#plan = plan;
     this.services = plan.services.map(
       ({ name, command }) => new ProcessService(name, command, plan, join(plan.logDir, `${name}.log`)),
@@ -103,6 +113,7 @@ export class ProcessDeployment implements Deployment {
     const ground = { dirs: [dataDir, workingDir], ports, sinceTicks: this.#sinceTicks };
     // One that forks while it is looked for is found the next time.
     await until(() => killStrays(ground).length === 0, KILL_TIMEOUT_MS);
+    dropSharedMemory(this.#pids);
   }
 
   destroyNow(): void {

@@ -17,6 +17,6 @@ case "$1" in
     ;;
   serve)
     exec sh "$here/as-user.sh" postgres "$programs/postgres" -D "$cluster" -p "$3" -c listen_addresses=127.0.0.1 \
-      -c unix_socket_directories= -c "synchronous_commit=$4" -c max_connections=100 -c autovacuum=off
+      -c dynamic_shared_memory_type=mmap -c unix_socket_directories= -c "synchronous_commit=$4" -c max_connections=100 -c autovacuum=off
     ;;
 esac
