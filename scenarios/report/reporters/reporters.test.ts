@@ -85,9 +85,11 @@ t.test('github gets annotations on one line each, and a summary in which nothing
   writeFileSync(summary, '');
   process.env.GITHUB_STEP_SUMMARY = summary;
   const said: string[] = [];
-  const results = t.capture(process.stdout, 'write', (text: string) => {
-    said.push(text);
-    return true;
+  // It goes on to stdout all the same: what the test itself reports there must not be lost.
+  const write = process.stdout.write.bind(process.stdout);
+  const results = t.capture(process.stdout, 'write', (...all: Parameters<typeof write>) => {
+    said.push(all[0].toString());
+    return write(...all);
   });
   try {
     t.equal(await github.render(outcome(), plainStyle), '');
