@@ -48,8 +48,11 @@ export const ioError: Fault = {
   async inject(ground: Ground): Promise<Injection> {
     const names = ground.services.map(({ name }) => name);
     const misses: string[] = [];
+    let calls = ground.random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS;
     for (let time = 1; time <= TRIES && !ground.signal.aborted; time++) {
-      const tampering = draw(ground, time);
+      const tampering = draw(ground, time, calls);
+      // A target that does not come to the one may come to the other.
+      calls = calls === SYNC_CALLS ? WRITE_CALLS : SYNC_CALLS;
       const done = await failCalls(ground, tampering);
       if (done.failed > 0) return hit(done.detail, done.torn ? 'machine' : 'all-processes', names);
       misses.push(
@@ -67,12 +70,12 @@ export const ioError: Fault = {
 };
 
 /** Most targets sync more often than they write by these calls; who did not come to its n-th call gets an early one. */
-function draw({ random }: Ground, time: number): Tampering {
+function draw({ random }: Ground, time: number, calls: readonly string[]): Tampering {
   const first = spread(random, 2, time === 1 ? MOST_BEFORE : Math.ceil(MOST_BEFORE / 10));
   const last = first + 1 + random.int(LONGEST_BURST);
   const when = [`${first}`, `${first}..${last}`, `${first}+`] as const;
   return {
-    calls: random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS,
+    calls,
     what: `error=${random.pick(ERRORS)}`,
     when: random.pick(when),
   };

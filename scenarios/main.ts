@@ -28,6 +28,8 @@ import { type SystemsFlags, systemsCommand } from './cli/systems-command.js';
 import { verifyCommand } from './cli/verify-command.js';
 import { kitVersion } from './version.js';
 
+/** Time for every fault that the reference implementation claims, and for twenty cuts of its power. */
+const GATE_BUDGET_MS = 90_000;
 const DEFAULT_BUDGET_MS = 60_000;
 const CERTIFY_BUDGET_MS = 300_000;
 const USAGE = 2;
@@ -65,7 +67,7 @@ program
     'makes the schedule and the workload; default: a random one, named in the report',
     parseSeed,
   )
-  .option('--budget <time>', 'when it has to be over, such as 60s or 5m', parseBudget, DEFAULT_BUDGET_MS)
+  .option('--budget <time>', 'when it has to be over, such as 60s or 5m', parseBudget, GATE_BUDGET_MS)
   .option('--out <dir>', 'keeps the evidence (history, schedule, logs) there')
   .option('--keep', 'keeps the evidence when all passed, too')
   .option(

@@ -2,10 +2,12 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { evaluate } from '../../conformance/checkers/evaluate.js';
 import { KitError } from '../../conformance/errors.js';
+import type { HistoryEvent } from '../../conformance/history/events.js';
 import { recordReceipts } from '../../conformance/history/receipts.js';
 import { Recorder } from '../../conformance/history/recorder.js';
 import { protocolOf } from '../../conformance/protocols/by-name.js';
 import type { Target } from '../../conformance/target/definition.js';
+import type { Fault } from '../../faults/fault.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
 import { bundleOf } from '../bundle/gate-bundle.js';
 import type { PowerBackendName } from '../power/by-name.js';
@@ -143,6 +145,11 @@ function measurable(target: Target, { slowStartMs }: PreparedRuntime): Target {
   return { ...target, guarantee };
 }
 
+function untried(faults: readonly Fault[], events: readonly HistoryEvent[]): boolean {
+  const tried = new Set(events.flatMap((event) => (event.kind === 'fault' ? [event.fault] : [])));
+  return faults.some(({ name }) => !tried.has(name));
+}
+
 /** The faults in their order; power cuts go on as long as there is time. */
 function planOf({ disk, injections }: Schedule, power: PowerBackendName): string {
   if (disk === 'power') return `power cuts by ${power}`;
@@ -179,6 +186,8 @@ async function runRounds(options: GateOptions, run: Run) {
     const schedule = scheduleOf(seed + offset, faults, mains);
     const ofPower = schedule.disk === 'power';
     if (ofPower && others.length > 0 && powerLeftMs < LEAST_POWER_MS) continue;
+    // Once more when every other fault has had its turn.
+    if (ofPower && powerLeftMs < powerMs && untried(others, run.recorder.events)) continue;
     const ordinaryMs = ordinary.count === 0 ? USUAL_ROUND_MS : ordinary.ms / ordinary.count;
     const usualMs = ofPower ? Math.min(powerLeftMs, LEAST_POWER_MS) : ordinaryMs;
     if (rounds > 0 && nowMs + usualMs * LEAST_OF_A_ROUND > endMs) break;
