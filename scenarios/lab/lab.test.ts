@@ -109,10 +109,9 @@ t.test(
       await disk.remove();
     }
     t.equal((await runScript(host, 'dmsetup ls', [], TIMEOUT_MS)).trim(), 'No devices found');
-    t.match(await cutOfTheOwnKernel(host), {
-      ...{ files: ['kept'], kept: 'one', registered: [], devices: false, loops: false },
-      unflushedWrites: (count: number) => count > 0,
-    });
+    const cut = await cutOfTheOwnKernel(host);
+    t.match(cut, { files: ['kept'], kept: 'one', registered: [], devices: false, loops: false });
+    t.ok(cut.unflushedWrites > 0, `${cut.unflushedWrites} writes were dropped`);
     machine.agent.close();
     t.match(await place.run(['lab', 'down']), { code: 0, stdout: /^down\n$/ });
     t.notOk(machineLives(address));
@@ -121,13 +120,14 @@ t.test(
 );
 
 /** The same as a gate does with `--power flakey` on a machine whose own kernel has a device mapper. */
-async function cutOfTheOwnKernel(host: CommandHost): Promise<unknown> {
+async function cutOfTheOwnKernel(host: CommandHost): Promise<{ unflushedWrites: number }> {
   const folder = await stagePackage(host, join(packageRoot(), 'dist/reference-impl'));
   for (const part of ['faults', 'scenarios/lab/fixtures'])
     await unpackFolder(host, join(packageRoot(), 'dist', part), join(folder, 'dist', part));
   const program = join(folder, 'dist/scenarios/lab/fixtures/flakey-local.js');
   const script = 'mkdir -p /tmp/local; node "$1" /tmp/local';
-  return JSON.parse(await runScript(host, script, [program], 4 * TIMEOUT_MS));
+  const said = await runScript(host, script, [program], 4 * TIMEOUT_MS);
+  return JSON.parse(said) as { unflushedWrites: number };
 }
 
 async function cutAt(disk: FlakeyDisk) {
