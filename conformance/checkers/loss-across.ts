@@ -16,6 +16,7 @@ export function lossAcross(
   isIt: (fault: string) => boolean,
 ): (history: readonly HistoryEvent[]) => Finding {
   const [what, several] = words;
+  const one = `${/^[aeiou]/.test(what) ? 'an' : 'a'} ${what}`;
   return (history) => {
     const hits = hitsOf(history, isIt);
     const atRisk = hits.reduce((sum, hit) => sum + hit.atRisk, 0);
@@ -32,10 +33,10 @@ export function lossAcross(
       return finding(requirement, 'pass', `none of ${atRisk} at risk at ${some} was lost`, figures);
     const end = endOfWait(history);
     if (end !== 'complete') {
-      const why = `${lost.count} messages confirmed before a ${what} were outstanding when ${end}`;
+      const why = `${lost.count} messages confirmed before ${one} were outstanding when ${end}`;
       return finding(requirement, 'not-measured', why, figures);
     }
-    const why = `${lost.count} messages confirmed before a ${what} were lost`;
+    const why = `${lost.count} messages confirmed before ${one} were lost`;
     return finding(requirement, 'fail', why, figures, lost);
   };
 }
