@@ -40,7 +40,8 @@ type Listed = Pick<RecordHeader, 'offset' | 'type' | 'sizeBytes' | 'number' | 'd
  * only compared, byte for byte.
  */
 export class RestoreCheck {
-  readonly #known = new Map<string, { bytes: Buffer; number: number }>();
+  /** By place and offset. */
+  readonly #known = new Map<string, Map<number, { bytes: Buffer; number: number }>>();
   readonly #numbers = new Map<string, number>();
   readonly #maps = new Map<string, DataMap>();
   #indexBytes = Buffer.alloc(0);
@@ -133,10 +134,11 @@ export class RestoreCheck {
   }
 
   #list(place: string, data: DataMap, records: readonly Listed[], into: Restored): void {
+    const here = this.#known.get(place) ?? new Map<number, { bytes: Buffer; number: number }>();
+    this.#known.set(place, here);
     for (const record of records) {
       const bytes = bodyOf(data, record);
-      const key = `${place}/${record.offset}`;
-      const known = this.#known.get(key);
+      const known = here.get(record.offset);
       if (known?.bytes.equals(bytes)) {
         into.live.push(known.number);
         continue;
@@ -148,7 +150,7 @@ export class RestoreCheck {
         this.#numbers.set(name, number);
         into.names[number] = name;
       }
-      this.#known.set(key, { bytes: Buffer.from(bytes), number });
+      here.set(record.offset, { bytes: Buffer.from(bytes), number });
       into.live.push(number);
     }
   }

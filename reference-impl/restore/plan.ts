@@ -123,8 +123,14 @@ function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
 function withHint(plan: RestorePlan, record: FoundRecord, hint: Hint | undefined, nowMs: number): Alive {
   const known = hint !== undefined && hint.number === record.number;
   if (!known) plan.uncertain += 1;
+  const { offset, number, dateMs, type, sizeBytes, checksum } = record;
   return {
-    ...record,
+    offset,
+    number,
+    dateMs,
+    type,
+    sizeBytes,
+    checksum,
     retryCount: known ? hint.retryCount : 0,
     // A clock that is far ahead in a damaged index would hold the message back for ever.
     lastRetryMs: known && hint.lastRetryMs <= nowMs ? hint.lastRetryMs : 0,
