@@ -14,6 +14,7 @@ import {
   type GroundFlags,
   gateLine,
   LARGEST_RANDOM_SEED,
+  unlessInterrupted,
   VERDICT_EXIT_CODES,
 } from './common.js';
 import type { Interrupts } from './interrupt.js';
@@ -41,30 +42,27 @@ export async function certifyCommand(
   const dir = emptyDirectory(flags.out ?? join(stateDirectory(), 'certificates', newRunId()));
   const prepared = await runtime.prepare(target, say);
   const style = styleFor(process.stderr);
-  const result = await runCertify({
-    target,
-    file: path,
-    runtime: prepared,
-    power,
-    ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
-    seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
-    budgetMs: flags.budget,
-    dir,
-    replay: (faults, seed) =>
-      faults.join() === 'crash-states'
-        ? gateLine(file, withoutPower(flags), seed, flags.budget, 'explore')
-        : gateLine(file, { ...flags, faults: [...faults] }, seed, flags.budget),
-    signal: interrupts.signal,
-    progress: (line) => say(style.faint(line)),
-  })
-    .catch((error: unknown) => {
-      // What fails because everything is being stopped is no news.
-      if (interrupts.exitCode() === undefined) throw error;
-      return undefined;
-    })
-    .finally(() => prepared.close?.());
-  const interrupted = interrupts.exitCode();
-  if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
+  const ended = await unlessInterrupted(
+    interrupts,
+    runCertify({
+      target,
+      file: path,
+      runtime: prepared,
+      power,
+      ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
+      seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
+      budgetMs: flags.budget,
+      dir,
+      replay: (faults, seed) =>
+        faults.join() === 'crash-states'
+          ? gateLine(file, withoutPower(flags), seed, flags.budget, 'explore')
+          : gateLine(file, { ...flags, faults: [...faults] }, seed, flags.budget),
+      signal: interrupts.signal,
+      progress: (line) => say(style.faint(line)),
+    }).finally(() => prepared.close?.()),
+  );
+  if ('exitCode' in ended) return ended.exitCode;
+  const { result } = ended;
   await report(certifyOutcome(result, file), reporters);
   return VERDICT_EXIT_CODES[result.certified.verdict];
 }

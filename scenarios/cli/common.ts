@@ -3,11 +3,29 @@ import { resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { shellWord } from '../report/shell-word.js';
+import type { Interrupts } from './interrupt.js';
 
 /** Seeds that are chosen at random stay short enough to be typed. */
 export const LARGEST_RANDOM_SEED = 1_000_000;
 
+const INTERRUPTED = 130;
+
 export const VERDICT_EXIT_CODES = { pass: 0, fail: 1, 'not-measured': 3 } as const;
+
+/** What became of work that a signal may have stopped. */
+export type Ended<T> = { result: T } | { exitCode: number };
+
+/** Waits for the work. What fails because everything is being stopped is no news: then there is only the exit code. */
+export async function unlessInterrupted<T>(interrupts: Interrupts, work: Promise<T>): Promise<Ended<T>> {
+  let ended: Ended<T> | undefined;
+  try {
+    ended = { result: await work };
+  } catch (error) {
+    if (interrupts.exitCode() === undefined) throw error;
+  }
+  const exitCode = interrupts.exitCode();
+  return ended === undefined || exitCode !== undefined ? { exitCode: exitCode ?? INTERRUPTED } : ended;
+}
 
 /** How and where faults are done, as flags of every command that does some. */
 export interface GroundFlags {

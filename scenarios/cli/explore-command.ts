@@ -8,7 +8,7 @@ import { runExplore } from '../explore/explore.js';
 import { exploreReport } from '../report/explore-report.js';
 import { styleFor } from '../report/style.js';
 import { runtimeNamed } from '../runtime/by-name.js';
-import { emptyDirectory, LARGEST_RANDOM_SEED, VERDICT_EXIT_CODES } from './common.js';
+import { emptyDirectory, LARGEST_RANDOM_SEED, unlessInterrupted, VERDICT_EXIT_CODES } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface ExploreFlags {
@@ -42,27 +42,24 @@ export async function exploreCommand(
   const out = flags.out === undefined ? undefined : emptyDirectory(flags.out);
   const prepared = await runtime.prepare(target, say);
   const style = styleFor(process.stderr);
-  const result = await runExplore({
-    target,
-    runtime: prepared,
-    ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
-    seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
-    budgetMs: flags.budget,
-    ...(flags.states === undefined ? {} : { states: flags.states }),
-    out,
-    keep: flags.keep === true,
-    replay: (seed) => replayLine(file, flags, seed),
-    signal: interrupts.signal,
-    progress: (line) => say(style.faint(line)),
-  })
-    .catch((error: unknown) => {
-      // What fails because everything is being stopped is no news.
-      if (interrupts.exitCode() === undefined) throw error;
-      return undefined;
-    })
-    .finally(() => prepared.close?.());
-  const interrupted = interrupts.exitCode();
-  if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
+  const ended = await unlessInterrupted(
+    interrupts,
+    runExplore({
+      target,
+      runtime: prepared,
+      ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
+      seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
+      budgetMs: flags.budget,
+      ...(flags.states === undefined ? {} : { states: flags.states }),
+      out,
+      keep: flags.keep === true,
+      replay: (seed) => replayLine(file, flags, seed),
+      signal: interrupts.signal,
+      progress: (line) => say(style.faint(line)),
+    }).finally(() => prepared.close?.()),
+  );
+  if ('exitCode' in ended) return ended.exitCode;
+  const { result } = ended;
   for (const line of exploreReport(result, style)) say(line);
   if (flags.json) process.stdout.write(`${JSON.stringify(result)}\n`);
   return VERDICT_EXIT_CODES[result.verdict];

@@ -12,6 +12,7 @@ import {
   type GroundFlags,
   gateLine,
   LARGEST_RANDOM_SEED,
+  unlessInterrupted,
   VERDICT_EXIT_CODES,
 } from './common.js';
 import type { Interrupts } from './interrupt.js';
@@ -39,26 +40,25 @@ export async function gateCommand(
   const out = flags.out === undefined ? undefined : emptyDirectory(flags.out);
   const prepared = await runtime.prepare(target, say);
   const style = styleFor(process.stderr);
-  const result = await gateOn({
-    target,
-    runtime: prepared,
-    wanted: flags.faults,
-    power,
-    ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
-    seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
-    budgetMs: flags.budget,
-    out,
-    keep: flags.keep === true,
-    replay: (seed) => gateLine(file, flags, seed, flags.budget),
-    signal: interrupts.signal,
-    progress: (line) => say(style.faint(line)),
-  }).catch((error: unknown) => {
-    // What fails because everything is being stopped is no news.
-    if (interrupts.exitCode() === undefined) throw error;
-    return undefined;
-  });
-  const interrupted = interrupts.exitCode();
-  if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
+  const ended = await unlessInterrupted(
+    interrupts,
+    gateOn({
+      target,
+      runtime: prepared,
+      wanted: flags.faults,
+      power,
+      ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
+      seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
+      budgetMs: flags.budget,
+      out,
+      keep: flags.keep === true,
+      replay: (seed) => gateLine(file, flags, seed, flags.budget),
+      signal: interrupts.signal,
+      progress: (line) => say(style.faint(line)),
+    }),
+  );
+  if ('exitCode' in ended) return ended.exitCode;
+  const { result } = ended;
   await report(gateOutcome(result, file), reporters);
   return VERDICT_EXIT_CODES[result.verdict];
 }

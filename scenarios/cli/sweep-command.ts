@@ -11,7 +11,7 @@ import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
 import { runtimeNamed } from '../runtime/by-name.js';
 import type { SweepRow } from '../sweep/plan.js';
 import { runSweep, type SweepResult } from '../sweep/sweep.js';
-import { emptyDirectory, LARGEST_RANDOM_SEED, VERDICT_EXIT_CODES } from './common.js';
+import { emptyDirectory, LARGEST_RANDOM_SEED, unlessInterrupted, VERDICT_EXIT_CODES } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface SweepFlags {
@@ -46,24 +46,24 @@ export async function sweepCommand(
       target.guarantee.faults.some((family) => name === family || name.startsWith(`${family}-`)),
     );
     const { faults } = await selectFaults(target, flags.faults ?? claimed, runtime);
-    const result = await runSweep({
-      target,
-      runtime,
-      faults: faults.filter(({ name }) => SWEPT.includes(name)),
-      seed,
-      budgetMs: flags.budget,
-      dir,
-      keep: flags.out !== undefined,
-      registry,
-      replay: lineOf(file, flags, seed),
-      signal: interrupts.signal,
-      progress: (line) => say(style.faint(line)),
-    }).catch((error: unknown) => {
-      if (interrupts.exitCode() === undefined) throw error;
-      return undefined;
-    });
-    const interrupted = interrupts.exitCode();
-    if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
+    const ended = await unlessInterrupted(
+      interrupts,
+      runSweep({
+        target,
+        runtime,
+        faults: faults.filter(({ name }) => SWEPT.includes(name)),
+        seed,
+        budgetMs: flags.budget,
+        dir,
+        keep: flags.out !== undefined,
+        registry,
+        replay: lineOf(file, flags, seed),
+        signal: interrupts.signal,
+        progress: (line) => say(style.faint(line)),
+      }),
+    );
+    if ('exitCode' in ended) return ended.exitCode;
+    const { result } = ended;
     for (const line of report(result, style)) say(line);
     if (flags.json) process.stdout.write(`${JSON.stringify(result)}\n`);
     return VERDICT_EXIT_CODES[result.verdict];
