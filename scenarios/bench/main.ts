@@ -1,6 +1,7 @@
 import { tmpdir } from 'node:os';
 import { parseArgs } from 'node:util';
 import { blocklogAvailability } from '../../faults/power/available.js';
+import { measureExplore } from './explore.js';
 import { measurePower } from './power.js';
 import { type FloorFigures, measureFloor, measureQueue, type QueueFigures, withQueue } from './queue.js';
 import { measureRestore } from './restore.js';
@@ -73,6 +74,15 @@ if (wanted('power')) {
     details.power = power;
   } else process.stderr.write(`power: not measured: ${availability.why} (${availability.remedy})\n`);
 }
+if (wanted('explore')) {
+  const availability = blocklogAvailability();
+  if (availability.available) {
+    const explored = await measureExplore();
+    for (const [name, way] of Object.entries(explored.ways))
+      figures[`explore.${name}Rate`] = way.statesPerSecond;
+    details.explore = explored;
+  } else process.stderr.write(`explore: not measured: ${availability.why} (${availability.remedy})\n`);
+}
 figures.details = details;
 
 process.stdout.write(values.json ? `${JSON.stringify(figures)}\n` : table(figures));
@@ -88,6 +98,11 @@ function median(values: readonly number[]): number {
   return ((sorted[(sorted.length - 1) >> 1] ?? 0) + (sorted[sorted.length >> 1] ?? 0)) / 2;
 }
 
+function unitOf(name: string): string {
+  if (name === 'simulate.crashes') return 'crashes/s';
+  return name.endsWith('Rate') ? 'states/s' : 'msgs/s';
+}
+
 function table(all: Record<string, number | object>): string {
   const rows = Object.entries(all).filter((row): row is [string, number] => typeof row[1] === 'number');
   const shown = (name: string, value: number): string =>
@@ -95,7 +110,7 @@ function table(all: Record<string, number | object>): string {
       ? `${(value * 100).toFixed(0)} %`
       : name.includes('econds') || name.endsWith('Cycle')
         ? `${value.toFixed(2)} s`
-        : `${Math.round(value).toLocaleString('en')} ${name === 'simulate.crashes' ? 'crashes/s' : 'msgs/s'}`;
+        : `${Math.round(value).toLocaleString('en')} ${unitOf(name)}`;
   const lines = rows.map(([name, value]) => `${name.padEnd(28)} ${shown(name, value)}`);
   return `${lines.join('\n')}\n${JSON.stringify(all.details)}\n`;
 }
