@@ -236,17 +236,16 @@ program
     'plants known bugs in copies of the reference implementation and shows that the kit finds them',
   )
   .argument('[ids...]', 'which ones (default: all)')
-  .option('--modes <a,b>', 'who looks for them, in this order: gate, simulate, explore', parseNames, [
-    'gate',
-    'simulate',
-    'explore',
-  ])
+  .option(
+    '--modes <a,b>',
+    'who looks for them, in this order: gate, simulate, explore, flakey (the gate under dm-flakey, here or in the lab VM)',
+    parseNames,
+    ['gate', 'simulate', 'explore'],
+  )
   .option('--every-mode', 'goes on with the other modes when one has found a bug')
   .option('--jobs <n>', 'so many hunts at a time (default: 2, or 1 on one processor)', parseCount)
   .option('--original <n>', 'instead: so many gates on the original, which must not turn red', parseCount)
   .option('--write', 'keeps the results in conformance/planted/results.json and in the README')
-  .option('--runtime <name>', 'as for gate', 'process')
-  .option('--power <backend>', 'as for gate')
   .option('--seed <n>', 'as for gate', parseSeed)
   .option('--budget <time>', 'for each bug and mode, such as 60s', parseBudget, DEFAULT_BUDGET_MS)
   .option('--json', 'prints the result as one JSON object or array to stdout')

@@ -19,8 +19,6 @@ import { table } from '../report/table.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface PlantedFlags {
-  runtime: string;
-  power?: string;
   seed?: number;
   budget: number;
   modes: string[];
@@ -52,8 +50,6 @@ export async function plantedCommand(
   const options = {
     seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
     budgetMs: flags.budget,
-    runtime: flags.runtime,
-    power: flags.power,
     signal: interrupts.signal,
     progress: () => {},
   };

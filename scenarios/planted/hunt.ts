@@ -4,6 +4,7 @@ import { KitError, messageOf } from '../../conformance/errors.js';
 import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
 import type { PlantedBug } from './definition.js';
 import { huntByExploration } from './modes/explore.js';
+import { huntByFlakey } from './modes/flakey.js';
 import { huntByGate } from './modes/gate.js';
 import {
   type Found,
@@ -35,6 +36,7 @@ export const MODES: Readonly<Record<ModeName, Mode>> = {
   gate: huntByGate,
   simulate: huntBySimulation,
   explore: huntByExploration,
+  flakey: huntByFlakey,
 };
 
 /**

@@ -1,7 +1,7 @@
 import type { RequirementId } from '../../../conformance/requirements.js';
 import type { PlantedBug } from '../definition.js';
 
-export const MODE_NAMES = ['gate', 'simulate', 'explore'] as const;
+export const MODE_NAMES = ['gate', 'simulate', 'explore', 'flakey'] as const;
 export type ModeName = (typeof MODE_NAMES)[number];
 
 /**
@@ -40,8 +40,6 @@ export interface HuntOptions {
   seed: number;
   /** The most that one mode may take for one bug. */
   budgetMs: number;
-  runtime: string;
-  power: string | undefined;
   signal: AbortSignal;
   progress(line: string): void;
 }
