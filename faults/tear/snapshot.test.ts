@@ -1,6 +1,9 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   appendFileSync,
   closeSync,
+  copyFileSync,
   openSync,
   readFileSync,
   renameSync,
@@ -63,6 +66,23 @@ t.test(
     t.same(snapshot.changedSectors('a'), [0]);
   },
 );
+
+t.test('a program that runs is looked at as well, and the files beside it are put back', async (t) => {
+  const { dataDir, scratchDir, remove } = testDirectories();
+  t.teardown(remove);
+  copyFileSync('/bin/sleep', join(dataDir, 'program'));
+  writeFileSync(join(dataDir, 'a'), 'before');
+  const snapshot = new Snapshot(dataDir, join(scratchDir, 'copies'));
+  const running = spawn(join(dataDir, 'program'), ['60']);
+  t.teardown(() => running.kill('SIGKILL'));
+  await once(running, 'spawn');
+  t.throws(() => openSync(join(dataDir, 'program'), 'r+'), { code: 'ETXTBSY' });
+  overwrite(join(dataDir, 'a'), 0, 'after!');
+  t.same([snapshot.changedSectors('program'), snapshot.changedSectors('a')], [[], [0]]);
+  snapshot.putBack('a', [0]);
+  t.equal(readFileSync(join(dataDir, 'a'), 'latin1'), 'before');
+  snapshot.renew();
+});
 
 t.test('a renewed snapshot holds what is there now', async (t) => {
   const { dataDir, scratchDir, remove } = testDirectories();

@@ -67,7 +67,8 @@ export class Snapshot {
   changedSectors(file: string): number[] {
     const sizeBytes = statSync(join(this.#directory, file)).size;
     const changed: number[] = [];
-    this.#both(file, (before, now) => {
+    // Only to read: a program that runs cannot be opened for writing, and what has not changed need not be.
+    this.#both(file, 'r', (before, now) => {
       const was = Buffer.alloc(BLOCK_BYTES);
       const is = Buffer.alloc(BLOCK_BYTES);
       for (let start = 0; start < sizeBytes; start += BLOCK_BYTES) {
@@ -87,7 +88,7 @@ export class Snapshot {
   putBack(file: string, sectors: readonly number[]): void {
     const path = join(this.#directory, file);
     const sizeBytes = statSync(path).size;
-    this.#both(file, (before, now) => {
+    this.#both(file, 'r+', (before, now) => {
       const sector = Buffer.alloc(SECTOR_BYTES);
       for (const number of sectors) {
         const start = number * SECTOR_BYTES;
@@ -106,10 +107,10 @@ export class Snapshot {
     return this.#files.get(identity(join(this.#directory, file)));
   }
 
-  #both(file: string, use: (before: number | undefined, now: number) => void): void {
+  #both(file: string, flags: 'r' | 'r+', use: (before: number | undefined, now: number) => void): void {
     const kept = this.#kept(file);
     const before = kept && openSync(kept.copy, 'r');
-    const now = openSync(join(this.#directory, file), 'r+');
+    const now = openSync(join(this.#directory, file), flags);
     try {
       use(before, now);
     } finally {

@@ -43,6 +43,17 @@ t.test('bad usage gets one clear line and exit code 2', async (t) => {
     ],
     [['gate', target, '--runtime', 'moon'], /moon.*process, docker or vm/],
     [['gate', target, '--out', 'full'], /--out full.*empty/],
+    [['gate', target, '--out', 'bad.json'], /--out bad\.json: expected a directory/],
+    [['gate', target, '--out', 'bad.json/below'], /--out bad\.json\/below: expected a directory.*ENOTDIR/],
+    [
+      ['certify', target, '--out', '/proc/x/y'],
+      /--out \/proc\/x\/y: expected a directory to write to: ENOENT/,
+    ],
+    [
+      ['gate', target, '--reporter', 'junit:/proc/x/y.xml'],
+      /--reporter junit:\/proc\/x\/y\.xml: expected a file/,
+    ],
+    [['init', '--out', '/proc/x/y.json'], /--out \/proc\/x\/y\.json: expected a file/],
     [['gate', 'missing.json'], /missing\.json/],
     [['gate', 'bad.json'], /bad\.json.*JSON/],
     [['gate', target, '--nonsense'], /--nonsense/],

@@ -1,7 +1,8 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
+import { makeWritable } from '../directories.js';
 import { shellWord } from '../report/shell-word.js';
 import type { Interrupts } from './interrupt.js';
 
@@ -35,10 +36,11 @@ export interface GroundFlags {
   fs?: Filesystem;
 }
 
-/** A directory for evidence, which of two runs is never mixed. */
+/** A directory for evidence, which of two runs is never mixed; it is made, told before the run and not after minutes of it. */
 export function emptyDirectory(path: string): string {
   const full = resolve(path);
-  if (existsSync(full) && readdirSync(full).length > 0) {
+  makeWritable(full, `--out ${path}`);
+  if (readdirSync(full).length > 0) {
     throw new KitError('bad-usage', `--out ${path}: expected a directory that is empty or does not exist`);
   }
   return full;

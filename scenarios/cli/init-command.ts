@@ -1,7 +1,8 @@
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { starterTarget } from '../../conformance/target/starter.js';
+import { makeDirectories } from '../directories.js';
 import { packageRoot } from '../version.js';
 
 export interface InitFlags {
@@ -18,7 +19,7 @@ export function initCommand(flags: InitFlags): number {
   const schema = relative(dirname(file), join(packageRoot(), 'conformance/target/target.schema.json'));
   const text = `${JSON.stringify({ $schema: schema, ...definition }, undefined, 2)}\n`;
   try {
-    mkdirSync(dirname(file), { recursive: true });
+    makeDirectories(dirname(file));
     writeFileSync(file, text, { flag: 'wx' });
   } catch (error) {
     const why = existsSync(file) ? 'it is there already' : messageOf(error);

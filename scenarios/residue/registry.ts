@@ -1,15 +1,7 @@
 import { randomBytes } from 'node:crypto';
-import {
-  appendFileSync,
-  closeSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-} from 'node:fs';
+import { appendFileSync, closeSync, fsyncSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { makeWritable } from '../directories.js';
 import { bootId, processEntry } from '../runtime/processes.js';
 
 /** Something outside the kit's own memory that has to be removed again. */
@@ -61,7 +53,7 @@ export class Registry {
 
   constructor(runId: string, stateDir = stateDirectory()) {
     this.runId = runId;
-    mkdirSync(residueDir(stateDir), { recursive: true });
+    makeWritable(residueDir(stateDir), `${stateDir} (PLUGPULL_STATE)`);
     this.#file = join(residueDir(stateDir), `${runId}.jsonl`);
     const startTicks = processEntry(process.pid)?.startTicks ?? 0;
     this.#write({ line: 'kit', runId, pid: process.pid, startTicks, boot: bootId() });

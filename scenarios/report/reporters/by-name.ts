@@ -1,6 +1,7 @@
-import { accessSync, constants, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
+import { makeDirectories } from '../../directories.js';
 import type { Outcome } from '../outcome.js';
 import { plainStyle, styleFor } from '../style.js';
 import { github } from './github.js';
@@ -67,7 +68,7 @@ function choose(words: string): Chosen {
 /** Told before the run, and not after minutes of it. */
 function checkWritable(words: string, file: string): void {
   try {
-    mkdirSync(dirname(file), { recursive: true });
+    makeDirectories(dirname(file));
     accessSync(existsSync(file) ? file : dirname(file), constants.W_OK);
   } catch (error) {
     throw new KitError('bad-usage', `--reporter ${words}: expected a file to write: ${messageOf(error)}`, {

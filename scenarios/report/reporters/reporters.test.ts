@@ -130,6 +130,7 @@ t.test(
       [['github:out'], false, /expected no file/],
       [[`junit:${dir}`], false, /it is a directory/],
       [[`junit:${xml}/below.xml`], false, /expected a file to write/],
+      [['junit:/proc/x/y.xml'], false, /junit:\/proc\/x\/y\.xml: expected a file to write: ENOENT/],
     ];
     for (const [words, withJson, expected] of bad) {
       try {
