@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
 
 /**
  * Reads logs in the format of dm-log-writes, which qemu's `blklogwrites` writes too (little-endian, S = sector size):
@@ -9,6 +9,16 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
  *               and sectors × S bytes of data, unless DISCARD
  *
  * Only what is asked for is held in memory: an entry is its head and the place of its data.
+ *
+ * qemu writes an entry when its request is done. The kernel's dm-log-writes differs, and both are read here:
+ *
+ * - A write stands in the log only when a flush has covered it, before that flush. A FUA write and a mark stand there at
+ *   once, before writes that were done earlier and are not flushed: a mark means "all before it" only after a sync. Of two
+ *   writes to one place, the second FUA and no flush between, the second comes first.
+ * - What was never flushed is put in at the end, when the device is removed, and then the mark `dm-log-writes-end`.
+ * - The number of entries at the head is brought up to date by FUA writes, marks and the end alone.
+ * - A flush with data stands there as two: a bare flush, which has the place and the FUA of the write, and the write.
+ * - A discard is logged even where the device below has none and does nothing.
  */
 export const MAGIC = 0x6a736677736872n;
 export const VERSION = 1n;
@@ -16,6 +26,8 @@ const HEAD_BYTES = 28;
 export const ENTRY_BYTES = 32;
 const SMALLEST_SECTOR_BYTES = 512;
 const LARGEST_SECTOR_BYTES = 65_536;
+/** In which the kernel counts, whatever the device's sectors are. */
+const BLOCK_DEVICE_UNIT_BYTES = 512;
 
 export const FLAG = { flush: 1, fua: 2, discard: 4, mark: 8, metadata: 16 } as const;
 const ALL_FLAGS = FLAG.flush | FLAG.fua | FLAG.discard | FLAG.mark | FLAG.metadata;
@@ -107,7 +119,7 @@ export class WriteLog {
    * @throws LogWritesError truncated when the file ends before, damaged when an entry cannot be.
    */
   *entries(end: number = this.completeEntries()): Generator<LogEntry, void, undefined> {
-    const fileBytes = fstatSync(this.#fd).size;
+    const fileBytes = sizeOf(this.#fd);
     const block = Buffer.alloc(this.sectorBytes);
     let at = this.sectorBytes;
     for (let index = 0; index < end; index++) {
@@ -166,4 +178,13 @@ export class WriteLog {
   close(): void {
     closeSync(this.#fd);
   }
+}
+
+/** The kernel's log is a block device, whose length stat does not tell. */
+function sizeOf(fd: number): number {
+  const stat = fstatSync(fd);
+  if (!stat.isBlockDevice()) return stat.size;
+  const { rdev } = stat;
+  const [major, minor] = [(rdev >>> 8) & 0xfff, (rdev & 0xff) | ((rdev >>> 12) & 0xfff00)];
+  return Number(readFileSync(`/sys/dev/block/${major}:${minor}/size`, 'utf8')) * BLOCK_DEVICE_UNIT_BYTES;
 }

@@ -1,39 +1,19 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { FlakeyDisk } from '../../faults/power/flakey.js';
 import { type CommandHost, runScript } from '../../faults/power/host.js';
-import { TestPlace } from '../fixtures/kit.js';
+import type { TestPlace } from '../fixtures/kit.js';
 import { bootId, processEntry } from '../runtime/processes.js';
 import { packageRoot } from '../version.js';
-import { builtImage, imageKey } from './image.js';
+import { NOT_BUILT, newPlace, placeWithImage, recordIn } from './fixtures/place.js';
+import { imageKey } from './image.js';
 import type { UpRecord } from './lab.js';
 import { Machine, machineLives } from './machine.js';
 import { stagePackage } from './package.js';
 import { unpackFolder } from './stage.js';
 
-const IMAGES = join(packageRoot(), '.plugpull/lab/images');
-const NOT_BUILT =
-  builtImage(IMAGES) === undefined && 'the lab VM is not built here: plugpull lab up builds it';
 const TIMEOUT_MS = 30_000;
-
-function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
-  const place = new TestPlace();
-  t.teardown(() => place.remove());
-  mkdirSync(join(place.state, 'lab'), { recursive: true });
-  return place;
-}
-
-/** A place whose lab VM was built before. */
-function placeWithImage(t: { teardown(remove: () => void): void }): TestPlace {
-  const place = newPlace(t);
-  symlinkSync(IMAGES, join(place.state, 'lab/images'));
-  return place;
-}
-
-function recordIn(place: TestPlace): UpRecord {
-  return JSON.parse(readFileSync(join(place.state, 'lab/up.json'), 'utf8')) as UpRecord;
-}
 
 t.test('without a VM its status and its end are told in one line', async (t) => {
   const place = newPlace(t);
