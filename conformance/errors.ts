@@ -4,6 +4,7 @@ export type KitErrorCode =
   | 'bad-target'
   | 'bad-history'
   | 'bad-bundle'
+  | 'bad-recording'
   | 'target-unavailable'
   | 'kit-failed'
   | 'assertion';
@@ -13,6 +14,7 @@ const EXIT_CODES: Record<KitErrorCode, 2 | 3 | 4> = {
   'bad-target': 2,
   'bad-history': 2,
   'bad-bundle': 2,
+  'bad-recording': 2,
   // A target that cannot be reached was not measured.
   'target-unavailable': 3,
   'kit-failed': 4,

@@ -189,6 +189,10 @@ program
   )
   .option('--budget <time>', 'when it has to be over, such as 60s or 5m', parseBudget, DEFAULT_BUDGET_MS)
   .option('--states <n>', 'no more than so many different disks', parseCount)
+  .option(
+    '--recording <dir>',
+    'explores what --out kept of an earlier exploration; the target is not loaded again',
+  )
   .option('--out <dir>', 'keeps the evidence (history, image, log of writes) there')
   .option('--keep', 'keeps the evidence when all passed, too')
   .option('--json', 'prints the result as one JSON object to stdout')

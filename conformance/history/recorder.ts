@@ -13,7 +13,7 @@ export class Recorder {
   readonly events: HistoryEvent[] = [];
   readonly #fd: number;
   readonly #file: string;
-  readonly #startMs = performance.now();
+  #startMs = performance.now();
   readonly #onExit = () => this.#write();
   #pending: string[] = [];
   #pendingBytes = 0;
@@ -45,13 +45,23 @@ export class Recorder {
     const { kind, ...rest } = event;
     const timed = { kind, atMs: this.nowMs(), ...rest } as unknown as E & { atMs: number };
     // An event with the time added is an event again; the compiler cannot follow Omit through the union.
-    this.events.push(timed as unknown as HistoryEvent);
-    const line = `${JSON.stringify(timed)}\n`;
+    this.#append(timed as unknown as HistoryEvent);
+    return timed;
+  }
+
+  /** Takes over an event of an earlier run, with its time; what is recorded afterwards is later. */
+  takeOver(event: HistoryEvent): void {
+    this.#startMs = Math.min(this.#startMs, performance.now() - event.atMs);
+    this.#append(event);
+  }
+
+  #append(event: HistoryEvent): void {
+    this.events.push(event);
+    const line = `${JSON.stringify(event)}\n`;
     this.#pending.push(line);
     this.#pendingBytes += line.length;
     if (this.#pendingBytes >= BATCH_BYTES) this.#write();
     else this.#timer ??= setTimeout(() => this.#write(), LONGEST_DELAY_MS);
-    return timed;
   }
 
   /** Writes what is outstanding, makes it durable and closes the file; may be called twice. */

@@ -11,12 +11,11 @@ import { describeTarget } from './target-of.js';
 export interface BrokenExploration {
   target: Target;
   seed: number;
-  run: Pick<RecordedRun, 'end' | 'filesystem' | 'digests'>;
+  run: Pick<RecordedRun, 'id' | 'end' | 'filesystem' | 'digests'>;
   result: Pick<ExploreResult, 'why' | 'smallest' | 'requirements'>;
   /** With the history, the image and the log. */
   evidence: string;
   events: readonly HistoryEvent[];
-  runId: string;
 }
 
 /**
@@ -24,7 +23,7 @@ export interface BrokenExploration {
  * cut of a recovery, whose own log the evidence does not have.
  */
 export async function bundleOfState(found: BrokenExploration): Promise<string | null> {
-  const { target, seed, run, result, evidence, events, runId } = found;
+  const { target, seed, run, result, evidence, events } = found;
   const { smallest } = result;
   if (smallest === null || smallest.state.includes('>')) return null;
   const file = join(evidence, 'bundle.tar.gz');
@@ -40,7 +39,7 @@ export async function bundleOfState(found: BrokenExploration): Promise<string | 
       end: run.end,
       filesystem: run.filesystem,
       digests: submittedIds(events).map((id) => run.digests.get(id) ?? id),
-      run: runId,
+      run: run.id,
     },
   });
   return file;

@@ -1,11 +1,15 @@
 import { randomInt } from 'node:crypto';
+import { resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
+import type { Target } from '../../conformance/target/definition.js';
 import { loadTarget } from '../../conformance/target/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { blocklogAvailability } from '../../faults/power/available.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { runExplore } from '../explore/explore.js';
+import { type KeptRecording, openRecordingIn } from '../explore/kept-recording.js';
 import { exploreReport } from '../report/explore-report.js';
+import { shellWord } from '../report/shell-word.js';
 import { styleFor } from '../report/style.js';
 import { runtimeNamed } from '../runtime/by-name.js';
 import { emptyDirectory, LARGEST_RANDOM_SEED, unlessInterrupted, VERDICT_EXIT_CODES } from './common.js';
@@ -14,6 +18,7 @@ import type { Interrupts } from './interrupt.js';
 export interface ExploreFlags {
   runtime: string;
   fs?: Filesystem;
+  recording?: string;
   seed?: number;
   budget: number;
   states?: number;
@@ -35,8 +40,9 @@ export async function exploreCommand(
       'bad-usage',
       `--runtime ${flags.runtime}: crash states are explored under process only`,
     );
+  const recorded = recordingOf(flags, target);
   const runtime = await runtimeNamed(flags.runtime);
-  const availability = blocklogAvailability(flags.fs?.type);
+  const availability = blocklogAvailability(flags.fs?.type ?? recorded?.run.filesystem.type);
   if (!availability.available)
     throw new KitError('target-unavailable', `explore: ${availability.why}; ${availability.remedy}`);
   const out = flags.out === undefined ? undefined : emptyDirectory(flags.out);
@@ -48,7 +54,8 @@ export async function exploreCommand(
       target,
       runtime: prepared,
       ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
-      seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
+      ...(recorded === undefined ? {} : { recorded }),
+      seed: flags.seed ?? recorded?.seed ?? randomInt(LARGEST_RANDOM_SEED),
       budgetMs: flags.budget,
       ...(flags.states === undefined ? {} : { states: flags.states }),
       out,
@@ -65,11 +72,19 @@ export async function exploreCommand(
   return VERDICT_EXIT_CODES[result.verdict];
 }
 
+function recordingOf({ recording, fs }: ExploreFlags, target: Target): KeptRecording | undefined {
+  if (recording === undefined) return undefined;
+  if (fs !== undefined)
+    throw new KitError('bad-usage', `--fs ${fs.type}: the filesystem is that of --recording ${recording}`);
+  return openRecordingIn(resolve(recording), target);
+}
+
 function replayLine(file: string | undefined, flags: ExploreFlags, seed: number): string {
   const words = ['plugpull', 'explore', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
+  if (flags.recording !== undefined) words.push('--recording', flags.recording);
   if (flags.fs !== undefined)
     words.push('--fs', [flags.fs.type, flags.fs.mountOptions].filter(Boolean).join(':'));
   if (flags.states !== undefined) words.push('--states', `${flags.states}`);
   words.push('--budget', `${flags.budget}ms`);
-  return words.join(' ');
+  return words.map(shellWord).join(' ');
 }

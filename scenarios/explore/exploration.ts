@@ -6,6 +6,7 @@ import type { Recording } from '../../faults/crash-states/materialise.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import type { Registry } from '../residue/registry.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
+import type { KeptRecording } from './kept-recording.js';
 import type { Places } from './places.js';
 import { DATA_DIR, type RecordedRun } from './record.js';
 import type { WorkerPlan } from './worker.js';
@@ -16,6 +17,8 @@ export interface ExploreOptions {
   filesystem?: Filesystem;
   seed: number;
   budgetMs: number;
+  /** A recording that was kept: the target is not run under load again. */
+  recorded?: KeptRecording;
   /** No more than so many different disks are looked at. */
   states?: number;
   /** Where the evidence goes; undefined: the state directory, and dropped when all passed. */

@@ -53,6 +53,32 @@ t.test(
   },
 );
 
+t.test('a recording that was kept is explored again: the same seed, the same states', { skip }, async (t) => {
+  const place = newPlace(t);
+  const [first, second] = [join(place.dir, 'first'), join(place.dir, 'second')];
+  const flags = ['--budget', '20s', '--states', '60'];
+  const recorded = await explore(place, undefined, ...flags, '--out', first);
+  t.equal(recorded.code, 0, recorded.stderr);
+  const again = await explore(place, undefined, ...flags, '--recording', first, '--out', second);
+  t.equal(again.code, 0, again.stderr);
+  t.match(again.stderr, /^the recording has \d+ requests to the disk/);
+  t.match(again.result, {
+    verdict: 'pass',
+    confirmed: recorded.result?.confirmed,
+    log: recorded.result?.log,
+  });
+  // Those of a recovery are cuts of its own recording, which is made anew.
+  const states = (dir: string) =>
+    readHistory(join(dir, 'history.jsonl'))
+      .flatMap((event) =>
+        event.kind === 'state-explored' ? [`${event.way} ${event.state} ${event.live}`] : [],
+      )
+      .filter((state) => !state.includes('>'))
+      .sort();
+  t.ok(states(first).length >= 30, `${states(first).length} states`);
+  t.same(states(second), states(first));
+});
+
 t.test('the target is started on each state where it has no program that restores', { skip }, async (t) => {
   const place = newPlace(t);
   const { code, result, stderr } = await explore(place, place.queue(''), '--budget', '14s', '--states', '6');

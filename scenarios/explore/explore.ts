@@ -22,6 +22,7 @@ import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { kitVersion } from '../version.js';
 import { blame } from './blame.js';
 import { type Exploration, type ExploreOptions, mountWay } from './exploration.js';
+import { keepRecording } from './kept-recording.js';
 import { Places } from './places.js';
 import { runJobs } from './pool.js';
 import { type RecordedRun, recordRun } from './record.js';
@@ -51,7 +52,7 @@ const MOST_TOLD = 10;
  * @throws KitError target-unavailable when the target does not start, kit-failed when a disk cannot be made.
  */
 export async function runExplore(options: ExploreOptions): Promise<ExploreResult> {
-  const { target, seed, budgetMs } = options;
+  const { target, seed } = options;
   const registry = new Registry(newRunId());
   const dir = options.out ?? join(stateDirectory(), 'runs', registry.runId);
   if (options.out === undefined) registry.made({ kind: 'directory', path: dir });
@@ -61,30 +62,11 @@ export async function runExplore(options: ExploreOptions): Promise<ExploreResult
   let keep = true;
   let run: RecordedRun | undefined;
   try {
-    recorder.record({
-      kind: 'run-started',
-      target: target.name,
-      protocol: target.protocol,
-      seed,
-      faults: ['crash-states'],
-      startedAt: new Date().toISOString(),
-      kitVersion: kitVersion(),
-    });
-    run = await recordRun({
-      target,
-      protocol: protocolOf(target.protocol),
-      runtime: options.runtime,
-      registry,
-      recorder,
-      dir,
-      signal: options.signal,
-      filesystem: options.filesystem ?? DEFAULT_FILESYSTEM,
-      seed,
-      loadMs: Math.min(LONGEST_LOAD_MS, budgetMs * LOAD_SHARE),
-    });
+    run = options.recorded?.run ?? (await record(options, registry, recorder, dir));
+    for (const event of options.recorded?.events ?? []) recorder.takeOver(event);
     const result = await explore(options, { registry, recorder, dir, run, startMs });
     keep = options.keep || options.out !== undefined || result.verdict === 'fail';
-    if (keep) keepEvidence(run, dir);
+    if (keep) keepRecording(run, target, seed, dir);
     // The history must be whole in the file that goes into the bundle.
     recorder.close();
     const bundle =
@@ -96,7 +78,6 @@ export async function runExplore(options: ExploreOptions): Promise<ExploreResult
             result,
             evidence: dir,
             events: recorder.events,
-            runId: registry.runId,
           })
         : null;
     return { ...result, evidence: keep ? dir : null, bundle };
@@ -108,10 +89,33 @@ export async function runExplore(options: ExploreOptions): Promise<ExploreResult
   }
 }
 
-/** The names are those under which a crash state is made again: `disk.img` becomes what the log and an address say. */
-function keepEvidence(run: RecordedRun, dir: string): void {
-  copySparse(run.image, join(dir, 'disk.img'));
-  copySparse(run.log, join(dir, 'writes.log'));
+function record(
+  { target, seed, budgetMs, runtime, filesystem, signal }: ExploreOptions,
+  registry: Registry,
+  recorder: Recorder,
+  dir: string,
+): Promise<RecordedRun> {
+  recorder.record({
+    kind: 'run-started',
+    target: target.name,
+    protocol: target.protocol,
+    seed,
+    faults: ['crash-states'],
+    startedAt: new Date().toISOString(),
+    kitVersion: kitVersion(),
+  });
+  return recordRun({
+    target,
+    protocol: protocolOf(target.protocol),
+    runtime,
+    registry,
+    recorder,
+    dir,
+    signal,
+    filesystem: filesystem ?? DEFAULT_FILESYSTEM,
+    seed,
+    loadMs: Math.min(LONGEST_LOAD_MS, budgetMs * LOAD_SHARE),
+  });
 }
 
 interface Begun {
@@ -152,7 +156,8 @@ async function explore(
       endMs: startMs + budgetMs - RESERVE_MS,
     };
     const entries = recording.model.entries.length;
-    progress(`recorded ${entries} requests to the disk, ${entries - run.from} of them under load`);
+    const what = options.recorded === undefined ? 'recorded' : 'the recording has';
+    progress(`${what} ${entries} requests to the disk, ${entries - run.from} of them under load`);
     const ways = await exploreWays(exploration);
     const found = [...ways.values()].some((way) => way.broken.length > 0);
     // Once something is found, recoveries that are cut would only show it in a longer story.
@@ -333,13 +338,13 @@ function smallestOf(exploration: Exploration, broken: readonly Broken[]): Smalle
       a.state.prefix - b.state.prefix,
   );
   if (first === undefined) return null;
-  const { recording, stakes, recorder, registry } = exploration;
+  const { recording, stakes, recorder, run } = exploration;
   const [id] = first.missing;
   const submitted = recorder.events.find((event) => event.kind === 'submitted' && event.id === id);
   const confirmedAt = id === undefined ? undefined : stakes.confirmedAt(id);
   const story = [`the power is cut at ${first.address}`];
   if (id !== undefined && submitted?.kind === 'submitted' && confirmedAt !== undefined) {
-    const mark = markOf(registry.runId, id);
+    const mark = markOf(run.id, id);
     try {
       story.push(
         ...blame(recording, mark, submitted.sizeBytes, confirmedAt).map((line) => `message ${id}: ${line}`),

@@ -21,6 +21,8 @@ export interface LaunchPlan {
   protocol: Protocol;
   runtime: PreparedRuntime;
   registry: Registry;
+  /** Of the run whose messages are received; default: the registry's. */
+  messagesOf?: string;
   /** Gets the starts and exits of services. */
   recorder: Pick<Recorder, 'record'>;
   receipts: Receipts;
@@ -53,7 +55,7 @@ export async function launch(plan: LaunchPlan): Promise<Launched> {
   const ports = submitPorts(target).map((name) => named.get(name) ?? 0);
   const perSession = target.guarantee.inDeliveryPerSession;
   const receiver = await protocol.receive(ports, {
-    run: registry.runId,
+    run: plan.messagesOf ?? registry.runId,
     receipts: plan.receipts,
     ...(perSession === undefined ? {} : { inDeliveryPerSession: perSession }),
   });

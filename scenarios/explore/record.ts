@@ -26,6 +26,8 @@ export interface RecordOptions extends Omit<LaunchPlan, 'recorder' | 'receipts' 
 
 /** A run of the target on a recorded disk, up to the moment when the disk stopped. */
 export interface RecordedRun {
+  /** Of the run that was recorded: it marks every message. */
+  id: string;
   /** The device as it was at the beginning, and all that was done to it. */
   image: string;
   log: string;
@@ -138,7 +140,16 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
       await launched.destroy();
       await producers.stop();
       const { digests } = ledger;
-      return { ...disk.end(), from, end, filesystem, digests, files, remove: () => disk.remove() };
+      return {
+        id: registry.runId,
+        ...disk.end(),
+        from,
+        end,
+        filesystem,
+        digests,
+        files,
+        remove: () => disk.remove(),
+      };
     } finally {
       await launched.destroy();
     }

@@ -74,9 +74,9 @@ async function look(
   }
   mkdirSync(dir, { recursive: true });
   try {
-    const { options, registry, ids, recorder } = exploration;
+    const { options, registry, run, ids, recorder } = exploration;
     const { target, runtime, signal } = options;
-    const from = { target, runtime, signal, registry, ids, events: recorder.events };
+    const from = { target, runtime, signal, registry, run: run.id, ids, events: recorder.events };
     return await takeAll(from, join(mountPoint, DATA_DIR), awaited, dir);
   } finally {
     disk.unmount();
@@ -87,8 +87,9 @@ async function look(
 export interface TakeFrom {
   target: Target;
   runtime: PreparedRuntime;
-  /** Its id is that of the run whose messages they are. */
   registry: Registry;
+  /** Of the run whose messages they are. */
+  run: string;
   /** In the order of their bits. */
   ids: readonly string[];
   events: readonly HistoryEvent[];
@@ -97,7 +98,7 @@ export interface TakeFrom {
 
 /** Starts the target on a data directory and takes what it holds; `dir` gets its logs. */
 export async function takeAll(
-  { target, runtime, registry, ids, events, signal }: TakeFrom,
+  { target, runtime, registry, run, ids, events, signal }: TakeFrom,
   dataDir: string,
   awaited: readonly string[],
   dir: string,
@@ -126,6 +127,7 @@ export async function takeAll(
     protocol: protocolOf(target.protocol),
     runtime,
     registry,
+    messagesOf: run,
     recorder: SILENT_RECORDER,
     receipts,
     dataDir,

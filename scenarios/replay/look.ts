@@ -12,7 +12,7 @@ import { Places } from '../explore/places.js';
 import { DATA_DIR } from '../explore/record.js';
 import { RestoreService } from '../explore/restore-service.js';
 import { takeAll } from '../explore/target-lanes.js';
-import { Registry } from '../residue/registry.js';
+import type { Registry } from '../residue/registry.js';
 import { type PreparedRuntime, RUN_VARIABLE } from '../runtime/runtime.js';
 import type { RecordedDisk } from './mounted-disk.js';
 
@@ -91,21 +91,19 @@ function byRestoring(
 }
 
 function byStarting(
-  { target, runtime, at, events, required, dir, signal }: LookOptions,
+  { target, runtime, at, events, required, dir, registry, signal }: LookOptions,
   dataDir: string,
 ): Way {
-  // The messages carry the id of the run that was recorded.
-  const registry = new Registry(at.run);
   const ids = submittedIds(events);
   return {
     ask: (state) =>
       takeAll(
-        { target, runtime, registry, ids, events, signal },
+        { target, runtime, registry, run: at.run, ids, events, signal },
         dataDir,
         required(state),
         join(dir, 'logs'),
       ),
-    end: () => registry.close(),
+    end: () => {},
   };
 }
 
