@@ -1,24 +1,16 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { KitError, messageOf } from '../../conformance/errors.js';
+import { KitError } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
-import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/protocol.js';
+import type { Protocol, Receipts, Receiver, ReceiverOptions } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target/definition.js';
-import {
-  expandCommand,
-  type PlaceholderValues,
-  portNames,
-  submitPorts,
-} from '../../conformance/target/placeholders.js';
+import { expandCommand, type PlaceholderValues } from '../../conformance/target/placeholders.js';
 import { forgetClockOf } from '../../faults/clock.js';
-import type { Fault, Ground, Injection, PowerDisk } from '../../faults/fault.js';
-import { killServices } from '../../faults/injections.js';
+import type { Fault, Injection } from '../../faults/fault.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
-import { pauseFor } from '../../faults/waiting.js';
 import type { PowerBackendName } from '../power/by-name.js';
 import { seeded } from '../random.js';
 import type { Registry } from '../residue/registry.js';
-import { freePort } from '../runtime/ports.js';
 import { processEntry } from '../runtime/processes.js';
 import type { Deployment, PreparedRuntime } from '../runtime/runtime.js';
 import type { PlannedInjection, Schedule } from '../schedule.js';
@@ -27,9 +19,12 @@ import { receptionOf } from '../workload/messages.js';
 import { Producers } from '../workload/producers.js';
 import { makeDisk } from './disk.js';
 import { drain } from './drain.js';
-import { inspect } from './inspect.js';
+import { Injector } from './injector.js';
+import { Recoveries } from './recoveries.js';
 import { watchRoom } from './room.js';
 import type { Disk } from './round-disk.js';
+import { choosePorts, installTarget } from './site.js';
+import { Stakes } from './stakes.js';
 import { TargetLife } from './target-life.js';
 
 export interface RoundOptions {
@@ -75,8 +70,6 @@ const LAST_WAIT_MS = 1000;
 /** Before receivers are held back so many are delivered, or so long passes. */
 const FLOW_DELIVERIES = 60;
 const FLOW_MS = 600;
-const MARKS = 400;
-const SAME_CRASH_MS = 5;
 /** What was confirmed before so many recoveries, and so long ago, and has not come, is missed. */
 const PATIENCE_RECOVERIES = 6;
 const PATIENCE_MS = 5000;
@@ -84,8 +77,6 @@ const PATIENCE_MS = 5000;
 const PATIENCE_MESSAGES = 3;
 const STAKE_MS = 300;
 const SLOW_STAKE_MS = 20_000;
-/** An inspection takes as long as all the rest of a power cut: one in so many is followed by one. */
-const INSPECT_EVERY = 3;
 
 /** One round: install, start, workload ‖ faults, drain, verify, stop. What was seen is in the history. */
 export async function runRound(options: RoundOptions): Promise<RoundOutcome> {
@@ -117,40 +108,46 @@ function fullDisk(dir: string, words: string): KitError {
   );
 }
 
+/** What a round has once the target is set up. */
+interface Site {
+  life: TargetLife;
+  receiver: Receiver;
+  recoveries: Recoveries;
+  injector: Injector;
+  /** Where messages are submitted. */
+  ports: readonly number[];
+}
+
 class Round {
   readonly #options: RoundOptions;
-  readonly #recorder: Recorder;
   readonly #disk: Disk;
   readonly #ledger: Ledger;
   readonly #random;
-  readonly #happened: (PlannedInjection & { atMs: number; hit: boolean; detail: string })[] = [];
+  readonly #stakes: Stakes;
   readonly #unfollow: () => void;
+  // Each from the moment at which it is there: whatever has been made by then is ended.
   #deployment: Deployment | undefined;
-  #life: TargetLife | undefined;
   #receiver: Receiver | undefined;
+  #life: TargetLife | undefined;
+  #recoveries: Recoveries | undefined;
+  #injector: Injector | undefined;
   #producers: Producers | undefined;
-  #verify: string[] | undefined;
-  #submitPorts: number[] = [];
-  #injection: number;
-  #usualRecoveryMs = 500;
-  #lastRiskMs = Number.NEGATIVE_INFINITY;
-  #lastStake = 0;
-  #machineCrashes = 0;
   readonly #pids: number[] = [];
-  readonly #recoveredMs: number[] = [];
-  /** One that runs beside the workload; no fault is done before it is over. */
-  #inspection: Promise<void> = Promise.resolve();
   #stopped = false;
   #draining = false;
   #ended = false;
 
   constructor(options: RoundOptions, disk: Disk) {
     this.#options = options;
-    this.#recorder = options.recorder;
     this.#disk = disk;
-    this.#injection = options.injectionsBefore;
     this.#ledger = new Ledger(options.registry.runId, options.recorder);
     this.#random = seeded(options.schedule.seed);
+    this.#stakes = new Stakes({
+      ledger: this.#ledger,
+      recorder: options.recorder,
+      injection: () => this.injections,
+      inDelivery: () => this.#receiver?.inDelivery() ?? 0,
+    });
     const now = () => this.#deployment?.destroyNow();
     // An answer that is waited for comes at once when the target is gone.
     const interrupted = () => {
@@ -169,40 +166,33 @@ class Round {
     };
   }
 
+  /** Number of the last injection in the run. */
   get injections(): number {
-    return this.#injection;
+    return this.#injector?.number ?? this.#options.injectionsBefore;
   }
 
   async run(): Promise<void> {
-    const { schedule, signal, dir } = this.#options;
+    const { schedule, recorder, signal, dir } = this.#options;
     writeFileSync(join(dir, 'schedule.json'), `${JSON.stringify(schedule, undefined, 2)}\n`);
-    const life = await this.#setUp();
+    const site = await this.#setUp();
     const [first, ...rest] = schedule.injections;
-    if (first?.beforeStart) {
-      const injection = await this.#inject(life, first);
-      await this.#recover(life, this.#injection, injection);
-    } else await this.#startFirst(life);
+    if (first?.beforeStart) await this.#recover(site, await site.injector.inject(site.life, first));
+    else await this.#startFirst(site);
     if (!this.#over()) {
-      await this.#prepare(life);
-      await this.#work(life, first?.beforeStart ? rest : schedule.injections);
+      await site.injector.prepare(site.life, new Set(schedule.injections.map(({ fault }) => fault)));
+      await this.#work(site, first?.beforeStart ? rest : schedule.injections);
     }
     this.#draining = true;
     await this.#producers?.stop();
     if (this.#stopped || signal.aborted) {
       // Says that nobody has waited for what is outstanding now.
-      this.#recorder.record({ kind: 'drained', waitedMs: 0, complete: false });
+      recorder.record({ kind: 'drained', waitedMs: 0, complete: false });
     } else {
-      await this.#inspection;
-      await drain(this.#ledger, this.#recorder, signal);
-      await this.#inspect();
+      await site.recoveries.inspected();
+      await drain(this.#ledger, recorder, signal);
+      await site.recoveries.inspect();
     }
     await this.end(signal.aborted ? 'interrupted' : this.#stopped ? 'violation' : 'completed');
-  }
-
-  async #startFirst(life: TargetLife): Promise<void> {
-    const start = await life.bringUp(this.#options.startTimeoutMs);
-    if (!start.ready) throw this.#neverReady(start);
-    this.#usualRecoveryMs = start.tookMs;
   }
 
   /** Stops the target and everything around it; may be called twice. */
@@ -218,33 +208,21 @@ class Round {
     } finally {
       // Also when the engine has gone and nothing of it can be removed: a receiver that goes on keeps the kit alive.
       this.#life?.end();
-      await this.#inspection.catch(() => {});
+      await this.#recoveries?.inspected().catch(() => {});
       await this.#receiver?.close();
       this.#unfollow();
     }
-    writeFileSync(
-      join(this.#options.dir, 'happened.json'),
-      `${JSON.stringify(this.#happened, undefined, 2)}\n`,
-    );
+    const happened = this.#injector?.happened ?? [];
+    writeFileSync(join(this.#options.dir, 'happened.json'), `${JSON.stringify(happened, undefined, 2)}\n`);
   }
 
-  /** Ports, receiver, install, services (not started yet), producers' side. */
-  async #setUp(): Promise<TargetLife> {
-    const { target, protocol, dir, signal } = this.#options;
-    const ports = new Map<string, number>();
-    for (const name of portNames(target)) ports.set(name, await freePort(new Set(ports.values())));
-    const submit = submitPorts(target).map((name) => ports.get(name) ?? 0);
-    const reception = this.#random.fork('reception');
-    const perSession = target.guarantee.inDeliveryPerSession;
-    this.#receiver = await protocol.receive(submit, {
-      run: this.#options.registry.runId,
-      receipts: this.#ledger.follow(this.#options.receipts),
-      reception: (id, delivery) =>
-        this.#draining ? { answer: 'accept', delayMs: 0 } : receptionOf(reception, id, delivery),
-      ...(perSession === undefined ? {} : { inDeliveryPerSession: perSession }),
-    });
-    const { sink } = this.#receiver;
-    const { runtime } = this.#options;
+  /** Ports, receiver, install, services (not started yet). */
+  async #setUp(): Promise<Site> {
+    const { target, protocol, runtime, recorder, signal, dir, number } = this.#options;
+    const { byName: ports, submit } = await choosePorts(target);
+    const receiver = await protocol.receive(submit, this.#receiverOptions());
+    this.#receiver = receiver;
+    const { sink } = receiver;
     const values = (service?: string): PlaceholderValues => ({
       ...runtime.placesOf(service),
       data: this.#disk.dataDir,
@@ -253,23 +231,43 @@ class Round {
     });
     for (const folder of ['logs', 'scratch']) mkdirSync(join(dir, folder), { recursive: true });
     const deployment = this.#deploy(values, [...ports.values()]);
-    this.#recorder.record({ kind: 'installed', round: this.#options.number });
-    await this.#install(deployment, values());
-    this.#verify = target.verify && expandCommand(target.verify, values());
-    this.#life = new TargetLife(deployment, {
-      protocol,
-      ports: submit,
-      recorder: this.#recorder,
-      signal,
-      onCrash: () => this.#noteRisk(),
+    this.#deployment = deployment;
+    recorder.record({ kind: 'installed', round: number });
+    const { slowStartMs } = runtime;
+    if (target.install !== undefined) {
+      const timeoutMs = Math.min(slowStartMs ?? INSTALL_TIMEOUT_MS, this.#options.startTimeoutMs);
+      await installTarget(deployment, expandCommand(target.install, values()), timeoutMs);
+    }
+    const onCrash = () => this.#stakes.noteCrash();
+    const life = new TargetLife(deployment, { protocol, ports: submit, recorder, signal, onCrash });
+    this.#life = life;
+    const recoveries = new Recoveries({
+      ...{ deployment, life, recorder, slowStartMs, signal },
+      verify: target.verify && expandCommand(target.verify, values()),
+      limitMs: slowStartMs ?? (target.guarantee.recoverySeconds ?? DEFAULT_RECOVERY_S) * 1000,
     });
-    this.#submitPorts = submit;
-    return this.#life;
+    this.#recoveries = recoveries;
+    const injector = this.#makeInjector(receiver, recoveries);
+    this.#injector = injector;
+    return { life, receiver, recoveries, injector, ports: submit };
+  }
+
+  #receiverOptions(): ReceiverOptions {
+    const { target, registry, receipts } = this.#options;
+    const reception = this.#random.fork('reception');
+    const perSession = target.guarantee.inDeliveryPerSession;
+    return {
+      run: registry.runId,
+      receipts: this.#ledger.follow(receipts),
+      reception: (id, delivery) =>
+        this.#draining ? { answer: 'accept', delayMs: 0 } : receptionOf(reception, id, delivery),
+      ...(perSession === undefined ? {} : { inDeliveryPerSession: perSession }),
+    };
   }
 
   #deploy(valuesOf: (service: string) => PlaceholderValues, ports: readonly number[]): Deployment {
     const { target, runtime, dir, registry } = this.#options;
-    this.#deployment = runtime.deploy({
+    return runtime.deploy({
       runId: registry.runId,
       services: Object.entries(target.services).map(([name, { command }]) => ({
         name,
@@ -288,80 +286,90 @@ class Round {
       },
       onExited: (...exit) => this.#life?.exited(...exit),
     });
-    return this.#deployment;
   }
 
-  async #install(deployment: Deployment, values: PlaceholderValues): Promise<void> {
-    const { install } = this.#options.target;
-    if (install === undefined) return;
-    const timeoutMs = Math.min(
-      this.#options.runtime.slowStartMs ?? INSTALL_TIMEOUT_MS,
-      this.#options.startTimeoutMs,
-    );
-    const result = await deployment
-      .runCommand('install', expandCommand(install, values), timeoutMs)
-      .catch((error: unknown) => {
-        throw new KitError('bad-target', `install: cannot be run: ${messageOf(error)}`, { cause: error });
-      });
-    if (result.code === 0) return;
-    const how = result.timedOut
-      ? `took longer than ${timeoutMs} ms`
-      : `ended with ${result.signal ?? `code ${result.code}`}`;
-    const words = `${result.stderr}${result.stdout}`.trim().split('\n').slice(-3).join(' | ');
-    throw new KitError('target-unavailable', `the target's install command ${how}: ${words}`);
+  #makeInjector(receiver: Receiver, recoveries: Recoveries): Injector {
+    const { faults, recorder, target, signal, dir, injectionsBefore, progress } = this.#options;
+    const { dataDir, power } = this.#disk;
+    return new Injector({
+      ...{ faults, recorder, progress, ledger: this.#ledger, stakes: this.#stakes, random: this.#random },
+      usualRecoveryMs: () => recoveries.usualMs,
+      before: injectionsBefore,
+      ground: {
+        dataDir,
+        powerDisk: power && this.#stakes.watched(power),
+        scratchDir: join(dir, 'scratch'),
+        indexFiles: target.files?.index ?? [],
+        messageFiles: target.files?.messages ?? [],
+        flood: (on) => {
+          this.#producers?.flood(on);
+          if (on) receiver.hold();
+          else receiver.release();
+        },
+        signal,
+      },
+    });
   }
 
-  #neverReady({ waitedMs, detail }: { waitedMs: number; detail: string }): KitError {
-    if (this.#options.signal.aborted) return new KitError('target-unavailable', 'interrupted');
-    return new KitError(
+  async #startFirst({ recoveries }: Site): Promise<void> {
+    const { startTimeoutMs, signal, dir } = this.#options;
+    const start = await recoveries.first(startTimeoutMs);
+    if (start.ready) return;
+    if (signal.aborted) throw new KitError('target-unavailable', 'interrupted');
+    throw new KitError(
       'target-unavailable',
-      `the target did not get ready in ${waitedMs} ms: ${detail}; its logs are in ${join(this.#options.dir, 'logs')}`,
+      `the target did not get ready in ${start.waitedMs} ms: ${start.detail}; its logs are in ${join(dir, 'logs')}`,
     );
-  }
-
-  async #prepare(life: TargetLife): Promise<void> {
-    const { schedule, faults } = this.#options;
-    for (const name of new Set(schedule.injections.map(({ fault }) => fault))) {
-      await faults.get(name)?.prepare?.(this.#ground(life, name));
-    }
   }
 
   /** The workload, and beside it the faults one after the other. */
-  async #work(life: TargetLife, injections: readonly PlannedInjection[]): Promise<void> {
+  async #work(site: Site, injections: readonly PlannedInjection[]): Promise<void> {
+    const { schedule, signal, runtime, lastFaultMs } = this.#options;
+    const { life, receiver, recoveries, injector } = site;
+    this.#producers = this.#startProducers(site.ports);
+    const cutsPower = schedule.disk === 'power';
+    const stakeMs = runtime.slowStartMs === undefined ? STAKE_MS : SLOW_STAKE_MS;
+    let recovering = false;
+    for (const [index, planned] of injections.entries()) {
+      if (index > 0 && !recovering && performance.now() > lastFaultMs) break;
+      if (planned.held) await this.#holdBack(receiver);
+      if (recovering) await recoveries.beginOnly(planned.inRecovery ?? 0);
+      else await this.#ledger.more('confirmed', planned.afterConfirms, planned.atMostMs, signal);
+      if (cutsPower) await this.#stakes.something(stakeMs, signal);
+      await recoveries.inspected();
+      if (this.#over()) return;
+      const injection = await injector.inject(life, planned);
+      recovering = injections[index + 1]?.inRecovery !== undefined;
+      if (!recovering) await this.#recover(site, injection);
+      receiver.release();
+      if (this.#over()) return;
+      if (cutsPower && this.#somethingIsMissing(recoveries)) return;
+    }
+    await this.#ledger.more('confirmed', LAST_CONFIRMS, LAST_WAIT_MS, signal);
+  }
+
+  #startProducers(ports: readonly number[]): Producers {
     const { registry, number, protocol, schedule, signal } = this.#options;
-    this.#producers = new Producers({
+    return new Producers({
       run: registry.runId,
       round: number,
       protocol,
-      ports: this.#submitPorts,
+      ports,
       ledger: this.#ledger,
       random: this.#random.fork('workload'),
       count: schedule.producers,
       depth: schedule.depth,
       signal,
     });
-    let recovering = false;
-    for (const [index, planned] of injections.entries()) {
-      if (index > 0 && !recovering && performance.now() > this.#options.lastFaultMs) break;
-      if (planned.held) await this.#holdBack();
-      if (recovering) await this.#startUnder(planned.inRecovery ?? 0);
-      else await this.#afterConfirms(planned.afterConfirms, planned.atMostMs);
-      if (schedule.disk === 'power') await this.#stake();
-      await this.#inspection;
-      if (this.#over()) return;
-      const injection = await this.#inject(life, planned);
-      recovering = injections[index + 1]?.inRecovery !== undefined;
-      if (!recovering) await this.#recover(life, this.#injection, injection);
-      this.#receiver?.release();
-      if (this.#over()) return;
-      if (schedule.disk === 'power' && this.#somethingIsMissing()) return;
-    }
-    await this.#afterConfirms(LAST_CONFIRMS, LAST_WAIT_MS);
+  }
+
+  async #recover({ recoveries, injector }: Site, injection: Injection): Promise<void> {
+    if ((await recoveries.after(injector.number, injection)) === 'failed') this.#stopped = true;
   }
 
   /** Messages are so late that the drain should say whether they come at all: more cuts would tell no more. */
-  #somethingIsMissing(): boolean {
-    const recoveredMs = this.#recoveredMs.at(-PATIENCE_RECOVERIES);
+  #somethingIsMissing(recoveries: Recoveries): boolean {
+    const recoveredMs = recoveries.endedMs(PATIENCE_RECOVERIES - 1);
     const limitMs = performance.now() - PATIENCE_MS;
     return (
       recoveredMs !== undefined &&
@@ -369,162 +377,14 @@ class Round {
     );
   }
 
-  /** A cut of power is tried when there is something to lose, or a moment later all the same. */
-  async #stake(): Promise<void> {
-    const { tally } = this.#ledger;
-    const limitMs = this.#options.runtime.slowStartMs === undefined ? STAKE_MS : SLOW_STAKE_MS;
-    await this.#ledger.when(() => tally.outstanding > 0, limitMs, this.#options.signal);
-  }
-
   /** Some are taken before, for what was consumed is at stake too; with one hold after the other none ever would be. */
-  async #holdBack(): Promise<void> {
-    const { tally } = this.#ledger;
-    const goal = tally.delivered + FLOW_DELIVERIES;
-    await this.#ledger.when(() => tally.delivered >= goal, FLOW_MS, this.#options.signal);
-    this.#receiver?.hold();
+  async #holdBack(receiver: Receiver): Promise<void> {
+    await this.#ledger.more('delivered', FLOW_DELIVERIES, FLOW_MS, this.#options.signal);
+    receiver.hold();
   }
 
   #over(): boolean {
     if (this.#ledger.wrongDelivery) this.#stopped = true;
     return this.#stopped || this.#producers?.failed === true || this.#options.signal.aborted;
   }
-
-  async #inject(life: TargetLife, planned: PlannedInjection): Promise<Injection> {
-    const fault = this.#options.faults.get(planned.fault);
-    if (fault === undefined) throw new KitError('kit-failed', `no fault is named ${planned.fault}`);
-    const number = ++this.#injection;
-    const draws = planned.number ?? number;
-    const ground = this.#ground(life, `${fault.name}-${draws}`);
-    life.handToFault();
-    const startMs = this.#recorder.nowMs();
-    let injection: Injection;
-    try {
-      const killed = fault.needs.target === 'down' ? await killServices(life.services) : [];
-      injection = this.#withStake(withCrash(await fault.inject(ground), killed));
-    } finally {
-      await fault.heal(ground);
-    }
-    this.#ledger.excuse(injection.rotted);
-    this.#recorder.record({ kind: 'fault', fault: fault.name, injection: number, ...injection });
-    const { hit, detail } = injection;
-    this.#happened.push({ ...planned, number: draws, atMs: startMs, hit, detail });
-    this.#options.progress(`${fault.name}${injection.hit ? '' : ' (miss)'}: ${injection.detail}`);
-    this.#recorder.record({ kind: 'healed', fault: fault.name, injection: number });
-    return injection;
-  }
-
-  /** Starts everything and leaves it in the middle of its recovery. */
-  async #startUnder(fraction: number): Promise<void> {
-    for (const service of this.#deployment?.services ?? []) await service.start();
-    await pauseFor(fraction * this.#usualRecoveryMs, this.#options.signal);
-  }
-
-  /** A crash of the whole machine proves something only when there was something to lose. */
-  #withStake(injection: Injection): Injection {
-    if (injection.scope !== 'machine' || this.#lastStake > 0) return injection;
-    return { ...injection, hit: false, detail: `${injection.detail}; nothing was at risk` };
-  }
-
-  async #recover(life: TargetLife, number: number, injection: Injection): Promise<void> {
-    const { target, runtime } = this.#options;
-    const limitMs = runtime.slowStartMs ?? (target.guarantee.recoverySeconds ?? DEFAULT_RECOVERY_S) * 1000;
-    const start = await life.bringUp(limitMs);
-    if (this.#options.signal.aborted) return;
-    if (!start.ready) {
-      const { waitedMs, detail } = start;
-      this.#recorder.record({ kind: 'recovery-failed', injection: number, waitedMs, detail });
-      this.#stopped = true;
-      return;
-    }
-    this.#recoveredMs.push(performance.now());
-    if (injection.scope !== 'none') {
-      this.#usualRecoveryMs = start.tookMs;
-      this.#recorder.record({ kind: 'recovered', injection: number, tookMs: start.tookMs });
-    }
-    if (injection.indexDamaged) await this.#inspect();
-    // Beside the workload: a cut costs no more time than it must.
-    if (injection.scope !== 'machine' || runtime.slowStartMs !== undefined) return;
-    if (++this.#machineCrashes % INSPECT_EVERY === 0) {
-      this.#inspection = this.#inspect();
-      // It is awaited later; until then its failure is nobody's.
-      this.#inspection.catch(() => {});
-    }
-  }
-
-  async #inspect(): Promise<void> {
-    if (this.#verify === undefined || this.#deployment === undefined) return;
-    this.#recorder.record(await inspect(this.#deployment, this.#verify, this.#options.runtime.slowStartMs));
-  }
-
-  #noteRisk(): void {
-    // Several services that are killed at once are one crash.
-    const nowMs = this.#recorder.nowMs();
-    if (nowMs - this.#lastRiskMs < SAME_CRASH_MS) return;
-    this.#lastRiskMs = nowMs;
-    this.#lastStake = this.#ledger.tally.outstanding;
-    this.#recorder.record({
-      kind: 'at-risk',
-      injection: this.#injection,
-      confirmedUndelivered: this.#lastStake,
-      inFlight: this.#ledger.tally.inFlight,
-      inDelivery: this.#receiver?.inDelivery() ?? 0,
-    });
-  }
-
-  /** The disk as a fault gets it: the moment of a cut is that of a crash, whether or not a process still lived. */
-  #watched(disk: PowerDisk | undefined): PowerDisk | undefined {
-    return (
-      disk && {
-        backend: disk.backend,
-        endsTarget: disk.endsTarget,
-        stop: () => {
-          this.#noteRisk();
-          return disk.stop();
-        },
-        resume: () => disk.resume(),
-        cut: (moment, loss, random) => disk.cut(moment, loss, random),
-      }
-    );
-  }
-
-  async #afterConfirms(count: number, timeoutMs: number): Promise<'reached' | 'timeout'> {
-    const { tally } = this.#ledger;
-    const goal = tally.confirmed + count;
-    const reached = () => tally.confirmed >= goal || this.#ledger.wrongDelivery;
-    return this.#ledger.when(reached, timeoutMs, this.#options.signal);
-  }
-
-  #ground(life: TargetLife, name: string): Ground {
-    const { tally } = this.#ledger;
-    const { target, signal, dir } = this.#options;
-    return {
-      services: life.services,
-      dataDir: this.#disk.dataDir,
-      powerDisk: this.#watched(this.#disk.power),
-      scratchDir: join(dir, 'scratch'),
-      random: this.#random.fork(`fault-${name}`),
-      indexFiles: target.files?.index ?? [],
-      messageFiles: target.files?.messages ?? [],
-      usualRecoveryMs: this.#usualRecoveryMs,
-      afterConfirms: (count, timeoutMs) => this.#afterConfirms(count, timeoutMs),
-      afterRejections: (count, timeoutMs) => {
-        const goal = tally.rejected + count;
-        return this.#ledger.when(() => tally.rejected >= goal, timeoutMs, signal);
-      },
-      flood: (on) => {
-        this.#producers?.flood(on);
-        if (on) this.#receiver?.hold();
-        else this.#receiver?.release();
-      },
-      storedMarks: () => this.#ledger.storedMarks(MARKS),
-      signal,
-    };
-  }
-}
-
-/** A fault that works on a target that is down came with a crash of all its processes. */
-function withCrash(injection: Injection, killed: readonly string[]): Injection {
-  if (killed.length === 0) return injection;
-  const services = [...new Set([...killed, ...injection.services])];
-  return { ...injection, scope: 'all-processes', services, detail: `SIGKILL to all; ${injection.detail}` };
 }

@@ -138,6 +138,17 @@ export class Ledger {
     });
   }
 
+  /** Resolves after so many more of a kind, or when something wrong was delivered; else as `when`. */
+  async more(
+    kind: 'confirmed' | 'rejected' | 'delivered',
+    count: number,
+    timeoutMs: number,
+    signal: AbortSignal,
+  ): Promise<'reached' | 'timeout'> {
+    const goal = this.tally[kind] + count;
+    return this.when(() => this.tally[kind] >= goal || this.wrongDelivery, timeoutMs, signal);
+  }
+
   /** When the n-th oldest of the messages was confirmed that are not consumed, in ms of `performance.now()`. */
   waitingSinceMs(nth: number): number {
     let left = nth;

@@ -1,0 +1,98 @@
+import type { Recorder } from '../../conformance/history/recorder.js';
+import type { Injection } from '../../faults/fault.js';
+import { pauseFor } from '../../faults/waiting.js';
+import type { Deployment } from '../runtime/runtime.js';
+import { inspect } from './inspect.js';
+import type { Start, TargetLife } from './target-life.js';
+
+export interface RecoveriesOptions {
+  deployment: Deployment;
+  life: TargetLife;
+  recorder: Recorder;
+  /** The target's own command that inspects its stored state; undefined when it has none. */
+  verify: readonly string[] | undefined;
+  /** A recovery that takes longer has failed. */
+  limitMs: number;
+  /** Where processors are made in software: how long a command may take; such a machine has no time for more inspections. */
+  slowStartMs: number | undefined;
+  signal: AbortSignal;
+}
+
+const FIRST_GUESS_MS = 500;
+/** An inspection takes as long as all the rest of a power cut: one in so many is followed by one. */
+const INSPECT_EVERY = 3;
+
+/** Starts of a target: the first one, those behind a crash, and what is looked at behind them. */
+export class Recoveries {
+  readonly #options: RecoveriesOptions;
+  readonly #endedMs: number[] = [];
+  #usualMs = FIRST_GUESS_MS;
+  #machineCrashes = 0;
+  /** One that runs beside the workload. */
+  #inspection: Promise<void> = Promise.resolve();
+
+  constructor(options: RecoveriesOptions) {
+    this.#options = options;
+  }
+
+  /** How long the last start took until the target was ready. */
+  get usualMs(): number {
+    return this.#usualMs;
+  }
+
+  /** When the last recovery but `before` of them ended (`performance.now()`); undefined when there were not so many. */
+  endedMs(before: number): number | undefined {
+    return this.#endedMs.at(-1 - before);
+  }
+
+  /** The start of a target that has had no message yet. */
+  async first(timeoutMs: number): Promise<Start> {
+    const start = await this.#options.life.bringUp(timeoutMs);
+    if (start.ready) this.#usualMs = start.tookMs;
+    return start;
+  }
+
+  /** Starts everything and leaves it in the middle of its recovery. */
+  async beginOnly(fraction: number): Promise<void> {
+    for (const service of this.#options.deployment.services) await service.start();
+    await pauseFor(fraction * this.#usualMs, this.#options.signal);
+  }
+
+  /** Brings the target up again behind an injection. @returns whether it recovered, or was interrupted in it. */
+  async after(number: number, injection: Injection): Promise<'recovered' | 'failed' | 'interrupted'> {
+    const { life, recorder, limitMs, signal } = this.#options;
+    const start = await life.bringUp(limitMs);
+    if (signal.aborted) return 'interrupted';
+    if (!start.ready) {
+      const { waitedMs, detail } = start;
+      recorder.record({ kind: 'recovery-failed', injection: number, waitedMs, detail });
+      return 'failed';
+    }
+    this.#endedMs.push(performance.now());
+    if (injection.scope !== 'none') {
+      this.#usualMs = start.tookMs;
+      recorder.record({ kind: 'recovered', injection: number, tookMs: start.tookMs });
+    }
+    if (injection.indexDamaged) await this.inspect();
+    else if (injection.scope === 'machine') this.#inspectBeside();
+    return 'recovered';
+  }
+
+  /** Beside the workload: a cut costs no more time than it must. */
+  #inspectBeside(): void {
+    if (this.#options.slowStartMs !== undefined || ++this.#machineCrashes % INSPECT_EVERY !== 0) return;
+    this.#inspection = this.inspect();
+    // It is awaited later; until then its failure is nobody's.
+    this.#inspection.catch(() => {});
+  }
+
+  /** The end of the inspection that runs beside the workload; no fault is done before it. */
+  async inspected(): Promise<void> {
+    await this.#inspection;
+  }
+
+  async inspect(): Promise<void> {
+    const { deployment, verify, recorder, slowStartMs } = this.#options;
+    if (verify !== undefined) recorder.record(await inspect(deployment, verify, slowStartMs));
+  }
+}
