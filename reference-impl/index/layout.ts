@@ -52,6 +52,8 @@ export const FIELD = {
   batches: 1042,
   /** 1 while a helper has an msync under way: if it dies then, nobody knows which pages are dirty. */
   syncing: 1043,
+  /** 1 while the index is synced, and until the next one when that failed (index-sync.ts). */
+  indexSyncing: 1044,
   /** First word of the undo log: pairs of (word number, old value). */
   undo: 1056,
 } as const;

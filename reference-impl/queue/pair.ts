@@ -1,6 +1,7 @@
 import { QueueError } from '../errors.js';
 import type { IndexImage } from '../index/image.js';
 import { decodeIndexHead } from '../index/index-file.js';
+import { beginIndexSync, endIndexSync } from '../index/index-sync.js';
 import { ENTRY, FIELD, type Geometry, indexBytes, STATUS } from '../index/layout.js';
 import { markConsumed } from '../index/marks.js';
 import { DataMap } from '../memory/data-map.js';
@@ -156,7 +157,9 @@ export class Pair {
         : this.#renew(path, wishes, queueId, plan, old);
     for (const { offset, number } of plan.settled) markConsumed(used.image, this.key, offset, number);
     applyPlan(used.image, this.ring, plan);
+    beginIndexSync(used.image, kernel);
     kernel.fsync(used.fd);
+    endIndexSync(used.image);
     const report = {
       indexWas: head.usable ? null : head.why,
       restored: plan.alive.length,
@@ -248,12 +251,18 @@ export class Pair {
     const { image, kernel } = this;
     const startedMs = kernel.dateMs();
     const number = this.withMutex(() => image.getWide(FIELD.nextNumber));
-    await kernel.fdatasync(this.#indexFd);
+    await this.#writeIndex();
     this.withMutex(() => {
       image.putWide(FIELD.lastSync, startedMs);
       image.putWide(FIELD.lastSyncNumber, number);
     });
-    await kernel.fdatasync(this.#indexFd);
+    await this.#writeIndex();
+  }
+
+  async #writeIndex(): Promise<void> {
+    beginIndexSync(this.image, this.kernel);
+    await this.kernel.fdatasync(this.#indexFd);
+    endIndexSync(this.image);
   }
 
   /** The maps stay until the process ends; locks and files are given back now. */

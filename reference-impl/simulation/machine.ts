@@ -102,15 +102,19 @@ export class Machine {
   /** Writes pages back and waits for the drive. @returns errno */
   sync(path: string, file: SimFile, from: number, to: number): number {
     const dirty = file.dirtyPages(from, to);
-    if (this.failingSyncs > 0) {
-      this.failingSyncs -= 1;
-      for (const page of dirty) file.failWriteBack(page);
-      this.tell(`msync of ${named(path)} pages ${from}-${to - 1} fails: EIO`);
-      return 5;
-    }
+    if (this.syncFails(path, file, dirty)) return 5;
     for (const page of dirty) file.writeBack(page);
     this.flush(file.drive);
     return 0;
+  }
+
+  /** Is this one of the syncs that fail? Then the pages that it should have written are clean, and nowhere. */
+  syncFails(path: string, file: SimFile, pages: readonly number[]): boolean {
+    if (this.failingSyncs === 0) return false;
+    this.failingSyncs -= 1;
+    for (const page of pages) file.failWriteBack(page);
+    this.tell(`the sync of pages ${pages.join(', ')} of ${named(path)} fails: EIO`);
+    return true;
   }
 
   flush(drive: number): void {

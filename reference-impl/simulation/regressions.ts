@@ -25,4 +25,19 @@ export const REGRESSIONS: readonly Regression[] = [
       { do: 'crash', power: true, seed: 90, states: 8, again: 0 },
     ],
   },
+  {
+    name: 'a sync of the index that failed in a restore leaves pages clean, and the next one vouches for them',
+    operations: [
+      { do: 'submit', worker: 0, sizes: [0] },
+      { do: 'kill', who: 1, afterSteps: 0 },
+      { do: 'run', turns: 3, order: 0 },
+      { do: 'fail-sync' },
+      { do: 'deliver', worker: 0, count: 1 },
+      { do: 'kill', who: 0, afterSteps: 0 },
+      { do: 'kill', who: 2, afterSteps: 0 },
+      { do: 'start', who: 0 },
+      { do: 'start', who: 1 },
+      { do: 'crash', power: true, seed: 0, states: 5, again: 0 },
+    ],
+  },
 ];

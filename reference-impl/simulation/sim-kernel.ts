@@ -175,9 +175,13 @@ export class SimKernel implements Kernel {
       file.writeBack(page);
       return false;
     });
-    return new Promise((resolve) => {
+    return new Promise((resolve, reject) => {
       this.#io.push(() => {
         this.#life.step();
+        if (this.#machine.syncFails(path, file, late)) {
+          reject(failure('EIO', path));
+          return;
+        }
         for (const page of late) if (file.isDirty(page)) file.writeBack(page);
         this.#machine.flush(file.drive);
         this.#machine.onSynced(file, since);
