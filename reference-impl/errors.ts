@@ -15,6 +15,7 @@ export type QueueErrorCode =
   | 'no-space-on-disk'
   | 'bad-record'
   | 'sync-failed'
+  | 'mutex-held'
   | 'unsupported'
   | 'assertion';
 
@@ -26,9 +27,15 @@ export class QueueError extends Error {
   constructor(code: QueueErrorCode, message: string, options: { cause?: unknown; exitCode?: 2 | 4 } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
-    this.exitCode = options.exitCode ?? (code === 'assertion' || code === 'sync-failed' ? 4 : 2);
+    this.exitCode = options.exitCode ?? (OWN_FAILURES.includes(code) ? 4 : 2);
   }
 }
+
+const OWN_FAILURES: readonly QueueErrorCode[] = ['assertion', 'sync-failed', 'mutex-held'];
+
+/** Did somebody else hold the mutex for too long? Then nothing was changed, and it can be tried again. */
+export const isMutexHeld = (error: unknown): error is QueueError =>
+  error instanceof QueueError && error.code === 'mutex-held';
 
 /** Invariants are asserted in production too; the message names what the assertion protects. */
 export function assert(condition: boolean, protects: string): asserts condition {

@@ -66,6 +66,23 @@ t.test(
   },
 );
 
+t.test('a worker that stays stopped is killed, and its successor goes on in its place', async (t) => {
+  const receiver = await sink(t);
+  const { service, ports } = await startGateway(t, receiver.address);
+  const worker = service.events.find(({ event, service: of }) => event === 'ready' && of === 'worker-0');
+  const seen = service.events.length;
+  process.kill(worker?.pid ?? Number.NaN, 'SIGSTOP');
+  const isOf = (wanted: string) => (event: { event: string; service?: string }) =>
+    event.event === wanted && event.service === 'worker-0';
+  t.match(await service.event(isOf('stopped-too-long'), seen), { pid: worker?.pid });
+  t.match(await service.event(isOf('exit'), seen), { signal: 'SIGKILL' });
+  t.equal((await service.event(isOf('ready'), seen)).port, worker?.port);
+  const client = await RawClient.ready(portOf(ports, 0));
+  t.match(await client.submit('one\r\n'), /^250/);
+  client.close();
+  await receiver.received(1);
+});
+
 t.test('a gateway whose supervisor was killed stops by itself', async (t) => {
   const { service, ports } = await startGateway(t, '127.0.0.1:1', '--workers', '1');
   const client = await RawClient.ready(portOf(ports));

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { QueueError } from '../errors.js';
 import { backoffMs } from './outbound/backoff.js';
@@ -16,6 +17,7 @@ export type GatewayEvent =
   | { event: 'started' | 'ready'; service: string; pid: number; port?: number }
   | { event: 'exit'; service: string; code: number | null; signal: string | null }
   | { event: 'restart'; service: string; inMs: number }
+  | { event: 'stopped-too-long'; service: string; pid: number }
   | { event: 'ready'; service: 'gateway'; ports: number[] }
   | { event: 'stopping' | 'stopped' };
 
@@ -32,12 +34,18 @@ const BACKOFF = { initialMs: 50, maxMs: 5000 };
 /** A service that was up for so long is in good health: the back-off starts anew. */
 const HEALTHY_MS = 10_000;
 
+/** How often it is looked whether a service is stopped (SIGSTOP), and after how many looks in a row it is killed. */
+const LOOK_MS = 1000;
+const MOST_LOOKS = 5;
+
 interface Running {
   service: Service;
   child: ChildProcess | undefined;
   port: number | undefined;
   wasReady: boolean;
   deathsInRow: number;
+  /** Looks in a row at which it was stopped. */
+  stoppedLooks: number;
   startedMs: number;
   timer: NodeJS.Timeout | undefined;
   whenReady: () => void;
@@ -48,6 +56,7 @@ export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #running: Running[] = [];
   #stopping = false;
+  readonly #watch: NodeJS.Timeout;
   #giveUp: (reason: QueueError) => void = () => undefined;
   /** Rejects when a service cannot come up at all: its settings are wrong. */
   readonly failed: Promise<never>;
@@ -58,6 +67,7 @@ export class Supervisor {
       this.#giveUp = reject;
     });
     this.failed.catch(() => undefined);
+    this.#watch = setInterval(() => this.#look(), LOOK_MS).unref();
   }
 
   /** Helpers first, since workers need them; resolves when all are ready. */
@@ -73,6 +83,7 @@ export class Supervisor {
   /** Passes SIGTERM on: to the workers, which finish what is in flight, and then to the helpers that they need. */
   async stop(): Promise<void> {
     this.#stopping = true;
+    clearInterval(this.#watch);
     this.#options.emit({ event: 'stopping' });
     for (const kind of ['worker', 'helper'] as const) {
       const ones = this.#running.filter(({ service }) => service.kind === kind);
@@ -90,6 +101,7 @@ export class Supervisor {
         port: undefined,
         wasReady: false,
         deathsInRow: 0,
+        stoppedLooks: 0,
         startedMs: 0,
         timer: undefined,
         whenReady: resolve,
@@ -150,6 +162,21 @@ export class Supervisor {
     running.timer = setTimeout(() => this.#spawn(running), inMs);
   }
 
+  /**
+   * A service that is stopped keeps its clients, its messages and perhaps the mutex of all. It is killed: a successor goes
+   * on, and what it left half done is repaired. Looks are counted, not time, in which this process may have stood still too.
+   */
+  #look(): void {
+    for (const running of this.#running) {
+      const pid = running.child?.pid;
+      running.stoppedLooks = pid !== undefined && isStopped(pid) ? running.stoppedLooks + 1 : 0;
+      if (pid === undefined || running.stoppedLooks < MOST_LOOKS) continue;
+      this.#options.emit({ event: 'stopped-too-long', service: running.service.name, pid });
+      running.child?.kill('SIGKILL');
+      running.stoppedLooks = 0;
+    }
+  }
+
   async #stopOne(running: Running): Promise<void> {
     clearTimeout(running.timer);
     const { child } = running;
@@ -159,6 +186,15 @@ export class Supervisor {
     const timer = setTimeout(() => child.kill('SIGKILL'), this.#options.stopTimeoutMs);
     await gone;
     clearTimeout(timer);
+  }
+}
+
+/** Stopped by a signal; one that a debugger holds is not. */
+function isStopped(pid: number): boolean {
+  try {
+    return /^\d+ \(.*\) T/s.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+  } catch {
+    return false;
   }
 }
 

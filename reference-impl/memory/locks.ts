@@ -28,6 +28,10 @@ export const LOCK = {
   firstSlot: 64,
 } as const;
 
+/** About a tenth of a millisecond. */
+const QUICK_TRIES = 100;
+const NOTHING = Buffer.alloc(8);
+
 /**
  * Byte-range locks on one file, as open-file-description locks: owned by this opening of the file, dropped by the
  * kernel at its last close, and seen across pid namespaces. About 1.3 µs for a lock and its release.
@@ -69,6 +73,21 @@ export class LockFile {
   lock(byte: number): void {
     if (this.tryLock(byte)) return;
     assert(this.#call(F_OFD_SETLKW, F_WRLCK, byte), 'a blocking lock is granted');
+  }
+
+  /**
+   * The same for at most so long: whoever holds it may be stopped. Tried again at once for a moment, since it is mostly
+   * held for some microseconds, and then every millisecond.
+   * @returns false when somebody else still holds it.
+   */
+  lockWithin(byte: number, limitMs: number): boolean {
+    if (this.tryLock(byte)) return true;
+    const endMs = this.#kernel.monotonicMs() + limitMs;
+    for (let tries = 1; this.#kernel.monotonicMs() < endMs; tries += 1) {
+      if (tries > QUICK_TRIES) this.#kernel.poll(NOTHING, 0, 1);
+      if (this.tryLock(byte)) return true;
+    }
+    return false;
   }
 
   /** Shares the byte with other readers; turns an exclusive lock of ours into a shared one without a gap. */

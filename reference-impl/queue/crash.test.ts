@@ -3,7 +3,17 @@ import { join } from 'node:path';
 import t from 'tap';
 import { RING_START } from '../record/data-file.js';
 import { smtp } from '../record/fixtures/memory-data.js';
-import { hasStrace, isRoot, type Lab, lab, strace, takeAll, textsOf, until } from './fixtures/lab.js';
+import {
+  hasStrace,
+  isRoot,
+  type Lab,
+  lab,
+  stateOf,
+  strace,
+  takeAll,
+  textsOf,
+  until,
+} from './fixtures/lab.js';
 import { verifyQueue } from './verify.js';
 
 const withStrace = hasStrace ? {} : { skip: 'strace is not installed, or may not trace' };
@@ -122,6 +132,49 @@ t.test(
     t.equal(await worker.ask({ do: 'die-in-mutex' }), undefined, 'it died inside');
     t.match(queue.stats(), { live: 2 });
     t.same(textsOf(takeAll(queue)), ['one', 'two']);
+    t.same(await problems(here), []);
+  },
+);
+
+t.test(
+  'a worker stopped inside the mutex: others say no, lose nothing, and go on when it does',
+  async (t) => {
+    const here = await lab(t);
+    await here.helper();
+    const worker = await here.worker();
+    await worker.ask({ do: 'enqueue', texts: ['one', 'two'] });
+    t.same(await worker.texts(1), ['one']);
+    const holder = await here.worker();
+    holder.say({ do: 'stop-in-mutex' });
+    await until(() => stateOf(holder.process.child.pid ?? 0) === 'T');
+    const refused = { outcome: 'rejected', reason: 'mutex-held' };
+    t.match(await worker.ask({ do: 'enqueue', texts: ['three'] }), refused);
+    t.match(await worker.ask({ do: 'enqueue', texts: ['four'] }), refused);
+    await worker.ask({ do: 'consume' });
+    t.same(await worker.texts(), [], 'nobody can walk the list');
+    await holder.process.pause(false);
+    t.match(await holder.process.line(), { went: 'on' });
+    t.match(await worker.ask({ do: 'enqueue', texts: ['five'] }), { outcome: 'confirmed' });
+    t.match(await worker.ask({ do: 'stats' }), { live: 2 }, 'what was consumed meanwhile is off the list');
+    t.same(await worker.texts(), ['two', 'five']);
+    t.same(await problems(here), []);
+  },
+);
+
+t.test(
+  'a worker stopped inside the mutex and killed there: the next to take it repairs the lists',
+  async (t) => {
+    const here = await lab(t);
+    await here.helper();
+    const worker = await here.worker();
+    await worker.ask({ do: 'enqueue', texts: ['one'] });
+    const holder = await here.worker();
+    holder.say({ do: 'stop-in-mutex' });
+    await until(() => stateOf(holder.process.child.pid ?? 0) === 'T');
+    t.match(await worker.ask({ do: 'enqueue', texts: ['two'] }), { reason: 'mutex-held' });
+    await holder.process.kill();
+    t.match(await worker.ask({ do: 'enqueue', texts: ['three'] }), { outcome: 'confirmed' });
+    t.same(await worker.texts(), ['one', 'three']);
     t.same(await problems(here), []);
   },
 );

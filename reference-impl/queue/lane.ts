@@ -1,4 +1,4 @@
-import { assert } from '../errors.js';
+import { assert, isMutexHeld } from '../errors.js';
 import { ENTRY, FIELD, NONE, STATUS } from '../index/layout.js';
 import { append, release } from '../index/lists.js';
 import type { Body } from '../record/body.js';
@@ -101,7 +101,7 @@ export class Lane {
   }
 
   async #round(jobs: Job[]): Promise<void> {
-    const { reserved, ranges } = this.#reserve(jobs);
+    const { reserved, ranges } = this.#reserveOrReject(jobs);
     if (reserved.length === 0) return;
     const dateMs = this.#pair.kernel.dateMs();
     for (const job of reserved) this.#copy(job, dateMs);
@@ -115,6 +115,17 @@ export class Lane {
     const lone = jobs === 1 && this.#lastJobs === 1;
     this.#lastJobs = jobs;
     return lone && this.#waiting.length === 0;
+  }
+
+  /** Without the mutex nothing can be stored: everybody is told so, and may come again. */
+  #reserveOrReject(jobs: Job[]): { reserved: Job[]; ranges: Range[] } {
+    try {
+      return this.#reserve(jobs);
+    } catch (error) {
+      if (!isMutexHeld(error)) throw error;
+      for (const job of jobs) job.resolve(rejection('mutex-held', error.message));
+      return { reserved: [], ranges: [] };
+    }
   }
 
   /** Index entry and space for each job [0029-0034]; a job that finds none is rejected. */
@@ -203,7 +214,7 @@ export class Lane {
   /** The sync failed or was given up. The messages are taken out; whether the disk has them, nobody knows. */
   #withdraw(jobs: Job[], result: SyncResult): void {
     const { image, data } = this.#pair;
-    this.#pair.withMutex(() => {
+    this.#pair.withMutexAtLast(() => {
       for (const { slots } of jobs) {
         for (const { entry, offset } of slots) {
           eraseRecord(data, offset);
@@ -231,7 +242,7 @@ export class Lane {
   }
 }
 
-const rejection = (reason: 'no-space' | 'no-entry', detail: string): EnqueueOutcome => ({
+const rejection = (reason: 'no-space' | 'no-entry' | 'mutex-held', detail: string): EnqueueOutcome => ({
   outcome: 'rejected',
   reason,
   detail,

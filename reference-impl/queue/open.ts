@@ -1,4 +1,4 @@
-import { assert, QueueError } from '../errors.js';
+import { assert, isMutexHeld, QueueError } from '../errors.js';
 import { lockWord, Owners } from '../index/entry-lock.js';
 import { ENTRY, FIELD, NONE, SLOTS_WORD } from '../index/layout.js';
 import { release } from '../index/lists.js';
@@ -17,7 +17,7 @@ import { Lane } from './lane.js';
 import { Pair, type RestoreReport } from './pair.js';
 import { pairPlaces } from './places.js';
 import type { EnqueueOutcome, Locked, Queue, QueueStats, TakeOptions } from './types.js';
-import { type Claimed, walk } from './walk.js';
+import { type Claimed, type Walk, walk } from './walk.js';
 
 /** How often a worker looks whether others have stored something: a load of a mapped word. */
 const ARRIVAL_POLL_MS = 5;
@@ -143,8 +143,8 @@ export class OpenQueue implements Queue {
     for (const [pairNumber, worker] of this.#pairs.entries()) {
       if (taken.length >= options.count || bytes >= options.bytes) break;
       const wish = { ...options, count: options.count - taken.length, bytes: options.bytes - bytes };
-      const owners = new Owners(worker.pair.image, worker.pair.locks, worker.lock);
-      const result = walk(worker.pair, owners, worker.lock, worker.cursor, wish);
+      const result = this.#walk(worker, wish);
+      if (!result) continue;
       worker.cursor = result.cursor;
       worker.barren = result.claimed.length > 0 ? 0 : worker.barren + result.looked;
       // A long list is walked in pieces, once around for each occasion.
@@ -157,6 +157,16 @@ export class OpenQueue implements Queue {
       }
     }
     return taken;
+  }
+
+  /** undefined: another process has held the mutex for too long; the next sweep tries again. */
+  #walk({ pair, lock, cursor }: WorkerPair, wish: TakeOptions): Walk | undefined {
+    try {
+      return walk(pair, new Owners(pair.image, pair.locks, lock), lock, cursor, wish);
+    } catch (error) {
+      if (isMutexHeld(error)) return undefined;
+      throw error;
+    }
   }
 
   /** Reads a claimed message; one that has rotted is kept aside and never delivered. */
@@ -208,7 +218,7 @@ export class OpenQueue implements Queue {
       const at = image.entryWord(entry);
       markConsumed(image, key, image.getWide(at + ENTRY.offset), image.getWide(at + ENTRY.number));
     }
-    pair.withMutex(() => {
+    pair.withMutexAtLast(() => {
       for (const entry of entries) release(image, entry);
     });
   }

@@ -1,4 +1,4 @@
-import { QueueError } from '../errors.js';
+import { isMutexHeld, QueueError } from '../errors.js';
 import type { IndexImage } from '../index/image.js';
 import { decodeIndexHead } from '../index/index-file.js';
 import { beginIndexSync, endIndexSync } from '../index/index-sync.js';
@@ -14,9 +14,13 @@ import { applyPlan } from '../restore/apply.js';
 import { keepAside } from '../restore/kept-aside.js';
 import { planRestore, type RestorePlan } from '../restore/plan.js';
 import type { Ring } from '../ring/reserve.js';
+import { announce } from './announce.js';
 import { type Ground, machine } from './ground.js';
 import { createIndex, readDataHead, readFirstPage, syncDirectory } from './install.js';
 import { type PairDirectories, pairPlaces } from './places.js';
+
+/** So long a worker waits for the mutex; who holds it longer is stopped, or reads the whole queue (verify.ts). */
+const MUTEX_PATIENCE_MS = 5000;
 
 /** What a restore found and did. */
 export interface RestoreReport {
@@ -54,6 +58,10 @@ export class Pair {
   readonly #dataFd: number;
   readonly #indexFd: number;
   #mutexName = 0xffff;
+  /** Was the last wait for the mutex in vain? */
+  #isShutOut = false;
+  /** Changes that wait for the mutex, in order. */
+  #owed: (() => void)[] = [];
 
   /**
    * Opens a pair. The first process to do so restores it; the others wait for that and then trust the index in
@@ -208,14 +216,18 @@ export class Pair {
 
   /**
    * Runs `change` alone [0018]. Whoever finds that the last owner died in the middle first takes its half-made change
-   * back.
+   * back. What this process owes to the lists is done first.
+   *
+   * @throws QueueError `mutex-held` when another process holds it for too long: nothing was done, and the thread, which can
+   * do nothing else meanwhile, has its time back. Until it is free again that is told without a wait.
    */
   withMutex<T>(change: () => T): T {
     const { image, locks } = this;
-    locks.lock(LOCK.mutex);
+    this.#enter();
     try {
       if (image.get(FIELD.mutexOwner) !== 0) image.rollBack();
       image.put(FIELD.mutexOwner, this.#mutexName);
+      for (const owed of this.#owed.splice(0)) owed();
       return change();
     } catch (error) {
       image.rollBack();
@@ -226,20 +238,51 @@ export class Pair {
     }
   }
 
+  #enter(): void {
+    const { directory } = this.directories;
+    if (this.locks.lockWithin(LOCK.mutex, this.#isShutOut ? 0 : MUTEX_PATIENCE_MS)) {
+      if (this.#isShutOut) announce(this.kernel, 'mutex-free', { directory });
+      this.#isShutOut = false;
+      return;
+    }
+    const slot = this.image.get(FIELD.mutexOwner) - 1;
+    if (!this.#isShutOut) announce(this.kernel, 'mutex-held', { directory, slot, forMs: MUTEX_PATIENCE_MS });
+    this.#isShutOut = true;
+    throw new QueueError('mutex-held', `another process holds the mutex of ${directory}: is it stopped?`);
+  }
+
+  /** The same for a change that cannot be given up: when the mutex is held for too long it is done as soon as it is free. */
+  withMutexAtLast(change: () => void): void {
+    this.#owed.push(change);
+    try {
+      this.withMutex(() => undefined);
+    } catch (error) {
+      if (!isMutexHeld(error)) throw error;
+    }
+  }
+
   /**
    * After a failed msync the kernel takes the pages for clean, also those of records that another worker has copied and
    * not yet asked about: the next msync would have nothing to write, and its success would be a confirmation of
    * nothing. So every page of every record that is not confirmed yet is made dirty again.
    */
   distrustPages(): void {
+    try {
+      this.withMutex(() => this.#redirtyReserved());
+    } catch (error) {
+      if (!isMutexHeld(error)) throw error;
+      // Which records those are cannot be told now, so it is done to all pages.
+      this.data.redirty(this.ring.start, this.ring.end - this.ring.start);
+    }
+  }
+
+  #redirtyReserved(): void {
     const { data, image } = this;
-    this.withMutex(() => {
-      for (let entry = 0; entry < image.geometry.entries; entry += 1) {
-        const at = image.entryWord(entry);
-        if (image.get(at + ENTRY.status) !== STATUS.reserved) continue;
-        data.redirty(image.getWide(at + ENTRY.offset), image.get(at + ENTRY.length));
-      }
-    });
+    for (let entry = 0; entry < image.geometry.entries; entry += 1) {
+      const at = image.entryWord(entry);
+      if (image.get(at + ENTRY.status) !== STATUS.reserved) continue;
+      data.redirty(image.getWide(at + ENTRY.offset), image.get(at + ENTRY.length));
+    }
   }
 
   /**

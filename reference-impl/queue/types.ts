@@ -7,7 +7,7 @@ import type { Body } from '../record/body.js';
  */
 export type EnqueueOutcome =
   | { outcome: 'confirmed'; numbers: bigint[] }
-  | { outcome: 'rejected'; reason: 'no-space' | 'no-entry' | 'too-large'; detail: string }
+  | { outcome: 'rejected'; reason: 'no-space' | 'no-entry' | 'mutex-held' | 'too-large'; detail: string }
   | { outcome: 'indefinite'; detail: string };
 
 /** A message locked for delivery by this worker; nobody else delivers it while this process lives. */

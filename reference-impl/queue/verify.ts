@@ -36,7 +36,7 @@ const MAX_PROBLEMS = 50;
 /**
  * Checks the invariants of every pair [DESIGN 4.5.6]: both lists well formed, every entry on one of them, and the index
  * holding exactly the whole records that were not consumed. Changes nothing; may be asked of a queue in use, whose
- * workers then wait until the data file has been read once.
+ * workers then wait until the data file has been read once, and say that they are busy when that takes them too long.
  */
 export async function verifyQueue(settings: QueueSettings, kernel: Kernel = linux): Promise<VerifyReport> {
   const counts = (): Counts => ({ live: 0, reserved: 0, locked: 0 });

@@ -262,6 +262,8 @@ export class InboundSession {
 
   #rejection(outcome: EnqueueOutcome & { outcome: 'rejected' }): string {
     if (outcome.reason === 'too-large') return this.#tooLarge();
+    if (outcome.reason === 'mutex-held')
+      return '451 4.3.0 The queue is held by another process, try again later';
     const what = outcome.reason === 'no-space' ? 'space' : 'index entry';
     return `452 4.3.1 No free ${what} in the queue, try again later`;
   }
