@@ -11,7 +11,7 @@ import { bodyOf, readSlot } from '../record/record.js';
 import { keepAside, keptAsideNames } from '../restore/kept-aside.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { DirectSync, SyncClient } from '../sync/client.js';
-import { announce, announceRestore } from './announce.js';
+import { announce } from './announce.js';
 import { type Ground, machine } from './ground.js';
 import { Lane } from './lane.js';
 import { Pair, type RestoreReport } from './pair.js';
@@ -112,7 +112,7 @@ export class OpenQueue implements Queue {
 
   #noteRestore(pair: Pair): void {
     if (pair.restore) this.restores.push(pair.restore);
-    announceRestore(pair);
+    pair.announceRestore();
   }
 
   enqueue(bodies: readonly Body[]): Promise<EnqueueOutcome> {

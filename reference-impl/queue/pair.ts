@@ -209,6 +209,15 @@ export class Pair {
     return { fd, image };
   }
 
+  /** Tells what a restore found that was not as it should be: a lost index, damaged records, messages that may come twice. */
+  announceRestore(): void {
+    const { directories, restore, kernel } = this;
+    if (!restore) return;
+    const { indexWas, uncertain, damaged } = restore;
+    if (indexWas === null && uncertain === 0 && damaged.length === 0) return;
+    announce(kernel, 'restored', { directory: directories.directory, ...restore });
+  }
+
   /** From now on this process signs the mutex with its worker slot. */
   signAs(slot: number): void {
     this.#mutexName = slot + 1;

@@ -3,7 +3,6 @@ import { FIELD } from '../index/layout.js';
 import { Fifo } from '../memory/fifo.js';
 import type { Kernel } from '../memory/kernel.js';
 import { LOCK } from '../memory/locks.js';
-import { announceRestore } from '../queue/announce.js';
 import { type Ground, machine } from '../queue/ground.js';
 import { Pair } from '../queue/pair.js';
 import type { QueueSettings } from '../settings/settings.js';
@@ -50,7 +49,7 @@ export async function runHelper(
     );
   }
   const pair = Pair.open(directories, settings, ground);
-  announceRestore(pair);
+  pair.announceRestore();
   if (!pair.locks.tryLock(LOCK.helper)) {
     pair.close();
     throw new QueueError(
