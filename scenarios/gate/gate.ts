@@ -18,6 +18,7 @@ import { kindsOf, type Schedule, scheduleOf } from '../schedule.js';
 import { kitVersion } from '../version.js';
 import { type GateResult, resultOf } from './result.js';
 import type { Selection } from './select.js';
+import { setUpMsOf } from './set-up.js';
 
 export interface GateOptions {
   target: Target;
@@ -177,6 +178,7 @@ async function runRounds(options: GateOptions, run: Run) {
   const plannedRounds = Math.max(1, Math.floor((budgetMs - powerMs) / USUAL_ROUND_MS));
   const mains = options.mains ?? Math.min(MOST_MAINS, Math.ceil(others.length / plannedRounds));
   let injections = 0;
+  let setUpMs = 0;
   let rounds = 0;
   let failed = false;
   let last: Schedule | undefined;
@@ -189,7 +191,8 @@ async function runRounds(options: GateOptions, run: Run) {
     // Once more when every other fault has had its turn.
     if (ofPower && powerLeftMs < powerMs && untried(others, run.recorder.events)) continue;
     const ordinaryMs = ordinary.count === 0 ? USUAL_ROUND_MS : ordinary.ms / ordinary.count;
-    const usualMs = ofPower ? Math.min(powerLeftMs, LEAST_POWER_MS) : ordinaryMs;
+    // What takes long to install must have time left for the cuts as well.
+    const usualMs = ofPower ? Math.max(Math.min(powerLeftMs, LEAST_POWER_MS), 2 * setUpMs) : ordinaryMs;
     if (rounds > 0 && nowMs + usualMs * LEAST_OF_A_ROUND > endMs) break;
     options.progress(`round ${number}, seed ${schedule.seed}: ${planOf(schedule, options.power)}`);
     const round: RoundOptions = {
@@ -213,6 +216,7 @@ async function runRounds(options: GateOptions, run: Run) {
     };
     const outcome = await runRound(round);
     injections = outcome.injections;
+    setUpMs = setUpMsOf(run.recorder.events);
     rounds = number;
     last = schedule;
     if (ofPower) powerLeftMs -= performance.now() - nowMs;

@@ -1,0 +1,26 @@
+import t from 'tap';
+import type { HistoryEvent } from '../../conformance/history/events.js';
+import { setUpMsOf } from './set-up.js';
+
+const installed = (round: number, atMs: number): HistoryEvent => ({ kind: 'installed', atMs, round });
+const submitted = (id: string, atMs: number): HistoryEvent => ({
+  kind: 'submitted',
+  atMs,
+  id,
+  producer: 0,
+  sizeBytes: 1,
+  digest: '',
+  recipients: 1,
+  shape: 'tiny',
+});
+
+t.test('a set-up lasts from the last installation to the first message after it', async (t) => {
+  const first = [installed(1, 100), submitted('1', 700), submitted('2', 800)];
+  t.equal(setUpMsOf(first), 600);
+  t.equal(setUpMsOf([...first, installed(2, 5000), submitted('3', 15_000)]), 10_000);
+});
+
+t.test('nothing is said of one that did not come to a message', async (t) => {
+  t.equal(setUpMsOf([]), 0);
+  t.equal(setUpMsOf([installed(1, 100), submitted('1', 700), installed(2, 5000)]), 0);
+});
