@@ -10,6 +10,12 @@ export interface Enumerated {
   state: CrashState;
 }
 
+/**
+ * Whether an entry of the log writes anything that counts. Random states differ only in such writes: without the others they
+ * are no less possible, and equal to many.
+ */
+export type Matters = (index: number) => boolean;
+
 /** Between so many writes that are singled out in one epoch the others are skipped: the random ones reach them. */
 const MOST_SINGLED_OUT = 64;
 /** So many random states are drawn at once and given in the order of their cuts, which is cheap to go along. */
@@ -21,13 +27,19 @@ const DRAW = 256;
  * writes but one, and only one; the write under way, torn in the usual ways), then seeded random subsets, torn too,
  * without end. Within a family they come in the order of their cuts.
  */
-export function* enumerate(model: CrashModel, from: number, random: Random): Generator<Enumerated, void> {
+export function* enumerate(
+  model: CrashModel,
+  from: number,
+  random: Random,
+  matters?: Matters,
+): Generator<Enumerated, void> {
   yield* prefixes(model, from);
   yield* singledOut(model, from, 'all-but-one');
   yield* singledOut(model, from, 'only-one');
   yield* torn(model, from);
+  const draw = drawing(model, from, random, matters);
   for (;;) {
-    const states = Array.from({ length: DRAW }, () => randomState(model, from, random));
+    const states = Array.from({ length: DRAW }, draw);
     for (const state of states.sort((a, b) => a.prefix - b.prefix)) yield { family: 'random', state };
   }
 }
@@ -88,8 +100,21 @@ function usualTears(count: number): number[][] {
   return [...new Map(tears.map((tear) => [tear.join(), tear])).values()];
 }
 
-function randomState(model: CrashModel, from: number, random: Random): CrashState {
-  const prefix = from + random.int(model.entries.length - from + 1);
+/** Draws random states: at every cut, or at those where a write that matters may be there or not. */
+function drawing(
+  model: CrashModel,
+  from: number,
+  random: Random,
+  matters: Matters | undefined,
+): () => CrashState {
+  const all = Array.from({ length: model.entries.length - from + 1 }, (_, at) => from + at);
+  if (matters === undefined) return () => randomState(model, all[random.int(all.length)] ?? from, random);
+  const some = all.filter((prefix) => matters(prefix) || model.optional(prefix).some(matters));
+  const cuts = some.length > 0 ? some : all;
+  return () => randomState(model, cuts[random.int(cuts.length)] ?? from, random, matters);
+}
+
+function randomState(model: CrashModel, prefix: number, random: Random, matters?: Matters): CrashState {
   const under = model.entries[prefix];
   const begun = under !== undefined && under.lengthBytes > 0 && random.int(2) === 0;
   const base: CrashState = { prefix, kept: [], torn: NOTHING_TORN };
@@ -100,6 +125,7 @@ function randomState(model: CrashModel, from: number, random: Random): CrashStat
   const kept: number[] = [];
   const tears = new Map<number, number[]>();
   for (const index of optional) {
+    if (matters !== undefined && !matters(index)) continue;
     const dice = random.real();
     if (dice < tear) {
       const count = (model.entries[index]?.lengthBytes ?? 0) / SECTOR_BYTES;
@@ -126,22 +152,18 @@ export function* shuffled(
   from: number,
   random: Random,
   hand = HAND,
+  matters?: Matters,
 ): Generator<Enumerated, void> {
-  const rest = enumerate(model, from, random);
   let gathered: Enumerated[] = [];
-  for (const next of rest) {
-    const begins = gathered[0]?.family !== next.family;
-    if (begins) {
+  for (const next of enumerate(model, from, random, matters)) {
+    if (gathered[0]?.family !== next.family) {
       yield* dealt(gathered, random, hand);
       gathered = [];
     }
-    if (next.family === 'random') {
-      yield next;
-      break;
-    }
-    gathered.push(next);
+    // Drawn in hands already, and without end.
+    if (next.family === 'random') yield next;
+    else gathered.push(next);
   }
-  yield* rest;
 }
 
 function* dealt(states: Enumerated[], random: Random, hand: number): Generator<Enumerated, void> {

@@ -112,6 +112,9 @@ export class Fingerprints {
     return sums;
   }
 
+  /** Whether the entry writes a sector that counts. */
+  readonly matters = (index: number): boolean => (this.#written.get(index)?.ids.length ?? 0) > 0;
+
   /** Equal for states whose disks are equal, as far as they count; otherwise different but for one chance in 2^64. */
   of(state: CrashState): string {
     const { model } = this.#recording;

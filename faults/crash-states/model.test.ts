@@ -1,10 +1,10 @@
 import fc from 'fast-check';
 import t from 'tap';
 import type { LogEntry } from '../power/log-writes.js';
-import { enumerate } from './enumerate.js';
+import { enumerate, shuffled } from './enumerate.js';
 import { diskOf, everyState, NaiveDrive } from './fixtures/drive.js';
 import { CrashModel, SECTOR_BYTES } from './model.js';
-import { formatState, parseState } from './state.js';
+import { type CrashState, formatState, parseState } from './state.js';
 
 const DISK_SECTORS = 3;
 
@@ -102,6 +102,28 @@ t.test('what is enumerated can be, has every prefix, and comes back from its add
     { numRuns: 100 },
   );
   t.same([...seen].sort(), ['all-but-one', 'only-one', 'prefix', 'random', 'torn']);
+});
+
+t.test('shuffled, the same states come, each once, and the random ones without end', async () => {
+  fc.assert(
+    fc.property(LOGS, fc.integer(), fc.integer({ min: 1, max: 9 }), (made, seed, hand) => {
+      const model = new CrashModel(entriesOf(made));
+      const take = (states: Iterable<{ state: CrashState; family: string }>) => {
+        const named: string[] = [];
+        let random = 0;
+        for (const { state, family } of states) {
+          if (family === 'random') random += 1;
+          else named.push(`${family} ${formatState(state)}`);
+          if (random === 300) return named.sort();
+        }
+        return [`only ${random} random ones`];
+      };
+      const plain = take(enumerate(model, 0, randomOf(seed)));
+      const mixed = take(shuffled(model, 0, randomOf(seed), hand));
+      return plain.join() === mixed.join();
+    }),
+    { numRuns: 50 },
+  );
 });
 
 t.test('with enough draws every disk of a small log is reached', async (t) => {

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
 import { QueueError } from '../errors.js';
 import { checkLists } from '../index/check.js';
 import { IndexImage } from '../index/image.js';
@@ -11,9 +12,10 @@ import { PAGE_BYTES } from '../memory/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { decodeBody } from '../record/codec.js';
 import { decodeHead, RING_START } from '../record/data-file.js';
-import { bodyOf, type RecordHeader } from '../record/record.js';
+import { type AtSlot, bodyOf, type RecordHeader } from '../record/record.js';
 import { applyPlan } from '../restore/apply.js';
 import { planRestore } from '../restore/plan.js';
+import { RememberedSlots } from '../restore/remembered-slots.js';
 import type { Ring } from '../ring/reserve.js';
 import { loadSettings } from '../settings/load.js';
 import { machine } from './ground.js';
@@ -32,16 +34,27 @@ export interface Restored {
   keptAside: number;
 }
 
+/** What is remembered of one data file. */
+interface Seen {
+  slots: RememberedSlots;
+  sizeBytes: number;
+  key: ChecksumKey;
+  /** Numbers of the messages by what stands at their slots. */
+  named: WeakMap<AtSlot, number>;
+  /** The last message at each offset: its page may have changed, and it has not. */
+  bodies: Map<number, { bytes: Buffer; number: number }>;
+}
+
 type Listed = Pick<RecordHeader, 'offset' | 'type' | 'sizeBytes' | 'number' | 'dateMs'>;
 
 /**
  * Restores one queue after the other in one process, as the first worker after a crash does, and says what each then
- * holds. Queues that differ in little are the purpose: a message that was seen at its place before is not hashed again,
- * only compared, byte for byte.
+ * holds. Queues that differ in little are the purpose: what stands on pages that are the same as before, byte for byte, is
+ * not read and hashed again.
  */
 export class RestoreCheck {
-  /** By place and offset. */
-  readonly #known = new Map<string, Map<number, { bytes: Buffer; number: number }>>();
+  /** By the place of the data file. */
+  readonly #seen = new Map<string, Seen>();
   readonly #numbers = new Map<string, number>();
   readonly #maps = new Map<string, DataMap>();
   #indexBytes = Buffer.alloc(0);
@@ -80,8 +93,9 @@ export class RestoreCheck {
       into.keptAside += restore.damaged.length;
       into.problems.push(...checkLists(image));
       // Read again: not what the restore believes that it has listed, but what the next one would find.
-      const { alive } = planRestore(data, ring, key, image);
-      this.#list(`${number}`, data, alive, into);
+      const seen = this.#look(`${number}`, data, key);
+      const { alive } = planRestore(data, ring, key, image, undefined, seen.slots.read);
+      this.#list(seen, data, key, alive, into);
       if (alive.length !== restore.restored)
         into.problems.push(`restored ${restore.restored} messages, a second restore would ${alive.length}`);
     } finally {
@@ -101,8 +115,9 @@ export class RestoreCheck {
     const ring = { start: RING_START, end: head.sizeBytes - PAGE_BYTES };
     const restored = nothing();
     const image = this.#readIndex(indexPath, head.queueId, head.sizeBytes);
-    const plan = planRestore(data, ring, head.key, image);
-    this.#list(dataPath, data, plan.alive, restored);
+    const seen = this.#look(dataPath, data, head.key);
+    const plan = planRestore(data, ring, head.key, image, undefined, seen.slots.read);
+    this.#list(seen, data, head.key, plan.alive, restored);
     restored.keptAside = plan.damage.length;
     if (image && image.geometry.entries >= plan.alive.length)
       restored.problems.push(...applied(image, ring, head.key, plan));
@@ -133,14 +148,44 @@ export class RestoreCheck {
     }
   }
 
-  #list(place: string, data: DataMap, records: readonly Listed[], into: Restored): void {
-    const here = this.#known.get(place) ?? new Map<number, { bytes: Buffer; number: number }>();
-    this.#known.set(place, here);
+  /** What is remembered of a place, brought up to date. */
+  #look(place: string, data: DataMap, key: ChecksumKey): Seen {
+    let seen = this.#seen.get(place);
+    const same = seen?.sizeBytes === data.sizeBytes && isDeepStrictEqual(seen.key, key);
+    if (seen === undefined || !same) {
+      const { sizeBytes } = data;
+      seen = {
+        slots: new RememberedSlots(sizeBytes),
+        sizeBytes,
+        key,
+        named: new WeakMap(),
+        bodies: new Map(),
+      };
+      this.#seen.set(place, seen);
+    }
+    seen.slots.refresh(data);
+    return seen;
+  }
+
+  #list(
+    { slots, named, bodies }: Seen,
+    data: DataMap,
+    key: ChecksumKey,
+    records: readonly Listed[],
+    into: Restored,
+  ): void {
     for (const record of records) {
+      const slot = slots.read(data, key, record.offset);
+      const known = named.get(slot);
+      if (known !== undefined) {
+        into.live.push(known);
+        continue;
+      }
       const bytes = bodyOf(data, record);
-      const known = here.get(record.offset);
-      if (known?.bytes.equals(bytes)) {
-        into.live.push(known.number);
+      const last = bodies.get(record.offset);
+      if (last?.bytes.equals(bytes)) {
+        named.set(slot, last.number);
+        into.live.push(last.number);
         continue;
       }
       const name = createHash('sha256').update(decodeBody(record.type, bytes).data).digest('hex');
@@ -150,7 +195,8 @@ export class RestoreCheck {
         this.#numbers.set(name, number);
         into.names[number] = name;
       }
-      here.set(record.offset, { bytes: Buffer.from(bytes), number });
+      named.set(slot, number);
+      bodies.set(record.offset, { bytes: Buffer.from(bytes), number });
       into.live.push(number);
     }
   }

@@ -6,7 +6,7 @@ import type { ChecksumKey } from '../record/checksum.js';
 import { extentOf, SLOT_BYTES } from '../record/layout.js';
 import type { RecordHeader } from '../record/record.js';
 import type { Ring } from '../ring/reserve.js';
-import { type DamagedRecord, type FoundRecord, overlapsAny, scan } from './scan.js';
+import { type DamagedRecord, type FoundRecord, overlapsAny, type SlotReader, scan } from './scan.js';
 
 /** A message that the restored index will hold. */
 export interface Alive extends FoundRecord {
@@ -63,6 +63,7 @@ interface Hint {
  *
  * @param image the old index, or undefined when there is none that belongs to this data file.
  * @param nowMs milliseconds since the epoch.
+ * @param read as for `scan`.
  */
 export function planRestore(
   data: DataBytes,
@@ -70,9 +71,10 @@ export function planRestore(
   key: ChecksumKey,
   image: IndexImage | undefined,
   nowMs: number = Date.now(),
+  read?: SlotReader,
 ): RestorePlan {
   const hints = image ? readHints(image, ring) : new Map<number, Hint>();
-  const found = scan(data, ring, key);
+  const found = scan(data, ring, key, read);
   const consumed = (record: { offset: number; number: number }): boolean =>
     image !== undefined && isConsumed(image, key, record.offset, record.number);
   const plan: RestorePlan = {

@@ -1,7 +1,7 @@
 import type { DataBytes } from '../memory/data-map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { extentOf, SLOT_BYTES } from '../record/layout.js';
-import { mendHeader, type RecordHeader, readSlot } from '../record/record.js';
+import { type AtSlot, mendHeader, type RecordHeader, readSlot } from '../record/record.js';
 import type { Ring } from '../ring/reserve.js';
 
 /** A record that was found whole. */
@@ -20,6 +20,9 @@ export interface DamagedRecord extends RecordHeader {
   what: 'data' | 'header';
 }
 
+/** Looks at one slot boundary: `readSlot`, or what remembers its answers. */
+export type SlotReader = (data: DataBytes, key: ChecksumKey, offset: number) => AtSlot;
+
 /** How far ahead of itself the scan asks the kernel to read. */
 const READ_AHEAD_BYTES = 8 * 2 ** 20;
 
@@ -28,9 +31,11 @@ const READ_AHEAD_BYTES = 8 * 2 ** 20;
  * message body is ever taken for a record. Everything else is stepped over by one boundary, because below a
  * torn record older whole ones may stand.
  *
+ * @param read gives what `readSlot` gives.
+ *
  * Bounded by reading the file once and by one checksum over each record.
  */
-export function scan(data: DataBytes, ring: Ring, key: ChecksumKey): ScanResult {
+export function scan(data: DataBytes, ring: Ring, key: ChecksumKey, read: SlotReader = readSlot): ScanResult {
   const valid: FoundRecord[] = [];
   const damaged: DamagedRecord[] = [];
   let asked = ring.start;
@@ -39,7 +44,7 @@ export function scan(data: DataBytes, ring: Ring, key: ChecksumKey): ScanResult 
       data.willNeed(asked, Math.min(READ_AHEAD_BYTES, ring.end - asked));
       asked += READ_AHEAD_BYTES;
     }
-    const found = readSlot(data, key, offset);
+    const found = read(data, key, offset);
     offset += SLOT_BYTES;
     if (found.state === 'valid') {
       const { number, dateMs, type, sizeBytes } = found.header;

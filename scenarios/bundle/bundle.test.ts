@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t from 'tap';
@@ -123,6 +123,51 @@ t.test('a target that is not installed is named, with what is missing and the wa
     message: /^the target mine is not installed here: expected \/nowhere\/server\.py; .*--target FILE$/,
   });
   t.equal(targetOf(moved, place.queue('')).name, 'test', 'it is where --target says');
+});
+
+t.test('replay says each of these in one line, with exit code 2', async (t) => {
+  const { place, file } = await made(t);
+  const replay = async (name: string, message: RegExp) => {
+    const { code, stdout, stderr } = await place.run(['replay', name]);
+    t.equal(code, 2, `${name}: ${stderr}`);
+    t.equal(stdout, '');
+    const [last = '', ...told] = stderr.trimEnd().split('\n').reverse();
+    t.match(last, message);
+    // A bundle that was opened first says what it is.
+    t.notOk(
+      told.some((line) => line.startsWith('plugpull: ') || line.startsWith('    at ')),
+      stderr,
+    );
+  };
+  const other = join(place.dir, 'other.tar.gz');
+  await replay(
+    join(place.dir, 'nothing'),
+    /^plugpull: \S+nothing: expected a bundle, there is no such file$/,
+  );
+  writeFileSync(other, 'a text');
+  await replay(
+    other,
+    /^plugpull: \S+other\.tar\.gz: expected a bundle of plugpull, which is a \.tar\.gz file$/,
+  );
+  const later = { ...partsOf(place), version: 2 } as unknown as ManifestParts;
+  await writeBundle(other, join(place.dir, 'evidence'), later);
+  await replay(other, /^plugpull: \S+: has version 2 of the format, expected 1: use the kit that made it$/);
+  const parts = partsOf(place);
+  const restore = { restore: ['plugpull-no-such-program'] };
+  const definition = { ...parts.target.definition, crashStates: restore };
+  await writeBundle(other, join(place.dir, 'evidence'), {
+    ...parts,
+    target: { ...parts.target, definition },
+  });
+  await replay(
+    other,
+    /^plugpull: the target mine is not installed here: expected plugpull-no-such-program; .*--target FILE$/,
+  );
+  rmSync(join(place.dir, 'server.py'));
+  await replay(
+    file,
+    /^plugpull: the target mine is not installed here: expected \S+\/server\.py; .*--target FILE$/,
+  );
 });
 
 t.test('any image comes back from its extents, byte for byte', async (t) => {

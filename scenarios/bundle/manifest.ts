@@ -45,10 +45,12 @@ export const GateCase = z.object({
 /** One crash state of a recorded run. */
 export const StateCase = z.object({
   kind: z.literal('crash-state'),
-  /** Address of the state in the log (`writes.log`), as explore tells it. */
+  /** Address of the state in the log (`writes.log`), as explore tells it; `OUTER>INNER` for a cut of the recovery from OUTER. */
   state: z.string(),
   /** Entries of the log that count. */
   end: z.int().min(0),
+  /** The log of the recovery that was cut, by its name in the bundle, and how many entries of it count. */
+  recovery: z.object({ log: z.string().regex(/^recovery-\d+\.log$/), end: z.int().min(0) }).optional(),
   filesystem: Filesystem,
   /** SHA-256 of the messages in the order of their first submit: by these the target's own program names what it holds. */
   digests: z.array(z.string()),

@@ -18,14 +18,11 @@ export interface BrokenExploration {
   events: readonly HistoryEvent[];
 }
 
-/**
- * Writes the bundle of the smallest broken state into the evidence; resolves to the file, or to null when the state is a
- * cut of a recovery, whose own log the evidence does not have.
- */
+/** Writes the bundle of the smallest broken state into the evidence; resolves to the file, or to null without such a state. */
 export async function bundleOfState(found: BrokenExploration): Promise<string | null> {
   const { target, seed, run, result, evidence, events } = found;
   const { smallest } = result;
-  if (smallest === null || smallest.state.includes('>')) return null;
+  if (smallest === null) return null;
   const file = join(evidence, 'bundle.tar.gz');
   await writeBundle(file, evidence, {
     target: describeTarget(target),
@@ -36,6 +33,7 @@ export async function bundleOfState(found: BrokenExploration): Promise<string | 
     case: {
       kind: 'crash-state',
       state: smallest.state,
+      ...(smallest.recovery === null ? {} : { recovery: smallest.recovery }),
       end: run.end,
       filesystem: run.filesystem,
       digests: submittedIds(events).map((id) => run.digests.get(id) ?? id),

@@ -39,14 +39,20 @@ export function targetOf({ target }: Manifest, file: string | undefined): Target
   );
 }
 
-function wordsOf({ services, install = [], verify = [] }: TargetFile): string[] {
-  return [...Object.values(services).flatMap(({ command }) => command), ...install, ...verify];
+function wordsOf({ services, install = [], verify = [], crashStates }: TargetFile): string[] {
+  const commands = Object.values(services).flatMap(({ command }) => command);
+  return [...commands, ...install, ...verify, ...(crashStates?.restore ?? [])];
 }
 
 /** First words of the commands that run on this machine, where they are no placeholders. */
-function programsOf({ services, install, verify }: TargetFile): string[] {
+function programsOf({ services, install, verify, crashStates }: TargetFile): string[] {
   const local = Object.values(services).filter(({ image }) => image === undefined);
-  const commands = [...local.map(({ command }) => command), install ?? [], verify ?? []];
+  const commands = [
+    ...local.map(({ command }) => command),
+    install ?? [],
+    verify ?? [],
+    crashStates?.restore ?? [],
+  ];
   const programs = commands.flatMap(([program]) => (program === undefined ? [] : [program]));
   return [...new Set(programs)].filter((program) => !program.includes('{'));
 }

@@ -4,9 +4,10 @@ import { KitError } from '../../conformance/errors.js';
 import { type Bundle, openBundle } from '../bundle/bundle.js';
 import { targetOf } from '../bundle/target-of.js';
 import { byHand } from '../replay/by-hand.js';
+import { caseDisk } from '../replay/case-disk.js';
 import { mountState, recordedDiskIn, stateBefore } from '../replay/mounted-disk.js';
 import { type ReplayResult, removeWorkPlace, replayGate, workPlace } from '../replay/replay.js';
-import { replayState, stateOf } from '../replay/replay-state.js';
+import { replayState } from '../replay/replay-state.js';
 import { shellWord } from '../report/shell-word.js';
 import { styleFor } from '../report/style.js';
 import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
@@ -109,8 +110,9 @@ async function openDisk(
   registry: Registry,
   keep: boolean,
 ): Promise<string[]> {
-  const { case: kind } = bundle.manifest;
-  const disk = recordedDiskIn(bundle.dir, kind.kind === 'crash-state' ? kind.end : undefined);
+  const { case: what } = bundle.manifest;
+  const made = what.kind === 'crash-state' ? caseDisk(bundle, what, place) : undefined;
+  const disk = made?.disk ?? recordedDiskIn(bundle.dir);
   if (disk === undefined) {
     if (at !== undefined) {
       throw new KitError(
@@ -122,15 +124,14 @@ async function openDisk(
   }
   const { model } = disk.recording;
   const count = model.entries.length;
-  const lines = [`the log has ${count} entries`];
-  const { case: what } = bundle.manifest;
+  const lines = [`the log${made?.outer === undefined ? '' : ' of the recovery'} has ${count} entries`];
   let state = stateBefore(disk, at ?? count);
   let which = `before entry ${at ?? count}`;
   if (at !== undefined) {
     const entry = model.entries[at];
     lines.push(`entry ${at}: ${entry === undefined ? 'the end of the log' : describeEntry(entry)}`);
-  } else if (what.kind === 'crash-state') {
-    state = stateOf(bundle, what, model);
+  } else if (made !== undefined && what.kind === 'crash-state') {
+    state = made.state;
     which = `in crash state ${what.state}`;
   }
   const mounted = mountState(disk, state, what.filesystem, place, registry);

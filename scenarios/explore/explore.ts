@@ -23,11 +23,12 @@ import { kitVersion } from '../version.js';
 import { blame } from './blame.js';
 import { type Exploration, type ExploreOptions, mountWay } from './exploration.js';
 import { keepRecording } from './kept-recording.js';
+import { waiting } from './patience.js';
 import { Places } from './places.js';
 import { runJobs } from './pool.js';
 import { type RecordedRun, recordRun } from './record.js';
 import { exploreRecoveries, NO_RECOVERIES } from './recoveries.js';
-import { type ExploreResult, findingOf, type SmallestState } from './result.js';
+import type { ExploreResult, SmallestState } from './result.js';
 import { runOnTarget } from './target-lanes.js';
 import { type Broken, type WayName, WayRun } from './way.js';
 import type { WorkerPlan } from './worker.js';
@@ -231,10 +232,12 @@ async function exploreWays(exploration: Exploration): Promise<Map<WayName, WayRu
     ways.set(way, wayRun);
     if (way === 'target') await runOnTarget(exploration, wayRun);
     else {
-      const plans = plansOf(exploration, way);
+      const plans = plansOf(exploration, way, mostEndMs);
       await runJobs(plans, exploration.registry.runId, wayRun.jobs(), BATCH[way], () => wayRun.stopped());
     }
     wayRun.end();
+    const dead = wayRun.neverWorked();
+    if (dead !== undefined) throw new KitError('bad-target', `${dead}, on every crash state`);
     if (wayRun.broken.length > 0) break;
   }
   return ways;
@@ -246,7 +249,7 @@ function fingerprintsOf({ recording, base, baseAt, run }: Exploration, way: WayN
 }
 
 /** What the workers are told, each with a place of its own. */
-function plansOf(exploration: Exploration, way: 'image' | 'mount'): WorkerPlan[] {
+function plansOf(exploration: Exploration, way: 'image' | 'mount', endMs: number): WorkerPlan[] {
   const { run, places, base, baseAt, restore, registry, digests, workers, recording } = exploration;
   return Array.from({ length: workers }, (_, number) => ({
     log: run.log,
@@ -255,6 +258,7 @@ function plansOf(exploration: Exploration, way: 'image' | 'mount'): WorkerPlan[]
     baseAt,
     restore: restore ?? [],
     env: { [RUN_VARIABLE]: registry.runId },
+    ...waiting(exploration.options.target, endMs),
     digests,
     way:
       way === 'image'
@@ -279,6 +283,15 @@ function resultOf(
 ): Omit<ExploreResult, 'evidence' | 'bundle'> {
   const { options, recorder, recording, run, workers } = exploration;
   const finding = CHECKERS['PP-13'](recorder.events, options.target.guarantee);
+  const late = [...[...ways.values()].flatMap((way) => way.late), ...recoveries.late];
+  const hung = late.find((state) => state.hung);
+  const { verdict, why } =
+    finding.verdict === 'pass' && hung !== undefined
+      ? {
+          verdict: 'not-measured' as const,
+          why: `crashStates.restore had no answer in crash state ${hung.state} when the time was up`,
+        }
+      : finding;
   const all = [...ways].map(([name, way]) => [name, way.figures(workers)] as const);
   const distinct = all.reduce((sum, [, way]) => sum + way.distinct, recoveries.distinct);
   const seconds = all.reduce((sum, [, way]) => sum + way.seconds, recoveries.seconds);
@@ -286,9 +299,9 @@ function resultOf(
   const count = (test: (event: HistoryEvent) => boolean) => recorder.events.filter(test).length;
   return {
     target: options.target.name,
-    verdict: finding.verdict,
-    why: finding.why,
-    requirements: [findingOf(finding)],
+    verdict,
+    why,
+    requirements: [{ id: finding.requirement, verdict, why }],
     states: finding.figures.crashStates ?? 0,
     distinct,
     statesPerSecond: seconds === 0 ? 0 : Math.round((distinct / seconds) * 10) / 10,
@@ -296,6 +309,7 @@ function resultOf(
     broken: finding.figures.brokenStates ?? 0,
     atRisk: finding.figures.statesAtRisk ?? 0,
     ways: Object.fromEntries(all),
+    unanswered: { states: late.length, first: late[0]?.state ?? null },
     unmountable: { states: unmountable.length, first: unmountable[0] ?? null },
     recoveries: { cut: recoveries.cut, states: recoveries.states, distinct: recoveries.distinct },
     compared: compare(exploration, ways),
@@ -343,7 +357,13 @@ function smallestOf(exploration: Exploration, broken: readonly Broken[]): Smalle
   const submitted = recorder.events.find((event) => event.kind === 'submitted' && event.id === id);
   const confirmedAt = id === undefined ? undefined : stakes.confirmedAt(id);
   const story = [`the power is cut at ${first.address}`];
-  if (id !== undefined && submitted?.kind === 'submitted' && confirmedAt !== undefined) {
+  const recovery = first.recovery ?? null;
+  if (recovery !== null) {
+    // What stands in the log of the run was on the disk: the recovery has lost it.
+    const [outer, inner] = first.address.split('>');
+    story.push(`at ${outer}, and in the recovery from there again, at ${inner} of its own requests`);
+    if (id !== undefined) story.push(`message ${id}: gone after the second`);
+  } else if (id !== undefined && submitted?.kind === 'submitted' && confirmedAt !== undefined) {
     const mark = markOf(run.id, id);
     try {
       story.push(
@@ -353,5 +373,5 @@ function smallestOf(exploration: Exploration, broken: readonly Broken[]): Smalle
       throw new KitError('kit-failed', `the log cannot be read again: ${messageOf(error)}`, { cause: error });
     }
   }
-  return { state: first.address, missing: first.missing, story };
+  return { state: first.address, recovery, missing: first.missing, story };
 }

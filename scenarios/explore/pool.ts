@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { KitError, type KitErrorCode } from '../../conformance/errors.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import type { Found } from './found.js';
-import type { FromWorker, ToWorker, WorkerPlan } from './worker.js';
+import type { FromWorker, Late, ToWorker, WorkerPlan } from './worker.js';
 
 const PROGRAM = fileURLToPath(new URL('./worker.js', import.meta.url));
 /** A worker that has one batch in hand has another one waiting. */
@@ -15,6 +15,8 @@ export interface Job {
   /** Address of the state. */
   state: string;
   found(found: Found): void;
+  /** There was no time for it. */
+  late(late: Late): void;
 }
 
 /**
@@ -72,6 +74,10 @@ class Worker {
               const job = this.#under.get(number);
               this.#under.delete(number);
               job?.found(found);
+            }
+            for (const { number, hung } of message.late) {
+              this.#under.get(number)?.late({ hung });
+              this.#under.delete(number);
             }
           }
           step();

@@ -7,14 +7,16 @@ import { openRecording } from '../../faults/crash-states/materialise.js';
 import { type CrashState, formatState } from '../../faults/crash-states/state.js';
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
 import { BlocklogDisk } from '../../faults/power/blocklog.js';
+import { copySparse } from '../../faults/power/sparse.js';
 import { seeded } from '../random.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { type Exploration, mountWay } from './exploration.js';
+import { patienceMs, waiting } from './patience.js';
 import type { Place } from './places.js';
 import { runJobs } from './pool.js';
 import { DATA_DIR, DISK_BYTES } from './record.js';
 import { RestoreService } from './restore-service.js';
-import { type Broken, WayRun } from './way.js';
+import { type Broken, type LateState, WayRun } from './way.js';
 
 /** What became of crash states whose recovery was cut as well. */
 export interface Recoveries {
@@ -25,6 +27,7 @@ export interface Recoveries {
   seconds: number;
   broken: Broken[];
   unmountable: WayRun['unmountable'];
+  late: LateState[];
 }
 
 export const NO_RECOVERIES: Recoveries = {
@@ -34,6 +37,7 @@ export const NO_RECOVERIES: Recoveries = {
   seconds: 0,
   broken: [],
   unmountable: [],
+  late: [],
 };
 
 /** More would be equal to earlier ones: a recovery does much the same from wherever it begins. */
@@ -48,7 +52,7 @@ const LEAST_MS = 2500;
  * replay of the filesystem's journal on, and cut at its own requests to the disk.
  */
 export async function exploreRecoveries(exploration: Exploration): Promise<Recoveries> {
-  const total: Recoveries = { ...NO_RECOVERIES, broken: [], unmountable: [] };
+  const total: Recoveries = { ...NO_RECOVERIES, broken: [], unmountable: [], late: [] };
   const { options, restore, recording, run, base, baseAt, places, endMs } = exploration;
   if (restore === undefined || options.states === 1) return total;
   let place: Place | undefined;
@@ -108,7 +112,7 @@ async function cutRecovery(
     const service = new RestoreService(restore, env);
     try {
       const queue = join(mountPoint, DATA_DIR, options.target.crashStates?.queue ?? '.');
-      await service.ask({ queue });
+      await service.ask({ queue }, Math.min(patienceMs(options.target), endMs - performance.now()));
     } finally {
       service.end();
     }
@@ -138,6 +142,7 @@ async function cutRecovery(
         baseAt: 0,
         restore,
         env,
+        ...waiting(options.target, endMs),
         digests,
         way: mountWay(exploration, `recovery-${number}-${worker}`, ended.image),
       }));
@@ -148,8 +153,14 @@ async function cutRecovery(
       total.states += figures.states;
       total.distinct += figures.distinct;
       total.seconds += figures.seconds;
-      total.broken.push(...way.broken);
+      if (way.broken.length > 0) {
+        const log = `recovery-${number}.log`;
+        copySparse(ended.log, join(exploration.dir, log));
+        const { length: end } = recording.model.entries;
+        total.broken.push(...way.broken.map((broken) => ({ ...broken, recovery: { log, end } })));
+      }
       total.unmountable.push(...way.unmountable);
+      total.late.push(...way.late);
       options.progress(
         `recovery ${number + 1} from ${formatState(state).slice(0, 60)}: ${recording.model.entries.length} requests, ${figures.states} states of its own`,
       );

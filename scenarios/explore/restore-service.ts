@@ -1,6 +1,7 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
+import { z } from 'zod';
 import { KitError } from '../../conformance/errors.js';
 
 /** What the target's own program found in one stored state. */
@@ -8,68 +9,177 @@ export interface Restored {
   /** SHA-256 of each message that it holds. */
   live: string[];
   problems: string[];
-  /** Why it could not be restored. */
+  /** Why it could not be restored: in the program's words, or because it hung, died or answered nonsense. */
   error: string | undefined;
+  /** It had no answer when its time was up. */
+  late?: true;
 }
 
-interface Answer {
-  live?: number[];
-  names?: Record<string, string>;
-  problems?: string[];
-  error?: string;
+const Answer = z.object({
+  live: z.array(z.int().min(0)).optional(),
+  names: z.record(z.string(), z.string()).optional(),
+  problems: z.array(z.string()).optional(),
+  error: z.string().optional(),
+});
+
+/** How it is told that the program has ended by itself. */
+export const RESTORE_ENDED = 'crashStates.restore ended with';
+/** A program that writes more than this for one state will not stop. */
+const LONGEST_ANSWER_BYTES = 64 << 20;
+const LONGEST_WORDS = 400;
+
+/** How the program went wrong, in a few words. */
+class Failure extends Error {
+  readonly how: 'ended' | 'nonsense' | 'late';
+
+  constructor(how: Failure['how'], message: string) {
+    super(message);
+    this.how = how;
+  }
 }
 
-/** The target's `crashStates.restore` program, asked one state after the other. */
+/**
+ * The target's `crashStates.restore` program, asked one state after the other. One that hangs, dies or answers nonsense is
+ * killed, with all that it has started, and that is what was found in the state; for the next one it is started anew.
+ */
 export class RestoreService {
-  readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
-  readonly #names = new Map<number, string>();
-  #said = '';
-  #waiting: { resolve: (line: string) => void; reject: (why: Error) => void } | undefined;
-  #over = false;
+  readonly #command: readonly string[];
+  readonly #env: Readonly<Record<string, string>>;
+  #program: Program | undefined;
 
   constructor(command: readonly string[], env: Readonly<Record<string, string>>) {
-    const [program = '', ...args] = command;
-    this.#child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, ...env } });
-    this.#child.stderr.on('data', (chunk: Buffer) => {
-      this.#said = `${this.#said}${chunk.toString()}`.slice(-400);
-    });
-    createInterface({ input: this.#child.stdout }).on('line', (line) => this.#waiting?.resolve(line));
-    this.#child.stdin.on('error', () => {});
-    const end = () => {
-      this.#over = true;
-      this.#waiting?.reject(this.#broken());
-    };
-    this.#child.on('error', end);
-    this.#child.on('close', end);
+    this.#command = command;
+    this.#env = env;
+    this.#program = new Program(command, env);
   }
 
-  /** @throws KitError bad-target when the program ends or answers what cannot be read. */
-  async ask(request: Readonly<Record<string, string>>): Promise<Restored> {
-    if (this.#over) throw this.#broken();
-    const line = await new Promise<string>((resolve, reject) => {
-      this.#waiting = { resolve, reject };
-      this.#child.stdin.write(`${JSON.stringify(request)}\n`);
-    });
-    let answer: Answer;
+  /**
+   * @param mostMs so long an answer is waited for.
+   * @throws KitError bad-target when the program cannot be started.
+   */
+  async ask(request: Readonly<Record<string, string>>, mostMs: number): Promise<Restored> {
+    const program = this.#program ?? new Program(this.#command, this.#env);
+    this.#program = program;
     try {
-      answer = JSON.parse(line) as Answer;
-    } catch {
-      throw new KitError('bad-target', `crashStates.restore: expected JSON, found ${line.slice(0, 80)}`);
+      return await program.ask(`${JSON.stringify(request)}\n`, mostMs);
+    } catch (error) {
+      this.end();
+      if (!(error instanceof Failure)) throw error;
+      const { how, message } = error;
+      return { live: [], problems: [], error: message, ...(how === 'late' ? { late: true } : {}) };
     }
-    for (const [number, name] of Object.entries(answer.names ?? {})) this.#names.set(Number(number), name);
-    const live = (answer.live ?? []).map((number) => this.#names.get(number) ?? `unnamed ${number}`);
-    return { live, problems: answer.problems ?? [], error: answer.error };
   }
 
-  #broken(): KitError {
-    const words = this.#said.trim().split('\n').at(-1) ?? '';
-    return new KitError(
-      'bad-target',
-      `crashStates.restore ended with code ${this.#child.exitCode}: ${words}`,
-    );
-  }
-
+  /** Kills the program and whatever it has started. */
   end(): void {
-    this.#child.kill('SIGKILL');
+    this.#program?.kill();
+    this.#program = undefined;
   }
+}
+
+/** One life of the program. */
+class Program {
+  readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
+  readonly #names = new Map<number, string>();
+  readonly #onExit = () => this.kill();
+  #said = '';
+  #bytes = 0;
+  #answer: ((line: string) => void) | undefined;
+  #fail: ((why: Error) => void) | undefined;
+  /** Why nothing more can be asked. */
+  #over: Error | undefined;
+
+  constructor([program = '', ...args]: readonly string[], env: Readonly<Record<string, string>>) {
+    // In a group of its own: what it starts would keep the state's disk busy.
+    this.#child = spawn(program, args, {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...process.env, ...env },
+      detached: true,
+    });
+    process.once('exit', this.#onExit);
+    this.#child.stderr.on('data', (chunk: Buffer) => {
+      this.#said = `${this.#said}${chunk.toString()}`.slice(-LONGEST_WORDS);
+    });
+    this.#child.stdout.on('data', (chunk: Buffer) => {
+      this.#bytes += chunk.length;
+      if (this.#bytes > LONGEST_ANSWER_BYTES)
+        this.#ends(
+          new Failure('nonsense', `crashStates.restore: expected one line, it does not stop writing`),
+        );
+    });
+    createInterface({ input: this.#child.stdout }).on('line', (line) => {
+      if (this.#answer === undefined) this.#ends(nonsense('one line for each state', line));
+      else this.#answer(line);
+      this.#answer = undefined;
+    });
+    this.#child.stdin.on('error', () => {});
+    this.#child.on('error', (error) =>
+      this.#ends(new KitError('bad-target', `crashStates.restore cannot be started: ${error.message}`)),
+    );
+    this.#child.on('close', (code, signal) => {
+      const words = this.#said.trim().split('\n').at(-1) ?? '';
+      this.#ends(
+        new Failure('ended', `${RESTORE_ENDED} ${signal ?? `code ${code}`}${words && `: ${words}`}`),
+      );
+    });
+  }
+
+  async ask(line: string, mostMs: number): Promise<Restored> {
+    let timer: NodeJS.Timeout | undefined;
+    this.#bytes = 0;
+    try {
+      const answer = await new Promise<string>((resolve, reject) => {
+        if (this.#over !== undefined) reject(this.#over);
+        this.#answer = resolve;
+        this.#fail = reject;
+        timer = setTimeout(() => {
+          const seconds = Math.round(mostMs / 100) / 10;
+          reject(new Failure('late', `crashStates.restore did not answer within ${seconds} s`));
+        }, mostMs);
+        this.#child.stdin.write(line);
+      });
+      // What follows an answer unasked would be taken for that of the next state.
+      if (this.#over !== undefined) throw this.#over;
+      return this.#read(answer);
+    } finally {
+      clearTimeout(timer);
+      this.#answer = undefined;
+      this.#fail = undefined;
+    }
+  }
+
+  #read(line: string): Restored {
+    let json: unknown;
+    try {
+      json = JSON.parse(line);
+    } catch {
+      throw nonsense('JSON', line);
+    }
+    const answer = Answer.safeParse(json);
+    if (!answer.success) throw nonsense('an object with live, names, problems or error', line);
+    const { live = [], names = {}, problems = [], error } = answer.data;
+    for (const [number, name] of Object.entries(names)) this.#names.set(Number(number), name);
+    return { live: live.map((number) => this.#names.get(number) ?? `unnamed ${number}`), problems, error };
+  }
+
+  #ends(why: Error): void {
+    this.#over ??= why;
+    this.#fail?.(this.#over);
+  }
+
+  kill(): void {
+    process.removeListener('exit', this.#onExit);
+    const { pid } = this.#child;
+    this.#over ??= new Failure('ended', 'crashStates.restore was ended');
+    if (pid === undefined) return;
+    try {
+      process.kill(-pid, 'SIGKILL');
+    } catch {
+      // Nobody is left of it.
+    }
+  }
+}
+
+function nonsense(expected: string, line: string): Failure {
+  return new Failure('nonsense', `crashStates.restore: expected ${expected}, found ${line.slice(0, 80)}`);
 }

@@ -1,10 +1,12 @@
-import type { Finding, Verdict } from '../../conformance/checkers/verdict.js';
+import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { WayFigures, WayName } from './way.js';
 
 /** A crash state that shows the violation, and why. */
 export interface SmallestState {
   /** To make it again from the image and the log of the evidence. */
   state: string;
+  /** Where the state is a cut of a recovery: its log in the evidence, and how many entries of it count. */
+  recovery: { log: string; end: number } | null;
   /** Ids of the messages that are gone. */
   missing: string[];
   /** What became of the first of them, in a few lines. */
@@ -35,6 +37,8 @@ export interface ExploreResult {
    * a cut may tear it. They are not among `states`.
    */
   unmountable: { states: number; first: { state: string; why: string } | null };
+  /** States for which the program that restores had no answer when the time was up. They are not among `states`. */
+  unanswered: { states: number; first: string | null };
   /** Recoveries that were recorded, and the states of their cuts. */
   recoveries: { cut: number; states: number; distinct: number };
   /** Disks that were looked at both straight in the image and mounted. */
@@ -53,8 +57,4 @@ export interface ExploreResult {
   bundle: string | null;
   violations: { requirement: string; id?: string; what: string }[];
   smallest: SmallestState | null;
-}
-
-export function findingOf({ requirement, verdict, why }: Finding): ExploreResult['requirements'][number] {
-  return { id: requirement, verdict, why };
 }

@@ -7,6 +7,8 @@ import { type CrashState, formatState } from '../../faults/crash-states/state.js
 import type { Random } from '../../faults/fault.js';
 import type { Found } from './found.js';
 import type { Job } from './pool.js';
+import { RESTORE_ENDED } from './restore-service.js';
+import type { Late } from './worker.js';
 
 export type WayName = 'image' | 'mount' | 'target';
 
@@ -29,8 +31,14 @@ export interface Broken {
   state: CrashState;
   /** Ids of the messages that are gone. */
   missing: string[];
+  /** The log of the recovery of which it is a cut. */
+  recovery?: { log: string; end: number };
   /** How many writes of it are named: the fewer, the easier to understand. */
   size: number;
+}
+
+export interface LateState extends Late {
+  state: string;
 }
 
 export interface WayOptions {
@@ -63,7 +71,17 @@ const MOST_LOOKED = 5000;
 interface Seen {
   found: Found | undefined;
   waiting: { state: CrashState; family: Family }[];
+  /** Of the cuts that leave it. */
+  places: Set<number>;
 }
+
+/** So many entries may have begun to reach the medium. */
+function reachedBy({ prefix, kept, torn }: CrashState): number {
+  return prefix + (kept.at(-1) === prefix || torn.has(prefix) ? 1 : 0);
+}
+
+/** A number for the two by which a state is judged: the prefix, and what it has reached. */
+const placeOf = (state: CrashState): number => state.prefix + reachedBy(state);
 
 /** The states of one log in one way: which come next, which are equal, what was found, how fast. */
 export class WayRun {
@@ -72,6 +90,8 @@ export class WayRun {
   readonly looked: { crash: CrashState; found: Found }[] = [];
   /** States whose filesystem could not be mounted, which says nothing about the target, and why. */
   readonly unmountable: { state: string; why: string }[] = [];
+  /** States for which there was no time; they are not judged. */
+  readonly late: LateState[] = [];
   readonly #options: WayOptions;
   readonly #seen = new Map<string, Seen>();
   readonly #startMs = performance.now();
@@ -102,20 +122,34 @@ export class WayRun {
 
   /** States that have to be looked at: the first of each disk. */
   *jobs(): Generator<Job & { crash: CrashState }, void> {
-    const { model, from, random, fingerprints } = this.#options;
+    const { model, from, random, fingerprints, parent } = this.#options;
     let known = 0;
-    for (const { state, family } of shuffled(model, from, random, HANDS[this.#options.way])) {
+    for (const { state, family } of shuffled(
+      model,
+      from,
+      random,
+      HANDS[this.#options.way],
+      this.#options.way === 'image' ? fingerprints.matters : undefined,
+    )) {
       if (this.stopped() || known > EXHAUSTED) return;
       const print = fingerprints.of(state);
       const seen = this.#seen.get(print);
       if (seen !== undefined) {
         known += 1;
+        // Judged already: the same disk, left by a cut at the same place.
+        const place = placeOf(state);
+        if (seen.places.has(place)) continue;
+        seen.places.add(place);
         if (seen.found === undefined) seen.waiting.push({ state, family });
         else this.#judge(state, family, seen.found);
         continue;
       }
       known = 0;
-      const entry: Seen = { found: undefined, waiting: [{ state, family }] };
+      const entry: Seen = {
+        found: undefined,
+        waiting: [{ state, family }],
+        places: new Set([placeOf(state)]),
+      };
       this.#seen.set(print, entry);
       this.#given += 1;
       yield {
@@ -128,15 +162,18 @@ export class WayRun {
           for (const one of entry.waiting.splice(0)) this.#judge(one.state, one.family, found);
           this.#say();
         },
+        late: ({ hung }) => {
+          const own = formatState(state);
+          this.late.push({ state: parent === undefined ? own : `${parent.address}>${own}`, hung });
+        },
       };
     }
   }
 
   #judge(state: CrashState, family: Family, { unmountable, ...found }: Found): void {
     const { way, stakes, recorder, parent } = this.#options;
-    const begun = state.kept.at(-1) === state.prefix || state.torn.has(state.prefix);
     const own = formatState(state);
-    const place = parent ?? { prefix: state.prefix, reached: state.prefix + (begun ? 1 : 0) };
+    const place = parent ?? { prefix: state.prefix, reached: reachedBy(state) };
     const address = parent === undefined ? own : `${parent.address}>${own}`;
     if (unmountable) {
       this.unmountable.push({ state: address, why: found.detail });
@@ -163,6 +200,12 @@ export class WayRun {
     progress(
       `${way}: ${states} states, ${distinct} different, ${Math.round(statesPerSecond)}/s${bad}, ${leftS} s left at most`,
     );
+  }
+
+  /** Why the target's program never worked: it has ended on every state, which says nothing about any of them. */
+  neverWorked(): string | undefined {
+    const dead = ({ found }: { found: Found }) => !found.recovered && found.detail.startsWith(RESTORE_ENDED);
+    return this.looked.length > 0 && this.looked.every(dead) ? this.looked[0]?.found.detail : undefined;
   }
 
   /** What was found in a disk equal to that of a state, if it was looked at. */

@@ -9,6 +9,10 @@ import type { Extent } from '../../faults/power/syscalls.js';
 import { type Found, foundOf, notRecovered, unmountable } from './found.js';
 import { RestoreService } from './restore-service.js';
 
+/** A wait that the end of the time cut short shows a hang if it was so long, and so many times the longest other one. */
+const LEAST_HUNG_MS = 1000;
+const FAR_MORE = 5;
+
 /** All that a worker process needs to look at crash states of one recording. */
 export interface WorkerPlan {
   log: string;
@@ -17,6 +21,10 @@ export interface WorkerPlan {
   baseAt: number;
   restore: readonly string[];
   env: Readonly<Record<string, string>>;
+  /** So long the program may take for one state. */
+  patienceMs: number;
+  /** When no answer is waited for any more, in milliseconds since the epoch. */
+  untilMs: number;
   /** SHA-256 of the messages, in the order of their bits. */
   digests: readonly string[];
   way:
@@ -39,11 +47,16 @@ export interface WorkerPlan {
 export type ToWorker = { plan: WorkerPlan } | { batch: readonly { number: number; state: string }[] };
 export type FromWorker =
   | { ready: true }
-  | { found: (Found & { number: number })[] }
+  | { found: (Found & { number: number })[]; late: (Late & { number: number })[] }
   | { failed: string; code: string };
 
+/** There was no time to look at a state; `hung`: it had been given far more than any other. */
+export interface Late {
+  hung: boolean;
+}
+
 interface Looker {
-  look(state: CrashState): Promise<Found>;
+  look(state: CrashState): Promise<Found | Late>;
   close(): void;
 }
 
@@ -56,12 +69,15 @@ function main(): void {
       looker = lookerOf(message.plan);
       return { ready: true };
     }
+    if (looker === undefined) throw new Error('a batch came before the plan');
     const found: (Found & { number: number })[] = [];
+    const late: (Late & { number: number })[] = [];
     for (const { number, state } of message.batch) {
-      if (looker === undefined) throw new Error('a batch came before the plan');
-      found.push({ number, ...(await looker.look(parseState(state))) });
+      const what = late.length > 0 ? { hung: false } : await looker.look(parseState(state));
+      if ('hung' in what) late.push({ number, ...what });
+      else found.push({ number, ...what });
     }
-    return { found };
+    return { found, late };
   };
   // One after the other: there is one disk, and one program that restores.
   let last = Promise.resolve();
@@ -85,8 +101,16 @@ function lookerOf(plan: WorkerPlan): Looker {
   const recording = openRecording(plan.log, plan.end);
   const service = new RestoreService(plan.restore, plan.env);
   const bits = new Map(plan.digests.map((digest, bit) => [digest, bit]));
-  const ask = async (request: Readonly<Record<string, string>>): Promise<Found> => {
-    const { live, problems, error } = await service.ask(request);
+  let longestMs = 0;
+  const ask: Ask = async (request) => {
+    const leftMs = plan.untilMs - Date.now();
+    if (leftMs <= 0) return { hung: false };
+    const startMs = performance.now();
+    const { live, problems, error, late } = await service.ask(request, Math.min(plan.patienceMs, leftMs));
+    const tookMs = performance.now() - startMs;
+    if (late && leftMs < plan.patienceMs)
+      return { hung: tookMs > Math.max(LEAST_HUNG_MS, FAR_MORE * longestMs) };
+    if (!late) longestMs = Math.max(longestMs, tookMs);
     return error === undefined ? foundOf(bits, plan.digests.length, live, problems) : notRecovered(error);
   };
   const looker =
@@ -101,7 +125,7 @@ function lookerOf(plan: WorkerPlan): Looker {
   };
 }
 
-type Ask = (request: Readonly<Record<string, string>>) => Promise<Found>;
+type Ask = (request: Readonly<Record<string, string>>) => Promise<Found | Late>;
 
 function imageLooker({ way, base, baseAt }: WorkerPlan, recording: Recording, ask: Ask): Looker {
   const files = way.name === 'image' ? way.files : [];

@@ -8,6 +8,7 @@ import { type CrashState, formatState } from '../../faults/crash-states/state.js
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
 import type { StateCase } from '../bundle/manifest.js';
 import { type Found, foundOf, notRecovered } from '../explore/found.js';
+import { patienceMs } from '../explore/patience.js';
 import { Places } from '../explore/places.js';
 import { DATA_DIR } from '../explore/record.js';
 import { RestoreService } from '../explore/restore-service.js';
@@ -83,7 +84,7 @@ function byRestoring(
   const queue = join(dataDir, target.crashStates?.queue ?? '.');
   return {
     async ask() {
-      const { live, problems, error } = await service.ask({ queue });
+      const { live, problems, error } = await service.ask({ queue }, patienceMs(target));
       return error === undefined ? foundOf(bits, digests.length, live, problems) : notRecovered(error);
     },
     end: () => service.end(),

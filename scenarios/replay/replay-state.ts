@@ -1,20 +1,20 @@
 import { join, resolve } from 'node:path';
 import { Stakes } from '../../conformance/checkers/crash-states.js';
-import { KitError } from '../../conformance/errors.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { readHistory } from '../../conformance/history/reader.js';
 import { markOf } from '../../conformance/protocols/message.js';
 import type { Target } from '../../conformance/target/definition.js';
 import type { CrashModel } from '../../faults/crash-states/model.js';
-import { type CrashState, formatState, parseState } from '../../faults/crash-states/state.js';
+import { type CrashState, formatState } from '../../faults/crash-states/state.js';
 import { type Bundle, writeBundle } from '../bundle/bundle.js';
 import type { StateCase } from '../bundle/manifest.js';
 import { blame } from '../explore/blame.js';
 import type { Found } from '../explore/found.js';
 import type { Registry } from '../residue/registry.js';
 import { processRuntime } from '../runtime/process-runtime.js';
+import { caseDisk } from './case-disk.js';
 import { stateLooker } from './look.js';
-import { type RecordedDisk, recordedDiskIn } from './mounted-disk.js';
+import type { RecordedDisk } from './mounted-disk.js';
 import type { ReplayResult } from './replay.js';
 import { shrinkState, tellState } from './shrink-state.js';
 
@@ -36,25 +36,30 @@ export async function replayState(
   options: StateReplayOptions,
 ): Promise<ReplayResult> {
   const { target, progress, registry, dir } = options;
-  const disk = diskOf(bundle, at);
+  const { disk, state, outer } = caseDisk(bundle, at, dir);
   const { model } = disk.recording;
+  const addressOf = (inner: CrashState) =>
+    [outer, inner].flatMap((one) => (one ? [formatState(one)] : [])).join('>');
   const events = readHistory(join(bundle.dir, 'history.jsonl'));
   const stakes = new Stakes(events);
-  const state = stateOf(bundle, at, model);
   const runtime = await processRuntime.prepare(target, progress);
   const looker = stateLooker({
     target,
     at,
     disk,
     events,
-    required: ({ prefix }) => stakes.idsOf(stakes.required({ prefix, reached: prefix + 1 })),
+    required: (crash) => {
+      const { prefix } = outer ?? crash;
+      return stakes.idsOf(stakes.required({ prefix, reached: prefix + 1 }));
+    },
     dir: join(dir, 'states'),
     registry,
     runtime,
     signal: options.signal,
   });
   try {
-    const failsWith = (crash: CrashState, found: Found) => lostIn(stakes, crash, found);
+    const failsWith = (crash: CrashState, { live }: Found) =>
+      stakes.missing({ ...placeOf(outer ?? crash), live });
     const found = await looker.look(state);
     const lost = failsWith(state, found);
     progress(`${at.state}: ${tellFound(found, lost)}`);
@@ -74,12 +79,18 @@ export async function replayState(
         },
         spent,
       );
-      progress(`smallest: ${formatState(smallest)}`);
+      progress(`smallest: ${addressOf(smallest)}`);
     }
     const last = await looker.look(smallest);
-    const story = tellStory(disk, at, events, stakes, smallest, failsWith(smallest, last), last);
+    const lostThere = failsWith(smallest, last);
+    const story =
+      outer === undefined
+        ? tellStory(disk, at, events, stakes, smallest, lostThere, last)
+        : tellRecovery(model, outer, smallest, lostThere, last);
     const shrunk =
-      formatState(smallest) === formatState(state) ? null : await writeShrunk(bundle, at, smallest, story);
+      formatState(smallest) === formatState(state)
+        ? null
+        : await writeShrunk(bundle, { ...at, state: addressOf(smallest) }, story);
     const why = `${tellFound(found, lost)} in crash state ${at.state}`;
     return {
       bundle: bundle.file,
@@ -90,7 +101,7 @@ export async function replayState(
       why,
       runs: 1,
       reproduced: red ? 1 : 0,
-      schedule: formatState(smallest),
+      schedule: addressOf(smallest),
       story,
       shrunk,
     };
@@ -100,34 +111,10 @@ export async function replayState(
   }
 }
 
-/** @throws KitError bad-bundle when the bundle has no recorded disk, or a shorter log than it says. */
-export function diskOf(bundle: Bundle, { end }: StateCase): RecordedDisk {
-  const disk = recordedDiskIn(bundle.dir, end);
-  if (disk === undefined)
-    throw new KitError('bad-bundle', `${bundle.file}: expected a disk and its log in it`);
-  return disk;
-}
-
-/** @throws KitError bad-bundle when no power cut can leave the state. */
-export function stateOf({ file }: Bundle, { state: address }: StateCase, model: CrashModel): CrashState {
-  const state = parsed(file, address);
-  const problem = model.problem(state);
-  if (problem !== undefined) throw new KitError('bad-bundle', `${file}: crash state ${address}: ${problem}`);
-  return state;
-}
-
-function parsed(file: string, address: string): CrashState {
-  try {
-    return parseState(address);
-  } catch (error) {
-    throw new KitError('bad-bundle', `${file}: ${String(error)}`, { cause: error });
-  }
-}
-
-/** Ids of the messages that the disk of a state must hold and does not. */
-function lostIn(stakes: Stakes, { prefix, kept, torn }: CrashState, { live }: Found): string[] {
+/** Where a state stands in the log of the run: a cut of a recovery where the run had been cut before. */
+function placeOf({ prefix, kept, torn }: CrashState): { prefix: number; reached: number } {
   const begun = kept.at(-1) === prefix || torn.has(prefix);
-  return stakes.missing({ prefix, reached: prefix + (begun ? 1 : 0), live });
+  return { prefix, reached: prefix + (begun ? 1 : 0) };
 }
 
 function tellFound({ recovered, wrong, detail }: Found, lost: readonly string[]): string {
@@ -156,15 +143,26 @@ function tellStory(
   return [...lines.map((line) => `message ${submitted.id}: ${line}`), cut, `message ${submitted.id}: gone`];
 }
 
+/** What had survived the first cut did not survive the second. */
+function tellRecovery(
+  model: CrashModel,
+  outer: CrashState,
+  state: CrashState,
+  [id]: readonly string[],
+  { detail }: Found,
+): string[] {
+  const lines = [`the run was cut at ${formatState(outer)}, and the recovery from there again:`];
+  lines.push(tellState(model, state));
+  return [...lines, id === undefined ? detail : `message ${id}: gone`].filter(Boolean);
+}
+
 async function writeShrunk(
   { file, dir, manifest }: Bundle,
-  at: StateCase,
-  state: CrashState,
+  small: StateCase,
   story: string[],
 ): Promise<string> {
   const to = resolve(file).replace(/(\.tar\.gz)?$/, '.small.tar.gz');
   const { target, seed, requirements, why } = manifest;
-  const small = { ...at, state: formatState(state) };
   await writeBundle(to, dir, { target, seed, requirements, why, story, case: small });
   return to;
 }

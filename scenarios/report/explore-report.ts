@@ -48,6 +48,7 @@ function facts(result: ExploreResult): string[] {
     ['  recoveries cut', `${recoveries.cut} into ${recoveries.states} states`],
     ['  seen in two ways', `${compared.states}, ${compared.differ} of them differ`],
     ['  not mountable', unmountableIn(result)],
+    ...(result.unanswered.states > 0 ? [['  not answered in time', `${result.unanswered.states}`]] : []),
     ['  lost', `${result.lost}`],
   ]);
 }
