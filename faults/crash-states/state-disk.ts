@@ -1,7 +1,7 @@
 import { closeSync, openSync } from 'node:fs';
 import type { Filesystem } from '../power/filesystem.js';
 import { copySparse } from '../power/sparse.js';
-import { cloneFile, forgetCache, mountAt, unmountAt } from '../power/syscalls.js';
+import { cloneFile, forgetCache, mountAt, unmountAt, waitReleased } from '../power/syscalls.js';
 import { applyAll, type Recording } from './materialise.js';
 import type { CrashState } from './state.js';
 
@@ -68,6 +68,7 @@ export class StateDisk {
   unmount(): void {
     if (!this.#mounted) return;
     unmountAt(this.#plan.mountPoint);
+    waitReleased(this.#plan.device);
     this.#mounted = false;
   }
 

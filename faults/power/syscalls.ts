@@ -1,4 +1,4 @@
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, constants, openSync } from 'node:fs';
 import koffi from 'koffi';
 
 /** System calls on block devices and filesystems, for what a tool as a process of its own would be too slow. */
@@ -55,6 +55,25 @@ export function unmountAt(mountPoint: string): void {
   const deadline = performance.now() + BUSY_TIMEOUT_MS;
   while (umountCall(mountPoint, 0) !== 0) {
     if (koffi.errno() !== EBUSY || performance.now() > deadline) throw fail(`umount ${mountPoint}`);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+  }
+}
+
+/**
+ * Waits until no filesystem holds a block device any more. A container that is being started has a copy of every mount for a
+ * moment: what is unmounted lives on in there, and the next mount of the device would see the old disk.
+ * @throws Error when it is not let go of.
+ */
+export function waitReleased(device: string): void {
+  const deadline = performance.now() + BUSY_TIMEOUT_MS;
+  for (;;) {
+    try {
+      closeSync(openSync(device, constants.O_RDONLY | constants.O_EXCL));
+      return;
+    } catch (error) {
+      if (performance.now() > deadline)
+        throw new Error(`${device}: is still mounted in another mount namespace`, { cause: error });
+    }
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
   }
 }

@@ -1,0 +1,52 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { findProgram } from '../injections.js';
+import { makeFilesystem } from './filesystem.js';
+import { attachLoop, detachLoops } from './loop.js';
+import { unmount } from './mounts.js';
+import { mountAt, unmountAt, waitReleased } from './syscalls.js';
+
+const can =
+  process.getuid?.() === 0 && ['mkfs.ext4', 'unshare'].every((name) => findProgram(name) !== undefined);
+
+/** Whether a process is over; its parent may not have asked yet. */
+function isOver(pid: number | undefined): boolean {
+  try {
+    return /^\d+ \(.*\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return true;
+  }
+}
+
+t.test(
+  'a disk that another mount namespace still holds is not taken for released',
+  { skip: can ? false : 'it mounts disks, which needs root, mkfs.ext4 and unshare' },
+  async (t) => {
+    const dir = mkdtempSync(join(tmpdir(), 'plugpull-released-'));
+    const [image, mountPoint] = [join(dir, 'image'), join(dir, 'mnt')];
+    t.teardown(() => {
+      unmount(mountPoint);
+      detachLoops(image);
+      rmSync(dir, { recursive: true, force: true });
+    });
+    mkdirSync(mountPoint);
+    writeFileSync(image, '');
+    truncateSync(image, 16 << 20);
+    makeFilesystem({ type: 'ext4', mountOptions: '' }, image);
+    const device = attachLoop(image);
+    mountAt(device, mountPoint, 'ext4', '');
+    // As a container does while it is being started: it has every mount, and lets go of them after a while.
+    const holder = spawn('unshare', ['-m', 'sh', '-c', 'echo has; exec sleep 1'], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    await once(holder.stdout, 'data');
+    unmountAt(mountPoint);
+    t.notOk(isOver(holder.pid), 'it is unmounted here, and still held there');
+    waitReleased(device);
+    t.ok(isOver(holder.pid), 'released when nobody has it any more');
+  },
+);
