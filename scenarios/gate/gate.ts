@@ -193,7 +193,8 @@ async function runRounds(options: GateOptions, run: Run) {
     const ordinaryMs = ordinary.count === 0 ? USUAL_ROUND_MS : ordinary.ms / ordinary.count;
     // What takes long to install must have time left for the cuts as well.
     const usualMs = ofPower ? Math.max(Math.min(powerLeftMs, LEAST_POWER_MS), 2 * setUpMs) : ordinaryMs;
-    if (rounds > 0 && nowMs + usualMs * LEAST_OF_A_ROUND > endMs) break;
+    const leastMs = Math.max(usualMs * LEAST_OF_A_ROUND, setUpMs + reserveMs);
+    if (rounds > 0 && nowMs + leastMs > endMs) break;
     options.progress(`round ${number}, seed ${schedule.seed}: ${planOf(schedule, options.power)}`);
     const round: RoundOptions = {
       target,
@@ -210,7 +211,10 @@ async function runRounds(options: GateOptions, run: Run) {
       injectionsBefore: injections,
       registry: run.registry,
       signal,
-      startTimeoutMs: Math.max(1000, Math.min(options.runtime.slowStartMs ?? 30_000, endMs - nowMs)),
+      // A later round may be slower to start than the earlier ones, and what they showed must not be lost by it.
+      startTimeoutMs: Math.round(
+        Math.max(1000, 3 * setUpMs, Math.min(options.runtime.slowStartMs ?? 30_000, endMs - nowMs)),
+      ),
       lastFaultMs: Math.min(endMs, ofPower ? nowMs + Math.min(powerLeftMs, powerRoundMs) : endMs) - reserveMs,
       progress: options.progress,
     };
