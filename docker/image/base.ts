@@ -10,8 +10,10 @@ const run = promisify(execFile);
 
 /** What the faults use inside a container (kill at a system call, tear, clock). */
 export const FAULT_PACKAGES = ['strace', 'libfaketime'];
+/** What sets the rules of a run's own network: this image also makes the container that keeps it. */
+const NETWORK_PACKAGES = ['iptables'];
 /** Node's own needs, and what makes a Debian root out of loose packages (/tmp, /etc/os-release). */
-const ROOT_PACKAGES = ['base-files', 'libstdc++6', ...FAULT_PACKAGES];
+const ROOT_PACKAGES = ['base-files', 'libstdc++6', ...FAULT_PACKAGES, ...NETWORK_PACKAGES];
 const NOT_IN_ROOT = ['/usr/share/*', '/usr/lib/*/gconv/*'];
 const PULL_TIMEOUT_MS = 120_000;
 const ROOT_TIMEOUT_MS = 300_000;
@@ -57,7 +59,7 @@ async function fromRegistry(
   const dir = join(workDir, 'registry-base');
   const lines = [
     `FROM ${name}`,
-    `RUN apt-get update && apt-get install -y --no-install-recommends ${FAULT_PACKAGES.join(' ')} && rm -rf /var/lib/apt/lists/*`,
+    `RUN apt-get update && apt-get install -y --no-install-recommends ${[...FAULT_PACKAGES, ...NETWORK_PACKAGES].join(' ')} && rm -rf /var/lib/apt/lists/*`,
   ];
   await inFolder(dir, async () => {
     writeFileSync(join(dir, 'Dockerfile'), `${lines.join('\n')}\n`);

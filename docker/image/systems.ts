@@ -16,6 +16,12 @@ const RECIPES: Readonly<Record<string, Recipe>> = {
   'plugpull/beanstalkd': { packages: ['beanstalkd'], users: {} },
   'plugpull/redis': { packages: ['redis-server'], users: {} },
   'plugpull/postgres': { packages: ['postgresql'], users: { postgres: 101 } },
+  // Its start script looks for files and compares them; it will not start without a user of no rights.
+  'plugpull/postfix': {
+    packages: ['postfix', 'findutils', 'diffutils'],
+    users: { postfix: 101, postdrop: 102, nobody: 65534 },
+  },
+  'plugpull/rabbitmq': { packages: ['rabbitmq-server'], users: {} },
 };
 
 /** What the scripts beside the target files use, and what the faults use inside a container. */

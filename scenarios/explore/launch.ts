@@ -78,6 +78,7 @@ export async function launch(plan: LaunchPlan): Promise<Launched> {
     logDir: join(dir, 'logs'),
     dataDir,
     ports: [...named.values()],
+    sink: receiver.sink,
     registry,
     onStarted: (service, incarnation, pid) => {
       registry.made({ kind: 'process', pid, startTicks: processEntry(pid)?.startTicks ?? 0 });

@@ -230,7 +230,7 @@ class Round {
       ports,
     });
     for (const folder of ['logs', 'scratch']) mkdirSync(join(dir, folder), { recursive: true });
-    const deployment = this.#deploy(values, [...ports.values()]);
+    const deployment = this.#deploy(values, [...ports.values()], sink);
     this.#deployment = deployment;
     recorder.record({ kind: 'installed', round: number });
     const { slowStartMs } = runtime;
@@ -265,7 +265,11 @@ class Round {
     };
   }
 
-  #deploy(valuesOf: (service: string) => PlaceholderValues, ports: readonly number[]): Deployment {
+  #deploy(
+    valuesOf: (service: string) => PlaceholderValues,
+    ports: readonly number[],
+    sink: string,
+  ): Deployment {
     const { target, runtime, dir, registry } = this.#options;
     return runtime.deploy({
       runId: registry.runId,
@@ -277,6 +281,7 @@ class Round {
       logDir: join(dir, 'logs'),
       dataDir: this.#disk.dataDir,
       ports,
+      sink,
       registry,
       onStarted: (service, incarnation, pid) => {
         // Found by its environment too; this is for one that has changed it.

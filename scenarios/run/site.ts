@@ -29,6 +29,8 @@ export async function installTarget(
   timeoutMs: number,
 ): Promise<void> {
   const result = await deployment.runCommand('install', command, timeoutMs).catch((error: unknown) => {
+    // Where it should run there is nothing to run it in: not the command's fault.
+    if (error instanceof KitError) throw error;
     throw new KitError('bad-target', `install: cannot be run: ${messageOf(error)}`, { cause: error });
   });
   if (result.code === 0) return;

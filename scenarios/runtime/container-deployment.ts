@@ -4,6 +4,7 @@ import { PassThrough } from 'node:stream';
 import type Dockerode from 'dockerode';
 import { until } from '../../faults/waiting.js';
 import type { Members } from './container-members.js';
+import { ContainerNetwork, type NetworkGround } from './container-network.js';
 import { ContainerService, exitOf } from './container-service.js';
 import { bind, containerOptions } from './container-setup.js';
 import { engineError, removeLabelled, tolerant } from './engine.js';
@@ -11,9 +12,7 @@ import { collectOutput } from './output.js';
 import type { CommandResult, Deployment, DeploymentPlan } from './runtime.js';
 import type { TargetImages } from './target-images.js';
 
-export interface ContainerGround {
-  engine: Dockerode;
-  address: string;
+export interface ContainerGround extends NetworkGround {
   images: TargetImages;
   /** Folder of the target file. */
   targetDir: string;
@@ -27,6 +26,9 @@ export class ContainerDeployment implements Deployment {
   readonly #plan: DeploymentPlan;
   readonly #ground: ContainerGround;
   readonly #resource;
+  #network: Promise<ContainerNetwork> | undefined;
+  /** The same, as soon as it is there. */
+  #made: ContainerNetwork | undefined;
   #created = 0;
 
   constructor(plan: DeploymentPlan, ground: ContainerGround) {
@@ -67,18 +69,22 @@ export class ContainerDeployment implements Deployment {
       // First through the services, which then know of it; then whatever else there is of the run.
       await Promise.all(this.services.map((service) => service.signal('SIGKILL')));
       await Promise.all(this.services.map((service) => service.exited(EXIT_TIMEOUT_MS)));
+      await this.#network?.catch(() => {});
       await removeLabelled(this.#ground.engine, this.#plan.runId);
     } catch (error) {
       throw engineError(error, this.#ground.address);
+    } finally {
+      this.#made?.close();
     }
     this.#plan.registry.gone(this.#resource);
   }
 
   destroyNow(): void {
     for (const service of this.services) service.killNow();
+    this.#made?.killNow();
   }
 
-  #create(
+  async #create(
     service: string,
     command: readonly string[],
     env: Readonly<Record<string, string>> = {},
@@ -92,12 +98,10 @@ export class ContainerDeployment implements Deployment {
       ...(existsSync(targetDir) ? [bind(targetDir, { readOnly: true })] : []),
     ];
     const container = { name, service, image, command, env };
-    // The machine's own network, and not one of the run's own: a target listens on and calls loopback addresses, the same
-    // ones as without containers. In a network of its own nothing could be published of what listens on loopback, so
-    // every target would have to listen on all addresses, and its one file would no longer be right for each runtime;
-    // and the kit's receiver would have to listen where other machines reach it. Names need no network to be kept apart:
-    // every run has ports of its own.
-    return engine.createContainer(containerOptions(container, this.#plan, { mounts, network: 'host' }));
+    this.#network ??= ContainerNetwork.make(this.#plan, this.#ground);
+    this.#made = await this.#network;
+    const network = this.#made.mode;
+    return engine.createContainer(containerOptions(container, this.#plan, { mounts, network }));
   }
 
   async #runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult> {

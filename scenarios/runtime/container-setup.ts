@@ -1,10 +1,12 @@
-import type { ContainerCreateOptions, MountSettings } from 'dockerode';
+import type { ContainerCreateOptions, MountSettings, NetworkCreateOptions } from 'dockerode';
 import { RUN_LABEL } from './engine.js';
 import { type DeploymentPlan, RUN_VARIABLE, SERVICE_VARIABLE } from './runtime.js';
 
 /** More than a target of a test needs, and less than would hurt the machine that the kit runs on. */
 const MEMORY_BYTES = 2 * 1024 ** 3;
 const MOST_PROCESSES = 512;
+const POD_MEMORY_BYTES = 256 * 1024 ** 2;
+const POD_MOST_PROCESSES = 64;
 
 export interface ContainerPlan {
   name: string;
@@ -62,6 +64,55 @@ export function containerOptions(
       SecurityOpt: ['no-new-privileges'],
       RestartPolicy: { Name: 'no' },
       // The kit reads the output as it comes, and keeps it beside the run's other evidence.
+      LogConfig: { Type: 'none', Config: {} },
+    },
+  };
+}
+
+/** A bridge network of its own. */
+export function networkOptions(name: string, { runId }: DeploymentPlan): NetworkCreateOptions {
+  return { Name: name, Driver: 'bridge', Labels: { [RUN_LABEL]: runId } };
+}
+
+export interface PodPlan {
+  name: string;
+  image: string;
+  command: readonly string[];
+  network: string;
+}
+
+/**
+ * The container that keeps the network namespace of a deployment, with the ports of all services on loopback of this
+ * machine. It sees nothing of the target's data, and may change the rules of its own network.
+ */
+export function podOptions(
+  { name, image, command, network }: PodPlan,
+  { runId, ports }: DeploymentPlan,
+): ContainerCreateOptions {
+  const names = ports.map((port) => `${port}/tcp`);
+  return {
+    name,
+    Image: image,
+    Entrypoint: [],
+    Cmd: [...command],
+    Env: [`${RUN_VARIABLE}=${runId}`],
+    User: '0:0',
+    Labels: { [RUN_LABEL]: runId },
+    ExposedPorts: Object.fromEntries(names.map((port) => [port, {}])),
+    HostConfig: {
+      NetworkMode: network,
+      PortBindings: Object.fromEntries(
+        ports.map((port) => [`${port}/tcp`, [{ HostIp: '127.0.0.1', HostPort: `${port}` }]]),
+      ),
+      // Else the kernel takes addresses of loopback that come from elsewhere, or go there, for forged.
+      Sysctls: { 'net.ipv4.conf.all.route_localnet': '1' },
+      CapDrop: ['ALL'],
+      CapAdd: ['NET_ADMIN', 'NET_RAW'],
+      Memory: POD_MEMORY_BYTES,
+      MemorySwap: POD_MEMORY_BYTES,
+      PidsLimit: POD_MOST_PROCESSES,
+      SecurityOpt: ['no-new-privileges'],
+      RestartPolicy: { Name: 'no' },
       LogConfig: { Type: 'none', Config: {} },
     },
   };

@@ -1,5 +1,8 @@
+import { once } from 'node:events';
 import { cpSync, mkdirSync, readFileSync } from 'node:fs';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import t from 'tap';
 import { loadTarget } from '../../conformance/target/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
@@ -11,6 +14,7 @@ import { TestPlace } from '../fixtures/kit.js';
 import type { GateResult } from '../gate/result.js';
 import { newRunId, Registry, registeredRuns } from '../residue/registry.js';
 import { packageRoot } from '../version.js';
+import { networkError } from './container-network.js';
 import { dockerRuntime } from './docker-runtime.js';
 import { connectEngine, engineAddress, RUN_LABEL } from './engine.js';
 import { freePort } from './ports.js';
@@ -32,6 +36,7 @@ interface Deployed {
 function deploy(
   t: { teardown(end: () => unknown): void },
   services: Readonly<Record<string, readonly string[]>>,
+  { ports = [], sink = '' }: Partial<Pick<DeploymentPlan, 'ports' | 'sink'>> = {},
 ): Deployed {
   if (prepared === undefined) throw new Error('no engine');
   const place = new TestPlace();
@@ -43,7 +48,8 @@ function deploy(
   const plan: DeploymentPlan = {
     ...folders,
     dataDir,
-    ports: [],
+    ports,
+    sink,
     registry,
     runId: registry.runId,
     services: Object.entries(services).map(([name, command]) => ({ name, command })),
@@ -150,7 +156,7 @@ t.test(
 );
 
 t.test(
-  'containers carry the run, have limits and open no port, and are gone afterwards',
+  'containers and their network carry the run, have limits, and are gone afterwards',
   {
     skip,
   },
@@ -161,19 +167,89 @@ t.test(
     const engine = connectEngine(engineAddress());
     const filters = { label: [`${RUN_LABEL}=${runId}`] };
     t.match(registeredRuns(deployed.place.state), [{ resources: [{ kind: 'containers' }] }]);
-    const [found] = await engine.listContainers({ all: true, filters });
+    const all = await engine.listContainers({ all: true, filters });
+    const found = all.find(({ Names }) => Names.some((name) => name.endsWith('-a-1')));
     const { HostConfig, Config } = await engine.getContainer(found?.Id ?? '').inspect();
     t.ok((HostConfig.Memory ?? 0) > 0);
     t.ok((HostConfig.PidsLimit ?? 0) > 0);
     t.equal(HostConfig.Privileged, false);
-    t.match(HostConfig, { NetworkMode: 'host', RestartPolicy: { Name: 'no' } });
+    t.match(HostConfig, { NetworkMode: /^container:/, RestartPolicy: { Name: 'no' } });
     t.notOk(Config.ExposedPorts);
+    const networks = () => engine.listNetworks({ filters: JSON.stringify(filters) });
+    t.match(await networks(), [{ Driver: 'bridge', Labels: { [RUN_LABEL]: runId } }]);
     await deployed.deployment.destroy();
     t.same(await engine.listContainers({ all: true, filters }), []);
+    t.same(await networks(), []);
     t.match(registeredRuns(deployed.place.state), [{ resources: [] }]);
     t.ok(await until(() => deployed.exits.length === 1, 5000));
   },
 );
+
+/** A server on loopback that says from where it was called, and what a call of `port` there is answered with. */
+const ECHO = (port: number, of: number) => `
+  const { connect, createServer } = require('node:net');
+  createServer((client) => {
+    const said = (answer) => client.end(client.remoteAddress + ' ' + answer);
+    connect(${of}, '127.0.0.1').on('data', (data) => said('got ' + data)).on('error', (error) => said(error.code));
+  }).listen(${port}, '127.0.0.1', () => console.log('up'));`;
+
+/** All that is said on a connection to a port of this machine's loopback. */
+async function askPort(port: number): Promise<string> {
+  return text(connect(port, '127.0.0.1')).catch((error: unknown) => String(error));
+}
+
+/** A receiver of the kit on loopback that says a word to each who calls, and ends. */
+async function receiver(t: { teardown(end: () => unknown): void }, word: string): Promise<string> {
+  const server = createServer((client) => client.end(word));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  t.teardown(() => server.close());
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+t.test(
+  'what listens on loopback is reached on loopback: by the kit, by other services, and the receiver by them',
+  { skip },
+  async (t) => {
+    // Twice at once and with the same ports inside: each run has a loopback of its own.
+    for (const run of await Promise.all(
+      ['one', 'two'].map(async (word) => {
+        const sink = await receiver(t, word);
+        const ports = [await freePort(new Set()), await freePort(new Set())];
+        const [a = 0, b = 0] = ports;
+        const server = (port: number, of: number) => ['node', '-e', ECHO(port, of)];
+        const services = { a: server(a, b), b: server(b, Number(sink.split(':')[1])) };
+        const deployed = deploy(t, services, { ports, sink });
+        for (const service of deployed.deployment.services) await service.start();
+        return { word, deployed, a, b };
+      }),
+    )) {
+      const { deployed, a, b, word } = run;
+      const up = () => ['a', 'b'].every((name) => logOf(deployed, name).includes('up'));
+      t.ok(await until(up, 20_000));
+      t.equal(await askPort(b), `127.0.0.1 got ${word}`);
+      t.equal(await askPort(a), `127.0.0.1 got 127.0.0.1 got ${word}`);
+      const [first, second] = deployed.deployment.services;
+      await second?.signal('SIGKILL');
+      await second?.exited(10_000);
+      t.equal(await askPort(a), '127.0.0.1 ECONNREFUSED', 'a service that is down refuses');
+      t.equal(await askPort(b), '', 'and says nothing to the kit');
+      t.equal(first?.pids().length, 1, 'the network outlives it');
+    }
+  },
+);
+
+t.test('an engine that has no addresses left says what to do', async (t) => {
+  for (const words of [
+    '(HTTP code 404) not found - could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network',
+    '(HTTP code 500) server error - all predefined address pools have been fully subscribed',
+  ]) {
+    const told = networkError(new Error(words), 'unix:///here');
+    t.match(told, { code: 'target-unavailable', message: /no addresses left.*plugpull clean/ });
+  }
+  const other = new Error('something else');
+  t.equal(networkError(other, 'unix:///here'), other);
+});
 
 t.test(
   'two workers and a helper, each process 1 of a container of its own, survive their deaths',

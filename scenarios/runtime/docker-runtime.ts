@@ -3,7 +3,7 @@ import { ContainerDeployment } from './container-deployment.js';
 import { localMembers } from './container-members.js';
 import { connectEngine, engineAddress, engineAvailability } from './engine.js';
 import type { Runtime } from './runtime.js';
-import { type TargetImages, targetImages } from './target-images.js';
+import { podImageOf, type TargetImages, targetImages } from './target-images.js';
 
 /** Faults whose tool has to be in the image, with the Debian package that brings it. */
 const TOOLS_IN_IMAGE: Readonly<Record<string, string>> = {
@@ -21,6 +21,7 @@ export const dockerRuntime: Runtime = {
     const address = engineAddress();
     const engine = connectEngine(address);
     const images = await targetImages(engine, target, say);
+    const podImage = await podImageOf(engine, say);
     return {
       name: 'docker',
       placesOf: images.placesOf,
@@ -30,6 +31,7 @@ export const dockerRuntime: Runtime = {
           engine,
           address,
           images,
+          podImage,
           targetDir: target.dir,
           membersOf: localMembers,
         }),

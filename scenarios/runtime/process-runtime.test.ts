@@ -21,6 +21,7 @@ function deploy(t: { teardown(end: () => unknown): void }, command: readonly str
     registry,
     dataDir: place.dir,
     ports: [],
+    sink: '',
     services: [{ name: 'a', command }],
     workingDir: place.dir,
     logDir,

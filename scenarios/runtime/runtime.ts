@@ -20,6 +20,8 @@ export interface DeploymentPlan {
   dataDir: string;
   /** Ports on which services listen. */
   ports: readonly number[];
+  /** The kit's receiver (host:port on this machine); '' when there is none. */
+  sink: string;
   /** What is made is registered there before. */
   registry: Registry;
   onStarted(service: string, incarnation: number, pid: number): void;

@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import type Dockerode from 'dockerode';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Target } from '../../conformance/target/definition.js';
+import { baseImage } from '../../docker/image/base.js';
 import { hasImage } from '../../docker/image/engine-build.js';
 import { PACKAGE_IN_IMAGE, referenceImage } from '../../docker/image/images.js';
 import { isSystemImage, systemImage } from '../../docker/image/systems.js';
@@ -35,6 +36,14 @@ export async function targetImages(
 ): Promise<TargetImages> {
   const built = ownPackage(target);
   return imagesOf(engine, target, say, built !== undefined, () => make(engine, built, say));
+}
+
+/**
+ * The image of the container that keeps a run's network.
+ * @throws KitError target-unavailable when it cannot be made.
+ */
+export async function podImageOf(engine: Dockerode, say: (line: string) => void): Promise<string> {
+  return building(() => baseImage(engine, workDir(), say));
 }
 
 /** The compiled reference implementation that belongs to a target file which is laid out as in the package. */
@@ -81,15 +90,10 @@ export async function imagesOf(
   };
 }
 
+const workDir = () => join(stateDirectory(), 'images');
+
 async function makeSystem(engine: Dockerode, image: string, say: (line: string) => void): Promise<string> {
-  const workDir = join(stateDirectory(), 'images');
-  try {
-    return await systemImage(image, { engine, workDir, say });
-  } catch (error) {
-    throw new KitError('target-unavailable', `the image ${image} cannot be built: ${messageOf(error)}`, {
-      cause: error,
-    });
-  }
+  return building(() => systemImage(image, { engine, workDir: workDir(), say }), image);
 }
 
 async function make(
@@ -97,12 +101,16 @@ async function make(
   built: string | undefined,
   say: (line: string) => void,
 ): Promise<string> {
-  const workDir = join(stateDirectory(), 'images');
-  const options = { engine, root: packageRoot(), workDir, say };
+  const options = { engine, root: packageRoot(), workDir: workDir(), say };
+  return building(() => referenceImage(built === undefined ? options : { ...options, built }));
+}
+
+async function building(build: () => Promise<string>, image = ''): Promise<string> {
   try {
-    return await referenceImage(built === undefined ? options : { ...options, built });
+    return await build();
   } catch (error) {
-    throw new KitError('target-unavailable', `the image cannot be built: ${messageOf(error)}`, {
+    const which = image === '' ? 'the image' : `the image ${image}`;
+    throw new KitError('target-unavailable', `${which} cannot be built: ${messageOf(error)}`, {
       cause: error,
     });
   }

@@ -134,6 +134,9 @@ export class VmDeployment implements Deployment {
           bind(HOLDER, { readOnly: true, target: HOLDER_INSIDE }),
           ...mountsOf(image),
         ],
+        // The machine is the network of its own: one run has it at a time, and from outside only the ports that are
+        // forwarded to it are reached. A bridge and a pod would cost its engine, where processors are made in
+        // software, many seconds a round and show nothing more.
         network: 'host',
       },
     );
