@@ -107,7 +107,7 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
     timeMeasured: runtime.slowStartMs === undefined,
     targetFile: basename(options.file),
     programs: runtime.name === 'process' ? programsOf(target) : [],
-    images: runtime.name === 'docker' ? await imagesOf(target) : [],
+    images: await imagesOf(runtime.images ?? []),
     runs: plans.map(({ rule, selection }) => ({
       level: rule.level,
       notTried: selection.missing.map(({ name, availability }) => ({ name, why: availability.why })),

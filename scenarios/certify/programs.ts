@@ -26,9 +26,8 @@ export function programsOf(target: Target): Facts['programs'] {
   });
 }
 
-/** The images that a target's services name, by what the engine of this machine calls them. */
-export async function imagesOf(target: Target): Promise<Facts['images']> {
-  const names = new Set(Object.values(target.services).flatMap(({ image }) => image ?? []));
+/** The images in which a target's services run, by the names that the engine of this machine has for them. */
+export async function imagesOf(names: readonly string[]): Promise<Facts['images']> {
   const engine: Dockerode = connectEngine(engineAddress());
   const images: Facts['images'] = [];
   for (const name of [...names].sort()) {

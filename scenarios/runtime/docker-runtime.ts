@@ -25,6 +25,7 @@ export const dockerRuntime: Runtime = {
     return {
       name: 'docker',
       placesOf: images.placesOf,
+      images: [...new Set(Object.keys(target.services).map((service) => images.imageOf(service)))],
       offers: (fault) => toolsFor(fault, images),
       deploy: (plan) =>
         new ContainerDeployment(plan, {

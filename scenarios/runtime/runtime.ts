@@ -74,6 +74,8 @@ export interface PreparedRuntime {
   readonly name: Runtime['name'];
   /** Where a service's command finds things; without a service: install and verify. */
   placesOf(service?: string): Places;
+  /** The images of its services, as the engine of this machine names them. */
+  readonly images?: readonly string[];
   /** Whether a fault, which this machine can do, can be done to what runs there. */
   offers(fault: Fault): Availability;
   /** Names of faults that it makes possible, whatever this machine has. */
