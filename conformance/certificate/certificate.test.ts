@@ -175,6 +175,22 @@ t.test('a level needs those below it, its own faults, and a run of its own', asy
   t.equal(without.verdict, 'not-measured');
 });
 
+t.test('what could not be tried is not measured, with the reason', async (t) => {
+  const faults = ['kill', 'tear', 'index-loss'] as const;
+  const { says } = made(t, { process: goodRun(...KILLS).events }, faults, { torn: 'not on this machine' });
+  t.match(grant(says, 'torn'), {
+    granted: false,
+    why: 'none of its faults could be tried: not on this machine',
+  });
+  for (const { level, verdict, why } of says.requirements) {
+    if (verdict !== 'pass' && level === 'torn') t.equal(why, 'not on this machine');
+  }
+  t.match(
+    says.requirements.find(({ id }) => id === 'PP-16'),
+    { verdict: 'not-measured', why: 'not on this machine' },
+  );
+});
+
 t.test('a level stays when another one fails', async (t) => {
   const torn = goodRun({ fault: 'tear', scope: 'machine' }).submit('lost').crash({ fault: 'tear' }).drain();
   const { says } = made(t, { process: goodRun(...KILLS).events, torn: torn.events }, ['kill', 'tear']);

@@ -146,8 +146,11 @@ function certify({ facts, target, histories }: Evidence): Certified {
     certifiedRun(run, file, facts.runs.find(({ level }) => level === run.level)?.notTried ?? []),
   );
   const claimed = REQUIREMENTS.filter((requirement) => requirement.claimed(target));
-  const requirements = claimed.map((requirement) => certifiedRequirement(requirement, evaluated, runs));
-  const levels = grantLevels(target, evaluated);
+  const notTried = (level: Level) => notTriedIn(facts, level);
+  const requirements = claimed.map((requirement) =>
+    certifiedRequirement(requirement, evaluated, runs, notTried(requirement.level)),
+  );
+  const levels = grantLevels(target, evaluated, notTried);
   const { runtime, power, filesystem, node, kernel } = facts;
   return {
     kitVersion: facts.kitVersion,
@@ -164,6 +167,13 @@ function certify({ facts, target, histories }: Evidence): Certified {
     budgetMs: facts.budgetMs,
     seed: facts.seed,
   };
+}
+
+/** Why a level had no run, where something kept it from being made; undefined when it had one. */
+function notTriedIn({ runs }: Evidence['facts'], level: Level): string | undefined {
+  const run = runs.find((one) => one.level === level);
+  if (run === undefined || run.made || run.notTried.length === 0) return undefined;
+  return [...new Set(run.notTried.map(({ why }) => why))].join('; ');
 }
 
 /** As for a run, and stricter: of what the target's claims can measure, nothing may be left to chance. */
@@ -197,6 +207,7 @@ function certifiedRequirement(
   { id, level, title }: (typeof REQUIREMENTS)[number],
   evaluated: readonly LevelRun[],
   runs: readonly CertifiedRun[],
+  notTried: string | undefined,
 ): CertifiedRequirement {
   const found = evaluated.flatMap((run) => {
     const finding = run.evaluation.findings.find(({ requirement }) => requirement === id);
@@ -216,7 +227,8 @@ function certifiedRequirement(
     level,
     title,
     verdict: verdict ?? 'not-measured',
-    why: shown?.why ?? 'no run could be made',
+    // What no run measured, for there could be none, is not what a run of another level says of it.
+    why: (verdict === undefined ? notTried : undefined) ?? shown?.why ?? 'no run could be made',
     runs: levels,
     faultsThatHit,
     atRiskAtCrashes: those.flatMap(({ crashes }) => crashes.map((crash) => crash.confirmedUndelivered)),

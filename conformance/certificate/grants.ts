@@ -27,16 +27,18 @@ const CORE = REQUIREMENTS.filter(({ needs, byChance }) => needs === 'any' && !by
 /**
  * The levels that runs have shown, one after the other: each requirement of the level was measured, with messages at
  * risk, and passed; each of its faults hit; nothing failed; and the levels below it are granted.
+ * @param notTried why faults of a level could not be tried where the runs were made; undefined when all could.
  */
 export function grantLevels(
   target: { guarantee: Guarantee; verify?: readonly string[] | undefined },
   runs: readonly LevelRun[],
+  notTried: (level: Level) => string | undefined,
 ): Grant[] {
   const grants: Grant[] = [];
   for (const rule of LEVELS) {
     const run = runs.find(({ level }) => level === rule.level);
     const without = withoutOf(rule, target.guarantee, run);
-    const why = obstacle(rule, target.guarantee, run, grants);
+    const why = obstacle(rule, target.guarantee, run, grants, notTried(rule.level));
     grants.push({
       level: rule.level,
       granted: why === undefined,
@@ -53,12 +55,16 @@ function obstacle(
   { faults }: Guarantee,
   run: LevelRun | undefined,
   below: readonly Grant[],
+  notTried: string | undefined,
 ): string | undefined {
   const unclaimed = rule.faults.filter((fault) => !faults.includes(fault));
   if (unclaimed.length > 0) return `the target does not claim to survive ${unclaimed.join(', ')}`;
   const missing = rule.upon.find((level) => !below.some((grant) => grant.level === level && grant.granted));
   if (missing !== undefined) return `it needs the level ${missing}`;
-  if (run === undefined) return 'none of its faults could be tried';
+  if (run === undefined) {
+    const none = 'none of its faults could be tried';
+    return notTried === undefined ? none : `${none}: ${notTried}`;
+  }
   const { findings } = run.evaluation;
   const failed = findings.find(({ verdict }) => verdict === 'fail');
   if (failed) return `${failed.requirement}: ${failed.why}`;
