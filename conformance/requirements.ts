@@ -320,7 +320,8 @@ export const REQUIREMENTS: readonly Requirement[] = [
       'the data is gone.',
     source: 'DESIGN 4.6, 6; [0017]',
     scenarios:
-      'The fault io-error: with strace, chosen msync, fsync, fdatasync and write calls of a service fail with EIO or ENOSPC, and all is killed.',
+      'The fault io-error: with strace, chosen msync, fsync, fdatasync and write calls of a service fail with EIO or ENOSPC, and all is killed; ' +
+      'or, on a disk behind dm-flakey, every write of the disk fails with EIO, and all is killed and the disk mounted again.',
     evidence:
       'Syncs and writes that failed while submits were under way, an accepted delivery of each message that was confirmed ' +
       'before the restart that followed, and confirmations after it.',

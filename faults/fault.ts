@@ -88,6 +88,24 @@ export interface PowerDisk {
    * @throws Error when something still uses the disk, or when it cannot be mounted again.
    */
   cut(moment: number, loss: Loss, random: Random): Promise<CutReport>;
+  /** Undefined where the backend cannot let writes fail. */
+  readonly failingWrites: FailingWrites | undefined;
+}
+
+/** Writes that fail with EIO below the filesystem, its own among them, and flushes with them. */
+export interface FailingWrites {
+  /** From now on every write fails; what was on its way before is done. */
+  begin(): Promise<void>;
+  /** How many have failed since. */
+  count(): Promise<number>;
+  /** The disk writes again; what has failed is not made up for, and the filesystem may have given up. */
+  end(): Promise<void>;
+  /**
+   * Unmounts and mounts the disk again, which then works. Without an `end` before, what was only in memory is gone; with
+   * one, the unmount writes what has not failed yet. No process may use the disk any more.
+   * @throws Error when one does.
+   */
+  remount(): Promise<void>;
 }
 
 export type Availability = { available: true } | { available: false; why: string; remedy: string };
@@ -121,6 +139,8 @@ export interface Fault {
   readonly summary: string;
   readonly needs: Needs;
   available(): Promise<Availability>;
+  /** The kind of disk on which it is done below the filesystem, where the power backend can; it needs none. */
+  readonly betterOn?: 'power';
   /** Done once in a round, when the target is ready for the first time and has had no message yet. */
   prepare?(ground: Ground): Promise<void>;
   inject(ground: Ground): Promise<Injection>;

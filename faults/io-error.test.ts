@@ -1,24 +1,12 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { TestService, testDirectories, testGround, testRandom } from './fixtures/ground.js';
+import { Writer } from './fixtures/writer.js';
 import { killServices, straceAvailability } from './injections.js';
 import { ioError } from './io-error.js';
 import { SYNC_CALLS, WRITE_CALLS } from './syscalls/kinds.js';
 import { until } from './waiting.js';
-
-/** Numbers its records, confirms each that it holds for stored, and dies of an error or (`--on`) goes on. */
-const WRITER = `
-const { appendFileSync, fdatasyncSync, openSync, statSync, writeSync } = require('node:fs');
-const [data, said, goesOn] = process.argv.slice(1);
-const fd = openSync(data, 'a');
-let number = statSync(data).size / 512;
-setInterval(() => {
-  const record = Buffer.alloc(512, String(number).padEnd(8));
-  try { writeSync(fd, record); fdatasyncSync(fd); } catch (error) { if (!goesOn) process.exit(1); }
-  appendFileSync(said, number++ + '\\n');
-}, 5);
-`;
 
 /** Confirmed records that the file does not hold after one injection, and what that said. */
 async function injected(
@@ -27,32 +15,21 @@ async function injected(
   goesOn: boolean,
 ): Promise<{ lost: number[]; hit: boolean; detail: string }> {
   const { remove, ...directories } = testDirectories();
-  const [data, said] = [join(directories.dataDir, 'log'), join(directories.scratchDir, 'said')];
-  writeFileSync(data, '');
-  writeFileSync(said, '');
-  const command = [process.execPath, '-e', WRITER, data, said, ...(goesOn ? ['on'] : [])];
-  const service = new TestService('writer', command);
-  const confirmed = () => readFileSync(said, 'utf8').split('\n').slice(0, -1).map(Number);
+  const writer = new Writer(join(directories.dataDir, 'log'), join(directories.scratchDir, 'said'), goesOn);
   const random = testRandom(seed);
   const ground = testGround({
     ...directories,
-    services: [service],
+    services: [writer.service],
     messageFiles: ['log'],
     // The kind is the test's, all else the seed's.
     random: { ...random, int: (below) => (below === 3 ? Number(kind === SYNC_CALLS) : random.int(below)) },
-    afterConfirms: async (count, timeoutMs) => {
-      const goal = confirmed().length + count;
-      return (await until(() => confirmed().length >= goal, timeoutMs)) ? 'reached' : 'timeout';
-    },
+    afterConfirms: (...limits) => writer.afterConfirms(...limits),
   });
   try {
     const { hit, detail } = await ioError.inject(ground);
-    const stored = existsSync(data) ? readFileSync(data) : Buffer.alloc(0);
-    const holds = (number: number) =>
-      stored.toString('latin1', number * 512, number * 512 + 8) === String(number).padEnd(8);
-    return { lost: confirmed().filter((number) => !holds(number)), hit, detail };
+    return { lost: writer.lost(), hit, detail };
   } finally {
-    await killServices([service]);
+    await killServices([writer.service]);
     remove();
   }
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Fault, Ground, Injection, Service } from './fault.js';
 import { regularFiles } from './files/walk.js';
 import { hit, killServices, miss, spread, straceAvailability } from './injections.js';
+import { failBelow } from './io-error-below.js';
 import { failedCalls, straceCommand, type Tampering } from './strace.js';
 import { SYNC_CALLS, WRITE_CALLS } from './syscalls/kinds.js';
 import { Snapshot } from './tear/snapshot.js';
@@ -38,15 +39,22 @@ const MOST_PATHS = 64;
  * failure is real to the program only (strace returns it in the kernel's place), so the loss that it announces is
  * made afterwards: everything is killed, and what no sync has covered that succeeded is put back to what it was.
  * Receivers take nothing meanwhile, for what was delivered at once cannot be lost. The disk is well again at the restart.
+ *
+ * On a disk whose writes can be made to fail (dm-flakey) that is done instead: the kernel itself gets the error.
  */
 export const ioError: Fault = {
   name: 'io-error',
   family: 'io-error',
   summary: 'msync, fsync or write fails with EIO or ENOSPC: a failed sync is not a confirmation',
   needs: { target: 'up', disk: 'any' },
+  betterOn: 'power',
   available: async () => straceAvailability(),
   async inject(ground: Ground): Promise<Injection> {
     const names = ground.services.map(({ name }) => name);
+    const below = ground.powerDisk?.failingWrites;
+    if (below !== undefined) return failBelow(ground, below);
+    const strace = straceAvailability();
+    if (!strace.available) return miss(`this disk cannot fail, and ${strace.why}`, names);
     const misses: string[] = [];
     let calls = ground.random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS;
     for (let time = 1; time <= TRIES && !ground.signal.aborted; time++) {

@@ -34,6 +34,8 @@ export interface BlocklogPlan {
 export class BlocklogDisk implements PowerDisk {
   readonly backend = 'blocklog';
   readonly endsTarget = false;
+  /** What is recorded has been done: an error is not in the log. */
+  readonly failingWrites = undefined;
   readonly #plan: BlocklogPlan;
   readonly #files: {
     live: string;

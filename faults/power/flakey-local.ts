@@ -1,6 +1,6 @@
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CutReport, PowerDisk } from '../fault.js';
+import type { CutReport, FailingWrites, PowerDisk } from '../fault.js';
 import { dropFilesystem, type Filesystem } from './filesystem.js';
 import { FlakeyDisk } from './flakey.js';
 import { localHost } from './host.js';
@@ -68,6 +68,10 @@ export class LocalFlakeyDisk implements PowerDisk {
 
   cut(): Promise<CutReport> {
     return this.#made().cut();
+  }
+
+  get failingWrites(): FailingWrites {
+    return this.#made().failingWrites;
   }
 
   /** Removes all of it; works in any state, may be called twice, and does not need the event loop. */

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Availability, CutReport, PowerDisk } from '../fault.js';
+import type { Availability, CutReport, FailingWrites, PowerDisk } from '../fault.js';
 import type { Filesystem } from './filesystem.js';
 import { makeCommand, mountCommand } from './filesystem.js';
 import { type CommandHost, runScript } from './host.js';
@@ -26,6 +26,8 @@ const TIMEOUT_MS = 60_000;
 const HEALTHY = '60 0';
 /** Down for ever: writes are dropped and answered as if they had been done, and so are flushes. */
 const DROPPING = '0 60 1 drop_writes';
+/** Likewise, and every write and flush is answered with EIO. */
+const FAILING = '0 60 1 error_writes';
 
 /**
  * Without udev nobody makes the nodes of /dev/mapper or answers the cookie that dmsetup waits for. `load` puts a table
@@ -37,6 +39,8 @@ table() { echo "0 $(blockdev --getsz "$device") flakey $device 0 $*"; }
 load() { quiet dmsetup load "$name" --table "$(table "$@")"; }
 suspend() { quiet dmsetup suspend --nolockfs --noudevsync "$name"; }
 resume() { quiet dmsetup resume --noudevsync "$name"; }
+change() { suspend; load "$@"; resume; }
+writes() { set -- $(cat "/sys/dev/block/$(dmsetup info -c --noheadings --separator : -o major,minor "$name")/stat"); echo "$5"; }
 mounted() { grep -q " $mount " /proc/self/mounts; }
 away() {
   tries=0
@@ -46,6 +50,10 @@ away() {
     if [ $tries -gt 100 ]; then umount "$mount"; fi
     sleep 0.05
   done
+}
+unused() {
+  users=$(dmsetup info -c --noheadings -o open "$name" | tr -d ' ')
+  if [ "$users" != 0 ]; then echo "$mount is unmounted and $name still in use ($users)" >&2; exit 1; fi
 }
 `;
 const HEAD = `device=$1; name=$2; mount=$3; ${LIBRARY}`;
@@ -75,15 +83,28 @@ resume`;
  * which then survive the cut: that is an error, not a pass.
  */
 const CUT = `${HEAD}
-writes() { set -- $(cat "/sys/dev/block/$(dmsetup info -c --noheadings --separator : -o major,minor "$name")/stat"); echo "$5"; }
 before=$(writes)
 away
-users=$(dmsetup info -c --noheadings -o open "$name" | tr -d ' ')
-if [ "$users" != 0 ]; then echo "$mount is unmounted and $name still in use ($users)" >&2; exit 1; fi
+unused
 echo "dropped $(($(writes) - before))"
-suspend
-load ${HEALTHY}
-resume
+change ${HEALTHY}
+MOUNT`;
+
+const FAIL = `${HEAD}
+change ${FAILING}
+writes`;
+
+const COUNT = `${HEAD}
+writes`;
+
+const WELL = `${HEAD}
+change ${HEALTHY}`;
+
+/** While writes still fail the unmount loses what is dirty, as at a cut. */
+const REMOUNT = `${HEAD}
+away
+unused
+change ${HEALTHY}
 MOUNT`;
 
 const REMOVE = `${HEAD}
@@ -97,11 +118,26 @@ if dmsetup info "$name" >/dev/null 2>&1; then quiet dmsetup remove --retry --nou
 export class FlakeyDisk implements PowerDisk {
   readonly backend = 'flakey';
   readonly endsTarget: boolean;
+  readonly failingWrites: FailingWrites;
   readonly #plan: FlakeyPlan;
+  /** Writes to the device before they began to fail. */
+  #writesBefore = 0;
 
   private constructor(plan: FlakeyPlan) {
     this.#plan = plan;
     this.endsTarget = plan.killAll !== undefined;
+    this.failingWrites = {
+      begin: async () => {
+        this.#writesBefore = Number(await this.#run(FAIL));
+      },
+      count: async () => Number(await this.#run(COUNT)) - this.#writesBefore,
+      end: async () => {
+        await this.#run(WELL);
+      },
+      remount: async () => {
+        await this.#run(REMOUNT);
+      },
+    };
   }
 
   /** Makes the device with an empty filesystem and mounts it. @throws Error with the words of the tool that failed. */

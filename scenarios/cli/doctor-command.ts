@@ -1,5 +1,5 @@
 import { FAULTS } from '../../faults/catalogue.js';
-import type { Availability } from '../../faults/fault.js';
+import type { Availability, Fault } from '../../faults/fault.js';
 import { POWER_BACKENDS } from '../power/by-name.js';
 import { styleFor } from '../report/style.js';
 import { table } from '../report/table.js';
@@ -11,6 +11,8 @@ export interface Capability {
   available: boolean;
   why?: string;
   remedy?: string;
+  /** How it is done where there is more than one way. */
+  how?: string;
 }
 
 export interface DoctorReport {
@@ -32,7 +34,9 @@ export async function examine(): Promise<DoctorReport> {
     runtimes: [
       ...(await Promise.all(RUNTIMES.map(async (runtime) => entry(runtime.name, await runtime.available())))),
     ],
-    faults: await Promise.all(FAULTS.map(async (fault) => entry(fault.name, await fault.available()))),
+    faults: await Promise.all(
+      FAULTS.map(async (fault) => ({ ...entry(fault.name, await fault.available()), ...how(fault) })),
+    ),
     power: await Promise.all(
       POWER_BACKENDS.map(async ({ name, available }) => entry(name, await available())),
     ),
@@ -44,15 +48,20 @@ function entry(name: string, availability: Availability): Capability {
   return { name, available: false, why: availability.why, remedy: availability.remedy };
 }
 
+/** What is done by processes' tools, and on a disk that can do it below the filesystem. */
+function how({ betterOn }: Fault): Pick<Capability, 'how'> {
+  return betterOn === undefined ? {} : { how: 'behind dm-flakey by the disk itself' };
+}
+
 function describe(report: DoctorReport): string[] {
   const style = styleFor(process.stdout);
   const section = (title: string, list: readonly Capability[]) => [
     style.strong(title),
     ...table(
-      list.map(({ name, available, why, remedy }) => [
+      list.map(({ name, available, why, remedy, how }) => [
         `  ${name}`,
         available ? 'yes' : 'no',
-        why === undefined ? '' : `${why}; ${remedy}`,
+        [why, remedy, how].filter((words) => words !== undefined).join('; '),
       ]),
     ),
   ];

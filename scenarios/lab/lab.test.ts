@@ -1,17 +1,15 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { FlakeyDisk } from '../../faults/power/flakey.js';
 import { type CommandHost, runScript } from '../../faults/power/host.js';
 import type { TestPlace } from '../fixtures/kit.js';
 import { bootId, processEntry } from '../runtime/processes.js';
-import { packageRoot } from '../version.js';
+import { runFixture, stageKit } from './fixtures/inside.js';
 import { NOT_BUILT, newPlace, placeWithImage, recordIn } from './fixtures/place.js';
 import { imageKey } from './image.js';
 import type { UpRecord } from './lab.js';
 import { Machine, machineLives } from './machine.js';
-import { stagePackage } from './package.js';
-import { unpackFolder } from './stage.js';
 
 const TIMEOUT_MS = 30_000;
 
@@ -85,13 +83,17 @@ t.test(
       await runScript(host, 'mkdir -p /tmp/second; mount --bind /lab/disk /tmp/second', [], TIMEOUT_MS);
       await t.rejects(cutAt(disk), /still in use/, `${type}: a second mount would keep what is dirty alive`);
       await runScript(host, 'umount /tmp/second', [], TIMEOUT_MS);
+      await failingWrites(t, host, disk, type);
       await disk.remove();
       await disk.remove();
     }
     t.equal((await runScript(host, 'dmsetup ls', [], TIMEOUT_MS)).trim(), 'No devices found');
-    const cut = await cutOfTheOwnKernel(host);
+    // The same as a gate does with `--power flakey` on a machine whose own kernel has a device mapper.
+    const kit = await stageKit(host);
+    const cut = (await runFixture(host, kit, 'flakey-local')) as Awaited<ReturnType<typeof cutAt>>;
     t.match(cut, { files: ['kept'], kept: 'one', registered: [], devices: false, loops: false });
     t.ok(cut.unflushedWrites > 0, `${cut.unflushedWrites} writes were dropped`);
+    checkErrors(t, (await runFixture(host, kit, 'io-error-local')) as ErrorRun[]);
     machine.agent.close();
     t.match(await place.run(['lab', 'down']), { code: 0, stdout: /^down\n$/ });
     t.notOk(machineLives(address));
@@ -99,15 +101,46 @@ t.test(
   },
 );
 
-/** The same as a gate does with `--power flakey` on a machine whose own kernel has a device mapper. */
-async function cutOfTheOwnKernel(host: CommandHost): Promise<{ unflushedWrites: number }> {
-  const folder = await stagePackage(host, join(packageRoot(), 'dist/reference-impl'));
-  for (const part of ['faults', 'scenarios/lab/fixtures'])
-    await unpackFolder(host, join(packageRoot(), 'dist', part), join(folder, 'dist', part));
-  const program = join(folder, 'dist/scenarios/lab/fixtures/flakey-local.js');
-  const script = 'mkdir -p /tmp/local; node "$1" /tmp/local';
-  const said = await runScript(host, script, [program], 4 * TIMEOUT_MS);
-  return JSON.parse(said) as { unflushedWrites: number };
+interface ErrorRun {
+  goesOn: boolean;
+  hit: boolean;
+  detail: string;
+  lost: number;
+}
+
+/** Of `io-error` by dm-flakey: who stops at a failed sync has lost nothing, who goes on has. */
+function checkErrors(t: Test, runs: readonly ErrorRun[]): void {
+  for (const { goesOn, hit, detail, lost } of runs) {
+    t.ok(hit, detail);
+    t.match(detail, /^EIO from \d+ writes of the disk \(dm-flakey\), .*; SIGKILL to all$/);
+    if (!goesOn) t.equal(lost, 0, 'who stops has lost nothing that it confirmed');
+  }
+  t.ok(
+    runs.some(({ goesOn, lost }) => goesOn && lost > 0),
+    'who goes on has',
+  );
+  for (const how of [/well again/, /until the end/])
+    t.ok(
+      runs.some(({ detail }) => how.test(detail)),
+      `${how}`,
+    );
+}
+
+/** A failed sync has left nothing; when the disk is well again, with or without a mount in between, it writes. */
+async function failingWrites(t: Test, host: CommandHost, disk: FlakeyDisk, type: string): Promise<void> {
+  const synced = (name: string) =>
+    host.run(['dd', 'if=/dev/zero', `of=/lab/disk/${name}`, 'bs=4096', 'count=1', 'conv=fsync'], TIMEOUT_MS);
+  await disk.failingWrites.begin();
+  t.match(await synced('failed'), { code: 1, stderr: /Input\/output error/ }, `${type}: the sync fails`);
+  t.ok((await disk.failingWrites.count()) > 0, 'and is counted');
+  await disk.failingWrites.remount();
+  t.match(await synced('well'), { code: 0 }, `${type}: the disk is well again after a mount`);
+  await disk.failingWrites.begin();
+  await disk.failingWrites.end();
+  t.match(await synced('too'), { code: 0 }, 'and without one');
+  await disk.failingWrites.remount();
+  const left = await runScript(host, 'cd /lab/disk; ls; cat kept', [], TIMEOUT_MS);
+  t.equal(left.replace('lost+found\n', ''), 'kept\ntoo\nwell\none\n', `${type}: what failed is not there`);
 }
 
 async function cutAt(disk: FlakeyDisk) {

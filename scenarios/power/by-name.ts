@@ -61,5 +61,5 @@ export async function choosePower(
 
 /** What a backend other than the usual one makes possible on this machine. */
 export function madeBy(power: PowerBackendName): ReadonlySet<string> {
-  return new Set(power === 'flakey' ? ['power-cut'] : []);
+  return new Set(power === 'flakey' ? ['power-cut', 'io-error'] : []);
 }

@@ -22,7 +22,7 @@ import { drain } from './drain.js';
 import { Injector } from './injector.js';
 import { Recoveries } from './recoveries.js';
 import { watchRoom } from './room.js';
-import type { Disk } from './round-disk.js';
+import type { Disk, DiskKind } from './round-disk.js';
 import { choosePorts, installTarget } from './site.js';
 import { Stakes } from './stakes.js';
 import { TargetLife } from './target-life.js';
@@ -84,7 +84,7 @@ export async function runRound(options: RoundOptions): Promise<RoundOutcome> {
   const { dir, schedule, filesystem, registry, runtime } = options;
   const disk = await (runtime.makeDisk
     ? runtime.makeDisk(dir, schedule.disk, filesystem, registry)
-    : makeDisk(dir, schedule.disk, options.power, filesystem, registry));
+    : makeDisk(dir, kindOfDisk(options), options.power, filesystem, registry));
   const full = new AbortController();
   const round = new Round({ ...options, signal: AbortSignal.any([options.signal, full.signal]) }, disk);
   const room = watchRoom(dir, (words) => full.abort(fullDisk(dir, words)));
@@ -99,6 +99,12 @@ export async function runRound(options: RoundOptions): Promise<RoundOutcome> {
     room.stop();
   }
   return { injections: round.injections, disk };
+}
+
+/** dm-flakey makes errors as well as power cuts, for those that are better made there. */
+function kindOfDisk({ schedule, faults, power }: RoundOptions): DiskKind {
+  const better = schedule.injections.some(({ fault }) => faults.get(fault)?.betterOn === 'power');
+  return power === 'flakey' && schedule.disk === 'any' && better ? 'power' : schedule.disk;
 }
 
 function fullDisk(dir: string, words: string): KitError {

@@ -57,6 +57,7 @@ export class Stakes {
     return {
       backend: disk.backend,
       endsTarget: disk.endsTarget,
+      failingWrites: disk.failingWrites,
       stop: () => {
         this.noteCrash();
         return disk.stop();

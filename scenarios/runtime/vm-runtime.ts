@@ -11,6 +11,7 @@ import { borrowMachine, imagesDirectory } from '../lab/lab.js';
 import { stagePackage } from '../lab/package.js';
 import { makeRootImage, ROOT_IMAGE, SHARED_FOLDER } from '../lab/root-image.js';
 import { stageFolder } from '../lab/stage.js';
+import { madeBy } from '../power/by-name.js';
 import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
 import type { Disk } from '../run/round-disk.js';
 import { packageRoot } from '../version.js';
@@ -38,7 +39,7 @@ const SLOW_START_MS = 180_000;
 const SLOW_ENV = { NODE_OPTIONS: '--jitless' };
 
 /** What needs nothing but signals and the disk; the others work on processes and files of this machine. */
-const OFFERED = new Set(['kill', 'kill-one', 'kill-recovery', 'pause', 'full', 'power-cut']);
+const OFFERED = new Set(['kill', 'kill-one', 'kill-recovery', 'pause', 'full', 'io-error', 'power-cut']);
 
 /** Services as containers on the engine of a virtual machine with a kernel of its own. */
 export const vmRuntime: Runtime = {
@@ -74,7 +75,7 @@ export const vmRuntime: Runtime = {
         placesOf: images.placesOf,
         sinkFor: (sink) => sink.replace(/^[^:]+/, KIT_HOST),
         offers: (fault) => offers(fault),
-        makes: new Set(['power-cut']),
+        makes: madeBy('flakey'),
         slowStartMs: accelerator === 'tcg' ? SLOW_START_MS : undefined,
         makeDisk: (dir, _kind, filesystem, run) => makeDisk(agent, dir, filesystem, run.runId),
         deploy: (plan) => new VmDeployment(plan, { machine, engine, images, mountsOf, env }),
