@@ -1,5 +1,5 @@
 #!/bin/sh
-# rabbitmq.sh install DATA [NODE_JS QUEUE_TYPE] | serve DATA PORT EPMD_PORT DIST_PORT QUEUE_TYPE: a RabbitMQ node of its own
+# rabbitmq.sh install DATA [QUEUE_TYPE] | serve DATA PORT EPMD_PORT DIST_PORT QUEUE_TYPE: a RabbitMQ node of its own
 # below DATA, with one durable queue. An install with a type makes the queue, and all that belongs to it is on the disk then.
 set -eu
 what="$1"
@@ -56,15 +56,12 @@ JSON
     RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-kernel inet_dist_use_interface {127,0,0,1}'
 }
 
-# free_ports NODE_JS: three of them, for the time of the install.
+# Three of them, for the time of the install; asked of Erlang, which is wherever RabbitMQ is.
 free_ports() {
-  "$1" -e '
-    const probes = [1, 2, 3].map(() => require("node:net").createServer().listen(0, "127.0.0.1", told));
-    function told() {
-      if (!probes.every((probe) => probe.listening)) return;
-      console.log(probes.map((probe) => probe.address().port).join(" "));
-      process.exit();
-    }'
+  HOME="$home" erl -noinput -eval '
+    Probes = [element(2, gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}])) || _ <- [1, 2, 3]],
+    [io:format("~b ", [element(2, inet:port(Probe))]) || Probe <- Probes],
+    halt().'
 }
 
 # The node syncs only a part of what a new queue is made of. This makes it an old one, all of which has reached the disk.
@@ -91,7 +88,7 @@ case "$what" in
     make_cookie
     [ $# -gt 2 ] || exit 0
     # shellcheck disable=SC2046 # three words
-    configure $(free_ports "$3") "$4"
+    configure $(free_ports) "$3"
     make_queue
     ;;
   serve)
