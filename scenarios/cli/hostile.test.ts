@@ -59,6 +59,47 @@ for (const [how, code, said] of CASES) {
   );
 }
 
+/** Its server is a correct queue; a second service, of which no port tells, cannot stay up. */
+function withDying(place: TestPlace, source: string): string {
+  const queue = join(packageRoot(), 'conformance/fixtures/queue.mjs');
+  return place.target([], {
+    services: {
+      server: { command: ['{node}', queue, '--data', '{data}', '--port', '{port}'] },
+      helper: { command: ['/bin/sh', '-c', source, '{data}'] },
+    },
+  });
+}
+
+t.test(
+  'a service without a port that dies right after each start is told',
+  { timeout: HANG_MS },
+  async (t) => {
+    const place = newPlace(t);
+    const ended = await place.run([
+      'gate',
+      withDying(place, 'sleep 0.1; exit 7'),
+      '--budget',
+      '40s',
+      '--seed',
+      '3',
+    ]);
+    t.equal(ended.code, 3, ended.stderr);
+    t.match(ended.stderr, /helper ended with code 7(, 31 times| right after each of 31 starts)/);
+    t.notMatch(ended.stderr, /\n\s+at /, 'no stack trace');
+    t.same(processesBelow(place.dir), []);
+  },
+);
+
+t.test('one that a fault has broken is a recovery that failed', { timeout: HANG_MS }, async (t) => {
+  const place = newPlace(t);
+  // The first one stays up, and none after it.
+  const once = 'test -e "$0/broken" && exit 7; touch "$0/broken"; exec sleep 600';
+  const target = withDying(place, `sleep 0.01; ${once}`);
+  const ended = await place.run(['gate', target, '--budget', '25s', '--seed', '3', '--json']);
+  t.equal(ended.code, 1, ended.stderr);
+  t.match(ended.stdout, /helper ended with code 7(, 31 times| right after each of 31 starts)/);
+});
+
 const root = process.getuid?.() === 0 ? false : 'mounting a small disk needs root';
 t.test(
   'a target that fills the disk is stopped before the disk is full',

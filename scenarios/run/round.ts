@@ -190,6 +190,7 @@ class Round {
     }
     this.#draining = true;
     await this.#producers?.stop();
+    this.#judgeCrashLoop(site);
     if (this.#stopped || signal.aborted) {
       // Says that nobody has waited for what is outstanding now.
       recorder.record({ kind: 'drained', waitedMs: 0, complete: false });
@@ -333,6 +334,22 @@ class Round {
     );
   }
 
+  /** A service that no port tells of may die after each start while the others are ready: that is no recovery, either. */
+  #judgeCrashLoop({ life, injector }: Site): void {
+    const { recorder, injectionsBefore, dir, signal } = this.#options;
+    if (life.crashLoop === undefined || signal.aborted) return;
+    const { detail, fromTheStart } = life.crashLoop;
+    if (fromTheStart || injector.number === injectionsBefore) {
+      throw new KitError(
+        'target-unavailable',
+        `the target does not stay up: ${detail}; its logs are in ${join(dir, 'logs')}`,
+      );
+    }
+    if (this.#stopped) return;
+    recorder.record({ kind: 'recovery-failed', injection: injector.number, waitedMs: 0, detail });
+    this.#stopped = true;
+  }
+
   /** The workload, and beside it the faults one after the other. */
   async #work(site: Site, injections: readonly PlannedInjection[]): Promise<void> {
     const { schedule, signal, runtime, lastFaultMs } = this.#options;
@@ -396,6 +413,11 @@ class Round {
 
   #over(): boolean {
     if (this.#ledger.wrongDelivery) this.#stopped = true;
-    return this.#stopped || this.#producers?.failed === true || this.#options.signal.aborted;
+    return (
+      this.#stopped ||
+      this.#life?.crashLoop !== undefined ||
+      this.#producers?.failed === true ||
+      this.#options.signal.aborted
+    );
   }
 }

@@ -23,6 +23,15 @@ const PROBE_EVERY_MS = 15;
 /** A service that exits by itself is started again after so long, and not more often than so many times a minute. */
 const RESTART_DELAY_MS = 50;
 const MAX_RESTARTS = 30;
+/** A service that was up for so long has not died right after its start. */
+const STEADY_MS = 2000;
+
+/** A service that dies by itself right after every start, however ready the ports of the others are. */
+export interface CrashLoop {
+  detail: string;
+  /** It began to before any fault: that is how the target starts, and no failed recovery. */
+  fromTheStart: boolean;
+}
 
 /**
  * Keeps the target alive, as an init does: starts its services in order, notes every start and exit, and starts again
@@ -36,6 +45,13 @@ export class TargetLife {
   #mode: 'up' | 'fault' | 'ending' = 'fault';
   #restarts = 0;
   #lastExit = '';
+  readonly #startedMs = new Map<string, number>();
+  /** Deaths right after a start, since the service was last up for long. */
+  readonly #quickDeaths = new Map<string, number>();
+  /** Services that have died before any fault, and were not up for long since. */
+  readonly #unsteady = new Set<string>();
+  #faulted = false;
+  #crashLoop: CrashLoop | undefined;
   /** Why nothing can be started, which is not the target's fault. */
   #broken: KitError | undefined;
 
@@ -48,6 +64,7 @@ export class TargetLife {
   /** To be called by the runtime at every start. */
   started(service: string, incarnation: number): void {
     this.#killed.delete(service);
+    this.#startedMs.set(service, performance.now());
     this.#options.recorder.record({ kind: 'service-started', service, incarnation });
   }
 
@@ -57,11 +74,34 @@ export class TargetLife {
     const expected = this.#mode === 'ending' || byFault || this.#killed.has(service);
     this.#lastExit = `${service} ended with ${signal ?? `code ${code}`}`;
     this.#options.recorder.record({ kind: 'service-exited', service, incarnation, code, signal, expected });
+    this.#noteUptime(service);
     if (this.#mode === 'up') setTimeout(() => void this.#restart(service), RESTART_DELAY_MS);
+  }
+
+  /** Undefined as long as every service stays up, or comes up again. */
+  get crashLoop(): CrashLoop | undefined {
+    return this.#crashLoop;
+  }
+
+  #noteUptime(service: string): void {
+    const upMs = performance.now() - (this.#startedMs.get(service) ?? 0);
+    if (upMs >= STEADY_MS) {
+      this.#unsteady.delete(service);
+      this.#quickDeaths.delete(service);
+      return;
+    }
+    if (this.#mode !== 'up' || this.#killed.has(service)) return;
+    if (!this.#faulted) this.#unsteady.add(service);
+    const deaths = (this.#quickDeaths.get(service) ?? 0) + 1;
+    this.#quickDeaths.set(service, deaths);
+    if (deaths <= MAX_RESTARTS) return;
+    const detail = `${this.#lastExit} right after each of ${deaths} starts`;
+    this.#crashLoop ??= { detail, fromTheStart: this.#unsteady.has(service) };
   }
 
   /** From here until `bringUp` nothing is started again by itself. */
   handToFault(): void {
+    this.#faulted = true;
     this.#mode = 'fault';
   }
 
