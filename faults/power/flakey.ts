@@ -90,9 +90,12 @@ echo "dropped $(($(writes) - before))"
 change ${HEALTHY}
 MOUNT`;
 
+/** Counted while it stands still: a writer that stops at its first error is not to fail before the count. */
 const FAIL = `${HEAD}
-change ${FAILING}
-writes`;
+suspend
+load ${FAILING}
+writes
+resume`;
 
 const COUNT = `${HEAD}
 writes`;

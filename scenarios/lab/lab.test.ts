@@ -80,10 +80,10 @@ t.test(
       const left = await runScript(host, 'cd /lab/disk; ls; cat kept', [], TIMEOUT_MS);
       t.equal(left.replace('lost+found\n', ''), 'kept\none\n', `${type}: what was synced, and no more`);
       t.ok(unflushedWrites > 0, `${type}: ${unflushedWrites} writes were dropped`);
+      await failingWrites(t, host, disk, type);
       await runScript(host, 'mkdir -p /tmp/second; mount --bind /lab/disk /tmp/second', [], TIMEOUT_MS);
       await t.rejects(cutAt(disk), /still in use/, `${type}: a second mount would keep what is dirty alive`);
       await runScript(host, 'umount /tmp/second', [], TIMEOUT_MS);
-      await failingWrites(t, host, disk, type);
       await disk.remove();
       await disk.remove();
     }
