@@ -19,6 +19,7 @@ export class Recorder {
   #pendingBytes = 0;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
+  readonly #broken = new AbortController();
 
   /** @throws KitError kit-failed when `file` cannot be created; an existing file is never overwritten. */
   constructor(file: string) {
@@ -31,6 +32,14 @@ export class Recorder {
       });
     }
     process.once('exit', this.#onExit);
+  }
+
+  /**
+   * Aborted, with a KitError as its reason, when the file cannot be written any more: the run is to end. Most events come out
+   * of timers and sockets, where nobody could catch an error.
+   */
+  get broken(): AbortSignal {
+    return this.#broken.signal;
   }
 
   /** Milliseconds since the recorder was made. */
@@ -64,29 +73,40 @@ export class Recorder {
     else this.#timer ??= setTimeout(() => this.#write(), LONGEST_DELAY_MS);
   }
 
-  /** Writes what is outstanding, makes it durable and closes the file; may be called twice. */
+  /**
+   * Writes what is outstanding, makes it durable and closes the file; may be called twice.
+   * @throws KitError kit-failed when the history could not be written as a whole.
+   */
   close(): void {
     if (this.#closed) return;
     this.#write();
     this.#closed = true;
     process.removeListener('exit', this.#onExit);
-    fsyncSync(this.#fd);
+    try {
+      fsyncSync(this.#fd);
+    } catch (error) {
+      this.#fail(error);
+    }
     closeSync(this.#fd);
+    this.broken.throwIfAborted();
   }
 
   #write(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    if (this.#pending.length === 0) return;
+    if (this.#pending.length === 0 || this.broken.aborted) return;
     const bytes = Buffer.from(this.#pending.join(''));
     this.#pending = [];
     this.#pendingBytes = 0;
     try {
       for (let done = 0; done < bytes.length; ) done += writeSync(this.#fd, bytes, done);
     } catch (error) {
-      throw new KitError('kit-failed', `${this.#file}: cannot write the history: ${messageOf(error)}`, {
-        cause: error,
-      });
+      this.#fail(error);
     }
+  }
+
+  #fail(error: unknown): void {
+    const message = `${this.#file}: cannot write the history: ${messageOf(error)}`;
+    this.#broken.abort(new KitError('kit-failed', message, { cause: error }));
   }
 }

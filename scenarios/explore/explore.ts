@@ -52,13 +52,14 @@ const MOST_TOLD = 10;
  * left at any moment of it. Its history has an event for each state, which PP-13's checker judges again.
  * @throws KitError target-unavailable when the target does not start, kit-failed when a disk cannot be made.
  */
-export async function runExplore(options: ExploreOptions): Promise<ExploreResult> {
-  const { target, seed } = options;
+export async function runExplore(asked: ExploreOptions): Promise<ExploreResult> {
+  const { target, seed } = asked;
   const registry = new Registry(newRunId());
-  const dir = options.out ?? join(stateDirectory(), 'runs', registry.runId);
-  if (options.out === undefined) registry.made({ kind: 'directory', path: dir });
+  const dir = asked.out ?? join(stateDirectory(), 'runs', registry.runId);
+  if (asked.out === undefined) registry.made({ kind: 'directory', path: dir });
   mkdirSync(dir, { recursive: true });
   const recorder = new Recorder(join(dir, 'history.jsonl'));
+  const options = { ...asked, signal: AbortSignal.any([asked.signal, recorder.broken]) };
   const startMs = performance.now();
   let keep = true;
   let run: RecordedRun | undefined;
@@ -84,9 +85,9 @@ export async function runExplore(options: ExploreOptions): Promise<ExploreResult
     return { ...result, evidence: keep ? dir : null, bundle };
   } finally {
     run?.remove();
-    recorder.close();
     if (!keep || options.signal.aborted) rmSync(dir, { recursive: true, force: true });
     registry.close();
+    recorder.close();
   }
 }
 

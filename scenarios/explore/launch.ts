@@ -1,18 +1,12 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { KitError } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target/definition.js';
-import {
-  expandCommand,
-  type PlaceholderValues,
-  portNames,
-  submitPorts,
-} from '../../conformance/target/placeholders.js';
+import { expandCommand, type PlaceholderValues } from '../../conformance/target/placeholders.js';
 import type { Registry } from '../residue/registry.js';
+import { choosePorts, installTarget } from '../run/site.js';
 import { TargetLife } from '../run/target-life.js';
-import { freePort } from '../runtime/ports.js';
 import { processEntry } from '../runtime/processes.js';
 import type { Deployment, PreparedRuntime } from '../runtime/runtime.js';
 
@@ -50,9 +44,7 @@ const INSTALL_TIMEOUT_MS = 60_000;
 /** Puts a target onto a data directory. */
 export async function launch(plan: LaunchPlan): Promise<Launched> {
   const { target, protocol, runtime, registry, dataDir, dir, signal } = plan;
-  const named = new Map<string, number>();
-  for (const name of portNames(target)) named.set(name, await freePort(new Set(named.values())));
-  const ports = submitPorts(target).map((name) => named.get(name) ?? 0);
+  const { byName: named, submit: ports } = await choosePorts(target);
   const perSession = target.guarantee.inDeliveryPerSession;
   const receiver = await protocol.receive(ports, {
     run: plan.messagesOf ?? registry.runId,
@@ -94,12 +86,17 @@ export async function launch(plan: LaunchPlan): Promise<Launched> {
     onCrash: () => {},
   });
   const now = () => deployment.destroyNow();
-  process.once('exit', now);
+  // Before what it stands on is removed.
+  process.prependOnceListener('exit', now);
   return {
     life,
     receiver,
     ports,
-    install: () => runInstall(target, deployment, values()),
+    async install() {
+      const command = target.crashStates?.install ?? target.install;
+      if (command !== undefined)
+        await installTarget(deployment, expandCommand(command, values()), INSTALL_TIMEOUT_MS);
+    },
     async destroy() {
       life.end();
       await deployment.destroy();
@@ -107,16 +104,4 @@ export async function launch(plan: LaunchPlan): Promise<Launched> {
       process.removeListener('exit', now);
     },
   };
-}
-
-async function runInstall(target: Target, deployment: Deployment, values: PlaceholderValues): Promise<void> {
-  const command = target.crashStates?.install ?? target.install;
-  if (command === undefined) return;
-  const result = await deployment.runCommand('install', expandCommand(command, values), INSTALL_TIMEOUT_MS);
-  if (result.code === 0) return;
-  const how = result.timedOut
-    ? `took longer than ${INSTALL_TIMEOUT_MS} ms`
-    : `ended with ${result.signal ?? `code ${result.code}`}`;
-  const words = `${result.stderr}${result.stdout}`.trim().split('\n').slice(-3).join(' | ');
-  throw new KitError('target-unavailable', `the target's install command ${how}: ${words}`);
 }

@@ -112,6 +112,12 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
       cause: error,
     });
   });
+  const removeNow = () => disk.remove();
+  process.once('exit', removeNow);
+  const remove = () => {
+    process.removeListener('exit', removeNow);
+    disk.remove();
+  };
   try {
     const entries = () => disk.completeEntries();
     const ledger = new PlacedLedger(registry.runId, recorder, entries);
@@ -148,13 +154,13 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
         filesystem,
         digests,
         files,
-        remove: () => disk.remove(),
+        remove,
       };
     } finally {
       await launched.destroy();
     }
   } catch (error) {
-    disk.remove();
+    remove();
     throw error;
   }
 }

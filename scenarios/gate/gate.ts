@@ -66,8 +66,8 @@ const BUNDLE_NAME = 'bundle.tar.gz';
  * @throws KitError target-unavailable when the target cannot be started, or when there is no fault to try.
  */
 export async function runGate(asked: GateOptions): Promise<GateResult> {
-  const options = { ...asked, target: measurable(asked.target, asked.runtime) };
-  const { target, selection, seed } = options;
+  const { selection, seed } = asked;
+  const target = measurable(asked.target, asked.runtime);
   if (selection.faults.length === 0) {
     const reasons = selection.missing
       .map(({ name, availability }) => `${name}: ${availability.why}`)
@@ -75,10 +75,11 @@ export async function runGate(asked: GateOptions): Promise<GateResult> {
     throw new KitError('target-unavailable', `no fault can be tried: ${reasons}`);
   }
   const registry = new Registry(newRunId());
-  const dir = options.out ?? join(stateDirectory(), 'runs', registry.runId);
-  if (options.out === undefined) registry.made({ kind: 'directory', path: dir });
+  const dir = asked.out ?? join(stateDirectory(), 'runs', registry.runId);
+  if (asked.out === undefined) registry.made({ kind: 'directory', path: dir });
   mkdirSync(dir, { recursive: true });
   const recorder = new Recorder(join(dir, 'history.jsonl'));
+  const options = { ...asked, target, signal: AbortSignal.any([asked.signal, recorder.broken]) };
   const startMs = performance.now();
   recorder.record({
     kind: 'run-started',
@@ -133,9 +134,9 @@ export async function runGate(asked: GateOptions): Promise<GateResult> {
       evaluation,
     );
   } finally {
-    recorder.close();
     if (!keep || options.signal.aborted) rmSync(dir, { recursive: true, force: true });
     registry.close();
+    recorder.close();
   }
 }
 

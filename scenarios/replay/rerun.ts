@@ -47,9 +47,10 @@ const START_TIMEOUT_MS = 30_000;
  * @throws KitError target-unavailable when a fault of the schedule cannot be made here, or the target does not start.
  */
 export async function rerun(options: RerunOptions, schedule: Schedule, dir: string): Promise<Rerun> {
-  const { target, runtime, gate, registry, signal } = options;
+  const { target, runtime, gate, registry } = options;
   const faults = options.faults ?? (await faultsOf(schedule, runtime));
   const recorder = new Recorder(join(dir, 'history.jsonl'));
+  const signal = AbortSignal.any([options.signal, recorder.broken]);
   const drop = () => rmSync(dir, { recursive: true, force: true });
   try {
     recorder.record({

@@ -1,8 +1,10 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { recordingDirectory } from '../../faults/power/available.js';
 import { skipReason } from '../../faults/power/fixtures/disk.js';
+import { unmount } from '../../faults/power/mounts.js';
 import { until } from '../../faults/waiting.js';
 import { processesBelow, TestPlace } from '../fixtures/kit.js';
 
@@ -114,3 +116,26 @@ t.test('what a killed kit leaves of its disk is removed by clean', { skip }, asy
   t.same(left(place, runIds), []);
   t.match(await place.run(['clean']), { code: 0, stdout: 'nothing was left\n' });
 });
+
+t.test(
+  'a history for which there is no room ends an exploration, and nothing is left',
+  { skip },
+  async (t) => {
+    const place = newPlace(t);
+    mkdirSync(place.state, { recursive: true });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=128k', 'tmpfs', place.state]);
+    t.teardown(() => unmount(place.state));
+    const kit = place.start(['explore', place.queue('', ['power-cut']), '--budget', '12s']);
+    await until(() => existsSync(join(place.state, 'residue')) && runsOf(place).length > 0, 20_000);
+    const runIds = runsOf(place);
+    const { code, stderr } = await kit.ended();
+    t.equal(code, 4, stderr);
+    t.match(
+      stderr.trim().split('\n').at(-1),
+      /^plugpull: \S+history\.jsonl: cannot write the history: ENOSPC/,
+    );
+    t.ok(runIds.length > 0, 'it was registered');
+    const others = left(place, runIds).filter((line) => !line.startsWith(`tmpfs ${place.state} `));
+    t.same(others, [], stderr);
+  },
+);

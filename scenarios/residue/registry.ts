@@ -63,8 +63,13 @@ export class Registry {
     this.#write({ line: 'made', resource });
   }
 
+  /** Where it cannot be written down the resource counts as left, and `clean` will find that it is gone. */
   gone(resource: Resource): void {
-    this.#write({ line: 'gone', resource });
+    try {
+      this.#write({ line: 'gone', resource });
+    } catch {
+      // Removing what is left goes on, on a full disk above all.
+    }
   }
 
   /** The end of the run. Forgets it, unless something is left that only `clean` can now remove. */
