@@ -40,9 +40,17 @@ export function makeFilesystem(filesystem: Filesystem, image: string): void {
   runTool(program, args);
 }
 
+/** A filesystem cannot be mounted: it is damaged, or does not take its options. */
+export class MountError extends Error {}
+
+/** @throws MountError with the words of mount(8). */
 export function mountFilesystem(filesystem: Filesystem, device: string, mountPoint: string): void {
   const [program, ...args] = mountCommand(filesystem, device, mountPoint);
-  runTool(program, args);
+  try {
+    runTool(program, args);
+  } catch (error) {
+    throw new MountError(error instanceof Error ? error.message : String(error), { cause: error });
+  }
 }
 
 const libc = koffi.load(null);

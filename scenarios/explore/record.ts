@@ -11,6 +11,7 @@ import { BlocklogDisk } from '../../faults/power/blocklog.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { type Extent, extentsOf } from '../../faults/power/syscalls.js';
 import { seeded } from '../random.js';
+import { noDisk } from '../run/disk.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { Ledger } from '../workload/ledger.js';
 import { Producers } from '../workload/producers.js';
@@ -108,9 +109,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
     env: { [RUN_VARIABLE]: registry.runId },
     residue: registry,
   }).catch((error: unknown) => {
-    throw new KitError('kit-failed', `the recorded disk cannot be made: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw noDisk('the recorded disk', filesystem, error);
   });
   const removeNow = () => disk.remove();
   process.once('exit', removeNow);

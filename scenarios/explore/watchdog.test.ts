@@ -16,10 +16,10 @@ function restoring(place: TestPlace, wrong: string): string {
   });
 }
 
-for (const [wrong, words] of [
-  ['hangs', /no recovery: crashStates\.restore did not answer within 10 s/],
-  ['dies', /no recovery: crashStates\.restore ended with code 7/],
-  ['babbles', /no recovery: crashStates\.restore: expected JSON, found recovered, I think/],
+for (const [wrong, budget, words] of [
+  ['hangs', '26s', /no recovery: crashStates\.restore did not answer within 10 s/],
+  ['dies', '12s', /no recovery: crashStates\.restore ended with code 7/],
+  ['babbles', '12s', /no recovery: crashStates\.restore: expected JSON, found recovered, I think/],
 ] as const) {
   t.test(
     `a restore program that ${wrong} on a state is found there, within the budget`,
@@ -27,7 +27,7 @@ for (const [wrong, words] of [
     async (t) => {
       const place = new TestPlace();
       t.teardown(() => place.remove());
-      const flags = ['--budget', '40s', '--seed', '3', '--json'];
+      const flags = ['--budget', budget, '--seed', '3', '--json'];
       const { code, stdout, stderr } = await place.run(['explore', restoring(place, wrong), ...flags]);
       t.equal(code, 1, stderr);
       const result = JSON.parse(stdout) as ExploreResult;
@@ -52,7 +52,7 @@ t.test('a restore program that never works is an error of the target', { skip },
       crashStates: { restore: ['{node}', '-e', 'process.exit(5)'] },
     },
   );
-  const ended = await place.run(['explore', target, '--budget', '20s', '--seed', '3']);
+  const ended = await place.run(['explore', target, '--budget', '10s', '--seed', '3']);
   t.match(ended, {
     code: 2,
     stderr: /^plugpull: crashStates\.restore ended with code 5, on every crash state$/m,

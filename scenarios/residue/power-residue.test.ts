@@ -139,3 +139,21 @@ t.test(
     t.same(others, [], stderr);
   },
 );
+
+t.test('options that no filesystem is mounted with are a mistake of who gave them', { skip }, async (t) => {
+  for (const command of ['gate', 'explore']) {
+    const place = newPlace(t);
+    const { code, stderr } = await place.run([
+      command,
+      place.queue('', ['power-cut']),
+      '--fs',
+      'ext4:nonsense=1',
+    ]);
+    t.equal(code, 2, stderr);
+    t.match(
+      stderr.trim().split('\n').at(-1),
+      /^plugpull: --fs ext4:nonsense=1: expected options that ext4 can be/,
+    );
+    t.same(runsOf(place), [], command);
+  }
+});

@@ -5,7 +5,7 @@ import { KitError, messageOf } from '../../conformance/errors.js';
 import { ROOMY_BYTES } from '../../faults/disk-full.js';
 import { recordingDirectory } from '../../faults/power/available.js';
 import { BlocklogDisk } from '../../faults/power/blocklog.js';
-import type { Filesystem } from '../../faults/power/filesystem.js';
+import { type Filesystem, MountError } from '../../faults/power/filesystem.js';
 import { flakeyName } from '../../faults/power/flakey.js';
 import { LocalFlakeyDisk } from '../../faults/power/flakey-local.js';
 import { unmount } from '../../faults/power/mounts.js';
@@ -77,9 +77,7 @@ async function makePowerDisk(dir: string, filesystem: Filesystem, registry: Regi
     env: { [RUN_VARIABLE]: registry.runId },
     residue: registry,
   }).catch((error: unknown) => {
-    throw new KitError('kit-failed', `the recorded disk cannot be made: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw noDisk('the recorded disk', filesystem, error);
   });
   return withDataOn(disk, mountPoint, () => disk.evidence);
 }
@@ -94,11 +92,17 @@ async function makeFlakeyDisk(dir: string, filesystem: Filesystem, registry: Reg
     filesystem,
     residue: registry,
   }).catch((error: unknown) => {
-    throw new KitError('kit-failed', `the disk behind dm-flakey cannot be made: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw noDisk('the disk behind dm-flakey', filesystem, error);
   });
   return withDataOn(disk, mountPoint, () => []);
+}
+
+/** Why there is no disk: options that nothing can be mounted with are the user's, all else is the kit's own failure. */
+export function noDisk(what: string, { type, mountOptions }: Filesystem, error: unknown): KitError {
+  if (!(error instanceof MountError) || mountOptions === '')
+    return new KitError('kit-failed', `${what} cannot be made: ${messageOf(error)}`, { cause: error });
+  const message = `--fs ${type}:${mountOptions}: expected options that ${type} can be mounted with: ${messageOf(error)}`;
+  return new KitError('bad-usage', message, { cause: error });
 }
 
 /** A disk whose power can be cut, with the target's data on it. `evidence`: files kept beside the data, as they are then. */
