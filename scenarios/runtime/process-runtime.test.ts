@@ -5,6 +5,8 @@ import { until } from '../../faults/waiting.js';
 import { TestPlace } from '../fixtures/kit.js';
 import { newRunId, Registry } from '../residue/registry.js';
 import { ProcessDeployment } from './process-runtime.js';
+import { withDescendants } from './process-service.js';
+import { allProcesses } from './processes.js';
 import type { Deployment } from './runtime.js';
 
 const FOREVER = 'setInterval(() => {}, 1000)';
@@ -75,6 +77,44 @@ t.test('children, and a daemon that has left the group, belong to the service an
   await deployment.destroy();
   t.same(service.pids(), []);
 });
+
+t.test('descendants are found in whatever order processes are listed', async (t) => {
+  const processes = [
+    { pid: 3, parent: 32_000 },
+    { pid: 4, parent: 3 },
+    { pid: 700, parent: 1 },
+    { pid: 32_000, parent: 31_999 },
+    { pid: 31_999, parent: 1 },
+  ];
+  t.same([...withDescendants(new Set([31_999]), processes)].sort(), [3, 31_999, 32_000, 4]);
+});
+
+t.test(
+  'children that leave group and environment while they are looked for die with their service',
+  async (t) => {
+    for (let round = 0; round < 5; round++) {
+      // No other process of this machine sleeps so long.
+      const long = `${1_000_000 + process.pid}.${round}`;
+      const forks = `while :; do setsid env -i "$(command -v sleep)" ${long} & done`;
+      const { service } = deploy(t, ['env', '-i', `PATH=${process.env.PATH}`, 'sh', '-c', forks]);
+      const sleepers = () =>
+        allProcesses().filter(({ pid }) => {
+          try {
+            return readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes(`\0${long}\0`);
+          } catch {
+            return false;
+          }
+        });
+      await service.start();
+      await until(() => sleepers().length > 20, 10_000);
+      await service.signal('SIGKILL');
+      await service.exited(5000);
+      const left = sleepers();
+      for (const { pid } of left) process.kill(pid, 'SIGKILL');
+      t.same(left, [], `round ${round}`);
+    }
+  },
+);
 
 t.test('a service that ignores SIGTERM is killed when the grace is over', async (t) => {
   const { service, deployment, logDir } = deploy(t, [

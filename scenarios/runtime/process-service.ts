@@ -3,8 +3,11 @@ import { once } from 'node:events';
 import { closeSync, openSync } from 'node:fs';
 import type { Service } from '../../faults/fault.js';
 import { until } from '../../faults/waiting.js';
-import { allProcesses, isMarked, processEntry, sendSignal } from './processes.js';
+import { allProcesses, isMarked, type ProcessEntry, processEntry, sendSignal } from './processes.js';
 import { type DeploymentPlan, RUN_VARIABLE, SERVICE_VARIABLE } from './runtime.js';
+
+/** Of processes that have children faster than they are stopped. */
+const MOST_LOOKS = 20;
 
 /**
  * One service as a process group of its own. What leaves the group (a daemon that forks and starts a session of its
@@ -32,13 +35,9 @@ export class ProcessService implements Service {
     const processes = allProcesses();
     const members = processes.filter((entry) => entry.group === this.#group).map((entry) => entry.pid);
     if (members.length === 0 && this.#leader === undefined) this.#group = undefined;
-    const known = new Set(members);
     const markers = { [RUN_VARIABLE]: this.#plan.runId, [SERVICE_VARIABLE]: this.name };
-    for (const entry of processes) {
-      if (known.has(entry.pid)) continue;
-      if (known.has(entry.parent) || isMarked(entry, markers)) known.add(entry.pid);
-    }
-    return [...known];
+    const marked = processes.filter((entry) => isMarked(entry, markers)).map((entry) => entry.pid);
+    return [...withDescendants(new Set([...members, ...marked]), processes)];
   }
 
   async signal(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): Promise<number> {
@@ -48,11 +47,11 @@ export class ProcessService implements Service {
   /**
    * The group gets the signal in one system call, so that no member sees another one dead before. Who is in no group of
    * ours is looked for before too: when its parent is dead and it has overwritten its environment (PostgreSQL's backends
-   * do both) nothing shows any more whose it was.
+   * do both, Postfix's daemons the latter) nothing shows any more whose it was.
    */
   signalNow(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): number {
     const group = this.#group;
-    const before = this.pids();
+    const before = signal === 'SIGKILL' ? this.#stopAll() : this.pids();
     const members = group !== undefined && sendSignal(-group, signal);
     const reached = new Set<number>();
     for (const pid of new Set([...before, ...this.pids()])) {
@@ -61,6 +60,20 @@ export class ProcessService implements Service {
     }
     if (members) reached.add(group);
     return reached.size;
+  }
+
+  /** Stops every process, so that none can have a child that nobody has seen when its parent is killed. */
+  #stopAll(): Set<number> {
+    const stopped = new Set<number>();
+    for (let look = 0; look < MOST_LOOKS; look++) {
+      const fresh = this.pids().filter((pid) => !stopped.has(pid));
+      if (fresh.length === 0) break;
+      for (const pid of fresh) {
+        sendSignal(pid, 'SIGSTOP');
+        stopped.add(pid);
+      }
+    }
+    return stopped;
   }
 
   async start(wrap: readonly string[] = [], env: Readonly<Record<string, string>> = {}): Promise<void> {
@@ -115,4 +128,17 @@ export class ProcessService implements Service {
       this.#plan.onExited(this.name, incarnation, code, signal);
     });
   }
+}
+
+/** The processes and all below them, in whatever order they are listed: numbers of processes begin anew at some time. */
+export function withDescendants(
+  roots: ReadonlySet<number>,
+  processes: readonly Pick<ProcessEntry, 'pid' | 'parent'>[],
+): Set<number> {
+  const known = new Set(roots);
+  for (let before = -1; before !== known.size; ) {
+    before = known.size;
+    for (const { pid, parent } of processes) if (known.has(parent)) known.add(pid);
+  }
+  return known;
 }
