@@ -296,7 +296,11 @@ try {
   await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : USAGE;
-  else tell(error);
+  else {
+    tell(error);
+    // What failed may have left something behind that would keep this process alive.
+    process.exit();
+  }
 }
 
 /** One line for what a person can do something about; the stack besides for what is a bug of the kit. */

@@ -1,5 +1,6 @@
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import type { Filesystem } from '../power/filesystem.js';
+import { attachLoop, detachLoop } from '../power/loop.js';
 import { copySparse } from '../power/sparse.js';
 import { cloneFile, forgetCache, mountAt, unmountAt, waitReleased } from '../power/syscalls.js';
 import { applyAll, type Recording } from './materialise.js';
@@ -18,6 +19,9 @@ export interface StateDiskPlan {
   filesystem: Filesystem;
 }
 
+/** A container that is being started lets go of a disk within milliseconds. */
+const RELEASE_TIMEOUT_MS = 1000;
+
 /**
  * Mounts one crash state after the other at the same place. States should come in the order of their cuts: what is on
  * the medium for certain is then written once for all.
@@ -26,8 +30,9 @@ export class StateDisk {
   readonly #plan: StateDiskPlan;
   readonly #base: number;
   readonly #stable: number;
-  readonly #image: number;
-  readonly #device: number;
+  #image: number;
+  #device: number;
+  #devicePath: string;
   /** Entries below this are in the stable image. */
   #stableAt = Number.POSITIVE_INFINITY;
   #mounted = false;
@@ -38,14 +43,15 @@ export class StateDisk {
     this.#stable = openSync(plan.stable, 'r+');
     this.#image = openSync(plan.image, 'r+');
     this.#device = openSync(plan.device, 'r');
+    this.#devicePath = plan.device;
   }
 
   /** Makes the disk of the state and mounts it, which replays its journal. @throws Error when it cannot be mounted. */
   mount(state: CrashState): void {
-    const { device, mountPoint, filesystem } = this.#plan;
+    const { mountPoint, filesystem } = this.#plan;
     this.make(state);
     const options = ['nodiscard', filesystem.mountOptions].filter(Boolean).join(',');
-    mountAt(device, mountPoint, filesystem.type, options);
+    mountAt(this.#devicePath, mountPoint, filesystem.type, options);
     this.#mounted = true;
   }
 
@@ -68,8 +74,25 @@ export class StateDisk {
   unmount(): void {
     if (!this.#mounted) return;
     unmountAt(this.#plan.mountPoint);
-    waitReleased(this.#plan.device);
     this.#mounted = false;
+    if (!waitReleased(this.#devicePath, RELEASE_TIMEOUT_MS)) this.#renew();
+  }
+
+  /**
+   * Somebody else's mount namespace holds the disk, for as long as he likes, and may still write to it: the next state
+   * gets another file, behind another device.
+   */
+  #renew(): void {
+    const { image } = this.#plan;
+    const { size } = fstatSync(this.#image);
+    for (const fd of [this.#image, this.#device]) closeSync(fd);
+    detachLoop(this.#devicePath);
+    rmSync(image);
+    writeFileSync(image, '');
+    truncateSync(image, size);
+    this.#devicePath = attachLoop(image);
+    this.#image = openSync(image, 'r+');
+    this.#device = openSync(this.#devicePath, 'r');
   }
 
   close(): void {

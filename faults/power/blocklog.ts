@@ -5,7 +5,7 @@ import { type CutResult, cutPower } from './crash-image.js';
 import { dropFilesystem, type Filesystem, makeFilesystem, mountFilesystem } from './filesystem.js';
 import { WriteLog } from './log-writes.js';
 import { attachLoop, detachLoops } from './loop.js';
-import { unmount } from './mounts.js';
+import { unmount, unmountDead } from './mounts.js';
 import type { PowerResource, Residue } from './residue.js';
 import { copySparse } from './sparse.js';
 import { StorageDaemon } from './storage-daemon.js';
@@ -189,7 +189,7 @@ export class BlocklogDisk implements PowerDisk {
     detachLoops(this.#files.device);
     this.#daemon?.stop();
     this.#daemon = undefined;
-    unmount(this.#files.device);
+    unmountDead(this.#files.device);
   }
 }
 

@@ -1,6 +1,6 @@
 import { closeSync, openSync } from 'node:fs';
 import koffi from 'koffi';
-import { mountPoints, runTool, unmount } from './mounts.js';
+import { mountPoints, runTool, unmount, unmountDead } from './mounts.js';
 
 export interface Filesystem {
   type: 'ext4' | 'xfs';
@@ -72,6 +72,13 @@ export function dropFilesystem(mountPoint: string): boolean {
   if (!mountPoints().has(mountPoint)) return false;
   goDown(mountPoint);
   return unmount(mountPoint);
+}
+
+/** The same for a filesystem of which nothing is wanted any more, whoever still uses it. */
+export function discardFilesystem(mountPoint: string): boolean {
+  if (!mountPoints().has(mountPoint)) return false;
+  goDown(mountPoint);
+  return unmountDead(mountPoint);
 }
 
 /** Refused by filesystems that know nothing of it (tmpfs, FUSE), and impossible when the device below is gone. */

@@ -36,6 +36,16 @@ function backingFile(name: string): string | undefined {
 /** True when there was a loop device over that file, and now is none. */
 export function detachLoops(file: string): boolean {
   const devices = loopsOf(file);
-  for (const device of devices) runTool('losetup', ['--detach', device]);
+  for (const device of devices) detachLoop(device);
   return devices.length > 0;
+}
+
+/** Detaches a loop device: at once, or as soon as the last mount of it is gone, in whatever mount namespace that is. */
+export function detachLoop(device: string): void {
+  try {
+    runTool('losetup', ['--detach', device]);
+  } catch (error) {
+    // Detached before, it went when it was let go of.
+    if (!/No such device/.test(String(error))) throw error;
+  }
 }

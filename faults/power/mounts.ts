@@ -52,3 +52,18 @@ export function unmount(path: string): boolean {
     }
   }
 }
+
+/**
+ * Unmounts what nothing can be read from or written to any more: its server is dead, or it has gone down. What was mounted on
+ * top of it may live on in another mount namespace for as long as programs run there; that is not waited for.
+ */
+export function unmountDead(path: string): boolean {
+  if (!mountPoints().has(path)) return false;
+  try {
+    runTool('umount', [path]);
+  } catch (error) {
+    if (!/busy/.test(String(error))) throw error;
+    runTool('umount', ['--lazy', path]);
+  }
+  return true;
+}

@@ -46,7 +46,8 @@ t.test(
     await once(holder.stdout, 'data');
     unmountAt(mountPoint);
     t.notOk(isOver(holder.pid), 'it is unmounted here, and still held there');
-    waitReleased(device);
+    t.notOk(waitReleased(device, 20), 'not released within so short a time');
+    t.ok(waitReleased(device, 10_000));
     t.ok(isOver(holder.pid), 'released when nobody has it any more');
   },
 );

@@ -3,7 +3,7 @@ import { closeSync, openSync, readFileSync, statSync, writeFileSync } from 'node
 import { threadsAreIn } from '../stopped.js';
 import { until } from '../waiting.js';
 import { oneRequestAtATime } from './fuse-control.js';
-import { unmount } from './mounts.js';
+import { unmountDead } from './mounts.js';
 
 export const STORAGE_DAEMON = 'qemu-storage-daemon';
 
@@ -116,7 +116,7 @@ export class StorageDaemon {
     if (pid !== undefined && exitCode === null && signalCode === null) this.#child.kill('SIGKILL');
     const deadline = performance.now() + EXIT_TIMEOUT_MS;
     while (pid !== undefined && !threadsAreIn(pid, 'ZX') && performance.now() < deadline) pause(1);
-    unmount(this.#device);
+    unmountDead(this.#device);
   }
 }
 

@@ -99,9 +99,13 @@ export async function launch(plan: LaunchPlan): Promise<Launched> {
     },
     async destroy() {
       life.end();
-      await deployment.destroy();
-      await receiver.close();
-      process.removeListener('exit', now);
+      try {
+        await deployment.destroy();
+      } finally {
+        // A receiver that goes on keeps the kit alive.
+        await receiver.close();
+        process.removeListener('exit', now);
+      }
     },
   };
 }

@@ -1,7 +1,12 @@
 import { mkdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { findProgram } from '../../faults/injections.js';
-import { dropFilesystem, makeFilesystem, mountFilesystem } from '../../faults/power/filesystem.js';
+import {
+  discardFilesystem,
+  dropFilesystem,
+  makeFilesystem,
+  mountFilesystem,
+} from '../../faults/power/filesystem.js';
 import { attachLoop, detachLoops } from '../../faults/power/loop.js';
 import { unmount } from '../../faults/power/mounts.js';
 import { copySparse } from '../../faults/power/sparse.js';
@@ -57,8 +62,8 @@ export class Places {
     this.#claim({ kind: 'loop', path: image }, () => detachLoops(image));
     const device = attachLoop(image);
     this.#claim({ kind: 'mount', path: mountPoint }, () => {
-      // Nothing on it is wanted any more: it need not be written back first.
-      dropFilesystem(mountPoint);
+      // Devices over its files may still be held in another mount namespace.
+      discardFilesystem(mountPoint);
     });
     mountFilesystem(store, device, mountPoint);
     return mountPoint;

@@ -34,8 +34,20 @@ const SILENT_RECORDER: Pick<Recorder, 'record'> = { record: (event) => ({ ...eve
  */
 export async function runOnTarget(exploration: Exploration, way: WayRun): Promise<void> {
   const jobs = way.jobs();
-  const lanes = Array.from({ length: exploration.workers }, (_, lane) => lane);
-  await Promise.all(lanes.map((lane) => runLane(exploration, lane, jobs)));
+  const failed = new AbortController();
+  const signal = AbortSignal.any([exploration.options.signal, failed.signal]);
+  const stoppable = { ...exploration, options: { ...exploration.options, signal } };
+  const lanes = Array.from({ length: exploration.workers }, async (_, lane) => {
+    try {
+      await runLane(stoppable, lane, jobs);
+    } catch (error) {
+      failed.abort();
+      throw error;
+    }
+  });
+  // Whoever unwinds must not do so below a lane that still works.
+  const ends = await Promise.allSettled(lanes);
+  for (const end of ends) if (end.status === 'rejected') throw end.reason;
 }
 
 async function runLane(
