@@ -1,4 +1,4 @@
-import { setTimeout as delay } from 'node:timers/promises';
+import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises';
 
 /** Waits, or until the signal is aborted: then it returns at once, and the caller goes on to unwind. */
 export async function pauseFor(ms: number, signal: AbortSignal): Promise<void> {
@@ -21,7 +21,13 @@ export async function until(
   const deadline = performance.now() + timeoutMs;
   for (;;) {
     if (await condition()) return true;
-    if (signal?.aborted === true || performance.now() >= deadline) return false;
+    if (signal?.aborted === true) return false;
+    if (performance.now() >= deadline) break;
     await delay(everyMs);
   }
+  // The time may have gone by in a call that blocked this process, with the event that is waited for still unread: events
+  // are read between two turns.
+  await turn();
+  await turn();
+  return condition();
 }

@@ -16,8 +16,7 @@ import {
 import { dropSharedMemory } from './shared-memory.js';
 import { killStrays, ticksNow } from './strays.js';
 
-/** One that waits for a disk dies when the disk has answered. */
-const KILL_TIMEOUT_MS = 30_000;
+const KILL_TIMEOUT_MS = 10_000;
 
 /** Services as plain processes on this machine. */
 export const processRuntime: Runtime = {
