@@ -196,6 +196,8 @@ class Round {
       recorder.record({ kind: 'drained', waitedMs: 0, complete: false });
     } else {
       await site.recoveries.inspected();
+      if (!site.life.isUp)
+        throw new KitError('assertion', 'invariant broken: a target that is down is asked for what it owes');
       await drain(this.#ledger, recorder, signal);
       await site.recoveries.inspect();
     }
@@ -371,7 +373,8 @@ class Round {
       if (!recovering) await this.#recover(site, injection);
       receiver.release();
       if (this.#over()) return;
-      if (cutsPower && this.#somethingIsMissing(recoveries)) return;
+      // Not while it is down for the next cut: what is down delivers nothing.
+      if (cutsPower && !recovering && this.#somethingIsMissing(recoveries)) return;
     }
     await this.#ledger.more('confirmed', LAST_CONFIRMS, LAST_WAIT_MS, signal);
   }

@@ -78,6 +78,11 @@ export class TargetLife {
     if (this.#mode === 'up') setTimeout(() => void this.#restart(service), RESTART_DELAY_MS);
   }
 
+  /** Is every service kept up, and started again when it ends? */
+  get isUp(): boolean {
+    return this.#mode === 'up';
+  }
+
   /** Undefined as long as every service stays up, or comes up again. */
   get crashLoop(): CrashLoop | undefined {
     return this.#crashLoop;
