@@ -146,6 +146,7 @@ program
     parseBudget,
     DEFAULT_BUDGET_MS,
   )
+  .option('--each <n>', 'no more than so many places of each kind of call', parseCount)
   .option('--out <dir>', 'keeps the evidence there')
   .option('--json', 'prints the result as one JSON object to stdout')
   .action(async (target: string | undefined, flags: SweepFlags) => {

@@ -13,10 +13,15 @@ import { mountAt, unmountAt, waitReleased } from './syscalls.js';
 const can =
   process.getuid?.() === 0 && ['mkfs.ext4', 'unshare'].every((name) => findProgram(name) !== undefined);
 
-/** Whether a process is over; its parent may not have asked yet. */
+/** Of the kernel's flags of a process: it ends. Its mounts go before it is a zombie. */
+const ENDING = 0x4;
+
+/** Whether a process is over, or about to be; its parent may not have asked yet. */
 function isOver(pid: number | undefined): boolean {
   try {
-    return /^\d+ \(.*\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const flags = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[6]);
+    return (flags & ENDING) !== 0;
   } catch {
     return true;
   }

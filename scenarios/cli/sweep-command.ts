@@ -19,6 +19,7 @@ export interface SweepFlags {
   faults?: string[];
   seed?: number;
   budget: number;
+  each?: number;
   out?: string;
   json?: boolean;
 }
@@ -54,6 +55,7 @@ export async function sweepCommand(
         faults: faults.filter(({ name }) => SWEPT.includes(name)),
         seed,
         budgetMs: flags.budget,
+        ...(flags.each === undefined ? {} : { each: flags.each }),
         dir,
         keep: flags.out !== undefined,
         registry,
@@ -64,7 +66,7 @@ export async function sweepCommand(
     );
     if ('exitCode' in ended) return ended.exitCode;
     const { result } = ended;
-    for (const line of report(result, style)) say(line);
+    for (const line of report(result, flags.each, style)) say(line);
     if (flags.json) process.stdout.write(`${JSON.stringify(result)}\n`);
     return VERDICT_EXIT_CODES[result.verdict];
   } finally {
@@ -73,14 +75,16 @@ export async function sweepCommand(
   }
 }
 
-function report(result: SweepResult, style: Style): string[] {
+function report(result: SweepResult, each: number | undefined, style: Style): string[] {
+  const done = result.sweep.every(({ places, tried }) => tried >= Math.min(places, each ?? places));
+  const why = done ? `more than ${each} of a kind (--each)` : 'there was no time (--budget)';
   const left = result.sweep.reduce((sum, row) => sum + row.places - row.tried, 0);
   return [
     ...gateReport(result, style),
     '',
     style.strong('System calls'),
     ...table(result.sweep.map(rowOf)),
-    left === 0 ? 'every place was tried' : `${left} places were left out: there was no time (--budget)`,
+    left === 0 ? 'every place was tried' : `${left} places were left out: ${why}`,
   ];
 }
 
@@ -97,8 +101,9 @@ function rowOf({ service, kind, what, places, tried, reached }: SweepRow): strin
   ];
 }
 
-function lineOf(file: string | undefined, { faults, budget }: SweepFlags, seed: number): string {
+function lineOf(file: string | undefined, { faults, budget, each }: SweepFlags, seed: number): string {
   const words = ['plugpull', 'sweep', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
   if (faults !== undefined) words.push('--faults', faults.join(','));
+  if (each !== undefined) words.push('--each', `${each}`);
   return [...words, '--budget', `${budget}ms`].map(shellWord).join(' ');
 }

@@ -27,16 +27,18 @@ export function rowsOf(counts: readonly CallCount[]): SweepRow[] {
 
 /**
  * Every place of every row, in an order in which any beginning is spread evenly: row after row, and in each the first
- * place, the last, the middle, the quarters, and so on.
+ * place, the last, the middle, the quarters, and so on; of each row no more than `each`.
  */
-export function pointsOf(rows: readonly SweepRow[]): SyscallPoint[] {
+export function pointsOf(rows: readonly SweepRow[], each = Number.POSITIVE_INFINITY): SyscallPoint[] {
   const lists = rows.map((row) => {
-    return spreadOver(row.places).map((nth) => ({
-      service: row.service,
-      kind: row.kind,
-      nth,
-      what: row.what,
-    }));
+    return spreadOver(row.places)
+      .slice(0, each)
+      .map((nth) => ({
+        service: row.service,
+        kind: row.kind,
+        nth,
+        what: row.what,
+      }));
   });
   const longest = Math.max(0, ...lists.map((list) => list.length));
   return Array.from({ length: longest }, (_, turn) => turn).flatMap((turn) => {

@@ -23,6 +23,8 @@ export interface SweepOptions {
   faults: readonly Fault[];
   seed: number;
   budgetMs: number;
+  /** So many places of each kind of call and service at most; undefined: all. */
+  each?: number;
   /** An empty directory; dropped when nothing failed and nobody asked for it. */
   dir: string;
   keep: boolean;
@@ -58,7 +60,7 @@ export async function runSweep(options: SweepOptions): Promise<SweepResult> {
   const wanted = new Set(faults.map(({ name }) => name));
   const counts = await enumerate(options, schedule);
   const rows = rowsOf(counts).filter((row) => wanted.has(faultOf({ ...row, nth: 1 })));
-  const points = pointsOf(rows);
+  const points = pointsOf(rows, options.each);
   if (points.length === 0)
     throw new KitError('target-unavailable', 'no system call was seen that could be swept');
   progress(`${points.length} places in the lives of ${Object.keys(target.services).join(', ')}`);
