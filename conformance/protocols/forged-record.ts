@@ -25,14 +25,21 @@ export function forgedRecords(inner: (padding: number) => Buffer, random: Random
 
 /** One forged record and its padding; has no bare CR or LF, which SMTP could not carry. */
 function forgedUnit(inners: readonly Buffer[], random: RandomInts): Buffer {
+  const unit = Buffer.alloc(PERIOD_BYTES);
+  let bare = -1;
   for (let tries = 0; tries < MOST_TRIES; tries += 1) {
     const record = forgedRecord(inners[tries % inners.length] ?? Buffer.alloc(0), random);
-    const unit = Buffer.alloc(PERIOD_BYTES, 0x78);
+    unit.fill(0x78);
     record.copy(unit);
     unit.write('\r\n', PERIOD_BYTES - 2);
-    if (!hasBareLineEnds(unit)) return unit;
+    bare = bareLineEndAt(unit);
+    if (bare < 0) return unit;
   }
-  throw new KitError('assertion', 'invariant broken: some forged record has no bare line ends');
+  const around = unit.toString('hex', Math.max(0, bare - 8), bare + 8);
+  throw new KitError(
+    'assertion',
+    `invariant broken: some forged record has no bare line ends; the last of ${MOST_TRIES} has one at ${bare}, in ${around}`,
+  );
 }
 
 function forgedRecord(inner: Buffer, random: RandomInts): Buffer {
@@ -54,13 +61,13 @@ function block(bytes: Buffer): Buffer {
   return Buffer.concat([length, bytes]);
 }
 
-/** True when a CR is not followed by LF, or an LF not preceded by CR. */
-export function hasBareLineEnds(bytes: Buffer): boolean {
+/** Where a CR is not followed by LF, or an LF not preceded by CR; -1 when nowhere. */
+export function bareLineEndAt(bytes: Buffer): number {
   for (let at = bytes.indexOf(0x0d); at >= 0; at = bytes.indexOf(0x0d, at + 1)) {
-    if (bytes[at + 1] !== 0x0a) return true;
+    if (bytes[at + 1] !== 0x0a) return at;
   }
   for (let at = bytes.indexOf(0x0a); at >= 0; at = bytes.indexOf(0x0a, at + 1)) {
-    if (bytes[at - 1] !== 0x0d) return true;
+    if (bytes[at - 1] !== 0x0d) return at;
   }
-  return false;
+  return -1;
 }
