@@ -101,16 +101,23 @@ const CrashStates = object({
     .optional()
     .describe(
       'A program that restores one stored state after the other, for thousands of crash states: it reads JSON lines from stdin, ' +
-        '{"queue": DIR} to restore what is in a directory, or {NAME: FILE, …} with the names of `files`, and answers each with ' +
+        '{"queue": DIR} to restore what is in a directory, or {NAME: FILE, …, "changed": {NAME: [[FROM, TO], …], …}} with the names of ' +
+        '`files` (`changed`, if it is there: only these bytes may differ from when the file was named before), and answers each with ' +
         '{"live": [N, …], "names": {N: SHA-256 of a message, …}, "problems": […]} or {"error": "…"}. A number is named once.',
     ),
   queue: below()
     .optional()
     .describe('The directory that `restore` is asked to restore; default: {data} itself.'),
   files: z
-    .record(z.string().regex(/^[a-z]+$/, { error: 'a name of small letters' }), below(), {
-      error: 'an object of paths relative to {data} by name',
-    })
+    .record(
+      z.string().regex(/^(?!(?:queue|changed)$)[a-z]+$/, {
+        error: 'a name of small letters, other than queue and changed',
+      }),
+      below(),
+      {
+        error: 'an object of paths relative to {data} by name',
+      },
+    )
     .optional()
     .describe(
       'Files that are written in full at install and in place ever after, and that hold all that `restore` needs: their ' +

@@ -13,6 +13,9 @@ export interface PlacedFile {
   path: string;
 }
 
+/** Part of a file: from this byte to the one before that. */
+export type ByteRange = readonly [from: number, to: number];
+
 /** Part of a write that lies in the file. */
 interface Piece {
   fileOffset: number;
@@ -63,8 +66,8 @@ export class FileBytes {
     writeSync(this.#fd, this.#work, 0, this.#work.length, 0);
   }
 
-  /** Makes the file hold what it holds in this state. */
-  make(state: CrashState): void {
+  /** Makes the file hold what it holds in this state. @returns the parts in which it may differ from the last one. */
+  make(state: CrashState): ByteRange[] {
     const { model } = this.#recording;
     const floor = model.floorOf(state);
     const touched = this.#dirty;
@@ -88,7 +91,7 @@ export class FileBytes {
       for (const piece of this.#piecesOf(entry)) this.#put(piece, sectors);
     }
     for (const page of this.#dirty) touched.add(page);
-    this.#write(touched);
+    return this.#write(touched);
   }
 
   #revert(page: number): void {
@@ -109,15 +112,19 @@ export class FileBytes {
     }
   }
 
-  #write(pages: ReadonlySet<number>): void {
+  #write(pages: ReadonlySet<number>): ByteRange[] {
+    const ranges: ByteRange[] = [];
     const order = [...pages].sort((a, b) => a - b);
     for (let at = 0; at < order.length; ) {
       const first = order[at] ?? 0;
       let end = first + 1;
       for (at++; order[at] === end; at++) end++;
       const from = first * PAGE_BYTES;
-      writeSync(this.#fd, this.#work, from, Math.min(end * PAGE_BYTES, this.#work.length) - from, from);
+      const to = Math.min(end * PAGE_BYTES, this.#work.length);
+      writeSync(this.#fd, this.#work, from, to - from, from);
+      ranges.push([from, to]);
     }
+    return ranges;
   }
 
   #piecesOf(entry: LogEntry): Piece[] {

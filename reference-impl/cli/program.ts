@@ -107,7 +107,7 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
     .description('restore the queues that stdin names, one after the other, and say what each holds')
     .requiredOption('--stdin', 'read requests from stdin, one JSON object a line')
     .action(async () => {
-      await restoreCheck();
+      restoreCheck();
     });
   program
     .command('simulated-medium')

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
-import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import { openSync, readSync, statSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import { QueueError } from '../errors.js';
 import { checkLists } from '../index/check.js';
 import { IndexImage } from '../index/image.js';
 import { decodeIndexHead } from '../index/index-file.js';
 import { markConsumed } from '../index/marks.js';
-import { DataMap } from '../memory/data-map.js';
+import { type DataBytes, DataMap } from '../memory/data-map.js';
 import { withTemporaryMaps } from '../memory/linux.js';
 import { PAGE_BYTES } from '../memory/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
@@ -45,6 +45,9 @@ interface Seen {
   bodies: Map<number, { bytes: Buffer; number: number }>;
 }
 
+/** Part of a file: from this byte to the one before that. */
+export type ByteRange = readonly [from: number, to: number];
+
 type Listed = Pick<RecordHeader, 'offset' | 'type' | 'sizeBytes' | 'number' | 'dateMs'>;
 
 /**
@@ -56,8 +59,8 @@ export class RestoreCheck {
   /** By the place of the data file. */
   readonly #seen = new Map<string, Seen>();
   readonly #numbers = new Map<string, number>();
-  readonly #maps = new Map<string, DataMap>();
-  #indexBytes = Buffer.alloc(0);
+  readonly #dataFiles = new Map<string, DataBytes>();
+  readonly #indexFiles = new Map<string, { fd: number; bytes: Buffer }>();
 
   /**
    * Restores the queue in a directory, for good: index and data file are as after a start.
@@ -94,7 +97,7 @@ export class RestoreCheck {
       into.problems.push(...checkLists(image));
       // Read again: not what the restore believes that it has listed, but what the next one would find.
       const seen = this.#look(`${number}`, data, key);
-      const { alive } = planRestore(data, ring, key, image, undefined, seen.slots.read);
+      const { alive } = planRestore(data, ring, key, image, undefined, seen.slots);
       this.#list(seen, data, key, alive, into);
       if (alive.length !== restore.restored)
         into.problems.push(`restored ${restore.restored} messages, a second restore would ${alive.length}`);
@@ -104,19 +107,30 @@ export class RestoreCheck {
   }
 
   /**
-   * The same from the bytes of a data file and its index file, of which nothing is changed. The data file stays mapped:
-   * it may be changed between two calls, and must not shrink.
+   * The same from the bytes of a data file and its index file, of which nothing is changed. Both stay open: they may be
+   * changed between two calls, and must not shrink.
+   * @param changed which parts of the data file may differ from the last call; default: all.
    * @throws QueueError when the data file is none.
    */
-  files(dataPath: string, indexPath: string): Restored {
-    const data = this.#dataMap(dataPath);
+  files(dataPath: string, indexPath: string, changed?: readonly ByteRange[]): Restored {
+    try {
+      return this.#restoreFiles(dataPath, indexPath, changed);
+    } catch (error) {
+      // Its changes may not have been looked at.
+      this.#seen.delete(dataPath);
+      throw error;
+    }
+  }
+
+  #restoreFiles(dataPath: string, indexPath: string, changed: readonly ByteRange[] | undefined): Restored {
+    const data = this.#dataFile(dataPath);
     const first = data.place(0, PAGE_BYTES);
     const head = decodeHead(first.bytes.subarray(first.at, first.at + PAGE_BYTES), dataPath);
     const ring = { start: RING_START, end: head.sizeBytes - PAGE_BYTES };
     const restored = nothing();
     const image = this.#readIndex(indexPath, head.queueId, head.sizeBytes);
-    const seen = this.#look(dataPath, data, head.key);
-    const plan = planRestore(data, ring, head.key, image, undefined, seen.slots.read);
+    const seen = this.#look(dataPath, data, head.key, changed);
+    const plan = planRestore(data, ring, head.key, image, undefined, seen.slots);
     this.#list(seen, data, head.key, plan.alive, restored);
     restored.keptAside = plan.damage.length;
     if (image && image.geometry.entries >= plan.alive.length)
@@ -124,34 +138,39 @@ export class RestoreCheck {
     return restored;
   }
 
-  #dataMap(path: string): DataMap {
-    let map = this.#maps.get(path);
-    if (!map) {
-      const fd = openSync(path, 'r+');
-      map = new DataMap(fd, statSync(path).size, 0);
-      this.#maps.set(path, map);
+  #dataFile(path: string): DataBytes {
+    let file = this.#dataFiles.get(path);
+    if (!file) {
+      const map = new DataMap(openSync(path, 'r+'), statSync(path).size, 0);
+      // What is read again and again is in memory: nothing need be asked for ahead.
+      file = {
+        sizeBytes: map.sizeBytes,
+        place: (offset, length) => map.place(offset, length),
+        willNeed: () => undefined,
+      };
+      this.#dataFiles.set(path, file);
     }
-    return map;
+    return file;
   }
 
   /** A copy of the index in memory; undefined when it is of no use. */
   #readIndex(path: string, queueId: string, dataBytes: number): IndexImage | undefined {
-    const fd = openSync(path, 'r');
-    try {
-      const { size } = statSync(path);
-      if (this.#indexBytes.length !== size) this.#indexBytes = Buffer.from(new ArrayBuffer(size));
-      const length = readSync(fd, this.#indexBytes, 0, size, 0);
-      const head = decodeIndexHead(this.#indexBytes.subarray(0, PAGE_BYTES), length, queueId, dataBytes);
-      return head.usable ? new IndexImage(this.#indexBytes, head.geometry) : undefined;
-    } finally {
-      closeSync(fd);
+    let file = this.#indexFiles.get(path);
+    if (!file) {
+      file = { fd: openSync(path, 'r'), bytes: Buffer.from(new ArrayBuffer(statSync(path).size)) };
+      this.#indexFiles.set(path, file);
     }
+    const { fd, bytes } = file;
+    const length = readSync(fd, bytes, 0, bytes.length, 0);
+    const head = decodeIndexHead(bytes.subarray(0, PAGE_BYTES), length, queueId, dataBytes);
+    return head.usable ? new IndexImage(bytes, head.geometry) : undefined;
   }
 
   /** What is remembered of a place, brought up to date. */
-  #look(place: string, data: DataMap, key: ChecksumKey): Seen {
+  #look(place: string, data: DataBytes, key: ChecksumKey, changed?: readonly ByteRange[]): Seen {
     let seen = this.#seen.get(place);
     const same = seen?.sizeBytes === data.sizeBytes && isDeepStrictEqual(seen.key, key);
+    const isNew = seen === undefined || !same;
     if (seen === undefined || !same) {
       const { sizeBytes } = data;
       seen = {
@@ -163,13 +182,13 @@ export class RestoreCheck {
       };
       this.#seen.set(place, seen);
     }
-    seen.slots.refresh(data);
+    seen.slots.refresh(data, isNew || changed === undefined ? undefined : pagesOf(changed));
     return seen;
   }
 
   #list(
     { slots, named, bodies }: Seen,
-    data: DataMap,
+    data: DataBytes,
     key: ChecksumKey,
     records: readonly Listed[],
     into: Restored,
@@ -199,6 +218,12 @@ export class RestoreCheck {
       bodies.set(record.offset, { bytes: Buffer.from(bytes), number });
       into.live.push(number);
     }
+  }
+}
+
+function* pagesOf(ranges: readonly ByteRange[]): Generator<number> {
+  for (const [from, to] of ranges) {
+    for (let page = Math.floor(from / PAGE_BYTES); page * PAGE_BYTES < to; page += 1) yield page;
   }
 }
 

@@ -63,7 +63,7 @@ interface Hint {
  *
  * @param image the old index, or undefined when there is none that belongs to this data file.
  * @param nowMs milliseconds since the epoch.
- * @param read as for `scan`.
+ * @param slots as for `scan`.
  */
 export function planRestore(
   data: DataBytes,
@@ -71,10 +71,10 @@ export function planRestore(
   key: ChecksumKey,
   image: IndexImage | undefined,
   nowMs: number = Date.now(),
-  read?: SlotReader,
+  slots?: SlotReader,
 ): RestorePlan {
   const hints = image ? readHints(image, ring) : new Map<number, Hint>();
-  const found = scan(data, ring, key, read);
+  const found = scan(data, ring, key, slots);
   const consumed = (record: { offset: number; number: number }): boolean =>
     image !== undefined && isConsumed(image, key, record.offset, record.number);
   const plan: RestorePlan = {

@@ -20,8 +20,15 @@ export interface DamagedRecord extends RecordHeader {
   what: 'data' | 'header';
 }
 
-/** Looks at one slot boundary: `readSlot`, or what remembers its answers. */
-export type SlotReader = (data: DataBytes, key: ChecksumKey, offset: number) => AtSlot;
+/** Looks at slot boundaries: anew each time, or with the help of what was seen before. */
+export interface SlotReader {
+  /** Gives what `readSlot` gives. */
+  read(data: DataBytes, key: ChecksumKey, offset: number): AtSlot;
+  /** A slot boundary at or behind `offset`; between the two there is nothing. */
+  skip(offset: number): number;
+}
+
+const ANEW: SlotReader = { read: readSlot, skip: (offset) => offset };
 
 /** How far ahead of itself the scan asks the kernel to read. */
 const READ_AHEAD_BYTES = 8 * 2 ** 20;
@@ -31,20 +38,18 @@ const READ_AHEAD_BYTES = 8 * 2 ** 20;
  * message body is ever taken for a record. Everything else is stepped over by one boundary, because below a
  * torn record older whole ones may stand.
  *
- * @param read gives what `readSlot` gives.
- *
  * Bounded by reading the file once and by one checksum over each record.
  */
-export function scan(data: DataBytes, ring: Ring, key: ChecksumKey, read: SlotReader = readSlot): ScanResult {
+export function scan(data: DataBytes, ring: Ring, key: ChecksumKey, slots = ANEW): ScanResult {
   const valid: FoundRecord[] = [];
   const damaged: DamagedRecord[] = [];
   let asked = ring.start;
-  for (let offset = ring.start; offset < ring.end; ) {
+  for (let offset = slots.skip(ring.start); offset < ring.end; offset = slots.skip(offset)) {
     if (offset + READ_AHEAD_BYTES > asked && asked < ring.end) {
       data.willNeed(asked, Math.min(READ_AHEAD_BYTES, ring.end - asked));
       asked += READ_AHEAD_BYTES;
     }
-    const found = read(data, key, offset);
+    const found = slots.read(data, key, offset);
     offset += SLOT_BYTES;
     if (found.state === 'valid') {
       const { number, dateMs, type, sizeBytes } = found.header;

@@ -268,7 +268,8 @@ function plansOf(exploration: Exploration, way: 'image' | 'mount', endMs: number
             files: [...run.files].map(([name, file]) => ({
               name,
               ...file,
-              path: join(places.dir, `${number}.${name}`),
+              // Not where the images are: nothing need ever write these bytes back.
+              path: join(places.root, `${number}.${name}`),
             })),
           }
         : mountWay(exploration, `mount-${number}`, base),

@@ -1,8 +1,14 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { z } from 'zod';
 import { KitError } from '../../conformance/errors.js';
+import type { ByteRange } from '../../faults/crash-states/file-bytes.js';
+
+/** What is to be restored: a directory as `queue`, or files by name. */
+export type Paths = Readonly<Record<string, string>>;
+
+/** What may differ in each file from when it was named before, by its name. */
+export type Changed = Readonly<Record<string, readonly ByteRange[]>>;
 
 /** What the target's own program found in one stored state. */
 export interface Restored {
@@ -55,11 +61,13 @@ export class RestoreService {
 
   /**
    * @param mostMs so long an answer is waited for.
+   * @param changed told to a program that has seen the files before.
    * @throws KitError bad-target when the program cannot be started.
    */
-  async ask(request: Readonly<Record<string, string>>, mostMs: number): Promise<Restored> {
+  async ask(paths: Paths, mostMs: number, changed?: Changed): Promise<Restored> {
     const program = this.#program ?? new Program(this.#command, this.#env);
     this.#program = program;
+    const request = changed === undefined || !program.wasAsked ? paths : { ...paths, changed };
     try {
       return await program.ask(`${JSON.stringify(request)}\n`, mostMs);
     } catch (error) {
@@ -82,8 +90,11 @@ class Program {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly #names = new Map<number, string>();
   readonly #onExit = () => this.kill();
+  #wasAsked = false;
   #said = '';
   #bytes = 0;
+  /** The beginning of a line. */
+  #begun = '';
   #answer: ((line: string) => void) | undefined;
   #fail: ((why: Error) => void) | undefined;
   /** Why nothing more can be asked. */
@@ -106,11 +117,10 @@ class Program {
         this.#ends(
           new Failure('nonsense', `crashStates.restore: expected one line, it does not stop writing`),
         );
+      else this.#heard(chunk.toString('latin1'));
     });
-    createInterface({ input: this.#child.stdout }).on('line', (line) => {
-      if (this.#answer === undefined) this.#ends(nonsense('one line for each state', line));
-      else this.#answer(line);
-      this.#answer = undefined;
+    this.#child.stdout.on('end', () => {
+      if (this.#begun !== '') this.#heard('\n');
     });
     this.#child.stdin.on('error', () => {});
     this.#child.on('error', (error) =>
@@ -124,8 +134,27 @@ class Program {
     });
   }
 
+  get wasAsked(): boolean {
+    return this.#wasAsked;
+  }
+
+  #heard(text: string): void {
+    const lines = text.split('\n');
+    const last = lines.pop() ?? '';
+    for (const more of lines) {
+      // Whole lines only: a character may be cut in two at the end of a chunk.
+      const line = Buffer.from(this.#begun + more, 'latin1').toString();
+      this.#begun = '';
+      if (this.#answer === undefined) this.#ends(nonsense('one line for each state', line));
+      else this.#answer(line);
+      this.#answer = undefined;
+    }
+    this.#begun += last;
+  }
+
   async ask(line: string, mostMs: number): Promise<Restored> {
     let timer: NodeJS.Timeout | undefined;
+    this.#wasAsked = true;
     this.#bytes = 0;
     try {
       const answer = await new Promise<string>((resolve, reject) => {

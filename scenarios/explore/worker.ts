@@ -7,7 +7,7 @@ import { StateDisk } from '../../faults/crash-states/state-disk.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import type { Extent } from '../../faults/power/syscalls.js';
 import { type Found, foundOf, notRecovered, unmountable } from './found.js';
-import { RestoreService } from './restore-service.js';
+import { type Changed, type Paths, RestoreService } from './restore-service.js';
 
 /** A wait that the end of the time cut short shows a hang if it was so long, and so many times the longest other one. */
 const LEAST_HUNG_MS = 1000;
@@ -102,11 +102,15 @@ function lookerOf(plan: WorkerPlan): Looker {
   const service = new RestoreService(plan.restore, plan.env);
   const bits = new Map(plan.digests.map((digest, bit) => [digest, bit]));
   let longestMs = 0;
-  const ask: Ask = async (request) => {
+  const ask: Ask = async (paths, changed) => {
     const leftMs = plan.untilMs - Date.now();
     if (leftMs <= 0) return { hung: false };
     const startMs = performance.now();
-    const { live, problems, error, late } = await service.ask(request, Math.min(plan.patienceMs, leftMs));
+    const { live, problems, error, late } = await service.ask(
+      paths,
+      Math.min(plan.patienceMs, leftMs),
+      changed,
+    );
     const tookMs = performance.now() - startMs;
     if (late && leftMs < plan.patienceMs)
       return { hung: tookMs > Math.max(LEAST_HUNG_MS, FAR_MORE * longestMs) };
@@ -125,16 +129,16 @@ function lookerOf(plan: WorkerPlan): Looker {
   };
 }
 
-type Ask = (request: Readonly<Record<string, string>>) => Promise<Found | Late>;
+type Ask = (paths: Paths, changed?: Changed) => Promise<Found | Late>;
 
 function imageLooker({ way, base, baseAt }: WorkerPlan, recording: Recording, ask: Ask): Looker {
   const files = way.name === 'image' ? way.files : [];
   const bytes = files.map((file) => new FileBytes(recording, file, base, baseAt));
-  const request = Object.fromEntries(files.map(({ name, path }) => [name, path]));
+  const paths = Object.fromEntries(files.map(({ name, path }) => [name, path]));
   return {
     look(state) {
-      for (const file of bytes) file.make(state);
-      return ask(request);
+      const changed = Object.fromEntries(bytes.map((file, at) => [files[at]?.name, file.make(state)]));
+      return ask(paths, changed);
     },
     close() {
       for (const file of bytes) file.close();
