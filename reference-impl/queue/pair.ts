@@ -145,7 +145,8 @@ export class Pair {
       const fd = kernel.open(path, 'r+');
       old = { fd, image: this.#see(fd, fileBytes, head.geometry) };
     }
-    const plan = planRestore(this.data, this.ring, this.key, old?.image, kernel.dateMs());
+    const slots = this.#ground.slots?.(this.data, this.key);
+    const plan = planRestore(this.data, this.ring, this.key, old?.image, kernel.dateMs(), slots);
     const { keptAside } = pairPlaces(this.directories);
     for (const damage of plan.damage) keepAside(kernel, keptAside, this.data, damage);
     // What was copied but perhaps not synced when the crash came may be delivered now, so it must be on the disk:

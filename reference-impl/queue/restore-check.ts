@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { openSync, readSync, statSync } from 'node:fs';
+import { existsSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { QueueError } from '../errors.js';
 import { checkLists } from '../index/check.js';
@@ -17,7 +18,8 @@ import { applyPlan } from '../restore/apply.js';
 import { planRestore } from '../restore/plan.js';
 import { RememberedSlots } from '../restore/remembered-slots.js';
 import type { Ring } from '../ring/reserve.js';
-import { loadSettings } from '../settings/load.js';
+import { INSTALLED_NAME, loadSettings } from '../settings/load.js';
+import type { QueueSettings } from '../settings/settings.js';
 import { machine } from './ground.js';
 import { Pair } from './pair.js';
 import type { PairDirectories } from './places.js';
@@ -59,6 +61,7 @@ export class RestoreCheck {
   /** By the place of the data file. */
   readonly #seen = new Map<string, Seen>();
   readonly #numbers = new Map<string, number>();
+  #settings: { directory: string; text: string | undefined; settings: QueueSettings } | undefined;
   readonly #dataFiles = new Map<string, DataBytes>();
   readonly #indexFiles = new Map<string, { fd: number; bytes: Buffer }>();
 
@@ -67,7 +70,7 @@ export class RestoreCheck {
    * @throws QueueError as a worker would at its start.
    */
   directory(directory: string): Restored {
-    const settings = loadSettings({ directory, installed: 'needed' });
+    const settings = this.#settingsOf(directory);
     const restored = nothing();
     const { directory: dead, ...geometry } = settings.deadLetter;
     const pairs: [PairDirectories, { entries: number; workerSlots: number }][] = [
@@ -78,11 +81,23 @@ export class RestoreCheck {
       ],
     ];
     withTemporaryMaps((kernel) => {
-      const ground = { ...machine, kernel };
-      for (const [number, [places, wishes]] of pairs.entries())
-        this.#open(number, Pair.open(places, wishes, ground), restored);
+      for (const [number, [places, wishes]] of pairs.entries()) {
+        const slots = (data: DataBytes, key: ChecksumKey) => this.#look(`${number}`, data, key).slots;
+        this.#open(number, Pair.open(places, wishes, { ...machine, kernel, slots }), restored);
+      }
     });
     return restored;
+  }
+
+  /** They are checked once: thousands of queues have the same. */
+  #settingsOf(directory: string): QueueSettings {
+    const file = join(directory, INSTALLED_NAME);
+    const text = existsSync(file) ? readFileSync(file, 'utf8') : undefined;
+    const known = this.#settings;
+    if (known !== undefined && known.directory === directory && known.text === text) return known.settings;
+    const settings = loadSettings({ directory, installed: 'needed' });
+    this.#settings = { directory, text, settings };
+    return settings;
   }
 
   #open(number: number, pair: Pair, into: Restored): void {
