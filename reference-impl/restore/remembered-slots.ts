@@ -41,8 +41,12 @@ export class RememberedSlots implements SlotReader {
    */
   refresh(data: DataBytes, pages?: Iterable<number>): void {
     this.#now += 1;
-    if (pages !== undefined) for (const page of pages) this.#look(data, page);
-    else for (let page = 0; page < this.#changedAt.length; page += 1) this.#look(data, page);
+    if (pages !== undefined) {
+      for (const page of pages) this.#look(data, page);
+      return;
+    }
+    data.willNeed(0, data.sizeBytes);
+    for (let page = 0; page < this.#changedAt.length; page += 1) this.#look(data, page);
   }
 
   #look(data: DataBytes, page: number): void {
