@@ -1,5 +1,5 @@
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { runTool } from './mounts.js';
 
 /**
@@ -8,13 +8,35 @@ import { runTool } from './mounts.js';
  * device is an fsync of the file either way. A file on a tmpfs has no direct I/O on kernels before 6.6.
  */
 export function attachLoop(file: string): string {
-  const attach = (...how: string[]) => runTool('losetup', ['--find', '--show', ...how, file]).trim();
+  const device = attach(file);
   try {
-    return attach('--direct-io=on');
+    passFlushesOn(device);
+  } catch (error) {
+    detachLoop(device);
+    throw error;
+  }
+  return device;
+}
+
+function attach(file: string): string {
+  const losetup = (...how: string[]) => runTool('losetup', ['--find', '--show', ...how, file]).trim();
+  try {
+    return losetup('--direct-io=on');
   } catch (error) {
     if (!/Invalid argument/.test(String(error))) throw error;
-    return attach();
+    return losetup();
   }
+}
+
+const WRITE_BACK = 'write back';
+
+/**
+ * What was set for a loop device outlives its file: whoever had the number before may have told the kernel that there is no
+ * cache to be flushed. Then no flush would reach the file, none would be recorded, and every correct queue would lose messages.
+ */
+function passFlushesOn(device: string): void {
+  const setting = join('/sys/block', basename(device), 'queue/write_cache');
+  if (readFileSync(setting, 'utf8').trim() !== WRITE_BACK) writeFileSync(setting, WRITE_BACK);
 }
 
 /** Every loop device over that file. */
