@@ -24,6 +24,9 @@ export async function until(
     if (signal?.aborted === true) return false;
     if (performance.now() >= deadline) break;
     await delay(everyMs);
+    // Timers go on one after the other as long as one is due, and where conditions take longer than the pause one always
+    // is: two waits at a time would keep every other event from being read, the one that they wait for too.
+    await turn();
   }
   // The time may have gone by in a call that blocked this process, with the event that is waited for still unread: events
   // are read between two turns.
