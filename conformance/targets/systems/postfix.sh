@@ -60,6 +60,8 @@ anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 CF
+    # A start looks at the queue as the user postfix, and ends when it has something to say there and cannot write to the log.
+    [ -c /dev/stdout ] || chown postfix: /dev/stdout
     exec /usr/sbin/postfix -c "$home/config" start-fg
     ;;
 esac
