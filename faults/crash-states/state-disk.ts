@@ -90,7 +90,7 @@ export class StateDisk {
     rmSync(image);
     writeFileSync(image, '');
     truncateSync(image, size);
-    this.#devicePath = attachLoop(image);
+    this.#devicePath = attachLoop(image, 'dropped');
     this.#image = openSync(image, 'r+');
     this.#device = openSync(this.#devicePath, 'r');
   }

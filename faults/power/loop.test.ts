@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import t from 'tap';
 import { attachLoop, detachLoop } from './loop.js';
+import { runTool } from './mounts.js';
 
 t.test(
   'flushes reach the file, whatever the last user of the loop device had set',
@@ -25,15 +26,21 @@ t.test(
     const setting = (device: string) => join('/sys/block', basename(device), 'queue/write_cache');
     // Others may take the number in between: some number comes twice soon.
     const told = new Set<string>();
+    const cacheOf = (device: string) => readFileSync(setting(device), 'utf8').trim();
     for (let turn = 0; turn < 20; turn++) {
       const device = attach();
-      t.equal(readFileSync(setting(device), 'utf8').trim(), 'write back');
+      t.equal(cacheOf(device), 'write back');
       if (told.has(device)) break;
       told.add(device);
       writeFileSync(setting(device), 'write through');
-      detachLoop(device);
+      runTool('losetup', ['--detach', device]);
     }
     t.ok(told.size < 20, 'a device was used again');
+    const dropping = attachLoop(file, 'dropped');
+    attached.push(dropping);
+    t.equal(cacheOf(dropping), 'write through');
+    detachLoop(dropping);
+    t.equal(cacheOf(dropping), 'write back', 'and the next user has his flushes');
     t.end();
   },
 );

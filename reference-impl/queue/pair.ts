@@ -7,7 +7,7 @@ import { markConsumed } from '../index/marks.js';
 import { DataMap } from '../memory/data-map.js';
 import type { Kernel } from '../memory/kernel.js';
 import { LOCK, LockFile } from '../memory/locks.js';
-import { mapShared, PAGE_BYTES } from '../memory/map.js';
+import { adviseWillNeed, mapShared, PAGE_BYTES } from '../memory/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { RING_START } from '../record/data-file.js';
 import { applyPlan } from '../restore/apply.js';
@@ -128,7 +128,10 @@ export class Pair {
   }
 
   #see(fd: number, fileBytes: number, geometry: Geometry): IndexImage {
-    return this.#ground.image(mapShared(this.kernel, fd, 0, fileBytes), geometry);
+    const map = mapShared(this.kernel, fd, 0, fileBytes);
+    // All of it is read at once by a restore: page by page from a cold disk that takes as long as reading the messages.
+    adviseWillNeed(this.kernel, map, 0, fileBytes);
+    return this.#ground.image(map, geometry);
   }
 
   #restore(

@@ -60,7 +60,7 @@ export class Places {
     const store = { type: 'xfs', mountOptions: '' } as const;
     makeFilesystem(store, image);
     this.#claim({ kind: 'loop', path: image }, () => detachLoops(image));
-    const device = attachLoop(image);
+    const device = attachLoop(image, 'dropped');
     this.#claim({ kind: 'mount', path: mountPoint }, () => {
       // Devices over its files may still be held in another mount namespace.
       discardFilesystem(mountPoint);
@@ -78,7 +78,7 @@ export class Places {
     truncateSync(place.image, statSync(base).size);
     mkdirSync(place.mountPoint);
     this.#claim({ kind: 'loop', path: place.image }, () => detachLoops(place.image));
-    const device = attachLoop(place.image);
+    const device = attachLoop(place.image, 'dropped');
     this.#claim({ kind: 'mount', path: place.mountPoint }, () => {
       dropFilesystem(place.mountPoint);
       unmount(place.mountPoint);
