@@ -1,17 +1,21 @@
-import { execFileSync } from 'node:child_process';
+import { type ExecFileSyncOptionsWithStringEncoding, execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 
 /** A command that hangs holds up the run; nothing here takes more than a fraction of a second. */
 const TIMEOUT_MS = 20_000;
 
+const HOW: ExecFileSyncOptionsWithStringEncoding & { detached: boolean } = {
+  stdio: ['ignore', 'pipe', 'pipe'],
+  encoding: 'utf8',
+  timeout: TIMEOUT_MS,
+  // Not in the kit's process group: a Ctrl-C is the kit's to handle, and would end a tool between two of its steps.
+  detached: true,
+};
+
 /** Runs a system tool and returns what it prints; throws with its own words when it fails. */
 export function runTool(program: string, args: readonly string[]): string {
   try {
-    return execFileSync(program, args, {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      encoding: 'utf8',
-      timeout: TIMEOUT_MS,
-    });
+    return execFileSync(program, args, HOW);
   } catch (error) {
     const words = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : '';
     throw new Error(`${program} ${args.join(' ')}: ${words === '' ? String(error) : words}`, {

@@ -1,5 +1,6 @@
 import { readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 import { KitError } from '../../conformance/errors.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { makeWritable } from '../directories.js';
@@ -22,6 +23,9 @@ export async function unlessInterrupted<T>(interrupts: Interrupts, work: Promise
   try {
     ended = { result: await work };
   } catch (error) {
+    // A terminal's Ctrl-C reaches what the kit has started too, whose end may be seen before the kit's own signal.
+    await turn();
+    await turn();
     if (interrupts.exitCode() === undefined) throw error;
   }
   const exitCode = interrupts.exitCode();

@@ -4,6 +4,7 @@ import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target/definition.js';
 import { expandCommand, type PlaceholderValues } from '../../conformance/target/placeholders.js';
+import { atExit } from '../at-exit.js';
 import type { Registry } from '../residue/registry.js';
 import { choosePorts, installTarget } from '../run/site.js';
 import { TargetLife } from '../run/target-life.js';
@@ -85,9 +86,7 @@ export async function launch(plan: LaunchPlan): Promise<Launched> {
     signal,
     onCrash: () => {},
   });
-  const now = () => deployment.destroyNow();
-  // Before what it stands on is removed.
-  process.prependOnceListener('exit', now);
+  const forget = atExit(() => deployment.destroyNow());
   return {
     life,
     receiver,
@@ -104,7 +103,7 @@ export async function launch(plan: LaunchPlan): Promise<Launched> {
       } finally {
         // A receiver that goes on keeps the kit alive.
         await receiver.close();
-        process.removeListener('exit', now);
+        forget();
       }
     },
   };

@@ -10,6 +10,7 @@ import {
 import { attachLoop, detachLoops } from '../../faults/power/loop.js';
 import { unmount } from '../../faults/power/mounts.js';
 import { copySparse } from '../../faults/power/sparse.js';
+import { atExit } from '../at-exit.js';
 import type { Resource } from '../residue/registry.js';
 
 interface Residue {
@@ -39,7 +40,7 @@ export class Places {
   readonly root: string;
   readonly #residue: Residue;
   readonly #undo: (() => void)[] = [];
-  readonly #removeNow = () => this.remove();
+  readonly #forget = atExit(() => this.remove());
 
   /** @param dir made, best in memory; removed in the end. */
   constructor(dir: string, residue: Residue) {
@@ -47,7 +48,6 @@ export class Places {
     this.root = dir;
     this.#claim({ kind: 'directory', path: dir }, () => rmSync(dir, { recursive: true, force: true }));
     mkdirSync(dir, { recursive: true });
-    process.once('exit', this.#removeNow);
     this.dir = findProgram('mkfs.xfs') === undefined ? dir : this.#store(dir);
   }
 
@@ -95,9 +95,20 @@ export class Places {
     });
   }
 
-  /** Removes all; works while the program exits, and may be called twice. */
+  /**
+   * Removes all; works while the program exits, and may be called twice. What is still in use keeps nothing else.
+   * @throws the first thing that went wrong.
+   */
   remove(): void {
-    process.removeListener('exit', this.#removeNow);
-    for (let undo = this.#undo.pop(); undo !== undefined; undo = this.#undo.pop()) undo();
+    this.#forget();
+    const failures: unknown[] = [];
+    for (let undo = this.#undo.pop(); undo !== undefined; undo = this.#undo.pop()) {
+      try {
+        undo();
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+    if (failures.length > 0) throw failures[0];
   }
 }

@@ -2,6 +2,9 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { KitError, type KitErrorCode } from '../../conformance/errors.js';
+import { atExit } from '../at-exit.js';
+import { withDescendants } from '../runtime/process-service.js';
+import { allProcesses, sendSignal } from '../runtime/processes.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import type { Found } from './found.js';
 import type { FromWorker, Late, ToWorker, WorkerPlan } from './worker.js';
@@ -32,11 +35,19 @@ export async function runJobs(
   stopped: () => boolean,
 ): Promise<void> {
   const workers = plans.map((plan) => new Worker(plan, runId));
+  // What they have in use could not be removed.
+  const forget = atExit(() => killAll(workers.flatMap(({ pid }) => pid ?? [])));
   try {
     await Promise.all(workers.map((worker) => worker.run(jobs, batchSize, stopped)));
   } finally {
     await Promise.all(workers.map((worker) => worker.end()));
+    forget();
   }
+}
+
+/** Kills processes and all that they have started, without waiting for the event loop. */
+function killAll(pids: readonly number[]): void {
+  for (const pid of withDescendants(new Set(pids), allProcesses())) sendSignal(pid, 'SIGKILL');
 }
 
 class Worker {
@@ -50,8 +61,16 @@ class Worker {
     this.#plan = plan;
     this.#child = fork(PROGRAM, [], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      // Not in the kit's process group: a Ctrl-C is the kit's to handle, and may come before a worker can ignore it.
+      detached: true,
       env: { ...process.env, [RUN_VARIABLE]: runId },
     });
+  }
+
+  /** Undefined when it does not live. */
+  get pid(): number | undefined {
+    const { pid, exitCode, signalCode } = this.#child;
+    return exitCode === null && signalCode === null ? pid : undefined;
   }
 
   async run(jobs: Iterator<Job, void>, batchSize: number, stopped: () => boolean): Promise<void> {

@@ -10,6 +10,7 @@ import { recordingDirectory } from '../../faults/power/available.js';
 import { BlocklogDisk } from '../../faults/power/blocklog.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { type Extent, extentsOf } from '../../faults/power/syscalls.js';
+import { atExit } from '../at-exit.js';
 import { seeded } from '../random.js';
 import { noDisk } from '../run/disk.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
@@ -111,10 +112,9 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
   }).catch((error: unknown) => {
     throw noDisk('the recorded disk', filesystem, error);
   });
-  const removeNow = () => disk.remove();
-  process.once('exit', removeNow);
+  const forget = atExit(() => disk.remove());
   const remove = () => {
-    process.removeListener('exit', removeNow);
+    forget();
     disk.remove();
   };
   try {

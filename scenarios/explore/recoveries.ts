@@ -8,6 +8,7 @@ import { type CrashState, formatState } from '../../faults/crash-states/state.js
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
 import { BlocklogDisk } from '../../faults/power/blocklog.js';
 import { copySparse } from '../../faults/power/sparse.js';
+import { atExit } from '../at-exit.js';
 import { seeded } from '../random.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { type Exploration, mountWay } from './exploration.js';
@@ -108,6 +109,7 @@ async function cutRecovery(
     env,
     residue: registry,
   });
+  const forget = atExit(() => disk.remove());
   try {
     const service = new RestoreService(restore, env);
     try {
@@ -171,6 +173,7 @@ async function cutRecovery(
     options.progress(`recovery ${number + 1}: ${messageOf(error)}`);
     throw error;
   } finally {
+    forget();
     disk.remove();
   }
 }

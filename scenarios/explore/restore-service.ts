@@ -3,6 +3,7 @@ import type { Readable, Writable } from 'node:stream';
 import { z } from 'zod';
 import { KitError } from '../../conformance/errors.js';
 import type { ByteRange } from '../../faults/crash-states/file-bytes.js';
+import { atExit } from '../at-exit.js';
 
 /** What is to be restored: a directory as `queue`, or files by name. */
 export type Paths = Readonly<Record<string, string>>;
@@ -89,7 +90,7 @@ export class RestoreService {
 class Program {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
   readonly #names = new Map<number, string>();
-  readonly #onExit = () => this.kill();
+  readonly #forget = atExit(() => this.kill());
   #wasAsked = false;
   #said = '';
   #bytes = 0;
@@ -107,7 +108,6 @@ class Program {
       env: { ...process.env, ...env },
       detached: true,
     });
-    process.once('exit', this.#onExit);
     this.#child.stderr.on('data', (chunk: Buffer) => {
       this.#said = `${this.#said}${chunk.toString()}`.slice(-LONGEST_WORDS);
     });
@@ -197,7 +197,7 @@ class Program {
   }
 
   kill(): void {
-    process.removeListener('exit', this.#onExit);
+    this.#forget();
     const { pid } = this.#child;
     this.#over ??= new Failure('ended', 'crashStates.restore was ended');
     if (pid === undefined) return;

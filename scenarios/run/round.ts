@@ -8,6 +8,7 @@ import { expandCommand, type PlaceholderValues } from '../../conformance/target/
 import { forgetClockOf } from '../../faults/clock.js';
 import type { Fault, Injection } from '../../faults/fault.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
+import { atExit } from '../at-exit.js';
 import type { PowerBackendName } from '../power/by-name.js';
 import { seeded } from '../random.js';
 import type { Registry } from '../residue/registry.js';
@@ -160,14 +161,13 @@ class Round {
       this.#life?.end();
       now();
     };
-    const exiting = () => {
+    const forget = atExit(() => {
       now();
       disk.remove();
-    };
-    process.once('exit', exiting);
+    });
     options.signal.addEventListener('abort', interrupted);
     this.#unfollow = () => {
-      process.removeListener('exit', exiting);
+      forget();
       options.signal.removeEventListener('abort', interrupted);
     };
   }
