@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadTarget } from '../../conformance/target/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
@@ -7,7 +8,7 @@ import { choosePower } from '../power/by-name.js';
 import { certifyOutcome } from '../report/outcome.js';
 import { chooseReporters, report } from '../report/reporters/by-name.js';
 import { styleFor } from '../report/style.js';
-import { newRunId, stateDirectory } from '../residue/registry.js';
+import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
 import { runtimeNamed } from '../runtime/by-name.js';
 import {
   emptyDirectory,
@@ -39,7 +40,11 @@ export async function certifyCommand(
   const reporters = chooseReporters(flags.reporter, flags.json === true);
   const runtime = await runtimeNamed(flags.runtime);
   const power = await choosePower(flags.power, flags.fs, runtime.name);
-  const dir = emptyDirectory(flags.out ?? join(stateDirectory(), 'certificates', newRunId()));
+  const registry = new Registry(newRunId());
+  const own = join(stateDirectory(), 'certificates', registry.runId);
+  const dir = emptyDirectory(flags.out ?? own);
+  // Half a certificate is none: what a killed run has of it is for `clean`.
+  if (dir === own) registry.made({ kind: 'directory', path: dir });
   const prepared = await runtime.prepare(target, say);
   const style = styleFor(process.stderr);
   const ended = await unlessInterrupted(
@@ -59,7 +64,11 @@ export async function certifyCommand(
           : gateLine(file, { ...flags, faults: [...faults] }, seed, flags.budget),
       signal: interrupts.signal,
       progress: (line) => say(style.faint(line)),
-    }).finally(() => prepared.close?.()),
+    }).finally(async () => {
+      await prepared.close?.();
+      if (interrupts.signal.aborted) rmSync(dir, { recursive: true, force: true });
+      registry.close();
+    }),
   );
   if ('exitCode' in ended) return ended.exitCode;
   const { result } = ended;

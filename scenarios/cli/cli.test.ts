@@ -124,6 +124,23 @@ t.test('the first Ctrl-C unwinds: nothing lives on, nothing is left', async (t) 
   t.same(readdirSync(join(place.state, 'runs')), []);
 });
 
+for (const [command, dir, begun] of [
+  ['certify', 'certificates', /^level process/m],
+  ['sweep', 'runs', /^kill-syscall|places in/m],
+] as const) {
+  t.test(`a ${command} that is interrupted leaves nothing`, async (t) => {
+    const place = newPlace(t);
+    const kit = place.start([command, place.queue(''), '--budget', '60s'], { group: true });
+    await kit.says(begun);
+    process.kill(-(kit.child.pid ?? 0), 'SIGINT');
+    const { code, stderr } = await kit.ended();
+    t.equal(code, 130, stderr);
+    t.same(processesBelow(place.dir), []);
+    t.same(readdirSync(join(place.state, dir)), []);
+    t.same(readdirSync(join(place.state, 'residue')), []);
+  });
+}
+
 t.test('the second Ctrl-C ends at once, and kills the target all the same', async (t) => {
   const place = newPlace(t);
   const kit = place.start(['gate', place.queue(''), '--budget', '60s']);

@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadTarget } from '../../conformance/target/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
@@ -71,6 +72,7 @@ export async function sweepCommand(
     return VERDICT_EXIT_CODES[result.verdict];
   } finally {
     await runtime.close?.();
+    if (interrupts.signal.aborted) rmSync(dir, { recursive: true, force: true });
     registry.close();
   }
 }
