@@ -5,6 +5,7 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 import { KitError, messageOf } from '../errors.js';
 import type { HistoryEvent } from '../history/events.js';
 import { parseHistory } from '../history/reader.js';
+import { readNamedFile } from '../read-file.js';
 import type { Level } from '../requirements.js';
 import type { Target } from '../target/definition.js';
 import { loadTarget } from '../target/load.js';
@@ -31,6 +32,8 @@ const FACTS = `${FOLDER}/facts.json`;
 const TARGET = `${FOLDER}/target`;
 /** Far above what a run of hours writes; a bound, so that a forged file cannot take all memory. */
 const MOST_HISTORY_BYTES = 2 ** 31;
+/** The same for what is in a file, and the most that is read into one buffer. */
+const MOST_FILE_BYTES = 2 ** 31 - 1;
 
 /** Where the history of a level's run lies, relative to the certificate. */
 export function historyName(level: Level): string {
@@ -73,7 +76,7 @@ export function readEvidence(dir: string): Evidence {
     target: facts.timeMeasured ? target : withoutTime(target),
     targetFiles: filesBelow(join(dir, TARGET)).map((path) => ({
       name: relative(dir, path),
-      sha256: sha256(readFileSync(path)),
+      sha256: sha256(read(dir, relative(dir, path))),
     })),
     histories: facts.runs.flatMap(({ level, made }) => (made ? [readHistoryOf(dir, level)] : [])),
   };
@@ -85,11 +88,14 @@ export function withoutTime(target: Target): Target {
   return { ...target, guarantee };
 }
 
-/** Every file of the evidence as it is now, by name; empty when there is none. */
+/**
+ * Every file of the evidence as it is now, by name; empty when there is none.
+ * @throws KitError bad-history (exit code 2) that names what cannot be read as a file.
+ */
 export function evidenceFiles(dir: string): EvidenceFile[] {
   return filesBelow(join(dir, FOLDER)).map((path) => ({
     name: relative(dir, path),
-    sha256: sha256(readFileSync(path)),
+    sha256: sha256(read(dir, relative(dir, path))),
   }));
 }
 
@@ -113,7 +119,7 @@ function readHistoryOf(dir: string, level: Level): Evidence['histories'][number]
 
 function read(dir: string, name: string): Buffer {
   try {
-    return readFileSync(join(dir, name));
+    return readNamedFile(join(dir, name), MOST_FILE_BYTES);
   } catch (error) {
     throw new KitError('bad-history', `${name}: expected beside the certificate: ${messageOf(error)}`, {
       cause: error,

@@ -1,6 +1,6 @@
-import { readdirSync, statSync } from 'node:fs';
+import { readdirSync, type Stats, statSync } from 'node:fs';
 import { basename, join, normalize, relative } from 'node:path';
-import { KitError } from '../errors.js';
+import { KitError, messageOf } from '../errors.js';
 import type { Target } from '../target/definition.js';
 
 /** A file that is part of a target. */
@@ -27,8 +27,8 @@ export function targetFiles(target: Target, file: string): TargetPart[] {
   const parts = new Map<string, TargetPart>();
   let sizeBytes = 0;
   const add = (path: string) => {
-    const stat = statSync(path, { throwIfNoEntry: false });
-    if (stat?.isDirectory()) for (const entry of readdirSync(path).sort()) add(join(path, entry));
+    const stat = statOf(path, file);
+    if (stat?.isDirectory()) for (const entry of entriesOf(path, file)) add(join(path, entry));
     if (!stat?.isFile()) return;
     const name = nameInCopy(relative(target.dir, path));
     if (parts.has(name)) return;
@@ -48,7 +48,7 @@ export function targetFiles(target: Target, file: string): TargetPart[] {
   }
   target.sources?.forEach((source, index) => {
     const path = join(target.dir, source);
-    if (statSync(path, { throwIfNoEntry: false }) === undefined)
+    if (statOf(path, file) === undefined)
       throw new KitError('bad-target', `${file}: sources.${index}: expected a file or folder at ${path}`);
     add(path);
   });
@@ -59,6 +59,31 @@ export function targetFiles(target: Target, file: string): TargetPart[] {
 export function commandsOf({ services, install, verify }: Target): (readonly string[])[] {
   const commands = Object.values(services).map(({ command }): readonly string[] => command);
   return [...commands, ...[install, verify].filter((command) => command !== undefined)];
+}
+
+function statOf(path: string, file: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    throw unreadable(path, file, error);
+  }
+}
+
+function entriesOf(path: string, file: string): string[] {
+  try {
+    return readdirSync(path).sort();
+  } catch (error) {
+    throw unreadable(path, file, error);
+  }
+}
+
+/** Links that lead back to themselves, folders of others. */
+function unreadable(path: string, file: string, error: unknown): KitError {
+  return new KitError(
+    'bad-target',
+    `${file}: expected to read what its commands name: ${path}: ${messageOf(error)}`,
+    { cause: error },
+  );
 }
 
 function nameInCopy(path: string): string {

@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { KitError, messageOf } from '../errors.js';
+import { readNamedFile } from '../read-file.js';
 import { type Certified, certificateOf, certificateText, EXTENSION, type Statement } from './certificate.js';
 import { evidenceFiles, readEvidence } from './evidence.js';
 
@@ -14,6 +14,8 @@ export interface Verification {
 }
 
 const MOST_TOLD = 20;
+/** Far above any certificate. */
+const MOST_BYTES = 64 * 2 ** 20;
 
 /**
  * Holds a certificate against its evidence: the histories are evaluated again, everything is digested again, and the
@@ -61,7 +63,7 @@ function makeAgain(dir: string, problems: string[]): Statement | undefined {
 function readText(file: string): string {
   try {
     // Not as UTF-8, in which different bytes may become the same replacement.
-    return readFileSync(file, 'latin1');
+    return readNamedFile(file, MOST_BYTES).toString('latin1');
   } catch (error) {
     throw new KitError('bad-usage', `${file}: expected a certificate: ${messageOf(error)}`, { cause: error });
   }

@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { KitError, messageOf } from '../errors.js';
+import { readNamedFile } from '../read-file.js';
 import type { HistoryEvent } from './events.js';
 
 type Check = (value: unknown) => boolean;
@@ -83,6 +83,8 @@ const SHAPES: Shapes = {
 };
 
 const NEWLINE = 0x0a;
+/** Far above what a run of hours writes, and the most that is read into one buffer. */
+const MOST_BYTES = 2 ** 31 - 1;
 
 /**
  * Reads a history that a Recorder wrote.
@@ -91,7 +93,7 @@ const NEWLINE = 0x0a;
 export function readHistory(file: string): HistoryEvent[] {
   let bytes: Buffer;
   try {
-    bytes = readFileSync(file);
+    bytes = readNamedFile(file, MOST_BYTES);
   } catch (error) {
     throw new KitError('bad-history', `${file}: expected a history: ${messageOf(error)}`, { cause: error });
   }

@@ -1,8 +1,11 @@
-import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { KitError, messageOf } from '../errors.js';
+import { readNamedFile } from '../read-file.js';
 import { type Target, TargetDefinition, type TargetInput } from './definition.js';
 import { placeholderProblems } from './placeholders.js';
+
+/** Far above any target file. */
+const MOST_BYTES = 16 * 2 ** 20;
 
 /** A target file that can be read and says something wrong. */
 export class TargetProblems extends KitError {
@@ -22,7 +25,7 @@ export class TargetProblems extends KitError {
 export function loadTarget(file: string): Target {
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readNamedFile(file, MOST_BYTES).toString('utf8');
   } catch (error) {
     throw new KitError('bad-target', `${file}: expected a target file: ${messageOf(error)}`, {
       cause: error,

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t from 'tap';
@@ -100,6 +100,8 @@ t.test('what is no bundle, or one of another version, is told so in one line', a
   const open = (file: string) => openBundle(file, join(place.dir, 'never'));
   const file = join(place.dir, 'other.tar.gz');
   await t.rejects(open(join(place.dir, 'nothing')), { message: /there is no such file/ });
+  symlinkSync('round', join(place.dir, 'round'));
+  await t.rejects(open(join(place.dir, 'round')), { code: 'bad-bundle', message: /ELOOP/ });
   writeFileSync(file, 'a text that is long enough to be a bundle, but is none'.repeat(9));
   await t.rejects(open(file), { message: /expected a bundle of plugpull, which is a \.tar\.gz file/ });
   writeFileSync(file, gzipSync(Buffer.alloc(100_000, 'some archive')));

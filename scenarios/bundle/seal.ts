@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { appendFileSync, closeSync, openSync, readSync, statSync } from 'node:fs';
-import { KitError } from '../../conformance/errors.js';
+import { accessSync, appendFileSync, closeSync, constants, openSync, readSync, statSync } from 'node:fs';
+import { KitError, messageOf } from '../../conformance/errors.js';
 
 /**
  * The seal of a bundle: a second, empty member at the end of the gzip file whose comment is the SHA-256 of every byte
@@ -58,9 +58,17 @@ function sealWith(digest: string): Buffer {
 }
 
 function sizeOf(file: string): number {
-  const found = statSync(file, { throwIfNoEntry: false });
-  if (found?.isFile()) return found.size;
-  throw new KitError('bad-bundle', `${file}: expected a bundle, there is no such file`);
+  let why = 'there is no such file';
+  try {
+    const found = statSync(file, { throwIfNoEntry: false });
+    if (found?.isFile()) {
+      accessSync(file, constants.R_OK);
+      return found.size;
+    }
+  } catch (error) {
+    why = messageOf(error);
+  }
+  throw new KitError('bad-bundle', `${file}: expected a bundle, ${why}`);
 }
 
 function digestOf(file: string, lengthBytes: number): string {

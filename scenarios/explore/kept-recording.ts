@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto';
-import { closeSync, openSync, readFileSync, readSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { submittedIds } from '../../conformance/checkers/crash-states.js';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { readHistory } from '../../conformance/history/reader.js';
+import { readNamedFile } from '../../conformance/read-file.js';
 import type { Target } from '../../conformance/target/definition.js';
 import { SECTOR_BYTES } from '../../faults/crash-states/model.js';
 import { LogWritesError, WriteLog } from '../../faults/power/log-writes.js';
@@ -24,6 +25,8 @@ const NAMES = {
   notes: 'recording.json',
 } as const;
 const VERSION = 1;
+/** Far above what is noted of a run. */
+const MOST_NOTES_BYTES = 256 * 2 ** 20;
 
 const Count = z.int().min(0);
 const Extents = z.array(z.object({ fileOffset: Count, deviceOffset: Count, lengthBytes: Count }));
@@ -138,7 +141,7 @@ function readNotes(path: string): Notes {
   const what = 'expected what `explore --out` keeps of a recording';
   let json: unknown;
   try {
-    json = JSON.parse(readFileSync(path, 'utf8'));
+    json = JSON.parse(readNamedFile(path, MOST_NOTES_BYTES).toString('utf8'));
   } catch (error) {
     throw new KitError('bad-recording', `${path}: ${what}: ${messageOf(error)}`, { cause: error });
   }
@@ -168,6 +171,8 @@ function checkSize(path: string, sizeBytes: number): void {
 /** Said before its digest is looked at: what kind of file it is says more than that it was changed. */
 function checkLog(path: string, { end, imageBytes }: Notes): void {
   let log: WriteLog | undefined;
+  if (statSync(path, { throwIfNoEntry: false })?.isFile() === false)
+    throw new KitError('bad-recording', `${path}: expected the log of a recorded disk, it is no file`);
   try {
     log = new WriteLog(path);
     const complete = log.completeEntries();
