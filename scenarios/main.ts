@@ -26,6 +26,7 @@ import { type ReplayFlags, replayCommand } from './cli/replay-command.js';
 import { type SweepFlags, sweepCommand } from './cli/sweep-command.js';
 import { type SystemsFlags, systemsCommand } from './cli/systems-command.js';
 import { verifyCommand } from './cli/verify-command.js';
+import { stateDirectory } from './residue/registry.js';
 import { kitVersion } from './version.js';
 
 /** Time for every fault that the reference implementation claims, and for twenty cuts of its power. */
@@ -307,7 +308,19 @@ try {
 /** One line for what a person can do something about; the stack besides for what is a bug of the kit. */
 function tell(error: unknown): void {
   const known = error instanceof KitError;
-  process.stderr.write(`plugpull: ${messageOf(error)}\n`);
-  if (!known && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  const refused = !known && isRefusal(error);
+  const hint = refused
+    ? `; expected room, and the right to write, in --out and in ${stateDirectory()} (PLUGPULL_STATE)`
+    : '';
+  process.stderr.write(`plugpull: ${messageOf(error)}${hint}\n`);
+  if (!known && !refused && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   process.exitCode = known ? error.exitCode : KIT_FAILED;
+}
+
+/** Where a run writes there is no room, or no right to. */
+function isRefusal(error: unknown): boolean {
+  if (!(error instanceof Error && 'code' in error)) return false;
+  const full: unknown[] = ['ENOSPC', 'EDQUOT', 'EROFS'];
+  const forbidden: unknown[] = ['EACCES', 'EPERM'];
+  return full.includes(error.code) || ('path' in error && forbidden.includes(error.code));
 }

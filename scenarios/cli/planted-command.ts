@@ -16,6 +16,8 @@ import {
 } from '../planted/results.js';
 import { several } from '../planted/several.js';
 import { table } from '../report/table.js';
+import { newRunId, Registry } from '../residue/registry.js';
+import { RUN_VARIABLE } from '../runtime/runtime.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface PlantedFlags {
@@ -44,6 +46,21 @@ export async function plantedCommand(
   flags: PlantedFlags,
   interrupts: Interrupts,
 ): Promise<number> {
+  // Hunts run the kit's own program: when this one is killed, `clean` ends those too.
+  const registry = new Registry(newRunId());
+  try {
+    return await hunts(ids, flags, interrupts, { [RUN_VARIABLE]: registry.runId });
+  } finally {
+    registry.close();
+  }
+}
+
+async function hunts(
+  ids: string[],
+  flags: PlantedFlags,
+  interrupts: Interrupts,
+  env: HuntOptions['env'],
+): Promise<number> {
   const say = (line: string) => void process.stderr.write(`${line}\n`);
   const modes = flags.modes.map(checkMode);
   const jobs = flags.jobs ?? Math.min(MOST_JOBS, availableParallelism());
@@ -51,6 +68,7 @@ export async function plantedCommand(
     seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
     budgetMs: flags.budget,
     signal: interrupts.signal,
+    env,
     progress: () => {},
   };
   if (flags.original !== undefined) {
@@ -61,19 +79,19 @@ export async function plantedCommand(
   }
   const plan = { everyMode: flags.everyMode === true };
   const before = readResults().bugs;
-  const hunts = await several(plantedBugs(ids), jobs, interrupts.signal, (bug) => {
+  const done = await several(plantedBugs(ids), jobs, interrupts.signal, (bug) => {
     const known = before.find(({ id }) => id === bug.id);
     return one(bug, { ...plan, modes: quickestFirst(modes, known) }, options, say);
   });
   const interrupted = interrupts.exitCode();
   if (interrupted !== undefined) return interrupted;
-  for (const line of table(hunts.flatMap(rows))) say(line);
+  for (const line of table(done.flatMap(rows))) say(line);
   if (flags.write) {
     const all = plantedBugs([]).map(({ id }) => id);
-    keep((results) => withHunts(results, hunts, all));
+    keep((results) => withHunts(results, done, all));
   }
-  if (flags.json) process.stdout.write(`${JSON.stringify(hunts)}\n`);
-  return exitCodeOf(hunts);
+  if (flags.json) process.stdout.write(`${JSON.stringify(done)}\n`);
+  return exitCodeOf(done);
 }
 
 function checkMode(name: string): ModeName {

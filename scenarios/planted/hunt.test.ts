@@ -35,6 +35,7 @@ const OPTIONS: HuntOptions = {
   seed: 7,
   budgetMs: 1000,
   signal: new AbortController().signal,
+  env: {},
   progress: () => {},
 };
 

@@ -16,6 +16,8 @@ export interface RunOptions {
   signal: AbortSignal;
   /** A program that takes longer hangs: it is killed. */
   timeoutMs: number;
+  /** Added to its environment: the marker by which `clean` finds it when whoever runs it was killed. */
+  env: Readonly<Record<string, string>>;
   /** Each line of stderr. */
   progress(line: string): void;
 }
@@ -32,8 +34,12 @@ const STOP_GRACE_MS = 20_000;
  * @throws KitError kit-failed when it took longer than `timeoutMs`.
  */
 export async function runProgram(args: readonly string[], options: RunOptions): Promise<Ended> {
-  const { signal, timeoutMs, progress } = options;
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+  const { signal, timeoutMs, env, progress } = options;
+  const child = spawn(process.execPath, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+    env: { ...process.env, ...env },
+  });
   let stdout = '';
   let rest = '';
   let timedOut = false;

@@ -1,4 +1,5 @@
 import { existsSync, rmSync } from 'node:fs';
+import { basename } from 'node:path';
 import { messageOf } from '../../conformance/errors.js';
 import { forgetClockOf } from '../../faults/clock.js';
 import { dropFilesystem } from '../../faults/power/filesystem.js';
@@ -10,6 +11,7 @@ import { connectEngine, engineAvailability, removeLabelled } from '../runtime/en
 import { allProcesses, environmentOf, processEntry, sendSignal } from '../runtime/processes.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { dropSharedMemory } from '../runtime/shared-memory.js';
+import { type Ground, killStrays } from '../runtime/strays.js';
 import { type RegisteredRun, type Resource, registeredRuns, stateDirectory } from './registry.js';
 
 /** What a clean did, for people and for `--json`. */
@@ -33,11 +35,11 @@ const KILL_TIMEOUT_MS = 5000;
 /** Removes what killed runs left behind, and nothing else: a run whose kit still lives keeps all it has. */
 export async function clean(stateDir = stateDirectory()): Promise<Cleaned> {
   const cleaned: Cleaned = { runs: [], inUse: [] };
-  for (const run of registeredRuns(stateDir)) {
-    if (run.alive) {
-      cleaned.inUse.push(run.runId);
-      continue;
-    }
+  const seen = new Set<string>();
+  // A dead run may have started kits of its own, whose runs are dead when it is cleaned.
+  const next = () => registeredRuns(stateDir).find(({ alive, runId }) => !alive && !seen.has(runId));
+  for (let run = next(); run !== undefined; run = next()) {
+    seen.add(run.runId);
     const problems: string[] = [];
     // Before the processes: one in a container that is held cannot be killed but by the engine.
     const containers = await removeContainers(run, problems);
@@ -49,6 +51,7 @@ export async function clean(stateDir = stateDirectory()): Promise<Cleaned> {
     if (problems.length === 0) rmSync(run.file, { force: true });
     cleaned.runs.push({ runId: run.runId, containers, processes, ...counts, problems });
   }
+  cleaned.inUse = registeredRuns(stateDir).flatMap(({ alive, runId }) => (alive ? [runId] : []));
   return cleaned;
 }
 
@@ -91,10 +94,22 @@ async function killProcesses(run: RegisteredRun, problems: string[]): Promise<nu
       seen.add(pid);
       sendSignal(pid, 'SIGKILL');
     }
-    return pids.length === 0;
+    const strays = killStrays(groundOf(run));
+    for (const pid of strays) seen.add(pid);
+    return pids.length + strays.length === 0;
   }, KILL_TIMEOUT_MS);
   if (!gone) problems.push(`processes ${processesOf(run.runId, run.resources).join(', ')} cannot be killed`);
   return seen.size;
+}
+
+/** What daemons of a target that tell in no other way whose they are still work with; not the evidence, which people read. */
+function groundOf({ runId, resources, sinceTicks }: RegisteredRun): Ground {
+  const dirs = resources.flatMap((resource) => {
+    const { kind } = resource;
+    if (kind !== 'mount' && kind !== 'directory') return [];
+    return basename(resource.path) === runId ? [] : [resource.path];
+  });
+  return { dirs, ports: [], sinceTicks, daemonsOnly: true };
 }
 
 interface Counts {

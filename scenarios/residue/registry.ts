@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { appendFileSync, closeSync, fsyncSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { KitError, messageOf } from '../../conformance/errors.js';
 import { makeWritable } from '../directories.js';
 import { bootId, processEntry } from '../runtime/processes.js';
 
@@ -28,6 +29,8 @@ export interface RegisteredRun {
   alive: boolean;
   /** False after a reboot: its processes and mounts went with the kernel. */
   sameBoot: boolean;
+  /** When its kit was started, in clock ticks since boot. */
+  sinceTicks: number;
   /** What is left, the newest first, which is the order of removal. */
   resources: Resource[];
 }
@@ -56,7 +59,12 @@ export class Registry {
     makeWritable(residueDir(stateDir), `${stateDir} (PLUGPULL_STATE)`);
     this.#file = join(residueDir(stateDir), `${runId}.jsonl`);
     const startTicks = processEntry(process.pid)?.startTicks ?? 0;
-    this.#write({ line: 'kit', runId, pid: process.pid, startTicks, boot: bootId() });
+    try {
+      this.#write({ line: 'kit', runId, pid: process.pid, startTicks, boot: bootId() });
+    } catch (error) {
+      rmSync(this.#file, { force: true });
+      throw error;
+    }
   }
 
   made(resource: Resource): void {
@@ -79,24 +87,35 @@ export class Registry {
     rmSync(this.#file, { force: true });
   }
 
+  /** @throws KitError kit-failed */
   #write(line: Line): void {
-    const file = openSync(this.#file, 'a');
     try {
-      appendFileSync(file, `${JSON.stringify(line)}\n`);
-      if (line.line !== 'gone') fsyncSync(file);
-    } finally {
-      closeSync(file);
+      const file = openSync(this.#file, 'a');
+      try {
+        appendFileSync(file, `${JSON.stringify(line)}\n`);
+        if (line.line !== 'gone') fsyncSync(file);
+      } finally {
+        closeSync(file);
+      }
+    } catch (error) {
+      const message = `${this.#file}: what a run makes cannot be written down: ${messageOf(error)}`;
+      throw new KitError('kit-failed', message, { cause: error });
     }
   }
 }
 
-/** Reads every registered run; a file with damage (a line cut off by a crash) is read as far as it goes. */
+/**
+ * Reads every registered run; a file with damage (a line cut off by a crash) is read as far as it goes.
+ * @throws KitError bad-usage when there is a state directory that cannot be read.
+ */
 export function registeredRuns(stateDir = stateDirectory()): RegisteredRun[] {
   let names: string[];
   try {
     names = readdirSync(residueDir(stateDir));
-  } catch {
-    return [];
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    const message = `${stateDir} (PLUGPULL_STATE): expected a directory to read: ${messageOf(error)}`;
+    throw new KitError('bad-usage', message, { cause: error });
   }
   return names
     .filter((name) => name.endsWith('.jsonl'))
@@ -106,13 +125,16 @@ export function registeredRuns(stateDir = stateDirectory()): RegisteredRun[] {
 
 function readRun(file: string, runId: string): RegisteredRun {
   const left = new Map<string, Resource>();
-  const run: RegisteredRun = { runId, file, alive: false, sameBoot: false, resources: [] };
+  const run: RegisteredRun = { runId, file, alive: false, sameBoot: false, sinceTicks: 0, resources: [] };
   for (const text of readFileSync(file, 'utf8').split('\n')) {
     const line = parseLine(text);
     if (line === undefined) continue;
     if (line.line === 'kit') {
       run.sameBoot = line.boot === bootId();
-      run.alive = run.sameBoot && processEntry(line.pid)?.startTicks === line.startTicks;
+      run.sinceTicks = line.startTicks;
+      const kit = processEntry(line.pid);
+      // One that nobody has waited for yet is dead.
+      run.alive = run.sameBoot && kit?.startTicks === line.startTicks && kit.state !== 'Z';
     } else if (line.line === 'made') {
       left.set(JSON.stringify(line.resource), line.resource);
     } else {

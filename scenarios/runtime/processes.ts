@@ -5,6 +5,8 @@ export interface ProcessEntry {
   pid: number;
   parent: number;
   group: number;
+  /** Number of its terminal's device; 0 when it has none. */
+  terminal: number;
   /** One letter: `R`, `S`, `T`, `t`, `Z`, … */
   state: string;
   /** Clock ticks since boot; with the pid it names one process of this boot. */
@@ -26,6 +28,7 @@ export function processEntry(pid: number): ProcessEntry | undefined {
     state: fields[0] ?? '?',
     parent: Number(fields[1]),
     group: Number(fields[2]),
+    terminal: Number(fields[4]),
     startTicks: Number(fields[19]),
   };
 }

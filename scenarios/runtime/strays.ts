@@ -9,6 +9,8 @@ export interface Ground {
   ports: readonly number[];
   /** And it is not older than this (clock ticks since boot, as in /proc). */
   sinceTicks: number;
+  /** A process with a terminal is left alone: a person may be looking at what a run has left. */
+  daemonsOnly?: boolean;
 }
 
 const TICKS_PER_SECOND = 100;
@@ -24,13 +26,14 @@ export function ticksNow(): number {
  * twice, started a session, and cleaned its environment. It is known by the ground on which it works.
  * @returns the processes that were killed.
  */
-export function killStrays({ dirs, ports, sinceTicks }: Ground): number[] {
+export function killStrays({ dirs, ports, sinceTicks, daemonsOnly = false }: Ground): number[] {
   const sockets = listenersOn(ports);
   const works = (path: string | undefined) =>
     path !== undefined && dirs.some((dir) => path === dir || path.startsWith(`${dir}/`));
-  const strays = allProcesses().filter(({ pid, parent, startTicks }) => {
+  const strays = allProcesses().filter(({ pid, parent, startTicks, terminal }) => {
     // What the kit has started itself, such as the daemon of a recorded disk, is its own to stop.
     if (pid === process.pid || parent === process.pid || startTicks < sinceTicks) return false;
+    if (daemonsOnly && terminal !== 0) return false;
     return works(linkOf(`/proc/${pid}/cwd`)) || filesOf(pid).some((path) => works(path) || sockets.has(path));
   });
   return strays.flatMap(({ pid }) => (sendSignal(pid, 'SIGKILL') ? [pid] : []));

@@ -41,6 +41,8 @@ export interface HuntOptions {
   /** The most that one mode may take for one bug. */
   budgetMs: number;
   signal: AbortSignal;
+  /** Marks every program as one of this hunt. */
+  env: Readonly<Record<string, string>>;
   progress(line: string): void;
 }
 
