@@ -1,8 +1,10 @@
 import { randomInt } from 'node:crypto';
 import { choosePower } from '../power/by-name.js';
+import { otherwiseReport } from '../report/systems-report.js';
 import { table } from '../report/table.js';
 import { runtimeNamed } from '../runtime/by-name.js';
 import { expectedSystems } from '../systems/expected.js';
+import { lastWords } from '../systems/last-words.js';
 import { type Measured, measure } from '../systems/measure.js';
 import type { Interrupts } from './interrupt.js';
 
@@ -48,6 +50,10 @@ export async function systemsCommand(
       const interrupted = interrupts.exitCode();
       if (done === undefined || interrupted !== undefined) return interrupted ?? 130;
       say(`${system.name}: ${done.outcome}: ${done.why}`);
+      if (done.outcome === 'otherwise') {
+        const said = done.evidence === null ? [] : lastWords(done.evidence);
+        for (const line of otherwiseReport(done, said)) say(`  ${line}`);
+      }
       all.push(done);
     }
   }

@@ -25,7 +25,11 @@ export interface Measured {
   crashes: number;
   seconds: number;
   seed: number;
+  /** What exactly went wrong, each with what was seen of it. */
+  violations: GateResult['violations'];
   evidence: string | null;
+  /** The line that runs it again. */
+  replay: string;
 }
 
 export type MeasureOptions = Pick<GateOptions, 'seed' | 'signal' | 'progress'> & {
@@ -45,8 +49,10 @@ export async function measure(
   options: MeasureOptions,
 ): Promise<Measured> {
   const { faults, verdict, red } = run;
-  const none = { confirmed: 0, lost: 0, crashes: 0, seconds: 0, evidence: null };
-  const base = { system: system.name, faults, expected: { verdict, red }, seed: options.seed, red: [] };
+  const none = { confirmed: 0, lost: 0, crashes: 0, seconds: 0, violations: [], evidence: null };
+  const { seed } = options;
+  const replay = replayOf(system, run, seed);
+  const base = { system: system.name, faults, expected: { verdict, red }, seed, replay, red: [] };
   const missing = missingProgram(system, options.runtime);
   if (missing !== undefined) return { ...base, ...none, outcome: 'not-measured', why: missing };
   let result: GateResult;
@@ -68,7 +74,9 @@ export async function measure(
     crashes: result.crashes,
     seconds: Math.round(result.tookMs / 100) / 10,
     seed: result.seed,
+    violations: result.violations,
     evidence: result.evidence,
+    replay: result.replay,
   };
 }
 
@@ -94,9 +102,16 @@ function redOf({ requirements }: Pick<GateResult, 'requirements'>): string[] {
   return requirements.filter((one) => one.verdict === 'fail').map(({ id }) => id);
 }
 
+function fileOf({ name }: ExpectedSystem): string {
+  return join(SYSTEMS_DIR, `${name}.json`);
+}
+
+function replayOf(system: ExpectedSystem, { faults }: ExpectedRun, seed: number): string {
+  return `plugpull gate ${fileOf(system)} --seed ${seed} --faults ${faults.join(',')}`;
+}
+
 async function gate(system: ExpectedSystem, run: ExpectedRun, options: MeasureOptions): Promise<GateResult> {
-  const file = join(SYSTEMS_DIR, `${system.name}.json`);
-  const target = loadTarget(file);
+  const target = loadTarget(fileOf(system));
   const runtime = await options.runtime.prepare(target, options.progress);
   return gateOn({
     target,
@@ -107,7 +122,7 @@ async function gate(system: ExpectedSystem, run: ExpectedRun, options: MeasureOp
     budgetMs: options.budgetMs ?? run.budgetSeconds * 1000,
     out: undefined,
     keep: false,
-    replay: (seed) => `plugpull gate ${file} --seed ${seed} --faults ${run.faults.join(',')}`,
+    replay: (seed) => replayOf(system, run, seed),
     signal: options.signal,
     progress: options.progress,
   });

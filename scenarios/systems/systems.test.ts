@@ -1,10 +1,12 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { loadTarget } from '../../conformance/target/load.js';
+import { otherwiseReport } from '../report/systems-report.js';
 import { processRuntime } from '../runtime/process-runtime.js';
 import { expectedSystems, SYSTEMS_DIR } from './expected.js';
+import { lastWords } from './last-words.js';
 import { judge, measure } from './measure.js';
 
 t.test('every system of the table has a target that claims the faults of its runs', async (t) => {
@@ -72,4 +74,30 @@ t.test('a system that is not installed is not measured', async (t) => {
     progress: () => {},
   });
   t.match(done, { outcome: 'not-measured', why: /no-such-program is not installed.*redis-server/ });
+});
+
+t.test('a run that went otherwise is told with what failed, and what the target said last', async (t) => {
+  const evidence = mkdtempSync(join(tmpdir(), 'plugpull-evidence-'));
+  t.teardown(() => rmSync(evidence, { recursive: true, force: true }));
+  t.strictSame(lastWords(evidence), []);
+  for (const [round, said] of [
+    ['round-9', 'of an earlier round\n'],
+    ['round-10', `${'x'.repeat(100_000)}\n${Array.from({ length: 20 }, (_, n) => `line ${n}\n`).join('')}`],
+  ] as const) {
+    mkdirSync(join(evidence, round, 'logs'), { recursive: true });
+    writeFileSync(join(evidence, round, 'logs', 'install.log'), '');
+    writeFileSync(join(evidence, round, 'logs', 'server.log'), `${said}fatal: ${'y'.repeat(1000)}\n`);
+  }
+  const said = lastWords(evidence);
+  t.strictSame(
+    said.map(({ file }) => file),
+    ['round-10/logs/server.log'],
+    'of the last round, and only what is not empty',
+  );
+  const violations = [{ requirement: 'PP-10', what: 'not ready 30.02 s after fault 4: not running: server' }];
+  const told = otherwiseReport({ violations, evidence, replay: 'plugpull gate x.json --seed 1' }, said);
+  t.equal(told[0], 'PP-10: not ready 30.02 s after fault 4: not running: server');
+  t.equal(told[2], '  line 16');
+  t.match(told[6], /^ {2}fatal: y{293}$/);
+  t.strictSame(told.slice(7), [`evidence: ${evidence}`, 'run it again: plugpull gate x.json --seed 1']);
 });

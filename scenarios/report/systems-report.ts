@@ -1,0 +1,15 @@
+import type { LastWords } from '../systems/last-words.js';
+import type { Measured } from '../systems/measure.js';
+
+/** What is told of a run that went otherwise than expected: with its log alone somebody must be able to begin. */
+export function otherwiseReport(
+  { violations, evidence, replay }: Pick<Measured, 'violations' | 'evidence' | 'replay'>,
+  said: readonly LastWords[],
+): string[] {
+  return [
+    ...violations.map(({ requirement, id, what }) => `${requirement}${id ? ` message ${id}` : ''}: ${what}`),
+    ...said.flatMap(({ file, lines }) => [`the end of ${file}:`, ...lines.map((line) => `  ${line}`)]),
+    ...(evidence === null ? [] : [`evidence: ${evidence}`]),
+    `run it again: ${replay}`,
+  ];
+}
