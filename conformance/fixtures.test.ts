@@ -78,7 +78,7 @@ async function runAgainst(name: string): Promise<Evaluation> {
       detail: '',
       indexDamaged: false,
     };
-    recorder.record({ kind: 'fault', ...what, scope: 'all-processes', rotted: [] });
+    recorder.record({ kind: 'fault', ...what, scope: 'all-processes', rotted: [], failingMs: 0 });
     const before = recorder.nowMs();
     if (await process.start(20))
       recorder.record({ kind: 'recovered', injection: 1, tookMs: recorder.nowMs() - before });

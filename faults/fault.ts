@@ -118,6 +118,8 @@ export interface Injection {
   detail: string;
   indexDamaged: boolean;
   rotted: string[];
+  /** For so long before the crash, in milliseconds, the disk had been refusing writes. */
+  failingMs: number;
 }
 
 /** What a fault needs of the round in which it is done. */

@@ -7,12 +7,12 @@ export const EXIT_TIMEOUT_MS = 10_000;
 
 /** An injection that changed nothing, and why. */
 export function miss(detail: string, services: string[] = []): Injection {
-  return { hit: false, scope: 'none', services, detail, indexDamaged: false, rotted: [] };
+  return { hit: false, scope: 'none', services, detail, indexDamaged: false, rotted: [], failingMs: 0 };
 }
 
 /** An injection that hit. */
 export function hit(detail: string, scope: CrashScope, services: readonly string[]): Injection {
-  return { hit: true, scope, services: [...services], detail, indexDamaged: false, rotted: [] };
+  return { hit: true, scope, services: [...services], detail, indexDamaged: false, rotted: [], failingMs: 0 };
 }
 
 /** The services that have live processes. */

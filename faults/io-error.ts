@@ -61,8 +61,8 @@ export const ioError: Fault = {
       const tampering = draw(ground, time, calls);
       // A target that does not come to the one may come to the other.
       calls = calls === SYNC_CALLS ? WRITE_CALLS : SYNC_CALLS;
-      const done = await failCalls(ground, tampering);
-      if (done.failed > 0) return hit(done.detail, done.torn ? 'machine' : 'all-processes', names);
+      const { failed, torn, detail, failingMs } = await failCalls(ground, tampering);
+      if (failed > 0) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs };
       misses.push(
         `${tampering.what.slice('error='.length)} at call ${tampering.when} of ${tampering.calls.join(', ')}`,
       );
@@ -94,6 +94,8 @@ export interface Failed {
   failed: number;
   torn: boolean;
   detail: string;
+  /** So long before the end whatever failed to be synced is lost. */
+  failingMs: number;
 }
 
 /**
@@ -115,11 +117,13 @@ async function failSyncs(ground: Ground, tampering: Tampering, only?: Service): 
   while (performance.now() < deadline && failures(ground).length === 0 && !ground.signal.aborted) {
     if ((await ground.afterConfirms(1, LOOK_MS)) === 'reached') break;
   }
+  const beginMs = performance.now();
   const torn = await tearBehindFailure(ground);
   await killServices(ground.services);
   const failed = failures(ground);
   return {
     failed: failed.length,
+    failingMs: performance.now() - beginMs,
     torn: torn.done !== '',
     detail: `${told(failed, tampering)}; SIGKILL to all, ${torn.done || torn.why}`,
   };
@@ -167,7 +171,12 @@ async function failWrites(ground: Ground, tampering: Tampering, only?: Service):
   }
   await killServices(ground.services);
   const failed = paths.length > 0 ? failures(ground) : [];
-  return { failed: failed.length, torn: false, detail: `${told(failed, tampering)}; SIGKILL to all` };
+  return {
+    failed: failed.length,
+    torn: false,
+    failingMs: 0,
+    detail: `${told(failed, tampering)}; SIGKILL to all`,
+  };
 }
 
 async function failure(ground: Ground): Promise<boolean> {

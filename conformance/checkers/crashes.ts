@@ -4,6 +4,8 @@ import type { CrashScope, HistoryEvent } from '../history/events.js';
 export interface Crash {
   position: number;
   atMs: number;
+  /** Since when nothing could be written; `atMs` unless the disk was failing before. */
+  lastWriteMs: number;
   /** `exit` for a process that died by itself or before its fault was recorded. */
   scope: Exclude<CrashScope, 'none'> | 'exit';
 }
@@ -21,11 +23,12 @@ export function crashesOf(history: readonly HistoryEvent[]): Crashes {
     if (event.kind === 'fault') {
       // A machine that stops with nothing to lose is a miss, and has stopped all the same.
       const crashed = event.hit || event.scope === 'machine';
-      if (crashed && event.scope !== 'none') all.push({ position, atMs: event.atMs, scope: event.scope });
+      const { atMs, scope, failingMs } = event;
+      if (crashed && scope !== 'none') all.push({ position, atMs, lastWriteMs: atMs - failingMs, scope });
       if (event.hit && event.indexDamaged) indexDamages.push(position);
     }
     if (event.kind === 'service-exited' && died(event.code, event.signal)) {
-      all.push({ position, atMs: event.atMs, scope: 'exit' });
+      all.push({ position, atMs: event.atMs, lastWriteMs: event.atMs, scope: 'exit' });
     }
   });
   return { all, indexDamages };

@@ -108,7 +108,7 @@ function judge(
   if (
     typeof bound === 'object' &&
     taker &&
-    taker.atMs - consumed.event.atMs <= bound.consumedWithinSeconds * 1000
+    taker.lastWriteMs - consumed.event.atMs <= bound.consumedWithinSeconds * 1000
   ) {
     return { kind: 'in-delivery' };
   }

@@ -16,7 +16,16 @@ function round(number: number, keptAside: number): HistoryEvent[] {
     { kind: 'installed', atMs: 0, round: number },
     { kind: 'submitted', atMs: 1, id, producer: 0, sizeBytes: 1, digest: 'd', recipients: 1, shape: 'tiny' },
     { kind: 'answered', atMs: 2, id, outcome: 'confirmed', detail: '250' },
-    { kind: 'fault', atMs: 3, ...fault, services: [], detail: '', indexDamaged: false, rotted: [id] },
+    {
+      kind: 'fault',
+      atMs: 3,
+      ...fault,
+      services: [],
+      detail: '',
+      indexDamaged: false,
+      rotted: [id],
+      failingMs: 0,
+    },
     { kind: 'inspected', atMs: 4, ok: true, problems: [], keptAside, live: 0 },
     { kind: 'drained', atMs: 5, waitedMs: 1, complete: true },
   ];

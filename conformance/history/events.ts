@@ -143,6 +143,8 @@ export interface FaultTried {
   indexDamaged: boolean;
   /** Ids whose stored bytes were damaged on purpose: they may be missing, never wrong. */
   rotted: string[];
+  /** For so long before the crash, in milliseconds, the disk had been refusing writes; what was to be noted then could not be. */
+  failingMs: number;
 }
 
 export interface FaultHealed {

@@ -61,6 +61,7 @@ const SHAPES: Shapes = {
     detail: text,
     indexDamaged: flag,
     rotted: listOf(text),
+    failingMs: number,
   },
   healed: { fault: text, injection: number },
   'at-risk': { injection: number, confirmedUndelivered: number, inFlight: number, inDelivery: number },

@@ -192,6 +192,7 @@ function recordStake({ recorder, stakes, recording }: Exploration): void {
     detail: `the disks that a cut could have left at any of ${end} requests`,
     indexDamaged: false,
     rotted: [],
+    failingMs: 0,
   });
 }
 
