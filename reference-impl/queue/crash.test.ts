@@ -81,13 +81,18 @@ t.test('a helper killed in msync leaves no message behind', withStrace, async (t
   const worker = await here.worker();
   for (const [round, when] of [1, 2, 3].entries()) {
     const helper = await here.helper({ wrapper: strace(`msync:signal=KILL:when=${when}`) });
-    for (let n = 1; n < when; n += 1) {
-      t.match(await worker.ask({ do: 'enqueue', texts: [`round ${round}, ${n}`] }), { outcome: 'confirmed' });
-    }
-    worker.say({ do: 'enqueue', texts: [`round ${round}, ${when}`] });
+    // On a slow machine a request is sent again, and the msync that kills may be that of an earlier message.
+    for (let n = 1; n <= when; n += 1) worker.say({ do: 'enqueue', texts: [`round ${round}, ${n}`] });
     await helper.exited();
     const next = await here.helper();
-    t.match(await worker.process.line(), { outcome: 'confirmed' }, `killed in its msync number ${when}`);
+    for (let n = 1; n <= when; n += 1) {
+      const answer = await worker.process.line();
+      t.match(
+        answer,
+        { outcome: 'confirmed' },
+        `message ${n} of a helper killed in its msync number ${when}`,
+      );
+    }
     await next.kill();
   }
   t.equal((await worker.texts()).length, 6);
