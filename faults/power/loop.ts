@@ -15,6 +15,8 @@ export function attachLoop(file: string, flushes: 'passed-on' | 'dropped' = 'pas
   try {
     setCache(device, flushes === 'passed-on' ? WRITE_BACK : WRITE_THROUGH);
   } catch (error) {
+    // Without what may be dropped it is only faster.
+    if (flushes === 'dropped') return device;
     detachLoop(device);
     throw error;
   }
