@@ -69,14 +69,8 @@ export class LockFile {
     return this.#call(F_OFD_SETLK, F_WRLCK, byte);
   }
 
-  /** Waits (blocking the thread) until the byte is ours alone. */
-  lock(byte: number): void {
-    if (this.tryLock(byte)) return;
-    assert(this.#call(F_OFD_SETLKW, F_WRLCK, byte), 'a blocking lock is granted');
-  }
-
   /**
-   * The same for at most so long: whoever holds it may be stopped. Tried again at once for a moment, since it is mostly
+   * Waits (blocking the thread) until the byte is ours alone, for at most so long: whoever holds it may be stopped. Tried again at once for a moment, since it is mostly
    * held for some microseconds, and then every millisecond.
    * @returns false when somebody else still holds it.
    */

@@ -1,9 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { LOCK, LockFile } from '../memory/locks.js';
 import { smtp } from '../record/fixtures/memory-data.js';
 import { lab, takeAll, textsOf } from './fixtures/lab.js';
+import { machine } from './ground.js';
 import { inspectQueue } from './inspect.js';
+import { Pair } from './pair.js';
+import { pairPlaces } from './places.js';
 import type { Locked } from './types.js';
 import { verifyQueue } from './verify.js';
 
@@ -188,4 +192,27 @@ t.test('no worker slot left is told as such', async (t) => {
   await queue.close();
   const next = await here.open();
   t.equal(next.stats().live, 0, 'a slot that was given back is taken again');
+});
+
+t.test('who is stopped while it opens the queue is told, and nobody waits for it for ever', async (t) => {
+  const { settings } = await lab(t);
+  const [directories] = settings.pairs;
+  if (directories === undefined) return;
+  const stopped = new LockFile(pairPlaces(directories).lock);
+  t.teardown(() => stopped.close());
+  t.ok(stopped.tryLock(LOCK.opening));
+  // A minute and more goes by in a hundred looks at the clock.
+  let nowMs = 0;
+  const monotonicMs = () => (nowMs += 1000);
+  const ground = { ...machine, kernel: { ...machine.kernel, monotonicMs } };
+  t.throws(() => Pair.open(directories, settings, ground), {
+    code: 'mutex-held',
+    exitCode: 4,
+    message: /has held .* for \d+ ms: is it stopped\?/,
+  });
+  t.ok(nowMs > 60_000, 'it was waited for');
+  stopped.unlock(LOCK.opening);
+  const pair = Pair.open(directories, settings, ground);
+  t.ok(pair.restore, 'and nothing was left locked');
+  pair.close();
 });

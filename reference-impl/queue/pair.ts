@@ -17,6 +17,7 @@ import type { Ring } from '../ring/reserve.js';
 import { announce } from './announce.js';
 import { type Ground, machine } from './ground.js';
 import { createIndex, readDataHead, readFirstPage, syncDirectory } from './install.js';
+import { waitFor } from './patience.js';
 import { type PairDirectories, pairPlaces } from './places.js';
 
 /** So long a worker waits for the mutex; who holds it longer is stopped, or reads the whole queue (verify.ts). */
@@ -67,7 +68,8 @@ export class Pair {
    * Opens a pair. The first process to do so restores it; the others wait for that and then trust the index in
    * memory, which the mutex keeps whole even when its owners are killed.
    *
-   * @throws QueueError `not-a-queue`, `wrong-version`, `damaged-queue`.
+   * @throws QueueError `not-a-queue`, `wrong-version`, `damaged-queue`; `mutex-held` when another process opens the pair and
+   * does not come to an end: it is stopped.
    */
   static open(directories: PairDirectories, wishes: PairWishes, ground: Ground = machine): Pair {
     return new Pair(directories, wishes, ground);
@@ -94,8 +96,8 @@ export class Pair {
     this.ring = { start: RING_START, end: head.sizeBytes - PAGE_BYTES };
     this.data = new DataMap(this.#dataFd, head.sizeBytes, head.maxRecordBytes, kernel);
     this.locks = new LockFile(places.lock, kernel);
-    this.locks.lock(LOCK.opening);
     try {
+      waitFor(this.locks, LOCK.opening, directories.directory, head.sizeBytes);
       const first = this.locks.tryLock(LOCK.users);
       if (first) {
         const opened = this.#restore(places.index, { ...wishes, dataBytes: head.sizeBytes }, head.queueId);

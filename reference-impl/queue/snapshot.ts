@@ -11,10 +11,8 @@ import type { ChecksumKey } from '../record/checksum.js';
 import { RING_START } from '../record/data-file.js';
 import type { Ring } from '../ring/reserve.js';
 import { readDataHead, readFirstPage } from './install.js';
+import { waitFor } from './patience.js';
 import { type PairDirectories, pairPlaces } from './places.js';
-
-/** Others who look, and workers that restore, may take long; one that is stopped takes for ever. */
-const PATIENCE_MS = 60_000;
 
 /** A pair as it stands at one moment, for those who only look. */
 export interface Snapshot {
@@ -31,7 +29,7 @@ export interface Snapshot {
  * Shows a pair to `look` at one moment, whether it is in use or not, and changes nothing. While `look` runs, nobody
  * changes the lists.
  *
- * @throws QueueError `mutex-held` when another process holds the queue for a minute; `damaged-queue` when there is no usable index: `rebuild`, or starting a worker, makes one.
+ * @throws QueueError `mutex-held` when another process holds the queue for too long; `damaged-queue` when there is no usable index: `rebuild`, or starting a worker, makes one.
  */
 export function withSnapshot<T>(
   pair: PairDirectories,
@@ -48,9 +46,9 @@ export function withSnapshot<T>(
   const locks = new LockFile(places.lock, kernel);
   // Nobody opens the queue from here on, so what is not in use stays so.
   try {
-    waitFor(locks, LOCK.opening, pair.directory);
+    waitFor(locks, LOCK.opening, pair.directory, head.sizeBytes);
     const inUse = locks.isHeldElsewhere(LOCK.users);
-    if (inUse) waitFor(locks, LOCK.mutex, pair.directory);
+    if (inUse) waitFor(locks, LOCK.mutex, pair.directory, head.sizeBytes);
     return look({
       data: new DataMap(dataFd, head.sizeBytes, head.maxRecordBytes, kernel),
       ring: { start: RING_START, end: head.sizeBytes - PAGE_BYTES },
@@ -61,14 +59,6 @@ export function withSnapshot<T>(
   } finally {
     locks.close();
   }
-}
-
-function waitFor(locks: LockFile, byte: number, directory: string): void {
-  if (locks.lockWithin(byte, PATIENCE_MS)) return;
-  throw new QueueError(
-    'mutex-held',
-    `another process has held ${directory} for ${PATIENCE_MS} ms: is it stopped?`,
-  );
 }
 
 function copyIndex(kernel: Kernel, path: string, queueId: string, dataBytes: number): IndexImage {
