@@ -28,9 +28,13 @@ export async function until(
     // is: two waits at a time would keep every other event from being read, the one that they wait for too.
     await turn();
   }
-  // The time may have gone by in a call that blocked this process, with the event that is waited for still unread: events
-  // are read between two turns.
-  await turn();
-  await turn();
+  // The time may have gone by in a call that blocked this process, with the event that is waited for still unread.
+  await eventsRead();
   return condition();
+}
+
+/** Lets what has happened by now be read, signals too: events are read between two turns. */
+export async function eventsRead(): Promise<void> {
+  await turn();
+  await turn();
 }

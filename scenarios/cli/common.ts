@@ -1,8 +1,8 @@
 import { readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { setImmediate as turn } from 'node:timers/promises';
 import { KitError } from '../../conformance/errors.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
+import { eventsRead } from '../../faults/waiting.js';
 import { makeWritable } from '../directories.js';
 import { shellWord } from '../report/shell-word.js';
 import type { Interrupts } from './interrupt.js';
@@ -24,8 +24,7 @@ export async function unlessInterrupted<T>(interrupts: Interrupts, work: Promise
     ended = { result: await work };
   } catch (error) {
     // A terminal's Ctrl-C reaches what the kit has started too, whose end may be seen before the kit's own signal.
-    await turn();
-    await turn();
+    await eventsRead();
     if (interrupts.exitCode() === undefined) throw error;
   }
   const exitCode = interrupts.exitCode();

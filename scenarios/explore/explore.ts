@@ -15,6 +15,7 @@ import { applyAll, openRecording, type Recording } from '../../faults/crash-stat
 import { recordingDirectory } from '../../faults/power/available.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { copySparse } from '../../faults/power/sparse.js';
+import { eventsRead } from '../../faults/waiting.js';
 import { bundleOfState } from '../bundle/state-bundle.js';
 import { seeded } from '../random.js';
 import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
@@ -83,6 +84,10 @@ export async function runExplore(asked: ExploreOptions): Promise<ExploreResult> 
           })
         : null;
     return { ...result, evidence: keep ? dir : null, bundle };
+  } catch (error) {
+    // A Ctrl-C may be what it failed of: then nothing is kept.
+    await eventsRead();
+    throw error;
   } finally {
     run?.remove();
     if (!keep || options.signal.aborted) rmSync(dir, { recursive: true, force: true });

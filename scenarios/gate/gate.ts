@@ -9,6 +9,7 @@ import { protocolOf } from '../../conformance/protocols/by-name.js';
 import type { Target } from '../../conformance/target/definition.js';
 import type { Fault } from '../../faults/fault.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
+import { eventsRead } from '../../faults/waiting.js';
 import { bundleOf } from '../bundle/gate-bundle.js';
 import type { PowerBackendName } from '../power/by-name.js';
 import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
@@ -133,6 +134,10 @@ export async function runGate(asked: GateOptions): Promise<GateResult> {
       },
       evaluation,
     );
+  } catch (error) {
+    // A Ctrl-C may be what it failed of: then nothing is kept.
+    await eventsRead();
+    throw error;
   } finally {
     if (!keep || options.signal.aborted) rmSync(dir, { recursive: true, force: true });
     registry.close();
