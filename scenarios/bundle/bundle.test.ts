@@ -1,3 +1,5 @@
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -112,6 +114,25 @@ t.test('what is no bundle, or one of another version, is told so in one line', a
   const later = { ...partsOf(place), version: 2 } as unknown as ManifestParts;
   await writeBundle(file, join(place.dir, 'evidence'), later);
   await t.rejects(open(file), { exitCode: 2, message: /has version 2 of the format, expected 1/ });
+});
+
+t.test('where there is no room for a bundle that is no fault of the bundle', async (t) => {
+  const { place } = await made(t);
+  const evidence = join(place.dir, 'evidence');
+  writeFileSync(join(evidence, 'large'), randomBytes(1 << 20));
+  const file = join(place.dir, 'large.tar.gz');
+  await writeBundle(file, evidence, partsOf(place));
+  const small = join(place.dir, 'small');
+  mkdirSync(small);
+  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'plugpull-test', small]).status !== 0) {
+    t.comment('mounting is not allowed here');
+    return;
+  }
+  try {
+    await t.rejects(openBundle(file, small), { code: 'kit-failed', message: /small: no room.*ENOSPC/ });
+  } finally {
+    spawnSync('umount', ['-l', small]);
+  }
 });
 
 t.test('a target that is not installed is named, with what is missing and the way out', async (t) => {

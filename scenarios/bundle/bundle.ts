@@ -70,6 +70,10 @@ export async function openBundle(file: string, dir: string): Promise<Bundle> {
   checkSeal(file);
   mkdirSync(dir, { recursive: true });
   await tar.extract({ file, cwd: dir, strict: true, preserveOwner: false }).catch((error: unknown) => {
+    if (isNoRoom(error))
+      throw new KitError('kit-failed', `${dir}: no room for what is in ${file}: ${messageOf(error)}`, {
+        cause: error,
+      });
     throw new KitError('bad-bundle', `${file}: cannot be unpacked: ${messageOf(error)}`, { cause: error });
   });
   const manifest = readManifest(file, join(dir, MANIFEST));
@@ -79,6 +83,10 @@ export async function openBundle(file: string, dir: string): Promise<Bundle> {
     rmSync(path);
   }
   return { file, manifest, dir };
+}
+
+function isNoRoom(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT');
 }
 
 function readManifest(file: string, path: string): Manifest {

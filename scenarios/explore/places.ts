@@ -1,5 +1,6 @@
 import { mkdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { KitError, messageOf } from '../../conformance/errors.js';
 import { findProgram } from '../../faults/injections.js';
 import {
   discardFilesystem,
@@ -42,13 +43,27 @@ export class Places {
   readonly #undo: (() => void)[] = [];
   readonly #forget = atExit(() => this.remove());
 
-  /** @param dir made, best in memory; removed in the end. */
+  /**
+   * @param dir made, best in memory; removed in the end.
+   * @throws KitError kit-failed
+   */
   constructor(dir: string, residue: Residue) {
     this.#residue = residue;
     this.root = dir;
     this.#claim({ kind: 'directory', path: dir }, () => rmSync(dir, { recursive: true, force: true }));
     mkdirSync(dir, { recursive: true });
-    this.dir = findProgram('mkfs.xfs') === undefined ? dir : this.#store(dir);
+    try {
+      this.dir = findProgram('mkfs.xfs') === undefined ? dir : this.#store(dir);
+    } catch (error) {
+      this.remove();
+      throw this.#failure(error);
+    }
+  }
+
+  /** No room, no loop device, no right to: in the words of the tool that found out. */
+  #failure(error: unknown): KitError {
+    const message = `${this.root}: the disks of crash states cannot be made there: ${messageOf(error)}`;
+    return new KitError('kit-failed', message, { cause: error });
   }
 
   #store(dir: string): string {
@@ -69,8 +84,20 @@ export class Places {
     return mountPoint;
   }
 
-  /** A place for states of a device. @param base a file with the size of the device. */
+  /**
+   * A place for states of a device.
+   * @param base a file with the size of the device.
+   * @throws KitError kit-failed
+   */
   place(name: string, base: string): Place {
+    try {
+      return this.#place(name, base);
+    } catch (error) {
+      throw this.#failure(error);
+    }
+  }
+
+  #place(name: string, base: string): Place {
     const file = (what: string) => join(this.dir, `${name}.${what}`);
     const place = { stable: file('stable'), image: file('image'), mountPoint: file('mount') };
     copySparse(base, place.stable);

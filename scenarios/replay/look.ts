@@ -15,7 +15,7 @@ import { RestoreService } from '../explore/restore-service.js';
 import { takeAll } from '../explore/target-lanes.js';
 import type { Registry } from '../residue/registry.js';
 import { type PreparedRuntime, RUN_VARIABLE } from '../runtime/runtime.js';
-import type { RecordedDisk } from './mounted-disk.js';
+import { needRoot, type RecordedDisk } from './mounted-disk.js';
 
 /** Looks at crash states one by one: makes the disk, mounts it, lets the target's own program restore, and unmounts. */
 export interface StateLooker {
@@ -40,6 +40,7 @@ export interface LookOptions {
 /** By the target's own program that restores, where it has one; else the target is started and all is taken from it. */
 export function stateLooker(options: LookOptions): StateLooker {
   const { target, at, disk: recorded, dir, registry } = options;
+  needRoot();
   const places = new Places(join(dir, 'images'), registry);
   const place = places.place('state', recorded.image);
   const { recording, image: base } = recorded;

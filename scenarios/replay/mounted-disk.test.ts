@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { WriteLogWriter } from '../../faults/power/log-writer.js';
 import { TestPlace } from '../fixtures/kit.js';
-import { recordedDiskIn, stateBefore } from './mounted-disk.js';
+import { needRoot, recordedDiskIn, stateBefore } from './mounted-disk.js';
 
 t.test('a log that is foreign, of another version or cut off is told so, with exit code 2', async (t) => {
   const place = new TestPlace();
@@ -37,4 +37,9 @@ t.test('the disk as of an entry has all that was written before it, flushed or n
   t.match(stateBefore(disk, 3), { prefix: 3, kept: [1, 2] });
   t.throws(() => stateBefore(disk, 4), { exitCode: 2, message: /--at 4: expected 0 to 3/ });
   disk.recording.close();
+});
+
+t.test('who may not mount is told so, and nothing counts as measured', async (t) => {
+  t.intercept(process, 'getuid', { value: () => 65534 });
+  t.throws(() => needRoot(), { code: 'target-unavailable', exitCode: 3, message: /needs root/ });
 });

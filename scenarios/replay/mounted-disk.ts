@@ -43,6 +43,12 @@ export function stateBefore({ recording: { model } }: RecordedDisk, entry: numbe
   return { prefix: entry, kept: model.optional(entry), torn: NOTHING_TORN };
 }
 
+/** @throws KitError target-unavailable */
+export function needRoot(): void {
+  if (process.getuid?.() === 0) return;
+  throw new KitError('target-unavailable', 'mounting a disk needs root: run it with sudo');
+}
+
 /** A disk in a state, mounted. */
 export interface MountedDisk {
   mountPoint: string;
@@ -62,9 +68,7 @@ export function mountState(
   dir: string,
   registry: Registry,
 ): MountedDisk {
-  if (process.getuid?.() !== 0) {
-    throw new KitError('target-unavailable', 'mounting a disk needs root: run it with sudo');
-  }
+  needRoot();
   const image = join(dir, 'state.img');
   const mountPoint = join(dir, 'disk');
   const loop = { kind: 'loop', path: image } as const;
