@@ -33,6 +33,10 @@ t.test('bad usage gets one clear line and exit code 2', async (t) => {
   writeFileSync(join(place.dir, 'bad.json'), '{ "name": ');
   const cases: [string[], RegExp][] = [
     [['gate', target, '--budget', 'soon'], /--budget.*60s/],
+    [['gate', target, '--budget', '501h'], /--budget.*at most 500h/],
+    [['gate', target, '--fs', 'ext4:commit=1,ro'], /--fs.*written to/],
+    [['sweep', target, '--faults', 'kill-one'], /--faults kill-one: expected kill-syscall or io-error/],
+    [['systems', 'redis-no', '--faults', 'earthquake'], /earthquake: no run has one, expected some of kill/],
     [['gate', target, '--seed', '-1'], /--seed.*whole number/],
     [['gate', target, '--faults', 'kill,,'], /--faults.*commas/],
     [['gate', target, '--faults', 'earthquake'], /earthquake.*kill/],

@@ -3,13 +3,15 @@ import type { Filesystem } from '../../faults/power/filesystem.js';
 
 const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 const LARGEST_SEED = 2 ** 40;
+/** A timer of Node's cannot wait for longer than 596 hours: it goes off at once. */
+const LONGEST_BUDGET_MS = 500 * 3_600_000;
 
 /** `60s`, `5m`, `1500ms`, `1h` as milliseconds. */
 export function parseBudget(text: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text);
   const ms = Number(match?.[1]) * (UNITS_MS[match?.[2] ?? ''] ?? Number.NaN);
-  if (!Number.isFinite(ms) || ms < 1000) {
-    throw new InvalidArgumentError('expected a time of at least 1s, such as 60s or 5m.');
+  if (!Number.isFinite(ms) || ms < 1000 || ms > LONGEST_BUDGET_MS) {
+    throw new InvalidArgumentError('expected a time of at least 1s, such as 60s or 5m, and at most 500h.');
   }
   return Math.round(ms);
 }
@@ -55,7 +57,11 @@ export function parseFilesystem(text: string): Filesystem {
       'expected ext4 or xfs, with mount options such as ext4:commit=1,data=journal.',
     );
   }
-  return { type, mountOptions: match?.[2] ?? '' };
+  const mountOptions = match?.[2] ?? '';
+  if (mountOptions.split(',').includes('ro')) {
+    throw new InvalidArgumentError('expected options of a disk that can be written to, without ro.');
+  }
+  return { type, mountOptions };
 }
 
 /** `list`, `junit:report.xml`, several with commas between; the flag may be given again. */

@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { KitError } from '../../conformance/errors.js';
 import { loadTarget } from '../../conformance/target/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { selectFaults } from '../gate/select.js';
@@ -47,7 +48,11 @@ export async function sweepCommand(
     const claimed = SWEPT.filter((name) =>
       target.guarantee.faults.some((family) => name === family || name.startsWith(`${family}-`)),
     );
-    const { faults } = await selectFaults(target, flags.faults ?? claimed, runtime);
+    const { faults, missing } = await selectFaults(target, flags.faults ?? claimed, runtime);
+    if (![...faults, ...missing].some(({ name }) => SWEPT.includes(name))) {
+      const given = flags.faults === undefined ? 'sweep' : `--faults ${flags.faults.join(',')}`;
+      throw new KitError('bad-usage', `${given}: expected ${SWEPT.join(' or ')}, as far as claimed`);
+    }
     const ended = await unlessInterrupted(
       interrupts,
       runSweep({

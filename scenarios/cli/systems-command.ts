@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import { KitError } from '../../conformance/errors.js';
 import { choosePower } from '../power/by-name.js';
 import { otherwiseReport } from '../report/systems-report.js';
 import { table } from '../report/table.js';
@@ -56,6 +57,11 @@ export async function systemsCommand(
       }
       all.push(done);
     }
+  }
+  if (all.length === 0) {
+    const known = new Set(systems.flatMap(({ runs }) => runs.flatMap(({ faults }) => faults)));
+    const expected = `expected some of ${[...known].join(', ')}`;
+    throw new KitError('bad-usage', `--faults ${flags.faults?.join(',')}: no run has one, ${expected}`);
   }
   for (const line of table([HEAD, ...all.map(row)])) say(line);
   if (flags.json) process.stdout.write(`${JSON.stringify({ seed, systems: all })}\n`);

@@ -162,6 +162,25 @@ t.test('what is wrong with a recording is told by file, with what was expected',
     /recording\.json: has version 9 of the format, expected 1/,
     ({ dir }) => writeFileSync(join(dir, 'recording.json'), '{"version": 9}'),
   );
+  const change = (dir: string, more: Record<string, unknown>) => {
+    const file = join(dir, 'recording.json');
+    const notes = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
+    writeFileSync(file, JSON.stringify({ ...notes, ...more }));
+  };
+  await refused('a beginning after the end', /recording\.json: from: expected at most 2/, ({ dir }) =>
+    change(dir, { from: 3 }),
+  );
+  for (const data of [
+    { sizeBytes: 1e15, extents: [] },
+    { sizeBytes: 9, extents: [{ fileOffset: 0, deviceOffset: IMAGE_BYTES, lengthBytes: 1 }] },
+  ])
+    await refused('files beyond the disk', /recording\.json: files\.data: expected places/, ({ dir }) =>
+      change(dir, { files: { data } }),
+    );
+  await refused('a log that is no file', /writes\.log: expected the log .* it is no file/, ({ log }) => {
+    rmSync(log);
+    mkdirSync(log);
+  });
   await refused('notes that are none', /recording\.json: expected what .*: format: /, ({ dir }) =>
     writeFileSync(join(dir, 'recording.json'), '{}'),
   );

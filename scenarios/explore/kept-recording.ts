@@ -106,6 +106,7 @@ export function openRecordingIn(dir: string, target: Target): KeptRecording {
       `--recording ${dir}: is of the target ${notes.target} (${notes.protocol}), expected one of ${target.name} (${target.protocol})`,
     );
   }
+  checkNumbers(path('notes'), notes);
   checkSize(path('image'), notes.imageBytes);
   checkLog(path('log'), notes);
   checkDigest(path('image'), notes.sha256.image);
@@ -156,6 +157,18 @@ function readNotes(path: string): Notes {
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
   throw new KitError('bad-recording', `${path}: ${what}: ${issue?.path.join('.')}: ${issue?.message}`);
+}
+
+/** No digest covers them, and what is made of a recording is made by them. */
+function checkNumbers(path: string, { from, end, imageBytes, files }: Notes): void {
+  const wrong = (key: string, expected: string) =>
+    new KitError('bad-recording', `${path}: ${key}: expected ${expected}`);
+  if (from > end) throw wrong('from', `at most ${end}, the end of the recording`);
+  for (const [name, { sizeBytes, extents }] of Object.entries(files)) {
+    const fits = extents.every(({ deviceOffset, lengthBytes }) => deviceOffset + lengthBytes <= imageBytes);
+    if (!fits || sizeBytes > imageBytes)
+      throw wrong(`files.${name}`, `places on a disk of ${imageBytes} bytes`);
+  }
 }
 
 function checkSize(path: string, sizeBytes: number): void {
