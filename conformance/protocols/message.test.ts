@@ -66,6 +66,14 @@ t.test(
   },
 );
 
+t.test('a message is forged whatever its checksum', async (t) => {
+  // Three lengths of the same forgery have a bare CR or LF in the checksum at their end.
+  for (const id of ['1-0-25926', '1-0-70923', '1-0-119455']) {
+    const { bytes } = compose({ run: RUN, id, shape: 'forged-record' }, seeded(1));
+    t.equal(bareLineEndAt(bytes), -1);
+  }
+});
+
 t.test('header lines that a relay puts in front do not count', async (t) => {
   const { bytes, digest } = make('text');
   const front = 'Received: from a\r\n\tby b; today\r\nX-Other: 1\r\n';
