@@ -18,7 +18,7 @@ export type Matters = (index: number) => boolean;
 
 /** Between so many writes that are singled out in one epoch the others are skipped: the random ones reach them. */
 const MOST_SINGLED_OUT = 64;
-/** So many random states are drawn at once and given in the order of their cuts, which is cheap to go along. */
+/** So many random states are drawn at once and given in the order of their cuts: the nearer these are, the cheaper is the way. */
 const DRAW = 256;
 
 /**
@@ -32,6 +32,7 @@ export function* enumerate(
   from: number,
   random: Random,
   matters?: Matters,
+  drawn = DRAW,
 ): Generator<Enumerated, void> {
   yield* prefixes(model, from);
   yield* singledOut(model, from, 'all-but-one');
@@ -39,7 +40,7 @@ export function* enumerate(
   yield* torn(model, from);
   const draw = drawing(model, from, random, matters);
   for (;;) {
-    const states = Array.from({ length: DRAW }, draw);
+    const states = Array.from({ length: drawn }, draw);
     for (const state of states.sort((a, b) => a.prefix - b.prefix)) yield { family: 'random', state };
   }
 }
@@ -142,6 +143,8 @@ function someSectors(count: number, random: Random): number[] {
 
 /** So many states of a family are taken at once and given in the order of their cuts. */
 const HAND = 1024;
+/** Random states are drawn so many hands at a time. */
+const HANDS_DRAWN = 2;
 
 /**
  * The same states as `enumerate`, but each family shuffled, so that whoever has to stop early has seen all parts of the
@@ -155,7 +158,7 @@ export function* shuffled(
   matters?: Matters,
 ): Generator<Enumerated, void> {
   let gathered: Enumerated[] = [];
-  for (const next of enumerate(model, from, random, matters)) {
+  for (const next of enumerate(model, from, random, matters, HANDS_DRAWN * hand)) {
     if (gathered[0]?.family !== next.family) {
       yield* dealt(gathered, random, hand);
       gathered = [];

@@ -255,10 +255,15 @@ function fingerprintsOf({ recording, base, baseAt, run }: Exploration, way: WayN
   return new Fingerprints(recording, base, baseAt, counts);
 }
 
+/** A worker that mounts waits for its disk a part of the time: one more than there are processors uses that. */
+function workersOf({ workers }: Exploration, way: WayName): number {
+  return way === 'mount' ? workers + 1 : workers;
+}
+
 /** What the workers are told, each with a place of its own. */
 function plansOf(exploration: Exploration, way: 'image' | 'mount', endMs: number): WorkerPlan[] {
-  const { run, places, base, baseAt, restore, registry, digests, workers, recording } = exploration;
-  return Array.from({ length: workers }, (_, number) => ({
+  const { run, places, base, baseAt, restore, registry, digests, recording } = exploration;
+  return Array.from({ length: workersOf(exploration, way) }, (_, number) => ({
     log: run.log,
     end: recording.model.entries.length,
     base,
@@ -289,7 +294,7 @@ function resultOf(
   broken: readonly Broken[],
   startMs: number,
 ): Omit<ExploreResult, 'evidence' | 'bundle'> {
-  const { options, recorder, recording, run, workers } = exploration;
+  const { options, recorder, recording, run } = exploration;
   const finding = CHECKERS['PP-13'](recorder.events, options.target.guarantee);
   const late = [...[...ways.values()].flatMap((way) => way.late), ...recoveries.late];
   const hung = late.find((state) => state.hung);
@@ -300,7 +305,7 @@ function resultOf(
           why: `crashStates.restore had no answer in crash state ${hung.state} when the time was up`,
         }
       : finding;
-  const all = [...ways].map(([name, way]) => [name, way.figures(workers)] as const);
+  const all = [...ways].map(([name, way]) => [name, way.figures(workersOf(exploration, name))] as const);
   const distinct = all.reduce((sum, [, way]) => sum + way.distinct, recoveries.distinct);
   const seconds = all.reduce((sum, [, way]) => sum + way.seconds, recoveries.seconds);
   const unmountable = [...[...ways.values()].flatMap((way) => way.unmountable), ...recoveries.unmountable];
