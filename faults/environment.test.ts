@@ -21,8 +21,10 @@ t.test(
     const file = join(directories.scratchDir, 'times');
     const source = `setInterval(() => require('node:fs').writeFileSync(${JSON.stringify(file)}, JSON.stringify([Date.now(), performance.now()])), 5)`;
     const service = new TestService('a', [process.execPath, '-e', source]);
+    const pids = new Set<number>();
     t.teardown(async () => {
       await killServices([service]);
+      for (const pid of pids) forgetClockOf(pid);
       remove();
     });
     const times = (): [number, number] => {
@@ -35,6 +37,7 @@ t.test(
     await service.start();
     const ground = testGround({ ...directories, services: [service], random: testRandom(2) });
     const injection = await clock.inject(ground);
+    for (const pid of service.pids()) pids.add(pid);
     t.equal(injection.hit, true, injection.detail);
     const offsetS = Number(/(-?\d+) s$/.exec(injection.detail)?.[1]);
     const about = (ms: number) => Math.abs(times()[0] - Date.now() - ms) < 900;
@@ -42,6 +45,7 @@ t.test(
     t.ok(times()[1] < 60_000, 'the monotonic clock counts from the start');
     await clock.heal(ground);
     t.ok(await until(() => about(0), 10_000), 'right again');
+    for (const pid of service.pids()) pids.add(pid);
   },
 );
 
