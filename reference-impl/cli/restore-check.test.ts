@@ -107,6 +107,14 @@ t.test('what cannot be restored is answered with an error, and the next one is r
   t.equal(await service.end(), 0);
 });
 
+t.test('the last line is answered without an end of its own', async (t) => {
+  const service = new Service();
+  service.child.stdin?.end(JSON.stringify({ queue }));
+  let said = '';
+  for await (const chunk of service.child.stdout ?? []) said += String(chunk);
+  t.match(JSON.parse(said), { problems: [], keptAside: 0, live: { length: 3 } });
+});
+
 t.test('a line that is no request ends it with exit code 2', async (t) => {
   const service = new Service();
   let said = '';

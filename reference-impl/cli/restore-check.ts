@@ -71,12 +71,14 @@ function* linesOf(fd: number): Generator<string, void> {
   let rest = '';
   for (;;) {
     const length = patiently(() => readSync(fd, chunk, 0, chunk.length, null));
-    if (length === 0) return;
+    if (length === 0) break;
     const lines = (rest + chunk.toString('latin1', 0, length)).split('\n');
     rest = lines.pop() ?? '';
     // Whole lines only: a character may be cut in two at the end of a chunk.
     for (const line of lines) yield Buffer.from(line, 'latin1').toString();
   }
+  // The last line need not end in one.
+  if (rest !== '') yield Buffer.from(rest, 'latin1').toString();
 }
 
 function writeAll(fd: number, text: string): void {
