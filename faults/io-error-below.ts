@@ -26,7 +26,6 @@ export async function failBelow(ground: Ground, disk: FailingWrites): Promise<In
   const wellAgain = random.int(2) === 0;
   let failed = 0;
   const beginMs = performance.now();
-  let failingMs = 0;
   await disk.begin();
   try {
     const some = async () => (await disk.count()) > 0;
@@ -41,9 +40,9 @@ export async function failBelow(ground: Ground, disk: FailingWrites): Promise<In
   } finally {
     await killServices(ground.services);
     await disk.remount();
-    // Also when it was well again at last: what had failed by then is not written again.
-    failingMs = performance.now() - beginMs;
   }
+  // Also when it was well again at last: what had failed by then is not written again.
+  const failingMs = performance.now() - beginMs;
   if (failed === 0) return { ...miss(`no write in ${WAIT_MS} ms`, names), scope: 'machine', failingMs };
   const how = wellAgain ? 'then the disk was well again' : 'until the end';
   const what = `EIO from ${failed} writes of the disk (dm-flakey), ${how}; SIGKILL to all`;

@@ -70,8 +70,8 @@ export class LockFile {
   }
 
   /**
-   * Waits (blocking the thread) until the byte is ours alone, for at most so long: whoever holds it may be stopped. Tried again at once for a moment, since it is mostly
-   * held for some microseconds, and then every millisecond.
+   * Waits (blocking the thread) until the byte is ours alone, for at most so long: whoever holds it may be stopped. Tried again
+   * at once for a moment, since it is mostly held for some microseconds, and then every millisecond.
    * @returns false when somebody else still holds it.
    */
   lockWithin(byte: number, limitMs: number): boolean {

@@ -130,10 +130,7 @@ export class Pair {
   }
 
   #see(fd: number, fileBytes: number, geometry: Geometry): IndexImage {
-    const map = mapShared(this.kernel, fd, 0, fileBytes);
-    // All of it is read at once by a restore: page by page from a cold disk that takes as long as reading the messages.
-    adviseWillNeed(this.kernel, map, 0, fileBytes);
-    return this.#ground.image(map, geometry);
+    return this.#ground.image(mapShared(this.kernel, fd, 0, fileBytes), geometry);
   }
 
   #restore(
@@ -148,7 +145,10 @@ export class Pair {
     let old: { fd: number; image: IndexImage } | undefined;
     if (head.usable) {
       const fd = kernel.open(path, 'r+');
-      old = { fd, image: this.#see(fd, fileBytes, head.geometry) };
+      const map = mapShared(kernel, fd, 0, fileBytes);
+      // All of it is read now: page by page from a cold disk that takes as long as reading the messages.
+      adviseWillNeed(kernel, map, 0, fileBytes);
+      old = { fd, image: this.#ground.image(map, head.geometry) };
     }
     const slots = this.#ground.slots?.(this.data, this.key);
     const plan = planRestore(this.data, this.ring, this.key, old?.image, kernel.dateMs(), slots);

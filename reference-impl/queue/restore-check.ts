@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { existsSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
+import { openSync, readFileSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { QueueError } from '../errors.js';
@@ -92,9 +92,9 @@ export class RestoreCheck {
   /** They are checked once: thousands of queues have the same. */
   #settingsOf(directory: string): QueueSettings {
     const file = join(directory, INSTALLED_NAME);
-    const text = existsSync(file) ? readFileSync(file, 'utf8') : undefined;
+    const text = textOf(file);
     const known = this.#settings;
-    if (known !== undefined && known.directory === directory && known.text === text) return known.settings;
+    if (text !== undefined && known?.directory === directory && known.text === text) return known.settings;
     const settings = loadSettings({ directory, installed: 'needed' });
     this.#settings = { directory, text, settings };
     return settings;
@@ -184,8 +184,8 @@ export class RestoreCheck {
   /** What is remembered of a place, brought up to date. */
   #look(place: string, data: DataBytes, key: ChecksumKey, changed?: readonly ByteRange[]): Seen {
     let seen = this.#seen.get(place);
+    let pages = changed && pagesOf(changed);
     const same = seen?.sizeBytes === data.sizeBytes && isDeepStrictEqual(seen.key, key);
-    const isNew = seen === undefined || !same;
     if (seen === undefined || !same) {
       const { sizeBytes } = data;
       seen = {
@@ -196,8 +196,9 @@ export class RestoreCheck {
         bodies: new Map(),
       };
       this.#seen.set(place, seen);
+      pages = undefined;
     }
-    seen.slots.refresh(data, isNew || changed === undefined ? undefined : pagesOf(changed));
+    seen.slots.refresh(data, pages);
     return seen;
   }
 
@@ -233,6 +234,15 @@ export class RestoreCheck {
       bodies.set(record.offset, { bytes: Buffer.from(bytes), number });
       into.live.push(number);
     }
+  }
+}
+
+/** Undefined when it cannot be read; whoever needs it says why. */
+function textOf(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch {
+    return undefined;
   }
 }
 

@@ -133,15 +133,15 @@ type Ask = (paths: Paths, changed?: Changed) => Promise<Found | Late>;
 
 function imageLooker({ way, base, baseAt }: WorkerPlan, recording: Recording, ask: Ask): Looker {
   const files = way.name === 'image' ? way.files : [];
-  const bytes = files.map((file) => new FileBytes(recording, file, base, baseAt));
+  const bytes = files.map((file) => [file.name, new FileBytes(recording, file, base, baseAt)] as const);
   const paths = Object.fromEntries(files.map(({ name, path }) => [name, path]));
   return {
     look(state) {
-      const changed = Object.fromEntries(bytes.map((file, at) => [files[at]?.name, file.make(state)]));
+      const changed = Object.fromEntries(bytes.map(([name, file]) => [name, file.make(state)]));
       return ask(paths, changed);
     },
     close() {
-      for (const file of bytes) file.close();
+      for (const [, file] of bytes) file.close();
     },
   };
 }
