@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -76,6 +77,27 @@ t.test('children, and a daemon that has left the group, belong to the service an
   await service.signal('SIGCONT');
   await deployment.destroy();
   t.same(service.pids(), []);
+});
+
+t.test('a daemon that nothing but its command line tells dies with the deployment', async (t) => {
+  const { service, deployment, logDir } = deploy(t, ['true']);
+  // No other process of this machine has it in its command line.
+  const word = join(logDir, 'word');
+  const daemons = () =>
+    allProcesses().filter(({ pid }) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes(word);
+      } catch {
+        return false;
+      }
+    });
+  await service.start();
+  // It works nowhere, has opened nothing, and is nobody's child: so they all begin.
+  const away = `cd / && setsid -f env -i "$0" -e '${FOREVER}' '${word}' </dev/null >/dev/null 2>&1`;
+  execFileSync('sh', ['-c', away, process.execPath]);
+  t.ok(await until(() => daemons().length === 1, 10_000));
+  await deployment.destroy();
+  t.ok(await until(() => daemons().length === 0, 5000));
 });
 
 t.test('descendants are found in whatever order processes are listed', async (t) => {

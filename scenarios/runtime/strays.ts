@@ -3,13 +3,13 @@ import { allProcesses, sendSignal } from './processes.js';
 
 /** What a process must have to do with a target to be called a stray of it. */
 export interface Ground {
-  /** Its working directory or an open file lies below one of these. */
+  /** Its working directory or an open file lies below one of these, or its command line names one or what is below. */
   dirs: readonly string[];
   /** Or it listens on one of these. */
   ports: readonly number[];
   /** And it is not older than this (clock ticks since boot, as in /proc). */
   sinceTicks: number;
-  /** A process with a terminal is left alone: a person may be looking at what a run has left. */
+  /** One with a terminal is left alone, and to name a directory is not enough: a person may be looking at what a run has left. */
   daemonsOnly?: boolean;
 }
 
@@ -34,9 +34,19 @@ export function killStrays({ dirs, ports, sinceTicks, daemonsOnly = false }: Gro
     // What the kit has started itself, such as the daemon of a recorded disk, is its own to stop.
     if (pid === process.pid || parent === process.pid || startTicks < sinceTicks) return false;
     if (daemonsOnly && terminal !== 0) return false;
-    return works(linkOf(`/proc/${pid}/cwd`)) || filesOf(pid).some((path) => works(path) || sockets.has(path));
+    return (
+      works(linkOf(`/proc/${pid}/cwd`)) ||
+      filesOf(pid).some((path) => works(path) || sockets.has(path)) ||
+      // One that has only just begun has opened nothing yet.
+      (!daemonsOnly && namesOne(textOf(`/proc/${pid}/cmdline`), dirs))
+    );
   });
   return strays.flatMap(({ pid }) => (sendSignal(pid, 'SIGKILL') ? [pid] : []));
+}
+
+/** Does the text have one of the paths in it, not as the beginning of a longer name? */
+function namesOne(text: string, paths: readonly string[]): boolean {
+  return paths.some((path) => text.split(path).some((rest, number) => number > 0 && !/^[\w.-]/.test(rest)));
 }
 
 /** The sockets that listen on these ports, as links of open files name them. */
