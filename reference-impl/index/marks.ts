@@ -16,26 +16,29 @@ import type { IndexImage } from './image.js';
 const GOLDEN = 0x9e3779b1;
 const HIGH = 2 ** 32;
 
-function fingerprint(key: ChecksumKey, offset: number, number: number): [number, number] {
-  const slot = Math.imul(offset / SLOT_BYTES, GOLDEN);
-  const first = scramble((number | 0) ^ key.low ^ slot);
-  const second = scramble(Math.floor(number / HIGH) ^ key.high ^ scramble(first ^ slot));
-  return [first | 0, second | 0];
-}
+const slotOf = (offset: number): number => Math.imul(offset / SLOT_BYTES, GOLDEN);
+
+const firstWord = (key: ChecksumKey, slot: number, number: number): number =>
+  scramble((number | 0) ^ key.low ^ slot) | 0;
+
+const secondWord = (key: ChecksumKey, slot: number, number: number, first: number): number =>
+  scramble(Math.floor(number / HIGH) ^ key.high ^ scramble(first ^ slot)) | 0;
 
 const wordOf = (image: IndexImage, offset: number): number => image.marksWord + 2 * (offset / SLOT_BYTES);
 
 /** Notes that message `number`, whose record is at `offset`, is consumed. Needs no mutex: only its owner does it. */
 export function markConsumed(image: IndexImage, key: ChecksumKey, offset: number, number: number): void {
-  const [first, second] = fingerprint(key, offset, number);
+  const slot = slotOf(offset);
   const word = wordOf(image, offset);
+  const first = firstWord(key, slot, number);
   image.put(word, first);
-  image.put(word + 1, second);
+  image.put(word + 1, secondWord(key, slot, number, first));
 }
 
 /** Was message `number` at `offset` consumed, as far as this index knows? */
 export function isConsumed(image: IndexImage, key: ChecksumKey, offset: number, number: number): boolean {
-  const [first, second] = fingerprint(key, offset, number);
+  const slot = slotOf(offset);
   const word = wordOf(image, offset);
-  return image.get(word) === first && image.get(word + 1) === second;
+  const first = firstWord(key, slot, number);
+  return image.get(word) === first && image.get(word + 1) === secondWord(key, slot, number, first);
 }

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import { openSync, readFileSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
 import { QueueError } from '../errors.js';
 import { checkLists } from '../index/check.js';
 import { IndexImage } from '../index/image.js';
@@ -13,6 +12,7 @@ import { PAGE_BYTES } from '../memory/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { decodeBody } from '../record/codec.js';
 import { decodeHead, RING_START } from '../record/data-file.js';
+import { SLOT_BYTES } from '../record/layout.js';
 import { type AtSlot, bodyOf, type RecordHeader } from '../record/record.js';
 import { applyPlan } from '../restore/apply.js';
 import { planRestore } from '../restore/plan.js';
@@ -41,10 +41,16 @@ interface Seen {
   slots: RememberedSlots;
   sizeBytes: number;
   key: ChecksumKey;
-  /** Numbers of the messages by what stands at their slots. */
-  named: WeakMap<AtSlot, number>;
-  /** The last message at each offset: its page may have changed, and it has not. */
-  bodies: Map<number, { bytes: Buffer; number: number }>;
+  /** The last message at each slot. */
+  named: (Named | undefined)[];
+}
+
+interface Named {
+  /** What stood there. */
+  at: AtSlot;
+  /** When its page has changed, it need not have. */
+  bytes: Buffer;
+  number: number;
 }
 
 /** Part of a file: from this byte to the one before that. */
@@ -185,15 +191,14 @@ export class RestoreCheck {
   #look(place: string, data: DataBytes, key: ChecksumKey, changed?: readonly ByteRange[]): Seen {
     let seen = this.#seen.get(place);
     let pages = changed && pagesOf(changed);
-    const same = seen?.sizeBytes === data.sizeBytes && isDeepStrictEqual(seen.key, key);
+    const same = seen?.sizeBytes === data.sizeBytes && seen.key.low === key.low && seen.key.high === key.high;
     if (seen === undefined || !same) {
       const { sizeBytes } = data;
       seen = {
         slots: new RememberedSlots(sizeBytes),
         sizeBytes,
         key,
-        named: new WeakMap(),
-        bodies: new Map(),
+        named: new Array<Named | undefined>(Math.ceil(sizeBytes / SLOT_BYTES)).fill(undefined),
       };
       this.#seen.set(place, seen);
       pages = undefined;
@@ -203,23 +208,23 @@ export class RestoreCheck {
   }
 
   #list(
-    { slots, named, bodies }: Seen,
+    { slots, named }: Seen,
     data: DataBytes,
     key: ChecksumKey,
     records: readonly Listed[],
     into: Restored,
   ): void {
     for (const record of records) {
-      const slot = slots.read(data, key, record.offset);
-      const known = named.get(slot);
-      if (known !== undefined) {
-        into.live.push(known);
+      const at = slots.read(data, key, record.offset);
+      const slot = record.offset / SLOT_BYTES;
+      const last = named[slot];
+      if (last?.at === at) {
+        into.live.push(last.number);
         continue;
       }
       const bytes = bodyOf(data, record);
-      const last = bodies.get(record.offset);
       if (last?.bytes.equals(bytes)) {
-        named.set(slot, last.number);
+        last.at = at;
         into.live.push(last.number);
         continue;
       }
@@ -230,8 +235,7 @@ export class RestoreCheck {
         this.#numbers.set(name, number);
         into.names[number] = name;
       }
-      named.set(slot, number);
-      bodies.set(record.offset, { bytes: Buffer.from(bytes), number });
+      named[slot] = { at, bytes: Buffer.from(bytes), number };
       into.live.push(number);
     }
   }

@@ -65,6 +65,12 @@ export interface RecordHeader {
   sizeBytes: number;
 }
 
+/** The header of a record that was found whole. */
+export interface FoundRecord extends RecordHeader {
+  /** Over the body; the index entry keeps it too [0019]. */
+  checksum: number;
+}
+
 /** What stands at a slot boundary of the data file. */
 export type AtSlot =
   | { state: 'nothing' }
@@ -72,7 +78,7 @@ export type AtSlot =
   | { state: 'foreign' }
   /** The header is ours, the data is torn or has rotted. */
   | { state: 'damaged'; header: RecordHeader }
-  | { state: 'valid'; header: RecordHeader; checksum: number };
+  | { state: 'valid'; header: FoundRecord };
 
 const NOTHING: AtSlot = { state: 'nothing' };
 const FOREIGN: AtSlot = { state: 'foreign' };
@@ -126,7 +132,7 @@ export function readSlot(data: DataBytes, key: ChecksumKey, offset: number): AtS
   const headerSum = bytes.readUInt32LE(at + AT.headerChecksum);
   const sum = checksum(bytes, at + HEADER_BYTES, end, bodySeed(seedAt(key, offset), headerSum));
   return sum === bytes.readUInt32LE(end)
-    ? { state: 'valid', header, checksum: sum }
+    ? { state: 'valid', header: { ...header, checksum: sum } }
     : { state: 'damaged', header };
 }
 

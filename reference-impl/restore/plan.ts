@@ -4,9 +4,9 @@ import { isConsumed } from '../index/marks.js';
 import type { DataBytes } from '../memory/data-map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { extentOf, SLOT_BYTES } from '../record/layout.js';
-import type { RecordHeader } from '../record/record.js';
+import type { FoundRecord, RecordHeader } from '../record/record.js';
 import type { Ring } from '../ring/reserve.js';
-import { type DamagedRecord, type FoundRecord, overlapsAny, type SlotReader, scan } from './scan.js';
+import { type DamagedRecord, overlapsAny, type SlotReader, scan } from './scan.js';
 
 /** A message that the restored index will hold. */
 export interface Alive extends FoundRecord {
@@ -50,6 +50,8 @@ interface Hint {
   sizeBytes: number;
   retryCount: number;
   lastRetryMs: number;
+  /** Is the message that it names where it says, whole and not consumed? */
+  met: boolean;
 }
 
 /**
@@ -94,7 +96,7 @@ export function planRestore(
     if (!consumed(header)) noteDamage(plan, header, hints.get(header.offset));
   }
   noteUnreadable(plan, hints, found.valid, consumed);
-  plan.nextNumber = nextGeneration([...found.valid, ...found.damaged], image);
+  plan.nextNumber = nextGeneration(Math.max(newestOf(found.valid), newestOf(found.damaged)), image);
   // An index that does not know the newest records is an older copy, and vouches for none of the others either.
   const counted = image?.getWide(FIELD.nextNumber) ?? 0;
   if (found.valid.some((record) => record.number >= counted)) plan.uncertain = plan.alive.length;
@@ -117,6 +119,7 @@ function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
       sizeBytes,
       retryCount: Math.max(0, image.get(at + ENTRY.retryCount)),
       lastRetryMs: image.getWide(at + ENTRY.lastRetry),
+      met: false,
     });
   }
   return hints;
@@ -124,7 +127,8 @@ function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
 
 function withHint(plan: RestorePlan, record: FoundRecord, hint: Hint | undefined, nowMs: number): Alive {
   const known = hint !== undefined && hint.number === record.number;
-  if (!known) plan.uncertain += 1;
+  if (known) hint.met = true;
+  else plan.uncertain += 1;
   const { offset, number, dateMs, type, sizeBytes, checksum } = record;
   return {
     offset,
@@ -154,17 +158,21 @@ function noteUnreadable(
   consumed: (record: { offset: number; number: number }) => boolean,
 ): void {
   const damaged = new Set(plan.damage.map((damage) => damage.offset));
-  for (const [offset, { status, number, sizeBytes }] of hints) {
-    if (damaged.has(offset) || overlapsAny(valid, offset, extentOf(sizeBytes))) continue;
+  for (const [offset, { status, number, sizeBytes, met }] of hints) {
+    if (met || damaged.has(offset) || overlapsAny(valid, offset, extentOf(sizeBytes))) continue;
     if (consumed({ offset, number })) continue;
     if (status === STATUS.reserved) plan.unfinished += 1;
     else plan.damage.push({ offset, number, lengthBytes: sizeBytes, what: 'record gone' });
   }
 }
 
-function nextGeneration(records: readonly RecordHeader[], image: IndexImage | undefined): number {
+function newestOf(records: readonly RecordHeader[]): number {
   let newest = 0;
   for (const { number } of records) if (number > newest) newest = number;
+  return newest;
+}
+
+function nextGeneration(newest: number, image: IndexImage | undefined): number {
   const seen = Math.floor(newest / GENERATION);
   const counted = image ? Math.floor(image.getWide(FIELD.nextNumber) / GENERATION) : 0;
   const believed = counted - seen <= PLAUSIBLE_GENERATIONS ? Math.max(seen, counted) : seen;

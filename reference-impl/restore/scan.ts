@@ -1,13 +1,8 @@
 import type { DataBytes } from '../memory/data-map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { extentOf, SLOT_BYTES } from '../record/layout.js';
-import { type AtSlot, mendHeader, type RecordHeader, readSlot } from '../record/record.js';
+import { type AtSlot, type FoundRecord, mendHeader, type RecordHeader, readSlot } from '../record/record.js';
 import type { Ring } from '../ring/reserve.js';
-
-/** A record that was found whole. */
-export interface FoundRecord extends RecordHeader {
-  checksum: number;
-}
 
 export interface ScanResult {
   /** Whole records in order of offset; they never overlap. */
@@ -52,9 +47,7 @@ export function scan(data: DataBytes, ring: Ring, key: ChecksumKey, slots = ANEW
     const found = slots.read(data, key, offset);
     offset += SLOT_BYTES;
     if (found.state === 'valid') {
-      const { number, dateMs, type, sizeBytes } = found.header;
-      // Spelt out: a spread costs more than the checksum of the header.
-      valid.push({ offset: found.header.offset, number, dateMs, type, sizeBytes, checksum: found.checksum });
+      valid.push(found.header);
       offset = found.header.offset + extentOf(found.header.sizeBytes);
     } else if (found.state === 'damaged') {
       damaged.push({ ...found.header, what: 'data' });
