@@ -44,6 +44,8 @@ export class Ledger {
   wrongDelivery = false;
   /** When the history last moved (a delivery, an answer), in ms of `performance.now()`. */
   lastMoveMs = performance.now();
+  /** The longest that a message took from its confirmation until it was consumed, whatever held it up. */
+  longestWaitMs = 0;
   readonly #run: string;
   readonly #recorder: Recorder;
   readonly #entries = new Map<string, Entry>();
@@ -102,7 +104,11 @@ export class Ledger {
       },
       consumed: (sequence, id, how) => {
         next.consumed(sequence, id, how);
-        if (id !== null && how !== 'unanswered') this.#consumed(id);
+        if (id !== null && how !== 'unanswered') {
+          const sinceMs = this.#waiting.get(id) ?? performance.now();
+          this.longestWaitMs = Math.max(this.longestWaitMs, performance.now() - sinceMs);
+          this.#consumed(id);
+        }
         this.#moved();
       },
       refused: (sequence, id, permanent, detail) => {
