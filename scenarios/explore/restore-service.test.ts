@@ -81,6 +81,30 @@ t.test('an answer of another shape is told as such', async (t) => {
   });
 });
 
+t.test('a program that reads nothing is late, however long the request', async (t) => {
+  const service = new RestoreService(['sleep', '60'], {});
+  t.teardown(() => service.end());
+  const startMs = performance.now();
+  const far = { queue: 'x'.repeat(1 << 20) };
+  t.match(await service.ask(far, SHORT_MS), { late: true, error: /did not answer within 1\.5 s$/ });
+  t.ok(performance.now() - startMs >= SHORT_MS);
+});
+
+t.test('an answer may come in pieces, and without an end when it is the last thing', async (t) => {
+  const pieces = `process.stdin.once('data', () => {
+    const answer = JSON.stringify({ live: [0], names: { 0: '\u00fc'.repeat(300000) } });
+    process.stdout.write(answer);
+  }).once('data', () => process.stdin.destroy())`;
+  const service = new RestoreService([process.execPath, '-e', pieces], {});
+  t.teardown(() => service.end());
+  t.same(await service.ask({ queue: '.' }, LONG_MS), {
+    live: ['\u00fc'.repeat(300_000)],
+    problems: [],
+    error: undefined,
+  });
+  t.match(await service.ask({ queue: '.' }, LONG_MS), { error: /ended with code 0$/ });
+});
+
 t.test('a program that is not there is an error of the target, not of a state', async (t) => {
   const { many } = asked(t, '');
   const none = new RestoreService(['/nowhere/restore'], {});

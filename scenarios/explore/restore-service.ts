@@ -1,9 +1,11 @@
-import { type ChildProcessByStdio, spawn } from 'node:child_process';
-import type { Readable, Writable } from 'node:stream';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync } from 'node:fs';
 import { z } from 'zod';
 import { KitError } from '../../conformance/errors.js';
 import type { ByteRange } from '../../faults/crash-states/file-bytes.js';
+import { eventsRead, until } from '../../faults/waiting.js';
 import { atExit } from '../at-exit.js';
+import { Conversation, makePipe } from '../runtime/pipe.js';
 
 /** What is to be restored: a directory as `queue`, or files by name. */
 export type Paths = Readonly<Record<string, string>>;
@@ -22,8 +24,12 @@ export interface Restored {
   late?: true;
 }
 
+const isListOfNumbers = (value: unknown): boolean =>
+  Array.isArray(value) && value.every((one) => Number.isSafeInteger(one) && one >= 0);
+
 const Answer = z.object({
-  live: z.array(z.int().min(0)).optional(),
+  // One check for the list and not one for each number: thousands of answers have hundreds of them.
+  live: z.custom<number[]>(isListOfNumbers).optional(),
   names: z.record(z.string(), z.string()).optional(),
   problems: z.array(z.string()).optional(),
   error: z.string().optional(),
@@ -34,6 +40,9 @@ export const RESTORE_ENDED = 'crashStates.restore ended with';
 /** A program that writes more than this for one state will not stop. */
 const LONGEST_ANSWER_BYTES = 64 << 20;
 const LONGEST_WORDS = 400;
+const NEWLINE = 10;
+/** So long at a time an answer is waited for with everything else in this process standing still. */
+const SLICE_MS = 20;
 
 /** How the program went wrong, in a few words. */
 class Failure extends Error {
@@ -88,49 +97,35 @@ export class RestoreService {
 
 /** One life of the program. */
 class Program {
-  readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
-  readonly #names = new Map<number, string>();
+  readonly #child: ChildProcess;
+  readonly #talk: Conversation;
+  readonly #names: string[] = [];
   readonly #forget = atExit(() => this.kill());
   #wasAsked = false;
   #said = '';
-  #bytes = 0;
-  /** The beginning of a line. */
-  #begun = '';
-  #answer: ((line: string) => void) | undefined;
-  #fail: ((why: Error) => void) | undefined;
   /** Why nothing more can be asked. */
   #over: Error | undefined;
 
   constructor([program = '', ...args]: readonly string[], env: Readonly<Record<string, string>>) {
+    const [asked, answers] = [makePipe(), makePipe()];
     // In a group of its own: what it starts would keep the state's disk busy.
     this.#child = spawn(program, args, {
-      stdio: ['pipe', 'pipe', 'pipe'],
+      stdio: [asked.reading, answers.writing, 'pipe'],
       env: { ...process.env, ...env },
       detached: true,
     });
-    this.#child.stderr.on('data', (chunk: Buffer) => {
+    for (const far of [asked.reading, answers.writing]) closeSync(far);
+    this.#talk = new Conversation(asked.writing, answers.reading);
+    this.#child.stderr?.on('data', (chunk: Buffer) => {
       this.#said = `${this.#said}${chunk.toString()}`.slice(-LONGEST_WORDS);
     });
-    this.#child.stdout.on('data', (chunk: Buffer) => {
-      this.#bytes += chunk.length;
-      if (this.#bytes > LONGEST_ANSWER_BYTES)
-        this.#ends(
-          new Failure('nonsense', `crashStates.restore: expected one line, it does not stop writing`),
-        );
-      else this.#heard(chunk.toString('latin1'));
+    this.#child.on('error', (error) => {
+      this.#over ??= new KitError('bad-target', `crashStates.restore cannot be started: ${error.message}`);
     });
-    this.#child.stdout.on('end', () => {
-      if (this.#begun !== '') this.#heard('\n');
-    });
-    this.#child.stdin.on('error', () => {});
-    this.#child.on('error', (error) =>
-      this.#ends(new KitError('bad-target', `crashStates.restore cannot be started: ${error.message}`)),
-    );
     this.#child.on('close', (code, signal) => {
       const words = this.#said.trim().split('\n').at(-1) ?? '';
-      this.#ends(
-        new Failure('ended', `${RESTORE_ENDED} ${signal ?? `code ${code}`}${words && `: ${words}`}`),
-      );
+      const how = signal ?? `code ${code}`;
+      this.#over ??= new Failure('ended', `${RESTORE_ENDED} ${how}${words && `: ${words}`}`);
     });
   }
 
@@ -138,43 +133,49 @@ class Program {
     return this.#wasAsked;
   }
 
-  #heard(text: string): void {
-    const lines = text.split('\n');
-    const last = lines.pop() ?? '';
-    for (const more of lines) {
-      // Whole lines only: a character may be cut in two at the end of a chunk.
-      const line = Buffer.from(this.#begun + more, 'latin1').toString();
-      this.#begun = '';
-      if (this.#answer === undefined) this.#ends(nonsense('one line for each state', line));
-      else this.#answer(line);
-      this.#answer = undefined;
+  async ask(request: string, mostMs: number): Promise<Restored> {
+    const late = performance.now() + mostMs;
+    this.#wasAsked = true;
+    // What it says unasked would be taken for the answer.
+    if (this.#talk.waits(0)) {
+      const words = this.#talk.read();
+      if (words.length > 0) throw nonsense('one line for each state', lineOf(words));
     }
-    this.#begun += last;
+    let left: Buffer = Buffer.from(request);
+    const begun: Buffer[] = [];
+    for (let bytes = 0; ; ) {
+      if (this.#over !== undefined) throw this.#over;
+      const sliceMs = Math.max(0, Math.min(SLICE_MS, late - performance.now()));
+      left = this.#talk.write(left, sliceMs);
+      if (this.#talk.waits(sliceMs)) {
+        const chunk = this.#talk.read();
+        if (chunk.length === 0) return this.#read(await this.#last(begun, late));
+        const end = chunk.indexOf(NEWLINE);
+        if (end !== -1) {
+          const rest = chunk.subarray(end + 1);
+          if (rest.length > 0) throw nonsense('one line for each state', lineOf(rest));
+          return this.#read(Buffer.concat([...begun, chunk.subarray(0, end)]).toString());
+        }
+        begun.push(Buffer.from(chunk));
+        bytes += chunk.length;
+        if (bytes > LONGEST_ANSWER_BYTES)
+          throw new Failure('nonsense', `crashStates.restore: expected one line, it does not stop writing`);
+      } else {
+        if (performance.now() > late) {
+          const seconds = Math.round(mostMs / 100) / 10;
+          throw new Failure('late', `crashStates.restore did not answer within ${seconds} s`);
+        }
+        // Others have waited for so long.
+        await eventsRead();
+      }
+    }
   }
 
-  async ask(line: string, mostMs: number): Promise<Restored> {
-    let timer: NodeJS.Timeout | undefined;
-    this.#wasAsked = true;
-    this.#bytes = 0;
-    try {
-      const answer = await new Promise<string>((resolve, reject) => {
-        if (this.#over !== undefined) reject(this.#over);
-        this.#answer = resolve;
-        this.#fail = reject;
-        timer = setTimeout(() => {
-          const seconds = Math.round(mostMs / 100) / 10;
-          reject(new Failure('late', `crashStates.restore did not answer within ${seconds} s`));
-        }, mostMs);
-        this.#child.stdin.write(line);
-      });
-      // What follows an answer unasked would be taken for that of the next state.
-      if (this.#over !== undefined) throw this.#over;
-      return this.#read(answer);
-    } finally {
-      clearTimeout(timer);
-      this.#answer = undefined;
-      this.#fail = undefined;
-    }
+  /** Nothing more will come: the line need not have had an end of its own. */
+  async #last(begun: readonly Buffer[], late: number): Promise<string> {
+    if (begun.length > 0) return Buffer.concat(begun).toString();
+    await until(() => this.#over !== undefined, Math.max(0, late - performance.now()));
+    throw this.#over ?? new Failure('late', 'crashStates.restore has closed its output, and does not end');
   }
 
   #read(line: string): Restored {
@@ -187,19 +188,15 @@ class Program {
     const answer = Answer.safeParse(json);
     if (!answer.success) throw nonsense('an object with live, names, problems or error', line);
     const { live = [], names = {}, problems = [], error } = answer.data;
-    for (const [number, name] of Object.entries(names)) this.#names.set(Number(number), name);
-    return { live: live.map((number) => this.#names.get(number) ?? `unnamed ${number}`), problems, error };
-  }
-
-  #ends(why: Error): void {
-    this.#over ??= why;
-    this.#fail?.(this.#over);
+    for (const [number, name] of Object.entries(names)) this.#names[Number(number)] = name;
+    return { live: live.map((number) => this.#names[number] ?? `unnamed ${number}`), problems, error };
   }
 
   kill(): void {
     this.#forget();
     const { pid } = this.#child;
     this.#over ??= new Failure('ended', 'crashStates.restore was ended');
+    this.#talk.close();
     if (pid === undefined) return;
     try {
       process.kill(-pid, 'SIGKILL');
@@ -208,6 +205,8 @@ class Program {
     }
   }
 }
+
+const lineOf = (bytes: Buffer): string => bytes.toString().split('\n', 1)[0] ?? '';
 
 function nonsense(expected: string, line: string): Failure {
   return new Failure('nonsense', `crashStates.restore: expected ${expected}, found ${line.slice(0, 80)}`);
