@@ -109,31 +109,53 @@ function drawing(
   matters: Matters | undefined,
 ): () => CrashState {
   const all = Array.from({ length: model.entries.length - from + 1 }, (_, at) => from + at);
-  if (matters === undefined) return () => randomState(model, all[random.int(all.length)] ?? from, random);
-  const some = all.filter((prefix) => matters(prefix) || model.optional(prefix).some(matters));
+  const able = new Able(model, matters);
+  const some = all.filter((prefix) => able.matters(prefix) || able.before(prefix).length > 0);
   const cuts = some.length > 0 ? some : all;
-  return () => randomState(model, cuts[random.int(cuts.length)] ?? from, random, matters);
+  return () => randomState(model, cuts[random.int(cuts.length)] ?? from, random, able);
 }
 
-function randomState(model: CrashModel, prefix: number, random: Random, matters?: Matters): CrashState {
+/** The writes of a log that may be on the medium or not, and matter. */
+class Able {
+  readonly matters: Matters;
+  readonly #model: CrashModel;
+  readonly #numbers: number[] = [];
+  /** At [prefix]: so many of them come before it. */
+  readonly #count: Int32Array;
+
+  constructor(model: CrashModel, matters: Matters = () => true) {
+    this.#model = model;
+    this.matters = matters;
+    this.#count = new Int32Array(model.entries.length + 1);
+    for (const { index, lengthBytes, fua } of model.entries) {
+      if (lengthBytes > 0 && !fua && matters(index)) this.#numbers.push(index);
+      this.#count[index + 1] = this.#numbers.length;
+    }
+  }
+
+  /** As the model's `optional`, those that matter. */
+  before(prefix: number): number[] {
+    return this.#numbers.slice(this.#count[this.#model.floor(prefix)], this.#count[prefix]);
+  }
+}
+
+function randomState(model: CrashModel, prefix: number, random: Random, able: Able): CrashState {
   const under = model.entries[prefix];
   const begun = under !== undefined && under.lengthBytes > 0 && random.int(2) === 0;
-  const base: CrashState = { prefix, kept: [], torn: NOTHING_TORN };
-  const optional = begun && under.flush ? [] : model.optional(prefix);
-  if (begun) optional.push(prefix);
+  const optional = begun && under.flush ? [] : able.before(prefix);
+  if (begun && able.matters(prefix)) optional.push(prefix);
   const keep = random.real();
   const tear = random.int(3) === 0 ? random.real() / 2 : 0;
   const kept: number[] = [];
   const tears = new Map<number, number[]>();
   for (const index of optional) {
-    if (matters !== undefined && !matters(index)) continue;
     const dice = random.real();
     if (dice < tear) {
       const count = (model.entries[index]?.lengthBytes ?? 0) / SECTOR_BYTES;
       tears.set(index, someSectors(count, random));
     } else if (random.real() < keep) kept.push(index);
   }
-  return { ...base, kept, torn: tears };
+  return { prefix, kept, torn: tears };
 }
 
 function someSectors(count: number, random: Random): number[] {

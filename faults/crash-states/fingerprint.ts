@@ -4,6 +4,9 @@ import type { Recording } from './materialise.js';
 import { SECTOR_BYTES } from './model.js';
 import type { CrashState } from './state.js';
 
+/** So much of the high word fits a number beside the low one. */
+const HIGH_BITS = 2 ** 21 - 1;
+
 /** What one entry of the log makes of the sectors that count. */
 interface Written {
   /** Dense numbers of the sectors. */
@@ -20,14 +23,18 @@ interface Written {
  */
 export class Fingerprints {
   readonly #recording: Recording;
-  readonly #written = new Map<number, Written>();
+  /** By entry; undefined where it writes nothing. */
+  readonly #written: (Written | undefined)[] = [];
   /** At [entry]: sum over all sectors when everything before it is on the medium; two words each. */
   readonly #sums: Uint32Array;
-  /** By sector: the entries that wrote it, ascending, with the place of its hash in their lists. */
-  readonly #writers: { entry: number; at: number }[][] = [];
-  readonly #base: number[] = [];
-  readonly #stamps: Int32Array;
+  /** Hashes of the sectors as they are in the base; two words each. */
+  readonly #base: Uint32Array;
+  /** The same when every entry before `#at` is on the medium. */
+  readonly #certain: Uint32Array;
+  #at = 0;
+  /** The same in the state that is being looked at, where `#stamps` says so. */
   readonly #overlay: Uint32Array;
+  readonly #stamps: Int32Array;
   #stamp = 0;
 
   /**
@@ -38,14 +45,17 @@ export class Fingerprints {
     this.#recording = recording;
     const { entries } = recording.model;
     const ids = new Map<number, number>();
+    const hashes: number[] = [];
     const fd = openSync(base, 'r');
     try {
       for (const { index, lengthBytes } of entries.slice(baseAt)) {
-        if (lengthBytes > 0) this.#written.set(index, this.#read(index, ids, fd, counts));
+        if (lengthBytes > 0) this.#written[index] = this.#read(index, ids, hashes, fd, counts);
       }
     } finally {
       closeSync(fd);
     }
+    this.#base = Uint32Array.from(hashes);
+    this.#certain = this.#base.slice();
     this.#stamps = new Int32Array(ids.size);
     this.#overlay = new Uint32Array(2 * ids.size);
     this.#sums = this.#add(entries.length);
@@ -54,6 +64,7 @@ export class Fingerprints {
   #read(
     index: number,
     ids: Map<number, number>,
+    hashes: number[],
     base: number,
     counts: ((sector: number) => boolean) | undefined,
   ): Written {
@@ -78,27 +89,25 @@ export class Fingerprints {
       if (id === undefined) {
         id = ids.size;
         ids.set(sector, id);
-        this.#writers.push([]);
         const before = Buffer.alloc(SECTOR_BYTES);
         readSync(base, before, 0, SECTOR_BYTES, sector * SECTOR_BYTES);
-        this.#base.push(...hashOf(sector, before));
+        hashes.push(...hashOf(sector, before));
       }
       written.ids[at] = id;
       written.hashes.set(
         hashOf(sector, bytes.subarray(place * SECTOR_BYTES, (place + 1) * SECTOR_BYTES)),
         2 * at,
       );
-      this.#writers[id]?.push({ entry: index, at });
     });
     return written;
   }
 
   #add(count: number): Uint32Array {
     const sums = new Uint32Array(2 * (count + 1));
-    const now = Uint32Array.from(this.#base);
+    const now = this.#certain;
     for (let index = 0; index < count; index++) {
       let [low, high] = [sums[2 * index] ?? 0, sums[2 * index + 1] ?? 0];
-      const written = this.#written.get(index);
+      const written = this.#written[index];
       for (let at = 0; at < (written?.ids.length ?? 0); at++) {
         const id = written?.ids[at] ?? 0;
         low += (written?.hashes[2 * at] ?? 0) - (now[2 * id] ?? 0);
@@ -109,46 +118,65 @@ export class Fingerprints {
       sums[2 * index + 2] = low;
       sums[2 * index + 3] = high;
     }
+    this.#at = count;
     return sums;
   }
 
-  /** Whether the entry writes a sector that counts. */
-  readonly matters = (index: number): boolean => (this.#written.get(index)?.ids.length ?? 0) > 0;
+  /** Everything before this entry is on the medium: cheap when it is not far behind the last one. */
+  #moveTo(entry: number): void {
+    if (entry < this.#at) {
+      this.#certain.set(this.#base);
+      this.#at = 0;
+    }
+    for (; this.#at < entry; this.#at++) {
+      const written = this.#written[this.#at];
+      if (written === undefined) continue;
+      const { ids, hashes } = written;
+      for (let at = 0; at < ids.length; at++) {
+        const id = ids[at] ?? 0;
+        this.#certain[2 * id] = hashes[2 * at] ?? 0;
+        this.#certain[2 * id + 1] = hashes[2 * at + 1] ?? 0;
+      }
+    }
+  }
 
-  /** Equal for states whose disks are equal, as far as they count; otherwise different but for one chance in 2^64. */
-  of(state: CrashState): string {
+  /** Whether the entry writes a sector that counts. */
+  readonly matters = (index: number): boolean => (this.#written[index]?.ids.length ?? 0) > 0;
+
+  /**
+   * Equal for states whose disks are equal, as far as they count; otherwise different but for one chance in 2^53. States
+   * should come in the order of their cuts.
+   */
+  of(state: CrashState): number {
     const { model } = this.#recording;
     const floor = model.floorOf(state);
+    this.#moveTo(floor);
     this.#stamp += 1;
     let low = this.#sums[2 * floor] ?? 0;
     let high = this.#sums[2 * floor + 1] ?? 0;
     for (const { entry, sectors } of model.applied(state, floor)) {
-      const written = this.#written.get(entry.index);
+      const written = this.#written[entry.index];
       if (written === undefined) continue;
-      const some = sectors === undefined ? undefined : new Set(sectors);
-      for (let at = 0; at < written.ids.length; at++) {
-        if (some !== undefined && !some.has(written.places[at] ?? 0)) continue;
-        const id = written.ids[at] ?? 0;
-        const [oldLow, oldHigh] = this.#now(id, floor);
-        const newLow = written.hashes[2 * at] ?? 0;
-        const newHigh = written.hashes[2 * at + 1] ?? 0;
-        low = (low + newLow - oldLow) >>> 0;
-        high = (high + newHigh - oldHigh) >>> 0;
+      const { ids, places, hashes } = written;
+      let next = 0;
+      for (let at = 0; at < ids.length; at++) {
+        if (sectors !== undefined) {
+          const place = places[at] ?? 0;
+          while ((sectors[next] ?? place) < place) next++;
+          if (sectors[next] !== place) continue;
+        }
+        const id = ids[at] ?? 0;
+        const old = this.#stamps[id] === this.#stamp ? this.#overlay : this.#certain;
+        const newLow = hashes[2 * at] ?? 0;
+        const newHigh = hashes[2 * at + 1] ?? 0;
+        low = (low + newLow - (old[2 * id] ?? 0)) >>> 0;
+        high = (high + newHigh - (old[2 * id + 1] ?? 0)) >>> 0;
         this.#stamps[id] = this.#stamp;
         this.#overlay[2 * id] = newLow;
         this.#overlay[2 * id + 1] = newHigh;
       }
     }
-    return `${low.toString(36)}.${high.toString(36)}`;
-  }
-
-  /** The hash of what stands in a sector, in the state that is being looked at. */
-  #now(id: number, floor: number): [number, number] {
-    if (this.#stamps[id] === this.#stamp) return [this.#overlay[2 * id] ?? 0, this.#overlay[2 * id + 1] ?? 0];
-    const last = this.#writers[id]?.findLast(({ entry }) => entry < floor);
-    if (last === undefined) return [this.#base[2 * id] ?? 0, this.#base[2 * id + 1] ?? 0];
-    const hashes = this.#written.get(last.entry)?.hashes;
-    return [hashes?.[2 * last.at] ?? 0, hashes?.[2 * last.at + 1] ?? 0];
+    return low + (high & HIGH_BITS) * 2 ** 32;
   }
 }
 

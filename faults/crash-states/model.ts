@@ -59,14 +59,16 @@ export class CrashModel {
   /** All that a state has on the medium of the entries from number `from` on, in the order in which it is to be applied. */
   applied(state: CrashState, from = 0): Applied[] {
     const floor = this.floorOf(state);
-    const kept = new Set(state.kept);
+    const { kept } = state;
+    let nextKept = 0;
     const list: Applied[] = [];
     const end = Math.min(this.entries.length, state.prefix + 1);
     for (let index = from; index < end; index++) {
       const entry = this.entries[index];
       if (entry === undefined || entry.lengthBytes === 0) continue;
       const certain = index < floor || (entry.fua && index < state.prefix);
-      if (certain || kept.has(index)) list.push({ entry, sectors: undefined });
+      while ((kept[nextKept] ?? end) < index) nextKept++;
+      if (certain || kept[nextKept] === index) list.push({ entry, sectors: undefined });
       else {
         const sectors = state.torn.get(index);
         if (sectors !== undefined && sectors.length > 0) list.push({ entry, sectors });

@@ -51,13 +51,15 @@ export function parseState(text: string): CrashState {
   return { prefix: Number(match[1]), kept: parseNumbers(match[2] ?? ''), torn };
 }
 
+const whole = (word: string): number => (word === '' ? Number.NaN : Number(word));
+
 function parseNumbers(text: string): number[] {
   if (text === '') return [];
   const numbers: number[] = [];
   for (const part of text.split(',')) {
-    const [first = Number.NaN, last = first] = part
-      .split('-')
-      .map((word) => (word === '' ? Number.NaN : Number(word)));
+    const dash = part.indexOf('-');
+    const first = whole(dash === -1 ? part : part.slice(0, dash));
+    const last = dash === -1 ? first : whole(part.slice(dash + 1));
     const previous = numbers.at(-1) ?? -1;
     if (!(first > previous && last >= first && last - first < LONGEST_RANGE))
       throw new RangeError(`${part}: expected whole numbers in ascending order, such as 3,5-8`);

@@ -68,11 +68,19 @@ const PROGRESS_MS = 2000;
 const HANDS: Readonly<Record<WayName, number>> = { image: 1024, mount: 32, target: 4 };
 const MOST_LOOKED = 5000;
 
+/** A state that is to be judged by the disk that it leaves. */
+interface Awaiting {
+  state: CrashState;
+  /** Address of the state, in this log. */
+  own: string;
+  family: Family;
+}
+
 interface Seen {
   found: Found | undefined;
-  waiting: { state: CrashState; family: Family }[];
-  /** Of the cuts that leave it. */
-  places: Set<number>;
+  waiting: Awaiting[];
+  /** Of the cuts that leave it; few. */
+  places: number[];
 }
 
 /** So many entries may have begun to reach the medium. */
@@ -93,7 +101,8 @@ export class WayRun {
   /** States for which there was no time; they are not judged. */
   readonly late: LateState[] = [];
   readonly #options: WayOptions;
-  readonly #seen = new Map<string, Seen>();
+  /** By the fingerprint of the disk. */
+  readonly #seen = new Map<number, Seen>();
   readonly #startMs = performance.now();
   readonly #families: Record<Family, number> = {
     prefix: 0,
@@ -122,7 +131,7 @@ export class WayRun {
 
   /** States that have to be looked at: the first of each disk. */
   *jobs(): Generator<Job & { crash: CrashState }, void> {
-    const { model, from, random, fingerprints, parent } = this.#options;
+    const { model, from, random, fingerprints } = this.#options;
     let known = 0;
     for (const { state, family } of shuffled(
       model,
@@ -138,43 +147,45 @@ export class WayRun {
         known += 1;
         // Judged already: the same disk, left by a cut at the same place.
         const place = placeOf(state);
-        if (seen.places.has(place)) continue;
-        seen.places.add(place);
-        if (seen.found === undefined) seen.waiting.push({ state, family });
-        else this.#judge(state, family, seen.found);
+        if (seen.places.includes(place)) continue;
+        seen.places.push(place);
+        const awaiting = { state, own: formatState(state), family };
+        if (seen.found === undefined) seen.waiting.push(awaiting);
+        else this.#judge(awaiting, seen.found);
         continue;
       }
       known = 0;
-      const entry: Seen = {
-        found: undefined,
-        waiting: [{ state, family }],
-        places: new Set([placeOf(state)]),
-      };
+      const own = formatState(state);
+      const entry: Seen = { found: undefined, waiting: [{ state, own, family }], places: [placeOf(state)] };
       this.#seen.set(print, entry);
       this.#given += 1;
       yield {
-        state: formatState(state),
+        state: own,
         crash: state,
         found: (found) => {
           this.#distinct += 1;
           entry.found = found;
           if (this.looked.length < MOST_LOOKED) this.looked.push({ crash: state, found });
-          for (const one of entry.waiting.splice(0)) this.#judge(one.state, one.family, found);
+          for (const one of entry.waiting.splice(0)) this.#judge(one, found);
           this.#say();
         },
         late: ({ hung }) => {
-          const own = formatState(state);
-          this.late.push({ state: parent === undefined ? own : `${parent.address}>${own}`, hung });
+          this.late.push({ state: this.#addressOf(own), hung });
         },
       };
     }
   }
 
-  #judge(state: CrashState, family: Family, { unmountable, ...found }: Found): void {
+  /** The address of a state of this log, in the run. */
+  #addressOf(own: string): string {
+    const { parent } = this.#options;
+    return parent === undefined ? own : `${parent.address}>${own}`;
+  }
+
+  #judge({ state, own, family }: Awaiting, { unmountable, ...found }: Found): void {
     const { way, stakes, recorder, parent } = this.#options;
-    const own = formatState(state);
     const place = parent ?? { prefix: state.prefix, reached: reachedBy(state) };
-    const address = parent === undefined ? own : `${parent.address}>${own}`;
+    const address = this.#addressOf(own);
     if (unmountable) {
       this.unmountable.push({ state: address, why: found.detail });
       return;
@@ -209,7 +220,7 @@ export class WayRun {
   }
 
   /** What was found in a disk equal to that of a state, if it was looked at. */
-  foundIn(fingerprint: string): Found | undefined {
+  foundIn(fingerprint: number): Found | undefined {
     return this.#seen.get(fingerprint)?.found;
   }
 
