@@ -131,9 +131,10 @@ export function readSlot(data: DataBytes, key: ChecksumKey, offset: number): AtS
   const end = at + header.sizeBytes - 4;
   const headerSum = bytes.readUInt32LE(at + AT.headerChecksum);
   const sum = checksum(bytes, at + HEADER_BYTES, end, bodySeed(seedAt(key, offset), headerSum));
-  return sum === bytes.readUInt32LE(end)
-    ? { state: 'valid', header: { ...header, checksum: sum } }
-    : { state: 'damaged', header };
+  if (sum !== bytes.readUInt32LE(end)) return { state: 'damaged', header };
+  // Spelt out: with a spread every scan of a queue takes half as long again.
+  const { number, dateMs, type, sizeBytes } = header;
+  return { state: 'valid', header: { offset, number, dateMs, type, sizeBytes, checksum: sum } };
 }
 
 /** The body's bytes of a record that was found valid. */
