@@ -18,6 +18,9 @@ export type Matters = (index: number) => boolean;
 
 /** Between so many writes that are singled out in one epoch the others are skipped: the random ones reach them. */
 const MOST_SINGLED_OUT = 64;
+/** A cut is drawn so many times as often as one that leaves a single sector open, at most. */
+const MOST_WEIGHT = 64;
+const FEW = 3;
 /** So many random states are drawn at once and given in the order of their cuts: the nearer these are, the cheaper is the way. */
 const DRAW = 256;
 
@@ -101,18 +104,38 @@ function usualTears(count: number): number[][] {
   return [...new Map(tears.map((tear) => [tear.join(), tear])).values()];
 }
 
-/** Draws random states: at every cut, or at those where a write that matters may be there or not. */
+/**
+ * Draws random states: the more a cut leaves open, the more often it is drawn, up to a bound. Most cuts leave next to nothing
+ * open, and that the other families have.
+ */
 function drawing(
   model: CrashModel,
   from: number,
   random: Random,
   matters: Matters | undefined,
 ): () => CrashState {
-  const all = Array.from({ length: model.entries.length - from + 1 }, (_, at) => from + at);
+  const cuts = Array.from({ length: model.entries.length - from + 1 }, (_, at) => from + at);
   const able = new Able(model, matters);
-  const some = all.filter((prefix) => able.matters(prefix) || able.before(prefix).length > 0);
-  const cuts = some.length > 0 ? some : all;
-  return () => randomState(model, cuts[random.int(cuts.length)] ?? from, random, able);
+  let total = 0;
+  const sums = cuts.map((prefix) => {
+    total += Math.min(MOST_WEIGHT, able.sectorsAt(prefix));
+    return total;
+  });
+  // Nothing is open anywhere.
+  if (total === 0) return () => randomState(model, cuts[random.int(cuts.length)] ?? from, random, able);
+  return () => randomState(model, cuts[firstAbove(sums, random.int(total))] ?? from, random, able);
+}
+
+/** The first place of an ascending list whose number is greater. */
+function firstAbove(sums: readonly number[], number: number): number {
+  let low = 0;
+  let high = sums.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((sums[middle] ?? 0) > number) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }
 
 /** The writes of a log that may be on the medium or not, and matter. */
@@ -122,14 +145,22 @@ class Able {
   readonly #numbers: number[] = [];
   /** At [prefix]: so many of them come before it. */
   readonly #count: Int32Array;
+  /** And so many sectors they have. */
+  readonly #sectors: Float64Array;
 
   constructor(model: CrashModel, matters: Matters = () => true) {
     this.#model = model;
     this.matters = matters;
     this.#count = new Int32Array(model.entries.length + 1);
+    this.#sectors = new Float64Array(model.entries.length + 1);
+    let sectors = 0;
     for (const { index, lengthBytes, fua } of model.entries) {
-      if (lengthBytes > 0 && !fua && matters(index)) this.#numbers.push(index);
+      if (lengthBytes > 0 && !fua && matters(index)) {
+        this.#numbers.push(index);
+        sectors += lengthBytes / SECTOR_BYTES;
+      }
       this.#count[index + 1] = this.#numbers.length;
+      this.#sectors[index + 1] = sectors;
     }
   }
 
@@ -137,23 +168,34 @@ class Able {
   before(prefix: number): number[] {
     return this.#numbers.slice(this.#count[this.#model.floor(prefix)], this.#count[prefix]);
   }
+
+  /** So many sectors a cut leaves open, with those of the write under way. */
+  sectorsAt(prefix: number): number {
+    const open = (this.#sectors[prefix] ?? 0) - (this.#sectors[this.#model.floor(prefix)] ?? 0);
+    const under = this.matters(prefix) ? (this.#model.entries[prefix]?.lengthBytes ?? 0) : 0;
+    return open + under / SECTOR_BYTES;
+  }
 }
 
 function randomState(model: CrashModel, prefix: number, random: Random, able: Able): CrashState {
   const under = model.entries[prefix];
-  const begun = under !== undefined && under.lengthBytes > 0 && random.int(2) === 0;
-  const optional = begun && under.flush ? [] : able.before(prefix);
+  const before = able.before(prefix);
+  const canBegin = under !== undefined && under.lengthBytes > 0;
+  const begun = canBegin && (before.length === 0 || random.int(2) === 0);
+  const optional = begun && under.flush ? [] : before;
   if (begun && able.matters(prefix)) optional.push(prefix);
+  const sectorsOf = (index: number) => (model.entries[index]?.lengthBytes ?? 0) / SECTOR_BYTES;
   const keep = random.real();
   const tear = random.int(3) === 0 ? random.real() / 2 : 0;
+  // The whole writes of a few are all among the prefixes and those singled out.
+  const few = optional.length <= FEW && random.int(4) !== 0;
+  const torn = few ? optional[random.int(Math.max(1, optional.length))] : undefined;
   const kept: number[] = [];
   const tears = new Map<number, number[]>();
   for (const index of optional) {
-    const dice = random.real();
-    if (dice < tear) {
-      const count = (model.entries[index]?.lengthBytes ?? 0) / SECTOR_BYTES;
-      tears.set(index, someSectors(count, random));
-    } else if (random.real() < keep) kept.push(index);
+    if (index === torn && sectorsOf(index) > 1) tears.set(index, tornSectors(sectorsOf(index), random));
+    else if (random.real() < tear) tears.set(index, someSectors(sectorsOf(index), random));
+    else if (random.real() < keep) kept.push(index);
   }
   return { prefix, kept, torn: tears };
 }
@@ -161,6 +203,14 @@ function randomState(model: CrashModel, prefix: number, random: Random, able: Ab
 function someSectors(count: number, random: Random): number[] {
   const keep = random.real();
   return Array.from({ length: count }, (_, sector) => sector).filter(() => random.real() < keep);
+}
+
+/** Neither none nor all of them. */
+function tornSectors(count: number, random: Random): number[] {
+  const some = someSectors(count, random);
+  if (some.length > 0 && some.length < count) return some;
+  const one = random.int(count);
+  return some.length === 0 ? [one] : some.filter((sector) => sector !== one);
 }
 
 /** So many states of a family are taken at once and given in the order of their cuts. */

@@ -1,16 +1,14 @@
-import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import type { LogEntry } from '../power/log-writes.js';
 import type { Extent } from '../power/syscalls.js';
 import type { Recording } from './materialise.js';
 import { SECTOR_BYTES } from './model.js';
 import type { CrashState } from './state.js';
 
-/** A file on the recorded disk that never moves there, and where its bytes are to be put. */
+/** A file on the recorded disk that never moves there. */
 export interface PlacedFile {
   extents: readonly Extent[];
   sizeBytes: number;
-  /** The file that gets the bytes; best in memory. */
-  path: string;
 }
 
 /** Part of a file: from this byte to the one before that. */
@@ -36,7 +34,7 @@ export function sectorsOf(files: readonly { extents: readonly Extent[] }[]): (se
 
 /**
  * The bytes of one file as one crash state after the other has them, without a filesystem. Only what differs from the
- * state before is written. States should come in the order of their cuts.
+ * state before is touched. States should come in the order of their cuts.
  */
 export class FileBytes {
   readonly #recording: Recording;
@@ -44,9 +42,7 @@ export class FileBytes {
   readonly #baseAt: number;
   readonly #base: Buffer;
   readonly #stable: Buffer;
-  /** What the file holds, or will when the touched pages are written. */
   readonly #work: Buffer;
-  readonly #fd: number;
   readonly #pieces = new Map<number, Piece[]>();
   #stableAt: number;
   /** Pages of the last state that differ from the stable bytes. */
@@ -61,12 +57,14 @@ export class FileBytes {
     this.#base = readFile(image, file);
     this.#stable = Buffer.from(this.#base);
     this.#work = Buffer.from(this.#base);
-    this.#fd = openSync(file.path, 'w+');
-    ftruncateSync(this.#fd, file.sizeBytes);
-    writeSync(this.#fd, this.#work, 0, this.#work.length, 0);
   }
 
-  /** Makes the file hold what it holds in this state. @returns the parts in which it may differ from the last one. */
+  /** What the file holds in the last state that was made; not to be changed. */
+  get bytes(): Buffer {
+    return this.#work;
+  }
+
+  /** Makes `bytes` what they are in this state. @returns the parts in which they may differ from the last one. */
   make(state: CrashState): ByteRange[] {
     const { model } = this.#recording;
     const floor = model.floorOf(state);
@@ -91,7 +89,7 @@ export class FileBytes {
       for (const piece of this.#piecesOf(entry)) this.#put(piece, sectors);
     }
     for (const page of this.#dirty) touched.add(page);
-    return this.#write(touched);
+    return this.#rangesOf(touched);
   }
 
   #revert(page: number): void {
@@ -112,17 +110,14 @@ export class FileBytes {
     }
   }
 
-  #write(pages: ReadonlySet<number>): ByteRange[] {
+  #rangesOf(pages: ReadonlySet<number>): ByteRange[] {
     const ranges: ByteRange[] = [];
     const order = [...pages].sort((a, b) => a - b);
     for (let at = 0; at < order.length; ) {
       const first = order[at] ?? 0;
       let end = first + 1;
       for (at++; order[at] === end; at++) end++;
-      const from = first * PAGE_BYTES;
-      const to = Math.min(end * PAGE_BYTES, this.#work.length);
-      writeSync(this.#fd, this.#work, from, to - from, from);
-      ranges.push([from, to]);
+      ranges.push([first * PAGE_BYTES, Math.min(end * PAGE_BYTES, this.#work.length)]);
     }
     return ranges;
   }
@@ -147,10 +142,6 @@ export class FileBytes {
     const bytes = Buffer.alloc(end - begin);
     if (!entry.discard) this.#recording.log.readData(entry, begin - entry.offset, bytes);
     return [{ fileOffset: fileOffset + begin - deviceOffset, entryOffset: begin - entry.offset, bytes }];
-  }
-
-  close(): void {
-    closeSync(this.#fd);
   }
 }
 

@@ -1,17 +1,21 @@
-import { readSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { QueueError } from '../errors.js';
-import { type ByteRange, RestoreCheck, type Restored } from '../queue/restore-check.js';
+import { type Patch, RestoreCheck, type Restored, type Step } from '../queue/restore-check.js';
 
 /**
  * Answers requests on stdin until it ends, one JSON object a line each way:
  *
  *     {"queue": DIR}                restore the queue in that directory, for good
  *     {"data": FILE, "index": FILE} the same from the bytes of two files, which are not changed
- *     … "changed": {"data": [[FROM, TO], …]}
- *                                   with it: only these bytes may differ from when the file was named before
+ *     {"data": FILE, "index": FILE, "patches": FILE, "states": [{"data": [[FROM, TO, AT], …], "index": […]}, …]}
+ *                                   several, one after the other: each is the last one that came of these files, with the bytes
+ *                                   of `patches` from AT on put into them, from FROM to the one before TO
  *
  *     {"live": [N, …], "names": {N: SHA-256, …}, "problems": […], "keptAside": N}
  *     {"error": "…"}                the queue cannot be restored
+ *
+ * with a line for each state. The answers to one request are written together: a process that reads each at once would take
+ * the processor away, and each of the two would find the other's traces in its caches.
  *
  * It waits for each line in the system call itself: thousands come, and an event loop costs more than a restore.
  *
@@ -21,20 +25,50 @@ export function restoreCheck(): void {
   const check = new RestoreCheck();
   for (const line of linesOf(0)) {
     const request = parse(line);
-    writeAll(1, `${JSON.stringify(answer(check, request))}\n`);
+    writeAll(
+      1,
+      answers(check, request)
+        .map((answer) => `${JSON.stringify(answer)}\n`)
+        .join(''),
+    );
   }
 }
 
-function answer(check: RestoreCheck, request: Request): Restored | { error: string } {
+type Answer = Restored | { error: string };
+
+function answers(check: RestoreCheck, request: Request): Answer[] {
+  if ('queue' in request) return [answer(() => check.directory(request.queue))];
+  const { data, index, steps } = request;
+  if (steps === undefined) return [answer(() => check.files(data, index))];
+  const bytes = bytesOf(steps.patches);
+  return steps.states.map((step) => answer(() => check.step(data, step, bytes)));
+}
+
+function answer(restore: () => Restored): Answer {
   try {
-    if ('queue' in request) return check.directory(request.queue);
-    return check.files(request.data, request.index, request.changed);
+    return restore();
   } catch (failure) {
     return { error: failure instanceof Error ? failure.message : String(failure) };
   }
 }
 
-type Request = { queue: string } | { data: string; index: string; changed: ByteRange[] | undefined };
+let room = Buffer.alloc(0);
+
+/** What is in the file; good until the next call. A buffer for each request would be cleared and collected each time. */
+function bytesOf(path: string): Buffer {
+  const fd = openSync(path, 'r');
+  try {
+    const { size } = fstatSync(fd);
+    if (size > room.length) room = Buffer.alloc(2 * size);
+    return room.subarray(0, readSync(fd, room, 0, size, 0));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+type Request =
+  | { queue: string }
+  | { data: string; index: string; steps: { patches: string; states: Step[] } | undefined };
 
 function parse(line: string): Request {
   let value: unknown;
@@ -43,14 +77,15 @@ function parse(line: string): Request {
   } catch {
     value = undefined;
   }
-  const { queue, data, index, changed } = fieldsOf(value);
+  const { queue, data, index, patches, states } = fieldsOf(value);
   if (typeof queue === 'string') return { queue };
-  const ranges = fieldsOf(changed).data;
-  if (typeof data === 'string' && typeof index === 'string' && (ranges === undefined || areRanges(ranges)))
-    return { data, index, changed: ranges };
+  if (typeof data === 'string' && typeof index === 'string') {
+    if (patches === undefined && states === undefined) return { data, index, steps: undefined };
+    if (typeof patches === 'string' && areSteps(states)) return { data, index, steps: { patches, states } };
+  }
   throw new QueueError(
     'bad-setting',
-    `stdin: found ${line.slice(0, 80)}, expected {"queue": DIR} or {"data": FILE, "index": FILE}`,
+    `stdin: found ${line.slice(0, 80)}, expected {"queue": DIR} or {"data": FILE, "index": FILE}, the latter with "patches" and "states" or without`,
   );
 }
 
@@ -58,9 +93,17 @@ function fieldsOf(value: unknown): Record<string, unknown> {
   return (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
 }
 
-function areRanges(value: unknown): value is ByteRange[] {
-  const isRange = (one: unknown) => Array.isArray(one) && one.length === 2 && one.every(Number.isSafeInteger);
-  return Array.isArray(value) && value.every(isRange);
+function areSteps(value: unknown): value is Step[] {
+  const isStep = (one: unknown) => arePatches(fieldsOf(one).data) && arePatches(fieldsOf(one).index);
+  return Array.isArray(value) && value.every(isStep);
+}
+
+function arePatches(value: unknown): value is Patch[] {
+  const isPatch = (one: unknown) =>
+    Array.isArray(one) &&
+    one.length === 3 &&
+    one.every((number) => Number.isSafeInteger(number) && number >= 0);
+  return Array.isArray(value) && value.every(isPatch);
 }
 
 const CHUNK_BYTES = 65_536;

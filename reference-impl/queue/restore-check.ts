@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
-import { openSync, readFileSync, readSync, statSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { QueueError } from '../errors.js';
+import { assert, QueueError } from '../errors.js';
 import { checkLists } from '../index/check.js';
 import { IndexImage } from '../index/image.js';
 import { decodeIndexHead } from '../index/index-file.js';
 import { markConsumed } from '../index/marks.js';
-import { type DataBytes, DataMap } from '../memory/data-map.js';
+import type { DataBytes } from '../memory/data-map.js';
 import { withTemporaryMaps } from '../memory/linux.js';
 import { PAGE_BYTES } from '../memory/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
@@ -41,20 +41,34 @@ interface Seen {
   slots: RememberedSlots;
   sizeBytes: number;
   key: ChecksumKey;
-  /** The last message at each slot. */
-  named: (Named | undefined)[];
+  /** The messages that have been at each slot, the latest last: from one state to the next they come and go. */
+  named: (Named[] | undefined)[];
 }
 
 interface Named {
-  /** What stood there. */
+  /** What stood there when it was seen last. */
   at: AtSlot;
-  /** When its page has changed, it need not have. */
+  type: number;
   bytes: Buffer;
   number: number;
 }
 
-/** Part of a file: from this byte to the one before that. */
-export type ByteRange = readonly [from: number, to: number];
+/** Bytes that are put into a file: from this byte of it to the one before that, and where they begin among those that came. */
+export type Patch = readonly [from: number, to: number, at: number];
+
+/** How a data file and its index file differ from what they were before. */
+export interface Step {
+  data: readonly Patch[];
+  index: readonly Patch[];
+}
+
+/** A data file and its index file in memory, which are restored as if they were files. */
+interface Content {
+  data: Buffer;
+  index: Buffer;
+  /** For an index in which a restore can write. */
+  scratch: Buffer;
+}
 
 type Listed = Pick<RecordHeader, 'offset' | 'type' | 'sizeBytes' | 'number' | 'dateMs'>;
 
@@ -68,8 +82,8 @@ export class RestoreCheck {
   readonly #seen = new Map<string, Seen>();
   readonly #numbers = new Map<string, number>();
   #settings: { directory: string; text: string | undefined; settings: QueueSettings } | undefined;
-  readonly #dataFiles = new Map<string, DataBytes>();
-  readonly #indexFiles = new Map<string, { fd: number; bytes: Buffer }>();
+  /** By the place of the data file. */
+  readonly #contents = new Map<string, Content>();
 
   /**
    * Restores the queue in a directory, for good: index and data file are as after a start.
@@ -128,29 +142,55 @@ export class RestoreCheck {
   }
 
   /**
-   * The same from the bytes of a data file and its index file, of which nothing is changed. Both stay open: they may be
-   * changed between two calls, and must not shrink.
-   * @param changed which parts of the data file may differ from the last call; default: all.
+   * The same from the bytes of a data file and its index file, of which nothing is changed.
    * @throws QueueError when the data file is none.
    */
-  files(dataPath: string, indexPath: string, changed?: readonly ByteRange[]): Restored {
+  files(dataPath: string, indexPath: string): Restored {
+    const index = readFileSync(indexPath);
+    const content = {
+      data: readFileSync(dataPath),
+      index,
+      scratch: Buffer.from(new ArrayBuffer(index.length)),
+    };
+    this.#contents.set(dataPath, content);
+    return this.#restoreBytes(dataPath, content);
+  }
+
+  /**
+   * The same from the bytes that `files` or `step` has seen last at this place, with others put into them.
+   * @param bytes from which the patches are taken.
+   * @throws QueueError when the data file is none; when a patch does not fit.
+   */
+  step(dataPath: string, step: Step, bytes: Buffer): Restored {
+    const content = this.#contents.get(dataPath);
+    assert(content !== undefined, 'a data file is seen before bytes are put into it');
+    for (const file of ['data', 'index'] as const) {
+      for (const [from, to, at] of step[file]) {
+        const fits = from <= to && to <= content[file].length && at + to - from <= bytes.length;
+        assert(fits, 'a patch lies within its file, and its bytes were given');
+        bytes.copy(content[file], from, at, at + to - from);
+      }
+    }
+    return this.#restoreBytes(dataPath, content, step.data);
+  }
+
+  #restoreBytes(place: string, content: Content, changed?: readonly Patch[]): Restored {
     try {
-      return this.#restoreFiles(dataPath, indexPath, changed);
+      return this.#restoreContent(place, content, changed);
     } catch (error) {
       // Its changes may not have been looked at.
-      this.#seen.delete(dataPath);
+      this.#seen.delete(place);
       throw error;
     }
   }
 
-  #restoreFiles(dataPath: string, indexPath: string, changed: readonly ByteRange[] | undefined): Restored {
-    const data = this.#dataFile(dataPath);
-    const first = data.place(0, PAGE_BYTES);
-    const head = decodeHead(first.bytes.subarray(first.at, first.at + PAGE_BYTES), dataPath);
+  #restoreContent(place: string, content: Content, changed: readonly Patch[] | undefined): Restored {
+    const data = inMemory(content.data);
+    const head = decodeHead(content.data.subarray(0, PAGE_BYTES), place);
     const ring = { start: RING_START, end: head.sizeBytes - PAGE_BYTES };
     const restored = nothing();
-    const image = this.#readIndex(indexPath, head.queueId, head.sizeBytes);
-    const seen = this.#look(dataPath, data, head.key, changed);
+    const image = indexOf(content, head.queueId, head.sizeBytes);
+    const seen = this.#look(place, data, head.key, changed);
     const plan = planRestore(data, ring, head.key, image, undefined, seen.slots);
     this.#list(seen, data, head.key, plan.alive, restored);
     restored.keptAside = plan.damage.length;
@@ -159,36 +199,8 @@ export class RestoreCheck {
     return restored;
   }
 
-  #dataFile(path: string): DataBytes {
-    let file = this.#dataFiles.get(path);
-    if (!file) {
-      const map = new DataMap(openSync(path, 'r+'), statSync(path).size, 0);
-      // What is read again and again is in memory: nothing need be asked for ahead.
-      file = {
-        sizeBytes: map.sizeBytes,
-        place: (offset, length) => map.place(offset, length),
-        willNeed: () => undefined,
-      };
-      this.#dataFiles.set(path, file);
-    }
-    return file;
-  }
-
-  /** A copy of the index in memory; undefined when it is of no use. */
-  #readIndex(path: string, queueId: string, dataBytes: number): IndexImage | undefined {
-    let file = this.#indexFiles.get(path);
-    if (!file) {
-      file = { fd: openSync(path, 'r'), bytes: Buffer.from(new ArrayBuffer(statSync(path).size)) };
-      this.#indexFiles.set(path, file);
-    }
-    const { fd, bytes } = file;
-    const length = readSync(fd, bytes, 0, bytes.length, 0);
-    const head = decodeIndexHead(bytes.subarray(0, PAGE_BYTES), length, queueId, dataBytes);
-    return head.usable ? new IndexImage(bytes, head.geometry) : undefined;
-  }
-
   /** What is remembered of a place, brought up to date. */
-  #look(place: string, data: DataBytes, key: ChecksumKey, changed?: readonly ByteRange[]): Seen {
+  #look(place: string, data: DataBytes, key: ChecksumKey, changed?: readonly Patch[]): Seen {
     let seen = this.#seen.get(place);
     let pages = changed && pagesOf(changed);
     const same = seen?.sizeBytes === data.sizeBytes && seen.key.low === key.low && seen.key.high === key.high;
@@ -198,7 +210,7 @@ export class RestoreCheck {
         slots: new RememberedSlots(sizeBytes),
         sizeBytes,
         key,
-        named: new Array<Named | undefined>(Math.ceil(sizeBytes / SLOT_BYTES)).fill(undefined),
+        named: new Array<Named[] | undefined>(Math.ceil(sizeBytes / SLOT_BYTES)).fill(undefined),
       };
       this.#seen.set(place, seen);
       pages = undefined;
@@ -217,29 +229,40 @@ export class RestoreCheck {
     for (const record of records) {
       const at = slots.read(data, key, record.offset);
       const slot = record.offset / SLOT_BYTES;
-      const last = named[slot];
+      const known = named[slot] ?? [];
+      const last = known.at(-1);
       if (last?.at === at) {
         into.live.push(last.number);
         continue;
       }
+      const { type } = record;
       const bytes = bodyOf(data, record);
-      if (last?.bytes.equals(bytes)) {
-        last.at = at;
-        into.live.push(last.number);
+      const before = known.findIndex((one) => one.type === type && one.bytes.equals(bytes));
+      const again = known[before];
+      if (again !== undefined) {
+        again.at = at;
+        known.splice(before, 1);
+        known.push(again);
+        into.live.push(again.number);
         continue;
       }
-      const name = createHash('sha256').update(decodeBody(record.type, bytes).data).digest('hex');
+      const name = createHash('sha256').update(decodeBody(type, bytes).data).digest('hex');
       let number = this.#numbers.get(name);
       if (number === undefined) {
         number = this.#numbers.size;
         this.#numbers.set(name, number);
         into.names[number] = name;
       }
-      named[slot] = { at, bytes: Buffer.from(bytes), number };
+      if (known.length === MOST_AT_A_SLOT) known.shift();
+      known.push({ at, type, bytes: Buffer.from(bytes), number });
+      named[slot] = known;
       into.live.push(number);
     }
   }
 }
+
+/** More are not remembered. */
+const MOST_AT_A_SLOT = 8;
 
 /** Undefined when it cannot be read; whoever needs it says why. */
 function textOf(file: string): string | undefined {
@@ -250,10 +273,33 @@ function textOf(file: string): string | undefined {
   }
 }
 
-function* pagesOf(ranges: readonly ByteRange[]): Generator<number> {
+function* pagesOf(ranges: readonly Patch[]): Generator<number> {
   for (const [from, to] of ranges) {
     for (let page = Math.floor(from / PAGE_BYTES); page * PAGE_BYTES < to; page += 1) yield page;
   }
+}
+
+/** A data file that is in memory as a whole. */
+function inMemory(bytes: Buffer): DataBytes {
+  return {
+    sizeBytes: bytes.length,
+    place(offset, length) {
+      assert(
+        offset >= 0 && length >= 0 && offset + length <= bytes.length,
+        'access stays within the data file',
+      );
+      return { bytes, at: offset };
+    },
+    willNeed: () => undefined,
+  };
+}
+
+/** A copy of the index, in which a restore can write; undefined when it is of no use. */
+function indexOf({ index, scratch }: Content, queueId: string, dataBytes: number): IndexImage | undefined {
+  const head = decodeIndexHead(index.subarray(0, PAGE_BYTES), index.length, queueId, dataBytes);
+  if (!head.usable) return undefined;
+  index.copy(scratch);
+  return new IndexImage(scratch, head.geometry);
 }
 
 const nothing = (): Restored => ({ live: [], names: {}, problems: [], keptAside: 0 });

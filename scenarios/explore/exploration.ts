@@ -7,9 +7,9 @@ import type { Filesystem } from '../../faults/power/filesystem.js';
 import type { Registry } from '../residue/registry.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import type { KeptRecording } from './kept-recording.js';
+import type { MountPlan } from './lookers.js';
 import type { Places } from './places.js';
 import { DATA_DIR, type RecordedRun } from './record.js';
-import type { WorkerPlan } from './worker.js';
 
 export interface ExploreOptions {
   target: Target;
@@ -53,11 +53,7 @@ export interface Exploration {
 }
 
 /** A place to mount states of a device. */
-export function mountWay(
-  { places, run, options }: Exploration,
-  name: string,
-  base: string,
-): Extract<WorkerPlan['way'], { name: 'mount' }> {
+export function mountWay({ places, run, options }: Exploration, name: string, base: string): MountPlan {
   const queue = join(DATA_DIR, options.target.crashStates?.queue ?? '.');
   return { name: 'mount', ...places.place(name, base), filesystem: run.filesystem, queue };
 }

@@ -282,6 +282,7 @@ function plansOf(exploration: Exploration, way: 'image' | 'mount', endMs: number
               // Not where the images are: nothing need ever write these bytes back.
               path: join(places.root, `${number}.${name}`),
             })),
+            patches: join(places.root, `${number}.patches`),
           }
         : mountWay(exploration, `mount-${number}`, base),
   }));

@@ -7,7 +7,8 @@ import { withDescendants } from '../runtime/process-service.js';
 import { allProcesses, sendSignal } from '../runtime/processes.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import type { Found } from './found.js';
-import type { FromWorker, Late, ToWorker, WorkerPlan } from './worker.js';
+import type { Late } from './lookers.js';
+import type { FromWorker, ToWorker, WorkerPlan } from './worker.js';
 
 const PROGRAM = fileURLToPath(new URL('./worker.js', import.meta.url));
 /** A worker that has one batch in hand has another one waiting. */

@@ -2,16 +2,12 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { z } from 'zod';
 import { KitError } from '../../conformance/errors.js';
-import type { ByteRange } from '../../faults/crash-states/file-bytes.js';
 import { eventsRead, until } from '../../faults/waiting.js';
 import { atExit } from '../at-exit.js';
 import { Conversation, makePipe } from '../runtime/pipe.js';
 
 /** What is to be restored: a directory as `queue`, or files by name. */
 export type Paths = Readonly<Record<string, string>>;
-
-/** What may differ in each file from when it was named before, by its name. */
-export type Changed = Readonly<Record<string, readonly ByteRange[]>>;
 
 /** What the target's own program found in one stored state. */
 export interface Restored {
@@ -34,6 +30,14 @@ const Answer = z.object({
   problems: z.array(z.string()).optional(),
   error: z.string().optional(),
 });
+
+/** What became of a request for several states. */
+export interface Answers {
+  /** In their order; fewer than were asked for when the program has failed. */
+  restored: Restored[];
+  /** How it failed, in one of the others. */
+  failed: Restored | undefined;
+}
 
 /** How it is told that the program has ended by itself. */
 export const RESTORE_ENDED = 'crashStates.restore ended with';
@@ -69,22 +73,37 @@ export class RestoreService {
     this.#program = new Program(command, env);
   }
 
+  /** Has the program that is asked next not been asked before? */
+  get isNew(): boolean {
+    return this.#program?.wasAsked !== true;
+  }
+
   /**
    * @param mostMs so long an answer is waited for.
-   * @param changed told to a program that has seen the files before.
    * @throws KitError bad-target when the program cannot be started.
    */
-  async ask(paths: Paths, mostMs: number, changed?: Changed): Promise<Restored> {
+  async ask(paths: Paths, mostMs: number): Promise<Restored> {
+    const { restored, failed } = await this.askAll(paths, 1, mostMs);
+    return restored[0] ?? failed ?? refused('crashStates.restore gave no answer');
+  }
+
+  /**
+   * Asks for several states in one request.
+   * @param mostMs so long the answers are waited for, all together.
+   * @throws KitError bad-target when the program cannot be started.
+   */
+  async askAll(request: object, count: number, mostMs: number): Promise<Answers> {
     const program = this.#program ?? new Program(this.#command, this.#env);
     this.#program = program;
-    const request = changed === undefined || !program.wasAsked ? paths : { ...paths, changed };
+    const restored: Restored[] = [];
     try {
-      return await program.ask(`${JSON.stringify(request)}\n`, mostMs);
+      await program.ask(`${JSON.stringify(request)}\n`, count, mostMs, restored);
+      return { restored, failed: undefined };
     } catch (error) {
       this.end();
       if (!(error instanceof Failure)) throw error;
-      const { how, message } = error;
-      return { live: [], problems: [], error: message, ...(how === 'late' ? { late: true } : {}) };
+      const late = error.how === 'late' ? { late: true as const } : {};
+      return { restored, failed: { ...refused(error.message), ...late } };
     }
   }
 
@@ -103,6 +122,8 @@ class Program {
   readonly #forget = atExit(() => this.kill());
   #wasAsked = false;
   #said = '';
+  /** The beginning of a line. */
+  #begun: Buffer[] = [];
   /** Why nothing more can be asked. */
   #over: Error | undefined;
 
@@ -133,33 +154,25 @@ class Program {
     return this.#wasAsked;
   }
 
-  async ask(request: string, mostMs: number): Promise<Restored> {
+  /** @param into gets the answers as they come. */
+  async ask(request: string, count: number, mostMs: number, into: Restored[]): Promise<void> {
     const late = performance.now() + mostMs;
     this.#wasAsked = true;
     // What it says unasked would be taken for the answer.
     if (this.#talk.waits(0)) {
       const words = this.#talk.read();
-      if (words.length > 0) throw nonsense('one line for each state', lineOf(words));
+      if (words.length > 0) throw tooMuch(words);
     }
     let left: Buffer = Buffer.from(request);
-    const begun: Buffer[] = [];
-    for (let bytes = 0; ; ) {
+    this.#begun = [];
+    while (into.length < count) {
       if (this.#over !== undefined) throw this.#over;
       const sliceMs = Math.max(0, Math.min(SLICE_MS, late - performance.now()));
       left = this.#talk.write(left, sliceMs);
       if (this.#talk.waits(sliceMs)) {
         const chunk = this.#talk.read();
-        if (chunk.length === 0) return this.#read(await this.#last(begun, late));
-        const end = chunk.indexOf(NEWLINE);
-        if (end !== -1) {
-          const rest = chunk.subarray(end + 1);
-          if (rest.length > 0) throw nonsense('one line for each state', lineOf(rest));
-          return this.#read(Buffer.concat([...begun, chunk.subarray(0, end)]).toString());
-        }
-        begun.push(Buffer.from(chunk));
-        bytes += chunk.length;
-        if (bytes > LONGEST_ANSWER_BYTES)
-          throw new Failure('nonsense', `crashStates.restore: expected one line, it does not stop writing`);
+        if (chunk.length > 0) this.#take(chunk, count, into);
+        else into.push(this.#read(await this.#last(late)));
       } else {
         if (performance.now() > late) {
           const seconds = Math.round(mostMs / 100) / 10;
@@ -171,9 +184,27 @@ class Program {
     }
   }
 
-  /** Nothing more will come: the line need not have had an end of its own. */
-  async #last(begun: readonly Buffer[], late: number): Promise<string> {
-    if (begun.length > 0) return Buffer.concat(begun).toString();
+  /** Reads the lines of which this is the next part. */
+  #take(chunk: Buffer, count: number, into: Restored[]): void {
+    let at = 0;
+    for (let end = chunk.indexOf(NEWLINE); end !== -1; end = chunk.indexOf(NEWLINE, at)) {
+      if (into.length === count) throw tooMuch(chunk.subarray(at));
+      into.push(this.#read(Buffer.concat([...this.#begun, chunk.subarray(at, end)]).toString()));
+      this.#begun = [];
+      at = end + 1;
+    }
+    if (at === chunk.length) return;
+    if (into.length === count) throw tooMuch(chunk.subarray(at));
+    this.#begun.push(Buffer.from(chunk.subarray(at)));
+    if (this.#begun.reduce((sum, { length }) => sum + length, 0) > LONGEST_ANSWER_BYTES)
+      throw new Failure('nonsense', `crashStates.restore: expected one line, it does not stop writing`);
+  }
+
+  /** Nothing more will come: the last line need not have had an end of its own. */
+  async #last(late: number): Promise<string> {
+    const line = Buffer.concat(this.#begun).toString();
+    this.#begun = [];
+    if (line !== '') return line;
     await until(() => this.#over !== undefined, Math.max(0, late - performance.now()));
     throw this.#over ?? new Failure('late', 'crashStates.restore has closed its output, and does not end');
   }
@@ -206,7 +237,11 @@ class Program {
   }
 }
 
-const lineOf = (bytes: Buffer): string => bytes.toString().split('\n', 1)[0] ?? '';
+/** The queue could not be restored. */
+const refused = (error: string): Restored => ({ live: [], problems: [], error });
+
+const tooMuch = (bytes: Buffer): Failure =>
+  nonsense('one line for each state', bytes.toString().split('\n', 1)[0] ?? '');
 
 function nonsense(expected: string, line: string): Failure {
   return new Failure('nonsense', `crashStates.restore: expected ${expected}, found ${line.slice(0, 80)}`);

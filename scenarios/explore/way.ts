@@ -6,9 +6,9 @@ import type { CrashModel } from '../../faults/crash-states/model.js';
 import { type CrashState, formatState } from '../../faults/crash-states/state.js';
 import type { Random } from '../../faults/fault.js';
 import type { Found } from './found.js';
+import type { Late } from './lookers.js';
 import type { Job } from './pool.js';
 import { RESTORE_ENDED } from './restore-service.js';
-import type { Late } from './worker.js';
 
 export type WayName = 'image' | 'mount' | 'target';
 

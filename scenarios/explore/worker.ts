@@ -1,47 +1,30 @@
-import { join } from 'node:path';
 import { messageOf } from '../../conformance/errors.js';
-import { FileBytes } from '../../faults/crash-states/file-bytes.js';
-import { openRecording, type Recording } from '../../faults/crash-states/materialise.js';
-import { type CrashState, parseState } from '../../faults/crash-states/state.js';
-import { StateDisk } from '../../faults/crash-states/state-disk.js';
-import type { Filesystem } from '../../faults/power/filesystem.js';
-import type { Extent } from '../../faults/power/syscalls.js';
-import { type Found, foundOf, notRecovered, unmountable } from './found.js';
-import { type Changed, type Paths, RestoreService } from './restore-service.js';
-
-/** A wait that the end of the time cut short shows a hang if it was so long, and so many times the longest other one. */
-const LEAST_HUNG_MS = 1000;
-const FAR_MORE = 5;
+import { openRecording } from '../../faults/crash-states/materialise.js';
+import { parseState } from '../../faults/crash-states/state.js';
+import type { Found } from './found.js';
+import {
+  Asker,
+  ImageLooker,
+  type ImagePlan,
+  type Late,
+  type Looker,
+  MountLooker,
+  type MountPlan,
+  type Waiting,
+} from './lookers.js';
+import { RestoreService } from './restore-service.js';
 
 /** All that a worker process needs to look at crash states of one recording. */
-export interface WorkerPlan {
+export interface WorkerPlan extends Waiting {
   log: string;
   end: number;
   base: string;
   baseAt: number;
   restore: readonly string[];
   env: Readonly<Record<string, string>>;
-  /** So long the program may take for one state. */
-  patienceMs: number;
-  /** When no answer is waited for any more, in milliseconds since the epoch. */
-  untilMs: number;
   /** SHA-256 of the messages, in the order of their bits. */
   digests: readonly string[];
-  way:
-    | {
-        name: 'image';
-        files: readonly { name: string; extents: Extent[]; sizeBytes: number; path: string }[];
-      }
-    | {
-        name: 'mount';
-        stable: string;
-        image: string;
-        device: string;
-        mountPoint: string;
-        filesystem: Filesystem;
-        /** Directory to be restored, below the mount. */
-        queue: string;
-      };
+  way: ImagePlan | MountPlan;
 }
 
 export type ToWorker = { plan: WorkerPlan } | { batch: readonly { number: number; state: string }[] };
@@ -49,16 +32,6 @@ export type FromWorker =
   | { ready: true }
   | { found: (Found & { number: number })[]; late: (Late & { number: number })[] }
   | { failed: string; code: string };
-
-/** There was no time to look at a state; `hung`: it had been given far more than any other. */
-export interface Late {
-  hung: boolean;
-}
-
-interface Looker {
-  look(state: CrashState): Promise<Found | Late>;
-  close(): void;
-}
 
 /** A process of its own: looks at the states that its parent sends, and ends with its parent. */
 function main(): void {
@@ -72,8 +45,9 @@ function main(): void {
     if (looker === undefined) throw new Error('a batch came before the plan');
     const found: (Found & { number: number })[] = [];
     const late: (Late & { number: number })[] = [];
-    for (const { number, state } of message.batch) {
-      const what = late.length > 0 ? { hung: false } : await looker.look(parseState(state));
+    const seen = await looker.look(message.batch.map(({ state }) => parseState(state)));
+    for (const [place, { number }] of message.batch.entries()) {
+      const what = seen[place] ?? { hung: false };
       if ('hung' in what) late.push({ number, ...what });
       else found.push({ number, ...what });
     }
@@ -98,73 +72,21 @@ function main(): void {
 }
 
 function lookerOf(plan: WorkerPlan): Looker {
+  const { way, base, baseAt } = plan;
   const recording = openRecording(plan.log, plan.end);
   const service = new RestoreService(plan.restore, plan.env);
-  const bits = new Map(plan.digests.map((digest, bit) => [digest, bit]));
-  let longestMs = 0;
-  const ask: Ask = async (paths, changed) => {
-    const leftMs = plan.untilMs - Date.now();
-    if (leftMs <= 0) return { hung: false };
-    const startMs = performance.now();
-    const { live, problems, error, late } = await service.ask(
-      paths,
-      Math.min(plan.patienceMs, leftMs),
-      changed,
-    );
-    const tookMs = performance.now() - startMs;
-    if (late && leftMs < plan.patienceMs)
-      return { hung: tookMs > Math.max(LEAST_HUNG_MS, FAR_MORE * longestMs) };
-    if (!late) longestMs = Math.max(longestMs, tookMs);
-    return error === undefined ? foundOf(bits, plan.digests.length, live, problems) : notRecovered(error);
-  };
+  const asker = new Asker(service, plan, plan.digests);
   const looker =
-    plan.way.name === 'image' ? imageLooker(plan, recording, ask) : mountLooker(plan, recording, ask);
+    way.name === 'image'
+      ? new ImageLooker(way, recording, base, baseAt, asker)
+      : new MountLooker(way, recording, base, baseAt, asker);
   return {
-    look: looker.look,
+    look: (states) => looker.look(states),
     close() {
       service.end();
       looker.close();
       recording.close();
     },
-  };
-}
-
-type Ask = (paths: Paths, changed?: Changed) => Promise<Found | Late>;
-
-function imageLooker({ way, base, baseAt }: WorkerPlan, recording: Recording, ask: Ask): Looker {
-  const files = way.name === 'image' ? way.files : [];
-  const bytes = files.map((file) => [file.name, new FileBytes(recording, file, base, baseAt)] as const);
-  const paths = Object.fromEntries(files.map(({ name, path }) => [name, path]));
-  return {
-    look(state) {
-      const changed = Object.fromEntries(bytes.map(([name, file]) => [name, file.make(state)]));
-      return ask(paths, changed);
-    },
-    close() {
-      for (const [, file] of bytes) file.close();
-    },
-  };
-}
-
-function mountLooker({ way, base, baseAt }: WorkerPlan, recording: Recording, ask: Ask): Looker {
-  if (way.name !== 'mount') throw new Error('expected the plan of a mount');
-  const { queue, ...places } = way;
-  const disk = new StateDisk({ recording, base, baseAt, ...places });
-  const directory = join(places.mountPoint, queue);
-  return {
-    async look(state) {
-      try {
-        disk.mount(state);
-      } catch (error) {
-        return unmountable(messageOf(error));
-      }
-      try {
-        return await ask({ queue: directory });
-      } finally {
-        disk.unmount();
-      }
-    },
-    close: () => disk.close(),
   };
 }
 
