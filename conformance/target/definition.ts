@@ -101,17 +101,18 @@ const CrashStates = object({
     .optional()
     .describe(
       'A program that restores one stored state after the other, for thousands of crash states: it reads JSON lines from stdin, ' +
-        '{"queue": DIR} to restore what is in a directory, or {NAME: FILE, …, "changed": {NAME: [[FROM, TO], …], …}} with the names of ' +
-        '`files` (`changed`, if it is there: only these bytes may differ from when the file was named before), and answers each with ' +
-        '{"live": [N, …], "names": {N: SHA-256 of a message, …}, "problems": […]} or {"error": "…"}. A number is named once.',
+        '{"queue": DIR} to restore what is in a directory, or {NAME: FILE, …} with the names of `files`, and answers each with ' +
+        '{"live": [N, …], "names": {N: SHA-256 of a message, …}, "problems": […]} or {"error": "…"}. A number is named once. ' +
+        '{NAME: FILE, …, "patches": FILE, "states": [{NAME: [[FROM, TO, AT], …], …}, …]} are several states, each with an answer of its ' +
+        'own: each time the bytes of `patches` from AT on are put into what the file was before, from FROM to the one before TO.',
     ),
   queue: below()
     .optional()
     .describe('The directory that `restore` is asked to restore; default: {data} itself.'),
   files: z
     .record(
-      z.string().regex(/^(?!(?:queue|changed)$)[a-z]+$/, {
-        error: 'a name of small letters, other than queue and changed',
+      z.string().regex(/^(?!(?:queue|patches|states)$)[a-z]+$/, {
+        error: 'a name of small letters, other than queue, patches and states',
       }),
       below(),
       {

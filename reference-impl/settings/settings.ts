@@ -2,6 +2,7 @@ import { isAbsolute, resolve } from 'node:path';
 import { z } from 'zod';
 import { count, durationMs, size } from './units.js';
 
+const KIB = 2 ** 10;
 const MIB = 2 ** 20;
 const PAGE_BYTES = 4096;
 /** Room that envelope and record header take beside the message in a record, at the most recipients by default. */
@@ -29,7 +30,7 @@ const object = <Shape extends z.ZodRawShape>(shape: Shape) =>
       issue.code === 'unrecognized_keys' ? `one of ${Object.keys(shape).join(', ')}` : 'an object',
   });
 
-const dataBytes = () => size({ min: MIB, max: 2 ** 46 }, PAGE_BYTES);
+const dataBytes = () => size({ min: 64 * KIB, max: 2 ** 46 }, PAGE_BYTES);
 const entries = () => count({ min: 1, max: 2 ** 24 });
 
 const Sync = object({

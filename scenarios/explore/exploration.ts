@@ -9,6 +9,7 @@ import type { PreparedRuntime } from '../runtime/runtime.js';
 import type { KeptRecording } from './kept-recording.js';
 import type { MountPlan } from './lookers.js';
 import type { Places } from './places.js';
+import type { Crew } from './pool.js';
 import { DATA_DIR, type RecordedRun } from './record.js';
 
 export interface ExploreOptions {
@@ -39,6 +40,7 @@ export interface Exploration {
   run: RecordedRun;
   recording: Recording;
   places: Places;
+  crew: Crew;
   stakes: Stakes;
   /** The device when the entries before `baseAt` are on the medium. */
   base: string;

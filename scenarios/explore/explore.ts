@@ -26,7 +26,7 @@ import { type Exploration, type ExploreOptions, mountWay } from './exploration.j
 import { keepRecording } from './kept-recording.js';
 import { waiting } from './patience.js';
 import { Places } from './places.js';
-import { runJobs } from './pool.js';
+import { Crew } from './pool.js';
 import { type RecordedRun, recordRun } from './record.js';
 import { exploreRecoveries, NO_RECOVERIES } from './recoveries.js';
 import type { ExploreResult, SmallestState } from './result.js';
@@ -142,6 +142,7 @@ async function explore(
   const recording = openRecording(run.log, run.end);
   const room = recordingDirectory() ?? begun.dir;
   const places = new Places(join(room, `plugpull-${registry.runId}-states`), registry);
+  const crew = new Crew(registry.runId);
   try {
     const ids = submittedIds(recorder.events);
     const baseAt = recording.model.floor(run.from);
@@ -152,6 +153,7 @@ async function explore(
       ...begun,
       recording,
       places,
+      crew,
       stakes: new Stakes(recorder.events),
       base,
       baseAt,
@@ -174,6 +176,7 @@ async function explore(
     const broken = [...[...ways.values()].flatMap((way) => way.broken), ...recoveries.broken];
     return resultOf(exploration, ways, recoveries, broken, startMs);
   } finally {
+    await crew.end();
     places.remove();
     recording.close();
   }
@@ -240,7 +243,7 @@ async function exploreWays(exploration: Exploration): Promise<Map<WayName, WayRu
     if (way === 'target') await runOnTarget(exploration, wayRun);
     else {
       const plans = plansOf(exploration, way, mostEndMs);
-      await runJobs(plans, exploration.registry.runId, wayRun.jobs(), BATCH[way], () => wayRun.stopped());
+      await exploration.crew.run(plans, wayRun.jobs(), BATCH[way], () => wayRun.stopped());
     }
     wayRun.end();
     const dead = wayRun.neverWorked();
@@ -255,9 +258,9 @@ function fingerprintsOf({ recording, base, baseAt, run }: Exploration, way: WayN
   return new Fingerprints(recording, base, baseAt, counts);
 }
 
-/** A worker that mounts waits for its disk a part of the time: one more than there are processors uses that. */
+/** A worker that mounts waits for its disk more than half of the time. */
 function workersOf({ workers }: Exploration, way: WayName): number {
-  return way === 'mount' ? workers + 1 : workers;
+  return way === 'mount' ? 2 * workers + 1 : workers;
 }
 
 /** What the workers are told, each with a place of its own. */

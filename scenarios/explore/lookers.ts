@@ -1,4 +1,4 @@
-import { openSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../../conformance/errors.js';
 import { FileBytes } from '../../faults/crash-states/file-bytes.js';
@@ -79,9 +79,9 @@ export class Asker {
     this.#bits = new Map(digests.map((digest, bit) => [digest, bit]));
   }
 
-  /** Has the program that is asked next seen nothing yet? */
-  get isNew(): boolean {
-    return this.#service.isNew;
+  /** Number of the program that is asked next. */
+  get life(): number {
+    return this.#service.life;
   }
 
   /** So many states may be asked for together: one that hangs must not be waited for in the others' name. */
@@ -117,6 +117,8 @@ export class ImageLooker implements Looker {
   readonly #patches: string;
   readonly #fd: number;
   readonly #asker: Asker;
+  /** The program that has seen the last state. */
+  #seenBy = 0;
   #buffer = Buffer.alloc(1 << 20);
 
   /** @param base holds the device as it is when the entries before `baseAt` are on the medium. */
@@ -135,7 +137,7 @@ export class ImageLooker implements Looker {
   async look(states: readonly CrashState[]): Promise<(Found | Late)[]> {
     const all: (Found | Late)[] = [];
     while (all.length < states.length) {
-      const together = this.#asker.isNew ? 1 : this.#asker.together;
+      const together = this.#seenBy === this.#asker.life ? this.#asker.together : 1;
       const hand = states.slice(all.length, all.length + together);
       const { found, failed } = await this.#ask(hand);
       all.push(...found);
@@ -166,7 +168,8 @@ export class ImageLooker implements Looker {
   /** Whole files for a program that has seen nothing; then what differs from the state before. */
   #ask(states: readonly CrashState[]): Promise<Asked> {
     const [first] = states;
-    if (this.#asker.isNew && first !== undefined) {
+    if (this.#seenBy !== this.#asker.life && first !== undefined) {
+      this.#seenBy = this.#asker.life;
       for (const { bytes, path } of this.#files) {
         bytes.make(first);
         writeFileSync(path, bytes.bytes);
@@ -193,7 +196,9 @@ export class ImageLooker implements Looker {
     return this.#asker.ask({ ...this.#paths, patches: this.#patches, states: steps }, states.length);
   }
 
-  close(): void {}
+  close(): void {
+    closeSync(this.#fd);
+  }
 }
 
 /** Mounts each state, which replays the journal of its filesystem. */

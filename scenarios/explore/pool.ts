@@ -24,25 +24,42 @@ export interface Job {
 }
 
 /**
- * Hands jobs out to worker processes, a batch at a time, until there are no more or `stopped` says so; what was handed
- * out is waited for.
- * @throws what a worker failed with.
+ * Worker processes, each with a restoring program of its own. They go on from one run of jobs to the next: to start both
+ * takes as long as hundreds of states.
  */
-export async function runJobs(
-  plans: readonly WorkerPlan[],
-  runId: string,
-  jobs: Iterator<Job, void>,
-  batchSize: number,
-  stopped: () => boolean,
-): Promise<void> {
-  const workers = plans.map((plan) => new Worker(plan, runId));
+export class Crew {
+  readonly #runId: string;
+  readonly #workers: Worker[] = [];
   // What they have in use could not be removed.
-  const forget = atExit(() => killAll(workers.flatMap(({ pid }) => pid ?? [])));
-  try {
-    await Promise.all(workers.map((worker) => worker.run(jobs, batchSize, stopped)));
-  } finally {
-    await Promise.all(workers.map((worker) => worker.end()));
-    forget();
+  readonly #forget = atExit(() => killAll(this.#workers.flatMap(({ pid }) => pid ?? [])));
+
+  constructor(runId: string) {
+    this.#runId = runId;
+  }
+
+  /**
+   * Hands jobs out, a batch at a time and one worker for each plan, until there are no more or `stopped` says so; what was
+   * handed out is waited for, and every disk let go of.
+   * @throws what a worker failed with; then the crew is to be ended.
+   */
+  async run(
+    plans: readonly WorkerPlan[],
+    jobs: Iterator<Job, void>,
+    batchSize: number,
+    stopped: () => boolean,
+  ): Promise<void> {
+    await Promise.all(
+      plans.map((plan, number) => {
+        this.#workers[number] ??= new Worker(this.#runId);
+        return this.#workers[number].run(plan, jobs, batchSize, stopped);
+      }),
+    );
+  }
+
+  /** They end; may be called twice. */
+  async end(): Promise<void> {
+    await Promise.all(this.#workers.map((worker) => worker.end()));
+    this.#forget();
   }
 }
 
@@ -53,19 +70,35 @@ function killAll(pids: readonly number[]): void {
 
 class Worker {
   readonly #child: ChildProcess;
-  readonly #plan: WorkerPlan;
   readonly #under = new Map<number, Job>();
   #number = 0;
   #batches = 0;
+  #heard: (message: FromWorker) => void = () => {};
+  #fail: (error: Error) => void = () => {};
+  /** Why it can do nothing more. */
+  #over: Error | undefined;
 
-  constructor(plan: WorkerPlan, runId: string) {
-    this.#plan = plan;
+  constructor(runId: string) {
     this.#child = fork(PROGRAM, [], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       // Not in the kit's process group: a Ctrl-C is the kit's to handle, and may come before a worker can ignore it.
       detached: true,
       env: { ...process.env, [RUN_VARIABLE]: runId },
     });
+    this.#child.on('message', (message: FromWorker) => {
+      if ('failed' in message) this.#ends(new KitError(codeOf(message.code), message.failed));
+      else this.#heard(message);
+    });
+    this.#child.on('error', (error) => this.#ends(error));
+    this.#child.on('exit', (code, signal) => {
+      const how = signal ?? `code ${code}`;
+      this.#ends(new KitError('kit-failed', `a worker of the exploration ended with ${how}`));
+    });
+  }
+
+  #ends(why: Error): void {
+    this.#over ??= why;
+    this.#fail(this.#over);
   }
 
   /** Undefined when it does not live. */
@@ -74,48 +107,56 @@ class Worker {
     return exitCode === null && signalCode === null ? pid : undefined;
   }
 
-  async run(jobs: Iterator<Job, void>, batchSize: number, stopped: () => boolean): Promise<void> {
+  async run(
+    plan: WorkerPlan,
+    jobs: Iterator<Job, void>,
+    batchSize: number,
+    stopped: () => boolean,
+  ): Promise<void> {
+    await this.#until({ plan }, (done) => (message) => {
+      if ('found' in message) this.#take(message);
+      while (this.#batches < BATCHES_AHEAD) {
+        const batch = stopped() ? [] : this.#next(jobs, batchSize);
+        if (batch.length === 0) break;
+        this.#batches += 1;
+        this.#send({ batch });
+      }
+      if (this.#batches === 0) done();
+    });
+    await this.#until({ rest: true }, (done) => done);
+  }
+
+  /** Sends a message, and hears the answers until they say that it is done. */
+  async #until(message: ToWorker, hear: (done: () => void) => (message: FromWorker) => void): Promise<void> {
     await new Promise<void>((resolve, reject) => {
-      const step = () => {
-        while (this.#batches < BATCHES_AHEAD) {
-          const batch = stopped() ? [] : this.#take(jobs, batchSize);
-          if (batch.length === 0) break;
-          this.#batches += 1;
-          this.#send({ batch });
-        }
-        if (this.#batches === 0) resolve();
-      };
-      this.#child.on('message', (message: FromWorker) => {
+      if (this.#over !== undefined) reject(this.#over);
+      const heard = hear(resolve);
+      this.#fail = reject;
+      this.#heard = (answer) => {
         try {
-          if ('failed' in message) throw new KitError(codeOf(message.code), message.failed);
-          if ('found' in message) {
-            this.#batches -= 1;
-            for (const { number, ...found } of message.found) {
-              const job = this.#under.get(number);
-              this.#under.delete(number);
-              job?.found(found);
-            }
-            for (const { number, hung } of message.late) {
-              this.#under.get(number)?.late({ hung });
-              this.#under.delete(number);
-            }
-          }
-          step();
+          heard(answer);
         } catch (error) {
           reject(error);
         }
-      });
-      this.#child.on('error', reject);
-      this.#child.on('exit', (code, signal) => {
-        reject(
-          new KitError('kit-failed', `a worker of the exploration ended with ${signal ?? `code ${code}`}`),
-        );
-      });
-      this.#send({ plan: this.#plan });
+      };
+      this.#send(message);
     });
   }
 
-  #take(jobs: Iterator<Job, void>, size: number): { number: number; state: string }[] {
+  #take({ found, late }: Extract<FromWorker, { found: unknown }>): void {
+    this.#batches -= 1;
+    for (const { number, ...what } of found) {
+      const job = this.#under.get(number);
+      this.#under.delete(number);
+      job?.found(what);
+    }
+    for (const { number, hung } of late) {
+      this.#under.get(number)?.late({ hung });
+      this.#under.delete(number);
+    }
+  }
+
+  #next(jobs: Iterator<Job, void>, size: number): { number: number; state: string }[] {
     const batch: { number: number; state: string }[] = [];
     while (batch.length < size) {
       const next = jobs.next();

@@ -14,7 +14,6 @@ import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { type Exploration, mountWay } from './exploration.js';
 import { patienceMs, waiting } from './patience.js';
 import type { Place } from './places.js';
-import { runJobs } from './pool.js';
 import { DATA_DIR, DISK_BYTES } from './record.js';
 import { RestoreService } from './restore-service.js';
 import { type Broken, type LateState, WayRun } from './way.js';
@@ -95,7 +94,7 @@ async function cutRecovery(
   number: number,
   total: Recoveries,
 ): Promise<void> {
-  const { options, registry, run, places, stakes, recorder, workers, endMs, digests } = exploration;
+  const { options, registry, run, places, crew, stakes, recorder, workers, endMs, digests } = exploration;
   const env = { [RUN_VARIABLE]: registry.runId };
   const mountPoint = join(exploration.dir, `recovery-${number}`);
   mkdirSync(mountPoint, { recursive: true });
@@ -148,7 +147,7 @@ async function cutRecovery(
         digests,
         way: mountWay(exploration, `recovery-${number}-${worker}`, ended.image),
       }));
-      await runJobs(plans, registry.runId, way.jobs(), BATCH, () => way.stopped());
+      await crew.run(plans, way.jobs(), BATCH, () => way.stopped());
       way.end();
       const figures = way.figures(workers);
       total.cut += 1;

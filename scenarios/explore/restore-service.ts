@@ -66,16 +66,23 @@ export class RestoreService {
   readonly #command: readonly string[];
   readonly #env: Readonly<Record<string, string>>;
   #program: Program | undefined;
+  #lives = 0;
 
   constructor(command: readonly string[], env: Readonly<Record<string, string>>) {
     this.#command = command;
     this.#env = env;
-    this.#program = new Program(command, env);
+    this.#start();
   }
 
-  /** Has the program that is asked next not been asked before? */
-  get isNew(): boolean {
-    return this.#program?.wasAsked !== true;
+  #start(): Program {
+    this.#lives += 1;
+    this.#program = new Program(this.#command, this.#env);
+    return this.#program;
+  }
+
+  /** Number of the program that is asked next, from 1: another one knows nothing of what the last one was told. */
+  get life(): number {
+    return this.#program === undefined ? this.#lives + 1 : this.#lives;
   }
 
   /**
@@ -93,8 +100,7 @@ export class RestoreService {
    * @throws KitError bad-target when the program cannot be started.
    */
   async askAll(request: object, count: number, mostMs: number): Promise<Answers> {
-    const program = this.#program ?? new Program(this.#command, this.#env);
-    this.#program = program;
+    const program = this.#program ?? this.#start();
     const restored: Restored[] = [];
     try {
       await program.ask(`${JSON.stringify(request)}\n`, count, mostMs, restored);
@@ -120,7 +126,6 @@ class Program {
   readonly #talk: Conversation;
   readonly #names: string[] = [];
   readonly #forget = atExit(() => this.kill());
-  #wasAsked = false;
   #said = '';
   /** The beginning of a line. */
   #begun: Buffer[] = [];
@@ -150,14 +155,9 @@ class Program {
     });
   }
 
-  get wasAsked(): boolean {
-    return this.#wasAsked;
-  }
-
   /** @param into gets the answers as they come. */
   async ask(request: string, count: number, mostMs: number, into: Restored[]): Promise<void> {
     const late = performance.now() + mostMs;
-    this.#wasAsked = true;
     // What it says unasked would be taken for the answer.
     if (this.#talk.waits(0)) {
       const words = this.#talk.read();

@@ -27,7 +27,11 @@ export interface WorkerPlan extends Waiting {
   way: ImagePlan | MountPlan;
 }
 
-export type ToWorker = { plan: WorkerPlan } | { batch: readonly { number: number; state: string }[] };
+export type ToWorker =
+  | { plan: WorkerPlan }
+  | { batch: readonly { number: number; state: string }[] }
+  /** It lets go of its disk, and waits for another plan. */
+  | { rest: true };
 export type FromWorker =
   | { ready: true }
   | { found: (Found & { number: number })[]; late: (Late & { number: number })[] }
@@ -35,11 +39,19 @@ export type FromWorker =
 
 /** A process of its own: looks at the states that its parent sends, and ends with its parent. */
 function main(): void {
+  let service: RestoreService | undefined;
   let looker: Looker | undefined;
   const send = (message: FromWorker) => void process.send?.(message);
   const obey = async (message: ToWorker): Promise<FromWorker> => {
     if ('plan' in message) {
-      looker = lookerOf(message.plan);
+      // The same for all plans of a run.
+      service ??= new RestoreService(message.plan.restore, message.plan.env);
+      looker = lookerOf(message.plan, service);
+      return { ready: true };
+    }
+    if ('rest' in message) {
+      looker?.close();
+      looker = undefined;
       return { ready: true };
     }
     if (looker === undefined) throw new Error('a batch came before the plan');
@@ -64,6 +76,8 @@ function main(): void {
     );
   });
   process.on('disconnect', () => {
+    // What it has started would keep the disk busy.
+    service?.end();
     looker?.close();
     process.exit(0);
   });
@@ -71,10 +85,9 @@ function main(): void {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
 }
 
-function lookerOf(plan: WorkerPlan): Looker {
+function lookerOf(plan: WorkerPlan, service: RestoreService): Looker {
   const { way, base, baseAt } = plan;
   const recording = openRecording(plan.log, plan.end);
-  const service = new RestoreService(plan.restore, plan.env);
   const asker = new Asker(service, plan, plan.digests);
   const looker =
     way.name === 'image'
@@ -83,7 +96,6 @@ function lookerOf(plan: WorkerPlan): Looker {
   return {
     look: (states) => looker.look(states),
     close() {
-      service.end();
       looker.close();
       recording.close();
     },
