@@ -92,10 +92,11 @@ export function checkCrashStates(history: readonly HistoryEvent[]): Finding {
   for (const event of history) {
     if (event.kind !== 'state-explored') continue;
     const missing = stakes.missing(event);
-    figures.crashStates += 1;
-    if (stakes.required(event).some((bits) => bits !== 0)) figures.statesAtRisk += 1;
+    const states = 1 + event.alike;
+    figures.crashStates += states;
+    if (stakes.required(event).some((bits) => bits !== 0)) figures.statesAtRisk += states;
     if (missing.length === 0 && event.wrong === 0) continue;
-    figures.brokenStates += 1;
+    figures.brokenStates += states;
     for (const id of missing) lost.add(id);
     tell(broken, event, missing, stakes);
   }

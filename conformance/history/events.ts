@@ -235,6 +235,11 @@ export interface StateExplored {
   wrong: number;
   /** One line; empty when there is nothing to say. */
   detail: string;
+  /**
+   * So many more states have led to all that is said here; they are not named. Only where the target has recovered and
+   * nothing is wrong: most of the disks that a cut may leave lead to the same messages.
+   */
+  alike: number;
 }
 
 export interface RunEnded {

@@ -79,6 +79,7 @@ const SHAPES: Shapes = {
     live: text,
     wrong: number,
     detail: text,
+    alike: number,
   },
   'run-ended': { how: oneOf('completed', 'violation', 'interrupted') },
 };

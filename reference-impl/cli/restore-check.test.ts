@@ -21,6 +21,8 @@ const GEOMETRY = ['--data-bytes', '1MiB', '--entries', '64', '--worker-slots', '
 const bodies = ['one', 'two', 'three'].map((text) => Buffer.from(`Subject: ${text}\r\n\r\n${text}\r\n`));
 const digests = bodies.map((bytes) => createHash('sha256').update(bytes).digest('hex')).sort();
 
+type Heard = Restored & { error?: string; digests: string[] };
+
 class Service {
   readonly child: ChildProcess = spawn(process.execPath, [MAIN, 'restore-check', '--stdin']);
   readonly #lines: AsyncIterator<string>;
@@ -31,8 +33,13 @@ class Service {
     this.#lines = lines[Symbol.asyncIterator]();
   }
 
-  async ask(request: unknown): Promise<Restored & { error?: string; digests: string[] }> {
+  async ask(request: unknown): Promise<Heard> {
     this.child.stdin?.write(`${JSON.stringify(request)}\n`);
+    return this.heard();
+  }
+
+  /** The next answer. */
+  async heard(): Promise<Heard> {
     const answer = JSON.parse(String((await this.#lines.next()).value)) as Restored & { error?: string };
     for (const [number, name] of Object.entries(answer.names ?? {})) this.#names.set(Number(number), name);
     const live = (answer.live ?? []).map((number) => this.#names.get(number) ?? '?');
@@ -98,6 +105,49 @@ t.test('bytes that changed are seen, and files are not changed by looking', asyn
   t.ok(readFileSync(data).equals(bytes));
   t.match(await service.ask({ queue: place }), { digests: without, keptAside: 1 });
   t.equal(await service.end(), 0);
+});
+
+t.test('states that come as patches are what they are as files', async (t) => {
+  const place = join(dir, 'patched');
+  cpSync(queue, place, { recursive: true, filter: (path) => !path.endsWith('.fifo') });
+  const names = files(place);
+  const patches = join(dir, 'patches');
+  const bytes = { data: readFileSync(names.data), index: readFileSync(names.index) };
+  const first = bytes.data.indexOf('Subject: one') & ~255;
+  // A record that is torn in one state and whole in the next, an index of zeros, a data file without its head.
+  const changes: [file: 'data' | 'index', at: number, bytes: Buffer][] = [
+    ['data', first, Buffer.alloc(512)],
+    ['index', 16_384, Buffer.alloc(4096)],
+    ['data', first, Buffer.from(bytes.data.subarray(first, first + 512))],
+    ['index', 0, Buffer.alloc(bytes.index.length)],
+    ['data', 0, Buffer.alloc(8)],
+    ['data', 0, Buffer.from(bytes.data.subarray(0, 8))],
+  ];
+  const [patched, anew] = [new Service(), new Service()];
+  t.match(await patched.ask(names), { digests });
+  const given = Buffer.concat(changes.map(([, , some]) => some));
+  let at = 0;
+  const states = changes.map(([file, from, some]) => {
+    const patch = [from, from + some.length, at];
+    at += some.length;
+    return { data: [], index: [], [file]: [patch] };
+  });
+  writeFileSync(patches, given);
+  patched.child.stdin?.write(`${JSON.stringify({ ...names, patches, states })}\n`);
+  for (const [file, from, some] of changes) {
+    some.copy(bytes[file], from);
+    writeFileSync(names[file], bytes[file]);
+    const { live: _, names: __, ...expected } = await anew.ask(names);
+    const { live: ___, names: ____, ...found } = await patched.heard();
+    t.same(found, expected, `${file} at ${from}`);
+  }
+  const wrong = await patched.ask({
+    ...names,
+    patches,
+    states: [{ data: [[0, 4096, given.length]], index: [] }],
+  });
+  t.match(wrong, { error: /a patch lies within its file, and its bytes were given/ });
+  t.same([await patched.end(), await anew.end()], [0, 0]);
 });
 
 t.test('what cannot be restored is answered with an error, and the next one is restored', async (t) => {

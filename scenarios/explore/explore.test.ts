@@ -72,7 +72,7 @@ t.test('a recording that was kept is explored again: the same seed, the same sta
   const states = (dir: string) =>
     readHistory(join(dir, 'history.jsonl'))
       .flatMap((event) =>
-        event.kind === 'state-explored' ? [`${event.way} ${event.state} ${event.live}`] : [],
+        event.kind === 'state-explored' ? [`${event.way} ${event.state} ${event.live} ${event.alike}`] : [],
       )
       .filter((state) => !state.includes('>'))
       .sort();

@@ -34,6 +34,7 @@ const HISTORY: HistoryEvent[] = [
     live: '',
     wrong: 0,
     detail: '',
+    alike: 0,
   },
   { kind: 'run-ended', atMs: 4, how: 'completed' },
 ];

@@ -187,14 +187,21 @@ class Program {
   /** Reads the lines of which this is the next part. */
   #take(chunk: Buffer, count: number, into: Restored[]): void {
     let at = 0;
-    for (let end = chunk.indexOf(NEWLINE); end !== -1; end = chunk.indexOf(NEWLINE, at)) {
-      if (into.length === count) throw tooMuch(chunk.subarray(at));
+    for (
+      let end = chunk.indexOf(NEWLINE);
+      end !== -1 && into.length < count;
+      end = chunk.indexOf(NEWLINE, at)
+    ) {
       into.push(this.#read(Buffer.concat([...this.#begun, chunk.subarray(at, end)]).toString()));
       this.#begun = [];
       at = end + 1;
     }
     if (at === chunk.length) return;
-    if (into.length === count) throw tooMuch(chunk.subarray(at));
+    if (into.length === count) {
+      // Nobody knows which of the two was meant.
+      into.pop();
+      throw tooMuch(chunk.subarray(at));
+    }
     this.#begun.push(Buffer.from(chunk.subarray(at)));
     if (this.#begun.reduce((sum, { length }) => sum + length, 0) > LONGEST_ANSWER_BYTES)
       throw new Failure('nonsense', `crashStates.restore: expected one line, it does not stop writing`);

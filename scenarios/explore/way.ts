@@ -1,4 +1,5 @@
 import type { Stakes } from '../../conformance/checkers/crash-states.js';
+import type { StateExplored, Untimed } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import { type Family, shuffled } from '../../faults/crash-states/enumerate.js';
 import type { Fingerprints } from '../../faults/crash-states/fingerprint.js';
@@ -76,6 +77,15 @@ interface Awaiting {
   family: Family;
 }
 
+/** States of cuts at the same place that hold the same messages, nothing being wrong in any of them. */
+interface Alike {
+  event: Omit<Untimed<StateExplored>, 'alike'>;
+  alike: number;
+}
+
+/** More than there can be sets of messages. */
+const MOST_LIVES = 2 ** 24;
+
 interface Seen {
   found: Found | undefined;
   waiting: Awaiting[];
@@ -103,6 +113,9 @@ export class WayRun {
   readonly #options: WayOptions;
   /** By the fingerprint of the disk. */
   readonly #seen = new Map<number, Seen>();
+  readonly #alike = new Map<number, Alike>();
+  /** What was found to be there, once each and numbered: the same few sets of messages come thousands of times. */
+  readonly #lives = new Map<string, { live: string; number: number }>();
   readonly #startMs = performance.now();
   readonly #families: Record<Family, number> = {
     prefix: 0,
@@ -162,7 +175,8 @@ export class WayRun {
       yield {
         state: own,
         crash: state,
-        found: (found) => {
+        found: (what) => {
+          const found = { ...what, live: this.#liveOf(what.live).live };
           this.#distinct += 1;
           entry.found = found;
           if (this.looked.length < MOST_LOOKED) this.looked.push({ crash: state, found });
@@ -191,13 +205,37 @@ export class WayRun {
       return;
     }
     const { prefix, reached } = place;
-    recorder.record({ kind: 'state-explored', state: address, prefix, reached, way, ...found });
+    const event = { kind: 'state-explored' as const, state: address, prefix, reached, way, ...found };
     this.#states += 1;
     this.#families[family] += 1;
-    const missing = stakes.missing({ prefix, reached, live: found.live });
-    if (missing.length === 0 && found.wrong === 0) return;
+    const missing = stakes.missing(event);
+    const isRight = missing.length === 0 && found.wrong === 0;
+    if (isRight && found.recovered) this.#isAlike(event);
+    else recorder.record({ ...event, alike: 0 });
+    if (isRight) return;
     this.#firstBrokenMs = Math.min(this.#firstBrokenMs, performance.now());
     this.broken.push({ address, state, missing, size: state.kept.length + state.torn.size });
+  }
+
+  #liveOf(live: string): { live: string; number: number } {
+    let known = this.#lives.get(live);
+    if (known === undefined) {
+      known = { live, number: this.#lives.size };
+      this.#lives.set(live, known);
+    }
+    return known;
+  }
+
+  /** Counts a state with those that are judged like it; the first by its address is the one that is named. */
+  #isAlike(event: Alike['event']): void {
+    const { number } = this.#liveOf(event.live);
+    const key = (event.prefix + event.reached) * MOST_LIVES + number;
+    const known = this.#alike.get(key);
+    if (known === undefined) this.#alike.set(key, { event, alike: 0 });
+    else {
+      known.alike += 1;
+      if (event.state < known.event.state) known.event = event;
+    }
   }
 
   #say(): void {
@@ -224,9 +262,11 @@ export class WayRun {
     return this.#seen.get(fingerprint)?.found;
   }
 
-  /** Nothing more comes. */
+  /** Nothing more comes: what was judged alike is recorded. */
   end(): void {
     this.#endedMs = performance.now();
+    for (const { event, alike } of this.#alike.values()) this.#options.recorder.record({ ...event, alike });
+    this.#alike.clear();
   }
 
   figures(workers: number): WayFigures {
