@@ -11,6 +11,7 @@ import type { MountPlan } from './lookers.js';
 import type { Places } from './places.js';
 import type { Crew } from './pool.js';
 import { DATA_DIR, type RecordedRun } from './record.js';
+import type { WayName } from './way.js';
 
 export interface ExploreOptions {
   target: Target;
@@ -52,6 +53,11 @@ export interface Exploration {
   restore: string[] | undefined;
   workers: number;
   endMs: number;
+}
+
+/** A worker that mounts waits for its disk more than half of the time. */
+export function workersOf({ workers }: Exploration, way: WayName): number {
+  return way === 'mount' ? 2 * workers + 1 : workers;
 }
 
 /** A place to mount states of a device. */

@@ -22,7 +22,7 @@ import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { kitVersion } from '../version.js';
 import { blame } from './blame.js';
-import { type Exploration, type ExploreOptions, mountWay } from './exploration.js';
+import { type Exploration, type ExploreOptions, mountWay, workersOf } from './exploration.js';
 import { keepRecording } from './kept-recording.js';
 import { waiting } from './patience.js';
 import { Places } from './places.js';
@@ -256,11 +256,6 @@ async function exploreWays(exploration: Exploration): Promise<Map<WayName, WayRu
 function fingerprintsOf({ recording, base, baseAt, run }: Exploration, way: WayName): Fingerprints {
   const counts = way === 'image' ? sectorsOf([...run.files.values()]) : undefined;
   return new Fingerprints(recording, base, baseAt, counts);
-}
-
-/** A worker that mounts waits for its disk more than half of the time. */
-function workersOf({ workers }: Exploration, way: WayName): number {
-  return way === 'mount' ? 2 * workers + 1 : workers;
 }
 
 /** What the workers are told, each with a place of its own. */

@@ -11,7 +11,7 @@ import { copySparse } from '../../faults/power/sparse.js';
 import { atExit } from '../at-exit.js';
 import { seeded } from '../random.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
-import { type Exploration, mountWay } from './exploration.js';
+import { type Exploration, mountWay, workersOf } from './exploration.js';
 import { patienceMs, waiting } from './patience.js';
 import type { Place } from './places.js';
 import { DATA_DIR, DISK_BYTES } from './record.js';
@@ -42,10 +42,10 @@ export const NO_RECOVERIES: Recoveries = {
 
 /** More would be equal to earlier ones: a recovery does much the same from wherever it begins. */
 const MOST_RECOVERIES = 3;
-const MOST_STATES_EACH = 60;
+const MOST_STATES_EACH = 150;
 const BATCH = 4;
-/** A recording and its workers take so long before the first state is seen. */
-const LEAST_MS = 2500;
+/** A recording takes so long before the first state is seen. */
+const LEAST_MS = 2000;
 
 /**
  * A crash during recovery is a crash state too: on a sample of states the recovery is recorded in its turn, from the
@@ -94,7 +94,8 @@ async function cutRecovery(
   number: number,
   total: Recoveries,
 ): Promise<void> {
-  const { options, registry, run, places, crew, stakes, recorder, workers, endMs, digests } = exploration;
+  const { options, registry, run, places, crew, stakes, recorder, endMs, digests } = exploration;
+  const workers = workersOf(exploration, 'mount');
   const env = { [RUN_VARIABLE]: registry.runId };
   const mountPoint = join(exploration.dir, `recovery-${number}`);
   mkdirSync(mountPoint, { recursive: true });
