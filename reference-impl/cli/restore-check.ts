@@ -40,7 +40,10 @@ function answers(check: RestoreCheck, request: Request): Answer[] {
   if ('queue' in request) return [answer(() => check.directory(request.queue))];
   const { data, index, steps } = request;
   if (steps === undefined) return [answer(() => check.files(data, index))];
-  const bytes = bytesOf(steps.patches);
+  const ends = steps.states.flatMap((step) =>
+    [...step.data, ...step.index].map(([from, to, at]) => at + to - from),
+  );
+  const bytes = bytesOf(steps.patches, Math.max(0, ...ends));
   return steps.states.map((step) => answer(() => check.step(data, step, bytes)));
 }
 
@@ -54,11 +57,11 @@ function answer(restore: () => Restored): Answer {
 
 let room = Buffer.alloc(0);
 
-/** What is in the file; good until the next call. A buffer for each request would be cleared and collected each time. */
-function bytesOf(path: string): Buffer {
+/** The first bytes of a file; good until the next call. A buffer for each request would be cleared and collected each time. */
+function bytesOf(path: string, most: number): Buffer {
   const fd = openSync(path, 'r');
   try {
-    const { size } = fstatSync(fd);
+    const size = Math.min(most, fstatSync(fd).size);
     if (size > room.length) room = Buffer.alloc(2 * size);
     return room.subarray(0, readSync(fd, room, 0, size, 0));
   } finally {

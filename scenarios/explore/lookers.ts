@@ -192,7 +192,7 @@ export class ImageLooker implements Looker {
         ]),
       ),
     );
-    writeSync(this.#fd, this.#buffer, 0, end, 0);
+    for (let done = 0; done < end; ) done += writeSync(this.#fd, this.#buffer, done, end - done, done);
     return this.#asker.ask({ ...this.#paths, patches: this.#patches, states: steps }, states.length);
   }
 
