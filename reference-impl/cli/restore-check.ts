@@ -40,10 +40,11 @@ function answers(check: RestoreCheck, request: Request): Answer[] {
   if ('queue' in request) return [answer(() => check.directory(request.queue))];
   const { data, index, steps } = request;
   if (steps === undefined) return [answer(() => check.files(data, index))];
-  const ends = steps.states.flatMap((step) =>
-    [...step.data, ...step.index].map(([from, to, at]) => at + to - from),
-  );
-  const bytes = bytesOf(steps.patches, Math.max(0, ...ends));
+  let end = 0;
+  for (const step of steps.states) {
+    for (const [from, to, at] of [...step.data, ...step.index]) end = Math.max(end, at + to - from);
+  }
+  const bytes = bytesOf(steps.patches, end);
   return steps.states.map((step) => answer(() => check.step(data, step, bytes)));
 }
 

@@ -9,6 +9,7 @@ import { markConsumed } from '../index/marks.js';
 import type { DataBytes } from '../memory/data-map.js';
 import { withTemporaryMaps } from '../memory/linux.js';
 import { PAGE_BYTES } from '../memory/map.js';
+import { MemoryData } from '../memory/memory-data.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { decodeBody } from '../record/codec.js';
 import { decodeHead, RING_START } from '../record/data-file.js';
@@ -64,7 +65,7 @@ export interface Step {
 
 /** A data file and its index file in memory, which are restored as if they were files. */
 interface Content {
-  data: Buffer;
+  data: MemoryData;
   index: Buffer;
   /** For an index in which a restore can write. */
   scratch: Buffer;
@@ -148,7 +149,7 @@ export class RestoreCheck {
   files(dataPath: string, indexPath: string): Restored {
     const index = readFileSync(indexPath);
     const content = {
-      data: readFileSync(dataPath),
+      data: new MemoryData(readFileSync(dataPath)),
       index,
       scratch: Buffer.from(new ArrayBuffer(index.length)),
     };
@@ -164,11 +165,14 @@ export class RestoreCheck {
   step(dataPath: string, step: Step, bytes: Buffer): Restored {
     const content = this.#contents.get(dataPath);
     assert(content !== undefined, 'a data file is seen before bytes are put into it');
-    for (const file of ['data', 'index'] as const) {
-      for (const [from, to, at] of step[file]) {
-        const fits = from <= to && to <= content[file].length && at + to - from <= bytes.length;
+    for (const [patches, into] of [
+      [step.data, content.data.bytes],
+      [step.index, content.index],
+    ] as const) {
+      for (const [from, to, at] of patches) {
+        const fits = from <= to && to <= into.length && at + to - from <= bytes.length;
         assert(fits, 'a patch lies within its file, and its bytes were given');
-        bytes.copy(content[file], from, at, at + to - from);
+        bytes.copy(into, from, at, at + to - from);
       }
     }
     return this.#restoreBytes(dataPath, content, step.data);
@@ -185,8 +189,8 @@ export class RestoreCheck {
   }
 
   #restoreContent(place: string, content: Content, changed: readonly Patch[] | undefined): Restored {
-    const data = inMemory(content.data);
-    const head = decodeHead(content.data.subarray(0, PAGE_BYTES), place);
+    const { data } = content;
+    const head = decodeHead(data.bytes.subarray(0, PAGE_BYTES), place);
     const ring = { start: RING_START, end: head.sizeBytes - PAGE_BYTES };
     const restored = nothing();
     const image = indexOf(content, head.queueId, head.sizeBytes);
@@ -277,21 +281,6 @@ function* pagesOf(ranges: readonly Patch[]): Generator<number> {
   for (const [from, to] of ranges) {
     for (let page = Math.floor(from / PAGE_BYTES); page * PAGE_BYTES < to; page += 1) yield page;
   }
-}
-
-/** A data file that is in memory as a whole. */
-function inMemory(bytes: Buffer): DataBytes {
-  return {
-    sizeBytes: bytes.length,
-    place(offset, length) {
-      assert(
-        offset >= 0 && length >= 0 && offset + length <= bytes.length,
-        'access stays within the data file',
-      );
-      return { bytes, at: offset };
-    },
-    willNeed: () => undefined,
-  };
 }
 
 /** A copy of the index, in which a restore can write; undefined when it is of no use. */

@@ -2,11 +2,12 @@ import { crc32 } from 'node:zlib';
 import { crc32c } from '@node-rs/crc32';
 import fc from 'fast-check';
 import t from 'tap';
+import { MemoryData } from '../memory/memory-data.js';
 import { scan } from '../restore/scan.js';
 import { type ChecksumKey, checksum, scramble, seedAt } from './checksum.js';
 import { decodeBody } from './codec.js';
 import { RING_START } from './data-file.js';
-import { forge, KEY, MemoryData, put, smtp } from './fixtures/memory-data.js';
+import { forge, KEY, put, smtp } from './fixtures/memory-data.js';
 import { extentOf, HEADER_BYTES, SLOT_BYTES } from './layout.js';
 import { bodyOf, readSlot, recordBytes, writeRecord } from './record.js';
 

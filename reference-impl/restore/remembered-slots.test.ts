@@ -1,7 +1,8 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { PAGE_BYTES } from '../memory/map.js';
-import { forge, KEY, MemoryData, put, smtp } from '../record/fixtures/memory-data.js';
+import { MemoryData } from '../memory/memory-data.js';
+import { forge, KEY, put, smtp } from '../record/fixtures/memory-data.js';
 import { SLOT_BYTES } from '../record/layout.js';
 import { type AtSlot, readSlot } from '../record/record.js';
 import { RememberedSlots } from './remembered-slots.js';
