@@ -205,6 +205,21 @@ t.test('a worker that asks anew has seen its confirmation; one that asks again h
   );
 });
 
+t.test('what was asked for twice and confirmed once is not written for nobody', async (t) => {
+  const batcher = gathered({ maxGatherMs: 0, confirmationTimeoutMs: 5 }, request(0, 4096));
+  write(batcher, 2);
+  batcher.receive(request(1, 8192), 3);
+  batcher.settle(7);
+  write(batcher, 8);
+  t.equal(batcher.receive(request(0, 4096), 9), 'stored', 'it has not seen its confirmation yet');
+  t.equal(batcher.receive(request(0, 8192, 256, 2), 10), 'stored', 'now it has');
+  batcher.settle(13);
+  t.same(
+    batcher.requests().map(({ slot, id }) => `${slot}/${id}`),
+    ['0/2'],
+  );
+});
+
 t.test('a successor in the slot of a dead worker ends the wait for it', async (t) => {
   const batcher = gathered({ maxGatherMs: 0 }, request(0, 4096, 256, 5, 1));
   write(batcher, 2);
@@ -240,8 +255,8 @@ class Model {
   readonly batcher: Batcher;
   readonly inFlight = new Map<number, SyncRequest>();
   readonly nextId = new Map<number, number>();
-  /** Written and, as far as the worker knows, not confirmed yet. */
-  readonly answers = new Map<number, number>();
+  /** Confirmations that lie in the FIFO of each worker, by the number of the request. */
+  readonly answers = new Map<number, Set<number>>();
   written = 0;
   sent = 0;
   nowMs = 0;
@@ -267,8 +282,9 @@ class Model {
   /** The worker reads its confirmation. */
   confirm(slot: number): void {
     const asked = this.inFlight.get(slot);
-    if (!asked || this.answers.get(slot) !== asked.id) return;
+    if (!asked || this.answers.get(slot)?.has(asked.id) !== true) return;
     this.inFlight.delete(slot);
+    this.answers.delete(slot);
     const { incarnation, id } = asked;
     this.batcher.confirmed({ slot, incarnation, id, batch: 0, helper: 0 });
   }
@@ -288,7 +304,7 @@ class Model {
         (range) => offset >= range.offset && offset + length <= range.offset + range.length,
       );
       if (!covered) throw new Error(`${length} bytes at ${offset} are in no range`);
-      this.answers.set(slot, id);
+      this.answers.set(slot, (this.answers.get(slot) ?? new Set()).add(id));
     }
     this.written += requests.length;
     this.batcher.written(requests, this.nowMs);
