@@ -8,19 +8,27 @@ const HOW: ExecFileSyncOptionsWithStringEncoding & { detached: boolean } = {
   stdio: ['ignore', 'pipe', 'pipe'],
   encoding: 'utf8',
   timeout: TIMEOUT_MS,
+  env: { ...process.env, LC_ALL: 'C' },
   // Not in the kit's process group: a Ctrl-C is the kit's to handle, and would end a tool between two of its steps.
   detached: true,
 };
 
-/** Runs a system tool and returns what it prints; throws with its own words when it fails. */
+/** What tools say when the filesystem on which they write refuses, and the code that a call of our own would have got. */
+const REFUSALS = [
+  [/No space left on device/, 'ENOSPC'],
+  [/Disk quota exceeded/, 'EDQUOT'],
+  [/Read-only file system/, 'EROFS'],
+] as const;
+
+/** Runs a system tool and returns what it prints; throws with its own words when it fails, and with a `code` for no room. */
 export function runTool(program: string, args: readonly string[]): string {
   try {
     return execFileSync(program, args, HOW);
   } catch (error) {
     const words = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : '';
-    throw new Error(`${program} ${args.join(' ')}: ${words === '' ? String(error) : words}`, {
-      cause: error,
-    });
+    const what = `${program} ${args.join(' ')}: ${words === '' ? String(error) : words}`;
+    const code = REFUSALS.find(([said]) => said.test(words))?.[1];
+    throw Object.assign(new Error(what, { cause: error }), code && { code });
   }
 }
 

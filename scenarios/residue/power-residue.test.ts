@@ -130,9 +130,10 @@ t.test(
     const runIds = runsOf(place);
     const { code, stderr } = await kit.ended();
     t.equal(code, 4, stderr);
+    // The history is what grows; on a slow machine it may be a copy of the disk that finds no room first.
     t.match(
       stderr.trim().split('\n').at(-1),
-      /^plugpull: \S+history\.jsonl: cannot write the history: ENOSPC/,
+      /^plugpull: (\S+history\.jsonl: cannot write the history: ENOSPC|cp .*No space left on device; expected room)/,
     );
     t.ok(runIds.length > 0, 'it was registered');
     const others = left(place, runIds).filter((line) => !line.startsWith(`tmpfs ${place.state} `));
