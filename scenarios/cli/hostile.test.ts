@@ -98,7 +98,8 @@ t.test('one that a fault has broken is a recovery that failed', { timeout: HANG_
   const target = withDying(place, `sleep 0.01; ${once}`);
   const ended = await place.run(['gate', target, '--budget', '25s', '--seed', '3', '--json']);
   t.equal(ended.code, 1, ended.stderr);
-  t.match(ended.stdout, /helper ended with code 7(, 31 times| right after each of 31 starts)/);
+  // On a slow machine the time for the recovery is over first.
+  t.match(ended.stdout, /helper ended with code 7(, \d+ times| right after each of 31 starts)/);
 });
 
 const root = process.getuid?.() === 0 ? false : 'mounting a small disk needs root';
