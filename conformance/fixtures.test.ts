@@ -20,7 +20,7 @@ async function runAgainst(name: string): Promise<Evaluation> {
   const dir = mkdtempSync(join(tmpdir(), 'plugpull-fixture-'));
   const recorder = new Recorder(join(dir, 'history.jsonl'));
   const process = await TargetProcess.make(name, dir, ['--lease-ms', '150']);
-  const protocol = protocolOf(process.target.protocol);
+  const protocol = await protocolOf(process.target.protocol);
   try {
     await process.start();
     const started = {

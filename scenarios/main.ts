@@ -2,11 +2,8 @@
 import { Command, CommanderError } from 'commander';
 import { KitError, messageOf } from '../conformance/errors.js';
 import { protocolNames } from '../conformance/target/starter.js';
-import { type CertifyFlags, certifyCommand } from './cli/certify-command.js';
-import { checkCommand } from './cli/check-command.js';
-import { cleanCommand } from './cli/clean-command.js';
-import { doctorCommand } from './cli/doctor-command.js';
-import { type ExploreFlags, exploreCommand } from './cli/explore-command.js';
+import type { CertifyFlags } from './cli/certify-command.js';
+import type { ExploreFlags } from './cli/explore-command.js';
 import {
   gatherReporters,
   parseBudget,
@@ -16,18 +13,17 @@ import {
   parseNames,
   parseSeed,
 } from './cli/flags.js';
-import { type GateFlags, gateCommand } from './cli/gate-command.js';
-import { type InitFlags, initCommand } from './cli/init-command.js';
+import type { GateFlags } from './cli/gate-command.js';
+import type { InitFlags } from './cli/init-command.js';
 import { watchInterrupts } from './cli/interrupt.js';
-import { labDownCommand, labStatusCommand, labUpCommand } from './cli/lab-command.js';
-import { type PlantedFlags, plantedCommand } from './cli/planted-command.js';
-import { queueCommand } from './cli/queue-command.js';
-import { type ReplayFlags, replayCommand } from './cli/replay-command.js';
-import { type SweepFlags, sweepCommand } from './cli/sweep-command.js';
-import { type SystemsFlags, systemsCommand } from './cli/systems-command.js';
-import { verifyCommand } from './cli/verify-command.js';
+import type { PlantedFlags } from './cli/planted-command.js';
+import type { ReplayFlags } from './cli/replay-command.js';
+import type { SweepFlags } from './cli/sweep-command.js';
+import type { SystemsFlags } from './cli/systems-command.js';
 import { stateDirectory } from './residue/registry.js';
 import { kitVersion } from './version.js';
+
+// Each command is loaded when it is asked for: all of them together take half a second.
 
 /** Time for every fault that the reference implementation claims, and for twenty cuts of its power. */
 const GATE_BUDGET_MS = 90_000;
@@ -79,6 +75,7 @@ program
   .option('--json', 'prints the result as one JSON object to stdout')
   .action(async (target: string | undefined, flags: GateFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const { gateCommand } = await import('./cli/gate-command.js');
     process.exitCode = await gateCommand(target, flags, interrupts);
   });
 
@@ -102,6 +99,7 @@ program
   .option('--json', 'prints the result as one JSON object to stdout')
   .action(async (target: string | undefined, flags: CertifyFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const { certifyCommand } = await import('./cli/certify-command.js');
     process.exitCode = await certifyCommand(target, flags, interrupts);
   });
 
@@ -110,7 +108,8 @@ program
   .description('evaluates the evidence of a certificate again; exit code 1 when anything was changed')
   .argument('<certificate>', 'the file certificate.json, with its evidence beside it')
   .option('--json', 'prints one JSON object to stdout')
-  .action((certificate: string, flags: { json?: boolean }) => {
+  .action(async (certificate: string, flags: { json?: boolean }) => {
+    const { verifyCommand } = await import('./cli/verify-command.js');
     process.exitCode = verifyCommand(certificate, flags);
   });
 
@@ -131,6 +130,7 @@ program
   .option('--json', 'prints the result as one JSON object to stdout')
   .action(async (bundle: string, flags: ReplayFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const { replayCommand } = await import('./cli/replay-command.js');
     process.exitCode = await replayCommand(bundle, flags, interrupts);
   });
 
@@ -152,6 +152,7 @@ program
   .option('--json', 'prints the result as one JSON object to stdout')
   .action(async (target: string | undefined, flags: SweepFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const { sweepCommand } = await import('./cli/sweep-command.js');
     process.exitCode = await sweepCommand(target, flags, interrupts);
   });
 
@@ -161,7 +162,8 @@ program
   .option('--protocol <name>', `what the queue speaks: ${protocolNames().join(', ')}`, 'http')
   .option('--name <name>', 'name of the target, used in reports', 'my-queue')
   .option('--out <file>', 'where it goes; never over another file (default: NAME.json)')
-  .action((flags: InitFlags) => {
+  .action(async (flags: InitFlags) => {
+    const { initCommand } = await import('./cli/init-command.js');
     process.exitCode = initCommand(flags);
   });
 
@@ -170,7 +172,8 @@ program
   .description('says what is wrong with a target file, key by key, and starts nothing')
   .argument('<target>', 'target definition, a JSON file')
   .option('--json', 'prints one JSON object to stdout')
-  .action((target: string, flags: { json?: boolean }) => {
+  .action(async (target: string, flags: { json?: boolean }) => {
+    const { checkCommand } = await import('./cli/check-command.js');
     process.exitCode = checkCommand(target, flags);
   });
 
@@ -200,6 +203,7 @@ program
   .option('--json', 'prints the result as one JSON object to stdout')
   .action(async (target: string | undefined, flags: ExploreFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const { exploreCommand } = await import('./cli/explore-command.js');
     process.exitCode = await exploreCommand(target, flags, interrupts);
   });
 
@@ -208,6 +212,7 @@ program
   .description('which runtimes, faults and power backends this machine has, and how to get the others')
   .option('--json', 'prints one JSON object to stdout')
   .action(async (flags: { json?: boolean }) => {
+    const { doctorCommand } = await import('./cli/doctor-command.js');
     process.exitCode = await doctorCommand(flags);
   });
 
@@ -216,22 +221,24 @@ program
   .description('removes what killed runs left behind, and nothing else')
   .option('--json', 'prints one JSON object to stdout')
   .action(async (flags: { json?: boolean }) => {
+    const { cleanCommand } = await import('./cli/clean-command.js');
     process.exitCode = await cleanCommand(flags);
   });
 
 const lab = program
   .command('lab')
   .description('the virtual machine with its own kernel, device mapper and container engine');
-for (const [name, description, action] of [
-  ['up', 'builds it when it has not been built, and starts it', labUpCommand],
-  ['down', 'ends it; nothing but the built image stays', labDownCommand],
-  ['status', 'whether it is up, and where', labStatusCommand],
+for (const [name, description, commandName] of [
+  ['up', 'builds it when it has not been built, and starts it', 'labUpCommand'],
+  ['down', 'ends it; nothing but the built image stays', 'labDownCommand'],
+  ['status', 'whether it is up, and where', 'labStatusCommand'],
 ] as const) {
   lab
     .command(name)
     .description(description)
     .option('--json', 'prints one JSON object to stdout')
     .action(async (flags: { json?: boolean }) => {
+      const { [commandName]: action } = await import('./cli/lab-command.js');
       process.exitCode = await action(flags);
     });
 }
@@ -257,6 +264,7 @@ program
   .option('--json', 'prints the result as one JSON object or array to stdout')
   .action(async (ids: string[], flags: PlantedFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const { plantedCommand } = await import('./cli/planted-command.js');
     process.exitCode = await plantedCommand(ids, flags, interrupts);
   });
 
@@ -272,6 +280,7 @@ program
   .option('--json', 'prints the result as one JSON object to stdout')
   .action(async (names: string[], flags: SystemsFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const { systemsCommand } = await import('./cli/systems-command.js');
     process.exitCode = await systemsCommand(names, flags, interrupts);
   });
 
@@ -285,6 +294,7 @@ program
   .allowUnknownOption()
   .passThroughOptions()
   .action(async (args: string[]) => {
+    const { queueCommand } = await import('./cli/queue-command.js');
     process.exitCode = await queueCommand(args);
   });
 

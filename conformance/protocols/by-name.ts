@@ -1,24 +1,18 @@
-import { amqp } from './amqp/amqp.js';
-import { beanstalk } from './beanstalk/beanstalk.js';
-import { http } from './http/http.js';
 import type { ProtocolName } from './names.js';
-import { postgres } from './postgres/postgres.js';
 import type { Protocol } from './protocol.js';
-import { redisList } from './redis/list.js';
-import { redisStream } from './redis/stream.js';
-import { smtp } from './smtp/smtp.js';
 
-const PROTOCOLS: Readonly<Record<ProtocolName, Protocol>> = {
-  http,
-  smtp,
-  amqp,
-  beanstalk,
-  'redis-stream': redisStream,
-  'redis-list': redisList,
-  postgres,
+/** Each is loaded when a target speaks it: the clients of all of them take longer to load than a target to start. */
+const PROTOCOLS: Readonly<Record<ProtocolName, () => Promise<Protocol>>> = {
+  http: async () => (await import('./http/http.js')).http,
+  smtp: async () => (await import('./smtp/smtp.js')).smtp,
+  amqp: async () => (await import('./amqp/amqp.js')).amqp,
+  beanstalk: async () => (await import('./beanstalk/beanstalk.js')).beanstalk,
+  'redis-stream': async () => (await import('./redis/stream.js')).redisStream,
+  'redis-list': async () => (await import('./redis/list.js')).redisList,
+  postgres: async () => (await import('./postgres/postgres.js')).postgres,
 };
 
 /** The protocol of a target. */
-export function protocolOf(name: ProtocolName): Protocol {
-  return PROTOCOLS[name];
+export async function protocolOf(name: ProtocolName): Promise<Protocol> {
+  return PROTOCOLS[name]();
 }

@@ -29,7 +29,7 @@ export function programsOf(target: Target): Facts['programs'] {
 /** The images in which a target's services run, by the names that the engine of this machine has for them. */
 export async function imagesOf(names: readonly string[]): Promise<Facts['images']> {
   if (names.length === 0) return [];
-  const engine: Dockerode = connectEngine(engineAddress());
+  const engine: Dockerode = await connectEngine(engineAddress());
   const images: Facts['images'] = [];
   for (const name of [...names].sort()) {
     const { Id } = await engine.getImage(name).inspect();

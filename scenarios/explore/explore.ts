@@ -96,7 +96,7 @@ export async function runExplore(asked: ExploreOptions): Promise<ExploreResult> 
   }
 }
 
-function record(
+async function record(
   { target, seed, budgetMs, runtime, filesystem, signal }: ExploreOptions,
   registry: Registry,
   recorder: Recorder,
@@ -113,7 +113,7 @@ function record(
   });
   return recordRun({
     target,
-    protocol: protocolOf(target.protocol),
+    protocol: await protocolOf(target.protocol),
     runtime,
     registry,
     recorder,

@@ -136,7 +136,7 @@ export async function takeAll(
   };
   const launched = await launch({
     target,
-    protocol: protocolOf(target.protocol),
+    protocol: await protocolOf(target.protocol),
     runtime,
     registry,
     messagesOf: run,

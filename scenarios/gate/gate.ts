@@ -204,7 +204,7 @@ async function runRounds(options: GateOptions, run: Run) {
     options.progress(`round ${number}, seed ${schedule.seed}: ${planOf(schedule, options.power)}`);
     const round: RoundOptions = {
       target,
-      protocol: protocolOf(target.protocol),
+      protocol: await protocolOf(target.protocol),
       runtime: options.runtime,
       schedule,
       faults: new Map(faults.map((fault) => [fault.name, fault])),

@@ -129,7 +129,7 @@ async function startMachine(registry: Registry, say: (line: string) => void) {
       registry,
       say,
       fill: async (port) => {
-        await makeRootImage(connectEngine(`tcp://127.0.0.1:${port}`), join(stateDirectory(), 'images'));
+        await makeRootImage(await connectEngine(`tcp://127.0.0.1:${port}`), join(stateDirectory(), 'images'));
       },
     });
     const dir = join(stateDirectory(), 'lab/vm', registry.runId);

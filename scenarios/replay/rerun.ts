@@ -64,7 +64,7 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
     });
     const outcome = await runRound({
       target,
-      protocol: protocolOf(target.protocol),
+      protocol: await protocolOf(target.protocol),
       runtime,
       schedule,
       faults,

@@ -64,7 +64,7 @@ async function removeContainers({ runId, resources }: RegisteredRun, problems: s
       // An engine on a port of loopback is that of a lab VM: when it has gone its containers have, too.
       const ofVm = resource.engine.startsWith('tcp://127.0.0.1:');
       if (ofVm && !(await engineAvailability(resource.engine)).available) continue;
-      removed += await removeLabelled(connectEngine(resource.engine), runId);
+      removed += await removeLabelled(await connectEngine(resource.engine), runId);
     } catch (error) {
       problems.push(`containers on ${resource.engine}: ${messageOf(error)}`);
     }

@@ -11,7 +11,7 @@ import { packageRoot } from '../version.js';
 import type { Cleaned } from './clean.js';
 
 const skip = await noEngine();
-const engine = connectEngine(engineAddress());
+const engine = await connectEngine(engineAddress());
 const fixture = (name: string) => join(packageRoot(), 'conformance/fixtures', `${name}.json`);
 
 function newPlace(t: { teardown(remove: () => unknown): void }): TestPlace {

@@ -164,7 +164,7 @@ t.test(
     const deployed = deploy(t, { a: ['node', '-e', FOREVER] });
     await only(deployed).start();
     const { runId } = deployed.plan;
-    const engine = connectEngine(engineAddress());
+    const engine = await connectEngine(engineAddress());
     const filters = { label: [`${RUN_LABEL}=${runId}`] };
     t.match(registeredRuns(deployed.place.state), [{ resources: [{ kind: 'containers' }] }]);
     const all = await engine.listContainers({ all: true, filters });

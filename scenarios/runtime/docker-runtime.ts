@@ -19,7 +19,7 @@ export const dockerRuntime: Runtime = {
   available: () => engineAvailability(engineAddress()),
   async prepare(target, say) {
     const address = engineAddress();
-    const engine = connectEngine(address);
+    const engine = await connectEngine(address);
     const images = await targetImages(engine, target, say);
     const podImage = await podImageOf(engine, say);
     return {

@@ -1,4 +1,4 @@
-import Dockerode from 'dockerode';
+import type Dockerode from 'dockerode';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Availability } from '../../faults/fault.js';
 import { until } from '../../faults/waiting.js';
@@ -22,10 +22,12 @@ export function engineAddress(): string {
  * @param timeoutMs limit for each call; default: none, for a call may wait for the end of a container.
  * @throws KitError bad-usage when the address is neither.
  */
-export function connectEngine(address: string, timeoutMs?: number): Dockerode {
+export async function connectEngine(address: string, timeoutMs?: number): Promise<Dockerode> {
+  // Its client takes longer to load than all the rest of the kit.
+  const { default: Engine } = await import('dockerode');
   const timeout = timeoutMs === undefined ? {} : { timeout: timeoutMs };
   const socket = /^unix:\/\/(\/.+)$/.exec(address)?.[1];
-  if (socket !== undefined) return new Dockerode({ socketPath: socket, ...timeout });
+  if (socket !== undefined) return new Engine({ socketPath: socket, ...timeout });
   const [, host, port] = /^(?:tcp|https?):\/\/([^/:]+):(\d+)\/?$/.exec(address) ?? [];
   if (host === undefined) {
     throw new KitError(
@@ -33,14 +35,14 @@ export function connectEngine(address: string, timeoutMs?: number): Dockerode {
       `DOCKER_HOST ${address}: expected unix:///path/of/socket or tcp://host:port`,
     );
   }
-  if (process.env.DOCKER_TLS_VERIFY) return new Dockerode();
-  return new Dockerode({ protocol: 'http', host, port: Number(port), ...timeout });
+  if (process.env.DOCKER_TLS_VERIFY) return new Engine();
+  return new Engine({ protocol: 'http', host, port: Number(port), ...timeout });
 }
 
 /** Whether an engine answers there. */
 export async function engineAvailability(address: string): Promise<Availability> {
   try {
-    await connectEngine(address, PING_TIMEOUT_MS).ping();
+    await (await connectEngine(address, PING_TIMEOUT_MS)).ping();
     return { available: true };
   } catch (error) {
     if (error instanceof KitError) throw error;

@@ -57,7 +57,7 @@ export const vmRuntime: Runtime = {
     };
     try {
       const { agent, address } = machine;
-      const engine = connectEngine(`tcp://127.0.0.1:${address.enginePort}`);
+      const engine = await connectEngine(`tcp://127.0.0.1:${address.enginePort}`);
       const built = ownPackage(target);
       const images = await imagesOf(engine, target, say, built !== undefined, () =>
         makeRootImage(engine, join(stateDirectory(), 'images')),
