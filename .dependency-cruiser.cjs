@@ -42,7 +42,10 @@ module.exports = {
       name: 'no-dev-in-product',
       comment: 'Only tests, and what is loaded before them, may use what users do not install.',
       severity: 'error',
-      from: { path: '^(reference-impl|conformance|faults|scenarios|docker)/', pathNot: '(\\.test|/plain-children)\\.ts$' },
+      from: {
+        path: '^(reference-impl|conformance|faults|scenarios|docker)/',
+        pathNot: '(\\.test|/plain-children)\\.ts$',
+      },
       to: { dependencyTypes: ['npm-dev'], pathNot: '@types/' },
     },
   ],

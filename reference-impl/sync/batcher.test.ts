@@ -205,21 +205,6 @@ t.test('a worker that asks anew has seen its confirmation; one that asks again h
   );
 });
 
-t.test('what was asked for twice and confirmed once is not written for nobody', async (t) => {
-  const batcher = gathered({ maxGatherMs: 0, confirmationTimeoutMs: 5 }, request(0, 4096));
-  write(batcher, 2);
-  batcher.receive(request(1, 8192), 3);
-  batcher.settle(7);
-  write(batcher, 8);
-  t.equal(batcher.receive(request(0, 4096), 9), 'stored', 'it has not seen its confirmation yet');
-  t.equal(batcher.receive(request(0, 8192, 256, 2), 10), 'stored', 'now it has');
-  batcher.settle(13);
-  t.same(
-    batcher.requests().map(({ slot, id }) => `${slot}/${id}`),
-    ['0/2'],
-  );
-});
-
 t.test('a successor in the slot of a dead worker ends the wait for it', async (t) => {
   const batcher = gathered({ maxGatherMs: 0 }, request(0, 4096, 256, 5, 1));
   write(batcher, 2);

@@ -91,17 +91,14 @@ export class Batcher {
   /** A request came (505). Skipped: it is in the batch or in the store already; the worker asked twice. */
   receive(request: SyncRequest, nowMs: number): 'added' | 'stored' | 'skipped' {
     const key = keyOf(request);
-    // A worker asks anew only after it has seen its confirmation: that confirms it as well.
-    const isPassed = ({ slot, incarnation, id }: SyncRequest): boolean =>
-      slot === request.slot && (incarnation !== request.incarnation || id < request.id);
     for (const { awaited } of this.#unconfirmed) {
-      for (const [other, waiting] of awaited) {
-        // One that asks for the same again has not seen it: it gets another.
-        if (other === key || isPassed(waiting)) awaited.delete(other);
+      for (const [other, { slot, incarnation, id }] of awaited) {
+        // A worker asks anew only after it has seen its confirmation: that confirms it as well. And one that asks for
+        // the same again has not seen it: it gets another.
+        const passed = slot === request.slot && (incarnation !== request.incarnation || id < request.id);
+        if (passed || other === key) awaited.delete(other);
       }
     }
-    // It had asked twice, and the first confirmation came after all: nobody waits for a second.
-    this.#stored = this.#stored.filter((other) => !isPassed(other));
     const isSame = (other: SyncRequest): boolean => keyOf(other) === key;
     if (this.#batch.some(isSame) || this.#stored.some(isSame)) return 'skipped';
     const gathering = this.phase === 'gathering';
