@@ -1,7 +1,7 @@
-/** What strace is asked to do to the system calls of a process: before the n-th of some, a signal or an error instead. */
+/** What strace does to the n-th of some system calls: a signal or a pause (in microseconds) before it, or an error instead. */
 export interface Tampering {
   calls: readonly string[];
-  what: 'signal=KILL' | `error=${string}`;
+  what: 'signal=KILL' | `error=${string}` | `delay_enter=${number}`;
   /** Counted for each thread: `7` the seventh, `7..9` three, `7+` all from the seventh on. */
   when: string;
 }

@@ -2,6 +2,8 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Fault, Ground, Injection } from './fault.js';
 import { hit, killServices, miss, spread, straceAvailability } from './injections.js';
+import type { Tampering } from './strace.js';
+import { SYNC_CALLS } from './syscalls/kinds.js';
 import { Snapshot } from './tear/snapshot.js';
 import {
   isMessageFile,
@@ -17,7 +19,7 @@ import {
 /**
  * What a crash of the whole machine may do to data that was written and not synced, without a machine to crash.
  *
- * Every service runs under strace, which shows the calls that sync. All are stopped and the data directory is copied;
+ * Every service runs under strace, which shows the calls that sync, and lets them begin late. All are stopped and the data directory is copied;
  * they go on for a moment; they are stopped again and killed. A sector that changed in between and that no sync has
  * covered may be on the disk or not: a seeded choice of these is put back to what it was. What a sync has covered is
  * never touched, nor are sizes and names, so a target that confirms only what it has synced cannot lose anything.
@@ -30,7 +32,7 @@ export const tear: Fault = {
   available: async () => straceAvailability(),
   async inject(ground: Ground): Promise<Injection> {
     await killServices(ground.services);
-    await startTraced(ground);
+    await startTraced(ground, slowSyncs(ground));
     const names = ground.services.map(({ name }) => name);
     const alive = await ground.afterConfirms(1 + ground.random.int(20), WARM_UP_MS);
     const torn = alive === 'reached' ? await tearSome(ground) : undefined;
@@ -49,6 +51,15 @@ export const tear: Fault = {
   heal: async () => {},
 };
 
+/**
+ * Every sync begins so much later than it was called. A disk may be as slow, and what was written and not synced is
+ * found at a moment that is drawn: of a queue that syncs at once there would hardly be such a moment.
+ */
+function slowSyncs({ random }: Ground): Tampering {
+  return { calls: SYNC_CALLS, what: `delay_enter=${spread(random, 1, SLOWEST_SYNC_MS) * 1000}`, when: '1+' };
+}
+
+const SLOWEST_SYNC_MS = 20;
 const WARM_UP_MS = 6000;
 const LONGEST_MS = 2500;
 const LONGEST_WINDOW_MS = 250;
