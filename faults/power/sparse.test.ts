@@ -1,0 +1,12 @@
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+import { copySparse } from './sparse.js';
+
+t.test('a tool that finds no room fails with the code of a call of our own', async (t) => {
+  const here = fileURLToPath(import.meta.url);
+  t.throws(() => copySparse(here, '/dev/full'), {
+    code: 'ENOSPC',
+    message: /^cp .*No space left on device$/,
+  });
+  t.throws(() => copySparse(`${here}.missing`, '/dev/full'), { code: undefined, message: /No such file/ });
+});
