@@ -8,6 +8,11 @@ export async function pauseFor(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
+/** Stops this process for a while, events and all: for what has to be done in one go, at an exit too. */
+export function pauseNow(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
 /**
  * Asks again and again whether `condition` holds; false when it did not within `timeoutMs` or was aborted. For what
  * the kernel gives no event for: processes that are not our children, files that other programs write.

@@ -1,5 +1,6 @@
 import { type ExecFileSyncOptionsWithStringEncoding, execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { pauseNow } from '../waiting.js';
 
 /** A command that hangs holds up the run; nothing here takes more than a fraction of a second. */
 const TIMEOUT_MS = 20_000;
@@ -60,7 +61,7 @@ export function unmount(path: string): boolean {
       return true;
     } catch (error) {
       if (performance.now() > deadline || !/busy/.test(String(error))) throw error;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BUSY_PAUSE_MS);
+      pauseNow(BUSY_PAUSE_MS);
     }
   }
 }

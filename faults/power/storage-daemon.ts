@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { threadsAreIn } from '../stopped.js';
-import { until } from '../waiting.js';
+import { pauseNow, until } from '../waiting.js';
 import { oneRequestAtATime } from './fuse-control.js';
 import { unmountDead } from './mounts.js';
 
@@ -115,7 +115,7 @@ export class StorageDaemon {
     const { pid, exitCode, signalCode } = this.#child;
     if (pid !== undefined && exitCode === null && signalCode === null) this.#child.kill('SIGKILL');
     const deadline = performance.now() + EXIT_TIMEOUT_MS;
-    while (pid !== undefined && !threadsAreIn(pid, 'ZX') && performance.now() < deadline) pause(1);
+    while (pid !== undefined && !threadsAreIn(pid, 'ZX') && performance.now() < deadline) pauseNow(1);
     unmountDead(this.#device);
   }
 }
@@ -140,7 +140,3 @@ function argumentsOf({ image, log, device }: RecordingPlan, access: string): str
 
 /** In the daemon's option syntax a comma ends a value, and two stand for one. */
 const quoted = (path: string): string => path.replaceAll(',', ',,');
-
-function pause(ms: number): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
-}

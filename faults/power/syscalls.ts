@@ -1,5 +1,6 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import koffi from 'koffi';
+import { pauseNow } from '../waiting.js';
 
 /** System calls on block devices and filesystems, for what a tool as a process of its own would be too slow. */
 const libc = koffi.load(null);
@@ -55,7 +56,7 @@ export function unmountAt(mountPoint: string): void {
   const deadline = performance.now() + BUSY_TIMEOUT_MS;
   while (umountCall(mountPoint, 0) !== 0) {
     if (koffi.errno() !== EBUSY || performance.now() > deadline) throw fail(`umount ${mountPoint}`);
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+    pauseNow(1);
   }
 }
 
@@ -74,7 +75,7 @@ export function waitReleased(device: string, timeoutMs: number): boolean {
     } catch {
       if (performance.now() > deadline) return false;
     }
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+    pauseNow(1);
   }
 }
 

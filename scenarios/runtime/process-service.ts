@@ -5,9 +5,7 @@ import type { Service } from '../../faults/fault.js';
 import { until } from '../../faults/waiting.js';
 import { allProcesses, isMarked, type ProcessEntry, processEntry, sendSignal } from './processes.js';
 import { type DeploymentPlan, RUN_VARIABLE, SERVICE_VARIABLE } from './runtime.js';
-
-/** Of processes that have children faster than they are stopped. */
-const MOST_LOOKS = 20;
+import { standstill } from './standstill.js';
 
 /**
  * One service as a process group of its own. What leaves the group (a daemon that forks and starts a session of its
@@ -47,7 +45,8 @@ export class ProcessService implements Service {
   /**
    * The group gets the signal in one system call, so that no member sees another one dead before. Who is in no group of
    * ours is looked for before too: when its parent is dead and it has overwritten its environment (PostgreSQL's backends
-   * do both, Postfix's daemons the latter) nothing shows any more whose it was.
+   * do both, Postfix's daemons the latter) nothing shows any more whose it was. All are stopped for that look, so that none
+   * can have a child that nobody has seen when its parent is killed.
    */
   signalNow(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): number {
     const group = this.#group;
@@ -62,18 +61,13 @@ export class ProcessService implements Service {
     return reached.size;
   }
 
-  /** Stops every process, so that none can have a child that nobody has seen when its parent is killed. */
   #stopAll(): Set<number> {
-    const stopped = new Set<number>();
-    for (let look = 0; look < MOST_LOOKS; look++) {
-      const fresh = this.pids().filter((pid) => !stopped.has(pid));
-      if (fresh.length === 0) break;
-      for (const pid of fresh) {
-        sendSignal(pid, 'SIGSTOP');
-        stopped.add(pid);
-      }
-    }
-    return stopped;
+    // Before anybody is looked for: a look takes its time, and the longer the more there are, and they go on forking.
+    if (this.#group !== undefined) sendSignal(-this.#group, 'SIGSTOP');
+    return standstill(
+      () => this.pids(),
+      (pid) => sendSignal(pid, 'SIGSTOP'),
+    );
   }
 
   async start(wrap: readonly string[] = [], env: Readonly<Record<string, string>> = {}): Promise<void> {
