@@ -30,7 +30,7 @@ import { Crew } from './pool.js';
 import { type RecordedRun, recordRun } from './record.js';
 import { exploreRecoveries, NO_RECOVERIES } from './recoveries.js';
 import type { ExploreResult, SmallestState } from './result.js';
-import { runOnTarget } from './target-lanes.js';
+import { type Ground, runOnTarget } from './target-lanes.js';
 import { type Broken, type WayName, WayRun } from './way.js';
 import type { WorkerPlan } from './worker.js';
 
@@ -39,7 +39,7 @@ const SHARES: Readonly<Record<WayName | 'recoveries', number>> = {
   image: 0.5,
   mount: 0.3,
   recoveries: 0.2,
-  target: 0.8,
+  target: 0.7,
 };
 /** So long the target is loaded, at most and as a part of the budget. */
 const LONGEST_LOAD_MS = 4000;
@@ -240,7 +240,7 @@ async function exploreWays(exploration: Exploration): Promise<Map<WayName, WayRu
       progress: options.progress,
     });
     ways.set(way, wayRun);
-    if (way === 'target') await runOnTarget(exploration, wayRun);
+    if (way === 'target') await runOnTarget(exploration, wayRun, groundOf(exploration));
     else {
       const plans = plansOf(exploration, way, mostEndMs);
       await exploration.crew.run(plans, wayRun.jobs(), BATCH[way], () => wayRun.stopped());
@@ -251,6 +251,12 @@ async function exploreWays(exploration: Exploration): Promise<Map<WayName, WayRu
     if (wayRun.broken.length > 0) break;
   }
   return ways;
+}
+
+function groundOf({ recording, base, baseAt, stakes }: Exploration): Ground {
+  const required: Ground['required'] = ({ prefix }) =>
+    stakes.idsOf(stakes.required({ prefix, reached: prefix + 1 }));
+  return { name: 'lane', recording, base, baseAt, required };
 }
 
 function fingerprintsOf({ recording, base, baseAt, run }: Exploration, way: WayName): Fingerprints {

@@ -16,6 +16,7 @@ import { patienceMs, waiting } from './patience.js';
 import type { Place } from './places.js';
 import { DATA_DIR, DISK_BYTES } from './record.js';
 import { RestoreService } from './restore-service.js';
+import { type Ground, recoverOnly, runOnTarget } from './target-lanes.js';
 import { type Broken, type LateState, WayRun } from './way.js';
 
 /** What became of crash states whose recovery was cut as well. */
@@ -44,8 +45,8 @@ export const NO_RECOVERIES: Recoveries = {
 const MOST_RECOVERIES = 3;
 const MOST_STATES_EACH = 150;
 const BATCH = 4;
-/** A recording takes so long before the first state is seen. */
-const LEAST_MS = 2000;
+/** A recording, and the first states of it, take so long: by a program that restores, and by starts of the target. */
+const LEAST_MS = { restored: 1000, started: 3000 };
 
 /**
  * A crash during recovery is a crash state too: on a sample of states the recovery is recorded in its turn, from the
@@ -53,12 +54,13 @@ const LEAST_MS = 2000;
  */
 export async function exploreRecoveries(exploration: Exploration): Promise<Recoveries> {
   const total: Recoveries = { ...NO_RECOVERIES, broken: [], unmountable: [], late: [] };
-  const { options, restore, recording, run, base, baseAt, places, endMs } = exploration;
-  if (restore === undefined || options.states === 1) return total;
+  const { options, recording, run, base, baseAt, places, endMs } = exploration;
+  if (options.states === 1) return total;
   let place: Place | undefined;
   const left = () => endMs - performance.now();
+  const leastMs = exploration.restore === undefined ? LEAST_MS.started : LEAST_MS.restored;
   const sample = sampleOf(exploration);
-  for (let number = 0; number < MOST_RECOVERIES && left() > LEAST_MS; number++) {
+  for (let number = 0; number < MOST_RECOVERIES && left() > leastMs; number++) {
     const state = sample[number];
     if (state === undefined || options.signal.aborted || total.broken.length > 0) break;
     place ??= places.place('recovery', base);
@@ -68,7 +70,9 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
     } finally {
       disk.close();
     }
-    await cutRecovery(exploration, restore, state, place.image, number, total);
+    // None may take the time of the others.
+    const untilMs = performance.now() + Math.max(leastMs, left() / (MOST_RECOVERIES - number));
+    await cutRecovery({ ...exploration, endMs: untilMs }, state, place.image, number, total);
   }
   return total;
 }
@@ -88,67 +92,60 @@ function sampleOf({ recording, run, options, stakes }: Exploration): CrashState[
 
 async function cutRecovery(
   exploration: Exploration,
-  restore: readonly string[],
   state: CrashState,
   image: string,
   number: number,
   total: Recoveries,
 ): Promise<void> {
-  const { options, registry, run, places, crew, stakes, recorder, endMs, digests } = exploration;
-  const workers = workersOf(exploration, 'mount');
-  const env = { [RUN_VARIABLE]: registry.runId };
-  const mountPoint = join(exploration.dir, `recovery-${number}`);
+  const { options, registry, run, places, stakes, recorder, endMs, restore } = exploration;
+  const name = `recovery-${number}`;
+  const mountPoint = join(exploration.dir, name);
   mkdirSync(mountPoint, { recursive: true });
   const disk = await BlocklogDisk.create({
-    dir: join(places.root, `recovery-${number}`),
+    dir: join(places.root, name),
     mountPoint,
     sizeBytes: DISK_BYTES,
     filesystem: run.filesystem,
     from: image,
     recorded: true,
-    env,
+    env: envOf(exploration),
     residue: registry,
   });
   const forget = atExit(() => disk.remove());
   try {
-    const service = new RestoreService(restore, env);
-    try {
-      const queue = join(mountPoint, DATA_DIR, options.target.crashStates?.queue ?? '.');
-      await service.ask({ queue }, Math.min(patienceMs(options.target), endMs - performance.now()));
-    } finally {
-      service.end();
-    }
+    const end = await recover(exploration, disk, mountPoint, name);
     const ended = disk.end();
-    const recording = openRecording(ended.log);
+    const recording = openRecording(ended.log, end);
     try {
       const { prefix } = state;
       const begun = state.kept.at(-1) === prefix || state.torn.has(prefix);
+      const parent = { address: formatState(state), prefix, reached: prefix + (begun ? 1 : 0) };
       const way = new WayRun({
-        way: 'mount',
+        way: restore === undefined ? 'target' : 'mount',
         model: recording.model,
         from: 0,
         fingerprints: new Fingerprints(recording, ended.image, 0),
-        random: seeded(options.seed).fork(`recovery-${number}`),
+        random: seeded(options.seed).fork(name),
         stakes,
         recorder,
-        parent: { address: formatState(state), prefix, reached: prefix + (begun ? 1 : 0) },
+        parent,
         most: Math.min(MOST_STATES_EACH, options.states ?? MOST_STATES_EACH),
         endMs,
         signal: options.signal,
         progress: options.progress,
       });
-      const plans = Array.from({ length: workers }, (_, worker) => ({
-        log: ended.log,
-        end: recording.model.entries.length,
-        base: ended.image,
-        baseAt: 0,
-        restore,
-        env,
-        ...waiting(options.target, endMs),
-        digests,
-        way: mountWay(exploration, `recovery-${number}-${worker}`, ended.image),
-      }));
-      await crew.run(plans, way.jobs(), BATCH, () => way.stopped());
+      const workers = await exploreCuts(
+        exploration,
+        way,
+        {
+          name: `${name}-lane`,
+          recording,
+          base: ended.image,
+          baseAt: 0,
+          required: () => stakes.idsOf(stakes.required(parent)),
+        },
+        ended.log,
+      );
       way.end();
       const figures = way.figures(workers);
       total.cut += 1;
@@ -156,10 +153,10 @@ async function cutRecovery(
       total.distinct += figures.distinct;
       total.seconds += figures.seconds;
       if (way.broken.length > 0) {
-        const log = `recovery-${number}.log`;
+        const log = `${name}.log`;
         copySparse(ended.log, join(exploration.dir, log));
-        const { length: end } = recording.model.entries;
-        total.broken.push(...way.broken.map((broken) => ({ ...broken, recovery: { log, end } })));
+        const { length } = recording.model.entries;
+        total.broken.push(...way.broken.map((broken) => ({ ...broken, recovery: { log, end: length } })));
       }
       total.unmountable.push(...way.unmountable);
       total.late.push(...way.late);
@@ -176,4 +173,68 @@ async function cutRecovery(
     forget();
     disk.remove();
   }
+}
+
+const envOf = ({ registry }: Exploration) => ({ [RUN_VARIABLE]: registry.runId });
+
+/**
+ * Lets the target recover on a recorded disk: by its program that restores, or by being started.
+ * @returns so many requests to the disk its recovery has made.
+ */
+async function recover(
+  exploration: Exploration,
+  disk: BlocklogDisk,
+  mountPoint: string,
+  name: string,
+): Promise<number> {
+  const { options, restore, endMs } = exploration;
+  const data = join(mountPoint, DATA_DIR);
+  let end = 0;
+  const cut = () => {
+    end = disk.stop();
+    // What waits for its disk could not be killed.
+    disk.resume();
+  };
+  if (restore === undefined) {
+    await recoverOnly(exploration, data, join(exploration.dir, `${name}-target`), cut);
+    return end;
+  }
+  const service = new RestoreService(restore, envOf(exploration));
+  try {
+    const queue = join(data, options.target.crashStates?.queue ?? '.');
+    await service.ask({ queue }, Math.min(patienceMs(options.target), endMs - performance.now()));
+    cut();
+    return end;
+  } finally {
+    service.end();
+  }
+}
+
+/** Looks at the states of one recovery's log. @returns how many did so at a time. */
+async function exploreCuts(
+  exploration: Exploration,
+  way: WayRun,
+  ground: Ground,
+  log: string,
+): Promise<number> {
+  const { options, crew, digests, endMs, restore } = exploration;
+  if (restore === undefined) {
+    await runOnTarget(exploration, way, ground);
+    return workersOf(exploration, 'target');
+  }
+  const { name, recording, base, baseAt } = ground;
+  const workers = workersOf(exploration, 'mount');
+  const plans = Array.from({ length: workers }, (_, worker) => ({
+    log,
+    end: recording.model.entries.length,
+    base,
+    baseAt,
+    restore,
+    env: envOf(exploration),
+    ...waiting(options.target, endMs),
+    digests,
+    way: mountWay(exploration, `${name}-${worker}`, base),
+  }));
+  await crew.run(plans, way.jobs(), BATCH, () => way.stopped());
+  return workers;
 }

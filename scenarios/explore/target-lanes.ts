@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { messageOf } from '../../conformance/errors.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
@@ -6,6 +5,8 @@ import type { Recorder } from '../../conformance/history/recorder.js';
 import { protocolOf } from '../../conformance/protocols/by-name.js';
 import type { Receipts } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target/definition.js';
+import type { Recording } from '../../faults/crash-states/materialise.js';
+import type { CrashState } from '../../faults/crash-states/state.js';
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
 import { until } from '../../faults/waiting.js';
 import type { Registry } from '../residue/registry.js';
@@ -14,7 +15,6 @@ import type { Exploration } from './exploration.js';
 import { type Found, foundOf, notRecovered, unmountable } from './found.js';
 import { launch } from './launch.js';
 import type { Place } from './places.js';
-import type { Job } from './pool.js';
 import { DATA_DIR } from './record.js';
 import type { WayRun } from './way.js';
 
@@ -28,18 +28,30 @@ const LEAST_RECOVERY_S = 30;
 /** Nobody asks for the starts and exits of services on crash states. */
 const SILENT_RECORDER: Pick<Recorder, 'record'> = { record: (event) => ({ ...event, atMs: 0 }) };
 
+/** A recorded disk, on whose crash states the target is started. */
+export interface Ground {
+  /** Of its places and logs. */
+  name: string;
+  recording: Recording;
+  /** The device when the entries before `baseAt` are on the medium. */
+  base: string;
+  baseAt: number;
+  /** What a state must hold. */
+  required(state: CrashState): readonly string[];
+}
+
 /**
  * Starts the target on one crash state after the other, several at a time, takes from it all that it holds by its own
  * protocol, and sees what came.
  */
-export async function runOnTarget(exploration: Exploration, way: WayRun): Promise<void> {
+export async function runOnTarget(exploration: Exploration, way: WayRun, ground: Ground): Promise<void> {
   const jobs = way.jobs();
   const failed = new AbortController();
   const signal = AbortSignal.any([exploration.options.signal, failed.signal]);
   const stoppable = { ...exploration, options: { ...exploration.options, signal } };
   const lanes = Array.from({ length: exploration.workers }, async (_, lane) => {
     try {
-      await runLane(stoppable, lane, jobs);
+      await runLane(stoppable, ground, `${ground.name}-${lane}`, jobs);
     } catch (error) {
       failed.abort();
       throw error;
@@ -52,17 +64,17 @@ export async function runOnTarget(exploration: Exploration, way: WayRun): Promis
 
 async function runLane(
   exploration: Exploration,
-  lane: number,
+  { recording, base, baseAt, required }: Ground,
+  name: string,
   jobs: ReturnType<WayRun['jobs']>,
 ): Promise<void> {
-  const { recording, base, baseAt, places, run, stakes, options } = exploration;
-  const place = places.place(`lane-${lane}`, base);
+  const { places, run, options } = exploration;
+  const place = places.place(name, base);
   const disk = new StateDisk({ recording, base, baseAt, ...place, filesystem: run.filesystem });
   try {
     for (const job of jobs) {
-      const { prefix } = job.crash;
-      const awaited = stakes.idsOf(stakes.required({ prefix, reached: prefix + 1 }));
-      const found = await look(exploration, disk, place, job, awaited, join(exploration.dir, `lane-${lane}`));
+      const dir = join(exploration.dir, name);
+      const found = await look(exploration, disk, place, job.crash, required(job.crash), dir);
       if (options.signal.aborted) return;
       job.found(found);
     }
@@ -75,16 +87,15 @@ async function look(
   exploration: Exploration,
   disk: StateDisk,
   { mountPoint }: Place,
-  job: Job & { crash: Parameters<StateDisk['mount']>[0] },
+  state: CrashState,
   awaited: readonly string[],
   dir: string,
 ): Promise<Found> {
   try {
-    disk.mount(job.crash);
+    disk.mount(state);
   } catch (error) {
     return unmountable(messageOf(error));
   }
-  mkdirSync(dir, { recursive: true });
   try {
     const { options, registry, run, ids, recorder } = exploration;
     const { target, runtime, signal } = options;
@@ -92,6 +103,44 @@ async function look(
     return await takeAll(from, join(mountPoint, DATA_DIR), awaited, dir);
   } finally {
     disk.unmount();
+  }
+}
+
+/** How long the target may take to get ready on a crash state. */
+function recoveryMs({ guarantee }: Target): number {
+  return Math.max(guarantee.recoverySeconds ?? 0, LEAST_RECOVERY_S) * 1000;
+}
+
+/**
+ * Starts the target on a crash state and takes nothing from it; `cut` is called when it is ready, or was given up, and before
+ * it is killed.
+ */
+export async function recoverOnly(
+  { options, registry, run }: Exploration,
+  dataDir: string,
+  dir: string,
+  cut: () => void,
+): Promise<void> {
+  const { target, runtime, signal } = options;
+  const launched = await launch({
+    target,
+    protocol: await protocolOf(target.protocol),
+    runtime,
+    registry,
+    messagesOf: run.id,
+    recorder: SILENT_RECORDER,
+    receipts: { delivered: () => 0, consumed() {}, refused() {}, settled() {} },
+    dataDir,
+    dir,
+    signal,
+    lane: basename(dir),
+  });
+  try {
+    launched.receiver.hold();
+    await launched.life.bringUp(recoveryMs(target));
+    cut();
+  } finally {
+    await launched.destroy();
   }
 }
 
@@ -148,9 +197,7 @@ export async function takeAll(
     lane: basename(dir),
   });
   try {
-    const start = await launched.life.bringUp(
-      Math.max(target.guarantee.recoverySeconds ?? 0, LEAST_RECOVERY_S) * 1000,
-    );
+    const start = await launched.life.bringUp(recoveryMs(target));
     if (!start.ready) return notRecovered(start.detail);
     movedMs = performance.now();
     const allCame = () => awaited.every((id) => came.has(id));
