@@ -27,6 +27,7 @@ const TRIES = 3;
 const WARM_UP_MS = 6000;
 const WAIT_MS = 3000;
 const LOOK_MS = 200;
+const NOTHING_LOST = 'nothing was unsynced';
 const NOT_STOPPED = 'the services did not stop at SIGSTOP';
 /** What is answered right after the failure rests on it; so many, or so long. */
 const ANSWERS = 40;
@@ -61,16 +62,12 @@ export const ioError: Fault = {
       const tampering = draw(ground, time, calls);
       // A target that does not come to the one may come to the other.
       calls = calls === SYNC_CALLS ? WRITE_CALLS : SYNC_CALLS;
-      const { failed, torn, detail, failingMs } = await failCalls(ground, tampering);
-      if (failed > 0) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs };
-      misses.push(
-        `${tampering.what.slice('error='.length)} at call ${tampering.when} of ${tampering.calls.join(', ')}`,
-      );
+      const { failed, lossy, torn, detail, failingMs } = await failCalls(ground, tampering);
+      if (lossy) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs };
+      const what = `${tampering.what.slice('error='.length)} at call ${tampering.when} of ${tampering.calls.join(', ')}`;
+      misses.push(failed > 0 ? detail : `${what}: not reached in ${WAIT_MS} ms`);
     }
-    return {
-      ...miss(`not reached in ${WAIT_MS} ms each: ${misses.join('; ')}`, names),
-      scope: 'all-processes',
-    };
+    return { ...miss(misses.join('; '), names), scope: 'all-processes' };
   },
   async heal(ground: Ground): Promise<void> {
     ground.flood(false);
@@ -89,9 +86,13 @@ function draw({ random }: Ground, time: number, calls: readonly string[]): Tampe
   };
 }
 
-/** What came of a tampering: how many calls failed, and whether unsynced sectors were put back. */
+/** What came of a tampering. */
 export interface Failed {
+  /** So many calls failed. */
   failed: number;
+  /** And something that was to be written is not there. */
+  lossy: boolean;
+  /** Because sectors that no sync had covered were put back. */
   torn: boolean;
   detail: string;
   /** So long before the end whatever failed to be synced is lost. */
@@ -110,30 +111,43 @@ export async function failCalls(ground: Ground, tampering: Tampering, only?: Ser
 }
 
 async function failSyncs(ground: Ground, tampering: Tampering, only?: Service): Promise<Failed> {
-  await startTraced(ground, tampering, only);
-  ground.flood(true);
-  // A restart may sync everything: only what comes behind it can be lost.
-  const deadline = performance.now() + WARM_UP_MS;
-  while (performance.now() < deadline && failures(ground).length === 0 && !ground.signal.aborted) {
-    if ((await ground.afterConfirms(1, LOOK_MS)) === 'reached') break;
-  }
   const beginMs = performance.now();
-  const torn = await tearBehindFailure(ground);
-  await killServices(ground.services);
+  const start = new Snapshot(ground.dataDir, join(ground.scratchDir, 'io-error-start'));
+  let torn: { done: string; why: string };
+  try {
+    ground.flood(true);
+    await startTraced(ground, tampering, only);
+    torn = await tearBehindFailure(ground, start);
+    await killServices(ground.services);
+  } finally {
+    start.remove();
+  }
   const failed = failures(ground);
   return {
     failed: failed.length,
     failingMs: performance.now() - beginMs,
+    lossy: torn.done !== '',
     torn: torn.done !== '',
     detail: `${told(failed, tampering)}; SIGKILL to all, ${torn.done || torn.why}`,
   };
 }
 
-/** Waits for the failure and the answers behind it, kills, and puts back what no sync has covered in between. */
-async function tearBehindFailure(ground: Ground): Promise<{ done: string; why: string }> {
+/**
+ * Waits for the failure and the answers behind it, kills, and puts back what no sync has covered since a snapshot: the one of
+ * the first confirmation, if that came before the failure, for what a target has mapped counts as synced by any later sync, and
+ * a restart may sync everything; where that shows nothing, the one of the start.
+ */
+async function tearBehindFailure(ground: Ground, start: Snapshot): Promise<{ done: string; why: string }> {
+  const deadline = performance.now() + WARM_UP_MS;
+  while (performance.now() < deadline && failures(ground).length === 0 && !ground.signal.aborted) {
+    if ((await ground.afterConfirms(1, LOOK_MS)) === 'reached') break;
+  }
   const tracees = traceesOf(ground);
   if (!(await stopTraced(tracees))) return { done: '', why: NOT_STOPPED };
-  const snapshot = new Snapshot(ground.dataDir, join(ground.scratchDir, 'io-error-snapshot'));
+  const early = failures(ground).length > 0;
+  const confirmed = early
+    ? undefined
+    : new Snapshot(ground.dataDir, join(ground.scratchDir, 'io-error-snapshot'));
   try {
     const offsets = new Map(
       ground.services.map((service) => [service.name, traceOf(ground, service).length]),
@@ -142,13 +156,23 @@ async function tearBehindFailure(ground: Ground): Promise<{ done: string; why: s
     if (!(await failure(ground))) return { done: '', why: 'nothing failed' };
     await ground.afterConfirms(spread(ground.random, 1, ANSWERS), ANSWER_MS);
     if (!(await stopTraced(traceesOf(ground)))) return { done: '', why: NOT_STOPPED };
-    const found = unsyncedFiles(ground, snapshot, offsets);
+    const chances = [
+      ...(confirmed === undefined ? [] : [{ snapshot: confirmed, offsets }]),
+      { snapshot: start, offsets: new Map<string, number>() },
+    ];
+    const found = chances.map((since) => ({
+      ...since,
+      files: unsyncedFiles(ground, since.snapshot, since.offsets),
+    }));
     await killServices(ground.services);
-    if (typeof found === 'string') return { done: '', why: found };
-    const done = putBack(ground.random, snapshot, found);
-    return { done: done && `unsynced sectors put back: ${done}`, why: 'nothing was unsynced' };
+    for (const { snapshot, files } of found) {
+      if (typeof files === 'string') return { done: '', why: files };
+      const done = putBack(ground.random, snapshot, files);
+      if (done !== '') return { done: `unsynced sectors put back: ${done}`, why: '' };
+    }
+    return { done: '', why: NOTHING_LOST };
   } finally {
-    snapshot.remove();
+    confirmed?.remove();
   }
 }
 
@@ -173,6 +197,7 @@ async function failWrites(ground: Ground, tampering: Tampering, only?: Service):
   const failed = paths.length > 0 ? failures(ground) : [];
   return {
     failed: failed.length,
+    lossy: failed.length > 0,
     torn: false,
     failingMs: 0,
     detail: `${told(failed, tampering)}; SIGKILL to all`,

@@ -59,10 +59,11 @@ async function injectAt(ground: Ground, service: Service, point: SyscallPoint): 
   const { kind, nth, what } = point;
   if (what !== 'kill') {
     const tampering = { calls: failing(kind), what: `error=${what}`, when: `${nth}` } as const;
-    const { failed, torn, detail } = await failCalls(ground, tampering, service);
+    const { failed, lossy, torn, detail, failingMs } = await failCalls(ground, tampering, service);
     const names = ground.services.map(({ name }) => name);
-    if (failed > 0) return hit(detail, torn ? 'machine' : 'all-processes', names);
-    return { ...miss(`${service.name} did not come to its ${nth}. ${kind}`, names), scope: 'all-processes' };
+    if (lossy) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs };
+    const why = failed > 0 ? detail : `${service.name} did not come to its ${nth}. ${kind}`;
+    return { ...miss(why, names), scope: 'all-processes' };
   }
   const calls = KINDS.find((one) => one.kind === kind)?.calls ?? [];
   const scope = ground.services.length === 1 ? 'all-processes' : 'some-processes';
