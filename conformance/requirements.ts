@@ -291,7 +291,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'crash-states',
     title: 'every crash state holds what was confirmed',
     sentence:
-      'A target MUST hold, on every disk that a power cut may leave, each message that it had confirmed before, and none that was never submitted.',
+      'A target MUST recover on every disk that a power cut may leave, and hold there each message that it had confirmed before, and none that was never submitted.',
     why:
       'Between two flushes a drive writes what it likes in the order it likes; a queue that relies on an order it never asked ' +
       'for loses messages at one cut in thousands.',
@@ -302,7 +302,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
       'torn ones, seeded subsets, and cuts during recovery) each is made and recovered from.',
     evidence:
       'Recovered crash states with messages at risk: those whose confirmation had come when no more of the log was complete than at ' +
-      'the cut, and that no receiver had been offered by then; and what the target then held.',
+      'the cut, and that no receiver had been offered by then; what the target then held; and that it recovered in all others.',
     notEvidence: 'States before the first confirmation; states equal to one that was looked at already.',
     needs: ['crash-states'],
     byChance: false,

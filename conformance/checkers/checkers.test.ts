@@ -129,6 +129,7 @@ const onKind =
 const MISREADINGS: [RequirementId, string, Change][] = [
   ['PP-13', 'takes every message for there', onKind('state-explored', (e) => ({ ...e, live: '/w==' }))],
   ['PP-13', 'takes no message for there', onKind('state-explored', (e) => ({ ...e, live: '' }))],
+  ['PP-13', 'takes every state for recovered', onKind('state-explored', (e) => ({ ...e, recovered: true }))],
   ['PP-13', 'counts nothing as wrong', onKind('state-explored', (e) => ({ ...e, wrong: 0 }))],
   ['PP-13', 'asks for all from the beginning', onKind('state-explored', (e) => ({ ...e, prefix: 99 }))],
   [

@@ -88,6 +88,7 @@ export function checkCrashStates(history: readonly HistoryEvent[]): Finding {
   const stakes = new Stakes(history);
   const broken = new Violations();
   const lost = new Set<string>();
+  let wrong = false;
   const figures = { crashStates: 0, statesAtRisk: 0, lostInStates: 0, brokenStates: 0 };
   for (const event of history) {
     if (event.kind !== 'state-explored') continue;
@@ -95,16 +96,21 @@ export function checkCrashStates(history: readonly HistoryEvent[]): Finding {
     const states = 1 + event.alike;
     figures.crashStates += states;
     if (stakes.required(event).some((bits) => bits !== 0)) figures.statesAtRisk += states;
-    if (missing.length === 0 && event.wrong === 0) continue;
+    if (missing.length === 0 && event.wrong === 0 && event.recovered) continue;
     figures.brokenStates += states;
     for (const id of missing) lost.add(id);
+    wrong ||= event.wrong > 0;
     tell(broken, event, missing, stakes);
   }
   figures.lostInStates = lost.size;
   const { crashStates, statesAtRisk, brokenStates } = figures;
   if (brokenStates > 0) {
     const what =
-      lost.size > 0 ? `${lost.size} confirmed messages are lost` : 'there is what was never submitted';
+      lost.size > 0
+        ? `${lost.size} confirmed messages are lost`
+        : wrong
+          ? 'there is what was never submitted'
+          : 'the target does not recover';
     return finding(
       'PP-13',
       'fail',
@@ -124,11 +130,9 @@ export function checkCrashStates(history: readonly HistoryEvent[]): Finding {
 
 function tell(broken: Violations, event: StateExplored, missing: readonly string[], stakes: Stakes): void {
   const where = `crash state ${event.state}`;
-  if (!event.recovered && missing.length > 0) {
-    broken.add(
-      `${where}: ${missing.length} confirmed messages, and no recovery: ${event.detail}`,
-      missing[0],
-    );
+  if (!event.recovered) {
+    const stake = missing.length > 0 ? `${missing.length} confirmed messages, and ` : '';
+    broken.add(`${where}: ${stake}no recovery: ${event.detail}`, missing[0]);
     return;
   }
   for (const id of missing)

@@ -1,5 +1,5 @@
 import { closeSync, fstatSync, openSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import type { Filesystem } from '../power/filesystem.js';
+import { type Filesystem, optionsOf } from '../power/filesystem.js';
 import { attachLoop, detachLoop } from '../power/loop.js';
 import { copySparse } from '../power/sparse.js';
 import { cloneFile, forgetCache, mountAt, unmountAt, waitReleased } from '../power/syscalls.js';
@@ -46,12 +46,14 @@ export class StateDisk {
     this.#devicePath = plan.device;
   }
 
-  /** Makes the disk of the state and mounts it, which replays its journal. @throws Error when it cannot be mounted. */
+  /**
+   * Makes the disk of the state and mounts it, which replays its journal.
+   * @throws DamagedFilesystemError when the kernel refuses what is on it, another error when it cannot be made.
+   */
   mount(state: CrashState): void {
     const { mountPoint, filesystem } = this.#plan;
     this.make(state);
-    const options = ['nodiscard', filesystem.mountOptions].filter(Boolean).join(',');
-    mountAt(this.#devicePath, mountPoint, filesystem.type, options);
+    mountAt(this.#devicePath, mountPoint, filesystem.type, optionsOf(filesystem));
     this.#mounted = true;
   }
 

@@ -31,8 +31,15 @@ export function mountCommand(
   device: string,
   mountPoint: string,
 ): [string, ...string[]] {
-  const options = ['nodiscard', 'noatime', ...(mountOptions === '' ? [] : [mountOptions])];
+  const options = ['noatime', optionsOf({ type, mountOptions })];
   return ['mount', '-t', type, '-o', options.join(','), device, mountPoint];
+}
+
+/** What every mount needs besides its access times. */
+export function optionsOf({ type, mountOptions }: Filesystem): string {
+  // Copies of one disk are mounted at the same time, and xfs takes no two with one id.
+  const own = type === 'xfs' ? 'nouuid' : '';
+  return ['nodiscard', own, mountOptions].filter(Boolean).join(',');
 }
 
 export function makeFilesystem(filesystem: Filesystem, image: string): void {

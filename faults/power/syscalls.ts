@@ -45,10 +45,21 @@ export function forgetCache(device: number): void {
   if (ioctlNumber(device, BLKFLSBUF, 0) !== 0) throw fail('BLKFLSBUF');
 }
 
-/** mount(2), without access times; `options` as after `-o`. */
+/** The kernel refuses a filesystem for what is on its disk. */
+export class DamagedFilesystemError extends Error {}
+
+/** What the kernel says of a superblock, a log or an inode that cannot be: EIO, EINVAL, EBADMSG, EUCLEAN. */
+const DAMAGED = new Set([5, 22, 74, 117]);
+
+/**
+ * mount(2), without access times; `options` as after `-o`.
+ * @throws DamagedFilesystemError, or another error where it is not the disk that is to blame.
+ */
 export function mountAt(device: string, mountPoint: string, type: string, options: string): void {
-  if (mountCall(device, mountPoint, type, MS_NOATIME, options) !== 0)
-    throw fail(`mount -t ${type} ${device} ${mountPoint}`);
+  if (mountCall(device, mountPoint, type, MS_NOATIME, options) === 0) return;
+  const number = koffi.errno();
+  const error = fail(`mount -t ${type} ${device} ${mountPoint}`);
+  throw DAMAGED.has(number) ? new DamagedFilesystemError(error.message) : error;
 }
 
 /** umount2(2); waits a moment for what has just let go of it. */

@@ -6,6 +6,7 @@ import { readHistory } from '../../conformance/history/reader.js';
 import { loadTarget } from '../../conformance/target/load.js';
 import { materialise, openRecording } from '../../faults/crash-states/materialise.js';
 import { parseState } from '../../faults/crash-states/state.js';
+import { findProgram } from '../../faults/injections.js';
 import { blocklogAvailability } from '../../faults/power/available.js';
 import { TestPlace } from '../fixtures/kit.js';
 import { plantedBugs } from '../planted/definition.js';
@@ -14,6 +15,7 @@ import type { ExploreResult } from './result.js';
 
 const availability = blocklogAvailability();
 const skip = availability.available ? false : availability.why;
+const xfs = findProgram('mkfs.xfs') === undefined ? 'mkfs.xfs is not installed' : false;
 
 function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
   const place = new TestPlace();
@@ -87,6 +89,15 @@ t.test('the target is started on each state where it has no program that restore
   t.match(result, { verdict: 'pass', lost: 0, broken: 0, evidence: null });
   t.ok((result?.ways.target?.distinct ?? 0) > 0, 'states were looked at');
   t.ok((result?.atRisk ?? 0) > 0, 'with something at risk');
+});
+
+t.test('copies of one xfs are mounted side by side', { skip: skip || xfs }, async (t) => {
+  const place = newPlace(t);
+  const flags = ['--fs', 'xfs', '--budget', '40s', '--states', '60'];
+  const { code, result, stderr } = await explore(place, undefined, ...flags);
+  t.equal(code, 0, stderr);
+  t.match(result, { verdict: 'pass', unmountable: { states: 0 }, compared: { differ: 0 } });
+  t.ok((result?.ways.mount?.distinct ?? 0) > 10, `${result?.ways.mount?.distinct} were mounted`);
 });
 
 t.test('where it cannot be explored that is said in one line', async (t) => {

@@ -12,6 +12,7 @@ import { expandCommand } from '../../conformance/target/placeholders.js';
 import { sectorsOf } from '../../faults/crash-states/file-bytes.js';
 import { Fingerprints } from '../../faults/crash-states/fingerprint.js';
 import { applyAll, openRecording, type Recording } from '../../faults/crash-states/materialise.js';
+import { formatState } from '../../faults/crash-states/state.js';
 import { recordingDirectory } from '../../faults/power/available.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { copySparse } from '../../faults/power/sparse.js';
@@ -28,7 +29,7 @@ import { waiting } from './patience.js';
 import { Places } from './places.js';
 import { Crew } from './pool.js';
 import { type RecordedRun, recordRun } from './record.js';
-import { exploreRecoveries, NO_RECOVERIES } from './recoveries.js';
+import { exploreRecoveries, NO_RECOVERIES, type Recoveries } from './recoveries.js';
 import type { ExploreResult, SmallestState } from './result.js';
 import { type Ground, runOnTarget } from './target-lanes.js';
 import { type Broken, type WayName, WayRun } from './way.js';
@@ -47,6 +48,8 @@ const LOAD_SHARE = 0.15;
 const RESERVE_MS = 1500;
 const BATCH: Readonly<Record<'image' | 'mount', number>> = { image: 32, mount: 4 };
 const MOST_TOLD = 10;
+/** A torn superblock is rare: where more than this part of the disks is refused something else is wrong. */
+const MOST_REFUSED = 0.2;
 
 /**
  * Records one run of the target under load, and then makes, recovers and judges the disks that a power cut could have
@@ -171,10 +174,12 @@ async function explore(
     const found = [...ways.values()].some((way) => way.broken.length > 0);
     // Once something is found, recoveries that are cut would only show it in a longer story.
     const recoveries = found ? NO_RECOVERIES : await exploreRecoveries(exploration);
-    recordStake(exploration);
+    const compared = compare(exploration, ways);
+    const doubt = doubtOf(ways, recoveries, compared);
+    recordStake(exploration, doubt);
     recorder.record({ kind: 'run-ended', how: options.signal.aborted ? 'interrupted' : 'completed' });
     const broken = [...[...ways.values()].flatMap((way) => way.broken), ...recoveries.broken];
-    return resultOf(exploration, ways, recoveries, broken, startMs);
+    return resultOf(exploration, { ways, recoveries, broken, compared, doubt, startMs });
   } finally {
     await crew.end();
     places.remove();
@@ -183,7 +188,7 @@ async function explore(
 }
 
 /** In the words of the other faults: the machine crashed, and so much was at stake in the worst of its states. */
-function recordStake({ recorder, stakes, recording }: Exploration): void {
+function recordStake({ recorder, stakes, recording }: Exploration, doubt: string | undefined): void {
   const end = recording.model.entries.length;
   let most = 0;
   for (let prefix = 0; prefix <= end; prefix++) {
@@ -194,10 +199,10 @@ function recordStake({ recorder, stakes, recording }: Exploration): void {
     kind: 'fault',
     fault: 'crash-states',
     injection: 1,
-    hit: most > 0,
+    hit: most > 0 && doubt === undefined,
     scope: 'machine',
     services: [],
-    detail: `the disks that a cut could have left at any of ${end} requests`,
+    detail: doubt ?? `the disks that a cut could have left at any of ${end} requests`,
     indexDamaged: false,
     rotted: [],
     failingMs: 0,
@@ -292,28 +297,31 @@ function plansOf(exploration: Exploration, way: 'image' | 'mount', endMs: number
   }));
 }
 
+/** All that an exploration has come to. */
+interface Ended {
+  ways: Ways;
+  recoveries: Recoveries;
+  broken: readonly Broken[];
+  compared: ExploreResult['compared'];
+  doubt: string | undefined;
+  startMs: number;
+}
+
 function resultOf(
   exploration: Exploration,
-  ways: ReadonlyMap<WayName, WayRun>,
-  recoveries: Awaited<ReturnType<typeof exploreRecoveries>>,
-  broken: readonly Broken[],
-  startMs: number,
+  { ways, recoveries, broken, compared, doubt, startMs }: Ended,
 ): Omit<ExploreResult, 'evidence' | 'bundle'> {
   const { options, recorder, recording, run } = exploration;
   const finding = CHECKERS['PP-13'](recorder.events, options.target.guarantee);
-  const late = [...[...ways.values()].flatMap((way) => way.late), ...recoveries.late];
-  const hung = late.find((state) => state.hung);
+  const late = lateIn(ways, recoveries);
   const { verdict, why } =
-    finding.verdict === 'pass' && hung !== undefined
-      ? {
-          verdict: 'not-measured' as const,
-          why: `crashStates.restore had no answer in crash state ${hung.state} when the time was up`,
-        }
+    finding.verdict === 'pass' && doubt !== undefined
+      ? { verdict: 'not-measured' as const, why: doubt }
       : finding;
   const all = [...ways].map(([name, way]) => [name, way.figures(workersOf(exploration, name))] as const);
   const distinct = all.reduce((sum, [, way]) => sum + way.distinct, recoveries.distinct);
   const seconds = all.reduce((sum, [, way]) => sum + way.seconds, recoveries.seconds);
-  const unmountable = [...[...ways.values()].flatMap((way) => way.unmountable), ...recoveries.unmountable];
+  const unmountable = unmountableIn(ways, recoveries);
   const count = (test: (event: HistoryEvent) => boolean) => recorder.events.filter(test).length;
   return {
     target: options.target.name,
@@ -330,7 +338,7 @@ function resultOf(
     unanswered: { states: late.length, first: late[0]?.state ?? null },
     unmountable: { states: unmountable.length, first: unmountable[0] ?? null },
     recoveries: { cut: recoveries.cut, states: recoveries.states, distinct: recoveries.distinct },
-    compared: compare(exploration, ways),
+    compared,
     submitted: count((event) => event.kind === 'submitted'),
     confirmed: count((event) => event.kind === 'answered' && event.outcome === 'confirmed'),
     log: { entries: recording.model.entries.length, from: run.from },
@@ -344,20 +352,49 @@ function resultOf(
   };
 }
 
+type Ways = ReadonlyMap<WayName, WayRun>;
+
+const lateIn = (ways: Ways, recoveries: Recoveries) => [
+  ...[...ways.values()].flatMap((way) => way.late),
+  ...recoveries.late,
+];
+const unmountableIn = (ways: Ways, recoveries: Recoveries) => [
+  ...[...ways.values()].flatMap((way) => way.unmountable),
+  ...recoveries.unmountable,
+];
+
+/** Why an exploration that found nothing wrong shows nothing all the same; undefined when it does. */
+function doubtOf(
+  ways: Ways,
+  recoveries: Recoveries,
+  { differ, first }: ExploreResult['compared'],
+): string | undefined {
+  const hung = lateIn(ways, recoveries).find((state) => state.hung);
+  if (hung !== undefined)
+    return `crashStates.restore had no answer in crash state ${hung.state} when the time was up`;
+  if (differ > 0)
+    return `${differ} crash states hold other messages mounted than straight in the image; the first is ${first}`;
+  const refused = unmountableIn(ways, recoveries);
+  const looked = [...ways.values()].reduce((sum, way) => sum + way.figures(1).distinct, recoveries.distinct);
+  const [one] = refused;
+  if (one !== undefined && refused.length > MOST_REFUSED * (looked + refused.length))
+    return `${refused.length} of ${looked + refused.length} disks could not be mounted; the first is ${one.state}: ${one.why}`;
+  return undefined;
+}
+
 /** The states that were looked at in both ways must have been found to hold the same. */
-function compare(
-  exploration: Exploration,
-  ways: ReadonlyMap<WayName, WayRun>,
-): { states: number; differ: number } {
+function compare(exploration: Exploration, ways: Ways): ExploreResult['compared'] {
   const [image, mount] = [ways.get('image'), ways.get('mount')];
-  const compared = { states: 0, differ: 0 };
+  const compared: ExploreResult['compared'] = { states: 0, differ: 0, first: null };
   if (image === undefined || mount === undefined) return compared;
   const fingerprints = fingerprintsOf(exploration, 'image');
   for (const { crash, found } of mount.looked) {
     const straight = image.foundIn(fingerprints.of(crash));
     if (straight === undefined || !found.recovered) continue;
     compared.states += 1;
-    if (straight.live !== found.live) compared.differ += 1;
+    if (straight.live === found.live) continue;
+    compared.differ += 1;
+    compared.first ??= formatState(crash);
   }
   return compared;
 }
@@ -375,6 +412,7 @@ function smallestOf(exploration: Exploration, broken: readonly Broken[]): Smalle
   const submitted = recorder.events.find((event) => event.kind === 'submitted' && event.id === id);
   const confirmedAt = id === undefined ? undefined : stakes.confirmedAt(id);
   const story = [`the power is cut at ${first.address}`];
+  if (first.noRecovery !== '') story.push(`the target does not recover: ${first.noRecovery}`);
   const recovery = first.recovery ?? null;
   if (recovery !== null) {
     // What stands in the log of the run was on the disk: the recovery has lost it.

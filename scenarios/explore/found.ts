@@ -1,3 +1,7 @@
+import type { CrashState } from '../../faults/crash-states/state.js';
+import type { StateDisk } from '../../faults/crash-states/state-disk.js';
+import { DamagedFilesystemError } from '../../faults/power/syscalls.js';
+
 /** What was found in one crash state, in the words of the history. */
 export interface Found {
   recovered: boolean;
@@ -38,7 +42,17 @@ export function notRecovered(detail: string): Found {
   return { recovered: false, live: '', wrong: 0, detail };
 }
 
-/** A torn superblock of ext4 is no fault of the target's. */
-export function unmountable(detail: string): Found {
-  return { ...notRecovered(detail), unmountable: true };
+/**
+ * Mounts a state. What the kernel refuses is not judged: a torn superblock of ext4 is no fault of the target's.
+ * @returns what is found in a state that was refused; undefined when it is mounted.
+ * @throws Error when its disk cannot be made, which is the kit's failure.
+ */
+export function tryMount(disk: StateDisk, state: CrashState): Found | undefined {
+  try {
+    disk.mount(state);
+    return undefined;
+  } catch (error) {
+    if (error instanceof DamagedFilesystemError) return { ...notRecovered(error.message), unmountable: true };
+    throw error;
+  }
 }

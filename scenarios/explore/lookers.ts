@@ -1,13 +1,12 @@
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { messageOf } from '../../conformance/errors.js';
 import { FileBytes } from '../../faults/crash-states/file-bytes.js';
 import type { Recording } from '../../faults/crash-states/materialise.js';
 import type { CrashState } from '../../faults/crash-states/state.js';
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import type { Extent } from '../../faults/power/syscalls.js';
-import { type Found, foundOf, notRecovered, unmountable } from './found.js';
+import { type Found, foundOf, notRecovered, tryMount } from './found.js';
 import type { RestoreService } from './restore-service.js';
 
 /** A wait that the end of the time cut short shows a hang if it was so long, and so many times the usual one. */
@@ -225,11 +224,8 @@ export class MountLooker implements Looker {
   }
 
   async #lookAt(state: CrashState): Promise<Found | Late> {
-    try {
-      this.#disk.mount(state);
-    } catch (error) {
-      return unmountable(messageOf(error));
-    }
+    const refused = tryMount(this.#disk, state);
+    if (refused !== undefined) return refused;
     try {
       const { found, failed } = await this.#asker.ask({ queue: this.#queue }, 1);
       return found[0] ?? failed ?? notRecovered('crashStates.restore gave no answer');

@@ -42,7 +42,7 @@ export interface ExploreResult {
   /** Recoveries that were recorded, and the states of their cuts. */
   recoveries: { cut: number; states: number; distinct: number };
   /** Disks that were looked at both straight in the image and mounted. */
-  compared: { states: number; differ: number };
+  compared: { states: number; differ: number; first: string | null };
   submitted: number;
   confirmed: number;
   /** Entries of the log, and the first of which states were made. */

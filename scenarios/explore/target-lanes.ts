@@ -1,5 +1,4 @@
 import { basename, join } from 'node:path';
-import { messageOf } from '../../conformance/errors.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import { protocolOf } from '../../conformance/protocols/by-name.js';
@@ -12,7 +11,7 @@ import { until } from '../../faults/waiting.js';
 import type { Registry } from '../residue/registry.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import type { Exploration } from './exploration.js';
-import { type Found, foundOf, notRecovered, unmountable } from './found.js';
+import { type Found, foundOf, notRecovered, tryMount } from './found.js';
 import { launch } from './launch.js';
 import type { Place } from './places.js';
 import { DATA_DIR } from './record.js';
@@ -91,11 +90,8 @@ async function look(
   awaited: readonly string[],
   dir: string,
 ): Promise<Found> {
-  try {
-    disk.mount(state);
-  } catch (error) {
-    return unmountable(messageOf(error));
-  }
+  const refused = tryMount(disk, state);
+  if (refused !== undefined) return refused;
   try {
     const { options, registry, run, ids, recorder } = exploration;
     const { target, runtime, signal } = options;

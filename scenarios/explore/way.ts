@@ -34,6 +34,8 @@ export interface Broken {
   missing: string[];
   /** The log of the recovery of which it is a cut. */
   recovery?: { log: string; end: number };
+  /** Why the target did not get up; empty when it did. */
+  noRecovery: string;
   /** How many writes of it are named: the fewer, the easier to understand. */
   size: number;
 }
@@ -49,7 +51,7 @@ export interface WayOptions {
   fingerprints: Fingerprints;
   random: Random;
   stakes: Stakes;
-  recorder: Recorder;
+  recorder: Pick<Recorder, 'record'>;
   /** For cuts of a recovery: the address of the state that it began from, and what had to be there. */
   parent?: { address: string; prefix: number; reached: number };
   /** Looked at no more than so many different ones. */
@@ -98,6 +100,11 @@ function reachedBy({ prefix, kept, torn }: CrashState): number {
   return prefix + (kept.at(-1) === prefix || torn.has(prefix) ? 1 : 0);
 }
 
+/** Where a state stands in the log of the run. */
+function placeIn(state: CrashState): { prefix: number; reached: number } {
+  return { prefix: state.prefix, reached: reachedBy(state) };
+}
+
 /** A number for the two by which a state is judged: the prefix, and what it has reached. */
 const placeOf = (state: CrashState): number => state.prefix + reachedBy(state);
 
@@ -113,6 +120,7 @@ export class WayRun {
   readonly #options: WayOptions;
   /** By the fingerprint of the disk. */
   readonly #seen = new Map<number, Seen>();
+  readonly #again: Awaiting[] = [];
   readonly #alike = new Map<number, Alike>();
   /** What was found to be there, once each and numbered: the same few sets of messages come thousands of times. */
   readonly #lives = new Map<string, { live: string; number: number }>();
@@ -164,7 +172,8 @@ export class WayRun {
         seen.places.push(place);
         const awaiting = { state, own: formatState(state), family };
         if (seen.found === undefined) seen.waiting.push(awaiting);
-        else this.#judge(awaiting, seen.found);
+        else this.#judgeLike(awaiting, seen.found);
+        yield* this.#looksAgain();
         continue;
       }
       known = 0;
@@ -177,17 +186,51 @@ export class WayRun {
         crash: state,
         found: (what) => {
           const found = { ...what, live: this.#liveOf(what.live).live };
-          this.#distinct += 1;
+          if (found.unmountable !== true) this.#distinct += 1;
           entry.found = found;
           if (this.looked.length < MOST_LOOKED) this.looked.push({ crash: state, found });
-          for (const one of entry.waiting.splice(0)) this.#judge(one, found);
+          const [first, ...like] = entry.waiting.splice(0);
+          if (first !== undefined) this.#judge(first, found);
+          for (const one of like) this.#judgeLike(one, found);
           this.#say();
         },
         late: ({ hung }) => {
           this.late.push({ state: this.#addressOf(own), hung });
         },
       };
+      yield* this.#looksAgain();
     }
+  }
+
+  /** States that are judged by a look of their own, although an equal disk was looked at. */
+  *#looksAgain(): Generator<Job & { crash: CrashState }, void> {
+    for (let one = this.#again.shift(); one !== undefined; one = this.#again.shift()) {
+      const awaiting = one;
+      yield {
+        state: awaiting.own,
+        crash: awaiting.state,
+        found: (found) => {
+          this.#judge(awaiting, found);
+          this.#say();
+        },
+        late: ({ hung }) => {
+          this.late.push({ state: this.#addressOf(awaiting.own), hung });
+        },
+      };
+    }
+  }
+
+  /**
+   * Judges a state by what was found in an equal disk. Who takes messages from a started target ends when those have come that
+   * the state of the look must hold: where a state must hold more, their absence shows nothing yet.
+   */
+  #judgeLike(awaiting: Awaiting, found: Found): void {
+    const { way, stakes, parent } = this.#options;
+    const place = parent ?? placeIn(awaiting.state);
+    const doubtful =
+      way === 'target' && found.recovered && stakes.missing({ ...place, live: found.live }).length > 0;
+    if (doubtful) this.#again.push(awaiting);
+    else this.#judge(awaiting, found);
   }
 
   /** The address of a state of this log, in the run. */
@@ -198,7 +241,7 @@ export class WayRun {
 
   #judge({ state, own, family }: Awaiting, { unmountable, ...found }: Found): void {
     const { way, stakes, recorder, parent } = this.#options;
-    const place = parent ?? { prefix: state.prefix, reached: reachedBy(state) };
+    const place = parent ?? placeIn(state);
     const address = this.#addressOf(own);
     if (unmountable) {
       this.unmountable.push({ state: address, why: found.detail });
@@ -209,12 +252,19 @@ export class WayRun {
     this.#states += 1;
     this.#families[family] += 1;
     const missing = stakes.missing(event);
-    const isRight = missing.length === 0 && found.wrong === 0;
-    if (isRight && found.recovered) this.#isAlike(event);
-    else recorder.record({ ...event, alike: 0 });
-    if (isRight) return;
+    if (missing.length === 0 && found.wrong === 0 && found.recovered) {
+      this.#isAlike(event);
+      return;
+    }
+    recorder.record({ ...event, alike: 0 });
     this.#firstBrokenMs = Math.min(this.#firstBrokenMs, performance.now());
-    this.broken.push({ address, state, missing, size: state.kept.length + state.torn.size });
+    this.broken.push({
+      address,
+      state,
+      missing,
+      noRecovery: found.recovered ? '' : found.detail,
+      size: state.kept.length + state.torn.size,
+    });
   }
 
   #liveOf(live: string): { live: string; number: number } {
@@ -265,6 +315,7 @@ export class WayRun {
   /** Nothing more comes: what was judged alike is recorded. */
   end(): void {
     this.#endedMs = performance.now();
+    for (const { own } of this.#again.splice(0)) this.late.push({ state: this.#addressOf(own), hung: false });
     for (const { event, alike } of this.#alike.values()) this.#options.recorder.record({ ...event, alike });
     this.#alike.clear();
   }

@@ -1,13 +1,12 @@
 import { join } from 'node:path';
 import { submittedIds } from '../../conformance/checkers/crash-states.js';
-import { messageOf } from '../../conformance/errors.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Target } from '../../conformance/target/definition.js';
 import { expandCommand } from '../../conformance/target/placeholders.js';
 import { type CrashState, formatState } from '../../faults/crash-states/state.js';
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
 import type { StateCase } from '../bundle/manifest.js';
-import { type Found, foundOf, notRecovered } from '../explore/found.js';
+import { type Found, foundOf, notRecovered, tryMount } from '../explore/found.js';
 import { patienceMs } from '../explore/patience.js';
 import { Places } from '../explore/places.js';
 import { DATA_DIR } from '../explore/record.js';
@@ -110,11 +109,8 @@ function byStarting(
 }
 
 async function once(disk: StateDisk, state: CrashState, ask: () => Promise<Found>): Promise<Found> {
-  try {
-    disk.mount(state);
-  } catch (error) {
-    return notRecovered(messageOf(error));
-  }
+  const refused = tryMount(disk, state);
+  if (refused !== undefined) return refused;
   try {
     return await ask();
   } finally {

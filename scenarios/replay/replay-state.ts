@@ -63,7 +63,7 @@ export async function replayState(
     const found = await looker.look(state);
     const lost = failsWith(state, found);
     progress(`${at.state}: ${tellFound(found, lost)}`);
-    const red = lost.length > 0 || found.wrong > 0;
+    const red = isRed(found, lost);
     let smallest = state;
     if (red && options.shrink) {
       const endMs = performance.now() + options.budgetMs;
@@ -75,7 +75,7 @@ export async function replayState(
           const seen = await looker.look(smaller);
           const again = failsWith(smaller, seen);
           // The same story made shorter, not another one.
-          return lost.length > 0 ? again.some((id) => lost.includes(id)) : seen.wrong > 0;
+          return isRed(seen, again) && (lost.length === 0 || again.some((id) => lost.includes(id)));
         },
         spent,
       );
@@ -97,7 +97,7 @@ export async function replayState(
       target: target.name,
       kind: 'crash-state',
       requirements: bundle.manifest.requirements,
-      verdict: red ? 'fail' : 'pass',
+      verdict: found.unmountable ? 'not-measured' : red ? 'fail' : 'pass',
       why,
       runs: 1,
       reproduced: red ? 1 : 0,
@@ -117,7 +117,13 @@ function placeOf({ prefix, kept, torn }: CrashState): { prefix: number; reached:
   return { prefix, reached: prefix + (begun ? 1 : 0) };
 }
 
-function tellFound({ recovered, wrong, detail }: Found, lost: readonly string[]): string {
+/** What could not be mounted shows nothing, neither of the first state nor of a smaller one. */
+function isRed({ recovered, wrong, unmountable }: Found, lost: readonly string[]): boolean {
+  return !unmountable && (!recovered || lost.length > 0 || wrong > 0);
+}
+
+function tellFound({ recovered, wrong, detail, unmountable }: Found, lost: readonly string[]): string {
+  if (unmountable) return `its disk cannot be mounted: ${detail}`;
   if (!recovered) return `no recovery: ${detail}, with ${lost.length} confirmed messages at stake`;
   if (lost.length > 0) return `${lost.length} confirmed messages are lost`;
   if (wrong > 0) return `${wrong} things are wrong: ${detail}`;
