@@ -15,6 +15,9 @@ const MOST: Readonly<Record<CallKind, number>> = {
   open: 60,
   name: 4,
   lock: 100,
+  connect: 20,
+  wait: 200,
+  ring: 200,
 };
 
 const WAIT_MS = 1500;

@@ -126,7 +126,11 @@ program
     '--shell',
     "leaves the disk mounted (until `clean`) and prints how to start the target's recovery by hand",
   )
-  .option('--at <n>', 'the disk as of entry n of the log of writes', parseIndex)
+  .option(
+    '--at <n>',
+    'what there is at entry n of the log of writes; with --shell the disk as of it, mounted',
+    parseIndex,
+  )
   .option('--json', 'prints the result as one JSON object to stdout')
   .action(async (bundle: string, flags: ReplayFlags) => {
     const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));

@@ -1,15 +1,30 @@
-/** Kinds of system calls. */
+/** Kinds of system calls: those by which a program changes what others see of it, or waits for them. */
 export const KINDS = [
-  { kind: 'sync', calls: ['msync', 'fsync', 'fdatasync', 'sync_file_range'] },
-  { kind: 'write', calls: ['write', 'writev', 'pwrite64', 'pwritev'] },
-  { kind: 'send', calls: ['sendto', 'sendmsg', 'write', 'writev'] },
-  { kind: 'read', calls: ['read', 'readv', 'recvfrom', 'recvmsg'] },
-  { kind: 'open', calls: ['openat', 'open', 'mmap'] },
+  { kind: 'sync', calls: ['msync', 'fsync', 'fdatasync', 'sync_file_range', 'syncfs', 'sync'] },
+  {
+    kind: 'write',
+    calls: ['write', 'writev', 'pwrite64', 'pwritev', 'pwritev2', 'copy_file_range', 'sendfile', 'splice'],
+  },
+  { kind: 'send', calls: ['sendto', 'sendmsg', 'sendmmsg', 'write', 'writev'] },
+  {
+    kind: 'read',
+    calls: ['read', 'readv', 'pread64', 'preadv', 'preadv2', 'recvfrom', 'recvmsg', 'recvmmsg'],
+  },
+  { kind: 'open', calls: ['openat', 'openat2', 'open', 'creat', 'mmap', 'munmap', 'close'] },
   {
     kind: 'name',
-    calls: ['rename', 'renameat', 'renameat2', 'unlink', 'unlinkat', 'ftruncate', 'fallocate'],
+    calls: [
+      ...['rename', 'renameat', 'renameat2', 'unlink', 'unlinkat', 'rmdir', 'link', 'linkat', 'symlink'],
+      ...['symlinkat', 'mkdir', 'mkdirat', 'truncate', 'ftruncate', 'fallocate'],
+    ],
   },
   { kind: 'lock', calls: ['fcntl', 'flock', 'futex'] },
+  { kind: 'connect', calls: ['socket', 'bind', 'listen', 'accept', 'accept4', 'connect', 'shutdown'] },
+  {
+    kind: 'wait',
+    calls: ['epoll_wait', 'epoll_pwait', 'epoll_pwait2', 'poll', 'ppoll', 'select', 'pselect6'],
+  },
+  { kind: 'ring', calls: ['io_uring_setup', 'io_uring_enter', 'io_submit'] },
 ] as const;
 
 export type CallKind = (typeof KINDS)[number]['kind'];

@@ -21,10 +21,13 @@ export interface FailedSyncEvent extends ByteRange {
   doneOffset: number;
 }
 
-/** A write; `start` is `append` where the kernel chose the end of the file, and `unknown` where the log cannot tell. */
+/**
+ * A write; `start` is `append` where the kernel chose the end of the file, and `unknown` where the log cannot tell; with
+ * `truncate` the file was made `length` bytes long.
+ */
 export interface WriteEvent {
   kind: 'write';
-  start: number | 'append' | 'unknown';
+  start: number | 'append' | 'truncate' | 'unknown';
   length: number;
   entry: number;
   doneOffset: number;
@@ -101,9 +104,9 @@ class Reader {
     pwrite64: (reader, call, process) => reader.#write(call, process),
     pwritev: (reader, call, process) => reader.#write(call, process),
     pwritev2: (reader, call, process) => reader.#write(call, process),
-    ftruncate: (reader, call) => reader.#unknownWrite(reader.#fileAt(call.args[0]), call),
+    ftruncate: (reader, call) => reader.#truncate(reader.#fileAt(call.args[0]), call),
     fallocate: (reader, call) => reader.#unknownWrite(reader.#fileAt(call.args[0]), call),
-    truncate: (reader, call) => reader.#unknownWrite(reader.#files.get(quotedPath(call.args[0]) ?? ''), call),
+    truncate: (reader, call) => reader.#truncate(reader.#files.get(quotedPath(call.args[0]) ?? ''), call),
     copy_file_range: (reader, call) => reader.#unknownWrite(reader.#fileAt(call.args[2]), call),
     splice: (reader, call) => reader.#unknownWrite(reader.#fileAt(call.args[2]), call),
     sendfile: (reader, call) => reader.#unknownWrite(reader.#fileAt(call.args[0]), call),
@@ -297,6 +300,19 @@ class Reader {
 
   #unknownWrite(file: FileTrace | undefined, { entry, doneOffset }: Call): void {
     file?.events.push({ kind: 'write', start: 'unknown', length: 0, entry, doneOffset });
+  }
+
+  #truncate(file: FileTrace | undefined, call: Call): void {
+    const length = Number(call.args[1]);
+    if (call.result !== '0' || !Number.isSafeInteger(length)) this.#unknownWrite(file, call);
+    else
+      file?.events.push({
+        kind: 'write',
+        start: 'truncate',
+        length,
+        entry: call.entry,
+        doneOffset: call.doneOffset,
+      });
   }
 
   #move(call: Call, before: string | undefined, after: string | undefined): void {

@@ -68,6 +68,20 @@ t.test(
   },
 );
 
+t.test(
+  'a file that is cut where it ends, or made longer, goes on being known; one that is cut shorter does not',
+  async (t) => {
+    const cut = (length: number) => [
+      write('truncate', length, 3),
+      sync(0, WHOLE, 5),
+      write('append', 512, 9),
+    ];
+    t.same(unsyncedSectors([2], [witness(cut(1024))], 1024), [2]);
+    t.same(unsyncedSectors([2, 4], [witness(cut(2048))], 1024), [4], 'the zeros were synced');
+    t.same(unsyncedSectors([1, 2], [witness(cut(512))], 1024), []);
+  },
+);
+
 t.test('a change that no traced write explains is kept when a sync has covered it', async (t) => {
   t.same(unsyncedSectors([3, 4], [witness([sync(0, WHOLE, 5), write(1536, 512, 9)])], 8192), [3]);
 });

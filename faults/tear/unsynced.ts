@@ -72,6 +72,13 @@ function placeWrites(writes: readonly WriteEvent[], sizeBytes: number): PlacedWr
   let fileEnd = sizeBytes;
   for (const { start, length, entry } of writes) {
     if (start === 'unknown') return undefined;
+    if (start === 'truncate') {
+      // What was cut off cannot come back behind what is written in its place.
+      if (length < fileEnd) return undefined;
+      placed.push({ start: fileEnd, end: length, entry });
+      fileEnd = length;
+      continue;
+    }
     const from = start === 'append' ? fileEnd : start;
     placed.push({ start: from, end: from + length, entry });
     fileEnd = Math.max(fileEnd, from + length);

@@ -5,11 +5,12 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t from 'tap';
 import { KitError } from '../../conformance/errors.js';
-import { defineTarget } from '../../conformance/target/load.js';
+import { defineTarget, loadTarget } from '../../conformance/target/load.js';
 import { TestPlace } from '../fixtures/kit.js';
 import { seeded } from '../random.js';
 import { type ManifestParts, openBundle, writeBundle } from './bundle.js';
 import { packImage, unpackImage } from './extents.js';
+import type { Manifest } from './manifest.js';
 import { seal } from './seal.js';
 import { describeTarget, targetOf } from './target-of.js';
 
@@ -146,6 +147,23 @@ t.test('a target that is not installed is named, with what is missing and the wa
     message: /^the target mine is not installed here: expected \/nowhere\/server\.py; .*--target FILE$/,
   });
   t.equal(targetOf(moved, place.queue('')).name, 'test', 'it is where --target says');
+});
+
+t.test('a program that the target names by its full path is needed, too', async (t) => {
+  const place = new TestPlace();
+  t.teardown(() => place.remove());
+  const script = join(place.dir, 'server.py');
+  writeFileSync(script, '');
+  const command = ['{node}', script, '{data}', '{port}', '/no/such/file', '{dir}/none'];
+  const target = describeTarget(loadTarget(place.target(command)));
+  t.same(target.needs, [script], 'not what is not there either where the bundle is made');
+  const manifest = { target } as Manifest;
+  t.equal(targetOf(manifest, undefined).dir, place.dir);
+  rmSync(script);
+  t.throws(() => targetOf(manifest, undefined), {
+    exitCode: 2,
+    message: /is not installed here: expected \S+server\.py;/,
+  });
 });
 
 t.test('replay says each of these in one line, with exit code 2', async (t) => {

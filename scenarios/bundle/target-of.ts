@@ -15,7 +15,8 @@ export function describeTarget({ dir, ...definition }: Target): Manifest['target
     dir,
     builtin: dir === reference,
     needs: [...new Set(wordsOf(definition))].filter((word) => {
-      return word.startsWith('{dir}/') && existsSync(join(dir, word.slice('{dir}/'.length)));
+      const path = pathOf(word, dir);
+      return path !== undefined && existsSync(path);
     }),
   };
 }
@@ -29,7 +30,7 @@ export function targetOf({ target }: Manifest, file: string | undefined): Target
   const { definition, needs, builtin } = target;
   const dir = builtin ? dirname(REFERENCE_TARGET) : target.dir;
   const missing = [
-    ...needs.map((word) => join(dir, word.slice('{dir}/'.length))).filter((path) => !existsSync(path)),
+    ...needs.map((word) => pathOf(word, dir) ?? word).filter((path) => !existsSync(path)),
     ...programsOf(definition).filter((program) => !installed(program)),
   ];
   if (missing.length === 0) return { ...definition, dir };
@@ -37,6 +38,12 @@ export function targetOf({ target }: Manifest, file: string | undefined): Target
     'bad-target',
     `the target ${definition.name} is not installed here: expected ${missing.join(', ')}; say where it is with --target FILE`,
   );
+}
+
+/** What a word of a command names on this machine by its place; undefined where it names nothing so. */
+function pathOf(word: string, dir: string): string | undefined {
+  if (word.startsWith('{dir}/')) return join(dir, word.slice('{dir}/'.length));
+  return isAbsolute(word) && !word.includes('{') ? word : undefined;
 }
 
 function wordsOf({ services, install = [], verify = [], crashStates }: TargetFile): string[] {

@@ -51,7 +51,7 @@ export interface CertifyResult {
 }
 
 /** What a run found, in rounds or in states. */
-export type LevelResult = Pick<GateResult, 'verdict' | 'tookMs' | 'replay' | 'violations'>;
+export type LevelResult = Pick<GateResult, 'verdict' | 'tookMs' | 'replay' | 'violations' | 'bundle'>;
 
 /** How the budget is shared, by what the rounds of a level usually take. */
 const SHARES: Readonly<Record<Level, number>> = {

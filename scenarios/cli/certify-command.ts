@@ -7,6 +7,7 @@ import { runCertify } from '../certify/certify.js';
 import { choosePower } from '../power/by-name.js';
 import { certifyOutcome } from '../report/outcome.js';
 import { chooseReporters, report } from '../report/reporters/by-name.js';
+import { shellWord } from '../report/shell-word.js';
 import { styleFor } from '../report/style.js';
 import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
 import { runtimeNamed } from '../runtime/by-name.js';
@@ -73,6 +74,8 @@ export async function certifyCommand(
   if ('exitCode' in ended) return ended.exitCode;
   const { result } = ended;
   await report(certifyOutcome(result, file), reporters);
+  for (const { level, result: run } of result.runs)
+    if (run.bundle !== null) say(`one failure of ${level} again: plugpull replay ${shellWord(run.bundle)}`);
   return VERDICT_EXIT_CODES[result.certified.verdict];
 }
 

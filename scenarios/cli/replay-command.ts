@@ -1,11 +1,13 @@
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
+import { readHistory } from '../../conformance/history/reader.js';
 import { type Bundle, openBundle } from '../bundle/bundle.js';
 import { targetOf } from '../bundle/target-of.js';
 import { byHand } from '../replay/by-hand.js';
-import { caseDisk } from '../replay/case-disk.js';
-import { mountState, recordedDiskIn, stateBefore } from '../replay/mounted-disk.js';
+import { type CaseDisk, caseDisk } from '../replay/case-disk.js';
+import { tellPlace } from '../replay/log-place.js';
+import { mountState, type RecordedDisk, recordedDiskIn, stateBefore } from '../replay/mounted-disk.js';
 import { type ReplayResult, removeWorkPlace, replayGate, workPlace } from '../replay/replay.js';
 import { replayState } from '../replay/replay-state.js';
 import { shellWord } from '../report/shell-word.js';
@@ -102,7 +104,7 @@ function dataOf({ dir, manifest }: Bundle, place: string): string {
   return join(dir, `round-${manifest.case.round}`, 'data-at-end');
 }
 
-/** Mounts the recorded disk as it was, and says what it is; it stays mounted when `keep`. */
+/** Finds the recorded disk, and says what it is; it is mounted when `keep`. */
 async function openDisk(
   bundle: Bundle,
   { at }: ReplayFlags,
@@ -122,38 +124,40 @@ async function openDisk(
     }
     return [`the target's data at the end of the failed run: ${dataOf(bundle, place)}`];
   }
+  try {
+    return tellDisk(bundle, at, place, registry, keep, disk, made);
+  } finally {
+    disk.recording.close();
+  }
+}
+
+/** With `at` what there is at that place of its log; the disk is mounted, and stays so, only when `keep`. */
+function tellDisk(
+  { dir, manifest: { case: what } }: Bundle,
+  at: number | undefined,
+  place: string,
+  registry: Registry,
+  keep: boolean,
+  disk: RecordedDisk,
+  made: CaseDisk | undefined,
+): string[] {
   const { model } = disk.recording;
   const count = model.entries.length;
-  const lines = [`the log${made?.outer === undefined ? '' : ' of the recovery'} has ${count} entries`];
+  const ofRecovery = made?.outer !== undefined;
+  const lines = [`the log${ofRecovery ? ' of the recovery' : ''} has ${count} entries`];
   let state = stateBefore(disk, at ?? count);
   let which = `before entry ${at ?? count}`;
   if (at !== undefined) {
-    const entry = model.entries[at];
-    lines.push(`entry ${at}: ${entry === undefined ? 'the end of the log' : describeEntry(entry)}`);
+    const placed = what.kind === 'crash-state' && !ofRecovery;
+    const events = placed ? readHistory(join(dir, 'history.jsonl')) : [];
+    lines.push(...tellPlace(model, at, events));
   } else if (made !== undefined && what.kind === 'crash-state') {
     state = made.state;
     which = `in crash state ${what.state}`;
   }
-  const mounted = mountState(disk, state, what.filesystem, place, registry);
-  disk.recording.close();
-  if (keep) lines.push(`the disk ${which} is mounted on ${shellWord(mounted.mountPoint)}`);
-  else mounted.unmount();
-  return lines;
-}
-
-function describeEntry(entry: {
-  offset: number;
-  lengthBytes: number;
-  flush: boolean;
-  fua: boolean;
-  discard: boolean;
-  mark: string | undefined;
-}): string {
-  if (entry.mark !== undefined) return `mark ${entry.mark}`;
-  const what = entry.discard ? 'discard' : 'write';
-  const place = entry.lengthBytes > 0 ? [`${what} of ${entry.lengthBytes} bytes at ${entry.offset}`] : [];
-  const flags = [...(entry.flush ? ['flush'] : []), ...(entry.fua ? ['FUA'] : [])];
-  return [...flags, ...place].join(', ');
+  if (!keep) return lines;
+  const mountPoint = mountState(disk, state, what.filesystem, place, registry);
+  return [...lines, `the disk ${which} is mounted on ${shellWord(mountPoint)}`];
 }
 
 function reportOf(result: ReplayResult): string[] {

@@ -5,6 +5,8 @@ import { formatNumbers } from '../../faults/crash-states/state.js';
 interface Place {
   offset: number;
   lengthBytes: number;
+  /** The mark, or what of it the first of two writes has. */
+  head: Buffer;
 }
 
 /**
@@ -23,7 +25,10 @@ export function blame(
   const place = find(recording, mark, lengthBytes);
   const confirmed = `confirmed when ${confirmedAt} requests to the disk were complete`;
   if (place === undefined)
-    return [confirmed, 'its bytes are in no write of the log: they were never sent to the disk'];
+    return [
+      confirmed,
+      'its bytes are in no write of the log: they were never sent to the disk, or not as they came (compressed, encoded)',
+    ];
   const { entries } = recording.model;
   const writes = entries.filter(
     ({ offset, lengthBytes: length, discard }) =>
@@ -34,7 +39,7 @@ export function blame(
   for (const write of writes) {
     const from = Math.max(write.offset, place.offset);
     const to = Math.min(write.offset + write.lengthBytes, place.offset + place.lengthBytes);
-    const carries = write.index >= firstWith(recording, mark, place, writes[0]?.index ?? 0);
+    const carries = write.index >= firstWith(recording, place, writes[0]?.index ?? 0);
     for (let page = Math.floor(from / PAGE); carries && page * PAGE < to; page++)
       if (!pages.has(page)) pages.set(page, write.index);
   }
@@ -51,7 +56,13 @@ export function blame(
     (a, b) => (b.flush ?? Number.MAX_SAFE_INTEGER) - (a.flush ?? Number.MAX_SAFE_INTEGER),
   );
   if (worst === undefined) {
-    lines.push('all of them had been flushed by then: the recovery does not find what is there');
+    const next = entries.find((entry) => entry.flush && entry.index >= confirmedAt);
+    lines.push(
+      'all of them had been flushed by then: what leads to them had not (a size, a name, an index), or the recovery does not find it',
+      next === undefined
+        ? 'no flush came after the confirmation'
+        : `the first flush after the confirmation is entry ${next.index}`,
+    );
   } else if (worst.index >= confirmedAt) {
     lines.push(
       `entry ${worst.index} was written only after the confirmation: the sync that it needs came too late`,
@@ -66,26 +77,50 @@ export function blame(
 
 const PAGE = 4096;
 
-/** The last place to which the mark was written. */
-function find({ log, model }: Recording, mark: Buffer, lengthBytes: number): Place | undefined {
+/** A part of a mark that is shorter than this may stand anywhere. */
+const LEAST_PART = 16;
+
+/** The first place to which the mark was written, in one write or by two that lie beside each other. */
+function find(recording: Recording, mark: Buffer, lengthBytes: number): Place | undefined {
+  const halves: Place[] = [];
+  for (const { entry, bytes } of written(recording)) {
+    const at = bytes.indexOf(mark);
+    if (at >= 0) return { offset: entry.offset + at, lengthBytes, head: mark };
+    for (let length = Math.min(mark.length, bytes.length) - 1; length >= LEAST_PART; length--) {
+      const head = mark.subarray(0, length);
+      if (!bytes.subarray(-length).equals(head)) continue;
+      halves.push({ offset: entry.offset + bytes.length - length, lengthBytes, head });
+    }
+  }
+  return halves.find(({ offset, head }) => {
+    const rest = mark.subarray(head.length);
+    const next = offset + head.length;
+    for (const { entry, bytes } of written(recording)) {
+      const at = next - entry.offset;
+      if (at >= 0 && bytes.subarray(at, at + rest.length).equals(rest)) return true;
+    }
+    return false;
+  });
+}
+
+/** The writes of a log with their bytes. */
+function* written({ log, model }: Recording) {
   for (const entry of model.entries) {
     if (entry.lengthBytes === 0 || entry.discard) continue;
     const bytes = Buffer.alloc(entry.lengthBytes);
     log.readData(entry, 0, bytes);
-    const at = bytes.indexOf(mark);
-    if (at >= 0) return { offset: entry.offset + at, lengthBytes };
+    yield { entry, bytes };
   }
-  return undefined;
 }
 
 /** The first write that has the mark at its place: earlier ones there were of other messages. */
-function firstWith({ log, model }: Recording, mark: Buffer, place: Place, from: number): number {
+function firstWith({ log, model }: Recording, { offset, head }: Place, from: number): number {
   for (const entry of model.entries.slice(from)) {
-    const at = place.offset - entry.offset;
-    if (entry.discard || at < 0 || at + mark.length > entry.lengthBytes) continue;
-    const bytes = Buffer.alloc(mark.length);
+    const at = offset - entry.offset;
+    if (entry.discard || at < 0 || at + head.length > entry.lengthBytes) continue;
+    const bytes = Buffer.alloc(head.length);
     log.readData(entry, at, bytes);
-    if (bytes.equals(mark)) return entry.index;
+    if (bytes.equals(head)) return entry.index;
   }
   return from;
 }

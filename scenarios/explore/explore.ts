@@ -19,6 +19,7 @@ import { copySparse } from '../../faults/power/sparse.js';
 import { eventsRead } from '../../faults/waiting.js';
 import { bundleOfState } from '../bundle/state-bundle.js';
 import { seeded } from '../random.js';
+import { tellState } from '../replay/shrink-state.js';
 import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { kitVersion } from '../version.js';
@@ -407,7 +408,7 @@ function smallestOf(exploration: Exploration, broken: readonly Broken[]): Smalle
       a.state.prefix - b.state.prefix,
   );
   if (first === undefined) return null;
-  const { recording, stakes, recorder, run } = exploration;
+  const { recording, stakes, recorder, run, dir } = exploration;
   const [id] = first.missing;
   const submitted = recorder.events.find((event) => event.kind === 'submitted' && event.id === id);
   const confirmedAt = id === undefined ? undefined : stakes.confirmedAt(id);
@@ -418,6 +419,9 @@ function smallestOf(exploration: Exploration, broken: readonly Broken[]): Smalle
     // What stands in the log of the run was on the disk: the recovery has lost it.
     const [outer, inner] = first.address.split('>');
     story.push(`at ${outer}, and in the recovery from there again, at ${inner} of its own requests`);
+    const again = openRecording(join(dir, recovery.log), recovery.end);
+    story.push(tellState(again.model, first.state));
+    again.close();
     if (id !== undefined) story.push(`message ${id}: gone after the second`);
   } else if (id !== undefined && submitted?.kind === 'submitted' && confirmedAt !== undefined) {
     const mark = markOf(run.id, id);

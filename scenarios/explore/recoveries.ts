@@ -1,12 +1,13 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../../conformance/errors.js';
-import { shuffled } from '../../faults/crash-states/enumerate.js';
+import { type Family, shuffled } from '../../faults/crash-states/enumerate.js';
 import { Fingerprints } from '../../faults/crash-states/fingerprint.js';
 import { openRecording } from '../../faults/crash-states/materialise.js';
 import { type CrashState, formatState } from '../../faults/crash-states/state.js';
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
 import { BlocklogDisk } from '../../faults/power/blocklog.js';
+import { MountError } from '../../faults/power/filesystem.js';
 import { copySparse } from '../../faults/power/sparse.js';
 import { atExit } from '../at-exit.js';
 import { seeded } from '../random.js';
@@ -44,6 +45,8 @@ export const NO_RECOVERIES: Recoveries = {
 /** More would be equal to earlier ones: a recovery does much the same from wherever it begins. */
 const MOST_RECOVERIES = 3;
 const MOST_STATES_EACH = 150;
+/** A log of which so many cuts put nothing at risk has next to none that do. */
+const MOST_DRAWN = 1000;
 const BATCH = 4;
 /** A recording, and the first states of it, take so long: by a program that restores, and by starts of the target. */
 const LEAST_MS = { restored: 1000, started: 3000 };
@@ -74,20 +77,25 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
     const untilMs = performance.now() + Math.max(leastMs, left() / (MOST_RECOVERIES - number));
     await cutRecovery({ ...exploration, endMs: untilMs }, state, place.image, number, total);
   }
+  if (total.cut === 0 && sample.length > 0 && !options.signal.aborted)
+    options.progress('no time was left to record a recovery and cut it');
   return total;
 }
 
-/** States of all parts of the log in which something is at risk. */
+/** Of each of these families one state, somewhere in the log, in which something is at risk. */
+const SAMPLED: readonly Family[] = ['prefix', 'random', 'torn'];
+
 function sampleOf({ recording, run, options, stakes }: Exploration): CrashState[] {
   const random = seeded(options.seed).fork('recoveries');
-  const states: CrashState[] = [];
+  const states = new Map<Family, CrashState>();
+  let randomly = 0;
   for (const { state, family } of shuffled(recording.model, run.from, random, 1)) {
     const { prefix } = state;
     const atRisk = stakes.required({ prefix, reached: prefix + 1 }).some((bits) => bits !== 0);
-    if (atRisk && family !== 'only-one') states.push(state);
-    if (states.length === MOST_RECOVERIES || family === 'random') break;
+    if (atRisk && !states.has(family)) states.set(family, state);
+    if (family === 'random' && (states.has(family) || ++randomly > MOST_DRAWN)) break;
   }
-  return states;
+  return SAMPLED.flatMap((family) => states.get(family) ?? []);
 }
 
 async function cutRecovery(
@@ -101,16 +109,23 @@ async function cutRecovery(
   const name = `recovery-${number}`;
   const mountPoint = join(exploration.dir, name);
   mkdirSync(mountPoint, { recursive: true });
-  const disk = await BlocklogDisk.create({
-    dir: join(places.root, name),
-    mountPoint,
-    sizeBytes: DISK_BYTES,
-    filesystem: run.filesystem,
-    from: image,
-    recorded: true,
-    env: envOf(exploration),
-    residue: registry,
-  });
+  let disk: BlocklogDisk;
+  try {
+    disk = await BlocklogDisk.create({
+      dir: join(places.root, name),
+      mountPoint,
+      sizeBytes: DISK_BYTES,
+      filesystem: run.filesystem,
+      from: image,
+      recorded: true,
+      env: envOf(exploration),
+      residue: registry,
+    });
+  } catch (error) {
+    if (!(error instanceof MountError)) throw error;
+    total.unmountable.push({ state: formatState(state), why: messageOf(error) });
+    return;
+  }
   const forget = atExit(() => disk.remove());
   try {
     const end = await recover(exploration, disk, mountPoint, name);

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import type { Target } from '../../conformance/target/definition.js';
 import { expandCommand, portNames } from '../../conformance/target/placeholders.js';
 import { shellWord } from '../report/shell-word.js';
@@ -18,6 +19,13 @@ export async function byHand(target: Target, dataDir: string): Promise<string[]>
     lines.push(`  ${name}: ${words.map(shellWord).join(' ')}`);
     lines.push(`  ${' '.repeat(name.length)}  under a debugger: ${debugged(words).map(shellWord).join(' ')}`);
   }
+  const restore = target.crashStates?.restore;
+  if (restore !== undefined) {
+    const queue = join(dataDir, target.crashStates?.queue ?? '.');
+    const request = shellWord(JSON.stringify({ queue }));
+    const words = expandCommand(restore, values);
+    lines.push(`or let its program restore: echo ${request} | ${words.map(shellWord).join(' ')}`);
+  }
   if (target.verify !== undefined) {
     lines.push(`and its own check: ${expandCommand(target.verify, values).map(shellWord).join(' ')}`);
   }
@@ -25,7 +33,8 @@ export async function byHand(target: Target, dataDir: string): Promise<string[]>
 }
 
 function debugged([program = '', ...args]: readonly string[]): string[] {
-  if (program === process.execPath) return [program, '--inspect-brk', ...args];
+  if (program === process.execPath || /(^|\/)node(js)?$/.test(program))
+    return [program, '--inspect-brk', ...args];
   if (/(^|\/)python[\d.]*$/.test(program)) return [program, '-m', 'pdb', ...args];
   return ['gdb', '--args', program, ...args];
 }

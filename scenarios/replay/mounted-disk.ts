@@ -49,16 +49,9 @@ export function needRoot(): void {
   throw new KitError('target-unavailable', 'mounting a disk needs root: run it with sudo');
 }
 
-/** A disk in a state, mounted. */
-export interface MountedDisk {
-  mountPoint: string;
-  /** Where the target's data is on it. */
-  dataDir: string;
-  unmount(): void;
-}
-
 /**
- * Makes the disk of a state below `dir` and mounts it; all is registered before, for `clean`.
+ * Makes the disk of a state below `dir` and mounts it, until `clean`; all is registered before.
+ * @returns where it is mounted.
  * @throws KitError target-unavailable where nothing can be mounted.
  */
 export function mountState(
@@ -67,7 +60,7 @@ export function mountState(
   filesystem: Filesystem,
   dir: string,
   registry: Registry,
-): MountedDisk {
+): string {
   needRoot();
   const image = join(dir, 'state.img');
   const mountPoint = join(dir, 'disk');
@@ -78,19 +71,16 @@ export function mountState(
   mkdirSync(mountPoint, { recursive: true });
   copySparse(disk.image, image);
   materialise(disk.recording, state, image);
-  const unmount = () => {
+  try {
+    mountFilesystem(filesystem, attachLoop(image), mountPoint);
+  } catch (error) {
     dropFilesystem(mountPoint);
     registry.gone(mount);
     detachLoops(image);
     registry.gone(loop);
-  };
-  try {
-    mountFilesystem(filesystem, attachLoop(image), mountPoint);
-  } catch (error) {
-    unmount();
     throw new KitError('target-unavailable', `the disk cannot be mounted: ${messageOf(error)}`, {
       cause: error,
     });
   }
-  return { mountPoint, dataDir: join(mountPoint, 'data'), unmount };
+  return mountPoint;
 }

@@ -154,6 +154,10 @@ t.test(
     t.equal(clean.code, 0, clean.stderr);
     t.equal([...clean.stdout.matchAll(/1 mounts, 1 loop devices/g)].length, 2, clean.stdout);
     t.same(readdirSync(join(place.state, 'residue')), []);
+    const told = await place.run(['replay', file, '--at', '1']);
+    t.equal(told.code, 0, told.stderr);
+    t.match(told.stderr, /^ {2}0: .*\n> 1: .*\n/m, 'the entries around it');
+    t.match(told.stderr, /^a cut here leaves (nothing )?open/m);
     t.match(await place.run(['replay', file, '--at', `${writes + 1}`]), {
       code: 2,
       stderr: /--at \d+: expected 0 to \d+, the entries of the log/,

@@ -78,6 +78,11 @@ function shorter(schedule: Schedule, by: number): Schedule {
 
 /** A schedule in a few words. */
 export function describe({ injections, producers, depth }: Schedule): string {
-  const faults = injections.map(({ fault, afterConfirms }) => `${fault} after ${afterConfirms}`).join(', ');
+  const faults = injections
+    .map(({ fault, afterConfirms, point }) => {
+      if (point === undefined) return `${fault} after ${afterConfirms}`;
+      return `${point.what} at ${point.nth}. ${point.kind} of ${point.service}`;
+    })
+    .join(', ');
   return `${producers} producers × ${depth}; ${faults}`;
 }

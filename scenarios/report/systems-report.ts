@@ -1,15 +1,17 @@
 import type { LastWords } from '../systems/last-words.js';
 import type { Measured } from '../systems/measure.js';
+import { shellWord } from './shell-word.js';
 
 /** What is told of a run that went otherwise than expected: with its log alone somebody must be able to begin. */
 export function otherwiseReport(
-  { violations, evidence, replay }: Pick<Measured, 'violations' | 'evidence' | 'replay'>,
+  { violations, evidence, bundle, replay }: Pick<Measured, 'violations' | 'evidence' | 'bundle' | 'replay'>,
   said: readonly LastWords[],
 ): string[] {
   return [
     ...violations.map(({ requirement, id, what }) => `${requirement}${id ? ` message ${id}` : ''}: ${what}`),
     ...said.flatMap(({ file, lines }) => [`the end of ${file}:`, ...lines.map((line) => `  ${line}`)]),
     ...(evidence === null ? [] : [`evidence: ${evidence}`]),
+    ...(bundle === null ? [] : [`this failure again: plugpull replay ${shellWord(bundle)}`]),
     `run it again: ${replay}`,
   ];
 }

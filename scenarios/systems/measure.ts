@@ -28,6 +28,8 @@ export interface Measured {
   /** What exactly went wrong, each with what was seen of it. */
   violations: GateResult['violations'];
   evidence: string | null;
+  /** The file that `plugpull replay` takes. */
+  bundle: string | null;
   /** The line that runs it again. */
   replay: string;
 }
@@ -52,7 +54,15 @@ export async function measure(
   options: MeasureOptions,
 ): Promise<Measured> {
   const { faults, verdict, red } = run;
-  const none = { confirmed: 0, lost: 0, crashes: 0, seconds: 0, violations: [], evidence: null };
+  const none = {
+    confirmed: 0,
+    lost: 0,
+    crashes: 0,
+    seconds: 0,
+    violations: [],
+    evidence: null,
+    bundle: null,
+  };
   const { seed } = options;
   const replay = replayOf(system, run, seed);
   const base = { system: system.name, faults, expected: { verdict, red }, seed, replay, red: [] };
@@ -84,6 +94,7 @@ export async function measure(
     seed: result.seed,
     violations: result.violations,
     evidence: result.evidence,
+    bundle: result.bundle,
     replay: result.replay,
   };
 }

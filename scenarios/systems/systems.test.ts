@@ -96,9 +96,16 @@ t.test('a run that went otherwise is told with what failed, and what the target 
     'of the last round, and only what is not empty',
   );
   const violations = [{ requirement: 'PP-10', what: 'not ready 30.02 s after fault 4: not running: server' }];
-  const told = otherwiseReport({ violations, evidence, replay: 'plugpull gate x.json --seed 1' }, said);
+  const told = otherwiseReport(
+    { violations, evidence, bundle: '/b.tar.gz', replay: 'plugpull gate x.json --seed 1' },
+    said,
+  );
   t.equal(told[0], 'PP-10: not ready 30.02 s after fault 4: not running: server');
   t.equal(told[2], '  line 16');
   t.match(told[6], /^ {2}fatal: y{293}$/);
-  t.strictSame(told.slice(7), [`evidence: ${evidence}`, 'run it again: plugpull gate x.json --seed 1']);
+  t.strictSame(told.slice(7), [
+    `evidence: ${evidence}`,
+    'this failure again: plugpull replay /b.tar.gz',
+    'run it again: plugpull gate x.json --seed 1',
+  ]);
 });
