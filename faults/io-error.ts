@@ -57,15 +57,19 @@ export const ioError: Fault = {
     const strace = straceAvailability();
     if (!strace.available) return miss(`this disk cannot fail, and ${strace.why}`, names);
     const misses: string[] = [];
+    let persistent = false;
     let calls = ground.random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS;
     for (let time = 1; time <= TRIES && !ground.signal.aborted; time++) {
       const tampering = draw(ground, time, calls);
-      // A target that does not come to the one may come to the other.
-      calls = calls === SYNC_CALLS ? WRITE_CALLS : SYNC_CALLS;
+      if (persistent) tampering.when = tampering.when.replace(/\D.*|$/, '+');
       const { failed, lossy, torn, detail, failingMs } = await failCalls(ground, tampering);
       if (lossy) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs };
       const what = `${tampering.what.slice('error='.length)} at call ${tampering.when} of ${tampering.calls.join(', ')}`;
       misses.push(failed > 0 ? detail : `${what}: not reached in ${WAIT_MS} ms`);
+      // Who has made the failed sync good by the next one has nothing to lose until that fails, too; and a target that does
+      // not come to the one kind of calls may come to the other.
+      persistent = failed > 0;
+      if (failed === 0) calls = calls === SYNC_CALLS ? WRITE_CALLS : SYNC_CALLS;
     }
     return { ...miss(misses.join('; '), names), scope: 'all-processes' };
   },
