@@ -140,7 +140,9 @@ program
 
 program
   .command('sweep')
-  .description('kills every service at each of its system calls, and lets each sync and write fail')
+  .description(
+    'kills every service at its system calls, one after the other, and lets each sync and write fail',
+  )
   .argument('[target]', 'as for gate')
   .option('--runtime <name>', 'as for gate', 'process')
   .option('--faults <a,b>', 'kill-syscall, io-error (default: both, as far as claimed)', parseNames)
