@@ -10,9 +10,10 @@ import { LOCK, LockFile } from '../memory/locks.js';
 import { adviseWillNeed, mapShared, PAGE_BYTES } from '../memory/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { RING_START } from '../record/data-file.js';
+import { generationPages, putGeneration } from '../record/generation.js';
 import { applyPlan } from '../restore/apply.js';
 import { keepAside } from '../restore/kept-aside.js';
-import { planRestore, type RestorePlan } from '../restore/plan.js';
+import { GENERATION, planRestore, type RestorePlan } from '../restore/plan.js';
 import type { Ring } from '../ring/reserve.js';
 import { announce } from './announce.js';
 import { type Ground, machine } from './ground.js';
@@ -158,12 +159,11 @@ export class Pair {
     // stored before it is forwarded, always [0017]. And no mark takes the place of an older one before the older one's
     // record is off the disk.
     if (plan.alive.length + plan.settled.length > 0) {
-      const failure = this.data.sync(this.ring.start, this.ring.end - this.ring.start);
-      if (failure !== 0) {
-        // The next restore must not find clean pages that are not on the disk.
-        this.data.redirty(this.ring.start, this.ring.end - this.ring.start);
-        throw new QueueError('sync-failed', `msync of the data file failed: errno ${failure}`);
-      }
+      this.#mustSync(this.ring.start, this.ring.end - this.ring.start);
+    }
+    for (const page of generationPages(this.data)) {
+      putGeneration(this.data, page, Math.floor(plan.nextNumber / GENERATION));
+      this.#mustSync(page, PAGE_BYTES);
     }
     const used =
       old && old.image.geometry.entries >= plan.alive.length
@@ -184,6 +184,14 @@ export class Pair {
       tookMs: kernel.monotonicMs() - startedMs,
     };
     return { ...used, report };
+  }
+
+  #mustSync(offset: number, length: number): void {
+    const failure = this.data.sync(offset, length);
+    if (failure === 0) return;
+    // The next restore must not find clean pages that are not on the disk.
+    this.data.redirty(offset, length);
+    throw new QueueError('sync-failed', `msync of the data file failed: errno ${failure}`);
   }
 
   /**

@@ -5,8 +5,8 @@ import { PAGE_BYTES } from '../memory/map.js';
 import type { ChecksumKey } from './checksum.js';
 
 /**
- * Head of the queue data file, one page, written once at install and never again; a copy is the last page of the
- * file, so that one damaged page does not cost the queue. Little-endian:
+ * Head of the queue data file, the first sector of its first page, written once at install and never again; a copy is in
+ * the last page of the file, so that one damaged page does not cost the queue. Little-endian:
  *
  *     0   8  "PPQDATA1"
  *     8   4  version of the files (1)
@@ -17,7 +17,8 @@ import type { ChecksumKey } from './checksum.js';
  *    48   8  key of the checksums
  *    56   4  CRC-32C of bytes 0-55
  *
- * The ring of records lies between the two pages.
+ * The second sector of each says how far the message numbers have come (generation.ts). The ring of records lies between the
+ * two pages.
  */
 const MAGIC = 'PPQDATA1';
 export const FILES_VERSION = 1;

@@ -3,6 +3,7 @@ import { ENTRY, FIELD, STATUS } from '../index/layout.js';
 import { isConsumed } from '../index/marks.js';
 import type { DataBytes } from '../memory/data-map.js';
 import type { ChecksumKey } from '../record/checksum.js';
+import { readGeneration } from '../record/generation.js';
 import { extentOf, SLOT_BYTES } from '../record/layout.js';
 import type { FoundRecord, RecordHeader } from '../record/record.js';
 import type { Ring } from '../ring/reserve.js';
@@ -37,11 +38,18 @@ export interface RestorePlan {
 }
 
 /**
- * Message numbers are generation x 2^32 + counter, and each restore begins a new generation: a number is never used
- * twice even if the index that counted them is gone.
+ * Message numbers are generation x 2^32 + counter, and each restore begins a new generation, which is on the disk, in the
+ * data file, before its first number is given out (record/generation.ts). So no number is ever used twice, and a mark that
+ * fits a record means that record, wherever the mark is from: of an index that is damaged in part, of one whose pages are
+ * from several moments, of an old copy that somebody has put back.
+ *
+ * The records do not tell: the newest ones may have been erased, overwritten or withdrawn, while their predecessors' marks
+ * stand. The index does not tell: its counter may be lost and its marks not. Nor is it enough to clear, in each
+ * restore, the marks that belong to no record: a copy of the index may bring them back, and the numbers that were given
+ * out again meanwhile are taken for consumed.
  */
 export const GENERATION = 2 ** 32;
-/** An index whose counter is further ahead of every record than this is not believed. */
+/** An index whose counter is further ahead than this of every record and of the data file's generation is not believed. */
 const PLAUSIBLE_GENERATIONS = 256;
 
 interface Hint {
@@ -96,7 +104,8 @@ export function planRestore(
     if (!consumed(header)) noteDamage(plan, header, hints.get(header.offset));
   }
   noteUnreadable(plan, hints, found.valid, consumed);
-  plan.nextNumber = nextGeneration(Math.max(newestOf(found.valid), newestOf(found.damaged)), image);
+  const newest = Math.max(newestOf(found.valid), newestOf(found.damaged));
+  plan.nextNumber = nextGeneration(Math.max(readGeneration(data), Math.floor(newest / GENERATION)), image);
   // An index that does not know the newest records is an older copy, and vouches for none of the others either.
   const counted = image?.getWide(FIELD.nextNumber) ?? 0;
   if (found.valid.some((record) => record.number >= counted)) plan.uncertain = plan.alive.length;
@@ -172,8 +181,7 @@ function newestOf(records: readonly RecordHeader[]): number {
   return newest;
 }
 
-function nextGeneration(newest: number, image: IndexImage | undefined): number {
-  const seen = Math.floor(newest / GENERATION);
+function nextGeneration(seen: number, image: IndexImage | undefined): number {
   const counted = image ? Math.floor(image.getWide(FIELD.nextNumber) / GENERATION) : 0;
   const believed = counted - seen <= PLAUSIBLE_GENERATIONS ? Math.max(seen, counted) : seen;
   return (believed + 1) * GENERATION;

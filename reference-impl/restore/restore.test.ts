@@ -9,8 +9,9 @@ import { isConsumed } from '../index/marks.js';
 import { bodySeed, checksum, seedAt } from '../record/checksum.js';
 import { decodeBody } from '../record/codec.js';
 import { KEY } from '../record/fixtures/memory-data.js';
+import { generationPages, putGeneration, readGeneration } from '../record/generation.js';
 import { SIGNATURE_WORD, SLOT_BYTES } from '../record/layout.js';
-import { bodyOf, readSlot } from '../record/record.js';
+import { bodyOf, eraseRecord, readSlot } from '../record/record.js';
 import { type Message, World } from './fixtures/world.js';
 import type { RestorePlan } from './plan.js';
 
@@ -328,3 +329,67 @@ function resign(world: World, offset: number, sizeBytes: number): void {
   const end = offset + sizeBytes - 4;
   bytes.writeUInt32LE(checksum(bytes, offset + 32, end, bodySeed(seed, headerSum)), end);
 }
+
+/** An index whose counter is lost, with all else as it was. */
+const uncounted = (world: World): Uint8Array => {
+  const index = world.index.slice();
+  new IndexImage(index, world.geometry).putWide(FIELD.nextNumber, 0);
+  return index;
+};
+
+/** Consumes a message, after which a later one is begun at its place: no record says any more which numbers there were. */
+function consumeAndErase(world: World): Message {
+  const message = world.keep('consumed');
+  world.consume(message);
+  eraseRecord(world.data, message.offset);
+  return message;
+}
+
+t.test('no number is given out twice, though its record and the count in the index are gone', async (t) => {
+  const world = new World();
+  world.restore(world.index);
+  consumeAndErase(world);
+  for (let restarts = 0; restarts < 4; restarts += 1) {
+    world.restore(uncounted(world));
+    const message = world.keep(`after ${restarts} restarts`);
+    t.same(aliveOf(world.restore(world.index)), byOffset([message]));
+    world.consume(message);
+    eraseRecord(world.data, message.offset);
+  }
+});
+
+t.test('nor after any number of restarts without a message', async (t) => {
+  const world = new World();
+  consumeAndErase(world);
+  for (let restarts = 0; restarts < 600; restarts += 1) soundness(world, world.restore(world.index));
+});
+
+t.test(
+  'an old copy of the index that is put back takes no message for consumed that came after it',
+  async (t) => {
+    const world = new World();
+    world.restore(world.index);
+    const { offset } = consumeAndErase(world);
+    const copy = world.index.slice();
+    world.restore(undefined);
+    world.restore(world.index);
+    const message = world.keep('kept');
+    t.equal(message.offset, offset, 'at the place of the one that was consumed');
+    t.same(aliveOf(world.restore(copy)), byOffset([message]));
+  },
+);
+
+t.test(
+  'the generation is read from either page, and one that was half written is not believed',
+  async (t) => {
+    const world = new World();
+    const [first = 0, last = 0] = generationPages(world.data);
+    t.equal(readGeneration(world.data), 0);
+    putGeneration(world.data, first, 7);
+    t.equal(readGeneration(world.data), 7);
+    putGeneration(world.data, last, 8);
+    t.equal(readGeneration(world.data), 8);
+    world.data.bytes.writeUInt8(9, last + 520);
+    t.equal(readGeneration(world.data), 7);
+  },
+);
