@@ -1,5 +1,5 @@
 import { dirname } from 'node:path';
-import { SimFile, survivors } from './medium.js';
+import { SECTOR_BYTES, SimFile, survivors } from './medium.js';
 import { type Pick, picks } from './random.js';
 
 /** A FIFO holds so much (pipe(7)). */
@@ -29,11 +29,14 @@ export interface Opening {
   node: Node;
 }
 
-/** What is done to names; on the medium only when a directory is synced, and in this order. */
+/** What is done to names; on the medium only when their directory is synced, and in this order. */
 export type NameChange =
   | { change: 'add'; path: string; node: Node }
   | { change: 'rename'; from: string; to: string }
   | { change: 'remove'; path: string };
+
+/** What somebody does to a file while nothing runs; `zeroed`: to one sector of it. */
+export type FileDamage = 'removed' | 'truncated' | 'overwritten' | 'zeroed';
 
 interface ByteLock {
   exclusive: Opening | undefined;
@@ -94,9 +97,12 @@ export class Machine {
     this.#unsynced.push(change);
   }
 
-  syncNames(): void {
-    for (const change of this.#unsynced) applyChange(this.#durableNames, change);
-    this.#unsynced = [];
+  /** Puts on the medium what was done to the names in one directory; its own name is in its parent. */
+  syncNames(directory: string): void {
+    const isIn = (change: NameChange): boolean =>
+      dirname(change.change === 'rename' ? change.to : change.path) === directory;
+    for (const change of this.#unsynced) if (isIn(change)) applyChange(this.#durableNames, change);
+    this.#unsynced = this.#unsynced.filter((change) => !isIn(change));
   }
 
   /** Writes pages back and waits for the drive. @returns errno */
@@ -163,18 +169,20 @@ export class Machine {
     }
   }
 
-  /** Somebody removes, truncates or writes over a file while nothing runs. */
-  damage(path: string, how: 'removed' | 'truncated' | 'overwritten', pick: Pick): void {
+  damage(path: string, how: FileDamage, pick: Pick): void {
     const file = this.file(path);
     if (!file) return;
     if (how === 'removed') this.name({ change: 'remove', path });
     else if (how === 'truncated') file.resize(pick(file.sizeBytes));
-    else {
+    else if (how === 'zeroed') {
+      const written = writtenSectors(file);
+      written[pick(written.length)]?.fill(0);
+    } else {
       const at = pick(file.sizeBytes);
       const end = Math.min(file.sizeBytes, at + pick(2 * file.sizeBytes));
       for (let byte = at; byte < end; byte += 1) file.cache[byte] = pick(256);
     }
-    this.syncNames();
+    this.syncNames(dirname(path));
     this.sync(path, file, 0, file.pages);
   }
 
@@ -186,7 +194,9 @@ export class Machine {
     const most = this.#unsynced.length;
     const kept = seed < 3 ? (seed === 0 ? 0 : most) : pick(most + 1);
     for (const change of this.#unsynced.slice(0, kept)) applyChange(names, change);
+    const isThere = (path: string): boolean => names.has(path) && (path === '/' || isThere(dirname(path)));
     for (const [path, node] of names) {
+      if (!isThere(path)) continue;
       left.names.set(
         path,
         node.kind === 'file'
@@ -224,6 +234,16 @@ export class Machine {
     this.nowMs = from.nowMs;
     this.dateOffsetMs = from.dateOffsetMs;
   }
+}
+
+/** Sectors that are not zero already, as they are in the page cache. */
+function writtenSectors({ cache }: SimFile): Buffer[] {
+  const written: Buffer[] = [];
+  for (let at = 0; at < cache.length; at += SECTOR_BYTES) {
+    const sector = cache.subarray(at, at + SECTOR_BYTES);
+    if (sector.some((byte) => byte !== 0)) written.push(sector);
+  }
+  return written;
 }
 
 function applyChange(names: Map<string, Node>, change: NameChange): void {

@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import type { FileDamage } from './machine.js';
 import { MAX_MESSAGE_BYTES } from './site.js';
 
 /** Workers that a run may have. */
@@ -6,11 +7,8 @@ export const WORKERS = 2;
 /** The helper's number among the processes, behind the workers. */
 export const HELPER = WORKERS;
 
-/** What comes in between: it takes no turn of the event loop. */
-export type Interruption = Extract<Operation, { do: 'deliver' | 'take' | 'unlock' | 'write-back' }>;
-
-/** How an index file is lost. */
-export type IndexDamage = 'removed' | 'truncated' | 'overwritten';
+/** What comes in between: it is over before the interrupted process goes on. */
+export type Interruption = Extract<Operation, { do: 'turn' | 'deliver' | 'take' | 'unlock' | 'write-back' }>;
 
 /** What may happen in a run, in any order. */
 export type Operation =
@@ -20,6 +18,8 @@ export type Operation =
   | { do: 'run'; turns: number; order: number }
   /** One process goes on by so many turns. */
   | { do: 'go'; who: number; turns: number }
+  /** A worker does its next task, as far as it comes without waiting. */
+  | { do: 'turn'; worker: number }
   | { do: 'take'; worker: number; count: number }
   | { do: 'consume'; worker: number }
   | { do: 'unlock'; worker: number }
@@ -42,7 +42,7 @@ export type Operation =
   /** Everything stops: by a power cut, which leaves what the seed says, or because all processes are killed. */
   | { do: 'crash'; power: boolean; seed: number; states: number; again: number }
   /** A power cut, after which the index file is not what it was. */
-  | { do: 'lose-index'; how: IndexDamage; seed: number }
+  | { do: 'lose-index'; how: FileDamage; seed: number }
   /** Everything is answered that can be, and everything that waits is taken. */
   | { do: 'settle' };
 
@@ -72,10 +72,11 @@ const crash = of('crash', {
 const afterSteps = fc.oneof({ arbitrary: fc.nat(60), weight: 3 }, { arbitrary: fc.nat(500), weight: 1 });
 
 const interruption = fc.oneof(
-  of('deliver', { worker, count: fc.integer({ min: 1, max: 6 }) }),
-  of('take', { worker, count: fc.integer({ min: 1, max: 6 }) }),
-  of('unlock', { worker }),
-  of('write-back', { pages: seed }),
+  { weight: 3, arbitrary: of('turn', { worker }) },
+  { weight: 1, arbitrary: of('deliver', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
+  { weight: 1, arbitrary: of('take', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
+  { weight: 1, arbitrary: of('unlock', { worker }) },
+  { weight: 1, arbitrary: of('write-back', { pages: seed }) },
 );
 
 const operation: fc.Arbitrary<Operation> = fc.oneof(
@@ -102,7 +103,7 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
   {
     weight: 1,
     arbitrary: of('lose-index', {
-      how: fc.constantFrom<IndexDamage>('removed', 'truncated', 'overwritten'),
+      how: fc.constantFrom<FileDamage>('removed', 'truncated', 'overwritten', 'zeroed'),
       seed,
     }),
   },
@@ -128,9 +129,42 @@ const succession: fc.Arbitrary<Operation[]> = fc
     { do: 'go', who, turns },
   ]);
 
+const KILLED: Operation = { do: 'crash', power: false, seed: 0, states: 1, again: 0 };
+/** Seed of a power cut that takes nothing (medium.ts). */
+const ALL_SURVIVES = 2;
+
+/**
+ * A message is consumed, the next one at its place is withdrawn, and part of the index is lost: whoever counts the messages
+ * anew must not come upon the number of the one that was consumed.
+ */
+const recount: fc.Arbitrary<Operation[]> = fc
+  .record({
+    worker,
+    sizes: fc.array(sizeBytes, { minLength: 1, maxLength: 2 }),
+    damage: fc.nat(2 ** 20),
+    restarts: fc.nat(2),
+  })
+  .map(({ worker: who, sizes, damage, restarts }) => [
+    { do: 'submit', worker: who, sizes },
+    { do: 'settle' },
+    { do: 'deliver', worker: who, count: 6 },
+    KILLED,
+    { do: 'submit', worker: who, sizes },
+    { do: 'fail-sync' },
+    { do: 'go', who, turns: 1 },
+    { do: 'go', who: HELPER, turns: 2 },
+    { do: 'go', who, turns: 2 },
+    { do: 'lose-index', how: 'zeroed', seed: 3 * damage + ALL_SURVIVES },
+    ...Array.from({ length: restarts }, () => KILLED),
+    { do: 'submit', worker: who, sizes },
+    { do: 'settle' },
+    KILLED,
+  ]);
+
 const passage = fc.oneof(
-  { weight: 15, arbitrary: operation.map((one): Operation[] => [one]) },
-  { weight: 1, arbitrary: succession },
+  { weight: 30, arbitrary: operation.map((one): Operation[] => [one]) },
+  { weight: 2, arbitrary: succession },
+  { weight: 1, arbitrary: recount },
 );
 
 /** One run. */

@@ -40,4 +40,23 @@ export const REGRESSIONS: readonly Regression[] = [
       { do: 'crash', power: true, seed: 0, states: 5, again: 0 },
     ],
   },
+  {
+    name: 'the count of messages is lost, and a new one gets the number of one that was consumed at its place',
+    operations: [
+      { do: 'submit', worker: 0, sizes: [0] },
+      { do: 'settle' },
+      { do: 'deliver', worker: 0, count: 6 },
+      { do: 'crash', power: false, seed: 0, states: 1, again: 0 },
+      { do: 'submit', worker: 0, sizes: [0] },
+      { do: 'fail-sync' },
+      { do: 'go', who: 0, turns: 1 },
+      { do: 'go', who: 2, turns: 2 },
+      { do: 'go', who: 0, turns: 2 },
+      { do: 'lose-index', how: 'zeroed', seed: 1_089_299 },
+      { do: 'crash', power: false, seed: 0, states: 1, again: 0 },
+      { do: 'submit', worker: 0, sizes: [0] },
+      { do: 'settle' },
+      { do: 'crash', power: false, seed: 0, states: 1, again: 0 },
+    ],
+  },
 ];

@@ -159,7 +159,7 @@ export class SimKernel implements Kernel {
       const errno = this.#machine.sync(path, node.file, 0, node.file.pages);
       if (errno !== 0) throw failure('EIO', path);
       this.#machine.onSynced(node.file, since);
-    } else this.#machine.syncNames();
+    } else this.#machine.syncNames(path);
   }
 
   /** Of the pages that were dirty at its start some are written early and some late; later ones not at all. */

@@ -65,12 +65,11 @@ export class SimProcess {
 
 /** A machine with a queue installed by the queue's own code, everything on the medium; the index has a drive of its own. */
 export async function installedMachine(): Promise<Machine> {
-  const machine = new Machine((path) => (path.endsWith('index') ? 1 : 0));
+  const machine = new Machine((path) => (path.includes('queue.index') ? 1 : 0));
   machine.name({ change: 'add', path: '/', node: { kind: 'directory' } });
   const installer = new SimProcess(machine, 'installer');
   await installQueue(settings, installer.kernel);
   installer.end();
-  machine.syncNames();
   return machine;
 }
 

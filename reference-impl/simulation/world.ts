@@ -52,6 +52,8 @@ export class World {
   /** Was something confirmed that no power cut has followed yet? */
   #isNewlyConfirmed = false;
   #births = 0;
+  /** Is somebody between two steps of somebody else? */
+  #isInBetween = false;
 
   /** @param tell is told what happens, for the story. */
   constructor(installed: Machine, tell: (line: string) => void = () => undefined) {
@@ -93,6 +95,7 @@ export class World {
         return this.#go(operation.who, operation.turns);
       case 'consume':
         return this.#consume(this.#worker(operation.worker));
+      case 'turn':
       case 'take':
       case 'deliver':
       case 'unlock':
@@ -129,6 +132,7 @@ export class World {
 
   #doAtOnce(operation: Interruption): void {
     if (operation.do === 'write-back') this.#machine.writeBack(picks(operation.pages));
+    else if (operation.do === 'turn') this.#task(this.#worker(operation.worker));
     else if (operation.do === 'unlock') this.#unlock(this.#worker(operation.worker));
     else this.#take(this.#worker(operation.worker), operation.count);
     if (operation.do === 'deliver') this.#consume(this.#worker(operation.worker));
@@ -141,11 +145,26 @@ export class World {
     const machine = this.#machine;
     member.process.life.interruptIn(afterSteps, () => {
       if (machine !== this.#machine) return true;
-      if (machine.isLocked([LOCK.mutex, LOCK.opening])) return false;
+      // Of a process that is itself between two steps nothing else can be done.
+      if (this.#isInBetween || machine.isLocked([LOCK.mutex, LOCK.opening])) return false;
       this.#tell(`in between two steps of ${member.process.name}:`);
-      this.#doAtOnce(by);
+      this.#isInBetween = true;
+      try {
+        this.#doAtOnce(by);
+      } finally {
+        this.#isInBetween = false;
+      }
       return true;
     });
+  }
+
+  /** The first task of a process, without what it does after the first thing that it waits for. */
+  #task(member: Member | undefined): void {
+    const task = member?.process.kernel.tasks()[0];
+    if (!member || !task) return;
+    this.#tell(`${member.process.name} does its next ${task.what}`);
+    const result = this.#as(member, task.run);
+    if (result instanceof Promise) result.catch((error: unknown) => this.#caught(member.process, error));
   }
 
   #worker(who: number): Worker | undefined {
@@ -343,7 +362,7 @@ export class World {
   #loseIndex({ how, seed }: Extract<Operation, { do: 'lose-index' }>): void {
     this.#endAll();
     this.crashes += 1;
-    this.#tell(`the power is cut, and the index is ${how}`);
+    this.#tell(`the power is cut, and ${how === 'zeroed' ? 'a sector of ' : ''}the index is ${how}`);
     const left = this.#machine.afterCut(seed % 3);
     left.damage(INDEX_PATH, how, picks(seed));
     this.model.indexDamaged();
