@@ -50,7 +50,7 @@ export const FIELD = {
   lastSyncNumber: 1040,
   /** Counts the batches that sync helpers have written. */
   batches: 1042,
-  /** 1 while a helper has an msync under way: if it dies then, nobody knows which pages are dirty. */
+  /** 1 while a helper or a restore has an msync under way: if it dies then, nobody knows which pages are dirty. */
   syncing: 1043,
   /** 1 while the index is synced, and until the next one when that failed (index-sync.ts). */
   indexSyncing: 1044,

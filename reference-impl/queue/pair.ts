@@ -158,9 +158,8 @@ export class Pair {
     // What was copied but perhaps not synced when the crash came may be delivered now, so it must be on the disk:
     // stored before it is forwarded, always [0017]. And no mark takes the place of an older one before the older one's
     // record is off the disk.
-    if (plan.alive.length + plan.settled.length > 0) {
-      this.#mustSync(this.ring.start, this.ring.end - this.ring.start);
-    }
+    if (this.#isDoubtful(old?.image) || plan.alive.length + plan.settled.length > 0)
+      this.#syncRing(old?.image);
     for (const page of generationPages(this.data)) {
       putGeneration(this.data, page, Math.floor(plan.nextNumber / GENERATION));
       this.#mustSync(page, PAGE_BYTES);
@@ -184,6 +183,20 @@ export class Pair {
       tookMs: kernel.monotonicMs() - startedMs,
     };
     return { ...used, report };
+  }
+
+  /** Did the last msync not end, because it failed or its process died in it? Then pages may be clean and not on the disk. */
+  #isDoubtful(image: IndexImage | undefined): boolean {
+    return image !== undefined && image.get(FIELD.syncing) !== 0;
+  }
+
+  /** Notes meanwhile, as the helper does, that an msync is under way: the next restore may find no other sign of it. */
+  #syncRing(image: IndexImage | undefined): void {
+    const { start, end } = this.ring;
+    if (this.#isDoubtful(image)) this.data.redirty(start, end - start);
+    image?.put(FIELD.syncing, 1);
+    this.#mustSync(start, end - start);
+    image?.put(FIELD.syncing, 0);
   }
 
   #mustSync(offset: number, length: number): void {
