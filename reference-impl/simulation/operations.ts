@@ -161,10 +161,38 @@ const recount: fc.Arbitrary<Operation[]> = fc
     KILLED,
   ]);
 
+/**
+ * A message is consumed, and the next one at its place is not written: the sync fails, the helper dies around that, and then
+ * everything. What stands in memory must not be taken for stored.
+ */
+const unwritten: fc.Arbitrary<Operation[]> = fc
+  .record({
+    worker,
+    sizes: fc.array(sizeBytes, { minLength: 1, maxLength: 2 }),
+    steps: fc.nat(15),
+  })
+  .map(({ worker: who, sizes, steps }) => [
+    { do: 'submit', worker: who, sizes },
+    { do: 'settle' },
+    { do: 'deliver', worker: who, count: 6 },
+    { do: 'crash', power: true, seed: ALL_SURVIVES, states: 1, again: 0 },
+    { do: 'submit', worker: who, sizes },
+    { do: 'go', who, turns: 1 },
+    { do: 'fail-sync' },
+    { do: 'kill', who: HELPER, afterSteps: steps },
+    { do: 'go', who: HELPER, turns: 1 },
+    KILLED,
+    { do: 'deliver', worker: who, count: 6 },
+    { do: 'wait', ms: 60 },
+    { do: 'go', who, turns: 8 },
+    { do: 'crash', power: true, seed: 0, states: 1, again: 0 },
+  ]);
+
 const passage = fc.oneof(
   { weight: 30, arbitrary: operation.map((one): Operation[] => [one]) },
   { weight: 2, arbitrary: succession },
   { weight: 1, arbitrary: recount },
+  { weight: 1, arbitrary: unwritten },
 );
 
 /** One run. */

@@ -59,4 +59,23 @@ export const REGRESSIONS: readonly Regression[] = [
       { do: 'crash', power: false, seed: 0, states: 1, again: 0 },
     ],
   },
+  {
+    name: 'a message that a failed sync has left in memory is delivered, and what stood in its place comes back',
+    operations: [
+      { do: 'submit', worker: 0, sizes: [10] },
+      { do: 'settle' },
+      { do: 'deliver', worker: 0, count: 6 },
+      { do: 'crash', power: true, seed: 2, states: 1, again: 0 },
+      { do: 'submit', worker: 0, sizes: [10] },
+      { do: 'go', who: 0, turns: 1 },
+      { do: 'fail-sync' },
+      { do: 'kill', who: 2, afterSteps: 8 },
+      { do: 'go', who: 2, turns: 1 },
+      { do: 'crash', power: false, seed: 2, states: 1, again: 0 },
+      { do: 'deliver', worker: 0, count: 6 },
+      { do: 'wait', ms: 60 },
+      { do: 'go', who: 0, turns: 8 },
+      { do: 'crash', power: true, seed: 0, states: 1, again: 0 },
+    ],
+  },
 ];
