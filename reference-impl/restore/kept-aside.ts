@@ -17,11 +17,17 @@ export const keptAsideName = (damage: Damage): string => `${damage.number}@${dam
  */
 export function keepAside(kernel: Kernel, directory: string, data: DataBytes, damage: Damage): boolean {
   const path = join(directory, keptAsideName(damage));
-  if (kernel.exists(path)) return false;
-  if (!kernel.exists(directory)) {
-    kernel.makeDirectory(directory);
-    syncDirectory(dirname(directory), kernel);
-  }
+  const isKept = kernel.exists(path);
+  if (!kernel.exists(directory)) kernel.makeDirectory(directory);
+  if (!isKept) copyInto(kernel, path, data, damage);
+  // Also of what is there already: whoever made it may have been killed before its name was on the disk.
+  syncDirectory(directory, kernel);
+  syncDirectory(dirname(directory), kernel);
+  return !isKept;
+}
+
+/** Under another name until all of it is on the disk. */
+function copyInto(kernel: Kernel, path: string, data: DataBytes, damage: Damage): void {
   const unfinished = `${path}.new`;
   const fd = kernel.open(unfinished, 'w', 0o660);
   try {
@@ -36,8 +42,6 @@ export function keepAside(kernel: Kernel, directory: string, data: DataBytes, da
     kernel.close(fd);
   }
   kernel.rename(unfinished, path);
-  syncDirectory(directory, kernel);
-  return true;
 }
 
 /** Names of all records that were ever kept aside in this pair. */
