@@ -24,6 +24,9 @@ const ARRIVAL_POLL_MS = 5;
 /** How often it looks without a sign: for messages whose next try is due, and for what dead workers left. */
 const SWEEP_MS = 100;
 
+/** A walk with this takes nothing and only cleans up. */
+const LEFTOVERS_ONLY: TakeOptions = { count: 1, bytes: 0, due: () => false };
+
 /** A pair as one worker uses it: its slot, its way in, its place in the list. */
 class WorkerPair {
   readonly pair: Pair;
@@ -231,6 +234,8 @@ export class OpenQueue implements Queue {
   }
 
   async bury(message: Locked, reason: string): Promise<boolean> {
+    // Nobody takes from there, and so nobody else comes upon the entries of workers that died in here.
+    this.#dead.cursor = this.#walk(this.#dead, LEFTOVERS_ONLY)?.cursor ?? NONE;
     const outcome = await this.#dead.lane.enqueue([message.body]);
     if (outcome.outcome !== 'confirmed') {
       this.unlock([message], true);

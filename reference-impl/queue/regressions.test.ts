@@ -1,7 +1,9 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { lockWord } from '../index/entry-lock.js';
 import { FIELD } from '../index/layout.js';
+import { append } from '../index/lists.js';
 import { smtp } from '../record/fixtures/memory-data.js';
 import { lab, takeAll } from './fixtures/lab.js';
 import { Pair } from './pair.js';
@@ -46,3 +48,25 @@ t.test('a long list of messages that are not due is walked once, and not for eve
   t.same(queue.take({ count, bytes: 2 ** 30, due }), []);
   t.ok(asked <= count, `${asked} looks at ${count} messages`);
 });
+
+t.test(
+  'what a worker that was killed had reserved among the dead letters is free for the next one',
+  async (t) => {
+    const here = await lab(t, { deadLetter: { entries: 1 } });
+    await here.helper();
+    const queue = await here.open();
+    await queue.enqueue([smtp('gone for good')]);
+    const directory = join(here.directory, 'dead');
+    const pair = Pair.open({ directory, indexDirectory: directory }, here.settings);
+    t.teardown(() => pair.close());
+    const nobody = lockWord(here.settings.workerSlots - 1, 1);
+    const number = pair.image.getWide(FIELD.nextNumber);
+    pair.withMutex(() =>
+      append(pair.image, { offset: pair.ring.start, number, sizeBytes: 300, type: 1 }, nobody),
+    );
+    const [message] = takeAll(queue);
+    if (!message) throw new Error('a message was stored');
+    t.equal(await queue.bury(message, 'refused for good'), true);
+    t.match(queue.stats(), { live: 0, dead: 1 });
+  },
+);
