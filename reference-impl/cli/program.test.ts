@@ -29,6 +29,8 @@ t.test('every wrong call gets one line on stderr, nothing on stdout, and exit co
       ['worker', '--queue', queue, '--entries', '65'],
       /--entries: found "65"|--entries: found 65, expected 64/,
     ],
+    [['simulate', '--seed', '5', '--path', '999999:99:99'], /--path: seed 5 has no run 999999:99:99/],
+    [['simulate', '--path', 'x'], /--path: expected numbers such as 12:0:3/],
     [['helper', '--queue', queue, '--pair', '1'], /--pair: found 1, expected less than 1/],
     [['helper', '--queue', queue, '--pair', 'x'], /--pair.*expected a whole number from 0 to 63/],
     [['gateway', '--queue', queue, '--next-hop', 'a:1', '--workers', '0'], /--workers.*from 1 to 64/],
@@ -151,3 +153,21 @@ t.test('the settings of install are kept, and found by the other commands', asyn
   const { stdout } = await queueCommand('verify', '--queue', queue);
   t.equal(JSON.parse(stdout).ok, true);
 });
+
+t.test('a simulation without time for a run has measured nothing, and says so', async (t) => {
+  const { code, stdout } = await queueCommand('simulate', '--budget', '1ms');
+  t.equal(code, 3);
+  t.match(stdout, /^not measured: .* 0 runs/);
+});
+
+t.test(
+  'a simulated run that does not fail is not reproduced, and one that is not there is told',
+  async (t) => {
+    const again = await queueCommand('simulate', '--seed', '5', '--path', '3');
+    t.equal(again.code, 0);
+    t.match(again.stdout, /^not reproduced: the run 3 /);
+    const none = await queueCommand('simulate', '--seed', '5', '--path', path);
+    t.equal(none.code, 2);
+    t.match(none.stderr, /^plugpull queue: --path: seed 5 has no run [^\n]*\n$/);
+  },
+);

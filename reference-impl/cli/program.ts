@@ -16,7 +16,8 @@ const MAX_WORKERS = 64;
 
 /**
  * Runs one command of the queue. Data goes to stdout, prose to stderr.
- * @returns the exit code: 0 done, 1 verify or simulate found something, 2 usage or configuration, 4 the program itself failed
+ * @returns the exit code: 0 done, 1 verify or simulate found something, 2 usage or configuration,
+ * 3 simulate had no time for a run, 4 the program itself failed
  */
 export async function runProgram(argv: readonly string[], programPath: string): Promise<number> {
   let exitCode = 0;

@@ -12,9 +12,15 @@ export interface SimulateFlags {
 
 const LONGEST_MS = 24 * 3_600_000;
 
+const EXIT_CODES: Readonly<Record<SimulationResult['verdict'], number>> = {
+  pass: 0,
+  fail: 1,
+  'not-measured': 3,
+};
+
 /**
  * `simulate`: looks for a story in which the queue breaks a promise.
- * @returns the exit code: 0 none was found, 1 one was.
+ * @returns the exit code: 0 none was found, 1 one was, 3 nothing was simulated.
  */
 export async function simulateCommand({ budget, seed, path, json }: SimulateFlags): Promise<number> {
   const budgetMs = parseDurationMs(budget);
@@ -36,12 +42,15 @@ export async function simulateCommand({ budget, seed, path, json }: SimulateFlag
   });
   if (json) await printLine(result);
   else process.stdout.write(`${inWords(result)}\n`);
-  return result.verdict === 'pass' ? 0 : 1;
+  return EXIT_CODES[result.verdict];
 }
 
 function inWords(result: SimulationResult): string {
   const { verdict, requirement, crashes, crashesPerSecond, runs, confirmed, seed, path, story } = result;
   const figures = `${crashes} crashes in ${runs} runs, ${crashesPerSecond} a second; ${confirmed} messages confirmed; seed ${seed}`;
+  if (verdict === 'not-measured') return `not measured: no run was over in time; ${figures}`;
+  if (verdict === 'pass' && path !== undefined)
+    return `not reproduced: the run ${path} breaks no promise; ${figures}`;
   if (verdict === 'pass') return `pass: ${figures}`;
   const lines = (story ?? []).map((line) => `  ${line}`).join('\n');
   return `${lines}\n\nfail: ${requirement} after ${figures}\nrun it again: plugpull queue simulate --seed ${seed} --path ${path}`;

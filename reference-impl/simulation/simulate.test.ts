@@ -27,6 +27,19 @@ t.test('the same seed makes the same runs', async (t) => {
   t.notSame(await of(11), await of(12));
 });
 
+t.test('where no run was over in time nothing was measured', async (t) => {
+  t.match(await simulate({ budgetMs: 1, seed: 1 }), { verdict: 'not-measured', runs: 0 });
+});
+
+t.test('one run is done again by its path; one that there is not is refused', async (t) => {
+  const again = await simulate({ budgetMs: NO_LIMIT_MS, seed: 5, path: '0' });
+  t.match(again, { verdict: 'pass', runs: 1, path: '0' });
+  await t.rejects(simulate({ budgetMs: NO_LIMIT_MS, seed: 5, path: '999999:99:99' }), {
+    code: 'bad-setting',
+    message: /^--path: seed 5 has no run 999999:99:99/,
+  });
+});
+
 for (const { name, operations } of REGRESSIONS) {
   t.test(`never again: ${name}`, async (t) => {
     const world = new World(await installedMachine());

@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { QueueError } from '../errors.js';
 import { type Operation, operations } from './operations.js';
 import { installedMachine } from './site.js';
 import { type Requirement, Violation } from './violation.js';
@@ -15,7 +16,8 @@ export interface SimulationOptions {
 
 /** What a simulation has found; the run that failed is done again by `seed` and `path`. */
 export interface SimulationResult {
-  verdict: 'pass' | 'fail';
+  /** `not-measured`: the time was up before the first run came to its end. */
+  verdict: 'pass' | 'fail' | 'not-measured';
   runs: number;
   crashes: number;
   crashesPerSecond: number;
@@ -24,6 +26,7 @@ export interface SimulationResult {
   confirmed: number;
   seed: number;
   requirement?: Requirement;
+  /** Of the smallest run that fails; of one that was asked for by its path and does not fail, that. */
   path?: string;
   /** What happened in the smallest run that fails, a line for each event. */
   story?: string[];
@@ -36,7 +39,10 @@ const SHRINK_MS = 8000;
 const MOST_LINES = 40;
 const MOST_RUNS = 1_000_000_000;
 
-/** Simulates run after run until the time is up or one fails; that one is made smaller as far as the time goes. */
+/**
+ * Simulates run after run until the time is up or one fails; that one is made smaller as far as the time goes.
+ * @throws QueueError bad-setting when no run of the seed has that path.
+ */
 export async function simulate({ budgetMs, runs, seed, path }: SimulationOptions): Promise<SimulationResult> {
   const installed = await installedMachine();
   const count = { runs: 0, crashes: 0, confirmed: 0 };
@@ -53,17 +59,20 @@ export async function simulate({ budgetMs, runs, seed, path }: SimulationOptions
   const common = { seed, numRuns: path === undefined ? (runs ?? MOST_RUNS) : 1, verbose: 0 } as const;
   const startedMs = performance.now();
   const cpu = process.cpuUsage();
-  const found = await fc.check(property, {
-    ...common,
-    ...(path === undefined ? { interruptAfterTimeLimit: budgetMs } : { path }),
-    endOnFailure: true,
-  });
+  const found =
+    path === undefined
+      ? await fc.check(property, { ...common, interruptAfterTimeLimit: budgetMs, endOnFailure: true })
+      : await again(property, { ...common, path, endOnFailure: true });
   const crashesPerSecond = Math.round(count.crashes / ((performance.now() - startedMs) / 1000));
   const { user, system } = process.cpuUsage(cpu);
   const crashesPerCpuSecond = Math.round(count.crashes / ((user + system) / 1e6));
   const figures = { ...count, crashesPerSecond, crashesPerCpuSecond, seed };
   if (!found.failed || found.counterexample === null || found.counterexamplePath === null) {
-    return { verdict: 'pass', ...figures };
+    return {
+      verdict: count.runs === 0 ? 'not-measured' : 'pass',
+      ...figures,
+      ...(path === undefined ? {} : { path }),
+    };
   }
   const small =
     path === undefined
@@ -83,6 +92,23 @@ export async function simulate({ budgetMs, runs, seed, path }: SimulationOptions
     story,
     operations: smallest,
   };
+}
+
+type Property = fc.IAsyncProperty<[Operation[]]>;
+
+/** One run by its path: where there is none, fast-check throws or runs nothing. */
+async function again(
+  property: Property,
+  parameters: fc.Parameters<[Operation[]]> & { path: string },
+): Promise<fc.RunDetails<[Operation[]]>> {
+  const { seed, path } = parameters;
+  const none = (cause?: unknown): QueueError =>
+    new QueueError('bad-setting', `--path: seed ${seed} has no run ${path} in this version`, { cause });
+  const found = await fc.check(property, parameters).catch((cause: unknown) => {
+    throw none(cause);
+  });
+  if (found.numRuns === 0) throw none();
+  return found;
 }
 
 /** Runs once more and writes down what happens. */

@@ -3,7 +3,7 @@ import { type HuntOptions, judge, type ModeResult, notMeasured, type PlantedCopy
 
 /** What `simulate --json` prints, as far as it is read here. */
 interface Simulated {
-  verdict: 'pass' | 'fail';
+  verdict: 'pass' | 'fail' | 'not-measured';
   requirement?: string;
   crashes: number;
   seed: number;
@@ -35,6 +35,7 @@ export async function huntBySimulation(
     const why = ended.said.at(-1) ?? 'it ended without a result';
     return notMeasured(seed, why, ended.code === USAGE ? 'not-measured' : 'error');
   }
+  if (result.verdict === 'not-measured') return notMeasured(seed, 'no simulated run was over in time');
   const red = result.verdict === 'fail' && result.requirement !== undefined ? [result.requirement] : [];
   return judge(bug, red, {
     runs: result.crashes,
