@@ -104,9 +104,12 @@ async function again(
   const { seed, path } = parameters;
   const none = (cause?: unknown): QueueError =>
     new QueueError('bad-setting', `--path: seed ${seed} has no run ${path} in this version`, { cause });
-  const found = await fc.check(property, parameters).catch((cause: unknown) => {
+  let found: fc.RunDetails<[Operation[]]>;
+  try {
+    found = await fc.check(property, parameters);
+  } catch (cause) {
     throw none(cause);
-  });
+  }
   if (found.numRuns === 0) throw none();
   return found;
 }
