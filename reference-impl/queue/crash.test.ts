@@ -104,8 +104,9 @@ t.test(
   async (t) => {
     // Nobody is to ask twice, however slow the machine: the second msync must be that of the second message.
     const here = await lab(t, { sync: { helperTimeoutMs: 10_000, confirmationTimeoutMs: 10_000 } });
-    await here.helper({ wrapper: strace('msync:error=EIO:when=2') });
+    // Opened here first: the restore syncs too, and is none of the helper's.
     const queue = await here.open();
+    await here.helper({ wrapper: strace('msync:error=EIO:when=2') });
     t.match(await queue.enqueue([smtp('one')]), { outcome: 'confirmed' });
     const failed = await queue.enqueue([smtp('two')]);
     t.match(failed, { outcome: 'indefinite', detail: /errno 5/ });
@@ -118,6 +119,8 @@ t.test(
 t.test('a failed msync of the dead-letter queue leaves the message where it is', withStrace, async (t) => {
   const here = await lab(t);
   await here.helper();
+  // The dead letters are restored here: the restore syncs too, and is none of the worker's.
+  await here.open();
   const worker = await here.worker({ wrapper: strace('msync:error=EIO:when=1') });
   await worker.ask({ do: 'enqueue', texts: ['one'] });
   t.same(await worker.texts(), ['one']);
