@@ -60,8 +60,7 @@ export const ioError: Fault = {
     let persistent = false;
     let calls = ground.random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS;
     for (let time = 1; time <= TRIES && !ground.signal.aborted; time++) {
-      const tampering = draw(ground, time, calls);
-      if (persistent) tampering.when = tampering.when.replace(/\D.*|$/, '+');
+      const tampering = draw(ground, time, calls, persistent);
       const { failed, lossy, torn, detail, failingMs } = await failCalls(ground, tampering);
       if (lossy) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs };
       const what = `${tampering.what.slice('error='.length)} at call ${tampering.when} of ${tampering.calls.join(', ')}`;
@@ -79,15 +78,13 @@ export const ioError: Fault = {
 };
 
 /** Most targets sync more often than they write by these calls; who did not come to its n-th call gets an early one. */
-function draw({ random }: Ground, time: number, calls: readonly string[]): Tampering {
+function draw({ random }: Ground, time: number, calls: readonly string[], persistent: boolean): Tampering {
   const first = spread(random, 2, time === 1 ? MOST_BEFORE : Math.ceil(MOST_BEFORE / 10));
   const last = first + 1 + random.int(LONGEST_BURST);
-  const when = [`${first}`, `${first}..${last}`, `${first}+`] as const;
-  return {
-    calls,
-    what: `error=${random.pick(ERRORS)}`,
-    when: random.pick(when),
-  };
+  const onward = `${first}+`;
+  const what = `error=${random.pick(ERRORS)}` as const;
+  const when = random.pick([`${first}`, `${first}..${last}`, onward]);
+  return { calls, what, when: persistent ? onward : when };
 }
 
 /** What came of a tampering. */

@@ -18,7 +18,7 @@ import type { Place } from './places.js';
 import { DATA_DIR, DISK_BYTES } from './record.js';
 import { RestoreService } from './restore-service.js';
 import { type Ground, recoverOnly, runOnTarget } from './target-lanes.js';
-import { type Broken, type LateState, WayRun } from './way.js';
+import { type Broken, type LateState, placeIn, WayRun } from './way.js';
 
 /** What became of crash states whose recovery was cut as well. */
 export interface Recoveries {
@@ -42,8 +42,6 @@ export const NO_RECOVERIES: Recoveries = {
   late: [],
 };
 
-/** More would be equal to earlier ones: a recovery does much the same from wherever it begins. */
-const MOST_RECOVERIES = 3;
 const MOST_STATES_EACH = 150;
 /** A log of which so many cuts put nothing at risk has next to none that do. */
 const MOST_DRAWN = 1000;
@@ -63,9 +61,8 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
   const left = () => endMs - performance.now();
   const leastMs = exploration.restore === undefined ? LEAST_MS.started : LEAST_MS.restored;
   const sample = sampleOf(exploration);
-  for (let number = 0; number < MOST_RECOVERIES && left() > leastMs; number++) {
-    const state = sample[number];
-    if (state === undefined || options.signal.aborted || total.broken.length > 0) break;
+  for (const [number, state] of sample.entries()) {
+    if (left() <= leastMs || options.signal.aborted || total.broken.length > 0) break;
     place ??= places.place('recovery', base);
     const disk = new StateDisk({ recording, base, baseAt, ...place, filesystem: run.filesystem });
     try {
@@ -74,7 +71,7 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
       disk.close();
     }
     // None may take the time of the others.
-    const untilMs = performance.now() + Math.max(leastMs, left() / (MOST_RECOVERIES - number));
+    const untilMs = performance.now() + Math.max(leastMs, left() / (sample.length - number));
     await cutRecovery({ ...exploration, endMs: untilMs }, state, place.image, number, total);
   }
   if (total.cut === 0 && sample.length > 0 && !options.signal.aborted)
@@ -82,7 +79,10 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
   return total;
 }
 
-/** Of each of these families one state, somewhere in the log, in which something is at risk. */
+/**
+ * Of each of these families one state, somewhere in the log, in which something is at risk. More would be equal to these: a
+ * recovery does much the same from wherever it begins.
+ */
 const SAMPLED: readonly Family[] = ['prefix', 'random', 'torn'];
 
 function sampleOf({ recording, run, options, stakes }: Exploration): CrashState[] {
@@ -132,9 +132,7 @@ async function cutRecovery(
     const ended = disk.end();
     const recording = openRecording(ended.log, end);
     try {
-      const { prefix } = state;
-      const begun = state.kept.at(-1) === prefix || state.torn.has(prefix);
-      const parent = { address: formatState(state), prefix, reached: prefix + (begun ? 1 : 0) };
+      const parent = { address: formatState(state), ...placeIn(state) };
       const way = new WayRun({
         way: restore === undefined ? 'target' : 'mount',
         model: recording.model,

@@ -12,7 +12,7 @@ import type { Registry } from '../residue/registry.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import type { Exploration } from './exploration.js';
 import { type Found, foundOf, notRecovered, tryMount } from './found.js';
-import { launch } from './launch.js';
+import { type Launched, launch } from './launch.js';
 import type { Place } from './places.js';
 import { DATA_DIR } from './record.js';
 import type { WayRun } from './way.js';
@@ -118,19 +118,8 @@ export async function recoverOnly(
   cut: () => void,
 ): Promise<void> {
   const { target, runtime, signal } = options;
-  const launched = await launch({
-    target,
-    protocol: await protocolOf(target.protocol),
-    runtime,
-    registry,
-    messagesOf: run.id,
-    recorder: SILENT_RECORDER,
-    receipts: { delivered: () => 0, consumed() {}, refused() {}, settled() {} },
-    dataDir,
-    dir,
-    signal,
-    lane: basename(dir),
-  });
+  const receipts: Receipts = { delivered: () => 0, consumed() {}, refused() {}, settled() {} };
+  const launched = await launchOn({ target, runtime, registry, run: run.id, signal }, receipts, dataDir, dir);
   try {
     launched.receiver.hold();
     await launched.life.bringUp(recoveryMs(target));
@@ -151,6 +140,28 @@ export interface TakeFrom {
   ids: readonly string[];
   events: readonly HistoryEvent[];
   signal: AbortSignal;
+}
+
+/** Puts the target onto the data directory of a crash state. */
+async function launchOn(
+  { target, runtime, registry, run, signal }: Omit<TakeFrom, 'ids' | 'events'>,
+  receipts: Receipts,
+  dataDir: string,
+  dir: string,
+): Promise<Launched> {
+  return launch({
+    target,
+    protocol: await protocolOf(target.protocol),
+    runtime,
+    registry,
+    messagesOf: run,
+    recorder: SILENT_RECORDER,
+    receipts,
+    dataDir,
+    dir,
+    signal,
+    lane: basename(dir),
+  });
 }
 
 /** Starts the target on a data directory and takes what it holds; `dir` gets its logs. */
@@ -179,19 +190,7 @@ export async function takeAll(
     refused: () => {},
     settled: () => {},
   };
-  const launched = await launch({
-    target,
-    protocol: await protocolOf(target.protocol),
-    runtime,
-    registry,
-    messagesOf: run,
-    recorder: SILENT_RECORDER,
-    receipts,
-    dataDir,
-    dir,
-    signal,
-    lane: basename(dir),
-  });
+  const launched = await launchOn({ target, runtime, registry, run, signal }, receipts, dataDir, dir);
   try {
     const start = await launched.life.bringUp(recoveryMs(target));
     if (!start.ready) return notRecovered(start.detail);

@@ -100,8 +100,8 @@ function reachedBy({ prefix, kept, torn }: CrashState): number {
   return prefix + (kept.at(-1) === prefix || torn.has(prefix) ? 1 : 0);
 }
 
-/** Where a state stands in the log of the run. */
-function placeIn(state: CrashState): { prefix: number; reached: number } {
+/** Where a state stands in the log of the run: so many entries were complete, and so many may have begun. */
+export function placeIn(state: CrashState): { prefix: number; reached: number } {
   return { prefix: state.prefix, reached: reachedBy(state) };
 }
 

@@ -10,6 +10,7 @@ import { type Bundle, writeBundle } from '../bundle/bundle.js';
 import type { StateCase } from '../bundle/manifest.js';
 import { blame } from '../explore/blame.js';
 import type { Found } from '../explore/found.js';
+import { placeIn } from '../explore/way.js';
 import type { Registry } from '../residue/registry.js';
 import { processRuntime } from '../runtime/process-runtime.js';
 import { caseDisk } from './case-disk.js';
@@ -59,7 +60,7 @@ export async function replayState(
   });
   try {
     const failsWith = (crash: CrashState, { live }: Found) =>
-      stakes.missing({ ...placeOf(outer ?? crash), live });
+      stakes.missing({ ...placeIn(outer ?? crash), live });
     const found = await looker.look(state);
     const lost = failsWith(state, found);
     progress(`${at.state}: ${tellFound(found, lost)}`);
@@ -109,12 +110,6 @@ export async function replayState(
     looker.close();
     disk.recording.close();
   }
-}
-
-/** Where a state stands in the log of the run: a cut of a recovery where the run had been cut before. */
-function placeOf({ prefix, kept, torn }: CrashState): { prefix: number; reached: number } {
-  const begun = kept.at(-1) === prefix || torn.has(prefix);
-  return { prefix, reached: prefix + (begun ? 1 : 0) };
 }
 
 /** What could not be mounted shows nothing, neither of the first state nor of a smaller one. */
