@@ -6,10 +6,10 @@ import { type Evaluation, evaluate } from './checkers/evaluate.js';
 import { seeded } from './fixtures/random.js';
 import { TargetProcess } from './fixtures/target-process.js';
 import type { HistoryEvent } from './history/events.js';
-import { recordReceipts } from './history/receipts.js';
 import { Recorder } from './history/recorder.js';
-import { protocolOf } from './protocols/by-name.js';
 import { compose } from './protocols/message.js';
+import { recordReceipts } from './protocols/receipts.js';
+import { protocolOf } from './protocols/registry/registry.js';
 
 const MESSAGES = 24;
 /** Silence that ends the wait for deliveries; longer than a lease of the fixtures, which are asked for short ones. */

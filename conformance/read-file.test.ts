@@ -6,7 +6,7 @@ import t from 'tap';
 import { verifyCertificate } from './certificate/verify.js';
 import { readHistory } from './history/reader.js';
 import { readNamedFile } from './read-file.js';
-import { loadTarget } from './target/load.js';
+import { loadTarget } from './target-file/load.js';
 
 t.test('what is no file, or too large, is told and not waited for', async (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'plugpull-test-'));

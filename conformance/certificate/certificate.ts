@@ -1,8 +1,8 @@
 import { type Evaluation, evaluate } from '../checkers/evaluate.js';
 import type { Verdict } from '../checkers/verdict.js';
 import type { HistoryEvent } from '../history/events.js';
-import { familyOf, type Level, REQUIREMENTS, type RequirementId } from '../requirements.js';
-import { FAULT_NAMES, type Guarantee } from '../target/definition.js';
+import { familyOf, type Level, REQUIREMENTS, type RequirementId } from '../requirements/requirements.js';
+import { FAULT_NAMES, type Guarantee } from '../target-file/definition.js';
 import { type Evidence, type EvidenceFile, sha256 } from './evidence.js';
 import { type Grant, grantLevels, type LevelRun } from './grants.js';
 

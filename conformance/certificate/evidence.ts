@@ -6,9 +6,9 @@ import { KitError, messageOf } from '../errors.js';
 import type { HistoryEvent } from '../history/events.js';
 import { parseHistory } from '../history/reader.js';
 import { readNamedFile } from '../read-file.js';
-import type { Level } from '../requirements.js';
-import type { Target } from '../target/definition.js';
-import { loadTarget } from '../target/load.js';
+import type { Level } from '../requirements/requirements.js';
+import type { Target } from '../target-file/definition.js';
+import { loadTarget } from '../target-file/load.js';
 import { Facts } from './facts.js';
 import type { TargetPart } from './target-files.js';
 

@@ -1,8 +1,8 @@
 import type { Evaluation } from '../checkers/evaluate.js';
 import type { HistoryEvent } from '../history/events.js';
-import { familiesOf, LEVELS, type LevelRule, requirementsOf } from '../levels.js';
-import { familyOf, type Level, REQUIREMENTS, type RequirementId } from '../requirements.js';
-import { FAULT_NAMES, type FaultName, type Guarantee } from '../target/definition.js';
+import { familiesOf, LEVELS, type LevelRule, requirementsOf } from '../requirements/levels.js';
+import { familyOf, type Level, REQUIREMENTS, type RequirementId } from '../requirements/requirements.js';
+import { FAULT_NAMES, type FaultName, type Guarantee } from '../target-file/definition.js';
 
 /** The run that measured a level, and what it found. */
 export interface LevelRun {

@@ -1,7 +1,7 @@
 import { readdirSync, type Stats, statSync } from 'node:fs';
 import { basename, join, normalize, relative } from 'node:path';
 import { KitError, messageOf } from '../errors.js';
-import type { Target } from '../target/definition.js';
+import type { Target } from '../target-file/definition.js';
 
 /** A file that is part of a target. */
 export interface TargetPart {

@@ -2,7 +2,7 @@ import t from 'tap';
 import { CASES, type Case, GUARANTEE } from '../fixtures/cases.js';
 import { Story } from '../fixtures/histories.js';
 import type { HistoryEvent } from '../history/events.js';
-import { REQUIREMENT_IDS, type RequirementId } from '../requirements.js';
+import { REQUIREMENT_IDS, type RequirementId } from '../requirements/requirements.js';
 import { CHECKERS, type Checker } from './evaluate.js';
 import { MOST_VIOLATIONS } from './finding.js';
 import type { Verdict } from './verdict.js';

@@ -1,6 +1,6 @@
 import type { HistoryEvent, Outcome } from '../history/events.js';
 import { tracesOf } from '../history/traces.js';
-import type { RequirementId } from '../requirements.js';
+import type { RequirementId } from '../requirements/requirements.js';
 import { judged, Violations } from './finding.js';
 import { rottedIds } from './loss.js';
 import type { Finding } from './verdict.js';

@@ -1,6 +1,6 @@
 import type { HistoryEvent } from '../history/events.js';
 import { type Delivery, type Trace, tracesOf } from '../history/traces.js';
-import type { DuplicateBound, Guarantee } from '../target/definition.js';
+import type { DuplicateBound, Guarantee } from '../target-file/definition.js';
 import { type Crash, type Crashes, crashesOf, firstAfter } from './crashes.js';
 import { finding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';

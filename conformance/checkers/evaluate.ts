@@ -1,6 +1,11 @@
 import type { HistoryEvent } from '../history/events.js';
-import { familyOf, REQUIREMENTS, type Requirement, type RequirementId } from '../requirements.js';
-import { FAULT_NAMES, type Guarantee } from '../target/definition.js';
+import {
+  familyOf,
+  REQUIREMENTS,
+  type Requirement,
+  type RequirementId,
+} from '../requirements/requirements.js';
+import { FAULT_NAMES, type Guarantee } from '../target-file/definition.js';
 import { checkIntact, checkWhole } from './corruption.js';
 import { checkCrashStates } from './crash-states.js';
 import { checkDuplicates } from './duplicates.js';

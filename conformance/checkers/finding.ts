@@ -1,4 +1,4 @@
-import type { RequirementId } from '../requirements.js';
+import type { RequirementId } from '../requirements/requirements.js';
 import type { Finding, Verdict, Violation } from './verdict.js';
 
 /** More are counted and not told: a report with all of a hundred thousand lost messages helps nobody. */

@@ -1,5 +1,5 @@
 import type { HistoryEvent } from '../history/events.js';
-import { familyOf } from '../requirements.js';
+import { familyOf } from '../requirements/requirements.js';
 import { finding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 

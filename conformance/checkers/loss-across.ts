@@ -1,5 +1,5 @@
 import type { HistoryEvent } from '../history/events.js';
-import type { RequirementId } from '../requirements.js';
+import type { RequirementId } from '../requirements/requirements.js';
 import { finding } from './finding.js';
 import { endOfWait } from './loss.js';
 import { culpritsOf, hitsOf, lostIn } from './stakes.js';

@@ -1,5 +1,5 @@
 import type { HistoryEvent } from '../history/events.js';
-import type { Guarantee } from '../target/definition.js';
+import type { Guarantee } from '../target-file/definition.js';
 import { finding, judged, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 

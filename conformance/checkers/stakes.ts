@@ -1,7 +1,7 @@
 import type { HistoryEvent } from '../history/events.js';
 import { tracesOf } from '../history/traces.js';
-import { familyOf } from '../requirements.js';
-import { FAULT_NAMES, type FaultName } from '../target/definition.js';
+import { familyOf } from '../requirements/requirements.js';
+import { FAULT_NAMES, type FaultName } from '../target-file/definition.js';
 import { firstAfter } from './crashes.js';
 import { Violations } from './finding.js';
 import { missingRecipients, rottedIds } from './loss.js';

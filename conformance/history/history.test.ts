@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import t from 'tap';
 import { KitError } from '../errors.js';
 import { Story } from '../fixtures/histories.js';
+import { recordReceipts } from '../protocols/receipts.js';
 import type { HistoryEvent } from './events.js';
 import { readHistory } from './reader.js';
-import { recordReceipts } from './receipts.js';
 import { Recorder } from './recorder.js';
 import { tracesOf } from './traces.js';
 

@@ -13,4 +13,4 @@ function packageRoot(): string {
 export const REFERENCE_TARGET = join(packageRoot(), 'conformance/targets/reference.json');
 
 /** The published JSON Schema of target definitions. */
-export const TARGET_SCHEMA = join(packageRoot(), 'conformance/target/target.schema.json');
+export const TARGET_SCHEMA = join(packageRoot(), 'conformance/target-file/target.schema.json');

@@ -39,7 +39,8 @@ const KIT_FOLDERS = ['conformance', 'docker', 'faults', 'scenarios'];
  * @param built folder with the compiled reference implementation, `root`'s own or a changed copy's.
  */
 export function referenceFiles(root: string, built: string): ContextFile[] {
-  if (!existsSync(join(built, 'main.js'))) throw new Error(`${built}: not compiled, run npm run build first`);
+  if (!existsSync(join(built, 'synchronous/main.js')))
+    throw new Error(`${built}: not compiled, run npm run build first`);
   return [
     ...packageFiles(REFERENCE_PACKAGES, root, 'reference/node_modules'),
     ...tree(built, 'reference/package/dist/reference-impl'),

@@ -27,8 +27,8 @@ function newDir(t: { teardown(remove: () => void): void }): string {
 
 t.test('a context has what runs, and neither tests nor types', async (t) => {
   const files = [...referenceFiles(root, built), ...kitFiles(root)].map(({ to }) => to);
-  t.ok(files.includes('reference/package/dist/reference-impl/main.js'));
-  t.ok(files.includes('kit/package/dist/scenarios/main.js'));
+  t.ok(files.includes('reference/package/dist/reference-impl/synchronous/main.js'));
+  t.ok(files.includes('kit/package/dist/scenarios/cli/main.js'));
   t.ok(files.some((to) => to.startsWith('reference/node_modules/koffi/')));
   t.same(
     files.filter((to) => /\.test\.js$|\.[cm]?ts$|node_modules\/(tap|typescript|@types)\//.test(to)),
@@ -44,7 +44,7 @@ t.test('a digest changes with a byte, a name, and nothing else', async (t) => {
   const digest = () => digestOf(referenceFiles(root, copy));
   const first = digest();
   t.equal(first, digestOf(referenceFiles(root, built)), 'where the files lie does not matter');
-  appendFileSync(join(copy, 'main.js'), '\n');
+  appendFileSync(join(copy, 'synchronous/main.js'), '\n');
   t.not(digest(), first);
   t.not(digestOf(referenceFiles(root, built), 'another base'), first);
 });
@@ -65,7 +65,7 @@ t.test(
     t.same(said, []);
     const copy = join(dir, 'reference-impl');
     cpSync(built, copy, { recursive: true });
-    appendFileSync(join(copy, 'main.js'), `// ${dir}\n`);
+    appendFileSync(join(copy, 'synchronous/main.js'), `// ${dir}\n`);
     const changed = await referenceImage({ ...options, built: copy });
     t.teardown(() => engine.getImage(changed).remove({ force: true }));
     t.not(changed, name);

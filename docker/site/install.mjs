@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 const [, , directory = '/queue', ...flags] = process.argv;
 if (!existsSync(join(directory, 'queue.json'))) {
-  const queue = fileURLToPath(new URL('../../dist/reference-impl/main.js', import.meta.url));
+  const queue = fileURLToPath(new URL('../../dist/reference-impl/synchronous/main.js', import.meta.url));
   const { status } = spawnSync(process.execPath, [queue, 'install', '--queue', directory, ...flags], {
     stdio: 'inherit',
   });

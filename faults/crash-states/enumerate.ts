@@ -1,6 +1,7 @@
 import type { Random } from '../fault.js';
-import { type CrashModel, SECTOR_BYTES } from './model.js';
-import { type CrashState, NOTHING_TORN } from './state.js';
+import { SECTOR_BYTES } from '../sector.js';
+import type { CrashModel } from '../write-log/model.js';
+import { type CrashState, NOTHING_TORN } from '../write-log/state.js';
 
 /** How a state was come by, for the report. */
 export type Family = 'prefix' | 'all-but-one' | 'only-one' | 'torn' | 'random';

@@ -1,9 +1,9 @@
 import { closeSync, openSync, readSync } from 'node:fs';
-import type { LogEntry } from '../power/log-writes.js';
 import type { Extent } from '../power/syscalls.js';
+import { SECTOR_BYTES } from '../sector.js';
+import type { LogEntry } from '../write-log/log-writes.js';
+import type { CrashState } from '../write-log/state.js';
 import type { Recording } from './materialise.js';
-import { SECTOR_BYTES } from './model.js';
-import type { CrashState } from './state.js';
 
 /** A file on the recorded disk that never moves there. */
 export interface PlacedFile {

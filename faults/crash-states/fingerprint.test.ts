@@ -3,12 +3,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import t from 'tap';
-import { WriteLogWriter } from '../power/log-writer.js';
+import { SECTOR_BYTES } from '../sector.js';
+import { everyState } from '../write-log/fixtures/drive.js';
+import { WriteLogWriter } from '../write-log/log-writer.js';
+import type { CrashState } from '../write-log/state.js';
 import { Fingerprints } from './fingerprint.js';
-import { everyState } from './fixtures/drive.js';
 import { openRecording, type Recording } from './materialise.js';
-import { SECTOR_BYTES } from './model.js';
-import type { CrashState } from './state.js';
 
 const DISK_SECTORS = 3;
 const EMPTY = 'z';

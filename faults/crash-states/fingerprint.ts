@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync } from 'node:fs';
+import { SECTOR_BYTES } from '../sector.js';
+import type { CrashState } from '../write-log/state.js';
 import type { Recording } from './materialise.js';
-import { SECTOR_BYTES } from './model.js';
-import type { CrashState } from './state.js';
 
 /** So much of the high word fits a number beside the low one. */
 const HIGH_BITS = 2 ** 21 - 1;

@@ -2,11 +2,11 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { WriteLogWriter } from '../power/log-writer.js';
-import { LogWritesError } from '../power/log-writes.js';
+import { SECTOR_BYTES } from '../sector.js';
+import { WriteLogWriter } from '../write-log/log-writer.js';
+import { LogWritesError } from '../write-log/log-writes.js';
+import { parseState } from '../write-log/state.js';
 import { materialise, openRecording } from './materialise.js';
-import { SECTOR_BYTES } from './model.js';
-import { parseState } from './state.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'plugpull-states-'));
 t.teardown(() => rmSync(dir, { recursive: true, force: true }));

@@ -1,8 +1,8 @@
 import { closeSync, openSync } from 'node:fs';
 import { apply } from '../power/crash-image.js';
-import { WriteLog } from '../power/log-writes.js';
-import { type Applied, CrashModel } from './model.js';
-import type { CrashState } from './state.js';
+import { WriteLog } from '../write-log/log-writes.js';
+import { type Applied, CrashModel } from '../write-log/model.js';
+import type { CrashState } from '../write-log/state.js';
 
 /** A recording: the log, open, and the model of the disks that it allows. */
 export interface Recording {

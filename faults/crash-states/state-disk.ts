@@ -3,8 +3,8 @@ import { type Filesystem, optionsOf } from '../power/filesystem.js';
 import { attachLoop, detachLoop } from '../power/loop.js';
 import { copySparse } from '../power/sparse.js';
 import { cloneFile, forgetCache, mountAt, unmountAt, waitReleased } from '../power/syscalls.js';
+import type { CrashState } from '../write-log/state.js';
 import { applyAll, type Recording } from './materialise.js';
-import type { CrashState } from './state.js';
 
 export interface StateDiskPlan {
   recording: Recording;

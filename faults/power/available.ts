@@ -1,7 +1,7 @@
 import { existsSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import type { Availability } from '../fault.js';
-import { findProgram } from '../injections.js';
+import { findProgram } from '../programs.js';
 import type { Filesystem } from './filesystem.js';
 import { STORAGE_DAEMON } from './storage-daemon.js';
 

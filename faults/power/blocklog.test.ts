@@ -14,10 +14,10 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
 import { testRandom } from '../fixtures/ground.js';
+import { WriteLog } from '../write-log/log-writes.js';
 import { apply } from './crash-image.js';
 import type { Filesystem } from './filesystem.js';
 import { remains, skipReason, withDisk } from './fixtures/disk.js';
-import { WriteLog } from './log-writes.js';
 
 const run = promisify(execFile);
 const random = testRandom(7);

@@ -1,9 +1,9 @@
 import { existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CutReport, Loss, PowerDisk, Random } from '../fault.js';
+import { WriteLog } from '../write-log/log-writes.js';
 import { type CutResult, cutPower } from './crash-image.js';
 import { dropFilesystem, type Filesystem, makeFilesystem, mountFilesystem } from './filesystem.js';
-import { WriteLog } from './log-writes.js';
 import { attachLoop, detachLoops } from './loop.js';
 import { unmount, unmountDead } from './mounts.js';
 import type { PowerResource, Residue } from './residue.js';

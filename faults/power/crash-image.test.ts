@@ -5,9 +5,10 @@ import fc from 'fast-check';
 import t from 'tap';
 import type { Loss } from '../fault.js';
 import { testRandom } from '../fixtures/ground.js';
+import { SECTOR_BYTES } from '../sector.js';
+import { type HandMade, handMadeLog } from '../write-log/fixtures/log.js';
+import { WriteLog } from '../write-log/log-writes.js';
 import { cutPower } from './crash-image.js';
-import { type HandMade, handMadeLog, SECTOR_BYTES } from './fixtures/log.js';
-import { WriteLog } from './log-writes.js';
 
 const SECTORS = 16;
 const dir = mkdtempSync(join(tmpdir(), 'plugpull-image-'));

@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
-import { SECTOR_BYTES } from '../crash-states/model.js';
 import type { Loss, Random } from '../fault.js';
-import type { LogEntry, WriteLog } from './log-writes.js';
+import { SECTOR_BYTES } from '../sector.js';
+import type { LogEntry, WriteLog } from '../write-log/log-writes.js';
 
 /** What a cut left of a recording. */
 export interface CutResult {

@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { findProgram } from '../injections.js';
+import { findProgram } from '../programs.js';
 import { makeFilesystem } from './filesystem.js';
 import { attachLoop, detachLoops } from './loop.js';
 import { unmount } from './mounts.js';

@@ -1,8 +1,8 @@
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
-import type { ExploreResult } from '../explore/result.js';
+import type { ExploreResult } from '../explore/result/result.js';
 
-const PROGRAM = fileURLToPath(new URL('../main.js', import.meta.url));
+const PROGRAM = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 
 /** Different disks a second, by all workers together, start-up included: straight in the image, and mounted. */
 export async function measureExplore(): Promise<Pick<ExploreResult, 'ways' | 'states' | 'verdict'>> {

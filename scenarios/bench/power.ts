@@ -7,7 +7,7 @@ import { readHistory } from '../../conformance/history/reader.js';
 import { recordingDirectory } from '../../faults/power/available.js';
 import { BlocklogDisk } from '../../faults/power/blocklog.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
-import { newRunId, Registry } from '../residue/registry.js';
+import { newRunId, Registry } from '../host/registry.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { kitProgram } from './programs.js';
 import { measureQueue, type QueueFigures, withQueue } from './queue.js';

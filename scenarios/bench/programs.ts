@@ -5,4 +5,4 @@ export const programOf = (name: string): string =>
   fileURLToPath(new URL(`../../reference-impl/${name}`, import.meta.url));
 
 /** The kit's own program. */
-export const kitProgram: string = fileURLToPath(new URL('../main.js', import.meta.url));
+export const kitProgram: string = fileURLToPath(new URL('../cli/main.js', import.meta.url));

@@ -41,7 +41,7 @@ export async function withQueue<T>(
     const entries = Math.floor((dataMiB * 2 ** 20) / 1280);
     const flags = ['--data-bytes', `${dataMiB}MiB`, '--entries', `${entries}`, '--max-record-bytes', '1MiB'];
     flags.push('--dead-letter-data-bytes', '4MiB', '--dead-letter-entries', '1000');
-    await execa(process.execPath, [programOf('main.js'), 'install', '--queue', queue, ...flags]);
+    await execa(process.execPath, [programOf('synchronous/main.js'), 'install', '--queue', queue, ...flags]);
     return await measure(queue);
   } finally {
     await rm(queue, { recursive: true, force: true });
@@ -50,7 +50,7 @@ export async function withQueue<T>(
 
 /** The raw floor on the queue's own data file: one msync a message, and one for 64. */
 export async function measureFloor(queue: string): Promise<FloorFigures> {
-  const args = [programOf('bench/floor.js'), '--queue', queue, '--bytes', `${MESSAGE_BYTES}`];
+  const args = [programOf('synchronous/bench/floor.js'), '--queue', queue, '--bytes', `${MESSAGE_BYTES}`];
   const { stdout } = await execa(process.execPath, args);
   return JSON.parse(stdout) as FloorFigures;
 }
@@ -62,17 +62,21 @@ export async function measureQueue(
   producers: number,
   seconds: number,
 ): Promise<QueueFigures> {
-  const helper = execa(process.execPath, [programOf('main.js'), 'helper', '--queue', queue, '--pair', '0'], {
-    stderr: 'inherit',
-    reject: false,
-  });
+  const helper = execa(
+    process.execPath,
+    [programOf('synchronous/main.js'), 'helper', '--queue', queue, '--pair', '0'],
+    {
+      stderr: 'inherit',
+      reject: false,
+    },
+  );
   try {
     await firstLine(helper);
     const workers = Array.from({ length: processes }, () =>
       execa(
         process.execPath,
         [
-          programOf('bench/producer.js'),
+          programOf('synchronous/bench/producer.js'),
           ...['--queue', queue, '--producers', `${producers}`],
           ...['--seconds', `${seconds}`, '--bytes', `${MESSAGE_BYTES}`],
         ],
@@ -104,7 +108,7 @@ async function firstLine({ stdout }: { stdout: Readable }): Promise<void> {
 async function summarise(queue: string, produced: Produced[]): Promise<QueueFigures> {
   const confirmed = produced.reduce((sum, { confirmed: count, warmUp }) => sum + count + warmUp, 0);
   const { stdout } = await execa(process.execPath, [
-    programOf('main.js'),
+    programOf('synchronous/main.js'),
     'inspect',
     '--queue',
     queue,

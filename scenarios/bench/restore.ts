@@ -24,7 +24,7 @@ export async function measureRestore(queue: string): Promise<RestoreFigures> {
 
 async function rebuild(queue: string): Promise<{ messages: number; seconds: number }> {
   const { stdout } = await execa(process.execPath, [
-    programOf('main.js'),
+    programOf('synchronous/main.js'),
     ...['rebuild', '--from-nothing', '--queue', queue],
   ]);
   const [pair] = (JSON.parse(stdout) as Report).pairs;

@@ -14,7 +14,7 @@ export interface SimulationFigures {
 export async function measureSimulation(seconds: number): Promise<SimulationFigures> {
   const { stdout } = await execa(
     process.execPath,
-    [programOf('main.js'), 'simulate', '--json', '--seed', '1', '--budget', `${seconds}s`],
+    [programOf('synchronous/main.js'), 'simulate', '--json', '--seed', '1', '--budget', `${seconds}s`],
     { reject: false },
   );
   return JSON.parse(stdout) as SimulationFigures;

@@ -23,7 +23,16 @@ export async function measureSmtp(queue: string, seconds: number): Promise<SmtpF
   const nextHop = `127.0.0.1:${await sink.listen()}`;
   const gateway = execa(
     process.execPath,
-    [programOf('main.js'), 'gateway', '--queue', queue, '--workers', `${WORKERS}`, '--next-hop', nextHop],
+    [
+      programOf('synchronous/main.js'),
+      'gateway',
+      '--queue',
+      queue,
+      '--workers',
+      `${WORKERS}`,
+      '--next-hop',
+      nextHop,
+    ],
     { stderr: 'inherit', reject: false },
   );
   try {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import * as tar from 'tar';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { regularFiles } from '../../faults/files/walk.js';
-import { kitVersion } from '../version.js';
+import { kitVersion } from '../host/version.js';
 import { packImage, unpackImage } from './extents.js';
 import { BUNDLE_VERSION, Manifest } from './manifest.js';
 import { checkSeal, seal } from './seal.js';

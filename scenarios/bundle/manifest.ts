@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { TargetDefinition } from '../../conformance/target/definition.js';
+import { TargetDefinition } from '../../conformance/target-file/definition.js';
 
 /** Raised when what stands in a bundle is not understood by an older kit any more. */
 export const BUNDLE_VERSION = 1;

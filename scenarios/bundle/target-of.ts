@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs';
 import { dirname, isAbsolute, join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
-import type { Target, TargetFile } from '../../conformance/target/definition.js';
-import { loadTarget } from '../../conformance/target/load.js';
+import type { Target, TargetFile } from '../../conformance/target-file/definition.js';
+import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
-import { findProgram } from '../../faults/injections.js';
+import { findProgram } from '../../faults/programs.js';
 import type { Manifest } from './manifest.js';
 
 /** What a bundle says of the target that failed. */

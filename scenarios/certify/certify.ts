@@ -10,9 +10,9 @@ import {
 import { readEvidence, writeEvidence } from '../../conformance/certificate/evidence.js';
 import type { Facts } from '../../conformance/certificate/facts.js';
 import { targetFiles } from '../../conformance/certificate/target-files.js';
-import { familiesOf, LEVELS, type LevelRule } from '../../conformance/levels.js';
-import type { Level } from '../../conformance/requirements.js';
-import type { FaultName, Target } from '../../conformance/target/definition.js';
+import { familiesOf, LEVELS, type LevelRule } from '../../conformance/requirements/levels.js';
+import type { Level } from '../../conformance/requirements/requirements.js';
+import type { FaultName, Target } from '../../conformance/target-file/definition.js';
 import type { Availability } from '../../faults/fault.js';
 import { blocklogAvailability } from '../../faults/power/available.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
@@ -20,9 +20,9 @@ import { runExplore } from '../explore/explore.js';
 import { runGate } from '../gate/gate.js';
 import type { GateResult } from '../gate/result.js';
 import { type Selection, selectFaults } from '../gate/select.js';
-import { madeBy, type PowerBackendName } from '../power/by-name.js';
+import { kitVersion } from '../host/version.js';
+import { madeBy, type PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
-import { kitVersion } from '../version.js';
 import { imagesOf, programsOf } from './programs.js';
 
 export interface CertifyOptions {

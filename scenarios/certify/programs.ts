@@ -4,9 +4,9 @@ import type Dockerode from 'dockerode';
 import { sha256 } from '../../conformance/certificate/evidence.js';
 import type { Facts } from '../../conformance/certificate/facts.js';
 import { commandsOf } from '../../conformance/certificate/target-files.js';
-import type { Target } from '../../conformance/target/definition.js';
-import { findProgram } from '../../faults/injections.js';
-import { connectEngine, engineAddress } from '../runtime/engine.js';
+import type { Target } from '../../conformance/target-file/definition.js';
+import { findProgram } from '../../faults/programs.js';
+import { connectEngine, engineAddress } from '../runtime/docker/engine.js';
 
 /** The programs that a target's commands call and that lie outside its folder, as they are on this machine. */
 export function programsOf(target: Target): Facts['programs'] {

@@ -1,16 +1,16 @@
 import { randomInt } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { loadTarget } from '../../conformance/target/load.js';
+import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { runCertify } from '../certify/certify.js';
-import { choosePower } from '../power/by-name.js';
+import { newRunId, Registry, stateDirectory } from '../host/registry.js';
+import { shellWord } from '../host/shell.js';
 import { certifyOutcome } from '../report/outcome.js';
 import { chooseReporters, report } from '../report/reporters/by-name.js';
-import { shellWord } from '../report/shell-word.js';
 import { styleFor } from '../report/style.js';
-import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
-import { runtimeNamed } from '../runtime/by-name.js';
+import { runtimeNamed } from '../runtime/choice/runtimes.js';
+import { choosePower } from '../runtime/power-backends.js';
 import {
   emptyDirectory,
   type GroundFlags,

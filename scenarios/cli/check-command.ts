@@ -1,9 +1,9 @@
 import { accessSync, constants } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
-import type { Target } from '../../conformance/target/definition.js';
-import { loadTarget, TargetProblems } from '../../conformance/target/load.js';
-import { findProgram } from '../../faults/injections.js';
+import type { Target } from '../../conformance/target-file/definition.js';
+import { loadTarget, TargetProblems } from '../../conformance/target-file/load.js';
+import { findProgram } from '../../faults/programs.js';
 
 const BAD_TARGET = 2;
 

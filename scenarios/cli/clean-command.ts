@@ -1,4 +1,4 @@
-import { clean } from '../residue/clean.js';
+import { clean } from '../clean/clean.js';
 
 /** Removes what killed runs left; prints what it did and resolves to the exit code. */
 export async function cleanCommand(flags: { json?: boolean }): Promise<number> {

@@ -3,8 +3,8 @@ import { resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { eventsRead } from '../../faults/waiting.js';
-import { makeWritable } from '../directories.js';
-import { shellWord } from '../report/shell-word.js';
+import { makeWritable } from '../host/directories.js';
+import { shellWord } from '../host/shell.js';
 import type { Interrupts } from './interrupt.js';
 
 /** Seeds that are chosen at random stay short enough to be typed. */

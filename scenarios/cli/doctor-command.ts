@@ -1,9 +1,9 @@
-import { FAULTS } from '../../faults/catalogue.js';
+import { FAULTS } from '../../faults/catalogue/catalogue.js';
 import type { Availability, Fault } from '../../faults/fault.js';
-import { POWER_BACKENDS } from '../power/by-name.js';
 import { styleFor } from '../report/style.js';
 import { table } from '../report/table.js';
-import { RUNTIMES } from '../runtime/by-name.js';
+import { RUNTIMES } from '../runtime/choice/runtimes.js';
+import { POWER_BACKENDS } from '../runtime/power-backends.js';
 
 /** One thing that this machine has or has not. */
 export interface Capability {

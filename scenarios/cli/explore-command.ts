@@ -1,17 +1,17 @@
 import { randomInt } from 'node:crypto';
 import { resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
-import type { Target } from '../../conformance/target/definition.js';
-import { loadTarget } from '../../conformance/target/load.js';
+import type { Target } from '../../conformance/target-file/definition.js';
+import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { blocklogAvailability } from '../../faults/power/available.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { runExplore } from '../explore/explore.js';
-import { type KeptRecording, openRecordingIn } from '../explore/kept-recording.js';
+import { type KeptRecording, openRecordingIn } from '../explore/record/kept-recording.js';
+import { shellWord } from '../host/shell.js';
 import { exploreReport } from '../report/explore-report.js';
-import { shellWord } from '../report/shell-word.js';
 import { styleFor } from '../report/style.js';
-import { runtimeNamed } from '../runtime/by-name.js';
+import { runtimeNamed } from '../runtime/choice/runtimes.js';
 import { emptyDirectory, LARGEST_RANDOM_SEED, unlessInterrupted, VERDICT_EXIT_CODES } from './common.js';
 import type { Interrupts } from './interrupt.js';
 

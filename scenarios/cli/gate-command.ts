@@ -1,12 +1,12 @@
 import { randomInt } from 'node:crypto';
-import { loadTarget } from '../../conformance/target/load.js';
+import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { gateOn } from '../gate/gate-on.js';
-import { choosePower } from '../power/by-name.js';
 import { gateOutcome } from '../report/outcome.js';
 import { chooseReporters, report } from '../report/reporters/by-name.js';
 import { styleFor } from '../report/style.js';
-import { runtimeNamed } from '../runtime/by-name.js';
+import { runtimeNamed } from '../runtime/choice/runtimes.js';
+import { choosePower } from '../runtime/power-backends.js';
 import {
   emptyDirectory,
   type GroundFlags,

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import t from 'tap';
 import { until } from '../../faults/waiting.js';
 import { processesBelow, TestPlace } from '../fixtures/kit.js';
-import { allProcesses } from '../runtime/processes.js';
-import { packageRoot } from '../version.js';
+import { allProcesses } from '../host/processes.js';
+import { packageRoot } from '../host/version.js';
 
 const PROGRAM = join(packageRoot(), 'conformance/fixtures/hostile.mjs');
 /** Far above what any of these takes, on a loaded machine too; without a limit a hang would be one. */

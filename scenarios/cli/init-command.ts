@@ -1,9 +1,9 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
-import { starterTarget } from '../../conformance/target/starter.js';
-import { makeDirectories } from '../directories.js';
-import { packageRoot } from '../version.js';
+import { starterTarget } from '../../conformance/target-file/starter.js';
+import { makeDirectories } from '../host/directories.js';
+import { packageRoot } from '../host/version.js';
 
 export interface InitFlags {
   protocol: string;
@@ -16,7 +16,7 @@ export function initCommand(flags: InitFlags): number {
   const out = flags.out ?? `${flags.name}.json`;
   const file = resolve(out);
   const definition = starterTarget(flags.name, flags.protocol);
-  const schema = relative(dirname(file), join(packageRoot(), 'conformance/target/target.schema.json'));
+  const schema = relative(dirname(file), join(packageRoot(), 'conformance/target-file/target.schema.json'));
   const text = `${JSON.stringify({ $schema: schema, ...definition }, undefined, 2)}\n`;
   try {
     makeDirectories(dirname(file));

@@ -1,8 +1,8 @@
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { loadTarget } from '../../conformance/target/load.js';
-import { protocolNames, starterTarget } from '../../conformance/target/starter.js';
+import { loadTarget } from '../../conformance/target-file/load.js';
+import { protocolNames, starterTarget } from '../../conformance/target-file/starter.js';
 import { TestPlace } from '../fixtures/kit.js';
 
 function newPlace(t: { teardown(remove: () => void): void }): TestPlace {

@@ -1,4 +1,4 @@
-import { labDown, labStatus, labUp, type UpRecord } from '../lab/lab.js';
+import { labDown, labStatus, labUp, type UpRecord } from '../runtime/vm/lab/lab.js';
 
 /** `lab up`: prints where the VM is and resolves to the exit code. */
 export async function labUpCommand(flags: { json?: boolean }): Promise<number> {

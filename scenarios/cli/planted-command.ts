@@ -1,10 +1,11 @@
 import { randomInt } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 import { KitError } from '../../conformance/errors.js';
+import { newRunId, Registry } from '../host/registry.js';
 import { type PlantedBug, plantedBugs } from '../planted/definition.js';
 import { foundBy, type Hunt, hunt } from '../planted/hunt.js';
 import { markdownOf, writeReadmePart } from '../planted/markdown.js';
-import { type HuntOptions, MODE_NAMES, type ModeName } from '../planted/modes/mode.js';
+import { type HuntOptions, MODE_NAMES, type ModeName } from '../planted/mode.js';
 import { gateOriginal } from '../planted/original.js';
 import {
   quickestFirst,
@@ -16,7 +17,6 @@ import {
 } from '../planted/results.js';
 import { several } from '../planted/several.js';
 import { table } from '../report/table.js';
-import { newRunId, Registry } from '../residue/registry.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import type { Interrupts } from './interrupt.js';
 

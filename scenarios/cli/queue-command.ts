@@ -4,13 +4,13 @@ import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
-import { packageRoot } from '../version.js';
+import { packageRoot } from '../host/version.js';
 
 const PASSED_ON = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** Runs the reference implementation's own program with the rest of the line; resolves to its exit code. */
 export async function queueCommand(args: readonly string[]): Promise<number> {
-  const program = join(packageRoot(), 'dist/reference-impl/main.js');
+  const program = join(packageRoot(), 'dist/reference-impl/synchronous/main.js');
   if (!existsSync(program)) {
     throw new KitError('kit-failed', `${program}: not there, build the package first (npm run build)`);
   }

@@ -1,9 +1,9 @@
 import { randomInt } from 'node:crypto';
 import { KitError } from '../../conformance/errors.js';
-import { choosePower } from '../power/by-name.js';
 import { otherwiseReport } from '../report/systems-report.js';
 import { table } from '../report/table.js';
-import { runtimeNamed } from '../runtime/by-name.js';
+import { runtimeNamed } from '../runtime/choice/runtimes.js';
+import { choosePower } from '../runtime/power-backends.js';
 import { expectedSystems } from '../systems/expected.js';
 import { lastWords } from '../systems/last-words.js';
 import { type Measured, measure } from '../systems/measure.js';

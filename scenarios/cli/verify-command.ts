@@ -1,7 +1,7 @@
 import { verifyCertificate } from '../../conformance/certificate/verify.js';
+import { kitVersion } from '../host/version.js';
 import { certifiedLine } from '../report/certificate-report.js';
 import { styleFor } from '../report/style.js';
-import { kitVersion } from '../version.js';
 
 /** Verifies a certificate; 0 when it is what its evidence gives, 1 when not. */
 export function verifyCommand(file: string, flags: { json?: boolean }): number {

@@ -4,7 +4,7 @@ import t from 'tap';
 import { blocklogAvailability } from '../../faults/power/available.js';
 import { until } from '../../faults/waiting.js';
 import { type Kit, TestPlace } from '../fixtures/kit.js';
-import { packageRoot } from '../version.js';
+import { packageRoot } from '../host/version.js';
 
 const availability = blocklogAvailability();
 const skip = availability.available ? false : availability.why;

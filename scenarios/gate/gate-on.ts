@@ -1,4 +1,4 @@
-import { madeBy } from '../power/by-name.js';
+import { madeBy } from '../runtime/power-backends.js';
 import { type GateOptions, runGate } from './gate.js';
 import type { GateResult } from './result.js';
 import { selectFaults } from './select.js';

@@ -1,10 +1,10 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { FAULTS } from '../../faults/catalogue.js';
-import { straceAvailability } from '../../faults/injections.js';
+import { FAULTS } from '../../faults/catalogue/catalogue.js';
+import { straceAvailability } from '../../faults/programs.js';
 import { type Ended, processesBelow, TestPlace } from '../fixtures/kit.js';
-import { type PlannedInjection, scheduleOf } from '../schedule.js';
+import { type PlannedInjection, scheduleOf } from '../round/schedule.js';
 import type { GateResult } from './result.js';
 
 const noStrace = straceAvailability().available ? false : 'strace is not installed';

@@ -2,8 +2,8 @@ import { type Evaluation, evaluate } from '../../conformance/checkers/evaluate.j
 import { story } from '../../conformance/checkers/story.js';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
-import type { Target } from '../../conformance/target/definition.js';
-import type { PowerBackendName } from '../power/by-name.js';
+import type { Target } from '../../conformance/target-file/definition.js';
+import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { Selection } from './select.js';
 
 /** How often a fault was tried and hit; `why` says why it could not be tried at all. */

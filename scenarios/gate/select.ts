@@ -1,8 +1,8 @@
 import { KitError } from '../../conformance/errors.js';
-import type { Target } from '../../conformance/target/definition.js';
-import { FAULTS } from '../../faults/catalogue.js';
+import type { Target } from '../../conformance/target-file/definition.js';
+import { FAULTS } from '../../faults/catalogue/catalogue.js';
 import type { Availability, Fault } from '../../faults/fault.js';
-import { killNamed, killOne, serviceNamedBy } from '../../faults/kill-one.js';
+import { killNamed, killOne, serviceNamedBy } from '../../faults/process/kill-one.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 
 /** What a gate sets out to do: the faults that it can do, and those that it cannot, with the reason. */

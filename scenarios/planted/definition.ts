@@ -2,8 +2,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { KitError, messageOf } from '../../conformance/errors.js';
-import { REQUIREMENT_IDS } from '../../conformance/requirements.js';
-import { packageRoot } from '../version.js';
+import { REQUIREMENT_IDS } from '../../conformance/requirements/requirements.js';
+import { packageRoot } from '../host/version.js';
 
 const PlantedBug = z.strictObject({
   id: z.string().regex(/^[a-z0-9-]+$/),

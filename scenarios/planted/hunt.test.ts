@@ -6,7 +6,7 @@ import { TestPlace } from '../fixtures/kit.js';
 import type { PlantedBug } from './definition.js';
 import { foundBy, hunt, quickest } from './hunt.js';
 import { markdownOf } from './markdown.js';
-import { type HuntOptions, judge, type Mode, type ModeResult, notMeasured } from './modes/mode.js';
+import { type HuntOptions, judge, type Mode, type ModeResult, notMeasured } from './mode.js';
 import { objectFrom, runProgram } from './program.js';
 import {
   type OriginalRuns,
@@ -22,7 +22,7 @@ import { several } from './several.js';
 const BUG: PlantedBug = {
   id: 'other-message',
   sentence: 'an error has another text',
-  file: 'errors.ts',
+  file: 'synchronous/platform/errors.ts',
   find: 'invariant broken: ',
   replace: 'planted: ',
   requirement: 'PP-1',

@@ -1,11 +1,12 @@
 import { rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
-import { newRunId, Registry, stateDirectory } from '../residue/registry.js';
+import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import type { PlantedBug } from './definition.js';
-import { huntByExploration } from './modes/explore.js';
-import { huntByFlakey } from './modes/flakey.js';
-import { huntByGate } from './modes/gate.js';
+import { huntByExploration } from './hunt-by-exploration.js';
+import { huntByFlakey } from './hunt-by-flakey.js';
+import { huntByGate } from './hunt-by-gate.js';
+import { huntBySimulation } from './hunt-by-simulation.js';
 import {
   type Found,
   type HuntOptions,
@@ -14,8 +15,7 @@ import {
   type ModeResult,
   notMeasured,
   type PlantedCopy,
-} from './modes/mode.js';
-import { huntBySimulation } from './modes/simulate.js';
+} from './mode.js';
 import { plant } from './plant.js';
 
 /** Who found a planted bug, and how. */
@@ -73,7 +73,7 @@ export async function hunt(
 function copyOf(bug: PlantedBug, dir: string): PlantedCopy | { why: string } {
   try {
     const target = plant(bug, dir);
-    return { bug, target, program: join(dirname(target), '../../dist/reference-impl/main.js') };
+    return { bug, target, program: join(dirname(target), '../../dist/reference-impl/synchronous/main.js') };
   } catch (error) {
     return { why: messageOf(error) };
   }

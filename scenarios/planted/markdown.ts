@@ -1,8 +1,8 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../version.js';
+import { packageRoot } from '../host/version.js';
 import type { PlantedBug } from './definition.js';
-import { MODE_NAMES, type ModeResult } from './modes/mode.js';
+import { MODE_NAMES, type ModeResult } from './mode.js';
 import type { Results } from './results.js';
 
 const README = join(packageRoot(), 'README.md');

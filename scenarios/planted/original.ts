@@ -1,6 +1,6 @@
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
-import { gateRun } from './modes/gate.js';
-import type { HuntOptions } from './modes/mode.js';
+import { gateRun } from './hunt-by-gate.js';
+import type { HuntOptions } from './mode.js';
 import { type OriginalRuns, referenceDigest } from './results.js';
 import { several } from './several.js';
 

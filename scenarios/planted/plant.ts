@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
-import { packageRoot } from '../version.js';
+import { packageRoot } from '../host/version.js';
 import type { PlantedBug } from './definition.js';
 
 /** The one function of the TypeScript compiler that is used here. */

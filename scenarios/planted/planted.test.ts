@@ -1,9 +1,9 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { loadTarget } from '../../conformance/target/load.js';
+import { loadTarget } from '../../conformance/target-file/load.js';
 import { TestPlace } from '../fixtures/kit.js';
-import { packageRoot } from '../version.js';
+import { packageRoot } from '../host/version.js';
 import { type PlantedBug, plantedBugs } from './definition.js';
 import { plant, plantedSource } from './plant.js';
 
@@ -16,7 +16,7 @@ function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
 const BUG: PlantedBug = {
   id: 'other-message',
   sentence: 'an error has another text',
-  file: 'errors.ts',
+  file: 'synchronous/platform/errors.ts',
   find: 'invariant broken: ',
   replace: 'planted: ',
   requirement: 'PP-1',
@@ -30,9 +30,9 @@ t.test('a planted copy differs in the one place, and its target file means the c
   const dir = join(place.dir, 'copy');
   const target = loadTarget(plant(BUG, dir));
   t.equal(target.name, BUG.id);
-  const changed = join(target.dir, '../../dist/reference-impl/errors.js');
+  const changed = join(target.dir, '../../dist/reference-impl/synchronous/platform/errors.js');
   t.match(readFileSync(changed, 'utf8'), 'planted: ');
-  const original = join(packageRoot(), 'dist/reference-impl/errors.js');
+  const original = join(packageRoot(), 'dist/reference-impl/synchronous/platform/errors.js');
   t.match(readFileSync(original, 'utf8'), 'invariant broken: ', 'the original is as it was');
   const copy = (await import(changed)) as { assert(condition: boolean, what: string): void };
   t.throws(() => copy.assert(false, 'x'), /planted: x/);

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../version.js';
+import { packageRoot } from '../host/version.js';
 import { PLANTED_DIR } from './definition.js';
 import { foundBy, type Hunt, quickest } from './hunt.js';
-import type { ModeName, ModeResult } from './modes/mode.js';
+import type { ModeName, ModeResult } from './mode.js';
 
 /** What is known of one planted bug: what the quickest mode that found it says, and each mode by itself. */
 export interface BugResult {

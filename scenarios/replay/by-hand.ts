@@ -1,8 +1,8 @@
 import { join } from 'node:path';
-import type { Target } from '../../conformance/target/definition.js';
-import { expandCommand, portNames } from '../../conformance/target/placeholders.js';
-import { shellWord } from '../report/shell-word.js';
-import { freePort } from '../runtime/ports.js';
+import type { Target } from '../../conformance/target-file/definition.js';
+import { expandCommand, portNames } from '../../conformance/target-file/placeholders.js';
+import { freePort } from '../host/ports.js';
+import { shellWord } from '../host/shell.js';
 
 /**
  * How to start the services of a target on some data by hand, as lines for a terminal: each as it is, and under a

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { seeded } from '../random.js';
+import { seeded } from '../host/random.js';
 import { ddmin } from './ddmin.js';
 
 t.test('what is left fails, and nothing of it can be left out', async (t) => {

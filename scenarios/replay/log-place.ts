@@ -1,6 +1,6 @@
 import type { HistoryEvent } from '../../conformance/history/events.js';
-import type { CrashModel } from '../../faults/crash-states/model.js';
-import { formatNumbers } from '../../faults/crash-states/state.js';
+import type { CrashModel } from '../../faults/write-log/model.js';
+import { formatNumbers } from '../../faults/write-log/state.js';
 
 /** So many entries are told before and behind a place. */
 const AROUND = 3;

@@ -1,18 +1,18 @@
 import { join } from 'node:path';
 import { submittedIds } from '../../conformance/checkers/crash-states.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
-import type { Target } from '../../conformance/target/definition.js';
-import { expandCommand } from '../../conformance/target/placeholders.js';
-import { type CrashState, formatState } from '../../faults/crash-states/state.js';
+import type { Target } from '../../conformance/target-file/definition.js';
+import { expandCommand } from '../../conformance/target-file/placeholders.js';
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
+import { type CrashState, formatState } from '../../faults/write-log/state.js';
 import type { StateCase } from '../bundle/manifest.js';
-import { type Found, foundOf, notRecovered, tryMount } from '../explore/found.js';
-import { patienceMs } from '../explore/patience.js';
-import { Places } from '../explore/places.js';
-import { DATA_DIR } from '../explore/record.js';
-import { RestoreService } from '../explore/restore-service.js';
-import { takeAll } from '../explore/target-lanes.js';
-import type { Registry } from '../residue/registry.js';
+import { type Found, foundOf, notRecovered, tryMount } from '../explore/inspectors/found.js';
+import { patienceMs } from '../explore/inspectors/patience.js';
+import { RestoreService } from '../explore/inspectors/restore-service.js';
+import { DATA_DIR } from '../explore/record/record.js';
+import { Places } from '../explore/states/places.js';
+import { takeAll } from '../explore/strategies/target-lanes.js';
+import type { Registry } from '../host/registry.js';
 import { type PreparedRuntime, RUN_VARIABLE } from '../runtime/runtime.js';
 import { needRoot, type RecordedDisk } from './mounted-disk.js';
 

@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { WriteLogWriter } from '../../faults/power/log-writer.js';
+import { WriteLogWriter } from '../../faults/write-log/log-writer.js';
 import { TestPlace } from '../fixtures/kit.js';
 import { needRoot, recordedDiskIn, stateBefore } from './mounted-disk.js';
 

@@ -2,13 +2,13 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { materialise, openRecording, type Recording } from '../../faults/crash-states/materialise.js';
-import { type CrashState, NOTHING_TORN } from '../../faults/crash-states/state.js';
 import { regularFiles } from '../../faults/files/walk.js';
 import { dropFilesystem, type Filesystem, mountFilesystem } from '../../faults/power/filesystem.js';
-import { LogWritesError } from '../../faults/power/log-writes.js';
 import { attachLoop, detachLoops } from '../../faults/power/loop.js';
 import { copySparse } from '../../faults/power/sparse.js';
-import type { Registry } from '../residue/registry.js';
+import { LogWritesError } from '../../faults/write-log/log-writes.js';
+import { type CrashState, NOTHING_TORN } from '../../faults/write-log/state.js';
+import type { Registry } from '../host/registry.js';
 
 /** The image before a recording, and the recording, among the files of an unpacked bundle. */
 export interface RecordedDisk {

@@ -1,6 +1,6 @@
 import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Schedule } from '../schedule.js';
+import type { Schedule } from '../round/schedule.js';
 import { type Rerun, type RerunOptions, rerun } from './rerun.js';
 
 /** How often a violation came again. */

@@ -1,14 +1,14 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
-import type { Target } from '../../conformance/target/definition.js';
+import type { Target } from '../../conformance/target-file/definition.js';
 import { type Bundle, writeBundle } from '../bundle/bundle.js';
 import type { GateCase } from '../bundle/manifest.js';
 import { describeTarget } from '../bundle/target-of.js';
-import { smallestStory } from '../report/smallest-story.js';
-import type { Registry } from '../residue/registry.js';
-import { runtimeNamed } from '../runtime/by-name.js';
-import type { Schedule } from '../schedule.js';
+import { smallestStory } from '../gate/smallest-story.js';
+import type { Registry } from '../host/registry.js';
+import type { Schedule } from '../round/schedule.js';
+import { runtimeNamed } from '../runtime/choice/runtimes.js';
 import { type RepeatOptions, type Repetition, repeat } from './repeat.js';
 import { describe, shrinkSchedule } from './shrink.js';
 

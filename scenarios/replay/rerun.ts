@@ -3,19 +3,19 @@ import { join } from 'node:path';
 import { type Evaluation, evaluate } from '../../conformance/checkers/evaluate.js';
 import { KitError } from '../../conformance/errors.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
-import { recordReceipts } from '../../conformance/history/receipts.js';
 import { Recorder } from '../../conformance/history/recorder.js';
-import { protocolOf } from '../../conformance/protocols/by-name.js';
-import type { Target } from '../../conformance/target/definition.js';
-import { faultNamed } from '../../faults/catalogue.js';
+import { recordReceipts } from '../../conformance/protocols/receipts.js';
+import { protocolOf } from '../../conformance/protocols/registry/registry.js';
+import type { Target } from '../../conformance/target-file/definition.js';
+import { faultNamed } from '../../faults/catalogue/catalogue.js';
+import { pointFaults } from '../../faults/catalogue/point.js';
 import type { Fault } from '../../faults/fault.js';
-import { pointFaults } from '../../faults/syscalls/point.js';
 import type { GateCase } from '../bundle/manifest.js';
-import type { Registry } from '../residue/registry.js';
-import { runRound } from '../run/round.js';
+import type { Registry } from '../host/registry.js';
+import { kitVersion } from '../host/version.js';
+import { runRound } from '../round/round.js';
+import type { Schedule } from '../round/schedule.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
-import type { Schedule } from '../schedule.js';
-import { kitVersion } from '../version.js';
 
 export interface RerunOptions {
   target: Target;

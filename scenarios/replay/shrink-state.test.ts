@@ -1,8 +1,9 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { CrashModel } from '../../faults/crash-states/model.js';
-import { type CrashState, formatState } from '../../faults/crash-states/state.js';
-import { missingWrites, shrinkState, tellState } from './shrink-state.js';
+import { CrashModel } from '../../faults/write-log/model.js';
+import { type CrashState, formatState } from '../../faults/write-log/state.js';
+import { missingWrites, tellState } from '../explore/result/missing-writes.js';
+import { shrinkState } from './shrink-state.js';
 
 /** A log of writes of a sector each, with flushes at some places. */
 function modelOf(count: number, flushes: readonly number[]): CrashModel {

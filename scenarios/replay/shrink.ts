@@ -1,4 +1,4 @@
-import type { Schedule } from '../schedule.js';
+import type { Schedule } from '../round/schedule.js';
 import { ddmin } from './ddmin.js';
 import { type RepeatOptions, type Repetition, repeat } from './repeat.js';
 

@@ -1,7 +1,7 @@
-import type { ExploreResult } from '../explore/result.js';
-import type { WayName } from '../explore/way.js';
+import type { ExploreResult } from '../explore/result/result.js';
+import type { WayName } from '../explore/strategies/way.js';
+import { shellWord } from '../host/shell.js';
 import { paint } from './paint.js';
-import { shellWord } from './shell-word.js';
 import type { Style } from './style.js';
 import { table } from './table.js';
 

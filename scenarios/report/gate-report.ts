@@ -1,8 +1,8 @@
 import type { HistoryEvent } from '../../conformance/history/events.js';
-import { REQUIREMENTS } from '../../conformance/requirements.js';
+import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import type { GateResult } from '../gate/result.js';
+import { shellWord } from '../host/shell.js';
 import { paint } from './paint.js';
-import { shellWord } from './shell-word.js';
 import type { Style } from './style.js';
 import { table } from './table.js';
 

@@ -1,6 +1,6 @@
 import type { Certified } from '../../conformance/certificate/certificate.js';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
-import { REQUIREMENTS } from '../../conformance/requirements.js';
+import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import type { CertifyResult } from '../certify/certify.js';
 import type { GateResult } from '../gate/result.js';
 import { certificateReport } from './certificate-report.js';

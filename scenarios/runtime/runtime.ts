@@ -1,8 +1,8 @@
-import type { Target } from '../../conformance/target/definition.js';
+import type { Target } from '../../conformance/target-file/definition.js';
 import type { Availability, Fault, Service } from '../../faults/fault.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
-import type { Registry } from '../residue/registry.js';
-import type { Disk, DiskKind } from '../run/round-disk.js';
+import type { Registry } from '../host/registry.js';
+import type { Disk, DiskKind } from './disk.js';
 
 /** The environment variable by which every process of a run is known, wherever it forks to. */
 export const RUN_VARIABLE = 'PLUGPULL_RUN';

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { countCalls } from '../../faults/syscalls/enumerate.js';
+import { countCalls } from '../../faults/tracing/enumerate.js';
 import { injectionOf, pointsOf, rowsOf, spreadOver } from './plan.js';
 
 t.test('every place comes once, and any beginning is spread over all of them', async (t) => {

@@ -1,6 +1,6 @@
-import type { CallCount } from '../../faults/syscalls/enumerate.js';
-import { faultOf, type SyscallPoint } from '../../faults/syscalls/point.js';
-import type { PlannedInjection } from '../schedule.js';
+import { faultOf, type SyscallPoint } from '../../faults/catalogue/point.js';
+import type { CallCount } from '../../faults/tracing/enumerate.js';
+import type { PlannedInjection } from '../round/schedule.js';
 
 /** What a sweep does at the calls of one kind of one service. */
 export interface SweepRow {

@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { straceAvailability } from '../../faults/injections.js';
+import { straceAvailability } from '../../faults/programs.js';
 import { processesBelow, TestPlace } from '../fixtures/kit.js';
 import type { SweepResult } from './sweep.js';
 

@@ -1,19 +1,20 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
-import type { Target } from '../../conformance/target/definition.js';
+import type { Target } from '../../conformance/target-file/definition.js';
+import { faultOf, pointFaults } from '../../faults/catalogue/point.js';
 import type { Fault } from '../../faults/fault.js';
-import { hit, miss, straceAvailability } from '../../faults/injections.js';
+import { hit, miss } from '../../faults/injection.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
-import { type CallCount, enumerateCalls } from '../../faults/syscalls/enumerate.js';
-import { faultOf, pointFaults } from '../../faults/syscalls/point.js';
-import { bundleOf } from '../bundle/gate-bundle.js';
+import { straceAvailability } from '../../faults/programs.js';
+import { type CallCount, enumerateCalls } from '../../faults/tracing/enumerate.js';
 import type { GateCase } from '../bundle/manifest.js';
+import { bundleOf } from '../gate/gate-bundle.js';
 import { type GateResult, resultOf } from '../gate/result.js';
+import type { Registry } from '../host/registry.js';
 import { type Rerun, type RerunOptions, rerun } from '../replay/rerun.js';
-import type { Registry } from '../residue/registry.js';
+import type { Schedule } from '../round/schedule.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
-import type { Schedule } from '../schedule.js';
 import { injectionOf, pointsOf, rowsOf, type SweepRow } from './plan.js';
 
 export interface SweepOptions {

@@ -6,8 +6,8 @@ import t, { type Test } from 'tap';
 import { notInstalled, RealServer } from '../../conformance/fixtures/real-server.js';
 import { BeanstalkDialogue } from '../../conformance/protocols/beanstalk/dialogue.js';
 import { testDirectories, testRandom } from '../../faults/fixtures/ground.js';
-import { straceAvailability } from '../../faults/injections.js';
 import { skipReason, withDisk } from '../../faults/power/fixtures/disk.js';
+import { straceAvailability } from '../../faults/programs.js';
 
 /**
  * What beanstalkd 1.12 does to confirmed jobs when it compacts its binlog, each time the same: FINDINGS.md tells it. A

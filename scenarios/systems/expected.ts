@@ -2,9 +2,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { KitError, messageOf } from '../../conformance/errors.js';
-import { REQUIREMENT_IDS } from '../../conformance/requirements.js';
-import { FAULT_NAMES } from '../../conformance/target/definition.js';
-import { packageRoot } from '../version.js';
+import { REQUIREMENT_IDS } from '../../conformance/requirements/requirements.js';
+import { FAULT_NAMES } from '../../conformance/target-file/definition.js';
+import { packageRoot } from '../host/version.js';
 
 /** Folder of the target files of real systems; `expected.json` beside them says what a gate finds on each. */
 export const SYSTEMS_DIR = join(packageRoot(), 'conformance/targets/systems');

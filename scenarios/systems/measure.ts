@@ -1,11 +1,11 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
-import { loadTarget } from '../../conformance/target/load.js';
+import { loadTarget } from '../../conformance/target-file/load.js';
 import type { GateOptions } from '../gate/gate.js';
 import { gateOn } from '../gate/gate-on.js';
 import type { GateResult } from '../gate/result.js';
-import type { PowerBackendName } from '../power/by-name.js';
+import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { type ExpectedRun, type ExpectedSystem, SYSTEMS_DIR } from './expected.js';
 

@@ -6,7 +6,7 @@ import t, { type Test } from 'tap';
 import { notInstalled, RealServer } from '../../conformance/fixtures/real-server.js';
 import { compose } from '../../conformance/protocols/message.js';
 import { testDirectories, testRandom } from '../../faults/fixtures/ground.js';
-import { straceAvailability } from '../../faults/injections.js';
+import { straceAvailability } from '../../faults/programs.js';
 
 /**
  * A queue file gets a name for the moment, of a time and a process, and is renamed when its number is known. What a crash in

@@ -1,7 +1,7 @@
 import { accessSync, constants, existsSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
-import { makeDirectories } from '../../directories.js';
+import { makeDirectories } from '../../host/directories.js';
 import type { Outcome } from '../outcome.js';
 import { plainStyle, styleFor } from '../style.js';
 import { github } from './github.js';

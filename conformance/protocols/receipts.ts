@@ -1,0 +1,18 @@
+import type { Recorder } from '../history/recorder.js';
+import type { Receipts } from './protocol.js';
+
+/** Receipts that go into a history, numbered in the order of their arrival. */
+export function recordReceipts(recorder: Recorder): Receipts {
+  let sequence = 0;
+  return {
+    delivered(what) {
+      sequence += 1;
+      recorder.record({ kind: 'delivered', sequence, ...what });
+      return sequence;
+    },
+    consumed: (sequence, id, how) => void recorder.record({ kind: 'consumed', sequence, id, how }),
+    refused: (sequence, id, permanent, detail) =>
+      void recorder.record({ kind: 'refused', sequence, id, permanent, detail }),
+    settled: (sequences, how) => void recorder.record({ kind: 'settled', sequences, how }),
+  };
+}

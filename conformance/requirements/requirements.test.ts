@@ -1,0 +1,41 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import t from 'tap';
+import { CHECKERS } from '../checkers/evaluate.js';
+import { FAULT_NAMES } from '../target-file/definition.js';
+import { TARGET_SCHEMA } from '../targets/reference.js';
+import { familyOf, REQUIREMENT_IDS, REQUIREMENTS } from './requirements.js';
+import { specText } from './spec-text.js';
+
+const SPEC = join(dirname(TARGET_SCHEMA), '../SPEC.md');
+
+t.test('SPEC.md says what the code requires', async (t) => {
+  if (process.env.PLUGPULL_WRITE_SPEC) writeFileSync(SPEC, specText());
+  t.equal(readFileSync(SPEC, 'utf8'), specText());
+});
+
+t.test('every requirement is numbered once, has a checker, and is one RFC 2119 sentence', async (t) => {
+  t.same(
+    REQUIREMENTS.map(({ id }) => id),
+    [...REQUIREMENT_IDS],
+  );
+  for (const { id, sentence, why, source, scenarios, evidence, notEvidence } of REQUIREMENTS) {
+    t.type(CHECKERS[id], 'function');
+    t.match(sentence, /MUST/);
+    t.equal(sentence.match(/\./g)?.length, 1, sentence);
+    t.ok(why && source && scenarios && evidence && notEvidence);
+  }
+});
+
+t.test('a fault of any name belongs to its family', async (t) => {
+  const family = (name: string) => familyOf(name, FAULT_NAMES);
+  t.same(['kill', 'kill-syscall', 'kill-recovery', 'disk-full', 'full', 'index-loss', 'other'].map(family), [
+    'kill',
+    'kill',
+    'kill',
+    'full',
+    'full',
+    'index-loss',
+    undefined,
+  ]);
+});

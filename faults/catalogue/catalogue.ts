@@ -1,0 +1,36 @@
+import type { Fault } from '../fault.js';
+import { powerCut } from '../power/power-cut.js';
+import { clock } from '../process/clock.js';
+import { kill } from '../process/kill.js';
+import { killNamed, killOne } from '../process/kill-one.js';
+import { killRecovery } from '../process/kill-recovery.js';
+import { killSyscall } from '../process/kill-syscall.js';
+import { pause } from '../process/pause.js';
+import { dataRot } from '../storage/data-rot.js';
+import { diskFull } from '../storage/disk-full.js';
+import { full } from '../storage/full.js';
+import { indexLoss } from '../storage/index-loss.js';
+import { ioError } from '../storage/io-error.js';
+import { tear } from '../storage/tear.js';
+
+/** Every fault, in the order in which rounds take their turns. */
+export const FAULTS: readonly Fault[] = [
+  kill,
+  killOne,
+  tear,
+  indexLoss,
+  pause,
+  killSyscall,
+  dataRot,
+  full,
+  ioError,
+  killRecovery,
+  clock,
+  diskFull,
+  powerCut,
+];
+
+/** The fault of that name, one that is done to a named service among them (`kill-one:worker-a`). */
+export function faultNamed(name: string): Fault | undefined {
+  return FAULTS.find((fault) => fault.name === name) ?? killNamed(name);
+}

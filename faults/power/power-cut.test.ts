@@ -1,0 +1,77 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { TestService, testDirectories, testGround, testRandom } from '../fixtures/ground.js';
+import { until } from '../waiting.js';
+import { skipReason, type TestDisk, withDisk } from './fixtures/disk.js';
+import { powerCut } from './power-cut.js';
+
+const skip = skipReason();
+
+/** Counts up in a file, synced or not, and notes outside the disk how far it has got: a queue of one number. */
+const COUNTER = `
+const fs = require('node:fs');
+const [file, said, durable] = process.argv.slice(1);
+const fd = fs.openSync(file, 'w');
+const note = fs.openSync(said, 'w');
+fs.writeSync(fd, '0'.padStart(9), 0);
+fs.fsyncSync(fd);
+const folder = fs.openSync(require('node:path').dirname(file), 'r');
+fs.fsyncSync(folder);
+for (let count = 1; ; count++) {
+  fs.writeSync(fd, String(count).padStart(9), 0);
+  if (durable === 'durable') fs.fdatasyncSync(fd);
+  fs.writeSync(note, String(count).padStart(9), 0);
+}`;
+
+async function cutCounter({ disk, mountPoint }: TestDisk, durable: string) {
+  const { dataDir, scratchDir, remove } = testDirectories();
+  const [file, said] = [join(mountPoint, 'count'), join(scratchDir, 'said')];
+  const service = new TestService('counter', [process.execPath, '-e', COUNTER, file, said, durable]);
+  const read = (path: string) => (existsSync(path) ? Number(readFileSync(path, 'utf8')) : 0);
+  try {
+    await service.start();
+    await until(() => read(said) > 20, 10_000);
+    const ground = testGround({
+      dataDir,
+      scratchDir,
+      services: [service],
+      powerDisk: disk,
+      random: testRandom(2),
+    });
+    const injection = await powerCut.inject(ground);
+    await powerCut.heal(ground);
+    return { injection, said: read(said), stored: read(file), live: service.pids().length };
+  } finally {
+    await service.signal('SIGKILL');
+    await service.exited(5000);
+    remove();
+  }
+}
+
+t.test('what was synced before it was told is there after the cut, again and again', { skip }, async (t) => {
+  await withDisk(async (disk) => {
+    for (let time = 0; time < 5; time++) {
+      const { injection, said, stored, live } = await cutCounter(disk, 'durable');
+      t.match(injection, { hit: true, scope: 'machine', services: ['counter'] });
+      t.match(injection.detail, /^power cut after \d+ requests/);
+      t.ok(said > 20);
+      t.ok(stored >= said, `${said} told, ${stored} stored`);
+      t.equal(live, 0, 'nothing of the target lives');
+    }
+  });
+});
+
+t.test('what was told without a sync is gone after the cut', { skip }, async (t) => {
+  await withDisk(async (disk) => {
+    const { injection, said, stored } = await cutCounter(disk, 'not');
+    t.ok(injection.hit);
+    t.ok(stored < said, `${said} told, ${stored} stored`);
+  });
+});
+
+t.test('without a disk whose power can be cut it is a miss', async (t) => {
+  const { dataDir, scratchDir, remove } = testDirectories();
+  t.match(await powerCut.inject(testGround({ dataDir, scratchDir })), { hit: false, scope: 'none' });
+  remove();
+});

@@ -1,0 +1,116 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import type { Ground } from '../fault.js';
+import { TestService, testDirectories, testGround, testRandom } from '../fixtures/ground.js';
+import { killServices } from '../injection.js';
+import { clock, forgetClockOf } from '../process/clock.js';
+import { until } from '../waiting.js';
+import { diskFull, ROOMY_BYTES } from './disk-full.js';
+import { full } from './full.js';
+
+const clockIs = await clock.available();
+const diskIs = await diskFull.available();
+
+t.test(
+  'the clock of a service is moved, its monotonic clock is not, and heal sets it right',
+  { skip: !clockIs.available },
+  async (t) => {
+    const { remove, ...directories } = testDirectories();
+    const file = join(directories.scratchDir, 'times');
+    const source = `setInterval(() => require('node:fs').writeFileSync(${JSON.stringify(file)}, JSON.stringify([Date.now(), performance.now()])), 5)`;
+    const service = new TestService('a', [process.execPath, '-e', source]);
+    const pids = new Set<number>();
+    t.teardown(async () => {
+      await killServices([service]);
+      for (const pid of pids) forgetClockOf(pid);
+      remove();
+    });
+    const times = (): [number, number] => {
+      try {
+        return JSON.parse(readFileSync(file, 'utf8')) as [number, number];
+      } catch {
+        return [Date.now(), 0];
+      }
+    };
+    await service.start();
+    const ground = testGround({ ...directories, services: [service], random: testRandom(2) });
+    const injection = await clock.inject(ground);
+    for (const pid of service.pids()) pids.add(pid);
+    t.equal(injection.hit, true, injection.detail);
+    const offsetS = Number(/(-?\d+) s$/.exec(injection.detail)?.[1]);
+    const about = (ms: number) => Math.abs(times()[0] - Date.now() - ms) < 900;
+    t.ok(await until(() => about(offsetS * 1000), 10_000), `off by ${offsetS} s`);
+    t.ok(times()[1] < 60_000, 'the monotonic clock counts from the start');
+    await clock.heal(ground);
+    t.ok(await until(() => about(0), 10_000), 'right again');
+    for (const pid of service.pids()) pids.add(pid);
+  },
+);
+
+t.test('full hits when the target has rejected, and heals by letting go', async (t) => {
+  const { remove, ...directories } = testDirectories();
+  t.teardown(remove);
+  const floods: boolean[] = [];
+  const ground = (outcome: 'reached' | 'timeout') =>
+    testGround({
+      ...directories,
+      flood: (on) => void floods.push(on),
+      afterRejections: async () => outcome,
+    });
+  t.match(await full.inject(ground('reached')), { hit: true, scope: 'none' });
+  await full.heal(ground('reached'));
+  t.match(await full.inject(ground('timeout')), { hit: false });
+  await full.heal(ground('timeout'));
+  t.same(floods, [true, false, true, false]);
+});
+
+t.test(
+  'disk-full leaves no room on the filesystem, and heal gives it back',
+  { skip: !diskIs.available },
+  async (t) => {
+    const { dataDir, scratchDir, remove } = testDirectories();
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${ROOMY_BYTES}`, 'plugpull-test', dataDir]);
+    t.teardown(() => {
+      execFileSync('umount', [dataDir]);
+      remove();
+    });
+    writeFileSync(join(dataDir, 'kept'), 'x'.repeat(100_000));
+    const noRoom: string[] = [];
+    const ground: Ground = testGround({
+      dataDir,
+      scratchDir,
+      afterRejections: async () => {
+        try {
+          writeFileSync(join(dataDir, 'more'), 'x'.repeat(1_000_000));
+        } catch (error) {
+          if (error instanceof Error && 'code' in error) noRoom.push(String(error.code));
+        }
+        return 'timeout';
+      },
+    });
+    t.match(await diskFull.inject(ground), { hit: true });
+    t.same(noRoom, ['ENOSPC']);
+    await diskFull.heal(ground);
+    await diskFull.heal(ground);
+    t.ok(statfsSync(dataDir).bavail > 0);
+    writeFileSync(join(dataDir, 'more'), 'x'.repeat(1_000_000));
+    t.ok(existsSync(join(dataDir, 'kept')));
+  },
+);
+
+t.test(
+  'what a killed process leaves of its own clock in shared memory is removed, and no other',
+  async (t) => {
+    // Larger than any process id that Linux gives.
+    const gone = 2 ** 30 + process.pid;
+    const files = (pid: number) => [`/dev/shm/faketime_shm_${pid}`, `/dev/shm/sem.faketime_sem_${pid}`];
+    t.teardown(() => forgetClockOf(gone + 1));
+    for (const file of [...files(gone), ...files(gone + 1)]) writeFileSync(file, '');
+    forgetClockOf(gone);
+    forgetClockOf(gone);
+    t.notOk(files(gone).some((file) => existsSync(file)));
+    t.ok(files(gone + 1).every((file) => existsSync(file)));
+  },
+);

@@ -1,0 +1,99 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { pointFaults, type SyscallPoint } from '../catalogue/point.js';
+import { TestService, testDirectories, testGround, testRandom } from '../fixtures/ground.js';
+import { Writer } from '../fixtures/writer.js';
+import { killServices } from '../injection.js';
+import { straceAvailability } from '../programs.js';
+import { SYNC_CALLS, WRITE_CALLS } from '../tracing/kinds.js';
+import { until } from '../waiting.js';
+import { ioError } from './io-error.js';
+
+/** Confirmed records that the file does not hold after one injection, and what that said. */
+async function injected(
+  seed: number,
+  goesOn: boolean,
+  /** Of the kind it is the test's choice, of all else the seed's; or it is at one place of the writer's life. */
+  what: readonly string[] | SyscallPoint,
+): Promise<{ lost: number[]; hit: boolean; detail: string }> {
+  const { remove, ...directories } = testDirectories();
+  const writer = new Writer(join(directories.dataDir, 'log'), join(directories.scratchDir, 'said'), goesOn);
+  const random = testRandom(seed);
+  const chosen = new Map([[3, Number(what === SYNC_CALLS)]]);
+  // All that is unsynced is lost: a part of it need not have been confirmed.
+  if ('nth' in what) chosen.set(5, 0);
+  const ground = testGround({
+    ...directories,
+    services: [writer.service],
+    messageFiles: ['log'],
+    random: { ...random, int: (below) => chosen.get(below) ?? random.int(below) },
+    afterConfirms: (...limits) => writer.afterConfirms(...limits),
+  });
+  try {
+    const fault = 'nth' in what ? pointFaults([what]).get('io-error') : ioError;
+    if (fault === undefined) throw new Error('there is no such fault');
+    const { hit, detail } = await fault.inject(ground);
+    return { lost: writer.lost(), hit, detail };
+  } finally {
+    await killServices([writer.service]);
+    remove();
+  }
+}
+
+const skip = straceAvailability().available ? false : 'strace is not installed';
+
+for (const [name, kind] of [
+  ['syncs', SYNC_CALLS],
+  ['writes', WRITE_CALLS],
+] as const) {
+  t.test(`who stops at an error of its ${name} has lost nothing that it confirmed`, { skip }, async (t) => {
+    const { lost, hit, detail } = await injected(1, false, kind);
+    t.ok(hit, detail);
+    t.match(detail, /^(EIO|ENOSPC) from \d+ calls of (fdatasync|write|pwrite64)/);
+    t.same(lost, [], detail);
+  });
+
+  t.test(`who goes on after an error of its ${name} has lost what it confirmed`, { skip }, async (t) => {
+    for (let seed = 1; seed <= 5; seed++) {
+      const { lost, hit, detail } = await injected(seed, true, kind);
+      if (!hit || lost.length === 0) continue;
+      t.pass(`${lost.length} records: ${detail}`);
+      return;
+    }
+    t.fail('none of the seeds showed it');
+  });
+}
+
+t.test('whichever of its syncs fails, who goes on has lost what it confirmed', { skip }, async (t) => {
+  for (const nth of [1, 2, 3, 7]) {
+    const point = { service: 'writer', kind: 'sync', nth, what: 'EIO' } as const;
+    const { lost, hit, detail } = await injected(nth, true, point);
+    t.ok(hit, detail);
+    t.ok(lost.length > 0, `the ${nth}. sync: ${detail}`);
+  }
+});
+
+/** Not strace, of which a process may have ended since it was listed. */
+function sleeps(pid: number): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim() === 'sleep';
+  } catch {
+    return false;
+  }
+}
+
+t.test('a program that neither syncs nor writes is missed, and says so', { skip }, async (t) => {
+  const { remove, ...directories } = testDirectories();
+  t.teardown(remove);
+  const service = new TestService('idle', ['/bin/sleep', '60']);
+  t.teardown(() => killServices([service]));
+  const aborted = new AbortController();
+  const ground = testGround({ ...directories, services: [service], signal: aborted.signal });
+  const missed = ioError.inject(ground);
+  t.ok(await until(() => service.pids().some(sleeps), 20_000));
+  aborted.abort();
+  const { hit, detail } = await missed;
+  t.equal(hit, false);
+  t.match(detail, /^(EIO|ENOSPC) at call \S+ of .*: not reached in \d+ ms/);
+});

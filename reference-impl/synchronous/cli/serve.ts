@@ -1,0 +1,77 @@
+import { Supervisor } from '../gateway/supervisor.js';
+import { routingOf, startWorker } from '../gateway/worker.js';
+import { runHelper } from '../helper/helper.js';
+import { openQueue } from '../queue/open.js';
+import type { QueueSettings } from '../settings/settings.js';
+import { printLine } from './output.js';
+import { aborted, stopSignal } from './signals.js';
+
+/** Runs a gateway worker until it is told to stop. @throws what the queue failed with */
+export async function serveWorker(settings: QueueSettings): Promise<void> {
+  const stop = stopSignal();
+  // Settings that cannot work are told before the queue is opened, which may mean a restore.
+  routingOf(settings);
+  const queue = await openQueue(settings);
+  const worker = await startWorker(settings, queue).catch(async (failure: unknown) => {
+    await queue.close();
+    throw failure;
+  });
+  await printLine({ event: 'ready', port: worker.port });
+  const broken = worker.broken.then((reason) => {
+    throw reason;
+  });
+  await Promise.race([aborted(stop), broken]);
+  await Promise.race([worker.stop(), broken]);
+}
+
+/** Runs the sync helper of one pair until it is told to stop. */
+export async function serveHelper(settings: QueueSettings, pair: number): Promise<void> {
+  await runHelper(settings, pair, stopSignal(), () => void printLine({ event: 'ready', pair }));
+}
+
+export interface GatewayOptions {
+  program: string;
+  workers: number;
+  /** A port for each worker; undefined: consecutive ones from smtp.port, or any free ones. */
+  ports: number[] | undefined;
+  /** The flags that the services are given as well. */
+  passedOn: readonly string[];
+}
+
+/** More than a service needs to end after the grace that it gives its clients. */
+const STOP_MARGIN_MS = 5000;
+
+/** Runs helpers and workers as processes of their own until told to stop. */
+export async function serveGateway(settings: QueueSettings, options: GatewayOptions): Promise<void> {
+  const stop = stopSignal();
+  routingOf(settings);
+  const { port, shutdownGraceMs } = settings.smtp;
+  const portOf = (worker: number) => options.ports?.[worker] ?? (port === 0 ? 0 : port + worker);
+  const helpers = settings.pairs.map((_, pair) => ({
+    name: `helper-${pair}`,
+    kind: 'helper' as const,
+    args: () => ['helper', ...options.passedOn, '--pair', String(pair)],
+  }));
+  const workers = Array.from({ length: options.workers }, (_, worker) => ({
+    name: `worker-${worker}`,
+    kind: 'worker' as const,
+    args: (hadPort: number | undefined) => [
+      'worker',
+      ...options.passedOn,
+      '--smtp-port',
+      String(hadPort ?? portOf(worker)),
+    ],
+  }));
+  const supervisor = new Supervisor({
+    program: options.program,
+    services: [...helpers, ...workers],
+    stopTimeoutMs: shutdownGraceMs + STOP_MARGIN_MS,
+    emit: (event) => void printLine(event),
+  });
+  try {
+    await Promise.race([supervisor.start(), supervisor.failed, aborted(stop)]);
+    await Promise.race([aborted(stop), supervisor.failed]);
+  } finally {
+    await supervisor.stop();
+  }
+}

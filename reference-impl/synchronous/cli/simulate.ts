@@ -1,0 +1,57 @@
+import { QueueError } from '../platform/errors.js';
+import { parseDurationMs } from '../settings/units.js';
+import type { SimulationResult } from '../simulation/simulate.js';
+import { printLine } from './output.js';
+
+export interface SimulateFlags {
+  budget: string;
+  seed?: number;
+  path?: string;
+  json: boolean;
+}
+
+const LONGEST_MS = 24 * 3_600_000;
+
+const EXIT_CODES: Readonly<Record<SimulationResult['verdict'], number>> = {
+  pass: 0,
+  fail: 1,
+  'not-measured': 3,
+};
+
+/**
+ * `simulate`: looks for a story in which the queue breaks a promise.
+ * @returns the exit code: 0 none was found, 1 one was, 3 nothing was simulated.
+ */
+export async function simulateCommand({ budget, seed, path, json }: SimulateFlags): Promise<number> {
+  const budgetMs = parseDurationMs(budget);
+  if (budgetMs === undefined || budgetMs < 1 || budgetMs > LONGEST_MS) {
+    throw new QueueError(
+      'bad-setting',
+      `--budget: found ${budget}, expected a duration such as 20s, up to 24h`,
+    );
+  }
+  if (path !== undefined && (seed === undefined || !/^\d+(:\d+)*$/.test(path))) {
+    throw new QueueError('bad-setting', `--path: expected numbers such as 12:0:3, together with --seed`);
+  }
+  // Only here: the processes of a queue need not load what makes up stories.
+  const { simulate } = await import('../simulation/simulate.js');
+  const result = await simulate({
+    budgetMs,
+    seed: seed ?? Math.floor(Math.random() * 2 ** 31),
+    ...(path === undefined ? {} : { path }),
+  });
+  if (json) await printLine(result);
+  else process.stdout.write(`${inWords(result)}\n`);
+  return EXIT_CODES[result.verdict];
+}
+
+function inWords(result: SimulationResult): string {
+  const { verdict, requirement, crashes, crashesPerSecond, runs, confirmed, seed, path, story } = result;
+  const figures = `${crashes} crashes in ${runs} runs, ${crashesPerSecond} a second; ${confirmed} messages confirmed; seed ${seed}`;
+  if (verdict === 'not-measured') return `not measured: no run was over in time; ${figures}`;
+  if (verdict === 'pass' && path !== undefined)
+    return `not reproduced: the run ${path} breaks no promise; ${figures}`;
+  if (verdict === 'pass') return `pass: ${figures}`;
+  const lines = (story ?? []).map((line) => `  ${line}`).join('\n');
+  return `${lines}\n\nfail: ${requirement} after ${figures}\nrun it again: plugpull queue simulate --seed ${seed} --path ${path}`;
+}

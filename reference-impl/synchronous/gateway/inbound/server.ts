@@ -1,0 +1,93 @@
+import { createServer, type Server, type Socket } from 'node:net';
+import { QueueError } from '../../platform/errors.js';
+import { InboundSession, type SessionHost } from './session.js';
+
+export interface InboundOptions extends SessionHost {
+  host: string;
+  /** 0: any free port. */
+  port: number;
+  maxConnections: number;
+}
+
+/** After the last message was answered, clients get so long to read their answers. */
+const LINGER_MS = 1000;
+const STOP_CHECK_MS = 50;
+
+/** The listening side of a gateway worker. */
+export class InboundServer {
+  readonly #server: Server;
+  readonly #options: InboundOptions;
+  readonly #sessions = new Set<InboundSession>();
+  #whenEmpty: (() => void) | undefined;
+
+  private constructor(options: InboundOptions) {
+    this.#options = options;
+    this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
+  }
+
+  /** Listens. @throws QueueError `bad-setting` when the address cannot be had */
+  static async start(options: InboundOptions): Promise<InboundServer> {
+    const inbound = new InboundServer(options);
+    await new Promise<void>((resolve, reject) => {
+      inbound.#server.once('error', (cause: NodeJS.ErrnoException) => {
+        const place = `${options.host}:${options.port}`;
+        reject(
+          new QueueError(
+            'bad-setting',
+            `smtp: cannot listen on ${place} (${cause.code}), expected a free port`,
+            {
+              cause,
+            },
+          ),
+        );
+      });
+      inbound.#server.listen({ host: options.host, port: options.port, backlog: 1024 }, resolve);
+    });
+    return inbound;
+  }
+
+  get port(): number {
+    const address = this.#server.address();
+    return typeof address === 'object' && address !== null ? address.port : 0;
+  }
+
+  /** Accepts nobody any more, says 421, and lets what is in flight finish, for at most `graceMs`. */
+  async stop(graceMs: number): Promise<void> {
+    this.#server.close();
+    const empty = new Promise<void>((resolve) => {
+      this.#whenEmpty = resolve;
+    });
+    for (const session of this.#sessions) session.stop();
+    this.#noteGone();
+    const startedMs = performance.now();
+    let finishedMs = startedMs;
+    const timer = setInterval(() => {
+      const nowMs = performance.now();
+      if ([...this.#sessions].some((session) => !session.isFinished)) finishedMs = nowMs;
+      if (nowMs - finishedMs > LINGER_MS || nowMs - startedMs > graceMs) this.#abortAll();
+    }, STOP_CHECK_MS);
+    await empty;
+    clearInterval(timer);
+  }
+
+  #accept(socket: Socket): void {
+    if (this.#sessions.size >= this.#options.maxConnections) {
+      socket.on('error', () => undefined);
+      socket.end('421 4.3.2 Too many connections\r\n', () => socket.destroy());
+      return;
+    }
+    const session = new InboundSession(socket, this.#options, () => {
+      this.#sessions.delete(session);
+      this.#noteGone();
+    });
+    this.#sessions.add(session);
+  }
+
+  #abortAll(): void {
+    for (const session of this.#sessions) session.abort();
+  }
+
+  #noteGone(): void {
+    if (this.#sessions.size === 0) this.#whenEmpty?.();
+  }
+}

@@ -1,0 +1,297 @@
+import { connect, type Socket } from 'node:net';
+import { stuffed } from './dot-stuffing.js';
+import { type Reply, ReplyReader, replyText } from './reply-reader.js';
+import type { Envelope } from './routing.js';
+
+/** A message to be handed to the next hop. */
+export interface OutboundMessage {
+  envelope: Envelope;
+  data: Buffer;
+}
+
+/** What the next hop said of one recipient. */
+export type RecipientResult = { result: 'delivered' } | { result: 'deferred' | 'refused'; reason: string };
+
+export interface OutboundOptions {
+  host: string;
+  port: number;
+  hostname: string;
+  connectTimeoutMs: number;
+  replyTimeoutMs: number;
+  /** A session without a message is kept for so long, for those to come. */
+  keepIdleMs: number;
+  messagesPerSession: number;
+}
+
+/** Where the messages of a session come from, and what became of them. */
+export interface OutboundSource<Message extends OutboundMessage> {
+  /** The next message, or undefined when there is none now. */
+  next: () => Message | undefined;
+  /** One result for each recipient, in their order. */
+  done: (message: Message, results: RecipientResult[]) => void;
+}
+
+/** Messages smaller than this are copied into one write. */
+const COPY_BYTES = 16 * 1024;
+
+interface Extensions {
+  pipelining: boolean;
+  eightBit: boolean;
+  size: boolean;
+}
+
+/**
+ * One connection to the next hop over which many messages go [0036]. With PIPELINING (RFC 2920) the envelope of the
+ * next message goes out together with the data of the one before, so that a message costs one round trip.
+ */
+export class OutboundSession<Message extends OutboundMessage> {
+  readonly #options: OutboundOptions;
+  readonly #source: OutboundSource<Message>;
+  readonly #reader = new ReplyReader();
+  readonly #socket: Socket;
+  readonly #replies: Reply[] = [];
+  #waiting: { resolve: (reply: Reply) => void; reject: (reason: Error) => void } | undefined;
+  #failure: Error | undefined;
+  #wake: (() => void) | undefined;
+  #stopping = false;
+  #extensions: Extensions = { pipelining: false, eightBit: false, size: false };
+  /** Messages whose fate is open: taken from the source and not yet done. */
+  readonly #inFlight: Message[] = [];
+  #doneCount = 0;
+
+  constructor(options: OutboundOptions, source: OutboundSource<Message>) {
+    this.#options = options;
+    this.#source = source;
+    this.#socket = connect({ host: options.host, port: options.port, noDelay: true });
+    this.#socket.setTimeout(options.connectTimeoutMs);
+    this.#socket.on('timeout', () => this.#onTimeout());
+    this.#socket.on('data', (chunk: Buffer) => this.#onData(chunk));
+    this.#socket.on('error', (error) => this.#fail(error));
+    this.#socket.on('end', () => this.#fail(new Error('the next hop closed the connection')));
+    this.#socket.on('close', () => this.#fail(new Error('the connection was lost')));
+  }
+
+  /** Nothing waits for an answer: a message can be taken at once. */
+  get isIdle(): boolean {
+    return this.#wake !== undefined;
+  }
+
+  /** There may be a message at the source. */
+  wake(): void {
+    this.#wake?.();
+  }
+
+  /** Takes no more messages; what is in flight is finished, then QUIT. */
+  stop(): void {
+    this.#stopping = true;
+    this.wake();
+  }
+
+  /** Ends the connection at once. */
+  abort(): void {
+    this.#fail(new Error('aborted'));
+  }
+
+  /**
+   * Delivers until there is nothing more to do. Messages that were in flight when the connection failed come back.
+   * `delivering`: at least one message got an answer in this session.
+   */
+  async run(): Promise<{ failure?: Error; undone: Message[]; delivering: boolean }> {
+    try {
+      await this.#greet();
+      await this.#deliverAll();
+      this.#socket.end('QUIT\r\n');
+      return { undone: this.#inFlight, delivering: true };
+    } catch (error) {
+      const failure = error instanceof Error ? error : new Error(String(error));
+      return { failure, undone: this.#inFlight, delivering: this.#doneCount > 0 };
+    } finally {
+      // A QUIT that is on its way is still sent; the answer to it is of no interest.
+      this.#socket.destroySoon();
+      this.#failure ??= new Error('the session is over');
+    }
+  }
+
+  async #greet(): Promise<void> {
+    const greeting = await this.#reply();
+    if (greeting.code !== 220) throw new Error(replyText(greeting));
+    this.#socket.setTimeout(this.#options.replyTimeoutMs);
+    let reply = await this.#ask(`EHLO ${this.#options.hostname}\r\n`);
+    if (reply.code >= 500) reply = await this.#ask(`HELO ${this.#options.hostname}\r\n`);
+    if (reply.code !== 250) throw new Error(replyText(reply));
+    const keywords = reply.lines.slice(1).map((line) => line.split(' ')[0]?.toUpperCase());
+    this.#extensions = {
+      pipelining: keywords.includes('PIPELINING'),
+      eightBit: keywords.includes('8BITMIME'),
+      size: keywords.includes('SIZE'),
+    };
+  }
+
+  async #deliverAll(): Promise<void> {
+    let message = await this.#next();
+    let commands = message === undefined ? '' : this.#envelope(message);
+    while (message !== undefined) {
+      const { envelope } = message;
+      if (this.#extensions.pipelining && commands !== '') this.#socket.write(commands, 'latin1');
+      const before = this.#extensions.pipelining
+        ? await this.#envelopeReplies(envelope)
+        : await this.#stepByStep(message);
+      const accepted = before.go
+        ? before.results.filter((result) => result.result === 'delivered').length
+        : 0;
+      let following: Message | undefined;
+      if (before.go && accepted > 0) {
+        following = this.#extensions.pipelining ? this.#takeNow() : undefined;
+        this.#sendData(message.data, following === undefined ? '' : this.#envelope(following));
+        const final = await this.#reply();
+        this.#finish(
+          message,
+          before.results.map((result) => (result.result === 'delivered' ? resultOf(final) : result)),
+        );
+        commands = '';
+      } else {
+        // An open DATA that nobody wants is ended empty; a transaction that went wrong is reset.
+        const reset = await this.#ask(before.go ? '.\r\n' : 'RSET\r\n');
+        if (reset.code === 421) throw new Error(replyText(reset));
+        this.#finish(message, before.results);
+      }
+      message = following;
+      if (message === undefined) {
+        message = await this.#next();
+        commands = message === undefined ? '' : this.#envelope(message);
+      }
+    }
+  }
+
+  #envelope({ envelope, data }: Message): string {
+    const size = this.#extensions.size ? ` SIZE=${data.length}` : '';
+    const body = this.#extensions.eightBit ? ' BODY=8BITMIME' : '';
+    let commands = `MAIL FROM:<${envelope.sender}>${size}${body}\r\n`;
+    for (const recipient of envelope.recipients) commands += `RCPT TO:<${recipient}>\r\n`;
+    return `${commands}DATA\r\n`;
+  }
+
+  /** The answers to a pipelined MAIL, RCPTs and DATA. `go`: 354 came, the data has to follow. */
+  async #envelopeReplies(envelope: Envelope): Promise<{ go: boolean; results: RecipientResult[] }> {
+    const mail = await this.#reply();
+    const results: RecipientResult[] = [];
+    for (const _ of envelope.recipients) {
+      const rcpt = await this.#reply();
+      results.push(resultOf(mail.code === 250 ? rcpt : mail));
+    }
+    return goOn(await this.#reply(), results);
+  }
+
+  /** The same for a next hop without PIPELINING. */
+  async #stepByStep(message: Message): Promise<{ go: boolean; results: RecipientResult[] }> {
+    const commands = this.#envelope(message).split(/(?<=\n)/);
+    const mail = await this.#ask(commands[0] ?? '');
+    if (mail.code !== 250)
+      return { go: false, results: message.envelope.recipients.map(() => resultOf(mail)) };
+    const results: RecipientResult[] = [];
+    for (const rcpt of commands.slice(1, -1)) results.push(resultOf(await this.#ask(rcpt)));
+    if (results.every((result) => result.result !== 'delivered')) return { go: false, results };
+    return goOn(await this.#ask('DATA\r\n'), results);
+  }
+
+  #sendData(data: Buffer, behind: string): void {
+    const pieces = stuffed(data);
+    if (behind !== '') pieces.push(Buffer.from(behind, 'latin1'));
+    if (data.length <= COPY_BYTES) {
+      this.#socket.write(Buffer.concat(pieces));
+      return;
+    }
+    this.#socket.cork();
+    for (const piece of pieces) this.#socket.write(piece);
+    this.#socket.uncork();
+  }
+
+  #takeNow(): Message | undefined {
+    if (this.#stopping || this.#doneCount + this.#inFlight.length >= this.#options.messagesPerSession)
+      return undefined;
+    const message = this.#source.next();
+    if (message !== undefined) this.#inFlight.push(message);
+    return message;
+  }
+
+  /** The next message, waited for if need be; undefined when the session is to end. */
+  async #next(): Promise<Message | undefined> {
+    const idleSinceMs = performance.now();
+    for (;;) {
+      if (this.#failure !== undefined) throw this.#failure;
+      const message = this.#takeNow();
+      const isOver = this.#stopping || this.#doneCount >= this.#options.messagesPerSession;
+      const leftMs = this.#options.keepIdleMs - (performance.now() - idleSinceMs);
+      if (message !== undefined || isOver || leftMs <= 0) return message;
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, leftMs);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+      this.#wake = undefined;
+    }
+  }
+
+  #finish(message: Message, results: RecipientResult[]): void {
+    this.#inFlight.splice(this.#inFlight.indexOf(message), 1);
+    this.#doneCount += 1;
+    this.#source.done(message, results);
+  }
+
+  #ask(command: string): Promise<Reply> {
+    this.#socket.write(command, 'latin1');
+    return this.#reply();
+  }
+
+  #reply(): Promise<Reply> {
+    const reply = this.#replies.shift();
+    if (reply !== undefined) return Promise.resolve(reply);
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject };
+    });
+  }
+
+  #onData(chunk: Buffer): void {
+    try {
+      for (const reply of this.#reader.take(chunk)) {
+        const waiting = this.#waiting;
+        this.#waiting = undefined;
+        if (waiting !== undefined) waiting.resolve(reply);
+        else if (this.isIdle) this.#fail(new Error(replyText(reply)));
+        else this.#replies.push(reply);
+      }
+    } catch (error) {
+      this.#fail(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  #onTimeout(): void {
+    if (!this.isIdle) this.#fail(new Error('the next hop did not answer in time'));
+  }
+
+  #fail(error: Error): void {
+    this.#failure ??= error;
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    waiting?.reject(this.#failure);
+    this.wake();
+    this.#socket.destroy();
+  }
+}
+
+function goOn(reply: Reply, results: RecipientResult[]): { go: boolean; results: RecipientResult[] } {
+  if (reply.code === 354) return { go: true, results };
+  return {
+    go: false,
+    results: results.map((result) => (result.result === 'delivered' ? resultOf(reply) : result)),
+  };
+}
+
+/** 2xx is yes, 5xx is never, anything else is not now. */
+function resultOf(reply: Reply): RecipientResult {
+  if (reply.code >= 200 && reply.code < 300) return { result: 'delivered' };
+  return { result: reply.code >= 500 ? 'refused' : 'deferred', reason: replyText(reply) };
+}

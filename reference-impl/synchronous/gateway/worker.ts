@@ -1,0 +1,59 @@
+import { QueueError } from '../platform/errors.js';
+import type { Queue } from '../queue/types.js';
+import type { QueueSettings } from '../settings/settings.js';
+import { InboundServer } from './inbound/server.js';
+import { Delivery } from './outbound/delivery.js';
+import { bodiesOf, hasRoute, type Routing } from './outbound/routing.js';
+
+/** A gateway worker that is up: it takes mail in, stores it, and delivers it [0017]. */
+export interface Worker {
+  /** Where it listens for mail. */
+  port: number;
+  /** Resolves with the reason when the queue broke under it; never, when all is well. */
+  broken: Promise<unknown>;
+  /** Answers 421 from now on, finishes what is in flight, and closes the queue. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts a worker on an open queue, which it closes when it stops.
+ * @throws QueueError `bad-setting` when there is nowhere to deliver to or the port cannot be had
+ */
+export async function startWorker(settings: QueueSettings, queue: Queue): Promise<Worker> {
+  const routing = routingOf(settings);
+  let fail: (reason: unknown) => void = () => undefined;
+  const broken = new Promise<unknown>((resolve) => {
+    fail = resolve;
+  });
+  const { smtp } = settings;
+  const inbound = await InboundServer.start({
+    ...smtp,
+    hasRoute: (domain) => hasRoute(routing, domain),
+    store: (sender, recipients, data) => queue.enqueue(bodiesOf(routing, { sender, recipients }, data)),
+    fail,
+  });
+  const delivery = new Delivery(queue, deliveryOptions(settings, routing), fail);
+  delivery.start();
+  const stop = async () => {
+    await Promise.all([inbound.stop(smtp.shutdownGraceMs), delivery.stop(smtp.shutdownGraceMs)]);
+    await queue.close();
+  };
+  return { port: inbound.port, broken, stop };
+}
+
+/** @throws QueueError `bad-setting` when there is neither a next hop nor a route */
+export function routingOf({ delivery, smtp }: QueueSettings): Routing {
+  const { nextHop, routes } = delivery;
+  if (nextHop === undefined && Object.keys(routes).length === 0) {
+    throw new QueueError(
+      'bad-setting',
+      'delivery.nextHop: it is missing, expected host:port (--next-hop), or delivery.routes',
+    );
+  }
+  return { nextHop, routes, smsDomain: smtp.smsDomain.toLowerCase() };
+}
+
+function deliveryOptions({ delivery }: QueueSettings, routing: Routing) {
+  const { backoffInitialMs, backoffMaxMs, ...rest } = delivery;
+  return { ...rest, routing, backoff: { initialMs: backoffInitialMs, maxMs: backoffMaxMs } };
+}

@@ -1,0 +1,235 @@
+import { FIELD } from '../index/layout.js';
+import { QueueError } from '../platform/errors.js';
+import { Fifo } from '../platform/fifo.js';
+import type { Kernel } from '../platform/kernel.js';
+import { LOCK } from '../platform/locks.js';
+import { type Ground, machine } from '../queue/ground.js';
+import { Pair } from '../queue/pair.js';
+import type { QueueSettings } from '../settings/settings.js';
+import { Batcher } from '../sync/batcher.js';
+import { ANSWER_READ_BYTES, fifoPlaces, REQUEST_READ_BYTES } from '../sync/places.js';
+import {
+  type Answer,
+  decodeConfirmConfirmations,
+  decodeRequests,
+  encodeAnswer,
+  type SyncRequest,
+} from '../sync/tokens.js';
+
+/** So long the helper blocks at most before it looks for a signal to stop. */
+const LONGEST_WAIT_MS = 100;
+/** So long the helper stays awake for the next request of a lone worker: the time that one takes for a round. */
+const AWAKE_MS = 0.1;
+/** FIFOs of dead workers are few and small; a bound on the open ones all the same. */
+const MAX_BACKLOG_TOKENS = 160;
+
+/**
+ * The sync helper: one process per data file that gathers the workers' requests, writes each batch with msync and
+ * confirms it [0037-0045].
+ *
+ * It blocks in poll(2) and msync(2) on its one thread on purpose: nothing can be done in between anyway, and a detour
+ * through a thread pool costs a third of the throughput.
+ *
+ * Resolves when `signal` is aborted; what was received by then is written and answered first.
+ *
+ * @throws QueueError `second-helper` when this data file has one already.
+ */
+export async function runHelper(
+  settings: QueueSettings,
+  pairNumber: number,
+  signal: AbortSignal,
+  onReady: () => void,
+  ground: Ground = machine,
+): Promise<void> {
+  const directories = settings.pairs[pairNumber];
+  if (!directories) {
+    throw new QueueError(
+      'bad-setting',
+      `pair ${pairNumber}: expected a number from 0 to ${settings.pairs.length - 1}`,
+    );
+  }
+  const pair = Pair.open(directories, settings, ground);
+  pair.announceRestore();
+  if (!pair.locks.tryLock(LOCK.helper)) {
+    pair.close();
+    throw new QueueError(
+      'second-helper',
+      `${directories.directory} has a sync helper already: one per data file`,
+    );
+  }
+  const helper = new Helper(pair, settings);
+  onReady();
+  try {
+    await helper.serve(signal);
+  } finally {
+    helper.close();
+  }
+}
+
+class Helper {
+  readonly #kernel: Kernel;
+  readonly #pair: Pair;
+  readonly #incarnation: number;
+  readonly #batcher: Batcher;
+  readonly #places: ReturnType<typeof fifoPlaces>;
+  readonly #requests: Fifo;
+  readonly #confconfs: Fifo;
+  readonly #answers = new Map<string, Fifo>();
+  /** struct pollfd[2]: i32 fd, i16 events, i16 revents. */
+  readonly #pollFds = Buffer.alloc(16);
+  #batch = 0;
+  /** Had the last batch only one request, and was the wait for the next not yet in vain? */
+  #alone = false;
+
+  constructor(pair: Pair, settings: QueueSettings) {
+    this.#kernel = pair.kernel;
+    this.#pair = pair;
+    this.#places = fifoPlaces(pair.directories.directory);
+    this.#requests = new Fifo(this.#places.request, REQUEST_READ_BYTES, this.#kernel);
+    this.#confconfs = new Fifo(this.#places.confconf, ANSWER_READ_BYTES, this.#kernel);
+    this.#confconfs.drain();
+    this.#batcher = new Batcher(settings.sync, this.#kernel.monotonicMs());
+    const POLLIN = 1;
+    this.#pollFds.writeInt32LE(this.#requests.fd, 0);
+    this.#pollFds.writeInt16LE(POLLIN, 4);
+    this.#pollFds.writeInt32LE(this.#confconfs.fd, 8);
+    this.#pollFds.writeInt16LE(POLLIN, 12);
+    // The last helper died in its msync, perhaps of a failure of it.
+    if (pair.image.get(FIELD.syncing) !== 0) pair.distrustPages();
+    pair.image.put(FIELD.syncing, 0);
+    // The workers see a new number here and ask the new helper again.
+    // Unsigned, as tokens carry it: a damaged index may have left any bits there.
+    this.#incarnation = (pair.image.add(FIELD.helperIncarnation, 1) + 1) >>> 0;
+  }
+
+  async serve(signal: AbortSignal): Promise<void> {
+    let turnAtMs = this.#kernel.monotonicMs();
+    while (!signal.aborted) {
+      const ready = this.#wait();
+      this.#receive();
+      this.#advance();
+      const nowMs = this.#kernel.monotonicMs();
+      if (!ready || nowMs - turnAtMs > LONGEST_WAIT_MS) {
+        await new Promise<void>((resolve) => this.#kernel.soon(resolve));
+        turnAtMs = nowMs;
+      }
+    }
+    // The last requests may have come during the confirming phase; nobody is waited for any more.
+    this.#wait();
+    this.#receive();
+    // Once for each batch that the stored requests fill.
+    do {
+      this.#batcher.settle(Number.POSITIVE_INFINITY);
+      this.#write();
+    } while (this.#batcher.requests().length + this.#batcher.storedCount > 0);
+  }
+
+  /**
+   * Waits for a token or for the time at which the batch is due. A lone worker asks again right after its answer, sooner
+   * than a sleeping processor wakes up, so after a batch of one request it is awaited awake for a moment.
+   */
+  #wait(): boolean {
+    if (this.#alone) {
+      if (this.#kernel.pollAwake(this.#pollFds, 2, AWAKE_MS) > 0) return true;
+      this.#alone = false;
+    }
+    const waitMs = this.#batcher.waitMs(this.#kernel.monotonicMs()) ?? LONGEST_WAIT_MS;
+    return this.#kernel.poll(this.#pollFds, 2, Math.min(Math.ceil(waitMs), LONGEST_WAIT_MS)) > 0;
+  }
+
+  /** Reads what poll(2) has found, confirmations of confirmations first. */
+  #receive(): void {
+    if (this.#pollFds.readInt16LE(14) !== 0) {
+      for (const token of decodeConfirmConfirmations(this.#confconfs.read())) {
+        if (token.helper === this.#incarnation) this.#batcher.confirmed(token);
+      }
+    }
+    // Before new requests are looked at: the stored ones come first.
+    this.#batcher.settle(this.#kernel.monotonicMs());
+    if (this.#pollFds.readInt16LE(6) !== 0) this.#receiveRequests();
+  }
+
+  #receiveRequests(): void {
+    const nowMs = this.#kernel.monotonicMs();
+    const receipts = new Map<number, Buffer[]>();
+    for (const request of decodeRequests(this.#requests.read())) {
+      if (!this.#isSane(request)) continue;
+      this.#batcher.receive(request, nowMs);
+      const list = receipts.get(request.slot) ?? [];
+      list.push(encodeAnswer(this.#answer('receipt', request, 0)));
+      receipts.set(request.slot, list);
+    }
+    for (const [slot, list] of receipts) this.#send('receipt', slot, list);
+  }
+
+  /** A request from nowhere is skipped [0051]: its worker, if there is one, times out. */
+  #isSane({ slot, offset, length }: SyncRequest): boolean {
+    const inFile = offset >= 0 && length > 0 && offset + length <= this.#pair.data.sizeBytes;
+    return inFile && slot < this.#pair.image.geometry.workerSlots;
+  }
+
+  #answer(kind: Answer['kind'], request: SyncRequest, errno: number): Answer {
+    const { incarnation, id } = request;
+    return { kind, helper: this.#incarnation, incarnation, id, batch: this.#batch, errno };
+  }
+
+  #advance(): void {
+    if (this.#batcher.isDue(this.#kernel.monotonicMs())) this.#write();
+  }
+
+  /** Writes the batch, then confirms it: in this order, always [0017]. */
+  #write(): void {
+    const requests = this.#batcher.requests();
+    if (this.#batcher.phase === 'confirming' || requests.length === 0) return;
+    this.#batch += 1;
+    this.#alone = requests.length === 1;
+    this.#pair.image.add(FIELD.batches, 1);
+    const errno = this.#syncBatch();
+    const bySlot = new Map<number, SyncRequest[]>();
+    for (const request of requests) {
+      const list = bySlot.get(request.slot) ?? [];
+      list.push(request);
+      bySlot.set(request.slot, list);
+    }
+    const reached: SyncRequest[] = [];
+    for (const [slot, list] of bySlot) {
+      const tokens = list.map((request) => encodeAnswer(this.#answer('confirm', request, errno)));
+      if (this.#send('confirm', slot, tokens)) reached.push(...list);
+    }
+    this.#batcher.written(reached, this.#kernel.monotonicMs());
+  }
+
+  #syncBatch(): number {
+    const { data, image } = this.#pair;
+    image.put(FIELD.syncing, 1);
+    for (const { offset, length } of this.#batcher.ranges()) {
+      const errno = data.sync(offset, length);
+      if (errno === 0) continue;
+      this.#pair.distrustPages();
+      image.put(FIELD.syncing, 0);
+      return errno;
+    }
+    image.put(FIELD.syncing, 0);
+    return 0;
+  }
+
+  /** @returns false when the slot's FIFO is full: nobody reads it, its worker is dead or stopped. */
+  #send(kind: 'receipt' | 'confirm', slot: number, tokens: Buffer[]): boolean {
+    const key = `${kind}/${slot}`;
+    let fifo = this.#answers.get(key);
+    if (!fifo) {
+      fifo = new Fifo(this.#places[kind](slot), ANSWER_READ_BYTES, this.#kernel);
+      this.#answers.set(key, fifo);
+    }
+    let reached = true;
+    for (let at = 0; at < tokens.length; at += MAX_BACKLOG_TOKENS) {
+      reached = fifo.write(Buffer.concat(tokens.slice(at, at + MAX_BACKLOG_TOKENS))) && reached;
+    }
+    return reached;
+  }
+
+  close(): void {
+    for (const fifo of [this.#requests, this.#confconfs, ...this.#answers.values()]) fifo.close();
+    this.#pair.close();
+  }
+}

@@ -1,0 +1,91 @@
+import { crc32c } from '@node-rs/crc32';
+import { PAGE_BYTES } from '../platform/map.js';
+import { FILES_VERSION } from '../record/data-file.js';
+import {
+  ENTRIES_AT,
+  ENTRY,
+  ENTRY_BYTES,
+  FIELD,
+  type Geometry,
+  indexBytes,
+  MAX_WORKER_SLOTS,
+  NONE,
+  WORD_BYTES,
+} from './layout.js';
+
+/**
+ * First page of the index file, written when the file is made, little-endian:
+ *
+ *     0   8  "PPQINDEX"
+ *     8   4  version of the files
+ *    12   4  size of an entry (64)
+ *    16   4  number of entries
+ *    20   4  number of worker slots
+ *    24   8  size of the data file
+ *    32  16  id of the queue
+ *    48   4  CRC-32C of bytes 0-47
+ */
+const MAGIC = 'PPQINDEX';
+const CHECKED_BYTES = 48;
+
+export function encodeIndexHead(geometry: Geometry, queueId: string): Buffer {
+  const page = Buffer.alloc(PAGE_BYTES);
+  page.write(MAGIC, 0, 'latin1');
+  page.writeUInt32LE(FILES_VERSION, 8);
+  page.writeUInt32LE(ENTRY_BYTES, 12);
+  page.writeUInt32LE(geometry.entries, 16);
+  page.writeUInt32LE(geometry.workerSlots, 20);
+  page.writeBigUInt64LE(BigInt(geometry.dataBytes), 24);
+  page.write(queueId, 32, 'hex');
+  page.writeUInt32LE(crc32c(page.subarray(0, CHECKED_BYTES)), CHECKED_BYTES);
+  return page;
+}
+
+/** What is wrong with an index file, in a word or two; it never matters to the messages, only to what is told. */
+export type IndexHead = { usable: true; geometry: Geometry } | { usable: false; why: string };
+
+/** Reads the head of whatever is there under the name of the index file. */
+export function decodeIndexHead(
+  page: Buffer,
+  fileBytes: number,
+  queueId: string,
+  dataBytes: number,
+): IndexHead {
+  const no = (why: string): IndexHead => ({ usable: false, why });
+  if (fileBytes === 0) return no('empty');
+  if (page.length < PAGE_BYTES) return no('truncated');
+  if (page.toString('latin1', 0, 8) !== MAGIC) return no('not an index file');
+  if (page.readUInt32LE(CHECKED_BYTES) !== crc32c(page.subarray(0, CHECKED_BYTES))) return no('head damaged');
+  if (page.readUInt32LE(8) !== FILES_VERSION || page.readUInt32LE(12) !== ENTRY_BYTES)
+    return no('other version');
+  if (page.toString('hex', 32, 48) !== queueId) return no('of another queue');
+  const geometry = {
+    entries: page.readUInt32LE(16),
+    workerSlots: page.readUInt32LE(20),
+    dataBytes: Number(page.readBigUInt64LE(24)),
+  };
+  if (geometry.dataBytes !== dataBytes || geometry.workerSlots > MAX_WORKER_SLOTS)
+    return no('of another size');
+  if (fileBytes !== indexBytes(geometry)) return no('truncated');
+  return { usable: true, geometry };
+}
+
+/** The pages of a new, empty index in front of its marks, which are all zero. */
+export function emptyIndex(geometry: Geometry, queueId: string, writeOffset: number): Buffer {
+  const bytes = Buffer.alloc(ENTRIES_AT + geometry.entries * ENTRY_BYTES);
+  encodeIndexHead(geometry, queueId).copy(bytes);
+  const put = (word: number, value: number): void => {
+    bytes.writeInt32LE(value, word * WORD_BYTES);
+  };
+  put(FIELD.head, NONE);
+  put(FIELD.tail, NONE);
+  put(FIELD.free, 0);
+  put(FIELD.nextNumber, 0);
+  put(FIELD.nextNumber + 1, 1); // generation 1
+  put(FIELD.writeOffset, writeOffset);
+  for (let entry = 0; entry < geometry.entries; entry += 1) {
+    const next = (ENTRIES_AT + entry * ENTRY_BYTES) / WORD_BYTES + ENTRY.next;
+    put(next, entry + 1 < geometry.entries ? entry + 1 : NONE);
+  }
+  return bytes;
+}

@@ -1,0 +1,113 @@
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { decodeHead, encodeHead, newHead, RING_START } from '../record/data-file.js';
+import { put, smtp } from '../record/fixtures/memory-data.js';
+import { bodyOf, readSlot } from '../record/record.js';
+import { scan } from '../restore/scan.js';
+import { DataMap } from './data-map.js';
+import { QueueError } from './errors.js';
+import { linux, mapLibrary } from './linux.js';
+import { mapShared, syncMapped } from './map.js';
+
+const GIB = 2 ** 30;
+const MAX_RECORD = 2 ** 20;
+
+/** A sparse file; only what is written takes room. */
+function sparse(t: { teardown(clean: () => void): void }, sizeBytes: number): { path: string; fd: number } {
+  const directory = mkdtempSync(join(tmpdir(), 'plugpull-map-'));
+  const path = join(directory, 'data');
+  writeFileSync(path, '');
+  truncateSync(path, sizeBytes);
+  const fd = openSync(path, 'r+');
+  t.teardown(() => {
+    closeSync(fd);
+    rmSync(directory, { recursive: true });
+  });
+  return { path, fd };
+}
+
+t.test('a data file may pass 4 GB [0023]: records beyond are written, synced, read and found', async (t) => {
+  const sizeBytes = 5 * GIB;
+  const { path, fd } = sparse(t, sizeBytes);
+  const head = newHead(sizeBytes, MAX_RECORD, linux);
+  const data = new DataMap(fd, sizeBytes, MAX_RECORD);
+  const big = Buffer.alloc(700_000, 'z');
+  const places = [RING_START, GIB - 512, 2 * GIB, 2 ** 32 - 256, 2 ** 32 + 2 ** 20, sizeBytes - 4096 - 256];
+  places.forEach((offset, n) => {
+    const body = smtp(offset === GIB - 512 || offset === 2 ** 32 - 256 ? big : `at ${offset}`);
+    const length = put(data, head.key, offset, 2 ** 32 + n, body);
+    t.equal(data.sync(offset, length), 0);
+  });
+  const other = new DataMap(fd, sizeBytes, MAX_RECORD);
+  for (const offset of places) {
+    const found = readSlot(other, head.key, offset);
+    t.equal(found.state, 'valid', `another map of it reads ${offset}`);
+    if (found.state === 'valid') t.ok(bodyOf(other, found.header).length > 0);
+  }
+  const bytes = Buffer.alloc(4);
+  readSync(fd, bytes, 0, 4, 2 ** 32 - 256);
+  t.same([...bytes], [252, 88, 132, 133], 'the file itself holds it there');
+  t.ok(statSync(path).blocks * 512 < 64 * 2 ** 20, 'and the rest is still sparse');
+  for (const [from, expected] of [
+    [GIB - 4096, [GIB - 512]],
+    [2 ** 32 - 4096, [2 ** 32 - 256, 2 ** 32 + 2 ** 20]],
+    [sizeBytes - 8192, [sizeBytes - 4096 - 256]],
+  ] as const) {
+    const ring = { start: from, end: Math.min(from + 4 * 2 ** 20, sizeBytes - 4096) };
+    t.same(
+      scan(other, ring, head.key).valid.map(({ offset }) => offset),
+      expected,
+    );
+  }
+  t.equal(data.sync(GIB - 4096, 2 * GIB), 0, 'a range over several windows');
+  data.redirty(2 ** 32 - 300, 600);
+  t.equal(readSlot(data, head.key, 2 ** 32 - 256).state, 'valid', 'marking pages dirty changes no byte');
+});
+
+t.test('The helper’s map, the worker’s map: bounds are checked before every access [0047]', async (t) => {
+  const { fd } = sparse(t, 2 ** 20);
+  const data = new DataMap(fd, 2 ** 20, 65_536);
+  for (const [offset, length] of [
+    [2 ** 20, 1],
+    [-1, 1],
+    [0, 2 ** 20 + 1],
+    [2 ** 20 - 10, 11],
+    [0, -1],
+  ] as const) {
+    t.throws(() => data.place(offset, length), { code: 'assertion', exitCode: 4 });
+  }
+  t.throws(() => data.sync(2 ** 20 - 10, 100), { code: 'assertion' });
+  t.throws(() => mapShared(linux, fd, 100, 4096), { code: 'assertion' }, 'not on a page boundary');
+  t.throws(() => mapShared(linux, fd, 0, 0), { code: 'assertion' });
+  t.throws(() => mapShared(linux, 999, 0, 4096), { code: 'unsupported' });
+  t.match(mapLibrary, /^(mmap-io|koffi)$/);
+});
+
+t.test('a failed msync tells its errno', async (t) => {
+  const { fd } = sparse(t, 8192);
+  t.equal(syncMapped(linux, mapShared(linux, fd, 0, 8192), 100, 10), 0);
+  const notMapped = Buffer.alloc(3 * 4096);
+  t.not(syncMapped(linux, notMapped, 0, 4096), 0, 'memory that is no page of a file');
+});
+
+t.test('the head of a data file comes back as it was, and every flipped bit of it is noticed', async (t) => {
+  const head = newHead(5 * GIB, MAX_RECORD, linux);
+  const page = encodeHead(head);
+  t.same(decodeHead(page, 'data'), head);
+  for (let bit = 0; bit < 60 * 8; bit += 1) {
+    const spoilt = Buffer.from(page);
+    spoilt.writeUInt8(spoilt.readUInt8(bit >> 3) ^ (1 << (bit & 7)), bit >> 3);
+    t.throws(() => decodeHead(spoilt, 'data'), QueueError);
+  }
+});

@@ -1,0 +1,43 @@
+import { assert } from './errors.js';
+import type { Kernel } from './kernel.js';
+
+export const PAGE_BYTES = 4096;
+
+/**
+ * Maps `length` bytes of a file at `offset`, shared and writable.
+ *
+ * A mapping is never undone (neither library can without risking a crash on a later access); a process maps each
+ * file once. A file that is shrunk under a mapping kills the process with SIGBUS, so sizes are checked first.
+ *
+ * @throws QueueError `unsupported` when the kernel refuses.
+ */
+export function mapShared(kernel: Kernel, fd: number, offset: number, length: number): Buffer {
+  assert(offset % PAGE_BYTES === 0, 'mappings start on a page boundary');
+  assert(length > 0, 'mappings are not empty');
+  return kernel.map(fd, offset, length);
+}
+
+/** The kernel reads no more than this for one request to read ahead (read_ahead_kb of most devices), and forgets the rest. */
+const READ_AHEAD_STEP_BYTES = 128 * 1024;
+
+/** Asks the kernel to read part of a mapping ahead, in pages and not in large folios. A hint: failure is no matter. */
+export function adviseWillNeed(kernel: Kernel, map: Buffer, offset: number, length: number): void {
+  const start = Math.floor(offset / PAGE_BYTES) * PAGE_BYTES;
+  const end = Math.min(map.length, offset + length);
+  for (let at = start; at < end; at += READ_AHEAD_STEP_BYTES) {
+    kernel.willNeed(map, at, Math.min(READ_AHEAD_STEP_BYTES, end - at));
+  }
+}
+
+/**
+ * msync(2) with MS_SYNC over the pages that hold `length` bytes at `offset` of a mapping: returns when they are on
+ * the disk. Blocks the thread.
+ *
+ * @returns 0, or the errno of the failure (EIO, ENOSPC, …).
+ */
+export function syncMapped(kernel: Kernel, map: Buffer, offset: number, length: number): number {
+  assert(offset >= 0 && length > 0 && offset + length <= map.length, 'msync stays within its mapping');
+  const start = Math.floor(offset / PAGE_BYTES) * PAGE_BYTES;
+  const end = Math.min(map.length, Math.ceil((offset + length) / PAGE_BYTES) * PAGE_BYTES);
+  return kernel.msync(map, start, end - start, true);
+}

@@ -1,0 +1,93 @@
+import { checkLists } from '../index/check.js';
+import { ENTRY, FIELD, NONE, STATUS } from '../index/layout.js';
+import { QueueError } from '../platform/errors.js';
+import { linux } from '../platform/linux.js';
+import { decodeBody } from '../record/codec.js';
+import { bodyOf, readSlot } from '../record/record.js';
+import { keptAsideNames } from '../restore/kept-aside.js';
+import type { QueueSettings } from '../settings/settings.js';
+import { pairPlaces } from './places.js';
+import { type Snapshot, withSnapshot } from './snapshot.js';
+
+/** The last moment that a JavaScript Date can name. */
+const LATEST_MS = 8.64e15;
+
+/**
+ * Shows the queue as it stands: for each pair one object about it, then (unless `summaryOnly`) one for each message in
+ * queue order.
+ */
+export async function* inspectQueue(settings: QueueSettings, summaryOnly = false): AsyncGenerator<object> {
+  const dead = settings.deadLetter.directory;
+  const all = [...settings.pairs, { directory: dead, indexDirectory: dead }];
+  for (const [number, pair] of all.entries()) {
+    const name = number < settings.pairs.length ? `${number}` : 'dead';
+    const keptAside = keptAsideNames(linux, pairPlaces(pair).keptAside);
+    yield* withSnapshot(pair, (snapshot) => [
+      summary(name, snapshot, keptAside),
+      ...(summaryOnly ? [] : messages(name, snapshot)),
+    ]);
+  }
+}
+
+function summary(pair: string, { image, ring, inUse }: Snapshot, keptAside: string[]): object {
+  const usedBytes = image.getWide(FIELD.usedBytes);
+  const lastSyncMs = image.getWide(FIELD.lastSync);
+  return {
+    pair,
+    inUse,
+    messages: image.get(FIELD.inUse),
+    entries: image.geometry.entries,
+    usedBytes,
+    freeBytes: ring.end - ring.start - usedBytes,
+    writeOffset: image.getWide(FIELD.writeOffset),
+    nextNumber: image.getWide(FIELD.nextNumber),
+    batches: image.get(FIELD.batches),
+    helperIncarnation: image.get(FIELD.helperIncarnation),
+    lastSync: timeOf(lastSyncMs),
+    keptAside,
+  };
+}
+
+/** Null when there was none, or when a damaged index holds a number that is no time. */
+const timeOf = (ms: number): string | null =>
+  ms === 0 || ms > LATEST_MS ? null : new Date(ms).toISOString();
+
+function messages(pair: string, snapshot: Snapshot): object[] {
+  const { image } = snapshot;
+  const [problem] = snapshot.inUse ? [] : checkLists(image);
+  if (problem) {
+    throw new QueueError('damaged-queue', `the index of pair ${pair}: ${problem}; rebuild makes a new one`);
+  }
+  const lines: object[] = [];
+  const most = image.geometry.entries;
+  for (let entry = image.get(FIELD.head); entry !== NONE && lines.length < most; ) {
+    const at = image.entryWord(entry);
+    const offset = image.getWide(at + ENTRY.offset);
+    const lastRetryMs = image.getWide(at + ENTRY.lastRetry);
+    lines.push({
+      pair,
+      message: image.getWide(at + ENTRY.number),
+      offset,
+      lengthBytes: image.get(at + ENTRY.length),
+      status: image.get(at + ENTRY.status) === STATUS.reserved ? 'reserved' : 'ready',
+      locked: image.get(at + ENTRY.lock) !== 0,
+      tries: image.get(at + ENTRY.retryCount),
+      lastTry: timeOf(lastRetryMs),
+      ...envelope(snapshot, offset),
+    });
+    entry = image.get(at + ENTRY.next);
+  }
+  return lines;
+}
+
+function envelope({ data, key, ring }: Snapshot, offset: number): object {
+  if (offset < ring.start || offset >= ring.end) return { record: 'nothing' };
+  const found = readSlot(data, key, offset);
+  if (found.state !== 'valid') return { record: found.state };
+  const { data: message, ...body } = decodeBody(found.header.type, bodyOf(data, found.header));
+  const plain =
+    body.type === 'sms'
+      ? { ...body, sender: `${body.sender}`, recipients: body.recipients.map(String) }
+      : body;
+  return { ...plain, date: new Date(found.header.dateMs).toISOString(), messageBytes: message.length };
+}

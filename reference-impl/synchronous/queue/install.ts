@@ -1,0 +1,175 @@
+import { dirname } from 'node:path';
+import { emptyIndex } from '../index/index-file.js';
+import { type Geometry, indexBytes } from '../index/layout.js';
+import { syncDirectory } from '../platform/directory.js';
+import { QueueError } from '../platform/errors.js';
+import type { Kernel } from '../platform/kernel.js';
+import { linux } from '../platform/linux.js';
+import { PAGE_BYTES } from '../platform/map.js';
+import { decodeHead, encodeHead, newHead, RING_START } from '../record/data-file.js';
+import type { QueueSettings } from '../settings/settings.js';
+import { type PairDirectories, pairPlaces } from './places.js';
+
+export interface PairGeometry {
+  dataBytes: number;
+  entries: number;
+  workerSlots: number;
+  maxRecordBytes: number;
+}
+
+/**
+ * Creates the files of every data/index pair and of the dead-letter queue at their full and final size, with their
+ * blocks written [0018, 0022]: an unwritten extent would make the first msync of every page pay for a journal commit.
+ * Returns when all of it, directories included, is on the disk.
+ *
+ * @throws QueueError `queue-exists` when one of the pairs is there already (nothing is touched), `no-space-on-disk`
+ * when the disk is too small (what was begun is removed).
+ */
+export async function installQueue(settings: QueueSettings, kernel: Kernel = linux): Promise<void> {
+  const pairs: [PairDirectories, PairGeometry][] = settings.pairs.map((pair) => [pair, settings]);
+  const dead = { directory: settings.deadLetter.directory, indexDirectory: settings.deadLetter.directory };
+  pairs.push([dead, { ...settings, ...settings.deadLetter }]);
+  for (const [pair] of pairs) {
+    const { data } = pairPlaces(pair);
+    if (kernel.exists(data))
+      throw new QueueError(
+        'queue-exists',
+        `${data} is there already; it was not touched. If it is left over from an install that was cut short, remove it`,
+      );
+  }
+  try {
+    for (const [pair, geometry] of pairs) installPair(kernel, pair, geometry);
+  } catch (failure) {
+    // Of several pairs the first ones may be whole; a queue is all of them or none. None held a message yet.
+    for (const [pair] of pairs) {
+      const { data, index } = pairPlaces(pair);
+      for (const path of [data, index]) kernel.remove(path);
+    }
+    throw failure;
+  }
+}
+
+/** Creates one pair. The data file gets its name when all of it is on the disk: a half-made one is never a queue. */
+function installPair(kernel: Kernel, pair: PairDirectories, geometry: PairGeometry): void {
+  makeDirectory(kernel, pair.directory);
+  makeDirectory(kernel, pair.indexDirectory);
+  const places = pairPlaces(pair);
+  const head = newHead(geometry.dataBytes, geometry.maxRecordBytes, kernel);
+  createIndex(kernel, places.index, geometry, head.queueId);
+  const page = encodeHead(head);
+  const lastPage = geometry.dataBytes / PAGE_BYTES - 1;
+  const unfinished = `${places.data}.new`;
+  createFilled(kernel, unfinished, geometry.dataBytes, (at) =>
+    at === 0 || at === lastPage ? page : undefined,
+  );
+  kernel.rename(unfinished, places.data);
+  syncDirectory(pair.directory, kernel);
+  syncDirectory(pair.indexDirectory, kernel);
+}
+
+/** Creates an empty index file at its full size, on the disk when this returns. */
+export function createIndex(kernel: Kernel, path: string, geometry: Geometry, queueId: string): void {
+  const front = emptyIndex(geometry, queueId, RING_START);
+  createFilled(kernel, path, indexBytes(geometry), (page) => {
+    const at = page * PAGE_BYTES;
+    return at < front.length ? front.subarray(at, at + PAGE_BYTES) : undefined;
+  });
+}
+
+/**
+ * Creates a file page by page, zeros where `pageAt` has nothing. In pieces of 4 KiB on purpose: written in larger ones
+ * the page cache holds large folios, one store dirties all of one, and every msync writes far too much.
+ */
+function createFilled(
+  kernel: Kernel,
+  path: string,
+  sizeBytes: number,
+  pageAt: (page: number) => Buffer | undefined,
+): void {
+  const zeros = Buffer.alloc(PAGE_BYTES);
+  let fd: number | undefined;
+  try {
+    fd = kernel.open(path, 'w', 0o660);
+    for (let page = 0; page * PAGE_BYTES < sizeBytes; page += 1) {
+      const bytes = pageAt(page) ?? zeros;
+      const length = Math.min(bytes.length, PAGE_BYTES);
+      if (kernel.write(fd, bytes, 0, length, page * PAGE_BYTES) !== length) throw noSpace(path, sizeBytes);
+      if (length < PAGE_BYTES) kernel.write(fd, zeros, 0, PAGE_BYTES - length, page * PAGE_BYTES + length);
+    }
+    kernel.fsync(fd);
+  } catch (cause) {
+    kernel.remove(path);
+    const code = (cause as NodeJS.ErrnoException).code;
+    if (code === 'ENOSPC' || code === 'EDQUOT') throw noSpace(path, sizeBytes, cause);
+    throw cause;
+  } finally {
+    if (fd !== undefined) kernel.close(fd);
+  }
+}
+
+const noSpace = (path: string, sizeBytes: number, cause?: unknown): QueueError =>
+  new QueueError('no-space-on-disk', `no room on the disk for ${path}: expected ${sizeBytes} free bytes`, {
+    cause,
+  });
+
+/**
+ * Makes a directory and what is missing above it, each with its entry in its parent on the disk. Not by the recursive
+ * mkdir of Node, which never ends on filesystems that refuse with ENOENT, such as /proc.
+ */
+function makeDirectory(kernel: Kernel, path: string): void {
+  if (kernel.exists(path)) return;
+  const parent = dirname(path);
+  if (parent !== path) makeDirectory(kernel, parent);
+  try {
+    kernel.makeDirectory(path);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === 'EEXIST') return;
+    throw new QueueError('bad-setting', `cannot make the directory ${path}: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+  syncDirectory(parent, kernel);
+}
+
+/** Reads the head of a data file; falls back on the copy in its last page. */
+export function readDataHead(path: string, kernel: Kernel = linux): ReturnType<typeof decodeHead> {
+  if (!kernel.exists(path)) {
+    throw new QueueError(
+      'not-a-queue',
+      `${path} is not there: expected an installed queue (plugpull queue install)`,
+    );
+  }
+  const first = readPage(kernel, path, 0);
+  try {
+    return decodeHead(first.page, path);
+  } catch (error) {
+    if ((error as QueueError).code === 'wrong-version' || first.fileBytes < 2 * PAGE_BYTES) throw error;
+    try {
+      return decodeHead(readPage(kernel, path, first.fileBytes - PAGE_BYTES).page, path);
+    } catch {
+      throw error;
+    }
+  }
+}
+
+/** The first page of a file that may be missing, which is as good as empty. */
+export function readFirstPage(kernel: Kernel, path: string): { page: Buffer; fileBytes: number } {
+  try {
+    return readPage(kernel, path, 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { page: Buffer.alloc(0), fileBytes: 0 };
+    throw error;
+  }
+}
+
+/** One page of a file (shorter at its end), and the file's size. */
+export function readPage(kernel: Kernel, path: string, at: number): { page: Buffer; fileBytes: number } {
+  const fd = kernel.open(path, 'r');
+  try {
+    const page = Buffer.alloc(PAGE_BYTES);
+    const length = kernel.read(fd, page, 0, PAGE_BYTES, at);
+    return { page: page.subarray(0, length), fileBytes: kernel.sizeBytes(fd) };
+  } finally {
+    kernel.close(fd);
+  }
+}

@@ -1,0 +1,44 @@
+import { existsSync, renameSync } from 'node:fs';
+import { syncDirectory } from '../platform/directory.js';
+import { QueueError } from '../platform/errors.js';
+import { LOCK, LockFile } from '../platform/locks.js';
+import type { QueueSettings } from '../settings/settings.js';
+import { readDataHead } from './install.js';
+import { Pair, type RestoreReport } from './pair.js';
+import { pairPlaces } from './places.js';
+
+export interface RebuildReport {
+  pairs: (RestoreReport & { directory: string })[];
+}
+
+/**
+ * Rebuilds the index of every pair from its data file. Without `fromNothing` this is the restore that the first worker
+ * does anyway, and what the old index knows is used. With it the old index is put aside first (as `queue.index.old`) and
+ * everything that the data file still holds comes back, consumed or not: the report says how many could not be told.
+ *
+ * @throws QueueError `queue-in-use` while a worker or helper has the queue open.
+ */
+export async function rebuildQueue(settings: QueueSettings, fromNothing = false): Promise<RebuildReport> {
+  const pairs = settings.pairs.map((directories) => {
+    const places = pairPlaces(directories);
+    readDataHead(places.data);
+    const locks = new LockFile(places.lock);
+    const inUse = locks.isHeldElsewhere(LOCK.users);
+    locks.close();
+    if (inUse) {
+      throw new QueueError(
+        'queue-in-use',
+        `${directories.directory} is in use: stop its workers and helper first`,
+      );
+    }
+    if (fromNothing && existsSync(places.index)) {
+      renameSync(places.index, `${places.index}.old`);
+      syncDirectory(directories.indexDirectory);
+    }
+    const pair = Pair.open(directories, settings);
+    pair.close();
+    if (!pair.restore) throw new QueueError('queue-in-use', `${directories.directory} was opened meanwhile`);
+    return { directory: directories.directory, ...pair.restore };
+  });
+  return { pairs };
+}

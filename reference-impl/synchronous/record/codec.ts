@@ -1,0 +1,129 @@
+import { QueueError } from '../platform/errors.js';
+import type { Body, MessageType, SmsBody, SmtpBody } from './body.js';
+
+/** Type bytes as they stand in records and index entries. */
+export const TYPE_BYTE: Record<MessageType, number> = { smtp: 1, sms: 2 };
+
+const SEPARATOR = '\n';
+const MSISDN_BYTES = 8;
+const MAX_SMS_RECIPIENTS = 255;
+
+const bad = (what: string): QueueError => new QueueError('bad-record', what);
+
+/** Almost every message has one recipient. */
+const joined = ({ recipients }: SmtpBody): string =>
+  recipients.length === 1 ? (recipients[0] as string) : recipients.join(SEPARATOR);
+
+const isOneLine = (recipient: string): boolean => recipient !== '' && !recipient.includes(SEPARATOR);
+
+const isMsisdn = (number: bigint): boolean => BigInt.asUintN(8 * MSISDN_BYTES, number) === number;
+
+function optionalBytes(destination: string | undefined): number {
+  return destination === undefined ? 0 : 4 + Buffer.byteLength(destination);
+}
+
+/** Bytes that `encodeBody` will write. @throws QueueError `bad-record` for a body that has no encoding. */
+export function bodyBytes(body: Body): number {
+  // Here, before space is reserved: an error while copying would leave a reserved entry behind.
+  if (body.type === 'sms') {
+    if (body.recipients.length > MAX_SMS_RECIPIENTS) throw bad('an SMS record holds at most 255 recipients');
+    if (![body.sender, ...body.recipients].every(isMsisdn)) throw bad('an MSISDN is a number of 64 bits');
+    const fixed = MSISDN_BYTES + 1 + body.recipients.length * MSISDN_BYTES + 4;
+    return fixed + body.data.length + optionalBytes(body.destination);
+  }
+  if (!body.recipients.every(isOneLine)) throw bad('a recipient is one line, and not empty');
+  const envelope = 4 + Buffer.byteLength(body.sender) + 4 + Buffer.byteLength(joined(body));
+  return envelope + 4 + body.data.length + optionalBytes(body.destination);
+}
+
+function putText(to: Buffer, at: number, text: string): number {
+  const length = to.write(text, at + 4);
+  to.writeUInt32LE(length, at);
+  return at + 4 + length;
+}
+
+function putData(to: Buffer, at: number, data: Buffer): number {
+  to.writeUInt32LE(data.length, at);
+  to.set(data, at + 4);
+  return at + 4 + data.length;
+}
+
+function putSms(to: Buffer, start: number, body: SmsBody): number {
+  let at = to.writeBigUInt64LE(body.sender, start);
+  at = to.writeUInt8(body.recipients.length, at);
+  for (const recipient of body.recipients) at = to.writeBigUInt64LE(recipient, at);
+  return putData(to, at, body.data);
+}
+
+function putSmtp(to: Buffer, start: number, body: SmtpBody): number {
+  const at = putText(to, putText(to, start, body.sender), joined(body));
+  return putData(to, at, body.data);
+}
+
+/**
+ * Writes a body as [0027] lays it out. SMTP: sender length, sender, recipient length, recipients (one a line),
+ * message length, message. SMS: sender MSISDN, number of recipients, their MSISDNs, message length, message. Lengths are
+ * 32 bits; MSISDNs have up to 15 digits and take 64. A delivery instruction, if there is one, follows as length
+ * and text.
+ *
+ * @returns the position behind the last byte written.
+ */
+export function encodeBody(to: Buffer, at: number, body: Body): number {
+  const end = body.type === 'sms' ? putSms(to, at, body) : putSmtp(to, at, body);
+  return body.destination === undefined ? end : putText(to, end, body.destination);
+}
+
+/** Reads lengths and bytes in order, and never behind the end. */
+class Cursor {
+  readonly #bytes: Buffer;
+  #at = 0;
+
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes;
+  }
+
+  take(length: number): Buffer {
+    if (length > this.#bytes.length - this.#at) {
+      throw bad(`a length of ${length} at byte ${this.#at} runs over the end of the body`);
+    }
+    this.#at += length;
+    return this.#bytes.subarray(this.#at - length, this.#at);
+  }
+
+  block(): Buffer {
+    return this.take(this.take(4).readUInt32LE());
+  }
+
+  get atEnd(): boolean {
+    return this.#at === this.#bytes.length;
+  }
+}
+
+/**
+ * Reads a body back. `data` is a copy: the record's place in the map may be written over once it is consumed.
+ *
+ * @throws QueueError `bad-record` when the bytes are not a body of that type.
+ */
+export function decodeBody(typeByte: number, bytes: Buffer): Body {
+  const cursor = new Cursor(bytes);
+  if (typeByte === TYPE_BYTE.sms) {
+    const sender = cursor.take(MSISDN_BYTES).readBigUInt64LE();
+    const count = cursor.take(1).readUInt8();
+    const recipients = Array.from({ length: count }, () => cursor.take(MSISDN_BYTES).readBigUInt64LE());
+    return finish({ type: 'sms', sender, recipients, data: Buffer.from(cursor.block()) }, cursor);
+  }
+  if (typeByte !== TYPE_BYTE.smtp) throw bad(`${typeByte} is not a message type (1 SMTP, 2 SMS)`);
+  const sender = cursor.block().toString();
+  const recipients = cursor.block().toString();
+  const data = Buffer.from(cursor.block());
+  return finish(
+    { type: 'smtp', sender, recipients: recipients === '' ? [] : recipients.split(SEPARATOR), data },
+    cursor,
+  );
+}
+
+function finish<B extends Body>(body: B, cursor: Cursor): B {
+  if (!cursor.atEnd) body.destination = cursor.block().toString();
+  if (!cursor.atEnd) throw bad('bytes are left over behind the body');
+  return body;
+}

@@ -1,0 +1,89 @@
+import { crc32c } from '@node-rs/crc32';
+import { QueueError } from '../platform/errors.js';
+import type { Kernel } from '../platform/kernel.js';
+import { PAGE_BYTES } from '../platform/map.js';
+import type { ChecksumKey } from './checksum.js';
+
+/**
+ * Head of the queue data file, the first sector of its first page, written once at install and never again; a copy is in
+ * the last page of the file, so that one damaged page does not cost the queue. Little-endian:
+ *
+ *     0   8  "PPQDATA1"
+ *     8   4  version of the files (1)
+ *    12   4  size of a slot (256)
+ *    16   8  size of the file in bytes
+ *    24   8  size of the largest record
+ *    32  16  id of the queue
+ *    48   8  key of the checksums
+ *    56   4  CRC-32C of bytes 0-55
+ *
+ * The second sector of each says how far the message numbers have come (generation.ts). The ring of records lies between the
+ * two pages.
+ */
+const MAGIC = 'PPQDATA1';
+export const FILES_VERSION = 1;
+const CHECKED_BYTES = 56;
+
+/** The ring starts here and ends one page before the end of the file. */
+export const RING_START = PAGE_BYTES;
+
+export interface DataFileHead {
+  sizeBytes: number;
+  maxRecordBytes: number;
+  /** 16 bytes, hex. */
+  queueId: string;
+  key: ChecksumKey;
+}
+
+export function newHead(
+  sizeBytes: number,
+  maxRecordBytes: number,
+  { randomBytes }: Pick<Kernel, 'randomBytes'>,
+): DataFileHead {
+  const secret = randomBytes(24);
+  const key = { low: secret.readUInt32LE(16), high: secret.readUInt32LE(20) };
+  return { sizeBytes, maxRecordBytes, queueId: secret.toString('hex', 0, 16), key };
+}
+
+export function encodeHead(head: DataFileHead): Buffer {
+  const page = Buffer.alloc(PAGE_BYTES);
+  page.write(MAGIC, 0, 'latin1');
+  page.writeUInt32LE(FILES_VERSION, 8);
+  page.writeUInt32LE(256, 12);
+  page.writeBigUInt64LE(BigInt(head.sizeBytes), 16);
+  page.writeBigUInt64LE(BigInt(head.maxRecordBytes), 24);
+  page.write(head.queueId, 32, 'hex');
+  page.writeUInt32LE(head.key.low, 48);
+  page.writeUInt32LE(head.key.high, 52);
+  page.writeUInt32LE(crc32c(page.subarray(0, CHECKED_BYTES)), CHECKED_BYTES);
+  return page;
+}
+
+/**
+ * @throws QueueError `not-a-queue` when the page is no such head, `wrong-version` when it is one of another version,
+ * `damaged-queue` when the magic is there and the checksum is wrong.
+ */
+export function decodeHead(page: Buffer, path: string): DataFileHead {
+  if (page.length < PAGE_BYTES || page.toString('latin1', 0, 8) !== MAGIC) {
+    throw new QueueError(
+      'not-a-queue',
+      `${path} is not a queue data file: expected it to begin with ${MAGIC}`,
+    );
+  }
+  const version = page.readUInt32LE(8);
+  if (page.readUInt32LE(CHECKED_BYTES) !== crc32c(page.subarray(0, CHECKED_BYTES))) {
+    throw new QueueError('damaged-queue', `${path}: the head of the data file has a wrong checksum`);
+  }
+  if (version !== FILES_VERSION) {
+    throw new QueueError(
+      'wrong-version',
+      `${path} has version ${version}, this program knows ${FILES_VERSION}`,
+    );
+  }
+  return {
+    sizeBytes: Number(page.readBigUInt64LE(16)),
+    maxRecordBytes: Number(page.readBigUInt64LE(24)),
+    queueId: page.toString('hex', 32, 48),
+    key: { low: page.readUInt32LE(48), high: page.readUInt32LE(52) },
+  };
+}

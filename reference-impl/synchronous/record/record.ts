@@ -1,0 +1,144 @@
+import type { DataBytes } from '../platform/data-map.js';
+import type { Body } from './body.js';
+import { bodySeed, type ChecksumKey, checksum, seedAt } from './checksum.js';
+import { bodyBytes, encodeBody, TYPE_BYTE } from './codec.js';
+import { AT, HEADER_BYTES, LAYOUT_VERSION, RECORD_OVERHEAD_BYTES, SIGNATURE_WORD } from './layout.js';
+
+/** Bytes of the whole record that holds this body, checksums included, before rounding up to slots. */
+export const recordBytes = (body: Body): number => RECORD_OVERHEAD_BYTES + bodyBytes(body);
+
+/**
+ * Writes a record at its place in the data file.
+ *
+ * @returns its checksum, which the index entry keeps too [0019].
+ */
+export function writeRecord(
+  data: DataBytes,
+  key: ChecksumKey,
+  offset: number,
+  sizeBytes: number,
+  fields: { number: number; dateMs: number; body: Body },
+): number {
+  const { bytes, at } = data.place(offset, sizeBytes);
+  const seed = seedAt(key, offset);
+  // The body first, and no signature meanwhile: a process that is killed in here leaves no record at all. A new header
+  // in front of the body and trailer of the record that stood here before would be taken for a whole one.
+  bytes.writeUInt32LE(0, at + AT.signature);
+  const end = encodeBody(bytes, at + HEADER_BYTES, fields.body);
+  bytes.writeUInt32LE(SIGNATURE_WORD, at + AT.signature);
+  bytes.writeUInt32LE(TYPE_BYTE[fields.body.type] | (LAYOUT_VERSION << 8), at + AT.type);
+  writeWide(bytes, at + AT.date, fields.dateMs);
+  writeWide(bytes, at + AT.number, fields.number);
+  bytes.writeUInt32LE(sizeBytes - RECORD_OVERHEAD_BYTES, at + AT.dataLength);
+  const headerSum = checksum(bytes, at, at + AT.headerChecksum, seed);
+  bytes.writeUInt32LE(headerSum, at + AT.headerChecksum);
+  const sum = checksum(bytes, at + HEADER_BYTES, end, bodySeed(seed, headerSum));
+  bytes.writeUInt32LE(sum, end);
+  return sum;
+}
+
+/**
+ * Takes a record out whose bytes may not be on the disk. It is not marked as consumed: the mark would reach the disk,
+ * the record perhaps not, and the mark of the record that is still there would be gone: a message that was consumed long
+ * ago would come back.
+ */
+export function eraseRecord(data: DataBytes, offset: number): void {
+  const { bytes, at } = data.place(offset, HEADER_BYTES);
+  bytes.writeUInt32LE(0, at + AT.signature);
+}
+
+/** A whole number of up to 53 bits as 64, without the cost of a BigInt. */
+function writeWide(bytes: Buffer, at: number, value: number): void {
+  bytes.writeUInt32LE(value >>> 0, at);
+  bytes.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4);
+}
+
+const readWide = (bytes: Buffer, at: number): number =>
+  bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4) * 2 ** 32;
+
+export interface RecordHeader {
+  offset: number;
+  number: number;
+  dateMs: number;
+  type: number;
+  /** The whole record, checksums included. */
+  sizeBytes: number;
+}
+
+/** The header of a record that was found whole. */
+export interface FoundRecord extends RecordHeader {
+  /** Over the body; the index entry keeps it too [0019]. */
+  checksum: number;
+}
+
+/** What stands at a slot boundary of the data file. */
+export type AtSlot =
+  | { state: 'nothing' }
+  /** The signature is there, but the header is not one that this queue wrote at this place. */
+  | { state: 'foreign' }
+  /** The header is ours, the data is torn or has rotted. */
+  | { state: 'damaged'; header: RecordHeader }
+  | { state: 'valid'; header: FoundRecord };
+
+const NOTHING: AtSlot = { state: 'nothing' };
+const FOREIGN: AtSlot = { state: 'foreign' };
+
+/** The header at a slot boundary, if it is whole and its length stays inside the file. */
+export function readHeader(data: DataBytes, key: ChecksumKey, offset: number): RecordHeader | undefined {
+  const { bytes, at } = data.place(offset, HEADER_BYTES);
+  const sum = checksum(bytes, at, at + AT.headerChecksum, seedAt(key, offset));
+  if (sum !== bytes.readUInt32LE(at + AT.headerChecksum)) return undefined;
+  const sizeBytes = bytes.readUInt32LE(at + AT.dataLength) + RECORD_OVERHEAD_BYTES;
+  if (bytes[at + AT.version] !== LAYOUT_VERSION || offset + sizeBytes > data.sizeBytes) return undefined;
+  return {
+    offset,
+    number: readWide(bytes, at + AT.number),
+    dateMs: readWide(bytes, at + AT.date),
+    type: bytes.readUInt8(at + AT.type),
+    sizeBytes,
+  };
+}
+
+/**
+ * The header at a slot boundary as it was before one of its bits was flipped, if there is such a header. It names the
+ * message that rot has made unreadable. Bytes that somebody has sent cannot pass for one: the checksum is keyed.
+ */
+export function mendHeader(data: DataBytes, key: ChecksumKey, offset: number): RecordHeader | undefined {
+  const { bytes, at } = data.place(offset, HEADER_BYTES);
+  const copy = Buffer.from(bytes.subarray(at, at + HEADER_BYTES));
+  const tried: DataBytes = {
+    sizeBytes: data.sizeBytes,
+    place: () => ({ bytes: copy, at: 0 }),
+    willNeed: () => undefined,
+  };
+  for (let bit = 0; bit < HEADER_BYTES * 8; bit += 1) {
+    const byte = bit >> 3;
+    copy.writeUInt8(copy.readUInt8(byte) ^ (1 << (bit & 7)), byte);
+    const header = readHeader(tried, key, offset);
+    if (header) return header;
+    copy.writeUInt8(copy.readUInt8(byte) ^ (1 << (bit & 7)), byte);
+  }
+  return undefined;
+}
+
+/** Looks at one slot boundary [0026]: the signature first, because almost all slots fail there. */
+export function readSlot(data: DataBytes, key: ChecksumKey, offset: number): AtSlot {
+  const place = data.place(offset, HEADER_BYTES);
+  if (place.bytes.readUInt32LE(place.at) !== SIGNATURE_WORD) return NOTHING;
+  const header = readHeader(data, key, offset);
+  if (!header) return FOREIGN;
+  const { bytes, at } = data.place(offset, header.sizeBytes);
+  const end = at + header.sizeBytes - 4;
+  const headerSum = bytes.readUInt32LE(at + AT.headerChecksum);
+  const sum = checksum(bytes, at + HEADER_BYTES, end, bodySeed(seedAt(key, offset), headerSum));
+  if (sum !== bytes.readUInt32LE(end)) return { state: 'damaged', header };
+  // Spelt out: with a spread every scan of a queue takes half as long again.
+  const { number, dateMs, type, sizeBytes } = header;
+  return { state: 'valid', header: { offset, number, dateMs, type, sizeBytes, checksum: sum } };
+}
+
+/** The body's bytes of a record that was found valid. */
+export function bodyOf(data: DataBytes, header: RecordHeader): Buffer {
+  const { bytes, at } = data.place(header.offset, header.sizeBytes);
+  return bytes.subarray(at + HEADER_BYTES, at + header.sizeBytes - 4);
+}

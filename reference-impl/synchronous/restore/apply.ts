@@ -1,0 +1,69 @@
+import type { IndexImage } from '../index/image.js';
+import { ENTRY, FIELD, NONE, SLOTS_WORD, STATUS } from '../index/layout.js';
+import { assert } from '../platform/errors.js';
+import { extentOf } from '../record/layout.js';
+import type { Ring } from '../ring/reserve.js';
+import type { Alive, RestorePlan } from './plan.js';
+
+/**
+ * Writes both lists anew: every message of the plan is ready and unlocked, every other entry free. Nobody else has the
+ * queue open. If this is cut short, the next restore starts over from the data file.
+ *
+ * The in-use list is in ring order, beginning behind the newest message: W is then the end of the newest record,
+ * and the room between W and the oldest is free.
+ */
+export function applyPlan(image: IndexImage, ring: Ring, plan: RestorePlan): void {
+  const { entries, workerSlots } = image.geometry;
+  assert(plan.alive.length <= entries, 'the index has an entry for every message');
+  const order = ringOrder(plan.alive);
+  order.forEach((alive, entry) => {
+    writeEntry(image, entry, alive, entry === order.length - 1 ? NONE : entry + 1);
+  });
+  for (let entry = order.length; entry < entries; entry += 1) {
+    const at = image.entryWord(entry);
+    image.put(at + ENTRY.status, STATUS.free);
+    image.put(at + ENTRY.lock, 0);
+    image.put(at + ENTRY.next, entry + 1 < entries ? entry + 1 : NONE);
+  }
+  const newest = order.at(-1);
+  image.put(FIELD.head, newest ? 0 : NONE);
+  image.put(FIELD.tail, newest ? order.length - 1 : NONE);
+  image.put(FIELD.free, order.length < entries ? order.length : NONE);
+  image.put(FIELD.inUse, order.length);
+  image.putWide(
+    FIELD.usedBytes,
+    order.reduce((sum, alive) => sum + extentOf(alive.sizeBytes), 0),
+  );
+  image.putWide(FIELD.writeOffset, newest ? newest.offset + extentOf(newest.sizeBytes) : ring.start);
+  image.putWide(FIELD.nextNumber, plan.nextNumber);
+  image.put(FIELD.undoCount, 0);
+  image.put(FIELD.mutexOwner, 0);
+  // Flipped bits here would only make a dead worker's lock look like a live one's, but cost nothing to mend.
+  for (let slot = 0; slot < workerSlots; slot += 1) {
+    image.put(SLOTS_WORD + slot, image.get(SLOTS_WORD + slot) + 1);
+  }
+}
+
+/** By offset, turned so that the newest message (by number, never by date) comes last. */
+function ringOrder(alive: readonly Alive[]): Alive[] {
+  let newest = 0;
+  alive.forEach((record, index) => {
+    if (record.number > (alive[newest] as Alive).number) newest = index;
+  });
+  return [...alive.slice(newest + 1), ...alive.slice(0, newest + 1)];
+}
+
+function writeEntry(image: IndexImage, entry: number, alive: Alive, next: number): void {
+  const at = image.entryWord(entry);
+  image.putWide(at + ENTRY.offset, alive.offset);
+  image.putWide(at + ENTRY.number, alive.number);
+  image.put(at + ENTRY.length, alive.sizeBytes);
+  image.put(at + ENTRY.lock, 0);
+  image.put(at + ENTRY.type, alive.type);
+  image.put(at + ENTRY.status, STATUS.ready);
+  image.put(at + ENTRY.checksum, alive.checksum | 0);
+  image.put(at + ENTRY.retryCount, alive.retryCount);
+  image.putWide(at + ENTRY.lastRetry, alive.lastRetryMs);
+  image.put(at + ENTRY.previous, entry - 1 >= 0 ? entry - 1 : NONE);
+  image.put(at + ENTRY.next, next);
+}

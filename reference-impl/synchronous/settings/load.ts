@@ -1,0 +1,192 @@
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import type { z } from 'zod';
+import { QueueError } from '../platform/errors.js';
+import { GEOMETRY_KEYS, portablePath, type QueueSettings, SettingsSchema } from './settings.js';
+
+/** The installed settings of a queue, in its directory. */
+export const INSTALLED_NAME = 'queue.json';
+
+/** A tree of settings as they were written somewhere, not yet checked. */
+export type RawSettings = { [key: string]: unknown };
+
+/** One place that settings come from. `nameOf` says how a person wrote the setting at a key path there. */
+export interface Layer {
+  values: RawSettings;
+  nameOf: (keyPath: readonly string[]) => string;
+}
+
+export interface LoadOptions {
+  /** The queue directory as `--queue` gave it. */
+  directory?: string;
+  /** A settings file as `--config` gave it. */
+  configFile?: string;
+  /** What the flags say; overrides the files. */
+  flags?: Layer;
+  /** `needed`: the queue must have been installed; `none`: it is about to be. */
+  installed: 'needed' | 'none';
+}
+
+/**
+ * Settings from, lowest to highest: defaults, what was installed, the settings file, the flags.
+ * @throws QueueError `bad-setting` naming file or flag, key path, what was found and what was expected;
+ *   `not-a-queue` when the directory holds no installed queue.
+ */
+export function loadSettings(options: LoadOptions): QueueSettings {
+  const layers: Layer[] = [];
+  if (options.configFile !== undefined) layers.push(fileLayer(options.configFile, 'bad-setting'));
+  if (options.flags !== undefined) layers.push(options.flags);
+  const directory = directoryOf(options, layers);
+  const pinned: Layer = { values: { directory }, nameOf: () => '--queue' };
+  if (options.installed === 'none') return parseLayers([...layers, pinned]);
+  const installed = installedLayer(directory);
+  const settings = parseLayers([installed, ...layers, pinned]);
+  refuseOtherGeometry(settings, parseLayers([installed, pinned]), layers);
+  return settings;
+}
+
+/** Settings from one tree, every default filled in. @throws QueueError `bad-setting` */
+export function parseSettings(values: RawSettings, source = 'settings'): QueueSettings {
+  return parseLayers([{ values, nameOf: (keyPath) => `${source}: ${keyPath.join('.')}` }]);
+}
+
+/** The text of the installed settings: the whole geometry, and what else was given when the queue was installed. */
+export function installedText(settings: QueueSettings): string {
+  const { directory, deadLetter, ...rest } = settings;
+  const pairs = settings.pairs.map((pair) => ({
+    directory: portablePath(directory, pair.directory),
+    indexDirectory: portablePath(directory, pair.indexDirectory),
+  }));
+  const { dataBytes, entries } = deadLetter;
+  return `${JSON.stringify({ ...rest, pairs, deadLetter: { dataBytes, entries } }, null, 2)}\n`;
+}
+
+function directoryOf(options: LoadOptions, layers: readonly Layer[]): string {
+  const given =
+    options.directory ?? layers.map((layer) => layer.values.directory).findLast((d) => d !== undefined);
+  if (typeof given === 'string' && given !== '') return resolve(given);
+  throw new QueueError(
+    'bad-setting',
+    'no queue directory: give --queue DIR, or "directory" in the settings file',
+  );
+}
+
+function installedLayer(directory: string): Layer {
+  const file = join(directory, INSTALLED_NAME);
+  const layer = fileLayer(file, 'not-a-queue');
+  if (layer.values.directory === undefined) return layer;
+  throw new QueueError(
+    'bad-setting',
+    `${file}: directory: the installed settings move with the queue and name none`,
+  );
+}
+
+function fileLayer(file: string, whenMissing: 'bad-setting' | 'not-a-queue'): Layer {
+  const values = readJson(file, whenMissing);
+  if (!isTree(values))
+    throw new QueueError('bad-setting', `${file}: found ${shown(values)}, expected a JSON object`);
+  return {
+    values,
+    nameOf: (keyPath) => (keyPath.length === 0 ? file : `${file}: ${keyPath.join('.')}`),
+  };
+}
+
+function readJson(file: string, whenMissing: 'bad-setting' | 'not-a-queue'): unknown {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (cause) {
+    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unreadable';
+    if (whenMissing === 'not-a-queue' && (code === 'ENOENT' || code === 'ENOTDIR')) {
+      throw new QueueError('not-a-queue', `${file}: not found, expected an installed queue (see "install")`, {
+        cause,
+      });
+    }
+    throw new QueueError('bad-setting', `${file}: cannot be read (${code}), expected a JSON file`, { cause });
+  }
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new QueueError('bad-setting', `${file}: ${oneLine(why)}, expected JSON`, { cause });
+  }
+}
+
+function parseLayers(layers: readonly Layer[]): QueueSettings {
+  const result = SettingsSchema.safeParse(
+    layers.reduce<unknown>((under, layer) => merged(under, layer.values), {}),
+  );
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  throw new QueueError('bad-setting', issue === undefined ? 'settings are wrong' : complaint(issue, layers));
+}
+
+/** Trees are merged key by key; anything else is replaced by what lies over it. */
+function merged(under: unknown, over: unknown): unknown {
+  if (!isTree(under) || !isTree(over)) return over === undefined ? under : over;
+  const keys = new Set([...Object.keys(under), ...Object.keys(over)]);
+  return Object.fromEntries([...keys].map((key) => [key, merged(own(under, key), own(over, key))]));
+}
+
+function complaint(issue: z.core.$ZodIssue, layers: readonly Layer[]): string {
+  const keyPath = issue.path.map(String);
+  if (issue.code === 'unrecognized_keys') {
+    const unknown = [...keyPath, ...issue.keys.slice(0, 1)];
+    return `${sourceOf(unknown, layers).nameOf(unknown)}: unknown setting, expected ${issue.message}`;
+  }
+  const source = sourceOf(keyPath, layers);
+  const value = valueAt(source.values, keyPath);
+  const found = value === undefined ? 'it is missing' : `found ${shown(value)}`;
+  return `${source.nameOf(keyPath)}: ${found}, expected ${issue.message}`;
+}
+
+/** The topmost layer that has the key path, else the one that has the longest part of it. */
+function sourceOf(keyPath: readonly string[], layers: readonly Layer[]): Layer {
+  for (let length = keyPath.length; length > 0; length--) {
+    const part = keyPath.slice(0, length);
+    const layer = layers.findLast((candidate) => valueAt(candidate.values, part) !== undefined);
+    if (layer !== undefined) return layer;
+  }
+  return layers.at(-1) ?? { values: {}, nameOf: (path) => path.join('.') };
+}
+
+function refuseOtherGeometry(
+  settings: QueueSettings,
+  installed: QueueSettings,
+  layers: readonly Layer[],
+): void {
+  const key = GEOMETRY_KEYS.find((name) => !isDeepStrictEqual(settings[name], installed[name]));
+  if (key === undefined) return;
+  const name = sourceOf([key], layers).nameOf([key]);
+  const found = shown(settings[key]);
+  throw new QueueError(
+    'bad-setting',
+    `${name}: found ${found}, expected ${shown(installed[key])} as the queue was installed; install another queue`,
+  );
+}
+
+function valueAt(tree: unknown, keyPath: readonly string[]): unknown {
+  return keyPath.reduce<unknown>((at, key) => {
+    if (Array.isArray(at)) return at[Number(key)];
+    return isTree(at) ? own(at, key) : undefined;
+  }, tree);
+}
+
+function own(tree: RawSettings, key: string): unknown {
+  return Object.hasOwn(tree, key) ? tree[key] : undefined;
+}
+
+function isTree(value: unknown): value is RawSettings {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** A value as a person may see it, cut where it gets long. */
+function shown(value: unknown): string {
+  const text = JSON.stringify(value) ?? String(value);
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s+/g, ' ');
+}

@@ -1,0 +1,273 @@
+import t from 'tap';
+import { runHelper } from '../helper/helper.js';
+import { FIELD } from '../index/layout.js';
+import { Fifo, makeFifo } from '../platform/fifo.js';
+import { LOCK } from '../platform/locks.js';
+import { type Lab, lab, takeAll, textsOf, until } from '../queue/fixtures/lab.js';
+import { Pair } from '../queue/pair.js';
+import { RING_START } from '../record/data-file.js';
+import { smtp } from '../record/fixtures/memory-data.js';
+import { SyncClient } from './client.js';
+import { fifoPlaces } from './places.js';
+import {
+  type Answer,
+  decodeAnswers,
+  decodeRequests,
+  encodeAnswer,
+  encodeRequest,
+  REQUEST_BYTES,
+  type SyncRequest,
+} from './tokens.js';
+
+const times = { helperTimeoutMs: 20, requestTimeoutMs: 15_000 };
+const range = { offset: RING_START, length: 256 };
+
+/** The pair of a queue without a helper: this test is the helper, by hand. */
+function byHand(t: { teardown(clean: () => unknown): void }, here: Lab) {
+  const [directories] = here.settings.pairs;
+  if (!directories) throw new Error('a queue has a pair');
+  const pair = Pair.open(directories, here.settings);
+  const places = fifoPlaces(here.pair);
+  const requests = new Fifo(places.request, 65_520);
+  const confirm = new Fifo(places.confirm(0), 65_520);
+  const receipt = new Fifo(places.receipt(0), 65_520);
+  t.teardown(() => {
+    for (const fifo of [requests, confirm, receipt]) fifo.close();
+    pair.close();
+  });
+  /** Waits for the next requests. */
+  const asked = async (): Promise<SyncRequest[]> => {
+    let found: SyncRequest[] = [];
+    await until(() => {
+      found = decodeRequests(requests.read());
+      return found.length > 0;
+    }, 'a request');
+    return found;
+  };
+  const answerTo = ({ incarnation, id }: SyncRequest, more: Partial<Answer> = {}): Buffer =>
+    encodeAnswer({ kind: 'confirm', helper: 1, incarnation, id, batch: 1, errno: 0, ...more });
+  return { pair, confirm, receipt, asked, answerTo };
+}
+
+t.test('A confirmation belongs to a request: nobody else’s is one, and its own is', async (t) => {
+  const hand = byHand(t, await lab(t));
+  const client = new SyncClient(
+    hand.pair.directories.directory,
+    { slot: 0, incarnation: 7 },
+    hand.pair.image,
+    times,
+  );
+  t.teardown(() => client.close());
+  let result: string | undefined;
+  const synced = client.sync([range]).then(({ state }) => {
+    result = state;
+  });
+  const [request] = await hand.asked();
+  if (!request) throw new Error('a request came');
+  t.match(request, { slot: 0, incarnation: 7, ...range });
+  const forged = [
+    hand.answerTo(request, { incarnation: 6 }),
+    hand.answerTo(request, { id: request.id + 1 }),
+    hand.answerTo(request, { id: request.id - 1 }),
+    hand.answerTo(request, { kind: 'receipt' }),
+    Buffer.alloc(24, 0xee),
+  ];
+  for (const token of forged) hand.confirm.write(token);
+  await hand.asked();
+  t.equal(result, undefined, 'it asks again instead');
+  hand.confirm.write(Buffer.from('seven b'));
+  while (result === undefined) {
+    for (const again of await Promise.race([hand.asked(), synced.then(() => [])])) {
+      hand.confirm.write(hand.answerTo(again));
+    }
+  }
+  t.equal(result, 'synced', 'also after bytes that are not even a token long');
+});
+
+t.test('Tokens outlive their readers: what a predecessor in the slot left is drained', async (t) => {
+  const hand = byHand(t, await lab(t));
+  const stale = { slot: 0, incarnation: 7, id: 1, ...range };
+  hand.confirm.write(hand.answerTo(stale));
+  hand.receipt.write(hand.answerTo(stale, { kind: 'receipt' }));
+  const client = new SyncClient(
+    hand.pair.directories.directory,
+    { slot: 0, incarnation: 7 },
+    hand.pair.image,
+    times,
+  );
+  t.teardown(() => client.close());
+  let done = false;
+  const synced = client.sync([range]).then(() => {
+    done = true;
+  });
+  const [first] = await hand.asked();
+  await hand.asked();
+  t.equal(done, false, 'even a token that would fit does not count: it was there before the question');
+  if (first) hand.confirm.write(hand.answerTo(first));
+  await synced;
+});
+
+t.test('several ranges are synced when each is confirmed; a failed one fails all', async (t) => {
+  const hand = byHand(t, await lab(t));
+  const client = new SyncClient(
+    hand.pair.directories.directory,
+    { slot: 0, incarnation: 1 },
+    hand.pair.image,
+    times,
+  );
+  t.teardown(() => client.close());
+  const both = [range, { offset: RING_START + 65_536, length: 512 }];
+  const first = client.sync(both);
+  for (const request of await hand.asked()) hand.confirm.write(hand.answerTo(request));
+  t.same(await first, { state: 'synced' });
+  const second = client.sync(both);
+  const [one, two] = await hand.asked();
+  if (!one || !two) throw new Error('two requests came');
+  hand.confirm.write(Buffer.concat([hand.answerTo(one, { errno: 5 }), hand.answerTo(two)]));
+  t.same(await second, { state: 'failed', errno: 5 });
+});
+
+t.test('a request that was received is not sent again; a new helper is asked anew', async (t) => {
+  const hand = byHand(t, await lab(t));
+  const client = new SyncClient(
+    hand.pair.directories.directory,
+    { slot: 0, incarnation: 1 },
+    hand.pair.image,
+    times,
+  );
+  t.teardown(() => client.close());
+  const synced = client.sync([range]);
+  const [request] = await hand.asked();
+  if (!request) throw new Error('a request came');
+  Atomics.add(hand.pair.image.words, FIELD.helperIncarnation, 1);
+  t.same(await hand.asked(), [request]);
+  hand.confirm.write(hand.answerTo(request));
+  t.same(await synced, { state: 'synced' });
+});
+
+t.test('a worker gives up after its time-out, and a late confirmation is then none', async (t) => {
+  const hand = byHand(t, await lab(t));
+  const soon = { helperTimeoutMs: 5, requestTimeoutMs: 30 };
+  const client = new SyncClient(
+    hand.pair.directories.directory,
+    { slot: 0, incarnation: 1 },
+    hand.pair.image,
+    soon,
+  );
+  t.teardown(() => client.close());
+  const first = client.sync([range]);
+  const [request] = await hand.asked();
+  t.same(await first, { state: 'timed-out' });
+  const second = client.sync([range]);
+  if (request) hand.confirm.write(hand.answerTo(request));
+  t.same(await second, { state: 'timed-out' });
+});
+
+t.test('a second helper of a data file is refused, and the first goes on', async (t) => {
+  const here = await lab(t);
+  await here.helper();
+  t.match((await here.helper()).first, { code: 'second-helper' });
+  await t.rejects(
+    runHelper(here.settings, 0, new AbortController().signal, () => undefined),
+    {
+      code: 'second-helper',
+      exitCode: 2,
+    },
+  );
+  await t.rejects(
+    runHelper(here.settings, 9, new AbortController().signal, () => undefined),
+    {
+      code: 'bad-setting',
+    },
+  );
+  const queue = await here.open();
+  t.match(await queue.enqueue([smtp('x')]), { outcome: 'confirmed' });
+});
+
+t.test('requests from nowhere are skipped, and every rule set serves', async (t) => {
+  const here = await lab(t, {
+    sync: { maxGapBytes: 0, maxUnconfirmedBatches: 1, maxGatherMs: 2, maxIdleMs: 1 },
+  });
+  await here.helper();
+  const requests = new Fifo(fifoPlaces(here.pair).request, 65_520);
+  t.teardown(() => requests.close());
+  const nowhere: SyncRequest[] = [
+    { slot: 999, incarnation: 1, id: 1, ...range },
+    { slot: 0, incarnation: 1, id: 1, offset: 2 ** 40, length: 1 },
+    { slot: 0, incarnation: 1, id: 2, offset: RING_START, length: 0 },
+    { slot: 1, incarnation: 1, id: 3, offset: RING_START, length: 2 ** 20 },
+  ];
+  for (const request of nowhere) requests.write(encodeRequest(request));
+  requests.write(Buffer.alloc(REQUEST_BYTES, 0x55));
+  const [queue, worker] = [await here.open(), await here.worker()];
+  const outcomes = await Promise.all([
+    queue.enqueue([smtp('mine')]),
+    worker.ask({ do: 'enqueue', texts: ['theirs'] }),
+    queue.enqueue([smtp('too')]),
+  ]);
+  t.match(outcomes, [{ outcome: 'confirmed' }, { outcome: 'confirmed' }, { outcome: 'confirmed' }]);
+  t.same(textsOf(takeAll(queue)).sort(), ['mine', 'theirs', 'too']);
+});
+
+t.test('a helper that is told to stop answers everything it has received, far apart or not', async (t) => {
+  // Nothing makes a batch due, and every request is a misfit: the end alone writes them, one batch each.
+  const here = await lab(t, {
+    sync: { maxGatherMs: 60_000, maxGapBytes: 0, writeOnMisfit: false, helperTimeoutMs: 60_000 },
+  });
+  const helper = await here.helper();
+  const hand = byHand(t, here);
+  const answers: Answer[] = [];
+  const places = fifoPlaces(here.pair);
+  const requests = new Fifo(places.request, 65_520);
+  t.teardown(() => requests.close());
+  for (let id = 1; id <= 4; id += 1) {
+    requests.write(
+      encodeRequest({ slot: 0, incarnation: 1, id, offset: RING_START + id * 65_536, length: 256 }),
+    );
+  }
+  await until(() => {
+    answers.push(...decodeAnswers(hand.receipt.read(), 'receipt'));
+    return answers.length === 4;
+  }, 'four receipts');
+  t.equal(hand.confirm.read().length, 0, 'none of them is confirmed yet');
+  await helper.kill('SIGTERM');
+  const confirmed = decodeAnswers(hand.confirm.read(), 'confirm');
+  t.same(confirmed.map(({ id, errno }) => [id, errno]).sort(), [
+    [1, 0],
+    [2, 0],
+    [3, 0],
+    [4, 0],
+  ]);
+  t.same(new Set(confirmed.map(({ batch }) => batch)).size, 4, 'in four batches');
+});
+
+t.test('something else under the name of a FIFO is named', async (t) => {
+  const here = await lab(t);
+  t.throws(() => makeFifo(`${here.pair}/queue.data`), { code: 'not-a-queue', exitCode: 2 });
+});
+
+t.test('a FIFO that nobody reads says so instead of blocking', async (t) => {
+  const here = await lab(t);
+  const fifo = new Fifo(fifoPlaces(here.pair).confirm(5), 65_520);
+  t.teardown(() => fifo.close());
+  let written = 0;
+  while (fifo.write(Buffer.alloc(4096))) written += 1;
+  t.equal(written, 16);
+  fifo.drain();
+  t.equal(fifo.read().length, 0);
+});
+
+t.test('locks: one holder, shared ones, and what dies with its file', async (t) => {
+  const here = await lab(t);
+  const [directories] = here.settings.pairs;
+  if (!directories) throw new Error('a queue has a pair');
+  const [a, b] = [Pair.open(directories, here.settings), Pair.open(directories, here.settings)];
+  t.equal(a.locks.tryLock(LOCK.helper), true);
+  t.equal(b.locks.tryLock(LOCK.helper), false);
+  t.equal(b.locks.isHeldElsewhere(LOCK.helper), true);
+  t.equal(a.locks.isHeldElsewhere(LOCK.helper), false, 'one’s own is not somebody else’s');
+  t.equal(b.locks.isHeldElsewhere(LOCK.users), true, 'both share that one');
+  a.close();
+  t.equal(b.locks.tryLock(LOCK.helper), true);
+  b.close();
+});

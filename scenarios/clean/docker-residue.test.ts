@@ -1,0 +1,205 @@
+import { once } from 'node:events';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
+import t from 'tap';
+import { until } from '../../faults/waiting.js';
+import { noEngine } from '../fixtures/engine.js';
+import { type Kit, TestPlace } from '../fixtures/kit.js';
+import { packageRoot } from '../host/version.js';
+import { connectEngine, engineAddress, RUN_LABEL } from '../runtime/docker/engine.js';
+import type { Cleaned } from './clean.js';
+
+const skip = await noEngine();
+const engine = await connectEngine(engineAddress());
+const fixture = (name: string) => join(packageRoot(), 'conformance/fixtures', `${name}.json`);
+
+function newPlace(t: { teardown(remove: () => unknown): void }): TestPlace {
+  const place = new TestPlace();
+  t.teardown(async () => {
+    await place.run(['clean']);
+    place.remove();
+  });
+  return place;
+}
+
+function gate(place: TestPlace, target: string, budget: string): Kit {
+  return place.start(['gate', fixture(target), '--runtime', 'docker', '--budget', budget, '--seed', '3']);
+}
+
+function runsOf(place: TestPlace, folder: 'residue' | 'runs'): string[] {
+  return readdirSync(join(place.state, folder)).map((name) => name.replace(/\.jsonl$/, ''));
+}
+
+/** Names of all containers, running or not, and of all networks of these runs. */
+async function leftOf(runIds: readonly string[]): Promise<string[]> {
+  const ofRuns = ({ Labels }: { Labels?: Record<string, string> | undefined }) =>
+    runIds.includes(Labels?.[RUN_LABEL] ?? '');
+  const containers = (await engine.listContainers({ all: true })).filter(ofRuns);
+  const networks = (await engine.listNetworks()).filter(ofRuns);
+  return [
+    ...containers.map(({ Names, State }) => `${Names[0]} ${State}`),
+    ...networks.map(({ Name, Driver }) => `${Name} ${Driver}`),
+  ];
+}
+
+t.test('nothing of a run is left on the engine when it has passed, or failed', { skip }, async (t) => {
+  for (const [target, code] of [
+    ['correct', 0],
+    ['delivers-twice', 1],
+  ] as const) {
+    const place = newPlace(t);
+    const kit = gate(place, target, '6s');
+    await kit.says(/^round 1/m);
+    const runs = runsOf(place, 'residue');
+    t.ok(await until(async () => (await leftOf(runs)).length > 0, 20_000), 'it ran in containers');
+    const hasNetwork = async () => (await leftOf(runs)).some((line) => line.endsWith(' bridge'));
+    t.ok(await until(hasNetwork, 20_000), 'with a network of their own');
+    const ended = await kit.ended();
+    t.equal(ended.code, code, ended.stderr);
+    t.match(ended.stderr, /kill +tried [1-9]\d* +hit [1-9]/);
+    t.same(await leftOf(runs), []);
+    t.same(runsOf(place, 'residue'), []);
+  }
+});
+
+t.test(
+  'Ctrl-C removes all containers; a second one stops at once, and clean removes the rest',
+  {
+    skip,
+  },
+  async (t) => {
+    for (const times of [1, 2]) {
+      const place = newPlace(t);
+      const kit = gate(place, 'correct', '60s');
+      await kit.says(/^kill/m);
+      const runs = runsOf(place, 'residue');
+      for (let time = 0; time < times; time++) kit.child.kill('SIGINT');
+      const { code, stderr } = await kit.ended();
+      t.equal(code, 130, stderr);
+      if (times === 2) {
+        const running = async () => (await leftOf(runs)).filter((line) => line.endsWith('running'));
+        t.ok(await until(async () => (await running()).length === 0, 10_000), 'killed, if not removed');
+        t.equal((await place.run(['clean'])).code, 0);
+      }
+      t.same(await leftOf(runs), []);
+      t.same(runsOf(place, 'residue'), []);
+    }
+  },
+);
+
+t.test(
+  "clean removes a killed kit's containers, networks and volumes, and nobody else's",
+  {
+    skip,
+  },
+  async (t) => {
+    const place = newPlace(t);
+    const killed = gate(place, 'correct', '60s');
+    await killed.says(/^kill/m);
+    const left = runsOf(place, 'residue');
+    killed.child.kill('SIGKILL');
+    await killed.ended();
+    const alive = await leftOf(left);
+    // A service may have been down just then; what keeps its network is not.
+    t.ok(
+      alive.some((line) => line.endsWith(' running')),
+      `they live on without the kit: ${alive}`,
+    );
+    t.ok(
+      alive.some((line) => line.endsWith(' bridge')),
+      'and so does their network',
+    );
+    const labels = { [RUN_LABEL]: left[0] ?? '' };
+    await engine.createNetwork({ Name: `plugpull-test-${process.pid}`, Internal: true, Labels: labels });
+    await engine.createVolume({ Name: `plugpull-test-${process.pid}`, Labels: labels });
+    const strange = `plugpull-test-other-${process.pid}`;
+    await engine.createVolume({ Name: strange });
+    t.teardown(() => engine.getVolume(strange).remove());
+
+    const living = gate(place, 'correct', '8s');
+    await living.says(/^kill/m);
+    const livingRuns = runsOf(place, 'residue').filter((run) => !left.includes(run));
+    const { code, stdout } = await place.run(['clean', '--json']);
+    t.equal(code, 0, stdout);
+    const cleaned = JSON.parse(stdout) as Cleaned;
+    t.match(cleaned, { runs: [{ runId: left[0], problems: [] }], inUse: livingRuns });
+    t.ok((cleaned.runs[0]?.containers ?? 0) >= 5, stdout);
+    t.same(await leftOf(left), []);
+    const { Volumes } = await engine.listVolumes();
+    t.ok(Volumes.some(({ Name }) => Name === strange));
+    t.notOk(Volumes.some(({ Name }) => Name === `plugpull-test-${process.pid}`));
+    const networks = await engine.listNetworks();
+    t.notOk(networks.some(({ Name }) => Name === `plugpull-test-${process.pid}`));
+    const { code: livingCode, stderr } = await living.ended();
+    t.equal(livingCode, 0, stderr);
+    t.same(await leftOf(livingRuns), []);
+  },
+);
+
+t.test('an engine that is gone keeps the run on the list, with the reason', { skip }, async (t) => {
+  const place = newPlace(t);
+  const killed = gate(place, 'correct', '60s');
+  await killed.says(/^kill/m);
+  const runs = runsOf(place, 'residue');
+  killed.child.kill('SIGKILL');
+  await killed.ended();
+  const file = join(place.state, 'residue', `${runs[0]}.jsonl`);
+  const text = readFileSync(file, 'utf8');
+  writeFileSync(file, text.replaceAll(engineAddress(), `unix://${place.dir}/none.sock`));
+  const away = await place.run(['clean']);
+  t.equal(away.code, 4);
+  t.match(away.stdout, /left: containers on .*none.sock/);
+  writeFileSync(file, text);
+  t.equal((await place.run(['clean'])).code, 0);
+  t.same(await leftOf(runs), []);
+});
+
+t.test(
+  'an engine that goes away in the middle is not measured, and no violation of the target',
+  {
+    skip: skip || (engineAddress().startsWith('unix://') ? false : 'needs an engine at a socket'),
+  },
+  async (t) => {
+    const place = newPlace(t);
+    const connections = new Set<Socket>();
+    const proxy = createServer((client) => {
+      const socket = connect(engineAddress().slice('unix://'.length));
+      for (const one of [client, socket]) {
+        connections.add(one);
+        one.on('error', () => {});
+        one.on('close', () => {
+          client.destroy();
+          socket.destroy();
+        });
+      }
+      client.pipe(socket).pipe(client);
+    });
+    const listen = async (port: number) => {
+      proxy.listen(port, '127.0.0.1');
+      await once(proxy, 'listening');
+      return (proxy.address() as AddressInfo).port;
+    };
+    const port = await listen(0);
+    const goAway = () => {
+      proxy.close();
+      for (const one of connections) one.destroy();
+    };
+    t.teardown(goAway);
+    const before = process.env.DOCKER_HOST;
+    process.env.DOCKER_HOST = `tcp://127.0.0.1:${port}`;
+    const kit = gate(place, 'correct', '60s');
+    if (before === undefined) delete process.env.DOCKER_HOST;
+    else process.env.DOCKER_HOST = before;
+    await kit.says(/^kill/m);
+    const runs = runsOf(place, 'residue');
+    goAway();
+    const { code, stderr } = await kit.ended();
+    t.equal(code, 3, stderr);
+    t.match(stderr, /the container engine at tcp:\S+ has gone/);
+    t.same(runsOf(place, 'residue'), runs, 'what could not be removed stays on the list');
+    await listen(port);
+    t.equal((await place.run(['clean'])).code, 0);
+    t.same(await leftOf(runs), []);
+  },
+);

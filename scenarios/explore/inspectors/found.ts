@@ -1,0 +1,58 @@
+import type { StateDisk } from '../../../faults/crash-states/state-disk.js';
+import { DamagedFilesystemError } from '../../../faults/power/syscalls.js';
+import type { CrashState } from '../../../faults/write-log/state.js';
+
+/** What was found in one crash state, in the words of the history. */
+export interface Found {
+  recovered: boolean;
+  /** Bits of the messages that it holds, base64. */
+  live: string;
+  wrong: number;
+  detail: string;
+  /** The filesystem itself could not be mounted, which says nothing about the target: such a state is not judged. */
+  unmountable?: true;
+}
+
+/** Which bit each message has, by what it is known by: its id, or the SHA-256 of its bytes. */
+export type BitOf = ReadonlyMap<string, number>;
+
+/** @param count number of messages that have a bit. */
+export function foundOf(
+  bits: BitOf,
+  count: number,
+  live: Iterable<string>,
+  problems: readonly string[],
+): Found {
+  const bytes = Buffer.alloc(Math.ceil(count / 8));
+  let wrong = 0;
+  let first = '';
+  for (const name of live) {
+    const bit = bits.get(name);
+    if (bit === undefined) {
+      wrong += 1;
+      first ||= `a message of digest ${name.slice(0, 16)}`;
+    } else bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) | (1 << (bit & 7));
+  }
+  wrong += problems.length;
+  return { recovered: true, live: bytes.toString('base64'), wrong, detail: problems[0] ?? first };
+}
+
+/** Nothing is there, because the target did not get up. */
+export function notRecovered(detail: string): Found {
+  return { recovered: false, live: '', wrong: 0, detail };
+}
+
+/**
+ * Mounts a state. What the kernel refuses is not judged: a torn superblock of ext4 is no fault of the target's.
+ * @returns what is found in a state that was refused; undefined when it is mounted.
+ * @throws Error when its disk cannot be made, which is the kit's failure.
+ */
+export function tryMount(disk: StateDisk, state: CrashState): Found | undefined {
+  try {
+    disk.mount(state);
+    return undefined;
+  } catch (error) {
+    if (error instanceof DamagedFilesystemError) return { ...notRecovered(error.message), unmountable: true };
+    throw error;
+  }
+}

@@ -1,0 +1,60 @@
+import { join } from 'node:path';
+import t from 'tap';
+import { blocklogAvailability } from '../../../faults/power/available.js';
+import { processesBelow, TestPlace } from '../../fixtures/kit.js';
+import { packageRoot } from '../../host/version.js';
+import type { ExploreResult } from '../result/result.js';
+
+const availability = blocklogAvailability();
+const skip = availability.available ? false : availability.why;
+const FIXTURES = join(packageRoot(), 'conformance/fixtures');
+
+function restoring(place: TestPlace, wrong: string): string {
+  return place.target(['{node}', join(FIXTURES, 'queue.mjs'), '--data', '{data}', '--port', '{port}'], {
+    guarantee: { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0, recoverySeconds: 2 },
+    crashStates: { restore: ['{node}', join(FIXTURES, 'restore-log.mjs'), '--wrong', wrong] },
+  });
+}
+
+for (const [wrong, budget, words] of [
+  ['hangs', '26s', /no recovery: crashStates\.restore did not answer within 10 s/],
+  ['dies', '12s', /no recovery: crashStates\.restore ended with code 7/],
+  ['babbles', '12s', /no recovery: crashStates\.restore: expected JSON, found recovered, I think/],
+] as const) {
+  t.test(
+    `a restore program that ${wrong} on a state is found there, within the budget`,
+    { skip },
+    async (t) => {
+      const place = new TestPlace();
+      t.teardown(() => place.remove());
+      const flags = ['--budget', budget, '--seed', '3', '--json'];
+      const { code, stdout, stderr } = await place.run(['explore', restoring(place, wrong), ...flags]);
+      t.equal(code, 1, stderr);
+      const result = JSON.parse(stdout) as ExploreResult;
+      t.match(result, { verdict: 'fail', violations: [{ requirement: 'PP-13', what: words }] });
+      t.match(result.bundle, /bundle\.tar\.gz$/);
+      t.same(processesBelow(place.dir), [], 'nothing of it lives on');
+      // Exactly, also where the program hangs.
+      const again = await place.run(['replay', result.bundle ?? '', '--json']);
+      t.equal(again.code, 1, again.stderr);
+      t.match(again.stderr, words);
+    },
+  );
+}
+
+t.test('a restore program that never works is an error of the target', { skip }, async (t) => {
+  const place = new TestPlace();
+  t.teardown(() => place.remove());
+  const target = place.target(
+    ['{node}', join(FIXTURES, 'queue.mjs'), '--data', '{data}', '--port', '{port}'],
+    {
+      guarantee: { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0 },
+      crashStates: { restore: ['{node}', '-e', 'process.exit(5)'] },
+    },
+  );
+  const ended = await place.run(['explore', target, '--budget', '10s', '--seed', '3']);
+  t.match(ended, {
+    code: 2,
+    stderr: /^plugpull: crashStates\.restore ended with code 5, on every crash state$/m,
+  });
+});

@@ -1,0 +1,222 @@
+import { createHash } from 'node:crypto';
+import { closeSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { KitError, messageOf } from '../../../conformance/errors.js';
+import type { Recorder } from '../../../conformance/history/recorder.js';
+import type { Message } from '../../../conformance/protocols/message.js';
+import type { Answer, Receipts } from '../../../conformance/protocols/protocol.js';
+import { recordReceipts } from '../../../conformance/protocols/receipts.js';
+import { recordingDirectory } from '../../../faults/power/available.js';
+import { BlocklogDisk } from '../../../faults/power/blocklog.js';
+import type { Filesystem } from '../../../faults/power/filesystem.js';
+import { type Extent, extentsOf } from '../../../faults/power/syscalls.js';
+import { atExit } from '../../host/at-exit.js';
+import { seeded } from '../../host/random.js';
+import { type LaunchPlan, launch } from '../../round/launch.js';
+import { Ledger } from '../../round/workload/ledger.js';
+import { Producers } from '../../round/workload/producers.js';
+import { noDisk } from '../../runtime/disks/local-disk.js';
+import { RUN_VARIABLE } from '../../runtime/runtime.js';
+
+export interface RecordOptions extends Omit<LaunchPlan, 'recorder' | 'receipts' | 'dataDir'> {
+  recorder: Recorder;
+  filesystem: Filesystem;
+  seed: number;
+  /** So long the target is loaded. */
+  loadMs: number;
+}
+
+/** A run of the target on a recorded disk, up to the moment when the disk stopped. */
+export interface RecordedRun {
+  /** Of the run that was recorded: it marks every message. */
+  id: string;
+  /** The device as it was at the beginning, and all that was done to it. */
+  image: string;
+  log: string;
+  /** Entries of the log when the target was ready for the first time. */
+  from: number;
+  /** Entries of the log when the disk stopped. */
+  end: number;
+  filesystem: Filesystem;
+  /** SHA-256 of every message that was submitted, by id. */
+  digests: ReadonlyMap<string, string>;
+  /** Where the files lie that are read without a mount, by name; empty when there are none. */
+  files: ReadonlyMap<string, { extents: Extent[]; sizeBytes: number }>;
+  remove(): void;
+}
+
+/** On the recorded disk, and so on every crash state. */
+export const DATA_DIR = 'data';
+export const DISK_BYTES = 512 * 2 ** 20;
+const START_TIMEOUT_MS = 30_000;
+const PRODUCERS = 4;
+const DEPTH = 6;
+/** Receivers are held back until so much is at stake, or for so long; then let go for a moment. */
+const HELD_MESSAGES = 120;
+const HELD_MS = 700;
+const FLOW_MESSAGES = 40;
+const FLOW_MS = 150;
+
+/** Notes for each message at which place of the log it was confirmed, and at which it was offered to a receiver. */
+class PlacedLedger extends Ledger {
+  readonly digests = new Map<string, string>();
+  readonly #place: (id: string, what: 'confirmed' | 'taken') => void;
+
+  constructor(run: string, recorder: Recorder, entries: () => number) {
+    super(run, recorder);
+    this.#place = (id, what) => void recorder.record({ kind: 'placed', id, what, entries: entries() });
+  }
+
+  override submitted(message: Message, producer: number): void {
+    super.submitted(message, producer);
+    this.digests.set(message.id, createHash('sha256').update(message.bytes).digest('hex'));
+  }
+
+  override answered(id: string, answer: Answer): void {
+    // After the answer: whatever it rests on is in the log by now.
+    if (answer.outcome === 'confirmed') this.#place(id, 'confirmed');
+    super.answered(id, answer);
+  }
+
+  override follow(next: Receipts): Receipts {
+    const following = super.follow(next);
+    return {
+      ...following,
+      delivered: (what) => {
+        // Before it is accepted: what the target makes of that is not in the log yet.
+        if (what.id !== null) this.#place(what.id, 'taken');
+        return following.delivered(what);
+      },
+    };
+  }
+}
+
+/**
+ * Installs and starts the target on a recorded disk, loads it, and stops the disk in the middle of that.
+ * @throws KitError target-unavailable when the target does not start, kit-failed when the disk cannot be made.
+ */
+export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
+  const { registry, recorder, filesystem, dir, target } = options;
+  const room = recordingDirectory();
+  if (room === undefined)
+    throw new KitError('kit-failed', 'no room is left for the images of a recorded disk');
+  const mountPoint = join(dir, 'disk');
+  const disk = await BlocklogDisk.create({
+    dir: join(room, `plugpull-${registry.runId}-recording`),
+    mountPoint,
+    sizeBytes: DISK_BYTES,
+    filesystem,
+    recorded: true,
+    env: { [RUN_VARIABLE]: registry.runId },
+    residue: registry,
+  }).catch((error: unknown) => {
+    throw noDisk('the recorded disk', filesystem, error);
+  });
+  const forget = atExit(() => disk.remove());
+  const remove = () => {
+    forget();
+    disk.remove();
+  };
+  try {
+    const entries = () => disk.completeEntries();
+    const ledger = new PlacedLedger(registry.runId, recorder, entries);
+    const dataDir = join(mountPoint, DATA_DIR);
+    makeDurable(dataDir, mountPoint);
+    const launched = await launch({
+      ...options,
+      dataDir,
+      receipts: ledger.follow(recordReceipts(recorder)),
+    });
+    try {
+      recorder.record({ kind: 'installed', round: 1 });
+      await launched.install();
+      const start = await launched.life.bringUp(START_TIMEOUT_MS);
+      if (!start.ready)
+        throw new KitError(
+          'target-unavailable',
+          `the target did not get ready: ${start.detail}; its logs are in ${dir}`,
+        );
+      const from = entries();
+      const files = placesOf(target.crashStates?.files ?? {}, dataDir);
+      const producers = await load(options, ledger, launched);
+      const end = disk.stop();
+      launched.life.end();
+      disk.resume();
+      await launched.destroy();
+      await producers.stop();
+      const { digests } = ledger;
+      return {
+        id: registry.runId,
+        ...disk.end(),
+        from,
+        end,
+        filesystem,
+        digests,
+        files,
+        remove,
+      };
+    } finally {
+      await launched.destroy();
+    }
+  } catch (error) {
+    remove();
+    throw error;
+  }
+}
+
+type Running = Awaited<ReturnType<typeof launch>>;
+
+async function load(
+  options: RecordOptions,
+  ledger: Ledger,
+  { receiver, ports }: Running,
+): Promise<Producers> {
+  const { registry, protocol, seed, loadMs, signal } = options;
+  const producers = new Producers({
+    run: registry.runId,
+    round: 1,
+    protocol,
+    ports,
+    ledger,
+    random: seeded(seed).fork('workload'),
+    count: PRODUCERS,
+    depth: DEPTH,
+    signal,
+  });
+  const endMs = performance.now() + loadMs;
+  const { tally } = ledger;
+  const left = () => Math.max(0, endMs - performance.now());
+  while (left() > 0 && !signal.aborted && !producers.failed) {
+    receiver.hold();
+    await ledger.when(() => tally.outstanding >= HELD_MESSAGES, Math.min(HELD_MS, left()), signal);
+    if (left() === 0) break;
+    receiver.release();
+    const goal = tally.delivered + FLOW_MESSAGES;
+    await ledger.when(() => tally.delivered >= goal, Math.min(FLOW_MS, left()), signal);
+  }
+  receiver.hold();
+  // Nobody waits for what is under way: the disk stops in the middle of it.
+  return producers;
+}
+
+/** The directory is the kit's: whether its name outlives a cut must not depend on what the target syncs. */
+function makeDurable(path: string, parent: string): void {
+  mkdirSync(path);
+  const fd = openSync(parent, 'r');
+  fsyncSync(fd);
+  closeSync(fd);
+}
+
+function placesOf(files: Readonly<Record<string, string>>, dataDir: string): RecordedRun['files'] {
+  const placed = new Map<string, { extents: Extent[]; sizeBytes: number }>();
+  for (const [name, path] of Object.entries(files)) {
+    const full = join(dataDir, path);
+    try {
+      const sizeBytes = statSync(full).size;
+      placed.set(name, { extents: extentsOf(full, sizeBytes), sizeBytes });
+    } catch (error) {
+      throw new KitError('bad-target', `crashStates.files.${name}: ${messageOf(error)}`, { cause: error });
+    }
+  }
+  return placed;
+}

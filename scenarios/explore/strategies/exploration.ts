@@ -1,0 +1,70 @@
+import { join } from 'node:path';
+import type { Stakes } from '../../../conformance/checkers/crash-states.js';
+import type { Recorder } from '../../../conformance/history/recorder.js';
+import type { Target } from '../../../conformance/target-file/definition.js';
+import type { Recording } from '../../../faults/crash-states/materialise.js';
+import type { Filesystem } from '../../../faults/power/filesystem.js';
+import type { Registry } from '../../host/registry.js';
+import type { PreparedRuntime } from '../../runtime/runtime.js';
+import type { MountPlan } from '../inspectors/lookers.js';
+import type { Crew } from '../inspectors/pool.js';
+import type { KeptRecording } from '../record/kept-recording.js';
+import { DATA_DIR, type RecordedRun } from '../record/record.js';
+import type { Places } from '../states/places.js';
+import type { WayName } from './way.js';
+
+export interface ExploreOptions {
+  target: Target;
+  runtime: PreparedRuntime;
+  filesystem?: Filesystem;
+  seed: number;
+  budgetMs: number;
+  /** A recording that was kept: the target is not run under load again. */
+  recorded?: KeptRecording;
+  /** No more than so many different disks are looked at. */
+  states?: number;
+  /** Where the evidence goes; undefined: the state directory, and dropped when all passed. */
+  out: string | undefined;
+  keep: boolean;
+  /** The line that runs it again. */
+  replay(seed: number): string;
+  signal: AbortSignal;
+  progress(line: string): void;
+}
+
+/** An exploration under way. */
+export interface Exploration {
+  options: ExploreOptions;
+  registry: Registry;
+  recorder: Recorder;
+  dir: string;
+  run: RecordedRun;
+  recording: Recording;
+  places: Places;
+  crew: Crew;
+  stakes: Stakes;
+  /** The device when the entries before `baseAt` are on the medium. */
+  base: string;
+  baseAt: number;
+  /** SHA-256 and id of the messages in the order of their bits. */
+  digests: string[];
+  ids: string[];
+  /** The target's own program that restores; undefined when it has none. */
+  restore: string[] | undefined;
+  workers: number;
+  endMs: number;
+}
+
+/** Each is two processes and a mount: a machine of many processors need not be filled to the last. */
+const MOST_MORE = 8;
+
+/** A worker that mounts waits for its disk more than half of the time. */
+export function workersOf({ workers }: Exploration, way: WayName): number {
+  return way === 'mount' ? workers + Math.min(workers + 1, MOST_MORE) : workers;
+}
+
+/** A place to mount states of a device. */
+export function mountWay({ places, run, options }: Exploration, name: string, base: string): MountPlan {
+  const queue = join(DATA_DIR, options.target.crashStates?.queue ?? '.');
+  return { name: 'mount', ...places.place(name, base), filesystem: run.filesystem, queue };
+}

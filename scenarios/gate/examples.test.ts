@@ -1,0 +1,54 @@
+import { spawnSync } from 'node:child_process';
+import { cpSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { blocklogAvailability } from '../../faults/power/available.js';
+import { TestPlace } from '../fixtures/kit.js';
+import { packageRoot } from '../host/version.js';
+import type { GateResult } from './result.js';
+
+const EXAMPLES = join(packageRoot(), 'conformance/examples');
+/** What each needs on this machine: a program that tells its version. */
+const NEEDS = { python: 'python3', javascript: 'node', c: 'cc', rust: 'rustc' } as const;
+
+const power = blocklogAvailability().available;
+const present = (program: string) => spawnSync(program, ['--version']).status === 0;
+
+async function gate(target: string, faults: string, budget: string): Promise<GateResult> {
+  const place = new TestPlace();
+  const args = ['gate', target, '--json', '--seed', '3', '--faults', faults, '--budget', budget];
+  const { stdout, stderr } = await place.run(args).finally(() => place.remove());
+  if (stdout === '') throw new Error(stderr);
+  return JSON.parse(stdout) as GateResult;
+}
+
+t.jobs = 2;
+
+for (const [language, program] of Object.entries(NEEDS)) {
+  const skip = present(program) ? false : `${program} is not installed`;
+  t.test(`the example in ${language} loses nothing`, { skip }, async (t) => {
+    const runs: [string, string][] = [['kill-one', '6s']];
+    if (power) runs.push(['power-cut', '8s']);
+    for (const [faults, budget] of runs) {
+      const result = await gate(join(EXAMPLES, language, 'target.json'), faults, budget);
+      t.not(result.verdict, 'fail', result.why);
+      t.ok(result.confirmed > 10, `${result.confirmed} confirmed`);
+      t.ok(result.crashes > 0, `${result.crashes} crashes by ${faults}`);
+      t.match(result, { lost: 0, duplicates: 0, corrupted: 0 });
+    }
+  });
+}
+
+t.test('the same without its fsync turns red', { skip: !power || !present('python3') }, async (t) => {
+  const place = new TestPlace();
+  t.teardown(() => place.remove());
+  cpSync(join(EXAMPLES, 'python'), place.dir, { recursive: true });
+  const file = join(place.dir, 'queue.py');
+  const line = '            self.write(record)\n            os.fsync(self.log)\n';
+  const parts = readFileSync(file, 'utf8').split(line);
+  t.equal(parts.length, 2, 'the line is there');
+  writeFileSync(file, parts.join('            self.write(record)\n'));
+  const result = await gate(join(place.dir, 'target.json'), 'power-cut', '10s');
+  const red = result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
+  t.ok(red.includes('PP-12'), `red: ${red.join(', ')}; ${result.why}`);
+});

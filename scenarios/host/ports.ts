@@ -1,0 +1,34 @@
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import { between, seeded } from './random.js';
+
+/**
+ * Below the range from which the kernel takes the ports of outgoing connections: a port must stay the target's while
+ * the target is down, and a producer that calls a closed port in that range can even be connected to itself.
+ */
+const LOWEST_PORT = 15_000;
+const HIGHEST_PORT = 32_000;
+const MAX_TRIES = 200;
+
+/** A port on which nobody listens; not seeded by the run, so that two runs with one seed do not meet. */
+export async function freePort(taken: ReadonlySet<number>): Promise<number> {
+  const random = seeded(`${process.pid}/${process.hrtime.bigint()}`);
+  for (let attempt = 0; attempt < MAX_TRIES; attempt++) {
+    const port = between(random, LOWEST_PORT, HIGHEST_PORT);
+    if (!taken.has(port) && (await canListen(port))) return port;
+  }
+  throw new Error(`no free port between ${LOWEST_PORT} and ${HIGHEST_PORT}`);
+}
+
+async function canListen(port: number): Promise<boolean> {
+  const server = createServer();
+  try {
+    server.listen(port, '127.0.0.1');
+    await once(server, 'listening');
+    return true;
+  } catch {
+    return false;
+  } finally {
+    server.close();
+  }
+}

@@ -1,0 +1,66 @@
+import { join } from 'node:path';
+import type { GateResult } from '../gate/result.js';
+import { packageRoot } from '../host/version.js';
+import type { PlantedBug } from './definition.js';
+import { type HuntOptions, judge, type ModeResult, notMeasured, type PlantedCopy } from './mode.js';
+import { objectFrom, runProgram } from './program.js';
+
+/** Installing, draining and removing take time beyond a gate's budget. */
+const BEYOND_BUDGET_MS = 60_000;
+/** Where processors may be made in software. */
+const BEYOND_BUDGET_VM_MS = 400_000;
+
+/** The kit's own program. */
+export const KIT_PROGRAM = join(packageRoot(), 'dist/scenarios/cli/main.js');
+
+/** Where a gate's power cuts come from. */
+export interface PowerOf {
+  runtime: 'process' | 'vm';
+  backend: 'blocklog' | 'flakey';
+}
+
+/**
+ * Runs a gate as its users do.
+ * @param power what to cut the power with; without it the gate chooses, and runs plain processes.
+ * @returns its result; or, when it measured nothing, the reason.
+ */
+export async function gateRun(
+  target: string,
+  faults: readonly string[] | undefined,
+  options: HuntOptions,
+  power?: PowerOf,
+): Promise<{ result: GateResult } | { why: string; code: number | null }> {
+  const { seed, budgetMs } = options;
+  const args = [KIT_PROGRAM, 'gate', target, '--json', '--seed', `${seed}`, '--budget', `${budgetMs}ms`];
+  if (faults !== undefined) args.push('--faults', faults.join(','));
+  if (power !== undefined) args.push('--runtime', power.runtime, '--power', power.backend);
+  const beyondMs = power?.runtime === 'vm' ? BEYOND_BUDGET_VM_MS : BEYOND_BUDGET_MS;
+  const ended = await runProgram(args, { ...options, timeoutMs: budgetMs + beyondMs });
+  const result = objectFrom(ended) as GateResult | undefined;
+  if (result !== undefined) return { result };
+  return { why: ended.said.at(-1) ?? `ended with ${ended.signal ?? `code ${ended.code}`}`, code: ended.code };
+}
+
+const NOT_MEASURED = 3;
+
+/** The gate with the faults that show the bug, in short rounds; it stops at the first red. */
+export async function huntByGate({ bug, target }: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
+  if (bug.shownBy === 'interleaving') {
+    return notMeasured(options.seed, 'it takes an order of events that real processes come to too seldom');
+  }
+  const faults = bug.shownBy === 'power' ? ['power-cut'] : bug.faults;
+  return judgeGate(bug, await gateRun(target, faults, options), options.seed);
+}
+
+/** What a gate's run says of the bug. */
+export function judgeGate(
+  bug: PlantedBug,
+  run: Awaited<ReturnType<typeof gateRun>>,
+  seed: number,
+): ModeResult {
+  if (!('result' in run))
+    return notMeasured(seed, run.why, run.code === NOT_MEASURED ? 'not-measured' : 'error');
+  const { requirements, rounds, tookMs, why } = run.result;
+  const red = requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
+  return judge(bug, red, { runs: rounds, tookMs, seed: run.result.seed, why });
+}

@@ -1,0 +1,426 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { KitError } from '../../conformance/errors.js';
+import type { Recorder } from '../../conformance/history/recorder.js';
+import type { Protocol, Receipts, Receiver, ReceiverOptions } from '../../conformance/protocols/protocol.js';
+import type { Target } from '../../conformance/target-file/definition.js';
+import { expandCommand, type PlaceholderValues } from '../../conformance/target-file/placeholders.js';
+import type { Fault, Injection } from '../../faults/fault.js';
+import type { Filesystem } from '../../faults/power/filesystem.js';
+import { forgetClockOf } from '../../faults/process/clock.js';
+import { atExit } from '../host/at-exit.js';
+import { processEntry } from '../host/processes.js';
+import { seeded } from '../host/random.js';
+import type { Registry } from '../host/registry.js';
+import type { Disk, DiskKind } from '../runtime/disk.js';
+import { makeDisk } from '../runtime/disks/local-disk.js';
+import type { PowerBackendName } from '../runtime/power-backends.js';
+import type { Deployment, PreparedRuntime } from '../runtime/runtime.js';
+import { drain } from './drain.js';
+import { Injector } from './injector.js';
+import { Recoveries } from './recoveries.js';
+import { watchRoom } from './room.js';
+import type { PlannedInjection, Schedule } from './schedule.js';
+import { choosePorts, installTarget } from './site.js';
+import { Stakes } from './stakes.js';
+import { TargetLife } from './target-life.js';
+import { Ledger } from './workload/ledger.js';
+import { receptionOf } from './workload/messages.js';
+import { Producers } from './workload/producers.js';
+
+export interface RoundOptions {
+  target: Target;
+  protocol: Protocol;
+  runtime: PreparedRuntime;
+  schedule: Schedule;
+  faults: ReadonlyMap<string, Fault>;
+  /** How the power of this machine's disks is cut. */
+  power: PowerBackendName;
+  /** On the disk whose power is cut. */
+  filesystem: Filesystem;
+  /** Evidence of this round: schedule, logs, and the target's data while it lasts. */
+  dir: string;
+  /** Number of the round in its run, from 1; part of every message's id. */
+  number: number;
+  /** The history of the whole run, which goes on from round to round. */
+  recorder: Recorder;
+  receipts: Receipts;
+  /** Injections of earlier rounds. */
+  injectionsBefore: number;
+  registry: Registry;
+  signal: AbortSignal;
+  /** The first start of the target may take so long. */
+  startTimeoutMs: number;
+  /** After this moment (`performance.now()`) no further fault is tried, except the first of the round. */
+  lastFaultMs: number;
+  progress(line: string): void;
+}
+
+/** What a round leaves beside its history: the data, until somebody drops it. */
+export interface RoundOutcome {
+  injections: number;
+  disk: Disk;
+}
+
+const INSTALL_TIMEOUT_MS = 60_000;
+const STOP_GRACE_MS = 3000;
+const DEFAULT_RECOVERY_S = 30;
+/** Between the last fault and the drain the target works undisturbed, at least for so many confirmations. */
+const LAST_CONFIRMS = 20;
+const LAST_WAIT_MS = 1000;
+/** Before receivers are held back so many are delivered, or so long passes. */
+const FLOW_DELIVERIES = 60;
+const FLOW_MS = 600;
+/** What was confirmed before so many recoveries, and so long ago, and has not come, is missed. */
+const PATIENCE_RECOVERIES = 6;
+const PATIENCE_MS = 5000;
+/** A single one may have been put off by its receiver, and then by each cut. */
+const PATIENCE_MESSAGES = 3;
+const STAKE_MS = 300;
+const SLOW_STAKE_MS = 20_000;
+
+/** One round: install, start, workload ‖ faults, drain, verify, stop. What was seen is in the history. */
+export async function runRound(options: RoundOptions): Promise<RoundOutcome> {
+  mkdirSync(options.dir, { recursive: true });
+  const { dir, schedule, filesystem, registry, runtime } = options;
+  const disk = await (runtime.makeDisk
+    ? runtime.makeDisk(dir, schedule.disk, filesystem, registry)
+    : makeDisk(dir, kindOfDisk(options), options.power, filesystem, registry));
+  const full = new AbortController();
+  const round = new Round({ ...options, signal: AbortSignal.any([options.signal, full.signal]) }, disk);
+  const room = watchRoom(dir, (words) => full.abort(fullDisk(dir, words)));
+  try {
+    await round.run();
+    full.signal.throwIfAborted();
+  } catch (error) {
+    await round.end('interrupted');
+    disk.remove();
+    throw full.signal.aborted ? full.signal.reason : error;
+  } finally {
+    room.stop();
+  }
+  return { injections: round.injections, disk };
+}
+
+/** dm-flakey makes errors as well as power cuts, for those that are better made there. */
+function kindOfDisk({ schedule, faults, power }: RoundOptions): DiskKind {
+  const better = schedule.injections.some(({ fault }) => faults.get(fault)?.betterOn === 'power');
+  return power === 'flakey' && schedule.disk === 'any' && better ? 'power' : schedule.disk;
+}
+
+function fullDisk(dir: string, words: string): KitError {
+  return new KitError(
+    'target-unavailable',
+    `the disk of ${dir} is almost full (${words}); the target was stopped, expected one that leaves room`,
+  );
+}
+
+/** What a round has once the target is set up. */
+interface Site {
+  life: TargetLife;
+  receiver: Receiver;
+  recoveries: Recoveries;
+  injector: Injector;
+  /** Where messages are submitted. */
+  ports: readonly number[];
+}
+
+class Round {
+  readonly #options: RoundOptions;
+  readonly #disk: Disk;
+  readonly #ledger: Ledger;
+  readonly #random;
+  readonly #stakes: Stakes;
+  readonly #unfollow: () => void;
+  // Each from the moment at which it is there: whatever has been made by then is ended.
+  #deployment: Deployment | undefined;
+  #receiver: Receiver | undefined;
+  #life: TargetLife | undefined;
+  #recoveries: Recoveries | undefined;
+  #injector: Injector | undefined;
+  #producers: Producers | undefined;
+  readonly #pids: number[] = [];
+  #stopped = false;
+  #draining = false;
+  #ended = false;
+
+  constructor(options: RoundOptions, disk: Disk) {
+    this.#options = options;
+    this.#disk = disk;
+    this.#ledger = new Ledger(options.registry.runId, options.recorder);
+    this.#random = seeded(options.schedule.seed);
+    this.#stakes = new Stakes({
+      ledger: this.#ledger,
+      recorder: options.recorder,
+      injection: () => this.injections,
+      inDelivery: () => this.#receiver?.inDelivery() ?? 0,
+    });
+    const now = () => this.#deployment?.destroyNow();
+    // An answer that is waited for comes at once when the target is gone.
+    const interrupted = () => {
+      this.#life?.end();
+      now();
+    };
+    const forget = atExit(() => {
+      now();
+      disk.remove();
+    });
+    options.signal.addEventListener('abort', interrupted);
+    this.#unfollow = () => {
+      forget();
+      options.signal.removeEventListener('abort', interrupted);
+    };
+  }
+
+  /** Number of the last injection in the run. */
+  get injections(): number {
+    return this.#injector?.number ?? this.#options.injectionsBefore;
+  }
+
+  async run(): Promise<void> {
+    const { schedule, recorder, signal, dir } = this.#options;
+    writeFileSync(join(dir, 'schedule.json'), `${JSON.stringify(schedule, undefined, 2)}\n`);
+    const site = await this.#setUp();
+    const [first, ...rest] = schedule.injections;
+    if (first?.beforeStart) await this.#recover(site, await site.injector.inject(site.life, first));
+    else await this.#startFirst(site);
+    if (!this.#over()) {
+      await site.injector.prepare(site.life, new Set(schedule.injections.map(({ fault }) => fault)));
+      await this.#work(site, first?.beforeStart ? rest : schedule.injections);
+    }
+    this.#draining = true;
+    await this.#producers?.stop();
+    this.#judgeCrashLoop(site);
+    if (this.#stopped || signal.aborted) {
+      // Says that nobody has waited for what is outstanding now.
+      recorder.record({ kind: 'drained', waitedMs: 0, complete: false });
+    } else {
+      await site.recoveries.inspected();
+      if (!site.life.isUp)
+        throw new KitError('assertion', 'invariant broken: a target that is down is asked for what it owes');
+      await drain(this.#ledger, recorder, signal);
+      await site.recoveries.inspect();
+    }
+    await this.end(signal.aborted ? 'interrupted' : this.#stopped ? 'violation' : 'completed');
+  }
+
+  /** Stops the target and everything around it; may be called twice. */
+  async end(how: 'completed' | 'violation' | 'interrupted'): Promise<void> {
+    if (this.#ended) return;
+    this.#ended = true;
+    try {
+      await this.#producers?.stop();
+      this.#life?.end();
+      if (how === 'completed') await this.#life?.stop(STOP_GRACE_MS);
+      await this.#deployment?.destroy();
+      for (const pid of this.#pids) forgetClockOf(pid);
+    } finally {
+      // Also when the engine has gone and nothing of it can be removed: a receiver that goes on keeps the kit alive.
+      this.#life?.end();
+      await this.#recoveries?.inspected().catch(() => {});
+      await this.#receiver?.close();
+      this.#unfollow();
+    }
+    const happened = this.#injector?.happened ?? [];
+    writeFileSync(join(this.#options.dir, 'happened.json'), `${JSON.stringify(happened, undefined, 2)}\n`);
+  }
+
+  /** Ports, receiver, install, services (not started yet). */
+  async #setUp(): Promise<Site> {
+    const { target, protocol, runtime, recorder, signal, dir, number } = this.#options;
+    const { byName: ports, submit } = await choosePorts(target);
+    const receiver = await protocol.receive(submit, this.#receiverOptions());
+    this.#receiver = receiver;
+    const { sink } = receiver;
+    const values = (service?: string): PlaceholderValues => ({
+      ...runtime.placesOf(service),
+      data: this.#disk.dataDir,
+      sink: runtime.sinkFor?.(sink) ?? sink,
+      ports,
+    });
+    for (const folder of ['logs', 'scratch']) mkdirSync(join(dir, folder), { recursive: true });
+    const deployment = this.#deploy(values, [...ports.values()], sink);
+    this.#deployment = deployment;
+    recorder.record({ kind: 'installed', round: number });
+    const { slowStartMs } = runtime;
+    if (target.install !== undefined) {
+      const timeoutMs = Math.min(slowStartMs ?? INSTALL_TIMEOUT_MS, this.#options.startTimeoutMs);
+      await installTarget(deployment, expandCommand(target.install, values()), timeoutMs);
+    }
+    const onCrash = () => this.#stakes.noteCrash();
+    const life = new TargetLife(deployment, { protocol, ports: submit, recorder, signal, onCrash });
+    this.#life = life;
+    const recoveries = new Recoveries({
+      ...{ deployment, life, recorder, slowStartMs, signal },
+      verify: target.verify && expandCommand(target.verify, values()),
+      limitMs: slowStartMs ?? (target.guarantee.recoverySeconds ?? DEFAULT_RECOVERY_S) * 1000,
+    });
+    this.#recoveries = recoveries;
+    const injector = this.#makeInjector(receiver, recoveries);
+    this.#injector = injector;
+    return { life, receiver, recoveries, injector, ports: submit };
+  }
+
+  #receiverOptions(): ReceiverOptions {
+    const { target, registry, receipts } = this.#options;
+    const reception = this.#random.fork('reception');
+    const perSession = target.guarantee.inDeliveryPerSession;
+    return {
+      run: registry.runId,
+      receipts: this.#ledger.follow(receipts),
+      reception: (id, delivery) =>
+        this.#draining ? { answer: 'accept', delayMs: 0 } : receptionOf(reception, id, delivery),
+      ...(perSession === undefined ? {} : { inDeliveryPerSession: perSession }),
+    };
+  }
+
+  #deploy(
+    valuesOf: (service: string) => PlaceholderValues,
+    ports: readonly number[],
+    sink: string,
+  ): Deployment {
+    const { target, runtime, dir, registry } = this.#options;
+    return runtime.deploy({
+      runId: registry.runId,
+      services: Object.entries(target.services).map(([name, { command }]) => ({
+        name,
+        command: expandCommand(command, valuesOf(name)),
+      })),
+      workingDir: join(dir, 'scratch'),
+      logDir: join(dir, 'logs'),
+      dataDir: this.#disk.dataDir,
+      ports,
+      sink,
+      registry,
+      onStarted: (service, incarnation, pid) => {
+        // Found by its environment too; this is for one that has changed it.
+        registry.made({ kind: 'process', pid, startTicks: processEntry(pid)?.startTicks ?? 0 });
+        this.#pids.push(pid);
+        this.#life?.started(service, incarnation);
+      },
+      onExited: (...exit) => this.#life?.exited(...exit),
+    });
+  }
+
+  #makeInjector(receiver: Receiver, recoveries: Recoveries): Injector {
+    const { faults, recorder, target, signal, dir, injectionsBefore, progress } = this.#options;
+    const { dataDir, power } = this.#disk;
+    return new Injector({
+      ...{ faults, recorder, progress, ledger: this.#ledger, stakes: this.#stakes, random: this.#random },
+      usualRecoveryMs: () => recoveries.usualMs,
+      before: injectionsBefore,
+      ground: {
+        dataDir,
+        powerDisk: power && this.#stakes.watched(power),
+        scratchDir: join(dir, 'scratch'),
+        indexFiles: target.files?.index ?? [],
+        messageFiles: target.files?.messages ?? [],
+        flood: (on) => {
+          this.#producers?.flood(on);
+          if (on) receiver.hold();
+          else receiver.release();
+        },
+        signal,
+      },
+    });
+  }
+
+  async #startFirst({ recoveries }: Site): Promise<void> {
+    const { startTimeoutMs, signal, dir } = this.#options;
+    const start = await recoveries.first(startTimeoutMs);
+    if (start.ready) return;
+    if (signal.aborted) throw new KitError('target-unavailable', 'interrupted');
+    throw new KitError(
+      'target-unavailable',
+      `the target did not get ready in ${start.waitedMs} ms: ${start.detail}; its logs are in ${join(dir, 'logs')}`,
+    );
+  }
+
+  /** A service that no port tells of may die after each start while the others are ready: that is no recovery, either. */
+  #judgeCrashLoop({ life, injector }: Site): void {
+    const { recorder, injectionsBefore, dir, signal } = this.#options;
+    if (life.crashLoop === undefined || signal.aborted) return;
+    const { detail, fromTheStart } = life.crashLoop;
+    if (fromTheStart || injector.number === injectionsBefore) {
+      throw new KitError(
+        'target-unavailable',
+        `the target does not stay up: ${detail}; its logs are in ${join(dir, 'logs')}`,
+      );
+    }
+    if (this.#stopped) return;
+    recorder.record({ kind: 'recovery-failed', injection: injector.number, waitedMs: 0, detail });
+    this.#stopped = true;
+  }
+
+  /** The workload, and beside it the faults one after the other. */
+  async #work(site: Site, injections: readonly PlannedInjection[]): Promise<void> {
+    const { schedule, signal, runtime, lastFaultMs } = this.#options;
+    const { life, receiver, recoveries, injector } = site;
+    this.#producers = this.#startProducers(site.ports);
+    const cutsPower = schedule.disk === 'power';
+    const stakeMs = runtime.slowStartMs === undefined ? STAKE_MS : SLOW_STAKE_MS;
+    let recovering = false;
+    for (const [index, planned] of injections.entries()) {
+      if (index > 0 && !recovering && performance.now() > lastFaultMs) break;
+      if (planned.held) await this.#holdBack(receiver);
+      if (recovering) await recoveries.beginOnly(planned.inRecovery ?? 0);
+      else await this.#ledger.more('confirmed', planned.afterConfirms, planned.atMostMs, signal);
+      if (cutsPower) await this.#stakes.something(stakeMs, signal);
+      await recoveries.inspected();
+      if (this.#over()) return;
+      const injection = await injector.inject(life, planned);
+      recovering = injections[index + 1]?.inRecovery !== undefined;
+      if (!recovering) await this.#recover(site, injection);
+      receiver.release();
+      if (this.#over()) return;
+      // Not while it is down for the next cut: what is down delivers nothing.
+      if (cutsPower && !recovering && this.#somethingIsMissing(recoveries)) return;
+    }
+    await this.#ledger.more('confirmed', LAST_CONFIRMS, LAST_WAIT_MS, signal);
+  }
+
+  #startProducers(ports: readonly number[]): Producers {
+    const { registry, number, protocol, schedule, signal } = this.#options;
+    return new Producers({
+      run: registry.runId,
+      round: number,
+      protocol,
+      ports,
+      ledger: this.#ledger,
+      random: this.#random.fork('workload'),
+      count: schedule.producers,
+      depth: schedule.depth,
+      signal,
+    });
+  }
+
+  async #recover({ recoveries, injector }: Site, injection: Injection): Promise<void> {
+    if ((await recoveries.after(injector.number, injection)) === 'failed') this.#stopped = true;
+  }
+
+  /** Messages are so late that the drain should say whether they come at all: more cuts would tell no more. */
+  #somethingIsMissing(recoveries: Recoveries): boolean {
+    const recoveredMs = recoveries.endedMs(PATIENCE_RECOVERIES - 1);
+    const limitMs = performance.now() - PATIENCE_MS;
+    return (
+      recoveredMs !== undefined &&
+      this.#ledger.waitingSinceMs(PATIENCE_MESSAGES) < Math.min(recoveredMs, limitMs)
+    );
+  }
+
+  /** Some are taken before, for what was consumed is at stake too; with one hold after the other none ever would be. */
+  async #holdBack(receiver: Receiver): Promise<void> {
+    await this.#ledger.more('delivered', FLOW_DELIVERIES, FLOW_MS, this.#options.signal);
+    receiver.hold();
+  }
+
+  #over(): boolean {
+    if (this.#ledger.wrongDelivery) this.#stopped = true;
+    return (
+      this.#stopped ||
+      this.#life?.crashLoop !== undefined ||
+      this.#producers?.failed === true ||
+      this.#options.signal.aborted
+    );
+  }
+}

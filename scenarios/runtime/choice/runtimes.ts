@@ -1,0 +1,21 @@
+import { KitError } from '../../../conformance/errors.js';
+import { dockerRuntime } from '../docker/docker-runtime.js';
+import { processRuntime } from '../process/process-runtime.js';
+import type { Runtime } from '../runtime.js';
+import { vmRuntime } from '../vm/vm-runtime.js';
+
+export const RUNTIMES: readonly Runtime[] = [processRuntime, dockerRuntime, vmRuntime];
+
+/**
+ * The runtime of that name.
+ * @throws KitError bad-usage when the name is unknown, target-unavailable when this machine or version does not have it.
+ */
+export async function runtimeNamed(name: string): Promise<Runtime> {
+  const runtime = RUNTIMES.find((one) => one.name === name);
+  if (runtime === undefined) {
+    throw new KitError('bad-usage', `--runtime ${name}: expected process, docker or vm`);
+  }
+  const availability = await runtime.available();
+  if (availability.available) return runtime;
+  throw new KitError('target-unavailable', `--runtime ${name}: ${availability.why}; ${availability.remedy}`);
+}

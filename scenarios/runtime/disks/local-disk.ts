@@ -1,0 +1,143 @@
+import { execFileSync } from 'node:child_process';
+import { closeSync, cpSync, fsyncSync, lstatSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { KitError, messageOf } from '../../../conformance/errors.js';
+import { recordingDirectory } from '../../../faults/power/available.js';
+import { BlocklogDisk } from '../../../faults/power/blocklog.js';
+import { type Filesystem, MountError } from '../../../faults/power/filesystem.js';
+import { flakeyName } from '../../../faults/power/flakey.js';
+import { LocalFlakeyDisk } from '../../../faults/power/flakey-local.js';
+import { unmount } from '../../../faults/power/mounts.js';
+import { copySparse } from '../../../faults/power/sparse.js';
+import { ROOMY_BYTES } from '../../../faults/storage/disk-full.js';
+import type { Registry } from '../../host/registry.js';
+import type { Disk, DiskKind } from '../disk.js';
+import type { PowerBackendName } from '../power-backends.js';
+import { RUN_VARIABLE } from '../runtime.js';
+
+/** Takes room only where it is written to. */
+const POWER_DISK_BYTES = 2 * 2 ** 30;
+
+/**
+ * Makes an empty data directory in `dir`, on a filesystem of its own where faults need that.
+ * @throws KitError kit-failed when a disk whose power can be cut cannot be made, though it should be possible here.
+ */
+export async function makeDisk(
+  dir: string,
+  kind: DiskKind,
+  power: PowerBackendName,
+  filesystem: Filesystem,
+  registry: Registry,
+): Promise<Disk> {
+  if (kind === 'power' && power === 'flakey') return makeFlakeyDisk(dir, filesystem, registry);
+  if (kind === 'power') return makePowerDisk(dir, filesystem, registry);
+  return makeDirectory(join(dir, 'data'), kind, registry);
+}
+
+function makeDirectory(dataDir: string, kind: 'any' | 'limited', registry: Registry): Disk {
+  const directory = { kind: 'directory', path: dataDir } as const;
+  const mount = { kind: 'mount', path: dataDir } as const;
+  registry.made(directory);
+  mkdirSync(dataDir, { recursive: true });
+  if (kind === 'limited') {
+    registry.made(mount);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${ROOMY_BYTES}`, 'plugpull', dataDir]);
+  }
+  const remove = () => {
+    if (kind === 'limited') {
+      unmount(dataDir);
+      registry.gone(mount);
+    }
+    rmSync(dataDir, { recursive: true, force: true });
+    registry.gone(directory);
+  };
+  return {
+    dataDir,
+    power: undefined,
+    remove,
+    keep(to) {
+      if (kind === 'limited') copyTree(dataDir, to);
+      else renameSync(dataDir, to);
+      remove();
+    },
+  };
+}
+
+async function makePowerDisk(dir: string, filesystem: Filesystem, registry: Registry): Promise<Disk> {
+  const mountPoint = join(dir, 'disk');
+  const room = recordingDirectory();
+  if (room === undefined)
+    throw new KitError('kit-failed', 'no room is left for the images of a recorded disk');
+  const disk = await BlocklogDisk.create({
+    dir: join(room, `plugpull-${registry.runId}-${basename(dir)}`),
+    mountPoint,
+    sizeBytes: POWER_DISK_BYTES,
+    filesystem,
+    recorded: true,
+    env: { [RUN_VARIABLE]: registry.runId },
+    residue: registry,
+  }).catch((error: unknown) => {
+    throw noDisk('the recorded disk', filesystem, error);
+  });
+  return withDataOn(disk, mountPoint, () => disk.evidence);
+}
+
+async function makeFlakeyDisk(dir: string, filesystem: Filesystem, registry: Registry): Promise<Disk> {
+  const mountPoint = join(dir, 'disk');
+  const disk = await LocalFlakeyDisk.create({
+    dir: join(dir, 'flakey'),
+    name: flakeyName(registry.runId),
+    mountPoint,
+    sizeBytes: POWER_DISK_BYTES,
+    filesystem,
+    residue: registry,
+  }).catch((error: unknown) => {
+    throw noDisk('the disk behind dm-flakey', filesystem, error);
+  });
+  return withDataOn(disk, mountPoint, () => []);
+}
+
+/** Why there is no disk: options that nothing can be mounted with are the user's, all else is the kit's own failure. */
+export function noDisk(what: string, { type, mountOptions }: Filesystem, error: unknown): KitError {
+  if (!(error instanceof MountError) || mountOptions === '')
+    return new KitError('kit-failed', `${what} cannot be made: ${messageOf(error)}`, { cause: error });
+  const message = `--fs ${type}:${mountOptions}: expected options that ${type} can be mounted with: ${messageOf(error)}`;
+  return new KitError('bad-usage', message, { cause: error });
+}
+
+/** A disk whose power can be cut, with the target's data on it. `evidence`: files kept beside the data, as they are then. */
+function withDataOn(
+  disk: BlocklogDisk | LocalFlakeyDisk,
+  mountPoint: string,
+  evidence: () => readonly string[],
+): Disk {
+  const dataDir = join(mountPoint, 'data');
+  mkdirSync(dataDir);
+  syncDirectory(mountPoint);
+  return {
+    dataDir,
+    power: disk,
+    remove: () => disk.remove(),
+    keep(to) {
+      copyTree(dataDir, to);
+      for (const file of evidence()) copySparse(file, `${to}.${basename(file)}`);
+      disk.remove();
+    },
+  };
+}
+
+/** The directory is the kit's: whether its name outlives a cut must not depend on what the target syncs. */
+function syncDirectory(path: string): void {
+  const fd = openSync(path, 'r');
+  fsyncSync(fd);
+  closeSync(fd);
+}
+
+function copyTree(from: string, to: string): void {
+  cpSync(from, to, { recursive: true, filter: (path) => !isPipe(path) });
+}
+
+function isPipe(path: string): boolean {
+  const stat = lstatSync(path);
+  return stat.isFIFO() || stat.isSocket();
+}

@@ -1,0 +1,141 @@
+import { appendFileSync, existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import type Dockerode from 'dockerode';
+import { until } from '../../../faults/waiting.js';
+import { collectOutput } from '../../host/output.js';
+import type { CommandResult, Deployment, DeploymentPlan } from '../runtime.js';
+import type { Members } from './container-members.js';
+import { ContainerNetwork, type NetworkGround } from './container-network.js';
+import { ContainerService, exitOf } from './container-service.js';
+import { bind, containerOptions } from './container-setup.js';
+import { engineError, removeLabelled, tolerant } from './engine.js';
+import type { TargetImages } from './target-images.js';
+
+export interface ContainerGround extends NetworkGround {
+  images: TargetImages;
+  /** Folder of the target file. */
+  targetDir: string;
+  /** Knows the processes of a container; undefined when they cannot be seen from here. */
+  membersOf(pid: number, containerId: string): Members | undefined;
+}
+
+/** A target whose services are containers, one each. All of them carry the run's id and are found by it. */
+export class ContainerDeployment implements Deployment {
+  readonly services: readonly ContainerService[];
+  readonly #plan: DeploymentPlan;
+  readonly #ground: ContainerGround;
+  readonly #resource;
+  #network: Promise<ContainerNetwork> | undefined;
+  /** The same, as soon as it is there. */
+  #made: ContainerNetwork | undefined;
+  #created = 0;
+
+  constructor(plan: DeploymentPlan, ground: ContainerGround) {
+    this.#plan = plan;
+    this.#ground = ground;
+    this.#resource = { kind: 'containers', engine: ground.address } as const;
+    plan.registry.made(this.#resource);
+    this.services = plan.services.map(
+      ({ name, command }) =>
+        new ContainerService(name, command, {
+          engine: ground.engine,
+          address: ground.address,
+          logPath: join(plan.logDir, `${name}.log`),
+          create: (words, env) => this.#create(name, words, env),
+          membersOf: ground.membersOf,
+          onStarted: (incarnation, pid) => plan.onStarted(name, incarnation, pid),
+          onExited: (...exit) => plan.onExited(name, ...exit),
+        }),
+    );
+  }
+
+  async runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult> {
+    try {
+      return await this.#runCommand(name, command, timeoutMs);
+    } catch (error) {
+      throw engineError(error, this.#ground.address);
+    }
+  }
+
+  async stop(graceMs: number): Promise<void> {
+    await Promise.all(this.services.map((service) => service.signal('SIGTERM')));
+    await until(() => this.services.every((service) => service.pids().length === 0), graceMs);
+    await this.destroy();
+  }
+
+  async destroy(): Promise<void> {
+    try {
+      // First through the services, which then know of it; then whatever else there is of the run.
+      await Promise.all(this.services.map((service) => service.signal('SIGKILL')));
+      await Promise.all(this.services.map((service) => service.exited(EXIT_TIMEOUT_MS)));
+      await this.#network?.catch(() => {});
+      await removeLabelled(this.#ground.engine, this.#plan.runId);
+    } catch (error) {
+      throw engineError(error, this.#ground.address);
+    } finally {
+      this.#made?.close();
+    }
+    this.#plan.registry.gone(this.#resource);
+  }
+
+  destroyNow(): void {
+    for (const service of this.services) service.killNow();
+    this.#made?.killNow();
+  }
+
+  async #create(
+    service: string,
+    command: readonly string[],
+    env: Readonly<Record<string, string>> = {},
+    image = this.#ground.images.imageOf(service),
+  ): Promise<Dockerode.Container> {
+    const name = `plugpull-${this.#plan.runId}-${service}-${++this.#created}`;
+    const { dataDir, workingDir } = this.#plan;
+    const { engine, targetDir } = this.#ground;
+    const mounts = [
+      ...[dataDir, workingDir].map((path) => bind(path, { readOnly: false })),
+      ...(existsSync(targetDir) ? [bind(targetDir, { readOnly: true })] : []),
+    ];
+    const container = { name, service, image, command, env };
+    this.#network ??= ContainerNetwork.make(this.#plan, this.#ground);
+    this.#made = await this.#network;
+    const network = this.#made.mode;
+    return engine.createContainer(containerOptions(container, this.#plan, { mounts, network }));
+  }
+
+  async #runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult> {
+    const container = await this.#create(name, command, {}, this.#ground.images.imageOf(undefined));
+    try {
+      const output = await container.attach({ stream: true, stdout: true, stderr: true });
+      const stdout = new PassThrough();
+      const stderr = new PassThrough();
+      const texts = [collectOutput(stdout), collectOutput(stderr)] as const;
+      this.#ground.engine.modem.demuxStream(output, stdout, stderr);
+      const ended = new Promise<void>((resolve) => {
+        output.once('close', resolve);
+        output.once('end', resolve);
+      });
+      await container.start();
+      let timedOut = false;
+      const timer = setTimeout(() => {
+        timedOut = true;
+        void tolerant(container.kill({ signal: 'SIGKILL' })).catch(() => {});
+      }, timeoutMs);
+      const { StatusCode } = (await container.wait()) as { StatusCode: number };
+      clearTimeout(timer);
+      await ended;
+      const [code, signal] = exitOf(StatusCode);
+      const result = { code, signal, timedOut, stdout: texts[0](), stderr: texts[1]() };
+      appendFileSync(
+        join(this.#plan.logDir, `${name}.log`),
+        `$ ${command.join(' ')}\n${result.stdout}${result.stderr}`,
+      );
+      return result;
+    } finally {
+      await tolerant(container.remove({ force: true }));
+    }
+  }
+}
+
+const EXIT_TIMEOUT_MS = 15_000;

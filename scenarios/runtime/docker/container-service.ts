@@ -1,0 +1,232 @@
+import { once } from 'node:events';
+import { createWriteStream } from 'node:fs';
+import { constants } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+import type Dockerode from 'dockerode';
+import { KitError, messageOf } from '../../../conformance/errors.js';
+import type { Service } from '../../../faults/fault.js';
+import { until } from '../../../faults/waiting.js';
+import { sendSignal } from '../../host/processes.js';
+import { type Members, NO_MEMBERS } from './container-members.js';
+import { engineError, tolerant } from './engine.js';
+
+type Signal = 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM';
+
+/** What a service needs of the deployment that it is part of. */
+export interface ContainerHome {
+  engine: Dockerode;
+  address: string;
+  logPath: string;
+  /** Makes a container for the command, not started. */
+  create(command: readonly string[], env: Readonly<Record<string, string>>): Promise<Dockerode.Container>;
+  /** Knows the processes of a container; undefined when they cannot be seen from here. */
+  membersOf(pid: number, containerId: string): Members | undefined;
+  /** `pid` is 0 where it is not one of this machine. */
+  onStarted(incarnation: number, pid: number): void;
+  onExited(incarnation: number, code: number | null, signal: string | null): void;
+}
+
+type State = { kind: 'down' } | { kind: 'up'; container: Dockerode.Container; members: Members };
+
+/** One service as a container, which is started again with the same file system after its death. */
+export class ContainerService implements Service {
+  readonly name: string;
+  readonly #command: readonly string[];
+  readonly #home: ContainerHome;
+  #state: State = { kind: 'down' };
+  /** The container of the plain command; one with a wrapper or variables is used once. */
+  #usual: Dockerode.Container | undefined;
+  #once: Dockerode.Container | undefined;
+  #starting: Promise<void> | undefined;
+  #incarnation = 0;
+
+  constructor(name: string, command: readonly string[], home: ContainerHome) {
+    this.name = name;
+    this.#command = command;
+    this.#home = home;
+  }
+
+  pids(): number[] {
+    return this.#state.kind === 'up' ? this.#state.members.pids() : [];
+  }
+
+  /**
+   * Sent by the kit itself where it may. The engine takes 50 ms for a signal, so that a crash of several services would
+   * be several crashes; it signals the first process only; and it does not answer while one waits for its disk.
+   */
+  async signal(signal: Signal): Promise<number> {
+    // A container that is on its way up would outlive a signal that comes too early.
+    await this.#starting?.catch(() => {});
+    const state = this.#state;
+    if (state.kind === 'down') return 0;
+    const pids = state.members.pids();
+    const count = pids.length;
+    try {
+      if (state.members.here && maySignal(pids)) return pids.filter((pid) => sendSignal(pid, signal)).length;
+      const reached = await tolerant(send(state.container, signal));
+      return reached ? count : 0;
+    } catch (error) {
+      throw engineError(error, this.#home.address);
+    }
+  }
+
+  /** Kills without waiting for the engine; containers stay, to be removed later. */
+  killNow(): void {
+    const pids = this.pids();
+    if (this.#state.kind === 'down' || !this.#state.members.here || !maySignal(pids)) return;
+    for (const pid of pids) sendSignal(pid, 'SIGKILL');
+  }
+
+  async start(wrap: readonly string[] = [], env: Readonly<Record<string, string>> = {}): Promise<void> {
+    // Two that ask at once get one container.
+    this.#starting ??= this.#run(wrap, env)
+      .catch((error: unknown) => {
+        throw engineError(error, this.#home.address);
+      })
+      .finally(() => {
+        this.#starting = undefined;
+      });
+    return this.#starting;
+  }
+
+  async exited(timeoutMs: number): Promise<void> {
+    await this.#starting?.catch(() => {});
+    const gone = await until(() => this.#state.kind === 'down', timeoutMs);
+    if (!gone)
+      throw new Error(
+        `service ${this.name}: its container has not ended after ${timeoutMs} ms; processes ${this.pids().join(', ')}`,
+      );
+  }
+
+  async #run(wrap: readonly string[], env: Readonly<Record<string, string>>): Promise<void> {
+    if (this.#state.kind === 'up') {
+      if (this.pids().length > 0) return;
+      await until(() => this.#state.kind === 'down', DEATH_TIMEOUT_MS);
+    }
+    const container = await this.#containerFor([...wrap, ...this.#command], env, wrap.length === 0);
+    const output = await followOutput(this.#home.engine, container, this.#home.logPath);
+    await container.start().catch((error: unknown) => {
+      output.close();
+      throw error;
+    });
+    const { State } = await container.inspect();
+    const incarnation = ++this.#incarnation;
+    const members = await this.#membersOf(container, State.Pid);
+    this.#state = { kind: 'up', container, members };
+    this.#home.onStarted(incarnation, members.here ? State.Pid : 0);
+    void this.#untilExit(container, incarnation, output.written);
+  }
+
+  /**
+   * The processes of a container that was just started. One that has died already has none, and the engine may take a
+   * moment to notice; only one that goes on running and is nowhere to be seen has them on another machine.
+   */
+  async #membersOf(container: Dockerode.Container, pid: number): Promise<Members> {
+    const endMs = performance.now() + SEEN_TIMEOUT_MS;
+    for (;;) {
+      const members = this.#home.membersOf(pid, container.id);
+      if (members !== undefined) return members;
+      const { State } = await container.inspect();
+      if (!State.Running) return NO_MEMBERS;
+      if (performance.now() > endMs) break;
+      await delay(SEEN_POLL_MS);
+    }
+    throw new KitError(
+      'target-unavailable',
+      `the containers of the engine at ${this.#home.address} are not processes of this machine: a local engine is needed`,
+    );
+  }
+
+  async #containerFor(
+    command: readonly string[],
+    env: Readonly<Record<string, string>>,
+    plain: boolean,
+  ): Promise<Dockerode.Container> {
+    if (plain && Object.keys(env).length === 0) {
+      this.#usual ??= await this.#home.create(command, env);
+      return this.#usual;
+    }
+    if (this.#once !== undefined) await tolerant(this.#once.remove({ force: true }));
+    this.#once = undefined;
+    this.#once = await this.#home.create(command, env);
+    return this.#once;
+  }
+
+  async #untilExit(
+    container: Dockerode.Container,
+    incarnation: number,
+    written: Promise<void>,
+  ): Promise<void> {
+    let status: number | undefined;
+    try {
+      status = ((await container.wait()) as { StatusCode: number }).StatusCode;
+    } catch {
+      // The engine has gone, or the container was removed by force: it does not run any more either way.
+    }
+    // What it said last is in the log by the time that it counts as dead; where the engine hangs, the kit does not.
+    await Promise.race([written, delay(OUTPUT_TIMEOUT_MS, undefined, { ref: false })]);
+    this.#state = { kind: 'down' };
+    this.#home.onExited(incarnation, ...exitOf(status));
+  }
+}
+
+const DEATH_TIMEOUT_MS = 10_000;
+const SEEN_TIMEOUT_MS = 5000;
+const SEEN_POLL_MS = 50;
+const OUTPUT_TIMEOUT_MS = 1000;
+const SIGNALS = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]));
+
+/** An exit status as code and signal: engines add 128 to the number of the signal, as shells do. */
+export function exitOf(status: number | undefined): [number | null, string | null] {
+  const signal = SIGNALS.get((status ?? 0) - 128);
+  return signal === undefined ? [status ?? null, null] : [null, signal];
+}
+
+interface Output {
+  /** Resolves when all that it printed is in the file. */
+  written: Promise<void>;
+  /** For a container that could not be started: nothing will come. */
+  close(): void;
+}
+
+/** Appends what the container prints to a file; to be called before its start. */
+async function followOutput(
+  engine: Dockerode,
+  container: Dockerode.Container,
+  logPath: string,
+): Promise<Output> {
+  const output = await container.attach({ stream: true, stdout: true, stderr: true });
+  const log = createWriteStream(logPath, { flags: 'a' });
+  await once(log, 'open');
+  engine.modem.demuxStream(output, log, log);
+  output.on('error', (error) => log.end(`plugpull: output lost: ${messageOf(error)}\n`));
+  output.on('end', () => log.end());
+  return {
+    written: new Promise((resolve) => log.on('close', resolve)),
+    close: () => log.end(),
+  };
+}
+
+/** Whether all that still live may be signalled by this user: an image may run as another one. */
+function maySignal(pids: readonly number[]): boolean {
+  return pids.every((pid) => {
+    try {
+      process.kill(pid, 0);
+      return true;
+    } catch (error) {
+      return !(error instanceof Error && 'code' in error && error.code === 'EPERM');
+    }
+  });
+}
+
+/** Where the processes are not at hand the engine holds the whole container instead of stopping them. */
+function send(container: Dockerode.Container, signal: Signal): Promise<unknown> {
+  switch (signal) {
+    case 'SIGSTOP':
+      return container.pause();
+    case 'SIGCONT':
+      return container.unpause();
+    default:
+      return container.kill({ signal });
+  }
+}

@@ -1,0 +1,133 @@
+import type Dockerode from 'dockerode';
+import { KitError, messageOf } from '../../../conformance/errors.js';
+import type { Availability } from '../../../faults/fault.js';
+import { until } from '../../../faults/waiting.js';
+
+/** The label that everything of a run carries on an engine. */
+export const RUN_LABEL = 'plugpull.run';
+
+const DEFAULT_ADDRESS = 'unix:///var/run/docker.sock';
+const PING_TIMEOUT_MS = 3000;
+const REMOVAL_TIMEOUT_MS = 15_000;
+const NO_ENGINE = new Set(['ECONNREFUSED', 'ENOENT', 'EACCES', 'ECONNRESET', 'EPIPE', 'EHOSTUNREACH']);
+
+/** Where the engine of this machine listens: DOCKER_HOST, or the usual socket. */
+export function engineAddress(): string {
+  return process.env.DOCKER_HOST || DEFAULT_ADDRESS;
+}
+
+/**
+ * A client of the engine at an address; nothing is sent yet.
+ * @param address `unix:///path` or `tcp://host:port`; TLS is taken from the usual environment variables.
+ * @param timeoutMs limit for each call; default: none, for a call may wait for the end of a container.
+ * @throws KitError bad-usage when the address is neither.
+ */
+export async function connectEngine(address: string, timeoutMs?: number): Promise<Dockerode> {
+  // Its client takes longer to load than all the rest of the kit.
+  const { default: Engine } = await import('dockerode');
+  const timeout = timeoutMs === undefined ? {} : { timeout: timeoutMs };
+  const socket = /^unix:\/\/(\/.+)$/.exec(address)?.[1];
+  if (socket !== undefined) return new Engine({ socketPath: socket, ...timeout });
+  const [, host, port] = /^(?:tcp|https?):\/\/([^/:]+):(\d+)\/?$/.exec(address) ?? [];
+  if (host === undefined) {
+    throw new KitError(
+      'bad-usage',
+      `DOCKER_HOST ${address}: expected unix:///path/of/socket or tcp://host:port`,
+    );
+  }
+  if (process.env.DOCKER_TLS_VERIFY) return new Engine();
+  return new Engine({ protocol: 'http', host, port: Number(port), ...timeout });
+}
+
+/** Whether an engine answers there. */
+export async function engineAvailability(address: string): Promise<Availability> {
+  try {
+    await (await connectEngine(address, PING_TIMEOUT_MS)).ping();
+    return { available: true };
+  } catch (error) {
+    if (error instanceof KitError) throw error;
+    const denied = codeOf(error) === 'EACCES';
+    return {
+      available: false,
+      why: denied
+        ? `the container engine at ${address} may not be used by this user`
+        : `no container engine answers at ${address}`,
+      remedy: denied
+        ? 'add the user to the group docker'
+        : 'as root: npm run setup (installs docker.io and starts it)',
+    };
+  }
+}
+
+/** A failed call as what it means: an engine that is gone is not the target's fault. */
+export function engineError(error: unknown, address: string): unknown {
+  if (error instanceof KitError || !NO_ENGINE.has(codeOf(error) ?? '')) return error;
+  return new KitError(
+    'target-unavailable',
+    `the container engine at ${address} has gone: ${messageOf(error)}`,
+    {
+      cause: error,
+    },
+  );
+}
+
+/** The HTTP status of an engine's refusal; undefined for other failures. */
+export function statusOf(error: unknown): number | undefined {
+  if (error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number')
+    return error.statusCode;
+  return undefined;
+}
+
+/** Does something to an object that may be gone already, or be in the wanted state already. */
+export async function tolerant(work: Promise<unknown>): Promise<boolean> {
+  try {
+    await work;
+    return true;
+  } catch (error) {
+    if ([304, 404, 409].includes(statusOf(error) ?? 0)) return false;
+    throw error;
+  }
+}
+
+/**
+ * Removes every container, network and volume of a run.
+ * @returns how many there were.
+ * @throws when the engine does not answer, or something cannot be removed.
+ */
+export async function removeLabelled(engine: Dockerode, runId: string): Promise<number> {
+  const filters = { label: [`${RUN_LABEL}=${runId}`] };
+  const seen = new Set<string>();
+  const containers = async () => engine.listContainers({ all: true, filters });
+  // A removal that somebody else has begun is refused, and done a moment later.
+  const gone = await until(
+    async () => {
+      const list = await containers();
+      await Promise.all(
+        list.map(async ({ Id }) => {
+          seen.add(Id);
+          await tolerant(engine.getContainer(Id).remove({ force: true, v: true }));
+        }),
+      );
+      return list.length === 0;
+    },
+    REMOVAL_TIMEOUT_MS,
+    undefined,
+    30,
+  );
+  if (!gone)
+    throw new Error(`containers ${(await containers()).map(({ Id }) => Id).join(', ')} cannot be removed`);
+  for (const { Id } of await engine.listNetworks({ filters: JSON.stringify(filters) })) {
+    seen.add(Id);
+    await tolerant(engine.getNetwork(Id).remove());
+  }
+  const { Volumes } = await engine.listVolumes({ filters: JSON.stringify(filters) });
+  for (const { Name } of Volumes ?? []) {
+    seen.add(Name);
+    await tolerant(engine.getVolume(Name).remove());
+  }
+  return seen.size;
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error ? String(error.code) : undefined;
+}

@@ -1,0 +1,166 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { until } from '../../../faults/waiting.js';
+import { TestPlace } from '../../fixtures/kit.js';
+import { allProcesses } from '../../host/processes.js';
+import { newRunId, Registry } from '../../host/registry.js';
+import type { Deployment } from '../runtime.js';
+import { ProcessDeployment } from './process-runtime.js';
+import { withDescendants } from './process-service.js';
+
+const FOREVER = 'setInterval(() => {}, 1000)';
+
+function deploy(t: { teardown(end: () => unknown): void }, command: readonly string[]) {
+  const place = new TestPlace();
+  const logDir = join(place.dir, 'logs');
+  mkdirSync(logDir);
+  const exits: (string | number | null)[][] = [];
+  const starts: number[] = [];
+  const registry = new Registry(newRunId(), place.state);
+  const deployment: Deployment = new ProcessDeployment({
+    runId: registry.runId,
+    registry,
+    dataDir: place.dir,
+    ports: [],
+    sink: '',
+    services: [{ name: 'a', command }],
+    workingDir: place.dir,
+    logDir,
+    onStarted: (_, incarnation) => starts.push(incarnation),
+    onExited: (...exit) => exits.push(exit),
+  });
+  t.teardown(async () => {
+    await deployment.destroy();
+    place.remove();
+  });
+  const [service] = deployment.services;
+  if (service === undefined) throw new Error('no service');
+  return { deployment, service, exits, starts, logDir };
+}
+
+t.test('a service is started once however often it is asked for, and counted at each start', async (t) => {
+  const { service, exits, starts } = deploy(t, [process.execPath, '-e', FOREVER]);
+  await Promise.all([service.start(), service.start()]);
+  await service.start();
+  t.same(starts, [1]);
+  t.equal(service.pids().length, 1);
+  t.equal(await service.signal('SIGKILL'), 1);
+  await service.exited(5000);
+  t.ok(await until(() => exits.length > 0, 5000));
+  t.same(exits, [['a', 1, null, 'SIGKILL']]);
+  await service.start();
+  t.same(starts, [1, 2]);
+});
+
+t.test('what a service says is in its log, over all its lives', async (t) => {
+  const { service, logDir } = deploy(t, [process.execPath, '-e', 'console.log("out"); console.error("err")']);
+  for (let life = 0; life < 2; life++) {
+    await service.start();
+    await service.exited(5000);
+  }
+  t.equal(readFileSync(join(logDir, 'a.log'), 'utf8'), 'out\nerr\nout\nerr\n');
+});
+
+t.test('children, and a daemon that has left the group, belong to the service and die with it', async (t) => {
+  const source = `
+    const { spawn } = require('node:child_process');
+    spawn('/bin/sleep', ['61']);
+    spawn('/bin/sleep', ['62'], { detached: true, stdio: 'ignore' }).unref();
+    spawn('/usr/bin/setsid', ['-f', '/bin/sleep', '63'], { stdio: 'ignore' });
+    ${FOREVER}`;
+  const { service, deployment } = deploy(t, [process.execPath, '-e', source]);
+  await service.start();
+  t.ok(await until(() => service.pids().length >= 4, 10_000), `${service.pids().length} processes`);
+  await service.signal('SIGSTOP');
+  await service.signal('SIGCONT');
+  await deployment.destroy();
+  t.same(service.pids(), []);
+});
+
+t.test('a daemon that nothing but its command line tells dies with the deployment', async (t) => {
+  const { service, deployment, logDir } = deploy(t, ['true']);
+  // No other process of this machine has it in its command line.
+  const word = join(logDir, 'word');
+  const daemons = () =>
+    allProcesses().filter(({ pid }) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes(word);
+      } catch {
+        return false;
+      }
+    });
+  await service.start();
+  // It works nowhere, has opened nothing, and is nobody's child: so they all begin.
+  const away = `cd / && setsid -f env -i "$0" -e '${FOREVER}' '${word}' </dev/null >/dev/null 2>&1`;
+  execFileSync('sh', ['-c', away, process.execPath]);
+  t.ok(await until(() => daemons().length === 1, 10_000));
+  await deployment.destroy();
+  t.ok(await until(() => daemons().length === 0, 5000));
+});
+
+t.test('descendants are found in whatever order processes are listed', async (t) => {
+  const processes = [
+    { pid: 3, parent: 32_000 },
+    { pid: 4, parent: 3 },
+    { pid: 700, parent: 1 },
+    { pid: 32_000, parent: 31_999 },
+    { pid: 31_999, parent: 1 },
+  ];
+  t.same([...withDescendants(new Set([31_999]), processes)].sort(), [3, 31_999, 32_000, 4]);
+});
+
+t.test(
+  'children that leave group and environment while they are looked for die with their service',
+  async (t) => {
+    for (let round = 0; round < 5; round++) {
+      // No other process of this machine sleeps so long.
+      const long = `${1_000_000 + process.pid}.${round}`;
+      const forks = `while :; do setsid env -i "$(command -v sleep)" ${long} & done`;
+      const { service } = deploy(t, ['env', '-i', `PATH=${process.env.PATH}`, 'sh', '-c', forks]);
+      const sleepers = () =>
+        allProcesses().filter(({ pid }) => {
+          try {
+            return readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes(`\0${long}\0`);
+          } catch {
+            return false;
+          }
+        });
+      await service.start();
+      await until(() => sleepers().length > 20, 10_000);
+      await service.signal('SIGKILL');
+      await service.exited(5000);
+      const left = sleepers();
+      for (const { pid } of left) process.kill(pid, 'SIGKILL');
+      t.same(left, [], `round ${round}`);
+    }
+  },
+);
+
+t.test('a service that ignores SIGTERM is killed when the grace is over', async (t) => {
+  const { service, deployment, logDir } = deploy(t, [
+    process.execPath,
+    '-e',
+    `process.on('SIGTERM', () => console.log('asked')); console.log('up'); ${FOREVER}`,
+  ]);
+  await service.start();
+  t.ok(await until(() => readFileSync(join(logDir, 'a.log'), 'utf8').includes('up'), 10_000));
+  await deployment.stop(200);
+  t.same(service.pids(), []);
+  t.match(readFileSync(join(logDir, 'a.log'), 'utf8'), 'asked');
+});
+
+t.test('a command is waited for, with its output; one that takes too long is killed', async (t) => {
+  const { deployment, logDir } = deploy(t, ['true']);
+  const done = await deployment.runCommand(
+    'verify',
+    [process.execPath, '-e', 'console.log(1); process.exit(3)'],
+    10_000,
+  );
+  t.match(done, { code: 3, stdout: '1\n', timedOut: false });
+  const slow = await deployment.runCommand('verify', [process.execPath, '-e', FOREVER], 100);
+  t.match(slow, { code: null, signal: 'SIGKILL', timedOut: true });
+  t.match(readFileSync(join(logDir, 'verify.log'), 'utf8'), 'process.exit(3)');
+  await t.rejects(deployment.runCommand('verify', ['/no/such/program'], 100), /ENOENT/);
+});

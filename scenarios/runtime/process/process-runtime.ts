@@ -1,0 +1,123 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { appendFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { until } from '../../../faults/waiting.js';
+import { collectOutput } from '../../host/output.js';
+import { sendSignal } from '../../host/processes.js';
+import { dropSharedMemory } from '../../host/shared-memory.js';
+import { killStrays, ticksNow } from '../../host/strays.js';
+import {
+  type CommandResult,
+  type Deployment,
+  type DeploymentPlan,
+  RUN_VARIABLE,
+  type Runtime,
+} from '../runtime.js';
+import { ProcessService } from './process-service.js';
+
+const KILL_TIMEOUT_MS = 10_000;
+
+/** Services as plain processes on this machine. */
+export const processRuntime: Runtime = {
+  name: 'process',
+  async available() {
+    if (process.platform === 'linux') return { available: true };
+    return {
+      available: false,
+      why: `it needs Linux (process groups and /proc); this is ${process.platform}`,
+      remedy: 'run it on Linux, or in a Linux container',
+    };
+  },
+  async prepare(target) {
+    return {
+      name: 'process',
+      placesOf: () => ({ dir: target.dir, node: process.execPath }),
+      offers: () => ({ available: true }),
+      deploy: (plan) => new ProcessDeployment(plan),
+    };
+  },
+};
+
+export class ProcessDeployment implements Deployment {
+  readonly services: readonly ProcessService[];
+  readonly #plan: DeploymentPlan;
+  readonly #commands = new Set<number>();
+  /** Every process that was started. */
+  readonly #pids = new Set<number>();
+  readonly #sinceTicks = ticksNow();
+
+  constructor(asked: DeploymentPlan) {
+    const plan: DeploymentPlan = {
+      ...asked,
+      onStarted: (service, incarnation, pid) => {
+        this.#pids.add(pid);
+        asked.onStarted(service, incarnation, pid);
+      },
+    };
+    this.#plan = plan;
+    this.services = plan.services.map(
+      ({ name, command }) => new ProcessService(name, command, plan, join(plan.logDir, `${name}.log`)),
+    );
+  }
+
+  async runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult> {
+    const [program, ...args] = command;
+    if (program === undefined) throw new Error(`the target's ${name} command is empty`);
+    const child = spawn(program, args, {
+      cwd: this.#plan.workingDir,
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, [RUN_VARIABLE]: this.#plan.runId },
+    });
+    const stdout = collectOutput(child.stdout);
+    const stderr = collectOutput(child.stderr);
+    await once(child, 'spawn');
+    const pid = child.pid ?? 0;
+    this.#commands.add(pid);
+    let timedOut = false;
+    const timer = setTimeout(() => {
+      timedOut = true;
+      sendSignal(-pid, 'SIGKILL');
+    }, timeoutMs);
+    try {
+      const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
+      const result = { code, signal, timedOut, stdout: stdout(), stderr: stderr() };
+      appendFileSync(
+        join(this.#plan.logDir, `${name}.log`),
+        `$ ${command.join(' ')}\n${result.stdout}${result.stderr}`,
+      );
+      return result;
+    } finally {
+      clearTimeout(timer);
+      this.#commands.delete(pid);
+    }
+  }
+
+  async stop(graceMs: number): Promise<void> {
+    for (const service of this.services) service.signalNow('SIGTERM');
+    await until(() => this.services.every((service) => service.pids().length === 0), graceMs);
+    await this.destroy();
+  }
+
+  async destroy(): Promise<void> {
+    this.destroyNow();
+    for (const service of this.services) {
+      // A process that forks while it is killed leaves a child: kill until nothing is left.
+      const gone = await until(() => service.signalNow('SIGKILL') === 0, KILL_TIMEOUT_MS);
+      if (!gone)
+        throw new Error(`service ${service.name}: processes ${service.pids().join(', ')} cannot be killed`);
+      await service.exited(KILL_TIMEOUT_MS);
+    }
+    const { dataDir, workingDir, ports } = this.#plan;
+    const ground = { dirs: [dataDir, workingDir], ports, sinceTicks: this.#sinceTicks };
+    // One that forks while it is looked for is found the next time.
+    await until(() => killStrays(ground).length === 0, KILL_TIMEOUT_MS);
+    dropSharedMemory(this.#pids);
+  }
+
+  destroyNow(): void {
+    for (const pid of this.#commands) sendSignal(-pid, 'SIGKILL');
+    for (const service of this.services) service.signalNow('SIGKILL');
+  }
+}

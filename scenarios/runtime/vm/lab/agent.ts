@@ -1,0 +1,114 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import type { CommandHost, HostResult } from '../../../../faults/power/host.js';
+
+const CONNECT_TIMEOUT_MS = 3000;
+/** Beyond the command's own limit, for the way there and back. */
+const MARGIN_MS = 10_000;
+
+interface Pending {
+  done(result: HostResult): void;
+  failed(error: Error): void;
+}
+
+/** Where a command runs that is to be killed with a control group of the machine. */
+export interface GroupedCommand {
+  /** Below /sys/fs/cgroup; made if it is not there. */
+  group: string;
+  env: Readonly<Record<string, string>>;
+}
+
+/** Runs commands in the lab VM through its agent. */
+export class Agent implements CommandHost {
+  readonly #socket: Socket;
+  readonly #pending = new Map<number, Pending>();
+  #rest: string[] = [];
+  #last = 0;
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.setEncoding('utf8');
+    socket.setNoDelay(true);
+    socket.on('data', (text: string) => this.#read(text));
+    socket.on('error', () => {});
+    socket.on('close', () => {
+      for (const { failed } of this.#pending.values()) failed(new Error('the lab VM has gone'));
+      this.#pending.clear();
+    });
+  }
+
+  /** @throws Error when nobody answers on that port of loopback. */
+  static async open(port: number): Promise<Agent> {
+    const socket = connect(port, '127.0.0.1');
+    try {
+      await once(socket, 'connect', { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) });
+      const agent = new Agent(socket);
+      // The forwarder of the port takes every connection: only an answer shows that somebody is behind it.
+      await agent.#ask(['true'], CONNECT_TIMEOUT_MS, undefined, 0);
+      return agent;
+    } catch (error) {
+      socket.destroy();
+      throw error;
+    }
+  }
+
+  run(command: readonly string[], timeoutMs: number, stdin?: Buffer): Promise<HostResult> {
+    return this.#ask(command, timeoutMs, stdin, MARGIN_MS);
+  }
+
+  /**
+   * Runs a command in a control group, for as long as it takes. Commands are begun in the order in which they were asked
+   * for: one that kills the group and is asked for afterwards kills this one.
+   */
+  runIn({ group, env }: GroupedCommand, command: readonly string[]): Promise<HostResult> {
+    const id = ++this.#last;
+    return new Promise((done, failed) => {
+      this.#pending.set(id, { done, failed });
+      this.#socket.write(`${JSON.stringify({ id, command, group, env })}\n`);
+    });
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  #ask(
+    command: readonly string[],
+    timeoutMs: number,
+    stdin: Buffer | undefined,
+    marginMs: number,
+  ): Promise<HostResult> {
+    const id = ++this.#last;
+    return new Promise((resolve, reject) => {
+      const late = () => {
+        this.#pending.delete(id);
+        reject(new Error(`the lab VM did not answer in ${timeoutMs + marginMs} ms: ${command.join(' ')}`));
+      };
+      const timer = setTimeout(late, timeoutMs + marginMs);
+      this.#pending.set(id, {
+        done: (result) => {
+          clearTimeout(timer);
+          resolve(result);
+        },
+        failed: (error) => {
+          clearTimeout(timer);
+          reject(error);
+        },
+      });
+      const input = stdin === undefined ? {} : { stdin: stdin.toString('base64') };
+      this.#socket.write(`${JSON.stringify({ id, command, timeoutMs, ...input })}\n`);
+    });
+  }
+
+  #read(text: string): void {
+    const lines = text.split('\n');
+    const rest = lines.pop() ?? '';
+    for (const line of lines) {
+      const { id, ...result } = JSON.parse([...this.#rest, line].join('')) as HostResult & { id: number };
+      this.#rest = [];
+      this.#pending.get(id)?.done(result);
+      this.#pending.delete(id);
+    }
+    this.#rest.push(rest);
+  }
+}

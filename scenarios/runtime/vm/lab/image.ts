@@ -1,0 +1,208 @@
+import { createHash } from 'node:crypto';
+import {
+  accessSync,
+  constants,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import type { Availability } from '../../../../faults/fault.js';
+import { findProgram } from '../../../../faults/programs.js';
+import type { Registry } from '../../../host/registry.js';
+import { labFiles, makeDisks, RECIPE } from './disks.js';
+import { waitForEngine } from './engine-ready.js';
+import { type Accelerator, Machine, type MachineFiles, MEMORY_MIB, QEMU } from './machine.js';
+
+const TOOL_TIMEOUT_MS = 120_000;
+/** Where the processor helps, a boot takes two seconds; where it only seems to, it never ends. */
+const KVM_TRIAL_MS = 15_000;
+const KVM_KERNEL_MS = 4000;
+const FIRST_BOOT_TIMEOUT_MS = 180_000;
+
+/** Programs that a build needs, with their Debian packages. */
+const BUILDERS = [
+  ['mmdebstrap', 'mmdebstrap'],
+  ['genext2fs', 'genext2fs'],
+  ['resize2fs', 'e2fsprogs'],
+  ['tune2fs', 'e2fsprogs'],
+  ['e2fsck', 'e2fsprogs'],
+] as const;
+
+/** A machine that has been built, booted once, and saved with its engine running. */
+export interface LabImage {
+  files: MachineFiles;
+  accelerator: Accelerator;
+  key: string;
+}
+
+export interface BuildPlan {
+  /** Holds one folder for each image. */
+  dir: string;
+  registry: Registry;
+  say(line: string): void;
+  /** Puts the images of containers on the engine before the state is saved. */
+  fill(enginePort: number): Promise<void>;
+}
+
+/** Whether a lab VM can be started here at once; one is built by `lab up` alone, for that takes minutes. */
+export function imageAvailability(dir: string): Availability {
+  const able = buildAvailability(dir);
+  if (!able.available || builtImage(dir) !== undefined) return able;
+  return {
+    available: false,
+    why: 'the lab VM of this version has not been built',
+    remedy: 'plugpull lab up (takes some minutes, once)',
+  };
+}
+
+/** Whether this machine has what a lab VM needs, and its building if it has not been built. */
+export function buildAvailability(dir: string): Availability {
+  const no = (why: string, remedy: string): Availability => ({ available: false, why, remedy });
+  if (process.platform !== 'linux' || process.arch !== 'x64') {
+    return no(
+      `it needs Linux on x64; this is ${process.platform} on ${process.arch}`,
+      'run it on such a machine',
+    );
+  }
+  const builders = builtImage(dir) === undefined ? BUILDERS : [];
+  // Who is not root makes the root of Debian in a user namespace.
+  const namespace =
+    process.getuid?.() === 0 || builders.length === 0 ? [] : [['newuidmap', 'uidmap'] as const];
+  const missing = [[QEMU, 'qemu-system-x86'] as const, ...builders, ...namespace].filter(
+    ([program]) => findProgram(program) === undefined,
+  );
+  if (missing.length === 0) return { available: true };
+  const packages = [...new Set(missing.map(([, name]) => name))].join(' ');
+  return no(
+    `${missing.map(([program]) => program).join(', ')} not installed`,
+    `apt-get install --no-install-recommends ${packages}`,
+  );
+}
+
+/** Names the content of an image; another kit, Node or size makes another one. */
+export function imageKey(): string {
+  // A saved state is read by the very QEMU that wrote it.
+  const programs = [process.execPath, findProgram(QEMU)].map((path) => path && statSync(path));
+  const versions = programs.map((program) => program && [program.size, program.mtimeMs]);
+  const hash = createHash('sha256').update(JSON.stringify([...RECIPE, MEMORY_MIB, versions]));
+  for (const file of labFiles()) hash.update(readFileSync(file));
+  return hash.digest('hex').slice(0, 16);
+}
+
+/** The image of this kit below `dir`; undefined when it has not been built. */
+export function builtImage(dir: string): LabImage | undefined {
+  const key = imageKey();
+  const folder = join(dir, key);
+  try {
+    const { accelerator } = JSON.parse(readFileSync(join(folder, 'built.json'), 'utf8')) as LabImage;
+    return { files: filesIn(folder), accelerator, key };
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * The image of this kit, built when it has not been: a Debian root with an engine, a first boot, its saved state.
+ * @throws Error with the words of what failed.
+ */
+export async function labImage(plan: BuildPlan): Promise<LabImage> {
+  const there = builtImage(plan.dir);
+  if (there !== undefined) return there;
+  const key = imageKey();
+  const folder = join(plan.dir, `${key}.${process.pid}`);
+  const directory = { kind: 'directory', path: folder } as const;
+  plan.registry.made(directory);
+  try {
+    mkdirSync(folder, { recursive: true });
+    await build(folder, plan);
+    try {
+      renameSync(folder, join(plan.dir, key));
+    } catch (error) {
+      // Somebody else was quicker; theirs is as good.
+      if (builtImage(plan.dir) === undefined) throw error;
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+    plan.registry.gone(directory);
+  }
+  const image = builtImage(plan.dir);
+  if (image === undefined) throw new Error(`the image of the lab VM in ${plan.dir} cannot be read`);
+  return image;
+}
+
+async function build(folder: string, plan: BuildPlan): Promise<void> {
+  const files = filesIn(folder);
+  const clock = stopwatch(plan.say);
+  await makeDisks(folder, files);
+  clock('Debian root');
+  const accelerator = await tryKvm(folder, files, plan);
+  const dir = join(folder, 'first');
+  const machine = await Machine.start(
+    { files, accelerator, start: 'first', dir, registry: plan.registry },
+    FIRST_BOOT_TIMEOUT_MS,
+  );
+  try {
+    await waitForEngine(machine.address.enginePort);
+    clock(`first boot (${accelerator})`);
+    await plan.fill(machine.address.enginePort);
+    clock('images of containers');
+    // Pages that can be read again need not be in the state.
+    await machine.agent.run(['sh', '-c', 'sync; echo 3 > /proc/sys/vm/drop_caches'], TOOL_TIMEOUT_MS);
+    await machine.save();
+  } finally {
+    await machine.stop();
+    rmSync(dir, { recursive: true, force: true });
+  }
+  clock('saved state');
+  writeFileSync(join(folder, 'built.json'), `${JSON.stringify({ accelerator })}\n`);
+}
+
+async function tryKvm(folder: string, files: MachineFiles, plan: BuildPlan): Promise<Accelerator> {
+  try {
+    accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
+  } catch {
+    return 'tcg';
+  }
+  const dir = join(folder, 'trial');
+  try {
+    const machine = await Machine.start(
+      {
+        ...{ files, accelerator: 'kvm', start: 'trial', dir, registry: plan.registry },
+        speaksWithinMs: KVM_KERNEL_MS,
+      },
+      KVM_TRIAL_MS,
+    );
+    await machine.stop();
+    return 'kvm';
+  } catch {
+    plan.say('lab: /dev/kvm is there and does not boot a kernel: going on in software');
+    return 'tcg';
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+function filesIn(folder: string): MachineFiles {
+  const file = (name: string) => join(folder, name);
+  return {
+    kernel: file('vmlinuz'),
+    initrd: file('initrd.gz'),
+    root: file('root.img'),
+    data: file('data.img'),
+    state: file('state'),
+  };
+}
+
+/** Says how long each part took. */
+function stopwatch(say: (line: string) => void): (part: string) => void {
+  let lastMs = performance.now();
+  return (part) => {
+    const nowMs = performance.now();
+    say(`lab: ${part}: ${((nowMs - lastMs) / 1000).toFixed(1)} s`);
+    lastMs = nowMs;
+  };
+}

@@ -1,0 +1,143 @@
+import { execFileSync } from 'node:child_process';
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { enumerate } from '../../../../faults/crash-states/enumerate.js';
+import { materialise, openRecording, type Recording } from '../../../../faults/crash-states/materialise.js';
+import { findProgram } from '../../../../faults/programs.js';
+import { type CrashState, formatState, NOTHING_TORN } from '../../../../faults/write-log/state.js';
+import { seeded } from '../../../host/random.js';
+import { type KernelLog, recordKernelLog } from './fixtures/kernel-log.js';
+import { NOT_BUILT, placeWithImage, recordIn } from './fixtures/place.js';
+import { Machine } from './machine.js';
+
+const DISK_BYTES = 32 * 2 ** 20;
+/** Of the states of the usual families every so many is looked at; the seeded ones are without end. */
+const EVERY = 3;
+const TOOL_TIMEOUT_MS = 20_000;
+const noTools =
+  ['e2fsck', 'debugfs'].some((program) => findProgram(program) === undefined) &&
+  'not measured: e2fsck and debugfs are not installed: apt-get install e2fsprogs';
+
+t.test("the kernel's own logs are read as what they are", { skip: NOT_BUILT }, async (t) => {
+  const place = placeWithImage(t);
+  t.teardown(() => place.run(['lab', 'down']));
+  const up = await place.run(['lab', 'up']);
+  t.equal(up.code, 0, up.stderr);
+  const { agent } = await Machine.find(recordIn(place).address);
+  t.teardown(() => agent.close());
+
+  for (const sectorBytes of [512, 4096]) {
+    await t.test(`sectors of ${sectorBytes} bytes`, async (t) => {
+      const kernel = await recordKernelLog(agent, join(place.dir, `${sectorBytes}`), sectorBytes);
+      const recording = openRecording(join(kernel.dir, 'log.img'));
+      t.teardown(() => recording.close());
+      checkEntries(t, kernel, recording, sectorBytes);
+      for (const [mark, copy] of [
+        ['frozen', 'frozen.img'],
+        ['dm-log-writes-end', 'disk.img'],
+      ] as const) {
+        const replayed = diskOf(recording, everythingUpTo(recording, mark), kernel.dir);
+        const same = readFileSync(replayed).equals(readFileSync(join(kernel.dir, copy)));
+        t.ok(same, `replayed up to the mark ${mark} it is the disk, byte for byte`);
+      }
+      // The model knows nothing of the log's sectors: one log shows it.
+      if (sectorBytes > 512) return;
+      await t.test(
+        'a file that was synced before a mark is in every crash state behind it',
+        { skip: noTools },
+        async (t) => exploreBehindMark(t, recording, kernel.dir),
+      );
+    });
+  }
+});
+
+function checkEntries(t: Test, kernel: KernelLog, { log, model }: Recording, sectorBytes: number): void {
+  const { entries } = model;
+  const marks = entries.flatMap(({ mark }) => (mark === undefined ? [] : [mark]));
+  t.equal(log.sectorBytes, sectorBytes);
+  t.same(marks, ['made', 'synced', 'frozen', 'unmounted', 'dm-log-writes-end']);
+  t.same(kernel.onDevice, { sectorBytes, entries: entries.length, marks }, 'the same on the block device');
+  // The kernel counts by itself, and after these marks there was nothing on its way.
+  t.equal(placeOf(entries, 'frozen') + 1, kernel.frozen, 'so many entries were logged at the mark');
+  t.equal(placeOf(entries, 'unmounted') + 1, kernel.unmounted, 'and at the end');
+  t.equal(entries.at(-1)?.mark, 'dm-log-writes-end', 'the last entry is that of the removal');
+  const count = (is: (entry: (typeof entries)[number]) => boolean) => entries.filter(is).length;
+  t.ok(
+    count(({ flush }) => flush),
+    'flushes',
+  );
+  t.ok(
+    count(({ fua, lengthBytes }) => fua && lengthBytes > 0),
+    'FUA writes',
+  );
+  t.ok(
+    count(({ metadata }) => metadata),
+    'metadata',
+  );
+  t.ok(
+    count(({ discard, lengthBytes }) => discard && lengthBytes === DISK_BYTES),
+    'mkfs discards all',
+  );
+  t.ok(count(({ discard, index }) => discard && index > placeOf(entries, 'synced')) > 0, 'and ext4 a file');
+  // That of a commit record: the kernel divides what qemu logs as one.
+  t.ok(
+    count(({ flush, fua, lengthBytes }) => flush && fua && lengthBytes === 0),
+    'a bare flush with FUA',
+  );
+}
+
+/** Every state behind the mark has the file; before it was written none has it, so the look can tell. */
+function exploreBehindMark(t: Test, recording: Recording, dir: string): void {
+  const { entries } = recording.model;
+  const written = readFileSync(join(dir, 'one'));
+  const holds = (state: CrashState) => fileOn(diskOf(recording, state, dir), 'one')?.equals(written);
+  const without: CrashState = { prefix: placeOf(entries, 'made') + 1, kept: [], torn: NOTHING_TORN };
+  t.notOk(holds(without), 'it is not there before it is written');
+  const lacking: string[] = [];
+  let [met, looked, unreadable] = [0, 0, 0];
+  for (const { family, state } of enumerate(recording.model, placeOf(entries, 'synced') + 1, seeded(1))) {
+    if (family === 'random') break;
+    if (met++ % EVERY > 0) continue;
+    looked++;
+    const found = holds(state);
+    // A torn superblock is no file lost: ext4 itself refuses such a disk.
+    if (found === undefined && family === 'torn') unreadable++;
+    else if (!found) lacking.push(`${family} ${formatState(state)}`);
+  }
+  t.same(lacking, [], `states without it, of ${looked}`);
+  t.ok(looked - unreadable > 100, `${looked} states were looked at, ${unreadable} with a torn superblock`);
+}
+
+function placeOf(entries: Recording['model']['entries'], mark: string): number {
+  return entries.findIndex((entry) => entry.mark === mark);
+}
+
+function everythingUpTo({ model }: Recording, mark: string): CrashState {
+  const prefix = placeOf(model.entries, mark);
+  return { prefix, kept: model.optional(prefix), torn: NOTHING_TORN };
+}
+
+/** Makes the state on a disk that held nothing, and returns its file. */
+function diskOf(recording: Recording, state: CrashState, dir: string): string {
+  const image = join(dir, 'state.img');
+  writeFileSync(image, '');
+  truncateSync(image, DISK_BYTES);
+  materialise(recording, state, image);
+  return image;
+}
+
+/**
+ * Replays the journal as a mount does, and reads a file; empty when it is not there, undefined when the superblock is torn.
+ * Needs neither root nor a device.
+ */
+function fileOn(image: string, name: string): Buffer | undefined {
+  const options = { stdio: 'pipe', timeout: TOOL_TIMEOUT_MS } as const;
+  try {
+    execFileSync('e2fsck', ['-y', '-E', 'journal_only', image], options);
+  } catch (error) {
+    if (/Superblock checksum does not match/.test(String(error))) return undefined;
+    throw error;
+  }
+  return execFileSync('debugfs', ['-R', `cat /${name}`, image], options);
+}

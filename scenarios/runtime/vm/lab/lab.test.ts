@@ -1,0 +1,183 @@
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { FlakeyDisk } from '../../../../faults/power/flakey.js';
+import { type CommandHost, runScript } from '../../../../faults/power/host.js';
+import type { TestPlace } from '../../../fixtures/kit.js';
+import { bootId, processEntry } from '../../../host/processes.js';
+import { runFixture, stageKit } from './fixtures/inside.js';
+import { NOT_BUILT, newPlace, placeWithImage, recordIn } from './fixtures/place.js';
+import { imageKey } from './image.js';
+import type { UpRecord } from './lab.js';
+import { Machine, machineLives } from './machine.js';
+
+const TIMEOUT_MS = 30_000;
+
+t.test('without a VM its status and its end are told in one line', async (t) => {
+  const place = newPlace(t);
+  t.match(await place.run(['lab', 'status']), { code: 3, stdout: /^down; plugpull lab up starts it\n$/ });
+  t.match(await place.run(['lab', 'down']), { code: 0, stdout: /^no lab VM was up\n$/ });
+  t.match(JSON.parse((await place.run(['lab', 'status', '--json'])).stdout), { state: 'down' });
+});
+
+t.test('a stale VM is recognised, and what is not it is left alone', async (t) => {
+  const place = newPlace(t);
+  const startTicks = processEntry(process.pid)?.startTicks ?? 0;
+  const address = { pid: process.pid, startTicks, agentPort: 1, enginePort: 1, dir: join(place.state, 'vm') };
+  const record = { runId: 'x', key: imageKey(), boot: bootId(), accelerator: 'tcg', upAt: '', address };
+  const cases: [Partial<UpRecord>, RegExp][] = [
+    [{ boot: 'an earlier one' }, /^stale: the machine has been started again since; plugpull lab up/],
+    [{ address: { ...address, startTicks: 1 } }, /^stale: its process \d+ has gone/],
+    [{ key: 'of something else' }, /^stale: it was made by another version/],
+    [{}, /^stale: it does not answer on port 1: /],
+  ];
+  for (const [change, expected] of cases) {
+    writeFileSync(join(place.state, 'lab/up.json'), JSON.stringify({ ...record, ...change }));
+    const { code, stdout } = await place.run(['lab', 'status']);
+    t.match(stdout, expected);
+    t.equal(stdout.split('\n').length, 2, 'one line');
+    t.equal(code, 3);
+  }
+  const other = { ...record, address: { ...address, startTicks: 1 } };
+  writeFileSync(join(place.state, 'lab/up.json'), JSON.stringify(other));
+  t.match(await place.run(['lab', 'down']), { code: 0, stdout: /^down\n$/ });
+  t.notOk(
+    existsSync(join(place.state, 'lab/up.json')),
+    'forgotten, and this process, which has its number, lives',
+  );
+});
+
+t.test('a gate in a VM that was not built says how to build it', async (t) => {
+  const place = newPlace(t);
+  const { code, stderr } = await place.run(['gate', '--runtime', 'vm']);
+  t.equal(code, 3);
+  t.match(stderr, /^plugpull: --runtime vm: .*(plugpull lab up|apt-get install|run it on).*\n$/);
+});
+
+t.test(
+  'a VM goes up, loses what was not flushed when its power is cut, and goes down',
+  { skip: NOT_BUILT },
+  async (t) => {
+    const place = placeWithImage(t);
+    t.teardown(() => place.run(['lab', 'down']));
+    const up = await place.run(['lab', 'up']);
+    t.equal(up.code, 0, up.stderr);
+    t.match(await place.run(['lab', 'status']), {
+      code: 0,
+      stdout: /^up: engine at tcp:\/\/127\.0\.0\.1:\d+/,
+    });
+    const { address } = recordIn(place);
+    const machine = await Machine.find(address);
+    const { agent: host } = machine;
+    for (const type of ['ext4', 'xfs'] as const) {
+      const disk = await FlakeyDisk.create({
+        ...{ host, device: '/dev/vdb', name: `test-${type}`, mountPoint: '/lab/disk' },
+        ...{ filesystem: { type, mountOptions: '' }, killAll: '' },
+      });
+      const write = 'cd /lab/disk; echo one > kept; sync -f kept; echo two > kept.new; echo lost > lost';
+      await runScript(host, write, [], TIMEOUT_MS);
+      const { unflushedWrites } = await cutAt(disk);
+      const left = await runScript(host, 'cd /lab/disk; ls; cat kept', [], TIMEOUT_MS);
+      t.equal(left.replace('lost+found\n', ''), 'kept\none\n', `${type}: what was synced, and no more`);
+      t.ok(unflushedWrites > 0, `${type}: ${unflushedWrites} writes were dropped`);
+      await failingWrites(t, host, disk, type);
+      await runScript(host, 'mkdir -p /tmp/second; mount --bind /lab/disk /tmp/second', [], TIMEOUT_MS);
+      await t.rejects(cutAt(disk), /still in use/, `${type}: a second mount would keep what is dirty alive`);
+      await runScript(host, 'umount /tmp/second', [], TIMEOUT_MS);
+      await disk.remove();
+      await disk.remove();
+    }
+    t.equal((await runScript(host, 'dmsetup ls', [], TIMEOUT_MS)).trim(), 'No devices found');
+    // The same as a gate does with `--power flakey` on a machine whose own kernel has a device mapper.
+    const kit = await stageKit(host);
+    const cut = (await runFixture(host, kit, 'flakey-local')) as Awaited<ReturnType<typeof cutAt>>;
+    t.match(cut, { files: ['kept'], kept: 'one', registered: [], devices: false, loops: false });
+    t.ok(cut.unflushedWrites > 0, `${cut.unflushedWrites} writes were dropped`);
+    checkErrors(t, (await runFixture(host, kit, 'io-error-local')) as ErrorRun[]);
+    machine.agent.close();
+    t.match(await place.run(['lab', 'down']), { code: 0, stdout: /^down\n$/ });
+    t.notOk(machineLives(address));
+    t.notOk(existsSync(address.dir));
+  },
+);
+
+interface ErrorRun {
+  goesOn: boolean;
+  hit: boolean;
+  detail: string;
+  lost: number;
+}
+
+/** Of `io-error` by dm-flakey: who stops at a failed sync has lost nothing, who goes on has. */
+function checkErrors(t: Test, runs: readonly ErrorRun[]): void {
+  for (const { goesOn, hit, detail, lost } of runs) {
+    t.ok(hit, detail);
+    t.match(detail, /^EIO from \d+ writes of the disk \(dm-flakey\), .*; SIGKILL to all$/);
+    if (!goesOn) t.equal(lost, 0, 'who stops has lost nothing that it confirmed');
+  }
+  t.ok(
+    runs.some(({ goesOn, lost }) => goesOn && lost > 0),
+    'who goes on has',
+  );
+  for (const how of [/well again/, /until the end/])
+    t.ok(
+      runs.some(({ detail }) => how.test(detail)),
+      `${how}`,
+    );
+}
+
+/** A failed sync has left nothing; when the disk is well again, with or without a mount in between, it writes. */
+async function failingWrites(t: Test, host: CommandHost, disk: FlakeyDisk, type: string): Promise<void> {
+  const synced = (name: string) =>
+    host.run(['dd', 'if=/dev/zero', `of=/lab/disk/${name}`, 'bs=4096', 'count=1', 'conv=fsync'], TIMEOUT_MS);
+  await disk.failingWrites.begin();
+  t.match(await synced('failed'), { code: 1, stderr: /Input\/output error/ }, `${type}: the sync fails`);
+  t.ok((await disk.failingWrites.count()) > 0, 'and is counted');
+  await disk.failingWrites.remount();
+  t.match(await synced('well'), { code: 0 }, `${type}: the disk is well again after a mount`);
+  await disk.failingWrites.begin();
+  await disk.failingWrites.end();
+  t.match(await synced('too'), { code: 0 }, 'and without one');
+  await disk.failingWrites.remount();
+  const left = await runScript(host, 'cd /lab/disk; ls; cat kept', [], TIMEOUT_MS);
+  t.equal(left.replace('lost+found\n', ''), 'kept\ntoo\nwell\none\n', `${type}: what failed is not there`);
+}
+
+async function cutAt(disk: FlakeyDisk) {
+  await disk.stop();
+  await disk.resume();
+  return disk.cut();
+}
+
+t.test(
+  'clean removes the VM of a gate that was killed, and not the one that is to stay up',
+  { skip: NOT_BUILT },
+  async (t) => {
+    const place = placeWithImage(t);
+    const gate = place.start(['gate', '--runtime', 'vm', '--faults', 'power-cut']);
+    const dir = join(place.state, 'lab/vm');
+    await gate.says(/^round 1/m, 4 * TIMEOUT_MS);
+    const pid = machinesIn(place)[0] ?? 0;
+    t.not(pid, 0, 'the gate has started one');
+    gate.child.kill('SIGKILL');
+    await gate.ended();
+    t.ok(processEntry(pid), 'it outlives the gate');
+    const { code, stdout } = await place.run(['clean', '--json']);
+    t.equal(code, 0, stdout);
+    const state = () => processEntry(pid)?.state ?? 'gone';
+    t.ok(['Z', 'gone'].includes(state()), 'its process has gone');
+    t.same(readdirSync(dir), [], 'and its files');
+    t.match(await place.run(['clean']), { code: 0, stdout: 'nothing was left\n' });
+  },
+);
+
+/** Registered processes of runs. */
+function machinesIn(place: TestPlace): number[] {
+  const residue = join(place.state, 'residue');
+  if (!existsSync(residue)) return [];
+  return readdirSync(residue).flatMap((name) =>
+    [...readFileSync(join(residue, name), 'utf8').matchAll(/"kind":"process","pid":(\d+)/g)].map((match) =>
+      Number(match[1]),
+    ),
+  );
+}

@@ -1,0 +1,284 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { until } from '../../../../faults/waiting.js';
+import { freePort } from '../../../host/ports.js';
+import { processEntry, sendSignal } from '../../../host/processes.js';
+import type { Registry } from '../../../host/registry.js';
+import { RUN_VARIABLE } from '../../runtime.js';
+import { Agent } from './agent.js';
+import { Monitor } from './qmp.js';
+
+export const QEMU = 'qemu-system-x86_64';
+export const MEMORY_MIB = 1536;
+
+/** `kvm`: the processor's own help; `tcg`: everything in software. */
+export type Accelerator = 'kvm' | 'tcg';
+
+/** The files of a machine: kernel and first root, disks, and where there is one the state of one that had booted. */
+export interface MachineFiles {
+  kernel: string;
+  initrd: string;
+  root: string;
+  data: string;
+  state: string;
+}
+
+export interface MachinePlan {
+  files: MachineFiles;
+  accelerator: Accelerator;
+  /** `first`: boots and writes to the disks themselves; `trial`: boots; `resumed`: goes on from the state. */
+  start: 'first' | 'trial' | 'resumed';
+  /** For the console's log, QEMU's words and the monitor; made, and removed with the machine. */
+  dir: string;
+  registry: Registry;
+  /** It counts as dead when its console has said nothing by then. */
+  speaksWithinMs?: number;
+}
+
+/** What another program needs to find a machine again. */
+export interface MachineAddress {
+  pid: number;
+  startTicks: number;
+  agentPort: number;
+  enginePort: number;
+  dir: string;
+}
+
+const GUEST = '10.0.2.15';
+const AGENT_PORT = 2374;
+const ENGINE_PORT = 2375;
+const RESUME_TIMEOUT_MS = 30_000;
+const QUIT_TIMEOUT_MS = 10_000;
+const PROBE_EVERY_MS = 50;
+
+/** A virtual machine of the lab that runs. */
+export class Machine {
+  readonly address: MachineAddress;
+  readonly agent: Agent;
+
+  private constructor(address: MachineAddress, agent: Agent) {
+    this.address = address;
+    this.agent = agent;
+  }
+
+  /** @throws Error when it does not answer in time, with the last words of QEMU and of the console; nothing is left then. */
+  static async start(plan: MachinePlan, timeoutMs: number): Promise<Machine> {
+    const directory = { kind: 'directory', path: plan.dir } as const;
+    plan.registry.made(directory);
+    mkdirSync(plan.dir, { recursive: true, mode: 0o700 });
+    const agentPort = await freePort(new Set());
+    const enginePort = await freePort(new Set([agentPort]));
+    const pid = await launch(plan, agentPort, enginePort);
+    const startTicks = processEntry(pid)?.startTicks ?? 0;
+    plan.registry.made({ kind: 'process', pid, startTicks });
+    const address = { pid, startTicks, agentPort, enginePort, dir: plan.dir };
+    try {
+      if (plan.start === 'resumed') await resume(address);
+      return new Machine(address, await firstAnswer(address, timeoutMs, plan.speaksWithinMs));
+    } catch (error) {
+      await end(address);
+      const words = lastWords(plan.dir);
+      rmSync(plan.dir, { recursive: true, force: true });
+      plan.registry.gone(directory);
+      throw new Error(`${error instanceof Error ? error.message : String(error)}${words}`, { cause: error });
+    }
+  }
+
+  /** One that was started before, perhaps by another program. @throws Error when it does not answer. */
+  static async find(address: MachineAddress): Promise<Machine> {
+    return new Machine(address, await Agent.open(address.agentPort));
+  }
+
+  /** Forwards a port of loopback to the same port of the machine. */
+  async forward(port: number): Promise<void> {
+    await this.#monitored(async (monitor) => {
+      const said = await monitor.human(`hostfwd_add net tcp:127.0.0.1:${port}-${GUEST}:${port}`);
+      if (said !== '') throw new Error(`port ${port} of the lab VM: ${said}`);
+    });
+  }
+
+  async unforward(port: number): Promise<void> {
+    await this.#monitored((monitor) => monitor.human(`hostfwd_remove net tcp:127.0.0.1:${port}`));
+  }
+
+  /** Holds the machine and writes its memory and devices to a file; it has ended then. */
+  async save(): Promise<void> {
+    await this.#monitored(async (monitor) => {
+      await monitor.execute('stop');
+      await monitor.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 });
+      await monitor.execute('migrate', { uri: 'exec:cat > state' });
+      await until(
+        async () => (await migration(monitor)) !== 'active',
+        RESUME_TIMEOUT_MS,
+        undefined,
+        PROBE_EVERY_MS,
+      );
+      const status = await migration(monitor);
+      if (status !== 'completed') throw new Error(`the state of the lab VM cannot be saved: ${status}`);
+    });
+    await this.stop();
+  }
+
+  async stop(): Promise<void> {
+    this.agent.close();
+    await end(this.address);
+  }
+
+  killNow(): void {
+    killMachine(this.address);
+  }
+
+  async #monitored<T>(work: (monitor: Monitor) => Promise<T>): Promise<T> {
+    const monitor = await openMonitor(this.address.pid);
+    try {
+      return await work(monitor);
+    } finally {
+      monitor.close();
+    }
+  }
+}
+
+/** Whether the process is still that machine. */
+export function machineLives({ pid, startTicks }: MachineAddress): boolean {
+  const entry = processEntry(pid);
+  return entry?.startTicks === startTicks && entry.state !== 'Z';
+}
+
+/** SIGKILL, if it is still that machine. */
+export function killMachine(address: MachineAddress): void {
+  if (machineLives(address)) sendSignal(address.pid, 'SIGKILL');
+}
+
+async function end(address: MachineAddress): Promise<void> {
+  killMachine(address);
+  const gone = await until(() => !machineLives(address), QUIT_TIMEOUT_MS);
+  if (!gone) throw new Error(`the lab VM, process ${address.pid}, cannot be killed`);
+}
+
+async function launch(plan: MachinePlan, agentPort: number, enginePort: number): Promise<number> {
+  const { dir, files, registry } = plan;
+  // Named from within its directory: QEMU splits paths at commas, its shell at blanks.
+  for (const name of ['root', 'data', 'state'] as const) symlinkSync(files[name], join(dir, name));
+  const messages = openSync(join(dir, 'qemu.log'), 'a');
+  try {
+    const child = spawn(QEMU, qemuArguments(plan, agentPort, enginePort), {
+      cwd: dir,
+      detached: true,
+      stdio: ['ignore', messages, messages],
+      // What is written to the disks of a machine that was resumed goes to files without a name there.
+      env: { ...process.env, TMPDIR: dir, [RUN_VARIABLE]: registry.runId },
+    });
+    await once(child, 'spawn');
+    // The one who started it need not wait for it.
+    child.unref();
+    child.on('error', () => {});
+    return child.pid ?? 0;
+  } finally {
+    closeSync(messages);
+  }
+}
+
+function qemuArguments(
+  { files, accelerator, start }: MachinePlan,
+  agentPort: number,
+  enginePort: number,
+): string[] {
+  const forward = (from: number, to: number) => `hostfwd=tcp:127.0.0.1:${from}-${GUEST}:${to}`;
+  // The host's cache may lose what it likes when the host dies: what is tested is the kernel inside.
+  const drive = (name: string) =>
+    `file=${name},if=virtio,format=raw,cache=unsafe,snapshot=${start === 'first' ? 'off' : 'on'}`;
+  return [
+    ['-machine', `pc,accel=${accelerator}`],
+    ['-cpu', accelerator === 'kvm' ? 'host,migratable=on' : 'max'],
+    ['-smp', '2'],
+    ['-m', `${MEMORY_MIB}`],
+    ['-nodefaults', '-display', 'none', '-no-reboot'],
+    ['-kernel', files.kernel, '-initrd', files.initrd],
+    ['-append', 'console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off'],
+    ['-serial', 'file:console.log'],
+    ['-drive', drive('root'), '-drive', drive('data')],
+    ['-netdev', `user,id=net,${forward(agentPort, AGENT_PORT)},${forward(enginePort, ENGINE_PORT)}`],
+    ['-device', 'virtio-net-pci,netdev=net,romfile='],
+    ['-device', 'virtio-rng-pci'],
+    ['-qmp', 'unix:monitor,server=on,wait=off'],
+    ...(start === 'resumed' ? [['-incoming', 'exec:cat state']] : []),
+  ].flat();
+}
+
+/** The path through /proc is short, whatever the directory is called. */
+async function openMonitor(pid: number): Promise<Monitor> {
+  return Monitor.open(`/proc/${pid}/cwd/monitor`);
+}
+
+async function resume(address: MachineAddress): Promise<void> {
+  let monitor: Monitor | undefined;
+  await until(
+    async () => {
+      monitor = await openMonitor(address.pid).catch(() => undefined);
+      return monitor !== undefined || !machineLives(address);
+    },
+    RESUME_TIMEOUT_MS,
+    undefined,
+    PROBE_EVERY_MS,
+  );
+  if (monitor === undefined) throw new Error('the lab VM did not start');
+  const opened = monitor;
+  try {
+    const loaded = await until(
+      async () => ((await opened.execute('query-status')) as { status: string }).status !== 'inmigrate',
+      RESUME_TIMEOUT_MS,
+      undefined,
+      PROBE_EVERY_MS,
+    );
+    if (!loaded) throw new Error('the saved state of the lab VM was not loaded in time');
+    await opened.execute('cont');
+  } finally {
+    opened.close();
+  }
+}
+
+async function migration(monitor: Monitor): Promise<string> {
+  const { status } = (await monitor.execute('query-migrate')) as { status?: string };
+  // Not asked for, under way, or on its way to be: all the same to who waits.
+  return ['none', 'setup', 'device', undefined].includes(status) ? 'active' : (status ?? 'active');
+}
+
+async function firstAnswer(
+  address: MachineAddress,
+  timeoutMs: number,
+  speaksWithinMs = timeoutMs,
+): Promise<Agent> {
+  const startMs = performance.now();
+  const mute = () =>
+    performance.now() - startMs > speaksWithinMs && statSync(join(address.dir, 'console.log')).size === 0;
+  let agent: Agent | undefined;
+  await until(
+    async () => {
+      agent = await Agent.open(address.agentPort).catch(() => undefined);
+      return agent !== undefined || !machineLives(address) || mute();
+    },
+    timeoutMs,
+    undefined,
+    PROBE_EVERY_MS,
+  );
+  if (agent === undefined) {
+    throw new Error(
+      machineLives(address) ? `the lab VM did not answer in ${timeoutMs} ms` : 'the lab VM has ended',
+    );
+  }
+  return agent;
+}
+
+function lastWords(dir: string): string {
+  const last = (file: string) => {
+    try {
+      return readFileSync(join(dir, file), 'utf8').trim().split('\n').slice(-2).join(' | ');
+    } catch {
+      return '';
+    }
+  };
+  const words = [last('qemu.log'), last('console.log')].filter((text) => text !== '');
+  return words.length === 0 ? '' : `: ${words.join(' | ')}`;
+}

@@ -1,0 +1,38 @@
+import { spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import type Dockerode from 'dockerode';
+import { hasImage } from '../../../../docker/image/engine-build.js';
+
+/** An image without a file of its own; the number goes up with its content. */
+export const ROOT_IMAGE = 'plugpull/lab-root:1';
+/** Programs and libraries of the machine that containers of that image get to read. */
+export const SHARED_FOLDER = '/usr';
+
+const FOLDERS = ['dev', 'etc', 'opt', 'proc', 'run', 'sys', 'tmp', 'usr', 'var'];
+const INTO_USR = ['bin', 'lib', 'lib64', 'sbin'];
+
+/**
+ * Makes the image in which the services run that name none: empty but for folders and links, for Node and the tools are
+ * those of the machine. A real one would have to be unpacked there, which takes most of a minute.
+ */
+export async function makeRootImage(engine: Dockerode, workDir: string): Promise<string> {
+  if (await hasImage(engine, ROOT_IMAGE)) return ROOT_IMAGE;
+  mkdirSync(workDir, { recursive: true });
+  const dir = mkdtempSync(join(workDir, 'root-'));
+  try {
+    for (const folder of FOLDERS) mkdirSync(join(dir, folder));
+    for (const name of INTO_USR) symlinkSync(`usr/${name}`, join(dir, name));
+    const tar = spawn('tar', ['-C', dir, '--owner=0', '--group=0', '-cf', '-', '.'], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    const [repo, tag] = ROOT_IMAGE.split(':');
+    const said = await engine.importImage(tar.stdout, { repo, tag });
+    await new Promise<void>((done, failed) => {
+      engine.modem.followProgress(said, (error) => (error ? failed(error) : done()));
+    });
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+  return ROOT_IMAGE;
+}

@@ -1,0 +1,169 @@
+import { appendFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type Dockerode from 'dockerode';
+import type { MountSettings } from 'dockerode';
+import { runScript } from '../../../faults/power/host.js';
+import { until } from '../../../faults/waiting.js';
+import { bind, containerOptions } from '../docker/container-setup.js';
+import { engineError, removeLabelled } from '../docker/engine.js';
+import type { TargetImages } from '../docker/target-images.js';
+import type { CommandResult, Deployment, DeploymentPlan } from '../runtime.js';
+import type { Machine } from './lab/machine.js';
+import { enter, type Held, VmService } from './vm-service.js';
+
+/** What deployments in the lab VM share. */
+export interface VmGround {
+  machine: Machine;
+  engine: Dockerode;
+  images: TargetImages;
+  /** Beside the disk and the scratch folder. */
+  mountsOf(image: string): readonly MountSettings[];
+  env: Readonly<Record<string, string>>;
+}
+
+/** Below it disks are mounted and unmounted, also for the containers. */
+export const POWER_DIR = '/lab/power';
+/** A program that needs nothing of the image that it holds. */
+const HOLDER = '/usr/bin/busybox';
+const HOLDER_INSIDE = '/.plugpull/busybox';
+const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+const FOREVER_S = '2147483647';
+const TIMEOUT_MS = 60_000;
+
+/** Containers in the lab VM, one for each service, with their ports on this machine's loopback. */
+export class VmDeployment implements Deployment {
+  readonly services: readonly VmService[];
+  readonly #plan: DeploymentPlan;
+  readonly #ground: VmGround;
+  readonly #address: string;
+  readonly #resource;
+  readonly #held = new Map<string, Promise<Held>>();
+  readonly #forwarded: Promise<void>;
+  #commands = 0;
+
+  constructor(plan: DeploymentPlan, ground: VmGround) {
+    this.#plan = plan;
+    this.#ground = ground;
+    this.#address = `tcp://127.0.0.1:${ground.machine.address.enginePort}`;
+    this.#resource = { kind: 'containers', engine: this.#address } as const;
+    plan.registry.made(this.#resource);
+    this.services = plan.services.map(
+      ({ name, command }) =>
+        new VmService(name, command, {
+          agent: ground.machine.agent,
+          logPath: join(plan.logDir, `${name}.log`),
+          held: () => this.#holdOf(name),
+          onStarted: (incarnation) => plan.onStarted(name, incarnation, 0),
+          onExited: (...exit) => plan.onExited(name, ...exit),
+        }),
+    );
+    this.#forwarded = this.#forward();
+    // Who runs the first command is told.
+    this.#forwarded.catch(() => {});
+    for (const { name } of this.services) this.#holdOf(name).catch(() => {});
+  }
+
+  async runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult> {
+    await this.#forwarded;
+    const first = this.services[0]?.name ?? '';
+    const held = await this.#holdOf(first);
+    const group = `command-${++this.#commands}`;
+    let timedOut = false;
+    const timer = setTimeout(() => {
+      timedOut = true;
+      const kill = `echo 1 > "$1/cgroup.kill"`;
+      void runScript(this.#ground.machine.agent, kill, [`${held.group}/${group}`], TIMEOUT_MS).catch(
+        () => {},
+      );
+    }, timeoutMs);
+    const result = await enter(this.#ground.machine.agent, held, group, command);
+    clearTimeout(timer);
+    const said = `$ ${command.join(' ')}\n${result.stdout}${result.stderr}`;
+    appendFileSync(join(this.#plan.logDir, `${name}.log`), said);
+    return { ...result, timedOut };
+  }
+
+  async stop(graceMs: number): Promise<void> {
+    await Promise.all(this.services.map((service) => service.signal('SIGTERM')));
+    await until(() => this.services.every((service) => service.pids().length === 0), graceMs);
+    await this.destroy();
+  }
+
+  async destroy(): Promise<void> {
+    try {
+      await Promise.allSettled(this.#held.values());
+      await removeLabelled(this.#ground.engine, this.#plan.runId);
+    } catch (error) {
+      throw engineError(error, this.#address);
+    }
+    this.#plan.registry.gone(this.#resource);
+    await this.#unforward();
+  }
+
+  /** The machine is killed as a whole, or goes on for others and loses the containers when it is cleaned. */
+  destroyNow(): void {}
+
+  /** The container of a service, started when it is first asked for. */
+  #holdOf(name: string): Promise<Held> {
+    const there = this.#held.get(name);
+    if (there !== undefined) return there;
+    const made = this.#hold(name).catch((error: unknown) => {
+      throw engineError(error, this.#address);
+    });
+    this.#held.set(name, made);
+    return made;
+  }
+
+  async #hold(service: string): Promise<Held> {
+    const { engine, images, mountsOf, env } = this.#ground;
+    const { runId, workingDir } = this.#plan;
+    const image = images.imageOf(service);
+    const options = containerOptions(
+      {
+        name: `plugpull-${runId}-${service}-${process.pid}`,
+        service,
+        image,
+        command: [HOLDER_INSIDE, 'sleep', FOREVER_S],
+        env,
+      },
+      this.#plan,
+      {
+        mounts: [
+          bind(POWER_DIR, { readOnly: false, propagation: 'rslave' }),
+          bind(workingDir, { readOnly: false }),
+          bind(HOLDER, { readOnly: true, target: HOLDER_INSIDE }),
+          ...mountsOf(image),
+        ],
+        // The machine is the network of its own: one run has it at a time, and from outside only the ports that are
+        // forwarded to it are reached. A bridge and a pod would cost its engine, where processors are made in
+        // software, many seconds a round and show nothing more.
+        network: 'host',
+      },
+    );
+    const container = await engine.createContainer(options);
+    await container.start();
+    const { State, Config } = await container.inspect();
+    const uid = process.getuid?.() ?? 0;
+    return {
+      pid: State.Pid,
+      group: `/sys/fs/cgroup/docker/${container.id}`,
+      // The engine gives those that have no PATH one without saying so.
+      env: {
+        PATH,
+        ...Object.fromEntries(
+          Config.Env.map((line) => [line.replace(/=.*/s, ''), line.replace(/^[^=]*=/, '')]),
+        ),
+      },
+      user: uid === 0 ? undefined : { uid, gid: process.getgid?.() ?? uid },
+    };
+  }
+
+  async #forward(): Promise<void> {
+    for (const port of this.#plan.ports) await this.#ground.machine.forward(port);
+  }
+
+  async #unforward(): Promise<void> {
+    await this.#forwarded.catch(() => {});
+    for (const port of this.#plan.ports) await this.#ground.machine.unforward(port);
+  }
+}

@@ -1,0 +1,120 @@
+import { appendFileSync } from 'node:fs';
+import { messageOf } from '../../../conformance/errors.js';
+import type { Service } from '../../../faults/fault.js';
+import { runScript } from '../../../faults/power/host.js';
+import { until } from '../../../faults/waiting.js';
+import type { CommandResult } from '../runtime.js';
+import type { Agent } from './lab/agent.js';
+
+/** A container of the lab VM that stays, so that what dies in it can be started again without the engine. */
+export interface Held {
+  /** Of its first process, in the machine. */
+  pid: number;
+  /** Its control group. */
+  group: string;
+  env: Readonly<Record<string, string>>;
+  /** Whose processes it has; undefined: root's. */
+  user: { uid: number; gid: number } | undefined;
+}
+
+/** What a service needs of the deployment that it is part of. */
+export interface VmHome {
+  agent: Agent;
+  logPath: string;
+  held(): Promise<Held>;
+  onStarted(incarnation: number): void;
+  onExited(incarnation: number, code: number | null, signal: string | null): void;
+}
+
+/** Above the largest process id that Linux gives: nobody can take it for a process of this machine. */
+const ELSEWHERE = 2 ** 30;
+const TIMEOUT_MS = 60_000;
+const GROUP = 'service';
+
+/**
+ * One service in a container of the lab VM. Its container stays while it dies and is started again, for the engine needs
+ * seconds for that where processors are made in software: the agent puts each incarnation into the container's
+ * namespaces, and into a group below the container's own, which the kernel kills as a whole.
+ */
+export class VmService implements Service {
+  readonly name: string;
+  readonly #command: readonly string[];
+  readonly #home: VmHome;
+  #incarnation = 0;
+  #up = false;
+  #starting: Promise<void> | undefined;
+
+  constructor(name: string, command: readonly string[], home: VmHome) {
+    this.name = name;
+    this.#command = command;
+    this.#home = home;
+  }
+
+  pids(): number[] {
+    return this.#up ? [ELSEWHERE + this.#incarnation] : [];
+  }
+
+  async signal(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): Promise<number> {
+    await this.#starting?.catch(() => {});
+    const count = this.pids().length;
+    if (count === 0) return 0;
+    const { group } = await this.#home.held();
+    await runScript(this.#home.agent, SIGNALS[signal], [`${group}/${GROUP}`], TIMEOUT_MS);
+    return count;
+  }
+
+  async start(wrap: readonly string[] = [], env: Readonly<Record<string, string>> = {}): Promise<void> {
+    // Two that ask at once get one.
+    this.#starting ??= this.#run([...wrap, ...this.#command], env).finally(() => {
+      this.#starting = undefined;
+    });
+    return this.#starting;
+  }
+
+  async exited(timeoutMs: number): Promise<void> {
+    await this.#starting?.catch(() => {});
+    if (await until(() => !this.#up, timeoutMs)) return;
+    throw new Error(`service ${this.name}: it still lives after ${timeoutMs} ms in the lab VM`);
+  }
+
+  async #run(command: readonly string[], env: Readonly<Record<string, string>>): Promise<void> {
+    if (this.#up) return;
+    const held = await this.#home.held();
+    const incarnation = ++this.#incarnation;
+    this.#up = true;
+    this.#home.onStarted(incarnation);
+    void enter(this.#home.agent, held, GROUP, command, env).then(({ code, signal, stdout, stderr }) => {
+      appendFileSync(this.#home.logPath, stdout + stderr);
+      this.#up = false;
+      this.#home.onExited(incarnation, code, signal);
+    });
+  }
+}
+
+const SIGNALS = {
+  SIGKILL: 'echo 1 > "$1/cgroup.kill"',
+  SIGSTOP: 'echo 1 > "$1/cgroup.freeze"',
+  SIGCONT: 'echo 0 > "$1/cgroup.freeze"',
+  // Not to the one that waits for them, which would leave them alone.
+  SIGTERM:
+    'while read -r pid; do read -r name < "/proc/$pid/comm" || continue; [ "$name" = nsenter ] || kill -TERM "$pid" || true; done < "$1/cgroup.procs"',
+};
+
+/** Runs a command in a container until it ends, as a member of a group below the container's own. */
+export async function enter(
+  agent: Agent,
+  { pid, group, env, user }: Held,
+  name: string,
+  command: readonly string[],
+  more: Readonly<Record<string, string>> = {},
+): Promise<Omit<CommandResult, 'timedOut'>> {
+  const as = user === undefined ? [] : ['--setuid', `${user.uid}`, '--setgid', `${user.gid}`];
+  const into = ['--target', `${pid}`, '--mount', '--uts', '--ipc', '--net', '--pid', '--root', '--wd', ...as];
+  try {
+    const at = { group: `${group}/${name}`, env: { ...env, ...more } };
+    return await agent.runIn(at, ['/usr/bin/nsenter', ...into, '--', ...command]);
+  } catch (error) {
+    // The machine has gone, and all that ran in it.
+    return { code: null, signal: null, stdout: '', stderr: `${messageOf(error)}\n` };
+  }
+}
