@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { KitError } from '../errors.js';
 import { REFERENCE_TARGET, TARGET_SCHEMA } from '../targets/reference.js';
-import { TargetDefinition, type TargetInput } from './definition.js';
-import { targetJsonSchema } from './json-schema.js';
+import { TargetDefinition, type TargetInput, targetJsonSchema } from './definition.js';
 import { defineTarget, loadTarget } from './load.js';
 import { expandCommand, portNames, submitPorts } from './placeholders.js';
 

@@ -1,7 +1,7 @@
 import { closeSync, fstatSync, openSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { type Filesystem, optionsOf } from '../power/filesystem.js';
 import { attachLoop, detachLoop } from '../power/loop.js';
-import { copySparse } from '../power/sparse.js';
+import { copySparse } from '../power/mounts.js';
 import { cloneFile, forgetCache, mountAt, unmountAt, waitReleased } from '../power/syscalls.js';
 import type { CrashState } from '../write-log/state.js';
 import { applyAll, type Recording } from './materialise.js';

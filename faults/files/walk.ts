@@ -1,4 +1,4 @@
-import { type Dirent, readdirSync } from 'node:fs';
+import { closeSync, type Dirent, openSync, readdirSync, readSync, writeSync } from 'node:fs';
 import { join, relative } from 'node:path';
 
 /** Paths of all regular files below a directory, relative to it, sorted; FIFOs, sockets and links are left out. */
@@ -45,4 +45,19 @@ function expressionOf(glob: string): RegExp {
 export function filesMatching(directory: string, globs: readonly string[]): string[] {
   if (globs.length === 0) return [];
   return regularFiles(directory).filter((path) => matchesAny(path, globs));
+}
+
+/** Flips one bit of the byte at `offset` in an existing file. */
+export function flipBit(path: string, offset: number, bit: number): void {
+  const file = openSync(path, 'r+');
+  try {
+    const byte = Buffer.alloc(1);
+    if (readSync(file, byte, 0, 1, offset) !== 1) {
+      throw new RangeError(`${path} has no byte at offset ${offset}`);
+    }
+    byte[0] = (byte[0] ?? 0) ^ (1 << bit);
+    writeSync(file, byte, 0, 1, offset);
+  } finally {
+    closeSync(file);
+  }
 }

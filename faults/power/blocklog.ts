@@ -5,9 +5,7 @@ import { WriteLog } from '../write-log/log-writes.js';
 import { type CutResult, cutPower } from './crash-image.js';
 import { dropFilesystem, type Filesystem, makeFilesystem, mountFilesystem } from './filesystem.js';
 import { attachLoop, detachLoops } from './loop.js';
-import { unmount, unmountDead } from './mounts.js';
-import type { PowerResource, Residue } from './residue.js';
-import { copySparse } from './sparse.js';
+import { copySparse, type PowerResource, type Residue, unmount, unmountDead } from './mounts.js';
 import { StorageDaemon } from './storage-daemon.js';
 
 export interface BlocklogPlan {

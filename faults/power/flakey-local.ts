@@ -5,8 +5,7 @@ import { dropFilesystem, type Filesystem } from './filesystem.js';
 import { FlakeyDisk } from './flakey.js';
 import { localHost } from './host.js';
 import { attachLoop, detachLoops } from './loop.js';
-import { runTool } from './mounts.js';
-import type { PowerResource, Residue } from './residue.js';
+import { type PowerResource, type Residue, runTool } from './mounts.js';
 
 export interface LocalFlakeyPlan {
   /** Holds the image; made, and removed in the end. */

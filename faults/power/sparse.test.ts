@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { copySparse } from './sparse.js';
+import { copySparse } from './mounts.js';
 
 t.test('a tool that finds no room fails with the code of a call of our own', async (t) => {
   const here = fileURLToPath(import.meta.url);

@@ -1,8 +1,7 @@
+import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Fault, Ground, Injection } from '../fault.js';
-import { flipBit } from '../files/flip.js';
-import { findInFile } from '../files/search.js';
-import { filesMatching } from '../files/walk.js';
+import { filesMatching, flipBit } from '../files/walk.js';
 import { hit, miss } from '../injection.js';
 import { ALWAYS } from '../programs.js';
 import { choose } from '../random-choice.js';
@@ -55,4 +54,35 @@ function rot(ground: Ground, path: string, file: string, offset: number, length:
   for (let turn = 0; turn < count; turn++) bits.add(ground.random.int(length * 8));
   for (const bit of bits) flipBit(path, offset + (bit >> 3), bit & 7);
   return `${file} at ${[...bits].map((bit) => `${offset + (bit >> 3)}.${bit & 7}`).join(' ')}`;
+}
+
+const CHUNK_BYTES = 4 * 1024 * 1024;
+
+/** Every offset in a file at which one of the byte strings starts, by the name of the string. */
+function findInFile(path: string, wanted: ReadonlyMap<string, Buffer>): Map<string, number[]> {
+  const found = new Map<string, number[]>();
+  const longest = Math.max(0, ...[...wanted.values()].map((bytes) => bytes.length));
+  if (longest === 0) return found;
+  const block = Buffer.alloc(CHUNK_BYTES + longest - 1);
+  const file = openSync(path, 'r');
+  try {
+    for (let start = 0; ; start += CHUNK_BYTES) {
+      const length = readSync(file, block, 0, block.length, start);
+      for (const [name, bytes] of wanted) {
+        for (const at of offsetsIn(block.subarray(0, length), bytes)) {
+          // What starts in the overlap is found again in the next chunk.
+          if (at < CHUNK_BYTES) found.set(name, [...(found.get(name) ?? []), start + at]);
+        }
+      }
+      if (length < block.length) return found;
+    }
+  } finally {
+    closeSync(file);
+  }
+}
+
+function offsetsIn(block: Buffer, bytes: Buffer): number[] {
+  const offsets: number[] = [];
+  for (let at = block.indexOf(bytes); at !== -1; at = block.indexOf(bytes, at + 1)) offsets.push(at);
+  return offsets;
 }

@@ -1,11 +1,12 @@
 import { tmpdir } from 'node:os';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { execa } from 'execa';
 import { blocklogAvailability } from '../../faults/power/available.js';
-import { measureExplore } from './explore.js';
+import type { ExploreResult } from '../explore/result/result.js';
 import { measurePower } from './power.js';
+import { programOf } from './programs.js';
 import { type FloorFigures, measureFloor, measureQueue, type QueueFigures, withQueue } from './queue.js';
-import { measureRestore } from './restore.js';
-import { measureSimulation } from './simulate.js';
 import { measureSmtp } from './smtp.js';
 
 /**
@@ -113,4 +114,67 @@ function table(all: Record<string, number | object>): string {
         : `${Math.round(value).toLocaleString('en')} ${unitOf(name)}`;
   const lines = rows.map(([name, value]) => `${name.padEnd(28)} ${shown(name, value)}`);
   return `${lines.join('\n')}\n${JSON.stringify(all.details)}\n`;
+}
+
+const PROGRAM = fileURLToPath(new URL('../cli/main.js', import.meta.url));
+
+/** Different disks a second, by all workers together, start-up included: straight in the image, and mounted. */
+async function measureExplore(): Promise<Pick<ExploreResult, 'ways' | 'states' | 'verdict'>> {
+  const args = [PROGRAM, 'explore', '--budget', '24s', '--seed', '1', '--json'];
+  const { stdout } = await execa(process.execPath, args, { stderr: 'ignore' });
+  const { ways, states, verdict } = JSON.parse(stdout) as ExploreResult;
+  return { ways, states, verdict };
+}
+
+/** What the simulation of the queue in memory gets done; it is one process on one core. */
+interface SimulationFigures {
+  verdict: string;
+  crashes: number;
+  crashesPerSecond: number;
+  /** Per second of processor time, which other processes on the machine do not change. */
+  crashesPerCpuSecond: number;
+}
+
+/** Simulates with a seed that is always the same. */
+async function measureSimulation(seconds: number): Promise<SimulationFigures> {
+  const { stdout } = await execa(
+    process.execPath,
+    [programOf('synchronous/main.js'), 'simulate', '--json', '--seed', '1', '--budget', `${seconds}s`],
+    { reject: false },
+  );
+  return JSON.parse(stdout) as SimulationFigures;
+}
+
+/** A restore from nothing but the data file. */
+interface RestoreFigures {
+  messages: number;
+  seconds: number;
+  /** The same again with the data file no longer in the page cache; null without the right to drop it. */
+  coldSeconds: number | null;
+}
+
+interface Report {
+  pairs: { restored: number; tookMs: number }[];
+}
+
+/** Fills the queue, puts its index aside and lets `rebuild` make a new one. */
+async function measureRestore(queue: string): Promise<RestoreFigures> {
+  await measureQueue(queue, 4, 16, 600);
+  const warm = await rebuild(queue);
+  const coldSeconds = (await dropCaches()) ? (await rebuild(queue)).seconds : null;
+  return { ...warm, coldSeconds };
+}
+
+async function rebuild(queue: string): Promise<{ messages: number; seconds: number }> {
+  const { stdout } = await execa(process.execPath, [
+    programOf('synchronous/main.js'),
+    ...['rebuild', '--from-nothing', '--queue', queue],
+  ]);
+  const [pair] = (JSON.parse(stdout) as Report).pairs;
+  return { messages: pair?.restored ?? 0, seconds: (pair?.tookMs ?? 0) / 1000 };
+}
+
+async function dropCaches(): Promise<boolean> {
+  const { failed } = await execa('sh', ['-c', 'sync; echo 1 > /proc/sys/vm/drop_caches'], { reject: false });
+  return !failed;
 }

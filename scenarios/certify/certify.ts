@@ -1,29 +1,31 @@
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
-import { basename, join } from 'node:path';
+import { basename, isAbsolute, join, relative } from 'node:path';
+import type Dockerode from 'dockerode';
 import {
   type Certified,
   certificateOf,
   certificateText,
   EXTENSION,
 } from '../../conformance/certificate/certificate.js';
-import { readEvidence, writeEvidence } from '../../conformance/certificate/evidence.js';
+import { readEvidence, sha256, writeEvidence } from '../../conformance/certificate/evidence.js';
 import type { Facts } from '../../conformance/certificate/facts.js';
-import { targetFiles } from '../../conformance/certificate/target-files.js';
+import { commandsOf, targetFiles } from '../../conformance/certificate/target-files.js';
 import { familiesOf, LEVELS, type LevelRule } from '../../conformance/requirements/levels.js';
 import type { Level } from '../../conformance/requirements/requirements.js';
 import type { FaultName, Target } from '../../conformance/target-file/definition.js';
 import type { Availability } from '../../faults/fault.js';
 import { blocklogAvailability } from '../../faults/power/available.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
+import { findProgram } from '../../faults/programs.js';
 import { runExplore } from '../explore/explore.js';
 import { runGate } from '../gate/gate.js';
 import type { GateResult } from '../gate/result.js';
 import { type Selection, selectFaults } from '../gate/select.js';
 import { kitVersion } from '../host/version.js';
+import { connectEngine, engineAddress } from '../runtime/docker/engine.js';
 import { madeBy, type PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
-import { imagesOf, programsOf } from './programs.js';
 
 export interface CertifyOptions {
   target: Target;
@@ -202,4 +204,34 @@ function runDir(dir: string, level: Level): string {
 
 function filesystemName({ type, mountOptions }: Filesystem): string {
   return [type, mountOptions].filter(Boolean).join(':');
+}
+
+/** The programs that a target's commands call and that lie outside its folder, as they are on this machine. */
+function programsOf(target: Target): Facts['programs'] {
+  const names = new Set(commandsOf(target).map(([program = '']) => program));
+  return [...names].sort().flatMap((name) => {
+    if (name.includes('{dir}')) return [];
+    const found = name === '{node}' ? process.execPath : isAbsolute(name) ? name : findProgram(name);
+    if (found === undefined) return [];
+    try {
+      const path = realpathSync(found);
+      if (!relative(target.dir, path).startsWith('..')) return [];
+      return [{ name, path, sha256: sha256(readFileSync(path)) }];
+    } catch {
+      // What cannot be read cannot be started either; the runs will say so.
+      return [];
+    }
+  });
+}
+
+/** The images in which a target's services run, by the names that the engine of this machine has for them. */
+async function imagesOf(names: readonly string[]): Promise<Facts['images']> {
+  if (names.length === 0) return [];
+  const engine: Dockerode = await connectEngine(engineAddress());
+  const images: Facts['images'] = [];
+  for (const name of [...names].sort()) {
+    const { Id } = await engine.getImage(name).inspect();
+    images.push({ name, sha256: Id.replace(/^sha256:/, '') });
+  }
+  return images;
 }

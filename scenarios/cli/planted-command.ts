@@ -6,7 +6,7 @@ import { type PlantedBug, plantedBugs } from '../planted/definition.js';
 import { foundBy, type Hunt, hunt } from '../planted/hunt.js';
 import { markdownOf, writeReadmePart } from '../planted/markdown.js';
 import { type HuntOptions, MODE_NAMES, type ModeName } from '../planted/mode.js';
-import { gateOriginal } from '../planted/original.js';
+import { gateOriginal, several } from '../planted/original.js';
 import {
   quickestFirst,
   type Results,
@@ -15,7 +15,6 @@ import {
   withOriginal,
   writeResults,
 } from '../planted/results.js';
-import { several } from '../planted/several.js';
 import { table } from '../report/table.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import type { Interrupts } from './interrupt.js';

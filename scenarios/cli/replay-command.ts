@@ -7,10 +7,14 @@ import { targetOf } from '../bundle/target-of.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellWord } from '../host/shell.js';
 import { kitVersion } from '../host/version.js';
-import { byHand } from '../replay/by-hand.js';
-import { type CaseDisk, caseDisk } from '../replay/case-disk.js';
-import { tellPlace } from '../replay/log-place.js';
-import { mountState, type RecordedDisk, recordedDiskIn, stateBefore } from '../replay/mounted-disk.js';
+import { type CaseDisk, caseDisk, tellPlace } from '../replay/case-disk.js';
+import {
+  byHand,
+  mountState,
+  type RecordedDisk,
+  recordedDiskIn,
+  stateBefore,
+} from '../replay/mounted-disk.js';
 import { type ReplayResult, removeWorkPlace, replayGate, workPlace } from '../replay/replay.js';
 import { replayState } from '../replay/replay-state.js';
 import { styleFor } from '../report/style.js';

@@ -5,8 +5,7 @@ import { table } from '../report/table.js';
 import { runtimeNamed } from '../runtime/choice/runtimes.js';
 import { choosePower } from '../runtime/power-backends.js';
 import { expectedSystems } from '../systems/expected.js';
-import { lastWords } from '../systems/last-words.js';
-import { type Measured, measure } from '../systems/measure.js';
+import { lastWords, type Measured, measure } from '../systems/measure.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface SystemsFlags {

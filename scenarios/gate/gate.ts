@@ -19,7 +19,6 @@ import type { PreparedRuntime } from '../runtime/runtime.js';
 import { bundleOf } from './gate-bundle.js';
 import { type GateResult, resultOf } from './result.js';
 import type { Selection } from './select.js';
-import { setUpMsOf } from './set-up.js';
 
 export interface GateOptions {
   target: Target;
@@ -242,4 +241,13 @@ async function runRounds(options: GateOptions, run: Run) {
       rmSync(round.dir, { recursive: true, force: true });
   }
   return { rounds, last, failed };
+}
+
+/** Milliseconds from the last installation of a history to the first message after it; 0 when there was none. */
+export function setUpMsOf(events: readonly HistoryEvent[]): number {
+  const from = events.findLastIndex(({ kind }) => kind === 'installed');
+  const installed = events[from];
+  const submitted = events.slice(from + 1).find(({ kind }) => kind === 'submitted');
+  if (installed === undefined || submitted === undefined) return 0;
+  return submitted.atMs - installed.atMs;
 }

@@ -7,6 +7,7 @@ import type { PlantedBug } from './definition.js';
 import { foundBy, hunt, quickest } from './hunt.js';
 import { markdownOf } from './markdown.js';
 import { type HuntOptions, judge, type Mode, type ModeResult, notMeasured } from './mode.js';
+import { several } from './original.js';
 import { objectFrom, runProgram } from './program.js';
 import {
   type OriginalRuns,
@@ -17,7 +18,6 @@ import {
   withOriginal,
   writeResults,
 } from './results.js';
-import { several } from './several.js';
 
 const BUG: PlantedBug = {
   id: 'other-message',

@@ -4,8 +4,7 @@ import { KitError, messageOf } from '../../conformance/errors.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import type { PlantedBug } from './definition.js';
 import { huntByExploration } from './hunt-by-exploration.js';
-import { huntByFlakey } from './hunt-by-flakey.js';
-import { huntByGate } from './hunt-by-gate.js';
+import { huntByFlakey, huntByGate } from './hunt-by-gate.js';
 import { huntBySimulation } from './hunt-by-simulation.js';
 import {
   type Found,

@@ -2,7 +2,6 @@ import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { gateRun } from './hunt-by-gate.js';
 import type { HuntOptions } from './mode.js';
 import { type OriginalRuns, referenceDigest } from './results.js';
-import { several } from './several.js';
 
 /** Rounds count on from a gate's seed: gates whose seeds are so far apart share none. */
 const SEEDS_APART = 1000;
@@ -40,4 +39,26 @@ export async function gateOriginal(
   });
   const seconds = Math.round((performance.now() - startMs) / 1000);
   return { reference: referenceDigest(), ...runs, budgetSeconds: options.budgetMs / 1000, seconds };
+}
+
+/**
+ * Does `work` for every item, so many at a time, in their order.
+ * @returns results in the order of the items; those that `stop` kept from being begun are missing at the end.
+ */
+export async function several<Item, Result>(
+  items: readonly Item[],
+  atATime: number,
+  stop: AbortSignal,
+  work: (item: Item, index: number) => Promise<Result>,
+): Promise<Result[]> {
+  const results: Result[] = [];
+  let next = 0;
+  const worker = async () => {
+    while (next < items.length && !stop.aborted) {
+      const index = next++;
+      results[index] = await work(items[index] as Item, index);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(atATime, items.length) }, worker));
+  return results.filter((result) => result !== undefined);
 }

@@ -1,6 +1,5 @@
 import type { Certified } from '../../conformance/certificate/certificate.js';
-import { paint } from './paint.js';
-import type { Style } from './style.js';
+import { paint, type Style } from './style.js';
 import { table } from './table.js';
 
 /** What a certificate says, for people, as lines. */

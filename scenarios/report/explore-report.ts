@@ -1,8 +1,7 @@
 import type { ExploreResult } from '../explore/result/result.js';
 import type { WayName } from '../explore/strategies/way.js';
 import { shellWord } from '../host/shell.js';
-import { paint } from './paint.js';
-import type { Style } from './style.js';
+import { paint, type Style } from './style.js';
 import { table } from './table.js';
 
 const WAYS: Readonly<Record<WayName, string>> = {

@@ -2,8 +2,7 @@ import type { HistoryEvent } from '../../conformance/history/events.js';
 import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import type { GateResult } from '../gate/result.js';
 import { shellWord } from '../host/shell.js';
-import { paint } from './paint.js';
-import type { Style } from './style.js';
+import { paint, type Style } from './style.js';
 import { table } from './table.js';
 
 /** The report for people, as lines. */

@@ -1,3 +1,5 @@
+import type { Verdict } from '../../conformance/checkers/verdict.js';
+
 /** Colours for a terminal; plain text where the stream is none or NO_COLOR is set (to anything but nothing). */
 export interface Style {
   good(text: string): string;
@@ -15,3 +17,9 @@ export function styleFor(stream: { isTTY?: boolean }, environment: NodeJS.Proces
 
 /** For what is no terminal, such as a file. */
 export const plainStyle: Style = styleFor({});
+
+/** A verdict, or other words for it, in its colour. */
+export function paint(style: Style, verdict: Verdict, text: string = verdict): string {
+  if (verdict === 'pass') return style.good(text);
+  return verdict === 'fail' ? style.bad(text) : style.warn(text);
+}

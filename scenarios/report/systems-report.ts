@@ -1,6 +1,5 @@
 import { shellWord } from '../host/shell.js';
-import type { LastWords } from '../systems/last-words.js';
-import type { Measured } from '../systems/measure.js';
+import type { LastWords, Measured } from '../systems/measure.js';
 
 /** What is told of a run that went otherwise than expected: with its log alone somebody must be able to begin. */
 export function otherwiseReport(

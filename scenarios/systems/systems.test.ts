@@ -6,8 +6,7 @@ import { loadTarget } from '../../conformance/target-file/load.js';
 import { otherwiseReport } from '../report/systems-report.js';
 import { processRuntime } from '../runtime/process/process-runtime.js';
 import { expectedSystems, SYSTEMS_DIR } from './expected.js';
-import { lastWords } from './last-words.js';
-import { judge, measure } from './measure.js';
+import { judge, lastWords, measure } from './measure.js';
 
 t.test('every system of the table has a target that claims the faults of its runs', async (t) => {
   const systems = expectedSystems([]);

@@ -1,7 +1,11 @@
+import { once } from 'node:events';
+import { setTimeout as pause } from 'node:timers/promises';
+import type { Channel, ConsumeMessage } from 'amqplib';
+import { within } from '../client/deadline.js';
 import { connectProducer } from '../client/session.js';
-import type { Protocol } from '../protocol.js';
-import { amqpReady, amqpSession } from './client.js';
-import { AmqpReceiver } from './receiver.js';
+import { identify } from '../message.js';
+import type { Protocol, Receiver, ReceiverOptions } from '../protocol.js';
+import { amqpReady, amqpSession, closeAmqp, openAmqp, QUEUE } from './client.js';
 
 /** AMQP 0-9-1 as RabbitMQ speaks it: publisher confirms in, manual acknowledgements out. */
 export const amqp: Protocol = {
@@ -10,3 +14,165 @@ export const amqp: Protocol = {
   ready: amqpReady,
   receive: async (ports, options) => new AmqpReceiver(ports, options),
 };
+
+const CONSUMERS = 2;
+/** Deliveries that a consumer may have and has not acknowledged. */
+const PREFETCH = 8;
+const ANSWER_TIMEOUT_MS = 10_000;
+/** Between tries while the target is down. */
+const RETRY_MS = 20;
+
+/** One consumer: its channel, and the acknowledgements that the server has not shown to have seen. */
+interface Consumer {
+  channel: Channel;
+  open: boolean;
+  accepted: number[];
+  /** The question under way. */
+  asking: Promise<void> | undefined;
+}
+
+/**
+ * Gets messages pushed and acknowledges each by hand. The protocol has no answer to an acknowledgement: that the server
+ * has seen it is shown by its answer to a question on the same channel, which it takes up in order.
+ */
+class AmqpReceiver implements Receiver {
+  readonly sink = '';
+  readonly #options: ReceiverOptions;
+  readonly #stop = new AbortController();
+  readonly #deliveries = new Map<string, number>();
+  readonly #consumers = new Set<Consumer>();
+  readonly #loops: Promise<void>[];
+  #held: Promise<void> | undefined;
+  #release = () => {};
+  #undecided = 0;
+
+  constructor(ports: readonly number[], options: ReceiverOptions) {
+    this.#options = options;
+    const each = Array.from({ length: CONSUMERS }, () => ports).flat();
+    this.#loops = each.map((port) => this.#loop(port));
+  }
+
+  inDelivery(): number {
+    let count = this.#undecided;
+    for (const { accepted } of this.#consumers) count += accepted.length;
+    return count;
+  }
+
+  hold(): void {
+    this.#held ??= new Promise((resolve) => {
+      this.#release = resolve;
+    });
+  }
+
+  release(): void {
+    this.#held = undefined;
+    this.#release();
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    this.release();
+    await Promise.all(this.#loops);
+  }
+
+  async #loop(port: number): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      try {
+        await this.#consume(port);
+      } catch {
+        // The target is down, or the run is over; the loop's condition knows which.
+      }
+      await pause(RETRY_MS, undefined, { signal }).catch(() => {});
+    }
+  }
+
+  /** Consumes over one connection until it breaks or the run is over. */
+  async #consume(port: number): Promise<void> {
+    const connection = await openAmqp(port, ANSWER_TIMEOUT_MS);
+    const closed = new AbortController();
+    connection.on('close', () => closed.abort());
+    try {
+      const channel = await within(connection.createChannel(), ANSWER_TIMEOUT_MS);
+      channel.on('error', () => {});
+      channel.on('close', () => closed.abort());
+      await within(channel.prefetch(PREFETCH), ANSWER_TIMEOUT_MS);
+      const consumer: Consumer = { channel, open: true, accepted: [], asking: undefined };
+      this.#consumers.add(consumer);
+      const ended = AbortSignal.any([closed.signal, this.#stop.signal]);
+      const end = once(ended, 'abort');
+      try {
+        await within(
+          channel.consume(QUEUE, (message) => {
+            // Null: the server has cancelled the consumer, the queue having gone.
+            if (message === null) closed.abort();
+            else void this.#receive(consumer, message);
+          }),
+          ANSWER_TIMEOUT_MS,
+        );
+        if (!ended.aborted) await end;
+        if (!closed.signal.aborted) await this.#settle(consumer);
+      } finally {
+        consumer.open = false;
+        this.#consumers.delete(consumer);
+        this.#settled(consumer.accepted.splice(0), 'broken');
+      }
+    } finally {
+      await closeAmqp(connection);
+    }
+  }
+
+  async #receive(consumer: Consumer, message: ConsumeMessage): Promise<void> {
+    const { receipts, run, reception } = this.#options;
+    if (this.#stop.signal.aborted) return;
+    const { id, digest } = identify(message.content, run);
+    const sizeBytes = message.content.length;
+    const sequence = receipts.delivered({ id, sizeBytes, digest, recipients: [0] });
+    const delivery = (this.#deliveries.get(id ?? '') ?? 0) + 1;
+    this.#deliveries.set(id ?? '', delivery);
+    const { answer, delayMs } = reception?.(id, delivery) ?? { answer: 'accept', delayMs: 0 };
+    this.#undecided += 1;
+    try {
+      if (delayMs > 0) await pause(delayMs);
+      await this.#held;
+    } finally {
+      this.#undecided -= 1;
+    }
+    if (!consumer.open) {
+      receipts.refused(sequence, id, false, 'the connection broke before it was acknowledged');
+    } else if (answer === 'accept') {
+      consumer.channel.ack(message);
+      receipts.consumed(sequence, id, 'accepted');
+      consumer.accepted.push(sequence);
+      void this.#settle(consumer);
+    } else {
+      const requeue = answer !== 'never';
+      consumer.channel.nack(message, false, requeue);
+      receipts.refused(sequence, id, !requeue, `basic.nack, requeue ${requeue}`);
+    }
+  }
+
+  /** Asks until the server has shown that it has seen every acknowledgement; never rejects. */
+  #settle(consumer: Consumer): Promise<void> {
+    consumer.asking ??= this.#ask(consumer).finally(() => {
+      consumer.asking = undefined;
+    });
+    return consumer.asking;
+  }
+
+  async #ask({ channel, accepted }: Consumer): Promise<void> {
+    try {
+      while (accepted.length > 0) {
+        const before = accepted.length;
+        await within(channel.checkQueue(QUEUE), ANSWER_TIMEOUT_MS);
+        this.#settled(accepted.splice(0, before), 'known');
+      }
+    } catch {
+      // The connection broke: what is left over is told at its end.
+    }
+  }
+
+  #settled(sequences: number[], how: 'known' | 'broken'): void {
+    if (sequences.length > 0) this.#options.receipts.settled(sequences, how);
+  }
+}

@@ -1,9 +1,8 @@
-import { PullReceiver } from '../client/pull.js';
-import { connectProducer } from '../client/session.js';
-import type { Protocol } from '../protocol.js';
-import { beanstalkSource } from './consumer.js';
+import { messageOf } from '../../errors.js';
+import { type Lease, PullReceiver, type Source } from '../client/pull.js';
+import { connectProducer, type Session } from '../client/session.js';
+import type { Answer, Protocol } from '../protocol.js';
 import { BeanstalkDialogue } from './dialogue.js';
-import { beanstalkSession } from './producer.js';
 
 const CONSUMERS = 2;
 
@@ -28,3 +27,78 @@ export const beanstalk: Protocol = {
     return new PullReceiver(opens, options);
   },
 };
+
+const ANSWER_TIMEOUT_MS = 10_000;
+const WAIT_S = 1;
+/** As urgent as the producers' jobs. */
+const PRIORITY = 1024;
+
+/** Reserves jobs of the default tube, and deletes those that are taken. */
+async function beanstalkSource(port: number): Promise<Source> {
+  const dialogue = await BeanstalkDialogue.open(port, ANSWER_TIMEOUT_MS);
+  return {
+    async next() {
+      const { words, body } = await dialogue.call(`reserve-with-timeout ${WAIT_S}`);
+      const [word, job] = words;
+      if (word === 'TIMED_OUT' || word === 'DEADLINE_SOON') return undefined;
+      if (word !== 'RESERVED' || job === undefined || body === undefined)
+        throw new Error(`a reservation was answered with ${words.join(' ')}`);
+      return leaseOf(dialogue, job, body);
+    },
+    close: () => dialogue.break(new Error('closed')),
+  };
+}
+
+function leaseOf(dialogue: BeanstalkDialogue, job: string, body: Buffer): Lease {
+  return {
+    body,
+    async take() {
+      const { words } = await dialogue.call(`delete ${job}`);
+      if (words[0] === 'DELETED') return undefined;
+      if (words[0] === 'NOT_FOUND') return 'NOT_FOUND';
+      throw new Error(`a deletion was answered with ${words.join(' ')}`);
+    },
+    async leave() {
+      const { words } = await dialogue.call(`release ${job} ${PRIORITY} 0`);
+      return `the job was given back: ${words.join(' ')}`;
+    },
+  };
+}
+
+/** Beanstalkd's own default. */
+/** A job that was reserved for longer goes to the next who asks; longer than any receiver of a run holds one. */
+const TIME_TO_RUN_S = 60;
+
+/** Definite refusals: the job was not taken. */
+const NO = new Set([
+  'JOB_TOO_BIG',
+  'DRAINING',
+  'OUT_OF_MEMORY',
+  'EXPECTED_CRLF',
+  'BAD_FORMAT',
+  'UNKNOWN_COMMAND',
+]);
+
+/** Opens a connection that puts jobs into the default tube. */
+async function beanstalkSession(port: number, timeoutMs: number): Promise<Session> {
+  const dialogue = await BeanstalkDialogue.open(port, timeoutMs);
+  return {
+    async put({ bytes }) {
+      try {
+        const command = `put ${PRIORITY} 0 ${TIME_TO_RUN_S} ${bytes.length}`;
+        return answerOf((await dialogue.call(command, bytes)).words);
+      } catch (error) {
+        return { outcome: 'indefinite', detail: messageOf(error) };
+      }
+    },
+    usable: () => !dialogue.broken,
+    close: async () => dialogue.break(new Error('closed')),
+  };
+}
+
+function answerOf(words: string[]): Answer {
+  const [word = ''] = words;
+  const detail = words.join(' ');
+  if (word === 'INSERTED') return { outcome: 'confirmed', detail };
+  return { outcome: NO.has(word) ? 'rejected' : 'indefinite', detail };
+}

@@ -1,9 +1,9 @@
 import { Agent } from 'node:http';
-import { PullReceiver } from '../client/pull.js';
-import type { Protocol } from '../protocol.js';
-import { httpSource } from './consumer.js';
-import { exchange } from './exchange.js';
-import { connectHttp } from './producer.js';
+import { KitError, messageOf } from '../../errors.js';
+import { type Lease, PullReceiver, type Source } from '../client/pull.js';
+import type { Message } from '../message.js';
+import type { Answer, HangUp, Producer, Protocol } from '../protocol.js';
+import { exchange, type Response } from './exchange.js';
 
 const LEASES_AT_A_TIME = 2;
 
@@ -29,3 +29,106 @@ export const http: Protocol = {
     );
   },
 };
+
+/** The target may hold a request for a lease so long before it says that there is nothing. */
+const WAIT_MS = 500;
+const ANSWER_TIMEOUT_MS = 10_000;
+
+/** Leases messages, and deletes the leases of those that are taken. */
+function httpSource(port: number): Source {
+  const agent = new Agent({ keepAlive: true });
+  const call = (method: 'POST' | 'DELETE', path: string, timeoutMs: number) =>
+    exchange({ agent, port, method, path, timeoutMs });
+  return {
+    async next() {
+      const leased = await call('POST', `/leases?wait=${WAIT_MS}`, ANSWER_TIMEOUT_MS + WAIT_MS);
+      if (leased.status === 204) return undefined;
+      if (leased.status === 200) return leaseOf(leased, call);
+      throw new Error(`a lease was answered with ${leased.status}`);
+    },
+    close: () => agent.destroy(),
+  };
+}
+
+function leaseOf(
+  { body, headers }: Response,
+  call: (method: 'DELETE', path: string, timeoutMs: number) => Promise<Response>,
+): Lease {
+  return {
+    body,
+    async take() {
+      const path = `/leases/${encodeURIComponent(String(headers.lease ?? ''))}`;
+      const { status } = await call('DELETE', path, ANSWER_TIMEOUT_MS);
+      if (status === 204) return undefined;
+      if (status === 404 || status === 410) return String(status);
+      throw new Error(`a deletion was answered with ${status}`);
+    },
+    leave: async () => 'the lease was left to itself',
+  };
+}
+
+const DEFAULT_TIMEOUT_MS = 30_000;
+
+/**
+ * Opens a connection, kept alive between messages.
+ * @throws KitError target-unavailable when the target does not answer; nothing was submitted then.
+ */
+async function connectHttp(port: number, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Producer> {
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  try {
+    await exchange({ agent, port, method: 'GET', path: '/ready', timeoutMs });
+  } catch (error) {
+    agent.destroy();
+    throw new KitError('target-unavailable', `port ${port}: ${messageOf(error)}`, { cause: error });
+  }
+  return new HttpProducer(agent, port, timeoutMs);
+}
+
+class HttpProducer implements Producer {
+  readonly #agent: Agent;
+  readonly #port: number;
+  readonly #timeoutMs: number;
+  #usable = true;
+
+  constructor(agent: Agent, port: number, timeoutMs: number) {
+    this.#agent = agent;
+    this.#port = port;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  usable(): boolean {
+    return this.#usable;
+  }
+
+  async submit(message: Message, options: { hangUp?: HangUp } = {}): Promise<Answer> {
+    try {
+      const response = await exchange({
+        agent: this.#agent,
+        port: this.#port,
+        method: 'PUT',
+        path: `/messages/${encodeURIComponent(message.id)}`,
+        body: message.bytes,
+        timeoutMs: this.#timeoutMs,
+        hangUp: options.hangUp,
+      });
+      return answerOf(response);
+    } catch (error) {
+      this.#usable = false;
+      return { outcome: 'indefinite', detail: messageOf(error) };
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#usable = false;
+    this.#agent.destroy();
+  }
+}
+
+/** 201 is yes; 4xx, 503 and 507 are no; whatever else was meant, it was neither. */
+function answerOf({ status, body }: Response): Answer {
+  const detail = `${status} ${body.toString('utf8', 0, 200).replace(/\s+/g, ' ')}`.trim();
+  if (status === 201) return { outcome: 'confirmed', detail };
+  if ((status >= 400 && status < 500) || status === 503 || status === 507)
+    return { outcome: 'rejected', detail };
+  return { outcome: 'indefinite', detail };
+}

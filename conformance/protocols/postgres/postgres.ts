@@ -1,8 +1,9 @@
-import { PullReceiver } from '../client/pull.js';
+import { setTimeout as pause } from 'node:timers/promises';
+import type { Client } from 'pg';
+import { type Lease, PullReceiver, type Source } from '../client/pull.js';
 import { connectProducer } from '../client/session.js';
 import type { Protocol } from '../protocol.js';
-import { postgresReady, postgresSession } from './client.js';
-import { postgresSource } from './consumer.js';
+import { closePostgres, openPostgres, postgresReady, postgresSession, TABLE } from './client.js';
 
 const CONSUMERS = 2;
 
@@ -18,3 +19,43 @@ export const postgres: Protocol = {
     return new PullReceiver(opens, options);
   },
 };
+
+const ANSWER_TIMEOUT_MS = 10_000;
+/** Between looks into an empty table. */
+const IDLE_MS = 20;
+
+const SELECT = `SELECT id, body FROM ${TABLE} ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED`;
+const DELETE = `DELETE FROM ${TABLE} WHERE id = $1`;
+
+/** Takes rows one at a time, each in a transaction that locks it until it is deleted and committed. */
+async function postgresSource(port: number): Promise<Source> {
+  const client = await openPostgres(port, ANSWER_TIMEOUT_MS);
+  return {
+    async next() {
+      await client.query('BEGIN');
+      const { rows } = await client.query<{ id: string; body: Buffer }>(SELECT);
+      const [row] = rows;
+      if (row !== undefined) return leaseOf(client, row.id, row.body);
+      await client.query('ROLLBACK');
+      await pause(IDLE_MS);
+      return undefined;
+    },
+    close: () => void closePostgres(client),
+  };
+}
+
+function leaseOf(client: Client, id: string, body: Buffer): Lease {
+  return {
+    body,
+    async take() {
+      await client.query(DELETE, [id]);
+      const { command } = await client.query('COMMIT');
+      // A transaction that had failed before answers the COMMIT with ROLLBACK.
+      return command === 'COMMIT' ? undefined : command;
+    },
+    async leave() {
+      await client.query('ROLLBACK');
+      return 'the transaction was rolled back';
+    },
+  };
+}

@@ -2,7 +2,6 @@ import { KitError, messageOf } from '../../errors.js';
 import type { Message } from '../message.js';
 import type { Answer, HangUp, Producer } from '../protocol.js';
 import { type Reply, replyText, SmtpDialogue } from './dialogue.js';
-import { stuffed } from './dots.js';
 
 /** Long enough for a loaded target with large messages, short enough that a stopped one does not stall a run. */
 export const DEFAULT_TIMEOUT_MS = 30_000;
@@ -174,4 +173,24 @@ class SmtpProducer implements Producer {
 function finalAnswer(reply: Reply): Answer {
   if (reply.code === 250) return { outcome: 'confirmed', detail: replyText(reply) };
   return isNo(reply) ? rejected(reply) : indefinite(replyText(reply));
+}
+
+const DOT = 0x2e;
+const LINE_AND_DOT = Buffer.from('\r\n.');
+const END = Buffer.from('.\r\n');
+
+/**
+ * The message as it goes over the wire: dots at line starts doubled, the final dot behind (RFC 5321 4.5.2). `bytes`
+ * ends with CRLF.
+ */
+export function stuffed(bytes: Buffer): Buffer {
+  const parts: Buffer[] = [];
+  let from = 0;
+  if (bytes[0] === DOT) parts.push(Buffer.from('.'));
+  for (let at = bytes.indexOf(LINE_AND_DOT); at >= 0; at = bytes.indexOf(LINE_AND_DOT, at + 1)) {
+    parts.push(bytes.subarray(from, at + 3), Buffer.from('.'));
+    from = at + 3;
+  }
+  parts.push(bytes.subarray(from), END);
+  return Buffer.concat(parts);
 }

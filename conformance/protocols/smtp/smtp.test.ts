@@ -8,8 +8,7 @@ import { ReceiptList } from '../../fixtures/receipts.js';
 import { compose } from '../message.js';
 import type { Reception } from '../protocol.js';
 import { MESSAGE_SHAPES, type MessageShape } from '../shapes.js';
-import { stuffed } from './dots.js';
-import { connectSmtp } from './producer.js';
+import { connectSmtp, stuffed } from './producer.js';
 import { SmtpSink } from './sink.js';
 import { smtp } from './smtp.js';
 

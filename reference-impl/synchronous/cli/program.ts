@@ -9,8 +9,7 @@ import { install } from './install.js';
 import { complain, printFailure, printLine } from './output.js';
 import { restoreCheck } from './restore-check.js';
 import { serveGateway, serveHelper, serveWorker } from './serve.js';
-import { type SimulateFlags, simulateCommand } from './simulate.js';
-import { simulatedMedium } from './simulated-medium.js';
+import { type SimulateFlags, simulateCommand, simulatedMedium } from './simulate.js';
 
 const MAX_WORKERS = 64;
 

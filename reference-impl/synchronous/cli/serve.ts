@@ -4,7 +4,6 @@ import { runHelper } from '../helper/helper.js';
 import { openQueue } from '../queue/open.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { printLine } from './output.js';
-import { aborted, stopSignal } from './signals.js';
 
 /** Runs a gateway worker until it is told to stop. @throws what the queue failed with */
 export async function serveWorker(settings: QueueSettings): Promise<void> {
@@ -74,4 +73,25 @@ export async function serveGateway(settings: QueueSettings, options: GatewayOpti
   } finally {
     await supervisor.stop();
   }
+}
+
+/**
+ * Aborts when the process is told to stop: by SIGTERM or SIGINT, or, under a supervisor, by SIGTERM or the supervisor's
+ * death. A Ctrl-C reaches all processes of a terminal at once; the supervisor then stops its services in order.
+ */
+function stopSignal(): AbortSignal {
+  const stop = new AbortController();
+  const isSupervised = process.connected === true;
+  process.on('SIGTERM', () => stop.abort());
+  process.on('SIGINT', () => {
+    if (!isSupervised) stop.abort();
+  });
+  if (isSupervised) process.on('disconnect', () => stop.abort());
+  return stop.signal;
+}
+
+/** Resolves when the signal is aborted. */
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 }

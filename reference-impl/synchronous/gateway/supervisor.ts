@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { QueueError } from '../platform/errors.js';
-import { backoffMs } from './outbound/backoff.js';
+import { backoffMs } from './outbound/destination.js';
 
 /** A process of the gateway. */
 export interface Service {

@@ -7,12 +7,14 @@ import { type Ground, machine } from '../queue/ground.js';
 import { Pair } from '../queue/pair.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { Batcher } from '../sync/batcher.js';
-import { ANSWER_READ_BYTES, fifoPlaces, REQUEST_READ_BYTES } from '../sync/places.js';
 import {
+  ANSWER_READ_BYTES,
   type Answer,
   decodeConfirmConfirmations,
   decodeRequests,
   encodeAnswer,
+  fifoPlaces,
+  REQUEST_READ_BYTES,
   type SyncRequest,
 } from '../sync/tokens.js';
 

@@ -1,6 +1,5 @@
 import type { IndexImage } from '../index/image.js';
-import { decodeIndexHead } from '../index/index-file.js';
-import { beginIndexSync, endIndexSync } from '../index/index-sync.js';
+import { beginIndexSync, decodeIndexHead, endIndexSync } from '../index/index-file.js';
 import { ENTRY, FIELD, type Geometry, indexBytes, STATUS } from '../index/layout.js';
 import { markConsumed } from '../index/marks.js';
 import { DataMap } from '../platform/data-map.js';
@@ -16,11 +15,10 @@ import { applyPlan } from '../restore/apply.js';
 import { keepAside } from '../restore/kept-aside.js';
 import { GENERATION, planRestore, type RestorePlan } from '../restore/plan.js';
 import type { Ring } from '../ring/reserve.js';
-import { announce } from './announce.js';
 import { type Ground, machine } from './ground.js';
 import { createIndex, readDataHead, readFirstPage } from './install.js';
-import { waitFor } from './patience.js';
 import { type PairDirectories, pairPlaces } from './places.js';
+import { waitFor } from './snapshot.js';
 
 /** So long a worker waits for the mutex; who holds it longer is stopped, or reads the whole queue (verify.ts). */
 const MUTEX_PATIENCE_MS = 5000;
@@ -351,4 +349,9 @@ export class Pair {
     this.kernel.close(this.#dataFd);
     this.kernel.close(this.#indexFd);
   }
+}
+
+/** One JSON line for the operator on stderr; the queue goes on. */
+export function announce(kernel: Kernel, event: string, facts: object): void {
+  kernel.say(JSON.stringify({ event, ...facts }));
 }

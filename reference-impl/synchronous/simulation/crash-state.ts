@@ -1,7 +1,6 @@
 import type { Machine } from './machine.js';
-import type { Model } from './model.js';
+import { type Model, Violation } from './model.js';
 import { listingOf, restore, verifyPair } from './site.js';
-import { Violation } from './violation.js';
 
 /** A crash during the restore that follows a crash: the kill's place, and whether the power goes as well. */
 export interface SecondCrash {

@@ -1,6 +1,5 @@
 import { dirname } from 'node:path';
-import { SECTOR_BYTES, SimFile, survivors } from './medium.js';
-import { type Pick, picks } from './random.js';
+import { type Pick, picks, SECTOR_BYTES, SimFile, survivors } from './medium.js';
 
 /** A FIFO holds so much (pipe(7)). */
 const FIFO_BYTES = 65_536;

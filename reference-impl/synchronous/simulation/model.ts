@@ -1,6 +1,5 @@
 import type { EnqueueOutcome } from '../queue/types.js';
 import type { Body } from '../record/body.js';
-import { Violation } from './violation.js';
 
 /** What its producer knows of a message. `indefinite` also means: not answered, and never will be. */
 type Fate = 'pending' | 'confirmed' | 'rejected' | 'indefinite';
@@ -170,5 +169,19 @@ export class Model {
       if (present.has(message.id)) message.consumed = 'no';
       else Object.assign(message, { consumed: 'yes', vouched: true });
     }
+  }
+}
+
+/** The requirements of the contract that the simulation can see broken, by their numbers there. */
+export type Requirement = 'PP-1' | 'PP-2' | 'PP-3' | 'PP-4' | 'PP-6' | 'PP-9' | 'PP-10';
+
+/** What a simulated run has shown to be wrong. */
+export class Violation extends Error {
+  override readonly name = 'Violation';
+  readonly requirement: Requirement;
+
+  constructor(requirement: Requirement, what: string) {
+    super(what);
+    this.requirement = requirement;
   }
 }

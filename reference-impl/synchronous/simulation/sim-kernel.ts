@@ -4,8 +4,7 @@ import { PAGE_BYTES } from '../platform/map.js';
 import { EAGAIN, EEXIST, F_OFD_GETLK } from '../platform/native.js';
 import type { Life } from './life.js';
 import { type Machine, type Node, named, type Opening, SimFifo } from './machine.js';
-import type { SimFile } from './medium.js';
-import { picks } from './random.js';
+import { picks, type SimFile } from './medium.js';
 import { stepped } from './stepped.js';
 
 const F_RDLCK = 0;

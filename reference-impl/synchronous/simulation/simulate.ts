@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { QueueError } from '../platform/errors.js';
+import { type Requirement, Violation } from './model.js';
 import { type Operation, operations } from './operations.js';
 import { installedMachine } from './site.js';
-import { type Requirement, Violation } from './violation.js';
 import { World } from './world.js';
 
 export interface SimulationOptions {

@@ -11,9 +11,9 @@ import { parseSettings } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { Killed, Life } from './life.js';
 import { Machine } from './machine.js';
+import { Violation } from './model.js';
 import { SimKernel } from './sim-kernel.js';
 import { SteppedImage } from './stepped.js';
-import { Violation } from './violation.js';
 
 const PAGE_BYTES = 4096;
 /** Six pages of ring: small enough that it is full and wraps around within a short story. */

@@ -5,11 +5,10 @@ import type { Locked } from '../queue/types.js';
 import { checkCrashState, UNDISTURBED } from './crash-state.js';
 import { Killed } from './life.js';
 import type { Machine } from './machine.js';
-import { Model } from './model.js';
+import { picks } from './medium.js';
+import { Model, Violation } from './model.js';
 import { HELPER, type Interruption, type Operation, WORKERS } from './operations.js';
-import { picks } from './random.js';
 import { INDEX_PATH, SimProcess, settings, verifyMachine } from './site.js';
-import { Violation } from './violation.js';
 
 /** Turns and simulated milliseconds after which a queue that is left alone has answered everything. */
 const MOST_SETTLING_TURNS = 600;

@@ -5,13 +5,14 @@ import { Fifo } from '../platform/fifo.js';
 import type { Kernel, Registered } from '../platform/kernel.js';
 import { linux } from '../platform/linux.js';
 import type { Range } from './batcher.js';
-import { ANSWER_READ_BYTES, fifoPlaces } from './places.js';
 import {
   ANSWER_BYTES,
+  ANSWER_READ_BYTES,
   type Answer,
   decodeAnswers,
   encodeConfirmConfirmation,
   encodeRequest,
+  fifoPlaces,
   type SyncRequest,
 } from './tokens.js';
 

@@ -8,13 +8,13 @@ import { Pair } from '../queue/pair.js';
 import { RING_START } from '../record/data-file.js';
 import { smtp } from '../record/fixtures/memory-data.js';
 import { SyncClient } from './client.js';
-import { fifoPlaces } from './places.js';
 import {
   type Answer,
   decodeAnswers,
   decodeRequests,
   encodeAnswer,
   encodeRequest,
+  fifoPlaces,
   REQUEST_BYTES,
   type SyncRequest,
 } from './tokens.js';

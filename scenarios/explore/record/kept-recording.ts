@@ -8,7 +8,7 @@ import type { HistoryEvent } from '../../../conformance/history/events.js';
 import { readHistory } from '../../../conformance/history/reader.js';
 import { readNamedFile } from '../../../conformance/read-file.js';
 import type { Target } from '../../../conformance/target-file/definition.js';
-import { copySparse } from '../../../faults/power/sparse.js';
+import { copySparse } from '../../../faults/power/mounts.js';
 import { SECTOR_BYTES } from '../../../faults/sector.js';
 import { LogWritesError, WriteLog } from '../../../faults/write-log/log-writes.js';
 import { kitVersion } from '../../host/version.js';

@@ -8,8 +8,7 @@ import {
   mountFilesystem,
 } from '../../../faults/power/filesystem.js';
 import { attachLoop, detachLoops } from '../../../faults/power/loop.js';
-import { unmount } from '../../../faults/power/mounts.js';
-import { copySparse } from '../../../faults/power/sparse.js';
+import { copySparse, unmount } from '../../../faults/power/mounts.js';
 import { findProgram } from '../../../faults/programs.js';
 import { atExit } from '../../host/at-exit.js';
 import type { Resource } from '../../host/registry.js';

@@ -5,11 +5,25 @@ import { makeDirectories } from '../../host/directories.js';
 import type { Outcome } from '../outcome.js';
 import { plainStyle, styleFor } from '../style.js';
 import { github } from './github.js';
-import { json } from './json.js';
 import { junit } from './junit.js';
-import { list } from './list.js';
 import type { Reporter } from './reporter.js';
 import { tap } from './tap.js';
+
+/** One object on one line. */
+const json: Reporter = {
+  name: 'json',
+  stream: 'stdout',
+  toFile: true,
+  render: ({ data }) => `${JSON.stringify(data)}\n`,
+};
+
+/** The report for people. */
+const list: Reporter = {
+  name: 'list',
+  stream: 'stderr',
+  toFile: true,
+  render: (outcome, style) => `${outcome.lines(style).join('\n')}\n`,
+};
 
 const REPORTERS: readonly Reporter[] = [list, json, junit, tap, github];
 export const REPORTER_NAMES = REPORTERS.map(({ name }) => name);

@@ -1,5 +1,4 @@
-import { unmeasured } from './measured.js';
-import type { Reporter } from './reporter.js';
+import { type Reporter, unmeasured } from './reporter.js';
 
 /** JUnit's XML as CI systems read it: a case for each requirement; not measured is skipped. */
 export const junit: Reporter = {

@@ -11,3 +11,11 @@ export interface Reporter {
   /** The whole text, with a newline at its end; what has to be done besides is done too. */
   render(outcome: Outcome, style: Style): string | Promise<string>;
 }
+
+/**
+ * Forms that know only passed, failed and skipped would show a run that proved nothing as green: such a run gets one
+ * more test, which fails.
+ */
+export function unmeasured({ verdict }: Outcome): string | undefined {
+  return verdict === 'not-measured' ? 'the run measured what it set out to measure' : undefined;
+}

@@ -1,5 +1,4 @@
-import { unmeasured } from './measured.js';
-import type { Reporter } from './reporter.js';
+import { type Reporter, unmeasured } from './reporter.js';
 
 /** Test Anything Protocol, version 14: a point for each requirement; not measured is skipped. */
 export const tap: Reporter = {

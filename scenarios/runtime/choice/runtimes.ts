@@ -1,5 +1,5 @@
 import { KitError } from '../../../conformance/errors.js';
-import { dockerRuntime } from '../docker/docker-runtime.js';
+import { dockerRuntime } from '../docker/container-deployment.js';
 import { processRuntime } from '../process/process-runtime.js';
 import type { Runtime } from '../runtime.js';
 import { vmRuntime } from '../vm/vm-runtime.js';

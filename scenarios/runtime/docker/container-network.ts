@@ -1,4 +1,6 @@
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { type Duplex, PassThrough } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import type Dockerode from 'dockerode';
@@ -9,7 +11,6 @@ import type { DeploymentPlan } from '../runtime.js';
 import { localMembers, type Members, NO_MEMBERS } from './container-members.js';
 import { networkOptions, podOptions } from './container-setup.js';
 import { engineError } from './engine.js';
-import { SinkRelay } from './sink-relay.js';
 
 export interface NetworkGround {
   engine: Dockerode;
@@ -169,4 +170,55 @@ async function startPod(engine: Dockerode, pod: Dockerode.Container): Promise<vo
   if (said().trim() === READY) return;
   const words = said().trim().replace(/\s+/g, ' ') || `it said nothing in ${POD_TIMEOUT_MS} ms`;
   throw new KitError('target-unavailable', `the network of the run's containers: ${words}`);
+}
+
+const LOOPBACK = '127.0.0.1';
+
+/**
+ * Hands connections to an address of this machine on to a port of its loopback, byte by byte, their ends too. The kit's
+ * receiver listens on loopback only; through this it is reached from one network of containers besides.
+ */
+class SinkRelay {
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+
+  private constructor(port: number) {
+    this.#server = createServer((from) => this.#join(from, connect(port, LOOPBACK)));
+    this.#server.on('error', () => {});
+  }
+
+  /** Listens on any port of `host`; hands on to `port` of loopback. Rejects when it cannot listen there. */
+  static async open(host: string, port: number): Promise<SinkRelay> {
+    const relay = new SinkRelay(port);
+    relay.#server.listen(0, host);
+    await once(relay.#server, 'listening');
+    return relay;
+  }
+
+  /** host:port */
+  get address(): string {
+    // A listening TCP server's address is an AddressInfo.
+    const { address, port } = this.#server.address() as AddressInfo;
+    return `${address}:${port}`;
+  }
+
+  /** Breaks what is open; may be called twice. */
+  close(): void {
+    this.#server.close();
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  #join(from: Socket, to: Socket): void {
+    from.pipe(to).pipe(from);
+    for (const [one, other] of [
+      [from, to],
+      [to, from],
+    ] as const) {
+      this.#sockets.add(one);
+      one.setNoDelay(true);
+      // A connection that breaks breaks on both sides; one that ends has been ended by the pipe, after its last byte.
+      one.on('error', () => other.destroy());
+      one.on('close', () => this.#sockets.delete(one));
+    }
+  }
 }

@@ -16,8 +16,8 @@ import { freePort } from '../../host/ports.js';
 import { newRunId, Registry, registeredRuns } from '../../host/registry.js';
 import { packageRoot } from '../../host/version.js';
 import type { Deployment, DeploymentPlan } from '../runtime.js';
+import { dockerRuntime } from './container-deployment.js';
 import { networkError } from './container-network.js';
-import { dockerRuntime } from './docker-runtime.js';
 import { connectEngine, engineAddress, RUN_LABEL } from './engine.js';
 
 const skip = await noEngine();

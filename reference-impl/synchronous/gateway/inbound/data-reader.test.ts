@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { stuffed } from '../outbound/dot-stuffing.js';
+import { stuffed } from '../outbound/reply-reader.js';
 import { DataReader, type MailData } from './data-reader.js';
 
 /** Message data that no bare CR or LF is in, with many dots and line ends. */

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { backoffMs, isDue } from './backoff.js';
+import { backoffMs, isDue } from './destination.js';
 
 const backoff = { initialMs: 100, maxMs: 1000 };
 

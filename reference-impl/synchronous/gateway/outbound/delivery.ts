@@ -1,7 +1,6 @@
 import type { Locked, Queue } from '../../queue/types.js';
 import type { Body } from '../../record/body.js';
-import { type Backoff, isDue } from './backoff.js';
-import { Destination } from './destination.js';
+import { type Backoff, Destination, isDue } from './destination.js';
 import { bodyFor, type Envelope, envelopeOf, type Routing } from './routing.js';
 import type { OutboundOptions, RecipientResult } from './session.js';
 

@@ -1,6 +1,5 @@
 import { connect, type Socket } from 'node:net';
-import { stuffed } from './dot-stuffing.js';
-import { type Reply, ReplyReader, replyText } from './reply-reader.js';
+import { type Reply, ReplyReader, replyText, stuffed } from './reply-reader.js';
 import type { Envelope } from './routing.js';
 
 /** A message to be handed to the next hop. */

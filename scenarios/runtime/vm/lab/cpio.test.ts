@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import t from 'tap';
-import { cpioArchive } from './cpio.js';
+import { cpioArchive } from './disks.js';
 
 t.test('every entry begins on a multiple of four, and the length of each is in its head', async (t) => {
   t.equal(cpioArchive([]).length, 124, 'no entries: the trailer alone');

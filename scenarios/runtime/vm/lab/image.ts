@@ -12,9 +12,10 @@ import {
 import { join } from 'node:path';
 import type { Availability } from '../../../../faults/fault.js';
 import { findProgram } from '../../../../faults/programs.js';
+import { until } from '../../../../faults/waiting.js';
 import type { Registry } from '../../../host/registry.js';
+import { engineAvailability } from '../../docker/engine.js';
 import { labFiles, makeDisks, RECIPE } from './disks.js';
-import { waitForEngine } from './engine-ready.js';
 import { type Accelerator, Machine, type MachineFiles, MEMORY_MIB, QEMU } from './machine.js';
 
 const TOOL_TIMEOUT_MS = 120_000;
@@ -205,4 +206,18 @@ function stopwatch(say: (line: string) => void): (part: string) => void {
     say(`lab: ${part}: ${((nowMs - lastMs) / 1000).toFixed(1)} s`);
     lastMs = nowMs;
   };
+}
+
+const TIMEOUT_MS = 120_000;
+
+/** Waits for the engine behind a port of loopback. */
+export async function waitForEngine(port: number): Promise<void> {
+  const address = `tcp://127.0.0.1:${port}`;
+  const up = await until(
+    async () => (await engineAvailability(address)).available,
+    TIMEOUT_MS,
+    undefined,
+    200,
+  );
+  if (!up) throw new Error(`the engine of the lab VM did not answer in ${TIMEOUT_MS} ms`);
 }

@@ -5,8 +5,7 @@ import { until } from '../../../../faults/waiting.js';
 import { bootId, processEntry } from '../../../host/processes.js';
 import { newRunId, Registry, stateDirectory } from '../../../host/registry.js';
 import { connectEngine } from '../../docker/engine.js';
-import { waitForEngine } from './engine-ready.js';
-import { buildAvailability, imageKey, labImage } from './image.js';
+import { buildAvailability, imageKey, labImage, waitForEngine } from './image.js';
 import { killMachine, Machine, type MachineAddress, machineLives } from './machine.js';
 import { makeRootImage } from './root-image.js';
 
