@@ -8,10 +8,10 @@ import { type CrashState, formatState } from '../../faults/write-log/state.js';
 import type { StateCase } from '../bundle/manifest.js';
 import { type Found, foundOf, notRecovered, patienceMs, tryMount } from '../explore/inspectors/found.js';
 import { RestoreService } from '../explore/inspectors/restore-service.js';
-import { DATA_DIR } from '../explore/record/record.js';
 import { Places } from '../explore/states/places.js';
 import { takeAll } from '../explore/strategies/target-lanes.js';
 import type { Registry } from '../host/registry.js';
+import { DATA_DIR } from '../runtime/disks/local-disk.js';
 import { type PreparedRuntime, RUN_VARIABLE } from '../runtime/runtime.js';
 import { needRoot, type RecordedDisk } from './mounted-disk.js';
 

@@ -1,14 +1,20 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
-import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/protocol.js';
+import type { Protocol, Receipts, Receiver, ReceiverOptions } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target-file/definition.js';
-import { expandCommand, type PlaceholderValues } from '../../conformance/target-file/placeholders.js';
+import {
+  expandCommand,
+  type PlaceholderValues,
+  portNames,
+  submitPorts,
+} from '../../conformance/target-file/placeholders.js';
 import { atExit } from '../host/at-exit.js';
+import { freePort } from '../host/ports.js';
 import { processEntry } from '../host/processes.js';
 import type { Registry } from '../host/registry.js';
 import type { Deployment, PreparedRuntime } from '../runtime/runtime.js';
-import { choosePorts, installTarget } from './site.js';
 import { TargetLife } from './target-life.js';
 
 export interface LaunchPlan {
@@ -16,95 +22,153 @@ export interface LaunchPlan {
   protocol: Protocol;
   runtime: PreparedRuntime;
   registry: Registry;
-  /** Of the run whose messages are received; default: the registry's. */
+  /** Id of the run whose messages are received. Default: the id of `registry`. */
   messagesOf?: string;
   /** Gets the starts and exits of services. */
   recorder: Pick<Recorder, 'record'>;
   receipts: Receipts;
+  /** What the receiver answers to a delivery. Default: accept. */
+  reception?: NonNullable<ReceiverOptions['reception']>;
   dataDir: string;
-  /** Gets logs and scratch. */
+  /** Gets the directories `logs` and `scratch`. */
   dir: string;
   signal: AbortSignal;
-  /** Tells its processes from those of the same run that live at the same time. */
+  /** Distinguishes its processes from those of the same run that live at the same time. */
   lane?: string;
+  /** Is called just before a service that still lives is killed. */
+  onCrash?(): void;
+  /** Is called with the process id of every service that was started. */
+  onProcess?(pid: number): void;
 }
 
-/** A target on a data directory with a receiver beside it; not started yet. */
+/** A target on a data directory with a receiver beside it. Its services are not started yet. */
 export interface Launched {
+  deployment: Deployment;
   life: TargetLife;
   receiver: Receiver;
+  /** The ports to which messages are submitted. */
   ports: readonly number[];
-  /** Runs the install command for crash states, or the usual one. @throws KitError when it fails. */
-  install(): Promise<void>;
-  /** Kills what runs and closes the receiver; may be called twice. */
+  /** Fills in the placeholders of a command that belongs to no service. */
+  expand(command: readonly string[]): string[];
+  /**
+   * Runs an install command, if the target has one.
+   * @throws KitError bad-target when it cannot be run, target-unavailable with the end of its output when it fails.
+   */
+  install(command: readonly string[] | undefined, timeoutMs: number): Promise<void>;
+  /** Kills what runs and closes the receiver. May be called twice. */
   destroy(): Promise<void>;
 }
 
-const INSTALL_TIMEOUT_MS = 60_000;
+/** An install command that takes longer than this has failed. */
+export const INSTALL_TIMEOUT_MS = 60_000;
 
-/** Puts a target onto a data directory. */
+/** Puts a target onto a data directory: ports, receiver, services. This is the only place that does so. */
 export async function launch(plan: LaunchPlan): Promise<Launched> {
-  const { target, protocol, runtime, registry, dataDir, dir, signal } = plan;
-  const { byName: named, submit: ports } = await choosePorts(target);
-  const perSession = target.guarantee.inDeliveryPerSession;
-  const receiver = await protocol.receive(ports, {
-    run: plan.messagesOf ?? registry.runId,
-    receipts: plan.receipts,
-    ...(perSession === undefined ? {} : { inDeliveryPerSession: perSession }),
-  });
-  for (const folder of ['logs', 'scratch']) mkdirSync(join(dir, folder), { recursive: true });
+  const { target, protocol, runtime, registry, dir } = plan;
+  const { byName, submit } = await choosePorts(target);
+  const receiver = await protocol.receive(submit, receiverOptions(plan));
   const values = (service?: string): PlaceholderValues => ({
     ...runtime.placesOf(service),
-    data: dataDir,
+    data: plan.dataDir,
     sink: runtime.sinkFor?.(receiver.sink) ?? receiver.sink,
-    ports: named,
+    ports: byName,
   });
   let life: TargetLife | undefined;
-  const deployment: Deployment = runtime.deploy({
-    // What is marked as of this run and service is taken for its own, and killed with it.
-    runId: plan.lane === undefined ? registry.runId : `${registry.runId}-${plan.lane}`,
-    services: Object.entries(target.services).map(([name, { command }]) => ({
-      name,
-      command: expandCommand(command, values(name)),
-    })),
-    workingDir: join(dir, 'scratch'),
-    logDir: join(dir, 'logs'),
-    dataDir,
-    ports: [...named.values()],
-    sink: receiver.sink,
-    registry,
-    onStarted: (service, incarnation, pid) => {
-      registry.made({ kind: 'process', pid, startTicks: processEntry(pid)?.startTicks ?? 0 });
-      life?.started(service, incarnation);
-    },
-    onExited: (...exit) => life?.exited(...exit),
-  });
-  life = new TargetLife(deployment, {
-    protocol,
-    ports,
-    recorder: plan.recorder,
-    signal,
-    onCrash: () => {},
-  });
+  let deployment: Deployment;
+  try {
+    for (const folder of ['logs', 'scratch']) mkdirSync(join(dir, folder), { recursive: true });
+    deployment = runtime.deploy({
+      // A process that carries this run id and service name is killed together with the service.
+      runId: plan.lane === undefined ? registry.runId : `${registry.runId}-${plan.lane}`,
+      services: Object.entries(target.services).map(([name, { command }]) => ({
+        name,
+        command: expandCommand(command, values(name)),
+      })),
+      workingDir: join(dir, 'scratch'),
+      logDir: join(dir, 'logs'),
+      dataDir: plan.dataDir,
+      ports: [...byName.values()],
+      sink: receiver.sink,
+      registry,
+      onStarted: (service, incarnation, pid) => {
+        // `clean` also finds a process by its environment. This entry is for one that has changed its environment.
+        registry.made({ kind: 'process', pid, startTicks: processEntry(pid)?.startTicks ?? 0 });
+        plan.onProcess?.(pid);
+        life?.started(service, incarnation);
+      },
+      onExited: (...exit) => life?.exited(...exit),
+    });
+  } catch (error) {
+    await receiver.close();
+    throw error;
+  }
   const forget = atExit(() => deployment.destroyNow());
+  const supervised = new TargetLife(deployment, {
+    protocol,
+    ports: submit,
+    recorder: plan.recorder,
+    signal: plan.signal,
+    onCrash: () => plan.onCrash?.(),
+  });
+  life = supervised;
+  const expand = (command: readonly string[]) => expandCommand(command, values());
   return {
-    life,
+    deployment,
+    life: supervised,
     receiver,
-    ports,
-    async install() {
-      const command = target.crashStates?.install ?? target.install;
-      if (command !== undefined)
-        await installTarget(deployment, expandCommand(command, values()), INSTALL_TIMEOUT_MS);
+    ports: submit,
+    expand,
+    async install(command, timeoutMs) {
+      if (command !== undefined) await runInstall(deployment, expand(command), timeoutMs);
     },
     async destroy() {
-      life.end();
+      supervised.end();
       try {
         await deployment.destroy();
       } finally {
-        // A receiver that goes on keeps the kit alive.
+        // Also when the engine has gone and nothing of it can be removed: an open receiver keeps the kit alive.
         await receiver.close();
         forget();
       }
     },
   };
+}
+
+function receiverOptions({ target, registry, messagesOf, receipts, reception }: LaunchPlan): ReceiverOptions {
+  const perSession = target.guarantee.inDeliveryPerSession;
+  return {
+    run: messagesOf ?? registry.runId,
+    receipts,
+    ...(reception === undefined ? {} : { reception }),
+    ...(perSession === undefined ? {} : { inDeliveryPerSession: perSession }),
+  };
+}
+
+/** The ports of one target on this machine. */
+interface Ports {
+  /** By the name in `{port:name}`. */
+  byName: ReadonlyMap<string, number>;
+  /** Where messages are submitted. */
+  submit: number[];
+}
+
+/** Chooses a port that is free now for each name, all of them different. */
+async function choosePorts(target: Target): Promise<Ports> {
+  const byName = new Map<string, number>();
+  for (const name of portNames(target)) byName.set(name, await freePort(new Set(byName.values())));
+  return { byName, submit: submitPorts(target).map((name) => byName.get(name) ?? 0) };
+}
+
+async function runInstall(deployment: Deployment, command: string[], timeoutMs: number): Promise<void> {
+  const result = await deployment.runCommand('install', command, timeoutMs).catch((error: unknown) => {
+    // A KitError says that the runtime is gone, which is not the fault of the command.
+    if (error instanceof KitError) throw error;
+    throw new KitError('bad-target', `install: cannot be run: ${messageOf(error)}`, { cause: error });
+  });
+  if (result.code === 0) return;
+  const how = result.timedOut
+    ? `took longer than ${timeoutMs} ms`
+    : `ended with ${result.signal ?? `code ${result.code}`}`;
+  const output = `${result.stderr}${result.stdout}`.trim().split('\n').slice(-3).join(' | ');
+  throw new KitError('target-unavailable', `the target's install command ${how}: ${output}`);
 }

@@ -2,27 +2,25 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
-import type { Protocol, Receipts, Receiver, ReceiverOptions } from '../../conformance/protocols/protocol.js';
+import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target-file/definition.js';
-import { expandCommand, type PlaceholderValues } from '../../conformance/target-file/placeholders.js';
 import type { Fault, Injection } from '../../faults/fault.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { forgetClockOf } from '../../faults/process/clock.js';
 import { atExit } from '../host/at-exit.js';
-import { processEntry } from '../host/processes.js';
 import { seeded } from '../host/random.js';
 import type { Registry } from '../host/registry.js';
 import type { Disk, DiskKind } from '../runtime/disk.js';
 import { makeDisk } from '../runtime/disks/local-disk.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
-import type { Deployment, PreparedRuntime } from '../runtime/runtime.js';
+import type { PreparedRuntime } from '../runtime/runtime.js';
 import { drain, watchRoom } from './drain.js';
 import { Injector } from './injector.js';
+import { INSTALL_TIMEOUT_MS, type Launched, launch } from './launch.js';
 import { Recoveries } from './recoveries.js';
 import type { PlannedInjection, Schedule } from './schedule.js';
-import { choosePorts, installTarget } from './site.js';
 import { Stakes } from './stakes.js';
-import { TargetLife } from './target-life.js';
+import type { TargetLife } from './target-life.js';
 import { Ledger } from './workload/ledger.js';
 import { receptionOf } from './workload/messages.js';
 import { Producers } from './workload/producers.js';
@@ -61,7 +59,6 @@ export interface RoundOutcome {
   disk: Disk;
 }
 
-const INSTALL_TIMEOUT_MS = 60_000;
 const STOP_GRACE_MS = 3000;
 const DEFAULT_RECOVERY_S = 30;
 /** Between the last fault and the drain the target works undisturbed, at least for so many confirmations. */
@@ -132,9 +129,7 @@ class Round {
   readonly #stakes: Stakes;
   readonly #unfollow: () => void;
   // Each from the moment at which it is there: whatever has been made by then is ended.
-  #deployment: Deployment | undefined;
-  #receiver: Receiver | undefined;
-  #life: TargetLife | undefined;
+  #launched: Launched | undefined;
   #recoveries: Recoveries | undefined;
   #injector: Injector | undefined;
   #producers: Producers | undefined;
@@ -152,12 +147,12 @@ class Round {
       ledger: this.#ledger,
       recorder: options.recorder,
       injection: () => this.injections,
-      inDelivery: () => this.#receiver?.inDelivery() ?? 0,
+      inDelivery: () => this.#launched?.receiver.inDelivery() ?? 0,
     });
-    const now = () => this.#deployment?.destroyNow();
+    const now = () => this.#launched?.deployment.destroyNow();
     // An answer that is waited for comes at once when the target is gone.
     const interrupted = () => {
-      this.#life?.end();
+      this.#launched?.life.end();
       now();
     };
     const forget = atExit(() => {
@@ -209,16 +204,16 @@ class Round {
     this.#ended = true;
     try {
       await this.#producers?.stop();
-      this.#life?.end();
-      if (how === 'completed') await this.#life?.stop(STOP_GRACE_MS);
-      await this.#deployment?.destroy();
-      for (const pid of this.#pids) forgetClockOf(pid);
+      this.#launched?.life.end();
+      if (how === 'completed') await this.#launched?.life.stop(STOP_GRACE_MS);
     } finally {
-      // Also when the engine has gone and nothing of it can be removed: a receiver that goes on keeps the kit alive.
-      this.#life?.end();
-      await this.#recoveries?.inspected().catch(() => {});
-      await this.#receiver?.close();
-      this.#unfollow();
+      try {
+        await this.#launched?.destroy();
+      } finally {
+        for (const pid of this.#pids) forgetClockOf(pid);
+        await this.#recoveries?.inspected().catch(() => {});
+        this.#unfollow();
+      }
     }
     const happened = this.#injector?.happened ?? [];
     writeFileSync(join(this.#options.dir, 'happened.json'), `${JSON.stringify(happened, undefined, 2)}\n`);
@@ -226,78 +221,36 @@ class Round {
 
   /** Ports, receiver, install, services (not started yet). */
   async #setUp(): Promise<Site> {
-    const { target, protocol, runtime, recorder, signal, dir, number } = this.#options;
-    const { byName: ports, submit } = await choosePorts(target);
-    const receiver = await protocol.receive(submit, this.#receiverOptions());
-    this.#receiver = receiver;
-    const { sink } = receiver;
-    const values = (service?: string): PlaceholderValues => ({
-      ...runtime.placesOf(service),
-      data: this.#disk.dataDir,
-      sink: runtime.sinkFor?.(sink) ?? sink,
-      ports,
-    });
-    for (const folder of ['logs', 'scratch']) mkdirSync(join(dir, folder), { recursive: true });
-    const deployment = this.#deploy(values, [...ports.values()], sink);
-    this.#deployment = deployment;
+    const { target, runtime, recorder, signal, number } = this.#options;
+    const launched = await this.#launch();
+    const { deployment, life, receiver } = launched;
+    this.#launched = launched;
     recorder.record({ kind: 'installed', round: number });
     const { slowStartMs } = runtime;
-    if (target.install !== undefined) {
-      const timeoutMs = Math.min(slowStartMs ?? INSTALL_TIMEOUT_MS, this.#options.startTimeoutMs);
-      await installTarget(deployment, expandCommand(target.install, values()), timeoutMs);
-    }
-    const onCrash = () => this.#stakes.noteCrash();
-    const life = new TargetLife(deployment, { protocol, ports: submit, recorder, signal, onCrash });
-    this.#life = life;
+    const timeoutMs = Math.min(slowStartMs ?? INSTALL_TIMEOUT_MS, this.#options.startTimeoutMs);
+    await launched.install(target.install, timeoutMs);
     const recoveries = new Recoveries({
       ...{ deployment, life, recorder, slowStartMs, signal },
-      verify: target.verify && expandCommand(target.verify, values()),
+      verify: target.verify && launched.expand(target.verify),
       limitMs: slowStartMs ?? (target.guarantee.recoverySeconds ?? DEFAULT_RECOVERY_S) * 1000,
     });
     this.#recoveries = recoveries;
     const injector = this.#makeInjector(receiver, recoveries);
     this.#injector = injector;
-    return { life, receiver, recoveries, injector, ports: submit };
+    return { life, receiver, recoveries, injector, ports: launched.ports };
   }
 
-  #receiverOptions(): ReceiverOptions {
-    const { target, registry, receipts } = this.#options;
+  #launch(): Promise<Launched> {
+    const { target, protocol, runtime, registry, recorder, receipts, dir, signal } = this.#options;
     const reception = this.#random.fork('reception');
-    const perSession = target.guarantee.inDeliveryPerSession;
-    return {
-      run: registry.runId,
+    return launch({
+      ...{ target, protocol, runtime, registry, recorder, dir, signal },
+      dataDir: this.#disk.dataDir,
       receipts: this.#ledger.follow(receipts),
       reception: (id, delivery) =>
         this.#draining ? { answer: 'accept', delayMs: 0 } : receptionOf(reception, id, delivery),
-      ...(perSession === undefined ? {} : { inDeliveryPerSession: perSession }),
-    };
-  }
-
-  #deploy(
-    valuesOf: (service: string) => PlaceholderValues,
-    ports: readonly number[],
-    sink: string,
-  ): Deployment {
-    const { target, runtime, dir, registry } = this.#options;
-    return runtime.deploy({
-      runId: registry.runId,
-      services: Object.entries(target.services).map(([name, { command }]) => ({
-        name,
-        command: expandCommand(command, valuesOf(name)),
-      })),
-      workingDir: join(dir, 'scratch'),
-      logDir: join(dir, 'logs'),
-      dataDir: this.#disk.dataDir,
-      ports,
-      sink,
-      registry,
-      onStarted: (service, incarnation, pid) => {
-        // Found by its environment too; this is for one that has changed it.
-        registry.made({ kind: 'process', pid, startTicks: processEntry(pid)?.startTicks ?? 0 });
-        this.#pids.push(pid);
-        this.#life?.started(service, incarnation);
-      },
-      onExited: (...exit) => this.#life?.exited(...exit),
+      onCrash: () => this.#stakes.noteCrash(),
+      onProcess: (pid) => void this.#pids.push(pid),
     });
   }
 
@@ -417,7 +370,7 @@ class Round {
     if (this.#ledger.wrongDelivery) this.#stopped = true;
     return (
       this.#stopped ||
-      this.#life?.crashLoop !== undefined ||
+      this.#launched?.life.crashLoop !== undefined ||
       this.#producers?.failed === true ||
       this.#options.signal.aborted
     );

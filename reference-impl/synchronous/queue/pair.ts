@@ -1,46 +1,36 @@
 import type { IndexImage } from '../index/image.js';
-import { beginIndexSync, decodeIndexHead, endIndexSync } from '../index/index-file.js';
-import { ENTRY, FIELD, type Geometry, indexBytes, STATUS } from '../index/layout.js';
-import { markConsumed } from '../index/marks.js';
+import { beginIndexSync, endIndexSync } from '../index/index-file.js';
+import { ENTRY, FIELD, STATUS } from '../index/layout.js';
 import { DataMap } from '../platform/data-map.js';
-import { syncDirectory } from '../platform/directory.js';
 import { isMutexHeld, QueueError } from '../platform/errors.js';
 import type { Kernel } from '../platform/kernel.js';
 import { LOCK, LockFile } from '../platform/locks.js';
-import { adviseWillNeed, mapShared, PAGE_BYTES } from '../platform/map.js';
+import { PAGE_BYTES } from '../platform/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { RING_START } from '../record/data-file.js';
-import { generationPages, putGeneration } from '../record/generation.js';
-import { applyPlan } from '../restore/apply.js';
-import { keepAside } from '../restore/kept-aside.js';
-import { GENERATION, planRestore, type RestorePlan } from '../restore/plan.js';
 import type { Ring } from '../ring/reserve.js';
 import { type Ground, machine } from './ground.js';
-import { createIndex, readDataHead, readFirstPage } from './install.js';
+import { readDataHead } from './install.js';
+import { attachIndex, type PairParts, type RestoreReport, restorePair } from './pair-restore.js';
 import { type PairDirectories, pairPlaces } from './places.js';
 import { waitFor } from './snapshot.js';
 
 /** So long a worker waits for the mutex; who holds it longer is stopped, or reads the whole queue (verify.ts). */
 const MUTEX_PATIENCE_MS = 5000;
 
-/** What a restore found and did. */
-export interface RestoreReport {
-  /** What was wrong with the index file as a whole; null when it belongs to the data file. */
-  indexWas: string | null;
-  restored: number;
-  consumed: number;
-  /** Delivered again if they had been consumed: nothing is left that tells. */
-  uncertain: number;
-  unfinished: number;
-  /** Names of records that were kept aside. */
-  damaged: { number: number; offset: number; what: string }[];
-  tookMs: number;
-}
-
 export interface PairWishes {
   /** Entries and slots that a new index file gets if the old one is lost. */
   entries: number;
   workerSlots: number;
+}
+
+/** What `Pair.open` has opened. */
+interface OpenedPair {
+  locks: LockFile;
+  dataFd: number;
+  indexFd: number;
+  image: IndexImage;
+  report: RestoreReport | undefined;
 }
 
 /** One data file and its index file, open in this process [0022]. */
@@ -55,7 +45,6 @@ export class Pair {
   readonly maxRecordBytes: number;
   /** Present when this process was the first to open the pair and restored it. */
   readonly restore: RestoreReport | undefined;
-  readonly #ground: Ground;
   readonly #dataFd: number;
   readonly #indexFd: number;
   #mutexName = 0xffff;
@@ -72,167 +61,48 @@ export class Pair {
    * does not come to an end: it is stopped.
    */
   static open(directories: PairDirectories, wishes: PairWishes, ground: Ground = machine): Pair {
-    return new Pair(directories, wishes, ground);
-  }
-
-  private constructor(directories: PairDirectories, wishes: PairWishes, ground: Ground) {
     const { kernel } = ground;
-    this.#ground = ground;
-    this.kernel = kernel;
-    this.directories = directories;
-    const places = pairPlaces(directories);
-    const head = readDataHead(places.data, kernel);
-    this.#dataFd = kernel.open(places.data, 'r+');
-    const actualBytes = kernel.sizeBytes(this.#dataFd);
-    if (actualBytes !== head.sizeBytes) {
-      kernel.close(this.#dataFd);
-      throw new QueueError(
-        'damaged-queue',
-        `${places.data} has ${actualBytes} bytes, expected ${head.sizeBytes}: a file that was cut cannot be mapped`,
-      );
-    }
-    this.key = head.key;
-    this.maxRecordBytes = head.maxRecordBytes;
-    this.ring = { start: RING_START, end: head.sizeBytes - PAGE_BYTES };
-    this.data = new DataMap(this.#dataFd, head.sizeBytes, head.maxRecordBytes, kernel);
-    this.locks = new LockFile(places.lock, kernel);
+    const paths = pairPlaces(directories);
+    const head = readDataHead(paths.data, kernel);
+    const dataFd = openDataFile(paths.data, head.sizeBytes, kernel);
+    const parts: PairParts = {
+      ground,
+      directories,
+      key: head.key,
+      ring: { start: RING_START, end: head.sizeBytes - PAGE_BYTES },
+      data: new DataMap(dataFd, head.sizeBytes, head.maxRecordBytes, kernel),
+    };
+    const locks = new LockFile(paths.lock, kernel);
     try {
-      waitFor(this.locks, LOCK.opening, directories.directory, head.sizeBytes);
-      const first = this.locks.tryLock(LOCK.users);
-      if (first) {
-        const opened = this.#restore(places.index, { ...wishes, dataBytes: head.sizeBytes }, head.queueId);
-        this.image = opened.image;
-        this.#indexFd = opened.fd;
-        this.restore = opened.report;
-      } else {
-        const opened = this.#attach(places.index, head.queueId, head.sizeBytes);
-        this.image = opened.image;
-        this.#indexFd = opened.fd;
-      }
-      this.locks.lockShared(LOCK.users);
-      this.locks.unlock(LOCK.opening);
+      waitFor(locks, LOCK.opening, directories.directory, head.sizeBytes);
+      const isFirst = locks.tryLock(LOCK.users);
+      const opened = isFirst
+        ? restorePair(parts, { ...wishes, dataBytes: head.sizeBytes }, head.queueId)
+        : { ...attachIndex(parts, head.queueId, head.sizeBytes), report: undefined };
+      locks.lockShared(LOCK.users);
+      locks.unlock(LOCK.opening);
+      const { image, fd, report } = opened;
+      return new Pair(parts, { locks, dataFd, indexFd: fd, image, report }, head.maxRecordBytes);
     } catch (failure) {
       // With the locks: a process that goes on and tries again must restore, not trust what is half restored.
-      this.locks.close();
-      kernel.close(this.#dataFd);
+      locks.close();
+      kernel.close(dataFd);
       throw failure;
     }
   }
 
-  #attach(path: string, queueId: string, dataBytes: number): { fd: number; image: IndexImage } {
-    const { kernel } = this;
-    const { page, fileBytes } = readFirstPage(kernel, path);
-    const head = decodeIndexHead(page, fileBytes, queueId, dataBytes);
-    if (!head.usable)
-      throw new QueueError('damaged-queue', `${path}: ${head.why}, while the queue is in use`);
-    const fd = kernel.open(path, 'r+');
-    return { fd, image: this.#see(fd, fileBytes, head.geometry) };
-  }
-
-  #see(fd: number, fileBytes: number, geometry: Geometry): IndexImage {
-    return this.#ground.image(mapShared(this.kernel, fd, 0, fileBytes), geometry);
-  }
-
-  #restore(
-    path: string,
-    wishes: Geometry,
-    queueId: string,
-  ): { fd: number; image: IndexImage; report: RestoreReport } {
-    const { kernel } = this;
-    const startedMs = kernel.monotonicMs();
-    const { page, fileBytes } = readFirstPage(kernel, path);
-    const head = decodeIndexHead(page, fileBytes, queueId, wishes.dataBytes);
-    let old: { fd: number; image: IndexImage } | undefined;
-    if (head.usable) {
-      const fd = kernel.open(path, 'r+');
-      const map = mapShared(kernel, fd, 0, fileBytes);
-      // All of it is read now: page by page from a cold disk that takes as long as reading the messages.
-      adviseWillNeed(kernel, map, 0, fileBytes);
-      old = { fd, image: this.#ground.image(map, head.geometry) };
-    }
-    const slots = this.#ground.slots?.(this.data, this.key);
-    const plan = planRestore(this.data, this.ring, this.key, old?.image, kernel.dateMs(), slots);
-    const { keptAside } = pairPlaces(this.directories);
-    for (const damage of plan.damage) keepAside(kernel, keptAside, this.data, damage);
-    // What was copied but perhaps not synced when the crash came may be delivered now, so it must be on the disk:
-    // stored before it is forwarded, always [0017]. And no mark takes the place of an older one before the older one's
-    // record is off the disk.
-    if (this.#isDoubtful(old?.image) || plan.alive.length + plan.settled.length > 0)
-      this.#syncRing(old?.image);
-    for (const page of generationPages(this.data)) {
-      putGeneration(this.data, page, Math.floor(plan.nextNumber / GENERATION));
-      this.#mustSync(page, PAGE_BYTES);
-    }
-    const used =
-      old && old.image.geometry.entries >= plan.alive.length
-        ? old
-        : this.#renew(path, wishes, queueId, plan, old);
-    for (const { offset, number } of plan.settled) markConsumed(used.image, this.key, offset, number);
-    applyPlan(used.image, this.ring, plan);
-    beginIndexSync(used.image, kernel);
-    kernel.fsync(used.fd);
-    endIndexSync(used.image);
-    const report = {
-      indexWas: head.usable ? null : head.why,
-      restored: plan.alive.length,
-      consumed: plan.consumed,
-      uncertain: plan.uncertain,
-      unfinished: plan.unfinished,
-      damaged: plan.damage.map(({ number, offset, what }) => ({ number, offset, what })),
-      tookMs: kernel.monotonicMs() - startedMs,
-    };
-    return { ...used, report };
-  }
-
-  /** Did the last msync not end, because it failed or its process died in it? Then pages may be clean and not on the disk. */
-  #isDoubtful(image: IndexImage | undefined): boolean {
-    return image !== undefined && image.get(FIELD.syncing) !== 0;
-  }
-
-  /** Notes meanwhile, as the helper does, that an msync is under way: the next restore may find no other sign of it. */
-  #syncRing(image: IndexImage | undefined): void {
-    const { start, end } = this.ring;
-    if (this.#isDoubtful(image)) this.data.redirty(start, end - start);
-    image?.put(FIELD.syncing, 1);
-    this.#mustSync(start, end - start);
-    image?.put(FIELD.syncing, 0);
-  }
-
-  #mustSync(offset: number, length: number): void {
-    const failure = this.data.sync(offset, length);
-    if (failure === 0) return;
-    // The next restore must not find clean pages that are not on the disk.
-    this.data.redirty(offset, length);
-    throw new QueueError('sync-failed', `msync of the data file failed: errno ${failure}`);
-  }
-
-  /**
-   * Puts a new index file in the place of one that is lost, or that has fewer entries than there are messages alive
-   * (when marks were lost, consumed messages come back, and there can be more of them than entries). What the old
-   * one knew to be consumed is carried over.
-   */
-  #renew(
-    path: string,
-    wishes: Geometry,
-    queueId: string,
-    plan: RestorePlan,
-    old: { fd: number; image: IndexImage } | undefined,
-  ): { fd: number; image: IndexImage } {
-    const { kernel } = this;
-    const entries = Math.max(wishes.entries, plan.alive.length);
-    const geometry = { ...wishes, entries };
-    const unfinished = `${path}.new`;
-    createIndex(kernel, unfinished, geometry, queueId);
-    const fd = kernel.open(unfinished, 'r+');
-    const image = this.#see(fd, indexBytes(geometry), geometry);
-    if (old) {
-      image.words.set(old.image.words.subarray(old.image.marksWord), image.marksWord);
-      kernel.close(old.fd);
-    }
-    kernel.fsync(fd);
-    kernel.rename(unfinished, path);
-    syncDirectory(this.directories.indexDirectory, kernel);
-    return { fd, image };
+  private constructor(parts: PairParts, opened: OpenedPair, maxRecordBytes: number) {
+    this.kernel = parts.ground.kernel;
+    this.directories = parts.directories;
+    this.data = parts.data;
+    this.key = parts.key;
+    this.ring = parts.ring;
+    this.maxRecordBytes = maxRecordBytes;
+    this.locks = opened.locks;
+    this.image = opened.image;
+    this.restore = opened.report;
+    this.#dataFd = opened.dataFd;
+    this.#indexFd = opened.indexFd;
   }
 
   /** Tells what a restore found that was not as it should be: a lost index, damaged records, messages that may come twice. */
@@ -349,6 +219,18 @@ export class Pair {
     this.kernel.close(this.#dataFd);
     this.kernel.close(this.#indexFd);
   }
+}
+
+/** @throws QueueError damaged-queue when the file does not have the size that its head names. */
+function openDataFile(path: string, sizeBytes: number, kernel: Kernel): number {
+  const fd = kernel.open(path, 'r+');
+  const actualBytes = kernel.sizeBytes(fd);
+  if (actualBytes === sizeBytes) return fd;
+  kernel.close(fd);
+  throw new QueueError(
+    'damaged-queue',
+    `${path} has ${actualBytes} bytes, expected ${sizeBytes}: a file that was cut cannot be mapped`,
+  );
 }
 
 /** One JSON line for the operator on stderr; the queue goes on. */

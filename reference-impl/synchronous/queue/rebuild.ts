@@ -4,7 +4,8 @@ import { QueueError } from '../platform/errors.js';
 import { LOCK, LockFile } from '../platform/locks.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { readDataHead } from './install.js';
-import { Pair, type RestoreReport } from './pair.js';
+import { Pair } from './pair.js';
+import type { RestoreReport } from './pair-restore.js';
 import { pairPlaces } from './places.js';
 
 export interface RebuildReport {

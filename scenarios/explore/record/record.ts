@@ -1,22 +1,19 @@
 import { createHash } from 'node:crypto';
-import { closeSync, fsyncSync, mkdirSync, openSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { Recorder } from '../../../conformance/history/recorder.js';
 import type { Message } from '../../../conformance/protocols/message.js';
 import type { Answer, Receipts } from '../../../conformance/protocols/protocol.js';
 import { recordReceipts } from '../../../conformance/protocols/receipts.js';
-import { recordingDirectory } from '../../../faults/power/available.js';
-import { BlocklogDisk } from '../../../faults/power/blocklog.js';
 import type { Filesystem } from '../../../faults/power/filesystem.js';
 import { type Extent, extentsOf } from '../../../faults/power/syscalls.js';
 import { atExit } from '../../host/at-exit.js';
 import { seeded } from '../../host/random.js';
-import { type LaunchPlan, launch } from '../../round/launch.js';
+import { INSTALL_TIMEOUT_MS, type LaunchPlan, launch } from '../../round/launch.js';
 import { Ledger } from '../../round/workload/ledger.js';
 import { Producers } from '../../round/workload/producers.js';
-import { noDisk } from '../../runtime/disks/local-disk.js';
-import { RUN_VARIABLE } from '../../runtime/runtime.js';
+import { createRecordedDisk, DATA_DIR, makeDurableDirectory } from '../../runtime/disks/local-disk.js';
 
 export interface RecordOptions extends Omit<LaunchPlan, 'recorder' | 'receipts' | 'dataDir'> {
   recorder: Recorder;
@@ -45,8 +42,6 @@ export interface RecordedRun {
   remove(): void;
 }
 
-/** On the recorded disk, and so on every crash state. */
-export const DATA_DIR = 'data';
 export const DISK_BYTES = 512 * 2 ** 20;
 const START_TIMEOUT_MS = 30_000;
 const PRODUCERS = 4;
@@ -97,21 +92,9 @@ class PlacedLedger extends Ledger {
  */
 export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
   const { registry, recorder, filesystem, dir, target } = options;
-  const room = recordingDirectory();
-  if (room === undefined)
-    throw new KitError('kit-failed', 'no room is left for the images of a recorded disk');
   const mountPoint = join(dir, 'disk');
-  const disk = await BlocklogDisk.create({
-    dir: join(room, `plugpull-${registry.runId}-recording`),
-    mountPoint,
-    sizeBytes: DISK_BYTES,
-    filesystem,
-    recorded: true,
-    env: { [RUN_VARIABLE]: registry.runId },
-    residue: registry,
-  }).catch((error: unknown) => {
-    throw noDisk('the recorded disk', filesystem, error);
-  });
+  const plan = { name: 'recording', mountPoint, sizeBytes: DISK_BYTES };
+  const disk = await createRecordedDisk(plan, filesystem, registry);
   const forget = atExit(() => disk.remove());
   const remove = () => {
     forget();
@@ -121,7 +104,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
     const entries = () => disk.completeEntries();
     const ledger = new PlacedLedger(registry.runId, recorder, entries);
     const dataDir = join(mountPoint, DATA_DIR);
-    makeDurable(dataDir, mountPoint);
+    makeDurableDirectory(dataDir);
     const launched = await launch({
       ...options,
       dataDir,
@@ -129,7 +112,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
     });
     try {
       recorder.record({ kind: 'installed', round: 1 });
-      await launched.install();
+      await launched.install(target.crashStates?.install ?? target.install, INSTALL_TIMEOUT_MS);
       const start = await launched.life.bringUp(START_TIMEOUT_MS);
       if (!start.ready)
         throw new KitError(
@@ -197,14 +180,6 @@ async function load(
   receiver.hold();
   // Nobody waits for what is under way: the disk stops in the middle of it.
   return producers;
-}
-
-/** The directory is the kit's: whether its name outlives a cut must not depend on what the target syncs. */
-function makeDurable(path: string, parent: string): void {
-  mkdirSync(path);
-  const fd = openSync(parent, 'r');
-  fsyncSync(fd);
-  closeSync(fd);
 }
 
 function placesOf(files: Readonly<Record<string, string>>, dataDir: string): RecordedRun['files'] {

@@ -5,11 +5,12 @@ import type { Target } from '../../../conformance/target-file/definition.js';
 import type { Recording } from '../../../faults/crash-states/materialise.js';
 import type { Filesystem } from '../../../faults/power/filesystem.js';
 import type { Registry } from '../../host/registry.js';
+import { DATA_DIR } from '../../runtime/disks/local-disk.js';
 import type { PreparedRuntime } from '../../runtime/runtime.js';
 import type { MountPlan } from '../inspectors/lookers.js';
 import type { Crew } from '../inspectors/pool.js';
 import type { KeptRecording } from '../record/kept-recording.js';
-import { DATA_DIR, type RecordedRun } from '../record/record.js';
+import type { RecordedRun } from '../record/record.js';
 import type { Places } from '../states/places.js';
 import type { WayName } from './way.js';
 

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { closeSync, cpSync, fsyncSync, lstatSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import { recordingDirectory } from '../../../faults/power/available.js';
 import { BlocklogDisk } from '../../../faults/power/blocklog.js';
@@ -14,6 +14,8 @@ import type { Disk, DiskKind } from '../disk.js';
 import type { PowerBackendName } from '../power-backends.js';
 import { RUN_VARIABLE } from '../runtime.js';
 
+/** Directory of the target's data on a disk of its own. */
+export const DATA_DIR = 'data';
 /** Takes room only where it is written to. */
 const POWER_DISK_BYTES = 2 * 2 ** 30;
 
@@ -62,15 +64,30 @@ function makeDirectory(dataDir: string, kind: 'any' | 'limited', registry: Regis
   };
 }
 
-async function makePowerDisk(dir: string, filesystem: Filesystem, registry: Registry): Promise<Disk> {
-  const mountPoint = join(dir, 'disk');
-  const room = recordingDirectory();
-  if (room === undefined)
-    throw new KitError('kit-failed', 'no room is left for the images of a recorded disk');
-  const disk = await BlocklogDisk.create({
-    dir: join(room, `plugpull-${registry.runId}-${basename(dir)}`),
+/** Name and size of a recorded disk. */
+interface RecordedDiskPlan {
+  /** Tells the images of this disk from those of other disks of the run. */
+  name: string;
+  mountPoint: string;
+  sizeBytes: number;
+}
+
+/**
+ * Makes a disk of which every write and flush is recorded.
+ * @throws KitError kit-failed when it cannot be made, bad-usage when nothing can be mounted with the options of `--fs`.
+ */
+export async function createRecordedDisk(
+  { name, mountPoint, sizeBytes }: RecordedDiskPlan,
+  filesystem: Filesystem,
+  registry: Registry,
+): Promise<BlocklogDisk> {
+  const directory = recordingDirectory();
+  if (directory === undefined)
+    throw new KitError('kit-failed', 'no space is left for the images of a recorded disk');
+  return BlocklogDisk.create({
+    dir: join(directory, `plugpull-${registry.runId}-${name}`),
     mountPoint,
-    sizeBytes: POWER_DISK_BYTES,
+    sizeBytes,
     filesystem,
     recorded: true,
     env: { [RUN_VARIABLE]: registry.runId },
@@ -78,6 +95,12 @@ async function makePowerDisk(dir: string, filesystem: Filesystem, registry: Regi
   }).catch((error: unknown) => {
     throw noDisk('the recorded disk', filesystem, error);
   });
+}
+
+async function makePowerDisk(dir: string, filesystem: Filesystem, registry: Registry): Promise<Disk> {
+  const mountPoint = join(dir, 'disk');
+  const plan = { name: basename(dir), mountPoint, sizeBytes: POWER_DISK_BYTES };
+  const disk = await createRecordedDisk(plan, filesystem, registry);
   return withDataOn(disk, mountPoint, () => disk.evidence);
 }
 
@@ -97,7 +120,7 @@ async function makeFlakeyDisk(dir: string, filesystem: Filesystem, registry: Reg
 }
 
 /** Why there is no disk: options that nothing can be mounted with are the user's, all else is the kit's own failure. */
-export function noDisk(what: string, { type, mountOptions }: Filesystem, error: unknown): KitError {
+function noDisk(what: string, { type, mountOptions }: Filesystem, error: unknown): KitError {
   if (!(error instanceof MountError) || mountOptions === '')
     return new KitError('kit-failed', `${what} cannot be made: ${messageOf(error)}`, { cause: error });
   const message = `--fs ${type}:${mountOptions}: expected options that ${type} can be mounted with: ${messageOf(error)}`;
@@ -110,9 +133,8 @@ function withDataOn(
   mountPoint: string,
   evidence: () => readonly string[],
 ): Disk {
-  const dataDir = join(mountPoint, 'data');
-  mkdirSync(dataDir);
-  syncDirectory(mountPoint);
+  const dataDir = join(mountPoint, DATA_DIR);
+  makeDurableDirectory(dataDir);
   return {
     dataDir,
     power: disk,
@@ -125,9 +147,10 @@ function withDataOn(
   };
 }
 
-/** The directory is the kit's: whether its name outlives a cut must not depend on what the target syncs. */
-function syncDirectory(path: string): void {
-  const fd = openSync(path, 'r');
+/** Makes a directory and syncs its parent: whether its name outlives a cut must not depend on what the target syncs. */
+export function makeDurableDirectory(path: string): void {
+  mkdirSync(path);
+  const fd = openSync(dirname(path), 'r');
   fsyncSync(fd);
   closeSync(fd);
 }
