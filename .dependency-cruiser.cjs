@@ -1,24 +1,66 @@
-// The fences of the house: which folder may import which. A run of this is part of CI.
+// The architecture: which folder may import which. `npm run fences` is part of CI.
+
+/** Folders of `scenarios/` from the lowest to the highest. A folder may import those before it. */
+const LAYERS = [
+  ['host'],
+  ['runtime'],
+  ['round'],
+  ['bundle'],
+  // An experiment may use another one: a sweep replays schedules, a certificate rests on gates and explorations.
+  ['gate', 'explore', 'replay', 'sweep', 'certify', 'systems', 'planted', 'bench'],
+  ['report'],
+  ['clean'],
+  ['cli'],
+];
+/** Tests and what they load may import anything. */
+const TESTS = '(\\.test\\.ts$|/fixtures/)';
+
+const layerRules = LAYERS.slice(0, -1).map((layer, index) => {
+  const higher = LAYERS.slice(index + 1).flat();
+  return {
+    name: `scenarios-${layer.length === 1 ? layer[0] : 'experiments'}-imports-nothing-above`,
+    comment: `Imports go one way: ${LAYERS.map((names) => (names.length === 1 ? names[0] : 'experiments')).join(' < ')}.`,
+    severity: 'error',
+    from: { path: `^scenarios/(${layer.join('|')})/`, pathNot: TESTS },
+    to: { path: `^scenarios/(${higher.join('|')})/` },
+  };
+});
+
+/** @param from folder. @param allowed the only folders of the same parent that it may import. */
+function only(parent, from, allowed, comment) {
+  const names = [from, ...allowed].join('|');
+  return {
+    name: `${parent.replaceAll('/', '-')}-${from}`,
+    comment,
+    severity: 'error',
+    from: { path: `^${parent}/${from}/`, pathNot: TESTS },
+    to: { path: `^${parent}/[^/]+/`, pathNot: `^${parent}/(${names})/` },
+  };
+}
+
+const SYNCHRONOUS = 'reference-impl/synchronous';
+const EXPLORE = 'scenarios/explore';
+
 /** @type {import('dependency-cruiser').IConfiguration} */
 module.exports = {
   forbidden: [
     {
-      name: 'queue-stands-alone',
-      comment: 'The reference implementation is a target: it imports nothing of the kit.',
+      name: 'reference-impl-stands-alone',
+      comment: 'A reference implementation is a target: it imports nothing of the kit.',
       severity: 'error',
       from: { path: '^reference-impl/' },
       to: { path: '^(conformance|faults|scenarios|docker)/' },
     },
     {
-      name: 'queue-is-never-imported',
-      comment: 'The kit reaches the queue through its command line and ports only.',
+      name: 'reference-impl-is-never-imported',
+      comment: 'The kit reaches a queue through its command line and its ports only.',
       severity: 'error',
       from: { path: '^(conformance|faults|scenarios|docker)/' },
       to: { path: '^reference-impl/' },
     },
     {
       name: 'conformance-knows-no-faults',
-      comment: 'The contract does not know how it is attacked.',
+      comment: 'The contract does not depend on how it is attacked.',
       severity: 'error',
       from: { path: '^conformance/' },
       to: { path: '^(faults|scenarios|docker)/' },
@@ -31,13 +73,124 @@ module.exports = {
       to: { path: '^(conformance|scenarios|docker)/' },
     },
     {
-      name: 'images-know-no-kit',
+      name: 'docker-knows-no-kit',
       comment: 'What makes images and machines is used by the kit, and uses nothing of it.',
       severity: 'error',
       from: { path: '^docker/' },
       to: { path: '^(conformance|faults|scenarios)/' },
     },
-    { name: 'no-cycles', severity: 'error', from: {}, to: { circular: true } },
+    ...layerRules,
+
+    only(SYNCHRONOUS, 'platform', [], 'The seam to the operating system knows nothing of queues.'),
+    only(SYNCHRONOUS, 'settings', ['platform'], 'Settings are read before anything is opened.'),
+    only(SYNCHRONOUS, 'record', ['platform'], 'The format of the data file does not depend on the index.'),
+    only(
+      SYNCHRONOUS,
+      'index',
+      ['platform', 'record'],
+      'The index points into the data file, never the reverse.',
+    ),
+    only(SYNCHRONOUS, 'ring', ['index', 'record', 'platform'], 'Space is reserved by the index alone.'),
+    only(
+      SYNCHRONOUS,
+      'restore',
+      ['index', 'ring', 'record', 'platform'],
+      'A restore works on files, before there is a queue.',
+    ),
+    only(
+      SYNCHRONOUS,
+      'sync',
+      ['index', 'platform', 'settings'],
+      'The synchronization protocol does not know what a message is.',
+    ),
+    only(
+      SYNCHRONOUS,
+      'queue',
+      ['restore', 'sync', 'ring', 'index', 'record', 'platform', 'settings'],
+      'The queue does not know which process uses it.',
+    ),
+    only(
+      SYNCHRONOUS,
+      'helper',
+      ['queue', 'sync', 'index', 'platform', 'settings'],
+      'The helper is a process of its own beside the workers.',
+    ),
+    only(
+      SYNCHRONOUS,
+      'gateway',
+      ['queue', 'record', 'platform', 'settings'],
+      'The gateway uses the queue by its interface, and not the sync protocol.',
+    ),
+    only(
+      SYNCHRONOUS,
+      'simulation',
+      ['helper', 'queue', 'restore', 'sync', 'ring', 'index', 'record', 'platform', 'settings'],
+      'The simulation runs the code of the queue, without the gateway and the command line.',
+    ),
+
+    only('conformance', 'protocols', ['history'], 'A protocol reports what it saw; it does not judge.'),
+    only(
+      'conformance',
+      'history',
+      [],
+      'The history is the lowest layer: everything is written in its terms.',
+    ),
+    only('conformance', 'target-file', ['protocols', 'history'], 'A target file names a protocol.'),
+    only('conformance', 'requirements', ['target-file'], 'A requirement is claimed by a target file.'),
+    only(
+      'conformance',
+      'checkers',
+      ['history', 'requirements', 'target-file'],
+      'A checker is a pure function of the history and the claims.',
+    ),
+    only(
+      'conformance',
+      'certificate',
+      ['checkers', 'history', 'requirements', 'target-file'],
+      'A certificate is a function of its evidence.',
+    ),
+
+    only('faults', 'files', [], 'Walking over files needs no other part.'),
+    only('faults', 'tracing', ['files'], 'Tracing tells what a process did to its files.'),
+    only('faults', 'write-log', [], 'The format and the model of a write log know no device.'),
+    only('faults', 'power', ['write-log'], 'A power backend records and cuts a disk.'),
+    only('faults', 'crash-states', ['write-log', 'power'], 'Crash states are made from a recorded disk.'),
+    only('faults', 'process', ['tracing', 'files'], 'Faults of processes need no disk of their own.'),
+    only('faults', 'storage', ['tracing', 'files'], 'Faults of files need no power backend.'),
+
+    only(
+      'scenarios/runtime',
+      'disks',
+      [],
+      'A disk is made in the same way under every runtime of this machine.',
+    ),
+    only('scenarios/runtime', 'process', [], 'One runtime does not know the others.'),
+    only('scenarios/runtime', 'docker', [], 'One runtime does not know the others.'),
+    only('scenarios/runtime', 'vm', ['docker'], 'The lab VM runs containers.'),
+
+    only(EXPLORE, 'record', [], 'First the run is recorded,'),
+    only(EXPLORE, 'states', ['record'], 'then there is a place where crash states are made,'),
+    only(EXPLORE, 'inspectors', ['states', 'record'], 'then an inspector says what one of them holds,'),
+    only(
+      EXPLORE,
+      'strategies',
+      ['inspectors', 'states', 'record'],
+      'a strategy chooses which are inspected,',
+    ),
+    only(
+      EXPLORE,
+      'result',
+      ['strategies', 'inspectors', 'states', 'record'],
+      'and the result says what was found.',
+    ),
+
+    {
+      name: 'no-file-cycles',
+      comment: 'Two files that import each other are one file.',
+      severity: 'error',
+      from: {},
+      to: { circular: true },
+    },
     {
       name: 'no-dev-in-product',
       comment: 'Only tests, and what is loaded before them, may use what users do not install.',

@@ -1,6 +1,6 @@
 import { crc32c } from '@node-rs/crc32';
 import { KitError } from '../errors.js';
-import type { RandomInts } from './protocol.js';
+import type { RandomInts } from './random-ints.js';
 
 const SLOT_BYTES = 256;
 /** Odd, so that 256 forgeries in a row begin at every distance from a slot boundary there is. */

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { RandomInts } from './protocol.js';
+import type { RandomInts } from './random-ints.js';
 import { bodyOf, type MessageShape } from './shapes.js';
 
 /** A message of the workload, as bytes and envelope. */

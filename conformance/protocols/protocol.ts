@@ -80,8 +80,3 @@ export interface Protocol {
   /** Starts the receiving side. `ports`: the submit ports, for protocols that pull. */
   receive(ports: readonly number[], options: ReceiverOptions): Promise<Receiver>;
 }
-
-/** Whole numbers from 0 to `below` - 1, seeded. */
-export interface RandomInts {
-  int(below: number): number;
-}

@@ -1,5 +1,5 @@
 import { forgedRecords } from './forged-record.js';
-import type { RandomInts } from './protocol.js';
+import type { RandomInts } from './random-ints.js';
 
 /** Kinds of message in the workload. All but `forged-record` are free of NUL bytes. */
 export const MESSAGE_SHAPES = [

@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
-import { gateOn } from '../gate/select.js';
+import { gateOn } from '../gate/gate.js';
 import { gateOutcome } from '../report/outcome.js';
 import { chooseReporters, report } from '../report/reporters/by-name.js';
 import { styleFor } from '../report/style.js';

@@ -14,11 +14,11 @@ import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
 import { type RoundOptions, runRound } from '../round/round.js';
 import { kindsOf, type Schedule, scheduleOf } from '../round/schedule.js';
-import type { PowerBackendName } from '../runtime/power-backends.js';
+import { madeBy, type PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { bundleOf } from './gate-bundle.js';
 import { type GateResult, resultOf } from './result.js';
-import type { Selection } from './select.js';
+import { type Selection, selectFaults } from './select.js';
 
 export interface GateOptions {
   target: Target;
@@ -250,4 +250,21 @@ export function setUpMsOf(events: readonly HistoryEvent[]): number {
   const submitted = events.slice(from + 1).find(({ kind }) => kind === 'submitted');
   if (installed === undefined || submitted === undefined) return 0;
   return submitted.atMs - installed.atMs;
+}
+
+/** A gate whose faults are still to be chosen: those that the target claims, narrowed to `wanted`. */
+type WantedGate = Omit<GateOptions, 'selection'> & { wanted: readonly string[] | undefined };
+
+/** Chooses the faults, runs the gate, and gives back what its runtime has taken. */
+export async function gateOn({ wanted, ...options }: WantedGate): Promise<GateResult> {
+  const { target, runtime, power } = options;
+  try {
+    const selection = await selectFaults(target, wanted, {
+      offers: (fault) => runtime.offers(fault),
+      makes: runtime.makes ?? madeBy(power),
+    });
+    return await runGate({ ...options, selection });
+  } finally {
+    await runtime.close?.();
+  }
 }

@@ -3,10 +3,7 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import { FAULTS } from '../../faults/catalogue/catalogue.js';
 import type { Availability, Fault } from '../../faults/fault.js';
 import { killNamed, killOne, serviceNamedBy } from '../../faults/process/kill-one.js';
-import { madeBy } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
-import { type GateOptions, runGate } from './gate.js';
-import type { GateResult } from './result.js';
 
 /** What a gate sets out to do: the faults that it can do, and those that it cannot, with the reason. */
 export interface Selection {
@@ -73,21 +70,4 @@ function checkName(target: Target, name: string, claimed: readonly Fault[]): voi
     'bad-usage',
     `--faults ${name}: the target ${target.name} does not claim to survive it, expected one of ${list(claimed)}`,
   );
-}
-
-/** A gate whose faults are still to be chosen: those that the target claims, narrowed to `wanted`. */
-type WantedGate = Omit<GateOptions, 'selection'> & { wanted: readonly string[] | undefined };
-
-/** Chooses the faults, runs the gate, and gives back what its runtime has taken. */
-export async function gateOn({ wanted, ...options }: WantedGate): Promise<GateResult> {
-  const { target, runtime, power } = options;
-  try {
-    const selection = await selectFaults(target, wanted, {
-      offers: (fault) => runtime.offers(fault),
-      makes: runtime.makes ?? madeBy(power),
-    });
-    return await runGate({ ...options, selection });
-  } finally {
-    await runtime.close?.();
-  }
 }

@@ -2,9 +2,8 @@ import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync } fro
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
-import type { GateOptions } from '../gate/gate.js';
+import { type GateOptions, gateOn } from '../gate/gate.js';
 import type { GateResult } from '../gate/result.js';
-import { gateOn } from '../gate/select.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { type ExpectedRun, type ExpectedSystem, SYSTEMS_DIR } from './expected.js';

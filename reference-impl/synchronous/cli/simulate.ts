@@ -1,7 +1,7 @@
 import { createInterface } from 'node:readline';
 import { QueueError } from '../platform/errors.js';
 import { parseDurationMs } from '../settings/units.js';
-import type { FileOperation } from '../simulation/medium.js';
+import type { FileOperation } from '../simulation/possible.js';
 import type { SimulationResult } from '../simulation/simulate.js';
 import { printLine } from './output.js';
 
@@ -71,7 +71,7 @@ interface Request {
  *     {"sectors": [[0], …, [0, 1], …]}   the values that each sector may have after a power cut
  */
 export async function simulatedMedium(): Promise<void> {
-  const { possibleSectors } = await import('../simulation/medium.js');
+  const { possibleSectors } = await import('../simulation/possible.js');
   for await (const line of createInterface({ input: process.stdin })) {
     const { pages, operations } = parse(line);
     await printLine({ sectors: possibleSectors(pages, operations) });
