@@ -5,7 +5,7 @@ import t from 'tap';
 import { type Evaluation, evaluate } from './checkers/evaluate.js';
 import { seeded } from './fixtures/random.js';
 import { TargetProcess } from './fixtures/target-process.js';
-import type { HistoryEvent } from './history/events.js';
+import { HISTORY_FORMAT, type HistoryEvent } from './history/events.js';
 import { Recorder } from './history/recorder.js';
 import { compose } from './protocols/message.js';
 import { recordReceipts } from './protocols/receipts.js';
@@ -31,7 +31,7 @@ async function runAgainst(name: string): Promise<Evaluation> {
       startedAt: '',
       kitVersion: '0',
     };
-    recorder.record({ kind: 'run-started', ...started });
+    recorder.record({ kind: 'run-started', format: HISTORY_FORMAT, ...started });
     const submitAll = async (from: number, to: number) => {
       const producer = await protocol.connect(process.port);
       for (let n = from; n < to; n += 1) {

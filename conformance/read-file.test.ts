@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { verifyCertificate } from './certificate/verify.js';
 import { readHistory } from './history/reader.js';
-import { readNamedFile } from './read-file.js';
+import { readRegularFile } from './read-file.js';
 import { loadTarget } from './target-file/load.js';
 
 t.test('what is no file, or too large, is told and not waited for', async (t) => {
@@ -18,12 +18,12 @@ t.test('what is no file, or too large, is told and not waited for', async (t) =>
   truncateSync(path('large'), 2 ** 33);
   execFileSync('mkfifo', [path('pipe')]);
   symlinkSync('/dev/zero', path('endless'));
-  t.equal(readNamedFile(path('file'), 8).toString('latin1'), 'bytes\0\0\0');
-  t.throws(() => readNamedFile(path('file'), 7), /8 bytes, more than 7/);
-  t.throws(() => readNamedFile(dir, 8), /is a directory/);
-  t.throws(() => readNamedFile(path('missing'), 8), { code: 'ENOENT' });
+  t.equal(readRegularFile(path('file'), 8).toString('latin1'), 'bytes\0\0\0');
+  t.throws(() => readRegularFile(path('file'), 7), /8 bytes, more than 7/);
+  t.throws(() => readRegularFile(dir, 8), /is a directory/);
+  t.throws(() => readRegularFile(path('missing'), 8), { code: 'ENOENT' });
   for (const name of ['pipe', 'endless']) {
-    t.throws(() => readNamedFile(path(name), 8), /pipe or a device/);
+    t.throws(() => readRegularFile(path(name), 8), /pipe or a device/);
     t.throws(() => loadTarget(path(name)), { code: 'bad-target', message: /expected a target file: it is/ });
     t.throws(() => readHistory(path(name)), { code: 'bad-history' });
     t.throws(() => verifyCertificate(path(name), '1'), { code: 'bad-usage' });

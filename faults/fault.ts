@@ -14,11 +14,11 @@ export interface Service {
   /** Starts it again if it is down; `wrap` is put before its command (for example `strace …`). */
   start(wrap?: readonly string[], env?: Readonly<Record<string, string>>): Promise<void>;
   /** Resolves when no process of the service is left; rejects after `timeoutMs`. */
-  exited(timeoutMs: number): Promise<void>;
+  waitForExit(timeoutMs: number): Promise<void>;
 }
 
 /** The ground on which a fault works. */
-export interface Ground {
+export interface FaultContext {
   readonly services: readonly Service[];
   /** The directory (or mount point) that holds the target's data. */
   readonly dataDir: string;
@@ -35,9 +35,9 @@ export interface Ground {
   /** How long the last start took until the target was ready; the measure for killing it during the next one. */
   readonly usualRecoveryMs: number;
   /** Resolves after `count` more confirmations, or at `timeoutMs`; tells which. */
-  afterConfirms(count: number, timeoutMs: number): Promise<'reached' | 'timeout'>;
+  waitForConfirms(count: number, timeoutMs: number): Promise<'reached' | 'timeout'>;
   /** Resolves after `count` more rejections, or at `timeoutMs`; tells which. */
-  afterRejections(count: number, timeoutMs: number): Promise<'reached' | 'timeout'>;
+  waitForRejections(count: number, timeoutMs: number): Promise<'reached' | 'timeout'>;
   /** While on, nothing that the target holds is taken from it, and producers send as much as they can. */
   flood(on: boolean): void;
   /** Byte strings that mark messages which are stored and confirmed and not yet delivered, for `data-rot`. */
@@ -75,7 +75,7 @@ export interface PowerDisk {
   /** Name of the backend, as in `--power`. */
   readonly backend: 'blocklog' | 'flakey';
   /** The processes of the target are on the machine that stops: `stop` has ended them, before anything else went on. */
-  readonly endsTarget: boolean;
+  readonly killsTarget: boolean;
   /**
    * Stops the disk and returns the moment, for `cut`: nothing is written or flushed until `resume`, and who waits for
    * that waits on. An answer that is given meanwhile is based on what was done before.
@@ -87,17 +87,17 @@ export interface PowerDisk {
    * Makes the disk as it is after a cut at that moment, and mounts it again. No process may use it any more.
    * @throws Error when something still uses the disk, or when it cannot be mounted again.
    */
-  cut(moment: number, loss: Loss, random: Random): Promise<CutReport>;
+  cut(cutPoint: number, loss: Loss, random: Random): Promise<CutReport>;
   /** Undefined where the backend cannot let writes fail. */
-  readonly failingWrites: FailingWrites | undefined;
+  readonly writeErrors: WriteErrorInjector | undefined;
 }
 
 /** Writes that fail with EIO below the filesystem, its own among them, and flushes with them. */
-export interface FailingWrites {
+export interface WriteErrorInjector {
   /** From now on every write fails; what was on its way before is done. */
   begin(): Promise<void>;
   /** How many have failed since. */
-  count(): Promise<number>;
+  failedWrites(): Promise<number>;
   /** The disk writes again; what has failed is not made up for, and the filesystem may have given up. */
   end(): Promise<void>;
   /**
@@ -142,10 +142,10 @@ export interface Fault {
   readonly needs: Needs;
   available(): Promise<Availability>;
   /** The kind of disk on which it is done below the filesystem, where the power backend can; it needs none. */
-  readonly betterOn?: 'power';
+  readonly preferredDisk?: 'power';
   /** Done once in a round, when the target is ready for the first time and has had no message yet. */
-  prepare?(ground: Ground): Promise<void>;
-  inject(ground: Ground): Promise<Injection>;
+  prepare?(context: FaultContext): Promise<void>;
+  inject(context: FaultContext): Promise<Injection>;
   /** Undoes what has to be undone (SIGCONT, clock back); may be called twice, and after a failure. */
-  heal(ground: Ground): Promise<void>;
+  heal(context: FaultContext): Promise<void>;
 }

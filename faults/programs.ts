@@ -24,4 +24,4 @@ export function straceAvailability(): Availability {
   };
 }
 
-export const ALWAYS: Availability = { available: true };
+export const AVAILABLE: Availability = { available: true };

@@ -1,7 +1,7 @@
 import type { Random } from './fault.js';
 
 /** A seeded choice of `count` different items, in seeded order. */
-export function choose<T>(random: Random, items: readonly T[], count: number): T[] {
+export function sample<T>(random: Random, items: readonly T[], count: number): T[] {
   const pool = [...items];
   const chosen: T[] = [];
   while (chosen.length < count && pool.length > 0) chosen.push(...pool.splice(random.int(pool.length), 1));
@@ -9,6 +9,6 @@ export function choose<T>(random: Random, items: readonly T[], count: number): T
 }
 
 /** Whole number from `low` to `high`, both included, the small ones as likely as the large ones (log scale). */
-export function spread(random: Random, low: number, high: number): number {
-  return Math.min(high, Math.floor(low * ((high + 1) / low) ** random.real()));
+export function logUniformInt(random: Random, min: number, max: number): number {
+  return Math.min(max, Math.floor(min * ((max + 1) / min) ** random.real()));
 }

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
 /** Whether every thread of a process is in one of the states (letters of /proc/PID/stat), or the process is gone. */
-export function threadsAreIn(pid: number, states: string): boolean {
+export function allThreadsInState(pid: number, states: string): boolean {
   try {
     return readdirSync(`/proc/${pid}/task`).every((thread) => {
       const text = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'latin1');

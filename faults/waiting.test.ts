@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import t from 'tap';
-import { pauseNow, until } from './waiting.js';
+import { sleepSync, until } from './waiting.js';
 
 t.test('what happened while this process was blocked is seen, although the time is over', async (t) => {
   const child = spawn('sleep', ['60'], { stdio: 'ignore' });
@@ -11,7 +11,7 @@ t.test('what happened while this process was blocked is seen, although the time 
     looks += 1;
     if (looks === 1) {
       child.kill('SIGKILL');
-      pauseNow(300);
+      sleepSync(300);
     }
     return child.signalCode !== null;
   };
@@ -29,7 +29,7 @@ t.test(
       looks += 1;
       // By now both go on from timer to timer.
       if (looks === 12) child.kill('SIGKILL');
-      pauseNow(6);
+      sleepSync(6);
       return child.signalCode !== null;
     };
     const startMs = performance.now();

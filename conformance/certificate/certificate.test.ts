@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { KitError } from '../errors.js';
 import { certified, goodRun } from '../fixtures/certified.js';
-import { type Certified, EXTENSION, type Statement } from './certificate.js';
+import { type CertificateBody, EXTENSION, type Statement } from './certificate.js';
 import { verifyCertificate } from './verify.js';
 
 const VERSION = '1.2.3';
@@ -23,7 +23,7 @@ function filesOf(dir: string): string[] {
     .filter((path) => statSync(path).isFile());
 }
 
-const grant = ({ levels }: Certified, level: string) => levels.find((one) => one.level === level);
+const grant = ({ levels }: CertificateBody, level: string) => levels.find((one) => one.level === level);
 
 t.test('a certificate is an in-toto statement about the target, and verifies as it is', async (t) => {
   const { file, statement, says } = made(t, { process: goodRun(...KILLS).events });

@@ -56,7 +56,7 @@ export interface CertifiedRun {
 }
 
 /** What PlugPull itself says in a certificate. */
-export interface Certified {
+export interface CertificateBody {
   kitVersion: string;
   target: string;
   protocol: string;
@@ -85,7 +85,7 @@ export interface Statement {
     passedTests: string[];
     warnedTests: string[];
     failedTests: string[];
-    [EXTENSION]: Certified;
+    [EXTENSION]: CertificateBody;
   };
 }
 
@@ -97,7 +97,7 @@ const RESULTS = { pass: 'PASSED', 'not-measured': 'WARNED', fail: 'FAILED' } as 
  */
 export function certificateOf(evidence: Evidence): Statement {
   const certified = certify(evidence);
-  const named = (verdict: Verdict) =>
+  const idsWithVerdict = (verdict: Verdict) =>
     certified.requirements.filter((one) => one.verdict === verdict).map(({ id }) => id);
   return {
     _type: 'https://in-toto.io/Statement/v1',
@@ -106,9 +106,9 @@ export function certificateOf(evidence: Evidence): Statement {
     predicate: {
       result: RESULTS[certified.verdict],
       configuration: [evidence.factsFile, ...evidence.histories.map(({ file }) => file)].map(descriptor),
-      passedTests: named('pass'),
-      warnedTests: named('not-measured'),
-      failedTests: named('fail'),
+      passedTests: idsWithVerdict('pass'),
+      warnedTests: idsWithVerdict('not-measured'),
+      failedTests: idsWithVerdict('fail'),
       [EXTENSION]: certified,
     },
   };
@@ -138,14 +138,14 @@ function descriptor({ name, sha256 }: EvidenceFile): ResourceDescriptor & { dige
   return { name, digest: { sha256 } };
 }
 
-function certify({ facts, target, histories }: Evidence): Certified {
+function certify({ facts, target, histories }: Evidence): CertificateBody {
   const evaluated = histories.map(({ level, events, file }) => {
     return { level, history: events, file, evaluation: evaluate(events, target) };
   });
   const runs = evaluated.map(({ file, ...run }) =>
     certifiedRun(run, file, facts.runs.find(({ level }) => level === run.level)?.notTried ?? []),
   );
-  const claimed = REQUIREMENTS.filter((requirement) => requirement.claimed(target));
+  const claimed = REQUIREMENTS.filter((requirement) => requirement.isClaimedBy(target));
   const notTried = (level: Level) => notTriedIn(facts, level);
   const requirements = claimed.map((requirement) =>
     certifiedRequirement(requirement, evaluated, runs, notTried(requirement.level)),
@@ -157,7 +157,7 @@ function certify({ facts, target, histories }: Evidence): Certified {
     target: target.name,
     protocol: target.protocol,
     guarantee: target.guarantee,
-    ...overall(requirements, target.guarantee.faults),
+    ...overallVerdict(requirements, target.guarantee.faults),
     granted: levels.filter(({ granted }) => granted).map(({ level }) => level),
     levels,
     requirements,
@@ -177,18 +177,18 @@ function notTriedIn({ runs }: Evidence['facts'], level: Level): string | undefin
 }
 
 /** As for a run, and stricter: of what the target's claims can measure, nothing may be left to chance. */
-function overall(
+function overallVerdict(
   requirements: readonly CertifiedRequirement[],
   faults: readonly string[],
 ): { verdict: Verdict; why: string } {
-  const told = (some: readonly CertifiedRequirement[]) =>
+  const describeAll = (some: readonly CertifiedRequirement[]) =>
     some.map(({ id, why }) => `${id}: ${why}`).join('; ');
   const failed = requirements.filter(({ verdict }) => verdict === 'fail');
-  if (failed.length > 0) return { verdict: 'fail', why: told(failed) };
-  const open = requirements.filter(
+  if (failed.length > 0) return { verdict: 'fail', why: describeAll(failed) };
+  const unmeasured = requirements.filter(
     ({ id, verdict }) => verdict === 'not-measured' && canBeMeasured(id, faults),
   );
-  if (open.length > 0) return { verdict: 'not-measured', why: told(open) };
+  if (unmeasured.length > 0) return { verdict: 'not-measured', why: describeAll(unmeasured) };
   const passed = requirements.filter(({ verdict }) => verdict === 'pass').length;
   return {
     verdict: 'pass',
@@ -209,18 +209,18 @@ function certifiedRequirement(
   runs: readonly CertifiedRun[],
   notTried: string | undefined,
 ): CertifiedRequirement {
-  const found = evaluated.flatMap((run) => {
+  const findings = evaluated.flatMap((run) => {
     const finding = run.evaluation.findings.find(({ requirement }) => requirement === id);
     return finding === undefined ? [] : [{ level: run.level, ...finding }];
   });
-  const verdict = (['fail', 'pass'] as const).find((one) => found.some((f) => f.verdict === one));
-  const sayers = found.filter((one) => one.verdict === verdict);
-  const own = (all: typeof found) => all.find((one) => one.level === level) ?? all[0];
-  const shown = verdict === undefined ? own(found) : own(sayers);
-  const levels = sayers.map((one) => one.level);
-  const those = runs.filter((run) => levels.includes(run.level));
+  const verdict = (['fail', 'pass'] as const).find((one) => findings.some((f) => f.verdict === one));
+  const decisive = findings.filter((one) => one.verdict === verdict);
+  const ofOwnLevel = (all: typeof findings) => all.find((one) => one.level === level) ?? all[0];
+  const chosen = verdict === undefined ? ofOwnLevel(findings) : ofOwnLevel(decisive);
+  const levels = decisive.map((one) => one.level);
+  const decisiveRuns = runs.filter((run) => levels.includes(run.level));
   const faultsThatHit: Record<string, number> = {};
-  for (const { faults } of those)
+  for (const { faults } of decisiveRuns)
     for (const { name, hit } of faults) if (hit > 0) faultsThatHit[name] = (faultsThatHit[name] ?? 0) + hit;
   return {
     id,
@@ -228,11 +228,11 @@ function certifiedRequirement(
     title,
     verdict: verdict ?? 'not-measured',
     // What no run measured, for there could be none, is not what a run of another level says of it.
-    why: (verdict === undefined ? notTried : undefined) ?? shown?.why ?? 'no run could be made',
+    why: (verdict === undefined ? notTried : undefined) ?? chosen?.why ?? 'no run could be made',
     runs: levels,
     faultsThatHit,
-    atRiskAtCrashes: those.flatMap(({ crashes }) => crashes.map((crash) => crash.confirmedUndelivered)),
-    seeds: those.map(({ seed }) => seed),
+    atRiskAtCrashes: decisiveRuns.flatMap(({ crashes }) => crashes.map((crash) => crash.confirmedUndelivered)),
+    seeds: decisiveRuns.map(({ seed }) => seed),
   };
 }
 
@@ -242,19 +242,19 @@ function certifiedRun(
   notTried: { name: string; why: string }[],
 ): CertifiedRun {
   const start = history.find((event) => event.kind === 'run-started');
-  const stakes = new Map<number, Extract<HistoryEvent, { kind: 'at-risk' }>>();
+  const atRiskByInjection = new Map<number, Extract<HistoryEvent, { kind: 'at-risk' }>>();
   const faults = new Map<string, { name: string; tried: number; hit: number }>();
   const crashes: CertifiedCrash[] = [];
   let confirmed = 0;
   for (const name of start?.faults ?? []) faults.set(name, { name, tried: 0, hit: 0 });
   for (const event of history) {
     if (event.kind === 'answered' && event.outcome === 'confirmed') confirmed += 1;
-    if (event.kind === 'at-risk') stakes.set(event.injection, event);
+    if (event.kind === 'at-risk') atRiskByInjection.set(event.injection, event);
     if (event.kind !== 'fault') continue;
     const count = faults.get(event.fault) ?? { name: event.fault, tried: 0, hit: 0 };
     faults.set(event.fault, { ...count, tried: count.tried + 1, hit: count.hit + (event.hit ? 1 : 0) });
     if (!event.hit || event.scope === 'none') continue;
-    const { confirmedUndelivered = 0, inFlight = 0, inDelivery = 0 } = stakes.get(event.injection) ?? {};
+    const { confirmedUndelivered = 0, inFlight = 0, inDelivery = 0 } = atRiskByInjection.get(event.injection) ?? {};
     crashes.push({
       injection: event.injection,
       fault: event.fault,

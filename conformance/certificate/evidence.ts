@@ -5,7 +5,7 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 import { KitError, messageOf } from '../errors.js';
 import type { HistoryEvent } from '../history/events.js';
 import { parseHistory } from '../history/reader.js';
-import { readNamedFile } from '../read-file.js';
+import { readRegularFile } from '../read-file.js';
 import type { Level } from '../requirements/requirements.js';
 import type { Target } from '../target-file/definition.js';
 import { loadTarget } from '../target-file/load.js';
@@ -31,9 +31,9 @@ const FOLDER = 'evidence';
 const FACTS = `${FOLDER}/facts.json`;
 const TARGET = `${FOLDER}/target`;
 /** Far above what a run of hours writes; a bound, so that a forged file cannot take all memory. */
-const MOST_HISTORY_BYTES = 2 ** 31;
+const MAX_HISTORY_BYTES = 2 ** 31;
 /** The same for what is in a file, and the most that is read into one buffer. */
-const MOST_FILE_BYTES = 2 ** 31 - 1;
+const MAX_FILE_BYTES = 2 ** 31 - 1;
 
 /** Where the history of a level's run lies, relative to the certificate. */
 export function historyName(level: Level): string {
@@ -73,7 +73,7 @@ export function readEvidence(dir: string): Evidence {
   return {
     facts,
     factsFile: { name: FACTS, sha256: sha256(bytes) },
-    target: facts.timeMeasured ? target : withoutTime(target),
+    target: facts.timeMeasured ? target : withoutTimeClaims(target),
     targetFiles: filesBelow(join(dir, TARGET)).map((path) => ({
       name: relative(dir, path),
       sha256: sha256(read(dir, relative(dir, path))),
@@ -83,7 +83,7 @@ export function readEvidence(dir: string): Evidence {
 }
 
 /** The target with those of its claims that can be held against it where processors are made in software. */
-export function withoutTime(target: Target): Target {
+export function withoutTimeClaims(target: Target): Target {
   const { recoverySeconds: _, ...guarantee } = target.guarantee;
   return { ...target, guarantee };
 }
@@ -108,7 +108,7 @@ function readHistoryOf(dir: string, level: Level): Evidence['histories'][number]
   const packed = read(dir, name);
   let bytes: Buffer;
   try {
-    bytes = gunzipSync(packed, { maxOutputLength: MOST_HISTORY_BYTES });
+    bytes = gunzipSync(packed, { maxOutputLength: MAX_HISTORY_BYTES });
   } catch (error) {
     throw new KitError('bad-history', `${name}: expected a history packed by gzip: ${messageOf(error)}`, {
       cause: error,
@@ -119,7 +119,7 @@ function readHistoryOf(dir: string, level: Level): Evidence['histories'][number]
 
 function read(dir: string, name: string): Buffer {
   try {
-    return readNamedFile(join(dir, name), MOST_FILE_BYTES);
+    return readRegularFile(join(dir, name), MAX_FILE_BYTES);
   } catch (error) {
     throw new KitError('bad-history', `${name}: expected beside the certificate: ${messageOf(error)}`, {
       cause: error,

@@ -22,7 +22,7 @@ export interface Grant {
 }
 
 /** Requirements that every run of rounds can measure: they must hold under the faults of each level. */
-const CORE = REQUIREMENTS.filter(({ needs, byChance }) => needs === 'any' && !byChance);
+const CORE_REQUIREMENTS = REQUIREMENTS.filter(({ needs, byChance }) => needs === 'any' && !byChance);
 
 /**
  * The levels that runs have shown, one after the other: each requirement of the level was measured, with messages at
@@ -37,8 +37,8 @@ export function grantLevels(
   const grants: Grant[] = [];
   for (const rule of LEVELS) {
     const run = runs.find(({ level }) => level === rule.level);
-    const without = withoutOf(rule, target.guarantee, run);
-    const why = obstacle(rule, target.guarantee, run, grants, notTried(rule.level));
+    const without = unclaimedPartsOf(rule, target.guarantee, run);
+    const why = reasonNotGranted(rule, target.guarantee, run, grants, notTried(rule.level));
     grants.push({
       level: rule.level,
       granted: why === undefined,
@@ -50,16 +50,16 @@ export function grantLevels(
 }
 
 /** Why the level cannot be granted; undefined when it can. */
-function obstacle(
+function reasonNotGranted(
   rule: LevelRule,
   { faults }: Guarantee,
   run: LevelRun | undefined,
-  below: readonly Grant[],
+  earlierGrants: readonly Grant[],
   notTried: string | undefined,
 ): string | undefined {
   const unclaimed = rule.faults.filter((fault) => !faults.includes(fault));
   if (unclaimed.length > 0) return `the target does not claim to survive ${unclaimed.join(', ')}`;
-  const missing = rule.upon.find((level) => !below.some((grant) => grant.level === level && grant.granted));
+  const missing = rule.requires.find((level) => !earlierGrants.some((grant) => grant.level === level && grant.granted));
   if (missing !== undefined) return `it needs the level ${missing}`;
   if (run === undefined) {
     const none = 'none of its faults could be tried';
@@ -68,11 +68,11 @@ function obstacle(
   const { findings } = run.evaluation;
   const failed = findings.find(({ verdict }) => verdict === 'fail');
   if (failed) return `${failed.requirement}: ${failed.why}`;
-  const missed = familiesOf(rule).find((family) => faults.includes(family) && !hit(run.history, family));
-  if (missed !== undefined) return `${missed} did not hit`;
-  const own = requirementsOf(rule.level);
-  if (own.length === 0) return 'this version of the kit has no requirement of it';
-  for (const requirement of rule.by === 'rounds' ? [...CORE, ...own] : own) {
+  const missedFamily = familiesOf(rule).find((family) => faults.includes(family) && !familyHit(run.history, family));
+  if (missedFamily !== undefined) return `${missedFamily} did not hit`;
+  const ownRequirements = requirementsOf(rule.level);
+  if (ownRequirements.length === 0) return 'this version of the kit has no requirement of it';
+  for (const requirement of rule.measuredIn === 'rounds' ? [...CORE_REQUIREMENTS, ...ownRequirements] : ownRequirements) {
     const found = findings.find((finding) => finding.requirement === requirement.id);
     if (found === undefined && !requirement.waivable) return `${requirement.id} is not claimed`;
     if (found?.verdict === 'not-measured') return `${found.requirement} was not measured: ${found.why}`;
@@ -80,7 +80,7 @@ function obstacle(
   return undefined;
 }
 
-function withoutOf({ level, also }: LevelRule, { faults }: Guarantee, run: LevelRun | undefined): string[] {
+function unclaimedPartsOf({ level, optionalFaults: also }: LevelRule, { faults }: Guarantee, run: LevelRun | undefined): string[] {
   const unclaimed = new Set<RequirementId>(run?.evaluation.unclaimed);
   const requirements = requirementsOf(level).flatMap(({ id, waivable }) =>
     waivable && unclaimed.has(id) ? [id] : [],
@@ -88,7 +88,7 @@ function withoutOf({ level, also }: LevelRule, { faults }: Guarantee, run: Level
   return [...requirements, ...also.filter((fault) => !faults.includes(fault))];
 }
 
-function hit(history: readonly HistoryEvent[], family: FaultName): boolean {
+function familyHit(history: readonly HistoryEvent[], family: FaultName): boolean {
   return history.some(
     (event) => event.kind === 'fault' && event.hit && familyOf(event.fault, FAULT_NAMES) === family,
   );

@@ -11,12 +11,12 @@ export interface TargetPart {
   name: string;
 }
 
-const MOST_FILES = 5000;
-const MOST_BYTES = 256 * 1024 * 1024;
+const MAX_FILES = 5000;
+const MAX_TOTAL_BYTES = 256 * 1024 * 1024;
 /** Stands for `..` in the copy, which has nothing above it. */
 const PARENT = '_parent';
 /** What of a word follows `{dir}/`, up to what ends a path. */
-const IN_DIR = /\{dir\}\/([^\s'"{}:;,|&]+)/g;
+const DIR_PATH = /\{dir\}\/([^\s'"{}:;,|&]+)/g;
 
 /**
  * The files that are the target: its definition, the files and folders in `{dir}` that its commands name, and what it
@@ -30,20 +30,20 @@ export function targetFiles(target: Target, file: string): TargetPart[] {
     const stat = statOf(path, file);
     if (stat?.isDirectory()) for (const entry of entriesOf(path, file)) add(join(path, entry));
     if (!stat?.isFile()) return;
-    const name = nameInCopy(relative(target.dir, path));
+    const name = pathInCopy(relative(target.dir, path));
     if (parts.has(name)) return;
     parts.set(name, { path, name });
     sizeBytes += stat.size;
-    if (parts.size > MOST_FILES || sizeBytes > MOST_BYTES)
+    if (parts.size > MAX_FILES || sizeBytes > MAX_TOTAL_BYTES)
       throw new KitError(
         'bad-target',
-        `${file}: its commands name more than ${MOST_FILES} files or ${MOST_BYTES / 2 ** 20} MiB in {dir}; expected the target alone there`,
+        `${file}: its commands name more than ${MAX_FILES} files or ${MAX_TOTAL_BYTES / 2 ** 20} MiB in {dir}; expected the target alone there`,
       );
   };
   parts.set(basename(file), { path: file, name: basename(file) });
   for (const command of commandsOf(target)) {
     for (const word of command) {
-      for (const [, path] of word.matchAll(IN_DIR)) add(join(target.dir, path ?? ''));
+      for (const [, path] of word.matchAll(DIR_PATH)) add(join(target.dir, path ?? ''));
     }
   }
   target.sources?.forEach((source, index) => {
@@ -86,7 +86,7 @@ function unreadable(path: string, file: string, error: unknown): KitError {
   );
 }
 
-function nameInCopy(path: string): string {
+function pathInCopy(path: string): string {
   return normalize(path)
     .split('/')
     .map((part) => (part === '..' ? PARENT : part))

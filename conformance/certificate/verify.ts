@@ -1,7 +1,7 @@
 import { dirname, resolve } from 'node:path';
 import { KitError, messageOf } from '../errors.js';
-import { readNamedFile } from '../read-file.js';
-import { type Certified, certificateOf, certificateText, EXTENSION, type Statement } from './certificate.js';
+import { readRegularFile } from '../read-file.js';
+import { type CertificateBody, certificateOf, certificateText, EXTENSION, type Statement } from './certificate.js';
 import { evidenceFiles, readEvidence } from './evidence.js';
 
 /** What became of a certificate under verification. */
@@ -10,12 +10,12 @@ export interface Verification {
   /** One line each; empty when all is as it was certified. */
   problems: string[];
   /** What the evidence says, evaluated again; undefined when it cannot be read. */
-  certified: Certified | undefined;
+  certified: CertificateBody | undefined;
 }
 
-const MOST_TOLD = 20;
+const MAX_REPORTED_PROBLEMS = 20;
 /** Far above any certificate. */
-const MOST_BYTES = 64 * 2 ** 20;
+const MAX_CERTIFICATE_BYTES = 64 * 2 ** 20;
 
 /**
  * Holds a certificate against its evidence: the histories are evaluated again, everything is digested again, and the
@@ -26,30 +26,30 @@ const MOST_BYTES = 64 * 2 ** 20;
 export function verifyCertificate(file: string, kitVersion: string): Verification {
   const text = readText(file);
   const dir = dirname(resolve(file));
-  const now = new Map(evidenceFiles(dir).map(({ name, sha256 }) => [name, sha256]));
-  const claimed = digestsIn(text);
-  if (now.size === 0) {
-    const what = claimed === undefined ? 'a certificate' : 'the folder evidence/ beside the certificate';
+  const currentDigests = new Map(evidenceFiles(dir).map(({ name, sha256 }) => [name, sha256]));
+  const stated = parseStatedDigests(text);
+  if (currentDigests.size === 0) {
+    const what = stated === undefined ? 'a certificate' : 'the folder evidence/ beside the certificate';
     throw new KitError('bad-usage', `${file}: expected ${what}`);
   }
-  const problems = claimed === undefined ? [] : compare(claimed, now);
-  const made = makeAgain(dir, problems);
-  if (made !== undefined && problems.length === 0) {
-    const difference = firstDifference(text, certificateText(made));
-    const { kitVersion: madeBy } = made.predicate[EXTENSION];
-    if (difference !== undefined && madeBy !== kitVersion && claimed?.kitVersion === madeBy)
+  const problems = stated === undefined ? [] : compareDigests(stated, currentDigests);
+  const rebuilt = rebuildCertificate(dir, problems);
+  if (rebuilt !== undefined && problems.length === 0) {
+    const difference = firstDifference(text, certificateText(rebuilt));
+    const { kitVersion: madeBy } = rebuilt.predicate[EXTENSION];
+    if (difference !== undefined && madeBy !== kitVersion && stated?.kitVersion === madeBy)
       throw new KitError(
         'bad-usage',
         `${file}: it was made by plugpull ${madeBy}, this is ${kitVersion}: expected the same version`,
       );
     if (difference !== undefined) problems.push(`${file}:${difference} is not what the evidence gives`);
   }
-  const certified = made?.predicate[EXTENSION];
-  return { ok: problems.length === 0, problems: problems.slice(0, MOST_TOLD), certified };
+  const certified = rebuilt?.predicate[EXTENSION];
+  return { ok: problems.length === 0, problems: problems.slice(0, MAX_REPORTED_PROBLEMS), certified };
 }
 
 /** The certificate that the evidence gives; undefined, and a problem more, when it gives none. */
-function makeAgain(dir: string, problems: string[]): Statement | undefined {
+function rebuildCertificate(dir: string, problems: string[]): Statement | undefined {
   try {
     return certificateOf(readEvidence(dir));
   } catch (error) {
@@ -63,19 +63,19 @@ function makeAgain(dir: string, problems: string[]): Statement | undefined {
 function readText(file: string): string {
   try {
     // Not as UTF-8, in which different bytes may become the same replacement.
-    return readNamedFile(file, MOST_BYTES).toString('latin1');
+    return readRegularFile(file, MAX_CERTIFICATE_BYTES).toString('latin1');
   } catch (error) {
     throw new KitError('bad-usage', `${file}: expected a certificate: ${messageOf(error)}`, { cause: error });
   }
 }
 
-interface Claimed {
+interface StatedDigests {
   kitVersion: string | undefined;
   digests: Map<string, string>;
 }
 
 /** Digests of evidence files that a certificate states; undefined when it cannot be read as one. */
-function digestsIn(text: string): Claimed | undefined {
+function parseStatedDigests(text: string): StatedDigests | undefined {
   let value: unknown;
   try {
     value = JSON.parse(Buffer.from(text, 'latin1').toString('utf8'));
@@ -98,14 +98,14 @@ function digestsIn(text: string): Claimed | undefined {
   return { digests, kitVersion: typeof kitVersion === 'string' ? kitVersion : undefined };
 }
 
-function compare({ digests }: Claimed, now: ReadonlyMap<string, string>): string[] {
+function compareDigests({ digests }: StatedDigests, currentDigests: ReadonlyMap<string, string>): string[] {
   const problems: string[] = [];
   for (const [name, digest] of digests) {
-    const found = now.get(name);
+    const found = currentDigests.get(name);
     if (found === undefined) problems.push(`${name}: it is missing`);
     else if (found !== digest) problems.push(`${name}: it was changed: sha256 ${found}, certified ${digest}`);
   }
-  for (const name of now.keys()) if (!digests.has(name)) problems.push(`${name}: it is not certified`);
+  for (const name of currentDigests.keys()) if (!digests.has(name)) problems.push(`${name}: it is not certified`);
   return problems;
 }
 

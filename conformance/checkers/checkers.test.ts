@@ -1,10 +1,10 @@
 import t from 'tap';
 import { CASES, type Case, GUARANTEE } from '../fixtures/cases.js';
-import { Story } from '../fixtures/histories.js';
+import { HistoryBuilder } from '../fixtures/histories.js';
 import type { HistoryEvent } from '../history/events.js';
 import { REQUIREMENT_IDS, type RequirementId } from '../requirements/requirements.js';
 import { CHECKERS, type Checker } from './evaluate.js';
-import { MOST_VIOLATIONS } from './finding.js';
+import { MAX_REPORTED_VIOLATIONS } from './finding.js';
 import type { Verdict } from './verdict.js';
 
 const VERDICTS: readonly Verdict[] = ['pass', 'fail', 'not-measured'];
@@ -84,7 +84,7 @@ const READS: Record<RequirementId, HistoryEvent['kind'][]> = {
     'at-risk',
     'recovery-failed',
   ],
-  'PP-13': ['submitted', 'placed', 'state-explored'],
+  'PP-13': ['submitted', 'log-position', 'state-explored'],
   'PP-14': [
     'submitted',
     'answered',
@@ -127,17 +127,17 @@ const onKind =
 
 /** Ways to misread a history, one per fact that a checker must tell apart. */
 const MISREADINGS: [RequirementId, string, Change][] = [
-  ['PP-13', 'takes every message for there', onKind('state-explored', (e) => ({ ...e, live: '/w==' }))],
-  ['PP-13', 'takes no message for there', onKind('state-explored', (e) => ({ ...e, live: '' }))],
+  ['PP-13', 'takes every message for there', onKind('state-explored', (e) => ({ ...e, heldBits: '/w==' }))],
+  ['PP-13', 'takes no message for there', onKind('state-explored', (e) => ({ ...e, heldBits: '' }))],
   ['PP-13', 'takes every state for recovered', onKind('state-explored', (e) => ({ ...e, recovered: true }))],
-  ['PP-13', 'counts nothing as wrong', onKind('state-explored', (e) => ({ ...e, wrong: 0 }))],
+  ['PP-13', 'counts nothing as wrong', onKind('state-explored', (e) => ({ ...e, wrongCount: 0 }))],
   ['PP-13', 'asks for all from the beginning', onKind('state-explored', (e) => ({ ...e, prefix: 99 }))],
   [
     'PP-13',
     'takes what began for what had not',
-    onKind('state-explored', (e) => ({ ...e, reached: e.prefix })),
+    onKind('state-explored', (e) => ({ ...e, entriesBegun: e.prefix })),
   ],
-  ['PP-13', 'asks for what was taken', onKind('placed', (e) => ({ ...e, what: 'confirmed' }))],
+  ['PP-13', 'asks for what was taken', onKind('log-position', (e) => ({ ...e, what: 'confirmed' }))],
   [
     'PP-1',
     'takes a refusal for an acceptance',
@@ -224,14 +224,14 @@ t.test('a checker that misreads a fact is caught', async (t) => {
 });
 
 t.test('no more violations are told than anybody reads, and all are counted', async (t) => {
-  const story = new Story().start('kill');
-  for (let n = 0; n < MOST_VIOLATIONS + 5; n += 1) story.submit(`${n}`);
+  const story = new HistoryBuilder().start('kill');
+  for (let n = 0; n < MAX_REPORTED_VIOLATIONS + 5; n += 1) story.submit(`${n}`);
   const found = CHECKERS['PP-1'](story.drain().events, GUARANTEE);
-  t.equal(found.violations.length, MOST_VIOLATIONS);
-  t.equal(found.figures.lost, MOST_VIOLATIONS + 5);
+  t.equal(found.violations.length, MAX_REPORTED_VIOLATIONS);
+  t.equal(found.figures.lost, MAX_REPORTED_VIOLATIONS + 5);
 });
 
 t.test('a recovery time that is not claimed is not measured', async (t) => {
   const { recoverySeconds: _, ...guarantee } = GUARANTEE;
-  t.equal(CHECKERS['PP-11'](new Story().crash().events, guarantee).verdict, 'not-measured');
+  t.equal(CHECKERS['PP-11'](new HistoryBuilder().crash().events, guarantee).verdict, 'not-measured');
 });

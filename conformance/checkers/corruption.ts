@@ -1,32 +1,32 @@
 import type { HistoryEvent, Outcome } from '../history/events.js';
 import { tracesOf } from '../history/traces.js';
 import type { RequirementId } from '../requirements/requirements.js';
-import { judged, Violations } from './finding.js';
+import { judgeViolations, Violations } from './finding.js';
 import { rottedIds } from './loss.js';
 import type { Finding } from './verdict.js';
 
 /** PP-4: what is delivered is what was submitted. Indefinite and rotted messages are the matter of PP-5 and PP-7. */
-export function checkIntact(history: readonly HistoryEvent[]): Finding {
-  return compare(history, 'PP-4', 'deliveries', (outcome) => outcome !== 'indefinite');
+export function checkIntegrity(history: readonly HistoryEvent[]): Finding {
+  return compareDigests(history, 'PP-4', 'deliveries', (outcome) => outcome !== 'indefinite');
 }
 
 /** PP-5: an indefinite message is delivered whole or not at all. */
-export function checkWhole(history: readonly HistoryEvent[]): Finding {
-  return compare(history, 'PP-5', 'deliveries of indefinite messages', (outcome) => outcome === 'indefinite');
+export function checkAtomicity(history: readonly HistoryEvent[]): Finding {
+  return compareDigests(history, 'PP-5', 'deliveries of indefinite messages', (outcome) => outcome === 'indefinite');
 }
 
 /** A submit that was under way when the run ended has no answer; that is indefinite too. */
-function compare(
+function compareDigests(
   history: readonly HistoryEvent[],
   requirement: RequirementId,
   what: string,
-  concerns: (outcome: Outcome) => boolean,
+  appliesTo: (outcome: Outcome) => boolean,
 ): Finding {
   const violations = new Violations();
   const rotted = rottedIds(history);
   let compared = 0;
   for (const { id, submitted, answered, deliveries } of tracesOf(history).byId.values()) {
-    if (submitted === undefined || rotted.has(id) || !concerns(answered?.outcome ?? 'indefinite')) continue;
+    if (submitted === undefined || rotted.has(id) || !appliesTo(answered?.outcome ?? 'indefinite')) continue;
     for (const { delivered } of deliveries) {
       compared += 1;
       if (delivered.digest === submitted.digest) continue;
@@ -35,5 +35,5 @@ function compare(
     }
   }
   const figures = { compared, corrupted: violations.count };
-  return judged(requirement, violations, { count: compared, what }, 'deliveries were changed', figures);
+  return judgeViolations(requirement, violations, { count: compared, what }, 'deliveries were changed', figures);
 }

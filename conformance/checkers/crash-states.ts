@@ -1,14 +1,14 @@
 import type { HistoryEvent, StateExplored } from '../history/events.js';
-import { finding, Violations } from './finding.js';
+import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /** What is known of one message, for the disks that a power cut may have left. */
-interface Stake {
+interface AtRiskMessage {
   id: string;
   /** So many entries of the log were complete when its confirmation had come. */
-  confirmedAt: number;
+  confirmedAtEntry: number;
   /** So many were complete when a receiver was first offered it; infinite when none was. */
-  takenAt: number;
+  offeredAtEntry: number;
 }
 
 /** Ids in the order of their first submit: the order of the bits of `live`. */
@@ -17,51 +17,51 @@ export function submittedIds(history: readonly HistoryEvent[]): string[] {
 }
 
 /** The messages that were confirmed at a known place in the log, and which of them a crash state must hold. */
-export class Stakes {
+export class AtRiskMessages {
   readonly #ids: readonly string[];
   /** By bit; undefined where the message was never confirmed. */
-  readonly #stakes: (Stake | undefined)[];
-  readonly #masks = new Map<string, Uint8Array>();
+  readonly #messages: (AtRiskMessage | undefined)[];
+  readonly #requiredMasks = new Map<string, Uint8Array>();
 
   constructor(history: readonly HistoryEvent[]) {
     this.#ids = submittedIds(history);
     const bits = new Map(this.#ids.map((id, bit) => [id, bit]));
-    this.#stakes = this.#ids.map(() => undefined);
-    const taken = new Map<string, number>();
+    this.#messages = this.#ids.map(() => undefined);
+    const offered = new Map<string, number>();
     for (const event of history) {
-      if (event.kind !== 'placed') continue;
+      if (event.kind !== 'log-position') continue;
       const { id, what, entries } = event;
       const bit = bits.get(id);
       // What was never submitted has no bit by which a state could show it.
       if (bit === undefined) continue;
-      if (what === 'taken') taken.set(id, Math.min(entries, taken.get(id) ?? Number.POSITIVE_INFINITY));
-      else this.#stakes[bit] ??= { id, confirmedAt: entries, takenAt: Number.POSITIVE_INFINITY };
+      if (what === 'offered') offered.set(id, Math.min(entries, offered.get(id) ?? Number.POSITIVE_INFINITY));
+      else this.#messages[bit] ??= { id, confirmedAtEntry: entries, offeredAtEntry: Number.POSITIVE_INFINITY };
     }
-    for (const stake of this.#stakes) if (stake) stake.takenAt = taken.get(stake.id) ?? stake.takenAt;
+    for (const message of this.#messages) if (message) message.offeredAtEntry = offered.get(message.id) ?? message.offeredAtEntry;
   }
 
   /**
-   * The messages that every disk must hold which a cut after `prefix` complete entries leaves, as bits. `reached`: how many
+   * The messages that every disk must hold which a cut after `prefix` complete entries leaves, as bits. `entriesBegun`: how many
    * entries may have begun to reach the medium.
    */
-  required({ prefix, reached }: Pick<StateExplored, 'prefix' | 'reached'>): Uint8Array {
-    const key = `${prefix} ${reached}`;
-    let mask = this.#masks.get(key);
+  required({ prefix, entriesBegun }: Pick<StateExplored, 'prefix' | 'entriesBegun'>): Uint8Array {
+    const key = `${prefix} ${entriesBegun}`;
+    let mask = this.#requiredMasks.get(key);
     if (mask === undefined) {
-      mask = new Uint8Array(Math.ceil(this.#stakes.length / 8));
-      for (const [bit, stake] of this.#stakes.entries()) {
-        if (stake === undefined || stake.confirmedAt > prefix || reached > stake.takenAt) continue;
+      mask = new Uint8Array(Math.ceil(this.#messages.length / 8));
+      for (const [bit, message] of this.#messages.entries()) {
+        if (message === undefined || message.confirmedAtEntry > prefix || entriesBegun > message.offeredAtEntry) continue;
         mask[bit >> 3] = (mask[bit >> 3] ?? 0) | (1 << (bit & 7));
       }
-      this.#masks.set(key, mask);
+      this.#requiredMasks.set(key, mask);
     }
     return mask;
   }
 
   /** Ids of the messages that a state must hold and does not. */
-  missing(event: Pick<StateExplored, 'prefix' | 'reached' | 'live'>): string[] {
+  missing(event: Pick<StateExplored, 'prefix' | 'entriesBegun' | 'heldBits'>): string[] {
     const required = this.required(event);
-    const live = Buffer.from(event.live, 'base64');
+    const live = Buffer.from(event.heldBits, 'base64');
     const missing: string[] = [];
     required.forEach((bits, byte) => {
       const gone = bits & ~(live[byte] ?? 0);
@@ -78,29 +78,29 @@ export class Stakes {
   }
 
   /** So many entries of the log were complete when the confirmation had come; undefined when none did. */
-  confirmedAt(id: string): number | undefined {
-    return this.#stakes[this.#ids.indexOf(id)]?.confirmedAt;
+  confirmedAtEntry(id: string): number | undefined {
+    return this.#messages[this.#ids.indexOf(id)]?.confirmedAtEntry;
   }
 }
 
 /** PP-13: every disk that a power cut may leave holds what was confirmed before, and nothing that was never submitted. */
 export function checkCrashStates(history: readonly HistoryEvent[]): Finding {
-  const stakes = new Stakes(history);
-  const broken = new Violations();
+  const atRiskMessages = new AtRiskMessages(history);
+  const violations = new Violations();
   const lost = new Set<string>();
-  let wrong = false;
+  let anyUnexpected = false;
   const figures = { crashStates: 0, statesAtRisk: 0, lostInStates: 0, brokenStates: 0 };
   for (const event of history) {
     if (event.kind !== 'state-explored') continue;
-    const missing = stakes.missing(event);
-    const states = 1 + event.alike;
+    const missing = atRiskMessages.missing(event);
+    const states = 1 + event.equivalentStates;
     figures.crashStates += states;
-    if (stakes.required(event).some((bits) => bits !== 0)) figures.statesAtRisk += states;
-    if (missing.length === 0 && event.wrong === 0 && event.recovered) continue;
+    if (atRiskMessages.required(event).some((bits) => bits !== 0)) figures.statesAtRisk += states;
+    if (missing.length === 0 && event.wrongCount === 0 && event.recovered) continue;
     figures.brokenStates += states;
     for (const id of missing) lost.add(id);
-    wrong ||= event.wrong > 0;
-    tell(broken, event, missing, stakes);
+    anyUnexpected ||= event.wrongCount > 0;
+    reportViolations(violations, event, missing, atRiskMessages);
   }
   figures.lostInStates = lost.size;
   const { crashStates, statesAtRisk, brokenStates } = figures;
@@ -108,35 +108,35 @@ export function checkCrashStates(history: readonly HistoryEvent[]): Finding {
     const what =
       lost.size > 0
         ? `${lost.size} confirmed messages are lost`
-        : wrong
+        : anyUnexpected
           ? 'there is what was never submitted'
           : 'the target does not recover';
-    return finding(
+    return makeFinding(
       'PP-13',
       'fail',
       `in ${brokenStates} of ${crashStates} crash states ${what}`,
       figures,
-      broken,
+      violations,
     );
   }
   if (statesAtRisk === 0) {
     const why =
       crashStates === 0 ? 'no crash state was explored' : `nothing was at risk in any of ${crashStates}`;
-    return finding('PP-13', 'not-measured', why, figures);
+    return makeFinding('PP-13', 'not-measured', why, figures);
   }
   const why = `nothing is lost in any of ${statesAtRisk} crash states with something at risk`;
-  return finding('PP-13', 'pass', why, figures);
+  return makeFinding('PP-13', 'pass', why, figures);
 }
 
-function tell(broken: Violations, event: StateExplored, missing: readonly string[], stakes: Stakes): void {
+function reportViolations(violations: Violations, event: StateExplored, missing: readonly string[], atRiskMessages: AtRiskMessages): void {
   const where = `crash state ${event.state}`;
   if (!event.recovered) {
-    const stake = missing.length > 0 ? `${missing.length} confirmed messages, and ` : '';
-    broken.add(`${where}: ${stake}no recovery: ${event.detail}`, missing[0]);
+    const lostText = missing.length > 0 ? `${missing.length} confirmed messages, and ` : '';
+    violations.add(`${where}: ${lostText}no recovery: ${event.detail}`, missing[0]);
     return;
   }
   for (const id of missing)
-    broken.add(`${where}: confirmed after ${stakes.confirmedAt(id)} requests to the disk, and gone`, id);
-  if (event.wrong > 0)
-    broken.add(`${where}: ${event.wrong} messages that were never submitted, or not so: ${event.detail}`);
+    violations.add(`${where}: confirmed after ${atRiskMessages.confirmedAtEntry(id)} requests to the disk, and gone`, id);
+  if (event.wrongCount > 0)
+    violations.add(`${where}: ${event.wrongCount} messages that were never submitted, or not so: ${event.detail}`);
 }

@@ -27,7 +27,7 @@ export function crashesOf(history: readonly HistoryEvent[]): Crashes {
       if (crashed && scope !== 'none') all.push({ position, atMs, lastWriteMs: atMs - failingMs, scope });
       if (event.hit && event.indexDamaged) indexDamages.push(position);
     }
-    if (event.kind === 'service-exited' && died(event.code, event.signal)) {
+    if (event.kind === 'service-exited' && exitedAbnormally(event.code, event.signal)) {
       all.push({ position, atMs: event.atMs, lastWriteMs: event.atMs, scope: 'exit' });
     }
   });
@@ -35,7 +35,7 @@ export function crashesOf(history: readonly HistoryEvent[]): Crashes {
 }
 
 /** Not in order: neither an exit code of 0 nor the signal that asks for one. */
-function died(code: number | null, signal: string | null): boolean {
+function exitedAbnormally(code: number | null, signal: string | null): boolean {
   return signal === null ? code !== 0 : signal !== 'SIGTERM';
 }
 

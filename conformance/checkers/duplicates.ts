@@ -2,19 +2,19 @@ import type { HistoryEvent } from '../history/events.js';
 import { type Delivery, type Trace, tracesOf } from '../history/traces.js';
 import type { DuplicateBound, Guarantee } from '../target-file/definition.js';
 import { type Crash, type Crashes, crashesOf, firstAfter } from './crashes.js';
-import { finding, Violations } from './finding.js';
+import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /**
  * A target that ends its session in order notes the acceptances before or right after; a crash so soon after the end
  * is given the benefit of the doubt. Not for targets that claim a number per session: they say what they note when.
  */
-const NOTING_MS = 1000;
+const RECORDING_GRACE_MS = 1000;
 
-type Class = 'crash' | 'power-cut' | 'index-loss';
+type DuplicateClass = 'crash' | 'power-cut' | 'index-loss';
 type Redelivery =
   | { kind: 'in-delivery' }
-  | { kind: 'duplicate'; class: Class; position: number; id: string; delivery: Delivery };
+  | { kind: 'duplicate'; class: DuplicateClass; position: number; id: string; delivery: Delivery };
 
 /** PP-2: what was consumed with an answer does not come again, beyond the claimed bound. */
 export function checkDuplicates(history: readonly HistoryEvent[], guarantee: Guarantee): Finding {
@@ -34,7 +34,7 @@ export function checkDuplicates(history: readonly HistoryEvent[], guarantee: Gua
   duplicates.sort((a, b) => a.position - b.position);
 
   const violations = new Violations();
-  const counted: Record<Class, number> = { crash: 0, 'power-cut': 0, 'index-loss': 0 };
+  const counted: Record<DuplicateClass, number> = { crash: 0, 'power-cut': 0, 'index-loss': 0 };
   let unbounded = 0;
   for (const duplicate of duplicates) {
     const bound = bounds[duplicate.class];
@@ -43,7 +43,7 @@ export function checkDuplicates(history: readonly HistoryEvent[], guarantee: Gua
       continue;
     }
     counted[duplicate.class] += 1;
-    const allowed = perCrash(bound) * crashesSoFar(crashes, duplicate);
+    const allowed = allowedPerCrash(bound) * crashesSoFar(crashes, duplicate);
     if (counted[duplicate.class] > allowed) {
       const { sequence } = duplicate.delivery.delivered;
       violations.add(
@@ -55,7 +55,7 @@ export function checkDuplicates(history: readonly HistoryEvent[], guarantee: Gua
   const total = counted.crash + counted['power-cut'] + counted['index-loss'];
   const figures = { duplicates: total, inDelivery, afterIndexLoss: unbounded, consumed };
   if (violations.count > 0) {
-    return finding(
+    return makeFinding(
       'PP-2',
       'fail',
       `${violations.count} messages came again beyond the bound`,
@@ -63,8 +63,8 @@ export function checkDuplicates(history: readonly HistoryEvent[], guarantee: Gua
       violations,
     );
   }
-  if (consumed === 0) return finding('PP-2', 'not-measured', 'nothing was consumed', figures);
-  return finding('PP-2', 'pass', `${total} duplicates among ${consumed} consumed messages`, figures);
+  if (consumed === 0) return makeFinding('PP-2', 'not-measured', 'nothing was consumed', figures);
+  return makeFinding('PP-2', 'pass', `${total} duplicates among ${consumed} consumed messages`, figures);
 }
 
 /** Deliveries to a recipient who had accepted the message before. */
@@ -74,45 +74,45 @@ function* redeliveries(trace: Trace, crashes: Crashes, guarantee: Guarantee): Ge
   for (const delivery of trace.deliveries) {
     const earlier = delivery.delivered.recipients.map((recipient) => consumedBy.get(recipient));
     // One copy is one redelivery, however many recipients it has: the worst of them counts.
-    const judged = earlier.flatMap((before) =>
-      before ? [judge(before, delivery, trace.id, crashes, guarantee)] : [],
+    const classified = earlier.flatMap((before) =>
+      before ? [classifyRedelivery(before, delivery, trace.id, crashes, guarantee)] : [],
     );
-    const worst = judged.find(({ kind }) => kind === 'duplicate') ?? judged[0];
+    const worst = classified.find(({ kind }) => kind === 'duplicate') ?? classified[0];
     if (worst) yield worst;
     if (delivery.end?.event.kind !== 'consumed') continue;
     for (const recipient of delivery.delivered.recipients) consumedBy.set(recipient, delivery);
   }
 }
 
-function judge(
-  before: Delivery,
-  again: Delivery,
+function classifyRedelivery(
+  consumedDelivery: Delivery,
+  redelivered: Delivery,
   id: string,
   crashes: Crashes,
   guarantee: Guarantee,
 ): Redelivery {
-  const consumed = before.end;
-  if (consumed?.event.kind !== 'consumed' || consumed.position > again.position)
+  const consumed = consumedDelivery.end;
+  if (consumed?.event.kind !== 'consumed' || consumed.position > redelivered.position)
     return { kind: 'in-delivery' };
-  const between = (position: number | undefined) => position !== undefined && position < again.position;
+  const isBeforeRedelivery = (position: number | undefined) => position !== undefined && position < redelivered.position;
   const crash = firstAfter(crashes.all, consumed.position, (item) => item.position);
-  const crashed = crash !== undefined && between(crash.position) ? crash : undefined;
-  if (wasInDelivery(before, crashed, guarantee)) return { kind: 'in-delivery' };
+  const crashed = crash !== undefined && isBeforeRedelivery(crash.position) ? crash : undefined;
+  if (wasInDelivery(consumedDelivery, crashed, guarantee)) return { kind: 'in-delivery' };
 
-  const damaged = between(firstAfter(crashes.indexDamages, consumed.position, (position) => position));
+  const indexWasDamaged = isBeforeRedelivery(firstAfter(crashes.indexDamages, consumed.position, (position) => position));
   const cut = crashes.all.find((item) => item.scope === 'machine' && item.position > consumed.position);
-  const kind: Class = damaged ? 'index-loss' : between(cut?.position) ? 'power-cut' : 'crash';
+  const kind: DuplicateClass = indexWasDamaged ? 'index-loss' : isBeforeRedelivery(cut?.position) ? 'power-cut' : 'crash';
   const bound = boundsOf(guarantee)[kind];
   // What the memory of the machine still held was lost with it, not with a process that was killed before.
-  const taker = kind === 'power-cut' ? cut : crashed;
+  const blamedCrash = kind === 'power-cut' ? cut : crashed;
   if (
     typeof bound === 'object' &&
-    taker &&
-    taker.lastWriteMs - consumed.event.atMs <= bound.consumedWithinSeconds * 1000
+    blamedCrash &&
+    blamedCrash.lastWriteMs - consumed.event.atMs <= bound.consumedWithinSeconds * 1000
   ) {
     return { kind: 'in-delivery' };
   }
-  return { kind: 'duplicate', class: kind, position: again.position, id, delivery: again };
+  return { kind: 'duplicate', class: kind, position: redelivered.position, id, delivery: redelivered };
 }
 
 /** The target need not have known, at the crash, that this delivery was accepted. */
@@ -122,10 +122,10 @@ function wasInDelivery(before: Delivery, crash: Crash | undefined, guarantee: Gu
   if (end.how === 'unanswered' || before.settled?.how === 'broken') return true;
   if (crash === undefined) return false;
   if (before.settled === undefined || before.settled.position > crash.position) return true;
-  return guarantee.inDeliveryPerSession === undefined && crash.atMs - before.settled.atMs <= NOTING_MS;
+  return guarantee.inDeliveryPerSession === undefined && crash.atMs - before.settled.atMs <= RECORDING_GRACE_MS;
 }
 
-function boundsOf(guarantee: Guarantee): Record<Class, DuplicateBound> {
+function boundsOf(guarantee: Guarantee): Record<DuplicateClass, DuplicateBound> {
   return {
     crash: guarantee.duplicatesPerCrash,
     'power-cut': guarantee.duplicatesPerPowerCut ?? guarantee.duplicatesPerCrash,
@@ -134,11 +134,11 @@ function boundsOf(guarantee: Guarantee): Record<Class, DuplicateBound> {
 }
 
 /** What is in delivery is excused message by message, so that nothing is left to allow for by number. */
-function perCrash(bound: Exclude<DuplicateBound, 'unbounded'>): number {
+function allowedPerCrash(bound: Exclude<DuplicateBound, 'unbounded'>): number {
   return typeof bound === 'number' ? bound : 0;
 }
 
-function crashesSoFar(crashes: Crashes, duplicate: { class: Class; position: number }): number {
+function crashesSoFar(crashes: Crashes, duplicate: { class: DuplicateClass; position: number }): number {
   const before = (position: number) => position < duplicate.position;
   switch (duplicate.class) {
     case 'index-loss':

@@ -1,18 +1,18 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { GUARANTEE } from '../fixtures/cases.js';
-import { type CrashWords, Story } from '../fixtures/histories.js';
+import { type CrashOptions, HistoryBuilder } from '../fixtures/histories.js';
 import type { HistoryEvent } from '../history/events.js';
 import { CHECKERS, evaluate } from './evaluate.js';
-import { story } from './story.js';
-import { vacuity } from './vacuity.js';
+import { messageEvents } from './story.js';
+import { vacuityReason } from './vacuity.js';
 
 const TARGET = { guarantee: { ...GUARANTEE, faults: ['kill' as const] }, verify: ['verify'] };
 /** A run in which all went well. */
-const good = (words: CrashWords = {}, ...faults: string[]) =>
-  new Story()
+const good = (words: CrashOptions = {}, ...faults: string[]) =>
+  new HistoryBuilder()
     .start(...(faults.length > 0 ? faults : ['kill']))
-    .through('1')
+    .submitAndConsume('1')
     .submit('2')
     .crash(words)
     .inspect(true)
@@ -23,7 +23,7 @@ const good = (words: CrashWords = {}, ...faults: string[]) =>
     .consume()
     .drain();
 
-const verdictOf = (history: Story, target: Parameters<typeof evaluate>[1] = TARGET) =>
+const verdictOf = (history: HistoryBuilder, target: Parameters<typeof evaluate>[1] = TARGET) =>
   evaluate(history.events, target);
 
 t.test('a run that measured what it set out to measure passes', async (t) => {
@@ -49,11 +49,11 @@ t.test('a failure fails the run even when nothing was at risk', async (t) => {
 });
 
 t.test('a run that proves nothing is not measured, and says why', async (t) => {
-  const cases: [Story, RegExp][] = [
+  const cases: [HistoryBuilder, RegExp][] = [
     [good({ atRisk: 0 }), /nothing was at risk at any of 1 crashes/],
     [good({ hit: false }), /none of 1 faults hit/],
-    [new Story().start('kill').through('1').drain(), /no fault was tried/],
-    [new Story().start('kill').submit('1', 'rejected').crash().drain(), /nothing was confirmed/],
+    [new HistoryBuilder().start('kill').submitAndConsume('1').drain(), /no fault was tried/],
+    [new HistoryBuilder().start('kill').submit('1', 'rejected').crash().drain(), /nothing was confirmed/],
   ];
   for (const [history, why] of cases) {
     const found = verdictOf(history);
@@ -68,7 +68,7 @@ t.test('a run that proves nothing is not measured, and says why', async (t) => {
 });
 
 t.test('faults without a crash need no message at risk', async (t) => {
-  t.equal(vacuity(good({ fault: 'clock', scope: 'none', atRisk: 0 }).events), null);
+  t.equal(vacuityReason(good({ fault: 'clock', scope: 'none', atRisk: 0 }).events), null);
 });
 
 t.test('a claimed requirement in scope that was not measured keeps the run from passing', async (t) => {
@@ -84,13 +84,13 @@ t.test('a claimed requirement in scope that was not measured keeps the run from 
 
 t.test('what comes by chance only does not keep a run from passing', async (t) => {
   const found = verdictOf(
-    new Story()
+    new HistoryBuilder()
       .start('kill')
-      .through('1')
+      .submitAndConsume('1')
       .submit('2')
       .crash()
       .inspect(true)
-      .through('3')
+      .submitAndConsume('3')
       .deliver('2')
       .consume()
       .drain(),
@@ -125,30 +125,30 @@ t.test('a target is not held to what it does not claim', async (t) => {
 t.test(
   'the story of a message has its events and the faults since, in order, and nothing of others',
   async (t) => {
-    const history = new Story()
+    const history = new HistoryBuilder()
       .start('kill')
-      .through('0')
+      .submitAndConsume('0')
       .crash()
       .submit('1')
       .deliver('1')
       .consume('accepted')
       .settle('known', 1, 2);
-    const told = story(history.crash().through('9').drain().events, '1');
+    const told = messageEvents(history.crash().submitAndConsume('9').drain().events, '1');
     t.same(
       told.map(({ kind }) => kind),
       ['submitted', 'answered', 'delivered', 'consumed', 'settled', 'fault', 'recovered', 'drained'],
     );
     t.match(told[4], { sequences: [2] });
-    t.same(story(history.events, 'nobody'), []);
+    t.same(messageEvents(history.events, 'nobody'), []);
   },
 );
 
 t.test('the story of a rotted message has the damage, and one that never ends is bounded', async (t) => {
-  const rotted = new Story().submit('1').fault({ fault: 'data-rot', rotted: ['1'] });
-  t.match(story(rotted.events, '1').at(-1), { kind: 'fault', rotted: ['1'] });
-  const long = new Story().submit('1');
+  const rotted = new HistoryBuilder().submit('1').fault({ fault: 'data-rot', rotted: ['1'] });
+  t.match(messageEvents(rotted.events, '1').at(-1), { kind: 'fault', rotted: ['1'] });
+  const long = new HistoryBuilder().submit('1');
   for (let n = 0; n < 500; n += 1) long.crash();
-  t.ok(story(long.events, '1').length < 60);
+  t.ok(messageEvents(long.events, '1').length < 60);
 });
 
 /** Messages with their ends, crashes in between: what a correct target's run may look like. */
@@ -158,7 +158,7 @@ const runs = fc
     maxLength: 30,
   })
   .map((steps) => {
-    const history = new Story().start('kill');
+    const history = new HistoryBuilder().start('kill');
     steps.forEach(({ crash, before, refusals }, n) => {
       history.submit(`${n}`);
       if (crash && before) history.crash();
@@ -265,9 +265,9 @@ t.test('a rejection of any delivered message is found', async (t) => {
 t.test(
   'the work grows with the history and no faster: half a million events, a thousand crashes',
   async (t) => {
-    const history = new Story().start('kill');
+    const history = new HistoryBuilder().start('kill');
     for (let n = 0; n < 120_000; n += 1) {
-      history.through(`${n}`);
+      history.submitAndConsume(`${n}`);
       if (n % 120 === 0) history.crash({ indexDamaged: true }).deliver(`${n}`).consume();
     }
     const found = evaluate(history.inspect(true).drain().events, {

@@ -6,20 +6,20 @@ import {
   type RequirementId,
 } from '../requirements/requirements.js';
 import { FAULT_NAMES, type Guarantee } from '../target-file/definition.js';
-import { checkIntact, checkWhole } from './corruption.js';
+import { checkIntegrity, checkAtomicity } from './corruption.js';
 import { checkCrashStates } from './crash-states.js';
 import { checkDuplicates } from './duplicates.js';
 import { checkFull } from './full.js';
 import { checkIndexState } from './index-state.js';
 import { checkIoErrors } from './io-errors.js';
 import { checkLoss } from './loss.js';
-import { lossAcross } from './loss-across.js';
+import { lossAfterFault } from './loss-across.js';
 import { checkNeverSubmitted } from './never-submitted.js';
 import { checkRecovers, checkRecoveryTime } from './recovery.js';
 import { checkRejected } from './rejected.js';
 import { checkRot } from './rot.js';
 import { inFamily } from './stakes.js';
-import { vacuity } from './vacuity.js';
+import { vacuityReason } from './vacuity.js';
 import type { Finding, Verdict } from './verdict.js';
 
 export type Checker = (history: readonly HistoryEvent[], guarantee: Guarantee) => Finding;
@@ -29,26 +29,26 @@ export const CHECKERS: Readonly<Record<RequirementId, Checker>> = {
   'PP-1': checkLoss,
   'PP-2': checkDuplicates,
   'PP-3': checkRejected,
-  'PP-4': checkIntact,
-  'PP-5': checkWhole,
+  'PP-4': checkIntegrity,
+  'PP-5': checkAtomicity,
   'PP-6': checkNeverSubmitted,
   'PP-7': checkRot,
   'PP-8': checkFull,
   'PP-9': checkIndexState,
   'PP-10': checkRecovers,
   'PP-11': checkRecoveryTime,
-  'PP-12': lossAcross('PP-12', ['power cut', 'power cuts'], inFamily('power-cut')),
+  'PP-12': lossAfterFault('PP-12', ['power cut', 'power cuts'], inFamily('power-cut')),
   'PP-13': checkCrashStates,
   'PP-14': checkIoErrors,
-  'PP-15': lossAcross(
+  'PP-15': lossAfterFault(
     'PP-15',
     ['interrupted recovery', 'interrupted recoveries'],
     (fault) => fault === 'kill-recovery',
   ),
-  'PP-16': lossAcross('PP-16', ['tear', 'tears'], (fault) => fault === 'tear'),
-  'PP-17': lossAcross('PP-17', ['damaged index', 'damaged indexes'], (fault) => fault === 'index-loss'),
-  'PP-18': lossAcross('PP-18', ['jump of the clock', 'jumps of the clock'], (fault) => fault === 'clock'),
-  'PP-19': lossAcross('PP-19', ['full disk', 'full disks'], (fault) => fault === 'disk-full'),
+  'PP-16': lossAfterFault('PP-16', ['tear', 'tears'], (fault) => fault === 'tear'),
+  'PP-17': lossAfterFault('PP-17', ['damaged index', 'damaged indexes'], (fault) => fault === 'index-loss'),
+  'PP-18': lossAfterFault('PP-18', ['jump of the clock', 'jumps of the clock'], (fault) => fault === 'clock'),
+  'PP-19': lossAfterFault('PP-19', ['full disk', 'full disks'], (fault) => fault === 'disk-full'),
 };
 
 export interface Evaluation {
@@ -74,34 +74,34 @@ export function evaluate(
   target: { guarantee: Guarantee; verify?: readonly string[] | undefined },
   checkers: Readonly<Record<RequirementId, Checker>> = CHECKERS,
 ): Evaluation {
-  const empty = vacuity(history);
-  const claimed = REQUIREMENTS.filter((requirement) => requirement.claimed(target));
+  const vacuousReason = vacuityReason(history);
+  const claimed = REQUIREMENTS.filter((requirement) => requirement.isClaimedBy(target));
   const findings = claimed.map(({ id }) => {
     const found = checkers[id](history, target.guarantee);
-    if (found.verdict !== 'pass' || empty === null) return found;
-    return { ...found, verdict: 'not-measured' as const, why: empty };
+    if (found.verdict !== 'pass' || vacuousReason === null) return found;
+    return { ...found, verdict: 'not-measured' as const, why: vacuousReason };
   });
   const unclaimed = REQUIREMENTS.filter((requirement) => !claimed.includes(requirement)).map(({ id }) => id);
-  return { ...overall(history, claimed, findings, empty), findings, unclaimed };
+  return { ...overallVerdict(history, claimed, findings, vacuousReason), findings, unclaimed };
 }
 
-function overall(
+function overallVerdict(
   history: readonly HistoryEvent[],
   claimed: readonly Requirement[],
   findings: readonly Finding[],
-  empty: string | null,
+  vacuousReason: string | null,
 ): { verdict: Verdict; why: string } {
   const failed = findings.filter(({ verdict }) => verdict === 'fail');
   if (failed.length > 0) return { verdict: 'fail', why: failed.map(describe).join('; ') };
-  if (empty !== null) return { verdict: 'not-measured', why: empty };
+  if (vacuousReason !== null) return { verdict: 'not-measured', why: vacuousReason };
   const tried = triedFaults(history);
   const inScope = claimed.filter(({ needs }) => needs === 'any' || needs.some((fault) => tried.has(fault)));
-  const open = inScope
+  const unmeasured = inScope
     .filter(({ byChance }) => !byChance)
     .flatMap(({ id }) => {
       return findings.filter(({ requirement, verdict }) => requirement === id && verdict === 'not-measured');
     });
-  if (open.length > 0) return { verdict: 'not-measured', why: open.map(describe).join('; ') };
+  if (unmeasured.length > 0) return { verdict: 'not-measured', why: unmeasured.map(describe).join('; ') };
   const measured = findings.filter(({ verdict }) => verdict === 'pass').length;
   return {
     verdict: 'pass',

@@ -1,6 +1,6 @@
 import type { HistoryEvent } from '../history/events.js';
 import { familyOf } from '../requirements/requirements.js';
-import { finding, Violations } from './finding.js';
+import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /** PP-8: a full queue rejects with a clear answer, and takes messages again when there is room. */
@@ -12,8 +12,8 @@ export function checkFull(history: readonly HistoryEvent[]): Finding {
   let state: 'before' | 'full' | 'room' = 'before';
   let indefinite = 0;
   let confirmedWhenFull = 0;
-  let answeredWithRoom = 0;
-  let confirmedWithRoom = 0;
+  let answeredWithFreeSpace = 0;
+  let confirmedWithFreeSpace = 0;
   for (const event of history) {
     if (event.kind === 'fault' && event.hit && familyOf(event.fault, ['full'])) {
       filled += 1;
@@ -24,21 +24,21 @@ export function checkFull(history: readonly HistoryEvent[]): Finding {
     if (event.outcome === 'rejected') rejected += 1;
     if (state === 'full' && event.outcome === 'indefinite') indefinite += 1;
     if (state === 'full' && event.outcome === 'confirmed') confirmedWhenFull += 1;
-    if (state === 'room') answeredWithRoom += 1;
-    if (state === 'room' && event.outcome === 'confirmed') confirmedWithRoom += 1;
+    if (state === 'room') answeredWithFreeSpace += 1;
+    if (state === 'room' && event.outcome === 'confirmed') confirmedWithFreeSpace += 1;
   }
   const figures = { filled, rejected };
-  if (filled === 0) return finding('PP-8', 'not-measured', 'the queue was never full', figures);
+  if (filled === 0) return makeFinding('PP-8', 'not-measured', 'the queue was never full', figures);
   if (rejected === 0 && indefinite > 0 && confirmedWhenFull === 0) {
     violations.add(`the queue was full, and ${indefinite} submits were left without a clear answer`);
   }
-  if (answeredWithRoom > 0 && confirmedWithRoom === 0) {
-    violations.add(`none of ${answeredWithRoom} submits was confirmed when there was room again`);
+  if (answeredWithFreeSpace > 0 && confirmedWithFreeSpace === 0) {
+    violations.add(`none of ${answeredWithFreeSpace} submits was confirmed when there was room again`);
   }
-  if (violations.count > 0) return finding('PP-8', 'fail', 'being full was not handled', figures, violations);
+  if (violations.count > 0) return makeFinding('PP-8', 'fail', 'being full was not handled', figures, violations);
   if (rejected === 0)
-    return finding('PP-8', 'not-measured', 'nothing was rejected: the queue had room left', figures);
-  return finding(
+    return makeFinding('PP-8', 'not-measured', 'nothing was rejected: the queue had room left', figures);
+  return makeFinding(
     'PP-8',
     'pass',
     `${rejected} submits were rejected, and messages were taken again afterwards`,

@@ -1,5 +1,5 @@
 import type { HistoryEvent } from '../history/events.js';
-import { finding, Violations } from './finding.js';
+import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /** PP-9: the index is well formed and equals the data after restore, as the target's own verify command finds. */
@@ -20,8 +20,8 @@ export function checkIndexState(history: readonly HistoryEvent[]): Finding {
   }
   const figures = { inspections, afterRecovery };
   if (violations.count > 0)
-    return finding('PP-9', 'fail', violations.told[0]?.what ?? '', figures, violations);
+    return makeFinding('PP-9', 'fail', violations.reported[0]?.what ?? '', figures, violations);
   if (afterRecovery === 0)
-    return finding('PP-9', 'not-measured', 'the stored state was not inspected after a recovery', figures);
-  return finding('PP-9', 'pass', `well formed and equal to the data in ${inspections} inspections`, figures);
+    return makeFinding('PP-9', 'not-measured', 'the stored state was not inspected after a recovery', figures);
+  return makeFinding('PP-9', 'pass', `well formed and equal to the data in ${inspections} inspections`, figures);
 }

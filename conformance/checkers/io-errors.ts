@@ -1,45 +1,45 @@
 import type { HistoryEvent } from '../history/events.js';
-import { finding, Violations } from './finding.js';
-import { endOfWait } from './loss.js';
-import { culpritsOf, type Hit, hitsOf, inFamily, lostIn } from './stakes.js';
+import { makeFinding, Violations } from './finding.js';
+import { drainStatus } from './loss.js';
+import { nextHitLookup, type Hit, hitsOf, inFamily, attributeLosses } from './stakes.js';
 import type { Finding } from './verdict.js';
 
 /** PP-14: what was confirmed while syncs or writes failed is there after the restart, which confirms again. */
 export function checkIoErrors(history: readonly HistoryEvent[]): Finding {
   const hits = hitsOf(history, inFamily('io-error'));
   const underWay = hits.filter(({ inFlight, atRisk }) => inFlight + atRisk > 0).length;
-  const lost = lostIn(history, culpritsOf(history, hits), ({ injection }) => {
+  const lost = attributeLosses(history, nextHitLookup(history, hits), ({ injection }) => {
     return `confirmed before or during io-error ${injection}, and never delivered`;
   });
-  const after = answersAfter(history, hits);
+  const after = answersAfterErrors(history, hits);
   const figures = { ioErrors: hits.length, underWay, lostAtIoErrors: lost.count };
   if (underWay === 0) {
     const why =
       hits.length === 0
         ? 'no sync and no write failed'
         : `nothing was under way at any of ${hits.length} errors`;
-    return finding('PP-14', 'not-measured', why, figures);
+    return makeFinding('PP-14', 'not-measured', why, figures);
   }
-  const end = endOfWait(history);
+  const end = drainStatus(history);
   if (lost.count > 0 && end === 'complete') {
     const why = `${lost.count} messages rested on a sync or write that had failed, and were lost`;
-    return finding('PP-14', 'fail', why, figures, lost);
+    return makeFinding('PP-14', 'fail', why, figures, lost);
   }
   if (after.answered > 0 && after.confirmed === 0) {
     const none = new Violations();
     none.add(`none of ${after.answered} submits was confirmed when the disk worked again`);
-    return finding('PP-14', 'fail', 'an error of the disk was not got over', figures, none);
+    return makeFinding('PP-14', 'fail', 'an error of the disk was not got over', figures, none);
   }
   if (lost.count > 0) {
     const why = `${lost.count} messages confirmed before an error were outstanding when ${end}`;
-    return finding('PP-14', 'not-measured', why, figures);
+    return makeFinding('PP-14', 'not-measured', why, figures);
   }
   const why = `none was lost at ${hits.length} times when syncs or writes failed`;
-  return finding('PP-14', 'pass', why, figures);
+  return makeFinding('PP-14', 'pass', why, figures);
 }
 
 /** Answers between the end of an error and the next fault. */
-function answersAfter(
+function answersAfterErrors(
   history: readonly HistoryEvent[],
   hits: readonly Hit[],
 ): { answered: number; confirmed: number } {

@@ -1,35 +1,35 @@
 import type { HistoryEvent } from '../history/events.js';
 import { type Trace, tracesOf } from '../history/traces.js';
-import { finding, Violations } from './finding.js';
+import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /** PP-1: no confirmed message is lost. */
 export function checkLoss(history: readonly HistoryEvent[]): Finding {
   const rotted = rottedIds(history);
-  const end = endOfWait(history);
+  const end = drainStatus(history);
   const lost = new Violations();
   let confirmed = 0;
-  let keptAside = 0;
+  let rottedCount = 0;
   let refusedForGood = 0;
   for (const trace of tracesOf(history).byId.values()) {
     if (trace.answered?.outcome !== 'confirmed') continue;
     confirmed += 1;
-    const missing = missingRecipients(trace);
+    const missing = missingRecipientCount(trace);
     if (missing === 0) continue;
     if (trace.deliveries.some(({ end }) => end?.event.kind === 'refused' && end.event.permanent))
       refusedForGood += 1;
-    else if (rotted.has(trace.id)) keptAside += 1;
-    else lost.add(fate(trace, missing), trace.id);
+    else if (rotted.has(trace.id)) rottedCount += 1;
+    else lost.add(describeLoss(trace, missing), trace.id);
   }
-  const figures = { confirmed, lost: lost.count, rotted: keptAside, refusedForGood };
-  if (confirmed === 0) return finding('PP-1', 'not-measured', 'nothing was confirmed', figures);
+  const figures = { confirmed, lost: lost.count, rotted: rottedCount, refusedForGood };
+  if (confirmed === 0) return makeFinding('PP-1', 'not-measured', 'nothing was confirmed', figures);
   if (lost.count === 0)
-    return finding('PP-1', 'pass', `all ${confirmed} confirmed messages were delivered`, figures);
+    return makeFinding('PP-1', 'pass', `all ${confirmed} confirmed messages were delivered`, figures);
   if (end !== 'complete') {
     const why = `${lost.count} confirmed messages were outstanding when ${end}`;
-    return finding('PP-1', 'not-measured', why, { ...figures, lost: 0, outstanding: lost.count });
+    return makeFinding('PP-1', 'not-measured', why, { ...figures, lost: 0, outstanding: lost.count });
   }
-  return finding('PP-1', 'fail', `${lost.count} of ${confirmed} confirmed messages were lost`, figures, lost);
+  return makeFinding('PP-1', 'fail', `${lost.count} of ${confirmed} confirmed messages were lost`, figures, lost);
 }
 
 /** Ids whose stored bytes were damaged on purpose. */
@@ -42,7 +42,7 @@ export function rottedIds(history: readonly HistoryEvent[]): Set<string> {
 }
 
 /** Recipients of the message for whom no delivery was accepted. */
-export function missingRecipients(trace: Trace): number {
+export function missingRecipientCount(trace: Trace): number {
   const expected = trace.submitted?.recipients ?? 1;
   const served = new Set<number>();
   for (const { delivered, end } of trace.deliveries) {
@@ -52,7 +52,7 @@ export function missingRecipients(trace: Trace): number {
 }
 
 /** Missing messages are lost only when the target was up and had nothing more to say. */
-export function endOfWait(history: readonly HistoryEvent[]): string {
+export function drainStatus(history: readonly HistoryEvent[]): string {
   let end = 'the run ended without a wait for them';
   let down = false;
   for (const event of history) {
@@ -66,7 +66,7 @@ export function endOfWait(history: readonly HistoryEvent[]): string {
   return end;
 }
 
-function fate(trace: Trace, missing: number): string {
+function describeLoss(trace: Trace, missing: number): string {
   const refused = trace.deliveries.at(-1);
   if (refused === undefined) return 'confirmed and never delivered';
   const all = trace.submitted?.recipients ?? 1;

@@ -1,6 +1,6 @@
 import type { HistoryEvent } from '../history/events.js';
 import { tracesOf } from '../history/traces.js';
-import { judged, Violations } from './finding.js';
+import { judgeViolations, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /** PP-6: nothing is delivered that was never submitted. */
@@ -18,7 +18,7 @@ export function checkNeverSubmitted(history: readonly HistoryEvent[]): Finding {
       violations.add(`delivery ${first.delivered.sequence} was never submitted`, id);
   }
   const figures = { deliveries, neverSubmitted: violations.count };
-  return judged(
+  return judgeViolations(
     'PP-6',
     violations,
     { count: deliveries, what: 'deliveries' },

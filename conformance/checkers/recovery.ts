@@ -1,6 +1,6 @@
 import type { HistoryEvent } from '../history/events.js';
 import type { Guarantee } from '../target-file/definition.js';
-import { finding, judged, Violations } from './finding.js';
+import { makeFinding, judgeViolations, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /** PP-10: the target becomes ready again after every fault. */
@@ -13,7 +13,7 @@ export function checkRecovers(history: readonly HistoryEvent[]): Finding {
     violations.add(`not ready ${seconds(event.waitedMs)} after fault ${event.injection}: ${event.detail}`);
   }
   const figures = { recoveries, failedRecoveries: violations.count };
-  const all = judged(
+  const all = judgeViolations(
     'PP-10',
     violations,
     { count: recoveries, what: 'recoveries' },
@@ -28,7 +28,7 @@ export function checkRecovers(history: readonly HistoryEvent[]): Finding {
 /** PP-11: ready again within the claimed time. */
 export function checkRecoveryTime(history: readonly HistoryEvent[], guarantee: Guarantee): Finding {
   if (guarantee.recoverySeconds === undefined) {
-    return finding('PP-11', 'not-measured', 'the target claims no recovery time', {});
+    return makeFinding('PP-11', 'not-measured', 'the target claims no recovery time', {});
   }
   const limitMs = guarantee.recoverySeconds * 1000;
   const violations = new Violations();
@@ -51,15 +51,15 @@ export function checkRecoveryTime(history: readonly HistoryEvent[], guarantee: G
   }
   const figures = { recoveries, worstRecoveryMs };
   if (violations.count > 0)
-    return finding(
+    return makeFinding(
       'PP-11',
       'fail',
       `the worst recovery took ${seconds(worstRecoveryMs)}`,
       figures,
       violations,
     );
-  if (recoveries === 0) return finding('PP-11', 'not-measured', 'no recoveries', figures);
-  return finding(
+  if (recoveries === 0) return makeFinding('PP-11', 'not-measured', 'no recoveries', figures);
+  return makeFinding(
     'PP-11',
     'pass',
     `the worst of ${recoveries} recoveries took ${seconds(worstRecoveryMs)}`,

@@ -1,6 +1,6 @@
 import type { HistoryEvent } from '../history/events.js';
 import { tracesOf } from '../history/traces.js';
-import { judged, Violations } from './finding.js';
+import { judgeViolations, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /** PP-3: a rejected message is never delivered. */
@@ -15,7 +15,7 @@ export function checkRejected(history: readonly HistoryEvent[]): Finding {
       violations.add(`rejected (${answered.detail}) and delivered as ${first.delivered.sequence}`, id);
   }
   const figures = { rejected, rejectedButDelivered: violations.count };
-  return judged(
+  return judgeViolations(
     'PP-3',
     violations,
     { count: rejected, what: 'rejected messages' },

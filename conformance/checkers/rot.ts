@@ -1,7 +1,7 @@
 import type { HistoryEvent } from '../history/events.js';
 import { tracesOf } from '../history/traces.js';
-import { finding, Violations } from './finding.js';
-import { missingRecipients, rottedIds } from './loss.js';
+import { makeFinding, Violations } from './finding.js';
+import { missingRecipientCount, rottedIds } from './loss.js';
 import type { Finding } from './verdict.js';
 
 /** PP-7: a rotten message is named and kept aside, never delivered and never silently dropped. */
@@ -17,7 +17,7 @@ export function checkRot(history: readonly HistoryEvent[]): Finding {
       if (delivered.digest === trace.submitted?.digest) continue;
       violations.add(`had rotted and was delivered all the same, as delivery ${delivered.sequence}`, id);
     }
-    if (trace.answered?.outcome === 'confirmed' && missingRecipients(trace) > 0) missing += 1;
+    if (trace.answered?.outcome === 'confirmed' && missingRecipientCount(trace) > 0) missing += 1;
   }
   const firstRot = history.findIndex(
     (event) => event.kind === 'fault' && event.hit && event.rotted.length > 0,
@@ -28,14 +28,14 @@ export function checkRot(history: readonly HistoryEvent[]): Finding {
       violations.add(`delivery ${delivered.sequence} cannot be read: one that had rotted was delivered`);
     }
   }
-  const keptAside = namedSince(history, firstRot);
+  const keptAside = countKeptAsideSince(history, firstRot);
   const figures = { rotted: rotted.size, missing, keptAside: keptAside ?? 0 };
-  if (rotted.size === 0) return finding('PP-7', 'not-measured', 'no stored message was damaged', figures);
+  if (rotted.size === 0) return makeFinding('PP-7', 'not-measured', 'no stored message was damaged', figures);
   if (keptAside !== undefined && keptAside < missing) {
     violations.add(`${missing} rotted messages are missing, and the target names ${keptAside}`);
   }
   if (violations.count > 0)
-    return finding(
+    return makeFinding(
       'PP-7',
       'fail',
       'rotted messages were delivered or dropped in silence',
@@ -43,14 +43,14 @@ export function checkRot(history: readonly HistoryEvent[]): Finding {
       violations,
     );
   if (missing > 0 && keptAside === undefined) {
-    return finding(
+    return makeFinding(
       'PP-7',
       'not-measured',
       'the target has no verify command that could name what it kept aside',
       figures,
     );
   }
-  return finding(
+  return makeFinding(
     'PP-7',
     'pass',
     `${rotted.size} damaged, ${missing} kept aside and named, none delivered wrong`,
@@ -62,19 +62,19 @@ export function checkRot(history: readonly HistoryEvent[]): Finding {
  * The most that the target named after the damage, of each installation that it had; undefined when it was never
  * asked.
  */
-function namedSince(history: readonly HistoryEvent[], since: number): number | undefined {
-  let asked = false;
-  let earlier = 0;
-  let most = 0;
+function countKeptAsideSince(history: readonly HistoryEvent[], since: number): number | undefined {
+  let inspected = false;
+  let earlierInstallations = 0;
+  let maxKeptAside = 0;
   for (let at = Math.max(0, since); at < history.length; at += 1) {
     const event = history[at];
     if (event?.kind === 'installed') {
-      earlier += most;
-      most = 0;
+      earlierInstallations += maxKeptAside;
+      maxKeptAside = 0;
     } else if (event?.kind === 'inspected') {
-      asked = true;
-      most = Math.max(most, event.keptAside);
+      inspected = true;
+      maxKeptAside = Math.max(maxKeptAside, event.keptAside);
     }
   }
-  return asked ? earlier + most : undefined;
+  return inspected ? earlierInstallations + maxKeptAside : undefined;
 }

@@ -4,7 +4,7 @@ import { familyOf } from '../requirements/requirements.js';
 import { FAULT_NAMES, type FaultName } from '../target-file/definition.js';
 import { firstAfter } from './crashes.js';
 import { Violations } from './finding.js';
-import { missingRecipients, rottedIds } from './loss.js';
+import { missingRecipientCount, rottedIds } from './loss.js';
 
 /** A fault that hit, its place in the history, and what was at stake then. */
 export interface Hit {
@@ -20,28 +20,28 @@ export interface Hit {
 export const inFamily = (family: FaultName) => (fault: string) => familyOf(fault, FAULT_NAMES) === family;
 
 /** The faults of a kind that hit, in order. */
-export function hitsOf(history: readonly HistoryEvent[], isIt: (fault: string) => boolean): Hit[] {
-  const stakes = new Map<number, { atRisk: number; inFlight: number }>();
+export function hitsOf(history: readonly HistoryEvent[], matches: (fault: string) => boolean): Hit[] {
+  const atRiskByInjection = new Map<number, { atRisk: number; inFlight: number }>();
   const hits: Hit[] = [];
   history.forEach((event, position) => {
     if (event.kind === 'at-risk') {
-      stakes.set(event.injection, { atRisk: event.confirmedUndelivered, inFlight: event.inFlight });
+      atRiskByInjection.set(event.injection, { atRisk: event.confirmedUndelivered, inFlight: event.inFlight });
     }
-    if (event.kind !== 'fault' || !event.hit || !isIt(event.fault)) return;
+    if (event.kind !== 'fault' || !event.hit || !matches(event.fault)) return;
     const { injection } = event;
-    hits.push({ injection, position, ...(stakes.get(injection) ?? { atRisk: 0, inFlight: 0 }) });
+    hits.push({ injection, position, ...(atRiskByInjection.get(injection) ?? { atRisk: 0, inFlight: 0 }) });
   });
   return hits;
 }
 
 /**
  * Messages that were confirmed, and never delivered for no reason but the hit that `culprit` names.
- * @param culprit given the place of a confirmation: the hit that a loss is put down to, if any.
+ * @param blamedHit given the place of a confirmation: the hit that a loss is put down to, if any.
  */
-export function lostIn(
+export function attributeLosses(
   history: readonly HistoryEvent[],
-  culprit: (confirmedAt: number) => Hit | undefined,
-  what: (hit: Hit) => string,
+  blamedHit: (confirmedAt: number) => Hit | undefined,
+  describe: (hit: Hit) => string,
 ): Violations {
   const confirmedAt = new Map<string, number>();
   history.forEach((event, position) => {
@@ -51,16 +51,16 @@ export function lostIn(
   const lost = new Violations();
   for (const trace of tracesOf(history).byId.values()) {
     const position = confirmedAt.get(trace.id);
-    const hit = position === undefined ? undefined : culprit(position);
-    if (hit === undefined || missingRecipients(trace) === 0 || rotted.has(trace.id)) continue;
+    const hit = position === undefined ? undefined : blamedHit(position);
+    if (hit === undefined || missingRecipientCount(trace) === 0 || rotted.has(trace.id)) continue;
     if (trace.deliveries.some(({ end }) => end?.event.kind === 'refused' && end.event.permanent)) continue;
-    lost.add(what(hit), trace.id);
+    lost.add(describe(hit), trace.id);
   }
   return lost;
 }
 
 /** A hit is to blame where no other crash came between the confirmation and it. */
-export function culpritsOf(
+export function nextHitLookup(
   history: readonly HistoryEvent[],
   hits: readonly Hit[],
 ): (confirmedAt: number) => Hit | undefined {

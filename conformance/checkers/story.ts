@@ -1,32 +1,32 @@
 import type { HistoryEvent } from '../history/events.js';
 
 /** Faults around a message that stays lost go on to the end of the run; so many are enough to see why. */
-const MOST_FAULT_EVENTS = 40;
+const MAX_FAULT_EVENTS = 40;
 
 /**
  * All events of one message, in order, with the faults, exits and recoveries since its first event among them.
  */
-export function story(history: readonly HistoryEvent[], id: string): HistoryEvent[] {
+export function messageEvents(history: readonly HistoryEvent[], id: string): HistoryEvent[] {
   const sequences = new Set<number>();
-  const told: HistoryEvent[] = [];
+  const events: HistoryEvent[] = [];
   let faults = 0;
-  let begun = false;
+  let started = false;
   for (const event of history) {
     if ('id' in event && event.id === id) {
-      begun = true;
+      started = true;
       if ('sequence' in event) sequences.add(event.sequence);
-      told.push(event);
+      events.push(event);
     } else if (event.kind === 'settled' && event.sequences.some((sequence) => sequences.has(sequence))) {
-      told.push({ ...event, sequences: event.sequences.filter((sequence) => sequences.has(sequence)) });
-    } else if (begun && isTurn(event) && faults < MOST_FAULT_EVENTS) {
+      events.push({ ...event, sequences: event.sequences.filter((sequence) => sequences.has(sequence)) });
+    } else if (started && isContextEvent(event) && faults < MAX_FAULT_EVENTS) {
       faults += 1;
-      told.push(event);
-    } else if (event.kind === 'fault' && event.rotted.includes(id)) told.push(event);
+      events.push(event);
+    } else if (event.kind === 'fault' && event.rotted.includes(id)) events.push(event);
   }
-  return told;
+  return events;
 }
 
-function isTurn(event: HistoryEvent): boolean {
+function isContextEvent(event: HistoryEvent): boolean {
   switch (event.kind) {
     case 'fault':
     case 'healed':

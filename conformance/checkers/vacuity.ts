@@ -4,21 +4,21 @@ import type { HistoryEvent } from '../history/events.js';
  * Why a run proves nothing, or null when it does: nothing confirmed, no fault that hit, or no crash that found a
  * confirmed message undelivered. A pass that is vacuous is not measured.
  */
-export function vacuity(history: readonly HistoryEvent[]): string | null {
+export function vacuityReason(history: readonly HistoryEvent[]): string | null {
   let confirmed = 0;
   /** Confirmed when they had been delivered already: there was nothing to lose from the first moment on. */
-  let afterwards = 0;
+  let confirmedAfterDelivery = 0;
   const consumed = new Set<string>();
   let tried = 0;
   let hits = 0;
   const crashed = new Set<number>();
-  const stakes = new Map<number, number>();
+  const atRiskByInjection = new Map<number, number>();
   for (const event of history) {
     switch (event.kind) {
       case 'answered':
         if (event.outcome !== 'confirmed') break;
         confirmed += 1;
-        if (consumed.has(event.id)) afterwards += 1;
+        if (consumed.has(event.id)) confirmedAfterDelivery += 1;
         break;
       case 'consumed':
         if (event.id !== null) consumed.add(event.id);
@@ -29,7 +29,7 @@ export function vacuity(history: readonly HistoryEvent[]): string | null {
         if (event.hit && event.scope !== 'none') crashed.add(event.injection);
         break;
       case 'at-risk':
-        stakes.set(event.injection, event.confirmedUndelivered);
+        atRiskByInjection.set(event.injection, event.confirmedUndelivered);
         break;
       default:
         break;
@@ -38,10 +38,10 @@ export function vacuity(history: readonly HistoryEvent[]): string | null {
   if (confirmed === 0) return 'nothing was confirmed';
   if (tried === 0) return 'no fault was tried';
   if (hits === 0) return `none of ${tried} faults hit`;
-  const atRisk = [...crashed].some((injection) => (stakes.get(injection) ?? 0) > 0);
+  const atRisk = [...crashed].some((injection) => (atRiskByInjection.get(injection) ?? 0) > 0);
   if (crashed.size > 0 && !atRisk) {
     const nothing = `nothing was at risk at any of ${crashed.size} crashes`;
-    return afterwards < confirmed ? nothing : `${nothing}: all was delivered before it was confirmed`;
+    return confirmedAfterDelivery < confirmed ? nothing : `${nothing}: all was delivered before it was confirmed`;
   }
   return null;
 }

@@ -9,9 +9,17 @@ export type Outcome = 'confirmed' | 'rejected' | 'indefinite';
 /** What a crash took with it: nothing, some processes of the target, or the whole machine's memory. */
 export type CrashScope = 'none' | 'some-processes' | 'all-processes' | 'machine';
 
+/**
+ * Version of the format of a history. It grows when a key is renamed or changes its meaning; a reader refuses every other
+ * version.
+ */
+export const HISTORY_FORMAT = 2;
+
 export interface RunStarted {
   kind: 'run-started';
   atMs: number;
+  /** `HISTORY_FORMAT` of the version that wrote the history. */
+  format: number;
   target: string;
   protocol: string;
   seed: number;
@@ -126,7 +134,7 @@ export interface Settled {
   how: 'known' | 'broken';
 }
 
-export interface FaultTried {
+export interface FaultInjected {
   kind: 'fault';
   atMs: number;
   /** Name of the fault, as in `--faults`. */
@@ -205,12 +213,12 @@ export interface Drained {
 }
 
 /** Where in the log of the disk's writes something was seen; for the crash states that are made from that log. */
-export interface Placed {
-  kind: 'placed';
+export interface LogPosition {
+  kind: 'log-position';
   atMs: number;
   id: string;
   /** `confirmed`: the confirmation had come by then. `taken`: no receiver had been offered the message before. */
-  what: 'confirmed' | 'taken';
+  what: 'confirmed' | 'offered';
   /** How many entries of the log were complete then. */
   entries: number;
 }
@@ -224,22 +232,22 @@ export interface StateExplored {
   /** So many entries of the log were complete at the cut. */
   prefix: number;
   /** So many may have begun to reach the medium: `prefix`, or one more. */
-  reached: number;
+  entriesBegun: number;
   /** How it was looked at. */
-  way: 'image' | 'mount' | 'target';
+  strategy: 'image' | 'mount' | 'target';
   /** False when the target did not get up again. */
   recovered: boolean;
   /** Which messages it held, whole: one bit for each submitted id in order, the lowest of each byte first; base64. */
-  live: string;
+  heldBits: string;
   /** Messages that it held and that were never submitted, or not as it held them. */
-  wrong: number;
+  wrongCount: number;
   /** One line; empty when there is nothing to say. */
   detail: string;
   /**
    * So many more states have led to all that is said here; they are not named. Only where the target has recovered and
    * nothing is wrong: most of the disks that a cut may leave lead to the same messages.
    */
-  alike: number;
+  equivalentStates: number;
 }
 
 export interface RunEnded {
@@ -259,14 +267,14 @@ export type HistoryEvent =
   | Consumed
   | Refused
   | Settled
-  | FaultTried
+  | FaultInjected
   | FaultHealed
   | AtRisk
   | Recovered
   | RecoveryFailed
   | Inspected
   | Drained
-  | Placed
+  | LogPosition
   | StateExplored
   | RunEnded;
 

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { KitError } from '../errors.js';
-import { Story } from '../fixtures/histories.js';
+import { HistoryBuilder } from '../fixtures/histories.js';
 import { recordReceipts } from '../protocols/receipts.js';
 import type { HistoryEvent } from './events.js';
 import { readHistory } from './reader.js';
@@ -19,13 +19,13 @@ const newFile = () => join(dir, `${files++}.jsonl`);
 
 /** One event of every kind. */
 function everything(): HistoryEvent[] {
-  const story = new Story()
+  const story = new HistoryBuilder()
     .start('kill')
-    .add({ kind: 'service-started', service: 's', incarnation: 1 })
-    .through('1')
+    .append({ kind: 'service-started', service: 's', incarnation: 1 })
+    .submitAndConsume('1')
     .submit('2')
     .crash()
-    .add({
+    .append({
       kind: 'service-exited',
       service: 's',
       incarnation: 1,
@@ -33,14 +33,14 @@ function everything(): HistoryEvent[] {
       signal: 'SIGKILL',
       expected: true,
     })
-    .add({ kind: 'healed', fault: 'kill', injection: 1 })
+    .append({ kind: 'healed', fault: 'kill', injection: 1 })
     .deliver(null)
     .refuse(false)
     .settle('broken')
-    .notRecover()
+    .failRecovery()
     .inspect(false, { problems: ['p'] })
     .drain()
-    .add({ kind: 'run-ended', how: 'completed' });
+    .append({ kind: 'run-ended', how: 'completed' });
   return story.events;
 }
 
@@ -176,11 +176,11 @@ t.test('receipts are numbered in order and recorded', async (t) => {
 });
 
 t.test('traces follow a history that grows', async (t) => {
-  const { events } = new Story().through('1');
+  const { events } = new HistoryBuilder().submitAndConsume('1');
   t.equal(tracesOf(events).byId.size, 1);
   t.equal(tracesOf(events), tracesOf(events), 'made once');
-  events.push(...new Story().submit('2').events);
+  events.push(...new HistoryBuilder().submit('2').events);
   t.equal(tracesOf(events).byId.size, 2);
-  const stray = new Story().consume().settle('known', 77);
+  const stray = new HistoryBuilder().consume().settle('known', 77);
   t.equal(tracesOf(stray.events).deliveries, 0, 'an end without a delivery is nobody’s');
 });

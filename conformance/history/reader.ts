@@ -1,6 +1,6 @@
 import { KitError, messageOf } from '../errors.js';
-import { readNamedFile } from '../read-file.js';
-import type { HistoryEvent } from './events.js';
+import { readRegularFile } from '../read-file.js';
+import { HISTORY_FORMAT, type HistoryEvent } from './events.js';
 
 type Check = (value: unknown) => boolean;
 const text: Check = (value) => typeof value === 'string';
@@ -18,12 +18,13 @@ const oneOf =
     text(value) && values.includes(value as string);
 
 /** The compiler asks for a check of every key of every event. */
-type Shapes = {
+type EventSchemas = {
   [E in HistoryEvent as E['kind']]: { [Key in Exclude<keyof E, 'kind' | 'atMs'>]: Check };
 };
 
-const SHAPES: Shapes = {
+const EVENT_SCHEMAS: EventSchemas = {
   'run-started': {
+    format: number,
     target: text,
     protocol: text,
     seed: number,
@@ -69,24 +70,24 @@ const SHAPES: Shapes = {
   'recovery-failed': { injection: number, waitedMs: number, detail: text },
   inspected: { ok: flag, problems: listOf(text), keptAside: number, live: number },
   drained: { waitedMs: number, complete: flag },
-  placed: { id: text, what: oneOf('confirmed', 'taken'), entries: number },
+  'log-position': { id: text, what: oneOf('confirmed', 'offered'), entries: number },
   'state-explored': {
     state: text,
     prefix: number,
-    reached: number,
-    way: oneOf('image', 'mount', 'target'),
+    entriesBegun: number,
+    strategy: oneOf('image', 'mount', 'target'),
     recovered: flag,
-    live: text,
-    wrong: number,
+    heldBits: text,
+    wrongCount: number,
     detail: text,
-    alike: number,
+    equivalentStates: number,
   },
   'run-ended': { how: oneOf('completed', 'violation', 'interrupted') },
 };
 
 const NEWLINE = 0x0a;
 /** Far above what a run of hours writes, and the most that is read into one buffer. */
-const MOST_BYTES = 2 ** 31 - 1;
+const MAX_HISTORY_BYTES = 2 ** 31 - 1;
 
 /**
  * Reads a history that a Recorder wrote.
@@ -95,7 +96,7 @@ const MOST_BYTES = 2 ** 31 - 1;
 export function readHistory(file: string): HistoryEvent[] {
   let bytes: Buffer;
   try {
-    bytes = readNamedFile(file, MOST_BYTES);
+    bytes = readRegularFile(file, MAX_HISTORY_BYTES);
   } catch (error) {
     throw new KitError('bad-history', `${file}: expected a history: ${messageOf(error)}`, { cause: error });
   }
@@ -127,10 +128,11 @@ function parseEvent(line: string, where: string): HistoryEvent {
     throw new KitError('bad-history', `${where}: expected JSON: ${messageOf(error)}`, { cause: error });
   }
   const event = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
-  const kind = typeof event.kind === 'string' && Object.hasOwn(SHAPES, event.kind) ? event.kind : undefined;
+  const kind = typeof event.kind === 'string' && Object.hasOwn(EVENT_SCHEMAS, event.kind) ? event.kind : undefined;
   if (kind === undefined)
-    throw new KitError('bad-history', `${where}: kind: expected one of ${Object.keys(SHAPES).join(', ')}`);
-  const checks: Record<string, Check> = { atMs: number, ...SHAPES[kind as HistoryEvent['kind']] };
+    throw new KitError('bad-history', `${where}: kind: expected one of ${Object.keys(EVENT_SCHEMAS).join(', ')}`);
+  if (kind === 'run-started') checkFormat(event, where);
+  const checks: Record<string, Check> = { atMs: number, ...EVENT_SCHEMAS[kind as HistoryEvent['kind']] };
   for (const [key, check] of Object.entries(checks)) {
     if (!check(event[key]))
       throw new KitError('bad-history', `${where}: ${key}: wrong or missing in an event '${kind}'`);
@@ -141,4 +143,13 @@ function parseEvent(line: string, where: string): HistoryEvent {
   }
   // Every key was checked against the shape of its kind.
   return event as unknown as HistoryEvent;
+}
+
+/** Histories of version 0.1.0 have no format at all: they are format 1. */
+function checkFormat({ format = 1, kitVersion }: Record<string, unknown>, where: string): void {
+  if (format === HISTORY_FORMAT) return;
+  throw new KitError(
+    'bad-history',
+    `${where}: format ${format}, written by PlugPull ${kitVersion}; expected format ${HISTORY_FORMAT}: run it again with this version`,
+  );
 }

@@ -3,7 +3,7 @@ import { KitError, messageOf } from '../errors.js';
 import type { HistoryEvent, Untimed } from './events.js';
 
 /** A kit that is killed loses at most what it recorded in so short a time. */
-const LONGEST_DELAY_MS = 50;
+const MAX_WRITE_DELAY_MS = 50;
 /** More than this is written at once, so that memory and the loss at a kill stay bounded. */
 const BATCH_BYTES = 256 * 1024;
 
@@ -19,7 +19,7 @@ export class Recorder {
   #pendingBytes = 0;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
-  readonly #broken = new AbortController();
+  readonly #failure = new AbortController();
 
   /** @throws KitError kit-failed when `file` cannot be created; an existing file is never overwritten. */
   constructor(file: string) {
@@ -38,8 +38,8 @@ export class Recorder {
    * Aborted, with a KitError as its reason, when the file cannot be written any more: the run is to end. Most events come out
    * of timers and sockets, where nobody could catch an error.
    */
-  get broken(): AbortSignal {
-    return this.#broken.signal;
+  get failureSignal(): AbortSignal {
+    return this.#failure.signal;
   }
 
   /** Milliseconds since the recorder was made. */
@@ -59,7 +59,7 @@ export class Recorder {
   }
 
   /** Takes over an event of an earlier run, with its time; what is recorded afterwards is later. */
-  takeOver(event: HistoryEvent): void {
+  importEvent(event: HistoryEvent): void {
     this.#startMs = Math.min(this.#startMs, performance.now() - event.atMs);
     this.#append(event);
   }
@@ -70,7 +70,7 @@ export class Recorder {
     this.#pending.push(line);
     this.#pendingBytes += line.length;
     if (this.#pendingBytes >= BATCH_BYTES) this.#write();
-    else this.#timer ??= setTimeout(() => this.#write(), LONGEST_DELAY_MS);
+    else this.#timer ??= setTimeout(() => this.#write(), MAX_WRITE_DELAY_MS);
   }
 
   /**
@@ -88,13 +88,13 @@ export class Recorder {
       this.#fail(error);
     }
     closeSync(this.#fd);
-    this.broken.throwIfAborted();
+    this.failureSignal.throwIfAborted();
   }
 
   #write(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    if (this.#pending.length === 0 || this.broken.aborted) return;
+    if (this.#pending.length === 0 || this.failureSignal.aborted) return;
     const bytes = Buffer.from(this.#pending.join(''));
     this.#pending = [];
     this.#pendingBytes = 0;
@@ -107,6 +107,6 @@ export class Recorder {
 
   #fail(error: unknown): void {
     const message = `${this.#file}: cannot write the history: ${messageOf(error)}`;
-    this.#broken.abort(new KitError('kit-failed', message, { cause: error }));
+    this.#failure.abort(new KitError('kit-failed', message, { cause: error }));
   }
 }

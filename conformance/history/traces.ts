@@ -25,14 +25,14 @@ export interface Traces {
   deliveries: number;
 }
 
-const known = new WeakMap<readonly HistoryEvent[], { length: number; traces: Traces }>();
+const tracesByHistory = new WeakMap<readonly HistoryEvent[], { length: number; traces: Traces }>();
 
 /** The history by message, in one pass; made once for a history, however many checkers ask. */
 export function tracesOf(history: readonly HistoryEvent[]): Traces {
-  const before = known.get(history);
-  if (before?.length === history.length) return before.traces;
+  const cached = tracesByHistory.get(history);
+  if (cached?.length === history.length) return cached.traces;
   const traces = makeTraces(history);
-  known.set(history, { length: history.length, traces });
+  tracesByHistory.set(history, { length: history.length, traces });
   return traces;
 }
 

@@ -8,8 +8,8 @@ const PERIOD_BYTES = 2 * SLOT_BYTES + 1;
 const HEADER_BYTES = 32;
 const SENDER = 'forger@plugpull.test';
 const RECIPIENT = 'victim@plugpull.test';
-const MOST_TRIES = 1000;
-const PADDINGS = 12;
+const MAX_TRIES = 1000;
+const PADDING_COUNT = 12;
 
 /**
  * A body that is full of what a scan of a queue data file looks for: records with signature, header, lengths and
@@ -20,7 +20,7 @@ const PADDINGS = 12;
 export function forgedRecords(inner: (padding: number) => Buffer, random: RandomInts): Buffer {
   // Two things in a record may hold a CR or LF byte, whatever else is drawn: its lengths, and its last checksum, for behind
   // its own checksum a CRC is in the same state for every header. One in thirty messages meets that; another padding has others.
-  const inners = Array.from({ length: PADDINGS }, (_, padding) => inner(padding));
+  const inners = Array.from({ length: PADDING_COUNT }, (_, padding) => inner(padding));
   const units = Array.from({ length: SLOT_BYTES }, () => forgedUnit(inners, random));
   return Buffer.concat(units);
 }
@@ -28,24 +28,24 @@ export function forgedRecords(inner: (padding: number) => Buffer, random: Random
 /** One forged record and its padding; has no bare CR or LF, which SMTP could not carry. */
 function forgedUnit(inners: readonly Buffer[], random: RandomInts): Buffer {
   const unit = Buffer.alloc(PERIOD_BYTES);
-  let bare = -1;
-  for (let tries = 0; tries < MOST_TRIES; tries += 1) {
+  let bareLineEnd = -1;
+  for (let tries = 0; tries < MAX_TRIES; tries += 1) {
     const record = forgedRecord(inners[tries % inners.length] ?? Buffer.alloc(0), random);
     unit.fill(0x78);
     record.copy(unit);
     unit.write('\r\n', PERIOD_BYTES - 2);
-    bare = bareLineEndAt(unit);
-    if (bare < 0) return unit;
+    bareLineEnd = bareLineEndAt(unit);
+    if (bareLineEnd < 0) return unit;
   }
-  const around = unit.toString('hex', Math.max(0, bare - 8), bare + 8);
+  const around = unit.toString('hex', Math.max(0, bareLineEnd - 8), bareLineEnd + 8);
   throw new KitError(
     'assertion',
-    `invariant broken: some forged record has no bare line ends; the last of ${MOST_TRIES} has one at ${bare}, in ${around}`,
+    `invariant broken: some forged record has no bare line ends; the last of ${MAX_TRIES} has one at ${bareLineEnd}, in ${around}`,
   );
 }
 
 function forgedRecord(inner: Buffer, random: RandomInts): Buffer {
-  const body = Buffer.concat([block(Buffer.from(SENDER)), block(Buffer.from(RECIPIENT)), block(inner)]);
+  const body = Buffer.concat([lengthPrefixed(Buffer.from(SENDER)), lengthPrefixed(Buffer.from(RECIPIENT)), lengthPrefixed(inner)]);
   const record = Buffer.alloc(HEADER_BYTES + body.length + 4);
   record.set([252, 88, 132, 133, 1, 1, 0, 0]);
   record.writeBigUInt64LE(BigInt(1_700_000_000_000 + random.int(2 ** 31)), 8);
@@ -57,7 +57,7 @@ function forgedRecord(inner: Buffer, random: RandomInts): Buffer {
   return record;
 }
 
-function block(bytes: Buffer): Buffer {
+function lengthPrefixed(bytes: Buffer): Buffer {
   const length = Buffer.alloc(4);
   length.writeUInt32LE(bytes.length);
   return Buffer.concat([length, bytes]);

@@ -30,7 +30,7 @@ export interface MessageSpec {
 const HEADER = 'X-PlugPull: ';
 const HEADER_LINE = /^run=([\w-]+) id=([\w.-]+) sha256=([0-9a-f]{64})$/;
 /** Longer than any header line of ours, so that garbage without line ends is not searched to its end. */
-const LONGEST_HEADER_LINE = 400;
+const MAX_HEADER_LINE_BYTES = 400;
 const DOMAIN = 'plugpull.test';
 /** The same seed makes the same bytes, so the date is not today's. */
 const DATE = 'Thu, 01 Jan 2026 00:00:00 +0000';
@@ -87,10 +87,10 @@ export function identify(bytes: Buffer, run: string): Identity {
   const found = findHeader(bytes);
   if (!found) return { id: null, intact: false, digest: sha256(bytes) };
   const [, foundRun, id = '', carried = ''] = found.match;
-  const mine = foundRun === run;
-  const intact = mine && found.relayed && selfDigest(run, id, bytes.subarray(found.bodyStart)) === carried;
+  const isOurs = foundRun === run;
+  const intact = isOurs && found.onlyHeadersBefore && selfDigest(run, id, bytes.subarray(found.bodyStart)) === carried;
   // A digest of all bytes never equals one of the rest, so what is not intact always compares as different.
-  return { id: mine ? id : null, intact, digest: intact ? carried : sha256(bytes) };
+  return { id: isOurs ? id : null, intact, digest: intact ? carried : sha256(bytes) };
 }
 
 function seal(run: string, id: string, rest: Buffer): { bytes: Buffer; digest: string } {
@@ -114,11 +114,11 @@ function sha256(bytes: Buffer): string {
 function findHeader(bytes: Buffer) {
   for (let at = bytes.indexOf(HEADER); at >= 0; at = bytes.indexOf(HEADER, at + 1)) {
     if (at > 0 && bytes[at - 1] !== 0x0a) continue;
-    const end = bytes.subarray(at, at + LONGEST_HEADER_LINE).indexOf(CRLF);
+    const end = bytes.subarray(at, at + MAX_HEADER_LINE_BYTES).indexOf(CRLF);
     if (end < 0) continue;
     const match = HEADER_LINE.exec(bytes.toString('latin1', at + HEADER.length, at + end));
     if (!match) continue;
-    return { match, bodyStart: at + end + CRLF.length, relayed: isHeaderBlock(bytes.subarray(0, at)) };
+    return { match, bodyStart: at + end + CRLF.length, onlyHeadersBefore: isHeaderBlock(bytes.subarray(0, at)) };
   }
   return undefined;
 }

@@ -29,7 +29,7 @@ export interface Producer {
 }
 
 /** What the receiver makes of a delivery; the default is to accept at once. */
-export interface Reception {
+export interface DeliveryReply {
   /** smtp: 250, 451, 421, 550 to the data. Where messages are pulled all but `accept` give the message back. */
   answer: 'accept' | 'later' | 'go-away' | 'never';
   /** So long the answer is held back. */
@@ -50,7 +50,7 @@ export interface ReceiverOptions {
   run: string;
   receipts: Receipts;
   /** What to answer to the n-th delivery (from 1) of an id; a pure or seeded function. Default: accept. */
-  reception?: (id: string | null, delivery: number) => Reception;
+  replyFor?: (id: string | null, delivery: number) => DeliveryReply;
   /** Push: see `guarantee.inDeliveryPerSession`. */
   inDeliveryPerSession?: number;
 }

@@ -17,12 +17,12 @@ export const MESSAGE_SHAPES = [
 export type MessageShape = (typeof MESSAGE_SHAPES)[number];
 
 /** RFC 5322 2.1.1, without the CRLF. */
-const LONGEST_LINE = 998;
+const MAX_LINE_LENGTH = 998;
 const MIB = 2 ** 20;
 const TEXT = 'The quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. ';
 /** All byte values but NUL, CR and LF. */
-const BINARY = Array.from({ length: 256 }, (_, byte) => byte).filter((byte) => ![0, 10, 13].includes(byte));
-const HIGH = Array.from({ length: 128 }, (_, n) => n + 128);
+const BINARY_BYTES = Array.from({ length: 256 }, (_, byte) => byte).filter((byte) => ![0, 10, 13].includes(byte));
+const HIGH_BYTES = Array.from({ length: 128 }, (_, n) => n + 128);
 /** Random bytes are drawn once and used again with another start: a large body must not cost its length in draws. */
 const POOL_BYTES = 4096;
 
@@ -44,15 +44,15 @@ export function bodyOf(
     case 'many-recipients':
       return Buffer.concat([Buffer.from(TEXT.repeat(4)), lines(random, sizeBytes ?? 700, ascii(), 76)]);
     case '8bit':
-      return lines(random, sizeBytes ?? 1000, HIGH, 76);
+      return lines(random, sizeBytes ?? 1000, HIGH_BYTES, 76);
     case 'binary':
-      return lines(random, sizeBytes ?? 2000 + random.int(4000), BINARY, LONGEST_LINE);
+      return lines(random, sizeBytes ?? 2000 + random.int(4000), BINARY_BYTES, MAX_LINE_LENGTH);
     case 'long-lines':
-      return lines(random, sizeBytes ?? 4 * LONGEST_LINE, ascii(), LONGEST_LINE, LONGEST_LINE);
+      return lines(random, sizeBytes ?? 4 * MAX_LINE_LENGTH, ascii(), MAX_LINE_LENGTH, MAX_LINE_LENGTH);
     case 'dots':
       return dots(random, sizeBytes ?? 400);
     case 'large':
-      return lines(random, sizeBytes ?? MIB + random.int(2 * MIB), BINARY, LONGEST_LINE);
+      return lines(random, sizeBytes ?? MIB + random.int(2 * MIB), BINARY_BYTES, MAX_LINE_LENGTH);
     case 'forged-record':
       return forgedRecords(
         (padding) => forge(`From: forger@plugpull.test\r\n\r\nforged${'!'.repeat(padding)}\r\n`),
@@ -69,19 +69,19 @@ function lines(
   random: RandomInts,
   sizeBytes: number,
   alphabet: readonly number[],
-  longest: number,
-  shortest = 1,
+  maxLength: number,
+  minLength = 1,
 ): Buffer {
   const pool = Buffer.from(
     Array.from(
-      { length: Math.min(POOL_BYTES, sizeBytes + longest) },
+      { length: Math.min(POOL_BYTES, sizeBytes + maxLength) },
       () => alphabet[random.int(alphabet.length)] ?? 0x78,
     ),
   );
-  const out = Buffer.alloc(sizeBytes + longest + 2);
+  const out = Buffer.alloc(sizeBytes + maxLength + 2);
   let at = 0;
   while (at < sizeBytes) {
-    const length = Math.min(pool.length, shortest + random.int(longest - shortest + 1));
+    const length = Math.min(pool.length, minLength + random.int(maxLength - minLength + 1));
     const from = random.int(pool.length - length + 1);
     at += pool.copy(out, at, from, from + length);
     at += out.write('\r\n', at);

@@ -5,58 +5,58 @@ import { type Level, REQUIREMENTS, type Requirement } from './requirements.js';
 export interface LevelRule {
   level: Level;
   /** What happens to a target of this level; completes "the requirements hold when". */
-  what: string;
+  condition: string;
   /** Levels that must be granted before. */
-  upon: readonly Level[];
+  requires: readonly Level[];
   /** Families of faults that the target must claim to survive, and each of which must have hit. */
   faults: readonly FaultName[];
   /** Families that belong here, and must have hit when the target claims them. */
-  also: readonly FaultName[];
+  optionalFaults: readonly FaultName[];
   /** How it is measured: in rounds of workload and faults, or from the states of one recorded run. */
-  by: 'rounds' | 'states';
+  measuredIn: 'rounds' | 'states';
 }
 
 /** In the order in which they are measured. */
 export const LEVELS: readonly LevelRule[] = [
   {
     level: 'process',
-    what: 'processes of the target are killed at any time, during recovery too, and are stopped and started again',
-    upon: [],
+    condition: 'processes of the target are killed at any time, during recovery too, and are stopped and started again',
+    requires: [],
     faults: ['kill'],
-    also: ['pause'],
-    by: 'rounds',
+    optionalFaults: ['pause'],
+    measuredIn: 'rounds',
   },
   {
     level: 'torn',
-    what: 'bytes that no sync covered are damaged, and the stored index is lost or damaged',
-    upon: ['process'],
+    condition: 'bytes that no sync covered are damaged, and the stored index is lost or damaged',
+    requires: ['process'],
     faults: ['tear'],
-    also: ['index-loss'],
-    by: 'rounds',
+    optionalFaults: ['index-loss'],
+    measuredIn: 'rounds',
   },
   {
     level: 'power',
-    what: 'the whole machine stops, and what was not flushed is gone',
-    upon: ['process'],
+    condition: 'the whole machine stops, and what was not flushed is gone',
+    requires: ['process'],
     faults: ['power-cut'],
-    also: [],
-    by: 'rounds',
+    optionalFaults: [],
+    measuredIn: 'rounds',
   },
   {
     level: 'crash-states',
-    what: 'any subset of the writes since the last flush is on the disk, sectors torn',
-    upon: ['process', 'power'],
+    condition: 'any subset of the writes since the last flush is on the disk, sectors torn',
+    requires: ['process', 'power'],
     faults: ['crash-states'],
-    also: [],
-    by: 'states',
+    optionalFaults: [],
+    measuredIn: 'states',
   },
   {
     level: 'errors',
-    what: 'the queue or its disk is full, the disk answers with errors, stored bytes rot, the clock jumps',
-    upon: ['process'],
+    condition: 'the queue or its disk is full, the disk answers with errors, stored bytes rot, the clock jumps',
+    requires: ['process'],
     faults: ['full', 'io-error', 'clock'],
-    also: ['data-rot'],
-    by: 'rounds',
+    optionalFaults: ['data-rot'],
+    measuredIn: 'rounds',
   },
 ];
 
@@ -68,7 +68,7 @@ export function ruleOf(level: Level): LevelRule {
 }
 
 /** Families of faults that are tried in the run of a level. */
-export function familiesOf({ faults, also }: LevelRule): FaultName[] {
+export function familiesOf({ faults, optionalFaults: also }: LevelRule): FaultName[] {
   return [...faults, ...also];
 }
 

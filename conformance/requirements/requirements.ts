@@ -53,13 +53,13 @@ export interface Requirement {
   /** True when a target that does not claim this can be given the level all the same, which then says so. */
   waivable: boolean;
   /** Does the target claim it? All that is not optional is claimed by every target. */
-  claimed: (target: { guarantee: Guarantee; verify?: readonly string[] | undefined }) => boolean;
+  isClaimedBy: (target: { guarantee: Guarantee; verify?: readonly string[] | undefined }) => boolean;
 }
 
 const always = () => true;
 
 /** Faults after which a target is started again. */
-const RESTARTS: readonly string[] = [
+const FAULTS_WITH_RESTART: readonly string[] = [
   'kill',
   'tear',
   'index-loss',
@@ -90,7 +90,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: 'any',
     byChance: false,
     waivable: false,
-    claimed: always,
+    isClaimedBy: always,
   },
   {
     id: 'PP-2',
@@ -110,7 +110,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: 'any',
     byChance: false,
     waivable: true,
-    claimed: ({ guarantee }) => guarantee.duplicatesPerCrash !== 'unbounded',
+    isClaimedBy: ({ guarantee }) => guarantee.duplicatesPerCrash !== 'unbounded',
   },
   {
     id: 'PP-3',
@@ -125,7 +125,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: ['full'],
     byChance: false,
     waivable: false,
-    claimed: always,
+    isClaimedBy: always,
   },
   {
     id: 'PP-4',
@@ -142,7 +142,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: 'any',
     byChance: false,
     waivable: false,
-    claimed: always,
+    isClaimedBy: always,
   },
   {
     id: 'PP-5',
@@ -158,7 +158,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: 'any',
     byChance: true,
     waivable: false,
-    claimed: always,
+    isClaimedBy: always,
   },
   {
     id: 'PP-6',
@@ -174,7 +174,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: 'any',
     byChance: false,
     waivable: false,
-    claimed: always,
+    isClaimedBy: always,
   },
   {
     id: 'PP-7',
@@ -195,7 +195,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: ['data-rot'],
     byChance: false,
     waivable: true,
-    claimed: ({ guarantee }) => guarantee.faults.includes('data-rot'),
+    isClaimedBy: ({ guarantee }) => guarantee.faults.includes('data-rot'),
   },
   {
     id: 'PP-8',
@@ -214,7 +214,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: ['full'],
     byChance: false,
     waivable: false,
-    claimed: ({ guarantee }) => guarantee.faults.includes('full'),
+    isClaimedBy: ({ guarantee }) => guarantee.faults.includes('full'),
   },
   {
     id: 'PP-9',
@@ -229,10 +229,10 @@ export const REQUIREMENTS: readonly Requirement[] = [
     evidence: "The target's own verify command, run after recoveries, finds no problem.",
     notEvidence:
       'An inspection before the first recovery; a target that has no such command is not measured.',
-    needs: RESTARTS,
+    needs: FAULTS_WITH_RESTART,
     byChance: false,
     waivable: true,
-    claimed: ({ verify }) => verify !== undefined,
+    isClaimedBy: ({ verify }) => verify !== undefined,
   },
   {
     id: 'PP-10',
@@ -244,10 +244,10 @@ export const REQUIREMENTS: readonly Requirement[] = [
     scenarios: 'Every fault that stops a process.',
     evidence: 'Every restart ended with every service ready.',
     notEvidence: 'A start that was the first of all; a service that was never down.',
-    needs: RESTARTS,
+    needs: FAULTS_WITH_RESTART,
     byChance: false,
     waivable: false,
-    claimed: always,
+    isClaimedBy: always,
   },
   {
     id: 'PP-11',
@@ -261,10 +261,10 @@ export const REQUIREMENTS: readonly Requirement[] = [
     evidence: 'The longest time from restart to readiness.',
     notEvidence:
       'Runs in a virtual machine without hardware support, where time says nothing about the target.',
-    needs: RESTARTS,
+    needs: FAULTS_WITH_RESTART,
     byChance: false,
     waivable: true,
-    claimed: ({ guarantee }) => guarantee.recoverySeconds !== undefined,
+    isClaimedBy: ({ guarantee }) => guarantee.recoverySeconds !== undefined,
   },
   {
     id: 'PP-12',
@@ -284,7 +284,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: ['power-cut'],
     byChance: false,
     waivable: false,
-    claimed: ({ guarantee }) => guarantee.faults.includes('power-cut'),
+    isClaimedBy: ({ guarantee }) => guarantee.faults.includes('power-cut'),
   },
   {
     id: 'PP-13',
@@ -307,7 +307,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: ['crash-states'],
     byChance: false,
     waivable: false,
-    claimed: ({ guarantee }) => guarantee.faults.includes('crash-states'),
+    isClaimedBy: ({ guarantee }) => guarantee.faults.includes('crash-states'),
   },
   {
     id: 'PP-14',
@@ -329,7 +329,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: ['io-error'],
     byChance: false,
     waivable: false,
-    claimed: ({ guarantee }) => guarantee.faults.includes('io-error'),
+    isClaimedBy: ({ guarantee }) => guarantee.faults.includes('io-error'),
   },
   {
     id: 'PP-15',
@@ -348,7 +348,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: ['kill-recovery'],
     byChance: true,
     waivable: false,
-    claimed: ({ guarantee }) => guarantee.faults.includes('kill'),
+    isClaimedBy: ({ guarantee }) => guarantee.faults.includes('kill'),
   },
   {
     id: 'PP-16',
@@ -368,7 +368,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: ['tear'],
     byChance: true,
     waivable: false,
-    claimed: ({ guarantee }) => guarantee.faults.includes('tear'),
+    isClaimedBy: ({ guarantee }) => guarantee.faults.includes('tear'),
   },
   {
     id: 'PP-17',
@@ -387,7 +387,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: ['index-loss'],
     byChance: true,
     waivable: true,
-    claimed: ({ guarantee }) => guarantee.faults.includes('index-loss'),
+    isClaimedBy: ({ guarantee }) => guarantee.faults.includes('index-loss'),
   },
   {
     id: 'PP-18',
@@ -407,7 +407,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: ['clock'],
     byChance: true,
     waivable: false,
-    claimed: ({ guarantee }) => guarantee.faults.includes('clock'),
+    isClaimedBy: ({ guarantee }) => guarantee.faults.includes('clock'),
   },
   {
     id: 'PP-19',
@@ -428,7 +428,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     needs: ['disk-full'],
     byChance: true,
     waivable: false,
-    claimed: ({ guarantee }) => guarantee.faults.includes('full'),
+    isClaimedBy: ({ guarantee }) => guarantee.faults.includes('full'),
   },
 ];
 

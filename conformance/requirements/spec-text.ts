@@ -3,7 +3,7 @@ import type { Requirement } from './requirements.js';
 
 /** The text of `SPEC.md`; the document is exactly this. */
 export function specText(): string {
-  return `${[HEAD, levels(), ...LEVELS.flatMap(part), TAIL].join('\n\n')}\n`;
+  return `${[HEAD, levelsSection(), ...LEVELS.flatMap(levelSection), TAIL].join('\n\n')}\n`;
 }
 
 const HEAD = `# What a durable message queue must do
@@ -29,7 +29,7 @@ session went on for more messages than the target claims to hold unrecorded (\`i
 session that broke, or that was open at a crash, was in delivery, may come again, and is counted apart. A target that claims no
 number per session is given one second after the end of a session to record it.`;
 
-function levels(): string {
+function levelsSection(): string {
   return [
     '## Levels',
     '',
@@ -40,11 +40,11 @@ function levels(): string {
     '',
     '| level | the requirements hold when | needs | faults | if claimed | requirements |',
     '|---|---|---|---|---|---|',
-    ...LEVELS.map(row),
+    ...LEVELS.map(levelRow),
   ].join('\n');
 }
 
-function row({ level, what, upon, faults, also }: LevelRule): string {
+function levelRow({ level, condition: what, requires: upon, faults, optionalFaults: also }: LevelRule): string {
   const ids = requirementsOf(level).map(({ id, waivable }) => (waivable ? `(${id})` : id));
   const cells = [level, what, upon, faults, also, ids].map((cell) =>
     typeof cell === 'string' ? cell : cell.join(', ') || '–',
@@ -52,13 +52,13 @@ function row({ level, what, upon, faults, also }: LevelRule): string {
   return `| ${cells.join(' | ')} |`;
 }
 
-function part({ level }: LevelRule): string[] {
+function levelSection({ level }: LevelRule): string[] {
   const requirements = requirementsOf(level);
   if (requirements.length === 0) return [];
-  return [`## Level ${level}`, ...requirements.map(section)];
+  return [`## Level ${level}`, ...requirements.map(requirementSection)];
 }
 
-function section(requirement: Requirement): string {
+function requirementSection(requirement: Requirement): string {
   const { id, title, sentence, why, source, scenarios, evidence, notEvidence } = requirement;
   const { needs, byChance, waivable } = requirement;
   const faults = needs === 'any' ? 'any' : needs.join(', ');

@@ -88,7 +88,7 @@ const Guarantee = object({
     .describe('Every service is ready again so long after the restart.'),
 }).describe('What the target promises; it is held to this and to nothing else.');
 
-const below = () =>
+const pathInData = () =>
   z.string({ error: 'a path relative to {data}' }).min(1, { error: 'a path relative to {data}' });
 
 const CrashStates = object({
@@ -106,7 +106,7 @@ const CrashStates = object({
         '{NAME: FILE, …, "patches": FILE, "states": [{NAME: [[FROM, TO, AT], …], …}, …]} are several states, each with an answer of its ' +
         'own: each time the bytes of `patches` from AT on are put into what the file was before, from FROM to the one before TO.',
     ),
-  queue: below()
+  queue: pathInData()
     .optional()
     .describe('The directory that `restore` is asked to restore; default: {data} itself.'),
   files: z
@@ -114,7 +114,7 @@ const CrashStates = object({
       z.string().regex(/^(?!(?:queue|patches|states)$)[a-z]+$/, {
         error: 'a name of small letters, other than queue, patches and states',
       }),
-      below(),
+      pathInData(),
       {
         error: 'an object of paths relative to {data} by name',
       },

@@ -1,14 +1,14 @@
 import { dirname, resolve } from 'node:path';
 import { KitError, messageOf } from '../errors.js';
-import { readNamedFile } from '../read-file.js';
+import { readRegularFile } from '../read-file.js';
 import { type Target, TargetDefinition, type TargetInput } from './definition.js';
 import { placeholderProblems } from './placeholders.js';
 
 /** Far above any target file. */
-const MOST_BYTES = 16 * 2 ** 20;
+const MAX_TARGET_FILE_BYTES = 16 * 2 ** 20;
 
 /** A target file that can be read and says something wrong. */
-export class TargetProblems extends KitError {
+export class TargetFileError extends KitError {
   /** `key path: what was expected`, one line each. */
   readonly problems: readonly string[];
 
@@ -25,7 +25,7 @@ export class TargetProblems extends KitError {
 export function loadTarget(file: string): Target {
   let text: string;
   try {
-    text = readNamedFile(file, MOST_BYTES).toString('utf8');
+    text = readRegularFile(file, MAX_TARGET_FILE_BYTES).toString('utf8');
   } catch (error) {
     throw new KitError('bad-target', `${file}: expected a target file: ${messageOf(error)}`, {
       cause: error,
@@ -39,7 +39,7 @@ export function loadTarget(file: string): Target {
       cause: error,
     });
   }
-  return check(json, dirname(resolve(file)), file);
+  return parseTarget(json, dirname(resolve(file)), file);
 }
 
 /**
@@ -47,10 +47,10 @@ export function loadTarget(file: string): Target {
  * @throws KitError bad-target, as `loadTarget`.
  */
 export function defineTarget(definition: TargetInput, dir: string): Target {
-  return check(definition, resolve(dir), `target ${definition.name}`);
+  return parseTarget(definition, resolve(dir), `target ${definition.name}`);
 }
 
-function check(json: unknown, dir: string, where: string): Target {
+function parseTarget(json: unknown, dir: string, where: string): Target {
   const parsed = TargetDefinition.safeParse(json);
   if (!parsed.success) {
     const problems = parsed.error.issues.map((issue) => {
@@ -59,10 +59,10 @@ function check(json: unknown, dir: string, where: string): Target {
       const found = keys.length > 0 ? 'unknown key, ' : '';
       return `${path}: ${found}expected ${issue.message}`;
     });
-    throw new TargetProblems(where, problems);
+    throw new TargetFileError(where, problems);
   }
   const problems = placeholderProblems(parsed.data);
-  if (problems.length > 0) throw new TargetProblems(where, problems);
+  if (problems.length > 0) throw new TargetFileError(where, problems);
   return { ...parsed.data, dir };
 }
 

@@ -17,11 +17,11 @@ export interface PlaceholderValues {
 
 /** Braces around a word, or two with a colon between; other braces (JSON, a shell's ${…}) are left alone. */
 const PLACEHOLDER = /(?<!\$)\{([A-Za-z][\w-]*)(?::([\w-]*))?\}/g;
-const KNOWN = '{dir}, {data}, {port}, {port:name}, {sink}, {node}';
+const KNOWN_PLACEHOLDERS = '{dir}, {data}, {port}, {port:name}, {sink}, {node}';
 
 /** Where a placeholder has a meaning: before anything runs there is neither port nor receiver. */
-type Place = 'service' | 'install' | 'verify';
-const ALLOWED: Record<Place, readonly string[]> = {
+type CommandKind = 'service' | 'install' | 'verify';
+const ALLOWED_PLACEHOLDERS: Record<CommandKind, readonly string[]> = {
   service: ['dir', 'data', 'node', 'port', 'sink'],
   install: ['dir', 'data', 'node'],
   verify: ['dir', 'data', 'node', 'port'],
@@ -36,14 +36,14 @@ export function expandCommand(command: readonly string[], values: PlaceholderVal
     word.replace(PLACEHOLDER, (whole: string, name: string, port: string | undefined) => {
       const value =
         name === 'port' ? values.ports.get(port ?? '')?.toString() : simpleValue(name, port, values);
-      if (value === undefined) throw new KitError('bad-target', `${whole}: expected one of ${KNOWN}`);
+      if (value === undefined) throw new KitError('bad-target', `${whole}: expected one of ${KNOWN_PLACEHOLDERS}`);
       return value;
     }),
   );
 }
 
-function simpleValue(name: string, after: string | undefined, values: PlaceholderValues): string | undefined {
-  if (after !== undefined) return undefined;
+function simpleValue(name: string, argument: string | undefined, values: PlaceholderValues): string | undefined {
+  if (argument !== undefined) return undefined;
   switch (name) {
     case 'dir':
       return values.dir;
@@ -62,7 +62,7 @@ function simpleValue(name: string, after: string | undefined, values: Placeholde
 export function portNames(target: TargetFile): string[] {
   const names = new Set<string>();
   for (const service of Object.values(target.services)) {
-    for (const { name, after } of placeholdersIn(service.command)) {
+    for (const { name, argument: after } of placeholdersIn(service.command)) {
       if (name === 'port') names.add(after ?? '');
     }
   }
@@ -77,12 +77,12 @@ export function submitPorts(target: TargetFile): string[] {
 /** Every misuse of placeholders and port names, as `key path: what was expected`. */
 export function placeholderProblems(target: TargetFile): string[] {
   const problems: string[] = [];
-  const check = (path: string, command: readonly string[] | undefined, place: Place) => {
-    for (const { index, whole, name, after } of placeholdersIn(command ?? [])) {
+  const check = (path: string, command: readonly string[] | undefined, commandKind: CommandKind) => {
+    for (const { index, whole, name, argument: after } of placeholdersIn(command ?? [])) {
       const known =
-        ALLOWED[place].includes(name) && (after === undefined || (name === 'port' && after !== ''));
+        ALLOWED_PLACEHOLDERS[commandKind].includes(name) && (after === undefined || (name === 'port' && after !== ''));
       if (!known) {
-        const expected = ALLOWED[place].map((word) => `{${word}}`).join(', ');
+        const expected = ALLOWED_PLACEHOLDERS[commandKind].map((word) => `{${word}}`).join(', ');
         problems.push(`${path}.${index}: unknown placeholder ${whole}, expected one of ${expected}`);
       }
     }
@@ -108,7 +108,7 @@ export function placeholderProblems(target: TargetFile): string[] {
 function* placeholdersIn(command: readonly string[]) {
   for (const [index, word] of command.entries()) {
     for (const match of word.matchAll(PLACEHOLDER)) {
-      yield { index, whole: match[0], name: match[1] ?? '', after: match[2] };
+      yield { index, whole: match[0], name: match[1] ?? '', argument: match[2] };
     }
   }
 }

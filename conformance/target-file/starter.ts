@@ -2,7 +2,7 @@ import { KitError } from '../errors.js';
 import { TargetDefinition, type TargetInput } from './definition.js';
 
 /** What a protocol needs in a command, beyond the data directory and the port. */
-const MORE_WORDS: Readonly<Record<string, readonly string[]>> = { smtp: ['--next-hop', '{sink}'] };
+const EXTRA_ARGUMENTS: Readonly<Record<string, readonly string[]>> = { smtp: ['--next-hop', '{sink}'] };
 
 /** The protocols that a target can speak. */
 export function protocolNames(): string[] {
@@ -25,7 +25,7 @@ export function starterTarget(name: string, protocol: string): TargetInput {
           '{data}',
           '--port',
           '{port}',
-          ...(MORE_WORDS[protocol] ?? []),
+          ...(EXTRA_ARGUMENTS[protocol] ?? []),
         ],
       },
     },

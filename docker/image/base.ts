@@ -14,7 +14,7 @@ export const FAULT_PACKAGES = ['strace', 'libfaketime'];
 const NETWORK_PACKAGES = ['iptables'];
 /** Node's own needs, and what makes a Debian root out of loose packages (/tmp, /etc/os-release). */
 const ROOT_PACKAGES = ['base-files', 'libstdc++6', ...FAULT_PACKAGES, ...NETWORK_PACKAGES];
-const NOT_IN_ROOT = ['/usr/share/*', '/usr/lib/*/gconv/*'];
+const EXCLUDED_PATHS = ['/usr/share/*', '/usr/lib/*/gconv/*'];
 const PULL_TIMEOUT_MS = 120_000;
 const ROOT_TIMEOUT_MS = 300_000;
 
@@ -26,24 +26,24 @@ export async function baseImage(
 ): Promise<string> {
   const tag = `plugpull/base:${baseKey()}`;
   if (await hasImage(engine, tag)) return tag;
-  const why = await fromRegistry(engine, tag, workDir, say).then(
+  const pullError = await pullBase(engine, tag, workDir, say).then(
     () => undefined,
     (error: unknown) => String(error instanceof Error ? error.message : error).split('\n')[0],
   );
-  if (why === undefined) return tag;
-  say(`no base from a registry (${why}): making one from Debian packages`);
-  await fromPackages(engine, tag, workDir);
+  if (pullError === undefined) return tag;
+  say(`no base from a registry (${pullError}): making one from Debian packages`);
+  await buildBaseFromPackages(engine, tag, workDir);
   return tag;
 }
 
 /** The addons in the image were compiled here: the same Node, and a C library that is not older. */
 export function baseKey(): string {
   const { size, mtimeMs } = statSync(process.execPath);
-  const parts = [process.version, process.arch, size, mtimeMs, ROOT_PACKAGES, NOT_IN_ROOT, codename()];
+  const parts = [process.version, process.arch, size, mtimeMs, ROOT_PACKAGES, EXCLUDED_PATHS, codename()];
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 16);
 }
 
-async function fromRegistry(
+async function pullBase(
   engine: Dockerode,
   tag: string,
   workDir: string,
@@ -61,16 +61,16 @@ async function fromRegistry(
     `FROM ${name}`,
     `RUN apt-get update && apt-get install -y --no-install-recommends ${[...FAULT_PACKAGES, ...NETWORK_PACKAGES].join(' ')} && rm -rf /var/lib/apt/lists/*`,
   ];
-  await inFolder(dir, async () => {
+  await withEmptyFolder(dir, async () => {
     writeFileSync(join(dir, 'Dockerfile'), `${lines.join('\n')}\n`);
     await buildImage(engine, dir, { tag });
   });
 }
 
-async function fromPackages(engine: Dockerode, tag: string, workDir: string): Promise<void> {
+async function buildBaseFromPackages(engine: Dockerode, tag: string, workDir: string): Promise<void> {
   const dir = join(workDir, 'debian-base');
-  await inFolder(dir, async () => {
-    await makeRoot(join(dir, 'root.tar'), ROOT_PACKAGES, NOT_IN_ROOT);
+  await withEmptyFolder(dir, async () => {
+    await makeRootfs(join(dir, 'root.tar'), ROOT_PACKAGES, EXCLUDED_PATHS);
     // Half the size of a Node is symbols, which nobody needs there.
     const node = join(dir, 'node');
     await run('strip', ['-o', node, process.execPath]).catch(() => copyFileSync(process.execPath, node));
@@ -87,7 +87,7 @@ async function fromPackages(engine: Dockerode, tag: string, workDir: string): Pr
  * run: there are no users, no caches, and nothing is started.
  * @throws Error when there is no mmdebstrap, or with its last lines.
  */
-export async function makeRoot(
+export async function makeRootfs(
   file: string,
   packages: readonly string[],
   excluded: readonly string[],
@@ -116,7 +116,7 @@ export async function makeRoot(
 }
 
 /** Does work that needs an empty folder, which is gone afterwards. */
-export async function inFolder(dir: string, work: () => Promise<void>): Promise<void> {
+export async function withEmptyFolder(dir: string, work: () => Promise<void>): Promise<void> {
   rmSync(dir, { recursive: true, force: true });
   mkdirSync(dir, { recursive: true });
   try {

@@ -20,11 +20,11 @@ export interface ContextFile {
 /** What the reference implementation imports; a test runs it in the image. */
 const REFERENCE_PACKAGES = ['@node-rs/crc32', 'commander', 'koffi', 'mmap-io', 'zod'];
 /** Types, maps and tests. */
-const NOT_RUN = /\.(?:[cm]?ts|map)$|\.test\.js$/;
-const NOT_RUN_FOLDERS: ReadonlySet<string> = new Set(['fixtures', 'bench']);
+const EXCLUDED_FILES = /\.(?:[cm]?ts|map)$|\.test\.js$/;
+const EXCLUDED_FOLDERS: ReadonlySet<string> = new Set(['fixtures', 'bench']);
 /** What packages bring besides: texts, sources and intermediate files of addons, addons for another C library. */
-const NOT_RUN_OF_PACKAGE = /\.(?:md|c|cc|cpp|h|hh|hpp|S|asm|o|d|a|mk|gypi?|stamp|Makefile)$/;
-const NOT_RUN_FOLDERS_OF_PACKAGE: ReadonlySet<string> = new Set([
+const EXCLUDED_PACKAGE_FILES = /\.(?:md|c|cc|cpp|h|hh|hpp|S|asm|o|d|a|mk|gypi?|stamp|Makefile)$/;
+const EXCLUDED_PACKAGE_FOLDERS: ReadonlySet<string> = new Set([
   '.deps',
   'obj.target',
   'musl_x64',
@@ -42,7 +42,7 @@ export function referenceFiles(root: string, built: string): ContextFile[] {
     throw new Error(`${built}: not compiled, run npm run build first`);
   return [
     ...packageFiles(REFERENCE_PACKAGES, root, 'reference/node_modules'),
-    ...tree(built, 'reference/package/dist/reference-impl'),
+    ...folderFiles(built, 'reference/package/dist/reference-impl'),
     { source: join(root, 'package.json'), to: 'reference/package/package.json' },
     {
       source: join(root, 'conformance/targets/reference.json'),
@@ -53,14 +53,14 @@ export function referenceFiles(root: string, built: string): ContextFile[] {
 
 /** The files that the image of the kit has more than that of the reference implementation. */
 export function kitFiles(root: string): ContextFile[] {
-  const there = new Set(installedPackages(REFERENCE_PACKAGES, root).map(({ folder }) => folder));
-  const more = installedPackages(dependenciesOf(root), root).filter(({ folder }) => !there.has(folder));
+  const inReference = new Set(installedPackages(REFERENCE_PACKAGES, root).map(({ folder }) => folder));
+  const more = installedPackages(dependenciesOf(root), root).filter(({ folder }) => !inReference.has(folder));
   return [
     ...more.flatMap((one) => packageTree(one, 'kit/node_modules')),
-    ...KIT_FOLDERS.flatMap((folder) => tree(join(root, 'dist', folder), `kit/package/dist/${folder}`)),
-    ...tree(join(root, 'conformance'), 'kit/package/conformance'),
+    ...KIT_FOLDERS.flatMap((folder) => folderFiles(join(root, 'dist', folder), `kit/package/dist/${folder}`)),
+    ...folderFiles(join(root, 'conformance'), 'kit/package/conformance'),
     { source: join(root, 'docker/Dockerfile'), to: 'kit/package/docker/Dockerfile' },
-    ...tree(join(root, 'docker/site'), 'kit/package/docker/site'),
+    ...folderFiles(join(root, 'docker/site'), 'kit/package/docker/site'),
   ];
 }
 
@@ -74,7 +74,7 @@ export function digestOf(files: readonly ContextFile[], ...more: readonly string
 }
 
 /** Copies the files below `folder`. */
-export function stage(files: readonly ContextFile[], folder: string): void {
+export function copyContext(files: readonly ContextFile[], folder: string): void {
   for (const { source, to } of files) {
     const path = join(folder, to);
     mkdirSync(dirname(path), { recursive: true });
@@ -89,14 +89,14 @@ function packageFiles(names: readonly string[], root: string, to: string): Conte
 function packageTree({ name, folder }: InstalledPackage, to: string): ContextFile[] {
   const wanted = (entry: Dirent) =>
     entry.isDirectory()
-      ? !NOT_RUN_FOLDERS_OF_PACKAGE.has(entry.name)
-      : !NOT_RUN_OF_PACKAGE.test(entry.name) && !NOT_RUN.test(entry.name);
+      ? !EXCLUDED_PACKAGE_FOLDERS.has(entry.name)
+      : !EXCLUDED_PACKAGE_FILES.test(entry.name) && !EXCLUDED_FILES.test(entry.name);
   return filesBelow(folder, `${to}/${name}`, wanted);
 }
 
-function tree(folder: string, to: string): ContextFile[] {
+function folderFiles(folder: string, to: string): ContextFile[] {
   const wanted = (entry: Dirent) =>
-    entry.isDirectory() ? !NOT_RUN_FOLDERS.has(entry.name) : !NOT_RUN.test(entry.name);
+    entry.isDirectory() ? !EXCLUDED_FOLDERS.has(entry.name) : !EXCLUDED_FILES.test(entry.name);
   return filesBelow(folder, to, wanted);
 }
 
@@ -128,7 +128,7 @@ function installedPackages(names: readonly string[], from: string): InstalledPac
   const found = new Map<string, InstalledPackage>();
   const visit = (name: string, by: string) => {
     if (BUILD_ONLY.test(name)) return;
-    const folder = find(name, by);
+    const folder = findPackage(name, by);
     if (folder === undefined || found.has(folder)) return;
     found.set(folder, { name, folder });
     for (const needed of dependenciesOf(folder)) visit(needed, folder);
@@ -149,7 +149,7 @@ function dependenciesOf(folder: string): string[] {
   return Object.keys({ ...dependencies, ...optionalDependencies });
 }
 
-function find(name: string, from: string): string | undefined {
+function findPackage(name: string, from: string): string | undefined {
   for (let folder = from; ; folder = dirname(folder)) {
     const candidate = join(folder, 'node_modules', name);
     if (existsSync(join(candidate, 'package.json'))) return candidate;

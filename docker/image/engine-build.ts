@@ -46,13 +46,13 @@ export async function buildImage(
     forcerm: true,
     ...(target === undefined ? {} : { target }),
   });
-  const said = await new Promise<BuildLine[]>((resolve, reject) => {
+  const buildLines = await new Promise<BuildLine[]>((resolve, reject) => {
     engine.modem.followProgress(stream, (error, lines: BuildLine[]) =>
       error ? reject(error) : resolve(lines),
     );
   });
-  const failed = said.find(({ error }) => error !== undefined);
+  const failed = buildLines.find(({ error }) => error !== undefined);
   if (failed === undefined) return;
-  const last = said.flatMap(({ stream: text }) => text?.trim() || []).slice(-3);
-  throw new Error(`building ${tag}: ${[...last, failed.error].join(' | ')}`);
+  const lastLines = buildLines.flatMap(({ stream: text }) => text?.trim() || []).slice(-3);
+  throw new Error(`building ${tag}: ${[...lastLines, failed.error].join(' | ')}`);
 }

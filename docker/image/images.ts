@@ -2,7 +2,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node
 import { join } from 'node:path';
 import type Dockerode from 'dockerode';
 import { baseImage, baseKey } from './base.js';
-import { type ContextFile, digestOf, kitFiles, referenceFiles, stage } from './context.js';
+import { type ContextFile, digestOf, kitFiles, referenceFiles, copyContext } from './context.js';
 import { buildImage, hasImage } from './engine-build.js';
 
 /** Where the package lies in the images. */
@@ -28,7 +28,7 @@ export interface ImageOptions {
  */
 export async function referenceImage(options: ImageOptions): Promise<string> {
   const built = options.built ?? join(options.root, 'dist/reference-impl');
-  return ensure('reference', referenceFiles(options.root, built), options);
+  return ensureImage('reference', referenceFiles(options.root, built), options);
 }
 
 /** The image of the kit; the same as for `referenceImage` goes. */
@@ -37,10 +37,10 @@ export async function kitImage(options: ImageOptions): Promise<string> {
     ...referenceFiles(options.root, options.built ?? join(options.root, 'dist/reference-impl')),
     ...kitFiles(options.root),
   ];
-  return ensure('kit', files, options);
+  return ensureImage('kit', files, options);
 }
 
-async function ensure(
+async function ensureImage(
   name: 'reference' | 'kit',
   files: readonly ContextFile[],
   { engine, root, workDir, say }: ImageOptions,
@@ -55,7 +55,7 @@ async function ensure(
     const base = await baseImage(engine, dir, say);
     const context = join(dir, 'context');
     mkdirSync(context);
-    stage(files, context);
+    copyContext(files, context);
     copyFileSync(dockerfile, join(context, 'Dockerfile'));
     await buildImage(engine, context, {
       tag,
@@ -66,24 +66,24 @@ async function ensure(
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
-  await prune(engine, name);
+  await pruneImages(engine, name);
   say(`built ${tag} in ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
   return tag;
 }
 
 /** So many of the latest stay, and whatever is as young as this: another run may be about to use it. */
-const KEPT = 4;
-const YOUNG_S = 3600;
+const MIN_SAVED_IMAGES = 4;
+const MIN_AGE_TO_PRUNE_S = 3600;
 
 /** Removes images of earlier sources. One that a container uses stays, and so does what others are made from. */
-async function prune(engine: Dockerode, name: 'reference' | 'kit'): Promise<void> {
+async function pruneImages(engine: Dockerode, name: 'reference' | 'kit'): Promise<void> {
   const filters = { label: [`${IMAGE_LABEL}=${name}`] };
   const images = await engine.listImages({ filters: JSON.stringify(filters) });
   const old = images
     .filter(({ RepoTags }) => RepoTags?.some((tag) => tag.startsWith(`plugpull/${name}:`)))
     .sort((a, b) => b.Created - a.Created)
-    .slice(KEPT)
-    .filter(({ Created }) => Created < Date.now() / 1000 - YOUNG_S);
+    .slice(MIN_SAVED_IMAGES)
+    .filter(({ Created }) => Created < Date.now() / 1000 - MIN_AGE_TO_PRUNE_S);
   for (const { Id } of old) {
     // Refused when it is in use, and gone when somebody else prunes too: both are well.
     await engine

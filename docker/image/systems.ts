@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { codename, FAULT_PACKAGES, inFolder, makeRoot } from './base.js';
+import { codename, FAULT_PACKAGES, withEmptyFolder, makeRootfs } from './base.js';
 import { buildImage, hasImage } from './engine-build.js';
 import { IMAGE_LABEL, type ImageOptions } from './images.js';
 
@@ -25,8 +25,8 @@ const RECIPES: Readonly<Record<string, Recipe>> = {
 };
 
 /** What the scripts beside the target files use, and what the faults use inside a container. */
-const USUAL_PACKAGES = ['base-files', 'dash', 'coreutils', 'util-linux', 'sed', 'grep', ...FAULT_PACKAGES];
-const EXCLUDED = ['/usr/share/doc/*', '/usr/share/man/*', '/usr/share/locale/*', '/usr/share/perl/*'];
+const COMMON_PACKAGES = ['base-files', 'dash', 'coreutils', 'util-linux', 'sed', 'grep', ...FAULT_PACKAGES];
+const EXCLUDED_PATHS = ['/usr/share/doc/*', '/usr/share/man/*', '/usr/share/locale/*', '/usr/share/perl/*'];
 
 /** Whether an image is one of a real system that is made here out of Debian's packages. */
 export function isSystemImage(name: string): boolean {
@@ -44,7 +44,7 @@ export async function systemImage(
 ): Promise<string> {
   const recipe = RECIPES[name];
   if (recipe === undefined) throw new Error(`${name}: no such recipe`);
-  const parts = [recipe, USUAL_PACKAGES, EXCLUDED, codename(), process.arch];
+  const parts = [recipe, COMMON_PACKAGES, EXCLUDED_PATHS, codename(), process.arch];
   const key = createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 16);
   const tag = `${name}:${key}`;
   if (await hasImage(engine, tag)) return tag;
@@ -52,12 +52,12 @@ export async function systemImage(
   mkdirSync(workDir, { recursive: true });
   const dir = mkdtempSync(join(workDir, 'system-'));
   try {
-    await inFolder(join(dir, 'context'), async () => {
+    await withEmptyFolder(join(dir, 'context'), async () => {
       const context = join(dir, 'context');
-      await makeRoot(join(context, 'root.tar'), [...USUAL_PACKAGES, ...recipe.packages], EXCLUDED);
+      await makeRootfs(join(context, 'root.tar'), [...COMMON_PACKAGES, ...recipe.packages], EXCLUDED_PATHS);
       const users = Object.entries({ root: 0, ...recipe.users });
-      const lines = (of: (user: string, id: number) => string) =>
-        users.map(([user, id]) => `${of(user, id)}\n`).join('');
+      const lines = (format: (user: string, id: number) => string) =>
+        users.map(([user, id]) => `${format(user, id)}\n`).join('');
       writeFileSync(
         join(context, 'passwd'),
         lines((user, id) => `${user}:x:${id}:${id}::/tmp:/bin/sh`),

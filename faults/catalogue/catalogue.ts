@@ -2,7 +2,7 @@ import type { Fault } from '../fault.js';
 import { powerCut } from '../power/power-cut.js';
 import { clock } from '../process/clock.js';
 import { kill } from '../process/kill.js';
-import { killNamed, killOne } from '../process/kill-one.js';
+import { killOneNamed, killOne } from '../process/kill-one.js';
 import { killRecovery } from '../process/kill-recovery.js';
 import { killSyscall } from '../process/kill-syscall.js';
 import { pause } from '../process/pause.js';
@@ -31,6 +31,6 @@ export const FAULTS: readonly Fault[] = [
 ];
 
 /** The fault of that name, one that is done to a named service among them (`kill-one:worker-a`). */
-export function faultNamed(name: string): Fault | undefined {
-  return FAULTS.find((fault) => fault.name === name) ?? killNamed(name);
+export function findFault(name: string): Fault | undefined {
+  return FAULTS.find((fault) => fault.name === name) ?? killOneNamed(name);
 }

@@ -4,10 +4,10 @@ import type { CrashModel } from '../write-log/model.js';
 import { type CrashState, NOTHING_TORN } from '../write-log/state.js';
 
 /** How a state was come by, for the report. */
-export type Family = 'prefix' | 'all-but-one' | 'only-one' | 'torn' | 'random';
+export type StateFamily = 'prefix' | 'all-but-one' | 'only-one' | 'torn' | 'random';
 
-export interface Enumerated {
-  family: Family;
+export interface EnumeratedState {
+  family: StateFamily;
   state: CrashState;
 }
 
@@ -15,15 +15,15 @@ export interface Enumerated {
  * Whether an entry of the log writes anything that counts. Random states differ only in such writes: without the others they
  * are no less possible, and equal to many.
  */
-export type Matters = (index: number) => boolean;
+export type IsRelevant = (index: number) => boolean;
 
 /** Between so many writes that are singled out in one epoch the others are skipped: the random ones reach them. */
-const MOST_SINGLED_OUT = 64;
+const MAX_SINGLED_OUT = 64;
 /** A cut is drawn so many times as often as one that leaves a single sector open, at most. */
-const MOST_WEIGHT = 64;
-const FEW = 3;
+const MAX_CUT_WEIGHT = 64;
+const SMALL_EPOCH_WRITES = 3;
 /** So many random states are drawn at once and given in the order of their cuts: the nearer these are, the cheaper is the way. */
-const DRAW = 256;
+const RANDOM_BATCH_SIZE = 256;
 
 /**
  * The crash states of a log, from the cut after `from` entries on, each once (two may be equal disks all the same):
@@ -35,21 +35,21 @@ export function* enumerate(
   model: CrashModel,
   from: number,
   random: Random,
-  matters?: Matters,
-  drawn = DRAW,
-): Generator<Enumerated, void> {
+  isRelevant?: IsRelevant,
+  randomBatchSize = RANDOM_BATCH_SIZE,
+): Generator<EnumeratedState, void> {
   yield* prefixes(model, from);
   yield* singledOut(model, from, 'all-but-one');
   yield* singledOut(model, from, 'only-one');
   yield* torn(model, from);
-  const draw = drawing(model, from, random, matters);
+  const drawState = randomStateDrawer(model, from, random, isRelevant);
   for (;;) {
-    const states = Array.from({ length: drawn }, draw);
+    const states = Array.from({ length: randomBatchSize }, drawState);
     for (const state of states.sort((a, b) => a.prefix - b.prefix)) yield { family: 'random', state };
   }
 }
 
-function* prefixes(model: CrashModel, from: number): Generator<Enumerated, void> {
+function* prefixes(model: CrashModel, from: number): Generator<EnumeratedState, void> {
   for (let prefix = from; prefix <= model.entries.length; prefix++) {
     yield { family: 'prefix', state: { prefix, kept: [], torn: NOTHING_TORN } };
     const kept = model.optional(prefix);
@@ -69,12 +69,12 @@ function* singledOut(
   model: CrashModel,
   from: number,
   family: 'all-but-one' | 'only-one',
-): Generator<Enumerated, void> {
+): Generator<EnumeratedState, void> {
   for (const prefix of epochEnds(model, from)) {
     const optional = model.optional(prefix);
     // One write alone: both are prefixes.
     if (optional.length < 2) continue;
-    const step = Math.ceil(optional.length / MOST_SINGLED_OUT);
+    const step = Math.ceil(optional.length / MAX_SINGLED_OUT);
     for (let at = 0; at < optional.length; at += step) {
       const one = optional[at] ?? 0;
       const kept = family === 'only-one' ? [one] : optional.filter((index) => index !== one);
@@ -84,12 +84,12 @@ function* singledOut(
 }
 
 /** The write under way at each cut, and whatever came before it in its epoch there. */
-function* torn(model: CrashModel, from: number): Generator<Enumerated, void> {
+function* torn(model: CrashModel, from: number): Generator<EnumeratedState, void> {
   for (let prefix = from; prefix < model.entries.length; prefix++) {
-    const under = model.entries[prefix];
-    if (under === undefined || under.lengthBytes < 2 * SECTOR_BYTES) continue;
-    const count = under.lengthBytes / SECTOR_BYTES;
-    const kept = under.flush ? [] : model.optional(prefix);
+    const inFlight = model.entries[prefix];
+    if (inFlight === undefined || inFlight.lengthBytes < 2 * SECTOR_BYTES) continue;
+    const count = inFlight.lengthBytes / SECTOR_BYTES;
+    const kept = inFlight.flush ? [] : model.optional(prefix);
     for (const sectors of usualTears(count)) {
       yield { family: 'torn', state: { prefix, kept, torn: new Map([[prefix, sectors]]) } };
     }
@@ -109,22 +109,22 @@ function usualTears(count: number): number[][] {
  * Draws random states: the more a cut leaves open, the more often it is drawn, up to a bound. Most cuts leave next to nothing
  * open, and that the other families have.
  */
-function drawing(
+function randomStateDrawer(
   model: CrashModel,
   from: number,
   random: Random,
-  matters: Matters | undefined,
+  isRelevant: IsRelevant | undefined,
 ): () => CrashState {
   const cuts = Array.from({ length: model.entries.length - from + 1 }, (_, at) => from + at);
-  const able = new Able(model, matters);
+  const optionalWrites = new OptionalWrites(model, isRelevant);
   let total = 0;
-  const sums = cuts.map((prefix) => {
-    total += Math.min(MOST_WEIGHT, able.sectorsAt(prefix));
+  const cumulativeWeights = cuts.map((prefix) => {
+    total += Math.min(MAX_CUT_WEIGHT, optionalWrites.sectorsAt(prefix));
     return total;
   });
   // Nothing is open anywhere.
-  if (total === 0) return () => randomState(model, cuts[random.int(cuts.length)] ?? from, random, able);
-  return () => randomState(model, cuts[firstAbove(sums, random.int(total))] ?? from, random, able);
+  if (total === 0) return () => randomState(model, cuts[random.int(cuts.length)] ?? from, random, optionalWrites);
+  return () => randomState(model, cuts[firstAbove(cumulativeWeights, random.int(total))] ?? from, random, optionalWrites);
 }
 
 /** The first place of an ascending list whose number is greater. */
@@ -140,70 +140,70 @@ function firstAbove(sums: readonly number[], number: number): number {
 }
 
 /** The writes of a log that may be on the medium or not, and matter. */
-class Able {
-  readonly matters: Matters;
+class OptionalWrites {
+  readonly isRelevant: IsRelevant;
   readonly #model: CrashModel;
-  readonly #numbers: number[] = [];
+  readonly #indices: number[] = [];
   /** At [prefix]: so many of them come before it. */
-  readonly #count: Int32Array;
+  readonly #countBefore: Int32Array;
   /** And so many sectors they have. */
-  readonly #sectors: Float64Array;
+  readonly #sectorsBefore: Float64Array;
 
-  constructor(model: CrashModel, matters: Matters = () => true) {
+  constructor(model: CrashModel, isRelevant: IsRelevant = () => true) {
     this.#model = model;
-    this.matters = matters;
-    this.#count = new Int32Array(model.entries.length + 1);
-    this.#sectors = new Float64Array(model.entries.length + 1);
+    this.isRelevant = isRelevant;
+    this.#countBefore = new Int32Array(model.entries.length + 1);
+    this.#sectorsBefore = new Float64Array(model.entries.length + 1);
     let sectors = 0;
     for (const { index, lengthBytes, fua } of model.entries) {
-      if (lengthBytes > 0 && !fua && matters(index)) {
-        this.#numbers.push(index);
+      if (lengthBytes > 0 && !fua && isRelevant(index)) {
+        this.#indices.push(index);
         sectors += lengthBytes / SECTOR_BYTES;
       }
-      this.#count[index + 1] = this.#numbers.length;
-      this.#sectors[index + 1] = sectors;
+      this.#countBefore[index + 1] = this.#indices.length;
+      this.#sectorsBefore[index + 1] = sectors;
     }
   }
 
   /** As the model's `optional`, those that matter. */
-  before(prefix: number): number[] {
-    return this.#numbers.slice(this.#count[this.#model.floor(prefix)], this.#count[prefix]);
+  optionalAt(prefix: number): number[] {
+    return this.#indices.slice(this.#countBefore[this.#model.durablePrefix(prefix)], this.#countBefore[prefix]);
   }
 
   /** So many sectors a cut leaves open, with those of the write under way. */
   sectorsAt(prefix: number): number {
-    const open = (this.#sectors[prefix] ?? 0) - (this.#sectors[this.#model.floor(prefix)] ?? 0);
-    const under = this.matters(prefix) ? (this.#model.entries[prefix]?.lengthBytes ?? 0) : 0;
-    return open + under / SECTOR_BYTES;
+    const open = (this.#sectorsBefore[prefix] ?? 0) - (this.#sectorsBefore[this.#model.durablePrefix(prefix)] ?? 0);
+    const inFlightBytes = this.isRelevant(prefix) ? (this.#model.entries[prefix]?.lengthBytes ?? 0) : 0;
+    return open + inFlightBytes / SECTOR_BYTES;
   }
 }
 
-function randomState(model: CrashModel, prefix: number, random: Random, able: Able): CrashState {
-  const under = model.entries[prefix];
-  const before = able.before(prefix);
-  const canBegin = under !== undefined && under.lengthBytes > 0;
+function randomState(model: CrashModel, prefix: number, random: Random, optionalWrites: OptionalWrites): CrashState {
+  const inFlight = model.entries[prefix];
+  const before = optionalWrites.optionalAt(prefix);
+  const canBegin = inFlight !== undefined && inFlight.lengthBytes > 0;
   const begun = canBegin && (before.length === 0 || random.int(2) === 0);
-  const optional = begun && under.flush ? [] : before;
-  if (begun && able.matters(prefix)) optional.push(prefix);
+  const optional = begun && inFlight.flush ? [] : before;
+  if (begun && optionalWrites.isRelevant(prefix)) optional.push(prefix);
   const sectorsOf = (index: number) => (model.entries[index]?.lengthBytes ?? 0) / SECTOR_BYTES;
-  const keep = random.real();
-  const tear = random.int(3) === 0 ? random.real() / 2 : 0;
+  const keepProbability = random.real();
+  const tearProbability = random.int(3) === 0 ? random.real() / 2 : 0;
   // The whole writes of a few are all among the prefixes and those singled out.
-  const few = optional.length <= FEW && random.int(4) !== 0;
-  const torn = few ? optional[random.int(Math.max(1, optional.length))] : undefined;
+  const isSmall = optional.length <= SMALL_EPOCH_WRITES && random.int(4) !== 0;
+  const torn = isSmall ? optional[random.int(Math.max(1, optional.length))] : undefined;
   const kept: number[] = [];
   const tears = new Map<number, number[]>();
   for (const index of optional) {
     if (index === torn && sectorsOf(index) > 1) tears.set(index, tornSectors(sectorsOf(index), random));
-    else if (random.real() < tear) tears.set(index, someSectors(sectorsOf(index), random));
-    else if (random.real() < keep) kept.push(index);
+    else if (random.real() < tearProbability) tears.set(index, someSectors(sectorsOf(index), random));
+    else if (random.real() < keepProbability) kept.push(index);
   }
   return { prefix, kept, torn: tears };
 }
 
 function someSectors(count: number, random: Random): number[] {
-  const keep = random.real();
-  return Array.from({ length: count }, (_, sector) => sector).filter(() => random.real() < keep);
+  const keepProbability = random.real();
+  return Array.from({ length: count }, (_, sector) => sector).filter(() => random.real() < keepProbability);
 }
 
 /** Neither none nor all of them. */
@@ -215,9 +215,9 @@ function tornSectors(count: number, random: Random): number[] {
 }
 
 /** So many states of a family are taken at once and given in the order of their cuts. */
-const HAND = 1024;
+const BATCH_SIZE = 1024;
 /** Random states are drawn so many hands at a time. */
-const HANDS_DRAWN = 2;
+const BATCHES_PER_DRAW = 2;
 
 /**
  * The same states as `enumerate`, but each family shuffled, so that whoever has to stop early has seen all parts of the
@@ -227,13 +227,13 @@ export function* shuffled(
   model: CrashModel,
   from: number,
   random: Random,
-  hand = HAND,
-  matters?: Matters,
-): Generator<Enumerated, void> {
-  let gathered: Enumerated[] = [];
-  for (const next of enumerate(model, from, random, matters, HANDS_DRAWN * hand)) {
+  batchSize = BATCH_SIZE,
+  isRelevant?: IsRelevant,
+): Generator<EnumeratedState, void> {
+  let gathered: EnumeratedState[] = [];
+  for (const next of enumerate(model, from, random, isRelevant, BATCHES_PER_DRAW * batchSize)) {
     if (gathered[0]?.family !== next.family) {
-      yield* dealt(gathered, random, hand);
+      yield* shuffledBatches(gathered, random, batchSize);
       gathered = [];
     }
     // Drawn in hands already, and without end.
@@ -242,12 +242,12 @@ export function* shuffled(
   }
 }
 
-function* dealt(states: Enumerated[], random: Random, hand: number): Generator<Enumerated, void> {
+function* shuffledBatches(states: EnumeratedState[], random: Random, batchSize: number): Generator<EnumeratedState, void> {
   for (let last = states.length - 1; last > 0; last--) {
     const other = random.int(last + 1);
-    [states[last], states[other]] = [states[other] as Enumerated, states[last] as Enumerated];
+    [states[last], states[other]] = [states[other] as EnumeratedState, states[last] as EnumeratedState];
   }
-  for (let at = 0; at < states.length; at += hand) {
-    yield* states.slice(at, at + hand).sort((a, b) => a.state.prefix - b.state.prefix);
+  for (let at = 0; at < states.length; at += batchSize) {
+    yield* states.slice(at, at + batchSize).sort((a, b) => a.state.prefix - b.state.prefix);
   }
 }

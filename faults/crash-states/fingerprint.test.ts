@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import t from 'tap';
 import { SECTOR_BYTES } from '../sector.js';
-import { everyState } from '../write-log/fixtures/drive.js';
+import { allStates } from '../write-log/fixtures/drive.js';
 import { WriteLogWriter } from '../write-log/log-writer.js';
 import type { CrashState } from '../write-log/state.js';
 import { Fingerprints } from './fingerprint.js';
@@ -55,7 +55,7 @@ function record(made: readonly Made[]): Recording {
 /** One letter for each sector. */
 function disk({ model }: Recording, made: readonly Made[], state: CrashState): string {
   const letters = Array.from({ length: DISK_SECTORS }, () => EMPTY);
-  for (const { entry, sectors } of model.applied(state)) {
+  for (const { entry, sectors } of model.appliedWrites(state)) {
     const all = Array.from({ length: entry.lengthBytes / SECTOR_BYTES }, (_, sector) => sector);
     for (const sector of sectors ?? all)
       letters[entry.offset / SECTOR_BYTES + sector] = made[entry.index]?.letter ?? '?';
@@ -77,7 +77,7 @@ function tellsApart(made: readonly Made[], baseAt: number, mix: number, idle: nu
       idle === undefined ? undefined : (sector) => sector !== idle,
     );
     const states = [...model.entries.keys(), model.entries.length].flatMap((prefix) =>
-      model.floor(prefix) < baseAt ? [] : [false, true].flatMap((under) => everyState(model, prefix, under)),
+      model.durablePrefix(prefix) < baseAt ? [] : [false, true].flatMap((under) => allStates(model, prefix, under)),
     );
     // In any order of their cuts.
     const order = states.map((state, number) => ({ state, key: (number * mix) % states.length }));

@@ -1,7 +1,7 @@
 import { closeSync, openSync } from 'node:fs';
-import { apply } from '../power/crash-image.js';
+import { applyEntry } from '../power/crash-image.js';
 import { WriteLog } from '../write-log/log-writes.js';
-import { type Applied, CrashModel } from '../write-log/model.js';
+import { type AppliedWrite, CrashModel } from '../write-log/model.js';
 import type { CrashState } from '../write-log/state.js';
 
 /** A recording: the log, open, and the model of the disks that it allows. */
@@ -32,20 +32,20 @@ export function openRecording(path: string, end?: number): Recording {
  * @throws RangeError when no power cut can leave that state.
  */
 export function materialise({ log, model }: Recording, state: CrashState, image: string): void {
-  const problem = model.problem(state);
+  const problem = model.whyImpossible(state);
   if (problem !== undefined) throw new RangeError(problem);
   const fd = openSync(image, 'r+');
   try {
-    applyAll(log, model.applied(state), fd);
+    applyWrites(log, model.appliedWrites(state), fd);
   } finally {
     closeSync(fd);
   }
 }
 
 /** Does these writes, in their order, to an open image. */
-export function applyAll(log: WriteLog, writes: readonly Applied[], fd: number): void {
+export function applyWrites(log: WriteLog, writes: readonly AppliedWrite[], fd: number): void {
   for (const { entry, sectors } of writes) {
-    if (sectors === undefined) apply(log, entry, fd);
-    else for (const sector of sectors) apply(log, entry, fd, sector);
+    if (sectors === undefined) applyEntry(log, entry, fd);
+    else for (const sector of sectors) applyEntry(log, entry, fd, sector);
   }
 }

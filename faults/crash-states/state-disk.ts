@@ -1,12 +1,12 @@
 import { closeSync, fstatSync, openSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { type Filesystem, optionsOf } from '../power/filesystem.js';
+import { type Filesystem, mountOptionsOf } from '../power/filesystem.js';
 import { attachLoop, detachLoop } from '../power/loop.js';
 import { copySparse } from '../power/mounts.js';
-import { cloneFile, forgetCache, mountAt, unmountAt, waitReleased } from '../power/syscalls.js';
+import { cloneFile, flushDeviceCache, mountAt, unmountAt, waitUntilReleased } from '../power/syscalls.js';
 import type { CrashState } from '../write-log/state.js';
-import { applyAll, type Recording } from './materialise.js';
+import { applyWrites, type Recording } from './materialise.js';
 
-export interface StateDiskPlan {
+export interface StateDiskOptions {
   recording: Recording;
   /** The device as it is when the first `baseAt` entries are on the medium; is not changed. */
   base: string;
@@ -27,7 +27,7 @@ const RELEASE_TIMEOUT_MS = 1000;
  * the medium for certain is then written once for all.
  */
 export class StateDisk {
-  readonly #plan: StateDiskPlan;
+  readonly #options: StateDiskOptions;
   readonly #base: number;
   readonly #stable: number;
   #image: number;
@@ -37,13 +37,13 @@ export class StateDisk {
   #stableAt = Number.POSITIVE_INFINITY;
   #mounted = false;
 
-  constructor(plan: StateDiskPlan) {
-    this.#plan = plan;
-    this.#base = openSync(plan.base, 'r');
-    this.#stable = openSync(plan.stable, 'r+');
-    this.#image = openSync(plan.image, 'r+');
-    this.#device = openSync(plan.device, 'r');
-    this.#devicePath = plan.device;
+  constructor(options: StateDiskOptions) {
+    this.#options = options;
+    this.#base = openSync(options.base, 'r');
+    this.#stable = openSync(options.stable, 'r+');
+    this.#image = openSync(options.image, 'r+');
+    this.#device = openSync(options.device, 'r');
+    this.#devicePath = options.device;
   }
 
   /**
@@ -51,41 +51,41 @@ export class StateDisk {
    * @throws DamagedFilesystemError when the kernel refuses what is on it, another error when it cannot be made.
    */
   mount(state: CrashState): void {
-    const { mountPoint, filesystem } = this.#plan;
-    this.make(state);
-    mountAt(this.#devicePath, mountPoint, filesystem.type, optionsOf(filesystem));
+    const { mountPoint, filesystem } = this.#options;
+    this.materialise(state);
+    mountAt(this.#devicePath, mountPoint, filesystem.type, mountOptionsOf(filesystem));
     this.#mounted = true;
   }
 
   /** Makes the disk of the state behind the device, without mounting it. */
-  make(state: CrashState): void {
-    const { recording, base, baseAt, stable, image } = this.#plan;
+  materialise(state: CrashState): void {
+    const { recording, base, baseAt, stable, image } = this.#options;
     const { log, model } = recording;
-    const floor = model.floorOf(state);
-    if (floor < this.#stableAt) {
-      copy(this.#base, this.#stable, base, stable);
+    const durablePrefix = model.durablePrefixOf(state);
+    if (durablePrefix < this.#stableAt) {
+      cloneOrCopy(this.#base, this.#stable, base, stable);
       this.#stableAt = baseAt;
     }
-    applyAll(log, model.writes(this.#stableAt, floor), this.#stable);
-    this.#stableAt = Math.max(this.#stableAt, floor);
-    copy(this.#stable, this.#image, stable, image);
-    applyAll(log, model.applied(state, floor), this.#image);
-    forgetCache(this.#device);
+    applyWrites(log, model.writes(this.#stableAt, durablePrefix), this.#stable);
+    this.#stableAt = Math.max(this.#stableAt, durablePrefix);
+    cloneOrCopy(this.#stable, this.#image, stable, image);
+    applyWrites(log, model.appliedWrites(state, durablePrefix), this.#image);
+    flushDeviceCache(this.#device);
   }
 
   unmount(): void {
     if (!this.#mounted) return;
-    unmountAt(this.#plan.mountPoint);
+    unmountAt(this.#options.mountPoint);
     this.#mounted = false;
-    if (!waitReleased(this.#devicePath, RELEASE_TIMEOUT_MS)) this.#renew();
+    if (!waitUntilReleased(this.#devicePath, RELEASE_TIMEOUT_MS)) this.#replaceDevice();
   }
 
   /**
    * Somebody else's mount namespace holds the disk, for as long as he likes, and may still write to it: the next state
    * gets another file, behind another device.
    */
-  #renew(): void {
-    const { image } = this.#plan;
+  #replaceDevice(): void {
+    const { image } = this.#options;
     const { size } = fstatSync(this.#image);
     for (const fd of [this.#image, this.#device]) closeSync(fd);
     detachLoop(this.#devicePath);
@@ -103,6 +103,6 @@ export class StateDisk {
   }
 }
 
-function copy(from: number, to: number, fromPath: string, toPath: string): void {
+function cloneOrCopy(from: number, to: number, fromPath: string, toPath: string): void {
   if (!cloneFile(from, to)) copySparse(fromPath, toPath);
 }

@@ -27,10 +27,10 @@ function entriesOf(folder: string): Dirent[] {
 
 /** Whether a path matches one of the globs: `*` and `?` stay within a name, `**` crosses folders. */
 export function matchesAny(path: string, globs: readonly string[]): boolean {
-  return globs.some((glob) => expressionOf(glob).test(path));
+  return globs.some((glob) => globToRegExp(glob).test(path));
 }
 
-function expressionOf(glob: string): RegExp {
+function globToRegExp(glob: string): RegExp {
   const source = glob.replaceAll(/\*\*\/?|[*?]|[.+^${}()|[\]\\]/g, (token) => {
     if (token === '**/') return '(?:.*/)?';
     if (token === '**') return '.*';

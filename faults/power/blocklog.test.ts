@@ -15,9 +15,9 @@ import { promisify } from 'node:util';
 import t from 'tap';
 import { testRandom } from '../fixtures/ground.js';
 import { WriteLog } from '../write-log/log-writes.js';
-import { apply } from './crash-image.js';
+import { applyEntry } from './crash-image.js';
 import type { Filesystem } from './filesystem.js';
-import { remains, skipReason, withDisk } from './fixtures/disk.js';
+import { remainingResources, skipReason, withDisk } from './fixtures/disk.js';
 
 const run = promisify(execFile);
 const random = testRandom(7);
@@ -132,7 +132,7 @@ t.test('many writers at once: the log holds what the disk holds, byte for byte',
     let writes = 0;
     for (const entry of log.entries()) {
       if (entry.lengthBytes === 0) continue;
-      apply(log, entry, fd);
+      applyEntry(log, entry, fd);
       writes++;
     }
     closeSync(fd);
@@ -145,14 +145,14 @@ t.test('many writers at once: the log holds what the disk holds, byte for byte',
 
 t.test('nothing is left of a disk, and removing it twice is no harm', { skip }, async (t) => {
   await withDisk(async (test) => {
-    const { disk, dir, mountPoint, left } = test;
+    const { disk, dir, mountPoint, registered: left } = test;
     const pid = disk.daemonPid ?? 0;
-    t.ok(remains(test, pid).length >= 4, 'the filesystem, the device, its loop device and its daemon');
+    t.ok(remainingResources(test, pid).length >= 4, 'the filesystem, the device, its loop device and its daemon');
     t.equal(left.size, 5);
     write(mountPoint, 'dirty', 'x'.repeat(100_000), false);
     disk.remove();
     disk.remove();
-    t.same(remains(test, pid), []);
+    t.same(remainingResources(test, pid), []);
     t.notOk(existsSync(dir));
     t.equal(left.size, 0);
   });
@@ -165,7 +165,7 @@ t.test('a disk whose daemon was killed can still be removed', { skip }, async (t
     write(mountPoint, 'dirty', 'x'.repeat(100_000), false);
     process.kill(pid, 'SIGKILL');
     disk.remove();
-    t.same(remains(test, pid), []);
+    t.same(remainingResources(test, pid), []);
   });
 });
 
@@ -174,7 +174,7 @@ t.test('a disk that is stopped can be removed', { skip }, async (t) => {
     const pid = test.disk.daemonPid ?? 0;
     test.disk.stop();
     test.disk.remove();
-    t.same(remains(test, pid), []);
+    t.same(remainingResources(test, pid), []);
   });
 });
 

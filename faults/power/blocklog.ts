@@ -5,10 +5,10 @@ import { WriteLog } from '../write-log/log-writes.js';
 import { type CutResult, cutPower } from './crash-image.js';
 import { dropFilesystem, type Filesystem, makeFilesystem, mountFilesystem } from './filesystem.js';
 import { attachLoop, detachLoops } from './loop.js';
-import { copySparse, type PowerResource, type Residue, unmount, unmountDead } from './mounts.js';
+import { copySparse, type PowerResource, type PowerResourceRegistry, unmount, unmountDead } from './mounts.js';
 import { StorageDaemon } from './storage-daemon.js';
 
-export interface BlocklogPlan {
+export interface BlocklogDiskOptions {
   /** Holds the images and the log; made, and removed in the end. Best on tmpfs. */
   dir: string;
   /** Where the filesystem appears; made if it is not there. */
@@ -21,7 +21,7 @@ export interface BlocklogPlan {
   recorded: boolean;
   /** Marks the daemon as one of this run. */
   env: Readonly<Record<string, string>>;
-  residue: Residue;
+  registry: PowerResourceRegistry;
 }
 
 /**
@@ -31,10 +31,10 @@ export interface BlocklogPlan {
  */
 export class BlocklogDisk implements PowerDisk {
   readonly backend = 'blocklog';
-  readonly endsTarget = false;
+  readonly killsTarget = false;
   /** What is recorded has been done: an error is not in the log. */
-  readonly failingWrites = undefined;
-  readonly #plan: BlocklogPlan;
+  readonly writeErrors = undefined;
+  readonly #options: BlocklogDiskOptions;
   readonly #files: {
     live: string;
     stable: string;
@@ -47,9 +47,9 @@ export class BlocklogDisk implements PowerDisk {
   #daemon: StorageDaemon | undefined;
   #log: WriteLog | undefined;
 
-  private constructor(plan: BlocklogPlan) {
-    this.#plan = plan;
-    const file = (name: string) => join(plan.dir, name);
+  private constructor(options: BlocklogDiskOptions) {
+    this.#options = options;
+    const file = (name: string) => join(options.dir, name);
     this.#files = {
       live: file('live.img'),
       stable: file('stable.img'),
@@ -60,28 +60,28 @@ export class BlocklogDisk implements PowerDisk {
     };
     // In the order in which they are made; they are removed the other way round.
     this.#resources = [
-      { kind: 'directory', path: plan.dir },
+      { kind: 'directory', path: options.dir },
       { kind: 'mount', path: this.#files.control },
       { kind: 'mount', path: this.#files.device },
       { kind: 'loop', path: this.#files.device },
-      { kind: 'mount', path: plan.mountPoint },
+      { kind: 'mount', path: options.mountPoint },
     ];
   }
 
   /** Makes the disk with an empty filesystem and mounts it. @throws Error with the words of the tool that failed. */
-  static async create(plan: BlocklogPlan): Promise<BlocklogDisk> {
-    const disk = new BlocklogDisk(plan);
-    for (const resource of disk.#resources) plan.residue.made(resource);
+  static async create(options: BlocklogDiskOptions): Promise<BlocklogDisk> {
+    const disk = new BlocklogDisk(options);
+    for (const resource of disk.#resources) options.registry.made(resource);
     try {
-      mkdirSync(plan.dir, { recursive: true });
-      mkdirSync(plan.mountPoint, { recursive: true });
+      mkdirSync(options.dir, { recursive: true });
+      mkdirSync(options.mountPoint, { recursive: true });
       const { live, stable } = disk.#files;
-      if (plan.from === undefined) {
+      if (options.from === undefined) {
         writeFileSync(live, '');
-        truncateSync(live, plan.sizeBytes);
-        makeFilesystem(plan.filesystem, live);
-      } else copySparse(plan.from, live);
-      if (plan.recorded) copySparse(live, stable);
+        truncateSync(live, options.sizeBytes);
+        makeFilesystem(options.filesystem, live);
+      } else copySparse(options.from, live);
+      if (options.recorded) copySparse(live, stable);
       await disk.#attach();
       disk.#mount();
     } catch (error) {
@@ -92,7 +92,7 @@ export class BlocklogDisk implements PowerDisk {
   }
 
   stop(): number {
-    const log = this.#recording();
+    const log = this.#requireLog();
     this.#daemon?.pause();
     return log.completeEntries();
   }
@@ -101,12 +101,12 @@ export class BlocklogDisk implements PowerDisk {
     this.#daemon?.resume();
   }
 
-  async cut(moment: number, loss: Loss, random: Random): Promise<CutReport> {
-    const log = this.#recording();
+  async cut(cutPoint: number, loss: Loss, random: Random): Promise<CutReport> {
+    const log = this.#requireLog();
     const clock = stopwatch();
     this.#detach();
     const drop = clock();
-    const result = cutPower(log, moment, this.#files, loss, random);
+    const result = cutPower(log, cutPoint, this.#files, loss, random);
     log.close();
     this.#log = undefined;
     const image = clock();
@@ -122,7 +122,7 @@ export class BlocklogDisk implements PowerDisk {
   }
 
   /** Ends the recording where it is. The device is gone; what it was before and the log stay until `remove`. */
-  end(): { image: string; log: string } {
+  endRecording(): { image: string; log: string } {
     this.#detach();
     this.#log?.close();
     this.#log = undefined;
@@ -131,7 +131,7 @@ export class BlocklogDisk implements PowerDisk {
 
   /** How many writes and flushes the disk has answered. */
   completeEntries(): number {
-    return this.#recording().completeEntries();
+    return this.#requireLog().completeEntries();
   }
 
   /** Removes all of it; works in any state, may be called twice, and does not need the event loop. */
@@ -140,8 +140,8 @@ export class BlocklogDisk implements PowerDisk {
     unmount(this.#files.control);
     this.#log?.close();
     this.#log = undefined;
-    rmSync(this.#plan.dir, { recursive: true, force: true });
-    for (const resource of [...this.#resources].reverse()) this.#plan.residue.gone(resource);
+    rmSync(this.#options.dir, { recursive: true, force: true });
+    for (const resource of [...this.#resources].reverse()) this.#options.registry.gone(resource);
   }
 
   /** The files that tell the whole story of the last recording: the image before it, and its log. */
@@ -154,27 +154,27 @@ export class BlocklogDisk implements PowerDisk {
     return this.#daemon?.pid;
   }
 
-  #recording(): WriteLog {
+  #requireLog(): WriteLog {
     if (this.#log === undefined) throw new Error('this disk is not recorded');
     return this.#log;
   }
 
   async #attach(): Promise<void> {
-    const { live, log, device, control, messages } = this.#files;
-    const { sizeBytes, env, recorded } = this.#plan;
+    const { live, log, device, control: fuseControlDir, messages: daemonLog } = this.#files;
+    const { sizeBytes, env, recorded } = this.#options;
     this.#daemon = await StorageDaemon.start({
       image: live,
       log: recorded ? log : undefined,
       device,
-      control,
-      messages,
+      fuseControlDir,
+      daemonLog,
       sizeBytes,
       env,
     });
   }
 
   #mount(): void {
-    const { filesystem, mountPoint, recorded } = this.#plan;
+    const { filesystem, mountPoint, recorded } = this.#options;
     mountFilesystem(filesystem, attachLoop(this.#files.device), mountPoint);
     // Only now: the daemon writes the head of the log with the first request.
     if (recorded) this.#log = new WriteLog(this.#files.log);
@@ -183,7 +183,7 @@ export class BlocklogDisk implements PowerDisk {
   /** From the top down, so that the daemon has answered everything before it goes, and its log is whole. */
   #detach(): void {
     this.resume();
-    dropFilesystem(this.#plan.mountPoint);
+    dropFilesystem(this.#options.mountPoint);
     detachLoops(this.#files.device);
     this.#daemon?.stop();
     this.#daemon = undefined;

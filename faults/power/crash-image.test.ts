@@ -6,7 +6,7 @@ import t from 'tap';
 import type { Loss } from '../fault.js';
 import { testRandom } from '../fixtures/ground.js';
 import { SECTOR_BYTES } from '../sector.js';
-import { type HandMade, handMadeLog } from '../write-log/fixtures/log.js';
+import { type HandMadeEntry, handMadeLog } from '../write-log/fixtures/log.js';
 import { WriteLog } from '../write-log/log-writes.js';
 import { cutPower } from './crash-image.js';
 
@@ -16,7 +16,7 @@ t.teardown(() => rmSync(dir, { recursive: true, force: true }));
 
 /** The first byte of each sector after entries were done to a disk of zeros. */
 function replay(
-  entries: readonly HandMade[],
+  entries: readonly HandMadeEntry[],
   before: readonly number[] = new Array(SECTORS).fill(0),
 ): number[] {
   const disk = [...before];
@@ -27,7 +27,7 @@ function replay(
 }
 
 /** Cuts the power of a disk of zeros on which `entries` were done, after `cutAt` of them. */
-function cut(entries: readonly HandMade[], cutAt: number, loss: Loss, seed = 1) {
+function cut(entries: readonly HandMadeEntry[], cutAt: number, loss: Loss, seed = 1) {
   const file = join(dir, 'log');
   const images = { stable: join(dir, 'stable'), live: join(dir, 'live') };
   writeFileSync(file, handMadeLog(entries));
@@ -43,7 +43,7 @@ function cut(entries: readonly HandMade[], cutAt: number, loss: Loss, seed = 1) 
 }
 
 t.test('what a flush came after is kept, what came later is lost', async (t) => {
-  const entries: HandMade[] = [
+  const entries: HandMadeEntry[] = [
     { sector: 0, sectors: 2, fill: 1 },
     { flags: ['flush'] },
     { sector: 1, sectors: 2, fill: 2 },
@@ -60,7 +60,7 @@ t.test('what a flush came after is kept, what came later is lost', async (t) => 
 });
 
 t.test('a flush in the entry of a write is one before that write, and FUA is the write itself', async (t) => {
-  const entries: HandMade[] = [
+  const entries: HandMadeEntry[] = [
     { sector: 0, sectors: 1, fill: 1 },
     { sector: 1, sectors: 1, fill: 2, flags: ['flush'] },
     { sector: 2, sectors: 1, fill: 3, flags: ['fua'] },
@@ -70,7 +70,7 @@ t.test('a flush in the entry of a write is one before that write, and FUA is the
   t.same(cut(entries, 4, 'all-lost').disk.slice(0, 4), [1, 0, 3, 0]);
 });
 
-const anyEntry: fc.Arbitrary<HandMade> = fc
+const anyEntry: fc.Arbitrary<HandMadeEntry> = fc
   .record({
     sector: fc.nat(SECTORS - 5),
     sectors: fc.nat(4),

@@ -31,36 +31,36 @@ export function cutPower(
   loss: Loss,
   random: Random,
 ): CutResult {
-  const { flushedEntries, tail } = splitAt(log, cutAt);
-  const kept = keepSome(
-    tail.filter((entry) => !entry.fua),
+  const { flushedEntries, unflushed } = splitAtLastFlush(log, cutAt);
+  const survivors = chooseSurvivors(
+    unflushed.filter((entry) => !entry.fua),
     loss,
     random,
   );
   const stable = openSync(images.stable, 'r+');
   const live = openSync(images.live, 'r+');
   try {
-    const stray: LogEntry[] = [];
+    const undone: LogEntry[] = [];
     let lostBytes = 0;
     for (const entry of log.entries()) {
       if (entry.lengthBytes === 0) continue;
-      const isTorn = kept.torn?.entry.index === entry.index;
-      const keep =
-        entry.index < flushedEntries || (entry.index < cutAt && (entry.fua || kept.whole.has(entry.index)));
-      if (keep) apply(log, entry, stable);
+      const isTorn = survivors.torn?.entry.index === entry.index;
+      const survives =
+        entry.index < flushedEntries || (entry.index < cutAt && (entry.fua || survivors.whole.has(entry.index)));
+      if (survives) applyEntry(log, entry, stable);
       else {
-        if (isTorn) for (const sector of kept.torn?.sectors ?? []) apply(log, entry, stable, sector);
+        if (isTorn) for (const sector of survivors.torn?.sectors ?? []) applyEntry(log, entry, stable, sector);
         if (entry.index < cutAt) lostBytes += entry.lengthBytes;
-        stray.push(entry);
+        undone.push(entry);
       }
     }
-    for (const entry of stray) copyRange(stable, live, entry.offset, entry.lengthBytes);
+    for (const entry of undone) copyRange(stable, live, entry.offset, entry.lengthBytes);
     return {
       entries: cutAt,
       flushedEntries,
-      unflushedWrites: tail.length,
-      keptWrites: kept.whole.size,
-      tornSectors: kept.torn?.sectors.length ?? 0,
+      unflushedWrites: unflushed.length,
+      keptWrites: survivors.whole.size,
+      tornSectors: survivors.torn?.sectors.length ?? 0,
       lostBytes,
     };
   } finally {
@@ -70,7 +70,7 @@ export function cutPower(
 }
 
 /** The entries up to the cut, divided at the last flush; of those after it only the writes are named. */
-export function splitAt(log: WriteLog, cutAt: number): { flushedEntries: number; tail: LogEntry[] } {
+export function splitAtLastFlush(log: WriteLog, cutAt: number): { flushedEntries: number; unflushed: LogEntry[] } {
   let flushedEntries = 0;
   let tail: LogEntry[] = [];
   for (const entry of log.entries(cutAt)) {
@@ -80,26 +80,26 @@ export function splitAt(log: WriteLog, cutAt: number): { flushedEntries: number;
     }
     if (entry.lengthBytes > 0) tail.push(entry);
   }
-  return { flushedEntries, tail };
+  return { flushedEntries, unflushed: tail };
 }
 
-interface Kept {
+interface Survivors {
   whole: Set<number>;
   torn: { entry: LogEntry; sectors: number[] } | undefined;
 }
 
-function keepSome(tail: readonly LogEntry[], loss: Loss, random: Random): Kept {
-  if (loss === 'all-lost' || tail.length === 0) return { whole: new Set(), torn: undefined };
-  const count = random.int(tail.length + 1);
-  const whole = new Set(tail.slice(0, count).map(({ index }) => index));
-  const next = tail[count];
+function chooseSurvivors(unflushed: readonly LogEntry[], loss: Loss, random: Random): Survivors {
+  if (loss === 'all-lost' || unflushed.length === 0) return { whole: new Set(), torn: undefined };
+  const count = random.int(unflushed.length + 1);
+  const whole = new Set(unflushed.slice(0, count).map(({ index }) => index));
+  const next = unflushed[count];
   if (loss === 'prefix' || next === undefined || next.discard) return { whole, torn: undefined };
   const sectors = Array.from({ length: next.lengthBytes / SECTOR_BYTES }, (_, sector) => sector);
   return { whole, torn: { entry: next, sectors: sectors.filter(() => random.int(2) === 0) } };
 }
 
 /** Does a logged write (or discard) to an image, or one sector of it. */
-export function apply(log: WriteLog, entry: LogEntry, image: number, sector?: number): void {
+export function applyEntry(log: WriteLog, entry: LogEntry, image: number, sector?: number): void {
   const begin = sector === undefined ? 0 : sector * SECTOR_BYTES;
   const end = sector === undefined ? entry.lengthBytes : begin + SECTOR_BYTES;
   for (let from = begin; from < end; from += CHUNK_BYTES) {

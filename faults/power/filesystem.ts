@@ -11,9 +11,9 @@ export interface Filesystem {
 export const DEFAULT_FILESYSTEM: Filesystem = { type: 'ext4', mountOptions: '' };
 
 /** mkfs.xfs makes nothing smaller than 300 MiB. */
-export const SMALLEST_DISK_BYTES = 320 * 2 ** 20;
+export const MIN_DISK_BYTES = 320 * 2 ** 20;
 
-const MAKE: Readonly<Record<Filesystem['type'], readonly string[]>> = {
+const MKFS_ARGUMENTS: Readonly<Record<Filesystem['type'], readonly string[]>> = {
   // On a small device ext4 takes blocks of 1 KiB by itself; and everything is initialised now, so that no thread of
   // the kernel writes to the device later on its own account.
   ext4: ['-q', '-F', '-b', '4096', '-E', 'nodiscard,lazy_itable_init=0,lazy_journal_init=0'],
@@ -21,8 +21,8 @@ const MAKE: Readonly<Record<Filesystem['type'], readonly string[]>> = {
 };
 
 /** What makes the filesystem in an image file or on a device. */
-export function makeCommand({ type }: Filesystem, image: string): [string, ...string[]] {
-  return [`mkfs.${type}`, ...MAKE[type], image];
+export function mkfsCommand({ type }: Filesystem, image: string): [string, ...string[]] {
+  return [`mkfs.${type}`, ...MKFS_ARGUMENTS[type], image];
 }
 
 /** What mounts a device; a journal that was not closed is replayed by that. */
@@ -31,19 +31,19 @@ export function mountCommand(
   device: string,
   mountPoint: string,
 ): [string, ...string[]] {
-  const options = ['noatime', optionsOf({ type, mountOptions })];
+  const options = ['noatime', mountOptionsOf({ type, mountOptions })];
   return ['mount', '-t', type, '-o', options.join(','), device, mountPoint];
 }
 
 /** What every mount needs besides its access times. */
-export function optionsOf({ type, mountOptions }: Filesystem): string {
+export function mountOptionsOf({ type, mountOptions }: Filesystem): string {
   // Copies of one disk are mounted at the same time, and xfs takes no two with one id.
   const own = type === 'xfs' ? 'nouuid' : '';
   return ['nodiscard', own, mountOptions].filter(Boolean).join(',');
 }
 
 export function makeFilesystem(filesystem: Filesystem, image: string): void {
-  const [program, ...args] = makeCommand(filesystem, image);
+  const [program, ...args] = mkfsCommand(filesystem, image);
   runTool(program, args);
 }
 
@@ -67,8 +67,8 @@ const ioctl = libc.func('int ioctl(int fd, ulong request, _In_ uint32_t *argumen
   argument: readonly number[],
 ) => number;
 /** FS_IOC_GOINGDOWN: from here on the filesystem writes nothing more; not even its log is flushed. */
-const GOING_DOWN = 0x8004587d;
-const WITHOUT_LOG_FLUSH = 2;
+const FS_IOC_GOINGDOWN = 0x8004587d;
+const GOING_FLAGS_NOLOGFLUSH = 2;
 
 /**
  * Takes a filesystem away without writing back what is dirty: it is told to go down first, and its pages are thrown
@@ -77,25 +77,25 @@ const WITHOUT_LOG_FLUSH = 2;
  */
 export function dropFilesystem(mountPoint: string): boolean {
   if (!mountPoints().has(mountPoint)) return false;
-  goDown(mountPoint);
+  shutDownFilesystem(mountPoint);
   return unmount(mountPoint);
 }
 
 /** The same for a filesystem of which nothing is wanted any more, whoever still uses it. */
-export function discardFilesystem(mountPoint: string): boolean {
+export function forceDropFilesystem(mountPoint: string): boolean {
   if (!mountPoints().has(mountPoint)) return false;
-  goDown(mountPoint);
+  shutDownFilesystem(mountPoint);
   return unmountDead(mountPoint);
 }
 
 /** Refused by filesystems that know nothing of it (tmpfs, FUSE), and impossible when the device below is gone. */
-function goDown(mountPoint: string): void {
+function shutDownFilesystem(mountPoint: string): void {
   let fd: number;
   try {
     fd = openSync(mountPoint, 'r');
   } catch {
     return;
   }
-  ioctl(fd, GOING_DOWN, [WITHOUT_LOG_FLUSH]);
+  ioctl(fd, FS_IOC_GOINGDOWN, [GOING_FLAGS_NOLOGFLUSH]);
   closeSync(fd);
 }

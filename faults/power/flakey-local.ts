@@ -1,13 +1,13 @@
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CutReport, FailingWrites, PowerDisk } from '../fault.js';
+import type { CutReport, WriteErrorInjector, PowerDisk } from '../fault.js';
 import { dropFilesystem, type Filesystem } from './filesystem.js';
 import { FlakeyDisk } from './flakey.js';
 import { localHost } from './host.js';
 import { attachLoop, detachLoops } from './loop.js';
-import { type PowerResource, type Residue, runTool } from './mounts.js';
+import { type PowerResource, type PowerResourceRegistry, runTool } from './mounts.js';
 
-export interface LocalFlakeyPlan {
+export interface LocalFlakeyDiskOptions {
   /** Holds the image; made, and removed in the end. */
   dir: string;
   /** Of the device below /dev/mapper; carries the run's id. */
@@ -15,39 +15,39 @@ export interface LocalFlakeyPlan {
   mountPoint: string;
   sizeBytes: number;
   filesystem: Filesystem;
-  residue: Residue;
+  registry: PowerResourceRegistry;
 }
 
 /** A disk behind dm-flakey on this machine's own kernel, over a file. */
 export class LocalFlakeyDisk implements PowerDisk {
   readonly backend = 'flakey';
-  readonly endsTarget = false;
-  readonly #plan: LocalFlakeyPlan;
+  readonly killsTarget = false;
+  readonly #options: LocalFlakeyDiskOptions;
   readonly #image: string;
   readonly #resources: PowerResource[];
   #disk: FlakeyDisk | undefined;
 
-  private constructor(plan: LocalFlakeyPlan) {
-    this.#plan = plan;
-    this.#image = join(plan.dir, 'disk.img');
+  private constructor(options: LocalFlakeyDiskOptions) {
+    this.#options = options;
+    this.#image = join(options.dir, 'disk.img');
     // In the order in which they are made; they are removed the other way round.
     this.#resources = [
-      { kind: 'directory', path: plan.dir },
+      { kind: 'directory', path: options.dir },
       { kind: 'loop', path: this.#image },
-      { kind: 'mapping', path: mappingPath(plan.name) },
-      { kind: 'mount', path: plan.mountPoint },
+      { kind: 'mapping', path: mappingPath(options.name) },
+      { kind: 'mount', path: options.mountPoint },
     ];
   }
 
   /** @throws Error with the words of the tool that failed. */
-  static async create(plan: LocalFlakeyPlan): Promise<LocalFlakeyDisk> {
-    const disk = new LocalFlakeyDisk(plan);
-    for (const resource of disk.#resources) plan.residue.made(resource);
+  static async create(options: LocalFlakeyDiskOptions): Promise<LocalFlakeyDisk> {
+    const disk = new LocalFlakeyDisk(options);
+    for (const resource of disk.#resources) options.registry.made(resource);
     try {
-      mkdirSync(plan.dir, { recursive: true });
+      mkdirSync(options.dir, { recursive: true });
       writeFileSync(disk.#image, '');
-      truncateSync(disk.#image, plan.sizeBytes);
-      const { name, mountPoint, filesystem } = plan;
+      truncateSync(disk.#image, options.sizeBytes);
+      const { name, mountPoint, filesystem } = options;
       const device = attachLoop(disk.#image);
       disk.#disk = await FlakeyDisk.create({ host: localHost, device, name, mountPoint, filesystem });
     } catch (error) {
@@ -58,30 +58,30 @@ export class LocalFlakeyDisk implements PowerDisk {
   }
 
   stop(): Promise<number> {
-    return this.#made().stop();
+    return this.#requireDisk().stop();
   }
 
   resume(): Promise<void> {
-    return this.#made().resume();
+    return this.#requireDisk().resume();
   }
 
   cut(): Promise<CutReport> {
-    return this.#made().cut();
+    return this.#requireDisk().cut();
   }
 
-  get failingWrites(): FailingWrites {
-    return this.#made().failingWrites;
+  get writeErrors(): WriteErrorInjector {
+    return this.#requireDisk().writeErrors;
   }
 
   /** Removes all of it; works in any state, may be called twice, and does not need the event loop. */
   remove(): void {
-    removeMapping(mappingPath(this.#plan.name), () => dropFilesystem(this.#plan.mountPoint));
+    removeMapping(mappingPath(this.#options.name), () => dropFilesystem(this.#options.mountPoint));
     detachLoops(this.#image);
-    rmSync(this.#plan.dir, { recursive: true, force: true });
-    for (const resource of [...this.#resources].reverse()) this.#plan.residue.gone(resource);
+    rmSync(this.#options.dir, { recursive: true, force: true });
+    for (const resource of [...this.#resources].reverse()) this.#options.registry.gone(resource);
   }
 
-  #made(): FlakeyDisk {
+  #requireDisk(): FlakeyDisk {
     if (this.#disk === undefined) throw new Error('the disk was not made');
     return this.#disk;
   }

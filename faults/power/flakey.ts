@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import type { Availability, CutReport, FailingWrites, PowerDisk } from '../fault.js';
+import type { Availability, CutReport, WriteErrorInjector, PowerDisk } from '../fault.js';
 import type { Filesystem } from './filesystem.js';
-import { makeCommand, mountCommand } from './filesystem.js';
+import { mkfsCommand, mountCommand } from './filesystem.js';
 import { type CommandHost, runScript } from './host.js';
 
-export interface FlakeyPlan {
+export interface FlakeyDiskOptions {
   /** The machine whose kernel holds the device. */
   host: CommandHost;
   /** A block device that is nobody else's; everything on it is lost. */
@@ -21,19 +21,19 @@ export interface FlakeyPlan {
   killAll?: string;
 }
 
-const TIMEOUT_MS = 60_000;
+const SCRIPT_TIMEOUT_MS = 60_000;
 /** A table that is left for a minute before it changes by itself, which it never does: down is 0 s. */
-const HEALTHY = '60 0';
+const HEALTHY_TABLE = '60 0';
 /** Down for ever: writes are dropped and answered as if they had been done, and so are flushes. */
-const DROPPING = '0 60 1 drop_writes';
+const DROPPING_TABLE = '0 60 1 drop_writes';
 /** Likewise, and every write and flush is answered with EIO. */
-const FAILING = '0 60 1 error_writes';
+const FAILING_TABLE = '0 60 1 error_writes';
 
 /**
  * Without udev nobody makes the nodes of /dev/mapper or answers the cookie that dmsetup waits for. `load` puts a table
  * ($1: its last words) in place of the one in use, without asking the filesystem to write anything first.
  */
-const LIBRARY = `
+const SHELL_FUNCTIONS = `
 quiet() { "$@" >/dev/null; }
 table() { echo "0 $(blockdev --getsz "$device") flakey $device 0 $*"; }
 load() { quiet dmsetup load "$name" --table "$(table "$@")"; }
@@ -56,61 +56,61 @@ unused() {
   if [ "$users" != 0 ]; then echo "$mount is unmounted and $name still in use ($users)" >&2; exit 1; fi
 }
 `;
-const HEAD = `device=$1; name=$2; mount=$3; ${LIBRARY}`;
+const SCRIPT_HEAD = `device=$1; name=$2; mount=$3; ${SHELL_FUNCTIONS}`;
 
-const CREATE = `${HEAD}
+const CREATE = `${SCRIPT_HEAD}
 modprobe dm-flakey 2>/dev/null || true
 away
 if dmsetup info "$name" >/dev/null 2>&1; then quiet dmsetup remove --retry --noudevsync "$name"; fi
 mkdir -p "$mount"
 MAKE
-quiet dmsetup create "$name" --noudevsync --table "$(table ${HEALTHY})"
+quiet dmsetup create "$name" --noudevsync --table "$(table ${HEALTHY_TABLE})"
 quiet dmsetup mknodes
 MOUNT
 `;
 
 /** The kernel waits for what is on its way to the device and keeps the rest back; nothing is written out for this. */
-const STOP = `${HEAD}
+const STOP = `${SCRIPT_HEAD}
 suspend
 KILL`;
 
-const RESUME = `${HEAD}
-load ${DROPPING}
+const RESUME = `${SCRIPT_HEAD}
+load ${DROPPING_TABLE}
 resume`;
 
 /**
  * The unmount writes what is dirty into nothing. A device that is still in use afterwards would keep dirty pages alive,
  * which then survive the cut: that is an error, not a pass.
  */
-const CUT = `${HEAD}
+const CUT = `${SCRIPT_HEAD}
 before=$(writes)
 away
 unused
 echo "dropped $(($(writes) - before))"
-change ${HEALTHY}
+change ${HEALTHY_TABLE}
 MOUNT`;
 
 /** Counted while it stands still: a writer that stops at its first error is not to fail before the count. */
-const FAIL = `${HEAD}
+const START_FAILING = `${SCRIPT_HEAD}
 suspend
-load ${FAILING}
+load ${FAILING_TABLE}
 writes
 resume`;
 
-const COUNT = `${HEAD}
+const COUNT_WRITES = `${SCRIPT_HEAD}
 writes`;
 
-const WELL = `${HEAD}
-change ${HEALTHY}`;
+const STOP_FAILING = `${SCRIPT_HEAD}
+change ${HEALTHY_TABLE}`;
 
 /** While writes still fail the unmount loses what is dirty, as at a cut. */
-const REMOUNT = `${HEAD}
+const REMOUNT = `${SCRIPT_HEAD}
 away
 unused
-change ${HEALTHY}
+change ${HEALTHY_TABLE}
 MOUNT`;
 
-const REMOVE = `${HEAD}
+const REMOVE = `${SCRIPT_HEAD}
 away
 if dmsetup info "$name" >/dev/null 2>&1; then quiet dmsetup remove --retry --noudevsync "$name"; fi`;
 
@@ -120,22 +120,22 @@ if dmsetup info "$name" >/dev/null 2>&1; then quiet dmsetup remove --retry --nou
  */
 export class FlakeyDisk implements PowerDisk {
   readonly backend = 'flakey';
-  readonly endsTarget: boolean;
-  readonly failingWrites: FailingWrites;
-  readonly #plan: FlakeyPlan;
+  readonly killsTarget: boolean;
+  readonly writeErrors: WriteErrorInjector;
+  readonly #options: FlakeyDiskOptions;
   /** Writes to the device before they began to fail. */
   #writesBefore = 0;
 
-  private constructor(plan: FlakeyPlan) {
-    this.#plan = plan;
-    this.endsTarget = plan.killAll !== undefined;
-    this.failingWrites = {
+  private constructor(options: FlakeyDiskOptions) {
+    this.#options = options;
+    this.killsTarget = options.killAll !== undefined;
+    this.writeErrors = {
       begin: async () => {
-        this.#writesBefore = Number(await this.#run(FAIL));
+        this.#writesBefore = Number(await this.#run(START_FAILING));
       },
-      count: async () => Number(await this.#run(COUNT)) - this.#writesBefore,
+      failedWrites: async () => Number(await this.#run(COUNT_WRITES)) - this.#writesBefore,
       end: async () => {
-        await this.#run(WELL);
+        await this.#run(STOP_FAILING);
       },
       remount: async () => {
         await this.#run(REMOUNT);
@@ -144,26 +144,26 @@ export class FlakeyDisk implements PowerDisk {
   }
 
   /** Makes the device with an empty filesystem and mounts it. @throws Error with the words of the tool that failed. */
-  static async create(plan: FlakeyPlan): Promise<FlakeyDisk> {
-    const disk = new FlakeyDisk(plan);
+  static async create(options: FlakeyDiskOptions): Promise<FlakeyDisk> {
+    const disk = new FlakeyDisk(options);
     await disk.#run(CREATE);
     return disk;
   }
 
   async stop(): Promise<number> {
     await this.#run(STOP);
-    if (this.endsTarget) await this.#run(RESUME);
+    if (this.killsTarget) await this.#run(RESUME);
     return 0;
   }
 
   async resume(): Promise<void> {
-    if (!this.endsTarget) await this.#run(RESUME);
+    if (!this.killsTarget) await this.#run(RESUME);
   }
 
   async cut(): Promise<CutReport> {
     const startMs = performance.now();
-    const said = await this.#run(CUT);
-    const unflushedWrites = Number(/^dropped (\d+)$/m.exec(said)?.[1] ?? 0);
+    const output = await this.#run(CUT);
+    const unflushedWrites = Number(/^dropped (\d+)$/m.exec(output)?.[1] ?? 0);
     const tookMs = Math.round(performance.now() - startMs);
     return {
       unflushedWrites,
@@ -178,37 +178,37 @@ export class FlakeyDisk implements PowerDisk {
   }
 
   #run(script: string): Promise<string> {
-    const { host, device, name, mountPoint, filesystem, killAll } = this.#plan;
+    const { host, device, name, mountPoint, filesystem, killAll } = this.#options;
     const mapped = `/dev/mapper/${name}`;
     const filled = script
-      .replace('MAKE', () => shellWords(makeCommand(filesystem, device)))
-      .replace('MOUNT', () => shellWords(mountCommand(filesystem, mapped, mountPoint)))
+      .replace('MAKE', () => shellQuote(mkfsCommand(filesystem, device)))
+      .replace('MOUNT', () => shellQuote(mountCommand(filesystem, mapped, mountPoint)))
       .replace('KILL', () => killAll ?? '');
-    return runScript(host, filled, [device, name, mountPoint], TIMEOUT_MS);
+    return runScript(host, filled, [device, name, mountPoint], SCRIPT_TIMEOUT_MS);
   }
 }
 
-function shellWords(words: readonly string[]): string {
-  return words.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
+function shellQuote(args: readonly string[]): string {
+  return args.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
 }
 
 /** A name for a device that no other run has. */
-export function flakeyName(runId: string): string {
+export function flakeyDeviceName(runId: string): string {
   return `plugpull-${runId}-${randomBytes(2).toString('hex')}`;
 }
 
-const TARGET_SCRIPT = `
+const PROBE_DM_FLAKEY = `
 modprobe dm-flakey 2>/dev/null || true
 dmsetup targets | grep -q '^flakey '`;
 
 /** Whether a host has dmsetup and a kernel with dm-flakey. */
 export async function flakeyAvailability(host: CommandHost): Promise<Availability> {
-  const no = (why: string, remedy: string): Availability => ({ available: false, why, remedy });
-  const installed = await host.run(['sh', '-c', 'command -v dmsetup'], TIMEOUT_MS);
-  if (installed.code !== 0) return no('dmsetup is not installed', 'apt-get install dmsetup');
-  const target = await host.run(['sh', '-c', TARGET_SCRIPT], TIMEOUT_MS);
+  const unavailable = (why: string, remedy: string): Availability => ({ available: false, why, remedy });
+  const installed = await host.run(['sh', '-c', 'command -v dmsetup'], SCRIPT_TIMEOUT_MS);
+  if (installed.code !== 0) return unavailable('dmsetup is not installed', 'apt-get install dmsetup');
+  const target = await host.run(['sh', '-c', PROBE_DM_FLAKEY], SCRIPT_TIMEOUT_MS);
   if (target.code === 0) return { available: true };
-  return no(
+  return unavailable(
     'the kernel has no device mapper with dm-flakey',
     'use --runtime vm, whose kernel has it, or --power blocklog',
   );

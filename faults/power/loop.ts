@@ -24,7 +24,7 @@ export function attachLoop(file: string, flushes: 'passed-on' | 'dropped' = 'pas
 }
 
 function attach(file: string): string {
-  const losetup = (...how: string[]) => runTool('losetup', ['--find', '--show', ...how, file]).trim();
+  const losetup = (...flags: string[]) => runTool('losetup', ['--find', '--show', ...flags, file]).trim();
   try {
     return losetup('--direct-io=on');
   } catch (error) {

@@ -1,11 +1,11 @@
 import { type ExecFileSyncOptionsWithStringEncoding, execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { pauseNow } from '../waiting.js';
+import { sleepSync } from '../waiting.js';
 
 /** A command that hangs holds up the run; nothing here takes more than a fraction of a second. */
 const TIMEOUT_MS = 20_000;
 
-const HOW: ExecFileSyncOptionsWithStringEncoding & { detached: boolean } = {
+const EXEC_OPTIONS: ExecFileSyncOptionsWithStringEncoding & { detached: boolean } = {
   stdio: ['ignore', 'pipe', 'pipe'],
   encoding: 'utf8',
   timeout: TIMEOUT_MS,
@@ -15,7 +15,7 @@ const HOW: ExecFileSyncOptionsWithStringEncoding & { detached: boolean } = {
 };
 
 /** What tools say when the filesystem on which they write refuses, and the code that a call of our own would have got. */
-const REFUSALS = [
+const ERRNO_MESSAGES = [
   [/No space left on device/, 'ENOSPC'],
   [/Disk quota exceeded/, 'EDQUOT'],
   [/Read-only file system/, 'EROFS'],
@@ -24,11 +24,11 @@ const REFUSALS = [
 /** Runs a system tool and returns what it prints; throws with its own words when it fails, and with a `code` for no room. */
 export function runTool(program: string, args: readonly string[]): string {
   try {
-    return execFileSync(program, args, HOW);
+    return execFileSync(program, args, EXEC_OPTIONS);
   } catch (error) {
-    const words = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : '';
-    const what = `${program} ${args.join(' ')}: ${words === '' ? String(error) : words}`;
-    const code = REFUSALS.find(([said]) => said.test(words))?.[1];
+    const stderr = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : '';
+    const what = `${program} ${args.join(' ')}: ${stderr === '' ? String(error) : stderr}`;
+    const code = ERRNO_MESSAGES.find(([pattern]) => pattern.test(stderr))?.[1];
     throw Object.assign(new Error(what, { cause: error }), code && { code });
   }
 }
@@ -46,7 +46,7 @@ export function mountPoints(): Set<string> {
 }
 
 const BUSY_TIMEOUT_MS = 5000;
-const BUSY_PAUSE_MS = 20;
+const BUSY_RETRY_MS = 20;
 
 /**
  * True when something was mounted there, and now is not. What was killed a moment ago may still hold a file open, and a
@@ -61,7 +61,7 @@ export function unmount(path: string): boolean {
       return true;
     } catch (error) {
       if (performance.now() > deadline || !/busy/.test(String(error))) throw error;
-      pauseNow(BUSY_PAUSE_MS);
+      sleepSync(BUSY_RETRY_MS);
     }
   }
 }
@@ -90,7 +90,7 @@ export type PowerResource =
   | { kind: 'mapping'; path: string };
 
 /** Where a resource is written down before it is made, and crossed out when it is gone. */
-export interface Residue {
+export interface PowerResourceRegistry {
   made(resource: PowerResource): void;
   gone(resource: PowerResource): void;
 }

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { TestService, testDirectories, testGround, testRandom } from '../fixtures/ground.js';
+import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/ground.js';
 import { until } from '../waiting.js';
 import { skipReason, type TestDisk, withDisk } from './fixtures/disk.js';
 import { powerCut } from './power-cut.js';
@@ -32,19 +32,19 @@ async function cutCounter({ disk, mountPoint }: TestDisk, durable: string) {
   try {
     await service.start();
     await until(() => read(said) > 20, 10_000);
-    const ground = testGround({
+    const context = testFaultContext({
       dataDir,
       scratchDir,
       services: [service],
       powerDisk: disk,
       random: testRandom(2),
     });
-    const injection = await powerCut.inject(ground);
-    await powerCut.heal(ground);
+    const injection = await powerCut.inject(context);
+    await powerCut.heal(context);
     return { injection, said: read(said), stored: read(file), live: service.pids().length };
   } finally {
     await service.signal('SIGKILL');
-    await service.exited(5000);
+    await service.waitForExit(5000);
     remove();
   }
 }
@@ -72,6 +72,6 @@ t.test('what was told without a sync is gone after the cut', { skip }, async (t)
 
 t.test('without a disk whose power can be cut it is a miss', async (t) => {
   const { dataDir, scratchDir, remove } = testDirectories();
-  t.match(await powerCut.inject(testGround({ dataDir, scratchDir })), { hit: false, scope: 'none' });
+  t.match(await powerCut.inject(testFaultContext({ dataDir, scratchDir })), { hit: false, scope: 'none' });
   remove();
 });

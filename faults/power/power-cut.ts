@@ -1,4 +1,4 @@
-import type { Fault, Ground, Injection, Loss, Random } from '../fault.js';
+import type { Fault, FaultContext, Injection, Loss, Random } from '../fault.js';
 import { EXIT_TIMEOUT_MS, hit, miss } from '../injection.js';
 import { blocklogAvailability } from './available.js';
 
@@ -16,20 +16,20 @@ export const powerCut: Fault = {
   summary: 'everything not yet flushed is gone, kernel and all: confirmed means flushed',
   needs: { target: 'up', disk: 'power' },
   available: async () => blocklogAvailability(),
-  async inject(ground: Ground): Promise<Injection> {
-    const disk = ground.powerDisk;
+  async inject(context: FaultContext): Promise<Injection> {
+    const disk = context.powerDisk;
     if (disk === undefined) return miss('the data is on a disk whose power cannot be cut');
-    const names = ground.services.map(({ name }) => name);
-    const moment = await disk.stop();
+    const names = context.services.map(({ name }) => name);
+    const cutPoint = await disk.stop();
     try {
-      if (!disk.endsTarget) {
-        await Promise.all(ground.services.map((service) => service.signal('SIGKILL')));
+      if (!disk.killsTarget) {
+        await Promise.all(context.services.map((service) => service.signal('SIGKILL')));
       }
     } finally {
       await disk.resume();
     }
-    await Promise.all(ground.services.map((service) => service.exited(EXIT_TIMEOUT_MS)));
-    const { detail } = await disk.cut(moment, chooseLoss(ground.random), ground.random);
+    await Promise.all(context.services.map((service) => service.waitForExit(EXIT_TIMEOUT_MS)));
+    const { detail } = await disk.cut(cutPoint, chooseLoss(context.random), context.random);
     return hit(detail, 'machine', names);
   },
   heal: async () => {},

@@ -8,7 +8,7 @@ import { findProgram } from '../programs.js';
 import { makeFilesystem } from './filesystem.js';
 import { attachLoop, detachLoops } from './loop.js';
 import { unmount } from './mounts.js';
-import { mountAt, unmountAt, waitReleased } from './syscalls.js';
+import { mountAt, unmountAt, waitUntilReleased } from './syscalls.js';
 
 const can =
   process.getuid?.() === 0 && ['mkfs.ext4', 'unshare'].every((name) => findProgram(name) !== undefined);
@@ -51,8 +51,8 @@ t.test(
     await once(holder.stdout, 'data');
     unmountAt(mountPoint);
     t.notOk(isOver(holder.pid), 'it is unmounted here, and still held there');
-    t.notOk(waitReleased(device, 20), 'not released within so short a time');
-    t.ok(waitReleased(device, 10_000));
+    t.notOk(waitUntilReleased(device, 20), 'not released within so short a time');
+    t.ok(waitUntilReleased(device, 10_000));
     t.ok(isOver(holder.pid), 'released when nobody has it any more');
   },
 );

@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { threadsAreIn } from '../stopped.js';
-import { pauseNow, until } from '../waiting.js';
+import { allThreadsInState } from '../stopped.js';
+import { sleepSync, until } from '../waiting.js';
 import { runTool, unmountDead } from './mounts.js';
 
 export const STORAGE_DAEMON = 'qemu-storage-daemon';
 
-export interface RecordingPlan {
+export interface StorageDaemonOptions {
   /** The device's bytes. */
   image: string;
   /** Made anew: every write and every flush in the order in which they were completed; none is recorded without. */
@@ -15,9 +15,9 @@ export interface RecordingPlan {
   /** The file that stands for the device; created empty if it is not there. */
   device: string;
   /** A directory where the control files of FUSE may be mounted. */
-  control: string;
+  fuseControlDir: string;
   /** The daemon's own words. */
-  messages: string;
+  daemonLog: string;
   sizeBytes: number;
   /** Added to the daemon's environment, so that it can be found when the kit is gone. */
   env: Readonly<Record<string, string>>;
@@ -30,7 +30,7 @@ const EXIT_TIMEOUT_MS = 5000;
  * ring is forbidden (many containers), threads do. Neither flushes the image file itself: this machine goes on
  * living, and a flush of the device is in the log all the same.
  */
-const ACCESS = ['aio=io_uring,cache.no-flush=on', 'aio=threads,cache.no-flush=on'];
+const IO_OPTIONS = ['aio=io_uring,cache.no-flush=on', 'aio=threads,cache.no-flush=on'];
 
 /** A daemon that serves an image as a file and records what is done to it. */
 export class StorageDaemon {
@@ -43,11 +43,11 @@ export class StorageDaemon {
   }
 
   /** @throws Error with the daemon's own words when it does not serve the device within 10 s. */
-  static async start(plan: RecordingPlan): Promise<StorageDaemon> {
+  static async start(options: StorageDaemonOptions): Promise<StorageDaemon> {
     let failure: unknown;
-    for (const access of ACCESS) {
+    for (const access of IO_OPTIONS) {
       try {
-        return await StorageDaemon.#startWith(plan, access);
+        return await StorageDaemon.#startWith(options, access);
       } catch (error) {
         failure = error;
       }
@@ -55,30 +55,30 @@ export class StorageDaemon {
     throw failure;
   }
 
-  static async #startWith(plan: RecordingPlan, access: string): Promise<StorageDaemon> {
-    if (plan.log !== undefined) writeFileSync(plan.log, '');
-    writeFileSync(plan.device, '');
-    const messages = openSync(plan.messages, 'w');
-    const child = spawn(STORAGE_DAEMON, argumentsOf(plan, access), {
+  static async #startWith(options: StorageDaemonOptions, access: string): Promise<StorageDaemon> {
+    if (options.log !== undefined) writeFileSync(options.log, '');
+    writeFileSync(options.device, '');
+    const messages = openSync(options.daemonLog, 'w');
+    const child = spawn(STORAGE_DAEMON, argumentsOf(options, access), {
       // Not in the kit's process group: a Ctrl-C is the kit's to handle.
       detached: true,
       stdio: ['ignore', messages, messages],
-      env: { ...process.env, ...plan.env },
+      env: { ...process.env, ...options.env },
     });
     closeSync(messages);
-    let over = false;
+    let hasExited = false;
     child.on('error', () => {
-      over = true;
+      hasExited = true;
     });
     child.on('exit', () => {
-      over = true;
+      hasExited = true;
     });
-    const serves = () => over || statSync(plan.device).size === plan.sizeBytes;
-    const daemon = new StorageDaemon(child, plan.device);
-    const started = await until(serves, START_TIMEOUT_MS, undefined, 2);
+    const isServing = () => hasExited || statSync(options.device).size === options.sizeBytes;
+    const daemon = new StorageDaemon(child, options.device);
+    const started = await until(isServing, START_TIMEOUT_MS, undefined, 2);
     try {
-      if (started && !over) {
-        oneRequestAtATime(plan.device, plan.control);
+      if (started && !hasExited) {
+        serialiseRequests(options.device, options.fuseControlDir);
         return daemon;
       }
     } catch (error) {
@@ -86,9 +86,9 @@ export class StorageDaemon {
       throw error;
     }
     daemon.stop();
-    const words = readFileSync(plan.messages, 'utf8').trim();
+    const output = readFileSync(options.daemonLog, 'utf8').trim();
     throw new Error(
-      `${STORAGE_DAEMON} does not serve ${plan.device}: ${words === '' ? 'it says nothing' : words}`,
+      `${STORAGE_DAEMON} does not serve ${options.device}: ${output === '' ? 'it says nothing' : output}`,
     );
   }
 
@@ -101,7 +101,7 @@ export class StorageDaemon {
     this.#child.kill('SIGSTOP');
     const { pid } = this.#child;
     const deadline = performance.now() + EXIT_TIMEOUT_MS;
-    while (pid !== undefined && !threadsAreIn(pid, 'TtZX')) {
+    while (pid !== undefined && !allThreadsInState(pid, 'TtZX')) {
       if (performance.now() > deadline) throw new Error(`${STORAGE_DAEMON} does not stop at SIGSTOP`);
     }
   }
@@ -115,12 +115,12 @@ export class StorageDaemon {
     const { pid, exitCode, signalCode } = this.#child;
     if (pid !== undefined && exitCode === null && signalCode === null) this.#child.kill('SIGKILL');
     const deadline = performance.now() + EXIT_TIMEOUT_MS;
-    while (pid !== undefined && !threadsAreIn(pid, 'ZX') && performance.now() < deadline) pauseNow(1);
+    while (pid !== undefined && !allThreadsInState(pid, 'ZX') && performance.now() < deadline) sleepSync(1);
     unmountDead(this.#device);
   }
 }
 
-function argumentsOf({ image, log, device }: RecordingPlan, access: string): string[] {
+function argumentsOf({ image, log, device }: StorageDaemonOptions, access: string): string[] {
   const file = (name: string, path: string) => [
     '--blockdev',
     `driver=file,node-name=${name},filename=${quoted(path)},${access}`,
@@ -153,7 +153,7 @@ const SYSTEM_CONTROL = '/sys/fs/fuse/connections';
  *
  * @param ownControl a directory for the control files where the system has not mounted them.
  */
-function oneRequestAtATime(mountPoint: string, ownControl: string): void {
+function serialiseRequests(mountPoint: string, ownControl: string): void {
   const { dev } = statSync(mountPoint);
   // glibc's encoding of a device number; the kernel names a connection by the minor.
   const minor = (dev & 0xff) | ((dev >>> 12) & ~0xff);

@@ -1,6 +1,6 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import koffi from 'koffi';
-import { pauseNow } from '../waiting.js';
+import { sleepSync } from '../waiting.js';
 
 /** System calls on block devices and filesystems, for what a tool as a process of its own would be too slow. */
 const libc = koffi.load(null);
@@ -31,7 +31,7 @@ const MS_NOATIME = 1024;
 const EBUSY = 16;
 const BUSY_TIMEOUT_MS = 5000;
 
-function fail(what: string): Error {
+function systemError(what: string): Error {
   return new Error(`${what}: ${strerror(koffi.errno())}`);
 }
 
@@ -41,15 +41,15 @@ export function cloneFile(from: number, to: number): boolean {
 }
 
 /** Writes and forgets what the kernel has cached of a block device. */
-export function forgetCache(device: number): void {
-  if (ioctlNumber(device, BLKFLSBUF, 0) !== 0) throw fail('BLKFLSBUF');
+export function flushDeviceCache(device: number): void {
+  if (ioctlNumber(device, BLKFLSBUF, 0) !== 0) throw systemError('BLKFLSBUF');
 }
 
 /** The kernel refuses a filesystem for what is on its disk. */
 export class DamagedFilesystemError extends Error {}
 
 /** What the kernel says of a superblock, a log or an inode that cannot be: EIO, EINVAL, EBADMSG, EUCLEAN. */
-const DAMAGED = new Set([5, 22, 74, 117]);
+const DAMAGE_ERRNOS = new Set([5, 22, 74, 117]);
 
 /**
  * mount(2), without access times; `options` as after `-o`.
@@ -58,16 +58,16 @@ const DAMAGED = new Set([5, 22, 74, 117]);
 export function mountAt(device: string, mountPoint: string, type: string, options: string): void {
   if (mountCall(device, mountPoint, type, MS_NOATIME, options) === 0) return;
   const number = koffi.errno();
-  const error = fail(`mount -t ${type} ${device} ${mountPoint}`);
-  throw DAMAGED.has(number) ? new DamagedFilesystemError(error.message) : error;
+  const error = systemError(`mount -t ${type} ${device} ${mountPoint}`);
+  throw DAMAGE_ERRNOS.has(number) ? new DamagedFilesystemError(error.message) : error;
 }
 
 /** umount2(2); waits a moment for what has just let go of it. */
 export function unmountAt(mountPoint: string): void {
   const deadline = performance.now() + BUSY_TIMEOUT_MS;
   while (umountCall(mountPoint, 0) !== 0) {
-    if (koffi.errno() !== EBUSY || performance.now() > deadline) throw fail(`umount ${mountPoint}`);
-    pauseNow(1);
+    if (koffi.errno() !== EBUSY || performance.now() > deadline) throw systemError(`umount ${mountPoint}`);
+    sleepSync(1);
   }
 }
 
@@ -77,7 +77,7 @@ export function unmountAt(mountPoint: string): void {
  * device would see the old disk.
  * @returns false when it is still held after `timeoutMs`.
  */
-export function waitReleased(device: string, timeoutMs: number): boolean {
+export function waitUntilReleased(device: string, timeoutMs: number): boolean {
   const deadline = performance.now() + timeoutMs;
   for (;;) {
     try {
@@ -86,7 +86,7 @@ export function waitReleased(device: string, timeoutMs: number): boolean {
     } catch {
       if (performance.now() > deadline) return false;
     }
-    pauseNow(1);
+    sleepSync(1);
   }
 }
 
@@ -99,32 +99,32 @@ export interface Extent {
 
 const HEAD_BYTES = 32;
 const EXTENT_BYTES = 56;
-const MOST_EXTENTS = 4096;
+const MAX_EXTENTS = 4096;
 const FLAG_SYNC = 1;
 /** Places that are not known yet, not plain bytes, or not written yet (FIEMAP_EXTENT_*). */
-const NOT_PLAIN = 0x2 | 0x4 | 0x8 | 0x80 | 0x200 | 0x400 | 0x800;
+const NOT_PLAIN_FLAGS = 0x2 | 0x4 | 0x8 | 0x80 | 0x200 | 0x400 | 0x800;
 
 /**
  * Where the bytes of a file lie on its device, in order of the file.
  * @throws Error when not all of it is written there as plain bytes.
  */
 export function extentsOf(path: string, sizeBytes: number): Extent[] {
-  const request = Buffer.alloc(HEAD_BYTES + MOST_EXTENTS * EXTENT_BYTES);
+  const request = Buffer.alloc(HEAD_BYTES + MAX_EXTENTS * EXTENT_BYTES);
   request.writeBigUInt64LE(0xffff_ffff_ffff_ffffn, 8);
   request.writeUInt32LE(FLAG_SYNC, 16);
-  request.writeUInt32LE(MOST_EXTENTS, 24);
+  request.writeUInt32LE(MAX_EXTENTS, 24);
   const fd = openSync(path, 'r');
   try {
-    if (ioctlBytes(fd, FS_IOC_FIEMAP, request) !== 0) throw fail(`${path}: FIEMAP`);
+    if (ioctlBytes(fd, FS_IOC_FIEMAP, request) !== 0) throw systemError(`${path}: FIEMAP`);
   } finally {
     closeSync(fd);
   }
   const extents = Array.from({ length: request.readUInt32LE(20) }, (_, index): Extent => {
     const at = HEAD_BYTES + index * EXTENT_BYTES;
-    const wide = (place: number) => Number(request.readBigUInt64LE(at + place));
-    if ((request.readUInt32LE(at + 40) & NOT_PLAIN) !== 0)
-      throw new Error(`${path}: expected a file that is written in full, its bytes at ${wide(0)} are not`);
-    return { fileOffset: wide(0), deviceOffset: wide(8), lengthBytes: wide(16) };
+    const readU64 = (place: number) => Number(request.readBigUInt64LE(at + place));
+    if ((request.readUInt32LE(at + 40) & NOT_PLAIN_FLAGS) !== 0)
+      throw new Error(`${path}: expected a file that is written in full, its bytes at ${readU64(0)} are not`);
+    return { fileOffset: readU64(0), deviceOffset: readU64(8), lengthBytes: readU64(16) };
   });
   let end = 0;
   for (const extent of extents) {

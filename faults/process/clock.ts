@@ -1,17 +1,17 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Fault, Ground, Injection, Service } from '../fault.js';
-import { hit, killServices, live, miss, scopeOf } from '../injection.js';
-import { ALWAYS } from '../programs.js';
-import { spread } from '../random-choice.js';
-import { pauseFor, until } from '../waiting.js';
+import type { Fault, FaultContext, Injection, Service } from '../fault.js';
+import { hit, killServices, liveServices, miss, scopeOf } from '../injection.js';
+import { AVAILABLE } from '../programs.js';
+import { logUniformInt } from '../random-choice.js';
+import { sleep, until } from '../waiting.js';
 
 const LIBRARY_FOLDERS = ['/usr/lib', '/usr/local/lib', '/usr/lib64', '/lib'];
 const LIBRARY = 'libfaketimeMT.so.1';
-const SHARED = '/dev/shm';
+const SHARED_MEMORY_DIR = '/dev/shm';
 const LOAD_TIMEOUT_MS = 2000;
-const MOST_JUMPS = 3;
-const LONGEST_JUMP_S = 90 * 24 * 3600;
+const MAX_JUMPS = 3;
+const MAX_JUMP_S = 90 * 24 * 3600;
 
 /**
  * Services are started again with a wall clock that the kit sets: it starts wrong, and then jumps, forward and back.
@@ -23,36 +23,36 @@ export const clock: Fault = {
   summary: 'the wall clock jumps forward and back (libfaketime): order is not time',
   needs: { target: 'up', disk: 'any' },
   async available() {
-    if (findLibrary() !== undefined) return ALWAYS;
+    if (findLibrary() !== undefined) return AVAILABLE;
     return {
       available: false,
       why: 'libfaketime is not installed',
       remedy: 'install the package libfaketime',
     };
   },
-  async inject(ground: Ground): Promise<Injection> {
+  async inject(context: FaultContext): Promise<Injection> {
     const library = findLibrary();
     if (library === undefined) return miss('libfaketime is gone');
-    const up = live(ground);
-    const services = ground.random.int(2) === 0 ? up : up.slice(0, 1);
-    const jumps = Array.from({ length: 1 + ground.random.int(MOST_JUMPS) }, () => jump(ground));
+    const up = liveServices(context);
+    const services = context.random.int(2) === 0 ? up : up.slice(0, 1);
+    const jumps = Array.from({ length: 1 + context.random.int(MAX_JUMPS) }, () => drawJump(context));
     const killed = await killServices(services);
-    setClock(ground, jumps[0] ?? 0);
-    for (const service of services) await service.start([], environment(ground, library));
-    const loaded = await until(() => services.some(hasLibrary), LOAD_TIMEOUT_MS, ground.signal);
+    setClock(context, jumps[0] ?? 0);
+    for (const service of services) await service.start([], faketimeEnvironment(context, library));
+    const isLoaded = await until(() => services.some(hasLibrary), LOAD_TIMEOUT_MS, context.signal);
     for (const offsetS of jumps.slice(1)) {
-      await ground.afterConfirms(1 + ground.random.int(20), 1000);
-      setClock(ground, offsetS);
+      await context.waitForConfirms(1 + context.random.int(20), 1000);
+      setClock(context, offsetS);
     }
-    await pauseFor(100, ground.signal);
+    await sleep(100, context.signal);
     const detail = `clock of ${killed.join(', ')} off by ${jumps.map((seconds) => `${seconds} s`).join(', then ')}`;
     // A static program does not load libraries: its clock was not moved, though it was killed.
-    if (!loaded)
-      return { ...miss(`${detail}: libfaketime was not loaded`, killed), scope: scopeOf(killed, ground) };
-    return hit(detail, scopeOf(killed, ground), killed);
+    if (!isLoaded)
+      return { ...miss(`${detail}: libfaketime was not loaded`, killed), scope: scopeOf(killed, context) };
+    return hit(detail, scopeOf(killed, context), killed);
   },
-  async heal(ground: Ground): Promise<void> {
-    setClock(ground, 0);
+  async heal(context: FaultContext): Promise<void> {
+    setClock(context, 0);
   },
 };
 
@@ -60,28 +60,28 @@ export const clock: Fault = {
  * Removes what libfaketime leaves behind when the process is killed that had it first: nobody else uses it then.
  * @param pid of a process that has gone; one that never had a clock of its own leaves nothing.
  */
-export function forgetClockOf(pid: number): void {
+export function removeFaketimeFiles(pid: number): void {
   for (const name of [`faketime_shm_${pid}`, `sem.faketime_sem_${pid}`])
-    rmSync(join(SHARED, name), { force: true });
+    rmSync(join(SHARED_MEMORY_DIR, name), { force: true });
 }
 
-function jump(ground: Ground): number {
-  const seconds = spread(ground.random, 1, LONGEST_JUMP_S);
-  return ground.random.int(2) === 0 ? -seconds : seconds;
+function drawJump(context: FaultContext): number {
+  const seconds = logUniformInt(context.random, 1, MAX_JUMP_S);
+  return context.random.int(2) === 0 ? -seconds : seconds;
 }
 
-function clockFile(ground: Ground): string {
-  return join(ground.scratchDir, 'faketime');
+function clockFile(context: FaultContext): string {
+  return join(context.scratchDir, 'faketime');
 }
 
-function setClock(ground: Ground, offsetS: number): void {
-  writeFileSync(clockFile(ground), `${offsetS < 0 ? '' : '+'}${offsetS}s\n`);
+function setClock(context: FaultContext, offsetS: number): void {
+  writeFileSync(clockFile(context), `${offsetS < 0 ? '' : '+'}${offsetS}s\n`);
 }
 
-function environment(ground: Ground, library: string): Record<string, string> {
+function faketimeEnvironment(context: FaultContext, library: string): Record<string, string> {
   return {
     LD_PRELOAD: library,
-    FAKETIME_TIMESTAMP_FILE: clockFile(ground),
+    FAKETIME_TIMESTAMP_FILE: clockFile(context),
     FAKETIME_NO_CACHE: '1',
     DONT_FAKE_MONOTONIC: '1',
     FAKETIME_DONT_FAKE_MONOTONIC: '1',
@@ -90,8 +90,8 @@ function environment(ground: Ground, library: string): Record<string, string> {
 
 function findLibrary(): string | undefined {
   for (const folder of LIBRARY_FOLDERS) {
-    for (const below of [folder, ...subfolders(folder)]) {
-      const path = join(below, 'faketime', LIBRARY);
+    for (const candidate of [folder, ...subfolders(folder)]) {
+      const path = join(candidate, 'faketime', LIBRARY);
       if (existsSync(path)) return path;
     }
   }

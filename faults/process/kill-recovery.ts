@@ -1,9 +1,9 @@
-import type { Fault, Ground, Injection } from '../fault.js';
-import { hit, killServices, live, miss } from '../injection.js';
-import { ALWAYS } from '../programs.js';
-import { pauseFor } from '../waiting.js';
+import type { Fault, FaultContext, Injection } from '../fault.js';
+import { hit, killServices, liveServices, miss } from '../injection.js';
+import { AVAILABLE } from '../programs.js';
+import { sleep } from '../waiting.js';
 
-const MOST_KILLS_MORE = 3;
+const MAX_EXTRA_KILLS = 3;
 
 /** Kills all, starts again, and kills during the recovery, up to three times. */
 export const killRecovery: Fault = {
@@ -11,18 +11,18 @@ export const killRecovery: Fault = {
   family: 'kill',
   summary: 'SIGKILL to all, and again while they recover: a recovery is no less safe than a run',
   needs: { target: 'up', disk: 'any' },
-  available: async () => ALWAYS,
-  async inject(ground: Ground): Promise<Injection> {
-    const killed = await killServices(live(ground));
+  available: async () => AVAILABLE,
+  async inject(context: FaultContext): Promise<Injection> {
+    const killed = await killServices(liveServices(context));
     if (killed.length === 0) return miss('no service had a process');
-    const more = 1 + ground.random.int(MOST_KILLS_MORE);
+    const extraKills = 1 + context.random.int(MAX_EXTRA_KILLS);
     const afterMs: number[] = [];
-    for (let time = 0; time < more && !ground.signal.aborted; time++) {
-      const fraction = ground.random.real();
-      for (const service of ground.services) await service.start();
-      await pauseFor(fraction * ground.usualRecoveryMs, ground.signal);
-      afterMs.push(Math.round(fraction * ground.usualRecoveryMs));
-      await killServices(ground.services);
+    for (let attempt = 0; attempt < extraKills && !context.signal.aborted; attempt++) {
+      const fraction = context.random.real();
+      for (const service of context.services) await service.start();
+      await sleep(fraction * context.usualRecoveryMs, context.signal);
+      afterMs.push(Math.round(fraction * context.usualRecoveryMs));
+      await killServices(context.services);
     }
     return hit(
       `SIGKILL to ${killed.join(', ')}, and to all again ${afterMs.join(', ')} ms after a start`,

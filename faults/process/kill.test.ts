@@ -2,7 +2,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Fault, Injection } from '../fault.js';
-import { TestService, testDirectories, testGround, testRandom } from '../fixtures/ground.js';
+import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/ground.js';
 import { killServices } from '../injection.js';
 import { straceAvailability } from '../programs.js';
 import { until } from '../waiting.js';
@@ -16,14 +16,14 @@ const SLEEPER = [process.execPath, '-e', 'setInterval(() => {}, 1000)'];
 
 async function withServices(
   commands: Record<string, readonly string[]>,
-  use: (services: TestService[], ground: ReturnType<typeof testGround>) => Promise<void>,
+  use: (services: TestService[], context: ReturnType<typeof testFaultContext>) => Promise<void>,
   seed = 1,
 ): Promise<void> {
   const { remove, ...directories } = testDirectories();
   const services = Object.entries(commands).map(([name, command]) => new TestService(name, command));
   try {
     for (const service of services) await service.start();
-    await use(services, testGround({ ...directories, services, random: testRandom(seed) }));
+    await use(services, testFaultContext({ ...directories, services, random: testRandom(seed) }));
   } finally {
     await killServices(services);
     remove();
@@ -35,8 +35,8 @@ t.test('kill takes down several services or all, by seed, and says which', async
   for (let seed = 1; seed <= 12; seed++) {
     await withServices(
       { a: SLEEPER, b: SLEEPER },
-      async (services, ground) => {
-        const injection = await kill.inject(ground);
+      async (services, context) => {
+        const injection = await kill.inject(context);
         t.equal(injection.hit, true);
         const down = services.filter((service) => service.pids().length === 0).map(({ name }) => name);
         t.same([...injection.services].sort(), down, 'the services named are those that are down');
@@ -50,8 +50,8 @@ t.test('kill takes down several services or all, by seed, and says which', async
 });
 
 t.test('kill-one takes down one of several, and the others live on', async (t) => {
-  await withServices({ a: SLEEPER, b: SLEEPER }, async (services, ground) => {
-    t.match(await killOne.inject(ground), { hit: true, scope: 'some-processes' });
+  await withServices({ a: SLEEPER, b: SLEEPER }, async (services, context) => {
+    t.match(await killOne.inject(context), { hit: true, scope: 'some-processes' });
     t.equal(services.filter((service) => service.pids().length > 0).length, 1);
   });
 });
@@ -59,9 +59,9 @@ t.test('kill-one takes down one of several, and the others live on', async (t) =
 t.test('a fault that finds no process is a miss', async (t) => {
   const { remove, ...directories } = testDirectories();
   t.teardown(remove);
-  const ground = testGround({ ...directories, services: [new TestService('gone', SLEEPER)] });
+  const context = testFaultContext({ ...directories, services: [new TestService('gone', SLEEPER)] });
   for (const fault of [kill, killOne, killRecovery, pause] satisfies Fault[]) {
-    const injection: Injection = await fault.inject(ground);
+    const injection: Injection = await fault.inject(context);
     t.equal(injection.hit, false, fault.name);
     t.equal(injection.scope, 'none', fault.name);
   }
@@ -70,8 +70,8 @@ t.test('a fault that finds no process is a miss', async (t) => {
 t.test(
   'kill-recovery starts the services again and kills them during that, and leaves them down',
   async (t) => {
-    await withServices({ a: SLEEPER }, async ([service], ground) => {
-      const injection = await killRecovery.inject(ground);
+    await withServices({ a: SLEEPER }, async ([service], context) => {
+      const injection = await killRecovery.inject(context);
       t.equal(injection.hit, true);
       t.ok((service?.starts ?? 0) >= 2, 'it was started again at least once');
       t.same(service?.pids(), []);
@@ -86,8 +86,8 @@ t.test('kill-syscall kills a service at a system call of the kind that it makes'
     ...testRandom(1),
     pick: <T>(items: readonly T[]) => items[Math.min(4, items.length - 1)] as T,
   };
-  await withServices({ a: SLEEPER }, async ([service], ground) => {
-    const injection = await killSyscall.inject({ ...ground, random: opens });
+  await withServices({ a: SLEEPER }, async ([service], context) => {
+    const injection = await killSyscall.inject({ ...context, random: opens });
     t.equal(injection.hit, true, injection.detail);
     t.match(injection.detail, /openat/);
     t.equal(injection.scope, 'all-processes');
@@ -100,8 +100,8 @@ t.test(
   { skip },
   async (t) => {
     const never = { ...testRandom(3), pick: <T>(items: readonly T[]) => items.at(0) as T };
-    await withServices({ a: ['/bin/sleep', '60'] }, async (services, ground) => {
-      const injection = await killSyscall.inject({ ...ground, services, random: never });
+    await withServices({ a: ['/bin/sleep', '60'] }, async (services, context) => {
+      const injection = await killSyscall.inject({ ...context, services, random: never });
       t.equal(injection.hit, false, injection.detail);
       t.not(services[0]?.pids().length, 0);
     });
@@ -114,15 +114,15 @@ t.test('pause stops a service, and heal lets it go on', async (t) => {
   const file = join(directories.scratchDir, 'alive');
   const writer = `setInterval(() => require('node:fs').writeFileSync(${JSON.stringify(file)}, '1'), 2)`;
   const service = new TestService('a', [process.execPath, '-e', writer]);
-  const ground = testGround({ ...directories, services: [service] });
+  const context = testFaultContext({ ...directories, services: [service] });
   t.teardown(() => killServices([service]));
   await service.start();
   t.ok(await until(() => existsSync(file), 10_000), 'it works');
-  const injection = await pause.inject(ground);
+  const injection = await pause.inject(context);
   t.equal(injection.hit, true);
   t.equal(injection.scope, 'none');
   writeFileSync(file, '');
-  await pause.heal(ground);
+  await pause.heal(context);
   t.ok(await until(() => existsSync(file) && service.pids().length > 0, 10_000));
 });
 
@@ -131,9 +131,9 @@ t.test('pause may kill another service while one sleeps, and starts that one aga
   for (let seed = 1; seed <= 6 && killed.length === 0; seed++) {
     await withServices(
       { a: SLEEPER, b: SLEEPER },
-      async (services, ground) => {
-        const injection = await pause.inject(ground);
-        await pause.heal(ground);
+      async (services, context) => {
+        const injection = await pause.inject(context);
+        await pause.heal(context);
         if (injection.scope === 'some-processes') killed.push(injection.services);
         for (const service of services) t.not(service.pids().length, 0, `${service.name} runs`);
       },

@@ -1,7 +1,7 @@
-import type { Fault, Ground, Injection } from '../fault.js';
-import { hit, killServices, live, miss, scopeOf } from '../injection.js';
-import { ALWAYS } from '../programs.js';
-import { choose } from '../random-choice.js';
+import type { Fault, FaultContext, Injection } from '../fault.js';
+import { hit, killServices, liveServices, miss, scopeOf } from '../injection.js';
+import { AVAILABLE } from '../programs.js';
+import { sample } from '../random-choice.js';
 
 /** SIGKILL to all services or to several of them; the driver's trigger says when. */
 export const kill: Fault = {
@@ -9,14 +9,14 @@ export const kill: Fault = {
   family: 'kill',
   summary: 'SIGKILL to several services or all: nothing that was confirmed is only in a process',
   needs: { target: 'up', disk: 'any' },
-  available: async () => ALWAYS,
-  async inject(ground: Ground): Promise<Injection> {
-    const up = live(ground);
+  available: async () => AVAILABLE,
+  async inject(context: FaultContext): Promise<Injection> {
+    const up = liveServices(context);
     if (up.length === 0) return miss('no service had a process');
-    const count = ground.random.int(3) === 0 ? 1 + ground.random.int(up.length) : up.length;
-    const killed = await killServices(choose(ground.random, up, count));
+    const count = context.random.int(3) === 0 ? 1 + context.random.int(up.length) : up.length;
+    const killed = await killServices(sample(context.random, up, count));
     if (killed.length === 0) return miss('every process was gone before the signal');
-    return hit(`SIGKILL to ${killed.join(', ')}`, scopeOf(killed, ground), killed);
+    return hit(`SIGKILL to ${killed.join(', ')}`, scopeOf(killed, context), killed);
   },
   heal: async () => {},
 };

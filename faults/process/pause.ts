@@ -1,11 +1,11 @@
-import type { Fault, Ground, Injection } from '../fault.js';
-import { hit, killServices, live, miss } from '../injection.js';
-import { ALWAYS } from '../programs.js';
-import { choose, spread } from '../random-choice.js';
-import { pauseFor } from '../waiting.js';
+import type { Fault, FaultContext, Injection } from '../fault.js';
+import { hit, killServices, liveServices, miss } from '../injection.js';
+import { AVAILABLE } from '../programs.js';
+import { sample, logUniformInt } from '../random-choice.js';
+import { sleep } from '../waiting.js';
 
-const SHORTEST_MS = 20;
-const LONGEST_MS = 2500;
+const MIN_PAUSE_MS = 20;
+const MAX_PAUSE_MS = 2500;
 
 /**
  * Stops a service and lets it go on later, as a busy machine does; or stops one, kills another, starts that again,
@@ -17,30 +17,30 @@ export const pause: Fault = {
   summary:
     'SIGSTOP, later SIGCONT: a partner that is silent is not dead, and one that comes back is not the same',
   needs: { target: 'up', disk: 'any' },
-  available: async () => ALWAYS,
-  async inject(ground: Ground): Promise<Injection> {
-    const [sleeper, other] = choose(ground.random, live(ground), 2);
-    if (sleeper === undefined) return miss('no service had a process');
-    const forMs = spread(ground.random, SHORTEST_MS, LONGEST_MS);
-    const killOther = other !== undefined && ground.random.int(2) === 0;
-    const stopped = await sleeper.signal('SIGSTOP');
-    if (stopped === 0) return miss(`${sleeper.name} was gone before the signal`);
+  available: async () => AVAILABLE,
+  async inject(context: FaultContext): Promise<Injection> {
+    const [pausedService, otherService] = sample(context.random, liveServices(context), 2);
+    if (pausedService === undefined) return miss('no service had a process');
+    const pauseMs = logUniformInt(context.random, MIN_PAUSE_MS, MAX_PAUSE_MS);
+    const killsOther = otherService !== undefined && context.random.int(2) === 0;
+    const signalled = await pausedService.signal('SIGSTOP');
+    if (signalled === 0) return miss(`${pausedService.name} was gone before the signal`);
     let killed: string[] = [];
-    if (killOther) {
-      await pauseFor(ground.random.int(Math.min(forMs, 100)), ground.signal);
-      killed = await killServices([other]);
-      await other.start();
+    if (killsOther) {
+      await sleep(context.random.int(Math.min(pauseMs, 100)), context.signal);
+      killed = await killServices([otherService]);
+      await otherService.start();
     }
-    await pauseFor(forMs, ground.signal);
-    const services = [sleeper.name, ...killed];
-    if (killed.length === 0) return hit(`SIGSTOP to ${sleeper.name} for ${forMs} ms`, 'none', services);
+    await sleep(pauseMs, context.signal);
+    const services = [pausedService.name, ...killed];
+    if (killed.length === 0) return hit(`SIGSTOP to ${pausedService.name} for ${pauseMs} ms`, 'none', services);
     return hit(
-      `SIGSTOP to ${sleeper.name} for ${forMs} ms, SIGKILL to ${killed.join(', ')} meanwhile`,
+      `SIGSTOP to ${pausedService.name} for ${pauseMs} ms, SIGKILL to ${killed.join(', ')} meanwhile`,
       'some-processes',
       services,
     );
   },
-  async heal(ground: Ground): Promise<void> {
-    await Promise.all(ground.services.map((service) => service.signal('SIGCONT')));
+  async heal(context: FaultContext): Promise<void> {
+    await Promise.all(context.services.map((service) => service.signal('SIGCONT')));
   },
 };

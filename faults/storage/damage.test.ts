@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { testDirectories, testGround, testRandom } from '../fixtures/ground.js';
+import { testDirectories, testFaultContext, testRandom } from '../fixtures/ground.js';
 import { dataRot } from './data-rot.js';
 import { indexLoss } from './index-loss.js';
 
@@ -16,15 +16,15 @@ t.test('index-loss changes the index files, in every way that it knows, and noth
     const before = Buffer.concat([old.subarray(0, 5000), Buffer.alloc(5000, 'x')]);
     writeFileSync(index, old);
     writeFileSync(data, 'data');
-    const ground = testGround({
+    const context = testFaultContext({
       dataDir,
       scratchDir,
       random: testRandom(seed),
       indexFiles: ['queue/*.index'],
     });
-    await indexLoss.prepare?.(ground);
+    await indexLoss.prepare?.(context);
     writeFileSync(index, before);
-    const injection = await indexLoss.inject(ground);
+    const injection = await indexLoss.inject(context);
     const after = existsSync(index) ? readFileSync(index) : undefined;
     t.equal(injection.indexDamaged, injection.hit);
     t.equal(after?.equals(before) ?? false, !injection.hit, injection.detail);
@@ -39,8 +39,8 @@ t.test('index-loss changes the index files, in every way that it knows, and noth
 t.test('index-loss without an index is a miss', async (t) => {
   const { remove, ...directories } = testDirectories();
   t.teardown(remove);
-  t.equal((await indexLoss.inject(testGround(directories))).hit, false);
-  const named = await indexLoss.inject(testGround({ ...directories, indexFiles: ['*.index'] }));
+  t.equal((await indexLoss.inject(testFaultContext(directories))).hit, false);
+  const named = await indexLoss.inject(testFaultContext({ ...directories, indexFiles: ['*.index'] }));
   t.equal(named.hit, false);
   t.match(named.detail, /\*\.index/);
 });
@@ -53,7 +53,7 @@ t.test('data-rot flips bits inside marked messages only, and names them', async 
     writeFileSync(join(dataDir, 'a.data'), before);
     writeFileSync(join(dataDir, 'other'), before);
     const injection = await dataRot.inject(
-      testGround({
+      testFaultContext({
         dataDir,
         scratchDir,
         random: testRandom(seed),
@@ -86,7 +86,7 @@ t.test('data-rot finds a mark that lies across the pieces in which a file is rea
   mark.copy(before, 8 * 1024 * 1024);
   writeFileSync(join(dataDir, 'a.data'), before);
   const injection = await dataRot.inject(
-    testGround({ dataDir, scratchDir, messageFiles: ['a.data'], storedMarks: () => new Map([['m', mark]]) }),
+    testFaultContext({ dataDir, scratchDir, messageFiles: ['a.data'], storedMarks: () => new Map([['m', mark]]) }),
   );
   t.same(injection.rotted, ['m']);
   t.notOk(readFileSync(join(dataDir, 'a.data')).includes(mark), 'both copies are damaged');
@@ -97,14 +97,14 @@ t.test('data-rot is a miss when nothing is stored, or nothing is found', async (
   const { remove, ...directories } = testDirectories();
   t.teardown(remove);
   const stored = () => new Map([['m', Buffer.from('mark')]]);
-  t.match(await dataRot.inject(testGround(directories)), { hit: false, detail: /confirmed/ });
-  t.match(await dataRot.inject(testGround({ ...directories, storedMarks: stored })), {
+  t.match(await dataRot.inject(testFaultContext(directories)), { hit: false, detail: /confirmed/ });
+  t.match(await dataRot.inject(testFaultContext({ ...directories, storedMarks: stored })), {
     hit: false,
     detail: /names none/,
   });
   writeFileSync(join(directories.dataDir, 'a.data'), 'compressed');
   const none = await dataRot.inject(
-    testGround({ ...directories, storedMarks: stored, messageFiles: ['*.data'] }),
+    testFaultContext({ ...directories, storedMarks: stored, messageFiles: ['*.data'] }),
   );
   t.match(none, { hit: false, rotted: [] });
 });

@@ -1,13 +1,13 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Fault, Ground, Injection } from '../fault.js';
+import type { Fault, FaultContext, Injection } from '../fault.js';
 import { filesMatching, flipBit } from '../files/walk.js';
 import { hit, miss } from '../injection.js';
-import { ALWAYS } from '../programs.js';
-import { choose } from '../random-choice.js';
+import { AVAILABLE } from '../programs.js';
+import { sample } from '../random-choice.js';
 
-const MOST_RECORDS = 4;
-const MOST_BITS = 8;
+const MAX_RECORDS = 4;
+const MAX_BITS = 8;
 
 /**
  * Flips bits inside stored messages that are confirmed and not yet delivered, every copy of them. They are found by
@@ -18,29 +18,29 @@ export const dataRot: Fault = {
   family: 'data-rot',
   summary: 'bits flipped in stored messages while down: rot must be noticed and named, never delivered',
   needs: { target: 'down', disk: 'any' },
-  available: async () => ALWAYS,
-  async inject(ground: Ground): Promise<Injection> {
-    const marks = ground.storedMarks();
+  available: async () => AVAILABLE,
+  async inject(context: FaultContext): Promise<Injection> {
+    const marks = context.storedMarks();
     if (marks.size === 0) return miss('no message was confirmed and not yet delivered');
-    const files = filesMatching(ground.dataDir, ground.messageFiles);
+    const files = filesMatching(context.dataDir, context.messageFiles);
     if (files.length === 0) {
-      const why = ground.messageFiles.length === 0 ? 'the target names none' : ground.messageFiles.join(', ');
+      const why = context.messageFiles.length === 0 ? 'the target names none' : context.messageFiles.join(', ');
       return miss(`no message file was found (${why})`);
     }
-    const wanted = choose(ground.random, [...marks.keys()], 1 + ground.random.int(MOST_RECORDS));
-    const chosen = new Map([...marks].filter(([id]) => wanted.includes(id)));
+    const chosenIds = sample(context.random, [...marks.keys()], 1 + context.random.int(MAX_RECORDS));
+    const chosen = new Map([...marks].filter(([id]) => chosenIds.includes(id)));
     const rotted = new Set<string>();
-    const done: string[] = [];
+    const flips: string[] = [];
     for (const file of files) {
-      const path = join(ground.dataDir, file);
+      const path = join(context.dataDir, file);
       for (const [id, offsets] of findInFile(path, chosen)) {
-        for (const offset of offsets) done.push(rot(ground, path, file, offset, chosen.get(id)?.length ?? 1));
+        for (const offset of offsets) flips.push(flipRandomBits(context, path, file, offset, chosen.get(id)?.length ?? 1));
         rotted.add(id);
       }
     }
-    if (rotted.size === 0) return miss(`none of ${wanted.join(', ')} was found in ${files.join(', ')}`);
+    if (rotted.size === 0) return miss(`none of ${chosenIds.join(', ')} was found in ${files.join(', ')}`);
     return {
-      ...hit(`bits flipped in ${[...rotted].join(', ')}: ${done.join('; ')}`, 'none', []),
+      ...hit(`bits flipped in ${[...rotted].join(', ')}: ${flips.join('; ')}`, 'none', []),
       rotted: [...rotted],
     };
   },
@@ -48,10 +48,10 @@ export const dataRot: Fault = {
 };
 
 /** Different bits, so that no two flips undo each other. */
-function rot(ground: Ground, path: string, file: string, offset: number, length: number): string {
+function flipRandomBits(context: FaultContext, path: string, file: string, offset: number, length: number): string {
   const bits = new Set<number>();
-  const count = 1 + ground.random.int(MOST_BITS);
-  for (let turn = 0; turn < count; turn++) bits.add(ground.random.int(length * 8));
+  const count = 1 + context.random.int(MAX_BITS);
+  for (let turn = 0; turn < count; turn++) bits.add(context.random.int(length * 8));
   for (const bit of bits) flipBit(path, offset + (bit >> 3), bit & 7);
   return `${file} at ${[...bits].map((bit) => `${offset + (bit >> 3)}.${bit & 7}`).join(' ')}`;
 }
@@ -59,22 +59,22 @@ function rot(ground: Ground, path: string, file: string, offset: number, length:
 const CHUNK_BYTES = 4 * 1024 * 1024;
 
 /** Every offset in a file at which one of the byte strings starts, by the name of the string. */
-function findInFile(path: string, wanted: ReadonlyMap<string, Buffer>): Map<string, number[]> {
-  const found = new Map<string, number[]>();
-  const longest = Math.max(0, ...[...wanted.values()].map((bytes) => bytes.length));
-  if (longest === 0) return found;
-  const block = Buffer.alloc(CHUNK_BYTES + longest - 1);
+function findInFile(path: string, marks: ReadonlyMap<string, Buffer>): Map<string, number[]> {
+  const offsetsById = new Map<string, number[]>();
+  const maxLength = Math.max(0, ...[...marks.values()].map((bytes) => bytes.length));
+  if (maxLength === 0) return offsetsById;
+  const block = Buffer.alloc(CHUNK_BYTES + maxLength - 1);
   const file = openSync(path, 'r');
   try {
     for (let start = 0; ; start += CHUNK_BYTES) {
       const length = readSync(file, block, 0, block.length, start);
-      for (const [name, bytes] of wanted) {
+      for (const [name, bytes] of marks) {
         for (const at of offsetsIn(block.subarray(0, length), bytes)) {
           // What starts in the overlap is found again in the next chunk.
-          if (at < CHUNK_BYTES) found.set(name, [...(found.get(name) ?? []), start + at]);
+          if (at < CHUNK_BYTES) offsetsById.set(name, [...(offsetsById.get(name) ?? []), start + at]);
         }
       }
-      if (length < block.length) return found;
+      if (length < block.length) return offsetsById;
     }
   } finally {
     closeSync(file);

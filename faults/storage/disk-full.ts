@@ -1,17 +1,17 @@
 import { execFile } from 'node:child_process';
 import { statfsSync } from 'node:fs';
 import { promisify } from 'node:util';
-import type { Fault, Ground, Injection } from '../fault.js';
-import { hit, killServices, live, miss, scopeOf } from '../injection.js';
-import { ALWAYS, findProgram } from '../programs.js';
-import { spread } from '../random-choice.js';
+import type { Fault, FaultContext, Injection } from '../fault.js';
+import { hit, killServices, liveServices, miss, scopeOf } from '../injection.js';
+import { AVAILABLE, findProgram } from '../programs.js';
+import { logUniformInt } from '../random-choice.js';
 
 const run = promisify(execFile);
-const FLOOD_MS = 4000;
-const MOST_REJECTIONS = 20;
-const ROOM_AGAIN_MS = 1000;
+const FLOOD_TIMEOUT_MS = 4000;
+const MAX_REJECTIONS = 20;
+const CONFIRM_TIMEOUT_MS = 1000;
 /** What the filesystem may grow to when the fault is over; a limit, not a use of memory. */
-export const ROOMY_BYTES = 8 * 1024 ** 3;
+export const FILESYSTEM_LIMIT_BYTES = 8 * 1024 ** 3;
 
 /**
  * The filesystem that holds the data shrinks to what is in use while producers send as much as they can. A target
@@ -30,33 +30,33 @@ export const diskFull: Fault = {
       return { available: false, why: 'it mounts a tmpfs, which needs root', remedy };
     if (findProgram('mount') === undefined)
       return { available: false, why: 'mount is not installed', remedy };
-    return ALWAYS;
+    return AVAILABLE;
   },
-  async inject(ground: Ground): Promise<Injection> {
-    const before = statfsSync(ground.dataDir);
+  async inject(context: FaultContext): Promise<Injection> {
+    const before = statfsSync(context.dataDir);
     const usedBytes = (before.blocks - before.bfree) * before.bsize;
-    await resize(ground.dataDir, Math.max(usedBytes, before.bsize));
-    ground.flood(true);
-    const rejections = spread(ground.random, 1, MOST_REJECTIONS);
-    await ground.afterRejections(rejections, FLOOD_MS);
-    const after = statfsSync(ground.dataDir);
+    await resize(context.dataDir, Math.max(usedBytes, before.bsize));
+    context.flood(true);
+    const rejections = logUniformInt(context.random, 1, MAX_REJECTIONS);
+    await context.waitForRejections(rejections, FLOOD_TIMEOUT_MS);
+    const after = statfsSync(context.dataDir);
     if (after.bavail > 0) return miss(`${after.bavail * after.bsize} bytes are still free`);
-    const withRoom = ground.random.int(2) === 0;
-    if (withRoom) {
-      await resize(ground.dataDir, ROOMY_BYTES);
-      await ground.afterConfirms(1, ROOM_AGAIN_MS);
+    const spaceRestored = context.random.int(2) === 0;
+    if (spaceRestored) {
+      await resize(context.dataDir, FILESYSTEM_LIMIT_BYTES);
+      await context.waitForConfirms(1, CONFIRM_TIMEOUT_MS);
     }
-    const killed = await killServices(live(ground));
-    const when = withRoom ? 'with room again' : 'while full';
+    const killed = await killServices(liveServices(context));
+    const when = spaceRestored ? 'with room again' : 'while full';
     return hit(
       `filesystem shrunk to the ${usedBytes} bytes in use, and flooded; SIGKILL to all ${when}`,
-      scopeOf(killed, ground),
+      scopeOf(killed, context),
       killed,
     );
   },
-  async heal(ground: Ground): Promise<void> {
-    ground.flood(false);
-    await resize(ground.dataDir, ROOMY_BYTES);
+  async heal(context: FaultContext): Promise<void> {
+    context.flood(false);
+    await resize(context.dataDir, FILESYSTEM_LIMIT_BYTES);
   },
 };
 

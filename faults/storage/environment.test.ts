@@ -2,12 +2,12 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import type { Ground } from '../fault.js';
-import { TestService, testDirectories, testGround, testRandom } from '../fixtures/ground.js';
+import type { FaultContext } from '../fault.js';
+import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/ground.js';
 import { killServices } from '../injection.js';
-import { clock, forgetClockOf } from '../process/clock.js';
+import { clock, removeFaketimeFiles } from '../process/clock.js';
 import { until } from '../waiting.js';
-import { diskFull, ROOMY_BYTES } from './disk-full.js';
+import { diskFull, FILESYSTEM_LIMIT_BYTES } from './disk-full.js';
 import { full } from './full.js';
 
 const clockIs = await clock.available();
@@ -24,7 +24,7 @@ t.test(
     const pids = new Set<number>();
     t.teardown(async () => {
       await killServices([service]);
-      for (const pid of pids) forgetClockOf(pid);
+      for (const pid of pids) removeFaketimeFiles(pid);
       remove();
     });
     const times = (): [number, number] => {
@@ -35,15 +35,15 @@ t.test(
       }
     };
     await service.start();
-    const ground = testGround({ ...directories, services: [service], random: testRandom(2) });
-    const injection = await clock.inject(ground);
+    const context = testFaultContext({ ...directories, services: [service], random: testRandom(2) });
+    const injection = await clock.inject(context);
     for (const pid of service.pids()) pids.add(pid);
     t.equal(injection.hit, true, injection.detail);
     const offsetS = Number(/(-?\d+) s$/.exec(injection.detail)?.[1]);
     const about = (ms: number) => Math.abs(times()[0] - Date.now() - ms) < 900;
     t.ok(await until(() => about(offsetS * 1000), 10_000), `off by ${offsetS} s`);
     t.ok(times()[1] < 60_000, 'the monotonic clock counts from the start');
-    await clock.heal(ground);
+    await clock.heal(context);
     t.ok(await until(() => about(0), 10_000), 'right again');
     for (const pid of service.pids()) pids.add(pid);
   },
@@ -53,16 +53,16 @@ t.test('full hits when the target has rejected, and heals by letting go', async 
   const { remove, ...directories } = testDirectories();
   t.teardown(remove);
   const floods: boolean[] = [];
-  const ground = (outcome: 'reached' | 'timeout') =>
-    testGround({
+  const context = (outcome: 'reached' | 'timeout') =>
+    testFaultContext({
       ...directories,
       flood: (on) => void floods.push(on),
-      afterRejections: async () => outcome,
+      waitForRejections: async () => outcome,
     });
-  t.match(await full.inject(ground('reached')), { hit: true, scope: 'none' });
-  await full.heal(ground('reached'));
-  t.match(await full.inject(ground('timeout')), { hit: false });
-  await full.heal(ground('timeout'));
+  t.match(await full.inject(context('reached')), { hit: true, scope: 'none' });
+  await full.heal(context('reached'));
+  t.match(await full.inject(context('timeout')), { hit: false });
+  await full.heal(context('timeout'));
   t.same(floods, [true, false, true, false]);
 });
 
@@ -71,17 +71,17 @@ t.test(
   { skip: !diskIs.available },
   async (t) => {
     const { dataDir, scratchDir, remove } = testDirectories();
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${ROOMY_BYTES}`, 'plugpull-test', dataDir]);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${FILESYSTEM_LIMIT_BYTES}`, 'plugpull-test', dataDir]);
     t.teardown(() => {
       execFileSync('umount', [dataDir]);
       remove();
     });
     writeFileSync(join(dataDir, 'kept'), 'x'.repeat(100_000));
     const noRoom: string[] = [];
-    const ground: Ground = testGround({
+    const context: FaultContext = testFaultContext({
       dataDir,
       scratchDir,
-      afterRejections: async () => {
+      waitForRejections: async () => {
         try {
           writeFileSync(join(dataDir, 'more'), 'x'.repeat(1_000_000));
         } catch (error) {
@@ -90,10 +90,10 @@ t.test(
         return 'timeout';
       },
     });
-    t.match(await diskFull.inject(ground), { hit: true });
+    t.match(await diskFull.inject(context), { hit: true });
     t.same(noRoom, ['ENOSPC']);
-    await diskFull.heal(ground);
-    await diskFull.heal(ground);
+    await diskFull.heal(context);
+    await diskFull.heal(context);
     t.ok(statfsSync(dataDir).bavail > 0);
     writeFileSync(join(dataDir, 'more'), 'x'.repeat(1_000_000));
     t.ok(existsSync(join(dataDir, 'kept')));
@@ -106,10 +106,10 @@ t.test(
     // Larger than any process id that Linux gives.
     const gone = 2 ** 30 + process.pid;
     const files = (pid: number) => [`/dev/shm/faketime_shm_${pid}`, `/dev/shm/sem.faketime_sem_${pid}`];
-    t.teardown(() => forgetClockOf(gone + 1));
+    t.teardown(() => removeFaketimeFiles(gone + 1));
     for (const file of [...files(gone), ...files(gone + 1)]) writeFileSync(file, '');
-    forgetClockOf(gone);
-    forgetClockOf(gone);
+    removeFaketimeFiles(gone);
+    removeFaketimeFiles(gone);
     t.notOk(files(gone).some((file) => existsSync(file)));
     t.ok(files(gone + 1).every((file) => existsSync(file)));
   },

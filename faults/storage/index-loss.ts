@@ -11,14 +11,14 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import type { Fault, Ground, Injection, Random } from '../fault.js';
+import type { Fault, FaultContext, Injection, Random } from '../fault.js';
 import { filesMatching, flipBit } from '../files/walk.js';
 import { hit, miss } from '../injection.js';
-import { ALWAYS } from '../programs.js';
-import { spread } from '../random-choice.js';
+import { AVAILABLE } from '../programs.js';
+import { logUniformInt } from '../random-choice.js';
 
-const START = 'index-at-start';
-const LAST = 'index-at-last-loss';
+const COPIES_AT_START = 'index-at-start';
+const COPIES_AT_LAST_LOSS = 'index-at-last-loss';
 
 /**
  * Loses or damages what the target can rebuild, while it is down. Copies are kept from the start of the round and from
@@ -29,56 +29,56 @@ export const indexLoss: Fault = {
   family: 'index-loss',
   summary: 'the index removed, cut, damaged or put back to an old state while down: it can be rebuilt',
   needs: { target: 'down', disk: 'any' },
-  available: async () => ALWAYS,
-  async prepare(ground: Ground): Promise<void> {
-    for (const folder of [START, LAST]) keepCopies(ground, folder);
+  available: async () => AVAILABLE,
+  async prepare(context: FaultContext): Promise<void> {
+    for (const folder of [COPIES_AT_START, COPIES_AT_LAST_LOSS]) saveCopies(context, folder);
   },
-  async inject(ground: Ground): Promise<Injection> {
-    const files = filesMatching(ground.dataDir, ground.indexFiles);
+  async inject(context: FaultContext): Promise<Injection> {
+    const files = filesMatching(context.dataDir, context.indexFiles);
     if (files.length === 0) {
-      const why = ground.indexFiles.length === 0 ? 'the target names none' : ground.indexFiles.join(', ');
+      const why = context.indexFiles.length === 0 ? 'the target names none' : context.indexFiles.join(', ');
       return miss(`no index file was found (${why})`);
     }
-    const way = pickWay(ground.random);
-    const copies = join(ground.scratchDir, ground.random.pick([START, LAST]));
-    const done: string[] = [];
+    const damageKind = pickDamageKind(context.random);
+    const copies = join(context.scratchDir, context.random.pick([COPIES_AT_START, COPIES_AT_LAST_LOSS]));
+    const damages: string[] = [];
     for (const file of files) {
-      const victim = { path: join(ground.dataDir, file), earlier: join(copies, file) };
-      const before = join(ground.scratchDir, 'index-now', file);
-      keepCopy(victim.path, before);
-      const what = damage(victim, way, ground.random);
-      keepCopy(before, join(ground.scratchDir, LAST, file));
-      if (what !== undefined) done.push(`${file} ${what}`);
+      const victim = { path: join(context.dataDir, file), earlierCopy: join(copies, file) };
+      const before = join(context.scratchDir, 'index-now', file);
+      saveCopy(victim.path, before);
+      const what = damage(victim, damageKind, context.random);
+      saveCopy(before, join(context.scratchDir, COPIES_AT_LAST_LOSS, file));
+      if (what !== undefined) damages.push(`${file} ${what}`);
     }
-    if (done.length === 0) return miss(`index ${way}: nothing to change in ${files.join(', ')}`);
-    return { ...hit(`index ${done.join('; ')}`, 'none', []), indexDamaged: true };
+    if (damages.length === 0) return miss(`index ${damageKind}: nothing to change in ${files.join(', ')}`);
+    return { ...hit(`index ${damages.join('; ')}`, 'none', []), indexDamaged: true };
   },
   heal: async () => {},
 };
 
-function keepCopies(ground: Ground, folder: string): void {
-  for (const file of filesMatching(ground.dataDir, ground.indexFiles)) {
-    keepCopy(join(ground.dataDir, file), join(ground.scratchDir, folder, file));
+function saveCopies(context: FaultContext, folder: string): void {
+  for (const file of filesMatching(context.dataDir, context.indexFiles)) {
+    saveCopy(join(context.dataDir, file), join(context.scratchDir, folder, file));
   }
 }
 
-function keepCopy(from: string, to: string): void {
+function saveCopy(from: string, to: string): void {
   mkdirSync(dirname(to), { recursive: true });
   copyFileSync(from, to, constants.COPYFILE_FICLONE);
 }
 
-const LOST = ['removed', 'emptied', 'all garbage'] as const;
-const DAMAGED = ['truncated', 'bits flipped', 'garbage', 'old copy', 'some pages old'] as const;
+const LOSS_KINDS = ['removed', 'emptied', 'all garbage'] as const;
+const CORRUPTION_KINDS = ['truncated', 'bits flipped', 'garbage', 'old copy', 'some pages old'] as const;
 
-type Way = (typeof LOST)[number] | (typeof DAMAGED)[number];
+type DamageKind = (typeof LOSS_KINDS)[number] | (typeof CORRUPTION_KINDS)[number];
 
 /** Who has lost the index knows that; who has a wrong one may believe it, and that is tried more often. */
-function pickWay(random: Random): Way {
-  return random.int(4) === 0 ? random.pick(LOST) : random.pick(DAMAGED);
+function pickDamageKind(random: Random): DamageKind {
+  return random.int(4) === 0 ? random.pick(LOSS_KINDS) : random.pick(CORRUPTION_KINDS);
 }
 
-const MOST_FLIPS = 64;
-const MOST_GARBAGE_BYTES = 64 * 1024;
+const MAX_FLIPS = 64;
+const MAX_GARBAGE_BYTES = 64 * 1024;
 const HEADER_BYTES = 4096;
 const PAGE_BYTES = 4096;
 const BLOCK_BYTES = 64;
@@ -86,46 +86,46 @@ const BLOCK_BYTES = 64;
 /** A file to damage, and a copy of it as it was earlier in the round; the copy may be missing. */
 interface Victim {
   path: string;
-  earlier: string;
+  earlierCopy: string;
 }
 
 /** Damages a file in one way; a few words that say how, or undefined when there was nothing to do it to. */
-function damage({ path, earlier }: Victim, way: Way, random: Random): string | undefined {
-  if (way === 'removed') {
+function damage({ path, earlierCopy }: Victim, kind: DamageKind, random: Random): string | undefined {
+  if (kind === 'removed') {
     rmSync(path);
     return 'removed';
   }
-  if (way === 'old copy') {
-    if (!existsSync(earlier)) return undefined;
-    copyFileSync(earlier, path);
+  if (kind === 'old copy') {
+    if (!existsSync(earlierCopy)) return undefined;
+    copyFileSync(earlierCopy, path);
     return 'put back to an old copy';
   }
   const now = readFileSync(path);
   if (now.length === 0) return undefined;
-  const before = existsSync(earlier) ? readFileSync(earlier) : Buffer.alloc(0);
-  switch (way) {
+  const before = existsSync(earlierCopy) ? readFileSync(earlierCopy) : Buffer.alloc(0);
+  switch (kind) {
     case 'emptied':
       truncateSync(path, 0);
       return 'emptied';
     case 'truncated': {
-      const keep = aimAt(random, now, before)();
-      truncateSync(path, keep);
-      return `truncated to ${keep} of ${now.length} bytes`;
+      const newSizeBytes = offsetPicker(random, now, before)();
+      truncateSync(path, newSizeBytes);
+      return `truncated to ${newSizeBytes} of ${now.length} bytes`;
     }
     case 'bits flipped': {
-      const flips = spread(random, 1, MOST_FLIPS);
-      const offsets = Array.from({ length: flips }, aimAt(random, now, before));
+      const flips = logUniformInt(random, 1, MAX_FLIPS);
+      const offsets = Array.from({ length: flips }, offsetPicker(random, now, before));
       for (const offset of offsets) flipBit(path, offset, random.int(8));
       return `with a bit flipped at ${offsets.join(', ')}`;
     }
     case 'garbage': {
-      const start = aimAt(random, now, before)();
-      const length = Math.min(now.length - start, spread(random, 1, MOST_GARBAGE_BYTES));
+      const start = offsetPicker(random, now, before)();
+      const length = Math.min(now.length - start, logUniformInt(random, 1, MAX_GARBAGE_BYTES));
       overwrite(path, [start], now.length, () => garbage(random, length));
       return `with ${length} bytes of garbage at ${start}`;
     }
     case 'all garbage': {
-      const block = garbage(random, MOST_GARBAGE_BYTES);
+      const block = garbage(random, MAX_GARBAGE_BYTES);
       const starts = Array.from({ length: Math.ceil(now.length / block.length) }, (_, n) => n * block.length);
       overwrite(path, starts, now.length, () => block);
       return `with all ${now.length} bytes garbage`;
@@ -146,10 +146,10 @@ function damage({ path, earlier }: Victim, way: Way, random: Random): string | u
  * Offsets of one kind: near the start, where a header is likely, anywhere, or where the file has changed and so is in
  * use. One damage has one kind: a header that is wrong too would hide what becomes of the rest.
  */
-function aimAt(random: Random, now: Buffer, before: Buffer): () => number {
-  const kind = random.int(4);
-  if (kind === 0) return () => random.int(Math.min(now.length, HEADER_BYTES));
-  const used = kind === 1 ? [] : changedBlocks(now, before, BLOCK_BYTES).filter((at) => at >= HEADER_BYTES);
+function offsetPicker(random: Random, now: Buffer, before: Buffer): () => number {
+  const region = random.int(4);
+  if (region === 0) return () => random.int(Math.min(now.length, HEADER_BYTES));
+  const used = region === 1 ? [] : changedBlocks(now, before, BLOCK_BYTES).filter((at) => at >= HEADER_BYTES);
   if (used.length === 0) return () => random.int(now.length);
   return () => Math.min(now.length - 1, random.pick(used) + random.int(BLOCK_BYTES));
 }

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { pointFaults, type SyscallPoint } from '../catalogue/point.js';
-import { TestService, testDirectories, testGround, testRandom } from '../fixtures/ground.js';
+import { syscallPointFaults, type SyscallPoint } from '../catalogue/point.js';
+import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/ground.js';
 import { Writer } from '../fixtures/writer.js';
 import { killServices } from '../injection.js';
 import { straceAvailability } from '../programs.js';
@@ -23,17 +23,17 @@ async function injected(
   const chosen = new Map([[3, Number(what === SYNC_CALLS)]]);
   // All that is unsynced is lost: a part of it need not have been confirmed.
   if ('nth' in what) chosen.set(5, 0);
-  const ground = testGround({
+  const context = testFaultContext({
     ...directories,
     services: [writer.service],
     messageFiles: ['log'],
     random: { ...random, int: (below) => chosen.get(below) ?? random.int(below) },
-    afterConfirms: (...limits) => writer.afterConfirms(...limits),
+    waitForConfirms: (...limits) => writer.waitForConfirms(...limits),
   });
   try {
-    const fault = 'nth' in what ? pointFaults([what]).get('io-error') : ioError;
+    const fault = 'nth' in what ? syscallPointFaults([what]).get('io-error') : ioError;
     if (fault === undefined) throw new Error('there is no such fault');
-    const { hit, detail } = await fault.inject(ground);
+    const { hit, detail } = await fault.inject(context);
     return { lost: writer.lost(), hit, detail };
   } finally {
     await killServices([writer.service]);
@@ -89,8 +89,8 @@ t.test('a program that neither syncs nor writes is missed, and says so', { skip 
   const service = new TestService('idle', ['/bin/sleep', '60']);
   t.teardown(() => killServices([service]));
   const aborted = new AbortController();
-  const ground = testGround({ ...directories, services: [service], signal: aborted.signal });
-  const missed = ioError.inject(ground);
+  const context = testFaultContext({ ...directories, services: [service], signal: aborted.signal });
+  const missed = ioError.inject(context);
   t.ok(await until(() => service.pids().some(sleeps), 20_000));
   aborted.abort();
   const { hit, detail } = await missed;

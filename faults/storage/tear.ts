@@ -1,16 +1,16 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Fault, Ground, Injection } from '../fault.js';
+import type { Fault, FaultContext, Injection } from '../fault.js';
 import { hit, killServices, miss } from '../injection.js';
 import { straceAvailability } from '../programs.js';
-import { spread } from '../random-choice.js';
+import { logUniformInt } from '../random-choice.js';
 import { SYNC_CALLS } from '../tracing/kinds.js';
 import { Snapshot } from '../tracing/snapshot.js';
 import type { Tampering } from '../tracing/strace.js';
 import {
   isMessageFile,
-  letGo,
-  putBack,
+  resumeTraced,
+  revertSome,
   startTraced,
   stopTraced,
   traceesOf,
@@ -32,16 +32,16 @@ export const tear: Fault = {
   summary: 'SIGKILL to all, and sectors that no sync has covered put back: that is what a crash may leave',
   needs: { target: 'up', disk: 'any' },
   available: async () => straceAvailability(),
-  async inject(ground: Ground): Promise<Injection> {
-    await killServices(ground.services);
-    await startTraced(ground, slowSyncs(ground));
-    const names = ground.services.map(({ name }) => name);
-    const alive = await ground.afterConfirms(1 + ground.random.int(20), WARM_UP_MS);
-    const torn = alive === 'reached' ? await tearSome(ground) : undefined;
-    await killServices(ground.services);
-    if (alive === 'timeout') {
+  async inject(context: FaultContext): Promise<Injection> {
+    await killServices(context.services);
+    await startTraced(context, slowSyncs(context));
+    const names = context.services.map(({ name }) => name);
+    const warmUp = await context.waitForConfirms(1 + context.random.int(20), WARM_UP_TIMEOUT_MS);
+    const torn = warmUp === 'reached' ? await tearUnsyncedSectors(context) : undefined;
+    await killServices(context.services);
+    if (warmUp === 'timeout') {
       return {
-        ...miss(`no message was confirmed under strace in ${WARM_UP_MS} ms`, names),
+        ...miss(`no message was confirmed under strace in ${WARM_UP_TIMEOUT_MS} ms`, names),
         scope: 'all-processes',
       };
     }
@@ -57,50 +57,50 @@ export const tear: Fault = {
  * Every sync begins so much later than it was called. A disk may be as slow, and what was written and not synced is
  * found at a moment that is drawn: of a queue that syncs at once there would hardly be such a moment.
  */
-function slowSyncs({ random }: Ground): Tampering {
-  return { calls: SYNC_CALLS, what: `delay_enter=${spread(random, 1, SLOWEST_SYNC_MS) * 1000}`, when: '1+' };
+function slowSyncs({ random }: FaultContext): Tampering {
+  return { calls: SYNC_CALLS, what: `delay_enter=${logUniformInt(random, 1, MAX_SYNC_DELAY_MS) * 1000}`, when: '1+' };
 }
 
-const SLOWEST_SYNC_MS = 20;
-const WARM_UP_MS = 6000;
-const LONGEST_MS = 2500;
-const LONGEST_WINDOW_MS = 250;
-const MOST_CONFIRMS = 12;
+const MAX_SYNC_DELAY_MS = 20;
+const WARM_UP_TIMEOUT_MS = 6000;
+const MAX_SEARCH_MS = 2500;
+const MAX_WINDOW_MS = 250;
+const MAX_CONFIRMS = 12;
 
 /** Looks for a moment at which message bytes are unsynced, and tears there; leaves every service stopped or dead. */
-async function tearSome(ground: Ground): Promise<{ done: string; why: string }> {
-  const deadline = performance.now() + LONGEST_MS;
+async function tearUnsyncedSectors(context: FaultContext): Promise<{ done: string; why: string }> {
+  const deadline = performance.now() + MAX_SEARCH_MS;
   const offsets = new Map<string, number>();
   let snapshot: Snapshot | undefined;
-  let looks = 0;
+  let inspections = 0;
   try {
     for (;;) {
-      const tracees = traceesOf(ground);
+      const tracees = traceesOf(context);
       // The pids are known before: the stop must follow close upon the confirmation.
-      if (looks > 0)
-        await ground.afterConfirms(
-          spread(ground.random, 1, MOST_CONFIRMS),
-          1 + ground.random.int(LONGEST_WINDOW_MS),
+      if (inspections > 0)
+        await context.waitForConfirms(
+          logUniformInt(context.random, 1, MAX_CONFIRMS),
+          1 + context.random.int(MAX_WINDOW_MS),
         );
       if (!(await stopTraced(tracees))) return { done: '', why: 'the services did not stop at SIGSTOP' };
-      const late = performance.now() > deadline || ground.signal.aborted;
-      const found = snapshot === undefined ? [] : unsyncedFiles(ground, snapshot, offsets);
-      if (typeof found === 'string') return { done: '', why: found };
-      const worthIt = found.some(({ file, sectors }) => sectors.length > 0 && isMessageFile(ground, file));
-      if (snapshot !== undefined && (worthIt || late)) {
-        await killServices(ground.services);
+      const timedOut = performance.now() > deadline || context.signal.aborted;
+      const unsynced = snapshot === undefined ? [] : unsyncedFiles(context, snapshot, offsets);
+      if (typeof unsynced === 'string') return { done: '', why: unsynced };
+      const messagesUnsynced = unsynced.some(({ file, sectors }) => sectors.length > 0 && isMessageFile(context, file));
+      if (snapshot !== undefined && (messagesUnsynced || timedOut)) {
+        await killServices(context.services);
         return {
-          done: putBack(ground.random, snapshot, found),
-          why: `nothing was unsynced at ${looks} moments`,
+          done: revertSome(context.random, snapshot, unsynced),
+          why: `nothing was unsynced at ${inspections} moments`,
         };
       }
       if (snapshot === undefined)
-        snapshot = new Snapshot(ground.dataDir, join(ground.scratchDir, 'tear-snapshot'));
-      else snapshot.renew();
-      for (const service of ground.services)
-        offsets.set(service.name, statSync(traceLogOf(ground, service)).size);
-      letGo(tracees);
-      looks++;
+        snapshot = new Snapshot(context.dataDir, join(context.scratchDir, 'tear-snapshot'));
+      else snapshot.refresh();
+      for (const service of context.services)
+        offsets.set(service.name, statSync(traceLogOf(context, service)).size);
+      resumeTraced(tracees);
+      inspections++;
     }
   } finally {
     snapshot?.remove();

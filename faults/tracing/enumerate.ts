@@ -1,9 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Ground } from '../fault.js';
+import type { FaultContext } from '../fault.js';
 import { regularFiles } from '../files/walk.js';
 import { killServices } from '../injection.js';
-import { KINDS, SYNC_CALLS, WRITE_CALLS } from './kinds.js';
+import { CALL_KINDS, SYNC_CALLS, WRITE_CALLS } from './kinds.js';
 import { straceCommand } from './strace.js';
 import { traceLogOf } from './traced-target.js';
 
@@ -16,24 +16,24 @@ export interface CallCount {
   count: number;
 }
 
-const CALLS = [...new Set([...KINDS.flatMap(({ calls }) => [...calls]), ...SYNC_CALLS, ...WRITE_CALLS])];
+const COUNTED_CALLS = [...new Set([...CALL_KINDS.flatMap(({ calls }) => [...calls]), ...SYNC_CALLS, ...WRITE_CALLS])];
 
 /** Starts every service under strace, waits for so many confirmations, kills all, and counts what they called. */
 export async function enumerateCalls(
-  ground: Ground,
-  confirms: number,
+  context: FaultContext,
+  confirmCount: number,
   timeoutMs: number,
 ): Promise<CallCount[]> {
-  await killServices(ground.services);
-  for (const service of ground.services) {
-    await service.start(straceCommand({ log: traceLogOf(ground, service), calls: CALLS, named: true }));
+  await killServices(context.services);
+  for (const service of context.services) {
+    await service.start(straceCommand({ log: traceLogOf(context, service), calls: COUNTED_CALLS, showPaths: true }));
   }
-  await ground.afterConfirms(confirms, timeoutMs);
-  await killServices(ground.services);
+  await context.waitForConfirms(confirmCount, timeoutMs);
+  await killServices(context.services);
   // FIFOs and sockets lie there too, and have nothing to do with the disk.
-  const files = new Set(regularFiles(ground.dataDir).map((file) => join(ground.dataDir, file)));
-  return ground.services.flatMap((service) => {
-    const log = traceLogOf(ground, service);
+  const files = new Set(regularFiles(context.dataDir).map((file) => join(context.dataDir, file)));
+  return context.services.flatMap((service) => {
+    const log = traceLogOf(context, service);
     const text = existsSync(log) ? readFileSync(log, 'latin1') : '';
     return countCalls(text, files).map((one) => ({ service: service.name, ...one }));
   });
@@ -45,7 +45,7 @@ export async function enumerateCalls(
  */
 export function countCalls(log: string, files: ReadonlySet<string>): Omit<CallCount, 'service'>[] {
   const rows = [
-    ...KINDS.map(({ kind, calls }) => ({ kind, what: 'kill' as const, calls, inFiles: false })),
+    ...CALL_KINDS.map(({ kind, calls }) => ({ kind, what: 'kill' as const, calls, inFiles: false })),
     { kind: 'sync', what: 'fail' as const, calls: SYNC_CALLS, inFiles: false },
     { kind: 'write', what: 'fail' as const, calls: WRITE_CALLS, inFiles: true },
   ].map((row) => ({ ...row, calls: new Set<string>(row.calls), threads: new Map<string, number>() }));

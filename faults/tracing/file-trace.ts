@@ -45,7 +45,7 @@ export interface Trace {
   /** By absolute path as it is at the end of the log. */
   files: ReadonlyMap<string, FileTrace>;
   /** Why nothing can be concluded from this log; empty when something can. */
-  unclear: string;
+  inconclusiveReason: string;
 }
 
 const PAGE_BYTES = 4096;
@@ -71,14 +71,14 @@ interface Process {
   descriptors: Map<number, OpenFile>;
 }
 
-type Handler = (reader: Reader, call: Call, process: Process) => void;
+type Handler = (reader: TraceReader, call: Call, process: Process) => void;
 
 /** Follows every process of a log: which addresses are which file, what was written, what was synced. */
 export function readTrace(log: string): Trace {
-  return new Reader(parseStraceLog(log)).read();
+  return new TraceReader(parseStraceLog(log)).read();
 }
 
-class Reader {
+class TraceReader {
   /** What each call does to what is known; the calls that are not here are not traced. */
   static readonly handlers: Readonly<Record<string, Handler>> = {
     mmap: (reader, call, process) => reader.#mmap(call, process),
@@ -110,18 +110,18 @@ class Reader {
     copy_file_range: (reader, call) => reader.#unknownWrite(reader.#fileAt(call.args[2]), call),
     splice: (reader, call) => reader.#unknownWrite(reader.#fileAt(call.args[2]), call),
     sendfile: (reader, call) => reader.#unknownWrite(reader.#fileAt(call.args[0]), call),
-    rename: (reader, call) => reader.#move(call, path(call, 0), path(call, 1)),
-    renameat: (reader, call) => reader.#move(call, path(call, 1, 0), path(call, 3, 2)),
-    renameat2: (reader, call) => reader.#move(call, path(call, 1, 0), path(call, 3, 2)),
-    link: (reader, call) => reader.#move(call, path(call, 0), path(call, 1)),
-    linkat: (reader, call) => reader.#move(call, path(call, 1, 0), path(call, 3, 2)),
-    unlink: (reader, call) => reader.#unlink(call, path(call, 0)),
-    unlinkat: (reader, call) => reader.#unlink(call, path(call, 1, 0)),
+    rename: (reader, call) => reader.#move(call, absolutePath(call, 0), absolutePath(call, 1)),
+    renameat: (reader, call) => reader.#move(call, absolutePath(call, 1, 0), absolutePath(call, 3, 2)),
+    renameat2: (reader, call) => reader.#move(call, absolutePath(call, 1, 0), absolutePath(call, 3, 2)),
+    link: (reader, call) => reader.#move(call, absolutePath(call, 0), absolutePath(call, 1)),
+    linkat: (reader, call) => reader.#move(call, absolutePath(call, 1, 0), absolutePath(call, 3, 2)),
+    unlink: (reader, call) => reader.#unlink(call, absolutePath(call, 0)),
+    unlinkat: (reader, call) => reader.#unlink(call, absolutePath(call, 1, 0)),
     execve: (_, call, process) => {
       if (call.result !== undefined) process.mappings = { list: [] };
     },
-    io_uring_setup: (reader, call) => reader.#unseen(call),
-    io_submit: (reader, call) => reader.#unseen(call),
+    io_uring_setup: (reader, call) => reader.#markUntraceable(call),
+    io_submit: (reader, call) => reader.#markUntraceable(call),
     clone: () => {},
     clone3: () => {},
     fork: () => {},
@@ -131,7 +131,7 @@ class Reader {
   readonly #files = new Map<string, FileTrace>();
   readonly #processes = new Map<number, Process>();
   readonly #parents = new Map<number, Call>();
-  #unclear = '';
+  #inconclusiveReason = '';
 
   constructor(calls: Call[]) {
     this.#calls = calls;
@@ -143,17 +143,17 @@ class Reader {
       const child = Number.parseInt(call.result, 10);
       if (child > 0) this.#parents.set(child, call);
     }
-    for (const call of this.#calls) this.#follow(call, this.#processOf(call));
-    return { files: this.#files, unclear: this.#unclear };
+    for (const call of this.#calls) this.#applyCall(call, this.#processOf(call));
+    return { files: this.#files, inconclusiveReason: this.#inconclusiveReason };
   }
 
   /** The process of a thread. A child may run before its parent's call returns, and then the log has it first. */
   #processOf(call: Call): Process {
     const known = this.#processes.get(call.thread);
     if (known) return known;
-    const birth = this.#parents.get(call.thread) ?? this.#openClone(call);
-    const parent = birth && this.#processes.get(birth.thread);
-    const flags = birth?.args.join(',') ?? '';
+    const cloneCall = this.#parents.get(call.thread) ?? this.#unfinishedClone(call);
+    const parent = cloneCall && this.#processes.get(cloneCall.thread);
+    const flags = cloneCall?.args.join(',') ?? '';
     const made: Process = {
       mappings:
         parent && flags.includes('CLONE_VM') ? parent.mappings : { list: [...(parent?.mappings.list ?? [])] },
@@ -165,21 +165,21 @@ class Reader {
   }
 
   /** The clone whose return the log does not have, because everything was killed before. */
-  #openClone(call: Call): Call | undefined {
+  #unfinishedClone(call: Call): Call | undefined {
     const open = this.#calls.filter(
       (one) => isClone(one.name) && one.result === undefined && one.entry < call.entry,
     );
-    if (open.length > 1) this.#unclear = 'two processes were being made at the kill';
+    if (open.length > 1) this.#inconclusiveReason = 'two processes were being made at the kill';
     return open[0];
   }
 
-  #follow(call: Call, process: Process): void {
+  #applyCall(call: Call, process: Process): void {
     if (call.result?.startsWith('-1') === true) {
       if (call.name === 'fsync' || call.name === 'fdatasync') this.#syncFailed(call);
       return;
     }
     if (call.result?.startsWith('?') === true) return;
-    Reader.handlers[call.name]?.(this, call, process);
+    TraceReader.handlers[call.name]?.(this, call, process);
   }
 
   #file(path: string): FileTrace {
@@ -278,8 +278,8 @@ class Reader {
     const descriptor = descriptorOf(call.args[0]);
     if (!descriptor?.path.startsWith('/')) return;
     const file = this.#file(descriptor.path);
-    const found = process.descriptors.get(descriptor.fd);
-    const open = found?.file === file ? found : undefined;
+    const known = process.descriptors.get(descriptor.fd);
+    const open = known?.file === file ? known : undefined;
     const { entry, doneOffset } = call;
     const length = call.result === undefined ? requestedLength(call) : Number.parseInt(call.result, 10);
     let start: WriteEvent['start'];
@@ -317,7 +317,7 @@ class Reader {
 
   #move(call: Call, before: string | undefined, after: string | undefined): void {
     if (before === undefined || after === undefined) {
-      this.#unclear ||= 'a file was renamed by a relative path';
+      this.#inconclusiveReason ||= 'a file was renamed by a relative path';
       return;
     }
     for (const [name, file] of [...this.#files]) {
@@ -335,17 +335,17 @@ class Reader {
     if (file !== undefined && call.result !== undefined) this.#files.delete(file);
   }
 
-  #unseen(call: Call): void {
+  #markUntraceable(call: Call): void {
     if (call.result !== undefined)
-      this.#unclear = `the target writes through ${call.name}, which a trace does not show`;
+      this.#inconclusiveReason = `the target writes through ${call.name}, which a trace does not show`;
   }
 }
 
 /** Calls that a tear must see. */
-export const TRACED_CALLS: readonly string[] = Object.keys(Reader.handlers);
+export const TRACED_CALLS: readonly string[] = Object.keys(TraceReader.handlers);
 
 /** The absolute path in an argument, with the folder of another one; undefined when it is relative to nothing known. */
-function path(call: Call, at: number, folderAt?: number): string | undefined {
+function absolutePath(call: Call, at: number, folderAt?: number): string | undefined {
   const name = quotedPath(call.args[at]);
   if (name === undefined || name.startsWith('/')) return name;
   const base = folderAt === undefined ? undefined : descriptorOf(call.args[folderAt])?.path;

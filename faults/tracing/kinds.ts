@@ -1,5 +1,5 @@
 /** Kinds of system calls: those by which a program changes what others see of it, or waits for them. */
-export const KINDS = [
+export const CALL_KINDS = [
   { kind: 'sync', calls: ['msync', 'fsync', 'fdatasync', 'sync_file_range', 'syncfs', 'sync'] },
   {
     kind: 'write',
@@ -27,7 +27,7 @@ export const KINDS = [
   { kind: 'ring', calls: ['io_uring_setup', 'io_uring_enter', 'io_submit'] },
 ] as const;
 
-export type CallKind = (typeof KINDS)[number]['kind'];
+export type CallKind = (typeof CALL_KINDS)[number]['kind'];
 
 /** Calls by which a program puts what it has written on the disk. */
 export const SYNC_CALLS = ['msync', 'fsync', 'fdatasync', 'sync_file_range'] as const;

@@ -32,10 +32,10 @@ t.test('changed sectors are found and can be put back one by one', async (t) => 
   overwrite(path, 511, 'xy');
   overwrite(path, 600_000, 'z');
   t.same(snapshot.changedSectors('a'), [0, 1, Math.floor(600_000 / 512)]);
-  snapshot.putBack('a', [1, Math.floor(600_000 / 512)]);
+  snapshot.revertSectors('a', [1, Math.floor(600_000 / 512)]);
   t.same(snapshot.changedSectors('a'), [0]);
   t.equal(readFileSync(path)[511], 'x'.charCodeAt(0));
-  snapshot.putBack('a', [0]);
+  snapshot.revertSectors('a', [0]);
   t.ok(readFileSync(path).equals(before));
 });
 
@@ -48,7 +48,7 @@ t.test('what has grown is zeros before, and the size stays when it is put back',
   appendFileSync(path, 'y'.repeat(700));
   t.equal(snapshot.sizeOf('log'), 600);
   t.same(snapshot.changedSectors('log'), [1, 2]);
-  snapshot.putBack('log', [1, 2]);
+  snapshot.revertSectors('log', [1, 2]);
   t.equal(readFileSync(path, 'latin1'), 'x'.repeat(600) + '\0'.repeat(700));
 });
 
@@ -79,9 +79,9 @@ t.test('a program that runs is looked at as well, and the files beside it are pu
   t.throws(() => openSync(join(dataDir, 'program'), 'r+'), { code: 'ETXTBSY' });
   overwrite(join(dataDir, 'a'), 0, 'after!');
   t.same([snapshot.changedSectors('program'), snapshot.changedSectors('a')], [[], [0]]);
-  snapshot.putBack('a', [0]);
+  snapshot.revertSectors('a', [0]);
   t.equal(readFileSync(join(dataDir, 'a'), 'latin1'), 'before');
-  snapshot.renew();
+  snapshot.refresh();
 });
 
 t.test('a renewed snapshot holds what is there now', async (t) => {
@@ -92,7 +92,7 @@ t.test('a renewed snapshot holds what is there now', async (t) => {
   const snapshot = new Snapshot(dataDir, join(scratchDir, 'copies'));
   overwrite(a, 1000, 'changed');
   writeFileSync(b, 'grown from nothing');
-  snapshot.renew();
+  snapshot.refresh();
   t.same([snapshot.changedSectors('a'), snapshot.changedSectors('b')], [[], []]);
   overwrite(a, 0, 'again');
   appendFileSync(b, '!');

@@ -16,7 +16,7 @@ import { SECTOR_BYTES } from '../sector.js';
 
 const BLOCK_BYTES = 256 * 1024;
 
-interface KeptFile {
+interface SavedFile {
   copy: string;
   sizeBytes: number;
 }
@@ -25,7 +25,7 @@ interface KeptFile {
 export class Snapshot {
   readonly #directory: string;
   readonly #copies: string;
-  readonly #files = new Map<string, KeptFile>();
+  readonly #files = new Map<string, SavedFile>();
 
   /** Copies every regular file of `directory` to `copies`, which is emptied before. Nobody may write meanwhile. */
   constructor(directory: string, copies: string) {
@@ -33,26 +33,26 @@ export class Snapshot {
     this.#copies = copies;
     rmSync(copies, { recursive: true, force: true });
     mkdirSync(copies, { recursive: true });
-    for (const file of regularFiles(directory)) this.#keep(join(directory, file));
+    for (const file of regularFiles(directory)) this.#save(join(directory, file));
   }
 
   /** Makes it a snapshot of now; only what has changed is copied. Nobody may write meanwhile. */
-  renew(): void {
+  refresh(): void {
     for (const file of regularFiles(this.#directory)) {
       const path = join(this.#directory, file);
-      const kept = this.#files.get(identity(path));
+      const saved = this.#files.get(fileIdentity(path));
       const sizeBytes = statSync(path).size;
-      if (kept === undefined || kept.sizeBytes !== sizeBytes) {
-        this.#keep(path);
+      if (saved === undefined || saved.sizeBytes !== sizeBytes) {
+        this.#save(path);
         continue;
       }
       const changed = this.changedSectors(file);
-      if (changed.length > 0) copySectors(path, kept.copy, changed, sizeBytes);
+      if (changed.length > 0) copySectors(path, saved.copy, changed, sizeBytes);
     }
   }
 
-  #keep(path: string): void {
-    const key = identity(path);
+  #save(path: string): void {
+    const key = fileIdentity(path);
     const copy = this.#files.get(key)?.copy ?? join(this.#copies, String(this.#files.size));
     copyFileSync(path, copy, constants.COPYFILE_FICLONE);
     this.#files.set(key, { copy, sizeBytes: statSync(copy).size });
@@ -60,7 +60,7 @@ export class Snapshot {
 
   /** Size of the file at the snapshot; 0 when it was not there. */
   sizeOf(file: string): number {
-    return this.#kept(file)?.sizeBytes ?? 0;
+    return this.#savedFile(file)?.sizeBytes ?? 0;
   }
 
   /** Numbers of the sectors of a file that are not now as they were (zeros, where the file has grown), ascending. */
@@ -68,16 +68,16 @@ export class Snapshot {
     const sizeBytes = statSync(join(this.#directory, file)).size;
     const changed: number[] = [];
     // Only to read: a program that runs cannot be opened for writing, and what has not changed need not be.
-    this.#both(file, 'r', (before, now) => {
-      const was = Buffer.alloc(BLOCK_BYTES);
-      const is = Buffer.alloc(BLOCK_BYTES);
+    this.#withBoth(file, 'r', (before, now) => {
+      const beforeBytes = Buffer.alloc(BLOCK_BYTES);
+      const nowBytes = Buffer.alloc(BLOCK_BYTES);
       for (let start = 0; start < sizeBytes; start += BLOCK_BYTES) {
-        const length = readSync(now, is, 0, BLOCK_BYTES, start);
-        fill(before, was, start);
-        if (was.compare(is, 0, length, 0, length) === 0) continue;
+        const length = readSync(now, nowBytes, 0, BLOCK_BYTES, start);
+        readZeroPadded(before, beforeBytes, start);
+        if (beforeBytes.compare(nowBytes, 0, length, 0, length) === 0) continue;
         for (let at = 0; at < length; at += SECTOR_BYTES) {
           const end = Math.min(at + SECTOR_BYTES, length);
-          if (was.compare(is, at, end, at, end) !== 0) changed.push((start + at) / SECTOR_BYTES);
+          if (beforeBytes.compare(nowBytes, at, end, at, end) !== 0) changed.push((start + at) / SECTOR_BYTES);
         }
       }
     });
@@ -85,14 +85,14 @@ export class Snapshot {
   }
 
   /** Puts sectors of a file back to what they were; size and name stay as they are. */
-  putBack(file: string, sectors: readonly number[]): void {
+  revertSectors(file: string, sectors: readonly number[]): void {
     const path = join(this.#directory, file);
     const sizeBytes = statSync(path).size;
-    this.#both(file, 'r+', (before, now) => {
+    this.#withBoth(file, 'r+', (before, now) => {
       const sector = Buffer.alloc(SECTOR_BYTES);
       for (const number of sectors) {
         const start = number * SECTOR_BYTES;
-        fill(before, sector, start);
+        readZeroPadded(before, sector, start);
         writeSync(now, sector, 0, Math.min(SECTOR_BYTES, sizeBytes - start), start);
       }
     });
@@ -103,13 +103,13 @@ export class Snapshot {
     rmSync(this.#copies, { recursive: true, force: true });
   }
 
-  #kept(file: string): KeptFile | undefined {
-    return this.#files.get(identity(join(this.#directory, file)));
+  #savedFile(file: string): SavedFile | undefined {
+    return this.#files.get(fileIdentity(join(this.#directory, file)));
   }
 
-  #both(file: string, flags: 'r' | 'r+', use: (before: number | undefined, now: number) => void): void {
-    const kept = this.#kept(file);
-    const before = kept && openSync(kept.copy, 'r');
+  #withBoth(file: string, flags: 'r' | 'r+', use: (before: number | undefined, now: number) => void): void {
+    const saved = this.#savedFile(file);
+    const before = saved && openSync(saved.copy, 'r');
     const now = openSync(join(this.#directory, file), flags);
     try {
       use(before, now);
@@ -137,13 +137,13 @@ function copySectors(from: string, to: string, sectors: readonly number[], sizeB
 }
 
 /** The file's bytes from `start` on, zeros where it has none. */
-function fill(file: number | undefined, into: Buffer, start: number): void {
+function readZeroPadded(file: number | undefined, into: Buffer, start: number): void {
   const length = file === undefined ? 0 : readSync(file, into, 0, into.length, start);
   into.fill(0, length);
 }
 
 /** Inode and birth: an inode number alone is used again. */
-function identity(path: string): string {
+function fileIdentity(path: string): string {
   const { dev, ino, birthtimeNs } = statSync(path, { bigint: true });
   return `${dev}:${ino}:${birthtimeNs}`;
 }

@@ -12,7 +12,7 @@ export interface Call {
   doneOffset: number;
 }
 
-const WHOLE = /^(\d+) +(\w+)\((.*)\) += (.*)$/;
+const COMPLETE = /^(\d+) +(\w+)\((.*)\) += (.*)$/;
 const UNFINISHED = /^(\d+) +(\w+)\((.*?) ?<unfinished \.\.\.>$/;
 const RESUMED = /^(\d+) +<\.\.\. (\w+) resumed>(.*)\) += (.*)$/;
 
@@ -29,9 +29,9 @@ export function parseStraceLog(text: string): Call[] {
   for (const line of text.split('\n')) {
     offset += line.length + 1;
     entry++;
-    const whole = WHOLE.exec(line);
-    if (whole) {
-      const [, thread, name = '', args = '', result] = whole;
+    const complete = COMPLETE.exec(line);
+    if (complete) {
+      const [, thread, name = '', args = '', result] = complete;
       calls.push(makeCall(Number(thread), name, args, result, entry, offset));
       continue;
     }

@@ -6,7 +6,7 @@ export interface Tampering {
   when: string;
 }
 
-export interface StraceWishes {
+export interface StraceOptions {
   /** Where the log goes; an old one is overwritten. */
   log: string;
   /** Calls in the log, those that are tampered with among them. */
@@ -15,7 +15,7 @@ export interface StraceWishes {
   /** Only calls on these files are seen and counted (by descriptor: msync has none). */
   paths?: readonly string[];
   /** File descriptors with their paths. */
-  named?: boolean;
+  showPaths?: boolean;
 }
 
 /**
@@ -23,12 +23,12 @@ export interface StraceWishes {
  *
  * Without --seccomp-bpf where a signal is injected: strace 6.1 never delivers that; errors it does.
  */
-export function straceCommand({ log, calls, tampering, paths = [], named = false }: StraceWishes): string[] {
-  const kills = tampering?.what.startsWith('signal') === true;
+export function straceCommand({ log, calls, tampering, paths = [], showPaths: named = false }: StraceOptions): string[] {
+  const injectsSignal = tampering?.what.startsWith('signal') === true;
   return [
     'strace',
     '-f',
-    ...(kills ? [] : ['--seccomp-bpf']),
+    ...(injectsSignal ? [] : ['--seccomp-bpf']),
     '-qq',
     '-s',
     '0',
@@ -37,15 +37,15 @@ export function straceCommand({ log, calls, tampering, paths = [], named = false
     log,
     ...paths.flatMap((path) => ['-P', path]),
     '-e',
-    `trace=${optional(calls)}`,
+    `trace=${optionalCalls(calls)}`,
     ...(tampering === undefined
       ? []
-      : ['-e', `inject=${optional(tampering.calls)}:${tampering.what}:when=${tampering.when}`]),
+      : ['-e', `inject=${optionalCalls(tampering.calls)}:${tampering.what}:when=${tampering.when}`]),
   ];
 }
 
 /** `?` makes strace ignore those that this machine does not have. */
-function optional(calls: readonly string[]): string {
+function optionalCalls(calls: readonly string[]): string {
   return calls.map((call) => `?${call}`).join(',');
 }
 

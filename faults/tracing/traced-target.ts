@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import type { Ground, Random, Service } from '../fault.js';
+import type { FaultContext, Random, Service } from '../fault.js';
 import { matchesAny, regularFiles } from '../files/walk.js';
-import { threadsAreIn } from '../stopped.js';
+import { allThreadsInState } from '../stopped.js';
 import { until } from '../waiting.js';
 import { readTrace, TRACED_CALLS, type Trace } from './file-trace.js';
 import type { Snapshot } from './snapshot.js';
@@ -18,20 +18,20 @@ export interface UnsyncedFile {
 }
 
 /** Where the system calls of a service are written to. */
-export function traceLogOf(ground: Ground, service: Service): string {
-  return join(ground.scratchDir, `trace-${service.name}.strace`);
+export function traceLogOf(context: FaultContext, service: Service): string {
+  return join(context.scratchDir, `trace-${service.name}.strace`);
 }
 
 /**
  * Starts every service under strace, which shows what it writes and syncs; the log is read by `unsyncedFiles`.
  * @param only the one whose calls are tampered with; default: all.
  */
-export async function startTraced(ground: Ground, tampering?: Tampering, only?: Service): Promise<void> {
-  for (const service of ground.services) {
-    const log = traceLogOf(ground, service);
-    const how = { log, calls: TRACED_CALLS, named: true };
-    const plain = tampering === undefined || (only !== undefined && only !== service);
-    await service.start(straceCommand(plain ? how : { ...how, tampering }));
+export async function startTraced(context: FaultContext, tampering?: Tampering, only?: Service): Promise<void> {
+  for (const service of context.services) {
+    const log = traceLogOf(context, service);
+    const options = { log, calls: TRACED_CALLS, named: true };
+    const untampered = tampering === undefined || (only !== undefined && only !== service);
+    await service.start(straceCommand(untampered ? options : { ...options, tampering }));
   }
 }
 
@@ -40,55 +40,55 @@ export async function startTraced(ground: Ground, tampering?: Tampering, only?: 
  * @param offsets length of each service's log when the snapshot was taken; 0 where it is not named.
  */
 export function unsyncedFiles(
-  ground: Ground,
+  context: FaultContext,
   snapshot: Snapshot,
   offsets: ReadonlyMap<string, number>,
 ): UnsyncedFile[] | string {
   const traces = new Map<string, Trace>();
-  for (const service of ground.services) {
-    const trace = readTrace(readFileSync(traceLogOf(ground, service), 'latin1'));
-    if (trace.unclear !== '') return `${service.name}: ${trace.unclear}`;
+  for (const service of context.services) {
+    const trace = readTrace(readFileSync(traceLogOf(context, service), 'latin1'));
+    if (trace.inconclusiveReason !== '') return `${service.name}: ${trace.inconclusiveReason}`;
     traces.set(service.name, trace);
   }
-  const found: UnsyncedFile[] = [];
-  for (const file of regularFiles(ground.dataDir)) {
+  const unsynced: UnsyncedFile[] = [];
+  for (const file of regularFiles(context.dataDir)) {
     const changed = snapshot.changedSectors(file);
     if (changed.length === 0) continue;
-    const path = resolve(ground.dataDir, file);
-    const witnesses = [...traces].flatMap(([service, { files }]) => {
+    const path = resolve(context.dataDir, file);
+    const fileTraces = [...traces].flatMap(([service, { files }]) => {
       const trace = files.get(path);
       return trace === undefined ? [] : [{ trace, snapshotOffset: offsets.get(service) ?? 0 }];
     });
-    const sectors = unsyncedSectors(changed, witnesses, snapshot.sizeOf(file));
-    if (sectors.length > 0) found.push({ file, sectors });
+    const sectors = unsyncedSectors(changed, fileTraces, snapshot.sizeOf(file));
+    if (sectors.length > 0) unsynced.push({ file, sectors });
   }
-  return found;
+  return unsynced;
 }
 
-export function isMessageFile(ground: Ground, file: string): boolean {
-  if (ground.messageFiles.length > 0) return matchesAny(file, ground.messageFiles);
-  return !matchesAny(file, ground.indexFiles);
+export function isMessageFile(context: FaultContext, file: string): boolean {
+  if (context.messageFiles.length > 0) return matchesAny(file, context.messageFiles);
+  return !matchesAny(file, context.indexFiles);
 }
 
 /** Puts a seeded choice back, often all of it; one line that says what. */
-export function putBack(random: Random, snapshot: Snapshot, found: readonly UnsyncedFile[]): string {
-  if (found.length === 0) return '';
-  const everything = random.int(5) < 2;
-  const done: string[] = [];
-  for (const { file, sectors } of found) {
-    const chosen = everything ? sectors : choice(random, sectors);
+export function revertSome(random: Random, snapshot: Snapshot, unsynced: readonly UnsyncedFile[]): string {
+  if (unsynced.length === 0) return '';
+  const revertsAll = random.int(5) < 2;
+  const reverted: string[] = [];
+  for (const { file, sectors } of unsynced) {
+    const chosen = revertsAll ? sectors : chooseSectors(random, sectors);
     if (chosen.length === 0) continue;
-    snapshot.putBack(file, chosen);
-    done.push(`${chosen.length} of ${sectors.length} in ${file}`);
+    snapshot.revertSectors(file, chosen);
+    reverted.push(`${chosen.length} of ${sectors.length} in ${file}`);
   }
-  if (done.length > 0) return done.join(', ');
-  const { file, sectors } = random.pick(found);
-  snapshot.putBack(file, sectors);
+  if (reverted.length > 0) return reverted.join(', ');
+  const { file, sectors } = random.pick(unsynced);
+  snapshot.revertSectors(file, sectors);
   return `${sectors.length} of ${sectors.length} in ${file}`;
 }
 
 /** All, none, a random half, all from some place on, or a single one. */
-function choice(random: Random, sectors: readonly number[]): number[] {
+function chooseSectors(random: Random, sectors: readonly number[]): number[] {
   switch (random.int(5)) {
     case 0:
       return [...sectors];
@@ -106,19 +106,19 @@ function choice(random: Random, sectors: readonly number[]): number[] {
 /** Stops processes and waits until none of their threads runs; false when that takes too long. */
 export async function stopTraced(pids: readonly number[]): Promise<boolean> {
   for (const pid of pids) sendSignal(pid, 'SIGSTOP');
-  return until(() => pids.every((pid) => threadsAreIn(pid, 'TtZX')), STOP_TIMEOUT_MS, undefined, 1);
+  return until(() => pids.every((pid) => allThreadsInState(pid, 'TtZX')), STOP_TIMEOUT_MS, undefined, 1);
 }
 
 /**
  * The processes of the target without strace, which has to pass the stop on to every thread. When all of them have
  * stopped it waits as well, and its log is complete.
  */
-export function traceesOf(ground: Ground): number[] {
-  return ground.services.flatMap((service) => service.pids()).filter((pid) => tracerOf(pid) !== 0);
+export function traceesOf(context: FaultContext): number[] {
+  return context.services.flatMap((service) => service.pids()).filter((pid) => tracerPid(pid) !== 0);
 }
 
 /** Lets processes go on that were stopped. */
-export function letGo(pids: readonly number[]): void {
+export function resumeTraced(pids: readonly number[]): void {
   for (const pid of pids) sendSignal(pid, 'SIGCONT');
 }
 
@@ -130,7 +130,7 @@ function sendSignal(pid: number, signal: 'SIGSTOP' | 'SIGCONT'): void {
   }
 }
 
-function tracerOf(pid: number): number {
+function tracerPid(pid: number): number {
   try {
     return Number(/^TracerPid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] ?? 0);
   } catch {

@@ -1,6 +1,6 @@
 import t from 'tap';
 import type { FailedSyncEvent, FileTrace, SyncEvent, WriteEvent } from './file-trace.js';
-import { unsyncedSectors, type Witness } from './unsynced.js';
+import { unsyncedSectors, type TraceSinceSnapshot } from './unsynced.js';
 
 const sync = (start: number, end: number, entry: number, doneOffset = entry * 10): SyncEvent => ({
   kind: 'sync',
@@ -16,7 +16,7 @@ const write = (start: WriteEvent['start'], length: number, entry: number): Write
   entry,
   doneOffset: entry * 10,
 });
-const witness = (events: FileTrace['events'], mapped = false, snapshotOffset = 0): Witness => ({
+const witness = (events: FileTrace['events'], mapped = false, snapshotOffset = 0): TraceSinceSnapshot => ({
   trace: { events, mapped },
   snapshotOffset,
 });

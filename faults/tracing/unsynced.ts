@@ -2,7 +2,7 @@ import { SECTOR_BYTES } from '../sector.js';
 import type { FailedSyncEvent, FileTrace, SyncEvent, WriteEvent } from './file-trace.js';
 
 /** What one log says of a file, and up to where the log went when the snapshot was taken. */
-export interface Witness {
+export interface TraceSinceSnapshot {
   trace: FileTrace;
   /** Length of the log at the snapshot: what had not returned by then falls between snapshot and crash. */
   snapshotOffset: number;
@@ -22,28 +22,28 @@ export interface Witness {
  */
 export function unsyncedSectors(
   changed: readonly number[],
-  witnesses: readonly Witness[],
+  fileTraces: readonly TraceSinceSnapshot[],
   snapshotSizeBytes: number,
 ): number[] {
-  const since = witnesses.map(({ trace, snapshotOffset }) => ({
+  const sinceSnapshot = fileTraces.map(({ trace, snapshotOffset }) => ({
     mapped: trace.mapped,
     events: trace.events.filter((event) => event.doneOffset > snapshotOffset),
     snapshotOffset,
   }));
-  const syncs = since.flatMap(({ events }) => events.filter(isSync));
-  const writers = since.filter(({ events }) => events.length > 0);
-  const single = writers[0];
-  const failed = since.flatMap(({ events }) => events.filter(isFailedSync));
-  const ordered =
-    writers.length === 1 && single !== undefined && !since.some(({ mapped }) => mapped)
-      ? placeWrites(single.events.filter(isWrite), snapshotSizeBytes)
+  const syncs = sinceSnapshot.flatMap(({ events }) => events.filter(isSync));
+  const writers = sinceSnapshot.filter(({ events }) => events.length > 0);
+  const onlyWriter = writers[0];
+  const failed = sinceSnapshot.flatMap(({ events }) => events.filter(isFailedSync));
+  const orderedWrites =
+    writers.length === 1 && onlyWriter !== undefined && !sinceSnapshot.some(({ mapped }) => mapped)
+      ? locateWrites(onlyWriter.events.filter(isWrite), snapshotSizeBytes)
       : undefined;
   return changed.filter((sector) => {
     const start = sector * SECTOR_BYTES;
     const end = start + SECTOR_BYTES;
     const covering = syncs.filter((sync) => sync.start < end && sync.end > start);
     if (covering.length === 0) return true;
-    const writes = ordered?.filter((write) => write.start < end && write.end > start) ?? [];
+    const writes = orderedWrites?.filter((write) => write.start < end && write.end > start) ?? [];
     if (writes.length === 0) return false;
     const lastWrite = Math.max(...writes.map((write) => write.entry));
     const after = [...covering, ...failed.filter((sync) => sync.start < end && sync.end > start)]
@@ -59,30 +59,30 @@ export function unsyncedSectors(
   });
 }
 
-interface PlacedWrite {
+interface LocatedWrite {
   start: number;
   end: number;
   entry: number;
 }
 
 /** Gives every write its place in the file; undefined when one of them has none that is known. */
-function placeWrites(writes: readonly WriteEvent[], sizeBytes: number): PlacedWrite[] | undefined {
-  const placed: PlacedWrite[] = [];
+function locateWrites(writes: readonly WriteEvent[], sizeBytes: number): LocatedWrite[] | undefined {
+  const located: LocatedWrite[] = [];
   let fileEnd = sizeBytes;
   for (const { start, length, entry } of writes) {
     if (start === 'unknown') return undefined;
     if (start === 'truncate') {
       // What was cut off cannot come back behind what is written in its place.
       if (length < fileEnd) return undefined;
-      placed.push({ start: fileEnd, end: length, entry });
+      located.push({ start: fileEnd, end: length, entry });
       fileEnd = length;
       continue;
     }
     const from = start === 'append' ? fileEnd : start;
-    placed.push({ start: from, end: from + length, entry });
+    located.push({ start: from, end: from + length, entry });
     fileEnd = Math.max(fileEnd, from + length);
   }
-  return placed;
+  return located;
 }
 
 type Event = SyncEvent | FailedSyncEvent | WriteEvent;

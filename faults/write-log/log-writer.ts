@@ -1,5 +1,5 @@
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
-import { ENTRY_BYTES, FLAG, MAGIC, VERSION } from './log-writes.js';
+import { ENTRY_BYTES, FLAGS, MAGIC, VERSION } from './log-writes.js';
 
 /** An entry to be written; what is left out is not so. */
 export interface NewEntry {
@@ -24,7 +24,7 @@ export class WriteLogWriter {
   readonly sectorBytes: number;
   readonly #fd: number;
   #entries = 0;
-  #at: number;
+  #endOffset: number;
 
   /** Makes the file anew, with no entries. */
   constructor(path: string, sectorBytes = 512) {
@@ -35,7 +35,7 @@ export class WriteLogWriter {
     head.writeBigUInt64LE(VERSION, 8);
     head.writeUInt32LE(sectorBytes, 24);
     writeSync(this.#fd, head, 0, head.length, 0);
-    this.#at = sectorBytes;
+    this.#endOffset = sectorBytes;
   }
 
   get entries(): number {
@@ -49,24 +49,24 @@ export class WriteLogWriter {
     const text = Buffer.from(mark, 'latin1');
     this.#check(entry, offset, lengthBytes, text.length);
     const flags =
-      (entry.flush ? FLAG.flush : 0) |
-      (entry.fua ? FLAG.fua : 0) |
-      (discardBytes === undefined ? 0 : FLAG.discard) |
-      (entry.mark === undefined ? 0 : FLAG.mark) |
-      (entry.metadata ? FLAG.metadata : 0);
+      (entry.flush ? FLAGS.flush : 0) |
+      (entry.fua ? FLAGS.fua : 0) |
+      (discardBytes === undefined ? 0 : FLAGS.discard) |
+      (entry.mark === undefined ? 0 : FLAGS.mark) |
+      (entry.metadata ? FLAGS.metadata : 0);
     const block = Buffer.alloc(this.sectorBytes);
     block.writeBigUInt64LE(BigInt(offset / this.sectorBytes), 0);
     block.writeBigUInt64LE(BigInt(lengthBytes / this.sectorBytes), 8);
     block.writeBigUInt64LE(BigInt(flags), 16);
     block.writeBigUInt64LE(BigInt(text.length), 24);
     text.copy(block, ENTRY_BYTES);
-    writeSync(this.#fd, block, 0, block.length, this.#at);
-    if (data.length > 0) writeSync(this.#fd, data, 0, data.length, this.#at + block.length);
-    this.#at += block.length + data.length;
+    writeSync(this.#fd, block, 0, block.length, this.#endOffset);
+    if (data.length > 0) writeSync(this.#fd, data, 0, data.length, this.#endOffset + block.length);
+    this.#endOffset += block.length + data.length;
     this.#entries += 1;
     const count = Buffer.alloc(8);
     count.writeBigUInt64LE(BigInt(this.#entries));
-    writeSync(this.#fd, count, 0, count.length, COUNT_AT);
+    writeSync(this.#fd, count, 0, count.length, COUNT_OFFSET);
   }
 
   #check(entry: NewEntry, offset: number, lengthBytes: number, textBytes: number): void {
@@ -83,11 +83,11 @@ export class WriteLogWriter {
 
   /** Ends the file behind its last entry. */
   close(): void {
-    ftruncateSync(this.#fd, this.#at);
+    ftruncateSync(this.#fd, this.#endOffset);
     closeSync(this.#fd);
   }
 }
 
 const NO_DATA = new Uint8Array(0);
 /** Of the number of complete entries. */
-const COUNT_AT = 16;
+const COUNT_OFFSET = 16;

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import t from 'tap';
-import { type HandMade, handMadeLog } from './fixtures/log.js';
+import { type HandMadeEntry, handMadeLog } from './fixtures/log.js';
 import { LogWritesError, WriteLog } from './log-writes.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'plugpull-log-'));
@@ -62,7 +62,7 @@ t.test('every kind of entry is read as what it is', async (t) => {
 });
 
 t.test('only entries that are complete are read, and a log that grows is read further', async (t) => {
-  const entries: HandMade[] = [{ sectors: 1, fill: 1 }, { flags: ['flush'] }, { sectors: 1, fill: 2 }];
+  const entries: HandMadeEntry[] = [{ sectors: 1, fill: 1 }, { flags: ['flush'] }, { sectors: 1, fill: 2 }];
   const file = fileOf(handMadeLog(entries, 2));
   const log = new WriteLog(file);
   t.equal(log.completeEntries(), 2);

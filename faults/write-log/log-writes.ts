@@ -24,13 +24,13 @@ export const MAGIC = 0x6a736677736872n;
 export const VERSION = 1n;
 const HEAD_BYTES = 28;
 export const ENTRY_BYTES = 32;
-const SMALLEST_SECTOR_BYTES = 512;
-const LARGEST_SECTOR_BYTES = 65_536;
+const MIN_SECTOR_BYTES = 512;
+const MAX_SECTOR_BYTES = 65_536;
 /** In which the kernel counts, whatever the device's sectors are. */
 const BLOCK_DEVICE_UNIT_BYTES = 512;
 
-export const FLAG = { flush: 1, fua: 2, discard: 4, mark: 8, metadata: 16 } as const;
-const ALL_FLAGS = FLAG.flush | FLAG.fua | FLAG.discard | FLAG.mark | FLAG.metadata;
+export const FLAGS = { flush: 1, fua: 2, discard: 4, mark: 8, metadata: 16 } as const;
+const ALL_FLAGS = FLAGS.flush | FLAGS.fua | FLAGS.discard | FLAGS.mark | FLAGS.metadata;
 
 /** `foreign`: not such a log; `truncated`: the file ends too early; `damaged`: an entry that cannot be. */
 export type LogProblem = 'foreign' | 'truncated' | 'damaged';
@@ -108,7 +108,7 @@ export class WriteLog {
     }
     const sectorBytes = head.readUInt32LE(24);
     const isPower = (sectorBytes & (sectorBytes - 1)) === 0;
-    if (!isPower || sectorBytes < SMALLEST_SECTOR_BYTES || sectorBytes > LARGEST_SECTOR_BYTES) {
+    if (!isPower || sectorBytes < MIN_SECTOR_BYTES || sectorBytes > MAX_SECTOR_BYTES) {
       throw new LogWritesError('damaged', `${this.path}: sectors of ${sectorBytes} bytes cannot be`);
     }
     return { entries: Number(head.readBigUInt64LE(16)), sectorBytes };
@@ -138,11 +138,11 @@ export class WriteLog {
   }
 
   #decode(block: Buffer, index: number, at: number): LogEntry {
-    const wide = (place: number): number => Number(block.readBigUInt64LE(place));
-    const [sector, sectors, flags, textBytes] = [wide(0), wide(8), wide(16), wide(24)];
+    const readU64 = (place: number): number => Number(block.readBigUInt64LE(place));
+    const [sector, sectors, flags, textBytes] = [readU64(0), readU64(8), readU64(16), readU64(24)];
     const offset = sector * this.sectorBytes;
     const lengthBytes = sectors * this.sectorBytes;
-    const isMark = (flags & FLAG.mark) !== 0;
+    const isMark = (flags & FLAGS.mark) !== 0;
     const possible =
       flags <= ALL_FLAGS &&
       Number.isSafeInteger(offset + lengthBytes) &&
@@ -158,10 +158,10 @@ export class WriteLog {
       index,
       offset,
       lengthBytes,
-      flush: (flags & FLAG.flush) !== 0,
-      fua: (flags & FLAG.fua) !== 0,
-      discard: (flags & FLAG.discard) !== 0,
-      metadata: (flags & FLAG.metadata) !== 0,
+      flush: (flags & FLAGS.flush) !== 0,
+      fua: (flags & FLAGS.fua) !== 0,
+      discard: (flags & FLAGS.discard) !== 0,
+      metadata: (flags & FLAGS.metadata) !== 0,
       mark: isMark ? block.toString('latin1', ENTRY_BYTES, ENTRY_BYTES + textBytes) : undefined,
       dataAt: at + this.sectorBytes,
     };

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { enumerate, shuffled } from '../crash-states/enumerate.js';
 import { SECTOR_BYTES } from '../sector.js';
-import { diskOf, everyState, NaiveDrive } from './fixtures/drive.js';
+import { diskOf, allStates, NaiveDrive } from './fixtures/drive.js';
 import type { LogEntry } from './log-writes.js';
 import { CrashModel } from './model.js';
 import { type CrashState, formatState, parseState } from './state.js';
@@ -49,9 +49,9 @@ function randomOf(seed: number) {
 
 function naiveDisks(entries: readonly LogEntry[], prefix: number, under: boolean): Set<string> {
   const drive = new NaiveDrive(DISK_SECTORS);
-  for (const entry of entries.slice(0, prefix)) drive.do(entry, true);
+  for (const entry of entries.slice(0, prefix)) drive.execute(entry, true);
   const next = entries[prefix];
-  if (under && next !== undefined) drive.do(next, false);
+  if (under && next !== undefined) drive.execute(next, false);
   return drive.disks();
 }
 
@@ -62,9 +62,9 @@ t.test('the states of a cut are exactly the disks that the simplest drive can le
       const entries = entriesOf(made);
       const model = new CrashModel(entries);
       for (let prefix = 0; prefix <= entries.length; prefix++) {
-        const every = everyState(model, prefix, under);
+        const every = allStates(model, prefix, under);
         states += every.length;
-        for (const state of every) if (model.problem(state) !== undefined) return false;
+        for (const state of every) if (model.whyImpossible(state) !== undefined) return false;
         const disks = new Set(every.map((state) => diskOf(model, state, DISK_SECTORS)));
         const naive = naiveDisks(entries, prefix, under);
         // A write under way that never began to reach the medium has flushed nothing: the cut before it.
@@ -91,7 +91,7 @@ t.test('what is enumerated can be, has every prefix, and comes back from its add
         if (budget-- === 0) break;
         seen.add(family);
         if (family === 'prefix') prefixes.add(state.prefix);
-        if (model.problem(state) !== undefined) return false;
+        if (model.whyImpossible(state) !== undefined) return false;
         const again = parseState(formatState(state));
         const disk = diskOf(model, state, DISK_SECTORS);
         if (diskOf(model, again, DISK_SECTORS) !== disk) return false;
@@ -152,7 +152,7 @@ t.test('a state that no power cut can leave is refused, with the reason', async 
   const model = new CrashModel(
     entriesOf([write, { ...write, fua: true }, { ...write, count: 0, flush: true }, write, write]),
   );
-  const problem = (address: string) => model.problem(parseState(address));
+  const problem = (address: string) => model.whyImpossible(parseState(address));
   t.equal(problem('5+3~4:0'), undefined);
   t.match(problem('9'), /prefix 9: expected 0 to 5/);
   t.match(problem('4+0'), /entry 0: is on the medium in any case/);

@@ -3,7 +3,7 @@ import type { LogEntry } from './log-writes.js';
 import type { CrashState } from './state.js';
 
 /** A write, or so much of it, that a state has on the medium. */
-export interface Applied {
+export interface AppliedWrite {
   entry: LogEntry;
   /** Undefined: all of it. */
   sectors: readonly number[] | undefined;
@@ -25,29 +25,29 @@ export type ModelEntry = Pick<LogEntry, 'index' | 'lengthBytes' | 'flush' | 'fua
 export class CrashModel {
   readonly entries: readonly LogEntry[];
   /** At [prefix]: entries below this are on the medium. */
-  readonly #floors: Int32Array;
+  readonly #durablePrefixes: Int32Array;
 
   constructor(entries: readonly LogEntry[]) {
     this.entries = entries;
-    this.#floors = floorsOf(entries);
+    this.#durablePrefixes = durablePrefixesOf(entries);
   }
 
   /** Entries below this number are on the medium, whatever happens, when `prefix` entries were complete. */
-  floor(prefix: number): number {
-    return this.#floors[prefix] ?? 0;
+  durablePrefix(prefix: number): number {
+    return this.#durablePrefixes[prefix] ?? 0;
   }
 
   /** The same for a state, whose write under way may have brought a flush of its own. */
-  floorOf({ prefix, kept, torn }: CrashState): number {
-    const under = this.entries[prefix];
+  durablePrefixOf({ prefix, kept, torn }: CrashState): number {
+    const inFlight = this.entries[prefix];
     const begun = kept.at(-1) === prefix || torn.has(prefix);
-    return begun && under?.flush === true ? prefix : this.floor(prefix);
+    return begun && inFlight?.flush === true ? prefix : this.durablePrefix(prefix);
   }
 
   /** Numbers of the writes that may be there or not when `prefix` entries were complete; ascending. */
   optional(prefix: number): number[] {
     const numbers: number[] = [];
-    for (let index = this.floor(prefix); index < prefix; index++) {
+    for (let index = this.durablePrefix(prefix); index < prefix; index++) {
       const entry = this.entries[index];
       if (entry !== undefined && entry.lengthBytes > 0 && !entry.fua) numbers.push(index);
     }
@@ -55,16 +55,16 @@ export class CrashModel {
   }
 
   /** All that a state has on the medium of the entries from number `from` on, in the order in which it is to be applied. */
-  applied(state: CrashState, from = 0): Applied[] {
-    const floor = this.floorOf(state);
+  appliedWrites(state: CrashState, from = 0): AppliedWrite[] {
+    const durablePrefix = this.durablePrefixOf(state);
     const { kept } = state;
     let nextKept = 0;
-    const list: Applied[] = [];
+    const list: AppliedWrite[] = [];
     const end = Math.min(this.entries.length, state.prefix + 1);
     for (let index = from; index < end; index++) {
       const entry = this.entries[index];
       if (entry === undefined || entry.lengthBytes === 0) continue;
-      const certain = index < floor || (entry.fua && index < state.prefix);
+      const certain = index < durablePrefix || (entry.fua && index < state.prefix);
       while ((kept[nextKept] ?? end) < index) nextKept++;
       if (certain || kept[nextKept] === index) list.push({ entry, sectors: undefined });
       else {
@@ -76,7 +76,7 @@ export class CrashModel {
   }
 
   /** Every write of the entries from `from` to the one before `to`, whole. */
-  writes(from: number, to: number): Applied[] {
+  writes(from: number, to: number): AppliedWrite[] {
     return this.entries
       .slice(from, to)
       .filter(({ lengthBytes }) => lengthBytes > 0)
@@ -84,35 +84,35 @@ export class CrashModel {
   }
 
   /** Why no power cut can leave this state, in one line; undefined when one can. */
-  problem(state: CrashState): string | undefined {
+  whyImpossible(state: CrashState): string | undefined {
     const { prefix, kept, torn } = state;
     const count = this.entries.length;
     if (!(Number.isInteger(prefix) && prefix >= 0 && prefix <= count))
       return `prefix ${prefix}: expected 0 to ${count}, the entries of the log`;
-    const floor = this.floorOf(state);
+    const durablePrefix = this.durablePrefixOf(state);
     for (const index of [...kept, ...torn.keys()]) {
       const entry = this.entries[index];
       if (entry === undefined || entry.lengthBytes === 0 || index > prefix)
         return `entry ${index}: expected a write up to entry ${prefix}`;
-      if (index < floor || (entry.fua && index < prefix))
+      if (index < durablePrefix || (entry.fua && index < prefix))
         return `entry ${index}: is on the medium in any case, expected one that was not flushed`;
       if (torn.has(index) && kept.includes(index)) return `entry ${index}: is both kept and torn`;
     }
     for (const [index, sectors] of torn) {
-      const most = (this.entries[index]?.lengthBytes ?? 0) / SECTOR_BYTES;
-      const wrong = sectors.find((sector) => sector >= most);
-      if (wrong !== undefined) return `entry ${index}: has ${most} sectors and none of number ${wrong}`;
+      const sectorCount = (this.entries[index]?.lengthBytes ?? 0) / SECTOR_BYTES;
+      const wrong = sectors.find((sector) => sector >= sectorCount);
+      if (wrong !== undefined) return `entry ${index}: has ${sectorCount} sectors and none of number ${wrong}`;
     }
     return undefined;
   }
 }
 
-function floorsOf(entries: readonly ModelEntry[]): Int32Array {
-  const floors = new Int32Array(entries.length + 1);
-  let floor = 0;
+function durablePrefixesOf(entries: readonly ModelEntry[]): Int32Array {
+  const durablePrefixes = new Int32Array(entries.length + 1);
+  let durablePrefix = 0;
   entries.forEach((entry, index) => {
-    if (entry.flush) floor = index;
-    floors[index + 1] = floor;
+    if (entry.flush) durablePrefix = index;
+    durablePrefixes[index + 1] = durablePrefix;
   });
-  return floors;
+  return durablePrefixes;
 }

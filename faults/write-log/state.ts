@@ -37,7 +37,7 @@ export function formatNumbers(numbers: readonly number[]): string {
 
 const ADDRESS = /^(\d+)(?:\+([\d,-]+))?((?:~\d+:[\d,-]*)*)$/;
 /** More numbers than this in one range are a mistake; it bounds what a wrong address can cost. */
-const LONGEST_RANGE = 1 << 22;
+const MAX_RANGE_NUMBERS = 1 << 22;
 
 /** Reads what `formatState` wrote. @throws RangeError that says what was expected. */
 export function parseState(text: string): CrashState {
@@ -51,17 +51,17 @@ export function parseState(text: string): CrashState {
   return { prefix: Number(match[1]), kept: parseNumbers(match[2] ?? ''), torn };
 }
 
-const whole = (word: string): number => (word === '' ? Number.NaN : Number(word));
+const parseWhole = (word: string): number => (word === '' ? Number.NaN : Number(word));
 
 function parseNumbers(text: string): number[] {
   if (text === '') return [];
   const numbers: number[] = [];
   for (const part of text.split(',')) {
     const dash = part.indexOf('-');
-    const first = whole(dash === -1 ? part : part.slice(0, dash));
-    const last = dash === -1 ? first : whole(part.slice(dash + 1));
+    const first = parseWhole(dash === -1 ? part : part.slice(0, dash));
+    const last = dash === -1 ? first : parseWhole(part.slice(dash + 1));
     const previous = numbers.at(-1) ?? -1;
-    if (!(first > previous && last >= first && last - first < LONGEST_RANGE))
+    if (!(first > previous && last >= first && last - first < MAX_RANGE_NUMBERS))
       throw new RangeError(`${part}: expected whole numbers in ascending order, such as 3,5-8`);
     for (let number = first; number <= last; number++) numbers.push(number);
   }

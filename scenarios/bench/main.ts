@@ -5,7 +5,7 @@ import { execa } from 'execa';
 import { blocklogAvailability } from '../../faults/power/available.js';
 import type { ExploreResult } from '../explore/result/result.js';
 import { measurePower } from './power.js';
-import { programOf } from './programs.js';
+import { referenceProgram } from './programs.js';
 import { type FloorFigures, measureFloor, measureQueue, type QueueFigures, withQueue } from './queue.js';
 import { measureSmtp } from './smtp.js';
 
@@ -24,11 +24,11 @@ const { values } = parseArgs({
 });
 
 const seconds = Number(values.seconds);
-const wanted = (name: string): boolean => values.only === '' || values.only.split(',').includes(name);
+const isSelected = (name: string): boolean => values.only === '' || values.only.split(',').includes(name);
 const figures: Record<string, number | object> = {};
 const details: Record<string, object> = {};
 
-if (wanted('queue')) {
+if (isSelected('queue')) {
   // Floor and queue by turns: a disk that is busier for a while is busier for both.
   const turns: QueueTurn[] = [];
   for (let turn = 0; turn < Number(values.turns); turn += 1) {
@@ -38,33 +38,33 @@ if (wanted('queue')) {
       many: await withQueue(values.dir, 1536, (queue) => measureQueue(queue, 4, 16, seconds)),
     });
   }
-  const middle = (figure: (turn: QueueTurn) => number) => median(turns.map(figure));
-  figures['queue.floorSingle'] = middle(({ floor }) => floor.single);
-  figures['queue.floorBatched'] = middle(({ floor }) => floor.batched);
-  figures['queue.producers1'] = middle(({ one }) => one.msgsPerSecond);
-  figures['queue.producers64'] = middle(({ many }) => many.msgsPerSecond);
-  figures['queue.producers1Share'] = middle(({ one, floor }) => one.msgsPerSecond / floor.single);
-  figures['queue.producers64Share'] = middle(({ many, floor }) => many.msgsPerSecond / floor.batched);
+  const medianOf = (figure: (turn: QueueTurn) => number) => median(turns.map(figure));
+  figures['queue.floorSingle'] = medianOf(({ floor }) => floor.single);
+  figures['queue.floorBatched'] = medianOf(({ floor }) => floor.batched);
+  figures['queue.producers1'] = medianOf(({ one }) => one.msgsPerSecond);
+  figures['queue.producers64'] = medianOf(({ many }) => many.msgsPerSecond);
+  figures['queue.producers1Share'] = medianOf(({ one, floor }) => one.msgsPerSecond / floor.single);
+  figures['queue.producers64Share'] = medianOf(({ many, floor }) => many.msgsPerSecond / floor.batched);
   details.turns = turns;
 }
 
-if (wanted('smtp')) {
+if (isSelected('smtp')) {
   const smtp = await withQueue(values.dir, 256, (queue) => measureSmtp(queue, seconds));
   figures['smtp.sessions64'] = smtp.msgsPerSecond;
   details.sessions64 = smtp;
 }
-if (wanted('restore')) {
+if (isSelected('restore')) {
   // A million records of 1 KiB: 1.25 GiB of data file.
   const restore = await withQueue(values.dir, 1250, measureRestore);
   figures['restore.secondsFromNothing'] = restore.seconds;
   details.restore = restore;
 }
-if (wanted('simulate')) {
+if (isSelected('simulate')) {
   const simulation = await measureSimulation(seconds);
   figures['simulate.crashes'] = simulation.crashesPerSecond;
   details.simulation = simulation;
 }
-if (wanted('power')) {
+if (isSelected('power')) {
   const availability = blocklogAvailability();
   if (availability.available) {
     const power = await measurePower(seconds);
@@ -75,18 +75,18 @@ if (wanted('power')) {
     details.power = power;
   } else process.stderr.write(`power: not measured: ${availability.why} (${availability.remedy})\n`);
 }
-if (wanted('explore')) {
+if (isSelected('explore')) {
   const availability = blocklogAvailability();
   if (availability.available) {
     const explored = await measureExplore();
-    for (const [name, way] of Object.entries(explored.ways))
-      figures[`explore.${name}Rate`] = way.statesPerSecond;
+    for (const [name, strategy] of Object.entries(explored.ways))
+      figures[`explore.${name}Rate`] = strategy.statesPerSecond;
     details.explore = explored;
   } else process.stderr.write(`explore: not measured: ${availability.why} (${availability.remedy})\n`);
 }
 figures.details = details;
 
-process.stdout.write(values.json ? `${JSON.stringify(figures)}\n` : table(figures));
+process.stdout.write(values.json ? `${JSON.stringify(figures)}\n` : formatTable(figures));
 
 interface QueueTurn {
   floor: FloorFigures;
@@ -99,28 +99,28 @@ function median(values: readonly number[]): number {
   return ((sorted[(sorted.length - 1) >> 1] ?? 0) + (sorted[sorted.length >> 1] ?? 0)) / 2;
 }
 
-function unitOf(name: string): string {
+function rateUnit(name: string): string {
   if (name === 'simulate.crashes') return 'crashes/s';
   return name.endsWith('Rate') ? 'states/s' : 'msgs/s';
 }
 
-function table(all: Record<string, number | object>): string {
+function formatTable(all: Record<string, number | object>): string {
   const rows = Object.entries(all).filter((row): row is [string, number] => typeof row[1] === 'number');
-  const shown = (name: string, value: number): string =>
+  const formatFigure = (name: string, value: number): string =>
     name.endsWith('Share')
       ? `${(value * 100).toFixed(0)} %`
       : name.includes('econds') || name.endsWith('Cycle')
         ? `${value.toFixed(2)} s`
-        : `${Math.round(value).toLocaleString('en')} ${unitOf(name)}`;
-  const lines = rows.map(([name, value]) => `${name.padEnd(28)} ${shown(name, value)}`);
+        : `${Math.round(value).toLocaleString('en')} ${rateUnit(name)}`;
+  const lines = rows.map(([name, value]) => `${name.padEnd(28)} ${formatFigure(name, value)}`);
   return `${lines.join('\n')}\n${JSON.stringify(all.details)}\n`;
 }
 
-const PROGRAM = fileURLToPath(new URL('../cli/main.js', import.meta.url));
+const KIT_PROGRAM = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 
 /** Different disks a second, by all workers together, start-up included: straight in the image, and mounted. */
 async function measureExplore(): Promise<Pick<ExploreResult, 'ways' | 'states' | 'verdict'>> {
-  const args = [PROGRAM, 'explore', '--budget', '24s', '--seed', '1', '--json'];
+  const args = [KIT_PROGRAM, 'explore', '--budget', '24s', '--seed', '1', '--json'];
   const { stdout } = await execa(process.execPath, args, { stderr: 'ignore' });
   const { ways, states, verdict } = JSON.parse(stdout) as ExploreResult;
   return { ways, states, verdict };
@@ -139,7 +139,7 @@ interface SimulationFigures {
 async function measureSimulation(seconds: number): Promise<SimulationFigures> {
   const { stdout } = await execa(
     process.execPath,
-    [programOf('synchronous/main.js'), 'simulate', '--json', '--seed', '1', '--budget', `${seconds}s`],
+    [referenceProgram('synchronous/main.js'), 'simulate', '--json', '--seed', '1', '--budget', `${seconds}s`],
     { reject: false },
   );
   return JSON.parse(stdout) as SimulationFigures;
@@ -153,7 +153,7 @@ interface RestoreFigures {
   coldSeconds: number | null;
 }
 
-interface Report {
+interface RebuildReport {
   pairs: { restored: number; tookMs: number }[];
 }
 
@@ -167,10 +167,10 @@ async function measureRestore(queue: string): Promise<RestoreFigures> {
 
 async function rebuild(queue: string): Promise<{ messages: number; seconds: number }> {
   const { stdout } = await execa(process.execPath, [
-    programOf('synchronous/main.js'),
+    referenceProgram('synchronous/main.js'),
     ...['rebuild', '--from-nothing', '--queue', queue],
   ]);
-  const [pair] = (JSON.parse(stdout) as Report).pairs;
+  const [pair] = (JSON.parse(stdout) as RebuildReport).pairs;
   return { messages: pair?.restored ?? 0, seconds: (pair?.tookMs ?? 0) / 1000 };
 }
 

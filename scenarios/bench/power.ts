@@ -9,7 +9,7 @@ import { BlocklogDisk } from '../../faults/power/blocklog.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { newRunId, Registry } from '../host/registry.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
-import { kitProgram } from './programs.js';
+import { KIT_PROGRAM } from './programs.js';
 import { measureQueue, type QueueFigures, withQueue } from './queue.js';
 
 const DISK_BYTES = 2 * 2 ** 30;
@@ -17,8 +17,8 @@ const QUEUE_MIB = 512;
 const PROCESSES = 4;
 const PRODUCERS = 16;
 /** More would fill the queue, since nothing is delivered. */
-const MOST_SECONDS = 2;
-const TURNS = 3;
+const MAX_SECONDS = 2;
+const REPETITIONS = 3;
 const GATE_BUDGET = '40s';
 
 /** What a recorded disk costs: its throughput, and the time from one power cut to the next. */
@@ -31,19 +31,19 @@ export interface PowerFigures {
 }
 
 export async function measurePower(seconds: number): Promise<PowerFigures> {
-  const duration = Math.min(seconds, MOST_SECONDS);
-  const { recorded, unrecorded } = await compare(duration);
-  const cutCycles = await measureCuts();
+  const durationSeconds = Math.min(seconds, MAX_SECONDS);
+  const { recorded, unrecorded } = await compareDisks(durationSeconds);
+  const cutCycles = await measureCutCycles();
   const sorted = [...cutCycles].sort((a, b) => a - b);
   return { recorded, unrecorded, cutCycle: sorted[Math.floor(sorted.length / 2)] ?? Number.NaN, cutCycles };
 }
 
 /** The best of several of each, in turns: whatever else the machine does slows both down. */
-async function compare(seconds: number): Promise<Pick<PowerFigures, 'recorded' | 'unrecorded'>> {
+async function compareDisks(seconds: number): Promise<Pick<PowerFigures, 'recorded' | 'unrecorded'>> {
   const figures: Record<'recorded' | 'unrecorded', QueueFigures[]> = { recorded: [], unrecorded: [] };
-  for (let turn = 0; turn < TURNS; turn++) {
-    figures.unrecorded.push(await onDisk(false, seconds));
-    figures.recorded.push(await onDisk(true, seconds));
+  for (let turn = 0; turn < REPETITIONS; turn++) {
+    figures.unrecorded.push(await measureOnDisk(false, seconds));
+    figures.recorded.push(await measureOnDisk(true, seconds));
   }
   const best = (all: QueueFigures[]) =>
     all.reduce((one, other) => (other.msgsPerSecond > one.msgsPerSecond ? other : one));
@@ -51,7 +51,7 @@ async function compare(seconds: number): Promise<Pick<PowerFigures, 'recorded' |
 }
 
 /** The queue alone on the same stack of image, daemon, loop device and ext4, with the log or without. */
-async function onDisk(recorded: boolean, seconds: number): Promise<QueueFigures> {
+async function measureOnDisk(recorded: boolean, seconds: number): Promise<QueueFigures> {
   const registry = new Registry(newRunId());
   const mountPoint = mkdtempSync(join(tmpdir(), 'plugpull-bench-'));
   const disk = await BlocklogDisk.create({
@@ -61,7 +61,7 @@ async function onDisk(recorded: boolean, seconds: number): Promise<QueueFigures>
     filesystem: DEFAULT_FILESYSTEM,
     recorded,
     env: { [RUN_VARIABLE]: registry.runId },
-    residue: registry,
+    registry,
   });
   try {
     return await withQueue(mountPoint, QUEUE_MIB, (queue) =>
@@ -75,18 +75,18 @@ async function onDisk(recorded: boolean, seconds: number): Promise<QueueFigures>
 }
 
 /** A gate that only cuts the power; the times between cuts are those of its history. */
-async function measureCuts(): Promise<number[]> {
+async function measureCutCycles(): Promise<number[]> {
   const out = mkdtempSync(join(tmpdir(), 'plugpull-bench-'));
   try {
     const flags = ['--faults', 'power-cut', '--budget', GATE_BUDGET, '--seed', '1', '--out', out];
-    await execa(process.execPath, [kitProgram, 'gate', ...flags]);
-    return cyclesOf(readHistory(join(out, 'history.jsonl')));
+    await execa(process.execPath, [KIT_PROGRAM, 'gate', ...flags]);
+    return secondsBetweenCuts(readHistory(join(out, 'history.jsonl')));
   } finally {
     rmSync(out, { recursive: true, force: true });
   }
 }
 
-function cyclesOf(history: readonly HistoryEvent[]): number[] {
+function secondsBetweenCuts(history: readonly HistoryEvent[]): number[] {
   const cuts = history.filter((event) => event.kind === 'fault').map(({ atMs }) => atMs);
   return cuts.slice(1).map((atMs, index) => (atMs - (cuts[index] ?? 0)) / 1000);
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { execa } from 'execa';
-import { programOf } from './programs.js';
+import { referenceProgram } from './programs.js';
 
 /** What a run of producers on the queue alone gave. */
 export interface QueueFigures {
@@ -18,7 +18,7 @@ export interface FloorFigures {
   batched: number;
 }
 
-interface Produced {
+interface ProducerOutput {
   confirmed: number;
   seconds: number;
   p50Ms: number;
@@ -41,7 +41,7 @@ export async function withQueue<T>(
     const entries = Math.floor((dataMiB * 2 ** 20) / 1280);
     const flags = ['--data-bytes', `${dataMiB}MiB`, '--entries', `${entries}`, '--max-record-bytes', '1MiB'];
     flags.push('--dead-letter-data-bytes', '4MiB', '--dead-letter-entries', '1000');
-    await execa(process.execPath, [programOf('synchronous/main.js'), 'install', '--queue', queue, ...flags]);
+    await execa(process.execPath, [referenceProgram('synchronous/main.js'), 'install', '--queue', queue, ...flags]);
     return await measure(queue);
   } finally {
     await rm(queue, { recursive: true, force: true });
@@ -50,7 +50,7 @@ export async function withQueue<T>(
 
 /** The raw floor on the queue's own data file: one msync a message, and one for 64. */
 export async function measureFloor(queue: string): Promise<FloorFigures> {
-  const args = [programOf('synchronous/bench/floor.js'), '--queue', queue, '--bytes', `${MESSAGE_BYTES}`];
+  const args = [referenceProgram('synchronous/bench/floor.js'), '--queue', queue, '--bytes', `${MESSAGE_BYTES}`];
   const { stdout } = await execa(process.execPath, args);
   return JSON.parse(stdout) as FloorFigures;
 }
@@ -64,26 +64,26 @@ export async function measureQueue(
 ): Promise<QueueFigures> {
   const helper = execa(
     process.execPath,
-    [programOf('synchronous/main.js'), 'helper', '--queue', queue, '--pair', '0'],
+    [referenceProgram('synchronous/main.js'), 'helper', '--queue', queue, '--pair', '0'],
     {
       stderr: 'inherit',
       reject: false,
     },
   );
   try {
-    await firstLine(helper);
+    await waitForFirstLine(helper);
     const workers = Array.from({ length: processes }, () =>
       execa(
         process.execPath,
         [
-          programOf('synchronous/bench/producer.js'),
+          referenceProgram('synchronous/bench/producer.js'),
           ...['--queue', queue, '--producers', `${producers}`],
           ...['--seconds', `${seconds}`, '--bytes', `${MESSAGE_BYTES}`],
         ],
         { stderr: 'inherit' },
       ),
     );
-    await Promise.all(workers.map(firstLine));
+    await Promise.all(workers.map(waitForFirstLine));
     for (const worker of workers) worker.stdin.write('go\n');
     const results = await Promise.all(workers);
     return await summarise(
@@ -97,7 +97,7 @@ export async function measureQueue(
 }
 
 /** The first line of a program's output: it is ready. */
-async function firstLine({ stdout }: { stdout: Readable }): Promise<void> {
+async function waitForFirstLine({ stdout }: { stdout: Readable }): Promise<void> {
   const lines = createInterface({ input: stdout });
   await new Promise((resolve, reject) => {
     lines.once('line', resolve);
@@ -105,10 +105,10 @@ async function firstLine({ stdout }: { stdout: Readable }): Promise<void> {
   });
 }
 
-async function summarise(queue: string, produced: Produced[]): Promise<QueueFigures> {
+async function summarise(queue: string, produced: ProducerOutput[]): Promise<QueueFigures> {
   const confirmed = produced.reduce((sum, { confirmed: count, warmUp }) => sum + count + warmUp, 0);
   const { stdout } = await execa(process.execPath, [
-    programOf('synchronous/main.js'),
+    referenceProgram('synchronous/main.js'),
     'inspect',
     '--queue',
     queue,

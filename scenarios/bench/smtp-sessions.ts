@@ -1,7 +1,7 @@
 import { connect } from 'node:net';
 
 /** What one set of sessions got confirmed. */
-export interface Confirmed {
+export interface LoadResult {
   count: number;
   latenciesMs: number[];
 }
@@ -19,22 +19,22 @@ export async function sendUntil(
   sessions: number,
   sizeBytes: number,
   deadlineMs: number,
-): Promise<Confirmed> {
-  const confirmed: Confirmed = { count: 0, latenciesMs: [] };
+): Promise<LoadResult> {
+  const confirmed: LoadResult = { count: 0, latenciesMs: [] };
   const body = `Subject: load\r\n\r\n${`${'x'.repeat(70)}\r\n`.repeat(Math.ceil(sizeBytes / 72))}.\r\n`;
-  const ports64 = Array.from({ length: sessions }, (_, index) => ports[index % ports.length] as number);
-  await Promise.all(ports64.map((port) => session(port, body, deadlineMs, confirmed)));
+  const sessionPorts = Array.from({ length: sessions }, (_, index) => ports[index % ports.length] as number);
+  await Promise.all(sessionPorts.map((port) => runSession(port, body, deadlineMs, confirmed)));
   return confirmed;
 }
 
-function session(port: number, body: string, deadlineMs: number, confirmed: Confirmed): Promise<void> {
+function runSession(port: number, body: string, deadlineMs: number, confirmed: LoadResult): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = connect(port, '127.0.0.1');
     socket.setNoDelay(true);
-    let rest = '';
+    let partialLine = '';
     let sentMs = 0;
     let greeted = false;
-    const next = (): void => {
+    const sendNext = (): void => {
       if (performance.now() >= deadlineMs) {
         socket.end('QUIT\r\n');
         resolve();
@@ -49,18 +49,18 @@ function session(port: number, body: string, deadlineMs: number, confirmed: Conf
         if (line.startsWith('220')) socket.write('EHLO load\r\n');
         else if (line.startsWith('250 ')) {
           greeted = true;
-          next();
+          sendNext();
         }
       } else if (line.startsWith('354')) socket.write(body);
       else if (/^250 2\.0\.0/.test(line)) {
         confirmed.count += 1;
         confirmed.latenciesMs.push(performance.now() - sentMs);
-        next();
+        sendNext();
       } else if (/^[45]/.test(line)) reject(new Error(`the gateway answered ${line}`));
     };
     socket.on('data', (bytes) => {
-      const lines = (rest + bytes.toString('latin1')).split('\r\n');
-      rest = lines.pop() ?? '';
+      const lines = (partialLine + bytes.toString('latin1')).split('\r\n');
+      partialLine = lines.pop() ?? '';
       lines.forEach(onLine);
     });
     socket.on('error', reject);

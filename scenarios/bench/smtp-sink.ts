@@ -8,7 +8,7 @@ export class CountingSink {
   delivered = 0;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  #waiting: { count: number; resolve: () => void } | undefined;
+  #waiter: { count: number; resolve: () => void } | undefined;
 
   constructor() {
     this.#server = createServer((socket) => this.#serve(socket));
@@ -22,10 +22,10 @@ export class CountingSink {
   }
 
   /** Resolves when so many messages came in all. */
-  reached(count: number): Promise<void> {
+  waitForCount(count: number): Promise<void> {
     if (this.delivered >= count) return Promise.resolve();
     return new Promise((resolve) => {
-      this.#waiting = { count, resolve };
+      this.#waiter = { count, resolve };
     });
   }
 
@@ -34,17 +34,17 @@ export class CountingSink {
     socket.setNoDelay(true);
     socket.on('close', () => this.#sockets.delete(socket));
     socket.on('error', () => socket.destroy());
-    let rest = '';
+    let buffered = '';
     let inData = false;
     socket.on('data', (bytes) => {
-      rest += bytes.toString('latin1');
+      buffered += bytes.toString('latin1');
       let answer = '';
       for (;;) {
-        const mark = inData ? '\r\n.\r\n' : '\r\n';
-        const end = rest.indexOf(mark);
+        const terminator = inData ? '\r\n.\r\n' : '\r\n';
+        const end = buffered.indexOf(terminator);
         if (end < 0) break;
-        const line = inData ? '.' : rest.slice(0, end).toUpperCase();
-        rest = rest.slice(end + mark.length);
+        const line = inData ? '.' : buffered.slice(0, end).toUpperCase();
+        buffered = buffered.slice(end + terminator.length);
         if (inData) this.#count();
         inData = !inData && line === 'DATA';
         answer += reply(line);
@@ -56,7 +56,7 @@ export class CountingSink {
 
   #count(): void {
     this.delivered += 1;
-    if (this.#waiting && this.delivered >= this.#waiting.count) this.#waiting.resolve();
+    if (this.#waiter && this.delivered >= this.#waiter.count) this.#waiter.resolve();
   }
 
   close(): void {

@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline';
 import { execa } from 'execa';
-import { programOf } from './programs.js';
+import { referenceProgram } from './programs.js';
 import { sendUntil } from './smtp-sessions.js';
 import { CountingSink } from './smtp-sink.js';
 
@@ -24,7 +24,7 @@ export async function measureSmtp(queue: string, seconds: number): Promise<SmtpF
   const gateway = execa(
     process.execPath,
     [
-      programOf('synchronous/main.js'),
+      referenceProgram('synchronous/main.js'),
       'gateway',
       '--queue',
       queue,
@@ -36,9 +36,9 @@ export async function measureSmtp(queue: string, seconds: number): Promise<SmtpF
     { stderr: 'inherit', reject: false },
   );
   try {
-    const ports = await readyPorts(gateway.stdout);
-    const warm = await sendUntil(ports, SESSIONS, MESSAGE_BYTES, performance.now() + WARM_UP_MS);
-    await sink.reached(warm.count);
+    const ports = await waitForPorts(gateway.stdout);
+    const warmUp = await sendUntil(ports, SESSIONS, MESSAGE_BYTES, performance.now() + WARM_UP_MS);
+    await sink.waitForCount(warmUp.count);
     const startedMs = performance.now();
     const { count, latenciesMs } = await sendUntil(
       ports,
@@ -47,15 +47,15 @@ export async function measureSmtp(queue: string, seconds: number): Promise<SmtpF
       startedMs + seconds * 1000,
     );
     const confirmedMs = performance.now() - startedMs;
-    await sink.reached(warm.count + count);
+    await sink.waitForCount(warmUp.count + count);
     const deliveredMs = performance.now() - startedMs;
     latenciesMs.sort((a, b) => a - b);
-    const at = (share: number): number => latenciesMs[Math.floor(share * (latenciesMs.length - 1))] ?? 0;
+    const quantileMs = (share: number): number => latenciesMs[Math.floor(share * (latenciesMs.length - 1))] ?? 0;
     return {
       msgsPerSecond: count / (deliveredMs / 1000),
       confirmedPerSecond: count / (confirmedMs / 1000),
-      p50Ms: at(0.5),
-      p99Ms: at(0.99),
+      p50Ms: quantileMs(0.5),
+      p99Ms: quantileMs(0.99),
     };
   } finally {
     gateway.kill('SIGTERM');
@@ -65,7 +65,7 @@ export async function measureSmtp(queue: string, seconds: number): Promise<SmtpF
 }
 
 /** The gateway tells on its output which worker listens where. */
-async function readyPorts(stdout: NodeJS.ReadableStream): Promise<number[]> {
+async function waitForPorts(stdout: NodeJS.ReadableStream): Promise<number[]> {
   const ports: number[] = [];
   for await (const line of createInterface({ input: stdout })) {
     const { event, port } = JSON.parse(line) as { event: string; port?: number };

@@ -6,13 +6,13 @@ import { gzipSync } from 'node:zlib';
 import t from 'tap';
 import { KitError } from '../../conformance/errors.js';
 import { defineTarget, loadTarget } from '../../conformance/target-file/load.js';
-import { TestPlace } from '../fixtures/kit.js';
+import { TestWorkspace } from '../fixtures/kit.js';
 import { seeded } from '../host/random.js';
 import { type ManifestParts, openBundle, writeBundle } from './bundle.js';
 import { packImage, unpackImage } from './extents.js';
 import type { Manifest } from './manifest.js';
 import { seal } from './seal.js';
-import { describeTarget, targetOf } from './target-of.js';
+import { describeTarget, resolveTarget } from './target-of.js';
 
 const CASE: ManifestParts['case'] = {
   kind: 'gate',
@@ -29,7 +29,7 @@ const CASE: ManifestParts['case'] = {
   round: 1,
 };
 
-function partsOf(place: TestPlace, program = 'server.py'): ManifestParts {
+function partsOf(place: TestWorkspace, program = 'server.py'): ManifestParts {
   const target = defineTarget(
     {
       name: 'mine',
@@ -44,8 +44,8 @@ function partsOf(place: TestPlace, program = 'server.py'): ManifestParts {
 }
 
 /** A bundle of a little evidence, with a disk of which most is empty. */
-async function made(t: { teardown(remove: () => void): void }): Promise<{ place: TestPlace; file: string }> {
-  const place = new TestPlace();
+async function made(t: { teardown(remove: () => void): void }): Promise<{ place: TestWorkspace; file: string }> {
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const evidence = join(place.dir, 'evidence');
   mkdirSync(join(evidence, 'round-1', 'logs'), { recursive: true });
@@ -139,18 +139,18 @@ t.test('where there is no room for a bundle that is no fault of the bundle', asy
 t.test('a target that is not installed is named, with what is missing and the way out', async (t) => {
   const { place, file } = await made(t);
   const { manifest } = await openBundle(file, join(place.dir, 'open'));
-  t.equal(targetOf(manifest, undefined).dir, place.dir);
+  t.equal(resolveTarget(manifest, undefined).dir, place.dir);
   const moved = { ...manifest, target: { ...manifest.target, dir: '/nowhere' } };
-  t.throws(() => targetOf(moved, undefined), {
+  t.throws(() => resolveTarget(moved, undefined), {
     code: 'bad-target',
     exitCode: 2,
     message: /^the target mine is not installed here: expected \/nowhere\/server\.py; .*--target FILE$/,
   });
-  t.equal(targetOf(moved, place.queue('')).name, 'test', 'it is where --target says');
+  t.equal(resolveTarget(moved, place.queue('')).name, 'test', 'it is where --target says');
 });
 
 t.test('a program that the target names by its full path is needed, too', async (t) => {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const script = join(place.dir, 'server.py');
   writeFileSync(script, '');
@@ -158,9 +158,9 @@ t.test('a program that the target names by its full path is needed, too', async 
   const target = describeTarget(loadTarget(place.target(command)));
   t.same(target.needs, [script], 'not what is not there either where the bundle is made');
   const manifest = { target } as Manifest;
-  t.equal(targetOf(manifest, undefined).dir, place.dir);
+  t.equal(resolveTarget(manifest, undefined).dir, place.dir);
   rmSync(script);
-  t.throws(() => targetOf(manifest, undefined), {
+  t.throws(() => resolveTarget(manifest, undefined), {
     exitCode: 2,
     message: /is not installed here: expected \S+server\.py;/,
   });
@@ -212,7 +212,7 @@ t.test('replay says each of these in one line, with exit code 2', async (t) => {
 });
 
 t.test('any image comes back from its extents, byte for byte', async (t) => {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const random = seeded(2);
   for (const sizeBytes of [0, 1, 4096, 5000, 9 << 20]) {

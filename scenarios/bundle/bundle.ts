@@ -8,11 +8,11 @@ import { packImage, unpackImage } from './extents.js';
 import { BUNDLE_VERSION, Manifest } from './manifest.js';
 import { checkSeal, seal } from './seal.js';
 
-const MANIFEST = 'bundle.json';
-const EXTENTS = '.extents';
+const MANIFEST_FILE = 'bundle.json';
+const EXTENTS_SUFFIX = '.extents';
 /** Scratch space is what faults have worked with, and no evidence. */
-const NO_EVIDENCE = /^(?:round-\d+\/scratch\/|bundle[\w.-]*$|.*\.tar\.gz$)/;
-const LARGEST_FILE_BYTES = 1 << 30;
+const EXCLUDED_FILES = /^(?:round-\d+\/scratch\/|bundle[\w.-]*$|.*\.tar\.gz$)/;
+const MAX_FILE_BYTES = 1 << 30;
 
 export type ManifestParts = Omit<Manifest, 'format' | 'version' | 'kitVersion' | 'leftOut'>;
 
@@ -21,18 +21,18 @@ export type ManifestParts = Omit<Manifest, 'format' | 'version' | 'kitVersion' |
  * @param file is overwritten; never half written.
  */
 export async function writeBundle(file: string, evidence: string, parts: ManifestParts): Promise<void> {
-  const made: string[] = [];
+  const temporaryFiles: string[] = [];
   const names: string[] = [];
   const leftOut: string[] = [];
   try {
     for (const name of regularFiles(evidence)) {
-      if (NO_EVIDENCE.test(name)) continue;
+      if (EXCLUDED_FILES.test(name)) continue;
       const path = join(evidence, name);
       if (name.endsWith('.img')) {
-        made.push(`${path}${EXTENTS}`);
-        packImage(path, `${path}${EXTENTS}`);
-        names.push(`${name}${EXTENTS}`);
-      } else if (statSync(path).size > LARGEST_FILE_BYTES) leftOut.push(name);
+        temporaryFiles.push(`${path}${EXTENTS_SUFFIX}`);
+        packImage(path, `${path}${EXTENTS_SUFFIX}`);
+        names.push(`${name}${EXTENTS_SUFFIX}`);
+      } else if (statSync(path).size > MAX_FILE_BYTES) leftOut.push(name);
       else names.push(name);
     }
     const manifest: Manifest = {
@@ -42,16 +42,16 @@ export async function writeBundle(file: string, evidence: string, parts: Manifes
       leftOut,
       ...parts,
     };
-    made.push(join(evidence, MANIFEST));
-    writeFileSync(join(evidence, MANIFEST), `${JSON.stringify(manifest, undefined, 2)}\n`);
+    temporaryFiles.push(join(evidence, MANIFEST_FILE));
+    writeFileSync(join(evidence, MANIFEST_FILE), `${JSON.stringify(manifest, undefined, 2)}\n`);
     const unfinished = `${file}.part`;
-    made.push(unfinished);
-    const how = { cwd: evidence, file: unfinished, gzip: { level: 6 }, portable: true, strict: true };
-    await tar.create(how, [MANIFEST, ...names]);
+    temporaryFiles.push(unfinished);
+    const tarOptions = { cwd: evidence, file: unfinished, gzip: { level: 6 }, portable: true, strict: true };
+    await tar.create(tarOptions, [MANIFEST_FILE, ...names]);
     seal(unfinished);
     renameSync(unfinished, file);
   } finally {
-    for (const path of made) rmSync(path, { force: true });
+    for (const path of temporaryFiles) rmSync(path, { force: true });
   }
 }
 
@@ -70,22 +70,22 @@ export async function openBundle(file: string, dir: string): Promise<Bundle> {
   checkSeal(file);
   mkdirSync(dir, { recursive: true });
   await tar.extract({ file, cwd: dir, strict: true, preserveOwner: false }).catch((error: unknown) => {
-    if (isNoRoom(error))
+    if (isDiskFull(error))
       throw new KitError('kit-failed', `${dir}: no room for what is in ${file}: ${messageOf(error)}`, {
         cause: error,
       });
     throw new KitError('bad-bundle', `${file}: cannot be unpacked: ${messageOf(error)}`, { cause: error });
   });
-  const manifest = readManifest(file, join(dir, MANIFEST));
-  for (const name of regularFiles(dir).filter((path) => path.endsWith(EXTENTS))) {
+  const manifest = readManifest(file, join(dir, MANIFEST_FILE));
+  for (const name of regularFiles(dir).filter((path) => path.endsWith(EXTENTS_SUFFIX))) {
     const path = join(dir, name);
-    unpackImage(path, path.slice(0, -EXTENTS.length));
+    unpackImage(path, path.slice(0, -EXTENTS_SUFFIX.length));
     rmSync(path);
   }
   return { file, manifest, dir };
 }
 
-function isNoRoom(error: unknown): boolean {
+function isDiskFull(error: unknown): boolean {
   return error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT');
 }
 
@@ -94,7 +94,7 @@ function readManifest(file: string, path: string): Manifest {
   try {
     json = JSON.parse(readFileSync(path, 'utf8'));
   } catch (error) {
-    throw new KitError('bad-bundle', `${file}: expected ${MANIFEST} in it: ${messageOf(error)}`, {
+    throw new KitError('bad-bundle', `${file}: expected ${MANIFEST_FILE} in it: ${messageOf(error)}`, {
       cause: error,
     });
   }
@@ -108,5 +108,5 @@ function readManifest(file: string, path: string): Manifest {
   const parsed = Manifest.safeParse(json);
   if (parsed.success) return parsed.data;
   const problems = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
-  throw new KitError('bad-bundle', `${file}: ${MANIFEST}: ${problems.join('; ')}`);
+  throw new KitError('bad-bundle', `${file}: ${MANIFEST_FILE}: ${problems.join('; ')}`);
 }

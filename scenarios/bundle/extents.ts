@@ -9,7 +9,7 @@ import { KitError } from '../../conformance/errors.js';
  *
  * Numbers are little-endian; offsets are multiples of 4096, lengths too but for the end of the file.
  */
-const MARK = Buffer.from('PPEXTENT');
+const MAGIC = Buffer.from('PPEXTENT');
 const HEAD_BYTES = 16;
 const BLOCK_BYTES = 4096;
 const CHUNK_BYTES = 4 << 20;
@@ -20,12 +20,12 @@ export function packImage(image: string, file: string): void {
   const sizeBytes = statSync(image).size;
   const [from, to] = [openSync(image, 'r'), openSync(file, 'wx')];
   try {
-    writeSync(to, headOf(MARK.readBigUInt64LE(0), BigInt(sizeBytes)));
+    writeSync(to, encodeHead(MAGIC.readBigUInt64LE(0), BigInt(sizeBytes)));
     const chunk = Buffer.alloc(CHUNK_BYTES);
     for (let start = 0; start < sizeBytes; start += CHUNK_BYTES) {
       const length = readSync(from, chunk, 0, Math.min(CHUNK_BYTES, sizeBytes - start), start);
-      for (const [begin, end] of runsOf(chunk.subarray(0, length))) {
-        writeSync(to, headOf(BigInt(start + begin), BigInt(end - begin)));
+      for (const [begin, end] of nonZeroRuns(chunk.subarray(0, length))) {
+        writeSync(to, encodeHead(BigInt(start + begin), BigInt(end - begin)));
         writeSync(to, chunk, begin, end - begin);
       }
     }
@@ -40,15 +40,15 @@ export function packImage(image: string, file: string): void {
  * @throws KitError bad-bundle when the file is not of this format.
  */
 export function unpackImage(file: string, image: string): void {
-  const wrong = (what: string) =>
+  const invalid = (what: string) =>
     new KitError('bad-bundle', `${file}: ${what}, expected the extents of an image`);
   const fileBytes = statSync(file).size;
   const [from, to] = [openSync(file, 'r'), openSync(image, 'w')];
   try {
     const head = Buffer.alloc(HEAD_BYTES);
     const chunk = Buffer.alloc(CHUNK_BYTES);
-    if (readSync(from, head, 0, HEAD_BYTES, 0) < HEAD_BYTES || !head.subarray(0, 8).equals(MARK))
-      throw wrong('its mark is missing');
+    if (readSync(from, head, 0, HEAD_BYTES, 0) < HEAD_BYTES || !head.subarray(0, 8).equals(MAGIC))
+      throw invalid('its mark is missing');
     const sizeBytes = Number(head.readBigUInt64LE(8));
     ftruncateSync(to, sizeBytes);
     for (let at = HEAD_BYTES; at < fileBytes; ) {
@@ -57,7 +57,7 @@ export function unpackImage(file: string, image: string): void {
       at += HEAD_BYTES;
       const fits =
         length > 0 && length <= CHUNK_BYTES && offset + length <= sizeBytes && at + length <= fileBytes;
-      if (!fits) throw wrong(`the extent at byte ${at - HEAD_BYTES} cannot be`);
+      if (!fits) throw invalid(`the extent at byte ${at - HEAD_BYTES} cannot be`);
       readSync(from, chunk, 0, length, at);
       writeSync(to, chunk, 0, length, offset);
       at += length;
@@ -68,7 +68,7 @@ export function unpackImage(file: string, image: string): void {
   }
 }
 
-function headOf(first: bigint, second: bigint): Buffer {
+function encodeHead(first: bigint, second: bigint): Buffer {
   const head = Buffer.alloc(HEAD_BYTES);
   head.writeBigUInt64LE(first, 0);
   head.writeBigUInt64LE(second, 8);
@@ -76,7 +76,7 @@ function headOf(first: bigint, second: bigint): Buffer {
 }
 
 /** Begin and end of each run of blocks in which something is. */
-function runsOf(bytes: Buffer): [number, number][] {
+function nonZeroRuns(bytes: Buffer): [number, number][] {
   const runs: [number, number][] = [];
   for (let at = 0; at < bytes.length; at += BLOCK_BYTES) {
     const end = Math.min(at + BLOCK_BYTES, bytes.length);

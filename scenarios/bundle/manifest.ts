@@ -43,7 +43,7 @@ export const GateCase = z.object({
 });
 
 /** One crash state of a recorded run. */
-export const StateCase = z.object({
+export const CrashStateCase = z.object({
   kind: z.literal('crash-state'),
   /** Address of the state in the log (`writes.log`), as explore tells it; `OUTER>INNER` for a cut of the recovery from OUTER. */
   state: z.string(),
@@ -83,9 +83,9 @@ export const Manifest = z.object({
   story: z.array(z.string()),
   /** Files of the evidence that were too large, by name. */
   leftOut: z.array(z.string()),
-  case: z.discriminatedUnion('kind', [GateCase, StateCase]),
+  case: z.discriminatedUnion('kind', [GateCase, CrashStateCase]),
 });
 
 export type GateCase = z.output<typeof GateCase>;
-export type StateCase = z.output<typeof StateCase>;
+export type CrashStateCase = z.output<typeof CrashStateCase>;
 export type Manifest = z.output<typeof Manifest>;

@@ -11,20 +11,20 @@ import { KitError, messageOf } from '../../conformance/errors.js';
  *     "sha256:" and 64 hexadecimal digits, 00                  the comment
  *     03 00, CRC 0 and length 0 (4 bytes each)                 nothing, compressed
  */
-const HEAD = Buffer.from([0x1f, 0x8b, 0x08, 0x10, 0, 0, 0, 0, 0, 0xff]);
-const TAIL = Buffer.from([0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-const WORD = 'sha256:';
-const SEAL_BYTES = HEAD.length + WORD.length + 64 + TAIL.length;
+const SEAL_HEAD = Buffer.from([0x1f, 0x8b, 0x08, 0x10, 0, 0, 0, 0, 0, 0xff]);
+const SEAL_TAIL = Buffer.from([0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+const DIGEST_PREFIX = 'sha256:';
+const SEAL_BYTES = SEAL_HEAD.length + DIGEST_PREFIX.length + 64 + SEAL_TAIL.length;
 const CHUNK_BYTES = 1 << 20;
 
 /** Appends the seal to a gzip file. */
 export function seal(file: string): void {
-  appendFileSync(file, sealWith(digestOf(file, statSync(file).size)));
+  appendFileSync(file, encodeSeal(digestOf(file, statSync(file).size)));
 }
 
 /** @throws KitError bad-bundle (exit code 2) when the file has no seal, or not that of its bytes. */
 export function checkSeal(file: string): void {
-  const sizeBytes = sizeOf(file);
+  const sizeBytes = readableSize(file);
   const [start, end] = [Buffer.alloc(3), Buffer.alloc(SEAL_BYTES)];
   if (sizeBytes > SEAL_BYTES) {
     const fd = openSync(file, 'r');
@@ -35,35 +35,35 @@ export function checkSeal(file: string): void {
       closeSync(fd);
     }
   }
-  if (!start.equals(HEAD.subarray(0, 3))) {
+  if (!start.equals(SEAL_HEAD.subarray(0, 3))) {
     throw new KitError('bad-bundle', `${file}: expected a bundle of plugpull, which is a .tar.gz file`);
   }
-  const said = end.toString('latin1', HEAD.length + WORD.length, HEAD.length + WORD.length + 64);
-  if (!/^[0-9a-f]{64}$/.test(said) || !end.equals(sealWith(said))) {
+  const sealedDigest = end.toString('latin1', SEAL_HEAD.length + DIGEST_PREFIX.length, SEAL_HEAD.length + DIGEST_PREFIX.length + 64);
+  if (!/^[0-9a-f]{64}$/.test(sealedDigest) || !end.equals(encodeSeal(sealedDigest))) {
     throw new KitError(
       'bad-bundle',
       `${file}: expected the seal of a bundle at its end: it was cut off or changed, or is no bundle`,
     );
   }
-  const found = digestOf(file, sizeBytes - SEAL_BYTES);
-  if (found === said) return;
+  const actualDigest = digestOf(file, sizeBytes - SEAL_BYTES);
+  if (actualDigest === sealedDigest) return;
   throw new KitError(
     'bad-bundle',
-    `${file}: was changed since it was made: expected SHA-256 ${said}, found ${found}`,
+    `${file}: was changed since it was made: expected SHA-256 ${sealedDigest}, found ${actualDigest}`,
   );
 }
 
-function sealWith(digest: string): Buffer {
-  return Buffer.concat([HEAD, Buffer.from(WORD + digest), TAIL]);
+function encodeSeal(digest: string): Buffer {
+  return Buffer.concat([SEAL_HEAD, Buffer.from(DIGEST_PREFIX + digest), SEAL_TAIL]);
 }
 
-function sizeOf(file: string): number {
+function readableSize(file: string): number {
   let why = 'there is no such file';
   try {
-    const found = statSync(file, { throwIfNoEntry: false });
-    if (found?.isFile()) {
+    const stat = statSync(file, { throwIfNoEntry: false });
+    if (stat?.isFile()) {
       accessSync(file, constants.R_OK);
-      return found.size;
+      return stat.size;
     }
   } catch (error) {
     why = messageOf(error);

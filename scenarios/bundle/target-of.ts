@@ -14,8 +14,8 @@ export function describeTarget({ dir, ...definition }: Target): Manifest['target
     definition,
     dir,
     builtin: dir === reference,
-    needs: [...new Set(wordsOf(definition))].filter((word) => {
-      const path = pathOf(word, dir);
+    needs: [...new Set(argumentsOf(definition))].filter((argument) => {
+      const path = pathIn(argument, dir);
       return path !== undefined && existsSync(path);
     }),
   };
@@ -25,13 +25,13 @@ export function describeTarget({ dir, ...definition }: Target): Manifest['target
  * The target of a bundle on this machine: that of `file` if one is named, else as it was where the bundle was made.
  * @throws KitError bad-target (exit code 2) when it is not installed here.
  */
-export function targetOf({ target }: Manifest, file: string | undefined): Target {
+export function resolveTarget({ target }: Manifest, file: string | undefined): Target {
   if (file !== undefined) return loadTarget(file);
   const { definition, needs, builtin } = target;
   const dir = builtin ? dirname(REFERENCE_TARGET) : target.dir;
   const missing = [
-    ...needs.map((word) => pathOf(word, dir) ?? word).filter((path) => !existsSync(path)),
-    ...programsOf(definition).filter((program) => !installed(program)),
+    ...needs.map((argument) => pathIn(argument, dir) ?? argument).filter((path) => !existsSync(path)),
+    ...programsOf(definition).filter((program) => !isInstalled(program)),
   ];
   if (missing.length === 0) return { ...definition, dir };
   throw new KitError(
@@ -41,12 +41,12 @@ export function targetOf({ target }: Manifest, file: string | undefined): Target
 }
 
 /** What a word of a command names on this machine by its place; undefined where it names nothing so. */
-function pathOf(word: string, dir: string): string | undefined {
-  if (word.startsWith('{dir}/')) return join(dir, word.slice('{dir}/'.length));
-  return isAbsolute(word) && !word.includes('{') ? word : undefined;
+function pathIn(argument: string, dir: string): string | undefined {
+  if (argument.startsWith('{dir}/')) return join(dir, argument.slice('{dir}/'.length));
+  return isAbsolute(argument) && !argument.includes('{') ? argument : undefined;
 }
 
-function wordsOf({ services, install = [], verify = [], crashStates }: TargetFile): string[] {
+function argumentsOf({ services, install = [], verify = [], crashStates }: TargetFile): string[] {
   const commands = Object.values(services).flatMap(({ command }) => command);
   return [...commands, ...install, ...verify, ...(crashStates?.restore ?? [])];
 }
@@ -64,6 +64,6 @@ function programsOf({ services, install, verify, crashStates }: TargetFile): str
   return [...new Set(programs)].filter((program) => !program.includes('{'));
 }
 
-function installed(program: string): boolean {
+function isInstalled(program: string): boolean {
   return isAbsolute(program) ? existsSync(program) : findProgram(program) !== undefined;
 }

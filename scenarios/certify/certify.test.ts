@@ -1,11 +1,11 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import type { Certified } from '../../conformance/certificate/certificate.js';
-import { processesBelow, TestPlace } from '../fixtures/kit.js';
+import type { CertificateBody } from '../../conformance/certificate/certificate.js';
+import { processesBelow, TestWorkspace } from '../fixtures/kit.js';
 
-function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
-  const place = new TestPlace();
+function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   return place;
 }
@@ -16,7 +16,7 @@ t.test('a correct queue is certified, and its certificate verifies until a byte 
   const out = join(place.dir, 'out');
   const args = ['certify', target, '--budget', '8s', '--seed', '3', '--out', out, '--json'];
   const { code, stdout, stderr } = await place.run(args);
-  const certified = JSON.parse(stdout) as Certified & { certificate: string };
+  const certified = JSON.parse(stdout) as CertificateBody & { certificate: string };
   // Whether a message that was left without an answer is ever delivered is chance.
   const chance = certified.requirements.some(
     ({ id, verdict }) => id === 'PP-5' && verdict === 'not-measured',
@@ -54,7 +54,7 @@ t.test(
       '--json',
     ]);
     t.equal(code, 1, stderr);
-    const certified = JSON.parse(stdout) as Certified & { certificate: string };
+    const certified = JSON.parse(stdout) as CertificateBody & { certificate: string };
     t.same(certified.granted, []);
     t.equal(certified.verdict, 'fail');
     t.match(stderr, /run it again: plugpull gate .* --faults kill/);

@@ -3,7 +3,7 @@ import { release } from 'node:os';
 import { basename, isAbsolute, join, relative } from 'node:path';
 import type Dockerode from 'dockerode';
 import {
-  type Certified,
+  type CertificateBody,
   certificateOf,
   certificateText,
   EXTENSION,
@@ -24,7 +24,7 @@ import type { GateResult } from '../gate/result.js';
 import { type Selection, selectFaults } from '../gate/select.js';
 import { kitVersion } from '../host/version.js';
 import { connectEngine, engineAddress } from '../runtime/docker/engine.js';
-import { madeBy, type PowerBackendName } from '../runtime/power-backends.js';
+import { faultsEnabledBy, type PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 
 export interface CertifyOptions {
@@ -46,7 +46,7 @@ export interface CertifyOptions {
 
 /** What was certified, and where it is written. */
 export interface CertifyResult {
-  certified: Certified;
+  certified: CertificateBody;
   certificate: string;
   /** What the gate said of each level's run, with violations and stories. */
   runs: { level: Level; result: LevelResult }[];
@@ -56,7 +56,7 @@ export interface CertifyResult {
 export type LevelResult = Pick<GateResult, 'verdict' | 'tookMs' | 'replay' | 'violations' | 'bundle'>;
 
 /** How the budget is shared, by what the rounds of a level usually take. */
-const SHARES: Readonly<Record<Level, number>> = {
+const BUDGET_SHARES: Readonly<Record<Level, number>> = {
   process: 3,
   torn: 2,
   power: 2,
@@ -64,14 +64,14 @@ const SHARES: Readonly<Record<Level, number>> = {
   errors: 4,
 };
 /** A level of errors has crashes of its own among its faults, so that what was stored is asked for again. */
-const BESIDE: Readonly<Partial<Record<Level, FaultName>>> = { errors: 'kill' };
-const LEAST_MS = 1000;
+const ACCOMPANYING_FAULTS: Readonly<Partial<Record<Level, FaultName>>> = { errors: 'kill' };
+const MIN_LEVEL_BUDGET_MS = 1000;
 
-interface Plan {
+interface LevelPlan {
   rule: LevelRule;
   selection: Selection;
   /** The states of one recorded run are explored. */
-  states: boolean;
+  exploresStates: boolean;
 }
 
 /**
@@ -82,17 +82,17 @@ interface Plan {
 export async function runCertify(options: CertifyOptions): Promise<CertifyResult> {
   const { target, dir, seed, runtime } = options;
   const parts = targetFiles(target, options.file);
-  const plans = await plansOf(options);
-  const endMs = performance.now() + options.budgetMs;
+  const plans = await planLevels(options);
+  const deadlineMs = performance.now() + options.budgetMs;
   const runs: CertifyResult['runs'] = [];
-  const open = plans.filter(({ selection, states }) => states || selection.faults.length > 0);
-  for (const [index, plan] of open.entries()) {
+  const runnablePlans = plans.filter(({ selection, exploresStates: states }) => states || selection.faults.length > 0);
+  for (const [index, plan] of runnablePlans.entries()) {
     const { level } = plan.rule;
-    const left = open.slice(index).reduce((sum, { rule }) => sum + SHARES[rule.level], 0);
-    const budgetMs = Math.max(LEAST_MS, ((endMs - performance.now()) * SHARES[level]) / left);
-    const names = plan.states ? [level] : plan.selection.faults.map(({ name }) => name);
-    options.progress(`level ${level}: ${names.join(', ')}`);
-    runs.push({ level, result: await measure(options, plan, budgetMs) });
+    const remainingShares = runnablePlans.slice(index).reduce((sum, { rule }) => sum + BUDGET_SHARES[rule.level], 0);
+    const budgetMs = Math.max(MIN_LEVEL_BUDGET_MS, ((deadlineMs - performance.now()) * BUDGET_SHARES[level]) / remainingShares);
+    const testedNames = plan.exploresStates ? [level] : plan.selection.faults.map(({ name }) => name);
+    options.progress(`level ${level}: ${testedNames.join(', ')}`);
+    runs.push({ level, result: await runLevel(options, plan, budgetMs) });
     if (options.signal.aborted) break;
   }
   const facts: Facts = {
@@ -108,11 +108,11 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
     seed,
     timeMeasured: runtime.slowStartMs === undefined,
     targetFile: basename(options.file),
-    programs: runtime.name === 'process' ? programsOf(target) : [],
-    images: await imagesOf(runtime.images ?? []),
+    programs: runtime.name === 'process' ? fingerprintPrograms(target) : [],
+    images: await fingerprintImages(runtime.images ?? []),
     runs: plans.map(({ rule, selection }) => ({
       level: rule.level,
-      notTried: selection.missing.map(({ name, availability }) => ({ name, why: availability.why })),
+      notTried: selection.unavailable.map(({ name, availability }) => ({ name, why: availability.why })),
       made: runs.some(({ level }) => level === rule.level),
     })),
   };
@@ -129,34 +129,34 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
 }
 
 /** The levels of which the target claims a fault, with what can be tried here. */
-async function plansOf({ target, runtime, power, filesystem }: CertifyOptions): Promise<Plan[]> {
+async function planLevels({ target, runtime, power, filesystem }: CertifyOptions): Promise<LevelPlan[]> {
   const claims = new Set<FaultName>(target.guarantee.faults);
-  const plans: Plan[] = [];
+  const plans: LevelPlan[] = [];
   for (const rule of LEVELS) {
-    const own = familiesOf(rule).filter((family) => claims.has(family));
-    if (own.length === 0) continue;
-    const beside = BESIDE[rule.level];
-    if (rule.by === 'states') {
-      plans.push(statesPlan(rule, runtime, filesystem));
+    const claimedFamilies = familiesOf(rule).filter((family) => claims.has(family));
+    if (claimedFamilies.length === 0) continue;
+    const accompanying = ACCOMPANYING_FAULTS[rule.level];
+    if (rule.measuredIn === 'states') {
+      plans.push(planCrashStates(rule, runtime, filesystem));
       continue;
     }
-    const wanted = beside !== undefined && claims.has(beside) ? [...own, beside] : own;
-    const makes = runtime.makes ?? madeBy(power);
-    const selection = await selectFaults(target, wanted, { offers: (fault) => runtime.offers(fault), makes });
+    const wanted = accompanying !== undefined && claims.has(accompanying) ? [...claimedFamilies, accompanying] : claimedFamilies;
+    const makes = runtime.enabledFaults ?? faultsEnabledBy(power);
+    const selection = await selectFaults(target, wanted, { supports: (fault) => runtime.supports(fault), enabledFaults: makes });
     // Of a fault that is only there beside the others its plain form is enough.
-    selection.faults = selection.faults.filter(({ name, family }) => family !== beside || name === beside);
-    const tried = selection.faults.some(({ family }) => family !== beside);
-    plans.push({ rule, selection: tried ? selection : { ...selection, faults: [] }, states: false });
+    selection.faults = selection.faults.filter(({ name, family }) => family !== accompanying || name === accompanying);
+    const hasOwnFault = selection.faults.some(({ family }) => family !== accompanying);
+    plans.push({ rule, selection: hasOwnFault ? selection : { ...selection, faults: [] }, exploresStates: false });
   }
   return plans;
 }
 
 /** What the disk may hold after a cut is explored where a disk can be recorded, and the target runs on this machine. */
-function statesPlan(
+function planCrashStates(
   rule: LevelRule,
   { name }: PreparedRuntime,
   filesystem: Filesystem = DEFAULT_FILESYSTEM,
-): Plan {
+): LevelPlan {
   const availability: Availability =
     name === 'process'
       ? blocklogAvailability(filesystem.type)
@@ -165,11 +165,11 @@ function statesPlan(
           why: 'crash states are explored under process only',
           remedy: '--runtime process',
         };
-  const missing = availability.available ? [] : [{ name: rule.level, availability }];
-  return { rule, selection: { faults: [], missing }, states: availability.available };
+  const unavailable = availability.available ? [] : [{ name: rule.level, availability }];
+  return { rule, selection: { faults: [], unavailable }, exploresStates: availability.available };
 }
 
-async function measure(options: CertifyOptions, plan: Plan, budgetMs: number): Promise<LevelResult> {
+async function runLevel(options: CertifyOptions, plan: LevelPlan, budgetMs: number): Promise<LevelResult> {
   const { rule, selection } = plan;
   const { target, runtime, power, filesystem, seed, signal, progress } = options;
   const dir = runDir(options.dir, rule.level);
@@ -185,7 +185,7 @@ async function measure(options: CertifyOptions, plan: Plan, budgetMs: number): P
     signal,
     progress,
   };
-  if (plan.states)
+  if (plan.exploresStates)
     return runExplore({ ...common, replay: (seedOfRun) => options.replay([rule.level], seedOfRun) });
   const faults = selection.faults.map(({ name }) => name);
   return runGate({
@@ -193,7 +193,7 @@ async function measure(options: CertifyOptions, plan: Plan, budgetMs: number): P
     selection,
     power,
     // A level that has tried all but one of its faults is not granted.
-    mains: faults.length,
+    faultsPerRound: faults.length,
     replay: (seedOfRound) => options.replay(faults, seedOfRound),
   });
 }
@@ -207,7 +207,7 @@ function filesystemName({ type, mountOptions }: Filesystem): string {
 }
 
 /** The programs that a target's commands call and that lie outside its folder, as they are on this machine. */
-function programsOf(target: Target): Facts['programs'] {
+function fingerprintPrograms(target: Target): Facts['programs'] {
   const names = new Set(commandsOf(target).map(([program = '']) => program));
   return [...names].sort().flatMap((name) => {
     if (name.includes('{dir}')) return [];
@@ -225,7 +225,7 @@ function programsOf(target: Target): Facts['programs'] {
 }
 
 /** The images in which a target's services run, by the names that the engine of this machine has for them. */
-async function imagesOf(names: readonly string[]): Promise<Facts['images']> {
+async function fingerprintImages(names: readonly string[]): Promise<Facts['images']> {
   if (names.length === 0) return [];
   const engine: Dockerode = await connectEngine(engineAddress());
   const images: Facts['images'] = [];

@@ -5,17 +5,17 @@ import { dropFilesystem } from '../../faults/power/filesystem.js';
 import { removeMapping } from '../../faults/power/flakey-local.js';
 import { detachLoops } from '../../faults/power/loop.js';
 import { mountPoints } from '../../faults/power/mounts.js';
-import { forgetClockOf } from '../../faults/process/clock.js';
+import { removeFaketimeFiles } from '../../faults/process/clock.js';
 import { until } from '../../faults/waiting.js';
 import { allProcesses, environmentOf, processEntry, sendSignal } from '../host/processes.js';
 import { type RegisteredRun, type Resource, registeredRuns, stateDirectory } from '../host/registry.js';
-import { dropSharedMemory } from '../host/shared-memory.js';
-import { type Ground, killStrays } from '../host/strays.js';
-import { connectEngine, engineAvailability, removeLabelled } from '../runtime/docker/engine.js';
+import { removeSharedMemory } from '../host/shared-memory.js';
+import { type StrayCriteria, killStrays } from '../host/strays.js';
+import { connectEngine, engineAvailability, removeRunResources } from '../runtime/docker/engine.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 
 /** What a clean did, for people and for `--json`. */
-export interface Cleaned {
+export interface CleanResult {
   runs: {
     runId: string;
     containers: number;
@@ -33,8 +33,8 @@ export interface Cleaned {
 const KILL_TIMEOUT_MS = 5000;
 
 /** Removes what killed runs left behind, and nothing else: a run whose kit still lives keeps all it has. */
-export async function clean(stateDir = stateDirectory()): Promise<Cleaned> {
-  const cleaned: Cleaned = { runs: [], inUse: [] };
+export async function clean(stateDir = stateDirectory()): Promise<CleanResult> {
+  const cleaned: CleanResult = { runs: [], inUse: [] };
   const seen = new Set<string>();
   // A dead run may have started kits of its own, whose runs are dead when it is cleaned.
   const next = () => registeredRuns(stateDir).find(({ alive, runId }) => !alive && !seen.has(runId));
@@ -45,9 +45,9 @@ export async function clean(stateDir = stateDirectory()): Promise<Cleaned> {
     const containers = await removeContainers(run, problems);
     const processes = run.sameBoot ? await killProcesses(run, problems) : 0;
     const pids = run.resources.flatMap((resource) => (resource.kind === 'process' ? [resource.pid] : []));
-    for (const pid of pids) forgetClockOf(pid);
-    if (run.sameBoot) dropSharedMemory(new Set(pids));
-    const counts = removeAll(run, problems);
+    for (const pid of pids) removeFaketimeFiles(pid);
+    if (run.sameBoot) removeSharedMemory(new Set(pids));
+    const counts = removeResources(run, problems);
     if (problems.length === 0) rmSync(run.file, { force: true });
     cleaned.runs.push({ runId: run.runId, containers, processes, ...counts, problems });
   }
@@ -64,7 +64,7 @@ async function removeContainers({ runId, resources }: RegisteredRun, problems: s
       // An engine on a port of loopback is that of a lab VM: when it has gone its containers have, too.
       const ofVm = resource.engine.startsWith('tcp://127.0.0.1:');
       if (ofVm && !(await engineAvailability(resource.engine)).available) continue;
-      removed += await removeLabelled(await connectEngine(resource.engine), runId);
+      removed += await removeRunResources(await connectEngine(resource.engine), runId);
     } catch (error) {
       problems.push(`containers on ${resource.engine}: ${messageOf(error)}`);
     }
@@ -94,7 +94,7 @@ async function killProcesses(run: RegisteredRun, problems: string[]): Promise<nu
       seen.add(pid);
       sendSignal(pid, 'SIGKILL');
     }
-    const strays = killStrays(groundOf(run));
+    const strays = killStrays(strayCriteriaOf(run));
     for (const pid of strays) seen.add(pid);
     return pids.length + strays.length === 0;
   }, KILL_TIMEOUT_MS);
@@ -103,7 +103,7 @@ async function killProcesses(run: RegisteredRun, problems: string[]): Promise<nu
 }
 
 /** What daemons of a target that tell in no other way whose they are still work with; not the evidence, which people read. */
-function groundOf({ runId, resources, sinceTicks }: RegisteredRun): Ground {
+function strayCriteriaOf({ runId, resources, sinceTicks }: RegisteredRun): StrayCriteria {
   const dirs = resources.flatMap((resource) => {
     const { kind } = resource;
     if (kind !== 'mount' && kind !== 'directory') return [];
@@ -112,7 +112,7 @@ function groundOf({ runId, resources, sinceTicks }: RegisteredRun): Ground {
   return { dirs, ports: [], sinceTicks, daemonsOnly: true };
 }
 
-interface Counts {
+interface RemovedCounts {
   mounts: number;
   loops: number;
   mappings: number;
@@ -120,8 +120,8 @@ interface Counts {
 }
 
 /** In the order of the list, the newest first: what was made on something goes before it. */
-function removeAll({ resources, sameBoot }: RegisteredRun, problems: string[]): Counts {
-  const counts: Counts = { mounts: 0, loops: 0, mappings: 0, directories: 0 };
+function removeResources({ resources, sameBoot }: RegisteredRun, problems: string[]): RemovedCounts {
+  const counts: RemovedCounts = { mounts: 0, loops: 0, mappings: 0, directories: 0 };
   for (const resource of resources) {
     if (resource.kind === 'process' || resource.kind === 'containers') continue;
     const { kind, path } = resource;

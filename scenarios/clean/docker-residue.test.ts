@@ -4,18 +4,18 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
 import { until } from '../../faults/waiting.js';
-import { noEngine } from '../fixtures/engine.js';
-import { type Kit, TestPlace } from '../fixtures/kit.js';
+import { engineSkipReason } from '../fixtures/engine.js';
+import { type KitProcess, TestWorkspace } from '../fixtures/kit.js';
 import { packageRoot } from '../host/version.js';
 import { connectEngine, engineAddress, RUN_LABEL } from '../runtime/docker/engine.js';
-import type { Cleaned } from './clean.js';
+import type { CleanResult } from './clean.js';
 
-const skip = await noEngine();
+const skip = await engineSkipReason();
 const engine = await connectEngine(engineAddress());
 const fixture = (name: string) => join(packageRoot(), 'conformance/fixtures', `${name}.json`);
 
-function newPlace(t: { teardown(remove: () => unknown): void }): TestPlace {
-  const place = new TestPlace();
+function newPlace(t: { teardown(remove: () => unknown): void }): TestWorkspace {
+  const place = new TestWorkspace();
   t.teardown(async () => {
     await place.run(['clean']);
     place.remove();
@@ -23,11 +23,11 @@ function newPlace(t: { teardown(remove: () => unknown): void }): TestPlace {
   return place;
 }
 
-function gate(place: TestPlace, target: string, budget: string): Kit {
+function gate(place: TestWorkspace, target: string, budget: string): KitProcess {
   return place.start(['gate', fixture(target), '--runtime', 'docker', '--budget', budget, '--seed', '3']);
 }
 
-function runsOf(place: TestPlace, folder: 'residue' | 'runs'): string[] {
+function runsOf(place: TestWorkspace, folder: 'residue' | 'runs'): string[] {
   return readdirSync(join(place.state, folder)).map((name) => name.replace(/\.jsonl$/, ''));
 }
 
@@ -50,12 +50,12 @@ t.test('nothing of a run is left on the engine when it has passed, or failed', {
   ] as const) {
     const place = newPlace(t);
     const kit = gate(place, target, '6s');
-    await kit.says(/^round 1/m);
+    await kit.waitForStderr(/^round 1/m);
     const runs = runsOf(place, 'residue');
     t.ok(await until(async () => (await leftOf(runs)).length > 0, 20_000), 'it ran in containers');
     const hasNetwork = async () => (await leftOf(runs)).some((line) => line.endsWith(' bridge'));
     t.ok(await until(hasNetwork, 20_000), 'with a network of their own');
-    const ended = await kit.ended();
+    const ended = await kit.waitForExit();
     t.equal(ended.code, code, ended.stderr);
     t.match(ended.stderr, /kill +tried [1-9]\d* +hit [1-9]/);
     t.same(await leftOf(runs), []);
@@ -72,10 +72,10 @@ t.test(
     for (const times of [1, 2]) {
       const place = newPlace(t);
       const kit = gate(place, 'correct', '60s');
-      await kit.says(/^kill/m);
+      await kit.waitForStderr(/^kill/m);
       const runs = runsOf(place, 'residue');
       for (let time = 0; time < times; time++) kit.child.kill('SIGINT');
-      const { code, stderr } = await kit.ended();
+      const { code, stderr } = await kit.waitForExit();
       t.equal(code, 130, stderr);
       if (times === 2) {
         const running = async () => (await leftOf(runs)).filter((line) => line.endsWith('running'));
@@ -96,10 +96,10 @@ t.test(
   async (t) => {
     const place = newPlace(t);
     const killed = gate(place, 'correct', '60s');
-    await killed.says(/^kill/m);
+    await killed.waitForStderr(/^kill/m);
     const left = runsOf(place, 'residue');
     killed.child.kill('SIGKILL');
-    await killed.ended();
+    await killed.waitForExit();
     const alive = await leftOf(left);
     // A service may have been down just then; what keeps its network is not.
     t.ok(
@@ -118,11 +118,11 @@ t.test(
     t.teardown(() => engine.getVolume(strange).remove());
 
     const living = gate(place, 'correct', '8s');
-    await living.says(/^kill/m);
+    await living.waitForStderr(/^kill/m);
     const livingRuns = runsOf(place, 'residue').filter((run) => !left.includes(run));
     const { code, stdout } = await place.run(['clean', '--json']);
     t.equal(code, 0, stdout);
-    const cleaned = JSON.parse(stdout) as Cleaned;
+    const cleaned = JSON.parse(stdout) as CleanResult;
     t.match(cleaned, { runs: [{ runId: left[0], problems: [] }], inUse: livingRuns });
     t.ok((cleaned.runs[0]?.containers ?? 0) >= 5, stdout);
     t.same(await leftOf(left), []);
@@ -131,7 +131,7 @@ t.test(
     t.notOk(Volumes.some(({ Name }) => Name === `plugpull-test-${process.pid}`));
     const networks = await engine.listNetworks();
     t.notOk(networks.some(({ Name }) => Name === `plugpull-test-${process.pid}`));
-    const { code: livingCode, stderr } = await living.ended();
+    const { code: livingCode, stderr } = await living.waitForExit();
     t.equal(livingCode, 0, stderr);
     t.same(await leftOf(livingRuns), []);
   },
@@ -140,10 +140,10 @@ t.test(
 t.test('an engine that is gone keeps the run on the list, with the reason', { skip }, async (t) => {
   const place = newPlace(t);
   const killed = gate(place, 'correct', '60s');
-  await killed.says(/^kill/m);
+  await killed.waitForStderr(/^kill/m);
   const runs = runsOf(place, 'residue');
   killed.child.kill('SIGKILL');
-  await killed.ended();
+  await killed.waitForExit();
   const file = join(place.state, 'residue', `${runs[0]}.jsonl`);
   const text = readFileSync(file, 'utf8');
   writeFileSync(file, text.replaceAll(engineAddress(), `unix://${place.dir}/none.sock`));
@@ -191,10 +191,10 @@ t.test(
     const kit = gate(place, 'correct', '60s');
     if (before === undefined) delete process.env.DOCKER_HOST;
     else process.env.DOCKER_HOST = before;
-    await kit.says(/^kill/m);
+    await kit.waitForStderr(/^kill/m);
     const runs = runsOf(place, 'residue');
     goAway();
-    const { code, stderr } = await kit.ended();
+    const { code, stderr } = await kit.waitForExit();
     t.equal(code, 3, stderr);
     t.match(stderr, /the container engine at tcp:\S+ has gone/);
     t.same(runsOf(place, 'residue'), runs, 'what could not be removed stays on the list');

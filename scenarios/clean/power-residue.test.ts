@@ -6,18 +6,18 @@ import { recordingDirectory } from '../../faults/power/available.js';
 import { skipReason } from '../../faults/power/fixtures/disk.js';
 import { unmount } from '../../faults/power/mounts.js';
 import { until } from '../../faults/waiting.js';
-import { processesBelow, TestPlace } from '../fixtures/kit.js';
+import { processesBelow, TestWorkspace } from '../fixtures/kit.js';
 
 const skip = skipReason();
 
-function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
-  const place = new TestPlace();
+function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   return place;
 }
 
 /** What the kernel and the filesystems still have of the kit's runs below a place, in words. */
-function left(place: TestPlace, runIds: readonly string[]): string[] {
+function left(place: TestWorkspace, runIds: readonly string[]): string[] {
   const ours = (text: string) => text.includes(place.dir) || runIds.some((id) => text.includes(id));
   const mounts = readFileSync('/proc/self/mounts', 'utf8').split('\n').filter(ours);
   const loops = readdirSync('/sys/block')
@@ -29,10 +29,10 @@ function left(place: TestPlace, runIds: readonly string[]): string[] {
   return [...mounts, ...loops, ...files, ...processesBelow(place.dir).map((pid) => `process ${pid}`)];
 }
 
-const runsOf = (place: TestPlace): string[] =>
+const runsOf = (place: TestWorkspace): string[] =>
   readdirSync(join(place.state, 'residue')).map((name) => name.replace('.jsonl', ''));
 
-async function cutting(place: TestPlace) {
+async function cutting(place: TestWorkspace) {
   const kit = place.start([
     'gate',
     place.queue('', ['power-cut']),
@@ -41,7 +41,7 @@ async function cutting(place: TestPlace) {
     '--budget',
     '60s',
   ]);
-  await kit.says(/^power-cut/m);
+  await kit.waitForStderr(/^power-cut/m);
   const runIds = runsOf(place);
   return { kit, runIds };
 }
@@ -95,7 +95,7 @@ for (const times of [1, 2]) {
       const { kit, runIds } = await cutting(place);
       t.not(left(place, runIds).length, 0, 'there was something to leave');
       for (let time = 0; time < times; time++) kit.child.kill('SIGINT');
-      t.equal((await kit.ended()).code, 130);
+      t.equal((await kit.waitForExit()).code, 130);
       await until(() => processesBelow(place.dir).length === 0, 5000);
       if (times === 2) await place.run(['clean']);
       t.same(left(place, runIds), []);
@@ -108,7 +108,7 @@ t.test('what a killed kit leaves of its disk is removed by clean', { skip }, asy
   const place = newPlace(t);
   const { kit, runIds } = await cutting(place);
   kit.child.kill('SIGKILL');
-  await kit.ended();
+  await kit.waitForExit();
   t.ok(left(place, runIds).length >= 4, 'mounts, a loop device, files, processes');
   const { code, stdout } = await place.run(['clean', '--json']);
   t.equal(code, 0, stdout);
@@ -128,7 +128,7 @@ t.test(
     const kit = place.start(['explore', place.queue('', ['power-cut']), '--budget', '12s']);
     await until(() => existsSync(join(place.state, 'residue')) && runsOf(place).length > 0, 20_000);
     const runIds = runsOf(place);
-    const { code, stderr } = await kit.ended();
+    const { code, stderr } = await kit.waitForExit();
     t.equal(code, 4, stderr);
     // The history is what grows; on a slow machine it may be a copy of the disk that finds no room first.
     t.match(

@@ -3,26 +3,26 @@ import { once } from 'node:events';
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { TestPlace } from '../fixtures/kit.js';
+import { TestWorkspace } from '../fixtures/kit.js';
 import { processEntry } from '../host/processes.js';
 import { newRunId, Registry, type Resource, registeredRuns } from '../host/registry.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { clean } from './clean.js';
 
-function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
-  const place = new TestPlace();
+function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   return place;
 }
 
 /** Makes the run one whose kit is dead: no process starts twice at the same tick with the same pid. */
-function forgetKit(place: TestPlace, runId: string): void {
+function forgetKit(place: TestWorkspace, runId: string): void {
   const file = join(place.state, 'residue', `${runId}.jsonl`);
   writeFileSync(file, readFileSync(file, 'utf8').replace(/"startTicks":\d+/, '"startTicks":1'));
 }
 
 /** Cleans by the kit's program, after the run's own kit, which is this process, counts as dead. */
-async function cleanElsewhere(place: TestPlace, runId: string): Promise<unknown> {
+async function cleanElsewhere(place: TestWorkspace, runId: string): Promise<unknown> {
   forgetKit(place, runId);
   const { stdout } = await place.run(['clean', '--json']);
   return JSON.parse(stdout);

@@ -2,16 +2,16 @@ import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { until } from '../../faults/waiting.js';
-import { processesBelow, TestPlace } from '../fixtures/kit.js';
+import { processesBelow, TestWorkspace } from '../fixtures/kit.js';
 
-function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
-  const place = new TestPlace();
+function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   return place;
 }
 
 /** Between a kill and the start after it there is no process for a moment. */
-async function targetRuns(place: TestPlace): Promise<boolean> {
+async function targetRuns(place: TestWorkspace): Promise<boolean> {
   return until(() => processesBelow(place.dir).length > 0, 10_000);
 }
 
@@ -101,7 +101,7 @@ t.test('whoever stops reading ends what is said, and nothing else', async (t) =>
   const place = newPlace(t);
   const kit = place.start(['doctor']);
   kit.child.stdout?.destroy();
-  const { code, stderr } = await kit.ended();
+  const { code, stderr } = await kit.waitForExit();
   t.equal(code, 0);
   t.equal(stderr, '');
 });
@@ -117,10 +117,10 @@ t.test('an install command that fails is told with its own words', async (t) => 
 t.test('the first Ctrl-C unwinds: nothing lives on, nothing is left', async (t) => {
   const place = newPlace(t);
   const kit = place.start(['gate', place.queue(''), '--budget', '60s']);
-  await kit.says(/^kill/m);
+  await kit.waitForStderr(/^kill/m);
   t.ok(await targetRuns(place), 'the target was running');
   kit.child.kill('SIGINT');
-  const { code, stderr, stdout } = await kit.ended();
+  const { code, stderr, stdout } = await kit.waitForExit();
   t.equal(code, 130, stderr);
   t.equal(stdout, '');
   t.same(processesBelow(place.dir), []);
@@ -135,9 +135,9 @@ for (const [command, dir, begun] of [
   t.test(`a ${command} that is interrupted leaves nothing`, async (t) => {
     const place = newPlace(t);
     const kit = place.start([command, place.queue(''), '--budget', '60s'], { group: true });
-    await kit.says(begun);
+    await kit.waitForStderr(begun);
     process.kill(-(kit.child.pid ?? 0), 'SIGINT');
-    const { code, stderr } = await kit.ended();
+    const { code, stderr } = await kit.waitForExit();
     t.equal(code, 130, stderr);
     t.same(processesBelow(place.dir), []);
     t.same(readdirSync(join(place.state, dir)), []);
@@ -148,10 +148,10 @@ for (const [command, dir, begun] of [
 t.test('the second Ctrl-C ends at once, and kills the target all the same', async (t) => {
   const place = newPlace(t);
   const kit = place.start(['gate', place.queue(''), '--budget', '60s']);
-  await kit.says(/^kill/m);
+  await kit.waitForStderr(/^kill/m);
   kit.child.kill('SIGINT');
   kit.child.kill('SIGINT');
-  t.equal((await kit.ended()).code, 130);
+  t.equal((await kit.waitForExit()).code, 130);
   t.ok(await until(() => processesBelow(place.dir).length === 0, 5000));
   t.equal((await place.run(['clean'])).code, 0);
   t.same(readdirSync(join(place.state, 'residue')), []);
@@ -160,9 +160,9 @@ t.test('the second Ctrl-C ends at once, and kills the target all the same', asyn
 t.test('SIGTERM unwinds too, with its own exit code', async (t) => {
   const place = newPlace(t);
   const kit = place.start(['gate', place.queue(''), '--budget', '60s']);
-  await kit.says(/^round 1/m);
+  await kit.waitForStderr(/^round 1/m);
   kit.child.kill('SIGTERM');
-  t.equal((await kit.ended()).code, 143);
+  t.equal((await kit.waitForExit()).code, 143);
   t.same(processesBelow(place.dir), []);
 });
 
@@ -170,14 +170,14 @@ t.test('what a killed kit leaves is removed by clean, and a kit that lives keeps
   const place = newPlace(t);
   const target = place.queue('');
   const killed = place.start(['gate', target, '--budget', '60s']);
-  await killed.says(/^round 1/m);
+  await killed.waitForStderr(/^round 1/m);
   t.ok(await targetRuns(place));
   killed.child.kill('SIGKILL');
-  await killed.ended();
+  await killed.waitForExit();
   t.not(processesBelow(place.dir).length, 0, 'the target lives on without the kit');
   const [leftRun] = readdirSync(join(place.state, 'runs'));
   const living = place.start(['gate', target, '--budget', '8s', '--json']);
-  await living.says(/^kill/m);
+  await living.waitForStderr(/^kill/m);
 
   const { code, stdout } = await place.run(['clean', '--json']);
   t.equal(code, 0);
@@ -186,7 +186,7 @@ t.test('what a killed kit leaves is removed by clean, and a kit that lives keeps
   t.ok((cleaned.runs[0]?.processes ?? 0) > 0);
   t.equal(cleaned.inUse.length, 1);
   t.notOk(readdirSync(join(place.state, 'runs')).includes(leftRun ?? ''));
-  t.equal((await living.ended()).code, 0, 'the other run went on undisturbed');
+  t.equal((await living.waitForExit()).code, 0, 'the other run went on undisturbed');
 
   const again = await place.run(['clean']);
   t.match(again, { code: 0, stdout: 'nothing was left\n' });

@@ -2,37 +2,37 @@ import { readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
-import { eventsRead } from '../../faults/waiting.js';
-import { makeWritable } from '../host/directories.js';
-import { shellWord } from '../host/shell.js';
+import { processPendingEvents } from '../../faults/waiting.js';
+import { makeWritableDirectory } from '../host/directories.js';
+import { shellQuote } from '../host/shell.js';
 import type { Interrupts } from './interrupt.js';
 
 /** Seeds that are chosen at random stay short enough to be typed. */
-export const LARGEST_RANDOM_SEED = 1_000_000;
+export const MAX_RANDOM_SEED = 1_000_000;
 
 const INTERRUPTED = 130;
 
 export const VERDICT_EXIT_CODES = { pass: 0, fail: 1, 'not-measured': 3 } as const;
 
 /** What became of work that a signal may have stopped. */
-export type Ended<T> = { result: T } | { exitCode: number };
+export type InterruptibleResult<T> = { result: T } | { exitCode: number };
 
 /** Waits for the work. What fails because everything is being stopped is no news: then there is only the exit code. */
-export async function unlessInterrupted<T>(interrupts: Interrupts, work: Promise<T>): Promise<Ended<T>> {
-  let ended: Ended<T> | undefined;
+export async function unlessInterrupted<T>(interrupts: Interrupts, work: Promise<T>): Promise<InterruptibleResult<T>> {
+  let outcome: InterruptibleResult<T> | undefined;
   try {
-    ended = { result: await work };
+    outcome = { result: await work };
   } catch (error) {
     // A terminal's Ctrl-C reaches what the kit has started too, whose end may be seen before the kit's own signal.
-    await eventsRead();
+    await processPendingEvents();
     if (interrupts.exitCode() === undefined) throw error;
   }
   const exitCode = interrupts.exitCode();
-  return ended === undefined || exitCode !== undefined ? { exitCode: exitCode ?? INTERRUPTED } : ended;
+  return outcome === undefined || exitCode !== undefined ? { exitCode: exitCode ?? INTERRUPTED } : outcome;
 }
 
 /** How and where faults are done, as flags of every command that does some. */
-export interface GroundFlags {
+export interface FaultFlags {
   runtime: string;
   faults?: string[];
   power?: string;
@@ -40,9 +40,9 @@ export interface GroundFlags {
 }
 
 /** A directory for evidence, which of two runs is never mixed; it is made, told before the run and not after minutes of it. */
-export function emptyDirectory(path: string): string {
+export function makeEmptyDirectory(path: string): string {
   const full = resolve(path);
-  makeWritable(full, `--out ${path}`);
+  makeWritableDirectory(full, `--out ${path}`);
   if (readdirSync(full).length > 0) {
     throw new KitError('bad-usage', `--out ${path}: expected a directory that is empty or does not exist`);
   }
@@ -50,19 +50,19 @@ export function emptyDirectory(path: string): string {
 }
 
 /** The line that runs the gate, or another command of the same flags, with a seed on the same ground. */
-export function gateLine(
+export function replayCommandLine(
   file: string | undefined,
-  flags: GroundFlags,
+  flags: FaultFlags,
   seed: number,
   budgetMs: number,
   command: 'gate' | 'explore' = 'gate',
 ): string {
-  const words = ['plugpull', command, ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
-  if (flags.runtime !== 'process') words.push('--runtime', flags.runtime);
-  if (flags.faults !== undefined) words.push('--faults', flags.faults.join(','));
-  if (flags.power !== undefined) words.push('--power', flags.power);
+  const args = ['plugpull', command, ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
+  if (flags.runtime !== 'process') args.push('--runtime', flags.runtime);
+  if (flags.faults !== undefined) args.push('--faults', flags.faults.join(','));
+  if (flags.power !== undefined) args.push('--power', flags.power);
   if (flags.fs !== undefined)
-    words.push('--fs', [flags.fs.type, flags.fs.mountOptions].filter(Boolean).join(':'));
-  words.push('--budget', `${budgetMs}ms`);
-  return words.map(shellWord).join(' ');
+    args.push('--fs', [flags.fs.type, flags.fs.mountOptions].filter(Boolean).join(':'));
+  args.push('--budget', `${budgetMs}ms`);
+  return args.map(shellQuote).join(' ');
 }

@@ -23,37 +23,37 @@ export interface DoctorReport {
 
 /** What this machine can do; prints it and resolves to the exit code. */
 export async function doctorCommand(flags: { json?: boolean }): Promise<number> {
-  const report = await examine();
+  const report = await inspectMachine();
   if (flags.json) process.stdout.write(`${JSON.stringify(report)}\n`);
-  else for (const line of describe(report)) process.stdout.write(`${line}\n`);
+  else for (const line of formatReport(report)) process.stdout.write(`${line}\n`);
   return 0;
 }
 
-export async function examine(): Promise<DoctorReport> {
+export async function inspectMachine(): Promise<DoctorReport> {
   return {
     runtimes: [
-      ...(await Promise.all(RUNTIMES.map(async (runtime) => entry(runtime.name, await runtime.available())))),
+      ...(await Promise.all(RUNTIMES.map(async (runtime) => capabilityOf(runtime.name, await runtime.available())))),
     ],
     faults: await Promise.all(
-      FAULTS.map(async (fault) => ({ ...entry(fault.name, await fault.available()), ...how(fault) })),
+      FAULTS.map(async (fault) => ({ ...capabilityOf(fault.name, await fault.available()), ...betterMethodOf(fault) })),
     ),
     power: await Promise.all(
-      POWER_BACKENDS.map(async ({ name, available }) => entry(name, await available())),
+      POWER_BACKENDS.map(async ({ name, available }) => capabilityOf(name, await available())),
     ),
   };
 }
 
-function entry(name: string, availability: Availability): Capability {
+function capabilityOf(name: string, availability: Availability): Capability {
   if (availability.available) return { name, available: true };
   return { name, available: false, why: availability.why, remedy: availability.remedy };
 }
 
 /** What is done by processes' tools, and on a disk that can do it below the filesystem. */
-function how({ betterOn }: Fault): Pick<Capability, 'how'> {
+function betterMethodOf({ preferredDisk: betterOn }: Fault): Pick<Capability, 'how'> {
   return betterOn === undefined ? {} : { how: 'behind dm-flakey by the disk itself' };
 }
 
-function describe(report: DoctorReport): string[] {
+function formatReport(report: DoctorReport): string[] {
   const style = styleFor(process.stdout);
   const section = (title: string, list: readonly Capability[]) => [
     style.strong(title),
@@ -61,7 +61,7 @@ function describe(report: DoctorReport): string[] {
       list.map(({ name, available, why, remedy, how }) => [
         `  ${name}`,
         available ? 'yes' : 'no',
-        [why, remedy, how].filter((words) => words !== undefined).join('; '),
+        [why, remedy, how].filter((text) => text !== undefined).join('; '),
       ]),
     ),
   ];

@@ -2,15 +2,15 @@ import { InvalidArgumentError } from 'commander';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 
 const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
-const LARGEST_SEED = 2 ** 40;
+const MAX_SEED = 2 ** 40;
 /** A timer of Node's cannot wait for longer than 596 hours: it goes off at once. */
-const LONGEST_BUDGET_MS = 500 * 3_600_000;
+const MAX_BUDGET_MS = 500 * 3_600_000;
 
 /** `60s`, `5m`, `1500ms`, `1h` as milliseconds. */
 export function parseBudget(text: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text);
   const ms = Number(match?.[1]) * (UNITS_MS[match?.[2] ?? ''] ?? Number.NaN);
-  if (!Number.isFinite(ms) || ms < 1000 || ms > LONGEST_BUDGET_MS) {
+  if (!Number.isFinite(ms) || ms < 1000 || ms > MAX_BUDGET_MS) {
     throw new InvalidArgumentError('expected a time of at least 1s, such as 60s or 5m, and at most 500h.');
   }
   return Math.round(ms);
@@ -18,8 +18,8 @@ export function parseBudget(text: string): number {
 
 export function parseSeed(text: string): number {
   const seed = Number(text);
-  if (!/^\d+$/.test(text) || seed > LARGEST_SEED) {
-    throw new InvalidArgumentError(`expected a whole number from 0 to ${LARGEST_SEED}.`);
+  if (!/^\d+$/.test(text) || seed > MAX_SEED) {
+    throw new InvalidArgumentError(`expected a whole number from 0 to ${MAX_SEED}.`);
   }
   return seed;
 }
@@ -65,6 +65,6 @@ export function parseFilesystem(text: string): Filesystem {
 }
 
 /** `list`, `junit:report.xml`, several with commas between; the flag may be given again. */
-export function gatherReporters(text: string, before: readonly string[] | undefined): string[] {
-  return [...(before ?? []), ...parseNames(text)];
+export function collectReporters(text: string, previous: readonly string[] | undefined): string[] {
+  return [...(previous ?? []), ...parseNames(text)];
 }

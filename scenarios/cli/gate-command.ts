@@ -1,23 +1,23 @@
 import { randomInt } from 'node:crypto';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
-import { gateOn } from '../gate/gate.js';
+import { selectAndRunGate } from '../gate/gate.js';
 import { gateOutcome } from '../report/outcome.js';
-import { chooseReporters, report } from '../report/reporters/by-name.js';
+import { chooseReporters, writeReports } from '../report/reporters/by-name.js';
 import { styleFor } from '../report/style.js';
-import { runtimeNamed } from '../runtime/choice/runtimes.js';
-import { choosePower } from '../runtime/power-backends.js';
+import { chooseRuntime } from '../runtime/choice/runtimes.js';
+import { choosePowerBackend } from '../runtime/power-backends.js';
 import {
-  emptyDirectory,
-  type GroundFlags,
-  gateLine,
-  LARGEST_RANDOM_SEED,
+  makeEmptyDirectory,
+  type FaultFlags,
+  replayCommandLine,
+  MAX_RANDOM_SEED,
   unlessInterrupted,
   VERDICT_EXIT_CODES,
 } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
-export interface GateFlags extends GroundFlags {
+export interface GateFlags extends FaultFlags {
   seed?: number;
   budget: number;
   out?: string;
@@ -32,33 +32,33 @@ export async function gateCommand(
   flags: GateFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  const say = (line: string) => void process.stderr.write(`${line}\n`);
+  const log = (line: string) => void process.stderr.write(`${line}\n`);
   const target = loadTarget(file ?? REFERENCE_TARGET);
   const reporters = chooseReporters(flags.reporter, flags.json === true);
-  const runtime = await runtimeNamed(flags.runtime);
-  const power = await choosePower(flags.power, flags.fs, runtime.name);
-  const out = flags.out === undefined ? undefined : emptyDirectory(flags.out);
-  const prepared = await runtime.prepare(target, say);
+  const runtime = await chooseRuntime(flags.runtime);
+  const power = await choosePowerBackend(flags.power, flags.fs, runtime.name);
+  const out = flags.out === undefined ? undefined : makeEmptyDirectory(flags.out);
+  const prepared = await runtime.prepare(target, log);
   const style = styleFor(process.stderr);
-  const ended = await unlessInterrupted(
+  const outcome = await unlessInterrupted(
     interrupts,
-    gateOn({
+    selectAndRunGate({
       target,
       runtime: prepared,
       wanted: flags.faults,
       power,
       ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
-      seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
+      seed: flags.seed ?? randomInt(MAX_RANDOM_SEED),
       budgetMs: flags.budget,
       out,
       keep: flags.keep === true,
-      replay: (seed) => gateLine(file, flags, seed, flags.budget),
+      replay: (seed) => replayCommandLine(file, flags, seed, flags.budget),
       signal: interrupts.signal,
-      progress: (line) => say(style.faint(line)),
+      progress: (line) => log(style.faint(line)),
     }),
   );
-  if ('exitCode' in ended) return ended.exitCode;
-  const { result } = ended;
-  await report(gateOutcome(result, file), reporters);
+  if ('exitCode' in outcome) return outcome.exitCode;
+  const { result } = outcome;
+  await writeReports(gateOutcome(result, file), reporters);
   return VERDICT_EXIT_CODES[result.verdict];
 }

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { until } from '../../faults/waiting.js';
-import { processesBelow, TestPlace } from '../fixtures/kit.js';
+import { processesBelow, TestWorkspace } from '../fixtures/kit.js';
 import { allProcesses } from '../host/processes.js';
 import { packageRoot } from '../host/version.js';
 
@@ -11,20 +11,20 @@ const PROGRAM = join(packageRoot(), 'conformance/fixtures/hostile.mjs');
 /** Far above what any of these takes, on a loaded machine too; without a limit a hang would be one. */
 const HANG_MS = 120_000;
 
-function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
-  const place = new TestPlace();
+function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   return place;
 }
 
-function hostile(place: TestPlace, how: string): string {
+function hostile(place: TestWorkspace, how: string): string {
   return place.target(['{node}', PROGRAM, '--data', '{data}', '--port', '{port}', '--how', how], {
     guarantee: { faults: ['kill'], duplicatesPerCrash: 0, recoverySeconds: 3 },
   });
 }
 
 /** Processes of the hostile program that work in this place, whatever their environment says. */
-function alive(place: TestPlace): number[] {
+function alive(place: TestWorkspace): number[] {
   return allProcesses().flatMap(({ pid }) => {
     try {
       const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1');
@@ -60,7 +60,7 @@ for (const [how, code, said] of CASES) {
 }
 
 /** Its server is a correct queue; a second service, of which no port tells, cannot stay up. */
-function withDying(place: TestPlace, source: string): string {
+function withDying(place: TestWorkspace, source: string): string {
   const queue = join(packageRoot(), 'conformance/fixtures/queue.mjs');
   return place.target([], {
     services: {

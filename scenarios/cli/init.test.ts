@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import t from 'tap';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { protocolNames, starterTarget } from '../../conformance/target-file/starter.js';
-import { TestPlace } from '../fixtures/kit.js';
+import { TestWorkspace } from '../fixtures/kit.js';
 
-function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
-  const place = new TestPlace();
+function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   return place;
 }

@@ -5,20 +5,20 @@ export interface Interrupts {
   exitCode(): number | undefined;
 }
 
-const CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+const SIGNAL_EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
 
 /**
  * The first Ctrl-C asks everything to unwind, the second ends the program at once: what listens to `exit` still
  * kills what it has started, and what it cannot remove in that moment is left for `clean`.
  */
-export function watchInterrupts(say: (line: string) => void): Interrupts {
+export function watchInterrupts(log: (line: string) => void): Interrupts {
   const controller = new AbortController();
   let code: number | undefined;
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => {
-      if (code !== undefined) process.exit(CODES[name]);
-      code = CODES[name];
-      say('interrupted: stopping what was started (once more to stop at once)');
+      if (code !== undefined) process.exit(SIGNAL_EXIT_CODES[name]);
+      code = SIGNAL_EXIT_CODES[name];
+      log('interrupted: stopping what was started (once more to stop at once)');
       controller.abort();
     });
   }

@@ -1,16 +1,16 @@
-import { labDown, labStatus, labUp, type UpRecord } from '../runtime/vm/lab/lab.js';
+import { labDown, labStatus, labUp, type LabRecord } from '../runtime/vm/lab/lab.js';
 
 /** `lab up`: prints where the VM is and resolves to the exit code. */
 export async function labUpCommand(flags: { json?: boolean }): Promise<number> {
   const record = await labUp((line) => void process.stderr.write(`${line}\n`));
-  tell(flags, { state: 'up', ...facts(record) }, `up: ${describe(record)}`);
+  printStatus(flags, { state: 'up', ...labFacts(record) }, `up: ${describeLab(record)}`);
   return 0;
 }
 
 /** `lab down`: ends the VM, whatever state it is in. */
 export async function labDownCommand(flags: { json?: boolean }): Promise<number> {
   const was = await labDown();
-  tell(flags, { state: 'down', was }, was ? 'down' : 'no lab VM was up');
+  printStatus(flags, { state: 'down', was }, was ? 'down' : 'no lab VM was up');
   return 0;
 }
 
@@ -19,18 +19,18 @@ export async function labStatusCommand(flags: { json?: boolean }): Promise<numbe
   const status = await labStatus();
   switch (status.kind) {
     case 'down':
-      tell(flags, { state: 'down' }, 'down; plugpull lab up starts it');
+      printStatus(flags, { state: 'down' }, 'down; plugpull lab up starts it');
       return 3;
     case 'stale':
-      tell(flags, { state: 'stale', why: status.why }, `stale: ${status.why}; plugpull lab up replaces it`);
+      printStatus(flags, { state: 'stale', why: status.why }, `stale: ${status.why}; plugpull lab up replaces it`);
       return 3;
     case 'up':
-      tell(flags, { state: 'up', ...facts(status.record) }, `up: ${describe(status.record)}`);
+      printStatus(flags, { state: 'up', ...labFacts(status.record) }, `up: ${describeLab(status.record)}`);
       return 0;
   }
 }
 
-function facts({ accelerator, upAt, address }: UpRecord) {
+function labFacts({ accelerator, upAt, address }: LabRecord) {
   return {
     accelerator,
     upAt,
@@ -40,11 +40,11 @@ function facts({ accelerator, upAt, address }: UpRecord) {
   };
 }
 
-function describe(record: UpRecord): string {
-  const { engine, pid, accelerator, console } = facts(record);
+function describeLab(record: LabRecord): string {
+  const { engine, pid, accelerator, console } = labFacts(record);
   return `engine at ${engine}, process ${pid}, ${accelerator}, console in ${console}`;
 }
 
-function tell(flags: { json?: boolean }, data: unknown, line: string): void {
+function printStatus(flags: { json?: boolean }, data: unknown, line: string): void {
   process.stdout.write(`${flags.json ? JSON.stringify(data) : line}\n`);
 }

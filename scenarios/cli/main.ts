@@ -7,7 +7,7 @@ import { kitVersion } from '../host/version.js';
 import type { CertifyFlags } from './certify-command.js';
 import type { ExploreFlags } from './explore-command.js';
 import {
-  gatherReporters,
+  collectReporters,
   parseBudget,
   parseCount,
   parseFilesystem,
@@ -70,7 +70,7 @@ program
   .option(
     '--reporter <name[:file]>',
     'list, json, junit, tap or github; several with commas between, such as list,junit:report.xml (default: list)',
-    gatherReporters,
+    collectReporters,
   )
   .option('--json', 'prints the result as one JSON object to stdout')
   .action(async (target: string | undefined, flags: GateFlags) => {
@@ -94,7 +94,7 @@ program
   .option(
     '--reporter <name[:file]>',
     'list, json, junit, tap or github; several with commas between, such as list,junit:report.xml (default: list)',
-    gatherReporters,
+    collectReporters,
   )
   .option('--json', 'prints the result as one JSON object to stdout')
   .action(async (target: string | undefined, flags: CertifyFlags) => {
@@ -306,7 +306,7 @@ program
 
 // What fails in a timer or an event has nobody to catch it. Leaving runs what listens to `exit`, which stops the target.
 process.on('uncaughtException', (error) => {
-  tell(error);
+  reportError(error);
   process.exit();
 });
 
@@ -315,28 +315,28 @@ try {
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : USAGE;
   else {
-    tell(error);
+    reportError(error);
     // What failed may have left something behind that would keep this process alive.
     process.exit();
   }
 }
 
 /** One line for what a person can do something about; the stack besides for what is a bug of the kit. */
-function tell(error: unknown): void {
-  const known = error instanceof KitError;
-  const refused = !known && isRefusal(error);
-  const hint = refused
+function reportError(error: unknown): void {
+  const isKitError = error instanceof KitError;
+  const writeFailed = !isKitError && isWriteFailure(error);
+  const hint = writeFailed
     ? `; expected room, and the right to write, in --out and in ${stateDirectory()} (PLUGPULL_STATE)`
     : '';
   process.stderr.write(`plugpull: ${messageOf(error)}${hint}\n`);
-  if (!known && !refused && error instanceof Error) process.stderr.write(`${error.stack}\n`);
-  process.exitCode = known ? error.exitCode : KIT_FAILED;
+  if (!isKitError && !writeFailed && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  process.exitCode = isKitError ? error.exitCode : KIT_FAILED;
 }
 
 /** Where a run writes there is no room, or no right to. */
-function isRefusal(error: unknown): boolean {
+function isWriteFailure(error: unknown): boolean {
   if (!(error instanceof Error && 'code' in error)) return false;
-  const full: unknown[] = ['ENOSPC', 'EDQUOT', 'EROFS'];
-  const forbidden: unknown[] = ['EACCES', 'EPERM'];
-  return full.includes(error.code) || ('path' in error && forbidden.includes(error.code));
+  const noSpaceCodes: unknown[] = ['ENOSPC', 'EDQUOT', 'EROFS'];
+  const forbiddenCodes: unknown[] = ['EACCES', 'EPERM'];
+  return noSpaceCodes.includes(error.code) || ('path' in error && forbiddenCodes.includes(error.code));
 }

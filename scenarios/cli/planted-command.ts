@@ -2,17 +2,17 @@ import { randomInt } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 import { KitError } from '../../conformance/errors.js';
 import { newRunId, Registry } from '../host/registry.js';
-import { type PlantedBug, plantedBugs } from '../planted/definition.js';
-import { foundBy, type Hunt, hunt } from '../planted/hunt.js';
-import { markdownOf, writeReadmePart } from '../planted/markdown.js';
+import { type PlantedBug, loadPlantedBugs } from '../planted/definition.js';
+import { overallOutcome, type HuntResult, hunt } from '../planted/hunt.js';
+import { resultsTable, writeReadmeSection } from '../planted/markdown.js';
 import { type HuntOptions, MODE_NAMES, type ModeName } from '../planted/mode.js';
-import { gateOriginal, several } from '../planted/original.js';
+import { gateOriginal, mapConcurrently } from '../planted/original.js';
 import {
   quickestFirst,
   type Results,
   readResults,
-  withHunts,
-  withOriginal,
+  mergeHunts,
+  mergeOriginalRuns,
   writeResults,
 } from '../planted/results.js';
 import { table } from '../report/table.js';
@@ -30,9 +30,9 @@ export interface PlantedFlags {
   json?: boolean;
 }
 
-const LARGEST_RANDOM_SEED = 1_000_000;
+const MAX_RANDOM_SEED = 1_000_000;
 /** A hunt mostly waits; more at a time would take the processor from each other. */
-const MOST_JOBS = 2;
+const MAX_JOBS = 2;
 const VIOLATION = 1;
 const KIT_FAILED = 4;
 
@@ -48,71 +48,71 @@ export async function plantedCommand(
   // Hunts run the kit's own program: when this one is killed, `clean` ends those too.
   const registry = new Registry(newRunId());
   try {
-    return await hunts(ids, flags, interrupts, { [RUN_VARIABLE]: registry.runId });
+    return await runHunts(ids, flags, interrupts, { [RUN_VARIABLE]: registry.runId });
   } finally {
     registry.close();
   }
 }
 
-async function hunts(
+async function runHunts(
   ids: string[],
   flags: PlantedFlags,
   interrupts: Interrupts,
   env: HuntOptions['env'],
 ): Promise<number> {
-  const say = (line: string) => void process.stderr.write(`${line}\n`);
-  const modes = flags.modes.map(checkMode);
-  const jobs = flags.jobs ?? Math.min(MOST_JOBS, availableParallelism());
+  const log = (line: string) => void process.stderr.write(`${line}\n`);
+  const modes = flags.modes.map(parseMode);
+  const jobs = flags.jobs ?? Math.min(MAX_JOBS, availableParallelism());
   const options = {
-    seed: flags.seed ?? randomInt(LARGEST_RANDOM_SEED),
+    seed: flags.seed ?? randomInt(MAX_RANDOM_SEED),
     budgetMs: flags.budget,
     signal: interrupts.signal,
     env,
     progress: () => {},
   };
   if (flags.original !== undefined) {
-    const runs = await gateOriginal(flags.original, jobs, options, say);
-    if (flags.write && runs.runs > 0) keep((results) => withOriginal(results, runs));
+    const runs = await gateOriginal(flags.original, jobs, options, log);
+    if (flags.write && runs.runs > 0) updateResults((results) => mergeOriginalRuns(results, runs));
     if (flags.json) process.stdout.write(`${JSON.stringify(runs)}\n`);
     return interrupts.exitCode() ?? (runs.errors > 0 ? KIT_FAILED : runs.falseAlarms > 0 ? VIOLATION : 0);
   }
   const plan = { everyMode: flags.everyMode === true };
-  const before = readResults().bugs;
-  const done = await several(plantedBugs(ids), jobs, interrupts.signal, (bug) => {
-    const known = before.find(({ id }) => id === bug.id);
-    return one(bug, { ...plan, modes: quickestFirst(modes, known) }, options, say);
+  const earlierResults = readResults().bugs;
+  const huntResults = await mapConcurrently(loadPlantedBugs(ids), jobs, interrupts.signal, (bug) => {
+    const known = earlierResults.find(({ id }) => id === bug.id);
+    return huntAndLog(bug, { ...plan, modes: quickestFirst(modes, known) }, options, log);
   });
   const interrupted = interrupts.exitCode();
   if (interrupted !== undefined) return interrupted;
-  for (const line of table(done.flatMap(rows))) say(line);
+  for (const line of table(huntResults.flatMap(resultRows))) log(line);
   if (flags.write) {
-    const all = plantedBugs([]).map(({ id }) => id);
-    keep((results) => withHunts(results, done, all));
+    const all = loadPlantedBugs([]).map(({ id }) => id);
+    updateResults((results) => mergeHunts(results, huntResults, all));
   }
-  if (flags.json) process.stdout.write(`${JSON.stringify(done)}\n`);
-  return exitCodeOf(done);
+  if (flags.json) process.stdout.write(`${JSON.stringify(huntResults)}\n`);
+  return exitCodeOf(huntResults);
 }
 
-function checkMode(name: string): ModeName {
+function parseMode(name: string): ModeName {
   const mode = MODE_NAMES.find((known) => known === name);
   if (mode !== undefined) return mode;
   throw new KitError('bad-usage', `--modes ${name}: no such mode, expected some of ${MODE_NAMES.join(', ')}`);
 }
 
-async function one(
+async function huntAndLog(
   bug: PlantedBug,
   plan: { modes: readonly ModeName[]; everyMode: boolean },
   options: HuntOptions,
-  say: (line: string) => void,
-): Promise<Hunt> {
-  say(`${bug.id}: ${bug.sentence}`);
-  const done = await hunt(bug, plan, { ...options, progress: (line) => say(`  ${bug.id}: ${line}`) });
-  for (const cells of rows(done)) say(cells.join('  '));
-  return done;
+  log: (line: string) => void,
+): Promise<HuntResult> {
+  log(`${bug.id}: ${bug.sentence}`);
+  const huntResult = await hunt(bug, plan, { ...options, progress: (line) => log(`  ${bug.id}: ${line}`) });
+  for (const cells of resultRows(huntResult)) log(cells.join('  '));
+  return huntResult;
 }
 
 /** One row for each mode. */
-function rows({ id, expected, modes }: Hunt): string[][] {
+function resultRows({ id, expected, modes }: HuntResult): string[][] {
   return Object.entries(modes).map(([mode, { found, red, runs, seconds, seed, why }]) => [
     id,
     expected,
@@ -127,15 +127,15 @@ function rows({ id, expected, modes }: Hunt): string[][] {
 }
 
 /** Changes what is kept, and the table in the README with it. */
-function keep(change: (results: Results) => Results): void {
+function updateResults(change: (results: Results) => Results): void {
   const results = change(readResults());
   writeResults(results);
-  writeReadmePart(markdownOf(results, plantedBugs([])));
+  writeReadmeSection(resultsTable(results, loadPlantedBugs([])));
 }
 
-function exitCodeOf(hunts: readonly Hunt[]): number {
+function exitCodeOf(hunts: readonly HuntResult[]): number {
   const failed = hunts.some(({ modes }) => Object.values(modes).some(({ found }) => found === 'error'));
   if (failed) return KIT_FAILED;
-  const found = hunts.map(foundBy);
+  const found = hunts.map(overallOutcome);
   return found.includes('no') || found.includes('other') ? VIOLATION : 0;
 }

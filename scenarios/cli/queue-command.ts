@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { packageRoot } from '../host/version.js';
 
-const PASSED_ON = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+const FORWARDED_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** Runs the reference implementation's own program with the rest of the line; resolves to its exit code. */
 export async function queueCommand(args: readonly string[]): Promise<number> {
@@ -16,7 +16,7 @@ export async function queueCommand(args: readonly string[]): Promise<number> {
   }
   const child = spawn(process.execPath, [program, ...args], { stdio: 'inherit' });
   // A terminal's Ctrl-C reaches the child too; who signals only this process must reach it as well.
-  for (const signal of PASSED_ON) process.on(signal, () => void child.kill(signal));
+  for (const signal of FORWARDED_SIGNALS) process.on(signal, () => void child.kill(signal));
   const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null];
   return code ?? 128 + (signal === null ? 0 : constants.signals[signal]);
 }

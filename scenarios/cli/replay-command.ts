@@ -3,19 +3,19 @@ import { join, resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { readHistory } from '../../conformance/history/reader.js';
 import { type Bundle, openBundle } from '../bundle/bundle.js';
-import { targetOf } from '../bundle/target-of.js';
+import { resolveTarget } from '../bundle/target-of.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
-import { shellWord } from '../host/shell.js';
+import { shellQuote } from '../host/shell.js';
 import { kitVersion } from '../host/version.js';
-import { type CaseDisk, caseDisk, tellPlace } from '../replay/case-disk.js';
+import { type BundleDisk, openBundleDisk, describeLogPosition } from '../replay/case-disk.js';
 import {
-  byHand,
+  describeManualStart,
   mountState,
   type RecordedDisk,
-  recordedDiskIn,
+  openRecordedDisk,
   stateBefore,
 } from '../replay/mounted-disk.js';
-import { type ReplayResult, removeWorkPlace, replayGate, workPlace } from '../replay/replay.js';
+import { type ReplayResult, removeWorkspaceDir, replayGate, createWorkspaceDir } from '../replay/replay.js';
 import { replayState } from '../replay/replay-state.js';
 import { styleFor } from '../report/style.js';
 import { VERDICT_EXIT_CODES } from './common.js';
@@ -38,19 +38,19 @@ export async function replayCommand(
   flags: ReplayFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  const say = (line: string) => void process.stderr.write(`${line}\n`);
+  const log = (line: string) => void process.stderr.write(`${line}\n`);
   const registry = new Registry(newRunId());
-  const place = workPlace(registry, stateDirectory());
-  let keep = false;
+  const workspaceDir = createWorkspaceDir(registry, stateDirectory());
+  let keepWorkspace = false;
   try {
-    const bundle = await openBundle(resolve(file), join(place, 'bundle'));
-    tellBundle(bundle, say);
-    const target = targetOf(bundle.manifest, flags.target);
+    const bundle = await openBundle(resolve(file), join(workspaceDir, 'bundle'));
+    logBundle(bundle, log);
+    const target = resolveTarget(bundle.manifest, flags.target);
     if (flags.shell === true || flags.at !== undefined) {
-      keep = flags.shell === true;
-      for (const line of await openDisk(bundle, flags, place, registry, keep)) say(line);
-      if (keep) for (const line of await byHand(target, dataOf(bundle, place))) say(line);
-      if (keep) say(`remove it with: plugpull clean`);
+      keepWorkspace = flags.shell === true;
+      for (const line of await openDisk(bundle, flags, workspaceDir, registry, keepWorkspace)) log(line);
+      if (keepWorkspace) for (const line of await describeManualStart(target, dataDirectoryOf(bundle, workspaceDir))) log(line);
+      if (keepWorkspace) log(`remove it with: plugpull clean`);
       return 0;
     }
     const style = styleFor(process.stderr);
@@ -60,14 +60,14 @@ export async function replayCommand(
       shrink: flags.shrink === true,
       registry,
       signal: interrupts.signal,
-      progress: (line: string) => say(style.faint(line)),
+      progress: (line: string) => log(style.faint(line)),
     };
-    const { case: what } = bundle.manifest;
-    const result = await (what.kind === 'crash-state'
-      ? replayState(bundle, what, { ...common, dir: place })
-      : replayGate(bundle, what, {
+    const { case: failedCase } = bundle.manifest;
+    const result = await (failedCase.kind === 'crash-state'
+      ? replayState(bundle, failedCase, { ...common, dir: workspaceDir })
+      : replayGate(bundle, failedCase, {
           ...common,
-          runtime: runtimeOf(flags.runtime ?? what.runtime),
+          runtime: parseRuntime(flags.runtime ?? failedCase.runtime),
           runs: flags.runs,
         })
     ).catch((error: unknown) => {
@@ -76,34 +76,34 @@ export async function replayCommand(
     });
     const interrupted = interrupts.exitCode();
     if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
-    for (const line of reportOf(result)) say(line);
+    for (const line of formatResult(result)) log(line);
     if (flags.json) process.stdout.write(`${JSON.stringify(result)}\n`);
     return VERDICT_EXIT_CODES[result.verdict];
   } finally {
     // What stays is for `clean`, which knows it by the registry.
-    if (!keep) {
-      removeWorkPlace(registry, place);
+    if (!keepWorkspace) {
+      removeWorkspaceDir(registry, workspaceDir);
       registry.close();
     }
   }
 }
 
-function runtimeOf(name: string): 'process' | 'docker' | 'vm' {
+function parseRuntime(name: string): 'process' | 'docker' | 'vm' {
   if (name === 'process' || name === 'docker' || name === 'vm') return name;
   throw new KitError('bad-usage', `--runtime ${name}: expected process, docker or vm`);
 }
 
-function tellBundle({ manifest }: Bundle, say: (line: string) => void): void {
-  say(`${manifest.target.definition.name}: ${manifest.why}`);
-  for (const line of manifest.story) say(line);
+function logBundle({ manifest }: Bundle, log: (line: string) => void): void {
+  log(`${manifest.target.definition.name}: ${manifest.why}`);
+  for (const line of manifest.story) log(line);
   if (manifest.kitVersion !== kitVersion())
-    say(`the bundle was made by version ${manifest.kitVersion}, this is ${kitVersion()}`);
-  if (manifest.leftOut.length > 0) say(`too large for the bundle: ${manifest.leftOut.join(', ')}`);
+    log(`the bundle was made by version ${manifest.kitVersion}, this is ${kitVersion()}`);
+  if (manifest.leftOut.length > 0) log(`too large for the bundle: ${manifest.leftOut.join(', ')}`);
 }
 
 /** Where the data of the target is that a bundle has: on the disk that was mounted, or as plain files. */
-function dataOf({ dir, manifest }: Bundle, place: string): string {
-  const mounted = join(place, 'disk', 'data');
+function dataDirectoryOf({ dir, manifest }: Bundle, workspaceDir: string): string {
+  const mounted = join(workspaceDir, 'disk', 'data');
   if (existsSync(mounted) || manifest.case.kind === 'crash-state') return mounted;
   return join(dir, `round-${manifest.case.round}`, 'data-at-end');
 }
@@ -112,13 +112,13 @@ function dataOf({ dir, manifest }: Bundle, place: string): string {
 async function openDisk(
   bundle: Bundle,
   { at }: ReplayFlags,
-  place: string,
+  workspaceDir: string,
   registry: Registry,
-  keep: boolean,
+  keepMounted: boolean,
 ): Promise<string[]> {
-  const { case: what } = bundle.manifest;
-  const made = what.kind === 'crash-state' ? caseDisk(bundle, what, place) : undefined;
-  const disk = made?.disk ?? recordedDiskIn(bundle.dir);
+  const { case: failedCase } = bundle.manifest;
+  const rebuilt = failedCase.kind === 'crash-state' ? openBundleDisk(bundle, failedCase, workspaceDir) : undefined;
+  const disk = rebuilt?.disk ?? openRecordedDisk(bundle.dir);
   if (disk === undefined) {
     if (at !== undefined) {
       throw new KitError(
@@ -126,48 +126,48 @@ async function openDisk(
         `--at ${at}: this bundle has no recorded disk, expected one of a power cut`,
       );
     }
-    return [`the target's data at the end of the failed run: ${dataOf(bundle, place)}`];
+    return [`the target's data at the end of the failed run: ${dataDirectoryOf(bundle, workspaceDir)}`];
   }
   try {
-    return tellDisk(bundle, at, place, registry, keep, disk, made);
+    return describeDisk(bundle, at, workspaceDir, registry, keepMounted, disk, rebuilt);
   } finally {
     disk.recording.close();
   }
 }
 
 /** With `at` what there is at that place of its log; the disk is mounted, and stays so, only when `keep`. */
-function tellDisk(
-  { dir, manifest: { case: what } }: Bundle,
+function describeDisk(
+  { dir, manifest: { case: failedCase } }: Bundle,
   at: number | undefined,
-  place: string,
+  workspaceDir: string,
   registry: Registry,
-  keep: boolean,
+  keepMounted: boolean,
   disk: RecordedDisk,
-  made: CaseDisk | undefined,
+  rebuilt: BundleDisk | undefined,
 ): string[] {
   const { model } = disk.recording;
   const count = model.entries.length;
-  const ofRecovery = made?.outer !== undefined;
+  const ofRecovery = rebuilt?.outer !== undefined;
   const lines = [`the log${ofRecovery ? ' of the recovery' : ''} has ${count} entries`];
   let state = stateBefore(disk, at ?? count);
-  let which = `before entry ${at ?? count}`;
+  let stateLabel = `before entry ${at ?? count}`;
   if (at !== undefined) {
-    const placed = what.kind === 'crash-state' && !ofRecovery;
-    const events = placed ? readHistory(join(dir, 'history.jsonl')) : [];
-    lines.push(...tellPlace(model, at, events));
-  } else if (made !== undefined && what.kind === 'crash-state') {
-    state = made.state;
-    which = `in crash state ${what.state}`;
+    const hasHistory = failedCase.kind === 'crash-state' && !ofRecovery;
+    const events = hasHistory ? readHistory(join(dir, 'history.jsonl')) : [];
+    lines.push(...describeLogPosition(model, at, events));
+  } else if (rebuilt !== undefined && failedCase.kind === 'crash-state') {
+    state = rebuilt.state;
+    stateLabel = `in crash state ${failedCase.state}`;
   }
-  if (!keep) return lines;
-  const mountPoint = mountState(disk, state, what.filesystem, place, registry);
-  return [...lines, `the disk ${which} is mounted on ${shellWord(mountPoint)}`];
+  if (!keepMounted) return lines;
+  const mountPoint = mountState(disk, state, failedCase.filesystem, workspaceDir, registry);
+  return [...lines, `the disk ${stateLabel} is mounted on ${shellQuote(mountPoint)}`];
 }
 
-function reportOf(result: ReplayResult): string[] {
-  const what = result.kind === 'gate' ? 'schedule' : 'crash state';
-  const lines = ['', `${what}: ${result.schedule}`, ...result.story, ''];
+function formatResult(result: ReplayResult): string[] {
+  const reproducedThing = result.kind === 'gate' ? 'schedule' : 'crash state';
+  const lines = ['', `${reproducedThing}: ${result.schedule}`, ...result.story, ''];
   lines.push(`${result.verdict}: ${result.why}`);
-  if (result.shrunk !== null) lines.push(`a smaller bundle: plugpull replay ${shellWord(result.shrunk)}`);
+  if (result.shrunk !== null) lines.push(`a smaller bundle: plugpull replay ${shellQuote(result.shrunk)}`);
   return lines;
 }

@@ -1,11 +1,11 @@
 import { randomInt } from 'node:crypto';
 import { KitError } from '../../conformance/errors.js';
-import { otherwiseReport } from '../report/systems-report.js';
+import { unexpectedReport } from '../report/systems-report.js';
 import { table } from '../report/table.js';
-import { runtimeNamed } from '../runtime/choice/runtimes.js';
-import { choosePower } from '../runtime/power-backends.js';
-import { expectedSystems } from '../systems/expected.js';
-import { lastWords, type Measured, measure } from '../systems/measure.js';
+import { chooseRuntime } from '../runtime/choice/runtimes.js';
+import { choosePowerBackend } from '../runtime/power-backends.js';
+import { loadExpectedSystems } from '../systems/expected.js';
+import { lastLogLines, type SystemResult, measureSystem } from '../systems/measure.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface SystemsFlags {
@@ -17,7 +17,7 @@ export interface SystemsFlags {
   json?: boolean;
 }
 
-const LARGEST_RANDOM_SEED = 1_000_000;
+const MAX_RANDOM_SEED = 1_000_000;
 
 /** Measures real systems one after the other; exit code 0 when each that is here does what is expected of it. */
 export async function systemsCommand(
@@ -25,53 +25,53 @@ export async function systemsCommand(
   flags: SystemsFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  const say = (line: string) => void process.stderr.write(`${line}\n`);
-  const systems = expectedSystems(names);
-  const runtime = await runtimeNamed(flags.runtime);
-  const power = await choosePower(flags.power, undefined, runtime.name);
-  const seed = flags.seed ?? randomInt(LARGEST_RANDOM_SEED);
-  const all: Measured[] = [];
+  const log = (line: string) => void process.stderr.write(`${line}\n`);
+  const systems = loadExpectedSystems(names);
+  const runtime = await chooseRuntime(flags.runtime);
+  const power = await choosePowerBackend(flags.power, undefined, runtime.name);
+  const seed = flags.seed ?? randomInt(MAX_RANDOM_SEED);
+  const results: SystemResult[] = [];
   for (const system of systems) {
     for (const run of system.runs) {
       if (flags.faults && !run.faults.some((fault) => flags.faults?.includes(fault))) continue;
-      say(`${system.name}: ${run.faults.join(', ')}: expected to ${run.verdict}: ${run.reason}`);
-      const done = await measure(system, run, {
+      log(`${system.name}: ${run.faults.join(', ')}: expected to ${run.verdict}: ${run.reason}`);
+      const result = await measureSystem(system, run, {
         runtime,
         power,
         seed,
         budgetMs: flags.budget,
         signal: interrupts.signal,
-        progress: (line) => say(`  ${line}`),
+        progress: (line) => log(`  ${line}`),
       }).catch((error: unknown) => {
         // What fails because everything is being stopped is no news.
         if (interrupts.exitCode() === undefined) throw error;
         return undefined;
       });
       const interrupted = interrupts.exitCode();
-      if (done === undefined || interrupted !== undefined) return interrupted ?? 130;
-      say(`${system.name}: ${done.outcome}: ${done.why}`);
-      if (done.outcome === 'otherwise') {
-        const said = done.evidence === null ? [] : lastWords(done.evidence);
-        for (const line of otherwiseReport(done, said)) say(`  ${line}`);
+      if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
+      log(`${system.name}: ${result.outcome}: ${result.why}`);
+      if (result.outcome === 'otherwise') {
+        const logTails = result.evidence === null ? [] : lastLogLines(result.evidence);
+        for (const line of unexpectedReport(result, logTails)) log(`  ${line}`);
       }
-      all.push(done);
+      results.push(result);
     }
   }
-  if (all.length === 0) {
+  if (results.length === 0) {
     const known = new Set(systems.flatMap(({ runs }) => runs.flatMap(({ faults }) => faults)));
     const expected = `expected some of ${[...known].join(', ')}`;
     throw new KitError('bad-usage', `--faults ${flags.faults?.join(',')}: no run has one, ${expected}`);
   }
-  for (const line of table([HEAD, ...all.map(row)])) say(line);
-  if (flags.json) process.stdout.write(`${JSON.stringify({ seed, systems: all })}\n`);
-  if (all.some(({ outcome }) => outcome === 'otherwise')) return 1;
-  return all.some(({ outcome }) => outcome === 'as-expected') ? 0 : 3;
+  for (const line of table([TABLE_HEAD, ...results.map(row)])) log(line);
+  if (flags.json) process.stdout.write(`${JSON.stringify({ seed, systems: results })}\n`);
+  if (results.some(({ outcome }) => outcome === 'otherwise')) return 1;
+  return results.some(({ outcome }) => outcome === 'as-expected') ? 0 : 3;
 }
 
-const HEAD = ['system', 'faults', 'expected', 'found', 'confirmed', 'lost', 'crashes', 's', ''];
+const TABLE_HEAD = ['system', 'faults', 'expected', 'found', 'confirmed', 'lost', 'crashes', 's', ''];
 
-function row({ system, faults, expected, outcome, verdict, red, ...done }: Measured): string[] {
-  const { confirmed, lost, crashes, seconds } = done;
+function row({ system, faults, expected, outcome, verdict, red, ...figures }: SystemResult): string[] {
+  const { confirmed, lost, crashes, seconds } = figures;
   return [
     system,
     faults.join(','),

@@ -1,6 +1,6 @@
 import { verifyCertificate } from '../../conformance/certificate/verify.js';
 import { kitVersion } from '../host/version.js';
-import { certifiedLine } from '../report/certificate-report.js';
+import { certificateSummary } from '../report/certificate-report.js';
 import { styleFor } from '../report/style.js';
 
 /** Verifies a certificate; 0 when it is what its evidence gives, 1 when not. */
@@ -12,8 +12,8 @@ export function verifyCommand(file: string, flags: { json?: boolean }): number {
     process.stdout.write(`${JSON.stringify({ ok, problems, target, verdict, granted })}\n`);
   }
   for (const problem of problems) process.stderr.write(`${problem}\n`);
-  const words = certified === undefined ? '' : `: ${certifiedLine(certified)}`;
-  const outcome = ok ? `${style.good('verified')}${words}` : `${style.bad('not verified')}: ${file}`;
+  const summary = certified === undefined ? '' : `: ${certificateSummary(certified)}`;
+  const outcome = ok ? `${style.good('verified')}${summary}` : `${style.bad('not verified')}: ${file}`;
   process.stderr.write(`${outcome}\n`);
   return ok ? 0 : 1;
 }

@@ -8,8 +8,8 @@ import { materialise, openRecording } from '../../faults/crash-states/materialis
 import { blocklogAvailability } from '../../faults/power/available.js';
 import { findProgram } from '../../faults/programs.js';
 import { parseState } from '../../faults/write-log/state.js';
-import { TestPlace } from '../fixtures/kit.js';
-import { plantedBugs } from '../planted/definition.js';
+import { TestWorkspace } from '../fixtures/kit.js';
+import { loadPlantedBugs } from '../planted/definition.js';
 import { plant } from '../planted/plant.js';
 import type { ExploreResult } from './result/result.js';
 
@@ -17,13 +17,13 @@ const availability = blocklogAvailability();
 const skip = availability.available ? false : availability.why;
 const xfs = findProgram('mkfs.xfs') === undefined ? 'mkfs.xfs is not installed' : false;
 
-function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
-  const place = new TestPlace();
+function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   return place;
 }
 
-async function explore(place: TestPlace, target: string | undefined, ...flags: string[]) {
+async function explore(place: TestWorkspace, target: string | undefined, ...flags: string[]) {
   const file = target === undefined ? [] : [target];
   const ended = await place.run(['explore', ...file, '--json', '--seed', '3', ...flags]);
   const result = ended.stdout === '' ? undefined : (JSON.parse(ended.stdout) as ExploreResult);
@@ -35,7 +35,7 @@ t.test(
   { skip },
   async (t) => {
     const place = newPlace(t);
-    const [bug] = plantedBugs(['confirm-before-msync']);
+    const [bug] = loadPlantedBugs(['confirm-before-msync']);
     if (bug === undefined) throw new Error('the planted bug is not there');
     const target = plant(bug, join(place.dir, 'planted'));
     const { code, result, stderr } = await explore(place, target, '--budget', '16s', '--states', '40');
@@ -74,7 +74,7 @@ t.test('a recording that was kept is explored again: the same seed, the same sta
   const states = (dir: string) =>
     readHistory(join(dir, 'history.jsonl'))
       .flatMap((event) =>
-        event.kind === 'state-explored' ? [`${event.way} ${event.state} ${event.live} ${event.alike}`] : [],
+        event.kind === 'state-explored' ? [`${event.strategy} ${event.state} ${event.heldBits} ${event.equivalentStates}`] : [],
       )
       .filter((state) => !state.includes('>'))
       .sort();

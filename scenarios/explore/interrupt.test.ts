@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { blocklogAvailability } from '../../faults/power/available.js';
 import { until } from '../../faults/waiting.js';
-import { type Kit, TestPlace } from '../fixtures/kit.js';
+import { type KitProcess, TestWorkspace } from '../fixtures/kit.js';
 import { packageRoot } from '../host/version.js';
 
 const availability = blocklogAvailability();
@@ -11,7 +11,7 @@ const skip = availability.available ? false : availability.why;
 const FIXTURES = join(packageRoot(), 'conformance/fixtures');
 
 /** An exploration whose restore program hangs, with a state's disk in its hands. */
-async function hanging(place: TestPlace): Promise<Kit> {
+async function hanging(place: TestWorkspace): Promise<KitProcess> {
   const target = place.target(
     ['{node}', join(FIXTURES, 'queue.mjs'), '--data', '{data}', '--port', '{port}'],
     {
@@ -20,12 +20,12 @@ async function hanging(place: TestPlace): Promise<Kit> {
     },
   );
   const kit = place.start(['explore', target, '--budget', '12s', '--seed', '3'], { group: true });
-  await kit.says(/^recorded/m);
+  await kit.waitForStderr(/^recorded/m);
   return kit;
 }
 
 t.test('the second Ctrl-C ends an exploration whose disks are in use', { skip }, async (t) => {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const kit = await hanging(place);
   const [runId] = readdirSync(join(place.state, 'residue')).map((name) => name.split('.')[0]);
@@ -34,9 +34,9 @@ t.test('the second Ctrl-C ends an exploration whose disks are in use', { skip },
   // As a terminal does: all processes of the group at once.
   const interrupt = () => process.kill(-(kit.child.pid ?? 0), 'SIGINT');
   interrupt();
-  await kit.says(/^interrupted/m);
+  await kit.waitForStderr(/^interrupted/m);
   interrupt();
-  const { code, stderr } = await kit.ended();
+  const { code, stderr } = await kit.waitForExit();
   t.equal(code, 130, stderr);
   t.notMatch(stderr, /\n\s+at /, 'no stack trace');
   t.equal((await place.run(['clean'])).code, 0);

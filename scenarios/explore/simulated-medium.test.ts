@@ -9,7 +9,7 @@ import { type Extent, extentsOf } from '../../faults/power/syscalls.js';
 import { SECTOR_BYTES } from '../../faults/sector.js';
 import { type LogEntry, WriteLog } from '../../faults/write-log/log-writes.js';
 import { CrashModel } from '../../faults/write-log/model.js';
-import { programOf } from '../bench/programs.js';
+import { referenceProgram } from '../bench/programs.js';
 
 const PAGE_BYTES = 4096;
 const PAGES = 4;
@@ -96,7 +96,7 @@ interface Done {
 
 /** Which values the recorded device says that each sector may have, the page cache being lost or written. */
 function possible(log: number, entries: readonly LogEntry[], done: Done): Set<number>[] {
-  const floor = new CrashModel(entries).floor(done.end);
+  const floor = new CrashModel(entries).durablePrefix(done.end);
   const sectors = Array.from({ length: SECTORS }, () => new Set([0]));
   for (const entry of entries.slice(done.begin, done.end)) {
     for (let sector = 0; sector < SECTORS; sector += 1) {
@@ -121,7 +121,7 @@ function deviceOffset(extents: readonly Extent[], at: number): number {
 /** The same from the simulation, through the queue's command line. */
 async function simulated(all: readonly FileOperation[][]): Promise<Set<number>[][]> {
   const input = all.map((operations) => JSON.stringify({ pages: PAGES, operations })).join('\n');
-  const { stdout } = await execa(process.execPath, [programOf('synchronous/main.js'), 'simulated-medium'], {
+  const { stdout } = await execa(process.execPath, [referenceProgram('synchronous/main.js'), 'simulated-medium'], {
     input,
   });
   return stdout.split('\n').map((line) => {
@@ -153,7 +153,7 @@ t.test(
         done.push({ operations, extents, begin, end: disk.completeEntries(), cache });
       });
       for (const { fd } of fds) closeSync(fd);
-      const path = disk.end().log;
+      const path = disk.endRecording().log;
       const log = new WriteLog(path);
       const entries = [...log.entries()];
       const fd = openSync(path, 'r');

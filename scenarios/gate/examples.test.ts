@@ -3,7 +3,7 @@ import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { blocklogAvailability } from '../../faults/power/available.js';
-import { TestPlace } from '../fixtures/kit.js';
+import { TestWorkspace } from '../fixtures/kit.js';
 import { packageRoot } from '../host/version.js';
 import type { GateResult } from './result.js';
 
@@ -15,7 +15,7 @@ const power = blocklogAvailability().available;
 const present = (program: string) => spawnSync(program, ['--version']).status === 0;
 
 async function gate(target: string, faults: string, budget: string): Promise<GateResult> {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   const args = ['gate', target, '--json', '--seed', '3', '--faults', faults, '--budget', budget];
   const { stdout, stderr } = await place.run(args).finally(() => place.remove());
   if (stdout === '') throw new Error(stderr);
@@ -40,7 +40,7 @@ for (const [language, program] of Object.entries(NEEDS)) {
 }
 
 t.test('the same without its fsync turns red', { skip: !power || !present('python3') }, async (t) => {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   cpSync(join(EXAMPLES, 'python'), place.dir, { recursive: true });
   const file = join(place.dir, 'queue.py');

@@ -7,7 +7,7 @@ import { writeBundle } from '../bundle/bundle.js';
 import type { GateCase } from '../bundle/manifest.js';
 import { describeTarget } from '../bundle/target-of.js';
 import type { PlannedInjection, Schedule } from '../round/schedule.js';
-import { smallestStory } from './smallest-story.js';
+import { violationStory } from './smallest-story.js';
 
 /** A round in which a requirement failed. */
 export interface FailedRound extends Omit<GateCase, 'kind' | 'schedule'> {
@@ -21,33 +21,33 @@ export interface FailedRound extends Omit<GateCase, 'kind' | 'schedule'> {
 }
 
 /** Writes the bundle of a failed round into its evidence; resolves to the file. */
-export async function bundleOf(failed: FailedRound, file: string): Promise<string> {
+export async function writeGateBundle(failed: FailedRound, file: string): Promise<string> {
   const { target, evidence, round, runtime, power, filesystem, schedule, evaluation, events } = failed;
-  const red = evaluation.findings.filter(({ verdict }) => verdict === 'fail');
+  const failedFindings = evaluation.findings.filter(({ verdict }) => verdict === 'fail');
   await writeBundle(file, evidence, {
     target: describeTarget(target),
     seed: schedule.seed,
-    requirements: red.map(({ requirement }) => requirement),
+    requirements: failedFindings.map(({ requirement }) => requirement),
     why: evaluation.why,
-    story: smallestStory(events, evaluation),
+    story: violationStory(events, evaluation),
     case: {
       kind: 'gate',
       runtime,
       power,
       filesystem,
       round,
-      schedule: { ...schedule, injections: happened(join(evidence, `round-${round}`)) },
+      schedule: { ...schedule, injections: readInjections(join(evidence, `round-${round}`)) },
     },
   });
   return file;
 }
 
 /** The injections that were done, with the numbers by which their draws are made again. */
-function happened(roundDir: string): PlannedInjection[] {
-  const done = JSON.parse(readFileSync(join(roundDir, 'happened.json'), 'utf8')) as (PlannedInjection & {
+function readInjections(roundDir: string): PlannedInjection[] {
+  const executed = JSON.parse(readFileSync(join(roundDir, 'happened.json'), 'utf8')) as (PlannedInjection & {
     atMs: number;
     hit: boolean;
     detail: string;
   })[];
-  return done.map(({ atMs: _atMs, hit: _hit, detail: _detail, ...planned }) => planned);
+  return executed.map(({ atMs: _atMs, hit: _hit, detail: _detail, ...planned }) => planned);
 }

@@ -3,17 +3,17 @@ import { join } from 'node:path';
 import t from 'tap';
 import { FAULTS } from '../../faults/catalogue/catalogue.js';
 import { straceAvailability } from '../../faults/programs.js';
-import { type Ended, processesBelow, TestPlace } from '../fixtures/kit.js';
-import { type PlannedInjection, scheduleOf } from '../round/schedule.js';
+import { type ExitResult, processesBelow, TestWorkspace } from '../fixtures/kit.js';
+import { type PlannedInjection, makeSchedule } from '../round/schedule.js';
 import type { GateResult } from './result.js';
 
 const noStrace = straceAvailability().available ? false : 'strace is not installed';
 
 async function gate(
-  place: TestPlace,
+  place: TestWorkspace,
   target: string,
   ...flags: string[]
-): Promise<Ended & { result: GateResult }> {
+): Promise<ExitResult & { result: GateResult }> {
   const ended = await place.run(['gate', target, '--json', '--seed', '7', '--budget', '8s', ...flags]);
   return { ...ended, result: JSON.parse(ended.stdout) as GateResult };
 }
@@ -25,8 +25,8 @@ function reds(result: GateResult): string[] {
   return result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
 }
 
-function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
-  const place = new TestPlace();
+function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   return place;
 }
@@ -84,7 +84,7 @@ t.test(
     t.equal(result.evidence, out);
     const read = (file: string) => JSON.parse(readFileSync(join(out, 'round-1', file), 'utf8')) as unknown;
     const faults = FAULTS.filter(({ name }) => name === 'kill-one');
-    const planned = scheduleOf(7, faults, faults.length);
+    const planned = makeSchedule(7, faults, faults.length);
     t.same(read('schedule.json'), planned, 'the seed makes the schedule');
     const happened = read('happened.json') as PlannedInjection[];
     t.ok(happened.length > 0);

@@ -2,21 +2,21 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { evaluate } from '../../conformance/checkers/evaluate.js';
 import { KitError } from '../../conformance/errors.js';
-import type { HistoryEvent } from '../../conformance/history/events.js';
+import { HISTORY_FORMAT, type HistoryEvent } from '../../conformance/history/events.js';
 import { Recorder } from '../../conformance/history/recorder.js';
 import { recordReceipts } from '../../conformance/protocols/receipts.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault } from '../../faults/fault.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
-import { eventsRead } from '../../faults/waiting.js';
+import { processPendingEvents } from '../../faults/waiting.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
 import { type RoundOptions, runRound } from '../round/round.js';
-import { kindsOf, type Schedule, scheduleOf } from '../round/schedule.js';
-import { madeBy, type PowerBackendName } from '../runtime/power-backends.js';
+import { splitByPower, type Schedule, makeSchedule } from '../round/schedule.js';
+import { faultsEnabledBy, type PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
-import { bundleOf } from './gate-bundle.js';
+import { writeGateBundle } from './gate-bundle.js';
 import { type GateResult, resultOf } from './result.js';
 import { type Selection, selectFaults } from './select.js';
 
@@ -31,7 +31,7 @@ export interface GateOptions {
   seed: number;
   budgetMs: number;
   /** So many kinds of faults in each round; default: few enough that rounds are short, and that their turns try all. */
-  mains?: number;
+  faultsPerRound?: number;
   /** Where the evidence goes; undefined: the state directory, and dropped when all passed. */
   out: string | undefined;
   keep: boolean;
@@ -42,18 +42,18 @@ export interface GateOptions {
 }
 
 /** What a round of many faults takes when nothing is wrong; only for the plan, the clock decides. */
-const USUAL_ROUND_MS = 22_000;
-const MOST_MAINS = 5;
+const TYPICAL_ROUND_MS = 22_000;
+const MAX_FAULTS_PER_ROUND = 5;
 /** Of the whole budget, for power cuts among rounds of other faults. */
-const POWER_SHARE = 0.45;
+const POWER_BUDGET_SHARE = 0.45;
 /** A round of power cuts is over after so long, so that a verdict on it need not wait for the end of the budget. */
-const POWER_ROUND_MS = 30_000;
+const MAX_POWER_ROUND_MS = 30_000;
 /** Where an install alone takes a good part of that. */
-const SLOW_POWER_ROUND_MS = 300_000;
+const MAX_SLOW_POWER_ROUND_MS = 300_000;
 /** With less left of their share power cuts are not begun once more. */
-const LEAST_POWER_MS = 6000;
+const MIN_POWER_MS = 6000;
 /** A round for which there is less time than this part of what it usually takes is not begun. */
-const LEAST_OF_A_ROUND = 0.7;
+const MIN_ROUND_SHARE = 0.7;
 /** Before the end of the budget no new fault is tried: draining and stopping take time too. */
 const RESERVE_MS = 2500;
 const SLOW_RESERVE_MS = 20_000;
@@ -65,24 +65,25 @@ const BUNDLE_NAME = 'bundle.tar.gz';
  * its own, the next number each, so that the one that failed can be run first again.
  * @throws KitError target-unavailable when the target cannot be started, or when there is no fault to try.
  */
-export async function runGate(asked: GateOptions): Promise<GateResult> {
-  const { selection, seed } = asked;
-  const target = measurable(asked.target, asked.runtime);
+export async function runGate(requested: GateOptions): Promise<GateResult> {
+  const { selection, seed } = requested;
+  const target = withMeasurableClaims(requested.target, requested.runtime);
   if (selection.faults.length === 0) {
-    const reasons = selection.missing
+    const reasons = selection.unavailable
       .map(({ name, availability }) => `${name}: ${availability.why}`)
       .join('; ');
     throw new KitError('target-unavailable', `no fault can be tried: ${reasons}`);
   }
   const registry = new Registry(newRunId());
-  const dir = asked.out ?? join(stateDirectory(), 'runs', registry.runId);
-  if (asked.out === undefined) registry.made({ kind: 'directory', path: dir });
+  const dir = requested.out ?? join(stateDirectory(), 'runs', registry.runId);
+  if (requested.out === undefined) registry.made({ kind: 'directory', path: dir });
   mkdirSync(dir, { recursive: true });
   const recorder = new Recorder(join(dir, 'history.jsonl'));
-  const options = { ...asked, target, signal: AbortSignal.any([asked.signal, recorder.broken]) };
+  const options = { ...requested, target, signal: AbortSignal.any([requested.signal, recorder.failureSignal]) };
   const startMs = performance.now();
   recorder.record({
     kind: 'run-started',
+    format: HISTORY_FORMAT,
     target: target.name,
     protocol: target.protocol,
     seed,
@@ -92,21 +93,21 @@ export async function runGate(asked: GateOptions): Promise<GateResult> {
   });
   let keep = true;
   try {
-    const { rounds, last, failed } = await runRounds(options, { registry, recorder, dir, startMs });
+    const { rounds, last: lastSchedule, failed } = await runRounds(options, { registry, recorder, dir, startMs });
     const how = options.signal.aborted ? 'interrupted' : failed ? 'violation' : 'completed';
     recorder.record({ kind: 'run-ended', how });
     const evaluation = evaluate(recorder.events, target);
     keep = options.keep || options.out !== undefined || evaluation.verdict === 'fail';
-    const red = evaluation.verdict === 'fail';
-    const shown = red && last !== undefined ? last.seed : seed;
+    const isFailed = evaluation.verdict === 'fail';
+    const reportedSeed = isFailed && lastSchedule !== undefined ? lastSchedule.seed : seed;
     // The history must be whole in the file that goes into the bundle.
     recorder.close();
     const bundle =
-      red && last !== undefined && how !== 'interrupted'
-        ? await bundleOf(
+      isFailed && lastSchedule !== undefined && how !== 'interrupted'
+        ? await writeGateBundle(
             {
               target,
-              schedule: last,
+              schedule: lastSchedule,
               round: rounds,
               runtime: options.runtime.name,
               power: options.power,
@@ -126,8 +127,8 @@ export async function runGate(asked: GateOptions): Promise<GateResult> {
         events: recorder.events,
         rounds,
         tookMs: Math.round(performance.now() - startMs),
-        seed: shown,
-        replay: options.replay(shown),
+        seed: reportedSeed,
+        replay: options.replay(reportedSeed),
         evidence: keep ? dir : null,
         bundle,
       },
@@ -135,7 +136,7 @@ export async function runGate(asked: GateOptions): Promise<GateResult> {
     );
   } catch (error) {
     // A Ctrl-C may be what it failed of: then nothing is kept.
-    await eventsRead();
+    await processPendingEvents();
     throw error;
   } finally {
     if (!keep || options.signal.aborted) rmSync(dir, { recursive: true, force: true });
@@ -145,62 +146,62 @@ export async function runGate(asked: GateOptions): Promise<GateResult> {
 }
 
 /** The target with those of its claims that can be held against it where it runs. */
-function measurable(target: Target, { slowStartMs }: PreparedRuntime): Target {
+function withMeasurableClaims(target: Target, { slowStartMs }: PreparedRuntime): Target {
   if (slowStartMs === undefined) return target;
   const { recoverySeconds: _, ...guarantee } = target.guarantee;
   return { ...target, guarantee };
 }
 
-function untried(faults: readonly Fault[], events: readonly HistoryEvent[]): boolean {
+function hasUntriedFaults(faults: readonly Fault[], events: readonly HistoryEvent[]): boolean {
   const tried = new Set(events.flatMap((event) => (event.kind === 'fault' ? [event.fault] : [])));
   return faults.some(({ name }) => !tried.has(name));
 }
 
 /** The faults in their order; power cuts go on as long as there is time. */
-function planOf({ disk, injections }: Schedule, power: PowerBackendName): string {
+function describePlan({ disk, injections }: Schedule, power: PowerBackendName): string {
   if (disk === 'power') return `power cuts by ${power}`;
   return injections.map(({ fault }) => fault).join(', ');
 }
 
-interface Run {
+interface GateRun {
   registry: Registry;
   recorder: Recorder;
   dir: string;
   startMs: number;
 }
 
-async function runRounds(options: GateOptions, run: Run) {
+async function runRounds(options: GateOptions, run: GateRun) {
   const { target, selection, seed, budgetMs, signal } = options;
   const { faults } = selection;
   const receipts = recordReceipts(run.recorder);
   const endMs = run.startMs + budgetMs;
-  const { power, others } = kindsOf(faults);
-  const powerMs = power.length === 0 ? 0 : others.length === 0 ? budgetMs : budgetMs * POWER_SHARE;
-  const powerRoundMs = options.runtime.slowStartMs === undefined ? POWER_ROUND_MS : SLOW_POWER_ROUND_MS;
+  const { power, others } = splitByPower(faults);
+  const powerMs = power.length === 0 ? 0 : others.length === 0 ? budgetMs : budgetMs * POWER_BUDGET_SHARE;
+  const powerRoundMs = options.runtime.slowStartMs === undefined ? MAX_POWER_ROUND_MS : MAX_SLOW_POWER_ROUND_MS;
   const reserveMs = options.runtime.slowStartMs === undefined ? RESERVE_MS : SLOW_RESERVE_MS;
   let powerLeftMs = powerMs;
-  const ordinary = { count: 0, ms: 0 };
-  const plannedRounds = Math.max(1, Math.floor((budgetMs - powerMs) / USUAL_ROUND_MS));
-  const mains = options.mains ?? Math.min(MOST_MAINS, Math.ceil(others.length / plannedRounds));
+  const otherRounds = { count: 0, ms: 0 };
+  const plannedRounds = Math.max(1, Math.floor((budgetMs - powerMs) / TYPICAL_ROUND_MS));
+  const faultsPerRound = options.faultsPerRound ?? Math.min(MAX_FAULTS_PER_ROUND, Math.ceil(others.length / plannedRounds));
   let injections = 0;
   let setUpMs = 0;
   let rounds = 0;
   let failed = false;
-  let last: Schedule | undefined;
+  let lastSchedule: Schedule | undefined;
   for (let offset = 0; !signal.aborted && !failed; offset++) {
     const nowMs = performance.now();
     const number = rounds + 1;
-    const schedule = scheduleOf(seed + offset, faults, mains);
-    const ofPower = schedule.disk === 'power';
-    if (ofPower && others.length > 0 && powerLeftMs < LEAST_POWER_MS) continue;
+    const schedule = makeSchedule(seed + offset, faults, faultsPerRound);
+    const isPowerRound = schedule.disk === 'power';
+    if (isPowerRound && others.length > 0 && powerLeftMs < MIN_POWER_MS) continue;
     // Once more when every other fault has had its turn.
-    if (ofPower && powerLeftMs < powerMs && untried(others, run.recorder.events)) continue;
-    const ordinaryMs = ordinary.count === 0 ? USUAL_ROUND_MS : ordinary.ms / ordinary.count;
+    if (isPowerRound && powerLeftMs < powerMs && hasUntriedFaults(others, run.recorder.events)) continue;
+    const otherRoundMs = otherRounds.count === 0 ? TYPICAL_ROUND_MS : otherRounds.ms / otherRounds.count;
     // What takes long to install must have time left for the cuts as well.
-    const usualMs = ofPower ? Math.max(Math.min(powerLeftMs, LEAST_POWER_MS), 2 * setUpMs) : ordinaryMs;
-    const leastMs = Math.max(usualMs * LEAST_OF_A_ROUND, setUpMs + reserveMs);
-    if (rounds > 0 && nowMs + leastMs > endMs) break;
-    options.progress(`round ${number}, seed ${schedule.seed}: ${planOf(schedule, options.power)}`);
+    const typicalMs = isPowerRound ? Math.max(Math.min(powerLeftMs, MIN_POWER_MS), 2 * setUpMs) : otherRoundMs;
+    const minMs = Math.max(typicalMs * MIN_ROUND_SHARE, setUpMs + reserveMs);
+    if (rounds > 0 && nowMs + minMs > endMs) break;
+    options.progress(`round ${number}, seed ${schedule.seed}: ${describePlan(schedule, options.power)}`);
     const round: RoundOptions = {
       target,
       protocol: await protocolOf(target.protocol),
@@ -220,27 +221,27 @@ async function runRounds(options: GateOptions, run: Run) {
       startTimeoutMs: Math.round(
         Math.max(1000, 3 * setUpMs, Math.min(options.runtime.slowStartMs ?? 30_000, endMs - nowMs)),
       ),
-      lastFaultMs: Math.min(endMs, ofPower ? nowMs + Math.min(powerLeftMs, powerRoundMs) : endMs) - reserveMs,
+      lastFaultMs: Math.min(endMs, isPowerRound ? nowMs + Math.min(powerLeftMs, powerRoundMs) : endMs) - reserveMs,
       progress: options.progress,
     };
     const outcome = await runRound(round);
     injections = outcome.injections;
     setUpMs = setUpMsOf(run.recorder.events);
     rounds = number;
-    last = schedule;
-    if (ofPower) powerLeftMs -= performance.now() - nowMs;
+    lastSchedule = schedule;
+    if (isPowerRound) powerLeftMs -= performance.now() - nowMs;
     else {
-      ordinary.count++;
-      ordinary.ms += performance.now() - nowMs;
+      otherRounds.count++;
+      otherRounds.ms += performance.now() - nowMs;
     }
     failed = !signal.aborted && evaluate(run.recorder.events, target).verdict === 'fail';
     // The data of a round that passed is of no use; that of the one that failed is evidence.
-    if (failed) await outcome.disk.keep(join(round.dir, 'data-at-end'));
+    if (failed) await outcome.disk.saveTo(join(round.dir, 'data-at-end'));
     else outcome.disk.remove();
     if (!failed && !options.keep && options.out === undefined)
       rmSync(round.dir, { recursive: true, force: true });
   }
-  return { rounds, last, failed };
+  return { rounds, last: lastSchedule, failed };
 }
 
 /** Milliseconds from the last installation of a history to the first message after it; 0 when there was none. */
@@ -253,15 +254,15 @@ export function setUpMsOf(events: readonly HistoryEvent[]): number {
 }
 
 /** A gate whose faults are still to be chosen: those that the target claims, narrowed to `wanted`. */
-type WantedGate = Omit<GateOptions, 'selection'> & { wanted: readonly string[] | undefined };
+type UnselectedGateOptions = Omit<GateOptions, 'selection'> & { wanted: readonly string[] | undefined };
 
 /** Chooses the faults, runs the gate, and gives back what its runtime has taken. */
-export async function gateOn({ wanted, ...options }: WantedGate): Promise<GateResult> {
+export async function selectAndRunGate({ wanted, ...options }: UnselectedGateOptions): Promise<GateResult> {
   const { target, runtime, power } = options;
   try {
     const selection = await selectFaults(target, wanted, {
-      offers: (fault) => runtime.offers(fault),
-      makes: runtime.makes ?? madeBy(power),
+      supports: (fault) => runtime.supports(fault),
+      enabledFaults: runtime.enabledFaults ?? faultsEnabledBy(power),
     });
     return await runGate({ ...options, selection });
   } finally {

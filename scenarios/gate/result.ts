@@ -1,5 +1,5 @@
 import { type Evaluation, evaluate } from '../../conformance/checkers/evaluate.js';
-import { story } from '../../conformance/checkers/story.js';
+import { messageEvents } from '../../conformance/checkers/story.js';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Target } from '../../conformance/target-file/definition.js';
@@ -52,7 +52,7 @@ export interface GateResult {
   story: HistoryEvent[];
 }
 
-export interface RunFacts {
+export interface GateFacts {
   target: Target;
   selection: Selection;
   power: PowerBackendName;
@@ -65,11 +65,11 @@ export interface RunFacts {
   bundle: string | null;
 }
 
-const MOST_TOLD = 10;
+const MAX_REPORTED_VIOLATIONS = 10;
 
 /** Holds the history against what the target claims, and counts what a report tells. */
 export function resultOf(
-  facts: RunFacts,
+  facts: GateFacts,
   evaluation: Evaluation = evaluate(facts.events, facts.target),
 ): GateResult {
   const { target, selection, power, events, rounds, tookMs, seed, replay, evidence, bundle } = facts;
@@ -95,10 +95,10 @@ export function resultOf(
     submitted: count(events, (event) => event.kind === 'submitted'),
     ...outcomes,
     delivered: count(events, (event) => event.kind === 'delivered'),
-    lost: figure(evaluation, 'lost'),
-    duplicates: figure(evaluation, 'duplicates'),
-    repeats: figure(evaluation, 'inDelivery') + figure(evaluation, 'afterIndexLoss'),
-    corrupted: figure(evaluation, 'corrupted'),
+    lost: sumFigure(evaluation, 'lost'),
+    duplicates: sumFigure(evaluation, 'duplicates'),
+    repeats: sumFigure(evaluation, 'inDelivery') + sumFigure(evaluation, 'afterIndexLoss'),
+    corrupted: sumFigure(evaluation, 'corrupted'),
     crashes: count(events, (event) => event.kind === 'fault' && event.hit && event.scope !== 'none'),
     worstRecoveryMs: recoveries.length === 0 ? null : Math.max(...recoveries),
     tookMs,
@@ -106,35 +106,35 @@ export function resultOf(
     replay,
     evidence,
     bundle,
-    violations: violations.slice(0, MOST_TOLD),
-    story: first === undefined ? [] : story(events, first),
+    violations: violations.slice(0, MAX_REPORTED_VIOLATIONS),
+    story: first === undefined ? [] : messageEvents(events, first),
   };
 }
 
 function countFaults(
   events: readonly HistoryEvent[],
-  { faults, missing }: Selection,
+  { faults, unavailable: missing }: Selection,
   power: PowerBackendName,
 ): FaultCount[] {
   const counts = faults.map(({ name, needs }): FaultCount => {
-    const tries = events.filter((event) => event.kind === 'fault' && event.fault === name);
-    const hit = count(tries, (event) => event.kind === 'fault' && event.hit);
-    return { name, tried: tries.length, hit, ...(needs.disk === 'power' ? { by: power } : {}) };
+    const injections = events.filter((event) => event.kind === 'fault' && event.fault === name);
+    const hit = count(injections, (event) => event.kind === 'fault' && event.hit);
+    return { name, tried: injections.length, hit, ...(needs.disk === 'power' ? { by: power } : {}) };
   });
-  const absent = missing.map(({ name, availability: { why, remedy } }) => ({
+  const notTried = missing.map(({ name, availability: { why, remedy } }) => ({
     name,
     tried: 0,
     hit: 0,
     why,
     remedy,
   }));
-  return [...counts, ...absent];
+  return [...counts, ...notTried];
 }
 
 function count(events: readonly HistoryEvent[], test: (event: HistoryEvent) => boolean): number {
   return events.filter(test).length;
 }
 
-function figure({ findings }: Evaluation, name: string): number {
+function sumFigure({ findings }: Evaluation, name: string): number {
   return findings.reduce((sum, { figures }) => sum + (figures[name] ?? 0), 0);
 }

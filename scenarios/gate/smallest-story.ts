@@ -6,7 +6,7 @@ import { tracesOf } from '../../conformance/history/traces.js';
  * What happened to the first message that a violation names, in a few lines: where it was confirmed, what was done to
  * the target behind that, and what became of the message.
  */
-export function smallestStory(events: readonly HistoryEvent[], { findings }: Evaluation): string[] {
+export function violationStory(events: readonly HistoryEvent[], { findings }: Evaluation): string[] {
   const violation = findings
     .filter(({ verdict }) => verdict === 'fail')
     .flatMap(({ requirement, violations }) => violations.map((one) => ({ requirement, ...one })))
@@ -18,20 +18,20 @@ export function smallestStory(events: readonly HistoryEvent[], { findings }: Eva
   const { submitted, answered } = trace ?? {};
   const lines: string[] = [];
   if (submitted !== undefined) {
-    lines.push(line(submitted, `message ${id} submitted, ${submitted.sizeBytes} bytes`));
+    lines.push(formatLine(submitted, `message ${id} submitted, ${submitted.sizeBytes} bytes`));
   }
-  if (answered !== undefined) lines.push(line(answered, `${answered.outcome}: ${answered.detail}`));
+  if (answered !== undefined) lines.push(formatLine(answered, `${answered.outcome}: ${answered.detail}`));
   const since = events.indexOf(answered ?? submitted ?? events[0] ?? ({} as HistoryEvent));
   const fault = events
     .slice(Math.max(0, since))
     .find((event) => event.kind === 'fault' && event.hit && event.scope !== 'none');
-  if (fault?.kind === 'fault') lines.push(line(fault, `${fault.fault}: ${fault.detail}`));
+  if (fault?.kind === 'fault') lines.push(formatLine(fault, `${fault.fault}: ${fault.detail}`));
   for (const { delivered } of trace?.deliveries ?? []) {
-    lines.push(line(delivered, `delivered, as delivery ${delivered.sequence}`));
+    lines.push(formatLine(delivered, `delivered, as delivery ${delivered.sequence}`));
   }
   return [...lines, `           ${requirement}: ${what}`];
 }
 
-function line({ atMs }: HistoryEvent, what: string): string {
+function formatLine({ atMs }: HistoryEvent, what: string): string {
   return `${(atMs / 1000).toFixed(3).padStart(9)} s  ${what}`;
 }

@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import t from 'tap';
-import { TestPlace } from '../fixtures/kit.js';
+import { TestWorkspace } from '../fixtures/kit.js';
 import type { GateResult } from './result.js';
 
 /** Targets at which a run proves nothing, however green it would look. */
@@ -18,7 +18,7 @@ const CASES: [what: string, wrong: string, faults: string[], tried: string, why:
 
 for (const [what, wrong, faults, tried, why] of CASES) {
   t.test(`a target that ${what} is not measured, with the reason`, { timeout: 120_000 }, async (t) => {
-    const place = new TestPlace();
+    const place = new TestWorkspace();
     t.teardown(() => rmSync(place.dir, { recursive: true, force: true }));
     const target = place.queue(wrong, faults);
     const args = ['gate', target, '--json', '--seed', '7', '--budget', '5s', '--faults', tried];

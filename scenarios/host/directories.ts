@@ -9,14 +9,14 @@ import { KitError, messageOf } from '../../conformance/errors.js';
  */
 export function makeDirectories(path: string): void {
   const missing: string[] = [];
-  for (let above = path; !existsSync(above) && dirname(above) !== above; above = dirname(above))
-    missing.push(above);
-  for (const directory of missing.reverse()) makeOne(directory);
+  for (let ancestor = path; !existsSync(ancestor) && dirname(ancestor) !== ancestor; ancestor = dirname(ancestor))
+    missing.push(ancestor);
+  for (const directory of missing.reverse()) makeIfMissing(directory);
   if (!statSync(path).isDirectory()) throw new Error(`${path} is not a directory`);
 }
 
 /** Another process may make it at the same moment. */
-function makeOne(directory: string): void {
+function makeIfMissing(directory: string): void {
   try {
     mkdirSync(directory);
   } catch (error) {
@@ -26,15 +26,15 @@ function makeOne(directory: string): void {
 
 /**
  * The same for a directory that somebody has named, which is then there and can be written to.
- * @param named how it was named, as `--out DIR`.
+ * @param label how it was named, as `--out DIR`.
  * @throws KitError bad-usage
  */
-export function makeWritable(path: string, named: string): void {
+export function makeWritableDirectory(path: string, label: string): void {
   try {
     makeDirectories(path);
     accessSync(path, constants.W_OK | constants.X_OK);
   } catch (error) {
-    throw new KitError('bad-usage', `${named}: expected a directory to write to: ${messageOf(error)}`, {
+    throw new KitError('bad-usage', `${label}: expected a directory to write to: ${messageOf(error)}`, {
       cause: error,
     });
   }

@@ -69,9 +69,9 @@ export function isMarked(
 ): boolean {
   if (unmarked.get(pid) === startTicks) return false;
   for (const [variable, value] of Object.entries(markers)) {
-    const found = environmentOf(pid, variable);
-    if (found === undefined) unmarked.set(pid, startTicks);
-    if (found !== value) return false;
+    const actual = environmentOf(pid, variable);
+    if (actual === undefined) unmarked.set(pid, startTicks);
+    if (actual !== value) return false;
   }
   return true;
 }

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { appendFileSync, closeSync, fsyncSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
-import { makeWritable } from './directories.js';
+import { makeWritableDirectory } from './directories.js';
 import { bootId, processEntry } from './processes.js';
 
 /** Something outside the kit's own memory that has to be removed again. */
@@ -56,7 +56,7 @@ export class Registry {
 
   constructor(runId: string, stateDir = stateDirectory()) {
     this.runId = runId;
-    makeWritable(residueDir(stateDir), `${stateDir} (PLUGPULL_STATE)`);
+    makeWritableDirectory(residueDir(stateDir), `${stateDir} (PLUGPULL_STATE)`);
     this.#file = join(residueDir(stateDir), `${runId}.jsonl`);
     const startTicks = processEntry(process.pid)?.startTicks ?? 0;
     try {
@@ -124,7 +124,7 @@ export function registeredRuns(stateDir = stateDirectory()): RegisteredRun[] {
 }
 
 function readRun(file: string, runId: string): RegisteredRun {
-  const left = new Map<string, Resource>();
+  const remaining = new Map<string, Resource>();
   const run: RegisteredRun = { runId, file, alive: false, sameBoot: false, sinceTicks: 0, resources: [] };
   for (const text of readFileSync(file, 'utf8').split('\n')) {
     const line = parseLine(text);
@@ -136,12 +136,12 @@ function readRun(file: string, runId: string): RegisteredRun {
       // One that nobody has waited for yet is dead.
       run.alive = run.sameBoot && kit?.startTicks === line.startTicks && kit.state !== 'Z';
     } else if (line.line === 'made') {
-      left.set(JSON.stringify(line.resource), line.resource);
+      remaining.set(JSON.stringify(line.resource), line.resource);
     } else {
-      left.delete(JSON.stringify(line.resource));
+      remaining.delete(JSON.stringify(line.resource));
     }
   }
-  run.resources = [...left.values()].reverse();
+  run.resources = [...remaining.values()].reverse();
   return run;
 }
 

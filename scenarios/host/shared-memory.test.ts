@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import t from 'tap';
-import { dropSharedMemory } from './shared-memory.js';
+import { removeSharedMemory } from './shared-memory.js';
 
 const idsOf = (): string[] =>
   readFileSync('/proc/sysvipc/shm', 'utf8')
@@ -18,8 +18,8 @@ t.test('shared memory goes when its maker is dead, and nobody else’s does', as
   }
   const id = /(\d+)\s*$/.exec(made.stdout)?.[1] ?? '';
   t.ok(idsOf().includes(id), 'the kernel keeps it');
-  t.equal(dropSharedMemory(new Set([made.pid + 1_000_000])), 0);
+  t.equal(removeSharedMemory(new Set([made.pid + 1_000_000])), 0);
   t.ok(idsOf().includes(id), 'another process made it');
-  t.equal(dropSharedMemory(new Set([made.pid])), 1);
+  t.equal(removeSharedMemory(new Set([made.pid])), 1);
   t.notOk(idsOf().includes(id));
 });

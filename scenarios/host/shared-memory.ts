@@ -6,17 +6,17 @@ import { readFileSync } from 'node:fs';
  * it when its maker is killed (PostgreSQL leaves one piece for each data directory).
  * @returns how many pieces were removed.
  */
-export function dropSharedMemory(madeBy: ReadonlySet<number>): number {
+export function removeSharedMemory(creatorPids: ReadonlySet<number>): number {
   let removed = 0;
-  for (const { id, maker, attached } of segments()) {
-    if (attached > 0 || !madeBy.has(maker)) continue;
+  for (const { id, maker, attached } of readSegments()) {
+    if (attached > 0 || !creatorPids.has(maker)) continue;
     if (spawnSync('ipcrm', ['--shmem-id', `${id}`], { stdio: 'ignore' }).status === 0) removed += 1;
   }
   return removed;
 }
 
 /** The kernel's table: a line of names, then one line for each piece. */
-function segments(): { id: number; maker: number; attached: number }[] {
+function readSegments(): { id: number; maker: number; attached: number }[] {
   let text: string;
   try {
     text = readFileSync('/proc/sysvipc/shm', 'utf8');

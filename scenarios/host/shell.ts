@@ -1,4 +1,4 @@
 /** A word as it has to be typed at a shell. */
-export function shellWord(word: string): string {
-  return /^[\w./,:=@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+export function shellQuote(argument: string): string {
+  return /^[\w./,:=@%+-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", `'\\''`)}'`;
 }

@@ -1,6 +1,6 @@
 import t from 'tap';
-import { pauseNow } from '../../faults/waiting.js';
-import { standstill } from './standstill.js';
+import { sleepSync } from '../../faults/waiting.js';
+import { stopProcesses } from './standstill.js';
 
 /** A parent that is `polls` polls of its state away from the end of its fork() when it is told to stop. */
 function forking(polls: number, state: string) {
@@ -28,18 +28,18 @@ function forking(polls: number, state: string) {
 
 t.test('a child that is born after its parent was told to stop is stopped too', async (t) => {
   const { look, stop, areIn, stops } = forking(3, 'R');
-  t.same([...standstill(look, stop, areIn)], [7, 8]);
+  t.same([...stopProcesses(look, stop, areIn)], [7, 8]);
   t.same(stops, [7, 8], 'each once');
 });
 
 t.test('one that waits for its disk is not waited for longer than a moment', async (t) => {
   const { look, stop, areIn, living } = forking(Number.POSITIVE_INFINITY, 'D');
-  t.same([...standstill(look, stop, areIn)], living);
+  t.same([...stopProcesses(look, stop, areIn)], living);
 });
 
 t.test('one that never stands does not hold up the kill for ever', async (t) => {
   const { look, stop, areIn } = forking(Number.POSITIVE_INFINITY, 'R');
-  t.same([...standstill(look, stop, areIn)], [7]);
+  t.same([...stopProcesses(look, stop, areIn)], [7]);
 });
 
 t.test(
@@ -47,20 +47,20 @@ t.test(
   async (t) => {
     const { living, stop, areIn, stops } = forking(1, 'R');
     const look = () => {
-      pauseNow(stops.length === 0 ? 2100 : 0);
+      sleepSync(stops.length === 0 ? 2100 : 0);
       return [...living];
     };
-    t.same([...standstill(look, stop, areIn)], [7, 8]);
+    t.same([...stopProcesses(look, stop, areIn)], [7, 8]);
   },
 );
 
 t.test('children that come faster than they are stopped are left at some time', async (t) => {
   const { stop, areIn, stops } = forking(0, 'R');
-  t.equal(standstill(() => [stops.length], stop, areIn).size, 20);
+  t.equal(stopProcesses(() => [stops.length], stop, areIn).size, 20);
 });
 
 t.test('nobody is stopped where nobody lives', async (t) => {
   const { stop, areIn, stops } = forking(0, 'R');
-  t.same([...standstill(() => [], stop, areIn)], []);
+  t.same([...stopProcesses(() => [], stop, areIn)], []);
   t.same(stops, []);
 });

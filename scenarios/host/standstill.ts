@@ -1,43 +1,43 @@
-import { threadsAreIn } from '../../faults/stopped.js';
-import { pauseNow } from '../../faults/waiting.js';
+import { allThreadsInState } from '../../faults/stopped.js';
+import { sleepSync } from '../../faults/waiting.js';
 
-const STANDING = 'TtZX';
+const STOPPED_STATES = 'TtZX';
 /** A machine under load lets a process wait that long before it comes to its own stop. */
-const LONGEST_WAIT_MS = 2000;
+const MAX_STOP_WAIT_MS = 2000;
 /** Who waits for a disk makes no children meanwhile, and may wait for ever: a cut stops the disk first. */
-const LONGEST_DISK_WAIT_MS = 20;
+const MAX_DISK_WAIT_MS = 20;
 /** Of processes that are born faster than they are stopped. */
-const MOST_LOOKS = 20;
+const MAX_SCANS = 20;
 const POLL_MS = 0.5;
 
 /**
  * Stops processes that may be having children, until all of them stand and a look finds nobody new. SIGSTOP is no fence: one
  * that is in the middle of fork() when it comes goes through with it, however late, and its child starts running; so
  * nobody is looked for again before those that were found stand.
- * @param areIn whether every thread is in one of these states (letters of /proc/PID/stat), or the process is gone.
+ * @param allThreadsIn whether every thread is in one of these states (letters of /proc/PID/stat), or the process is gone.
  * @returns all that were stopped.
  */
-export function standstill(
-  look: () => readonly number[],
+export function stopProcesses(
+  listPids: () => readonly number[],
   stop: (pid: number) => void,
-  areIn: (pid: number, states: string) => boolean = threadsAreIn,
+  allThreadsIn: (pid: number, states: string) => boolean = allThreadsInState,
 ): Set<number> {
   const stopped = new Set<number>();
-  for (let looks = 0; looks < MOST_LOOKS; looks++) {
-    const fresh = look().filter((pid) => !stopped.has(pid));
-    if (fresh.length === 0) break;
-    for (const pid of fresh) {
+  for (let scans = 0; scans < MAX_SCANS; scans++) {
+    const newPids = listPids().filter((pid) => !stopped.has(pid));
+    if (newPids.length === 0) break;
+    for (const pid of newPids) {
       stop(pid);
       stopped.add(pid);
     }
     // From here on: on a busy machine the look alone may have taken longer.
-    const stopMs = performance.now();
-    for (const pid of fresh) {
+    const stopSentMs = performance.now();
+    for (const pid of newPids) {
       for (;;) {
-        const waitedMs = performance.now() - stopMs;
-        if (waitedMs > LONGEST_WAIT_MS || areIn(pid, STANDING)) break;
-        if (waitedMs > LONGEST_DISK_WAIT_MS && areIn(pid, `${STANDING}D`)) break;
-        pauseNow(POLL_MS);
+        const waitedMs = performance.now() - stopSentMs;
+        if (waitedMs > MAX_STOP_WAIT_MS || allThreadsIn(pid, STOPPED_STATES)) break;
+        if (waitedMs > MAX_DISK_WAIT_MS && allThreadsIn(pid, `${STOPPED_STATES}D`)) break;
+        sleepSync(POLL_MS);
       }
     }
   }

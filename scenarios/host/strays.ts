@@ -2,7 +2,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { allProcesses, sendSignal } from './processes.js';
 
 /** What a process must have to do with a target to be called a stray of it. */
-export interface Ground {
+export interface StrayCriteria {
   /** Its working directory or an open file lies below one of these, or its command line names one or what is below. */
   dirs: readonly string[];
   /** Or it listens on one of these. */
@@ -14,7 +14,7 @@ export interface Ground {
 }
 
 const TICKS_PER_SECOND = 100;
-const LISTENING = '0A';
+const TCP_LISTEN_STATE = '0A';
 
 /** Clock ticks since boot, now. */
 export function ticksNow(): number {
@@ -26,53 +26,53 @@ export function ticksNow(): number {
  * twice, started a session, and cleaned its environment. It is known by the ground on which it works.
  * @returns the processes that were killed.
  */
-export function killStrays({ dirs, ports, sinceTicks, daemonsOnly = false }: Ground): number[] {
+export function killStrays({ dirs, ports, sinceTicks, daemonsOnly = false }: StrayCriteria): number[] {
   const sockets = listenersOn(ports);
-  const works = (path: string | undefined) =>
+  const isInDirs = (path: string | undefined) =>
     path !== undefined && dirs.some((dir) => path === dir || path.startsWith(`${dir}/`));
   const strays = allProcesses().filter(({ pid, parent, startTicks, terminal }) => {
     // What the kit has started itself, such as the daemon of a recorded disk, is its own to stop.
     if (pid === process.pid || parent === process.pid || startTicks < sinceTicks) return false;
     if (daemonsOnly && terminal !== 0) return false;
     return (
-      works(linkOf(`/proc/${pid}/cwd`)) ||
-      filesOf(pid).some((path) => works(path) || sockets.has(path)) ||
+      isInDirs(readLinkOf(`/proc/${pid}/cwd`)) ||
+      openFilesOf(pid).some((path) => isInDirs(path) || sockets.has(path)) ||
       // One that has only just begun has opened nothing yet.
-      (!daemonsOnly && namesOne(textOf(`/proc/${pid}/cmdline`), dirs))
+      (!daemonsOnly && mentionsPath(readTextOf(`/proc/${pid}/cmdline`), dirs))
     );
   });
   return strays.flatMap(({ pid }) => (sendSignal(pid, 'SIGKILL') ? [pid] : []));
 }
 
 /** Does the text have one of the paths in it, not as the beginning of a longer name? */
-function namesOne(text: string, paths: readonly string[]): boolean {
-  return paths.some((path) => text.split(path).some((rest, number) => number > 0 && !/^[\w.-]/.test(rest)));
+function mentionsPath(text: string, paths: readonly string[]): boolean {
+  return paths.some((path) => text.split(path).some((rest, index) => index > 0 && !/^[\w.-]/.test(rest)));
 }
 
 /** The sockets that listen on these ports, as links of open files name them. */
 function listenersOn(ports: readonly number[]): Set<string> {
   const sockets = new Set<string>();
   for (const table of ['/proc/net/tcp', '/proc/net/tcp6']) {
-    for (const line of textOf(table).split('\n').slice(1)) {
+    for (const line of readTextOf(table).split('\n').slice(1)) {
       const fields = line.trim().split(/\s+/);
       const port = Number.parseInt(fields[1]?.split(':').at(-1) ?? '', 16);
-      if (fields[3] === LISTENING && ports.includes(port)) sockets.add(`socket:[${fields[9]}]`);
+      if (fields[3] === TCP_LISTEN_STATE && ports.includes(port)) sockets.add(`socket:[${fields[9]}]`);
     }
   }
   return sockets;
 }
 
-function filesOf(pid: number): string[] {
+function openFilesOf(pid: number): string[] {
   let names: string[];
   try {
     names = readdirSync(`/proc/${pid}/fd`);
   } catch {
     return [];
   }
-  return names.flatMap((name) => linkOf(`/proc/${pid}/fd/${name}`) ?? []);
+  return names.flatMap((name) => readLinkOf(`/proc/${pid}/fd/${name}`) ?? []);
 }
 
-function linkOf(path: string): string | undefined {
+function readLinkOf(path: string): string | undefined {
   try {
     return readlinkSync(path);
   } catch {
@@ -81,7 +81,7 @@ function linkOf(path: string): string | undefined {
   }
 }
 
-function textOf(path: string): string {
+function readTextOf(path: string): string {
   try {
     return readFileSync(path, 'latin1');
   } catch {

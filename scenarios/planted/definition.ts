@@ -30,7 +30,7 @@ const PlantedBug = z.strictObject({
 export type PlantedBug = z.output<typeof PlantedBug>;
 
 /** What was found of them stands beside them. */
-const RESULTS_NAME = 'results.json';
+const RESULTS_FILE_NAME = 'results.json';
 
 export const PLANTED_DIR = join(packageRoot(), 'conformance/planted');
 
@@ -38,17 +38,17 @@ export const PLANTED_DIR = join(packageRoot(), 'conformance/planted');
  * Reads all planted bugs, or those that are named, in order of their names.
  * @throws KitError bad-target when a file is wrong, bad-usage when a name is unknown.
  */
-export function plantedBugs(wanted: readonly string[], dir = PLANTED_DIR): PlantedBug[] {
+export function loadPlantedBugs(requestedIds: readonly string[], dir = PLANTED_DIR): PlantedBug[] {
   const files = existsSync(dir)
-    ? readdirSync(dir).filter((name) => name.endsWith('.json') && name !== RESULTS_NAME)
+    ? readdirSync(dir).filter((name) => name.endsWith('.json') && name !== RESULTS_FILE_NAME)
     : [];
   const bugs = files.sort().map((name) => readBug(join(dir, name)));
-  const unknown = wanted.find((id) => !bugs.some((bug) => bug.id === id));
+  const unknown = requestedIds.find((id) => !bugs.some((bug) => bug.id === id));
   if (unknown !== undefined) {
     const known = bugs.map(({ id }) => id).join(', ') || 'none is there';
     throw new KitError('bad-usage', `${unknown}: no such planted bug, expected one of: ${known}`);
   }
-  return wanted.length === 0 ? bugs : bugs.filter(({ id }) => wanted.includes(id));
+  return requestedIds.length === 0 ? bugs : bugs.filter(({ id }) => requestedIds.includes(id));
 }
 
 function readBug(file: string): PlantedBug {

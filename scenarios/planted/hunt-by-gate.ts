@@ -3,19 +3,19 @@ import type { GateResult } from '../gate/result.js';
 import { packageRoot } from '../host/version.js';
 import { POWER_BACKENDS } from '../runtime/power-backends.js';
 import type { PlantedBug } from './definition.js';
-import { type HuntOptions, judge, type ModeResult, notMeasured, type PlantedCopy } from './mode.js';
-import { objectFrom, runProgram } from './program.js';
+import { type HuntOptions, judgeHunt, type ModeResult, inconclusiveResult, type PlantedCopy } from './mode.js';
+import { parseJsonOutput, runProgram } from './program.js';
 
 /** Installing, draining and removing take time beyond a gate's budget. */
-const BEYOND_BUDGET_MS = 60_000;
+const GATE_OVERHEAD_MS = 60_000;
 /** Where processors may be made in software. */
-const BEYOND_BUDGET_VM_MS = 400_000;
+const VM_GATE_OVERHEAD_MS = 400_000;
 
 /** The kit's own program. */
 export const KIT_PROGRAM = join(packageRoot(), 'dist/scenarios/cli/main.js');
 
 /** Where a gate's power cuts come from. */
-export interface PowerOf {
+export interface PowerSource {
   runtime: 'process' | 'vm';
   backend: 'blocklog' | 'flakey';
 }
@@ -25,21 +25,21 @@ export interface PowerOf {
  * @param power what to cut the power with; without it the gate chooses, and runs plain processes.
  * @returns its result; or, when it measured nothing, the reason.
  */
-export async function gateRun(
+export async function runGateCommand(
   target: string,
   faults: readonly string[] | undefined,
   options: HuntOptions,
-  power?: PowerOf,
+  power?: PowerSource,
 ): Promise<{ result: GateResult } | { why: string; code: number | null }> {
   const { seed, budgetMs } = options;
   const args = [KIT_PROGRAM, 'gate', target, '--json', '--seed', `${seed}`, '--budget', `${budgetMs}ms`];
   if (faults !== undefined) args.push('--faults', faults.join(','));
   if (power !== undefined) args.push('--runtime', power.runtime, '--power', power.backend);
-  const beyondMs = power?.runtime === 'vm' ? BEYOND_BUDGET_VM_MS : BEYOND_BUDGET_MS;
-  const ended = await runProgram(args, { ...options, timeoutMs: budgetMs + beyondMs });
-  const result = objectFrom(ended) as GateResult | undefined;
+  const overheadMs = power?.runtime === 'vm' ? VM_GATE_OVERHEAD_MS : GATE_OVERHEAD_MS;
+  const ended = await runProgram(args, { ...options, timeoutMs: budgetMs + overheadMs });
+  const result = parseJsonOutput(ended) as GateResult | undefined;
   if (result !== undefined) return { result };
-  return { why: ended.said.at(-1) ?? `ended with ${ended.signal ?? `code ${ended.code}`}`, code: ended.code };
+  return { why: ended.lastStderrLines.at(-1) ?? `ended with ${ended.signal ?? `code ${ended.code}`}`, code: ended.code };
 }
 
 const NOT_MEASURED = 3;
@@ -47,40 +47,40 @@ const NOT_MEASURED = 3;
 /** The gate with the faults that show the bug, in short rounds; it stops at the first red. */
 export async function huntByGate({ bug, target }: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
   if (bug.shownBy === 'interleaving') {
-    return notMeasured(options.seed, 'it takes an order of events that real processes come to too seldom');
+    return inconclusiveResult(options.seed, 'it takes an order of events that real processes come to too seldom');
   }
   const faults = bug.shownBy === 'power' ? ['power-cut'] : bug.faults;
-  return judgeGate(bug, await gateRun(target, faults, options), options.seed);
+  return judgeGate(bug, await runGateCommand(target, faults, options), options.seed);
 }
 
 /** What a gate's run says of the bug. */
 export function judgeGate(
   bug: PlantedBug,
-  run: Awaited<ReturnType<typeof gateRun>>,
+  run: Awaited<ReturnType<typeof runGateCommand>>,
   seed: number,
 ): ModeResult {
   if (!('result' in run))
-    return notMeasured(seed, run.why, run.code === NOT_MEASURED ? 'not-measured' : 'error');
+    return inconclusiveResult(seed, run.why, run.code === NOT_MEASURED ? 'not-measured' : 'error');
   const { requirements, rounds, tookMs, why } = run.result;
-  const red = requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
-  return judge(bug, red, { runs: rounds, tookMs, seed: run.result.seed, why });
+  const failedRequirements = requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
+  return judgeHunt(bug, failedRequirements, { runs: rounds, tookMs, seed: run.result.seed, why });
 }
 
 /** There is one lab VM, and its containers are one target's. */
-let turn: Promise<unknown> = Promise.resolve();
+let previousFlakeyRun: Promise<unknown> = Promise.resolve();
 
 /**
  * The gate with power cuts by dm-flakey: on this machine's kernel where that has it, else in the lab VM, which must be up.
  * Only what nothing but a power cut shows is looked for: the rest does not depend on how the power is cut.
  */
 export async function huntByFlakey({ bug, target }: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
-  if (bug.shownBy !== 'power') return notMeasured(options.seed, 'it takes no power cut to show it');
-  const run = turn.then(async () => gateRun(target, ['power-cut'], options, await placeOfFlakey()));
-  turn = run.catch(() => undefined);
+  if (bug.shownBy !== 'power') return inconclusiveResult(options.seed, 'it takes no power cut to show it');
+  const run = previousFlakeyRun.then(async () => runGateCommand(target, ['power-cut'], options, await chooseFlakeySource()));
+  previousFlakeyRun = run.catch(() => undefined);
   return judgeGate(bug, await run, options.seed);
 }
 
-async function placeOfFlakey(): Promise<PowerOf> {
-  const here = await POWER_BACKENDS.find(({ name }) => name === 'flakey')?.available();
-  return { runtime: here?.available ? 'process' : 'vm', backend: 'flakey' };
+async function chooseFlakeySource(): Promise<PowerSource> {
+  const local = await POWER_BACKENDS.find(({ name }) => name === 'flakey')?.available();
+  return { runtime: local?.available ? 'process' : 'vm', backend: 'flakey' };
 }

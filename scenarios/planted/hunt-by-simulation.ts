@@ -1,8 +1,8 @@
-import { type HuntOptions, judge, type ModeResult, notMeasured, type PlantedCopy } from './mode.js';
-import { objectFrom, runProgram } from './program.js';
+import { type HuntOptions, judgeHunt, type ModeResult, inconclusiveResult, type PlantedCopy } from './mode.js';
+import { parseJsonOutput, runProgram } from './program.js';
 
 /** What `simulate --json` prints, as far as it is read here. */
-interface Simulated {
+interface SimulateOutput {
   verdict: 'pass' | 'fail' | 'not-measured';
   requirement?: string;
   crashes: number;
@@ -11,8 +11,8 @@ interface Simulated {
 }
 
 /** It finds what it finds within seconds: a longer search only costs time. */
-const LONGEST_MS = 20_000;
-const BEYOND_BUDGET_MS = 60_000;
+const MAX_BUDGET_MS = 20_000;
+const SIMULATE_OVERHEAD_MS = 60_000;
 const USAGE = 2;
 
 /** The simulation of the queue's own code, in the copy that has the bug. */
@@ -21,23 +21,23 @@ export async function huntBySimulation(
   options: HuntOptions,
 ): Promise<ModeResult> {
   const { seed } = options;
-  const budgetMs = Math.min(options.budgetMs, LONGEST_MS);
+  const budgetMs = Math.min(options.budgetMs, MAX_BUDGET_MS);
   const startMs = performance.now();
   const ended = await runProgram(
     [program, 'simulate', '--budget', `${budgetMs}ms`, '--seed', `${seed}`, '--json'],
     {
       ...options,
-      timeoutMs: budgetMs + BEYOND_BUDGET_MS,
+      timeoutMs: budgetMs + SIMULATE_OVERHEAD_MS,
     },
   );
-  const result = objectFrom(ended) as Simulated | undefined;
+  const result = parseJsonOutput(ended) as SimulateOutput | undefined;
   if (result === undefined) {
-    const why = ended.said.at(-1) ?? 'it ended without a result';
-    return notMeasured(seed, why, ended.code === USAGE ? 'not-measured' : 'error');
+    const why = ended.lastStderrLines.at(-1) ?? 'it ended without a result';
+    return inconclusiveResult(seed, why, ended.code === USAGE ? 'not-measured' : 'error');
   }
-  if (result.verdict === 'not-measured') return notMeasured(seed, 'no simulated run was over in time');
-  const red = result.verdict === 'fail' && result.requirement !== undefined ? [result.requirement] : [];
-  return judge(bug, red, {
+  if (result.verdict === 'not-measured') return inconclusiveResult(seed, 'no simulated run was over in time');
+  const failedRequirements = result.verdict === 'fail' && result.requirement !== undefined ? [result.requirement] : [];
+  return judgeHunt(bug, failedRequirements, {
     runs: result.crashes,
     tookMs: performance.now() - startMs,
     seed: result.seed,

@@ -2,20 +2,20 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import t from 'tap';
 import { KitError } from '../../conformance/errors.js';
-import { TestPlace } from '../fixtures/kit.js';
+import { TestWorkspace } from '../fixtures/kit.js';
 import type { PlantedBug } from './definition.js';
-import { foundBy, hunt, quickest } from './hunt.js';
-import { markdownOf } from './markdown.js';
-import { type HuntOptions, judge, type Mode, type ModeResult, notMeasured } from './mode.js';
-import { several } from './original.js';
-import { objectFrom, runProgram } from './program.js';
+import { overallOutcome, hunt, quickestDetection } from './hunt.js';
+import { resultsTable } from './markdown.js';
+import { type HuntOptions, judgeHunt, type Mode, type ModeResult, inconclusiveResult } from './mode.js';
+import { mapConcurrently } from './original.js';
+import { parseJsonOutput, runProgram } from './program.js';
 import {
   type OriginalRuns,
   quickestFirst,
   type Results,
   readResults,
-  withHunts,
-  withOriginal,
+  mergeHunts,
+  mergeOriginalRuns,
   writeResults,
 } from './results.js';
 
@@ -40,14 +40,14 @@ const OPTIONS: HuntOptions = {
 };
 
 const facts = { runs: 3, tookMs: 1234, seed: 7, why: 'all passed' };
-const finds: Mode = async ({ bug }) => judge(bug, ['PP-9', 'PP-1'], facts);
-const findsNothing: Mode = async ({ bug }) => judge(bug, [], facts);
+const finds: Mode = async ({ bug }) => judgeHunt(bug, ['PP-9', 'PP-1'], facts);
+const findsNothing: Mode = async ({ bug }) => judgeHunt(bug, [], facts);
 const breaks: Mode = async () => {
   throw new KitError('kit-failed', 'no room');
 };
 
-function inState(t: { teardown(end: () => void): void }): TestPlace {
-  const place = new TestPlace();
+function inState(t: { teardown(end: () => void): void }): TestWorkspace {
+  const place = new TestWorkspace();
   const before = process.env.PLUGPULL_STATE;
   process.env.PLUGPULL_STATE = place.state;
   t.teardown(() => {
@@ -59,15 +59,15 @@ function inState(t: { teardown(end: () => void): void }): TestPlace {
 }
 
 t.test('what turned red is judged by the requirements that name the bug', async (t) => {
-  t.match(judge(BUG, ['PP-9', 'PP-1'], facts), {
+  t.match(judgeHunt(BUG, ['PP-9', 'PP-1'], facts), {
     found: 'yes',
     requirement: 'PP-1',
     seconds: 1.2,
     why: null,
   });
-  t.match(judge(BUG, ['PP-9'], facts), { found: 'yes', requirement: 'PP-9' });
-  t.match(judge(BUG, ['PP-4'], facts), { found: 'other', requirement: null, red: ['PP-4'] });
-  t.match(judge(BUG, [], facts), { found: 'no', requirement: null, why: 'all passed' });
+  t.match(judgeHunt(BUG, ['PP-9'], facts), { found: 'yes', requirement: 'PP-9' });
+  t.match(judgeHunt(BUG, ['PP-4'], facts), { found: 'other', requirement: null, red: ['PP-4'] });
+  t.match(judgeHunt(BUG, [], facts), { found: 'no', requirement: null, why: 'all passed' });
 });
 
 t.test('a hunt goes on to the next mode until one has found the bug, or through all of them', async (t) => {
@@ -76,10 +76,10 @@ t.test('a hunt goes on to the next mode until one has found the bug, or through 
   const modes = ['gate', 'simulate', 'explore'] as const;
   const first = await hunt(BUG, { modes, everyMode: false }, OPTIONS, known);
   t.same(Object.keys(first.modes), ['gate', 'simulate']);
-  t.equal(foundBy(first), 'yes');
+  t.equal(overallOutcome(first), 'yes');
   const all = await hunt(BUG, { modes, everyMode: true }, OPTIONS, known);
   t.same(Object.keys(all.modes), modes);
-  t.equal(quickest(all), all.modes.simulate);
+  t.equal(quickestDetection(all), all.modes.simulate);
 });
 
 t.test('a failure of the kit is told, and the other modes are tried all the same', async (t) => {
@@ -88,7 +88,7 @@ t.test('a failure of the kit is told, and the other modes are tried all the same
   const done = await hunt(BUG, { modes: ['gate', 'simulate'], everyMode: false }, OPTIONS, known);
   t.match(done.modes.gate, { found: 'error', why: 'no room' });
   t.match(done.modes.simulate, { found: 'no' });
-  t.equal(foundBy(done), 'error');
+  t.equal(overallOutcome(done), 'error');
   const unplanted = await hunt(
     { ...BUG, find: 'no such text' },
     { modes: ['gate'], everyMode: false },
@@ -104,7 +104,7 @@ t.test('each mode gets the copy, which is gone afterwards', async (t) => {
   const looks: Mode = async (copy) => {
     program = copy.program;
     text = readFileSync(join(dirname(program), 'errors.js'), 'utf8');
-    return notMeasured(7, 'only looked');
+    return inconclusiveResult(7, 'only looked');
   };
   await hunt(BUG, { modes: ['gate'], everyMode: false }, OPTIONS, {
     gate: looks,
@@ -127,9 +127,9 @@ t.test('two at a time, in order, and none is begun after a stop', async (t) => {
     if (item === 4) controller.abort();
     return item * 10;
   };
-  t.same(await several([1, 2, 3], 2, new AbortController().signal, work), [10, 20, 30]);
+  t.same(await mapConcurrently([1, 2, 3], 2, new AbortController().signal, work), [10, 20, 30]);
   t.equal(most, 2);
-  t.same(await several([4, 5, 6], 1, controller.signal, work), [40]);
+  t.same(await mapConcurrently([4, 5, 6], 1, controller.signal, work), [40]);
 });
 
 t.test('a program is read, and ended when it hangs or when everything is stopped', async (t) => {
@@ -138,10 +138,10 @@ t.test('a program is read, and ended when it hangs or when everything is stopped
     ...OPTIONS,
     timeoutMs: 20_000,
   });
-  t.match(ended, { code: 0, said: ['a', 'b'] });
-  t.same(objectFrom(ended), { x: 1 });
-  t.equal(objectFrom({ ...ended, stdout: '' }), undefined);
-  t.throws(() => objectFrom({ ...ended, stdout: 'nonsense' }), { code: 'kit-failed' });
+  t.match(ended, { code: 0, lastStderrLines: ['a', 'b'] });
+  t.same(parseJsonOutput(ended), { x: 1 });
+  t.equal(parseJsonOutput({ ...ended, stdout: '' }), undefined);
+  t.throws(() => parseJsonOutput({ ...ended, stdout: 'nonsense' }), { code: 'kit-failed' });
   const hangs = program('setInterval(() => {}, 1000)');
   await t.rejects(runProgram(hangs, { ...OPTIONS, timeoutMs: 300 }), { code: 'kit-failed' });
   const controller = new AbortController();
@@ -150,19 +150,19 @@ t.test('a program is read, and ended when it hangs or when everything is stopped
   t.equal((await running).signal, 'SIGTERM');
 });
 
-const result = (more: Partial<ModeResult>): ModeResult => ({ ...notMeasured(7, 'x'), ...more });
+const result = (more: Partial<ModeResult>): ModeResult => ({ ...inconclusiveResult(7, 'x'), ...more });
 const NONE: Results = readResults('/no/such/file');
 
 t.test('results are kept mode by mode, and the quickest that found a bug speaks for it', async (t) => {
   const gate = result({ found: 'yes', requirement: 'PP-1', runs: 2, seconds: 9 });
   const simulate = result({ found: 'yes', requirement: 'PP-2', runs: 800, seconds: 1 });
-  const once = withHunts(NONE, [{ id: 'a', expected: 'PP-1', modes: { gate } }], ['a', 'b']);
+  const once = mergeHunts(NONE, [{ id: 'a', expected: 'PP-1', modes: { gate } }], ['a', 'b']);
   t.match(once.bugs, [{ id: 'a', found: true, requirement: 'PP-1', runs: 2, seconds: 9 }]);
-  const twice = withHunts(once, [{ id: 'a', expected: 'PP-1', modes: { simulate } }], ['a', 'b']);
+  const twice = mergeHunts(once, [{ id: 'a', expected: 'PP-1', modes: { simulate } }], ['a', 'b']);
   t.match(twice.bugs, [{ id: 'a', found: true, requirement: 'PP-2', runs: 800, seconds: 1 }]);
   t.same(Object.keys(twice.bugs[0]?.modes ?? {}), ['gate', 'simulate']);
-  t.same(withHunts(twice, [], ['b']).bugs, [], 'a bug that is not planted any more is gone');
-  const place = new TestPlace();
+  t.same(mergeHunts(twice, [], ['b']).bugs, [], 'a bug that is not planted any more is gone');
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const file = join(place.dir, 'results.json');
   writeResults(twice, file);
@@ -172,7 +172,7 @@ t.test('results are kept mode by mode, and the quickest that found a bug speaks 
 t.test('what found a bug before looks for it first', async (t) => {
   const gate = result({ found: 'yes', requirement: 'PP-1', seconds: 9 });
   const explore = result({ found: 'yes', requirement: 'PP-13', seconds: 2 });
-  const [known] = withHunts(NONE, [{ id: 'a', expected: 'PP-1', modes: { gate, explore } }], ['a']).bugs;
+  const [known] = mergeHunts(NONE, [{ id: 'a', expected: 'PP-1', modes: { gate, explore } }], ['a']).bugs;
   const modes = ['simulate', 'gate', 'explore'] as const;
   t.same(quickestFirst(modes, known), ['explore', 'gate', 'simulate']);
   t.same(quickestFirst(modes, undefined), modes);
@@ -188,11 +188,11 @@ t.test('gates of the original add up, one piece for each state of the sources', 
     budgetSeconds: 20,
     seconds: 200,
   };
-  const once = withOriginal(NONE, piece);
-  const twice = withOriginal(once, { ...piece, falseAlarms: 1 });
+  const once = mergeOriginalRuns(NONE, piece);
+  const twice = mergeOriginalRuns(once, { ...piece, falseAlarms: 1 });
   t.match(twice.original, { runs: 20, falseAlarms: 1, notMeasured: 2, seconds: 400 });
   t.equal(twice.original.pieces.length, 1);
-  const other = withOriginal(twice, { ...piece, reference: 'bbb' });
+  const other = mergeOriginalRuns(twice, { ...piece, reference: 'bbb' });
   t.match(other.original, { runs: 30, falseAlarms: 1 });
   t.equal(other.original.pieces.length, 2);
 });
@@ -201,8 +201,8 @@ t.test(
   'the table has a row for each bug that was hunted, and no mode that did not look is taken for one that found',
   async (t) => {
     const modes = { gate: result({ found: 'yes', requirement: 'PP-1', seconds: 9 }), explore: result({}) };
-    const kept = withHunts(NONE, [{ id: BUG.id, expected: 'PP-1', modes }], [BUG.id]);
-    const text = markdownOf(kept, [BUG, { ...BUG, id: 'unseen' }]);
+    const kept = mergeHunts(NONE, [{ id: BUG.id, expected: 'PP-1', modes }], [BUG.id]);
+    const text = resultsTable(kept, [BUG, { ...BUG, id: 'unseen' }]);
     t.match(text, '| `other-message` | `kill` | PP-1, 9 s | – | – |');
     t.notMatch(text, 'unseen', 'and none for one that was not hunted');
     t.match(text, '1 of 1 bugs were found');

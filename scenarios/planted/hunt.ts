@@ -7,18 +7,18 @@ import { huntByExploration } from './hunt-by-exploration.js';
 import { huntByFlakey, huntByGate } from './hunt-by-gate.js';
 import { huntBySimulation } from './hunt-by-simulation.js';
 import {
-  type Found,
+  type HuntOutcome,
   type HuntOptions,
   type Mode,
   type ModeName,
   type ModeResult,
-  notMeasured,
+  inconclusiveResult,
   type PlantedCopy,
 } from './mode.js';
 import { plant } from './plant.js';
 
 /** Who found a planted bug, and how. */
-export interface Hunt {
+export interface HuntResult {
   id: string;
   /** What must turn red. */
   expected: string;
@@ -46,30 +46,30 @@ export async function hunt(
   bug: PlantedBug,
   { modes, everyMode }: HuntPlan,
   options: HuntOptions,
-  known: Readonly<Record<ModeName, Mode>> = MODES,
-): Promise<Hunt> {
+  modeFunctions: Readonly<Record<ModeName, Mode>> = MODES,
+): Promise<HuntResult> {
   const registry = new Registry(newRunId());
   const dir = join(stateDirectory(), 'planted', registry.runId);
   registry.made({ kind: 'directory', path: dir });
-  const done: Hunt = { id: bug.id, expected: bug.requirement, modes: {} };
+  const huntResult: HuntResult = { id: bug.id, expected: bug.requirement, modes: {} };
   try {
-    const copy = copyOf(bug, dir);
+    const copy = makeCopy(bug, dir);
     for (const mode of modes) {
       if (options.signal.aborted) break;
-      done.modes[mode] =
+      huntResult.modes[mode] =
         'why' in copy
-          ? notMeasured(options.seed, copy.why, 'error')
-          : await inMode(known[mode], copy, options);
-      if (!everyMode && done.modes[mode]?.found === 'yes') break;
+          ? inconclusiveResult(options.seed, copy.why, 'error')
+          : await runMode(modeFunctions[mode], copy, options);
+      if (!everyMode && huntResult.modes[mode]?.found === 'yes') break;
     }
   } finally {
     rmSync(dir, { recursive: true, force: true });
     registry.close();
   }
-  return done;
+  return huntResult;
 }
 
-function copyOf(bug: PlantedBug, dir: string): PlantedCopy | { why: string } {
+function makeCopy(bug: PlantedBug, dir: string): PlantedCopy | { why: string } {
   try {
     const target = plant(bug, dir);
     return { bug, target, program: join(dirname(target), '../../dist/reference-impl/synchronous/main.js') };
@@ -78,25 +78,25 @@ function copyOf(bug: PlantedBug, dir: string): PlantedCopy | { why: string } {
   }
 }
 
-async function inMode(mode: Mode, copy: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
+async function runMode(mode: Mode, copy: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
   try {
     return await mode(copy, options);
   } catch (error) {
     const why = error instanceof KitError ? messageOf(error) : `${messageOf(error)} (unexpected)`;
-    return notMeasured(options.seed, why, 'error');
+    return inconclusiveResult(options.seed, why, 'error');
   }
 }
 
-const BEST_FIRST: readonly Found[] = ['yes', 'error', 'other', 'no', 'not-measured'];
+const OUTCOMES_BEST_FIRST: readonly HuntOutcome[] = ['yes', 'error', 'other', 'no', 'not-measured'];
 
 /** What became of the bug over all modes. */
-export function foundBy({ modes }: Pick<Hunt, 'modes'>): Found {
-  const found = Object.values(modes).map((result) => result.found);
-  return BEST_FIRST.find((one) => found.includes(one)) ?? 'not-measured';
+export function overallOutcome({ modes }: Pick<HuntResult, 'modes'>): HuntOutcome {
+  const outcomes = Object.values(modes).map((result) => result.found);
+  return OUTCOMES_BEST_FIRST.find((one) => outcomes.includes(one)) ?? 'not-measured';
 }
 
 /** Of the modes that found it, the one that was quickest. */
-export function quickest({ modes }: Pick<Hunt, 'modes'>): ModeResult | undefined {
+export function quickestDetection({ modes }: Pick<HuntResult, 'modes'>): ModeResult | undefined {
   return Object.values(modes)
     .filter(({ found }) => found === 'yes')
     .sort((a, b) => a.seconds - b.seconds)[0];

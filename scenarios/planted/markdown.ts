@@ -9,14 +9,14 @@ const README = join(packageRoot(), 'README.md');
 const BEGIN = '<!-- planted: made by npm run planted -->';
 const END = '<!-- end of planted -->';
 /** Longer stories stand in the bug's own file. */
-const CELL = { yes: '', other: 'other', no: 'no', 'not-measured': '–', error: 'error' } as const;
+const CELL_TEXT = { yes: '', other: 'other', no: 'no', 'not-measured': '–', error: 'error' } as const;
 
 /** The results as a table in Markdown, one row for each bug that was hunted, and a line about the original. */
-export function markdownOf(results: Results, planted: readonly PlantedBug[]): string {
+export function resultsTable(results: Results, planted: readonly PlantedBug[]): string {
   const rows = results.bugs.flatMap(({ id, modes }) => {
     const bug = planted.find((one) => one.id === id);
     if (bug === undefined) return [];
-    const cells = [`\`${id}\``, shownBy(bug), ...MODE_NAMES.map((name) => cell(modes[name]))];
+    const cells = [`\`${id}\``, conditionOf(bug), ...MODE_NAMES.map((name) => modeCell(modes[name]))];
     return [`| ${cells.join(' | ')} |`];
   });
   const { runs, falseAlarms, notMeasured, errors, seconds } = results.original;
@@ -31,22 +31,22 @@ export function markdownOf(results: Results, planted: readonly PlantedBug[]): st
   ].join('\n');
 }
 
-function shownBy({ shownBy, faults }: PlantedBug): string {
+function conditionOf({ shownBy, faults }: PlantedBug): string {
   return shownBy === 'process' ? faults.map((name) => `\`${name}\``).join(', ') : shownBy;
 }
 
-function cell(result: ModeResult | undefined): string {
+function modeCell(result: ModeResult | undefined): string {
   if (result === undefined) return '–';
-  return result.found === 'yes' ? `${result.requirement}, ${result.seconds} s` : CELL[result.found];
+  return result.found === 'yes' ? `${result.requirement}, ${result.seconds} s` : CELL_TEXT[result.found];
 }
 
 /** The part of the README that is made from the results. */
-export function readmePart(text = readFileSync(README, 'utf8')): string {
-  return text.slice(text.indexOf(BEGIN) + BEGIN.length, text.indexOf(END)).trim();
+export function readmeSection(readme = readFileSync(README, 'utf8')): string {
+  return readme.slice(readme.indexOf(BEGIN) + BEGIN.length, readme.indexOf(END)).trim();
 }
 
 /** Puts the table into the README. */
-export function writeReadmePart(table: string): void {
+export function writeReadmeSection(table: string): void {
   const text = readFileSync(README, 'utf8');
   const [before, after] = [text.indexOf(BEGIN) + BEGIN.length, text.indexOf(END)];
   writeFileSync(README, `${text.slice(0, before)}\n\n${table}\n\n${text.slice(after)}`);

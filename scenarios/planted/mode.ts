@@ -10,11 +10,11 @@ export type ModeName = (typeof MODE_NAMES)[number];
  * - `not-measured`: this mode was not tried, or could not be.
  * - `error`: the kit itself failed.
  */
-export type Found = 'yes' | 'other' | 'no' | 'not-measured' | 'error';
+export type HuntOutcome = 'yes' | 'other' | 'no' | 'not-measured' | 'error';
 
 /** One mode's hunt for one bug. */
 export interface ModeResult {
-  found: Found;
+  found: HuntOutcome;
   /** The requirement that names the bug, when it turned red. */
   requirement: RequirementId | null;
   /** All requirements that turned red. */
@@ -50,7 +50,7 @@ export interface HuntOptions {
 export type Mode = (copy: PlantedCopy, options: HuntOptions) => Promise<ModeResult>;
 
 /** A result in which nothing was looked at. */
-export function notMeasured(
+export function inconclusiveResult(
   seed: number,
   why: string,
   found: 'not-measured' | 'error' = 'not-measured',
@@ -59,18 +59,18 @@ export function notMeasured(
 }
 
 /** Judges what turned red: the bug's own requirement first, then those that rightly name it too. */
-export function judge(
+export function judgeHunt(
   bug: PlantedBug,
-  red: readonly string[],
+  failedRequirements: readonly string[],
   facts: Pick<ModeResult, 'runs' | 'seed'> & { tookMs: number; why: string },
 ): ModeResult {
-  const requirement = [bug.requirement, ...bug.also].find((id) => red.includes(id)) ?? null;
-  const found = requirement !== null ? 'yes' : red.length > 0 ? 'other' : 'no';
+  const requirement = [bug.requirement, ...bug.also].find((id) => failedRequirements.includes(id)) ?? null;
+  const found = requirement !== null ? 'yes' : failedRequirements.length > 0 ? 'other' : 'no';
   const { runs, seed, tookMs, why } = facts;
   return {
     found,
     requirement,
-    red: [...red],
+    red: [...failedRequirements],
     runs,
     seconds: Math.round(tookMs / 100) / 10,
     seed,

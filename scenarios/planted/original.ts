@@ -1,24 +1,24 @@
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
-import { gateRun } from './hunt-by-gate.js';
+import { runGateCommand } from './hunt-by-gate.js';
 import type { HuntOptions } from './mode.js';
 import { type OriginalRuns, referenceDigest } from './results.js';
 
 /** Rounds count on from a gate's seed: gates whose seeds are so far apart share none. */
-const SEEDS_APART = 1000;
+const SEED_STRIDE = 1000;
 
 /** Runs the gate so many times on the original, which has no bug in it: whatever turns red is a false alarm. */
 export async function gateOriginal(
   count: number,
   jobs: number,
   options: HuntOptions,
-  say: (line: string) => void,
+  log: (line: string) => void,
 ): Promise<OriginalRuns> {
   const startMs = performance.now();
   const runs = { runs: 0, falseAlarms: 0, notMeasured: 0, errors: 0 };
-  const numbers = Array.from({ length: count }, (_, index) => index);
-  await several(numbers, jobs, options.signal, async (index) => {
-    const seed = options.seed + index * SEEDS_APART;
-    const ended = await gateRun(REFERENCE_TARGET, undefined, { ...options, seed }).catch(
+  const runIndexes = Array.from({ length: count }, (_, index) => index);
+  await mapConcurrently(runIndexes, jobs, options.signal, async (index) => {
+    const seed = options.seed + index * SEED_STRIDE;
+    const gateRun = await runGateCommand(REFERENCE_TARGET, undefined, { ...options, seed }).catch(
       (error: unknown) => ({
         why: String(error),
         code: null,
@@ -26,16 +26,16 @@ export async function gateOriginal(
     );
     if (options.signal.aborted) return;
     runs.runs++;
-    if (!('result' in ended)) {
+    if (!('result' in gateRun)) {
       runs.errors++;
-      say(`gate ${runs.runs}, seed ${seed}: error: ${ended.why}`);
+      log(`gate ${runs.runs}, seed ${seed}: error: ${gateRun.why}`);
       return;
     }
-    const { verdict, why, evidence, replay } = ended.result;
+    const { verdict, why, evidence, replay } = gateRun.result;
     if (verdict === 'fail') runs.falseAlarms++;
     if (verdict === 'not-measured') runs.notMeasured++;
-    say(`gate ${runs.runs}, seed ${seed}: ${verdict}: ${why}`);
-    if (verdict === 'fail') say(`  evidence in ${evidence}; again: ${replay}`);
+    log(`gate ${runs.runs}, seed ${seed}: ${verdict}: ${why}`);
+    if (verdict === 'fail') log(`  evidence in ${evidence}; again: ${replay}`);
   });
   const seconds = Math.round((performance.now() - startMs) / 1000);
   return { reference: referenceDigest(), ...runs, budgetSeconds: options.budgetMs / 1000, seconds };
@@ -45,20 +45,20 @@ export async function gateOriginal(
  * Does `work` for every item, so many at a time, in their order.
  * @returns results in the order of the items; those that `stop` kept from being begun are missing at the end.
  */
-export async function several<Item, Result>(
+export async function mapConcurrently<Item, Result>(
   items: readonly Item[],
-  atATime: number,
-  stop: AbortSignal,
+  concurrency: number,
+  signal: AbortSignal,
   work: (item: Item, index: number) => Promise<Result>,
 ): Promise<Result[]> {
   const results: Result[] = [];
   let next = 0;
   const worker = async () => {
-    while (next < items.length && !stop.aborted) {
+    while (next < items.length && !signal.aborted) {
       const index = next++;
       results[index] = await work(items[index] as Item, index);
     }
   };
-  await Promise.all(Array.from({ length: Math.min(atATime, items.length) }, worker));
+  await Promise.all(Array.from({ length: Math.min(concurrency, items.length) }, worker));
   return results.filter((result) => result !== undefined);
 }

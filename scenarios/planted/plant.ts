@@ -22,14 +22,14 @@ interface Transpiler {
  */
 export function plant(bug: PlantedBug, dir: string): string {
   const root = packageRoot();
-  const changed = plantedSource(bug);
+  const plantedCode = plantedSource(bug);
   rmSync(dir, { recursive: true, force: true });
   mkdirSync(join(dir, 'conformance/targets'), { recursive: true });
   cpSync(join(root, 'dist/reference-impl'), join(dir, 'dist/reference-impl'), { recursive: true });
   cpSync(join(root, 'package.json'), join(dir, 'package.json'));
   symlinkSync(join(root, 'node_modules'), join(dir, 'node_modules'));
   const compiled = join(dir, 'dist/reference-impl', bug.file.replace(/\.ts$/, '.js'));
-  writeFileSync(compiled, changed);
+  writeFileSync(compiled, plantedCode);
   const target = JSON.parse(readFileSync(REFERENCE_TARGET, 'utf8')) as Record<string, unknown>;
   const file = join(dir, 'conformance/targets/planted.json');
   writeFileSync(file, JSON.stringify({ ...target, $schema: undefined, name: bug.id }));
@@ -42,10 +42,10 @@ export function plant(bug: PlantedBug, dir: string): string {
  */
 export function plantedSource(bug: PlantedBug): string {
   const source = join(packageRoot(), 'reference-impl', bug.file);
-  return transpile(change(bug, source), source);
+  return transpile(applyBug(bug, source), source);
 }
 
-function change(bug: PlantedBug, source: string): string {
+function applyBug(bug: PlantedBug, source: string): string {
   let text: string;
   try {
     text = readFileSync(source, 'utf8');
@@ -65,11 +65,11 @@ function change(bug: PlantedBug, source: string): string {
 function transpile(text: string, fileName: string): string {
   // The module kind is named: by itself the compiler would look for a package.json, which it has no files to do.
   const compilerOptions = { target: 'ES2023', module: 'ESNext', verbatimModuleSyntax: true };
-  return compiler().transpileModule(text, { compilerOptions, fileName }).outputText;
+  return loadCompiler().transpileModule(text, { compilerOptions, fileName }).outputText;
 }
 
 /** The compiler is there in a checkout only: users of the package plant no bugs. */
-function compiler(): Transpiler {
+function loadCompiler(): Transpiler {
   const name = 'typescript';
   try {
     return createRequire(import.meta.url)(name) as Transpiler;

@@ -2,13 +2,13 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { loadTarget } from '../../conformance/target-file/load.js';
-import { TestPlace } from '../fixtures/kit.js';
+import { TestWorkspace } from '../fixtures/kit.js';
 import { packageRoot } from '../host/version.js';
-import { type PlantedBug, plantedBugs } from './definition.js';
+import { type PlantedBug, loadPlantedBugs } from './definition.js';
 import { plant, plantedSource } from './plant.js';
 
-function newPlace(t: { teardown(remove: () => void): void }): TestPlace {
-  const place = new TestPlace();
+function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   return place;
 }
@@ -51,7 +51,7 @@ t.test('text that is not there exactly once is refused, with the number of times
 });
 
 t.test('the planted bugs of the project all apply to its source, and change what it does', async (t) => {
-  const bugs = plantedBugs([]);
+  const bugs = loadPlantedBugs([]);
   t.ok(bugs.length >= 30, `${bugs.length} bugs`);
   for (const bug of bugs) {
     t.not(plantedSource(bug), plantedSource({ ...bug, replace: bug.find }), bug.id);
@@ -63,13 +63,13 @@ t.test('a wrong definition is named by file and key', async (t) => {
   const dir = join(place.dir, 'planted');
   mkdirSync(dir);
   writeFileSync(join(dir, 'a.json'), JSON.stringify({ ...BUG, requirement: 'PP-99' }));
-  t.throws(() => plantedBugs([], dir), /a\.json: requirement/);
+  t.throws(() => loadPlantedBugs([], dir), /a\.json: requirement/);
   writeFileSync(join(dir, 'a.json'), '{');
-  t.throws(() => plantedBugs([], dir), /a\.json: expected JSON/);
+  t.throws(() => loadPlantedBugs([], dir), /a\.json: expected JSON/);
   writeFileSync(join(dir, 'a.json'), JSON.stringify(BUG));
   t.same(
-    plantedBugs(['other-message'], dir).map(({ id }) => id),
+    loadPlantedBugs(['other-message'], dir).map(({ id }) => id),
     ['other-message'],
   );
-  t.throws(() => plantedBugs(['nope'], dir), /nope.*other-message/);
+  t.throws(() => loadPlantedBugs(['nope'], dir), /nope.*other-message/);
 });

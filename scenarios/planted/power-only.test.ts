@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { blocklogAvailability } from '../../faults/power/available.js';
-import { TestPlace } from '../fixtures/kit.js';
+import { TestWorkspace } from '../fixtures/kit.js';
 import type { GateResult } from '../gate/result.js';
-import { plantedBugs } from './definition.js';
+import { loadPlantedBugs } from './definition.js';
 import { plant } from './plant.js';
 
 const power = blocklogAvailability();
@@ -12,9 +12,9 @@ t.test(
   'killing processes does not show a confirmation that is not on the disk, a power cut does: the page cache survives a kill',
   { skip: power.available ? false : power.why },
   async (t) => {
-    const place = new TestPlace();
+    const place = new TestWorkspace();
     t.teardown(() => place.remove());
-    const [bug] = plantedBugs(['async-msync']);
+    const [bug] = loadPlantedBugs(['async-msync']);
     if (bug === undefined) throw new Error('no such bug');
     const target = plant(bug, join(place.dir, 'copy'));
     const gate = async (...flags: string[]) => {

@@ -3,12 +3,12 @@ import { once } from 'node:events';
 import { KitError } from '../../conformance/errors.js';
 
 /** How a program that prints one JSON object ended. */
-export interface Ended {
+export interface ProgramResult {
   code: number | null;
   signal: NodeJS.Signals | null;
   stdout: string;
   /** The last lines of stderr. */
-  said: string[];
+  lastStderrLines: string[];
 }
 
 export interface RunOptions {
@@ -22,7 +22,7 @@ export interface RunOptions {
   progress(line: string): void;
 }
 
-const LINES_KEPT = 5;
+const MAX_STDERR_LINES = 5;
 /** So long a program that is told to stop may take before it is killed. */
 const STOP_GRACE_MS = 20_000;
 
@@ -33,7 +33,7 @@ const STOP_GRACE_MS = 20_000;
  *
  * @throws KitError kit-failed when it took longer than `timeoutMs`.
  */
-export async function runProgram(args: readonly string[], options: RunOptions): Promise<Ended> {
+export async function runProgram(args: readonly string[], options: RunOptions): Promise<ProgramResult> {
   const { signal, timeoutMs, env, progress } = options;
   const child = spawn(process.execPath, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -41,20 +41,20 @@ export async function runProgram(args: readonly string[], options: RunOptions): 
     env: { ...process.env, ...env },
   });
   let stdout = '';
-  let rest = '';
+  let partialLine = '';
   let timedOut = false;
-  const said: string[] = [];
+  const lastLines: string[] = [];
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     stdout += text;
   });
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    const lines = (rest + text).split('\n');
-    rest = lines.pop() ?? '';
+    const lines = (partialLine + text).split('\n');
+    partialLine = lines.pop() ?? '';
     for (const line of lines) {
       progress(line);
-      said.push(line);
+      lastLines.push(line);
     }
-    said.splice(0, said.length - LINES_KEPT);
+    lastLines.splice(0, lastLines.length - MAX_STDERR_LINES);
   });
   const kill = () => void child.kill('SIGKILL');
   const stop = () => {
@@ -65,16 +65,16 @@ export async function runProgram(args: readonly string[], options: RunOptions): 
     timedOut = true;
     stop();
   }, timeoutMs);
-  const exiting = () => void child.kill('SIGTERM');
-  process.once('exit', exiting);
+  const onExit = () => void child.kill('SIGTERM');
+  process.once('exit', onExit);
   signal.addEventListener('abort', stop);
   try {
-    const [code, by] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
+    const [code, killedBy] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
     if (timedOut) throw new KitError('kit-failed', `${args[0]}: it did not end within ${timeoutMs} ms`);
-    return { code, signal: by, stdout, said: rest === '' ? said : [...said, rest] };
+    return { code, signal: killedBy, stdout, lastStderrLines: partialLine === '' ? lastLines : [...lastLines, partialLine] };
   } finally {
     clearTimeout(timer);
-    process.removeListener('exit', exiting);
+    process.removeListener('exit', onExit);
     signal.removeEventListener('abort', stop);
   }
 }
@@ -83,7 +83,7 @@ export async function runProgram(args: readonly string[], options: RunOptions): 
  * The object on stdout, or undefined when there is none.
  * @throws KitError kit-failed when what is there is no JSON object.
  */
-export function objectFrom({ stdout, said }: Ended): Record<string, unknown> | undefined {
+export function parseJsonOutput({ stdout, lastStderrLines: said }: ProgramResult): Record<string, unknown> | undefined {
   const text = stdout.trim();
   if (text === '') return undefined;
   try {

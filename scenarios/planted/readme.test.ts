@@ -2,8 +2,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { packageRoot } from '../host/version.js';
-import { plantedBugs } from './definition.js';
-import { markdownOf, readmePart, writeReadmePart } from './markdown.js';
+import { loadPlantedBugs } from './definition.js';
+import { resultsTable, readmeSection, writeReadmeSection } from './markdown.js';
 import { readResults } from './results.js';
 
 const readme = readFileSync(join(packageRoot(), 'README.md'), 'utf8');
@@ -43,8 +43,8 @@ t.test('every file that the text links to is there', async (t) => {
 });
 
 t.test('the table of planted bugs is the one that was measured', async (t) => {
-  const table = markdownOf(readResults(), plantedBugs([]));
+  const table = resultsTable(readResults(), loadPlantedBugs([]));
   // After a change to the bugs themselves: PLUGPULL_WRITE_README=1 node dist/scenarios/planted/readme.test.js
-  if (process.env.PLUGPULL_WRITE_README) writeReadmePart(table);
-  t.equal(readmePart(), table);
+  if (process.env.PLUGPULL_WRITE_README) writeReadmeSection(table);
+  t.equal(readmeSection(), table);
 });

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../host/version.js';
 import { PLANTED_DIR } from './definition.js';
-import { foundBy, type Hunt, quickest } from './hunt.js';
+import { overallOutcome, type HuntResult, quickestDetection } from './hunt.js';
 import type { ModeName, ModeResult } from './mode.js';
 
 /** What is known of one planted bug: what the quickest mode that found it says, and each mode by itself. */
@@ -40,7 +40,7 @@ export const RESULTS_FILE = join(PLANTED_DIR, 'results.json');
 
 /** The results that are kept; none when there are none yet. */
 export function readResults(file = RESULTS_FILE): Results {
-  if (!existsSync(file)) return { bugs: [], original: sumOf([]) };
+  if (!existsSync(file)) return { bugs: [], original: summariseRuns([]) };
   return JSON.parse(readFileSync(file, 'utf8')) as Results;
 }
 
@@ -52,21 +52,21 @@ export function writeResults(results: Results, file = RESULTS_FILE): void {
  * Puts new hunts in the place of older ones, mode by mode. Bugs that are not planted any more go.
  * @param ids of all bugs that are planted, in order.
  */
-export function withHunts(results: Results, hunts: readonly Hunt[], ids: readonly string[]): Results {
+export function mergeHunts(results: Results, hunts: readonly HuntResult[], ids: readonly string[]): Results {
   const bugs = ids.flatMap((id) => {
-    const old = results.bugs.find((bug) => bug.id === id);
+    const earlier = results.bugs.find((bug) => bug.id === id);
     const fresh = hunts.find((hunt) => hunt.id === id);
-    const modes = { ...old?.modes, ...fresh?.modes };
-    return Object.keys(modes).length === 0 ? [] : [resultOf(id, modes)];
+    const modes = { ...earlier?.modes, ...fresh?.modes };
+    return Object.keys(modes).length === 0 ? [] : [bugResult(id, modes)];
   });
   return { ...results, bugs };
 }
 
-function resultOf(id: string, modes: Hunt['modes']): BugResult {
-  const best = quickest({ modes });
+function bugResult(id: string, modes: HuntResult['modes']): BugResult {
+  const best = quickestDetection({ modes });
   return {
     id,
-    found: foundBy({ modes }) === 'yes',
+    found: overallOutcome({ modes }) === 'yes',
     requirement: best?.requirement ?? null,
     runs: best?.runs ?? 0,
     seconds: best?.seconds ?? 0,
@@ -77,22 +77,22 @@ function resultOf(id: string, modes: Hunt['modes']): BugResult {
 /** The modes in the order in which they are worth trying: first those that found the bug before, the quickest of them first. */
 export function quickestFirst(modes: readonly ModeName[], known: BugResult | undefined): ModeName[] {
   const secondsOf = (mode: ModeName) => {
-    const before = known?.modes[mode];
-    return before?.found === 'yes' ? before.seconds : Number.POSITIVE_INFINITY;
+    const earlier = known?.modes[mode];
+    return earlier?.found === 'yes' ? earlier.seconds : Number.POSITIVE_INFINITY;
   };
-  const worth = (mode: ModeName) => Number.isFinite(secondsOf(mode));
-  const found = modes.filter(worth).sort((a, b) => secondsOf(a) - secondsOf(b));
-  return [...found, ...modes.filter((mode) => !worth(mode))];
+  const foundBefore = (mode: ModeName) => Number.isFinite(secondsOf(mode));
+  const found = modes.filter(foundBefore).sort((a, b) => secondsOf(a) - secondsOf(b));
+  return [...found, ...modes.filter((mode) => !foundBefore(mode))];
 }
 
 /** Adds gates of the original to those that are kept; of one state of the sources they are one piece. */
-export function withOriginal(results: Results, more: OriginalRuns): Results {
+export function mergeOriginalRuns(results: Results, more: OriginalRuns): Results {
   const isSame = (piece: OriginalRuns) =>
     piece.reference === more.reference && piece.budgetSeconds === more.budgetSeconds;
   const same = results.original.pieces.find(isSame);
   const others = results.original.pieces.filter((piece) => piece !== same);
   const piece = same === undefined ? more : { ...more, ...totals([same, more]) };
-  return { ...results, original: sumOf([...others, piece]) };
+  return { ...results, original: summariseRuns([...others, piece]) };
 }
 
 function totals(pieces: readonly OriginalRuns[]) {
@@ -106,7 +106,7 @@ function totals(pieces: readonly OriginalRuns[]) {
   };
 }
 
-function sumOf(pieces: OriginalRuns[]): Results['original'] {
+function summariseRuns(pieces: OriginalRuns[]): Results['original'] {
   return { ...totals(pieces), pieces };
 }
 

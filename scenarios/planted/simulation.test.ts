@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import t from 'tap';
-import { plantedBugs } from './definition.js';
+import { loadPlantedBugs } from './definition.js';
 import { plant } from './plant.js';
 
 interface Result {
@@ -22,7 +22,7 @@ for (const id of ['token-of-another', 'confirm-before-msync']) {
   t.test(`the simulation finds ${id}, and finds it again by seed and path`, async (t) => {
     const dir = mkdtempSync(join(tmpdir(), 'plugpull-simulated-'));
     t.teardown(() => rmSync(dir, { recursive: true, force: true }));
-    const [bug] = plantedBugs([id]);
+    const [bug] = loadPlantedBugs([id]);
     if (!bug) throw new Error(`${id} is a planted bug`);
     plant(bug, dir);
     const simulate = async (...flags: string[]): Promise<{ code: number | undefined; result: Result }> => {

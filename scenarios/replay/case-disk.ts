@@ -8,11 +8,11 @@ import { LogWritesError } from '../../faults/write-log/log-writes.js';
 import type { CrashModel } from '../../faults/write-log/model.js';
 import { type CrashState, formatNumbers, parseState } from '../../faults/write-log/state.js';
 import type { Bundle } from '../bundle/bundle.js';
-import type { StateCase } from '../bundle/manifest.js';
-import { type RecordedDisk, recordedDiskIn } from './mounted-disk.js';
+import type { CrashStateCase } from '../bundle/manifest.js';
+import { type RecordedDisk, openRecordedDisk } from './mounted-disk.js';
 
 /** The recorded disk on which the state of a bundle is a cut. */
-export interface CaseDisk {
+export interface BundleDisk {
   /** Of the run; or, where a recovery was cut, of that recovery, from the disk that the run's cut had left. */
   disk: RecordedDisk;
   state: CrashState;
@@ -25,29 +25,29 @@ export interface CaseDisk {
  * @param dir gets that disk.
  * @throws KitError bad-bundle when the bundle has no recorded disk, a shorter log than it says, or a state that cannot be.
  */
-export function caseDisk(bundle: Bundle, at: StateCase, dir: string): CaseDisk {
+export function openBundleDisk(bundle: Bundle, stateCase: CrashStateCase, dir: string): BundleDisk {
   const { file } = bundle;
-  const run = recordedDiskIn(bundle.dir, at.end);
+  const run = openRecordedDisk(bundle.dir, stateCase.end);
   if (run === undefined) throw new KitError('bad-bundle', `${file}: expected a disk and its log in it`);
-  const [address = '', inner] = at.state.split('>');
+  const [address = '', inner] = stateCase.state.split('>');
   try {
-    const state = possible(file, address, run.recording.model);
+    const state = parsePossibleState(file, address, run.recording.model);
     if (inner === undefined) return { disk: run, state, outer: undefined };
-    if (at.recovery === undefined)
-      throw new KitError('bad-bundle', `${file}: crash state ${at.state}: expected the log of its recovery`);
-    const recording = openLog(bundle, at.recovery);
+    if (stateCase.recovery === undefined)
+      throw new KitError('bad-bundle', `${file}: crash state ${stateCase.state}: expected the log of its recovery`);
+    const recording = openRecoveryLog(bundle, stateCase.recovery);
     const image = join(dir, 'recovery.img');
     copySparse(run.image, image);
     materialise(run.recording, state, image);
     run.recording.close();
-    return { disk: { image, recording }, state: possible(file, inner, recording.model), outer: state };
+    return { disk: { image, recording }, state: parsePossibleState(file, inner, recording.model), outer: state };
   } catch (error) {
     run.recording.close();
     throw error;
   }
 }
 
-function openLog({ file, dir }: Bundle, { log, end }: NonNullable<StateCase['recovery']>): Recording {
+function openRecoveryLog({ file, dir }: Bundle, { log, end }: NonNullable<CrashStateCase['recovery']>): Recording {
   const path = join(dir, log);
   if (!existsSync(path)) throw new KitError('bad-bundle', `${file}: expected ${log} in it`);
   try {
@@ -58,56 +58,56 @@ function openLog({ file, dir }: Bundle, { log, end }: NonNullable<StateCase['rec
   }
 }
 
-function possible(file: string, address: string, model: CrashModel): CrashState {
+function parsePossibleState(file: string, address: string, model: CrashModel): CrashState {
   let state: CrashState;
   try {
     state = parseState(address);
   } catch (error) {
     throw new KitError('bad-bundle', `${file}: ${messageOf(error)}`, { cause: error });
   }
-  const problem = model.problem(state);
+  const problem = model.whyImpossible(state);
   if (problem !== undefined) throw new KitError('bad-bundle', `${file}: crash state ${address}: ${problem}`);
   return state;
 }
 
 /** So many entries are told before and behind a place. */
-const AROUND = 3;
-const MOST_NAMED = 5;
+const CONTEXT_ENTRIES = 3;
+const MAX_NAMED_IDS = 5;
 
 /**
  * What there is to see at a place of a log, as lines: the entries around it, what a cut there leaves open, and which
  * messages are confirmed by then.
- * @param at so many entries are complete; the next one is number `at`.
+ * @param position so many entries are complete; the next one is number `at`.
  * @param events of the run whose log it is; none where it is the log of a recovery, in which nothing is confirmed.
  */
-export function tellPlace(model: CrashModel, at: number, events: readonly HistoryEvent[]): string[] {
+export function describeLogPosition(model: CrashModel, position: number, events: readonly HistoryEvent[]): string[] {
   const { entries } = model;
-  const around = entries.slice(Math.max(0, at - AROUND), at + AROUND + 1);
-  const lines = around.map((entry) => `${entry.index === at ? '>' : ' '} ${entry.index}: ${describe(entry)}`);
-  if (at >= entries.length) lines.push(`> ${at}: the end of the log`);
-  const open = model.optional(at);
+  const nearby = entries.slice(Math.max(0, position - CONTEXT_ENTRIES), position + CONTEXT_ENTRIES + 1);
+  const lines = nearby.map((entry) => `${entry.index === position ? '>' : ' '} ${entry.index}: ${describeEntry(entry)}`);
+  if (position >= entries.length) lines.push(`> ${position}: the end of the log`);
+  const open = model.optional(position);
   lines.push(
     open.length === 0
-      ? `a cut here leaves nothing open: the last flush was entry ${model.floor(at)}`
+      ? `a cut here leaves nothing open: the last flush was entry ${model.durablePrefix(position)}`
       : `a cut here leaves open, since the last flush: ${formatNumbers(open)}`,
   );
   const confirmed = events.flatMap((event) =>
-    event.kind === 'placed' && event.what === 'confirmed' && event.entries <= at ? [event] : [],
+    event.kind === 'log-position' && event.what === 'confirmed' && event.entries <= position ? [event] : [],
   );
   if (confirmed.length === 0) return lines;
-  const here = confirmed.filter(({ entries: place }) => place === at).map(({ id }) => id);
-  const some = here.slice(0, MOST_NAMED).join(', ');
-  const more = here.length > MOST_NAMED ? ` and ${here.length - MOST_NAMED} more` : '';
+  const confirmedHere = confirmed.filter(({ entries: entriesThen }) => entriesThen === position).map(({ id }) => id);
+  const some = confirmedHere.slice(0, MAX_NAMED_IDS).join(', ');
+  const more = confirmedHere.length > MAX_NAMED_IDS ? ` and ${confirmedHere.length - MAX_NAMED_IDS} more` : '';
   lines.push(
-    `confirmed by now: ${confirmed.length} messages${here.length === 0 ? '' : `, just now ${some}${more}`}`,
+    `confirmed by now: ${confirmed.length} messages${confirmedHere.length === 0 ? '' : `, just now ${some}${more}`}`,
   );
   return lines;
 }
 
-function describe(entry: CrashModel['entries'][number]): string {
+function describeEntry(entry: CrashModel['entries'][number]): string {
   if (entry.mark !== undefined) return `mark ${entry.mark}`;
   const what = entry.discard ? 'discard' : 'write';
-  const place = entry.lengthBytes > 0 ? [`${what} of ${entry.lengthBytes} bytes at ${entry.offset}`] : [];
+  const range = entry.lengthBytes > 0 ? [`${what} of ${entry.lengthBytes} bytes at ${entry.offset}`] : [];
   const flags = [...(entry.flush ? ['flush'] : []), ...(entry.fua ? ['FUA'] : [])];
-  return [...flags, ...place].join(', ');
+  return [...flags, ...range].join(', ');
 }

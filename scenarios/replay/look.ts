@@ -5,25 +5,25 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import { expandCommand } from '../../conformance/target-file/placeholders.js';
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
 import { type CrashState, formatState } from '../../faults/write-log/state.js';
-import type { StateCase } from '../bundle/manifest.js';
-import { type Found, foundOf, notRecovered, patienceMs, tryMount } from '../explore/inspectors/found.js';
+import type { CrashStateCase } from '../bundle/manifest.js';
+import { type Inspection, toInspection, notRecovered, restoreTimeoutMs, tryMount } from '../explore/inspectors/found.js';
 import { RestoreService } from '../explore/inspectors/restore-service.js';
-import { Places } from '../explore/states/places.js';
-import { takeAll } from '../explore/strategies/target-lanes.js';
+import { StateWorkspace } from '../explore/states/places.js';
+import { consumeAll } from '../explore/strategies/target-lanes.js';
 import type { Registry } from '../host/registry.js';
 import { DATA_DIR } from '../runtime/disks/local-disk.js';
 import { type PreparedRuntime, RUN_VARIABLE } from '../runtime/runtime.js';
-import { needRoot, type RecordedDisk } from './mounted-disk.js';
+import { requireRoot, type RecordedDisk } from './mounted-disk.js';
 
 /** Looks at crash states one by one: makes the disk, mounts it, lets the target's own program restore, and unmounts. */
-export interface StateLooker {
-  look(state: CrashState): Promise<Found>;
+export interface ReplayInspector {
+  inspect(state: CrashState): Promise<Inspection>;
   close(): void;
 }
 
-export interface LookOptions {
+export interface ReplayInspectorOptions {
   target: Target;
-  at: StateCase;
+  stateCase: CrashStateCase;
   disk: RecordedDisk;
   events: readonly HistoryEvent[];
   /** What a state must hold. */
@@ -36,78 +36,78 @@ export interface LookOptions {
 }
 
 /** By the target's own program that restores, where it has one; else the target is started and all is taken from it. */
-export function stateLooker(options: LookOptions): StateLooker {
-  const { target, at, disk: recorded, dir, registry } = options;
-  needRoot();
-  const places = new Places(join(dir, 'images'), registry);
-  const place = places.place('state', recorded.image);
+export function createReplayInspector(options: ReplayInspectorOptions): ReplayInspector {
+  const { target, stateCase: at, disk: recorded, dir, registry } = options;
+  requireRoot();
+  const workspace = new StateWorkspace(join(dir, 'images'), registry);
+  const slot = workspace.makeSlot('state', recorded.image);
   const { recording, image: base } = recorded;
-  const disk = new StateDisk({ recording, base, baseAt: 0, filesystem: at.filesystem, ...place });
-  const dataDir = join(place.mountPoint, DATA_DIR);
-  const way = target.crashStates?.restore
-    ? byRestoring(target, target.crashStates.restore, at, dataDir, registry)
-    : byStarting(options, dataDir);
-  const known = new Map<string, Found>();
+  const disk = new StateDisk({ recording, base, baseAt: 0, filesystem: at.filesystem, ...slot });
+  const dataDir = join(slot.mountPoint, DATA_DIR);
+  const inspector = target.crashStates?.restore
+    ? inspectByRestore(target, target.crashStates.restore, at, dataDir, registry)
+    : inspectByStart(options, dataDir);
+  const cache = new Map<string, Inspection>();
   return {
-    async look(state) {
+    async inspect(state) {
       const address = formatState(state);
-      const before = known.get(address);
-      if (before !== undefined) return before;
-      const found = await once(disk, state, () => way.ask(state));
-      known.set(address, found);
-      return found;
+      const cached = cache.get(address);
+      if (cached !== undefined) return cached;
+      const inspection = await mountAndInspect(disk, state, () => inspector.inspect(state));
+      cache.set(address, inspection);
+      return inspection;
     },
     close() {
-      way.end();
+      inspector.close();
       disk.close();
-      places.remove();
+      workspace.remove();
     },
   };
 }
 
-interface Way {
-  ask(state: CrashState): Promise<Found>;
-  end(): void;
+interface RecoveryInspector {
+  inspect(state: CrashState): Promise<Inspection>;
+  close(): void;
 }
 
-function byRestoring(
+function inspectByRestore(
   target: Target,
   restore: readonly string[],
-  { digests }: StateCase,
+  { digests }: CrashStateCase,
   dataDir: string,
   registry: Registry,
-): Way {
-  const nowhere = { dir: target.dir, node: process.execPath, data: '', sink: '', ports: new Map() };
-  const service = new RestoreService(expandCommand(restore, nowhere), { [RUN_VARIABLE]: registry.runId });
+): RecoveryInspector {
+  const placeholders = { dir: target.dir, node: process.execPath, data: '', sink: '', ports: new Map() };
+  const service = new RestoreService(expandCommand(restore, placeholders), { [RUN_VARIABLE]: registry.runId });
   const bits = new Map(digests.map((digest, bit) => [digest, bit]));
   const queue = join(dataDir, target.crashStates?.queue ?? '.');
   return {
-    async ask() {
-      const { live, problems, error } = await service.ask({ queue }, patienceMs(target));
-      return error === undefined ? foundOf(bits, digests.length, live, problems) : notRecovered(error);
+    async inspect() {
+      const { live, problems, error } = await service.ask({ queue }, restoreTimeoutMs(target));
+      return error === undefined ? toInspection(bits, digests.length, live, problems) : notRecovered(error);
     },
-    end: () => service.end(),
+    close: () => service.end(),
   };
 }
 
-function byStarting(
-  { target, runtime, at, events, required, dir, registry, signal }: LookOptions,
+function inspectByStart(
+  { target, runtime, stateCase: at, events, required, dir, registry, signal }: ReplayInspectorOptions,
   dataDir: string,
-): Way {
+): RecoveryInspector {
   const ids = submittedIds(events);
   return {
-    ask: (state) =>
-      takeAll(
+    inspect: (state) =>
+      consumeAll(
         { target, runtime, registry, run: at.run, ids, events, signal },
         dataDir,
         required(state),
         join(dir, 'logs'),
       ),
-    end: () => {},
+    close: () => {},
   };
 }
 
-async function once(disk: StateDisk, state: CrashState, ask: () => Promise<Found>): Promise<Found> {
+async function mountAndInspect(disk: StateDisk, state: CrashState, ask: () => Promise<Inspection>): Promise<Inspection> {
   const refused = tryMount(disk, state);
   if (refused !== undefined) return refused;
   try {

@@ -2,13 +2,13 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { WriteLogWriter } from '../../faults/write-log/log-writer.js';
-import { TestPlace } from '../fixtures/kit.js';
-import { needRoot, recordedDiskIn, stateBefore } from './mounted-disk.js';
+import { TestWorkspace } from '../fixtures/kit.js';
+import { requireRoot, openRecordedDisk, stateBefore } from './mounted-disk.js';
 
 t.test('a log that is foreign, of another version or cut off is told so, with exit code 2', async (t) => {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
-  t.equal(recordedDiskIn(place.dir), undefined, 'there is no disk');
+  t.equal(openRecordedDisk(place.dir), undefined, 'there is no disk');
   writeFileSync(join(place.dir, 'disk.img'), '');
   const log = join(place.dir, 'writes.log');
   const version = Buffer.alloc(512);
@@ -20,18 +20,18 @@ t.test('a log that is foreign, of another version or cut off is told so, with ex
     [Buffer.alloc(3), /the file has 3 bytes/],
   ] as const) {
     writeFileSync(log, bytes);
-    t.throws(() => recordedDiskIn(place.dir), { code: 'bad-bundle', exitCode: 2, message });
+    t.throws(() => openRecordedDisk(place.dir), { code: 'bad-bundle', exitCode: 2, message });
   }
 });
 
 t.test('the disk as of an entry has all that was written before it, flushed or not', async (t) => {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   writeFileSync(join(place.dir, 'disk.img'), '');
   const log = new WriteLogWriter(join(place.dir, 'writes.log'));
   for (const flush of [false, true, false]) log.add({ offset: 0, data: Buffer.alloc(512), flush });
   log.close();
-  const disk = recordedDiskIn(place.dir);
+  const disk = openRecordedDisk(place.dir);
   if (disk === undefined) throw new Error('there is a disk');
   t.match(stateBefore(disk, 1), { prefix: 1, kept: [0] });
   t.match(stateBefore(disk, 3), { prefix: 3, kept: [1, 2] });
@@ -41,5 +41,5 @@ t.test('the disk as of an entry has all that was written before it, flushed or n
 
 t.test('who may not mount is told so, and nothing counts as measured', async (t) => {
   t.intercept(process, 'getuid', { value: () => 65534 });
-  t.throws(() => needRoot(), { code: 'target-unavailable', exitCode: 3, message: /needs root/ });
+  t.throws(() => requireRoot(), { code: 'target-unavailable', exitCode: 3, message: /needs root/ });
 });

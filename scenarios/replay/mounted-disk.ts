@@ -12,7 +12,7 @@ import { LogWritesError } from '../../faults/write-log/log-writes.js';
 import { type CrashState, NOTHING_TORN } from '../../faults/write-log/state.js';
 import { freePort } from '../host/ports.js';
 import type { Registry } from '../host/registry.js';
-import { shellWord } from '../host/shell.js';
+import { shellQuote } from '../host/shell.js';
 
 /** The image before a recording, and the recording, among the files of an unpacked bundle. */
 export interface RecordedDisk {
@@ -25,7 +25,7 @@ export interface RecordedDisk {
  * @param end so many entries of the log count; default: all.
  * @throws KitError bad-bundle when the log is foreign, of another version, or cut off.
  */
-export function recordedDiskIn(dir: string, end?: number): RecordedDisk | undefined {
+export function openRecordedDisk(dir: string, end?: number): RecordedDisk | undefined {
   const files = regularFiles(dir);
   const log = files.find((name) => name.endsWith('writes.log'));
   const image = files.find((name) => name.endsWith('.img'));
@@ -48,7 +48,7 @@ export function stateBefore({ recording: { model } }: RecordedDisk, entry: numbe
 }
 
 /** @throws KitError target-unavailable */
-export function needRoot(): void {
+export function requireRoot(): void {
   if (process.getuid?.() === 0) return;
   throw new KitError('target-unavailable', 'mounting a disk needs root: run it with sudo');
 }
@@ -65,7 +65,7 @@ export function mountState(
   dir: string,
   registry: Registry,
 ): string {
-  needRoot();
+  requireRoot();
   const image = join(dir, 'state.img');
   const mountPoint = join(dir, 'disk');
   const loop = { kind: 'loop', path: image } as const;
@@ -93,31 +93,31 @@ export function mountState(
  * How to start the services of a target on some data by hand, as lines for a terminal: each as it is, and under a
  * debugger. What a target pushes to goes nowhere: its recovery is to be looked at, not its deliveries.
  */
-export async function byHand(target: Target, dataDir: string): Promise<string[]> {
+export async function describeManualStart(target: Target, dataDir: string): Promise<string[]> {
   const ports = new Map<string, number>();
   for (const name of portNames(target)) ports.set(name, await freePort(new Set(ports.values())));
-  const nowhere = `127.0.0.1:${await freePort(new Set(ports.values()))}`;
-  const values = { dir: target.dir, node: process.execPath, data: dataDir, sink: nowhere, ports };
+  const unusedSink = `127.0.0.1:${await freePort(new Set(ports.values()))}`;
+  const values = { dir: target.dir, node: process.execPath, data: dataDir, sink: unusedSink, ports };
   const lines = ["start the target's recovery by hand, each service in a terminal of its own:"];
   for (const [name, { command }] of Object.entries(target.services)) {
-    const words = expandCommand(command, values);
-    lines.push(`  ${name}: ${words.map(shellWord).join(' ')}`);
-    lines.push(`  ${' '.repeat(name.length)}  under a debugger: ${debugged(words).map(shellWord).join(' ')}`);
+    const args = expandCommand(command, values);
+    lines.push(`  ${name}: ${args.map(shellQuote).join(' ')}`);
+    lines.push(`  ${' '.repeat(name.length)}  under a debugger: ${debuggerCommand(args).map(shellQuote).join(' ')}`);
   }
   const restore = target.crashStates?.restore;
   if (restore !== undefined) {
     const queue = join(dataDir, target.crashStates?.queue ?? '.');
-    const request = shellWord(JSON.stringify({ queue }));
-    const words = expandCommand(restore, values);
-    lines.push(`or let its program restore: echo ${request} | ${words.map(shellWord).join(' ')}`);
+    const request = shellQuote(JSON.stringify({ queue }));
+    const restoreArgs = expandCommand(restore, values);
+    lines.push(`or let its program restore: echo ${request} | ${restoreArgs.map(shellQuote).join(' ')}`);
   }
   if (target.verify !== undefined) {
-    lines.push(`and its own check: ${expandCommand(target.verify, values).map(shellWord).join(' ')}`);
+    lines.push(`and its own check: ${expandCommand(target.verify, values).map(shellQuote).join(' ')}`);
   }
   return lines;
 }
 
-function debugged([program = '', ...args]: readonly string[]): string[] {
+function debuggerCommand([program = '', ...args]: readonly string[]): string[] {
   if (program === process.execPath || /(^|\/)node(js)?$/.test(program))
     return [program, '--inspect-brk', ...args];
   if (/(^|\/)python[\d.]*$/.test(program)) return [program, '-m', 'pdb', ...args];

@@ -4,14 +4,14 @@ import type { Schedule } from '../round/schedule.js';
 import { type Rerun, type RerunOptions, rerun } from './rerun.js';
 
 /** How often a violation came again. */
-export interface Rate {
+export interface ReproductionRate {
   runs: number;
   reproduced: number;
   /** Runs that passed; the rest proved nothing, or failed otherwise. */
   passed: number;
 }
 
-export interface Repetition extends Rate {
+export interface Repetition extends ReproductionRate {
   /** The first run that showed it again; its evidence is there until it is dropped. */
   first: Rerun | undefined;
 }
@@ -29,28 +29,28 @@ export interface RepeatOptions extends RerunOptions {
 export async function repeat(
   options: RepeatOptions,
   schedule: Schedule,
-  most: number,
+  maxRuns: number,
   until: 'all' | 'first',
 ): Promise<Repetition> {
-  const found: Repetition = { runs: 0, reproduced: 0, passed: 0, first: undefined };
-  while (found.runs < most && !options.signal.aborted) {
-    if (found.runs > 0 && performance.now() > options.endMs) break;
+  const repetition: Repetition = { runs: 0, reproduced: 0, passed: 0, first: undefined };
+  while (repetition.runs < maxRuns && !options.signal.aborted) {
+    if (repetition.runs > 0 && performance.now() > options.endMs) break;
     const run = await rerun(options, schedule, mkdtempSync(join(options.dir, 'run-')));
     if (options.signal.aborted) {
       run.drop();
       break;
     }
-    found.runs++;
+    repetition.runs++;
     const { verdict, findings, why } = run.evaluation;
-    const again = findings.some(
+    const reproduced = findings.some(
       (one) => one.verdict === 'fail' && options.requirements.includes(one.requirement),
     );
-    if (verdict === 'pass') found.passed++;
-    if (again) found.reproduced++;
-    options.progress(`run ${found.runs} of ${most}: ${verdict}: ${why}`);
-    if (again && found.first === undefined) found.first = run;
+    if (verdict === 'pass') repetition.passed++;
+    if (reproduced) repetition.reproduced++;
+    options.progress(`run ${repetition.runs} of ${maxRuns}: ${verdict}: ${why}`);
+    if (reproduced && repetition.first === undefined) repetition.first = run;
     else run.drop();
-    if (again && until === 'first') break;
+    if (reproduced && until === 'first') break;
   }
-  return found;
+  return repetition;
 }

@@ -13,7 +13,7 @@ import { WriteLogWriter } from '../../faults/write-log/log-writer.js';
 import { parseState } from '../../faults/write-log/state.js';
 import { writeBundle } from '../bundle/bundle.js';
 import { describeTarget } from '../bundle/target-of.js';
-import { TestPlace } from '../fixtures/kit.js';
+import { TestWorkspace } from '../fixtures/kit.js';
 import type { ReplayResult } from './replay.js';
 
 const can = process.getuid?.() === 0 && findProgram('mkfs.ext4') !== undefined;
@@ -52,7 +52,7 @@ function onDisk(image: string, mountPoint: string, use: () => void): void {
  * The bundle of a queue that confirmed a message before anything of it was flushed: the log has the blocks in which the
  * disks before and after differ. Returns the number of its writes, too.
  */
-async function lostMessage(place: TestPlace): Promise<{ file: string; writes: number }> {
+async function lostMessage(place: TestWorkspace): Promise<{ file: string; writes: number }> {
   const evidence = join(place.dir, 'evidence');
   const image = join(evidence, 'disk.img');
   const mountPoint = join(place.dir, 'mnt');
@@ -76,7 +76,7 @@ async function lostMessage(place: TestPlace): Promise<{ file: string; writes: nu
   const submitted = { producer: 0, sizeBytes: message.length, digest: '', recipients: 1, shape: 'tiny' };
   const history: HistoryEvent[] = [
     { kind: 'submitted', atMs: 1, id: '1-0-0', ...submitted },
-    { kind: 'placed', atMs: 2, id: '1-0-0', what: 'confirmed', entries: writes },
+    { kind: 'log-position', atMs: 2, id: '1-0-0', what: 'confirmed', entries: writes },
     { kind: 'answered', atMs: 2, id: '1-0-0', outcome: 'confirmed', detail: '201' },
   ];
   writeFileSync(
@@ -112,7 +112,7 @@ t.test(
   'a crash state gives the same verdict again, and the fewest missing writes are found',
   { skip },
   async (t) => {
-    const place = new TestPlace();
+    const place = new TestWorkspace();
     t.teardown(() => place.remove());
     const { file, writes } = await lostMessage(place);
     const again = await place.run(['replay', file, '--json', '--shrink', '--budget', '30s']);
@@ -139,7 +139,7 @@ t.test(
   'the disk of a crash state, and the one as of any entry, is mounted until clean',
   { skip },
   async (t) => {
-    const place = new TestPlace();
+    const place = new TestWorkspace();
     t.teardown(() => place.remove());
     const { file, writes } = await lostMessage(place);
     const at = await place.run(['replay', file, '--at', `${writes}`, '--shell']);

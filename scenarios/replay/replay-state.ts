@@ -1,5 +1,5 @@
 import { join, resolve } from 'node:path';
-import { Stakes } from '../../conformance/checkers/crash-states.js';
+import { AtRiskMessages } from '../../conformance/checkers/crash-states.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { readHistory } from '../../conformance/history/reader.js';
 import { markOf } from '../../conformance/protocols/message.js';
@@ -7,15 +7,15 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import type { CrashModel } from '../../faults/write-log/model.js';
 import { type CrashState, formatState } from '../../faults/write-log/state.js';
 import { type Bundle, writeBundle } from '../bundle/bundle.js';
-import type { StateCase } from '../bundle/manifest.js';
-import type { Found } from '../explore/inspectors/found.js';
-import { blame } from '../explore/result/blame.js';
-import { tellState } from '../explore/result/missing-writes.js';
-import { placeIn } from '../explore/strategies/way.js';
+import type { CrashStateCase } from '../bundle/manifest.js';
+import type { Inspection } from '../explore/inspectors/found.js';
+import { explainLoss } from '../explore/result/blame.js';
+import { describeState } from '../explore/result/missing-writes.js';
+import { logPositionOf } from '../explore/strategies/way.js';
 import type { Registry } from '../host/registry.js';
 import { processRuntime } from '../runtime/process/process-runtime.js';
-import { caseDisk } from './case-disk.js';
-import { stateLooker } from './look.js';
+import { openBundleDisk } from './case-disk.js';
+import { createReplayInspector } from './look.js';
 import type { RecordedDisk } from './mounted-disk.js';
 import type { ReplayResult } from './replay.js';
 import { shrinkState } from './shrink-state.js';
@@ -34,25 +34,25 @@ export interface StateReplayOptions {
 /** Makes the disk of a bundle's crash state, recovers and judges it, exactly; with `shrink` looks for fewer missing writes. */
 export async function replayState(
   bundle: Bundle,
-  at: StateCase,
+  stateCase: CrashStateCase,
   options: StateReplayOptions,
 ): Promise<ReplayResult> {
   const { target, progress, registry, dir } = options;
-  const { disk, state, outer } = caseDisk(bundle, at, dir);
+  const { disk, state, outer } = openBundleDisk(bundle, stateCase, dir);
   const { model } = disk.recording;
   const addressOf = (inner: CrashState) =>
     [outer, inner].flatMap((one) => (one ? [formatState(one)] : [])).join('>');
   const events = readHistory(join(bundle.dir, 'history.jsonl'));
-  const stakes = new Stakes(events);
+  const atRisk = new AtRiskMessages(events);
   const runtime = await processRuntime.prepare(target, progress);
-  const looker = stateLooker({
+  const inspector = createReplayInspector({
     target,
-    at,
+    stateCase,
     disk,
     events,
     required: (crash) => {
       const { prefix } = outer ?? crash;
-      return stakes.idsOf(stakes.required({ prefix, reached: prefix + 1 }));
+      return atRisk.idsOf(atRisk.required({ prefix, entriesBegun: prefix + 1 }));
     },
     dir: join(dir, 'states'),
     registry,
@@ -60,65 +60,65 @@ export async function replayState(
     signal: options.signal,
   });
   try {
-    const failsWith = (crash: CrashState, { live }: Found) =>
-      stakes.missing({ ...placeIn(outer ?? crash), live });
-    const found = await looker.look(state);
-    const lost = failsWith(state, found);
-    progress(`${at.state}: ${tellFound(found, lost)}`);
-    const red = isRed(found, lost);
+    const lostIn = (crash: CrashState, { heldBits: live }: Inspection) =>
+      atRisk.missing({ ...logPositionOf(outer ?? crash), heldBits: live });
+    const inspection = await inspector.inspect(state);
+    const lost = lostIn(state, inspection);
+    progress(`${stateCase.state}: ${describeInspection(inspection, lost)}`);
+    const failed = isFailing(inspection, lost);
     let smallest = state;
-    if (red && options.shrink) {
+    if (failed && options.shrink) {
       const endMs = performance.now() + options.budgetMs;
-      const spent = () => performance.now() > endMs || options.signal.aborted;
+      const isOutOfTime = () => performance.now() > endMs || options.signal.aborted;
       smallest = await shrinkState(
         model,
         state,
         async (smaller) => {
-          const seen = await looker.look(smaller);
-          const again = failsWith(smaller, seen);
+          const smallerInspection = await inspector.inspect(smaller);
+          const lostAgain = lostIn(smaller, smallerInspection);
           // The same story made shorter, not another one.
-          return isRed(seen, again) && (lost.length === 0 || again.some((id) => lost.includes(id)));
+          return isFailing(smallerInspection, lostAgain) && (lost.length === 0 || lostAgain.some((id) => lost.includes(id)));
         },
-        spent,
+        isOutOfTime,
       );
       progress(`smallest: ${addressOf(smallest)}`);
     }
-    const last = await looker.look(smallest);
-    const lostThere = failsWith(smallest, last);
+    const smallestInspection = await inspector.inspect(smallest);
+    const lostInSmallest = lostIn(smallest, smallestInspection);
     const story =
       outer === undefined
-        ? tellStory(disk, at, events, stakes, smallest, lostThere, last)
-        : tellRecovery(model, outer, smallest, lostThere, last);
+        ? describeLoss(disk, stateCase, events, atRisk, smallest, lostInSmallest, smallestInspection)
+        : describeLossInRecovery(model, outer, smallest, lostInSmallest, smallestInspection);
     const shrunk =
       formatState(smallest) === formatState(state)
         ? null
-        : await writeShrunk(bundle, { ...at, state: addressOf(smallest) }, story);
-    const why = `${tellFound(found, lost)} in crash state ${at.state}`;
+        : await writeShrunk(bundle, { ...stateCase, state: addressOf(smallest) }, story);
+    const why = `${describeInspection(inspection, lost)} in crash state ${stateCase.state}`;
     return {
       bundle: bundle.file,
       target: target.name,
       kind: 'crash-state',
       requirements: bundle.manifest.requirements,
-      verdict: found.unmountable ? 'not-measured' : red ? 'fail' : 'pass',
+      verdict: inspection.unmountable ? 'not-measured' : failed ? 'fail' : 'pass',
       why,
       runs: 1,
-      reproduced: red ? 1 : 0,
+      reproduced: failed ? 1 : 0,
       schedule: addressOf(smallest),
       story,
       shrunk,
     };
   } finally {
-    looker.close();
+    inspector.close();
     disk.recording.close();
   }
 }
 
 /** What could not be mounted shows nothing, neither of the first state nor of a smaller one. */
-function isRed({ recovered, wrong, unmountable }: Found, lost: readonly string[]): boolean {
+function isFailing({ recovered, wrongCount: wrong, unmountable }: Inspection, lost: readonly string[]): boolean {
   return !unmountable && (!recovered || lost.length > 0 || wrong > 0);
 }
 
-function tellFound({ recovered, wrong, detail, unmountable }: Found, lost: readonly string[]): string {
+function describeInspection({ recovered, wrongCount: wrong, detail, unmountable }: Inspection, lost: readonly string[]): string {
   if (unmountable) return `its disk cannot be mounted: ${detail}`;
   if (!recovered) return `no recovery: ${detail}, with ${lost.length} confirmed messages at stake`;
   if (lost.length > 0) return `${lost.length} confirmed messages are lost`;
@@ -127,44 +127,44 @@ function tellFound({ recovered, wrong, detail, unmountable }: Found, lost: reado
 }
 
 /** Confirmed here, not yet flushed, cut here, gone. */
-function tellStory(
+function describeLoss(
   { recording }: RecordedDisk,
-  { run }: StateCase,
+  { run }: CrashStateCase,
   events: readonly HistoryEvent[],
-  stakes: Stakes,
+  atRisk: AtRiskMessages,
   state: CrashState,
   [id]: readonly string[],
-  found: Found,
+  inspection: Inspection,
 ): string[] {
-  const cut = tellState(recording.model, state);
+  const cut = describeState(recording.model, state);
   const submitted = events.find((event) => event.kind === 'submitted' && event.id === id);
-  const confirmedAt = id === undefined ? undefined : stakes.confirmedAt(id);
+  const confirmedAt = id === undefined ? undefined : atRisk.confirmedAtEntry(id);
   if (submitted?.kind !== 'submitted' || confirmedAt === undefined)
-    return [cut, found.detail].filter(Boolean);
-  const lines = blame(recording, markOf(run, submitted.id), submitted.sizeBytes, confirmedAt);
+    return [cut, inspection.detail].filter(Boolean);
+  const lines = explainLoss(recording, markOf(run, submitted.id), submitted.sizeBytes, confirmedAt);
   return [...lines.map((line) => `message ${submitted.id}: ${line}`), cut, `message ${submitted.id}: gone`];
 }
 
 /** What had survived the first cut did not survive the second. */
-function tellRecovery(
+function describeLossInRecovery(
   model: CrashModel,
   outer: CrashState,
   state: CrashState,
   [id]: readonly string[],
-  { detail }: Found,
+  { detail }: Inspection,
 ): string[] {
   const lines = [`the run was cut at ${formatState(outer)}, and the recovery from there again:`];
-  lines.push(tellState(model, state));
+  lines.push(describeState(model, state));
   return [...lines, id === undefined ? detail : `message ${id}: gone`].filter(Boolean);
 }
 
 async function writeShrunk(
   { file, dir, manifest }: Bundle,
-  small: StateCase,
+  smallestCase: CrashStateCase,
   story: string[],
 ): Promise<string> {
   const to = resolve(file).replace(/(\.tar\.gz)?$/, '.small.tar.gz');
   const { target, seed, requirements, why } = manifest;
-  await writeBundle(to, dir, { target, seed, requirements, why, story, case: small });
+  await writeBundle(to, dir, { target, seed, requirements, why, story, case: smallestCase });
   return to;
 }

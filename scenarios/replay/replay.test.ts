@@ -1,14 +1,14 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { processesBelow, TestPlace } from '../fixtures/kit.js';
+import { processesBelow, TestWorkspace } from '../fixtures/kit.js';
 import type { GateResult } from '../gate/result.js';
 import type { ReplayResult } from './replay.js';
 
 t.test(
   'a violation leaves a bundle that shows it again, smaller too, and leaves nothing behind',
   async (t) => {
-    const place = new TestPlace();
+    const place = new TestWorkspace();
     t.teardown(() => place.remove());
     const wrong = place.queue('confirms-early', ['kill'], 5);
     const gate = await place.run([

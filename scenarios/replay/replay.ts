@@ -5,12 +5,12 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import { type Bundle, writeBundle } from '../bundle/bundle.js';
 import type { GateCase } from '../bundle/manifest.js';
 import { describeTarget } from '../bundle/target-of.js';
-import { smallestStory } from '../gate/smallest-story.js';
+import { violationStory } from '../gate/smallest-story.js';
 import type { Registry } from '../host/registry.js';
 import type { Schedule } from '../round/schedule.js';
-import { runtimeNamed } from '../runtime/choice/runtimes.js';
+import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { type RepeatOptions, type Repetition, repeat } from './repeat.js';
-import { describe, shrinkSchedule } from './shrink.js';
+import { describeSchedule, shrinkSchedule } from './shrink.js';
 
 export interface ReplayOptions {
   target: Target;
@@ -49,9 +49,9 @@ export async function replayGate(
 ): Promise<ReplayResult> {
   const { manifest } = bundle;
   const { target, budgetMs, signal, progress, registry, runs } = options;
-  const runtime = await (await runtimeNamed(options.runtime)).prepare(target, progress);
+  const runtime = await (await chooseRuntime(options.runtime)).prepare(target, progress);
   try {
-    const all: RepeatOptions = {
+    const repeatOptions: RepeatOptions = {
       target,
       runtime,
       gate,
@@ -63,28 +63,28 @@ export async function replayGate(
       endMs: performance.now() + budgetMs,
     };
     const schedule = scheduleIn(gate);
-    const shown = await repeat(all, schedule, runs, options.shrink ? 'first' : 'all');
+    const repetition = await repeat(repeatOptions, schedule, runs, options.shrink ? 'first' : 'all');
     const small =
-      options.shrink && shown.first
-        ? await shrinkSchedule({ ...all, endMs: performance.now() + budgetMs }, schedule, shown)
+      options.shrink && repetition.first
+        ? await shrinkSchedule({ ...repeatOptions, endMs: performance.now() + budgetMs }, schedule, repetition)
         : undefined;
-    const last = small?.shown ?? shown;
+    const last = small?.repetition ?? repetition;
     const shrunk =
       small && small.schedule !== schedule
         ? await writeShrunk(bundle, gate, target, small.schedule, last)
         : null;
     const story =
-      last.first === undefined ? manifest.story : smallestStory(last.first.events, last.first.evaluation);
+      last.first === undefined ? manifest.story : violationStory(last.first.events, last.first.evaluation);
     last.first?.drop();
     return {
       bundle: bundle.file,
       target: target.name,
       kind: 'gate',
       requirements: manifest.requirements,
-      ...verdictOf(shown, manifest.requirements),
-      runs: shown.runs,
-      reproduced: shown.reproduced,
-      schedule: describe(small?.schedule ?? schedule),
+      ...verdictOf(repetition, manifest.requirements),
+      runs: repetition.runs,
+      reproduced: repetition.reproduced,
+      schedule: describeSchedule(small?.schedule ?? schedule),
       story,
       shrunk,
     };
@@ -98,8 +98,8 @@ function scheduleIn({ schedule }: GateCase): Schedule {
   return JSON.parse(JSON.stringify(schedule)) as Schedule;
 }
 
-function verdictOf(shown: Repetition, requirements: readonly string[]): { verdict: Verdict; why: string } {
-  const { runs, reproduced, passed } = shown;
+function verdictOf(repetition: Repetition, requirements: readonly string[]): { verdict: Verdict; why: string } {
+  const { runs, reproduced, passed } = repetition;
   const what = requirements.join(' or ');
   if (reproduced > 0)
     return { verdict: 'fail', why: `${what} failed again in ${reproduced} of ${runs} runs` };
@@ -130,21 +130,21 @@ async function writeShrunk(
       .filter(({ verdict }) => verdict === 'fail')
       .map(({ requirement }) => requirement),
     why: first.evaluation.why,
-    story: smallestStory(first.events, first.evaluation),
+    story: violationStory(first.events, first.evaluation),
     case: { ...gate, schedule },
   });
   return to;
 }
 
 /** A place for everything that a replay makes, which goes with it. */
-export function workPlace(registry: Registry, root: string): string {
+export function createWorkspaceDir(registry: Registry, root: string): string {
   const path = join(root, 'replays', registry.runId);
   registry.made({ kind: 'directory', path });
   mkdirSync(path, { recursive: true });
   return path;
 }
 
-export function removeWorkPlace(registry: Registry, path: string): void {
+export function removeWorkspaceDir(registry: Registry, path: string): void {
   rmSync(path, { recursive: true, force: true });
   registry.gone({ kind: 'directory', path });
 }

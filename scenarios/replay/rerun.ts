@@ -2,13 +2,13 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Evaluation, evaluate } from '../../conformance/checkers/evaluate.js';
 import { KitError } from '../../conformance/errors.js';
-import type { HistoryEvent } from '../../conformance/history/events.js';
+import { HISTORY_FORMAT, type HistoryEvent } from '../../conformance/history/events.js';
 import { Recorder } from '../../conformance/history/recorder.js';
 import { recordReceipts } from '../../conformance/protocols/receipts.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import type { Target } from '../../conformance/target-file/definition.js';
-import { faultNamed } from '../../faults/catalogue/catalogue.js';
-import { pointFaults } from '../../faults/catalogue/point.js';
+import { findFault } from '../../faults/catalogue/catalogue.js';
+import { syscallPointFaults } from '../../faults/catalogue/point.js';
 import type { Fault } from '../../faults/fault.js';
 import type { GateCase } from '../bundle/manifest.js';
 import type { Registry } from '../host/registry.js';
@@ -50,11 +50,12 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
   const { target, runtime, gate, registry } = options;
   const faults = options.faults ?? (await faultsOf(schedule, runtime));
   const recorder = new Recorder(join(dir, 'history.jsonl'));
-  const signal = AbortSignal.any([options.signal, recorder.broken]);
+  const signal = AbortSignal.any([options.signal, recorder.failureSignal]);
   const drop = () => rmSync(dir, { recursive: true, force: true });
   try {
     recorder.record({
       kind: 'run-started',
+      format: HISTORY_FORMAT,
       target: target.name,
       protocol: target.protocol,
       seed: schedule.seed,
@@ -83,7 +84,7 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
     });
     recorder.record({ kind: 'run-ended', how: signal.aborted ? 'interrupted' : 'completed' });
     const evaluation = evaluate(recorder.events, target);
-    if (evaluation.verdict === 'fail') outcome.disk.keep(join(dir, `round-${gate.round}`, 'data-at-end'));
+    if (evaluation.verdict === 'fail') outcome.disk.saveTo(join(dir, `round-${gate.round}`, 'data-at-end'));
     else outcome.disk.remove();
     return { dir, events: recorder.events, evaluation, drop };
   } catch (error) {
@@ -97,17 +98,17 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
 async function faultsOf({ injections }: Schedule, runtime: PreparedRuntime): Promise<Map<string, Fault>> {
   const faults = new Map<string, Fault>();
   const points = injections.flatMap(({ point }) => (point === undefined ? [] : [point]));
-  const atPoints = pointFaults(points);
+  const atPoints = syscallPointFaults(points);
   for (const name of new Set(injections.map(({ fault }) => fault))) {
-    const fault = faultNamed(name);
+    const fault = findFault(name);
     if (fault === undefined)
       throw new KitError(
         'bad-bundle',
         `the bundle's schedule has the fault ${name}, which this kit does not make`,
       );
-    const offered = runtime.offers(fault);
+    const offered = runtime.supports(fault);
     const availability =
-      offered.available && runtime.makes?.has(name) !== true ? await fault.available() : offered;
+      offered.available && runtime.enabledFaults?.has(name) !== true ? await fault.available() : offered;
     if (!availability.available)
       throw new KitError('target-unavailable', `${name}: ${availability.why}; ${availability.remedy}`);
     faults.set(name, (points.length > 0 && atPoints.get(name)) || fault);

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { CrashModel } from '../../faults/write-log/model.js';
 import { type CrashState, formatState } from '../../faults/write-log/state.js';
-import { missingWrites, tellState } from '../explore/result/missing-writes.js';
+import { missingEntries, describeState } from '../explore/result/missing-writes.js';
 import { shrinkState } from './shrink-state.js';
 
 /** A log of writes of a sector each, with flushes at some places. */
@@ -35,14 +35,14 @@ t.test('of the missing writes those are left that have to be missing, at the sam
         needed.delete(-1);
         const state: CrashState = { prefix: count, kept: [], torn: new Map() };
         const fails = async (smaller: CrashState) => {
-          if (model.problem(smaller) !== undefined) throw new Error(formatState(smaller));
-          const missing = missingWrites(model, smaller);
+          if (model.whyImpossible(smaller) !== undefined) throw new Error(formatState(smaller));
+          const missing = missingEntries(model, smaller);
           return [...needed].every((entry) => missing.includes(entry));
         };
         const smallest = await shrinkState(model, state, fails);
         return (
           smallest.prefix === count &&
-          missingWrites(model, smallest).join() === [...needed].sort((a, b) => a - b).join()
+          missingEntries(model, smallest).join() === [...needed].sort((a, b) => a - b).join()
         );
       },
     ),
@@ -62,9 +62,9 @@ t.test('a torn write stays torn where that matters, and the write under way stay
   };
   const smallest = await shrinkState(model, state, async ({ torn }) => torn.has(3));
   t.equal(formatState(smallest), '6+4-5~3:0-1~6:2');
-  t.equal(model.problem(smallest), undefined);
+  t.equal(model.whyImpossible(smallest), undefined);
   t.equal(
-    tellState(model, smallest),
+    describeState(model, smallest),
     'cut after 6 requests to the disk, the last flush was entry 2; torn: 3',
   );
 });
@@ -72,8 +72,8 @@ t.test('a torn write stays torn where that matters, and the write under way stay
 t.test('where nothing need be missing, nothing is', async (t) => {
   const model = modelOf(6, [1]);
   const smallest = await shrinkState(model, { prefix: 6, kept: [], torn: new Map() }, async () => true);
-  t.same(missingWrites(model, smallest), []);
-  t.match(tellState(model, smallest), /every write that was complete had reached the medium/);
+  t.same(missingEntries(model, smallest), []);
+  t.match(describeState(model, smallest), /every write that was complete had reached the medium/);
   const all = { prefix: 6, kept: [], torn: new Map() };
-  t.match(tellState(model, all), /not yet flushed and gone: 2-5$/);
+  t.match(describeState(model, all), /not yet flushed and gone: 2-5$/);
 });

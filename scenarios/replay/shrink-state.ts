@@ -1,35 +1,35 @@
 import type { CrashModel } from '../../faults/write-log/model.js';
 import { type CrashState, NOTHING_TORN } from '../../faults/write-log/state.js';
-import { type Missing, missingIn } from '../explore/result/missing-writes.js';
+import { type MissingWrite, findMissingWrites } from '../explore/result/missing-writes.js';
 import { ddmin } from './ddmin.js';
 
 /**
  * The crash state with the fewest writes missing that still fails, at the same cut; deterministic, as the states are.
  * @param fails whether the target, started on the disk of a state, has lost what it had confirmed.
- * @param spent true when there is no time for one more state.
+ * @param isOutOfTime true when there is no time for one more state.
  */
 export async function shrinkState(
   model: CrashModel,
   state: CrashState,
   fails: (smaller: CrashState) => Promise<boolean>,
-  spent: () => boolean = () => false,
+  isOutOfTime: () => boolean = () => false,
 ): Promise<CrashState> {
-  const part = (missing: readonly Missing[]) => stateWithout(model, state, missing);
+  const part = (missing: readonly MissingWrite[]) => stateWithout(model, state, missing);
   const none = part([]);
   if (await fails(none)) return none;
-  return part(await ddmin(missingIn(model, state), (some) => fails(part(some)), spent));
+  return part(await ddmin(findMissingWrites(model, state), (some) => fails(part(some)), isOutOfTime));
 }
 
 /** Everything that was complete is there but for these; the write under way stays as it was. */
-function stateWithout(model: CrashModel, state: CrashState, missing: readonly Missing[]): CrashState {
+function stateWithout(model: CrashModel, state: CrashState, missing: readonly MissingWrite[]): CrashState {
   const { prefix } = state;
-  const lacks = new Set(missing.map(({ entry }) => entry));
+  const missingEntries = new Set(missing.map(({ entry }) => entry));
   const torn = new Map(
     missing.flatMap(({ entry, sectors }) => (sectors === undefined ? [] : [[entry, sectors] as const])),
   );
-  const begun = state.torn.get(prefix);
-  if (begun !== undefined) torn.set(prefix, begun);
-  const kept = model.optional(prefix).filter((entry) => !lacks.has(entry));
+  const tornAtCut = state.torn.get(prefix);
+  if (tornAtCut !== undefined) torn.set(prefix, tornAtCut);
+  const kept = model.optional(prefix).filter((entry) => !missingEntries.has(entry));
   if (state.kept.at(-1) === prefix) kept.push(prefix);
   return { prefix, kept, torn: torn.size === 0 ? NOTHING_TORN : torn };
 }

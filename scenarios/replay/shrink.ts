@@ -3,14 +3,14 @@ import { ddmin } from './ddmin.js';
 import { type RepeatOptions, type Repetition, repeat } from './repeat.js';
 
 /** A schedule that may not show the violation in one run is given so many. */
-const RUNS_EACH = 2;
+const RUNS_PER_SCHEDULE = 2;
 
 /** What was left of a schedule, and the run that shows that it is enough. */
-export interface Shrunk {
+export interface ShrunkSchedule {
   schedule: Schedule;
-  shown: Repetition;
+  repetition: Repetition;
   /** Schedules that were tried. */
-  tried: number;
+  triedSchedules: number;
 }
 
 /**
@@ -22,53 +22,53 @@ export async function shrinkSchedule(
   options: RepeatOptions,
   schedule: Schedule,
   first: Repetition,
-): Promise<Shrunk> {
-  const shrunk: Shrunk = { schedule, shown: first, tried: 0 };
-  const spent = () => performance.now() > options.endMs || options.signal.aborted;
+): Promise<ShrunkSchedule> {
+  const shrunk: ShrunkSchedule = { schedule, repetition: first, triedSchedules: 0 };
+  const isOutOfTime = () => performance.now() > options.endMs || options.signal.aborted;
   const fails = async (smaller: Schedule): Promise<boolean> => {
-    shrunk.tried++;
-    options.progress(`smaller: ${describe(smaller)}`);
-    const shown = await repeat(options, smaller, RUNS_EACH, 'first');
+    shrunk.triedSchedules++;
+    options.progress(`smaller: ${describeSchedule(smaller)}`);
+    const shown = await repeat(options, smaller, RUNS_PER_SCHEDULE, 'first');
     if (shown.first === undefined) return false;
-    shrunk.shown.first?.drop();
+    shrunk.repetition.first?.drop();
     shrunk.schedule = smaller;
-    shrunk.shown = shown;
+    shrunk.repetition = shown;
     return true;
   };
   const { injections } = schedule;
   // Most violations take one fault: the ones alone are asked first.
-  const alone = injections.length > 1 ? await firstAlone(schedule, fails, spent) : false;
-  if (!alone) await ddmin(injections, (part) => fails({ ...schedule, injections: [...part] }), spent);
+  const oneFaultSuffices = injections.length > 1 ? await tryFaultsAlone(schedule, fails, isOutOfTime) : false;
+  if (!oneFaultSuffices) await ddmin(injections, (part) => fails({ ...schedule, injections: [...part] }), isOutOfTime);
   for (const change of [
     (now: Schedule) => ({ ...now, producers: 1, depth: 1 }),
     (now: Schedule) => ({ ...now, producers: 1 }),
     (now: Schedule) => ({ ...now, depth: 1 }),
-    (now: Schedule) => shorter(now, 8),
-    (now: Schedule) => shorter(now, 3),
+    (now: Schedule) => shortenWaits(now, 8),
+    (now: Schedule) => shortenWaits(now, 3),
   ]) {
     const smaller = change(shrunk.schedule);
-    if (!spent() && describe(smaller) !== describe(shrunk.schedule)) await fails(smaller);
+    if (!isOutOfTime() && describeSchedule(smaller) !== describeSchedule(shrunk.schedule)) await fails(smaller);
   }
   return shrunk;
 }
 
 /** Each kind of fault of the schedule alone, in order of its first injection. */
-async function firstAlone(
+async function tryFaultsAlone(
   schedule: Schedule,
   fails: (smaller: Schedule) => Promise<boolean>,
-  spent: () => boolean,
+  isOutOfTime: () => boolean,
 ): Promise<boolean> {
   const kinds = new Set<string>();
   for (const one of schedule.injections) {
     // What happens in a recovery needs the crash before it.
-    if (kinds.has(one.fault) || one.inRecovery !== undefined || spent()) continue;
+    if (kinds.has(one.fault) || one.inRecovery !== undefined || isOutOfTime()) continue;
     kinds.add(one.fault);
     if (await fails({ ...schedule, injections: [one] })) return true;
   }
   return false;
 }
 
-function shorter(schedule: Schedule, by: number): Schedule {
+function shortenWaits(schedule: Schedule, by: number): Schedule {
   const injections = schedule.injections.map((one) => ({
     ...one,
     afterConfirms: Math.ceil(one.afterConfirms / by),
@@ -77,7 +77,7 @@ function shorter(schedule: Schedule, by: number): Schedule {
 }
 
 /** A schedule in a few words. */
-export function describe({ injections, producers, depth }: Schedule): string {
+export function describeSchedule({ injections, producers, depth }: Schedule): string {
   const faults = injections
     .map(({ fault, afterConfirms, point }) => {
       if (point === undefined) return `${fault} after ${afterConfirms}`;

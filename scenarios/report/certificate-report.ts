@@ -1,9 +1,9 @@
-import type { Certified } from '../../conformance/certificate/certificate.js';
-import { paint, type Style } from './style.js';
+import type { CertificateBody } from '../../conformance/certificate/certificate.js';
+import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
 
 /** What a certificate says, for people, as lines. */
-export function certificateReport(certified: Certified, certificate: string, style: Style): string[] {
+export function certificateReport(certified: CertificateBody, certificate: string, style: Style): string[] {
   const { levels, requirements, runs } = certified;
   return [
     '',
@@ -22,13 +22,13 @@ export function certificateReport(certified: Certified, certificate: string, sty
     ...runs.flatMap(({ notTried }) => notTried.map(({ name, why }) => `  not tried: ${name}: ${why}`)),
     '',
     style.strong('Requirements'),
-    ...lined(
-      requirements.map(({ verdict }) => paint(style, verdict, verdict.padEnd('not-measured'.length))),
+    ...prefixLines(
+      requirements.map(({ verdict }) => colourVerdict(style, verdict, verdict.padEnd('not-measured'.length))),
       table(requirements.map(({ id, level, title, why }) => [`${id}  ${title}`, level, why])),
     ),
     '',
     style.strong('Levels'),
-    ...lined(
+    ...prefixLines(
       levels.map(({ granted }) => (granted ? style.good('granted ') : style.warn('no      '))),
       table(
         levels.map(({ level, why, without }) => [
@@ -38,17 +38,17 @@ export function certificateReport(certified: Certified, certificate: string, sty
       ),
     ),
     '',
-    `${paint(style, certified.verdict)}: ${certified.why}`,
+    `${colourVerdict(style, certified.verdict)}: ${certified.why}`,
     `certificate: ${certificate} (check it with: plugpull verify ${certificate})`,
   ];
 }
 
 /** One line: target, verdict, levels. */
-export function certifiedLine({ target, verdict, granted }: Certified): string {
+export function certificateSummary({ target, verdict, granted }: CertificateBody): string {
   const levels = granted.length === 0 ? 'no level' : `level ${granted.join(', ')}`;
   return `${target}, ${verdict}, ${levels}`;
 }
 
-function lined(heads: readonly string[], rows: readonly string[]): string[] {
-  return heads.map((head, index) => `  ${head}  ${rows[index] ?? ''}`);
+function prefixLines(prefixes: readonly string[], rows: readonly string[]): string[] {
+  return prefixes.map((head, index) => `  ${head}  ${rows[index] ?? ''}`);
 }

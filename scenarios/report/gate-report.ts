@@ -1,39 +1,39 @@
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import type { GateResult } from '../gate/result.js';
-import { shellWord } from '../host/shell.js';
-import { paint, type Style } from './style.js';
+import { shellQuote } from '../host/shell.js';
+import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
 
 /** The report for people, as lines. */
 export function gateReport(result: GateResult, style: Style): string[] {
   const lines = [
     '',
-    `${style.strong(result.target)}: ${result.rounds} rounds in ${seconds(result.tookMs)}, seed ${result.seed}`,
+    `${style.strong(result.target)}: ${result.rounds} rounds in ${formatSeconds(result.tookMs)}, seed ${result.seed}`,
     '',
-    ...messages(result),
+    ...messageLines(result),
     '',
     style.strong('Faults'),
-    ...faults(result),
+    ...faultLines(result),
     '',
     style.strong('Requirements'),
-    ...requirements(result, style),
+    ...requirementLines(result, style),
   ];
-  if (result.violations.length > 0) lines.push('', style.strong('Violations'), ...violations(result));
+  if (result.violations.length > 0) lines.push('', style.strong('Violations'), ...violationLines(result));
   if (result.story.length > 0) {
     const id = result.violations.find((violation) => violation.id !== undefined)?.id ?? '';
-    lines.push('', style.strong(`The story of message ${id}`), ...result.story.map(tell));
+    lines.push('', style.strong(`The story of message ${id}`), ...result.story.map(formatEvent));
   }
-  lines.push('', `${paint(style, result.verdict)}: ${result.why}`);
+  lines.push('', `${colourVerdict(style, result.verdict)}: ${result.why}`);
   if (result.evidence !== null) lines.push(`evidence: ${result.evidence}`);
-  if (result.bundle !== null) lines.push(`run it again: plugpull replay ${shellWord(result.bundle)}`);
+  if (result.bundle !== null) lines.push(`run it again: plugpull replay ${shellQuote(result.bundle)}`);
   if (result.verdict !== 'pass')
     lines.push(`${result.bundle === null ? 'run it again' : 'or'}: ${result.replay}`);
   return lines;
 }
 
-function messages(result: GateResult): string[] {
-  const recovery = result.worstRecoveryMs === null ? 'none' : seconds(result.worstRecoveryMs);
+function messageLines(result: GateResult): string[] {
+  const recovery = result.worstRecoveryMs === null ? 'none' : formatSeconds(result.worstRecoveryMs);
   return table([
     ['  submitted', `${result.submitted}`],
     ['  confirmed', `${result.confirmed}`],
@@ -47,7 +47,7 @@ function messages(result: GateResult): string[] {
   ]);
 }
 
-function faults({ faults }: GateResult): string[] {
+function faultLines({ faults }: GateResult): string[] {
   return table(
     faults.map(({ name, tried, hit, by, why, remedy }) =>
       why === undefined
@@ -57,27 +57,27 @@ function faults({ faults }: GateResult): string[] {
   );
 }
 
-function requirements({ requirements }: GateResult, style: Style): string[] {
+function requirementLines({ requirements }: GateResult, style: Style): string[] {
   const titles = new Map<string, string>(REQUIREMENTS.map(({ id, title }) => [id, title]));
   const rows = table(requirements.map(({ id, why }) => [`${id}  ${titles.get(id) ?? ''}`, why]));
   return requirements.map(({ verdict }, index) => {
     const word = verdict.padEnd('not-measured'.length);
-    return `  ${paint(style, verdict, word)}  ${rows[index] ?? ''}`;
+    return `  ${colourVerdict(style, verdict, word)}  ${rows[index] ?? ''}`;
   });
 }
 
-function violations({ violations }: GateResult): string[] {
+function violationLines({ violations }: GateResult): string[] {
   return violations.map(
     ({ requirement, id, what }) => `  ${requirement}${id === undefined ? '' : ` message ${id}`}: ${what}`,
   );
 }
 
-function seconds(ms: number): string {
+function formatSeconds(ms: number): string {
   return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 0)} s`;
 }
 
 /** One event as a line: when, what, and the details as they are in the history. */
-function tell(event: HistoryEvent): string {
+function formatEvent(event: HistoryEvent): string {
   const { kind, atMs, ...rest } = event;
   const details = Object.entries(rest)
     .filter(([, value]) => !Array.isArray(value) || value.length > 0)

@@ -1,4 +1,4 @@
-import type { Certified } from '../../conformance/certificate/certificate.js';
+import type { CertificateBody } from '../../conformance/certificate/certificate.js';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
 import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import type { CertifyResult } from '../certify/certify.js';
@@ -34,7 +34,7 @@ export interface Outcome {
 }
 
 export function gateOutcome(result: GateResult, file: string | undefined): Outcome {
-  const known = new Map<string, { title: string; level: string }>(REQUIREMENTS.map((one) => [one.id, one]));
+  const requirementsById = new Map<string, { title: string; level: string }>(REQUIREMENTS.map((one) => [one.id, one]));
   return {
     command: 'gate',
     target: result.target,
@@ -43,11 +43,11 @@ export function gateOutcome(result: GateResult, file: string | undefined): Outco
     why: result.why,
     requirements: result.requirements.map(({ id, verdict, why }) => ({
       id,
-      level: known.get(id)?.level ?? '',
-      title: known.get(id)?.title ?? '',
+      level: requirementsById.get(id)?.level ?? '',
+      title: requirementsById.get(id)?.title ?? '',
       verdict,
       why,
-      violations: toldOf(result, id),
+      violations: violationLines(result, id),
     })),
     tookMs: result.tookMs,
     properties: {
@@ -64,7 +64,7 @@ export function certifyOutcome(
   { certified, certificate, runs }: CertifyResult,
   file: string | undefined,
 ): Outcome {
-  const data: Certified & { certificate: string } = { ...certified, certificate };
+  const data: CertificateBody & { certificate: string } = { ...certified, certificate };
   const failed = runs.filter(({ result }) => result.verdict === 'fail');
   return {
     command: 'certify',
@@ -78,7 +78,7 @@ export function certifyOutcome(
       title,
       verdict,
       why,
-      violations: runs.flatMap(({ result }) => toldOf(result, id)),
+      violations: runs.flatMap(({ result }) => violationLines(result, id)),
     })),
     tookMs: runs.reduce((sum, { result }) => sum + result.tookMs, 0),
     properties: { seed: `${certified.seed}`, levels: certified.granted.join(', ') || 'none', certificate },
@@ -90,7 +90,7 @@ export function certifyOutcome(
   };
 }
 
-function toldOf({ violations }: Pick<GateResult, 'violations'>, requirement: string): string[] {
+function violationLines({ violations }: Pick<GateResult, 'violations'>, requirement: string): string[] {
   return violations
     .filter((violation) => violation.requirement === requirement)
     .map(({ id, what }) => (id === undefined ? what : `message ${id}: ${what}`));

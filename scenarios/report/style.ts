@@ -11,15 +11,15 @@ export interface Style {
 
 export function styleFor(stream: { isTTY?: boolean }, environment: NodeJS.ProcessEnv = process.env): Style {
   const coloured = stream.isTTY === true && !environment.NO_COLOR && environment.TERM !== 'dumb';
-  const paint = (code: number) => (text: string) => (coloured ? `\u001b[${code}m${text}\u001b[0m` : text);
-  return { good: paint(32), bad: paint(31), warn: paint(33), strong: paint(1), faint: paint(2) };
+  const colour = (code: number) => (text: string) => (coloured ? `\u001b[${code}m${text}\u001b[0m` : text);
+  return { good: colour(32), bad: colour(31), warn: colour(33), strong: colour(1), faint: colour(2) };
 }
 
 /** For what is no terminal, such as a file. */
 export const plainStyle: Style = styleFor({});
 
 /** A verdict, or other words for it, in its colour. */
-export function paint(style: Style, verdict: Verdict, text: string = verdict): string {
+export function colourVerdict(style: Style, verdict: Verdict, text: string = verdict): string {
   if (verdict === 'pass') return style.good(text);
   return verdict === 'fail' ? style.bad(text) : style.warn(text);
 }

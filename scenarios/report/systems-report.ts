@@ -1,16 +1,16 @@
-import { shellWord } from '../host/shell.js';
-import type { LastWords, Measured } from '../systems/measure.js';
+import { shellQuote } from '../host/shell.js';
+import type { LogTail, SystemResult } from '../systems/measure.js';
 
 /** What is told of a run that went otherwise than expected: with its log alone somebody must be able to begin. */
-export function otherwiseReport(
-  { violations, evidence, bundle, replay }: Pick<Measured, 'violations' | 'evidence' | 'bundle' | 'replay'>,
-  said: readonly LastWords[],
+export function unexpectedReport(
+  { violations, evidence, bundle, replay }: Pick<SystemResult, 'violations' | 'evidence' | 'bundle' | 'replay'>,
+  logTails: readonly LogTail[],
 ): string[] {
   return [
     ...violations.map(({ requirement, id, what }) => `${requirement}${id ? ` message ${id}` : ''}: ${what}`),
-    ...said.flatMap(({ file, lines }) => [`the end of ${file}:`, ...lines.map((line) => `  ${line}`)]),
+    ...logTails.flatMap(({ file, lines }) => [`the end of ${file}:`, ...lines.map((line) => `  ${line}`)]),
     ...(evidence === null ? [] : [`evidence: ${evidence}`]),
-    ...(bundle === null ? [] : [`this failure again: plugpull replay ${shellWord(bundle)}`]),
+    ...(bundle === null ? [] : [`this failure again: plugpull replay ${shellQuote(bundle)}`]),
     `run it again: ${replay}`,
   ];
 }

@@ -1,45 +1,45 @@
 import { KitError } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
-import type { Fault, Ground, Injection } from '../../faults/fault.js';
+import type { Fault, FaultContext, Injection } from '../../faults/fault.js';
 import { killServices } from '../../faults/injection.js';
 import type { PlannedInjection } from './schedule.js';
-import type { Stakes } from './stakes.js';
-import type { TargetLife } from './target-life.js';
+import type { AtRiskTracker } from './stakes.js';
+import type { TargetSupervisor } from './target-life.js';
 import type { Ledger } from './workload/ledger.js';
 
 /** What stays the same of the ground on which a round's faults work. */
-export type RoundGround = Omit<
-  Ground,
-  'services' | 'usualRecoveryMs' | 'afterConfirms' | 'afterRejections' | 'storedMarks' | 'random'
+export type RoundFaultContext = Omit<
+  FaultContext,
+  'services' | 'usualRecoveryMs' | 'waitForConfirms' | 'waitForRejections' | 'storedMarks' | 'random'
 >;
 
 export interface InjectorOptions {
   faults: ReadonlyMap<string, Fault>;
   ledger: Ledger;
   recorder: Recorder;
-  stakes: Stakes;
-  ground: RoundGround;
-  random: Ground['random'];
+  atRisk: AtRiskTracker;
+  faultContext: RoundFaultContext;
+  random: FaultContext['random'];
   usualRecoveryMs(): number;
   /** Injections of earlier rounds. */
-  before: number;
+  earlierInjections: number;
   progress(line: string): void;
 }
 
 /** An injection as it really came about: the schedule that a replay follows. */
-export type Happened = PlannedInjection & { atMs: number; hit: boolean; detail: string };
+export type ExecutedInjection = PlannedInjection & { atMs: number; hit: boolean; detail: string };
 
-const MARKS = 400;
+const MAX_MARKS = 400;
 
 /** Does the faults of a round, one at a time, and notes what came of each. */
 export class Injector {
   readonly #options: InjectorOptions;
-  readonly happened: Happened[] = [];
+  readonly executed: ExecutedInjection[] = [];
   #number: number;
 
   constructor(options: InjectorOptions) {
     this.#options = options;
-    this.#number = options.before;
+    this.#number = options.earlierInjections;
   }
 
   /** Number of the last injection in its run. */
@@ -48,46 +48,46 @@ export class Injector {
   }
 
   /** What has to be done once before the first message. */
-  async prepare(life: TargetLife, names: Iterable<string>): Promise<void> {
-    for (const name of names) await this.#options.faults.get(name)?.prepare?.(this.#ground(life, name));
+  async prepare(supervisor: TargetSupervisor, names: Iterable<string>): Promise<void> {
+    for (const name of names) await this.#options.faults.get(name)?.prepare?.(this.#faultContext(supervisor, name));
   }
 
   /** @throws KitError kit-failed when no such fault is known. */
-  async inject(life: TargetLife, planned: PlannedInjection): Promise<Injection> {
-    const { faults, ledger, recorder, stakes, progress } = this.#options;
+  async inject(supervisor: TargetSupervisor, planned: PlannedInjection): Promise<Injection> {
+    const { faults, ledger, recorder, atRisk, progress } = this.#options;
     const fault = faults.get(planned.fault);
     if (fault === undefined) throw new KitError('kit-failed', `no fault is named ${planned.fault}`);
     const number = ++this.#number;
-    const draws = planned.number ?? number;
-    const ground = this.#ground(life, `${fault.name}-${draws}`);
-    life.handToFault();
+    const drawNumber = planned.number ?? number;
+    const context = this.#faultContext(supervisor, `${fault.name}-${drawNumber}`);
+    supervisor.suspendRestarts();
     const atMs = recorder.nowMs();
     let injection: Injection;
     try {
-      const killed = fault.needs.target === 'down' ? await killServices(life.services) : [];
-      injection = stakes.judged(withCrash(await fault.inject(ground), killed));
+      const killed = fault.needs.target === 'down' ? await killServices(supervisor.services) : [];
+      injection = atRisk.judgeHit(withCrash(await fault.inject(context), killed));
     } finally {
-      await fault.heal(ground);
+      await fault.heal(context);
     }
-    ledger.excuse(injection.rotted);
+    ledger.stopExpecting(injection.rotted);
     recorder.record({ kind: 'fault', fault: fault.name, injection: number, ...injection });
     const { hit, detail } = injection;
-    this.happened.push({ ...planned, number: draws, atMs, hit, detail });
+    this.executed.push({ ...planned, number: drawNumber, atMs, hit, detail });
     progress(`${fault.name}${hit ? '' : ' (miss)'}: ${detail}`);
     recorder.record({ kind: 'healed', fault: fault.name, injection: number });
     return injection;
   }
 
-  #ground(life: TargetLife, name: string): Ground {
-    const { ground, ledger, random, usualRecoveryMs } = this.#options;
+  #faultContext(supervisor: TargetSupervisor, name: string): FaultContext {
+    const { faultContext, ledger, random, usualRecoveryMs } = this.#options;
     return {
-      ...ground,
-      services: life.services,
+      ...faultContext,
+      services: supervisor.services,
       random: random.fork(`fault-${name}`),
       usualRecoveryMs: usualRecoveryMs(),
-      afterConfirms: (count, timeoutMs) => ledger.more('confirmed', count, timeoutMs, ground.signal),
-      afterRejections: (count, timeoutMs) => ledger.more('rejected', count, timeoutMs, ground.signal),
-      storedMarks: () => ledger.storedMarks(MARKS),
+      waitForConfirms: (count, timeoutMs) => ledger.waitForMore('confirmed', count, timeoutMs, faultContext.signal),
+      waitForRejections: (count, timeoutMs) => ledger.waitForMore('rejected', count, timeoutMs, faultContext.signal),
+      storedMarks: () => ledger.storedMarks(MAX_MARKS),
     };
   }
 }

@@ -15,7 +15,7 @@ import { freePort } from '../host/ports.js';
 import { processEntry } from '../host/processes.js';
 import type { Registry } from '../host/registry.js';
 import type { Deployment, PreparedRuntime } from '../runtime/runtime.js';
-import { TargetLife } from './target-life.js';
+import { TargetSupervisor } from './target-life.js';
 
 export interface LaunchPlan {
   target: Target;
@@ -28,13 +28,13 @@ export interface LaunchPlan {
   recorder: Pick<Recorder, 'record'>;
   receipts: Receipts;
   /** What the receiver answers to a delivery. Default: accept. */
-  reception?: NonNullable<ReceiverOptions['reception']>;
+  replyFor?: NonNullable<ReceiverOptions['replyFor']>;
   dataDir: string;
   /** Gets the directories `logs` and `scratch`. */
   dir: string;
   signal: AbortSignal;
   /** Distinguishes its processes from those of the same run that live at the same time. */
-  lane?: string;
+  worker?: string;
   /** Is called just before a service that still lives is killed. */
   onCrash?(): void;
   /** Is called with the process id of every service that was started. */
@@ -42,9 +42,9 @@ export interface LaunchPlan {
 }
 
 /** A target on a data directory with a receiver beside it. Its services are not started yet. */
-export interface Launched {
+export interface LaunchedTarget {
   deployment: Deployment;
-  life: TargetLife;
+  supervisor: TargetSupervisor;
   receiver: Receiver;
   /** The ports to which messages are submitted. */
   ports: readonly number[];
@@ -63,23 +63,23 @@ export interface Launched {
 export const INSTALL_TIMEOUT_MS = 60_000;
 
 /** Puts a target onto a data directory: ports, receiver, services. This is the only place that does so. */
-export async function launch(plan: LaunchPlan): Promise<Launched> {
+export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
   const { target, protocol, runtime, registry, dir } = plan;
   const { byName, submit } = await choosePorts(target);
   const receiver = await protocol.receive(submit, receiverOptions(plan));
   const values = (service?: string): PlaceholderValues => ({
-    ...runtime.placesOf(service),
+    ...runtime.pathsFor(service),
     data: plan.dataDir,
     sink: runtime.sinkFor?.(receiver.sink) ?? receiver.sink,
     ports: byName,
   });
-  let life: TargetLife | undefined;
+  let supervisor: TargetSupervisor | undefined;
   let deployment: Deployment;
   try {
     for (const folder of ['logs', 'scratch']) mkdirSync(join(dir, folder), { recursive: true });
     deployment = runtime.deploy({
       // A process that carries this run id and service name is killed together with the service.
-      runId: plan.lane === undefined ? registry.runId : `${registry.runId}-${plan.lane}`,
+      runId: plan.worker === undefined ? registry.runId : `${registry.runId}-${plan.worker}`,
       services: Object.entries(target.services).map(([name, { command }]) => ({
         name,
         command: expandCommand(command, values(name)),
@@ -94,27 +94,27 @@ export async function launch(plan: LaunchPlan): Promise<Launched> {
         // `clean` also finds a process by its environment. This entry is for one that has changed its environment.
         registry.made({ kind: 'process', pid, startTicks: processEntry(pid)?.startTicks ?? 0 });
         plan.onProcess?.(pid);
-        life?.started(service, incarnation);
+        supervisor?.onStarted(service, incarnation);
       },
-      onExited: (...exit) => life?.exited(...exit),
+      onExited: (...exit) => supervisor?.onExited(...exit),
     });
   } catch (error) {
     await receiver.close();
     throw error;
   }
   const forget = atExit(() => deployment.destroyNow());
-  const supervised = new TargetLife(deployment, {
+  const created = new TargetSupervisor(deployment, {
     protocol,
     ports: submit,
     recorder: plan.recorder,
     signal: plan.signal,
     onCrash: () => plan.onCrash?.(),
   });
-  life = supervised;
+  supervisor = created;
   const expand = (command: readonly string[]) => expandCommand(command, values());
   return {
     deployment,
-    life: supervised,
+    supervisor: created,
     receiver,
     ports: submit,
     expand,
@@ -122,7 +122,7 @@ export async function launch(plan: LaunchPlan): Promise<Launched> {
       if (command !== undefined) await runInstall(deployment, expand(command), timeoutMs);
     },
     async destroy() {
-      supervised.end();
+      created.expectExits();
       try {
         await deployment.destroy();
       } finally {
@@ -134,12 +134,12 @@ export async function launch(plan: LaunchPlan): Promise<Launched> {
   };
 }
 
-function receiverOptions({ target, registry, messagesOf, receipts, reception }: LaunchPlan): ReceiverOptions {
+function receiverOptions({ target, registry, messagesOf, receipts, replyFor: reception }: LaunchPlan): ReceiverOptions {
   const perSession = target.guarantee.inDeliveryPerSession;
   return {
     run: messagesOf ?? registry.runId,
     receipts,
-    ...(reception === undefined ? {} : { reception }),
+    ...(reception === undefined ? {} : { replyFor: reception }),
     ...(perSession === undefined ? {} : { inDeliveryPerSession: perSession }),
   };
 }

@@ -1,13 +1,13 @@
 import type { Inspected, Untimed } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Injection } from '../../faults/fault.js';
-import { pauseFor } from '../../faults/waiting.js';
+import { sleep } from '../../faults/waiting.js';
 import type { Deployment } from '../runtime/runtime.js';
-import type { Start, TargetLife } from './target-life.js';
+import type { StartResult, TargetSupervisor } from './target-life.js';
 
 export interface RecoveriesOptions {
   deployment: Deployment;
-  life: TargetLife;
+  supervisor: TargetSupervisor;
   recorder: Recorder;
   /** The target's own command that inspects its stored state; undefined when it has none. */
   verify: readonly string[] | undefined;
@@ -18,15 +18,15 @@ export interface RecoveriesOptions {
   signal: AbortSignal;
 }
 
-const FIRST_GUESS_MS = 500;
+const INITIAL_RECOVERY_MS = 500;
 /** An inspection takes as long as all the rest of a power cut: one in so many is followed by one. */
-const INSPECT_EVERY = 3;
+const CUTS_PER_INSPECTION = 3;
 
 /** Starts of a target: the first one, those behind a crash, and what is looked at behind them. */
 export class Recoveries {
   readonly #options: RecoveriesOptions;
   readonly #endedMs: number[] = [];
-  #usualMs = FIRST_GUESS_MS;
+  #usualMs = INITIAL_RECOVERY_MS;
   #machineCrashes = 0;
   /** One that runs beside the workload. */
   #inspection: Promise<void> = Promise.resolve();
@@ -41,26 +41,26 @@ export class Recoveries {
   }
 
   /** When the last recovery but `before` of them ended (`performance.now()`); undefined when there were not so many. */
-  endedMs(before: number): number | undefined {
+  recoveryEndedMs(before: number): number | undefined {
     return this.#endedMs.at(-1 - before);
   }
 
   /** The start of a target that has had no message yet. */
-  async first(timeoutMs: number): Promise<Start> {
-    const start = await this.#options.life.bringUp(timeoutMs);
+  async firstStart(timeoutMs: number): Promise<StartResult> {
+    const start = await this.#options.supervisor.bringUp(timeoutMs);
     if (start.ready) this.#usualMs = start.tookMs;
     return start;
   }
 
   /** Starts everything and leaves it in the middle of its recovery. */
-  async beginOnly(fraction: number): Promise<void> {
+  async startIntoRecovery(fraction: number): Promise<void> {
     for (const service of this.#options.deployment.services) await service.start();
-    await pauseFor(fraction * this.#usualMs, this.#options.signal);
+    await sleep(fraction * this.#usualMs, this.#options.signal);
   }
 
   /** Brings the target up again behind an injection. @returns whether it recovered, or was interrupted in it. */
-  async after(number: number, injection: Injection): Promise<'recovered' | 'failed' | 'interrupted'> {
-    const { life, recorder, limitMs, signal } = this.#options;
+  async recoverAfter(number: number, injection: Injection): Promise<'recovered' | 'failed' | 'interrupted'> {
+    const { supervisor: life, recorder, limitMs, signal } = this.#options;
     const start = await life.bringUp(limitMs);
     if (signal.aborted) return 'interrupted';
     if (!start.ready) {
@@ -74,20 +74,20 @@ export class Recoveries {
       recorder.record({ kind: 'recovered', injection: number, tookMs: start.tookMs });
     }
     if (injection.indexDamaged) await this.inspect();
-    else if (injection.scope === 'machine') this.#inspectBeside();
+    else if (injection.scope === 'machine') this.#inspectConcurrently();
     return 'recovered';
   }
 
   /** Beside the workload: a cut costs no more time than it must. */
-  #inspectBeside(): void {
-    if (this.#options.slowStartMs !== undefined || ++this.#machineCrashes % INSPECT_EVERY !== 0) return;
+  #inspectConcurrently(): void {
+    if (this.#options.slowStartMs !== undefined || ++this.#machineCrashes % CUTS_PER_INSPECTION !== 0) return;
     this.#inspection = this.inspect();
     // It is awaited later; until then its failure is nobody's.
     this.#inspection.catch(() => {});
   }
 
   /** The end of the inspection that runs beside the workload; no fault is done before it. */
-  async inspected(): Promise<void> {
+  async waitForInspection(): Promise<void> {
     await this.#inspection;
   }
 
@@ -106,22 +106,22 @@ async function inspect(
   timeoutMs = VERIFY_TIMEOUT_MS,
 ): Promise<Untimed<Inspected>> {
   const result = await deployment.runCommand('verify', command, timeoutMs);
-  const said = parse(result.stdout);
-  if (said !== undefined) return { kind: 'inspected', ...said };
+  const report = parseReport(result.stdout);
+  if (report !== undefined) return { kind: 'inspected', ...report };
   const how = result.timedOut
     ? `took longer than ${timeoutMs} ms`
     : `ended with ${result.signal ?? `code ${result.code}`}`;
-  const words = result.stderr.trim().split('\n').at(-1) ?? '';
+  const lastLine = result.stderr.trim().split('\n').at(-1) ?? '';
   return {
     kind: 'inspected',
     ok: false,
-    problems: [`the verify command ${how} and printed no { ok, problems, keptAside, live }: ${words}`],
+    problems: [`the verify command ${how} and printed no { ok, problems, keptAside, live }: ${lastLine}`],
     keptAside: 0,
     live: 0,
   };
 }
 
-function parse(text: string): Omit<Inspected, 'kind' | 'atMs'> | undefined {
+function parseReport(text: string): Omit<Inspected, 'kind' | 'atMs'> | undefined {
   let value: unknown;
   try {
     value = JSON.parse(text);

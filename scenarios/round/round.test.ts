@@ -4,7 +4,7 @@ import t from 'tap';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { blocklogAvailability } from '../../faults/power/available.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
-import { TestPlace } from '../fixtures/kit.js';
+import { TestWorkspace } from '../fixtures/kit.js';
 import { newRunId, Registry } from '../host/registry.js';
 import { rerun } from '../replay/rerun.js';
 import { processRuntime } from '../runtime/process/process-runtime.js';
@@ -17,7 +17,7 @@ t.test(
   'a target whose messages come late is not asked for them while it is down for the next cut',
   { skip: blocklogAvailability().available ? false : 'no power to cut' },
   async (t) => {
-    const place = new TestPlace();
+    const place = new TestWorkspace();
     t.teardown(() => place.remove());
     process.env.PLUGPULL_STATE = place.state;
     const target = loadTarget(place.queue('', ['power-cut'], 20, ['--late-ms', `${LATE_MS}`]));

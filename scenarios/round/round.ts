@@ -6,7 +6,7 @@ import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/p
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault, Injection } from '../../faults/fault.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
-import { forgetClockOf } from '../../faults/process/clock.js';
+import { removeFaketimeFiles } from '../../faults/process/clock.js';
 import { atExit } from '../host/at-exit.js';
 import { seeded } from '../host/random.js';
 import type { Registry } from '../host/registry.js';
@@ -14,15 +14,15 @@ import type { Disk, DiskKind } from '../runtime/disk.js';
 import { makeDisk } from '../runtime/disks/local-disk.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
-import { drain, watchRoom } from './drain.js';
+import { drain, watchFreeSpace } from './drain.js';
 import { Injector } from './injector.js';
-import { INSTALL_TIMEOUT_MS, type Launched, launch } from './launch.js';
+import { INSTALL_TIMEOUT_MS, type LaunchedTarget, launch } from './launch.js';
 import { Recoveries } from './recoveries.js';
 import type { PlannedInjection, Schedule } from './schedule.js';
-import { Stakes } from './stakes.js';
-import type { TargetLife } from './target-life.js';
+import { AtRiskTracker } from './stakes.js';
+import type { TargetSupervisor } from './target-life.js';
 import { Ledger } from './workload/ledger.js';
-import { receptionOf } from './workload/messages.js';
+import { chooseReception } from './workload/messages.js';
 import { Producers } from './workload/producers.js';
 
 export interface RoundOptions {
@@ -62,18 +62,18 @@ export interface RoundOutcome {
 const STOP_GRACE_MS = 3000;
 const DEFAULT_RECOVERY_S = 30;
 /** Between the last fault and the drain the target works undisturbed, at least for so many confirmations. */
-const LAST_CONFIRMS = 20;
-const LAST_WAIT_MS = 1000;
+const CONFIRMS_AFTER_LAST_FAULT = 20;
+const CONFIRMS_AFTER_LAST_FAULT_TIMEOUT_MS = 1000;
 /** Before receivers are held back so many are delivered, or so long passes. */
-const FLOW_DELIVERIES = 60;
-const FLOW_MS = 600;
+const DELIVERIES_BEFORE_HOLD = 60;
+const DELIVERIES_BEFORE_HOLD_TIMEOUT_MS = 600;
 /** What was confirmed before so many recoveries, and so long ago, and has not come, is missed. */
-const PATIENCE_RECOVERIES = 6;
-const PATIENCE_MS = 5000;
+const OVERDUE_RECOVERIES = 6;
+const OVERDUE_MS = 5000;
 /** A single one may have been put off by its receiver, and then by each cut. */
-const PATIENCE_MESSAGES = 3;
-const STAKE_MS = 300;
-const SLOW_STAKE_MS = 20_000;
+const OVERDUE_MESSAGES = 3;
+const AT_RISK_TIMEOUT_MS = 300;
+const SLOW_AT_RISK_TIMEOUT_MS = 20_000;
 
 /** One round: install, start, workload ‖ faults, drain, verify, stop. What was seen is in the history. */
 export async function runRound(options: RoundOptions): Promise<RoundOutcome> {
@@ -81,10 +81,10 @@ export async function runRound(options: RoundOptions): Promise<RoundOutcome> {
   const { dir, schedule, filesystem, registry, runtime } = options;
   const disk = await (runtime.makeDisk
     ? runtime.makeDisk(dir, schedule.disk, filesystem, registry)
-    : makeDisk(dir, kindOfDisk(options), options.power, filesystem, registry));
+    : makeDisk(dir, diskKindFor(options), options.power, filesystem, registry));
   const full = new AbortController();
   const round = new Round({ ...options, signal: AbortSignal.any([options.signal, full.signal]) }, disk);
-  const room = watchRoom(dir, (words) => full.abort(fullDisk(dir, words)));
+  const freeSpace = watchFreeSpace(dir, (usage) => full.abort(diskFullError(dir, usage)));
   try {
     await round.run();
     full.signal.throwIfAborted();
@@ -93,27 +93,27 @@ export async function runRound(options: RoundOptions): Promise<RoundOutcome> {
     disk.remove();
     throw full.signal.aborted ? full.signal.reason : error;
   } finally {
-    room.stop();
+    freeSpace.stop();
   }
   return { injections: round.injections, disk };
 }
 
 /** dm-flakey makes errors as well as power cuts, for those that are better made there. */
-function kindOfDisk({ schedule, faults, power }: RoundOptions): DiskKind {
-  const better = schedule.injections.some(({ fault }) => faults.get(fault)?.betterOn === 'power');
+function diskKindFor({ schedule, faults, power }: RoundOptions): DiskKind {
+  const better = schedule.injections.some(({ fault }) => faults.get(fault)?.preferredDisk === 'power');
   return power === 'flakey' && schedule.disk === 'any' && better ? 'power' : schedule.disk;
 }
 
-function fullDisk(dir: string, words: string): KitError {
+function diskFullError(dir: string, usage: string): KitError {
   return new KitError(
     'target-unavailable',
-    `the disk of ${dir} is almost full (${words}); the target was stopped, expected one that leaves room`,
+    `the disk of ${dir} is almost full (${usage}); the target was stopped, expected one that leaves room`,
   );
 }
 
 /** What a round has once the target is set up. */
-interface Site {
-  life: TargetLife;
+interface RoundSetup {
+  supervisor: TargetSupervisor;
   receiver: Receiver;
   recoveries: Recoveries;
   injector: Injector;
@@ -126,10 +126,10 @@ class Round {
   readonly #disk: Disk;
   readonly #ledger: Ledger;
   readonly #random;
-  readonly #stakes: Stakes;
-  readonly #unfollow: () => void;
+  readonly #atRisk: AtRiskTracker;
+  readonly #removeHandlers: () => void;
   // Each from the moment at which it is there: whatever has been made by then is ended.
-  #launched: Launched | undefined;
+  #launched: LaunchedTarget | undefined;
   #recoveries: Recoveries | undefined;
   #injector: Injector | undefined;
   #producers: Producers | undefined;
@@ -143,16 +143,16 @@ class Round {
     this.#disk = disk;
     this.#ledger = new Ledger(options.registry.runId, options.recorder);
     this.#random = seeded(options.schedule.seed);
-    this.#stakes = new Stakes({
+    this.#atRisk = new AtRiskTracker({
       ledger: this.#ledger,
       recorder: options.recorder,
-      injection: () => this.injections,
+      currentInjection: () => this.injections,
       inDelivery: () => this.#launched?.receiver.inDelivery() ?? 0,
     });
     const now = () => this.#launched?.deployment.destroyNow();
     // An answer that is waited for comes at once when the target is gone.
     const interrupted = () => {
-      this.#launched?.life.end();
+      this.#launched?.supervisor.expectExits();
       now();
     };
     const forget = atExit(() => {
@@ -160,7 +160,7 @@ class Round {
       disk.remove();
     });
     options.signal.addEventListener('abort', interrupted);
-    this.#unfollow = () => {
+    this.#removeHandlers = () => {
       forget();
       options.signal.removeEventListener('abort', interrupted);
     };
@@ -174,26 +174,26 @@ class Round {
   async run(): Promise<void> {
     const { schedule, recorder, signal, dir } = this.#options;
     writeFileSync(join(dir, 'schedule.json'), `${JSON.stringify(schedule, undefined, 2)}\n`);
-    const site = await this.#setUp();
+    const setup = await this.#setUp();
     const [first, ...rest] = schedule.injections;
-    if (first?.beforeStart) await this.#recover(site, await site.injector.inject(site.life, first));
-    else await this.#startFirst(site);
-    if (!this.#over()) {
-      await site.injector.prepare(site.life, new Set(schedule.injections.map(({ fault }) => fault)));
-      await this.#work(site, first?.beforeStart ? rest : schedule.injections);
+    if (first?.beforeStart) await this.#recover(setup, await setup.injector.inject(setup.supervisor, first));
+    else await this.#startFirst(setup);
+    if (!this.#isOver()) {
+      await setup.injector.prepare(setup.supervisor, new Set(schedule.injections.map(({ fault }) => fault)));
+      await this.#work(setup, first?.beforeStart ? rest : schedule.injections);
     }
     this.#draining = true;
     await this.#producers?.stop();
-    this.#judgeCrashLoop(site);
+    this.#judgeCrashLoop(setup);
     if (this.#stopped || signal.aborted) {
       // Says that nobody has waited for what is outstanding now.
       recorder.record({ kind: 'drained', waitedMs: 0, complete: false });
     } else {
-      await site.recoveries.inspected();
-      if (!site.life.isUp)
+      await setup.recoveries.waitForInspection();
+      if (!setup.supervisor.isUp)
         throw new KitError('assertion', 'invariant broken: a target that is down is asked for what it owes');
       await drain(this.#ledger, recorder, signal);
-      await site.recoveries.inspect();
+      await setup.recoveries.inspect();
     }
     await this.end(signal.aborted ? 'interrupted' : this.#stopped ? 'violation' : 'completed');
   }
@@ -204,52 +204,52 @@ class Round {
     this.#ended = true;
     try {
       await this.#producers?.stop();
-      this.#launched?.life.end();
-      if (how === 'completed') await this.#launched?.life.stop(STOP_GRACE_MS);
+      this.#launched?.supervisor.expectExits();
+      if (how === 'completed') await this.#launched?.supervisor.stop(STOP_GRACE_MS);
     } finally {
       try {
         await this.#launched?.destroy();
       } finally {
-        for (const pid of this.#pids) forgetClockOf(pid);
-        await this.#recoveries?.inspected().catch(() => {});
-        this.#unfollow();
+        for (const pid of this.#pids) removeFaketimeFiles(pid);
+        await this.#recoveries?.waitForInspection().catch(() => {});
+        this.#removeHandlers();
       }
     }
-    const happened = this.#injector?.happened ?? [];
+    const happened = this.#injector?.executed ?? [];
     writeFileSync(join(this.#options.dir, 'happened.json'), `${JSON.stringify(happened, undefined, 2)}\n`);
   }
 
   /** Ports, receiver, install, services (not started yet). */
-  async #setUp(): Promise<Site> {
+  async #setUp(): Promise<RoundSetup> {
     const { target, runtime, recorder, signal, number } = this.#options;
     const launched = await this.#launch();
-    const { deployment, life, receiver } = launched;
+    const { deployment, supervisor, receiver } = launched;
     this.#launched = launched;
     recorder.record({ kind: 'installed', round: number });
     const { slowStartMs } = runtime;
     const timeoutMs = Math.min(slowStartMs ?? INSTALL_TIMEOUT_MS, this.#options.startTimeoutMs);
     await launched.install(target.install, timeoutMs);
     const recoveries = new Recoveries({
-      ...{ deployment, life, recorder, slowStartMs, signal },
+      ...{ deployment, supervisor, recorder, slowStartMs, signal },
       verify: target.verify && launched.expand(target.verify),
       limitMs: slowStartMs ?? (target.guarantee.recoverySeconds ?? DEFAULT_RECOVERY_S) * 1000,
     });
     this.#recoveries = recoveries;
     const injector = this.#makeInjector(receiver, recoveries);
     this.#injector = injector;
-    return { life, receiver, recoveries, injector, ports: launched.ports };
+    return { supervisor, receiver, recoveries, injector, ports: launched.ports };
   }
 
-  #launch(): Promise<Launched> {
+  #launch(): Promise<LaunchedTarget> {
     const { target, protocol, runtime, registry, recorder, receipts, dir, signal } = this.#options;
     const reception = this.#random.fork('reception');
     return launch({
       ...{ target, protocol, runtime, registry, recorder, dir, signal },
       dataDir: this.#disk.dataDir,
-      receipts: this.#ledger.follow(receipts),
-      reception: (id, delivery) =>
-        this.#draining ? { answer: 'accept', delayMs: 0 } : receptionOf(reception, id, delivery),
-      onCrash: () => this.#stakes.noteCrash(),
+      receipts: this.#ledger.trackReceipts(receipts),
+      replyFor: (id, delivery) =>
+        this.#draining ? { answer: 'accept', delayMs: 0 } : chooseReception(reception, id, delivery),
+      onCrash: () => this.#atRisk.recordCrash(),
       onProcess: (pid) => void this.#pids.push(pid),
     });
   }
@@ -258,12 +258,12 @@ class Round {
     const { faults, recorder, target, signal, dir, injectionsBefore, progress } = this.#options;
     const { dataDir, power } = this.#disk;
     return new Injector({
-      ...{ faults, recorder, progress, ledger: this.#ledger, stakes: this.#stakes, random: this.#random },
+      ...{ faults, recorder, progress, ledger: this.#ledger, atRisk: this.#atRisk, random: this.#random },
       usualRecoveryMs: () => recoveries.usualMs,
-      before: injectionsBefore,
-      ground: {
+      earlierInjections: injectionsBefore,
+      faultContext: {
         dataDir,
-        powerDisk: power && this.#stakes.watched(power),
+        powerDisk: power && this.#atRisk.watchDisk(power),
         scratchDir: join(dir, 'scratch'),
         indexFiles: target.files?.index ?? [],
         messageFiles: target.files?.messages ?? [],
@@ -277,9 +277,9 @@ class Round {
     });
   }
 
-  async #startFirst({ recoveries }: Site): Promise<void> {
+  async #startFirst({ recoveries }: RoundSetup): Promise<void> {
     const { startTimeoutMs, signal, dir } = this.#options;
-    const start = await recoveries.first(startTimeoutMs);
+    const start = await recoveries.firstStart(startTimeoutMs);
     if (start.ready) return;
     if (signal.aborted) throw new KitError('target-unavailable', 'interrupted');
     throw new KitError(
@@ -289,10 +289,10 @@ class Round {
   }
 
   /** A service that no port tells of may die after each start while the others are ready: that is no recovery, either. */
-  #judgeCrashLoop({ life, injector }: Site): void {
+  #judgeCrashLoop({ supervisor, injector }: RoundSetup): void {
     const { recorder, injectionsBefore, dir, signal } = this.#options;
-    if (life.crashLoop === undefined || signal.aborted) return;
-    const { detail, fromTheStart } = life.crashLoop;
+    if (supervisor.crashLoop === undefined || signal.aborted) return;
+    const { detail, beforeFirstFault: fromTheStart } = supervisor.crashLoop;
     if (fromTheStart || injector.number === injectionsBefore) {
       throw new KitError(
         'target-unavailable',
@@ -305,30 +305,30 @@ class Round {
   }
 
   /** The workload, and beside it the faults one after the other. */
-  async #work(site: Site, injections: readonly PlannedInjection[]): Promise<void> {
+  async #work(setup: RoundSetup, injections: readonly PlannedInjection[]): Promise<void> {
     const { schedule, signal, runtime, lastFaultMs } = this.#options;
-    const { life, receiver, recoveries, injector } = site;
-    this.#producers = this.#startProducers(site.ports);
+    const { supervisor, receiver, recoveries, injector } = setup;
+    this.#producers = this.#startProducers(setup.ports);
     const cutsPower = schedule.disk === 'power';
-    const stakeMs = runtime.slowStartMs === undefined ? STAKE_MS : SLOW_STAKE_MS;
+    const atRiskTimeoutMs = runtime.slowStartMs === undefined ? AT_RISK_TIMEOUT_MS : SLOW_AT_RISK_TIMEOUT_MS;
     let recovering = false;
     for (const [index, planned] of injections.entries()) {
       if (index > 0 && !recovering && performance.now() > lastFaultMs) break;
       if (planned.held) await this.#holdBack(receiver);
-      if (recovering) await recoveries.beginOnly(planned.inRecovery ?? 0);
-      else await this.#ledger.more('confirmed', planned.afterConfirms, planned.atMostMs, signal);
-      if (cutsPower) await this.#stakes.something(stakeMs, signal);
-      await recoveries.inspected();
-      if (this.#over()) return;
-      const injection = await injector.inject(life, planned);
+      if (recovering) await recoveries.startIntoRecovery(planned.inRecovery ?? 0);
+      else await this.#ledger.waitForMore('confirmed', planned.afterConfirms, planned.atMostMs, signal);
+      if (cutsPower) await this.#atRisk.waitUntilAtRisk(atRiskTimeoutMs, signal);
+      await recoveries.waitForInspection();
+      if (this.#isOver()) return;
+      const injection = await injector.inject(supervisor, planned);
       recovering = injections[index + 1]?.inRecovery !== undefined;
-      if (!recovering) await this.#recover(site, injection);
+      if (!recovering) await this.#recover(setup, injection);
       receiver.release();
-      if (this.#over()) return;
+      if (this.#isOver()) return;
       // Not while it is down for the next cut: what is down delivers nothing.
-      if (cutsPower && !recovering && this.#somethingIsMissing(recoveries)) return;
+      if (cutsPower && !recovering && this.#isSomethingOverdue(recoveries)) return;
     }
-    await this.#ledger.more('confirmed', LAST_CONFIRMS, LAST_WAIT_MS, signal);
+    await this.#ledger.waitForMore('confirmed', CONFIRMS_AFTER_LAST_FAULT, CONFIRMS_AFTER_LAST_FAULT_TIMEOUT_MS, signal);
   }
 
   #startProducers(ports: readonly number[]): Producers {
@@ -346,32 +346,32 @@ class Round {
     });
   }
 
-  async #recover({ recoveries, injector }: Site, injection: Injection): Promise<void> {
-    if ((await recoveries.after(injector.number, injection)) === 'failed') this.#stopped = true;
+  async #recover({ recoveries, injector }: RoundSetup, injection: Injection): Promise<void> {
+    if ((await recoveries.recoverAfter(injector.number, injection)) === 'failed') this.#stopped = true;
   }
 
   /** Messages are so late that the drain should say whether they come at all: more cuts would tell no more. */
-  #somethingIsMissing(recoveries: Recoveries): boolean {
-    const recoveredMs = recoveries.endedMs(PATIENCE_RECOVERIES - 1);
-    const limitMs = performance.now() - PATIENCE_MS;
+  #isSomethingOverdue(recoveries: Recoveries): boolean {
+    const recoveredMs = recoveries.recoveryEndedMs(OVERDUE_RECOVERIES - 1);
+    const limitMs = performance.now() - OVERDUE_MS;
     return (
       recoveredMs !== undefined &&
-      this.#ledger.waitingSinceMs(PATIENCE_MESSAGES) < Math.min(recoveredMs, limitMs)
+      this.#ledger.outstandingSinceMs(OVERDUE_MESSAGES) < Math.min(recoveredMs, limitMs)
     );
   }
 
   /** Some are taken before, for what was consumed is at stake too; with one hold after the other none ever would be. */
   async #holdBack(receiver: Receiver): Promise<void> {
-    await this.#ledger.more('delivered', FLOW_DELIVERIES, FLOW_MS, this.#options.signal);
+    await this.#ledger.waitForMore('delivered', DELIVERIES_BEFORE_HOLD, DELIVERIES_BEFORE_HOLD_TIMEOUT_MS, this.#options.signal);
     receiver.hold();
   }
 
-  #over(): boolean {
+  #isOver(): boolean {
     if (this.#ledger.wrongDelivery) this.#stopped = true;
     return (
       this.#stopped ||
-      this.#launched?.life.crashLoop !== undefined ||
-      this.#producers?.failed === true ||
+      this.#launched?.supervisor.crashLoop !== undefined ||
+      this.#producers?.hasFailed === true ||
       this.#options.signal.aborted
     );
   }

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { FAULTS } from '../../faults/catalogue/catalogue.js';
-import { scheduleOf } from './schedule.js';
+import { makeSchedule } from './schedule.js';
 
 /** Power cuts have rounds of their own. */
 const TURNS = FAULTS.filter(({ needs }) => needs.disk !== 'power');
@@ -10,7 +10,7 @@ const seeds = fc.integer({ min: 0, max: 2 ** 40 });
 t.test('one seed makes one schedule', async () => {
   fc.assert(
     fc.property(seeds, fc.integer({ min: 1, max: 5 }), (seed, mains) => {
-      const [one, two] = [scheduleOf(seed, FAULTS, mains), scheduleOf(seed, FAULTS, mains)];
+      const [one, two] = [makeSchedule(seed, FAULTS, mains), makeSchedule(seed, FAULTS, mains)];
       return JSON.stringify(one) === JSON.stringify(two);
     }),
   );
@@ -22,7 +22,7 @@ t.test('seeds in a row try every fault once before they begin again', async () =
       const rounds = Math.ceil(TURNS.length / mains);
       const tried = new Set<string>();
       for (let round = 0; round < rounds; round++) {
-        for (const { fault } of scheduleOf(seed + round, TURNS, mains).injections) tried.add(fault);
+        for (const { fault } of makeSchedule(seed + round, TURNS, mains).injections) tried.add(fault);
       }
       return tried.size === TURNS.length;
     }),
@@ -31,6 +31,6 @@ t.test('seeds in a row try every fault once before they begin again', async () =
 
 t.test('a fault that needs a disk of its own gets one', async (t) => {
   const limited = FAULTS.filter(({ needs }) => needs.disk === 'limited');
-  t.equal(scheduleOf(1, limited, 1).disk, 'limited');
-  t.equal(scheduleOf(1, TURNS.slice(0, 1), 1).disk, 'any');
+  t.equal(makeSchedule(1, limited, 1).disk, 'limited');
+  t.equal(makeSchedule(1, TURNS.slice(0, 1), 1).disk, 'any');
 });

@@ -1,6 +1,6 @@
 import type { SyscallPoint } from '../../faults/catalogue/point.js';
 import type { Fault, Needs, Random } from '../../faults/fault.js';
-import { choose, spread } from '../../faults/random-choice.js';
+import { sample, logUniformInt } from '../../faults/random-choice.js';
 import { between, seeded } from '../host/random.js';
 
 /** One fault of a schedule and when it is done: after so many confirmations, or after so long. */
@@ -35,17 +35,17 @@ export interface Schedule {
 }
 
 /** More than any machine does in the time of a round: how many are done says the clock. */
-const POWER_CUTS = 60;
-const EXTRAS = 1;
-const LONGEST_WAIT_MS = 1000;
-const LAST = 'kill-one';
+const MAX_POWER_CUTS = 60;
+const EXTRA_FAULTS = 1;
+const MAX_WAIT_MS = 1000;
+const LAST_FAULT = 'kill-one';
 /** So long messages grow old, unless a fast target has taken as many as this. */
-const HELD = { confirms: 20_000, shortestMs: 600, longestMs: 1300 };
+const HOLD_LIMITS = { confirms: 20_000, minMs: 600, maxMs: 1300 };
 /** These find most: they fill a round up. */
-const COMPANIONS = ['kill', 'index-loss', 'kill-recovery', 'tear'];
+const FILLER_FAULTS = ['kill', 'index-loss', 'kill-recovery', 'tear'];
 
 /** Power cuts have rounds of their own. */
-export function kindsOf(faults: readonly Fault[]): { power: Fault[]; others: Fault[] } {
+export function splitByPower(faults: readonly Fault[]): { power: Fault[]; others: Fault[] } {
   return {
     power: faults.filter(({ needs }) => needs.disk === 'power'),
     others: faults.filter(({ needs }) => needs.disk !== 'power'),
@@ -56,14 +56,14 @@ export function kindsOf(faults: readonly Fault[]): { power: Fault[]; others: Fau
  * The schedule of one round. A round whose disk can lose its power has power cuts, and another one has the other faults;
  * when there are both, the former are one in three, told by the seed.
  * @param faults those that may be tried, in a fixed order.
- * @param mains so many of the other faults are a round's own, each done at least once.
+ * @param faultsPerRound so many of the other faults are a round's own, each done at least once.
  */
-export function scheduleOf(seed: number, faults: readonly Fault[], mains: number): Schedule {
-  const { power, others } = kindsOf(faults);
+export function makeSchedule(seed: number, faults: readonly Fault[], faultsPerRound: number): Schedule {
+  const { power, others } = splitByPower(faults);
   if (others.length === 0) return powerSchedule(seed, power);
-  if (power.length === 0) return turnSchedule(seed, seed, others, mains);
+  if (power.length === 0) return rotationSchedule(seed, seed, others, faultsPerRound);
   if (seed % 3 === 1) return powerSchedule(seed, power);
-  return turnSchedule(seed, Math.floor(seed / 3) * 2 + (seed % 3 === 2 ? 1 : 0), others, mains);
+  return rotationSchedule(seed, Math.floor(seed / 3) * 2 + (seed % 3 === 2 ? 1 : 0), others, faultsPerRound);
 }
 
 /**
@@ -73,12 +73,12 @@ export function scheduleOf(seed: number, faults: readonly Fault[], mains: number
  */
 function powerSchedule(seed: number, faults: readonly Fault[]): Schedule {
   const random = seeded(seed).fork('schedule');
-  const injections = Array.from({ length: POWER_CUTS }, (_, number): PlannedInjection => {
+  const injections = Array.from({ length: MAX_POWER_CUTS }, (_, number): PlannedInjection => {
     if (number === 0)
       return { fault: random.pick(faults).name, afterConfirms: 0, atMostMs: 0, beforeStart: true };
     const when = {
-      afterConfirms: spread(random, 1, 400),
-      atMostMs: between(random, 50, LONGEST_WAIT_MS / 2),
+      afterConfirms: logUniformInt(random, 1, 400),
+      atMostMs: between(random, 50, MAX_WAIT_MS / 2),
     };
     const again = number > 1 && random.int(5) === 0;
     const fault = random.pick(faults).name;
@@ -91,25 +91,25 @@ function powerSchedule(seed: number, faults: readonly Fault[]): Schedule {
  * The faults take turns: turn s tries the faults s·`mains`, s·`mains`+1, … of the list, so that turns in a row try them
  * all, and a round of its own is the same as in the row.
  */
-function turnSchedule(seed: number, turn: number, faults: readonly Fault[], mains: number): Schedule {
+function rotationSchedule(seed: number, turn: number, faults: readonly Fault[], faultsPerRound: number): Schedule {
   const random = seeded(seed).fork('schedule');
-  const own = Array.from({ length: Math.min(mains, faults.length) }, (_, own) => {
-    const index = (turn * mains + own) % faults.length;
+  const roundFaults = Array.from({ length: Math.min(faultsPerRound, faults.length) }, (_, own) => {
+    const index = (turn * faultsPerRound + own) % faults.length;
     return faults[index];
   }).filter((fault) => fault !== undefined);
-  const companions = faults.filter((fault) => COMPANIONS.includes(fault.name));
-  const pool = companions.length > 0 ? companions : own;
-  const extras = Array.from({ length: EXTRAS }, () => random.pick(pool));
-  const order = choose(random, [...own, ...extras], own.length + extras.length);
+  const companions = faults.filter((fault) => FILLER_FAULTS.includes(fault.name));
+  const pool = companions.length > 0 ? companions : roundFaults;
+  const extraFaults = Array.from({ length: EXTRA_FAULTS }, () => random.pick(pool));
+  const order = sample(random, [...roundFaults, ...extraFaults], roundFaults.length + extraFaults.length);
   // What a kill leaves behind shows only when no later fault makes the target build everything anew.
-  const last = faults.filter(({ name }) => name === LAST);
+  const last = faults.filter(({ name }) => name === LAST_FAULT);
   return {
     seed,
     injections: [
-      ...order.map((fault) => turnOf(random, fault, fault.needs.target === 'down' && random.int(2) === 0)),
-      ...last.flatMap((fault) => [turnOf(random, fault, false), turnOf(random, fault, true)]),
+      ...order.map((fault) => planInjection(random, fault, fault.needs.target === 'down' && random.int(2) === 0)),
+      ...last.flatMap((fault) => [planInjection(random, fault, false), planInjection(random, fault, true)]),
     ],
-    disk: own.some((fault) => fault.needs.disk === 'limited') ? 'limited' : 'any',
+    disk: roundFaults.some((fault) => fault.needs.disk === 'limited') ? 'limited' : 'any',
     producers: between(random, 3, 8),
     depth: between(random, 1, 4),
   };
@@ -119,15 +119,15 @@ function turnSchedule(seed: number, turn: number, faults: readonly Fault[], main
  * @param held for what is damaged while the target is down, for that should be old; and for what a dead service held, for
  * that should be under way.
  */
-function turnOf(random: Random, { name: fault }: Fault, held: boolean): PlannedInjection {
+function planInjection(random: Random, { name: fault }: Fault, held: boolean): PlannedInjection {
   if (held) {
-    const { shortestMs, longestMs, confirms } = HELD;
-    return { fault, held, afterConfirms: confirms, atMostMs: between(random, shortestMs, longestMs) };
+    const { minMs, maxMs, confirms } = HOLD_LIMITS;
+    return { fault, held, afterConfirms: confirms, atMostMs: between(random, minMs, maxMs) };
   }
   return {
     fault,
     held,
-    afterConfirms: spread(random, 1, 250),
-    atMostMs: between(random, 100, LONGEST_WAIT_MS),
+    afterConfirms: logUniformInt(random, 1, 250),
+    atMostMs: between(random, 100, MAX_WAIT_MS),
   };
 }

@@ -2,64 +2,64 @@ import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Injection, PowerDisk } from '../../faults/fault.js';
 import type { Ledger } from './workload/ledger.js';
 
-export interface StakesOptions {
+export interface AtRiskTrackerOptions {
   ledger: Ledger;
   recorder: Recorder;
   /** Number of the injection that is at work, or was last. */
-  injection(): number;
+  currentInjection(): number;
   /** Messages that the receiver has and of which the target has not shown that it knows. */
   inDelivery(): number;
 }
 
-const SAME_CRASH_MS = 5;
+const SAME_CRASH_WINDOW_MS = 5;
 
 /** What there was to lose at each crash: a crash that could not lose anything proves nothing. */
-export class Stakes {
-  readonly #options: StakesOptions;
+export class AtRiskTracker {
+  readonly #options: AtRiskTrackerOptions;
   #lastCrashMs = Number.NEGATIVE_INFINITY;
   /** Messages that were confirmed and not delivered at the last crash. */
-  #last = 0;
+  #atRiskMessages = 0;
 
-  constructor(options: StakesOptions) {
+  constructor(options: AtRiskTrackerOptions) {
     this.#options = options;
   }
 
   /** To be called in the moment before a crash; several services that are killed at once are one crash. */
-  noteCrash(): void {
-    const { ledger, recorder, injection, inDelivery } = this.#options;
+  recordCrash(): void {
+    const { ledger, recorder, currentInjection: injection, inDelivery } = this.#options;
     const nowMs = recorder.nowMs();
-    if (nowMs - this.#lastCrashMs < SAME_CRASH_MS) return;
+    if (nowMs - this.#lastCrashMs < SAME_CRASH_WINDOW_MS) return;
     this.#lastCrashMs = nowMs;
-    this.#last = ledger.tally.outstanding;
+    this.#atRiskMessages = ledger.tally.outstanding;
     recorder.record({
       kind: 'at-risk',
       injection: injection(),
-      confirmedUndelivered: this.#last,
+      confirmedUndelivered: this.#atRiskMessages,
       inFlight: ledger.tally.inFlight,
       inDelivery: inDelivery(),
     });
   }
 
   /** The injection, which is a miss when it was a crash of the whole machine with nothing to lose. */
-  judged(injection: Injection): Injection {
-    if (injection.scope !== 'machine' || this.#last > 0) return injection;
+  judgeHit(injection: Injection): Injection {
+    if (injection.scope !== 'machine' || this.#atRiskMessages > 0) return injection;
     return { ...injection, hit: false, detail: `${injection.detail}; nothing was at risk` };
   }
 
   /** Resolves when there is something to lose, or at `limitMs`: a cut of power is tried then all the same. */
-  async something(limitMs: number, signal: AbortSignal): Promise<void> {
+  async waitUntilAtRisk(limitMs: number, signal: AbortSignal): Promise<void> {
     const { ledger } = this.#options;
-    await ledger.when(() => ledger.tally.outstanding > 0, limitMs, signal);
+    await ledger.waitUntil(() => ledger.tally.outstanding > 0, limitMs, signal);
   }
 
   /** The disk as a fault gets it: the moment of a cut is that of a crash, whether or not a process still lived. */
-  watched(disk: PowerDisk): PowerDisk {
+  watchDisk(disk: PowerDisk): PowerDisk {
     return {
       backend: disk.backend,
-      endsTarget: disk.endsTarget,
-      failingWrites: disk.failingWrites,
+      killsTarget: disk.killsTarget,
+      writeErrors: disk.writeErrors,
       stop: () => {
-        this.noteCrash();
+        this.recordCrash();
         return disk.stop();
       },
       resume: () => disk.resume(),

@@ -10,5 +10,5 @@ export interface Disk {
   /** Removes it with all that is in it; may be called twice, and works while the program exits. */
   remove(): void;
   /** Moves what is in it to a place where it stays (another machine's: as an archive), and removes the rest. */
-  keep(to: string): void | Promise<void>;
+  saveTo(to: string): void | Promise<void>;
 }

@@ -17,10 +17,10 @@ export interface PowerBackend {
 /** The best first: a recorded disk can lose, keep and tear more than a device mapper. */
 export const POWER_BACKENDS: readonly PowerBackend[] = [
   { name: 'blocklog', available: async (type) => blocklogAvailability(type) },
-  { name: 'flakey', available: async () => flakeyHere() },
+  { name: 'flakey', available: async () => localFlakeyAvailability() },
 ];
 
-async function flakeyHere(): Promise<Availability> {
+async function localFlakeyAvailability(): Promise<Availability> {
   if (process.platform === 'linux' && process.getuid?.() === 0) return flakeyAvailability(localHost);
   return {
     available: false,
@@ -34,20 +34,20 @@ async function flakeyHere(): Promise<Availability> {
  * for it is the first, and power cuts are not measured.
  * @throws KitError bad-usage when there is no such backend, target-unavailable when it was asked for and is not there.
  */
-export async function choosePower(
+export async function choosePowerBackend(
   name: string | undefined,
   filesystem: Filesystem | undefined,
   runtime: Runtime['name'],
 ): Promise<PowerBackendName> {
-  const named = POWER_BACKENDS.find((one) => one.name === name);
-  if (name !== undefined && named === undefined)
+  const requested = POWER_BACKENDS.find((one) => one.name === name);
+  if (name !== undefined && requested === undefined)
     throw new KitError('bad-usage', `--power ${name}: expected blocklog or flakey`);
   if (runtime === 'vm') {
-    if (named === undefined || named.name === 'flakey') return 'flakey';
+    if (requested === undefined || requested.name === 'flakey') return 'flakey';
     throw new KitError('bad-usage', `--power ${name}: under --runtime vm it is flakey`);
   }
   const { type } = filesystem ?? DEFAULT_FILESYSTEM;
-  const candidates = named === undefined ? POWER_BACKENDS : [named];
+  const candidates = requested === undefined ? POWER_BACKENDS : [requested];
   const reasons: string[] = [];
   for (const backend of candidates) {
     const availability = await backend.available(type);
@@ -60,6 +60,6 @@ export async function choosePower(
 }
 
 /** What a backend other than the usual one makes possible on this machine. */
-export function madeBy(power: PowerBackendName): ReadonlySet<string> {
+export function faultsEnabledBy(power: PowerBackendName): ReadonlySet<string> {
   return new Set(power === 'flakey' ? ['power-cut', 'io-error'] : []);
 }

@@ -51,7 +51,7 @@ export interface Deployment {
 }
 
 /** Where a command finds things, in the runtime's own file system: values of placeholders. */
-export interface Places {
+export interface RuntimePaths {
   /** Folder of the target file. */
   dir: string;
   /** The node binary. */
@@ -66,20 +66,20 @@ export interface Runtime {
    * Gets everything there that the target needs (images); to be done once, before its first deployment.
    * @throws KitError target-unavailable when that is not possible.
    */
-  prepare(target: Target, say: (line: string) => void): Promise<PreparedRuntime>;
+  prepare(target: Target, log: (line: string) => void): Promise<PreparedRuntime>;
 }
 
 /** A runtime that has everything that one target needs. */
 export interface PreparedRuntime {
   readonly name: Runtime['name'];
   /** Where a service's command finds things; without a service: install and verify. */
-  placesOf(service?: string): Places;
+  pathsFor(service?: string): RuntimePaths;
   /** The images of its services, as the engine of this machine names them. */
   readonly images?: readonly string[];
   /** Whether a fault, which this machine can do, can be done to what runs there. */
-  offers(fault: Fault): Availability;
+  supports(fault: Fault): Availability;
   /** Names of faults that it makes possible, whatever this machine has. */
-  readonly makes?: ReadonlySet<string>;
+  readonly enabledFaults?: ReadonlySet<string>;
   /** The kit's receiver (host:port) as the target has to call it; default: as it is. */
   sinkFor?(sink: string): string;
   /**

@@ -1,17 +1,17 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { countCalls } from '../../faults/tracing/enumerate.js';
-import { injectionOf, pointsOf, rowsOf, spreadOver } from './plan.js';
+import { injectionOf, planPoints, planRows, coarseToFine } from './plan.js';
 
 t.test('every place comes once, and any beginning is spread over all of them', async (t) => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 400 }), (count) => {
-      const order = spreadOver(count);
+      const order = coarseToFine(count);
       const all = [...order].sort((one, other) => one - other);
       return all.length === count && all.every((nth, index) => nth === index + 1);
     }),
   );
-  t.same(spreadOver(9), [1, 9, 5, 3, 7, 2, 4, 6, 8]);
+  t.same(coarseToFine(9), [1, 9, 5, 3, 7, 2, 4, 6, 8]);
 });
 
 t.test(
@@ -40,7 +40,7 @@ t.test(
 );
 
 t.test('a call that can fail fails with each error, and the rows take turns', async (t) => {
-  const rows = rowsOf([
+  const rows = planRows([
     { service: 'a', kind: 'sync', what: 'kill', count: 2 },
     { service: 'a', kind: 'sync', what: 'fail', count: 1 },
   ]);
@@ -52,7 +52,7 @@ t.test('a call that can fail fails with each error, and the rows take turns', as
       ['kill', 2],
     ],
   );
-  const points = pointsOf(rows);
+  const points = planPoints(rows);
   t.same(
     points.map(({ what, nth }) => `${what} ${nth}`),
     ['EIO 1', 'ENOSPC 1', 'kill 1', 'kill 2'],

@@ -1,4 +1,4 @@
-import { faultOf, type SyscallPoint } from '../../faults/catalogue/point.js';
+import { faultNameOf, type SyscallPoint } from '../../faults/catalogue/point.js';
 import type { CallCount } from '../../faults/tracing/enumerate.js';
 import type { PlannedInjection } from '../round/schedule.js';
 
@@ -13,15 +13,15 @@ export interface SweepRow {
   reached: number;
 }
 
-const RESUMED = { afterConfirms: 2, atMostMs: 150 };
+const RESUME_TRIGGER = { afterConfirms: 2, atMostMs: 150 };
 
 /** A row for everything that was enumerated; each call that can fail has one for each error, and these come first. */
-export function rowsOf(counts: readonly CallCount[]): SweepRow[] {
+export function planRows(counts: readonly CallCount[]): SweepRow[] {
   const failing = counts.filter(({ what }) => what === 'fail');
-  const ending = counts.filter(({ what }) => what === 'kill');
-  return [...failing, ...ending].flatMap(({ service, kind, what, count }) => {
-    const ways = what === 'kill' ? (['kill'] as const) : (['EIO', 'ENOSPC'] as const);
-    return ways.map((way) => ({ service, kind, what: way, places: count, tried: 0, reached: 0 }));
+  const killing = counts.filter(({ what }) => what === 'kill');
+  return [...failing, ...killing].flatMap(({ service, kind, what, count }) => {
+    const actions = what === 'kill' ? (['kill'] as const) : (['EIO', 'ENOSPC'] as const);
+    return actions.map((action) => ({ service, kind, what: action, places: count, tried: 0, reached: 0 }));
   });
 }
 
@@ -29,10 +29,10 @@ export function rowsOf(counts: readonly CallCount[]): SweepRow[] {
  * Every place of every row, in an order in which any beginning is spread evenly: row after row, and in each the first
  * place, the last, the middle, the quarters, and so on; of each row no more than `each`.
  */
-export function pointsOf(rows: readonly SweepRow[], each = Number.POSITIVE_INFINITY): SyscallPoint[] {
+export function planPoints(rows: readonly SweepRow[], maxPerRow = Number.POSITIVE_INFINITY): SyscallPoint[] {
   const lists = rows.map((row) => {
-    return spreadOver(row.places)
-      .slice(0, each)
+    return coarseToFine(row.places)
+      .slice(0, maxPerRow)
       .map((nth) => ({
         service: row.service,
         kind: row.kind,
@@ -40,14 +40,14 @@ export function pointsOf(rows: readonly SweepRow[], each = Number.POSITIVE_INFIN
         what: row.what,
       }));
   });
-  const longest = Math.max(0, ...lists.map((list) => list.length));
-  return Array.from({ length: longest }, (_, turn) => turn).flatMap((turn) => {
+  const maxLength = Math.max(0, ...lists.map((list) => list.length));
+  return Array.from({ length: maxLength }, (_, turn) => turn).flatMap((turn) => {
     return lists.flatMap((list) => list.slice(turn, turn + 1));
   });
 }
 
 /** 1 to `count`, coarse first. */
-export function spreadOver(count: number): number[] {
+export function coarseToFine(count: number): number[] {
   const order = new Set<number>(count > 0 ? [1, count] : []);
   for (let parts = 2; order.size < count; parts *= 2) {
     for (let part = 1; part < parts; part += 2) {
@@ -60,5 +60,5 @@ export function spreadOver(count: number): number[] {
 }
 
 export function injectionOf(point: SyscallPoint): PlannedInjection {
-  return { fault: faultOf(point), ...RESUMED, point };
+  return { fault: faultNameOf(point), ...RESUME_TRIGGER, point };
 }

@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { straceAvailability } from '../../faults/programs.js';
-import { processesBelow, TestPlace } from '../fixtures/kit.js';
+import { processesBelow, TestWorkspace } from '../fixtures/kit.js';
 import type { SweepResult } from './sweep.js';
 
 const skip = straceAvailability().available ? false : 'strace is not installed';
@@ -11,7 +11,7 @@ t.test(
   'a correct queue outlives every call of its life, and every failure of its syncs',
   { skip },
   async (t) => {
-    const place = new TestPlace();
+    const place = new TestWorkspace();
     t.teardown(() => place.remove());
     const target = place.queue('', ['kill', 'io-error'], 20);
     const { code, stdout, stderr } = await place.run([
@@ -51,7 +51,7 @@ t.test(
 );
 
 t.test('a queue that goes on after a failed sync is caught at the first one', { skip }, async (t) => {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const target = place.queue('goes-on-after-errors', ['kill', 'io-error'], 20);
   const flags = ['--faults', 'io-error', '--each', '1', '--budget', '60s', '--seed', '1', '--json'];
@@ -66,7 +66,7 @@ t.test('a queue that goes on after a failed sync is caught at the first one', { 
 });
 
 t.test('what cannot be swept is told so', { skip }, async (t) => {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   t.match(await place.run(['sweep', place.queue(''), '--faults', 'io-error']), {
     code: 2,

@@ -2,20 +2,20 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Target } from '../../conformance/target-file/definition.js';
-import { faultOf, pointFaults } from '../../faults/catalogue/point.js';
+import { faultNameOf, syscallPointFaults } from '../../faults/catalogue/point.js';
 import type { Fault } from '../../faults/fault.js';
 import { hit, miss } from '../../faults/injection.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { straceAvailability } from '../../faults/programs.js';
 import { type CallCount, enumerateCalls } from '../../faults/tracing/enumerate.js';
 import type { GateCase } from '../bundle/manifest.js';
-import { bundleOf } from '../gate/gate-bundle.js';
+import { writeGateBundle } from '../gate/gate-bundle.js';
 import { type GateResult, resultOf } from '../gate/result.js';
 import type { Registry } from '../host/registry.js';
 import { type Rerun, type RerunOptions, rerun } from '../replay/rerun.js';
 import type { Schedule } from '../round/schedule.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
-import { injectionOf, pointsOf, rowsOf, type SweepRow } from './plan.js';
+import { injectionOf, planPoints, planRows, type SweepRow } from './plan.js';
 
 export interface SweepOptions {
   target: Target;
@@ -25,7 +25,7 @@ export interface SweepOptions {
   seed: number;
   budgetMs: number;
   /** So many places of each kind of call and service at most; undefined: all. */
-  each?: number;
+  maxPerRow?: number;
   /** An empty directory; dropped when nothing failed and nobody asked for it. */
   dir: string;
   keep: boolean;
@@ -41,8 +41,8 @@ export interface SweepResult extends GateResult {
 }
 
 /** The life that is gone through: from the start to so many confirmations. */
-const LIFE_CONFIRMS = 20;
-const LIFE_MS = 8000;
+const ENUMERATION_CONFIRMS = 20;
+const ENUMERATION_MS = 8000;
 /** For draining and stopping. */
 const RESERVE_MS = 8000;
 
@@ -58,18 +58,18 @@ export async function runSweep(options: SweepOptions): Promise<SweepResult> {
   if (!strace.available) throw new KitError('target-unavailable', `${strace.why}; ${strace.remedy}`);
   mkdirSync(dir, { recursive: true });
   const schedule = { seed, injections: [], disk: 'any', producers: 4, depth: 2 } satisfies Schedule;
-  const wanted = new Set(faults.map(({ name }) => name));
+  const faultNames = new Set(faults.map(({ name }) => name));
   const counts = await enumerate(options, schedule);
-  const rows = rowsOf(counts).filter((row) => wanted.has(faultOf({ ...row, nth: 1 })));
-  const points = pointsOf(rows, options.each);
+  const rows = planRows(counts).filter((row) => faultNames.has(faultNameOf({ ...row, nth: 1 })));
+  const points = planPoints(rows, options.maxPerRow);
   if (points.length === 0)
     throw new KitError('target-unavailable', 'no system call was seen that could be swept');
   progress(`${points.length} places in the lives of ${Object.keys(target.services).join(', ')}`);
   const swept = { ...schedule, injections: points.map(injectionOf) };
   const run = await rerun(
     {
-      ...runOptions(options, swept),
-      faults: pointFaults(points, (point, reached) => {
+      ...rerunOptions(options, swept),
+      faults: syscallPointFaults(points, (point, reached) => {
         const row = rows.find(
           ({ service, kind, what }) =>
             service === point.service && kind === point.kind && what === point.what,
@@ -90,35 +90,35 @@ export async function runSweep(options: SweepOptions): Promise<SweepResult> {
 /** One life of every service under strace, and what it called. */
 async function enumerate(options: SweepOptions, schedule: Schedule): Promise<CallCount[]> {
   let counts: CallCount[] = [];
-  const look: Fault = {
+  const countingFault: Fault = {
     name: 'kill-syscall',
     family: 'kill',
     summary: 'counts the system calls of a life, and ends it',
     needs: { target: 'up', disk: 'any' },
     available: async () => straceAvailability(),
-    async inject(ground) {
-      counts = await enumerateCalls(ground, LIFE_CONFIRMS, LIFE_MS);
-      const names = ground.services.map(({ name }) => name);
+    async inject(context) {
+      counts = await enumerateCalls(context, ENUMERATION_CONFIRMS, ENUMERATION_MS);
+      const names = context.services.map(({ name }) => name);
       const what = `${counts.length} kinds of system calls enumerated, SIGKILL to all`;
       return counts.length > 0 ? hit(what, 'all-processes', names) : miss(what, names);
     },
     heal: async () => {},
   };
   const dir = mkdtempSync(join(options.dir, 'enumeration-'));
-  const once = { ...schedule, injections: [{ fault: look.name, afterConfirms: 1, atMostMs: 500 }] };
-  await rerun({ ...runOptions(options, once), faults: new Map([[look.name, look]]) }, once, dir);
+  const countingSchedule = { ...schedule, injections: [{ fault: countingFault.name, afterConfirms: 1, atMostMs: 500 }] };
+  await rerun({ ...rerunOptions(options, countingSchedule), faults: new Map([[countingFault.name, countingFault]]) }, countingSchedule, dir);
   rmSync(dir, { recursive: true, force: true });
   return counts;
 }
 
-function runOptions(
+function rerunOptions(
   { target, runtime, registry, signal, progress }: SweepOptions,
   schedule: Schedule,
 ): RerunOptions {
-  return { target, runtime, gate: caseOf(runtime, schedule), registry, signal, progress };
+  return { target, runtime, gate: gateCaseOf(runtime, schedule), registry, signal, progress };
 }
 
-function caseOf({ name: runtime }: PreparedRuntime, schedule: Schedule): GateCase {
+function gateCaseOf({ name: runtime }: PreparedRuntime, schedule: Schedule): GateCase {
   return { kind: 'gate', runtime, power: 'blocklog', filesystem: DEFAULT_FILESYSTEM, schedule, round: 1 };
 }
 
@@ -129,14 +129,14 @@ async function resultFor(
   tookMs: number,
 ): Promise<GateResult> {
   const failed = evaluation.verdict === 'fail';
-  const facts = { ...caseOf(runtime, schedule), target, schedule, evidence: dir, events, evaluation };
-  const bundle = failed ? await bundleOf(facts, join(dir, 'bundle.tar.gz')) : null;
+  const facts = { ...gateCaseOf(runtime, schedule), target, schedule, evidence: dir, events, evaluation };
+  const bundle = failed ? await writeGateBundle(facts, join(dir, 'bundle.tar.gz')) : null;
   const evidence = failed || keep ? dir : null;
   if (evidence === null) rmSync(dir, { recursive: true, force: true });
   return resultOf(
     {
       target,
-      selection: { faults: [...faults], missing: [] },
+      selection: { faults: [...faults], unavailable: [] },
       power: 'blocklog',
       events,
       rounds: 1,

@@ -4,7 +4,7 @@ import { closeSync, fsyncSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { notInstalled, RealServer } from '../../conformance/fixtures/real-server.js';
-import { BeanstalkDialogue } from '../../conformance/protocols/beanstalk/dialogue.js';
+import { BeanstalkConnection } from '../../conformance/protocols/beanstalk/dialogue.js';
 import { testDirectories, testRandom } from '../../faults/fixtures/ground.js';
 import { skipReason, withDisk } from '../../faults/power/fixtures/disk.js';
 import { straceAvailability } from '../../faults/programs.js';
@@ -27,7 +27,7 @@ function job(sizeBytes: number): Buffer {
 }
 
 async function put(server: RealServer, bytes: Buffer): Promise<string> {
-  const dialogue = await BeanstalkDialogue.open(server.port, ANSWER_MS);
+  const dialogue = await BeanstalkConnection.open(server.port, ANSWER_MS);
   try {
     const { words } = await dialogue.call(`put 0 0 60 ${bytes.length}`, bytes);
     return words.join(' ');
@@ -40,7 +40,7 @@ async function put(server: RealServer, bytes: Buffer): Promise<string> {
 
 /** Every job that is there, by the name of the one whose bytes it has. */
 async function jobs(server: RealServer, known: Readonly<Record<string, Buffer>>): Promise<string[]> {
-  const dialogue = await BeanstalkDialogue.open(server.port, ANSWER_MS);
+  const dialogue = await BeanstalkConnection.open(server.port, ANSWER_MS);
   const found: string[] = [];
   for (;;) {
     const { body } = await dialogue.call('reserve-with-timeout 0');

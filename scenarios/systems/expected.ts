@@ -9,7 +9,7 @@ import { packageRoot } from '../host/version.js';
 /** Folder of the target files of real systems; `expected.json` beside them says what a gate finds on each. */
 export const SYSTEMS_DIR = join(packageRoot(), 'conformance/targets/systems');
 
-const Run = z.strictObject({
+const RunSchema = z.strictObject({
   faults: z.array(z.enum(FAULT_NAMES)).min(1),
   verdict: z.enum(['pass', 'fail']),
   /** Requirements that fail, one or several of them, when the verdict is fail. */
@@ -20,22 +20,22 @@ const Run = z.strictObject({
   reason: z.string().min(1),
 });
 
-const System = z.strictObject({
+const SystemSchema = z.strictObject({
   /** Shows that the system is installed: a program on the PATH, or an absolute path. */
   program: z.string().min(1),
   /** Debian's package of it. */
   package: z.string().min(1),
-  runs: z.array(Run).min(1),
+  runs: z.array(RunSchema).min(1),
 });
 
-export type ExpectedRun = z.output<typeof Run>;
-export type ExpectedSystem = z.output<typeof System> & { name: string };
+export type ExpectedRun = z.output<typeof RunSchema>;
+export type ExpectedSystem = z.output<typeof SystemSchema> & { name: string };
 
 /**
  * What is expected of all real systems, or of those that are named, in the order of the file.
  * @throws KitError bad-target when the file is wrong, bad-usage when a name is unknown.
  */
-export function expectedSystems(wanted: readonly string[], dir = SYSTEMS_DIR): ExpectedSystem[] {
+export function loadExpectedSystems(requestedNames: readonly string[], dir = SYSTEMS_DIR): ExpectedSystem[] {
   const file = join(dir, 'expected.json');
   let json: unknown;
   try {
@@ -43,16 +43,16 @@ export function expectedSystems(wanted: readonly string[], dir = SYSTEMS_DIR): E
   } catch (error) {
     throw new KitError('bad-target', `${file}: expected JSON: ${messageOf(error)}`, { cause: error });
   }
-  const parsed = z.record(z.string(), System).safeParse(json);
+  const parsed = z.record(z.string(), SystemSchema).safeParse(json);
   if (!parsed.success) {
     const problems = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
     throw new KitError('bad-target', `${file}: ${problems.join('; ')}`);
   }
   const systems = Object.entries(parsed.data).map(([name, system]) => ({ name, ...system }));
-  const unknown = wanted.find((name) => !systems.some((system) => system.name === name));
+  const unknown = requestedNames.find((name) => !systems.some((system) => system.name === name));
   if (unknown !== undefined) {
     const known = systems.map(({ name }) => name).join(', ');
     throw new KitError('bad-usage', `${unknown}: no such system, expected one of: ${known}`);
   }
-  return systems.filter(({ name }) => wanted.length === 0 || wanted.includes(name));
+  return systems.filter(({ name }) => requestedNames.length === 0 || requestedNames.includes(name));
 }

@@ -2,14 +2,14 @@ import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync } fro
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
-import { type GateOptions, gateOn } from '../gate/gate.js';
+import { type GateOptions, selectAndRunGate } from '../gate/gate.js';
 import type { GateResult } from '../gate/result.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { type ExpectedRun, type ExpectedSystem, SYSTEMS_DIR } from './expected.js';
 
 /** One gate run on a real system, held against what was expected of it. */
-export interface Measured {
+export interface SystemResult {
   system: string;
   faults: readonly string[];
   expected: { verdict: 'pass' | 'fail'; red: readonly string[] };
@@ -41,19 +41,19 @@ export type MeasureOptions = Pick<GateOptions, 'seed' | 'signal' | 'progress'> &
 };
 
 /** A run that measured nothing in its time gets so much more of it, once: a slow machine makes few faults in a few seconds. */
-const MORE_TIME = 3;
+const RETRY_BUDGET_FACTOR = 3;
 
 /**
  * Runs the gate as one line of `expected.json` says.
  * @throws KitError when the kit or the target file is at fault.
  */
-export async function measure(
+export async function measureSystem(
   system: ExpectedSystem,
   run: ExpectedRun,
   options: MeasureOptions,
-): Promise<Measured> {
+): Promise<SystemResult> {
   const { faults, verdict, red } = run;
-  const none = {
+  const noFigures = {
     confirmed: 0,
     lost: 0,
     crashes: 0,
@@ -63,29 +63,29 @@ export async function measure(
     bundle: null,
   };
   const { seed } = options;
-  const replay = replayOf(system, run, seed);
+  const replay = gateCommandLine(system, run, seed);
   const base = { system: system.name, faults, expected: { verdict, red }, seed, replay, red: [] };
   const missing = missingProgram(system, options.runtime);
-  if (missing !== undefined) return { ...base, ...none, outcome: 'not-measured', why: missing };
+  if (missing !== undefined) return { ...base, ...noFigures, outcome: 'not-measured', why: missing };
   let result: GateResult;
   try {
     const budgetMs = options.budgetMs ?? run.budgetSeconds * 1000;
-    result = await gate(system, run, { ...options, budgetMs });
+    result = await runGateOnSystem(system, run, { ...options, budgetMs });
     if (result.verdict === 'not-measured' && options.budgetMs === undefined && !options.signal.aborted) {
-      options.progress(`${result.why}: again, with ${MORE_TIME} times the time`);
-      result = await gate(system, run, { ...options, budgetMs: budgetMs * MORE_TIME });
+      options.progress(`${result.why}: again, with ${RETRY_BUDGET_FACTOR} times the time`);
+      result = await runGateOnSystem(system, run, { ...options, budgetMs: budgetMs * RETRY_BUDGET_FACTOR });
     }
   } catch (error) {
     // No fault of the run can be made here, there is no image, or the system does not even start.
     const unavailable = error instanceof KitError && error.code === 'target-unavailable';
     if (!unavailable || options.signal.aborted) throw error;
-    return { ...base, ...none, outcome: 'not-measured', why: error.message };
+    return { ...base, ...noFigures, outcome: 'not-measured', why: error.message };
   }
   return {
     ...base,
-    ...judge(result, run),
+    ...compareWithExpected(result, run),
     verdict: result.verdict,
-    red: redOf(result),
+    red: failedRequirements(result),
     confirmed: result.confirmed,
     lost: result.lost,
     crashes: result.crashes,
@@ -103,37 +103,37 @@ export async function measure(
  * known to fail by chance, and at no other. A gate ends with the first round that violates anything, so what comes by
  * chance may be all that was seen.
  */
-export function judge(
+export function compareWithExpected(
   result: Pick<GateResult, 'verdict' | 'why' | 'requirements'>,
   { verdict, red, byChance }: Pick<ExpectedRun, 'verdict' | 'red' | 'byChance'>,
-): Pick<Measured, 'outcome' | 'why'> {
+): Pick<SystemResult, 'outcome' | 'why'> {
   const { why } = result;
-  const found = redOf(result);
-  const known = found.length > 0 && found.every((id) => [...red, ...byChance].some((one) => one === id));
-  const right = result.verdict === 'fail' ? known : result.verdict === 'pass' && verdict === 'pass';
-  return { outcome: right ? 'as-expected' : 'otherwise', why };
+  const failedIds = failedRequirements(result);
+  const onlyAllowed = failedIds.length > 0 && failedIds.every((id) => [...red, ...byChance].some((one) => one === id));
+  const isExpected = result.verdict === 'fail' ? onlyAllowed : result.verdict === 'pass' && verdict === 'pass';
+  return { outcome: isExpected ? 'as-expected' : 'otherwise', why };
 }
 
-function redOf({ requirements }: Pick<GateResult, 'requirements'>): string[] {
+function failedRequirements({ requirements }: Pick<GateResult, 'requirements'>): string[] {
   return requirements.filter((one) => one.verdict === 'fail').map(({ id }) => id);
 }
 
-function fileOf({ name }: ExpectedSystem): string {
+function targetFileOf({ name }: ExpectedSystem): string {
   return join(SYSTEMS_DIR, `${name}.json`);
 }
 
-function replayOf(system: ExpectedSystem, { faults }: ExpectedRun, seed: number): string {
-  return `plugpull gate ${fileOf(system)} --seed ${seed} --faults ${faults.join(',')}`;
+function gateCommandLine(system: ExpectedSystem, { faults }: ExpectedRun, seed: number): string {
+  return `plugpull gate ${targetFileOf(system)} --seed ${seed} --faults ${faults.join(',')}`;
 }
 
-async function gate(
+async function runGateOnSystem(
   system: ExpectedSystem,
   run: ExpectedRun,
   options: MeasureOptions & { budgetMs: number },
 ): Promise<GateResult> {
-  const target = loadTarget(fileOf(system));
+  const target = loadTarget(targetFileOf(system));
   const runtime = await options.runtime.prepare(target, options.progress);
-  return gateOn({
+  return selectAndRunGate({
     target,
     runtime,
     wanted: run.faults,
@@ -142,44 +142,44 @@ async function gate(
     budgetMs: options.budgetMs,
     out: undefined,
     keep: false,
-    replay: (seed) => replayOf(system, run, seed),
+    replay: (seed) => gateCommandLine(system, run, seed),
     signal: options.signal,
     progress: options.progress,
   });
 }
 
 /** Why the system cannot run here; containers bring their own. */
-function missingProgram({ program, package: debian }: ExpectedSystem, { name }: Runtime): string | undefined {
+function missingProgram({ program, package: debianPackage }: ExpectedSystem, { name }: Runtime): string | undefined {
   if (name !== 'process') return undefined;
   const folders = program.startsWith('/') ? [''] : (process.env.PATH ?? '').split(':');
   if (folders.some((folder) => existsSync(join(folder, program)))) return undefined;
-  return `${program} is not installed (as root: apt-get install ${debian})`;
+  return `${program} is not installed (as root: apt-get install ${debianPackage})`;
 }
 
 /** What one service of a target, or one of its commands, said last. */
-export interface LastWords {
+export interface LogTail {
   /** The log, in the directory of the evidence. */
   file: string;
   lines: string[];
 }
 
 /** Few, so that a CI run that repeats the heads of what failed shows them whole. */
-const MOST_LINES = 5;
-const LONGEST_LINE = 300;
+const MAX_TAIL_LINES = 5;
+const MAX_LINE_CHARS = 300;
 /** So much of the end of a log is read: a target may have said anything, and any amount of it. */
 const TAIL_BYTES = 64 * 1024;
 
 /** The ends of all logs of the last round that left evidence there; none of those that are empty. */
-export function lastWords(evidence: string): LastWords[] {
-  const numbers = namesIn(evidence).flatMap((name) => /^round-(\d+)$/.exec(name)?.[1] ?? []);
+export function lastLogLines(evidence: string): LogTail[] {
+  const numbers = listDirectory(evidence).flatMap((name) => /^round-(\d+)$/.exec(name)?.[1] ?? []);
   if (numbers.length === 0) return [];
   const logs = join(`round-${Math.max(...numbers.map(Number))}`, 'logs');
-  return namesIn(join(evidence, logs))
-    .map((name) => ({ file: join(logs, name), lines: endOf(join(evidence, logs, name)) }))
+  return listDirectory(join(evidence, logs))
+    .map((name) => ({ file: join(logs, name), lines: readLogTail(join(evidence, logs, name)) }))
     .filter(({ lines }) => lines.length > 0);
 }
 
-function namesIn(dir: string): string[] {
+function listDirectory(dir: string): string[] {
   try {
     return readdirSync(dir).sort();
   } catch {
@@ -188,14 +188,14 @@ function namesIn(dir: string): string[] {
   }
 }
 
-function endOf(path: string): string[] {
+function readLogTail(path: string): string[] {
   const bytes = Buffer.alloc(TAIL_BYTES);
   const log = openSync(path, 'r');
   try {
-    const from = Math.max(0, fstatSync(log).size - TAIL_BYTES);
-    const text = bytes.subarray(0, readSync(log, bytes, 0, TAIL_BYTES, from)).toString();
+    const startByte = Math.max(0, fstatSync(log).size - TAIL_BYTES);
+    const text = bytes.subarray(0, readSync(log, bytes, 0, TAIL_BYTES, startByte)).toString();
     const lines = text.split('\n').filter((line) => line.trim() !== '');
-    return lines.slice(-MOST_LINES).map((line) => line.slice(0, LONGEST_LINE));
+    return lines.slice(-MAX_TAIL_LINES).map((line) => line.slice(0, MAX_LINE_CHARS));
   } finally {
     closeSync(log);
   }

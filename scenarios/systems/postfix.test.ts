@@ -52,5 +52,5 @@ t.test('killed before it has renamed a new queue file, Postfix starts again', { 
   const [left = ''] = readdirSync(join(queue, 'incoming'));
   t.match(left, /^\d+\.\d+$/, 'a file that has no number yet');
   await server.start();
-  t.match(server.said(), `warning: bogus file name: incoming/${left}`, 'it has come upon the file');
+  t.match(server.output(), `warning: bogus file name: incoming/${left}`, 'it has come upon the file');
 });

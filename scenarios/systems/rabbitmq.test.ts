@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { notInstalled, RealServer } from '../../conformance/fixtures/real-server.js';
 import { closeAmqp, openAmqp } from '../../conformance/protocols/amqp/client.js';
-import { within } from '../../conformance/protocols/client/deadline.js';
+import { withTimeout } from '../../conformance/protocols/client/deadline.js';
 
 /**
  * What RabbitMQ 3.10 does with a quorum queue that was made a moment before a kill: FINDINGS.md tells it. The target's own
@@ -37,7 +37,7 @@ async function take(server: RealServer, queue: string): Promise<string> {
     const channel = await connection.createChannel();
     channel.on('error', () => {});
     await channel.checkQueue(queue);
-    const message = await within(channel.get(queue, { noAck: true }), SILENCE_MS);
+    const message = await withTimeout(channel.get(queue, { noAck: true }), SILENCE_MS);
     return message === false ? 'empty' : message.content.toString();
   } catch (error) {
     if (error instanceof Error && /no answer within/.test(error.message)) return 'silence';

@@ -3,13 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { loadTarget } from '../../conformance/target-file/load.js';
-import { otherwiseReport } from '../report/systems-report.js';
+import { unexpectedReport } from '../report/systems-report.js';
 import { processRuntime } from '../runtime/process/process-runtime.js';
-import { expectedSystems, SYSTEMS_DIR } from './expected.js';
-import { judge, lastWords, measure } from './measure.js';
+import { loadExpectedSystems, SYSTEMS_DIR } from './expected.js';
+import { compareWithExpected, lastLogLines, measureSystem } from './measure.js';
 
 t.test('every system of the table has a target that claims the faults of its runs', async (t) => {
-  const systems = expectedSystems([]);
+  const systems = loadExpectedSystems([]);
   t.ok(systems.length > 5);
   for (const { name, runs } of systems) {
     const target = loadTarget(join(SYSTEMS_DIR, `${name}.json`));
@@ -25,12 +25,12 @@ t.test('every system of the table has a target that claims the faults of its run
 });
 
 t.test('a wrong table and an unknown name are told', async (t) => {
-  t.throws(() => expectedSystems(['mainframe']), { code: 'bad-usage', message: /mainframe.*redis-always/ });
+  t.throws(() => loadExpectedSystems(['mainframe']), { code: 'bad-usage', message: /mainframe.*redis-always/ });
   const dir = mkdtempSync(join(tmpdir(), 'plugpull-expected-'));
   t.teardown(() => rmSync(dir, { recursive: true, force: true }));
-  t.throws(() => expectedSystems([], dir), { code: 'bad-target' });
+  t.throws(() => loadExpectedSystems([], dir), { code: 'bad-target' });
   writeFileSync(join(dir, 'expected.json'), '{ "x": { "program": "x", "package": "x", "runs": [] } }');
-  t.throws(() => expectedSystems([], dir), { code: 'bad-target', message: /x\.runs/ });
+  t.throws(() => loadExpectedSystems([], dir), { code: 'bad-target', message: /x\.runs/ });
 });
 
 t.test('only the right verdict at the right requirement is as expected', async (t) => {
@@ -39,7 +39,7 @@ t.test('only the right verdict at the right requirement is as expected', async (
     why: 'because',
     requirements: red.map((id) => ({ id, verdict: 'fail' as const, why: '' })),
   });
-  const outcome = (...[result, run]: Parameters<typeof judge>) => judge(result, run).outcome;
+  const outcome = (...[result, run]: Parameters<typeof compareWithExpected>) => compareWithExpected(result, run).outcome;
   const durable = { verdict: 'pass', red: [] } as const;
   const lossy = { verdict: 'fail', red: ['PP-1' as const, 'PP-12' as const] } as const;
   const run = (from: typeof durable | typeof lossy, byChance: 'PP-5'[] = []) => ({
@@ -63,10 +63,10 @@ t.test('only the right verdict at the right requirement is as expected', async (
 });
 
 t.test('a system that is not installed is not measured', async (t) => {
-  const [system] = expectedSystems(['redis-always']);
+  const [system] = loadExpectedSystems(['redis-always']);
   const [run] = system?.runs ?? [];
   if (system === undefined || run === undefined) throw new Error('redis-always is in the table');
-  const done = await measure({ ...system, program: 'no-such-program' }, run, {
+  const done = await measureSystem({ ...system, program: 'no-such-program' }, run, {
     runtime: processRuntime,
     power: 'blocklog',
     seed: 1,
@@ -79,7 +79,7 @@ t.test('a system that is not installed is not measured', async (t) => {
 t.test('a run that went otherwise is told with what failed, and what the target said last', async (t) => {
   const evidence = mkdtempSync(join(tmpdir(), 'plugpull-evidence-'));
   t.teardown(() => rmSync(evidence, { recursive: true, force: true }));
-  t.strictSame(lastWords(evidence), []);
+  t.strictSame(lastLogLines(evidence), []);
   for (const [round, said] of [
     ['round-9', 'of an earlier round\n'],
     ['round-10', `${'x'.repeat(100_000)}\n${Array.from({ length: 20 }, (_, n) => `line ${n}\n`).join('')}`],
@@ -88,14 +88,14 @@ t.test('a run that went otherwise is told with what failed, and what the target 
     writeFileSync(join(evidence, round, 'logs', 'install.log'), '');
     writeFileSync(join(evidence, round, 'logs', 'server.log'), `${said}fatal: ${'y'.repeat(1000)}\n`);
   }
-  const said = lastWords(evidence);
+  const said = lastLogLines(evidence);
   t.strictSame(
     said.map(({ file }) => file),
     ['round-10/logs/server.log'],
     'of the last round, and only what is not empty',
   );
   const violations = [{ requirement: 'PP-10', what: 'not ready 30.02 s after fault 4: not running: server' }];
-  const told = otherwiseReport(
+  const told = unexpectedReport(
     { violations, evidence, bundle: '/b.tar.gz', replay: 'plugpull gate x.json --seed 1' },
     said,
   );

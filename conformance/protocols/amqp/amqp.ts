@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Channel, ConsumeMessage } from 'amqplib';
-import { within } from '../client/deadline.js';
+import { withTimeout } from '../client/deadline.js';
 import { connectProducer } from '../client/session.js';
 import { identify } from '../message.js';
 import type { Protocol, Receiver, ReceiverOptions } from '../protocol.js';
@@ -28,7 +28,7 @@ interface Consumer {
   open: boolean;
   accepted: number[];
   /** The question under way. */
-  asking: Promise<void> | undefined;
+  settling: Promise<void> | undefined;
 }
 
 /**
@@ -42,9 +42,9 @@ class AmqpReceiver implements Receiver {
   readonly #deliveries = new Map<string, number>();
   readonly #consumers = new Set<Consumer>();
   readonly #loops: Promise<void>[];
-  #held: Promise<void> | undefined;
+  #untilReleased: Promise<void> | undefined;
   #release = () => {};
-  #undecided = 0;
+  #undecidedCount = 0;
 
   constructor(ports: readonly number[], options: ReceiverOptions) {
     this.#options = options;
@@ -53,19 +53,19 @@ class AmqpReceiver implements Receiver {
   }
 
   inDelivery(): number {
-    let count = this.#undecided;
+    let count = this.#undecidedCount;
     for (const { accepted } of this.#consumers) count += accepted.length;
     return count;
   }
 
   hold(): void {
-    this.#held ??= new Promise((resolve) => {
+    this.#untilReleased ??= new Promise((resolve) => {
       this.#release = resolve;
     });
   }
 
   release(): void {
-    this.#held = undefined;
+    this.#untilReleased = undefined;
     this.#release();
   }
 
@@ -93,16 +93,16 @@ class AmqpReceiver implements Receiver {
     const closed = new AbortController();
     connection.on('close', () => closed.abort());
     try {
-      const channel = await within(connection.createChannel(), ANSWER_TIMEOUT_MS);
+      const channel = await withTimeout(connection.createChannel(), ANSWER_TIMEOUT_MS);
       channel.on('error', () => {});
       channel.on('close', () => closed.abort());
-      await within(channel.prefetch(PREFETCH), ANSWER_TIMEOUT_MS);
-      const consumer: Consumer = { channel, open: true, accepted: [], asking: undefined };
+      await withTimeout(channel.prefetch(PREFETCH), ANSWER_TIMEOUT_MS);
+      const consumer: Consumer = { channel, open: true, accepted: [], settling: undefined };
       this.#consumers.add(consumer);
       const ended = AbortSignal.any([closed.signal, this.#stop.signal]);
       const end = once(ended, 'abort');
       try {
-        await within(
+        await withTimeout(
           channel.consume(QUEUE, (message) => {
             // Null: the server has cancelled the consumer, the queue having gone.
             if (message === null) closed.abort();
@@ -115,7 +115,7 @@ class AmqpReceiver implements Receiver {
       } finally {
         consumer.open = false;
         this.#consumers.delete(consumer);
-        this.#settled(consumer.accepted.splice(0), 'broken');
+        this.#reportSettled(consumer.accepted.splice(0), 'broken');
       }
     } finally {
       await closeAmqp(connection);
@@ -123,7 +123,7 @@ class AmqpReceiver implements Receiver {
   }
 
   async #receive(consumer: Consumer, message: ConsumeMessage): Promise<void> {
-    const { receipts, run, reception } = this.#options;
+    const { receipts, run, replyFor: reception } = this.#options;
     if (this.#stop.signal.aborted) return;
     const { id, digest } = identify(message.content, run);
     const sizeBytes = message.content.length;
@@ -131,12 +131,12 @@ class AmqpReceiver implements Receiver {
     const delivery = (this.#deliveries.get(id ?? '') ?? 0) + 1;
     this.#deliveries.set(id ?? '', delivery);
     const { answer, delayMs } = reception?.(id, delivery) ?? { answer: 'accept', delayMs: 0 };
-    this.#undecided += 1;
+    this.#undecidedCount += 1;
     try {
       if (delayMs > 0) await pause(delayMs);
-      await this.#held;
+      await this.#untilReleased;
     } finally {
-      this.#undecided -= 1;
+      this.#undecidedCount -= 1;
     }
     if (!consumer.open) {
       receipts.refused(sequence, id, false, 'the connection broke before it was acknowledged');
@@ -154,25 +154,25 @@ class AmqpReceiver implements Receiver {
 
   /** Asks until the server has shown that it has seen every acknowledgement; never rejects. */
   #settle(consumer: Consumer): Promise<void> {
-    consumer.asking ??= this.#ask(consumer).finally(() => {
-      consumer.asking = undefined;
+    consumer.settling ??= this.#awaitAcksSeen(consumer).finally(() => {
+      consumer.settling = undefined;
     });
-    return consumer.asking;
+    return consumer.settling;
   }
 
-  async #ask({ channel, accepted }: Consumer): Promise<void> {
+  async #awaitAcksSeen({ channel, accepted }: Consumer): Promise<void> {
     try {
       while (accepted.length > 0) {
         const before = accepted.length;
-        await within(channel.checkQueue(QUEUE), ANSWER_TIMEOUT_MS);
-        this.#settled(accepted.splice(0, before), 'known');
+        await withTimeout(channel.checkQueue(QUEUE), ANSWER_TIMEOUT_MS);
+        this.#reportSettled(accepted.splice(0, before), 'known');
       }
     } catch {
       // The connection broke: what is left over is told at its end.
     }
   }
 
-  #settled(sequences: number[], how: 'known' | 'broken'): void {
+  #reportSettled(sequences: number[], how: 'known' | 'broken'): void {
     if (sequences.length > 0) this.#options.receipts.settled(sequences, how);
   }
 }

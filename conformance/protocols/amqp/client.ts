@@ -1,6 +1,6 @@
 import { type ChannelModel, connect } from 'amqplib';
 import { messageOf } from '../../errors.js';
-import { within } from '../client/deadline.js';
+import { withTimeout } from '../client/deadline.js';
 import type { Session } from '../client/session.js';
 
 /** The queue that messages go into, by the default exchange. */
@@ -14,7 +14,7 @@ const CLOSE_TIMEOUT_MS = 1000;
  */
 export async function openAmqp(port: number, timeoutMs: number): Promise<ChannelModel> {
   const url = { protocol: 'amqp', hostname: '127.0.0.1', port, heartbeat: 0 };
-  const connection = await within(connect(url, { timeout: timeoutMs, noDelay: true }), timeoutMs);
+  const connection = await withTimeout(connect(url, { timeout: timeoutMs, noDelay: true }), timeoutMs);
   // What breaks is told to whoever waits for an answer.
   connection.on('error', () => {});
   return connection;
@@ -22,7 +22,7 @@ export async function openAmqp(port: number, timeoutMs: number): Promise<Channel
 
 /** Ends a connection in order, or gives up soon. Never rejects. */
 export async function closeAmqp(connection: ChannelModel): Promise<void> {
-  await within(connection.close(), CLOSE_TIMEOUT_MS).catch(() => {});
+  await withTimeout(connection.close(), CLOSE_TIMEOUT_MS).catch(() => {});
 }
 
 /**
@@ -33,13 +33,13 @@ export async function amqpReady(port: number, timeoutMs: number): Promise<boolea
   let connection: ChannelModel | undefined;
   try {
     connection = await openAmqp(port, timeoutMs);
-    const there = await hasQueue(connection, timeoutMs);
-    const channel = await within(connection.createChannel(), timeoutMs);
+    const exists = await hasQueue(connection, timeoutMs);
+    const channel = await withTimeout(connection.createChannel(), timeoutMs);
     channel.on('error', () => {});
-    if (!there) await within(channel.assertQueue(QUEUE, { durable: true }), timeoutMs);
-    const message = await within(channel.get(QUEUE, { noAck: false }), timeoutMs);
+    if (!exists) await withTimeout(channel.assertQueue(QUEUE, { durable: true }), timeoutMs);
+    const message = await withTimeout(channel.get(QUEUE, { noAck: false }), timeoutMs);
     if (message !== false) channel.nack(message, false, true);
-    await within(channel.checkQueue(QUEUE), timeoutMs);
+    await withTimeout(channel.checkQueue(QUEUE), timeoutMs);
     return true;
   } catch {
     return false;
@@ -50,10 +50,10 @@ export async function amqpReady(port: number, timeoutMs: number): Promise<boolea
 
 /** Asking for a queue that is not there ends the channel. */
 async function hasQueue(connection: ChannelModel, timeoutMs: number): Promise<boolean> {
-  const channel = await within(connection.createChannel(), timeoutMs);
+  const channel = await withTimeout(connection.createChannel(), timeoutMs);
   channel.on('error', () => {});
   try {
-    await within(channel.checkQueue(QUEUE), timeoutMs);
+    await withTimeout(channel.checkQueue(QUEUE), timeoutMs);
     return true;
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 404) return false;
@@ -65,13 +65,13 @@ async function hasQueue(connection: ChannelModel, timeoutMs: number): Promise<bo
 export async function amqpSession(port: number, timeoutMs: number): Promise<Session> {
   const connection = await openAmqp(port, timeoutMs);
   let usable = true;
-  const broken = () => {
+  const markUnusable = () => {
     usable = false;
   };
-  connection.on('close', broken);
-  const channel = await within(connection.createConfirmChannel(), timeoutMs);
-  channel.on('close', broken);
-  channel.on('error', broken);
+  connection.on('close', markUnusable);
+  const channel = await withTimeout(connection.createConfirmChannel(), timeoutMs);
+  channel.on('close', markUnusable);
+  channel.on('error', markUnusable);
   // Comes before the confirmation of the same message, which then says nothing.
   const returned = new Set<string>();
   channel.on('return', ({ properties }) => returned.add(String(properties.messageId)));
@@ -85,7 +85,7 @@ export async function amqpSession(port: number, timeoutMs: number): Promise<Sess
             else resolve();
           });
         });
-        await within(confirmed, timeoutMs);
+        await withTimeout(confirmed, timeoutMs);
         if (!returned.has(id)) return { outcome: 'confirmed', detail: 'basic.ack' };
         return { outcome: 'rejected', detail: 'basic.return: no queue took it' };
       } catch (error) {

@@ -58,9 +58,9 @@ t.test('a deletion that was not found is no consumption, and one without an answ
     const port = await scripted(t, { 'reserve-with-timeout': job, delete: answer });
     const receipts = new ReceiptList();
     const receiver = await beanstalk.receive([port], { run: 'run-1', receipts });
-    await receipts.until(kind, 1);
+    await receipts.waitFor(kind, 1);
     await receiver.close();
-    t.match(receipts.of('delivered')[0], { id: '1', digest: message.digest });
-    t.match(receipts.of(kind)[0], receipt, answer);
+    t.match(receipts.ofKind('delivered')[0], { id: '1', digest: message.digest });
+    t.match(receipts.ofKind(kind)[0], receipt, answer);
   }
 });

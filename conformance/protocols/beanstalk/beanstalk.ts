@@ -1,8 +1,8 @@
 import { messageOf } from '../../errors.js';
-import { type Lease, PullReceiver, type Source } from '../client/pull.js';
+import { type Lease, PullReceiver, type LeaseSource } from '../client/pull.js';
 import { connectProducer, type Session } from '../client/session.js';
 import type { Answer, Protocol } from '../protocol.js';
-import { BeanstalkDialogue } from './dialogue.js';
+import { BeanstalkConnection } from './dialogue.js';
 
 const CONSUMERS = 2;
 
@@ -12,19 +12,19 @@ export const beanstalk: Protocol = {
   connect: (port, options) => connectProducer(beanstalkSession, port, options?.timeoutMs),
   async ready(port, timeoutMs) {
     try {
-      const dialogue = await BeanstalkDialogue.open(port, timeoutMs);
-      const { words } = await dialogue.call('list-tube-used');
-      dialogue.break(new Error('closed'));
+      const connection = await BeanstalkConnection.open(port, timeoutMs);
+      const { words } = await connection.call('list-tube-used');
+      connection.break(new Error('closed'));
       return words[0] === 'USING';
     } catch {
       return false;
     }
   },
   async receive(ports, options) {
-    const opens = ports.flatMap((port) =>
+    const openers = ports.flatMap((port) =>
       Array.from({ length: CONSUMERS }, () => () => beanstalkSource(port)),
     );
-    return new PullReceiver(opens, options);
+    return new PullReceiver(openers, options);
   },
 };
 
@@ -34,32 +34,32 @@ const WAIT_S = 1;
 const PRIORITY = 1024;
 
 /** Reserves jobs of the default tube, and deletes those that are taken. */
-async function beanstalkSource(port: number): Promise<Source> {
-  const dialogue = await BeanstalkDialogue.open(port, ANSWER_TIMEOUT_MS);
+async function beanstalkSource(port: number): Promise<LeaseSource> {
+  const connection = await BeanstalkConnection.open(port, ANSWER_TIMEOUT_MS);
   return {
     async next() {
-      const { words, body } = await dialogue.call(`reserve-with-timeout ${WAIT_S}`);
+      const { words, body } = await connection.call(`reserve-with-timeout ${WAIT_S}`);
       const [word, job] = words;
       if (word === 'TIMED_OUT' || word === 'DEADLINE_SOON') return undefined;
       if (word !== 'RESERVED' || job === undefined || body === undefined)
         throw new Error(`a reservation was answered with ${words.join(' ')}`);
-      return leaseOf(dialogue, job, body);
+      return leaseOf(connection, job, body);
     },
-    close: () => dialogue.break(new Error('closed')),
+    close: () => connection.break(new Error('closed')),
   };
 }
 
-function leaseOf(dialogue: BeanstalkDialogue, job: string, body: Buffer): Lease {
+function leaseOf(connection: BeanstalkConnection, job: string, body: Buffer): Lease {
   return {
     body,
-    async take() {
-      const { words } = await dialogue.call(`delete ${job}`);
+    async consume() {
+      const { words } = await connection.call(`delete ${job}`);
       if (words[0] === 'DELETED') return undefined;
       if (words[0] === 'NOT_FOUND') return 'NOT_FOUND';
       throw new Error(`a deletion was answered with ${words.join(' ')}`);
     },
-    async leave() {
-      const { words } = await dialogue.call(`release ${job} ${PRIORITY} 0`);
+    async giveBack() {
+      const { words } = await connection.call(`release ${job} ${PRIORITY} 0`);
       return `the job was given back: ${words.join(' ')}`;
     },
   };
@@ -70,7 +70,7 @@ function leaseOf(dialogue: BeanstalkDialogue, job: string, body: Buffer): Lease 
 const TIME_TO_RUN_S = 60;
 
 /** Definite refusals: the job was not taken. */
-const NO = new Set([
+const REJECTIONS = new Set([
   'JOB_TOO_BIG',
   'DRAINING',
   'OUT_OF_MEMORY',
@@ -81,18 +81,18 @@ const NO = new Set([
 
 /** Opens a connection that puts jobs into the default tube. */
 async function beanstalkSession(port: number, timeoutMs: number): Promise<Session> {
-  const dialogue = await BeanstalkDialogue.open(port, timeoutMs);
+  const connection = await BeanstalkConnection.open(port, timeoutMs);
   return {
     async put({ bytes }) {
       try {
         const command = `put ${PRIORITY} 0 ${TIME_TO_RUN_S} ${bytes.length}`;
-        return answerOf((await dialogue.call(command, bytes)).words);
+        return answerOf((await connection.call(command, bytes)).words);
       } catch (error) {
         return { outcome: 'indefinite', detail: messageOf(error) };
       }
     },
-    usable: () => !dialogue.broken,
-    close: async () => dialogue.break(new Error('closed')),
+    usable: () => !connection.broken,
+    close: async () => connection.break(new Error('closed')),
   };
 }
 
@@ -100,5 +100,5 @@ function answerOf(words: string[]): Answer {
   const [word = ''] = words;
   const detail = words.join(' ');
   if (word === 'INSERTED') return { outcome: 'confirmed', detail };
-  return { outcome: NO.has(word) ? 'rejected' : 'indefinite', detail };
+  return { outcome: REJECTIONS.has(word) ? 'rejected' : 'indefinite', detail };
 }

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
-import { within } from '../client/deadline.js';
+import { withTimeout } from '../client/deadline.js';
 
 /** One answer: the words of its line and, where it carries a job, the job's bytes. */
 export interface Reply {
@@ -9,21 +9,21 @@ export interface Reply {
 }
 
 /** Answers whose last word is the size of a body that follows. */
-const WITH_BODY = new Set(['RESERVED', 'FOUND', 'OK']);
+const REPLIES_WITH_BODY = new Set(['RESERVED', 'FOUND', 'OK']);
 const CRLF = '\r\n';
 /** A server that sends more than this without a line end is not one. */
-const LONGEST_LINE = 1024;
+const MAX_LINE_BYTES = 1024;
 
-interface Waiting {
+interface PendingReply {
   resolve(reply: Reply): void;
   reject(error: Error): void;
 }
 
 /** One connection that speaks beanstalkd's protocol: commands go out, answers come in the same order. */
-export class BeanstalkDialogue {
+export class BeanstalkConnection {
   readonly #socket: Socket;
   readonly #timeoutMs: number;
-  readonly #waiting: Waiting[] = [];
+  readonly #pendingReplies: PendingReply[] = [];
   #chunks: Buffer[] = [];
   #sizeBytes = 0;
   /** Nothing can be read out of fewer bytes. */
@@ -34,21 +34,21 @@ export class BeanstalkDialogue {
     this.#socket = socket;
     this.#timeoutMs = timeoutMs;
     socket.setNoDelay(true);
-    socket.on('data', (chunk) => this.#came(chunk));
+    socket.on('data', (chunk) => this.#receive(chunk));
     socket.on('error', (error) => this.break(error));
     socket.on('close', () => this.break(new Error('the connection broke')));
   }
 
   /** @param timeoutMs limit for the connection and for each answer. */
-  static async open(port: number, timeoutMs: number): Promise<BeanstalkDialogue> {
+  static async open(port: number, timeoutMs: number): Promise<BeanstalkConnection> {
     const socket = connect(port, '127.0.0.1');
     try {
-      await within(once(socket, 'connect'), timeoutMs);
+      await withTimeout(once(socket, 'connect'), timeoutMs);
     } catch (error) {
       socket.destroy();
       throw error;
     }
-    return new BeanstalkDialogue(socket, timeoutMs);
+    return new BeanstalkConnection(socket, timeoutMs);
   }
 
   get broken(): boolean {
@@ -59,7 +59,7 @@ export class BeanstalkDialogue {
   async call(command: string, body?: Buffer): Promise<Reply> {
     if (this.#broken) throw this.#broken;
     const reply = new Promise<Reply>((resolve, reject) => {
-      this.#waiting.push({ resolve, reject });
+      this.#pendingReplies.push({ resolve, reject });
     });
     this.#socket.cork();
     this.#socket.write(command + CRLF);
@@ -69,7 +69,7 @@ export class BeanstalkDialogue {
     }
     this.#socket.uncork();
     try {
-      return await within(reply, this.#timeoutMs);
+      return await withTimeout(reply, this.#timeoutMs);
     } catch (error) {
       this.break(error instanceof Error ? error : new Error(String(error)));
       throw error;
@@ -81,10 +81,10 @@ export class BeanstalkDialogue {
     if (this.#broken) return;
     this.#broken = why;
     this.#socket.destroy();
-    for (const { reject } of this.#waiting.splice(0)) reject(why);
+    for (const { reject } of this.#pendingReplies.splice(0)) reject(why);
   }
 
-  #came(chunk: Buffer): void {
+  #receive(chunk: Buffer): void {
     this.#chunks.push(chunk);
     this.#sizeBytes += chunk.length;
     if (this.#sizeBytes < this.#neededBytes) return;
@@ -100,7 +100,7 @@ export class BeanstalkDialogue {
         break;
       }
       rest = rest.subarray(found.length);
-      this.#waiting.shift()?.resolve(found.reply);
+      this.#pendingReplies.shift()?.resolve(found.reply);
     }
     this.#chunks = [rest];
     this.#sizeBytes = rest.length;
@@ -109,11 +109,11 @@ export class BeanstalkDialogue {
 
 /** The first answer in `bytes` and its length; or how many bytes there must be before it is worth looking again. */
 function readReply(bytes: Buffer): { reply: Reply; length: number } | number | 'nonsense' {
-  const end = bytes.subarray(0, LONGEST_LINE).indexOf(CRLF);
-  if (end < 0) return bytes.length >= LONGEST_LINE ? 'nonsense' : bytes.length + 1;
+  const end = bytes.subarray(0, MAX_LINE_BYTES).indexOf(CRLF);
+  if (end < 0) return bytes.length >= MAX_LINE_BYTES ? 'nonsense' : bytes.length + 1;
   const words = bytes.toString('latin1', 0, end).split(' ');
   const bodyAt = end + CRLF.length;
-  if (!WITH_BODY.has(words[0] ?? '')) return { reply: { words, body: undefined }, length: bodyAt };
+  if (!REPLIES_WITH_BODY.has(words[0] ?? '')) return { reply: { words, body: undefined }, length: bodyAt };
   const size = Number(words.at(-1));
   if (!Number.isSafeInteger(size) || size < 0) return 'nonsense';
   const length = bodyAt + size + CRLF.length;

@@ -9,13 +9,13 @@ export interface Lease {
    * Consumes the message. Resolves to nothing when the target has answered that it is consumed, or to its words when it
    * says that the lease is gone; rejects when it said neither: the message may come again, or not.
    */
-  take(): Promise<string | undefined>;
+  consume(): Promise<string | undefined>;
   /** The message is not taken; resolves to what was done about it. */
-  leave(): Promise<string>;
+  giveBack(): Promise<string>;
 }
 
 /** One connection of a receiver that fetches what it gets. */
-export interface Source {
+export interface LeaseSource {
   /** Waits a short while for a message; rejects when the connection is of no more use. */
   next(): Promise<Lease | undefined>;
   /** Makes a `next` under way reject soon; never throws. */
@@ -32,14 +32,14 @@ export class PullReceiver implements Receiver {
   readonly #stop = new AbortController();
   readonly #deliveries = new Map<string, number>();
   readonly #loops: Promise<void>[];
-  #held: Promise<void> | undefined;
+  #untilReleased: Promise<void> | undefined;
   #release = () => {};
   #inDelivery = 0;
 
-  /** @param opens one for each loop: opens a connection, and another one when it has broken. */
-  constructor(opens: readonly (() => Promise<Source>)[], options: ReceiverOptions) {
+  /** @param openers one for each loop: opens a connection, and another one when it has broken. */
+  constructor(openers: readonly (() => Promise<LeaseSource>)[], options: ReceiverOptions) {
     this.#options = options;
-    this.#loops = opens.map((open) => this.#loop(open));
+    this.#loops = openers.map((open) => this.#loop(open));
   }
 
   inDelivery(): number {
@@ -47,13 +47,13 @@ export class PullReceiver implements Receiver {
   }
 
   hold(): void {
-    this.#held ??= new Promise((resolve) => {
+    this.#untilReleased ??= new Promise((resolve) => {
       this.#release = resolve;
     });
   }
 
   release(): void {
-    this.#held = undefined;
+    this.#untilReleased = undefined;
     this.#release();
   }
 
@@ -63,12 +63,12 @@ export class PullReceiver implements Receiver {
     await Promise.all(this.#loops);
   }
 
-  async #loop(open: () => Promise<Source>): Promise<void> {
+  async #loop(open: () => Promise<LeaseSource>): Promise<void> {
     const { signal } = this.#stop;
-    let source: Source | undefined;
+    let source: LeaseSource | undefined;
     const stopWaiting = () => source?.close();
     while (!signal.aborted) {
-      await this.#held;
+      await this.#untilReleased;
       try {
         source ??= await open();
         signal.addEventListener('abort', stopWaiting);
@@ -86,7 +86,7 @@ export class PullReceiver implements Receiver {
   }
 
   async #receive(lease: Lease): Promise<void> {
-    const { receipts, run, reception } = this.#options;
+    const { receipts, run, replyFor: reception } = this.#options;
     const { id, digest } = identify(lease.body, run);
     const sequence = receipts.delivered({ id, sizeBytes: lease.body.length, digest, recipients: [0] });
     const delivery = (this.#deliveries.get(id ?? '') ?? 0) + 1;
@@ -95,20 +95,20 @@ export class PullReceiver implements Receiver {
     this.#inDelivery += 1;
     try {
       if (delayMs > 0) await pause(delayMs);
-      await this.#held;
-      if (answer === 'accept') await this.#take(lease, sequence, id);
-      else await this.#leave(lease, sequence, id, answer === 'never');
+      await this.#untilReleased;
+      if (answer === 'accept') await this.#consume(lease, sequence, id);
+      else await this.#giveBack(lease, sequence, id, answer === 'never');
     } finally {
       this.#inDelivery -= 1;
     }
   }
 
   /** Not given up at `close`: a consumption under way is waited for, so that its end is known. */
-  async #take(lease: Lease, sequence: number, id: string | null): Promise<void> {
+  async #consume(lease: Lease, sequence: number, id: string | null): Promise<void> {
     const { receipts } = this.#options;
     let gone: string | undefined;
     try {
-      gone = await lease.take();
+      gone = await lease.consume();
     } catch (error) {
       // The target was gone before it answered: the message may come again, or not.
       receipts.consumed(sequence, id, 'unanswered');
@@ -118,10 +118,10 @@ export class PullReceiver implements Receiver {
     else receipts.refused(sequence, id, false, `lease gone: ${gone}`);
   }
 
-  async #leave(lease: Lease, sequence: number, id: string | null, permanent: boolean): Promise<void> {
+  async #giveBack(lease: Lease, sequence: number, id: string | null, permanent: boolean): Promise<void> {
     const { receipts } = this.#options;
     try {
-      receipts.refused(sequence, id, permanent, await lease.leave());
+      receipts.refused(sequence, id, permanent, await lease.giveBack());
     } catch (error) {
       receipts.refused(sequence, id, permanent, 'the connection broke');
       throw error;

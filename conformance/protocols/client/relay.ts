@@ -3,27 +3,27 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import type { HangUp } from '../protocol.js';
 
 /** After the last byte of a message the client may have a few more to send, and the target begins to answer. */
-const LAST_BYTES_MS = 20;
+const TRAILING_BYTES_MS = 20;
 /** A client that never sends as much as was expected of it. */
-const LONGEST_MS = 5000;
+const MAX_WAIT_MS = 5000;
 
 /** What is still to come of the message that is to be broken. */
-interface Armed {
-  bytes: number;
+interface PendingBreak {
+  remainingBytes: number;
   /** Nothing is forwarded after these bytes. */
-  stops: boolean;
-  done(): void;
+  stopsForwarding: boolean;
+  onReached(): void;
 }
 
 /**
  * Forwards a connection to a port of this machine and breaks it where it is told to, so that any client can be made to
  * hang up in the middle of a message without a hand in its insides.
  */
-export class Relay {
+export class BreakingProxy {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   #target: Socket | undefined;
-  #armed: Armed | undefined;
+  #pendingBreak: PendingBreak | undefined;
 
   private constructor(port: number) {
     this.#server = createServer((client) => {
@@ -33,18 +33,18 @@ export class Relay {
         this.#sockets.add(socket);
         socket.setNoDelay(true);
         socket.on('error', () => {});
-        socket.on('close', () => this.#breakAll());
+        socket.on('close', () => this.#destroySockets());
       }
       client.on('data', (chunk) => this.#forward(chunk));
       target.on('data', (chunk) => {
-        if (this.#armed === undefined) client.write(chunk);
+        if (this.#pendingBreak === undefined) client.write(chunk);
       });
     });
   }
 
   /** A relay to `port`; connect to its own `port`. */
-  static async to(port: number): Promise<Relay> {
-    const relay = new Relay(port);
+  static async start(port: number): Promise<BreakingProxy> {
+    const relay = new BreakingProxy(port);
     relay.#server.listen(0, '127.0.0.1');
     await once(relay.#server, 'listening');
     return relay;
@@ -61,40 +61,40 @@ export class Relay {
    */
   async breakAt(hangUp: HangUp, sizeBytes: number): Promise<void> {
     await new Promise<void>((reached) => {
-      const timer = setTimeout(reached, LONGEST_MS);
-      const done = () => {
+      const timer = setTimeout(reached, MAX_WAIT_MS);
+      const onReached = () => {
         clearTimeout(timer);
-        if (hangUp === 'before-answer') setTimeout(reached, LAST_BYTES_MS);
+        if (hangUp === 'before-answer') setTimeout(reached, TRAILING_BYTES_MS);
         else reached();
       };
-      const bytes = hangUp === 'in-data' ? Math.ceil(sizeBytes / 2) : sizeBytes;
-      this.#armed = { bytes, stops: hangUp !== 'before-answer', done };
-      if (hangUp === 'before-data') done();
+      const remainingBytes = hangUp === 'in-data' ? Math.ceil(sizeBytes / 2) : sizeBytes;
+      this.#pendingBreak = { remainingBytes, stopsForwarding: hangUp !== 'before-answer', onReached };
+      if (hangUp === 'before-data') onReached();
     });
     this.close();
   }
 
   close(): void {
-    this.#breakAll();
+    this.#destroySockets();
     this.#server.close();
   }
 
   #forward(chunk: Buffer): void {
-    const armed = this.#armed;
-    if (armed === undefined) {
+    const pending = this.#pendingBreak;
+    if (pending === undefined) {
       this.#target?.write(chunk);
       return;
     }
-    const part = armed.stops ? chunk.subarray(0, armed.bytes) : chunk;
+    const part = pending.stopsForwarding ? chunk.subarray(0, pending.remainingBytes) : chunk;
     if (part.length === 0) return;
-    armed.bytes = Math.max(0, armed.bytes - part.length);
-    const last = armed.bytes === 0;
+    pending.remainingBytes = Math.max(0, pending.remainingBytes - part.length);
+    const last = pending.remainingBytes === 0;
     this.#target?.write(part, () => {
-      if (last) armed.done();
+      if (last) pending.onReached();
     });
   }
 
-  #breakAll(): void {
+  #destroySockets(): void {
     for (const socket of this.#sockets) socket.destroy();
     this.#sockets.clear();
   }

@@ -1,7 +1,7 @@
 import { KitError, messageOf } from '../../errors.js';
 import type { Message } from '../message.js';
 import type { Answer, HangUp, Producer } from '../protocol.js';
-import { Relay } from './relay.js';
+import { BreakingProxy } from './relay.js';
 
 /** One connection of a producer, made by a client that owns its socket. */
 export interface Session {
@@ -63,18 +63,18 @@ class SessionProducer implements Producer {
 
   /** Over a connection of its own, which the relay breaks: what is under way on this one is not to blame. */
   async #putAndHangUp(message: Message, hangUp: HangUp): Promise<Answer> {
-    const relay = await Relay.to(this.#port);
+    const proxy = await BreakingProxy.start(this.#port);
     let session: Session | undefined;
     try {
-      session = await this.#open(relay.port, this.#timeoutMs);
-      const broken = relay.breakAt(hangUp, message.bytes.length);
+      session = await this.#open(proxy.port, this.#timeoutMs);
+      const broken = proxy.breakAt(hangUp, message.bytes.length);
       if (hangUp === 'before-data') await broken;
       else await Promise.all([broken, session.put(message)]);
       return { outcome: 'indefinite', detail: `the producer hung up on purpose, ${hangUp}` };
     } catch (error) {
       return { outcome: 'indefinite', detail: messageOf(error) };
     } finally {
-      relay.close();
+      proxy.close();
       await session?.close();
     }
   }

@@ -44,11 +44,11 @@ export function exchange(what: Exchange): Promise<Response> {
       call.end(body);
       return;
     }
-    const goAway = () => call.destroy(new Error(`the producer hung up on purpose, ${hangUp}`));
+    const hangUpNow = () => call.destroy(new Error(`the producer hung up on purpose, ${hangUp}`));
     if (hangUp === 'before-data') {
       call.flushHeaders();
-      call.once('socket', (socket) => (socket.connecting ? socket.once('connect', goAway) : goAway()));
-    } else if (hangUp === 'in-data') call.write(body.subarray(0, Math.ceil(body.length / 2)), goAway);
-    else call.end(body, goAway);
+      call.once('socket', (socket) => (socket.connecting ? socket.once('connect', hangUpNow) : hangUpNow()));
+    } else if (hangUp === 'in-data') call.write(body.subarray(0, Math.ceil(body.length / 2)), hangUpNow);
+    else call.end(body, hangUpNow);
   });
 }

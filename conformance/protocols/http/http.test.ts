@@ -56,13 +56,13 @@ t.test(
       t.match(await producer.submit(message(shape, shape)), { outcome: 'confirmed', detail: '201' }, shape);
     }
     const { receipts, receiver } = await consume(t, port);
-    await receipts.until('consumed', MESSAGE_SHAPES.length);
+    await receipts.waitFor('consumed', MESSAGE_SHAPES.length);
     t.equal(receiver.sink, '');
-    for (const { id, digest, recipients } of receipts.of('delivered')) {
+    for (const { id, digest, recipients } of receipts.ofKind('delivered')) {
       t.equal(digest, message(id ?? '', id as MessageShape).digest, `${id}`);
       t.same(recipients, [0]);
     }
-    t.ok(receipts.of('consumed').every(({ how }) => how === 'answered'));
+    t.ok(receipts.ofKind('consumed').every(({ how }) => how === 'answered'));
     t.ok(producer.usable());
     await producer.close();
   },
@@ -103,7 +103,7 @@ t.test('a full queue rejects, and takes no harm', async (t) => {
   t.match(await producer.submit(message('1')), { outcome: 'confirmed' });
   t.match(await producer.submit(message('2')), { outcome: 'rejected', detail: '507 full' });
   const { receipts } = await consume(t, port);
-  await receipts.until('consumed', 1);
+  await receipts.waitFor('consumed', 1);
   t.match(await producer.submit(message('3')), { outcome: 'confirmed' });
   await producer.close();
 });
@@ -124,8 +124,8 @@ t.test('a producer hangs up where it is told to, and the queue lives on', async 
   t.match(await producer.submit(message('last')), { outcome: 'confirmed' });
   await producer.close();
   const { receipts } = await consume(t, port);
-  await receipts.until('consumed', 1);
-  for (const { id } of receipts.of('delivered'))
+  await receipts.waitFor('consumed', 1);
+  for (const { id } of receipts.ofKind('delivered'))
     t.ok(id === 'last' || id === 'before-answer', 'never half of one');
 });
 
@@ -145,24 +145,24 @@ t.test('a consumer outlives the kill of its target, and gets what was not consum
   for (const id of ['1', '2', '3', '4'])
     t.match(await producer.submit(message(id)), { outcome: 'confirmed' });
   await producer.close();
-  await receipts.until('delivered', 1);
+  await receipts.waitFor('delivered', 1);
   t.ok(receiver.inDelivery() > 0);
   await target.kill();
   receiver.release();
-  await receipts.until('consumed', 1);
+  await receipts.waitFor('consumed', 1);
   t.ok(await target.start());
   while (new Set(answeredIds(receipts)).size < 4)
-    await receipts.until('consumed', receipts.of('consumed').length + 1);
-  t.match(receipts.of('consumed')[0], { how: 'unanswered' });
+    await receipts.waitFor('consumed', receipts.ofKind('consumed').length + 1);
+  t.match(receipts.ofKind('consumed')[0], { how: 'unanswered' });
   await receiver.close();
   t.equal(receiver.inDelivery(), 0);
 });
 
 function answeredIds(receipts: ReceiptList): (string | null)[] {
   const answered = new Set(
-    receipts.of('consumed').flatMap(({ how, sequence }) => (how === 'answered' ? [sequence] : [])),
+    receipts.ofKind('consumed').flatMap(({ how, sequence }) => (how === 'answered' ? [sequence] : [])),
   );
-  return receipts.of('delivered').flatMap(({ id, sequence }) => (answered.has(sequence) ? [id] : []));
+  return receipts.ofKind('delivered').flatMap(({ id, sequence }) => (answered.has(sequence) ? [id] : []));
 }
 
 t.test('a lease that is left to itself comes again, and one that is gone is not consumed', async (t) => {
@@ -171,17 +171,17 @@ t.test('a lease that is left to itself comes again, and one that is gone is not 
   await producer.submit(message('1'));
   await producer.close();
   const { receipts } = await consume(t, port, {
-    reception: (_id, delivery) => {
+    replyFor: (_id, delivery) => {
       if (delivery === 1) return { answer: 'later', delayMs: 0 };
       // Longer than the lease: it is gone when the consumer comes to delete it.
       return { answer: 'accept', delayMs: delivery === 2 ? 500 : 0 };
     },
   });
-  await receipts.until('refused', 2);
-  await receipts.until('consumed', 1);
+  await receipts.waitFor('refused', 2);
+  await receipts.waitFor('consumed', 1);
   t.match(
     receipts
-      .of('refused')
+      .ofKind('refused')
       .map(({ detail }) => detail)
       .sort(),
     ['lease gone: 404', /left to itself/],
@@ -196,6 +196,6 @@ t.test('an answer to a deletion that means nothing leaves it open whether it was
     else response.writeHead(leased % 2 === 0 ? 204 : 500).end();
   });
   const { receipts } = await consume(t, port);
-  await receipts.until('consumed', 1);
-  t.match(receipts.of('consumed'), [{ how: 'unanswered' }]);
+  await receipts.waitFor('consumed', 1);
+  t.match(receipts.ofKind('consumed'), [{ how: 'unanswered' }]);
 });

@@ -1,11 +1,11 @@
 import { Agent } from 'node:http';
 import { KitError, messageOf } from '../../errors.js';
-import { type Lease, PullReceiver, type Source } from '../client/pull.js';
+import { type Lease, PullReceiver, type LeaseSource } from '../client/pull.js';
 import type { Message } from '../message.js';
 import type { Answer, HangUp, Producer, Protocol } from '../protocol.js';
 import { exchange, type Response } from './exchange.js';
 
-const LEASES_AT_A_TIME = 2;
+const CONSUMERS = 2;
 
 /** Queues with a small HTTP front: `PUT /messages/{id}`, `POST /leases`, `DELETE /leases/{lease}`, `GET /ready`. */
 export const http: Protocol = {
@@ -22,7 +22,7 @@ export const http: Protocol = {
     }
   },
   async receive(ports, options) {
-    const perPort = Array.from({ length: LEASES_AT_A_TIME }, () => ports).flat();
+    const perPort = Array.from({ length: CONSUMERS }, () => ports).flat();
     return new PullReceiver(
       perPort.map((port) => async () => httpSource(port)),
       options,
@@ -35,7 +35,7 @@ const WAIT_MS = 500;
 const ANSWER_TIMEOUT_MS = 10_000;
 
 /** Leases messages, and deletes the leases of those that are taken. */
-function httpSource(port: number): Source {
+function httpSource(port: number): LeaseSource {
   const agent = new Agent({ keepAlive: true });
   const call = (method: 'POST' | 'DELETE', path: string, timeoutMs: number) =>
     exchange({ agent, port, method, path, timeoutMs });
@@ -56,14 +56,14 @@ function leaseOf(
 ): Lease {
   return {
     body,
-    async take() {
+    async consume() {
       const path = `/leases/${encodeURIComponent(String(headers.lease ?? ''))}`;
       const { status } = await call('DELETE', path, ANSWER_TIMEOUT_MS);
       if (status === 204) return undefined;
       if (status === 404 || status === 410) return String(status);
       throw new Error(`a deletion was answered with ${status}`);
     },
-    leave: async () => 'the lease was left to itself',
+    giveBack: async () => 'the lease was left to itself',
   };
 }
 

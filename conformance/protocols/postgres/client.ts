@@ -1,6 +1,6 @@
 import { Client } from 'pg';
 import { messageOf } from '../../errors.js';
-import { within } from '../client/deadline.js';
+import { withTimeout } from '../client/deadline.js';
 import type { Session } from '../client/session.js';
 import type { Answer } from '../protocol.js';
 
@@ -14,7 +14,7 @@ const CREATE = `CREATE TABLE IF NOT EXISTS ${TABLE} (id bigserial PRIMARY KEY, b
  * Errors after which the server does not say whether the transaction was committed: broken connections, a server that is
  * shut down or has crashed while the answer was on its way, completion unknown, internal errors.
  */
-const UNKNOWN = /^(?:08|57P0|40003|XX|58)/;
+const INDEFINITE_SQLSTATE = /^(?:08|57P0|40003|XX|58)/;
 
 /**
  * A connection as `PGUSER` (default `postgres`) to `PGDATABASE` (default `postgres`); `PGPASSWORD` is used where asked for.
@@ -37,7 +37,7 @@ export async function openPostgres(port: number, timeoutMs: number): Promise<Cli
 
 /** Ends a connection; with a query under way it is broken. Never rejects. */
 export async function closePostgres(client: Client): Promise<void> {
-  await within(client.end(), CLOSE_TIMEOUT_MS).catch(() => {});
+  await withTimeout(client.end(), CLOSE_TIMEOUT_MS).catch(() => {});
 }
 
 /** One try: it takes connections and has the table, which is made when it is not there. */
@@ -59,14 +59,14 @@ export async function postgresSession(port: number, timeoutMs: number): Promise<
   const client = await openPostgres(port, timeoutMs);
   let usable = true;
   // A connection does one thing at a time.
-  let before: Promise<unknown> = Promise.resolve();
+  let previousInsert: Promise<unknown> = Promise.resolve();
   client.on('end', () => {
     usable = false;
   });
   return {
     async put({ bytes }) {
-      const insert = before.then(() => client.query(`INSERT INTO ${TABLE} (body) VALUES ($1)`, [bytes]));
-      before = insert.catch(() => {});
+      const insert = previousInsert.then(() => client.query(`INSERT INTO ${TABLE} (body) VALUES ($1)`, [bytes]));
+      previousInsert = insert.catch(() => {});
       try {
         const { rowCount } = await insert;
         const outcome = rowCount === 1 ? 'confirmed' : 'indefinite';
@@ -90,6 +90,6 @@ export function answerOf(error: unknown): Answer {
   const detail = messageOf(error);
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   const sqlState = /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
-  if (sqlState === undefined || UNKNOWN.test(sqlState)) return { outcome: 'indefinite', detail };
+  if (sqlState === undefined || INDEFINITE_SQLSTATE.test(sqlState)) return { outcome: 'indefinite', detail };
   return { outcome: 'rejected', detail: `${sqlState} ${detail}` };
 }

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Client } from 'pg';
-import { type Lease, PullReceiver, type Source } from '../client/pull.js';
+import { type Lease, PullReceiver, type LeaseSource } from '../client/pull.js';
 import { connectProducer } from '../client/session.js';
 import type { Protocol } from '../protocol.js';
 import { closePostgres, openPostgres, postgresReady, postgresSession, TABLE } from './client.js';
@@ -13,22 +13,22 @@ export const postgres: Protocol = {
   connect: (port, options) => connectProducer(postgresSession, port, options?.timeoutMs),
   ready: postgresReady,
   async receive(ports, options) {
-    const opens = ports.flatMap((port) =>
+    const openers = ports.flatMap((port) =>
       Array.from({ length: CONSUMERS }, () => () => postgresSource(port)),
     );
-    return new PullReceiver(opens, options);
+    return new PullReceiver(openers, options);
   },
 };
 
 const ANSWER_TIMEOUT_MS = 10_000;
 /** Between looks into an empty table. */
-const IDLE_MS = 20;
+const POLL_INTERVAL_MS = 20;
 
 const SELECT = `SELECT id, body FROM ${TABLE} ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED`;
 const DELETE = `DELETE FROM ${TABLE} WHERE id = $1`;
 
 /** Takes rows one at a time, each in a transaction that locks it until it is deleted and committed. */
-async function postgresSource(port: number): Promise<Source> {
+async function postgresSource(port: number): Promise<LeaseSource> {
   const client = await openPostgres(port, ANSWER_TIMEOUT_MS);
   return {
     async next() {
@@ -37,7 +37,7 @@ async function postgresSource(port: number): Promise<Source> {
       const [row] = rows;
       if (row !== undefined) return leaseOf(client, row.id, row.body);
       await client.query('ROLLBACK');
-      await pause(IDLE_MS);
+      await pause(POLL_INTERVAL_MS);
       return undefined;
     },
     close: () => void closePostgres(client),
@@ -47,13 +47,13 @@ async function postgresSource(port: number): Promise<Source> {
 function leaseOf(client: Client, id: string, body: Buffer): Lease {
   return {
     body,
-    async take() {
+    async consume() {
       await client.query(DELETE, [id]);
       const { command } = await client.query('COMMIT');
       // A transaction that had failed before answers the COMMIT with ROLLBACK.
       return command === 'COMMIT' ? undefined : command;
     },
-    async leave() {
+    async giveBack() {
       await client.query('ROLLBACK');
       return 'the transaction was rolled back';
     },

@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis';
 import { messageOf } from '../../errors.js';
-import { within } from '../client/deadline.js';
+import { withTimeout } from '../client/deadline.js';
 import type { Session } from '../client/session.js';
 import type { Message } from '../message.js';
 
@@ -29,7 +29,7 @@ export async function openRedis(port: number, timeoutMs: number): Promise<Redis>
   // What breaks is told to whoever waits for an answer.
   client.on('error', () => {});
   try {
-    await within(client.connect(), timeoutMs);
+    await withTimeout(client.connect(), timeoutMs);
     return client;
   } catch (error) {
     client.disconnect();
@@ -42,7 +42,7 @@ export async function redisReady(port: number, timeoutMs: number): Promise<boole
   let client: Redis | undefined;
   try {
     client = await openRedis(port, timeoutMs);
-    await within(client.exists(KEY), timeoutMs);
+    await withTimeout(client.exists(KEY), timeoutMs);
     return true;
   } catch {
     return false;
@@ -71,7 +71,7 @@ export async function redisSession(
   return {
     async put(message) {
       try {
-        const stored = await within(add(client, message), timeoutMs);
+        const stored = await withTimeout(add(client, message), timeoutMs);
         if (stored === null) return { outcome: 'indefinite', detail: 'answered with nil' };
         return { outcome: 'confirmed', detail: String(stored) };
       } catch (error) {

@@ -1,6 +1,6 @@
 import type { Redis } from 'ioredis';
-import { within } from '../client/deadline.js';
-import { type Lease, PullReceiver, type Source } from '../client/pull.js';
+import { withTimeout } from '../client/deadline.js';
+import { type Lease, PullReceiver, type LeaseSource } from '../client/pull.js';
 import { connectProducer } from '../client/session.js';
 import type { Protocol } from '../protocol.js';
 import { KEY, openRedis, redisReady, redisSession } from './client.js';
@@ -15,43 +15,43 @@ export const redisList: Protocol = {
   connect: (port, options) => connectProducer(openSession, port, options?.timeoutMs),
   ready: redisReady,
   async receive(ports, options) {
-    const opens = ports.flatMap((port) =>
+    const openers = ports.flatMap((port) =>
       Array.from({ length: CONSUMERS }, (_, number) => () => openSource(port, `${KEY}:taken:${number}`)),
     );
-    return new PullReceiver(opens, options);
+    return new PullReceiver(openers, options);
   },
 };
 
 const openSession = (port: number, timeoutMs: number) =>
   redisSession(port, timeoutMs, (client, { bytes }) => client.lpush(KEY, bytes));
 
-async function openSource(port: number, taken: string): Promise<Source> {
+async function openSource(port: number, takenKey: string): Promise<LeaseSource> {
   const client = await openRedis(port, ANSWER_TIMEOUT_MS);
   try {
     // What this consumer had taken when its last connection broke.
-    while ((await within(client.lmoveBuffer(taken, KEY, 'LEFT', 'RIGHT'), ANSWER_TIMEOUT_MS)) !== null);
+    while ((await withTimeout(client.lmoveBuffer(takenKey, KEY, 'LEFT', 'RIGHT'), ANSWER_TIMEOUT_MS)) !== null);
   } catch (error) {
     client.disconnect();
     throw error;
   }
   return {
     async next() {
-      const body = await within(client.blmoveBuffer(KEY, taken, 'RIGHT', 'LEFT', WAIT_S), ANSWER_TIMEOUT_MS);
-      return body === null ? undefined : leaseOf(client, taken, body);
+      const body = await withTimeout(client.blmoveBuffer(KEY, takenKey, 'RIGHT', 'LEFT', WAIT_S), ANSWER_TIMEOUT_MS);
+      return body === null ? undefined : leaseOf(client, takenKey, body);
     },
     close: () => client.disconnect(),
   };
 }
 
-function leaseOf(client: Redis, taken: string, body: Buffer): Lease {
+function leaseOf(client: Redis, takenKey: string, body: Buffer): Lease {
   return {
     body,
-    async take() {
-      const removed = await within(client.lrem(taken, 1, body), ANSWER_TIMEOUT_MS);
+    async consume() {
+      const removed = await withTimeout(client.lrem(takenKey, 1, body), ANSWER_TIMEOUT_MS);
       return removed > 0 ? undefined : 'LREM answered 0';
     },
-    async leave() {
-      await within(client.multi().lrem(taken, 1, body).lpush(KEY, body).exec(), ANSWER_TIMEOUT_MS);
+    async giveBack() {
+      await withTimeout(client.multi().lrem(takenKey, 1, body).lpush(KEY, body).exec(), ANSWER_TIMEOUT_MS);
       return 'the message was put back';
     },
   };

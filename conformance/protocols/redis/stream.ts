@@ -1,6 +1,6 @@
 import type { Redis } from 'ioredis';
-import { within } from '../client/deadline.js';
-import { type Lease, PullReceiver, type Source } from '../client/pull.js';
+import { withTimeout } from '../client/deadline.js';
+import { type Lease, PullReceiver, type LeaseSource } from '../client/pull.js';
 import { connectProducer } from '../client/session.js';
 import type { Protocol } from '../protocol.js';
 import { isErrorReply, KEY, openRedis, redisReady, redisSession } from './client.js';
@@ -11,7 +11,7 @@ const CONSUMERS = 2;
 const WAIT_MS = 500;
 const ANSWER_TIMEOUT_MS = 10_000;
 /** What was handed out so long ago and is still pending goes to another consumer: its own has gone, or gave it up. */
-const IDLE_MS = 300;
+const CLAIM_IDLE_MS = 300;
 
 /** An entry as the server sends it: id, then fields and values; the fields are missing once the entry is deleted. */
 type Entry = [id: Buffer, fields: Buffer[] | null];
@@ -22,26 +22,26 @@ export const redisStream: Protocol = {
   connect: (port, options) => connectProducer(openSession, port, options?.timeoutMs),
   ready: redisReady,
   async receive(ports, options) {
-    const opens = ports.flatMap((port) =>
+    const openers = ports.flatMap((port) =>
       Array.from({ length: CONSUMERS }, (_, number) => () => openSource(port, `consumer-${number}`)),
     );
-    return new PullReceiver(opens, options);
+    return new PullReceiver(openers, options);
   },
 };
 
 const openSession = (port: number, timeoutMs: number) =>
   redisSession(port, timeoutMs, (client, { bytes }) => client.xadd(KEY, '*', FIELD, bytes));
 
-async function openSource(port: number, consumer: string): Promise<Source> {
+async function openSource(port: number, consumer: string): Promise<LeaseSource> {
   const client = await openRedis(port, ANSWER_TIMEOUT_MS);
   await ensureGroup(client);
-  let claimedMs = 0;
+  let lastClaimMs = 0;
   return {
     async next() {
       let entry: Entry | undefined;
-      if (performance.now() - claimedMs > IDLE_MS) {
+      if (performance.now() - lastClaimMs > CLAIM_IDLE_MS) {
         entry = await claim(client, consumer);
-        if (entry === undefined) claimedMs = performance.now();
+        if (entry === undefined) lastClaimMs = performance.now();
       }
       entry ??= await read(client, consumer);
       return entry && leaseOf(client, entry);
@@ -53,7 +53,7 @@ async function openSource(port: number, consumer: string): Promise<Source> {
 /** At every connection: the group may have gone with what the server had not saved. */
 async function ensureGroup(client: Redis): Promise<void> {
   try {
-    await within(client.xgroup('CREATE', KEY, GROUP, '0', 'MKSTREAM'), ANSWER_TIMEOUT_MS);
+    await withTimeout(client.xgroup('CREATE', KEY, GROUP, '0', 'MKSTREAM'), ANSWER_TIMEOUT_MS);
   } catch (error) {
     if (isErrorReply(error) && error.message.startsWith('BUSYGROUP')) return;
     client.disconnect();
@@ -62,8 +62,8 @@ async function ensureGroup(client: Redis): Promise<void> {
 }
 
 async function claim(client: Redis, consumer: string): Promise<Entry | undefined> {
-  const answer = client.callBuffer('XAUTOCLAIM', KEY, GROUP, consumer, IDLE_MS, '0', 'COUNT', 1);
-  const [, entries] = (await within(answer, ANSWER_TIMEOUT_MS)) as [Buffer, Entry[]];
+  const answer = client.callBuffer('XAUTOCLAIM', KEY, GROUP, consumer, CLAIM_IDLE_MS, '0', 'COUNT', 1);
+  const [, entries] = (await withTimeout(answer, ANSWER_TIMEOUT_MS)) as [Buffer, Entry[]];
   return entries[0];
 }
 
@@ -81,21 +81,21 @@ async function read(client: Redis, consumer: string): Promise<Entry | undefined>
     KEY,
     '>',
   );
-  const streams = (await within(answer, ANSWER_TIMEOUT_MS)) as [Buffer, Entry[]][] | null;
+  const streams = (await withTimeout(answer, ANSWER_TIMEOUT_MS)) as [Buffer, Entry[]][] | null;
   return streams?.[0]?.[1][0];
 }
 
 function leaseOf(client: Redis, [id, fields]: Entry): Lease {
   return {
     body: fields?.[1] ?? Buffer.alloc(0),
-    async take() {
+    async consume() {
       const done = client.multi().xack(KEY, GROUP, id).xdel(KEY, id).exec();
-      const [error, acknowledged] = (await within(done, ANSWER_TIMEOUT_MS))?.[0] ?? [null, undefined];
+      const [error, acknowledged] = (await withTimeout(done, ANSWER_TIMEOUT_MS))?.[0] ?? [null, undefined];
       if (error) throw error;
       if (acknowledged === 1) return undefined;
       if (acknowledged === 0) return 'XACK answered 0';
       throw new Error(`XACK answered ${acknowledged}`);
     },
-    leave: async () => `the entry was left pending, to be claimed after ${IDLE_MS} ms`,
+    giveBack: async () => `the entry was left pending, to be claimed after ${CLAIM_IDLE_MS} ms`,
   };
 }

@@ -9,7 +9,7 @@ export interface Reply {
 }
 
 /** A server that sends more than this without a line end is not one. */
-const LONGEST_LINE_BYTES = 16 * 1024;
+const MAX_LINE_BYTES = 16 * 1024;
 
 /** The reply as one line, as the server said it. */
 export function replyText(reply: Reply): string {
@@ -20,25 +20,25 @@ export function replyText(reply: Reply): string {
  * The client's end of an SMTP connection: bytes out, replies in, in order. Once it has broken, everything that waits or is
  * asked for later rejects with the reason.
  */
-export class SmtpDialogue {
+export class SmtpConnection {
   readonly #socket: Socket;
   readonly #replies: Reply[] = [];
-  readonly #waiting: { resolve: (reply: Reply) => void; reject: (error: Error) => void }[] = [];
-  #text = '';
+  readonly #pendingReplies: { resolve: (reply: Reply) => void; reject: (error: Error) => void }[] = [];
+  #unparsed = '';
   #lines: string[] = [];
   #broken: Error | undefined;
 
   private constructor(socket: Socket) {
     this.#socket = socket;
     socket.setNoDelay(true);
-    socket.on('data', (chunk: Buffer) => this.#take(chunk));
+    socket.on('data', (chunk: Buffer) => this.#receive(chunk));
     socket.on('error', (error) => this.break(messageOf(error)));
     socket.on('end', () => this.break('the target closed the connection'));
     socket.on('close', () => this.break('the connection is closed'));
   }
 
   /** Resolves when connected, before the greeting. Rejects when that fails or takes longer than `timeoutMs`. */
-  static open(port: number, timeoutMs: number): Promise<SmtpDialogue> {
+  static open(port: number, timeoutMs: number): Promise<SmtpConnection> {
     return new Promise((resolve, reject) => {
       const socket = connect({ host: '127.0.0.1', port });
       const timer = setTimeout(
@@ -48,7 +48,7 @@ export class SmtpDialogue {
       socket.once('connect', () => {
         clearTimeout(timer);
         socket.removeListener('error', reject);
-        resolve(new SmtpDialogue(socket));
+        resolve(new SmtpConnection(socket));
       });
       socket.once('error', (error) => {
         clearTimeout(timer);
@@ -82,7 +82,7 @@ export class SmtpDialogue {
           act(value);
         };
       };
-      this.#waiting.push({ resolve: settle(resolve), reject: settle(reject) });
+      this.#pendingReplies.push({ resolve: settle(resolve), reject: settle(reject) });
     });
   }
 
@@ -91,20 +91,20 @@ export class SmtpDialogue {
     if (this.#broken) return;
     this.#broken = new Error(why);
     this.#socket.destroy();
-    for (const waiter of this.#waiting.splice(0)) waiter.reject(this.#broken);
+    for (const waiter of this.#pendingReplies.splice(0)) waiter.reject(this.#broken);
   }
 
-  #take(chunk: Buffer): void {
-    this.#text += chunk.toString('latin1');
-    for (let end = this.#text.indexOf('\n'); end >= 0; end = this.#text.indexOf('\n')) {
-      const line = this.#text.slice(0, end).replace(/\r$/, '');
-      this.#text = this.#text.slice(end + 1);
-      this.#takeLine(line);
+  #receive(chunk: Buffer): void {
+    this.#unparsed += chunk.toString('latin1');
+    for (let end = this.#unparsed.indexOf('\n'); end >= 0; end = this.#unparsed.indexOf('\n')) {
+      const line = this.#unparsed.slice(0, end).replace(/\r$/, '');
+      this.#unparsed = this.#unparsed.slice(end + 1);
+      this.#receiveLine(line);
     }
-    if (this.#text.length > LONGEST_LINE_BYTES) this.break('the target sent an endless line');
+    if (this.#unparsed.length > MAX_LINE_BYTES) this.break('the target sent an endless line');
   }
 
-  #takeLine(line: string): void {
+  #receiveLine(line: string): void {
     const match = /^([2-5]\d\d)(?:([ -])(.*))?$/.exec(line);
     if (!match) {
       this.break(`the target sent what is not an SMTP reply: ${line.slice(0, 80)}`);
@@ -114,7 +114,7 @@ export class SmtpDialogue {
     if (match[2] === '-') return;
     const reply = { code: Number(match[1]), lines: this.#lines };
     this.#lines = [];
-    const waiter = this.#waiting.shift();
+    const waiter = this.#pendingReplies.shift();
     if (waiter) waiter.resolve(reply);
     else this.#replies.push(reply);
     if (reply.code === 421) this.break('the target shut the connection down');

@@ -1,7 +1,7 @@
 import { KitError, messageOf } from '../../errors.js';
 import type { Message } from '../message.js';
 import type { Answer, HangUp, Producer } from '../protocol.js';
-import { type Reply, replyText, SmtpDialogue } from './dialogue.js';
+import { type Reply, replyText, SmtpConnection } from './dialogue.js';
 
 /** Long enough for a loaded target with large messages, short enough that a stopped one does not stall a run. */
 export const DEFAULT_TIMEOUT_MS = 30_000;
@@ -13,16 +13,16 @@ const QUIT_TIMEOUT_MS = 1000;
  * @throws KitError target-unavailable when the target does not take it; nothing was submitted then.
  */
 export async function connectSmtp(port: number, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Producer> {
-  let dialogue: SmtpDialogue | undefined;
+  let connection: SmtpConnection | undefined;
   try {
-    dialogue = await SmtpDialogue.open(port, timeoutMs);
-    expectCode(await dialogue.reply(timeoutMs), 220);
-    await dialogue.send('EHLO producer.plugpull.test\r\n');
-    const ehlo = expectCode(await dialogue.reply(timeoutMs), 250);
+    connection = await SmtpConnection.open(port, timeoutMs);
+    expectCode(await connection.reply(timeoutMs), 220);
+    await connection.send('EHLO producer.plugpull.test\r\n');
+    const ehlo = expectCode(await connection.reply(timeoutMs), 250);
     const extensions = new Set(ehlo.lines.slice(1).map((line) => line.split(' ')[0]?.toUpperCase()));
-    return new SmtpProducer(dialogue, timeoutMs, extensions.has('PIPELINING'), extensions.has('8BITMIME'));
+    return new SmtpProducer(connection, timeoutMs, extensions.has('PIPELINING'), extensions.has('8BITMIME'));
   } catch (error) {
-    dialogue?.break('given up');
+    connection?.break('given up');
     throw new KitError('target-unavailable', `port ${port}: ${messageOf(error)}`, { cause: error });
   }
 }
@@ -34,10 +34,10 @@ function expectCode(reply: Reply, code: number): Reply {
 
 const indefinite = (detail: string): Answer => ({ outcome: 'indefinite', detail });
 const rejected = (reply: Reply): Answer => ({ outcome: 'rejected', detail: replyText(reply) });
-const isNo = (reply: Reply) => reply.code >= 400;
+const isRejection = (reply: Reply) => reply.code >= 400;
 
 class SmtpProducer implements Producer {
-  readonly #dialogue: SmtpDialogue;
+  readonly #connection: SmtpConnection;
   readonly #timeoutMs: number;
   readonly #pipelining: boolean;
   readonly #eightBit: boolean;
@@ -45,24 +45,24 @@ class SmtpProducer implements Producer {
   #written: Promise<void> = Promise.resolve();
   #closed = false;
 
-  constructor(dialogue: SmtpDialogue, timeoutMs: number, pipelining: boolean, eightBit: boolean) {
-    this.#dialogue = dialogue;
+  constructor(connection: SmtpConnection, timeoutMs: number, pipelining: boolean, eightBit: boolean) {
+    this.#connection = connection;
     this.#timeoutMs = timeoutMs;
     this.#pipelining = pipelining;
     this.#eightBit = eightBit;
   }
 
   usable(): boolean {
-    return !this.#closed && !this.#dialogue.broken;
+    return !this.#closed && !this.#connection.broken;
   }
 
   async submit(message: Message, options: { hangUp?: HangUp } = {}): Promise<Answer> {
-    const before = this.#written;
+    const previousWritten = this.#written;
     let release = () => {};
     this.#written = new Promise((resolve) => {
       release = resolve;
     });
-    await before;
+    await previousWritten;
     let answered: Promise<Reply> | undefined;
     try {
       const refusal = await this.#envelope(message);
@@ -84,13 +84,13 @@ class SmtpProducer implements Producer {
     if (this.usable()) {
       this.#closed = true;
       try {
-        await this.#dialogue.send('QUIT\r\n');
-        await this.#dialogue.reply(QUIT_TIMEOUT_MS);
+        await this.#connection.send('QUIT\r\n');
+        await this.#connection.reply(QUIT_TIMEOUT_MS);
       } catch {
         // The target is gone or silent; there is nothing left that it could answer.
       }
     }
-    this.#dialogue.break('closed');
+    this.#connection.break('closed');
   }
 
   /** Resolves to the reply that refused, or to nothing when the target waits for the data. */
@@ -101,39 +101,39 @@ class SmtpProducer implements Producer {
       ...message.recipients.map((recipient) => `RCPT TO:<${recipient}>`),
       'DATA',
     ];
-    const replies = this.#pipelining ? await this.#together(commands) : await this.#oneByOne(commands);
-    const refusal = replies.find(isNo);
+    const replies = this.#pipelining ? await this.#sendPipelined(commands) : await this.#sendOneByOne(commands);
+    const refusal = replies.find(isRejection);
     const last = replies.at(-1);
     // Without the data the message cannot be there. After a 354 in spite of a refusal there is no other way out than
     // to hang up: an end of data would submit an empty message to those who were not refused.
-    if (refusal && last?.code === 354) this.#dialogue.break(`refused in part: ${replyText(refusal)}`);
+    if (refusal && last?.code === 354) this.#connection.break(`refused in part: ${replyText(refusal)}`);
     else if (refusal) await this.#reset();
-    else if (last?.code !== 354) throw new Error(this.#misunderstood(last));
+    else if (last?.code !== 354) throw new Error(this.#failUnexpected(last));
     return refusal;
   }
 
-  async #together(commands: readonly string[]): Promise<Reply[]> {
-    await this.#dialogue.send(`${commands.join('\r\n')}\r\n`);
+  async #sendPipelined(commands: readonly string[]): Promise<Reply[]> {
+    await this.#connection.send(`${commands.join('\r\n')}\r\n`);
     const replies: Reply[] = [];
     for (const _ of commands) {
       try {
-        replies.push(await this.#dialogue.reply(this.#timeoutMs));
+        replies.push(await this.#connection.reply(this.#timeoutMs));
       } catch (error) {
         // One that says no and hangs up (421) has said no: the data was never sent.
-        if (replies.some(isNo)) break;
+        if (replies.some(isRejection)) break;
         throw error;
       }
     }
     return replies;
   }
 
-  async #oneByOne(commands: readonly string[]): Promise<Reply[]> {
+  async #sendOneByOne(commands: readonly string[]): Promise<Reply[]> {
     const replies: Reply[] = [];
     for (const command of commands) {
-      await this.#dialogue.send(`${command}\r\n`);
-      const reply = await this.#dialogue.reply(this.#timeoutMs);
+      await this.#connection.send(`${command}\r\n`);
+      const reply = await this.#connection.reply(this.#timeoutMs);
       replies.push(reply);
-      if (isNo(reply)) break;
+      if (isRejection(reply)) break;
     }
     return replies;
   }
@@ -141,30 +141,30 @@ class SmtpProducer implements Producer {
   /** After a refusal the next MAIL must find no transaction; a connection that does not take it is of no more use. */
   async #reset(): Promise<void> {
     try {
-      await this.#dialogue.send('RSET\r\n');
-      expectCode(await this.#dialogue.reply(this.#timeoutMs), 250);
+      await this.#connection.send('RSET\r\n');
+      expectCode(await this.#connection.reply(this.#timeoutMs), 250);
     } catch (error) {
-      this.#dialogue.break(messageOf(error));
+      this.#connection.break(messageOf(error));
     }
   }
 
   async #data(message: Message, hangUp: HangUp | undefined): Promise<Answer | { answer: Promise<Reply> }> {
-    const bytes = stuffed(message.bytes);
+    const bytes = dotStuff(message.bytes);
     if (hangUp === undefined) {
-      await this.#dialogue.send(bytes);
-      return { answer: this.#dialogue.reply(this.#timeoutMs) };
+      await this.#connection.send(bytes);
+      return { answer: this.#connection.reply(this.#timeoutMs) };
     }
     if (hangUp === 'in-data')
-      await this.#dialogue.send(bytes.subarray(0, Math.ceil(message.bytes.length / 2)));
-    if (hangUp === 'before-answer') await this.#dialogue.send(bytes);
+      await this.#connection.send(bytes.subarray(0, Math.ceil(message.bytes.length / 2)));
+    if (hangUp === 'before-answer') await this.#connection.send(bytes);
     const why = `the producer hung up on purpose, ${hangUp}`;
-    this.#dialogue.break(why);
+    this.#connection.break(why);
     return indefinite(why);
   }
 
-  #misunderstood(reply: Reply | undefined): string {
+  #failUnexpected(reply: Reply | undefined): string {
     const why = `expected 354, got ${reply ? replyText(reply) : 'nothing'}`;
-    this.#dialogue.break(why);
+    this.#connection.break(why);
     return why;
   }
 }
@@ -172,25 +172,25 @@ class SmtpProducer implements Producer {
 /** 250 is yes; 4xx and 5xx are no; whatever else was meant, it was neither. */
 function finalAnswer(reply: Reply): Answer {
   if (reply.code === 250) return { outcome: 'confirmed', detail: replyText(reply) };
-  return isNo(reply) ? rejected(reply) : indefinite(replyText(reply));
+  return isRejection(reply) ? rejected(reply) : indefinite(replyText(reply));
 }
 
 const DOT = 0x2e;
-const LINE_AND_DOT = Buffer.from('\r\n.');
-const END = Buffer.from('.\r\n');
+const CRLF_DOT = Buffer.from('\r\n.');
+const END_OF_DATA = Buffer.from('.\r\n');
 
 /**
  * The message as it goes over the wire: dots at line starts doubled, the final dot behind (RFC 5321 4.5.2). `bytes`
  * ends with CRLF.
  */
-export function stuffed(bytes: Buffer): Buffer {
+export function dotStuff(bytes: Buffer): Buffer {
   const parts: Buffer[] = [];
   let from = 0;
   if (bytes[0] === DOT) parts.push(Buffer.from('.'));
-  for (let at = bytes.indexOf(LINE_AND_DOT); at >= 0; at = bytes.indexOf(LINE_AND_DOT, at + 1)) {
+  for (let at = bytes.indexOf(CRLF_DOT); at >= 0; at = bytes.indexOf(CRLF_DOT, at + 1)) {
     parts.push(bytes.subarray(from, at + 3), Buffer.from('.'));
     from = at + 3;
   }
-  parts.push(bytes.subarray(from), END);
+  parts.push(bytes.subarray(from), END_OF_DATA);
   return Buffer.concat(parts);
 }

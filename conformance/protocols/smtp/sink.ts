@@ -1,16 +1,16 @@
 import type { AddressInfo, Socket } from 'node:net';
 import { SMTPServer, type SMTPServerDataStream, type SMTPServerSession } from 'smtp-server';
 import { identify, recipientNumber } from '../message.js';
-import type { Receiver, ReceiverOptions, Reception } from '../protocol.js';
+import type { Receiver, ReceiverOptions, DeliveryReply } from '../protocol.js';
 
-type Verdict = (error?: Error | null) => void;
+type DataCallback = (error?: Error | null) => void;
 
-const REPLIES: Record<Exclude<Reception['answer'], 'accept'>, { code: number; text: string }> = {
+const REPLIES: Record<Exclude<DeliveryReply['answer'], 'accept'>, { code: number; text: string }> = {
   later: { code: 451, text: 'Not now' },
   'go-away': { code: 421, text: 'Go away, and come back' },
   never: { code: 550, text: 'Never' },
 };
-const GONE = 'the session ended before the acceptance was written';
+const SESSION_GONE = 'the session ended before the acceptance was written';
 
 /** A session of the relay: what it was given acceptances for and has not shown to have recorded. */
 interface Session {
@@ -28,8 +28,8 @@ export class SmtpSink implements Receiver {
   readonly #sockets = new Map<number, Socket>();
   readonly #sessions = new Map<string, Session>();
   readonly #deliveries = new Map<string, number>();
-  readonly #held: (() => void)[] = [];
-  #holding = false;
+  readonly #heldReplies: (() => void)[] = [];
+  #isHolding = false;
   #closed = false;
   /** Whole messages that wait for their answer, and what gives it. */
   readonly #undecided = new Set<() => void>();
@@ -43,13 +43,13 @@ export class SmtpSink implements Receiver {
       closeTimeout: 1000,
       maxRecipients: 100_000,
       // The only place where the library tells that a session was ended in order.
-      logger: { ...SILENT, debug: (entry: unknown) => this.#heard(entry) },
+      logger: { ...SILENT_LOGGER, debug: (entry: unknown) => this.#onLogEntry(entry) },
       onConnect: (session, callback) => {
         this.#sessions.set(session.id, { socket: this.#sockets.get(session.remotePort), accepted: [] });
         callback();
       },
-      onData: (stream, session, callback) => this.#take(stream, session, callback),
-      onClose: (session) => this.#ended(session.id),
+      onData: (stream, session, callback) => this.#readMessage(stream, session, callback),
+      onClose: (session) => this.#endSession(session.id),
     });
     // A connection that breaks is the daily bread of a sink; what it means is told by onClose.
     this.#server.on('error', () => {});
@@ -84,12 +84,12 @@ export class SmtpSink implements Receiver {
   }
 
   hold(): void {
-    this.#holding = true;
+    this.#isHolding = true;
   }
 
   release(): void {
-    this.#holding = false;
-    for (const go of this.#held.splice(0)) go();
+    this.#isHolding = false;
+    for (const proceed of this.#heldReplies.splice(0)) proceed();
   }
 
   /** Reports everything that it has still to report, and nothing after that. */
@@ -99,48 +99,48 @@ export class SmtpSink implements Receiver {
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
     // The library tells of an ended session some time after the server has closed, when nobody records any more.
     for (const decide of [...this.#undecided]) decide();
-    for (const sessionId of [...this.#sessions.keys()]) this.#ended(sessionId);
+    for (const sessionId of [...this.#sessions.keys()]) this.#endSession(sessionId);
     this.#closed = true;
   }
 
-  #take(stream: SMTPServerDataStream, session: SMTPServerSession, callback: Verdict): void {
+  #readMessage(stream: SMTPServerDataStream, session: SMTPServerSession, callback: DataCallback): void {
     const chunks: Buffer[] = [];
     const recipients = session.envelope.rcptTo.map(({ address }) => recipientNumber(address) ?? 0);
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));
-    stream.on('end', () => this.#came(Buffer.concat(chunks), recipients, session.id, callback));
+    stream.on('end', () => this.#receive(Buffer.concat(chunks), recipients, session.id, callback));
   }
 
-  #came(bytes: Buffer, recipients: number[], sessionId: string, callback: Verdict): void {
+  #receive(bytes: Buffer, recipients: number[], sessionId: string, callback: DataCallback): void {
     if (this.#closed) return;
     const { id, digest } = identify(bytes, this.#options.run);
     const sequence = this.#options.receipts.delivered({ id, sizeBytes: bytes.length, digest, recipients });
     const key = id ?? '';
     const delivery = (this.#deliveries.get(key) ?? 0) + 1;
     this.#deliveries.set(key, delivery);
-    const reception = this.#options.reception?.(id, delivery) ?? { answer: 'accept', delayMs: 0 };
+    const reply = this.#options.replyFor?.(id, delivery) ?? { answer: 'accept', delayMs: 0 };
     const decide = () => {
-      if (this.#undecided.delete(decide)) this.#decide(reception.answer, sequence, id, sessionId, callback);
+      if (this.#undecided.delete(decide)) this.#decide(reply.answer, sequence, id, sessionId, callback);
     };
     this.#undecided.add(decide);
-    const go = () => {
-      if (reception.delayMs > 0) setTimeout(decide, reception.delayMs);
+    const proceed = () => {
+      if (reply.delayMs > 0) setTimeout(decide, reply.delayMs);
       else decide();
     };
-    if (this.#holding) this.#held.push(go);
-    else go();
+    if (this.#isHolding) this.#heldReplies.push(proceed);
+    else proceed();
   }
 
   #decide(
-    answer: Reception['answer'],
+    answer: DeliveryReply['answer'],
     sequence: number,
     id: string | null,
     sessionId: string,
-    callback: Verdict,
+    callback: DataCallback,
   ) {
     const session = this.#sessions.get(sessionId);
     if (session?.socket?.readyState !== 'open') {
-      this.#options.receipts.refused(sequence, id, false, GONE);
-      callback(new Error(GONE));
+      this.#options.receipts.refused(sequence, id, false, SESSION_GONE);
+      callback(new Error(SESSION_GONE));
       return;
     }
     if (answer !== 'accept') {
@@ -151,14 +151,14 @@ export class SmtpSink implements Receiver {
     }
     this.#options.receipts.consumed(sequence, id, 'accepted');
     session.accepted.push(sequence);
-    const most = this.#options.inDeliveryPerSession;
-    if (most !== undefined && session.accepted.length > most) {
-      this.#settle(session.accepted.splice(0, session.accepted.length - most), 'known');
+    const maxInDelivery = this.#options.inDeliveryPerSession;
+    if (maxInDelivery !== undefined && session.accepted.length > maxInDelivery) {
+      this.#settle(session.accepted.splice(0, session.accepted.length - maxInDelivery), 'known');
     }
     callback();
   }
 
-  #heard(entry: unknown): void {
+  #onLogEntry(entry: unknown): void {
     const { tnx, command, cid } = entry as { tnx?: string; command?: string; cid?: string };
     if (tnx !== 'command' || command !== 'QUIT' || cid === undefined) return;
     const session = this.#sessions.get(cid);
@@ -166,7 +166,7 @@ export class SmtpSink implements Receiver {
     this.#settle(session.accepted.splice(0), 'known');
   }
 
-  #ended(sessionId: string): void {
+  #endSession(sessionId: string): void {
     const session = this.#sessions.get(sessionId);
     if (!session) return;
     this.#sessions.delete(sessionId);
@@ -178,13 +178,13 @@ export class SmtpSink implements Receiver {
   }
 }
 
-const nothing = () => {};
-const SILENT = {
-  level: nothing,
-  trace: nothing,
-  debug: nothing,
-  info: nothing,
-  warn: nothing,
-  error: nothing,
-  fatal: nothing,
+const noop = () => {};
+const SILENT_LOGGER = {
+  level: noop,
+  trace: noop,
+  debug: noop,
+  info: noop,
+  warn: noop,
+  error: noop,
+  fatal: noop,
 };

@@ -6,9 +6,9 @@ import { KitError } from '../../errors.js';
 import { seeded } from '../../fixtures/random.js';
 import { ReceiptList } from '../../fixtures/receipts.js';
 import { compose } from '../message.js';
-import type { Reception } from '../protocol.js';
+import type { DeliveryReply } from '../protocol.js';
 import { MESSAGE_SHAPES, type MessageShape } from '../shapes.js';
-import { connectSmtp, stuffed } from './producer.js';
+import { connectSmtp, dotStuff } from './producer.js';
 import { SmtpSink } from './sink.js';
 import { smtp } from './smtp.js';
 
@@ -202,13 +202,13 @@ t.test('several messages go over one connection, the next before the last was an
 });
 
 t.test('dots at line starts are doubled, and the end is marked', async (t) => {
-  t.equal(stuffed(Buffer.from('.a\r\n..\r\nb.\r\n.\r\n')).toString(), '..a\r\n...\r\nb.\r\n..\r\n.\r\n');
+  t.equal(dotStuff(Buffer.from('.a\r\n..\r\nb.\r\n.\r\n')).toString(), '..a\r\n...\r\nb.\r\n..\r\n.\r\n');
 });
 
 /** A sink, and a producer that plays the relaying target. */
 async function relay(
   t: Test,
-  options: { reception?: (id: string | null, n: number) => Reception; inDeliveryPerSession?: number } = {},
+  options: { replyFor?: (id: string | null, n: number) => DeliveryReply; inDeliveryPerSession?: number } = {},
 ) {
   const receipts = new ReceiptList();
   const sink = await smtp.receive([], { run: RUN, receipts, ...options });
@@ -222,7 +222,7 @@ t.test('what a relay hands to the sink arrives byte for byte, in every shape', a
   for (const shape of MESSAGE_SHAPES) {
     const sent = message(shape, shape);
     t.match(await producer.submit(sent), { outcome: 'confirmed' }, shape);
-    const came = receipts.of('delivered').at(-1);
+    const came = receipts.ofKind('delivered').at(-1);
     t.match(came, { id: shape, digest: sent.digest }, shape);
     t.same(
       came?.recipients,
@@ -235,8 +235,8 @@ t.test('what a relay hands to the sink arrives byte for byte, in every shape', a
     'none of these need be recorded while the session is open',
   );
   await producer.close();
-  await receipts.until('settled', 1);
-  t.match(receipts.of('settled'), [{ how: 'known', sequences: MESSAGE_SHAPES.map((_, n) => n + 1) }]);
+  await receipts.waitFor('settled', 1);
+  t.match(receipts.ofKind('settled'), [{ how: 'known', sequences: MESSAGE_SHAPES.map((_, n) => n + 1) }]);
   t.equal(sink.inDelivery(), 0);
 });
 
@@ -244,15 +244,15 @@ t.test('acceptances in a session that breaks were in delivery', async (t) => {
   const { receipts, producer } = await relay(t);
   await producer.submit(message('1'));
   await producer.submit(message('2'), { hangUp: 'in-data' });
-  await receipts.until('settled', 1);
-  t.match(receipts.of('settled'), [{ how: 'broken', sequences: [1] }]);
-  t.equal(receipts.of('delivered').length, 1, 'half a message is no delivery');
+  await receipts.waitFor('settled', 1);
+  t.match(receipts.ofKind('settled'), [{ how: 'broken', sequences: [1] }]);
+  t.equal(receipts.ofKind('delivered').length, 1, 'half a message is no delivery');
 });
 
 t.test('a target that goes on beyond what it holds unrecorded has recorded the first', async (t) => {
   const { receipts, sink, producer } = await relay(t, { inDeliveryPerSession: 2 });
   for (const id of ['1', '2', '3']) await producer.submit(message(id));
-  t.match(receipts.of('settled'), [{ how: 'known', sequences: [1] }]);
+  t.match(receipts.ofKind('settled'), [{ how: 'known', sequences: [1] }]);
   t.equal(sink.inDelivery(), 2);
   await producer.close();
 });
@@ -263,7 +263,7 @@ t.test(
     const { receipts, sink, producer } = await relay(t);
     sink.hold();
     await producer.submit(message('1'), { hangUp: 'before-answer' });
-    await receipts.until('delivered', 1);
+    await receipts.waitFor('delivered', 1);
     t.equal(sink.inDelivery(), 1);
     // A second session's end is seen after the first's.
     const second = connect(portOf(sink.sink), '127.0.0.1');
@@ -271,9 +271,9 @@ t.test(
     second.end();
     await once(second, 'close');
     sink.release();
-    await receipts.until('refused', 1);
-    t.match(receipts.of('refused'), [{ sequence: 1, permanent: false, detail: /session ended/ }]);
-    t.same(receipts.of('consumed'), []);
+    await receipts.waitFor('refused', 1);
+    t.match(receipts.ofKind('refused'), [{ sequence: 1, permanent: false, detail: /session ended/ }]);
+    t.same(receipts.ofKind('consumed'), []);
     t.equal(sink.inDelivery(), 0);
   },
 );
@@ -282,18 +282,18 @@ t.test('a sink that is held accepts only when it is released', async (t) => {
   const { receipts, sink, producer } = await relay(t);
   sink.hold();
   const answer = producer.submit(message('1'));
-  await receipts.until('delivered', 1);
-  t.same(receipts.of('consumed'), []);
+  await receipts.waitFor('delivered', 1);
+  t.same(receipts.ofKind('consumed'), []);
   sink.release();
   t.match(await answer, { outcome: 'confirmed' });
-  t.match(receipts.of('consumed'), [{ how: 'accepted' }]);
+  t.match(receipts.ofKind('consumed'), [{ how: 'accepted' }]);
   await producer.close();
 });
 
 t.test('the sink says no when it is told to, and takes the message the next time', async (t) => {
-  const answers: Reception['answer'][] = ['later', 'go-away', 'never', 'accept'];
+  const answers: DeliveryReply['answer'][] = ['later', 'go-away', 'never', 'accept'];
   const { receipts, sink } = await relay(t, {
-    reception: (_id, delivery) => ({ answer: answers[delivery - 1] ?? 'accept', delayMs: 5 }),
+    replyFor: (_id, delivery) => ({ answer: answers[delivery - 1] ?? 'accept', delayMs: 5 }),
   });
   const said: string[] = [];
   for (const _ of answers) {
@@ -303,10 +303,10 @@ t.test('the sink says no when it is told to, and takes the message the next time
   }
   t.same(said, ['451', '421', '550', '250']);
   t.same(
-    receipts.of('refused').map(({ permanent }) => permanent),
+    receipts.ofKind('refused').map(({ permanent }) => permanent),
     [false, false, true],
   );
-  t.equal(receipts.of('consumed').length, 1);
+  t.equal(receipts.ofKind('consumed').length, 1);
 });
 
 t.test('garbage is delivered as nobody’s', async (t) => {
@@ -317,7 +317,7 @@ t.test('garbage is delivered as nobody’s', async (t) => {
     recipients: ['a@b.test'],
   };
   t.match(await producer.submit(garbage), { outcome: 'confirmed' });
-  t.match(receipts.of('delivered'), [{ id: null, recipients: [0] }]);
+  t.match(receipts.ofKind('delivered'), [{ id: null, recipients: [0] }]);
   await producer.close();
 });
 
@@ -327,7 +327,7 @@ t.test('a sink closes with sessions open and answers outstanding', async (t) => 
   const producer = await connectSmtp(portOf(sink.sink));
   sink.hold();
   const answer = producer.submit(message('1'));
-  await receipts.until('delivered', 1);
+  await receipts.waitFor('delivered', 1);
   await sink.close();
   const told = receipts.list.length;
   t.ok(await answer);
@@ -338,16 +338,16 @@ t.test('a sink closes with sessions open and answers outstanding', async (t) => 
 
 t.test('a sink that was closed has told how each of its sessions ended', async (t) => {
   const receipts = new ReceiptList();
-  const reception = (id: string | null): Reception => ({ answer: 'accept', delayMs: id === '1' ? 0 : 5000 });
-  const sink = await SmtpSink.start({ run: RUN, receipts, reception });
+  const replyFor = (id: string | null): DeliveryReply => ({ answer: 'accept', delayMs: id === '1' ? 0 : 5000 });
+  const sink = await SmtpSink.start({ run: RUN, receipts, replyFor });
   const accepted = await connectSmtp(portOf(sink.sink));
   const undecided = await connectSmtp(portOf(sink.sink));
   await accepted.submit(message('1'));
   const answer = undecided.submit(message('2'));
-  await receipts.until('delivered', 2);
+  await receipts.waitFor('delivered', 2);
   await sink.close();
-  t.match(receipts.of('settled'), [{ sequences: [1], how: 'broken' }]);
-  t.match(receipts.of('refused'), [{ sequence: 2, permanent: false }]);
+  t.match(receipts.ofKind('settled'), [{ sequences: [1], how: 'broken' }]);
+  t.match(receipts.ofKind('refused'), [{ sequence: 2, permanent: false }]);
   t.equal(sink.inDelivery(), 0);
   await answer;
   await Promise.all([accepted.close(), undecided.close()]);

@@ -1,7 +1,7 @@
 import { openSync, statSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { DataMap } from '../platform/data-map.js';
-import { pairPlaces } from '../queue/places.js';
+import { pairPaths } from '../queue/places.js';
 import { loadSettings } from '../settings/load.js';
 
 /**
@@ -20,7 +20,7 @@ const { values } = parseArgs({
 
 const [pair] = loadSettings({ directory: values.queue, installed: 'needed' }).pairs;
 if (!pair) throw new Error('a queue has at least one pair');
-const path = pairPlaces(pair).data;
+const path = pairPaths(pair).data;
 const sizeBytes = statSync(path).size;
 const data = new DataMap(openSync(path, 'r+'), sizeBytes, 2 ** 20);
 const message = Buffer.alloc(Number(values.bytes), 0x62);
@@ -34,7 +34,7 @@ function perSecond(batch: number): number {
   while (performance.now() < endMs) {
     if (offset + batch * stepBytes > sizeBytes - 4096) offset = 4096;
     for (let index = 0; index < batch; index += 1) {
-      const { bytes, at } = data.place(offset + index * stepBytes, stepBytes);
+      const { bytes, at } = data.locate(offset + index * stepBytes, stepBytes);
       bytes.set(message, at);
     }
     if (data.sync(offset, batch * stepBytes) !== 0) throw new Error('msync failed');

@@ -2,14 +2,14 @@ import { closeSync, fsyncSync, openSync, renameSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { syncDirectory } from '../platform/directory.js';
 import { installQueue } from '../queue/install.js';
-import { INSTALLED_NAME, installedText } from '../settings/load.js';
+import { INSTALLED_SETTINGS_FILE, installedText } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { printLine } from './output.js';
 
 /** Creates the queue's files and, last, `queue.json`: a directory that has it holds a whole queue. */
 export async function install(settings: QueueSettings): Promise<void> {
   await installQueue(settings);
-  const file = join(settings.directory, INSTALLED_NAME);
+  const file = join(settings.directory, INSTALLED_SETTINGS_FILE);
   const fd = openSync(`${file}.new`, 'w');
   try {
     writeSync(fd, installedText(settings));

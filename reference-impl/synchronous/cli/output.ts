@@ -12,20 +12,20 @@ export async function printLine(value: unknown): Promise<void> {
 /** Says on stderr what went wrong, in one line where a person can do something about it. Returns the exit code. */
 export function printFailure(failure: unknown): number {
   if (failure instanceof QueueError) {
-    complain(failure.message);
+    printErrorLine(failure.message);
     return failure.exitCode;
   }
   if (isSystemError(failure)) {
-    complain(failure.message);
+    printErrorLine(failure.message);
     return 2;
   }
-  complain(
+  printErrorLine(
     `internal error: ${failure instanceof Error ? (failure.stack ?? failure.message) : String(failure)}`,
   );
   return 4;
 }
 
-export function complain(message: string): void {
+export function printErrorLine(message: string): void {
   process.stderr.write(`plugpull queue: ${message}\n`);
 }
 

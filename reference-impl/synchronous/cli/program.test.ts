@@ -1,14 +1,14 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { queueCommand, Service, temporaryDirectory } from '../gateway/fixtures/processes.js';
+import { runQueueCommand, Service, temporaryDirectory } from '../gateway/fixtures/processes.js';
 
 const SMALL = ['--data-bytes', '1MiB', '--entries', '64'];
 
 t.test('every wrong call gets one line on stderr, nothing on stdout, and exit code 2', async (t) => {
   const directory = temporaryDirectory(t);
   const queue = join(directory, 'queue');
-  await queueCommand('install', '--queue', queue, ...SMALL);
+  await runQueueCommand('install', '--queue', queue, ...SMALL);
   writeFileSync(join(directory, 'bad.json'), '{"smtp":{"port":"many"}}');
   const cases: [string[], RegExp][] = [
     [['nonsense'], /unknown command 'nonsense'/],
@@ -43,7 +43,7 @@ t.test('every wrong call gets one line on stderr, nothing on stdout, and exit co
     ],
   ];
   for (const [args, expected] of cases) {
-    const { code, stdout, stderr } = await queueCommand(...args);
+    const { code, stdout, stderr } = await runQueueCommand(...args);
     t.match(stderr, expected, args.join(' '));
     t.match(stderr, /^plugpull queue: [^\n]+\n$/, 'one line');
     t.equal(code, 2);
@@ -54,12 +54,12 @@ t.test('every wrong call gets one line on stderr, nothing on stdout, and exit co
 t.test('what is no queue is told so, and is not touched', async (t) => {
   const directory = temporaryDirectory(t);
   const queue = join(directory, 'queue');
-  await queueCommand('install', '--queue', queue, ...SMALL);
+  await runQueueCommand('install', '--queue', queue, ...SMALL);
   const data = join(queue, '0', 'queue.data');
   const foreign = Buffer.alloc(2 ** 20, 'something else entirely');
   writeFileSync(data, foreign);
   for (const command of ['inspect', 'verify', 'rebuild', 'helper']) {
-    const { code, stderr } = await queueCommand(command, '--queue', queue);
+    const { code, stderr } = await runQueueCommand(command, '--queue', queue);
     t.equal(code, 2, command);
     t.match(stderr, /^plugpull queue: [^\n]*queue\.data[^\n]*\n$/, command);
   }
@@ -70,7 +70,7 @@ t.test('install, verify, inspect and rebuild print JSON', async (t) => {
   const queue = join(temporaryDirectory(t), 'deep', 'queue');
   const calls = ['install', 'verify', 'inspect', 'rebuild'];
   for (const command of calls) {
-    const { code, stdout, stderr } = await queueCommand(command, '--queue', queue, ...SMALL);
+    const { code, stdout, stderr } = await runQueueCommand(command, '--queue', queue, ...SMALL);
     t.equal(code, 0, command);
     t.equal(stderr, '');
     for (const line of stdout.trimEnd().split('\n')) t.type(JSON.parse(line), 'object', line);
@@ -79,13 +79,13 @@ t.test('install, verify, inspect and rebuild print JSON', async (t) => {
 
 t.test('verify exits 1 when an invariant is broken', async (t) => {
   const queue = join(temporaryDirectory(t), 'queue');
-  await queueCommand('install', '--queue', queue, ...SMALL);
+  await runQueueCommand('install', '--queue', queue, ...SMALL);
   const index = join(queue, '0', 'queue.index');
   const bytes = readFileSync(index);
   // The heads of the lists are behind the first page.
   bytes.fill(0x5a, 4096, 4196);
   writeFileSync(index, bytes);
-  const { code, stdout } = await queueCommand('verify', '--queue', queue);
+  const { code, stdout } = await runQueueCommand('verify', '--queue', queue);
   t.equal(code, 1);
   t.equal(JSON.parse(stdout).ok, false);
   t.ok(JSON.parse(stdout).problems.length > 0);
@@ -93,9 +93,9 @@ t.test('verify exits 1 when an invariant is broken', async (t) => {
 
 t.test('a worker says where it listens, and ends with 0 on SIGTERM and SIGINT', async (t) => {
   const queue = join(temporaryDirectory(t), 'queue');
-  await queueCommand('install', '--queue', queue, ...SMALL);
+  await runQueueCommand('install', '--queue', queue, ...SMALL);
   const helper = Service.start(t, 'helper', '--queue', queue);
-  await helper.event(({ event, pair }) => event === 'ready' && pair === 0);
+  await helper.waitForEvent(({ event, pair }) => event === 'ready' && pair === 0);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     const worker = Service.start(
       t,
@@ -107,7 +107,7 @@ t.test('a worker says where it listens, and ends with 0 on SIGTERM and SIGINT', 
       '--smtp-port',
       '0',
     );
-    const { port } = await worker.event(({ event }) => event === 'ready');
+    const { port } = await worker.waitForEvent(({ event }) => event === 'ready');
     t.ok(Number(port) > 0);
     process.kill(worker.pid, signal);
     t.equal(await worker.exited, 0, signal);
@@ -118,10 +118,10 @@ t.test('a worker says where it listens, and ends with 0 on SIGTERM and SIGINT', 
 
 t.test('a second helper on the same pair is refused', async (t) => {
   const queue = join(temporaryDirectory(t), 'queue');
-  await queueCommand('install', '--queue', queue, ...SMALL);
+  await runQueueCommand('install', '--queue', queue, ...SMALL);
   const helper = Service.start(t, 'helper', '--queue', queue);
-  await helper.event(({ event }) => event === 'ready');
-  const { code, stderr } = await queueCommand('helper', '--queue', queue);
+  await helper.waitForEvent(({ event }) => event === 'ready');
+  const { code, stderr } = await runQueueCommand('helper', '--queue', queue);
   t.equal(code, 2);
   t.match(stderr, /^plugpull queue: [^\n]*helper[^\n]*\n$/);
 });
@@ -131,7 +131,7 @@ t.test('the settings of install are kept, and found by the other commands', asyn
   const queue = join(directory, 'queue');
   mkdirSync(join(directory, 'other-disk'));
   const pairs = `a=${join(directory, 'other-disk')},b`;
-  await queueCommand(
+  await runQueueCommand(
     'install',
     '--queue',
     queue,
@@ -149,12 +149,12 @@ t.test('the settings of install are kept, and found by the other commands', asyn
     ],
     delivery: { nextHop: 'mail.example:25' },
   });
-  const { stdout } = await queueCommand('verify', '--queue', queue);
+  const { stdout } = await runQueueCommand('verify', '--queue', queue);
   t.equal(JSON.parse(stdout).ok, true);
 });
 
 t.test('a simulation without time for a run has measured nothing, and says so', async (t) => {
-  const { code, stdout } = await queueCommand('simulate', '--budget', '1ms');
+  const { code, stdout } = await runQueueCommand('simulate', '--budget', '1ms');
   t.equal(code, 3);
   t.match(stdout, /^not measured: .* 0 runs/);
 });
@@ -162,10 +162,10 @@ t.test('a simulation without time for a run has measured nothing, and says so', 
 t.test(
   'a simulated run that does not fail is not reproduced, and one that is not there is told',
   async (t) => {
-    const again = await queueCommand('simulate', '--seed', '5', '--path', '3');
+    const again = await runQueueCommand('simulate', '--seed', '5', '--path', '3');
     t.equal(again.code, 0);
     t.match(again.stdout, /^not reproduced: the run 3 /);
-    const none = await queueCommand('simulate', '--seed', '5', '--path', '999999:99:99');
+    const none = await runQueueCommand('simulate', '--seed', '5', '--path', '999999:99:99');
     t.equal(none.code, 2);
     t.match(none.stderr, /^plugpull queue: --path: seed 5 has no run [^\n]*\n$/);
   },

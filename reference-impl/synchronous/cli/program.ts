@@ -6,7 +6,7 @@ import { flagLayer, type SettingFlag, settingFlags } from '../settings/flags.js'
 import { loadSettings } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { install } from './install.js';
-import { complain, printFailure, printLine } from './output.js';
+import { printErrorLine, printFailure, printLine } from './output.js';
 import { restoreCheck } from './restore-check.js';
 import { serveGateway, serveHelper, serveWorker } from './serve.js';
 import { type SimulateFlags, simulateCommand, simulatedMedium } from './simulate.js';
@@ -38,7 +38,7 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
     .exitOverride()
     .configureOutput({
       outputError: (text) =>
-        complain(
+        printErrorLine(
           text
             .trim()
             .replace(/^error: /, '')
@@ -47,18 +47,18 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
     });
   const flags = settingFlags();
   const command = (name: string, description: string) =>
-    withSettings(program.command(name), flags).description(description);
+    addSettingOptions(program.command(name), flags).description(description);
 
   command('install', 'create the files of a queue, at their full size').action(async (_, self: Command) => {
-    await install(settingsOf(self, flags, 'none'));
+    await install(loadSettingsOf(self, flags, 'none'));
   });
   command('worker', 'take mail in over SMTP, store it, deliver it').action(async (_, self: Command) => {
-    await serveWorker(settingsOf(self, flags, 'needed'));
+    await serveWorker(loadSettingsOf(self, flags, 'needed'));
   });
   command('helper', 'write to disk for the workers of one data file')
-    .option('--pair <number>', 'which pair, from 0', whole(0, 63), 0)
+    .option('--pair <number>', 'which pair, from 0', parseWholeNumber(0, 63), 0)
     .action(async (options: { pair: number }, self: Command) => {
-      const settings = settingsOf(self, flags, 'needed');
+      const settings = loadSettingsOf(self, flags, 'needed');
       if (options.pair >= settings.pairs.length) {
         self.error(
           `error: --pair: found ${options.pair}, expected less than ${settings.pairs.length}, the number of pairs`,
@@ -67,10 +67,10 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
       await serveHelper(settings, options.pair);
     });
   command('gateway', 'run helpers and workers, and restart what dies')
-    .option('--workers <number>', 'how many workers', whole(1, MAX_WORKERS), 2)
-    .option('--smtp-ports <list>', 'a port for each worker, such as 2525,2526', portList)
+    .option('--workers <number>', 'how many workers', parseWholeNumber(1, MAX_WORKERS), 2)
+    .option('--smtp-ports <list>', 'a port for each worker, such as 2525,2526', parsePortList)
     .action(async (options: { workers: number; smtpPorts?: number[] }, self: Command) => {
-      const settings = settingsOf(self, flags, 'needed');
+      const settings = loadSettingsOf(self, flags, 'needed');
       const { workers, smtpPorts: ports } = options;
       if (ports !== undefined && ports.length !== workers) {
         self.error(
@@ -81,18 +81,18 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
         program: programPath,
         workers,
         ports,
-        passedOn: passedOn(self, flags, settings),
+        forwardedArguments: forwardedArguments(self, flags, settings),
       });
     });
   command('inspect', 'show the queue, one JSON object a line')
     .option('--summary', 'only the pairs, not their messages', false)
     .action(async ({ summary }: { summary: boolean }, self: Command) => {
-      for await (const line of inspectQueue(settingsOf(self, flags, 'needed'), summary))
+      for await (const line of inspectQueue(loadSettingsOf(self, flags, 'needed'), summary))
         await printLine(line);
     });
   command('verify', 'check the invariants of the queue; exit code 1 when one is broken').action(
     async (_, self: Command) => {
-      const report = await verifyQueue(settingsOf(self, flags, 'needed'));
+      const report = await verifyQueue(loadSettingsOf(self, flags, 'needed'));
       await printLine(report);
       setExitCode(report.ok ? 0 : 1);
     },
@@ -100,7 +100,7 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
   command('rebuild', 'restore the index from the data file')
     .option('--from-nothing', 'put the old index aside and use nothing of it', false)
     .action(async ({ fromNothing }: { fromNothing: boolean }, self: Command) => {
-      await printLine(await rebuildQueue(settingsOf(self, flags, 'needed'), fromNothing));
+      await printLine(await rebuildQueue(loadSettingsOf(self, flags, 'needed'), fromNothing));
     });
   program
     .command('restore-check')
@@ -117,7 +117,7 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
     .command('simulate')
     .description('run the queue on a machine in memory and crash it; exit code 1 when a promise is broken')
     .option('--budget <duration>', 'how long to look', '20s')
-    .option('--seed <number>', 'makes all runs', whole(0, 2 ** 31 - 1))
+    .option('--seed <number>', 'makes all runs', parseWholeNumber(0, 2 ** 31 - 1))
     .option('--path <path>', 'one run of that seed again, as an earlier result names it')
     .option('--json', 'one JSON object on stdout', false)
     .allowExcessArguments(false)
@@ -125,7 +125,7 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
   return program;
 }
 
-function withSettings(command: Command, flags: readonly SettingFlag[]): Command {
+function addSettingOptions(command: Command, flags: readonly SettingFlag[]): Command {
   command
     .option('--queue <directory>', 'the directory of the queue')
     .option('--config <file>', 'a settings file');
@@ -135,12 +135,12 @@ function withSettings(command: Command, flags: readonly SettingFlag[]): Command 
   return command.allowExcessArguments(false);
 }
 
-function settingsOf(
+function loadSettingsOf(
   command: Command,
   flags: readonly SettingFlag[],
   installed: 'needed' | 'none',
 ): QueueSettings {
-  const options = given(command, flags);
+  const options = flagValues(command, flags);
   const { queue, config } = command.opts<{ queue?: string; config?: string }>();
   return loadSettings({
     ...(queue === undefined ? {} : { directory: queue }),
@@ -150,7 +150,7 @@ function settingsOf(
   });
 }
 
-function given(command: Command, flags: readonly SettingFlag[]): Map<string, string> {
+function flagValues(command: Command, flags: readonly SettingFlag[]): Map<string, string> {
   const values = new Map<string, string>();
   for (const { name } of flags) {
     const value: unknown = command.getOptionValue(new Option(`--${name} <v>`).attributeName());
@@ -160,18 +160,18 @@ function given(command: Command, flags: readonly SettingFlag[]): Map<string, str
 }
 
 /** What the services of a gateway are told, too: the same queue, file and flags, but a port of their own. */
-function passedOn(command: Command, flags: readonly SettingFlag[], settings: QueueSettings): string[] {
+function forwardedArguments(command: Command, flags: readonly SettingFlag[], settings: QueueSettings): string[] {
   const { config } = command.opts<{ config?: string }>();
-  const set = [...given(command, flags)].filter(([name]) => name !== 'smtp-port');
+  const givenFlags = [...flagValues(command, flags)].filter(([name]) => name !== 'smtp-port');
   return [
     '--queue',
     settings.directory,
     ...(config === undefined ? [] : ['--config', config]),
-    ...set.flatMap(([name, value]) => [`--${name}`, value]),
+    ...givenFlags.flatMap(([name, value]) => [`--${name}`, value]),
   ];
 }
 
-function whole(min: number, max: number) {
+function parseWholeNumber(min: number, max: number) {
   return (text: string): number => {
     const value = Number(text);
     if (/^\d+$/.test(text) && value >= min && value <= max) return value;
@@ -179,7 +179,7 @@ function whole(min: number, max: number) {
   };
 }
 
-function portList(text: string): number[] {
+function parsePortList(text: string): number[] {
   return text.split(',').map((part) => {
     if (/^\d{1,5}$/.test(part) && Number(part) <= 65_535) return Number(part);
     throw new InvalidArgumentError('expected ports such as 2525,2526.');

@@ -8,7 +8,7 @@ import { createInterface, type Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { openQueue } from '../queue/open.js';
-import type { Restored } from '../queue/restore-check.js';
+import type { RestoreCheckResult } from '../queue/restore-check.js';
 import { loadSettings } from '../settings/load.js';
 
 const MAIN = join(dirname(fileURLToPath(import.meta.url)), '../main.js');
@@ -21,7 +21,7 @@ const GEOMETRY = ['--data-bytes', '1MiB', '--entries', '64', '--worker-slots', '
 const bodies = ['one', 'two', 'three'].map((text) => Buffer.from(`Subject: ${text}\r\n\r\n${text}\r\n`));
 const digests = bodies.map((bytes) => createHash('sha256').update(bytes).digest('hex')).sort();
 
-type Heard = Restored & { error?: string; digests: string[] };
+type Heard = RestoreCheckResult & { error?: string; digests: string[] };
 
 class Service {
   readonly child: ChildProcess = spawn(process.execPath, [MAIN, 'restore-check', '--stdin']);
@@ -40,7 +40,7 @@ class Service {
 
   /** The next answer. */
   async heard(): Promise<Heard> {
-    const answer = JSON.parse(String((await this.#lines.next()).value)) as Restored & { error?: string };
+    const answer = JSON.parse(String((await this.#lines.next()).value)) as RestoreCheckResult & { error?: string };
     for (const [number, name] of Object.entries(answer.names ?? {})) this.#names.set(Number(number), name);
     const live = (answer.live ?? []).map((number) => this.#names.get(number) ?? '?');
     return { ...answer, digests: live.sort() };

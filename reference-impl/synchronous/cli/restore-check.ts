@@ -1,6 +1,6 @@
 import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { QueueError } from '../platform/errors.js';
-import { type Patch, RestoreCheck, type Restored, type Step } from '../queue/restore-check.js';
+import { type Patch, RestoreCheck, type RestoreCheckResult, type StatePatches } from '../queue/restore-check.js';
 
 /**
  * Answers requests on stdin until it ends, one JSON object a line each way:
@@ -27,28 +27,28 @@ export function restoreCheck(): void {
     const request = parse(line);
     writeAll(
       1,
-      answers(check, request)
+      answerRequest(check, request)
         .map((answer) => `${JSON.stringify(answer)}\n`)
         .join(''),
     );
   }
 }
 
-type Answer = Restored | { error: string };
+type Answer = RestoreCheckResult | { error: string };
 
-function answers(check: RestoreCheck, request: Request): Answer[] {
-  if ('queue' in request) return [answer(() => check.directory(request.queue))];
+function answerRequest(check: RestoreCheck, request: Request): Answer[] {
+  if ('queue' in request) return [restoreOrError(() => check.directory(request.queue))];
   const { data, index, steps } = request;
-  if (steps === undefined) return [answer(() => check.files(data, index))];
-  let end = 0;
+  if (steps === undefined) return [restoreOrError(() => check.restoreFiles(data, index))];
+  let neededBytes = 0;
   for (const step of steps.states) {
-    for (const [from, to, at] of [...step.data, ...step.index]) end = Math.max(end, at + to - from);
+    for (const [from, to, at] of [...step.data, ...step.index]) neededBytes = Math.max(neededBytes, at + to - from);
   }
-  const bytes = bytesOf(steps.patches, end);
-  return steps.states.map((step) => answer(() => check.step(data, step, bytes)));
+  const bytes = readFirstBytes(steps.patches, neededBytes);
+  return steps.states.map((step) => restoreOrError(() => check.restorePatched(data, step, bytes)));
 }
 
-function answer(restore: () => Restored): Answer {
+function restoreOrError(restore: () => RestoreCheckResult): Answer {
   try {
     return restore();
   } catch (failure) {
@@ -56,15 +56,15 @@ function answer(restore: () => Restored): Answer {
   }
 }
 
-let room = Buffer.alloc(0);
+let sharedBuffer = Buffer.alloc(0);
 
 /** The first bytes of a file; good until the next call. A buffer for each request would be cleared and collected each time. */
-function bytesOf(path: string, most: number): Buffer {
+function readFirstBytes(path: string, maxBytes: number): Buffer {
   const fd = openSync(path, 'r');
   try {
-    const size = Math.min(most, fstatSync(fd).size);
-    if (size > room.length) room = Buffer.alloc(2 * size);
-    return room.subarray(0, readSync(fd, room, 0, size, 0));
+    const size = Math.min(maxBytes, fstatSync(fd).size);
+    if (size > sharedBuffer.length) sharedBuffer = Buffer.alloc(2 * size);
+    return sharedBuffer.subarray(0, readSync(fd, sharedBuffer, 0, size, 0));
   } finally {
     closeSync(fd);
   }
@@ -72,7 +72,7 @@ function bytesOf(path: string, most: number): Buffer {
 
 type Request =
   | { queue: string }
-  | { data: string; index: string; steps: { patches: string; states: Step[] } | undefined };
+  | { data: string; index: string; steps: { patches: string; states: StatePatches[] } | undefined };
 
 function parse(line: string): Request {
   let value: unknown;
@@ -85,7 +85,7 @@ function parse(line: string): Request {
   if (typeof queue === 'string') return { queue };
   if (typeof data === 'string' && typeof index === 'string') {
     if (patches === undefined && states === undefined) return { data, index, steps: undefined };
-    if (typeof patches === 'string' && areSteps(states)) return { data, index, steps: { patches, states } };
+    if (typeof patches === 'string' && areStatePatches(states)) return { data, index, steps: { patches, states } };
   }
   throw new QueueError(
     'bad-setting',
@@ -97,7 +97,7 @@ function fieldsOf(value: unknown): Record<string, unknown> {
   return (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
 }
 
-function areSteps(value: unknown): value is Step[] {
+function areStatePatches(value: unknown): value is StatePatches[] {
   const isStep = (one: unknown) => arePatches(fieldsOf(one).data) && arePatches(fieldsOf(one).index);
   return Array.isArray(value) && value.every(isStep);
 }
@@ -111,13 +111,13 @@ function arePatches(value: unknown): value is Patch[] {
 }
 
 const CHUNK_BYTES = 65_536;
-const RETRY_MS = 1;
+const RETRY_INTERVAL_MS = 1;
 
 function* linesOf(fd: number): Generator<string, void> {
   const chunk = Buffer.alloc(CHUNK_BYTES);
   let rest = '';
   for (;;) {
-    const length = patiently(() => readSync(fd, chunk, 0, chunk.length, null));
+    const length = retryWhileBusy(() => readSync(fd, chunk, 0, chunk.length, null));
     if (length === 0) break;
     const lines = (rest + chunk.toString('latin1', 0, length)).split('\n');
     rest = lines.pop() ?? '';
@@ -131,18 +131,18 @@ function* linesOf(fd: number): Generator<string, void> {
 function writeAll(fd: number, text: string): void {
   for (let left = Buffer.from(text); left.length > 0; ) {
     const bytes = left;
-    left = bytes.subarray(patiently(() => writeSync(fd, bytes)));
+    left = bytes.subarray(retryWhileBusy(() => writeSync(fd, bytes)));
   }
 }
 
 /** Whoever has started this may have left a pipe behind that does not wait. */
-function patiently(call: () => number): number {
+function retryWhileBusy(call: () => number): number {
   for (;;) {
     try {
       return call();
     } catch (error) {
       if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) throw error;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS);
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_INTERVAL_MS);
     }
   }
 }

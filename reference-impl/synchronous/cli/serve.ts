@@ -16,11 +16,11 @@ export async function serveWorker(settings: QueueSettings): Promise<void> {
     throw failure;
   });
   await printLine({ event: 'ready', port: worker.port });
-  const broken = worker.broken.then((reason) => {
+  const queueFailed = worker.queueFailure.then((reason) => {
     throw reason;
   });
-  await Promise.race([aborted(stop), broken]);
-  await Promise.race([worker.stop(), broken]);
+  await Promise.race([whenAborted(stop), queueFailed]);
+  await Promise.race([worker.stop(), queueFailed]);
 }
 
 /** Runs the sync helper of one pair until it is told to stop. */
@@ -34,7 +34,7 @@ export interface GatewayOptions {
   /** A port for each worker; undefined: consecutive ones from smtp.port, or any free ones. */
   ports: number[] | undefined;
   /** The flags that the services are given as well. */
-  passedOn: readonly string[];
+  forwardedArguments: readonly string[];
 }
 
 /** More than a service needs to end after the grace that it gives its clients. */
@@ -49,16 +49,16 @@ export async function serveGateway(settings: QueueSettings, options: GatewayOpti
   const helpers = settings.pairs.map((_, pair) => ({
     name: `helper-${pair}`,
     kind: 'helper' as const,
-    args: () => ['helper', ...options.passedOn, '--pair', String(pair)],
+    args: () => ['helper', ...options.forwardedArguments, '--pair', String(pair)],
   }));
   const workers = Array.from({ length: options.workers }, (_, worker) => ({
     name: `worker-${worker}`,
     kind: 'worker' as const,
-    args: (hadPort: number | undefined) => [
+    args: (previousPort: number | undefined) => [
       'worker',
-      ...options.passedOn,
+      ...options.forwardedArguments,
       '--smtp-port',
-      String(hadPort ?? portOf(worker)),
+      String(previousPort ?? portOf(worker)),
     ],
   }));
   const supervisor = new Supervisor({
@@ -68,8 +68,8 @@ export async function serveGateway(settings: QueueSettings, options: GatewayOpti
     emit: (event) => void printLine(event),
   });
   try {
-    await Promise.race([supervisor.start(), supervisor.failed, aborted(stop)]);
-    await Promise.race([aborted(stop), supervisor.failed]);
+    await Promise.race([supervisor.start(), supervisor.failed, whenAborted(stop)]);
+    await Promise.race([whenAborted(stop), supervisor.failed]);
   } finally {
     await supervisor.stop();
   }
@@ -91,7 +91,7 @@ function stopSignal(): AbortSignal {
 }
 
 /** Resolves when the signal is aborted. */
-function aborted(signal: AbortSignal): Promise<void> {
+function whenAborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return Promise.resolve();
   return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 }

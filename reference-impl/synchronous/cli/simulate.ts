@@ -12,7 +12,7 @@ export interface SimulateFlags {
   json: boolean;
 }
 
-const LONGEST_MS = 24 * 3_600_000;
+const MAX_BUDGET_MS = 24 * 3_600_000;
 
 const EXIT_CODES: Readonly<Record<SimulationResult['verdict'], number>> = {
   pass: 0,
@@ -26,7 +26,7 @@ const EXIT_CODES: Readonly<Record<SimulationResult['verdict'], number>> = {
  */
 export async function simulateCommand({ budget, seed, path, json }: SimulateFlags): Promise<number> {
   const budgetMs = parseDurationMs(budget);
-  if (budgetMs === undefined || budgetMs < 1 || budgetMs > LONGEST_MS) {
+  if (budgetMs === undefined || budgetMs < 1 || budgetMs > MAX_BUDGET_MS) {
     throw new QueueError(
       'bad-setting',
       `--budget: found ${budget}, expected a duration such as 20s, up to 24h`,
@@ -43,11 +43,11 @@ export async function simulateCommand({ budget, seed, path, json }: SimulateFlag
     ...(path === undefined ? {} : { path }),
   });
   if (json) await printLine(result);
-  else process.stdout.write(`${inWords(result)}\n`);
+  else process.stdout.write(`${formatResult(result)}\n`);
   return EXIT_CODES[result.verdict];
 }
 
-function inWords(result: SimulationResult): string {
+function formatResult(result: SimulationResult): string {
   const { verdict, requirement, crashes, crashesPerSecond, runs, confirmed, seed, path, story } = result;
   const figures = `${crashes} crashes in ${runs} runs, ${crashesPerSecond} a second; ${confirmed} messages confirmed; seed ${seed}`;
   if (verdict === 'not-measured') return `not measured: no run was over in time; ${figures}`;

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import t, { type Test } from 'tap';
 import {
   programPath,
-  queueCommand,
+  runQueueCommand,
   run,
   Service,
   startGateway,
@@ -48,9 +48,9 @@ t.test(
       process.kill(last?.pid ?? Number.NaN, 'SIGKILL');
       const isOf = (wanted: string) => (event: { event: string; service?: string }) =>
         event.event === wanted && event.service === name;
-      t.match(await service.event(isOf('exit'), seen), { signal: 'SIGKILL' });
-      t.match(await service.event(isOf('restart'), seen), { inMs: 0 });
-      const { port } = await service.event(isOf('ready'), seen);
+      t.match(await service.waitForEvent(isOf('exit'), seen), { signal: 'SIGKILL' });
+      t.match(await service.waitForEvent(isOf('restart'), seen), { inMs: 0 });
+      const { port } = await service.waitForEvent(isOf('ready'), seen);
       t.equal(port, last?.port, 'a worker keeps its port');
       await submit(0);
       await submit(1);
@@ -62,7 +62,7 @@ t.test(
     t.strictSame(texts().sort(), [...confirmed].sort());
     t.equal(await service.stop(), 0);
     t.equal(service.stderr, '');
-    t.match(JSON.parse((await queueCommand('verify', '--queue', directory)).stdout), { ok: true, live: 0 });
+    t.match(JSON.parse((await runQueueCommand('verify', '--queue', directory)).stdout), { ok: true, live: 0 });
   },
 );
 
@@ -74,9 +74,9 @@ t.test('a worker that stays stopped is killed, and its successor goes on in its 
   process.kill(worker?.pid ?? Number.NaN, 'SIGSTOP');
   const isOf = (wanted: string) => (event: { event: string; service?: string }) =>
     event.event === wanted && event.service === 'worker-0';
-  t.match(await service.event(isOf('stopped-too-long'), seen), { pid: worker?.pid });
-  t.match(await service.event(isOf('exit'), seen), { signal: 'SIGKILL' });
-  t.equal((await service.event(isOf('ready'), seen)).port, worker?.port);
+  t.match(await service.waitForEvent(isOf('stopped-too-long'), seen), { pid: worker?.pid });
+  t.match(await service.waitForEvent(isOf('exit'), seen), { signal: 'SIGKILL' });
+  t.equal((await service.waitForEvent(isOf('ready'), seen)).port, worker?.port);
   const client = await RawClient.ready(portOf(ports, 0));
   t.match(await client.submit('one\r\n'), /^250/);
   client.close();
@@ -94,7 +94,7 @@ t.test('a gateway whose supervisor was killed stops by itself', async (t) => {
 t.test('a service that cannot start ends the gateway with its exit code', async (t) => {
   const receiver = await sink(t);
   const queue = join(temporaryDirectory(t), 'queue');
-  await queueCommand('install', '--queue', queue, '--data-bytes', '1MiB', '--entries', '64');
+  await runQueueCommand('install', '--queue', queue, '--data-bytes', '1MiB', '--entries', '64');
   const args = [
     '--queue',
     queue,
@@ -148,9 +148,9 @@ t.test('a queue with two pairs uses both, each with its helper', async (t) => {
     '--next-hop',
     receiver.address,
   ];
-  await queueCommand('install', '--queue', directory, ...install);
+  await runQueueCommand('install', '--queue', directory, ...install);
   const service = Service.start(t, 'gateway', '--queue', directory, '--workers', '1');
-  const { ports } = await service.event(({ event, service: of }) => event === 'ready' && of === 'gateway');
+  const { ports } = await service.waitForEvent(({ event, service: of }) => event === 'ready' && of === 'gateway');
   t.ok(service.events.some(({ service: of }) => of === 'helper-1'));
   for (let number = 0; number < 10; number++) {
     const client = await RawClient.ready(portOf(ports ?? []));
@@ -163,7 +163,7 @@ t.test('a queue with two pairs uses both, each with its helper', async (t) => {
 t.test('a full queue says 452, loses nothing, and takes mail again when it has emptied', async (t) => {
   const port = await freePort();
   const directory = join(temporaryDirectory(t), 'queue');
-  await queueCommand('install', '--queue', directory, '--data-bytes', '1MiB', '--entries', '16');
+  await runQueueCommand('install', '--queue', directory, '--data-bytes', '1MiB', '--entries', '16');
   const flags = ['--next-hop', `127.0.0.1:${port}`, '--delivery-backoff-initial-ms', '50', '--workers', '1'];
   const service = Service.start(
     t,
@@ -174,7 +174,7 @@ t.test('a full queue says 452, loses nothing, and takes mail again when it has e
     '100',
     ...flags,
   );
-  const { ports } = await service.event(({ event, service: of }) => event === 'ready' && of === 'gateway');
+  const { ports } = await service.waitForEvent(({ event, service: of }) => event === 'ready' && of === 'gateway');
   const client = await RawClient.ready(portOf(ports ?? []));
   const confirmed: string[] = [];
   for (;;) {
@@ -200,9 +200,9 @@ t.test('a full queue says 452, loses nothing, and takes mail again when it has e
 
 t.test('thousands of messages for a host that is down cost hardly any work while they wait', async (t) => {
   const directory = join(temporaryDirectory(t), 'queue');
-  await queueCommand('install', '--queue', directory, '--data-bytes', '8MiB', '--entries', '4096');
+  await runQueueCommand('install', '--queue', directory, '--data-bytes', '8MiB', '--entries', '4096');
   const helper = Service.start(t, 'helper', '--queue', directory);
-  await helper.event(({ event }) => event === 'ready');
+  await helper.waitForEvent(({ event }) => event === 'ready');
   const patient = [
     '--next-hop',
     '127.0.0.1:1',
@@ -212,7 +212,7 @@ t.test('thousands of messages for a host that is down cost hardly any work while
     '1h',
   ];
   const worker = Service.start(t, 'worker', '--queue', directory, ...patient);
-  const { port } = await worker.event(({ event }) => event === 'ready');
+  const { port } = await worker.waitForEvent(({ event }) => event === 'ready');
   const client = await RawClient.ready(port ?? 0);
   const message = 'MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\nx\r\n.\r\n';
   const replies = await client.askAll(message.repeat(BACKLOG), 4 * BACKLOG);

@@ -30,22 +30,22 @@ export interface SupervisorOptions {
   emit: (event: GatewayEvent) => void;
 }
 
-const BACKOFF = { initialMs: 50, maxMs: 5000 };
+const RESTART_BACKOFF = { initialMs: 50, maxMs: 5000 };
 /** A service that was up for so long is in good health: the back-off starts anew. */
-const HEALTHY_MS = 10_000;
+const HEALTHY_UPTIME_MS = 10_000;
 
 /** How often it is looked whether a service is stopped (SIGSTOP), and after how many looks in a row it is killed. */
-const LOOK_MS = 1000;
-const MOST_LOOKS = 5;
+const STOP_CHECK_INTERVAL_MS = 1000;
+const MAX_STOPPED_CHECKS = 5;
 
-interface Running {
+interface RunningService {
   service: Service;
   child: ChildProcess | undefined;
   port: number | undefined;
   wasReady: boolean;
-  deathsInRow: number;
+  consecutiveDeaths: number;
   /** Looks in a row at which it was stopped. */
-  stoppedLooks: number;
+  stoppedChecks: number;
   startedMs: number;
   timer: NodeJS.Timeout | undefined;
   whenReady: () => void;
@@ -54,9 +54,9 @@ interface Running {
 /** Starts the processes of a whole gateway, restarts what dies, and stops them in order. */
 export class Supervisor {
   readonly #options: SupervisorOptions;
-  readonly #running: Running[] = [];
+  readonly #running: RunningService[] = [];
   #stopping = false;
-  readonly #watch: NodeJS.Timeout;
+  readonly #stopCheckTimer: NodeJS.Timeout;
   #giveUp: (reason: QueueError) => void = () => undefined;
   /** Rejects when a service cannot come up at all: its settings are wrong. */
   readonly failed: Promise<never>;
@@ -67,7 +67,7 @@ export class Supervisor {
       this.#giveUp = reject;
     });
     this.failed.catch(() => undefined);
-    this.#watch = setInterval(() => this.#look(), LOOK_MS).unref();
+    this.#stopCheckTimer = setInterval(() => this.#checkForStopped(), STOP_CHECK_INTERVAL_MS).unref();
   }
 
   /** Helpers first, since workers need them; resolves when all are ready. */
@@ -83,7 +83,7 @@ export class Supervisor {
   /** Passes SIGTERM on: to the workers, which finish what is in flight, and then to the helpers that they need. */
   async stop(): Promise<void> {
     this.#stopping = true;
-    clearInterval(this.#watch);
+    clearInterval(this.#stopCheckTimer);
     this.#options.emit({ event: 'stopping' });
     for (const kind of ['worker', 'helper'] as const) {
       const ones = this.#running.filter(({ service }) => service.kind === kind);
@@ -95,13 +95,13 @@ export class Supervisor {
   #launch(service: Service): Promise<void> {
     if (this.#stopping) return Promise.resolve();
     return new Promise((resolve) => {
-      const running: Running = {
+      const running: RunningService = {
         service,
         child: undefined,
         port: undefined,
         wasReady: false,
-        deathsInRow: 0,
-        stoppedLooks: 0,
+        consecutiveDeaths: 0,
+        stoppedChecks: 0,
         startedMs: 0,
         timer: undefined,
         whenReady: resolve,
@@ -111,7 +111,7 @@ export class Supervisor {
     });
   }
 
-  #spawn(running: Running): void {
+  #spawn(running: RunningService): void {
     const { service } = running;
     running.startedMs = performance.now();
     // The channel is there to be closed: a service whose supervisor was killed notices, and stops.
@@ -127,8 +127,8 @@ export class Supervisor {
     child.once('exit', (code, signal) => this.#onExit(running, code, signal));
   }
 
-  #onLine(running: Running, line: string): void {
-    const port = readyPort(line);
+  #onLine(running: RunningService, line: string): void {
+    const port = parseReadyPort(line);
     if (port === undefined) return;
     running.port = port ?? running.port;
     running.wasReady = true;
@@ -142,7 +142,7 @@ export class Supervisor {
     running.whenReady();
   }
 
-  #onExit(running: Running, code: number | null, signal: NodeJS.Signals | null): void {
+  #onExit(running: RunningService, code: number | null, signal: NodeJS.Signals | null): void {
     const { name } = running.service;
     running.child = undefined;
     this.#options.emit({ event: 'exit', service: name, code, signal });
@@ -154,10 +154,10 @@ export class Supervisor {
       this.#giveUp(new QueueError('bad-setting', `${name} cannot start; it said why above`));
       return;
     }
-    const wasHealthy = performance.now() - running.startedMs > HEALTHY_MS;
-    running.deathsInRow = wasHealthy ? 1 : running.deathsInRow + 1;
+    const wasHealthy = performance.now() - running.startedMs > HEALTHY_UPTIME_MS;
+    running.consecutiveDeaths = wasHealthy ? 1 : running.consecutiveDeaths + 1;
     // The first death is answered at once: nobody waits for mail to be taken again.
-    const inMs = running.deathsInRow === 1 ? 0 : backoffMs(BACKOFF, running.deathsInRow - 1);
+    const inMs = running.consecutiveDeaths === 1 ? 0 : backoffMs(RESTART_BACKOFF, running.consecutiveDeaths - 1);
     this.#options.emit({ event: 'restart', service: name, inMs });
     running.timer = setTimeout(() => this.#spawn(running), inMs);
   }
@@ -166,18 +166,18 @@ export class Supervisor {
    * A service that is stopped keeps its clients, its messages and perhaps the mutex of all. It is killed: a successor goes
    * on, and what it left half done is repaired. Looks are counted, not time, in which this process may have stood still too.
    */
-  #look(): void {
+  #checkForStopped(): void {
     for (const running of this.#running) {
       const pid = running.child?.pid;
-      running.stoppedLooks = pid !== undefined && isStopped(pid) ? running.stoppedLooks + 1 : 0;
-      if (pid === undefined || running.stoppedLooks < MOST_LOOKS) continue;
+      running.stoppedChecks = pid !== undefined && isStopped(pid) ? running.stoppedChecks + 1 : 0;
+      if (pid === undefined || running.stoppedChecks < MAX_STOPPED_CHECKS) continue;
       this.#options.emit({ event: 'stopped-too-long', service: running.service.name, pid });
       running.child?.kill('SIGKILL');
-      running.stoppedLooks = 0;
+      running.stoppedChecks = 0;
     }
   }
 
-  async #stopOne(running: Running): Promise<void> {
+  async #stopOne(running: RunningService): Promise<void> {
     clearTimeout(running.timer);
     const { child } = running;
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
@@ -199,12 +199,12 @@ function isStopped(pid: number): boolean {
 }
 
 /** The port of a ready line, null when it names none; undefined when the line is something else. */
-function readyPort(line: string): number | null | undefined {
+function parseReadyPort(line: string): number | null | undefined {
   try {
-    const said: unknown = JSON.parse(line);
-    if (typeof said !== 'object' || said === null || !('event' in said) || said.event !== 'ready')
+    const message: unknown = JSON.parse(line);
+    if (typeof message !== 'object' || message === null || !('event' in message) || message.event !== 'ready')
       return undefined;
-    return 'port' in said && typeof said.port === 'number' ? said.port : null;
+    return 'port' in message && typeof message.port === 'number' ? message.port : null;
   } catch {
     return undefined;
   }

@@ -10,7 +10,7 @@ export interface Worker {
   /** Where it listens for mail. */
   port: number;
   /** Resolves with the reason when the queue broke under it; never, when all is well. */
-  broken: Promise<unknown>;
+  queueFailure: Promise<unknown>;
   /** Answers 421 from now on, finishes what is in flight, and closes the queue. */
   stop(): Promise<void>;
 }
@@ -22,7 +22,7 @@ export interface Worker {
 export async function startWorker(settings: QueueSettings, queue: Queue): Promise<Worker> {
   const routing = routingOf(settings);
   let fail: (reason: unknown) => void = () => undefined;
-  const broken = new Promise<unknown>((resolve) => {
+  const queueFailure = new Promise<unknown>((resolve) => {
     fail = resolve;
   });
   const { smtp } = settings;
@@ -38,7 +38,7 @@ export async function startWorker(settings: QueueSettings, queue: Queue): Promis
     await Promise.all([inbound.stop(smtp.shutdownGraceMs), delivery.stop(smtp.shutdownGraceMs)]);
     await queue.close();
   };
-  return { port: inbound.port, broken, stop };
+  return { port: inbound.port, queueFailure, stop };
 }
 
 /** @throws QueueError `bad-setting` when there is neither a next hop nor a route */

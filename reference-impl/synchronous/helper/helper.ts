@@ -3,27 +3,27 @@ import { QueueError } from '../platform/errors.js';
 import { Fifo } from '../platform/fifo.js';
 import type { Kernel } from '../platform/kernel.js';
 import { LOCK } from '../platform/locks.js';
-import { type Ground, machine } from '../queue/ground.js';
+import { type Platform, hostPlatform } from '../queue/ground.js';
 import { Pair } from '../queue/pair.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { Batcher } from '../sync/batcher.js';
 import {
   ANSWER_READ_BYTES,
   type Answer,
-  decodeConfirmConfirmations,
+  decodeConfirmAcks,
   decodeRequests,
   encodeAnswer,
-  fifoPlaces,
+  fifoPaths,
   REQUEST_READ_BYTES,
   type SyncRequest,
 } from '../sync/tokens.js';
 
 /** So long the helper blocks at most before it looks for a signal to stop. */
-const LONGEST_WAIT_MS = 100;
+const MAX_WAIT_MS = 100;
 /** So long the helper stays awake for the next request of a lone worker: the time that one takes for a round. */
-const AWAKE_MS = 0.1;
+const BUSY_POLL_MS = 0.1;
 /** FIFOs of dead workers are few and small; a bound on the open ones all the same. */
-const MAX_BACKLOG_TOKENS = 160;
+const MAX_TOKENS_PER_WRITE = 160;
 
 /**
  * The sync helper: one process per data file that gathers the workers' requests, writes each batch with msync and
@@ -41,7 +41,7 @@ export async function runHelper(
   pairNumber: number,
   signal: AbortSignal,
   onReady: () => void,
-  ground: Ground = machine,
+  platform: Platform = hostPlatform,
 ): Promise<void> {
   const directories = settings.pairs[pairNumber];
   if (!directories) {
@@ -50,8 +50,8 @@ export async function runHelper(
       `pair ${pairNumber}: expected a number from 0 to ${settings.pairs.length - 1}`,
     );
   }
-  const pair = Pair.open(directories, settings, ground);
-  pair.announceRestore();
+  const pair = Pair.open(directories, settings, platform);
+  pair.logRestore();
   if (!pair.locks.tryLock(LOCK.helper)) {
     pair.close();
     throw new QueueError(
@@ -73,31 +73,31 @@ class Helper {
   readonly #pair: Pair;
   readonly #incarnation: number;
   readonly #batcher: Batcher;
-  readonly #places: ReturnType<typeof fifoPlaces>;
+  readonly #fifoPaths: ReturnType<typeof fifoPaths>;
   readonly #requests: Fifo;
-  readonly #confconfs: Fifo;
+  readonly #confirmAcks: Fifo;
   readonly #answers = new Map<string, Fifo>();
   /** struct pollfd[2]: i32 fd, i16 events, i16 revents. */
   readonly #pollFds = Buffer.alloc(16);
   #batch = 0;
   /** Had the last batch only one request, and was the wait for the next not yet in vain? */
-  #alone = false;
+  #hasLoneWorker = false;
 
   constructor(pair: Pair, settings: QueueSettings) {
     this.#kernel = pair.kernel;
     this.#pair = pair;
-    this.#places = fifoPlaces(pair.directories.directory);
-    this.#requests = new Fifo(this.#places.request, REQUEST_READ_BYTES, this.#kernel);
-    this.#confconfs = new Fifo(this.#places.confconf, ANSWER_READ_BYTES, this.#kernel);
-    this.#confconfs.drain();
+    this.#fifoPaths = fifoPaths(pair.directories.directory);
+    this.#requests = new Fifo(this.#fifoPaths.request, REQUEST_READ_BYTES, this.#kernel);
+    this.#confirmAcks = new Fifo(this.#fifoPaths.confirmAck, ANSWER_READ_BYTES, this.#kernel);
+    this.#confirmAcks.drain();
     this.#batcher = new Batcher(settings.sync, this.#kernel.monotonicMs());
     const POLLIN = 1;
     this.#pollFds.writeInt32LE(this.#requests.fd, 0);
     this.#pollFds.writeInt16LE(POLLIN, 4);
-    this.#pollFds.writeInt32LE(this.#confconfs.fd, 8);
+    this.#pollFds.writeInt32LE(this.#confirmAcks.fd, 8);
     this.#pollFds.writeInt16LE(POLLIN, 12);
     // The last helper died in its msync, perhaps of a failure of it.
-    if (pair.image.get(FIELD.syncing) !== 0) pair.distrustPages();
+    if (pair.image.get(FIELD.syncing) !== 0) pair.redirtyUnconfirmed();
     pair.image.put(FIELD.syncing, 0);
     // The workers see a new number here and ask the new helper again.
     // Unsigned, as tokens carry it: a damaged index may have left any bits there.
@@ -105,15 +105,15 @@ class Helper {
   }
 
   async serve(signal: AbortSignal): Promise<void> {
-    let turnAtMs = this.#kernel.monotonicMs();
+    let lastYieldMs = this.#kernel.monotonicMs();
     while (!signal.aborted) {
       const ready = this.#wait();
       this.#receive();
-      this.#advance();
+      this.#writeIfDue();
       const nowMs = this.#kernel.monotonicMs();
-      if (!ready || nowMs - turnAtMs > LONGEST_WAIT_MS) {
-        await new Promise<void>((resolve) => this.#kernel.soon(resolve));
-        turnAtMs = nowMs;
+      if (!ready || nowMs - lastYieldMs > MAX_WAIT_MS) {
+        await new Promise<void>((resolve) => this.#kernel.defer(resolve));
+        lastYieldMs = nowMs;
       }
     }
     // The last requests may have come during the confirming phase; nobody is waited for any more.
@@ -121,7 +121,7 @@ class Helper {
     this.#receive();
     // Once for each batch that the stored requests fill.
     do {
-      this.#batcher.settle(Number.POSITIVE_INFINITY);
+      this.#batcher.clearConfirmed(Number.POSITIVE_INFINITY);
       this.#write();
     } while (this.#batcher.requests().length + this.#batcher.storedCount > 0);
   }
@@ -131,23 +131,23 @@ class Helper {
    * than a sleeping processor wakes up, so after a batch of one request it is awaited awake for a moment.
    */
   #wait(): boolean {
-    if (this.#alone) {
-      if (this.#kernel.pollAwake(this.#pollFds, 2, AWAKE_MS) > 0) return true;
-      this.#alone = false;
+    if (this.#hasLoneWorker) {
+      if (this.#kernel.busyPoll(this.#pollFds, 2, BUSY_POLL_MS) > 0) return true;
+      this.#hasLoneWorker = false;
     }
-    const waitMs = this.#batcher.waitMs(this.#kernel.monotonicMs()) ?? LONGEST_WAIT_MS;
-    return this.#kernel.poll(this.#pollFds, 2, Math.min(Math.ceil(waitMs), LONGEST_WAIT_MS)) > 0;
+    const waitMs = this.#batcher.waitMs(this.#kernel.monotonicMs()) ?? MAX_WAIT_MS;
+    return this.#kernel.poll(this.#pollFds, 2, Math.min(Math.ceil(waitMs), MAX_WAIT_MS)) > 0;
   }
 
   /** Reads what poll(2) has found, confirmations of confirmations first. */
   #receive(): void {
     if (this.#pollFds.readInt16LE(14) !== 0) {
-      for (const token of decodeConfirmConfirmations(this.#confconfs.read())) {
+      for (const token of decodeConfirmAcks(this.#confirmAcks.read())) {
         if (token.helper === this.#incarnation) this.#batcher.confirmed(token);
       }
     }
     // Before new requests are looked at: the stored ones come first.
-    this.#batcher.settle(this.#kernel.monotonicMs());
+    this.#batcher.clearConfirmed(this.#kernel.monotonicMs());
     if (this.#pollFds.readInt16LE(6) !== 0) this.#receiveRequests();
   }
 
@@ -155,7 +155,7 @@ class Helper {
     const nowMs = this.#kernel.monotonicMs();
     const receipts = new Map<number, Buffer[]>();
     for (const request of decodeRequests(this.#requests.read())) {
-      if (!this.#isSane(request)) continue;
+      if (!this.#isValid(request)) continue;
       this.#batcher.receive(request, nowMs);
       const list = receipts.get(request.slot) ?? [];
       list.push(encodeAnswer(this.#answer('receipt', request, 0)));
@@ -165,7 +165,7 @@ class Helper {
   }
 
   /** A request from nowhere is skipped [0051]: its worker, if there is one, times out. */
-  #isSane({ slot, offset, length }: SyncRequest): boolean {
+  #isValid({ slot, offset, length }: SyncRequest): boolean {
     const inFile = offset >= 0 && length > 0 && offset + length <= this.#pair.data.sizeBytes;
     return inFile && slot < this.#pair.image.geometry.workerSlots;
   }
@@ -175,7 +175,7 @@ class Helper {
     return { kind, helper: this.#incarnation, incarnation, id, batch: this.#batch, errno };
   }
 
-  #advance(): void {
+  #writeIfDue(): void {
     if (this.#batcher.isDue(this.#kernel.monotonicMs())) this.#write();
   }
 
@@ -184,7 +184,7 @@ class Helper {
     const requests = this.#batcher.requests();
     if (this.#batcher.phase === 'confirming' || requests.length === 0) return;
     this.#batch += 1;
-    this.#alone = requests.length === 1;
+    this.#hasLoneWorker = requests.length === 1;
     this.#pair.image.add(FIELD.batches, 1);
     const errno = this.#syncBatch();
     const bySlot = new Map<number, SyncRequest[]>();
@@ -207,7 +207,7 @@ class Helper {
     for (const { offset, length } of this.#batcher.ranges()) {
       const errno = data.sync(offset, length);
       if (errno === 0) continue;
-      this.#pair.distrustPages();
+      this.#pair.redirtyUnconfirmed();
       image.put(FIELD.syncing, 0);
       return errno;
     }
@@ -220,18 +220,18 @@ class Helper {
     const key = `${kind}/${slot}`;
     let fifo = this.#answers.get(key);
     if (!fifo) {
-      fifo = new Fifo(this.#places[kind](slot), ANSWER_READ_BYTES, this.#kernel);
+      fifo = new Fifo(this.#fifoPaths[kind](slot), ANSWER_READ_BYTES, this.#kernel);
       this.#answers.set(key, fifo);
     }
     let reached = true;
-    for (let at = 0; at < tokens.length; at += MAX_BACKLOG_TOKENS) {
-      reached = fifo.write(Buffer.concat(tokens.slice(at, at + MAX_BACKLOG_TOKENS))) && reached;
+    for (let at = 0; at < tokens.length; at += MAX_TOKENS_PER_WRITE) {
+      reached = fifo.write(Buffer.concat(tokens.slice(at, at + MAX_TOKENS_PER_WRITE))) && reached;
     }
     return reached;
   }
 
   close(): void {
-    for (const fifo of [this.#requests, this.#confconfs, ...this.#answers.values()]) fifo.close();
+    for (const fifo of [this.#requests, this.#confirmAcks, ...this.#answers.values()]) fifo.close();
     this.#pair.close();
   }
 }

@@ -1,6 +1,6 @@
 import { LOCK, type LockFile } from '../platform/locks.js';
 import type { IndexImage } from './image.js';
-import { SLOTS_WORD } from './layout.js';
+import { WORKER_SLOTS_WORD } from './layout.js';
 
 /**
  * An entry's lock names its owner by worker slot and incarnation: 10 bits of slot + 1, 22 bits of incarnation. The
@@ -18,11 +18,11 @@ export const lockWord = (slot: number, incarnation: number): number =>
  * Is the owner of an entry's lock alive? Answers are kept for the life of this object, which is one walk through the
  * list: an owner that dies meanwhile is found dead by the next walk.
  */
-export class Owners {
+export class LockOwners {
   readonly #image: IndexImage;
   readonly #locks: LockFile;
   readonly #own: number;
-  readonly #known = new Map<number, boolean>();
+  readonly #aliveByLock = new Map<number, boolean>();
 
   constructor(image: IndexImage, locks: LockFile, own: number) {
     this.#image = image;
@@ -33,17 +33,17 @@ export class Owners {
   isAlive(lock: number): boolean {
     if (lock === 0) return false;
     if (lock === this.#own) return true;
-    const known = this.#known.get(lock);
+    const known = this.#aliveByLock.get(lock);
     if (known !== undefined) return known;
-    const alive = this.#ask(lock);
-    this.#known.set(lock, alive);
+    const alive = this.#isOwnerAlive(lock);
+    this.#aliveByLock.set(lock, alive);
     return alive;
   }
 
-  #ask(lock: number): boolean {
+  #isOwnerAlive(lock: number): boolean {
     const slot = (lock & SLOT_MASK) - 1;
     if (slot < 0 || slot >= this.#image.geometry.workerSlots) return false;
-    const incarnation = this.#image.get(SLOTS_WORD + slot);
+    const incarnation = this.#image.get(WORKER_SLOTS_WORD + slot);
     return lockWord(slot, incarnation) === lock && this.#locks.isHeldElsewhere(LOCK.firstSlot + slot);
   }
 }

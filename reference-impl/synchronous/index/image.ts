@@ -1,10 +1,10 @@
 import { assert } from '../platform/errors.js';
 import {
-  ENTRIES_AT,
+  ENTRIES_OFFSET,
   ENTRY_WORDS,
   FIELD,
   type Geometry,
-  marksAt,
+  marksOffset,
   UNDO_CAPACITY,
   WORD_BYTES,
 } from './layout.js';
@@ -22,18 +22,18 @@ const HIGH = 2 ** 32;
 export class IndexImage {
   readonly words: Int32Array;
   readonly geometry: Geometry;
-  readonly marksWord: number;
+  readonly firstMarkWord: number;
 
   constructor(bytes: Uint8Array, geometry: Geometry) {
     this.words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / WORD_BYTES);
     this.geometry = geometry;
-    this.marksWord = marksAt(geometry.entries) / WORD_BYTES;
+    this.firstMarkWord = marksOffset(geometry.entries) / WORD_BYTES;
   }
 
   /** First word of an entry. */
   entryWord(entry: number): number {
     assert(entry >= 0 && entry < this.geometry.entries, 'an entry number is below the number of entries');
-    return ENTRIES_AT / WORD_BYTES + entry * ENTRY_WORDS;
+    return ENTRIES_OFFSET / WORD_BYTES + entry * ENTRY_WORDS;
   }
 
   get(word: number): number {

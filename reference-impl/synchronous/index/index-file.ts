@@ -1,10 +1,10 @@
 import { crc32c } from '@node-rs/crc32';
 import type { Kernel } from '../platform/kernel.js';
 import { PAGE_BYTES } from '../platform/map.js';
-import { FILES_VERSION } from '../record/data-file.js';
+import { FORMAT_VERSION } from '../record/data-file.js';
 import type { IndexImage } from './image.js';
 import {
-  ENTRIES_AT,
+  ENTRIES_OFFSET,
   ENTRY,
   ENTRY_BYTES,
   FIELD,
@@ -28,37 +28,37 @@ import {
  *    48   4  CRC-32C of bytes 0-47
  */
 const MAGIC = 'PPQINDEX';
-const CHECKED_BYTES = 48;
+const CHECKSUMMED_BYTES = 48;
 
-export function encodeIndexHead(geometry: Geometry, queueId: string): Buffer {
+export function encodeIndexHeader(geometry: Geometry, queueId: string): Buffer {
   const page = Buffer.alloc(PAGE_BYTES);
   page.write(MAGIC, 0, 'latin1');
-  page.writeUInt32LE(FILES_VERSION, 8);
+  page.writeUInt32LE(FORMAT_VERSION, 8);
   page.writeUInt32LE(ENTRY_BYTES, 12);
   page.writeUInt32LE(geometry.entries, 16);
   page.writeUInt32LE(geometry.workerSlots, 20);
   page.writeBigUInt64LE(BigInt(geometry.dataBytes), 24);
   page.write(queueId, 32, 'hex');
-  page.writeUInt32LE(crc32c(page.subarray(0, CHECKED_BYTES)), CHECKED_BYTES);
+  page.writeUInt32LE(crc32c(page.subarray(0, CHECKSUMMED_BYTES)), CHECKSUMMED_BYTES);
   return page;
 }
 
 /** What is wrong with an index file, in a word or two; it never matters to the messages, only to what is told. */
-export type IndexHead = { usable: true; geometry: Geometry } | { usable: false; why: string };
+export type IndexHeader = { usable: true; geometry: Geometry } | { usable: false; why: string };
 
 /** Reads the head of whatever is there under the name of the index file. */
-export function decodeIndexHead(
+export function decodeIndexHeader(
   page: Buffer,
   fileBytes: number,
   queueId: string,
   dataBytes: number,
-): IndexHead {
-  const no = (why: string): IndexHead => ({ usable: false, why });
+): IndexHeader {
+  const no = (why: string): IndexHeader => ({ usable: false, why });
   if (fileBytes === 0) return no('empty');
   if (page.length < PAGE_BYTES) return no('truncated');
   if (page.toString('latin1', 0, 8) !== MAGIC) return no('not an index file');
-  if (page.readUInt32LE(CHECKED_BYTES) !== crc32c(page.subarray(0, CHECKED_BYTES))) return no('head damaged');
-  if (page.readUInt32LE(8) !== FILES_VERSION || page.readUInt32LE(12) !== ENTRY_BYTES)
+  if (page.readUInt32LE(CHECKSUMMED_BYTES) !== crc32c(page.subarray(0, CHECKSUMMED_BYTES))) return no('head damaged');
+  if (page.readUInt32LE(8) !== FORMAT_VERSION || page.readUInt32LE(12) !== ENTRY_BYTES)
     return no('other version');
   if (page.toString('hex', 32, 48) !== queueId) return no('of another queue');
   const geometry = {
@@ -74,8 +74,8 @@ export function decodeIndexHead(
 
 /** The pages of a new, empty index in front of its marks, which are all zero. */
 export function emptyIndex(geometry: Geometry, queueId: string, writeOffset: number): Buffer {
-  const bytes = Buffer.alloc(ENTRIES_AT + geometry.entries * ENTRY_BYTES);
-  encodeIndexHead(geometry, queueId).copy(bytes);
+  const bytes = Buffer.alloc(ENTRIES_OFFSET + geometry.entries * ENTRY_BYTES);
+  encodeIndexHeader(geometry, queueId).copy(bytes);
   const put = (word: number, value: number): void => {
     bytes.writeInt32LE(value, word * WORD_BYTES);
   };
@@ -86,7 +86,7 @@ export function emptyIndex(geometry: Geometry, queueId: string, writeOffset: num
   put(FIELD.nextNumber + 1, 1); // generation 1
   put(FIELD.writeOffset, writeOffset);
   for (let entry = 0; entry < geometry.entries; entry += 1) {
-    const next = (ENTRIES_AT + entry * ENTRY_BYTES) / WORD_BYTES + ENTRY.next;
+    const next = (ENTRIES_OFFSET + entry * ENTRY_BYTES) / WORD_BYTES + ENTRY.next;
     put(next, entry + 1 < geometry.entries ? entry + 1 : NONE);
   }
   return bytes;
@@ -102,7 +102,7 @@ export function beginIndexSync(image: IndexImage, kernel: Kernel): void {
   const { words } = image;
   if (image.get(FIELD.indexSyncing) !== 0) {
     const bytes = Buffer.from(words.buffer, words.byteOffset, words.byteLength);
-    for (let at = 0; at < bytes.length; at += PAGE_BYTES) kernel.touch(bytes, at);
+    for (let at = 0; at < bytes.length; at += PAGE_BYTES) kernel.markDirty(bytes, at);
   }
   image.put(FIELD.indexSyncing, 1);
 }

@@ -13,7 +13,7 @@ import { SLOT_BYTES } from '../record/layout.js';
 export const WORD_BYTES = 4;
 export const ENTRY_BYTES = 64;
 export const ENTRY_WORDS = ENTRY_BYTES / WORD_BYTES;
-export const ENTRIES_AT = 4 * PAGE_BYTES;
+export const ENTRIES_OFFSET = 4 * PAGE_BYTES;
 export const MAX_WORKER_SLOTS = (2 * PAGE_BYTES) / WORD_BYTES;
 export const MARK_BYTES = 8;
 
@@ -62,7 +62,7 @@ export const FIELD = {
 export const UNDO_CAPACITY = 64;
 
 /** First word of the worker slots' incarnations. */
-export const SLOTS_WORD = (2 * PAGE_BYTES) / WORD_BYTES;
+export const WORKER_SLOTS_WORD = (2 * PAGE_BYTES) / WORD_BYTES;
 
 /** Word numbers within an `index_entry` [0019]. */
 export const ENTRY = {
@@ -100,11 +100,11 @@ export interface Geometry {
   dataBytes: number;
 }
 
-export const marksAt = (entries: number): number =>
-  Math.ceil((ENTRIES_AT + entries * ENTRY_BYTES) / PAGE_BYTES) * PAGE_BYTES;
+export const marksOffset = (entries: number): number =>
+  Math.ceil((ENTRIES_OFFSET + entries * ENTRY_BYTES) / PAGE_BYTES) * PAGE_BYTES;
 
 /** Full and final size of the index file. */
 export function indexBytes(geometry: Geometry): number {
   const marks = Math.ceil(geometry.dataBytes / SLOT_BYTES) * MARK_BYTES;
-  return marksAt(geometry.entries) + Math.ceil(marks / PAGE_BYTES) * PAGE_BYTES;
+  return marksOffset(geometry.entries) + Math.ceil(marks / PAGE_BYTES) * PAGE_BYTES;
 }

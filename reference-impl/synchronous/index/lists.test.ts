@@ -3,7 +3,7 @@ import t from 'tap';
 import { RING_START } from '../record/data-file.js';
 import { SLOT_BYTES } from '../record/layout.js';
 import { checkLists } from './check.js';
-import { Killed, listsOf, MortalImage, memoryIndex } from './fixtures/memory-image.js';
+import { Killed, listsOf, KillableImage, memoryIndex } from './fixtures/memory-image.js';
 import { IndexImage } from './image.js';
 import { ENTRY, ENTRY_BYTES, FIELD, type Geometry, NONE, STATUS, UNDO_CAPACITY } from './layout.js';
 import { append, listedAt, release, skipHead } from './lists.js';
@@ -58,7 +58,7 @@ function grown(history: readonly { what: string; place: number }[]): Uint8Array 
 function killedAfter(bytes: Uint8Array, stores: number, change: Change): Uint8Array | undefined {
   const copy = bytes.slice();
   try {
-    change(new MortalImage(copy, geometry, stores));
+    change(new KillableImage(copy, geometry, stores));
     return undefined;
   } catch (error) {
     if (!(error instanceof Killed)) throw error;

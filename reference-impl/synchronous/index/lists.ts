@@ -4,7 +4,7 @@ import type { IndexImage } from './image.js';
 import { ENTRY, FIELD, NONE, STATUS } from './layout.js';
 
 /** A record's place and identity as the index keeps them. */
-export interface Listed {
+export interface ListedRecord {
   offset: number;
   number: number;
   /** The whole record, checksums included. */
@@ -24,7 +24,7 @@ export interface Listed {
  *
  * @returns the entry, or NONE when the free list is empty (ERROR_NO_MORE_INDEX_ENTRIES of [0034]).
  */
-export function append(image: IndexImage, listed: Listed, lock: number): number {
+export function append(image: IndexImage, listed: ListedRecord, lock: number): number {
   const entry = image.get(FIELD.free);
   if (entry === NONE) return NONE;
   const at = image.entryWord(entry);
@@ -95,7 +95,7 @@ function unlink(image: IndexImage, at: number): void {
 }
 
 /** The entry as its record was written. */
-export function listedAt(image: IndexImage, entry: number): Listed {
+export function listedAt(image: IndexImage, entry: number): ListedRecord {
   const at = image.entryWord(entry);
   return {
     offset: image.getWide(at + ENTRY.offset),

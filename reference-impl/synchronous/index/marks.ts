@@ -13,10 +13,10 @@ import type { IndexImage } from './image.js';
  * The fingerprint is keyed and covers the slot, so that no flipped bit turns one message's mark into another's. It
  * is two 32-bit words; a process killed between the two stores leaves a mark that matches nothing.
  */
-const GOLDEN = 0x9e3779b1;
+const GOLDEN_RATIO_32 = 0x9e3779b1;
 const HIGH = 2 ** 32;
 
-const slotOf = (offset: number): number => Math.imul(offset / SLOT_BYTES, GOLDEN);
+const slotHash = (offset: number): number => Math.imul(offset / SLOT_BYTES, GOLDEN_RATIO_32);
 
 const firstWord = (key: ChecksumKey, slot: number, number: number): number =>
   scramble((number | 0) ^ key.low ^ slot) | 0;
@@ -24,12 +24,12 @@ const firstWord = (key: ChecksumKey, slot: number, number: number): number =>
 const secondWord = (key: ChecksumKey, slot: number, number: number, first: number): number =>
   scramble(Math.floor(number / HIGH) ^ key.high ^ scramble(first ^ slot)) | 0;
 
-const wordOf = (image: IndexImage, offset: number): number => image.marksWord + 2 * (offset / SLOT_BYTES);
+const markWord = (image: IndexImage, offset: number): number => image.firstMarkWord + 2 * (offset / SLOT_BYTES);
 
 /** Notes that message `number`, whose record is at `offset`, is consumed. Needs no mutex: only its owner does it. */
 export function markConsumed(image: IndexImage, key: ChecksumKey, offset: number, number: number): void {
-  const slot = slotOf(offset);
-  const word = wordOf(image, offset);
+  const slot = slotHash(offset);
+  const word = markWord(image, offset);
   const first = firstWord(key, slot, number);
   image.put(word, first);
   image.put(word + 1, secondWord(key, slot, number, first));
@@ -37,8 +37,8 @@ export function markConsumed(image: IndexImage, key: ChecksumKey, offset: number
 
 /** Was message `number` at `offset` consumed, as far as this index knows? */
 export function isConsumed(image: IndexImage, key: ChecksumKey, offset: number, number: number): boolean {
-  const slot = slotOf(offset);
-  const word = wordOf(image, offset);
+  const slot = slotHash(offset);
+  const word = markWord(image, offset);
   const first = firstWord(key, slot, number);
   return image.get(word) === first && image.get(word + 1) === secondWord(key, slot, number, first);
 }

@@ -11,8 +11,8 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { decodeHead, encodeHead, newHead, RING_START } from '../record/data-file.js';
-import { put, smtp } from '../record/fixtures/memory-data.js';
+import { decodeDataFileHeader, encodeDataFileHeader, newDataFileHeader, RING_START } from '../record/data-file.js';
+import { putRecord, smtp } from '../record/fixtures/memory-data.js';
 import { bodyOf, readSlot } from '../record/record.js';
 import { scan } from '../restore/scan.js';
 import { DataMap } from './data-map.js';
@@ -40,13 +40,13 @@ function sparse(t: { teardown(clean: () => void): void }, sizeBytes: number): { 
 t.test('a data file may pass 4 GB [0023]: records beyond are written, synced, read and found', async (t) => {
   const sizeBytes = 5 * GIB;
   const { path, fd } = sparse(t, sizeBytes);
-  const head = newHead(sizeBytes, MAX_RECORD, linux);
+  const head = newDataFileHeader(sizeBytes, MAX_RECORD, linux);
   const data = new DataMap(fd, sizeBytes, MAX_RECORD);
   const big = Buffer.alloc(700_000, 'z');
   const places = [RING_START, GIB - 512, 2 * GIB, 2 ** 32 - 256, 2 ** 32 + 2 ** 20, sizeBytes - 4096 - 256];
   places.forEach((offset, n) => {
     const body = smtp(offset === GIB - 512 || offset === 2 ** 32 - 256 ? big : `at ${offset}`);
-    const length = put(data, head.key, offset, 2 ** 32 + n, body);
+    const length = putRecord(data, head.key, offset, 2 ** 32 + n, body);
     t.equal(data.sync(offset, length), 0);
   });
   const other = new DataMap(fd, sizeBytes, MAX_RECORD);
@@ -85,7 +85,7 @@ t.test('The helper’s map, the worker’s map: bounds are checked before every 
     [2 ** 20 - 10, 11],
     [0, -1],
   ] as const) {
-    t.throws(() => data.place(offset, length), { code: 'assertion', exitCode: 4 });
+    t.throws(() => data.locate(offset, length), { code: 'assertion', exitCode: 4 });
   }
   t.throws(() => data.sync(2 ** 20 - 10, 100), { code: 'assertion' });
   t.throws(() => mapShared(linux, fd, 100, 4096), { code: 'assertion' }, 'not on a page boundary');
@@ -102,12 +102,12 @@ t.test('a failed msync tells its errno', async (t) => {
 });
 
 t.test('the head of a data file comes back as it was, and every flipped bit of it is noticed', async (t) => {
-  const head = newHead(5 * GIB, MAX_RECORD, linux);
-  const page = encodeHead(head);
-  t.same(decodeHead(page, 'data'), head);
+  const head = newDataFileHeader(5 * GIB, MAX_RECORD, linux);
+  const page = encodeDataFileHeader(head);
+  t.same(decodeDataFileHeader(page, 'data'), head);
   for (let bit = 0; bit < 60 * 8; bit += 1) {
     const spoilt = Buffer.from(page);
     spoilt.writeUInt8(spoilt.readUInt8(bit >> 3) ^ (1 << (bit & 7)), bit >> 3);
-    t.throws(() => decodeHead(spoilt, 'data'), QueueError);
+    t.throws(() => decodeDataFileHeader(spoilt, 'data'), QueueError);
   }
 });

@@ -6,7 +6,7 @@ import { adviseWillNeed, mapShared, PAGE_BYTES, syncMapped } from './map.js';
 const WINDOW_BYTES = 2 ** 30;
 
 /** A place in the mapped data file: `bytes` is a whole window, `at` the position in it. */
-export interface Place {
+export interface MappedRange {
   bytes: Buffer;
   at: number;
 }
@@ -15,7 +15,7 @@ export interface Place {
 export interface DataBytes {
   readonly sizeBytes: number;
   /** @throws QueueError `assertion` when the range is not inside the file. */
-  place(offset: number, length: number): Place;
+  locate(offset: number, length: number): MappedRange;
   /** A hint that the range will be read soon; does not wait. */
   willNeed(offset: number, length: number): void;
 }
@@ -39,7 +39,7 @@ export class DataMap implements DataBytes {
     this.#overlapBytes = Math.ceil(maxRecordBytes / PAGE_BYTES) * PAGE_BYTES + PAGE_BYTES;
   }
 
-  place(offset: number, length: number): Place {
+  locate(offset: number, length: number): MappedRange {
     assert(
       offset >= 0 && length >= 0 && offset + length <= this.sizeBytes,
       'access stays within the data file',
@@ -60,7 +60,7 @@ export class DataMap implements DataBytes {
   }
 
   willNeed(offset: number, length: number): void {
-    const { bytes, at } = this.place(offset, Math.min(length, WINDOW_BYTES - (offset % WINDOW_BYTES)));
+    const { bytes, at } = this.locate(offset, Math.min(length, WINDOW_BYTES - (offset % WINDOW_BYTES)));
     adviseWillNeed(this.#kernel, bytes, at, length);
   }
 
@@ -74,7 +74,7 @@ export class DataMap implements DataBytes {
     const end = offset + length;
     while (from < end) {
       const next = Math.min(end, (Math.floor(from / WINDOW_BYTES) + 1) * WINDOW_BYTES);
-      const { bytes, at } = this.place(from, next - from);
+      const { bytes, at } = this.locate(from, next - from);
       const failure = syncMapped(this.#kernel, bytes, at, next - from);
       if (failure !== 0) return failure;
       from = next;
@@ -89,8 +89,8 @@ export class DataMap implements DataBytes {
   redirty(offset: number, length: number): void {
     const first = Math.floor(offset / PAGE_BYTES) * PAGE_BYTES;
     for (let page = first; page < offset + length; page += PAGE_BYTES) {
-      const { bytes, at } = this.place(page, 4);
-      this.#kernel.touch(bytes, at);
+      const { bytes, at } = this.locate(page, 4);
+      this.#kernel.markDirty(bytes, at);
     }
   }
 }

@@ -27,17 +27,17 @@ export class QueueError extends Error {
   constructor(code: QueueErrorCode, message: string, options: { cause?: unknown; exitCode?: 2 | 4 } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
-    this.exitCode = options.exitCode ?? (OWN_FAILURES.includes(code) ? 4 : 2);
+    this.exitCode = options.exitCode ?? (INTERNAL_ERRORS.includes(code) ? 4 : 2);
   }
 }
 
-const OWN_FAILURES: readonly QueueErrorCode[] = ['assertion', 'sync-failed', 'mutex-held'];
+const INTERNAL_ERRORS: readonly QueueErrorCode[] = ['assertion', 'sync-failed', 'mutex-held'];
 
 /** Did somebody else hold the mutex for too long? Then nothing was changed, and it can be tried again. */
 export const isMutexHeld = (error: unknown): error is QueueError =>
   error instanceof QueueError && error.code === 'mutex-held';
 
 /** Invariants are asserted in production too; the message names what the assertion protects. */
-export function assert(condition: boolean, protects: string): asserts condition {
-  if (!condition) throw new QueueError('assertion', `invariant broken: ${protects}`);
+export function assert(condition: boolean, invariant: string): asserts condition {
+  if (!condition) throw new QueueError('assertion', `invariant broken: ${invariant}`);
 }

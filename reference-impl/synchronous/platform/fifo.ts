@@ -4,10 +4,10 @@ import type { Kernel } from './kernel.js';
 import { linux } from './linux.js';
 import { EEXIST } from './native.js';
 
-const isAgain = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === 'EAGAIN';
+const isWouldBlock = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === 'EAGAIN';
 
 /** Where drained bytes go; nobody looks at them. */
-const THROWN_AWAY = Buffer.alloc(4096);
+const DISCARD_BUFFER = Buffer.alloc(4096);
 
 /** Makes the FIFO if it is not there. @throws QueueError `not-a-queue` when something else has its name. */
 export function makeFifo(path: string, kernel: Kernel = linux): void {
@@ -48,7 +48,7 @@ export class Fifo {
       const length = this.#kernel.read(this.fd, buffer, 0, buffer.length, null);
       return buffer.subarray(0, length);
     } catch (error) {
-      if (isAgain(error)) return buffer.subarray(0, 0);
+      if (isWouldBlock(error)) return buffer.subarray(0, 0);
       throw error;
     }
   }
@@ -56,9 +56,9 @@ export class Fifo {
   /** Reads until nothing is left: tokens outlive the process they were for. */
   drain(): void {
     try {
-      while (this.#kernel.read(this.fd, THROWN_AWAY, 0, THROWN_AWAY.length, null) > 0);
+      while (this.#kernel.read(this.fd, DISCARD_BUFFER, 0, DISCARD_BUFFER.length, null) > 0);
     } catch (error) {
-      if (!isAgain(error)) throw error;
+      if (!isWouldBlock(error)) throw error;
     }
   }
 
@@ -71,7 +71,7 @@ export class Fifo {
     try {
       return this.#kernel.write(this.fd, bytes, 0, bytes.length, null) === bytes.length;
     } catch (error) {
-      if (isAgain(error)) return false;
+      if (isWouldBlock(error)) return false;
       throw error;
     }
   }

@@ -1,5 +1,5 @@
 /** A registered callback that can be taken back. */
-export interface Registered {
+export interface Registration {
   close(): void;
 }
 
@@ -43,7 +43,7 @@ export interface Kernel {
    */
   msync(map: Buffer, offset: number, length: number, wait: boolean): number;
   /** Makes the page of a byte dirty without changing it, safely against stores of other processes. */
-  touch(map: Buffer, at: number): void;
+  markDirty(map: Buffer, at: number): void;
 
   /** fcntl(2) with a `struct flock`. @returns 0, or -1 with `errno`. */
   fcntlLock(fd: number, command: number, flock: Buffer): number;
@@ -51,20 +51,20 @@ export interface Kernel {
   /** poll(2) over `struct pollfd[]`; blocks the thread for at most `timeoutMs`. @returns how many are ready. */
   poll(fds: Buffer, count: number, timeoutMs: number): number;
   /** The same without sleep: what is awaited comes sooner than a sleeping processor wakes up. */
-  pollAwake(fds: Buffer, count: number, timeoutMs: number): number;
+  busyPoll(fds: Buffer, count: number, timeoutMs: number): number;
 
   /** Calls back with what arrives in a FIFO, at most so many bytes at once; they are valid during the call. */
-  onArrival(fd: number, mostBytes: number, callback: (bytes: Buffer) => void): Registered;
+  onFifoData(fd: number, maxBytes: number, callback: (bytes: Buffer) => void): Registration;
   /** Calls back every so often, without keeping the process alive. */
-  every(intervalMs: number, callback: () => unknown): Registered;
+  every(intervalMs: number, callback: () => unknown): Registration;
   /** Calls back after the input and output of this turn of the event loop. A promise that fails fails the process. */
-  soon(callback: () => unknown): void;
+  defer(callback: () => unknown): void;
 
   /** Milliseconds on a clock that never goes back. */
   monotonicMs(): number;
   /** Milliseconds since the epoch, on a clock that may jump. */
-  dateMs(): number;
+  wallClockMs(): number;
   randomBytes(count: number): Buffer;
   /** One line for the operator. */
-  say(line: string): void;
+  log(line: string): void;
 }

@@ -19,7 +19,7 @@ import { Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { QueueError } from './errors.js';
-import type { Kernel, Registered } from './kernel.js';
+import type { Kernel, Registration } from './kernel.js';
 import {
   errno,
   fcntlLock,
@@ -66,7 +66,7 @@ type MmapAddon = Omit<MmapIo, 'sync'> & { sync_lib_private__: SyncMapped };
 const mmapIo: MmapIo | undefined = (() => {
   const load = createRequire(import.meta.url);
   try {
-    return addonOf(load) ?? (load('mmap-io') as MmapIo);
+    return loadAddon(load) ?? (load('mmap-io') as MmapIo);
   } catch {
     return undefined;
   }
@@ -76,7 +76,7 @@ const mmapIo: MmapIo | undefined = (() => {
  * The compiled addon where a build puts it. The library finds it with an installer of addons that loads a network client
  * and an archiver: a third of all the time that a start takes.
  */
-function addonOf(load: NodeJS.Require): MmapIo | undefined {
+function loadAddon(load: NodeJS.Require): MmapIo | undefined {
   const { versions, platform, arch } = process;
   const build = `build/binding/Release/node-v${versions.modules}-${platform}-${arch}/mmap_io.node`;
   try {
@@ -145,9 +145,9 @@ function msync(bytes: Buffer, offset: number, length: number, wait: boolean): nu
 }
 
 /** Read into one buffer of ours: a stream's buffers and events cost as much as the rest of a round. */
-function onArrival(fd: number, mostBytes: number, callback: (bytes: Buffer) => void): Registered {
+function onFifoData(fd: number, maxBytes: number, callback: (bytes: Buffer) => void): Registration {
   const onread = {
-    buffer: Buffer.alloc(mostBytes),
+    buffer: Buffer.alloc(maxBytes),
     callback: (length: number, bytes: Uint8Array): boolean => {
       callback(Buffer.from(bytes.buffer, bytes.byteOffset, length));
       return true;
@@ -160,13 +160,13 @@ function onArrival(fd: number, mostBytes: number, callback: (bytes: Buffer) => v
   return { close: () => socket.destroy() };
 }
 
-function every(intervalMs: number, callback: () => unknown): Registered {
+function every(intervalMs: number, callback: () => unknown): Registration {
   const timer = setInterval(callback, intervalMs);
   timer.unref();
   return { close: () => clearInterval(timer) };
 }
 
-function pollAwake(fds: Buffer, count: number, timeoutMs: number): number {
+function busyPoll(fds: Buffer, count: number, timeoutMs: number): number {
   const endMs = performance.now() + timeoutMs;
   for (;;) {
     const ready = poll(fds, count, 0);
@@ -193,21 +193,21 @@ export const linux: Kernel = {
   map,
   willNeed,
   msync,
-  touch: (bytes, at) => {
+  markDirty: (bytes, at) => {
     // An atomic "or 0": another process may be storing into the same word.
     Atomics.or(new Int32Array(bytes.buffer, bytes.byteOffset + at, 1), 0, 0);
   },
   fcntlLock,
   errno,
   poll,
-  pollAwake,
-  onArrival,
+  busyPoll,
+  onFifoData,
   every,
-  soon: (callback) => void setImmediate(callback),
+  defer: (callback) => void setImmediate(callback),
   monotonicMs: () => performance.now(),
-  dateMs: () => Date.now(),
+  wallClockMs: () => Date.now(),
   randomBytes,
-  say: (line) => void process.stderr.write(`${line}\n`),
+  log: (line) => void process.stderr.write(`${line}\n`),
 };
 
 /**

@@ -29,8 +29,8 @@ export const LOCK = {
 } as const;
 
 /** About a tenth of a millisecond. */
-const QUICK_TRIES = 100;
-const NOTHING = Buffer.alloc(8);
+const SPIN_TRIES = 100;
+const NO_FDS = Buffer.alloc(8);
 
 /**
  * Byte-range locks on one file, as open-file-description locks: owned by this opening of the file, dropped by the
@@ -49,7 +49,7 @@ export class LockFile {
     this.#fd = kernel.open(path, constants.O_RDWR | constants.O_CREAT, 0o660);
   }
 
-  #call(command: number, type: number, byte: number): boolean {
+  #fcntl(command: number, type: number, byte: number): boolean {
     const words = this.#words;
     words.fill(0);
     words[0] = type;
@@ -66,7 +66,7 @@ export class LockFile {
 
   /** Takes the byte exclusively if nobody else has it. */
   tryLock(byte: number): boolean {
-    return this.#call(F_OFD_SETLK, F_WRLCK, byte);
+    return this.#fcntl(F_OFD_SETLK, F_WRLCK, byte);
   }
 
   /**
@@ -74,11 +74,11 @@ export class LockFile {
    * at once for a moment, since it is mostly held for some microseconds, and then every millisecond.
    * @returns false when somebody else still holds it.
    */
-  lockWithin(byte: number, limitMs: number): boolean {
+  lockWithin(byte: number, timeoutMs: number): boolean {
     if (this.tryLock(byte)) return true;
-    const endMs = this.#kernel.monotonicMs() + limitMs;
+    const endMs = this.#kernel.monotonicMs() + timeoutMs;
     for (let tries = 1; this.#kernel.monotonicMs() < endMs; tries += 1) {
-      if (tries > QUICK_TRIES) this.#kernel.poll(NOTHING, 0, 1);
+      if (tries > SPIN_TRIES) this.#kernel.poll(NO_FDS, 0, 1);
       if (this.tryLock(byte)) return true;
     }
     return false;
@@ -86,16 +86,16 @@ export class LockFile {
 
   /** Shares the byte with other readers; turns an exclusive lock of ours into a shared one without a gap. */
   lockShared(byte: number): void {
-    assert(this.#call(F_OFD_SETLKW, F_RDLCK, byte), 'a blocking shared lock is granted');
+    assert(this.#fcntl(F_OFD_SETLKW, F_RDLCK, byte), 'a blocking shared lock is granted');
   }
 
   unlock(byte: number): void {
-    assert(this.#call(F_OFD_SETLK, F_UNLCK, byte), 'a lock of ours can be given back');
+    assert(this.#fcntl(F_OFD_SETLK, F_UNLCK, byte), 'a lock of ours can be given back');
   }
 
   /** Does another opening of the file hold the byte? Our own locks do not count. */
   isHeldElsewhere(byte: number): boolean {
-    this.#call(F_OFD_GETLK, F_WRLCK, byte);
+    this.#fcntl(F_OFD_GETLK, F_WRLCK, byte);
     return this.#flock.readInt16LE(0) !== F_UNLCK;
   }
 

@@ -1,4 +1,4 @@
-import type { DataBytes, Place } from './data-map.js';
+import type { DataBytes, MappedRange } from './data-map.js';
 import { assert } from './errors.js';
 
 /** A data file in plain memory. */
@@ -13,7 +13,7 @@ export class MemoryData implements DataBytes {
     return this.bytes.length;
   }
 
-  place(offset: number, length: number): Place {
+  locate(offset: number, length: number): MappedRange {
     assert(
       offset >= 0 && length >= 0 && offset + length <= this.sizeBytes,
       'access stays within the data file',

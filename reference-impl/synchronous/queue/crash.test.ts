@@ -6,13 +6,13 @@ import { smtp } from '../record/fixtures/memory-data.js';
 import {
   hasStrace,
   isRoot,
-  type Lab,
-  lab,
+  type QueueHarness,
+  createHarness,
   stateOf,
   strace,
   takeAll,
   textsOf,
-  until,
+  waitUntil,
 } from './fixtures/lab.js';
 import { verifyQueue } from './verify.js';
 
@@ -22,12 +22,12 @@ const asRoot = isRoot ? {} : { skip: 'needs root' };
 const messages = (count: number, name: string): string[] =>
   Array.from({ length: count }, (_, n) => `${name} ${n}`);
 
-async function problems({ settings }: Lab): Promise<string[]> {
+async function problems({ settings }: QueueHarness): Promise<string[]> {
   return (await verifyQueue(settings)).problems;
 }
 
 /** Has this text reached the data file? A message is copied before it is synced. */
-function isCopied({ pair }: Lab, text: string): boolean {
+function isCopied({ pair }: QueueHarness, text: string): boolean {
   const fd = openSync(join(pair, 'queue.data'), 'r');
   try {
     const bytes = Buffer.alloc(64 * 1024);
@@ -39,21 +39,21 @@ function isCopied({ pair }: Lab, text: string): boolean {
 }
 
 t.test('a helper that is killed is noticed, and its successor confirms what waits', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   const helper = await here.helper();
   const worker = await here.worker();
   t.match(await worker.ask({ do: 'enqueue', texts: ['before'] }), { outcome: 'confirmed' });
   await helper.kill();
-  worker.say({ do: 'enqueue', texts: ['meanwhile'] });
-  await until(() => isCopied(here, 'meanwhile'));
+  worker.send({ do: 'enqueue', texts: ['meanwhile'] });
+  await waitUntil(() => isCopied(here, 'meanwhile'));
   await here.helper();
   t.match(await worker.process.line(), { outcome: 'confirmed' });
-  t.same(await worker.texts(), ['before', 'meanwhile']);
+  t.same(await worker.takeTexts(), ['before', 'meanwhile']);
   t.same(await problems(here), []);
 });
 
 t.test('without a helper nothing is confirmed, and what was given up is not delivered', async (t) => {
-  const here = await lab(t, { sync: { requestTimeoutMs: 150 } });
+  const here = await createHarness(t, { sync: { requestTimeoutMs: 150 } });
   const queue = await here.open();
   t.match(await queue.enqueue([smtp('nobody syncs this')]), { outcome: 'indefinite' });
   t.same(takeAll(queue), []);
@@ -64,25 +64,25 @@ t.test('without a helper nothing is confirmed, and what was given up is not deli
 });
 
 t.test('a helper that stands still for a while loses nothing and confirms afterwards', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   const helper = await here.helper();
   const worker = await here.worker();
   await helper.pause(true);
-  worker.say({ do: 'enqueue', texts: messages(5, 'm') });
-  await until(() => isCopied(here, 'm 4'));
-  t.same(await (await here.worker()).texts(), [], 'nobody may deliver them yet');
+  worker.send({ do: 'enqueue', texts: messages(5, 'm') });
+  await waitUntil(() => isCopied(here, 'm 4'));
+  t.same(await (await here.worker()).takeTexts(), [], 'nobody may deliver them yet');
   await helper.pause(false);
   t.match(await worker.process.line(), { outcome: 'confirmed' });
-  t.same(await worker.texts(), messages(5, 'm'));
+  t.same(await worker.takeTexts(), messages(5, 'm'));
 });
 
 t.test('a helper killed in msync leaves no message behind', withStrace, async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   const worker = await here.worker();
   for (const [round, when] of [1, 2, 3].entries()) {
     const helper = await here.helper({ wrapper: strace(`msync:signal=KILL:when=${when}`) });
     // On a slow machine a request is sent again, and the msync that kills may be that of an earlier message.
-    for (let n = 1; n <= when; n += 1) worker.say({ do: 'enqueue', texts: [`round ${round}, ${n}`] });
+    for (let n = 1; n <= when; n += 1) worker.send({ do: 'enqueue', texts: [`round ${round}, ${n}`] });
     await helper.exited();
     const next = await here.helper();
     for (let n = 1; n <= when; n += 1) {
@@ -95,7 +95,7 @@ t.test('a helper killed in msync leaves no message behind', withStrace, async (t
     }
     await next.kill();
   }
-  t.equal((await worker.texts()).length, 6);
+  t.equal((await worker.takeTexts()).length, 6);
 });
 
 t.test(
@@ -103,7 +103,7 @@ t.test(
   withStrace,
   async (t) => {
     // Nobody is to ask twice, however slow the machine: the second msync must be that of the second message.
-    const here = await lab(t, { sync: { helperTimeoutMs: 10_000, confirmationTimeoutMs: 10_000 } });
+    const here = await createHarness(t, { sync: { helperTimeoutMs: 10_000, confirmationTimeoutMs: 10_000 } });
     // Opened here first: the restore syncs too, and is none of the helper's.
     const queue = await here.open();
     await here.helper({ wrapper: strace('msync:error=EIO:when=2') });
@@ -117,13 +117,13 @@ t.test(
 );
 
 t.test('a failed msync of the dead-letter queue leaves the message where it is', withStrace, async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   await here.helper();
   // The dead letters are restored here: the restore syncs too, and is none of the worker's.
   await here.open();
   const worker = await here.worker({ wrapper: strace('msync:error=EIO:when=1') });
   await worker.ask({ do: 'enqueue', texts: ['one'] });
-  t.same(await worker.texts(), ['one']);
+  t.same(await worker.takeTexts(), ['one']);
   t.same(await worker.ask({ do: 'bury' }), { buried: false });
   t.match(await worker.ask({ do: 'take', count: 9 }), { taken: [{ text: 'one', tries: 1 }] });
   t.same(await worker.ask({ do: 'bury' }), { buried: true });
@@ -133,7 +133,7 @@ t.test('a failed msync of the dead-letter queue leaves the message where it is',
 t.test(
   'A killed lock holder leaves half-changed lists: whoever takes the mutex next repairs them',
   async (t) => {
-    const here = await lab(t);
+    const here = await createHarness(t);
     await here.helper();
     const queue = await here.open();
     await queue.enqueue([smtp('one'), smtp('two')]);
@@ -148,24 +148,24 @@ t.test(
 t.test(
   'a worker stopped inside the mutex: others say no, lose nothing, and go on when it does',
   async (t) => {
-    const here = await lab(t);
+    const here = await createHarness(t);
     await here.helper();
     const worker = await here.worker();
     await worker.ask({ do: 'enqueue', texts: ['one', 'two'] });
-    t.same(await worker.texts(1), ['one']);
+    t.same(await worker.takeTexts(1), ['one']);
     const holder = await here.worker();
-    holder.say({ do: 'stop-in-mutex' });
-    await until(() => stateOf(holder.process.child.pid ?? 0) === 'T');
+    holder.send({ do: 'stop-in-mutex' });
+    await waitUntil(() => stateOf(holder.process.child.pid ?? 0) === 'T');
     const refused = { outcome: 'rejected', reason: 'mutex-held' };
     t.match(await worker.ask({ do: 'enqueue', texts: ['three'] }), refused);
     t.match(await worker.ask({ do: 'enqueue', texts: ['four'] }), refused);
     await worker.ask({ do: 'consume' });
-    t.same(await worker.texts(), [], 'nobody can walk the list');
+    t.same(await worker.takeTexts(), [], 'nobody can walk the list');
     await holder.process.pause(false);
     t.match(await holder.process.line(), { went: 'on' });
     t.match(await worker.ask({ do: 'enqueue', texts: ['five'] }), { outcome: 'confirmed' });
     t.match(await worker.ask({ do: 'stats' }), { live: 2 }, 'what was consumed meanwhile is off the list');
-    t.same(await worker.texts(), ['two', 'five']);
+    t.same(await worker.takeTexts(), ['two', 'five']);
     t.same(await problems(here), []);
   },
 );
@@ -173,30 +173,30 @@ t.test(
 t.test(
   'a worker stopped inside the mutex and killed there: the next to take it repairs the lists',
   async (t) => {
-    const here = await lab(t);
+    const here = await createHarness(t);
     await here.helper();
     const worker = await here.worker();
     await worker.ask({ do: 'enqueue', texts: ['one'] });
     const holder = await here.worker();
-    holder.say({ do: 'stop-in-mutex' });
-    await until(() => stateOf(holder.process.child.pid ?? 0) === 'T');
+    holder.send({ do: 'stop-in-mutex' });
+    await waitUntil(() => stateOf(holder.process.child.pid ?? 0) === 'T');
     t.match(await worker.ask({ do: 'enqueue', texts: ['two'] }), { reason: 'mutex-held' });
     await holder.process.kill();
     t.match(await worker.ask({ do: 'enqueue', texts: ['three'] }), { outcome: 'confirmed' });
-    t.same(await worker.texts(), ['one', 'three']);
+    t.same(await worker.takeTexts(), ['one', 'three']);
     t.same(await problems(here), []);
   },
 );
 
 t.test('a worker killed with messages locked for delivery: others deliver exactly those again', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   await here.helper();
   const queue = await here.open();
   const worker = await here.worker();
   await queue.enqueue(messages(6, 'm').map((text) => smtp(text)));
-  t.same(await worker.texts(2), ['m 0', 'm 1']);
+  t.same(await worker.takeTexts(2), ['m 0', 'm 1']);
   await worker.ask({ do: 'consume' });
-  t.same(await worker.texts(2), ['m 2', 'm 3']);
+  t.same(await worker.takeTexts(2), ['m 2', 'm 3']);
   const mine = takeAll(queue);
   t.same(textsOf(mine), ['m 4', 'm 5'], 'while it lives nobody else gets its messages');
   await worker.process.kill();
@@ -206,10 +206,10 @@ t.test('a worker killed with messages locked for delivery: others deliver exactl
 t.test(
   'a worker killed while its messages are reserved: they are dropped, their space is free again',
   async (t) => {
-    const here = await lab(t);
+    const here = await createHarness(t);
     const worker = await here.worker();
-    worker.say({ do: 'enqueue', texts: messages(3, 'unconfirmed') });
-    await until(() => isCopied(here, 'unconfirmed 2'));
+    worker.send({ do: 'enqueue', texts: messages(3, 'unconfirmed') });
+    await waitUntil(() => isCopied(here, 'unconfirmed 2'));
     const queue = await here.open();
     t.match(queue.stats(), { live: 3 });
     t.same(takeAll(queue), [], 'nobody delivers what is not confirmed');
@@ -221,30 +221,30 @@ t.test(
 );
 
 t.test('A process id is not an identity: a successor in the slot does not inherit locks', async (t) => {
-  const here = await lab(t, { workerSlots: 2 });
+  const here = await createHarness(t, { workerSlots: 2 });
   await here.helper();
   const first = await here.worker();
   await first.ask({ do: 'enqueue', texts: messages(3, 'm') });
-  t.equal((await first.texts()).length, 3);
+  t.equal((await first.takeTexts()).length, 3);
   await first.process.kill();
   const second = await here.worker();
-  t.same(await second.texts(), messages(3, 'm'), 'the same slot, another incarnation');
+  t.same(await second.takeTexts(), messages(3, 'm'), 'the same slot, another incarnation');
 });
 
 t.test(
   'A robust mutex compares thread ids: locks here hold across pid namespaces, where every worker is process 1',
   asRoot,
   async (t) => {
-    const here = await lab(t);
+    const here = await createHarness(t);
     await here.helper();
     const wrapper = ['unshare', '-p', '-f', '--mount-proc', '--kill-child'];
     const [a, b] = await Promise.all([here.worker({ wrapper }), here.worker({ wrapper })]);
     t.match(await a.ask({ do: 'enqueue', texts: messages(4, 'm') }), { outcome: 'confirmed' });
-    t.same(await a.texts(2), ['m 0', 'm 1']);
-    t.same(await b.texts(), ['m 2', 'm 3'], 'what the other process 1 has locked is not mine');
+    t.same(await a.takeTexts(2), ['m 0', 'm 1']);
+    t.same(await b.takeTexts(), ['m 2', 'm 3'], 'what the other process 1 has locked is not mine');
     await a.process.kill();
     const seen: string[] = [];
-    for (let tries = 0; seen.length < 2 && tries < 2000; tries += 1) seen.push(...(await b.texts()));
+    for (let tries = 0; seen.length < 2 && tries < 2000; tries += 1) seen.push(...(await b.takeTexts()));
     t.same(seen, ['m 0', 'm 1'], 'until the kernel has released it');
   },
 );
@@ -252,14 +252,14 @@ t.test(
 t.test(
   'kill -9 of everything: confirmed messages are there, locked ones twice, consumed ones not',
   async (t) => {
-    const here = await lab(t);
+    const here = await createHarness(t);
     const helper = await here.helper();
     const workers = await Promise.all([here.worker(), here.worker()]);
     for (const [n, worker] of workers.entries())
       await worker.ask({ do: 'enqueue', texts: messages(20, `w${n}`) });
-    const consumed = await workers[0]?.texts(7);
+    const consumed = await workers[0]?.takeTexts(7);
     await workers[0]?.ask({ do: 'consume' });
-    await workers[1]?.texts(5);
+    await workers[1]?.takeTexts(5);
     await Promise.all([helper, ...workers.map(({ process }) => process)].map((each) => each.kill()));
     t.same(await problems(here), [], 'well formed before any restore');
     const queue = await here.open();
@@ -272,7 +272,7 @@ t.test(
 );
 
 t.test('numbers are never used again, not even after the index was lost', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   const numbers = new Set<bigint>();
   for (let round = 0; round < 4; round += 1) {
     const helper = await here.helper();

@@ -19,11 +19,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { crc32c } from '@node-rs/crc32';
 import t from 'tap';
-import { ENTRIES_AT, ENTRY, FIELD } from '../index/layout.js';
+import { ENTRIES_OFFSET, ENTRY, FIELD } from '../index/layout.js';
 import { RING_START } from '../record/data-file.js';
 import { smtp } from '../record/fixtures/memory-data.js';
 import { parseSettings } from '../settings/load.js';
-import { isRoot, type Lab, lab, rawSettings, takeAll, textsOf } from './fixtures/lab.js';
+import { isRoot, type QueueHarness, createHarness, rawSettings, takeAll, textsOf } from './fixtures/lab.js';
 import { inspectQueue } from './inspect.js';
 import { installQueue } from './install.js';
 import { rebuildQueue } from './rebuild.js';
@@ -32,8 +32,8 @@ import { verifyQueue } from './verify.js';
 const PAGE = 4096;
 
 /** A stopped queue that holds these messages; one more was consumed. */
-async function stopped(t: Parameters<typeof lab>[0], texts: string[]): Promise<Lab> {
-  const here = await lab(t);
+async function stopped(t: Parameters<typeof createHarness>[0], texts: string[]): Promise<QueueHarness> {
+  const here = await createHarness(t);
   const helper = await here.helper();
   const queue = await here.open();
   await queue.enqueue([smtp('consumed')]);
@@ -44,8 +44,8 @@ async function stopped(t: Parameters<typeof lab>[0], texts: string[]): Promise<L
   return here;
 }
 
-const dataFile = (here: Lab) => join(here.pair, 'queue.data');
-const indexFile = (here: Lab) => join(here.pair, 'queue.index');
+const dataFile = (here: QueueHarness) => join(here.pair, 'queue.data');
+const indexFile = (here: QueueHarness) => join(here.pair, 'queue.index');
 
 function change(path: string, spoil: (bytes: Buffer) => Buffer | undefined): void {
   const bytes = readFileSync(path);
@@ -74,13 +74,13 @@ const sealed = (page: Buffer, checked: number): void =>
 t.test(
   'install makes data and index at their full size with their blocks written [0018, 0022]',
   async (t) => {
-    const { settings, pair, directory } = await lab(t);
+    const { settings, pair, directory } = await createHarness(t);
     for (const file of ['0/queue.data', '0/queue.index', 'dead/queue.data', 'dead/queue.index']) {
       const { size, blocks } = statSync(join(directory, file));
       t.ok(blocks * 512 >= size, `${file} has all its blocks`);
     }
     t.equal(statSync(join(pair, 'queue.data')).size, settings.dataBytes);
-    t.equal(statSync(join(pair, 'queue.index')).size, ENTRIES_AT + 256 * 64 + (settings.dataBytes / 256) * 8);
+    t.equal(statSync(join(pair, 'queue.index')).size, ENTRIES_OFFSET + 256 * 64 + (settings.dataBytes / 256) * 8);
     const before = readFileSync(join(pair, 'queue.data'));
     await t.rejects(installQueue(settings), { code: 'queue-exists', exitCode: 2 });
     t.ok(readFileSync(join(pair, 'queue.data')).equals(before), 'the queue that was there was not touched');
@@ -103,7 +103,7 @@ t.test('install on a disk that is too small says so and leaves nothing', { skip:
   t.notOk(readdirSync(disk, { recursive: true }).some((name) => `${name}`.endsWith('.new')));
 });
 
-const refusals: [string, string, RegExp, (here: Lab) => void][] = [
+const refusals: [string, string, RegExp, (here: QueueHarness) => void][] = [
   [
     'a foreign file',
     'not-a-queue',
@@ -142,7 +142,7 @@ for (const [name, code, message, spoil] of refusals) {
     spoil(here);
     const index = readFileSync(indexFile(here));
     await t.rejects(here.open(), { code, message, exitCode: 2 });
-    t.match((await here.helper()).first, { code });
+    t.match((await here.helper()).firstLine, { code });
     await t.rejects(rebuildQueue(here.settings), { code });
     await t.rejects(verifyQueue(here.settings), { code });
     t.ok(readFileSync(indexFile(here)).equals(index));
@@ -155,7 +155,7 @@ t.test('one damaged page does not cost the queue: the head has a copy at the end
   t.same(textsOf(takeAll(await here.open())), ['one']);
 });
 
-const lost: [string, RegExp | null, (here: Lab, other: Lab) => void][] = [
+const lost: [string, RegExp | null, (here: QueueHarness, other: QueueHarness) => void][] = [
   ['missing', /empty/, (h) => rmSync(indexFile(h))],
   ['empty', /empty/, (h) => truncateSync(indexFile(h), 0)],
   ['cut within its head', /truncated/, (h) => truncateSync(indexFile(h), 100)],
@@ -220,7 +220,7 @@ t.test('an index that is lost in whatever way is made anew, and says so', async 
 });
 
 t.test('inspect and verify of a damaged index end in time with a clear word', async (t) => {
-  const other = await lab(t);
+  const other = await createHarness(t);
   const here = await stopped(t, ['one']);
   const whole = readFileSync(indexFile(here));
   for (const [name, why, spoil] of lost) {
@@ -238,7 +238,7 @@ t.test('inspect and verify of a damaged index end in time with a clear word', as
 t.test('inspect shows entries whose offsets and times are nonsense', async (t) => {
   const here = await stopped(t, ['one']);
   change(indexFile(here), (bytes) => {
-    const entry = ENTRIES_AT + bytes.readInt32LE(FIELD.head * 4) * 64;
+    const entry = ENTRIES_OFFSET + bytes.readInt32LE(FIELD.head * 4) * 64;
     bytes.writeBigUInt64LE(2n ** 60n, entry + ENTRY.offset * 4);
     bytes.writeBigUInt64LE(2n ** 62n, entry + ENTRY.lastRetry * 4);
     return undefined;
@@ -249,7 +249,7 @@ t.test('inspect shows entries whose offsets and times are nonsense', async (t) =
 });
 
 t.test('more messages come back than the index has entries: it grows', async (t) => {
-  const here = await lab(t, { entries: 4 });
+  const here = await createHarness(t, { entries: 4 });
   const helper = await here.helper();
   const queue = await here.open();
   for (let n = 0; n < 10; n += 1) {
@@ -265,7 +265,7 @@ t.test('more messages come back than the index has entries: it grows', async (t)
 });
 
 t.test('a record that rots while the queue runs is kept aside, named, and never delivered', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   await here.helper();
   const queue = await here.open();
   const outcome = await queue.enqueue([smtp('one'), smtp('two'), smtp('three')]);

@@ -7,16 +7,16 @@ import type { ChecksumKey } from '../record/checksum.js';
 import type { SlotReader } from '../restore/scan.js';
 
 /** What a process of the queue stands on. */
-export interface Ground {
+export interface Platform {
   kernel: Kernel;
   /** How this process sees the mapped index; a simulated process may die between any two stores of it. */
-  image(bytes: Buffer, geometry: Geometry): IndexImage;
+  createImage(bytes: Buffer, geometry: Geometry): IndexImage;
   /** For a restore by a process that has made others of nearly the same files before. */
-  slots?: (data: DataBytes, key: ChecksumKey) => SlotReader;
+  createSlotReader?: (data: DataBytes, key: ChecksumKey) => SlotReader;
 }
 
 /** The machine that this process runs on. */
-export const machine: Ground = {
+export const hostPlatform: Platform = {
   kernel: linux,
-  image: (bytes, geometry) => new IndexImage(bytes, geometry),
+  createImage: (bytes, geometry) => new IndexImage(bytes, geometry),
 };

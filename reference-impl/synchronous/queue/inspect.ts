@@ -6,11 +6,11 @@ import { decodeBody } from '../record/codec.js';
 import { bodyOf, readSlot } from '../record/record.js';
 import { keptAsideNames } from '../restore/kept-aside.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { pairPlaces } from './places.js';
+import { pairPaths } from './places.js';
 import { type Snapshot, withSnapshot } from './snapshot.js';
 
 /** The last moment that a JavaScript Date can name. */
-const LATEST_MS = 8.64e15;
+const MAX_DATE_MS = 8.64e15;
 
 /**
  * Shows the queue as it stands: for each pair one object about it, then (unless `summaryOnly`) one for each message in
@@ -21,15 +21,15 @@ export async function* inspectQueue(settings: QueueSettings, summaryOnly = false
   const all = [...settings.pairs, { directory: dead, indexDirectory: dead }];
   for (const [number, pair] of all.entries()) {
     const name = number < settings.pairs.length ? `${number}` : 'dead';
-    const keptAside = keptAsideNames(linux, pairPlaces(pair).keptAside);
+    const keptAside = keptAsideNames(linux, pairPaths(pair).keptAside);
     yield* withSnapshot(pair, (snapshot) => [
-      summary(name, snapshot, keptAside),
-      ...(summaryOnly ? [] : messages(name, snapshot)),
+      summarizePair(name, snapshot, keptAside),
+      ...(summaryOnly ? [] : listMessages(name, snapshot)),
     ]);
   }
 }
 
-function summary(pair: string, { image, ring, inUse }: Snapshot, keptAside: string[]): object {
+function summarizePair(pair: string, { image, ring, inUse }: Snapshot, keptAside: string[]): object {
   const usedBytes = image.getWide(FIELD.usedBytes);
   const lastSyncMs = image.getWide(FIELD.lastSync);
   return {
@@ -50,17 +50,17 @@ function summary(pair: string, { image, ring, inUse }: Snapshot, keptAside: stri
 
 /** Null when there was none, or when a damaged index holds a number that is no time. */
 const timeOf = (ms: number): string | null =>
-  ms === 0 || ms > LATEST_MS ? null : new Date(ms).toISOString();
+  ms === 0 || ms > MAX_DATE_MS ? null : new Date(ms).toISOString();
 
-function messages(pair: string, snapshot: Snapshot): object[] {
+function listMessages(pair: string, snapshot: Snapshot): object[] {
   const { image } = snapshot;
   const [problem] = snapshot.inUse ? [] : checkLists(image);
   if (problem) {
     throw new QueueError('damaged-queue', `the index of pair ${pair}: ${problem}; rebuild makes a new one`);
   }
   const lines: object[] = [];
-  const most = image.geometry.entries;
-  for (let entry = image.get(FIELD.head); entry !== NONE && lines.length < most; ) {
+  const maxLines = image.geometry.entries;
+  for (let entry = image.get(FIELD.head); entry !== NONE && lines.length < maxLines; ) {
     const at = image.entryWord(entry);
     const offset = image.getWide(at + ENTRY.offset);
     const lastRetryMs = image.getWide(at + ENTRY.lastRetry);
@@ -73,14 +73,14 @@ function messages(pair: string, snapshot: Snapshot): object[] {
       locked: image.get(at + ENTRY.lock) !== 0,
       tries: image.get(at + ENTRY.retryCount),
       lastTry: timeOf(lastRetryMs),
-      ...envelope(snapshot, offset),
+      ...describeRecord(snapshot, offset),
     });
     entry = image.get(at + ENTRY.next);
   }
   return lines;
 }
 
-function envelope({ data, key, ring }: Snapshot, offset: number): object {
+function describeRecord({ data, key, ring }: Snapshot, offset: number): object {
   if (offset < ring.start || offset >= ring.end) return { record: 'nothing' };
   const found = readSlot(data, key, offset);
   if (found.state !== 'valid') return { record: found.state };

@@ -6,9 +6,9 @@ import { QueueError } from '../platform/errors.js';
 import type { Kernel } from '../platform/kernel.js';
 import { linux } from '../platform/linux.js';
 import { PAGE_BYTES } from '../platform/map.js';
-import { decodeHead, encodeHead, newHead, RING_START } from '../record/data-file.js';
+import { decodeDataFileHeader, encodeDataFileHeader, newDataFileHeader, RING_START } from '../record/data-file.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { type PairDirectories, pairPlaces } from './places.js';
+import { type PairDirectories, pairPaths } from './places.js';
 
 export interface PairGeometry {
   dataBytes: number;
@@ -30,7 +30,7 @@ export async function installQueue(settings: QueueSettings, kernel: Kernel = lin
   const dead = { directory: settings.deadLetter.directory, indexDirectory: settings.deadLetter.directory };
   pairs.push([dead, { ...settings, ...settings.deadLetter }]);
   for (const [pair] of pairs) {
-    const { data } = pairPlaces(pair);
+    const { data } = pairPaths(pair);
     if (kernel.exists(data))
       throw new QueueError(
         'queue-exists',
@@ -42,7 +42,7 @@ export async function installQueue(settings: QueueSettings, kernel: Kernel = lin
   } catch (failure) {
     // Of several pairs the first ones may be whole; a queue is all of them or none. None held a message yet.
     for (const [pair] of pairs) {
-      const { data, index } = pairPlaces(pair);
+      const { data, index } = pairPaths(pair);
       for (const path of [data, index]) kernel.remove(path);
     }
     throw failure;
@@ -53,16 +53,16 @@ export async function installQueue(settings: QueueSettings, kernel: Kernel = lin
 function installPair(kernel: Kernel, pair: PairDirectories, geometry: PairGeometry): void {
   makeDirectory(kernel, pair.directory);
   makeDirectory(kernel, pair.indexDirectory);
-  const places = pairPlaces(pair);
-  const head = newHead(geometry.dataBytes, geometry.maxRecordBytes, kernel);
-  createIndex(kernel, places.index, geometry, head.queueId);
-  const page = encodeHead(head);
+  const paths = pairPaths(pair);
+  const head = newDataFileHeader(geometry.dataBytes, geometry.maxRecordBytes, kernel);
+  createIndex(kernel, paths.index, geometry, head.queueId);
+  const page = encodeDataFileHeader(head);
   const lastPage = geometry.dataBytes / PAGE_BYTES - 1;
-  const unfinished = `${places.data}.new`;
-  createFilled(kernel, unfinished, geometry.dataBytes, (at) =>
+  const temporaryPath = `${paths.data}.new`;
+  createFilledFile(kernel, temporaryPath, geometry.dataBytes, (at) =>
     at === 0 || at === lastPage ? page : undefined,
   );
-  kernel.rename(unfinished, places.data);
+  kernel.rename(temporaryPath, paths.data);
   syncDirectory(pair.directory, kernel);
   syncDirectory(pair.indexDirectory, kernel);
 }
@@ -70,7 +70,7 @@ function installPair(kernel: Kernel, pair: PairDirectories, geometry: PairGeomet
 /** Creates an empty index file at its full size, on the disk when this returns. */
 export function createIndex(kernel: Kernel, path: string, geometry: Geometry, queueId: string): void {
   const front = emptyIndex(geometry, queueId, RING_START);
-  createFilled(kernel, path, indexBytes(geometry), (page) => {
+  createFilledFile(kernel, path, indexBytes(geometry), (page) => {
     const at = page * PAGE_BYTES;
     return at < front.length ? front.subarray(at, at + PAGE_BYTES) : undefined;
   });
@@ -80,7 +80,7 @@ export function createIndex(kernel: Kernel, path: string, geometry: Geometry, qu
  * Creates a file page by page, zeros where `pageAt` has nothing. In pieces of 4 KiB on purpose: written in larger ones
  * the page cache holds large folios, one store dirties all of one, and every msync writes far too much.
  */
-function createFilled(
+function createFilledFile(
   kernel: Kernel,
   path: string,
   sizeBytes: number,
@@ -93,21 +93,21 @@ function createFilled(
     for (let page = 0; page * PAGE_BYTES < sizeBytes; page += 1) {
       const bytes = pageAt(page) ?? zeros;
       const length = Math.min(bytes.length, PAGE_BYTES);
-      if (kernel.write(fd, bytes, 0, length, page * PAGE_BYTES) !== length) throw noSpace(path, sizeBytes);
+      if (kernel.write(fd, bytes, 0, length, page * PAGE_BYTES) !== length) throw noSpaceError(path, sizeBytes);
       if (length < PAGE_BYTES) kernel.write(fd, zeros, 0, PAGE_BYTES - length, page * PAGE_BYTES + length);
     }
     kernel.fsync(fd);
   } catch (cause) {
     kernel.remove(path);
     const code = (cause as NodeJS.ErrnoException).code;
-    if (code === 'ENOSPC' || code === 'EDQUOT') throw noSpace(path, sizeBytes, cause);
+    if (code === 'ENOSPC' || code === 'EDQUOT') throw noSpaceError(path, sizeBytes, cause);
     throw cause;
   } finally {
     if (fd !== undefined) kernel.close(fd);
   }
 }
 
-const noSpace = (path: string, sizeBytes: number, cause?: unknown): QueueError =>
+const noSpaceError = (path: string, sizeBytes: number, cause?: unknown): QueueError =>
   new QueueError('no-space-on-disk', `no room on the disk for ${path}: expected ${sizeBytes} free bytes`, {
     cause,
   });
@@ -132,7 +132,7 @@ function makeDirectory(kernel: Kernel, path: string): void {
 }
 
 /** Reads the head of a data file; falls back on the copy in its last page. */
-export function readDataHead(path: string, kernel: Kernel = linux): ReturnType<typeof decodeHead> {
+export function readDataFileHeader(path: string, kernel: Kernel = linux): ReturnType<typeof decodeDataFileHeader> {
   if (!kernel.exists(path)) {
     throw new QueueError(
       'not-a-queue',
@@ -141,11 +141,11 @@ export function readDataHead(path: string, kernel: Kernel = linux): ReturnType<t
   }
   const first = readPage(kernel, path, 0);
   try {
-    return decodeHead(first.page, path);
+    return decodeDataFileHeader(first.page, path);
   } catch (error) {
     if ((error as QueueError).code === 'wrong-version' || first.fileBytes < 2 * PAGE_BYTES) throw error;
     try {
-      return decodeHead(readPage(kernel, path, first.fileBytes - PAGE_BYTES).page, path);
+      return decodeDataFileHeader(readPage(kernel, path, first.fileBytes - PAGE_BYTES).page, path);
     } catch {
       throw error;
     }

@@ -5,7 +5,7 @@ import type { Body } from '../record/body.js';
 import { TYPE_BYTE } from '../record/codec.js';
 import { extentOf } from '../record/layout.js';
 import { eraseRecord, recordBytes, writeRecord } from '../record/record.js';
-import { findSpace, fit } from '../ring/reserve.js';
+import { findSpace, findFit } from '../ring/reserve.js';
 import type { Range } from '../sync/batcher.js';
 import type { SyncPort, SyncResult } from '../sync/client.js';
 import type { Pair } from './pair.js';
@@ -22,10 +22,10 @@ interface Job {
 }
 
 /** Microtasks that lie between an answer and the next call of a caller that does nothing else in between. */
-const CALLER_HOPS = 8;
+const CALLER_MICROTASKS = 8;
 
 /** So long rounds may follow each other without a turn of the event loop: sockets and timers wait meanwhile. */
-const LONGEST_TURN_MS = 5;
+const MAX_TURN_MS = 5;
 
 /** Bytes and ranges of one sync request at most: bounds the time that the mutex is held and the size of the tokens. */
 const MAX_ROUND_BYTES = 8 * 2 ** 20;
@@ -35,15 +35,15 @@ const MAX_ROUND_RANGES = 64;
  * The way of messages into one data file [0028]. One round at a time: reserve a contiguous run for everything that
  * waits, copy, sync through the helper, confirm. What comes during a round is folded into the next.
  */
-export class Lane {
+export class ProducerQueue {
   readonly #pair: Pair;
   readonly #lock: number;
   readonly #sync: SyncPort;
   readonly #onReady: () => void;
   #waiting: Job[] = [];
   #busy = false;
-  #lastJobs = 0;
-  #idle: (() => void) | undefined;
+  #lastJobCount = 0;
+  #onIdle: (() => void) | undefined;
 
   /** @param lock the worker's lock word (entry-lock.ts). */
   constructor(pair: Pair, lock: number, sync: SyncPort, onReady: () => void) {
@@ -67,29 +67,29 @@ export class Lane {
       if (this.#busy) return;
       this.#busy = true;
       // After the microtasks and the sockets of this turn: all that they bring shares one round.
-      this.#pair.kernel.soon(() => this.#rounds());
+      this.#pair.kernel.defer(() => this.#runRounds());
     });
   }
 
-  async #rounds(): Promise<void> {
-    let turnAtMs = this.#pair.kernel.monotonicMs();
+  async #runRounds(): Promise<void> {
+    let lastYieldMs = this.#pair.kernel.monotonicMs();
     while (this.#waiting.length > 0) {
-      await this.#round(this.#nextJobs());
+      await this.#runRound(this.#takeJobs());
       // The callers just answered get their turn first: their next messages join the next round.
-      for (let hop = 0; hop < CALLER_HOPS; hop += 1) await undefined;
+      for (let hop = 0; hop < CALLER_MICROTASKS; hop += 1) await undefined;
       const nowMs = this.#pair.kernel.monotonicMs();
       // Only the answers of a lone caller come without a turn.
-      const turnDue = this.#lastJobs === 1 && nowMs - turnAtMs >= LONGEST_TURN_MS;
+      const turnDue = this.#lastJobCount === 1 && nowMs - lastYieldMs >= MAX_TURN_MS;
       if (this.#waiting.length > 0 && !turnDue) continue;
-      await new Promise<void>((resolve) => this.#pair.kernel.soon(resolve));
-      turnAtMs = nowMs;
+      await new Promise<void>((resolve) => this.#pair.kernel.defer(resolve));
+      lastYieldMs = nowMs;
     }
-    this.#sync.rest();
+    this.#sync.flushAcks();
     this.#busy = false;
-    this.#idle?.();
+    this.#onIdle?.();
   }
 
-  #nextJobs(): Job[] {
+  #takeJobs(): Job[] {
     let bytes = 0;
     let count = 0;
     for (const job of this.#waiting) {
@@ -100,20 +100,20 @@ export class Lane {
     return this.#waiting.splice(0, count);
   }
 
-  async #round(jobs: Job[]): Promise<void> {
+  async #runRound(jobs: Job[]): Promise<void> {
     const { reserved, ranges } = this.#reserveOrReject(jobs);
     if (reserved.length === 0) return;
-    const dateMs = this.#pair.kernel.dateMs();
-    for (const job of reserved) this.#copy(job, dateMs);
+    const dateMs = this.#pair.kernel.wallClockMs();
+    for (const job of reserved) this.#writeRecords(job, dateMs);
     const result = await this.#sync.sync(ranges, this.#isLone(reserved.length));
     if (result.state === 'synced') this.#publish(reserved);
     else this.#withdraw(reserved, result);
   }
 
   /** One caller, and it was alone before: what comes during a round that is not lone is many callers' and takes its time. */
-  #isLone(jobs: number): boolean {
-    const lone = jobs === 1 && this.#lastJobs === 1;
-    this.#lastJobs = jobs;
+  #isLone(jobCount: number): boolean {
+    const lone = jobCount === 1 && this.#lastJobCount === 1;
+    this.#lastJobCount = jobCount;
     return lone && this.#waiting.length === 0;
   }
 
@@ -131,14 +131,14 @@ export class Lane {
   /** Index entry and space for each job [0029-0034]; a job that finds none is rejected. */
   #reserve(jobs: Job[]): { reserved: Job[]; ranges: Range[] } {
     const reserved: Job[] = [];
-    const back: Job[] = [];
+    const postponed: Job[] = [];
     const rejected: [Job, EnqueueOutcome][] = [];
     const ranges: Range[] = [];
     this.#pair.withMutex(() => {
       const { image, ring } = this.#pair;
       const total = jobs.reduce((sum, job) => sum + job.extentBytes, 0);
       // One run for all if there is room as it stands; old messages are skipped only for those that need it.
-      let at = fit(image, ring, total);
+      let at = findFit(image, ring, total);
       for (const job of jobs) {
         const free = image.geometry.entries - image.get(FIELD.inUse);
         if (free < job.bodies.length) {
@@ -156,21 +156,21 @@ export class Lane {
           ]);
           continue;
         }
-        if (!join(ranges, offset, job.extentBytes)) {
-          back.push(job);
+        if (!addRange(ranges, offset, job.extentBytes)) {
+          postponed.push(job);
           continue;
         }
-        this.#append(job, offset);
+        this.#appendEntries(job, offset);
         reserved.push(job);
         if (at !== undefined) at += job.extentBytes;
       }
     });
-    this.#waiting.unshift(...back);
+    this.#waiting.unshift(...postponed);
     for (const [job, outcome] of rejected) job.resolve(outcome);
     return { reserved, ranges };
   }
 
-  #append(job: Job, start: number): void {
+  #appendEntries(job: Job, start: number): void {
     const { image } = this.#pair;
     let offset = start;
     job.bodies.forEach((body, index) => {
@@ -183,7 +183,7 @@ export class Lane {
     });
   }
 
-  #copy(job: Job, dateMs: number): void {
+  #writeRecords(job: Job, dateMs: number): void {
     const { data, key, image } = this.#pair;
     job.bodies.forEach((body, index) => {
       const { entry, offset, number } = job.slots[index] as Job['slots'][number];
@@ -214,7 +214,7 @@ export class Lane {
   /** The sync failed or was given up. The messages are taken out; whether the disk has them, nobody knows. */
   #withdraw(jobs: Job[], result: SyncResult): void {
     const { image, data } = this.#pair;
-    this.#pair.withMutexAtLast(() => {
+    this.#pair.withMutexEventually(() => {
       for (const { slots } of jobs) {
         for (const { entry, offset } of slots) {
           eraseRecord(data, offset);
@@ -230,10 +230,10 @@ export class Lane {
   }
 
   /** Resolves when every message handed over so far has its answer. */
-  idle(): Promise<void> {
+  whenIdle(): Promise<void> {
     if (!this.#busy) return Promise.resolve();
     return new Promise((resolve) => {
-      this.#idle = resolve;
+      this.#onIdle = resolve;
     });
   }
 
@@ -249,7 +249,7 @@ const rejection = (reason: 'no-space' | 'no-entry' | 'mutex-held', detail: strin
 });
 
 /** Adds a run to the ranges to be synced; false when there are too many of them for one request. */
-function join(ranges: Range[], offset: number, length: number): boolean {
+function addRange(ranges: Range[], offset: number, length: number): boolean {
   const last = ranges.at(-1);
   if (last && last.offset + last.length === offset) {
     last.length += length;

@@ -3,12 +3,12 @@ import { join } from 'node:path';
 import t from 'tap';
 import { LOCK, LockFile } from '../platform/locks.js';
 import { smtp } from '../record/fixtures/memory-data.js';
-import { lab, takeAll, textsOf } from './fixtures/lab.js';
-import { machine } from './ground.js';
+import { createHarness, takeAll, textsOf } from './fixtures/lab.js';
+import { hostPlatform } from './ground.js';
 import { inspectQueue } from './inspect.js';
 import { Pair } from './pair.js';
-import { pairPlaces } from './places.js';
-import type { Locked } from './types.js';
+import { pairPaths } from './places.js';
+import type { LockedMessage } from './types.js';
 import { verifyQueue } from './verify.js';
 
 const lines = async (source: AsyncGenerator<object>): Promise<Record<string, unknown>[]> => {
@@ -18,7 +18,7 @@ const lines = async (source: AsyncGenerator<object>): Promise<Record<string, unk
 };
 
 t.test('what was confirmed is on the disk, is taken in order and comes out as it went in', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   await here.helper();
   const queue = await here.open();
   const outcome = await queue.enqueue([smtp('one'), smtp('two', { destination: 'host:25' })]);
@@ -46,7 +46,7 @@ t.test('what was confirmed is on the disk, is taken in order and comes out as it
 });
 
 t.test('calls of one turn share one round, and each has its own outcome', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   await here.helper();
   const queue = await here.open();
   const outcomes = await Promise.all(Array.from({ length: 100 }, (_, n) => queue.enqueue([smtp(`m${n}`)])));
@@ -56,11 +56,11 @@ t.test('calls of one turn share one round, and each has its own outcome', async 
 });
 
 t.test('take keeps to its limits of count and bytes and to what is due', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   await here.helper();
   const queue = await here.open();
   await queue.enqueue(Array.from({ length: 10 }, (_, n) => smtp(`${n}`.repeat(1000))));
-  const take = (count: number, bytes: number): Locked[] => queue.take({ count, bytes, due: () => true });
+  const take = (count: number, bytes: number): LockedMessage[] => queue.take({ count, bytes, due: () => true });
   t.equal(take(3, 2 ** 20).length, 3);
   t.equal(take(100, 2500).length, 2);
   t.equal(take(100, 1).length, 1, 'a message that is larger than the limit is taken alone');
@@ -69,7 +69,7 @@ t.test('take keeps to its limits of count and bytes and to what is due', async (
 });
 
 t.test('a full queue rejects, loses nothing, and takes in again when there is room', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   await here.helper();
   const queue = await here.open();
   const body = smtp('x'.repeat(40_000));
@@ -89,7 +89,7 @@ t.test('a full queue rejects, loses nothing, and takes in again when there is ro
 });
 
 t.test('no index entry left: rejected; a body that is too large, or has no encoding: refused', async (t) => {
-  const here = await lab(t, { entries: 4 });
+  const here = await createHarness(t, { entries: 4 });
   await here.helper();
   const queue = await here.open();
   t.equal((await queue.enqueue([smtp('1'), smtp('2'), smtp('3')])).outcome, 'confirmed');
@@ -103,7 +103,7 @@ t.test('no index entry left: rejected; a body that is too large, or has no encod
 });
 
 t.test('several pairs: both are used, and one that is full is no reason to refuse', async (t) => {
-  const here = await lab(t, {
+  const here = await createHarness(t, {
     pairs: [{ directory: '0' }, { directory: '1', indexDirectory: 'elsewhere' }],
     entries: 8,
   });
@@ -123,7 +123,7 @@ t.test('several pairs: both are used, and one that is full is no reason to refus
 });
 
 t.test('what fails for good is moved to the dead-letter queue; when that is full it stays', async (t) => {
-  const here = await lab(t, { deadLetter: { entries: 1 } });
+  const here = await createHarness(t, { deadLetter: { entries: 1 } });
   await here.helper();
   const queue = await here.open();
   await queue.enqueue([smtp('first'), smtp('second')]);
@@ -142,7 +142,7 @@ t.test('what fails for good is moved to the dead-letter queue; when that is full
 });
 
 t.test('inspect shows a line for each pair and each message, live and stopped', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   const helper = await here.helper();
   const queue = await here.open();
   await queue.enqueue([smtp('hello', { destination: 'h:25' })]);
@@ -171,7 +171,7 @@ t.test('inspect shows a line for each pair and each message, live and stopped', 
 });
 
 t.test('arrivals are told, those of other processes too', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   await here.helper();
   const queue = await here.open();
   const other = await here.worker();
@@ -186,7 +186,7 @@ t.test('arrivals are told, those of other processes too', async (t) => {
 });
 
 t.test('no worker slot left is told as such', async (t) => {
-  const here = await lab(t, { workerSlots: 1 });
+  const here = await createHarness(t, { workerSlots: 1 });
   const queue = await here.open();
   await t.rejects(here.open(), { code: 'no-worker-slot', exitCode: 2 });
   await queue.close();
@@ -195,16 +195,16 @@ t.test('no worker slot left is told as such', async (t) => {
 });
 
 t.test('who is stopped while it opens the queue is told, and nobody waits for it for ever', async (t) => {
-  const { settings } = await lab(t);
+  const { settings } = await createHarness(t);
   const [directories] = settings.pairs;
   if (directories === undefined) return;
-  const stopped = new LockFile(pairPlaces(directories).lock);
+  const stopped = new LockFile(pairPaths(directories).lock);
   t.teardown(() => stopped.close());
   t.ok(stopped.tryLock(LOCK.opening));
   // A minute and more goes by in a hundred looks at the clock.
   let nowMs = 0;
   const monotonicMs = () => (nowMs += 1000);
-  const ground = { ...machine, kernel: { ...machine.kernel, monotonicMs } };
+  const ground = { ...hostPlatform, kernel: { ...hostPlatform.kernel, monotonicMs } };
   t.throws(() => Pair.open(directories, settings, ground), {
     code: 'mutex-held',
     exitCode: 4,

@@ -1,5 +1,5 @@
 import type { IndexImage } from '../index/image.js';
-import { beginIndexSync, decodeIndexHead, endIndexSync } from '../index/index-file.js';
+import { beginIndexSync, decodeIndexHeader, endIndexSync } from '../index/index-file.js';
 import { FIELD, type Geometry, indexBytes } from '../index/layout.js';
 import { markConsumed } from '../index/marks.js';
 import type { DataMap } from '../platform/data-map.js';
@@ -10,11 +10,11 @@ import type { ChecksumKey } from '../record/checksum.js';
 import { generationPages, putGeneration } from '../record/generation.js';
 import { applyPlan } from '../restore/apply.js';
 import { keepAside } from '../restore/kept-aside.js';
-import { GENERATION, planRestore, type RestorePlan } from '../restore/plan.js';
+import { NUMBERS_PER_GENERATION, planRestore, type RestorePlan } from '../restore/plan.js';
 import type { Ring } from '../ring/reserve.js';
-import type { Ground } from './ground.js';
+import type { Platform } from './ground.js';
 import { createIndex, readFirstPage } from './install.js';
-import { type PairDirectories, pairPlaces } from './places.js';
+import { type PairDirectories, pairPaths } from './places.js';
 
 /** What a restore found and did. */
 export interface RestoreReport {
@@ -32,7 +32,7 @@ export interface RestoreReport {
 
 /** The parts of a pair that exist before its index file is open. */
 export interface PairParts {
-  ground: Ground;
+  platform: Platform;
   directories: PairDirectories;
   data: DataMap;
   ring: Ring;
@@ -50,95 +50,95 @@ export interface OpenedIndex {
  * @throws QueueError damaged-queue when the index does not belong to the data file.
  */
 export function attachIndex(
-  { ground, directories }: PairParts,
+  { platform: ground, directories }: PairParts,
   queueId: string,
   dataBytes: number,
 ): OpenedIndex {
   const { kernel } = ground;
-  const path = pairPlaces(directories).index;
+  const path = pairPaths(directories).index;
   const { page, fileBytes } = readFirstPage(kernel, path);
-  const head = decodeIndexHead(page, fileBytes, queueId, dataBytes);
+  const head = decodeIndexHeader(page, fileBytes, queueId, dataBytes);
   if (!head.usable) throw new QueueError('damaged-queue', `${path}: ${head.why}, while the queue is in use`);
   const fd = kernel.open(path, 'r+');
   return { fd, image: mapIndex(ground, fd, fileBytes, head.geometry) };
 }
 
-function mapIndex(ground: Ground, fd: number, fileBytes: number, geometry: Geometry): IndexImage {
-  return ground.image(mapShared(ground.kernel, fd, 0, fileBytes), geometry);
+function mapIndex(platform: Platform, fd: number, fileBytes: number, geometry: Geometry): IndexImage {
+  return platform.createImage(mapShared(platform.kernel, fd, 0, fileBytes), geometry);
 }
 
 /**
  * Restores a pair from its data file and what is left of its index [0026]. The caller is the only process that has the
  * pair open.
- * @param wishes geometry of a new index file, for when the old one is lost.
+ * @param requested geometry of a new index file, for when the old one is lost.
  * @throws QueueError sync-failed when a restored message cannot be written to the disk.
  */
 export function restorePair(
   parts: PairParts,
-  wishes: Geometry,
+  requested: Geometry,
   queueId: string,
 ): OpenedIndex & { report: RestoreReport } {
-  const { ground, data, ring, key } = parts;
+  const { platform: ground, data, ring, key } = parts;
   const { kernel } = ground;
-  const { index: path, keptAside } = pairPlaces(parts.directories);
+  const { index: path, keptAside } = pairPaths(parts.directories);
   const startedMs = kernel.monotonicMs();
   const { page, fileBytes } = readFirstPage(kernel, path);
-  const head = decodeIndexHead(page, fileBytes, queueId, wishes.dataBytes);
+  const head = decodeIndexHeader(page, fileBytes, queueId, requested.dataBytes);
   let old: OpenedIndex | undefined;
   if (head.usable) {
     const fd = kernel.open(path, 'r+');
     const map = mapShared(kernel, fd, 0, fileBytes);
     // All of it is read now: page by page from a cold disk that takes as long as reading the messages.
     adviseWillNeed(kernel, map, 0, fileBytes);
-    old = { fd, image: ground.image(map, head.geometry) };
+    old = { fd, image: ground.createImage(map, head.geometry) };
   }
-  const slots = ground.slots?.(data, key);
-  const plan = planRestore(data, ring, key, old?.image, kernel.dateMs(), slots);
+  const slots = ground.createSlotReader?.(data, key);
+  const plan = planRestore(data, ring, key, old?.image, kernel.wallClockMs(), slots);
   for (const damage of plan.damage) keepAside(kernel, keptAside, data, damage);
   // What was copied but perhaps not synced when the crash came may be delivered now, so it must be on the disk:
   // stored before it is forwarded, always [0017]. And no mark takes the place of an older one before the older one's
   // record is off the disk.
-  if (isDoubtful(old?.image) || plan.alive.length + plan.settled.length > 0) syncRing(parts, old?.image);
+  if (mayHaveUnsyncedPages(old?.image) || plan.live.length + plan.toMarkConsumed.length > 0) syncRing(parts, old?.image);
   for (const page of generationPages(data)) {
-    putGeneration(data, page, Math.floor(plan.nextNumber / GENERATION));
-    mustSync(data, page, PAGE_BYTES);
+    putGeneration(data, page, Math.floor(plan.nextNumber / NUMBERS_PER_GENERATION));
+    syncOrThrow(data, page, PAGE_BYTES);
   }
-  const used =
-    old && old.image.geometry.entries >= plan.alive.length
+  const current =
+    old && old.image.geometry.entries >= plan.live.length
       ? old
-      : renewIndex(parts, wishes, queueId, plan, old);
-  for (const { offset, number } of plan.settled) markConsumed(used.image, key, offset, number);
-  applyPlan(used.image, ring, plan);
-  beginIndexSync(used.image, kernel);
-  kernel.fsync(used.fd);
-  endIndexSync(used.image);
+      : replaceIndex(parts, requested, queueId, plan, old);
+  for (const { offset, number } of plan.toMarkConsumed) markConsumed(current.image, key, offset, number);
+  applyPlan(current.image, ring, plan);
+  beginIndexSync(current.image, kernel);
+  kernel.fsync(current.fd);
+  endIndexSync(current.image);
   const report = {
     indexWas: head.usable ? null : head.why,
-    restored: plan.alive.length,
+    restored: plan.live.length,
     consumed: plan.consumed,
     uncertain: plan.uncertain,
     unfinished: plan.unfinished,
     damaged: plan.damage.map(({ number, offset, what }) => ({ number, offset, what })),
     tookMs: kernel.monotonicMs() - startedMs,
   };
-  return { ...used, report };
+  return { ...current, report };
 }
 
 /** Did the last msync not end, because it failed or its process died in it? Then pages may be clean and not on the disk. */
-function isDoubtful(image: IndexImage | undefined): boolean {
+function mayHaveUnsyncedPages(image: IndexImage | undefined): boolean {
   return image !== undefined && image.get(FIELD.syncing) !== 0;
 }
 
 /** Notes meanwhile, as the helper does, that an msync is under way: the next restore may find no other sign of it. */
 function syncRing({ data, ring }: PairParts, image: IndexImage | undefined): void {
   const { start, end } = ring;
-  if (isDoubtful(image)) data.redirty(start, end - start);
+  if (mayHaveUnsyncedPages(image)) data.redirty(start, end - start);
   image?.put(FIELD.syncing, 1);
-  mustSync(data, start, end - start);
+  syncOrThrow(data, start, end - start);
   image?.put(FIELD.syncing, 0);
 }
 
-function mustSync(data: DataMap, offset: number, length: number): void {
+function syncOrThrow(data: DataMap, offset: number, length: number): void {
   const failure = data.sync(offset, length);
   if (failure === 0) return;
   // The next restore must not find clean pages that are not on the disk.
@@ -151,27 +151,27 @@ function mustSync(data: DataMap, offset: number, length: number): void {
  * (when marks were lost, consumed messages come back, and there can be more of them than entries). What the old
  * one knew to be consumed is carried over.
  */
-function renewIndex(
-  { ground, directories }: PairParts,
-  wishes: Geometry,
+function replaceIndex(
+  { platform: ground, directories }: PairParts,
+  requested: Geometry,
   queueId: string,
   plan: RestorePlan,
   old: OpenedIndex | undefined,
 ): OpenedIndex {
   const { kernel } = ground;
-  const path = pairPlaces(directories).index;
-  const entries = Math.max(wishes.entries, plan.alive.length);
-  const geometry = { ...wishes, entries };
-  const unfinished = `${path}.new`;
-  createIndex(kernel, unfinished, geometry, queueId);
-  const fd = kernel.open(unfinished, 'r+');
+  const path = pairPaths(directories).index;
+  const entries = Math.max(requested.entries, plan.live.length);
+  const geometry = { ...requested, entries };
+  const temporaryPath = `${path}.new`;
+  createIndex(kernel, temporaryPath, geometry, queueId);
+  const fd = kernel.open(temporaryPath, 'r+');
   const image = mapIndex(ground, fd, indexBytes(geometry), geometry);
   if (old) {
-    image.words.set(old.image.words.subarray(old.image.marksWord), image.marksWord);
+    image.words.set(old.image.words.subarray(old.image.firstMarkWord), image.firstMarkWord);
     kernel.close(old.fd);
   }
   kernel.fsync(fd);
-  kernel.rename(unfinished, path);
+  kernel.rename(temporaryPath, path);
   syncDirectory(directories.indexDirectory, kernel);
   return { fd, image };
 }

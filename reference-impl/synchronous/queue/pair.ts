@@ -9,16 +9,16 @@ import { PAGE_BYTES } from '../platform/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { RING_START } from '../record/data-file.js';
 import type { Ring } from '../ring/reserve.js';
-import { type Ground, machine } from './ground.js';
-import { readDataHead } from './install.js';
+import { type Platform, hostPlatform } from './ground.js';
+import { readDataFileHeader } from './install.js';
 import { attachIndex, type PairParts, type RestoreReport, restorePair } from './pair-restore.js';
-import { type PairDirectories, pairPlaces } from './places.js';
-import { waitFor } from './snapshot.js';
+import { type PairDirectories, pairPaths } from './places.js';
+import { lockOrThrow } from './snapshot.js';
 
 /** So long a worker waits for the mutex; who holds it longer is stopped, or reads the whole queue (verify.ts). */
-const MUTEX_PATIENCE_MS = 5000;
+const MUTEX_TIMEOUT_MS = 5000;
 
-export interface PairWishes {
+export interface PairOptions {
   /** Entries and slots that a new index file gets if the old one is lost. */
   entries: number;
   workerSlots: number;
@@ -47,11 +47,11 @@ export class Pair {
   readonly restore: RestoreReport | undefined;
   readonly #dataFd: number;
   readonly #indexFd: number;
-  #mutexName = 0xffff;
+  #mutexOwner = 0xffff;
   /** Was the last wait for the mutex in vain? */
-  #isShutOut = false;
+  #hasMutexTimedOut = false;
   /** Changes that wait for the mutex, in order. */
-  #owed: (() => void)[] = [];
+  #deferredChanges: (() => void)[] = [];
 
   /**
    * Opens a pair. The first process to do so restores it; the others wait for that and then trust the index in
@@ -60,13 +60,13 @@ export class Pair {
    * @throws QueueError `not-a-queue`, `wrong-version`, `damaged-queue`; `mutex-held` when another process opens the pair and
    * does not come to an end: it is stopped.
    */
-  static open(directories: PairDirectories, wishes: PairWishes, ground: Ground = machine): Pair {
-    const { kernel } = ground;
-    const paths = pairPlaces(directories);
-    const head = readDataHead(paths.data, kernel);
+  static open(directories: PairDirectories, options: PairOptions, platform: Platform = hostPlatform): Pair {
+    const { kernel } = platform;
+    const paths = pairPaths(directories);
+    const head = readDataFileHeader(paths.data, kernel);
     const dataFd = openDataFile(paths.data, head.sizeBytes, kernel);
     const parts: PairParts = {
-      ground,
+      platform,
       directories,
       key: head.key,
       ring: { start: RING_START, end: head.sizeBytes - PAGE_BYTES },
@@ -74,10 +74,10 @@ export class Pair {
     };
     const locks = new LockFile(paths.lock, kernel);
     try {
-      waitFor(locks, LOCK.opening, directories.directory, head.sizeBytes);
+      lockOrThrow(locks, LOCK.opening, directories.directory, head.sizeBytes);
       const isFirst = locks.tryLock(LOCK.users);
       const opened = isFirst
-        ? restorePair(parts, { ...wishes, dataBytes: head.sizeBytes }, head.queueId)
+        ? restorePair(parts, { ...options, dataBytes: head.sizeBytes }, head.queueId)
         : { ...attachIndex(parts, head.queueId, head.sizeBytes), report: undefined };
       locks.lockShared(LOCK.users);
       locks.unlock(LOCK.opening);
@@ -92,7 +92,7 @@ export class Pair {
   }
 
   private constructor(parts: PairParts, opened: OpenedPair, maxRecordBytes: number) {
-    this.kernel = parts.ground.kernel;
+    this.kernel = parts.platform.kernel;
     this.directories = parts.directories;
     this.data = parts.data;
     this.key = parts.key;
@@ -106,17 +106,17 @@ export class Pair {
   }
 
   /** Tells what a restore found that was not as it should be: a lost index, damaged records, messages that may come twice. */
-  announceRestore(): void {
+  logRestore(): void {
     const { directories, restore, kernel } = this;
     if (!restore) return;
     const { indexWas, uncertain, damaged } = restore;
     if (indexWas === null && uncertain === 0 && damaged.length === 0) return;
-    announce(kernel, 'restored', { directory: directories.directory, ...restore });
+    logEvent(kernel, 'restored', { directory: directories.directory, ...restore });
   }
 
   /** From now on this process signs the mutex with its worker slot. */
-  signAs(slot: number): void {
-    this.#mutexName = slot + 1;
+  setMutexOwner(slot: number): void {
+    this.#mutexOwner = slot + 1;
   }
 
   /**
@@ -128,11 +128,11 @@ export class Pair {
    */
   withMutex<T>(change: () => T): T {
     const { image, locks } = this;
-    this.#enter();
+    this.#lockMutex();
     try {
       if (image.get(FIELD.mutexOwner) !== 0) image.rollBack();
-      image.put(FIELD.mutexOwner, this.#mutexName);
-      for (const owed of this.#owed.splice(0)) owed();
+      image.put(FIELD.mutexOwner, this.#mutexOwner);
+      for (const deferred of this.#deferredChanges.splice(0)) deferred();
       return change();
     } catch (error) {
       image.rollBack();
@@ -143,22 +143,22 @@ export class Pair {
     }
   }
 
-  #enter(): void {
+  #lockMutex(): void {
     const { directory } = this.directories;
-    if (this.locks.lockWithin(LOCK.mutex, this.#isShutOut ? 0 : MUTEX_PATIENCE_MS)) {
-      if (this.#isShutOut) announce(this.kernel, 'mutex-free', { directory });
-      this.#isShutOut = false;
+    if (this.locks.lockWithin(LOCK.mutex, this.#hasMutexTimedOut ? 0 : MUTEX_TIMEOUT_MS)) {
+      if (this.#hasMutexTimedOut) logEvent(this.kernel, 'mutex-free', { directory });
+      this.#hasMutexTimedOut = false;
       return;
     }
     const slot = this.image.get(FIELD.mutexOwner) - 1;
-    if (!this.#isShutOut) announce(this.kernel, 'mutex-held', { directory, slot, forMs: MUTEX_PATIENCE_MS });
-    this.#isShutOut = true;
+    if (!this.#hasMutexTimedOut) logEvent(this.kernel, 'mutex-held', { directory, slot, forMs: MUTEX_TIMEOUT_MS });
+    this.#hasMutexTimedOut = true;
     throw new QueueError('mutex-held', `another process holds the mutex of ${directory}: is it stopped?`);
   }
 
   /** The same for a change that cannot be given up: when the mutex is held for too long it is done as soon as it is free. */
-  withMutexAtLast(change: () => void): void {
-    this.#owed.push(change);
+  withMutexEventually(change: () => void): void {
+    this.#deferredChanges.push(change);
     try {
       this.withMutex(() => undefined);
     } catch (error) {
@@ -171,7 +171,7 @@ export class Pair {
    * not yet asked about: the next msync would have nothing to write, and its success would be a confirmation of
    * nothing. So every page of every record that is not confirmed yet is made dirty again.
    */
-  distrustPages(): void {
+  redirtyUnconfirmed(): void {
     try {
       this.withMutex(() => this.#redirtyReserved());
     } catch (error) {
@@ -197,7 +197,7 @@ export class Pair {
    */
   async syncIndex(): Promise<void> {
     const { image, kernel } = this;
-    const startedMs = kernel.dateMs();
+    const startedMs = kernel.wallClockMs();
     const number = this.withMutex(() => image.getWide(FIELD.nextNumber));
     await this.#writeIndex();
     this.withMutex(() => {
@@ -234,6 +234,6 @@ function openDataFile(path: string, sizeBytes: number, kernel: Kernel): number {
 }
 
 /** One JSON line for the operator on stderr; the queue goes on. */
-export function announce(kernel: Kernel, event: string, facts: object): void {
-  kernel.say(JSON.stringify({ event, ...facts }));
+export function logEvent(kernel: Kernel, event: string, fields: object): void {
+  kernel.log(JSON.stringify({ event, ...fields }));
 }

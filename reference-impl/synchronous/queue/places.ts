@@ -7,7 +7,7 @@ export interface PairDirectories {
 }
 
 /** The files of a data/index pair. */
-export const pairPlaces = (pair: PairDirectories) => ({
+export const pairPaths = (pair: PairDirectories) => ({
   data: join(pair.directory, 'queue.data'),
   index: join(pair.indexDirectory, 'queue.index'),
   lock: join(pair.directory, 'queue.lock'),

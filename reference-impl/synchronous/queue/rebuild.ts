@@ -3,10 +3,10 @@ import { syncDirectory } from '../platform/directory.js';
 import { QueueError } from '../platform/errors.js';
 import { LOCK, LockFile } from '../platform/locks.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { readDataHead } from './install.js';
+import { readDataFileHeader } from './install.js';
 import { Pair } from './pair.js';
 import type { RestoreReport } from './pair-restore.js';
-import { pairPlaces } from './places.js';
+import { pairPaths } from './places.js';
 
 export interface RebuildReport {
   pairs: (RestoreReport & { directory: string })[];
@@ -21,9 +21,9 @@ export interface RebuildReport {
  */
 export async function rebuildQueue(settings: QueueSettings, fromNothing = false): Promise<RebuildReport> {
   const pairs = settings.pairs.map((directories) => {
-    const places = pairPlaces(directories);
-    readDataHead(places.data);
-    const locks = new LockFile(places.lock);
+    const paths = pairPaths(directories);
+    readDataFileHeader(paths.data);
+    const locks = new LockFile(paths.lock);
     const inUse = locks.isHeldElsewhere(LOCK.users);
     locks.close();
     if (inUse) {
@@ -32,8 +32,8 @@ export async function rebuildQueue(settings: QueueSettings, fromNothing = false)
         `${directories.directory} is in use: stop its workers and helper first`,
       );
     }
-    if (fromNothing && existsSync(places.index)) {
-      renameSync(places.index, `${places.index}.old`);
+    if (fromNothing && existsSync(paths.index)) {
+      renameSync(paths.index, `${paths.index}.old`);
       syncDirectory(directories.indexDirectory);
     }
     const pair = Pair.open(directories, settings);

@@ -5,13 +5,13 @@ import { lockWord } from '../index/entry-lock.js';
 import { FIELD } from '../index/layout.js';
 import { append } from '../index/lists.js';
 import { smtp } from '../record/fixtures/memory-data.js';
-import { lab, takeAll } from './fixtures/lab.js';
+import { createHarness, takeAll } from './fixtures/lab.js';
 import { Pair } from './pair.js';
 
 // Bugs of the past that have no place beside a part of the queue; each is told in the README's track record.
 
 t.test('dead letters outlive the loss of their index as other messages do', async (t) => {
-  const here = await lab(t, { deadLetter: { entries: 8 } });
+  const here = await createHarness(t, { deadLetter: { entries: 8 } });
   await here.helper();
   const queue = await here.open();
   await queue.enqueue([smtp('gone for good')]);
@@ -25,7 +25,7 @@ t.test('dead letters outlive the loss of their index as other messages do', asyn
 
 t.test('whatever a damaged index says of incarnations, tokens can carry it', async (t) => {
   for (const bits of [-1, -5, 2 ** 31 - 1]) {
-    const here = await lab(t);
+    const here = await createHarness(t);
     const [directories] = here.settings.pairs;
     if (!directories) throw new Error('a queue has a pair');
     const pair = Pair.open(directories, here.settings);
@@ -39,7 +39,7 @@ t.test('whatever a damaged index says of incarnations, tokens can carry it', asy
 
 t.test('a long list of messages that are not due is walked once, and not for ever', async (t) => {
   const count = 2500;
-  const here = await lab(t, { dataBytes: '4MiB', entries: 4096 });
+  const here = await createHarness(t, { dataBytes: '4MiB', entries: 4096 });
   await here.helper();
   const queue = await here.open();
   await queue.enqueue(Array.from({ length: count }, (_, n) => smtp(`${n}`)));
@@ -52,7 +52,7 @@ t.test('a long list of messages that are not due is walked once, and not for eve
 t.test(
   'what a worker that was killed had reserved among the dead letters is free for the next one',
   async (t) => {
-    const here = await lab(t, { deadLetter: { entries: 1 } });
+    const here = await createHarness(t, { deadLetter: { entries: 1 } });
     await here.helper();
     const queue = await here.open();
     await queue.enqueue([smtp('gone for good')]);

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkLists } from '../index/check.js';
 import { IndexImage } from '../index/image.js';
-import { decodeIndexHead } from '../index/index-file.js';
+import { decodeIndexHeader } from '../index/index-file.js';
 import { markConsumed } from '../index/marks.js';
 import type { DataBytes } from '../platform/data-map.js';
 import { assert, QueueError } from '../platform/errors.js';
@@ -12,21 +12,21 @@ import { PAGE_BYTES } from '../platform/map.js';
 import { MemoryData } from '../platform/memory-data.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { decodeBody } from '../record/codec.js';
-import { decodeHead, RING_START } from '../record/data-file.js';
+import { decodeDataFileHeader, RING_START } from '../record/data-file.js';
 import { SLOT_BYTES } from '../record/layout.js';
-import { type AtSlot, bodyOf, type RecordHeader } from '../record/record.js';
+import { type SlotContent, bodyOf, type RecordHeader } from '../record/record.js';
 import { applyPlan } from '../restore/apply.js';
 import { planRestore } from '../restore/plan.js';
-import { RememberedSlots } from '../restore/remembered-slots.js';
+import { CachedSlotReader } from '../restore/remembered-slots.js';
 import type { Ring } from '../ring/reserve.js';
-import { INSTALLED_NAME, loadSettings } from '../settings/load.js';
+import { INSTALLED_SETTINGS_FILE, loadSettings } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { machine } from './ground.js';
+import { hostPlatform } from './ground.js';
 import { Pair } from './pair.js';
 import type { PairDirectories } from './places.js';
 
 /** What a restore left in the queue. */
-export interface Restored {
+export interface RestoreCheckResult {
   /** The messages that the queue holds, each by the number under which `names` (of this answer or an earlier one) has it. */
   live: number[];
   /** SHA-256 (hex) of the message's bytes, by number; each message is named once. */
@@ -38,17 +38,17 @@ export interface Restored {
 }
 
 /** What is remembered of one data file. */
-interface Seen {
-  slots: RememberedSlots;
+interface RememberedFile {
+  slots: CachedSlotReader;
   sizeBytes: number;
   key: ChecksumKey;
   /** The messages that have been at each slot, the latest last: from one state to the next they come and go. */
-  named: (Named[] | undefined)[];
+  knownAtSlot: (KnownMessage[] | undefined)[];
 }
 
-interface Named {
+interface KnownMessage {
   /** What stood there when it was seen last. */
-  at: AtSlot;
+  at: SlotContent;
   type: number;
   bytes: Buffer;
   number: number;
@@ -58,20 +58,20 @@ interface Named {
 export type Patch = readonly [from: number, to: number, at: number];
 
 /** How a data file and its index file differ from what they were before. */
-export interface Step {
+export interface StatePatches {
   data: readonly Patch[];
   index: readonly Patch[];
 }
 
 /** A data file and its index file in memory, which are restored as if they were files. */
-interface Content {
+interface FileContents {
   data: MemoryData;
   index: Buffer;
   /** For an index in which a restore can write. */
   scratch: Buffer;
 }
 
-type Listed = Pick<RecordHeader, 'offset' | 'type' | 'sizeBytes' | 'number' | 'dateMs'>;
+type RecordFields = Pick<RecordHeader, 'offset' | 'type' | 'sizeBytes' | 'number' | 'dateMs'>;
 
 /**
  * Restores one queue after the other in one process, as the first worker after a crash does, and says what each then
@@ -80,19 +80,19 @@ type Listed = Pick<RecordHeader, 'offset' | 'type' | 'sizeBytes' | 'number' | 'd
  */
 export class RestoreCheck {
   /** By the place of the data file. */
-  readonly #seen = new Map<string, Seen>();
+  readonly #remembered = new Map<string, RememberedFile>();
   readonly #numbers = new Map<string, number>();
   #settings: { directory: string; text: string | undefined; settings: QueueSettings } | undefined;
   /** By the place of the data file. */
-  readonly #contents = new Map<string, Content>();
+  readonly #contents = new Map<string, FileContents>();
 
   /**
    * Restores the queue in a directory, for good: index and data file are as after a start.
    * @throws QueueError as a worker would at its start.
    */
-  directory(directory: string): Restored {
+  directory(directory: string): RestoreCheckResult {
     const settings = this.#settingsOf(directory);
-    const restored = nothing();
+    const restored = emptyResult();
     const { directory: dead, ...geometry } = settings.deadLetter;
     const pairs: [PairDirectories, { entries: number; workerSlots: number }][] = [
       ...settings.pairs.map((pair): [PairDirectories, typeof settings] => [pair, settings]),
@@ -102,9 +102,9 @@ export class RestoreCheck {
       ],
     ];
     withTemporaryMaps((kernel) => {
-      for (const [number, [places, wishes]] of pairs.entries()) {
-        const slots = (data: DataBytes, key: ChecksumKey) => this.#look(`${number}`, data, key).slots;
-        this.#open(number, Pair.open(places, wishes, { ...machine, kernel, slots }), restored);
+      for (const [number, [directories, options]] of pairs.entries()) {
+        const createSlotReader = (data: DataBytes, key: ChecksumKey) => this.#refresh(`${number}`, data, key).slots;
+        this.#open(number, Pair.open(directories, options, { ...hostPlatform, kernel, createSlotReader }), restored);
       }
     });
     return restored;
@@ -112,8 +112,8 @@ export class RestoreCheck {
 
   /** They are checked once: thousands of queues have the same. */
   #settingsOf(directory: string): QueueSettings {
-    const file = join(directory, INSTALLED_NAME);
-    const text = textOf(file);
+    const file = join(directory, INSTALLED_SETTINGS_FILE);
+    const text = readText(file);
     const known = this.#settings;
     if (text !== undefined && known?.directory === directory && known.text === text) return known.settings;
     const settings = loadSettings({ directory, installed: 'needed' });
@@ -121,7 +121,7 @@ export class RestoreCheck {
     return settings;
   }
 
-  #open(number: number, pair: Pair, into: Restored): void {
+  #open(number: number, pair: Pair, into: RestoreCheckResult): void {
     try {
       const { data, ring, key, image, restore, directories } = pair;
       if (!restore)
@@ -132,8 +132,8 @@ export class RestoreCheck {
       into.keptAside += restore.damaged.length;
       into.problems.push(...checkLists(image));
       // Read again: not what the restore believes that it has listed, but what the next one would find.
-      const seen = this.#look(`${number}`, data, key);
-      const { alive } = planRestore(data, ring, key, image, undefined, seen.slots);
+      const seen = this.#refresh(`${number}`, data, key);
+      const { live: alive } = planRestore(data, ring, key, image, undefined, seen.slots);
       this.#list(seen, data, key, alive, into);
       if (alive.length !== restore.restored)
         into.problems.push(`restored ${restore.restored} messages, a second restore would ${alive.length}`);
@@ -146,7 +146,7 @@ export class RestoreCheck {
    * The same from the bytes of a data file and its index file, of which nothing is changed.
    * @throws QueueError when the data file is none.
    */
-  files(dataPath: string, indexPath: string): Restored {
+  restoreFiles(dataPath: string, indexPath: string): RestoreCheckResult {
     const index = readFileSync(indexPath);
     const content = {
       data: new MemoryData(readFileSync(dataPath)),
@@ -162,7 +162,7 @@ export class RestoreCheck {
    * @param bytes from which the patches are taken.
    * @throws QueueError when the data file is none; when a patch does not fit.
    */
-  step(dataPath: string, step: Step, bytes: Buffer): Restored {
+  restorePatched(dataPath: string, step: StatePatches, bytes: Buffer): RestoreCheckResult {
     const content = this.#contents.get(dataPath);
     assert(content !== undefined, 'a data file is seen before bytes are put into it');
     for (const [patches, into] of [
@@ -178,45 +178,45 @@ export class RestoreCheck {
     return this.#restoreBytes(dataPath, content, step.data);
   }
 
-  #restoreBytes(place: string, content: Content, changed?: readonly Patch[]): Restored {
+  #restoreBytes(dataPath: string, content: FileContents, changed?: readonly Patch[]): RestoreCheckResult {
     try {
-      return this.#restoreContent(place, content, changed);
+      return this.#restoreContent(dataPath, content, changed);
     } catch (error) {
       // Its changes may not have been looked at.
-      this.#seen.delete(place);
+      this.#remembered.delete(dataPath);
       throw error;
     }
   }
 
-  #restoreContent(place: string, content: Content, changed: readonly Patch[] | undefined): Restored {
+  #restoreContent(dataPath: string, content: FileContents, changed: readonly Patch[] | undefined): RestoreCheckResult {
     const { data } = content;
-    const head = decodeHead(data.bytes.subarray(0, PAGE_BYTES), place);
+    const head = decodeDataFileHeader(data.bytes.subarray(0, PAGE_BYTES), dataPath);
     const ring = { start: RING_START, end: head.sizeBytes - PAGE_BYTES };
-    const restored = nothing();
-    const image = indexOf(content, head.queueId, head.sizeBytes);
-    const seen = this.#look(place, data, head.key, changed);
+    const restored = emptyResult();
+    const image = copyIndex(content, head.queueId, head.sizeBytes);
+    const seen = this.#refresh(dataPath, data, head.key, changed);
     const plan = planRestore(data, ring, head.key, image, undefined, seen.slots);
-    this.#list(seen, data, head.key, plan.alive, restored);
+    this.#list(seen, data, head.key, plan.live, restored);
     restored.keptAside = plan.damage.length;
-    if (image && image.geometry.entries >= plan.alive.length)
-      restored.problems.push(...applied(image, ring, head.key, plan));
+    if (image && image.geometry.entries >= plan.live.length)
+      restored.problems.push(...checkApplied(image, ring, head.key, plan));
     return restored;
   }
 
   /** What is remembered of a place, brought up to date. */
-  #look(place: string, data: DataBytes, key: ChecksumKey, changed?: readonly Patch[]): Seen {
-    let seen = this.#seen.get(place);
+  #refresh(dataPath: string, data: DataBytes, key: ChecksumKey, changed?: readonly Patch[]): RememberedFile {
+    let seen = this.#remembered.get(dataPath);
     let pages = changed && pagesOf(changed);
     const same = seen?.sizeBytes === data.sizeBytes && seen.key.low === key.low && seen.key.high === key.high;
     if (seen === undefined || !same) {
       const { sizeBytes } = data;
       seen = {
-        slots: new RememberedSlots(sizeBytes),
+        slots: new CachedSlotReader(sizeBytes),
         sizeBytes,
         key,
-        named: new Array<Named[] | undefined>(Math.ceil(sizeBytes / SLOT_BYTES)).fill(undefined),
+        knownAtSlot: new Array<KnownMessage[] | undefined>(Math.ceil(sizeBytes / SLOT_BYTES)).fill(undefined),
       };
-      this.#seen.set(place, seen);
+      this.#remembered.set(dataPath, seen);
       pages = undefined;
     }
     seen.slots.refresh(data, pages);
@@ -224,11 +224,11 @@ export class RestoreCheck {
   }
 
   #list(
-    { slots, named }: Seen,
+    { slots, knownAtSlot: named }: RememberedFile,
     data: DataBytes,
     key: ChecksumKey,
-    records: readonly Listed[],
-    into: Restored,
+    records: readonly RecordFields[],
+    into: RestoreCheckResult,
   ): void {
     for (const record of records) {
       const at = slots.read(data, key, record.offset);
@@ -241,13 +241,13 @@ export class RestoreCheck {
       }
       const { type } = record;
       const bytes = bodyOf(data, record);
-      const before = known.findIndex((one) => one.type === type && one.bytes.equals(bytes));
-      const again = known[before];
-      if (again !== undefined) {
-        again.at = at;
-        known.splice(before, 1);
-        known.push(again);
-        into.live.push(again.number);
+      const knownIndex = known.findIndex((one) => one.type === type && one.bytes.equals(bytes));
+      const returning = known[knownIndex];
+      if (returning !== undefined) {
+        returning.at = at;
+        known.splice(knownIndex, 1);
+        known.push(returning);
+        into.live.push(returning.number);
         continue;
       }
       const name = createHash('sha256').update(decodeBody(type, bytes).data).digest('hex');
@@ -257,7 +257,7 @@ export class RestoreCheck {
         this.#numbers.set(name, number);
         into.names[number] = name;
       }
-      if (known.length === MOST_AT_A_SLOT) known.shift();
+      if (known.length === MAX_MESSAGES_PER_SLOT) known.shift();
       known.push({ at, type, bytes: Buffer.from(bytes), number });
       named[slot] = known;
       into.live.push(number);
@@ -266,10 +266,10 @@ export class RestoreCheck {
 }
 
 /** More are not remembered. */
-const MOST_AT_A_SLOT = 8;
+const MAX_MESSAGES_PER_SLOT = 8;
 
 /** Undefined when it cannot be read; whoever needs it says why. */
-function textOf(file: string): string | undefined {
+function readText(file: string): string | undefined {
   try {
     return readFileSync(file, 'utf8');
   } catch {
@@ -284,23 +284,23 @@ function* pagesOf(ranges: readonly Patch[]): Generator<number> {
 }
 
 /** A copy of the index, in which a restore can write; undefined when it is of no use. */
-function indexOf({ index, scratch }: Content, queueId: string, dataBytes: number): IndexImage | undefined {
-  const head = decodeIndexHead(index.subarray(0, PAGE_BYTES), index.length, queueId, dataBytes);
+function copyIndex({ index, scratch }: FileContents, queueId: string, dataBytes: number): IndexImage | undefined {
+  const head = decodeIndexHeader(index.subarray(0, PAGE_BYTES), index.length, queueId, dataBytes);
   if (!head.usable) return undefined;
   index.copy(scratch);
   return new IndexImage(scratch, head.geometry);
 }
 
-const nothing = (): Restored => ({ live: [], names: {}, problems: [], keptAside: 0 });
+const emptyResult = (): RestoreCheckResult => ({ live: [], names: {}, problems: [], keptAside: 0 });
 
 /** What is wrong with the lists that the plan makes. */
-function applied(
+function checkApplied(
   image: IndexImage,
   ring: Ring,
   key: ChecksumKey,
   plan: ReturnType<typeof planRestore>,
 ): string[] {
-  for (const { offset, number } of plan.settled) markConsumed(image, key, offset, number);
+  for (const { offset, number } of plan.toMarkConsumed) markConsumed(image, key, offset, number);
   applyPlan(image, ring, plan);
   return checkLists(image);
 }

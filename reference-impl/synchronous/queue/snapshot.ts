@@ -1,5 +1,5 @@
 import { IndexImage } from '../index/image.js';
-import { decodeIndexHead } from '../index/index-file.js';
+import { decodeIndexHeader } from '../index/index-file.js';
 import { FIELD } from '../index/layout.js';
 import { DataMap } from '../platform/data-map.js';
 import { QueueError } from '../platform/errors.js';
@@ -10,8 +10,8 @@ import { mapShared, PAGE_BYTES } from '../platform/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { RING_START } from '../record/data-file.js';
 import type { Ring } from '../ring/reserve.js';
-import { readDataHead, readFirstPage } from './install.js';
-import { type PairDirectories, pairPlaces } from './places.js';
+import { readDataFileHeader, readFirstPage } from './install.js';
+import { type PairDirectories, pairPaths } from './places.js';
 
 /** A pair as it stands at one moment, for those who only look. */
 export interface Snapshot {
@@ -32,27 +32,27 @@ export interface Snapshot {
  */
 export function withSnapshot<T>(
   pair: PairDirectories,
-  look: (snapshot: Snapshot) => T,
+  inspect: (snapshot: Snapshot) => T,
   kernel: Kernel = linux,
 ): T {
-  const places = pairPlaces(pair);
-  const head = readDataHead(places.data, kernel);
-  const dataFd = kernel.open(places.data, 'r+');
+  const paths = pairPaths(pair);
+  const head = readDataFileHeader(paths.data, kernel);
+  const dataFd = kernel.open(paths.data, 'r+');
   if (kernel.sizeBytes(dataFd) !== head.sizeBytes) {
     kernel.close(dataFd);
-    throw new QueueError('damaged-queue', `${places.data}: expected ${head.sizeBytes} bytes`);
+    throw new QueueError('damaged-queue', `${paths.data}: expected ${head.sizeBytes} bytes`);
   }
-  const locks = new LockFile(places.lock, kernel);
+  const locks = new LockFile(paths.lock, kernel);
   // Nobody opens the queue from here on, so what is not in use stays so.
   try {
-    waitFor(locks, LOCK.opening, pair.directory, head.sizeBytes);
+    lockOrThrow(locks, LOCK.opening, pair.directory, head.sizeBytes);
     const inUse = locks.isHeldElsewhere(LOCK.users);
-    if (inUse) waitFor(locks, LOCK.mutex, pair.directory, head.sizeBytes);
-    return look({
+    if (inUse) lockOrThrow(locks, LOCK.mutex, pair.directory, head.sizeBytes);
+    return inspect({
       data: new DataMap(dataFd, head.sizeBytes, head.maxRecordBytes, kernel),
       ring: { start: RING_START, end: head.sizeBytes - PAGE_BYTES },
       key: head.key,
-      image: copyIndex(kernel, places.index, head.queueId, head.sizeBytes),
+      image: copyIndex(kernel, paths.index, head.queueId, head.sizeBytes),
       inUse,
     });
   } finally {
@@ -62,7 +62,7 @@ export function withSnapshot<T>(
 
 function copyIndex(kernel: Kernel, path: string, queueId: string, dataBytes: number): IndexImage {
   const { page, fileBytes } = readFirstPage(kernel, path);
-  const head = decodeIndexHead(page, fileBytes, queueId, dataBytes);
+  const head = decodeIndexHeader(page, fileBytes, queueId, dataBytes);
   if (!head.usable) throw new QueueError('damaged-queue', `${path}: ${head.why}; rebuild makes a new index`);
   const copy = new Uint8Array(mapShared(kernel, kernel.open(path, 'r+'), 0, fileBytes));
   const image = new IndexImage(copy, head.geometry);
@@ -71,20 +71,20 @@ function copyIndex(kernel: Kernel, path: string, queueId: string, dataBytes: num
 }
 
 /** Others who look, and workers that restore, may take long; one that is stopped takes for ever. */
-const PATIENCE_MS = 60_000;
+const BASE_TIMEOUT_MS = 60_000;
 /** A restore reads the data file once: at less than 16 MiB a second it does not go on. */
-const SLOWEST_BYTES_PER_MS = (16 * 2 ** 20) / 1000;
+const MIN_BYTES_PER_MS = (16 * 2 ** 20) / 1000;
 
 /**
  * Takes a byte of a pair's lock file (blocking the thread), as soon as nobody else has it.
  * @param dataBytes size of the data file, which whoever holds the byte may have to read.
  * @throws QueueError `mutex-held` when another process holds it for a minute and the time that such a file takes.
  */
-export function waitFor(locks: LockFile, byte: number, directory: string, dataBytes: number): void {
-  const limitMs = PATIENCE_MS + Math.ceil(dataBytes / SLOWEST_BYTES_PER_MS);
-  if (locks.lockWithin(byte, limitMs)) return;
+export function lockOrThrow(locks: LockFile, byte: number, directory: string, dataBytes: number): void {
+  const timeoutMs = BASE_TIMEOUT_MS + Math.ceil(dataBytes / MIN_BYTES_PER_MS);
+  if (locks.lockWithin(byte, timeoutMs)) return;
   throw new QueueError(
     'mutex-held',
-    `another process has held ${directory} for ${limitMs} ms: is it stopped?`,
+    `another process has held ${directory} for ${timeoutMs} ms: is it stopped?`,
   );
 }

@@ -11,7 +11,7 @@ export type EnqueueOutcome =
   | { outcome: 'indefinite'; detail: string };
 
 /** A message locked for delivery by this worker; nobody else delivers it while this process lives. */
-export interface Locked {
+export interface LockedMessage {
   readonly pair: number;
   readonly entry: number;
   readonly number: bigint;
@@ -41,16 +41,16 @@ export interface Queue {
    */
   enqueue(bodies: readonly Body[]): Promise<EnqueueOutcome>;
   /** Locks messages that are due, in queue order, across all pairs; empty when there are none. */
-  take(options: TakeOptions): Locked[];
+  take(options: TakeOptions): LockedMessage[];
   /** They were delivered: removes them. Never delivered again, except after a power cut before the index sync. */
-  consume(messages: readonly Locked[]): void;
+  consume(messages: readonly LockedMessage[]): void;
   /** They were not delivered: unlocks them; `tried` counts one more try, now. */
-  unlock(messages: readonly Locked[], tried: boolean): void;
+  unlock(messages: readonly LockedMessage[], tried: boolean): void;
   /**
    * Moves a message to the dead-letter queue: stored there and synced first, removed here second. Resolves to
    * false when the dead-letter queue has no room; the message then stays where it is, unlocked, tried once more.
    */
-  bury(message: Locked, reason: string): Promise<boolean>;
+  bury(message: LockedMessage, reason: string): Promise<boolean>;
   /** Calls back (at most once a turn) when messages may have come in, from this process or another. */
   onArrival(listener: () => void): void;
   stats(): QueueStats;

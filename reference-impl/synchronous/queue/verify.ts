@@ -8,10 +8,10 @@ import { extentOf } from '../record/layout.js';
 import { keptAsideNames } from '../restore/kept-aside.js';
 import { overlapsAny, scan } from '../restore/scan.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { type PairDirectories, pairPlaces } from './places.js';
+import { type PairDirectories, pairPaths } from './places.js';
 import { type Snapshot, withSnapshot } from './snapshot.js';
 
-export interface VerifyReport extends Counts {
+export interface VerifyReport extends MessageCounts {
   ok: boolean;
   /** One line each, in front the pair. */
   problems: string[];
@@ -22,7 +22,7 @@ export interface VerifyReport extends Counts {
   dead: number;
 }
 
-export interface Counts {
+export interface MessageCounts {
   /** Messages in the queue. */
   live: number;
   /** Messages that a worker is storing right now. */
@@ -39,19 +39,19 @@ const MAX_PROBLEMS = 50;
  * workers then wait until the data file has been read once, and say that they are busy when that takes them too long.
  */
 export async function verifyQueue(settings: QueueSettings, kernel: Kernel = linux): Promise<VerifyReport> {
-  const counts = (): Counts => ({ live: 0, reserved: 0, locked: 0 });
+  const counts = (): MessageCounts => ({ live: 0, reserved: 0, locked: 0 });
   const queue = counts();
   const dead = counts();
   const problems: string[] = [];
   const keptAside: string[] = [];
-  const look = (name: string, pair: PairDirectories, into: Counts): void => {
-    const found = withSnapshot(pair, (snapshot) => problemsOf(snapshot, into), kernel);
-    problems.push(...found.map((line) => `${name}: ${line}`));
-    keptAside.push(...keptAsideNames(kernel, pairPlaces(pair).keptAside));
+  const inspectPair = (name: string, pair: PairDirectories, into: MessageCounts): void => {
+    const pairProblems = withSnapshot(pair, (snapshot) => problemsOf(snapshot, into), kernel);
+    problems.push(...pairProblems.map((line) => `${name}: ${line}`));
+    keptAside.push(...keptAsideNames(kernel, pairPaths(pair).keptAside));
   };
-  for (const [number, pair] of settings.pairs.entries()) look(`pair ${number}`, pair, queue);
+  for (const [number, pair] of settings.pairs.entries()) inspectPair(`pair ${number}`, pair, queue);
   const { directory } = settings.deadLetter;
-  look('dead letters', { directory, indexDirectory: directory }, dead);
+  inspectPair('dead letters', { directory, indexDirectory: directory }, dead);
   return {
     ok: problems.length === 0,
     problems: problems.slice(0, MAX_PROBLEMS),
@@ -63,28 +63,28 @@ export async function verifyQueue(settings: QueueSettings, kernel: Kernel = linu
 }
 
 /** What is wrong with one pair, one line each. @param counts is added to. */
-export function problemsOf(snapshot: Snapshot, counts: Counts): string[] {
-  const compared = compare(snapshot, counts);
+export function problemsOf(snapshot: Snapshot, counts: MessageCounts): string[] {
+  const compared = compareWithRecords(snapshot, counts);
   return [...checkLists(snapshot.image), ...compared];
 }
 
-interface Held {
+interface IndexedEntry {
   number: number;
   status: number;
   locked: boolean;
   extent: number;
 }
 
-function entriesByOffset(image: IndexImage, report: Counts): Map<number, Held> {
-  const held = new Map<number, Held>();
+function entriesByOffset(image: IndexImage, counts: MessageCounts): Map<number, IndexedEntry> {
+  const held = new Map<number, IndexedEntry>();
   for (let entry = 0; entry < image.geometry.entries; entry += 1) {
     const at = image.entryWord(entry);
     const status = image.get(at + ENTRY.status);
     if (status === STATUS.free) continue;
     const locked = image.get(at + ENTRY.lock) !== 0;
-    if (status === STATUS.reserved) report.reserved += 1;
-    else report.live += 1;
-    if (status === STATUS.ready && locked) report.locked += 1;
+    if (status === STATUS.reserved) counts.reserved += 1;
+    else counts.live += 1;
+    if (status === STATUS.ready && locked) counts.locked += 1;
     held.set(image.getWide(at + ENTRY.offset), {
       number: image.getWide(at + ENTRY.number),
       status,
@@ -95,9 +95,9 @@ function entriesByOffset(image: IndexImage, report: Counts): Map<number, Held> {
   return held;
 }
 
-function compare({ data, ring, key, image }: Snapshot, report: Counts): string[] {
+function compareWithRecords({ data, ring, key, image }: Snapshot, counts: MessageCounts): string[] {
   const problems: string[] = [];
-  const held = entriesByOffset(image, report);
+  const held = entriesByOffset(image, counts);
   const reserved = [...held]
     .filter(([, entry]) => entry.status === STATUS.reserved)
     .map(([offset, { extent, number }]) => ({ offset, number, sizeBytes: extent, type: 0, dateMs: 0 }))

@@ -1,4 +1,4 @@
-import type { Owners } from '../index/entry-lock.js';
+import type { LockOwners } from '../index/entry-lock.js';
 import { ENTRY, FIELD, NONE, STATUS } from '../index/layout.js';
 import { release } from '../index/lists.js';
 import { isConsumed } from '../index/marks.js';
@@ -17,14 +17,14 @@ export interface Claimed {
 }
 
 /** Entries that one walk looks at; bounds how long the mutex is held when many messages wait for their next try. */
-const MAX_STEPS = 2048;
+const MAX_VISITED_ENTRIES = 2048;
 
-export interface Walk {
+export interface ClaimResult {
   claimed: Claimed[];
   /** Where the next walk begins. */
   cursor: number;
-  /** How many entries it looked at. */
-  looked: number;
+  /** How many entries it visited at. */
+  visited: number;
   /** Entries on the list. */
   inUse: number;
 }
@@ -34,19 +34,19 @@ export interface Walk {
  * What dead workers left behind is cleaned up on the way: a lock of theirs counts as none, a message that they had
  * reserved and never confirmed is dropped, one that they had delivered is released.
  */
-export function walk(pair: Pair, owners: Owners, lock: number, cursor: number, options: TakeOptions): Walk {
+export function claimMessages(pair: Pair, owners: LockOwners, lock: number, cursor: number, options: TakeOptions): ClaimResult {
   return pair.withMutex(() => {
     const { image } = pair;
     const claimed: Claimed[] = [];
-    let entry = startOf(pair, cursor);
+    let entry = startEntry(pair, cursor);
     let bytes = 0;
     const inUse = image.get(FIELD.inUse);
-    const steps = Math.min(inUse, MAX_STEPS);
-    let looked = 0;
-    for (; looked < steps && entry !== NONE && claimed.length < options.count; looked += 1) {
+    const steps = Math.min(inUse, MAX_VISITED_ENTRIES);
+    let visited = 0;
+    for (; visited < steps && entry !== NONE && claimed.length < options.count; visited += 1) {
       const at = image.entryWord(entry);
       const following = image.get(at + ENTRY.next);
-      if (!buryLeftovers(pair, owners, entry) && isFree(pair, owners, entry, options)) {
+      if (!cleanUpLeftovers(pair, owners, entry) && isDeliverable(pair, owners, entry, options)) {
         const sizeBytes = image.get(at + ENTRY.length);
         if (claimed.length > 0 && bytes + sizeBytes > options.bytes) break;
         bytes += sizeBytes;
@@ -55,17 +55,17 @@ export function walk(pair: Pair, owners: Owners, lock: number, cursor: number, o
       }
       entry = following === NONE ? image.get(FIELD.head) : following;
     }
-    return { claimed, cursor: entry, looked, inUse };
+    return { claimed, cursor: entry, visited, inUse };
   });
 }
 
 /** The cursor may have been released since, and even used again; any entry in use is a good place to begin. */
-function startOf({ image }: Pair, cursor: number): number {
+function startEntry({ image }: Pair, cursor: number): number {
   const known = cursor !== NONE && image.get(image.entryWord(cursor) + ENTRY.status) !== STATUS.free;
   return known ? cursor : image.get(FIELD.head);
 }
 
-function buryLeftovers(pair: Pair, owners: Owners, entry: number): boolean {
+function cleanUpLeftovers(pair: Pair, owners: LockOwners, entry: number): boolean {
   const { image, key, data } = pair;
   const at = image.entryWord(entry);
   const lock = image.get(at + ENTRY.lock);
@@ -78,7 +78,7 @@ function buryLeftovers(pair: Pair, owners: Owners, entry: number): boolean {
   return true;
 }
 
-function isFree({ image }: Pair, owners: Owners, entry: number, options: TakeOptions): boolean {
+function isDeliverable({ image }: Pair, owners: LockOwners, entry: number, options: TakeOptions): boolean {
   const at = image.entryWord(entry);
   if (image.get(at + ENTRY.status) !== STATUS.ready) return false;
   if (owners.isAlive(image.get(at + ENTRY.lock))) return false;

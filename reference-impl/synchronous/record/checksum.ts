@@ -32,7 +32,7 @@ export const bodySeed = (seed: number, headerChecksum: number): number =>
   scramble(seed ^ scramble(headerChecksum));
 
 /** Up to so many bytes the way into native code costs more than a table. */
-const TABLE_BYTES = 64;
+const MAX_TABLE_BYTES = 64;
 /** The CRC-32C polynomial, lowest bit first. */
 const POLYNOMIAL = 0x82f63b78;
 const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
@@ -43,7 +43,7 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
 
 /** Keyed CRC-32C of `bytes[from, to)`. */
 export function checksum(bytes: Buffer, from: number, to: number, seed: number): number {
-  if (to - from > TABLE_BYTES) return crc32c(bytes.subarray(from, to), seed);
+  if (to - from > MAX_TABLE_BYTES) return crc32c(bytes.subarray(from, to), seed);
   let sum = ~seed;
   for (let at = from; at < to; at += 1) {
     sum = (TABLE[(sum ^ (bytes[at] as number)) & 0xff] as number) ^ (sum >>> 8);

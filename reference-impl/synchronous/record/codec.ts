@@ -8,17 +8,17 @@ const SEPARATOR = '\n';
 const MSISDN_BYTES = 8;
 const MAX_SMS_RECIPIENTS = 255;
 
-const bad = (what: string): QueueError => new QueueError('bad-record', what);
+const badRecord = (what: string): QueueError => new QueueError('bad-record', what);
 
 /** Almost every message has one recipient. */
-const joined = ({ recipients }: SmtpBody): string =>
+const joinRecipients = ({ recipients }: SmtpBody): string =>
   recipients.length === 1 ? (recipients[0] as string) : recipients.join(SEPARATOR);
 
 const isOneLine = (recipient: string): boolean => recipient !== '' && !recipient.includes(SEPARATOR);
 
 const isMsisdn = (number: bigint): boolean => BigInt.asUintN(8 * MSISDN_BYTES, number) === number;
 
-function optionalBytes(destination: string | undefined): number {
+function destinationBytes(destination: string | undefined): number {
   return destination === undefined ? 0 : 4 + Buffer.byteLength(destination);
 }
 
@@ -26,14 +26,14 @@ function optionalBytes(destination: string | undefined): number {
 export function bodyBytes(body: Body): number {
   // Here, before space is reserved: an error while copying would leave a reserved entry behind.
   if (body.type === 'sms') {
-    if (body.recipients.length > MAX_SMS_RECIPIENTS) throw bad('an SMS record holds at most 255 recipients');
-    if (![body.sender, ...body.recipients].every(isMsisdn)) throw bad('an MSISDN is a number of 64 bits');
+    if (body.recipients.length > MAX_SMS_RECIPIENTS) throw badRecord('an SMS record holds at most 255 recipients');
+    if (![body.sender, ...body.recipients].every(isMsisdn)) throw badRecord('an MSISDN is a number of 64 bits');
     const fixed = MSISDN_BYTES + 1 + body.recipients.length * MSISDN_BYTES + 4;
-    return fixed + body.data.length + optionalBytes(body.destination);
+    return fixed + body.data.length + destinationBytes(body.destination);
   }
-  if (!body.recipients.every(isOneLine)) throw bad('a recipient is one line, and not empty');
-  const envelope = 4 + Buffer.byteLength(body.sender) + 4 + Buffer.byteLength(joined(body));
-  return envelope + 4 + body.data.length + optionalBytes(body.destination);
+  if (!body.recipients.every(isOneLine)) throw badRecord('a recipient is one line, and not empty');
+  const envelope = 4 + Buffer.byteLength(body.sender) + 4 + Buffer.byteLength(joinRecipients(body));
+  return envelope + 4 + body.data.length + destinationBytes(body.destination);
 }
 
 function putText(to: Buffer, at: number, text: string): number {
@@ -56,7 +56,7 @@ function putSms(to: Buffer, start: number, body: SmsBody): number {
 }
 
 function putSmtp(to: Buffer, start: number, body: SmtpBody): number {
-  const at = putText(to, putText(to, start, body.sender), joined(body));
+  const at = putText(to, putText(to, start, body.sender), joinRecipients(body));
   return putData(to, at, body.data);
 }
 
@@ -84,7 +84,7 @@ class Cursor {
 
   take(length: number): Buffer {
     if (length > this.#bytes.length - this.#at) {
-      throw bad(`a length of ${length} at byte ${this.#at} runs over the end of the body`);
+      throw badRecord(`a length of ${length} at byte ${this.#at} runs over the end of the body`);
     }
     this.#at += length;
     return this.#bytes.subarray(this.#at - length, this.#at);
@@ -110,20 +110,20 @@ export function decodeBody(typeByte: number, bytes: Buffer): Body {
     const sender = cursor.take(MSISDN_BYTES).readBigUInt64LE();
     const count = cursor.take(1).readUInt8();
     const recipients = Array.from({ length: count }, () => cursor.take(MSISDN_BYTES).readBigUInt64LE());
-    return finish({ type: 'sms', sender, recipients, data: Buffer.from(cursor.block()) }, cursor);
+    return finishBody({ type: 'sms', sender, recipients, data: Buffer.from(cursor.block()) }, cursor);
   }
-  if (typeByte !== TYPE_BYTE.smtp) throw bad(`${typeByte} is not a message type (1 SMTP, 2 SMS)`);
+  if (typeByte !== TYPE_BYTE.smtp) throw badRecord(`${typeByte} is not a message type (1 SMTP, 2 SMS)`);
   const sender = cursor.block().toString();
   const recipients = cursor.block().toString();
   const data = Buffer.from(cursor.block());
-  return finish(
+  return finishBody(
     { type: 'smtp', sender, recipients: recipients === '' ? [] : recipients.split(SEPARATOR), data },
     cursor,
   );
 }
 
-function finish<B extends Body>(body: B, cursor: Cursor): B {
+function finishBody<B extends Body>(body: B, cursor: Cursor): B {
   if (!cursor.atEnd) body.destination = cursor.block().toString();
-  if (!cursor.atEnd) throw bad('bytes are left over behind the body');
+  if (!cursor.atEnd) throw badRecord('bytes are left over behind the body');
   return body;
 }

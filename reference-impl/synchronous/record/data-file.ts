@@ -21,13 +21,13 @@ import type { ChecksumKey } from './checksum.js';
  * two pages.
  */
 const MAGIC = 'PPQDATA1';
-export const FILES_VERSION = 1;
-const CHECKED_BYTES = 56;
+export const FORMAT_VERSION = 1;
+const CHECKSUMMED_BYTES = 56;
 
 /** The ring starts here and ends one page before the end of the file. */
 export const RING_START = PAGE_BYTES;
 
-export interface DataFileHead {
+export interface DataFileHeader {
   sizeBytes: number;
   maxRecordBytes: number;
   /** 16 bytes, hex. */
@@ -35,27 +35,27 @@ export interface DataFileHead {
   key: ChecksumKey;
 }
 
-export function newHead(
+export function newDataFileHeader(
   sizeBytes: number,
   maxRecordBytes: number,
   { randomBytes }: Pick<Kernel, 'randomBytes'>,
-): DataFileHead {
+): DataFileHeader {
   const secret = randomBytes(24);
   const key = { low: secret.readUInt32LE(16), high: secret.readUInt32LE(20) };
   return { sizeBytes, maxRecordBytes, queueId: secret.toString('hex', 0, 16), key };
 }
 
-export function encodeHead(head: DataFileHead): Buffer {
+export function encodeDataFileHeader(head: DataFileHeader): Buffer {
   const page = Buffer.alloc(PAGE_BYTES);
   page.write(MAGIC, 0, 'latin1');
-  page.writeUInt32LE(FILES_VERSION, 8);
+  page.writeUInt32LE(FORMAT_VERSION, 8);
   page.writeUInt32LE(256, 12);
   page.writeBigUInt64LE(BigInt(head.sizeBytes), 16);
   page.writeBigUInt64LE(BigInt(head.maxRecordBytes), 24);
   page.write(head.queueId, 32, 'hex');
   page.writeUInt32LE(head.key.low, 48);
   page.writeUInt32LE(head.key.high, 52);
-  page.writeUInt32LE(crc32c(page.subarray(0, CHECKED_BYTES)), CHECKED_BYTES);
+  page.writeUInt32LE(crc32c(page.subarray(0, CHECKSUMMED_BYTES)), CHECKSUMMED_BYTES);
   return page;
 }
 
@@ -63,7 +63,7 @@ export function encodeHead(head: DataFileHead): Buffer {
  * @throws QueueError `not-a-queue` when the page is no such head, `wrong-version` when it is one of another version,
  * `damaged-queue` when the magic is there and the checksum is wrong.
  */
-export function decodeHead(page: Buffer, path: string): DataFileHead {
+export function decodeDataFileHeader(page: Buffer, path: string): DataFileHeader {
   if (page.length < PAGE_BYTES || page.toString('latin1', 0, 8) !== MAGIC) {
     throw new QueueError(
       'not-a-queue',
@@ -71,13 +71,13 @@ export function decodeHead(page: Buffer, path: string): DataFileHead {
     );
   }
   const version = page.readUInt32LE(8);
-  if (page.readUInt32LE(CHECKED_BYTES) !== crc32c(page.subarray(0, CHECKED_BYTES))) {
+  if (page.readUInt32LE(CHECKSUMMED_BYTES) !== crc32c(page.subarray(0, CHECKSUMMED_BYTES))) {
     throw new QueueError('damaged-queue', `${path}: the head of the data file has a wrong checksum`);
   }
-  if (version !== FILES_VERSION) {
+  if (version !== FORMAT_VERSION) {
     throw new QueueError(
       'wrong-version',
-      `${path} has version ${version}, this program knows ${FILES_VERSION}`,
+      `${path} has version ${version}, this program knows ${FORMAT_VERSION}`,
     );
   }
   return {

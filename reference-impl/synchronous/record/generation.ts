@@ -11,29 +11,29 @@ import { PAGE_BYTES } from '../platform/map.js';
  *     524  4  CRC-32C of bytes 512-523
  */
 const MAGIC = 'PPQGENER';
-const AT = 512;
-const NUMBER_AT = 8;
-const CHECKED_BYTES = 12;
-const BYTES = CHECKED_BYTES + 4;
+const SECTOR_OFFSET = 512;
+const VALUE_OFFSET = 8;
+const CHECKSUMMED_BYTES = 12;
+const TOTAL_BYTES = CHECKSUMMED_BYTES + 4;
 
 /** First bytes of the two pages. They are to be written one after the other: one is whole at any time. */
 export const generationPages = (data: DataBytes): number[] => [0, data.sizeBytes - PAGE_BYTES];
 
 export function putGeneration(data: DataBytes, page: number, generation: number): void {
-  const { bytes, at } = data.place(page + AT, BYTES);
+  const { bytes, at } = data.locate(page + SECTOR_OFFSET, TOTAL_BYTES);
   bytes.write(MAGIC, at, 'latin1');
-  bytes.writeUInt32LE(generation, at + NUMBER_AT);
-  bytes.writeUInt32LE(crc32c(bytes.subarray(at, at + CHECKED_BYTES)), at + CHECKED_BYTES);
+  bytes.writeUInt32LE(generation, at + VALUE_OFFSET);
+  bytes.writeUInt32LE(crc32c(bytes.subarray(at, at + CHECKSUMMED_BYTES)), at + CHECKSUMMED_BYTES);
 }
 
 /** The newest generation that is noted; 0 when none can be read, as in a queue that was never opened. */
 export function readGeneration(data: DataBytes): number {
   const noted = generationPages(data).map((page) => {
-    const { bytes, at } = data.place(page + AT, BYTES);
+    const { bytes, at } = data.locate(page + SECTOR_OFFSET, TOTAL_BYTES);
     const isWhole =
       bytes.toString('latin1', at, at + MAGIC.length) === MAGIC &&
-      bytes.readUInt32LE(at + CHECKED_BYTES) === crc32c(bytes.subarray(at, at + CHECKED_BYTES));
-    return isWhole ? bytes.readUInt32LE(at + NUMBER_AT) : 0;
+      bytes.readUInt32LE(at + CHECKSUMMED_BYTES) === crc32c(bytes.subarray(at, at + CHECKSUMMED_BYTES));
+    return isWhole ? bytes.readUInt32LE(at + VALUE_OFFSET) : 0;
   });
   return Math.max(...noted);
 }

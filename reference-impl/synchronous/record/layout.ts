@@ -24,7 +24,7 @@ export const LAYOUT_VERSION = 1;
 /** 252 88 132 133 read as a little-endian 32-bit word. */
 export const SIGNATURE_WORD = 0x858458fc;
 
-export const AT = {
+export const HEADER_OFFSET = {
   signature: 0,
   type: 4,
   version: 5,

@@ -7,7 +7,7 @@ import { scan } from '../restore/scan.js';
 import { type ChecksumKey, checksum, scramble, seedAt } from './checksum.js';
 import { decodeBody } from './codec.js';
 import { RING_START } from './data-file.js';
-import { forge, KEY, put, smtp } from './fixtures/memory-data.js';
+import { forge, KEY, putRecord, smtp } from './fixtures/memory-data.js';
 import { extentOf, HEADER_BYTES, SLOT_BYTES } from './layout.js';
 import { bodyOf, readSlot, recordBytes, writeRecord } from './record.js';
 
@@ -23,7 +23,7 @@ t.test('a record is read as it was written: number, date, type, body', async (t)
       const data = newData();
       const number = 7 * 2 ** 32 + low;
       const body = smtp(bytes);
-      const sizeBytes = put(data, KEY, slotOf(slot), number, body);
+      const sizeBytes = putRecord(data, KEY, slotOf(slot), number, body);
       const found = readSlot(data, KEY, slotOf(slot));
       if (found.state !== 'valid') return false;
       t.strictSame(decodeBody(found.header.type, bodyOf(data, found.header)), body);
@@ -37,7 +37,7 @@ t.test('a record is read as it was written: number, date, type, body', async (t)
 
 t.test('any flipped bit of a record is noticed', async (t) => {
   const data = newData();
-  const sizeBytes = put(data, KEY, slotOf(3), 2 ** 32, smtp('x'.repeat(300)));
+  const sizeBytes = putRecord(data, KEY, slotOf(3), 2 ** 32, smtp('x'.repeat(300)));
   const states = { nothing: 0, foreign: 0, damaged: 0, valid: 0 };
   for (let bit = 0; bit < sizeBytes * 8; bit += 1) {
     const at = slotOf(3) + (bit >> 3);
@@ -65,9 +65,9 @@ t.test('a torn record is never valid: any part of it zeroed or left as it was be
       fc.boolean(),
       (first, second, a, b, zero) => {
         const data = newData();
-        const older = put(data, KEY, slotOf(0), 2 ** 32, smtp(first));
+        const older = putRecord(data, KEY, slotOf(0), 2 ** 32, smtp(first));
         const before = Buffer.from(data.bytes);
-        const newer = put(data, KEY, slotOf(0), 2 ** 32 + 1, smtp(second));
+        const newer = putRecord(data, KEY, slotOf(0), 2 ** 32 + 1, smtp(second));
         const whole = Buffer.from(data.bytes);
         const from = slotOf(0) + (a % newer);
         const to = Math.min(slotOf(0) + newer, from + 1 + (b % newer));
@@ -91,7 +91,7 @@ t.test('a writer that is killed leaves the old record, the new one or none, neve
   /** Copies of the place after every store that the writer makes. */
   const moments: Buffer[] = [];
   const data = newData();
-  put(data, KEY, slotOf(0), 2 ** 32, body('old'));
+  putRecord(data, KEY, slotOf(0), 2 ** 32, body('old'));
   const before = Buffer.from(data.bytes);
   const watched = new Proxy(data.bytes, {
     get(bytes, name) {
@@ -106,7 +106,7 @@ t.test('a writer that is killed leaves the old record, the new one or none, neve
   });
   const sizeBytes = recordBytes(body('new'));
   const place = { sizeBytes: data.sizeBytes, willNeed: () => undefined };
-  writeRecord({ ...place, place: (at: number) => ({ bytes: watched, at }) }, KEY, slotOf(0), sizeBytes, {
+  writeRecord({ ...place, locate: (at: number) => ({ bytes: watched, at }) }, KEY, slotOf(0), sizeBytes, {
     number: 2 ** 32 + 1,
     dateMs: 0,
     body: body('new'),
@@ -123,7 +123,7 @@ t.test('a writer that is killed leaves the old record, the new one or none, neve
 
 t.test('a record copied to another place, or read with another key, is not valid', async (t) => {
   const data = newData();
-  const sizeBytes = put(data, KEY, slotOf(1), 2 ** 32, smtp('hello'));
+  const sizeBytes = putRecord(data, KEY, slotOf(1), 2 ** 32, smtp('hello'));
   for (let slot = 2; slot < 60; slot += 1) {
     data.bytes.copy(data.bytes, slotOf(slot), slotOf(1), slotOf(1) + sizeBytes);
     t.equal(readSlot(data, KEY, slotOf(slot)).state, 'foreign');
@@ -139,7 +139,7 @@ t.test('a record copied to another place, or read with another key, is not valid
 t.test('a length that leads out of the file is not believed', async (t) => {
   const data = newData();
   const last = slotOf(63);
-  put(data, KEY, slotOf(40), 2 ** 32, smtp('x'.repeat(2000)));
+  putRecord(data, KEY, slotOf(40), 2 ** 32, smtp('x'.repeat(2000)));
   const short = new MemoryData(data.bytes.subarray(0, slotOf(44)));
   t.equal(readSlot(short, KEY, slotOf(40)).state, 'foreign');
   t.equal(readSlot(data, KEY, last).state, 'nothing');
@@ -179,7 +179,7 @@ t.test(
             const bytes = (forgeries[how] as (offset: number) => Buffer)(slotOf(slot + inner));
             bytes.copy(body, inner * SLOT_BYTES - bodyAt);
           }
-          const sizeBytes = put(data, KEY, slotOf(slot), 2 ** 32, smtp(body));
+          const sizeBytes = putRecord(data, KEY, slotOf(slot), 2 ** 32, smtp(body));
           const offsets = () => scan(data, ring, KEY).valid.map(({ offset }) => offset);
           if (offsets().join() !== `${slotOf(slot)}`) throw new Error('the outer record alone is found');
           data.bytes.writeUInt8(
@@ -198,11 +198,11 @@ t.test(
 
 t.test('a body that holds bytes copied out of this very queue is not taken for records either', async (t) => {
   const data = newData();
-  const sizeBytes = put(data, KEY, slotOf(20), 2 ** 32, smtp('stolen'));
+  const sizeBytes = putRecord(data, KEY, slotOf(20), 2 ** 32, smtp('stolen'));
   const body = Buffer.alloc(20 * SLOT_BYTES);
   data.bytes.copy(body, SLOT_BYTES - 70, slotOf(20), slotOf(20) + sizeBytes);
   data.bytes.fill(0, slotOf(20), slotOf(22));
-  put(data, KEY, slotOf(5), 2 ** 32 + 1, smtp(body));
+  putRecord(data, KEY, slotOf(5), 2 ** 32 + 1, smtp(body));
   t.same(
     scan(data, ring, KEY).valid.map(({ offset }) => offset),
     [slotOf(5)],
@@ -217,14 +217,14 @@ t.test('the scan finds records one behind the other, and the old ones below a to
   const written: number[] = [];
   for (let number = 0; number < 12; number += 1) {
     written.push(at);
-    at += extentOf(put(data, KEY, at, 2 ** 32 + number, smtp('y'.repeat(number * 60))));
+    at += extentOf(putRecord(data, KEY, at, 2 ** 32 + number, smtp('y'.repeat(number * 60))));
   }
   t.same(
     scan(data, ring, KEY).valid.map(({ offset }) => offset),
     written,
   );
   const before = Buffer.from(data.bytes);
-  put(data, KEY, slotOf(0), 2 ** 32 + 99, smtp('z'.repeat(700)));
+  putRecord(data, KEY, slotOf(0), 2 ** 32 + 99, smtp('z'.repeat(700)));
   before.copy(data.bytes, slotOf(1), slotOf(1));
   t.same(
     scan(data, ring, KEY).valid.map(({ offset }) => offset),
@@ -247,9 +247,9 @@ t.test(
       fc.property(fc.nat(2 ** 31), fc.nat(2 ** 31), fc.boolean(), (first, second, newHeader) => {
         fc.pre(first !== second);
         const data = newData();
-        const sizeBytes = put(data, KEY, offset, 2 ** 32 + first, smtp('the old body of a record'));
+        const sizeBytes = putRecord(data, KEY, offset, 2 ** 32 + first, smtp('the old body of a record'));
         const older = Buffer.from(data.bytes.subarray(offset, offset + sizeBytes));
-        put(data, KEY, offset, 2 ** 32 + second, smtp('the new body of a record'));
+        putRecord(data, KEY, offset, 2 ** 32 + second, smtp('the new body of a record'));
         if (newHeader) older.copy(data.bytes, offset + HEADER_BYTES, HEADER_BYTES);
         else older.copy(data.bytes, offset, 0, HEADER_BYTES);
         if (readSlot(data, KEY, offset).state === 'valid')

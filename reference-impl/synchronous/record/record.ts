@@ -2,7 +2,7 @@ import type { DataBytes } from '../platform/data-map.js';
 import type { Body } from './body.js';
 import { bodySeed, type ChecksumKey, checksum, seedAt } from './checksum.js';
 import { bodyBytes, encodeBody, TYPE_BYTE } from './codec.js';
-import { AT, HEADER_BYTES, LAYOUT_VERSION, RECORD_OVERHEAD_BYTES, SIGNATURE_WORD } from './layout.js';
+import { HEADER_OFFSET, HEADER_BYTES, LAYOUT_VERSION, RECORD_OVERHEAD_BYTES, SIGNATURE_WORD } from './layout.js';
 
 /** Bytes of the whole record that holds this body, checksums included, before rounding up to slots. */
 export const recordBytes = (body: Body): number => RECORD_OVERHEAD_BYTES + bodyBytes(body);
@@ -19,19 +19,19 @@ export function writeRecord(
   sizeBytes: number,
   fields: { number: number; dateMs: number; body: Body },
 ): number {
-  const { bytes, at } = data.place(offset, sizeBytes);
+  const { bytes, at } = data.locate(offset, sizeBytes);
   const seed = seedAt(key, offset);
   // The body first, and no signature meanwhile: a process that is killed in here leaves no record at all. A new header
   // in front of the body and trailer of the record that stood here before would be taken for a whole one.
-  bytes.writeUInt32LE(0, at + AT.signature);
+  bytes.writeUInt32LE(0, at + HEADER_OFFSET.signature);
   const end = encodeBody(bytes, at + HEADER_BYTES, fields.body);
-  bytes.writeUInt32LE(SIGNATURE_WORD, at + AT.signature);
-  bytes.writeUInt32LE(TYPE_BYTE[fields.body.type] | (LAYOUT_VERSION << 8), at + AT.type);
-  writeWide(bytes, at + AT.date, fields.dateMs);
-  writeWide(bytes, at + AT.number, fields.number);
-  bytes.writeUInt32LE(sizeBytes - RECORD_OVERHEAD_BYTES, at + AT.dataLength);
-  const headerSum = checksum(bytes, at, at + AT.headerChecksum, seed);
-  bytes.writeUInt32LE(headerSum, at + AT.headerChecksum);
+  bytes.writeUInt32LE(SIGNATURE_WORD, at + HEADER_OFFSET.signature);
+  bytes.writeUInt32LE(TYPE_BYTE[fields.body.type] | (LAYOUT_VERSION << 8), at + HEADER_OFFSET.type);
+  writeWide(bytes, at + HEADER_OFFSET.date, fields.dateMs);
+  writeWide(bytes, at + HEADER_OFFSET.number, fields.number);
+  bytes.writeUInt32LE(sizeBytes - RECORD_OVERHEAD_BYTES, at + HEADER_OFFSET.dataLength);
+  const headerSum = checksum(bytes, at, at + HEADER_OFFSET.headerChecksum, seed);
+  bytes.writeUInt32LE(headerSum, at + HEADER_OFFSET.headerChecksum);
   const sum = checksum(bytes, at + HEADER_BYTES, end, bodySeed(seed, headerSum));
   bytes.writeUInt32LE(sum, end);
   return sum;
@@ -43,8 +43,8 @@ export function writeRecord(
  * ago would come back.
  */
 export function eraseRecord(data: DataBytes, offset: number): void {
-  const { bytes, at } = data.place(offset, HEADER_BYTES);
-  bytes.writeUInt32LE(0, at + AT.signature);
+  const { bytes, at } = data.locate(offset, HEADER_BYTES);
+  bytes.writeUInt32LE(0, at + HEADER_OFFSET.signature);
 }
 
 /** A whole number of up to 53 bits as 64, without the cost of a BigInt. */
@@ -66,35 +66,35 @@ export interface RecordHeader {
 }
 
 /** The header of a record that was found whole. */
-export interface FoundRecord extends RecordHeader {
+export interface ValidRecord extends RecordHeader {
   /** Over the body; the index entry keeps it too [0019]. */
   checksum: number;
 }
 
 /** What stands at a slot boundary of the data file. */
-export type AtSlot =
+export type SlotContent =
   | { state: 'nothing' }
   /** The signature is there, but the header is not one that this queue wrote at this place. */
   | { state: 'foreign' }
   /** The header is ours, the data is torn or has rotted. */
   | { state: 'damaged'; header: RecordHeader }
-  | { state: 'valid'; header: FoundRecord };
+  | { state: 'valid'; header: ValidRecord };
 
-const NOTHING: AtSlot = { state: 'nothing' };
-const FOREIGN: AtSlot = { state: 'foreign' };
+const NOTHING: SlotContent = { state: 'nothing' };
+const FOREIGN: SlotContent = { state: 'foreign' };
 
 /** The header at a slot boundary, if it is whole and its length stays inside the file. */
 export function readHeader(data: DataBytes, key: ChecksumKey, offset: number): RecordHeader | undefined {
-  const { bytes, at } = data.place(offset, HEADER_BYTES);
-  const sum = checksum(bytes, at, at + AT.headerChecksum, seedAt(key, offset));
-  if (sum !== bytes.readUInt32LE(at + AT.headerChecksum)) return undefined;
-  const sizeBytes = bytes.readUInt32LE(at + AT.dataLength) + RECORD_OVERHEAD_BYTES;
-  if (bytes[at + AT.version] !== LAYOUT_VERSION || offset + sizeBytes > data.sizeBytes) return undefined;
+  const { bytes, at } = data.locate(offset, HEADER_BYTES);
+  const sum = checksum(bytes, at, at + HEADER_OFFSET.headerChecksum, seedAt(key, offset));
+  if (sum !== bytes.readUInt32LE(at + HEADER_OFFSET.headerChecksum)) return undefined;
+  const sizeBytes = bytes.readUInt32LE(at + HEADER_OFFSET.dataLength) + RECORD_OVERHEAD_BYTES;
+  if (bytes[at + HEADER_OFFSET.version] !== LAYOUT_VERSION || offset + sizeBytes > data.sizeBytes) return undefined;
   return {
     offset,
-    number: readWide(bytes, at + AT.number),
-    dateMs: readWide(bytes, at + AT.date),
-    type: bytes.readUInt8(at + AT.type),
+    number: readWide(bytes, at + HEADER_OFFSET.number),
+    dateMs: readWide(bytes, at + HEADER_OFFSET.date),
+    type: bytes.readUInt8(at + HEADER_OFFSET.type),
     sizeBytes,
   };
 }
@@ -103,18 +103,18 @@ export function readHeader(data: DataBytes, key: ChecksumKey, offset: number): R
  * The header at a slot boundary as it was before one of its bits was flipped, if there is such a header. It names the
  * message that rot has made unreadable. Bytes that somebody has sent cannot pass for one: the checksum is keyed.
  */
-export function mendHeader(data: DataBytes, key: ChecksumKey, offset: number): RecordHeader | undefined {
-  const { bytes, at } = data.place(offset, HEADER_BYTES);
+export function repairHeader(data: DataBytes, key: ChecksumKey, offset: number): RecordHeader | undefined {
+  const { bytes, at } = data.locate(offset, HEADER_BYTES);
   const copy = Buffer.from(bytes.subarray(at, at + HEADER_BYTES));
-  const tried: DataBytes = {
+  const candidate: DataBytes = {
     sizeBytes: data.sizeBytes,
-    place: () => ({ bytes: copy, at: 0 }),
+    locate: () => ({ bytes: copy, at: 0 }),
     willNeed: () => undefined,
   };
   for (let bit = 0; bit < HEADER_BYTES * 8; bit += 1) {
     const byte = bit >> 3;
     copy.writeUInt8(copy.readUInt8(byte) ^ (1 << (bit & 7)), byte);
-    const header = readHeader(tried, key, offset);
+    const header = readHeader(candidate, key, offset);
     if (header) return header;
     copy.writeUInt8(copy.readUInt8(byte) ^ (1 << (bit & 7)), byte);
   }
@@ -122,14 +122,14 @@ export function mendHeader(data: DataBytes, key: ChecksumKey, offset: number): R
 }
 
 /** Looks at one slot boundary [0026]: the signature first, because almost all slots fail there. */
-export function readSlot(data: DataBytes, key: ChecksumKey, offset: number): AtSlot {
-  const place = data.place(offset, HEADER_BYTES);
-  if (place.bytes.readUInt32LE(place.at) !== SIGNATURE_WORD) return NOTHING;
+export function readSlot(data: DataBytes, key: ChecksumKey, offset: number): SlotContent {
+  const mapped = data.locate(offset, HEADER_BYTES);
+  if (mapped.bytes.readUInt32LE(mapped.at) !== SIGNATURE_WORD) return NOTHING;
   const header = readHeader(data, key, offset);
   if (!header) return FOREIGN;
-  const { bytes, at } = data.place(offset, header.sizeBytes);
+  const { bytes, at } = data.locate(offset, header.sizeBytes);
   const end = at + header.sizeBytes - 4;
-  const headerSum = bytes.readUInt32LE(at + AT.headerChecksum);
+  const headerSum = bytes.readUInt32LE(at + HEADER_OFFSET.headerChecksum);
   const sum = checksum(bytes, at + HEADER_BYTES, end, bodySeed(seedAt(key, offset), headerSum));
   if (sum !== bytes.readUInt32LE(end)) return { state: 'damaged', header };
   // Spelt out: with a spread every scan of a queue takes half as long again.
@@ -139,6 +139,6 @@ export function readSlot(data: DataBytes, key: ChecksumKey, offset: number): AtS
 
 /** The body's bytes of a record that was found valid. */
 export function bodyOf(data: DataBytes, header: RecordHeader): Buffer {
-  const { bytes, at } = data.place(header.offset, header.sizeBytes);
+  const { bytes, at } = data.locate(header.offset, header.sizeBytes);
   return bytes.subarray(at + HEADER_BYTES, at + header.sizeBytes - 4);
 }

@@ -1,9 +1,9 @@
 import type { IndexImage } from '../index/image.js';
-import { ENTRY, FIELD, NONE, SLOTS_WORD, STATUS } from '../index/layout.js';
+import { ENTRY, FIELD, NONE, WORKER_SLOTS_WORD, STATUS } from '../index/layout.js';
 import { assert } from '../platform/errors.js';
 import { extentOf } from '../record/layout.js';
 import type { Ring } from '../ring/reserve.js';
-import type { Alive, RestorePlan } from './plan.js';
+import type { LiveRecord, RestorePlan } from './plan.js';
 
 /**
  * Writes both lists anew: every message of the plan is ready and unlocked, every other entry free. Nobody else has the
@@ -14,8 +14,8 @@ import type { Alive, RestorePlan } from './plan.js';
  */
 export function applyPlan(image: IndexImage, ring: Ring, plan: RestorePlan): void {
   const { entries, workerSlots } = image.geometry;
-  assert(plan.alive.length <= entries, 'the index has an entry for every message');
-  const order = ringOrder(plan.alive);
+  assert(plan.live.length <= entries, 'the index has an entry for every message');
+  const order = ringOrder(plan.live);
   order.forEach((alive, entry) => {
     writeEntry(image, entry, alive, entry === order.length - 1 ? NONE : entry + 1);
   });
@@ -40,30 +40,30 @@ export function applyPlan(image: IndexImage, ring: Ring, plan: RestorePlan): voi
   image.put(FIELD.mutexOwner, 0);
   // Flipped bits here would only make a dead worker's lock look like a live one's, but cost nothing to mend.
   for (let slot = 0; slot < workerSlots; slot += 1) {
-    image.put(SLOTS_WORD + slot, image.get(SLOTS_WORD + slot) + 1);
+    image.put(WORKER_SLOTS_WORD + slot, image.get(WORKER_SLOTS_WORD + slot) + 1);
   }
 }
 
 /** By offset, turned so that the newest message (by number, never by date) comes last. */
-function ringOrder(alive: readonly Alive[]): Alive[] {
+function ringOrder(live: readonly LiveRecord[]): LiveRecord[] {
   let newest = 0;
-  alive.forEach((record, index) => {
-    if (record.number > (alive[newest] as Alive).number) newest = index;
+  live.forEach((record, index) => {
+    if (record.number > (live[newest] as LiveRecord).number) newest = index;
   });
-  return [...alive.slice(newest + 1), ...alive.slice(0, newest + 1)];
+  return [...live.slice(newest + 1), ...live.slice(0, newest + 1)];
 }
 
-function writeEntry(image: IndexImage, entry: number, alive: Alive, next: number): void {
+function writeEntry(image: IndexImage, entry: number, record: LiveRecord, next: number): void {
   const at = image.entryWord(entry);
-  image.putWide(at + ENTRY.offset, alive.offset);
-  image.putWide(at + ENTRY.number, alive.number);
-  image.put(at + ENTRY.length, alive.sizeBytes);
+  image.putWide(at + ENTRY.offset, record.offset);
+  image.putWide(at + ENTRY.number, record.number);
+  image.put(at + ENTRY.length, record.sizeBytes);
   image.put(at + ENTRY.lock, 0);
-  image.put(at + ENTRY.type, alive.type);
+  image.put(at + ENTRY.type, record.type);
   image.put(at + ENTRY.status, STATUS.ready);
-  image.put(at + ENTRY.checksum, alive.checksum | 0);
-  image.put(at + ENTRY.retryCount, alive.retryCount);
-  image.putWide(at + ENTRY.lastRetry, alive.lastRetryMs);
+  image.put(at + ENTRY.checksum, record.checksum | 0);
+  image.put(at + ENTRY.retryCount, record.retryCount);
+  image.putWide(at + ENTRY.lastRetry, record.lastRetryMs);
   image.put(at + ENTRY.previous, entry - 1 >= 0 ? entry - 1 : NONE);
   image.put(at + ENTRY.next, next);
 }

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { MemoryData } from '../platform/memory-data.js';
-import { Machine } from '../simulation/machine.js';
+import { SimMachine } from '../simulation/machine.js';
 import { SimProcess } from '../simulation/site.js';
 import { keepAside, keptAsideName, keptAsideNames } from './kept-aside.js';
 import type { Damage } from './plan.js';
@@ -9,24 +9,24 @@ const DIRECTORY = '/queue/kept-aside';
 const DAMAGE: Damage = { offset: 512, lengthBytes: 300, number: 2 ** 32, what: 'data' };
 
 /** A machine with the directory of a queue on its disk. */
-function machineWithQueue(): Machine {
-  const machine = new Machine(() => 0);
-  for (const path of ['/', '/queue']) machine.name({ change: 'add', path, node: { kind: 'directory' } });
+function machineWithQueue(): SimMachine {
+  const machine = new SimMachine(() => 0);
+  for (const path of ['/', '/queue']) machine.changeNames({ change: 'add', path, node: { kind: 'directory' } });
   machine.syncNames('/');
   return machine;
 }
 
 /** @returns whether it came to its end: a process that is killed in front of its n-th step (0: of none) may not. */
-function keeps(machine: Machine, diesIn = 0): boolean {
+function keeps(machine: SimMachine, diesIn = 0): boolean {
   const process = new SimProcess(machine, 'restorer');
-  if (diesIn > 0) process.life.dieIn(diesIn);
+  if (diesIn > 0) process.lifetime.killAfter(diesIn);
   try {
     keepAside(process.kernel, DIRECTORY, new MemoryData(1024), DAMAGE);
     return true;
   } catch {
     return false;
   } finally {
-    process.end();
+    process.terminate();
   }
 }
 
@@ -38,7 +38,7 @@ t.test('what one that was killed has half kept is on the disk when the next one 
     if (ended) break;
     deaths += 1;
     t.equal(keeps(machine), true);
-    const { kernel } = new SimProcess(machine.afterCut(0), 'reader');
+    const { kernel } = new SimProcess(machine.afterPowerCut(0), 'reader');
     t.same(keptAsideNames(kernel, DIRECTORY), [keptAsideName(DAMAGE)], `killed after ${steps} steps`);
   }
   t.ok(deaths > 10, `it was killed at ${deaths} places`);

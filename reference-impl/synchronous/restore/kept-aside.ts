@@ -4,7 +4,7 @@ import { syncDirectory } from '../platform/directory.js';
 import type { Kernel } from '../platform/kernel.js';
 import type { Damage } from './plan.js';
 
-const PIECE_BYTES = 256;
+const COPY_CHUNK_BYTES = 256;
 
 /** The name says which message it was and where it stood, so that keeping it twice is keeping it once. */
 export const keptAsideName = (damage: Damage): string => `${damage.number}@${damage.offset}.record`;
@@ -28,20 +28,20 @@ export function keepAside(kernel: Kernel, directory: string, data: DataBytes, da
 
 /** Under another name until all of it is on the disk. */
 function copyInto(kernel: Kernel, path: string, data: DataBytes, damage: Damage): void {
-  const unfinished = `${path}.new`;
-  const fd = kernel.open(unfinished, 'w', 0o660);
+  const temporaryPath = `${path}.new`;
+  const fd = kernel.open(temporaryPath, 'w', 0o660);
   try {
     // In pieces: an index entry may name a length that no record has.
-    for (let done = 0; done < damage.lengthBytes; done += PIECE_BYTES) {
-      const length = Math.min(PIECE_BYTES, damage.lengthBytes - done);
-      const { bytes, at } = data.place(damage.offset + done, length);
+    for (let done = 0; done < damage.lengthBytes; done += COPY_CHUNK_BYTES) {
+      const length = Math.min(COPY_CHUNK_BYTES, damage.lengthBytes - done);
+      const { bytes, at } = data.locate(damage.offset + done, length);
       kernel.write(fd, bytes, at, length, done);
     }
     kernel.fsync(fd);
   } finally {
     kernel.close(fd);
   }
-  kernel.rename(unfinished, path);
+  kernel.rename(temporaryPath, path);
 }
 
 /** Names of all records that were ever kept aside in this pair. */

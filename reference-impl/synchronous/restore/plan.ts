@@ -5,12 +5,12 @@ import type { DataBytes } from '../platform/data-map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { readGeneration } from '../record/generation.js';
 import { extentOf, SLOT_BYTES } from '../record/layout.js';
-import type { FoundRecord, RecordHeader } from '../record/record.js';
+import type { ValidRecord, RecordHeader } from '../record/record.js';
 import type { Ring } from '../ring/reserve.js';
 import { type DamagedRecord, overlapsAny, type SlotReader, scan } from './scan.js';
 
 /** A message that the restored index will hold. */
-export interface Alive extends FoundRecord {
+export interface LiveRecord extends ValidRecord {
   retryCount: number;
   lastRetryMs: number;
 }
@@ -25,7 +25,7 @@ export interface Damage {
 
 export interface RestorePlan {
   /** In order of offset. */
-  alive: Alive[];
+  live: LiveRecord[];
   damage: Damage[];
   consumed: number;
   /** Alive only because nothing says consumed: found by the scan, not listed by the index (rule 2 of [0026]). */
@@ -33,7 +33,7 @@ export interface RestorePlan {
   /** Reserved when the crash came, and not whole: never confirmed, dropped. */
   unfinished: number;
   /** What is to be marked as consumed once the damage is kept aside, so that the next restore does not name it again. */
-  settled: { offset: number; number: number }[];
+  toMarkConsumed: { offset: number; number: number }[];
   nextNumber: number;
 }
 
@@ -48,9 +48,9 @@ export interface RestorePlan {
  * restore, the marks that belong to no record: a copy of the index may bring them back, and the numbers that were given
  * out again meanwhile are taken for consumed.
  */
-export const GENERATION = 2 ** 32;
+export const NUMBERS_PER_GENERATION = 2 ** 32;
 /** An index whose counter is further ahead than this of every record and of the data file's generation is not believed. */
-const PLAUSIBLE_GENERATIONS = 256;
+const MAX_GENERATION_JUMP = 256;
 
 interface Hint {
   status: number;
@@ -59,7 +59,7 @@ interface Hint {
   retryCount: number;
   lastRetryMs: number;
   /** Is the message that it names where it says, whole and not consumed? */
-  met: boolean;
+  matched: boolean;
 }
 
 /**
@@ -88,27 +88,27 @@ export function planRestore(
   const consumed = (record: { offset: number; number: number }): boolean =>
     image !== undefined && isConsumed(image, key, record.offset, record.number);
   const plan: RestorePlan = {
-    alive: [],
+    live: [],
     damage: [],
     consumed: 0,
     uncertain: 0,
     unfinished: 0,
-    settled: [],
+    toMarkConsumed: [],
     nextNumber: 0,
   };
   for (const record of found.valid) {
     if (consumed(record)) plan.consumed += 1;
-    else plan.alive.push(withHint(plan, record, hints.get(record.offset), nowMs));
+    else plan.live.push(withHint(plan, record, hints.get(record.offset), nowMs));
   }
   for (const header of found.damaged) {
     if (!consumed(header)) noteDamage(plan, header, hints.get(header.offset));
   }
   noteUnreadable(plan, hints, found.valid, consumed);
   const newest = Math.max(newestOf(found.valid), newestOf(found.damaged));
-  plan.nextNumber = nextGeneration(Math.max(readGeneration(data), Math.floor(newest / GENERATION)), image);
+  plan.nextNumber = nextGeneration(Math.max(readGeneration(data), Math.floor(newest / NUMBERS_PER_GENERATION)), image);
   // An index that does not know the newest records is an older copy, and vouches for none of the others either.
   const counted = image?.getWide(FIELD.nextNumber) ?? 0;
-  if (found.valid.some((record) => record.number >= counted)) plan.uncertain = plan.alive.length;
+  if (found.valid.some((record) => record.number >= counted)) plan.uncertain = plan.live.length;
   return plan;
 }
 
@@ -128,15 +128,15 @@ function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
       sizeBytes,
       retryCount: Math.max(0, image.get(at + ENTRY.retryCount)),
       lastRetryMs: image.getWide(at + ENTRY.lastRetry),
-      met: false,
+      matched: false,
     });
   }
   return hints;
 }
 
-function withHint(plan: RestorePlan, record: FoundRecord, hint: Hint | undefined, nowMs: number): Alive {
+function withHint(plan: RestorePlan, record: ValidRecord, hint: Hint | undefined, nowMs: number): LiveRecord {
   const known = hint !== undefined && hint.number === record.number;
-  if (known) hint.met = true;
+  if (known) hint.matched = true;
   else plan.uncertain += 1;
   const { offset, number, dateMs, type, sizeBytes, checksum } = record;
   return {
@@ -154,7 +154,7 @@ function withHint(plan: RestorePlan, record: FoundRecord, hint: Hint | undefined
 
 function noteDamage(plan: RestorePlan, record: DamagedRecord, hint: Hint | undefined): void {
   const { offset, number, sizeBytes, what } = record;
-  plan.settled.push({ offset, number });
+  plan.toMarkConsumed.push({ offset, number });
   if (hint?.status === STATUS.reserved && hint.number === number) plan.unfinished += 1;
   else plan.damage.push({ offset, number, lengthBytes: sizeBytes, what });
 }
@@ -163,11 +163,11 @@ function noteDamage(plan: RestorePlan, record: DamagedRecord, hint: Hint | undef
 function noteUnreadable(
   plan: RestorePlan,
   hints: Map<number, Hint>,
-  valid: readonly FoundRecord[],
+  valid: readonly ValidRecord[],
   consumed: (record: { offset: number; number: number }) => boolean,
 ): void {
   const damaged = new Set(plan.damage.map((damage) => damage.offset));
-  for (const [offset, { status, number, sizeBytes, met }] of hints) {
+  for (const [offset, { status, number, sizeBytes, matched: met }] of hints) {
     if (met || damaged.has(offset) || overlapsAny(valid, offset, extentOf(sizeBytes))) continue;
     if (consumed({ offset, number })) continue;
     if (status === STATUS.reserved) plan.unfinished += 1;
@@ -182,7 +182,7 @@ function newestOf(records: readonly RecordHeader[]): number {
 }
 
 function nextGeneration(seen: number, image: IndexImage | undefined): number {
-  const counted = image ? Math.floor(image.getWide(FIELD.nextNumber) / GENERATION) : 0;
-  const believed = counted - seen <= PLAUSIBLE_GENERATIONS ? Math.max(seen, counted) : seen;
-  return (believed + 1) * GENERATION;
+  const counted = image ? Math.floor(image.getWide(FIELD.nextNumber) / NUMBERS_PER_GENERATION) : 0;
+  const believed = counted - seen <= MAX_GENERATION_JUMP ? Math.max(seen, counted) : seen;
+  return (believed + 1) * NUMBERS_PER_GENERATION;
 }

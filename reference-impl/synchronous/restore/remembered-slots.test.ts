@@ -2,10 +2,10 @@ import fc from 'fast-check';
 import t from 'tap';
 import { PAGE_BYTES } from '../platform/map.js';
 import { MemoryData } from '../platform/memory-data.js';
-import { forge, KEY, put, smtp } from '../record/fixtures/memory-data.js';
+import { forge, KEY, putRecord, smtp } from '../record/fixtures/memory-data.js';
 import { SLOT_BYTES } from '../record/layout.js';
-import { type AtSlot, readSlot } from '../record/record.js';
-import { RememberedSlots } from './remembered-slots.js';
+import { type SlotContent, readSlot } from '../record/record.js';
+import { CachedSlotReader } from './remembered-slots.js';
 import { scan } from './scan.js';
 
 const SLOTS = 64;
@@ -23,7 +23,7 @@ function apply(
   { what, slot, size, at }: { what: string; slot: number; size: number; at: number },
   number: number,
 ): void {
-  if (what === 'put') put(data, KEY, slot * SLOT_BYTES, number, smtp('x'.repeat(size)));
+  if (what === 'put') putRecord(data, KEY, slot * SLOT_BYTES, number, smtp('x'.repeat(size)));
   else if (what === 'flip') data.bytes[at] = (data.bytes[at] ?? 0) ^ 4;
   else if (what === 'zero') data.bytes.fill(0, at, Math.min(at + size, data.sizeBytes));
   else if (what === 'back') before.copy(data.bytes, at, at, Math.min(at + size, data.sizeBytes));
@@ -46,10 +46,10 @@ t.test('whatever changes between two looks, every slot is what a fresh look says
   fc.assert(
     fc.property(fc.array(fc.array(change, { maxLength: 3 }), { minLength: 2, maxLength: 12 }), (turns) => {
       const data = new MemoryData(SLOTS * SLOT_BYTES);
-      const slots = new RememberedSlots(data.sizeBytes);
+      const slots = new CachedSlotReader(data.sizeBytes);
       let number = 1;
       let turn = 0;
-      let last: AtSlot[] = [];
+      let last: SlotContent[] = [];
       for (const changes of turns) {
         const before = Buffer.from(data.bytes);
         for (const one of changes) apply(data, before, one, number++);
@@ -57,7 +57,7 @@ t.test('whatever changes between two looks, every slot is what a fresh look says
         const ring = { start: 0, end: data.sizeBytes };
         if (JSON.stringify(scan(data, ring, KEY, slots)) !== JSON.stringify(scan(data, ring, KEY)))
           return false;
-        const now: AtSlot[] = [];
+        const now: SlotContent[] = [];
         for (let slot = 0; slot < SLOTS; slot++) {
           const found = slots.read(data, KEY, slot * SLOT_BYTES);
           if (JSON.stringify(found) !== JSON.stringify(readSlot(data, KEY, slot * SLOT_BYTES))) return false;

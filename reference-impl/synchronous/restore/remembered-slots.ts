@@ -2,7 +2,7 @@ import type { DataBytes } from '../platform/data-map.js';
 import { PAGE_BYTES } from '../platform/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { HEADER_BYTES, SIGNATURE_WORD, SLOT_BYTES } from '../record/layout.js';
-import { type AtSlot, readSlot } from '../record/record.js';
+import { type SlotContent, readSlot } from '../record/record.js';
 import type { SlotReader } from './scan.js';
 
 const EMPTY = 1;
@@ -12,17 +12,17 @@ const EMPTY = 1;
  * nothing but the bytes of its header and, where that is whole, of its record, so that the answer stays what it
  * was while the pages under them are the same, byte for byte.
  */
-export class RememberedSlots implements SlotReader {
+export class CachedSlotReader implements SlotReader {
   /** The file as it was at the last `refresh`. */
   readonly #copy: Buffer;
   /** By page: the refresh that found it changed last. */
   readonly #changedAt: Int32Array;
   /** By page: `EMPTY` when no slot in it begins with a signature. */
   readonly #empty: Uint8Array;
-  readonly #answers: (AtSlot | undefined)[];
+  readonly #contents: (SlotContent | undefined)[];
   /** By slot: the refresh of its answer. */
-  readonly #answeredAt: Int32Array;
-  #now = 0;
+  readonly #readAt: Int32Array;
+  #refreshCount = 0;
 
   /** @param sizeBytes of the data file; it stays. */
   constructor(sizeBytes: number) {
@@ -31,8 +31,8 @@ export class RememberedSlots implements SlotReader {
     this.#changedAt = new Int32Array(pages);
     // The copy begins with zeros, and so does what is known of it.
     this.#empty = new Uint8Array(pages).fill(EMPTY);
-    this.#answers = new Array<AtSlot | undefined>(Math.ceil(sizeBytes / SLOT_BYTES)).fill(undefined);
-    this.#answeredAt = new Int32Array(this.#answers.length);
+    this.#contents = new Array<SlotContent | undefined>(Math.ceil(sizeBytes / SLOT_BYTES)).fill(undefined);
+    this.#readAt = new Int32Array(this.#contents.length);
   }
 
   /**
@@ -40,22 +40,22 @@ export class RememberedSlots implements SlotReader {
    * @param pages numbers of those that may have; default: all.
    */
   refresh(data: DataBytes, pages?: Iterable<number>): void {
-    this.#now += 1;
+    this.#refreshCount += 1;
     if (pages !== undefined) {
-      for (const page of pages) this.#look(data, page);
+      for (const page of pages) this.#refreshPage(data, page);
       return;
     }
     data.willNeed(0, data.sizeBytes);
-    for (let page = 0; page < this.#changedAt.length; page += 1) this.#look(data, page);
+    for (let page = 0; page < this.#changedAt.length; page += 1) this.#refreshPage(data, page);
   }
 
-  #look(data: DataBytes, page: number): void {
+  #refreshPage(data: DataBytes, page: number): void {
     const from = page * PAGE_BYTES;
     const to = Math.min(from + PAGE_BYTES, data.sizeBytes);
-    const { bytes, at } = data.place(from, to - from);
+    const { bytes, at } = data.locate(from, to - from);
     if (bytes.compare(this.#copy, from, to, at, at + to - from) === 0) return;
     bytes.copy(this.#copy, from, at, at + to - from);
-    this.#changedAt[page] = this.#now;
+    this.#changedAt[page] = this.#refreshCount;
     let empty = EMPTY;
     for (let slot = from; slot < to; slot += SLOT_BYTES) {
       if (this.#copy.readUInt32LE(slot) === SIGNATURE_WORD) empty = 0;
@@ -64,13 +64,13 @@ export class RememberedSlots implements SlotReader {
   }
 
   /** What `readSlot` says; the same object as long as the bytes that it speaks of are the same. */
-  read(data: DataBytes, key: ChecksumKey, offset: number): AtSlot {
+  read(data: DataBytes, key: ChecksumKey, offset: number): SlotContent {
     const slot = offset / SLOT_BYTES;
-    const known = this.#answers[slot];
-    if (known !== undefined && this.#unchanged(known, offset, this.#answeredAt[slot] ?? 0)) return known;
+    const known = this.#contents[slot];
+    if (known !== undefined && this.#isUnchanged(known, offset, this.#readAt[slot] ?? 0)) return known;
     const found = readSlot(data, key, offset);
-    this.#answers[slot] = found;
-    this.#answeredAt[slot] = this.#now;
+    this.#contents[slot] = found;
+    this.#readAt[slot] = this.#refreshCount;
     return found;
   }
 
@@ -81,7 +81,7 @@ export class RememberedSlots implements SlotReader {
     return page * PAGE_BYTES;
   }
 
-  #unchanged(known: AtSlot, offset: number, since: number): boolean {
+  #isUnchanged(known: SlotContent, offset: number, since: number): boolean {
     const length = 'header' in known ? known.header.sizeBytes : HEADER_BYTES;
     const last = Math.floor((offset + length - 1) / PAGE_BYTES);
     for (let page = Math.floor(offset / PAGE_BYTES); page <= last; page += 1) {

@@ -4,7 +4,7 @@ import t from 'tap';
 import { checkLists } from '../index/check.js';
 import { memoryIndex } from '../index/fixtures/memory-image.js';
 import { IndexImage } from '../index/image.js';
-import { ENTRIES_AT, ENTRY, FIELD, STATUS } from '../index/layout.js';
+import { ENTRIES_OFFSET, ENTRY, FIELD, STATUS } from '../index/layout.js';
 import { isConsumed } from '../index/marks.js';
 import { bodySeed, checksum, seedAt } from '../record/checksum.js';
 import { decodeBody } from '../record/codec.js';
@@ -12,7 +12,7 @@ import { KEY } from '../record/fixtures/memory-data.js';
 import { generationPages, putGeneration, readGeneration } from '../record/generation.js';
 import { SIGNATURE_WORD, SLOT_BYTES } from '../record/layout.js';
 import { bodyOf, eraseRecord, readSlot } from '../record/record.js';
-import { type Message, World } from './fixtures/world.js';
+import { type Message, ModelledQueue } from './fixtures/world.js';
 import type { RestorePlan } from './plan.js';
 
 const PAGE = 4096;
@@ -25,7 +25,7 @@ const step = fc.record({
 const history = fc.array(step, { minLength: 15, maxLength: 70 });
 
 /** Plays a history. @returns copies of the index as it was at some moments of it. */
-function play(world: World, steps: readonly { what: string; n: number; size: number }[]): Uint8Array[] {
+function play(world: ModelledQueue, steps: readonly { what: string; n: number; size: number }[]): Uint8Array[] {
   const copies: Uint8Array[] = [memoryIndex(world.geometry)];
   for (const { what, n, size } of steps) {
     const ready = world.ready();
@@ -46,25 +46,25 @@ function play(world: World, steps: readonly { what: string; n: number; size: num
 const byOffset = (messages: readonly Message[]): string[] =>
   messages.map(({ offset, number }) => `${number}@${offset}`).sort();
 const aliveOf = (plan: RestorePlan): string[] =>
-  plan.alive.map(({ offset, number }) => `${number}@${offset}`).sort();
+  plan.live.map(({ offset, number }) => `${number}@${offset}`).sort();
 
 /** What must hold after every restore, whatever the index was. */
-function soundness(world: World, plan: RestorePlan): void {
+function soundness(world: ModelledQueue, plan: RestorePlan): void {
   const problems = checkLists(world.image);
   if (problems.length > 0) throw new Error(problems.join('\n'));
-  for (const { offset, number } of plan.alive) {
+  for (const { offset, number } of plan.live) {
     const found = readSlot(world.data, KEY, offset);
     if (found.state !== 'valid' || found.header.number !== number) throw new Error(`${number} is not valid`);
     const stored = world.messages.find((message) => message.number === number);
     const body = decodeBody(found.header.type, bodyOf(world.data, found.header));
     if (!isDeepStrictEqual(body, stored?.body)) throw new Error(`${number} is not what was stored`);
   }
-  for (const number of world.used) {
+  for (const number of world.usedNumbers) {
     if (plan.nextNumber <= number) throw new Error(`number ${number} could be given out again`);
   }
 }
 
-const repeated = (world: World, plan: RestorePlan): void => {
+const repeated = (world: ModelledQueue, plan: RestorePlan): void => {
   const lists = JSON.stringify(aliveOf(plan));
   const again = world.restore(world.index);
   soundness(world, again);
@@ -79,7 +79,7 @@ t.test(
     let torn = 0;
     fc.assert(
       fc.property(history, fc.boolean(), (steps, twice) => {
-        const world = new World();
+        const world = new ModelledQueue();
         play(world, steps);
         const expected = world.messages.filter(({ state }) => state === 'ready' || state === 'reserved');
         const plan = world.restore(world.index);
@@ -148,7 +148,7 @@ for (const [name, damage] of Object.entries(damages)) {
           fc.infiniteStream(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })),
           (steps, chance) => {
             const dice = (): number => chance.next().value;
-            const world = new World();
+            const world = new ModelledQueue();
             const copies = play(world, steps);
             const older = copies[Math.floor(dice() * copies.length)] ?? world.index;
             const index = damage(world.index.slice(), older, dice);
@@ -182,7 +182,7 @@ for (const [name, damage] of Object.entries(damages)) {
 t.test(
   'Rule 2 of [0026] resurrects the dead: not here, through any number of restores and rounds',
   async (t) => {
-    const world = new World();
+    const world = new ModelledQueue();
     let consumed = 0;
     for (let round = 0; round < 30; round += 1) {
       const stored: Message[] = [];
@@ -197,7 +197,7 @@ t.test(
       const plan = world.restore(world.index);
       t.same(aliveOf(plan), kept ? byOffset([kept]) : [], `round ${round}`);
       consumed += plan.consumed;
-      const [alive] = plan.alive;
+      const [alive] = plan.live;
       if (kept && alive) world.consume({ ...kept, entry: world.image.get(FIELD.head) });
     }
     t.ok(consumed > 30, `${consumed} whole records were told from lost ones`);
@@ -205,9 +205,9 @@ t.test(
 );
 
 t.test('a new record at the place of a consumed one is never mistaken for it', async (t) => {
-  const world = new World();
+  const world = new ModelledQueue();
   for (let n = 0; n < 200; n += 1) {
-    const message = world.keep('same');
+    const message = world.storeConfirmed('same');
     t.same(aliveOf(world.restore(world.index)), byOffset([message]));
     world.consume({ ...message, entry: world.image.get(FIELD.head) });
     message.state = 'consumed';
@@ -215,9 +215,9 @@ t.test('a new record at the place of a consumed one is never mistaken for it', a
 });
 
 t.test('last_sync must not be ahead of what it vouches for: restore does not ask it', async (t) => {
-  const world = new World();
+  const world = new ModelledQueue();
   const older = world.index.slice();
-  const message = world.keep('stored after the pages that got to the disk');
+  const message = world.storeConfirmed('stored after the pages that got to the disk');
   const image = new IndexImage(older, world.geometry);
   image.putWide(FIELD.lastSync, Date.now() + 1e9);
   image.putWide(FIELD.lastSyncNumber, message.number + 1);
@@ -227,7 +227,7 @@ t.test('last_sync must not be ahead of what it vouches for: restore does not ask
 t.test(
   'Seconds are too coarse, and clocks go back: the newest message is the one with the highest number',
   async (t) => {
-    const world = new World();
+    const world = new ModelledQueue();
     const messages = [1, 2, 3].map(() => world.store('x'));
     for (const message of messages) if (message) world.confirm(message);
     const dates = [3_000_000_000_000, 2, 1];
@@ -240,7 +240,7 @@ t.test(
       resign(world, offset, sizeBytes);
     });
     const plan = world.restore(undefined);
-    t.equal(plan.alive.length, 3);
+    t.equal(plan.live.length, 3);
     const { image } = world;
     t.equal(image.getWide(image.entryWord(image.get(FIELD.tail)) + ENTRY.number), messages[2]?.number);
     t.equal(image.getWide(FIELD.writeOffset), (messages[2]?.offset ?? 0) + SLOT_BYTES);
@@ -254,10 +254,10 @@ for (const [name, spoil, what] of [
   ['trailer', -1, 'data'],
 ] as const) {
   t.test(`a rotted record is named, kept aside and not restored: a bit of its ${name}`, async (t) => {
-    const world = new World();
-    world.keep('before');
-    const rotted = world.keep('some text');
-    world.keep('after');
+    const world = new ModelledQueue();
+    world.storeConfirmed('before');
+    const rotted = world.storeConfirmed('some text');
+    world.storeConfirmed('after');
     const at = rotted.offset + (spoil < 0 ? rotted.sizeBytes + spoil : spoil);
     world.data.bytes.writeUInt8(world.data.bytes.readUInt8(at) ^ 4, at);
     const plan = world.restore(world.index);
@@ -269,8 +269,8 @@ for (const [name, spoil, what] of [
 }
 
 t.test('with the index lost too, a flipped bit in a header does not hide which message it was', async (t) => {
-  const world = new World();
-  const message = world.keep('some text');
+  const world = new ModelledQueue();
+  const message = world.storeConfirmed('some text');
   world.data.bytes.writeUInt8(world.data.bytes.readUInt8(message.offset + 20) ^ 4, message.offset + 20);
   const plan = world.restore(undefined);
   const { offset, number, sizeBytes } = message;
@@ -279,8 +279,8 @@ t.test('with the index lost too, a flipped bit in a header does not hide which m
 });
 
 t.test('signatures that a sender put on slot boundaries are not named as damage', async (t) => {
-  const world = new World();
-  const message = world.keep(`${'x'.repeat(SLOT_BYTES * 4)}`);
+  const world = new ModelledQueue();
+  const message = world.storeConfirmed(`${'x'.repeat(SLOT_BYTES * 4)}`);
   for (let at = message.offset + SLOT_BYTES; at < message.offset + message.sizeBytes; at += SLOT_BYTES) {
     world.data.bytes.writeUInt32LE(SIGNATURE_WORD, at);
   }
@@ -289,39 +289,39 @@ t.test('signatures that a sender put on slot boundaries are not named as damage'
 });
 
 t.test('retries and their times survive; a time that lies in the future is not believed', async (t) => {
-  const world = new World();
-  const message = world.keep('x');
+  const world = new ModelledQueue();
+  const message = world.storeConfirmed('x');
   const at = world.image.entryWord(message.entry);
   world.image.put(at + ENTRY.retryCount, 7);
   world.image.putWide(at + ENTRY.lastRetry, 1_600_000_000_000);
-  t.match(world.restore(world.index).alive, [{ retryCount: 7, lastRetryMs: 1_600_000_000_000 }]);
+  t.match(world.restore(world.index).live, [{ retryCount: 7, lastRetryMs: 1_600_000_000_000 }]);
   world.image.putWide(world.image.entryWord(0) + ENTRY.lastRetry, Date.now() + 1e9);
-  t.match(world.restore(world.index).alive, [{ retryCount: 7, lastRetryMs: 0 }]);
+  t.match(world.restore(world.index).live, [{ retryCount: 7, lastRetryMs: 0 }]);
 });
 
 t.test('a restore that is killed half way is begun anew by the next one, and loses nothing', async (t) => {
-  const world = new World();
-  for (let n = 0; n < 9; n += 1) world.keep('x');
+  const world = new ModelledQueue();
+  for (let n = 0; n < 9; n += 1) world.storeConfirmed('x');
   const before = world.index.slice();
   world.restore(world.index);
   const after = world.index.slice();
-  for (let cut = ENTRIES_AT; cut < ENTRIES_AT + 12 * 64; cut += 4) {
+  for (let cut = ENTRIES_OFFSET; cut < ENTRIES_OFFSET + 12 * 64; cut += 4) {
     const half = before.slice();
-    half.set(after.subarray(ENTRIES_AT, cut), ENTRIES_AT);
+    half.set(after.subarray(ENTRIES_OFFSET, cut), ENTRIES_OFFSET);
     t.same(aliveOf(world.restore(half)), byOffset(world.ready()));
   }
 });
 
 t.test('every entry is ready and unlocked after a restore, and every lock of before is dead', async (t) => {
-  const world = new World();
-  world.keep('x');
+  const world = new ModelledQueue();
+  world.storeConfirmed('x');
   world.restore(world.index);
   const at = world.image.entryWord(0);
   t.equal(world.image.get(at + ENTRY.status), STATUS.ready);
   t.equal(world.image.get(at + ENTRY.lock), 0);
 });
 
-function resign(world: World, offset: number, sizeBytes: number): void {
+function resign(world: ModelledQueue, offset: number, sizeBytes: number): void {
   const { bytes } = world.data;
   const seed = seedAt(KEY, offset);
   const headerSum = checksum(bytes, offset, offset + 28, seed);
@@ -331,27 +331,27 @@ function resign(world: World, offset: number, sizeBytes: number): void {
 }
 
 /** An index whose counter is lost, with all else as it was. */
-const uncounted = (world: World): Uint8Array => {
+const uncounted = (world: ModelledQueue): Uint8Array => {
   const index = world.index.slice();
   new IndexImage(index, world.geometry).putWide(FIELD.nextNumber, 0);
   return index;
 };
 
 /** Consumes a message, after which a later one is begun at its place: no record says any more which numbers there were. */
-function consumeAndErase(world: World): Message {
-  const message = world.keep('consumed');
+function consumeAndErase(world: ModelledQueue): Message {
+  const message = world.storeConfirmed('consumed');
   world.consume(message);
   eraseRecord(world.data, message.offset);
   return message;
 }
 
 t.test('no number is given out twice, though its record and the count in the index are gone', async (t) => {
-  const world = new World();
+  const world = new ModelledQueue();
   world.restore(world.index);
   consumeAndErase(world);
   for (let restarts = 0; restarts < 4; restarts += 1) {
     world.restore(uncounted(world));
-    const message = world.keep(`after ${restarts} restarts`);
+    const message = world.storeConfirmed(`after ${restarts} restarts`);
     t.same(aliveOf(world.restore(world.index)), byOffset([message]));
     world.consume(message);
     eraseRecord(world.data, message.offset);
@@ -359,7 +359,7 @@ t.test('no number is given out twice, though its record and the count in the ind
 });
 
 t.test('nor after any number of restarts without a message', async (t) => {
-  const world = new World();
+  const world = new ModelledQueue();
   consumeAndErase(world);
   for (let restarts = 0; restarts < 600; restarts += 1) {
     t.doesNotThrow(() => soundness(world, world.restore(world.index)), `restart ${restarts}`);
@@ -369,13 +369,13 @@ t.test('nor after any number of restarts without a message', async (t) => {
 t.test(
   'an old copy of the index that is put back takes no message for consumed that came after it',
   async (t) => {
-    const world = new World();
+    const world = new ModelledQueue();
     world.restore(world.index);
     const { offset } = consumeAndErase(world);
     const copy = world.index.slice();
     world.restore(undefined);
     world.restore(world.index);
-    const message = world.keep('kept');
+    const message = world.storeConfirmed('kept');
     t.equal(message.offset, offset, 'at the place of the one that was consumed');
     t.same(aliveOf(world.restore(copy)), byOffset([message]));
   },
@@ -384,7 +384,7 @@ t.test(
 t.test(
   'the generation is read from either page, and one that was half written is not believed',
   async (t) => {
-    const world = new World();
+    const world = new ModelledQueue();
     const [first = 0, last = 0] = generationPages(world.data);
     t.equal(readGeneration(world.data), 0);
     putGeneration(world.data, first, 7);

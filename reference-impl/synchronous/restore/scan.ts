@@ -1,12 +1,12 @@
 import type { DataBytes } from '../platform/data-map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { extentOf, SLOT_BYTES } from '../record/layout.js';
-import { type AtSlot, type FoundRecord, mendHeader, type RecordHeader, readSlot } from '../record/record.js';
+import { type SlotContent, type ValidRecord, repairHeader, type RecordHeader, readSlot } from '../record/record.js';
 import type { Ring } from '../ring/reserve.js';
 
 export interface ScanResult {
   /** Whole records in order of offset; they never overlap. */
-  valid: FoundRecord[];
+  valid: ValidRecord[];
   /** Headers of this queue's that are torn or have rotted, or whose data is, and that no whole record lies upon. */
   damaged: DamagedRecord[];
 }
@@ -18,12 +18,12 @@ export interface DamagedRecord extends RecordHeader {
 /** Looks at slot boundaries: anew each time, or with the help of what was seen before. */
 export interface SlotReader {
   /** Gives what `readSlot` gives. */
-  read(data: DataBytes, key: ChecksumKey, offset: number): AtSlot;
+  read(data: DataBytes, key: ChecksumKey, offset: number): SlotContent;
   /** A slot boundary at or behind `offset`; between the two there is nothing. */
   skip(offset: number): number;
 }
 
-const ANEW: SlotReader = { read: readSlot, skip: (offset) => offset };
+const UNCACHED: SlotReader = { read: readSlot, skip: (offset) => offset };
 
 /** How far ahead of itself the scan asks the kernel to read. */
 const READ_AHEAD_BYTES = 8 * 2 ** 20;
@@ -35,14 +35,14 @@ const READ_AHEAD_BYTES = 8 * 2 ** 20;
  *
  * Bounded by reading the file once and by one checksum over each record.
  */
-export function scan(data: DataBytes, ring: Ring, key: ChecksumKey, slots = ANEW): ScanResult {
-  const valid: FoundRecord[] = [];
+export function scan(data: DataBytes, ring: Ring, key: ChecksumKey, slots = UNCACHED): ScanResult {
+  const valid: ValidRecord[] = [];
   const damaged: DamagedRecord[] = [];
-  let asked = ring.start;
+  let requestedTo = ring.start;
   for (let offset = slots.skip(ring.start); offset < ring.end; offset = slots.skip(offset)) {
-    if (offset + READ_AHEAD_BYTES > asked && asked < ring.end) {
-      data.willNeed(asked, Math.min(READ_AHEAD_BYTES, ring.end - asked));
-      asked += READ_AHEAD_BYTES;
+    if (offset + READ_AHEAD_BYTES > requestedTo && requestedTo < ring.end) {
+      data.willNeed(requestedTo, Math.min(READ_AHEAD_BYTES, ring.end - requestedTo));
+      requestedTo += READ_AHEAD_BYTES;
     }
     const found = slots.read(data, key, offset);
     offset += SLOT_BYTES;
@@ -52,7 +52,7 @@ export function scan(data: DataBytes, ring: Ring, key: ChecksumKey, slots = ANEW
     } else if (found.state === 'damaged') {
       damaged.push({ ...found.header, what: 'data' });
     } else if (found.state === 'foreign') {
-      const header = mendHeader(data, key, offset - SLOT_BYTES);
+      const header = repairHeader(data, key, offset - SLOT_BYTES);
       if (header) damaged.push({ ...header, what: 'header' });
     }
   }

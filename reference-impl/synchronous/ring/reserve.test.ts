@@ -7,7 +7,7 @@ import { ENTRY, FIELD, NONE } from '../index/layout.js';
 import { append, release } from '../index/lists.js';
 import { RING_START } from '../record/data-file.js';
 import { SLOT_BYTES } from '../record/layout.js';
-import { findSpace, fit, type Ring } from './reserve.js';
+import { findSpace, findFit, type Ring } from './reserve.js';
 
 const SLOTS = 24;
 const ENTRIES = 32;
@@ -122,7 +122,7 @@ t.test('an old message is skipped by moving it from head to tail, and R and W wi
   world.release(1);
   world.reserve(SLOTS - 4);
   const head = world.image.get(FIELD.head);
-  t.equal(fit(world.image, ring, SLOT_BYTES), undefined, 'full');
+  t.equal(findFit(world.image, ring, SLOT_BYTES), undefined, 'full');
   t.equal(findSpace(world.image, ring, SLOT_BYTES), undefined, 'full, and known by the count alone');
   t.equal(world.image.get(FIELD.head), head, 'nothing was skipped for a message that cannot fit');
   world.release(1);
@@ -133,17 +133,17 @@ t.test('an old message is skipped by moving it from head to tail, and R and W wi
 
 t.test('the four cases of the space check [0031, 0032]', async (t) => {
   const world = new World();
-  t.equal(fit(world.image, ring, SLOTS * SLOT_BYTES), ring.start, 'empty: all of it');
-  t.equal(fit(world.image, ring, (SLOTS + 1) * SLOT_BYTES), undefined, 'empty: not more');
+  t.equal(findFit(world.image, ring, SLOTS * SLOT_BYTES), ring.start, 'empty: all of it');
+  t.equal(findFit(world.image, ring, (SLOTS + 1) * SLOT_BYTES), undefined, 'empty: not more');
   world.reserve(10);
   world.reserve(4);
-  t.equal(fit(world.image, ring, 10 * SLOT_BYTES), ring.start + 14 * SLOT_BYTES, 'R before W: behind W');
+  t.equal(findFit(world.image, ring, 10 * SLOT_BYTES), ring.start + 14 * SLOT_BYTES, 'R before W: behind W');
   world.release(0);
-  t.equal(fit(world.image, ring, 10 * SLOT_BYTES), ring.start + 14 * SLOT_BYTES, 'as long as there is room');
+  t.equal(findFit(world.image, ring, 10 * SLOT_BYTES), ring.start + 14 * SLOT_BYTES, 'as long as there is room');
   world.reserve(8);
-  t.equal(fit(world.image, ring, 10 * SLOT_BYTES), ring.start, 'then around to the start');
+  t.equal(findFit(world.image, ring, 10 * SLOT_BYTES), ring.start, 'then around to the start');
   world.reserve(6);
-  t.equal(fit(world.image, ring, 4 * SLOT_BYTES), ring.start + 6 * SLOT_BYTES, 'W before R: up to R');
-  t.equal(fit(world.image, ring, 5 * SLOT_BYTES), undefined, 'and not over it');
+  t.equal(findFit(world.image, ring, 4 * SLOT_BYTES), ring.start + 6 * SLOT_BYTES, 'W before R: up to R');
+  t.equal(findFit(world.image, ring, 5 * SLOT_BYTES), undefined, 'and not over it');
   t.equal(world.image.get(world.image.entryWord(world.image.get(FIELD.head)) + ENTRY.previous), NONE);
 });

@@ -27,17 +27,17 @@ export function findSpace(image: IndexImage, ring: Ring, extent: number): number
   if (image.getWide(FIELD.usedBytes) + extent > ring.end - ring.start) return undefined;
   // Once around the ring: every gap between two records has then been the one in front of R. A single old message is
   // skipped like any other, else the queue would be full for as long as it stays.
-  const most = Math.min(image.get(FIELD.inUse), MAX_SKIPS);
+  const maxSkips = Math.min(image.get(FIELD.inUse), MAX_SKIPS);
   for (let skips = 0; ; skips += 1) {
-    const offset = fit(image, ring, extent);
+    const offset = findFit(image, ring, extent);
     if (offset !== undefined) return offset;
-    if (skips === most) return undefined;
+    if (skips === maxSkips) return undefined;
     skipHead(image);
   }
 }
 
 /** Where the run fits without skipping anything: at W, at the start after a wrap, or nowhere. */
-export function fit(image: IndexImage, ring: Ring, extent: number): number | undefined {
+export function findFit(image: IndexImage, ring: Ring, extent: number): number | undefined {
   const write = image.getWide(FIELD.writeOffset);
   const head = image.get(FIELD.head);
   if (head === NONE) {

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { QueueError } from '../platform/errors.js';
-import type { Layer, RawSettings } from './load.js';
+import type { SettingsLayer, RawSettings } from './load.js';
 import { SettingsSchema } from './settings.js';
 
 /** A setting as a flag of the command line. */
@@ -56,7 +56,7 @@ function placeholder(dotted: string): string {
 }
 
 /** The flags that were given, by name, as a layer of settings. @throws QueueError `bad-setting` */
-export function flagLayer(given: ReadonlyMap<string, string>): Layer {
+export function flagLayer(given: ReadonlyMap<string, string>): SettingsLayer {
   const values: RawSettings = {};
   const flags = settingFlags();
   for (const flag of flags) {

@@ -6,13 +6,13 @@ import { QueueError } from '../platform/errors.js';
 import { GEOMETRY_KEYS, portablePath, type QueueSettings, SettingsSchema } from './settings.js';
 
 /** The installed settings of a queue, in its directory. */
-export const INSTALLED_NAME = 'queue.json';
+export const INSTALLED_SETTINGS_FILE = 'queue.json';
 
 /** A tree of settings as they were written somewhere, not yet checked. */
 export type RawSettings = { [key: string]: unknown };
 
 /** One place that settings come from. `nameOf` says how a person wrote the setting at a key path there. */
-export interface Layer {
+export interface SettingsLayer {
   values: RawSettings;
   nameOf: (keyPath: readonly string[]) => string;
 }
@@ -23,7 +23,7 @@ export interface LoadOptions {
   /** A settings file as `--config` gave it. */
   configFile?: string;
   /** What the flags say; overrides the files. */
-  flags?: Layer;
+  flags?: SettingsLayer;
   /** `needed`: the queue must have been installed; `none`: it is about to be. */
   installed: 'needed' | 'none';
 }
@@ -34,15 +34,15 @@ export interface LoadOptions {
  *   `not-a-queue` when the directory holds no installed queue.
  */
 export function loadSettings(options: LoadOptions): QueueSettings {
-  const layers: Layer[] = [];
+  const layers: SettingsLayer[] = [];
   if (options.configFile !== undefined) layers.push(fileLayer(options.configFile, 'bad-setting'));
   if (options.flags !== undefined) layers.push(options.flags);
   const directory = directoryOf(options, layers);
-  const pinned: Layer = { values: { directory }, nameOf: () => '--queue' };
+  const pinned: SettingsLayer = { values: { directory }, nameOf: () => '--queue' };
   if (options.installed === 'none') return parseLayers([...layers, pinned]);
   const installed = installedLayer(directory);
   const settings = parseLayers([installed, ...layers, pinned]);
-  refuseOtherGeometry(settings, parseLayers([installed, pinned]), layers);
+  rejectGeometryChange(settings, parseLayers([installed, pinned]), layers);
   return settings;
 }
 
@@ -62,7 +62,7 @@ export function installedText(settings: QueueSettings): string {
   return `${JSON.stringify({ ...rest, pairs, deadLetter: { dataBytes, entries } }, null, 2)}\n`;
 }
 
-function directoryOf(options: LoadOptions, layers: readonly Layer[]): string {
+function directoryOf(options: LoadOptions, layers: readonly SettingsLayer[]): string {
   const given =
     options.directory ?? layers.map((layer) => layer.values.directory).findLast((d) => d !== undefined);
   if (typeof given === 'string' && given !== '') return resolve(given);
@@ -72,8 +72,8 @@ function directoryOf(options: LoadOptions, layers: readonly Layer[]): string {
   );
 }
 
-function installedLayer(directory: string): Layer {
-  const file = join(directory, INSTALLED_NAME);
+function installedLayer(directory: string): SettingsLayer {
+  const file = join(directory, INSTALLED_SETTINGS_FILE);
   const layer = fileLayer(file, 'not-a-queue');
   if (layer.values.directory === undefined) return layer;
   throw new QueueError(
@@ -82,10 +82,10 @@ function installedLayer(directory: string): Layer {
   );
 }
 
-function fileLayer(file: string, whenMissing: 'bad-setting' | 'not-a-queue'): Layer {
+function fileLayer(file: string, whenMissing: 'bad-setting' | 'not-a-queue'): SettingsLayer {
   const values = readJson(file, whenMissing);
   if (!isTree(values))
-    throw new QueueError('bad-setting', `${file}: found ${shown(values)}, expected a JSON object`);
+    throw new QueueError('bad-setting', `${file}: found ${formatValue(values)}, expected a JSON object`);
   return {
     values,
     nameOf: (keyPath) => (keyPath.length === 0 ? file : `${file}: ${keyPath.join('.')}`),
@@ -113,23 +113,23 @@ function readJson(file: string, whenMissing: 'bad-setting' | 'not-a-queue'): unk
   }
 }
 
-function parseLayers(layers: readonly Layer[]): QueueSettings {
+function parseLayers(layers: readonly SettingsLayer[]): QueueSettings {
   const result = SettingsSchema.safeParse(
-    layers.reduce<unknown>((under, layer) => merged(under, layer.values), {}),
+    layers.reduce<unknown>((under, layer) => mergeTrees(under, layer.values), {}),
   );
   if (result.success) return result.data;
   const issue = result.error.issues[0];
-  throw new QueueError('bad-setting', issue === undefined ? 'settings are wrong' : complaint(issue, layers));
+  throw new QueueError('bad-setting', issue === undefined ? 'settings are wrong' : describeIssue(issue, layers));
 }
 
 /** Trees are merged key by key; anything else is replaced by what lies over it. */
-function merged(under: unknown, over: unknown): unknown {
+function mergeTrees(under: unknown, over: unknown): unknown {
   if (!isTree(under) || !isTree(over)) return over === undefined ? under : over;
   const keys = new Set([...Object.keys(under), ...Object.keys(over)]);
-  return Object.fromEntries([...keys].map((key) => [key, merged(own(under, key), own(over, key))]));
+  return Object.fromEntries([...keys].map((key) => [key, mergeTrees(ownValue(under, key), ownValue(over, key))]));
 }
 
-function complaint(issue: z.core.$ZodIssue, layers: readonly Layer[]): string {
+function describeIssue(issue: z.core.$ZodIssue, layers: readonly SettingsLayer[]): string {
   const keyPath = issue.path.map(String);
   if (issue.code === 'unrecognized_keys') {
     const unknown = [...keyPath, ...issue.keys.slice(0, 1)];
@@ -137,12 +137,12 @@ function complaint(issue: z.core.$ZodIssue, layers: readonly Layer[]): string {
   }
   const source = sourceOf(keyPath, layers);
   const value = valueAt(source.values, keyPath);
-  const found = value === undefined ? 'it is missing' : `found ${shown(value)}`;
+  const found = value === undefined ? 'it is missing' : `found ${formatValue(value)}`;
   return `${source.nameOf(keyPath)}: ${found}, expected ${issue.message}`;
 }
 
 /** The topmost layer that has the key path, else the one that has the longest part of it. */
-function sourceOf(keyPath: readonly string[], layers: readonly Layer[]): Layer {
+function sourceOf(keyPath: readonly string[], layers: readonly SettingsLayer[]): SettingsLayer {
   for (let length = keyPath.length; length > 0; length--) {
     const part = keyPath.slice(0, length);
     const layer = layers.findLast((candidate) => valueAt(candidate.values, part) !== undefined);
@@ -151,29 +151,29 @@ function sourceOf(keyPath: readonly string[], layers: readonly Layer[]): Layer {
   return layers.at(-1) ?? { values: {}, nameOf: (path) => path.join('.') };
 }
 
-function refuseOtherGeometry(
+function rejectGeometryChange(
   settings: QueueSettings,
   installed: QueueSettings,
-  layers: readonly Layer[],
+  layers: readonly SettingsLayer[],
 ): void {
   const key = GEOMETRY_KEYS.find((name) => !isDeepStrictEqual(settings[name], installed[name]));
   if (key === undefined) return;
   const name = sourceOf([key], layers).nameOf([key]);
-  const found = shown(settings[key]);
+  const found = formatValue(settings[key]);
   throw new QueueError(
     'bad-setting',
-    `${name}: found ${found}, expected ${shown(installed[key])} as the queue was installed; install another queue`,
+    `${name}: found ${found}, expected ${formatValue(installed[key])} as the queue was installed; install another queue`,
   );
 }
 
 function valueAt(tree: unknown, keyPath: readonly string[]): unknown {
   return keyPath.reduce<unknown>((at, key) => {
     if (Array.isArray(at)) return at[Number(key)];
-    return isTree(at) ? own(at, key) : undefined;
+    return isTree(at) ? ownValue(at, key) : undefined;
   }, tree);
 }
 
-function own(tree: RawSettings, key: string): unknown {
+function ownValue(tree: RawSettings, key: string): unknown {
   return Object.hasOwn(tree, key) ? tree[key] : undefined;
 }
 
@@ -182,7 +182,7 @@ function isTree(value: unknown): value is RawSettings {
 }
 
 /** A value as a person may see it, cut where it gets long. */
-function shown(value: unknown): string {
+function formatValue(value: unknown): string {
   const text = JSON.stringify(value) ?? String(value);
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }

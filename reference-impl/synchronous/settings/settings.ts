@@ -7,7 +7,7 @@ const MIB = 2 ** 20;
 const PAGE_BYTES = 4096;
 /** Room that envelope and record header take beside the message in a record, at the most recipients by default. */
 const ENVELOPE_BYTES = 512 * 1024;
-const LONGEST_MS = 24 * 3_600_000;
+const MAX_DURATION_MS = 24 * 3_600_000;
 
 const path = () => z.string({ error: 'a path' }).min(1, { error: 'a path' });
 const host = () =>
@@ -97,7 +97,7 @@ const Sync = object({
   helperTimeoutMs: durationMs({ min: 1, max: 60_000 })
     .prefault(250)
     .describe('A worker waits so long for a confirmation before it looks whether the helper died [0044].'),
-  requestTimeoutMs: durationMs({ min: 10, max: LONGEST_MS })
+  requestTimeoutMs: durationMs({ min: 10, max: MAX_DURATION_MS })
     .prefault(30_000)
     .describe(
       'A worker gives a sync request up after so long; whether the message is stored is then indefinite.',
@@ -123,10 +123,10 @@ const Smtp = object({
     .describe(
       'Addresses of up to 15 digits in this domain are MSISDNs; such messages are SMS records [0027].',
     ),
-  shutdownGraceMs: durationMs({ min: 0, max: LONGEST_MS })
+  shutdownGraceMs: durationMs({ min: 0, max: MAX_DURATION_MS })
     .prefault(10_000)
     .describe('After SIGTERM, what is in flight may take so long.'),
-  idleTimeoutMs: durationMs({ min: 10, max: LONGEST_MS })
+  idleTimeoutMs: durationMs({ min: 10, max: MAX_DURATION_MS })
     .prefault(300_000)
     .describe('A client that sends nothing for so long is disconnected (RFC 5321 4.5.3.2.7).'),
 });
@@ -153,16 +153,16 @@ const Delivery = object({
   retryLimit: count({ min: 0, max: 65_535 })
     .prefault(100)
     .describe('After so many failed tries a message goes to the dead-letter queue [0035].'),
-  backoffInitialMs: durationMs({ min: 1, max: LONGEST_MS })
+  backoffInitialMs: durationMs({ min: 1, max: MAX_DURATION_MS })
     .prefault(1000)
     .describe('The pause after the first failed try; it doubles with each.'),
-  backoffMaxMs: durationMs({ min: 1, max: LONGEST_MS })
+  backoffMaxMs: durationMs({ min: 1, max: MAX_DURATION_MS })
     .prefault(900_000)
     .describe('The longest pause between tries.'),
-  connectTimeoutMs: durationMs({ min: 10, max: LONGEST_MS })
+  connectTimeoutMs: durationMs({ min: 10, max: MAX_DURATION_MS })
     .prefault(10_000)
     .describe('So long a connection to the next hop may take.'),
-  replyTimeoutMs: durationMs({ min: 10, max: LONGEST_MS })
+  replyTimeoutMs: durationMs({ min: 10, max: MAX_DURATION_MS })
     .prefault(120_000)
     .describe('So long the next hop may be silent before the session is given up.'),
 });
@@ -183,7 +183,7 @@ const DeadLetter = object({
     .describe('Number of its index entries; null: that of the queue.'),
 });
 
-const Given = object({
+const SettingsInput = object({
   directory: path().prefault('.').describe('The directory of the queue; relative to the working directory.'),
   pairs: z
     .array(Pair, { error: 'a list of one or more pairs' })
@@ -207,7 +207,7 @@ const Given = object({
     .prefault(null)
     .describe('The largest record, below half of dataBytes; null: a quarter of dataBytes, at most 32 MiB.'),
   sync: Sync.prefault({}).describe('The sync helper and its batches [0037-0045].'),
-  indexSyncMs: durationMs({ min: 10, max: LONGEST_MS })
+  indexSyncMs: durationMs({ min: 10, max: MAX_DURATION_MS })
     .prefault(10_000)
     .describe('The index is synced to disk every so often [0018].'),
   deadLetter: DeadLetter.prefault({}).describe(
@@ -218,11 +218,11 @@ const Given = object({
 });
 
 /** The whole of a queue's settings as a file or flags give them; its output has every default and path filled in. */
-export const SettingsSchema = Given.transform((given, context) => {
+export const SettingsSchema = SettingsInput.transform((given, context) => {
   const directory = resolve(given.directory);
   const maxRecordBytes = given.maxRecordBytes ?? Math.min(32 * MIB, Math.floor(given.dataBytes / 4));
-  const room = maxRecordBytes - Math.min(ENVELOPE_BYTES, Math.floor(maxRecordBytes / 2));
-  const maxMessageBytes = given.smtp.maxMessageBytes ?? room;
+  const availableBytes = maxRecordBytes - Math.min(ENVELOPE_BYTES, Math.floor(maxRecordBytes / 2));
+  const maxMessageBytes = given.smtp.maxMessageBytes ?? availableBytes;
   const deadLetter = {
     directory: resolve(directory, 'dead'),
     dataBytes: given.deadLetter.dataBytes ?? given.dataBytes,
@@ -240,9 +240,9 @@ export const SettingsSchema = Given.transform((given, context) => {
     deadLetter.dataBytes,
   );
   expect(
-    maxMessageBytes <= room,
+    maxMessageBytes <= availableBytes,
     ['smtp', 'maxMessageBytes'],
-    `at most ${room}, what maxRecordBytes leaves beside the envelope`,
+    `at most ${availableBytes}, what maxRecordBytes leaves beside the envelope`,
     maxMessageBytes,
   );
   const pairs = given.pairs.map((pair) => {
@@ -252,8 +252,8 @@ export const SettingsSchema = Given.transform((given, context) => {
       indexDirectory: resolve(directory, pair.indexDirectory ?? pair.directory),
     };
   });
-  const places = new Set(pairs.map((pair) => pair.directory));
-  expect(places.size === pairs.length, ['pairs'], 'a directory of its own for each pair', given.pairs);
+  const pairDirectories = new Set(pairs.map((pair) => pair.directory));
+  expect(pairDirectories.size === pairs.length, ['pairs'], 'a directory of its own for each pair', given.pairs);
   const smtp = { ...given.smtp, maxMessageBytes };
   return { ...given, directory, pairs, maxRecordBytes, deadLetter, smtp };
 });

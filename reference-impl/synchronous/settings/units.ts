@@ -49,26 +49,26 @@ interface Range {
 export function size(range: Range, multipleOf = 1) {
   const steps = multipleOf === 1 ? '' : `, a multiple of ${multipleOf}`;
   const error = `a size such as 64MiB, 1GB or a number of bytes, from ${range.min} to ${range.max}${steps}`;
-  const bytes = whole(range, error).multipleOf(multipleOf, { error });
+  const bytes = wholeNumber(range, error).multipleOf(multipleOf, { error });
   return z.union([bytes, withUnit(SIZE_UNITS, parseSize).pipe(bytes)], { error });
 }
 
 /** A number of milliseconds, written as a number or as text with a unit. */
 export function durationMs(range: Range) {
   const error = `a duration such as 250ms, 10s or a number of milliseconds, from ${range.min} to ${range.max}`;
-  const ms = whole(range, error);
+  const ms = wholeNumber(range, error);
   return z.union([ms, withUnit({ '': 1, ...DURATION_UNITS_MS }, parseDurationMs).pipe(ms)], { error });
 }
 
 /** A whole number; text of digits, as a flag gives it, is taken too. */
 export function count(range: Range) {
   const error = `a whole number from ${range.min} to ${range.max}`;
-  const number = whole(range, error);
+  const number = wholeNumber(range, error);
   return z.union([number, withUnit({ '': 1 }, parseWhole).pipe(number)], { error });
 }
 
 /** zod tells of the last check that failed, not of the union: each has to say what was expected. */
-const whole = ({ min, max }: Range, error: string) =>
+const wholeNumber = ({ min, max }: Range, error: string) =>
   z.int({ error }).min(min, { error }).max(max, { error });
 
 function parseWhole(text: string): number | undefined {

@@ -1,6 +1,6 @@
-import type { Machine } from './machine.js';
+import type { SimMachine } from './machine.js';
 import { type Model, Violation } from './model.js';
-import { listingOf, restore, verifyPair } from './site.js';
+import { listBodies, restore, verifyPair } from './site.js';
 
 /** A crash during the restore that follows a crash: the kill's place, and whether the power goes as well. */
 export interface SecondCrash {
@@ -9,7 +9,7 @@ export interface SecondCrash {
   powerSeed: number | undefined;
 }
 
-export const UNDISTURBED: SecondCrash = { afterSteps: 0, powerSeed: undefined };
+export const NO_SECOND_CRASH: SecondCrash = { afterSteps: 0, powerSeed: undefined };
 
 /**
  * Restores what a crash has left, and holds it against the model, which stays as it is.
@@ -18,24 +18,24 @@ export const UNDISTURBED: SecondCrash = { afterSteps: 0, powerSeed: undefined };
  * @throws Violation
  */
 export function checkCrashState(
-  machine: Machine,
+  machine: SimMachine,
   model: Model,
   power: boolean,
   { afterSteps, powerSeed }: SecondCrash,
 ): void {
-  const cut = power || (afterSteps > 0 && powerSeed !== undefined);
+  const powerCut = power || (afterSteps > 0 && powerSeed !== undefined);
   const first = restore(machine, afterSteps, powerSeed);
   verifyPair(first.pair);
-  const bodies = listingOf(first.pair);
-  const present = new Set(bodies.map((body) => model.recognise(body, cut)));
+  const bodies = listBodies(first.pair);
+  const present = new Set(bodies.map((body) => model.identify(body, powerCut)));
   if (present.size < bodies.length) throw new Violation('PP-2', 'a message is in the restored queue twice');
   model.check(present);
-  first.process.end();
+  first.process.terminate();
   const second = restore(first.machine, 0, undefined);
-  const again = listingOf(second.pair);
+  const again = listBodies(second.pair);
   const same =
     again.length === bodies.length && again.every((body, at) => bodies[at]?.data.equals(body.data));
   if (!same) throw new Violation('PP-9', 'restoring twice gives something else than once');
   verifyPair(second.pair);
-  second.process.end();
+  second.process.terminate();
 }

@@ -8,41 +8,41 @@ export class Killed extends Error {
  * killed in front of any of them. `finally` blocks that run while a kill unwinds find the process dead at their first
  * step, so they change nothing.
  */
-export class Life {
+export class ProcessLifetime {
   alive = true;
   /** Steps taken so far. */
   steps = 0;
-  #last = Number.POSITIVE_INFINITY;
+  #lastStep = Number.POSITIVE_INFINITY;
   #interruption: { at: number; by: () => boolean } | undefined;
 
   /** Dies in front of the n-th step from now; 0: the next one. */
-  dieIn(steps: number): void {
-    this.#last = this.steps + steps;
+  killAfter(steps: number): void {
+    this.#lastStep = this.steps + steps;
   }
 
   /** After so many steps others come in between, in front of the first step at which `by` does not refuse. */
-  interruptIn(steps: number, by: () => boolean): void {
+  interruptAfter(steps: number, by: () => boolean): void {
     this.#interruption = { at: this.steps + steps, by };
   }
 
   /** Nobody comes in between any more. */
-  uninterrupted(): void {
+  clearInterruption(): void {
     this.#interruption = undefined;
   }
 
   #interrupt(by: () => boolean): void {
     this.#interruption = undefined;
-    if (!by()) this.interruptIn(8, by);
+    if (!by()) this.interruptAfter(8, by);
   }
 
   /** Will the next step be the one that it does not survive? */
-  get isLast(): boolean {
-    return this.alive && this.steps >= this.#last;
+  get isNextStepFatal(): boolean {
+    return this.alive && this.steps >= this.#lastStep;
   }
 
   /** @throws Killed instead of a step of the dead. */
   step(): void {
-    if (this.alive && this.steps < this.#last) {
+    if (this.alive && this.steps < this.#lastStep) {
       this.steps += 1;
       if (this.#interruption && this.steps >= this.#interruption.at) this.#interrupt(this.#interruption.by);
       return;

@@ -1,5 +1,5 @@
 import { dirname } from 'node:path';
-import { type Pick, picks, SECTOR_BYTES, SimFile, survivors } from './medium.js';
+import { type RandomPick, createPick, SECTOR_BYTES, SimFile, chooseSurvivors } from './medium.js';
 
 /** A FIFO holds so much (pipe(7)). */
 const FIFO_BYTES = 65_536;
@@ -8,22 +8,22 @@ export class SimFifo {
   readonly kind = 'fifo';
   bytes: Buffer = Buffer.alloc(0);
   /** Openings; when the last goes, what is in the FIFO goes too. */
-  opened = 0;
+  openCount = 0;
 
-  get room(): number {
+  get freeBytes(): number {
     return FIFO_BYTES - this.bytes.length;
   }
 }
 
-interface Named {
+interface FileNode {
   readonly kind: 'file';
   file: SimFile;
 }
 
-export type Node = Named | SimFifo | { readonly kind: 'directory' };
+export type Node = FileNode | SimFifo | { readonly kind: 'directory' };
 
 /** One opening of a name, which owns locks. */
-export interface Opening {
+export interface OpenFile {
   path: string;
   node: Node;
 }
@@ -38,15 +38,15 @@ export type NameChange =
 export type FileDamage = 'removed' | 'truncated' | 'overwritten' | 'zeroed';
 
 interface ByteLock {
-  exclusive: Opening | undefined;
-  shared: Set<Opening>;
+  exclusive: OpenFile | undefined;
+  shared: Set<OpenFile>;
 }
 
 /**
  * A machine in memory: names, files, FIFOs and locks that its processes share, and its clocks. What a power cut leaves of
  * it is another machine.
  */
-export class Machine {
+export class SimMachine {
   names = new Map<string, Node>();
   #durableNames = new Map<string, Node>();
   #unsynced: NameChange[] = [];
@@ -57,11 +57,11 @@ export class Machine {
   /** Told when a file as a whole is on the medium: everything that was in it at the moment named by `since`. */
   onSynced: (file: SimFile, since: number) => void = () => undefined;
   /** Told what happens, for the story. */
-  tell: (line: string) => void = () => undefined;
+  log: (line: string) => void = () => undefined;
   /** The msync calls from now on that fail, one less with each. */
   failingSyncs = 0;
   readonly #driveOf: (path: string) => number;
-  #moment = 0;
+  #logicalTime = 0;
 
   /** @param driveOf which drive a path is on. */
   constructor(driveOf: (path: string) => number) {
@@ -69,9 +69,9 @@ export class Machine {
   }
 
   /** Counts on with each call: orders what happens. */
-  moment(): number {
-    this.#moment += 1;
-    return this.#moment;
+  nextMoment(): number {
+    this.#logicalTime += 1;
+    return this.#logicalTime;
   }
 
   file(path: string): SimFile | undefined {
@@ -87,11 +87,11 @@ export class Machine {
 
   create(path: string): Node {
     const node: Node = { kind: 'file', file: new SimFile(this.#driveOf(path)) };
-    this.name({ change: 'add', path, node });
+    this.changeNames({ change: 'add', path, node });
     return node;
   }
 
-  name(change: NameChange): void {
+  changeNames(change: NameChange): void {
     applyChange(this.names, change);
     this.#unsynced.push(change);
   }
@@ -107,18 +107,18 @@ export class Machine {
   /** Writes pages back and waits for the drive. @returns errno */
   sync(path: string, file: SimFile, from: number, to: number): number {
     const dirty = file.dirtyPages(from, to);
-    if (this.syncFails(path, file, dirty)) return 5;
+    if (this.injectSyncFailure(path, file, dirty)) return 5;
     for (const page of dirty) file.writeBack(page);
     this.flush(file.drive);
     return 0;
   }
 
   /** Is this one of the syncs that fail? Then the pages that it should have written are clean, and nowhere. */
-  syncFails(path: string, file: SimFile, pages: readonly number[]): boolean {
+  injectSyncFailure(path: string, file: SimFile, pages: readonly number[]): boolean {
     if (this.failingSyncs === 0) return false;
     this.failingSyncs -= 1;
     for (const page of pages) file.failWriteBack(page);
-    this.tell(`the sync of pages ${pages.join(', ')} of ${named(path)} fails: EIO`);
+    this.log(`the sync of pages ${pages.join(', ')} of ${shortPath(path)} fails: EIO`);
     return true;
   }
 
@@ -145,10 +145,10 @@ export class Machine {
   }
 
   /** An opening ends: its locks are free, and a FIFO that nobody has open any more is empty. */
-  close(opening: Opening): void {
+  close(opening: OpenFile): void {
     if (opening.node.kind === 'fifo') {
-      opening.node.opened -= 1;
-      if (opening.node.opened === 0) opening.node.bytes = Buffer.alloc(0);
+      opening.node.openCount -= 1;
+      if (opening.node.openCount === 0) opening.node.bytes = Buffer.alloc(0);
     }
     for (const lock of this.#locks.values()) {
       if (lock.exclusive === opening) lock.exclusive = undefined;
@@ -157,21 +157,21 @@ export class Machine {
   }
 
   /** Some dirty pages are written back, as the kernel does now and then. */
-  writeBack(pick: Pick): void {
+  writeBack(pick: RandomPick): void {
     for (const [path, file] of this.files()) {
       for (const page of file.dirtyPages()) {
         if (pick(2) === 0) continue;
         file.writeBack(page);
-        this.tell(`the kernel writes back page ${page} of ${named(path)}`);
+        this.log(`the kernel writes back page ${page} of ${shortPath(path)}`);
       }
       if (pick(4) === 0) this.flush(file.drive);
     }
   }
 
-  damage(path: string, how: FileDamage, pick: Pick): void {
+  damage(path: string, how: FileDamage, pick: RandomPick): void {
     const file = this.file(path);
     if (!file) return;
-    if (how === 'removed') this.name({ change: 'remove', path });
+    if (how === 'removed') this.changeNames({ change: 'remove', path });
     else if (how === 'truncated') file.resize(pick(file.sizeBytes));
     else if (how === 'zeroed') {
       const written = writtenSectors(file);
@@ -186,21 +186,21 @@ export class Machine {
   }
 
   /** The machine that boots after a power cut; `seed` says what of the unflushed it finds (medium.ts). */
-  afterCut(seed: number): Machine {
-    const left = new Machine(this.#driveOf);
-    const pick = picks(seed);
+  afterPowerCut(seed: number): SimMachine {
+    const left = new SimMachine(this.#driveOf);
+    const pick = createPick(seed);
     const names = new Map(this.#durableNames);
-    const most = this.#unsynced.length;
-    const kept = seed < 3 ? (seed === 0 ? 0 : most) : pick(most + 1);
-    for (const change of this.#unsynced.slice(0, kept)) applyChange(names, change);
+    const unsyncedCount = this.#unsynced.length;
+    const survivingChanges = seed < 3 ? (seed === 0 ? 0 : unsyncedCount) : pick(unsyncedCount + 1);
+    for (const change of this.#unsynced.slice(0, survivingChanges)) applyChange(names, change);
     const isThere = (path: string): boolean => names.has(path) && (path === '/' || isThere(dirname(path)));
     for (const [path, node] of names) {
       if (!isThere(path)) continue;
       left.names.set(
         path,
         node.kind === 'file'
-          ? { kind: 'file', file: node.file.afterCut(survivors(seed, pick)) }
-          : booted(node),
+          ? { kind: 'file', file: node.file.afterPowerCut(chooseSurvivors(seed, pick)) }
+          : afterReboot(node),
       );
     }
     left.#durableNames = new Map(left.names);
@@ -209,13 +209,13 @@ export class Machine {
   }
 
   /** The same machine again, with everything in its memory but no process. */
-  copy(): Machine {
-    const copy = new Machine(this.#driveOf);
+  copy(): SimMachine {
+    const copy = new SimMachine(this.#driveOf);
     const copies = new Map<Node, Node>();
     const copied = (node: Node): Node => {
       const known = copies.get(node);
       if (known) return known;
-      const made: Node = node.kind === 'file' ? { kind: 'file', file: node.file.copy() } : booted(node);
+      const made: Node = node.kind === 'file' ? { kind: 'file', file: node.file.copy() } : afterReboot(node);
       copies.set(node, made);
       return made;
     };
@@ -228,8 +228,8 @@ export class Machine {
     return copy;
   }
 
-  #inherit(from: Machine): void {
-    this.#moment = from.#moment;
+  #inherit(from: SimMachine): void {
+    this.#logicalTime = from.#logicalTime;
     this.nowMs = from.nowMs;
     this.dateOffsetMs = from.dateOffsetMs;
   }
@@ -256,7 +256,7 @@ function applyChange(names: Map<string, Node>, change: NameChange): void {
 }
 
 /** Nobody has a FIFO open in a machine without processes, so it is empty. */
-const booted = (node: Exclude<Node, Named>): Node => (node.kind === 'fifo' ? new SimFifo() : node);
+const afterReboot = (node: Exclude<Node, FileNode>): Node => (node.kind === 'fifo' ? new SimFifo() : node);
 
 /** The last part of a path with its directory: enough for a story. */
-export const named = (path: string): string => path.slice(dirname(dirname(path)).length + 1);
+export const shortPath = (path: string): string => path.slice(dirname(dirname(path)).length + 1);

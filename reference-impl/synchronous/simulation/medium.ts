@@ -1,11 +1,11 @@
 import { PAGE_BYTES } from '../platform/map.js';
 
 export const SECTOR_BYTES = 512;
-const SECTORS = PAGE_BYTES / SECTOR_BYTES;
+const SECTORS_PER_PAGE = PAGE_BYTES / SECTOR_BYTES;
 const ZEROS = Buffer.alloc(PAGE_BYTES);
 
 /** A page that the kernel has handed to the drive and the drive has not flushed. */
-interface Write {
+interface PendingWrite {
   page: number;
   bytes: Buffer;
 }
@@ -26,9 +26,9 @@ export class SimFile {
   /** What the drive was last given, page by page; pages are never changed, so that machines can share them. */
   #written: Buffer[] = [];
   #durable: Buffer[] = [];
-  #pending: Write[] = [];
+  #pending: PendingWrite[] = [];
   /** Pages that are dirty without a changed byte. */
-  readonly #touched = new Set<number>();
+  readonly #markedDirty = new Set<number>();
 
   constructor(drive: number) {
     this.drive = drive;
@@ -62,7 +62,7 @@ export class SimFile {
     const written = this.#written[page];
     if (!this.#cache || !written) return false;
     const at = page * PAGE_BYTES;
-    return this.#touched.has(page) || written.compare(this.#cache, at, at + PAGE_BYTES) !== 0;
+    return this.#markedDirty.has(page) || written.compare(this.#cache, at, at + PAGE_BYTES) !== 0;
   }
 
   dirtyPages(from = 0, to = this.pages): number[] {
@@ -71,8 +71,8 @@ export class SimFile {
     return dirty;
   }
 
-  touch(page: number): void {
-    this.#touched.add(page);
+  markDirty(page: number): void {
+    this.#markedDirty.add(page);
   }
 
   #page(page: number): Buffer {
@@ -84,13 +84,13 @@ export class SimFile {
     const bytes = this.#page(page);
     this.#pending.push({ page, bytes });
     this.#written[page] = bytes;
-    this.#touched.delete(page);
+    this.#markedDirty.delete(page);
   }
 
   /** A write back that fails: the kernel takes the page for clean from now on, and the drive never got it. */
   failWriteBack(page: number): void {
     this.#written[page] = this.#page(page);
-    this.#touched.delete(page);
+    this.#markedDirty.delete(page);
   }
 
   /** The drive's cache is flushed. */
@@ -101,18 +101,18 @@ export class SimFile {
 
   /**
    * The file as the next boot finds it.
-   * @param keep decides for every sector which of its versions survives: 0 is what was flushed, then what the drive had, in
+   * @param chooseVersion decides for every sector which of its versions survives: 0 is what was flushed, then what the drive had, in
    * order, at last what was in the page cache.
    */
-  afterCut(keep: (page: number, sector: number, versions: number) => number): SimFile {
+  afterPowerCut(chooseVersion: (page: number, sector: number, versions: number) => number): SimFile {
     const left = new SimFile(this.drive);
     left.sizeBytes = this.sizeBytes;
     left.#durable = [...this.#durable];
     for (const [page, versions] of this.versions()) {
       const mixed = Buffer.alloc(PAGE_BYTES);
-      for (let sector = 0; sector < SECTORS; sector += 1) {
+      for (let sector = 0; sector < SECTORS_PER_PAGE; sector += 1) {
         const at = sector * SECTOR_BYTES;
-        versions[keep(page, sector, versions.length)]?.copy(mixed, at, at, at + SECTOR_BYTES);
+        versions[chooseVersion(page, sector, versions.length)]?.copy(mixed, at, at, at + SECTOR_BYTES);
       }
       left.#durable[page] = mixed;
     }
@@ -141,7 +141,7 @@ export class SimFile {
     copy.#written = [...this.#written];
     copy.#durable = [...this.#durable];
     copy.#pending = [...this.#pending];
-    for (const page of this.#touched) copy.#touched.add(page);
+    for (const page of this.#markedDirty) copy.#markedDirty.add(page);
     return copy;
   }
 }
@@ -150,9 +150,9 @@ export class SimFile {
  * What a power cut leaves of a drive, by seed. 0: nothing that was not flushed; 1: all that the drive had; 2: all; else
  * page by page something of it, now and then torn between sectors.
  */
-export function survivors(
+export function chooseSurvivors(
   seed: number,
-  pick: Pick,
+  pick: RandomPick,
 ): (page: number, sector: number, versions: number) => number {
   if (seed === 0) return () => 0;
   if (seed === 1) return (_, __, versions) => Math.max(0, versions - 2);
@@ -171,10 +171,10 @@ export function survivors(
 }
 
 /** Whole numbers below a limit, all of them fixed by one seed: what fast-check chose is the whole story of a run. */
-export type Pick = (below: number) => number;
+export type RandomPick = (below: number) => number;
 
 /** mulberry32 */
-export function picks(seed: number): Pick {
+export function createPick(seed: number): RandomPick {
   let state = seed >>> 0;
   return (below) => {
     state = (state + 0x6d2b79f5) >>> 0;

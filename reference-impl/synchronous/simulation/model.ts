@@ -2,12 +2,12 @@ import type { EnqueueOutcome } from '../queue/types.js';
 import type { Body } from '../record/body.js';
 
 /** What its producer knows of a message. `indefinite` also means: not answered, and never will be. */
-type Fate = 'pending' | 'confirmed' | 'rejected' | 'indefinite';
+type SubmitOutcome = 'pending' | 'confirmed' | 'rejected' | 'indefinite';
 
 interface Message {
   id: number;
   body: Body;
-  fate: Fate;
+  outcome: SubmitOutcome;
   /** `maybe`: a crash came in between, or took the note of it with it; it may come again or not. */
   consumed: 'no' | 'maybe' | 'yes';
   /** The machine's moment at which its consumption was answered. */
@@ -22,7 +22,7 @@ interface Message {
 const FILLER = Buffer.from(Array.from({ length: 512 }, (_, n) => n % 256));
 
 /** A message whose bytes say which it is, and are all told by that. */
-function bodyOf(id: number, sizeBytes: number): Body {
+function makeBody(id: number, sizeBytes: number): Body {
   const head = `m${id}|${sizeBytes}|`;
   const filler = Buffer.alloc(sizeBytes, FILLER.subarray(id % 256, (id % 256) + 256));
   const data = Buffer.concat([Buffer.from(head), filler]);
@@ -43,8 +43,8 @@ export class Model {
     const id = this.#messages.length;
     const message: Message = {
       id,
-      body: bodyOf(id, sizeBytes),
-      fate: 'pending',
+      body: makeBody(id, sizeBytes),
+      outcome: 'pending',
       consumed: 'no',
       consumedAt: 0,
       vouched: false,
@@ -54,18 +54,18 @@ export class Model {
     return message;
   }
 
-  answer(ids: readonly number[], { outcome }: EnqueueOutcome): void {
-    for (const id of ids) this.#message(id).fate = outcome;
+  recordOutcome(ids: readonly number[], { outcome }: EnqueueOutcome): void {
+    for (const id of ids) this.#message(id).outcome = outcome;
   }
 
   get confirmed(): number {
-    return this.#messages.filter(({ fate }) => fate === 'confirmed').length;
+    return this.#messages.filter(({ outcome: fate }) => fate === 'confirmed').length;
   }
 
   /** Ids of messages that were confirmed, were not consumed, and are not with a living worker. */
   waiting(): number[] {
     return this.#messages
-      .filter(({ fate, consumed, holder }) => fate === 'confirmed' && consumed === 'no' && !holder)
+      .filter(({ outcome: fate, consumed, holder }) => fate === 'confirmed' && consumed === 'no' && !holder)
       .map(({ id }) => id);
   }
 
@@ -79,7 +79,7 @@ export class Model {
    * Which message is this? @param power whether it is looked at after a power cut that is not yet `crash`ed.
    * @throws Violation when it should not be there.
    */
-  recognise(body: Body, power = false): number {
+  identify(body: Body, power = false): number {
     const text = JSON.stringify(body.data.toString('latin1', 0, 16));
     const id = /^"m(\d+)\|/.exec(text)?.[1];
     if (id === undefined || !this.#messages[Number(id)]) {
@@ -87,7 +87,7 @@ export class Model {
     }
     const message = this.#message(Number(id));
     if (!sameBody(body, message.body)) throw new Violation('PP-4', `m${id} is delivered with other bytes`);
-    if (message.fate === 'rejected') throw new Violation('PP-3', `m${id} was rejected and is delivered`);
+    if (message.outcome === 'rejected') throw new Violation('PP-3', `m${id} was rejected and is delivered`);
     const noted = message.consumed === 'yes' && !(power && !message.vouched);
     if (noted) throw new Violation('PP-2', `m${id} was consumed and is delivered again`);
     return message.id;
@@ -95,7 +95,7 @@ export class Model {
 
   /** A worker has taken it for delivery. */
   take(body: Body, worker: string): number {
-    const id = this.recognise(body);
+    const id = this.identify(body);
     const message = this.#message(id);
     if (message.holder) {
       throw new Violation('PP-2', `m${id} is delivered by ${worker} while ${message.holder} has it`);
@@ -105,11 +105,11 @@ export class Model {
   }
 
   /** Its receiver has accepted it, and the queue is told: from here on its end is open until the queue answers. */
-  consuming(id: number): void {
+  beginConsume(id: number): void {
     this.#message(id).consumed = 'maybe';
   }
 
-  consumed(id: number, moment: number): void {
+  endConsume(id: number, moment: number): void {
     Object.assign(this.#message(id), {
       consumed: 'yes',
       consumedAt: moment,
@@ -142,8 +142,8 @@ export class Model {
   }
 
   /** A worker died, with these submits unanswered. */
-  died(worker: string, unanswered: readonly number[]): void {
-    for (const id of unanswered) this.#message(id).fate = 'indefinite';
+  workerDied(worker: string, unanswered: readonly number[]): void {
+    for (const id of unanswered) this.#message(id).outcome = 'indefinite';
     for (const message of this.#messages) if (message.holder === worker) message.holder = undefined;
   }
 
@@ -157,7 +157,7 @@ export class Model {
   /** Holds what a restored queue has in it against what must and may be there. */
   check(present: ReadonlySet<number>): void {
     const lost = this.#messages.find(
-      ({ id, fate, consumed }) => fate === 'confirmed' && consumed === 'no' && !present.has(id),
+      ({ id, outcome: fate, consumed }) => fate === 'confirmed' && consumed === 'no' && !present.has(id),
     );
     if (lost) throw new Violation('PP-1', `m${lost.id} was confirmed, and after the restore it is gone`);
   }

@@ -3,9 +3,9 @@ import type { FileDamage } from './machine.js';
 import { MAX_MESSAGE_BYTES } from './site.js';
 
 /** Workers that a run may have. */
-export const WORKERS = 2;
+export const WORKER_COUNT = 2;
 /** The helper's number among the processes, behind the workers. */
-export const HELPER = WORKERS;
+export const HELPER_INDEX = WORKER_COUNT;
 
 /** What comes in between: it is over before the interrupted process goes on. */
 export type Interruption = Extract<Operation, { do: 'turn' | 'deliver' | 'take' | 'unlock' | 'write-back' }>;
@@ -46,8 +46,8 @@ export type Operation =
   /** Everything is answered that can be, and everything that waits is taken. */
   | { do: 'settle' };
 
-const worker = fc.nat(WORKERS - 1);
-const who = fc.nat(HELPER);
+const worker = fc.nat(WORKER_COUNT - 1);
+const who = fc.nat(HELPER_INDEX);
 const seed = fc.nat(2 ** 30);
 const sizeBytes = fc.oneof(
   { arbitrary: fc.nat(300), weight: 4 },
@@ -55,13 +55,13 @@ const sizeBytes = fc.oneof(
   { arbitrary: fc.nat(MAX_MESSAGE_BYTES), weight: 1 },
 );
 
-const of = <Kind extends Operation['do']>(
+const operationOf = <Kind extends Operation['do']>(
   kind: Kind,
   fields: { [Name in Exclude<keyof Extract<Operation, { do: Kind }>, 'do'>]: fc.Arbitrary<unknown> },
 ): fc.Arbitrary<Operation> =>
   fc.record({ do: fc.constant(kind), ...fields }) as unknown as fc.Arbitrary<Operation>;
 
-const crash = of('crash', {
+const crash = operationOf('crash', {
   power: fc.boolean(),
   seed,
   states: fc.integer({ min: 1, max: 8 }),
@@ -72,49 +72,49 @@ const crash = of('crash', {
 const afterSteps = fc.oneof({ arbitrary: fc.nat(60), weight: 3 }, { arbitrary: fc.nat(500), weight: 1 });
 
 const interruption = fc.oneof(
-  { weight: 3, arbitrary: of('turn', { worker }) },
-  { weight: 1, arbitrary: of('deliver', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
-  { weight: 1, arbitrary: of('take', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
-  { weight: 1, arbitrary: of('unlock', { worker }) },
-  { weight: 1, arbitrary: of('write-back', { pages: seed }) },
+  { weight: 3, arbitrary: operationOf('turn', { worker }) },
+  { weight: 1, arbitrary: operationOf('deliver', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
+  { weight: 1, arbitrary: operationOf('take', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
+  { weight: 1, arbitrary: operationOf('unlock', { worker }) },
+  { weight: 1, arbitrary: operationOf('write-back', { pages: seed }) },
 );
 
 const operation: fc.Arbitrary<Operation> = fc.oneof(
-  { weight: 6, arbitrary: of('run', { turns: fc.integer({ min: 1, max: 12 }), order: seed }) },
-  { weight: 8, arbitrary: of('go', { who, turns: fc.integer({ min: 1, max: 4 }) }) },
+  { weight: 6, arbitrary: operationOf('run', { turns: fc.integer({ min: 1, max: 12 }), order: seed }) },
+  { weight: 8, arbitrary: operationOf('go', { who, turns: fc.integer({ min: 1, max: 4 }) }) },
   {
     weight: 7,
-    arbitrary: of('submit', { worker, sizes: fc.array(sizeBytes, { minLength: 1, maxLength: 3 }) }),
+    arbitrary: operationOf('submit', { worker, sizes: fc.array(sizeBytes, { minLength: 1, maxLength: 3 }) }),
   },
-  { weight: 2, arbitrary: of('take', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
-  { weight: 2, arbitrary: of('consume', { worker }) },
-  { weight: 1, arbitrary: of('unlock', { worker }) },
-  { weight: 5, arbitrary: of('deliver', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
-  { weight: 2, arbitrary: of('write-back', { pages: seed }) },
-  { weight: 2, arbitrary: of('wait', { ms: fc.integer({ min: 1, max: 60 }) }) },
-  { weight: 1, arbitrary: of('clock', { jumpMs: fc.integer({ min: -100_000, max: 100_000 }) }) },
-  { weight: 2, arbitrary: of('kill', { who, afterSteps }) },
-  { weight: 2, arbitrary: of('interrupt', { who, afterSteps, by: interruption }) },
-  { weight: 2, arbitrary: of('replace', { who }) },
-  { weight: 2, arbitrary: of('start', { who }) },
-  { weight: 1, arbitrary: of('stop', { who }) },
-  { weight: 1, arbitrary: of('fail-sync', {}) },
+  { weight: 2, arbitrary: operationOf('take', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
+  { weight: 2, arbitrary: operationOf('consume', { worker }) },
+  { weight: 1, arbitrary: operationOf('unlock', { worker }) },
+  { weight: 5, arbitrary: operationOf('deliver', { worker, count: fc.integer({ min: 1, max: 6 }) }) },
+  { weight: 2, arbitrary: operationOf('write-back', { pages: seed }) },
+  { weight: 2, arbitrary: operationOf('wait', { ms: fc.integer({ min: 1, max: 60 }) }) },
+  { weight: 1, arbitrary: operationOf('clock', { jumpMs: fc.integer({ min: -100_000, max: 100_000 }) }) },
+  { weight: 2, arbitrary: operationOf('kill', { who, afterSteps }) },
+  { weight: 2, arbitrary: operationOf('interrupt', { who, afterSteps, by: interruption }) },
+  { weight: 2, arbitrary: operationOf('replace', { who }) },
+  { weight: 2, arbitrary: operationOf('start', { who }) },
+  { weight: 1, arbitrary: operationOf('stop', { who }) },
+  { weight: 1, arbitrary: operationOf('fail-sync', {}) },
   { weight: 3, arbitrary: crash },
   {
     weight: 1,
-    arbitrary: of('lose-index', {
+    arbitrary: operationOf('lose-index', {
       how: fc.constantFrom<FileDamage>('removed', 'truncated', 'overwritten', 'zeroed'),
       seed,
     }),
   },
-  { weight: 1, arbitrary: of('settle', {}) },
+  { weight: 1, arbitrary: operationOf('settle', {}) },
 );
 
 /**
  * A worker dies while its sync request is out, and its successor in the slot asks for something else: what comes by chance
  * too seldom for a short search.
  */
-const succession: fc.Arbitrary<Operation[]> = fc
+const slotReuse: fc.Arbitrary<Operation[]> = fc
   .record({
     worker,
     turns: fc.integer({ min: 1, max: 3 }),
@@ -124,20 +124,20 @@ const succession: fc.Arbitrary<Operation[]> = fc
     { do: 'submit', worker: who, sizes },
     { do: 'go', who, turns: 1 },
     { do: 'replace', who },
-    { do: 'go', who: HELPER, turns: 1 },
+    { do: 'go', who: HELPER_INDEX, turns: 1 },
     { do: 'submit', worker: who, sizes },
     { do: 'go', who, turns },
   ]);
 
-const KILLED: Operation = { do: 'crash', power: false, seed: 0, states: 1, again: 0 };
+const KILL_ALL: Operation = { do: 'crash', power: false, seed: 0, states: 1, again: 0 };
 /** Seed of a power cut that takes nothing (medium.ts). */
-const ALL_SURVIVES = 2;
+const ALL_SURVIVES_SEED = 2;
 
 /**
  * A message is consumed, the next one at its place is withdrawn, and part of the index is lost: whoever counts the messages
  * anew must not come upon the number of the one that was consumed.
  */
-const recount: fc.Arbitrary<Operation[]> = fc
+const numberReuse: fc.Arbitrary<Operation[]> = fc
   .record({
     worker,
     sizes: fc.array(sizeBytes, { minLength: 1, maxLength: 2 }),
@@ -148,24 +148,24 @@ const recount: fc.Arbitrary<Operation[]> = fc
     { do: 'submit', worker: who, sizes },
     { do: 'settle' },
     { do: 'deliver', worker: who, count: 6 },
-    KILLED,
+    KILL_ALL,
     { do: 'submit', worker: who, sizes },
     { do: 'fail-sync' },
     { do: 'go', who, turns: 1 },
-    { do: 'go', who: HELPER, turns: 2 },
+    { do: 'go', who: HELPER_INDEX, turns: 2 },
     { do: 'go', who, turns: 2 },
-    { do: 'lose-index', how: 'zeroed', seed: 3 * damage + ALL_SURVIVES },
-    ...Array.from({ length: restarts }, () => KILLED),
+    { do: 'lose-index', how: 'zeroed', seed: 3 * damage + ALL_SURVIVES_SEED },
+    ...Array.from({ length: restarts }, () => KILL_ALL),
     { do: 'submit', worker: who, sizes },
     { do: 'settle' },
-    KILLED,
+    KILL_ALL,
   ]);
 
 /**
  * A message is consumed, and the next one at its place is not written: the sync fails, the helper dies around that, and then
  * everything. What stands in memory must not be taken for stored.
  */
-const unwritten: fc.Arbitrary<Operation[]> = fc
+const failedSync: fc.Arbitrary<Operation[]> = fc
   .record({
     worker,
     sizes: fc.array(sizeBytes, { minLength: 1, maxLength: 2 }),
@@ -175,27 +175,27 @@ const unwritten: fc.Arbitrary<Operation[]> = fc
     { do: 'submit', worker: who, sizes },
     { do: 'settle' },
     { do: 'deliver', worker: who, count: 6 },
-    { do: 'crash', power: true, seed: ALL_SURVIVES, states: 1, again: 0 },
+    { do: 'crash', power: true, seed: ALL_SURVIVES_SEED, states: 1, again: 0 },
     { do: 'submit', worker: who, sizes },
     { do: 'go', who, turns: 1 },
     { do: 'fail-sync' },
-    { do: 'kill', who: HELPER, afterSteps: steps },
-    { do: 'go', who: HELPER, turns: 1 },
-    KILLED,
+    { do: 'kill', who: HELPER_INDEX, afterSteps: steps },
+    { do: 'go', who: HELPER_INDEX, turns: 1 },
+    KILL_ALL,
     { do: 'deliver', worker: who, count: 6 },
     { do: 'wait', ms: 60 },
     { do: 'go', who, turns: 8 },
     { do: 'crash', power: true, seed: 0, states: 1, again: 0 },
   ]);
 
-const passage = fc.oneof(
+const scenario = fc.oneof(
   { weight: 30, arbitrary: operation.map((one): Operation[] => [one]) },
-  { weight: 2, arbitrary: succession },
-  { weight: 1, arbitrary: recount },
-  { weight: 1, arbitrary: unwritten },
+  { weight: 2, arbitrary: slotReuse },
+  { weight: 1, arbitrary: numberReuse },
+  { weight: 1, arbitrary: failedSync },
 );
 
 /** One run. */
 export const operations: fc.Arbitrary<Operation[]> = fc
-  .array(passage, { minLength: 1, maxLength: 60, size: 'max' })
+  .array(scenario, { minLength: 1, maxLength: 60, size: 'max' })
   .map((passages) => passages.flat());

@@ -1,5 +1,5 @@
 import { PAGE_BYTES } from '../platform/map.js';
-import { Machine } from './machine.js';
+import { SimMachine } from './machine.js';
 import { SECTOR_BYTES } from './medium.js';
 
 /** What is done to a file; pages and sectors are counted from 0, `value` fills the sector. */
@@ -14,7 +14,7 @@ const PATH = '/file';
  * @returns a list for each sector of the file, in order of the versions, oldest first.
  */
 export function possibleSectors(pages: number, operations: readonly FileOperation[]): number[][] {
-  const machine = new Machine(() => 0);
+  const machine = new SimMachine(() => 0);
   machine.create(PATH);
   const file = machine.file(PATH);
   if (!file) throw new Error('a file that was made is there');

@@ -1,21 +1,21 @@
 import { constants } from 'node:fs';
-import type { Kernel, Registered } from '../platform/kernel.js';
+import type { Kernel, Registration } from '../platform/kernel.js';
 import { PAGE_BYTES } from '../platform/map.js';
 import { EAGAIN, EEXIST, F_OFD_GETLK } from '../platform/native.js';
-import type { Life } from './life.js';
-import { type Machine, type Node, named, type Opening, SimFifo } from './machine.js';
-import { picks, type SimFile } from './medium.js';
+import type { ProcessLifetime } from './life.js';
+import { type SimMachine, type Node, shortPath, type OpenFile, SimFifo } from './machine.js';
+import { createPick, type SimFile } from './medium.js';
 import { stepped } from './stepped.js';
 
 const F_RDLCK = 0;
 const F_UNLCK = 2;
 const POLLIN = 1;
 /** What an empty poll(2) takes of the simulated time, so that nobody who spins waits for ever. */
-const POLL_MS = 0.05;
+const EMPTY_POLL_MS = 0.05;
 
 /** Something that the event loop of a process would do next. */
 interface Task {
-  what: string;
+  kind: string;
   run: () => unknown;
 }
 
@@ -25,7 +25,7 @@ interface Timer {
   callback: () => unknown;
 }
 
-interface Arrival {
+interface FifoListener {
   fd: number;
   fifo: SimFifo;
   callback: (bytes: Buffer) => void;
@@ -36,42 +36,42 @@ interface Arrival {
  * an event loop whose next task the scheduler picks. It fails where it is asked for something that the queue does not do.
  */
 export class SimKernel implements Kernel {
-  readonly #machine: Machine;
-  readonly #life: Life;
-  readonly #open = new Map<number, Opening>();
-  readonly #mapped = new Map<ArrayBufferLike, { path: string; file: SimFile }>();
-  readonly #soon: (() => unknown)[] = [];
+  readonly #machine: SimMachine;
+  readonly #lifetime: ProcessLifetime;
+  readonly #open = new Map<number, OpenFile>();
+  readonly #mappings = new Map<ArrayBufferLike, { path: string; file: SimFile }>();
+  readonly #deferred: (() => unknown)[] = [];
   readonly #timers = new Set<Timer>();
-  readonly #arrivals = new Set<Arrival>();
+  readonly #fifoListeners = new Set<FifoListener>();
   readonly #io: (() => void)[] = [];
   readonly #name: string;
   #nextFd = 3;
   #errno = 0;
 
-  constructor(machine: Machine, life: Life, name: string) {
+  constructor(machine: SimMachine, lifetime: ProcessLifetime, name: string) {
     this.#machine = machine;
-    this.#life = life;
+    this.#lifetime = lifetime;
     this.#name = name;
   }
 
   /** What the event loop could do now, in an order that is always the same. */
   tasks(): Task[] {
     const tasks: Task[] = [];
-    const [next] = this.#soon;
-    if (next) tasks.push({ what: 'turn', run: () => this.#soon.shift()?.() });
-    for (const arrival of this.#arrivals) {
-      if (arrival.fifo.bytes.length > 0) tasks.push({ what: 'arrival', run: () => this.#deliver(arrival) });
+    const [next] = this.#deferred;
+    if (next) tasks.push({ kind: 'turn', run: () => this.#deferred.shift()?.() });
+    for (const arrival of this.#fifoListeners) {
+      if (arrival.fifo.bytes.length > 0) tasks.push({ kind: 'arrival', run: () => this.#deliver(arrival) });
     }
     const [io] = this.#io;
-    if (io) tasks.push({ what: 'io', run: () => this.#io.shift()?.() });
+    if (io) tasks.push({ kind: 'io', run: () => this.#io.shift()?.() });
     const due = [...this.#timers].filter(({ dueMs }) => dueMs <= this.#machine.nowMs);
     for (const timer of due.sort((a, b) => a.dueMs - b.dueMs)) {
-      tasks.push({ what: 'timer', run: () => this.#fire(timer) });
+      tasks.push({ kind: 'timer', run: () => this.#fire(timer) });
     }
     return tasks;
   }
 
-  #deliver({ fifo, callback }: Arrival): void {
+  #deliver({ fifo, callback }: FifoListener): void {
     const { bytes } = fifo;
     fifo.bytes = Buffer.alloc(0);
     callback(bytes);
@@ -88,26 +88,26 @@ export class SimKernel implements Kernel {
     this.#open.clear();
   }
 
-  #opening(fd: number): Opening {
+  #openFile(fd: number): OpenFile {
     const opening = this.#open.get(fd);
-    if (!opening) throw failure('EBADF', `${fd}`);
+    if (!opening) throw systemError('EBADF', `${fd}`);
     return opening;
   }
 
   #fileOf(fd: number): SimFile {
-    const { node, path } = this.#opening(fd);
-    if (node.kind !== 'file') throw failure('EINVAL', path);
+    const { node, path } = this.#openFile(fd);
+    if (node.kind !== 'file') throw systemError('EINVAL', path);
     return node.file;
   }
 
   open(path: string, flags: string | number): number {
-    this.#life.step();
+    this.#lifetime.step();
     const creates = typeof flags === 'string' ? flags === 'w' : (flags & constants.O_CREAT) !== 0;
     let node = this.#machine.names.get(path);
-    if (!node && !creates) throw failure('ENOENT', path);
+    if (!node && !creates) throw systemError('ENOENT', path);
     node ??= this.#machine.create(path);
     if (flags === 'w' && node.kind === 'file') node.file.resize(0);
-    if (node.kind === 'fifo') node.opened += 1;
+    if (node.kind === 'fifo') node.openCount += 1;
     const fd = this.#nextFd;
     this.#nextFd += 1;
     this.#open.set(fd, { path, node });
@@ -115,16 +115,16 @@ export class SimKernel implements Kernel {
   }
 
   close(fd: number): void {
-    this.#life.step();
-    this.#machine.close(this.#opening(fd));
+    this.#lifetime.step();
+    this.#machine.close(this.#openFile(fd));
     this.#open.delete(fd);
   }
 
   read(fd: number, to: Buffer, at: number, length: number, position: number | null): number {
-    this.#life.step();
-    const { node } = this.#opening(fd);
+    this.#lifetime.step();
+    const { node } = this.#openFile(fd);
     if (node.kind === 'fifo') {
-      if (node.bytes.length === 0) throw AGAIN;
+      if (node.bytes.length === 0) throw EAGAIN_ERROR;
       const count = node.bytes.copy(to, at, 0, Math.min(length, node.bytes.length));
       node.bytes = node.bytes.subarray(count);
       return count;
@@ -135,11 +135,11 @@ export class SimKernel implements Kernel {
   }
 
   write(fd: number, from: Buffer, at: number, length: number, position: number | null): number {
-    this.#life.step();
-    const { node } = this.#opening(fd);
+    this.#lifetime.step();
+    const { node } = this.#openFile(fd);
     const bytes = from.subarray(at, at + length);
     if (node.kind === 'fifo') {
-      if (bytes.length > node.room) throw AGAIN;
+      if (bytes.length > node.freeBytes) throw EAGAIN_ERROR;
       node.bytes = Buffer.concat([node.bytes, bytes]);
       return length;
     }
@@ -151,40 +151,40 @@ export class SimKernel implements Kernel {
   }
 
   fsync(fd: number): void {
-    this.#life.step();
-    const { node, path } = this.#opening(fd);
+    this.#lifetime.step();
+    const { node, path } = this.#openFile(fd);
     if (node.kind === 'file') {
-      const since = this.#machine.moment();
+      const since = this.#machine.nextMoment();
       const errno = this.#machine.sync(path, node.file, 0, node.file.pages);
-      if (errno !== 0) throw failure('EIO', path);
+      if (errno !== 0) throw systemError('EIO', path);
       this.#machine.onSynced(node.file, since);
     } else this.#machine.syncNames(path);
   }
 
   /** Of the pages that were dirty at its start some are written early and some late; later ones not at all. */
   fdatasync(fd: number): Promise<void> {
-    this.#life.step();
-    const { path } = this.#opening(fd);
+    this.#lifetime.step();
+    const { path } = this.#openFile(fd);
     const file = this.#fileOf(fd);
-    const since = this.#machine.moment();
+    const since = this.#machine.nextMoment();
     const dirty = file.dirtyPages();
-    const pick = picks(since);
-    const late = dirty.filter((page) => {
+    const pick = createPick(since);
+    const latePages = dirty.filter((page) => {
       if (pick(2) === 0) return true;
       file.writeBack(page);
       return false;
     });
     return new Promise((resolve, reject) => {
       this.#io.push(() => {
-        this.#life.step();
-        if (this.#machine.syncFails(path, file, late)) {
-          reject(failure('EIO', path));
+        this.#lifetime.step();
+        if (this.#machine.injectSyncFailure(path, file, latePages)) {
+          reject(systemError('EIO', path));
           return;
         }
-        for (const page of late) if (file.isDirty(page)) file.writeBack(page);
+        for (const page of latePages) if (file.isDirty(page)) file.writeBack(page);
         this.#machine.flush(file.drive);
         this.#machine.onSynced(file, since);
-        this.#machine.tell(`${this.#name} has synced ${named(path)}`);
+        this.#machine.log(`${this.#name} has synced ${shortPath(path)}`);
         resolve();
       });
     });
@@ -195,7 +195,7 @@ export class SimKernel implements Kernel {
   }
 
   exists(path: string): boolean {
-    this.#life.step();
+    this.#lifetime.step();
     return this.#machine.names.has(path);
   }
 
@@ -204,13 +204,13 @@ export class SimKernel implements Kernel {
   }
 
   rename(from: string, to: string): void {
-    this.#life.step();
-    this.#machine.name({ change: 'rename', from, to });
+    this.#lifetime.step();
+    this.#machine.changeNames({ change: 'rename', from, to });
   }
 
   remove(path: string): void {
-    this.#life.step();
-    this.#machine.name({ change: 'remove', path });
+    this.#lifetime.step();
+    this.#machine.changeNames({ change: 'remove', path });
   }
 
   makeDirectory(path: string): void {
@@ -218,7 +218,7 @@ export class SimKernel implements Kernel {
   }
 
   list(directory: string): string[] {
-    this.#life.step();
+    this.#lifetime.step();
     const start = `${directory}/`;
     return [...this.#machine.names.keys()]
       .filter((path) => path.startsWith(start))
@@ -235,44 +235,44 @@ export class SimKernel implements Kernel {
   }
 
   #add(path: string, node: Node): void {
-    this.#life.step();
-    this.#machine.name({ change: 'add', path, node });
+    this.#lifetime.step();
+    this.#machine.changeNames({ change: 'add', path, node });
   }
 
   map(fd: number, offset: number, length: number): Buffer {
-    this.#life.step();
-    const { path } = this.#opening(fd);
+    this.#lifetime.step();
+    const { path } = this.#openFile(fd);
     const file = this.#fileOf(fd);
-    if (offset !== 0) throw failure('EINVAL', path);
-    this.#mapped.set(file.cache.buffer, { path, file });
-    return stepped(file.cache.subarray(0, length), this.#life);
+    if (offset !== 0) throw systemError('EINVAL', path);
+    this.#mappings.set(file.cache.buffer, { path, file });
+    return stepped(file.cache.subarray(0, length), this.#lifetime);
   }
 
   willNeed(): void {}
 
   msync(map: Buffer, offset: number, length: number, wait: boolean): number {
-    this.#life.step();
+    this.#lifetime.step();
     if (!wait) return 0;
-    const { path, file, from } = this.#placeOf(map, offset);
+    const { path, file, from } = this.#mappingAt(map, offset);
     return this.#machine.sync(path, file, from, Math.ceil((offset + length) / PAGE_BYTES));
   }
 
-  touch(map: Buffer, at: number): void {
-    this.#life.step();
-    const { file, from } = this.#placeOf(map, at);
-    file.touch(from);
+  markDirty(map: Buffer, at: number): void {
+    this.#lifetime.step();
+    const { file, from } = this.#mappingAt(map, at);
+    file.markDirty(from);
   }
 
-  #placeOf(map: Buffer, offset: number): { path: string; file: SimFile; from: number } {
-    const place = this.#mapped.get(map.buffer);
-    if (!place) throw failure('EINVAL', 'not a mapping');
-    return { ...place, from: Math.floor(offset / PAGE_BYTES) };
+  #mappingAt(map: Buffer, offset: number): { path: string; file: SimFile; from: number } {
+    const mapping = this.#mappings.get(map.buffer);
+    if (!mapping) throw systemError('EINVAL', 'not a mapping');
+    return { ...mapping, from: Math.floor(offset / PAGE_BYTES) };
   }
 
   /** Never waits: no simulated process is ever stopped while it holds a lock that another one waits for. */
   fcntlLock(fd: number, command: number, flock: Buffer): number {
-    this.#life.step();
-    const opening = this.#opening(fd);
+    this.#lifetime.step();
+    const opening = this.#openFile(fd);
     const byte = Number(flock.readBigInt64LE(8));
     const type = flock.readInt16LE(0);
     const lock = this.#machine.lockOf(opening.path, byte);
@@ -299,66 +299,66 @@ export class SimKernel implements Kernel {
   }
 
   poll(fds: Buffer, count: number): number {
-    this.#life.step();
+    this.#lifetime.step();
     let ready = 0;
     for (let index = 0; index < count; index += 1) {
-      const { node } = this.#opening(fds.readInt32LE(8 * index));
+      const { node } = this.#openFile(fds.readInt32LE(8 * index));
       const readable = node.kind === 'fifo' && node.bytes.length > 0;
       fds.writeInt16LE(readable ? POLLIN : 0, 8 * index + 6);
       if (readable) ready += 1;
     }
-    if (ready === 0) this.#machine.nowMs += POLL_MS;
+    if (ready === 0) this.#machine.nowMs += EMPTY_POLL_MS;
     return ready;
   }
 
   /** Nobody else runs while a process looks: what it finds is there already. */
-  pollAwake(fds: Buffer, count: number): number {
+  busyPoll(fds: Buffer, count: number): number {
     return this.poll(fds, count);
   }
 
-  onArrival(fd: number, _mostBytes: number, callback: (bytes: Buffer) => void): Registered {
-    this.#life.step();
-    const { node, path } = this.#opening(fd);
-    if (node.kind !== 'fifo') throw failure('EINVAL', path);
-    const arrival = { fd, fifo: node, callback };
-    this.#arrivals.add(arrival);
+  onFifoData(fd: number, _maxBytes: number, callback: (bytes: Buffer) => void): Registration {
+    this.#lifetime.step();
+    const { node, path } = this.#openFile(fd);
+    if (node.kind !== 'fifo') throw systemError('EINVAL', path);
+    const listener = { fd, fifo: node, callback };
+    this.#fifoListeners.add(listener);
     return {
       close: () => {
-        this.#arrivals.delete(arrival);
+        this.#fifoListeners.delete(listener);
         this.close(fd);
       },
     };
   }
 
-  every(intervalMs: number, callback: () => unknown): Registered {
+  every(intervalMs: number, callback: () => unknown): Registration {
     const timer = { intervalMs, dueMs: this.#machine.nowMs + intervalMs, callback };
     this.#timers.add(timer);
     return { close: () => void this.#timers.delete(timer) };
   }
 
-  soon(callback: () => unknown): void {
-    this.#life.step();
-    this.#soon.push(callback);
+  defer(callback: () => unknown): void {
+    this.#lifetime.step();
+    this.#deferred.push(callback);
   }
 
   monotonicMs(): number {
     return this.#machine.nowMs;
   }
 
-  dateMs(): number {
+  wallClockMs(): number {
     return Math.floor(this.#machine.nowMs + this.#machine.dateOffsetMs);
   }
 
   randomBytes(count: number): Buffer {
-    const pick = picks(count);
+    const pick = createPick(count);
     return Buffer.from(Array.from({ length: count }, () => pick(256)));
   }
 
-  say(): void {}
+  log(): void {}
 }
 
-const failure = (code: string, what: string): Error =>
+const systemError = (code: string, what: string): Error =>
   Object.assign(new Error(`${code}: ${what}`), { code, syscall: 'simulated' });
 
 /** Thrown for every empty and every full FIFO: made once, because a stack costs more than all the rest of the call. */
-const AGAIN = failure('EAGAIN', 'FIFO');
+const EAGAIN_ERROR = systemError('EAGAIN', 'FIFO');

@@ -1,8 +1,8 @@
 import t from 'tap';
 import { REGRESSIONS } from './regressions.js';
 import { simulate } from './simulate.js';
-import { installedMachine } from './site.js';
-import { World } from './world.js';
+import { installMachine } from './site.js';
+import { SimulatedRun } from './world.js';
 
 /** Runs of each seed: some hundred crashes, in a second or two. */
 const RUNS = 40;
@@ -42,7 +42,7 @@ t.test('one run is done again by its path; one that there is not is refused', as
 
 for (const { name, operations } of REGRESSIONS) {
   t.test(`never again: ${name}`, async (t) => {
-    const world = new World(await installedMachine());
+    const world = new SimulatedRun(await installMachine());
     await t.resolves(world.run(operations));
   });
 }

@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { QueueError } from '../platform/errors.js';
 import { type Requirement, Violation } from './model.js';
 import { type Operation, operations } from './operations.js';
-import { installedMachine } from './site.js';
-import { World } from './world.js';
+import { installMachine } from './site.js';
+import { SimulatedRun } from './world.js';
 
 export interface SimulationOptions {
   budgetMs: number;
@@ -35,19 +35,19 @@ export interface SimulationResult {
 }
 
 /** Share of the time that is kept for making a failing run smaller, beyond the budget for finding one. */
-const SHRINK_MS = 8000;
-const MOST_LINES = 40;
-const MOST_RUNS = 1_000_000_000;
+const SHRINK_TIMEOUT_MS = 8000;
+const MAX_STORY_LINES = 40;
+const MAX_RUNS = 1_000_000_000;
 
 /**
  * Simulates run after run until the time is up or one fails; that one is made smaller as far as the time goes.
  * @throws QueueError bad-setting when no run of the seed has that path.
  */
 export async function simulate({ budgetMs, runs, seed, path }: SimulationOptions): Promise<SimulationResult> {
-  const installed = await installedMachine();
+  const installed = await installMachine();
   const count = { runs: 0, crashes: 0, confirmed: 0 };
   const property = fc.asyncProperty(operations, async (list) => {
-    const world = new World(installed);
+    const world = new SimulatedRun(installed);
     try {
       await world.run(list);
     } finally {
@@ -56,13 +56,13 @@ export async function simulate({ budgetMs, runs, seed, path }: SimulationOptions
       count.confirmed += world.model.confirmed;
     }
   });
-  const common = { seed, numRuns: path === undefined ? (runs ?? MOST_RUNS) : 1, verbose: 0 } as const;
+  const common = { seed, numRuns: path === undefined ? (runs ?? MAX_RUNS) : 1, verbose: 0 } as const;
   const startedMs = performance.now();
   const cpu = process.cpuUsage();
   const found =
     path === undefined
       ? await fc.check(property, { ...common, interruptAfterTimeLimit: budgetMs, endOnFailure: true })
-      : await again(property, { ...common, path, endOnFailure: true });
+      : await replayPath(property, { ...common, path, endOnFailure: true });
   const crashesPerSecond = Math.round(count.crashes / ((performance.now() - startedMs) / 1000));
   const { user, system } = process.cpuUsage(cpu);
   const crashesPerCpuSecond = Math.round(count.crashes / ((user + system) / 1e6));
@@ -79,11 +79,11 @@ export async function simulate({ budgetMs, runs, seed, path }: SimulationOptions
       ? await fc.check(property, {
           ...common,
           path: found.counterexamplePath,
-          interruptAfterTimeLimit: SHRINK_MS,
+          interruptAfterTimeLimit: SHRINK_TIMEOUT_MS,
         })
       : found;
   const [smallest] = small.counterexample ?? found.counterexample;
-  const { story, requirement } = await tell(installed, smallest);
+  const { story, requirement } = await recordStory(installed, smallest);
   return {
     verdict: 'fail',
     ...figures,
@@ -97,7 +97,7 @@ export async function simulate({ budgetMs, runs, seed, path }: SimulationOptions
 type Property = fc.IAsyncProperty<[Operation[]]>;
 
 /** One run by its path: where there is none, fast-check throws or runs nothing. */
-async function again(
+async function replayPath(
   property: Property,
   parameters: fc.Parameters<[Operation[]]> & { path: string },
 ): Promise<fc.RunDetails<[Operation[]]>> {
@@ -115,18 +115,18 @@ async function again(
 }
 
 /** Runs once more and writes down what happens. */
-async function tell(
-  installed: Awaited<ReturnType<typeof installedMachine>>,
+async function recordStory(
+  installed: Awaited<ReturnType<typeof installMachine>>,
   list: readonly Operation[],
 ): Promise<{ story: string[]; requirement: Requirement }> {
   const lines: string[] = [];
-  const world = new World(installed, (line) => void lines.push(line));
+  const world = new SimulatedRun(installed, (line) => void lines.push(line));
   try {
     await world.run(list);
   } catch (error) {
     if (!(error instanceof Violation)) throw error;
     return {
-      story: [...lines.slice(-MOST_LINES), `${error.requirement}: ${error.message}`],
+      story: [...lines.slice(-MAX_STORY_LINES), `${error.requirement}: ${error.message}`],
       requirement: error.requirement,
     };
   }

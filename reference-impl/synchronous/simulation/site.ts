@@ -1,5 +1,5 @@
 import { ENTRY, FIELD, NONE } from '../index/layout.js';
-import type { Ground } from '../queue/ground.js';
+import type { Platform } from '../queue/ground.js';
 import { installQueue } from '../queue/install.js';
 import { Pair } from '../queue/pair.js';
 import { withSnapshot } from '../queue/snapshot.js';
@@ -9,8 +9,8 @@ import { decodeBody } from '../record/codec.js';
 import { bodyOf, readSlot } from '../record/record.js';
 import { parseSettings } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { Killed, Life } from './life.js';
-import { Machine } from './machine.js';
+import { Killed, ProcessLifetime } from './life.js';
+import { SimMachine } from './machine.js';
 import { Violation } from './model.js';
 import { SimKernel } from './sim-kernel.js';
 import { SteppedImage } from './stepped.js';
@@ -23,7 +23,7 @@ const DIRECTORY = '/queue';
 export const MAX_MESSAGE_BYTES = 5000;
 
 /** A queue as small as its code allows, with time-outs of a few simulated milliseconds. */
-export const settings: QueueSettings = {
+export const simulatedSettings: QueueSettings = {
   ...parseSettings({
     directory: DIRECTORY,
     indexSyncMs: 40,
@@ -36,45 +36,45 @@ export const settings: QueueSettings = {
   deadLetter: { directory: `${DIRECTORY}/dead`, dataBytes: 3 * PAGE_BYTES, entries: 4 },
 };
 
-const [pair] = settings.pairs;
+const [pair] = simulatedSettings.pairs;
 if (!pair) throw new Error('a queue has a pair');
-export const directories = pair;
+export const simulatedPair = pair;
 export const INDEX_PATH = `${pair.indexDirectory}/queue.index`;
 
 /** A process on a machine. */
 export class SimProcess {
   readonly name: string;
-  readonly life = new Life();
+  readonly lifetime = new ProcessLifetime();
   readonly kernel: SimKernel;
-  readonly ground: Ground;
+  readonly platform: Platform;
 
-  constructor(machine: Machine, name: string) {
+  constructor(machine: SimMachine, name: string) {
     this.name = name;
-    this.kernel = new SimKernel(machine, this.life, name);
-    this.ground = {
+    this.kernel = new SimKernel(machine, this.lifetime, name);
+    this.platform = {
       kernel: this.kernel,
-      image: (bytes, geometry) => new SteppedImage(bytes, geometry, this.life),
+      createImage: (bytes, geometry) => new SteppedImage(bytes, geometry, this.lifetime),
     };
   }
 
-  end(): void {
-    this.life.alive = false;
+  terminate(): void {
+    this.lifetime.alive = false;
     this.kernel.release();
   }
 }
 
 /** A machine with a queue installed by the queue's own code, everything on the medium; the index has a drive of its own. */
-export async function installedMachine(): Promise<Machine> {
-  const machine = new Machine((path) => (path.includes('queue.index') ? 1 : 0));
-  machine.name({ change: 'add', path: '/', node: { kind: 'directory' } });
+export async function installMachine(): Promise<SimMachine> {
+  const machine = new SimMachine((path) => (path.includes('queue.index') ? 1 : 0));
+  machine.changeNames({ change: 'add', path: '/', node: { kind: 'directory' } });
   const installer = new SimProcess(machine, 'installer');
-  await installQueue(settings, installer.kernel);
-  installer.end();
+  await installQueue(simulatedSettings, installer.kernel);
+  installer.terminate();
   return machine;
 }
 
 /** What the index of an open pair lists, read as for delivery. @throws Violation PP-9 for what cannot be read. */
-export function listingOf({ image, data, key, ring }: Pair): Body[] {
+export function listBodies({ image, data, key, ring }: Pair): Body[] {
   const bodies: Body[] = [];
   for (let entry = image.get(FIELD.head); entry !== NONE && bodies.length < image.geometry.entries; ) {
     const at = image.entryWord(entry);
@@ -97,33 +97,33 @@ export function verifyPair({ image, data, key, ring }: Pair): void {
 }
 
 /** The same of a queue in use. @throws Violation PP-9 */
-export function verifyMachine(machine: Machine): void {
+export function verifyMachine(machine: SimMachine): void {
   const observer = new SimProcess(machine, 'verify');
   const counts = { live: 0, reserved: 0, locked: 0 };
-  const [problem] = withSnapshot(directories, (snapshot) => problemsOf(snapshot, counts), observer.kernel);
-  observer.end();
+  const [problem] = withSnapshot(simulatedPair, (snapshot) => problemsOf(snapshot, counts), observer.kernel);
+  observer.terminate();
   if (problem) throw new Violation('PP-9', problem);
 }
 
 /**
  * Opens, and by that restores, the queue of a machine on which nothing runs.
- * @param killedAfter steps after which the first attempt is killed; 0: it is not.
- * @param cutAfterKill the seed of a power cut that follows the kill; undefined: none does.
+ * @param killAfterSteps steps after which the first attempt is killed; 0: it is not.
+ * @param powerCutSeed the seed of a power cut that follows the kill; undefined: none does.
  * @throws Violation PP-10 when the restore fails by itself.
  */
 export function restore(
-  machine: Machine,
-  killedAfter: number,
-  cutAfterKill: number | undefined,
-): { machine: Machine; pair: Pair; process: SimProcess } {
+  machine: SimMachine,
+  killAfterSteps: number,
+  powerCutSeed: number | undefined,
+): { machine: SimMachine; pair: Pair; process: SimProcess } {
   const process = new SimProcess(machine, 'restorer');
-  if (killedAfter > 0) process.life.dieIn(killedAfter);
+  if (killAfterSteps > 0) process.lifetime.killAfter(killAfterSteps);
   try {
-    return { machine, pair: Pair.open(directories, settings, process.ground), process };
+    return { machine, pair: Pair.open(simulatedPair, simulatedSettings, process.platform), process };
   } catch (error) {
-    process.end();
+    process.terminate();
     if (!(error instanceof Killed))
       throw new Violation('PP-10', `the restore fails: ${(error as Error).message}`);
-    return restore(cutAfterKill === undefined ? machine : machine.afterCut(cutAfterKill), 0, undefined);
+    return restore(powerCutSeed === undefined ? machine : machine.afterPowerCut(powerCutSeed), 0, undefined);
   }
 }

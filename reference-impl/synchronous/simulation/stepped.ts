@@ -1,29 +1,29 @@
 import { IndexImage } from '../index/image.js';
 import type { Geometry } from '../index/layout.js';
-import type { Life } from './life.js';
+import type { ProcessLifetime } from './life.js';
 
 /** The index in shared memory as a process sees it that can be killed in front of each of its stores. */
 export class SteppedImage extends IndexImage {
-  readonly #life: Life;
+  readonly #lifetime: ProcessLifetime;
 
-  constructor(bytes: Uint8Array, geometry: Geometry, life: Life) {
+  constructor(bytes: Uint8Array, geometry: Geometry, lifetime: ProcessLifetime) {
     super(bytes, geometry);
-    this.#life = life;
+    this.#lifetime = lifetime;
   }
 
   override put(word: number, value: number): void {
-    this.#life.step();
+    this.#lifetime.step();
     super.put(word, value);
   }
 
   override add(word: number, value: number): number {
-    this.#life.step();
+    this.#lifetime.step();
     return super.add(word, value);
   }
 }
 
 interface Stepped extends Buffer {
-  life: Life;
+  lifetime: ProcessLifetime;
 }
 
 const plain = Buffer.prototype;
@@ -31,24 +31,24 @@ const plain = Buffer.prototype;
 /** The stores that the queue does into the mapped data file; a copy that is cut short leaves its first half. */
 const stores = {
   writeUInt8(this: Stepped, value: number, at?: number): number {
-    this.life.step();
+    this.lifetime.step();
     return plain.writeUInt8.call(this, value, at);
   },
   writeUInt32LE(this: Stepped, value: number, at?: number): number {
-    this.life.step();
+    this.lifetime.step();
     return plain.writeUInt32LE.call(this, value, at);
   },
   writeBigUInt64LE(this: Stepped, value: bigint, at?: number): number {
-    this.life.step();
+    this.lifetime.step();
     return plain.writeBigUInt64LE.call(this, value, at);
   },
   write(this: Stepped, text: string, at?: number): number {
-    this.life.step();
+    this.lifetime.step();
     return plain.write.call(this, text, at as number);
   },
   set(this: Stepped, from: Uint8Array, at?: number): void {
-    if (this.life.isLast) plain.set.call(this, from.subarray(0, from.length >> 1), at);
-    this.life.step();
+    if (this.lifetime.isNextStepFatal) plain.set.call(this, from.subarray(0, from.length >> 1), at);
+    this.lifetime.step();
     plain.set.call(this, from, at);
   },
 };
@@ -56,9 +56,9 @@ const stores = {
 const prototype: object = Object.setPrototypeOf(stores, plain);
 
 /** `memory` itself, not a copy, with every store into it a step of `life`. */
-export function stepped(memory: Buffer, life: Life): Buffer {
+export function stepped(memory: Buffer, lifetime: ProcessLifetime): Buffer {
   const view = Buffer.from(memory.buffer, memory.byteOffset, memory.length) as Stepped;
   Object.setPrototypeOf(view, prototype);
-  view.life = life;
+  view.lifetime = lifetime;
   return view;
 }

@@ -1,27 +1,27 @@
 import { runHelper } from '../helper/helper.js';
 import { LOCK } from '../platform/locks.js';
 import { OpenQueue } from '../queue/open.js';
-import type { Locked } from '../queue/types.js';
-import { checkCrashState, UNDISTURBED } from './crash-state.js';
+import type { LockedMessage } from '../queue/types.js';
+import { checkCrashState, NO_SECOND_CRASH } from './crash-state.js';
 import { Killed } from './life.js';
-import type { Machine } from './machine.js';
-import { picks } from './medium.js';
+import type { SimMachine } from './machine.js';
+import { createPick } from './medium.js';
 import { Model, Violation } from './model.js';
-import { HELPER, type Interruption, type Operation, WORKERS } from './operations.js';
-import { INDEX_PATH, SimProcess, settings, verifyMachine } from './site.js';
+import { HELPER_INDEX, type Interruption, type Operation, WORKER_COUNT } from './operations.js';
+import { INDEX_PATH, SimProcess, simulatedSettings, verifyMachine } from './site.js';
 
 /** Turns and simulated milliseconds after which a queue that is left alone has answered everything. */
-const MOST_SETTLING_TURNS = 600;
-const SETTLING_MS = 10;
-const SETTLING_TASKS = 3;
-const EVERYTHING = { count: 1000, bytes: 2 ** 30, due: () => true };
+const MAX_SETTLING_TURNS = 600;
+const SETTLING_TURN_MS = 10;
+const SETTLING_TASKS_PER_TURN = 3;
+const TAKE_EVERYTHING = { count: 1000, bytes: 2 ** 30, due: () => true };
 
 interface Worker {
   kind: 'worker';
   process: SimProcess;
   queue: OpenQueue;
   stopped: boolean;
-  held: { id: number; locked: Locked }[];
+  held: { id: number; locked: LockedMessage }[];
   unanswered: Set<number>;
 }
 
@@ -34,34 +34,34 @@ interface Helper {
 type Member = Worker | Helper;
 
 /** All promises that are due have run. */
-const drained = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+const drainPromises = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /**
  * One run: a machine, the queue's processes on it, and what the world outside knows. Every operation is done by the
  * queue's own code.
  */
-export class World {
+export class SimulatedRun {
   /** Crash states that were restored and held against the model, and processes that were killed. */
   crashes = 0;
   readonly model = new Model();
-  #machine: Machine;
-  readonly #tell: (line: string) => void;
+  #machine: SimMachine;
+  readonly #log: (line: string) => void;
   readonly #members: (Member | undefined)[] = [];
   #failure: unknown;
   /** Was something confirmed that no power cut has followed yet? */
   #isNewlyConfirmed = false;
-  #births = 0;
+  #startCount = 0;
   /** Is somebody between two steps of somebody else? */
-  #isInBetween = false;
+  #isInterrupting = false;
 
-  /** @param tell is told what happens, for the story. */
-  constructor(installed: Machine, tell: (line: string) => void = () => undefined) {
-    this.#tell = tell;
-    this.#machine = this.#boot(installed.copy());
+  /** @param log is told what happens, for the story. */
+  constructor(installed: SimMachine, log: (line: string) => void = () => undefined) {
+    this.#log = log;
+    this.#machine = this.#attach(installed.copy());
   }
 
-  #boot(machine: Machine): Machine {
-    machine.tell = this.#tell;
+  #attach(machine: SimMachine): SimMachine {
+    machine.log = this.#log;
     machine.onSynced = (file, since) => {
       if (file === machine.file(INDEX_PATH)) this.model.vouch(since);
     };
@@ -72,11 +72,11 @@ export class World {
   async run(operations: readonly Operation[]): Promise<void> {
     this.#startAll(0);
     for (const operation of operations) {
-      await this.#do(operation);
+      await this.#execute(operation);
       this.#throwFailure();
     }
     await this.#settle(true);
-    await this.#do({ do: 'crash', power: true, seed: operations.length, states: 2, again: 0 });
+    await this.#execute({ do: 'crash', power: true, seed: operations.length, states: 2, again: 0 });
     await this.#settle();
   }
 
@@ -84,14 +84,14 @@ export class World {
     if (this.#failure !== undefined) throw this.#failure;
   }
 
-  async #do(operation: Operation): Promise<void> {
+  async #execute(operation: Operation): Promise<void> {
     switch (operation.do) {
       case 'submit':
         return this.#submit(this.#worker(operation.worker), operation.sizes);
       case 'run':
         return this.#run(operation.turns, operation.order);
       case 'go':
-        return this.#go(operation.who, operation.turns);
+        return this.#runProcess(operation.who, operation.turns);
       case 'consume':
         return this.#consume(this.#worker(operation.worker));
       case 'turn':
@@ -99,7 +99,7 @@ export class World {
       case 'deliver':
       case 'unlock':
       case 'write-back':
-        return this.#doAtOnce(operation);
+        return this.#executeNow(operation);
       case 'wait':
         this.#machine.nowMs += operation.ms;
         return;
@@ -129,9 +129,9 @@ export class World {
     }
   }
 
-  #doAtOnce(operation: Interruption): void {
-    if (operation.do === 'write-back') this.#machine.writeBack(picks(operation.pages));
-    else if (operation.do === 'turn') this.#task(this.#worker(operation.worker));
+  #executeNow(operation: Interruption): void {
+    if (operation.do === 'write-back') this.#machine.writeBack(createPick(operation.pages));
+    else if (operation.do === 'turn') this.#runTask(this.#worker(operation.worker));
     else if (operation.do === 'unlock') this.#unlock(this.#worker(operation.worker));
     else this.#take(this.#worker(operation.worker), operation.count);
     if (operation.do === 'deliver') this.#consume(this.#worker(operation.worker));
@@ -142,28 +142,28 @@ export class World {
     const member = this.#members[who];
     if (!member || (by.do !== 'write-back' && by.worker === who)) return;
     const machine = this.#machine;
-    member.process.life.interruptIn(afterSteps, () => {
+    member.process.lifetime.interruptAfter(afterSteps, () => {
       if (machine !== this.#machine) return true;
       // Of a process that is itself between two steps nothing else can be done.
-      if (this.#isInBetween || machine.isLocked([LOCK.mutex, LOCK.opening])) return false;
-      this.#tell(`in between two steps of ${member.process.name}:`);
-      this.#isInBetween = true;
+      if (this.#isInterrupting || machine.isLocked([LOCK.mutex, LOCK.opening])) return false;
+      this.#log(`in between two steps of ${member.process.name}:`);
+      this.#isInterrupting = true;
       try {
-        this.#doAtOnce(by);
+        this.#executeNow(by);
       } finally {
-        this.#isInBetween = false;
+        this.#isInterrupting = false;
       }
       return true;
     });
   }
 
   /** The first task of a process, without what it does after the first thing that it waits for. */
-  #task(member: Member | undefined): void {
+  #runTask(member: Member | undefined): void {
     const task = member?.process.kernel.tasks()[0];
     if (!member || !task) return;
-    this.#tell(`${member.process.name} does its next ${task.what}`);
-    const result = this.#as(member, task.run);
-    if (result instanceof Promise) result.catch((error: unknown) => this.#caught(member.process, error));
+    this.#log(`${member.process.name} does its next ${task.kind}`);
+    const result = this.#runAs(member, task.run);
+    if (result instanceof Promise) result.catch((error: unknown) => this.#handleError(member.process, error));
   }
 
   #worker(who: number): Worker | undefined {
@@ -172,18 +172,18 @@ export class World {
   }
 
   /** Runs code of a process; a kill ends it here, anything else it throws is a failure of the queue. */
-  #as<T>(member: { process: SimProcess }, code: () => T): T | undefined {
+  #runAs<T>(member: { process: SimProcess }, code: () => T): T | undefined {
     try {
       return code();
     } catch (error) {
-      this.#caught(member.process, error);
+      this.#handleError(member.process, error);
       return undefined;
     } finally {
-      this.#bury();
+      this.#reapDead();
     }
   }
 
-  #caught({ name, life }: SimProcess, error: unknown): void {
+  #handleError({ name, lifetime: life }: SimProcess, error: unknown): void {
     if (error instanceof Killed) return;
     if (error instanceof Violation) this.#failure ??= error;
     else if (
@@ -196,53 +196,53 @@ export class World {
   }
 
   /** Members whose life has ended go. */
-  #bury(): void {
+  #reapDead(): void {
     for (const [who, member] of this.#members.entries()) {
-      if (!member || member.process.life.alive) continue;
+      if (!member || member.process.lifetime.alive) continue;
       this.#members[who] = undefined;
-      this.#tell(`${member.process.name} is killed`);
+      this.#log(`${member.process.name} is killed`);
       this.crashes += 1;
-      member.process.end();
-      if (member.kind === 'worker') this.model.died(member.process.name, [...member.unanswered]);
+      member.process.terminate();
+      if (member.kind === 'worker') this.model.workerDied(member.process.name, [...member.unanswered]);
     }
   }
 
   #startAll(first: number): void {
-    for (let n = 0; n <= HELPER; n += 1) this.#start((first + n) % (HELPER + 1));
+    for (let n = 0; n <= HELPER_INDEX; n += 1) this.#start((first + n) % (HELPER_INDEX + 1));
   }
 
   #start(who: number): void {
-    const there = this.#members[who];
-    if (there) {
-      there.stopped = false;
+    const existing = this.#members[who];
+    if (existing) {
+      existing.stopped = false;
       return;
     }
-    this.#births += 1;
-    if (who === HELPER) this.#startHelper();
+    this.#startCount += 1;
+    if (who === HELPER_INDEX) this.#startHelper();
     else this.#startWorker(who);
   }
 
   #startWorker(who: number): void {
-    const process = new SimProcess(this.#machine, `worker ${who}.${this.#births}`);
-    this.#tell(`${process.name} starts`);
-    const queue = this.#as({ process }, () => new OpenQueue(settings, process.ground));
+    const process = new SimProcess(this.#machine, `worker ${who}.${this.#startCount}`);
+    this.#log(`${process.name} starts`);
+    const queue = this.#runAs({ process }, () => new OpenQueue(simulatedSettings, process.platform));
     if (!queue) {
-      process.end();
+      process.terminate();
       return;
     }
     this.#members[who] = { kind: 'worker', process, queue, stopped: false, held: [], unanswered: new Set() };
   }
 
   #startHelper(): void {
-    const process = new SimProcess(this.#machine, `helper.${this.#births}`);
-    this.#tell(`${process.name} starts`);
+    const process = new SimProcess(this.#machine, `helper.${this.#startCount}`);
+    this.#log(`${process.name} starts`);
     const never = new AbortController();
-    this.#members[HELPER] = { kind: 'helper', process, stopped: false };
-    runHelper(settings, 0, never.signal, () => undefined, process.ground).catch((error: unknown) => {
-      this.#caught(process, error);
-      process.life.alive = false;
+    this.#members[HELPER_INDEX] = { kind: 'helper', process, stopped: false };
+    runHelper(simulatedSettings, 0, never.signal, () => undefined, process.platform).catch((error: unknown) => {
+      this.#handleError(process, error);
+      process.lifetime.alive = false;
     });
-    this.#bury();
+    this.#reapDead();
   }
 
   #stop(who: number): void {
@@ -253,9 +253,9 @@ export class World {
   #kill(who: number, afterSteps: number): void {
     const member = this.#members[who];
     if (!member) return;
-    if (afterSteps === 0) member.process.life.alive = false;
-    else member.process.life.dieIn(afterSteps);
-    this.#bury();
+    if (afterSteps === 0) member.process.lifetime.alive = false;
+    else member.process.lifetime.killAfter(afterSteps);
+    this.#reapDead();
   }
 
   #submit(worker: Worker | undefined, sizes: readonly number[]): void {
@@ -265,50 +265,50 @@ export class World {
     const names = ids.map((id) => `m${id}`).join(', ');
     const { process, queue, unanswered } = worker;
     for (const id of ids) unanswered.add(id);
-    this.#tell(`${process.name} is given ${names} (${sizes.join(', ')} bytes)`);
+    this.#log(`${process.name} is given ${names} (${sizes.join(', ')} bytes)`);
     queue.enqueue(messages.map(({ body }) => body)).then(
       (outcome) => {
-        if (!process.life.alive) return;
+        if (!process.lifetime.alive) return;
         for (const id of ids) unanswered.delete(id);
-        this.#tell(`${process.name} says ${outcome.outcome} of ${names}`);
-        this.model.answer(ids, outcome);
+        this.#log(`${process.name} says ${outcome.outcome} of ${names}`);
+        this.model.recordOutcome(ids, outcome);
         this.#isNewlyConfirmed ||= outcome.outcome === 'confirmed';
       },
-      (error: unknown) => this.#caught(process, error),
+      (error: unknown) => this.#handleError(process, error),
     );
   }
 
   async #run(turns: number, order: number): Promise<void> {
-    const pick = picks(order);
+    const pick = createPick(order);
     for (let turn = 0; turn < turns; turn += 1) {
       const ready = this.#members.filter(
         (member) => member && !member.stopped && member.process.kernel.tasks().length > 0,
       );
       const member = ready[pick(ready.length)];
       if (!member) return;
-      await this.#turn(member, pick);
+      await this.#runTurn(member, pick);
       this.#throwFailure();
     }
   }
 
-  async #go(who: number, turns: number): Promise<void> {
+  async #runProcess(who: number, turns: number): Promise<void> {
     for (let turn = 0; turn < turns; turn += 1) {
       const member = this.#members[who];
       if (!member || member.stopped) return;
-      await this.#turn(member, () => 0);
+      await this.#runTurn(member, () => 0);
       this.#throwFailure();
     }
   }
 
   /** One task of a process, and all that it can do without waiting for anything. */
-  async #turn(member: Member, pick: (below: number) => number): Promise<void> {
+  async #runTurn(member: Member, pick: (below: number) => number): Promise<void> {
     const tasks = member.process.kernel.tasks();
     const task = tasks[pick(tasks.length)];
     if (!task) return;
-    const result = this.#as(member, task.run);
-    if (result instanceof Promise) result.catch((error: unknown) => this.#caught(member.process, error));
-    await drained();
-    this.#bury();
+    const result = this.#runAs(member, task.run);
+    if (result instanceof Promise) result.catch((error: unknown) => this.#handleError(member.process, error));
+    await drainPromises();
+    this.#reapDead();
     if (this.#isNewlyConfirmed) this.#cutAfterConfirmation();
   }
 
@@ -317,19 +317,19 @@ export class World {
     this.#isNewlyConfirmed = false;
     this.crashes += 1;
     try {
-      checkCrashState(this.#machine.afterCut(0), this.model, true, UNDISTURBED);
+      checkCrashState(this.#machine.afterPowerCut(0), this.model, true, NO_SECOND_CRASH);
     } catch (error) {
-      this.#tell('the power is cut, and all that was not flushed is gone');
+      this.#log('the power is cut, and all that was not flushed is gone');
       this.#failure ??= error;
     }
   }
 
   #take(worker: Worker | undefined, count: number): void {
     if (!worker) return;
-    const taken = this.#as(worker, () => worker.queue.take({ ...EVERYTHING, count }));
+    const taken = this.#runAs(worker, () => worker.queue.take({ ...TAKE_EVERYTHING, count }));
     for (const locked of taken ?? []) {
       const id = this.model.take(locked.body, worker.process.name);
-      this.#tell(`${worker.process.name} delivers m${id}`);
+      this.#log(`${worker.process.name} delivers m${id}`);
       worker.held.push({ id, locked });
     }
   }
@@ -337,12 +337,12 @@ export class World {
   #consume(worker: Worker | undefined): void {
     if (!worker || worker.held.length === 0) return;
     const done = worker.held.splice(0);
-    for (const { id } of done) this.model.consuming(id);
-    this.#as(worker, () => worker.queue.consume(done.map(({ locked }) => locked)));
-    if (!worker.process.life.alive) return;
-    const moment = this.#machine.moment();
-    for (const { id } of done) this.model.consumed(id, moment);
-    this.#tell(`${done.map(({ id }) => `m${id}`).join(', ')} consumed`);
+    for (const { id } of done) this.model.beginConsume(id);
+    this.#runAs(worker, () => worker.queue.consume(done.map(({ locked }) => locked)));
+    if (!worker.process.lifetime.alive) return;
+    const moment = this.#machine.nextMoment();
+    for (const { id } of done) this.model.endConsume(id, moment);
+    this.#log(`${done.map(({ id }) => `m${id}`).join(', ')} consumed`);
   }
 
   #unlock(worker: Worker | undefined): void {
@@ -350,7 +350,7 @@ export class World {
     const held = worker.held.splice(0);
     // From here on others may have them.
     for (const { id } of held) this.model.unlock(id);
-    this.#as(worker, () =>
+    this.#runAs(worker, () =>
       worker.queue.unlock(
         held.map(({ locked }) => locked),
         true,
@@ -361,20 +361,20 @@ export class World {
   #loseIndex({ how, seed }: Extract<Operation, { do: 'lose-index' }>): void {
     this.#endAll();
     this.crashes += 1;
-    this.#tell(`the power is cut, and ${how === 'zeroed' ? 'a sector of ' : ''}the index is ${how}`);
-    const left = this.#machine.afterCut(seed % 3);
-    left.damage(INDEX_PATH, how, picks(seed));
+    this.#log(`the power is cut, and ${how === 'zeroed' ? 'a sector of ' : ''}the index is ${how}`);
+    const left = this.#machine.afterPowerCut(seed % 3);
+    left.damage(INDEX_PATH, how, createPick(seed));
     this.model.indexDamaged();
-    checkCrashState(left.copy(), this.model, true, UNDISTURBED);
-    this.#machine = this.#boot(left);
-    this.#startAll(seed % (HELPER + 1));
+    checkCrashState(left.copy(), this.model, true, NO_SECOND_CRASH);
+    this.#machine = this.#attach(left);
+    this.#startAll(seed % (HELPER_INDEX + 1));
     this.#afterRestore();
   }
 
   #endAll(): void {
-    for (const member of this.#members) member?.process.end();
+    for (const member of this.#members) member?.process.terminate();
     for (const member of this.#members) {
-      if (member?.kind === 'worker') this.model.died(member.process.name, [...member.unanswered]);
+      if (member?.kind === 'worker') this.model.workerDied(member.process.name, [...member.unanswered]);
     }
     this.#members.length = 0;
     this.#machine.failingSyncs = 0;
@@ -383,14 +383,14 @@ export class World {
   /** Crash states of this moment are checked one by one; the run goes on from the last. */
   #crash({ power, seed, states, again }: Extract<Operation, { do: 'crash' }>): void {
     this.#endAll();
-    const left = (n: number): Machine =>
-      power ? this.#machine.afterCut(n < 3 ? n : seed + n) : this.#machine.copy();
+    const left = (n: number): SimMachine =>
+      power ? this.#machine.afterPowerCut(n < 3 ? n : seed + n) : this.#machine.copy();
     const number = power ? states : 1;
     for (let n = 0; n < number; n += 1) {
       const state = power ? (seed + n) % 5 : 0;
       const afterSteps = n === 0 ? again : 0;
       this.crashes += afterSteps > 0 ? 2 : 1;
-      this.#tell(
+      this.#log(
         power ? `the power is cut (state ${state < 3 ? state : seed + n})` : 'all processes are killed',
       );
       checkCrashState(left(state < 3 ? state : seed + n), this.model, power, {
@@ -399,9 +399,9 @@ export class World {
       });
     }
     const last = (seed + number - 1) % 5;
-    this.#machine = this.#boot(left(last < 3 ? last : seed + number - 1));
+    this.#machine = this.#attach(left(last < 3 ? last : seed + number - 1));
     if (power) this.model.powerCut();
-    this.#startAll(seed % (HELPER + 1));
+    this.#startAll(seed % (HELPER_INDEX + 1));
     this.#afterRestore();
   }
 
@@ -410,44 +410,44 @@ export class World {
     this.#throwFailure();
     const probe = this.#members.find((member) => member?.kind === 'worker');
     if (probe?.kind !== 'worker') return;
-    const taken = probe.queue.take(EVERYTHING);
-    const present = new Set(taken.map(({ body }) => this.model.recognise(body)));
+    const taken = probe.queue.take(TAKE_EVERYTHING);
+    const present = new Set(taken.map(({ body }) => this.model.identify(body)));
     probe.queue.unlock(taken, false);
     this.model.check(present);
     this.model.restored(present);
   }
 
-  /** @param noted whether it takes as long as it takes until an index sync vouches for all that was consumed. */
-  async #settle(noted = false): Promise<void> {
+  /** @param untilIndexSynced whether it takes as long as it takes until an index sync vouches for all that was consumed. */
+  async #settle(untilIndexSynced = false): Promise<void> {
     this.#machine.failingSyncs = 0;
     for (const member of this.#members) {
       if (member) member.stopped = false;
-      member?.process.life.uninterrupted();
+      member?.process.lifetime.clearInterruption();
     }
-    for (let turns = 0; turns < MOST_SETTLING_TURNS; turns += 1) {
+    for (let turns = 0; turns < MAX_SETTLING_TURNS; turns += 1) {
       this.#startAll(0);
       this.#throwFailure();
       const workers = this.#members.filter((member) => member?.kind === 'worker');
-      const answered = workers.length === WORKERS && workers.every(({ unanswered }) => unanswered.size === 0);
-      if (answered && !(noted && this.model.unvouched() !== undefined)) break;
+      const answered = workers.length === WORKER_COUNT && workers.every(({ unanswered }) => unanswered.size === 0);
+      if (answered && !(untilIndexSynced && this.model.unvouched() !== undefined)) break;
       for (const member of [...this.#members]) {
-        for (let task = 0; task < SETTLING_TASKS && member?.process.life.alive; task += 1) {
-          await this.#turn(member, () => 0);
+        for (let task = 0; task < SETTLING_TASKS_PER_TURN && member?.process.lifetime.alive; task += 1) {
+          await this.#runTurn(member, () => 0);
         }
       }
       this.#throwFailure();
-      this.#machine.nowMs += SETTLING_MS;
+      this.#machine.nowMs += SETTLING_TURN_MS;
     }
-    const unnoted = noted ? this.model.unvouched() : undefined;
-    if (unnoted !== undefined)
-      throw new Violation('PP-2', `m${unnoted} was consumed, and no index sync ever notes it`);
-    for (let who = 0; who < WORKERS; who += 1) this.#unlock(this.#worker(who));
+    const unsynced = untilIndexSynced ? this.model.unvouched() : undefined;
+    if (unsynced !== undefined)
+      throw new Violation('PP-2', `m${unsynced} was consumed, and no index sync ever notes it`);
+    for (let who = 0; who < WORKER_COUNT; who += 1) this.#unlock(this.#worker(who));
     const waiting = this.model.waiting();
     const worker = this.#members.find((member) => member?.kind === 'worker');
     if (worker?.kind !== 'worker') return;
     const before = worker.held.length;
-    this.#take(worker, EVERYTHING.count);
-    if (!worker.process.life.alive) return;
+    this.#take(worker, TAKE_EVERYTHING.count);
+    if (!worker.process.lifetime.alive) return;
     const taken = new Set(worker.held.slice(before).map(({ id }) => id));
     const stuck = waiting.find((id) => !taken.has(id));
     if (stuck !== undefined) {

@@ -90,7 +90,7 @@ t.test('time since the previous write (claim 5)', async (t) => {
   t.equal(batcher.waitMs(20), 10);
   t.equal(batcher.isDue(30), true);
   confirm(batcher, write(batcher, 31));
-  batcher.settle(32);
+  batcher.clearConfirmed(32);
   batcher.receive(request(1, 4096), 33);
   t.equal(batcher.isDue(60), false);
   t.equal(batcher.isDue(61), true);
@@ -134,12 +134,12 @@ t.test('a request that did not fit is first in the next batch [0042, 0051; claim
   t.equal(batcher.receive(request(3, 2 ** 20 + 256), 6), 'stored', 'nothing is added while confirming');
   t.same(slotsOf(batcher.requests()), []);
   confirm(batcher, first);
-  t.same(batcher.settle(7), []);
+  t.same(batcher.clearConfirmed(7), []);
   t.same(slotsOf(batcher.requests()), [1, 3]);
   t.equal(batcher.storedCount, 1);
   t.equal(batcher.isDue(7), true, 'and the one that still waits makes the batch be written');
   confirm(batcher, write(batcher, 8));
-  batcher.settle(9);
+  batcher.clearConfirmed(9);
   t.same(slotsOf(batcher.requests()), [2]);
 });
 
@@ -152,12 +152,12 @@ t.test('with more unconfirmed batches allowed the next one is gathered and writt
   t.equal(batcher.phase, 'confirming', 'two are out');
   t.equal(batcher.receive(request(2, 12_288), 5), 'stored');
   confirm(batcher, second);
-  batcher.settle(6);
+  batcher.clearConfirmed(6);
   t.equal(batcher.phase, 'gathering', 'one of them is confirmed, whichever');
   t.same(slotsOf(batcher.requests()), [2]);
   write(batcher, 7);
   t.equal(batcher.phase, 'confirming');
-  t.same(batcher.settle(202), first, 'each has its own time-out');
+  t.same(batcher.clearConfirmed(202), first, 'each has its own time-out');
 });
 
 t.test(
@@ -169,10 +169,10 @@ t.test(
     t.equal(batcher.isDue(11), false, 'nothing is written meanwhile');
     batcher.confirmed({ slot: 0, incarnation: 1, id: 1, batch: 1, helper: 1 });
     batcher.confirmed({ slot: 1, incarnation: 9, id: 1, batch: 1, helper: 1 });
-    t.same(batcher.settle(209), [], 'one is missing: another incarnation of the worker is not the worker');
+    t.same(batcher.clearConfirmed(209), [], 'one is missing: another incarnation of the worker is not the worker');
     t.equal(batcher.phase, 'confirming');
     t.equal(batcher.waitMs(209), 1);
-    t.same(slotsOf(batcher.settle(210)), [1]);
+    t.same(slotsOf(batcher.clearConfirmed(210)), [1]);
     t.equal(batcher.phase, 'gathering');
     t.same(batcher.requests(), []);
   },
@@ -182,7 +182,7 @@ t.test('a batch that reached nobody is over at once', async (t) => {
   const batcher = gathered({ maxGatherMs: 0 }, request(0, 4096));
   batcher.written([], 10);
   t.equal(batcher.waitMs(11), 0);
-  batcher.settle(11);
+  batcher.clearConfirmed(11);
   t.equal(batcher.phase, 'gathering');
 });
 
@@ -197,7 +197,7 @@ t.test('a worker that asks anew has seen its confirmation; one that asks again h
     'worker 1 lost its confirmation and gets another one',
   );
   t.equal(batcher.waitMs(6), 0, 'nobody is waited for any more');
-  t.same(batcher.settle(7), []);
+  t.same(batcher.clearConfirmed(7), []);
   t.equal(batcher.phase, 'gathering');
   t.same(
     batcher.requests().map(({ slot, id }) => `${slot}/${id}`),
@@ -209,7 +209,7 @@ t.test('a successor in the slot of a dead worker ends the wait for it', async (t
   const batcher = gathered({ maxGatherMs: 0 }, request(0, 4096, 256, 5, 1));
   write(batcher, 2);
   batcher.receive(request(0, 8192, 256, 1, 2), 3);
-  batcher.settle(3);
+  batcher.clearConfirmed(3);
   t.equal(batcher.phase, 'gathering');
 });
 
@@ -275,7 +275,7 @@ class Model {
   }
 
   turn(): void {
-    this.batcher.settle(this.nowMs);
+    this.batcher.clearConfirmed(this.nowMs);
     if (this.batcher.isDue(this.nowMs)) this.write();
   }
 

@@ -1,4 +1,4 @@
-import type { ConfirmConfirmation, SyncRequest } from './tokens.js';
+import type { ConfirmAck, SyncRequest } from './tokens.js';
 
 /** The knobs of [0045] and of claims 5-13, 21-29, 36-43; `null` means that there is no such rule. */
 export interface BatchRules {
@@ -39,7 +39,7 @@ const PAGE_BYTES = 4096;
 const MERGE_GAP_BYTES = 256 * 1024;
 
 /** A written batch: the requests whose workers have not yet confirmed their confirmation. */
-interface Unconfirmed {
+interface UnconfirmedBatch {
   awaited: Map<string, SyncRequest>;
   writtenAtMs: number;
 }
@@ -71,7 +71,7 @@ export class Batcher {
   #lastAtMs = 0;
   #writtenAtMs: number;
   /** Batches that are written and whose confirmations are not all confirmed, oldest first. */
-  #unconfirmed: Unconfirmed[] = [];
+  #unconfirmed: UnconfirmedBatch[] = [];
 
   constructor(rules: BatchRules, nowMs: number) {
     this.#rules = rules;
@@ -142,12 +142,12 @@ export class Batcher {
       (rules.maxIdleMs > 0 && nowMs - this.#lastAtMs >= rules.maxIdleMs) ||
       (rules.maxSinceWriteMs !== null && nowMs - this.#writtenAtMs >= rules.maxSinceWriteMs) ||
       (rules.writeOnMisfit && this.#misfit) ||
-      (rules.contiguousRequests !== null && this.#longestRun() >= rules.contiguousRequests)
+      (rules.contiguousRequests !== null && this.#maxContiguousRequests() >= rules.contiguousRequests)
     );
   }
 
   /** Most requests of the batch that lie end to end. */
-  #longestRun(): number {
+  #maxContiguousRequests(): number {
     const sorted = [...this.#batch].sort((a, b) => a.offset - b.offset);
     let longest = 0;
     let run = 0;
@@ -193,7 +193,7 @@ export class Batcher {
   }
 
   /** A confirmation of a confirmation came (540); one that nobody waits for is no matter. */
-  confirmed(token: ConfirmConfirmation): void {
+  confirmed(token: ConfirmAck): void {
     for (const { awaited } of this.#unconfirmed) awaited.delete(keyOf(token));
   }
 
@@ -202,7 +202,7 @@ export class Batcher {
    *
    * @returns the requests whose workers did not confirm in time: dead, or stopped.
    */
-  settle(nowMs: number): SyncRequest[] {
+  clearConfirmed(nowMs: number): SyncRequest[] {
     const silent: SyncRequest[] = [];
     this.#unconfirmed = this.#unconfirmed.filter(({ awaited, writtenAtMs }) => {
       const timedOut = nowMs - writtenAtMs >= this.#rules.confirmationTimeoutMs;

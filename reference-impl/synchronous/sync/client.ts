@@ -2,7 +2,7 @@ import type { IndexImage } from '../index/image.js';
 import { FIELD } from '../index/layout.js';
 import type { DataMap } from '../platform/data-map.js';
 import { Fifo } from '../platform/fifo.js';
-import type { Kernel, Registered } from '../platform/kernel.js';
+import type { Kernel, Registration } from '../platform/kernel.js';
 import { linux } from '../platform/linux.js';
 import type { Range } from './batcher.js';
 import {
@@ -10,9 +10,9 @@ import {
   ANSWER_READ_BYTES,
   type Answer,
   decodeAnswers,
-  encodeConfirmConfirmation,
+  encodeConfirmAck,
   encodeRequest,
-  fifoPlaces,
+  fifoPaths,
   type SyncRequest,
 } from './tokens.js';
 
@@ -22,16 +22,16 @@ export type SyncResult = { state: 'synced' } | { state: 'failed'; errno: number 
 export interface SyncPort {
   /**
    * Writes the ranges to the disk. One call at a time.
-   * @param alone nobody else of this process waits for a sync: the thread may stay awake for a moment to get the answer
+   * @param isLone nobody else of this process waits for a sync: the thread may stay awake for a moment to get the answer
    * sooner.
    */
-  sync(ranges: readonly Range[], alone?: boolean): Promise<SyncResult>;
+  sync(ranges: readonly Range[], isLone?: boolean): Promise<SyncResult>;
   /** Nothing more to be synced for now: the helper need not wait for this worker. */
-  rest(): void;
+  flushAcks(): void;
   close(): void;
 }
 
-export interface ClientTimes {
+export interface ClientTimeouts {
   /** After so long without an answer, look whether the helper was replaced [0044]. */
   helperTimeoutMs: number;
   /** After so long, give up. */
@@ -42,27 +42,27 @@ export interface ClientTimes {
  * Confirmations of confirmations are written several at once: the next request says the same of the worker that sends
  * it, and each write into a FIFO wakes the helper.
  */
-const OWED_AT_ONCE = 4;
+const MAX_PENDING_ACKS = 4;
 /** A FIFO holds 64 KiB, which is 2,730 receipts. */
-const RECEIPTS_AT_ONCE = 64;
+const MAX_UNREAD_RECEIPTS = 64;
 
 /**
  * So long a lone caller's answer is awaited awake: a processor that has gone to sleep takes a third of a sync to wake up. On a
  * disk that is slower than this the thread does not stay awake.
  */
-const AWAKE_MS = 0.3;
+const BUSY_POLL_MS = 0.3;
 
 /** Ids take 32 bits in a token; then they begin anew. */
-const LARGEST_ID = 2 ** 32 - 1;
+const MAX_REQUEST_ID = 2 ** 32 - 1;
 
 interface Pending {
   /** By id; each is one range. */
   requests: Map<number, SyncRequest>;
   errno: number;
-  sentTo: number;
+  sentToHelper: number;
   sinceMs: number;
   /** Has the timer passed once since it was sent? */
-  looked: boolean;
+  hasTimerPassed: boolean;
   resolve: (result: SyncResult) => void;
 }
 
@@ -77,25 +77,25 @@ export class SyncClient implements SyncPort {
   readonly #slot: number;
   readonly #incarnation: number;
   readonly #image: IndexImage;
-  readonly #times: ClientTimes;
+  readonly #timeouts: ClientTimeouts;
   readonly #request: Fifo;
   readonly #receipt: Fifo;
-  readonly #confirm: Registered;
+  readonly #confirm: Registration;
   /** The same FIFO, for reads that do not go through the event loop. */
   readonly #confirmFifo: Fifo;
   /** struct pollfd: i32 fd, i16 events, i16 revents. */
   readonly #pollFd = Buffer.alloc(8);
   /** Did the last answer come so soon that staying awake for it was worth it? */
-  #quick = true;
-  readonly #confconf: Fifo;
+  #isBusyPollWorthwhile = true;
+  readonly #confirmAck: Fifo;
   /** The first bytes of a token whose end has not come yet. */
-  #part: Buffer = Buffer.alloc(0);
+  #partialToken: Buffer = Buffer.alloc(0);
   /** Confirmations of confirmations that have not been written yet. */
-  #owed: Buffer[] = [];
+  #pendingAcks: Buffer[] = [];
   #pending: Pending | undefined;
   #nextId = 1;
   /** One timer for all requests: making one for each costs as much as sending it. */
-  readonly #timer: Registered;
+  readonly #timer: Registration;
   #unreadReceipts = 0;
 
   /** @param directory where the FIFOs are: the data file's directory. */
@@ -103,19 +103,19 @@ export class SyncClient implements SyncPort {
     directory: string,
     worker: { slot: number; incarnation: number },
     image: IndexImage,
-    times: ClientTimes,
+    timeouts: ClientTimeouts,
     kernel: Kernel = linux,
   ) {
     this.#kernel = kernel;
-    const places = fifoPlaces(directory);
+    const paths = fifoPaths(directory);
     this.#slot = worker.slot;
     this.#incarnation = worker.incarnation;
     this.#image = image;
-    this.#times = times;
-    this.#request = new Fifo(places.request, ANSWER_READ_BYTES, kernel);
-    this.#confconf = new Fifo(places.confconf, ANSWER_READ_BYTES, kernel);
-    this.#receipt = new Fifo(places.receipt(worker.slot), ANSWER_READ_BYTES, kernel);
-    const confirm = new Fifo(places.confirm(worker.slot), ANSWER_READ_BYTES, kernel);
+    this.#timeouts = timeouts;
+    this.#request = new Fifo(paths.request, ANSWER_READ_BYTES, kernel);
+    this.#confirmAck = new Fifo(paths.confirmAck, ANSWER_READ_BYTES, kernel);
+    this.#receipt = new Fifo(paths.receipt(worker.slot), ANSWER_READ_BYTES, kernel);
+    const confirm = new Fifo(paths.confirm(worker.slot), ANSWER_READ_BYTES, kernel);
     // Tokens for a predecessor that was killed while it waited.
     this.#receipt.drain();
     confirm.drain();
@@ -123,53 +123,53 @@ export class SyncClient implements SyncPort {
     const POLLIN = 1;
     this.#pollFd.writeInt32LE(confirm.fd, 0);
     this.#pollFd.writeInt16LE(POLLIN, 4);
-    this.#confirm = kernel.onArrival(confirm.fd, ANSWER_READ_BYTES, (bytes) => this.#onConfirm(bytes));
-    this.#timer = kernel.every(times.helperTimeoutMs, () => this.#look());
+    this.#confirm = kernel.onFifoData(confirm.fd, ANSWER_READ_BYTES, (bytes) => this.#onConfirm(bytes));
+    this.#timer = kernel.every(timeouts.helperTimeoutMs, () => this.#checkTimeouts());
   }
 
-  sync(ranges: readonly Range[], alone = false): Promise<SyncResult> {
+  sync(ranges: readonly Range[], isLone = false): Promise<SyncResult> {
     return new Promise((resolve) => {
       const requests = new Map<number, SyncRequest>();
       for (const { offset, length } of ranges) {
         const id = this.#nextId;
-        this.#nextId = (id % LARGEST_ID) + 1;
+        this.#nextId = (id % MAX_REQUEST_ID) + 1;
         requests.set(id, { slot: this.#slot, incarnation: this.#incarnation, id, offset, length });
       }
       this.#pending = {
         requests,
         errno: 0,
-        sentTo: this.#image.get(FIELD.helperIncarnation),
+        sentToHelper: this.#image.get(FIELD.helperIncarnation),
         sinceMs: this.#kernel.monotonicMs(),
         resolve,
-        looked: false,
+        hasTimerPassed: false,
       };
       this.#send(this.#pending);
       // Else it comes through the event loop.
-      if (alone && this.#quick && this.#kernel.pollAwake(this.#pollFd, 1, AWAKE_MS) > 0)
+      if (isLone && this.#isBusyPollWorthwhile && this.#kernel.busyPoll(this.#pollFd, 1, BUSY_POLL_MS) > 0)
         this.#onConfirm(this.#confirmFifo.read());
     });
   }
 
   #send(pending: Pending): void {
-    if (this.#owed.length >= OWED_AT_ONCE) this.rest();
+    if (this.#pendingAcks.length >= MAX_PENDING_ACKS) this.flushAcks();
     // Should the FIFO be full, the request is sent again when the time-out looks.
     this.#request.write(Buffer.concat([...pending.requests.values()].map(encodeRequest)));
   }
 
   #onConfirm(bytes: Buffer): void {
-    const all = this.#part.length > 0 ? Buffer.concat([this.#part, bytes]) : bytes;
+    const all = this.#partialToken.length > 0 ? Buffer.concat([this.#partialToken, bytes]) : bytes;
     const whole = all.length - (all.length % ANSWER_BYTES);
-    this.#part = Buffer.from(all.subarray(whole));
+    this.#partialToken = Buffer.from(all.subarray(whole));
     const answers = decodeAnswers(all.subarray(0, whole), 'confirm');
     // Somebody else wrote into the FIFO. What follows his bytes is begun anew, else no token would fit any more.
-    if (answers.length * ANSWER_BYTES < whole) this.#part = Buffer.alloc(0);
+    if (answers.length * ANSWER_BYTES < whole) this.#partialToken = Buffer.alloc(0);
     const mine = answers.filter((answer) => this.#accept(answer));
     if (mine.length === 0) return;
     // The receipts came before the confirmations; they are read before there are too many.
     this.#unreadReceipts += mine.length;
-    if (this.#unreadReceipts >= RECEIPTS_AT_ONCE) this.#readReceipts();
+    if (this.#unreadReceipts >= MAX_UNREAD_RECEIPTS) this.#readReceipts();
     for (const { id, batch, helper, incarnation } of mine) {
-      this.#owed.push(encodeConfirmConfirmation({ slot: this.#slot, incarnation, id, batch, helper }));
+      this.#pendingAcks.push(encodeConfirmAck({ slot: this.#slot, incarnation, id, batch, helper }));
     }
     const pending = this.#pending;
     if (!pending || pending.requests.size > 0) return;
@@ -184,17 +184,17 @@ export class SyncClient implements SyncPort {
     return true;
   }
 
-  rest(): void {
-    if (this.#owed.length === 0) return;
-    this.#confconf.write(Buffer.concat(this.#owed));
-    this.#owed = [];
+  flushAcks(): void {
+    if (this.#pendingAcks.length === 0) return;
+    this.#confirmAck.write(Buffer.concat(this.#pendingAcks));
+    this.#pendingAcks = [];
   }
 
   #finish(result: SyncResult): void {
     const pending = this.#pending;
     if (!pending) return;
     this.#pending = undefined;
-    this.#quick = this.#kernel.monotonicMs() - pending.sinceMs < AWAKE_MS;
+    this.#isBusyPollWorthwhile = this.#kernel.monotonicMs() - pending.sinceMs < BUSY_POLL_MS;
     pending.resolve(result);
   }
 
@@ -206,45 +206,45 @@ export class SyncClient implements SyncPort {
   }
 
   /** No answer for a while: the helper may have been replaced, or the request lost with it. */
-  #look(): void {
+  #checkTimeouts(): void {
     const pending = this.#pending;
     if (!pending) return;
-    if (this.#kernel.monotonicMs() - pending.sinceMs >= this.#times.requestTimeoutMs) {
+    if (this.#kernel.monotonicMs() - pending.sinceMs >= this.#timeouts.requestTimeoutMs) {
       this.#finish({ state: 'timed-out' });
       return;
     }
     // It may have been sent a moment ago.
-    if (!pending.looked) {
-      pending.looked = true;
+    if (!pending.hasTimerPassed) {
+      pending.hasTimerPassed = true;
       return;
     }
     const helper = this.#image.get(FIELD.helperIncarnation);
     const received = this.#readReceipts().some((receipt) => pending.requests.has(receipt.id));
-    if (helper === pending.sentTo && received) return;
-    pending.sentTo = helper;
+    if (helper === pending.sentToHelper && received) return;
+    pending.sentToHelper = helper;
     this.#send(pending);
   }
 
   close(): void {
     this.#timer.close();
-    this.rest();
+    this.flushAcks();
     this.#finish({ state: 'timed-out' });
     this.#confirm.close();
-    for (const fifo of [this.#request, this.#receipt, this.#confconf]) fifo.close();
+    for (const fifo of [this.#request, this.#receipt, this.#confirmAck]) fifo.close();
   }
 }
 
 /** What DirectSync needs of a pair. */
-export interface DirectlySynced {
+export interface SyncablePair {
   data: DataMap;
-  distrustPages(): void;
+  redirtyUnconfirmed(): void;
 }
 
 /** Syncs without a helper: the caller's thread does the msync itself. For the dead-letter queue, which is rarely written. */
 export class DirectSync implements SyncPort {
-  readonly #pair: DirectlySynced;
+  readonly #pair: SyncablePair;
 
-  constructor(pair: DirectlySynced) {
+  constructor(pair: SyncablePair) {
     this.#pair = pair;
   }
 
@@ -252,14 +252,14 @@ export class DirectSync implements SyncPort {
     for (const { offset, length } of ranges) {
       const errno = this.#pair.data.sync(offset, length);
       if (errno !== 0) {
-        this.#pair.distrustPages();
+        this.#pair.redirtyUnconfirmed();
         return Promise.resolve({ state: 'failed', errno });
       }
     }
     return Promise.resolve({ state: 'synced' });
   }
 
-  rest(): void {}
+  flushAcks(): void {}
 
   close(): void {}
 }

@@ -3,7 +3,7 @@ import { runHelper } from '../helper/helper.js';
 import { FIELD } from '../index/layout.js';
 import { Fifo, makeFifo } from '../platform/fifo.js';
 import { LOCK } from '../platform/locks.js';
-import { type Lab, lab, takeAll, textsOf, until } from '../queue/fixtures/lab.js';
+import { type QueueHarness, createHarness, takeAll, textsOf, waitUntil } from '../queue/fixtures/lab.js';
 import { Pair } from '../queue/pair.js';
 import { RING_START } from '../record/data-file.js';
 import { smtp } from '../record/fixtures/memory-data.js';
@@ -14,7 +14,7 @@ import {
   decodeRequests,
   encodeAnswer,
   encodeRequest,
-  fifoPlaces,
+  fifoPaths,
   REQUEST_BYTES,
   type SyncRequest,
 } from './tokens.js';
@@ -23,11 +23,11 @@ const times = { helperTimeoutMs: 20, requestTimeoutMs: 15_000 };
 const range = { offset: RING_START, length: 256 };
 
 /** The pair of a queue without a helper: this test is the helper, by hand. */
-function byHand(t: { teardown(clean: () => unknown): void }, here: Lab) {
+function byHand(t: { teardown(clean: () => unknown): void }, here: QueueHarness) {
   const [directories] = here.settings.pairs;
   if (!directories) throw new Error('a queue has a pair');
   const pair = Pair.open(directories, here.settings);
-  const places = fifoPlaces(here.pair);
+  const places = fifoPaths(here.pair);
   const requests = new Fifo(places.request, 65_520);
   const confirm = new Fifo(places.confirm(0), 65_520);
   const receipt = new Fifo(places.receipt(0), 65_520);
@@ -38,7 +38,7 @@ function byHand(t: { teardown(clean: () => unknown): void }, here: Lab) {
   /** Waits for the next requests. */
   const asked = async (): Promise<SyncRequest[]> => {
     let found: SyncRequest[] = [];
-    await until(() => {
+    await waitUntil(() => {
       found = decodeRequests(requests.read());
       return found.length > 0;
     }, 'a request');
@@ -50,7 +50,7 @@ function byHand(t: { teardown(clean: () => unknown): void }, here: Lab) {
 }
 
 t.test('A confirmation belongs to a request: nobody else’s is one, and its own is', async (t) => {
-  const hand = byHand(t, await lab(t));
+  const hand = byHand(t, await createHarness(t));
   const client = new SyncClient(
     hand.pair.directories.directory,
     { slot: 0, incarnation: 7 },
@@ -85,7 +85,7 @@ t.test('A confirmation belongs to a request: nobody else’s is one, and its own
 });
 
 t.test('Tokens outlive their readers: what a predecessor in the slot left is drained', async (t) => {
-  const hand = byHand(t, await lab(t));
+  const hand = byHand(t, await createHarness(t));
   const stale = { slot: 0, incarnation: 7, id: 1, ...range };
   hand.confirm.write(hand.answerTo(stale));
   hand.receipt.write(hand.answerTo(stale, { kind: 'receipt' }));
@@ -108,7 +108,7 @@ t.test('Tokens outlive their readers: what a predecessor in the slot left is dra
 });
 
 t.test('several ranges are synced when each is confirmed; a failed one fails all', async (t) => {
-  const hand = byHand(t, await lab(t));
+  const hand = byHand(t, await createHarness(t));
   const client = new SyncClient(
     hand.pair.directories.directory,
     { slot: 0, incarnation: 1 },
@@ -128,7 +128,7 @@ t.test('several ranges are synced when each is confirmed; a failed one fails all
 });
 
 t.test('a request that was received is not sent again; a new helper is asked anew', async (t) => {
-  const hand = byHand(t, await lab(t));
+  const hand = byHand(t, await createHarness(t));
   const client = new SyncClient(
     hand.pair.directories.directory,
     { slot: 0, incarnation: 1 },
@@ -146,7 +146,7 @@ t.test('a request that was received is not sent again; a new helper is asked ane
 });
 
 t.test('a worker gives up after its time-out, and a late confirmation is then none', async (t) => {
-  const hand = byHand(t, await lab(t));
+  const hand = byHand(t, await createHarness(t));
   const soon = { helperTimeoutMs: 5, requestTimeoutMs: 30 };
   const client = new SyncClient(
     hand.pair.directories.directory,
@@ -164,9 +164,9 @@ t.test('a worker gives up after its time-out, and a late confirmation is then no
 });
 
 t.test('a second helper of a data file is refused, and the first goes on', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   await here.helper();
-  t.match((await here.helper()).first, { code: 'second-helper' });
+  t.match((await here.helper()).firstLine, { code: 'second-helper' });
   await t.rejects(
     runHelper(here.settings, 0, new AbortController().signal, () => undefined),
     {
@@ -185,11 +185,11 @@ t.test('a second helper of a data file is refused, and the first goes on', async
 });
 
 t.test('requests from nowhere are skipped, and every rule set serves', async (t) => {
-  const here = await lab(t, {
+  const here = await createHarness(t, {
     sync: { maxGapBytes: 0, maxUnconfirmedBatches: 1, maxGatherMs: 2, maxIdleMs: 1 },
   });
   await here.helper();
-  const requests = new Fifo(fifoPlaces(here.pair).request, 65_520);
+  const requests = new Fifo(fifoPaths(here.pair).request, 65_520);
   t.teardown(() => requests.close());
   const nowhere: SyncRequest[] = [
     { slot: 999, incarnation: 1, id: 1, ...range },
@@ -211,13 +211,13 @@ t.test('requests from nowhere are skipped, and every rule set serves', async (t)
 
 t.test('a helper that is told to stop answers everything it has received, far apart or not', async (t) => {
   // Nothing makes a batch due, and every request is a misfit: the end alone writes them, one batch each.
-  const here = await lab(t, {
+  const here = await createHarness(t, {
     sync: { maxGatherMs: 60_000, maxGapBytes: 0, writeOnMisfit: false, helperTimeoutMs: 60_000 },
   });
   const helper = await here.helper();
   const hand = byHand(t, here);
   const answers: Answer[] = [];
-  const places = fifoPlaces(here.pair);
+  const places = fifoPaths(here.pair);
   const requests = new Fifo(places.request, 65_520);
   t.teardown(() => requests.close());
   for (let id = 1; id <= 4; id += 1) {
@@ -225,7 +225,7 @@ t.test('a helper that is told to stop answers everything it has received, far ap
       encodeRequest({ slot: 0, incarnation: 1, id, offset: RING_START + id * 65_536, length: 256 }),
     );
   }
-  await until(() => {
+  await waitUntil(() => {
     answers.push(...decodeAnswers(hand.receipt.read(), 'receipt'));
     return answers.length === 4;
   }, 'four receipts');
@@ -242,13 +242,13 @@ t.test('a helper that is told to stop answers everything it has received, far ap
 });
 
 t.test('something else under the name of a FIFO is named', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   t.throws(() => makeFifo(`${here.pair}/queue.data`), { code: 'not-a-queue', exitCode: 2 });
 });
 
 t.test('a FIFO that nobody reads says so instead of blocking', async (t) => {
-  const here = await lab(t);
-  const fifo = new Fifo(fifoPlaces(here.pair).confirm(5), 65_520);
+  const here = await createHarness(t);
+  const fifo = new Fifo(fifoPaths(here.pair).confirm(5), 65_520);
   t.teardown(() => fifo.close());
   let written = 0;
   while (fifo.write(Buffer.alloc(4096))) written += 1;
@@ -258,7 +258,7 @@ t.test('a FIFO that nobody reads says so instead of blocking', async (t) => {
 });
 
 t.test('locks: one holder, shared ones, and what dies with its file', async (t) => {
-  const here = await lab(t);
+  const here = await createHarness(t);
   const [directories] = here.settings.pairs;
   if (!directories) throw new Error('a queue has a pair');
   const [a, b] = [Pair.open(directories, here.settings), Pair.open(directories, here.settings)];

@@ -4,10 +4,10 @@ import {
   ANSWER_BYTES,
   type Answer,
   decodeAnswers,
-  decodeConfirmConfirmations,
+  decodeConfirmAcks,
   decodeRequests,
   encodeAnswer,
-  encodeConfirmConfirmation,
+  encodeConfirmAck,
   encodeRequest,
   REQUEST_BYTES,
 } from './tokens.js';
@@ -37,7 +37,7 @@ t.test('tokens come back as they were, several in one read', async (t) => {
     fc.property(fc.array(request), fc.array(confconf), (requests, confconfs) => {
       t.strictSame(decodeRequests(Buffer.concat(requests.map(encodeRequest))), requests);
       t.strictSame(
-        decodeConfirmConfirmations(Buffer.concat(confconfs.map(encodeConfirmConfirmation))),
+        decodeConfirmAcks(Buffer.concat(confconfs.map(encodeConfirmAck))),
         confconfs,
       );
     }),
@@ -61,14 +61,14 @@ t.test(
     t.same(decodeRequests(token.subarray(0, REQUEST_BYTES - 1)), []);
     const receipt = encodeAnswer({ kind: 'receipt', helper: 1, incarnation: 1, id: 1, batch: 1, errno: 0 });
     t.same(decodeAnswers(receipt, 'confirm'), [], 'a receipt is no confirmation');
-    t.same(decodeConfirmConfirmations(receipt), []);
+    t.same(decodeConfirmAcks(receipt), []);
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 400 }), (noise) => {
         const bytes = Buffer.from(noise);
         const found = [
           decodeRequests(bytes),
           decodeAnswers(bytes, 'confirm'),
-          decodeConfirmConfirmations(bytes),
+          decodeConfirmAcks(bytes),
         ];
         return found.every((tokens) => tokens.length <= noise.length / ANSWER_BYTES);
       }),

@@ -19,7 +19,7 @@ const MAGIC = {
   request: 0x31514552,
   receipt: 0x31504352,
   confirm: 0x31464e43,
-  confconf: 0x31464343,
+  confirmAck: 0x31464343,
 } as const;
 
 /** "Write `length` bytes at `offset` of the data file to the disk." */
@@ -44,7 +44,7 @@ export interface Answer {
   errno: number;
 }
 
-export interface ConfirmConfirmation {
+export interface ConfirmAck {
   slot: number;
   incarnation: number;
   id: number;
@@ -63,7 +63,7 @@ export function encodeRequest(request: SyncRequest): Buffer {
   return token;
 }
 
-function encodeSix(magic: number, a: number, b: number, c: number, d: number, e: number): Buffer {
+function encodeWords(magic: number, a: number, b: number, c: number, d: number, e: number): Buffer {
   const token = Buffer.allocUnsafe(ANSWER_BYTES);
   token.writeUInt32LE(magic, 0);
   token.writeUInt32LE(a, 4);
@@ -75,16 +75,16 @@ function encodeSix(magic: number, a: number, b: number, c: number, d: number, e:
 }
 
 export const encodeAnswer = (answer: Answer): Buffer =>
-  encodeSix(MAGIC[answer.kind], answer.helper, answer.incarnation, answer.id, answer.batch, answer.errno);
+  encodeWords(MAGIC[answer.kind], answer.helper, answer.incarnation, answer.id, answer.batch, answer.errno);
 
-export const encodeConfirmConfirmation = (token: ConfirmConfirmation): Buffer =>
-  encodeSix(MAGIC.confconf, token.slot, token.incarnation, token.id, token.batch, token.helper);
+export const encodeConfirmAck = (token: ConfirmAck): Buffer =>
+  encodeWords(MAGIC.confirmAck, token.slot, token.incarnation, token.id, token.batch, token.helper);
 
 /**
  * Splits what was read from a FIFO into tokens. Bytes that are no token (somebody else wrote into the FIFO) are given
  * up to the end of the read: whoever waits for an answer asks again after its time-out.
  */
-function tokens<T>(bytes: Buffer, size: number, read: (at: number) => T | undefined): T[] {
+function splitTokens<T>(bytes: Buffer, size: number, read: (at: number) => T | undefined): T[] {
   const found: T[] = [];
   for (let at = 0; at + size <= bytes.length; at += size) {
     const token = read(at);
@@ -95,7 +95,7 @@ function tokens<T>(bytes: Buffer, size: number, read: (at: number) => T | undefi
 }
 
 export const decodeRequests = (bytes: Buffer): SyncRequest[] =>
-  tokens(bytes, REQUEST_BYTES, (at) => {
+  splitTokens(bytes, REQUEST_BYTES, (at) => {
     if (bytes.readUInt32LE(at) !== MAGIC.request) return undefined;
     return {
       slot: bytes.readUInt16LE(at + 4),
@@ -107,7 +107,7 @@ export const decodeRequests = (bytes: Buffer): SyncRequest[] =>
   });
 
 export const decodeAnswers = (bytes: Buffer, kind: Answer['kind']): Answer[] =>
-  tokens(bytes, ANSWER_BYTES, (at) => {
+  splitTokens(bytes, ANSWER_BYTES, (at) => {
     if (bytes.readUInt32LE(at) !== MAGIC[kind]) return undefined;
     return {
       kind,
@@ -119,9 +119,9 @@ export const decodeAnswers = (bytes: Buffer, kind: Answer['kind']): Answer[] =>
     };
   });
 
-export const decodeConfirmConfirmations = (bytes: Buffer): ConfirmConfirmation[] =>
-  tokens(bytes, ANSWER_BYTES, (at) => {
-    if (bytes.readUInt32LE(at) !== MAGIC.confconf) return undefined;
+export const decodeConfirmAcks = (bytes: Buffer): ConfirmAck[] =>
+  splitTokens(bytes, ANSWER_BYTES, (at) => {
+    if (bytes.readUInt32LE(at) !== MAGIC.confirmAck) return undefined;
     return {
       slot: bytes.readUInt32LE(at + 4),
       incarnation: bytes.readUInt32LE(at + 8),
@@ -136,9 +136,9 @@ export const decodeConfirmConfirmations = (bytes: Buffer): ConfirmConfirmation[]
  * and go through one FIFO each. Receipts and confirmations have as many readers as there are workers, so each worker
  * slot has its own: a shared one would hand a worker's confirmation to whoever reads first.
  */
-export const fifoPlaces = (directory: string) => ({
+export const fifoPaths = (directory: string) => ({
   request: join(directory, 'request.fifo'),
-  confconf: join(directory, 'confconf.fifo'),
+  confirmAck: join(directory, 'confconf.fifo'),
   receipt: (slot: number) => join(directory, `receipt.${slot}.fifo`),
   confirm: (slot: number) => join(directory, `confirm.${slot}.fifo`),
 });

@@ -4,26 +4,26 @@ import { DamagedFilesystemError } from '../../../faults/power/syscalls.js';
 import type { CrashState } from '../../../faults/write-log/state.js';
 
 /** What was found in one crash state, in the words of the history. */
-export interface Found {
+export interface Inspection {
   recovered: boolean;
   /** Bits of the messages that it holds, base64. */
-  live: string;
-  wrong: number;
+  heldBits: string;
+  wrongCount: number;
   detail: string;
   /** The filesystem itself could not be mounted, which says nothing about the target: such a state is not judged. */
   unmountable?: true;
 }
 
 /** Which bit each message has, by what it is known by: its id, or the SHA-256 of its bytes. */
-export type BitOf = ReadonlyMap<string, number>;
+export type BitByName = ReadonlyMap<string, number>;
 
 /** @param count number of messages that have a bit. */
-export function foundOf(
-  bits: BitOf,
+export function toInspection(
+  bits: BitByName,
   count: number,
   live: Iterable<string>,
   problems: readonly string[],
-): Found {
+): Inspection {
   const bytes = Buffer.alloc(Math.ceil(count / 8));
   let wrong = 0;
   let first = '';
@@ -35,12 +35,12 @@ export function foundOf(
     } else bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) | (1 << (bit & 7));
   }
   wrong += problems.length;
-  return { recovered: true, live: bytes.toString('base64'), wrong, detail: problems[0] ?? first };
+  return { recovered: true, heldBits: bytes.toString('base64'), wrongCount: wrong, detail: problems[0] ?? first };
 }
 
 /** Nothing is there, because the target did not get up. */
-export function notRecovered(detail: string): Found {
-  return { recovered: false, live: '', wrong: 0, detail };
+export function notRecovered(detail: string): Inspection {
+  return { recovered: false, heldBits: '', wrongCount: 0, detail };
 }
 
 /**
@@ -48,29 +48,29 @@ export function notRecovered(detail: string): Found {
  * @returns what is found in a state that was refused; undefined when it is mounted.
  * @throws Error when its disk cannot be made, which is the kit's failure.
  */
-export function tryMount(disk: StateDisk, state: CrashState): Found | undefined {
+export function tryMount(disk: StateDisk, state: CrashState): Inspection | undefined {
   try {
     disk.mount(state);
     return undefined;
-  } catch (error) {
-    if (error instanceof DamagedFilesystemError) return { ...notRecovered(error.message), unmountable: true };
-    throw error;
+  } catch (mountError) {
+    if (mountError instanceof DamagedFilesystemError) return { ...notRecovered(mountError.message), unmountable: true };
+    throw mountError;
   }
 }
 
 /** A program that restores in less on every other state hangs. */
-const LEAST_PATIENCE_S = 10;
+const MIN_RESTORE_TIMEOUT_S = 10;
 
 /** What was handed out when the time ended may still be answered. */
 const GRACE_MS = 1000;
 
 /** So long the target's program that restores is waited for, on one state. */
-export function patienceMs({ guarantee }: Target): number {
-  return Math.max(guarantee.recoverySeconds ?? 0, LEAST_PATIENCE_S) * 1000;
+export function restoreTimeoutMs({ guarantee }: Target): number {
+  return Math.max(guarantee.recoverySeconds ?? 0, MIN_RESTORE_TIMEOUT_S) * 1000;
 }
 
 /** What a worker is told of that. @param endMs when the states of its way have to be done, as `performance.now()`. */
-export function waiting(target: Target, endMs: number): { patienceMs: number; untilMs: number } {
+export function restoreTimeouts(target: Target, endMs: number): { restoreTimeoutMs: number; deadlineEpochMs: number } {
   const leftMs = Math.max(0, endMs - performance.now());
-  return { patienceMs: patienceMs(target), untilMs: Date.now() + leftMs + GRACE_MS };
+  return { restoreTimeoutMs: restoreTimeoutMs(target), deadlineEpochMs: Date.now() + leftMs + GRACE_MS };
 }

@@ -10,8 +10,8 @@ import { WriteLogWriter } from '../../../faults/write-log/log-writer.js';
 import type { CrashState } from '../../../faults/write-log/state.js';
 import { seeded } from '../../host/random.js';
 import { packageRoot } from '../../host/version.js';
-import type { Found } from './found.js';
-import { Asker, ImageLooker, type Late } from './lookers.js';
+import type { Inspection } from './found.js';
+import { RestoreClient, ImageInspector, type TimedOut } from './lookers.js';
 import { RestoreService } from './restore-service.js';
 
 const FIXTURE = join(packageRoot(), 'conformance/fixtures/restore-bytes.mjs');
@@ -79,12 +79,12 @@ async function look(
   t: { teardown(end: () => void): void },
   { recording, base, dir, states }: Made,
   flags: readonly string[],
-  patienceMs = LONG_MS,
-): Promise<(Found | Late)[]> {
+  restoreTimeoutMs = LONG_MS,
+): Promise<(Inspection | TimedOut)[]> {
   const service = new RestoreService([process.execPath, FIXTURE, ...flags], {});
   t.teardown(() => service.end());
   const digests = LETTERS.map((letter) => createHash('sha256').update(letter).digest('hex'));
-  const asker = new Asker(service, { patienceMs, untilMs: Date.now() + LONG_MS }, digests);
+  const asker = new RestoreClient(service, { restoreTimeoutMs, deadlineEpochMs: Date.now() + LONG_MS }, digests);
   const file = {
     name: 'data',
     extents: EXTENTS,
@@ -92,20 +92,20 @@ async function look(
     path: join(dir, 'data'),
   };
   const plan = { name: 'image' as const, files: [file], patches: join(dir, 'patches') };
-  const looker = new ImageLooker(plan, recording, base, 0, asker);
+  const looker = new ImageInspector(plan, recording, base, 0, asker);
   t.teardown(() => looker.close());
-  const found: (Found | Late)[] = [];
+  const found: (Inspection | TimedOut)[] = [];
   // In batches, as the pool hands them out.
   for (let at = 0; at < states.length; at += 32)
-    found.push(...(await looker.look(states.slice(at, at + 32))));
+    found.push(...(await looker.inspect(states.slice(at, at + 32))));
   return found;
 }
 
 /** In the words of `expected`; undefined where it was not recovered. */
-function letters(found: Found | Late | undefined): string[] | undefined {
+function letters(found: Inspection | TimedOut | undefined): string[] | undefined {
   if (found === undefined || 'hung' in found) throw new Error('there was time for every state');
   if (!found.recovered) return undefined;
-  const bits = Buffer.from(found.live, 'base64');
+  const bits = Buffer.from(found.heldBits, 'base64');
   return LETTERS.filter((_, bit) => ((bits[bit >> 3] ?? 0) & (1 << (bit & 7))) !== 0);
 }
 

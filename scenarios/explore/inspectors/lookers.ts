@@ -6,24 +6,24 @@ import { StateDisk } from '../../../faults/crash-states/state-disk.js';
 import type { Filesystem } from '../../../faults/power/filesystem.js';
 import type { Extent } from '../../../faults/power/syscalls.js';
 import type { CrashState } from '../../../faults/write-log/state.js';
-import { type Found, foundOf, notRecovered, tryMount } from './found.js';
+import { type Inspection, toInspection, notRecovered, tryMount } from './found.js';
 import type { RestoreService } from './restore-service.js';
 
 /** A wait that the end of the time cut short shows a hang if it was so long, and so many times the usual one. */
-const LEAST_HUNG_MS = 1000;
-const FAR_MORE = 5;
+const MIN_HUNG_MS = 1000;
+const HUNG_FACTOR = 5;
 /** States are asked for together, so many at most and so many as usually take so long. */
-const MOST_TOGETHER = 16;
-const TOGETHER_MS = 50;
+const MAX_BATCH_STATES = 16;
+const BATCH_TARGET_MS = 50;
 
 /** There was no time to look at a state; `hung`: it had been given far more than any other. */
-export interface Late {
+export interface TimedOut {
   hung: boolean;
 }
 
-export interface Looker {
+export interface StateInspector {
   /** What is found in these states, in their order. */
-  look(states: readonly CrashState[]): Promise<(Found | Late)[]>;
+  inspect(states: readonly CrashState[]): Promise<(Inspection | TimedOut)[]>;
   close(): void;
 }
 
@@ -47,81 +47,81 @@ export interface MountPlan {
 }
 
 /** How long the target's program is waited for. */
-export interface Waiting {
+export interface RestoreTimeouts {
   /** So long the program may take for one request. */
-  patienceMs: number;
+  restoreTimeoutMs: number;
   /** When no answer is waited for any more, in milliseconds since the epoch. */
-  untilMs: number;
+  deadlineEpochMs: number;
 }
 
-interface Asked {
-  found: Found[];
+interface BatchReply {
+  inspections: Inspection[];
   /** What is to be said of one of the others, when the program has failed or there was no time. */
-  failed: Found | Late | undefined;
+  failure: Inspection | TimedOut | undefined;
 }
 
 /** Asks the target's program as long as there is time, and says in bits what it has found. */
-export class Asker {
+export class RestoreClient {
   readonly #service: RestoreService;
-  readonly #waiting: Waiting;
+  readonly #timeouts: RestoreTimeouts;
   readonly #digests: readonly string[];
   readonly #bits: ReadonlyMap<string, number>;
   /** Of what a state has taken. */
-  #longestMs = 0;
-  #lastMs = Number.POSITIVE_INFINITY;
+  #maxStateMs = 0;
+  #lastStateMs = Number.POSITIVE_INFINITY;
 
   /** @param digests SHA-256 of the messages, in the order of their bits. */
-  constructor(service: RestoreService, waiting: Waiting, digests: readonly string[]) {
+  constructor(service: RestoreService, timeouts: RestoreTimeouts, digests: readonly string[]) {
     this.#service = service;
-    this.#waiting = waiting;
+    this.#timeouts = timeouts;
     this.#digests = digests;
     this.#bits = new Map(digests.map((digest, bit) => [digest, bit]));
   }
 
   /** Number of the program that is asked next. */
-  get life(): number {
-    return this.#service.life;
+  get processNumber(): number {
+    return this.#service.processNumber;
   }
 
   /** So many states may be asked for together: one that hangs must not be waited for in the others' name. */
-  get together(): number {
-    return Math.max(1, Math.min(MOST_TOGETHER, Math.floor(TOGETHER_MS / this.#lastMs)));
+  get maxBatch(): number {
+    return Math.max(1, Math.min(MAX_BATCH_STATES, Math.floor(BATCH_TARGET_MS / this.#lastStateMs)));
   }
 
-  async ask(request: object, count: number): Promise<Asked> {
-    const { patienceMs, untilMs } = this.#waiting;
+  async inspect(request: object, count: number): Promise<BatchReply> {
+    const { restoreTimeoutMs: patienceMs, deadlineEpochMs: untilMs } = this.#timeouts;
     const leftMs = untilMs - Date.now();
-    if (leftMs <= 0) return { found: [], failed: { hung: false } };
+    if (leftMs <= 0) return { inspections: [], failure: { hung: false } };
     const startMs = performance.now();
     const { restored, failed } = await this.#service.askAll(request, count, Math.min(patienceMs, leftMs));
     const tookMs = performance.now() - startMs;
-    const found = restored.map(({ live, problems, error }) =>
-      error === undefined ? foundOf(this.#bits, this.#digests.length, live, problems) : notRecovered(error),
+    const inspections = restored.map(({ live, problems, error }) =>
+      error === undefined ? toInspection(this.#bits, this.#digests.length, live, problems) : notRecovered(error),
     );
-    if (failed?.late === true && leftMs < patienceMs) {
-      const hung = tookMs > Math.max(LEAST_HUNG_MS, FAR_MORE * this.#longestMs * count);
-      return { found, failed: { hung } };
+    if (failed?.timedOut === true && leftMs < patienceMs) {
+      const hung = tookMs > Math.max(MIN_HUNG_MS, HUNG_FACTOR * this.#maxStateMs * count);
+      return { inspections, failure: { hung } };
     }
-    this.#lastMs = tookMs / count;
-    if (failed !== undefined) return { found, failed: notRecovered(failed.error ?? '') };
-    this.#longestMs = Math.max(this.#longestMs, this.#lastMs);
-    return { found, failed: undefined };
+    this.#lastStateMs = tookMs / count;
+    if (failed !== undefined) return { inspections, failure: notRecovered(failed.error ?? '') };
+    this.#maxStateMs = Math.max(this.#maxStateMs, this.#lastStateMs);
+    return { inspections, failure: undefined };
   }
 }
 
 /** Looks at the bytes of files straight from the image of their disk. */
-export class ImageLooker implements Looker {
+export class ImageInspector implements StateInspector {
   readonly #files: readonly { name: string; path: string; bytes: FileBytes }[];
   readonly #paths: Readonly<Record<string, string>>;
   readonly #patches: string;
   readonly #fd: number;
-  readonly #asker: Asker;
+  readonly #client: RestoreClient;
   /** The program that has seen the last state. */
-  #seenBy = 0;
+  #primedProcess = 0;
   #buffer = Buffer.alloc(1 << 20);
 
   /** @param base holds the device as it is when the entries before `baseAt` are on the medium. */
-  constructor(plan: ImagePlan, recording: Recording, base: string, baseAt: number, asker: Asker) {
+  constructor(plan: ImagePlan, recording: Recording, base: string, baseAt: number, client: RestoreClient) {
     this.#files = plan.files.map(({ name, path, ...placed }) => ({
       name,
       path,
@@ -130,50 +130,50 @@ export class ImageLooker implements Looker {
     this.#paths = Object.fromEntries(plan.files.map(({ name, path }) => [name, path]));
     this.#patches = plan.patches;
     this.#fd = openSync(plan.patches, 'w');
-    this.#asker = asker;
+    this.#client = client;
   }
 
-  async look(states: readonly CrashState[]): Promise<(Found | Late)[]> {
-    const all: (Found | Late)[] = [];
-    while (all.length < states.length) {
-      const together = this.#seenBy === this.#asker.life ? this.#asker.together : 1;
-      const hand = states.slice(all.length, all.length + together);
-      const { found, failed } = await this.#ask(hand);
-      all.push(...found);
+  async inspect(states: readonly CrashState[]): Promise<(Inspection | TimedOut)[]> {
+    const results: (Inspection | TimedOut)[] = [];
+    while (results.length < states.length) {
+      const batchSize = this.#primedProcess === this.#client.processNumber ? this.#client.maxBatch : 1;
+      const batch = states.slice(results.length, results.length + batchSize);
+      const { inspections: inspection, failure: failed } = await this.#inspectBatch(batch);
+      results.push(...inspection);
       if (failed === undefined) continue;
-      if ('hung' in failed || hand.length === 1) all.push(failed);
-      else all.push(...(await this.#oneByOne(hand.slice(found.length), failed)));
-      if (all.some((one) => 'hung' in one)) break;
+      if ('hung' in failed || batch.length === 1) results.push(failed);
+      else results.push(...(await this.#inspectOneByOne(batch.slice(inspection.length), failed)));
+      if (results.some((one) => 'hung' in one)) break;
     }
     // There is no time for the rest.
-    while (all.length < states.length) all.push({ hung: false });
-    return all;
+    while (results.length < states.length) results.push({ hung: false });
+    return results;
   }
 
   /** In one of these states the program has failed, and it does not show in which. */
-  async #oneByOne(states: readonly CrashState[], failure: Found): Promise<(Found | Late)[]> {
-    const all: (Found | Late)[] = [];
-    let again = false;
+  async #inspectOneByOne(states: readonly CrashState[], batchFailure: Inspection): Promise<(Inspection | TimedOut)[]> {
+    const results: (Inspection | TimedOut)[] = [];
+    let failedAgain = false;
     for (const state of states) {
-      const { found, failed } = await this.#ask([state]);
-      all.push(...found, ...(failed === undefined ? [] : [failed]));
-      again ||= failed !== undefined;
+      const { inspections: found, failure: failed } = await this.#inspectBatch([state]);
+      results.push(...found, ...(failed === undefined ? [] : [failed]));
+      failedAgain ||= failed !== undefined;
       if (failed !== undefined && 'hung' in failed) break;
     }
     // Not seen again, and not to be passed over either.
-    return again ? all : [failure, ...all.slice(1)];
+    return failedAgain ? results : [batchFailure, ...results.slice(1)];
   }
 
   /** Whole files for a program that has seen nothing; then what differs from the state before. */
-  #ask(states: readonly CrashState[]): Promise<Asked> {
+  #inspectBatch(states: readonly CrashState[]): Promise<BatchReply> {
     const [first] = states;
-    if (this.#seenBy !== this.#asker.life && first !== undefined) {
-      this.#seenBy = this.#asker.life;
+    if (this.#primedProcess !== this.#client.processNumber && first !== undefined) {
+      this.#primedProcess = this.#client.processNumber;
       for (const { bytes, path } of this.#files) {
-        bytes.make(first);
+        bytes.materialise(first);
         writeFileSync(path, bytes.bytes);
       }
-      return this.#asker.ask(this.#paths, 1);
+      return this.#client.inspect(this.#paths, 1);
     }
     let end = 0;
     const put = ({ bytes }: FileBytes, from: number, to: number): number => {
@@ -187,12 +187,12 @@ export class ImageLooker implements Looker {
       Object.fromEntries(
         this.#files.map(({ name, bytes }) => [
           name,
-          bytes.make(state).map(([from, to]) => [from, to, put(bytes, from, to)]),
+          bytes.materialise(state).map(([from, to]) => [from, to, put(bytes, from, to)]),
         ]),
       ),
     );
     for (let done = 0; done < end; ) done += writeSync(this.#fd, this.#buffer, done, end - done, done);
-    return this.#asker.ask({ ...this.#paths, patches: this.#patches, states: steps }, states.length);
+    return this.#client.inspect({ ...this.#paths, patches: this.#patches, states: steps }, states.length);
   }
 
   close(): void {
@@ -201,33 +201,33 @@ export class ImageLooker implements Looker {
 }
 
 /** Mounts each state, which replays the journal of its filesystem. */
-export class MountLooker implements Looker {
+export class MountInspector implements StateInspector {
   readonly #disk: StateDisk;
   readonly #queue: string;
-  readonly #asker: Asker;
+  readonly #client: RestoreClient;
 
   /** @param base holds the device as it is when the entries before `baseAt` are on the medium. */
-  constructor(plan: MountPlan, recording: Recording, base: string, baseAt: number, asker: Asker) {
-    const { queue, name: _, ...places } = plan;
-    this.#disk = new StateDisk({ recording, base, baseAt, ...places });
-    this.#queue = join(places.mountPoint, queue);
-    this.#asker = asker;
+  constructor(plan: MountPlan, recording: Recording, base: string, baseAt: number, client: RestoreClient) {
+    const { queue, name: _, ...diskPlan } = plan;
+    this.#disk = new StateDisk({ recording, base, baseAt, ...diskPlan });
+    this.#queue = join(diskPlan.mountPoint, queue);
+    this.#client = client;
   }
 
-  async look(states: readonly CrashState[]): Promise<(Found | Late)[]> {
-    const all: (Found | Late)[] = [];
+  async inspect(states: readonly CrashState[]): Promise<(Inspection | TimedOut)[]> {
+    const results: (Inspection | TimedOut)[] = [];
     for (const state of states) {
-      const found = all.some((one) => 'hung' in one) ? { hung: false } : await this.#lookAt(state);
-      all.push(found);
+      const found = results.some((one) => 'hung' in one) ? { hung: false } : await this.#inspectOne(state);
+      results.push(found);
     }
-    return all;
+    return results;
   }
 
-  async #lookAt(state: CrashState): Promise<Found | Late> {
+  async #inspectOne(state: CrashState): Promise<Inspection | TimedOut> {
     const refused = tryMount(this.#disk, state);
     if (refused !== undefined) return refused;
     try {
-      const { found, failed } = await this.#asker.ask({ queue: this.#queue }, 1);
+      const { inspections: found, failure: failed } = await this.#client.inspect({ queue: this.#queue }, 1);
       return found[0] ?? failed ?? notRecovered('crashStates.restore gave no answer');
     } finally {
       this.#disk.unmount();

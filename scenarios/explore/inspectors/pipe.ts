@@ -24,38 +24,38 @@ const CHUNK_BYTES = 65_536;
 
 /** Both ends of a pipe(7), as file descriptors. */
 export interface Pipe {
-  reading: number;
-  writing: number;
+  readFd: number;
+  writeFd: number;
 }
 
 /** @throws Error when there are too many open files. */
 export function makePipe(): Pipe {
   const ends = Buffer.alloc(8);
   if (pipeCall(ends, O_CLOEXEC) !== 0) throw new Error(`pipe: ${strerror(koffi.errno())}`);
-  return { reading: ends.readInt32LE(0), writing: ends.readInt32LE(4) };
+  return { readFd: ends.readInt32LE(0), writeFd: ends.readInt32LE(4) };
 }
 
 /**
  * The near ends of two pipes to a program that answers: written to and read without the event loop, which costs more than
  * a short answer. Whoever waits blocks the process for as long as it says.
  */
-export class Conversation {
-  readonly #to: number;
-  readonly #from: number;
+export class PipeChannel {
+  readonly #writeFd: number;
+  readonly #readFd: number;
   readonly #chunk = Buffer.alloc(CHUNK_BYTES);
   /** `struct pollfd`: descriptor, events asked for, events that are there. */
   readonly #poll = Buffer.alloc(8);
   #open = true;
 
-  /** @param to is written to. @param from is read. Both are closed by `close`. */
-  constructor(to: number, from: number) {
-    this.#to = to;
-    this.#from = from;
+  /** @param writeFd is written to. @param readFd is read. Both are closed by `close`. */
+  constructor(writeFd: number, readFd: number) {
+    this.#writeFd = writeFd;
+    this.#readFd = readFd;
   }
 
   /** Waits until there is something to be read, or the end; false when there is not after so many milliseconds. */
-  waits(timeoutMs: number): boolean {
-    return this.#ready(this.#from, POLLIN, timeoutMs);
+  waitReadable(timeoutMs: number): boolean {
+    return this.#ready(this.#readFd, POLLIN, timeoutMs);
   }
 
   /**
@@ -63,7 +63,7 @@ export class Conversation {
    * @returns bytes that are good until the next call.
    */
   read(): Buffer {
-    const length = this.#open ? readSync(this.#from, this.#chunk, 0, CHUNK_BYTES, null) : 0;
+    const length = this.#open ? readSync(this.#readFd, this.#chunk, 0, CHUNK_BYTES, null) : 0;
     return this.#chunk.subarray(0, length);
   }
 
@@ -73,9 +73,9 @@ export class Conversation {
    */
   write(bytes: Buffer, timeoutMs: number): Buffer {
     let left = bytes;
-    while (left.length > 0 && this.#ready(this.#to, POLLOUT, timeoutMs)) {
+    while (left.length > 0 && this.#ready(this.#writeFd, POLLOUT, timeoutMs)) {
       try {
-        left = left.subarray(writeSync(this.#to, left, 0, Math.min(left.length, PIPE_BUF)));
+        left = left.subarray(writeSync(this.#writeFd, left, 0, Math.min(left.length, PIPE_BUF)));
       } catch {
         return Buffer.alloc(0);
       }
@@ -94,7 +94,7 @@ export class Conversation {
   close(): void {
     if (!this.#open) return;
     this.#open = false;
-    closeSync(this.#to);
-    closeSync(this.#from);
+    closeSync(this.#writeFd);
+    closeSync(this.#readFd);
   }
 }

@@ -6,32 +6,32 @@ import { atExit } from '../../host/at-exit.js';
 import { allProcesses, sendSignal } from '../../host/processes.js';
 import { withDescendants } from '../../runtime/process/process-service.js';
 import { RUN_VARIABLE } from '../../runtime/runtime.js';
-import type { Found } from './found.js';
-import type { Late } from './lookers.js';
+import type { Inspection } from './found.js';
+import type { TimedOut } from './lookers.js';
 import type { FromWorker, ToWorker, WorkerPlan } from './worker.js';
 
-const PROGRAM = fileURLToPath(new URL('./worker.js', import.meta.url));
+const WORKER_PROGRAM = fileURLToPath(new URL('./worker.js', import.meta.url));
 /** A worker that has one batch in hand has another one waiting. */
-const BATCHES_AHEAD = 2;
+const MAX_BATCHES_IN_FLIGHT = 2;
 const END_TIMEOUT_MS = 10_000;
 
 export interface Job {
   /** Address of the state. */
   state: string;
-  found(found: Found): void;
+  onInspected(inspection: Inspection): void;
   /** There was no time for it. */
-  late(late: Late): void;
+  onTimedOut(timedOut: TimedOut): void;
 }
 
 /**
  * Worker processes, each with a restoring program of its own. They go on from one run of jobs to the next: to start both
  * takes as long as hundreds of states.
  */
-export class Crew {
+export class WorkerPool {
   readonly #runId: string;
   readonly #workers: Worker[] = [];
   // What they have in use could not be removed.
-  readonly #forget = atExit(() => killAll(this.#workers.flatMap(({ pid }) => pid ?? [])));
+  readonly #cancelAtExit = atExit(() => killAll(this.#workers.flatMap(({ pid }) => pid ?? [])));
 
   constructor(runId: string) {
     this.#runId = runId;
@@ -46,12 +46,12 @@ export class Crew {
     plans: readonly WorkerPlan[],
     jobs: Iterator<Job, void>,
     batchSize: number,
-    stopped: () => boolean,
+    shouldStop: () => boolean,
   ): Promise<void> {
     await Promise.all(
       plans.map((plan, number) => {
         this.#workers[number] ??= new Worker(this.#runId);
-        return this.#workers[number].run(plan, jobs, batchSize, stopped);
+        return this.#workers[number].run(plan, jobs, batchSize, shouldStop);
       }),
     );
   }
@@ -59,7 +59,7 @@ export class Crew {
   /** They end; may be called twice. */
   async end(): Promise<void> {
     await Promise.all(this.#workers.map((worker) => worker.end()));
-    this.#forget();
+    this.#cancelAtExit();
   }
 }
 
@@ -70,35 +70,35 @@ function killAll(pids: readonly number[]): void {
 
 class Worker {
   readonly #child: ChildProcess;
-  readonly #under = new Map<number, Job>();
-  #number = 0;
-  #batches = 0;
-  #heard: (message: FromWorker) => void = () => {};
-  #fail: (error: Error) => void = () => {};
+  readonly #pending = new Map<number, Job>();
+  #nextNumber = 0;
+  #batchesInFlight = 0;
+  #onMessage: (message: FromWorker) => void = () => {};
+  #rejectRequest: (error: Error) => void = () => {};
   /** Why it can do nothing more. */
-  #over: Error | undefined;
+  #failure: Error | undefined;
 
   constructor(runId: string) {
-    this.#child = fork(PROGRAM, [], {
+    this.#child = fork(WORKER_PROGRAM, [], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       // Not in the kit's process group: a Ctrl-C is the kit's to handle, and may come before a worker can ignore it.
       detached: true,
       env: { ...process.env, [RUN_VARIABLE]: runId },
     });
     this.#child.on('message', (message: FromWorker) => {
-      if ('failed' in message) this.#ends(new KitError(codeOf(message.code), message.failed));
-      else this.#heard(message);
+      if ('failed' in message) this.#failWith(new KitError(codeOf(message.code), message.failed));
+      else this.#onMessage(message);
     });
-    this.#child.on('error', (error) => this.#ends(error));
+    this.#child.on('error', (error) => this.#failWith(error));
     this.#child.on('exit', (code, signal) => {
       const how = signal ?? `code ${code}`;
-      this.#ends(new KitError('kit-failed', `a worker of the exploration ended with ${how}`));
+      this.#failWith(new KitError('kit-failed', `a worker of the exploration ended with ${how}`));
     });
   }
 
-  #ends(why: Error): void {
-    this.#over ??= why;
-    this.#fail(this.#over);
+  #failWith(error: Error): void {
+    this.#failure ??= error;
+    this.#rejectRequest(this.#failure);
   }
 
   /** Undefined when it does not live. */
@@ -111,30 +111,30 @@ class Worker {
     plan: WorkerPlan,
     jobs: Iterator<Job, void>,
     batchSize: number,
-    stopped: () => boolean,
+    shouldStop: () => boolean,
   ): Promise<void> {
-    await this.#until({ plan }, (done) => (message) => {
-      if ('found' in message) this.#take(message);
-      while (this.#batches < BATCHES_AHEAD) {
-        const batch = stopped() ? [] : this.#next(jobs, batchSize);
+    await this.#request({ plan }, (done) => (message) => {
+      if ('inspections' in message) this.#settleBatch(message);
+      while (this.#batchesInFlight < MAX_BATCHES_IN_FLIGHT) {
+        const batch = shouldStop() ? [] : this.#nextBatch(jobs, batchSize);
         if (batch.length === 0) break;
-        this.#batches += 1;
+        this.#batchesInFlight += 1;
         this.#send({ batch });
       }
-      if (this.#batches === 0) done();
+      if (this.#batchesInFlight === 0) done();
     });
-    await this.#until({ rest: true }, (done) => done);
+    await this.#request({ release: true }, (done) => done);
   }
 
   /** Sends a message, and hears the answers until they say that it is done. */
-  async #until(message: ToWorker, hear: (done: () => void) => (message: FromWorker) => void): Promise<void> {
+  async #request(message: ToWorker, handlerFor: (done: () => void) => (message: FromWorker) => void): Promise<void> {
     await new Promise<void>((resolve, reject) => {
-      if (this.#over !== undefined) reject(this.#over);
-      const heard = hear(resolve);
-      this.#fail = reject;
-      this.#heard = (answer) => {
+      if (this.#failure !== undefined) reject(this.#failure);
+      const handle = handlerFor(resolve);
+      this.#rejectRequest = reject;
+      this.#onMessage = (answer) => {
         try {
-          heard(answer);
+          handle(answer);
         } catch (error) {
           reject(error);
         }
@@ -143,26 +143,26 @@ class Worker {
     });
   }
 
-  #take({ found, late }: Extract<FromWorker, { found: unknown }>): void {
-    this.#batches -= 1;
-    for (const { number, ...what } of found) {
-      const job = this.#under.get(number);
-      this.#under.delete(number);
-      job?.found(what);
+  #settleBatch({ inspections: found, late: timedOut }: Extract<FromWorker, { inspections: unknown }>): void {
+    this.#batchesInFlight -= 1;
+    for (const { number, ...result } of found) {
+      const job = this.#pending.get(number);
+      this.#pending.delete(number);
+      job?.onInspected(result);
     }
-    for (const { number, hung } of late) {
-      this.#under.get(number)?.late({ hung });
-      this.#under.delete(number);
+    for (const { number, hung } of timedOut) {
+      this.#pending.get(number)?.onTimedOut({ hung });
+      this.#pending.delete(number);
     }
   }
 
-  #next(jobs: Iterator<Job, void>, size: number): { number: number; state: string }[] {
+  #nextBatch(jobs: Iterator<Job, void>, size: number): { number: number; state: string }[] {
     const batch: { number: number; state: string }[] = [];
     while (batch.length < size) {
       const next = jobs.next();
       if (next.done === true) break;
-      const number = this.#number++;
-      this.#under.set(number, next.value);
+      const number = this.#nextNumber++;
+      this.#pending.set(number, next.value);
       batch.push({ number, state: next.value.state });
     }
     return batch;

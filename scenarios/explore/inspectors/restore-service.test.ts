@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { until } from '../../../faults/waiting.js';
-import { TestPlace } from '../../fixtures/kit.js';
+import { TestWorkspace } from '../../fixtures/kit.js';
 import { allProcesses, environmentOf } from '../../host/processes.js';
 import { packageRoot } from '../../host/version.js';
 import { RestoreService } from './restore-service.js';
@@ -21,7 +21,7 @@ interface Asked {
 }
 
 function asked(t: { teardown(remove: () => void): void }, wrong: string): Asked {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   const service = new RestoreService([process.execPath, FIXTURE, '--wrong', wrong], {
     PLUGPULL_RUN: place.dir,
   });

@@ -2,12 +2,12 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { z } from 'zod';
 import { KitError } from '../../../conformance/errors.js';
-import { eventsRead, until } from '../../../faults/waiting.js';
+import { processPendingEvents, until } from '../../../faults/waiting.js';
 import { atExit } from '../../host/at-exit.js';
-import { Conversation, makePipe } from './pipe.js';
+import { PipeChannel, makePipe } from './pipe.js';
 
 /** What is to be restored: a directory as `queue`, or files by name. */
-export type Paths = Readonly<Record<string, string>>;
+export type RestorePaths = Readonly<Record<string, string>>;
 
 /** What the target's own program found in one stored state. */
 export interface Restored {
@@ -17,22 +17,22 @@ export interface Restored {
   /** Why it could not be restored: in the program's words, or because it hung, died or answered nonsense. */
   error: string | undefined;
   /** It had no answer when its time was up. */
-  late?: true;
+  timedOut?: true;
 }
 
-const isListOfNumbers = (value: unknown): boolean =>
+const isNumberList = (value: unknown): boolean =>
   Array.isArray(value) && value.every((one) => Number.isSafeInteger(one) && one >= 0);
 
 const Answer = z.object({
   // One check for the list and not one for each number: thousands of answers have hundreds of them.
-  live: z.custom<number[]>(isListOfNumbers).optional(),
+  live: z.custom<number[]>(isNumberList).optional(),
   names: z.record(z.string(), z.string()).optional(),
   problems: z.array(z.string()).optional(),
   error: z.string().optional(),
 });
 
 /** What became of a request for several states. */
-export interface Answers {
+export interface RestoreAnswers {
   /** In their order; fewer than were asked for when the program has failed. */
   restored: Restored[];
   /** How it failed, in one of the others. */
@@ -40,19 +40,19 @@ export interface Answers {
 }
 
 /** How it is told that the program has ended by itself. */
-export const RESTORE_ENDED = 'crashStates.restore ended with';
+export const RESTORE_ENDED_PREFIX = 'crashStates.restore ended with';
 /** A program that writes more than this for one state will not stop. */
-const LONGEST_ANSWER_BYTES = 64 << 20;
-const LONGEST_WORDS = 400;
+const MAX_ANSWER_BYTES = 64 << 20;
+const MAX_STDERR_CHARS = 400;
 const NEWLINE = 10;
 /** So long at a time an answer is waited for with everything else in this process standing still. */
-const SLICE_MS = 20;
+const POLL_SLICE_MS = 20;
 
 /** How the program went wrong, in a few words. */
-class Failure extends Error {
+class RestoreFailure extends Error {
   readonly how: 'ended' | 'nonsense' | 'late';
 
-  constructor(how: Failure['how'], message: string) {
+  constructor(how: RestoreFailure['how'], message: string) {
     super(message);
     this.how = how;
   }
@@ -65,8 +65,8 @@ class Failure extends Error {
 export class RestoreService {
   readonly #command: readonly string[];
   readonly #env: Readonly<Record<string, string>>;
-  #program: Program | undefined;
-  #lives = 0;
+  #program: RestoreProcess | undefined;
+  #startedCount = 0;
 
   constructor(command: readonly string[], env: Readonly<Record<string, string>>) {
     this.#command = command;
@@ -74,42 +74,42 @@ export class RestoreService {
     this.#start();
   }
 
-  #start(): Program {
-    this.#lives += 1;
-    this.#program = new Program(this.#command, this.#env);
+  #start(): RestoreProcess {
+    this.#startedCount += 1;
+    this.#program = new RestoreProcess(this.#command, this.#env);
     return this.#program;
   }
 
   /** Number of the program that is asked next, from 1: another one knows nothing of what the last one was told. */
-  get life(): number {
-    return this.#program === undefined ? this.#lives + 1 : this.#lives;
+  get processNumber(): number {
+    return this.#program === undefined ? this.#startedCount + 1 : this.#startedCount;
   }
 
   /**
-   * @param mostMs so long an answer is waited for.
+   * @param timeoutMs so long an answer is waited for.
    * @throws KitError bad-target when the program cannot be started.
    */
-  async ask(paths: Paths, mostMs: number): Promise<Restored> {
-    const { restored, failed } = await this.askAll(paths, 1, mostMs);
-    return restored[0] ?? failed ?? refused('crashStates.restore gave no answer');
+  async ask(paths: RestorePaths, timeoutMs: number): Promise<Restored> {
+    const { restored, failed } = await this.askAll(paths, 1, timeoutMs);
+    return restored[0] ?? failed ?? restoreError('crashStates.restore gave no answer');
   }
 
   /**
    * Asks for several states in one request.
-   * @param mostMs so long the answers are waited for, all together.
+   * @param timeoutMs so long the answers are waited for, all together.
    * @throws KitError bad-target when the program cannot be started.
    */
-  async askAll(request: object, count: number, mostMs: number): Promise<Answers> {
+  async askAll(request: object, count: number, timeoutMs: number): Promise<RestoreAnswers> {
     const program = this.#program ?? this.#start();
     const restored: Restored[] = [];
     try {
-      await program.ask(`${JSON.stringify(request)}\n`, count, mostMs, restored);
+      await program.ask(`${JSON.stringify(request)}\n`, count, timeoutMs, restored);
       return { restored, failed: undefined };
     } catch (error) {
       this.end();
-      if (!(error instanceof Failure)) throw error;
-      const late = error.how === 'late' ? { late: true as const } : {};
-      return { restored, failed: { ...refused(error.message), ...late } };
+      if (!(error instanceof RestoreFailure)) throw error;
+      const timedOut = error.how === 'late' ? { timedOut: true as const } : {};
+      return { restored, failed: { ...restoreError(error.message), ...timedOut } };
     }
   }
 
@@ -121,120 +121,120 @@ export class RestoreService {
 }
 
 /** One life of the program. */
-class Program {
+class RestoreProcess {
   readonly #child: ChildProcess;
-  readonly #talk: Conversation;
+  readonly #channel: PipeChannel;
   readonly #names: string[] = [];
-  readonly #forget = atExit(() => this.kill());
-  #said = '';
+  readonly #cancelAtExit = atExit(() => this.kill());
+  #stderrTail = '';
   /** The beginning of a line. */
-  #begun: Buffer[] = [];
+  #partialLine: Buffer[] = [];
   /** Why nothing more can be asked. */
-  #over: Error | undefined;
+  #failure: Error | undefined;
 
   constructor([program = '', ...args]: readonly string[], env: Readonly<Record<string, string>>) {
-    const [asked, answers] = [makePipe(), makePipe()];
+    const [requests, answers] = [makePipe(), makePipe()];
     // In a group of its own: what it starts would keep the state's disk busy.
     this.#child = spawn(program, args, {
-      stdio: [asked.reading, answers.writing, 'pipe'],
+      stdio: [requests.readFd, answers.writeFd, 'pipe'],
       env: { ...process.env, ...env },
       detached: true,
     });
-    for (const far of [asked.reading, answers.writing]) closeSync(far);
-    this.#talk = new Conversation(asked.writing, answers.reading);
+    for (const childEnd of [requests.readFd, answers.writeFd]) closeSync(childEnd);
+    this.#channel = new PipeChannel(requests.writeFd, answers.readFd);
     this.#child.stderr?.on('data', (chunk: Buffer) => {
-      this.#said = `${this.#said}${chunk.toString()}`.slice(-LONGEST_WORDS);
+      this.#stderrTail = `${this.#stderrTail}${chunk.toString()}`.slice(-MAX_STDERR_CHARS);
     });
     this.#child.on('error', (error) => {
-      this.#over ??= new KitError('bad-target', `crashStates.restore cannot be started: ${error.message}`);
+      this.#failure ??= new KitError('bad-target', `crashStates.restore cannot be started: ${error.message}`);
     });
     this.#child.on('close', (code, signal) => {
-      const words = this.#said.trim().split('\n').at(-1) ?? '';
+      const lastLine = this.#stderrTail.trim().split('\n').at(-1) ?? '';
       const how = signal ?? `code ${code}`;
-      this.#over ??= new Failure('ended', `${RESTORE_ENDED} ${how}${words && `: ${words}`}`);
+      this.#failure ??= new RestoreFailure('ended', `${RESTORE_ENDED_PREFIX} ${how}${lastLine && `: ${lastLine}`}`);
     });
   }
 
   /** @param into gets the answers as they come. */
-  async ask(request: string, count: number, mostMs: number, into: Restored[]): Promise<void> {
-    const late = performance.now() + mostMs;
+  async ask(request: string, count: number, timeoutMs: number, into: Restored[]): Promise<void> {
+    const deadlineMs = performance.now() + timeoutMs;
     // What it says unasked would be taken for the answer.
-    if (this.#talk.waits(0)) {
-      const words = this.#talk.read();
-      if (words.length > 0) throw tooMuch(words);
+    if (this.#channel.waitReadable(0)) {
+      const unexpected = this.#channel.read();
+      if (unexpected.length > 0) throw unexpectedOutput(unexpected);
     }
     let left: Buffer = Buffer.from(request);
-    this.#begun = [];
+    this.#partialLine = [];
     while (into.length < count) {
-      if (this.#over !== undefined) throw this.#over;
-      const sliceMs = Math.max(0, Math.min(SLICE_MS, late - performance.now()));
-      left = this.#talk.write(left, sliceMs);
-      if (this.#talk.waits(sliceMs)) {
-        const chunk = this.#talk.read();
-        if (chunk.length > 0) this.#take(chunk, count, into);
-        else into.push(this.#read(await this.#last(late)));
+      if (this.#failure !== undefined) throw this.#failure;
+      const sliceMs = Math.max(0, Math.min(POLL_SLICE_MS, deadlineMs - performance.now()));
+      left = this.#channel.write(left, sliceMs);
+      if (this.#channel.waitReadable(sliceMs)) {
+        const chunk = this.#channel.read();
+        if (chunk.length > 0) this.#readLines(chunk, count, into);
+        else into.push(this.#parseAnswer(await this.#readLastLine(deadlineMs)));
       } else {
-        if (performance.now() > late) {
-          const seconds = Math.round(mostMs / 100) / 10;
-          throw new Failure('late', `crashStates.restore did not answer within ${seconds} s`);
+        if (performance.now() > deadlineMs) {
+          const seconds = Math.round(timeoutMs / 100) / 10;
+          throw new RestoreFailure('late', `crashStates.restore did not answer within ${seconds} s`);
         }
         // Others have waited for so long.
-        await eventsRead();
+        await processPendingEvents();
       }
     }
   }
 
   /** Reads the lines of which this is the next part. */
-  #take(chunk: Buffer, count: number, into: Restored[]): void {
+  #readLines(chunk: Buffer, count: number, into: Restored[]): void {
     let at = 0;
     for (
       let end = chunk.indexOf(NEWLINE);
       end !== -1 && into.length < count;
       end = chunk.indexOf(NEWLINE, at)
     ) {
-      into.push(this.#read(Buffer.concat([...this.#begun, chunk.subarray(at, end)]).toString()));
-      this.#begun = [];
+      into.push(this.#parseAnswer(Buffer.concat([...this.#partialLine, chunk.subarray(at, end)]).toString()));
+      this.#partialLine = [];
       at = end + 1;
     }
     if (at === chunk.length) return;
     if (into.length === count) {
       // Nobody knows which of the two was meant.
       into.pop();
-      throw tooMuch(chunk.subarray(at));
+      throw unexpectedOutput(chunk.subarray(at));
     }
-    this.#begun.push(Buffer.from(chunk.subarray(at)));
-    if (this.#begun.reduce((sum, { length }) => sum + length, 0) > LONGEST_ANSWER_BYTES)
-      throw new Failure('nonsense', `crashStates.restore: expected one line, it does not stop writing`);
+    this.#partialLine.push(Buffer.from(chunk.subarray(at)));
+    if (this.#partialLine.reduce((sum, { length }) => sum + length, 0) > MAX_ANSWER_BYTES)
+      throw new RestoreFailure('nonsense', `crashStates.restore: expected one line, it does not stop writing`);
   }
 
   /** Nothing more will come: the last line need not have had an end of its own. */
-  async #last(late: number): Promise<string> {
-    const line = Buffer.concat(this.#begun).toString();
-    this.#begun = [];
+  async #readLastLine(deadlineMs: number): Promise<string> {
+    const line = Buffer.concat(this.#partialLine).toString();
+    this.#partialLine = [];
     if (line !== '') return line;
-    await until(() => this.#over !== undefined, Math.max(0, late - performance.now()));
-    throw this.#over ?? new Failure('late', 'crashStates.restore has closed its output, and does not end');
+    await until(() => this.#failure !== undefined, Math.max(0, deadlineMs - performance.now()));
+    throw this.#failure ?? new RestoreFailure('late', 'crashStates.restore has closed its output, and does not end');
   }
 
-  #read(line: string): Restored {
+  #parseAnswer(line: string): Restored {
     let json: unknown;
     try {
       json = JSON.parse(line);
     } catch {
-      throw nonsense('JSON', line);
+      throw badAnswer('JSON', line);
     }
     const answer = Answer.safeParse(json);
-    if (!answer.success) throw nonsense('an object with live, names, problems or error', line);
+    if (!answer.success) throw badAnswer('an object with live, names, problems or error', line);
     const { live = [], names = {}, problems = [], error } = answer.data;
     for (const [number, name] of Object.entries(names)) this.#names[Number(number)] = name;
     return { live: live.map((number) => this.#names[number] ?? `unnamed ${number}`), problems, error };
   }
 
   kill(): void {
-    this.#forget();
+    this.#cancelAtExit();
     const { pid } = this.#child;
-    this.#over ??= new Failure('ended', 'crashStates.restore was ended');
-    this.#talk.close();
+    this.#failure ??= new RestoreFailure('ended', 'crashStates.restore was ended');
+    this.#channel.close();
     if (pid === undefined) return;
     try {
       process.kill(-pid, 'SIGKILL');
@@ -245,11 +245,11 @@ class Program {
 }
 
 /** The queue could not be restored. */
-const refused = (error: string): Restored => ({ live: [], problems: [], error });
+const restoreError = (error: string): Restored => ({ live: [], problems: [], error });
 
-const tooMuch = (bytes: Buffer): Failure =>
-  nonsense('one line for each state', bytes.toString().split('\n', 1)[0] ?? '');
+const unexpectedOutput = (bytes: Buffer): RestoreFailure =>
+  badAnswer('one line for each state', bytes.toString().split('\n', 1)[0] ?? '');
 
-function nonsense(expected: string, line: string): Failure {
-  return new Failure('nonsense', `crashStates.restore: expected ${expected}, found ${line.slice(0, 80)}`);
+function badAnswer(expected: string, line: string): RestoreFailure {
+  return new RestoreFailure('nonsense', `crashStates.restore: expected ${expected}, found ${line.slice(0, 80)}`);
 }

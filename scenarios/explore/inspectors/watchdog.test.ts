@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { blocklogAvailability } from '../../../faults/power/available.js';
-import { processesBelow, TestPlace } from '../../fixtures/kit.js';
+import { processesBelow, TestWorkspace } from '../../fixtures/kit.js';
 import { packageRoot } from '../../host/version.js';
 import type { ExploreResult } from '../result/result.js';
 
@@ -9,7 +9,7 @@ const availability = blocklogAvailability();
 const skip = availability.available ? false : availability.why;
 const FIXTURES = join(packageRoot(), 'conformance/fixtures');
 
-function restoring(place: TestPlace, wrong: string): string {
+function restoring(place: TestWorkspace, wrong: string): string {
   return place.target(['{node}', join(FIXTURES, 'queue.mjs'), '--data', '{data}', '--port', '{port}'], {
     guarantee: { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0, recoverySeconds: 2 },
     crashStates: { restore: ['{node}', join(FIXTURES, 'restore-log.mjs'), '--wrong', wrong] },
@@ -25,7 +25,7 @@ for (const [wrong, budget, words] of [
     `a restore program that ${wrong} on a state is found there, within the budget`,
     { skip },
     async (t) => {
-      const place = new TestPlace();
+      const place = new TestWorkspace();
       t.teardown(() => place.remove());
       const flags = ['--budget', budget, '--seed', '3', '--json'];
       const { code, stdout, stderr } = await place.run(['explore', restoring(place, wrong), ...flags]);
@@ -43,7 +43,7 @@ for (const [wrong, budget, words] of [
 }
 
 t.test('a restore program that never works is an error of the target', { skip }, async (t) => {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const target = place.target(
     ['{node}', join(FIXTURES, 'queue.mjs'), '--data', '{data}', '--port', '{port}'],

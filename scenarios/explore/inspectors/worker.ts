@@ -1,21 +1,21 @@
 import { messageOf } from '../../../conformance/errors.js';
 import { openRecording } from '../../../faults/crash-states/materialise.js';
 import { parseState } from '../../../faults/write-log/state.js';
-import type { Found } from './found.js';
+import type { Inspection } from './found.js';
 import {
-  Asker,
-  ImageLooker,
+  RestoreClient,
+  ImageInspector,
   type ImagePlan,
-  type Late,
-  type Looker,
-  MountLooker,
+  type TimedOut,
+  type StateInspector,
+  MountInspector,
   type MountPlan,
-  type Waiting,
+  type RestoreTimeouts,
 } from './lookers.js';
 import { RestoreService } from './restore-service.js';
 
 /** All that a worker process needs to look at crash states of one recording. */
-export interface WorkerPlan extends Waiting {
+export interface WorkerPlan extends RestoreTimeouts {
   log: string;
   end: number;
   base: string;
@@ -24,52 +24,52 @@ export interface WorkerPlan extends Waiting {
   env: Readonly<Record<string, string>>;
   /** SHA-256 of the messages, in the order of their bits. */
   digests: readonly string[];
-  way: ImagePlan | MountPlan;
+  strategy: ImagePlan | MountPlan;
 }
 
 export type ToWorker =
   | { plan: WorkerPlan }
   | { batch: readonly { number: number; state: string }[] }
   /** It lets go of its disk, and waits for another plan. */
-  | { rest: true };
+  | { release: true };
 export type FromWorker =
   | { ready: true }
-  | { found: (Found & { number: number })[]; late: (Late & { number: number })[] }
+  | { inspections: (Inspection & { number: number })[]; late: (TimedOut & { number: number })[] }
   | { failed: string; code: string };
 
 /** A process of its own: looks at the states that its parent sends, and ends with its parent. */
 function main(): void {
   let service: RestoreService | undefined;
-  let looker: Looker | undefined;
+  let inspector: StateInspector | undefined;
   const send = (message: FromWorker) => void process.send?.(message);
-  const obey = async (message: ToWorker): Promise<FromWorker> => {
+  const handle = async (message: ToWorker): Promise<FromWorker> => {
     if ('plan' in message) {
       // The same for all plans of a run.
       service ??= new RestoreService(message.plan.restore, message.plan.env);
-      looker = lookerOf(message.plan, service);
+      inspector = createInspector(message.plan, service);
       return { ready: true };
     }
-    if ('rest' in message) {
-      looker?.close();
-      looker = undefined;
+    if ('release' in message) {
+      inspector?.close();
+      inspector = undefined;
       return { ready: true };
     }
-    if (looker === undefined) throw new Error('a batch came before the plan');
-    const found: (Found & { number: number })[] = [];
-    const late: (Late & { number: number })[] = [];
-    const seen = await looker.look(message.batch.map(({ state }) => parseState(state)));
-    for (const [place, { number }] of message.batch.entries()) {
-      const what = seen[place] ?? { hung: false };
-      if ('hung' in what) late.push({ number, ...what });
-      else found.push({ number, ...what });
+    if (inspector === undefined) throw new Error('a batch came before the plan');
+    const inspections: (Inspection & { number: number })[] = [];
+    const timedOut: (TimedOut & { number: number })[] = [];
+    const results = await inspector.inspect(message.batch.map(({ state }) => parseState(state)));
+    for (const [index, { number }] of message.batch.entries()) {
+      const result = results[index] ?? { hung: false };
+      if ('hung' in result) timedOut.push({ number, ...result });
+      else inspections.push({ number, ...result });
     }
-    return { found, late };
+    return { inspections, late: timedOut };
   };
   // One after the other: there is one disk, and one program that restores.
   let last = Promise.resolve();
   process.on('message', (message: ToWorker) => {
     last = last.then(() =>
-      obey(message).then(send, (error: unknown) => {
+      handle(message).then(send, (error: unknown) => {
         const code = error instanceof Error && 'code' in error ? String(error.code) : 'kit-failed';
         send({ failed: messageOf(error), code });
       }),
@@ -78,25 +78,25 @@ function main(): void {
   process.on('disconnect', () => {
     // What it has started would keep the disk busy.
     service?.end();
-    looker?.close();
+    inspector?.close();
     process.exit(0);
   });
   // A Ctrl-C of the terminal is the parent's to handle: it ends the workers when they have let go of their disks.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
 }
 
-function lookerOf(plan: WorkerPlan, service: RestoreService): Looker {
-  const { way, base, baseAt } = plan;
+function createInspector(plan: WorkerPlan, service: RestoreService): StateInspector {
+  const { strategy, base, baseAt } = plan;
   const recording = openRecording(plan.log, plan.end);
-  const asker = new Asker(service, plan, plan.digests);
-  const looker =
-    way.name === 'image'
-      ? new ImageLooker(way, recording, base, baseAt, asker)
-      : new MountLooker(way, recording, base, baseAt, asker);
+  const client = new RestoreClient(service, plan, plan.digests);
+  const inspector =
+    strategy.name === 'image'
+      ? new ImageInspector(strategy, recording, base, baseAt, client)
+      : new MountInspector(strategy, recording, base, baseAt, client);
   return {
-    look: (states) => looker.look(states),
+    inspect: (states) => inspector.inspect(states),
     close() {
-      looker.close();
+      inspector.close();
       recording.close();
     },
   };

@@ -6,8 +6,8 @@ import { KitError } from '../../../conformance/errors.js';
 import type { HistoryEvent } from '../../../conformance/history/events.js';
 import { loadTarget } from '../../../conformance/target-file/load.js';
 import { WriteLogWriter } from '../../../faults/write-log/log-writer.js';
-import { TestPlace } from '../../fixtures/kit.js';
-import { keepRecording, openRecordingIn } from './kept-recording.js';
+import { TestWorkspace } from '../../fixtures/kit.js';
+import { saveRecording, openSavedRecording } from './kept-recording.js';
 
 const IMAGE_BYTES = 1 << 20;
 const MESSAGE = Buffer.from('a message');
@@ -22,19 +22,19 @@ const HISTORY: HistoryEvent[] = [
     recipients: 1,
     shape: 'tiny',
   },
-  { kind: 'placed', atMs: 2, id: '1-0-0', what: 'confirmed', entries: 2 },
+  { kind: 'log-position', atMs: 2, id: '1-0-0', what: 'confirmed', entries: 2 },
   {
     kind: 'state-explored',
     atMs: 3,
     state: '2',
     prefix: 2,
-    reached: 2,
-    way: 'image',
+    entriesBegun: 2,
+    strategy: 'image',
     recovered: true,
-    live: '',
-    wrong: 0,
+    heldBits: '',
+    wrongCount: 0,
     detail: '',
-    alike: 0,
+    equivalentStates: 0,
   },
   { kind: 'run-ended', atMs: 4, how: 'completed' },
 ];
@@ -48,7 +48,7 @@ function logOf(path: string, place = 4096): void {
 
 /** A recording of a run of one message, kept in `recording`. */
 function kept(t: { teardown(remove: () => void): void }) {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const [from, dir] = [join(place.dir, 'from'), join(place.dir, 'recording')];
   for (const folder of [from, dir]) mkdirSync(folder);
@@ -64,7 +64,7 @@ function kept(t: { teardown(remove: () => void): void }) {
     ['data', { sizeBytes: 512, extents: [{ fileOffset: 0, deviceOffset: 4096, lengthBytes: 4096 }] }],
   ]);
   const run = { id: 'run-1', image, log, from: 0, end: 2, filesystem, digests, files, remove: () => {} };
-  keepRecording(run, target, 7, dir);
+  saveRecording(run, target, 7, dir);
   writeFileSync(join(dir, 'history.jsonl'), HISTORY.map((event) => `${JSON.stringify(event)}\n`).join(''));
   return { place, file, target, dir, run, image: join(dir, 'disk.img'), log: join(dir, 'writes.log') };
 }
@@ -73,7 +73,7 @@ t.test(
   'a recording comes back as it was kept, without what an exploration had added to its history',
   async (t) => {
     const { target, dir, run } = kept(t);
-    const again = openRecordingIn(dir, target);
+    const again = openSavedRecording(dir, target);
     t.match(again, { seed: 7, events: HISTORY.slice(0, 2) });
     t.equal(again.events.length, 2);
     const { image: _image, log: _log, remove: _remove, ...what } = again.run;
@@ -93,7 +93,7 @@ t.test('what is wrong with a recording is told by file, with what was expected',
       spoil(made);
       let error: unknown;
       try {
-        openRecordingIn(made.dir, made.target);
+        openSavedRecording(made.dir, made.target);
       } catch (thrown) {
         error = thrown;
       }

@@ -44,22 +44,22 @@ export interface RecordedRun {
 
 export const DISK_BYTES = 512 * 2 ** 20;
 const START_TIMEOUT_MS = 30_000;
-const PRODUCERS = 4;
-const DEPTH = 6;
+const PRODUCER_COUNT = 4;
+const IN_FLIGHT_PER_PRODUCER = 6;
 /** Receivers are held back until so much is at stake, or for so long; then let go for a moment. */
-const HELD_MESSAGES = 120;
-const HELD_MS = 700;
-const FLOW_MESSAGES = 40;
-const FLOW_MS = 150;
+const MAX_HELD_MESSAGES = 120;
+const MAX_HELD_MS = 700;
+const MAX_FLOW_MESSAGES = 40;
+const MAX_FLOW_MS = 150;
 
 /** Notes for each message at which place of the log it was confirmed, and at which it was offered to a receiver. */
-class PlacedLedger extends Ledger {
+class LogPositionLedger extends Ledger {
   readonly digests = new Map<string, string>();
-  readonly #place: (id: string, what: 'confirmed' | 'taken') => void;
+  readonly #recordPosition: (id: string, what: 'confirmed' | 'offered') => void;
 
   constructor(run: string, recorder: Recorder, entries: () => number) {
     super(run, recorder);
-    this.#place = (id, what) => void recorder.record({ kind: 'placed', id, what, entries: entries() });
+    this.#recordPosition = (id, what) => void recorder.record({ kind: 'log-position', id, what, entries: entries() });
   }
 
   override submitted(message: Message, producer: number): void {
@@ -69,17 +69,17 @@ class PlacedLedger extends Ledger {
 
   override answered(id: string, answer: Answer): void {
     // After the answer: whatever it rests on is in the log by now.
-    if (answer.outcome === 'confirmed') this.#place(id, 'confirmed');
+    if (answer.outcome === 'confirmed') this.#recordPosition(id, 'confirmed');
     super.answered(id, answer);
   }
 
-  override follow(next: Receipts): Receipts {
-    const following = super.follow(next);
+  override trackReceipts(next: Receipts): Receipts {
+    const following = super.trackReceipts(next);
     return {
       ...following,
       delivered: (what) => {
         // Before it is accepted: what the target makes of that is not in the log yet.
-        if (what.id !== null) this.#place(what.id, 'taken');
+        if (what.id !== null) this.#recordPosition(what.id, 'offered');
         return following.delivered(what);
       },
     };
@@ -95,42 +95,42 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
   const mountPoint = join(dir, 'disk');
   const plan = { name: 'recording', mountPoint, sizeBytes: DISK_BYTES };
   const disk = await createRecordedDisk(plan, filesystem, registry);
-  const forget = atExit(() => disk.remove());
+  const cancelAtExit = atExit(() => disk.remove());
   const remove = () => {
-    forget();
+    cancelAtExit();
     disk.remove();
   };
   try {
     const entries = () => disk.completeEntries();
-    const ledger = new PlacedLedger(registry.runId, recorder, entries);
+    const ledger = new LogPositionLedger(registry.runId, recorder, entries);
     const dataDir = join(mountPoint, DATA_DIR);
     makeDurableDirectory(dataDir);
     const launched = await launch({
       ...options,
       dataDir,
-      receipts: ledger.follow(recordReceipts(recorder)),
+      receipts: ledger.trackReceipts(recordReceipts(recorder)),
     });
     try {
       recorder.record({ kind: 'installed', round: 1 });
       await launched.install(target.crashStates?.install ?? target.install, INSTALL_TIMEOUT_MS);
-      const start = await launched.life.bringUp(START_TIMEOUT_MS);
+      const start = await launched.supervisor.bringUp(START_TIMEOUT_MS);
       if (!start.ready)
         throw new KitError(
           'target-unavailable',
           `the target did not get ready: ${start.detail}; its logs are in ${dir}`,
         );
       const from = entries();
-      const files = placesOf(target.crashStates?.files ?? {}, dataDir);
-      const producers = await load(options, ledger, launched);
+      const files = locateFiles(target.crashStates?.files ?? {}, dataDir);
+      const producers = await runLoad(options, ledger, launched);
       const end = disk.stop();
-      launched.life.end();
+      launched.supervisor.expectExits();
       disk.resume();
       await launched.destroy();
       await producers.stop();
       const { digests } = ledger;
       return {
         id: registry.runId,
-        ...disk.end(),
+        ...disk.endRecording(),
         from,
         end,
         filesystem,
@@ -149,7 +149,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
 
 type Running = Awaited<ReturnType<typeof launch>>;
 
-async function load(
+async function runLoad(
   options: RecordOptions,
   ledger: Ledger,
   { receiver, ports }: Running,
@@ -162,36 +162,36 @@ async function load(
     ports,
     ledger,
     random: seeded(seed).fork('workload'),
-    count: PRODUCERS,
-    depth: DEPTH,
+    count: PRODUCER_COUNT,
+    depth: IN_FLIGHT_PER_PRODUCER,
     signal,
   });
   const endMs = performance.now() + loadMs;
   const { tally } = ledger;
-  const left = () => Math.max(0, endMs - performance.now());
-  while (left() > 0 && !signal.aborted && !producers.failed) {
+  const leftMs = () => Math.max(0, endMs - performance.now());
+  while (leftMs() > 0 && !signal.aborted && !producers.hasFailed) {
     receiver.hold();
-    await ledger.when(() => tally.outstanding >= HELD_MESSAGES, Math.min(HELD_MS, left()), signal);
-    if (left() === 0) break;
+    await ledger.waitUntil(() => tally.outstanding >= MAX_HELD_MESSAGES, Math.min(MAX_HELD_MS, leftMs()), signal);
+    if (leftMs() === 0) break;
     receiver.release();
-    const goal = tally.delivered + FLOW_MESSAGES;
-    await ledger.when(() => tally.delivered >= goal, Math.min(FLOW_MS, left()), signal);
+    const deliveredGoal = tally.delivered + MAX_FLOW_MESSAGES;
+    await ledger.waitUntil(() => tally.delivered >= deliveredGoal, Math.min(MAX_FLOW_MS, leftMs()), signal);
   }
   receiver.hold();
   // Nobody waits for what is under way: the disk stops in the middle of it.
   return producers;
 }
 
-function placesOf(files: Readonly<Record<string, string>>, dataDir: string): RecordedRun['files'] {
-  const placed = new Map<string, { extents: Extent[]; sizeBytes: number }>();
+function locateFiles(files: Readonly<Record<string, string>>, dataDir: string): RecordedRun['files'] {
+  const located = new Map<string, { extents: Extent[]; sizeBytes: number }>();
   for (const [name, path] of Object.entries(files)) {
     const full = join(dataDir, path);
     try {
       const sizeBytes = statSync(full).size;
-      placed.set(name, { extents: extentsOf(full, sizeBytes), sizeBytes });
+      located.set(name, { extents: extentsOf(full, sizeBytes), sizeBytes });
     } catch (error) {
       throw new KitError('bad-target', `crashStates.files.${name}: ${messageOf(error)}`, { cause: error });
     }
   }
-  return placed;
+  return located;
 }

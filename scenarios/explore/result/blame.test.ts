@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { openRecording } from '../../../faults/crash-states/materialise.js';
 import { type NewEntry, WriteLogWriter } from '../../../faults/write-log/log-writer.js';
-import { blame } from './blame.js';
+import { explainLoss } from './blame.js';
 
 const PAGE_BYTES = 4096;
 const MARK = Buffer.from('run=20261126 id=1-0-0 sha256=');
@@ -32,7 +32,7 @@ function blamed(
     recording.close();
     rmSync(dir, { recursive: true, force: true });
   });
-  return blame(recording, MARK, 500, confirmedAt).join('\n');
+  return explainLoss(recording, MARK, 500, confirmedAt).join('\n');
 }
 
 const [first, second] = pages();

@@ -2,11 +2,11 @@ import type { Recording } from '../../../faults/crash-states/materialise.js';
 import { formatNumbers } from '../../../faults/write-log/state.js';
 
 /** Where a message lies on the disk: the mark that only it carries was found there. */
-interface Place {
+interface MessageLocation {
   offset: number;
   lengthBytes: number;
   /** The mark, or what of it the first of two writes has. */
-  head: Buffer;
+  markHead: Buffer;
 }
 
 /**
@@ -16,15 +16,15 @@ interface Place {
  * @param confirmedAt so many entries were complete when its confirmation had come.
  * @returns a few lines for people.
  */
-export function blame(
+export function explainLoss(
   recording: Recording,
   mark: Buffer,
   lengthBytes: number,
   confirmedAt: number,
 ): string[] {
-  const place = find(recording, mark, lengthBytes);
+  const location = locateMessage(recording, mark, lengthBytes);
   const confirmed = `confirmed when ${confirmedAt} requests to the disk were complete`;
-  if (place === undefined)
+  if (location === undefined)
     return [
       confirmed,
       'its bytes are in no write of the log: they were never sent to the disk, or not as they came (compressed, encoded)',
@@ -32,15 +32,15 @@ export function blame(
   const { entries } = recording.model;
   const writes = entries.filter(
     ({ offset, lengthBytes: length, discard }) =>
-      !discard && offset < place.offset + place.lengthBytes && offset + length > place.offset,
+      !discard && offset < location.offset + location.lengthBytes && offset + length > location.offset,
   );
   // Later writes carry the same bytes again: the first one of each page is the one that matters.
   const pages = new Map<number, number>();
   for (const write of writes) {
-    const from = Math.max(write.offset, place.offset);
-    const to = Math.min(write.offset + write.lengthBytes, place.offset + place.lengthBytes);
-    const carries = write.index >= firstWith(recording, place, writes[0]?.index ?? 0);
-    for (let page = Math.floor(from / PAGE); carries && page * PAGE < to; page++)
+    const from = Math.max(write.offset, location.offset);
+    const to = Math.min(write.offset + write.lengthBytes, location.offset + location.lengthBytes);
+    const hasMark = write.index >= firstEntryWithMark(recording, location, writes[0]?.index ?? 0);
+    for (let page = Math.floor(from / PAGE_BYTES); hasMark && page * PAGE_BYTES < to; page++)
       if (!pages.has(page)) pages.set(page, write.index);
   }
   const needed = [...new Set(pages.values())].sort((a, b) => a - b);
@@ -50,9 +50,9 @@ export function blame(
     );
     return { index, flush: flush?.index };
   });
-  const late = flushes.filter(({ flush }) => flush === undefined || flush >= confirmedAt);
+  const unflushed = flushes.filter(({ flush }) => flush === undefined || flush >= confirmedAt);
   const lines = [`its ${lengthBytes} bytes were written by entries ${formatNumbers(needed)}`, confirmed];
-  const [worst] = late.sort(
+  const [worst] = unflushed.sort(
     (a, b) => (b.flush ?? Number.MAX_SAFE_INTEGER) - (a.flush ?? Number.MAX_SAFE_INTEGER),
   );
   if (worst === undefined) {
@@ -75,27 +75,27 @@ export function blame(
   return lines;
 }
 
-const PAGE = 4096;
+const PAGE_BYTES = 4096;
 
 /** A part of a mark that is shorter than this may stand anywhere. */
-const LEAST_PART = 16;
+const MIN_MARK_PART_BYTES = 16;
 
 /** The first place to which the mark was written, in one write or by two that lie beside each other. */
-function find(recording: Recording, mark: Buffer, lengthBytes: number): Place | undefined {
-  const halves: Place[] = [];
-  for (const { entry, bytes } of written(recording)) {
+function locateMessage(recording: Recording, mark: Buffer, lengthBytes: number): MessageLocation | undefined {
+  const halves: MessageLocation[] = [];
+  for (const { entry, bytes } of writesWithData(recording)) {
     const at = bytes.indexOf(mark);
-    if (at >= 0) return { offset: entry.offset + at, lengthBytes, head: mark };
-    for (let length = Math.min(mark.length, bytes.length) - 1; length >= LEAST_PART; length--) {
-      const head = mark.subarray(0, length);
-      if (!bytes.subarray(-length).equals(head)) continue;
-      halves.push({ offset: entry.offset + bytes.length - length, lengthBytes, head });
+    if (at >= 0) return { offset: entry.offset + at, lengthBytes, markHead: mark };
+    for (let length = Math.min(mark.length, bytes.length) - 1; length >= MIN_MARK_PART_BYTES; length--) {
+      const markHead = mark.subarray(0, length);
+      if (!bytes.subarray(-length).equals(markHead)) continue;
+      halves.push({ offset: entry.offset + bytes.length - length, lengthBytes, markHead });
     }
   }
-  return halves.find(({ offset, head }) => {
+  return halves.find(({ offset, markHead: head }) => {
     const rest = mark.subarray(head.length);
     const next = offset + head.length;
-    for (const { entry, bytes } of written(recording)) {
+    for (const { entry, bytes } of writesWithData(recording)) {
       const at = next - entry.offset;
       if (at >= 0 && bytes.subarray(at, at + rest.length).equals(rest)) return true;
     }
@@ -104,7 +104,7 @@ function find(recording: Recording, mark: Buffer, lengthBytes: number): Place | 
 }
 
 /** The writes of a log with their bytes. */
-function* written({ log, model }: Recording) {
+function* writesWithData({ log, model }: Recording) {
   for (const entry of model.entries) {
     if (entry.lengthBytes === 0 || entry.discard) continue;
     const bytes = Buffer.alloc(entry.lengthBytes);
@@ -114,7 +114,7 @@ function* written({ log, model }: Recording) {
 }
 
 /** The first write that has the mark at its place: earlier ones there were of other messages. */
-function firstWith({ log, model }: Recording, { offset, head }: Place, from: number): number {
+function firstEntryWithMark({ log, model }: Recording, { offset, markHead: head }: MessageLocation, from: number): number {
   for (const entry of model.entries.slice(from)) {
     const at = offset - entry.offset;
     if (entry.discard || at < 0 || at + head.length > entry.lengthBytes) continue;

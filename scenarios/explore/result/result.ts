@@ -1,5 +1,5 @@
 import type { Verdict } from '../../../conformance/checkers/verdict.js';
-import type { WayFigures, WayName } from '../strategies/way.js';
+import type { StrategyFigures, StrategyName } from '../strategies/way.js';
 
 /** A crash state that shows the violation, and why. */
 export interface SmallestState {
@@ -31,7 +31,7 @@ export interface ExploreResult {
   broken: number;
   /** States in which something was at risk. */
   atRisk: number;
-  ways: Partial<Record<WayName, WayFigures>>;
+  ways: Partial<Record<StrategyName, StrategyFigures>>;
   /**
    * States whose filesystem the kernel refused, which says nothing about the target: the superblock of ext4 spans two sectors, and
    * a cut may tear it. They are not among `states`.

@@ -8,7 +8,7 @@ import type { RecordedRun } from '../record/record.js';
 import type { ExploreResult } from './result.js';
 
 /** An exploration that found a crash state in which something is wrong. */
-export interface BrokenExploration {
+export interface FailedExploration {
   target: Target;
   seed: number;
   run: Pick<RecordedRun, 'id' | 'end' | 'filesystem' | 'digests'>;
@@ -19,8 +19,8 @@ export interface BrokenExploration {
 }
 
 /** Writes the bundle of the smallest broken state into the evidence; resolves to the file, or to null without such a state. */
-export async function bundleOfState(found: BrokenExploration): Promise<string | null> {
-  const { target, seed, run, result, evidence, events } = found;
+export async function writeStateBundle(failed: FailedExploration): Promise<string | null> {
+  const { target, seed, run, result, evidence, events } = failed;
   const { smallest } = result;
   if (smallest === null) return null;
   const file = join(evidence, 'bundle.tar.gz');

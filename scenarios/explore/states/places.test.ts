@@ -3,9 +3,9 @@ import { existsSync, mkdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { blocklogAvailability } from '../../../faults/power/available.js';
-import { TestPlace } from '../../fixtures/kit.js';
+import { TestWorkspace } from '../../fixtures/kit.js';
 import type { Resource } from '../../host/registry.js';
-import { Places } from './places.js';
+import { StateWorkspace } from './places.js';
 
 const availability = blocklogAvailability();
 const skip = availability.available ? false : availability.why;
@@ -14,7 +14,7 @@ t.test(
   'where there is no room for disks that is told in a line, and nothing of them is left',
   { skip },
   async (t) => {
-    const place = new TestPlace();
+    const place = new TestWorkspace();
     const small = join(place.dir, 'small');
     mkdirSync(small);
     t.equal(spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'plugpull-test', small]).status, 0);
@@ -28,19 +28,19 @@ t.test(
       gone: (resource: Resource) => void left.delete(JSON.stringify(resource)),
     };
     const dir = join(small, 'states');
-    t.throws(() => new Places(dir, residue), {
+    t.throws(() => new StateWorkspace(dir, residue), {
       code: 'kit-failed',
       message: /states: the disks of crash states/,
     });
     t.notOk(existsSync(dir));
     t.same([...left], []);
 
-    const places = new Places(join(place.dir, 'states'), residue);
+    const places = new StateWorkspace(join(place.dir, 'states'), residue);
     const base = join(place.dir, 'base.img');
     writeFileSync(base, '');
     truncateSync(base, 1 << 20);
-    places.place('a', base);
-    t.throws(() => places.place('a', base), { code: 'kit-failed' }, 'a second one at the same place');
+    places.makeSlot('a', base);
+    t.throws(() => places.makeSlot('a', base), { code: 'kit-failed' }, 'a second one at the same place');
     places.remove();
     t.same([...left], []);
   },

@@ -2,7 +2,7 @@ import { mkdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:f
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import {
-  discardFilesystem,
+  forceDropFilesystem,
   dropFilesystem,
   makeFilesystem,
   mountFilesystem,
@@ -13,13 +13,13 @@ import { findProgram } from '../../../faults/programs.js';
 import { atExit } from '../../host/at-exit.js';
 import type { Resource } from '../../host/registry.js';
 
-interface Residue {
+interface ResourceRegistry {
   made(resource: Resource): void;
   gone(resource: Resource): void;
 }
 
 /** Where one worker makes and mounts its states. */
-export interface Place {
+export interface DiskSlot {
   stable: string;
   image: string;
   device: string;
@@ -27,49 +27,49 @@ export interface Place {
 }
 
 /** Room for the images; on it only what is written takes memory. */
-const STORE_BYTES = 4 * 2 ** 30;
+const STORE_SIZE_BYTES = 4 * 2 ** 30;
 
 /**
  * The places where crash states are made: on a filesystem in memory that lets files share their blocks, so that a state
  * costs no copy of the disk; where there is none, in the directory itself, and every state is a sparse copy.
  */
-export class Places {
+export class StateWorkspace {
   /** A directory for images. */
   readonly dir: string;
   /** The directory around it, on no filesystem of its own. */
   readonly root: string;
-  readonly #residue: Residue;
+  readonly #registry: ResourceRegistry;
   readonly #undo: (() => void)[] = [];
-  readonly #forget = atExit(() => this.remove());
+  readonly #cancelAtExit = atExit(() => this.remove());
 
   /**
    * @param dir made, best in memory; removed in the end.
    * @throws KitError kit-failed
    */
-  constructor(dir: string, residue: Residue) {
-    this.#residue = residue;
+  constructor(dir: string, residue: ResourceRegistry) {
+    this.#registry = residue;
     this.root = dir;
     this.#claim({ kind: 'directory', path: dir }, () => rmSync(dir, { recursive: true, force: true }));
     mkdirSync(dir, { recursive: true });
     try {
-      this.dir = findProgram('mkfs.xfs') === undefined ? dir : this.#store(dir);
+      this.dir = findProgram('mkfs.xfs') === undefined ? dir : this.#mountStore(dir);
     } catch (error) {
       this.remove();
-      throw this.#failure(error);
+      throw this.#toKitError(error);
     }
   }
 
   /** No room, no loop device, no right to: in the words of the tool that found out. */
-  #failure(error: unknown): KitError {
+  #toKitError(error: unknown): KitError {
     const message = `${this.root}: the disks of crash states cannot be made there: ${messageOf(error)}`;
     return new KitError('kit-failed', message, { cause: error });
   }
 
-  #store(dir: string): string {
+  #mountStore(dir: string): string {
     const image = join(dir, 'store.img');
     const mountPoint = join(dir, 'store');
     writeFileSync(image, '');
-    truncateSync(image, STORE_BYTES);
+    truncateSync(image, STORE_SIZE_BYTES);
     mkdirSync(mountPoint);
     const store = { type: 'xfs', mountOptions: '' } as const;
     makeFilesystem(store, image);
@@ -77,7 +77,7 @@ export class Places {
     const device = attachLoop(image, 'dropped');
     this.#claim({ kind: 'mount', path: mountPoint }, () => {
       // Devices over its files may still be held in another mount namespace.
-      discardFilesystem(mountPoint);
+      forceDropFilesystem(mountPoint);
     });
     mountFilesystem(store, device, mountPoint);
     return mountPoint;
@@ -88,36 +88,36 @@ export class Places {
    * @param base a file with the size of the device.
    * @throws KitError kit-failed
    */
-  place(name: string, base: string): Place {
+  makeSlot(name: string, base: string): DiskSlot {
     try {
-      return this.#place(name, base);
+      return this.#makeSlot(name, base);
     } catch (error) {
-      throw this.#failure(error);
+      throw this.#toKitError(error);
     }
   }
 
-  #place(name: string, base: string): Place {
+  #makeSlot(name: string, base: string): DiskSlot {
     const file = (what: string) => join(this.dir, `${name}.${what}`);
-    const place = { stable: file('stable'), image: file('image'), mountPoint: file('mount') };
-    copySparse(base, place.stable);
-    writeFileSync(place.image, '');
-    truncateSync(place.image, statSync(base).size);
-    mkdirSync(place.mountPoint);
-    this.#claim({ kind: 'loop', path: place.image }, () => detachLoops(place.image));
-    const device = attachLoop(place.image, 'dropped');
-    this.#claim({ kind: 'mount', path: place.mountPoint }, () => {
-      dropFilesystem(place.mountPoint);
-      unmount(place.mountPoint);
+    const slot = { stable: file('stable'), image: file('image'), mountPoint: file('mount') };
+    copySparse(base, slot.stable);
+    writeFileSync(slot.image, '');
+    truncateSync(slot.image, statSync(base).size);
+    mkdirSync(slot.mountPoint);
+    this.#claim({ kind: 'loop', path: slot.image }, () => detachLoops(slot.image));
+    const device = attachLoop(slot.image, 'dropped');
+    this.#claim({ kind: 'mount', path: slot.mountPoint }, () => {
+      dropFilesystem(slot.mountPoint);
+      unmount(slot.mountPoint);
     });
-    return { ...place, device };
+    return { ...slot, device };
   }
 
   /** Written down before it is made; crossed out when it is gone. */
   #claim(resource: Resource, undo: () => void): void {
-    this.#residue.made(resource);
+    this.#registry.made(resource);
     this.#undo.push(() => {
       undo();
-      this.#residue.gone(resource);
+      this.#registry.gone(resource);
     });
   }
 
@@ -126,7 +126,7 @@ export class Places {
    * @throws the first thing that went wrong.
    */
   remove(): void {
-    this.#forget();
+    this.#cancelAtExit();
     const failures: unknown[] = [];
     for (let undo = this.#undo.pop(); undo !== undefined; undo = this.#undo.pop()) {
       try {

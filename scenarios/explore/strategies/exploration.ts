@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Stakes } from '../../../conformance/checkers/crash-states.js';
+import type { AtRiskMessages } from '../../../conformance/checkers/crash-states.js';
 import type { Recorder } from '../../../conformance/history/recorder.js';
 import type { Target } from '../../../conformance/target-file/definition.js';
 import type { Recording } from '../../../faults/crash-states/materialise.js';
@@ -8,11 +8,11 @@ import type { Registry } from '../../host/registry.js';
 import { DATA_DIR } from '../../runtime/disks/local-disk.js';
 import type { PreparedRuntime } from '../../runtime/runtime.js';
 import type { MountPlan } from '../inspectors/lookers.js';
-import type { Crew } from '../inspectors/pool.js';
-import type { KeptRecording } from '../record/kept-recording.js';
+import type { WorkerPool } from '../inspectors/pool.js';
+import type { SavedRecording } from '../record/kept-recording.js';
 import type { RecordedRun } from '../record/record.js';
-import type { Places } from '../states/places.js';
-import type { WayName } from './way.js';
+import type { StateWorkspace } from '../states/places.js';
+import type { StrategyName } from './way.js';
 
 export interface ExploreOptions {
   target: Target;
@@ -21,9 +21,9 @@ export interface ExploreOptions {
   seed: number;
   budgetMs: number;
   /** A recording that was kept: the target is not run under load again. */
-  recorded?: KeptRecording;
+  savedRecording?: SavedRecording;
   /** No more than so many different disks are looked at. */
-  states?: number;
+  maxStates?: number;
   /** Where the evidence goes; undefined: the state directory, and dropped when all passed. */
   out: string | undefined;
   keep: boolean;
@@ -41,9 +41,9 @@ export interface Exploration {
   dir: string;
   run: RecordedRun;
   recording: Recording;
-  places: Places;
-  crew: Crew;
-  stakes: Stakes;
+  workspace: StateWorkspace;
+  pool: WorkerPool;
+  atRisk: AtRiskMessages;
   /** The device when the entries before `baseAt` are on the medium. */
   base: string;
   baseAt: number;
@@ -57,15 +57,15 @@ export interface Exploration {
 }
 
 /** Each is two processes and a mount: a machine of many processors need not be filled to the last. */
-const MOST_MORE = 8;
+const MAX_EXTRA_WORKERS = 8;
 
 /** A worker that mounts waits for its disk more than half of the time. */
-export function workersOf({ workers }: Exploration, way: WayName): number {
-  return way === 'mount' ? workers + Math.min(workers + 1, MOST_MORE) : workers;
+export function workerCount({ workers }: Exploration, strategy: StrategyName): number {
+  return strategy === 'mount' ? workers + Math.min(workers + 1, MAX_EXTRA_WORKERS) : workers;
 }
 
 /** A place to mount states of a device. */
-export function mountWay({ places, run, options }: Exploration, name: string, base: string): MountPlan {
+export function makeMountPlan({ workspace: places, run, options }: Exploration, name: string, base: string): MountPlan {
   const queue = join(DATA_DIR, options.target.crashStates?.queue ?? '.');
-  return { name: 'mount', ...places.place(name, base), filesystem: run.filesystem, queue };
+  return { name: 'mount', ...places.makeSlot(name, base), filesystem: run.filesystem, queue };
 }

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { blocklogAvailability } from '../../../faults/power/available.js';
-import { TestPlace } from '../../fixtures/kit.js';
+import { TestWorkspace } from '../../fixtures/kit.js';
 import { packageRoot } from '../../host/version.js';
 import type { ReplayResult } from '../../replay/replay.js';
 import type { ExploreResult } from '../result/result.js';
@@ -13,7 +13,7 @@ const FIXTURES = join(packageRoot(), 'conformance/fixtures');
 const GUARANTEE = { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0, recoverySeconds: 2 };
 
 /** A queue that writes its only file anew in place when it recovers, and is right in all else. */
-function recoversInPlace(place: TestPlace, by: 'its program' | 'its start'): string {
+function recoversInPlace(place: TestWorkspace, by: 'its program' | 'its start'): string {
   const wrong = by === 'its start' ? ['--wrong', 'rewrites'] : [];
   const restore = ['{node}', join(FIXTURES, 'restore-log.mjs'), '--wrong', 'in-place'];
   return place.target(
@@ -27,7 +27,7 @@ for (const by of ['its program', 'its start'] as const) {
     `what only a cut of the recovery by ${by} loses is found, and its bundle gives the same verdict again`,
     { skip },
     async (t) => {
-      const place = new TestPlace();
+      const place = new TestWorkspace();
       t.teardown(() => place.remove());
       const flags = [
         '--budget',

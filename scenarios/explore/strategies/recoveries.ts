@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../../../conformance/errors.js';
-import { type Family, shuffled } from '../../../faults/crash-states/enumerate.js';
+import { type StateFamily, shuffled } from '../../../faults/crash-states/enumerate.js';
 import { Fingerprints } from '../../../faults/crash-states/fingerprint.js';
 import { openRecording } from '../../../faults/crash-states/materialise.js';
 import { StateDisk } from '../../../faults/crash-states/state-disk.js';
@@ -13,13 +13,13 @@ import { atExit } from '../../host/at-exit.js';
 import { seeded } from '../../host/random.js';
 import { DATA_DIR } from '../../runtime/disks/local-disk.js';
 import { RUN_VARIABLE } from '../../runtime/runtime.js';
-import { patienceMs, waiting } from '../inspectors/found.js';
+import { restoreTimeoutMs, restoreTimeouts } from '../inspectors/found.js';
 import { RestoreService } from '../inspectors/restore-service.js';
 import { DISK_BYTES } from '../record/record.js';
-import type { Place } from '../states/places.js';
-import { type Exploration, mountWay, workersOf } from './exploration.js';
-import { type Ground, recoverOnly, runOnTarget } from './target-lanes.js';
-import { type Broken, type LateState, placeIn, WayRun } from './way.js';
+import type { DiskSlot } from '../states/places.js';
+import { type Exploration, makeMountPlan, workerCount } from './exploration.js';
+import { type CrashStateSource, recoverTarget, runOnTarget } from './target-lanes.js';
+import { type Broken, type TimedOutState, logPositionOf, StrategyRun } from './way.js';
 
 /** What became of crash states whose recovery was cut as well. */
 export interface Recoveries {
@@ -29,8 +29,8 @@ export interface Recoveries {
   distinct: number;
   seconds: number;
   broken: Broken[];
-  unmountable: WayRun['unmountable'];
-  late: LateState[];
+  unmountable: StrategyRun['unmountable'];
+  timedOut: TimedOutState[];
 }
 
 export const NO_RECOVERIES: Recoveries = {
@@ -40,40 +40,40 @@ export const NO_RECOVERIES: Recoveries = {
   seconds: 0,
   broken: [],
   unmountable: [],
-  late: [],
+  timedOut: [],
 };
 
-const MOST_STATES_EACH = 150;
+const MAX_STATES_PER_RECOVERY = 150;
 /** A log of which so many cuts put nothing at risk has next to none that do. */
-const MOST_DRAWN = 1000;
-const BATCH = 4;
+const MAX_RANDOM_DRAWS = 1000;
+const BATCH_SIZE = 4;
 /** A recording, and the first states of it, take so long: by a program that restores, and by starts of the target. */
-const LEAST_MS = { restored: 1000, started: 3000 };
+const MIN_RECOVERY_BUDGET_MS = { restored: 1000, started: 3000 };
 
 /**
  * A crash during recovery is a crash state too: on a sample of states the recovery is recorded in its turn, from the
  * replay of the filesystem's journal on, and cut at its own requests to the disk.
  */
 export async function exploreRecoveries(exploration: Exploration): Promise<Recoveries> {
-  const total: Recoveries = { ...NO_RECOVERIES, broken: [], unmountable: [], late: [] };
-  const { options, recording, run, base, baseAt, places, endMs } = exploration;
-  if (options.states === 1) return total;
-  let place: Place | undefined;
-  const left = () => endMs - performance.now();
-  const leastMs = exploration.restore === undefined ? LEAST_MS.started : LEAST_MS.restored;
-  const sample = sampleOf(exploration);
+  const total: Recoveries = { ...NO_RECOVERIES, broken: [], unmountable: [], timedOut: [] };
+  const { options, recording, run, base, baseAt, workspace: places, endMs } = exploration;
+  if (options.maxStates === 1) return total;
+  let slot: DiskSlot | undefined;
+  const leftMs = () => endMs - performance.now();
+  const minMs = exploration.restore === undefined ? MIN_RECOVERY_BUDGET_MS.started : MIN_RECOVERY_BUDGET_MS.restored;
+  const sample = drawSample(exploration);
   for (const [number, state] of sample.entries()) {
-    if (left() <= leastMs || options.signal.aborted || total.broken.length > 0) break;
-    place ??= places.place('recovery', base);
-    const disk = new StateDisk({ recording, base, baseAt, ...place, filesystem: run.filesystem });
+    if (leftMs() <= minMs || options.signal.aborted || total.broken.length > 0) break;
+    slot ??= places.makeSlot('recovery', base);
+    const disk = new StateDisk({ recording, base, baseAt, ...slot, filesystem: run.filesystem });
     try {
-      disk.make(state);
+      disk.materialise(state);
     } finally {
       disk.close();
     }
     // None may take the time of the others.
-    const untilMs = performance.now() + Math.max(leastMs, left() / (sample.length - number));
-    await cutRecovery({ ...exploration, endMs: untilMs }, state, place.image, number, total);
+    const recoveryEndMs = performance.now() + Math.max(minMs, leftMs() / (sample.length - number));
+    await cutRecovery({ ...exploration, endMs: recoveryEndMs }, state, slot.image, number, total);
   }
   if (total.cut === 0 && sample.length > 0 && !options.signal.aborted)
     options.progress('no time was left to record a recovery and cut it');
@@ -84,19 +84,19 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
  * Of each of these families one state, somewhere in the log, in which something is at risk. More would be equal to these: a
  * recovery does much the same from wherever it begins.
  */
-const SAMPLED: readonly Family[] = ['prefix', 'random', 'torn'];
+const SAMPLED_FAMILIES: readonly StateFamily[] = ['prefix', 'random', 'torn'];
 
-function sampleOf({ recording, run, options, stakes }: Exploration): CrashState[] {
+function drawSample({ recording, run, options, atRisk: stakes }: Exploration): CrashState[] {
   const random = seeded(options.seed).fork('recoveries');
-  const states = new Map<Family, CrashState>();
-  let randomly = 0;
+  const states = new Map<StateFamily, CrashState>();
+  let randomDraws = 0;
   for (const { state, family } of shuffled(recording.model, run.from, random, 1)) {
     const { prefix } = state;
-    const atRisk = stakes.required({ prefix, reached: prefix + 1 }).some((bits) => bits !== 0);
-    if (atRisk && !states.has(family)) states.set(family, state);
-    if (family === 'random' && (states.has(family) || ++randomly > MOST_DRAWN)) break;
+    const hasAtRisk = stakes.required({ prefix, entriesBegun: prefix + 1 }).some((bits) => bits !== 0);
+    if (hasAtRisk && !states.has(family)) states.set(family, state);
+    if (family === 'random' && (states.has(family) || ++randomDraws > MAX_RANDOM_DRAWS)) break;
   }
-  return SAMPLED.flatMap((family) => states.get(family) ?? []);
+  return SAMPLED_FAMILIES.flatMap((family) => states.get(family) ?? []);
 }
 
 async function cutRecovery(
@@ -106,7 +106,7 @@ async function cutRecovery(
   number: number,
   total: Recoveries,
 ): Promise<void> {
-  const { options, registry, run, places, stakes, recorder, endMs, restore } = exploration;
+  const { options, registry, run, workspace: places, atRisk: stakes, recorder, endMs, restore } = exploration;
   const name = `recovery-${number}`;
   const mountPoint = join(exploration.dir, name);
   mkdirSync(mountPoint, { recursive: true });
@@ -120,7 +120,7 @@ async function cutRecovery(
       from: image,
       recorded: true,
       env: envOf(exploration),
-      residue: registry,
+      registry,
     });
   } catch (error) {
     if (!(error instanceof MountError)) throw error;
@@ -129,28 +129,28 @@ async function cutRecovery(
   }
   const forget = atExit(() => disk.remove());
   try {
-    const end = await recover(exploration, disk, mountPoint, name);
-    const ended = disk.end();
+    const end = await recordRecovery(exploration, disk, mountPoint, name);
+    const ended = disk.endRecording();
     const recording = openRecording(ended.log, end);
     try {
-      const parent = { address: formatState(state), ...placeIn(state) };
-      const way = new WayRun({
-        way: restore === undefined ? 'target' : 'mount',
+      const parent = { address: formatState(state), ...logPositionOf(state) };
+      const strategyRun = new StrategyRun({
+        strategy: restore === undefined ? 'target' : 'mount',
         model: recording.model,
         from: 0,
         fingerprints: new Fingerprints(recording, ended.image, 0),
         random: seeded(options.seed).fork(name),
-        stakes,
+        atRisk: stakes,
         recorder,
         parent,
-        most: Math.min(MOST_STATES_EACH, options.states ?? MOST_STATES_EACH),
+        maxDistinct: Math.min(MAX_STATES_PER_RECOVERY, options.maxStates ?? MAX_STATES_PER_RECOVERY),
         endMs,
         signal: options.signal,
         progress: options.progress,
       });
       const workers = await exploreCuts(
         exploration,
-        way,
+        strategyRun,
         {
           name: `${name}-lane`,
           recording,
@@ -160,20 +160,20 @@ async function cutRecovery(
         },
         ended.log,
       );
-      way.end();
-      const figures = way.figures(workers);
+      strategyRun.end();
+      const figures = strategyRun.figures(workers);
       total.cut += 1;
       total.states += figures.states;
       total.distinct += figures.distinct;
       total.seconds += figures.seconds;
-      if (way.broken.length > 0) {
+      if (strategyRun.broken.length > 0) {
         const log = `${name}.log`;
         copySparse(ended.log, join(exploration.dir, log));
         const { length } = recording.model.entries;
-        total.broken.push(...way.broken.map((broken) => ({ ...broken, recovery: { log, end: length } })));
+        total.broken.push(...strategyRun.broken.map((broken) => ({ ...broken, recovery: { log, end: length } })));
       }
-      total.unmountable.push(...way.unmountable);
-      total.late.push(...way.late);
+      total.unmountable.push(...strategyRun.unmountable);
+      total.timedOut.push(...strategyRun.timedOut);
       options.progress(
         `recovery ${number + 1} from ${formatState(state).slice(0, 60)}: ${recording.model.entries.length} requests, ${figures.states} states of its own`,
       );
@@ -195,7 +195,7 @@ const envOf = ({ registry }: Exploration) => ({ [RUN_VARIABLE]: registry.runId }
  * Lets the target recover on a recorded disk: by its program that restores, or by being started.
  * @returns so many requests to the disk its recovery has made.
  */
-async function recover(
+async function recordRecovery(
   exploration: Exploration,
   disk: BlocklogDisk,
   mountPoint: string,
@@ -210,13 +210,13 @@ async function recover(
     disk.resume();
   };
   if (restore === undefined) {
-    await recoverOnly(exploration, data, join(exploration.dir, `${name}-target`), cut);
+    await recoverTarget(exploration, data, join(exploration.dir, `${name}-target`), cut);
     return end;
   }
   const service = new RestoreService(restore, envOf(exploration));
   try {
     const queue = join(data, options.target.crashStates?.queue ?? '.');
-    await service.ask({ queue }, Math.min(patienceMs(options.target), endMs - performance.now()));
+    await service.ask({ queue }, Math.min(restoreTimeoutMs(options.target), endMs - performance.now()));
     cut();
     return end;
   } finally {
@@ -227,17 +227,17 @@ async function recover(
 /** Looks at the states of one recovery's log. @returns how many did so at a time. */
 async function exploreCuts(
   exploration: Exploration,
-  way: WayRun,
-  ground: Ground,
+  strategyRun: StrategyRun,
+  source: CrashStateSource,
   log: string,
 ): Promise<number> {
-  const { options, crew, digests, endMs, restore } = exploration;
+  const { options, pool: crew, digests, endMs, restore } = exploration;
   if (restore === undefined) {
-    await runOnTarget(exploration, way, ground);
-    return workersOf(exploration, 'target');
+    await runOnTarget(exploration, strategyRun, source);
+    return workerCount(exploration, 'target');
   }
-  const { name, recording, base, baseAt } = ground;
-  const workers = workersOf(exploration, 'mount');
+  const { name, recording, base, baseAt } = source;
+  const workers = workerCount(exploration, 'mount');
   const plans = Array.from({ length: workers }, (_, worker) => ({
     log,
     end: recording.model.entries.length,
@@ -245,10 +245,10 @@ async function exploreCuts(
     baseAt,
     restore,
     env: envOf(exploration),
-    ...waiting(options.target, endMs),
+    ...restoreTimeouts(options.target, endMs),
     digests,
-    way: mountWay(exploration, `${name}-${worker}`, base),
+    strategy: makeMountPlan(exploration, `${name}-${worker}`, base),
   }));
-  await crew.run(plans, way.jobs(), BATCH, () => way.stopped());
+  await crew.run(plans, strategyRun.jobs(), BATCH_SIZE, () => strategyRun.shouldStop());
   return workers;
 }

@@ -2,8 +2,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { Stakes } from '../../../conformance/checkers/crash-states.js';
-import { Story } from '../../../conformance/fixtures/histories.js';
+import { AtRiskMessages } from '../../../conformance/checkers/crash-states.js';
+import { HistoryBuilder } from '../../../conformance/fixtures/histories.js';
 import type { StateExplored } from '../../../conformance/history/events.js';
 import { Fingerprints } from '../../../faults/crash-states/fingerprint.js';
 import { openRecording } from '../../../faults/crash-states/materialise.js';
@@ -11,8 +11,8 @@ import { SECTOR_BYTES } from '../../../faults/sector.js';
 import { WriteLogWriter } from '../../../faults/write-log/log-writer.js';
 import type { CrashState } from '../../../faults/write-log/state.js';
 import { seeded } from '../../host/random.js';
-import { type Found, foundOf, notRecovered } from '../inspectors/found.js';
-import { WayRun } from './way.js';
+import { type Inspection, toInspection, notRecovered } from '../inspectors/found.js';
+import { StrategyRun } from './way.js';
 
 /** One message, on the disk with the first write, flushed with the second entry and confirmed then. */
 function oneMessage(t: { teardown(end: () => void): void }) {
@@ -29,31 +29,31 @@ function oneMessage(t: { teardown(end: () => void): void }) {
     recording.close();
     rmSync(dir, { recursive: true, force: true });
   });
-  const stakes = new Stakes(new Story().start('crash-states').placed('m', 2).events);
+  const atRisk = new AtRiskMessages(new HistoryBuilder().start('crash-states').submitAt('m', 2).events);
   const events: Omit<StateExplored, 'atMs'>[] = [];
-  const way = new WayRun({
-    way: 'target',
+  const way = new StrategyRun({
+    strategy: 'target',
     model: recording.model,
     from: 0,
     fingerprints: new Fingerprints(recording, base, 0),
     random: seeded(1),
-    stakes,
+    atRisk,
     recorder: {
       record: (event) => {
         if (event.kind === 'state-explored') events.push(event);
         return { ...event, atMs: 0 };
       },
     },
-    most: 40,
+    maxDistinct: 40,
     endMs: performance.now() + 5000,
     signal: new AbortController().signal,
     progress() {},
   });
   /** Looks at every state, and says for each what is found. */
-  const explore = (found: (state: CrashState, required: boolean) => Found) => {
-    for (const { crash, found: tell } of way.jobs()) {
+  const explore = (found: (state: CrashState, required: boolean) => Inspection) => {
+    for (const { crash, onInspected: tell } of way.jobs()) {
       const { prefix } = crash;
-      tell(found(crash, stakes.idsOf(stakes.required({ prefix, reached: prefix + 1 })).length > 0));
+      tell(found(crash, atRisk.idsOf(atRisk.required({ prefix, entriesBegun: prefix + 1 })).length > 0));
     }
     way.end();
     return { way, events };
@@ -62,13 +62,13 @@ function oneMessage(t: { teardown(end: () => void): void }) {
 }
 
 const bits = new Map([['m', 0]]);
-const holding = (...ids: string[]) => foundOf(bits, 1, ids, []);
+const holding = (...ids: string[]) => toInspection(bits, 1, ids, []);
 
 t.test('a message that a look did not have to wait for is not called lost in an equal disk', async (t) => {
   // It is on the disk from the first state on, and comes late: who does not wait for it does not see it.
   const { way, events } = oneMessage(t)((_, required) => (required ? holding('m') : holding()));
   t.same(way.broken, []);
-  t.same(way.late, []);
+  t.same(way.timedOut, []);
   t.ok(
     events.some(({ prefix }) => prefix >= 2),
     'states in which it must be there were judged',

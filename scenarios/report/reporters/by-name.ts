@@ -13,7 +13,7 @@ import { tap } from './tap.js';
 const json: Reporter = {
   name: 'json',
   stream: 'stdout',
-  toFile: true,
+  supportsFile: true,
   render: ({ data }) => `${JSON.stringify(data)}\n`,
 };
 
@@ -21,7 +21,7 @@ const json: Reporter = {
 const list: Reporter = {
   name: 'list',
   stream: 'stderr',
-  toFile: true,
+  supportsFile: true,
   render: (outcome, style) => `${outcome.lines(style).join('\n')}\n`,
 };
 
@@ -29,24 +29,24 @@ const REPORTERS: readonly Reporter[] = [list, json, junit, tap, github];
 export const REPORTER_NAMES = REPORTERS.map(({ name }) => name);
 
 /** A reporter, and the file that it writes; undefined: its stream. */
-export interface Chosen {
+export interface ChosenReporter {
   reporter: Reporter;
   file: string | undefined;
 }
 
 /**
  * What `--reporter` asks for.
- * @param words `name` or `name:file`; none: the list for people.
+ * @param specs `name` or `name:file`; none: the list for people.
  * @param withJson `--json`: the object on stdout besides.
  * @throws KitError bad-usage for an unknown name, a file that cannot be written, or two that want stdout.
  */
-export function chooseReporters(words: readonly string[] | undefined, withJson: boolean): Chosen[] {
-  const chosen = (words ?? ['list']).map(choose);
+export function chooseReporters(specs: readonly string[] | undefined, withJson: boolean): ChosenReporter[] {
+  const chosen = (specs ?? ['list']).map(parseReporter);
   if (withJson && !chosen.some(({ reporter, file }) => reporter === json && file === undefined))
     chosen.push({ reporter: json, file: undefined });
-  const loud = chosen.filter(({ reporter, file }) => file === undefined && reporter.stream === 'stdout');
-  if (loud.length > 1) {
-    const names = loud.map(({ reporter }) => reporter.name).join(' and ');
+  const toStdout = chosen.filter(({ reporter, file }) => file === undefined && reporter.stream === 'stdout');
+  if (toStdout.length > 1) {
+    const names = toStdout.map(({ reporter }) => reporter.name).join(' and ');
     throw new KitError(
       'bad-usage',
       `--reporter: ${names} would both write to stdout; expected a file for one, such as junit:report.xml`,
@@ -56,44 +56,44 @@ export function chooseReporters(words: readonly string[] | undefined, withJson: 
 }
 
 /** Tells an outcome in every form that was asked for. */
-export async function report(outcome: Outcome, chosen: readonly Chosen[]): Promise<void> {
+export async function writeReports(outcome: Outcome, chosen: readonly ChosenReporter[]): Promise<void> {
   for (const { reporter, file } of chosen) {
     const stream = process[reporter.stream];
     const text = await reporter.render(outcome, file === undefined ? styleFor(stream) : plainStyle);
     if (file === undefined) stream.write(text);
-    else writeReport(file, text);
+    else writeReportFile(file, text);
   }
 }
 
-function choose(words: string): Chosen {
-  const [name = '', ...rest] = words.split(':');
+function parseReporter(spec: string): ChosenReporter {
+  const [name = '', ...rest] = spec.split(':');
   const file = rest.length === 0 ? undefined : rest.join(':');
   const reporter = REPORTERS.find((one) => one.name === name);
   if (reporter === undefined)
-    throw new KitError('bad-usage', `--reporter ${words}: expected one of ${REPORTER_NAMES.join(', ')}`);
+    throw new KitError('bad-usage', `--reporter ${spec}: expected one of ${REPORTER_NAMES.join(', ')}`);
   if (file === undefined) return { reporter, file };
-  if (!reporter.toFile)
-    throw new KitError('bad-usage', `--reporter ${words}: expected no file, ${name} speaks to its CI alone`);
-  if (file === '') throw new KitError('bad-usage', `--reporter ${words}: expected a file after the colon`);
-  checkWritable(words, resolve(file));
+  if (!reporter.supportsFile)
+    throw new KitError('bad-usage', `--reporter ${spec}: expected no file, ${name} speaks to its CI alone`);
+  if (file === '') throw new KitError('bad-usage', `--reporter ${spec}: expected a file after the colon`);
+  checkWritable(spec, resolve(file));
   return { reporter, file: resolve(file) };
 }
 
 /** Told before the run, and not after minutes of it. */
-function checkWritable(words: string, file: string): void {
+function checkWritable(spec: string, file: string): void {
   try {
     makeDirectories(dirname(file));
     accessSync(existsSync(file) ? file : dirname(file), constants.W_OK);
   } catch (error) {
-    throw new KitError('bad-usage', `--reporter ${words}: expected a file to write: ${messageOf(error)}`, {
+    throw new KitError('bad-usage', `--reporter ${spec}: expected a file to write: ${messageOf(error)}`, {
       cause: error,
     });
   }
   if (existsSync(file) && statSync(file).isDirectory())
-    throw new KitError('bad-usage', `--reporter ${words}: expected a file, and it is a directory`);
+    throw new KitError('bad-usage', `--reporter ${spec}: expected a file, and it is a directory`);
 }
 
-function writeReport(file: string, text: string): void {
+function writeReportFile(file: string, text: string): void {
   try {
     writeFileSync(file, text);
   } catch (error) {

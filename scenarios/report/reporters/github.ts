@@ -1,7 +1,7 @@
 import type { Outcome } from '../outcome.js';
 import type { Reporter } from './reporter.js';
 
-const MARKS = { pass: '✅', fail: '❌', 'not-measured': '⚠️' } as const;
+const VERDICT_ICONS = { pass: '✅', fail: '❌', 'not-measured': '⚠️' } as const;
 
 /**
  * For a job of GitHub Actions: an annotation for each requirement that failed or that kept the run from a pass, and the
@@ -10,17 +10,17 @@ const MARKS = { pass: '✅', fail: '❌', 'not-measured': '⚠️' } as const;
 export const github: Reporter = {
   name: 'github',
   stream: 'stdout',
-  toFile: false,
+  supportsFile: false,
   async render(outcome) {
     // Loaded only here: nobody else needs it. It writes its commands to stdout itself.
     const core = await import('@actions/core');
-    const place = outcome.file === undefined ? {} : { file: outcome.file };
+    const location = outcome.file === undefined ? {} : { file: outcome.file };
     for (const { id, title, verdict, why, violations } of outcome.requirements) {
       if (verdict !== 'fail') continue;
-      core.error([why, ...violations].join('\n'), { title: `${outcome.target}: ${id} ${title}`, ...place });
+      core.error([why, ...violations].join('\n'), { title: `${outcome.target}: ${id} ${title}`, ...location });
     }
     if (outcome.verdict === 'not-measured')
-      core.error(outcome.why, { title: `${outcome.target}: not measured`, ...place });
+      core.error(outcome.why, { title: `${outcome.target}: not measured`, ...location });
     if (process.env.GITHUB_STEP_SUMMARY) await summarise(core, outcome);
     return '';
   },
@@ -30,17 +30,17 @@ async function summarise(core: typeof import('@actions/core'), outcome: Outcome)
   const { command, target, verdict, why, requirements, properties } = outcome;
   const head = ['', 'requirement', 'level', 'why'].map((data) => ({ data, header: true }));
   const rows = requirements.map((one) => {
-    return [`${MARKS[one.verdict]} ${one.verdict}`, `${one.id} ${one.title}`, one.level, one.why].map(text);
+    return [`${VERDICT_ICONS[one.verdict]} ${one.verdict}`, `${one.id} ${one.title}`, one.level, one.why].map(escapeHtml);
   });
   await core.summary
-    .addHeading(`${MARKS[verdict]} plugpull ${command}: ${text(target)}`, 3)
-    .addRaw(text(`${verdict}: ${why}`), true)
+    .addHeading(`${VERDICT_ICONS[verdict]} plugpull ${command}: ${escapeHtml(target)}`, 3)
+    .addRaw(escapeHtml(`${verdict}: ${why}`), true)
     .addTable([head, ...rows])
-    .addList(Object.entries(properties).map(([name, value]) => `${name}: <code>${text(value)}</code>`))
+    .addList(Object.entries(properties).map(([name, value]) => `${name}: <code>${escapeHtml(value)}</code>`))
     .write();
 }
 
 /** A target's own words stay words in the summary, which is HTML. */
-function text(words: string): string {
-  return words.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+function escapeHtml(unescaped: string): string {
+  return unescaped.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 }

@@ -1,19 +1,19 @@
-import { type Reporter, unmeasured } from './reporter.js';
+import { type Reporter, notMeasuredTestName } from './reporter.js';
 
 /** JUnit's XML as CI systems read it: a case for each requirement; not measured is skipped. */
 export const junit: Reporter = {
   name: 'junit',
   stream: 'stdout',
-  toFile: true,
+  supportsFile: true,
   async render(outcome) {
     const { create } = await import('xmlbuilder2');
     const { command, target, requirements, tookMs, properties, why } = outcome;
-    const missing = unmeasured(outcome);
+    const extraTestName = notMeasuredTestName(outcome);
     const count = (verdict: string) => requirements.filter((one) => one.verdict === verdict).length;
     const totals = {
-      tests: requirements.length + (missing === undefined ? 0 : 1),
+      tests: requirements.length + (extraTestName === undefined ? 0 : 1),
       failures: count('fail'),
-      errors: missing === undefined ? 0 : 1,
+      errors: extraTestName === undefined ? 0 : 1,
       skipped: count('not-measured'),
       time: (tookMs / 1000).toFixed(3),
     };
@@ -33,9 +33,9 @@ export const junit: Reporter = {
       if (verdict === 'fail') one.ele('failure', { message: reason, type: id }).txt(violations.join('\n'));
       if (verdict === 'not-measured') one.ele('skipped', { message: `not measured: ${reason}` });
     }
-    if (missing !== undefined)
+    if (extraTestName !== undefined)
       suite
-        .ele('testcase', { name: missing, classname: target, time: '0' })
+        .ele('testcase', { name: extraTestName, classname: target, time: '0' })
         .ele('error', { message: why, type: 'not-measured' });
     return `${root.end({ prettyPrint: true })}\n`;
   },

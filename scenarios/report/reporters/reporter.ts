@@ -7,7 +7,7 @@ export interface Reporter {
   /** Where it goes when no file is named. */
   stream: 'stdout' | 'stderr';
   /** False for what is meant for a machine that reads the stream, and would mean nothing in a file. */
-  toFile: boolean;
+  supportsFile: boolean;
   /** The whole text, with a newline at its end; what has to be done besides is done too. */
   render(outcome: Outcome, style: Style): string | Promise<string>;
 }
@@ -16,6 +16,6 @@ export interface Reporter {
  * Forms that know only passed, failed and skipped would show a run that proved nothing as green: such a run gets one
  * more test, which fails.
  */
-export function unmeasured({ verdict }: Outcome): string | undefined {
+export function notMeasuredTestName({ verdict }: Outcome): string | undefined {
   return verdict === 'not-measured' ? 'the run measured what it set out to measure' : undefined;
 }

@@ -6,7 +6,7 @@ import { create } from 'xmlbuilder2';
 import { KitError } from '../../../conformance/errors.js';
 import type { Outcome } from '../outcome.js';
 import { plainStyle } from '../style.js';
-import { chooseReporters, report } from './by-name.js';
+import { chooseReporters, writeReports } from './by-name.js';
 import { github } from './github.js';
 import { junit } from './junit.js';
 import { tap } from './tap.js';
@@ -115,7 +115,7 @@ t.test(
   async (t) => {
     const files = ['r.xml', 'sub/r.tap', 'r.json', 'r.txt'].map((name) => join(dir, name));
     const [xml, points, data, words] = files;
-    await report(
+    await writeReports(
       outcome(),
       chooseReporters([`junit:${xml}`, `tap:${points}`, `json:${data}`, `list:${words}`], false),
     );

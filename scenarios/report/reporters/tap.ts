@@ -1,25 +1,25 @@
-import { type Reporter, unmeasured } from './reporter.js';
+import { type Reporter, notMeasuredTestName } from './reporter.js';
 
 /** Test Anything Protocol, version 14: a point for each requirement; not measured is skipped. */
 export const tap: Reporter = {
   name: 'tap',
   stream: 'stdout',
-  toFile: true,
+  supportsFile: true,
   render(outcome) {
     const points = outcome.requirements.map(({ id, title, verdict, why, violations }) => {
       if (verdict === 'fail') return { ok: false, words: `${id} ${title}`, details: { why, violations } };
-      const skip = verdict === 'pass' ? '' : ` # SKIP not measured: ${quoted(why)}`;
+      const skip = verdict === 'pass' ? '' : ` # SKIP not measured: ${escapeTap(why)}`;
       return { ok: true, words: `${id} ${title}`, skip };
     });
-    const missing = unmeasured(outcome);
+    const extraTestName = notMeasuredTestName(outcome);
     const all = [
       ...points,
-      ...(missing === undefined ? [] : [{ ok: false, words: missing, details: { why: outcome.why } }]),
+      ...(extraTestName === undefined ? [] : [{ ok: false, words: extraTestName, details: { why: outcome.why } }]),
     ];
     const lines = ['TAP version 14', `1..${all.length}`];
     all.forEach((point, index) => {
       const skip = 'skip' in point ? point.skip : '';
-      lines.push(`${point.ok ? 'ok' : 'not ok'} ${index + 1} - ${quoted(point.words)}${skip}`);
+      lines.push(`${point.ok ? 'ok' : 'not ok'} ${index + 1} - ${escapeTap(point.words)}${skip}`);
       if (!('details' in point)) return;
       lines.push('  ---');
       // JSON is YAML.
@@ -32,6 +32,6 @@ export const tap: Reporter = {
   },
 };
 
-function quoted(text: string): string {
+function escapeTap(text: string): string {
   return text.replace(/[\\#]/g, (found) => `\\${found}`).replaceAll('\n', ' ');
 }

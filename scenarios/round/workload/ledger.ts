@@ -43,15 +43,15 @@ export class Ledger {
   /** Something was delivered that was never submitted, or not as it was submitted: the run can stop. */
   wrongDelivery = false;
   /** When the history last moved (a delivery, an answer), in ms of `performance.now()`. */
-  lastMoveMs = performance.now();
+  lastActivityMs = performance.now();
   /** The longest that a message took from its confirmation until it was consumed, whatever held it up. */
-  longestWaitMs = 0;
+  maxWaitMs = 0;
   readonly #run: string;
   readonly #recorder: Recorder;
   readonly #entries = new Map<string, Entry>();
   readonly #sizes = new Map<string, number>();
   /** Confirmed and not consumed, with the moment (`performance.now()`) of the confirmation; the oldest first. */
-  readonly #waiting = new Map<string, number>();
+  readonly #outstanding = new Map<string, number>();
   readonly #listeners = new Set<() => void>();
 
   constructor(run: string, recorder: Recorder) {
@@ -86,41 +86,41 @@ export class Ledger {
     this.tally[outcome]++;
     if (outcome === 'confirmed' && !entry.consumed) {
       this.tally.outstanding++;
-      this.#waiting.set(id, performance.now());
+      this.#outstanding.set(id, performance.now());
     } else this.#forgetSize(id);
-    this.#moved();
+    this.#notifyListeners();
   }
 
   /** Receipts that go on to `next` and are noted here. */
-  follow(next: Receipts): Receipts {
+  trackReceipts(next: Receipts): Receipts {
     return {
       delivered: (what) => {
         const entry = what.id === null ? undefined : this.#entries.get(what.id);
         if (entry?.digest !== what.digest) this.wrongDelivery = true;
         this.tally.delivered++;
         const sequence = next.delivered(what);
-        this.#moved();
+        this.#notifyListeners();
         return sequence;
       },
       consumed: (sequence, id, how) => {
         next.consumed(sequence, id, how);
         if (id !== null && how !== 'unanswered') {
-          const sinceMs = this.#waiting.get(id) ?? performance.now();
-          this.longestWaitMs = Math.max(this.longestWaitMs, performance.now() - sinceMs);
-          this.#consumed(id);
+          const sinceMs = this.#outstanding.get(id) ?? performance.now();
+          this.maxWaitMs = Math.max(this.maxWaitMs, performance.now() - sinceMs);
+          this.#markConsumed(id);
         }
-        this.#moved();
+        this.#notifyListeners();
       },
       refused: (sequence, id, permanent, detail) => {
         next.refused(sequence, id, permanent, detail);
-        this.#moved();
+        this.#notifyListeners();
       },
       settled: (sequences, how) => next.settled(sequences, how),
     };
   }
 
   /** Resolves to `reached` when `condition` holds, looked at whenever something moves; else at `timeoutMs` or abort. */
-  async when(
+  async waitUntil(
     condition: () => boolean,
     timeoutMs: number,
     signal: AbortSignal,
@@ -130,43 +130,43 @@ export class Ledger {
     return new Promise((resolve) => {
       const finish = (outcome: 'reached' | 'timeout') => {
         clearTimeout(timer);
-        this.#listeners.delete(look);
-        signal.removeEventListener('abort', give);
+        this.#listeners.delete(check);
+        signal.removeEventListener('abort', giveUp);
         resolve(outcome);
       };
-      const look = () => {
+      const check = () => {
         if (condition()) finish('reached');
       };
-      const give = () => finish('timeout');
-      const timer = setTimeout(give, timeoutMs);
-      this.#listeners.add(look);
-      signal.addEventListener('abort', give);
+      const giveUp = () => finish('timeout');
+      const timer = setTimeout(giveUp, timeoutMs);
+      this.#listeners.add(check);
+      signal.addEventListener('abort', giveUp);
     });
   }
 
   /** Resolves after so many more of a kind, or when something wrong was delivered; else as `when`. */
-  async more(
+  async waitForMore(
     kind: 'confirmed' | 'rejected' | 'delivered',
     count: number,
     timeoutMs: number,
     signal: AbortSignal,
   ): Promise<'reached' | 'timeout'> {
     const goal = this.tally[kind] + count;
-    return this.when(() => this.tally[kind] >= goal || this.wrongDelivery, timeoutMs, signal);
+    return this.waitUntil(() => this.tally[kind] >= goal || this.wrongDelivery, timeoutMs, signal);
   }
 
   /** When the n-th oldest of the messages was confirmed that are not consumed, in ms of `performance.now()`. */
-  waitingSinceMs(nth: number): number {
-    let left = nth;
-    for (const sinceMs of this.#waiting.values()) if (--left === 0) return sinceMs;
+  outstandingSinceMs(nth: number): number {
+    let remaining = nth;
+    for (const sinceMs of this.#outstanding.values()) if (--remaining === 0) return sinceMs;
     return Number.POSITIVE_INFINITY;
   }
 
   /** Marks of the messages that are confirmed and not consumed, at most `most` of them, the latest first. */
-  storedMarks(most: number): Map<string, Buffer> {
+  storedMarks(maxMarks: number): Map<string, Buffer> {
     const marks = new Map<string, Buffer>();
     for (const [id, entry] of [...this.#entries].reverse()) {
-      if (marks.size === most) break;
+      if (marks.size === maxMarks) break;
       if (entry.state !== 'confirmed' || entry.consumed) continue;
       marks.set(id, Buffer.concat([markOf(this.#run, id), Buffer.from(entry.digest)]));
     }
@@ -174,15 +174,15 @@ export class Ledger {
   }
 
   /** These were damaged on purpose: nobody waits for them. */
-  excuse(ids: readonly string[]): void {
-    for (const id of ids) this.#consumed(id);
+  stopExpecting(ids: readonly string[]): void {
+    for (const id of ids) this.#markConsumed(id);
   }
 
-  #consumed(id: string): void {
+  #markConsumed(id: string): void {
     const entry = this.#entries.get(id);
     if (entry === undefined || entry.consumed) return;
     entry.consumed = true;
-    this.#waiting.delete(id);
+    this.#outstanding.delete(id);
     if (entry.state === 'confirmed') this.tally.outstanding--;
     if (entry.state !== 'in-flight') this.#forgetSize(id);
   }
@@ -192,8 +192,8 @@ export class Ledger {
     this.#sizes.delete(id);
   }
 
-  #moved(): void {
-    this.lastMoveMs = performance.now();
+  #notifyListeners(): void {
+    this.lastActivityMs = performance.now();
     for (const listener of [...this.#listeners]) listener();
   }
 }

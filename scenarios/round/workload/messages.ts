@@ -1,10 +1,10 @@
 import { compose, type Message } from '../../../conformance/protocols/message.js';
-import type { HangUp, Reception } from '../../../conformance/protocols/protocol.js';
+import type { HangUp, DeliveryReply } from '../../../conformance/protocols/protocol.js';
 import type { MessageShape } from '../../../conformance/protocols/shapes.js';
 import type { Random } from '../../../faults/fault.js';
 
 /** How often each shape comes in a hundred messages; `large` ones are MiB, and cost as much as all the others. */
-const SHARES: readonly (readonly [MessageShape, number])[] = [
+const SHAPE_PERCENTAGES: readonly (readonly [MessageShape, number])[] = [
   ['tiny', 22],
   ['text', 30],
   ['8bit', 12],
@@ -21,13 +21,13 @@ const LARGE_BYTES = 64 * 1024;
 const HANG_UPS: readonly HangUp[] = ['before-data', 'in-data', 'before-answer'];
 
 /** What a producer does next. */
-export interface Step {
+export interface Submission {
   message: Message;
   hangUp: HangUp | undefined;
 }
 
 /** Where a step stands in the run. */
-export interface StepPlace {
+export interface SubmissionContext {
   run: string;
   id: string;
   /** False for protocols that know messages and no recipients. */
@@ -40,14 +40,14 @@ export interface StepPlace {
  * What a producer does at one step; follows from the step's own generator only, however the run goes. In a flood
  * most messages have the size that is asked for, so that the target's room is used up soon, and then to the last byte.
  */
-export function stepOf({ run, id, envelope, floodBytes }: StepPlace, own: Random): Step {
-  const flooding = floodBytes > 0 && own.int(4) > 0;
-  const shape = flooding ? floodShape(floodBytes) : pickShape(own);
+export function planSubmission({ run, id, envelope, floodBytes }: SubmissionContext, random: Random): Submission {
+  const flooding = floodBytes > 0 && random.int(4) > 0;
+  const shape = flooding ? floodShape(floodBytes) : pickShape(random);
   const sizeBytes = flooding || (floodBytes > 0 && shape === 'large') ? { sizeBytes: floodBytes } : {};
   const recipients =
-    envelope && shape === 'many-recipients' ? { recipients: 2 + own.int(99) } : { recipients: 1 };
-  const message = compose({ run, id, shape, ...sizeBytes, ...recipients }, own);
-  const hangUp = floodBytes === 0 && own.int(50) === 0 ? own.pick(HANG_UPS) : undefined;
+    envelope && shape === 'many-recipients' ? { recipients: 2 + random.int(99) } : { recipients: 1 };
+  const message = compose({ run, id, shape, ...sizeBytes, ...recipients }, random);
+  const hangUp = floodBytes === 0 && random.int(50) === 0 ? random.pick(HANG_UPS) : undefined;
   return { message, hangUp };
 }
 
@@ -57,8 +57,8 @@ function floodShape(floodBytes: number): MessageShape {
 }
 
 function pickShape(random: Random): MessageShape {
-  let dice = random.int(SHARES.reduce((sum, [, share]) => sum + share, 0));
-  for (const [shape, share] of SHARES) {
+  let dice = random.int(SHAPE_PERCENTAGES.reduce((sum, [, share]) => sum + share, 0));
+  for (const [shape, share] of SHAPE_PERCENTAGES) {
     dice -= share;
     if (dice < 0) return shape;
   }
@@ -69,7 +69,7 @@ function pickShape(random: Random): MessageShape {
  * What the receiver answers to the n-th delivery of a message: mostly it accepts, after a short while, so that
  * deliveries are under way at any moment; a few are put off at the first time.
  */
-export function receptionOf(random: Random, id: string | null, delivery: number): Reception {
+export function chooseReception(random: Random, id: string | null, delivery: number): DeliveryReply {
   const own = random.fork(`reception-${id}-${delivery}`);
   const dice = own.int(100);
   if (delivery === 1 && dice < 1) return { answer: 'later', delayMs: own.int(10) };

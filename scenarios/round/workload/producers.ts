@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Producer, Protocol } from '../../../conformance/protocols/protocol.js';
 import type { Random } from '../../../faults/fault.js';
 import type { Ledger } from './ledger.js';
-import { FLOOD_BYTES, stepOf } from './messages.js';
+import { FLOOD_BYTES, planSubmission } from './messages.js';
 
 export interface ProducersOptions {
   run: string;
@@ -18,12 +18,12 @@ export interface ProducersOptions {
 }
 
 /** What a target may hold, as long as it is not flooded: the run must be able to drain in a few seconds. */
-const BACKLOG_MESSAGES = 250;
-const BACKLOG_BYTES = 12 * 1024 * 1024;
-const TRICKLE_MS = 100;
+const MAX_BACKLOG_MESSAGES = 250;
+const MAX_BACKLOG_BYTES = 12 * 1024 * 1024;
+const BACKLOG_WAIT_MS = 100;
 const CONNECT_TIMEOUT_MS = 2000;
-const RETRY_MS = 15;
-const REJECTED_REST_MS = 20;
+const CONNECT_RETRY_MS = 15;
+const REJECTED_BACKOFF_MS = 20;
 const MESSAGES_PER_CONNECTION = 40;
 
 /** Several producers that submit, each at its own pace, whatever happens to the target, until they are stopped. */
@@ -37,7 +37,7 @@ export class Producers {
   constructor(options: ProducersOptions) {
     this.#options = options;
     this.#loops = Array.from({ length: options.count }, (_, producer) =>
-      this.#loop(producer).catch((error: unknown) => {
+      this.#submitLoop(producer).catch((error: unknown) => {
         this.#failure ??= error;
         this.#stopped = true;
       }),
@@ -59,25 +59,25 @@ export class Producers {
   }
 
   /** A producer itself has failed: the run cannot go on. */
-  get failed(): boolean {
+  get hasFailed(): boolean {
     return this.#failure !== undefined;
   }
 
-  get #done(): boolean {
+  get #isDone(): boolean {
     return this.#stopped || this.#options.signal.aborted;
   }
 
-  async #loop(producer: number): Promise<void> {
+  async #submitLoop(producer: number): Promise<void> {
     const { ports } = this.#options;
     let number = 0;
-    for (let turn = 0; !this.#done; turn++) {
+    for (let turn = 0; !this.#isDone; turn++) {
       const port = ports[(producer + turn) % ports.length] ?? 0;
       const connection = await this.#connect(port);
       if (connection === undefined) {
-        await delay(RETRY_MS);
+        await delay(CONNECT_RETRY_MS);
         continue;
       }
-      number = await this.#use(connection, producer, number);
+      number = await this.#submitOver(connection, producer, number);
       await connection.close();
     }
   }
@@ -91,52 +91,52 @@ export class Producers {
   }
 
   /** Submits over one connection until it is of no use or old; returns the number of the next message. */
-  async #use(connection: Producer, producer: number, firstNumber: number): Promise<number> {
-    const under = new Set<Promise<void>>();
+  async #submitOver(connection: Producer, producer: number, firstNumber: number): Promise<number> {
+    const pending = new Set<Promise<void>>();
     let number = firstNumber;
     const last = firstNumber + MESSAGES_PER_CONNECTION;
-    while (!this.#done && connection.usable() && number < last) {
-      if (under.size >= this.#options.depth) {
-        await Promise.race(under);
+    while (!this.#isDone && connection.usable() && number < last) {
+      if (pending.size >= this.#options.depth) {
+        await Promise.race(pending);
         continue;
       }
-      if (!(await this.#room())) break;
+      if (!(await this.#waitForBacklogSpace())) break;
       const task = this.#submit(connection, producer, number++);
-      under.add(task);
-      const forget = () => void under.delete(task);
+      pending.add(task);
+      const forget = () => void pending.delete(task);
       task.then(forget, forget);
     }
-    await Promise.all(under);
+    await Promise.all(pending);
     return number;
   }
 
   async #submit(connection: Producer, producer: number, number: number): Promise<void> {
     const { run, round, random, ledger, protocol } = this.#options;
     const id = `${round}-${producer}-${number}`;
-    const own = random.fork(`producer-${producer}`).fork(`message-${number}`);
+    const messageRandom = random.fork(`producer-${producer}`).fork(`message-${number}`);
     const envelope = protocol.name === 'smtp';
-    const { message, hangUp } = stepOf({ run, id, envelope, floodBytes: this.#floodBytes }, own);
+    const { message, hangUp } = planSubmission({ run, id, envelope, floodBytes: this.#floodBytes }, messageRandom);
     ledger.submitted(message, producer);
     const answer = await connection.submit(message, hangUp === undefined ? {} : { hangUp });
     ledger.answered(message.id, answer);
     // Who is told that there is no room does not ask again at once.
     if (answer.outcome !== 'rejected') return;
     if (this.#floodBytes > 1) this.#floodBytes = Math.ceil(this.#floodBytes / 2);
-    await delay(REJECTED_REST_MS);
+    await delay(REJECTED_BACKOFF_MS);
   }
 
   /**
    * Waits until the target holds less than it may, or a little while: there must be something under way at any crash,
    * also while receivers are held back. False when there is no reason to go on.
    */
-  async #room(): Promise<boolean> {
+  async #waitForBacklogSpace(): Promise<boolean> {
     const { ledger, signal } = this.#options;
     const { tally } = ledger;
     const fits = () =>
-      this.#done ||
+      this.#isDone ||
       this.#floodBytes > 0 ||
-      (tally.outstanding + tally.inFlight < BACKLOG_MESSAGES && tally.backlogBytes < BACKLOG_BYTES);
-    await ledger.when(fits, TRICKLE_MS, signal);
-    return !this.#done;
+      (tally.outstanding + tally.inFlight < MAX_BACKLOG_MESSAGES && tally.backlogBytes < MAX_BACKLOG_BYTES);
+    await ledger.waitUntil(fits, BACKLOG_WAIT_MS, signal);
+    return !this.#isDone;
   }
 }

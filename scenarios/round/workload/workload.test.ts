@@ -3,16 +3,16 @@ import t from 'tap';
 import { Recorder } from '../../../conformance/history/recorder.js';
 import type { Message } from '../../../conformance/protocols/message.js';
 import { recordReceipts } from '../../../conformance/protocols/receipts.js';
-import { TestPlace } from '../../fixtures/kit.js';
+import { TestWorkspace } from '../../fixtures/kit.js';
 import { seeded } from '../../host/random.js';
 import { Ledger } from './ledger.js';
-import { receptionOf, stepOf } from './messages.js';
+import { chooseReception, planSubmission } from './messages.js';
 
 const PLACE = { run: 'run', id: '1-2-3', envelope: true, floodBytes: 0 };
 const never = new AbortController().signal;
 
 function newLedger(t: { teardown(end: () => void): void }): { ledger: Ledger; recorder: Recorder } {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   const recorder = new Recorder(join(place.dir, 'history.jsonl'));
   t.teardown(() => {
     recorder.close();
@@ -22,11 +22,11 @@ function newLedger(t: { teardown(end: () => void): void }): { ledger: Ledger; re
 }
 
 function message(number: number): Message {
-  return stepOf({ ...PLACE, id: `1-1-${number}` }, seeded(number)).message;
+  return planSubmission({ ...PLACE, id: `1-1-${number}` }, seeded(number)).message;
 }
 
 t.test('one seed makes one step, byte for byte', async (t) => {
-  const steps = [1, 1, 2].map((seed) => stepOf(PLACE, seeded(seed)));
+  const steps = [1, 1, 2].map((seed) => planSubmission(PLACE, seeded(seed)));
   t.ok(steps[0]?.message.bytes.equals(steps[1]?.message.bytes ?? Buffer.alloc(0)));
   t.notOk(steps[0]?.message.bytes.equals(steps[2]?.message.bytes ?? Buffer.alloc(0)));
 });
@@ -35,7 +35,7 @@ t.test(
   'the workload has all shapes, sizes from bytes to MiB, several recipients, and producers that hang up',
   async (t) => {
     const steps = Array.from({ length: 1200 }, (_, n) =>
-      stepOf({ ...PLACE, id: `1-1-${n}` }, seeded(`step ${n}`)),
+      planSubmission({ ...PLACE, id: `1-1-${n}` }, seeded(`step ${n}`)),
     );
     const shapes = new Set(steps.map(({ message }) => message.shape));
     t.equal(shapes.size, 9, [...shapes].join(' '));
@@ -48,7 +48,7 @@ t.test(
 
 t.test('in a flood most messages are about as large as it asks for', async (t) => {
   for (const floodBytes of [512 * 1024, 20_000, 40]) {
-    const steps = Array.from({ length: 40 }, (_, n) => stepOf({ ...PLACE, floodBytes }, seeded(n)));
+    const steps = Array.from({ length: 40 }, (_, n) => planSubmission({ ...PLACE, floodBytes }, seeded(n)));
     const near = steps.filter(
       ({ message }) => message.bytes.length >= floodBytes && message.bytes.length < floodBytes + 3000,
     );
@@ -58,20 +58,20 @@ t.test('in a flood most messages are about as large as it asks for', async (t) =
 });
 
 t.test('a protocol without recipients gets messages with one', async (t) => {
-  const steps = Array.from({ length: 200 }, (_, n) => stepOf({ ...PLACE, envelope: false }, seeded(n)));
+  const steps = Array.from({ length: 200 }, (_, n) => planSubmission({ ...PLACE, envelope: false }, seeded(n)));
   t.ok(steps.every(({ message }) => message.recipients.length === 1));
 });
 
 t.test('the receiver mostly accepts, and puts off at the first time only', async (t) => {
-  const answers = Array.from({ length: 1000 }, (_, n) => receptionOf(seeded(1), `1-1-${n}`, 1).answer);
+  const answers = Array.from({ length: 1000 }, (_, n) => chooseReception(seeded(1), `1-1-${n}`, 1).answer);
   const later = answers.filter((answer) => answer === 'later').length;
   t.ok(later > 0 && later < 50, `${later} of 1000`);
-  for (let n = 0; n < 1000; n++) t.equal(receptionOf(seeded(1), `1-1-${n}`, 2).answer, 'accept');
+  for (let n = 0; n < 1000; n++) t.equal(chooseReception(seeded(1), `1-1-${n}`, 2).answer, 'accept');
 });
 
 t.test('the ledger knows what is at stake', async (t) => {
   const { ledger, recorder } = newLedger(t);
-  const receipts = ledger.follow(recordReceipts(recorder));
+  const receipts = ledger.trackReceipts(recordReceipts(recorder));
   const [a, b, c] = [message(1), message(2), message(3)];
   for (const one of [a, b, c]) ledger.submitted(one, 1);
   ledger.answered(a.id, { outcome: 'confirmed', detail: '' });
@@ -85,14 +85,14 @@ t.test('the ledger knows what is at stake', async (t) => {
   receipts.consumed(sequence, c.id, 'accepted');
   ledger.answered(c.id, { outcome: 'confirmed', detail: '' });
   t.match(ledger.tally, { outstanding: 1, inFlight: 0, delivered: 1 });
-  ledger.excuse([a.id]);
+  ledger.stopExpecting([a.id]);
   t.match(ledger.tally, { outstanding: 0, backlogBytes: 0 });
   t.equal(ledger.wrongDelivery, false);
 });
 
 t.test('a delivery of something else than was submitted is noticed at once', async (t) => {
   const { ledger, recorder } = newLedger(t);
-  const receipts = ledger.follow(recordReceipts(recorder));
+  const receipts = ledger.trackReceipts(recordReceipts(recorder));
   ledger.submitted(message(1), 1);
   receipts.delivered({ id: message(1).id, sizeBytes: 1, digest: 'another', recipients: [0] });
   t.equal(ledger.wrongDelivery, true);
@@ -100,13 +100,13 @@ t.test('a delivery of something else than was submitted is noticed at once', asy
 
 t.test('a wait ends when its condition holds, at its limit, or when the run is given up', async (t) => {
   const { ledger } = newLedger(t);
-  const confirmed = ledger.when(() => ledger.tally.confirmed > 0, 10_000, never);
+  const confirmed = ledger.waitUntil(() => ledger.tally.confirmed > 0, 10_000, never);
   ledger.submitted(message(1), 1);
   ledger.answered(message(1).id, { outcome: 'confirmed', detail: '' });
   t.equal(await confirmed, 'reached');
-  t.equal(await ledger.when(() => false, 5, never), 'timeout');
+  t.equal(await ledger.waitUntil(() => false, 5, never), 'timeout');
   const controller = new AbortController();
-  const given = ledger.when(() => false, 10_000, controller.signal);
+  const given = ledger.waitUntil(() => false, 10_000, controller.signal);
   controller.abort();
   t.equal(await given, 'timeout');
 });

@@ -10,7 +10,7 @@ export const RUNTIMES: readonly Runtime[] = [processRuntime, dockerRuntime, vmRu
  * The runtime of that name.
  * @throws KitError bad-usage when the name is unknown, target-unavailable when this machine or version does not have it.
  */
-export async function runtimeNamed(name: string): Promise<Runtime> {
+export async function chooseRuntime(name: string): Promise<Runtime> {
   const runtime = RUNTIMES.find((one) => one.name === name);
   if (runtime === undefined) {
     throw new KitError('bad-usage', `--runtime ${name}: expected process, docker or vm`);

@@ -5,10 +5,10 @@ import { KitError, messageOf } from '../../../conformance/errors.js';
 import { recordingDirectory } from '../../../faults/power/available.js';
 import { BlocklogDisk } from '../../../faults/power/blocklog.js';
 import { type Filesystem, MountError } from '../../../faults/power/filesystem.js';
-import { flakeyName } from '../../../faults/power/flakey.js';
+import { flakeyDeviceName } from '../../../faults/power/flakey.js';
 import { LocalFlakeyDisk } from '../../../faults/power/flakey-local.js';
 import { copySparse, unmount } from '../../../faults/power/mounts.js';
-import { ROOMY_BYTES } from '../../../faults/storage/disk-full.js';
+import { FILESYSTEM_LIMIT_BYTES } from '../../../faults/storage/disk-full.js';
 import type { Registry } from '../../host/registry.js';
 import type { Disk, DiskKind } from '../disk.js';
 import type { PowerBackendName } from '../power-backends.js';
@@ -17,7 +17,7 @@ import { RUN_VARIABLE } from '../runtime.js';
 /** Directory of the target's data on a disk of its own. */
 export const DATA_DIR = 'data';
 /** Takes room only where it is written to. */
-const POWER_DISK_BYTES = 2 * 2 ** 30;
+const POWER_DISK_SIZE_BYTES = 2 * 2 ** 30;
 
 /**
  * Makes an empty data directory in `dir`, on a filesystem of its own where faults need that.
@@ -31,7 +31,7 @@ export async function makeDisk(
   registry: Registry,
 ): Promise<Disk> {
   if (kind === 'power' && power === 'flakey') return makeFlakeyDisk(dir, filesystem, registry);
-  if (kind === 'power') return makePowerDisk(dir, filesystem, registry);
+  if (kind === 'power') return makeBlocklogDisk(dir, filesystem, registry);
   return makeDirectory(join(dir, 'data'), kind, registry);
 }
 
@@ -42,7 +42,7 @@ function makeDirectory(dataDir: string, kind: 'any' | 'limited', registry: Regis
   mkdirSync(dataDir, { recursive: true });
   if (kind === 'limited') {
     registry.made(mount);
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${ROOMY_BYTES}`, 'plugpull', dataDir]);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${FILESYSTEM_LIMIT_BYTES}`, 'plugpull', dataDir]);
   }
   const remove = () => {
     if (kind === 'limited') {
@@ -56,7 +56,7 @@ function makeDirectory(dataDir: string, kind: 'any' | 'limited', registry: Regis
     dataDir,
     power: undefined,
     remove,
-    keep(to) {
+    saveTo(to) {
       if (kind === 'limited') copyTree(dataDir, to);
       else renameSync(dataDir, to);
       remove();
@@ -91,36 +91,36 @@ export async function createRecordedDisk(
     filesystem,
     recorded: true,
     env: { [RUN_VARIABLE]: registry.runId },
-    residue: registry,
+    registry,
   }).catch((error: unknown) => {
-    throw noDisk('the recorded disk', filesystem, error);
+    throw diskError('the recorded disk', filesystem, error);
   });
 }
 
-async function makePowerDisk(dir: string, filesystem: Filesystem, registry: Registry): Promise<Disk> {
+async function makeBlocklogDisk(dir: string, filesystem: Filesystem, registry: Registry): Promise<Disk> {
   const mountPoint = join(dir, 'disk');
-  const plan = { name: basename(dir), mountPoint, sizeBytes: POWER_DISK_BYTES };
+  const plan = { name: basename(dir), mountPoint, sizeBytes: POWER_DISK_SIZE_BYTES };
   const disk = await createRecordedDisk(plan, filesystem, registry);
-  return withDataOn(disk, mountPoint, () => disk.evidence);
+  return diskWithData(disk, mountPoint, () => disk.evidence);
 }
 
 async function makeFlakeyDisk(dir: string, filesystem: Filesystem, registry: Registry): Promise<Disk> {
   const mountPoint = join(dir, 'disk');
   const disk = await LocalFlakeyDisk.create({
     dir: join(dir, 'flakey'),
-    name: flakeyName(registry.runId),
+    name: flakeyDeviceName(registry.runId),
     mountPoint,
-    sizeBytes: POWER_DISK_BYTES,
+    sizeBytes: POWER_DISK_SIZE_BYTES,
     filesystem,
-    residue: registry,
+    registry,
   }).catch((error: unknown) => {
-    throw noDisk('the disk behind dm-flakey', filesystem, error);
+    throw diskError('the disk behind dm-flakey', filesystem, error);
   });
-  return withDataOn(disk, mountPoint, () => []);
+  return diskWithData(disk, mountPoint, () => []);
 }
 
 /** Why there is no disk: options that nothing can be mounted with are the user's, all else is the kit's own failure. */
-function noDisk(what: string, { type, mountOptions }: Filesystem, error: unknown): KitError {
+function diskError(what: string, { type, mountOptions }: Filesystem, error: unknown): KitError {
   if (!(error instanceof MountError) || mountOptions === '')
     return new KitError('kit-failed', `${what} cannot be made: ${messageOf(error)}`, { cause: error });
   const message = `--fs ${type}:${mountOptions}: expected options that ${type} can be mounted with: ${messageOf(error)}`;
@@ -128,10 +128,10 @@ function noDisk(what: string, { type, mountOptions }: Filesystem, error: unknown
 }
 
 /** A disk whose power can be cut, with the target's data on it. `evidence`: files kept beside the data, as they are then. */
-function withDataOn(
+function diskWithData(
   disk: BlocklogDisk | LocalFlakeyDisk,
   mountPoint: string,
-  evidence: () => readonly string[],
+  evidenceFiles: () => readonly string[],
 ): Disk {
   const dataDir = join(mountPoint, DATA_DIR);
   makeDurableDirectory(dataDir);
@@ -139,9 +139,9 @@ function withDataOn(
     dataDir,
     power: disk,
     remove: () => disk.remove(),
-    keep(to) {
+    saveTo(to) {
       copyTree(dataDir, to);
-      for (const file of evidence()) copySparse(file, `${to}.${basename(file)}`);
+      for (const file of evidenceFiles()) copySparse(file, `${to}.${basename(file)}`);
       disk.remove();
     },
   };

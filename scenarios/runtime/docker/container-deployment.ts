@@ -6,52 +6,52 @@ import type { Availability, Fault } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 import { collectOutput } from '../../host/output.js';
 import type { CommandResult, Deployment, DeploymentPlan, Runtime } from '../runtime.js';
-import { localMembers, type Members } from './container-members.js';
-import { ContainerNetwork, type NetworkGround } from './container-network.js';
-import { ContainerService, exitOf } from './container-service.js';
-import { bind, containerOptions } from './container-setup.js';
+import { localContainerProcesses, type ContainerProcesses } from './container-members.js';
+import { ContainerNetwork, type NetworkContext } from './container-network.js';
+import { ContainerService, decodeExitStatus } from './container-service.js';
+import { bindMount, containerOptions } from './container-setup.js';
 import {
   connectEngine,
   engineAddress,
   engineAvailability,
-  engineError,
-  removeLabelled,
-  tolerant,
+  toEngineError,
+  removeRunResources,
+  tolerateGone,
 } from './engine.js';
-import { podImageOf, type TargetImages, targetImages } from './target-images.js';
+import { ensurePodImage, type TargetImages, ensureTargetImages } from './target-images.js';
 
-export interface ContainerGround extends NetworkGround {
+export interface ContainerContext extends NetworkContext {
   images: TargetImages;
   /** Folder of the target file. */
   targetDir: string;
   /** Knows the processes of a container; undefined when they cannot be seen from here. */
-  membersOf(pid: number, containerId: string): Members | undefined;
+  findProcesses(pid: number, containerId: string): ContainerProcesses | undefined;
 }
 
 /** A target whose services are containers, one each. All of them carry the run's id and are found by it. */
 export class ContainerDeployment implements Deployment {
   readonly services: readonly ContainerService[];
   readonly #plan: DeploymentPlan;
-  readonly #ground: ContainerGround;
+  readonly #context: ContainerContext;
   readonly #resource;
   #network: Promise<ContainerNetwork> | undefined;
   /** The same, as soon as it is there. */
-  #made: ContainerNetwork | undefined;
-  #created = 0;
+  #readyNetwork: ContainerNetwork | undefined;
+  #containerCount = 0;
 
-  constructor(plan: DeploymentPlan, ground: ContainerGround) {
+  constructor(plan: DeploymentPlan, context: ContainerContext) {
     this.#plan = plan;
-    this.#ground = ground;
-    this.#resource = { kind: 'containers', engine: ground.address } as const;
+    this.#context = context;
+    this.#resource = { kind: 'containers', engine: context.address } as const;
     plan.registry.made(this.#resource);
     this.services = plan.services.map(
       ({ name, command }) =>
         new ContainerService(name, command, {
-          engine: ground.engine,
-          address: ground.address,
+          engine: context.engine,
+          address: context.address,
           logPath: join(plan.logDir, `${name}.log`),
-          create: (words, env) => this.#create(name, words, env),
-          membersOf: ground.membersOf,
+          create: (args, env) => this.#create(name, args, env),
+          findProcesses: context.findProcesses,
           onStarted: (incarnation, pid) => plan.onStarted(name, incarnation, pid),
           onExited: (...exit) => plan.onExited(name, ...exit),
         }),
@@ -62,7 +62,7 @@ export class ContainerDeployment implements Deployment {
     try {
       return await this.#runCommand(name, command, timeoutMs);
     } catch (error) {
-      throw engineError(error, this.#ground.address);
+      throw toEngineError(error, this.#context.address);
     }
   }
 
@@ -76,50 +76,50 @@ export class ContainerDeployment implements Deployment {
     try {
       // First through the services, which then know of it; then whatever else there is of the run.
       await Promise.all(this.services.map((service) => service.signal('SIGKILL')));
-      await Promise.all(this.services.map((service) => service.exited(EXIT_TIMEOUT_MS)));
+      await Promise.all(this.services.map((service) => service.waitForExit(EXIT_TIMEOUT_MS)));
       await this.#network?.catch(() => {});
-      await removeLabelled(this.#ground.engine, this.#plan.runId);
+      await removeRunResources(this.#context.engine, this.#plan.runId);
     } catch (error) {
-      throw engineError(error, this.#ground.address);
+      throw toEngineError(error, this.#context.address);
     } finally {
-      this.#made?.close();
+      this.#readyNetwork?.close();
     }
     this.#plan.registry.gone(this.#resource);
   }
 
   destroyNow(): void {
     for (const service of this.services) service.killNow();
-    this.#made?.killNow();
+    this.#readyNetwork?.killNow();
   }
 
   async #create(
     service: string,
     command: readonly string[],
     env: Readonly<Record<string, string>> = {},
-    image = this.#ground.images.imageOf(service),
+    image = this.#context.images.imageOf(service),
   ): Promise<Dockerode.Container> {
-    const name = `plugpull-${this.#plan.runId}-${service}-${++this.#created}`;
+    const name = `plugpull-${this.#plan.runId}-${service}-${++this.#containerCount}`;
     const { dataDir, workingDir } = this.#plan;
-    const { engine, targetDir } = this.#ground;
+    const { engine, targetDir } = this.#context;
     const mounts = [
-      ...[dataDir, workingDir].map((path) => bind(path, { readOnly: false })),
-      ...(existsSync(targetDir) ? [bind(targetDir, { readOnly: true })] : []),
+      ...[dataDir, workingDir].map((path) => bindMount(path, { readOnly: false })),
+      ...(existsSync(targetDir) ? [bindMount(targetDir, { readOnly: true })] : []),
     ];
     const container = { name, service, image, command, env };
-    this.#network ??= ContainerNetwork.make(this.#plan, this.#ground);
-    this.#made = await this.#network;
-    const network = this.#made.mode;
+    this.#network ??= ContainerNetwork.make(this.#plan, this.#context);
+    this.#readyNetwork = await this.#network;
+    const network = this.#readyNetwork.networkMode;
     return engine.createContainer(containerOptions(container, this.#plan, { mounts, network }));
   }
 
   async #runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult> {
-    const container = await this.#create(name, command, {}, this.#ground.images.imageOf(undefined));
+    const container = await this.#create(name, command, {}, this.#context.images.imageOf(undefined));
     try {
       const output = await container.attach({ stream: true, stdout: true, stderr: true });
       const stdout = new PassThrough();
       const stderr = new PassThrough();
-      const texts = [collectOutput(stdout), collectOutput(stderr)] as const;
-      this.#ground.engine.modem.demuxStream(output, stdout, stderr);
+      const outputs = [collectOutput(stdout), collectOutput(stderr)] as const;
+      this.#context.engine.modem.demuxStream(output, stdout, stderr);
       const ended = new Promise<void>((resolve) => {
         output.once('close', resolve);
         output.once('end', resolve);
@@ -128,20 +128,20 @@ export class ContainerDeployment implements Deployment {
       let timedOut = false;
       const timer = setTimeout(() => {
         timedOut = true;
-        void tolerant(container.kill({ signal: 'SIGKILL' })).catch(() => {});
+        void tolerateGone(container.kill({ signal: 'SIGKILL' })).catch(() => {});
       }, timeoutMs);
       const { StatusCode } = (await container.wait()) as { StatusCode: number };
       clearTimeout(timer);
       await ended;
-      const [code, signal] = exitOf(StatusCode);
-      const result = { code, signal, timedOut, stdout: texts[0](), stderr: texts[1]() };
+      const [code, signal] = decodeExitStatus(StatusCode);
+      const result = { code, signal, timedOut, stdout: outputs[0](), stderr: outputs[1]() };
       appendFileSync(
         join(this.#plan.logDir, `${name}.log`),
         `$ ${command.join(' ')}\n${result.stdout}${result.stderr}`,
       );
       return result;
     } finally {
-      await tolerant(container.remove({ force: true }));
+      await tolerateGone(container.remove({ force: true }));
     }
   }
 }
@@ -160,16 +160,16 @@ const TOOLS_IN_IMAGE: Readonly<Record<string, string>> = {
 export const dockerRuntime: Runtime = {
   name: 'docker',
   available: () => engineAvailability(engineAddress()),
-  async prepare(target, say) {
+  async prepare(target, log) {
     const address = engineAddress();
     const engine = await connectEngine(address);
-    const images = await targetImages(engine, target, say);
-    const podImage = await podImageOf(engine, say);
+    const images = await ensureTargetImages(engine, target, log);
+    const podImage = await ensurePodImage(engine, log);
     return {
       name: 'docker',
-      placesOf: images.placesOf,
+      pathsFor: images.pathsFor,
       images: [...new Set(Object.keys(target.services).map((service) => images.imageOf(service)))],
-      offers: (fault) => toolsFor(fault, images),
+      supports: (fault) => availabilityOf(fault, images),
       deploy: (plan) =>
         new ContainerDeployment(plan, {
           engine,
@@ -177,13 +177,13 @@ export const dockerRuntime: Runtime = {
           images,
           podImage,
           targetDir: target.dir,
-          membersOf: localMembers,
+          findProcesses: localContainerProcesses,
         }),
     };
   },
 };
 
-function toolsFor({ name }: Fault, { foreign }: TargetImages): Availability {
+function availabilityOf({ name }: Fault, { pulled: foreign }: TargetImages): Availability {
   const tool = TOOLS_IN_IMAGE[name];
   if (tool === undefined || foreign.length === 0) return { available: true };
   return {

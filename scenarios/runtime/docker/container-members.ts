@@ -2,30 +2,30 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { processEntry } from '../../host/processes.js';
 
-const CGROUPS = '/sys/fs/cgroup';
+const CGROUP_ROOT = '/sys/fs/cgroup';
 
 /** The processes of one incarnation of a container. */
-export interface Members {
+export interface ContainerProcesses {
   /** Those that live, in the kit's numbers. */
   pids(): number[];
   /** Whether they are processes of this kernel, which can be signalled without the engine. */
-  readonly here: boolean;
+  readonly isLocal: boolean;
 }
 
 /** Of a container that has ended before it could be looked at. */
-export const NO_MEMBERS: Members = { pids: () => [], here: true };
+export const NO_PROCESSES: ContainerProcesses = { pids: () => [], isLocal: true };
 
 /**
  * The members of a container as the kernel's list of its control group has them, whatever they have forked to.
  * @param pid of its first process; undefined when it does not run on this kernel, or the kit cannot see it.
  */
-export function localMembers(pid: number, containerId: string): Members | undefined {
-  const file = groupFile(pid, containerId);
+export function localContainerProcesses(pid: number, containerId: string): ContainerProcesses | undefined {
+  const file = cgroupProcsFile(pid, containerId);
   if (file === undefined) return undefined;
-  return { pids: () => livingIn(file), here: true };
+  return { pids: () => livePidsIn(file), isLocal: true };
 }
 
-function livingIn(file: string): number[] {
+function livePidsIn(file: string): number[] {
   let text: string;
   try {
     text = readFileSync(file, 'latin1');
@@ -35,11 +35,11 @@ function livingIn(file: string): number[] {
   return text
     .split('\n')
     .map(Number)
-    .filter((member) => member > 0 && !['Z', 'X', undefined].includes(processEntry(member)?.state));
+    .filter((pid) => pid > 0 && !['Z', 'X', undefined].includes(processEntry(pid)?.state));
 }
 
 /** Of version 2 there is one hierarchy, of version 1 one for each controller, any of which does. */
-function groupFile(pid: number, containerId: string): string | undefined {
+function cgroupProcsFile(pid: number, containerId: string): string | undefined {
   let text: string;
   try {
     text = readFileSync(`/proc/${pid}/cgroup`, 'latin1');
@@ -49,7 +49,7 @@ function groupFile(pid: number, containerId: string): string | undefined {
   for (const line of text.split('\n')) {
     const [, controllers = '', path = ''] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
     if (!path.includes(containerId)) continue;
-    const file = join(CGROUPS, controllers.replace(/^name=/, ''), path, 'cgroup.procs');
+    const file = join(CGROUP_ROOT, controllers.replace(/^name=/, ''), path, 'cgroup.procs');
     if (existsSync(file)) return file;
   }
   return undefined;

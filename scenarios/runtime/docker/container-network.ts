@@ -8,11 +8,11 @@ import { KitError, messageOf } from '../../../conformance/errors.js';
 import { collectOutput } from '../../host/output.js';
 import { sendSignal } from '../../host/processes.js';
 import type { DeploymentPlan } from '../runtime.js';
-import { localMembers, type Members, NO_MEMBERS } from './container-members.js';
+import { localContainerProcesses, type ContainerProcesses, NO_PROCESSES } from './container-members.js';
 import { networkOptions, podOptions } from './container-setup.js';
-import { engineError } from './engine.js';
+import { toEngineError } from './engine.js';
 
-export interface NetworkGround {
+export interface NetworkContext {
   engine: Dockerode;
   address: string;
   /** An image with Node and iptables. */
@@ -24,7 +24,7 @@ const READY = 'ready';
 const POD_TIMEOUT_MS = 30_000;
 const SINK_TIMEOUT_MS = 10_000;
 /** Of engines 20.10 and earlier, and of later ones. */
-const NO_ADDRESSES = /non-overlapping IPv4 address pool|address pools have been fully subscribed/;
+const NO_ADDRESSES_PATTERN = /non-overlapping IPv4 address pool|address pools have been fully subscribed/;
 
 /**
  * The network of one deployment: a bridge network of its own, and on it one container, the pod, that does nothing but keep
@@ -35,12 +35,12 @@ const NO_ADDRESSES = /non-overlapping IPv4 address pool|address pools have been 
  */
 export class ContainerNetwork {
   /** For a container that joins it. */
-  readonly mode: string;
-  readonly #pod: Members;
+  readonly networkMode: string;
+  readonly #pod: ContainerProcesses;
   readonly #relay: SinkRelay | undefined;
 
-  private constructor(podId: string, pod: Members, relay: SinkRelay | undefined) {
-    this.mode = `container:${podId}`;
+  private constructor(podId: string, pod: ContainerProcesses, relay: SinkRelay | undefined) {
+    this.networkMode = `container:${podId}`;
     this.#pod = pod;
     this.#relay = relay;
   }
@@ -49,22 +49,22 @@ export class ContainerNetwork {
    * What is made carries the run's id, and is removed with all that does.
    * @throws KitError target-unavailable when the engine has no addresses left, or the receiver cannot be reached from inside.
    */
-  static async make(plan: DeploymentPlan, ground: NetworkGround): Promise<ContainerNetwork> {
-    const { engine, address } = ground;
+  static async make(plan: DeploymentPlan, context: NetworkContext): Promise<ContainerNetwork> {
+    const { engine, address } = context;
     const name = `plugpull-${plan.runId}.${randomBytes(4).toString('hex')}`;
     const network = await engine.createNetwork(networkOptions(name, plan)).catch((error: unknown) => {
       throw networkError(error, address);
     });
     let relay: SinkRelay | undefined;
     try {
-      relay = await relayOf(network, plan.sink);
-      const command = ['node', '-e', POD, rules(plan.sink, relay), portOf(plan.sink)];
+      relay = await openRelay(network, plan.sink);
+      const command = ['node', '-e', POD_PROGRAM, iptablesRules(plan.sink, relay), portOf(plan.sink)];
       const pod = await engine.createContainer(
-        podOptions({ name, image: ground.podImage, command, network: network.id }, plan),
+        podOptions({ name, image: context.podImage, command, network: network.id }, plan),
       );
       await startPod(engine, pod);
       const { State } = await pod.inspect();
-      return new ContainerNetwork(pod.id, localMembers(State.Pid, pod.id) ?? NO_MEMBERS, relay);
+      return new ContainerNetwork(pod.id, localContainerProcesses(State.Pid, pod.id) ?? NO_PROCESSES, relay);
     } catch (error) {
       relay?.close();
       throw error;
@@ -85,7 +85,7 @@ export class ContainerNetwork {
 
 /** A network that was refused as what it means. */
 export function networkError(error: unknown, address: string): unknown {
-  if (!NO_ADDRESSES.test(messageOf(error))) return engineError(error, address);
+  if (!NO_ADDRESSES_PATTERN.test(messageOf(error))) return toEngineError(error, address);
   return new KitError(
     'target-unavailable',
     `the container engine at ${address} has no addresses left for the network of this run: remove networks that nobody uses (plugpull clean, docker network prune), or give it more (default-address-pools in its daemon.json)`,
@@ -95,7 +95,7 @@ export function networkError(error: unknown, address: string): unknown {
 
 const portOf = (sink: string): string => sink.slice(sink.lastIndexOf(':') + 1);
 
-async function relayOf(network: Dockerode.Network, sink: string): Promise<SinkRelay | undefined> {
+async function openRelay(network: Dockerode.Network, sink: string): Promise<SinkRelay | undefined> {
   if (sink === '') return undefined;
   const { IPAM } = (await network.inspect()) as { IPAM: { Config: { Gateway: string }[] } };
   return SinkRelay.open(IPAM.Config[0]?.Gateway ?? '', Number(portOf(sink)));
@@ -105,7 +105,7 @@ async function relayOf(network: Dockerode.Network, sink: string): Promise<SinkRe
  * What comes to the pod from outside goes to its loopback, as if it came from there: a PostgreSQL, for one, lets in by
  * the caller's address. What is sent to the receiver's port on loopback goes out to the relay.
  */
-function rules(sink: string, relay: SinkRelay | undefined): string {
+function iptablesRules(sink: string, relay: SinkRelay | undefined): string {
   const toRelay =
     relay === undefined
       ? []
@@ -126,7 +126,7 @@ function rules(sink: string, relay: SinkRelay | undefined): string {
  * The program of the pod: sets the rules, sees whether the receiver answers, and stays. A firewall that keeps containers from
  * this machine would otherwise look like a target that delivers nothing. The engine has rules of its own there, which stay.
  */
-const POD = `
+const POD_PROGRAM = `
 const { spawnSync } = require('node:child_process');
 const { connect } = require('node:net');
 const [rules, sinkPort] = process.argv.slice(1);
@@ -152,24 +152,24 @@ async function startPod(engine: Dockerode, pod: Dockerode.Container): Promise<vo
   const output = await pod.attach({ stream: true, stdout: true, stderr: true });
   const text = new PassThrough();
   engine.modem.demuxStream(output, text, text);
-  const said = collectOutput(text);
-  const told = new Promise<void>((resolve) => {
+  const podOutput = collectOutput(text);
+  const reported = new Promise<void>((resolve) => {
     text.on('data', () => {
-      if (said().includes('\n')) resolve();
+      if (podOutput().includes('\n')) resolve();
     });
     output.once('close', resolve);
     output.once('end', resolve);
   });
   try {
     await pod.start();
-    await Promise.race([told, delay(POD_TIMEOUT_MS, undefined, { ref: false })]);
+    await Promise.race([reported, delay(POD_TIMEOUT_MS, undefined, { ref: false })]);
   } finally {
     // An attached stream keeps the kit alive; whoever has read the first line needs no more.
     (output as Duplex).destroy();
   }
-  if (said().trim() === READY) return;
-  const words = said().trim().replace(/\s+/g, ' ') || `it said nothing in ${POD_TIMEOUT_MS} ms`;
-  throw new KitError('target-unavailable', `the network of the run's containers: ${words}`);
+  if (podOutput().trim() === READY) return;
+  const message = podOutput().trim().replace(/\s+/g, ' ') || `it said nothing in ${POD_TIMEOUT_MS} ms`;
+  throw new KitError('target-unavailable', `the network of the run's containers: ${message}`);
 }
 
 const LOOPBACK = '127.0.0.1';

@@ -7,43 +7,43 @@ import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { Service } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 import { sendSignal } from '../../host/processes.js';
-import { type Members, NO_MEMBERS } from './container-members.js';
-import { engineError, tolerant } from './engine.js';
+import { type ContainerProcesses, NO_PROCESSES } from './container-members.js';
+import { toEngineError, tolerateGone } from './engine.js';
 
 type Signal = 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM';
 
 /** What a service needs of the deployment that it is part of. */
-export interface ContainerHome {
+export interface ContainerServiceOptions {
   engine: Dockerode;
   address: string;
   logPath: string;
   /** Makes a container for the command, not started. */
   create(command: readonly string[], env: Readonly<Record<string, string>>): Promise<Dockerode.Container>;
   /** Knows the processes of a container; undefined when they cannot be seen from here. */
-  membersOf(pid: number, containerId: string): Members | undefined;
+  findProcesses(pid: number, containerId: string): ContainerProcesses | undefined;
   /** `pid` is 0 where it is not one of this machine. */
   onStarted(incarnation: number, pid: number): void;
   onExited(incarnation: number, code: number | null, signal: string | null): void;
 }
 
-type State = { kind: 'down' } | { kind: 'up'; container: Dockerode.Container; members: Members };
+type State = { kind: 'down' } | { kind: 'up'; container: Dockerode.Container; members: ContainerProcesses };
 
 /** One service as a container, which is started again with the same file system after its death. */
 export class ContainerService implements Service {
   readonly name: string;
   readonly #command: readonly string[];
-  readonly #home: ContainerHome;
+  readonly #options: ContainerServiceOptions;
   #state: State = { kind: 'down' };
   /** The container of the plain command; one with a wrapper or variables is used once. */
-  #usual: Dockerode.Container | undefined;
-  #once: Dockerode.Container | undefined;
+  #reusable: Dockerode.Container | undefined;
+  #singleUse: Dockerode.Container | undefined;
   #starting: Promise<void> | undefined;
   #incarnation = 0;
 
-  constructor(name: string, command: readonly string[], home: ContainerHome) {
+  constructor(name: string, command: readonly string[], options: ContainerServiceOptions) {
     this.name = name;
     this.#command = command;
-    this.#home = home;
+    this.#options = options;
   }
 
   pids(): number[] {
@@ -62,18 +62,18 @@ export class ContainerService implements Service {
     const pids = state.members.pids();
     const count = pids.length;
     try {
-      if (state.members.here && maySignal(pids)) return pids.filter((pid) => sendSignal(pid, signal)).length;
-      const reached = await tolerant(send(state.container, signal));
+      if (state.members.isLocal && canSignal(pids)) return pids.filter((pid) => sendSignal(pid, signal)).length;
+      const reached = await tolerateGone(signalThroughEngine(state.container, signal));
       return reached ? count : 0;
     } catch (error) {
-      throw engineError(error, this.#home.address);
+      throw toEngineError(error, this.#options.address);
     }
   }
 
   /** Kills without waiting for the engine; containers stay, to be removed later. */
   killNow(): void {
     const pids = this.pids();
-    if (this.#state.kind === 'down' || !this.#state.members.here || !maySignal(pids)) return;
+    if (this.#state.kind === 'down' || !this.#state.members.isLocal || !canSignal(pids)) return;
     for (const pid of pids) sendSignal(pid, 'SIGKILL');
   }
 
@@ -81,7 +81,7 @@ export class ContainerService implements Service {
     // Two that ask at once get one container.
     this.#starting ??= this.#run(wrap, env)
       .catch((error: unknown) => {
-        throw engineError(error, this.#home.address);
+        throw toEngineError(error, this.#options.address);
       })
       .finally(() => {
         this.#starting = undefined;
@@ -89,7 +89,7 @@ export class ContainerService implements Service {
     return this.#starting;
   }
 
-  async exited(timeoutMs: number): Promise<void> {
+  async waitForExit(timeoutMs: number): Promise<void> {
     await this.#starting?.catch(() => {});
     const gone = await until(() => this.#state.kind === 'down', timeoutMs);
     if (!gone)
@@ -101,58 +101,58 @@ export class ContainerService implements Service {
   async #run(wrap: readonly string[], env: Readonly<Record<string, string>>): Promise<void> {
     if (this.#state.kind === 'up') {
       if (this.pids().length > 0) return;
-      await until(() => this.#state.kind === 'down', DEATH_TIMEOUT_MS);
+      await until(() => this.#state.kind === 'down', EXIT_TIMEOUT_MS);
     }
     const container = await this.#containerFor([...wrap, ...this.#command], env, wrap.length === 0);
-    const output = await followOutput(this.#home.engine, container, this.#home.logPath);
+    const output = await followOutput(this.#options.engine, container, this.#options.logPath);
     await container.start().catch((error: unknown) => {
       output.close();
       throw error;
     });
     const { State } = await container.inspect();
     const incarnation = ++this.#incarnation;
-    const members = await this.#membersOf(container, State.Pid);
+    const members = await this.#findProcesses(container, State.Pid);
     this.#state = { kind: 'up', container, members };
-    this.#home.onStarted(incarnation, members.here ? State.Pid : 0);
-    void this.#untilExit(container, incarnation, output.written);
+    this.#options.onStarted(incarnation, members.isLocal ? State.Pid : 0);
+    void this.#waitForExit(container, incarnation, output.written);
   }
 
   /**
    * The processes of a container that was just started. One that has died already has none, and the engine may take a
    * moment to notice; only one that goes on running and is nowhere to be seen has them on another machine.
    */
-  async #membersOf(container: Dockerode.Container, pid: number): Promise<Members> {
-    const endMs = performance.now() + SEEN_TIMEOUT_MS;
+  async #findProcesses(container: Dockerode.Container, pid: number): Promise<ContainerProcesses> {
+    const endMs = performance.now() + PROCESSES_TIMEOUT_MS;
     for (;;) {
-      const members = this.#home.membersOf(pid, container.id);
+      const members = this.#options.findProcesses(pid, container.id);
       if (members !== undefined) return members;
       const { State } = await container.inspect();
-      if (!State.Running) return NO_MEMBERS;
+      if (!State.Running) return NO_PROCESSES;
       if (performance.now() > endMs) break;
-      await delay(SEEN_POLL_MS);
+      await delay(PROCESSES_POLL_MS);
     }
     throw new KitError(
       'target-unavailable',
-      `the containers of the engine at ${this.#home.address} are not processes of this machine: a local engine is needed`,
+      `the containers of the engine at ${this.#options.address} are not processes of this machine: a local engine is needed`,
     );
   }
 
   async #containerFor(
     command: readonly string[],
     env: Readonly<Record<string, string>>,
-    plain: boolean,
+    isUnwrapped: boolean,
   ): Promise<Dockerode.Container> {
-    if (plain && Object.keys(env).length === 0) {
-      this.#usual ??= await this.#home.create(command, env);
-      return this.#usual;
+    if (isUnwrapped && Object.keys(env).length === 0) {
+      this.#reusable ??= await this.#options.create(command, env);
+      return this.#reusable;
     }
-    if (this.#once !== undefined) await tolerant(this.#once.remove({ force: true }));
-    this.#once = undefined;
-    this.#once = await this.#home.create(command, env);
-    return this.#once;
+    if (this.#singleUse !== undefined) await tolerateGone(this.#singleUse.remove({ force: true }));
+    this.#singleUse = undefined;
+    this.#singleUse = await this.#options.create(command, env);
+    return this.#singleUse;
   }
 
-  async #untilExit(
+  async #waitForExit(
     container: Dockerode.Container,
     incarnation: number,
     written: Promise<void>,
@@ -166,19 +166,19 @@ export class ContainerService implements Service {
     // What it said last is in the log by the time that it counts as dead; where the engine hangs, the kit does not.
     await Promise.race([written, delay(OUTPUT_TIMEOUT_MS, undefined, { ref: false })]);
     this.#state = { kind: 'down' };
-    this.#home.onExited(incarnation, ...exitOf(status));
+    this.#options.onExited(incarnation, ...decodeExitStatus(status));
   }
 }
 
-const DEATH_TIMEOUT_MS = 10_000;
-const SEEN_TIMEOUT_MS = 5000;
-const SEEN_POLL_MS = 50;
+const EXIT_TIMEOUT_MS = 10_000;
+const PROCESSES_TIMEOUT_MS = 5000;
+const PROCESSES_POLL_MS = 50;
 const OUTPUT_TIMEOUT_MS = 1000;
-const SIGNALS = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]));
+const SIGNAL_NAMES = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]));
 
 /** An exit status as code and signal: engines add 128 to the number of the signal, as shells do. */
-export function exitOf(status: number | undefined): [number | null, string | null] {
-  const signal = SIGNALS.get((status ?? 0) - 128);
+export function decodeExitStatus(status: number | undefined): [number | null, string | null] {
+  const signal = SIGNAL_NAMES.get((status ?? 0) - 128);
   return signal === undefined ? [status ?? null, null] : [null, signal];
 }
 
@@ -208,7 +208,7 @@ async function followOutput(
 }
 
 /** Whether all that still live may be signalled by this user: an image may run as another one. */
-function maySignal(pids: readonly number[]): boolean {
+function canSignal(pids: readonly number[]): boolean {
   return pids.every((pid) => {
     try {
       process.kill(pid, 0);
@@ -220,7 +220,7 @@ function maySignal(pids: readonly number[]): boolean {
 }
 
 /** Where the processes are not at hand the engine holds the whole container instead of stopping them. */
-function send(container: Dockerode.Container, signal: Signal): Promise<unknown> {
+function signalThroughEngine(container: Dockerode.Container, signal: Signal): Promise<unknown> {
   switch (signal) {
     case 'SIGSTOP':
       return container.pause();

@@ -4,9 +4,9 @@ import { RUN_LABEL } from './engine.js';
 
 /** More than a target of a test needs, and less than would hurt the machine that the kit runs on. */
 const MEMORY_BYTES = 2 * 1024 ** 3;
-const MOST_PROCESSES = 512;
+const MAX_PROCESSES = 512;
 const POD_MEMORY_BYTES = 256 * 1024 ** 2;
-const POD_MOST_PROCESSES = 64;
+const POD_MAX_PROCESSES = 64;
 
 export interface ContainerPlan {
   name: string;
@@ -17,13 +17,13 @@ export interface ContainerPlan {
 }
 
 /** Beside its command, what a container gets of the world. */
-export interface ContainerPlace {
+export interface ContainerAttachments {
   mounts: readonly MountSettings[];
   network: string;
 }
 
 /** A path that is the same inside, where nothing else is said. */
-export function bind(
+export function bindMount(
   path: string,
   { readOnly, target = path, propagation = 'rprivate' }: BindOptions,
 ): MountSettings {
@@ -41,7 +41,7 @@ interface BindOptions {
 export function containerOptions(
   { name, service, image, command, env }: ContainerPlan,
   plan: DeploymentPlan,
-  { mounts, network }: ContainerPlace,
+  { mounts, network }: ContainerAttachments,
 ): ContainerCreateOptions {
   const variables = { ...env, [RUN_VARIABLE]: plan.runId, [SERVICE_VARIABLE]: service };
   const user = process.getuid?.() ?? 0;
@@ -60,7 +60,7 @@ export function containerOptions(
       Mounts: [...mounts],
       Memory: MEMORY_BYTES,
       MemorySwap: MEMORY_BYTES,
-      PidsLimit: MOST_PROCESSES,
+      PidsLimit: MAX_PROCESSES,
       SecurityOpt: ['no-new-privileges'],
       RestartPolicy: { Name: 'no' },
       // The kit reads the output as it comes, and keeps it beside the run's other evidence.
@@ -110,7 +110,7 @@ export function podOptions(
       CapAdd: ['NET_ADMIN', 'NET_RAW'],
       Memory: POD_MEMORY_BYTES,
       MemorySwap: POD_MEMORY_BYTES,
-      PidsLimit: POD_MOST_PROCESSES,
+      PidsLimit: POD_MAX_PROCESSES,
       SecurityOpt: ['no-new-privileges'],
       RestartPolicy: { Name: 'no' },
       LogConfig: { Type: 'none', Config: {} },

@@ -7,10 +7,10 @@ import t from 'tap';
 import { loadTarget } from '../../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../../conformance/targets/reference.js';
 import { baseKey } from '../../../docker/image/base.js';
-import { threadsAreIn } from '../../../faults/stopped.js';
+import { allThreadsInState } from '../../../faults/stopped.js';
 import { until } from '../../../faults/waiting.js';
-import { noEngine } from '../../fixtures/engine.js';
-import { TestPlace } from '../../fixtures/kit.js';
+import { engineSkipReason } from '../../fixtures/engine.js';
+import { TestWorkspace } from '../../fixtures/kit.js';
 import type { GateResult } from '../../gate/result.js';
 import { freePort } from '../../host/ports.js';
 import { newRunId, Registry, registeredRuns } from '../../host/registry.js';
@@ -20,13 +20,13 @@ import { dockerRuntime } from './container-deployment.js';
 import { networkError } from './container-network.js';
 import { connectEngine, engineAddress, RUN_LABEL } from './engine.js';
 
-const skip = await noEngine();
+const skip = await engineSkipReason();
 const FOREVER = 'setInterval(() => {}, 1000)';
 const prepared =
   skip === false ? await dockerRuntime.prepare(loadTarget(REFERENCE_TARGET), () => {}) : undefined;
 
 interface Deployed {
-  place: TestPlace;
+  place: TestWorkspace;
   plan: DeploymentPlan;
   deployment: Deployment;
   /** Service, incarnation, code, signal. */
@@ -39,7 +39,7 @@ function deploy(
   { ports = [], sink = '' }: Partial<Pick<DeploymentPlan, 'ports' | 'sink'>> = {},
 ): Deployed {
   if (prepared === undefined) throw new Error('no engine');
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   const folders = { workingDir: join(place.dir, 'scratch'), logDir: join(place.dir, 'logs') };
   const dataDir = join(place.dir, 'data');
   for (const folder of [...Object.values(folders), dataDir]) mkdirSync(folder);
@@ -89,7 +89,7 @@ t.test(
     t.equal(service.pids().length, 1);
     t.ok(await until(() => linesOf(deployed, 'a') === 'err up', 10_000), logOf(deployed, 'a'));
     t.equal(await service.signal('SIGKILL'), 1);
-    await service.exited(10_000);
+    await service.waitForExit(10_000);
     t.same(service.pids(), []);
     t.equal(await service.signal('SIGKILL'), 0);
     await service.start();
@@ -113,13 +113,13 @@ t.test('children belong to the service: they stop, go on and die with it', { ski
   t.ok(await until(() => service.pids().length === 3, 10_000), `${service.pids().length} processes`);
   const pids = service.pids();
   t.equal(await service.signal('SIGSTOP'), 3);
-  t.ok(await until(() => pids.every((pid) => threadsAreIn(pid, 'T')), 5000));
+  t.ok(await until(() => pids.every((pid) => allThreadsInState(pid, 'T')), 5000));
   t.equal(await service.signal('SIGCONT'), 3);
-  t.ok(await until(() => !pids.some((pid) => threadsAreIn(pid, 'T')), 5000));
+  t.ok(await until(() => !pids.some((pid) => allThreadsInState(pid, 'T')), 5000));
   await service.signal('SIGKILL');
-  await service.exited(10_000);
+  await service.waitForExit(10_000);
   t.same(
-    pids.filter((pid) => !threadsAreIn(pid, 'ZX')),
+    pids.filter((pid) => !allThreadsInState(pid, 'ZX')),
     [],
   );
 });
@@ -130,9 +130,9 @@ t.test('a wrapper and variables are for one start only', { skip }, async (t) => 
   const service = only(deployed);
   const trace = join(deployed.plan.workingDir, 'trace');
   await service.start(['strace', '-f', '-o', trace, '-e', 'trace=execve'], { WORD: 'hello' });
-  await service.exited(20_000);
+  await service.waitForExit(20_000);
   await service.start();
-  await service.exited(20_000);
+  await service.waitForExit(20_000);
   t.match(readFileSync(trace, 'latin1'), /execve\(.*node/);
   t.equal(logOf(deployed, 'a'), 'hello 1\nundefined 0\n');
 });
@@ -231,7 +231,7 @@ t.test(
       t.equal(await askPort(a), `127.0.0.1 got 127.0.0.1 got ${word}`);
       const [first, second] = deployed.deployment.services;
       await second?.signal('SIGKILL');
-      await second?.exited(10_000);
+      await second?.waitForExit(10_000);
       t.equal(await askPort(a), '127.0.0.1 ECONNREFUSED', 'a service that is down refuses');
       t.equal(await askPort(b), '', 'and says nothing to the kit');
       t.equal(first?.pids().length, 1, 'the network outlives it');
@@ -257,7 +257,7 @@ t.test(
     skip,
   },
   async (t) => {
-    const places = prepared?.placesOf() ?? { dir: '', node: '' };
+    const places = prepared?.pathsFor() ?? { dir: '', node: '' };
     const queue = (data: string) => [
       `${places.dir}/../../dist/reference-impl/synchronous/main.js`,
       '--queue',
@@ -297,14 +297,14 @@ t.test(
         t.match(status, /^NSpid:\s+\d+\s+1$/m, name);
       }
       await Promise.all(deployment.services.map((service) => service.signal('SIGKILL')));
-      await Promise.all(deployment.services.map((service) => service.exited(10_000)));
+      await Promise.all(deployment.services.map((service) => service.waitForExit(10_000)));
     }
     // One that dies alone is taken over by those that live, who are process 1 as it was.
     for (const service of deployment.services) await service.start();
     t.ok(await ready(3));
     for (const service of deployment.services) {
       await service.signal('SIGKILL');
-      await service.exited(10_000);
+      await service.waitForExit(10_000);
       await service.start();
     }
     t.ok(await ready(4));
@@ -314,7 +314,7 @@ t.test(
 );
 
 t.test('an engine that is not there, and an address that is none, are told in one line', async (t) => {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const run = async (address: string) => {
     const before = process.env.DOCKER_HOST;
@@ -340,7 +340,7 @@ t.test(
     skip,
   },
   async (t) => {
-    const place = new TestPlace();
+    const place = new TestWorkspace();
     t.teardown(() => place.remove());
     cpSync(join(packageRoot(), 'conformance/fixtures/queue.mjs'), join(place.dir, 'queue.mjs'));
     const target = (image: string) =>
@@ -370,7 +370,7 @@ t.test(
 );
 
 t.test('a command that is not in the image is a mistake in the target file', { skip }, async (t) => {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const target = place.target(['/no/such/program', '{port}']);
   const { code, stderr } = await place.run(['gate', target, '--runtime', 'docker', '--budget', '8s']);

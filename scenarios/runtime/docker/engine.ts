@@ -9,7 +9,7 @@ export const RUN_LABEL = 'plugpull.run';
 const DEFAULT_ADDRESS = 'unix:///var/run/docker.sock';
 const PING_TIMEOUT_MS = 3000;
 const REMOVAL_TIMEOUT_MS = 15_000;
-const NO_ENGINE = new Set(['ECONNREFUSED', 'ENOENT', 'EACCES', 'ECONNRESET', 'EPIPE', 'EHOSTUNREACH']);
+const ENGINE_GONE_CODES = new Set(['ECONNREFUSED', 'ENOENT', 'EACCES', 'ECONNRESET', 'EPIPE', 'EHOSTUNREACH']);
 
 /** Where the engine of this machine listens: DOCKER_HOST, or the usual socket. */
 export function engineAddress(): string {
@@ -60,8 +60,8 @@ export async function engineAvailability(address: string): Promise<Availability>
 }
 
 /** A failed call as what it means: an engine that is gone is not the target's fault. */
-export function engineError(error: unknown, address: string): unknown {
-  if (error instanceof KitError || !NO_ENGINE.has(codeOf(error) ?? '')) return error;
+export function toEngineError(error: unknown, address: string): unknown {
+  if (error instanceof KitError || !ENGINE_GONE_CODES.has(codeOf(error) ?? '')) return error;
   return new KitError(
     'target-unavailable',
     `the container engine at ${address} has gone: ${messageOf(error)}`,
@@ -79,7 +79,7 @@ export function statusOf(error: unknown): number | undefined {
 }
 
 /** Does something to an object that may be gone already, or be in the wanted state already. */
-export async function tolerant(work: Promise<unknown>): Promise<boolean> {
+export async function tolerateGone(work: Promise<unknown>): Promise<boolean> {
   try {
     await work;
     return true;
@@ -94,7 +94,7 @@ export async function tolerant(work: Promise<unknown>): Promise<boolean> {
  * @returns how many there were.
  * @throws when the engine does not answer, or something cannot be removed.
  */
-export async function removeLabelled(engine: Dockerode, runId: string): Promise<number> {
+export async function removeRunResources(engine: Dockerode, runId: string): Promise<number> {
   const filters = { label: [`${RUN_LABEL}=${runId}`] };
   const seen = new Set<string>();
   const containers = async () => engine.listContainers({ all: true, filters });
@@ -105,7 +105,7 @@ export async function removeLabelled(engine: Dockerode, runId: string): Promise<
       await Promise.all(
         list.map(async ({ Id }) => {
           seen.add(Id);
-          await tolerant(engine.getContainer(Id).remove({ force: true, v: true }));
+          await tolerateGone(engine.getContainer(Id).remove({ force: true, v: true }));
         }),
       );
       return list.length === 0;
@@ -118,12 +118,12 @@ export async function removeLabelled(engine: Dockerode, runId: string): Promise<
     throw new Error(`containers ${(await containers()).map(({ Id }) => Id).join(', ')} cannot be removed`);
   for (const { Id } of await engine.listNetworks({ filters: JSON.stringify(filters) })) {
     seen.add(Id);
-    await tolerant(engine.getNetwork(Id).remove());
+    await tolerateGone(engine.getNetwork(Id).remove());
   }
   const { Volumes } = await engine.listVolumes({ filters: JSON.stringify(filters) });
   for (const { Name } of Volumes ?? []) {
     seen.add(Name);
-    await tolerant(engine.getVolume(Name).remove());
+    await tolerateGone(engine.getVolume(Name).remove());
   }
   return seen.size;
 }

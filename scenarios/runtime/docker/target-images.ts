@@ -9,18 +9,18 @@ import { PACKAGE_IN_IMAGE, referenceImage } from '../../../docker/image/images.j
 import { isSystemImage, systemImage } from '../../../docker/image/systems.js';
 import { stateDirectory } from '../../host/registry.js';
 import { packageRoot } from '../../host/version.js';
-import type { Places } from '../runtime.js';
+import type { RuntimePaths } from '../runtime.js';
 
 /** In which image each service of a target runs, and where its command finds things there. */
 export interface TargetImages {
   imageOf(service: string | undefined): string;
-  placesOf(service: string | undefined): Places;
+  pathsFor(service: string | undefined): RuntimePaths;
   /** Images that the kit did not make: nothing is known of what is in them. */
-  foreign: readonly string[];
+  pulled: readonly string[];
 }
 
 /** Where the package has the target file of the reference implementation, and a copy that of its own. */
-const TARGETS = 'conformance/targets';
+const TARGETS_DIR = 'conformance/targets';
 const PULL_TIMEOUT_MS = 600_000;
 
 /**
@@ -29,62 +29,62 @@ const PULL_TIMEOUT_MS = 600_000;
  * package (the reference implementation, or a copy with a bug in it) is itself in its image.
  * @throws KitError target-unavailable when an image can be neither found nor made.
  */
-export async function targetImages(
+export async function ensureTargetImages(
   engine: Dockerode,
   target: Target,
-  say: (line: string) => void,
+  log: (line: string) => void,
 ): Promise<TargetImages> {
-  const built = ownPackage(target);
-  return imagesOf(engine, target, say, built !== undefined, () => make(engine, built, say));
+  const built = findReferenceBuild(target);
+  return resolveImages(engine, target, log, built !== undefined, () => makeReferenceImage(engine, built, log));
 }
 
 /**
  * The image of the container that keeps a run's network.
  * @throws KitError target-unavailable when it cannot be made.
  */
-export async function podImageOf(engine: Dockerode, say: (line: string) => void): Promise<string> {
-  return building(() => baseImage(engine, workDir(), say));
+export async function ensurePodImage(engine: Dockerode, log: (line: string) => void): Promise<string> {
+  return wrapBuildError(() => baseImage(engine, workDir(), log));
 }
 
 /** The compiled reference implementation that belongs to a target file which is laid out as in the package. */
-export function ownPackage({ dir }: Target): string | undefined {
+export function findReferenceBuild({ dir }: Target): string | undefined {
   const built = resolve(dir, '../../dist/reference-impl');
-  return dir.endsWith(`/${TARGETS}`) && existsSync(join(built, 'synchronous/main.js')) ? built : undefined;
+  return dir.endsWith(`/${TARGETS_DIR}`) && existsSync(join(built, 'synchronous/main.js')) ? built : undefined;
 }
 
 /**
  * The images that a target names, and for what names none the `usual` one.
- * @param inImage the usual one has the package, and with it the target file.
+ * @param defaultHasTarget the usual one has the package, and with it the target file.
  */
-export async function imagesOf(
+export async function resolveImages(
   engine: Dockerode,
   target: Target,
-  say: (line: string) => void,
-  inImage: boolean,
-  makeUsual: () => Promise<string>,
+  log: (line: string) => void,
+  defaultHasTarget: boolean,
+  makeDefault: () => Promise<string>,
 ): Promise<TargetImages> {
   const services = Object.entries(target.services);
   const named = new Map(
     services.flatMap(([name, { image }]) => (image === undefined ? [] : [[name, image]])),
   );
-  const foreign: string[] = [];
+  const pulled: string[] = [];
   for (const image of new Set(named.values())) {
     if (isSystemImage(image)) {
-      const tag = await makeSystem(engine, image, say);
+      const tag = await makeSystemImage(engine, image, log);
       for (const [service, name] of named) if (name === image) named.set(service, tag);
     } else {
-      await pull(engine, image, say);
-      foreign.push(image);
+      await pullIfMissing(engine, image, log);
+      pulled.push(image);
     }
   }
-  const usual = named.size === services.length ? undefined : await makeUsual();
+  const defaultImage = named.size === services.length ? undefined : await makeDefault();
   // Commands that are of no service run where the first service does.
   const first = services[0]?.[0] ?? '';
   return {
-    foreign,
-    imageOf: (service = first) => named.get(service) ?? usual ?? '',
-    placesOf: (service = first) => ({
-      dir: inImage && !named.has(service) ? `${PACKAGE_IN_IMAGE}/${TARGETS}` : target.dir,
+    pulled,
+    imageOf: (service = first) => named.get(service) ?? defaultImage ?? '',
+    pathsFor: (service = first) => ({
+      dir: defaultHasTarget && !named.has(service) ? `${PACKAGE_IN_IMAGE}/${TARGETS_DIR}` : target.dir,
       node: 'node',
     }),
   };
@@ -92,20 +92,20 @@ export async function imagesOf(
 
 const workDir = () => join(stateDirectory(), 'images');
 
-async function makeSystem(engine: Dockerode, image: string, say: (line: string) => void): Promise<string> {
-  return building(() => systemImage(image, { engine, workDir: workDir(), say }), image);
+async function makeSystemImage(engine: Dockerode, image: string, log: (line: string) => void): Promise<string> {
+  return wrapBuildError(() => systemImage(image, { engine, workDir: workDir(), say: log }), image);
 }
 
-async function make(
+async function makeReferenceImage(
   engine: Dockerode,
   built: string | undefined,
-  say: (line: string) => void,
+  log: (line: string) => void,
 ): Promise<string> {
-  const options = { engine, root: packageRoot(), workDir: workDir(), say };
-  return building(() => referenceImage(built === undefined ? options : { ...options, built }));
+  const options = { engine, root: packageRoot(), workDir: workDir(), say: log };
+  return wrapBuildError(() => referenceImage(built === undefined ? options : { ...options, built }));
 }
 
-async function building(build: () => Promise<string>, image = ''): Promise<string> {
+async function wrapBuildError(build: () => Promise<string>, image = ''): Promise<string> {
   try {
     return await build();
   } catch (error) {
@@ -116,9 +116,9 @@ async function building(build: () => Promise<string>, image = ''): Promise<strin
   }
 }
 
-async function pull(engine: Dockerode, image: string, say: (line: string) => void): Promise<void> {
+async function pullIfMissing(engine: Dockerode, image: string, log: (line: string) => void): Promise<void> {
   if (await hasImage(engine, image)) return;
-  say(`pulling ${image}`);
+  log(`pulling ${image}`);
   try {
     const stream = await engine.pull(image, { abortSignal: AbortSignal.timeout(PULL_TIMEOUT_MS) });
     await new Promise<void>((done, failed) => {

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { until } from '../../../faults/waiting.js';
-import { TestPlace } from '../../fixtures/kit.js';
+import { TestWorkspace } from '../../fixtures/kit.js';
 import { allProcesses } from '../../host/processes.js';
 import { newRunId, Registry } from '../../host/registry.js';
 import type { Deployment } from '../runtime.js';
@@ -13,7 +13,7 @@ import { withDescendants } from './process-service.js';
 const FOREVER = 'setInterval(() => {}, 1000)';
 
 function deploy(t: { teardown(end: () => unknown): void }, command: readonly string[]) {
-  const place = new TestPlace();
+  const place = new TestWorkspace();
   const logDir = join(place.dir, 'logs');
   mkdirSync(logDir);
   const exits: (string | number | null)[][] = [];
@@ -47,7 +47,7 @@ t.test('a service is started once however often it is asked for, and counted at 
   t.same(starts, [1]);
   t.equal(service.pids().length, 1);
   t.equal(await service.signal('SIGKILL'), 1);
-  await service.exited(5000);
+  await service.waitForExit(5000);
   t.ok(await until(() => exits.length > 0, 5000));
   t.same(exits, [['a', 1, null, 'SIGKILL']]);
   await service.start();
@@ -58,7 +58,7 @@ t.test('what a service says is in its log, over all its lives', async (t) => {
   const { service, logDir } = deploy(t, [process.execPath, '-e', 'console.log("out"); console.error("err")']);
   for (let life = 0; life < 2; life++) {
     await service.start();
-    await service.exited(5000);
+    await service.waitForExit(5000);
   }
   t.equal(readFileSync(join(logDir, 'a.log'), 'utf8'), 'out\nerr\nout\nerr\n');
 });
@@ -130,7 +130,7 @@ t.test(
       await service.start();
       await until(() => sleepers().length > 20, 10_000);
       await service.signal('SIGKILL');
-      await service.exited(5000);
+      await service.waitForExit(5000);
       const left = sleepers();
       for (const { pid } of left) process.kill(pid, 'SIGKILL');
       t.same(left, [], `round ${round}`);

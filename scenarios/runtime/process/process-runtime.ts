@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { until } from '../../../faults/waiting.js';
 import { collectOutput } from '../../host/output.js';
 import { sendSignal } from '../../host/processes.js';
-import { dropSharedMemory } from '../../host/shared-memory.js';
+import { removeSharedMemory } from '../../host/shared-memory.js';
 import { killStrays, ticksNow } from '../../host/strays.js';
 import {
   type CommandResult,
@@ -32,8 +32,8 @@ export const processRuntime: Runtime = {
   async prepare(target) {
     return {
       name: 'process',
-      placesOf: () => ({ dir: target.dir, node: process.execPath }),
-      offers: () => ({ available: true }),
+      pathsFor: () => ({ dir: target.dir, node: process.execPath }),
+      supports: () => ({ available: true }),
       deploy: (plan) => new ProcessDeployment(plan),
     };
   },
@@ -42,17 +42,17 @@ export const processRuntime: Runtime = {
 export class ProcessDeployment implements Deployment {
   readonly services: readonly ProcessService[];
   readonly #plan: DeploymentPlan;
-  readonly #commands = new Set<number>();
+  readonly #commandPids = new Set<number>();
   /** Every process that was started. */
   readonly #pids = new Set<number>();
   readonly #sinceTicks = ticksNow();
 
-  constructor(asked: DeploymentPlan) {
+  constructor(requested: DeploymentPlan) {
     const plan: DeploymentPlan = {
-      ...asked,
+      ...requested,
       onStarted: (service, incarnation, pid) => {
         this.#pids.add(pid);
-        asked.onStarted(service, incarnation, pid);
+        requested.onStarted(service, incarnation, pid);
       },
     };
     this.#plan = plan;
@@ -74,7 +74,7 @@ export class ProcessDeployment implements Deployment {
     const stderr = collectOutput(child.stderr);
     await once(child, 'spawn');
     const pid = child.pid ?? 0;
-    this.#commands.add(pid);
+    this.#commandPids.add(pid);
     let timedOut = false;
     const timer = setTimeout(() => {
       timedOut = true;
@@ -90,7 +90,7 @@ export class ProcessDeployment implements Deployment {
       return result;
     } finally {
       clearTimeout(timer);
-      this.#commands.delete(pid);
+      this.#commandPids.delete(pid);
     }
   }
 
@@ -107,17 +107,17 @@ export class ProcessDeployment implements Deployment {
       const gone = await until(() => service.signalNow('SIGKILL') === 0, KILL_TIMEOUT_MS);
       if (!gone)
         throw new Error(`service ${service.name}: processes ${service.pids().join(', ')} cannot be killed`);
-      await service.exited(KILL_TIMEOUT_MS);
+      await service.waitForExit(KILL_TIMEOUT_MS);
     }
     const { dataDir, workingDir, ports } = this.#plan;
-    const ground = { dirs: [dataDir, workingDir], ports, sinceTicks: this.#sinceTicks };
+    const criteria = { dirs: [dataDir, workingDir], ports, sinceTicks: this.#sinceTicks };
     // One that forks while it is looked for is found the next time.
-    await until(() => killStrays(ground).length === 0, KILL_TIMEOUT_MS);
-    dropSharedMemory(this.#pids);
+    await until(() => killStrays(criteria).length === 0, KILL_TIMEOUT_MS);
+    removeSharedMemory(this.#pids);
   }
 
   destroyNow(): void {
-    for (const pid of this.#commands) sendSignal(-pid, 'SIGKILL');
+    for (const pid of this.#commandPids) sendSignal(-pid, 'SIGKILL');
     for (const service of this.services) service.signalNow('SIGKILL');
   }
 }

@@ -4,7 +4,7 @@ import { closeSync, openSync } from 'node:fs';
 import type { Service } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 import { allProcesses, isMarked, type ProcessEntry, processEntry, sendSignal } from '../../host/processes.js';
-import { standstill } from '../../host/standstill.js';
+import { stopProcesses } from '../../host/standstill.js';
 import { type DeploymentPlan, RUN_VARIABLE, SERVICE_VARIABLE } from '../runtime.js';
 
 /**
@@ -64,7 +64,7 @@ export class ProcessService implements Service {
   #stopAll(): Set<number> {
     // Before anybody is looked for: a look takes its time, and the longer the more there are, and they go on forking.
     if (this.#group !== undefined) sendSignal(-this.#group, 'SIGSTOP');
-    return standstill(
+    return stopProcesses(
       () => this.pids(),
       (pid) => sendSignal(pid, 'SIGSTOP'),
     );
@@ -96,13 +96,13 @@ export class ProcessService implements Service {
         },
       });
       await once(child, 'spawn');
-      this.#follow(child);
+      this.#trackChild(child);
     } finally {
       closeSync(log);
     }
   }
 
-  async exited(timeoutMs: number): Promise<void> {
+  async waitForExit(timeoutMs: number): Promise<void> {
     const gone = await until(() => this.#leader === undefined && this.pids().length === 0, timeoutMs);
     if (!gone) {
       throw new Error(
@@ -111,7 +111,7 @@ export class ProcessService implements Service {
     }
   }
 
-  #follow(child: ChildProcess): void {
+  #trackChild(child: ChildProcess): void {
     const incarnation = ++this.#incarnation;
     this.#leader = child;
     this.#group = child.pid;
@@ -130,8 +130,8 @@ export function withDescendants(
   processes: readonly Pick<ProcessEntry, 'pid' | 'parent'>[],
 ): Set<number> {
   const known = new Set(roots);
-  for (let before = -1; before !== known.size; ) {
-    before = known.size;
+  for (let previousSize = -1; previousSize !== known.size; ) {
+    previousSize = known.size;
     for (const { pid, parent } of processes) if (known.has(parent)) known.add(pid);
   }
   return known;

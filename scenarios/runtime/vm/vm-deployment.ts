@@ -4,15 +4,15 @@ import type Dockerode from 'dockerode';
 import type { MountSettings } from 'dockerode';
 import { runScript } from '../../../faults/power/host.js';
 import { until } from '../../../faults/waiting.js';
-import { bind, containerOptions } from '../docker/container-setup.js';
-import { engineError, removeLabelled } from '../docker/engine.js';
+import { bindMount, containerOptions } from '../docker/container-setup.js';
+import { toEngineError, removeRunResources } from '../docker/engine.js';
 import type { TargetImages } from '../docker/target-images.js';
 import type { CommandResult, Deployment, DeploymentPlan } from '../runtime.js';
 import type { Machine } from './lab/machine.js';
-import { enter, type Held, VmService } from './vm-service.js';
+import { runInContainer, type HolderContainer, VmService } from './vm-service.js';
 
 /** What deployments in the lab VM share. */
-export interface VmGround {
+export interface VmContext {
   machine: Machine;
   engine: Dockerode;
   images: TargetImages;
@@ -24,35 +24,35 @@ export interface VmGround {
 /** Below it disks are mounted and unmounted, also for the containers. */
 export const POWER_DIR = '/lab/power';
 /** A program that needs nothing of the image that it holds. */
-const HOLDER = '/usr/bin/busybox';
-const HOLDER_INSIDE = '/.plugpull/busybox';
+const HOLDER_PROGRAM = '/usr/bin/busybox';
+const HOLDER_IN_CONTAINER = '/.plugpull/busybox';
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
-const FOREVER_S = '2147483647';
+const HOLDER_SLEEP_S = '2147483647';
 const TIMEOUT_MS = 60_000;
 
 /** Containers in the lab VM, one for each service, with their ports on this machine's loopback. */
 export class VmDeployment implements Deployment {
   readonly services: readonly VmService[];
   readonly #plan: DeploymentPlan;
-  readonly #ground: VmGround;
+  readonly #context: VmContext;
   readonly #address: string;
   readonly #resource;
-  readonly #held = new Map<string, Promise<Held>>();
+  readonly #holders = new Map<string, Promise<HolderContainer>>();
   readonly #forwarded: Promise<void>;
   #commands = 0;
 
-  constructor(plan: DeploymentPlan, ground: VmGround) {
+  constructor(plan: DeploymentPlan, context: VmContext) {
     this.#plan = plan;
-    this.#ground = ground;
-    this.#address = `tcp://127.0.0.1:${ground.machine.address.enginePort}`;
+    this.#context = context;
+    this.#address = `tcp://127.0.0.1:${context.machine.address.enginePort}`;
     this.#resource = { kind: 'containers', engine: this.#address } as const;
     plan.registry.made(this.#resource);
     this.services = plan.services.map(
       ({ name, command }) =>
         new VmService(name, command, {
-          agent: ground.machine.agent,
+          agent: context.machine.agent,
           logPath: join(plan.logDir, `${name}.log`),
-          held: () => this.#holdOf(name),
+          holder: () => this.#holderOf(name),
           onStarted: (incarnation) => plan.onStarted(name, incarnation, 0),
           onExited: (...exit) => plan.onExited(name, ...exit),
         }),
@@ -60,26 +60,26 @@ export class VmDeployment implements Deployment {
     this.#forwarded = this.#forward();
     // Who runs the first command is told.
     this.#forwarded.catch(() => {});
-    for (const { name } of this.services) this.#holdOf(name).catch(() => {});
+    for (const { name } of this.services) this.#holderOf(name).catch(() => {});
   }
 
   async runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult> {
     await this.#forwarded;
     const first = this.services[0]?.name ?? '';
-    const held = await this.#holdOf(first);
+    const holder = await this.#holderOf(first);
     const group = `command-${++this.#commands}`;
     let timedOut = false;
     const timer = setTimeout(() => {
       timedOut = true;
       const kill = `echo 1 > "$1/cgroup.kill"`;
-      void runScript(this.#ground.machine.agent, kill, [`${held.group}/${group}`], TIMEOUT_MS).catch(
+      void runScript(this.#context.machine.agent, kill, [`${holder.cgroup}/${group}`], TIMEOUT_MS).catch(
         () => {},
       );
     }, timeoutMs);
-    const result = await enter(this.#ground.machine.agent, held, group, command);
+    const result = await runInContainer(this.#context.machine.agent, holder, group, command);
     clearTimeout(timer);
-    const said = `$ ${command.join(' ')}\n${result.stdout}${result.stderr}`;
-    appendFileSync(join(this.#plan.logDir, `${name}.log`), said);
+    const logText = `$ ${command.join(' ')}\n${result.stdout}${result.stderr}`;
+    appendFileSync(join(this.#plan.logDir, `${name}.log`), logText);
     return { ...result, timedOut };
   }
 
@@ -91,10 +91,10 @@ export class VmDeployment implements Deployment {
 
   async destroy(): Promise<void> {
     try {
-      await Promise.allSettled(this.#held.values());
-      await removeLabelled(this.#ground.engine, this.#plan.runId);
+      await Promise.allSettled(this.#holders.values());
+      await removeRunResources(this.#context.engine, this.#plan.runId);
     } catch (error) {
-      throw engineError(error, this.#address);
+      throw toEngineError(error, this.#address);
     }
     this.#plan.registry.gone(this.#resource);
     await this.#unforward();
@@ -104,18 +104,18 @@ export class VmDeployment implements Deployment {
   destroyNow(): void {}
 
   /** The container of a service, started when it is first asked for. */
-  #holdOf(name: string): Promise<Held> {
-    const there = this.#held.get(name);
-    if (there !== undefined) return there;
-    const made = this.#hold(name).catch((error: unknown) => {
-      throw engineError(error, this.#address);
+  #holderOf(name: string): Promise<HolderContainer> {
+    const existing = this.#holders.get(name);
+    if (existing !== undefined) return existing;
+    const starting = this.#startHolder(name).catch((error: unknown) => {
+      throw toEngineError(error, this.#address);
     });
-    this.#held.set(name, made);
-    return made;
+    this.#holders.set(name, starting);
+    return starting;
   }
 
-  async #hold(service: string): Promise<Held> {
-    const { engine, images, mountsOf, env } = this.#ground;
+  async #startHolder(service: string): Promise<HolderContainer> {
+    const { engine, images, mountsOf, env } = this.#context;
     const { runId, workingDir } = this.#plan;
     const image = images.imageOf(service);
     const options = containerOptions(
@@ -123,15 +123,15 @@ export class VmDeployment implements Deployment {
         name: `plugpull-${runId}-${service}-${process.pid}`,
         service,
         image,
-        command: [HOLDER_INSIDE, 'sleep', FOREVER_S],
+        command: [HOLDER_IN_CONTAINER, 'sleep', HOLDER_SLEEP_S],
         env,
       },
       this.#plan,
       {
         mounts: [
-          bind(POWER_DIR, { readOnly: false, propagation: 'rslave' }),
-          bind(workingDir, { readOnly: false }),
-          bind(HOLDER, { readOnly: true, target: HOLDER_INSIDE }),
+          bindMount(POWER_DIR, { readOnly: false, propagation: 'rslave' }),
+          bindMount(workingDir, { readOnly: false }),
+          bindMount(HOLDER_PROGRAM, { readOnly: true, target: HOLDER_IN_CONTAINER }),
           ...mountsOf(image),
         ],
         // The machine is the network of its own: one run has it at a time, and from outside only the ports that are
@@ -146,7 +146,7 @@ export class VmDeployment implements Deployment {
     const uid = process.getuid?.() ?? 0;
     return {
       pid: State.Pid,
-      group: `/sys/fs/cgroup/docker/${container.id}`,
+      cgroup: `/sys/fs/cgroup/docker/${container.id}`,
       // The engine gives those that have no PATH one without saying so.
       env: {
         PATH,
@@ -159,11 +159,11 @@ export class VmDeployment implements Deployment {
   }
 
   async #forward(): Promise<void> {
-    for (const port of this.#plan.ports) await this.#ground.machine.forward(port);
+    for (const port of this.#plan.ports) await this.#context.machine.forward(port);
   }
 
   async #unforward(): Promise<void> {
     await this.#forwarded.catch(() => {});
-    for (const port of this.#plan.ports) await this.#ground.machine.unforward(port);
+    for (const port of this.#plan.ports) await this.#context.machine.unforward(port);
   }
 }

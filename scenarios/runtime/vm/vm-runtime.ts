@@ -4,15 +4,15 @@ import { KitError, messageOf } from '../../../conformance/errors.js';
 import { PACKAGE_IN_IMAGE } from '../../../docker/image/images.js';
 import type { Fault } from '../../../faults/fault.js';
 import type { Filesystem } from '../../../faults/power/filesystem.js';
-import { FlakeyDisk, flakeyName } from '../../../faults/power/flakey.js';
+import { FlakeyDisk, flakeyDeviceName } from '../../../faults/power/flakey.js';
 import { type CommandHost, runScript } from '../../../faults/power/host.js';
 import { newRunId, Registry, stateDirectory } from '../../host/registry.js';
 import { packageRoot } from '../../host/version.js';
 import type { Disk } from '../disk.js';
-import { bind } from '../docker/container-setup.js';
+import { bindMount } from '../docker/container-setup.js';
 import { connectEngine } from '../docker/engine.js';
-import { imagesOf, ownPackage } from '../docker/target-images.js';
-import { madeBy } from '../power-backends.js';
+import { resolveImages, findReferenceBuild } from '../docker/target-images.js';
+import { faultsEnabledBy } from '../power-backends.js';
 import type { Runtime } from '../runtime.js';
 import { imageAvailability } from './lab/image.js';
 import { borrowMachine, imagesDirectory } from './lab/lab.js';
@@ -22,7 +22,7 @@ import { stageFolder } from './lab/stage.js';
 import { POWER_DIR, VmDeployment } from './vm-deployment.js';
 
 /** The machine's second disk; all of it is the data disk of one round. */
-const DEVICE = '/dev/vdb';
+const DATA_DEVICE = '/dev/vdb';
 const MOUNT_POINT = `${POWER_DIR}/disk`;
 const DATA_DIR = `${MOUNT_POINT}/data`;
 /** The kit's loopback as the machine sees it. */
@@ -30,7 +30,7 @@ const KIT_HOST = '10.0.2.2';
 const COMMAND_TIMEOUT_MS = 60_000;
 
 /** Every process of every service gets SIGKILL from the kernel, in the order of a list: no engine is asked. */
-const KILL_ALL =
+const KILL_ALL_SCRIPT =
   'for group in /sys/fs/cgroup/docker/*/*/cgroup.kill; do if [ -e "$group" ]; then echo 1 > "$group"; fi; done';
 
 /** Without a processor's help everything takes ten times as long, and more on a machine that is busy. */
@@ -39,15 +39,15 @@ const SLOW_START_MS = 180_000;
 const SLOW_ENV = { NODE_OPTIONS: '--jitless' };
 
 /** What needs nothing but signals and the disk; the others work on processes and files of this machine. */
-const OFFERED = new Set(['kill', 'kill-one', 'kill-recovery', 'pause', 'full', 'io-error', 'power-cut']);
+const SUPPORTED_FAULTS = new Set(['kill', 'kill-one', 'kill-recovery', 'pause', 'full', 'io-error', 'power-cut']);
 
 /** Services as containers on the engine of a virtual machine with a kernel of its own. */
 export const vmRuntime: Runtime = {
   name: 'vm',
   available: async () => imageAvailability(imagesDirectory()),
-  async prepare(target, say) {
+  async prepare(target, log) {
     const registry = new Registry(newRunId());
-    const { machine, accelerator, giveBack } = await borrowMachine(registry, say).catch((error: unknown) => {
+    const { machine, accelerator, giveBack } = await borrowMachine(registry, log).catch((error: unknown) => {
       registry.close();
       throw error;
     });
@@ -58,24 +58,24 @@ export const vmRuntime: Runtime = {
     try {
       const { agent, address } = machine;
       const engine = await connectEngine(`tcp://127.0.0.1:${address.enginePort}`);
-      const built = ownPackage(target);
-      const images = await imagesOf(engine, target, say, built !== undefined, () =>
+      const built = findReferenceBuild(target);
+      const images = await resolveImages(engine, target, log, built !== undefined, () =>
         makeRootImage(engine, join(stateDirectory(), 'images')),
       );
       const folder = await stagePackage(agent, built ?? join(packageRoot(), 'dist/reference-impl'));
       if (built === undefined) await stageFolder(agent, target.dir);
       const mountsOf = (image: string) => [
-        ...(image === ROOT_IMAGE ? [bind(SHARED_FOLDER, { readOnly: true })] : []),
-        ...(image === ROOT_IMAGE ? [bind(folder, { readOnly: true, target: PACKAGE_IN_IMAGE })] : []),
-        ...(built === undefined ? [bind(target.dir, { readOnly: true })] : []),
+        ...(image === ROOT_IMAGE ? [bindMount(SHARED_FOLDER, { readOnly: true })] : []),
+        ...(image === ROOT_IMAGE ? [bindMount(folder, { readOnly: true, target: PACKAGE_IN_IMAGE })] : []),
+        ...(built === undefined ? [bindMount(target.dir, { readOnly: true })] : []),
       ];
       const env = accelerator === 'tcg' ? SLOW_ENV : {};
       return {
         name: 'vm',
-        placesOf: images.placesOf,
+        pathsFor: images.pathsFor,
         sinkFor: (sink) => sink.replace(/^[^:]+/, KIT_HOST),
-        offers: (fault) => offers(fault),
-        makes: madeBy('flakey'),
+        supports: (fault) => availabilityOf(fault),
+        enabledFaults: faultsEnabledBy('flakey'),
         slowStartMs: accelerator === 'tcg' ? SLOW_START_MS : undefined,
         makeDisk: (dir, _kind, filesystem, run) => makeDisk(agent, dir, filesystem, run.runId),
         deploy: (plan) => new VmDeployment(plan, { machine, engine, images, mountsOf, env }),
@@ -88,8 +88,8 @@ export const vmRuntime: Runtime = {
   },
 };
 
-function offers({ name }: Fault) {
-  if (OFFERED.has(name)) return { available: true } as const;
+function availabilityOf({ name }: Fault) {
+  if (SUPPORTED_FAULTS.has(name)) return { available: true } as const;
   return {
     available: false,
     why: 'under --runtime vm the processes and files of the target are on another kernel',
@@ -106,15 +106,15 @@ async function makeDisk(
 ): Promise<Disk> {
   const owner = `${process.getuid?.() ?? 0}:${process.getgid?.() ?? 0}`;
   try {
-    await runScript(host, CLEAR, [MOUNT_POINT], COMMAND_TIMEOUT_MS);
+    await runScript(host, CLEAR_SCRIPT, [MOUNT_POINT], COMMAND_TIMEOUT_MS);
     const disk = await FlakeyDisk.create({
-      ...{ host, device: DEVICE, name: flakeyName(runId), mountPoint: MOUNT_POINT, filesystem },
-      killAll: KILL_ALL,
+      ...{ host, device: DATA_DEVICE, name: flakeyDeviceName(runId), mountPoint: MOUNT_POINT, filesystem },
+      killAll: KILL_ALL_SCRIPT,
     });
     const folders = [DATA_DIR, join(dir, 'scratch')];
-    await runScript(host, MAKE_FOLDERS, [owner, ...folders], COMMAND_TIMEOUT_MS);
+    await runScript(host, MAKE_FOLDERS_SCRIPT, [owner, ...folders], COMMAND_TIMEOUT_MS);
     // It goes with the machine, or with the next round.
-    return { dataDir: DATA_DIR, power: disk, remove: () => {}, keep: (to) => keepData(host, to) };
+    return { dataDir: DATA_DIR, power: disk, remove: () => {}, saveTo: (to) => saveData(host, to) };
   } catch (error) {
     throw new KitError('kit-failed', `the disk in the lab VM cannot be made: ${messageOf(error)}`, {
       cause: error,
@@ -123,7 +123,7 @@ async function makeDisk(
 }
 
 /** Files that are mostly empty are small when they are packed. */
-async function keepData(host: CommandHost, to: string): Promise<void> {
+async function saveData(host: CommandHost, to: string): Promise<void> {
   const pack = 'tar -C "$1" --exclude="*.fifo" -czf - . | base64 -w 0';
   const packed = await runScript(host, pack, [DATA_DIR], COMMAND_TIMEOUT_MS);
   mkdirSync(dirname(to), { recursive: true });
@@ -131,9 +131,9 @@ async function keepData(host: CommandHost, to: string): Promise<void> {
 }
 
 /** Synced: whether the kit's own directory outlives a cut must not depend on what the target syncs. */
-const MAKE_FOLDERS = 'owner=$1; shift; mkdir -p "$@"; chown "$owner" "$@"; sync -f "$1"';
+const MAKE_FOLDERS_SCRIPT = 'owner=$1; shift; mkdir -p "$@"; chown "$owner" "$@"; sync -f "$1"';
 
-const CLEAR = `
+const CLEAR_SCRIPT = `
 while grep -q " $1 " /proc/self/mounts; do umount "$1"; done
 for name in $(dmsetup ls --target flakey | sed -n 's/^\\(plugpull-[^\\t ]*\\).*/\\1/p'); do
   dmsetup remove --retry --noudevsync "$name"

@@ -7,29 +7,29 @@ import type { CommandResult } from '../runtime.js';
 import type { Agent } from './lab/agent.js';
 
 /** A container of the lab VM that stays, so that what dies in it can be started again without the engine. */
-export interface Held {
+export interface HolderContainer {
   /** Of its first process, in the machine. */
   pid: number;
   /** Its control group. */
-  group: string;
+  cgroup: string;
   env: Readonly<Record<string, string>>;
   /** Whose processes it has; undefined: root's. */
   user: { uid: number; gid: number } | undefined;
 }
 
 /** What a service needs of the deployment that it is part of. */
-export interface VmHome {
+export interface VmServiceOptions {
   agent: Agent;
   logPath: string;
-  held(): Promise<Held>;
+  holder(): Promise<HolderContainer>;
   onStarted(incarnation: number): void;
   onExited(incarnation: number, code: number | null, signal: string | null): void;
 }
 
 /** Above the largest process id that Linux gives: nobody can take it for a process of this machine. */
-const ELSEWHERE = 2 ** 30;
+const FAKE_PID_BASE = 2 ** 30;
 const TIMEOUT_MS = 60_000;
-const GROUP = 'service';
+const SERVICE_GROUP = 'service';
 
 /**
  * One service in a container of the lab VM. Its container stays while it dies and is started again, for the engine needs
@@ -39,27 +39,27 @@ const GROUP = 'service';
 export class VmService implements Service {
   readonly name: string;
   readonly #command: readonly string[];
-  readonly #home: VmHome;
+  readonly #options: VmServiceOptions;
   #incarnation = 0;
-  #up = false;
+  #isUp = false;
   #starting: Promise<void> | undefined;
 
-  constructor(name: string, command: readonly string[], home: VmHome) {
+  constructor(name: string, command: readonly string[], options: VmServiceOptions) {
     this.name = name;
     this.#command = command;
-    this.#home = home;
+    this.#options = options;
   }
 
   pids(): number[] {
-    return this.#up ? [ELSEWHERE + this.#incarnation] : [];
+    return this.#isUp ? [FAKE_PID_BASE + this.#incarnation] : [];
   }
 
   async signal(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): Promise<number> {
     await this.#starting?.catch(() => {});
     const count = this.pids().length;
     if (count === 0) return 0;
-    const { group } = await this.#home.held();
-    await runScript(this.#home.agent, SIGNALS[signal], [`${group}/${GROUP}`], TIMEOUT_MS);
+    const { cgroup: group } = await this.#options.holder();
+    await runScript(this.#options.agent, SIGNAL_SCRIPTS[signal], [`${group}/${SERVICE_GROUP}`], TIMEOUT_MS);
     return count;
   }
 
@@ -71,27 +71,27 @@ export class VmService implements Service {
     return this.#starting;
   }
 
-  async exited(timeoutMs: number): Promise<void> {
+  async waitForExit(timeoutMs: number): Promise<void> {
     await this.#starting?.catch(() => {});
-    if (await until(() => !this.#up, timeoutMs)) return;
+    if (await until(() => !this.#isUp, timeoutMs)) return;
     throw new Error(`service ${this.name}: it still lives after ${timeoutMs} ms in the lab VM`);
   }
 
   async #run(command: readonly string[], env: Readonly<Record<string, string>>): Promise<void> {
-    if (this.#up) return;
-    const held = await this.#home.held();
+    if (this.#isUp) return;
+    const holder = await this.#options.holder();
     const incarnation = ++this.#incarnation;
-    this.#up = true;
-    this.#home.onStarted(incarnation);
-    void enter(this.#home.agent, held, GROUP, command, env).then(({ code, signal, stdout, stderr }) => {
-      appendFileSync(this.#home.logPath, stdout + stderr);
-      this.#up = false;
-      this.#home.onExited(incarnation, code, signal);
+    this.#isUp = true;
+    this.#options.onStarted(incarnation);
+    void runInContainer(this.#options.agent, holder, SERVICE_GROUP, command, env).then(({ code, signal, stdout, stderr }) => {
+      appendFileSync(this.#options.logPath, stdout + stderr);
+      this.#isUp = false;
+      this.#options.onExited(incarnation, code, signal);
     });
   }
 }
 
-const SIGNALS = {
+const SIGNAL_SCRIPTS = {
   SIGKILL: 'echo 1 > "$1/cgroup.kill"',
   SIGSTOP: 'echo 1 > "$1/cgroup.freeze"',
   SIGCONT: 'echo 0 > "$1/cgroup.freeze"',
@@ -101,18 +101,18 @@ const SIGNALS = {
 };
 
 /** Runs a command in a container until it ends, as a member of a group below the container's own. */
-export async function enter(
+export async function runInContainer(
   agent: Agent,
-  { pid, group, env, user }: Held,
+  { pid, cgroup: group, env, user }: HolderContainer,
   name: string,
   command: readonly string[],
-  more: Readonly<Record<string, string>> = {},
+  extraEnv: Readonly<Record<string, string>> = {},
 ): Promise<Omit<CommandResult, 'timedOut'>> {
-  const as = user === undefined ? [] : ['--setuid', `${user.uid}`, '--setgid', `${user.gid}`];
-  const into = ['--target', `${pid}`, '--mount', '--uts', '--ipc', '--net', '--pid', '--root', '--wd', ...as];
+  const userFlags = user === undefined ? [] : ['--setuid', `${user.uid}`, '--setgid', `${user.gid}`];
+  const namespaceFlags = ['--target', `${pid}`, '--mount', '--uts', '--ipc', '--net', '--pid', '--root', '--wd', ...userFlags];
   try {
-    const at = { group: `${group}/${name}`, env: { ...env, ...more } };
-    return await agent.runIn(at, ['/usr/bin/nsenter', ...into, '--', ...command]);
+    const placement = { group: `${group}/${name}`, env: { ...env, ...extraEnv } };
+    return await agent.runIn(placement, ['/usr/bin/nsenter', ...namespaceFlags, '--', ...command]);
   } catch (error) {
     // The machine has gone, and all that ran in it.
     return { code: null, signal: null, stdout: '', stderr: `${messageOf(error)}\n` };

@@ -41,7 +41,7 @@ export function parseCommand(line: string): Command {
 }
 
 function parseMail(rest: string): Command {
-  const path = pathBehind(rest, 'FROM:');
+  const path = parsePath(rest, 'FROM:');
   if (path === undefined) return BAD_SENDER;
   if (path.address !== '' && !ADDRESS.test(path.address)) return BAD_SENDER;
   let sizeBytes = 0;
@@ -55,7 +55,7 @@ function parseMail(rest: string): Command {
 }
 
 function parseRcpt(rest: string): Command {
-  const path = pathBehind(rest, 'TO:');
+  const path = parsePath(rest, 'TO:');
   if (path === undefined) return BAD_RECIPIENT;
   const [parameter] = path.parameters;
   if (parameter !== undefined) return unknownParameter(parameter);
@@ -72,7 +72,7 @@ function unknownParameter(parameter: string): Command {
 }
 
 /** The path in angle brackets behind `FROM:` or `TO:`, without a source route, and the parameters behind it. */
-function pathBehind(rest: string, keyword: string): { address: string; parameters: string[] } | undefined {
+function parsePath(rest: string, keyword: string): { address: string; parameters: string[] } | undefined {
   if (rest.slice(0, keyword.length).toUpperCase() !== keyword) return undefined;
   const text = rest.slice(keyword.length).trimStart();
   // A quoted local part may hold any of the delimiters.

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { stuffed } from '../outbound/reply-reader.js';
+import { dotStuff } from '../outbound/reply-reader.js';
 import { DataReader, type MailData } from './data-reader.js';
 
 /** Message data that no bare CR or LF is in, with many dots and line ends. */
@@ -40,7 +40,7 @@ const text = (wire: string, limitBytes?: number) => read(Buffer.from(wire, 'lati
 t.test('what was stuffed comes out byte for byte, however it is cut into chunks', async (t) => {
   fc.assert(
     fc.property(lines, fc.array(fc.nat(), { maxLength: 8 }), (data, cuts) => {
-      const wire = Buffer.concat([...stuffed(data), Buffer.from('QUIT\r\n')]);
+      const wire = Buffer.concat([...dotStuff(data), Buffer.from('QUIT\r\n')]);
       t.strictSame(read(wire, cuts), { message: { kind: 'data', data }, rest: 'QUIT\r\n' });
     }),
     { numRuns: 300 },
@@ -81,7 +81,7 @@ t.test('a bare CR or LF is noticed wherever it stands', async (t) => {
       (data, at, bare, cuts) => {
         const line = Math.max(0, data.lastIndexOf('\r\n', at % (data.length + 1)));
         const bad = Buffer.concat([data.subarray(0, line), Buffer.from(`x${bare}y`), data.subarray(line)]);
-        const wire = Buffer.concat(stuffed(bad));
+        const wire = Buffer.concat(dotStuff(bad));
         t.equal(read(wire, cuts)?.message.kind, 'bare-line-end');
       },
     ),
@@ -103,7 +103,7 @@ t.test('a message over the limit is read to its end and not kept', async (t) => 
 t.test('the wire form of any bytes ends with the end mark and has it nowhere else', async (t) => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => {
-      const wire = Buffer.concat(stuffed(Buffer.from(bytes)));
+      const wire = Buffer.concat(dotStuff(Buffer.from(bytes)));
       const whole = Buffer.concat([Buffer.from('\r\n'), wire]);
       t.equal(whole.indexOf('\r\n.\r\n'), whole.length - 5);
     }),

@@ -3,7 +3,7 @@ const LF = 0x0a;
 const DOT = 0x2e;
 
 /** Where in a line the reader stands; `dot`: behind a dot that began a line, `dot-cr`: behind that and a CR. */
-type Place = 'line-start' | 'line' | 'cr' | 'dot' | 'dot-cr';
+type LineState = 'line-start' | 'line' | 'cr' | 'dot' | 'dot-cr';
 
 /**
  * What came after DATA, whole. `bare-line-end`: it holds a CR or LF that is no CRLF, which RFC 5321 2.3.8 forbids
@@ -17,7 +17,7 @@ export type MailData = { kind: 'data'; data: Buffer } | { kind: 'bare-line-end' 
  */
 export class DataReader {
   readonly #limitBytes: number;
-  #place: Place = 'line-start';
+  #lineState: LineState = 'line-start';
   #pieces: Buffer[] = [];
   #sizeBytes = 0;
   #bareLineEnd = false;
@@ -29,33 +29,33 @@ export class DataReader {
 
   /** Takes the next chunk. Returns how many bytes of it belong to the data when the data ends in it, else undefined. */
   take(chunk: Buffer): number | undefined {
-    let place = this.#place;
+    let lineState = this.#lineState;
     let from = 0;
     for (let at = 0; at < chunk.length; at++) {
       const byte = chunk[at];
-      switch (place) {
+      switch (lineState) {
         case 'line':
-          if (byte === CR) place = 'cr';
+          if (byte === CR) lineState = 'cr';
           else if (byte === LF) this.#bareLineEnd = true;
           continue;
         case 'line-start':
           if (byte === DOT) {
-            this.#keep(chunk, from, at);
+            this.#append(chunk, from, at);
             from = at + 1;
-            place = 'dot';
+            lineState = 'dot';
             continue;
           }
           break;
         case 'cr':
           if (byte === LF) {
-            place = 'line-start';
+            lineState = 'line-start';
             continue;
           }
           this.#bareLineEnd = true;
           break;
         case 'dot':
           if (byte === CR) {
-            place = 'dot-cr';
+            lineState = 'dot-cr';
             continue;
           }
           break;
@@ -66,11 +66,11 @@ export class DataReader {
           break;
       }
       if (byte === LF) this.#bareLineEnd = true;
-      place = byte === CR ? 'cr' : 'line';
+      lineState = byte === CR ? 'cr' : 'line';
     }
-    this.#place = place;
+    this.#lineState = lineState;
     // What may yet turn out to be the end, a CR behind a dot, is not part of the message.
-    this.#keep(chunk, from, place === 'dot-cr' ? chunk.length - 1 : chunk.length);
+    this.#append(chunk, from, lineState === 'dot-cr' ? chunk.length - 1 : chunk.length);
     return undefined;
   }
 
@@ -82,7 +82,7 @@ export class DataReader {
     return { kind: 'data', data: only ?? Buffer.concat(this.#pieces, this.#sizeBytes) };
   }
 
-  #keep(chunk: Buffer, from: number, to: number): void {
+  #append(chunk: Buffer, from: number, to: number): void {
     if (to <= from) return;
     this.#sizeBytes += to - from;
     if (this.#sizeBytes > this.#limitBytes) this.#pieces = [];

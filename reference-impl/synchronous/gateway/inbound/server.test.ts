@@ -1,12 +1,12 @@
 import { once } from 'node:events';
 import t from 'tap';
-import { memoryWorker } from '../fixtures/memory-worker.js';
+import { startMemoryWorker } from '../fixtures/memory-worker.js';
 import { RawClient } from '../fixtures/raw-client.js';
 
 const ENVELOPE = 'MAIL FROM:<from@example.org>\r\nRCPT TO:<to@example.net>\r\nDATA\r\n';
 
 t.test('EHLO offers SIZE, PIPELINING and 8BITMIME', async (t) => {
-  const { worker } = await memoryWorker(t, { smtp: { maxMessageBytes: 5000, hostname: 'mx.example' } });
+  const { worker } = await startMemoryWorker(t, { smtp: { maxMessageBytes: 5000, hostname: 'mx.example' } });
   const client = await RawClient.open(worker.port);
   const lines = (await client.ask('EHLO me\r\n')).split('\n');
   t.strictSame(lines, [
@@ -22,9 +22,9 @@ t.test('EHLO offers SIZE, PIPELINING and 8BITMIME', async (t) => {
 });
 
 t.test('250 comes after the queue has confirmed, not before', async (t) => {
-  const { worker, queue } = await memoryWorker(t);
+  const { worker, queue } = await startMemoryWorker(t);
   let confirm: () => void = () => undefined;
-  queue.held = new Promise((resolve) => {
+  queue.enqueueBarrier = new Promise((resolve) => {
     confirm = resolve;
   });
   const client = await RawClient.ready(worker.port);
@@ -45,7 +45,7 @@ t.test('250 comes after the queue has confirmed, not before', async (t) => {
 });
 
 t.test('many messages go over one connection, pipelined, each answered in its turn', async (t) => {
-  const { worker, queue } = await memoryWorker(t);
+  const { worker, queue } = await startMemoryWorker(t);
   const client = await RawClient.ready(worker.port);
   const message = (number: number) => `${ENVELOPE}message ${number}\r\n.\r\n`;
   const replies = await client.askAll(
@@ -63,7 +63,7 @@ t.test('many messages go over one connection, pipelined, each answered in its tu
 });
 
 t.test('a whole session arrives right in single bytes', async (t) => {
-  const { worker, queue } = await memoryWorker(t);
+  const { worker, queue } = await startMemoryWorker(t);
   const client = await RawClient.open(worker.port);
   const replies = client.askAll('', 7);
   for (const byte of `EHLO me\r\nNOOP\r\n${ENVELOPE}..dot\r\n\r\n.\r\nQUIT\r\n`) {
@@ -78,7 +78,7 @@ t.test('a whole session arrives right in single bytes', async (t) => {
 });
 
 t.test('a message with a bare CR or LF is refused, and the session goes on', async (t) => {
-  const { worker, queue } = await memoryWorker(t);
+  const { worker, queue } = await startMemoryWorker(t);
   const client = await RawClient.ready(worker.port);
   t.match(await client.submit('a\nb\r\n'), /^554 5\.6\.0 .*CR or LF that is no CRLF/);
   t.match(await client.submit('a\rb\r\n'), /^554 5\.6\.0/);
@@ -94,24 +94,24 @@ t.test('a message with a bare CR or LF is refused, and the session goes on', asy
 });
 
 t.test('a message that is too large is refused with 552, when announced and when sent', async (t) => {
-  const { worker, queue } = await memoryWorker(t, { smtp: { maxMessageBytes: 1000 } });
+  const { worker, queue } = await startMemoryWorker(t, { smtp: { maxMessageBytes: 1000 } });
   const client = await RawClient.ready(worker.port);
   t.match(await client.ask('MAIL FROM:<a@b> SIZE=1001\r\n'), /^552 5\.3\.4/);
   t.match(await client.submit(`${'x'.repeat(1000)}\r\n`), /^552 5\.3\.4/);
   t.match(await client.submit(`${'x'.repeat(998)}\r\n`), /^250/);
-  queue.saying = { outcome: 'rejected', reason: 'too-large', detail: '' };
+  queue.forcedOutcome = { outcome: 'rejected', reason: 'too-large', detail: '' };
   t.match(await client.submit('x\r\n'), /^552 5\.3\.4/);
   client.close();
 });
 
 t.test('a full queue is 452, and mail is taken again when there is room', async (t) => {
-  const { worker, queue } = await memoryWorker(t);
+  const { worker, queue } = await startMemoryWorker(t);
   const client = await RawClient.ready(worker.port);
-  queue.saying = { outcome: 'rejected', reason: 'no-space', detail: '' };
+  queue.forcedOutcome = { outcome: 'rejected', reason: 'no-space', detail: '' };
   t.match(await client.submit('x\r\n'), /^452 4\.3\.1 No free space/);
-  queue.saying = { outcome: 'rejected', reason: 'no-entry', detail: '' };
+  queue.forcedOutcome = { outcome: 'rejected', reason: 'no-entry', detail: '' };
   t.match(await client.submit('x\r\n'), /^452 4\.3\.1 No free index entry/);
-  queue.saying = undefined;
+  queue.forcedOutcome = undefined;
   t.match(await client.submit('x\r\n'), /^250/);
   t.equal(queue.live.size, 1);
   client.close();
@@ -120,15 +120,15 @@ t.test('a full queue is 452, and mail is taken again when there is room', async 
 t.test(
   'when nobody knows whether a message is stored, the connection closes without an answer',
   async (t) => {
-    const { worker, queue } = await memoryWorker(t);
+    const { worker, queue } = await startMemoryWorker(t);
     const client = await RawClient.ready(worker.port);
-    queue.saying = { outcome: 'indefinite', detail: 'the sync timed out' };
+    queue.forcedOutcome = { outcome: 'indefinite', detail: 'the sync timed out' };
     t.equal(await client.submit('x\r\n'), '');
   },
 );
 
 t.test('a client that hangs up in the middle leaves nothing behind', async (t) => {
-  const { worker, queue, stop } = await memoryWorker(t);
+  const { worker, queue, stop } = await startMemoryWorker(t);
   const parts = [
     'MAIL FROM:<a@b>\r\n',
     ENVELOPE,
@@ -149,7 +149,7 @@ t.test('a client that hangs up in the middle leaves nothing behind', async (t) =
 });
 
 t.test('a client that closes its side right behind its messages still gets the answers', async (t) => {
-  const { worker } = await memoryWorker(t);
+  const { worker } = await startMemoryWorker(t);
   const client = await RawClient.ready(worker.port);
   await client.askAll(ENVELOPE, 3);
   client.send(`text\r\n.\r\n${ENVELOPE}more\r\n.\r\n`);
@@ -159,7 +159,7 @@ t.test('a client that closes its side right behind its messages still gets the a
 });
 
 t.test('commands out of order, and too many recipients, are refused', async (t) => {
-  const { worker } = await memoryWorker(t, { smtp: { maxRecipients: 2 } });
+  const { worker } = await startMemoryWorker(t, { smtp: { maxRecipients: 2 } });
   const client = await RawClient.open(worker.port);
   t.match(await client.ask('MAIL FROM:<a@b>\r\n'), /^503 5\.5\.1 EHLO first/);
   await client.ask('EHLO me\r\n');
@@ -177,7 +177,7 @@ t.test('commands out of order, and too many recipients, are refused', async (t) 
 });
 
 t.test('an endless line, and endless nonsense, end the session', async (t) => {
-  const { worker } = await memoryWorker(t);
+  const { worker } = await startMemoryWorker(t);
   const endless = await RawClient.ready(worker.port);
   t.match(await endless.ask('x'.repeat(5000)), /^500 5\.5\.2 Line longer/);
   t.equal(await endless.reply(), '');
@@ -188,7 +188,7 @@ t.test('an endless line, and endless nonsense, end the session', async (t) => {
 });
 
 t.test('more connections than allowed are told so', async (t) => {
-  const { worker } = await memoryWorker(t, { smtp: { maxConnections: 2 } });
+  const { worker } = await startMemoryWorker(t, { smtp: { maxConnections: 2 } });
   const clients = [await RawClient.ready(worker.port), await RawClient.ready(worker.port)];
   const third = await RawClient.open(worker.port);
   t.equal(await third.reply(), '', 'closed behind its 421');
@@ -196,20 +196,20 @@ t.test('more connections than allowed are told so', async (t) => {
 });
 
 t.test('an idle client is disconnected', async (t) => {
-  const { worker } = await memoryWorker(t, { smtp: { idleTimeoutMs: 50 } });
+  const { worker } = await startMemoryWorker(t, { smtp: { idleTimeoutMs: 50 } });
   const client = await RawClient.ready(worker.port);
   t.match(await client.reply(), /^421 4\.4\.2/);
 });
 
 t.test('at shutdown idle clients get 421, and what is in flight is finished and answered', async (t) => {
-  const { worker, queue, stop } = await memoryWorker(t);
+  const { worker, queue, stop } = await startMemoryWorker(t);
   const idle = await RawClient.ready(worker.port);
   const sending = await RawClient.ready(worker.port);
   const storing = await RawClient.ready(worker.port);
   await sending.askAll(ENVELOPE, 3);
   await storing.askAll(ENVELOPE, 3);
   let confirm: () => void = () => undefined;
-  queue.held = new Promise((resolve) => {
+  queue.enqueueBarrier = new Promise((resolve) => {
     confirm = resolve;
   });
   storing.send(`stored\r\n.\r\n${ENVELOPE}`);
@@ -228,7 +228,7 @@ t.test('at shutdown idle clients get 421, and what is in flight is finished and 
 });
 
 t.test('a client that never finishes does not hold the shutdown up', async (t) => {
-  const { worker, queue, stop } = await memoryWorker(t, { smtp: { shutdownGraceMs: 100 } });
+  const { worker, queue, stop } = await startMemoryWorker(t, { smtp: { shutdownGraceMs: 100 } });
   const client = await RawClient.ready(worker.port);
   await client.askAll(ENVELOPE, 3);
   client.send('half a message');
@@ -238,17 +238,17 @@ t.test('a client that never finishes does not hold the shutdown up', async (t) =
 });
 
 t.test('a port that is taken is a wrong setting', async (t) => {
-  const { worker } = await memoryWorker(t);
-  await t.rejects(memoryWorker(t, { smtp: { port: worker.port } }), {
+  const { worker } = await startMemoryWorker(t);
+  await t.rejects(startMemoryWorker(t, { smtp: { port: worker.port } }), {
     code: 'bad-setting',
     message: `smtp: cannot listen on 127.0.0.1:${worker.port} (EADDRINUSE), expected a free port`,
   });
 });
 
 t.test('a large message on a slow queue does not pile up in memory', async (t) => {
-  const { worker, queue } = await memoryWorker(t);
+  const { worker, queue } = await startMemoryWorker(t);
   let confirm: () => void = () => undefined;
-  queue.held = new Promise((resolve) => {
+  queue.enqueueBarrier = new Promise((resolve) => {
     confirm = resolve;
   });
   const client = await RawClient.ready(worker.port);

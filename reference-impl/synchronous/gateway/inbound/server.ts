@@ -10,15 +10,15 @@ export interface InboundOptions extends SessionHost {
 }
 
 /** After the last message was answered, clients get so long to read their answers. */
-const LINGER_MS = 1000;
-const STOP_CHECK_MS = 50;
+const LINGER_TIMEOUT_MS = 1000;
+const STOP_CHECK_INTERVAL_MS = 50;
 
 /** The listening side of a gateway worker. */
 export class InboundServer {
   readonly #server: Server;
   readonly #options: InboundOptions;
   readonly #sessions = new Set<InboundSession>();
-  #whenEmpty: (() => void) | undefined;
+  #onEmpty: (() => void) | undefined;
 
   private constructor(options: InboundOptions) {
     this.#options = options;
@@ -30,11 +30,11 @@ export class InboundServer {
     const inbound = new InboundServer(options);
     await new Promise<void>((resolve, reject) => {
       inbound.#server.once('error', (cause: NodeJS.ErrnoException) => {
-        const place = `${options.host}:${options.port}`;
+        const address = `${options.host}:${options.port}`;
         reject(
           new QueueError(
             'bad-setting',
-            `smtp: cannot listen on ${place} (${cause.code}), expected a free port`,
+            `smtp: cannot listen on ${address} (${cause.code}), expected a free port`,
             {
               cause,
             },
@@ -55,17 +55,17 @@ export class InboundServer {
   async stop(graceMs: number): Promise<void> {
     this.#server.close();
     const empty = new Promise<void>((resolve) => {
-      this.#whenEmpty = resolve;
+      this.#onEmpty = resolve;
     });
     for (const session of this.#sessions) session.stop();
-    this.#noteGone();
+    this.#checkEmpty();
     const startedMs = performance.now();
     let finishedMs = startedMs;
     const timer = setInterval(() => {
       const nowMs = performance.now();
       if ([...this.#sessions].some((session) => !session.isFinished)) finishedMs = nowMs;
-      if (nowMs - finishedMs > LINGER_MS || nowMs - startedMs > graceMs) this.#abortAll();
-    }, STOP_CHECK_MS);
+      if (nowMs - finishedMs > LINGER_TIMEOUT_MS || nowMs - startedMs > graceMs) this.#abortAll();
+    }, STOP_CHECK_INTERVAL_MS);
     await empty;
     clearInterval(timer);
   }
@@ -78,7 +78,7 @@ export class InboundServer {
     }
     const session = new InboundSession(socket, this.#options, () => {
       this.#sessions.delete(session);
-      this.#noteGone();
+      this.#checkEmpty();
     });
     this.#sessions.add(session);
   }
@@ -87,7 +87,7 @@ export class InboundServer {
     for (const session of this.#sessions) session.abort();
   }
 
-  #noteGone(): void {
-    if (this.#sessions.size === 0) this.#whenEmpty?.();
+  #checkEmpty(): void {
+    if (this.#sessions.size === 0) this.#onEmpty?.();
   }
 }

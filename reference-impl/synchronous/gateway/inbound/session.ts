@@ -22,8 +22,8 @@ const MAX_LINE_BYTES = 2048;
 const MAX_PENDING_BYTES = 64 * 1024;
 /** A client that gets so many commands wrong is no client. */
 const MAX_ERRORS = 100;
-const SHUTTING_DOWN = '421 4.3.2 Shutting down';
-const NOTHING = Buffer.alloc(0);
+const SHUTTING_DOWN_REPLY = '421 4.3.2 Shutting down';
+const EMPTY = Buffer.alloc(0);
 
 interface Transaction {
   sender: string;
@@ -35,19 +35,19 @@ interface Transaction {
  * meanwhile waits. `closed`: nothing more is read or answered.
  */
 type State =
-  | { at: 'command' }
-  | { at: 'data'; reader: DataReader; transaction: Transaction }
-  | { at: 'storing' }
-  | { at: 'closed' };
+  | { phase: 'command' }
+  | { phase: 'data'; reader: DataReader; transaction: Transaction }
+  | { phase: 'storing' }
+  | { phase: 'closed' };
 
 /** One connection of a client that submits mail (RFC 5321, with SIZE, PIPELINING, 8BITMIME). */
 export class InboundSession {
   readonly #socket: Socket;
   readonly #host: SessionHost;
-  #state: State = { at: 'command' };
+  #state: State = { phase: 'command' };
   #greeted = false;
   #transaction: Transaction | undefined;
-  #pending: Buffer = NOTHING;
+  #pending: Buffer = EMPTY;
   #replies = '';
   #errors = 0;
   #stopping = false;
@@ -65,7 +65,7 @@ export class InboundSession {
     // A reset connection is a client that hung up; `close` follows.
     socket.on('error', () => undefined);
     socket.on('close', () => {
-      this.#state = { at: 'closed' };
+      this.#state = { phase: 'closed' };
       onClose();
     });
     this.#reply(`220 ${host.hostname} ESMTP`);
@@ -75,24 +75,24 @@ export class InboundSession {
   /** From now on: no new message. What is being sent or stored is finished and answered, then 421. */
   stop(): void {
     this.#stopping = true;
-    if (this.#state.at === 'command') this.#close(SHUTTING_DOWN);
+    if (this.#state.phase === 'command') this.#close(SHUTTING_DOWN_REPLY);
   }
 
   /** Everything was answered and our side is closed; only the client's side may still be open. */
   get isFinished(): boolean {
-    return this.#state.at === 'closed';
+    return this.#state.phase === 'closed';
   }
 
   /** Ends the connection at once, without an answer. */
   abort(): void {
-    this.#state = { at: 'closed' };
+    this.#state = { phase: 'closed' };
     this.#socket.destroy();
   }
 
   #onData(chunk: Buffer): void {
-    if (this.#state.at === 'closed') return;
+    if (this.#state.phase === 'closed') return;
     this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
-    this.#work();
+    this.#processInput();
   }
 
   #onEnd(): void {
@@ -102,22 +102,22 @@ export class InboundSession {
   }
 
   #onIdle(): void {
-    if (this.#state.at === 'storing') return;
-    if (this.#state.at === 'closed') this.#socket.destroy();
+    if (this.#state.phase === 'storing') return;
+    if (this.#state.phase === 'closed') this.#socket.destroy();
     else this.#close('421 4.4.2 Idle for too long');
   }
 
   #resume(): void {
-    this.#work();
-    if (this.#state.at !== 'storing' && this.#socket.isPaused()) this.#socket.resume();
+    this.#processInput();
+    if (this.#state.phase !== 'storing' && this.#socket.isPaused()) this.#socket.resume();
   }
 
   /** Handles all input that can be handled now, and answers it in one write. */
-  #work(): void {
-    let going = true;
-    while (going && this.#pending.length > 0 && !this.#socket.writableNeedDrain) {
-      if (this.#state.at === 'data') going = this.#takeData(this.#state.reader, this.#state.transaction);
-      else going = this.#state.at === 'command' && this.#takeLine();
+  #processInput(): void {
+    let canContinue = true;
+    while (canContinue && this.#pending.length > 0 && !this.#socket.writableNeedDrain) {
+      if (this.#state.phase === 'data') canContinue = this.#takeData(this.#state.reader, this.#state.transaction);
+      else canContinue = this.#state.phase === 'command' && this.#takeLine();
     }
     this.#flush();
     if (this.#pending.length > MAX_PENDING_BYTES) this.#socket.pause();
@@ -125,7 +125,7 @@ export class InboundSession {
 
   #takeData(reader: DataReader, transaction: Transaction): boolean {
     const used = reader.take(this.#pending);
-    this.#pending = used === undefined ? NOTHING : this.#pending.subarray(used);
+    this.#pending = used === undefined ? EMPTY : this.#pending.subarray(used);
     if (used !== undefined) this.#finishMessage(reader.result(), transaction);
     return true;
   }
@@ -140,10 +140,10 @@ export class InboundSession {
     const line = this.#pending.toString('latin1', 0, end);
     this.#pending = this.#pending.subarray(end + 1);
     if (this.#stopping) {
-      this.#close(SHUTTING_DOWN);
+      this.#close(SHUTTING_DOWN_REPLY);
       return false;
     }
-    this.#obey(
+    this.#execute(
       line.endsWith('\r')
         ? parseCommand(line.slice(0, -1))
         : { verb: 'error', reply: '500 5.5.2 Lines end in CRLF' },
@@ -151,7 +151,7 @@ export class InboundSession {
     return true;
   }
 
-  #obey(command: Command): void {
+  #execute(command: Command): void {
     switch (command.verb) {
       case 'error':
         this.#refuse(command.reply);
@@ -217,18 +217,18 @@ export class InboundSession {
     if (transaction === undefined) return '503 5.5.1 MAIL first';
     if (transaction.recipients.length === 0) return '554 5.5.1 No valid recipients';
     this.#transaction = undefined;
-    this.#state = { at: 'data', reader: new DataReader(this.#host.maxMessageBytes), transaction };
+    this.#state = { phase: 'data', reader: new DataReader(this.#host.maxMessageBytes), transaction };
     return '354 End data with <CR><LF>.<CR><LF>';
   }
 
   #finishMessage(message: MailData, transaction: Transaction): void {
-    this.#state = { at: 'command' };
+    this.#state = { phase: 'command' };
     if (message.kind === 'bare-line-end') {
       this.#answerMessage('554 5.6.0 The message holds a CR or LF that is no CRLF (RFC 5321 2.3.8)');
     } else if (message.kind === 'too-large') {
       this.#answerMessage(this.#tooLarge());
     } else {
-      this.#state = { at: 'storing' };
+      this.#state = { phase: 'storing' };
       this.#host.store(transaction.sender, transaction.recipients, message.data).then(
         (outcome) => this.#stored(outcome),
         (reason) => {
@@ -240,8 +240,8 @@ export class InboundSession {
   }
 
   #stored(outcome: EnqueueOutcome): void {
-    if (this.#state.at === 'closed') return;
-    this.#state = { at: 'command' };
+    if (this.#state.phase === 'closed') return;
+    this.#state = { phase: 'command' };
     if (outcome.outcome === 'indefinite') {
       // Neither yes nor no would be true, so the client gets no answer and will ask again.
       this.#close();
@@ -251,13 +251,13 @@ export class InboundSession {
     this.#answerMessage(
       isStored ? `250 2.0.0 Ok: queued as ${outcome.numbers.join(',')}` : this.#rejection(outcome),
     );
-    this.#work();
+    this.#processInput();
     if (this.#inputEnded && !this.#isStoring()) this.#close();
     else if (this.#socket.isPaused() && this.#pending.length <= MAX_PENDING_BYTES) this.#socket.resume();
   }
 
   #isStoring(): boolean {
-    return this.#state.at === 'storing';
+    return this.#state.phase === 'storing';
   }
 
   #rejection(outcome: EnqueueOutcome & { outcome: 'rejected' }): string {
@@ -274,7 +274,7 @@ export class InboundSession {
 
   #answerMessage(reply: string): void {
     this.#reply(reply);
-    if (this.#stopping) this.#close(SHUTTING_DOWN);
+    if (this.#stopping) this.#close(SHUTTING_DOWN_REPLY);
   }
 
   /** A 5xx to a command, not to a message, counts as a client's error. */
@@ -305,11 +305,11 @@ export class InboundSession {
    * it closes too: closing both ways at once would reset the connection, and with it answers not yet read.
    */
   #close(reply?: string): void {
-    if (this.#state.at === 'closed') return;
+    if (this.#state.phase === 'closed') return;
     if (reply !== undefined) this.#reply(reply);
     this.#flush();
-    this.#state = { at: 'closed' };
-    this.#pending = NOTHING;
+    this.#state = { phase: 'closed' };
+    this.#pending = EMPTY;
     this.#socket.end();
     this.#socket.resume();
     this.#socket.setTimeout(Math.min(this.#host.idleTimeoutMs, CLOSE_TIMEOUT_MS));

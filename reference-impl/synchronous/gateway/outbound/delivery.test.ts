@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import t, { type Test } from 'tap';
 import type { SmtpBody } from '../../record/body.js';
 import type { MemoryQueue } from '../fixtures/memory-queue.js';
-import { memoryWorker, NOWHERE } from '../fixtures/memory-worker.js';
-import { type Script, ScriptedHop, WILLING } from '../fixtures/scripted-hop.js';
+import { startMemoryWorker, UNREACHABLE_ADDRESS } from '../fixtures/memory-worker.js';
+import { type Script, ScriptedHop, ACCEPT_ALL } from '../fixtures/scripted-hop.js';
 import { Sink } from '../fixtures/sink.js';
 
 function mail(data: string | Buffer, recipients = ['to@example.net'], destination?: string): SmtpBody {
@@ -38,7 +38,7 @@ const recipientsOf = (queue: MemoryQueue) => [...queue.live.values()].map(({ bod
 
 t.test('every body arrives byte for byte at a receiver that nobody here wrote', async (t) => {
   const receiver = await sink(t);
-  const { queue } = await memoryWorker(t, { delivery: { nextHop: receiver.address, sessions: 1 } });
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: receiver.address, sessions: 1 } });
   const line = fc.oneof(
     fc.constantFrom('', '.', '..', '...x', '. .', 'a'.repeat(3000)),
     fc.uint8Array({ maxLength: 200 }).map((bytes) =>
@@ -70,7 +70,7 @@ t.test('every body arrives byte for byte at a receiver that nobody here wrote', 
 
 t.test('an SMS record is delivered as mail between addresses of the SMS domain', async (t) => {
   const receiver = await sink(t);
-  const { queue } = await memoryWorker(t, { delivery: { nextHop: receiver.address } });
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: receiver.address } });
   await queue.enqueue([
     { type: 'sms', sender: 491701n, recipients: [491702n, 491703n], data: Buffer.from('hello\r\n') },
   ]);
@@ -82,9 +82,9 @@ t.test('an SMS record is delivered as mail between addresses of the SMS domain',
 t.test('4xx is tried again, with back-off, until it is taken', async (t) => {
   let refusals = 3;
   const next = await hop(t, (line, connection) =>
-    line === '.' && refusals-- > 0 ? '451 later' : WILLING(line, connection),
+    line === '.' && refusals-- > 0 ? '451 later' : ACCEPT_ALL(line, connection),
   );
-  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
   await queue.enqueue([mail('x\r\n')]);
   await until(() => queue.live.size === 0);
   t.equal(next.lines.filter((line) => line === '.').length, 4);
@@ -94,9 +94,9 @@ t.test('4xx is tried again, with back-off, until it is taken', async (t) => {
 t.test('5xx goes to the dead-letter queue with the reason, wherever it is said', async (t) => {
   for (const stage of ['MAIL', 'RCPT', 'DATA', '.']) {
     const next = await hop(t, (line, connection) =>
-      line.startsWith(stage) ? '550 5.7.1 not from you' : WILLING(line, connection),
+      line.startsWith(stage) ? '550 5.7.1 not from you' : ACCEPT_ALL(line, connection),
     );
-    const { queue, stop } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+    const { queue, stop } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
     await queue.enqueue([mail('x\r\n'), mail('y\r\n')]);
     await until(() => queue.dead.length === 2);
     t.match(queue.dead, [{ reason: '550 5.7.1 not from you' }, { reason: '550 5.7.1 not from you' }], stage);
@@ -107,9 +107,9 @@ t.test('5xx goes to the dead-letter queue with the reason, wherever it is said',
 
 t.test('after the retry limit it goes to the dead-letter queue', async (t) => {
   const next = await hop(t, (line, connection) =>
-    line.startsWith('MAIL') ? '450 busy' : WILLING(line, connection),
+    line.startsWith('MAIL') ? '450 busy' : ACCEPT_ALL(line, connection),
   );
-  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address, retryLimit: 2 } });
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address, retryLimit: 2 } });
   await queue.enqueue([mail('x\r\n')]);
   await until(() => queue.dead.length === 1);
   t.match(queue.dead, [{ reason: 'retry limit exceeded: 450 busy' }]);
@@ -121,9 +121,9 @@ t.test('recipients that were served are done; the others are kept, or buried, ap
   const next = await hop(t, (line, connection) => {
     if (line.startsWith('RCPT TO:<never')) return '550 no such user';
     if (line.startsWith('RCPT TO:<later') && !isOpen) return '450 busy';
-    return WILLING(line, connection);
+    return ACCEPT_ALL(line, connection);
   });
-  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
   await queue.enqueue([mail('x\r\n', ['ok1@n', 'never1@n', 'later1@n', 'ok2@n', 'later2@n', 'never2@n'])]);
   await until(() => queue.dead.length === 1);
   t.match(queue.dead, [{ body: { recipients: ['never1@n', 'never2@n'] }, reason: '550 no such user' }]);
@@ -135,11 +135,11 @@ t.test('recipients that were served are done; the others are kept, or buried, ap
 
 t.test('when there is no room for the rest, the message stays for all its recipients', async (t) => {
   const next = await hop(t, (line, connection) =>
-    line.startsWith('RCPT TO:<later') ? '450 busy' : WILLING(line, connection),
+    line.startsWith('RCPT TO:<later') ? '450 busy' : ACCEPT_ALL(line, connection),
   );
-  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
   await queue.enqueue([mail('x\r\n', ['ok@n', 'later@n'])]);
-  queue.saying = { outcome: 'rejected', reason: 'no-space', detail: '' };
+  queue.forcedOutcome = { outcome: 'rejected', reason: 'no-space', detail: '' };
   await until(() => next.lines.filter((line) => line === '.').length >= 2);
   t.strictSame(recipientsOf(queue), [['ok@n', 'later@n']]);
 });
@@ -148,9 +148,9 @@ t.test('a connection that breaks in the middle loses nothing', async (t) => {
   let count = 0;
   const next = await hop(t, (line, connection) => {
     count += 1;
-    return count % 7 === 0 && line !== '' ? undefined : WILLING(line, connection);
+    return count % 7 === 0 && line !== '' ? undefined : ACCEPT_ALL(line, connection);
   });
-  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
   await queue.enqueue(Array.from({ length: 20 }, (_, number) => mail(`message ${number}\r\n`)));
   await until(() => queue.consumed.length === 20);
   t.equal(queue.live.size, 0);
@@ -161,9 +161,9 @@ t.test('a host without PIPELINING, or without EHLO, is spoken to step by step', 
   for (const hello of ['250 hop', '502 what']) {
     const next = await hop(t, (line, connection) => {
       if (line.startsWith('EHLO')) return hello;
-      return line.startsWith('RCPT TO:<bad') ? '550 no' : WILLING(line, connection);
+      return line.startsWith('RCPT TO:<bad') ? '550 no' : ACCEPT_ALL(line, connection);
     });
-    const { queue, stop } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+    const { queue, stop } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
     await queue.enqueue([
       mail('a\r\n'),
       mail('b\r\n', ['bad@n']),
@@ -178,22 +178,22 @@ t.test('a host without PIPELINING, or without EHLO, is spoken to step by step', 
 
 t.test('a destination that is down holds up no other, and costs no spinning', async (t) => {
   const receiver = await sink(t);
-  const { queue } = await memoryWorker(t, {
+  const { queue } = await startMemoryWorker(t, {
     delivery: { nextHop: receiver.address, backoffInitialMs: 200, backoffMaxMs: 1000, batchMessages: 8 },
   });
-  await queue.enqueue(Array.from({ length: 50 }, () => mail('down\r\n', ['a@n'], NOWHERE)));
+  await queue.enqueue(Array.from({ length: 50 }, () => mail('down\r\n', ['a@n'], UNREACHABLE_ADDRESS)));
   await queue.enqueue([mail('up\r\n')]);
   await receiver.received(1);
-  const takes = queue.takes;
+  const takes = queue.takeCount;
   await new Promise((resolve) => setTimeout(resolve, 300));
-  t.ok(queue.takes - takes < 100, `the queue was asked ${queue.takes - takes} times in 300 ms`);
+  t.ok(queue.takeCount - takes < 100, `the queue was asked ${queue.takeCount - takes} times in 300 ms`);
   t.equal(queue.live.size, 50);
 });
 
 t.test('a destination that swallows mail and never answers holds up no other', async (t) => {
   const receiver = await sink(t);
-  const silent = await hop(t, (line, connection) => (line === '.' ? '' : WILLING(line, connection)));
-  const { queue } = await memoryWorker(t, {
+  const silent = await hop(t, (line, connection) => (line === '.' ? '' : ACCEPT_ALL(line, connection)));
+  const { queue } = await startMemoryWorker(t, {
     smtp: { shutdownGraceMs: 50 },
     delivery: {
       nextHop: receiver.address,
@@ -212,9 +212,9 @@ t.test('a destination that swallows mail and never answers holds up no other', a
 t.test('a host that is silent for too long is given up, and its message kept', async (t) => {
   let isSilent = true;
   const next = await hop(t, (line, connection) =>
-    line === '.' && isSilent ? '' : WILLING(line, connection),
+    line === '.' && isSilent ? '' : ACCEPT_ALL(line, connection),
   );
-  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address, replyTimeoutMs: 50 } });
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address, replyTimeoutMs: 50 } });
   await queue.enqueue([mail('x\r\n')]);
   await until(() => next.connections >= 2);
   isSilent = false;
@@ -224,9 +224,9 @@ t.test('a host that is silent for too long is given up, and its message kept', a
 
 t.test('a host that talks nonsense is given up, and the message kept', async (t) => {
   const next = await hop(t, (line, connection) =>
-    connection === 0 && line.startsWith('MAIL') ? 'HTTP/1.1 400 Bad Request' : WILLING(line, connection),
+    connection === 0 && line.startsWith('MAIL') ? 'HTTP/1.1 400 Bad Request' : ACCEPT_ALL(line, connection),
   );
-  const { queue } = await memoryWorker(t, { delivery: { nextHop: next.address } });
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
   await queue.enqueue([mail('x\r\n')]);
   await until(() => queue.consumed.length === 1);
   t.ok(next.connections >= 2);
@@ -234,7 +234,7 @@ t.test('a host that talks nonsense is given up, and the message kept', async (t)
 
 t.test('several sessions work side by side, and a session ends after its share of messages', async (t) => {
   const receiver = await sink(t);
-  const { queue } = await memoryWorker(t, {
+  const { queue } = await startMemoryWorker(t, {
     delivery: { nextHop: receiver.address, sessions: 3, messagesPerSession: 10 },
   });
   await queue.enqueue(Array.from({ length: 60 }, () => mail('x\r\n')));
@@ -256,7 +256,7 @@ t.test('stopping finishes what is in flight and unlocks the rest', async (t) => 
       setTimeout(done, 20);
     },
   });
-  const { queue, stop } = await memoryWorker(t, { delivery: { nextHop: receiver.address, sessions: 1 } });
+  const { queue, stop } = await startMemoryWorker(t, { delivery: { nextHop: receiver.address, sessions: 1 } });
   await queue.enqueue(Array.from({ length: 100 }, () => mail('x\r\n')));
   await isStarted;
   await stop();

@@ -1,7 +1,7 @@
-import type { Locked, Queue } from '../../queue/types.js';
+import type { LockedMessage, Queue } from '../../queue/types.js';
 import type { Body } from '../../record/body.js';
 import { type Backoff, Destination, isDue } from './destination.js';
-import { bodyFor, type Envelope, envelopeOf, type Routing } from './routing.js';
+import { bodyForRecipients, type Envelope, envelopeOf, type Routing } from './routing.js';
 import type { OutboundOptions, RecipientResult } from './session.js';
 
 export interface DeliveryOptions extends Omit<OutboundOptions, 'host' | 'port' | 'keepIdleMs'> {
@@ -15,19 +15,19 @@ export interface DeliveryOptions extends Omit<OutboundOptions, 'host' | 'port' |
 }
 
 /** A locked message on its way to a destination. */
-interface Parcel {
-  locked: Locked;
+interface OutgoingMessage {
+  locked: LockedMessage;
   envelope: Envelope;
   data: Buffer;
 }
 
 /** An open session is kept for so long without a message. */
-const KEEP_IDLE_MS = 1000;
+const SESSION_IDLE_TIMEOUT_MS = 1000;
 /** The queue is looked at for messages that have become due, or whose worker died, at least so often. */
-const LONGEST_LOOK_MS = 500;
-const SHORTEST_LOOK_MS = 20;
+const MAX_POLL_INTERVAL_MS = 500;
+const MIN_POLL_INTERVAL_MS = 20;
 /** A destination that finished nothing for so long gives its waiting messages back when others may need the room. */
-const STALLED_MS = 1000;
+const STALL_TIMEOUT_MS = 1000;
 
 /**
  * Queue processing [0035, 0036]: locks messages in queue order, groups them by destination host with an index in
@@ -37,20 +37,20 @@ export class Delivery {
   readonly #queue: Queue;
   readonly #options: DeliveryOptions;
   readonly #onFailure: (reason: unknown) => void;
-  readonly #destinations = new Map<string, Destination<Parcel>>();
+  readonly #destinations = new Map<string, Destination<OutgoingMessage>>();
   /** All that this worker holds locked. */
-  readonly #inHand = new Set<Locked>();
-  #inHandBytes = 0;
-  #consumed: Locked[] = [];
-  #tried: Locked[] = [];
-  #settling = false;
-  #looking = false;
-  #lookAgain = false;
+  readonly #lockedMessages = new Set<LockedMessage>();
+  #lockedBytes = 0;
+  #consumed: LockedMessage[] = [];
+  #toRetry: LockedMessage[] = [];
+  #isFlushScheduled = false;
+  #isPollScheduled = false;
+  #mayHaveMore = false;
   #timer: NodeJS.Timeout | undefined;
   #stopping = false;
-  #whenQuiet: (() => void) | undefined;
+  #onIdle: (() => void) | undefined;
   /** Splits and burials that wait for the queue. */
-  readonly #storing = new Set<Promise<void>>();
+  readonly #pendingStores = new Set<Promise<void>>();
 
   /** @param onFailure is called when the queue itself fails: nothing can be delivered any more */
   constructor(queue: Queue, options: DeliveryOptions, onFailure: (reason: unknown) => void) {
@@ -60,208 +60,208 @@ export class Delivery {
   }
 
   start(): void {
-    this.#queue.onArrival(() => this.#lookSoon());
-    const lookMs = Math.min(LONGEST_LOOK_MS, Math.max(SHORTEST_LOOK_MS, this.#options.backoff.initialMs / 2));
-    this.#timer = setInterval(() => this.#lookSoon(), lookMs);
-    this.#lookSoon();
+    this.#queue.onArrival(() => this.#schedulePoll());
+    const pollIntervalMs = Math.min(MAX_POLL_INTERVAL_MS, Math.max(MIN_POLL_INTERVAL_MS, this.#options.backoff.initialMs / 2));
+    this.#timer = setInterval(() => this.#schedulePoll(), pollIntervalMs);
+    this.#schedulePoll();
   }
 
   /** Takes nothing more, finishes what is being sent for at most `graceMs`, and unlocks the rest. */
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;
     clearInterval(this.#timer);
-    const quiet = new Promise<void>((resolve) => {
-      this.#whenQuiet = resolve;
+    const idle = new Promise<void>((resolve) => {
+      this.#onIdle = resolve;
     });
     for (const destination of this.#destinations.values()) {
       this.#unlockUntried(destination.release());
       destination.stop();
     }
-    this.#noteQuiet();
+    this.#checkIdle();
     const timer = setTimeout(() => {
       for (const destination of this.#destinations.values()) destination.abort();
     }, graceMs);
-    await quiet;
+    await idle;
     clearTimeout(timer);
-    await Promise.all(this.#storing);
-    this.#settle();
+    await Promise.all(this.#pendingStores);
+    this.#flushResults();
   }
 
   /** Once per turn, however many occasions there were. */
-  #lookSoon(): void {
-    if (this.#looking || this.#stopping) return;
-    this.#looking = true;
+  #schedulePoll(): void {
+    if (this.#isPollScheduled || this.#stopping) return;
+    this.#isPollScheduled = true;
     setImmediate(() => {
-      this.#looking = false;
+      this.#isPollScheduled = false;
       try {
-        this.#look();
+        this.#poll();
       } catch (reason) {
         this.#onFailure(reason);
       }
     });
   }
 
-  #look(): void {
+  #poll(): void {
     if (this.#stopping) return;
-    this.#settle();
-    const room = this.#room();
-    if (room === undefined) this.#makeRoom();
-    else this.#take(room);
+    this.#flushResults();
+    const capacity = this.#freeCapacity();
+    if (capacity === undefined) this.#releaseStalled();
+    else this.#take(capacity);
     for (const destination of this.#destinations.values()) destination.start();
   }
 
-  #take(room: { count: number; bytes: number }): void {
+  #take(capacity: { count: number; bytes: number }): void {
     const { backoff } = this.#options;
     const nowMs = Date.now();
     const due = (retryCount: number, lastRetryMs: number) => isDue(backoff, retryCount, lastRetryMs, nowMs);
-    const taken = this.#queue.take({ ...room, due });
-    this.#lookAgain = taken.length > 0;
-    for (const locked of taken) this.#post(locked);
+    const taken = this.#queue.take({ ...capacity, due });
+    this.#mayHaveMore = taken.length > 0;
+    for (const locked of taken) this.#dispatch(locked);
   }
 
-  #room(): { count: number; bytes: number } | undefined {
-    const count = this.#options.batchMessages - this.#inHand.size;
-    const bytes = this.#options.batchBytes - this.#inHandBytes;
+  #freeCapacity(): { count: number; bytes: number } | undefined {
+    const count = this.#options.batchMessages - this.#lockedMessages.size;
+    const bytes = this.#options.batchBytes - this.#lockedBytes;
     return count > 0 && bytes > 0 ? { count, bytes } : undefined;
   }
 
-  #post(locked: Locked): void {
-    this.#inHand.add(locked);
-    this.#inHandBytes += locked.body.data.length;
+  #dispatch(locked: LockedMessage): void {
+    this.#lockedMessages.add(locked);
+    this.#lockedBytes += locked.body.data.length;
     const address = locked.body.destination ?? this.#options.routing.nextHop;
     if (address === undefined) {
       this.#postpone(locked, 'there is no route to its destination, and no next hop');
       return;
     }
     const envelope = envelopeOf(this.#options.routing, locked.body);
-    this.#destination(address).add({ locked, envelope, data: locked.body.data });
+    this.#destinationAt(address).add({ locked, envelope, data: locked.body.data });
   }
 
-  #destination(address: string): Destination<Parcel> {
+  #destinationAt(address: string): Destination<OutgoingMessage> {
     const known = this.#destinations.get(address);
     if (known !== undefined) return known;
     const at = address.lastIndexOf(':');
     const host = address.slice(0, at).replace(/^\[(.*)\]$/, '$1');
     const port = Number(address.slice(at + 1));
-    const destination = new Destination<Parcel>(
-      { ...this.#options, host, port, keepIdleMs: KEEP_IDLE_MS },
+    const destination = new Destination<OutgoingMessage>(
+      { ...this.#options, host, port, keepIdleMs: SESSION_IDLE_TIMEOUT_MS },
       {
         onDone: (parcel, results) => this.#onDone(parcel.locked, results),
-        onUndone: (parcel, reason) => this.#postpone(parcel.locked, reason),
-        onQuiet: () => this.#noteQuiet(),
+        onUndelivered: (parcel, reason) => this.#postpone(parcel.locked, reason),
+        onIdle: () => this.#checkIdle(),
       },
     );
     this.#destinations.set(address, destination);
     return destination;
   }
 
-  #onDone(locked: Locked, results: readonly RecipientResult[]): void {
+  #onDone(locked: LockedMessage, results: readonly RecipientResult[]): void {
     const [first] = results;
     const isSame = results.every((result) => result.result === first?.result);
-    if (first === undefined || !isSame) this.#keepInOrder(this.#split(locked, results));
+    if (first === undefined || !isSame) this.#trackStore(this.#split(locked, results));
     else if (first.result === 'delivered') this.#consume(locked);
-    else if (first.result === 'refused') this.#keepInOrder(this.#bury(locked, first.reason));
+    else if (first.result === 'refused') this.#trackStore(this.#bury(locked, first.reason));
     else this.#postpone(locked, first.reason);
   }
 
   /** Not delivered, this time; after too many times it goes to the dead-letter queue [0035]. */
-  #postpone(locked: Locked, reason: string): void {
+  #postpone(locked: LockedMessage, reason: string): void {
     if (locked.retryCount >= this.#options.retryLimit) {
-      this.#keepInOrder(this.#bury(locked, `retry limit exceeded: ${reason}`));
+      this.#trackStore(this.#bury(locked, `retry limit exceeded: ${reason}`));
       return;
     }
-    this.#tried.push(locked);
-    this.#settleSoon();
+    this.#toRetry.push(locked);
+    this.#scheduleFlush();
   }
 
-  #consume(locked: Locked): void {
+  #consume(locked: LockedMessage): void {
     this.#consumed.push(locked);
-    this.#settleSoon();
+    this.#scheduleFlush();
   }
 
-  async #bury(locked: Locked, reason: string): Promise<void> {
+  async #bury(locked: LockedMessage, reason: string): Promise<void> {
     await this.#queue.bury(locked, reason);
-    this.#letGo(locked);
+    this.#forget(locked);
   }
 
   /**
    * Some recipients were served and others not: the others get records of their own, those refused apart from those to
    * be tried again, before the old record goes. If there is no room, the old one stays and all are tried again.
    */
-  async #split(locked: Locked, results: readonly RecipientResult[]): Promise<void> {
+  async #split(locked: LockedMessage, results: readonly RecipientResult[]): Promise<void> {
     const bodies: Body[] = [];
     for (const wanted of ['deferred', 'refused'] as const) {
       const positions = new Set<number>();
       results.forEach((result, position) => {
         if (result.result === wanted) positions.add(position);
       });
-      if (positions.size > 0) bodies.push(bodyFor(locked.body, positions));
+      if (positions.size > 0) bodies.push(bodyForRecipients(locked.body, positions));
     }
     const { outcome } = await this.#queue.enqueue(bodies);
     if (outcome === 'confirmed') this.#consume(locked);
     else this.#postpone(locked, `some recipients are left over, and storing them was ${outcome}`);
   }
 
-  #keepInOrder(work: Promise<void>): void {
-    const kept = work.catch(this.#onFailure).finally(() => {
-      this.#storing.delete(kept);
-      this.#noteQuiet();
+  #trackStore(work: Promise<void>): void {
+    const tracked = work.catch(this.#onFailure).finally(() => {
+      this.#pendingStores.delete(tracked);
+      this.#checkIdle();
     });
-    this.#storing.add(kept);
+    this.#pendingStores.add(tracked);
   }
 
   /** Consumes and unlocks once per turn: the index is locked once for many messages. */
-  #settleSoon(): void {
-    if (this.#settling) return;
-    this.#settling = true;
+  #scheduleFlush(): void {
+    if (this.#isFlushScheduled) return;
+    this.#isFlushScheduled = true;
     setImmediate(() => {
-      this.#settling = false;
+      this.#isFlushScheduled = false;
       try {
-        this.#settle();
+        this.#flushResults();
         // Half a batch is refilled at a time, not every message one by one.
-        if (this.#lookAgain && this.#inHand.size <= this.#options.batchMessages / 2) this.#lookSoon();
+        if (this.#mayHaveMore && this.#lockedMessages.size <= this.#options.batchMessages / 2) this.#schedulePoll();
       } catch (reason) {
         this.#onFailure(reason);
       }
     });
   }
 
-  #settle(): void {
+  #flushResults(): void {
     const consumed = this.#consumed;
-    const tried = this.#tried;
+    const toRetry = this.#toRetry;
     this.#consumed = [];
-    this.#tried = [];
+    this.#toRetry = [];
     if (consumed.length > 0) this.#queue.consume(consumed);
-    if (tried.length > 0) this.#queue.unlock(tried, true);
-    for (const locked of consumed) this.#letGo(locked);
-    for (const locked of tried) this.#letGo(locked);
+    if (toRetry.length > 0) this.#queue.unlock(toRetry, true);
+    for (const locked of consumed) this.#forget(locked);
+    for (const locked of toRetry) this.#forget(locked);
   }
 
-  #letGo(locked: Locked): void {
-    if (this.#inHand.delete(locked)) this.#inHandBytes -= locked.body.data.length;
+  #forget(locked: LockedMessage): void {
+    if (this.#lockedMessages.delete(locked)) this.#lockedBytes -= locked.body.data.length;
   }
 
-  #unlockUntried(parcels: readonly Parcel[]): void {
+  #unlockUntried(parcels: readonly OutgoingMessage[]): void {
     if (parcels.length === 0) return;
     const messages = parcels.map((parcel) => parcel.locked);
     this.#queue.unlock(messages, false);
-    for (const locked of messages) this.#letGo(locked);
+    for (const locked of messages) this.#forget(locked);
   }
 
   /**
    * The hands are full. A host that swallows messages without finishing any must not keep those of other hosts from
    * being taken: what waits for it goes back and is tried later.
    */
-  #makeRoom(): void {
-    this.#lookAgain = true;
+  #releaseStalled(): void {
+    this.#mayHaveMore = true;
     for (const destination of this.#destinations.values()) {
-      if (destination.stalledMs < STALLED_MS) continue;
+      if (destination.stalledMs < STALL_TIMEOUT_MS) continue;
       for (const parcel of destination.release()) this.#postpone(parcel.locked, 'the next hop is too slow');
     }
   }
 
-  #noteQuiet(): void {
-    if (this.#whenQuiet === undefined || this.#storing.size > 0) return;
-    if ([...this.#destinations.values()].every((destination) => destination.isQuiet)) this.#whenQuiet();
+  #checkIdle(): void {
+    if (this.#onIdle === undefined || this.#pendingStores.size > 0) return;
+    if ([...this.#destinations.values()].every((destination) => destination.isIdle)) this.#onIdle();
   }
 }

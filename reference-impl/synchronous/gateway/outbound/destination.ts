@@ -15,9 +15,9 @@ export interface DestinationOptions extends OutboundOptions {
 export interface DestinationEvents<Message> {
   onDone: (message: Message, results: RecipientResult[]) => void;
   /** The message could not be tried to its end; the connection failed, or there was none. */
-  onUndone: (message: Message, reason: string) => void;
+  onUndelivered: (message: Message, reason: string) => void;
   /** The last session has ended. */
-  onQuiet: () => void;
+  onIdle: () => void;
 }
 
 /**
@@ -29,11 +29,11 @@ export class Destination<Message extends OutboundMessage> {
   readonly #events: DestinationEvents<Message>;
   readonly #waiting: Message[] = [];
   /** Where in `#waiting` the next message is: shifting a long array each time would cost. */
-  #nextAt = 0;
+  #nextIndex = 0;
   readonly #sessions = new Set<OutboundSession<Message>>();
-  #failuresInRow = 0;
-  #failure = '';
-  #closedUntilMs = 0;
+  #consecutiveFailures = 0;
+  #lastFailure = '';
+  #backoffUntilMs = 0;
   #stopping = false;
   #lastDoneMs = performance.now();
 
@@ -44,10 +44,10 @@ export class Destination<Message extends OutboundMessage> {
 
   /** Messages that no session has taken yet. */
   get waitingCount(): number {
-    return this.#waiting.length - this.#nextAt;
+    return this.#waiting.length - this.#nextIndex;
   }
 
-  get isQuiet(): boolean {
+  get isIdle(): boolean {
     return this.#sessions.size === 0 && this.waitingCount === 0;
   }
 
@@ -57,8 +57,8 @@ export class Destination<Message extends OutboundMessage> {
   }
 
   add(message: Message): void {
-    if (this.#sessions.size === 0 && performance.now() < this.#closedUntilMs) {
-      this.#events.onUndone(message, this.#failure);
+    if (this.#sessions.size === 0 && performance.now() < this.#backoffUntilMs) {
+      this.#events.onUndelivered(message, this.#lastFailure);
       return;
     }
     if (this.waitingCount === 0) this.#lastDoneMs = performance.now();
@@ -74,7 +74,7 @@ export class Destination<Message extends OutboundMessage> {
       session.wake();
       waiting -= 1;
     }
-    while (waiting > 0 && this.#sessions.size < this.#options.sessions && this.#mayOpen()) {
+    while (waiting > 0 && this.#sessions.size < this.#options.sessions && this.#canOpen()) {
       this.#open();
       waiting -= 1;
     }
@@ -82,9 +82,9 @@ export class Destination<Message extends OutboundMessage> {
 
   /** Gives back what no session has taken yet. */
   release(): Message[] {
-    const released = this.#waiting.slice(this.#nextAt);
+    const released = this.#waiting.slice(this.#nextIndex);
     this.#waiting.length = 0;
-    this.#nextAt = 0;
+    this.#nextIndex = 0;
     return released;
   }
 
@@ -99,36 +99,36 @@ export class Destination<Message extends OutboundMessage> {
     for (const session of this.#sessions) session.abort();
   }
 
-  #mayOpen(): boolean {
-    return !this.#stopping && performance.now() >= this.#closedUntilMs;
+  #canOpen(): boolean {
+    return !this.#stopping && performance.now() >= this.#backoffUntilMs;
   }
 
   #open(): void {
     const session = new OutboundSession<Message>(this.#options, {
       next: () => this.#next(),
       done: (message, results) => {
-        this.#failuresInRow = 0;
+        this.#consecutiveFailures = 0;
         this.#lastDoneMs = performance.now();
         this.#events.onDone(message, results);
       },
     });
     this.#sessions.add(session);
-    void session.run().then(({ failure, undone, delivering }) => {
+    void session.run().then(({ failure, undelivered: undone, deliveredAny: delivering }) => {
       this.#sessions.delete(session);
-      if (failure !== undefined) this.#noteFailure(failure.message, delivering);
-      for (const message of undone) this.#events.onUndone(message, failure?.message ?? 'the session ended');
+      if (failure !== undefined) this.#recordFailure(failure.message, delivering);
+      for (const message of undone) this.#events.onUndelivered(message, failure?.message ?? 'the session ended');
       if (!this.#stopping) this.start();
-      if (this.#sessions.size === 0) this.#events.onQuiet();
+      if (this.#sessions.size === 0) this.#events.onIdle();
     });
   }
 
   #next(): Message | undefined {
-    const message = this.#waiting[this.#nextAt];
+    const message = this.#waiting[this.#nextIndex];
     if (message === undefined) return undefined;
-    this.#nextAt += 1;
-    if (this.#nextAt === this.#waiting.length) {
+    this.#nextIndex += 1;
+    if (this.#nextIndex === this.#waiting.length) {
       this.#waiting.length = 0;
-      this.#nextAt = 0;
+      this.#nextIndex = 0;
     }
     return message;
   }
@@ -137,13 +137,13 @@ export class Destination<Message extends OutboundMessage> {
    * A session that delivered something broke by accident and may be opened again; one that delivered nothing means
    * that the host is down, or at least wants no more sessions.
    */
-  #noteFailure(reason: string, delivering: boolean): void {
-    this.#failure = reason;
-    if (delivering) return;
-    this.#failuresInRow += 1;
-    this.#closedUntilMs = performance.now() + backoffMs(this.#options.backoff, this.#failuresInRow);
+  #recordFailure(reason: string, deliveredAny: boolean): void {
+    this.#lastFailure = reason;
+    if (deliveredAny) return;
+    this.#consecutiveFailures += 1;
+    this.#backoffUntilMs = performance.now() + backoffMs(this.#options.backoff, this.#consecutiveFailures);
     if (this.#sessions.size > 0) return;
-    for (const message of this.release()) this.#events.onUndone(message, reason);
+    for (const message of this.release()) this.#events.onUndelivered(message, reason);
   }
 }
 

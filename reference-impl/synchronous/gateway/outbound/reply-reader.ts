@@ -56,7 +56,7 @@ const LINE_END_AND_END = Buffer.from('\r\n.\r\n');
  * A message as it goes over the wire after DATA (RFC 5321 4.5.2), in pieces: a dot put before every dot that begins a
  * line, and the end mark. A message whose last line has no CRLF gets one, there is no other way to end it.
  */
-export function stuffed(data: Buffer): Buffer[] {
+export function dotStuff(data: Buffer): Buffer[] {
   const pieces: Buffer[] = [];
   if (data[0] === DOT) pieces.push(ONE_DOT);
   let from = 0;

@@ -64,11 +64,11 @@ export function envelopeOf(routing: Routing, body: Body): Envelope {
 }
 
 /** The same body for those of its recipients (as positions) that are still to be served. */
-export function bodyFor(body: Body, positions: ReadonlySet<number>): Body {
-  const isMeant = (_: unknown, position: number) => positions.has(position);
+export function bodyForRecipients(body: Body, positions: ReadonlySet<number>): Body {
+  const isSelected = (_: unknown, position: number) => positions.has(position);
   return body.type === 'smtp'
-    ? { ...body, recipients: body.recipients.filter(isMeant) }
-    : { ...body, recipients: body.recipients.filter(isMeant) };
+    ? { ...body, recipients: body.recipients.filter(isSelected) }
+    : { ...body, recipients: body.recipients.filter(isSelected) };
 }
 
 function routeOf(routing: Routing, recipient: string): string | undefined {

@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net';
-import { type Reply, ReplyReader, replyText, stuffed } from './reply-reader.js';
+import { type Reply, ReplyReader, replyText, dotStuff } from './reply-reader.js';
 import type { Envelope } from './routing.js';
 
 /** A message to be handed to the next hop. */
@@ -31,7 +31,7 @@ export interface OutboundSource<Message extends OutboundMessage> {
 }
 
 /** Messages smaller than this are copied into one write. */
-const COPY_BYTES = 16 * 1024;
+const MAX_COPY_BYTES = 16 * 1024;
 
 interface Extensions {
   pipelining: boolean;
@@ -49,7 +49,7 @@ export class OutboundSession<Message extends OutboundMessage> {
   readonly #reader = new ReplyReader();
   readonly #socket: Socket;
   readonly #replies: Reply[] = [];
-  #waiting: { resolve: (reply: Reply) => void; reject: (reason: Error) => void } | undefined;
+  #pendingReply: { resolve: (reply: Reply) => void; reject: (reason: Error) => void } | undefined;
   #failure: Error | undefined;
   #wake: (() => void) | undefined;
   #stopping = false;
@@ -95,15 +95,15 @@ export class OutboundSession<Message extends OutboundMessage> {
    * Delivers until there is nothing more to do. Messages that were in flight when the connection failed come back.
    * `delivering`: at least one message got an answer in this session.
    */
-  async run(): Promise<{ failure?: Error; undone: Message[]; delivering: boolean }> {
+  async run(): Promise<{ failure?: Error; undelivered: Message[]; deliveredAny: boolean }> {
     try {
       await this.#greet();
       await this.#deliverAll();
       this.#socket.end('QUIT\r\n');
-      return { undone: this.#inFlight, delivering: true };
+      return { undelivered: this.#inFlight, deliveredAny: true };
     } catch (error) {
       const failure = error instanceof Error ? error : new Error(String(error));
-      return { failure, undone: this.#inFlight, delivering: this.#doneCount > 0 };
+      return { failure, undelivered: this.#inFlight, deliveredAny: this.#doneCount > 0 };
     } finally {
       // A QUIT that is on its way is still sent; the answer to it is of no interest.
       this.#socket.destroySoon();
@@ -132,29 +132,29 @@ export class OutboundSession<Message extends OutboundMessage> {
     while (message !== undefined) {
       const { envelope } = message;
       if (this.#extensions.pipelining && commands !== '') this.#socket.write(commands, 'latin1');
-      const before = this.#extensions.pipelining
+      const envelopeReply = this.#extensions.pipelining
         ? await this.#envelopeReplies(envelope)
-        : await this.#stepByStep(message);
-      const accepted = before.go
-        ? before.results.filter((result) => result.result === 'delivered').length
+        : await this.#envelopeOneByOne(message);
+      const accepted = envelopeReply.readyForData
+        ? envelopeReply.results.filter((result) => result.result === 'delivered').length
         : 0;
-      let following: Message | undefined;
-      if (before.go && accepted > 0) {
-        following = this.#extensions.pipelining ? this.#takeNow() : undefined;
-        this.#sendData(message.data, following === undefined ? '' : this.#envelope(following));
+      let nextMessage: Message | undefined;
+      if (envelopeReply.readyForData && accepted > 0) {
+        nextMessage = this.#extensions.pipelining ? this.#takeIfAvailable() : undefined;
+        this.#sendData(message.data, nextMessage === undefined ? '' : this.#envelope(nextMessage));
         const final = await this.#reply();
         this.#finish(
           message,
-          before.results.map((result) => (result.result === 'delivered' ? resultOf(final) : result)),
+          envelopeReply.results.map((result) => (result.result === 'delivered' ? resultOf(final) : result)),
         );
         commands = '';
       } else {
         // An open DATA that nobody wants is ended empty; a transaction that went wrong is reset.
-        const reset = await this.#ask(before.go ? '.\r\n' : 'RSET\r\n');
+        const reset = await this.#ask(envelopeReply.readyForData ? '.\r\n' : 'RSET\r\n');
         if (reset.code === 421) throw new Error(replyText(reset));
-        this.#finish(message, before.results);
+        this.#finish(message, envelopeReply.results);
       }
-      message = following;
+      message = nextMessage;
       if (message === undefined) {
         message = await this.#next();
         commands = message === undefined ? '' : this.#envelope(message);
@@ -171,32 +171,32 @@ export class OutboundSession<Message extends OutboundMessage> {
   }
 
   /** The answers to a pipelined MAIL, RCPTs and DATA. `go`: 354 came, the data has to follow. */
-  async #envelopeReplies(envelope: Envelope): Promise<{ go: boolean; results: RecipientResult[] }> {
+  async #envelopeReplies(envelope: Envelope): Promise<{ readyForData: boolean; results: RecipientResult[] }> {
     const mail = await this.#reply();
     const results: RecipientResult[] = [];
     for (const _ of envelope.recipients) {
       const rcpt = await this.#reply();
       results.push(resultOf(mail.code === 250 ? rcpt : mail));
     }
-    return goOn(await this.#reply(), results);
+    return withDataReply(await this.#reply(), results);
   }
 
   /** The same for a next hop without PIPELINING. */
-  async #stepByStep(message: Message): Promise<{ go: boolean; results: RecipientResult[] }> {
+  async #envelopeOneByOne(message: Message): Promise<{ readyForData: boolean; results: RecipientResult[] }> {
     const commands = this.#envelope(message).split(/(?<=\n)/);
     const mail = await this.#ask(commands[0] ?? '');
     if (mail.code !== 250)
-      return { go: false, results: message.envelope.recipients.map(() => resultOf(mail)) };
+      return { readyForData: false, results: message.envelope.recipients.map(() => resultOf(mail)) };
     const results: RecipientResult[] = [];
     for (const rcpt of commands.slice(1, -1)) results.push(resultOf(await this.#ask(rcpt)));
-    if (results.every((result) => result.result !== 'delivered')) return { go: false, results };
-    return goOn(await this.#ask('DATA\r\n'), results);
+    if (results.every((result) => result.result !== 'delivered')) return { readyForData: false, results };
+    return withDataReply(await this.#ask('DATA\r\n'), results);
   }
 
-  #sendData(data: Buffer, behind: string): void {
-    const pieces = stuffed(data);
-    if (behind !== '') pieces.push(Buffer.from(behind, 'latin1'));
-    if (data.length <= COPY_BYTES) {
+  #sendData(data: Buffer, nextCommands: string): void {
+    const pieces = dotStuff(data);
+    if (nextCommands !== '') pieces.push(Buffer.from(nextCommands, 'latin1'));
+    if (data.length <= MAX_COPY_BYTES) {
       this.#socket.write(Buffer.concat(pieces));
       return;
     }
@@ -205,7 +205,7 @@ export class OutboundSession<Message extends OutboundMessage> {
     this.#socket.uncork();
   }
 
-  #takeNow(): Message | undefined {
+  #takeIfAvailable(): Message | undefined {
     if (this.#stopping || this.#doneCount + this.#inFlight.length >= this.#options.messagesPerSession)
       return undefined;
     const message = this.#source.next();
@@ -218,7 +218,7 @@ export class OutboundSession<Message extends OutboundMessage> {
     const idleSinceMs = performance.now();
     for (;;) {
       if (this.#failure !== undefined) throw this.#failure;
-      const message = this.#takeNow();
+      const message = this.#takeIfAvailable();
       const isOver = this.#stopping || this.#doneCount >= this.#options.messagesPerSession;
       const leftMs = this.#options.keepIdleMs - (performance.now() - idleSinceMs);
       if (message !== undefined || isOver || leftMs <= 0) return message;
@@ -249,15 +249,15 @@ export class OutboundSession<Message extends OutboundMessage> {
     if (reply !== undefined) return Promise.resolve(reply);
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject };
+      this.#pendingReply = { resolve, reject };
     });
   }
 
   #onData(chunk: Buffer): void {
     try {
       for (const reply of this.#reader.take(chunk)) {
-        const waiting = this.#waiting;
-        this.#waiting = undefined;
+        const waiting = this.#pendingReply;
+        this.#pendingReply = undefined;
         if (waiting !== undefined) waiting.resolve(reply);
         else if (this.isIdle) this.#fail(new Error(replyText(reply)));
         else this.#replies.push(reply);
@@ -273,18 +273,18 @@ export class OutboundSession<Message extends OutboundMessage> {
 
   #fail(error: Error): void {
     this.#failure ??= error;
-    const waiting = this.#waiting;
-    this.#waiting = undefined;
+    const waiting = this.#pendingReply;
+    this.#pendingReply = undefined;
     waiting?.reject(this.#failure);
     this.wake();
     this.#socket.destroy();
   }
 }
 
-function goOn(reply: Reply, results: RecipientResult[]): { go: boolean; results: RecipientResult[] } {
-  if (reply.code === 354) return { go: true, results };
+function withDataReply(reply: Reply, results: RecipientResult[]): { readyForData: boolean; results: RecipientResult[] } {
+  if (reply.code === 354) return { readyForData: true, results };
   return {
-    go: false,
+    readyForData: false,
     results: results.map((result) => (result.result === 'delivered' ? resultOf(reply) : result)),
   };
 }

@@ -4,7 +4,7 @@ import type { CommandHost, HostResult } from '../../../../faults/power/host.js';
 
 const CONNECT_TIMEOUT_MS = 3000;
 /** Beyond the command's own limit, for the way there and back. */
-const MARGIN_MS = 10_000;
+const ANSWER_MARGIN_MS = 10_000;
 
 interface Pending {
   done(result: HostResult): void;
@@ -22,8 +22,8 @@ export interface GroupedCommand {
 export class Agent implements CommandHost {
   readonly #socket: Socket;
   readonly #pending = new Map<number, Pending>();
-  #rest: string[] = [];
-  #last = 0;
+  #partialLine: string[] = [];
+  #lastId = 0;
 
   private constructor(socket: Socket) {
     this.#socket = socket;
@@ -44,7 +44,7 @@ export class Agent implements CommandHost {
       await once(socket, 'connect', { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) });
       const agent = new Agent(socket);
       // The forwarder of the port takes every connection: only an answer shows that somebody is behind it.
-      await agent.#ask(['true'], CONNECT_TIMEOUT_MS, undefined, 0);
+      await agent.#request(['true'], CONNECT_TIMEOUT_MS, undefined, 0);
       return agent;
     } catch (error) {
       socket.destroy();
@@ -53,7 +53,7 @@ export class Agent implements CommandHost {
   }
 
   run(command: readonly string[], timeoutMs: number, stdin?: Buffer): Promise<HostResult> {
-    return this.#ask(command, timeoutMs, stdin, MARGIN_MS);
+    return this.#request(command, timeoutMs, stdin, ANSWER_MARGIN_MS);
   }
 
   /**
@@ -61,7 +61,7 @@ export class Agent implements CommandHost {
    * for: one that kills the group and is asked for afterwards kills this one.
    */
   runIn({ group, env }: GroupedCommand, command: readonly string[]): Promise<HostResult> {
-    const id = ++this.#last;
+    const id = ++this.#lastId;
     return new Promise((done, failed) => {
       this.#pending.set(id, { done, failed });
       this.#socket.write(`${JSON.stringify({ id, command, group, env })}\n`);
@@ -72,19 +72,19 @@ export class Agent implements CommandHost {
     this.#socket.destroy();
   }
 
-  #ask(
+  #request(
     command: readonly string[],
     timeoutMs: number,
     stdin: Buffer | undefined,
     marginMs: number,
   ): Promise<HostResult> {
-    const id = ++this.#last;
+    const id = ++this.#lastId;
     return new Promise((resolve, reject) => {
-      const late = () => {
+      const onTimeout = () => {
         this.#pending.delete(id);
         reject(new Error(`the lab VM did not answer in ${timeoutMs + marginMs} ms: ${command.join(' ')}`));
       };
-      const timer = setTimeout(late, timeoutMs + marginMs);
+      const timer = setTimeout(onTimeout, timeoutMs + marginMs);
       this.#pending.set(id, {
         done: (result) => {
           clearTimeout(timer);
@@ -104,11 +104,11 @@ export class Agent implements CommandHost {
     const lines = text.split('\n');
     const rest = lines.pop() ?? '';
     for (const line of lines) {
-      const { id, ...result } = JSON.parse([...this.#rest, line].join('')) as HostResult & { id: number };
-      this.#rest = [];
+      const { id, ...result } = JSON.parse([...this.#partialLine, line].join('')) as HostResult & { id: number };
+      this.#partialLine = [];
       this.#pending.get(id)?.done(result);
       this.#pending.delete(id);
     }
-    this.#rest.push(rest);
+    this.#partialLine.push(rest);
   }
 }

@@ -15,17 +15,17 @@ import { findProgram } from '../../../../faults/programs.js';
 import { until } from '../../../../faults/waiting.js';
 import type { Registry } from '../../../host/registry.js';
 import { engineAvailability } from '../../docker/engine.js';
-import { labFiles, makeDisks, RECIPE } from './disks.js';
+import { labFiles, makeDisks, IMAGE_INPUTS } from './disks.js';
 import { type Accelerator, Machine, type MachineFiles, MEMORY_MIB, QEMU } from './machine.js';
 
 const TOOL_TIMEOUT_MS = 120_000;
 /** Where the processor helps, a boot takes two seconds; where it only seems to, it never ends. */
-const KVM_TRIAL_MS = 15_000;
-const KVM_KERNEL_MS = 4000;
+const KVM_TRIAL_TIMEOUT_MS = 15_000;
+const KVM_CONSOLE_TIMEOUT_MS = 4000;
 const FIRST_BOOT_TIMEOUT_MS = 180_000;
 
 /** Programs that a build needs, with their Debian packages. */
-const BUILDERS = [
+const BUILD_TOOLS = [
   ['mmdebstrap', 'mmdebstrap'],
   ['genext2fs', 'genext2fs'],
   ['resize2fs', 'e2fsprogs'],
@@ -44,15 +44,15 @@ export interface BuildPlan {
   /** Holds one folder for each image. */
   dir: string;
   registry: Registry;
-  say(line: string): void;
+  log(line: string): void;
   /** Puts the images of containers on the engine before the state is saved. */
-  fill(enginePort: number): Promise<void>;
+  addImages(enginePort: number): Promise<void>;
 }
 
 /** Whether a lab VM can be started here at once; one is built by `lab up` alone, for that takes minutes. */
 export function imageAvailability(dir: string): Availability {
-  const able = buildAvailability(dir);
-  if (!able.available || builtImage(dir) !== undefined) return able;
+  const buildable = buildAvailability(dir);
+  if (!buildable.available || builtImage(dir) !== undefined) return buildable;
   return {
     available: false,
     why: 'the lab VM of this version has not been built',
@@ -62,14 +62,14 @@ export function imageAvailability(dir: string): Availability {
 
 /** Whether this machine has what a lab VM needs, and its building if it has not been built. */
 export function buildAvailability(dir: string): Availability {
-  const no = (why: string, remedy: string): Availability => ({ available: false, why, remedy });
+  const unavailable = (why: string, remedy: string): Availability => ({ available: false, why, remedy });
   if (process.platform !== 'linux' || process.arch !== 'x64') {
-    return no(
+    return unavailable(
       `it needs Linux on x64; this is ${process.platform} on ${process.arch}`,
       'run it on such a machine',
     );
   }
-  const builders = builtImage(dir) === undefined ? BUILDERS : [];
+  const builders = builtImage(dir) === undefined ? BUILD_TOOLS : [];
   // Who is not root makes the root of Debian in a user namespace.
   const namespace =
     process.getuid?.() === 0 || builders.length === 0 ? [] : [['newuidmap', 'uidmap'] as const];
@@ -78,7 +78,7 @@ export function buildAvailability(dir: string): Availability {
   );
   if (missing.length === 0) return { available: true };
   const packages = [...new Set(missing.map(([, name]) => name))].join(' ');
-  return no(
+  return unavailable(
     `${missing.map(([program]) => program).join(', ')} not installed`,
     `apt-get install --no-install-recommends ${packages}`,
   );
@@ -89,7 +89,7 @@ export function imageKey(): string {
   // A saved state is read by the very QEMU that wrote it.
   const programs = [process.execPath, findProgram(QEMU)].map((path) => path && statSync(path));
   const versions = programs.map((program) => program && [program.size, program.mtimeMs]);
-  const hash = createHash('sha256').update(JSON.stringify([...RECIPE, MEMORY_MIB, versions]));
+  const hash = createHash('sha256').update(JSON.stringify([...IMAGE_INPUTS, MEMORY_MIB, versions]));
   for (const file of labFiles()) hash.update(readFileSync(file));
   return hash.digest('hex').slice(0, 16);
 }
@@ -110,9 +110,9 @@ export function builtImage(dir: string): LabImage | undefined {
  * The image of this kit, built when it has not been: a Debian root with an engine, a first boot, its saved state.
  * @throws Error with the words of what failed.
  */
-export async function labImage(plan: BuildPlan): Promise<LabImage> {
-  const there = builtImage(plan.dir);
-  if (there !== undefined) return there;
+export async function ensureLabImage(plan: BuildPlan): Promise<LabImage> {
+  const existing = builtImage(plan.dir);
+  if (existing !== undefined) return existing;
   const key = imageKey();
   const folder = join(plan.dir, `${key}.${process.pid}`);
   const directory = { kind: 'directory', path: folder } as const;
@@ -137,9 +137,9 @@ export async function labImage(plan: BuildPlan): Promise<LabImage> {
 
 async function build(folder: string, plan: BuildPlan): Promise<void> {
   const files = filesIn(folder);
-  const clock = stopwatch(plan.say);
+  const logElapsed = stopwatch(plan.log);
   await makeDisks(folder, files);
-  clock('Debian root');
+  logElapsed('Debian root');
   const accelerator = await tryKvm(folder, files, plan);
   const dir = join(folder, 'first');
   const machine = await Machine.start(
@@ -148,9 +148,9 @@ async function build(folder: string, plan: BuildPlan): Promise<void> {
   );
   try {
     await waitForEngine(machine.address.enginePort);
-    clock(`first boot (${accelerator})`);
-    await plan.fill(machine.address.enginePort);
-    clock('images of containers');
+    logElapsed(`first boot (${accelerator})`);
+    await plan.addImages(machine.address.enginePort);
+    logElapsed('images of containers');
     // Pages that can be read again need not be in the state.
     await machine.agent.run(['sh', '-c', 'sync; echo 3 > /proc/sys/vm/drop_caches'], TOOL_TIMEOUT_MS);
     await machine.save();
@@ -158,7 +158,7 @@ async function build(folder: string, plan: BuildPlan): Promise<void> {
     await machine.stop();
     rmSync(dir, { recursive: true, force: true });
   }
-  clock('saved state');
+  logElapsed('saved state');
   writeFileSync(join(folder, 'built.json'), `${JSON.stringify({ accelerator })}\n`);
 }
 
@@ -173,14 +173,14 @@ async function tryKvm(folder: string, files: MachineFiles, plan: BuildPlan): Pro
     const machine = await Machine.start(
       {
         ...{ files, accelerator: 'kvm', start: 'trial', dir, registry: plan.registry },
-        speaksWithinMs: KVM_KERNEL_MS,
+        consoleTimeoutMs: KVM_CONSOLE_TIMEOUT_MS,
       },
-      KVM_TRIAL_MS,
+      KVM_TRIAL_TIMEOUT_MS,
     );
     await machine.stop();
     return 'kvm';
   } catch {
-    plan.say('lab: /dev/kvm is there and does not boot a kernel: going on in software');
+    plan.log('lab: /dev/kvm is there and does not boot a kernel: going on in software');
     return 'tcg';
   } finally {
     rmSync(dir, { recursive: true, force: true });
@@ -199,25 +199,25 @@ function filesIn(folder: string): MachineFiles {
 }
 
 /** Says how long each part took. */
-function stopwatch(say: (line: string) => void): (part: string) => void {
+function stopwatch(log: (line: string) => void): (part: string) => void {
   let lastMs = performance.now();
   return (part) => {
     const nowMs = performance.now();
-    say(`lab: ${part}: ${((nowMs - lastMs) / 1000).toFixed(1)} s`);
+    log(`lab: ${part}: ${((nowMs - lastMs) / 1000).toFixed(1)} s`);
     lastMs = nowMs;
   };
 }
 
-const TIMEOUT_MS = 120_000;
+const ENGINE_TIMEOUT_MS = 120_000;
 
 /** Waits for the engine behind a port of loopback. */
 export async function waitForEngine(port: number): Promise<void> {
   const address = `tcp://127.0.0.1:${port}`;
   const up = await until(
     async () => (await engineAvailability(address)).available,
-    TIMEOUT_MS,
+    ENGINE_TIMEOUT_MS,
     undefined,
     200,
   );
-  if (!up) throw new Error(`the engine of the lab VM did not answer in ${TIMEOUT_MS} ms`);
+  if (!up) throw new Error(`the engine of the lab VM did not answer in ${ENGINE_TIMEOUT_MS} ms`);
 }

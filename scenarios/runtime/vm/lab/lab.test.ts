@@ -3,29 +3,29 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { FlakeyDisk } from '../../../../faults/power/flakey.js';
 import { type CommandHost, runScript } from '../../../../faults/power/host.js';
-import type { TestPlace } from '../../../fixtures/kit.js';
+import type { TestWorkspace } from '../../../fixtures/kit.js';
 import { bootId, processEntry } from '../../../host/processes.js';
 import { runFixture, stageKit } from './fixtures/inside.js';
-import { NOT_BUILT, newPlace, placeWithImage, recordIn } from './fixtures/place.js';
+import { NOT_BUILT, newWorkspace, workspaceWithImage, recordIn } from './fixtures/place.js';
 import { imageKey } from './image.js';
-import type { UpRecord } from './lab.js';
-import { Machine, machineLives } from './machine.js';
+import type { LabRecord } from './lab.js';
+import { Machine, isMachineAlive } from './machine.js';
 
 const TIMEOUT_MS = 30_000;
 
 t.test('without a VM its status and its end are told in one line', async (t) => {
-  const place = newPlace(t);
+  const place = newWorkspace(t);
   t.match(await place.run(['lab', 'status']), { code: 3, stdout: /^down; plugpull lab up starts it\n$/ });
   t.match(await place.run(['lab', 'down']), { code: 0, stdout: /^no lab VM was up\n$/ });
   t.match(JSON.parse((await place.run(['lab', 'status', '--json'])).stdout), { state: 'down' });
 });
 
 t.test('a stale VM is recognised, and what is not it is left alone', async (t) => {
-  const place = newPlace(t);
+  const place = newWorkspace(t);
   const startTicks = processEntry(process.pid)?.startTicks ?? 0;
   const address = { pid: process.pid, startTicks, agentPort: 1, enginePort: 1, dir: join(place.state, 'vm') };
   const record = { runId: 'x', key: imageKey(), boot: bootId(), accelerator: 'tcg', upAt: '', address };
-  const cases: [Partial<UpRecord>, RegExp][] = [
+  const cases: [Partial<LabRecord>, RegExp][] = [
     [{ boot: 'an earlier one' }, /^stale: the machine has been started again since; plugpull lab up/],
     [{ address: { ...address, startTicks: 1 } }, /^stale: its process \d+ has gone/],
     [{ key: 'of something else' }, /^stale: it was made by another version/],
@@ -48,7 +48,7 @@ t.test('a stale VM is recognised, and what is not it is left alone', async (t) =
 });
 
 t.test('a gate in a VM that was not built says how to build it', async (t) => {
-  const place = newPlace(t);
+  const place = newWorkspace(t);
   const { code, stderr } = await place.run(['gate', '--runtime', 'vm']);
   t.equal(code, 3);
   t.match(stderr, /^plugpull: --runtime vm: .*(plugpull lab up|apt-get install|run it on).*\n$/);
@@ -58,7 +58,7 @@ t.test(
   'a VM goes up, loses what was not flushed when its power is cut, and goes down',
   { skip: NOT_BUILT },
   async (t) => {
-    const place = placeWithImage(t);
+    const place = workspaceWithImage(t);
     t.teardown(() => place.run(['lab', 'down']));
     const up = await place.run(['lab', 'up']);
     t.equal(up.code, 0, up.stderr);
@@ -96,7 +96,7 @@ t.test(
     checkErrors(t, (await runFixture(host, kit, 'io-error-local')) as ErrorRun[]);
     machine.agent.close();
     t.match(await place.run(['lab', 'down']), { code: 0, stdout: /^down\n$/ });
-    t.notOk(machineLives(address));
+    t.notOk(isMachineAlive(address));
     t.notOk(existsSync(address.dir));
   },
 );
@@ -130,15 +130,15 @@ function checkErrors(t: Test, runs: readonly ErrorRun[]): void {
 async function failingWrites(t: Test, host: CommandHost, disk: FlakeyDisk, type: string): Promise<void> {
   const synced = (name: string) =>
     host.run(['dd', 'if=/dev/zero', `of=/lab/disk/${name}`, 'bs=4096', 'count=1', 'conv=fsync'], TIMEOUT_MS);
-  await disk.failingWrites.begin();
+  await disk.writeErrors.begin();
   t.match(await synced('failed'), { code: 1, stderr: /Input\/output error/ }, `${type}: the sync fails`);
-  t.ok((await disk.failingWrites.count()) > 0, 'and is counted');
-  await disk.failingWrites.remount();
+  t.ok((await disk.writeErrors.failedWrites()) > 0, 'and is counted');
+  await disk.writeErrors.remount();
   t.match(await synced('well'), { code: 0 }, `${type}: the disk is well again after a mount`);
-  await disk.failingWrites.begin();
-  await disk.failingWrites.end();
+  await disk.writeErrors.begin();
+  await disk.writeErrors.end();
   t.match(await synced('too'), { code: 0 }, 'and without one');
-  await disk.failingWrites.remount();
+  await disk.writeErrors.remount();
   const left = await runScript(host, 'cd /lab/disk; ls; cat kept', [], TIMEOUT_MS);
   t.equal(left.replace('lost+found\n', ''), 'kept\ntoo\nwell\none\n', `${type}: what failed is not there`);
 }
@@ -153,14 +153,14 @@ t.test(
   'clean removes the VM of a gate that was killed, and not the one that is to stay up',
   { skip: NOT_BUILT },
   async (t) => {
-    const place = placeWithImage(t);
+    const place = workspaceWithImage(t);
     const gate = place.start(['gate', '--runtime', 'vm', '--faults', 'power-cut']);
     const dir = join(place.state, 'lab/vm');
-    await gate.says(/^round 1/m, 4 * TIMEOUT_MS);
+    await gate.waitForStderr(/^round 1/m, 4 * TIMEOUT_MS);
     const pid = machinesIn(place)[0] ?? 0;
     t.not(pid, 0, 'the gate has started one');
     gate.child.kill('SIGKILL');
-    await gate.ended();
+    await gate.waitForExit();
     t.ok(processEntry(pid), 'it outlives the gate');
     const { code, stdout } = await place.run(['clean', '--json']);
     t.equal(code, 0, stdout);
@@ -172,7 +172,7 @@ t.test(
 );
 
 /** Registered processes of runs. */
-function machinesIn(place: TestPlace): number[] {
+function machinesIn(place: TestWorkspace): number[] {
   const residue = join(place.state, 'residue');
   if (!existsSync(residue)) return [];
   return readdirSync(residue).flatMap((name) =>

@@ -5,12 +5,12 @@ import { until } from '../../../../faults/waiting.js';
 import { bootId, processEntry } from '../../../host/processes.js';
 import { newRunId, Registry, stateDirectory } from '../../../host/registry.js';
 import { connectEngine } from '../../docker/engine.js';
-import { buildAvailability, imageKey, labImage, waitForEngine } from './image.js';
-import { killMachine, Machine, type MachineAddress, machineLives } from './machine.js';
+import { buildAvailability, imageKey, ensureLabImage, waitForEngine } from './image.js';
+import { killMachine, Machine, type MachineAddress, isMachineAlive } from './machine.js';
 import { makeRootImage } from './root-image.js';
 
 /** The VM that `lab up` left running, as it is written down for other programs. */
-export interface UpRecord {
+export interface LabRecord {
   runId: string;
   key: string;
   boot: string;
@@ -22,10 +22,10 @@ export interface UpRecord {
 /** What there is of a VM that stays up. */
 export type LabStatus =
   | { kind: 'down' }
-  | { kind: 'up'; record: UpRecord }
-  | { kind: 'stale'; record: UpRecord; why: string };
+  | { kind: 'up'; record: LabRecord }
+  | { kind: 'stale'; record: LabRecord; why: string };
 
-const RESUMED_TIMEOUT_MS = 20_000;
+const RESUME_TIMEOUT_MS = 20_000;
 const KILL_TIMEOUT_MS = 10_000;
 
 export function imagesDirectory(): string {
@@ -38,7 +38,7 @@ export async function labStatus(): Promise<LabStatus> {
   if (record === undefined) return { kind: 'down' };
   const stale = (why: string): LabStatus => ({ kind: 'stale', record, why });
   if (record.boot !== bootId()) return stale('the machine has been started again since');
-  if (!machineLives(record.address)) return stale(`its process ${record.address.pid} has gone`);
+  if (!isMachineAlive(record.address)) return stale(`its process ${record.address.pid} has gone`);
   if (record.key !== imageKey()) return stale('it was made by another version of the kit or of Node');
   try {
     (await Machine.find(record.address)).agent.close();
@@ -52,22 +52,22 @@ export async function labStatus(): Promise<LabStatus> {
  * Starts a VM that stays up until `labDown`; one that is up already is left as it is.
  * @throws KitError target-unavailable when it cannot be built or started.
  */
-export async function labUp(say: (line: string) => void): Promise<UpRecord> {
-  const able = buildAvailability(imagesDirectory());
-  if (!able.available) throw new KitError('target-unavailable', `the lab VM: ${able.why}; ${able.remedy}`);
+export async function labUp(log: (line: string) => void): Promise<LabRecord> {
+  const buildable = buildAvailability(imagesDirectory());
+  if (!buildable.available) throw new KitError('target-unavailable', `the lab VM: ${buildable.why}; ${buildable.remedy}`);
   const status = await labStatus();
   if (status.kind === 'up') return status.record;
   if (status.kind === 'stale') {
-    say(`lab: a stale VM is taken away: ${status.why}`);
+    log(`lab: a stale VM is taken away: ${status.why}`);
     await labDown();
   }
   const registry = new Registry(newRunId());
-  const { machine, accelerator } = await startMachine(registry, say).catch((error: unknown) => {
+  const { machine, accelerator } = await startMachine(registry, log).catch((error: unknown) => {
     registry.close();
     throw error;
   });
   const { runId } = registry;
-  const record: UpRecord = {
+  const record: LabRecord = {
     ...{ runId, key: imageKey(), boot: bootId(), accelerator },
     ...{ upAt: new Date().toISOString(), address: machine.address },
   };
@@ -83,33 +83,33 @@ export async function labDown(): Promise<boolean> {
   const record = readRecord();
   if (record === undefined) return false;
   if (record.boot === bootId()) killMachine(record.address);
-  await gone(record);
+  await waitUntilGone(record);
   rmSync(record.address.dir, { recursive: true, force: true });
   rmSync(recordFile(), { force: true });
   return true;
 }
 
 /** A VM for one run: the one that is up when nobody else uses it, or one of its own, which goes with the run. */
-export interface Borrowed {
+export interface BorrowedMachine {
   machine: Machine;
   accelerator: string;
-  own: boolean;
+  isOwn: boolean;
   giveBack(): Promise<void>;
 }
 
 /** @throws KitError target-unavailable when there is none and none can be started. */
-export async function borrowMachine(registry: Registry, say: (line: string) => void): Promise<Borrowed> {
+export async function borrowMachine(registry: Registry, log: (line: string) => void): Promise<BorrowedMachine> {
   const status = await labStatus();
-  if (status.kind === 'stale') say(`lab: the VM that is up is stale and not used: ${status.why}`);
-  if (status.kind === 'up' && takeUse()) {
+  if (status.kind === 'stale') log(`lab: the VM that is up is stale and not used: ${status.why}`);
+  if (status.kind === 'up' && tryClaim()) {
     const machine = await Machine.find(status.record.address);
     const giveBack = async () => {
       machine.agent.close();
-      rmSync(useFile(), { force: true });
+      rmSync(claimFile(), { force: true });
     };
-    return { machine, accelerator: status.record.accelerator, own: false, giveBack };
+    return { machine, accelerator: status.record.accelerator, isOwn: false, giveBack };
   }
-  const { machine, accelerator } = await startMachine(registry, say);
+  const { machine, accelerator } = await startMachine(registry, log);
   const killNow = () => machine.killNow();
   process.once('exit', killNow);
   const giveBack = async () => {
@@ -117,17 +117,17 @@ export async function borrowMachine(registry: Registry, say: (line: string) => v
     await machine.stop();
     rmSync(machine.address.dir, { recursive: true, force: true });
   };
-  return { machine, accelerator, own: true, giveBack };
+  return { machine, accelerator, isOwn: true, giveBack };
 }
 
-async function startMachine(registry: Registry, say: (line: string) => void) {
+async function startMachine(registry: Registry, log: (line: string) => void) {
   const startMs = performance.now();
   try {
-    const image = await labImage({
+    const image = await ensureLabImage({
       dir: imagesDirectory(),
       registry,
-      say,
-      fill: async (port) => {
+      log,
+      addImages: async (port) => {
         await makeRootImage(await connectEngine(`tcp://127.0.0.1:${port}`), join(stateDirectory(), 'images'));
       },
     });
@@ -135,42 +135,42 @@ async function startMachine(registry: Registry, say: (line: string) => void) {
     const { files, accelerator } = image;
     const machine = await Machine.start(
       { files, accelerator, start: 'resumed', dir, registry },
-      RESUMED_TIMEOUT_MS,
+      RESUME_TIMEOUT_MS,
     );
     // Its clock stood still while it was saved.
-    await machine.agent.run(['date', '-s', `@${Math.round(Date.now() / 1000)}`], RESUMED_TIMEOUT_MS);
+    await machine.agent.run(['date', '-s', `@${Math.round(Date.now() / 1000)}`], RESUME_TIMEOUT_MS);
     await waitForEngine(machine.address.enginePort);
-    say(`lab: a VM (${accelerator}) is up after ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
+    log(`lab: a VM (${accelerator}) is up after ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
     return { machine, accelerator };
   } catch (error) {
     throw new KitError('target-unavailable', `the lab VM: ${messageOf(error)}`, { cause: error });
   }
 }
 
-async function gone({ address }: UpRecord): Promise<void> {
-  if (!(await until(() => !machineLives(address), KILL_TIMEOUT_MS))) {
+async function waitUntilGone({ address }: LabRecord): Promise<void> {
+  if (!(await until(() => !isMachineAlive(address), KILL_TIMEOUT_MS))) {
     throw new KitError('kit-failed', `the lab VM, process ${address.pid}, cannot be killed`);
   }
 }
 
 /** Takes the VM that is up for this process alone; false when another one, which lives, has it. */
-function takeUse(): boolean {
+function tryClaim(): boolean {
   const startTicks = processEntry(process.pid)?.startTicks;
   for (let attempt = 0; attempt < 2; attempt++) {
     try {
-      writeFileSync(useFile(), JSON.stringify({ pid: process.pid, startTicks }), { flag: 'wx' });
+      writeFileSync(claimFile(), JSON.stringify({ pid: process.pid, startTicks }), { flag: 'wx' });
       return true;
     } catch {
-      const user = readJson(useFile()) as { pid: number; startTicks: number } | undefined;
+      const user = readJson(claimFile()) as { pid: number; startTicks: number } | undefined;
       if (user !== undefined && processEntry(user.pid)?.startTicks === user.startTicks) return false;
-      rmSync(useFile(), { force: true });
+      rmSync(claimFile(), { force: true });
     }
   }
   return false;
 }
 
-function readRecord(): UpRecord | undefined {
-  return readJson(recordFile()) as UpRecord | undefined;
+function readRecord(): LabRecord | undefined {
+  return readJson(recordFile()) as LabRecord | undefined;
 }
 
 function readJson(file: string): unknown {
@@ -185,6 +185,6 @@ function recordFile(): string {
   return join(stateDirectory(), 'lab/up.json');
 }
 
-function useFile(): string {
+function claimFile(): string {
   return join(stateDirectory(), 'lab/in-use.json');
 }

@@ -8,7 +8,7 @@ import { processEntry, sendSignal } from '../../../host/processes.js';
 import type { Registry } from '../../../host/registry.js';
 import { RUN_VARIABLE } from '../../runtime.js';
 import { Agent } from './agent.js';
-import { Monitor } from './qmp.js';
+import { QmpMonitor } from './qmp.js';
 
 export const QEMU = 'qemu-system-x86_64';
 export const MEMORY_MIB = 1536;
@@ -34,7 +34,7 @@ export interface MachinePlan {
   dir: string;
   registry: Registry;
   /** It counts as dead when its console has said nothing by then. */
-  speaksWithinMs?: number;
+  consoleTimeoutMs?: number;
 }
 
 /** What another program needs to find a machine again. */
@@ -46,12 +46,12 @@ export interface MachineAddress {
   dir: string;
 }
 
-const GUEST = '10.0.2.15';
-const AGENT_PORT = 2374;
-const ENGINE_PORT = 2375;
+const GUEST_ADDRESS = '10.0.2.15';
+const GUEST_AGENT_PORT = 2374;
+const GUEST_ENGINE_PORT = 2375;
 const RESUME_TIMEOUT_MS = 30_000;
 const QUIT_TIMEOUT_MS = 10_000;
-const PROBE_EVERY_MS = 50;
+const POLL_MS = 50;
 
 /** A virtual machine of the lab that runs. */
 export class Machine {
@@ -70,19 +70,19 @@ export class Machine {
     mkdirSync(plan.dir, { recursive: true, mode: 0o700 });
     const agentPort = await freePort(new Set());
     const enginePort = await freePort(new Set([agentPort]));
-    const pid = await launch(plan, agentPort, enginePort);
+    const pid = await spawnQemu(plan, agentPort, enginePort);
     const startTicks = processEntry(pid)?.startTicks ?? 0;
     plan.registry.made({ kind: 'process', pid, startTicks });
     const address = { pid, startTicks, agentPort, enginePort, dir: plan.dir };
     try {
       if (plan.start === 'resumed') await resume(address);
-      return new Machine(address, await firstAnswer(address, timeoutMs, plan.speaksWithinMs));
+      return new Machine(address, await waitForAgent(address, timeoutMs, plan.consoleTimeoutMs));
     } catch (error) {
-      await end(address);
-      const words = lastWords(plan.dir);
+      await killAndWait(address);
+      const logLines = lastLogLines(plan.dir);
       rmSync(plan.dir, { recursive: true, force: true });
       plan.registry.gone(directory);
-      throw new Error(`${error instanceof Error ? error.message : String(error)}${words}`, { cause: error });
+      throw new Error(`${error instanceof Error ? error.message : String(error)}${logLines}`, { cause: error });
     }
   }
 
@@ -93,29 +93,29 @@ export class Machine {
 
   /** Forwards a port of loopback to the same port of the machine. */
   async forward(port: number): Promise<void> {
-    await this.#monitored(async (monitor) => {
-      const said = await monitor.human(`hostfwd_add net tcp:127.0.0.1:${port}-${GUEST}:${port}`);
-      if (said !== '') throw new Error(`port ${port} of the lab VM: ${said}`);
+    await this.#withMonitor(async (monitor) => {
+      const reply = await monitor.humanCommand(`hostfwd_add net tcp:127.0.0.1:${port}-${GUEST_ADDRESS}:${port}`);
+      if (reply !== '') throw new Error(`port ${port} of the lab VM: ${reply}`);
     });
   }
 
   async unforward(port: number): Promise<void> {
-    await this.#monitored((monitor) => monitor.human(`hostfwd_remove net tcp:127.0.0.1:${port}`));
+    await this.#withMonitor((monitor) => monitor.humanCommand(`hostfwd_remove net tcp:127.0.0.1:${port}`));
   }
 
   /** Holds the machine and writes its memory and devices to a file; it has ended then. */
   async save(): Promise<void> {
-    await this.#monitored(async (monitor) => {
+    await this.#withMonitor(async (monitor) => {
       await monitor.execute('stop');
       await monitor.execute('migrate-set-parameters', { 'max-bandwidth': 2 ** 40 });
       await monitor.execute('migrate', { uri: 'exec:cat > state' });
       await until(
-        async () => (await migration(monitor)) !== 'active',
+        async () => (await migrationStatus(monitor)) !== 'active',
         RESUME_TIMEOUT_MS,
         undefined,
-        PROBE_EVERY_MS,
+        POLL_MS,
       );
-      const status = await migration(monitor);
+      const status = await migrationStatus(monitor);
       if (status !== 'completed') throw new Error(`the state of the lab VM cannot be saved: ${status}`);
     });
     await this.stop();
@@ -123,14 +123,14 @@ export class Machine {
 
   async stop(): Promise<void> {
     this.agent.close();
-    await end(this.address);
+    await killAndWait(this.address);
   }
 
   killNow(): void {
     killMachine(this.address);
   }
 
-  async #monitored<T>(work: (monitor: Monitor) => Promise<T>): Promise<T> {
+  async #withMonitor<T>(work: (monitor: QmpMonitor) => Promise<T>): Promise<T> {
     const monitor = await openMonitor(this.address.pid);
     try {
       return await work(monitor);
@@ -141,23 +141,23 @@ export class Machine {
 }
 
 /** Whether the process is still that machine. */
-export function machineLives({ pid, startTicks }: MachineAddress): boolean {
+export function isMachineAlive({ pid, startTicks }: MachineAddress): boolean {
   const entry = processEntry(pid);
   return entry?.startTicks === startTicks && entry.state !== 'Z';
 }
 
 /** SIGKILL, if it is still that machine. */
 export function killMachine(address: MachineAddress): void {
-  if (machineLives(address)) sendSignal(address.pid, 'SIGKILL');
+  if (isMachineAlive(address)) sendSignal(address.pid, 'SIGKILL');
 }
 
-async function end(address: MachineAddress): Promise<void> {
+async function killAndWait(address: MachineAddress): Promise<void> {
   killMachine(address);
-  const gone = await until(() => !machineLives(address), QUIT_TIMEOUT_MS);
+  const gone = await until(() => !isMachineAlive(address), QUIT_TIMEOUT_MS);
   if (!gone) throw new Error(`the lab VM, process ${address.pid}, cannot be killed`);
 }
 
-async function launch(plan: MachinePlan, agentPort: number, enginePort: number): Promise<number> {
+async function spawnQemu(plan: MachinePlan, agentPort: number, enginePort: number): Promise<number> {
   const { dir, files, registry } = plan;
   // Named from within its directory: QEMU splits paths at commas, its shell at blanks.
   for (const name of ['root', 'data', 'state'] as const) symlinkSync(files[name], join(dir, name));
@@ -185,7 +185,7 @@ function qemuArguments(
   agentPort: number,
   enginePort: number,
 ): string[] {
-  const forward = (from: number, to: number) => `hostfwd=tcp:127.0.0.1:${from}-${GUEST}:${to}`;
+  const forward = (from: number, to: number) => `hostfwd=tcp:127.0.0.1:${from}-${GUEST_ADDRESS}:${to}`;
   // The host's cache may lose what it likes when the host dies: what is tested is the kernel inside.
   const drive = (name: string) =>
     `file=${name},if=virtio,format=raw,cache=unsafe,snapshot=${start === 'first' ? 'off' : 'on'}`;
@@ -199,7 +199,7 @@ function qemuArguments(
     ['-append', 'console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off'],
     ['-serial', 'file:console.log'],
     ['-drive', drive('root'), '-drive', drive('data')],
-    ['-netdev', `user,id=net,${forward(agentPort, AGENT_PORT)},${forward(enginePort, ENGINE_PORT)}`],
+    ['-netdev', `user,id=net,${forward(agentPort, GUEST_AGENT_PORT)},${forward(enginePort, GUEST_ENGINE_PORT)}`],
     ['-device', 'virtio-net-pci,netdev=net,romfile='],
     ['-device', 'virtio-rng-pci'],
     ['-qmp', 'unix:monitor,server=on,wait=off'],
@@ -208,20 +208,20 @@ function qemuArguments(
 }
 
 /** The path through /proc is short, whatever the directory is called. */
-async function openMonitor(pid: number): Promise<Monitor> {
-  return Monitor.open(`/proc/${pid}/cwd/monitor`);
+async function openMonitor(pid: number): Promise<QmpMonitor> {
+  return QmpMonitor.open(`/proc/${pid}/cwd/monitor`);
 }
 
 async function resume(address: MachineAddress): Promise<void> {
-  let monitor: Monitor | undefined;
+  let monitor: QmpMonitor | undefined;
   await until(
     async () => {
       monitor = await openMonitor(address.pid).catch(() => undefined);
-      return monitor !== undefined || !machineLives(address);
+      return monitor !== undefined || !isMachineAlive(address);
     },
     RESUME_TIMEOUT_MS,
     undefined,
-    PROBE_EVERY_MS,
+    POLL_MS,
   );
   if (monitor === undefined) throw new Error('the lab VM did not start');
   const opened = monitor;
@@ -230,7 +230,7 @@ async function resume(address: MachineAddress): Promise<void> {
       async () => ((await opened.execute('query-status')) as { status: string }).status !== 'inmigrate',
       RESUME_TIMEOUT_MS,
       undefined,
-      PROBE_EVERY_MS,
+      POLL_MS,
     );
     if (!loaded) throw new Error('the saved state of the lab VM was not loaded in time');
     await opened.execute('cont');
@@ -239,46 +239,46 @@ async function resume(address: MachineAddress): Promise<void> {
   }
 }
 
-async function migration(monitor: Monitor): Promise<string> {
+async function migrationStatus(monitor: QmpMonitor): Promise<string> {
   const { status } = (await monitor.execute('query-migrate')) as { status?: string };
   // Not asked for, under way, or on its way to be: all the same to who waits.
   return ['none', 'setup', 'device', undefined].includes(status) ? 'active' : (status ?? 'active');
 }
 
-async function firstAnswer(
+async function waitForAgent(
   address: MachineAddress,
   timeoutMs: number,
-  speaksWithinMs = timeoutMs,
+  consoleTimeoutMs = timeoutMs,
 ): Promise<Agent> {
   const startMs = performance.now();
-  const mute = () =>
-    performance.now() - startMs > speaksWithinMs && statSync(join(address.dir, 'console.log')).size === 0;
+  const isSilent = () =>
+    performance.now() - startMs > consoleTimeoutMs && statSync(join(address.dir, 'console.log')).size === 0;
   let agent: Agent | undefined;
   await until(
     async () => {
       agent = await Agent.open(address.agentPort).catch(() => undefined);
-      return agent !== undefined || !machineLives(address) || mute();
+      return agent !== undefined || !isMachineAlive(address) || isSilent();
     },
     timeoutMs,
     undefined,
-    PROBE_EVERY_MS,
+    POLL_MS,
   );
   if (agent === undefined) {
     throw new Error(
-      machineLives(address) ? `the lab VM did not answer in ${timeoutMs} ms` : 'the lab VM has ended',
+      isMachineAlive(address) ? `the lab VM did not answer in ${timeoutMs} ms` : 'the lab VM has ended',
     );
   }
   return agent;
 }
 
-function lastWords(dir: string): string {
-  const last = (file: string) => {
+function lastLogLines(dir: string): string {
+  const lastLines = (file: string) => {
     try {
       return readFileSync(join(dir, file), 'utf8').trim().split('\n').slice(-2).join(' | ');
     } catch {
       return '';
     }
   };
-  const words = [last('qemu.log'), last('console.log')].filter((text) => text !== '');
-  return words.length === 0 ? '' : `: ${words.join(' | ')}`;
+  const logLines = [lastLines('qemu.log'), lastLines('console.log')].filter((text) => text !== '');
+  return logLines.length === 0 ? '' : `: ${logLines.join(' | ')}`;
 }

@@ -1,18 +1,18 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { digestOf, referenceFiles, stage } from '../../../../docker/image/context.js';
+import { digestOf, referenceFiles, copyContext } from '../../../../docker/image/context.js';
 import type { CommandHost } from '../../../../faults/power/host.js';
 import { stateDirectory } from '../../../host/registry.js';
 import { packageRoot } from '../../../host/version.js';
-import { unpackFolder } from './stage.js';
+import { copyFolder } from './stage.js';
 
 const TIMEOUT_MS = 20_000;
-const PROGRAM = 'dist/reference-impl/synchronous/main.js';
+const MAIN_PROGRAM = 'dist/reference-impl/synchronous/main.js';
 /** Those with compiled parts, which stay files of their own. */
-const NATIVE = ['koffi', 'mmap-io', '@node-rs/crc32'];
+const NATIVE_MODULES = ['koffi', 'mmap-io', '@node-rs/crc32'];
 /** For what is bundled and was no module. */
-const REQUIRE =
+const REQUIRE_BANNER =
   "import { createRequire as requireFrom } from 'node:module'; const require = requireFrom(import.meta.url);";
 
 /** The one function of the bundler that is used here. */
@@ -34,16 +34,16 @@ export async function stagePackage(host: CommandHost, built: string): Promise<st
     source,
     to: to.replace(/^reference\/(?:package\/)?/, ''),
   }));
-  const folder = `/lab/packages/${digestOf(files, REQUIRE)}`;
-  const there = await host.run(['test', '-e', `${folder}/package.json`], TIMEOUT_MS);
-  if (there.code === 0) return folder;
+  const folder = `/lab/packages/${digestOf(files, REQUIRE_BANNER)}`;
+  const existing = await host.run(['test', '-e', `${folder}/package.json`], TIMEOUT_MS);
+  if (existing.code === 0) return folder;
   const workDir = join(stateDirectory(), 'images');
   mkdirSync(workDir, { recursive: true });
   const dir = mkdtempSync(join(workDir, 'package-'));
   try {
-    stage(files, dir);
-    bundle(join(built, 'synchronous/main.js'), join(dir, PROGRAM));
-    await unpackFolder(host, dir, folder);
+    copyContext(files, dir);
+    bundle(join(built, 'synchronous/main.js'), join(dir, MAIN_PROGRAM));
+    await copyFolder(host, dir, folder);
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
@@ -58,13 +58,13 @@ function bundle(program: string, outfile: string): void {
   } catch {
     return;
   }
-  const to = { outfile, allowOverwrite: true, format: 'esm', platform: 'node', banner: { js: REQUIRE } };
+  const output = { outfile, allowOverwrite: true, format: 'esm', platform: 'node', banner: { js: REQUIRE_BANNER } };
   bundler.buildSync({
     entryPoints: [program],
     bundle: true,
     minify: true,
-    external: NATIVE,
+    external: NATIVE_MODULES,
     logLevel: 'error',
-    ...to,
+    ...output,
   });
 }

@@ -11,10 +11,10 @@ interface Message {
 }
 
 /** A connection to the monitor of a virtual machine. One command at a time; events are passed over. */
-export class Monitor {
+export class QmpMonitor {
   readonly #socket: Socket;
-  readonly #waiting: { done(message: Message): void; failed(error: Error): void }[] = [];
-  #rest = '';
+  readonly #pending: { done(message: Message): void; failed(error: Error): void }[] = [];
+  #partialLine = '';
 
   private constructor(socket: Socket) {
     this.#socket = socket;
@@ -22,15 +22,15 @@ export class Monitor {
     socket.on('data', (text: string) => this.#read(text));
     socket.on('error', () => {});
     socket.on('close', () => {
-      for (const { failed } of this.#waiting.splice(0)) failed(new Error('the virtual machine has ended'));
+      for (const { failed } of this.#pending.splice(0)) failed(new Error('the virtual machine has ended'));
     });
   }
 
   /** @param path of the monitor's socket; the kernel takes at most 107 bytes. */
-  static async open(path: string): Promise<Monitor> {
+  static async open(path: string): Promise<QmpMonitor> {
     const socket = connect(path);
     await once(socket, 'connect', { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) });
-    const monitor = new Monitor(socket);
+    const monitor = new QmpMonitor(socket);
     await monitor.execute('qmp_capabilities');
     return monitor;
   }
@@ -42,7 +42,7 @@ export class Monitor {
         () => failed(new Error(`${command}: the monitor did not answer`)),
         ANSWER_TIMEOUT_MS,
       );
-      this.#waiting.push({
+      this.#pending.push({
         done: (message) => {
           clearTimeout(timer);
           done(message);
@@ -60,7 +60,7 @@ export class Monitor {
   }
 
   /** A command of the monitor for people; resolves to what it says, which is nothing when all is well. */
-  async human(line: string): Promise<string> {
+  async humanCommand(line: string): Promise<string> {
     return String(await this.execute('human-monitor-command', { 'command-line': line })).trim();
   }
 
@@ -69,11 +69,11 @@ export class Monitor {
   }
 
   #read(text: string): void {
-    const lines = (this.#rest + text).split('\n');
-    this.#rest = lines.pop() ?? '';
+    const lines = (this.#partialLine + text).split('\n');
+    this.#partialLine = lines.pop() ?? '';
     for (const line of lines) {
       const message = JSON.parse(line) as Message;
-      if ('return' in message || message.error !== undefined) this.#waiting.shift()?.done(message);
+      if ('return' in message || message.error !== undefined) this.#pending.shift()?.done(message);
     }
   }
 }

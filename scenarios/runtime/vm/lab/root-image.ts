@@ -9,8 +9,8 @@ export const ROOT_IMAGE = 'plugpull/lab-root:1';
 /** Programs and libraries of the machine that containers of that image get to read. */
 export const SHARED_FOLDER = '/usr';
 
-const FOLDERS = ['dev', 'etc', 'opt', 'proc', 'run', 'sys', 'tmp', 'usr', 'var'];
-const INTO_USR = ['bin', 'lib', 'lib64', 'sbin'];
+const ROOT_FOLDERS = ['dev', 'etc', 'opt', 'proc', 'run', 'sys', 'tmp', 'usr', 'var'];
+const USR_LINKS = ['bin', 'lib', 'lib64', 'sbin'];
 
 /**
  * Makes the image in which the services run that name none: empty but for folders and links, for Node and the tools are
@@ -21,15 +21,15 @@ export async function makeRootImage(engine: Dockerode, workDir: string): Promise
   mkdirSync(workDir, { recursive: true });
   const dir = mkdtempSync(join(workDir, 'root-'));
   try {
-    for (const folder of FOLDERS) mkdirSync(join(dir, folder));
-    for (const name of INTO_USR) symlinkSync(`usr/${name}`, join(dir, name));
+    for (const folder of ROOT_FOLDERS) mkdirSync(join(dir, folder));
+    for (const name of USR_LINKS) symlinkSync(`usr/${name}`, join(dir, name));
     const tar = spawn('tar', ['-C', dir, '--owner=0', '--group=0', '-cf', '-', '.'], {
       stdio: ['ignore', 'pipe', 'ignore'],
     });
     const [repo, tag] = ROOT_IMAGE.split(':');
-    const said = await engine.importImage(tar.stdout, { repo, tag });
+    const progress = await engine.importImage(tar.stdout, { repo, tag });
     await new Promise<void>((done, failed) => {
-      engine.modem.followProgress(said, (error) => (error ? failed(error) : done()));
+      engine.modem.followProgress(progress, (error) => (error ? failed(error) : done()));
     });
   } finally {
     rmSync(dir, { recursive: true, force: true });

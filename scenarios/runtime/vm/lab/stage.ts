@@ -6,7 +6,7 @@ import { type CommandHost, runScript } from '../../../../faults/power/host.js';
 const run = promisify(execFile);
 
 /** The folder of a target file holds programs, not data; more than this is taken for a mistake. */
-const MOST_BYTES = 64 * 2 ** 20;
+const MAX_FOLDER_BYTES = 64 * 2 ** 20;
 const TIMEOUT_MS = 120_000;
 
 /**
@@ -14,17 +14,17 @@ const TIMEOUT_MS = 120_000;
  * @throws KitError bad-target when it is too large.
  */
 export function stageFolder(host: CommandHost, folder: string): Promise<void> {
-  return unpackFolder(host, folder, folder);
+  return copyFolder(host, folder, folder);
 }
 
 /** The same, to another path. */
-export async function unpackFolder(host: CommandHost, folder: string, to: string): Promise<void> {
+export async function copyFolder(host: CommandHost, folder: string, to: string): Promise<void> {
   const tar = await run('tar', ['-C', folder, '-czf', '-', '.'], {
     encoding: 'buffer',
-    maxBuffer: MOST_BYTES,
+    maxBuffer: MAX_FOLDER_BYTES,
     timeout: TIMEOUT_MS,
   }).catch((error: unknown) => {
-    const why = `expected at most ${MOST_BYTES / 2 ** 20} MiB to copy into the VM`;
+    const why = `expected at most ${MAX_FOLDER_BYTES / 2 ** 20} MiB to copy into the VM`;
     throw new KitError('bad-target', `${folder}: ${why}: ${messageOf(error)}`, { cause: error });
   });
   await runScript(host, 'mkdir -p "$1"', [to], TIMEOUT_MS);
