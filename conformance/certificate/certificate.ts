@@ -231,7 +231,9 @@ function certifiedRequirement(
     why: (verdict === undefined ? notTried : undefined) ?? chosen?.why ?? 'no run could be made',
     runs: levels,
     faultsThatHit,
-    atRiskAtCrashes: decisiveRuns.flatMap(({ crashes }) => crashes.map((crash) => crash.confirmedUndelivered)),
+    atRiskAtCrashes: decisiveRuns.flatMap(({ crashes }) =>
+      crashes.map((crash) => crash.confirmedUndelivered),
+    ),
     seeds: decisiveRuns.map(({ seed }) => seed),
   };
 }
@@ -254,7 +256,11 @@ function certifiedRun(
     const count = faults.get(event.fault) ?? { name: event.fault, tried: 0, hit: 0 };
     faults.set(event.fault, { ...count, tried: count.tried + 1, hit: count.hit + (event.hit ? 1 : 0) });
     if (!event.hit || event.scope === 'none') continue;
-    const { confirmedUndelivered = 0, inFlight = 0, inDelivery = 0 } = atRiskByInjection.get(event.injection) ?? {};
+    const {
+      confirmedUndelivered = 0,
+      inFlight = 0,
+      inDelivery = 0,
+    } = atRiskByInjection.get(event.injection) ?? {};
     crashes.push({
       injection: event.injection,
       fault: event.fault,

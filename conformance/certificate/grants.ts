@@ -59,7 +59,9 @@ function reasonNotGranted(
 ): string | undefined {
   const unclaimed = rule.faults.filter((fault) => !faults.includes(fault));
   if (unclaimed.length > 0) return `the target does not claim to survive ${unclaimed.join(', ')}`;
-  const missing = rule.requires.find((level) => !earlierGrants.some((grant) => grant.level === level && grant.granted));
+  const missing = rule.requires.find(
+    (level) => !earlierGrants.some((grant) => grant.level === level && grant.granted),
+  );
   if (missing !== undefined) return `it needs the level ${missing}`;
   if (run === undefined) {
     const none = 'none of its faults could be tried';
@@ -68,11 +70,15 @@ function reasonNotGranted(
   const { findings } = run.evaluation;
   const failed = findings.find(({ verdict }) => verdict === 'fail');
   if (failed) return `${failed.requirement}: ${failed.why}`;
-  const missedFamily = familiesOf(rule).find((family) => faults.includes(family) && !familyHit(run.history, family));
+  const missedFamily = familiesOf(rule).find(
+    (family) => faults.includes(family) && !familyHit(run.history, family),
+  );
   if (missedFamily !== undefined) return `${missedFamily} did not hit`;
   const ownRequirements = requirementsOf(rule.level);
   if (ownRequirements.length === 0) return 'this version of the kit has no requirement of it';
-  for (const requirement of rule.measuredIn === 'rounds' ? [...CORE_REQUIREMENTS, ...ownRequirements] : ownRequirements) {
+  for (const requirement of rule.measuredIn === 'rounds'
+    ? [...CORE_REQUIREMENTS, ...ownRequirements]
+    : ownRequirements) {
     const found = findings.find((finding) => finding.requirement === requirement.id);
     if (found === undefined && !requirement.waivable) return `${requirement.id} is not claimed`;
     if (found?.verdict === 'not-measured') return `${found.requirement} was not measured: ${found.why}`;
@@ -80,7 +86,11 @@ function reasonNotGranted(
   return undefined;
 }
 
-function unclaimedPartsOf({ level, optionalFaults: also }: LevelRule, { faults }: Guarantee, run: LevelRun | undefined): string[] {
+function unclaimedPartsOf(
+  { level, optionalFaults: also }: LevelRule,
+  { faults }: Guarantee,
+  run: LevelRun | undefined,
+): string[] {
   const unclaimed = new Set<RequirementId>(run?.evaluation.unclaimed);
   const requirements = requirementsOf(level).flatMap(({ id, waivable }) =>
     waivable && unclaimed.has(id) ? [id] : [],

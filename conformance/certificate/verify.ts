@@ -1,7 +1,13 @@
 import { dirname, resolve } from 'node:path';
 import { KitError, messageOf } from '../errors.js';
 import { readRegularFile } from '../read-file.js';
-import { type CertificateBody, certificateOf, certificateText, EXTENSION, type Statement } from './certificate.js';
+import {
+  type CertificateBody,
+  certificateOf,
+  certificateText,
+  EXTENSION,
+  type Statement,
+} from './certificate.js';
 import { evidenceFiles, readEvidence } from './evidence.js';
 
 /** What became of a certificate under verification. */
@@ -105,7 +111,8 @@ function compareDigests({ digests }: StatedDigests, currentDigests: ReadonlyMap<
     if (found === undefined) problems.push(`${name}: it is missing`);
     else if (found !== digest) problems.push(`${name}: it was changed: sha256 ${found}, certified ${digest}`);
   }
-  for (const name of currentDigests.keys()) if (!digests.has(name)) problems.push(`${name}: it is not certified`);
+  for (const name of currentDigests.keys())
+    if (!digests.has(name)) problems.push(`${name}: it is not certified`);
   return problems;
 }
 

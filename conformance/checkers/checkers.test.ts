@@ -1,6 +1,6 @@
 import t from 'tap';
 import { CASES, type Case, GUARANTEE } from '../fixtures/cases.js';
-import { HistoryBuilder } from '../fixtures/histories.js';
+import { HistoryBuilder } from '../fixtures/history-builder.js';
 import type { HistoryEvent } from '../history/events.js';
 import { REQUIREMENT_IDS, type RequirementId } from '../requirements/requirements.js';
 import { CHECKERS, type Checker } from './evaluate.js';

@@ -12,7 +12,12 @@ export function checkIntegrity(history: readonly HistoryEvent[]): Finding {
 
 /** PP-5: an indefinite message is delivered whole or not at all. */
 export function checkAtomicity(history: readonly HistoryEvent[]): Finding {
-  return compareDigests(history, 'PP-5', 'deliveries of indefinite messages', (outcome) => outcome === 'indefinite');
+  return compareDigests(
+    history,
+    'PP-5',
+    'deliveries of indefinite messages',
+    (outcome) => outcome === 'indefinite',
+  );
 }
 
 /** A submit that was under way when the run ended has no answer; that is indefinite too. */
@@ -35,5 +40,11 @@ function compareDigests(
     }
   }
   const figures = { compared, corrupted: violations.count };
-  return judgeViolations(requirement, violations, { count: compared, what }, 'deliveries were changed', figures);
+  return judgeViolations(
+    requirement,
+    violations,
+    { count: compared, what },
+    'deliveries were changed',
+    figures,
+  );
 }

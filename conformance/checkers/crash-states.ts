@@ -35,9 +35,11 @@ export class AtRiskMessages {
       // What was never submitted has no bit by which a state could show it.
       if (bit === undefined) continue;
       if (what === 'offered') offered.set(id, Math.min(entries, offered.get(id) ?? Number.POSITIVE_INFINITY));
-      else this.#messages[bit] ??= { id, confirmedAtEntry: entries, offeredAtEntry: Number.POSITIVE_INFINITY };
+      else
+        this.#messages[bit] ??= { id, confirmedAtEntry: entries, offeredAtEntry: Number.POSITIVE_INFINITY };
     }
-    for (const message of this.#messages) if (message) message.offeredAtEntry = offered.get(message.id) ?? message.offeredAtEntry;
+    for (const message of this.#messages)
+      if (message) message.offeredAtEntry = offered.get(message.id) ?? message.offeredAtEntry;
   }
 
   /**
@@ -50,7 +52,12 @@ export class AtRiskMessages {
     if (mask === undefined) {
       mask = new Uint8Array(Math.ceil(this.#messages.length / 8));
       for (const [bit, message] of this.#messages.entries()) {
-        if (message === undefined || message.confirmedAtEntry > prefix || entriesBegun > message.offeredAtEntry) continue;
+        if (
+          message === undefined ||
+          message.confirmedAtEntry > prefix ||
+          entriesBegun > message.offeredAtEntry
+        )
+          continue;
         mask[bit >> 3] = (mask[bit >> 3] ?? 0) | (1 << (bit & 7));
       }
       this.#requiredMasks.set(key, mask);
@@ -128,7 +135,12 @@ export function checkCrashStates(history: readonly HistoryEvent[]): Finding {
   return makeFinding('PP-13', 'pass', why, figures);
 }
 
-function reportViolations(violations: Violations, event: StateExplored, missing: readonly string[], atRiskMessages: AtRiskMessages): void {
+function reportViolations(
+  violations: Violations,
+  event: StateExplored,
+  missing: readonly string[],
+  atRiskMessages: AtRiskMessages,
+): void {
   const where = `crash state ${event.state}`;
   if (!event.recovered) {
     const lostText = missing.length > 0 ? `${missing.length} confirmed messages, and ` : '';
@@ -136,7 +148,12 @@ function reportViolations(violations: Violations, event: StateExplored, missing:
     return;
   }
   for (const id of missing)
-    violations.add(`${where}: confirmed after ${atRiskMessages.confirmedAtEntry(id)} requests to the disk, and gone`, id);
+    violations.add(
+      `${where}: confirmed after ${atRiskMessages.confirmedAtEntry(id)} requests to the disk, and gone`,
+      id,
+    );
   if (event.wrongCount > 0)
-    violations.add(`${where}: ${event.wrongCount} messages that were never submitted, or not so: ${event.detail}`);
+    violations.add(
+      `${where}: ${event.wrongCount} messages that were never submitted, or not so: ${event.detail}`,
+    );
 }

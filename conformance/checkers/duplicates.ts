@@ -94,14 +94,21 @@ function classifyRedelivery(
   const consumed = consumedDelivery.end;
   if (consumed?.event.kind !== 'consumed' || consumed.position > redelivered.position)
     return { kind: 'in-delivery' };
-  const isBeforeRedelivery = (position: number | undefined) => position !== undefined && position < redelivered.position;
+  const isBeforeRedelivery = (position: number | undefined) =>
+    position !== undefined && position < redelivered.position;
   const crash = firstAfter(crashes.all, consumed.position, (item) => item.position);
   const crashed = crash !== undefined && isBeforeRedelivery(crash.position) ? crash : undefined;
   if (wasInDelivery(consumedDelivery, crashed, guarantee)) return { kind: 'in-delivery' };
 
-  const indexWasDamaged = isBeforeRedelivery(firstAfter(crashes.indexDamages, consumed.position, (position) => position));
+  const indexWasDamaged = isBeforeRedelivery(
+    firstAfter(crashes.indexDamages, consumed.position, (position) => position),
+  );
   const cut = crashes.all.find((item) => item.scope === 'machine' && item.position > consumed.position);
-  const kind: DuplicateClass = indexWasDamaged ? 'index-loss' : isBeforeRedelivery(cut?.position) ? 'power-cut' : 'crash';
+  const kind: DuplicateClass = indexWasDamaged
+    ? 'index-loss'
+    : isBeforeRedelivery(cut?.position)
+      ? 'power-cut'
+      : 'crash';
   const bound = boundsOf(guarantee)[kind];
   // What the memory of the machine still held was lost with it, not with a process that was killed before.
   const blamedCrash = kind === 'power-cut' ? cut : crashed;
@@ -122,7 +129,9 @@ function wasInDelivery(before: Delivery, crash: Crash | undefined, guarantee: Gu
   if (end.how === 'unanswered' || before.settled?.how === 'broken') return true;
   if (crash === undefined) return false;
   if (before.settled === undefined || before.settled.position > crash.position) return true;
-  return guarantee.inDeliveryPerSession === undefined && crash.atMs - before.settled.atMs <= RECORDING_GRACE_MS;
+  return (
+    guarantee.inDeliveryPerSession === undefined && crash.atMs - before.settled.atMs <= RECORDING_GRACE_MS
+  );
 }
 
 function boundsOf(guarantee: Guarantee): Record<DuplicateClass, DuplicateBound> {

@@ -1,10 +1,10 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { GUARANTEE } from '../fixtures/cases.js';
-import { type CrashOptions, HistoryBuilder } from '../fixtures/histories.js';
+import { type CrashOptions, HistoryBuilder } from '../fixtures/history-builder.js';
 import type { HistoryEvent } from '../history/events.js';
 import { CHECKERS, evaluate } from './evaluate.js';
-import { messageEvents } from './story.js';
+import { messageEvents } from './message-events.js';
 import { vacuityReason } from './vacuity.js';
 
 const TARGET = { guarantee: { ...GUARANTEE, faults: ['kill' as const] }, verify: ['verify'] };

@@ -6,19 +6,19 @@ import {
   type RequirementId,
 } from '../requirements/requirements.js';
 import { FAULT_NAMES, type Guarantee } from '../target-file/definition.js';
-import { checkIntegrity, checkAtomicity } from './corruption.js';
+import { checkAtomicity, checkIntegrity } from './corruption.js';
 import { checkCrashStates } from './crash-states.js';
 import { checkDuplicates } from './duplicates.js';
 import { checkFull } from './full.js';
+import { inFamily } from './hits.js';
 import { checkIndexState } from './index-state.js';
 import { checkIoErrors } from './io-errors.js';
 import { checkLoss } from './loss.js';
-import { lossAfterFault } from './loss-across.js';
+import { lossAfterFault } from './loss-after-fault.js';
 import { checkNeverSubmitted } from './never-submitted.js';
 import { checkRecovers, checkRecoveryTime } from './recovery.js';
 import { checkRejected } from './rejected.js';
 import { checkRot } from './rot.js';
-import { inFamily } from './stakes.js';
 import { vacuityReason } from './vacuity.js';
 import type { Finding, Verdict } from './verdict.js';
 

@@ -11,7 +11,8 @@ export class Violations {
 
   add(what: string, id?: string): void {
     this.count += 1;
-    if (this.reported.length < MAX_REPORTED_VIOLATIONS) this.reported.push(id === undefined ? { what } : { id, what });
+    if (this.reported.length < MAX_REPORTED_VIOLATIONS)
+      this.reported.push(id === undefined ? { what } : { id, what });
   }
 }
 

@@ -35,7 +35,8 @@ export function checkFull(history: readonly HistoryEvent[]): Finding {
   if (answeredWithFreeSpace > 0 && confirmedWithFreeSpace === 0) {
     violations.add(`none of ${answeredWithFreeSpace} submits was confirmed when there was room again`);
   }
-  if (violations.count > 0) return makeFinding('PP-8', 'fail', 'being full was not handled', figures, violations);
+  if (violations.count > 0)
+    return makeFinding('PP-8', 'fail', 'being full was not handled', figures, violations);
   if (rejected === 0)
     return makeFinding('PP-8', 'not-measured', 'nothing was rejected: the queue had room left', figures);
   return makeFinding(

@@ -22,6 +22,16 @@ export function checkIndexState(history: readonly HistoryEvent[]): Finding {
   if (violations.count > 0)
     return makeFinding('PP-9', 'fail', violations.reported[0]?.what ?? '', figures, violations);
   if (afterRecovery === 0)
-    return makeFinding('PP-9', 'not-measured', 'the stored state was not inspected after a recovery', figures);
-  return makeFinding('PP-9', 'pass', `well formed and equal to the data in ${inspections} inspections`, figures);
+    return makeFinding(
+      'PP-9',
+      'not-measured',
+      'the stored state was not inspected after a recovery',
+      figures,
+    );
+  return makeFinding(
+    'PP-9',
+    'pass',
+    `well formed and equal to the data in ${inspections} inspections`,
+    figures,
+  );
 }

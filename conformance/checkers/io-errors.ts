@@ -1,7 +1,7 @@
 import type { HistoryEvent } from '../history/events.js';
 import { makeFinding, Violations } from './finding.js';
+import { attributeLosses, type Hit, hitsOf, inFamily, nextHitLookup } from './hits.js';
 import { drainStatus } from './loss.js';
-import { nextHitLookup, type Hit, hitsOf, inFamily, attributeLosses } from './stakes.js';
 import type { Finding } from './verdict.js';
 
 /** PP-14: what was confirmed while syncs or writes failed is there after the restart, which confirms again. */

@@ -29,7 +29,13 @@ export function checkLoss(history: readonly HistoryEvent[]): Finding {
     const why = `${lost.count} confirmed messages were outstanding when ${end}`;
     return makeFinding('PP-1', 'not-measured', why, { ...figures, lost: 0, outstanding: lost.count });
   }
-  return makeFinding('PP-1', 'fail', `${lost.count} of ${confirmed} confirmed messages were lost`, figures, lost);
+  return makeFinding(
+    'PP-1',
+    'fail',
+    `${lost.count} of ${confirmed} confirmed messages were lost`,
+    figures,
+    lost,
+  );
 }
 
 /** Ids whose stored bytes were damaged on purpose. */

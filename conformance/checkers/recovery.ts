@@ -1,6 +1,6 @@
 import type { HistoryEvent } from '../history/events.js';
 import type { Guarantee } from '../target-file/definition.js';
-import { makeFinding, judgeViolations, Violations } from './finding.js';
+import { judgeViolations, makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /** PP-10: the target becomes ready again after every fault. */

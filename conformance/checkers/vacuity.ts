@@ -41,7 +41,9 @@ export function vacuityReason(history: readonly HistoryEvent[]): string | null {
   const atRisk = [...crashed].some((injection) => (atRiskByInjection.get(injection) ?? 0) > 0);
   if (crashed.size > 0 && !atRisk) {
     const nothing = `nothing was at risk at any of ${crashed.size} crashes`;
-    return confirmedAfterDelivery < confirmed ? nothing : `${nothing}: all was delivered before it was confirmed`;
+    return confirmedAfterDelivery < confirmed
+      ? nothing
+      : `${nothing}: all was delivered before it was confirmed`;
   }
   return null;
 }

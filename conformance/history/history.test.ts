@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { KitError } from '../errors.js';
-import { HistoryBuilder } from '../fixtures/histories.js';
+import { HistoryBuilder } from '../fixtures/history-builder.js';
 import { recordReceipts } from '../protocols/receipts.js';
 import type { HistoryEvent } from './events.js';
 import { readHistory } from './reader.js';

@@ -128,9 +128,13 @@ function parseEvent(line: string, where: string): HistoryEvent {
     throw new KitError('bad-history', `${where}: expected JSON: ${messageOf(error)}`, { cause: error });
   }
   const event = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
-  const kind = typeof event.kind === 'string' && Object.hasOwn(EVENT_SCHEMAS, event.kind) ? event.kind : undefined;
+  const kind =
+    typeof event.kind === 'string' && Object.hasOwn(EVENT_SCHEMAS, event.kind) ? event.kind : undefined;
   if (kind === undefined)
-    throw new KitError('bad-history', `${where}: kind: expected one of ${Object.keys(EVENT_SCHEMAS).join(', ')}`);
+    throw new KitError(
+      'bad-history',
+      `${where}: kind: expected one of ${Object.keys(EVENT_SCHEMAS).join(', ')}`,
+    );
   if (kind === 'run-started') checkFormat(event, where);
   const checks: Record<string, Check> = { atMs: number, ...EVENT_SCHEMAS[kind as HistoryEvent['kind']] };
   for (const [key, check] of Object.entries(checks)) {

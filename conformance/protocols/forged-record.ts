@@ -45,7 +45,11 @@ function forgedUnit(inners: readonly Buffer[], random: RandomInts): Buffer {
 }
 
 function forgedRecord(inner: Buffer, random: RandomInts): Buffer {
-  const body = Buffer.concat([lengthPrefixed(Buffer.from(SENDER)), lengthPrefixed(Buffer.from(RECIPIENT)), lengthPrefixed(inner)]);
+  const body = Buffer.concat([
+    lengthPrefixed(Buffer.from(SENDER)),
+    lengthPrefixed(Buffer.from(RECIPIENT)),
+    lengthPrefixed(inner),
+  ]);
   const record = Buffer.alloc(HEADER_BYTES + body.length + 4);
   record.set([252, 88, 132, 133, 1, 1, 0, 0]);
   record.writeBigUInt64LE(BigInt(1_700_000_000_000 + random.int(2 ** 31)), 8);

@@ -88,7 +88,8 @@ export function identify(bytes: Buffer, run: string): Identity {
   if (!found) return { id: null, intact: false, digest: sha256(bytes) };
   const [, foundRun, id = '', carried = ''] = found.match;
   const isOurs = foundRun === run;
-  const intact = isOurs && found.onlyHeadersBefore && selfDigest(run, id, bytes.subarray(found.bodyStart)) === carried;
+  const intact =
+    isOurs && found.onlyHeadersBefore && selfDigest(run, id, bytes.subarray(found.bodyStart)) === carried;
   // A digest of all bytes never equals one of the rest, so what is not intact always compares as different.
   return { id: isOurs ? id : null, intact, digest: intact ? carried : sha256(bytes) };
 }
@@ -118,7 +119,11 @@ function findHeader(bytes: Buffer) {
     if (end < 0) continue;
     const match = HEADER_LINE.exec(bytes.toString('latin1', at + HEADER.length, at + end));
     if (!match) continue;
-    return { match, bodyStart: at + end + CRLF.length, onlyHeadersBefore: isHeaderBlock(bytes.subarray(0, at)) };
+    return {
+      match,
+      bodyStart: at + end + CRLF.length,
+      onlyHeadersBefore: isHeaderBlock(bytes.subarray(0, at)),
+    };
   }
   return undefined;
 }

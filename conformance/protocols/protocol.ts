@@ -1,6 +1,6 @@
 import type { Outcome } from '../history/events.js';
 import type { Message } from './message.js';
-import type { ProtocolName } from './names.js';
+import type { ProtocolName } from './protocol-names.js';
 
 /** What the target said of a submitted message. */
 export interface Answer {

@@ -21,7 +21,9 @@ const MAX_LINE_LENGTH = 998;
 const MIB = 2 ** 20;
 const TEXT = 'The quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. ';
 /** All byte values but NUL, CR and LF. */
-const BINARY_BYTES = Array.from({ length: 256 }, (_, byte) => byte).filter((byte) => ![0, 10, 13].includes(byte));
+const BINARY_BYTES = Array.from({ length: 256 }, (_, byte) => byte).filter(
+  (byte) => ![0, 10, 13].includes(byte),
+);
 const HIGH_BYTES = Array.from({ length: 128 }, (_, n) => n + 128);
 /** Random bytes are drawn once and used again with another start: a large body must not cost its length in draws. */
 const POOL_BYTES = 4096;

@@ -20,7 +20,8 @@ export interface LevelRule {
 export const LEVELS: readonly LevelRule[] = [
   {
     level: 'process',
-    condition: 'processes of the target are killed at any time, during recovery too, and are stopped and started again',
+    condition:
+      'processes of the target are killed at any time, during recovery too, and are stopped and started again',
     requires: [],
     faults: ['kill'],
     optionalFaults: ['pause'],
@@ -52,7 +53,8 @@ export const LEVELS: readonly LevelRule[] = [
   },
   {
     level: 'errors',
-    condition: 'the queue or its disk is full, the disk answers with errors, stored bytes rot, the clock jumps',
+    condition:
+      'the queue or its disk is full, the disk answers with errors, stored bytes rot, the clock jumps',
     requires: ['process'],
     faults: ['full', 'io-error', 'clock'],
     optionalFaults: ['data-rot'],

@@ -44,7 +44,13 @@ function levelsSection(): string {
   ].join('\n');
 }
 
-function levelRow({ level, condition: what, requires: upon, faults, optionalFaults: also }: LevelRule): string {
+function levelRow({
+  level,
+  condition: what,
+  requires: upon,
+  faults,
+  optionalFaults: also,
+}: LevelRule): string {
   const ids = requirementsOf(level).map(({ id, waivable }) => (waivable ? `(${id})` : id));
   const cells = [level, what, upon, faults, also, ids].map((cell) =>
     typeof cell === 'string' ? cell : cell.join(', ') || '–',

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { PROTOCOL_NAMES } from '../protocols/names.js';
+import { PROTOCOL_NAMES } from '../protocols/protocol-names.js';
 
 /** Every fault that a target can claim to survive. */
 export const FAULT_NAMES = [

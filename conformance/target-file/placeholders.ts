@@ -36,13 +36,18 @@ export function expandCommand(command: readonly string[], values: PlaceholderVal
     word.replace(PLACEHOLDER, (whole: string, name: string, port: string | undefined) => {
       const value =
         name === 'port' ? values.ports.get(port ?? '')?.toString() : simpleValue(name, port, values);
-      if (value === undefined) throw new KitError('bad-target', `${whole}: expected one of ${KNOWN_PLACEHOLDERS}`);
+      if (value === undefined)
+        throw new KitError('bad-target', `${whole}: expected one of ${KNOWN_PLACEHOLDERS}`);
       return value;
     }),
   );
 }
 
-function simpleValue(name: string, argument: string | undefined, values: PlaceholderValues): string | undefined {
+function simpleValue(
+  name: string,
+  argument: string | undefined,
+  values: PlaceholderValues,
+): string | undefined {
   if (argument !== undefined) return undefined;
   switch (name) {
     case 'dir':
@@ -80,7 +85,8 @@ export function placeholderProblems(target: TargetFile): string[] {
   const check = (path: string, command: readonly string[] | undefined, commandKind: CommandKind) => {
     for (const { index, whole, name, argument: after } of placeholdersIn(command ?? [])) {
       const known =
-        ALLOWED_PLACEHOLDERS[commandKind].includes(name) && (after === undefined || (name === 'port' && after !== ''));
+        ALLOWED_PLACEHOLDERS[commandKind].includes(name) &&
+        (after === undefined || (name === 'port' && after !== ''));
       if (!known) {
         const expected = ALLOWED_PLACEHOLDERS[commandKind].map((word) => `{${word}}`).join(', ');
         problems.push(`${path}.${index}: unknown placeholder ${whole}, expected one of ${expected}`);

@@ -4,7 +4,7 @@ import { copyFileSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync 
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type Dockerode from 'dockerode';
-import { buildImage, hasImage } from './engine-build.js';
+import { buildImage, hasImage } from './build-image.js';
 
 const run = promisify(execFile);
 

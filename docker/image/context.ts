@@ -24,12 +24,7 @@ const EXCLUDED_FILES = /\.(?:[cm]?ts|map)$|\.test\.js$/;
 const EXCLUDED_FOLDERS: ReadonlySet<string> = new Set(['fixtures', 'bench']);
 /** What packages bring besides: texts, sources and intermediate files of addons, addons for another C library. */
 const EXCLUDED_PACKAGE_FILES = /\.(?:md|c|cc|cpp|h|hh|hpp|S|asm|o|d|a|mk|gypi?|stamp|Makefile)$/;
-const EXCLUDED_PACKAGE_FOLDERS: ReadonlySet<string> = new Set([
-  '.deps',
-  'obj.target',
-  'musl_x64',
-  'vendor',
-]);
+const EXCLUDED_PACKAGE_FOLDERS: ReadonlySet<string> = new Set(['.deps', 'obj.target', 'musl_x64', 'vendor']);
 const KIT_FOLDERS = ['conformance', 'docker', 'faults', 'scenarios'];
 
 /**

@@ -6,8 +6,8 @@ import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import Dockerode from 'dockerode';
 import t from 'tap';
+import { buildImage, hasImage } from './build-image.js';
 import { digestOf, kitFiles, referenceFiles } from './context.js';
-import { buildImage, hasImage } from './engine-build.js';
 import { kitImage, referenceImage } from './images.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '../../..');

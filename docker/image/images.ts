@@ -2,8 +2,8 @@ import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node
 import { join } from 'node:path';
 import type Dockerode from 'dockerode';
 import { baseImage, baseKey } from './base.js';
-import { type ContextFile, digestOf, kitFiles, referenceFiles, copyContext } from './context.js';
-import { buildImage, hasImage } from './engine-build.js';
+import { buildImage, hasImage } from './build-image.js';
+import { type ContextFile, copyContext, digestOf, kitFiles, referenceFiles } from './context.js';
 
 /** Where the package lies in the images. */
 export const PACKAGE_IN_IMAGE = '/opt/plugpull';

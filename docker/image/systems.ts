@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { codename, FAULT_PACKAGES, withEmptyFolder, makeRootfs } from './base.js';
-import { buildImage, hasImage } from './engine-build.js';
+import { codename, FAULT_PACKAGES, makeRootfs, withEmptyFolder } from './base.js';
+import { buildImage, hasImage } from './build-image.js';
 import { IMAGE_LABEL, type ImageOptions } from './images.js';
 
 interface Recipe {

@@ -2,7 +2,7 @@ import type { Fault } from '../fault.js';
 import { powerCut } from '../power/power-cut.js';
 import { clock } from '../process/clock.js';
 import { kill } from '../process/kill.js';
-import { killOneNamed, killOne } from '../process/kill-one.js';
+import { killOne, killOneNamed } from '../process/kill-one.js';
 import { killRecovery } from '../process/kill-recovery.js';
 import { killSyscall } from '../process/kill-syscall.js';
 import { pause } from '../process/pause.js';

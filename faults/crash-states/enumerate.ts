@@ -123,8 +123,15 @@ function randomStateDrawer(
     return total;
   });
   // Nothing is open anywhere.
-  if (total === 0) return () => randomState(model, cuts[random.int(cuts.length)] ?? from, random, optionalWrites);
-  return () => randomState(model, cuts[firstAbove(cumulativeWeights, random.int(total))] ?? from, random, optionalWrites);
+  if (total === 0)
+    return () => randomState(model, cuts[random.int(cuts.length)] ?? from, random, optionalWrites);
+  return () =>
+    randomState(
+      model,
+      cuts[firstAbove(cumulativeWeights, random.int(total))] ?? from,
+      random,
+      optionalWrites,
+    );
 }
 
 /** The first place of an ascending list whose number is greater. */
@@ -167,18 +174,27 @@ class OptionalWrites {
 
   /** As the model's `optional`, those that matter. */
   optionalAt(prefix: number): number[] {
-    return this.#indices.slice(this.#countBefore[this.#model.durablePrefix(prefix)], this.#countBefore[prefix]);
+    return this.#indices.slice(
+      this.#countBefore[this.#model.durablePrefix(prefix)],
+      this.#countBefore[prefix],
+    );
   }
 
   /** So many sectors a cut leaves open, with those of the write under way. */
   sectorsAt(prefix: number): number {
-    const open = (this.#sectorsBefore[prefix] ?? 0) - (this.#sectorsBefore[this.#model.durablePrefix(prefix)] ?? 0);
+    const open =
+      (this.#sectorsBefore[prefix] ?? 0) - (this.#sectorsBefore[this.#model.durablePrefix(prefix)] ?? 0);
     const inFlightBytes = this.isRelevant(prefix) ? (this.#model.entries[prefix]?.lengthBytes ?? 0) : 0;
     return open + inFlightBytes / SECTOR_BYTES;
   }
 }
 
-function randomState(model: CrashModel, prefix: number, random: Random, optionalWrites: OptionalWrites): CrashState {
+function randomState(
+  model: CrashModel,
+  prefix: number,
+  random: Random,
+  optionalWrites: OptionalWrites,
+): CrashState {
   const inFlight = model.entries[prefix];
   const before = optionalWrites.optionalAt(prefix);
   const canBegin = inFlight !== undefined && inFlight.lengthBytes > 0;
@@ -242,7 +258,11 @@ export function* shuffled(
   }
 }
 
-function* shuffledBatches(states: EnumeratedState[], random: Random, batchSize: number): Generator<EnumeratedState, void> {
+function* shuffledBatches(
+  states: EnumeratedState[],
+  random: Random,
+  batchSize: number,
+): Generator<EnumeratedState, void> {
   for (let last = states.length - 1; last > 0; last--) {
     const other = random.int(last + 1);
     [states[last], states[other]] = [states[other] as EnumeratedState, states[last] as EnumeratedState];

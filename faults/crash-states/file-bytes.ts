@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import type { Extent } from '../power/syscalls.js';
 import { SECTOR_BYTES } from '../sector.js';
-import type { LogEntry } from '../write-log/log-writes.js';
+import type { LogEntry } from '../write-log/reader.js';
 import type { CrashState } from '../write-log/state.js';
 import type { Recording } from './materialise.js';
 
@@ -24,7 +24,9 @@ interface Piece {
 const PAGE_BYTES = 4096;
 
 /** Is the sector of the device part of one of the files? */
-export function sectorFilterOf(files: readonly { extents: readonly Extent[] }[]): (sector: number) => boolean {
+export function sectorFilterOf(
+  files: readonly { extents: readonly Extent[] }[],
+): (sector: number) => boolean {
   const sectors = new Set<number>();
   for (const { deviceOffset, lengthBytes } of files.flatMap(({ extents }) => extents)) {
     for (let at = 0; at < lengthBytes; at += SECTOR_BYTES) sectors.add((deviceOffset + at) / SECTOR_BYTES);

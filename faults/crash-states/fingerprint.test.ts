@@ -5,8 +5,8 @@ import fc from 'fast-check';
 import t from 'tap';
 import { SECTOR_BYTES } from '../sector.js';
 import { allStates } from '../write-log/fixtures/drive.js';
-import { WriteLogWriter } from '../write-log/log-writer.js';
 import type { CrashState } from '../write-log/state.js';
+import { WriteLogWriter } from '../write-log/writer.js';
 import { Fingerprints } from './fingerprint.js';
 import { openRecording, type Recording } from './materialise.js';
 
@@ -77,7 +77,9 @@ function tellsApart(made: readonly Made[], baseAt: number, mix: number, idle: nu
       idle === undefined ? undefined : (sector) => sector !== idle,
     );
     const states = [...model.entries.keys(), model.entries.length].flatMap((prefix) =>
-      model.durablePrefix(prefix) < baseAt ? [] : [false, true].flatMap((under) => allStates(model, prefix, under)),
+      model.durablePrefix(prefix) < baseAt
+        ? []
+        : [false, true].flatMap((under) => allStates(model, prefix, under)),
     );
     // In any order of their cuts.
     const order = states.map((state, number) => ({ state, key: (number * mix) % states.length }));

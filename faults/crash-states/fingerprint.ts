@@ -41,7 +41,12 @@ export class Fingerprints {
    * @param base a file that holds the device as it is when the entries before `baseAt` are on the medium.
    * @param isRelevantSector which sectors of the device count; default: all.
    */
-  constructor(recording: Recording, base: string, baseAt: number, isRelevantSector?: (sector: number) => boolean) {
+  constructor(
+    recording: Recording,
+    base: string,
+    baseAt: number,
+    isRelevantSector?: (sector: number) => boolean,
+  ) {
     this.#recording = recording;
     const { entries } = recording.model;
     const ids = new Map<number, number>();
@@ -49,7 +54,8 @@ export class Fingerprints {
     const fd = openSync(base, 'r');
     try {
       for (const { index, lengthBytes } of entries.slice(baseAt)) {
-        if (lengthBytes > 0) this.#entrySectors[index] = this.#hashEntry(index, ids, hashes, fd, isRelevantSector);
+        if (lengthBytes > 0)
+          this.#entrySectors[index] = this.#hashEntry(index, ids, hashes, fd, isRelevantSector);
       }
     } finally {
       closeSync(fd);
@@ -74,7 +80,8 @@ export class Fingerprints {
     const first = entry.offset / SECTOR_BYTES;
     const sectorIndexes: number[] = [];
     for (let sectorIndex = 0; sectorIndex < entry.lengthBytes / SECTOR_BYTES; sectorIndex++) {
-      if (isRelevantSector === undefined || isRelevantSector(first + sectorIndex)) sectorIndexes.push(sectorIndex);
+      if (isRelevantSector === undefined || isRelevantSector(first + sectorIndex))
+        sectorIndexes.push(sectorIndex);
     }
     const bytes = Buffer.alloc(sectorIndexes.length === 0 ? 0 : entry.lengthBytes);
     if (bytes.length > 0 && !entry.discard) log.readData(entry, 0, bytes);

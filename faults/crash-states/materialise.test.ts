@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { SECTOR_BYTES } from '../sector.js';
-import { WriteLogWriter } from '../write-log/log-writer.js';
-import { LogWritesError } from '../write-log/log-writes.js';
+import { LogWritesError } from '../write-log/reader.js';
 import { parseState } from '../write-log/state.js';
+import { WriteLogWriter } from '../write-log/writer.js';
 import { materialise, openRecording } from './materialise.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'plugpull-states-'));

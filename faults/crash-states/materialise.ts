@@ -1,7 +1,7 @@
 import { closeSync, openSync } from 'node:fs';
 import { applyEntry } from '../power/crash-image.js';
-import { WriteLog } from '../write-log/log-writes.js';
 import { type AppliedWrite, CrashModel } from '../write-log/model.js';
+import { WriteLog } from '../write-log/reader.js';
 import type { CrashState } from '../write-log/state.js';
 
 /** A recording: the log, open, and the model of the disks that it allows. */

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { testDirectories } from '../fixtures/ground.js';
+import { testDirectories } from '../fixtures/fault-context.js';
 import { filesMatching, matchesAny, regularFiles } from './walk.js';
 
 t.test('a star stays within a name, two cross folders, and other characters mean themselves', async (t) => {

@@ -13,8 +13,8 @@ import {
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t from 'tap';
-import { testRandom } from '../fixtures/ground.js';
-import { WriteLog } from '../write-log/log-writes.js';
+import { testRandom } from '../fixtures/fault-context.js';
+import { WriteLog } from '../write-log/reader.js';
 import { applyEntry } from './crash-image.js';
 import type { Filesystem } from './filesystem.js';
 import { remainingResources, skipReason, withDisk } from './fixtures/disk.js';
@@ -147,7 +147,10 @@ t.test('nothing is left of a disk, and removing it twice is no harm', { skip }, 
   await withDisk(async (test) => {
     const { disk, dir, mountPoint, registered: left } = test;
     const pid = disk.daemonPid ?? 0;
-    t.ok(remainingResources(test, pid).length >= 4, 'the filesystem, the device, its loop device and its daemon');
+    t.ok(
+      remainingResources(test, pid).length >= 4,
+      'the filesystem, the device, its loop device and its daemon',
+    );
     t.equal(left.size, 5);
     write(mountPoint, 'dirty', 'x'.repeat(100_000), false);
     disk.remove();

@@ -1,11 +1,17 @@
 import { existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CutReport, Loss, PowerDisk, Random } from '../fault.js';
-import { WriteLog } from '../write-log/log-writes.js';
+import { WriteLog } from '../write-log/reader.js';
 import { type CutResult, cutPower } from './crash-image.js';
 import { dropFilesystem, type Filesystem, makeFilesystem, mountFilesystem } from './filesystem.js';
 import { attachLoop, detachLoops } from './loop.js';
-import { copySparse, type PowerResource, type PowerResourceRegistry, unmount, unmountDead } from './mounts.js';
+import {
+  copySparse,
+  type PowerResource,
+  type PowerResourceRegistry,
+  unmount,
+  unmountDead,
+} from './mounts.js';
 import { StorageDaemon } from './storage-daemon.js';
 
 export interface BlocklogDiskOptions {

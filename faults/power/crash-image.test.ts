@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import t from 'tap';
 import type { Loss } from '../fault.js';
-import { testRandom } from '../fixtures/ground.js';
+import { testRandom } from '../fixtures/fault-context.js';
 import { SECTOR_BYTES } from '../sector.js';
 import { type HandMadeEntry, handMadeLog } from '../write-log/fixtures/log.js';
-import { WriteLog } from '../write-log/log-writes.js';
+import { WriteLog } from '../write-log/reader.js';
 import { cutPower } from './crash-image.js';
 
 const SECTORS = 16;

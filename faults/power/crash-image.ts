@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import type { Loss, Random } from '../fault.js';
 import { SECTOR_BYTES } from '../sector.js';
-import type { LogEntry, WriteLog } from '../write-log/log-writes.js';
+import type { LogEntry, WriteLog } from '../write-log/reader.js';
 
 /** What a cut left of a recording. */
 export interface CutResult {
@@ -46,10 +46,12 @@ export function cutPower(
       if (entry.lengthBytes === 0) continue;
       const isTorn = survivors.torn?.entry.index === entry.index;
       const survives =
-        entry.index < flushedEntries || (entry.index < cutAt && (entry.fua || survivors.whole.has(entry.index)));
+        entry.index < flushedEntries ||
+        (entry.index < cutAt && (entry.fua || survivors.whole.has(entry.index)));
       if (survives) applyEntry(log, entry, stable);
       else {
-        if (isTorn) for (const sector of survivors.torn?.sectors ?? []) applyEntry(log, entry, stable, sector);
+        if (isTorn)
+          for (const sector of survivors.torn?.sectors ?? []) applyEntry(log, entry, stable, sector);
         if (entry.index < cutAt) lostBytes += entry.lengthBytes;
         undone.push(entry);
       }
@@ -70,7 +72,10 @@ export function cutPower(
 }
 
 /** The entries up to the cut, divided at the last flush; of those after it only the writes are named. */
-export function splitAtLastFlush(log: WriteLog, cutAt: number): { flushedEntries: number; unflushed: LogEntry[] } {
+export function splitAtLastFlush(
+  log: WriteLog,
+  cutAt: number,
+): { flushedEntries: number; unflushed: LogEntry[] } {
   let flushedEntries = 0;
   let tail: LogEntry[] = [];
   for (const entry of log.entries(cutAt)) {

@@ -1,6 +1,6 @@
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CutReport, WriteErrorInjector, PowerDisk } from '../fault.js';
+import type { CutReport, PowerDisk, WriteErrorInjector } from '../fault.js';
 import { dropFilesystem, type Filesystem } from './filesystem.js';
 import { FlakeyDisk } from './flakey.js';
 import { localHost } from './host.js';

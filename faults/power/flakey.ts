@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Availability, CutReport, WriteErrorInjector, PowerDisk } from '../fault.js';
+import type { Availability, CutReport, PowerDisk, WriteErrorInjector } from '../fault.js';
 import type { Filesystem } from './filesystem.js';
 import { mkfsCommand, mountCommand } from './filesystem.js';
 import { type CommandHost, runScript } from './host.js';

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/ground.js';
+import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/fault-context.js';
 import { until } from '../waiting.js';
 import { skipReason, type TestDisk, withDisk } from './fixtures/disk.js';
 import { powerCut } from './power-cut.js';

@@ -1,6 +1,6 @@
 import type { Fault, FaultContext, Injection, Loss, Random } from '../fault.js';
 import { EXIT_TIMEOUT_MS, hit, miss } from '../injection.js';
-import { blocklogAvailability } from './available.js';
+import { blocklogAvailability } from './blocklog-availability.js';
 
 /**
  * The whole machine stops at once, as far as the target can tell: first its disk stops, in the middle of whatever it

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { allThreadsInState } from '../stopped.js';
+import { allThreadsInState } from '../thread-state.js';
 import { sleepSync, until } from '../waiting.js';
 import { runTool, unmountDead } from './mounts.js';
 

@@ -4,7 +4,7 @@ import type { Fault, FaultContext, Injection, Service } from '../fault.js';
 import { hit, killServices, miss } from '../injection.js';
 import { straceAvailability } from '../programs.js';
 import { logUniformInt } from '../random-choice.js';
-import { type CallKind, CALL_KINDS } from '../tracing/kinds.js';
+import { CALL_KINDS, type CallKind } from '../tracing/call-kinds.js';
 import { straceCommand } from '../tracing/strace.js';
 import { until } from '../waiting.js';
 

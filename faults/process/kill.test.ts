@@ -2,7 +2,7 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Fault, Injection } from '../fault.js';
-import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/ground.js';
+import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/fault-context.js';
 import { killServices } from '../injection.js';
 import { straceAvailability } from '../programs.js';
 import { until } from '../waiting.js';

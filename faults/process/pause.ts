@@ -1,7 +1,7 @@
 import type { Fault, FaultContext, Injection } from '../fault.js';
 import { hit, killServices, liveServices, miss } from '../injection.js';
 import { AVAILABLE } from '../programs.js';
-import { sample, logUniformInt } from '../random-choice.js';
+import { logUniformInt, sample } from '../random-choice.js';
 import { sleep } from '../waiting.js';
 
 const MIN_PAUSE_MS = 20;
@@ -33,7 +33,8 @@ export const pause: Fault = {
     }
     await sleep(pauseMs, context.signal);
     const services = [pausedService.name, ...killed];
-    if (killed.length === 0) return hit(`SIGSTOP to ${pausedService.name} for ${pauseMs} ms`, 'none', services);
+    if (killed.length === 0)
+      return hit(`SIGSTOP to ${pausedService.name} for ${pauseMs} ms`, 'none', services);
     return hit(
       `SIGSTOP to ${pausedService.name} for ${pauseMs} ms, SIGKILL to ${killed.join(', ')} meanwhile`,
       'some-processes',

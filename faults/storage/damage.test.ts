@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { testDirectories, testFaultContext, testRandom } from '../fixtures/ground.js';
+import { testDirectories, testFaultContext, testRandom } from '../fixtures/fault-context.js';
 import { dataRot } from './data-rot.js';
 import { indexLoss } from './index-loss.js';
 
@@ -86,7 +86,12 @@ t.test('data-rot finds a mark that lies across the pieces in which a file is rea
   mark.copy(before, 8 * 1024 * 1024);
   writeFileSync(join(dataDir, 'a.data'), before);
   const injection = await dataRot.inject(
-    testFaultContext({ dataDir, scratchDir, messageFiles: ['a.data'], storedMarks: () => new Map([['m', mark]]) }),
+    testFaultContext({
+      dataDir,
+      scratchDir,
+      messageFiles: ['a.data'],
+      storedMarks: () => new Map([['m', mark]]),
+    }),
   );
   t.same(injection.rotted, ['m']);
   t.notOk(readFileSync(join(dataDir, 'a.data')).includes(mark), 'both copies are damaged');

@@ -24,7 +24,8 @@ export const dataRot: Fault = {
     if (marks.size === 0) return miss('no message was confirmed and not yet delivered');
     const files = filesMatching(context.dataDir, context.messageFiles);
     if (files.length === 0) {
-      const why = context.messageFiles.length === 0 ? 'the target names none' : context.messageFiles.join(', ');
+      const why =
+        context.messageFiles.length === 0 ? 'the target names none' : context.messageFiles.join(', ');
       return miss(`no message file was found (${why})`);
     }
     const chosenIds = sample(context.random, [...marks.keys()], 1 + context.random.int(MAX_RECORDS));
@@ -34,7 +35,8 @@ export const dataRot: Fault = {
     for (const file of files) {
       const path = join(context.dataDir, file);
       for (const [id, offsets] of findInFile(path, chosen)) {
-        for (const offset of offsets) flips.push(flipRandomBits(context, path, file, offset, chosen.get(id)?.length ?? 1));
+        for (const offset of offsets)
+          flips.push(flipRandomBits(context, path, file, offset, chosen.get(id)?.length ?? 1));
         rotted.add(id);
       }
     }
@@ -48,7 +50,13 @@ export const dataRot: Fault = {
 };
 
 /** Different bits, so that no two flips undo each other. */
-function flipRandomBits(context: FaultContext, path: string, file: string, offset: number, length: number): string {
+function flipRandomBits(
+  context: FaultContext,
+  path: string,
+  file: string,
+  offset: number,
+  length: number,
+): string {
   const bits = new Set<number>();
   const count = 1 + context.random.int(MAX_BITS);
   for (let turn = 0; turn < count; turn++) bits.add(context.random.int(length * 8));

@@ -3,7 +3,7 @@ import { existsSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { FaultContext } from '../fault.js';
-import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/ground.js';
+import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/fault-context.js';
 import { killServices } from '../injection.js';
 import { clock, removeFaketimeFiles } from '../process/clock.js';
 import { until } from '../waiting.js';

@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { syscallPointFaults, type SyscallPoint } from '../catalogue/point.js';
-import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/ground.js';
+import { type SyscallPoint, syscallPointFaults } from '../catalogue/syscall-point.js';
+import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/fault-context.js';
 import { Writer } from '../fixtures/writer.js';
 import { killServices } from '../injection.js';
 import { straceAvailability } from '../programs.js';
-import { SYNC_CALLS, WRITE_CALLS } from '../tracing/kinds.js';
+import { SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
 import { until } from '../waiting.js';
 import { ioError } from './io-error.js';
 

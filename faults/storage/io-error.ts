@@ -5,7 +5,7 @@ import { regularFiles } from '../files/walk.js';
 import { hit, killServices, miss } from '../injection.js';
 import { straceAvailability } from '../programs.js';
 import { logUniformInt } from '../random-choice.js';
-import { SYNC_CALLS, WRITE_CALLS } from '../tracing/kinds.js';
+import { SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
 import { Snapshot } from '../tracing/snapshot.js';
 import { failedCalls, straceCommand, type Tampering } from '../tracing/strace.js';
 import {
@@ -18,7 +18,7 @@ import {
   unsyncedFiles,
 } from '../tracing/traced-target.js';
 import { until } from '../waiting.js';
-import { failDeviceWrites } from './io-error-below.js';
+import { failDeviceWrites } from './io-error-device.js';
 
 const ERRORS = ['EIO', 'ENOSPC'] as const;
 /** Up to which one of its kind a thread is let succeed. */
@@ -63,7 +63,13 @@ export const ioError: Fault = {
     let calls = context.random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS;
     for (let attempt = 1; attempt <= MAX_TRIES && !context.signal.aborted; attempt++) {
       const tampering = drawTampering(context, attempt, calls, persistent);
-      const { failedCount: failed, lostData: lossy, torn, detail, failingMs } = await failCalls(context, tampering);
+      const {
+        failedCount: failed,
+        lostData: lossy,
+        torn,
+        detail,
+        failingMs,
+      } = await failCalls(context, tampering);
       if (lossy) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs };
       const what = `${tampering.what.slice('error='.length)} at call ${tampering.when} of ${tampering.calls.join(', ')}`;
       misses.push(failed > 0 ? detail : `${what}: not reached in ${FAILURE_TIMEOUT_MS} ms`);
@@ -80,8 +86,17 @@ export const ioError: Fault = {
 };
 
 /** Most targets sync more often than they write by these calls; who did not come to its n-th call gets an early one. */
-function drawTampering({ random }: FaultContext, attempt: number, calls: readonly string[], persistent: boolean): Tampering {
-  const first = logUniformInt(random, 2, attempt === 1 ? MAX_SUCCESSES_BEFORE : Math.ceil(MAX_SUCCESSES_BEFORE / 10));
+function drawTampering(
+  { random }: FaultContext,
+  attempt: number,
+  calls: readonly string[],
+  persistent: boolean,
+): Tampering {
+  const first = logUniformInt(
+    random,
+    2,
+    attempt === 1 ? MAX_SUCCESSES_BEFORE : Math.ceil(MAX_SUCCESSES_BEFORE / 10),
+  );
   const last = first + 1 + random.int(MAX_BURST);
   const onward = `${first}+`;
   const what = `error=${random.pick(ERRORS)}` as const;
@@ -107,13 +122,21 @@ export interface FailureResult {
  * puts back what no sync has covered.
  * @param only of this service; default: of all, for they have one disk.
  */
-export async function failCalls(context: FaultContext, tampering: Tampering, only?: Service): Promise<FailureResult> {
+export async function failCalls(
+  context: FaultContext,
+  tampering: Tampering,
+  only?: Service,
+): Promise<FailureResult> {
   await killServices(context.services);
   const syncs = tampering.calls === SYNC_CALLS;
   return syncs ? failSyncs(context, tampering, only) : failWrites(context, tampering, only);
 }
 
-async function failSyncs(context: FaultContext, tampering: Tampering, only?: Service): Promise<FailureResult> {
+async function failSyncs(
+  context: FaultContext,
+  tampering: Tampering,
+  only?: Service,
+): Promise<FailureResult> {
   const beginMs = performance.now();
   const start = new Snapshot(context.dataDir, join(context.scratchDir, 'io-error-start'));
   let torn: { done: string; why: string };
@@ -140,7 +163,10 @@ async function failSyncs(context: FaultContext, tampering: Tampering, only?: Ser
  * the first confirmation, if that came before the failure, for what a target has mapped counts as synced by any later sync, and
  * a restart may sync everything; where that shows nothing, the one of the start.
  */
-async function tearAfterFailure(context: FaultContext, start: Snapshot): Promise<{ done: string; why: string }> {
+async function tearAfterFailure(
+  context: FaultContext,
+  start: Snapshot,
+): Promise<{ done: string; why: string }> {
   const deadline = performance.now() + WARM_UP_TIMEOUT_MS;
   while (performance.now() < deadline && injectedFailures(context).length === 0 && !context.signal.aborted) {
     if ((await context.waitForConfirms(1, CONFIRM_POLL_MS)) === 'reached') break;
@@ -157,7 +183,10 @@ async function tearAfterFailure(context: FaultContext, start: Snapshot): Promise
     );
     resumeTraced(tracees);
     if (!(await waitForFailure(context))) return { done: '', why: 'nothing failed' };
-    await context.waitForConfirms(logUniformInt(context.random, 1, MAX_CONFIRMS_AFTER), CONFIRMS_AFTER_TIMEOUT_MS);
+    await context.waitForConfirms(
+      logUniformInt(context.random, 1, MAX_CONFIRMS_AFTER),
+      CONFIRMS_AFTER_TIMEOUT_MS,
+    );
     if (!(await stopTraced(traceesOf(context)))) return { done: '', why: NOT_STOPPED };
     const candidates = [
       ...(confirmed === undefined ? [] : [{ snapshot: confirmed, offsets }]),
@@ -180,7 +209,11 @@ async function tearAfterFailure(context: FaultContext, start: Snapshot): Promise
 }
 
 /** What was not written is not there: nothing has to be put back. */
-async function failWrites(context: FaultContext, tampering: Tampering, only?: Service): Promise<FailureResult> {
+async function failWrites(
+  context: FaultContext,
+  tampering: Tampering,
+  only?: Service,
+): Promise<FailureResult> {
   const paths = regularFiles(context.dataDir)
     .slice(0, MAX_PATHS)
     .map((file) => join(context.dataDir, file));
@@ -194,7 +227,10 @@ async function failWrites(context: FaultContext, tampering: Tampering, only?: Se
   }
   context.flood(true);
   if (paths.length > 0 && (await waitForFailure(context))) {
-    await context.waitForConfirms(logUniformInt(context.random, 1, MAX_CONFIRMS_AFTER), CONFIRMS_AFTER_TIMEOUT_MS);
+    await context.waitForConfirms(
+      logUniformInt(context.random, 1, MAX_CONFIRMS_AFTER),
+      CONFIRMS_AFTER_TIMEOUT_MS,
+    );
   }
   await killServices(context.services);
   const failed = paths.length > 0 ? injectedFailures(context) : [];

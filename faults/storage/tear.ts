@@ -4,7 +4,7 @@ import type { Fault, FaultContext, Injection } from '../fault.js';
 import { hit, killServices, miss } from '../injection.js';
 import { straceAvailability } from '../programs.js';
 import { logUniformInt } from '../random-choice.js';
-import { SYNC_CALLS } from '../tracing/kinds.js';
+import { SYNC_CALLS } from '../tracing/call-kinds.js';
 import { Snapshot } from '../tracing/snapshot.js';
 import type { Tampering } from '../tracing/strace.js';
 import {
@@ -58,7 +58,11 @@ export const tear: Fault = {
  * found at a moment that is drawn: of a queue that syncs at once there would hardly be such a moment.
  */
 function slowSyncs({ random }: FaultContext): Tampering {
-  return { calls: SYNC_CALLS, what: `delay_enter=${logUniformInt(random, 1, MAX_SYNC_DELAY_MS) * 1000}`, when: '1+' };
+  return {
+    calls: SYNC_CALLS,
+    what: `delay_enter=${logUniformInt(random, 1, MAX_SYNC_DELAY_MS) * 1000}`,
+    when: '1+',
+  };
 }
 
 const MAX_SYNC_DELAY_MS = 20;
@@ -86,7 +90,9 @@ async function tearUnsyncedSectors(context: FaultContext): Promise<{ done: strin
       const timedOut = performance.now() > deadline || context.signal.aborted;
       const unsynced = snapshot === undefined ? [] : unsyncedFiles(context, snapshot, offsets);
       if (typeof unsynced === 'string') return { done: '', why: unsynced };
-      const messagesUnsynced = unsynced.some(({ file, sectors }) => sectors.length > 0 && isMessageFile(context, file));
+      const messagesUnsynced = unsynced.some(
+        ({ file, sectors }) => sectors.length > 0 && isMessageFile(context, file),
+      );
       if (snapshot !== undefined && (messagesUnsynced || timedOut)) {
         await killServices(context.services);
         return {

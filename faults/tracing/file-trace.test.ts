@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { testDirectories } from '../fixtures/ground.js';
+import { testDirectories } from '../fixtures/fault-context.js';
 import { straceAvailability } from '../programs.js';
 import { readTrace, TRACED_CALLS, type Trace } from './file-trace.js';
 import { straceCommand } from './strace.js';

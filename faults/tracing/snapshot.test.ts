@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { testDirectories } from '../fixtures/ground.js';
+import { testDirectories } from '../fixtures/fault-context.js';
 import { Snapshot } from './snapshot.js';
 
 function overwrite(path: string, at: number, text: string): void {

@@ -77,7 +77,8 @@ export class Snapshot {
         if (beforeBytes.compare(nowBytes, 0, length, 0, length) === 0) continue;
         for (let at = 0; at < length; at += SECTOR_BYTES) {
           const end = Math.min(at + SECTOR_BYTES, length);
-          if (beforeBytes.compare(nowBytes, at, end, at, end) !== 0) changed.push((start + at) / SECTOR_BYTES);
+          if (beforeBytes.compare(nowBytes, at, end, at, end) !== 0)
+            changed.push((start + at) / SECTOR_BYTES);
         }
       }
     });

@@ -23,7 +23,13 @@ export interface StraceOptions {
  *
  * Without --seccomp-bpf where a signal is injected: strace 6.1 never delivers that; errors it does.
  */
-export function straceCommand({ log, calls, tampering, paths = [], showPaths: named = false }: StraceOptions): string[] {
+export function straceCommand({
+  log,
+  calls,
+  tampering,
+  paths = [],
+  showPaths: named = false,
+}: StraceOptions): string[] {
   const injectsSignal = tampering?.what.startsWith('signal') === true;
   return [
     'strace',

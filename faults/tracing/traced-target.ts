@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { FaultContext, Random, Service } from '../fault.js';
 import { matchesAny, regularFiles } from '../files/walk.js';
-import { allThreadsInState } from '../stopped.js';
+import { allThreadsInState } from '../thread-state.js';
 import { until } from '../waiting.js';
 import { readTrace, TRACED_CALLS, type Trace } from './file-trace.js';
 import type { Snapshot } from './snapshot.js';
@@ -26,7 +26,11 @@ export function traceLogOf(context: FaultContext, service: Service): string {
  * Starts every service under strace, which shows what it writes and syncs; the log is read by `unsyncedFiles`.
  * @param only the one whose calls are tampered with; default: all.
  */
-export async function startTraced(context: FaultContext, tampering?: Tampering, only?: Service): Promise<void> {
+export async function startTraced(
+  context: FaultContext,
+  tampering?: Tampering,
+  only?: Service,
+): Promise<void> {
   for (const service of context.services) {
     const log = traceLogOf(context, service);
     const options = { log, calls: TRACED_CALLS, named: true };

@@ -1,6 +1,6 @@
 import t from 'tap';
 import type { FailedSyncEvent, FileTrace, SyncEvent, WriteEvent } from './file-trace.js';
-import { unsyncedSectors, type TraceSinceSnapshot } from './unsynced.js';
+import { type TraceSinceSnapshot, unsyncedSectors } from './unsynced.js';
 
 const sync = (start: number, end: number, entry: number, doneOffset = entry * 10): SyncEvent => ({
   kind: 'sync',

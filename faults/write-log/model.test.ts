@@ -2,9 +2,9 @@ import fc from 'fast-check';
 import t from 'tap';
 import { enumerate, shuffled } from '../crash-states/enumerate.js';
 import { SECTOR_BYTES } from '../sector.js';
-import { diskOf, allStates, NaiveDrive } from './fixtures/drive.js';
-import type { LogEntry } from './log-writes.js';
+import { allStates, diskOf, NaiveDrive } from './fixtures/drive.js';
 import { CrashModel } from './model.js';
+import type { LogEntry } from './reader.js';
 import { type CrashState, formatState, parseState } from './state.js';
 
 const DISK_SECTORS = 3;

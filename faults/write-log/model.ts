@@ -1,5 +1,5 @@
 import { SECTOR_BYTES } from '../sector.js';
-import type { LogEntry } from './log-writes.js';
+import type { LogEntry } from './reader.js';
 import type { CrashState } from './state.js';
 
 /** A write, or so much of it, that a state has on the medium. */
@@ -101,7 +101,8 @@ export class CrashModel {
     for (const [index, sectors] of torn) {
       const sectorCount = (this.entries[index]?.lengthBytes ?? 0) / SECTOR_BYTES;
       const wrong = sectors.find((sector) => sector >= sectorCount);
-      if (wrong !== undefined) return `entry ${index}: has ${sectorCount} sectors and none of number ${wrong}`;
+      if (wrong !== undefined)
+        return `entry ${index}: has ${sectorCount} sectors and none of number ${wrong}`;
     }
     return undefined;
   }

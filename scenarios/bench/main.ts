@@ -2,7 +2,7 @@ import { tmpdir } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { execa } from 'execa';
-import { blocklogAvailability } from '../../faults/power/available.js';
+import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import type { ExploreResult } from '../explore/result/result.js';
 import { measurePower } from './power.js';
 import { referenceProgram } from './programs.js';

@@ -41,7 +41,13 @@ export async function withQueue<T>(
     const entries = Math.floor((dataMiB * 2 ** 20) / 1280);
     const flags = ['--data-bytes', `${dataMiB}MiB`, '--entries', `${entries}`, '--max-record-bytes', '1MiB'];
     flags.push('--dead-letter-data-bytes', '4MiB', '--dead-letter-entries', '1000');
-    await execa(process.execPath, [referenceProgram('synchronous/main.js'), 'install', '--queue', queue, ...flags]);
+    await execa(process.execPath, [
+      referenceProgram('synchronous/main.js'),
+      'install',
+      '--queue',
+      queue,
+      ...flags,
+    ]);
     return await measure(queue);
   } finally {
     await rm(queue, { recursive: true, force: true });
@@ -50,7 +56,13 @@ export async function withQueue<T>(
 
 /** The raw floor on the queue's own data file: one msync a message, and one for 64. */
 export async function measureFloor(queue: string): Promise<FloorFigures> {
-  const args = [referenceProgram('synchronous/bench/floor.js'), '--queue', queue, '--bytes', `${MESSAGE_BYTES}`];
+  const args = [
+    referenceProgram('synchronous/bench/floor.js'),
+    '--queue',
+    queue,
+    '--bytes',
+    `${MESSAGE_BYTES}`,
+  ];
   const { stdout } = await execa(process.execPath, args);
   return JSON.parse(stdout) as FloorFigures;
 }

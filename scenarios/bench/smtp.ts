@@ -50,7 +50,8 @@ export async function measureSmtp(queue: string, seconds: number): Promise<SmtpF
     await sink.waitForCount(warmUp.count + count);
     const deliveredMs = performance.now() - startedMs;
     latenciesMs.sort((a, b) => a - b);
-    const quantileMs = (share: number): number => latenciesMs[Math.floor(share * (latenciesMs.length - 1))] ?? 0;
+    const quantileMs = (share: number): number =>
+      latenciesMs[Math.floor(share * (latenciesMs.length - 1))] ?? 0;
     return {
       msgsPerSecond: count / (deliveredMs / 1000),
       confirmedPerSecond: count / (confirmedMs / 1000),

@@ -12,7 +12,7 @@ import { type ManifestParts, openBundle, writeBundle } from './bundle.js';
 import { packImage, unpackImage } from './extents.js';
 import type { Manifest } from './manifest.js';
 import { seal } from './seal.js';
-import { describeTarget, resolveTarget } from './target-of.js';
+import { describeTarget, resolveTarget } from './target.js';
 
 const CASE: ManifestParts['case'] = {
   kind: 'gate',
@@ -44,7 +44,9 @@ function partsOf(place: TestWorkspace, program = 'server.py'): ManifestParts {
 }
 
 /** A bundle of a little evidence, with a disk of which most is empty. */
-async function made(t: { teardown(remove: () => void): void }): Promise<{ place: TestWorkspace; file: string }> {
+async function made(t: {
+  teardown(remove: () => void): void;
+}): Promise<{ place: TestWorkspace; file: string }> {
   const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const evidence = join(place.dir, 'evidence');

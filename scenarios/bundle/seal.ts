@@ -38,7 +38,11 @@ export function checkSeal(file: string): void {
   if (!start.equals(SEAL_HEAD.subarray(0, 3))) {
     throw new KitError('bad-bundle', `${file}: expected a bundle of plugpull, which is a .tar.gz file`);
   }
-  const sealedDigest = end.toString('latin1', SEAL_HEAD.length + DIGEST_PREFIX.length, SEAL_HEAD.length + DIGEST_PREFIX.length + 64);
+  const sealedDigest = end.toString(
+    'latin1',
+    SEAL_HEAD.length + DIGEST_PREFIX.length,
+    SEAL_HEAD.length + DIGEST_PREFIX.length + 64,
+  );
   if (!/^[0-9a-f]{64}$/.test(sealedDigest) || !end.equals(encodeSeal(sealedDigest))) {
     throw new KitError(
       'bad-bundle',

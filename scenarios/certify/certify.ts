@@ -15,13 +15,13 @@ import { familiesOf, LEVELS, type LevelRule } from '../../conformance/requiremen
 import type { Level } from '../../conformance/requirements/requirements.js';
 import type { FaultName, Target } from '../../conformance/target-file/definition.js';
 import type { Availability } from '../../faults/fault.js';
-import { blocklogAvailability } from '../../faults/power/available.js';
+import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
 import { findProgram } from '../../faults/programs.js';
 import { runExplore } from '../explore/explore.js';
 import { runGate } from '../gate/gate.js';
 import type { GateResult } from '../gate/result.js';
-import { type Selection, selectFaults } from '../gate/select.js';
+import { type Selection, selectFaults } from '../gate/select-faults.js';
 import { kitVersion } from '../host/version.js';
 import { connectEngine, engineAddress } from '../runtime/docker/engine.js';
 import { faultsEnabledBy, type PowerBackendName } from '../runtime/power-backends.js';
@@ -85,11 +85,18 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
   const plans = await planLevels(options);
   const deadlineMs = performance.now() + options.budgetMs;
   const runs: CertifyResult['runs'] = [];
-  const runnablePlans = plans.filter(({ selection, exploresStates: states }) => states || selection.faults.length > 0);
+  const runnablePlans = plans.filter(
+    ({ selection, exploresStates: states }) => states || selection.faults.length > 0,
+  );
   for (const [index, plan] of runnablePlans.entries()) {
     const { level } = plan.rule;
-    const remainingShares = runnablePlans.slice(index).reduce((sum, { rule }) => sum + BUDGET_SHARES[rule.level], 0);
-    const budgetMs = Math.max(MIN_LEVEL_BUDGET_MS, ((deadlineMs - performance.now()) * BUDGET_SHARES[level]) / remainingShares);
+    const remainingShares = runnablePlans
+      .slice(index)
+      .reduce((sum, { rule }) => sum + BUDGET_SHARES[rule.level], 0);
+    const budgetMs = Math.max(
+      MIN_LEVEL_BUDGET_MS,
+      ((deadlineMs - performance.now()) * BUDGET_SHARES[level]) / remainingShares,
+    );
     const testedNames = plan.exploresStates ? [level] : plan.selection.faults.map(({ name }) => name);
     options.progress(`level ${level}: ${testedNames.join(', ')}`);
     runs.push({ level, result: await runLevel(options, plan, budgetMs) });
@@ -140,13 +147,25 @@ async function planLevels({ target, runtime, power, filesystem }: CertifyOptions
       plans.push(planCrashStates(rule, runtime, filesystem));
       continue;
     }
-    const wanted = accompanying !== undefined && claims.has(accompanying) ? [...claimedFamilies, accompanying] : claimedFamilies;
+    const wanted =
+      accompanying !== undefined && claims.has(accompanying)
+        ? [...claimedFamilies, accompanying]
+        : claimedFamilies;
     const makes = runtime.enabledFaults ?? faultsEnabledBy(power);
-    const selection = await selectFaults(target, wanted, { supports: (fault) => runtime.supports(fault), enabledFaults: makes });
+    const selection = await selectFaults(target, wanted, {
+      supports: (fault) => runtime.supports(fault),
+      enabledFaults: makes,
+    });
     // Of a fault that is only there beside the others its plain form is enough.
-    selection.faults = selection.faults.filter(({ name, family }) => family !== accompanying || name === accompanying);
+    selection.faults = selection.faults.filter(
+      ({ name, family }) => family !== accompanying || name === accompanying,
+    );
     const hasOwnFault = selection.faults.some(({ family }) => family !== accompanying);
-    plans.push({ rule, selection: hasOwnFault ? selection : { ...selection, faults: [] }, exploresStates: false });
+    plans.push({
+      rule,
+      selection: hasOwnFault ? selection : { ...selection, faults: [] },
+      exploresStates: false,
+    });
   }
   return plans;
 }

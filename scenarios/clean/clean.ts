@@ -10,7 +10,7 @@ import { until } from '../../faults/waiting.js';
 import { allProcesses, environmentOf, processEntry, sendSignal } from '../host/processes.js';
 import { type RegisteredRun, type Resource, registeredRuns, stateDirectory } from '../host/registry.js';
 import { removeSharedMemory } from '../host/shared-memory.js';
-import { type StrayCriteria, killStrays } from '../host/strays.js';
+import { killStrays, type StrayCriteria } from '../host/strays.js';
 import { connectEngine, engineAvailability, removeRunResources } from '../runtime/docker/engine.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { recordingDirectory } from '../../faults/power/available.js';
+import { recordingDirectory } from '../../faults/power/blocklog-availability.js';
 import { skipReason } from '../../faults/power/fixtures/disk.js';
 import { unmount } from '../../faults/power/mounts.js';
 import { until } from '../../faults/waiting.js';

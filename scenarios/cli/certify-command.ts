@@ -7,15 +7,15 @@ import { runCertify } from '../certify/certify.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 import { certifyOutcome } from '../report/outcome.js';
-import { chooseReporters, writeReports } from '../report/reporters/by-name.js';
+import { chooseReporters, writeReports } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { choosePowerBackend } from '../runtime/power-backends.js';
 import {
-  makeEmptyDirectory,
   type FaultFlags,
-  replayCommandLine,
   MAX_RANDOM_SEED,
+  makeEmptyDirectory,
+  replayCommandLine,
   unlessInterrupted,
   VERDICT_EXIT_CODES,
 } from './common.js';

@@ -18,7 +18,10 @@ export const VERDICT_EXIT_CODES = { pass: 0, fail: 1, 'not-measured': 3 } as con
 export type InterruptibleResult<T> = { result: T } | { exitCode: number };
 
 /** Waits for the work. What fails because everything is being stopped is no news: then there is only the exit code. */
-export async function unlessInterrupted<T>(interrupts: Interrupts, work: Promise<T>): Promise<InterruptibleResult<T>> {
+export async function unlessInterrupted<T>(
+  interrupts: Interrupts,
+  work: Promise<T>,
+): Promise<InterruptibleResult<T>> {
   let outcome: InterruptibleResult<T> | undefined;
   try {
     outcome = { result: await work };

@@ -32,10 +32,15 @@ export async function doctorCommand(flags: { json?: boolean }): Promise<number> 
 export async function inspectMachine(): Promise<DoctorReport> {
   return {
     runtimes: [
-      ...(await Promise.all(RUNTIMES.map(async (runtime) => capabilityOf(runtime.name, await runtime.available())))),
+      ...(await Promise.all(
+        RUNTIMES.map(async (runtime) => capabilityOf(runtime.name, await runtime.available())),
+      )),
     ],
     faults: await Promise.all(
-      FAULTS.map(async (fault) => ({ ...capabilityOf(fault.name, await fault.available()), ...betterMethodOf(fault) })),
+      FAULTS.map(async (fault) => ({
+        ...capabilityOf(fault.name, await fault.available()),
+        ...betterMethodOf(fault),
+      })),
     ),
     power: await Promise.all(
       POWER_BACKENDS.map(async ({ name, available }) => capabilityOf(name, await available())),

@@ -4,15 +4,15 @@ import { KitError } from '../../conformance/errors.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
-import { blocklogAvailability } from '../../faults/power/available.js';
+import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { runExplore } from '../explore/explore.js';
-import { type SavedRecording, openSavedRecording } from '../explore/record/kept-recording.js';
+import { openSavedRecording, type SavedRecording } from '../explore/record/saved-recording.js';
 import { shellQuote } from '../host/shell.js';
 import { exploreReport } from '../report/explore-report.js';
 import { styleFor } from '../report/style.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
-import { makeEmptyDirectory, MAX_RANDOM_SEED, unlessInterrupted, VERDICT_EXIT_CODES } from './common.js';
+import { MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted, VERDICT_EXIT_CODES } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface ExploreFlags {

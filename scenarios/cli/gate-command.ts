@@ -3,15 +3,15 @@ import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { selectAndRunGate } from '../gate/gate.js';
 import { gateOutcome } from '../report/outcome.js';
-import { chooseReporters, writeReports } from '../report/reporters/by-name.js';
+import { chooseReporters, writeReports } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { choosePowerBackend } from '../runtime/power-backends.js';
 import {
-  makeEmptyDirectory,
   type FaultFlags,
-  replayCommandLine,
   MAX_RANDOM_SEED,
+  makeEmptyDirectory,
+  replayCommandLine,
   unlessInterrupted,
   VERDICT_EXIT_CODES,
 } from './common.js';

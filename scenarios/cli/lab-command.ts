@@ -1,4 +1,4 @@
-import { labDown, labStatus, labUp, type LabRecord } from '../runtime/vm/lab/lab.js';
+import { type LabRecord, labDown, labStatus, labUp } from '../runtime/vm/lab/lab.js';
 
 /** `lab up`: prints where the VM is and resolves to the exit code. */
 export async function labUpCommand(flags: { json?: boolean }): Promise<number> {
@@ -22,7 +22,11 @@ export async function labStatusCommand(flags: { json?: boolean }): Promise<numbe
       printStatus(flags, { state: 'down' }, 'down; plugpull lab up starts it');
       return 3;
     case 'stale':
-      printStatus(flags, { state: 'stale', why: status.why }, `stale: ${status.why}; plugpull lab up replaces it`);
+      printStatus(
+        flags,
+        { state: 'stale', why: status.why },
+        `stale: ${status.why}; plugpull lab up replaces it`,
+      );
       return 3;
     case 'up':
       printStatus(flags, { state: 'up', ...labFacts(status.record) }, `up: ${describeLab(status.record)}`);

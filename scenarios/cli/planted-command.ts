@@ -2,19 +2,19 @@ import { randomInt } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 import { KitError } from '../../conformance/errors.js';
 import { newRunId, Registry } from '../host/registry.js';
-import { type PlantedBug, loadPlantedBugs } from '../planted/definition.js';
-import { overallOutcome, type HuntResult, hunt } from '../planted/hunt.js';
-import { resultsTable, writeReadmeSection } from '../planted/markdown.js';
+import { loadPlantedBugs, type PlantedBug } from '../planted/definition.js';
+import { gateOriginal, mapConcurrently } from '../planted/gate-original.js';
+import { type HuntResult, hunt, overallOutcome } from '../planted/hunt.js';
 import { type HuntOptions, MODE_NAMES, type ModeName } from '../planted/mode.js';
-import { gateOriginal, mapConcurrently } from '../planted/original.js';
 import {
+  mergeHunts,
+  mergeOriginalRuns,
   quickestFirst,
   type Results,
   readResults,
-  mergeHunts,
-  mergeOriginalRuns,
   writeResults,
 } from '../planted/results.js';
+import { resultsTable, writeReadmeSection } from '../planted/results-table.js';
 import { table } from '../report/table.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import type { Interrupts } from './interrupt.js';

@@ -3,19 +3,19 @@ import { join, resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { readHistory } from '../../conformance/history/reader.js';
 import { type Bundle, openBundle } from '../bundle/bundle.js';
-import { resolveTarget } from '../bundle/target-of.js';
+import { resolveTarget } from '../bundle/target.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 import { kitVersion } from '../host/version.js';
-import { type BundleDisk, openBundleDisk, describeLogPosition } from '../replay/case-disk.js';
+import { type BundleDisk, describeLogPosition, openBundleDisk } from '../replay/bundle-disk.js';
 import {
   describeManualStart,
   mountState,
-  type RecordedDisk,
   openRecordedDisk,
+  type RecordedDisk,
   stateBefore,
 } from '../replay/mounted-disk.js';
-import { type ReplayResult, removeWorkspaceDir, replayGate, createWorkspaceDir } from '../replay/replay.js';
+import { createWorkspaceDir, type ReplayResult, removeWorkspaceDir, replayGate } from '../replay/replay.js';
 import { replayState } from '../replay/replay-state.js';
 import { styleFor } from '../report/style.js';
 import { VERDICT_EXIT_CODES } from './common.js';
@@ -49,7 +49,9 @@ export async function replayCommand(
     if (flags.shell === true || flags.at !== undefined) {
       keepWorkspace = flags.shell === true;
       for (const line of await openDisk(bundle, flags, workspaceDir, registry, keepWorkspace)) log(line);
-      if (keepWorkspace) for (const line of await describeManualStart(target, dataDirectoryOf(bundle, workspaceDir))) log(line);
+      if (keepWorkspace)
+        for (const line of await describeManualStart(target, dataDirectoryOf(bundle, workspaceDir)))
+          log(line);
       if (keepWorkspace) log(`remove it with: plugpull clean`);
       return 0;
     }
@@ -117,7 +119,8 @@ async function openDisk(
   keepMounted: boolean,
 ): Promise<string[]> {
   const { case: failedCase } = bundle.manifest;
-  const rebuilt = failedCase.kind === 'crash-state' ? openBundleDisk(bundle, failedCase, workspaceDir) : undefined;
+  const rebuilt =
+    failedCase.kind === 'crash-state' ? openBundleDisk(bundle, failedCase, workspaceDir) : undefined;
   const disk = rebuilt?.disk ?? openRecordedDisk(bundle.dir);
   if (disk === undefined) {
     if (at !== undefined) {

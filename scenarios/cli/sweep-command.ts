@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
-import { selectFaults } from '../gate/select.js';
+import { selectFaults } from '../gate/select-faults.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 import { gateReport } from '../report/gate-report.js';
@@ -13,7 +13,7 @@ import { table } from '../report/table.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import type { SweepRow } from '../sweep/plan.js';
 import { runSweep, type SweepResult } from '../sweep/sweep.js';
-import { makeEmptyDirectory, MAX_RANDOM_SEED, unlessInterrupted, VERDICT_EXIT_CODES } from './common.js';
+import { MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted, VERDICT_EXIT_CODES } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface SweepFlags {
@@ -108,7 +108,11 @@ function rowOf({ service, kind, what, places, tried, reached }: SweepRow): strin
   ];
 }
 
-function sweepCommandLine(file: string | undefined, { faults, budget, each }: SweepFlags, seed: number): string {
+function sweepCommandLine(
+  file: string | undefined,
+  { faults, budget, each }: SweepFlags,
+  seed: number,
+): string {
   const args = ['plugpull', 'sweep', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
   if (faults !== undefined) args.push('--faults', faults.join(','));
   if (each !== undefined) args.push('--each', `${each}`);

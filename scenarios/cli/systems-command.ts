@@ -5,7 +5,7 @@ import { table } from '../report/table.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { choosePowerBackend } from '../runtime/power-backends.js';
 import { loadExpectedSystems } from '../systems/expected.js';
-import { lastLogLines, type SystemResult, measureSystem } from '../systems/measure.js';
+import { lastLogLines, measureSystem, type SystemResult } from '../systems/measure.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface SystemsFlags {

@@ -5,7 +5,7 @@ import { CHECKERS } from '../../conformance/checkers/evaluate.js';
 import { readHistory } from '../../conformance/history/reader.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { materialise, openRecording } from '../../faults/crash-states/materialise.js';
-import { blocklogAvailability } from '../../faults/power/available.js';
+import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import { findProgram } from '../../faults/programs.js';
 import { parseState } from '../../faults/write-log/state.js';
 import { TestWorkspace } from '../fixtures/kit.js';
@@ -74,7 +74,9 @@ t.test('a recording that was kept is explored again: the same seed, the same sta
   const states = (dir: string) =>
     readHistory(join(dir, 'history.jsonl'))
       .flatMap((event) =>
-        event.kind === 'state-explored' ? [`${event.strategy} ${event.state} ${event.heldBits} ${event.equivalentStates}`] : [],
+        event.kind === 'state-explored'
+          ? [`${event.strategy} ${event.state} ${event.heldBits} ${event.equivalentStates}`]
+          : [],
       )
       .filter((state) => !state.includes('>'))
       .sort();

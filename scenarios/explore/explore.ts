@@ -12,7 +12,7 @@ import { expandCommand } from '../../conformance/target-file/placeholders.js';
 import { sectorFilterOf } from '../../faults/crash-states/file-bytes.js';
 import { Fingerprints } from '../../faults/crash-states/fingerprint.js';
 import { applyWrites, openRecording, type Recording } from '../../faults/crash-states/materialise.js';
-import { recordingDirectory } from '../../faults/power/available.js';
+import { recordingDirectory } from '../../faults/power/blocklog-availability.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { copySparse } from '../../faults/power/mounts.js';
 import { processPendingEvents } from '../../faults/waiting.js';
@@ -21,20 +21,25 @@ import { seeded } from '../host/random.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
-import { restoreTimeouts } from './inspectors/found.js';
-import { WorkerPool } from './inspectors/pool.js';
+import { restoreTimeouts } from './inspectors/inspection.js';
 import type { WorkerPlan } from './inspectors/worker.js';
-import { saveRecording } from './record/kept-recording.js';
+import { WorkerPool } from './inspectors/worker-pool.js';
 import { type RecordedRun, recordRun } from './record/record.js';
-import { explainLoss } from './result/blame.js';
+import { saveRecording } from './record/saved-recording.js';
+import { explainLoss } from './result/explain-loss.js';
 import { describeState } from './result/missing-writes.js';
 import type { ExploreResult, SmallestState } from './result/result.js';
 import { writeStateBundle } from './result/state-bundle.js';
-import { StateWorkspace } from './states/places.js';
-import { type Exploration, type ExploreOptions, makeMountPlan, workerCount } from './strategies/exploration.js';
+import { StateWorkspace } from './states/workspace.js';
+import {
+  type Exploration,
+  type ExploreOptions,
+  makeMountPlan,
+  workerCount,
+} from './strategies/exploration.js';
 import { exploreRecoveries, NO_RECOVERIES, type Recoveries } from './strategies/recoveries.js';
-import { type CrashStateSource, runOnTarget } from './strategies/target-lanes.js';
-import { type Broken, type StrategyName, StrategyRun } from './strategies/way.js';
+import { type CrashStateSource, runOnTarget } from './strategies/run-on-target.js';
+import { type Broken, type StrategyName, StrategyRun } from './strategies/strategy-run.js';
 
 /** Of the time that is left after the recording. */
 const TIME_SHARES: Readonly<Record<StrategyName | 'recoveries', number>> = {
@@ -180,7 +185,10 @@ async function explore(
     const inconclusiveReason = whyInconclusive(strategyRuns, recoveries, compared);
     recordAtRisk(exploration, inconclusiveReason);
     recorder.record({ kind: 'run-ended', how: options.signal.aborted ? 'interrupted' : 'completed' });
-    const broken = [...[...strategyRuns.values()].flatMap((strategyRun) => strategyRun.broken), ...recoveries.broken];
+    const broken = [
+      ...[...strategyRuns.values()].flatMap((strategyRun) => strategyRun.broken),
+      ...recoveries.broken,
+    ];
     return resultOf(exploration, { strategyRuns, recoveries, broken, compared, inconclusiveReason, startMs });
   } finally {
     await pool.end();
@@ -190,13 +198,22 @@ async function explore(
 }
 
 /** In the words of the other faults: the machine crashed, and so much was at stake in the worst of its states. */
-function recordAtRisk({ recorder, atRisk: stakes, recording }: Exploration, inconclusiveReason: string | undefined): void {
+function recordAtRisk(
+  { recorder, atRisk: stakes, recording }: Exploration,
+  inconclusiveReason: string | undefined,
+): void {
   const end = recording.model.entries.length;
   let maxAtRisk = 0;
   for (let prefix = 0; prefix <= end; prefix++) {
     maxAtRisk = Math.max(maxAtRisk, stakes.idsOf(stakes.required({ prefix, entriesBegun: prefix })).length);
   }
-  recorder.record({ kind: 'at-risk', injection: 1, confirmedUndelivered: maxAtRisk, inFlight: 0, inDelivery: 0 });
+  recorder.record({
+    kind: 'at-risk',
+    injection: 1,
+    confirmedUndelivered: maxAtRisk,
+    inFlight: 0,
+    inDelivery: 0,
+  });
   recorder.record({
     kind: 'fault',
     fault: 'crash-states',
@@ -250,11 +267,14 @@ async function runStrategies(exploration: Exploration): Promise<Map<StrategyName
     if (strategy === 'target') await runOnTarget(exploration, strategyRun, sourceOf(exploration));
     else {
       const plans = workerPlans(exploration, strategy, strategyEndMs);
-      await exploration.pool.run(plans, strategyRun.jobs(), BATCH_SIZE[strategy], () => strategyRun.shouldStop());
+      await exploration.pool.run(plans, strategyRun.jobs(), BATCH_SIZE[strategy], () =>
+        strategyRun.shouldStop(),
+      );
     }
     strategyRun.end();
     const restoreFailure = strategyRun.whyRestoreNeverWorked();
-    if (restoreFailure !== undefined) throw new KitError('bad-target', `${restoreFailure}, on every crash state`);
+    if (restoreFailure !== undefined)
+      throw new KitError('bad-target', `${restoreFailure}, on every crash state`);
     if (strategyRun.broken.length > 0) break;
   }
   return strategyRuns;
@@ -311,7 +331,14 @@ interface ExplorationOutcome {
 
 function resultOf(
   exploration: Exploration,
-  { strategyRuns: ways, recoveries, broken, compared, inconclusiveReason: doubt, startMs }: ExplorationOutcome,
+  {
+    strategyRuns: ways,
+    recoveries,
+    broken,
+    compared,
+    inconclusiveReason: doubt,
+    startMs,
+  }: ExplorationOutcome,
 ): Omit<ExploreResult, 'evidence' | 'bundle'> {
   const { options, recorder, recording, run } = exploration;
   const finding = CHECKERS['PP-13'](recorder.events, options.target.guarantee);
@@ -320,8 +347,13 @@ function resultOf(
     finding.verdict === 'pass' && doubt !== undefined
       ? { verdict: 'not-measured' as const, why: doubt }
       : finding;
-  const figuresByStrategy = [...ways].map(([name, strategyRun]) => [name, strategyRun.figures(workerCount(exploration, name))] as const);
-  const distinct = figuresByStrategy.reduce((sum, [, figures]) => sum + figures.distinct, recoveries.distinct);
+  const figuresByStrategy = [...ways].map(
+    ([name, strategyRun]) => [name, strategyRun.figures(workerCount(exploration, name))] as const,
+  );
+  const distinct = figuresByStrategy.reduce(
+    (sum, [, figures]) => sum + figures.distinct,
+    recoveries.distinct,
+  );
   const seconds = figuresByStrategy.reduce((sum, [, figures]) => sum + figures.seconds, recoveries.seconds);
   const unmountable = unmountableIn(ways, recoveries);
   const count = (test: (event: HistoryEvent) => boolean) => recorder.events.filter(test).length;
@@ -377,7 +409,10 @@ function whyInconclusive(
   if (differ > 0)
     return `${differ} crash states hold other messages mounted than straight in the image; the first is ${first}`;
   const unmountable = unmountableIn(strategyRuns, recoveries);
-  const inspectedCount = [...strategyRuns.values()].reduce((sum, strategyRun) => sum + strategyRun.figures(1).distinct, recoveries.distinct);
+  const inspectedCount = [...strategyRuns.values()].reduce(
+    (sum, strategyRun) => sum + strategyRun.figures(1).distinct,
+    recoveries.distinct,
+  );
   const [one] = unmountable;
   if (one !== undefined && unmountable.length > MAX_UNMOUNTABLE_SHARE * (inspectedCount + unmountable.length))
     return `${unmountable.length} of ${inspectedCount + unmountable.length} disks could not be mounted; the first is ${one.state}: ${one.why}`;
@@ -428,7 +463,9 @@ function smallestOf(exploration: Exploration, broken: readonly Broken[]): Smalle
     const mark = markOf(run.id, id);
     try {
       story.push(
-        ...explainLoss(recording, mark, submitted.sizeBytes, confirmedAt).map((line) => `message ${id}: ${line}`),
+        ...explainLoss(recording, mark, submitted.sizeBytes, confirmedAt).map(
+          (line) => `message ${id}: ${line}`,
+        ),
       );
     } catch (error) {
       throw new KitError('kit-failed', `the log cannot be read again: ${messageOf(error)}`, { cause: error });

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { blocklogAvailability } from '../../faults/power/available.js';
+import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import { until } from '../../faults/waiting.js';
 import { type KitProcess, TestWorkspace } from '../fixtures/kit.js';
 import { packageRoot } from '../host/version.js';

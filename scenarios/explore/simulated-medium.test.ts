@@ -7,8 +7,8 @@ import t from 'tap';
 import { skipReason, withDisk } from '../../faults/power/fixtures/disk.js';
 import { type Extent, extentsOf } from '../../faults/power/syscalls.js';
 import { SECTOR_BYTES } from '../../faults/sector.js';
-import { type LogEntry, WriteLog } from '../../faults/write-log/log-writes.js';
 import { CrashModel } from '../../faults/write-log/model.js';
+import { type LogEntry, WriteLog } from '../../faults/write-log/reader.js';
 import { referenceProgram } from '../bench/programs.js';
 
 const PAGE_BYTES = 4096;
@@ -121,9 +121,13 @@ function deviceOffset(extents: readonly Extent[], at: number): number {
 /** The same from the simulation, through the queue's command line. */
 async function simulated(all: readonly FileOperation[][]): Promise<Set<number>[][]> {
   const input = all.map((operations) => JSON.stringify({ pages: PAGES, operations })).join('\n');
-  const { stdout } = await execa(process.execPath, [referenceProgram('synchronous/main.js'), 'simulated-medium'], {
-    input,
-  });
+  const { stdout } = await execa(
+    process.execPath,
+    [referenceProgram('synchronous/main.js'), 'simulated-medium'],
+    {
+      input,
+    },
+  );
   return stdout.split('\n').map((line) => {
     const { sectors } = JSON.parse(line) as { sectors: number[][] };
     return sectors.map((values) => new Set(values));

@@ -5,9 +5,9 @@ import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import { writeBundle } from '../bundle/bundle.js';
 import type { GateCase } from '../bundle/manifest.js';
-import { describeTarget } from '../bundle/target-of.js';
+import { describeTarget } from '../bundle/target.js';
 import type { PlannedInjection, Schedule } from '../round/schedule.js';
-import { violationStory } from './smallest-story.js';
+import { violationStory } from './violation-story.js';
 
 /** A round in which a requirement failed. */
 export interface FailedRound extends Omit<GateCase, 'kind' | 'schedule'> {

@@ -4,7 +4,7 @@ import t from 'tap';
 import { FAULTS } from '../../faults/catalogue/catalogue.js';
 import { straceAvailability } from '../../faults/programs.js';
 import { type ExitResult, processesBelow, TestWorkspace } from '../fixtures/kit.js';
-import { type PlannedInjection, makeSchedule } from '../round/schedule.js';
+import { makeSchedule, type PlannedInjection } from '../round/schedule.js';
 import type { GateResult } from './result.js';
 
 const noStrace = straceAvailability().available ? false : 'strace is not installed';

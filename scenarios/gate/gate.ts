@@ -13,12 +13,12 @@ import { processPendingEvents } from '../../faults/waiting.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
 import { type RoundOptions, runRound } from '../round/round.js';
-import { splitByPower, type Schedule, makeSchedule } from '../round/schedule.js';
+import { makeSchedule, type Schedule, splitByPower } from '../round/schedule.js';
 import { faultsEnabledBy, type PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { writeGateBundle } from './gate-bundle.js';
 import { type GateResult, resultOf } from './result.js';
-import { type Selection, selectFaults } from './select.js';
+import { type Selection, selectFaults } from './select-faults.js';
 
 export interface GateOptions {
   target: Target;
@@ -79,7 +79,11 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
   if (requested.out === undefined) registry.made({ kind: 'directory', path: dir });
   mkdirSync(dir, { recursive: true });
   const recorder = new Recorder(join(dir, 'history.jsonl'));
-  const options = { ...requested, target, signal: AbortSignal.any([requested.signal, recorder.failureSignal]) };
+  const options = {
+    ...requested,
+    target,
+    signal: AbortSignal.any([requested.signal, recorder.failureSignal]),
+  };
   const startMs = performance.now();
   recorder.record({
     kind: 'run-started',
@@ -93,7 +97,11 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
   });
   let keep = true;
   try {
-    const { rounds, last: lastSchedule, failed } = await runRounds(options, { registry, recorder, dir, startMs });
+    const {
+      rounds,
+      last: lastSchedule,
+      failed,
+    } = await runRounds(options, { registry, recorder, dir, startMs });
     const how = options.signal.aborted ? 'interrupted' : failed ? 'violation' : 'completed';
     recorder.record({ kind: 'run-ended', how });
     const evaluation = evaluate(recorder.events, target);
@@ -177,12 +185,14 @@ async function runRounds(options: GateOptions, run: GateRun) {
   const endMs = run.startMs + budgetMs;
   const { power, others } = splitByPower(faults);
   const powerMs = power.length === 0 ? 0 : others.length === 0 ? budgetMs : budgetMs * POWER_BUDGET_SHARE;
-  const powerRoundMs = options.runtime.slowStartMs === undefined ? MAX_POWER_ROUND_MS : MAX_SLOW_POWER_ROUND_MS;
+  const powerRoundMs =
+    options.runtime.slowStartMs === undefined ? MAX_POWER_ROUND_MS : MAX_SLOW_POWER_ROUND_MS;
   const reserveMs = options.runtime.slowStartMs === undefined ? RESERVE_MS : SLOW_RESERVE_MS;
   let powerLeftMs = powerMs;
   const otherRounds = { count: 0, ms: 0 };
   const plannedRounds = Math.max(1, Math.floor((budgetMs - powerMs) / TYPICAL_ROUND_MS));
-  const faultsPerRound = options.faultsPerRound ?? Math.min(MAX_FAULTS_PER_ROUND, Math.ceil(others.length / plannedRounds));
+  const faultsPerRound =
+    options.faultsPerRound ?? Math.min(MAX_FAULTS_PER_ROUND, Math.ceil(others.length / plannedRounds));
   let injections = 0;
   let setUpMs = 0;
   let rounds = 0;
@@ -198,7 +208,9 @@ async function runRounds(options: GateOptions, run: GateRun) {
     if (isPowerRound && powerLeftMs < powerMs && hasUntriedFaults(others, run.recorder.events)) continue;
     const otherRoundMs = otherRounds.count === 0 ? TYPICAL_ROUND_MS : otherRounds.ms / otherRounds.count;
     // What takes long to install must have time left for the cuts as well.
-    const typicalMs = isPowerRound ? Math.max(Math.min(powerLeftMs, MIN_POWER_MS), 2 * setUpMs) : otherRoundMs;
+    const typicalMs = isPowerRound
+      ? Math.max(Math.min(powerLeftMs, MIN_POWER_MS), 2 * setUpMs)
+      : otherRoundMs;
     const minMs = Math.max(typicalMs * MIN_ROUND_SHARE, setUpMs + reserveMs);
     if (rounds > 0 && nowMs + minMs > endMs) break;
     options.progress(`round ${number}, seed ${schedule.seed}: ${describePlan(schedule, options.power)}`);
@@ -221,7 +233,8 @@ async function runRounds(options: GateOptions, run: GateRun) {
       startTimeoutMs: Math.round(
         Math.max(1000, 3 * setUpMs, Math.min(options.runtime.slowStartMs ?? 30_000, endMs - nowMs)),
       ),
-      lastFaultMs: Math.min(endMs, isPowerRound ? nowMs + Math.min(powerLeftMs, powerRoundMs) : endMs) - reserveMs,
+      lastFaultMs:
+        Math.min(endMs, isPowerRound ? nowMs + Math.min(powerLeftMs, powerRoundMs) : endMs) - reserveMs,
       progress: options.progress,
     };
     const outcome = await runRound(round);

@@ -1,10 +1,10 @@
 import { type Evaluation, evaluate } from '../../conformance/checkers/evaluate.js';
-import { messageEvents } from '../../conformance/checkers/story.js';
+import { messageEvents } from '../../conformance/checkers/message-events.js';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
-import type { Selection } from './select.js';
+import type { Selection } from './select-faults.js';
 
 /** How often a fault was tried and hit; `why` says why it could not be tried at all. */
 export interface FaultCount {

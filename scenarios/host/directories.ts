@@ -9,7 +9,11 @@ import { KitError, messageOf } from '../../conformance/errors.js';
  */
 export function makeDirectories(path: string): void {
   const missing: string[] = [];
-  for (let ancestor = path; !existsSync(ancestor) && dirname(ancestor) !== ancestor; ancestor = dirname(ancestor))
+  for (
+    let ancestor = path;
+    !existsSync(ancestor) && dirname(ancestor) !== ancestor;
+    ancestor = dirname(ancestor)
+  )
     missing.push(ancestor);
   for (const directory of missing.reverse()) makeIfMissing(directory);
   if (!statSync(path).isDirectory()) throw new Error(`${path} is not a directory`);

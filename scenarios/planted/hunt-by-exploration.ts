@@ -1,6 +1,12 @@
 import { KIT_PROGRAM } from './hunt-by-gate.js';
-import { type HuntOptions, judgeHunt, type ModeResult, inconclusiveResult, type PlantedCopy } from './mode.js';
-import { parseJsonOutput, runProgram } from './program.js';
+import {
+  type HuntOptions,
+  inconclusiveResult,
+  judgeHunt,
+  type ModeResult,
+  type PlantedCopy,
+} from './mode.js';
+import { parseJsonOutput, runProgram } from './run-program.js';
 
 /** What `explore --json` prints, as far as it is read here. */
 interface ExploreOutput {

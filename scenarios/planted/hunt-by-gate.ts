@@ -3,8 +3,14 @@ import type { GateResult } from '../gate/result.js';
 import { packageRoot } from '../host/version.js';
 import { POWER_BACKENDS } from '../runtime/power-backends.js';
 import type { PlantedBug } from './definition.js';
-import { type HuntOptions, judgeHunt, type ModeResult, inconclusiveResult, type PlantedCopy } from './mode.js';
-import { parseJsonOutput, runProgram } from './program.js';
+import {
+  type HuntOptions,
+  inconclusiveResult,
+  judgeHunt,
+  type ModeResult,
+  type PlantedCopy,
+} from './mode.js';
+import { parseJsonOutput, runProgram } from './run-program.js';
 
 /** Installing, draining and removing take time beyond a gate's budget. */
 const GATE_OVERHEAD_MS = 60_000;
@@ -39,7 +45,10 @@ export async function runGateCommand(
   const ended = await runProgram(args, { ...options, timeoutMs: budgetMs + overheadMs });
   const result = parseJsonOutput(ended) as GateResult | undefined;
   if (result !== undefined) return { result };
-  return { why: ended.lastStderrLines.at(-1) ?? `ended with ${ended.signal ?? `code ${ended.code}`}`, code: ended.code };
+  return {
+    why: ended.lastStderrLines.at(-1) ?? `ended with ${ended.signal ?? `code ${ended.code}`}`,
+    code: ended.code,
+  };
 }
 
 const NOT_MEASURED = 3;
@@ -47,7 +56,10 @@ const NOT_MEASURED = 3;
 /** The gate with the faults that show the bug, in short rounds; it stops at the first red. */
 export async function huntByGate({ bug, target }: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
   if (bug.shownBy === 'interleaving') {
-    return inconclusiveResult(options.seed, 'it takes an order of events that real processes come to too seldom');
+    return inconclusiveResult(
+      options.seed,
+      'it takes an order of events that real processes come to too seldom',
+    );
   }
   const faults = bug.shownBy === 'power' ? ['power-cut'] : bug.faults;
   return judgeGate(bug, await runGateCommand(target, faults, options), options.seed);
@@ -75,7 +87,9 @@ let previousFlakeyRun: Promise<unknown> = Promise.resolve();
  */
 export async function huntByFlakey({ bug, target }: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
   if (bug.shownBy !== 'power') return inconclusiveResult(options.seed, 'it takes no power cut to show it');
-  const run = previousFlakeyRun.then(async () => runGateCommand(target, ['power-cut'], options, await chooseFlakeySource()));
+  const run = previousFlakeyRun.then(async () =>
+    runGateCommand(target, ['power-cut'], options, await chooseFlakeySource()),
+  );
   previousFlakeyRun = run.catch(() => undefined);
   return judgeGate(bug, await run, options.seed);
 }

@@ -1,5 +1,11 @@
-import { type HuntOptions, judgeHunt, type ModeResult, inconclusiveResult, type PlantedCopy } from './mode.js';
-import { parseJsonOutput, runProgram } from './program.js';
+import {
+  type HuntOptions,
+  inconclusiveResult,
+  judgeHunt,
+  type ModeResult,
+  type PlantedCopy,
+} from './mode.js';
+import { parseJsonOutput, runProgram } from './run-program.js';
 
 /** What `simulate --json` prints, as far as it is read here. */
 interface SimulateOutput {
@@ -36,7 +42,8 @@ export async function huntBySimulation(
     return inconclusiveResult(seed, why, ended.code === USAGE ? 'not-measured' : 'error');
   }
   if (result.verdict === 'not-measured') return inconclusiveResult(seed, 'no simulated run was over in time');
-  const failedRequirements = result.verdict === 'fail' && result.requirement !== undefined ? [result.requirement] : [];
+  const failedRequirements =
+    result.verdict === 'fail' && result.requirement !== undefined ? [result.requirement] : [];
   return judgeHunt(bug, failedRequirements, {
     runs: result.crashes,
     tookMs: performance.now() - startMs,

@@ -4,20 +4,20 @@ import t from 'tap';
 import { KitError } from '../../conformance/errors.js';
 import { TestWorkspace } from '../fixtures/kit.js';
 import type { PlantedBug } from './definition.js';
-import { overallOutcome, hunt, quickestDetection } from './hunt.js';
-import { resultsTable } from './markdown.js';
-import { type HuntOptions, judgeHunt, type Mode, type ModeResult, inconclusiveResult } from './mode.js';
-import { mapConcurrently } from './original.js';
-import { parseJsonOutput, runProgram } from './program.js';
+import { mapConcurrently } from './gate-original.js';
+import { hunt, overallOutcome, quickestDetection } from './hunt.js';
+import { type HuntOptions, inconclusiveResult, judgeHunt, type Mode, type ModeResult } from './mode.js';
 import {
+  mergeHunts,
+  mergeOriginalRuns,
   type OriginalRuns,
   quickestFirst,
   type Results,
   readResults,
-  mergeHunts,
-  mergeOriginalRuns,
   writeResults,
 } from './results.js';
+import { resultsTable } from './results-table.js';
+import { parseJsonOutput, runProgram } from './run-program.js';
 
 const BUG: PlantedBug = {
   id: 'other-message',

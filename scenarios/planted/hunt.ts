@@ -7,12 +7,12 @@ import { huntByExploration } from './hunt-by-exploration.js';
 import { huntByFlakey, huntByGate } from './hunt-by-gate.js';
 import { huntBySimulation } from './hunt-by-simulation.js';
 import {
-  type HuntOutcome,
   type HuntOptions,
+  type HuntOutcome,
+  inconclusiveResult,
   type Mode,
   type ModeName,
   type ModeResult,
-  inconclusiveResult,
   type PlantedCopy,
 } from './mode.js';
 import { plant } from './plant.js';

@@ -4,7 +4,7 @@ import t from 'tap';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { TestWorkspace } from '../fixtures/kit.js';
 import { packageRoot } from '../host/version.js';
-import { type PlantedBug, loadPlantedBugs } from './definition.js';
+import { loadPlantedBugs, type PlantedBug } from './definition.js';
 import { plant, plantedSource } from './plant.js';
 
 function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import t from 'tap';
 import { packageRoot } from '../host/version.js';
 import { loadPlantedBugs } from './definition.js';
-import { resultsTable, readmeSection, writeReadmeSection } from './markdown.js';
 import { readResults } from './results.js';
+import { readmeSection, resultsTable, writeReadmeSection } from './results-table.js';
 
 const readme = readFileSync(join(packageRoot(), 'README.md'), 'utf8');
 const CLAIMS = 75;

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { packageRoot } from '../host/version.js';
 import { PLANTED_DIR } from './definition.js';
-import { overallOutcome, type HuntResult, quickestDetection } from './hunt.js';
+import { type HuntResult, overallOutcome, quickestDetection } from './hunt.js';
 import type { ModeName, ModeResult } from './mode.js';
 
 /** What is known of one planted bug: what the quickest mode that found it says, and each mode by itself. */

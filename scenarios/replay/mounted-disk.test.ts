@@ -1,9 +1,9 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { WriteLogWriter } from '../../faults/write-log/log-writer.js';
+import { WriteLogWriter } from '../../faults/write-log/writer.js';
 import { TestWorkspace } from '../fixtures/kit.js';
-import { requireRoot, openRecordedDisk, stateBefore } from './mounted-disk.js';
+import { openRecordedDisk, requireRoot, stateBefore } from './mounted-disk.js';
 
 t.test('a log that is foreign, of another version or cut off is told so, with exit code 2', async (t) => {
   const place = new TestWorkspace();

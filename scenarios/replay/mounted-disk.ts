@@ -8,7 +8,7 @@ import { regularFiles } from '../../faults/files/walk.js';
 import { dropFilesystem, type Filesystem, mountFilesystem } from '../../faults/power/filesystem.js';
 import { attachLoop, detachLoops } from '../../faults/power/loop.js';
 import { copySparse } from '../../faults/power/mounts.js';
-import { LogWritesError } from '../../faults/write-log/log-writes.js';
+import { LogWritesError } from '../../faults/write-log/reader.js';
 import { type CrashState, NOTHING_TORN } from '../../faults/write-log/state.js';
 import { freePort } from '../host/ports.js';
 import type { Registry } from '../host/registry.js';
@@ -102,7 +102,9 @@ export async function describeManualStart(target: Target, dataDir: string): Prom
   for (const [name, { command }] of Object.entries(target.services)) {
     const args = expandCommand(command, values);
     lines.push(`  ${name}: ${args.map(shellQuote).join(' ')}`);
-    lines.push(`  ${' '.repeat(name.length)}  under a debugger: ${debuggerCommand(args).map(shellQuote).join(' ')}`);
+    lines.push(
+      `  ${' '.repeat(name.length)}  under a debugger: ${debuggerCommand(args).map(shellQuote).join(' ')}`,
+    );
   }
   const restore = target.crashStates?.restore;
   if (restore !== undefined) {

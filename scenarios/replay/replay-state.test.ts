@@ -9,10 +9,10 @@ import { makeFilesystem, mountFilesystem } from '../../faults/power/filesystem.j
 import { attachLoop, detachLoops } from '../../faults/power/loop.js';
 import { unmount } from '../../faults/power/mounts.js';
 import { findProgram } from '../../faults/programs.js';
-import { WriteLogWriter } from '../../faults/write-log/log-writer.js';
 import { parseState } from '../../faults/write-log/state.js';
+import { WriteLogWriter } from '../../faults/write-log/writer.js';
 import { writeBundle } from '../bundle/bundle.js';
-import { describeTarget } from '../bundle/target-of.js';
+import { describeTarget } from '../bundle/target.js';
 import { TestWorkspace } from '../fixtures/kit.js';
 import type { ReplayResult } from './replay.js';
 

@@ -8,16 +8,16 @@ import type { CrashModel } from '../../faults/write-log/model.js';
 import { type CrashState, formatState } from '../../faults/write-log/state.js';
 import { type Bundle, writeBundle } from '../bundle/bundle.js';
 import type { CrashStateCase } from '../bundle/manifest.js';
-import type { Inspection } from '../explore/inspectors/found.js';
-import { explainLoss } from '../explore/result/blame.js';
+import type { Inspection } from '../explore/inspectors/inspection.js';
+import { explainLoss } from '../explore/result/explain-loss.js';
 import { describeState } from '../explore/result/missing-writes.js';
-import { logPositionOf } from '../explore/strategies/way.js';
+import { logPositionOf } from '../explore/strategies/strategy-run.js';
 import type { Registry } from '../host/registry.js';
 import { processRuntime } from '../runtime/process/process-runtime.js';
-import { openBundleDisk } from './case-disk.js';
-import { createReplayInspector } from './look.js';
+import { openBundleDisk } from './bundle-disk.js';
 import type { RecordedDisk } from './mounted-disk.js';
 import type { ReplayResult } from './replay.js';
+import { createReplayInspector } from './replay-inspector.js';
 import { shrinkState } from './shrink-state.js';
 
 export interface StateReplayOptions {
@@ -77,7 +77,10 @@ export async function replayState(
           const smallerInspection = await inspector.inspect(smaller);
           const lostAgain = lostIn(smaller, smallerInspection);
           // The same story made shorter, not another one.
-          return isFailing(smallerInspection, lostAgain) && (lost.length === 0 || lostAgain.some((id) => lost.includes(id)));
+          return (
+            isFailing(smallerInspection, lostAgain) &&
+            (lost.length === 0 || lostAgain.some((id) => lost.includes(id)))
+          );
         },
         isOutOfTime,
       );
@@ -114,11 +117,17 @@ export async function replayState(
 }
 
 /** What could not be mounted shows nothing, neither of the first state nor of a smaller one. */
-function isFailing({ recovered, wrongCount: wrong, unmountable }: Inspection, lost: readonly string[]): boolean {
+function isFailing(
+  { recovered, wrongCount: wrong, unmountable }: Inspection,
+  lost: readonly string[],
+): boolean {
   return !unmountable && (!recovered || lost.length > 0 || wrong > 0);
 }
 
-function describeInspection({ recovered, wrongCount: wrong, detail, unmountable }: Inspection, lost: readonly string[]): string {
+function describeInspection(
+  { recovered, wrongCount: wrong, detail, unmountable }: Inspection,
+  lost: readonly string[],
+): string {
   if (unmountable) return `its disk cannot be mounted: ${detail}`;
   if (!recovered) return `no recovery: ${detail}, with ${lost.length} confirmed messages at stake`;
   if (lost.length > 0) return `${lost.length} confirmed messages are lost`;

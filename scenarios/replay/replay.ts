@@ -4,13 +4,13 @@ import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import { type Bundle, writeBundle } from '../bundle/bundle.js';
 import type { GateCase } from '../bundle/manifest.js';
-import { describeTarget } from '../bundle/target-of.js';
-import { violationStory } from '../gate/smallest-story.js';
+import { describeTarget } from '../bundle/target.js';
+import { violationStory } from '../gate/violation-story.js';
 import type { Registry } from '../host/registry.js';
 import type { Schedule } from '../round/schedule.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { type RepeatOptions, type Repetition, repeat } from './repeat.js';
-import { describeSchedule, shrinkSchedule } from './shrink.js';
+import { describeSchedule, shrinkSchedule } from './shrink-schedule.js';
 
 export interface ReplayOptions {
   target: Target;
@@ -66,7 +66,11 @@ export async function replayGate(
     const repetition = await repeat(repeatOptions, schedule, runs, options.shrink ? 'first' : 'all');
     const small =
       options.shrink && repetition.first
-        ? await shrinkSchedule({ ...repeatOptions, endMs: performance.now() + budgetMs }, schedule, repetition)
+        ? await shrinkSchedule(
+            { ...repeatOptions, endMs: performance.now() + budgetMs },
+            schedule,
+            repetition,
+          )
         : undefined;
     const last = small?.repetition ?? repetition;
     const shrunk =
@@ -98,7 +102,10 @@ function scheduleIn({ schedule }: GateCase): Schedule {
   return JSON.parse(JSON.stringify(schedule)) as Schedule;
 }
 
-function verdictOf(repetition: Repetition, requirements: readonly string[]): { verdict: Verdict; why: string } {
+function verdictOf(
+  repetition: Repetition,
+  requirements: readonly string[],
+): { verdict: Verdict; why: string } {
   const { runs, reproduced, passed } = repetition;
   const what = requirements.join(' or ');
   if (reproduced > 0)

@@ -8,7 +8,7 @@ import { recordReceipts } from '../../conformance/protocols/receipts.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import { findFault } from '../../faults/catalogue/catalogue.js';
-import { syscallPointFaults } from '../../faults/catalogue/point.js';
+import { syscallPointFaults } from '../../faults/catalogue/syscall-point.js';
 import type { Fault } from '../../faults/fault.js';
 import type { GateCase } from '../bundle/manifest.js';
 import type { Registry } from '../host/registry.js';

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { CrashModel } from '../../faults/write-log/model.js';
 import { type CrashState, formatState } from '../../faults/write-log/state.js';
-import { missingEntries, describeState } from '../explore/result/missing-writes.js';
+import { describeState, missingEntries } from '../explore/result/missing-writes.js';
 import { shrinkState } from './shrink-state.js';
 
 /** A log of writes of a sector each, with flushes at some places. */

@@ -1,6 +1,6 @@
 import type { CrashModel } from '../../faults/write-log/model.js';
 import { type CrashState, NOTHING_TORN } from '../../faults/write-log/state.js';
-import { type MissingWrite, findMissingWrites } from '../explore/result/missing-writes.js';
+import { findMissingWrites, type MissingWrite } from '../explore/result/missing-writes.js';
 import { ddmin } from './ddmin.js';
 
 /**

@@ -1,5 +1,5 @@
 import type { ExploreResult } from '../explore/result/result.js';
-import type { StrategyName } from '../explore/strategies/way.js';
+import type { StrategyName } from '../explore/strategies/strategy-run.js';
 import { shellQuote } from '../host/shell.js';
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';

@@ -34,7 +34,9 @@ export interface Outcome {
 }
 
 export function gateOutcome(result: GateResult, file: string | undefined): Outcome {
-  const requirementsById = new Map<string, { title: string; level: string }>(REQUIREMENTS.map((one) => [one.id, one]));
+  const requirementsById = new Map<string, { title: string; level: string }>(
+    REQUIREMENTS.map((one) => [one.id, one]),
+  );
   return {
     command: 'gate',
     target: result.target,

@@ -3,7 +3,12 @@ import type { LogTail, SystemResult } from '../systems/measure.js';
 
 /** What is told of a run that went otherwise than expected: with its log alone somebody must be able to begin. */
 export function unexpectedReport(
-  { violations, evidence, bundle, replay }: Pick<SystemResult, 'violations' | 'evidence' | 'bundle' | 'replay'>,
+  {
+    violations,
+    evidence,
+    bundle,
+    replay,
+  }: Pick<SystemResult, 'violations' | 'evidence' | 'bundle' | 'replay'>,
   logTails: readonly LogTail[],
 ): string[] {
   return [

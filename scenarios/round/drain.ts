@@ -16,9 +16,12 @@ const MAX_DRAIN_MS = 40_000;
 export async function drain(ledger: Ledger, recorder: Recorder, signal: AbortSignal): Promise<void> {
   const startMs = performance.now();
   ledger.lastActivityMs = startMs;
-  const silenceTimeoutMs = () => Math.min(MAX_SILENCE_TIMEOUT_MS, Math.max(SILENCE_TIMEOUT_MS, SLOW_TARGET_FACTOR * ledger.maxWaitMs));
+  const silenceTimeoutMs = () =>
+    Math.min(MAX_SILENCE_TIMEOUT_MS, Math.max(SILENCE_TIMEOUT_MS, SLOW_TARGET_FACTOR * ledger.maxWaitMs));
   const complete = await until(
-    () => performance.now() - ledger.lastActivityMs >= (ledger.tally.outstanding > 0 ? silenceTimeoutMs() : QUIET_MS),
+    () =>
+      performance.now() - ledger.lastActivityMs >=
+      (ledger.tally.outstanding > 0 ? silenceTimeoutMs() : QUIET_MS),
     MAX_DRAIN_MS,
     signal,
     20,

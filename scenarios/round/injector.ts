@@ -2,9 +2,9 @@ import { KitError } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Fault, FaultContext, Injection } from '../../faults/fault.js';
 import { killServices } from '../../faults/injection.js';
+import type { AtRiskTracker } from './at-risk.js';
 import type { PlannedInjection } from './schedule.js';
-import type { AtRiskTracker } from './stakes.js';
-import type { TargetSupervisor } from './target-life.js';
+import type { TargetSupervisor } from './target-supervisor.js';
 import type { Ledger } from './workload/ledger.js';
 
 /** What stays the same of the ground on which a round's faults work. */
@@ -49,7 +49,8 @@ export class Injector {
 
   /** What has to be done once before the first message. */
   async prepare(supervisor: TargetSupervisor, names: Iterable<string>): Promise<void> {
-    for (const name of names) await this.#options.faults.get(name)?.prepare?.(this.#faultContext(supervisor, name));
+    for (const name of names)
+      await this.#options.faults.get(name)?.prepare?.(this.#faultContext(supervisor, name));
   }
 
   /** @throws KitError kit-failed when no such fault is known. */
@@ -85,8 +86,10 @@ export class Injector {
       services: supervisor.services,
       random: random.fork(`fault-${name}`),
       usualRecoveryMs: usualRecoveryMs(),
-      waitForConfirms: (count, timeoutMs) => ledger.waitForMore('confirmed', count, timeoutMs, faultContext.signal),
-      waitForRejections: (count, timeoutMs) => ledger.waitForMore('rejected', count, timeoutMs, faultContext.signal),
+      waitForConfirms: (count, timeoutMs) =>
+        ledger.waitForMore('confirmed', count, timeoutMs, faultContext.signal),
+      waitForRejections: (count, timeoutMs) =>
+        ledger.waitForMore('rejected', count, timeoutMs, faultContext.signal),
       storedMarks: () => ledger.storedMarks(MAX_MARKS),
     };
   }

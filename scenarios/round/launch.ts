@@ -15,7 +15,7 @@ import { freePort } from '../host/ports.js';
 import { processEntry } from '../host/processes.js';
 import type { Registry } from '../host/registry.js';
 import type { Deployment, PreparedRuntime } from '../runtime/runtime.js';
-import { TargetSupervisor } from './target-life.js';
+import { TargetSupervisor } from './target-supervisor.js';
 
 export interface LaunchPlan {
   target: Target;
@@ -134,7 +134,13 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
   };
 }
 
-function receiverOptions({ target, registry, messagesOf, receipts, replyFor: reception }: LaunchPlan): ReceiverOptions {
+function receiverOptions({
+  target,
+  registry,
+  messagesOf,
+  receipts,
+  replyFor: reception,
+}: LaunchPlan): ReceiverOptions {
   const perSession = target.guarantee.inDeliveryPerSession;
   return {
     run: messagesOf ?? registry.runId,

@@ -3,7 +3,7 @@ import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Injection } from '../../faults/fault.js';
 import { sleep } from '../../faults/waiting.js';
 import type { Deployment } from '../runtime/runtime.js';
-import type { StartResult, TargetSupervisor } from './target-life.js';
+import type { StartResult, TargetSupervisor } from './target-supervisor.js';
 
 export interface RecoveriesOptions {
   deployment: Deployment;

@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { loadTarget } from '../../conformance/target-file/load.js';
-import { blocklogAvailability } from '../../faults/power/available.js';
+import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { TestWorkspace } from '../fixtures/kit.js';
 import { newRunId, Registry } from '../host/registry.js';

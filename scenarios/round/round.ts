@@ -14,13 +14,13 @@ import type { Disk, DiskKind } from '../runtime/disk.js';
 import { makeDisk } from '../runtime/disks/local-disk.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
+import { AtRiskTracker } from './at-risk.js';
 import { drain, watchFreeSpace } from './drain.js';
 import { Injector } from './injector.js';
 import { INSTALL_TIMEOUT_MS, type LaunchedTarget, launch } from './launch.js';
 import { Recoveries } from './recoveries.js';
 import type { PlannedInjection, Schedule } from './schedule.js';
-import { AtRiskTracker } from './stakes.js';
-import type { TargetSupervisor } from './target-life.js';
+import type { TargetSupervisor } from './target-supervisor.js';
 import { Ledger } from './workload/ledger.js';
 import { chooseReception } from './workload/messages.js';
 import { Producers } from './workload/producers.js';
@@ -328,7 +328,12 @@ class Round {
       // Not while it is down for the next cut: what is down delivers nothing.
       if (cutsPower && !recovering && this.#isSomethingOverdue(recoveries)) return;
     }
-    await this.#ledger.waitForMore('confirmed', CONFIRMS_AFTER_LAST_FAULT, CONFIRMS_AFTER_LAST_FAULT_TIMEOUT_MS, signal);
+    await this.#ledger.waitForMore(
+      'confirmed',
+      CONFIRMS_AFTER_LAST_FAULT,
+      CONFIRMS_AFTER_LAST_FAULT_TIMEOUT_MS,
+      signal,
+    );
   }
 
   #startProducers(ports: readonly number[]): Producers {
@@ -362,7 +367,12 @@ class Round {
 
   /** Some are taken before, for what was consumed is at stake too; with one hold after the other none ever would be. */
   async #holdBack(receiver: Receiver): Promise<void> {
-    await this.#ledger.waitForMore('delivered', DELIVERIES_BEFORE_HOLD, DELIVERIES_BEFORE_HOLD_TIMEOUT_MS, this.#options.signal);
+    await this.#ledger.waitForMore(
+      'delivered',
+      DELIVERIES_BEFORE_HOLD,
+      DELIVERIES_BEFORE_HOLD_TIMEOUT_MS,
+      this.#options.signal,
+    );
     receiver.hold();
   }
 

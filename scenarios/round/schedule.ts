@@ -1,6 +1,6 @@
-import type { SyscallPoint } from '../../faults/catalogue/point.js';
+import type { SyscallPoint } from '../../faults/catalogue/syscall-point.js';
 import type { Fault, Needs, Random } from '../../faults/fault.js';
-import { sample, logUniformInt } from '../../faults/random-choice.js';
+import { logUniformInt, sample } from '../../faults/random-choice.js';
 import { between, seeded } from '../host/random.js';
 
 /** One fault of a schedule and when it is done: after so many confirmations, or after so long. */
@@ -91,7 +91,12 @@ function powerSchedule(seed: number, faults: readonly Fault[]): Schedule {
  * The faults take turns: turn s tries the faults s·`mains`, s·`mains`+1, … of the list, so that turns in a row try them
  * all, and a round of its own is the same as in the row.
  */
-function rotationSchedule(seed: number, turn: number, faults: readonly Fault[], faultsPerRound: number): Schedule {
+function rotationSchedule(
+  seed: number,
+  turn: number,
+  faults: readonly Fault[],
+  faultsPerRound: number,
+): Schedule {
   const random = seeded(seed).fork('schedule');
   const roundFaults = Array.from({ length: Math.min(faultsPerRound, faults.length) }, (_, own) => {
     const index = (turn * faultsPerRound + own) % faults.length;
@@ -106,7 +111,9 @@ function rotationSchedule(seed: number, turn: number, faults: readonly Fault[], 
   return {
     seed,
     injections: [
-      ...order.map((fault) => planInjection(random, fault, fault.needs.target === 'down' && random.int(2) === 0)),
+      ...order.map((fault) =>
+        planInjection(random, fault, fault.needs.target === 'down' && random.int(2) === 0),
+      ),
       ...last.flatMap((fault) => [planInjection(random, fault, false), planInjection(random, fault, true)]),
     ],
     disk: roundFaults.some((fault) => fault.needs.disk === 'limited') ? 'limited' : 'any',

@@ -1,6 +1,6 @@
 import { KitError } from '../../conformance/errors.js';
 import type { Availability } from '../../faults/fault.js';
-import { blocklogAvailability } from '../../faults/power/available.js';
+import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
 import { flakeyAvailability } from '../../faults/power/flakey.js';
 import { localHost } from '../../faults/power/host.js';

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { countCalls } from '../../faults/tracing/enumerate.js';
-import { injectionOf, planPoints, planRows, coarseToFine } from './plan.js';
+import { countCalls } from '../../faults/tracing/count-calls.js';
+import { coarseToFine, injectionOf, planPoints, planRows } from './plan.js';
 
 t.test('every place comes once, and any beginning is spread over all of them', async (t) => {
   fc.assert(

@@ -1,5 +1,5 @@
-import { faultNameOf, type SyscallPoint } from '../../faults/catalogue/point.js';
-import type { CallCount } from '../../faults/tracing/enumerate.js';
+import { faultNameOf, type SyscallPoint } from '../../faults/catalogue/syscall-point.js';
+import type { CallCount } from '../../faults/tracing/count-calls.js';
 import type { PlannedInjection } from '../round/schedule.js';
 
 /** What a sweep does at the calls of one kind of one service. */

@@ -2,12 +2,12 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Target } from '../../conformance/target-file/definition.js';
-import { faultNameOf, syscallPointFaults } from '../../faults/catalogue/point.js';
+import { faultNameOf, syscallPointFaults } from '../../faults/catalogue/syscall-point.js';
 import type { Fault } from '../../faults/fault.js';
 import { hit, miss } from '../../faults/injection.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { straceAvailability } from '../../faults/programs.js';
-import { type CallCount, enumerateCalls } from '../../faults/tracing/enumerate.js';
+import { type CallCount, enumerateCalls } from '../../faults/tracing/count-calls.js';
 import type { GateCase } from '../bundle/manifest.js';
 import { writeGateBundle } from '../gate/gate-bundle.js';
 import { type GateResult, resultOf } from '../gate/result.js';
@@ -105,8 +105,15 @@ async function enumerate(options: SweepOptions, schedule: Schedule): Promise<Cal
     heal: async () => {},
   };
   const dir = mkdtempSync(join(options.dir, 'enumeration-'));
-  const countingSchedule = { ...schedule, injections: [{ fault: countingFault.name, afterConfirms: 1, atMostMs: 500 }] };
-  await rerun({ ...rerunOptions(options, countingSchedule), faults: new Map([[countingFault.name, countingFault]]) }, countingSchedule, dir);
+  const countingSchedule = {
+    ...schedule,
+    injections: [{ fault: countingFault.name, afterConfirms: 1, atMostMs: 500 }],
+  };
+  await rerun(
+    { ...rerunOptions(options, countingSchedule), faults: new Map([[countingFault.name, countingFault]]) },
+    countingSchedule,
+    dir,
+  );
   rmSync(dir, { recursive: true, force: true });
   return counts;
 }

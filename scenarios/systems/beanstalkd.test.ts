@@ -4,8 +4,8 @@ import { closeSync, fsyncSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { notInstalled, RealServer } from '../../conformance/fixtures/real-server.js';
-import { BeanstalkConnection } from '../../conformance/protocols/beanstalk/dialogue.js';
-import { testDirectories, testRandom } from '../../faults/fixtures/ground.js';
+import { BeanstalkConnection } from '../../conformance/protocols/beanstalk/connection.js';
+import { testDirectories, testRandom } from '../../faults/fixtures/fault-context.js';
 import { skipReason, withDisk } from '../../faults/power/fixtures/disk.js';
 import { straceAvailability } from '../../faults/programs.js';
 

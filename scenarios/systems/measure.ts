@@ -109,8 +109,10 @@ export function compareWithExpected(
 ): Pick<SystemResult, 'outcome' | 'why'> {
   const { why } = result;
   const failedIds = failedRequirements(result);
-  const onlyAllowed = failedIds.length > 0 && failedIds.every((id) => [...red, ...byChance].some((one) => one === id));
-  const isExpected = result.verdict === 'fail' ? onlyAllowed : result.verdict === 'pass' && verdict === 'pass';
+  const onlyAllowed =
+    failedIds.length > 0 && failedIds.every((id) => [...red, ...byChance].some((one) => one === id));
+  const isExpected =
+    result.verdict === 'fail' ? onlyAllowed : result.verdict === 'pass' && verdict === 'pass';
   return { outcome: isExpected ? 'as-expected' : 'otherwise', why };
 }
 
@@ -149,7 +151,10 @@ async function runGateOnSystem(
 }
 
 /** Why the system cannot run here; containers bring their own. */
-function missingProgram({ program, package: debianPackage }: ExpectedSystem, { name }: Runtime): string | undefined {
+function missingProgram(
+  { program, package: debianPackage }: ExpectedSystem,
+  { name }: Runtime,
+): string | undefined {
   if (name !== 'process') return undefined;
   const folders = program.startsWith('/') ? [''] : (process.env.PATH ?? '').split(':');
   if (folders.some((folder) => existsSync(join(folder, program)))) return undefined;

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { notInstalled, RealServer } from '../../conformance/fixtures/real-server.js';
 import { compose } from '../../conformance/protocols/message.js';
-import { testDirectories, testRandom } from '../../faults/fixtures/ground.js';
+import { testDirectories, testRandom } from '../../faults/fixtures/fault-context.js';
 import { straceAvailability } from '../../faults/programs.js';
 
 /**

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { notInstalled, RealServer } from '../../conformance/fixtures/real-server.js';
 import { closeAmqp, openAmqp } from '../../conformance/protocols/amqp/client.js';
-import { withTimeout } from '../../conformance/protocols/client/deadline.js';
+import { withTimeout } from '../../conformance/protocols/client/timeout.js';
 
 /**
  * What RabbitMQ 3.10 does with a quorum queue that was made a moment before a kill: FINDINGS.md tells it. The target's own

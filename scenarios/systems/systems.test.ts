@@ -25,7 +25,10 @@ t.test('every system of the table has a target that claims the faults of its run
 });
 
 t.test('a wrong table and an unknown name are told', async (t) => {
-  t.throws(() => loadExpectedSystems(['mainframe']), { code: 'bad-usage', message: /mainframe.*redis-always/ });
+  t.throws(() => loadExpectedSystems(['mainframe']), {
+    code: 'bad-usage',
+    message: /mainframe.*redis-always/,
+  });
   const dir = mkdtempSync(join(tmpdir(), 'plugpull-expected-'));
   t.teardown(() => rmSync(dir, { recursive: true, force: true }));
   t.throws(() => loadExpectedSystems([], dir), { code: 'bad-target' });
@@ -39,7 +42,8 @@ t.test('only the right verdict at the right requirement is as expected', async (
     why: 'because',
     requirements: red.map((id) => ({ id, verdict: 'fail' as const, why: '' })),
   });
-  const outcome = (...[result, run]: Parameters<typeof compareWithExpected>) => compareWithExpected(result, run).outcome;
+  const outcome = (...[result, run]: Parameters<typeof compareWithExpected>) =>
+    compareWithExpected(result, run).outcome;
   const durable = { verdict: 'pass', red: [] } as const;
   const lossy = { verdict: 'fail', red: ['PP-1' as const, 'PP-12' as const] } as const;
   const run = (from: typeof durable | typeof lossy, byChance: 'PP-5'[] = []) => ({

@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Channel, ConsumeMessage } from 'amqplib';
-import { withTimeout } from '../client/deadline.js';
 import { connectProducer } from '../client/session.js';
+import { withTimeout } from '../client/timeout.js';
 import { identify } from '../message.js';
 import type { Protocol, Receiver, ReceiverOptions } from '../protocol.js';
 import { amqpReady, amqpSession, closeAmqp, openAmqp, QUEUE } from './client.js';

@@ -1,7 +1,7 @@
 import { type ChannelModel, connect } from 'amqplib';
 import { messageOf } from '../../errors.js';
-import { withTimeout } from '../client/deadline.js';
 import type { Session } from '../client/session.js';
+import { withTimeout } from '../client/timeout.js';
 
 /** The queue that messages go into, by the default exchange. */
 export const QUEUE = 'plugpull';

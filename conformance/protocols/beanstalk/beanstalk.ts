@@ -1,8 +1,8 @@
 import { messageOf } from '../../errors.js';
-import { type Lease, PullReceiver, type LeaseSource } from '../client/pull.js';
+import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer, type Session } from '../client/session.js';
 import type { Answer, Protocol } from '../protocol.js';
-import { BeanstalkConnection } from './dialogue.js';
+import { BeanstalkConnection } from './connection.js';
 
 const CONSUMERS = 2;
 

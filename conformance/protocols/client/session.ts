@@ -1,7 +1,7 @@
 import { KitError, messageOf } from '../../errors.js';
 import type { Message } from '../message.js';
 import type { Answer, HangUp, Producer } from '../protocol.js';
-import { BreakingProxy } from './relay.js';
+import { BreakingProxy } from './breaking-proxy.js';
 
 /** One connection of a producer, made by a client that owns its socket. */
 export interface Session {

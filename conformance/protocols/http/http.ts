@@ -1,6 +1,6 @@
 import { Agent } from 'node:http';
 import { KitError, messageOf } from '../../errors.js';
-import { type Lease, PullReceiver, type LeaseSource } from '../client/pull.js';
+import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import type { Message } from '../message.js';
 import type { Answer, HangUp, Producer, Protocol } from '../protocol.js';
 import { exchange, type Response } from './exchange.js';

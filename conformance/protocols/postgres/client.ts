@@ -1,7 +1,7 @@
 import { Client } from 'pg';
 import { messageOf } from '../../errors.js';
-import { withTimeout } from '../client/deadline.js';
 import type { Session } from '../client/session.js';
+import { withTimeout } from '../client/timeout.js';
 import type { Answer } from '../protocol.js';
 
 /** The table that messages go into. */
@@ -65,7 +65,9 @@ export async function postgresSession(port: number, timeoutMs: number): Promise<
   });
   return {
     async put({ bytes }) {
-      const insert = previousInsert.then(() => client.query(`INSERT INTO ${TABLE} (body) VALUES ($1)`, [bytes]));
+      const insert = previousInsert.then(() =>
+        client.query(`INSERT INTO ${TABLE} (body) VALUES ($1)`, [bytes]),
+      );
       previousInsert = insert.catch(() => {});
       try {
         const { rowCount } = await insert;

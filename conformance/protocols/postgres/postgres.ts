@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Client } from 'pg';
-import { type Lease, PullReceiver, type LeaseSource } from '../client/pull.js';
+import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer } from '../client/session.js';
 import type { Protocol } from '../protocol.js';
 import { closePostgres, openPostgres, postgresReady, postgresSession, TABLE } from './client.js';

@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis';
 import { messageOf } from '../../errors.js';
-import { withTimeout } from '../client/deadline.js';
 import type { Session } from '../client/session.js';
+import { withTimeout } from '../client/timeout.js';
 import type { Message } from '../message.js';
 
 /** The stream or list that messages go into. */

@@ -1,7 +1,7 @@
 import type { Redis } from 'ioredis';
-import { withTimeout } from '../client/deadline.js';
-import { type Lease, PullReceiver, type LeaseSource } from '../client/pull.js';
+import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer } from '../client/session.js';
+import { withTimeout } from '../client/timeout.js';
 import type { Protocol } from '../protocol.js';
 import { KEY, openRedis, redisReady, redisSession } from './client.js';
 
@@ -29,14 +29,19 @@ async function openSource(port: number, takenKey: string): Promise<LeaseSource> 
   const client = await openRedis(port, ANSWER_TIMEOUT_MS);
   try {
     // What this consumer had taken when its last connection broke.
-    while ((await withTimeout(client.lmoveBuffer(takenKey, KEY, 'LEFT', 'RIGHT'), ANSWER_TIMEOUT_MS)) !== null);
+    while (
+      (await withTimeout(client.lmoveBuffer(takenKey, KEY, 'LEFT', 'RIGHT'), ANSWER_TIMEOUT_MS)) !== null
+    );
   } catch (error) {
     client.disconnect();
     throw error;
   }
   return {
     async next() {
-      const body = await withTimeout(client.blmoveBuffer(KEY, takenKey, 'RIGHT', 'LEFT', WAIT_S), ANSWER_TIMEOUT_MS);
+      const body = await withTimeout(
+        client.blmoveBuffer(KEY, takenKey, 'RIGHT', 'LEFT', WAIT_S),
+        ANSWER_TIMEOUT_MS,
+      );
       return body === null ? undefined : leaseOf(client, takenKey, body);
     },
     close: () => client.disconnect(),

@@ -1,7 +1,7 @@
 import type { Redis } from 'ioredis';
-import { withTimeout } from '../client/deadline.js';
-import { type Lease, PullReceiver, type LeaseSource } from '../client/pull.js';
+import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer } from '../client/session.js';
+import { withTimeout } from '../client/timeout.js';
 import type { Protocol } from '../protocol.js';
 import { isErrorReply, KEY, openRedis, redisReady, redisSession } from './client.js';
 

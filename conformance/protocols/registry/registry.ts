@@ -1,5 +1,5 @@
-import type { ProtocolName } from '../names.js';
 import type { Protocol } from '../protocol.js';
+import type { ProtocolName } from '../protocol-names.js';
 
 /** Each is loaded when a target speaks it: the clients of all of them take longer to load than a target to start. */
 const PROTOCOLS: Readonly<Record<ProtocolName, () => Promise<Protocol>>> = {

@@ -1,7 +1,7 @@
 import { KitError, messageOf } from '../../errors.js';
 import type { Message } from '../message.js';
 import type { Answer, HangUp, Producer } from '../protocol.js';
-import { type Reply, replyText, SmtpConnection } from './dialogue.js';
+import { type Reply, replyText, SmtpConnection } from './connection.js';
 
 /** Long enough for a loaded target with large messages, short enough that a stopped one does not stall a run. */
 export const DEFAULT_TIMEOUT_MS = 30_000;
@@ -101,7 +101,9 @@ class SmtpProducer implements Producer {
       ...message.recipients.map((recipient) => `RCPT TO:<${recipient}>`),
       'DATA',
     ];
-    const replies = this.#pipelining ? await this.#sendPipelined(commands) : await this.#sendOneByOne(commands);
+    const replies = this.#pipelining
+      ? await this.#sendPipelined(commands)
+      : await this.#sendOneByOne(commands);
     const refusal = replies.find(isRejection);
     const last = replies.at(-1);
     // Without the data the message cannot be there. After a 354 in spite of a refusal there is no other way out than

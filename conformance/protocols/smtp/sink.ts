@@ -1,7 +1,7 @@
 import type { AddressInfo, Socket } from 'node:net';
 import { SMTPServer, type SMTPServerDataStream, type SMTPServerSession } from 'smtp-server';
 import { identify, recipientNumber } from '../message.js';
-import type { Receiver, ReceiverOptions, DeliveryReply } from '../protocol.js';
+import type { DeliveryReply, Receiver, ReceiverOptions } from '../protocol.js';
 
 type DataCallback = (error?: Error | null) => void;
 

@@ -338,7 +338,10 @@ t.test('a sink closes with sessions open and answers outstanding', async (t) => 
 
 t.test('a sink that was closed has told how each of its sessions ended', async (t) => {
   const receipts = new ReceiptList();
-  const replyFor = (id: string | null): DeliveryReply => ({ answer: 'accept', delayMs: id === '1' ? 0 : 5000 });
+  const replyFor = (id: string | null): DeliveryReply => ({
+    answer: 'accept',
+    delayMs: id === '1' ? 0 : 5000,
+  });
   const sink = await SmtpSink.start({ run: RUN, receipts, replyFor });
   const accepted = await connectSmtp(portOf(sink.sink));
   const undecided = await connectSmtp(portOf(sink.sink));

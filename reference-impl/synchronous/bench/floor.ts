@@ -1,7 +1,7 @@
 import { openSync, statSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { DataMap } from '../platform/data-map.js';
-import { pairPaths } from '../queue/places.js';
+import { pairPaths } from '../queue/paths.js';
 import { loadSettings } from '../settings/load.js';
 
 /**

@@ -160,7 +160,11 @@ function flagValues(command: Command, flags: readonly SettingFlag[]): Map<string
 }
 
 /** What the services of a gateway are told, too: the same queue, file and flags, but a port of their own. */
-function forwardedArguments(command: Command, flags: readonly SettingFlag[], settings: QueueSettings): string[] {
+function forwardedArguments(
+  command: Command,
+  flags: readonly SettingFlag[],
+  settings: QueueSettings,
+): string[] {
   const { config } = command.opts<{ config?: string }>();
   const givenFlags = [...flagValues(command, flags)].filter(([name]) => name !== 'smtp-port');
   return [

@@ -40,7 +40,9 @@ class Service {
 
   /** The next answer. */
   async heard(): Promise<Heard> {
-    const answer = JSON.parse(String((await this.#lines.next()).value)) as RestoreCheckResult & { error?: string };
+    const answer = JSON.parse(String((await this.#lines.next()).value)) as RestoreCheckResult & {
+      error?: string;
+    };
     for (const [number, name] of Object.entries(answer.names ?? {})) this.#names.set(Number(number), name);
     const live = (answer.live ?? []).map((number) => this.#names.get(number) ?? '?');
     return { ...answer, digests: live.sort() };

@@ -1,6 +1,11 @@
 import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { QueueError } from '../platform/errors.js';
-import { type Patch, RestoreCheck, type RestoreCheckResult, type StatePatches } from '../queue/restore-check.js';
+import {
+  type Patch,
+  RestoreCheck,
+  type RestoreCheckResult,
+  type StatePatches,
+} from '../queue/restore-check.js';
 
 /**
  * Answers requests on stdin until it ends, one JSON object a line each way:
@@ -42,7 +47,8 @@ function answerRequest(check: RestoreCheck, request: Request): Answer[] {
   if (steps === undefined) return [restoreOrError(() => check.restoreFiles(data, index))];
   let neededBytes = 0;
   for (const step of steps.states) {
-    for (const [from, to, at] of [...step.data, ...step.index]) neededBytes = Math.max(neededBytes, at + to - from);
+    for (const [from, to, at] of [...step.data, ...step.index])
+      neededBytes = Math.max(neededBytes, at + to - from);
   }
   const bytes = readFirstBytes(steps.patches, neededBytes);
   return steps.states.map((step) => restoreOrError(() => check.restorePatched(data, step, bytes)));
@@ -85,7 +91,8 @@ function parse(line: string): Request {
   if (typeof queue === 'string') return { queue };
   if (typeof data === 'string' && typeof index === 'string') {
     if (patches === undefined && states === undefined) return { data, index, steps: undefined };
-    if (typeof patches === 'string' && areStatePatches(states)) return { data, index, steps: { patches, states } };
+    if (typeof patches === 'string' && areStatePatches(states))
+      return { data, index, steps: { patches, states } };
   }
   throw new QueueError(
     'bad-setting',

@@ -6,8 +6,8 @@ import fc from 'fast-check';
 import t, { type Test } from 'tap';
 import {
   programPath,
-  runQueueCommand,
   run,
+  runQueueCommand,
   Service,
   startGateway,
   temporaryDirectory,
@@ -62,7 +62,10 @@ t.test(
     t.strictSame(texts().sort(), [...confirmed].sort());
     t.equal(await service.stop(), 0);
     t.equal(service.stderr, '');
-    t.match(JSON.parse((await runQueueCommand('verify', '--queue', directory)).stdout), { ok: true, live: 0 });
+    t.match(JSON.parse((await runQueueCommand('verify', '--queue', directory)).stdout), {
+      ok: true,
+      live: 0,
+    });
   },
 );
 
@@ -150,7 +153,9 @@ t.test('a queue with two pairs uses both, each with its helper', async (t) => {
   ];
   await runQueueCommand('install', '--queue', directory, ...install);
   const service = Service.start(t, 'gateway', '--queue', directory, '--workers', '1');
-  const { ports } = await service.waitForEvent(({ event, service: of }) => event === 'ready' && of === 'gateway');
+  const { ports } = await service.waitForEvent(
+    ({ event, service: of }) => event === 'ready' && of === 'gateway',
+  );
   t.ok(service.events.some(({ service: of }) => of === 'helper-1'));
   for (let number = 0; number < 10; number++) {
     const client = await RawClient.ready(portOf(ports ?? []));
@@ -174,7 +179,9 @@ t.test('a full queue says 452, loses nothing, and takes mail again when it has e
     '100',
     ...flags,
   );
-  const { ports } = await service.waitForEvent(({ event, service: of }) => event === 'ready' && of === 'gateway');
+  const { ports } = await service.waitForEvent(
+    ({ event, service: of }) => event === 'ready' && of === 'gateway',
+  );
   const client = await RawClient.ready(portOf(ports ?? []));
   const confirmed: string[] = [];
   for (;;) {

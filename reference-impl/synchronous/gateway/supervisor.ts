@@ -157,7 +157,8 @@ export class Supervisor {
     const wasHealthy = performance.now() - running.startedMs > HEALTHY_UPTIME_MS;
     running.consecutiveDeaths = wasHealthy ? 1 : running.consecutiveDeaths + 1;
     // The first death is answered at once: nobody waits for mail to be taken again.
-    const inMs = running.consecutiveDeaths === 1 ? 0 : backoffMs(RESTART_BACKOFF, running.consecutiveDeaths - 1);
+    const inMs =
+      running.consecutiveDeaths === 1 ? 0 : backoffMs(RESTART_BACKOFF, running.consecutiveDeaths - 1);
     this.#options.emit({ event: 'restart', service: name, inMs });
     running.timer = setTimeout(() => this.#spawn(running), inMs);
   }

@@ -3,8 +3,8 @@ import { QueueError } from '../platform/errors.js';
 import { Fifo } from '../platform/fifo.js';
 import type { Kernel } from '../platform/kernel.js';
 import { LOCK } from '../platform/locks.js';
-import { type Platform, hostPlatform } from '../queue/ground.js';
 import { Pair } from '../queue/pair.js';
+import { hostPlatform, type Platform } from '../queue/platform.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { Batcher } from '../sync/batcher.js';
 import {

@@ -51,7 +51,8 @@ function checkInUseList(
     }
     seen[entry] = 1;
     const at = image.entryWord(entry);
-    if (image.get(at + ENTRY.previous) !== previous) report(`entry ${entry}: its previous is not ${previous}`);
+    if (image.get(at + ENTRY.previous) !== previous)
+      report(`entry ${entry}: its previous is not ${previous}`);
     if (image.get(at + ENTRY.status) === STATUS.free) report(`entry ${entry} is in use and marked free`);
     const offset = image.getWide(at + ENTRY.offset);
     const extent = extentOf(image.get(at + ENTRY.length));

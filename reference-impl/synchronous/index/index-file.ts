@@ -57,7 +57,8 @@ export function decodeIndexHeader(
   if (fileBytes === 0) return no('empty');
   if (page.length < PAGE_BYTES) return no('truncated');
   if (page.toString('latin1', 0, 8) !== MAGIC) return no('not an index file');
-  if (page.readUInt32LE(CHECKSUMMED_BYTES) !== crc32c(page.subarray(0, CHECKSUMMED_BYTES))) return no('head damaged');
+  if (page.readUInt32LE(CHECKSUMMED_BYTES) !== crc32c(page.subarray(0, CHECKSUMMED_BYTES)))
+    return no('head damaged');
   if (page.readUInt32LE(8) !== FORMAT_VERSION || page.readUInt32LE(12) !== ENTRY_BYTES)
     return no('other version');
   if (page.toString('hex', 32, 48) !== queueId) return no('of another queue');

@@ -3,7 +3,7 @@ import t from 'tap';
 import { RING_START } from '../record/data-file.js';
 import { SLOT_BYTES } from '../record/layout.js';
 import { checkLists } from './check.js';
-import { Killed, listsOf, KillableImage, memoryIndex } from './fixtures/memory-image.js';
+import { KillableImage, Killed, listsOf, memoryIndex } from './fixtures/memory-image.js';
 import { IndexImage } from './image.js';
 import { ENTRY, ENTRY_BYTES, FIELD, type Geometry, NONE, STATUS, UNDO_CAPACITY } from './layout.js';
 import { append, listedAt, release, skipHead } from './lists.js';

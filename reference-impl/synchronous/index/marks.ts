@@ -24,7 +24,8 @@ const firstWord = (key: ChecksumKey, slot: number, number: number): number =>
 const secondWord = (key: ChecksumKey, slot: number, number: number, first: number): number =>
   scramble(Math.floor(number / HIGH) ^ key.high ^ scramble(first ^ slot)) | 0;
 
-const markWord = (image: IndexImage, offset: number): number => image.firstMarkWord + 2 * (offset / SLOT_BYTES);
+const markWord = (image: IndexImage, offset: number): number =>
+  image.firstMarkWord + 2 * (offset / SLOT_BYTES);
 
 /** Notes that message `number`, whose record is at `offset`, is consumed. Needs no mutex: only its owner does it. */
 export function markConsumed(image: IndexImage, key: ChecksumKey, offset: number, number: number): void {

@@ -11,7 +11,12 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { decodeDataFileHeader, encodeDataFileHeader, newDataFileHeader, RING_START } from '../record/data-file.js';
+import {
+  decodeDataFileHeader,
+  encodeDataFileHeader,
+  newDataFileHeader,
+  RING_START,
+} from '../record/data-file.js';
 import { putRecord, smtp } from '../record/fixtures/memory-data.js';
 import { bodyOf, readSlot } from '../record/record.js';
 import { scan } from '../restore/scan.js';

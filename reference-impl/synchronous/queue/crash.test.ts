@@ -4,16 +4,16 @@ import t from 'tap';
 import { RING_START } from '../record/data-file.js';
 import { smtp } from '../record/fixtures/memory-data.js';
 import {
+  createHarness,
   hasStrace,
   isRoot,
   type QueueHarness,
-  createHarness,
   stateOf,
   strace,
   takeAll,
   textsOf,
   waitUntil,
-} from './fixtures/lab.js';
+} from './fixtures/harness.js';
 import { verifyQueue } from './verify.js';
 
 const withStrace = hasStrace ? {} : { skip: 'strace is not installed, or may not trace' };

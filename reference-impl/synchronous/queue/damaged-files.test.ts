@@ -23,7 +23,14 @@ import { ENTRIES_OFFSET, ENTRY, FIELD } from '../index/layout.js';
 import { RING_START } from '../record/data-file.js';
 import { smtp } from '../record/fixtures/memory-data.js';
 import { parseSettings } from '../settings/load.js';
-import { isRoot, type QueueHarness, createHarness, rawSettings, takeAll, textsOf } from './fixtures/lab.js';
+import {
+  createHarness,
+  isRoot,
+  type QueueHarness,
+  rawSettings,
+  takeAll,
+  textsOf,
+} from './fixtures/harness.js';
 import { inspectQueue } from './inspect.js';
 import { installQueue } from './install.js';
 import { rebuildQueue } from './rebuild.js';
@@ -80,7 +87,10 @@ t.test(
       t.ok(blocks * 512 >= size, `${file} has all its blocks`);
     }
     t.equal(statSync(join(pair, 'queue.data')).size, settings.dataBytes);
-    t.equal(statSync(join(pair, 'queue.index')).size, ENTRIES_OFFSET + 256 * 64 + (settings.dataBytes / 256) * 8);
+    t.equal(
+      statSync(join(pair, 'queue.index')).size,
+      ENTRIES_OFFSET + 256 * 64 + (settings.dataBytes / 256) * 8,
+    );
     const before = readFileSync(join(pair, 'queue.data'));
     await t.rejects(installQueue(settings), { code: 'queue-exists', exitCode: 2 });
     t.ok(readFileSync(join(pair, 'queue.data')).equals(before), 'the queue that was there was not touched');

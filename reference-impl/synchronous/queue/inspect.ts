@@ -6,7 +6,7 @@ import { decodeBody } from '../record/codec.js';
 import { bodyOf, readSlot } from '../record/record.js';
 import { keptAsideNames } from '../restore/kept-aside.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { pairPaths } from './places.js';
+import { pairPaths } from './paths.js';
 import { type Snapshot, withSnapshot } from './snapshot.js';
 
 /** The last moment that a JavaScript Date can name. */

@@ -6,9 +6,14 @@ import { QueueError } from '../platform/errors.js';
 import type { Kernel } from '../platform/kernel.js';
 import { linux } from '../platform/linux.js';
 import { PAGE_BYTES } from '../platform/map.js';
-import { decodeDataFileHeader, encodeDataFileHeader, newDataFileHeader, RING_START } from '../record/data-file.js';
+import {
+  decodeDataFileHeader,
+  encodeDataFileHeader,
+  newDataFileHeader,
+  RING_START,
+} from '../record/data-file.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { type PairDirectories, pairPaths } from './places.js';
+import { type PairDirectories, pairPaths } from './paths.js';
 
 export interface PairGeometry {
   dataBytes: number;
@@ -93,7 +98,8 @@ function createFilledFile(
     for (let page = 0; page * PAGE_BYTES < sizeBytes; page += 1) {
       const bytes = pageAt(page) ?? zeros;
       const length = Math.min(bytes.length, PAGE_BYTES);
-      if (kernel.write(fd, bytes, 0, length, page * PAGE_BYTES) !== length) throw noSpaceError(path, sizeBytes);
+      if (kernel.write(fd, bytes, 0, length, page * PAGE_BYTES) !== length)
+        throw noSpaceError(path, sizeBytes);
       if (length < PAGE_BYTES) kernel.write(fd, zeros, 0, PAGE_BYTES - length, page * PAGE_BYTES + length);
     }
     kernel.fsync(fd);
@@ -132,7 +138,10 @@ function makeDirectory(kernel: Kernel, path: string): void {
 }
 
 /** Reads the head of a data file; falls back on the copy in its last page. */
-export function readDataFileHeader(path: string, kernel: Kernel = linux): ReturnType<typeof decodeDataFileHeader> {
+export function readDataFileHeader(
+  path: string,
+  kernel: Kernel = linux,
+): ReturnType<typeof decodeDataFileHeader> {
   if (!kernel.exists(path)) {
     throw new QueueError(
       'not-a-queue',

@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import t from 'tap';
 import { LOCK, LockFile } from '../platform/locks.js';
 import { smtp } from '../record/fixtures/memory-data.js';
-import { createHarness, takeAll, textsOf } from './fixtures/lab.js';
-import { hostPlatform } from './ground.js';
+import { createHarness, takeAll, textsOf } from './fixtures/harness.js';
 import { inspectQueue } from './inspect.js';
 import { Pair } from './pair.js';
-import { pairPaths } from './places.js';
+import { pairPaths } from './paths.js';
+import { hostPlatform } from './platform.js';
 import type { LockedMessage } from './types.js';
 import { verifyQueue } from './verify.js';
 
@@ -60,7 +60,8 @@ t.test('take keeps to its limits of count and bytes and to what is due', async (
   await here.helper();
   const queue = await here.open();
   await queue.enqueue(Array.from({ length: 10 }, (_, n) => smtp(`${n}`.repeat(1000))));
-  const take = (count: number, bytes: number): LockedMessage[] => queue.take({ count, bytes, due: () => true });
+  const take = (count: number, bytes: number): LockedMessage[] =>
+    queue.take({ count, bytes, due: () => true });
   t.equal(take(3, 2 ** 20).length, 3);
   t.equal(take(100, 2500).length, 2);
   t.equal(take(100, 1).length, 1, 'a message that is larger than the limit is taken alone');

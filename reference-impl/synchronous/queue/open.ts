@@ -1,4 +1,4 @@
-import { lockWord, LockOwners } from '../index/entry-lock.js';
+import { LockOwners, lockWord } from '../index/entry-lock.js';
 import { ENTRY, FIELD, NONE, WORKER_SLOTS_WORD } from '../index/layout.js';
 import { release } from '../index/lists.js';
 import { markConsumed } from '../index/marks.js';
@@ -11,13 +11,13 @@ import { bodyOf, readSlot } from '../record/record.js';
 import { keepAside, keptAsideNames } from '../restore/kept-aside.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { DirectSync, SyncClient } from '../sync/client.js';
-import { type Platform, hostPlatform } from './ground.js';
-import { ProducerQueue } from './lane.js';
+import { type Claimed, type ClaimResult, claimMessages } from './claim.js';
 import { logEvent, Pair } from './pair.js';
 import type { RestoreReport } from './pair-restore.js';
-import { pairPaths } from './places.js';
+import { pairPaths } from './paths.js';
+import { hostPlatform, type Platform } from './platform.js';
+import { ProducerQueue } from './producer-queue.js';
 import type { EnqueueOutcome, LockedMessage, Queue, QueueStats, TakeOptions } from './types.js';
-import { type Claimed, type ClaimResult, claimMessages } from './walk.js';
 
 /** How often a worker looks whether others have stored something: a load of a mapped word. */
 const ARRIVAL_POLL_INTERVAL_MS = 5;
@@ -45,7 +45,13 @@ class WorkerPair {
     this.lock = lockWord(slot, incarnation);
     pair.setMutexOwner(slot);
     const sync = syncSettings
-      ? new SyncClient(pair.directories.directory, { slot, incarnation }, pair.image, syncSettings, pair.kernel)
+      ? new SyncClient(
+          pair.directories.directory,
+          { slot, incarnation },
+          pair.image,
+          syncSettings,
+          pair.kernel,
+        )
       : new DirectSync(pair);
     this.producerQueue = new ProducerQueue(pair, this.lock, sync, onReady);
   }
@@ -76,7 +82,10 @@ function claimSlot(pair: Pair): { slot: number; incarnation: number } {
 }
 
 /** Opens the queue for a worker; the first to do so restores it. @throws QueueError */
-export async function openQueue(settings: QueueSettings, platform: Platform = hostPlatform): Promise<OpenQueue> {
+export async function openQueue(
+  settings: QueueSettings,
+  platform: Platform = hostPlatform,
+): Promise<OpenQueue> {
   return new OpenQueue(settings, platform);
 }
 

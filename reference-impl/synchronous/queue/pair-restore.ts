@@ -12,9 +12,9 @@ import { applyPlan } from '../restore/apply.js';
 import { keepAside } from '../restore/kept-aside.js';
 import { NUMBERS_PER_GENERATION, planRestore, type RestorePlan } from '../restore/plan.js';
 import type { Ring } from '../ring/reserve.js';
-import type { Platform } from './ground.js';
 import { createIndex, readFirstPage } from './install.js';
-import { type PairDirectories, pairPaths } from './places.js';
+import { type PairDirectories, pairPaths } from './paths.js';
+import type { Platform } from './platform.js';
 
 /** What a restore found and did. */
 export interface RestoreReport {
@@ -98,7 +98,8 @@ export function restorePair(
   // What was copied but perhaps not synced when the crash came may be delivered now, so it must be on the disk:
   // stored before it is forwarded, always [0017]. And no mark takes the place of an older one before the older one's
   // record is off the disk.
-  if (mayHaveUnsyncedPages(old?.image) || plan.live.length + plan.toMarkConsumed.length > 0) syncRing(parts, old?.image);
+  if (mayHaveUnsyncedPages(old?.image) || plan.live.length + plan.toMarkConsumed.length > 0)
+    syncRing(parts, old?.image);
   for (const page of generationPages(data)) {
     putGeneration(data, page, Math.floor(plan.nextNumber / NUMBERS_PER_GENERATION));
     syncOrThrow(data, page, PAGE_BYTES);

@@ -9,10 +9,10 @@ import { PAGE_BYTES } from '../platform/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { RING_START } from '../record/data-file.js';
 import type { Ring } from '../ring/reserve.js';
-import { type Platform, hostPlatform } from './ground.js';
 import { readDataFileHeader } from './install.js';
 import { attachIndex, type PairParts, type RestoreReport, restorePair } from './pair-restore.js';
-import { type PairDirectories, pairPaths } from './places.js';
+import { type PairDirectories, pairPaths } from './paths.js';
+import { hostPlatform, type Platform } from './platform.js';
 import { lockOrThrow } from './snapshot.js';
 
 /** So long a worker waits for the mutex; who holds it longer is stopped, or reads the whole queue (verify.ts). */
@@ -151,7 +151,8 @@ export class Pair {
       return;
     }
     const slot = this.image.get(FIELD.mutexOwner) - 1;
-    if (!this.#hasMutexTimedOut) logEvent(this.kernel, 'mutex-held', { directory, slot, forMs: MUTEX_TIMEOUT_MS });
+    if (!this.#hasMutexTimedOut)
+      logEvent(this.kernel, 'mutex-held', { directory, slot, forMs: MUTEX_TIMEOUT_MS });
     this.#hasMutexTimedOut = true;
     throw new QueueError('mutex-held', `another process holds the mutex of ${directory}: is it stopped?`);
   }

@@ -6,7 +6,7 @@ import type { QueueSettings } from '../settings/settings.js';
 import { readDataFileHeader } from './install.js';
 import { Pair } from './pair.js';
 import type { RestoreReport } from './pair-restore.js';
-import { pairPaths } from './places.js';
+import { pairPaths } from './paths.js';
 
 export interface RebuildReport {
   pairs: (RestoreReport & { directory: string })[];

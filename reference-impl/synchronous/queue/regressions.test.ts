@@ -5,7 +5,7 @@ import { lockWord } from '../index/entry-lock.js';
 import { FIELD } from '../index/layout.js';
 import { append } from '../index/lists.js';
 import { smtp } from '../record/fixtures/memory-data.js';
-import { createHarness, takeAll } from './fixtures/lab.js';
+import { createHarness, takeAll } from './fixtures/harness.js';
 import { Pair } from './pair.js';
 
 // Bugs of the past that have no place beside a part of the queue; each is told in the README's track record.

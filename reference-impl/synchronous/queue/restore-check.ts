@@ -14,16 +14,16 @@ import type { ChecksumKey } from '../record/checksum.js';
 import { decodeBody } from '../record/codec.js';
 import { decodeDataFileHeader, RING_START } from '../record/data-file.js';
 import { SLOT_BYTES } from '../record/layout.js';
-import { type SlotContent, bodyOf, type RecordHeader } from '../record/record.js';
+import { bodyOf, type RecordHeader, type SlotContent } from '../record/record.js';
 import { applyPlan } from '../restore/apply.js';
+import { CachedSlotReader } from '../restore/cached-slot-reader.js';
 import { planRestore } from '../restore/plan.js';
-import { CachedSlotReader } from '../restore/remembered-slots.js';
 import type { Ring } from '../ring/reserve.js';
 import { INSTALLED_SETTINGS_FILE, loadSettings } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { hostPlatform } from './ground.js';
 import { Pair } from './pair.js';
-import type { PairDirectories } from './places.js';
+import type { PairDirectories } from './paths.js';
+import { hostPlatform } from './platform.js';
 
 /** What a restore left in the queue. */
 export interface RestoreCheckResult {
@@ -103,8 +103,13 @@ export class RestoreCheck {
     ];
     withTemporaryMaps((kernel) => {
       for (const [number, [directories, options]] of pairs.entries()) {
-        const createSlotReader = (data: DataBytes, key: ChecksumKey) => this.#refresh(`${number}`, data, key).slots;
-        this.#open(number, Pair.open(directories, options, { ...hostPlatform, kernel, createSlotReader }), restored);
+        const createSlotReader = (data: DataBytes, key: ChecksumKey) =>
+          this.#refresh(`${number}`, data, key).slots;
+        this.#open(
+          number,
+          Pair.open(directories, options, { ...hostPlatform, kernel, createSlotReader }),
+          restored,
+        );
       }
     });
     return restored;
@@ -188,7 +193,11 @@ export class RestoreCheck {
     }
   }
 
-  #restoreContent(dataPath: string, content: FileContents, changed: readonly Patch[] | undefined): RestoreCheckResult {
+  #restoreContent(
+    dataPath: string,
+    content: FileContents,
+    changed: readonly Patch[] | undefined,
+  ): RestoreCheckResult {
     const { data } = content;
     const head = decodeDataFileHeader(data.bytes.subarray(0, PAGE_BYTES), dataPath);
     const ring = { start: RING_START, end: head.sizeBytes - PAGE_BYTES };
@@ -284,7 +293,11 @@ function* pagesOf(ranges: readonly Patch[]): Generator<number> {
 }
 
 /** A copy of the index, in which a restore can write; undefined when it is of no use. */
-function copyIndex({ index, scratch }: FileContents, queueId: string, dataBytes: number): IndexImage | undefined {
+function copyIndex(
+  { index, scratch }: FileContents,
+  queueId: string,
+  dataBytes: number,
+): IndexImage | undefined {
   const head = decodeIndexHeader(index.subarray(0, PAGE_BYTES), index.length, queueId, dataBytes);
   if (!head.usable) return undefined;
   index.copy(scratch);

@@ -11,7 +11,7 @@ import type { ChecksumKey } from '../record/checksum.js';
 import { RING_START } from '../record/data-file.js';
 import type { Ring } from '../ring/reserve.js';
 import { readDataFileHeader, readFirstPage } from './install.js';
-import { type PairDirectories, pairPaths } from './places.js';
+import { type PairDirectories, pairPaths } from './paths.js';
 
 /** A pair as it stands at one moment, for those who only look. */
 export interface Snapshot {

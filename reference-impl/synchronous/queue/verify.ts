@@ -8,7 +8,7 @@ import { extentOf } from '../record/layout.js';
 import { keptAsideNames } from '../restore/kept-aside.js';
 import { overlapsAny, scan } from '../restore/scan.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { type PairDirectories, pairPaths } from './places.js';
+import { type PairDirectories, pairPaths } from './paths.js';
 import { type Snapshot, withSnapshot } from './snapshot.js';
 
 export interface VerifyReport extends MessageCounts {

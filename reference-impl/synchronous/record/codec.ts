@@ -26,8 +26,10 @@ function destinationBytes(destination: string | undefined): number {
 export function bodyBytes(body: Body): number {
   // Here, before space is reserved: an error while copying would leave a reserved entry behind.
   if (body.type === 'sms') {
-    if (body.recipients.length > MAX_SMS_RECIPIENTS) throw badRecord('an SMS record holds at most 255 recipients');
-    if (![body.sender, ...body.recipients].every(isMsisdn)) throw badRecord('an MSISDN is a number of 64 bits');
+    if (body.recipients.length > MAX_SMS_RECIPIENTS)
+      throw badRecord('an SMS record holds at most 255 recipients');
+    if (![body.sender, ...body.recipients].every(isMsisdn))
+      throw badRecord('an MSISDN is a number of 64 bits');
     const fixed = MSISDN_BYTES + 1 + body.recipients.length * MSISDN_BYTES + 4;
     return fixed + body.data.length + destinationBytes(body.destination);
   }

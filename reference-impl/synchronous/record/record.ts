@@ -2,7 +2,13 @@ import type { DataBytes } from '../platform/data-map.js';
 import type { Body } from './body.js';
 import { bodySeed, type ChecksumKey, checksum, seedAt } from './checksum.js';
 import { bodyBytes, encodeBody, TYPE_BYTE } from './codec.js';
-import { HEADER_OFFSET, HEADER_BYTES, LAYOUT_VERSION, RECORD_OVERHEAD_BYTES, SIGNATURE_WORD } from './layout.js';
+import {
+  HEADER_BYTES,
+  HEADER_OFFSET,
+  LAYOUT_VERSION,
+  RECORD_OVERHEAD_BYTES,
+  SIGNATURE_WORD,
+} from './layout.js';
 
 /** Bytes of the whole record that holds this body, checksums included, before rounding up to slots. */
 export const recordBytes = (body: Body): number => RECORD_OVERHEAD_BYTES + bodyBytes(body);
@@ -89,7 +95,8 @@ export function readHeader(data: DataBytes, key: ChecksumKey, offset: number): R
   const sum = checksum(bytes, at, at + HEADER_OFFSET.headerChecksum, seedAt(key, offset));
   if (sum !== bytes.readUInt32LE(at + HEADER_OFFSET.headerChecksum)) return undefined;
   const sizeBytes = bytes.readUInt32LE(at + HEADER_OFFSET.dataLength) + RECORD_OVERHEAD_BYTES;
-  if (bytes[at + HEADER_OFFSET.version] !== LAYOUT_VERSION || offset + sizeBytes > data.sizeBytes) return undefined;
+  if (bytes[at + HEADER_OFFSET.version] !== LAYOUT_VERSION || offset + sizeBytes > data.sizeBytes)
+    return undefined;
   return {
     offset,
     number: readWide(bytes, at + HEADER_OFFSET.number),

@@ -1,5 +1,5 @@
 import type { IndexImage } from '../index/image.js';
-import { ENTRY, FIELD, NONE, WORKER_SLOTS_WORD, STATUS } from '../index/layout.js';
+import { ENTRY, FIELD, NONE, STATUS, WORKER_SLOTS_WORD } from '../index/layout.js';
 import { assert } from '../platform/errors.js';
 import { extentOf } from '../record/layout.js';
 import type { Ring } from '../ring/reserve.js';

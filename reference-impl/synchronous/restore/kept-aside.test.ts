@@ -1,7 +1,7 @@
 import t from 'tap';
 import { MemoryData } from '../platform/memory-data.js';
 import { SimMachine } from '../simulation/machine.js';
-import { SimProcess } from '../simulation/site.js';
+import { SimProcess } from '../simulation/simulated-queue.js';
 import { keepAside, keptAsideName, keptAsideNames } from './kept-aside.js';
 import type { Damage } from './plan.js';
 
@@ -11,7 +11,8 @@ const DAMAGE: Damage = { offset: 512, lengthBytes: 300, number: 2 ** 32, what: '
 /** A machine with the directory of a queue on its disk. */
 function machineWithQueue(): SimMachine {
   const machine = new SimMachine(() => 0);
-  for (const path of ['/', '/queue']) machine.changeNames({ change: 'add', path, node: { kind: 'directory' } });
+  for (const path of ['/', '/queue'])
+    machine.changeNames({ change: 'add', path, node: { kind: 'directory' } });
   machine.syncNames('/');
   return machine;
 }

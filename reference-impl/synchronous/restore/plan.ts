@@ -5,7 +5,7 @@ import type { DataBytes } from '../platform/data-map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { readGeneration } from '../record/generation.js';
 import { extentOf, SLOT_BYTES } from '../record/layout.js';
-import type { ValidRecord, RecordHeader } from '../record/record.js';
+import type { RecordHeader, ValidRecord } from '../record/record.js';
 import type { Ring } from '../ring/reserve.js';
 import { type DamagedRecord, overlapsAny, type SlotReader, scan } from './scan.js';
 
@@ -105,7 +105,10 @@ export function planRestore(
   }
   noteUnreadable(plan, hints, found.valid, consumed);
   const newest = Math.max(newestOf(found.valid), newestOf(found.damaged));
-  plan.nextNumber = nextGeneration(Math.max(readGeneration(data), Math.floor(newest / NUMBERS_PER_GENERATION)), image);
+  plan.nextNumber = nextGeneration(
+    Math.max(readGeneration(data), Math.floor(newest / NUMBERS_PER_GENERATION)),
+    image,
+  );
   // An index that does not know the newest records is an older copy, and vouches for none of the others either.
   const counted = image?.getWide(FIELD.nextNumber) ?? 0;
   if (found.valid.some((record) => record.number >= counted)) plan.uncertain = plan.live.length;

@@ -12,7 +12,7 @@ import { KEY } from '../record/fixtures/memory-data.js';
 import { generationPages, putGeneration, readGeneration } from '../record/generation.js';
 import { SIGNATURE_WORD, SLOT_BYTES } from '../record/layout.js';
 import { bodyOf, eraseRecord, readSlot } from '../record/record.js';
-import { type Message, ModelledQueue } from './fixtures/world.js';
+import { type Message, ModelledQueue } from './fixtures/modelled-queue.js';
 import type { RestorePlan } from './plan.js';
 
 const PAGE = 4096;
@@ -25,7 +25,10 @@ const step = fc.record({
 const history = fc.array(step, { minLength: 15, maxLength: 70 });
 
 /** Plays a history. @returns copies of the index as it was at some moments of it. */
-function play(world: ModelledQueue, steps: readonly { what: string; n: number; size: number }[]): Uint8Array[] {
+function play(
+  world: ModelledQueue,
+  steps: readonly { what: string; n: number; size: number }[],
+): Uint8Array[] {
   const copies: Uint8Array[] = [memoryIndex(world.geometry)];
   for (const { what, n, size } of steps) {
     const ready = world.ready();

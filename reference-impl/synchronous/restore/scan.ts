@@ -1,7 +1,13 @@
 import type { DataBytes } from '../platform/data-map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { extentOf, SLOT_BYTES } from '../record/layout.js';
-import { type SlotContent, type ValidRecord, repairHeader, type RecordHeader, readSlot } from '../record/record.js';
+import {
+  type RecordHeader,
+  readSlot,
+  repairHeader,
+  type SlotContent,
+  type ValidRecord,
+} from '../record/record.js';
 import type { Ring } from '../ring/reserve.js';
 
 export interface ScanResult {

@@ -7,7 +7,7 @@ import { ENTRY, FIELD, NONE } from '../index/layout.js';
 import { append, release } from '../index/lists.js';
 import { RING_START } from '../record/data-file.js';
 import { SLOT_BYTES } from '../record/layout.js';
-import { findSpace, findFit, type Ring } from './reserve.js';
+import { findFit, findSpace, type Ring } from './reserve.js';
 
 const SLOTS = 24;
 const ENTRIES = 32;
@@ -139,7 +139,11 @@ t.test('the four cases of the space check [0031, 0032]', async (t) => {
   world.reserve(4);
   t.equal(findFit(world.image, ring, 10 * SLOT_BYTES), ring.start + 14 * SLOT_BYTES, 'R before W: behind W');
   world.release(0);
-  t.equal(findFit(world.image, ring, 10 * SLOT_BYTES), ring.start + 14 * SLOT_BYTES, 'as long as there is room');
+  t.equal(
+    findFit(world.image, ring, 10 * SLOT_BYTES),
+    ring.start + 14 * SLOT_BYTES,
+    'as long as there is room',
+  );
   world.reserve(8);
   t.equal(findFit(world.image, ring, 10 * SLOT_BYTES), ring.start, 'then around to the start');
   world.reserve(6);

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { QueueError } from '../platform/errors.js';
-import type { SettingsLayer, RawSettings } from './load.js';
+import type { RawSettings, SettingsLayer } from './load.js';
 import { SettingsSchema } from './settings.js';
 
 /** A setting as a flag of the command line. */

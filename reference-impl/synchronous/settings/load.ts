@@ -119,14 +119,19 @@ function parseLayers(layers: readonly SettingsLayer[]): QueueSettings {
   );
   if (result.success) return result.data;
   const issue = result.error.issues[0];
-  throw new QueueError('bad-setting', issue === undefined ? 'settings are wrong' : describeIssue(issue, layers));
+  throw new QueueError(
+    'bad-setting',
+    issue === undefined ? 'settings are wrong' : describeIssue(issue, layers),
+  );
 }
 
 /** Trees are merged key by key; anything else is replaced by what lies over it. */
 function mergeTrees(under: unknown, over: unknown): unknown {
   if (!isTree(under) || !isTree(over)) return over === undefined ? under : over;
   const keys = new Set([...Object.keys(under), ...Object.keys(over)]);
-  return Object.fromEntries([...keys].map((key) => [key, mergeTrees(ownValue(under, key), ownValue(over, key))]));
+  return Object.fromEntries(
+    [...keys].map((key) => [key, mergeTrees(ownValue(under, key), ownValue(over, key))]),
+  );
 }
 
 function describeIssue(issue: z.core.$ZodIssue, layers: readonly SettingsLayer[]): string {

@@ -253,7 +253,12 @@ export const SettingsSchema = SettingsInput.transform((given, context) => {
     };
   });
   const pairDirectories = new Set(pairs.map((pair) => pair.directory));
-  expect(pairDirectories.size === pairs.length, ['pairs'], 'a directory of its own for each pair', given.pairs);
+  expect(
+    pairDirectories.size === pairs.length,
+    ['pairs'],
+    'a directory of its own for each pair',
+    given.pairs,
+  );
   const smtp = { ...given.smtp, maxMessageBytes };
   return { ...given, directory, pairs, maxRecordBytes, deadLetter, smtp };
 });

@@ -1,6 +1,6 @@
 import type { SimMachine } from './machine.js';
 import { type Model, Violation } from './model.js';
-import { listBodies, restore, verifyPair } from './site.js';
+import { listBodies, restore, verifyPair } from './simulated-queue.js';
 
 /** A crash during the restore that follows a crash: the kill's place, and whether the power goes as well. */
 export interface SecondCrash {

@@ -1,5 +1,5 @@
 import { dirname } from 'node:path';
-import { type RandomPick, createPick, SECTOR_BYTES, SimFile, chooseSurvivors } from './medium.js';
+import { chooseSurvivors, createPick, type RandomPick, SECTOR_BYTES, SimFile } from './medium.js';
 
 /** A FIFO holds so much (pipe(7)). */
 const FIFO_BYTES = 65_536;

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import type { FileDamage } from './machine.js';
-import { MAX_MESSAGE_BYTES } from './site.js';
+import { MAX_MESSAGE_BYTES } from './simulated-queue.js';
 
 /** Workers that a run may have. */
 export const WORKER_COUNT = 2;

@@ -2,9 +2,9 @@ import { constants } from 'node:fs';
 import type { Kernel, Registration } from '../platform/kernel.js';
 import { PAGE_BYTES } from '../platform/map.js';
 import { EAGAIN, EEXIST, F_OFD_GETLK } from '../platform/native.js';
-import type { ProcessLifetime } from './life.js';
-import { type SimMachine, type Node, shortPath, type OpenFile, SimFifo } from './machine.js';
+import { type Node, type OpenFile, SimFifo, type SimMachine, shortPath } from './machine.js';
 import { createPick, type SimFile } from './medium.js';
+import type { ProcessLifetime } from './process-lifetime.js';
 import { stepped } from './stepped.js';
 
 const F_RDLCK = 0;

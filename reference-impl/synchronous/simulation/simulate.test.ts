@@ -1,8 +1,8 @@
 import t from 'tap';
 import { REGRESSIONS } from './regressions.js';
 import { simulate } from './simulate.js';
-import { installMachine } from './site.js';
-import { SimulatedRun } from './world.js';
+import { installMachine } from './simulated-queue.js';
+import { SimulatedRun } from './simulated-run.js';
 
 /** Runs of each seed: some hundred crashes, in a second or two. */
 const RUNS = 40;

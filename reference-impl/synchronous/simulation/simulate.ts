@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { QueueError } from '../platform/errors.js';
 import { type Requirement, Violation } from './model.js';
 import { type Operation, operations } from './operations.js';
-import { installMachine } from './site.js';
-import { SimulatedRun } from './world.js';
+import { installMachine } from './simulated-queue.js';
+import { SimulatedRun } from './simulated-run.js';
 
 export interface SimulationOptions {
   budgetMs: number;

@@ -1,6 +1,6 @@
 import { IndexImage } from '../index/image.js';
 import type { Geometry } from '../index/layout.js';
-import type { ProcessLifetime } from './life.js';
+import type { ProcessLifetime } from './process-lifetime.js';
 
 /** The index in shared memory as a process sees it that can be killed in front of each of its stores. */
 export class SteppedImage extends IndexImage {

@@ -169,7 +169,11 @@ t.test(
     t.equal(batcher.isDue(11), false, 'nothing is written meanwhile');
     batcher.confirmed({ slot: 0, incarnation: 1, id: 1, batch: 1, helper: 1 });
     batcher.confirmed({ slot: 1, incarnation: 9, id: 1, batch: 1, helper: 1 });
-    t.same(batcher.clearConfirmed(209), [], 'one is missing: another incarnation of the worker is not the worker');
+    t.same(
+      batcher.clearConfirmed(209),
+      [],
+      'one is missing: another incarnation of the worker is not the worker',
+    );
     t.equal(batcher.phase, 'confirming');
     t.equal(batcher.waitMs(209), 1);
     t.same(slotsOf(batcher.clearConfirmed(210)), [1]);

@@ -3,7 +3,7 @@ import { runHelper } from '../helper/helper.js';
 import { FIELD } from '../index/layout.js';
 import { Fifo, makeFifo } from '../platform/fifo.js';
 import { LOCK } from '../platform/locks.js';
-import { type QueueHarness, createHarness, takeAll, textsOf, waitUntil } from '../queue/fixtures/lab.js';
+import { createHarness, type QueueHarness, takeAll, textsOf, waitUntil } from '../queue/fixtures/harness.js';
 import { Pair } from '../queue/pair.js';
 import { RING_START } from '../record/data-file.js';
 import { smtp } from '../record/fixtures/memory-data.js';

@@ -36,10 +36,7 @@ t.test('tokens come back as they were, several in one read', async (t) => {
   fc.assert(
     fc.property(fc.array(request), fc.array(confconf), (requests, confconfs) => {
       t.strictSame(decodeRequests(Buffer.concat(requests.map(encodeRequest))), requests);
-      t.strictSame(
-        decodeConfirmAcks(Buffer.concat(confconfs.map(encodeConfirmAck))),
-        confconfs,
-      );
+      t.strictSame(decodeConfirmAcks(Buffer.concat(confconfs.map(encodeConfirmAck))), confconfs);
     }),
   );
   fc.assert(
@@ -65,11 +62,7 @@ t.test(
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 400 }), (noise) => {
         const bytes = Buffer.from(noise);
-        const found = [
-          decodeRequests(bytes),
-          decodeAnswers(bytes, 'confirm'),
-          decodeConfirmAcks(bytes),
-        ];
+        const found = [decodeRequests(bytes), decodeAnswers(bytes, 'confirm'), decodeConfirmAcks(bytes)];
         return found.every((tokens) => tokens.length <= noise.length / ANSWER_BYTES);
       }),
     );

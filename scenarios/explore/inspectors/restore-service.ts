@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { KitError } from '../../../conformance/errors.js';
 import { processPendingEvents, until } from '../../../faults/waiting.js';
 import { atExit } from '../../host/at-exit.js';
-import { PipeChannel, makePipe } from './pipe.js';
+import { makePipe, PipeChannel } from './pipe.js';
 
 /** What is to be restored: a directory as `queue`, or files by name. */
 export type RestorePaths = Readonly<Record<string, string>>;
@@ -151,7 +151,10 @@ class RestoreProcess {
     this.#child.on('close', (code, signal) => {
       const lastLine = this.#stderrTail.trim().split('\n').at(-1) ?? '';
       const how = signal ?? `code ${code}`;
-      this.#failure ??= new RestoreFailure('ended', `${RESTORE_ENDED_PREFIX} ${how}${lastLine && `: ${lastLine}`}`);
+      this.#failure ??= new RestoreFailure(
+        'ended',
+        `${RESTORE_ENDED_PREFIX} ${how}${lastLine && `: ${lastLine}`}`,
+      );
     });
   }
 
@@ -204,7 +207,10 @@ class RestoreProcess {
     }
     this.#partialLine.push(Buffer.from(chunk.subarray(at)));
     if (this.#partialLine.reduce((sum, { length }) => sum + length, 0) > MAX_ANSWER_BYTES)
-      throw new RestoreFailure('nonsense', `crashStates.restore: expected one line, it does not stop writing`);
+      throw new RestoreFailure(
+        'nonsense',
+        `crashStates.restore: expected one line, it does not stop writing`,
+      );
   }
 
   /** Nothing more will come: the last line need not have had an end of its own. */
@@ -213,7 +219,10 @@ class RestoreProcess {
     this.#partialLine = [];
     if (line !== '') return line;
     await until(() => this.#failure !== undefined, Math.max(0, deadlineMs - performance.now()));
-    throw this.#failure ?? new RestoreFailure('late', 'crashStates.restore has closed its output, and does not end');
+    throw (
+      this.#failure ??
+      new RestoreFailure('late', 'crashStates.restore has closed its output, and does not end')
+    );
   }
 
   #parseAnswer(line: string): Restored {
@@ -251,5 +260,8 @@ const unexpectedOutput = (bytes: Buffer): RestoreFailure =>
   badAnswer('one line for each state', bytes.toString().split('\n', 1)[0] ?? '');
 
 function badAnswer(expected: string, line: string): RestoreFailure {
-  return new RestoreFailure('nonsense', `crashStates.restore: expected ${expected}, found ${line.slice(0, 80)}`);
+  return new RestoreFailure(
+    'nonsense',
+    `crashStates.restore: expected ${expected}, found ${line.slice(0, 80)}`,
+  );
 }

@@ -1,18 +1,18 @@
 import { messageOf } from '../../../conformance/errors.js';
 import { openRecording } from '../../../faults/crash-states/materialise.js';
 import { parseState } from '../../../faults/write-log/state.js';
-import type { Inspection } from './found.js';
+import type { Inspection } from './inspection.js';
+import { RestoreService } from './restore-service.js';
 import {
-  RestoreClient,
   ImageInspector,
   type ImagePlan,
-  type TimedOut,
-  type StateInspector,
   MountInspector,
   type MountPlan,
+  RestoreClient,
   type RestoreTimeouts,
-} from './lookers.js';
-import { RestoreService } from './restore-service.js';
+  type StateInspector,
+  type TimedOut,
+} from './state-inspectors.js';
 
 /** All that a worker process needs to look at crash states of one recording. */
 export interface WorkerPlan extends RestoreTimeouts {

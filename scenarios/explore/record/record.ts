@@ -59,7 +59,8 @@ class LogPositionLedger extends Ledger {
 
   constructor(run: string, recorder: Recorder, entries: () => number) {
     super(run, recorder);
-    this.#recordPosition = (id, what) => void recorder.record({ kind: 'log-position', id, what, entries: entries() });
+    this.#recordPosition = (id, what) =>
+      void recorder.record({ kind: 'log-position', id, what, entries: entries() });
   }
 
   override submitted(message: Message, producer: number): void {
@@ -171,7 +172,11 @@ async function runLoad(
   const leftMs = () => Math.max(0, endMs - performance.now());
   while (leftMs() > 0 && !signal.aborted && !producers.hasFailed) {
     receiver.hold();
-    await ledger.waitUntil(() => tally.outstanding >= MAX_HELD_MESSAGES, Math.min(MAX_HELD_MS, leftMs()), signal);
+    await ledger.waitUntil(
+      () => tally.outstanding >= MAX_HELD_MESSAGES,
+      Math.min(MAX_HELD_MS, leftMs()),
+      signal,
+    );
     if (leftMs() === 0) break;
     receiver.release();
     const deliveredGoal = tally.delivered + MAX_FLOW_MESSAGES;

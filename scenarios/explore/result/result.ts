@@ -1,5 +1,5 @@
 import type { Verdict } from '../../../conformance/checkers/verdict.js';
-import type { StrategyFigures, StrategyName } from '../strategies/way.js';
+import type { StrategyFigures, StrategyName } from '../strategies/strategy-run.js';
 
 /** A crash state that shows the violation, and why. */
 export interface SmallestState {

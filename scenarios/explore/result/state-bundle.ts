@@ -3,7 +3,7 @@ import { submittedIds } from '../../../conformance/checkers/crash-states.js';
 import type { HistoryEvent } from '../../../conformance/history/events.js';
 import type { Target } from '../../../conformance/target-file/definition.js';
 import { writeBundle } from '../../bundle/bundle.js';
-import { describeTarget } from '../../bundle/target-of.js';
+import { describeTarget } from '../../bundle/target.js';
 import type { RecordedRun } from '../record/record.js';
 import type { ExploreResult } from './result.js';
 

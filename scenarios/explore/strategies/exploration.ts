@@ -7,12 +7,12 @@ import type { Filesystem } from '../../../faults/power/filesystem.js';
 import type { Registry } from '../../host/registry.js';
 import { DATA_DIR } from '../../runtime/disks/local-disk.js';
 import type { PreparedRuntime } from '../../runtime/runtime.js';
-import type { MountPlan } from '../inspectors/lookers.js';
-import type { WorkerPool } from '../inspectors/pool.js';
-import type { SavedRecording } from '../record/kept-recording.js';
+import type { MountPlan } from '../inspectors/state-inspectors.js';
+import type { WorkerPool } from '../inspectors/worker-pool.js';
 import type { RecordedRun } from '../record/record.js';
-import type { StateWorkspace } from '../states/places.js';
-import type { StrategyName } from './way.js';
+import type { SavedRecording } from '../record/saved-recording.js';
+import type { StateWorkspace } from '../states/workspace.js';
+import type { StrategyName } from './strategy-run.js';
 
 export interface ExploreOptions {
   target: Target;
@@ -65,7 +65,11 @@ export function workerCount({ workers }: Exploration, strategy: StrategyName): n
 }
 
 /** A place to mount states of a device. */
-export function makeMountPlan({ workspace: places, run, options }: Exploration, name: string, base: string): MountPlan {
+export function makeMountPlan(
+  { workspace: places, run, options }: Exploration,
+  name: string,
+  base: string,
+): MountPlan {
   const queue = join(DATA_DIR, options.target.crashStates?.queue ?? '.');
   return { name: 'mount', ...places.makeSlot(name, base), filesystem: run.filesystem, queue };
 }

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import t from 'tap';
-import { blocklogAvailability } from '../../../faults/power/available.js';
+import { blocklogAvailability } from '../../../faults/power/blocklog-availability.js';
 import { TestWorkspace } from '../../fixtures/kit.js';
 import { packageRoot } from '../../host/version.js';
 import type { ReplayResult } from '../../replay/replay.js';

@@ -13,13 +13,13 @@ import { atExit } from '../../host/at-exit.js';
 import { seeded } from '../../host/random.js';
 import { DATA_DIR } from '../../runtime/disks/local-disk.js';
 import { RUN_VARIABLE } from '../../runtime/runtime.js';
-import { restoreTimeoutMs, restoreTimeouts } from '../inspectors/found.js';
+import { restoreTimeoutMs, restoreTimeouts } from '../inspectors/inspection.js';
 import { RestoreService } from '../inspectors/restore-service.js';
 import { DISK_BYTES } from '../record/record.js';
-import type { DiskSlot } from '../states/places.js';
+import type { DiskSlot } from '../states/workspace.js';
 import { type Exploration, makeMountPlan, workerCount } from './exploration.js';
-import { type CrashStateSource, recoverTarget, runOnTarget } from './target-lanes.js';
-import { type Broken, type TimedOutState, logPositionOf, StrategyRun } from './way.js';
+import { type CrashStateSource, recoverTarget, runOnTarget } from './run-on-target.js';
+import { type Broken, logPositionOf, StrategyRun, type TimedOutState } from './strategy-run.js';
 
 /** What became of crash states whose recovery was cut as well. */
 export interface Recoveries {
@@ -60,7 +60,8 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
   if (options.maxStates === 1) return total;
   let slot: DiskSlot | undefined;
   const leftMs = () => endMs - performance.now();
-  const minMs = exploration.restore === undefined ? MIN_RECOVERY_BUDGET_MS.started : MIN_RECOVERY_BUDGET_MS.restored;
+  const minMs =
+    exploration.restore === undefined ? MIN_RECOVERY_BUDGET_MS.started : MIN_RECOVERY_BUDGET_MS.restored;
   const sample = drawSample(exploration);
   for (const [number, state] of sample.entries()) {
     if (leftMs() <= minMs || options.signal.aborted || total.broken.length > 0) break;
@@ -170,7 +171,9 @@ async function cutRecovery(
         const log = `${name}.log`;
         copySparse(ended.log, join(exploration.dir, log));
         const { length } = recording.model.entries;
-        total.broken.push(...strategyRun.broken.map((broken) => ({ ...broken, recovery: { log, end: length } })));
+        total.broken.push(
+          ...strategyRun.broken.map((broken) => ({ ...broken, recovery: { log, end: length } })),
+        );
       }
       total.unmountable.push(...strategyRun.unmountable);
       total.timedOut.push(...strategyRun.timedOut);

@@ -17,7 +17,10 @@ export const github: Reporter = {
     const location = outcome.file === undefined ? {} : { file: outcome.file };
     for (const { id, title, verdict, why, violations } of outcome.requirements) {
       if (verdict !== 'fail') continue;
-      core.error([why, ...violations].join('\n'), { title: `${outcome.target}: ${id} ${title}`, ...location });
+      core.error([why, ...violations].join('\n'), {
+        title: `${outcome.target}: ${id} ${title}`,
+        ...location,
+      });
     }
     if (outcome.verdict === 'not-measured')
       core.error(outcome.why, { title: `${outcome.target}: not measured`, ...location });
@@ -30,7 +33,9 @@ async function summarise(core: typeof import('@actions/core'), outcome: Outcome)
   const { command, target, verdict, why, requirements, properties } = outcome;
   const head = ['', 'requirement', 'level', 'why'].map((data) => ({ data, header: true }));
   const rows = requirements.map((one) => {
-    return [`${VERDICT_ICONS[one.verdict]} ${one.verdict}`, `${one.id} ${one.title}`, one.level, one.why].map(escapeHtml);
+    return [`${VERDICT_ICONS[one.verdict]} ${one.verdict}`, `${one.id} ${one.title}`, one.level, one.why].map(
+      escapeHtml,
+    );
   });
   await core.summary
     .addHeading(`${VERDICT_ICONS[verdict]} plugpull ${command}: ${escapeHtml(target)}`, 3)

@@ -1,4 +1,4 @@
-import { type Reporter, notMeasuredTestName } from './reporter.js';
+import { notMeasuredTestName, type Reporter } from './reporter.js';
 
 /** JUnit's XML as CI systems read it: a case for each requirement; not measured is skipped. */
 export const junit: Reporter = {

@@ -6,9 +6,9 @@ import { create } from 'xmlbuilder2';
 import { KitError } from '../../../conformance/errors.js';
 import type { Outcome } from '../outcome.js';
 import { plainStyle } from '../style.js';
-import { chooseReporters, writeReports } from './by-name.js';
 import { github } from './github.js';
 import { junit } from './junit.js';
+import { chooseReporters, writeReports } from './registry.js';
 import { tap } from './tap.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'plugpull-reporters-'));

@@ -1,4 +1,4 @@
-import { type Reporter, notMeasuredTestName } from './reporter.js';
+import { notMeasuredTestName, type Reporter } from './reporter.js';
 
 /** Test Anything Protocol, version 14: a point for each requirement; not measured is skipped. */
 export const tap: Reporter = {
@@ -14,7 +14,9 @@ export const tap: Reporter = {
     const extraTestName = notMeasuredTestName(outcome);
     const all = [
       ...points,
-      ...(extraTestName === undefined ? [] : [{ ok: false, words: extraTestName, details: { why: outcome.why } }]),
+      ...(extraTestName === undefined
+        ? []
+        : [{ ok: false, words: extraTestName, details: { why: outcome.why } }]),
     ];
     const lines = ['TAP version 14', `1..${all.length}`];
     all.forEach((point, index) => {

@@ -1,5 +1,5 @@
 import { compose, type Message } from '../../../conformance/protocols/message.js';
-import type { HangUp, DeliveryReply } from '../../../conformance/protocols/protocol.js';
+import type { DeliveryReply, HangUp } from '../../../conformance/protocols/protocol.js';
 import type { MessageShape } from '../../../conformance/protocols/shapes.js';
 import type { Random } from '../../../faults/fault.js';
 
@@ -40,7 +40,10 @@ export interface SubmissionContext {
  * What a producer does at one step; follows from the step's own generator only, however the run goes. In a flood
  * most messages have the size that is asked for, so that the target's room is used up soon, and then to the last byte.
  */
-export function planSubmission({ run, id, envelope, floodBytes }: SubmissionContext, random: Random): Submission {
+export function planSubmission(
+  { run, id, envelope, floodBytes }: SubmissionContext,
+  random: Random,
+): Submission {
   const flooding = floodBytes > 0 && random.int(4) > 0;
   const shape = flooding ? floodShape(floodBytes) : pickShape(random);
   const sizeBytes = flooding || (floodBytes > 0 && shape === 'large') ? { sizeBytes: floodBytes } : {};

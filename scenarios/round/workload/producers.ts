@@ -115,7 +115,10 @@ export class Producers {
     const id = `${round}-${producer}-${number}`;
     const messageRandom = random.fork(`producer-${producer}`).fork(`message-${number}`);
     const envelope = protocol.name === 'smtp';
-    const { message, hangUp } = planSubmission({ run, id, envelope, floodBytes: this.#floodBytes }, messageRandom);
+    const { message, hangUp } = planSubmission(
+      { run, id, envelope, floodBytes: this.#floodBytes },
+      messageRandom,
+    );
     ledger.submitted(message, producer);
     const answer = await connection.submit(message, hangUp === undefined ? {} : { hangUp });
     ledger.answered(message.id, answer);

@@ -58,7 +58,9 @@ t.test('in a flood most messages are about as large as it asks for', async (t) =
 });
 
 t.test('a protocol without recipients gets messages with one', async (t) => {
-  const steps = Array.from({ length: 200 }, (_, n) => planSubmission({ ...PLACE, envelope: false }, seeded(n)));
+  const steps = Array.from({ length: 200 }, (_, n) =>
+    planSubmission({ ...PLACE, envelope: false }, seeded(n)),
+  );
   t.ok(steps.every(({ message }) => message.recipients.length === 1));
 });
 

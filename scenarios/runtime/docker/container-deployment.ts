@@ -6,19 +6,19 @@ import type { Availability, Fault } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 import { collectOutput } from '../../host/output.js';
 import type { CommandResult, Deployment, DeploymentPlan, Runtime } from '../runtime.js';
-import { localContainerProcesses, type ContainerProcesses } from './container-members.js';
 import { ContainerNetwork, type NetworkContext } from './container-network.js';
+import { bindMount, containerOptions } from './container-options.js';
+import { type ContainerProcesses, localContainerProcesses } from './container-processes.js';
 import { ContainerService, decodeExitStatus } from './container-service.js';
-import { bindMount, containerOptions } from './container-setup.js';
 import {
   connectEngine,
   engineAddress,
   engineAvailability,
-  toEngineError,
   removeRunResources,
+  toEngineError,
   tolerateGone,
 } from './engine.js';
-import { ensurePodImage, type TargetImages, ensureTargetImages } from './target-images.js';
+import { ensurePodImage, ensureTargetImages, type TargetImages } from './target-images.js';
 
 export interface ContainerContext extends NetworkContext {
   images: TargetImages;

@@ -8,8 +8,8 @@ import { KitError, messageOf } from '../../../conformance/errors.js';
 import { collectOutput } from '../../host/output.js';
 import { sendSignal } from '../../host/processes.js';
 import type { DeploymentPlan } from '../runtime.js';
-import { localContainerProcesses, type ContainerProcesses, NO_PROCESSES } from './container-members.js';
-import { networkOptions, podOptions } from './container-setup.js';
+import { networkOptions, podOptions } from './container-options.js';
+import { type ContainerProcesses, localContainerProcesses, NO_PROCESSES } from './container-processes.js';
 import { toEngineError } from './engine.js';
 
 export interface NetworkContext {

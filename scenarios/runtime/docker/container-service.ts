@@ -7,7 +7,7 @@ import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { Service } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 import { sendSignal } from '../../host/processes.js';
-import { type ContainerProcesses, NO_PROCESSES } from './container-members.js';
+import { type ContainerProcesses, NO_PROCESSES } from './container-processes.js';
 import { toEngineError, tolerateGone } from './engine.js';
 
 type Signal = 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM';
@@ -62,7 +62,8 @@ export class ContainerService implements Service {
     const pids = state.members.pids();
     const count = pids.length;
     try {
-      if (state.members.isLocal && canSignal(pids)) return pids.filter((pid) => sendSignal(pid, signal)).length;
+      if (state.members.isLocal && canSignal(pids))
+        return pids.filter((pid) => sendSignal(pid, signal)).length;
       const reached = await tolerateGone(signalThroughEngine(state.container, signal));
       return reached ? count : 0;
     } catch (error) {

@@ -7,7 +7,7 @@ import t from 'tap';
 import { loadTarget } from '../../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../../conformance/targets/reference.js';
 import { baseKey } from '../../../docker/image/base.js';
-import { allThreadsInState } from '../../../faults/stopped.js';
+import { allThreadsInState } from '../../../faults/thread-state.js';
 import { until } from '../../../faults/waiting.js';
 import { engineSkipReason } from '../../fixtures/engine.js';
 import { TestWorkspace } from '../../fixtures/kit.js';

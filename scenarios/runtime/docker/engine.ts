@@ -9,7 +9,14 @@ export const RUN_LABEL = 'plugpull.run';
 const DEFAULT_ADDRESS = 'unix:///var/run/docker.sock';
 const PING_TIMEOUT_MS = 3000;
 const REMOVAL_TIMEOUT_MS = 15_000;
-const ENGINE_GONE_CODES = new Set(['ECONNREFUSED', 'ENOENT', 'EACCES', 'ECONNRESET', 'EPIPE', 'EHOSTUNREACH']);
+const ENGINE_GONE_CODES = new Set([
+  'ECONNREFUSED',
+  'ENOENT',
+  'EACCES',
+  'ECONNRESET',
+  'EPIPE',
+  'EHOSTUNREACH',
+]);
 
 /** Where the engine of this machine listens: DOCKER_HOST, or the usual socket. */
 export function engineAddress(): string {

@@ -4,7 +4,7 @@ import type Dockerode from 'dockerode';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { Target } from '../../../conformance/target-file/definition.js';
 import { baseImage } from '../../../docker/image/base.js';
-import { hasImage } from '../../../docker/image/engine-build.js';
+import { hasImage } from '../../../docker/image/build-image.js';
 import { PACKAGE_IN_IMAGE, referenceImage } from '../../../docker/image/images.js';
 import { isSystemImage, systemImage } from '../../../docker/image/systems.js';
 import { stateDirectory } from '../../host/registry.js';
@@ -35,7 +35,9 @@ export async function ensureTargetImages(
   log: (line: string) => void,
 ): Promise<TargetImages> {
   const built = findReferenceBuild(target);
-  return resolveImages(engine, target, log, built !== undefined, () => makeReferenceImage(engine, built, log));
+  return resolveImages(engine, target, log, built !== undefined, () =>
+    makeReferenceImage(engine, built, log),
+  );
 }
 
 /**
@@ -49,7 +51,9 @@ export async function ensurePodImage(engine: Dockerode, log: (line: string) => v
 /** The compiled reference implementation that belongs to a target file which is laid out as in the package. */
 export function findReferenceBuild({ dir }: Target): string | undefined {
   const built = resolve(dir, '../../dist/reference-impl');
-  return dir.endsWith(`/${TARGETS_DIR}`) && existsSync(join(built, 'synchronous/main.js')) ? built : undefined;
+  return dir.endsWith(`/${TARGETS_DIR}`) && existsSync(join(built, 'synchronous/main.js'))
+    ? built
+    : undefined;
 }
 
 /**
@@ -92,7 +96,11 @@ export async function resolveImages(
 
 const workDir = () => join(stateDirectory(), 'images');
 
-async function makeSystemImage(engine: Dockerode, image: string, log: (line: string) => void): Promise<string> {
+async function makeSystemImage(
+  engine: Dockerode,
+  image: string,
+  log: (line: string) => void,
+): Promise<string> {
   return wrapBuildError(() => systemImage(image, { engine, workDir: workDir(), say: log }), image);
 }
 

@@ -4,7 +4,7 @@ import { closeSync, openSync } from 'node:fs';
 import type { Service } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 import { allProcesses, isMarked, type ProcessEntry, processEntry, sendSignal } from '../../host/processes.js';
-import { stopProcesses } from '../../host/standstill.js';
+import { stopProcesses } from '../../host/stop-processes.js';
 import { type DeploymentPlan, RUN_VARIABLE, SERVICE_VARIABLE } from '../runtime.js';
 
 /**

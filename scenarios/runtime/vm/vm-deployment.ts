@@ -4,12 +4,12 @@ import type Dockerode from 'dockerode';
 import type { MountSettings } from 'dockerode';
 import { runScript } from '../../../faults/power/host.js';
 import { until } from '../../../faults/waiting.js';
-import { bindMount, containerOptions } from '../docker/container-setup.js';
-import { toEngineError, removeRunResources } from '../docker/engine.js';
+import { bindMount, containerOptions } from '../docker/container-options.js';
+import { removeRunResources, toEngineError } from '../docker/engine.js';
 import type { TargetImages } from '../docker/target-images.js';
 import type { CommandResult, Deployment, DeploymentPlan } from '../runtime.js';
 import type { Machine } from './lab/machine.js';
-import { runInContainer, type HolderContainer, VmService } from './vm-service.js';
+import { type HolderContainer, runInContainer, VmService } from './vm-service.js';
 
 /** What deployments in the lab VM share. */
 export interface VmContext {

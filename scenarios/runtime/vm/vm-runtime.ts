@@ -9,16 +9,16 @@ import { type CommandHost, runScript } from '../../../faults/power/host.js';
 import { newRunId, Registry, stateDirectory } from '../../host/registry.js';
 import { packageRoot } from '../../host/version.js';
 import type { Disk } from '../disk.js';
-import { bindMount } from '../docker/container-setup.js';
+import { bindMount } from '../docker/container-options.js';
 import { connectEngine } from '../docker/engine.js';
-import { resolveImages, findReferenceBuild } from '../docker/target-images.js';
+import { findReferenceBuild, resolveImages } from '../docker/target-images.js';
 import { faultsEnabledBy } from '../power-backends.js';
 import type { Runtime } from '../runtime.js';
+import { stageFolder } from './lab/copy-folder.js';
 import { imageAvailability } from './lab/image.js';
 import { borrowMachine, imagesDirectory } from './lab/lab.js';
-import { stagePackage } from './lab/package.js';
+import { stagePackage } from './lab/reference-package.js';
 import { makeRootImage, ROOT_IMAGE, SHARED_FOLDER } from './lab/root-image.js';
-import { stageFolder } from './lab/stage.js';
 import { POWER_DIR, VmDeployment } from './vm-deployment.js';
 
 /** The machine's second disk; all of it is the data disk of one round. */
@@ -39,7 +39,15 @@ const SLOW_START_MS = 180_000;
 const SLOW_ENV = { NODE_OPTIONS: '--jitless' };
 
 /** What needs nothing but signals and the disk; the others work on processes and files of this machine. */
-const SUPPORTED_FAULTS = new Set(['kill', 'kill-one', 'kill-recovery', 'pause', 'full', 'io-error', 'power-cut']);
+const SUPPORTED_FAULTS = new Set([
+  'kill',
+  'kill-one',
+  'kill-recovery',
+  'pause',
+  'full',
+  'io-error',
+  'power-cut',
+]);
 
 /** Services as containers on the engine of a virtual machine with a kernel of its own. */
 export const vmRuntime: Runtime = {

@@ -83,11 +83,13 @@ export class VmService implements Service {
     const incarnation = ++this.#incarnation;
     this.#isUp = true;
     this.#options.onStarted(incarnation);
-    void runInContainer(this.#options.agent, holder, SERVICE_GROUP, command, env).then(({ code, signal, stdout, stderr }) => {
-      appendFileSync(this.#options.logPath, stdout + stderr);
-      this.#isUp = false;
-      this.#options.onExited(incarnation, code, signal);
-    });
+    void runInContainer(this.#options.agent, holder, SERVICE_GROUP, command, env).then(
+      ({ code, signal, stdout, stderr }) => {
+        appendFileSync(this.#options.logPath, stdout + stderr);
+        this.#isUp = false;
+        this.#options.onExited(incarnation, code, signal);
+      },
+    );
   }
 }
 
@@ -109,7 +111,18 @@ export async function runInContainer(
   extraEnv: Readonly<Record<string, string>> = {},
 ): Promise<Omit<CommandResult, 'timedOut'>> {
   const userFlags = user === undefined ? [] : ['--setuid', `${user.uid}`, '--setgid', `${user.gid}`];
-  const namespaceFlags = ['--target', `${pid}`, '--mount', '--uts', '--ipc', '--net', '--pid', '--root', '--wd', ...userFlags];
+  const namespaceFlags = [
+    '--target',
+    `${pid}`,
+    '--mount',
+    '--uts',
+    '--ipc',
+    '--net',
+    '--pid',
+    '--root',
+    '--wd',
+    ...userFlags,
+  ];
   try {
     const placement = { group: `${group}/${name}`, env: { ...env, ...extraEnv } };
     return await agent.runIn(placement, ['/usr/bin/nsenter', ...namespaceFlags, '--', ...command]);

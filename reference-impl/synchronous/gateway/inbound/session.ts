@@ -116,7 +116,8 @@ export class InboundSession {
   #processInput(): void {
     let canContinue = true;
     while (canContinue && this.#pending.length > 0 && !this.#socket.writableNeedDrain) {
-      if (this.#state.phase === 'data') canContinue = this.#takeData(this.#state.reader, this.#state.transaction);
+      if (this.#state.phase === 'data')
+        canContinue = this.#takeData(this.#state.reader, this.#state.transaction);
       else canContinue = this.#state.phase === 'command' && this.#takeLine();
     }
     this.#flush();

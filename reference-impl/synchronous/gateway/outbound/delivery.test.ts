@@ -3,7 +3,7 @@ import t, { type Test } from 'tap';
 import type { SmtpBody } from '../../record/body.js';
 import type { MemoryQueue } from '../fixtures/memory-queue.js';
 import { startMemoryWorker, UNREACHABLE_ADDRESS } from '../fixtures/memory-worker.js';
-import { type Script, ScriptedHop, ACCEPT_ALL } from '../fixtures/scripted-hop.js';
+import { ACCEPT_ALL, type Script, ScriptedHop } from '../fixtures/scripted-hop.js';
 import { Sink } from '../fixtures/sink.js';
 
 function mail(data: string | Buffer, recipients = ['to@example.net'], destination?: string): SmtpBody {
@@ -256,7 +256,9 @@ t.test('stopping finishes what is in flight and unlocks the rest', async (t) => 
       setTimeout(done, 20);
     },
   });
-  const { queue, stop } = await startMemoryWorker(t, { delivery: { nextHop: receiver.address, sessions: 1 } });
+  const { queue, stop } = await startMemoryWorker(t, {
+    delivery: { nextHop: receiver.address, sessions: 1 },
+  });
   await queue.enqueue(Array.from({ length: 100 }, () => mail('x\r\n')));
   await isStarted;
   await stop();

@@ -61,7 +61,10 @@ export class Delivery {
 
   start(): void {
     this.#queue.onArrival(() => this.#schedulePoll());
-    const pollIntervalMs = Math.min(MAX_POLL_INTERVAL_MS, Math.max(MIN_POLL_INTERVAL_MS, this.#options.backoff.initialMs / 2));
+    const pollIntervalMs = Math.min(
+      MAX_POLL_INTERVAL_MS,
+      Math.max(MIN_POLL_INTERVAL_MS, this.#options.backoff.initialMs / 2),
+    );
     this.#timer = setInterval(() => this.#schedulePoll(), pollIntervalMs);
     this.#schedulePoll();
   }
@@ -219,7 +222,8 @@ export class Delivery {
       try {
         this.#flushResults();
         // Half a batch is refilled at a time, not every message one by one.
-        if (this.#mayHaveMore && this.#lockedMessages.size <= this.#options.batchMessages / 2) this.#schedulePoll();
+        if (this.#mayHaveMore && this.#lockedMessages.size <= this.#options.batchMessages / 2)
+          this.#schedulePoll();
       } catch (reason) {
         this.#onFailure(reason);
       }

@@ -116,7 +116,8 @@ export class Destination<Message extends OutboundMessage> {
     void session.run().then(({ failure, undelivered: undone, deliveredAny: delivering }) => {
       this.#sessions.delete(session);
       if (failure !== undefined) this.#recordFailure(failure.message, delivering);
-      for (const message of undone) this.#events.onUndelivered(message, failure?.message ?? 'the session ended');
+      for (const message of undone)
+        this.#events.onUndelivered(message, failure?.message ?? 'the session ended');
       if (!this.#stopping) this.start();
       if (this.#sessions.size === 0) this.#events.onIdle();
     });

@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net';
-import { type Reply, ReplyReader, replyText, dotStuff } from './reply-reader.js';
+import { dotStuff, type Reply, ReplyReader, replyText } from './reply-reader.js';
 import type { Envelope } from './routing.js';
 
 /** A message to be handed to the next hop. */
@@ -281,7 +281,10 @@ export class OutboundSession<Message extends OutboundMessage> {
   }
 }
 
-function withDataReply(reply: Reply, results: RecipientResult[]): { readyForData: boolean; results: RecipientResult[] } {
+function withDataReply(
+  reply: Reply,
+  results: RecipientResult[],
+): { readyForData: boolean; results: RecipientResult[] } {
   if (reply.code === 354) return { readyForData: true, results };
   return {
     readyForData: false,

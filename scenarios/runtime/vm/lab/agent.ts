@@ -104,7 +104,9 @@ export class Agent implements CommandHost {
     const lines = text.split('\n');
     const rest = lines.pop() ?? '';
     for (const line of lines) {
-      const { id, ...result } = JSON.parse([...this.#partialLine, line].join('')) as HostResult & { id: number };
+      const { id, ...result } = JSON.parse([...this.#partialLine, line].join('')) as HostResult & {
+        id: number;
+      };
       this.#partialLine = [];
       this.#pending.get(id)?.done(result);
       this.#pending.delete(id);

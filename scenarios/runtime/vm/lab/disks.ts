@@ -45,7 +45,14 @@ const TOOL_TIMEOUT_MS = 120_000;
 const MAX_OUTPUT_BYTES = 64 * 2 ** 20;
 
 /** All that decides what is on the disks, beside the files of the kit that go onto them. */
-export const IMAGE_INPUTS = [SUITE, KERNEL_PACKAGE, PACKAGES, EXCLUDED_PATHS, ROOT_DISK_BYTES, DATA_DISK_BYTES] as const;
+export const IMAGE_INPUTS = [
+  SUITE,
+  KERNEL_PACKAGE,
+  PACKAGES,
+  EXCLUDED_PATHS,
+  ROOT_DISK_BYTES,
+  DATA_DISK_BYTES,
+] as const;
 
 /** Files of the kit that go onto the disks. */
 export const labFiles = (): string[] => LAB_FILES.map(labFile);

@@ -15,7 +15,7 @@ import { findProgram } from '../../../../faults/programs.js';
 import { until } from '../../../../faults/waiting.js';
 import type { Registry } from '../../../host/registry.js';
 import { engineAvailability } from '../../docker/engine.js';
-import { labFiles, makeDisks, IMAGE_INPUTS } from './disks.js';
+import { IMAGE_INPUTS, labFiles, makeDisks } from './disks.js';
 import { type Accelerator, Machine, type MachineFiles, MEMORY_MIB, QEMU } from './machine.js';
 
 const TOOL_TIMEOUT_MS = 120_000;

@@ -8,7 +8,7 @@ import { findProgram } from '../../../../faults/programs.js';
 import { type CrashState, formatState, NOTHING_TORN } from '../../../../faults/write-log/state.js';
 import { seeded } from '../../../host/random.js';
 import { type KernelLog, recordKernelLog } from './fixtures/kernel-log.js';
-import { NOT_BUILT, workspaceWithImage, recordIn } from './fixtures/place.js';
+import { NOT_BUILT, recordIn, workspaceWithImage } from './fixtures/workspace.js';
 import { Machine } from './machine.js';
 
 const DISK_BYTES = 32 * 2 ** 20;

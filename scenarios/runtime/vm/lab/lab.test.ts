@@ -5,11 +5,11 @@ import { FlakeyDisk } from '../../../../faults/power/flakey.js';
 import { type CommandHost, runScript } from '../../../../faults/power/host.js';
 import type { TestWorkspace } from '../../../fixtures/kit.js';
 import { bootId, processEntry } from '../../../host/processes.js';
-import { runFixture, stageKit } from './fixtures/inside.js';
-import { NOT_BUILT, newWorkspace, workspaceWithImage, recordIn } from './fixtures/place.js';
+import { runFixture, stageKit } from './fixtures/run-in-vm.js';
+import { NOT_BUILT, newWorkspace, recordIn, workspaceWithImage } from './fixtures/workspace.js';
 import { imageKey } from './image.js';
 import type { LabRecord } from './lab.js';
-import { Machine, isMachineAlive } from './machine.js';
+import { isMachineAlive, Machine } from './machine.js';
 
 const TIMEOUT_MS = 30_000;
 

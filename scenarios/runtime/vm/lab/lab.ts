@@ -5,8 +5,8 @@ import { until } from '../../../../faults/waiting.js';
 import { bootId, processEntry } from '../../../host/processes.js';
 import { newRunId, Registry, stateDirectory } from '../../../host/registry.js';
 import { connectEngine } from '../../docker/engine.js';
-import { buildAvailability, imageKey, ensureLabImage, waitForEngine } from './image.js';
-import { killMachine, Machine, type MachineAddress, isMachineAlive } from './machine.js';
+import { buildAvailability, ensureLabImage, imageKey, waitForEngine } from './image.js';
+import { isMachineAlive, killMachine, Machine, type MachineAddress } from './machine.js';
 import { makeRootImage } from './root-image.js';
 
 /** The VM that `lab up` left running, as it is written down for other programs. */
@@ -54,7 +54,8 @@ export async function labStatus(): Promise<LabStatus> {
  */
 export async function labUp(log: (line: string) => void): Promise<LabRecord> {
   const buildable = buildAvailability(imagesDirectory());
-  if (!buildable.available) throw new KitError('target-unavailable', `the lab VM: ${buildable.why}; ${buildable.remedy}`);
+  if (!buildable.available)
+    throw new KitError('target-unavailable', `the lab VM: ${buildable.why}; ${buildable.remedy}`);
   const status = await labStatus();
   if (status.kind === 'up') return status.record;
   if (status.kind === 'stale') {
@@ -98,7 +99,10 @@ export interface BorrowedMachine {
 }
 
 /** @throws KitError target-unavailable when there is none and none can be started. */
-export async function borrowMachine(registry: Registry, log: (line: string) => void): Promise<BorrowedMachine> {
+export async function borrowMachine(
+  registry: Registry,
+  log: (line: string) => void,
+): Promise<BorrowedMachine> {
   const status = await labStatus();
   if (status.kind === 'stale') log(`lab: the VM that is up is stale and not used: ${status.why}`);
   if (status.kind === 'up' && tryClaim()) {

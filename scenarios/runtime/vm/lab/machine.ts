@@ -82,7 +82,9 @@ export class Machine {
       const logLines = lastLogLines(plan.dir);
       rmSync(plan.dir, { recursive: true, force: true });
       plan.registry.gone(directory);
-      throw new Error(`${error instanceof Error ? error.message : String(error)}${logLines}`, { cause: error });
+      throw new Error(`${error instanceof Error ? error.message : String(error)}${logLines}`, {
+        cause: error,
+      });
     }
   }
 
@@ -94,7 +96,9 @@ export class Machine {
   /** Forwards a port of loopback to the same port of the machine. */
   async forward(port: number): Promise<void> {
     await this.#withMonitor(async (monitor) => {
-      const reply = await monitor.humanCommand(`hostfwd_add net tcp:127.0.0.1:${port}-${GUEST_ADDRESS}:${port}`);
+      const reply = await monitor.humanCommand(
+        `hostfwd_add net tcp:127.0.0.1:${port}-${GUEST_ADDRESS}:${port}`,
+      );
       if (reply !== '') throw new Error(`port ${port} of the lab VM: ${reply}`);
     });
   }
@@ -199,7 +203,10 @@ function qemuArguments(
     ['-append', 'console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off'],
     ['-serial', 'file:console.log'],
     ['-drive', drive('root'), '-drive', drive('data')],
-    ['-netdev', `user,id=net,${forward(agentPort, GUEST_AGENT_PORT)},${forward(enginePort, GUEST_ENGINE_PORT)}`],
+    [
+      '-netdev',
+      `user,id=net,${forward(agentPort, GUEST_AGENT_PORT)},${forward(enginePort, GUEST_ENGINE_PORT)}`,
+    ],
     ['-device', 'virtio-net-pci,netdev=net,romfile='],
     ['-device', 'virtio-rng-pci'],
     ['-qmp', 'unix:monitor,server=on,wait=off'],

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import type Dockerode from 'dockerode';
-import { hasImage } from '../../../../docker/image/engine-build.js';
+import { hasImage } from '../../../../docker/image/build-image.js';
 
 /** An image without a file of its own; the number goes up with its content. */
 export const ROOT_IMAGE = 'plugpull/lab-root:1';

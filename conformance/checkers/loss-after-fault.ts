@@ -1,0 +1,42 @@
+import type { HistoryEvent } from '../history/events.js';
+import type { RequirementId } from '../requirements/requirements.js';
+import { makeFinding } from './finding.js';
+import { attributeLosses, hitsOf, nextHitLookup } from './hits.js';
+import { drainStatus } from './loss.js';
+import type { Finding } from './verdict.js';
+
+/**
+ * The checker of "what was confirmed before such a fault is delivered all the same". A loss is put down to it where no
+ * other crash came between.
+ * @param faultNames one such fault, and several.
+ */
+export function lossAfterFault(
+  requirement: RequirementId,
+  faultNames: readonly [one: string, several: string],
+  matches: (fault: string) => boolean,
+): (history: readonly HistoryEvent[]) => Finding {
+  const [what, several] = faultNames;
+  const one = `${/^[aeiou]/.test(what) ? 'an' : 'a'} ${what}`;
+  return (history) => {
+    const hits = hitsOf(history, matches);
+    const atRisk = hits.reduce((sum, hit) => sum + hit.atRisk, 0);
+    const some = `${hits.length} ${hits.length === 1 ? what : several}`;
+    if (atRisk === 0) {
+      const why = hits.length === 0 ? `no ${what} hit` : `nothing was at risk at any of ${some}`;
+      return makeFinding(requirement, 'not-measured', why, { hits: hits.length, atRisk });
+    }
+    const lost = attributeLosses(history, nextHitLookup(history, hits), ({ injection }) => {
+      return `confirmed before ${what} ${injection}, and never delivered`;
+    });
+    const figures = { hits: hits.length, atRisk, lostAcross: lost.count };
+    if (lost.count === 0)
+      return makeFinding(requirement, 'pass', `none of ${atRisk} at risk at ${some} was lost`, figures);
+    const end = drainStatus(history);
+    if (end !== 'complete') {
+      const why = `${lost.count} messages confirmed before ${one} were outstanding when ${end}`;
+      return makeFinding(requirement, 'not-measured', why, figures);
+    }
+    const why = `${lost.count} messages confirmed before ${one} were lost`;
+    return makeFinding(requirement, 'fail', why, figures, lost);
+  };
+}

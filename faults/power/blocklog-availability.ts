@@ -1,0 +1,60 @@
+import { existsSync, statfsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import type { Availability } from '../fault.js';
+import { findProgram } from '../programs.js';
+import type { Filesystem } from './filesystem.js';
+import { STORAGE_DAEMON } from './storage-daemon.js';
+
+/** Images and log of a round need about this; a tmpfs that is smaller (a container's own) is not used. */
+const REQUIRED_FREE_BYTES = 2 * 2 ** 30;
+
+const TOOLS: readonly (readonly [program: string, debianPackage: string])[] = [
+  [STORAGE_DAEMON, 'qemu-system-common'],
+  ['losetup', 'mount'],
+  ['mount', 'mount'],
+];
+const MKFS_PACKAGES: Readonly<Record<Filesystem['type'], string>> = { ext4: 'e2fsprogs', xfs: 'xfsprogs' };
+
+/** Whether this machine can record a disk; looks, and tries nothing. */
+export function blocklogAvailability(type: Filesystem['type'] = 'ext4'): Availability {
+  const unavailable = (why: string, remedy: string): Availability => ({ available: false, why, remedy });
+  if (process.platform !== 'linux') return unavailable('it needs Linux', 'run it on Linux');
+  if (process.getuid?.() !== 0)
+    return unavailable('it mounts filesystems, which needs root', 'run as root (sudo)');
+  const tools = [...TOOLS, [`mkfs.${type}`, MKFS_PACKAGES[type]] as const];
+  const missing = tools.filter(([program]) => findProgram(program) === undefined);
+  if (missing.length > 0) {
+    const packages = [...new Set(missing.map(([, name]) => name))];
+    return unavailable(
+      `${missing.map(([program]) => program).join(', ')} not installed`,
+      `apt-get install ${packages.join(' ')}`,
+    );
+  }
+  if (!existsSync('/dev/fuse'))
+    return unavailable('/dev/fuse is missing', 'modprobe fuse; in a container: --device /dev/fuse');
+  if (!existsSync('/dev/loop-control')) {
+    return unavailable('/dev/loop-control is missing', 'modprobe loop; in a container: --privileged');
+  }
+  if (recordingDirectory() === undefined) {
+    return unavailable(
+      `neither /dev/shm nor ${tmpdir()} has ${REQUIRED_FREE_BYTES / 2 ** 30} GiB free`,
+      'make room there, or set TMPDIR; in a container: --shm-size=4g',
+    );
+  }
+  return { available: true };
+}
+
+/**
+ * Where images and log are kept, or undefined when there is no room. Memory is best: on a disk every flush of the
+ * recorded one takes several times as long.
+ */
+export function recordingDirectory(): string | undefined {
+  return ['/dev/shm', tmpdir()].find((directory) => {
+    try {
+      const { bavail, bsize } = statfsSync(directory);
+      return bavail * bsize >= REQUIRED_FREE_BYTES;
+    } catch {
+      return false;
+    }
+  });
+}

@@ -1,0 +1,65 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { FaultContext } from '../fault.js';
+import { regularFiles } from '../files/walk.js';
+import { killServices } from '../injection.js';
+import { CALL_KINDS, SYNC_CALLS, WRITE_CALLS } from './call-kinds.js';
+import { straceCommand } from './strace.js';
+import { traceLogOf } from './traced-target.js';
+
+/** How many calls of a kind a thread of a service made at most, in the time that was looked at. */
+export interface CallCount {
+  service: string;
+  kind: string;
+  /** `fail`: of those that write or sync files of the target's data only. */
+  what: 'kill' | 'fail';
+  count: number;
+}
+
+const COUNTED_CALLS = [
+  ...new Set([...CALL_KINDS.flatMap(({ calls }) => [...calls]), ...SYNC_CALLS, ...WRITE_CALLS]),
+];
+
+/** Starts every service under strace, waits for so many confirmations, kills all, and counts what they called. */
+export async function enumerateCalls(
+  context: FaultContext,
+  confirmCount: number,
+  timeoutMs: number,
+): Promise<CallCount[]> {
+  await killServices(context.services);
+  for (const service of context.services) {
+    await service.start(
+      straceCommand({ log: traceLogOf(context, service), calls: COUNTED_CALLS, showPaths: true }),
+    );
+  }
+  await context.waitForConfirms(confirmCount, timeoutMs);
+  await killServices(context.services);
+  // FIFOs and sockets lie there too, and have nothing to do with the disk.
+  const files = new Set(regularFiles(context.dataDir).map((file) => join(context.dataDir, file)));
+  return context.services.flatMap((service) => {
+    const log = traceLogOf(context, service);
+    const text = existsSync(log) ? readFileSync(log, 'latin1') : '';
+    return countCalls(text, files).map((one) => ({ service: service.name, ...one }));
+  });
+}
+
+/**
+ * Counts the calls of a log (`strace -f -y`), for each kind those of the thread that made most.
+ * @param files paths of the target's files; what is written elsewhere does not count as a write that can fail.
+ */
+export function countCalls(log: string, files: ReadonlySet<string>): Omit<CallCount, 'service'>[] {
+  const rows = [
+    ...CALL_KINDS.map(({ kind, calls }) => ({ kind, what: 'kill' as const, calls, inFiles: false })),
+    { kind: 'sync', what: 'fail' as const, calls: SYNC_CALLS, inFiles: false },
+    { kind: 'write', what: 'fail' as const, calls: WRITE_CALLS, inFiles: true },
+  ].map((row) => ({ ...row, calls: new Set<string>(row.calls), threads: new Map<string, number>() }));
+  for (const [, thread = '', name = '', rest = ''] of log.matchAll(/^(\d+) +(\w+)\((.*)$/gm)) {
+    for (const { calls, inFiles, threads } of rows) {
+      if (!calls.has(name) || (inFiles && !files.has(/^\d+<([^>]*)>/.exec(rest)?.[1] ?? ''))) continue;
+      threads.set(thread, (threads.get(thread) ?? 0) + 1);
+    }
+  }
+  return rows
+    .map(({ kind, what, threads }) => ({ kind, what, count: Math.max(0, ...threads.values()) }))
+    .filter(({ count }) => count > 0);
+}

@@ -1,0 +1,192 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { KitError, type KitErrorCode } from '../../../conformance/errors.js';
+import { atExit } from '../../host/at-exit.js';
+import { allProcesses, sendSignal } from '../../host/processes.js';
+import { withDescendants } from '../../runtime/process/process-service.js';
+import { RUN_VARIABLE } from '../../runtime/runtime.js';
+import type { Inspection } from './inspection.js';
+import type { TimedOut } from './state-inspectors.js';
+import type { FromWorker, ToWorker, WorkerPlan } from './worker.js';
+
+const WORKER_PROGRAM = fileURLToPath(new URL('./worker.js', import.meta.url));
+/** A worker that has one batch in hand has another one waiting. */
+const MAX_BATCHES_IN_FLIGHT = 2;
+const END_TIMEOUT_MS = 10_000;
+
+export interface Job {
+  /** Address of the state. */
+  state: string;
+  onInspected(inspection: Inspection): void;
+  /** There was no time for it. */
+  onTimedOut(timedOut: TimedOut): void;
+}
+
+/**
+ * Worker processes, each with a restoring program of its own. They go on from one run of jobs to the next: to start both
+ * takes as long as hundreds of states.
+ */
+export class WorkerPool {
+  readonly #runId: string;
+  readonly #workers: Worker[] = [];
+  // What they have in use could not be removed.
+  readonly #cancelAtExit = atExit(() => killAll(this.#workers.flatMap(({ pid }) => pid ?? [])));
+
+  constructor(runId: string) {
+    this.#runId = runId;
+  }
+
+  /**
+   * Hands jobs out, a batch at a time and one worker for each plan, until there are no more or `stopped` says so; what was
+   * handed out is waited for, and every disk let go of.
+   * @throws what a worker failed with; then the crew is to be ended.
+   */
+  async run(
+    plans: readonly WorkerPlan[],
+    jobs: Iterator<Job, void>,
+    batchSize: number,
+    shouldStop: () => boolean,
+  ): Promise<void> {
+    await Promise.all(
+      plans.map((plan, number) => {
+        this.#workers[number] ??= new Worker(this.#runId);
+        return this.#workers[number].run(plan, jobs, batchSize, shouldStop);
+      }),
+    );
+  }
+
+  /** They end; may be called twice. */
+  async end(): Promise<void> {
+    await Promise.all(this.#workers.map((worker) => worker.end()));
+    this.#cancelAtExit();
+  }
+}
+
+/** Kills processes and all that they have started, without waiting for the event loop. */
+function killAll(pids: readonly number[]): void {
+  for (const pid of withDescendants(new Set(pids), allProcesses())) sendSignal(pid, 'SIGKILL');
+}
+
+class Worker {
+  readonly #child: ChildProcess;
+  readonly #pending = new Map<number, Job>();
+  #nextNumber = 0;
+  #batchesInFlight = 0;
+  #onMessage: (message: FromWorker) => void = () => {};
+  #rejectRequest: (error: Error) => void = () => {};
+  /** Why it can do nothing more. */
+  #failure: Error | undefined;
+
+  constructor(runId: string) {
+    this.#child = fork(WORKER_PROGRAM, [], {
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      // Not in the kit's process group: a Ctrl-C is the kit's to handle, and may come before a worker can ignore it.
+      detached: true,
+      env: { ...process.env, [RUN_VARIABLE]: runId },
+    });
+    this.#child.on('message', (message: FromWorker) => {
+      if ('failed' in message) this.#failWith(new KitError(codeOf(message.code), message.failed));
+      else this.#onMessage(message);
+    });
+    this.#child.on('error', (error) => this.#failWith(error));
+    this.#child.on('exit', (code, signal) => {
+      const how = signal ?? `code ${code}`;
+      this.#failWith(new KitError('kit-failed', `a worker of the exploration ended with ${how}`));
+    });
+  }
+
+  #failWith(error: Error): void {
+    this.#failure ??= error;
+    this.#rejectRequest(this.#failure);
+  }
+
+  /** Undefined when it does not live. */
+  get pid(): number | undefined {
+    const { pid, exitCode, signalCode } = this.#child;
+    return exitCode === null && signalCode === null ? pid : undefined;
+  }
+
+  async run(
+    plan: WorkerPlan,
+    jobs: Iterator<Job, void>,
+    batchSize: number,
+    shouldStop: () => boolean,
+  ): Promise<void> {
+    await this.#request({ plan }, (done) => (message) => {
+      if ('inspections' in message) this.#settleBatch(message);
+      while (this.#batchesInFlight < MAX_BATCHES_IN_FLIGHT) {
+        const batch = shouldStop() ? [] : this.#nextBatch(jobs, batchSize);
+        if (batch.length === 0) break;
+        this.#batchesInFlight += 1;
+        this.#send({ batch });
+      }
+      if (this.#batchesInFlight === 0) done();
+    });
+    await this.#request({ release: true }, (done) => done);
+  }
+
+  /** Sends a message, and hears the answers until they say that it is done. */
+  async #request(
+    message: ToWorker,
+    handlerFor: (done: () => void) => (message: FromWorker) => void,
+  ): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      if (this.#failure !== undefined) reject(this.#failure);
+      const handle = handlerFor(resolve);
+      this.#rejectRequest = reject;
+      this.#onMessage = (answer) => {
+        try {
+          handle(answer);
+        } catch (error) {
+          reject(error);
+        }
+      };
+      this.#send(message);
+    });
+  }
+
+  #settleBatch({ inspections: found, late: timedOut }: Extract<FromWorker, { inspections: unknown }>): void {
+    this.#batchesInFlight -= 1;
+    for (const { number, ...result } of found) {
+      const job = this.#pending.get(number);
+      this.#pending.delete(number);
+      job?.onInspected(result);
+    }
+    for (const { number, hung } of timedOut) {
+      this.#pending.get(number)?.onTimedOut({ hung });
+      this.#pending.delete(number);
+    }
+  }
+
+  #nextBatch(jobs: Iterator<Job, void>, size: number): { number: number; state: string }[] {
+    const batch: { number: number; state: string }[] = [];
+    while (batch.length < size) {
+      const next = jobs.next();
+      if (next.done === true) break;
+      const number = this.#nextNumber++;
+      this.#pending.set(number, next.value);
+      batch.push({ number, state: next.value.state });
+    }
+    return batch;
+  }
+
+  #send(message: ToWorker): void {
+    this.#child.send(message, () => {});
+  }
+
+  /** It lets go of its disk and ends; one that does not is killed. */
+  async end(): Promise<void> {
+    const child = this.#child;
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const exit = once(child, 'exit');
+    const timer = setTimeout(() => child.kill('SIGKILL'), END_TIMEOUT_MS);
+    if (child.connected) child.disconnect();
+    await exit;
+    clearTimeout(timer);
+  }
+}
+
+function codeOf(code: string): KitErrorCode {
+  return code === 'bad-target' || code === 'target-unavailable' ? code : 'kit-failed';
+}

@@ -1,0 +1,219 @@
+import { basename, join } from 'node:path';
+import type { HistoryEvent } from '../../../conformance/history/events.js';
+import type { Recorder } from '../../../conformance/history/recorder.js';
+import type { Receipts } from '../../../conformance/protocols/protocol.js';
+import { protocolOf } from '../../../conformance/protocols/registry/registry.js';
+import type { Target } from '../../../conformance/target-file/definition.js';
+import type { Recording } from '../../../faults/crash-states/materialise.js';
+import { StateDisk } from '../../../faults/crash-states/state-disk.js';
+import { until } from '../../../faults/waiting.js';
+import type { CrashState } from '../../../faults/write-log/state.js';
+import type { Registry } from '../../host/registry.js';
+import { type LaunchedTarget, launch } from '../../round/launch.js';
+import { DATA_DIR } from '../../runtime/disks/local-disk.js';
+import type { PreparedRuntime } from '../../runtime/runtime.js';
+import { type Inspection, notRecovered, toInspection, tryMount } from '../inspectors/inspection.js';
+import type { DiskSlot } from '../states/workspace.js';
+import type { Exploration } from './exploration.js';
+import type { StrategyRun } from './strategy-run.js';
+
+/** After the last message that must come so long a silence shows that nothing more comes. */
+const QUIET_AFTER_LAST_MS = 150;
+/** So long a silence while some are missing shows that they will not come. */
+const QUIET_WHILE_MISSING_MS = 4000;
+/** How fast it recovers is another requirement's matter: here a target that is slow has not lost anything. */
+const MIN_RECOVERY_TIMEOUT_S = 30;
+
+/** Nobody asks for the starts and exits of services on crash states. */
+const NULL_RECORDER: Pick<Recorder, 'record'> = { record: (event) => ({ ...event, atMs: 0 }) };
+
+/** A recorded disk, on whose crash states the target is started. */
+export interface CrashStateSource {
+  /** Of its places and logs. */
+  name: string;
+  recording: Recording;
+  /** The device when the entries before `baseAt` are on the medium. */
+  base: string;
+  baseAt: number;
+  /** What a state must hold. */
+  required(state: CrashState): readonly string[];
+}
+
+/**
+ * Starts the target on one crash state after the other, several at a time, takes from it all that it holds by its own
+ * protocol, and sees what came.
+ */
+export async function runOnTarget(
+  exploration: Exploration,
+  strategyRun: StrategyRun,
+  source: CrashStateSource,
+): Promise<void> {
+  const jobs = strategyRun.jobs();
+  const failed = new AbortController();
+  const signal = AbortSignal.any([exploration.options.signal, failed.signal]);
+  const stoppable = { ...exploration, options: { ...exploration.options, signal } };
+  const workers = Array.from({ length: exploration.workers }, async (_, worker) => {
+    try {
+      await runWorker(stoppable, source, `${source.name}-${worker}`, jobs);
+    } catch (error) {
+      failed.abort();
+      throw error;
+    }
+  });
+  // Whoever unwinds must not do so below a lane that still works.
+  const outcomes = await Promise.allSettled(workers);
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+}
+
+async function runWorker(
+  exploration: Exploration,
+  { recording, base, baseAt, required }: CrashStateSource,
+  name: string,
+  jobs: ReturnType<StrategyRun['jobs']>,
+): Promise<void> {
+  const { workspace: places, run, options } = exploration;
+  const slot = places.makeSlot(name, base);
+  const disk = new StateDisk({ recording, base, baseAt, ...slot, filesystem: run.filesystem });
+  try {
+    for (const job of jobs) {
+      const dir = join(exploration.dir, name);
+      const inspection = await inspectState(exploration, disk, slot, job.crash, required(job.crash), dir);
+      if (options.signal.aborted) return;
+      job.onInspected(inspection);
+    }
+  } finally {
+    disk.close();
+  }
+}
+
+async function inspectState(
+  exploration: Exploration,
+  disk: StateDisk,
+  { mountPoint }: DiskSlot,
+  state: CrashState,
+  expectedIds: readonly string[],
+  dir: string,
+): Promise<Inspection> {
+  const refused = tryMount(disk, state);
+  if (refused !== undefined) return refused;
+  try {
+    const { options, registry, run, ids, recorder } = exploration;
+    const { target, runtime, signal } = options;
+    const consumeOptions = { target, runtime, signal, registry, run: run.id, ids, events: recorder.events };
+    return await consumeAll(consumeOptions, join(mountPoint, DATA_DIR), expectedIds, dir);
+  } finally {
+    disk.unmount();
+  }
+}
+
+/** How long the target may take to get ready on a crash state. */
+function recoveryTimeoutMs({ guarantee }: Target): number {
+  return Math.max(guarantee.recoverySeconds ?? 0, MIN_RECOVERY_TIMEOUT_S) * 1000;
+}
+
+/**
+ * Starts the target on a crash state and takes nothing from it; `cut` is called when it is ready, or was given up, and before
+ * it is killed.
+ */
+export async function recoverTarget(
+  { options, registry, run }: Exploration,
+  dataDir: string,
+  dir: string,
+  cut: () => void,
+): Promise<void> {
+  const { target, runtime, signal } = options;
+  const receipts: Receipts = { delivered: () => 0, consumed() {}, refused() {}, settled() {} };
+  const launched = await launchOnState(
+    { target, runtime, registry, run: run.id, signal },
+    receipts,
+    dataDir,
+    dir,
+  );
+  try {
+    launched.receiver.hold();
+    await launched.supervisor.bringUp(recoveryTimeoutMs(target));
+    cut();
+  } finally {
+    await launched.destroy();
+  }
+}
+
+/** What is taken, and by whom. */
+export interface ConsumeOptions {
+  target: Target;
+  runtime: PreparedRuntime;
+  registry: Registry;
+  /** Of the run whose messages they are. */
+  run: string;
+  /** In the order of their bits. */
+  ids: readonly string[];
+  events: readonly HistoryEvent[];
+  signal: AbortSignal;
+}
+
+/** Puts the target onto the data directory of a crash state. */
+async function launchOnState(
+  { target, runtime, registry, run, signal }: Omit<ConsumeOptions, 'ids' | 'events'>,
+  receipts: Receipts,
+  dataDir: string,
+  dir: string,
+): Promise<LaunchedTarget> {
+  return launch({
+    target,
+    protocol: await protocolOf(target.protocol),
+    runtime,
+    registry,
+    messagesOf: run,
+    recorder: NULL_RECORDER,
+    receipts,
+    dataDir,
+    dir,
+    signal,
+    worker: basename(dir),
+  });
+}
+
+/** Starts the target on a data directory and takes what it holds; `dir` gets its logs. */
+export async function consumeAll(
+  { target, runtime, registry, run, ids, events, signal }: ConsumeOptions,
+  dataDir: string,
+  expectedIds: readonly string[],
+  dir: string,
+): Promise<Inspection> {
+  const digests = new Map(
+    events.flatMap((event) => (event.kind === 'submitted' ? [[event.id, event.digest]] : [])),
+  );
+  const bits = new Map(ids.map((id, bit) => [id, bit]));
+  const receivedIds = new Set<string>();
+  const wrong: string[] = [];
+  let sequence = 0;
+  let lastDeliveryMs = performance.now();
+  const receipts: Receipts = {
+    delivered({ id, digest }) {
+      lastDeliveryMs = performance.now();
+      if (id !== null && digests.get(id) === digest) receivedIds.add(id);
+      else wrong.push(`a delivery of ${id ?? 'no message of this run'} that differs from its submit`);
+      return ++sequence;
+    },
+    consumed: () => {},
+    refused: () => {},
+    settled: () => {},
+  };
+  const launched = await launchOnState({ target, runtime, registry, run, signal }, receipts, dataDir, dir);
+  try {
+    const start = await launched.supervisor.bringUp(recoveryTimeoutMs(target));
+    if (!start.ready) return notRecovered(start.detail);
+    lastDeliveryMs = performance.now();
+    const allReceived = () => expectedIds.every((id) => receivedIds.has(id));
+    await until(
+      () =>
+        performance.now() - lastDeliveryMs >= (allReceived() ? QUIET_AFTER_LAST_MS : QUIET_WHILE_MISSING_MS),
+      Number.POSITIVE_INFINITY,
+      signal,
+      10,
+    );
+    return toInspection(bits, ids.length, receivedIds, wrong);
+  } finally {
+    await launched.destroy();
+  }
+}

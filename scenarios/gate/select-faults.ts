@@ -1,0 +1,73 @@
+import { KitError } from '../../conformance/errors.js';
+import type { Target } from '../../conformance/target-file/definition.js';
+import { FAULTS } from '../../faults/catalogue/catalogue.js';
+import type { Availability, Fault } from '../../faults/fault.js';
+import { killOne, killOneNamed, serviceOfKillOne } from '../../faults/process/kill-one.js';
+import type { PreparedRuntime } from '../runtime/runtime.js';
+
+/** What a gate sets out to do: the faults that it can do, and those that it cannot, with the reason. */
+export interface Selection {
+  faults: Fault[];
+  unavailable: { name: string; availability: Extract<Availability, { available: false }> }[];
+}
+
+/**
+ * The faults that the target claims to survive, narrowed to `wanted` (names of faults or of families).
+ * @throws KitError bad-usage when a name is unknown or is nothing that the target claims.
+ */
+export async function selectFaults(
+  target: Target,
+  wanted: readonly string[] | undefined,
+  runtime: Pick<PreparedRuntime, 'supports' | 'enabledFaults'>,
+): Promise<Selection> {
+  const claimed = new Set<string>(target.guarantee.faults);
+  const claimedFaults = FAULTS.filter(({ family }) => claimed.has(family));
+  for (const name of wanted ?? []) checkFaultName(target, name, claimedFaults);
+  const named = (wanted ?? []).flatMap((name) => killOneNamed(name) ?? []);
+  const chosen = wanted
+    ? claimedFaults
+        .filter(({ name, family }) => wanted.includes(name) || wanted.includes(family))
+        .concat(named)
+    : claimedFaults;
+  const selection: Selection = { faults: [], unavailable: [] };
+  for (const fault of chosen) {
+    const offered = runtime.supports(fault);
+    const made = runtime.enabledFaults?.has(fault.name) === true;
+    const availability = offered.available && !made ? await fault.available() : offered;
+    if (availability.available) selection.faults.push(fault);
+    else selection.unavailable.push({ name: fault.name, availability });
+  }
+  for (const family of claimed) {
+    // Not done to a running target: its crash states are explored afterwards, by a command of its own.
+    if (family === 'crash-states') continue;
+    if (FAULTS.some((fault) => fault.family === family) || (wanted && !wanted.includes(family))) continue;
+    const why = 'this version of the kit does not make this fault';
+    selection.unavailable.push({
+      name: family,
+      availability: { available: false, why, remedy: 'use a later version' },
+    });
+  }
+  return selection;
+}
+
+function checkFaultName(target: Target, name: string, claimed: readonly Fault[]): void {
+  // Claimed, and made by no fault of a round: said among what is missing.
+  if (target.guarantee.faults.some((family) => family === name) && !FAULTS.some((f) => f.family === name))
+    return;
+  const service = serviceOfKillOne(name);
+  if (service !== undefined && target.services[service] === undefined) {
+    const services = Object.keys(target.services).join(', ');
+    throw new KitError('bad-usage', `--faults ${name}: no such service, expected one of ${services}`);
+  }
+  const faultName = service === undefined ? name : killOne.name;
+  const knownFault = FAULTS.find((fault) => fault.name === faultName || fault.family === faultName);
+  const format = (faults: readonly Fault[]) => faults.map((fault) => fault.name).join(', ');
+  if (knownFault === undefined) {
+    throw new KitError('bad-usage', `--faults ${name}: no such fault, expected one of ${format(FAULTS)}`);
+  }
+  if (claimed.includes(knownFault)) return;
+  throw new KitError(
+    'bad-usage',
+    `--faults ${name}: the target ${target.name} does not claim to survive it, expected one of ${format(claimed)}`,
+  );
+}

@@ -1,0 +1,132 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { KitError, messageOf } from '../../conformance/errors.js';
+import type { HistoryEvent } from '../../conformance/history/events.js';
+import { materialise, openRecording, type Recording } from '../../faults/crash-states/materialise.js';
+import { copySparse } from '../../faults/power/mounts.js';
+import type { CrashModel } from '../../faults/write-log/model.js';
+import { LogWritesError } from '../../faults/write-log/reader.js';
+import { type CrashState, formatNumbers, parseState } from '../../faults/write-log/state.js';
+import type { Bundle } from '../bundle/bundle.js';
+import type { CrashStateCase } from '../bundle/manifest.js';
+import { openRecordedDisk, type RecordedDisk } from './mounted-disk.js';
+
+/** The recorded disk on which the state of a bundle is a cut. */
+export interface BundleDisk {
+  /** Of the run; or, where a recovery was cut, of that recovery, from the disk that the run's cut had left. */
+  disk: RecordedDisk;
+  state: CrashState;
+  /** The cut of the run that the recovery began from; undefined when no recovery was cut. */
+  outer: CrashState | undefined;
+}
+
+/**
+ * Finds the state of a bundle, and makes the disk that its recovery began from where it is a cut of one.
+ * @param dir gets that disk.
+ * @throws KitError bad-bundle when the bundle has no recorded disk, a shorter log than it says, or a state that cannot be.
+ */
+export function openBundleDisk(bundle: Bundle, stateCase: CrashStateCase, dir: string): BundleDisk {
+  const { file } = bundle;
+  const run = openRecordedDisk(bundle.dir, stateCase.end);
+  if (run === undefined) throw new KitError('bad-bundle', `${file}: expected a disk and its log in it`);
+  const [address = '', inner] = stateCase.state.split('>');
+  try {
+    const state = parsePossibleState(file, address, run.recording.model);
+    if (inner === undefined) return { disk: run, state, outer: undefined };
+    if (stateCase.recovery === undefined)
+      throw new KitError(
+        'bad-bundle',
+        `${file}: crash state ${stateCase.state}: expected the log of its recovery`,
+      );
+    const recording = openRecoveryLog(bundle, stateCase.recovery);
+    const image = join(dir, 'recovery.img');
+    copySparse(run.image, image);
+    materialise(run.recording, state, image);
+    run.recording.close();
+    return {
+      disk: { image, recording },
+      state: parsePossibleState(file, inner, recording.model),
+      outer: state,
+    };
+  } catch (error) {
+    run.recording.close();
+    throw error;
+  }
+}
+
+function openRecoveryLog(
+  { file, dir }: Bundle,
+  { log, end }: NonNullable<CrashStateCase['recovery']>,
+): Recording {
+  const path = join(dir, log);
+  if (!existsSync(path)) throw new KitError('bad-bundle', `${file}: expected ${log} in it`);
+  try {
+    return openRecording(path, end);
+  } catch (error) {
+    if (error instanceof LogWritesError) throw new KitError('bad-bundle', messageOf(error), { cause: error });
+    throw error;
+  }
+}
+
+function parsePossibleState(file: string, address: string, model: CrashModel): CrashState {
+  let state: CrashState;
+  try {
+    state = parseState(address);
+  } catch (error) {
+    throw new KitError('bad-bundle', `${file}: ${messageOf(error)}`, { cause: error });
+  }
+  const problem = model.whyImpossible(state);
+  if (problem !== undefined) throw new KitError('bad-bundle', `${file}: crash state ${address}: ${problem}`);
+  return state;
+}
+
+/** So many entries are told before and behind a place. */
+const CONTEXT_ENTRIES = 3;
+const MAX_NAMED_IDS = 5;
+
+/**
+ * What there is to see at a place of a log, as lines: the entries around it, what a cut there leaves open, and which
+ * messages are confirmed by then.
+ * @param position so many entries are complete; the next one is number `at`.
+ * @param events of the run whose log it is; none where it is the log of a recovery, in which nothing is confirmed.
+ */
+export function describeLogPosition(
+  model: CrashModel,
+  position: number,
+  events: readonly HistoryEvent[],
+): string[] {
+  const { entries } = model;
+  const nearby = entries.slice(Math.max(0, position - CONTEXT_ENTRIES), position + CONTEXT_ENTRIES + 1);
+  const lines = nearby.map(
+    (entry) => `${entry.index === position ? '>' : ' '} ${entry.index}: ${describeEntry(entry)}`,
+  );
+  if (position >= entries.length) lines.push(`> ${position}: the end of the log`);
+  const open = model.optional(position);
+  lines.push(
+    open.length === 0
+      ? `a cut here leaves nothing open: the last flush was entry ${model.durablePrefix(position)}`
+      : `a cut here leaves open, since the last flush: ${formatNumbers(open)}`,
+  );
+  const confirmed = events.flatMap((event) =>
+    event.kind === 'log-position' && event.what === 'confirmed' && event.entries <= position ? [event] : [],
+  );
+  if (confirmed.length === 0) return lines;
+  const confirmedHere = confirmed
+    .filter(({ entries: entriesThen }) => entriesThen === position)
+    .map(({ id }) => id);
+  const some = confirmedHere.slice(0, MAX_NAMED_IDS).join(', ');
+  const more =
+    confirmedHere.length > MAX_NAMED_IDS ? ` and ${confirmedHere.length - MAX_NAMED_IDS} more` : '';
+  lines.push(
+    `confirmed by now: ${confirmed.length} messages${confirmedHere.length === 0 ? '' : `, just now ${some}${more}`}`,
+  );
+  return lines;
+}
+
+function describeEntry(entry: CrashModel['entries'][number]): string {
+  if (entry.mark !== undefined) return `mark ${entry.mark}`;
+  const what = entry.discard ? 'discard' : 'write';
+  const range = entry.lengthBytes > 0 ? [`${what} of ${entry.lengthBytes} bytes at ${entry.offset}`] : [];
+  const flags = [...(entry.flush ? ['flush'] : []), ...(entry.fua ? ['FUA'] : [])];
+  return [...flags, ...range].join(', ');
+}

@@ -1,0 +1,201 @@
+import { KitError, messageOf } from '../../conformance/errors.js';
+import type { Recorder } from '../../conformance/history/recorder.js';
+import type { Protocol } from '../../conformance/protocols/protocol.js';
+import type { Service } from '../../faults/fault.js';
+import { until } from '../../faults/waiting.js';
+import type { Deployment } from '../runtime/runtime.js';
+
+export interface TargetSupervisorOptions {
+  protocol: Protocol;
+  /** The ports that must answer before the target counts as ready. */
+  ports: readonly number[];
+  recorder: Pick<Recorder, 'record'>;
+  signal: AbortSignal;
+  /** Called just before a SIGKILL, when processes still live. */
+  onCrash(): void;
+}
+
+/** How a start of the target went. */
+export type StartResult =
+  | { ready: true; tookMs: number }
+  | { ready: false; waitedMs: number; detail: string };
+
+const PROBE_TIMEOUT_MS = 1000;
+const PROBE_EVERY_MS = 15;
+/** A service that exits by itself is started again after so long, and not more often than so many times a minute. */
+const RESTART_DELAY_MS = 50;
+const MAX_RESTARTS_PER_START = 30;
+/** A service that was up for so long has not died right after its start. */
+const STABLE_UPTIME_MS = 2000;
+
+/** A service that dies by itself right after every start, however ready the ports of the others are. */
+export interface CrashLoop {
+  detail: string;
+  /** It began to before any fault: that is how the target starts, and no failed recovery. */
+  beforeFirstFault: boolean;
+}
+
+/**
+ * Keeps the target alive, as an init does: starts its services in order, notes every start and exit, and starts again
+ * what died, except while a fault is at work, which decides itself what lives.
+ */
+export class TargetSupervisor {
+  readonly services: readonly Service[];
+  readonly #options: TargetSupervisorOptions;
+  readonly #deployment: Deployment;
+  readonly #killed = new Set<string>();
+  #mode: 'up' | 'fault' | 'ending' = 'fault';
+  #restarts = 0;
+  #lastExit = '';
+  readonly #startedMs = new Map<string, number>();
+  /** Deaths right after a start, since the service was last up for long. */
+  readonly #earlyExits = new Map<string, number>();
+  /** Services that have died before any fault, and were not up for long since. */
+  readonly #unstable = new Set<string>();
+  #hadFault = false;
+  #crashLoop: CrashLoop | undefined;
+  /** Why nothing can be started, which is not the target's fault. */
+  #startError: KitError | undefined;
+
+  constructor(deployment: Deployment, options: TargetSupervisorOptions) {
+    this.#deployment = deployment;
+    this.#options = options;
+    this.services = deployment.services.map((service) => this.#wrapService(service));
+  }
+
+  /** To be called by the runtime at every start. */
+  onStarted(service: string, incarnation: number): void {
+    this.#killed.delete(service);
+    this.#startedMs.set(service, performance.now());
+    this.#options.recorder.record({ kind: 'service-started', service, incarnation });
+  }
+
+  /** To be called by the runtime at every exit. */
+  onExited(service: string, incarnation: number, code: number | null, signal: string | null): void {
+    const byFault = this.#mode === 'fault' && signal === 'SIGKILL';
+    const expected = this.#mode === 'ending' || byFault || this.#killed.has(service);
+    this.#lastExit = `${service} ended with ${signal ?? `code ${code}`}`;
+    this.#options.recorder.record({ kind: 'service-exited', service, incarnation, code, signal, expected });
+    this.#noteUptime(service);
+    if (this.#mode === 'up') setTimeout(() => void this.#restart(service), RESTART_DELAY_MS);
+  }
+
+  /** Is every service kept up, and started again when it ends? */
+  get isUp(): boolean {
+    return this.#mode === 'up';
+  }
+
+  /** Undefined as long as every service stays up, or comes up again. */
+  get crashLoop(): CrashLoop | undefined {
+    return this.#crashLoop;
+  }
+
+  #noteUptime(service: string): void {
+    const upMs = performance.now() - (this.#startedMs.get(service) ?? 0);
+    if (upMs >= STABLE_UPTIME_MS) {
+      this.#unstable.delete(service);
+      this.#earlyExits.delete(service);
+      return;
+    }
+    if (this.#mode !== 'up' || this.#killed.has(service)) return;
+    if (!this.#hadFault) this.#unstable.add(service);
+    const exits = (this.#earlyExits.get(service) ?? 0) + 1;
+    this.#earlyExits.set(service, exits);
+    if (exits <= MAX_RESTARTS_PER_START) return;
+    const detail = `${this.#lastExit} right after each of ${exits} starts`;
+    this.#crashLoop ??= { detail, beforeFirstFault: this.#unstable.has(service) };
+  }
+
+  /** From here until `bringUp` nothing is started again by itself. */
+  suspendRestarts(): void {
+    this.#hadFault = true;
+    this.#mode = 'fault';
+  }
+
+  /** From here on every exit is expected. */
+  expectExits(): void {
+    this.#mode = 'ending';
+  }
+
+  /** Starts what is down and waits until the target is ready, at most `timeoutMs`. Throws when a command cannot run. */
+  async bringUp(timeoutMs: number): Promise<StartResult> {
+    const startMs = performance.now();
+    this.#restarts = 0;
+    this.#mode = 'up';
+    for (const service of this.services) await startService(service);
+    const ready = await until(
+      async () =>
+        this.#startError !== undefined || this.#restarts > MAX_RESTARTS_PER_START || (await this.#ready()),
+      timeoutMs,
+      this.#options.signal,
+      PROBE_EVERY_MS,
+    );
+    if (this.#startError !== undefined) throw this.#startError;
+    const tookMs = Math.round(performance.now() - startMs);
+    if (ready && this.#restarts <= MAX_RESTARTS_PER_START) return { ready: true, tookMs };
+    return { ready: false, waitedMs: tookMs, detail: this.#describeNotReady() };
+  }
+
+  #describeNotReady(): string {
+    const down = this.services.filter((service) => service.pids().length === 0).map(({ name }) => name);
+    const exit = this.#restarts > 0 ? `; ${this.#lastExit}, ${this.#restarts} times` : '';
+    if (down.length > 0) return `not running: ${down.join(', ')}${exit}`;
+    return `running, and not ready on port ${this.#options.ports.join(' and ')}${exit}`;
+  }
+
+  async #ready(): Promise<boolean> {
+    const { protocol, ports } = this.#options;
+    const answers = await Promise.all(ports.map((port) => protocol.ready(port, PROBE_TIMEOUT_MS)));
+    return answers.every(Boolean) && this.services.every((service) => service.pids().length > 0);
+  }
+
+  async #restart(name: string): Promise<void> {
+    const service = this.services.find((one) => one.name === name);
+    if (this.#mode !== 'up' || this.#options.signal.aborted || service === undefined) return;
+    this.#restarts++;
+    if (this.#restarts > MAX_RESTARTS_PER_START) return;
+    await startService(service).catch((error: unknown) => {
+      if (error instanceof KitError && error.code === 'target-unavailable') this.#startError = error;
+      this.#lastExit = `${name}: ${messageOf(error)}`;
+      this.#restarts = MAX_RESTARTS_PER_START + 1;
+    });
+  }
+
+  /** The service as a fault gets it: what is killed through it is known to be killed by the kit. */
+  #wrapService(service: Service): Service {
+    return {
+      name: service.name,
+      pids: () => service.pids(),
+      start: (wrap, env) => service.start(wrap, env),
+      waitForExit: (timeoutMs) => service.waitForExit(timeoutMs),
+      signal: (signal) => {
+        if (signal === 'SIGKILL' || signal === 'SIGTERM') {
+          if (service.pids().length > 0) this.#options.onCrash();
+          this.#killed.add(service.name);
+        }
+        return service.signal(signal);
+      },
+    };
+  }
+
+  /** Ends every process of the target in order. */
+  async stop(graceMs: number): Promise<void> {
+    this.expectExits();
+    await this.#deployment.stop(graceMs);
+  }
+}
+
+async function startService(service: Service): Promise<void> {
+  try {
+    await service.start();
+  } catch (error) {
+    if (error instanceof KitError) throw error;
+    throw new KitError(
+      'bad-target',
+      `services.${service.name}.command: cannot be started: ${messageOf(error)}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
