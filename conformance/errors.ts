@@ -1,3 +1,5 @@
+import { EXIT_CODES } from './exit-codes.js';
+
 /** Stable codes of what can go wrong in the kit; each means one exit code. */
 export type KitErrorCode =
   | 'bad-usage'
@@ -9,28 +11,28 @@ export type KitErrorCode =
   | 'kit-failed'
   | 'assertion';
 
-const EXIT_CODES: Record<KitErrorCode, 2 | 3 | 4> = {
-  'bad-usage': 2,
-  'bad-target': 2,
-  'bad-history': 2,
-  'bad-bundle': 2,
-  'bad-recording': 2,
+const ERROR_EXIT_CODES = {
+  'bad-usage': EXIT_CODES.usage,
+  'bad-target': EXIT_CODES.usage,
+  'bad-history': EXIT_CODES.usage,
+  'bad-bundle': EXIT_CODES.usage,
+  'bad-recording': EXIT_CODES.usage,
   // A target that cannot be reached was not measured.
-  'target-unavailable': 3,
-  'kit-failed': 4,
-  assertion: 4,
-};
+  'target-unavailable': EXIT_CODES.notMeasured,
+  'kit-failed': EXIT_CODES.kitFailed,
+  assertion: EXIT_CODES.kitFailed,
+} as const satisfies Record<KitErrorCode, number>;
 
 /** Every failure that a person can do something about: one line that says what, where, and what was expected. */
 export class KitError extends Error {
   override readonly name = 'KitError';
   readonly code: KitErrorCode;
-  readonly exitCode: 2 | 3 | 4;
+  readonly exitCode: (typeof ERROR_EXIT_CODES)[KitErrorCode];
 
   constructor(code: KitErrorCode, message: string, options: { cause?: unknown } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
-    this.exitCode = EXIT_CODES[code];
+    this.exitCode = ERROR_EXIT_CODES[code];
   }
 }
 

@@ -12,10 +12,16 @@ import { recordReceipts } from './protocols/receipts.js';
 import { protocolOf } from './protocols/registry/registry.js';
 
 const MESSAGES = 24;
-/** Silence that ends the wait for deliveries; longer than a lease of the fixtures, which are asked for short ones. */
+/**
+ * Time without an event that ends the wait for deliveries. It is longer than a lease of the fixtures (150 ms
+ * here).
+ */
 const SILENCE_MS = 500;
 
-/** One run against a fixture queue: messages, a kill with messages at risk, recovery, consumption of all there is. */
+/**
+ * Makes one run against a fixture queue: submits, a kill with messages at risk, a recovery, consumption of all
+ * messages.
+ */
 async function runAgainst(name: string): Promise<Evaluation> {
   const dir = mkdtempSync(join(tmpdir(), 'plugpull-fixture-'));
   const recorder = new Recorder(join(dir, 'history.jsonl'));
@@ -99,7 +105,7 @@ async function runAgainst(name: string): Promise<Evaluation> {
   }
 }
 
-/** Resolves when nothing was recorded for a while. */
+/** Resolves when no event was recorded for SILENCE_MS. */
 async function silence(events: readonly HistoryEvent[]): Promise<void> {
   let seen = events.length;
   for (let silentMs = 0; silentMs < SILENCE_MS; silentMs += 50) {

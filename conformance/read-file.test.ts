@@ -8,7 +8,7 @@ import { readHistory } from './history/reader.js';
 import { readRegularFile } from './read-file.js';
 import { loadTarget } from './target-file/load.js';
 
-t.test('what is no file, or too large, is told and not waited for', async (t) => {
+t.test('a path that is not a regular file, or a file that is too large, is an error at once', async (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'plugpull-test-'));
   t.teardown(() => rmSync(dir, { recursive: true, force: true }));
   const path = (name: string) => join(dir, name);

@@ -1,13 +1,13 @@
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 
 /**
- * The bytes of a file that somebody has named. A pipe or a device, which may never come to an end, is not waited for: while
- * it is read no Ctrl-C is either.
- * @param maxBytes so large it may be.
- * @throws Error in words that follow `expected …:`
+ * Reads a file whose path the user gave. It rejects pipes and devices, which may never end: during a
+ * synchronous read the kit would not react to Ctrl-C.
+ * @param maxBytes upper bound of the size of the file.
+ * @throws Error whose message completes `expected …: `.
  */
 export function readRegularFile(path: string, maxBytes: number): Buffer {
-  // Without O_NONBLOCK a pipe is opened when somebody writes to it, if ever.
+  // Open with O_NONBLOCK: otherwise the open of a pipe blocks until a process opens it for writing.
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const stat = fstatSync(fd);

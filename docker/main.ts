@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// Builds both images and prints their names as `PLUGPULL_…_IMAGE=name` lines, which `docker-compose --env-file` reads.
+// Builds both images and prints their names as `PLUGPULL_…_IMAGE=name` lines, which `docker-compose --env-file`
+// reads.
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import Dockerode from 'dockerode';

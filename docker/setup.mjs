@@ -1,5 +1,5 @@
-// Sets up a checkout: dependencies, build and, when asked to or in CI, the engines that tests and faults use.
-// Plain Node, because it runs before there is anything else.
+// Sets up a checkout: dependencies, build and, with --engines or in CI, the engines that tests and faults use.
+// It is plain Node, because it runs before anything is installed.
 //
 //   node docker/setup.mjs [--quiet] [--engines]
 import { spawnSync } from 'node:child_process';
@@ -14,7 +14,9 @@ const quiet = process.argv.includes('--quiet');
 const inCi = Boolean(process.env.CI);
 const wantEngines = inCi || process.argv.includes('--engines');
 
-/** Engines by what needs them: the program that shows that it is there, and its Debian package. */
+const SOURCE_FOLDERS = ['reference-impl', 'conformance', 'faults', 'scenarios', 'docker'];
+
+/** Programs that faults and runtimes need: a file that shows the installation, and the Debian package. */
 const ENGINES = [
   { file: '/usr/bin/strace', package: 'strace' },
   { file: '/usr/bin/faketime', package: 'faketime' },
@@ -24,9 +26,9 @@ const ENGINES = [
   { file: '/usr/bin/qemu-system-x86_64', package: 'qemu-system-x86' },
   { file: '/usr/bin/genext2fs', package: 'genext2fs' },
 ];
-/** Only where no engine answers: another one (of Docker's own packages) is as good. */
+/** Container engine. It is installed only if no engine answers: one from Docker's own packages works as well. */
 const CONTAINER_ENGINE = { file: '/usr/sbin/dockerd', package: 'docker.io' };
-/** Mail clients and real systems that only the tests use. */
+/** Mail clients and real systems that only tests use. */
 const TEST_ENGINES = [
   { file: '/usr/bin/swaks', package: 'swaks' },
   { file: '/usr/sbin/smtp-source', package: 'postfix' },
@@ -71,7 +73,10 @@ function checkNode() {
   }
 }
 
-/** Two set-ups at once wait for each other; a lock whose holder is gone is taken over. */
+/**
+ * Runs `work` under a lock, so that two set-ups do not run at the same time. Takes over a lock whose holder is
+ * gone.
+ */
 function withLock(work) {
   const folder = join(root, '.plugpull');
   mkdirSync(folder, { recursive: true });
@@ -112,7 +117,7 @@ function isAlive(pid) {
   }
 }
 
-/** Dependencies are those of the lock file, built for this Node. */
+/** Installs the dependencies of the lock file, unless they are installed and built for this version of Node. */
 function dependencies() {
   const stamp = join(root, 'node_modules', '.plugpull-setup');
   const wanted = createHash('sha256')
@@ -122,7 +127,8 @@ function dependencies() {
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
   const compiler = ['g++', 'make', 'python3'].every(onPath);
   process.stderr.write('plugpull setup: installing dependencies (npm ci)\n');
-  // The memory-map addon first looks for a binary on the network; where it can be built it need not.
+  // Build the memory-map addon from source if a compiler exists: otherwise it first looks for a binary on the
+  // network.
   const env = compiler ? { npm_config_build_from_source: 'true' } : {};
   const { ok, text } = run('npm', ['ci'], env);
   if (!ok) fail(`installing dependencies failed:\n${text.split('\n').slice(-15).join('\n')}`);
@@ -132,15 +138,30 @@ function dependencies() {
 function newestSource() {
   let newest = 0;
   const visit = (folder) => {
+    // The time of the folder: it changes when a file is added or removed.
+    newest = Math.max(newest, statSync(folder).mtimeMs);
     for (const entry of readdirSync(folder, { withFileTypes: true })) {
       const path = join(folder, entry.name);
       if (entry.isDirectory()) visit(path);
       else if (/\.(ts|json)$/.test(entry.name)) newest = Math.max(newest, statSync(path).mtimeMs);
     }
   };
-  for (const folder of ['reference-impl', 'conformance', 'faults', 'scenarios', 'docker'])
-    visit(join(root, folder));
+  for (const folder of SOURCE_FOLDERS) visit(join(root, folder));
   return Math.max(newest, statSync(join(root, 'tsconfig.json')).mtimeMs);
+}
+
+/** A test whose source is gone must not run on, and no image may hold what the source does not. */
+function removeStaleOutput(folder) {
+  const output = join(root, 'dist', folder);
+  if (!existsSync(output)) return;
+  for (const entry of readdirSync(output, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    const source = join(root, path.replace(/\.js(\.map)?$/, '.ts'));
+    if (entry.isDirectory()) {
+      removeStaleOutput(path);
+      if (!existsSync(join(root, path))) rmSync(join(root, 'dist', path), { recursive: true });
+    } else if (/\.js(\.map)?$/.test(entry.name) && !existsSync(source)) rmSync(join(root, 'dist', path));
+  }
 }
 
 function build() {
@@ -150,6 +171,7 @@ function build() {
   const startedMs = Date.now();
   const { ok, text } = run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc')]);
   if (!ok) fail(`the build failed:\n${text}`);
+  for (const folder of SOURCE_FOLDERS) removeStaleOutput(folder);
   writeFileSync(stamp, new Date(startedMs).toISOString());
 }
 
@@ -167,7 +189,8 @@ function engines() {
     return;
   }
   process.stderr.write(`plugpull setup: ${remedy}\n`);
-  // RUNLEVEL=1: a mail server that comes with a test client must not be started.
+  // RUNLEVEL=1 keeps the packages from starting their services, for example the mail server that comes with a
+  // test client.
   const env = { DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' };
   run('apt-get', ['update', '-qq'], env);
   const { ok, text } = run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...missing], env);
@@ -183,7 +206,7 @@ function containerEngine() {
     process.stderr.write(`plugpull setup: ${why}; runtime docker is not measured\n`);
     return;
   }
-  // Now rather than within the budget of the first gate.
+  // Build the images now: otherwise the build would use the time budget of the first gate.
   const images = run(process.execPath, [join(root, 'dist', 'docker', 'main.js')]);
   if (!images.ok)
     process.stderr.write(`plugpull setup: images cannot be built:\n${images.text.slice(-500)}\n`);

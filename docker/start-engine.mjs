@@ -1,4 +1,5 @@
-// Starts the container engine of this machine where none answers. Plain Node: the set-up uses it before there is a build.
+// Starts the container engine of this machine if none answers. It is plain Node, because the set-up uses it
+// before the build.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -6,7 +7,10 @@ import { join } from 'node:path';
 const SOCKET = '/var/run/docker.sock';
 const START_TIMEOUT_MS = 60_000;
 const PING_TIMEOUT_MS = 2000;
-/** Asked in a process of its own: the set-up does one thing after the other and has no event loop to wait in. */
+/**
+ * Program that pings the engine. It runs in a separate process, because the set-up is synchronous and has no
+ * event loop.
+ */
 const PING = `
   const { request } = await import('node:http');
   const req = request({ socketPath: '${SOCKET}', path: '/_ping', timeout: ${PING_TIMEOUT_MS} }, (res) => process.exit(res.statusCode === 200 ? 0 : 1));
@@ -14,16 +18,19 @@ const PING = `
   req.on('timeout', () => process.exit(1));
   req.end();`;
 
-/** Whether an engine answers on this machine, or DOCKER_HOST names one, which is then the user's own affair. */
+/**
+ * Returns true if an engine answers on this machine, or if DOCKER_HOST names one, which the user must keep
+ * running.
+ */
 export function engineAnswers() {
   if (process.env.DOCKER_HOST) return true;
   return existsSync(SOCKET) && spawnSync(process.execPath, ['--input-type=module', '-e', PING]).status === 0;
 }
 
 /**
- * Starts it, through systemd where that runs, by hand elsewhere, and waits until it answers.
- * @param logDir where a daemon that is started by hand writes its log.
- * @returns why there is none, or undefined when there is one.
+ * Starts the engine and waits until it answers. It uses systemd if that runs; otherwise it starts dockerd itself.
+ * @param logDir folder for the log of a dockerd that it starts itself.
+ * @returns undefined if an engine answers, otherwise the reason why none does.
  */
 export function startEngine(logDir) {
   if (engineAnswers()) return undefined;
@@ -34,10 +41,10 @@ export function startEngine(logDir) {
       ? undefined
       : 'systemctl start docker did not start it';
   }
-  // Left by a daemon that was killed; a new one refuses to start while it names a process that lives.
+  // Remove the pid file of a killed daemon: a new daemon refuses to start while the file names a living process.
   rmSync('/var/run/docker.pid', { force: true });
   const log = join(logDir, 'dockerd.log');
-  // Where /var/lib is itself an overlay (in a container) overlay2 cannot be used.
+  // Try vfs too: overlay2 does not work where /var/lib is itself an overlay, for example in a container.
   for (const driver of ['overlay2', 'vfs']) {
     const output = openSync(log, 'a');
     const daemon = spawn('dockerd', ['--storage-driver', driver], {
@@ -60,7 +67,7 @@ function answersWithin(timeoutMs, goesOn) {
   return false;
 }
 
-/** A child that has died is a zombie until the event loop runs again. */
+/** Returns false for a dead child, too: it stays a zombie until the event loop runs again. */
 function isRunning(pid) {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'latin1');

@@ -1,151 +1,209 @@
+/*
+ * The contract between faults and the code that runs them. A fault has a name, declares what it needs,
+ * injects one failure into a target, proves that the injection hit, and can be healed. It works on processes,
+ * files and devices. It knows nothing about queues.
+ */
+
 /**
- * A fault is a thing that is done to a target: it has a name, says what it needs, proves that it hit, and can
- * be healed. It knows processes, files and devices; it knows nothing of queues.
+ * The part of the target that an injection crashed: from no process to the whole machine with its page cache.
  */
 export type CrashScope = 'none' | 'some-processes' | 'all-processes' | 'machine';
 
-/** A service of the target as a fault sees it, whatever runtime it lives in. */
+/** A service of the target as a fault sees it. The interface is the same for every runtime. */
 export interface Service {
   readonly name: string;
-  /** Process ids (in the kit's namespace) of the live processes of this service; empty when it is down. */
+  /**
+   * Returns the ids (in the kit's namespace) of the service's live processes; empty when the service is down.
+   */
   pids(): number[];
-  /** Sends a signal to every process of the service; resolves to the number of processes that got it. */
+  /** Sends a signal to every process of the service. Resolves to the number of processes that received it. */
   signal(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): Promise<number>;
-  /** Starts it again if it is down; `wrap` is put before its command (for example `strace …`). */
+  /** Starts the service if it is down. `wrap` is put before its command (for example `strace …`). */
   start(wrap?: readonly string[], env?: Readonly<Record<string, string>>): Promise<void>;
   /** Resolves when no process of the service is left; rejects after `timeoutMs`. */
   waitForExit(timeoutMs: number): Promise<void>;
 }
 
-/** The ground on which a fault works. */
+/** Everything that a fault may use in one injection: the target's services and files, and the workload. */
 export interface FaultContext {
   readonly services: readonly Service[];
   /** The directory (or mount point) that holds the target's data. */
   readonly dataDir: string;
-  /** The disk below `dataDir`, where its power can be cut. */
+  /** The disk below `dataDir`; undefined when its power cannot be cut. */
   readonly powerDisk?: PowerDisk | undefined;
   /** Scratch space of this run, outside `dataDir`. */
   readonly scratchDir: string;
-  /** Seeded, so that one seed makes the whole schedule. */
+  /** Seeded generator: one seed determines the whole schedule. */
   readonly random: Random;
-  /** Files of the target that only speed it up and that it must be able to rebuild (globs, relative to `dataDir`). */
+  /**
+   * Files that only make the target faster, and that it must be able to rebuild (globs, relative to
+   * `dataDir`).
+   */
   readonly indexFiles: readonly string[];
-  /** Files that hold messages (globs, relative to `dataDir`); all others are left alone by `data-rot`. */
+  /** Files that hold messages (globs, relative to `dataDir`). `data-rot` damages no other file. */
   readonly messageFiles: readonly string[];
-  /** How long the last start took until the target was ready; the measure for killing it during the next one. */
+  /**
+   * Time in ms from the last start until the target was ready. `kill-recovery` uses it to kill during the
+   * next start.
+   */
   readonly usualRecoveryMs: number;
-  /** Resolves after `count` more confirmations, or at `timeoutMs`; tells which. */
+  /**
+   * Waits for `count` more confirmations, at most for `timeoutMs`. Resolves to which of the two came first.
+   */
   waitForConfirms(count: number, timeoutMs: number): Promise<'reached' | 'timeout'>;
-  /** Resolves after `count` more rejections, or at `timeoutMs`; tells which. */
+  /** Waits for `count` more rejections, at most for `timeoutMs`. Resolves to which of the two came first. */
   waitForRejections(count: number, timeoutMs: number): Promise<'reached' | 'timeout'>;
-  /** While on, nothing that the target holds is taken from it, and producers send as much as they can. */
+  /**
+   * Turns the flood on or off. While it is on, receivers take nothing and producers send as fast as they can.
+   */
   flood(on: boolean): void;
-  /** Byte strings that mark messages which are stored and confirmed and not yet delivered, for `data-rot`. */
+  /**
+   * Returns, by message id, a byte string that occurs only in that message. It lists the messages that are
+   * stored, confirmed and not yet delivered. `data-rot` uses it.
+   */
   storedMarks(): ReadonlyMap<string, Buffer>;
+  /** Aborted when the run is interrupted. */
   readonly signal: AbortSignal;
 }
 
+/** A seeded random generator. */
 export interface Random {
-  /** Integer from 0 to `below` - 1. */
+  /** Returns an integer from 0 to `below` - 1. */
   int(below: number): number;
-  /** Number from 0 (included) to 1 (excluded). */
+  /** Returns a number from 0 (included) to 1 (excluded). */
   real(): number;
   pick<T>(items: readonly T[]): T;
-  /** A generator of its own, so that one consumer's draws do not move another's. */
+  /** Makes an independent generator, so that the draws of one consumer do not change those of another. */
   fork(name: string): Random;
 }
 
 /**
- * What becomes of the writes between the last flush and a power cut. `all-lost`: the drive's cache is gone. `prefix`: the
- * drive had written some of them, in order. `torn`: the same, and of one more write some sectors only.
+ * The fate of the writes between the last flush and a power cut. `all-lost`: the drive's cache is gone.
+ * `prefix`: the drive had written the first few of them, in order. `torn`: as `prefix`, and one more write is
+ * there in part.
  */
 export type Loss = 'all-lost' | 'prefix' | 'torn';
 
-/** What a power cut did, with the time that each step of it took. */
+/** The effect of a power cut, and the time in ms that each step took. */
 export interface CutReport {
-  /** Writes that no flush had covered at the cut: without any, nothing could be lost. */
+  /** Number of writes that no flush had covered at the cut. If it is 0, nothing could be lost. */
   unflushedWrites: number;
-  /** One line: the place in the log, what was flushed, lost, kept, torn. */
+  /** One line for people: the position in the log, and what was flushed, lost, kept and torn. */
   detail: string;
   tookMs: { drop: number; image: number; record: number; mount: number };
 }
 
-/** A disk that can lose its power: what was not flushed by then is gone. */
+/** A disk whose power can be cut. Data that was not flushed before the cut is lost. */
 export interface PowerDisk {
-  /** Name of the backend, as in `--power`. */
+  /** Name of the power backend, as in `--power`. */
   readonly backend: 'blocklog' | 'flakey';
-  /** The processes of the target are on the machine that stops: `stop` has ended them, before anything else went on. */
+  /**
+   * True when the target runs on the machine that stops: `stop` then kills its processes before anything
+   * continues.
+   */
   readonly killsTarget: boolean;
   /**
-   * Stops the disk and returns the moment, for `cut`: nothing is written or flushed until `resume`, and who waits for
-   * that waits on. An answer that is given meanwhile is based on what was done before.
+   * Stops the disk and returns the cut point for `cut`. Nothing is written or flushed until `resume`: a
+   * process that waits for the disk goes on waiting. An answer that the target gives meanwhile rests on what
+   * the disk did before.
    */
   stop(): number | Promise<number>;
-  /** Lets the disk go on, so that processes which wait for it can die; what it does from here on is cut off. */
+  /**
+   * Lets the disk continue, so that processes that wait for it can die. `cut` discards what it does from here
+   * on.
+   */
   resume(): void | Promise<void>;
   /**
-   * Makes the disk as it is after a cut at that moment, and mounts it again. No process may use it any more.
+   * Puts the disk into the state after a cut at that cut point, and mounts it again. No process may use it
+   * any more.
    * @throws Error when something still uses the disk, or when it cannot be mounted again.
    */
   cut(cutPoint: number, loss: Loss, random: Random): Promise<CutReport>;
-  /** Undefined where the backend cannot let writes fail. */
+  /** Undefined when the backend cannot make writes fail. */
   readonly writeErrors: WriteErrorInjector | undefined;
 }
 
-/** Writes that fail with EIO below the filesystem, its own among them, and flushes with them. */
+/**
+ * An injector of write errors: all writes and flushes of a disk fail with EIO below the filesystem, including
+ * the filesystem's own writes.
+ */
 export interface WriteErrorInjector {
-  /** From now on every write fails; what was on its way before is done. */
+  /** Makes every write fail from now on. Writes that were already in flight are completed. */
   begin(): Promise<void>;
-  /** How many have failed since. */
+  /** Returns the number of writes that have failed since `begin`. */
   failedWrites(): Promise<number>;
-  /** The disk writes again; what has failed is not made up for, and the filesystem may have given up. */
+  /**
+   * Lets the disk write again. Failed writes are not repeated, and the filesystem may have shut itself down.
+   */
   end(): Promise<void>;
   /**
-   * Unmounts and mounts the disk again, which then works. Without an `end` before, what was only in memory is gone; with
-   * one, the unmount writes what has not failed yet. No process may use the disk any more.
-   * @throws Error when one does.
+   * Unmounts the disk and mounts it again; afterwards it works. Without a preceding `end`, data that was only
+   * in memory is lost. After an `end`, the unmount writes the data whose write has not failed. No process may
+   * use the disk any more.
+   * @throws Error when a process still uses it.
    */
   remount(): Promise<void>;
 }
 
+/**
+ * Whether something can be used on this machine; if not, the reason and the remedy, as phrases for people.
+ */
 export type Availability = { available: true } | { available: false; why: string; remedy: string };
 
-/** What was done; `hit: false` is a miss and is counted as one. */
+/** The result of one injection. `hit: false` is a miss and is counted as one. */
 export interface Injection {
   hit: boolean;
   scope: CrashScope;
+  /** Names of the services that the injection affected. */
   services: string[];
+  /** One line for people: what was done, or why nothing was. */
   detail: string;
+  /** True when a file that the target must be able to rebuild was changed. */
   indexDamaged: boolean;
+  /** Ids of the messages whose stored bytes were damaged. */
   rotted: string[];
-  /** For so long before the crash, in milliseconds, the disk had been refusing writes. */
+  /** Time in ms for which the disk had refused writes before the crash. */
   failingMs: number;
 }
 
-/** What a fault needs of the round in which it is done. */
+/** The requirements of a fault on the round in which it is injected. */
 export interface Needs {
-  /** `down`: the driver kills every process of the target first, and the fault works on what they left. */
+  /**
+   * `down`: the driver kills every process of the target first, and the fault works on the files that they
+   * left.
+   */
   target: 'up' | 'down';
   /**
-   * `limited`: the data directory lies on a filesystem of its own whose size can be changed; `power`: on a disk whose
-   * power can be cut.
+   * `limited`: the data directory is on a separate filesystem whose size can be changed. `power`: it is on a
+   * disk whose power can be cut.
    */
   disk: 'any' | 'limited' | 'power';
 }
 
+/** A kind of failure that can be injected into a target. */
 export interface Fault {
   readonly name: string;
-  /** The name in a target's guarantee that covers this fault; the fault's own name where it stands alone. */
+  /**
+   * The name in a target's guarantee that covers this fault. It is the fault's own name if no other fault
+   * shares it.
+   */
   readonly family: string;
-  /** One line for people: what is done, and why a correct target survives it. */
+  /** One line for people: what the fault does, and why a correct target survives it. */
   readonly summary: string;
   readonly needs: Needs;
+  /** Reports whether this machine has what the fault needs. */
   available(): Promise<Availability>;
-  /** The kind of disk on which it is done below the filesystem, where the power backend can; it needs none. */
+  /**
+   * The kind of disk on which the fault can also act below the filesystem, if the power backend supports
+   * that. The fault works without such a disk.
+   */
   readonly preferredDisk?: 'power';
-  /** Done once in a round, when the target is ready for the first time and has had no message yet. */
+  /** Called once per round, when the target is ready for the first time and has received no message yet. */
   prepare?(context: FaultContext): Promise<void>;
+  /** Injects the failure, and resolves to what was done. */
   inject(context: FaultContext): Promise<Injection>;
-  /** Undoes what has to be undone (SIGCONT, clock back); may be called twice, and after a failure. */
+  /**
+   * Undoes what must be undone (SIGCONT, clock reset). It may be called twice, and after a failed injection.
+   */
   heal(context: FaultContext): Promise<void>;
 }

@@ -2,7 +2,7 @@ import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import type { Availability } from './fault.js';
 
-/** The full path of a program, or undefined when it is not on the PATH. */
+/** Returns the full path of a program, or undefined when it is not on the PATH. */
 export function findProgram(name: string): string | undefined {
   for (const folder of (process.env.PATH ?? '').split(delimiter)) {
     const path = join(folder, name);
@@ -14,7 +14,7 @@ export function findProgram(name: string): string | undefined {
   return undefined;
 }
 
-/** Whether strace is installed; it is not tried here whether the kernel lets it trace. */
+/** Reports whether strace is installed. It does not check whether the kernel allows tracing. */
 export function straceAvailability(): Availability {
   if (findProgram('strace') !== undefined) return { available: true };
   return {
@@ -24,4 +24,5 @@ export function straceAvailability(): Availability {
   };
 }
 
+/** The answer of a fault that every machine supports. */
 export const AVAILABLE: Availability = { available: true };

@@ -1,6 +1,6 @@
 import type { Random } from './fault.js';
 
-/** A seeded choice of `count` different items, in seeded order. */
+/** Draws up to `count` different items, in random order. */
 export function sample<T>(random: Random, items: readonly T[], count: number): T[] {
   const pool = [...items];
   const chosen: T[] = [];
@@ -8,7 +8,10 @@ export function sample<T>(random: Random, items: readonly T[], count: number): T
   return chosen;
 }
 
-/** Whole number from `low` to `high`, both included, the small ones as likely as the large ones (log scale). */
+/**
+ * Draws an integer from `min` to `max` (both included), uniform on a log scale: 1 to 9 is as likely as 10 to
+ * 99.
+ */
 export function logUniformInt(random: Random, min: number, max: number): number {
   return Math.min(max, Math.floor(min * ((max + 1) / min) ** random.real()));
 }

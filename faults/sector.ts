@@ -1,2 +1,4 @@
-/** Size of a sector in bytes: the unit that a disk writes as a whole, and that a power cut keeps or loses as a whole. */
+/**
+ * Size of a sector in bytes. A disk writes a sector as a whole, and a power cut keeps or loses it as a whole.
+ */
 export const SECTOR_BYTES = 512;

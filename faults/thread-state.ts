@@ -1,6 +1,9 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** Whether every thread of a process is in one of the states (letters of /proc/PID/stat), or the process is gone. */
+/**
+ * Checks that every thread of a process is in one of the states (letters of /proc/PID/stat), or the process
+ * is gone.
+ */
 export function allThreadsInState(pid: number, states: string): boolean {
   try {
     return readdirSync(`/proc/${pid}/task`).every((thread) => {

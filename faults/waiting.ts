@@ -1,6 +1,9 @@
 import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises';
 
-/** Waits, or until the signal is aborted: then it returns at once, and the caller goes on to unwind. */
+/**
+ * Waits for `ms` milliseconds. If the signal is aborted it returns at once and does not throw, so the caller
+ * can unwind.
+ */
 export async function sleep(ms: number, signal: AbortSignal): Promise<void> {
   if (signal.aborted || ms <= 0) return;
   await delay(ms, undefined, { signal }).catch((error: unknown) => {
@@ -8,14 +11,15 @@ export async function sleep(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-/** Stops this process for a while, events and all: for what has to be done in one go, at an exit too. */
+/** Blocks this process, event loop included, for `ms` milliseconds. It also works in an exit handler. */
 export function sleepSync(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
 
 /**
- * Asks again and again whether `condition` holds; false when it did not within `timeoutMs` or was aborted. For what
- * the kernel gives no event for: processes that are not our children, files that other programs write.
+ * Polls `condition` until it holds. Resolves to false when it did not hold within `timeoutMs`, or when the
+ * signal was aborted. Use it where the kernel gives no event: for processes that are not our children, and
+ * for files that other programs write.
  */
 export async function until(
   condition: () => boolean | Promise<boolean>,
@@ -29,16 +33,20 @@ export async function until(
     if (signal?.aborted === true) return false;
     if (performance.now() >= deadline) break;
     await delay(intervalMs);
-    // Timers go on one after the other as long as one is due, and where conditions take longer than the pause one always
-    // is: two waits at a time would keep every other event from being read, the one that they wait for too.
+    // The event loop runs timers as long as one is due. If two waits run at once and their conditions take
+    // longer than the interval, a timer is always due. Without this turn no other event would be read,
+    // including the awaited one.
     await turn();
   }
-  // The time may have gone by in a call that blocked this process, with the event that is waited for still unread.
+  // The time may have passed in a call that blocked this process, while the awaited event is still unread.
   await processPendingEvents();
   return condition();
 }
 
-/** Lets what has happened by now be read, signals too: events are read between two turns. */
+/**
+ * Lets the event loop read everything that has happened so far, including signals: it reads events between
+ * two turns.
+ */
 export async function processPendingEvents(): Promise<void> {
   await turn();
   await turn();

@@ -5,6 +5,8 @@ import t from 'tap';
 import { KitError } from '../errors.js';
 import { certified, goodRun } from '../fixtures/certified.js';
 import { type CertificateBody, EXTENSION, type Statement } from './certificate.js';
+import { sha256 } from './evidence.js';
+import { FACTS_FORMAT } from './facts.js';
 import { verifyCertificate } from './verify.js';
 
 const VERSION = '1.2.3';
@@ -45,7 +47,7 @@ t.test('a certificate is an in-toto statement about the target, and verifies as 
   t.match(verifyCertificate(file, VERSION), { ok: true, problems: [] });
 });
 
-t.test('a byte changed anywhere in certificate, history or target copy is found', async (t) => {
+t.test('a changed bit anywhere in the certificate, a history or the target copy is detected', async (t) => {
   const { dir, file } = made(t, { process: goodRun(...KILLS).events });
   const files = filesOf(dir);
   t.equal(files.length, 5);
@@ -66,10 +68,10 @@ t.test('a byte changed anywhere in certificate, history or target copy is found'
     }),
     { numRuns: 400 },
   );
-  t.ok(verifyCertificate(file, VERSION).ok, 'and nothing else was');
+  t.ok(verifyCertificate(file, VERSION).ok, 'the unchanged certificate still verifies');
 });
 
-t.test('a file that is missing, added, or cut off is found', async (t) => {
+t.test('a missing, added or truncated file of the evidence is detected', async (t) => {
   const { dir, file } = made(t, { process: goodRun(...KILLS).events });
   const history = join(dir, 'evidence/process.history.jsonl.gz');
   const bytes = readFileSync(history);
@@ -87,14 +89,36 @@ t.test('a file that is missing, added, or cut off is found', async (t) => {
   fails(/certificate\.json:1:1 is not what the evidence gives/);
 });
 
-t.test('a certificate that says more than its evidence is found, whatever its digests', async (t) => {
-  const { file } = made(t, { process: goodRun({ fault: 'kill' }).events });
-  const text = readFileSync(file, 'utf8');
-  writeFileSync(file, text.replace('"granted": []', '"granted": ["process"]'));
-  t.match(verifyCertificate(file, VERSION), { ok: false, problems: [/certificate\.json:\d+:\d+/] });
+t.test(
+  'a certificate that claims more than its evidence is detected although its digests are right',
+  async (t) => {
+    const { file } = made(t, { process: goodRun({ fault: 'kill' }).events });
+    const text = readFileSync(file, 'utf8');
+    writeFileSync(file, text.replace('"granted": []', '"granted": ["process"]'));
+    t.match(verifyCertificate(file, VERSION), { ok: false, problems: [/certificate\.json:\d+:\d+/] });
+  },
+);
+
+t.test('evidence of another format is refused in one line, and not called changed', async (t) => {
+  for (const format of [undefined, FACTS_FORMAT + 1]) {
+    const { dir, file } = made(t, { process: goodRun(...KILLS).events });
+    const factsFile = join(dir, 'evidence/facts.json');
+    const before = readFileSync(factsFile);
+    const after = JSON.stringify({ ...JSON.parse(before.toString()), format });
+    writeFileSync(factsFile, after);
+    t.match(verifyCertificate(file, VERSION).problems, [/facts\.json: it was changed/], 'as its digest says');
+    // An earlier kit certified the facts as they are.
+    writeFileSync(file, readFileSync(file, 'utf8').replaceAll(sha256(before), sha256(after)));
+    t.throws(() => verifyCertificate(file, VERSION), {
+      exitCode: 2,
+      message: new RegExp(
+        `^\\S+facts\\.json: has version ${format ?? 1} of the format, expected ${FACTS_FORMAT}: use the kit that made it$`,
+      ),
+    });
+  }
 });
 
-t.test('what is no certificate, or has no evidence, is bad usage in one line', async (t) => {
+t.test('a file that is not a certificate, or has no evidence beside it, is bad usage', async (t) => {
   const { dir, file } = made(t, { process: goodRun(...KILLS).events });
   const alone = join(dirname(dir), 'certificate.json');
   writeFileSync(alone, readFileSync(file));
@@ -117,49 +141,49 @@ t.test('what is no certificate, or has no evidence, is bad usage in one line', a
   }
 });
 
+t.test('a certificate of another version of the kit verifies if the text is the same', async (t) => {
+  const { file } = made(t, { process: goodRun(...KILLS).events });
+  t.ok(verifyCertificate(file, '9.9.9').ok, 'the same text verifies');
+});
+
 t.test(
-  'a certificate of another version of the kit is not called changed when only words differ',
+  'a level is granted only if each of its requirements was measured with messages at risk',
   async (t) => {
-    const { file } = made(t, { process: goodRun(...KILLS).events });
-    t.ok(verifyCertificate(file, '9.9.9').ok, 'the same words verify');
+    const all = goodRun(...KILLS).events;
+    const cases: [string, readonly (typeof all)[number][], RegExp][] = [
+      ['no interrupted recovery', goodRun({ fault: 'kill' }).events, /PP-15 was not measured/],
+      [
+        'nothing at risk',
+        goodRun({ fault: 'kill', atRisk: 0 }, { fault: 'kill-recovery', atRisk: 0 }).events,
+        /nothing was at risk/,
+      ],
+      [
+        'every fault a miss',
+        goodRun({ hit: false }, { fault: 'kill-recovery', hit: false }).events,
+        /kill did not hit/,
+      ],
+      [
+        'nothing indefinite',
+        all.filter((event) => !('id' in event && event.id === 'i')),
+        /PP-5 was not measured/,
+      ],
+      [
+        'a loss',
+        goodRun(...KILLS)
+          .submit('lost')
+          .drain().events,
+        /PP-1: 1 of/,
+      ],
+    ];
+    for (const [name, history, why] of cases) {
+      const { says } = made(t, { process: history });
+      t.match(grant(says, 'process'), { granted: false, why }, name);
+      t.same(says.granted, []);
+    }
   },
 );
 
-t.test('a level is granted only when each of its requirements was measured, at risk', async (t) => {
-  const all = goodRun(...KILLS).events;
-  const cases: [string, readonly (typeof all)[number][], RegExp][] = [
-    ['no interrupted recovery', goodRun({ fault: 'kill' }).events, /PP-15 was not measured/],
-    [
-      'nothing at risk',
-      goodRun({ fault: 'kill', atRisk: 0 }, { fault: 'kill-recovery', atRisk: 0 }).events,
-      /nothing was at risk/,
-    ],
-    [
-      'every fault a miss',
-      goodRun({ hit: false }, { fault: 'kill-recovery', hit: false }).events,
-      /kill did not hit/,
-    ],
-    [
-      'nothing indefinite',
-      all.filter((event) => !('id' in event && event.id === 'i')),
-      /PP-5 was not measured/,
-    ],
-    [
-      'a loss',
-      goodRun(...KILLS)
-        .submit('lost')
-        .drain().events,
-      /PP-1: 1 of/,
-    ],
-  ];
-  for (const [name, history, why] of cases) {
-    const { says } = made(t, { process: history });
-    t.match(grant(says, 'process'), { granted: false, why }, name);
-    t.same(says.granted, []);
-  }
-});
-
-t.test('a level needs those below it, its own faults, and a run of its own', async (t) => {
+t.test('a level needs its required levels, a claim of its faults, and its own run', async (t) => {
   const torn = goodRun(
     { fault: 'tear', scope: 'machine' },
     { fault: 'index-loss', indexDamaged: true },
@@ -167,7 +191,7 @@ t.test('a level needs those below it, its own faults, and a run of its own', asy
   const faults = ['kill', 'tear', 'index-loss'] as const;
   const both = made(t, { process: goodRun(...KILLS).events, torn }, faults).says;
   t.same(both.granted, ['process', 'torn']);
-  t.same(grant(both, 'torn')?.without, ['PP-9'], 'what is not claimed is named');
+  t.same(grant(both, 'torn')?.without, ['PP-9'], 'the grant names unclaimed requirements');
   t.match(grant(both, 'power'), { granted: false, why: /does not claim to survive power-cut/ });
   t.match(grant(made(t, { torn }, faults).says, 'torn'), { granted: false, why: /needs the level process/ });
   const without = made(t, { process: goodRun(...KILLS).events }, faults).says;
@@ -175,7 +199,7 @@ t.test('a level needs those below it, its own faults, and a run of its own', asy
   t.equal(without.verdict, 'not-measured');
 });
 
-t.test('what could not be tried is not measured, with the reason', async (t) => {
+t.test('a requirement whose faults could not be tried is not measured, with the reason', async (t) => {
   const faults = ['kill', 'tear', 'index-loss'] as const;
   const { says } = made(t, { process: goodRun(...KILLS).events }, faults, { torn: 'not on this machine' });
   t.match(grant(says, 'torn'), {
@@ -191,7 +215,7 @@ t.test('what could not be tried is not measured, with the reason', async (t) => 
   );
 });
 
-t.test('a level stays when another one fails', async (t) => {
+t.test('a granted level stays granted when another level fails', async (t) => {
   const torn = goodRun({ fault: 'tear', scope: 'machine' }).submit('lost').crash({ fault: 'tear' }).drain();
   const { says } = made(t, { process: goodRun(...KILLS).events, torn: torn.events }, ['kill', 'tear']);
   t.same(says.granted, ['process']);

@@ -6,32 +6,36 @@ import { FAULT_NAMES, type Guarantee } from '../target-file/definition.js';
 import { type Evidence, type EvidenceFile, sha256 } from './evidence.js';
 import { type Grant, grantLevels, type LevelRun } from './grants.js';
 
-/** The name under which the kit's own words stand in the predicate; a URI, as in-toto asks of extensions. */
-export const EXTENSION = 'urn:plugpull:certificate:v1';
+/** Key of the kit's own data in the predicate. It is a URI, because in-toto requires this for extensions. */
+export const EXTENSION = 'urn:plugpull:certificate:v2';
 
+/** An in-toto ResourceDescriptor. */
 interface ResourceDescriptor {
   name: string;
   digest: Record<string, string>;
   annotations?: Record<string, string>;
 }
 
-/** What became of one requirement over all runs. */
+/** Result of one requirement over all runs. */
 export interface CertifiedRequirement {
   id: RequirementId;
   level: Level;
   title: string;
   verdict: Verdict;
   why: string;
-  /** The runs that say so: those that failed it, else those that measured it. */
+  /**
+   * Levels of the runs that decided the verdict: those that failed the requirement, otherwise those that
+   * measured it.
+   */
   runs: Level[];
-  /** Faults of these runs that hit, and how often. */
+  /** Number of hits by fault in these runs. */
   faultsThatHit: Record<string, number>;
-  /** Confirmed messages that the target still had to deliver at each crash of these runs. */
+  /** Number of confirmed undelivered messages at each crash of these runs. */
   atRiskAtCrashes: number[];
   seeds: number[];
 }
 
-/** One crash, and what was at stake. */
+/** One crash, and the numbers of messages at risk. */
 export interface CertifiedCrash {
   injection: number;
   fault: string;
@@ -40,7 +44,7 @@ export interface CertifiedCrash {
   inDelivery: number;
 }
 
-/** One run: the faults of one level, with a history of its own. */
+/** One run with the faults of one level. Each run has its own history. */
 export interface CertifiedRun {
   level: Level;
   verdict: Verdict;
@@ -55,7 +59,7 @@ export interface CertifiedRun {
   requirements: { id: string; verdict: Verdict; why: string }[];
 }
 
-/** What PlugPull itself says in a certificate. */
+/** PlugPull's own part of a certificate. */
 export interface CertificateBody {
   kitVersion: string;
   target: string;
@@ -63,13 +67,14 @@ export interface CertificateBody {
   guarantee: Guarantee;
   verdict: Verdict;
   why: string;
-  /** The levels that are granted. */
+  /** Granted levels. */
   granted: Level[];
   levels: Grant[];
   requirements: CertifiedRequirement[];
   unclaimed: RequirementId[];
   runs: CertifiedRun[];
-  made: { runtime: string; power: string | null; filesystem: string; node: string; kernel: string };
+  /** Where the runs were made. */
+  environment: { runtime: string; power: string | null; filesystem: string; node: string; kernel: string };
   budgetMs: number;
   seed: number;
 }
@@ -92,8 +97,8 @@ export interface Statement {
 const RESULTS = { pass: 'PASSED', 'not-measured': 'WARNED', fail: 'FAILED' } as const;
 
 /**
- * The certificate that evidence gives. It is a function of the evidence and of nothing else, down to the byte: that is
- * how a certificate is verified.
+ * Makes the certificate of the evidence. Every byte follows from the evidence alone, so that a verification can
+ * make it again and compare.
  */
 export function certificateOf(evidence: Evidence): Statement {
   const certified = certify(evidence);
@@ -114,12 +119,12 @@ export function certificateOf(evidence: Evidence): Statement {
   };
 }
 
-/** The bytes of a certificate file. */
+/** Returns the text of a certificate file. */
 export function certificateText(statement: Statement): string {
   return `${JSON.stringify(statement, undefined, 2)}\n`;
 }
 
-/** The target as a whole, then everything that it is made of. */
+/** Returns the target as a whole, then each of its files, programs and images. */
 function subjectOf({ target, targetFiles, facts }: Evidence): ResourceDescriptor[] {
   const files = targetFiles.map(descriptor);
   const programs = facts.programs.map(({ name, path, sha256 }) => ({
@@ -129,7 +134,7 @@ function subjectOf({ target, targetFiles, facts }: Evidence): ResourceDescriptor
   }));
   const images = facts.images.map((image) => ({ ...descriptor(image), annotations: { kind: 'image' } }));
   const all = [...files, ...programs, ...images];
-  // The digest of a folder as Go's dirhash makes it: in-toto has a name for that one.
+  // Digest of a folder in the format of Go's dirhash, because in-toto defines the name `dirHash` for it.
   const lines = all.map(({ name, digest }) => `${digest.sha256}  ${name}\n`).sort();
   return [{ name: target.name, digest: { dirHash: sha256(lines.join('')) } }, ...all];
 }
@@ -163,20 +168,23 @@ function certify({ facts, target, histories }: Evidence): CertificateBody {
     requirements,
     unclaimed: REQUIREMENTS.filter((one) => !claimed.includes(one)).map(({ id }) => id),
     runs,
-    made: { runtime, power, filesystem, node, kernel },
+    environment: { runtime, power, filesystem, node, kernel },
     budgetMs: facts.budgetMs,
     seed: facts.seed,
   };
 }
 
-/** Why a level had no run, where something kept it from being made; undefined when it had one. */
+/** Returns the reason why a level had no run; undefined if it had one, or if no reason is known. */
 function notTriedIn({ runs }: Evidence['facts'], level: Level): string | undefined {
   const run = runs.find((one) => one.level === level);
-  if (run === undefined || run.made || run.notTried.length === 0) return undefined;
+  if (run === undefined || run.hasHistory || run.notTried.length === 0) return undefined;
   return [...new Set(run.notTried.map(({ why }) => why))].join('; ');
 }
 
-/** As for a run, and stricter: of what the target's claims can measure, nothing may be left to chance. */
+/**
+ * Returns the verdict over all runs. It is stricter than the verdict of a run: each requirement that the
+ * claimed faults can measure must be measured, also those whose situation a run cannot force.
+ */
 function overallVerdict(
   requirements: readonly CertifiedRequirement[],
   faults: readonly string[],
@@ -196,13 +204,16 @@ function overallVerdict(
   };
 }
 
-/** Some need a fault that a target may not claim to survive. */
+/** Returns false if the requirement needs a fault that the target does not claim to survive. */
 function canBeMeasured(id: RequirementId, faults: readonly string[]): boolean {
   const needs = REQUIREMENTS.find((requirement) => requirement.id === id)?.needs ?? 'any';
   return needs === 'any' || needs.some((fault) => faults.includes(familyOf(fault, FAULT_NAMES) ?? fault));
 }
 
-/** Failed when any run failed it; else passed when a run measured it, its own level's before all others. */
+/**
+ * Returns the result of one requirement over all runs: fail if a run failed it, otherwise pass if a run
+ * measured it. The reason comes from the run of the requirement's own level, if that run decided.
+ */
 function certifiedRequirement(
   { id, level, title }: (typeof REQUIREMENTS)[number],
   evaluated: readonly LevelRun[],
@@ -227,7 +238,8 @@ function certifiedRequirement(
     level,
     title,
     verdict: verdict ?? 'not-measured',
-    // What no run measured, for there could be none, is not what a run of another level says of it.
+    // If the requirement's own level had no run, that is the reason; the reason from a run of another level
+    // would mislead.
     why: (verdict === undefined ? notTried : undefined) ?? chosen?.why ?? 'no run could be made',
     runs: levels,
     faultsThatHit,

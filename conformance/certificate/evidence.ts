@@ -9,16 +9,16 @@ import { readRegularFile } from '../read-file.js';
 import type { Level } from '../requirements/requirements.js';
 import type { Target } from '../target-file/definition.js';
 import { loadTarget } from '../target-file/load.js';
-import { Facts } from './facts.js';
+import { FACTS_FORMAT, Facts } from './facts.js';
 import type { TargetPart } from './target-files.js';
 
-/** A file of the evidence; the name is relative to the folder of the certificate. */
+/** A file of the evidence. Its name is relative to the folder of the certificate. */
 export interface EvidenceFile {
   name: string;
   sha256: string;
 }
 
-/** All from which a certificate is made. */
+/** Everything that determines a certificate. */
 export interface Evidence {
   facts: Facts;
   factsFile: EvidenceFile;
@@ -30,12 +30,18 @@ export interface Evidence {
 const FOLDER = 'evidence';
 const FACTS = `${FOLDER}/facts.json`;
 const TARGET = `${FOLDER}/target`;
-/** Far above what a run of hours writes; a bound, so that a forged file cannot take all memory. */
+/**
+ * Upper bound of an unpacked history: far more than a run of hours writes. A forged file must not fill the
+ * memory.
+ */
 const MAX_HISTORY_BYTES = 2 ** 31;
-/** The same for what is in a file, and the most that is read into one buffer. */
+/** Upper bound of a file of the evidence, which is also the limit of one buffer. */
 const MAX_FILE_BYTES = 2 ** 31 - 1;
 
-/** Where the history of a level's run lies, relative to the certificate. */
+/** The evidence has another format than this version of the kit reads: it is not called changed. */
+export class EvidenceFormatError extends KitError {}
+
+/** Returns the path of the history of a level's run, relative to the certificate. */
 export function historyName(level: Level): string {
   return `${FOLDER}/${level}.history.jsonl.gz`;
 }
@@ -62,11 +68,14 @@ export function writeEvidence(
 /**
  * Reads what `writeEvidence` wrote.
  * @param dir the folder of the certificate.
- * @throws KitError bad-history (exit code 2) that names the file which is missing or not as it was written.
+ * @throws KitError bad-history (exit code 2) that names the file that is missing or damaged;
+ * EvidenceFormatError when it has another format.
  */
 export function readEvidence(dir: string): Evidence {
   const bytes = read(dir, FACTS);
-  const parsed = Facts.safeParse(parseJson(bytes));
+  const json = parseJson(bytes);
+  requireCurrentFormat(dir, json);
+  const parsed = Facts.safeParse(json);
   if (!parsed.success) throw new KitError('bad-history', `${FACTS}: expected the facts of a certificate`);
   const facts = parsed.data;
   const target = loadTarget(join(dir, TARGET, facts.targetFile));
@@ -78,19 +87,22 @@ export function readEvidence(dir: string): Evidence {
       name: relative(dir, path),
       sha256: sha256(read(dir, relative(dir, path))),
     })),
-    histories: facts.runs.flatMap(({ level, made }) => (made ? [readHistoryOf(dir, level)] : [])),
+    histories: facts.runs.flatMap(({ level, hasHistory }) => (hasHistory ? [readHistoryOf(dir, level)] : [])),
   };
 }
 
-/** The target with those of its claims that can be held against it where processors are made in software. */
+/**
+ * Returns the target without its claims about time. Where the processor is emulated, times do not describe the
+ * target.
+ */
 export function withoutTimeClaims(target: Target): Target {
   const { recoverySeconds: _, ...guarantee } = target.guarantee;
   return { ...target, guarantee };
 }
 
 /**
- * Every file of the evidence as it is now, by name; empty when there is none.
- * @throws KitError bad-history (exit code 2) that names what cannot be read as a file.
+ * Returns every file of the evidence with its current digest, sorted by name; empty if there is none.
+ * @throws KitError bad-history (exit code 2) that names the entry that cannot be read as a file.
  */
 export function evidenceFiles(dir: string): EvidenceFile[] {
   return filesBelow(join(dir, FOLDER)).map((path) => ({
@@ -99,6 +111,7 @@ export function evidenceFiles(dir: string): EvidenceFile[] {
   }));
 }
 
+/** Returns the SHA-256 of the bytes, hex. */
 export function sha256(bytes: Buffer | string): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
@@ -127,6 +140,17 @@ function read(dir: string, name: string): Buffer {
   }
 }
 
+function requireCurrentFormat(dir: string, facts: unknown): void {
+  if (typeof facts !== 'object' || facts === null) return;
+  // Facts of the first format did not name it.
+  const { format = 1 } = facts as { format?: unknown };
+  if (format === FACTS_FORMAT) return;
+  throw new EvidenceFormatError(
+    'bad-history',
+    `${join(dir, FACTS)}: has version ${format} of the format, expected ${FACTS_FORMAT}: use the kit that made it`,
+  );
+}
+
 function parseJson(bytes: Buffer): unknown {
   try {
     return JSON.parse(bytes.toString('utf8'));
@@ -135,7 +159,7 @@ function parseJson(bytes: Buffer): unknown {
   }
 }
 
-/** In the order of their names, so that the same files always give the same list. */
+/** Returns the files below `dir`, sorted by name so that the same files always give the same list. */
 function filesBelow(dir: string): string[] {
   let entries: string[];
   try {

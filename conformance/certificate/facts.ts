@@ -3,36 +3,43 @@ import { z } from 'zod';
 const LEVEL = z.enum(['process', 'torn', 'power', 'crash-states', 'errors']);
 const SHA256 = z.string().regex(/^[0-9a-f]{64}$/);
 
-/** What a certificate says that neither history nor target tells: where and how the runs were made. */
+/** Version of the layout of the evidence, and of the certificate that follows from it; others are refused. */
+export const FACTS_FORMAT = 2;
+
+/**
+ * Facts of a certificate that are neither in the histories nor in the target: where and how the runs were made.
+ */
 export const Facts = z.strictObject({
+  format: z.literal(FACTS_FORMAT),
   kitVersion: z.string(),
-  /** Of the kit. */
+  /** Version of Node that ran the kit. */
   node: z.string(),
   kernel: z.string(),
   runtime: z.string(),
-  /** How the power was cut; null when it was not. */
+  /** Power backend; null if the power was not cut. */
   power: z.string().nullable(),
   filesystem: z.string(),
   budgetMs: z.number(),
   seed: z.number(),
-  /** False where the processors are made in software: what is claimed about time is not measured then. */
+  /** False where the processor is emulated. Claims about time are then not measured. */
   timeMeasured: z.boolean(),
-  /** Name of the target file in the copy. */
+  /** Name of the target file in the copy of the target. */
   targetFile: z.string(),
-  /** Programs that the target's commands call and that are no part of its copy. */
+  /** Programs that the target's commands call and that are not in its copy. */
   programs: z.array(z.strictObject({ name: z.string(), path: z.string(), sha256: SHA256 })),
-  /** Images in which services ran, with what the engine calls them. */
+  /** Images in which services ran, with their ids in the engine. */
   images: z.array(z.strictObject({ name: z.string(), sha256: SHA256 })),
-  /** In the order in which they were made. */
+  /** The runs, in the order in which they were made. */
   runs: z.array(
     z.strictObject({
       level: LEVEL,
-      /** Faults that were claimed and could not be tried. */
+      /** Claimed faults that could not be tried, with the reason. */
       notTried: z.array(z.strictObject({ name: z.string(), why: z.string() })),
-      /** False when none could: there is no history then. */
-      made: z.boolean(),
+      /** False when no fault could be tried: then there was no run. */
+      hasHistory: z.boolean(),
     }),
   ),
 });
 
+/** Facts of a certificate, as they are parsed. */
 export type Facts = z.output<typeof Facts>;

@@ -4,30 +4,31 @@ import { familiesOf, LEVELS, type LevelRule, requirementsOf } from '../requireme
 import { familyOf, type Level, REQUIREMENTS, type RequirementId } from '../requirements/requirements.js';
 import { FAULT_NAMES, type FaultName, type Guarantee } from '../target-file/definition.js';
 
-/** The run that measured a level, and what it found. */
+/** The run that measured a level, and its evaluation. */
 export interface LevelRun {
   level: Level;
   history: readonly HistoryEvent[];
   evaluation: Evaluation;
 }
 
-/** Whether a level is granted. */
+/** Decision about the grant of a level. */
 export interface Grant {
   level: Level;
   granted: boolean;
-  /** One line: why, or why not. */
+  /** Reason of the decision, one line. */
   why: string;
-  /** Requirements and faults of the level that the target does not claim, and need not to be given it. */
+  /** Optional requirements and faults of the level that the target does not claim. */
   without: string[];
 }
 
-/** Requirements that every run of rounds can measure: they must hold under the faults of each level. */
+/** Requirements that every run of rounds can measure. They must hold under the faults of each level. */
 const CORE_REQUIREMENTS = REQUIREMENTS.filter(({ needs, byChance }) => needs === 'any' && !byChance);
 
 /**
- * The levels that runs have shown, one after the other: each requirement of the level was measured, with messages at
- * risk, and passed; each of its faults hit; nothing failed; and the levels below it are granted.
- * @param notTried why faults of a level could not be tried where the runs were made; undefined when all could.
+ * Decides which levels the runs grant. A level is granted if each of its requirements was measured with
+ * messages at risk and passed, each of its faults hit, nothing failed, and its required levels are granted.
+ * @param notTried returns the reason why faults of a level could not be tried on this machine; undefined if all
+ * could.
  */
 export function grantLevels(
   target: { guarantee: Guarantee; verify?: readonly string[] | undefined },
@@ -49,7 +50,7 @@ export function grantLevels(
   return grants;
 }
 
-/** Why the level cannot be granted; undefined when it can. */
+/** Returns the reason why the level is not granted; undefined if it is granted. */
 function reasonNotGranted(
   rule: LevelRule,
   { faults }: Guarantee,

@@ -5,23 +5,24 @@ import type { Target } from '../target-file/definition.js';
 
 /** A file that is part of a target. */
 export interface TargetPart {
-  /** Where it is now. */
+  /** Current path. */
   path: string;
-  /** Where it lies in the copy, with `/` between. */
+  /** Path in the copy, with `/` as separator. */
   name: string;
 }
 
 const MAX_FILES = 5000;
 const MAX_TOTAL_BYTES = 256 * 1024 * 1024;
-/** Stands for `..` in the copy, which has nothing above it. */
+/** Replacement of `..` in the copy, because a path must not leave the copy. */
 const PARENT = '_parent';
-/** What of a word follows `{dir}/`, up to what ends a path. */
+/** Matches `{dir}/PATH` in a word of a command. */
 const DIR_PATH = /\{dir\}\/([^\s'"{}:;,|&]+)/g;
 
 /**
- * The files that are the target: its definition, the files and folders in `{dir}` that its commands name, and what it
- * lists as `sources`.
- * @throws KitError bad-target when a listed source is not there, or when there is more than a copy should hold.
+ * Returns the files of a target, sorted by name: its target file, the files and folders in `{dir}` that its
+ * commands name, and its `sources`.
+ * @throws KitError bad-target when a source does not exist, or when there are more files or bytes than a copy
+ * may hold.
  */
 export function targetFiles(target: Target, file: string): TargetPart[] {
   const parts = new Map<string, TargetPart>();
@@ -55,7 +56,7 @@ export function targetFiles(target: Target, file: string): TargetPart[] {
   return [...parts.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-/** Every command of a target, in the order of the file. */
+/** Returns the commands of all services, then `install` and `verify`. */
 export function commandsOf({ services, install, verify }: Target): (readonly string[])[] {
   const commands = Object.values(services).map(({ command }): readonly string[] => command);
   return [...commands, ...[install, verify].filter((command) => command !== undefined)];
@@ -77,7 +78,7 @@ function entriesOf(path: string, file: string): string[] {
   }
 }
 
-/** Links that lead back to themselves, folders of others. */
+/** Makes the error for a path that cannot be read: a symbolic link to itself, or a folder without permission. */
 function unreadable(path: string, file: string, error: unknown): KitError {
   return new KitError(
     'bad-target',

@@ -8,26 +8,27 @@ import {
   EXTENSION,
   type Statement,
 } from './certificate.js';
-import { evidenceFiles, readEvidence } from './evidence.js';
+import { EvidenceFormatError, evidenceFiles, readEvidence } from './evidence.js';
 
-/** What became of a certificate under verification. */
+/** Result of the verification of a certificate. */
 export interface Verification {
   ok: boolean;
-  /** One line each; empty when all is as it was certified. */
+  /** Problems, one line each; empty if nothing was changed. */
   problems: string[];
-  /** What the evidence says, evaluated again; undefined when it cannot be read. */
+  /** Body of the certificate that follows from the evidence; undefined if the evidence cannot be read. */
   certified: CertificateBody | undefined;
 }
 
 const MAX_REPORTED_PROBLEMS = 20;
-/** Far above any certificate. */
+/** Upper bound of the size of a certificate. Real ones are far smaller. */
 const MAX_CERTIFICATE_BYTES = 64 * 2 ** 20;
 
 /**
- * Holds a certificate against its evidence: the histories are evaluated again, everything is digested again, and the
- * certificate must be, byte for byte, the one that comes out.
- * @param kitVersion of the kit that verifies: another one's words may differ.
- * @throws KitError bad-usage (exit code 2) when the file cannot be read, is no certificate, or has no evidence beside it.
+ * Verifies a certificate against its evidence. It computes all digests and evaluates the histories again; the
+ * result must equal the certificate byte for byte.
+ * @param kitVersion version of the verifying kit. Another version may word its reasons differently.
+ * @throws KitError bad-usage (exit code 2) when the file cannot be read, is not a certificate, or has no
+ * evidence beside it; EvidenceFormatError (exit code 2) when the evidence has another format.
  */
 export function verifyCertificate(file: string, kitVersion: string): Verification {
   const text = readText(file);
@@ -54,13 +55,14 @@ export function verifyCertificate(file: string, kitVersion: string): Verificatio
   return { ok: problems.length === 0, problems: problems.slice(0, MAX_REPORTED_PROBLEMS), certified };
 }
 
-/** The certificate that the evidence gives; undefined, and a problem more, when it gives none. */
+/** Makes the certificate from the evidence. Returns undefined and adds a problem if that fails. */
 function rebuildCertificate(dir: string, problems: string[]): Statement | undefined {
   try {
     return certificateOf(readEvidence(dir));
   } catch (error) {
-    if (problems.length === 0 && !(error instanceof KitError)) throw error;
-    // What was changed is known already; what follows from the change is no news.
+    const otherFormat = error instanceof EvidenceFormatError;
+    if (problems.length === 0 && (otherFormat || !(error instanceof KitError))) throw error;
+    // If a change is already reported, this error is a consequence of it and would add nothing.
     if (problems.length === 0) problems.push(messageOf(error));
     return undefined;
   }
@@ -68,7 +70,7 @@ function rebuildCertificate(dir: string, problems: string[]): Statement | undefi
 
 function readText(file: string): string {
   try {
-    // Not as UTF-8, in which different bytes may become the same replacement.
+    // Do not decode as UTF-8: different invalid bytes would become the same replacement character.
     return readRegularFile(file, MAX_CERTIFICATE_BYTES).toString('latin1');
   } catch (error) {
     throw new KitError('bad-usage', `${file}: expected a certificate: ${messageOf(error)}`, { cause: error });
@@ -80,7 +82,9 @@ interface StatedDigests {
   digests: Map<string, string>;
 }
 
-/** Digests of evidence files that a certificate states; undefined when it cannot be read as one. */
+/**
+ * Returns the digests of evidence files that a certificate states; undefined if the text is not a certificate.
+ */
 function parseStatedDigests(text: string): StatedDigests | undefined {
   let value: unknown;
   try {
@@ -116,7 +120,7 @@ function compareDigests({ digests }: StatedDigests, currentDigests: ReadonlyMap<
   return problems;
 }
 
-/** Line and column of the first byte that differs; undefined when none does. */
+/** Returns `line:column` of the first byte that differs; undefined if the texts are equal. */
 function firstDifference(text: string, expected: string): string | undefined {
   const wanted = Buffer.from(expected, 'utf8').toString('latin1');
   if (text === wanted) return undefined;

@@ -12,7 +12,7 @@ const casesOf = (id: RequirementId) => CASES.filter(({ requirement }) => require
 const run = (checker: Checker, { history, guarantee }: Case) =>
   checker(history.events, { ...GUARANTEE, ...guarantee });
 
-/** Names of the cases in which a checker does not find what it must. */
+/** Returns the names of the cases in which a checker has the wrong verdict. */
 function wrongOn(id: RequirementId, checker: Checker): string[] {
   return casesOf(id)
     .filter((each) => run(checker, each).verdict !== each.expected)
@@ -20,19 +20,19 @@ function wrongOn(id: RequirementId, checker: Checker): string[] {
 }
 
 for (const id of REQUIREMENT_IDS) {
-  t.test(`${id} is found as it is, in histories written by hand`, async (t) => {
+  t.test(`${id}: the checker has the expected verdict for each history written by hand`, async (t) => {
     for (const each of casesOf(id)) {
       const found = run(CHECKERS[id], each);
       t.equal(found.verdict, each.expected, each.name);
       t.equal(found.requirement, id);
-      t.ok(found.why.length > 0 && !found.why.includes('\n'), 'says why, on one line');
-      t.equal(found.violations.length > 0, each.expected === 'fail', 'a failure names its violations');
+      t.ok(found.why.length > 0 && !found.why.includes('\n'), 'the reason is one line');
+      t.equal(found.violations.length > 0, each.expected === 'fail', 'a failure lists its violations');
       t.match(found.figures, each.figures ?? {});
     }
     t.same([...new Set(casesOf(id).map(({ expected }) => expected))].sort(), [...VERDICTS].sort());
   });
 
-  t.test(`${id}: a checker that always says the same is caught`, async (t) => {
+  t.test(`${id}: the cases detect a checker with a constant verdict`, async (t) => {
     for (const verdict of VERDICTS) {
       const sabotaged: Checker = (history, guarantee) => ({ ...CHECKERS[id](history, guarantee), verdict });
       t.not(wrongOn(id, sabotaged).length, 0, `always ${verdict}`);
@@ -51,7 +51,7 @@ const ACROSS: HistoryEvent['kind'][] = [
   'recovery-failed',
 ];
 
-/** Kinds of event that each checker must take into account. */
+/** Kinds of event that each checker must read. */
 const READS: Record<RequirementId, HistoryEvent['kind'][]> = {
   'PP-1': [
     'submitted',
@@ -103,7 +103,7 @@ const READS: Record<RequirementId, HistoryEvent['kind'][]> = {
   'PP-19': ACROSS,
 };
 
-t.test('a checker that is blind to a kind of event that it must see is caught', async (t) => {
+t.test('the cases detect a checker that ignores a kind of event that it must read', async (t) => {
   for (const id of REQUIREMENT_IDS) {
     for (const kind of READS[id]) {
       const sabotaged: Checker = (history, guarantee) =>
@@ -125,70 +125,94 @@ const onKind =
   (event) =>
     event.kind === kind ? change(event as Extract<HistoryEvent, { kind: K }>) : event;
 
-/** Ways to misread a history, one per fact that a checker must tell apart. */
+/** Changes to a history that model a checker which misreads one fact. */
 const MISREADINGS: [RequirementId, string, Change][] = [
-  ['PP-13', 'takes every message for there', onKind('state-explored', (e) => ({ ...e, heldBits: '/w==' }))],
-  ['PP-13', 'takes no message for there', onKind('state-explored', (e) => ({ ...e, heldBits: '' }))],
-  ['PP-13', 'takes every state for recovered', onKind('state-explored', (e) => ({ ...e, recovered: true }))],
+  ['PP-13', 'takes every message as held', onKind('state-explored', (e) => ({ ...e, heldBits: '/w==' }))],
+  ['PP-13', 'takes no message as held', onKind('state-explored', (e) => ({ ...e, heldBits: '' }))],
+  ['PP-13', 'takes every state as recovered', onKind('state-explored', (e) => ({ ...e, recovered: true }))],
   ['PP-13', 'counts nothing as wrong', onKind('state-explored', (e) => ({ ...e, wrongCount: 0 }))],
-  ['PP-13', 'asks for all from the beginning', onKind('state-explored', (e) => ({ ...e, prefix: 99 }))],
   [
     'PP-13',
-    'takes what began for what had not',
+    'requires all messages from the beginning',
+    onKind('state-explored', (e) => ({ ...e, prefix: 99 })),
+  ],
+  [
+    'PP-13',
+    'ignores an entry that had begun to reach the medium',
     onKind('state-explored', (e) => ({ ...e, entriesBegun: e.prefix })),
   ],
-  ['PP-13', 'asks for what was taken', onKind('log-position', (e) => ({ ...e, what: 'confirmed' }))],
+  [
+    'PP-13',
+    'requires messages that were offered to a receiver',
+    onKind('log-position', (e) => ({ ...e, what: 'confirmed' })),
+  ],
   [
     'PP-1',
-    'takes a refusal for an acceptance',
+    'takes a refusal as an acceptance',
     onKind('refused', (e) => ({ ...e, kind: 'consumed', how: 'answered' })),
   ],
   ['PP-1', 'takes every refusal as final', onKind('refused', (e) => ({ ...e, permanent: true }))],
   ['PP-1', 'takes no refusal as final', onKind('refused', (e) => ({ ...e, permanent: false }))],
-  ['PP-1', 'takes a miss for a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
-  ['PP-1', 'forgets recipients', onKind('submitted', (e) => ({ ...e, recipients: 1 }))],
+  ['PP-1', 'takes a miss as a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
+  ['PP-1', 'ignores recipients', onKind('submitted', (e) => ({ ...e, recipients: 1 }))],
   ['PP-1', 'takes every wait as complete', onKind('drained', (e) => ({ ...e, complete: true }))],
-  ['PP-1', 'takes no for yes', onKind('answered', (e) => ({ ...e, outcome: 'confirmed' }))],
+  [
+    'PP-1',
+    'takes every answer as a confirmation',
+    onKind('answered', (e) => ({ ...e, outcome: 'confirmed' })),
+  ],
   [
     'PP-2',
-    'takes unanswered for answered',
+    'takes unanswered as answered',
     onKind('consumed', (e) => ({ ...e, how: e.how === 'unanswered' ? 'answered' : e.how })),
   ],
-  ['PP-2', 'takes answered for unanswered', onKind('consumed', (e) => ({ ...e, how: 'unanswered' }))],
-  ['PP-2', 'takes answered for accepted', onKind('consumed', (e) => ({ ...e, how: 'accepted' }))],
+  ['PP-2', 'takes answered as unanswered', onKind('consumed', (e) => ({ ...e, how: 'unanswered' }))],
+  ['PP-2', 'takes answered as accepted', onKind('consumed', (e) => ({ ...e, how: 'accepted' }))],
   ['PP-2', 'takes every session as broken', onKind('settled', (e) => ({ ...e, how: 'broken' }))],
   ['PP-2', 'takes every session as ended in order', onKind('settled', (e) => ({ ...e, how: 'known' }))],
   ['PP-2', 'takes every index as damaged', onKind('fault', (e) => ({ ...e, indexDamaged: true }))],
   ['PP-2', 'takes no index as damaged', onKind('fault', (e) => ({ ...e, indexDamaged: false }))],
-  ['PP-2', 'takes a miss for a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
-  ['PP-2', 'takes a power cut for a kill', onKind('fault', (e) => ({ ...e, scope: 'all-processes' }))],
-  ['PP-2', 'forgets recipients', onKind('delivered', (e) => ({ ...e, recipients: [0] }))],
-  ['PP-2', 'has no clock', (event) => ({ ...event, atMs: 0 })],
-  ['PP-3', 'takes no for neither', onKind('answered', (e) => ({ ...e, outcome: 'indefinite' }))],
-  ['PP-4', 'does not compare', onKind('delivered', (e) => ({ ...e, digest: `digest-${e.id}` }))],
-  ['PP-4', 'excuses what rotted nowhere', onKind('fault', (e) => ({ ...e, rotted: [] }))],
-  ['PP-5', 'does not compare', onKind('delivered', (e) => ({ ...e, digest: `digest-${e.id}` }))],
-  ['PP-5', 'takes neither for yes', onKind('answered', (e) => ({ ...e, outcome: 'confirmed' }))],
-  ['PP-6', 'reads a number into garbage', onKind('delivered', (e) => ({ ...e, id: '1' }))],
-  ['PP-7', 'does not compare', onKind('delivered', (e) => ({ ...e, digest: `digest-${e.id}` }))],
-  ['PP-7', 'takes whatever is named as enough', onKind('inspected', (e) => ({ ...e, keptAside: 9 }))],
-  ['PP-7', 'does not hear what is named', onKind('inspected', (e) => ({ ...e, keptAside: 0 }))],
+  ['PP-2', 'takes a miss as a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
+  ['PP-2', 'takes a power cut as a kill', onKind('fault', (e) => ({ ...e, scope: 'all-processes' }))],
+  ['PP-2', 'ignores recipients', onKind('delivered', (e) => ({ ...e, recipients: [0] }))],
+  ['PP-2', 'ignores the time', (event) => ({ ...event, atMs: 0 })],
+  ['PP-3', 'takes every answer as indefinite', onKind('answered', (e) => ({ ...e, outcome: 'indefinite' }))],
+  ['PP-4', 'does not compare digests', onKind('delivered', (e) => ({ ...e, digest: `digest-${e.id}` }))],
+  ['PP-4', 'ignores which messages were damaged', onKind('fault', (e) => ({ ...e, rotted: [] }))],
+  ['PP-5', 'does not compare digests', onKind('delivered', (e) => ({ ...e, digest: `digest-${e.id}` }))],
+  [
+    'PP-5',
+    'takes every answer as a confirmation',
+    onKind('answered', (e) => ({ ...e, outcome: 'confirmed' })),
+  ],
+  ['PP-6', 'reads an id from garbage', onKind('delivered', (e) => ({ ...e, id: '1' }))],
+  ['PP-7', 'does not compare digests', onKind('delivered', (e) => ({ ...e, digest: `digest-${e.id}` }))],
+  [
+    'PP-7',
+    'takes any report of kept-aside messages as sufficient',
+    onKind('inspected', (e) => ({ ...e, keptAside: 9 })),
+  ],
+  ['PP-7', 'ignores the report of kept-aside messages', onKind('inspected', (e) => ({ ...e, keptAside: 0 }))],
   [
     'PP-8',
-    'takes neither for no',
+    'takes indefinite as rejected',
     onKind('answered', (e) => ({ ...e, outcome: e.outcome === 'indefinite' ? 'rejected' : e.outcome })),
   ],
-  ['PP-8', 'takes any fault for a full queue', onKind('fault', (e) => ({ ...e, fault: 'kill' }))],
-  ['PP-9', 'believes that all is well', onKind('inspected', (e) => ({ ...e, ok: true }))],
-  ['PP-14', 'takes a miss for a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
-  ['PP-14', 'takes any fault for an error', onKind('fault', (e) => ({ ...e, fault: 'io-error' }))],
-  ['PP-14', 'takes no for yes', onKind('answered', (e) => ({ ...e, outcome: 'confirmed' }))],
+  ['PP-8', 'takes every fault as a kill', onKind('fault', (e) => ({ ...e, fault: 'kill' }))],
+  ['PP-9', 'takes every inspection as ok', onKind('inspected', (e) => ({ ...e, ok: true }))],
+  ['PP-14', 'takes a miss as a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
+  ['PP-14', 'takes every fault as an io-error', onKind('fault', (e) => ({ ...e, fault: 'io-error' }))],
+  [
+    'PP-14',
+    'takes every answer as a confirmation',
+    onKind('answered', (e) => ({ ...e, outcome: 'confirmed' })),
+  ],
   ['PP-14', 'takes every wait as complete', onKind('drained', (e) => ({ ...e, complete: true }))],
-  ['PP-14', 'sees something under way always', onKind('at-risk', (e) => ({ ...e, inFlight: 1 }))],
-  ['PP-11', 'has no clock', onKind('recovered', (e) => ({ ...e, tookMs: 0 }))],
+  ['PP-14', 'takes something as in flight at every fault', onKind('at-risk', (e) => ({ ...e, inFlight: 1 }))],
+  ['PP-11', 'ignores the time', onKind('recovered', (e) => ({ ...e, tookMs: 0 }))],
   [
     'PP-10',
-    'takes a recovery that failed for one that did not',
+    'takes a failed recovery as a successful one',
     onKind('recovery-failed', ({ atMs, injection, waitedMs }) => ({
       kind: 'recovered',
       atMs,
@@ -199,31 +223,31 @@ const MISREADINGS: [RequirementId, string, Change][] = [
   ...(['PP-12', 'PP-15', 'PP-16', 'PP-17', 'PP-18', 'PP-19'] as const).flatMap(misreadLossAcross),
 ];
 
-/** What a checker of losses across one kind of fault must tell apart. */
+/** Returns the misreadings that a checker of losses after one kind of fault must not make. */
 function misreadLossAcross(id: RequirementId): [RequirementId, string, Change][] {
   return [
-    [id, 'takes a miss for a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
-    [id, 'takes its fault for another', onKind('fault', (e) => ({ ...e, fault: 'kill' }))],
-    [id, 'takes a crash for none', onKind('fault', (e) => ({ ...e, scope: 'none' }))],
-    [id, 'takes no for yes', onKind('answered', (e) => ({ ...e, outcome: 'confirmed' }))],
+    [id, 'takes a miss as a hit', onKind('fault', (e) => ({ ...e, hit: true }))],
+    [id, 'takes its fault as a kill', onKind('fault', (e) => ({ ...e, fault: 'kill' }))],
+    [id, 'takes a crash as no crash', onKind('fault', (e) => ({ ...e, scope: 'none' }))],
+    [id, 'takes every answer as a confirmation', onKind('answered', (e) => ({ ...e, outcome: 'confirmed' }))],
     [id, 'takes every refusal as final', onKind('refused', (e) => ({ ...e, permanent: true }))],
     [id, 'takes every wait as complete', onKind('drained', (e) => ({ ...e, complete: true }))],
-    [id, 'forgets recipients', onKind('submitted', (e) => ({ ...e, recipients: 1 }))],
+    [id, 'ignores recipients', onKind('submitted', (e) => ({ ...e, recipients: 1 }))],
   ];
 }
 
-t.test('every checker has a fact to misread', async (t) => {
+t.test('there is a misreading for every checker', async (t) => {
   t.same([...new Set(MISREADINGS.map(([id]) => id))].sort(), [...REQUIREMENT_IDS].sort());
 });
 
-t.test('a checker that misreads a fact is caught', async (t) => {
+t.test('the cases detect a checker that misreads a fact', async (t) => {
   for (const [id, name, change] of MISREADINGS) {
     const sabotaged: Checker = (history, guarantee) => CHECKERS[id](history.map(change), guarantee);
     t.not(wrongOn(id, sabotaged).length, 0, `${id} ${name}`);
   }
 });
 
-t.test('no more violations are told than anybody reads, and all are counted', async (t) => {
+t.test('the number of reported violations is bounded, and all of them are counted', async (t) => {
   const story = new HistoryBuilder().start('kill');
   for (let n = 0; n < MAX_REPORTED_VIOLATIONS + 5; n += 1) story.submit(`${n}`);
   const found = CHECKERS['PP-1'](story.drain().events, GUARANTEE);

@@ -5,12 +5,12 @@ import { judgeViolations, Violations } from './finding.js';
 import { rottedIds } from './loss.js';
 import type { Finding } from './verdict.js';
 
-/** PP-4: what is delivered is what was submitted. Indefinite and rotted messages are the matter of PP-5 and PP-7. */
+/** Checks PP-4: each message is delivered as submitted. PP-5 covers indefinite messages, PP-7 damaged ones. */
 export function checkIntegrity(history: readonly HistoryEvent[]): Finding {
   return compareDigests(history, 'PP-4', 'deliveries', (outcome) => outcome !== 'indefinite');
 }
 
-/** PP-5: an indefinite message is delivered whole or not at all. */
+/** Checks PP-5: an indefinite message is delivered whole or not at all. */
 export function checkAtomicity(history: readonly HistoryEvent[]): Finding {
   return compareDigests(
     history,
@@ -20,7 +20,10 @@ export function checkAtomicity(history: readonly HistoryEvent[]): Finding {
   );
 }
 
-/** A submit that was under way when the run ended has no answer; that is indefinite too. */
+/**
+ * Compares the digests of deliveries and submits. A submit that was under way when the run ended has no answer,
+ * and counts as indefinite.
+ */
 function compareDigests(
   history: readonly HistoryEvent[],
   requirement: RequirementId,

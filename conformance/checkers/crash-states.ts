@@ -2,24 +2,27 @@ import type { HistoryEvent, StateExplored } from '../history/events.js';
 import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
-/** What is known of one message, for the disks that a power cut may have left. */
+/** A confirmed message and its positions in the log of disk writes. */
 interface AtRiskMessage {
   id: string;
-  /** So many entries of the log were complete when its confirmation had come. */
+  /** Number of log entries that were complete when its confirmation had come. */
   confirmedAtEntry: number;
-  /** So many were complete when a receiver was first offered it; infinite when none was. */
+  /** Number of log entries that were complete when a receiver was first offered it; infinite if none was. */
   offeredAtEntry: number;
 }
 
-/** Ids in the order of their first submit: the order of the bits of `live`. */
+/** Returns the ids in the order of their first submit, which is the order of the bits in `heldBits`. */
 export function submittedIds(history: readonly HistoryEvent[]): string[] {
   return [...new Set(history.flatMap((event) => (event.kind === 'submitted' ? [event.id] : [])))];
 }
 
-/** The messages that were confirmed at a known place in the log, and which of them a crash state must hold. */
+/**
+ * The messages that were confirmed at a known position in the log. Answers which of them a crash state must
+ * hold.
+ */
 export class AtRiskMessages {
   readonly #ids: readonly string[];
-  /** By bit; undefined where the message was never confirmed. */
+  /** Messages by bit number; undefined for a message that was never confirmed. */
   readonly #messages: (AtRiskMessage | undefined)[];
   readonly #requiredMasks = new Map<string, Uint8Array>();
 
@@ -32,7 +35,7 @@ export class AtRiskMessages {
       if (event.kind !== 'log-position') continue;
       const { id, what, entries } = event;
       const bit = bits.get(id);
-      // What was never submitted has no bit by which a state could show it.
+      // A message that was never submitted has no bit, so a state cannot show it.
       if (bit === undefined) continue;
       if (what === 'offered') offered.set(id, Math.min(entries, offered.get(id) ?? Number.POSITIVE_INFINITY));
       else
@@ -43,8 +46,8 @@ export class AtRiskMessages {
   }
 
   /**
-   * The messages that every disk must hold which a cut after `prefix` complete entries leaves, as bits. `entriesBegun`: how many
-   * entries may have begun to reach the medium.
+   * Returns the messages, as bits, that every disk must hold after a power cut at `prefix` complete log entries.
+   * `entriesBegun` is the number of entries that may have begun to reach the medium.
    */
   required({ prefix, entriesBegun }: Pick<StateExplored, 'prefix' | 'entriesBegun'>): Uint8Array {
     const key = `${prefix} ${entriesBegun}`;
@@ -65,7 +68,7 @@ export class AtRiskMessages {
     return mask;
   }
 
-  /** Ids of the messages that a state must hold and does not. */
+  /** Returns the ids of the messages that a state must hold and does not hold. */
   missing(event: Pick<StateExplored, 'prefix' | 'entriesBegun' | 'heldBits'>): string[] {
     const required = this.required(event);
     const live = Buffer.from(event.heldBits, 'base64');
@@ -79,18 +82,23 @@ export class AtRiskMessages {
     return missing;
   }
 
-  /** The ids of these bits. */
+  /** Returns the ids of the bits that are set in `mask`. */
   idsOf(mask: Uint8Array): string[] {
     return this.#ids.filter((_, bit) => ((mask[bit >> 3] ?? 0) & (1 << (bit & 7))) !== 0);
   }
 
-  /** So many entries of the log were complete when the confirmation had come; undefined when none did. */
+  /**
+   * Returns the number of log entries that were complete at the confirmation; undefined without a confirmation.
+   */
   confirmedAtEntry(id: string): number | undefined {
     return this.#messages[this.#ids.indexOf(id)]?.confirmedAtEntry;
   }
 }
 
-/** PP-13: every disk that a power cut may leave holds what was confirmed before, and nothing that was never submitted. */
+/**
+ * Checks PP-13: every disk that a power cut can leave holds the messages that were confirmed before the cut,
+ * and nothing that was never submitted.
+ */
 export function checkCrashStates(history: readonly HistoryEvent[]): Finding {
   const atRiskMessages = new AtRiskMessages(history);
   const violations = new Violations();
@@ -116,7 +124,7 @@ export function checkCrashStates(history: readonly HistoryEvent[]): Finding {
       lost.size > 0
         ? `${lost.size} confirmed messages are lost`
         : anyUnexpected
-          ? 'there is what was never submitted'
+          ? 'there are messages that were never submitted'
           : 'the target does not recover';
     return makeFinding(
       'PP-13',

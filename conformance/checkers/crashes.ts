@@ -1,27 +1,30 @@
 import type { CrashScope, HistoryEvent } from '../history/events.js';
 
-/** A moment when processes of the target stopped without their doing; positions are places in the history. */
+/** A moment at which processes of the target stopped involuntarily. */
 export interface Crash {
+  /** Index of its event in the history. */
   position: number;
   atMs: number;
-  /** Since when nothing could be written; `atMs` unless the disk was failing before. */
+  /** Time of the last possible write. It equals `atMs` unless the disk was already refusing writes. */
   lastWriteMs: number;
-  /** `exit` for a process that died by itself or before its fault was recorded. */
+  /** `exit` if a process died by itself, or before its fault was recorded. */
   scope: Exclude<CrashScope, 'none'> | 'exit';
 }
 
+/** Crashes of a history, in order. */
 export interface Crashes {
   all: Crash[];
-  /** Positions of faults that lost or damaged the stored index. */
+  /** Positions of the faults that lost or damaged the stored index. */
   indexDamages: number[];
 }
 
+/** Returns the crashes of a history and the positions of its index damage. */
 export function crashesOf(history: readonly HistoryEvent[]): Crashes {
   const all: Crash[] = [];
   const indexDamages: number[] = [];
   history.forEach((event, position) => {
     if (event.kind === 'fault') {
-      // A machine that stops with nothing to lose is a miss, and has stopped all the same.
+      // Count a machine crash that was a miss: nothing was at risk, but the machine did stop.
       const crashed = event.hit || event.scope === 'machine';
       const { atMs, scope, failingMs } = event;
       if (crashed && scope !== 'none') all.push({ position, atMs, lastWriteMs: atMs - failingMs, scope });
@@ -34,12 +37,14 @@ export function crashesOf(history: readonly HistoryEvent[]): Crashes {
   return { all, indexDamages };
 }
 
-/** Not in order: neither an exit code of 0 nor the signal that asks for one. */
+/** Returns true unless the process exited with code 0 or after SIGTERM, which asks for an exit. */
 function exitedAbnormally(code: number | null, signal: string | null): boolean {
   return signal === null ? code !== 0 : signal !== 'SIGTERM';
 }
 
-/** Index of the first element whose position is above `position`; elements are in order. */
+/**
+ * Returns the first element whose position is greater than `position`. The elements must be sorted by position.
+ */
 export function firstAfter<T>(
   sorted: readonly T[],
   position: number,

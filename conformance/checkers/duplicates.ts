@@ -6,8 +6,9 @@ import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /**
- * A target that ends its session in order notes the acceptances before or right after; a crash so soon after the end
- * is given the benefit of the doubt. Not for targets that claim a number per session: they say what they note when.
+ * Time after the end of a session in which a target may still record its acceptances, in milliseconds. A crash
+ * within it is not held against the target. It does not apply to targets that claim a number per session: that
+ * claim already fixes what is recorded.
  */
 const RECORDING_GRACE_MS = 1000;
 
@@ -16,7 +17,7 @@ type Redelivery =
   | { kind: 'in-delivery' }
   | { kind: 'duplicate'; class: DuplicateClass; position: number; id: string; delivery: Delivery };
 
-/** PP-2: what was consumed with an answer does not come again, beyond the claimed bound. */
+/** Checks PP-2: messages whose consumption the target knew of are not redelivered beyond the claimed bound. */
 export function checkDuplicates(history: readonly HistoryEvent[], guarantee: Guarantee): Finding {
   const traces = tracesOf(history);
   const crashes = crashesOf(history);
@@ -67,13 +68,13 @@ export function checkDuplicates(history: readonly HistoryEvent[], guarantee: Gua
   return makeFinding('PP-2', 'pass', `${total} duplicates among ${consumed} consumed messages`, figures);
 }
 
-/** Deliveries to a recipient who had accepted the message before. */
+/** Yields the deliveries to a recipient that had accepted the message before. */
 function* redeliveries(trace: Trace, crashes: Crashes, guarantee: Guarantee): Generator<Redelivery> {
   if (trace.deliveries.length < 2) return;
   const consumedBy = new Map<number, Delivery>();
   for (const delivery of trace.deliveries) {
     const earlier = delivery.delivered.recipients.map((recipient) => consumedBy.get(recipient));
-    // One copy is one redelivery, however many recipients it has: the worst of them counts.
+    // One copy is one redelivery, although it can have several recipients. The worst of them counts.
     const classified = earlier.flatMap((before) =>
       before ? [classifyRedelivery(before, delivery, trace.id, crashes, guarantee)] : [],
     );
@@ -110,7 +111,8 @@ function classifyRedelivery(
       ? 'power-cut'
       : 'crash';
   const bound = boundsOf(guarantee)[kind];
-  // What the memory of the machine still held was lost with it, not with a process that was killed before.
+  // Blame the power cut, not a kill before it: what a killed process had written stayed in the memory of the
+  // machine.
   const blamedCrash = kind === 'power-cut' ? cut : crashed;
   if (
     typeof bound === 'object' &&
@@ -122,7 +124,7 @@ function classifyRedelivery(
   return { kind: 'duplicate', class: kind, position: redelivered.position, id, delivery: redelivered };
 }
 
-/** The target need not have known, at the crash, that this delivery was accepted. */
+/** Returns true if the target may not have known, at the crash, that the delivery was accepted. */
 function wasInDelivery(before: Delivery, crash: Crash | undefined, guarantee: Guarantee): boolean {
   const end = before.end?.event;
   if (end?.kind !== 'consumed' || end.how === 'answered') return false;
@@ -142,7 +144,10 @@ function boundsOf(guarantee: Guarantee): Record<DuplicateClass, DuplicateBound> 
   };
 }
 
-/** What is in delivery is excused message by message, so that nothing is left to allow for by number. */
+/**
+ * Returns the allowed duplicates per crash. Only a number allows any: messages in delivery are excused one by
+ * one.
+ */
 function allowedPerCrash(bound: Exclude<DuplicateBound, 'unbounded'>): number {
   return typeof bound === 'number' ? bound : 0;
 }

@@ -8,7 +8,7 @@ import { messageEvents } from './message-events.js';
 import { vacuityReason } from './vacuity.js';
 
 const TARGET = { guarantee: { ...GUARANTEE, faults: ['kill' as const] }, verify: ['verify'] };
-/** A run in which all went well. */
+/** Makes a run without a violation. */
 const good = (words: CrashOptions = {}, ...faults: string[]) =>
   new HistoryBuilder()
     .start(...(faults.length > 0 ? faults : ['kill']))
@@ -26,29 +26,33 @@ const good = (words: CrashOptions = {}, ...faults: string[]) =>
 const verdictOf = (history: HistoryBuilder, target: Parameters<typeof evaluate>[1] = TARGET) =>
   evaluate(history.events, target);
 
-t.test('a run that measured what it set out to measure passes', async (t) => {
+t.test('a run that measured every requirement in its scope passes', async (t) => {
   const found = verdictOf(good());
   t.equal(found.verdict, 'pass', found.why);
   t.same(found.unclaimed, ['PP-7', 'PP-8', 'PP-12', 'PP-13', 'PP-14', 'PP-16', 'PP-17', 'PP-18', 'PP-19']);
   t.match(
     found.findings.find(({ requirement }) => requirement === 'PP-3'),
     { verdict: 'not-measured' },
-    'what needs a full queue is reported as not measured, and out of scope',
+    'a requirement that needs a full queue is reported as not measured and is out of scope',
   );
 });
 
-t.test('any failure fails the run, and is named', async (t) => {
+t.test('one failed requirement fails the run, and the verdict names it', async (t) => {
   const found = verdictOf(good().submit('4').drain());
   t.equal(found.verdict, 'fail');
   t.match(found.why, /^PP-1: 1 of 3 confirmed messages were lost$/);
-  t.equal(verdictOf(good().submit('4', 'rejected').deliver('4')).verdict, 'fail', 'out of scope or not');
+  t.equal(
+    verdictOf(good().submit('4', 'rejected').deliver('4')).verdict,
+    'fail',
+    'also when it is out of scope',
+  );
 });
 
 t.test('a failure fails the run even when nothing was at risk', async (t) => {
   t.equal(verdictOf(good({ atRisk: 0 }).submit('4').drain()).verdict, 'fail');
 });
 
-t.test('a run that proves nothing is not measured, and says why', async (t) => {
+t.test('a run that proves nothing is not measured, and the verdict has the reason', async (t) => {
   const cases: [HistoryBuilder, RegExp][] = [
     [good({ atRisk: 0 }), /nothing was at risk at any of 1 crashes/],
     [good({ hit: false }), /none of 1 faults hit/],
@@ -62,12 +66,12 @@ t.test('a run that proves nothing is not measured, and says why', async (t) => {
     t.same(
       found.findings.filter(({ verdict }) => verdict === 'pass'),
       [],
-      'no requirement passes in it',
+      'no requirement passes',
     );
   }
 });
 
-t.test('faults without a crash need no message at risk', async (t) => {
+t.test('a run without a crash needs no message at risk', async (t) => {
   t.equal(vacuityReason(good({ fault: 'clock', scope: 'none', atRisk: 0 }).events), null);
 });
 
@@ -82,7 +86,7 @@ t.test('a claimed requirement in scope that was not measured keeps the run from 
   t.match(found.why, /PP-3: no rejected messages; PP-8: the queue was never full/);
 });
 
-t.test('what comes by chance only does not keep a run from passing', async (t) => {
+t.test('a requirement whose situation cannot be forced does not keep a run from passing', async (t) => {
   const found = verdictOf(
     new HistoryBuilder()
       .start('kill')
@@ -102,7 +106,7 @@ t.test('what comes by chance only does not keep a run from passing', async (t) =
   );
 });
 
-t.test('a target is not held to what it does not claim', async (t) => {
+t.test('requirements that a target does not claim are not evaluated', async (t) => {
   const modest = { guarantee: { faults: ['kill' as const], duplicatesPerCrash: 'unbounded' as const } };
   const found = verdictOf(good().deliver('1').consume(), modest);
   t.equal(found.verdict, 'pass', found.why);
@@ -123,7 +127,7 @@ t.test('a target is not held to what it does not claim', async (t) => {
 });
 
 t.test(
-  'the story of a message has its events and the faults since, in order, and nothing of others',
+  'the events of a message are its own and the faults since its submit, in order, and those of no other message',
   async (t) => {
     const history = new HistoryBuilder()
       .start('kill')
@@ -143,15 +147,21 @@ t.test(
   },
 );
 
-t.test('the story of a rotted message has the damage, and one that never ends is bounded', async (t) => {
-  const rotted = new HistoryBuilder().submit('1').fault({ fault: 'data-rot', rotted: ['1'] });
-  t.match(messageEvents(rotted.events, '1').at(-1), { kind: 'fault', rotted: ['1'] });
-  const long = new HistoryBuilder().submit('1');
-  for (let n = 0; n < 500; n += 1) long.crash();
-  t.ok(messageEvents(long.events, '1').length < 60);
-});
+t.test(
+  'the events of a damaged message include the damage, and the number of fault events is bounded',
+  async (t) => {
+    const rotted = new HistoryBuilder().submit('1').fault({ fault: 'data-rot', rotted: ['1'] });
+    t.match(messageEvents(rotted.events, '1').at(-1), { kind: 'fault', rotted: ['1'] });
+    const long = new HistoryBuilder().submit('1');
+    for (let n = 0; n < 500; n += 1) long.crash();
+    t.ok(messageEvents(long.events, '1').length < 60);
+  },
+);
 
-/** Messages with their ends, crashes in between: what a correct target's run may look like. */
+/**
+ * Generates runs of a correct target: messages that are consumed in the end, with refusals and crashes in
+ * between.
+ */
 const runs = fc
   .array(fc.record({ crash: fc.boolean(), before: fc.boolean(), refusals: fc.nat(2) }), {
     minLength: 1,
@@ -171,7 +181,7 @@ const runs = fc
 const pick = <T>(items: readonly T[], n: number): T => items[n % items.length] as T;
 const idOf = (event: HistoryEvent) => ('id' in event ? event.id : undefined);
 
-t.test('without its consumption any confirmed message of a passing run is lost', async (t) => {
+t.test('a passing run fails PP-1 with one lost message when any one consumption is removed', async (t) => {
   fc.assert(
     fc.property(runs, fc.nat(), fc.boolean(), (history, n, all) => {
       const consumption = pick(
@@ -192,32 +202,29 @@ t.test('without its consumption any confirmed message of a passing run is lost',
   t.pass('in every run that was tried');
 });
 
-t.test(
-  'one more consumed delivery than the bound allows makes duplicates fail, and none fewer',
-  async (t) => {
-    fc.assert(
-      fc.property(runs, fc.integer({ min: 0, max: 3 }), fc.nat(), (history, bound, n) => {
-        const guarantee = { ...GUARANTEE, duplicatesPerCrash: bound };
-        const crashes = history.filter(({ kind }) => kind === 'fault').length;
-        const id =
-          idOf(
-            pick(
-              history.filter(({ kind }) => kind === 'consumed'),
-              n,
-            ),
-          ) ?? null;
-        const extended = [...history];
-        for (let sequence = 10_000; sequence < 10_000 + bound * crashes; sequence += 1)
-          extended.push(...copy(sequence, id));
-        const within = CHECKERS['PP-2'](extended, guarantee).verdict;
-        const beyond = CHECKERS['PP-2']([...extended, ...copy(20_000, id)], guarantee).verdict;
-        return within === 'pass' && beyond === 'fail';
-      }),
-    );
-    t.pass('in every run that was tried');
-    t.pass('in every run that was tried');
-  },
-);
+t.test('PP-2 fails with exactly one redelivery more than the bound allows', async (t) => {
+  fc.assert(
+    fc.property(runs, fc.integer({ min: 0, max: 3 }), fc.nat(), (history, bound, n) => {
+      const guarantee = { ...GUARANTEE, duplicatesPerCrash: bound };
+      const crashes = history.filter(({ kind }) => kind === 'fault').length;
+      const id =
+        idOf(
+          pick(
+            history.filter(({ kind }) => kind === 'consumed'),
+            n,
+          ),
+        ) ?? null;
+      const extended = [...history];
+      for (let sequence = 10_000; sequence < 10_000 + bound * crashes; sequence += 1)
+        extended.push(...copy(sequence, id));
+      const within = CHECKERS['PP-2'](extended, guarantee).verdict;
+      const beyond = CHECKERS['PP-2']([...extended, ...copy(20_000, id)], guarantee).verdict;
+      return within === 'pass' && beyond === 'fail';
+    }),
+  );
+  t.pass('in every run that was tried');
+  t.pass('in every run that was tried');
+});
 
 function copy(sequence: number, id: string | null): HistoryEvent[] {
   return [
@@ -226,7 +233,7 @@ function copy(sequence: number, id: string | null): HistoryEvent[] {
   ];
 }
 
-t.test('any change of any delivery is found', async (t) => {
+t.test('a changed digest of any delivery fails PP-4', async (t) => {
   fc.assert(
     fc.property(runs, fc.nat(), (history, n) => {
       const changed = pick(
@@ -243,7 +250,7 @@ t.test('any change of any delivery is found', async (t) => {
   t.pass('in every run that was tried');
 });
 
-t.test('a rejection of any delivered message is found', async (t) => {
+t.test('a rejection of any delivered message fails PP-3', async (t) => {
   fc.assert(
     fc.property(runs, fc.nat(), (history, n) => {
       const changed = pick(
@@ -263,7 +270,7 @@ t.test('a rejection of any delivered message is found', async (t) => {
 });
 
 t.test(
-  'the work grows with the history and no faster: half a million events, a thousand crashes',
+  'the cost of the checkers is linear: half a million events with a thousand crashes are evaluated',
   async (t) => {
     const history = new HistoryBuilder().start('kill');
     for (let n = 0; n < 120_000; n += 1) {

@@ -22,6 +22,7 @@ import { checkRot } from './rot.js';
 import { vacuityReason } from './vacuity.js';
 import type { Finding, Verdict } from './verdict.js';
 
+/** Pure function from a history to the finding of one requirement. */
 export type Checker = (history: readonly HistoryEvent[], guarantee: Guarantee) => Finding;
 
 /** The checker of each requirement. */
@@ -51,23 +52,24 @@ export const CHECKERS: Readonly<Record<RequirementId, Checker>> = {
   'PP-19': lossAfterFault('PP-19', ['full disk', 'full disks'], (fault) => fault === 'disk-full'),
 };
 
+/** Result of all checkers for one history. */
 export interface Evaluation {
   verdict: Verdict;
-  /** One line: why this verdict. */
+  /** Reason of the verdict, one line. */
   why: string;
-  /** One for each requirement that the target claims, in order. */
+  /** Findings of the requirements that the target claims, in order. */
   findings: Finding[];
-  /** Requirements that the target does not claim; they were not looked at. */
+  /** Requirements that the target does not claim. They were not evaluated. */
   unclaimed: RequirementId[];
 }
 
 /**
- * Holds a history against what the target claims.
+ * Evaluates a history against the claims of the target.
  *
- * A requirement is in the scope of a run when the run tried a fault that it needs. The verdict is fail when any
- * claimed requirement failed, in scope or not; else not-measured when the run proves nothing, when nothing is in scope, or when a
- * requirement in scope was not measured whose occasion a run can bring about; else pass. A requirement out of
- * scope is reported as it was found, and a run that was not meant to measure it is not held to it.
+ * A requirement is in the scope of a run if the run tried a fault that it needs. The verdict is `fail` if a
+ * claimed requirement failed, in scope or not. Otherwise it is `not-measured` if the run proves nothing, or if
+ * a requirement in scope, whose situation a run can force, was not measured. Otherwise it is `pass`. A
+ * requirement out of scope is reported and does not keep the run from passing.
  */
 export function evaluate(
   history: readonly HistoryEvent[],
@@ -113,7 +115,7 @@ function describe({ requirement, why }: Finding): string {
   return `${requirement}: ${why}`;
 }
 
-/** The faults that the run set out to try, or tried, and their families. */
+/** Returns the faults that the run planned or injected, and their families. */
 function triedFaults(history: readonly HistoryEvent[]): Set<string> {
   const tried = new Set<string>();
   for (const event of history) {

@@ -1,10 +1,13 @@
 import type { RequirementId } from '../requirements/requirements.js';
 import type { Finding, Verdict, Violation } from './verdict.js';
 
-/** More are counted and not told: a report with all of a hundred thousand lost messages helps nobody. */
+/**
+ * Greatest number of violations in a finding. More are only counted: nobody reads 100,000 lost messages in a
+ * report.
+ */
 export const MAX_REPORTED_VIOLATIONS = 1000;
 
-/** Gathers violations of one requirement, bounded in number. */
+/** Collects the violations of one requirement. It counts all and keeps at most MAX_REPORTED_VIOLATIONS. */
 export class Violations {
   count = 0;
   readonly reported: Violation[] = [];
@@ -16,6 +19,7 @@ export class Violations {
   }
 }
 
+/** Makes a finding; without `violations` its list is empty. */
 export function makeFinding(
   requirement: RequirementId,
   verdict: Verdict,
@@ -26,7 +30,11 @@ export function makeFinding(
   return { requirement, verdict, why, violations: violations?.reported ?? [], figures };
 }
 
-/** The usual case: any violation fails, and something must have been there to be measured. */
+/**
+ * Makes the usual finding: one violation fails the requirement, and without anything measured it is not measured.
+ * @param measured number of things that were checked, and their name in the plural.
+ * @param failureText completes `N …` when there are violations.
+ */
 export function judgeViolations(
   requirement: RequirementId,
   violations: Violations,

@@ -3,12 +3,14 @@ import { familyOf } from '../requirements/requirements.js';
 import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
-/** PP-8: a full queue rejects with a clear answer, and takes messages again when there is room. */
+/** Checks PP-8: a full queue rejects with a clear answer, and accepts messages again when it has free space. */
 export function checkFull(history: readonly HistoryEvent[]): Finding {
   const violations = new Violations();
   let rejected = 0;
   let filled = 0;
-  /** Answers since the queue was full, and since it had room again. */
+  /**
+   * Phase of the run; answers are counted separately while the queue is full and after it has free space again.
+   */
   let state: 'before' | 'full' | 'room' = 'before';
   let indefinite = 0;
   let confirmedWhenFull = 0;
@@ -33,12 +35,19 @@ export function checkFull(history: readonly HistoryEvent[]): Finding {
     violations.add(`the queue was full, and ${indefinite} submits were left without a clear answer`);
   }
   if (answeredWithFreeSpace > 0 && confirmedWithFreeSpace === 0) {
-    violations.add(`none of ${answeredWithFreeSpace} submits was confirmed when there was room again`);
+    violations.add(
+      `none of ${answeredWithFreeSpace} submits was confirmed when the queue had free space again`,
+    );
   }
   if (violations.count > 0)
     return makeFinding('PP-8', 'fail', 'being full was not handled', figures, violations);
   if (rejected === 0)
-    return makeFinding('PP-8', 'not-measured', 'nothing was rejected: the queue had room left', figures);
+    return makeFinding(
+      'PP-8',
+      'not-measured',
+      'nothing was rejected: the queue had free space left',
+      figures,
+    );
   return makeFinding(
     'PP-8',
     'pass',

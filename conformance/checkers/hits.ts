@@ -6,20 +6,21 @@ import { firstAfter } from './crashes.js';
 import { Violations } from './finding.js';
 import { missingRecipientCount, rottedIds } from './loss.js';
 
-/** A fault that hit, its place in the history, and what was at stake then. */
+/** One injection that hit, with the messages that were at risk at that moment. */
 export interface Hit {
   injection: number;
+  /** Index of its event in the history. */
   position: number;
-  /** Confirmed and not yet delivered. */
+  /** Number of messages that were confirmed and not yet delivered. */
   atRisk: number;
-  /** Submitted and not yet answered. */
+  /** Number of messages that were submitted and not yet answered. */
   inFlight: number;
 }
 
-/** Whether a fault of any name belongs to a family. */
+/** Returns a predicate: whether the fault of this name belongs to `family`. */
 export const inFamily = (family: FaultName) => (fault: string) => familyOf(fault, FAULT_NAMES) === family;
 
-/** The faults of a kind that hit, in order. */
+/** Returns the matching injections that hit, in the order of the history. */
 export function hitsOf(history: readonly HistoryEvent[], matches: (fault: string) => boolean): Hit[] {
   const atRiskByInjection = new Map<number, { atRisk: number; inFlight: number }>();
   const hits: Hit[] = [];
@@ -38,8 +39,10 @@ export function hitsOf(history: readonly HistoryEvent[], matches: (fault: string
 }
 
 /**
- * Messages that were confirmed, and never delivered for no reason but the hit that `culprit` names.
- * @param blamedHit given the place of a confirmation: the hit that a loss is put down to, if any.
+ * Returns the confirmed messages that were lost because of a hit. Messages that the receiver refused
+ * permanently or that were damaged on purpose are left out.
+ * @param blamedHit maps the position of a confirmation to the hit that caused a loss of that message, if there
+ * is one.
  */
 export function attributeLosses(
   history: readonly HistoryEvent[],
@@ -62,7 +65,7 @@ export function attributeLosses(
   return lost;
 }
 
-/** A hit is to blame where no other crash came between the confirmation and it. */
+/** Returns a lookup for `attributeLosses`. It blames a hit if it is the first crash after the confirmation. */
 export function nextHitLookup(
   history: readonly HistoryEvent[],
   hits: readonly Hit[],

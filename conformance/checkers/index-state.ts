@@ -2,7 +2,10 @@ import type { HistoryEvent } from '../history/events.js';
 import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
-/** PP-9: the index is well formed and equals the data after restore, as the target's own verify command finds. */
+/**
+ * Checks PP-9: after a restore the target's own verify command finds the index well formed and equal to the
+ * data.
+ */
 export function checkIndexState(history: readonly HistoryEvent[]): Finding {
   const violations = new Violations();
   let inspections = 0;

@@ -4,7 +4,10 @@ import { attributeLosses, type Hit, hitsOf, inFamily, nextHitLookup } from './hi
 import { drainStatus } from './loss.js';
 import type { Finding } from './verdict.js';
 
-/** PP-14: what was confirmed while syncs or writes failed is there after the restart, which confirms again. */
+/**
+ * Checks PP-14: messages that were confirmed while syncs or writes failed are delivered after the restart, and the
+ * restarted target confirms again.
+ */
 export function checkIoErrors(history: readonly HistoryEvent[]): Finding {
   const hits = hitsOf(history, inFamily('io-error'));
   const underWay = hits.filter(({ inFlight, atRisk }) => inFlight + atRisk > 0).length;
@@ -28,7 +31,7 @@ export function checkIoErrors(history: readonly HistoryEvent[]): Finding {
   if (after.answered > 0 && after.confirmed === 0) {
     const none = new Violations();
     none.add(`none of ${after.answered} submits was confirmed when the disk worked again`);
-    return makeFinding('PP-14', 'fail', 'an error of the disk was not got over', figures, none);
+    return makeFinding('PP-14', 'fail', 'the target did not recover from a disk error', figures, none);
   }
   if (lost.count > 0) {
     const why = `${lost.count} messages confirmed before an error were outstanding when ${end}`;
@@ -38,7 +41,7 @@ export function checkIoErrors(history: readonly HistoryEvent[]): Finding {
   return makeFinding('PP-14', 'pass', why, figures);
 }
 
-/** Answers between the end of an error and the next fault. */
+/** Counts the definite answers between each io-error that hit and the next fault. */
 function answersAfterErrors(
   history: readonly HistoryEvent[],
   hits: readonly Hit[],

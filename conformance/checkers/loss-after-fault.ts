@@ -6,9 +6,10 @@ import { drainStatus } from './loss.js';
 import type { Finding } from './verdict.js';
 
 /**
- * The checker of "what was confirmed before such a fault is delivered all the same". A loss is put down to it where no
- * other crash came between.
- * @param faultNames one such fault, and several.
+ * Makes the checker of "each message that was confirmed before a fault of this kind is delivered". It blames
+ * the fault for a loss if no other crash came between the confirmation and the fault.
+ * @param faultNames name of the fault in the singular and in the plural, for the reasons of findings.
+ * @param matches whether a fault is of this kind.
  */
 export function lossAfterFault(
   requirement: RequirementId,
@@ -28,7 +29,7 @@ export function lossAfterFault(
     const lost = attributeLosses(history, nextHitLookup(history, hits), ({ injection }) => {
       return `confirmed before ${what} ${injection}, and never delivered`;
     });
-    const figures = { hits: hits.length, atRisk, lostAcross: lost.count };
+    const figures = { hits: hits.length, atRisk, lostAfterFault: lost.count };
     if (lost.count === 0)
       return makeFinding(requirement, 'pass', `none of ${atRisk} at risk at ${some} was lost`, figures);
     const end = drainStatus(history);

@@ -3,7 +3,7 @@ import { type Trace, tracesOf } from '../history/traces.js';
 import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
-/** PP-1: no confirmed message is lost. */
+/** Checks PP-1: no confirmed message is lost. */
 export function checkLoss(history: readonly HistoryEvent[]): Finding {
   const rotted = rottedIds(history);
   const end = drainStatus(history);
@@ -38,7 +38,7 @@ export function checkLoss(history: readonly HistoryEvent[]): Finding {
   );
 }
 
-/** Ids whose stored bytes were damaged on purpose. */
+/** Returns the ids of messages whose stored bytes were damaged on purpose. */
 export function rottedIds(history: readonly HistoryEvent[]): Set<string> {
   const ids = new Set<string>();
   for (const event of history) {
@@ -47,7 +47,7 @@ export function rottedIds(history: readonly HistoryEvent[]): Set<string> {
   return ids;
 }
 
-/** Recipients of the message for whom no delivery was accepted. */
+/** Returns the number of recipients of the message without an accepted delivery. */
 export function missingRecipientCount(trace: Trace): number {
   const expected = trace.submitted?.recipients ?? 1;
   const served = new Set<number>();
@@ -57,7 +57,11 @@ export function missingRecipientCount(trace: Trace): number {
   return Math.max(0, expected - served.size);
 }
 
-/** Missing messages are lost only when the target was up and had nothing more to say. */
+/**
+ * Returns 'complete' if the target was up at the last drain and delivered nothing more. Only then a missing
+ * message is lost. Otherwise returns the reason why nothing can be concluded, which completes "outstanding when
+ * …".
+ */
 export function drainStatus(history: readonly HistoryEvent[]): string {
   let end = 'the run ended without a wait for them';
   let down = false;

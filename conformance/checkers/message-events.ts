@@ -1,11 +1,12 @@
 import type { HistoryEvent } from '../history/events.js';
 
-/** Faults around a message that stays lost go on to the end of the run; so many are enough to see why. */
+/**
+ * Greatest number of fault events for one message. A lost message would otherwise collect all until the run
+ * ends.
+ */
 const MAX_FAULT_EVENTS = 40;
 
-/**
- * All events of one message, in order, with the faults, exits and recoveries since its first event among them.
- */
+/** Returns the events of one message, and the faults, exits and recoveries since its first event, in order. */
 export function messageEvents(history: readonly HistoryEvent[], id: string): HistoryEvent[] {
   const sequences = new Set<number>();
   const events: HistoryEvent[] = [];

@@ -3,7 +3,7 @@ import { tracesOf } from '../history/traces.js';
 import { judgeViolations, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
-/** PP-6: nothing is delivered that was never submitted. */
+/** Checks PP-6: nothing is delivered that was never submitted. */
 export function checkNeverSubmitted(history: readonly HistoryEvent[]): Finding {
   const { byId, unidentified, deliveries } = tracesOf(history);
   const violations = new Violations();

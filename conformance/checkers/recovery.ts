@@ -3,7 +3,7 @@ import type { Guarantee } from '../target-file/definition.js';
 import { judgeViolations, makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
-/** PP-10: the target becomes ready again after every fault. */
+/** Checks PP-10: the target becomes ready again after every fault. */
 export function checkRecovers(history: readonly HistoryEvent[]): Finding {
   const violations = new Violations();
   let recoveries = 0;
@@ -25,7 +25,7 @@ export function checkRecovers(history: readonly HistoryEvent[]): Finding {
     : all;
 }
 
-/** PP-11: ready again within the claimed time. */
+/** Checks PP-11: the target is ready again within the claimed recovery time. */
 export function checkRecoveryTime(history: readonly HistoryEvent[], guarantee: Guarantee): Finding {
   if (guarantee.recoverySeconds === undefined) {
     return makeFinding('PP-11', 'not-measured', 'the target claims no recovery time', {});

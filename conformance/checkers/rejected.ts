@@ -3,7 +3,7 @@ import { tracesOf } from '../history/traces.js';
 import { judgeViolations, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
-/** PP-3: a rejected message is never delivered. */
+/** Checks PP-3: a rejected message is never delivered. */
 export function checkRejected(history: readonly HistoryEvent[]): Finding {
   const violations = new Violations();
   let rejected = 0;

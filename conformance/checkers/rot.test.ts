@@ -2,7 +2,7 @@ import t from 'tap';
 import type { HistoryEvent } from '../history/events.js';
 import { checkRot } from './rot.js';
 
-/** A round in which one confirmed message rots, and the target then names so many as kept aside. */
+/** Makes a round in which one confirmed message is damaged, and the target then reports `keptAside` messages. */
 function round(number: number, keptAside: number): HistoryEvent[] {
   const id = `${number}-0-0`;
   const fault = {
@@ -31,12 +31,15 @@ function round(number: number, keptAside: number): HistoryEvent[] {
   ];
 }
 
-t.test('what each installation has named counts, for each has its own', async (t) => {
-  t.equal(checkRot([...round(1, 1), ...round(2, 1)]).verdict, 'pass');
-  t.equal(checkRot([...round(1, 1), ...round(2, 0)]).verdict, 'fail');
-});
+t.test(
+  'messages kept aside are added up over installations, because each installation has its own',
+  async (t) => {
+    t.equal(checkRot([...round(1, 1), ...round(2, 1)]).verdict, 'pass');
+    t.equal(checkRot([...round(1, 1), ...round(2, 0)]).verdict, 'fail');
+  },
+);
 
-t.test('an installation that names the same message at every inspection names one', async (t) => {
+t.test('a message that one installation reports at every inspection counts once', async (t) => {
   const again: HistoryEvent = { kind: 'inspected', atMs: 6, ok: true, problems: [], keptAside: 1, live: 0 };
   t.equal(checkRot([...round(1, 0), again, again]).verdict, 'pass');
   t.equal(checkRot([...round(1, 1), again, ...round(2, 0)]).verdict, 'fail');

@@ -4,7 +4,7 @@ import { makeFinding, Violations } from './finding.js';
 import { missingRecipientCount, rottedIds } from './loss.js';
 import type { Finding } from './verdict.js';
 
-/** PP-7: a rotten message is named and kept aside, never delivered and never silently dropped. */
+/** Checks PP-7: a corrupted message is kept aside and reported, never delivered and never silently dropped. */
 export function checkRot(history: readonly HistoryEvent[]): Finding {
   const { byId, unidentified } = tracesOf(history);
   const violations = new Violations();
@@ -59,8 +59,8 @@ export function checkRot(history: readonly HistoryEvent[]): Finding {
 }
 
 /**
- * The most that the target named after the damage, of each installation that it had; undefined when it was never
- * asked.
+ * Returns the number of messages that the target reported as kept aside after the damage: the maximum of each
+ * installation, added up. Undefined if there was no inspection.
  */
 function countKeptAsideSince(history: readonly HistoryEvent[], since: number): number | undefined {
   let inspected = false;

@@ -1,12 +1,12 @@
 import type { HistoryEvent } from '../history/events.js';
 
 /**
- * Why a run proves nothing, or null when it does: nothing confirmed, no fault that hit, or no crash that found a
- * confirmed message undelivered. A pass that is vacuous is not measured.
+ * Returns the reason why a run proves nothing: nothing was confirmed, no fault hit, or no confirmed message was
+ * undelivered at any crash. Returns null for a run that proves something. A vacuous pass counts as not measured.
  */
 export function vacuityReason(history: readonly HistoryEvent[]): string | null {
   let confirmed = 0;
-  /** Confirmed when they had been delivered already: there was nothing to lose from the first moment on. */
+  /** Messages that were confirmed only after their delivery. They were never at risk. */
   let confirmedAfterDelivery = 0;
   const consumed = new Set<string>();
   let tried = 0;

@@ -1,21 +1,21 @@
-/** The three answers that a checker has; not measured never counts as passed. */
+/** Verdict of a checker. `not-measured` never counts as passed. */
 export type Verdict = 'pass' | 'fail' | 'not-measured';
 
-/** One proven breach, told so that a person can follow it. */
+/** One proven violation of a requirement. */
 export interface Violation {
-  /** The message concerned, if it is one message. */
+  /** Id of the message, if the violation concerns one message. */
   id?: string;
-  /** One line. */
+  /** Description for a person, one line. */
   what: string;
 }
 
-/** What a checker returns for the requirement that it measures. */
+/** Result of a checker for its requirement. */
 export interface Finding {
   requirement: string;
   verdict: Verdict;
-  /** One line: why this verdict. */
+  /** Reason of the verdict, one line. */
   why: string;
   violations: Violation[];
-  /** Counts worth reporting, by name (`lost`, `duplicates`, `worstRecoveryMs`, …). */
+  /** Reported numbers by name (`lost`, `duplicates`, `worstRecoveryMs`, …). */
   figures: Record<string, number>;
 }

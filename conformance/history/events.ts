@@ -1,35 +1,41 @@
-/**
+/*
  * The history of a run: every submit, outcome, delivery, fault and recovery, in the order in which the kit
- * saw them. It is data (JSON lines), and the only thing besides disk evidence that a checker looks at.
+ * observed them. It is stored as JSON lines, and it is the only input of a checker.
  *
- * `atMs` is milliseconds since the start of the run, from a monotonic clock.
+ * `atMs` is the time since the start of the run, in milliseconds of a monotonic clock.
  */
+
+/** Outcome of a submit: the target answered yes, answered no, or did neither. */
 export type Outcome = 'confirmed' | 'rejected' | 'indefinite';
 
-/** What a crash took with it: nothing, some processes of the target, or the whole machine's memory. */
+/** Extent of a crash: nothing, some processes of the target, all of them, or the machine with its memory. */
 export type CrashScope = 'none' | 'some-processes' | 'all-processes' | 'machine';
 
 /**
- * Version of the format of a history. It grows when a key is renamed or changes its meaning; a reader refuses every other
- * version.
+ * Version of the format of a history. It increases when a key is renamed or changes its meaning. A reader
+ * rejects every other version.
  */
 export const HISTORY_FORMAT = 2;
 
+/** The run began. */
 export interface RunStarted {
   kind: 'run-started';
   atMs: number;
-  /** `HISTORY_FORMAT` of the version that wrote the history. */
+  /** `HISTORY_FORMAT` of the kit version that wrote the history. */
   format: number;
   target: string;
   protocol: string;
   seed: number;
   faults: string[];
-  /** Wall clock, ISO 8601, for people only: no checker reads it. */
+  /** Wall-clock time, ISO 8601. It is for people only; no checker reads it. */
   startedAt: string;
   kitVersion: string;
 }
 
-/** The target begins anew in an empty directory: whatever it held before is no longer asked of it. */
+/**
+ * The target was installed in an empty directory. Messages of earlier installations are no longer expected from
+ * it.
+ */
 export interface Installed {
   kind: 'installed';
   atMs: number;
@@ -37,6 +43,7 @@ export interface Installed {
   round: number;
 }
 
+/** A process of a service was started. */
 export interface ServiceStarted {
   kind: 'service-started';
   atMs: number;
@@ -45,6 +52,7 @@ export interface ServiceStarted {
   incarnation: number;
 }
 
+/** A process of a service exited. */
 export interface ServiceExited {
   kind: 'service-exited';
   atMs: number;
@@ -52,46 +60,52 @@ export interface ServiceExited {
   incarnation: number;
   code: number | null;
   signal: string | null;
-  /** True when the kit made it exit (a fault, or the end of the run). */
+  /** True when the kit caused the exit (by a fault, or at the end of the run). */
   expected: boolean;
 }
 
+/** A producer began to submit a message. */
 export interface Submitted {
   kind: 'submitted';
   atMs: number;
-  /** Unique in the run; the message carries it. */
+  /** Id of the message: unique in the run, and contained in the message. */
   id: string;
   producer: number;
   sizeBytes: number;
-  /** The SHA-256 that the message carries of itself, hex. */
+  /** SHA-256 of the message, which the message carries in a header line; hex. */
   digest: string;
   recipients: number;
-  /** Which kind of message of the workload, for example `tiny`, `8bit`, `forged-record`. */
+  /** Shape of the message in the workload, for example `tiny`, `8bit`, `forged-record`. */
   shape: string;
 }
 
+/** A submit ended. */
 export interface Answered {
   kind: 'answered';
   atMs: number;
   id: string;
   outcome: Outcome;
-  /** The target's own words, or the error of the connection; one line. */
+  /** The answer of the target, or the error of the connection; one line. */
   detail: string;
 }
 
+/** A whole message arrived at the receiver. */
 export interface Delivered {
   kind: 'delivered';
   atMs: number;
-  /** Order of arrival in the run, from 1. */
+  /** Number of the delivery in order of arrival, from 1. */
   sequence: number;
-  /** The id that the message carries, or null when none could be read from it. */
+  /** Id that the message carries, or null when no id of this run could be read from it. */
   id: string | null;
   sizeBytes: number;
-  /** The same of what came, without what a relay may put in front; equal only if it came unchanged. */
+  /**
+   * Digest of the message as it arrived, without header lines that a relay added; equals that of the submit
+   * only if unchanged.
+   */
   digest: string;
   /**
-   * Which recipients of the message this copy was for, as numbers from 0: a relay may split a message among
-   * transactions, and only the same recipient twice is a duplicate.
+   * Recipients of this copy, as numbers from 0. A relay may split the recipients of a message among several
+   * transactions; only a second delivery to the same recipient is a duplicate.
    */
   recipients: number[];
 }
@@ -103,37 +117,42 @@ export interface Consumed {
   sequence: number;
   id: string | null;
   /**
-   * `answered` (pull): the target confirmed the consumption; the same message once more is a duplicate.
-   * `unanswered` (pull): the target was gone before it answered; the message may rightly come again, or not.
-   * `accepted` (push): the acceptance was written to a live session; whether the target knows tells `Settled`.
+   * `answered` (pull): the target confirmed the consumption; another delivery is a duplicate.
+   * `unanswered` (pull): the target was gone before it answered; another delivery is allowed and not required.
+   * `accepted` (push): the acceptance was written to a live session; `Settled` reports whether the target knows
+   * it.
    */
   how: 'answered' | 'unanswered' | 'accepted';
 }
 
-/** The receiver did not accept a delivery: the message is still the target's. */
+/** The receiver did not accept a delivery. The target is still responsible for the message. */
 export interface Refused {
   kind: 'refused';
   atMs: number;
   sequence: number;
   id: string | null;
-  /** True when the receiver said that it never will accept: the target may then put the message aside. */
+  /** True when the receiver refused permanently. The target may then put the message aside. */
   permanent: boolean;
-  /** What was answered, or why nothing could be; one line. */
+  /** The answer of the receiver, or the reason why it could not answer; one line. */
   detail: string;
 }
 
-/** Push: what became of accepted deliveries at the end of their session, or as it went on. */
+/**
+ * Push: the session of accepted deliveries ended, or continued so far that the target must have recorded them.
+ */
 export interface Settled {
   kind: 'settled';
   atMs: number;
   sequences: number[];
   /**
-   * `known`: the target ended the session in order, or went on as far as it only can when it has recorded these.
-   * `broken`: the session broke before; these were in delivery and may rightly come again.
+   * `known`: the target ended the session in order, or continued as far as it can only after recording these
+   * deliveries.
+   * `broken`: the session broke before that; these messages were in delivery and may come again.
    */
   how: 'known' | 'broken';
 }
 
+/** A fault was injected; it hit or missed. */
 export interface FaultInjected {
   kind: 'fault';
   atMs: number;
@@ -141,20 +160,29 @@ export interface FaultInjected {
   fault: string;
   /** Number of this injection in the run, from 1. */
   injection: number;
-  /** A miss is a fault that changed nothing: no process to kill, no byte at risk. */
+  /**
+   * False for a miss: the injection changed nothing, because there was no process to kill or no byte to damage.
+   */
   hit: boolean;
   scope: CrashScope;
   services: string[];
-  /** What exactly was done; one line, enough to do it again by hand. */
+  /** Exact description of the injection, one line; enough to repeat it by hand. */
   detail: string;
-  /** True when the stored index (or its like) was lost or damaged on purpose. */
+  /** True when the stored index, or a similar file, was lost or damaged on purpose. */
   indexDamaged: boolean;
-  /** Ids whose stored bytes were damaged on purpose: they may be missing, never wrong. */
+  /**
+   * Ids of messages whose stored bytes were damaged on purpose. They may be missing; they must not be delivered
+   * changed.
+   */
   rotted: string[];
-  /** For so long before the crash, in milliseconds, the disk had been refusing writes; what was to be noted then could not be. */
+  /**
+   * Time before the crash during which the disk refused writes, in milliseconds. The target could record
+   * nothing in it.
+   */
   failingMs: number;
 }
 
+/** The effect of a fault ended, for example when a paused process continued. */
 export interface FaultHealed {
   kind: 'healed';
   atMs: number;
@@ -162,27 +190,29 @@ export interface FaultHealed {
   injection: number;
 }
 
-/** What was at stake at the moment of a crash; a run whose crashes had nothing at risk proves nothing. */
+/** Messages at risk at the moment of a crash. A run with nothing at risk at any crash proves nothing. */
 export interface AtRisk {
   kind: 'at-risk';
   atMs: number;
   injection: number;
-  /** Confirmed and not yet consumed: the target must still have these. */
+  /** Number of messages that were confirmed and not yet consumed. The target must still have them. */
   confirmedUndelivered: number;
-  /** Submitted and not yet answered. */
+  /** Number of messages that were submitted and not yet answered. */
   inFlight: number;
-  /** Delivered, and acceptance not yet known to be recorded by the target: may come twice. */
+  /** Number of delivered messages whose acceptance the target may not have recorded yet. They may come again. */
   inDelivery: number;
 }
 
+/** The target became ready again after a fault. */
 export interface Recovered {
   kind: 'recovered';
   atMs: number;
   injection: number;
-  /** From the first restart to the moment when every service was ready again. */
+  /** Time from the first restart until every service was ready again, in milliseconds. */
   tookMs: number;
 }
 
+/** The target did not become ready again within the limit. */
 export interface RecoveryFailed {
   kind: 'recovery-failed';
   atMs: number;
@@ -191,15 +221,16 @@ export interface RecoveryFailed {
   detail: string;
 }
 
-/** What the target's own `verify` command said about its stored state. */
+/** Report of the target's own `verify` command about its stored state. */
 export interface Inspected {
   kind: 'inspected';
   atMs: number;
   ok: boolean;
-  /** One line each. */
+  /** Problems, one line each. */
   problems: string[];
-  /** Ids or numbers that the target itself names as damaged and kept aside. */
+  /** Number of damaged messages that the target reports as kept aside. */
   keptAside: number;
+  /** Number of live messages that the target reports. */
   live: number;
 }
 
@@ -208,54 +239,70 @@ export interface Drained {
   kind: 'drained';
   atMs: number;
   waitedMs: number;
-  /** True when the target said, or showed by silence after the last one, that nothing more will come. */
+  /**
+   * True when no more deliveries are to come: the target reported it, or was silent long enough after the last
+   * one.
+   */
   complete: boolean;
 }
 
-/** Where in the log of the disk's writes something was seen; for the crash states that are made from that log. */
+/** Position in the log of disk writes at which an event was observed. Crash states are made from that log. */
 export interface LogPosition {
   kind: 'log-position';
   atMs: number;
   id: string;
-  /** `confirmed`: the confirmation had come by then. `taken`: no receiver had been offered the message before. */
+  /**
+   * `confirmed`: the confirmation had come by then. `offered`: no receiver had been offered the message before.
+   */
   what: 'confirmed' | 'offered';
-  /** How many entries of the log were complete then. */
+  /** Number of log entries that were complete then. */
   entries: number;
 }
 
-/** A disk that a power cut may have left was made, the target recovered on it, and what it then held was looked at. */
+/**
+ * A crash state was explored: the kit made the disk, the target recovered on it, and the messages on it were
+ * inspected.
+ */
 export interface StateExplored {
   kind: 'state-explored';
   atMs: number;
-  /** Its address in the log, and behind a `>` in the log of a recovery from it; enough to make it again. */
+  /**
+   * Address of the state in the log; after a `>` its address in the log of a recovery from it. Enough to make
+   * it again.
+   */
   state: string;
-  /** So many entries of the log were complete at the cut. */
+  /** Number of log entries that were complete at the power cut. */
   prefix: number;
-  /** So many may have begun to reach the medium: `prefix`, or one more. */
+  /** Number of log entries that may have begun to reach the medium: `prefix`, or one more. */
   entriesBegun: number;
-  /** How it was looked at. */
-  strategy: 'image' | 'mount' | 'target';
-  /** False when the target did not get up again. */
+  /** Method of inspection. */
+  strategy: 'mount' | 'target';
+  /** False when the target did not recover. */
   recovered: boolean;
-  /** Which messages it held, whole: one bit for each submitted id in order, the lowest of each byte first; base64. */
+  /**
+   * Messages that it held whole: one bit per submitted id, in order of submit, lowest bit of each byte first;
+   * base64.
+   */
   heldBits: string;
-  /** Messages that it held and that were never submitted, or not as it held them. */
+  /** Number of messages that it held and that were never submitted, or were submitted with other content. */
   wrongCount: number;
-  /** One line; empty when there is nothing to say. */
+  /** Description of the problem, one line; empty if there is none. */
   detail: string;
   /**
-   * So many more states have led to all that is said here; they are not named. Only where the target has recovered and
-   * nothing is wrong: most of the disks that a cut may leave lead to the same messages.
+   * Number of further states with the same result, which are not listed. They are merged only if the target
+   * recovered and nothing was wrong: most disks that a power cut can leave hold the same messages.
    */
   equivalentStates: number;
 }
 
+/** The run ended. */
 export interface RunEnded {
   kind: 'run-ended';
   atMs: number;
   how: 'completed' | 'violation' | 'interrupted';
 }
 
+/** One event of a history. */
 export type HistoryEvent =
   | RunStarted
   | Installed
@@ -278,5 +325,5 @@ export type HistoryEvent =
   | StateExplored
   | RunEnded;
 
-/** An event as it is handed to the recorder, which adds the time; distributes over the union. */
+/** An event without its time, which the recorder adds. Distributes over the union. */
 export type Untimed<E> = E extends HistoryEvent ? Omit<E, 'atMs'> : never;

@@ -17,7 +17,7 @@ t.teardown(() => rmSync(dir, { recursive: true, force: true }));
 let files = 0;
 const newFile = () => join(dir, `${files++}.jsonl`);
 
-/** One event of every kind. */
+/** Makes a history with an event of almost every kind. */
 function everything(): HistoryEvent[] {
   const story = new HistoryBuilder()
     .start('kill')
@@ -54,7 +54,7 @@ function failure(act: () => unknown): KitError {
   throw new Error('expected a KitError');
 }
 
-t.test('what is recorded is read back, in order, with rising times', async (t) => {
+t.test('recorded events are read back in order, with non-decreasing times', async (t) => {
   const file = newFile();
   const recorder = new Recorder(file);
   for (const { atMs: _, ...event } of everything()) recorder.record(event);
@@ -69,7 +69,7 @@ t.test('what is recorded is read back, in order, with rising times', async (t) =
   t.ok(read.every(({ atMs }, n) => n === 0 || atMs >= (read[n - 1]?.atMs ?? 0)));
 });
 
-t.test('what is recorded is in the file after a bounded delay, without being asked for', async (t) => {
+t.test('recorded events reach the file after a bounded delay, without a flush or close', async (t) => {
   const file = newFile();
   const recorder = new Recorder(file);
   recorder.record({ kind: 'healed', fault: 'pause', injection: 1 });
@@ -78,18 +78,18 @@ t.test('what is recorded is in the file after a bounded delay, without being ask
   recorder.close();
 });
 
-t.test('large amounts are written in between, and all of it', async (t) => {
+t.test('large amounts are written before the delay has passed, and completely', async (t) => {
   const file = newFile();
   const recorder = new Recorder(file);
   for (let n = 0; n < 5000; n += 1)
     recorder.record({ kind: 'recovery-failed', injection: n, waitedMs: 1, detail: 'ä'.repeat(100) });
-  t.ok(readFileSync(file).length > 500_000, 'before the delay is over');
+  t.ok(readFileSync(file).length > 500_000, 'written before the delay has passed');
   recorder.close();
   t.equal(readHistory(file).length, 5000);
 });
 
 t.test(
-  'a kit that exits without closing loses nothing, one that is killed at most the last moment',
+  'a kit that exits without a close loses nothing, and a killed kit loses at most the last write delay',
   async (t) => {
     const recorderModule = new URL('./recorder.js', import.meta.url).href;
     const program = (file: string, end: string) => `
@@ -114,24 +114,21 @@ t.test(
   },
 );
 
-t.test(
-  'a recorder that cannot create its file, or is used after its end, is a failure of the kit',
-  async (t) => {
-    const file = newFile();
-    const recorder = new Recorder(file);
-    recorder.close();
-    t.match(
-      failure(() => new Recorder(file)),
-      { code: 'kit-failed', exitCode: 4, message: /cannot create the history: EEXIST/ },
-    );
-    t.match(
-      failure(() => recorder.record({ kind: 'healed', fault: 'x', injection: 1 })).message,
-      /recorded after the end/,
-    );
-  },
-);
+t.test('a recorder that cannot create its file, or records after its close, throws kit-failed', async (t) => {
+  const file = newFile();
+  const recorder = new Recorder(file);
+  recorder.close();
+  t.match(
+    failure(() => new Recorder(file)),
+    { code: 'kit-failed', exitCode: 4, message: /cannot create the history: EEXIST/ },
+  );
+  t.match(
+    failure(() => recorder.record({ kind: 'healed', fault: 'x', injection: 1 })).message,
+    /recorded after the end/,
+  );
+});
 
-t.test('a damaged line is named by file and line, and means exit code 2', async (t) => {
+t.test('the error for a damaged line names file and line, and means exit code 2', async (t) => {
   const good = everything().map((event) => JSON.stringify(event));
   const cases: [string, RegExp][] = [
     ['{"kind":"healed","atMs":1,"fault":"x"', /expected JSON/],
@@ -152,7 +149,7 @@ t.test('a damaged line is named by file and line, and means exit code 2', async 
   }
 });
 
-t.test('a history that ends within a line, or is not there, is named', async (t) => {
+t.test('the error for a truncated or missing history names the file', async (t) => {
   const file = newFile();
   writeFileSync(file, '{"kind":"healed","atMs":1,"fault":"x","injection":1}\n');
   appendFileSync(file, '{"kind":');
@@ -160,7 +157,7 @@ t.test('a history that ends within a line, or is not there, is named', async (t)
   t.match(failure(() => readHistory(join(dir, 'none'))).message, /none: expected a history: ENOENT/);
 });
 
-t.test('receipts are numbered in order and recorded', async (t) => {
+t.test('receipts are numbered in order of arrival and recorded', async (t) => {
   const recorder = new Recorder(newFile());
   const receipts = recordReceipts(recorder);
   const what = { sizeBytes: 1, digest: 'd', recipients: [0] };
@@ -175,12 +172,12 @@ t.test('receipts are numbered in order and recorded', async (t) => {
   );
 });
 
-t.test('traces follow a history that grows', async (t) => {
+t.test('traces include events that were added after an earlier call', async (t) => {
   const { events } = new HistoryBuilder().submitAndConsume('1');
   t.equal(tracesOf(events).byId.size, 1);
-  t.equal(tracesOf(events), tracesOf(events), 'made once');
+  t.equal(tracesOf(events), tracesOf(events), 'computed once for the same history');
   events.push(...new HistoryBuilder().submit('2').events);
   t.equal(tracesOf(events).byId.size, 2);
   const stray = new HistoryBuilder().consume().settle('known', 77);
-  t.equal(tracesOf(stray.events).deliveries, 0, 'an end without a delivery is nobody’s');
+  t.equal(tracesOf(stray.events).deliveries, 0, 'a consumption without a delivery is ignored');
 });

@@ -17,7 +17,7 @@ const oneOf =
   (value) =>
     text(value) && values.includes(value as string);
 
-/** The compiler asks for a check of every key of every event. */
+/** A check for every key of every event. The compiler reports a missing one. */
 type EventSchemas = {
   [E in HistoryEvent as E['kind']]: { [Key in Exclude<keyof E, 'kind' | 'atMs'>]: Check };
 };
@@ -75,7 +75,7 @@ const EVENT_SCHEMAS: EventSchemas = {
     state: text,
     prefix: number,
     entriesBegun: number,
-    strategy: oneOf('image', 'mount', 'target'),
+    strategy: oneOf('mount', 'target'),
     recovered: flag,
     heldBits: text,
     wrongCount: number,
@@ -86,7 +86,7 @@ const EVENT_SCHEMAS: EventSchemas = {
 };
 
 const NEWLINE = 0x0a;
-/** Far above what a run of hours writes, and the most that is read into one buffer. */
+/** Upper bound of the size of a history: far more than a run of hours writes, and the limit of one buffer. */
 const MAX_HISTORY_BYTES = 2 ** 31 - 1;
 
 /**
@@ -104,8 +104,9 @@ export function readHistory(file: string): HistoryEvent[] {
 }
 
 /**
- * The events of a history's bytes; `name` is what errors call it.
- * @throws KitError bad-history, as `readHistory`.
+ * Parses the bytes of a history.
+ * @param name name of the history in errors.
+ * @throws KitError bad-history, like `readHistory`.
  */
 export function parseHistory(bytes: Buffer, name: string): HistoryEvent[] {
   const events: HistoryEvent[] = [];
@@ -149,7 +150,7 @@ function parseEvent(line: string, where: string): HistoryEvent {
   return event as unknown as HistoryEvent;
 }
 
-/** Histories of version 0.1.0 have no format at all: they are format 1. */
+/** Rejects histories of other formats. Version 0.1.0 wrote no `format` key; its histories count as format 1. */
 function checkFormat({ format = 1, kitVersion }: Record<string, unknown>, where: string): void {
   if (format === HISTORY_FORMAT) return;
   throw new KitError(

@@ -2,14 +2,14 @@ import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs';
 import { KitError, messageOf } from '../errors.js';
 import type { HistoryEvent, Untimed } from './events.js';
 
-/** A kit that is killed loses at most what it recorded in so short a time. */
+/** Longest time until an event is written. A killed kit loses at most the events of this time. */
 const MAX_WRITE_DELAY_MS = 50;
-/** More than this is written at once, so that memory and the loss at a kill stay bounded. */
+/** Number of pending bytes that are written at once, so that memory and the loss at a kill stay bounded. */
 const BATCH_BYTES = 256 * 1024;
 
 /** Appends events to a file as JSON lines, and keeps them in memory for the checkers. */
 export class Recorder {
-  /** Everything recorded so far, in order; not to be changed by readers. */
+  /** All events recorded so far, in order. Readers must not change it. */
   readonly events: HistoryEvent[] = [];
   readonly #fd: number;
   readonly #file: string;
@@ -35,30 +35,34 @@ export class Recorder {
   }
 
   /**
-   * Aborted, with a KitError as its reason, when the file cannot be written any more: the run is to end. Most events come out
-   * of timers and sockets, where nobody could catch an error.
+   * Aborts, with a KitError as its reason, when the file can no longer be written; the run must then end. An
+   * exception would not do: most events come from timers and sockets, where no caller can catch it.
    */
   get failureSignal(): AbortSignal {
     return this.#failure.signal;
   }
 
-  /** Milliseconds since the recorder was made. */
+  /** Returns the time since the start of the recorder, in milliseconds. */
   nowMs(): number {
     return Math.round((performance.now() - this.#startMs) * 1000) / 1000;
   }
 
-  /** Records `event` as happening now. */
+  /**
+   * Records an event with the current time.
+   * @throws KitError kit-failed after `close`.
+   */
   record<E extends Untimed<HistoryEvent>>(event: E): E & { atMs: number } {
     if (this.#closed)
       throw new KitError('kit-failed', `${this.#file}: recorded after the end: ${event.kind}`);
     const { kind, ...rest } = event;
     const timed = { kind, atMs: this.nowMs(), ...rest } as unknown as E & { atMs: number };
-    // An event with the time added is an event again; the compiler cannot follow Omit through the union.
+    // The cast is safe: an event with its time added is a HistoryEvent. The compiler cannot follow Omit through
+    // the union.
     this.#append(timed as unknown as HistoryEvent);
     return timed;
   }
 
-  /** Takes over an event of an earlier run, with its time; what is recorded afterwards is later. */
+  /** Adds an event of an earlier run with its own time. Events that are recorded afterwards get later times. */
   importEvent(event: HistoryEvent): void {
     this.#startMs = Math.min(this.#startMs, performance.now() - event.atMs);
     this.#append(event);
@@ -74,8 +78,8 @@ export class Recorder {
   }
 
   /**
-   * Writes what is outstanding, makes it durable and closes the file; may be called twice.
-   * @throws KitError kit-failed when the history could not be written as a whole.
+   * Writes the pending events, syncs the file and closes it. May be called twice.
+   * @throws KitError kit-failed when the history could not be written completely.
    */
   close(): void {
     if (this.#closed) return;

@@ -1,15 +1,15 @@
 import type { Answered, Consumed, Delivered, HistoryEvent, Refused, Submitted } from './events.js';
 
-/** One delivery and what became of it. Positions are places in the history, so that order needs no clock. */
+/** One delivery and its end. Positions are indexes in the history, so that order does not depend on a clock. */
 export interface Delivery {
   delivered: Delivered;
   position: number;
   end: { event: Consumed | Refused; position: number } | undefined;
-  /** Push: known or broken; undefined while the session went on. */
+  /** Push: `known` or `broken`; undefined while the session continued. */
   settled: { how: 'known' | 'broken'; position: number; atMs: number } | undefined;
 }
 
-/** All that a run has about one message. */
+/** All events of a run about one message. */
 export interface Trace {
   id: string;
   submitted: Submitted | undefined;
@@ -17,17 +17,19 @@ export interface Trace {
   deliveries: Delivery[];
 }
 
+/** Traces of all messages of a history. */
 export interface Traces {
-  /** Submitted messages, and ids that were only delivered, in order of first appearance. */
+  /** Traces of submitted messages, and of ids that were only delivered, in order of first appearance. */
   byId: ReadonlyMap<string, Trace>;
-  /** Deliveries of which no id could be read. */
+  /** Deliveries without a readable id of the run. */
   unidentified: Delivery[];
+  /** Number of deliveries. */
   deliveries: number;
 }
 
 const tracesByHistory = new WeakMap<readonly HistoryEvent[], { length: number; traces: Traces }>();
 
-/** The history by message, in one pass; made once for a history, however many checkers ask. */
+/** Groups a history by message in one pass. The result is cached, so that all checkers share it. */
 export function tracesOf(history: readonly HistoryEvent[]): Traces {
   const cached = tracesByHistory.get(history);
   if (cached?.length === history.length) return cached.traces;

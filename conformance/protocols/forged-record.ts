@@ -3,7 +3,10 @@ import { KitError } from '../errors.js';
 import type { RandomInts } from './random-ints.js';
 
 const SLOT_BYTES = 256;
-/** Odd, so that 256 forgeries in a row begin at every distance from a slot boundary there is. */
+/**
+ * Distance between forged records. It is odd, so that 256 records in a row begin at every offset from a slot
+ * boundary.
+ */
 const PERIOD_BYTES = 2 * SLOT_BYTES + 1;
 const HEADER_BYTES = 32;
 const SENDER = 'forger@plugpull.test';
@@ -12,20 +15,22 @@ const MAX_TRIES = 1000;
 const PADDING_COUNT = 12;
 
 /**
- * A body that is full of what a scan of a queue data file looks for: records with signature, header, lengths and
- * checksums as a sender without the queue's secret would make them. Wherever the body comes to lie, one of them starts
- * on a slot boundary. `inner` is the message inside: delivered by itself, it is one that was never submitted.
- * The records hold NUL bytes, as real ones do.
+ * Makes a body that is full of forged records of a queue data file: with signature, header, lengths and
+ * checksums, as a sender without the queue's secret could make them. At any position of the body in the file,
+ * one record starts on a slot boundary. A recovery must not deliver them. The records hold NUL bytes, like real
+ * ones.
+ * @param inner makes the message inside a record, which was never submitted; `padding` changes its length.
  */
 export function forgedRecords(inner: (padding: number) => Buffer, random: RandomInts): Buffer {
-  // Two things in a record may hold a CR or LF byte, whatever else is drawn: its lengths, and its last checksum, for behind
-  // its own checksum a CRC is in the same state for every header. One in thirty messages meets that; another padding has others.
+  // Try several paddings. Two parts of a record can hold a CR or LF byte that no other random choice removes:
+  // its lengths, and its last checksum, because a CRC has the same state after its own checksum for every
+  // header. This happens in one of thirty messages. Another padding has other lengths and another checksum.
   const inners = Array.from({ length: PADDING_COUNT }, (_, padding) => inner(padding));
   const units = Array.from({ length: SLOT_BYTES }, () => forgedUnit(inners, random));
   return Buffer.concat(units);
 }
 
-/** One forged record and its padding; has no bare CR or LF, which SMTP could not carry. */
+/** Makes one forged record with its padding, without a bare CR or LF, which SMTP cannot carry. */
 function forgedUnit(inners: readonly Buffer[], random: RandomInts): Buffer {
   const unit = Buffer.alloc(PERIOD_BYTES);
   let bareLineEnd = -1;
@@ -44,6 +49,11 @@ function forgedUnit(inners: readonly Buffer[], random: RandomInts): Buffer {
   );
 }
 
+/**
+ * Makes a record in the layout of the reference implementation, little-endian: signature 4 bytes, version, type
+ * and 2 zero bytes, time 8, number 8, length of the body 4, CRC-32C of these 28 bytes, body, CRC-32C of
+ * everything before.
+ */
 function forgedRecord(inner: Buffer, random: RandomInts): Buffer {
   const body = Buffer.concat([
     lengthPrefixed(Buffer.from(SENDER)),
@@ -67,7 +77,7 @@ function lengthPrefixed(bytes: Buffer): Buffer {
   return Buffer.concat([length, bytes]);
 }
 
-/** Where a CR is not followed by LF, or an LF not preceded by CR; -1 when nowhere. */
+/** Returns the offset of a CR without a following LF, or of an LF without a preceding CR; -1 if there is none. */
 export function bareLineEndAt(bytes: Buffer): number {
   for (let at = bytes.indexOf(0x0d); at >= 0; at = bytes.indexOf(0x0d, at + 1)) {
     if (bytes[at + 1] !== 0x0a) return at;

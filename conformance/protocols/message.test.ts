@@ -10,28 +10,31 @@ const make = (shape: (typeof MESSAGE_SHAPES)[number], id = '7', seed = 1) =>
   compose({ run: RUN, id, shape }, seeded(seed));
 
 for (const shape of MESSAGE_SHAPES) {
-  t.test(`a message of shape ${shape} is one that SMTP carries as it is, and is known again`, async (t) => {
-    const message = make(shape);
-    const lines = message.bytes.toString('latin1').split('\r\n');
-    t.equal(lines.pop(), '', 'ends with CRLF');
-    t.equal(bareLineEndAt(message.bytes), -1, 'no bare CR or LF');
-    t.ok(
-      lines.every((line) => line.length <= 998),
-      'RFC 5322 2.1.1',
-    );
-    t.ok(
-      lines.slice(0, lines.indexOf('')).every((line) => /^[!-9;-~]+: /.test(line)),
-      'a header in front',
-    );
-    t.same(identify(message.bytes, RUN), { id: '7', intact: true, digest: message.digest });
-    t.ok(message.bytes.includes(markOf(RUN, '7')));
-    t.equal(message.bytes.includes(0), shape === 'forged-record', 'NUL bytes only where records are forged');
-    t.ok(make(shape).bytes.equals(message.bytes), 'the same seed makes the same message');
-    t.notOk(make(shape, '7', 2).bytes.equals(message.bytes), 'another seed another');
-  });
+  t.test(
+    `SMTP can carry a message of shape ${shape} unchanged, and the message is identified again`,
+    async (t) => {
+      const message = make(shape);
+      const lines = message.bytes.toString('latin1').split('\r\n');
+      t.equal(lines.pop(), '', 'ends with CRLF');
+      t.equal(bareLineEndAt(message.bytes), -1, 'no bare CR or LF');
+      t.ok(
+        lines.every((line) => line.length <= 998),
+        'RFC 5322, section 2.1.1: no line is longer than 998 characters',
+      );
+      t.ok(
+        lines.slice(0, lines.indexOf('')).every((line) => /^[!-9;-~]+: /.test(line)),
+        'the message begins with header lines',
+      );
+      t.same(identify(message.bytes, RUN), { id: '7', intact: true, digest: message.digest });
+      t.ok(message.bytes.includes(markOf(RUN, '7')));
+      t.equal(message.bytes.includes(0), shape === 'forged-record', 'only forged records contain NUL bytes');
+      t.ok(make(shape).bytes.equals(message.bytes), 'the same seed makes the same message');
+      t.notOk(make(shape, '7', 2).bytes.equals(message.bytes), 'another seed makes another message');
+    },
+  );
 }
 
-t.test('shapes are what their names say', async (t) => {
+t.test('messages have the properties that their shapes name', async (t) => {
   t.ok(make('tiny').bytes.length < 300);
   t.ok(make('large').bytes.length > 2 ** 20);
   t.equal(make('many-recipients').recipients.length, 100);
@@ -46,7 +49,7 @@ t.test('shapes are what their names say', async (t) => {
 });
 
 t.test(
-  'forged records lie on a slot boundary wherever the message lies, and hold a message of their own',
+  'a forged record lies on a slot boundary at every position of the message, and contains a valid message',
   async (t) => {
     const { bytes } = make('forged-record');
     const signature = Buffer.from([252, 88, 132, 133]);
@@ -61,48 +64,51 @@ t.test(
     t.equal(identify(record.subarray(inner, -4), RUN).id, 'forged-7');
     t.ok(
       identify(record.subarray(inner, -4), RUN).intact,
-      'delivered by itself it looks real, and was never submitted',
+      'the contained message looks valid and was never submitted',
     );
   },
 );
 
-t.test('a message is forged whatever its checksum', async (t) => {
-  // Three lengths of the same forgery have a bare CR or LF in the checksum at their end.
+t.test('a forged record without bare line ends is found for ids with unfavourable checksums', async (t) => {
+  // For these ids several paddings give a checksum that contains a bare CR or LF.
   for (const id of ['1-0-25926', '1-0-70923', '1-0-119455']) {
     const { bytes } = compose({ run: RUN, id, shape: 'forged-record' }, seeded(1));
     t.equal(bareLineEndAt(bytes), -1);
   }
 });
 
-t.test('header lines that a relay puts in front do not count', async (t) => {
+t.test('header lines that a relay adds in front are ignored', async (t) => {
   const { bytes, digest } = make('text');
   const front = 'Received: from a\r\n\tby b; today\r\nX-Other: 1\r\n';
   t.same(identify(Buffer.concat([Buffer.from(front), bytes]), RUN), { id: '7', intact: true, digest });
 });
 
-t.test('anything else in front, a cut, or more behind is not intact, and has another digest', async (t) => {
-  const { bytes, digest } = make('text');
-  const fronts = ['Received: a\r\n\r\n', 'garbage\r\n', '\r\n', 'A: b\n', ' folded\r\n'];
-  const wrong = [
-    ...fronts.map((front) => Buffer.concat([Buffer.from(front), bytes])),
-    Buffer.concat([bytes, Buffer.from('\r\n')]),
-    bytes.subarray(0, -2),
-    Buffer.concat([bytes, bytes]),
-    Buffer.from(bytes.toString('latin1').replace('id=7 ', 'id=8 '), 'latin1'),
-  ];
-  for (const [n, each] of wrong.entries()) {
-    const found = identify(each, RUN);
-    t.equal(found.intact, false, `${n}`);
-    t.not(found.digest, digest, `${n}`);
-    t.ok(found.id === '7' || n === wrong.length - 1, `${n} still tells its number`);
-  }
-});
+t.test(
+  'a message with other bytes in front, cut bytes or added bytes is not intact and has another digest',
+  async (t) => {
+    const { bytes, digest } = make('text');
+    const fronts = ['Received: a\r\n\r\n', 'garbage\r\n', '\r\n', 'A: b\n', ' folded\r\n'];
+    const wrong = [
+      ...fronts.map((front) => Buffer.concat([Buffer.from(front), bytes])),
+      Buffer.concat([bytes, Buffer.from('\r\n')]),
+      bytes.subarray(0, -2),
+      Buffer.concat([bytes, bytes]),
+      Buffer.from(bytes.toString('latin1').replace('id=7 ', 'id=8 '), 'latin1'),
+    ];
+    for (const [n, each] of wrong.entries()) {
+      const found = identify(each, RUN);
+      t.equal(found.intact, false, `${n}`);
+      t.not(found.digest, digest, `${n}`);
+      t.ok(found.id === '7' || n === wrong.length - 1, `${n}: the id can still be read`);
+    }
+  },
+);
 
-t.test('messages of other runs are nobody’s', async (t) => {
+t.test('messages of other runs have no id', async (t) => {
   t.match(identify(make('text').bytes, 'run-2'), { id: null, intact: false });
 });
 
-t.test('any one changed byte is noticed, wherever it is', async (t) => {
+t.test('one changed byte at any position is detected', async (t) => {
   const { bytes, digest } = make('text');
   fc.assert(
     fc.property(fc.nat(bytes.length - 1), fc.integer({ min: 1, max: 255 }), (at, change) => {
@@ -113,10 +119,10 @@ t.test('any one changed byte is noticed, wherever it is', async (t) => {
     }),
     { numRuns: 500 },
   );
-  t.pass('in every place that was tried');
+  t.pass('at every position that was tried');
 });
 
-t.test('any bytes whatever can be asked for their number', async (t) => {
+t.test('arbitrary bytes can be identified without an exception, and are not intact', async (t) => {
   const parts = fc.oneof(
     fc.uint8Array(),
     fc

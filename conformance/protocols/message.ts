@@ -2,42 +2,43 @@ import { createHash } from 'node:crypto';
 import type { RandomInts } from './random-ints.js';
 import { bodyOf, type MessageShape } from './shapes.js';
 
-/** A message of the workload, as bytes and envelope. */
+/** A message of the workload: bytes and envelope. */
 export interface Message {
-  /** Unique in the run. */
+  /** Id of the message, unique in the run. */
   id: string;
   shape: MessageShape;
   sender: string;
   recipients: string[];
-  /** A whole RFC 5322 message; ends with CRLF, has no bare CR or LF and no line above 998 bytes. */
+  /** Whole RFC 5322 message. It ends with CRLF and has no bare CR or LF and no line longer than 998 bytes. */
   bytes: Buffer;
-  /** The SHA-256 that the message carries of itself, hex. */
+  /** SHA-256 that the message carries in its first header line, hex. */
   digest: string;
 }
 
+/** Description of a message for `compose`. */
 export interface MessageSpec {
   /** Id of the run: letters, digits, dashes. */
   run: string;
-  /** Letters, digits, dots, dashes. */
+  /** Id of the message: letters, digits, dots, dashes. */
   id: string;
   shape: MessageShape;
-  /** About so many bytes of body; each shape has its own default. */
+  /** Approximate size of the body. Each shape has its own default. */
   sizeBytes?: number;
-  /** 1 to 100; default 1, for `many-recipients` 100. */
+  /** Number of recipients, 1 to 100. Default: 1, or 100 for `many-recipients`. */
   recipients?: number;
 }
 
 const HEADER = 'X-PlugPull: ';
 const HEADER_LINE = /^run=([\w-]+) id=([\w.-]+) sha256=([0-9a-f]{64})$/;
-/** Longer than any header line of ours, so that garbage without line ends is not searched to its end. */
+/** Upper bound of the kit's header line. It bounds the search in garbage without line ends. */
 const MAX_HEADER_LINE_BYTES = 400;
 const DOMAIN = 'plugpull.test';
-/** The same seed makes the same bytes, so the date is not today's. */
+/** Fixed date of all messages, so that the same seed makes the same bytes. */
 const DATE = 'Thu, 01 Jan 2026 00:00:00 +0000';
 const MAX_RECIPIENTS = 100;
 const CRLF = Buffer.from('\r\n');
 
-/** Makes the message that `spec` describes; equal specs and random numbers make equal bytes. */
+/** Makes the message that `spec` describes. Equal specs and random numbers make equal bytes. */
 export function compose(spec: MessageSpec, random: RandomInts): Message {
   const count = spec.recipients ?? (spec.shape === 'many-recipients' ? MAX_RECIPIENTS : 1);
   const recipients = Array.from({ length: count }, (_, n) => `r${n}.${spec.id}@${DOMAIN}`);
@@ -59,29 +60,35 @@ export function compose(spec: MessageSpec, random: RandomInts): Message {
   return { id: spec.id, shape: spec.shape, sender: `producer@${DOMAIN}`, recipients, ...sealed };
 }
 
-/** The number of a recipient of ours, from 0; null for an address that is none. */
+/**
+ * Returns the number of a recipient, from 0, out of its address; null for an address that the kit did not make.
+ */
 export function recipientNumber(address: string): number | null {
   const match = /^r(\d{1,3})\./i.exec(address);
   return match ? Number(match[1]) : null;
 }
 
-/** Bytes that stand in every stored copy of this message and in no other message. */
+/** Returns bytes that every stored copy of this message contains and no other message contains. */
 export function markOf(run: string, id: string): Buffer {
   return Buffer.from(`run=${run} id=${id} sha256=`);
 }
 
+/** Result of `identify`. */
 export interface Identity {
-  /** Null when the bytes carry no number of this run. */
+  /** Id of the message; null if the bytes carry no id of this run. */
   id: string | null;
-  /** The bytes are a message of this run, whole and unchanged. */
+  /** True if the bytes are a whole and unchanged message of this run. */
   intact: boolean;
-  /** The carried digest when intact, otherwise a digest of what came, which then differs from it; hex. */
+  /**
+   * The carried digest if the message is intact; otherwise the digest of all bytes, which then differs from it;
+   * hex.
+   */
   digest: string;
 }
 
 /**
- * Reads number and digest out of what was delivered. Header lines that a relay put in front are ignored; anything
- * else before, between or behind makes the message not intact. Takes any bytes whatever and never throws.
+ * Reads id and digest from delivered bytes. Header lines that a relay added in front are ignored. Any other
+ * change makes the message not intact. Accepts arbitrary bytes and never throws.
  */
 export function identify(bytes: Buffer, run: string): Identity {
   const found = findHeader(bytes);
@@ -90,7 +97,7 @@ export function identify(bytes: Buffer, run: string): Identity {
   const isOurs = foundRun === run;
   const intact =
     isOurs && found.onlyHeadersBefore && selfDigest(run, id, bytes.subarray(found.bodyStart)) === carried;
-  // A digest of all bytes never equals one of the rest, so what is not intact always compares as different.
+  // If not intact, use the digest of all bytes: it never equals a carried digest, so the comparison always fails.
   return { id: isOurs ? id : null, intact, digest: intact ? carried : sha256(bytes) };
 }
 
@@ -102,7 +109,7 @@ function seal(run: string, id: string, rest: Buffer): { bytes: Buffer; digest: s
   };
 }
 
-/** Over run and id too, so that a changed number is noticed. */
+/** Returns the digest of a message. It covers run and id too, so that a changed id is detected. */
 function selfDigest(run: string, id: string, rest: Buffer): string {
   return createHash('sha256').update(`run=${run} id=${id}\r\n`).update(rest).digest('hex');
 }
@@ -111,7 +118,7 @@ function sha256(bytes: Buffer): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-/** The first line that is a header line of ours; `relayed` when only header lines stand before it. */
+/** Finds the first header line of the kit. `onlyHeadersBefore` is true if only header lines stand before it. */
 function findHeader(bytes: Buffer) {
   for (let at = bytes.indexOf(HEADER); at >= 0; at = bytes.indexOf(HEADER, at + 1)) {
     if (at > 0 && bytes[at - 1] !== 0x0a) continue;
@@ -128,7 +135,7 @@ function findHeader(bytes: Buffer) {
   return undefined;
 }
 
-/** Nothing, or header lines and their continuations, each ended by CRLF. */
+/** Returns true if the bytes are empty, or are header lines and their continuations that each end with CRLF. */
 function isHeaderBlock(front: Buffer): boolean {
   if (front.length === 0) return true;
   const text = front.toString('latin1');

@@ -1,4 +1,4 @@
-/** Every protocol that a target can name. */
+/** Names of the protocols that a target can use. */
 export const PROTOCOL_NAMES = [
   'http',
   'smtp',
@@ -9,4 +9,5 @@ export const PROTOCOL_NAMES = [
   'amqp',
 ] as const;
 
+/** Name of a protocol. */
 export type ProtocolName = (typeof PROTOCOL_NAMES)[number];

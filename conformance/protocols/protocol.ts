@@ -2,81 +2,87 @@ import type { Outcome } from '../history/events.js';
 import type { Message } from './message.js';
 import type { ProtocolName } from './protocol-names.js';
 
-/** What the target said of a submitted message. */
+/** Outcome of a submit. */
 export interface Answer {
   outcome: Outcome;
-  /** The target's own words, or the error of the connection; one line. */
+  /** The answer of the target, or the error of the connection; one line. */
   detail: string;
 }
 
 /**
- * Where a producer hangs up on purpose: before the message's data, in the middle of it, or after all of it without
- * waiting for the answer. The outcome is then indefinite, whatever the target does.
+ * Point at which a producer hangs up on purpose: before the data of the message, in the middle of it, or after
+ * it and before the answer. The outcome is then always indefinite.
  */
 export type HangUp = 'before-data' | 'in-data' | 'before-answer';
 
 /** One connection of a producer. */
 export interface Producer {
   /**
-   * Hands a message over and resolves to what the target said; never rejects. Several may be under way at once
-   * (the connection pipelines them in order).
+   * Submits a message and resolves to the outcome; never rejects. Several submits may be under way at once; the
+   * connection sends them in order.
    */
   submit(message: Message, options?: { hangUp?: HangUp }): Promise<Answer>;
-  /** False once the connection is of no use: hung up, broken, or shut down by the target. */
+  /** Returns false once the connection cannot be used: hung up, broken, or shut down by the target. */
   usable(): boolean;
-  /** Ends the connection in order; may be called twice. */
+  /** Closes the connection in order. May be called twice. */
   close(): Promise<void>;
 }
 
-/** What the receiver makes of a delivery; the default is to accept at once. */
+/** Reply of the receiver to a delivery. The default is to accept at once. */
 export interface DeliveryReply {
-  /** smtp: 250, 451, 421, 550 to the data. Where messages are pulled all but `accept` give the message back. */
+  /**
+   * Smtp: 250, 451, 421 or 550 after the data. Protocols that pull: every answer but `accept` gives the message
+   * back.
+   */
   answer: 'accept' | 'later' | 'go-away' | 'never';
-  /** So long the answer is held back. */
+  /** Delay before the answer, in milliseconds. */
   delayMs: number;
 }
 
-/** Where the receiver reports what it saw; `recordReceipts` writes it into a history. */
+/** Interface to which the receiver reports its observations; `recordReceipts` writes them into a history. */
 export interface Receipts {
-  /** A whole message came; returns its sequence number. `id` is null when none of this run could be read from it. */
+  /** Reports a whole message and returns its sequence number. `id` is null if no id of this run could be read. */
   delivered(what: { id: string | null; sizeBytes: number; digest: string; recipients: number[] }): number;
   consumed(sequence: number, id: string | null, how: 'answered' | 'unanswered' | 'accepted'): void;
   refused(sequence: number, id: string | null, permanent: boolean, detail: string): void;
   settled(sequences: number[], how: 'known' | 'broken'): void;
 }
 
+/** Options of a receiver. */
 export interface ReceiverOptions {
-  /** Id of the run; messages of other runs are nobody's. */
+  /** Id of the run. Messages of other runs are reported without an id. */
   run: string;
   receipts: Receipts;
-  /** What to answer to the n-th delivery (from 1) of an id; a pure or seeded function. Default: accept. */
+  /** Returns the reply to the n-th delivery (from 1) of an id. It must be pure or seeded. Default: accept. */
   replyFor?: (id: string | null, delivery: number) => DeliveryReply;
   /** Push: see `guarantee.inDeliveryPerSession`. */
   inDeliveryPerSession?: number;
 }
 
-/** The receiving side of a run. It outlives every restart of the target. */
+/** The receiving side of a run. It survives every restart of the target. */
 export interface Receiver {
-  /** host:port for `{sink}`; '' when the protocol pulls. */
+  /** `host:port` for `{sink}`; '' for protocols that pull. */
   readonly sink: string;
-  /** Deliveries that were not refused and of which the target has not shown that it has recorded them. */
+  /**
+   * Returns the number of deliveries that were not refused and that the target has not proven to have recorded.
+   */
   inDelivery(): number;
-  /** Accepts and fetches nothing more until `release` (deliveries under way stay unanswered). */
+  /** Stops accepting and fetching until `release`. Deliveries under way stay unanswered. */
   hold(): void;
   release(): void;
   close(): Promise<void>;
 }
 
-/** How messages go in and come out of a target. */
+/** Protocol by which messages are submitted to a target and received from it. */
 export interface Protocol {
   readonly name: ProtocolName;
   /**
-   * One producer's connection to a submit port.
-   * @throws KitError target-unavailable when the target does not take connections; nothing was submitted then.
+   * Opens a producer's connection to a submit port.
+   * @throws KitError target-unavailable when the target does not accept connections; then nothing was submitted.
    */
   connect(port: number, options?: { timeoutMs?: number }): Promise<Producer>;
-  /** One try: does the target at this port say that it is ready? Never rejects. */
+  /** Tries once whether the target at this port reports that it is ready. Never rejects. */
   ready(port: number, timeoutMs: number): Promise<boolean>;
-  /** Starts the receiving side. `ports`: the submit ports, for protocols that pull. */
+  /** Starts the receiving side. `ports` are the submit ports; only protocols that pull use them. */
   receive(ports: readonly number[], options: ReceiverOptions): Promise<Receiver>;
 }

@@ -1,7 +1,7 @@
 import type { Recorder } from '../history/recorder.js';
 import type { Receipts } from './protocol.js';
 
-/** Receipts that go into a history, numbered in the order of their arrival. */
+/** Makes receipts that are recorded in a history. Deliveries are numbered in order of arrival, from 1. */
 export function recordReceipts(recorder: Recorder): Receipts {
   let sequence = 0;
   return {

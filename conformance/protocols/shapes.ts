@@ -1,7 +1,7 @@
 import { forgedRecords } from './forged-record.js';
 import type { RandomInts } from './random-ints.js';
 
-/** Kinds of message in the workload. All but `forged-record` are free of NUL bytes. */
+/** Shapes of the messages in the workload. All but `forged-record` contain no NUL bytes. */
 export const MESSAGE_SHAPES = [
   'tiny',
   'text',
@@ -14,24 +14,28 @@ export const MESSAGE_SHAPES = [
   'many-recipients',
 ] as const;
 
+/** Shape of a message. */
 export type MessageShape = (typeof MESSAGE_SHAPES)[number];
 
-/** RFC 5322 2.1.1, without the CRLF. */
+/** Greatest length of a line without its CRLF (RFC 5322, section 2.1.1). */
 const MAX_LINE_LENGTH = 998;
 const MIB = 2 ** 20;
 const TEXT = 'The quick brown fox jumps over the lazy dog; pack my box with five dozen liquor jugs. ';
-/** All byte values but NUL, CR and LF. */
+/** All byte values except NUL, CR and LF. */
 const BINARY_BYTES = Array.from({ length: 256 }, (_, byte) => byte).filter(
   (byte) => ![0, 10, 13].includes(byte),
 );
 const HIGH_BYTES = Array.from({ length: 128 }, (_, n) => n + 128);
-/** Random bytes are drawn once and used again with another start: a large body must not cost its length in draws. */
+/**
+ * Size of a pool of random bytes. Lines begin at random offsets in it, so that a large body needs few random
+ * numbers.
+ */
 const POOL_BYTES = 4096;
 
 /**
- * The body of a message: lines that end with CRLF.
- * @param sizeBytes about so many; ignored by `forged-record`, whose size is given by what it forges.
- * @param forge makes a whole message of its own that was never submitted, for `forged-record`.
+ * Makes the body of a message: lines that end with CRLF.
+ * @param sizeBytes approximate size. The shape `forged-record` ignores it: its size follows from the records.
+ * @param forge makes a whole message that was never submitted, for `forged-record`.
  */
 export function bodyOf(
   shape: MessageShape,
@@ -91,7 +95,7 @@ function lines(
   return out.subarray(0, at);
 }
 
-/** Lines that begin with dots, are only dots, and end the message with a dot in the last line's front. */
+/** Makes lines that begin with dots or consist of dots; the last line is a single dot. */
 function dots(random: RandomInts, sizeBytes: number): Buffer {
   const made: string[] = [];
   for (let size = 0; size < sizeBytes; ) {

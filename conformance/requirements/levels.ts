@@ -1,27 +1,27 @@
 import type { FaultName } from '../target-file/definition.js';
 import { type Level, REQUIREMENTS, type Requirement } from './requirements.js';
 
-/** What it takes to be given a level, besides its requirements. */
+/** Conditions for the grant of a level, besides its requirements. */
 export interface LevelRule {
   level: Level;
-  /** What happens to a target of this level; completes "the requirements hold when". */
+  /** Conditions under which the requirements hold; completes "the requirements hold when". */
   condition: string;
-  /** Levels that must be granted before. */
+  /** Levels that must be granted first. */
   requires: readonly Level[];
-  /** Families of faults that the target must claim to survive, and each of which must have hit. */
+  /** Families of faults. The target must claim to survive each of them, and each must have hit. */
   faults: readonly FaultName[];
-  /** Families that belong here, and must have hit when the target claims them. */
+  /** Families of faults that a target may leave unclaimed. Each one that it claims must have hit. */
   optionalFaults: readonly FaultName[];
-  /** How it is measured: in rounds of workload and faults, or from the states of one recorded run. */
+  /** Method of measurement: rounds of workload and faults, or the crash states of one recorded run. */
   measuredIn: 'rounds' | 'states';
 }
 
-/** In the order in which they are measured. */
+/** The rules of all levels, in the order in which the levels are measured. */
 export const LEVELS: readonly LevelRule[] = [
   {
     level: 'process',
     condition:
-      'processes of the target are killed at any time, during recovery too, and are stopped and started again',
+      'processes of the target are killed at any time, also during recovery, or are paused and continued',
     requires: [],
     faults: ['kill'],
     optionalFaults: ['pause'],
@@ -37,7 +37,7 @@ export const LEVELS: readonly LevelRule[] = [
   },
   {
     level: 'power',
-    condition: 'the whole machine stops, and what was not flushed is gone',
+    condition: 'the whole machine stops, and unflushed data is gone',
     requires: ['process'],
     faults: ['power-cut'],
     optionalFaults: [],
@@ -45,7 +45,8 @@ export const LEVELS: readonly LevelRule[] = [
   },
   {
     level: 'crash-states',
-    condition: 'any subset of the writes since the last flush is on the disk, sectors torn',
+    condition:
+      'the disk holds any subset of the writes since the last flush, and writes can be torn between sectors',
     requires: ['process', 'power'],
     faults: ['crash-states'],
     optionalFaults: [],
@@ -54,7 +55,7 @@ export const LEVELS: readonly LevelRule[] = [
   {
     level: 'errors',
     condition:
-      'the queue or its disk is full, the disk answers with errors, stored bytes rot, the clock jumps',
+      'the queue or its disk is full, the disk returns errors, stored bytes are corrupted, or the clock jumps',
     requires: ['process'],
     faults: ['full', 'io-error', 'clock'],
     optionalFaults: ['data-rot'],
@@ -62,19 +63,22 @@ export const LEVELS: readonly LevelRule[] = [
   },
 ];
 
-/** The rule of a level. */
+/**
+ * Returns the rule of a level.
+ * @throws Error when there is no rule for it.
+ */
 export function ruleOf(level: Level): LevelRule {
   const rule = LEVELS.find((one) => one.level === level);
   if (rule === undefined) throw new Error(`no level is named ${level}`);
   return rule;
 }
 
-/** Families of faults that are tried in the run of a level. */
+/** Returns the families of faults that the run of a level tries: the required ones, then the optional ones. */
 export function familiesOf({ faults, optionalFaults: also }: LevelRule): FaultName[] {
   return [...faults, ...also];
 }
 
-/** The requirements of a level, without those of the levels below it. */
+/** Returns the requirements of a level, without those of the levels that it requires. */
 export function requirementsOf(level: Level): Requirement[] {
   return REQUIREMENTS.filter((requirement) => requirement.level === level);
 }

@@ -1,8 +1,9 @@
 import type { FaultName, Guarantee } from '../target-file/definition.js';
 
-/** What a target of a level survives; `levels.ts` says what each needs. */
+/** Name of a set of requirements that a certificate can grant; `levels.ts` has the rules. */
 export type Level = 'process' | 'torn' | 'power' | 'crash-states' | 'errors';
 
+/** Ids of all requirements, in numerical order. */
 export const REQUIREMENT_IDS = [
   'PP-1',
   'PP-2',
@@ -25,8 +26,10 @@ export const REQUIREMENT_IDS = [
   'PP-19',
 ] as const;
 
+/** Id of a requirement. */
 export type RequirementId = (typeof REQUIREMENT_IDS)[number];
 
+/** One numbered requirement of SPEC.md; the document is generated from these fields. */
 export interface Requirement {
   id: RequirementId;
   level: Level;
@@ -34,25 +37,27 @@ export interface Requirement {
   title: string;
   /** One sentence in the words of RFC 2119. */
   sentence: string;
+  /** The harm that a violation does. */
   why: string;
-  /** Where the promise stands. */
+  /** Patent paragraph, claim, RFC section, paper or target-file key that the requirement comes from. */
   source: string;
-  /** What makes the occasion for it: scenarios and faults. */
+  /** Scenarios and faults that create the situation in which it can be violated. */
   scenarios: string;
-  /** What of a run shows it. */
+  /** Observations in a history that show that it holds. */
   evidence: string;
-  /** What looks like evidence and is none. */
+  /** Observations that look like evidence and prove nothing. */
   notEvidence: string;
-  /** Faults or families of faults, one of which a run must try for this to be in its scope. */
+  /** Faults or families of faults. The requirement is in the scope of a run that tries one of them. */
   needs: 'any' | readonly string[];
   /**
-   * True when a short run cannot bring the occasion about at will: not measured then says so and leaves the gate's verdict
-   * alone. False: a run in whose scope this is, and that has not measured it, has not passed. A level makes no difference.
+   * True when a short run cannot force the situation. A run that then did not measure the requirement reports
+   * this and keeps its verdict. False: a run that has the requirement in its scope and did not measure it does
+   * not pass. For the grant of a level the field makes no difference.
    */
   byChance: boolean;
-  /** True when a target that does not claim this can be given the level all the same, which then says so. */
+  /** True when a target that does not claim the requirement can still get the level. The grant then names it. */
   waivable: boolean;
-  /** Does the target claim it? All that is not optional is claimed by every target. */
+  /** Whether a target claims it. Requirements that are not optional are claimed by every target. */
   isClaimedBy: (target: { guarantee: Guarantee; verify?: readonly string[] | undefined }) => boolean;
 }
 
@@ -69,24 +74,23 @@ const FAULTS_WITH_RESTART: readonly string[] = [
   'io-error',
 ];
 
-/** Every requirement, in order. */
+/** Every requirement, in numerical order. */
 export const REQUIREMENTS: readonly Requirement[] = [
   {
     id: 'PP-1',
     level: 'process',
     title: 'no confirmed message is lost',
     sentence:
-      'A target MUST deliver every message that it has confirmed at least once, whatever was killed or cut.',
-    why: 'A producer that was told yes forgets the message; nobody else has it.',
+      'A target MUST deliver at least once each message that it has confirmed, after every fault that it claims to survive.',
+    why: 'A producer that got a confirmation forgets the message. The target then holds the only copy.',
     source:
-      'DESIGN 4.5.1, 6; [0017]; RFC 5321, 6.1; Pillai et al., All File Systems Are Not Created Equal (OSDI 2014)',
+      '[0017]; claim 1 (the confirmation follows the write); RFC 5321, section 6.1; Pillai et al., All File Systems Are Not Created Equal (OSDI 2014)',
     scenarios:
-      'Every scenario: a workload of 3 to 8 producers, receivers that are slow, hold back, or refuse, and every fault that the target claims.',
+      'Every scenario: a workload of 3 to 8 producers; receivers that are slow, hold deliveries back or refuse them; every fault that the target claims to survive.',
     evidence:
-      'Each confirmed id has an accepted delivery to every recipient, or was refused for good by the receiver, or was ' +
-      'damaged on purpose where it was stored.',
+      'Each confirmed id has an accepted delivery to every recipient. Exempt are messages that the receiver refused permanently, and messages that the kit damaged on purpose where they were stored.',
     notEvidence:
-      'A message that was submitted and not confirmed; a message that is still outstanding when the wait for it ended early; a run at whose crashes nothing was confirmed and undelivered.',
+      'A message that was submitted and not confirmed. A message that is missing when the wait for deliveries ended early. A run in which no confirmed message was undelivered at any crash.',
     needs: 'any',
     byChance: false,
     waivable: false,
@@ -97,16 +101,14 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'process',
     title: 'duplicates stay bounded',
     sentence:
-      'A target MUST NOT deliver a message again that was consumed with an answer, beyond the bound that it claims.',
-    why: 'At least once is easy for a queue that sends everything again for ever; receivers pay for it.',
-    source: 'DESIGN 4.5.2, 5; [0018, 0026]; RFC 5321, 4.5.3.2 (a lost answer makes duplicates)',
-    scenarios:
-      'Every crash while deliveries are under way; receivers that refuse, break the session, or do not answer.',
+      'A target MUST NOT redeliver messages whose consumption it knew of, beyond the bound that it claims.',
+    why: 'At-least-once delivery is easy for a queue that sends everything again for ever. Receivers pay for the duplicates.',
+    source: '[0018, 0026]; RFC 5321, sections 4.5.3.2.6 and 6.1 (a lost answer causes duplicates)',
+    scenarios: 'Every crash during deliveries; receivers that refuse, break the session, or do not answer.',
     evidence:
-      'Second deliveries to the same recipient after a consumption that the target knew of, counted per crash; those in ' +
-      'delivery at the crash are counted apart.',
+      'The number of redeliveries per crash. A redelivery is a second delivery to the same recipient after a consumption that the target knew of. Messages that were in delivery at the crash are counted separately.',
     notEvidence:
-      'A second delivery of what was in delivery at a crash, or whose consumption was not answered: both may rightly come again.',
+      'A second delivery of a message that was in delivery at a crash, or whose consumption was not answered. Both are allowed.',
     needs: 'any',
     byChance: false,
     waivable: true,
@@ -117,11 +119,11 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'errors',
     title: 'a rejected message is never delivered',
     sentence: 'A target MUST NOT deliver a message that it has rejected.',
-    why: 'A producer that was told no sends the message elsewhere, or tells a person that it failed.',
-    source: 'DESIGN 4.5.3; RFC 5321, 4.2.1 (a reply of 4yz or 5yz: the requested action did not occur)',
-    scenarios: 'The faults full and disk-full: a flood of messages while receivers take nothing.',
-    evidence: 'No delivery carries the id of a submit that was answered with a rejection.',
-    notEvidence: "A connection that broke instead of an answer: that is indefinite, and PP-5's.",
+    why: 'A producer that got a rejection sends the message elsewhere, or reports to a person that it failed.',
+    source: 'RFC 5321, section 4.2.1 (after a reply of 4yz or 5yz the requested action did not occur)',
+    scenarios: 'The faults full and disk-full: producers flood the target while receivers accept nothing.',
+    evidence: 'No delivery carries the id of a rejected submit.',
+    notEvidence: 'A connection that broke before the answer. That outcome is indefinite, and PP-5 covers it.',
     needs: ['full'],
     byChance: false,
     waivable: false,
@@ -131,14 +133,14 @@ export const REQUIREMENTS: readonly Requirement[] = [
     id: 'PP-4',
     level: 'process',
     title: 'messages are delivered intact',
-    sentence: 'A target MUST deliver, byte for byte, what was submitted.',
-    why: 'A queue that changes messages is worse than one that loses them, for nobody notices.',
-    source: 'DESIGN 4.5.4; Saltzer, Reed and Clark, End-to-End Arguments in System Design (TOCS 1984)',
+    sentence: 'A target MUST deliver each message byte for byte as it was submitted.',
+    why: 'A changed message is worse than a lost one, because nobody notices it.',
+    source: 'Saltzer, Reed and Clark, End-to-End Arguments in System Design (TOCS 1984)',
     scenarios:
-      'Every scenario; the workload has empty and large messages, eight-bit bytes, long lines, dots, line ends of every kind, and messages that contain a forged record.',
+      'Every scenario. The workload has messages of a few bytes and of several MiB, eight-bit and binary bytes, lines of the greatest length that RFC 5322 allows, lines of dots, many recipients, and messages that contain forged records.',
     evidence:
-      'The digest of every delivery equals that of its submit; header lines that a relay adds in front do not count.',
-    notEvidence: 'Equal sizes; a digest that the target computes itself.',
+      'The digest of every delivery equals the digest of its submit. Header lines that a relay adds in front are ignored.',
+    notEvidence: 'Equal sizes. A digest that the target computes itself.',
     needs: 'any',
     byChance: false,
     waivable: false,
@@ -148,13 +150,13 @@ export const REQUIREMENTS: readonly Requirement[] = [
     id: 'PP-5',
     level: 'process',
     title: 'an indefinite message is whole or absent',
-    sentence:
-      'A target MUST deliver a message whose submit had no definite outcome either whole or not at all.',
-    why: 'A crash within a submit leaves half a message on the disk; recovery must not take it for one.',
-    source: 'DESIGN 4.5.3; Jepsen (indeterminate operations)',
-    scenarios: 'Producers that hang up within a submit, and crashes that cut submits short.',
-    evidence: 'The digest of every delivery of an indefinite id equals that of its submit.',
-    notEvidence: 'An indefinite message that never came: absence is allowed, and shows nothing.',
+    sentence: 'A target MUST deliver a message with an indefinite outcome either whole or not at all.',
+    why: 'A crash during a submit can leave half a message on the disk. Recovery must not take it for a message.',
+    source:
+      'Maelstrom, doc/protocol.md, section Errors (definite and indefinite errors), https://github.com/jepsen-io/maelstrom',
+    scenarios: 'Producers that hang up during a submit; crashes that interrupt submits.',
+    evidence: 'The digest of every delivery of an indefinite message equals the digest of its submit.',
+    notEvidence: 'An indefinite message that was never delivered. Absence is allowed and proves nothing.',
     needs: 'any',
     byChance: true,
     waivable: false,
@@ -164,13 +166,13 @@ export const REQUIREMENTS: readonly Requirement[] = [
     id: 'PP-6',
     level: 'process',
     title: 'nothing is delivered that was never submitted',
-    sentence: 'A target MUST NOT deliver anything that was not submitted.',
-    why: 'Recovery that reads stale, torn or forged bytes as messages makes mail that nobody wrote.',
-    source: 'DESIGN 4.5.3, 4.6; [0026]',
+    sentence: 'A target MUST NOT deliver a message that was never submitted.',
+    why: 'A recovery that takes stale, torn or forged bytes for messages delivers mail that no producer wrote.',
+    source: '[0026]',
     scenarios:
-      "Every scenario; the workload holds messages with a forged record at a record's place, which a recovery must not take for one.",
-    evidence: 'Every delivery carries an id of this run, and one that was submitted.',
-    notEvidence: 'A delivery that the kit cannot tie to this run is a violation, not noise.',
+      'Every scenario. The workload has messages that contain forged records at record boundaries. A recovery must not deliver the forged records.',
+    evidence: 'Every delivery carries the id of a message that was submitted in this run.',
+    notEvidence: 'No delivery is ignored as noise: a delivery that carries no id of this run is a violation.',
     needs: 'any',
     byChance: false,
     waivable: false,
@@ -179,19 +181,18 @@ export const REQUIREMENTS: readonly Requirement[] = [
   {
     id: 'PP-7',
     level: 'errors',
-    title: 'a rotten message is named and never delivered',
+    title: 'a corrupted message is reported, not delivered',
     sentence:
-      'A target MUST notice stored bytes that have rotted, MUST keep the message aside and name it, and MUST NOT deliver it.',
-    why: 'Disks do rot; silence about it is loss, and delivery of it is corruption.',
+      'A target MUST detect stored bytes that were corrupted, MUST keep the message aside and report it, and MUST NOT deliver it.',
+    why: 'Disks corrupt stored bytes. Silence about it is loss, and delivery of it is corruption.',
     source:
-      'DESIGN 4.5.4; [0024, 0025]; Bairavasundaram et al., An Analysis of Data Corruption in the Storage Stack (FAST 2008)',
+      '[0024, 0026] (the checksum of each entry); Bairavasundaram et al., An Analysis of Data Corruption in the Storage Stack (FAST 2008)',
     scenarios:
-      'The fault data-rot: with the target down, bits are flipped in stored messages that were confirmed.',
+      'The fault data-rot: while the target is down, the kit flips bits in stored messages that were confirmed.',
     evidence:
-      'No delivery of a message that was damaged on purpose differs from its submit, and the target names at least as many ' +
-      'kept aside as are missing.',
+      'No delivery of a message that was damaged on purpose differs from its submit. The target reports at least as many messages kept aside as are missing.',
     notEvidence:
-      'A flip in bytes that hold no message; a message that came intact because it was read before.',
+      'A flip in bytes that hold no message. A message that arrived intact because the target had read it before the damage.',
     needs: ['data-rot'],
     byChance: false,
     waivable: true,
@@ -200,17 +201,16 @@ export const REQUIREMENTS: readonly Requirement[] = [
   {
     id: 'PP-8',
     level: 'errors',
-    title: 'a full queue says no',
+    title: 'a full queue rejects with a clear answer',
     sentence:
-      'A target that is full MUST reject with a clear answer, and MUST take messages again when there is room.',
-    why: 'Producers can wait or go elsewhere only when they are told; what is lost meanwhile falls under PP-1.',
-    source: 'DESIGN 4.5.5; [0029-0033]; RFC 5321, 4.2.2 (452)',
+      'A target that is full MUST reject with a clear answer, and MUST accept messages again when it has free space.',
+    why: 'Producers can wait or go elsewhere only if they get a rejection. PP-1 covers messages that are lost meanwhile.',
+    source: '[0017, 0028-0033]; RFC 5321, section 4.2.2 (reply 452)',
     scenarios:
-      'The fault full (receivers hold back while producers flood) and the fault disk-full (the filesystem shrinks to what is in use).',
-    evidence:
-      'Submits were answered with rejections while the queue was full, and with confirmations afterwards.',
+      'The fault full (receivers hold deliveries back while producers flood the target) and the fault disk-full (the filesystem shrinks to its used size).',
+    evidence: 'Submits were rejected while the queue was full, and were confirmed afterwards.',
     notEvidence:
-      'Time-outs and broken connections; a target that has so much room that nothing was rejected.',
+      'Timeouts and broken connections. A target with so much free space that it rejected nothing.',
     needs: ['full'],
     byChance: false,
     waivable: false,
@@ -221,14 +221,14 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'torn',
     title: 'the index equals the data after restore',
     sentence:
-      'After restore the index of a target MUST hold exactly the valid records that were not consumed, and MUST be well formed.',
-    why: 'An index that is wrong without consequence today loses a message at the next crash.',
-    source: 'DESIGN 4.5.6; [0025, 0026]',
+      'After a restore the index of a target MUST hold exactly the valid records that were not consumed, and MUST be well formed.',
+    why: 'A wrong index can have no effect until the next crash, and then lose a message.',
+    source: '[0025, 0026]',
     scenarios:
-      "The target's `verify` command after recoveries from kills, tears, index damage and power cuts.",
-    evidence: "The target's own verify command, run after recoveries, finds no problem.",
+      "The target's `verify` command, run after recoveries from kills, tears, index damage and power cuts.",
+    evidence: "The target's own `verify` command, run after recoveries, reports no problem.",
     notEvidence:
-      'An inspection before the first recovery; a target that has no such command is not measured.',
+      'An inspection before the first recovery. A target without a `verify` command is not measured.',
     needs: FAULTS_WITH_RESTART,
     byChance: false,
     waivable: true,
@@ -237,13 +237,13 @@ export const REQUIREMENTS: readonly Requirement[] = [
   {
     id: 'PP-10',
     level: 'process',
-    title: 'it recovers',
+    title: 'the target recovers',
     sentence: 'A target MUST become ready again after every fault that it claims to survive.',
     why: 'A queue that keeps every message and never starts again has lost them all.',
-    source: 'DESIGN 4.4, 5; Candea and Fox, Crash-Only Software (HotOS 2003)',
+    source: '[0017, 0021]; Candea and Fox, Crash-Only Software (HotOS 2003)',
     scenarios: 'Every fault that stops a process.',
-    evidence: 'Every restart ended with every service ready.',
-    notEvidence: 'A start that was the first of all; a service that was never down.',
+    evidence: 'Every service became ready after every restart.',
+    notEvidence: 'The first start of the run. A service that was never down.',
     needs: FAULTS_WITH_RESTART,
     byChance: false,
     waivable: false,
@@ -252,15 +252,15 @@ export const REQUIREMENTS: readonly Requirement[] = [
   {
     id: 'PP-11',
     level: 'process',
-    title: 'it recovers within the claimed time',
-    sentence: 'A target MUST be ready again within the time that it claims.',
-    why: 'An outage that grows with the backlog is one that its users have not planned for.',
-    source: 'DESIGN 5',
+    title: 'the target recovers within the claimed time',
+    sentence: 'A target MUST be ready again within the recovery time that it claims.',
+    why: 'Users plan for the claimed outage. An outage that grows with the backlog breaks their plan.',
+    source: 'The claim in the target file: `guarantee.recoverySeconds`',
     scenarios:
-      'Every fault that stops a process; the clock runs from the start of the first service to the readiness of the last.',
+      'Every fault that stops a process. The time runs from the start of the first service to the readiness of the last.',
     evidence: 'The longest time from restart to readiness.',
     notEvidence:
-      'Runs in a virtual machine without hardware support, where time says nothing about the target.',
+      'Runs in a virtual machine without hardware support, because their times do not describe the target.',
     needs: FAULTS_WITH_RESTART,
     byChance: false,
     waivable: true,
@@ -271,16 +271,15 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'power',
     title: 'a confirmation outlives a power cut',
     sentence:
-      'A target MUST deliver what it had confirmed before the power was cut, though everything that was not flushed is gone.',
-    why: 'A confirmation that rests on memory is one until the next power cut, and nothing else shows the difference.',
+      'A target MUST deliver each message that it confirmed before a power cut, although everything that was not flushed is gone.',
+    why: 'A confirmation that rests on memory holds only until the next power cut, and nothing but a power cut shows it.',
     source:
-      'DESIGN 4.5.1, 6, 6.1; [0017, 0042]; Zheng et al., Understanding the Robustness of SSDs under Power Fault (FAST 2013)',
+      '[0017, 0042]; claim 1; Zheng et al., Understanding the Robustness of SSDs under Power Fault (FAST 2013)',
     scenarios:
-      'The fault power-cut, by either backend: right after the install, under load, and during recovery.',
+      'The fault power-cut, with either power backend: right after the install, under load, and during recovery.',
     evidence:
-      'Power cuts that hit while confirmed messages were undelivered, and an accepted delivery of each message that was ' +
-      'confirmed before one of them.',
-    notEvidence: 'A SIGKILL, however many processes it ends: the kernel still writes what they had written.',
+      'Power cuts that hit while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed before one of them.',
+    notEvidence: 'A SIGKILL of any number of processes: the kernel still writes what they had written.',
     needs: ['power-cut'],
     byChance: false,
     waivable: false,
@@ -291,19 +290,15 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'crash-states',
     title: 'every crash state holds what was confirmed',
     sentence:
-      'A target MUST recover on every disk that a power cut may leave, and hold there each message that it had confirmed before, and none that was never submitted.',
-    why:
-      'Between two flushes a drive writes what it likes in the order it likes; a queue that relies on an order it never asked ' +
-      'for loses messages at one cut in thousands.',
+      'A target MUST recover on every disk that a power cut can leave, and MUST hold there each message that it had confirmed before the cut, and none that was never submitted.',
+    why: 'Between two flushes a drive writes blocks in any order. A queue that relies on an order that it did not request loses messages at one cut in thousands.',
     source:
-      'DESIGN 6, 6.1; [0017, 0025, 0026]; Pillai et al., All File Systems Are Not Created Equal (OSDI 2014); Mohan et al., CrashMonkey (OSDI 2018)',
+      '[0017, 0025, 0026]; Pillai et al., All File Systems Are Not Created Equal (OSDI 2014); Mohan et al., CrashMonkey (OSDI 2018)',
     scenarios:
-      'One run is recorded below the filesystem; of the disks that its log allows (every prefix, all writes of an epoch but one, only one, ' +
-      'torn ones, seeded subsets, and cuts during recovery) each is made and recovered from.',
+      'One run is recorded below the filesystem. The kit makes the disks that the log allows and recovers the target on each: every prefix, all writes of an epoch but one, only one, torn writes, seeded subsets, and cuts during recovery.',
     evidence:
-      'Recovered crash states with messages at risk: those whose confirmation had come when no more of the log was complete than at ' +
-      'the cut, and that no receiver had been offered by then; what the target then held; and that it recovered in all others.',
-    notEvidence: 'States before the first confirmation; states equal to one that was looked at already.',
+      'Recovered crash states with messages at risk, and the messages that the target held there. A message is at risk in a state if its confirmation came when the log had at most as many complete entries as at the cut, and if no receiver had been offered it by then. In all other states: the recovery.',
+    notEvidence: 'States before the first confirmation. States that equal one that was already inspected.',
     needs: ['crash-states'],
     byChance: false,
     waivable: false,
@@ -314,18 +309,15 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'errors',
     title: 'a failed sync is not a confirmation',
     sentence:
-      'A target whose sync or write fails MUST NOT confirm what rests on it, and MUST confirm again once it was restarted on a disk that works.',
-    why:
-      'The kernel reports a failed write once, then takes the page for clean: who asks again is told that all is well, and ' +
-      'the data is gone.',
-    source: 'DESIGN 4.6, 6; [0017]',
+      'A target whose sync or write fails MUST NOT confirm messages that depend on it, and MUST confirm again after a restart on a working disk.',
+    why: 'The kernel reports a failed write once and then treats the page as clean. A process that syncs again gets a success, and the data is gone.',
+    source:
+      '[0017]; claim 1; Rebello et al., Can Applications Recover from fsync Failures? (USENIX ATC 2020)',
     scenarios:
-      'The fault io-error: with strace, chosen msync, fsync, fdatasync and write calls of a service fail with EIO or ENOSPC, and all is killed; ' +
-      'or, on a disk behind dm-flakey, every write of the disk fails with EIO, and all is killed and the disk mounted again.',
+      'The fault io-error. With strace: chosen msync, fsync, fdatasync and write calls of a service fail with EIO or ENOSPC, and then all processes are killed. On a disk behind dm-flakey: every write of the disk fails with EIO, and then all processes are killed and the disk is mounted again.',
     evidence:
-      'Syncs and writes that failed while submits were under way, an accepted delivery of each message that was confirmed ' +
-      'before the restart that followed, and confirmations after it.',
-    notEvidence: 'An error while nothing was under way; a call whose result confirms nothing.',
+      'Syncs and writes that failed while submits were under way, an accepted delivery of each message that was confirmed before the restart that followed, and confirmations after it.',
+    notEvidence: 'An error while nothing was under way. A failed call on which no confirmation depends.',
     needs: ['io-error'],
     byChance: false,
     waivable: false,
@@ -336,15 +328,14 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'process',
     title: 'an interrupted recovery loses nothing',
     sentence:
-      'A target that is killed while it recovers MUST deliver what it had confirmed before, once it has recovered at last.',
-    why: 'A recovery that changes the stored state in place makes the next one work on something that no run has left.',
-    source: 'DESIGN 4.4 (restoring twice gives the same as once), 6; Mohan et al., ARIES (TODS 1992)',
+      'A target that is killed during its recovery MUST deliver, once a later recovery has completed, each message that it had confirmed before.',
+    why: 'A recovery that changes the stored state in place leaves the next recovery a state that no normal run produces.',
+    source: 'Mohan et al., ARIES (TODS 1992) (repeating a restart gives the same result as one restart)',
     scenarios:
-      'The fault kill-recovery: all processes are killed, and again, up to three times, while they start.',
+      'The fault kill-recovery: all processes are killed, and killed again up to three times while they start.',
     evidence:
-      'Recoveries that were interrupted while confirmed messages were undelivered, and an accepted delivery of each message ' +
-      'that was confirmed before one of them.',
-    notEvidence: 'A single kill, however often it is repeated between complete recoveries.',
+      'Recoveries that were interrupted while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed before one of them.',
+    notEvidence: 'Any number of kills with a complete recovery between them.',
     needs: ['kill-recovery'],
     byChance: true,
     waivable: false,
@@ -353,18 +344,17 @@ export const REQUIREMENTS: readonly Requirement[] = [
   {
     id: 'PP-16',
     level: 'torn',
-    title: 'damaged unsynced bytes cost nothing',
+    title: 'damaged unsynced bytes lose no message',
     sentence:
-      'A target MUST deliver what it had confirmed, though any sectors that it had written and not synced hold what they held before.',
-    why: 'A crash leaves some sectors of a write and not others; a recovery that trusts the first whole header loses what lies behind.',
-    source: 'DESIGN 4.5.1, 6; [0024-0026]; Pillai et al., All File Systems Are Not Created Equal (OSDI 2014)',
+      'A target MUST deliver each message that it had confirmed, although any sectors that were written and not synced hold their old bytes.',
+    why: 'A crash leaves some sectors of a write and not others. A recovery that trusts the first whole header loses what lies behind it.',
+    source: '[0024-0026]; Pillai et al., All File Systems Are Not Created Equal (OSDI 2014)',
     scenarios:
-      'The fault tear: strace tells which ranges were synced, and of all others a seeded choice of sectors is put back.',
+      'The fault tear: strace records which ranges were synced. In all other written ranges the kit puts the old bytes back into a seeded choice of sectors.',
     evidence:
-      'Tears that changed bytes while confirmed messages were undelivered, and an accepted delivery of each message that was ' +
-      'confirmed before one of them.',
+      'Tears that changed bytes while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed before one of them.',
     notEvidence:
-      'A moment at which everything was synced: then there is nothing to tear, and the fault is a miss.',
+      'A moment at which everything was synced: there is nothing to tear, and the injection is a miss.',
     needs: ['tear'],
     byChance: true,
     waivable: false,
@@ -373,17 +363,16 @@ export const REQUIREMENTS: readonly Requirement[] = [
   {
     id: 'PP-17',
     level: 'torn',
-    title: 'a lost index costs nothing',
+    title: 'a lost index loses no message',
     sentence:
-      'A target MUST deliver what it had confirmed, though its index is missing, empty, truncated, older, or garbage.',
-    why: 'An index is synced seldom or never; whatever a crash leaves of it must not decide what is delivered.',
-    source: 'DESIGN 4.4, 4.5.2, 6; [0018, 0025, 0026]',
+      'A target MUST deliver each message that it had confirmed, although its index is missing, empty, truncated, outdated, or garbage.',
+    why: 'An index is synced rarely or never. Delivery must not depend on what a crash leaves of it.',
+    source: '[0018, 0025, 0026]',
     scenarios:
-      'The fault index-loss: with the target down its index files are removed, emptied, truncated, changed, or replaced by old copies.',
+      'The fault index-loss: while the target is down, its index files are removed, emptied, truncated, changed, or replaced by old copies.',
     evidence:
-      'Damage that hit while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed ' +
-      'before it.',
-    notEvidence: 'Damage to files that hold messages, which is the matter of PP-7.',
+      'Index damage that hit while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed before it.',
+    notEvidence: 'Damage to files that hold messages, which PP-7 covers.',
     needs: ['index-loss'],
     byChance: true,
     waivable: true,
@@ -392,18 +381,16 @@ export const REQUIREMENTS: readonly Requirement[] = [
   {
     id: 'PP-18',
     level: 'errors',
-    title: 'a jump of the clock costs nothing',
-    sentence: 'A target MUST deliver what it had confirmed, though the wall clock jumps forward or back.',
-    why: 'Order by date makes the newest record look oldest after the clock was set back; expiry by date drops what is an hour old.',
-    source:
-      'DESIGN 4.6 (order is not time), 6; Lamport, Time, Clocks, and the Ordering of Events (CACM 1978)',
+    title: 'a clock jump loses no message',
+    sentence:
+      'A target MUST deliver each message that it had confirmed, although the wall clock jumps forward or back.',
+    why: 'After the clock was set back, an order by date makes the newest record look oldest. After a jump forward, an expiry by date drops messages that are not old.',
+    source: 'Lamport, Time, Clocks, and the Ordering of Events in a Distributed System (CACM 1978)',
     scenarios:
-      'The fault clock: services are started with a wall clock that is wrong, which then jumps, up to 90 days either way; the ' +
-      'monotonic clock is left alone.',
+      'The fault clock: services start with a wrong wall clock, which then jumps by up to 90 days in either direction. The monotonic clock does not change.',
     evidence:
-      'Jumps that reached a process while confirmed messages were undelivered, and an accepted delivery of each message that was ' +
-      'confirmed before one of them.',
-    notEvidence: 'A program that does not load the library which moves its clock.',
+      'Jumps that reached a process while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed before one of them.',
+    notEvidence: 'A program that does not load the library that changes its clock.',
     needs: ['clock'],
     byChance: true,
     waivable: false,
@@ -412,19 +399,17 @@ export const REQUIREMENTS: readonly Requirement[] = [
   {
     id: 'PP-19',
     level: 'errors',
-    title: 'a full disk costs nothing',
+    title: 'a full disk loses no message',
     sentence:
-      'A target whose disk has no room left MUST deliver what it has confirmed, before and meanwhile, though it is then killed.',
-    why: 'Who ignores ENOSPC confirms from memory; the next crash shows it.',
-    source:
-      'DESIGN 4.5.5, 6; Rebello et al., Can Applications Recover from fsync Failures? (USENIX ATC 2020)',
+      'A target whose disk is full MUST deliver each message that it has confirmed, before and while the disk was full, although it is then killed.',
+    why: 'A target that ignores ENOSPC confirms from memory. The next crash shows it.',
+    source: '[0017]; Rebello et al., Can Applications Recover from fsync Failures? (USENIX ATC 2020)',
     scenarios:
-      'The fault disk-full: the filesystem shrinks to what is in use, producers flood it, and all processes are killed while nothing ' +
-      'has been taken from the target.',
+      'The fault disk-full: the filesystem shrinks to its used size, producers flood the target, and all processes are killed while receivers have taken nothing.',
     evidence:
-      'Disks that were full while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed ' +
-      'before the kill.',
-    notEvidence: 'A filesystem that had room left; messages that were confirmed after it had room again.',
+      'Disks that were full while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed before the kill.',
+    notEvidence:
+      'A filesystem that had free space left. Messages that were confirmed after it had free space again.',
     needs: ['disk-full'],
     byChance: true,
     waivable: false,
@@ -432,7 +417,10 @@ export const REQUIREMENTS: readonly Requirement[] = [
   },
 ];
 
-/** The family of a fault of any name: `kill-syscall` is a kill, `disk-full` a way of being full. */
+/**
+ * Returns the family of a fault: `kill-syscall` belongs to `kill`, `disk-full` to `full`. Undefined if none
+ * fits.
+ */
 export function familyOf(fault: string, families: readonly FaultName[]): FaultName | undefined {
   return families.find(
     (family) => fault === family || fault.startsWith(`${family}-`) || fault.endsWith(`-${family}`),

@@ -1,44 +1,51 @@
 import { LEVELS, type LevelRule, requirementsOf } from './levels.js';
 import type { Requirement } from './requirements.js';
 
-/** The text of `SPEC.md`; the document is exactly this. */
+/** Returns the whole text of `SPEC.md`; a test compares the file with it. */
 export function specText(): string {
   return `${[HEAD, levelsSection(), ...LEVELS.flatMap(levelSection), TAIL].join('\n\n')}\n`;
 }
 
 const HEAD = `# What a durable message queue must do
 
-This is the contract that PlugPull measures. It is made from \`requirements.ts\`, and a test keeps the two the same. The
-words MUST and MUST NOT are those of RFC 2119. _Confirmed_, _rejected_ and _indefinite_ are the outcomes of a submit: yes, no,
-and neither. A message is _consumed_ when its receiver has accepted it.
+This is the contract that PlugPull measures. It is generated from \`requirements.ts\`, and a test fails if the two differ.
+The words MUST and MUST NOT have the meaning of RFC 2119. A submit has one of three outcomes: _confirmed_ (the target
+answered yes), _rejected_ (it answered no) or _indefinite_ (anything else). A message is _consumed_ when its receiver has
+accepted it. At a crash, a message is _at risk_ if it was confirmed and not yet delivered.
 
-A requirement is claimed by a target or it is not looked at; a claimed one is passed, failed or not measured, and not
-measured never counts as passed. The verdict of a run is
+Sources: a number in brackets, such as [0017], is a paragraph of the patent application "Synchronous Message Queues"
+(Gemini Mobile Technologies, US 2005/0223163 A1). "Claim 1" is the first of its claims.
 
-- **fail** when a claimed requirement failed, whether or not the run set out to measure it;
-- else **not-measured** when nothing was confirmed, no fault hit, or no crash found a confirmed message undelivered; or when a
-  claimed requirement in the run's scope was not measured. In scope is what needs one of the faults that the run tried;
-  requirements whose occasion comes by chance only are reported, and leave the verdict alone;
-- else **pass**, which speaks of the requirements that were measured and of no others.`;
+PlugPull evaluates the requirements that a target claims, and no others. Each of them passes, fails, or is not measured.
+A requirement that was not measured never counts as passed. The verdict of a run is
+
+- **fail** if a claimed requirement failed, in or out of the scope of the run;
+- otherwise **not-measured** if no message was confirmed, if no fault hit, or if no confirmed message was undelivered at
+  any crash; also if a claimed requirement in the scope of the run was not measured. A requirement is in scope if the run
+  tried one of the faults that it needs. Some situations cannot be forced: their requirements are reported and do not
+  change the verdict;
+- otherwise **pass**. This covers the requirements that were measured, and no others.`;
 
 const TAIL = `## What counts as a duplicate
 
-A delivery is one when the same recipient had consumed the message before and the target knew. It knew, where it is pulled
-from, when it answered the consumption. Where it pushes, it knew when the session of the delivery was ended in order, or when the
-session went on for more messages than the target claims to hold unrecorded (\`inDeliveryPerSession\`); an acceptance in a
-session that broke, or that was open at a crash, was in delivery, may come again, and is counted apart. A target that claims no
-number per session is given one second after the end of a session to record it.`;
+A delivery is a duplicate if the same recipient had consumed the message before and the target knew it. With a protocol
+that pulls, the target knew it once it had answered the consumption. With a protocol that pushes, it knew it once the
+session of the delivery had ended in order, or had continued for more messages than the target claims to leave unrecorded
+(\`inDeliveryPerSession\`). An acceptance in a session that broke, or that was open at a crash, was in delivery: the
+message may come again and is counted separately. A target that claims no number per session has one second after the end
+of a session to record the acceptances.`;
 
 function levelsSection(): string {
   return [
     '## Levels',
     '',
-    'A level is granted by a certificate, not by a run of the gate. It is granted when, in a run of the faults of that level,',
-    'each of these faults hit, nothing failed, PP-1, PP-2, PP-4, PP-6 and every requirement of the level were measured',
-    'with confirmed messages at risk, and passed; and when the levels that it needs are granted. One requirement that was not',
-    'measured is enough to refuse it. What may be left unclaimed is named beside the level.',
+    'A certificate grants levels. A run of the gate does not. A level is granted if all of this holds for a run with the faults',
+    'of the level: each of these faults hit; no requirement failed; PP-1, PP-2, PP-4, PP-6 and every requirement of the level',
+    'were measured with confirmed messages at risk, and passed; the required levels are granted. (The run of the level',
+    'crash-states measures only the requirements of that level.) One requirement that was not measured prevents the grant.',
+    'A target may leave the requirements in parentheses and the optional faults unclaimed; the certificate then names them.',
     '',
-    '| level | the requirements hold when | needs | faults | if claimed | requirements |',
+    '| level | the requirements hold when | required levels | faults | optional faults | requirements |',
     '|---|---|---|---|---|---|',
     ...LEVELS.map(levelRow),
   ].join('\n');
@@ -78,7 +85,7 @@ function requirementSection(requirement: Requirement): string {
     `- Measured by: ${scenarios}`,
     `- Evidence: ${evidence}`,
     `- Does not count: ${notEvidence}`,
-    `- In scope when a run tries: ${faults}${byChance ? ' (its occasion comes by chance)' : ''}`,
-    ...(waivable ? ['- The level can be had without it, by a target that does not claim it.'] : []),
+    `- In scope if a run tries: ${faults}${byChance ? ' (a run cannot force the situation)' : ''}`,
+    ...(waivable ? ['- Optional: a target that does not claim it can still get the level.'] : []),
   ].join('\n');
 }

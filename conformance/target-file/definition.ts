@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { PROTOCOL_NAMES } from '../protocols/protocol-names.js';
 
-/** Every fault that a target can claim to survive. */
+/** Names of the faults that a target can claim to survive. */
 export const FAULT_NAMES = [
   'kill',
   'pause',
@@ -15,6 +15,7 @@ export const FAULT_NAMES = [
   'io-error',
 ] as const;
 
+/** Name of a fault or of a family of faults. */
 export type FaultName = (typeof FAULT_NAMES)[number];
 
 const object = <Shape extends z.ZodRawShape>(shape: Shape) =>
@@ -40,102 +41,87 @@ const BOUND_RULE = 'a whole number from 0, "in-delivery", "unbounded", or { "con
 const bound = () =>
   z.union(
     [
-      z.int().min(0).describe('So many messages beyond those in delivery.'),
+      z.int().min(0).describe('Number of messages, besides those in delivery.'),
       z.literal('in-delivery').describe('The messages that were in delivery at the crash, and no others.'),
       z.literal('unbounded').describe('No bound is claimed.'),
       z
         .strictObject({ consumedWithinSeconds: z.number().min(0) })
-        .describe('Those in delivery, and those consumed so short a time before the crash.'),
+        .describe(
+          'The messages that were in delivery at the crash, and those consumed at most this many seconds before it.',
+        ),
     ],
     { error: BOUND_RULE },
   );
 
 const Service = object({
-  command: command().describe('How the service is started; placeholders are filled in.'),
+  command: command().describe('Command that starts the service. Placeholders are replaced.'),
   image: z
     .string({ error: 'the name of an image' })
     .optional()
-    .describe('The image in which the command runs under the docker and vm runtimes.'),
+    .describe('Container image in which the command runs under the runtimes docker and vm.'),
 }).describe('One kind of process of the target.');
 
 const Guarantee = object({
   faults: z
     .array(z.enum(FAULT_NAMES, { error: `one of ${FAULT_NAMES.join(', ')}` }), { error: 'a list of faults' })
     .min(1, { error: 'at least one fault' })
-    .describe('The faults that the target claims to survive; the others are not tried.'),
+    .describe('The faults that the target claims to survive. Other faults are not tried.'),
   duplicatesPerCrash: bound().describe(
-    'What may be delivered twice after the kill of processes. Only what was consumed with an answer and is ' +
-      'delivered once more is a duplicate; what was in delivery at the crash is always counted apart.',
+    'Bound on the duplicates after a kill of processes. A duplicate is a second delivery of a message whose ' +
+      'consumption the target knew of. Messages that were in delivery at the crash are always counted separately.',
   ),
   duplicatesPerPowerCut: bound()
     .optional()
-    .describe('The same after a crash of the whole machine; default: duplicatesPerCrash.'),
+    .describe('Bound on the duplicates after a crash of the whole machine. Default: duplicatesPerCrash.'),
   duplicatesAfterIndexLoss: bound()
     .optional()
-    .describe('The same after the index was lost or damaged; default: duplicatesPerCrash.'),
+    .describe('Bound on the duplicates after the index was lost or damaged. Default: duplicatesPerCrash.'),
   inDeliveryPerSession: z
     .int({ error: 'a whole number from 1' })
     .min(1, { error: 'a whole number from 1' })
     .optional()
     .describe(
-      'Protocols that push: the most messages of one session that the receiver has accepted and the target has ' +
-        'not yet recorded as delivered. Default: all of a session, until it ends in order.',
+      'For protocols that push: the greatest number of messages of one session that the receiver has accepted and the ' +
+        'target has not yet recorded as delivered. Default: all messages of a session, until it ends in order.',
     ),
   recoverySeconds: z
     .number({ error: 'a number of seconds above 0' })
     .positive({ error: 'a number of seconds above 0' })
     .optional()
-    .describe('Every service is ready again so long after the restart.'),
-}).describe('What the target promises; it is held to this and to nothing else.');
-
-const pathInData = () =>
-  z.string({ error: 'a path relative to {data}' }).min(1, { error: 'a path relative to {data}' });
+    .describe('Longest time from the restart until every service is ready again, in seconds.'),
+}).describe('The guarantees of the target. The kit checks these and no others.');
 
 const CrashStates = object({
   install: command()
     .optional()
     .describe(
-      'Run instead of install when crash states are explored: the same target as small as it can be.',
+      'Command that replaces `install` when crash states are explored. It should install the same target as small as possible.',
     ),
   restore: command()
     .optional()
     .describe(
-      'A program that restores one stored state after the other, for thousands of crash states: it reads JSON lines from stdin, ' +
-        '{"queue": DIR} to restore what is in a directory, or {NAME: FILE, …} with the names of `files`, and answers each with ' +
-        '{"live": [N, …], "names": {N: SHA-256 of a message, …}, "problems": […]} or {"error": "…"}. A number is named once. ' +
-        '{NAME: FILE, …, "patches": FILE, "states": [{NAME: [[FROM, TO, AT], …], …}, …]} are several states, each with an answer of its ' +
-        'own: each time the bytes of `patches` from AT on are put into what the file was before, from FROM to the one before TO.',
+      'Program that restores thousands of stored states, one after the other. It reads JSON lines {"queue": DIR} from stdin, ' +
+        'restores the directory DIR, and answers each line with ' +
+        '{"live": [N, …], "names": {N: SHA-256 of a message, …}, "problems": […]} or {"error": "…"}. ' +
+        'It sends the hash of each number N once.',
     ),
-  queue: pathInData()
+  queue: z
+    .string({ error: 'a path relative to {data}' })
+    .min(1, { error: 'a path relative to {data}' })
     .optional()
-    .describe('The directory that `restore` is asked to restore; default: {data} itself.'),
-  files: z
-    .record(
-      z.string().regex(/^(?!(?:queue|patches|states)$)[a-z]+$/, {
-        error: 'a name of small letters, other than queue, patches and states',
-      }),
-      pathInData(),
-      {
-        error: 'an object of paths relative to {data} by name',
-      },
-    )
-    .optional()
-    .describe(
-      'Files that are written in full at install and in place ever after, and that hold all that `restore` needs: their ' +
-        'bytes are then read straight from the disk image, without mounting it.',
-    ),
-}).describe('How crash states of the target are explored faster than by starting it on each.');
+    .describe('Directory that `restore` restores. Default: {data} itself.'),
+}).describe('Settings that explore crash states faster than by a start of the target on each state.');
 
-/** The file that describes a target (DESIGN 5). Unknown keys are errors: a misspelt promise must not go unnoticed. */
+/** Schema of a target file. Unknown keys are errors: a misspelt guarantee would otherwise never be checked. */
 export const TargetDefinition = object({
-  $schema: z.string().optional().describe('Where the schema of this file is, for editors.'),
+  $schema: z.string().optional().describe('Location of the JSON Schema of this file, for editors.'),
   name: z
     .string({ error: 'a name' })
     .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, { error: 'a name of letters, digits, dots and dashes' })
     .describe('Name of the target, used in reports.'),
   protocol: z
     .enum(PROTOCOL_NAMES, { error: `one of ${PROTOCOL_NAMES.join(', ')}` })
-    .describe('How messages go in and come out.'),
+    .describe('Protocol by which messages are submitted and received.'),
   services: z
     .record(
       z.string().regex(/^[A-Za-z0-9][A-Za-z0-9_-]*$/, { error: 'a name of letters, digits and dashes' }),
@@ -144,50 +130,55 @@ export const TargetDefinition = object({
     )
     .refine((services) => Object.keys(services).length > 0, { error: 'at least one service' })
     .describe('The processes of the target, started in this order.'),
-  install: command().optional().describe('Run once on a fresh {data}, before the services.'),
+  install: command()
+    .optional()
+    .describe('Command that runs once in an empty {data}, before the services start.'),
   submit: z
     .array(z.string({ error: 'the name of a port' }), { error: 'a list of port names' })
     .min(1, { error: 'at least one port name' })
     .optional()
-    .describe('Names of the ports that producers spread over; default: the unnamed {port}.'),
+    .describe('Names of the ports among which producers are distributed. Default: the unnamed {port}.'),
   verify: command()
     .optional()
     .describe(
-      'Inspects the stored state, the target live or stopped, and prints one JSON object ' +
+      'Command that inspects the stored state while the target runs or is stopped. It prints one JSON object ' +
         '{ok, problems[], keptAside, live} to stdout.',
     ),
   files: object({
-    index: globs().prefault([]).describe('Files that only speed the target up and that it can rebuild.'),
+    index: globs().prefault([]).describe('Index files: the target can rebuild them from its other files.'),
     messages: globs().prefault([]).describe('Files that hold messages.'),
   })
     .optional()
-    .describe('Where index-loss and data-rot aim; globs relative to {data}.'),
+    .describe('Files that the faults index-loss and data-rot damage, as globs relative to {data}.'),
   sources: z
     .array(z.string({ error: 'a path relative to {dir}' }).min(1, { error: 'a path relative to {dir}' }), {
       error: 'a list of paths relative to {dir}',
     })
     .optional()
     .describe(
-      'Files and folders, relative to {dir}, that are the target as well as those which its commands name: a certificate ' +
-        'speaks of exactly these.',
+      'More files and folders, relative to {dir}, that belong to the target. A certificate covers exactly these and the files ' +
+        'that the commands name.',
     ),
   crashStates: CrashStates.optional(),
   guarantee: Guarantee,
 });
 
-/** What is written in a target file. */
+/** Content of a target file before defaults are filled in. */
 export type TargetInput = z.input<typeof TargetDefinition>;
+/** Content of a target file with its defaults filled in. */
 export type TargetFile = z.output<typeof TargetDefinition>;
+/** Guarantees that a target claims. */
 export type Guarantee = TargetFile['guarantee'];
+/** Claimed bound on duplicates. */
 export type DuplicateBound = Guarantee['duplicatesPerCrash'];
 
 /** A target definition together with the folder that `{dir}` stands for. */
 export interface Target extends TargetFile {
-  /** Absolute. */
+  /** Absolute path of the folder of the target file. */
   dir: string;
 }
 
-/** The text of the published JSON Schema of target files; `target.schema.json` is exactly this. */
+/** Returns the published JSON Schema of target files; a test compares `target.schema.json` with it. */
 export function targetJsonSchema(): string {
   const schema = z.toJSONSchema(TargetDefinition, { io: 'input' });
   return `${JSON.stringify({ title: 'PlugPull target definition', ...schema }, null, 2)}\n`;

@@ -4,12 +4,12 @@ import { readRegularFile } from '../read-file.js';
 import { type Target, TargetDefinition, type TargetInput } from './definition.js';
 import { placeholderProblems } from './placeholders.js';
 
-/** Far above any target file. */
+/** Upper bound of the size of a target file. Real ones are far smaller. */
 const MAX_TARGET_FILE_BYTES = 16 * 2 ** 20;
 
-/** A target file that can be read and says something wrong. */
+/** Error for a target file that can be read and has wrong content. */
 export class TargetFileError extends KitError {
-  /** `key path: what was expected`, one line each. */
+  /** The problems as `key path: what was expected`, one line each. */
   readonly problems: readonly string[];
 
   constructor(where: string, problems: readonly string[]) {
@@ -43,8 +43,9 @@ export function loadTarget(file: string): Target {
 }
 
 /**
- * A target made in code; `dir` is what `{dir}` stands for.
- * @throws KitError bad-target, as `loadTarget`.
+ * Checks a target that is defined in code.
+ * @param dir folder that replaces `{dir}`.
+ * @throws KitError bad-target, like `loadTarget`.
  */
 export function defineTarget(definition: TargetInput, dir: string): Target {
   return parseTarget(definition, resolve(dir), `target ${definition.name}`);
@@ -66,7 +67,7 @@ function parseTarget(json: unknown, dir: string, where: string): Target {
   return { ...parsed.data, dir };
 }
 
-/** Line and column, where the parser's message has the position. */
+/** Returns the line and column of a JSON error if the parser's message has a position; otherwise ''. */
 function lineOf(text: string, error: unknown): string {
   const position = /position (\d+)/.exec(messageOf(error))?.[1];
   if (position === undefined) return '';

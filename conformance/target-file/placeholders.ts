@@ -1,25 +1,28 @@
 import { KitError } from '../errors.js';
 import type { TargetFile } from './definition.js';
 
-/** What stands for what in the commands of a target. */
+/** Values that replace the placeholders in the commands of a target. */
 export interface PlaceholderValues {
   /** Folder of the target file. */
   dir: string;
-  /** The directory that faults are done to. */
+  /** The directory under test. */
   data: string;
-  /** host:port of the kit's receiver. */
+  /** `host:port` of the kit's receiver. */
   sink: string;
-  /** The node binary. */
+  /** Path of the node binary. */
   node: string;
-  /** Port by name; the unnamed `{port}` has the name ''. */
+  /** Ports by name; the unnamed `{port}` has the name ''. */
   ports: ReadonlyMap<string, number>;
 }
 
-/** Braces around a word, or two with a colon between; other braces (JSON, a shell's ${…}) are left alone. */
+/** Matches `{word}` and `{word:word}`. Other braces, in JSON or in a shell's ${…}, do not match. */
 const PLACEHOLDER = /(?<!\$)\{([A-Za-z][\w-]*)(?::([\w-]*))?\}/g;
 const KNOWN_PLACEHOLDERS = '{dir}, {data}, {port}, {port:name}, {sink}, {node}';
 
-/** Where a placeholder has a meaning: before anything runs there is neither port nor receiver. */
+/**
+ * Kind of command; it decides which placeholders are allowed. No port and no receiver exist before a service
+ * runs.
+ */
 type CommandKind = 'service' | 'install' | 'verify';
 const ALLOWED_PLACEHOLDERS: Record<CommandKind, readonly string[]> = {
   service: ['dir', 'data', 'node', 'port', 'sink'],
@@ -28,7 +31,7 @@ const ALLOWED_PLACEHOLDERS: Record<CommandKind, readonly string[]> = {
 };
 
 /**
- * The command with every placeholder replaced.
+ * Returns the command with every placeholder replaced.
  * @throws KitError bad-target when a placeholder is unknown or has no value.
  */
 export function expandCommand(command: readonly string[], values: PlaceholderValues): string[] {
@@ -63,7 +66,7 @@ function simpleValue(
   }
 }
 
-/** Names of all ports that the services use, in order of appearance; the unnamed one is ''. */
+/** Returns the names of all ports that the services use, in order of appearance; the unnamed port is ''. */
 export function portNames(target: TargetFile): string[] {
   const names = new Set<string>();
   for (const service of Object.values(target.services)) {
@@ -74,12 +77,12 @@ export function portNames(target: TargetFile): string[] {
   return [...names];
 }
 
-/** Names of the ports that producers submit to. */
+/** Returns the names of the ports that producers submit to. */
 export function submitPorts(target: TargetFile): string[] {
   return target.submit ?? [''];
 }
 
-/** Every misuse of placeholders and port names, as `key path: what was expected`. */
+/** Returns every misuse of placeholders and port names, each as `key path: what was expected`. */
 export function placeholderProblems(target: TargetFile): string[] {
   const problems: string[] = [];
   const check = (path: string, command: readonly string[] | undefined, commandKind: CommandKind) => {

@@ -1,17 +1,17 @@
 import { KitError } from '../errors.js';
 import { TargetDefinition, type TargetInput } from './definition.js';
 
-/** What a protocol needs in a command, beyond the data directory and the port. */
+/** Arguments that a protocol needs in a command, besides the data directory and the port. */
 const EXTRA_ARGUMENTS: Readonly<Record<string, readonly string[]>> = { smtp: ['--next-hop', '{sink}'] };
 
-/** The protocols that a target can speak. */
+/** Returns the names of the protocols that a target can use. */
 export function protocolNames(): string[] {
   return [...TargetDefinition.shape.protocol.options];
 }
 
 /**
- * A target definition to start from: complete, valid, and to be changed by its author.
- * @throws KitError bad-usage when the protocol is unknown or the name is none.
+ * Makes a complete and valid target definition that an author can edit.
+ * @throws KitError bad-usage when the protocol is unknown or the name is invalid.
  */
 export function starterTarget(name: string, protocol: string): TargetInput {
   const definition = {

@@ -34,7 +34,7 @@ function failure(act: () => unknown): KitError {
   throw new Error('expected a KitError');
 }
 
-t.test('the example of the contract loads, and {dir} is the folder of its file', async (t) => {
+t.test('a small target file loads, and {dir} is the folder of the file', async (t) => {
   const target = loadTarget(write(JSON.stringify(GOOD)));
   t.equal(target.dir, dir);
   t.same(submitPorts(target), ['']);
@@ -42,59 +42,62 @@ t.test('the example of the contract loads, and {dir} is the folder of its file',
   t.equal(target.guarantee.recoverySeconds, 30);
 });
 
-t.test('the definition of the reference implementation loads', async (t) => {
+t.test('the target file of the reference implementation loads', async (t) => {
   const target = loadTarget(REFERENCE_TARGET);
   t.equal(target.protocol, 'smtp');
   t.same(submitPorts(target), portNames(target));
   t.ok(target.verify);
 });
 
-t.test('a wrong file is told by file, key path and what was expected, and means exit code 2', async (t) => {
-  const cases: [string, unknown, RegExp][] = [
-    ['unknown key', { ...GOOD, servces: {} }, /servces: unknown key, expected one of .*services/],
-    ['no services', { ...GOOD, services: {} }, /services: expected at least one service/],
-    [
-      'wrong protocol',
-      { ...GOOD, protocol: 'ftp' },
-      /protocol: expected one of http, smtp, beanstalk, redis-stream, redis-list, postgres, amqp/,
-    ],
-    [
-      'command as text',
-      { ...GOOD, services: { server: { command: 'node x' } } },
-      /services\.server\.command: expected a list/,
-    ],
-    [
-      'wrong fault',
-      { ...GOOD, guarantee: { ...GOOD.guarantee, faults: ['kil'] } },
-      /guarantee\.faults\.0: expected one of kill/,
-    ],
-    [
-      'wrong bound',
-      { ...GOOD, guarantee: { ...GOOD.guarantee, duplicatesPerCrash: 'some' } },
-      /duplicatesPerCrash: expected a whole number/,
-    ],
-    [
-      'misspelt promise',
-      { ...GOOD, guarantee: { ...GOOD.guarantee, recoverSeconds: 3 } },
-      /guarantee\.recoverSeconds: unknown key/,
-    ],
-    ['unknown placeholder', { ...GOOD, install: ['{dit}/x'] }, /install\.0: unknown placeholder \{dit\}/],
-    ['sink at install', { ...GOOD, install: ['x', '{sink}'] }, /install\.1: unknown placeholder \{sink\}/],
-    ['unused port', { ...GOOD, submit: ['a'] }, /submit\.0: expected \{port:a\}/],
-    ['no port', { ...GOOD, services: { s: { command: ['x'] } } }, /services: expected \{port\}/],
-    ['not an object', [], /\(the whole\): expected an object/],
-  ];
-  for (const [name, json, expected] of cases) {
-    const file = write(JSON.stringify(json));
-    const error = failure(() => loadTarget(file));
-    t.match(error.message, expected, name);
-    t.ok(error.message.startsWith(file), `${name}: names the file`);
-    t.notMatch(error.message, /\n/, `${name}: one line`);
-    t.equal(error.exitCode, 2);
-  }
-});
+t.test(
+  'an error in a target file names file, key path and expected value, and means exit code 2',
+  async (t) => {
+    const cases: [string, unknown, RegExp][] = [
+      ['unknown key', { ...GOOD, servces: {} }, /servces: unknown key, expected one of .*services/],
+      ['no services', { ...GOOD, services: {} }, /services: expected at least one service/],
+      [
+        'wrong protocol',
+        { ...GOOD, protocol: 'ftp' },
+        /protocol: expected one of http, smtp, beanstalk, redis-stream, redis-list, postgres, amqp/,
+      ],
+      [
+        'command as text',
+        { ...GOOD, services: { server: { command: 'node x' } } },
+        /services\.server\.command: expected a list/,
+      ],
+      [
+        'wrong fault',
+        { ...GOOD, guarantee: { ...GOOD.guarantee, faults: ['kil'] } },
+        /guarantee\.faults\.0: expected one of kill/,
+      ],
+      [
+        'wrong bound',
+        { ...GOOD, guarantee: { ...GOOD.guarantee, duplicatesPerCrash: 'some' } },
+        /duplicatesPerCrash: expected a whole number/,
+      ],
+      [
+        'misspelt guarantee',
+        { ...GOOD, guarantee: { ...GOOD.guarantee, recoverSeconds: 3 } },
+        /guarantee\.recoverSeconds: unknown key/,
+      ],
+      ['unknown placeholder', { ...GOOD, install: ['{dit}/x'] }, /install\.0: unknown placeholder \{dit\}/],
+      ['sink at install', { ...GOOD, install: ['x', '{sink}'] }, /install\.1: unknown placeholder \{sink\}/],
+      ['unused port', { ...GOOD, submit: ['a'] }, /submit\.0: expected \{port:a\}/],
+      ['no port', { ...GOOD, services: { s: { command: ['x'] } } }, /services: expected \{port\}/],
+      ['not an object', [], /\(the whole\): expected an object/],
+    ];
+    for (const [name, json, expected] of cases) {
+      const file = write(JSON.stringify(json));
+      const error = failure(() => loadTarget(file));
+      t.match(error.message, expected, name);
+      t.ok(error.message.startsWith(file), `${name}: names the file`);
+      t.notMatch(error.message, /\n/, `${name}: one line`);
+      t.equal(error.exitCode, 2);
+    }
+  },
+);
 
-t.test('a file that is missing or not JSON is named', async (t) => {
+t.test('the error for a file that is missing or not JSON names the file', async (t) => {
   t.match(
     failure(() => loadTarget(join(dir, 'none.json'))).message,
     /none\.json: expected a target file.*ENOENT/,
@@ -104,7 +107,7 @@ t.test('a file that is missing or not JSON is named', async (t) => {
   t.equal(error.code, 'bad-target');
 });
 
-t.test('placeholders are filled in, and other braces are left alone', async (t) => {
+t.test('placeholders are replaced, and other braces are left alone', async (t) => {
   const values = {
     dir: '/d',
     data: '/v',
@@ -122,7 +125,7 @@ t.test('placeholders are filled in, and other braces are left alone', async (t) 
   );
 });
 
-t.test('an unknown placeholder is an error when it is filled in, too', async (t) => {
+t.test('an unknown placeholder is also an error when a command is expanded', async (t) => {
   const values = { dir: '/d', data: '/v', sink: 's', node: 'n', ports: new Map<string, number>() };
   for (const word of ['{prot}', '{port:b}', '{dir:x}']) {
     t.match(failure(() => expandCommand([word], values)).message, /expected one of \{dir\}/);
@@ -134,12 +137,12 @@ t.test('a target defined in code is checked like a file', async (t) => {
   t.match(failure(() => defineTarget({ ...GOOD, name: '' }, '.')).message, /^target : name: expected a name/);
 });
 
-t.test('the published JSON Schema is the one that the code checks by', async (t) => {
+t.test('the published JSON Schema equals the schema that the code checks', async (t) => {
   if (process.env.PLUGPULL_WRITE_SCHEMA) writeFileSync(TARGET_SCHEMA, targetJsonSchema());
   t.same(JSON.parse(readFileSync(TARGET_SCHEMA, 'utf8')), JSON.parse(targetJsonSchema()));
 });
 
-t.test('every key of a target definition is described', async (t) => {
+t.test('every key of a target definition has a description', async (t) => {
   const undescribed: string[] = [];
   const walk = (node: unknown, path: string) => {
     if (typeof node !== 'object' || node === null) return;

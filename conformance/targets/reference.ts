@@ -2,15 +2,15 @@ import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** The folder of package.json: files that are not compiled are found from there. */
+/** Returns the folder of package.json. Paths of files that are not compiled start there. */
 function packageRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
   return folder;
 }
 
-/** Definition of the reference implementation: what is tested when no target is named. */
+/** Path of the target file of the reference implementation, which is the default target. */
 export const REFERENCE_TARGET = join(packageRoot(), 'conformance/targets/reference.json');
 
-/** The published JSON Schema of target definitions. */
+/** Path of the published JSON Schema of target files. */
 export const TARGET_SCHEMA = join(packageRoot(), 'conformance/target-file/target.schema.json');

@@ -8,17 +8,23 @@ import { buildImage, hasImage } from './build-image.js';
 
 const run = promisify(execFile);
 
-/** What the faults use inside a container (kill at a system call, tear, clock). */
+/** Packages that faults use inside a container (kill at a system call, tear, clock). */
 export const FAULT_PACKAGES = ['strace', 'libfaketime'];
-/** What sets the rules of a run's own network: this image also makes the container that keeps it. */
+/** Packages that set the rules of a run's network. The container that holds this network uses the same image. */
 const NETWORK_PACKAGES = ['iptables'];
-/** Node's own needs, and what makes a Debian root out of loose packages (/tmp, /etc/os-release). */
+/**
+ * Packages of the root filesystem: those that Node needs, and those that complete a Debian root (/tmp,
+ * /etc/os-release).
+ */
 const ROOT_PACKAGES = ['base-files', 'libstdc++6', ...FAULT_PACKAGES, ...NETWORK_PACKAGES];
 const EXCLUDED_PATHS = ['/usr/share/*', '/usr/lib/*/gconv/*'];
 const PULL_TIMEOUT_MS = 120_000;
 const ROOT_TIMEOUT_MS = 300_000;
 
-/** A base with this version of Node: a slim Node image where a registry has it, else made from Debian packages. */
+/**
+ * Returns a base image with this version of Node. It is made from a slim Node image if a registry has it,
+ * otherwise from Debian packages.
+ */
 export async function baseImage(
   engine: Dockerode,
   workDir: string,
@@ -36,7 +42,10 @@ export async function baseImage(
   return tag;
 }
 
-/** The addons in the image were compiled here: the same Node, and a C library that is not older. */
+/**
+ * Returns the digest of everything that determines the base image. The addons in the image were compiled on
+ * this machine, so the image needs the same Node, and a C library that is not older.
+ */
 export function baseKey(): string {
   const { size, mtimeMs } = statSync(process.execPath);
   const parts = [process.version, process.arch, size, mtimeMs, ROOT_PACKAGES, EXCLUDED_PATHS, codename()];
@@ -71,7 +80,7 @@ async function buildBaseFromPackages(engine: Dockerode, tag: string, workDir: st
   const dir = join(workDir, 'debian-base');
   await withEmptyFolder(dir, async () => {
     await makeRootfs(join(dir, 'root.tar'), ROOT_PACKAGES, EXCLUDED_PATHS);
-    // Half the size of a Node is symbols, which nobody needs there.
+    // Strip the symbols, which are half of the size of Node and are not needed in the image.
     const node = join(dir, 'node');
     await run('strip', ['-o', node, process.execPath]).catch(() => copyFileSync(process.execPath, node));
     writeFileSync(
@@ -83,9 +92,10 @@ async function buildBaseFromPackages(engine: Dockerode, tag: string, workDir: st
 }
 
 /**
- * Makes a Debian root of this machine's release out of packages and what they depend on, as a tar file. Their scripts are not
- * run: there are no users, no caches, and nothing is started.
- * @throws Error when there is no mmdebstrap, or with its last lines.
+ * Makes a tar file with a Debian root filesystem of this machine's release: the packages and their
+ * dependencies. The scripts of the packages do not run, so there are no users and no caches, and nothing is
+ * started.
+ * @throws Error when mmdebstrap is not installed, or with the last lines of its output when it fails.
  */
 export async function makeRootfs(
   file: string,
@@ -115,7 +125,7 @@ export async function makeRootfs(
   }
 }
 
-/** Does work that needs an empty folder, which is gone afterwards. */
+/** Runs `work` with an empty folder at `dir`, and removes the folder afterwards. */
 export async function withEmptyFolder(dir: string, work: () => Promise<void>): Promise<void> {
   rmSync(dir, { recursive: true, force: true });
   mkdirSync(dir, { recursive: true });
@@ -126,7 +136,7 @@ export async function withEmptyFolder(dir: string, work: () => Promise<void>): P
   }
 }
 
-/** The release of this machine, whose C library the addons are linked against. */
+/** Returns the code name of this machine's Debian release. The addons are linked against its C library. */
 export function codename(): string {
   const release = readFileSync('/etc/os-release', 'utf8');
   return /^VERSION_CODENAME=(\S+)$/m.exec(release)?.[1] ?? 'bookworm';

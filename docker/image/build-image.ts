@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process';
 import type Dockerode from 'dockerode';
 
-/** One line of what an engine says while it builds. */
+/** One line of the output of an engine during a build. */
 interface BuildLine {
   stream?: string;
   error?: string;
 }
 
+/** Options of a build, as the engine's API names them. */
 export interface BuildOptions {
   tag: string;
   buildargs?: Record<string, string>;
@@ -14,7 +15,7 @@ export interface BuildOptions {
   labels?: Record<string, string>;
 }
 
-/** Whether the engine has an image of that name. */
+/** Returns whether the engine has an image with this name. */
 export async function hasImage(engine: Dockerode, name: string): Promise<boolean> {
   try {
     await engine.getImage(name).inspect();
@@ -26,15 +27,15 @@ export async function hasImage(engine: Dockerode, name: string): Promise<boolean
 }
 
 /**
- * Builds the Dockerfile in `dir` with the engine's own builder, which needs nothing from the network.
- * @throws Error with the engine's last lines.
+ * Builds the Dockerfile in `dir` with the engine's built-in builder, which needs no network.
+ * @throws Error with the last lines of the engine's output.
  */
 export async function buildImage(
   engine: Dockerode,
   dir: string,
   { tag, buildargs = {}, target, labels = {} }: BuildOptions,
 ): Promise<void> {
-  // Numbers for owners: an image made by one user is the same as one made by another.
+  // Set the owner to 0, so that the image does not depend on the user who builds it.
   const tar = spawn('tar', ['-C', dir, '--owner=0', '--group=0', '--sort=name', '-cf', '-', '.'], {
     stdio: ['ignore', 'pipe', 'ignore'],
   });

@@ -17,20 +17,22 @@ export interface ContextFile {
   to: string;
 }
 
-/** What the reference implementation imports; a test runs it in the image. */
+/** Packages that the reference implementation imports. A test runs the image, so a missing one is noticed. */
 const REFERENCE_PACKAGES = ['@node-rs/crc32', 'commander', 'koffi', 'mmap-io', 'zod'];
-/** Types, maps and tests. */
+/** Files that an image does not need: types, source maps and tests. */
 const EXCLUDED_FILES = /\.(?:[cm]?ts|map)$|\.test\.js$/;
 const EXCLUDED_FOLDERS: ReadonlySet<string> = new Set(['fixtures', 'bench']);
-/** What packages bring besides: texts, sources and intermediate files of addons, addons for another C library. */
+/** Files of packages that an image does not need: texts, and sources and intermediate files of addons. */
 const EXCLUDED_PACKAGE_FILES = /\.(?:md|c|cc|cpp|h|hh|hpp|S|asm|o|d|a|mk|gypi?|stamp|Makefile)$/;
+/** Folders of packages that an image does not need: intermediate files, sources, addons for another C library. */
 const EXCLUDED_PACKAGE_FOLDERS: ReadonlySet<string> = new Set(['.deps', 'obj.target', 'musl_x64', 'vendor']);
 const KIT_FOLDERS = ['conformance', 'docker', 'faults', 'scenarios'];
 
 /**
- * The files of the image of the reference implementation.
+ * Returns the files of the image of the reference implementation.
  * @param root folder of the package.
- * @param built folder with the compiled reference implementation, `root`'s own or a changed copy's.
+ * @param built folder with the compiled reference implementation: that of `root`, or a changed copy.
+ * @throws Error when it is not compiled.
  */
 export function referenceFiles(root: string, built: string): ContextFile[] {
   if (!existsSync(join(built, 'synchronous/main.js')))
@@ -46,7 +48,7 @@ export function referenceFiles(root: string, built: string): ContextFile[] {
   ];
 }
 
-/** The files that the image of the kit has more than that of the reference implementation. */
+/** Returns the files of the image of the kit that the image of the reference implementation does not have. */
 export function kitFiles(root: string): ContextFile[] {
   const inReference = new Set(installedPackages(REFERENCE_PACKAGES, root).map(({ folder }) => folder));
   const more = installedPackages(dependenciesOf(root), root).filter(({ folder }) => !inReference.has(folder));
@@ -59,7 +61,10 @@ export function kitFiles(root: string): ContextFile[] {
   ];
 }
 
-/** Names the content of a context, with whatever else it depends on. */
+/**
+ * Returns a digest of the files of a context, with their names and execute permissions, and of `more`; 16 hex
+ * digits.
+ */
 export function digestOf(files: readonly ContextFile[], ...more: readonly string[]): string {
   const hash = createHash('sha256').update(JSON.stringify(more));
   for (const { source, to } of [...files].sort((a, b) => (a.to < b.to ? -1 : 1))) {
@@ -68,7 +73,7 @@ export function digestOf(files: readonly ContextFile[], ...more: readonly string
   return hash.digest('hex').slice(0, 16);
 }
 
-/** Copies the files below `folder`. */
+/** Copies the files of a context into `folder`. */
 export function copyContext(files: readonly ContextFile[], folder: string): void {
   for (const { source, to } of files) {
     const path = join(folder, to);
@@ -105,19 +110,19 @@ function filesBelow(folder: string, to: string, wanted: (entry: Dirent) => boole
     });
 }
 
-/** A folder of npm's that has to be in an image, with all that is nested in it. */
+/** An installed npm package that has to be in an image, with everything in its folder. */
 interface InstalledPackage {
   name: string;
-  /** Absolute. */
+  /** Absolute path. */
   folder: string;
 }
 
-/** What only compiles an addon or chooses how to, and types: an image holds what was compiled. */
+/** Packages that only compile addons or choose how, and types. An image needs only the compiled files. */
 const BUILD_ONLY = /^(?:nan|node-gyp|run-script-os|@types\/.*)$/;
 
 /**
- * The packages that are found in some node_modules at or above `from`, and those that they need in turn. Optional
- * ones that are not installed (binaries for other machines) are left out.
+ * Returns the named packages, found in a node_modules folder at or above `from`, and their dependencies.
+ * Packages that are not installed (optional binaries for other machines) are left out.
  */
 function installedPackages(names: readonly string[], from: string): InstalledPackage[] {
   const found = new Map<string, InstalledPackage>();
@@ -129,14 +134,14 @@ function installedPackages(names: readonly string[], from: string): InstalledPac
     for (const needed of dependenciesOf(folder)) visit(needed, folder);
   };
   for (const name of names) visit(name, from);
-  // One inside another's node_modules comes along with that one.
+  // Leave out packages in the node_modules of another one: they are copied with that package.
   const all = [...found.values()];
   const nested = ({ folder }: InstalledPackage) =>
     all.some((other) => folder.startsWith(join(other.folder, 'node_modules') + sep));
   return all.filter((one) => !nested(one));
 }
 
-/** What a package.json says that its package needs at run time. */
+/** Returns the names of the packages that a package needs at run time, as its package.json lists them. */
 function dependenciesOf(folder: string): string[] {
   const { dependencies, optionalDependencies } = JSON.parse(
     readFileSync(join(folder, 'package.json'), 'utf8'),

@@ -5,33 +5,37 @@ import { baseImage, baseKey } from './base.js';
 import { buildImage, hasImage } from './build-image.js';
 import { type ContextFile, copyContext, digestOf, kitFiles, referenceFiles } from './context.js';
 
-/** Where the package lies in the images. */
+/** Path of the package in the images. */
 export const PACKAGE_IN_IMAGE = '/opt/plugpull';
-/** Images carry it, so that they can be found and pruned. */
+/** Label of all images of the kit, by which old ones are found and removed. */
 export const IMAGE_LABEL = 'plugpull.image';
 
+/** Options for building images. */
 export interface ImageOptions {
   engine: Dockerode;
   /** Folder of the package. */
   root: string;
-  /** The compiled reference implementation; default: the package's own. A changed copy gets an image of its own. */
+  /**
+   * Folder of the compiled reference implementation. Default: that of the package. A changed copy gets its own
+   * image.
+   */
   built?: string;
-  /** A folder for what is only needed while building. */
+  /** Folder for temporary files of a build. */
   workDir: string;
   say(line: string): void;
 }
 
 /**
- * The image of the reference implementation, built when there is none with this content. The tag names the content,
- * so an unchanged tree is not built again.
- * @returns its name.
+ * Returns the image of the reference implementation, and builds it if there is none with this content. The tag
+ * is a digest of the content, so an unchanged tree is not built again.
+ * @returns the name with the tag.
  */
 export async function referenceImage(options: ImageOptions): Promise<string> {
   const built = options.built ?? join(options.root, 'dist/reference-impl');
   return ensureImage('reference', referenceFiles(options.root, built), options);
 }
 
-/** The image of the kit; the same as for `referenceImage` goes. */
+/** Returns the image of the kit, and builds it if there is none with this content, like `referenceImage`. */
 export async function kitImage(options: ImageOptions): Promise<string> {
   const files = [
     ...referenceFiles(options.root, options.built ?? join(options.root, 'dist/reference-impl')),
@@ -71,11 +75,14 @@ async function ensureImage(
   return tag;
 }
 
-/** So many of the latest stay, and whatever is as young as this: another run may be about to use it. */
+/** Number of the latest images that are not removed. */
 const MIN_SAVED_IMAGES = 4;
+/** Age below which an image is not removed, in seconds: another run may be about to use it. */
 const MIN_AGE_TO_PRUNE_S = 3600;
 
-/** Removes images of earlier sources. One that a container uses stays, and so does what others are made from. */
+/**
+ * Removes images of earlier sources. Images that a container uses, or that are the base of another image, stay.
+ */
 async function pruneImages(engine: Dockerode, name: 'reference' | 'kit'): Promise<void> {
   const filters = { label: [`${IMAGE_LABEL}=${name}`] };
   const images = await engine.listImages({ filters: JSON.stringify(filters) });
@@ -85,7 +92,8 @@ async function pruneImages(engine: Dockerode, name: 'reference' | 'kit'): Promis
     .slice(MIN_SAVED_IMAGES)
     .filter(({ Created }) => Created < Date.now() / 1000 - MIN_AGE_TO_PRUNE_S);
   for (const { Id } of old) {
-    // Refused when it is in use, and gone when somebody else prunes too: both are well.
+    // Ignore errors: the engine refuses to remove an image in use, and another process may have removed it
+    // already.
     await engine
       .getImage(Id)
       .remove()

@@ -5,18 +5,19 @@ import { codename, FAULT_PACKAGES, makeRootfs, withEmptyFolder } from './base.js
 import { buildImage, hasImage } from './build-image.js';
 import { IMAGE_LABEL, type ImageOptions } from './images.js';
 
+/** Recipe of an image. */
 interface Recipe {
   packages: readonly string[];
-  /** Users that the packages' scripts would have made; each has a group of the same name and number. */
+  /** Users that the scripts of the packages would have made. Each has a group of the same name and number. */
   users: Readonly<Record<string, number>>;
 }
 
-/** Images of real systems, by the name under which target files ask for them. */
+/** Recipes of the images of real systems, by the names that target files use. */
 const RECIPES: Readonly<Record<string, Recipe>> = {
   'plugpull/beanstalkd': { packages: ['beanstalkd'], users: {} },
   'plugpull/redis': { packages: ['redis-server'], users: {} },
   'plugpull/postgres': { packages: ['postgresql'], users: { postgres: 101 } },
-  // Its start script looks for files and compares them; it will not start without a user of no rights.
+  // Postfix's start script uses find and diff, and needs the unprivileged user nobody.
   'plugpull/postfix': {
     packages: ['postfix', 'findutils', 'diffutils'],
     users: { postfix: 101, postdrop: 102, nobody: 65534 },
@@ -24,19 +25,19 @@ const RECIPES: Readonly<Record<string, Recipe>> = {
   'plugpull/rabbitmq': { packages: ['rabbitmq-server'], users: {} },
 };
 
-/** What the scripts beside the target files use, and what the faults use inside a container. */
+/** Packages for the scripts beside the target files, and for the faults inside a container. */
 const COMMON_PACKAGES = ['base-files', 'dash', 'coreutils', 'util-linux', 'sed', 'grep', ...FAULT_PACKAGES];
 const EXCLUDED_PATHS = ['/usr/share/doc/*', '/usr/share/man/*', '/usr/share/locale/*', '/usr/share/perl/*'];
 
-/** Whether an image is one of a real system that is made here out of Debian's packages. */
+/** Returns whether an image is one of a real system that this file builds from Debian packages. */
 export function isSystemImage(name: string): boolean {
   return name in RECIPES;
 }
 
 /**
- * The image of a real system, built when there is none of this recipe.
- * @param name one for which `isSystemImage` holds.
- * @returns its name with the tag.
+ * Returns the image of a real system, and builds it if there is none for this recipe.
+ * @param name name for which `isSystemImage` returns true.
+ * @returns the name with the tag.
  */
 export async function systemImage(
   name: string,

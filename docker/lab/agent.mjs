@@ -1,7 +1,7 @@
-// Runs commands in the lab VM for the kit. One TCP connection, one JSON object a line:
+// Runs commands in the lab VM for the kit. It accepts TCP connections with one JSON object per line:
 //
 //   in   {"id":1,"command":["dmsetup","status"],"stdin":"base64, optional","timeoutMs":20000}
-//   in   {"id":2,"command":["node","x.js"],"group":"/sys/fs/cgroup/…","env":{"PATH":"…"}}   no limit, in a control group
+//   in   {"id":2,"command":["node","x.js"],"group":"/sys/fs/cgroup/…","env":{"PATH":"…"}}   in a control group, without a time limit
 //   out  {"id":1,"code":0,"signal":null,"timedOut":false,"stdout":"…","stderr":"…"}
 import { spawn } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
@@ -29,7 +29,8 @@ createServer((socket) => {
 }).listen(PORT, '10.0.2.15', () => console.log('lab: agent ready'));
 
 function answer({ id, command, stdin, timeoutMs, group, env }, reply) {
-  // In a group it goes on when it is told that it is in there: whoever kills the group then misses none of it.
+  // With a group, the shell waits for a line until it has been moved into the group. Every process of the
+  // command is then in the group, so that a kill of the group reaches all of them.
   const [program, ...args] =
     group === undefined ? command : ['sh', '-c', 'read -r go; exec "$@"', 'sh', ...command];
   const child = spawn(program, args, {

@@ -1,4 +1,5 @@
-// Takes mail in at the end of the chain and prints one JSON line for each message, with the name of who brought it.
+// Receives mail at the end of the chain and prints one JSON line for each message, with the name of the
+// delivering host.
 //
 //   node destination.mjs PORT
 import { text } from 'node:stream/consumers';

@@ -1,4 +1,4 @@
-// Makes the files of a queue where there are none yet, so that a site can be brought up again on its old volumes.
+// Makes the files of a queue if there are none yet, so that a site can be started again on its old volumes.
 //
 //   node install.mjs DIRECTORY [further flags of the queue's install]
 import { spawnSync } from 'node:child_process';

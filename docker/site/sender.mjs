@@ -1,7 +1,7 @@
-// Hands mail to the first gateway and prints one JSON line for each message that it has confirmed. Plain Node: it is
-// part of the site that the compose file describes, and of nothing that is compiled.
+// Sends mail to the first gateway and prints one JSON line for each message that the gateway has confirmed. It
+// is plain Node, because it is part of the site that the compose file describes and is not compiled.
 //
-//   node sender.mjs HOST:PORT [MESSAGES]     without a number it goes on for ever, one message a second
+//   node sender.mjs HOST:PORT [MESSAGES]     without a number it sends one message a second, for ever
 import { setTimeout as delay } from 'node:timers/promises';
 import { createTransport } from 'nodemailer';
 
@@ -12,7 +12,7 @@ const pauseMs = limit === undefined ? 1000 : 0;
 
 for (let number = 1; number <= messages; number++) {
   const id = `${process.pid}-${Date.now()}-${number}`;
-  // An answer that did not come says nothing: the same message is handed over again, as every sender does.
+  // Without a confirmation the outcome is unknown. Send the same message again, as every mail sender does.
   while (!(await send(id))) await delay(200);
   process.stdout.write(`${JSON.stringify({ confirmed: id })}\n`);
   await delay(pauseMs);

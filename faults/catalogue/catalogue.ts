@@ -13,7 +13,7 @@ import { indexLoss } from '../storage/index-loss.js';
 import { ioError } from '../storage/io-error.js';
 import { tear } from '../storage/tear.js';
 
-/** Every fault, in the order in which rounds take their turns. */
+/** Every fault, in the order in which the rounds use them. */
 export const FAULTS: readonly Fault[] = [
   kill,
   killOne,
@@ -30,7 +30,7 @@ export const FAULTS: readonly Fault[] = [
   powerCut,
 ];
 
-/** The fault of that name, one that is done to a named service among them (`kill-one:worker-a`). */
+/** Finds a fault by its name. A name may include a service: `kill-one:worker-a`. */
 export function findFault(name: string): Fault | undefined {
   return FAULTS.find((fault) => fault.name === name) ?? killOneNamed(name);
 }

@@ -5,29 +5,30 @@ import { straceAvailability } from '../programs.js';
 import { failCalls } from '../storage/io-error.js';
 import { CALL_KINDS, SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
 
-/** One place in the life of a service, and what is done to it there. */
+/** One system call in the run of a service, and the fault that is injected there. */
 export interface SyscallPoint {
   service: string;
-  /** A kind of call; for an error `sync` or `write`. */
+  /** Kind of the call; `sync` or `write` when the fault is an error. */
   kind: string;
-  /** The n-th call of that kind that a thread of it makes after its start. */
+  /** The call is the n-th of that kind that a thread of the service makes after the start; from 1. */
   nth: number;
   what: 'kill' | 'EIO' | 'ENOSPC';
 }
 
-/** Which calls an error of that kind fails. */
+/** Returns the system calls that an error at a call of that kind makes fail. */
 export function callsToFail(kind: string): typeof SYNC_CALLS | typeof WRITE_CALLS {
   return kind === 'sync' ? SYNC_CALLS : WRITE_CALLS;
 }
 
-/** Names of the faults that do what is done at a point. */
+/** Returns the name of the fault that is injected at a point. */
 export function faultNameOf({ what }: SyscallPoint): 'kill-syscall' | 'io-error' {
   return what === 'kill' ? 'kill-syscall' : 'io-error';
 }
 
 /**
- * Faults that are done at given points, one after the other, instead of at drawn ones.
- * @param onInjected called after each with whether the point was reached.
+ * Makes faults that are injected at the given points, one after the other, instead of at random points.
+ * @param onInjected called after each injection with whether the point was reached.
+ * @returns the faults by name.
  */
 export function syscallPointFaults(
   points: readonly SyscallPoint[],
@@ -60,16 +61,10 @@ async function injectAt(context: FaultContext, service: Service, point: SyscallP
   const { kind, nth, what } = point;
   if (what !== 'kill') {
     const tampering = { calls: callsToFail(kind), what: `error=${what}`, when: `${nth}` } as const;
-    const {
-      failedCount: failed,
-      lostData: lossy,
-      torn,
-      detail,
-      failingMs,
-    } = await failCalls(context, tampering, service);
+    const { failedCount, lostData, torn, detail, failingMs } = await failCalls(context, tampering, service);
     const names = context.services.map(({ name }) => name);
-    if (lossy) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs };
-    const why = failed > 0 ? detail : `${service.name} did not come to its ${nth}. ${kind}`;
+    if (lostData) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs };
+    const why = failedCount > 0 ? detail : `${service.name} did not come to its ${nth}. ${kind}`;
     return { ...miss(why, names), scope: 'all-processes' };
   }
   const calls = CALL_KINDS.find((one) => one.kind === kind)?.calls ?? [];

@@ -3,50 +3,97 @@ import { SECTOR_BYTES } from '../sector.js';
 import type { CrashModel } from '../write-log/model.js';
 import { type CrashState, NOTHING_TORN } from '../write-log/state.js';
 
-/** How a state was come by, for the report. */
+/** The rule by which a state was chosen; the report shows it. */
 export type StateFamily = 'prefix' | 'all-but-one' | 'only-one' | 'torn' | 'random';
 
+/** A crash state and the family that it was chosen from. */
 export interface EnumeratedState {
   family: StateFamily;
   state: CrashState;
 }
 
 /**
- * Whether an entry of the log writes anything that counts. Random states differ only in such writes: without the others they
- * are no less possible, and equal to many.
+ * Upper bound for the writes that are singled out in one epoch. Random states reach the writes that are
+ * skipped.
  */
-export type IsRelevant = (index: number) => boolean;
-
-/** Between so many writes that are singled out in one epoch the others are skipped: the random ones reach them. */
 const MAX_SINGLED_OUT = 64;
-/** A cut is drawn so many times as often as one that leaves a single sector open, at most. */
+/**
+ * Upper bound for the weight of a cut in the random draw. The weight is the number of sectors that the cut
+ * leaves open.
+ */
 const MAX_CUT_WEIGHT = 64;
+/** An epoch with at most this number of optional writes counts as small. */
 const SMALL_EPOCH_WRITES = 3;
-/** So many random states are drawn at once and given in the order of their cuts: the nearer these are, the cheaper is the way. */
-const RANDOM_BATCH_SIZE = 256;
 
 /**
- * The crash states of a log, from the cut after `from` entries on, each once (two may be equal disks all the same):
- * first those that any crash model has (every prefix with all and with none of what was not flushed; in each epoch all
- * writes but one, and only one; the write under way, torn in the usual ways), then seeded random subsets, torn too,
- * without end. Within a family they come in the order of their cuts.
+ * Yields the crash states of a log, from the cut after `from` entries on. No state of a finite family comes
+ * twice, but two states may be equal disks. An epoch is the part of the log between two flushes. The finite
+ * families come first, each in the order of its cuts:
+ *
+ * - every prefix, with all unflushed writes and with none of them
+ * - in each epoch, all writes but one
+ * - in each epoch, only one write
+ * - every prefix with the write in flight torn in the usual patterns
+ *
+ * After them come random states without end: seeded subsets of the unflushed writes, some of them torn.
  */
 export function* enumerate(
   model: CrashModel,
   from: number,
   random: Random,
-  isRelevant?: IsRelevant,
-  randomBatchSize = RANDOM_BATCH_SIZE,
-): Generator<EnumeratedState, void> {
-  yield* prefixes(model, from);
-  yield* singledOut(model, from, 'all-but-one');
-  yield* singledOut(model, from, 'only-one');
-  yield* torn(model, from);
-  const drawState = randomStateDrawer(model, from, random, isRelevant);
+): Generator<EnumeratedState, never> {
+  for (const family of finiteFamilies(model, from)) yield* family;
+  const drawState = randomStateDrawer(model, from, random);
+  for (;;) yield { family: 'random', state: drawState() };
+}
+
+/**
+ * Yields the states of `enumerate` in another order. Each family is shuffled, and the families take turns, so
+ * that a short exploration reaches every family and all parts of the log. The states of a batch come in the
+ * order of their cuts, because a state is cheaper to make when its cut is near the previous one.
+ * @param batchSize number of states that are sorted by cut together.
+ */
+export function* shuffled(
+  model: CrashModel,
+  from: number,
+  random: Random,
+  batchSize: number,
+): Generator<EnumeratedState, never> {
+  const states = familiesInTurn(model, from, random);
   for (;;) {
-    const states = Array.from({ length: randomBatchSize }, drawState);
-    for (const state of states.sort((a, b) => a.prefix - b.prefix)) yield { family: 'random', state };
+    const batch = Array.from({ length: batchSize }, () => states.next().value);
+    yield* batch.sort((a, b) => a.state.prefix - b.state.prefix);
   }
+}
+
+/** Yields one state of each family in turn. It skips families that have ended. */
+function* familiesInTurn(model: CrashModel, from: number, random: Random): Generator<EnumeratedState, never> {
+  const families = finiteFamilies(model, from).map((family) => shuffle([...family], random));
+  const drawState = randomStateDrawer(model, from, random);
+  for (;;) {
+    for (const family of families) {
+      const next = family.pop();
+      if (next !== undefined) yield next;
+    }
+    yield { family: 'random', state: drawState() };
+  }
+}
+
+function shuffle<T>(items: T[], random: Random): T[] {
+  for (let last = items.length - 1; last > 0; last--) {
+    const other = random.int(last + 1);
+    [items[last], items[other]] = [items[other] as T, items[last] as T];
+  }
+  return items;
+}
+
+function finiteFamilies(model: CrashModel, from: number): Iterable<EnumeratedState>[] {
+  return [
+    prefixes(model, from),
+    singledOut(model, from, 'all-but-one'),
+    singledOut(model, from, 'only-one'),
+    torn(model, from),
+  ];
 }
 
 function* prefixes(model: CrashModel, from: number): Generator<EnumeratedState, void> {
@@ -57,7 +104,7 @@ function* prefixes(model: CrashModel, from: number): Generator<EnumeratedState, 
   }
 }
 
-/** Where an epoch is longest: before each flush, and at the end. */
+/** Yields the cuts at which an epoch is longest: before each flush, and at the end of the log. */
 function* epochEnds(model: CrashModel, from: number): Generator<number, void> {
   for (let prefix = from; prefix <= model.entries.length; prefix++) {
     const next = model.entries[prefix];
@@ -72,7 +119,7 @@ function* singledOut(
 ): Generator<EnumeratedState, void> {
   for (const prefix of epochEnds(model, from)) {
     const optional = model.optional(prefix);
-    // One write alone: both are prefixes.
+    // With a single write, both states are among the prefixes.
     if (optional.length < 2) continue;
     const step = Math.ceil(optional.length / MAX_SINGLED_OUT);
     for (let at = 0; at < optional.length; at += step) {
@@ -83,7 +130,9 @@ function* singledOut(
   }
 }
 
-/** The write under way at each cut, and whatever came before it in its epoch there. */
+/**
+ * Yields states in which the write in flight at a cut is torn, and all earlier writes of its epoch are kept.
+ */
 function* torn(model: CrashModel, from: number): Generator<EnumeratedState, void> {
   for (let prefix = from; prefix < model.entries.length; prefix++) {
     const inFlight = model.entries[prefix];
@@ -96,7 +145,10 @@ function* torn(model: CrashModel, from: number): Generator<EnumeratedState, void
   }
 }
 
-/** Only the first sector, all but the first, half of it, all but the last, every second one. */
+/**
+ * Returns the usual patterns of a torn write: only the first sector, all but the first, each half, all but
+ * the last, every second one.
+ */
 function usualTears(count: number): number[][] {
   const all = Array.from({ length: count }, (_, sector) => sector);
   const half = count >> 1;
@@ -106,23 +158,18 @@ function usualTears(count: number): number[][] {
 }
 
 /**
- * Draws random states: the more a cut leaves open, the more often it is drawn, up to a bound. Most cuts leave next to nothing
- * open, and that the other families have.
+ * Makes a function that draws random states. A cut that leaves more sectors open is drawn more often, up to a
+ * bound: most cuts leave almost nothing open, and the other families already cover those.
  */
-function randomStateDrawer(
-  model: CrashModel,
-  from: number,
-  random: Random,
-  isRelevant: IsRelevant | undefined,
-): () => CrashState {
+function randomStateDrawer(model: CrashModel, from: number, random: Random): () => CrashState {
   const cuts = Array.from({ length: model.entries.length - from + 1 }, (_, at) => from + at);
-  const optionalWrites = new OptionalWrites(model, isRelevant);
+  const optionalWrites = new OptionalWrites(model);
   let total = 0;
   const cumulativeWeights = cuts.map((prefix) => {
     total += Math.min(MAX_CUT_WEIGHT, optionalWrites.sectorsAt(prefix));
     return total;
   });
-  // Nothing is open anywhere.
+  // No cut leaves a sector open, so all cuts are equally likely.
   if (total === 0)
     return () => randomState(model, cuts[random.int(cuts.length)] ?? from, random, optionalWrites);
   return () =>
@@ -134,7 +181,7 @@ function randomStateDrawer(
     );
 }
 
-/** The first place of an ascending list whose number is greater. */
+/** Returns the index of the first element of an ascending list that is greater than `number`. */
 function firstAbove(sums: readonly number[], number: number): number {
   let low = 0;
   let high = sums.length;
@@ -146,24 +193,22 @@ function firstAbove(sums: readonly number[], number: number): number {
   return low;
 }
 
-/** The writes of a log that may be on the medium or not, and matter. */
+/** The writes of a log that may be on the medium or not, with running totals for fast access by cut. */
 class OptionalWrites {
-  readonly isRelevant: IsRelevant;
   readonly #model: CrashModel;
   readonly #indices: number[] = [];
-  /** At [prefix]: so many of them come before it. */
+  /** By prefix: number of these writes before it. */
   readonly #countBefore: Int32Array;
-  /** And so many sectors they have. */
+  /** By prefix: number of sectors of these writes. */
   readonly #sectorsBefore: Float64Array;
 
-  constructor(model: CrashModel, isRelevant: IsRelevant = () => true) {
+  constructor(model: CrashModel) {
     this.#model = model;
-    this.isRelevant = isRelevant;
     this.#countBefore = new Int32Array(model.entries.length + 1);
     this.#sectorsBefore = new Float64Array(model.entries.length + 1);
     let sectors = 0;
     for (const { index, lengthBytes, fua } of model.entries) {
-      if (lengthBytes > 0 && !fua && isRelevant(index)) {
+      if (lengthBytes > 0 && !fua) {
         this.#indices.push(index);
         sectors += lengthBytes / SECTOR_BYTES;
       }
@@ -172,7 +217,7 @@ class OptionalWrites {
     }
   }
 
-  /** As the model's `optional`, those that matter. */
+  /** Returns the same numbers as `optional` of the model. */
   optionalAt(prefix: number): number[] {
     return this.#indices.slice(
       this.#countBefore[this.#model.durablePrefix(prefix)],
@@ -180,11 +225,11 @@ class OptionalWrites {
     );
   }
 
-  /** So many sectors a cut leaves open, with those of the write under way. */
+  /** Returns the number of sectors that a cut leaves open, including those of the write in flight. */
   sectorsAt(prefix: number): number {
     const open =
       (this.#sectorsBefore[prefix] ?? 0) - (this.#sectorsBefore[this.#model.durablePrefix(prefix)] ?? 0);
-    const inFlightBytes = this.isRelevant(prefix) ? (this.#model.entries[prefix]?.lengthBytes ?? 0) : 0;
+    const inFlightBytes = this.#model.entries[prefix]?.lengthBytes ?? 0;
     return open + inFlightBytes / SECTOR_BYTES;
   }
 }
@@ -200,11 +245,12 @@ function randomState(
   const canBegin = inFlight !== undefined && inFlight.lengthBytes > 0;
   const begun = canBegin && (before.length === 0 || random.int(2) === 0);
   const optional = begun && inFlight.flush ? [] : before;
-  if (begun && optionalWrites.isRelevant(prefix)) optional.push(prefix);
+  if (begun) optional.push(prefix);
   const sectorsOf = (index: number) => (model.entries[index]?.lengthBytes ?? 0) / SECTOR_BYTES;
   const keepProbability = random.real();
   const tearProbability = random.int(3) === 0 ? random.real() / 2 : 0;
-  // The whole writes of a few are all among the prefixes and those singled out.
+  // In a small epoch the other families already have the states with only whole writes, so tear one write
+  // here.
   const isSmall = optional.length <= SMALL_EPOCH_WRITES && random.int(4) !== 0;
   const torn = isSmall ? optional[random.int(Math.max(1, optional.length))] : undefined;
   const kept: number[] = [];
@@ -222,52 +268,10 @@ function someSectors(count: number, random: Random): number[] {
   return Array.from({ length: count }, (_, sector) => sector).filter(() => random.real() < keepProbability);
 }
 
-/** Neither none nor all of them. */
+/** Chooses some of `count` sectors, at least one and not all. */
 function tornSectors(count: number, random: Random): number[] {
   const some = someSectors(count, random);
   if (some.length > 0 && some.length < count) return some;
   const one = random.int(count);
   return some.length === 0 ? [one] : some.filter((sector) => sector !== one);
-}
-
-/** So many states of a family are taken at once and given in the order of their cuts. */
-const BATCH_SIZE = 1024;
-/** Random states are drawn so many hands at a time. */
-const BATCHES_PER_DRAW = 2;
-
-/**
- * The same states as `enumerate`, but each family shuffled, so that whoever has to stop early has seen all parts of the
- * log; in hands of so many, each in the order of its cuts.
- */
-export function* shuffled(
-  model: CrashModel,
-  from: number,
-  random: Random,
-  batchSize = BATCH_SIZE,
-  isRelevant?: IsRelevant,
-): Generator<EnumeratedState, void> {
-  let gathered: EnumeratedState[] = [];
-  for (const next of enumerate(model, from, random, isRelevant, BATCHES_PER_DRAW * batchSize)) {
-    if (gathered[0]?.family !== next.family) {
-      yield* shuffledBatches(gathered, random, batchSize);
-      gathered = [];
-    }
-    // Drawn in hands already, and without end.
-    if (next.family === 'random') yield next;
-    else gathered.push(next);
-  }
-}
-
-function* shuffledBatches(
-  states: EnumeratedState[],
-  random: Random,
-  batchSize: number,
-): Generator<EnumeratedState, void> {
-  for (let last = states.length - 1; last > 0; last--) {
-    const other = random.int(last + 1);
-    [states[last], states[other]] = [states[other] as EnumeratedState, states[last] as EnumeratedState];
-  }
-  for (let at = 0; at < states.length; at += batchSize) {
-    yield* states.slice(at, at + batchSize).sort((a, b) => a.state.prefix - b.state.prefix);
-  }
 }

@@ -4,49 +4,42 @@ import { SECTOR_BYTES } from '../sector.js';
 import type { CrashState } from '../write-log/state.js';
 import type { Recording } from './materialise.js';
 
-/** So much of the high word fits a number beside the low one. */
+/** Mask of the 21 bits of the high word that fit into a number (53 bits) beside the low word. */
 const HIGH_WORD_MASK = 2 ** 21 - 1;
 
-/** What one entry of the log makes of the sectors that count. */
+/** The sectors that one entry of the log writes, in order. */
 interface EntrySectors {
-  /** Dense numbers of the sectors. */
+  /** Number of each sector among those that the log writes, from 0 without gaps. */
   ids: Int32Array;
-  /** Which sector of the entry each is. */
-  sectorIndexes: Int32Array;
-  /** Two words of hash of sector and content each. */
+  /** Hash of the position and content of each sector; two words per sector. */
   hashes: Uint32Array;
 }
 
 /**
- * Tells equal disks apart from different ones without making them: the hash of a disk is the sum of the hashes of its
- * sectors (number and content), so that a state costs no more than the writes in which it differs from what is certain.
+ * Computes fingerprints by which equal disks are recognised without making the disks. The hash of a disk is
+ * the sum of the hashes of its sectors (position and content). The cost of a state therefore depends only on
+ * its writes that are not certainly on the medium.
  */
 export class Fingerprints {
   readonly #recording: Recording;
-  /** By entry; undefined where it writes nothing. */
+  /** By entry number; undefined for an entry that writes nothing. */
   readonly #entrySectors: (EntrySectors | undefined)[] = [];
-  /** At [entry]: sum over all sectors when everything before it is on the medium; two words each. */
+  /** By entry number: sum over all sectors when every entry before it is on the medium; two words each. */
   readonly #sums: Uint32Array;
-  /** Hashes of the sectors as they are in the base; two words each. */
+  /** Hashes of the sectors in the base image; two words each. */
   readonly #base: Uint32Array;
-  /** The same when every entry before `#at` is on the medium. */
+  /** Hashes of the sectors when every entry before `#durableBefore` is on the medium; two words each. */
   readonly #durable: Uint32Array;
   #durableBefore = 0;
-  /** The same in the state that is being looked at, where `#stamps` says so. */
+  /**
+   * Hashes of the sectors in the current state. Valid only where `#overlayGenerations` equals `#generation`.
+   */
   readonly #overlay: Uint32Array;
   readonly #overlayGenerations: Int32Array;
   #generation = 0;
 
-  /**
-   * @param base a file that holds the device as it is when the entries before `baseAt` are on the medium.
-   * @param isRelevantSector which sectors of the device count; default: all.
-   */
-  constructor(
-    recording: Recording,
-    base: string,
-    baseAt: number,
-    isRelevantSector?: (sector: number) => boolean,
-  ) {
+  /** @param base path of an image of the device with the entries before `baseAt` on the medium. */
+  constructor(recording: Recording, base: string, baseAt: number) {
     this.#recording = recording;
     const { entries } = recording.model;
     const ids = new Map<number, number>();
@@ -54,8 +47,7 @@ export class Fingerprints {
     const fd = openSync(base, 'r');
     try {
       for (const { index, lengthBytes } of entries.slice(baseAt)) {
-        if (lengthBytes > 0)
-          this.#entrySectors[index] = this.#hashEntry(index, ids, hashes, fd, isRelevantSector);
+        if (lengthBytes > 0) this.#entrySectors[index] = this.#hashEntry(index, ids, hashes, fd);
       }
     } finally {
       closeSync(fd);
@@ -67,31 +59,17 @@ export class Fingerprints {
     this.#sums = this.#buildSums(entries.length);
   }
 
-  #hashEntry(
-    index: number,
-    ids: Map<number, number>,
-    hashes: number[],
-    base: number,
-    isRelevantSector: ((sector: number) => boolean) | undefined,
-  ): EntrySectors {
+  #hashEntry(index: number, ids: Map<number, number>, hashes: number[], base: number): EntrySectors {
     const { log, model } = this.#recording;
     const entry = model.entries[index];
     if (entry === undefined) throw new RangeError(`entry ${index}: the log has ${model.entries.length}`);
     const first = entry.offset / SECTOR_BYTES;
-    const sectorIndexes: number[] = [];
-    for (let sectorIndex = 0; sectorIndex < entry.lengthBytes / SECTOR_BYTES; sectorIndex++) {
-      if (isRelevantSector === undefined || isRelevantSector(first + sectorIndex))
-        sectorIndexes.push(sectorIndex);
-    }
-    const bytes = Buffer.alloc(sectorIndexes.length === 0 ? 0 : entry.lengthBytes);
-    if (bytes.length > 0 && !entry.discard) log.readData(entry, 0, bytes);
-    const entrySectors: EntrySectors = {
-      ids: new Int32Array(sectorIndexes.length),
-      sectorIndexes: Int32Array.from(sectorIndexes),
-      hashes: new Uint32Array(2 * sectorIndexes.length),
-    };
-    sectorIndexes.forEach((sectorIndex, at) => {
-      const sector = first + sectorIndex;
+    const count = entry.lengthBytes / SECTOR_BYTES;
+    const bytes = Buffer.alloc(entry.lengthBytes);
+    if (!entry.discard) log.readData(entry, 0, bytes);
+    const entrySectors: EntrySectors = { ids: new Int32Array(count), hashes: new Uint32Array(2 * count) };
+    for (let at = 0; at < count; at++) {
+      const sector = first + at;
       let id = ids.get(sector);
       if (id === undefined) {
         id = ids.size;
@@ -102,10 +80,10 @@ export class Fingerprints {
       }
       entrySectors.ids[at] = id;
       entrySectors.hashes.set(
-        hashOf(sector, bytes.subarray(sectorIndex * SECTOR_BYTES, (sectorIndex + 1) * SECTOR_BYTES)),
+        hashOf(sector, bytes.subarray(at * SECTOR_BYTES, (at + 1) * SECTOR_BYTES)),
         2 * at,
       );
-    });
+    }
     return entrySectors;
   }
 
@@ -129,7 +107,10 @@ export class Fingerprints {
     return sums;
   }
 
-  /** Everything before this entry is on the medium: cheap when it is not far behind the last one. */
+  /**
+   * Updates `#durable` to all entries before `entry` being on the medium. It is cheap when `entry` is near
+   * the last one.
+   */
   #advanceTo(entry: number): void {
     if (entry < this.#durableBefore) {
       this.#durable.set(this.#base);
@@ -147,12 +128,10 @@ export class Fingerprints {
     }
   }
 
-  /** Whether the entry writes a sector that counts. */
-  readonly isRelevant = (index: number): boolean => (this.#entrySectors[index]?.ids.length ?? 0) > 0;
-
   /**
-   * Equal for states whose disks are equal, as far as they count; otherwise different but for one chance in 2^53. States
-   * should come in the order of their cuts.
+   * Returns the fingerprint of a state. States with equal disks have equal fingerprints. Two different disks
+   * have the same one with a probability of 2^-53. It is faster when the states come in the order of their
+   * cuts.
    */
   of(state: CrashState): number {
     const { model } = this.#recording;
@@ -164,14 +143,10 @@ export class Fingerprints {
     for (const { entry, sectors } of model.appliedWrites(state, durablePrefix)) {
       const entrySectors = this.#entrySectors[entry.index];
       if (entrySectors === undefined) continue;
-      const { ids, sectorIndexes: places, hashes } = entrySectors;
-      let next = 0;
-      for (let at = 0; at < ids.length; at++) {
-        if (sectors !== undefined) {
-          const sectorIndex = places[at] ?? 0;
-          while ((sectors[next] ?? sectorIndex) < sectorIndex) next++;
-          if (sectors[next] !== sectorIndex) continue;
-        }
+      const { ids, hashes } = entrySectors;
+      const count = sectors?.length ?? ids.length;
+      for (let place = 0; place < count; place++) {
+        const at = sectors === undefined ? place : (sectors[place] ?? 0);
         const id = ids[at] ?? 0;
         const old = this.#overlayGenerations[id] === this.#generation ? this.#overlay : this.#durable;
         const newLow = hashes[2 * at] ?? 0;

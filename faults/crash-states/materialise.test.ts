@@ -32,7 +32,7 @@ function record(): void {
   log.close();
 }
 
-/** The first letter of each sector of the state's disk; a dot is zero. */
+/** Returns the first letter of each sector of the state's disk; a dot stands for zeros. */
 function diskOf(address: string): string {
   writeFileSync(image, Buffer.alloc(4 * SECTOR_BYTES, 'z'));
   const recording = openRecording(logFile);
@@ -48,12 +48,12 @@ function diskOf(address: string): string {
   for (const sector of sectors)
     t.ok(
       sector.every((byte) => byte === sector[0]),
-      'a sector is of one write',
+      'all bytes of a sector come from one write',
     );
   return sectors.map((sector) => (sector[0] === 0 ? '.' : String.fromCharCode(sector[0] ?? 0))).join('');
 }
 
-t.test('a state is what was flushed and what it names, and nothing else', async (t) => {
+t.test('a state holds the flushed writes and those in its address, and nothing else', async (t) => {
   record();
   const cases: [string, string][] = [
     ['0', 'zzzz'],
@@ -76,7 +76,7 @@ t.test('a state is what was flushed and what it names, and nothing else', async 
   t.throws(() => diskOf('6+3'), RangeError);
 });
 
-t.test('a log that is foreign, of another version or cut off is named as such', async (t) => {
+t.test('a foreign log, one of another version and a truncated one are reported as such', async (t) => {
   record();
   const whole = readFileSync(logFile);
   const other = Buffer.from(whole);

@@ -4,7 +4,7 @@ import { type AppliedWrite, CrashModel } from '../write-log/model.js';
 import { WriteLog } from '../write-log/reader.js';
 import type { CrashState } from '../write-log/state.js';
 
-/** A recording: the log, open, and the model of the disks that it allows. */
+/** An open write log, with the model of the disks that a power cut may leave. */
 export interface Recording {
   readonly log: WriteLog;
   readonly model: CrashModel;
@@ -12,8 +12,9 @@ export interface Recording {
 }
 
 /**
- * Opens a log in the format of dm-log-writes for exploring; its entries are held in memory, their data is not.
- * @throws LogWritesError when it is no such log, of another version, or ends too early.
+ * Opens a log in the format of dm-log-writes. The entries are held in memory, but not their data.
+ * @param end number of entries to read; default: all complete ones.
+ * @throws LogWritesError when the file is not a log, has another version, or ends too early.
  */
 export function openRecording(path: string, end?: number): Recording {
   const log = new WriteLog(path);
@@ -28,7 +29,8 @@ export function openRecording(path: string, end?: number): Recording {
 
 /**
  * Makes the disk of a crash state.
- * @param image a file that holds the device as it was when the recording began; it becomes the state.
+ * @param image path of a file with the device as it was when the recording began. It is changed into the
+ *   crash state.
  * @throws RangeError when no power cut can leave that state.
  */
 export function materialise({ log, model }: Recording, state: CrashState, image: string): void {
@@ -42,7 +44,7 @@ export function materialise({ log, model }: Recording, state: CrashState, image:
   }
 }
 
-/** Does these writes, in their order, to an open image. */
+/** Applies writes, in their order, to an open image (file descriptor). */
 export function applyWrites(log: WriteLog, writes: readonly AppliedWrite[], fd: number): void {
   for (const { entry, sectors } of writes) {
     if (sectors === undefined) applyEntry(log, entry, fd);

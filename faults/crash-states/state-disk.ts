@@ -6,12 +6,16 @@ import { cloneFile, flushDeviceCache, mountAt, unmountAt, waitUntilReleased } fr
 import type { CrashState } from '../write-log/state.js';
 import { applyWrites, type Recording } from './materialise.js';
 
+/** The options of a `StateDisk`. */
 export interface StateDiskOptions {
   recording: Recording;
-  /** The device as it is when the first `baseAt` entries are on the medium; is not changed. */
+  /** Path of an image of the device with the first `baseAt` entries on the medium. It is not changed. */
   base: string;
   baseAt: number;
-  /** Two files on the filesystem of `base`, best one that shares blocks; `image` is behind `device` already. */
+  /**
+   * Paths of two files on the filesystem of `base`; it is fastest if the filesystem can share blocks. The
+   * loop device `device` is already attached to `image`.
+   */
   stable: string;
   image: string;
   device: string;
@@ -19,12 +23,15 @@ export interface StateDiskOptions {
   filesystem: Filesystem;
 }
 
-/** A container that is being started lets go of a disk within milliseconds. */
+/**
+ * Upper bound in ms for the release of an unmounted disk. A container that is being started needs
+ * milliseconds.
+ */
 const RELEASE_TIMEOUT_MS = 1000;
 
 /**
- * Mounts one crash state after the other at the same place. States should come in the order of their cuts: what is on
- * the medium for certain is then written once for all.
+ * A disk that shows one crash state after the other at the same mount point. States should come in the order
+ * of their cuts: writes that are certainly on the medium are then applied only once.
  */
 export class StateDisk {
   readonly #options: StateDiskOptions;
@@ -33,7 +40,7 @@ export class StateDisk {
   #image: number;
   #device: number;
   #devicePath: string;
-  /** Entries below this are in the stable image. */
+  /** Entries below this number are in the stable image. */
   #stableAt = Number.POSITIVE_INFINITY;
   #mounted = false;
 
@@ -47,8 +54,9 @@ export class StateDisk {
   }
 
   /**
-   * Makes the disk of the state and mounts it, which replays its journal.
-   * @throws DamagedFilesystemError when the kernel refuses what is on it, another error when it cannot be made.
+   * Makes the disk of the state and mounts it. The mount replays the journal.
+   * @throws DamagedFilesystemError when the kernel refuses the filesystem on the disk, and another Error when
+   *   the disk cannot be made.
    */
   mount(state: CrashState): void {
     const { mountPoint, filesystem } = this.#options;
@@ -73,6 +81,7 @@ export class StateDisk {
     flushDeviceCache(this.#device);
   }
 
+  /** Unmounts the disk, if it is mounted. */
   unmount(): void {
     if (!this.#mounted) return;
     unmountAt(this.#options.mountPoint);
@@ -81,8 +90,8 @@ export class StateDisk {
   }
 
   /**
-   * Somebody else's mount namespace holds the disk, for as long as he likes, and may still write to it: the next state
-   * gets another file, behind another device.
+   * Replaces the image and the device. Another mount namespace still holds the disk, for an unknown time, and
+   * may write to it, so the next state must use another file and another device.
    */
   #replaceDevice(): void {
     const { image } = this.#options;
@@ -97,6 +106,7 @@ export class StateDisk {
     this.#device = openSync(this.#devicePath, 'r');
   }
 
+  /** Unmounts the disk and closes its files. */
   close(): void {
     this.unmount();
     for (const fd of [this.#base, this.#stable, this.#image, this.#device]) closeSync(fd);

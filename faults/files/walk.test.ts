@@ -5,7 +5,7 @@ import t from 'tap';
 import { testDirectories } from '../fixtures/fault-context.js';
 import { filesMatching, matchesAny, regularFiles } from './walk.js';
 
-t.test('a star stays within a name, two cross folders, and other characters mean themselves', async (t) => {
+t.test('a star stays within a name, two stars cross folders, and other characters are literal', async (t) => {
   const cases: [string, string, boolean][] = [
     ['queue/*/queue.index', 'queue/0/queue.index', true],
     ['queue/*/queue.index', 'queue/0/1/queue.index', false],
@@ -22,7 +22,7 @@ t.test('a star stays within a name, two cross folders, and other characters mean
   t.equal(matchesAny('a', []), false);
 });
 
-t.test('only regular files are walked: a FIFO would block whoever opens it', async (t) => {
+t.test('only regular files are listed, because opening a FIFO would block', async (t) => {
   const { dataDir, remove } = testDirectories();
   t.teardown(remove);
   mkdirSync(join(dataDir, 'sub'));

@@ -1,7 +1,10 @@
 import { closeSync, type Dirent, openSync, readdirSync, readSync, writeSync } from 'node:fs';
 import { join, relative } from 'node:path';
 
-/** Paths of all regular files below a directory, relative to it, sorted; FIFOs, sockets and links are left out. */
+/**
+ * Lists all regular files below a directory, relative to it and sorted. FIFOs, sockets and links are left
+ * out.
+ */
 export function regularFiles(directory: string): string[] {
   const files: string[] = [];
   const visit = (folder: string) => {
@@ -19,13 +22,13 @@ function entriesOf(folder: string): Dirent[] {
   try {
     return readdirSync(folder, { withFileTypes: true });
   } catch (error) {
-    // The target is alive and may remove what was listed a moment ago.
+    // The target is running and may have removed a folder that was listed a moment ago.
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
     throw error;
   }
 }
 
-/** Whether a path matches one of the globs: `*` and `?` stay within a name, `**` crosses folders. */
+/** Checks whether a path matches one of the globs: `*` and `?` stay within a name, `**` crosses folders. */
 export function matchesAny(path: string, globs: readonly string[]): boolean {
   return globs.some((glob) => globToRegExp(glob).test(path));
 }
@@ -41,13 +44,16 @@ function globToRegExp(glob: string): RegExp {
   return new RegExp(`^${source}$`);
 }
 
-/** The files below `directory` that match one of the globs, relative to it. */
+/** Lists the files below `directory` that match one of the globs, relative to it. */
 export function filesMatching(directory: string, globs: readonly string[]): string[] {
   if (globs.length === 0) return [];
   return regularFiles(directory).filter((path) => matchesAny(path, globs));
 }
 
-/** Flips one bit of the byte at `offset` in an existing file. */
+/**
+ * Flips one bit of the byte at `offset` in an existing file.
+ * @throws RangeError when the file has no such byte.
+ */
 export function flipBit(path: string, offset: number, bit: number): void {
   const file = openSync(path, 'r+');
   try {

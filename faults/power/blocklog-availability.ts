@@ -5,7 +5,10 @@ import { findProgram } from '../programs.js';
 import type { Filesystem } from './filesystem.js';
 import { STORAGE_DAEMON } from './storage-daemon.js';
 
-/** Images and log of a round need about this; a tmpfs that is smaller (a container's own) is not used. */
+/**
+ * Approximate size of the images and the log of a round. A smaller tmpfs, such as a container's default, is
+ * not used.
+ */
 const REQUIRED_FREE_BYTES = 2 * 2 ** 30;
 
 const TOOLS: readonly (readonly [program: string, debianPackage: string])[] = [
@@ -15,7 +18,9 @@ const TOOLS: readonly (readonly [program: string, debianPackage: string])[] = [
 ];
 const MKFS_PACKAGES: Readonly<Record<Filesystem['type'], string>> = { ext4: 'e2fsprogs', xfs: 'xfsprogs' };
 
-/** Whether this machine can record a disk; looks, and tries nothing. */
+/**
+ * Reports whether this machine can record a disk. It only looks for the tools and devices and tries nothing.
+ */
 export function blocklogAvailability(type: Filesystem['type'] = 'ext4'): Availability {
   const unavailable = (why: string, remedy: string): Availability => ({ available: false, why, remedy });
   if (process.platform !== 'linux') return unavailable('it needs Linux', 'run it on Linux');
@@ -38,15 +43,15 @@ export function blocklogAvailability(type: Filesystem['type'] = 'ext4'): Availab
   if (recordingDirectory() === undefined) {
     return unavailable(
       `neither /dev/shm nor ${tmpdir()} has ${REQUIRED_FREE_BYTES / 2 ** 30} GiB free`,
-      'make room there, or set TMPDIR; in a container: --shm-size=4g',
+      'free some space there, or set TMPDIR; in a container: --shm-size=4g',
     );
   }
   return { available: true };
 }
 
 /**
- * Where images and log are kept, or undefined when there is no room. Memory is best: on a disk every flush of the
- * recorded one takes several times as long.
+ * Returns the directory for the images and the log, or undefined when no directory has enough free space.
+ * Memory is preferred: on a real disk every flush of the recorded disk takes several times as long.
  */
 export function recordingDirectory(): string | undefined {
   return ['/dev/shm', tmpdir()].find((directory) => {

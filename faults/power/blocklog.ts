@@ -14,31 +14,36 @@ import {
 } from './mounts.js';
 import { StorageDaemon } from './storage-daemon.js';
 
+/** The options of `BlocklogDisk.create`. */
 export interface BlocklogDiskOptions {
-  /** Holds the images and the log; made, and removed in the end. Best on tmpfs. */
+  /** Directory for the images and the log. It is created, and removed by `remove`. A tmpfs is fastest. */
   dir: string;
-  /** Where the filesystem appears; made if it is not there. */
+  /** Directory where the filesystem is mounted; created if it does not exist. */
   mountPoint: string;
   sizeBytes: number;
   filesystem: Filesystem;
-  /** A device to begin with instead of an empty filesystem, of `sizeBytes`; it is copied. */
+  /**
+   * Device or image of `sizeBytes` bytes whose content the disk starts with, as a copy; default: an empty
+   * filesystem.
+   */
   from?: string;
-  /** False: the same disk without the log, to measure what recording costs; it cannot be cut. */
+  /** False: the same disk without the log, to measure the cost of recording. Its power cannot be cut. */
   recorded: boolean;
-  /** Marks the daemon as one of this run. */
+  /** Added to the daemon's environment, so that the daemon can be recognised as part of this run. */
   env: Readonly<Record<string, string>>;
   registry: PowerResourceRegistry;
 }
 
 /**
- * A recorded disk: image file, storage daemon with a log of all writes and flushes, one file through FUSE, a loop device
- * on that, a real filesystem. Beside the image in use lies the stable one, which a cut brings to the state of the
- * medium; the image in use is then made equal to it, and a new recording begins.
+ * A recorded disk. It consists of an image file, a storage daemon that logs all writes and flushes, a file
+ * that the daemon exports through FUSE, a loop device on that file, and a real filesystem. Beside the image
+ * in use there is a stable image. A cut brings the stable image to the state of the medium, makes the image
+ * in use equal to it, and starts a new recording.
  */
 export class BlocklogDisk implements PowerDisk {
   readonly backend = 'blocklog';
   readonly killsTarget = false;
-  /** What is recorded has been done: an error is not in the log. */
+  /** Not supported: the log holds only requests that succeeded, so it cannot show an error. */
   readonly writeErrors = undefined;
   readonly #options: BlocklogDiskOptions;
   readonly #files: {
@@ -64,7 +69,7 @@ export class BlocklogDisk implements PowerDisk {
       control: file('control'),
       messages: file('daemon.log'),
     };
-    // In the order in which they are made; they are removed the other way round.
+    // In the order of creation. They are removed in reverse order.
     this.#resources = [
       { kind: 'directory', path: options.dir },
       { kind: 'mount', path: this.#files.control },
@@ -74,7 +79,10 @@ export class BlocklogDisk implements PowerDisk {
     ];
   }
 
-  /** Makes the disk with an empty filesystem and mounts it. @throws Error with the words of the tool that failed. */
+  /**
+   * Creates the disk with its filesystem and mounts it.
+   * @throws Error with the message of the tool that failed.
+   */
   static async create(options: BlocklogDiskOptions): Promise<BlocklogDisk> {
     const disk = new BlocklogDisk(options);
     for (const resource of disk.#resources) options.registry.made(resource);
@@ -127,7 +135,10 @@ export class BlocklogDisk implements PowerDisk {
     };
   }
 
-  /** Ends the recording where it is. The device is gone; what it was before and the log stay until `remove`. */
+  /**
+   * Ends the recording and detaches the device. The image from before the recording and the log remain until
+   * `remove`.
+   */
   endRecording(): { image: string; log: string } {
     this.#detach();
     this.#log?.close();
@@ -135,12 +146,12 @@ export class BlocklogDisk implements PowerDisk {
     return { image: this.#files.stable, log: this.#files.log };
   }
 
-  /** How many writes and flushes the disk has answered. */
+  /** Returns the number of writes and flushes that the disk has completed. */
   completeEntries(): number {
     return this.#requireLog().completeEntries();
   }
 
-  /** Removes all of it; works in any state, may be called twice, and does not need the event loop. */
+  /** Removes everything. It works in any state, may be called twice, and does not need the event loop. */
   remove(): void {
     this.#detach();
     unmount(this.#files.control);
@@ -150,12 +161,12 @@ export class BlocklogDisk implements PowerDisk {
     for (const resource of [...this.#resources].reverse()) this.#options.registry.gone(resource);
   }
 
-  /** The files that tell the whole story of the last recording: the image before it, and its log. */
+  /** Paths of the files that reproduce the last recording: the image from before it, and its log. */
   get evidence(): string[] {
     return [this.#files.stable, this.#files.log].filter((file) => existsSync(file));
   }
 
-  /** Number of the daemon's process, or undefined. */
+  /** Process id of the daemon, or undefined when none runs. */
   get daemonPid(): number | undefined {
     return this.#daemon?.pid;
   }
@@ -182,11 +193,14 @@ export class BlocklogDisk implements PowerDisk {
   #mount(): void {
     const { filesystem, mountPoint, recorded } = this.#options;
     mountFilesystem(filesystem, attachLoop(this.#files.device), mountPoint);
-    // Only now: the daemon writes the head of the log with the first request.
+    // Open the log only after the mount: the daemon writes the head of the log with the first request.
     if (recorded) this.#log = new WriteLog(this.#files.log);
   }
 
-  /** From the top down, so that the daemon has answered everything before it goes, and its log is whole. */
+  /**
+   * Detaches from the top down, so that the daemon has completed every request before it ends, and its log is
+   * complete.
+   */
   #detach(): void {
     this.resume();
     dropFilesystem(this.#options.mountPoint);
@@ -206,7 +220,7 @@ function describe(result: CutResult, loss: Loss): string {
   return `${place}, ${unflushedWrites} writes were unflushed${kept}, ${lostBytes} bytes lost`;
 }
 
-/** Milliseconds since the last call, whole. */
+/** Makes a function that returns the milliseconds since its last call, rounded. */
 function stopwatch(): () => number {
   let lastMs = performance.now();
   return () => {

@@ -14,7 +14,7 @@ const SECTORS = 16;
 const dir = mkdtempSync(join(tmpdir(), 'plugpull-image-'));
 t.teardown(() => rmSync(dir, { recursive: true, force: true }));
 
-/** The first byte of each sector after entries were done to a disk of zeros. */
+/** Returns the first byte of each sector after entries were applied to a disk, by default one of zeros. */
 function replay(
   entries: readonly HandMadeEntry[],
   before: readonly number[] = new Array(SECTORS).fill(0),
@@ -26,7 +26,7 @@ function replay(
   return disk;
 }
 
-/** Cuts the power of a disk of zeros on which `entries` were done, after `cutAt` of them. */
+/** Cuts the power of a disk of zeros to which `entries` were applied, after `cutAt` of them. */
 function cut(entries: readonly HandMadeEntry[], cutAt: number, loss: Loss, seed = 1) {
   const file = join(dir, 'log');
   const images = { stable: join(dir, 'stable'), live: join(dir, 'live') };
@@ -42,7 +42,7 @@ function cut(entries: readonly HandMadeEntry[], cutAt: number, loss: Loss, seed 
   return { result, disk, equal: stable.equals(readFileSync(images.live)) };
 }
 
-t.test('what a flush came after is kept, what came later is lost', async (t) => {
+t.test('a cut keeps the writes before the last flush, and loses the later ones', async (t) => {
   const entries: HandMadeEntry[] = [
     { sector: 0, sectors: 2, fill: 1 },
     { flags: ['flush'] },
@@ -56,10 +56,10 @@ t.test('what a flush came after is kept, what came later is lost', async (t) => 
   const after = cut(entries, 5, 'all-lost');
   t.same(after.disk.slice(0, 6), [1, 2, 2, 0, 0, 3]);
   t.match(after.result, { flushedEntries: 4, unflushedWrites: 0, lostBytes: 0 });
-  t.ok(before.equal && after.equal, 'the image in use is the same as the stable one');
+  t.ok(before.equal && after.equal, 'the image in use equals the stable one');
 });
 
-t.test('a flush in the entry of a write is one before that write, and FUA is the write itself', async (t) => {
+t.test('a flush flag on a write flushes earlier writes, and FUA makes the write durable', async (t) => {
   const entries: HandMadeEntry[] = [
     { sector: 0, sectors: 1, fill: 1 },
     { sector: 1, sectors: 1, fill: 2, flags: ['flush'] },
@@ -82,7 +82,7 @@ const anyCase = fc
   .array(anyEntry, { minLength: 1, maxLength: 25 })
   .chain((entries) => fc.tuple(fc.constant(entries), fc.nat(entries.length), fc.nat(1000)));
 
-t.test('a cut leaves the flushed writes and nothing else, for any log', async () => {
+t.test('for any log, a cut with loss all-lost keeps exactly the flushed writes', async () => {
   fc.assert(
     fc.property(anyCase, ([entries, cutAt, seed]) => {
       const { disk, equal } = cut(entries, cutAt, 'all-lost', seed);
@@ -97,13 +97,14 @@ t.test('a cut leaves the flushed writes and nothing else, for any log', async ()
 });
 
 t.test(
-  'with a prefix or a torn write kept, every sector is one of what it could be, and never of after the cut',
+  'with loss prefix or torn, every sector has a value that it had between the last flush and the cut',
   async () => {
     fc.assert(
       fc.property(anyCase, fc.constantFrom<Loss>('prefix', 'torn'), ([entries, cutAt, seed], loss) => {
         const { disk, equal, result } = cut(entries, cutAt, loss, seed);
         const possible = Array.from({ length: cutAt + 1 }, (_, count) => replay(entries.slice(0, count)));
-        // A FUA write is kept although writes before it are lost, so a sector alone can be told, and not the whole.
+        // Check each sector alone: a FUA write is kept although earlier writes are lost, so the whole disk
+        // may match no prefix.
         const last = entries.slice(0, cutAt).findLastIndex(({ flags }) => flags?.includes('flush'));
         const flushed = Math.max(0, last);
         return (

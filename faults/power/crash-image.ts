@@ -3,26 +3,30 @@ import type { Loss, Random } from '../fault.js';
 import { SECTOR_BYTES } from '../sector.js';
 import type { LogEntry, WriteLog } from '../write-log/reader.js';
 
-/** What a cut left of a recording. */
+/** The result of a power cut of a recorded disk. */
 export interface CutResult {
-  /** Complete entries of the log at the cut. */
+  /** Number of complete entries of the log at the cut. */
   entries: number;
-  /** Those of them that are on the medium because a flush came after them. */
+  /** Number of those entries that are on the medium because a flush came after them. */
   flushedEntries: number;
-  /** Writes between the last flush and the cut: these could be lost. */
+  /** Number of writes between the last flush and the cut. These could be lost. */
   unflushedWrites: number;
-  /** Of these, how many were kept whole, and how many sectors of one more. */
+  /** Number of the unflushed writes that are on the medium as a whole. */
   keptWrites: number;
+  /** Number of sectors that are on the medium of one more write, which was torn. */
   tornSectors: number;
+  /** Bytes of the writes before the cut that are not on the medium as a whole. */
   lostBytes: number;
 }
 
 const CHUNK_BYTES = 1 << 20;
 
 /**
- * Makes the disk as a power cut leaves it. `stable` holds the device as it was when the recording began, `live` as it
- * is now; afterwards both are the device after the cut: everything that a flush or FUA covers, and of the writes
- * since the last flush what `loss` leaves. Takes time in proportion to the log, not to the device.
+ * Puts both images of a disk into the state after a power cut. Before, `stable` holds the device as it was
+ * when the recording began, and `live` as it is now. Afterwards both hold everything that a flush or FUA
+ * covers, and those writes since the last flush that `loss` leaves. The time depends on the size of the log,
+ * not on the size of the device.
+ * @param cutAt number of log entries that were complete at the cut.
  */
 export function cutPower(
   log: WriteLog,
@@ -71,7 +75,10 @@ export function cutPower(
   }
 }
 
-/** The entries up to the cut, divided at the last flush; of those after it only the writes are named. */
+/**
+ * Splits the entries before a cut at the last flush: the number of entries before it, and the writes after
+ * it.
+ */
 export function splitAtLastFlush(
   log: WriteLog,
   cutAt: number,
@@ -88,6 +95,7 @@ export function splitAtLastFlush(
   return { flushedEntries, unflushed: tail };
 }
 
+/** The unflushed writes that reach the medium: some as a whole (entry numbers), and at most one in part. */
 interface Survivors {
   whole: Set<number>;
   torn: { entry: LogEntry; sectors: number[] } | undefined;
@@ -103,7 +111,11 @@ function chooseSurvivors(unflushed: readonly LogEntry[], loss: Loss, random: Ran
   return { whole, torn: { entry: next, sectors: sectors.filter(() => random.int(2) === 0) } };
 }
 
-/** Does a logged write (or discard) to an image, or one sector of it. */
+/**
+ * Applies a logged write (or discard) to an image.
+ * @param image file descriptor.
+ * @param sector number of the only sector to apply; default: all.
+ */
 export function applyEntry(log: WriteLog, entry: LogEntry, image: number, sector?: number): void {
   const begin = sector === undefined ? 0 : sector * SECTOR_BYTES;
   const end = sector === undefined ? entry.lengthBytes : begin + SECTOR_BYTES;
@@ -118,7 +130,7 @@ export function applyEntry(log: WriteLog, entry: LogEntry, image: number, sector
 function copyRange(from: number, to: number, offset: number, lengthBytes: number): void {
   for (let done = 0; done < lengthBytes; done += CHUNK_BYTES) {
     const chunk = scratch.subarray(0, Math.min(CHUNK_BYTES, lengthBytes - done));
-    // Behind the end of an image are zeros.
+    // The bytes behind the end of an image count as zeros.
     chunk.fill(0, readSync(from, chunk, 0, chunk.length, offset + done));
     writeSync(to, chunk, 0, chunk.length, offset + done);
   }

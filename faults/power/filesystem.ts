@@ -2,30 +2,32 @@ import { closeSync, openSync } from 'node:fs';
 import koffi from 'koffi';
 import { mountPoints, runTool, unmount, unmountDead } from './mounts.js';
 
+/** The type of a filesystem and its mount options. */
 export interface Filesystem {
   type: 'ext4' | 'xfs';
-  /** As after `mount -o`, for example `commit=1,data=journal`; may be empty. */
+  /** Options as after `mount -o`, for example `commit=1,data=journal`; may be empty. */
   mountOptions: string;
 }
 
+/** The filesystem of a disk unless the user chooses another one. */
 export const DEFAULT_FILESYSTEM: Filesystem = { type: 'ext4', mountOptions: '' };
 
-/** mkfs.xfs makes nothing smaller than 300 MiB. */
+/** Smallest size of a disk in bytes: mkfs.xfs refuses to make a filesystem of less than 300 MiB. */
 export const MIN_DISK_BYTES = 320 * 2 ** 20;
 
 const MKFS_ARGUMENTS: Readonly<Record<Filesystem['type'], readonly string[]>> = {
-  // On a small device ext4 takes blocks of 1 KiB by itself; and everything is initialised now, so that no thread of
-  // the kernel writes to the device later on its own account.
+  // On a small device ext4 would choose blocks of 1 KiB. Everything is initialised at once, so that no kernel
+  // thread writes to the device later in the background.
   ext4: ['-q', '-F', '-b', '4096', '-E', 'nodiscard,lazy_itable_init=0,lazy_journal_init=0'],
   xfs: ['-q', '-f', '-K'],
 };
 
-/** What makes the filesystem in an image file or on a device. */
+/** Returns the command that makes the filesystem in an image file or on a device. */
 export function mkfsCommand({ type }: Filesystem, image: string): [string, ...string[]] {
   return [`mkfs.${type}`, ...MKFS_ARGUMENTS[type], image];
 }
 
-/** What mounts a device; a journal that was not closed is replayed by that. */
+/** Returns the command that mounts a device. The mount replays a journal that was not closed. */
 export function mountCommand(
   { type, mountOptions }: Filesystem,
   device: string,
@@ -35,22 +37,27 @@ export function mountCommand(
   return ['mount', '-t', type, '-o', options.join(','), device, mountPoint];
 }
 
-/** What every mount needs besides its access times. */
+/**
+ * Returns the mount options, together with those that every mount of the type needs; `noatime` is not among
+ * them.
+ */
 export function mountOptionsOf({ type, mountOptions }: Filesystem): string {
-  // Copies of one disk are mounted at the same time, and xfs takes no two with one id.
+  // Copies of one disk are mounted at the same time, and xfs refuses to mount two filesystems with the same
+  // id.
   const own = type === 'xfs' ? 'nouuid' : '';
   return ['nodiscard', own, mountOptions].filter(Boolean).join(',');
 }
 
+/** Makes an empty filesystem in an image file or on a device. */
 export function makeFilesystem(filesystem: Filesystem, image: string): void {
   const [program, ...args] = mkfsCommand(filesystem, image);
   runTool(program, args);
 }
 
-/** A filesystem cannot be mounted: it is damaged, or does not take its options. */
+/** Thrown when a filesystem cannot be mounted because it is damaged or does not accept its options. */
 export class MountError extends Error {}
 
-/** @throws MountError with the words of mount(8). */
+/** Mounts a device. @throws MountError with the message of mount(8). */
 export function mountFilesystem(filesystem: Filesystem, device: string, mountPoint: string): void {
   const [program, ...args] = mountCommand(filesystem, device, mountPoint);
   try {
@@ -66,14 +73,15 @@ const ioctl = libc.func('int ioctl(int fd, ulong request, _In_ uint32_t *argumen
   request: number,
   argument: readonly number[],
 ) => number;
-/** FS_IOC_GOINGDOWN: from here on the filesystem writes nothing more; not even its log is flushed. */
+/** ioctl FS_IOC_GOINGDOWN: the filesystem writes nothing more after it; not even its log is flushed. */
 const FS_IOC_GOINGDOWN = 0x8004587d;
 const GOING_FLAGS_NOLOGFLUSH = 2;
 
 /**
- * Takes a filesystem away without writing back what is dirty: it is told to go down first, and its pages are thrown
- * away by the unmount. Nothing of it stays in the kernel. True when something was mounted there.
- * @throws Error when something still uses the filesystem.
+ * Unmounts a filesystem without writing back its dirty pages: it shuts the filesystem down first, and the
+ * unmount then discards the pages. Nothing of it remains in the kernel.
+ * @returns true when something was mounted there.
+ * @throws Error when a process still uses the filesystem.
  */
 export function dropFilesystem(mountPoint: string): boolean {
   if (!mountPoints().has(mountPoint)) return false;
@@ -81,14 +89,20 @@ export function dropFilesystem(mountPoint: string): boolean {
   return unmount(mountPoint);
 }
 
-/** The same for a filesystem of which nothing is wanted any more, whoever still uses it. */
+/**
+ * As `dropFilesystem`, but also when a process still uses the filesystem. For one that is not needed any
+ * more.
+ */
 export function forceDropFilesystem(mountPoint: string): boolean {
   if (!mountPoints().has(mountPoint)) return false;
   shutDownFilesystem(mountPoint);
   return unmountDead(mountPoint);
 }
 
-/** Refused by filesystems that know nothing of it (tmpfs, FUSE), and impossible when the device below is gone. */
+/**
+ * Shuts a filesystem down. Errors are ignored: tmpfs and FUSE do not support it, and the device below may be
+ * gone.
+ */
 function shutDownFilesystem(mountPoint: string): void {
   let fd: number;
   try {

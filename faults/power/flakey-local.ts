@@ -7,10 +7,11 @@ import { localHost } from './host.js';
 import { attachLoop, detachLoops } from './loop.js';
 import { type PowerResource, type PowerResourceRegistry, runTool } from './mounts.js';
 
+/** The options of `LocalFlakeyDisk.create`. */
 export interface LocalFlakeyDiskOptions {
-  /** Holds the image; made, and removed in the end. */
+  /** Directory for the image. It is created, and removed by `remove`. */
   dir: string;
-  /** Of the device below /dev/mapper; carries the run's id. */
+  /** Name of the device below /dev/mapper; it contains the run's id. */
   name: string;
   mountPoint: string;
   sizeBytes: number;
@@ -18,7 +19,7 @@ export interface LocalFlakeyDiskOptions {
   registry: PowerResourceRegistry;
 }
 
-/** A disk behind dm-flakey on this machine's own kernel, over a file. */
+/** A disk behind dm-flakey in the kernel of this machine. Its bytes are in a file. */
 export class LocalFlakeyDisk implements PowerDisk {
   readonly backend = 'flakey';
   readonly killsTarget = false;
@@ -30,7 +31,7 @@ export class LocalFlakeyDisk implements PowerDisk {
   private constructor(options: LocalFlakeyDiskOptions) {
     this.#options = options;
     this.#image = join(options.dir, 'disk.img');
-    // In the order in which they are made; they are removed the other way round.
+    // In the order of creation. They are removed in reverse order.
     this.#resources = [
       { kind: 'directory', path: options.dir },
       { kind: 'loop', path: this.#image },
@@ -39,7 +40,10 @@ export class LocalFlakeyDisk implements PowerDisk {
     ];
   }
 
-  /** @throws Error with the words of the tool that failed. */
+  /**
+   * Creates the disk with an empty filesystem and mounts it.
+   * @throws Error with the message of the tool that failed.
+   */
   static async create(options: LocalFlakeyDiskOptions): Promise<LocalFlakeyDisk> {
     const disk = new LocalFlakeyDisk(options);
     for (const resource of disk.#resources) options.registry.made(resource);
@@ -73,7 +77,7 @@ export class LocalFlakeyDisk implements PowerDisk {
     return this.#requireDisk().writeErrors;
   }
 
-  /** Removes all of it; works in any state, may be called twice, and does not need the event loop. */
+  /** Removes everything. It works in any state, may be called twice, and does not need the event loop. */
   remove(): void {
     removeMapping(mappingPath(this.#options.name), () => dropFilesystem(this.#options.mountPoint));
     detachLoops(this.#image);
@@ -92,9 +96,11 @@ function mappingPath(name: string): string {
 }
 
 /**
- * Removes a device of the device mapper; true when there was one.
- * @param path below /dev/mapper.
- * @param unmount takes away what is mounted from it; a device that stands still is let go before.
+ * Removes a device of the device mapper.
+ * @param path of the device below /dev/mapper.
+ * @param unmount unmounts the filesystem on it. A suspended device is resumed before, because an unmount
+ *   would hang.
+ * @returns true when there was a device.
  */
 export function removeMapping(path: string, unmount: () => void = () => {}): boolean {
   const name = path.replace('/dev/mapper/', '');
@@ -103,11 +109,11 @@ export function removeMapping(path: string, unmount: () => void = () => {}): boo
     rmSync(path, { force: true });
     return false;
   }
-  // A kit that died between `stop` and `resume` has left it standing still, and whatever touches it waits.
+  // A kit that died between `stop` and `resume` has left the device suspended: every access to it would hang.
   runTool('dmsetup', ['resume', '--noudevsync', name]);
   unmount();
   runTool('dmsetup', ['remove', '--retry', '--noudevsync', name]);
-  // Without udev nobody takes the node away, so the node does not say whether there is a device.
+  // Without udev the node is not removed together with the device, so remove it here.
   rmSync(path, { force: true });
   return true;
 }

@@ -4,34 +4,36 @@ import type { Filesystem } from './filesystem.js';
 import { mkfsCommand, mountCommand } from './filesystem.js';
 import { type CommandHost, runScript } from './host.js';
 
+/** The options of `FlakeyDisk.create`. */
 export interface FlakeyDiskOptions {
   /** The machine whose kernel holds the device. */
   host: CommandHost;
-  /** A block device that is nobody else's; everything on it is lost. */
+  /** A block device that no other program uses. Everything on it is overwritten. */
   device: string;
-  /** Of the device below /dev/mapper; carries the run's id. */
+  /** Name of the device below /dev/mapper; it contains the run's id. */
   name: string;
-  /** Where the filesystem appears; made if it is not there. */
+  /** Directory where the filesystem is mounted; created if it does not exist. */
   mountPoint: string;
   filesystem: Filesystem;
   /**
-   * Shell lines that end every process of the target on that machine, done while the disk stands still; undefined when
-   * the caller ends them between `stop` and `resume`.
+   * Shell lines that kill every process of the target on that machine. They run while the disk is stopped.
+   * Undefined when the caller kills the processes between `stop` and `resume`.
    */
   killAll?: string;
 }
 
 const SCRIPT_TIMEOUT_MS = 60_000;
-/** A table that is left for a minute before it changes by itself, which it never does: down is 0 s. */
+/** Up for 60 s, then down for 0 s: a device that never fails. */
 const HEALTHY_TABLE = '60 0';
-/** Down for ever: writes are dropped and answered as if they had been done, and so are flushes. */
+/** Always down: writes and flushes are dropped, and answered as if they had succeeded. */
 const DROPPING_TABLE = '0 60 1 drop_writes';
-/** Likewise, and every write and flush is answered with EIO. */
+/** Always down: every write and flush is answered with EIO. */
 const FAILING_TABLE = '0 60 1 error_writes';
 
 /**
- * Without udev nobody makes the nodes of /dev/mapper or answers the cookie that dmsetup waits for. `load` puts a table
- * ($1: its last words) in place of the one in use, without asking the filesystem to write anything first.
+ * Shell functions of the scripts. All dmsetup calls work without udev: nothing else would make the nodes of
+ * /dev/mapper, or answer the cookie that dmsetup waits for. `load` replaces the table in use (its arguments
+ * are the end of the new table), without making the filesystem write anything first.
  */
 const SHELL_FUNCTIONS = `
 quiet() { "$@" >/dev/null; }
@@ -69,7 +71,10 @@ quiet dmsetup mknodes
 MOUNT
 `;
 
-/** The kernel waits for what is on its way to the device and keeps the rest back; nothing is written out for this. */
+/**
+ * Stops the disk. The kernel waits for writes in flight and holds back the rest. It does not write back dirty
+ * pages.
+ */
 const STOP = `${SCRIPT_HEAD}
 suspend
 KILL`;
@@ -79,8 +84,9 @@ load ${DROPPING_TABLE}
 resume`;
 
 /**
- * The unmount writes what is dirty into nothing. A device that is still in use afterwards would keep dirty pages alive,
- * which then survive the cut: that is an error, not a pass.
+ * Completes the cut. The unmount writes dirty pages to the device, which drops them. A device that is still
+ * in use after the unmount would keep dirty pages alive, and they would survive the cut. The script fails
+ * then, because a pass would be wrong.
  */
 const CUT = `${SCRIPT_HEAD}
 before=$(writes)
@@ -90,7 +96,10 @@ echo "dropped $(($(writes) - before))"
 change ${HEALTHY_TABLE}
 MOUNT`;
 
-/** Counted while it stands still: a writer that stops at its first error is not to fail before the count. */
+/**
+ * Makes writes fail. The writes are counted while the disk is stopped, so that no write can fail before the
+ * count.
+ */
 const START_FAILING = `${SCRIPT_HEAD}
 suspend
 load ${FAILING_TABLE}
@@ -103,7 +112,7 @@ writes`;
 const STOP_FAILING = `${SCRIPT_HEAD}
 change ${HEALTHY_TABLE}`;
 
-/** While writes still fail the unmount loses what is dirty, as at a cut. */
+/** Remounts the disk. If writes still fail, the unmount loses the dirty pages, as at a power cut. */
 const REMOUNT = `${SCRIPT_HEAD}
 away
 unused
@@ -115,15 +124,16 @@ away
 if dmsetup info "$name" >/dev/null 2>&1; then quiet dmsetup remove --retry --noudevsync "$name"; fi`;
 
 /**
- * A disk behind dm-flakey. A cut drops every write from its moment on; what the filesystem had handed to the disk before
- * stays, flushed or not: it cannot reorder, tear, or lose what a drive had cached.
+ * A disk behind dm-flakey. A cut drops every write after its moment. Writes that the filesystem had sent to
+ * the disk before stay, flushed or not: this backend cannot reorder or tear writes, or lose the cache of a
+ * drive.
  */
 export class FlakeyDisk implements PowerDisk {
   readonly backend = 'flakey';
   readonly killsTarget: boolean;
   readonly writeErrors: WriteErrorInjector;
   readonly #options: FlakeyDiskOptions;
-  /** Writes to the device before they began to fail. */
+  /** Number of writes to the device before writes began to fail. */
   #writesBefore = 0;
 
   private constructor(options: FlakeyDiskOptions) {
@@ -143,7 +153,10 @@ export class FlakeyDisk implements PowerDisk {
     };
   }
 
-  /** Makes the device with an empty filesystem and mounts it. @throws Error with the words of the tool that failed. */
+  /**
+   * Creates the device with an empty filesystem and mounts it.
+   * @throws Error with the message of the tool that failed.
+   */
   static async create(options: FlakeyDiskOptions): Promise<FlakeyDisk> {
     const disk = new FlakeyDisk(options);
     await disk.#run(CREATE);
@@ -172,7 +185,7 @@ export class FlakeyDisk implements PowerDisk {
     };
   }
 
-  /** Unmounts and removes the device; may be called twice. */
+  /** Unmounts and removes the device. It may be called twice. */
   async remove(): Promise<void> {
     await this.#run(REMOVE);
   }
@@ -192,7 +205,7 @@ function shellQuote(args: readonly string[]): string {
   return args.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
 }
 
-/** A name for a device that no other run has. */
+/** Makes a name for a device that no other run uses. */
 export function flakeyDeviceName(runId: string): string {
   return `plugpull-${runId}-${randomBytes(2).toString('hex')}`;
 }
@@ -201,7 +214,7 @@ const PROBE_DM_FLAKEY = `
 modprobe dm-flakey 2>/dev/null || true
 dmsetup targets | grep -q '^flakey '`;
 
-/** Whether a host has dmsetup and a kernel with dm-flakey. */
+/** Reports whether a host has dmsetup and a kernel with dm-flakey. */
 export async function flakeyAvailability(host: CommandHost): Promise<Availability> {
   const unavailable = (why: string, remedy: string): Availability => ({ available: false, why, remedy });
   const installed = await host.run(['sh', '-c', 'command -v dmsetup'], SCRIPT_TIMEOUT_MS);

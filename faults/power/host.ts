@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 
-/** How a command on a host ended. */
+/** The exit and the output of a command on a host. */
 export interface HostResult {
   code: number | null;
   signal: string | null;
@@ -9,8 +9,9 @@ export interface HostResult {
   stderr: string;
 }
 
-/** A machine with a kernel of its own on which commands are run as root: this one, or a virtual one. */
+/** A machine with its own kernel, on which commands run as root: this one, or a virtual machine. */
 export interface CommandHost {
+  /** Runs a command, and kills it after `timeoutMs`. */
   run(command: readonly string[], timeoutMs: number, stdin?: Buffer): Promise<HostResult>;
 }
 
@@ -45,10 +46,10 @@ export const localHost: CommandHost = {
 };
 
 /**
- * Runs a shell script on a host, which ends at its first command that fails.
- * @param values become $1, $2, … of the script.
- * @returns what it printed to stdout.
- * @throws Error with the words of what failed.
+ * Runs a shell script on a host. The script ends at its first command that fails.
+ * @param values the values of $1, $2, … in the script.
+ * @returns the output on stdout.
+ * @throws Error with the last lines of stderr when the script fails or takes too long.
  */
 export async function runScript(
   host: CommandHost,

@@ -3,19 +3,22 @@ import { basename, join } from 'node:path';
 import { runTool } from './mounts.js';
 
 /**
- * Puts a loop device over a file and returns its path. Direct I/O: requests reach the file merged as the filesystem
- * made them, and not page by page out of a second cache (64 KiB msyncs 1.4 ms without, 0.4 ms with); a flush of the
- * device is an fsync of the file either way. A file on a tmpfs has no direct I/O on kernels before 6.6.
+ * Attaches a loop device to a file and returns the path of the device.
  *
- * @param flushes `dropped`: for what need not outlive this machine; crash states are then mounted and restored in four
- *   fifths of the time.
+ * It uses direct I/O: requests then reach the file merged as the filesystem made them, and not page by page
+ * out of a second cache (an msync of 64 KiB takes 0.4 ms instead of 1.4 ms). A flush of the device is an
+ * fsync of the file either way. On kernels before 6.6 a file on a tmpfs has no direct I/O, and the device is
+ * attached without it.
+ *
+ * @param flushes `dropped`: flushes of the device do nothing. Use it for data that need not survive a crash
+ *   of this machine. Crash states are mounted and restored in 80 % of the time then.
  */
 export function attachLoop(file: string, flushes: 'passed-on' | 'dropped' = 'passed-on'): string {
   const device = attach(file);
   try {
     setCache(device, flushes === 'passed-on' ? WRITE_BACK : WRITE_THROUGH);
   } catch (error) {
-    // Without what may be dropped it is only faster.
+    // With flushes the device works as well and is only slower.
     if (flushes === 'dropped') return device;
     detachLoop(device);
     throw error;
@@ -33,20 +36,24 @@ function attach(file: string): string {
   }
 }
 
-/** The device has a cache that has to be flushed, or none, as far as the kernel knows. */
+/**
+ * Settings of the kernel for a device: it has a cache that must be flushed (`write back`), or it has no
+ * cache.
+ */
 const WRITE_BACK = 'write back';
 const WRITE_THROUGH = 'write through';
 
 /**
- * What was set for a loop device outlives its file: whoever had the number before may have told the kernel that there is no
- * cache to be flushed. Then no flush would reach the file, none would be recorded, and every correct queue would lose messages.
+ * Sets the cache setting of a loop device. The setting survives a change of the file: the previous user of
+ * the same device may have left `write through`. Then no flush would reach the file or be recorded, and every
+ * correct queue would seem to lose messages.
  */
 function setCache(device: string, cache: string): void {
   const setting = join('/sys/block', basename(device), 'queue/write_cache');
   if (readFileSync(setting, 'utf8').trim() !== cache) writeFileSync(setting, cache);
 }
 
-/** Every loop device over that file. */
+/** Lists every loop device that is attached to a file. */
 export function loopsOf(file: string): string[] {
   return readdirSync('/sys/block')
     .filter((name) => name.startsWith('loop') && backingFile(name) === file)
@@ -62,21 +69,24 @@ function backingFile(name: string): string | undefined {
   }
 }
 
-/** True when there was a loop device over that file, and now is none. */
+/** Detaches every loop device from a file. Returns true when there was one. */
 export function detachLoops(file: string): boolean {
   const devices = loopsOf(file);
   for (const device of devices) detachLoop(device);
   return devices.length > 0;
 }
 
-/** Detaches a loop device: at once, or as soon as the last mount of it is gone, in whatever mount namespace that is. */
+/**
+ * Detaches a loop device. The kernel delays this until the last mount of the device in any mount namespace is
+ * gone.
+ */
 export function detachLoop(device: string): void {
   try {
-    // Whoever gets the number next may need his flushes.
+    // The next user of this device number may need flushes.
     setCache(device, WRITE_BACK);
     runTool('losetup', ['--detach', device]);
   } catch (error) {
-    // Detached before, it went when it was let go of.
+    // An earlier detach was delayed, and the device has disappeared in the meantime.
     if (!/No such device|ENOENT/.test(String(error))) throw error;
   }
 }

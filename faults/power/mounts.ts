@@ -2,7 +2,10 @@ import { type ExecFileSyncOptionsWithStringEncoding, execFileSync } from 'node:c
 import { readFileSync } from 'node:fs';
 import { sleepSync } from '../waiting.js';
 
-/** A command that hangs holds up the run; nothing here takes more than a fraction of a second. */
+/**
+ * Upper bound for a tool in ms. A tool that hangs would block the run; normally each takes a fraction of a
+ * second.
+ */
 const TIMEOUT_MS = 20_000;
 
 const EXEC_OPTIONS: ExecFileSyncOptionsWithStringEncoding & { detached: boolean } = {
@@ -10,18 +13,26 @@ const EXEC_OPTIONS: ExecFileSyncOptionsWithStringEncoding & { detached: boolean 
   encoding: 'utf8',
   timeout: TIMEOUT_MS,
   env: { ...process.env, LC_ALL: 'C' },
-  // Not in the kit's process group: a Ctrl-C is the kit's to handle, and would end a tool between two of its steps.
+  // Use a separate process group: a Ctrl-C must reach only the kit. It would kill a tool between two of its
+  // steps.
   detached: true,
 };
 
-/** What tools say when the filesystem on which they write refuses, and the code that a call of our own would have got. */
+/**
+ * Error messages of tools when a filesystem refuses a write, with the code that a system call would have
+ * returned.
+ */
 const ERRNO_MESSAGES = [
   [/No space left on device/, 'ENOSPC'],
   [/Disk quota exceeded/, 'EDQUOT'],
   [/Read-only file system/, 'EROFS'],
 ] as const;
 
-/** Runs a system tool and returns what it prints; throws with its own words when it fails, and with a `code` for no room. */
+/**
+ * Runs a system tool and returns its output on stdout.
+ * @throws Error with the tool's own message when it fails, and with a `code` such as ENOSPC when a filesystem
+ *   refused a write.
+ */
 export function runTool(program: string, args: readonly string[]): string {
   try {
     return execFileSync(program, args, EXEC_OPTIONS);
@@ -33,7 +44,7 @@ export function runTool(program: string, args: readonly string[]): string {
   }
 }
 
-/** Every path where something is mounted. */
+/** Returns every path where something is mounted. */
 export function mountPoints(): Set<string> {
   const lines = readFileSync('/proc/self/mounts', 'utf8').split('\n');
   return new Set(
@@ -45,12 +56,15 @@ export function mountPoints(): Set<string> {
   );
 }
 
+/** Upper bound for the wait for a busy mount point, in ms. */
 const BUSY_TIMEOUT_MS = 5000;
 const BUSY_RETRY_MS = 20;
 
 /**
- * True when something was mounted there, and now is not. What was killed a moment ago may still hold a file open, and a
- * loop device lets go of its file only when the last program that looks at it has closed it: so it is patient.
+ * Unmounts a path. It retries while the path is busy: a process that was killed a moment ago may still hold a
+ * file open, and a loop device releases its file only when the last program that inspects the device has
+ * closed it.
+ * @returns true when something was mounted there.
  */
 export function unmount(path: string): boolean {
   if (!mountPoints().has(path)) return false;
@@ -67,8 +81,10 @@ export function unmount(path: string): boolean {
 }
 
 /**
- * Unmounts what nothing can be read from or written to any more: its server is dead, or it has gone down. What was mounted on
- * top of it may live on in another mount namespace for as long as programs run there; that is not waited for.
+ * Unmounts a filesystem that cannot be read or written any more, because its server is dead or it was shut
+ * down. A mount on top of it may remain in another mount namespace as long as programs run there; the
+ * function does not wait for that.
+ * @returns true when something was mounted there.
  */
 export function unmountDead(path: string): boolean {
   if (!mountPoints().has(path)) return false;
@@ -81,21 +97,27 @@ export function unmountDead(path: string): boolean {
   return true;
 }
 
-/** Something that outlives a killed kit and has to be removed again; a loop device is known by the file behind it. */
+/**
+ * Something that survives a kill of the kit and must then be removed. A loop device is identified by the file
+ * behind it.
+ */
 export type PowerResource =
   | { kind: 'directory'; path: string }
   | { kind: 'mount'; path: string }
   | { kind: 'loop'; path: string }
-  /** A device of the device mapper, with its path below /dev/mapper. */
+  /** A device of the device mapper; the path is below /dev/mapper. */
   | { kind: 'mapping'; path: string };
 
-/** Where a resource is written down before it is made, and crossed out when it is gone. */
+/** A registry of resources. A resource is added before it is created, and deleted after it is removed. */
 export interface PowerResourceRegistry {
   made(resource: PowerResource): void;
   gone(resource: PowerResource): void;
 }
 
-/** Copies a file without giving its holes room; where the filesystem can, blocks are shared and nothing is copied. */
+/**
+ * Copies a file and keeps its holes. If the filesystem supports it, the copy shares the blocks and no data is
+ * copied.
+ */
 export function copySparse(from: string, to: string): void {
   runTool('cp', ['--sparse=always', '--reflink=auto', from, to]);
 }

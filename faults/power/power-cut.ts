@@ -3,12 +3,14 @@ import { EXIT_TIMEOUT_MS, hit, miss } from '../injection.js';
 import { blocklogAvailability } from './blocklog-availability.js';
 
 /**
- * The whole machine stops at once, as far as the target can tell: first its disk stops, in the middle of whatever it
- * does; then all of its processes are killed; then the disk is made what a power cut at that moment leaves.
+ * Simulates a power cut of the whole machine. First the disk stops, in the middle of its work. Then all
+ * processes of the target are killed. Then the disk is put into the state that a power cut at that moment
+ * leaves.
  *
- * Between the first two steps the target may still answer, but only on the strength of what the disk had done before:
- * an answer that had to wait for the disk never comes. So whatever is confirmed must be on the disk. Freezing the
- * processes in between would gain nothing: a process that waits for the disk does not take a SIGSTOP.
+ * Between the first two steps the target may still answer, but such an answer can rest only on earlier work
+ * of the disk: an answer that has to wait for the disk never comes. So everything that is confirmed must be
+ * on the disk. Stopping the processes in between would not help, because a process that waits for the disk
+ * does not react to SIGSTOP.
  */
 export const powerCut: Fault = {
   name: 'power-cut',
@@ -35,7 +37,10 @@ export const powerCut: Fault = {
   heal: async () => {},
 };
 
-/** Mostly the harshest: confirmed means flushed, and a drive may lose all that was not. */
+/**
+ * Draws the loss. The harshest is the most frequent, because a drive may lose everything that was not
+ * flushed.
+ */
 function chooseLoss(random: Random): Loss {
   const dice = random.int(10);
   if (dice < 6) return 'all-lost';

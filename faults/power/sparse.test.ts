@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { copySparse } from './mounts.js';
 
-t.test('a tool that finds no room fails with the code of a call of our own', async (t) => {
+t.test('a tool that finds the disk full fails with the code that a system call would return', async (t) => {
   const here = fileURLToPath(import.meta.url);
   t.throws(() => copySparse(here, '/dev/full'), {
     code: 'ENOSPC',

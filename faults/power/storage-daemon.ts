@@ -5,34 +5,40 @@ import { allThreadsInState } from '../thread-state.js';
 import { sleepSync, until } from '../waiting.js';
 import { runTool, unmountDead } from './mounts.js';
 
+/** Name of the daemon's program. */
 export const STORAGE_DAEMON = 'qemu-storage-daemon';
 
+/** The options of `StorageDaemon.start`. */
 export interface StorageDaemonOptions {
-  /** The device's bytes. */
+  /** Path of the image file with the bytes of the device. */
   image: string;
-  /** Made anew: every write and every flush in the order in which they were completed; none is recorded without. */
+  /**
+   * Path of the log, which is overwritten. It gets every write and flush in the order of completion.
+   * Undefined: no log.
+   */
   log: string | undefined;
-  /** The file that stands for the device; created empty if it is not there. */
+  /** Path of the file that represents the device; created if it does not exist. */
   device: string;
-  /** A directory where the control files of FUSE may be mounted. */
+  /** Directory where the control files of FUSE may be mounted. */
   fuseControlDir: string;
-  /** The daemon's own words. */
+  /** Path of the file for the daemon's messages. */
   daemonLog: string;
   sizeBytes: number;
   /** Added to the daemon's environment, so that it can be found when the kit is gone. */
   env: Readonly<Record<string, string>>;
 }
 
+/** Upper bounds in ms. `EXIT_TIMEOUT_MS` is for a stop or an exit after a signal. */
 const START_TIMEOUT_MS = 10_000;
 const EXIT_TIMEOUT_MS = 5000;
 /**
- * How the daemon reads and writes its files. Through a ring a request costs one change of threads less; where the
- * ring is forbidden (many containers), threads do. Neither flushes the image file itself: this machine goes on
- * living, and a flush of the device is in the log all the same.
+ * Options for the daemon's access to its files, best first. With io_uring a request needs one thread switch
+ * less; where io_uring is forbidden (in many containers), threads work as well. Neither flushes the image
+ * file: this machine does not crash, and a flush of the device is in the log in any case.
  */
 const IO_OPTIONS = ['aio=io_uring,cache.no-flush=on', 'aio=threads,cache.no-flush=on'];
 
-/** A daemon that serves an image as a file and records what is done to it. */
+/** A qemu-storage-daemon process that exports an image as a file and logs the requests to it. */
 export class StorageDaemon {
   readonly #child: ChildProcess;
   readonly #device: string;
@@ -42,7 +48,10 @@ export class StorageDaemon {
     this.#device = device;
   }
 
-  /** @throws Error with the daemon's own words when it does not serve the device within 10 s. */
+  /**
+   * Starts the daemon.
+   * @throws Error with the daemon's own message when it does not serve the device within 10 s.
+   */
   static async start(options: StorageDaemonOptions): Promise<StorageDaemon> {
     let failure: unknown;
     for (const access of IO_OPTIONS) {
@@ -60,7 +69,7 @@ export class StorageDaemon {
     writeFileSync(options.device, '');
     const messages = openSync(options.daemonLog, 'w');
     const child = spawn(STORAGE_DAEMON, argumentsOf(options, access), {
-      // Not in the kit's process group: a Ctrl-C is the kit's to handle.
+      // Use a separate process group: a Ctrl-C must reach only the kit, which then removes the disk in order.
       detached: true,
       stdio: ['ignore', messages, messages],
       env: { ...process.env, ...options.env },
@@ -88,15 +97,16 @@ export class StorageDaemon {
     daemon.stop();
     const output = readFileSync(options.daemonLog, 'utf8').trim();
     throw new Error(
-      `${STORAGE_DAEMON} does not serve ${options.device}: ${output === '' ? 'it says nothing' : output}`,
+      `${STORAGE_DAEMON} does not serve ${options.device}: ${output === '' ? 'it printed nothing' : output}`,
     );
   }
 
+  /** Process id of the daemon. */
   get pid(): number | undefined {
     return this.#child.pid;
   }
 
-  /** Stops it where it is: every request waits. Returns when none of its threads runs any more. */
+  /** Stops the daemon, so that every request waits. Returns when none of its threads runs any more. */
   pause(): void {
     this.#child.kill('SIGSTOP');
     const { pid } = this.#child;
@@ -106,11 +116,15 @@ export class StorageDaemon {
     }
   }
 
+  /** Lets the stopped daemon continue. */
   resume(): void {
     this.#child.kill('SIGCONT');
   }
 
-  /** Ends it at once, without waiting for the event loop; may be called twice. What it had answered is in its files. */
+  /**
+   * Kills the daemon without the event loop. It may be called twice. Completed requests are in the daemon's
+   * files.
+   */
   stop(): void {
     const { pid, exitCode, signalCode } = this.#child;
     if (pid !== undefined && exitCode === null && signalCode === null) this.#child.kill('SIGKILL');
@@ -138,24 +152,24 @@ function argumentsOf({ image, log, device }: StorageDaemonOptions, access: strin
   ];
 }
 
-/** In the daemon's option syntax a comma ends a value, and two stand for one. */
+/** Escapes a value for the daemon's option syntax, in which a comma ends a value and two commas mean one. */
 const quoted = (path: string): string => path.replaceAll(',', ',,');
 
 const SYSTEM_CONTROL = '/sys/fs/fuse/connections';
 
 /**
- * Lets the kernel have one read or write at a time under way on a FUSE mount.
+ * Limits the kernel to one read or write in flight on a FUSE mount.
  *
- * The storage daemon (QEMU before 10.1) answers a request that comes while it works on a write in the middle of that
- * write, and reads it into the same buffer: two writes at once, and the first one ends with bytes of the second, on
- * the device and in the log. Requests that carry no data (a flush, a read) overwrite only what has been
- * looked at already. A filesystem's log was damaged by this within a dozen cuts.
+ * The storage daemon (QEMU before 10.1) handles a new request in the middle of a write that it is working on,
+ * and reads the request into the same buffer. With two writes at once, the first one ends with bytes of the
+ * second, on the device and in the log. Requests without data (a flush, a read) overwrite only bytes that
+ * were already used. Without the limit, a filesystem's log was damaged within a dozen cuts.
  *
- * @param ownControl a directory for the control files where the system has not mounted them.
+ * @param ownControl directory for mounting the control files when the system has not mounted them.
  */
 function serialiseRequests(mountPoint: string, ownControl: string): void {
   const { dev } = statSync(mountPoint);
-  // glibc's encoding of a device number; the kernel names a connection by the minor.
+  // Decode the minor number from glibc's device number: the kernel names a FUSE connection by it.
   const minor = (dev & 0xff) | ((dev >>> 12) & ~0xff);
   writeFileSync(join(controlDirectory(ownControl), `${minor}`, 'max_background'), '1');
 }

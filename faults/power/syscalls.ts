@@ -2,7 +2,7 @@ import { closeSync, constants, openSync } from 'node:fs';
 import koffi from 'koffi';
 import { sleepSync } from '../waiting.js';
 
-/** System calls on block devices and filesystems, for what a tool as a process of its own would be too slow. */
+// System calls on block devices and filesystems, for work that is too slow with a tool in a separate process.
 const libc = koffi.load(null);
 
 const ioctlNumber = libc.func('int ioctl(int fd, ulong request, long argument)') as (
@@ -29,31 +29,36 @@ const BLKFLSBUF = 0x1261;
 const FS_IOC_FIEMAP = 0xc020660b;
 const MS_NOATIME = 1024;
 const EBUSY = 16;
+/** Upper bound for the wait for a busy mount point, in ms. */
 const BUSY_TIMEOUT_MS = 5000;
 
 function systemError(what: string): Error {
   return new Error(`${what}: ${strerror(koffi.errno())}`);
 }
 
-/** Makes `to` share every block of `from`, which costs no copy; false where the filesystem cannot. */
+/**
+ * Makes `to` share every block of `from`, without a copy (file descriptors). Returns false if the filesystem
+ * cannot.
+ */
 export function cloneFile(from: number, to: number): boolean {
   return ioctlNumber(to, FICLONE, from) === 0;
 }
 
-/** Writes and forgets what the kernel has cached of a block device. */
+/** Writes back and drops the kernel's cache of a block device (file descriptor). */
 export function flushDeviceCache(device: number): void {
   if (ioctlNumber(device, BLKFLSBUF, 0) !== 0) throw systemError('BLKFLSBUF');
 }
 
-/** The kernel refuses a filesystem for what is on its disk. */
+/** Thrown when the kernel refuses a filesystem because of the bytes on its disk. */
 export class DamagedFilesystemError extends Error {}
 
-/** What the kernel says of a superblock, a log or an inode that cannot be: EIO, EINVAL, EBADMSG, EUCLEAN. */
+/** Error numbers of the kernel for an invalid superblock, log or inode: EIO, EINVAL, EBADMSG, EUCLEAN. */
 const DAMAGE_ERRNOS = new Set([5, 22, 74, 117]);
 
 /**
- * mount(2), without access times; `options` as after `-o`.
- * @throws DamagedFilesystemError, or another error where it is not the disk that is to blame.
+ * Mounts a device with mount(2) and without access times.
+ * @param options options as after `mount -o`.
+ * @throws DamagedFilesystemError when the bytes on the disk are the cause, and another Error otherwise.
  */
 export function mountAt(device: string, mountPoint: string, type: string, options: string): void {
   if (mountCall(device, mountPoint, type, MS_NOATIME, options) === 0) return;
@@ -62,7 +67,10 @@ export function mountAt(device: string, mountPoint: string, type: string, option
   throw DAMAGE_ERRNOS.has(number) ? new DamagedFilesystemError(error.message) : error;
 }
 
-/** umount2(2); waits a moment for what has just let go of it. */
+/**
+ * Unmounts with umount2(2). It retries while the mount point is busy, because a process may be about to
+ * release it.
+ */
 export function unmountAt(mountPoint: string): void {
   const deadline = performance.now() + BUSY_TIMEOUT_MS;
   while (umountCall(mountPoint, 0) !== 0) {
@@ -72,10 +80,10 @@ export function unmountAt(mountPoint: string): void {
 }
 
 /**
- * Waits until no filesystem holds a block device any more. A container that is being started has a copy of every mount for a
- * moment, and other programs for as long as they run: what is unmounted lives on in there, and the next mount of the
- * device would see the old disk.
- * @returns false when it is still held after `timeoutMs`.
+ * Waits until no filesystem uses a block device any more. A container that is being started has a copy of
+ * every mount for a moment, and other programs have one as long as they run. An unmounted filesystem lives on
+ * in such a copy, and the next mount of the device would show the old disk.
+ * @returns false when the device is still in use after `timeoutMs`.
  */
 export function waitUntilReleased(device: string, timeoutMs: number): boolean {
   const deadline = performance.now() + timeoutMs;
@@ -90,7 +98,7 @@ export function waitUntilReleased(device: string, timeoutMs: number): boolean {
   }
 }
 
-/** A piece of a file that lies in one piece on its device; all in bytes. */
+/** A contiguous part of a file on its device; all values in bytes. */
 export interface Extent {
   fileOffset: number;
   deviceOffset: number;
@@ -101,12 +109,12 @@ const HEAD_BYTES = 32;
 const EXTENT_BYTES = 56;
 const MAX_EXTENTS = 4096;
 const FLAG_SYNC = 1;
-/** Places that are not known yet, not plain bytes, or not written yet (FIEMAP_EXTENT_*). */
+/** Flags of extents without a known position, with encoded bytes, or not yet written (FIEMAP_EXTENT_*). */
 const NOT_PLAIN_FLAGS = 0x2 | 0x4 | 0x8 | 0x80 | 0x200 | 0x400 | 0x800;
 
 /**
- * Where the bytes of a file lie on its device, in order of the file.
- * @throws Error when not all of it is written there as plain bytes.
+ * Returns the extents of a file on its device, in the order of the file.
+ * @throws Error when a part of the file is not stored on the device as plain bytes.
  */
 export function extentsOf(path: string, sizeBytes: number): Extent[] {
   const request = Buffer.alloc(HEAD_BYTES + MAX_EXTENTS * EXTENT_BYTES);

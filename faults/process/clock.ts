@@ -9,13 +9,16 @@ import { sleep, until } from '../waiting.js';
 const LIBRARY_FOLDERS = ['/usr/lib', '/usr/local/lib', '/usr/lib64', '/lib'];
 const LIBRARY = 'libfaketimeMT.so.1';
 const SHARED_MEMORY_DIR = '/dev/shm';
+/** Upper bound for loading the library into a started service, in ms. */
 const LOAD_TIMEOUT_MS = 2000;
 const MAX_JUMPS = 3;
+/** Largest offset from the real time, in seconds: 90 days. */
 const MAX_JUMP_S = 90 * 24 * 3600;
 
 /**
- * Services are started again with a wall clock that the kit sets: it starts wrong, and then jumps, forward and back.
- * The monotonic clock is left alone, as a real clock set by hand leaves it.
+ * Restarts services with a wall clock that the kit sets. The clock is wrong at the start, and then jumps
+ * forward and back. The monotonic clock is left alone, because setting a real clock does not change it
+ * either.
  */
 export const clock: Fault = {
   name: 'clock',
@@ -46,7 +49,7 @@ export const clock: Fault = {
     }
     await sleep(100, context.signal);
     const detail = `clock of ${killed.join(', ')} off by ${jumps.map((seconds) => `${seconds} s`).join(', then ')}`;
-    // A static program does not load libraries: its clock was not moved, though it was killed.
+    // A static program loads no libraries: it was killed, but its clock was not moved.
     if (!isLoaded)
       return { ...miss(`${detail}: libfaketime was not loaded`, killed), scope: scopeOf(killed, context) };
     return hit(detail, scopeOf(killed, context), killed);
@@ -57,8 +60,9 @@ export const clock: Fault = {
 };
 
 /**
- * Removes what libfaketime leaves behind when the process is killed that had it first: nobody else uses it then.
- * @param pid of a process that has gone; one that never had a clock of its own leaves nothing.
+ * Removes the shared memory files that libfaketime leaves behind when the process that created them is
+ * killed. No other process uses them then.
+ * @param pid of a process that has exited. Nothing happens for a process that never ran with libfaketime.
  */
 export function removeFaketimeFiles(pid: number): void {
   for (const name of [`faketime_shm_${pid}`, `sem.faketime_sem_${pid}`])

@@ -3,8 +3,9 @@ import { hit, killServices, liveServices, miss, scopeOf } from '../injection.js'
 import { AVAILABLE } from '../programs.js';
 
 /**
- * SIGKILL to one service while the others live on. When all die the target starts anew; here those that are left must
- * notice, and free what the dead one held.
+ * Kills one service with SIGKILL while the others continue. After a kill of all services the target starts
+ * from scratch. Here the remaining services must notice the death, and release everything that the dead
+ * service held.
  */
 export const killOne: Fault = {
   name: 'kill-one',
@@ -24,7 +25,10 @@ export const killOne: Fault = {
 
 const NAME_PREFIX = `${killOne.name}:`;
 
-/** SIGKILL to one service by its name: `kill-one:worker-a`. Undefined when `fault` is no such name. */
+/**
+ * Makes the fault that kills the service in its name: `kill-one:worker-a`. Returns undefined for any other
+ * name.
+ */
 export function killOneNamed(faultName: string): Fault | undefined {
   const service = serviceOfKillOne(faultName);
   if (service === undefined) return undefined;
@@ -39,7 +43,7 @@ export function killOneNamed(faultName: string): Fault | undefined {
   };
 }
 
-/** The service that a name such as `kill-one:worker-a` means. */
+/** Returns the service in a name such as `kill-one:worker-a`, or undefined for any other name. */
 export function serviceOfKillOne(faultName: string): string | undefined {
   return faultName.startsWith(NAME_PREFIX) ? faultName.slice(NAME_PREFIX.length) : undefined;
 }

@@ -5,7 +5,7 @@ import { sleep } from '../waiting.js';
 
 const MAX_EXTRA_KILLS = 3;
 
-/** Kills all, starts again, and kills during the recovery, up to three times. */
+/** Kills all services, starts them again, and kills them during the recovery, one to three times. */
 export const killRecovery: Fault = {
   name: 'kill-recovery',
   family: 'kill',

@@ -8,7 +8,7 @@ import { CALL_KINDS, type CallKind } from '../tracing/call-kinds.js';
 import { straceCommand } from '../tracing/strace.js';
 import { until } from '../waiting.js';
 
-/** Up to which one of its kind a process is let live. */
+/** Largest n for each kind of call: the process is killed before its n-th call of that kind at the latest. */
 const MAX_NTH: Readonly<Record<CallKind, number>> = {
   sync: 60,
   write: 150,
@@ -22,12 +22,13 @@ const MAX_NTH: Readonly<Record<CallKind, number>> = {
   ring: 200,
 };
 
+/** Upper bound for reaching the n-th call, in ms from the start of the service. */
 const CALL_TIMEOUT_MS = 1500;
 const MAX_TRIES = 3;
 
 /**
- * The service is started again under strace, which kills it before its n-th system call of a kind: a place in the
- * code, not a time, so that the same n dies at the same line.
+ * Restarts a service under strace, which kills it before its n-th system call of a kind. The kill is bound to
+ * a position in the code and not to a time, so that the same n kills it at the same line.
  */
 export const killSyscall: Fault = {
   name: 'kill-syscall',
@@ -41,7 +42,8 @@ export const killSyscall: Fault = {
       const service = context.random.pick(context.services);
       const { kind, calls } = context.random.pick(CALL_KINDS);
       const maxNth = MAX_NTH[kind];
-      // Who did not come to its n-th call may never make such calls but while it starts: then an early one.
+      // A service that did not reach its n-th call may make such calls only during its start, so try an early
+      // call.
       const limit = attempt === 1 ? maxNth : Math.ceil(maxNth / 10);
       const nth =
         context.random.int(2) === 0 ? 1 + context.random.int(limit) : logUniformInt(context.random, 1, limit);
@@ -58,7 +60,11 @@ export const killSyscall: Fault = {
   heal: async () => {},
 };
 
-/** True when the service died at that call; it is down afterwards in any case. */
+/**
+ * Restarts a service so that it is killed at its n-th call of the given ones. The service is down afterwards
+ * in any case.
+ * @returns true when it died at that call.
+ */
 export async function killAt(
   context: FaultContext,
   service: Service,
@@ -70,13 +76,16 @@ export async function killAt(
   const tampering = { calls, what: 'signal=KILL', when: `${nth}` } as const;
   await service.start(straceCommand({ log, calls, tampering }));
   const hasDied = await waitForDeath(service, log, context.signal);
-  // Where only one of its processes died the rest goes too: a service is one thing that crashes.
+  // strace kills only one process. Kill the others too, because a service crashes as a whole.
   await killServices([service]);
   rmSync(log, { force: true });
   return hasDied;
 }
 
-/** strace names the death of every process that it kills; a service may have more than one. */
+/**
+ * Waits until the log shows a kill: strace logs the death of each process that it kills, and others may live
+ * on.
+ */
 async function waitForDeath(service: Service, log: string, signal: AbortSignal): Promise<boolean> {
   return until(() => service.pids().length === 0 || logShowsKill(log), CALL_TIMEOUT_MS, signal, 10);
 }

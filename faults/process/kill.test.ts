@@ -30,7 +30,7 @@ async function withServices(
   }
 }
 
-t.test('kill takes down several services or all, by seed, and says which', async (t) => {
+t.test('kill takes down some or all services, by seed, and names those that are down', async (t) => {
   const scopes = new Set<string>();
   for (let seed = 1; seed <= 12; seed++) {
     await withServices(
@@ -46,10 +46,10 @@ t.test('kill takes down several services or all, by seed, and says which', async
       seed,
     );
   }
-  t.same([...scopes].sort(), ['all-processes', 'some-processes'], 'both came up');
+  t.same([...scopes].sort(), ['all-processes', 'some-processes'], 'both scopes occurred');
 });
 
-t.test('kill-one takes down one of several, and the others live on', async (t) => {
+t.test('kill-one takes down one of several services, and the others continue', async (t) => {
   await withServices({ a: SLEEPER, b: SLEEPER }, async (services, context) => {
     t.match(await killOne.inject(context), { hit: true, scope: 'some-processes' });
     t.equal(services.filter((service) => service.pids().length > 0).length, 1);
@@ -68,7 +68,7 @@ t.test('a fault that finds no process is a miss', async (t) => {
 });
 
 t.test(
-  'kill-recovery starts the services again and kills them during that, and leaves them down',
+  'kill-recovery starts the services again, kills them during the start, and leaves them down',
   async (t) => {
     await withServices({ a: SLEEPER }, async ([service], context) => {
       const injection = await killRecovery.inject(context);
@@ -81,7 +81,7 @@ t.test(
 
 const skip = straceAvailability().available ? false : 'strace is not installed';
 
-t.test('kill-syscall kills a service at a system call of the kind that it makes', { skip }, async (t) => {
+t.test('kill-syscall kills a service at a system call of the chosen kind', { skip }, async (t) => {
   const opens = {
     ...testRandom(1),
     pick: <T>(items: readonly T[]) => items[Math.min(4, items.length - 1)] as T,
@@ -96,7 +96,7 @@ t.test('kill-syscall kills a service at a system call of the kind that it makes'
 });
 
 t.test(
-  'kill-syscall is a miss when no such call is made, and leaves the service running',
+  'kill-syscall is a miss when the service makes no such call, and the service keeps running',
   { skip },
   async (t) => {
     const never = { ...testRandom(3), pick: <T>(items: readonly T[]) => items.at(0) as T };
@@ -108,7 +108,7 @@ t.test(
   },
 );
 
-t.test('pause stops a service, and heal lets it go on', async (t) => {
+t.test('pause stops a service, and heal lets it continue', async (t) => {
   const { remove, ...directories } = testDirectories();
   t.teardown(remove);
   const file = join(directories.scratchDir, 'alive');
@@ -117,7 +117,7 @@ t.test('pause stops a service, and heal lets it go on', async (t) => {
   const context = testFaultContext({ ...directories, services: [service] });
   t.teardown(() => killServices([service]));
   await service.start();
-  t.ok(await until(() => existsSync(file), 10_000), 'it works');
+  t.ok(await until(() => existsSync(file), 10_000), 'the service writes its file');
   const injection = await pause.inject(context);
   t.equal(injection.hit, true);
   t.equal(injection.scope, 'none');
@@ -126,7 +126,7 @@ t.test('pause stops a service, and heal lets it go on', async (t) => {
   t.ok(await until(() => existsSync(file) && service.pids().length > 0, 10_000));
 });
 
-t.test('pause may kill another service while one sleeps, and starts that one again', async (t) => {
+t.test('pause may kill another service while the first is stopped, and starts it again', async (t) => {
   const killed: string[][] = [];
   for (let seed = 1; seed <= 6 && killed.length === 0; seed++) {
     await withServices(
@@ -140,5 +140,5 @@ t.test('pause may kill another service while one sleeps, and starts that one aga
       seed,
     );
   }
-  t.equal(killed.length, 1, 'one of the seeds did it');
+  t.equal(killed.length, 1, 'one of the seeds killed the other service');
 });

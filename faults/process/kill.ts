@@ -3,7 +3,7 @@ import { hit, killServices, liveServices, miss, scopeOf } from '../injection.js'
 import { AVAILABLE } from '../programs.js';
 import { sample } from '../random-choice.js';
 
-/** SIGKILL to all services or to several of them; the driver's trigger says when. */
+/** Kills all services, or some of them, with SIGKILL. The trigger of the driver determines the moment. */
 export const kill: Fault = {
   name: 'kill',
   family: 'kill',

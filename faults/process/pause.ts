@@ -8,8 +8,9 @@ const MIN_PAUSE_MS = 20;
 const MAX_PAUSE_MS = 2500;
 
 /**
- * Stops a service and lets it go on later, as a busy machine does; or stops one, kills another, starts that again,
- * and only then lets the stopped one go on: what it then believes of its partner is out of date.
+ * Stops a service and lets it continue later, as on a busy machine. Sometimes it also kills another service
+ * meanwhile and starts that again before the stopped one continues: the stopped service then has outdated
+ * knowledge of its partner.
  */
 export const pause: Fault = {
   name: 'pause',

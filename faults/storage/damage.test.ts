@@ -5,7 +5,7 @@ import { testDirectories, testFaultContext, testRandom } from '../fixtures/fault
 import { dataRot } from './data-rot.js';
 import { indexLoss } from './index-loss.js';
 
-t.test('index-loss changes the index files, in every way that it knows, and nothing else', async (t) => {
+t.test('index-loss uses each of its kinds of damage, and changes only index files', async (t) => {
   const ways = new Set<string>();
   for (let seed = 1; seed <= 120; seed++) {
     const { dataDir, scratchDir, remove } = testDirectories();
@@ -45,7 +45,7 @@ t.test('index-loss without an index is a miss', async (t) => {
   t.match(named.detail, /\*\.index/);
 });
 
-t.test('data-rot flips bits inside marked messages only, and names them', async (t) => {
+t.test('data-rot flips bits only inside marked messages, and names the damaged messages', async (t) => {
   for (let seed = 1; seed <= 30; seed++) {
     const { dataDir, scratchDir, remove } = testDirectories();
     const marks = new Map(['m1', 'm2', 'm3'].map((id) => [id, Buffer.from(`<mark of ${id}>`)]));
@@ -72,12 +72,12 @@ t.test('data-rot flips bits inside marked messages only, and names them', async 
       );
     }
     t.equal(after.length, before.length);
-    t.ok(readFileSync(join(dataDir, 'other')).equals(before), 'files that hold no messages are left alone');
+    t.ok(readFileSync(join(dataDir, 'other')).equals(before), 'files that hold no messages are unchanged');
     remove();
   }
 });
 
-t.test('data-rot finds a mark that lies across the pieces in which a file is read', async (t) => {
+t.test('data-rot finds a mark that crosses the border between two chunks of a file', async (t) => {
   const { dataDir, scratchDir, remove } = testDirectories();
   t.teardown(remove);
   const mark = Buffer.from('<a mark across>');
@@ -98,7 +98,7 @@ t.test('data-rot finds a mark that lies across the pieces in which a file is rea
   t.equal(statSync(join(dataDir, 'a.data')).size, before.length);
 });
 
-t.test('data-rot is a miss when nothing is stored, or nothing is found', async (t) => {
+t.test('data-rot is a miss when no message is stored or no mark is found', async (t) => {
   const { remove, ...directories } = testDirectories();
   t.teardown(remove);
   const stored = () => new Map([['m', Buffer.from('mark')]]);

@@ -10,8 +10,9 @@ const MAX_RECORDS = 4;
 const MAX_BITS = 8;
 
 /**
- * Flips bits inside stored messages that are confirmed and not yet delivered, every copy of them. They are found by
- * the mark that each message carries in clear; a target that compresses or encrypts what it stores is a miss.
+ * Flips bits inside stored messages that are confirmed and not yet delivered, in every copy of them. The
+ * messages are found by the mark that each one carries as plain bytes. A target that compresses or encrypts
+ * its files is a miss.
  */
 export const dataRot: Fault = {
   name: 'data-rot',
@@ -49,7 +50,7 @@ export const dataRot: Fault = {
   heal: async () => {},
 };
 
-/** Different bits, so that no two flips undo each other. */
+/** Flips a few different bits, so that no two flips undo each other, and returns their positions as text. */
 function flipRandomBits(
   context: FaultContext,
   path: string,
@@ -66,7 +67,9 @@ function flipRandomBits(
 
 const CHUNK_BYTES = 4 * 1024 * 1024;
 
-/** Every offset in a file at which one of the byte strings starts, by the name of the string. */
+/**
+ * Finds every offset (in bytes) at which one of the byte strings starts in a file, by the id of the string.
+ */
 function findInFile(path: string, marks: ReadonlyMap<string, Buffer>): Map<string, number[]> {
   const offsetsById = new Map<string, number[]>();
   const maxLength = Math.max(0, ...[...marks.values()].map((bytes) => bytes.length));
@@ -78,7 +81,7 @@ function findInFile(path: string, marks: ReadonlyMap<string, Buffer>): Map<strin
       const length = readSync(file, block, 0, block.length, start);
       for (const [name, bytes] of marks) {
         for (const at of offsetsIn(block.subarray(0, length), bytes)) {
-          // What starts in the overlap is found again in the next chunk.
+          // A match that starts in the overlap is found again in the next chunk.
           if (at < CHUNK_BYTES) offsetsById.set(name, [...(offsetsById.get(name) ?? []), start + at]);
         }
       }

@@ -10,14 +10,16 @@ const run = promisify(execFile);
 const FLOOD_TIMEOUT_MS = 4000;
 const MAX_REJECTIONS = 20;
 const CONFIRM_TIMEOUT_MS = 1000;
-/** What the filesystem may grow to when the fault is over; a limit, not a use of memory. */
+/**
+ * Size limit of the filesystem in bytes while the fault is not active. It is a limit and reserves no memory.
+ */
 export const FILESYSTEM_LIMIT_BYTES = 8 * 1024 ** 3;
 
 /**
- * The filesystem that holds the data shrinks to what is in use while producers send as much as they can. A target
- * that has taken all its room at install need not notice; one that grows must reject what it cannot store. Then all
- * processes are killed while nothing has been taken from the target, half the time when there is room again: what was
- * confirmed without being stored is gone.
+ * Shrinks the filesystem that holds the data to the space in use while producers send as fast as they can. A
+ * target that allocated all its space at install need not notice. A target whose files grow must reject what
+ * it cannot store. Then all processes are killed before any receiver has taken a message, in half of the
+ * cases after space is free again. Messages that were confirmed without being stored are then lost.
  */
 export const diskFull: Fault = {
   name: 'disk-full',

@@ -14,7 +14,7 @@ const clockIs = await clock.available();
 const diskIs = await diskFull.available();
 
 t.test(
-  'the clock of a service is moved, its monotonic clock is not, and heal sets it right',
+  'clock moves the wall clock of a service but not its monotonic clock, and heal sets it right',
   { skip: !clockIs.available },
   async (t) => {
     const { remove, ...directories } = testDirectories();
@@ -49,7 +49,7 @@ t.test(
   },
 );
 
-t.test('full hits when the target has rejected, and heals by letting go', async (t) => {
+t.test('full hits when the target rejects messages, and heal ends the flood', async (t) => {
   const { remove, ...directories } = testDirectories();
   t.teardown(remove);
   const floods: boolean[] = [];
@@ -67,7 +67,7 @@ t.test('full hits when the target has rejected, and heals by letting go', async 
 });
 
 t.test(
-  'disk-full leaves no room on the filesystem, and heal gives it back',
+  'disk-full leaves no free space on the filesystem, and heal restores it',
   { skip: !diskIs.available },
   async (t) => {
     const { dataDir, scratchDir, remove } = testDirectories();
@@ -101,9 +101,9 @@ t.test(
 );
 
 t.test(
-  'what a killed process leaves of its own clock in shared memory is removed, and no other',
+  'the shared memory that libfaketime leaves of one killed process is removed, and that of no other',
   async (t) => {
-    // Larger than any process id that Linux gives.
+    // A number larger than any process id of Linux.
     const gone = 2 ** 30 + process.pid;
     const files = (pid: number) => [`/dev/shm/faketime_shm_${pid}`, `/dev/shm/sem.faketime_sem_${pid}`];
     t.teardown(() => removeFaketimeFiles(gone + 1));

@@ -4,11 +4,15 @@ import { AVAILABLE } from '../programs.js';
 import { logUniformInt } from '../random-choice.js';
 
 const FILL_TIMEOUT_MS = 8000;
-/** Messages get smaller with each rejection: after some it is full to the last byte. */
+/**
+ * Messages get smaller with each rejection. After this many rejections the queue is full to the last byte.
+ */
 const MIN_REJECTIONS = 25;
 const MAX_REJECTIONS = 60;
 
-/** Nothing is taken from the target while producers go on, until it has no room and says so, again and again. */
+/**
+ * Lets producers send while receivers take nothing, until the target is full and has rejected many messages.
+ */
 export const full: Fault = {
   name: 'full',
   family: 'full',

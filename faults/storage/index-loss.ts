@@ -21,8 +21,8 @@ const COPIES_AT_START = 'index-at-start';
 const COPIES_AT_LAST_LOSS = 'index-at-last-loss';
 
 /**
- * Loses or damages what the target can rebuild, while it is down. Copies are kept from the start of the round and from
- * before each loss: an old state that comes back is one of these.
+ * Removes or damages files that the target can rebuild, while it is down. Copies are saved at the start of
+ * the round and before each damage: an old state that comes back is one of these.
  */
 export const indexLoss: Fault = {
   name: 'index-loss',
@@ -72,7 +72,7 @@ const CORRUPTION_KINDS = ['truncated', 'bits flipped', 'garbage', 'old copy', 's
 
 type DamageKind = (typeof LOSS_KINDS)[number] | (typeof CORRUPTION_KINDS)[number];
 
-/** Who has lost the index knows that; who has a wrong one may believe it, and that is tried more often. */
+/** Prefers corruption to loss: a target notices a missing index, but it may trust a wrong one. */
 function pickDamageKind(random: Random): DamageKind {
   return random.int(4) === 0 ? random.pick(LOSS_KINDS) : random.pick(CORRUPTION_KINDS);
 }
@@ -83,13 +83,16 @@ const HEADER_BYTES = 4096;
 const PAGE_BYTES = 4096;
 const BLOCK_BYTES = 64;
 
-/** A file to damage, and a copy of it as it was earlier in the round; the copy may be missing. */
+/** A file to damage, and the path of a copy from earlier in the round. The copy may be missing. */
 interface Victim {
   path: string;
   earlierCopy: string;
 }
 
-/** Damages a file in one way; a few words that say how, or undefined when there was nothing to do it to. */
+/**
+ * Damages a file in one way. Returns a short text about the damage, or undefined when nothing could be
+ * changed.
+ */
 function damage({ path, earlierCopy }: Victim, kind: DamageKind, random: Random): string | undefined {
   if (kind === 'removed') {
     rmSync(path);
@@ -143,8 +146,9 @@ function damage({ path, earlierCopy }: Victim, kind: DamageKind, random: Random)
 }
 
 /**
- * Offsets of one kind: near the start, where a header is likely, anywhere, or where the file has changed and so is in
- * use. One damage has one kind: a header that is wrong too would hide what becomes of the rest.
+ * Makes a function that draws offsets from one region of a file: the start, where a header is likely, the
+ * whole file, or the part that has changed and is therefore in use. One damage stays in one region, because a
+ * damaged header would hide how the target handles the rest.
  */
 function offsetPicker(random: Random, now: Buffer, before: Buffer): () => number {
   const region = random.int(4);
@@ -154,7 +158,7 @@ function offsetPicker(random: Random, now: Buffer, before: Buffer): () => number
   return () => Math.min(now.length - 1, random.pick(used) + random.int(BLOCK_BYTES));
 }
 
-/** Offsets of the blocks that are not now as they were before. */
+/** Returns the offsets (in bytes) of the blocks that differ between now and before. */
 function changedBlocks(now: Buffer, before: Buffer, blockBytes: number): number[] {
   const blocks: number[] = [];
   for (let at = 0; at < Math.min(now.length, before.length); at += blockBytes) {
@@ -170,7 +174,7 @@ function garbage(random: Random, length: number): Buffer {
   return Buffer.from(Array.from({ length }, () => random.int(256)));
 }
 
-/** Writes at each of the offsets, never beyond `sizeBytes`. */
+/** Writes the bytes of `bytesAt` at each offset. It never writes beyond `sizeBytes`. */
 function overwrite(
   path: string,
   starts: readonly number[],

@@ -3,21 +3,29 @@ import { hit, killServices, miss } from '../injection.js';
 import { logUniformInt } from '../random-choice.js';
 import { until } from '../waiting.js';
 
-/** Between the flood's beginning and the failure; so many confirmations, or so long. */
+/**
+ * Upper bounds for the time between the start of the flood and the failure: a number of confirmations, and a
+ * time in ms.
+ */
 const MAX_CONFIRMS_BEFORE = 20;
 const CONFIRMS_BEFORE_TIMEOUT_MS = 3000;
-/** Until something has failed: ext4 commits every five seconds, whatever the target does. */
+/**
+ * Upper bound for the first failed write, in ms. ext4 commits every five seconds, whatever the target does.
+ */
 const FAILURE_TIMEOUT_MS = 8000;
 const POLL_INTERVAL_MS = 50;
-/** What is answered behind the failure rests on it; so many, or so long. */
+/**
+ * Upper bounds for the wait after the failure. Confirmations that come then may depend on the failed writes.
+ */
 const MAX_CONFIRMS_AFTER = 40;
 const CONFIRMS_AFTER_TIMEOUT_MS = 1500;
 
 /**
- * Every write of the disk fails with EIO, the filesystem's own among them, which may give up then. After a while everything
- * is killed, the disk is unmounted, and mounted again when it is well: what could not be written is gone. In half of the
- * cases it is well already while the target lives, who may ask again and be told that all is well: the kernel reports a
- * failed write once, and then takes the page for clean.
+ * Makes every write to the disk fail with EIO, including the filesystem's own writes, so that the filesystem
+ * may shut down. After a while all services are killed, the disk is unmounted, repaired, and mounted again:
+ * data that could not be written is lost. In half of the cases the disk is repaired while the target still
+ * runs. A sync that the target repeats then succeeds without writing the data, because the kernel reports a
+ * failed write once and then treats the page as clean.
  */
 export async function failDeviceWrites(context: FaultContext, disk: WriteErrorInjector): Promise<Injection> {
   const { random, signal } = context;
@@ -42,7 +50,7 @@ export async function failDeviceWrites(context: FaultContext, disk: WriteErrorIn
     await killServices(context.services);
     await disk.remount();
   }
-  // Also when it was well again at last: what had failed by then is not written again.
+  // This includes the time after a repair, because data whose write failed before is not written again.
   const failingMs = performance.now() - beginMs;
   if (failed === 0)
     return { ...miss(`no write in ${FAILURE_TIMEOUT_MS} ms`, names), scope: 'machine', failingMs };

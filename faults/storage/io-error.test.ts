@@ -10,18 +10,21 @@ import { SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
 import { until } from '../waiting.js';
 import { ioError } from './io-error.js';
 
-/** Confirmed records that the file does not hold after one injection, and what that said. */
+/**
+ * Runs one injection. Returns the confirmed records that the file no longer holds, and the result of the
+ * injection.
+ */
 async function injected(
   seed: number,
   goesOn: boolean,
-  /** Of the kind it is the test's choice, of all else the seed's; or it is at one place of the writer's life. */
+  /** The kind of calls that fail (the seed determines the rest), or one system call of the writer. */
   what: readonly string[] | SyscallPoint,
 ): Promise<{ lost: number[]; hit: boolean; detail: string }> {
   const { remove, ...directories } = testDirectories();
   const writer = new Writer(join(directories.dataDir, 'log'), join(directories.scratchDir, 'said'), goesOn);
   const random = testRandom(seed);
   const chosen = new Map([[3, Number(what === SYNC_CALLS)]]);
-  // All that is unsynced is lost: a part of it need not have been confirmed.
+  // Revert all unsynced sectors: if only a part were reverted, that part might not have been confirmed.
   if ('nth' in what) chosen.set(5, 0);
   const context = testFaultContext({
     ...directories,
@@ -47,25 +50,25 @@ for (const [name, kind] of [
   ['syncs', SYNC_CALLS],
   ['writes', WRITE_CALLS],
 ] as const) {
-  t.test(`who stops at an error of its ${name} has lost nothing that it confirmed`, { skip }, async (t) => {
+  t.test(`a program that stops when its ${name} fail loses no confirmed record`, { skip }, async (t) => {
     const { lost, hit, detail } = await injected(1, false, kind);
     t.ok(hit, detail);
     t.match(detail, /^(EIO|ENOSPC) from \d+ calls of (fdatasync|write|pwrite64)/);
     t.same(lost, [], detail);
   });
 
-  t.test(`who goes on after an error of its ${name} has lost what it confirmed`, { skip }, async (t) => {
+  t.test(`a program that ignores errors of its ${name} loses confirmed records`, { skip }, async (t) => {
     for (let seed = 1; seed <= 5; seed++) {
       const { lost, hit, detail } = await injected(seed, true, kind);
       if (!hit || lost.length === 0) continue;
       t.pass(`${lost.length} records: ${detail}`);
       return;
     }
-    t.fail('none of the seeds showed it');
+    t.fail('no seed lost a confirmed record');
   });
 }
 
-t.test('whichever of its syncs fails, who goes on has lost what it confirmed', { skip }, async (t) => {
+t.test('a program that ignores any one failed sync loses a confirmed record', { skip }, async (t) => {
   for (const nth of [1, 2, 3, 7]) {
     const point = { service: 'writer', kind: 'sync', nth, what: 'EIO' } as const;
     const { lost, hit, detail } = await injected(nth, true, point);
@@ -74,7 +77,7 @@ t.test('whichever of its syncs fails, who goes on has lost what it confirmed', {
   }
 });
 
-/** Not strace, of which a process may have ended since it was listed. */
+/** Checks that a process is the sleep and not its strace; it may have exited since it was listed. */
 function sleeps(pid: number): boolean {
   try {
     return readFileSync(`/proc/${pid}/comm`, 'utf8').trim() === 'sleep';
@@ -83,7 +86,7 @@ function sleeps(pid: number): boolean {
   }
 }
 
-t.test('a program that neither syncs nor writes is missed, and says so', { skip }, async (t) => {
+t.test('a program that neither syncs nor writes makes the injection a miss', { skip }, async (t) => {
   const { remove, ...directories } = testDirectories();
   t.teardown(remove);
   const service = new TestService('idle', ['/bin/sleep', '60']);

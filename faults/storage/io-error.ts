@@ -21,29 +21,36 @@ import { until } from '../waiting.js';
 import { failDeviceWrites } from './io-error-device.js';
 
 const ERRORS = ['EIO', 'ENOSPC'] as const;
-/** Up to which one of its kind a thread is let succeed. */
+/** Largest number of the first call that fails; each thread counts its own calls. */
 const MAX_SUCCESSES_BEFORE = 40;
+/** Upper bound for the number of failures in a row, after the first one. */
 const MAX_BURST = 6;
 const MAX_TRIES = 3;
-/** Until the first confirmation under strace, and from there to the failure. */
+/**
+ * Upper bounds for the wait for the first confirmation under strace, and from there for the failure, in ms.
+ */
 const WARM_UP_TIMEOUT_MS = 6000;
 const FAILURE_TIMEOUT_MS = 3000;
 const CONFIRM_POLL_MS = 200;
 const NOTHING_LOST = 'nothing was unsynced';
 const NOT_STOPPED = 'the services did not stop at SIGSTOP';
-/** What is answered right after the failure rests on it; so many, or so long. */
+/**
+ * Upper bounds for the wait after the failure. Confirmations that come then may depend on the failed calls.
+ */
 const MAX_CONFIRMS_AFTER = 40;
 const CONFIRMS_AFTER_TIMEOUT_MS = 800;
-/** A command line is not longer than the kernel takes. */
+/** Upper bound for the paths on strace's command line, because the kernel limits its length. */
 const MAX_PATHS = 64;
 
 /**
- * The disk fails: a sync or a write returns EIO or ENOSPC and does nothing, once, a few times or from then on. The
- * failure is real to the program only (strace returns it in the kernel's place), so the loss that it announces is
- * made afterwards: everything is killed, and what no sync has covered that succeeded is put back to what it was.
- * Receivers take nothing meanwhile, for what was delivered at once cannot be lost. The disk is well again at the restart.
+ * Simulates a failing disk: a sync or a write returns EIO or ENOSPC and does nothing, once, a few times, or
+ * from then on. Only the program sees the failure, because strace returns it in the kernel's place. The fault
+ * therefore makes the loss afterwards: it kills all services and reverts the sectors that no successful sync
+ * has covered. Receivers take nothing meanwhile, because a message that is delivered at once cannot be lost.
+ * The disk works again at the restart.
  *
- * On a disk whose writes can be made to fail (dm-flakey) that is done instead: the kernel itself gets the error.
+ * If the disk can make writes fail itself (dm-flakey), the fault uses that instead, and the kernel itself
+ * gets the error.
  */
 export const ioError: Fault = {
   name: 'io-error',
@@ -60,23 +67,18 @@ export const ioError: Fault = {
     if (!strace.available) return miss(`this disk cannot fail, and ${strace.why}`, names);
     const misses: string[] = [];
     let persistent = false;
+    // Prefer syncs: most targets sync more often than they use these write calls.
     let calls = context.random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS;
     for (let attempt = 1; attempt <= MAX_TRIES && !context.signal.aborted; attempt++) {
       const tampering = drawTampering(context, attempt, calls, persistent);
-      const {
-        failedCount: failed,
-        lostData: lossy,
-        torn,
-        detail,
-        failingMs,
-      } = await failCalls(context, tampering);
-      if (lossy) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs };
+      const { failedCount, lostData, torn, detail, failingMs } = await failCalls(context, tampering);
+      if (lostData) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs };
       const what = `${tampering.what.slice('error='.length)} at call ${tampering.when} of ${tampering.calls.join(', ')}`;
-      misses.push(failed > 0 ? detail : `${what}: not reached in ${FAILURE_TIMEOUT_MS} ms`);
-      // Who has made the failed sync good by the next one has nothing to lose until that fails, too; and a target that does
-      // not come to the one kind of calls may come to the other.
-      persistent = failed > 0;
-      if (failed === 0) calls = calls === SYNC_CALLS ? WRITE_CALLS : SYNC_CALLS;
+      misses.push(failedCount > 0 ? detail : `${what}: not reached in ${FAILURE_TIMEOUT_MS} ms`);
+      // A target that repeats a failed sync with success has nothing to lose, so the repeated sync must fail
+      // as well. A target that made no call of one kind may make calls of the other kind.
+      persistent = failedCount > 0;
+      if (failedCount === 0) calls = calls === SYNC_CALLS ? WRITE_CALLS : SYNC_CALLS;
     }
     return { ...miss(misses.join('; '), names), scope: 'all-processes' };
   },
@@ -85,7 +87,10 @@ export const ioError: Fault = {
   },
 };
 
-/** Most targets sync more often than they write by these calls; who did not come to its n-th call gets an early one. */
+/**
+ * Draws the error and the calls that fail. After the first attempt it draws early calls: later ones may not
+ * be reached.
+ */
 function drawTampering(
   { random }: FaultContext,
   attempt: number,
@@ -104,23 +109,24 @@ function drawTampering(
   return { calls, what, when: persistent ? onward : when };
 }
 
-/** What came of a tampering. */
+/** The effect of a tampering. */
 export interface FailureResult {
-  /** So many calls failed. */
+  /** Number of calls that failed. */
   failedCount: number;
-  /** And something that was to be written is not there. */
+  /** True when data that the target meant to write is missing after the kill. */
   lostData: boolean;
-  /** Because sectors that no sync had covered were put back. */
+  /** True when that is because sectors that no sync had covered were reverted. */
   torn: boolean;
+  /** One line for people. */
   detail: string;
-  /** So long before the end whatever failed to be synced is lost. */
+  /** Time in ms before the end in which data may have been lost because its sync failed. */
   failingMs: number;
 }
 
 /**
- * Restarts the target with failing calls, waits for the failure and what is answered behind it, kills everything, and
- * puts back what no sync has covered.
- * @param only of this service; default: of all, for they have one disk.
+ * Restarts the target with failing calls, waits for the failure and for later confirmations, kills all
+ * services, and reverts the sectors that no sync has covered.
+ * @param only the service whose calls fail; default: all services, because they share one disk.
  */
 export async function failCalls(
   context: FaultContext,
@@ -159,9 +165,13 @@ async function failSyncs(
 }
 
 /**
- * Waits for the failure and the answers behind it, kills, and puts back what no sync has covered since a snapshot: the one of
- * the first confirmation, if that came before the failure, for what a target has mapped counts as synced by any later sync, and
- * a restart may sync everything; where that shows nothing, the one of the start.
+ * Waits for the failure and for later confirmations, kills all services, and reverts the sectors that changed
+ * since a snapshot and that no sync has covered.
+ *
+ * It uses the snapshot of the first confirmation, if that came before the failure: sectors of a mapped file
+ * count as synced after any later sync, and a restart may sync everything. If that snapshot shows nothing to
+ * revert, it uses the snapshot of the start.
+ * @returns in `done` the reverted sectors as text, or an empty text and in `why` the reason.
  */
 async function tearAfterFailure(
   context: FaultContext,
@@ -208,7 +218,7 @@ async function tearAfterFailure(
   }
 }
 
-/** What was not written is not there: nothing has to be put back. */
+/** Makes writes fail. Nothing has to be reverted afterwards, because a failed write has changed nothing. */
 async function failWrites(
   context: FaultContext,
   tampering: Tampering,
@@ -247,12 +257,12 @@ async function waitForFailure(context: FaultContext): Promise<boolean> {
   return until(() => injectedFailures(context).length > 0, FAILURE_TIMEOUT_MS, context.signal, 10);
 }
 
-/** Names of the calls that have failed so far. */
+/** Returns the names of the calls that have failed so far, one for each failure. */
 function injectedFailures(context: FaultContext): string[] {
   return context.services.flatMap((service) => failedCalls(readTraceLog(context, service)));
 }
 
-/** Empty as long as strace has not made it. */
+/** Returns the log of a service. It is empty until strace has created the file. */
 function readTraceLog(context: FaultContext, service: Service): string {
   const log = traceLogOf(context, service);
   return existsSync(log) ? readFileSync(log, 'latin1') : '';

@@ -19,12 +19,14 @@ import {
 } from '../tracing/traced-target.js';
 
 /**
- * What a crash of the whole machine may do to data that was written and not synced, without a machine to crash.
+ * Simulates the effect of a machine crash on data that was written and not synced, without crashing a
+ * machine.
  *
- * Every service runs under strace, which shows the calls that sync, and lets them begin late. All are stopped and the data directory is copied;
- * they go on for a moment; they are stopped again and killed. A sector that changed in between and that no sync has
- * covered may be on the disk or not: a seeded choice of these is put back to what it was. What a sync has covered is
- * never touched, nor are sizes and names, so a target that confirms only what it has synced cannot lose anything.
+ * Every service runs under strace, which logs the calls that sync, and delays their start. All services are
+ * stopped, and the data directory is copied. They continue for a moment, are stopped again and killed. A
+ * sector that changed in between and that no sync has covered may be on the disk or not: a seeded choice of
+ * these sectors is reverted to the copy. Synced sectors, sizes and names are never changed, so a target that
+ * confirms only synced data cannot lose anything.
  */
 export const tear: Fault = {
   name: 'tear',
@@ -54,8 +56,9 @@ export const tear: Fault = {
 };
 
 /**
- * Every sync begins so much later than it was called. A disk may be as slow, and what was written and not synced is
- * found at a moment that is drawn: of a queue that syncs at once there would hardly be such a moment.
+ * Delays the start of every sync by the same time. A real disk may be as slow. The delay makes it likely that
+ * a random moment finds written data that is not yet synced; without it, a queue that syncs at once would
+ * hardly ever have such data.
  */
 function slowSyncs({ random }: FaultContext): Tampering {
   return {
@@ -66,12 +69,18 @@ function slowSyncs({ random }: FaultContext): Tampering {
 }
 
 const MAX_SYNC_DELAY_MS = 20;
+/** Upper bound from the start under strace to the first confirmations, in ms. */
 const WARM_UP_TIMEOUT_MS = 6000;
+/** Upper bound for the search for a moment with unsynced messages, in ms. */
 const MAX_SEARCH_MS = 2500;
+/** Upper bounds for the time between two inspections: a time in ms, and a number of confirmations. */
 const MAX_WINDOW_MS = 250;
 const MAX_CONFIRMS = 12;
 
-/** Looks for a moment at which message bytes are unsynced, and tears there; leaves every service stopped or dead. */
+/**
+ * Finds a moment at which message bytes are unsynced, and reverts some of them. Leaves every service stopped
+ * or dead.
+ */
 async function tearUnsyncedSectors(context: FaultContext): Promise<{ done: string; why: string }> {
   const deadline = performance.now() + MAX_SEARCH_MS;
   const offsets = new Map<string, number>();
@@ -80,7 +89,7 @@ async function tearUnsyncedSectors(context: FaultContext): Promise<{ done: strin
   try {
     for (;;) {
       const tracees = traceesOf(context);
-      // The pids are known before: the stop must follow close upon the confirmation.
+      // List the processes before the wait, so that the stop follows the confirmation without delay.
       if (inspections > 0)
         await context.waitForConfirms(
           logUniformInt(context.random, 1, MAX_CONFIRMS),

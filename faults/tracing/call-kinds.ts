@@ -1,4 +1,6 @@
-/** Kinds of system calls: those by which a program changes what others see of it, or waits for them. */
+/**
+ * Kinds of system calls: those by which a program changes what other programs see of it, or waits for them.
+ */
 export const CALL_KINDS = [
   { kind: 'sync', calls: ['msync', 'fsync', 'fdatasync', 'sync_file_range', 'syncfs', 'sync'] },
   {
@@ -27,9 +29,10 @@ export const CALL_KINDS = [
   { kind: 'ring', calls: ['io_uring_setup', 'io_uring_enter', 'io_submit'] },
 ] as const;
 
+/** Name of a kind of system calls. */
 export type CallKind = (typeof CALL_KINDS)[number]['kind'];
 
-/** Calls by which a program puts what it has written on the disk. */
+/** Calls by which a program makes its writes durable. */
 export const SYNC_CALLS = ['msync', 'fsync', 'fdatasync', 'sync_file_range'] as const;
 /** Calls by which a program writes to a file. */
 export const WRITE_CALLS = ['write', 'writev', 'pwrite64', 'pwritev', 'pwritev2'] as const;

@@ -7,11 +7,17 @@ import { CALL_KINDS, SYNC_CALLS, WRITE_CALLS } from './call-kinds.js';
 import { straceCommand } from './strace.js';
 import { traceLogOf } from './traced-target.js';
 
-/** How many calls of a kind a thread of a service made at most, in the time that was looked at. */
+/**
+ * Number of calls of one kind that a thread of a service made during the trace; of all threads, the largest
+ * number.
+ */
 export interface CallCount {
   service: string;
   kind: string;
-  /** `fail`: of those that write or sync files of the target's data only. */
+  /**
+   * `fail` counts only calls that an error can be injected into: syncs, and writes to files of the target's
+   * data.
+   */
   what: 'kill' | 'fail';
   count: number;
 }
@@ -20,7 +26,10 @@ const COUNTED_CALLS = [
   ...new Set([...CALL_KINDS.flatMap(({ calls }) => [...calls]), ...SYNC_CALLS, ...WRITE_CALLS]),
 ];
 
-/** Starts every service under strace, waits for so many confirmations, kills all, and counts what they called. */
+/**
+ * Starts every service under strace, waits for `confirmCount` confirmations, kills all, and counts their
+ * calls.
+ */
 export async function enumerateCalls(
   context: FaultContext,
   confirmCount: number,
@@ -34,7 +43,7 @@ export async function enumerateCalls(
   }
   await context.waitForConfirms(confirmCount, timeoutMs);
   await killServices(context.services);
-  // FIFOs and sockets lie there too, and have nothing to do with the disk.
+  // Count only regular files: FIFOs and sockets may be there too, but writes to them do not reach the disk.
   const files = new Set(regularFiles(context.dataDir).map((file) => join(context.dataDir, file)));
   return context.services.flatMap((service) => {
     const log = traceLogOf(context, service);
@@ -44,8 +53,10 @@ export async function enumerateCalls(
 }
 
 /**
- * Counts the calls of a log (`strace -f -y`), for each kind those of the thread that made most.
- * @param files paths of the target's files; what is written elsewhere does not count as a write that can fail.
+ * Counts the calls in a log (`strace -f -y`). For each kind it returns the count of the thread that made the
+ * most calls.
+ * @param files paths of the target's files. A write to any other file does not count as a write that can
+ *   fail.
  */
 export function countCalls(log: string, files: ReadonlySet<string>): Omit<CallCount, 'service'>[] {
   const rows = [

@@ -7,7 +7,7 @@ import { straceAvailability } from '../programs.js';
 import { readTrace, TRACED_CALLS, type Trace } from './file-trace.js';
 import { straceCommand } from './strace.js';
 
-/** Runs a real program under a real strace and reads what that wrote. */
+/** Runs a real program under a real strace, and reads the log. */
 function traceOf(
   t: { teardown(remove: () => void): void },
   source: string,
@@ -24,7 +24,7 @@ function traceOf(
 
 const skip = straceAvailability().available ? false : 'strace is not installed';
 
-t.test('writes have their places, and a sync covers the whole file', { skip }, async (t) => {
+t.test('writes have their offsets, and a sync covers the whole file', { skip }, async (t) => {
   const { trace, dataDir } = traceOf(
     t,
     `const a = fs.openSync(dir + '/a, >é', 'a');
@@ -76,7 +76,7 @@ t.test('a write through O_SYNC is a sync of its own range', { skip }, async (t) 
   ]);
 });
 
-t.test('an unlinked file takes its syncs with it', { skip }, async (t) => {
+t.test('a new file does not inherit the syncs of an unlinked file of the same name', { skip }, async (t) => {
   const { trace, dataDir } = traceOf(
     t,
     `fs.writeFileSync(dir + '/a', 'x', { flush: true });
@@ -91,7 +91,7 @@ t.test('an unlinked file takes its syncs with it', { skip }, async (t) => {
 
 const page = (name: string, lines: string[]) => readTrace(`${lines.join('\n')}\n`).files.get(name);
 
-t.test('msync with MS_SYNC covers the file range behind its addresses, MS_ASYNC nothing', async (t) => {
+t.test('msync with MS_SYNC covers the file range at its addresses, with MS_ASYNC nothing', async (t) => {
   const file = page('/d', [
     '1 mmap(NULL, 16384, PROT_READ|PROT_WRITE, MAP_SHARED, 3</d>, 0x2000) = 0x10000',
     '1 msync(0x11000, 4096, MS_SYNC) = 0',
@@ -105,10 +105,10 @@ t.test('msync with MS_SYNC covers the file range behind its addresses, MS_ASYNC 
     { kind: 'sync', start: 0x3000, end: 0x4000 },
     { kind: 'sync', start: 0x4000, end: 0x5000 },
   ]);
-  t.equal(file?.events.length, 2, 'nor does one that failed, or that had not returned');
+  t.equal(file?.events.length, 2, 'an msync that failed or had not returned covers nothing either');
 });
 
-t.test('maps are split, moved and forgotten as the kernel does it', async (t) => {
+t.test('munmap, mremap and execve split, move and drop mappings as in the kernel', async (t) => {
   const file = page('/d', [
     '1 mmap(NULL, 12288, PROT_READ|PROT_WRITE, MAP_SHARED, 3</d>, 0) = 0x10000',
     '1 munmap(0x11000, 4096) = 0',
@@ -125,7 +125,7 @@ t.test('maps are split, moved and forgotten as the kernel does it', async (t) =>
   t.equal(file?.events.length, 2);
 });
 
-t.test('a thread shares the maps of its process, even when it runs before clone has returned', async (t) => {
+t.test('a thread shares the mappings of its process, even when it runs before clone returns', async (t) => {
   const file = page('/d', [
     '1 mmap(NULL, 4096, PROT_READ|PROT_WRITE, MAP_SHARED, 3</d>, 0) = 0x10000',
     '1 clone3({flags=CLONE_VM|CLONE_FS|CLONE_FILES|CLONE_THREAD}, 88 <unfinished ...>',
@@ -137,7 +137,7 @@ t.test('a thread shares the maps of its process, even when it runs before clone 
   t.match(file?.events, [{ start: 0x1000 }, { start: 0 }]);
 });
 
-t.test('a child process has copies: what it maps later its parent does not have', async (t) => {
+t.test('a child process has copies of the mappings, and its parent does not get later ones', async (t) => {
   const file = page('/d', [
     '1 mmap(NULL, 4096, PROT_READ|PROT_WRITE, MAP_SHARED, 3</d>, 0) = 0x10000',
     '1 clone(child_stack=NULL, flags=CLONE_CHILD_SETTID|SIGCHLD, child_tidptr=0x7f) = 2',
@@ -162,7 +162,7 @@ t.test('a write to a descriptor whose opening was not seen counts as synced', as
   );
 });
 
-t.test('io_uring and relative renames make a log unclear', async (t) => {
+t.test('io_uring and relative renames make a log inconclusive', async (t) => {
   t.match(readTrace('1 io_uring_setup(8, {}) = 5<anon_inode:[io_uring]>\n').inconclusiveReason, /io_uring/);
   t.match(readTrace('1 rename("a", "b") = 0\n').inconclusiveReason, /relative/);
   t.equal(readTrace('1 renameat(AT_FDCWD</d>, "a", AT_FDCWD</d>, "b") = 0\n').inconclusiveReason, '');

@@ -1,20 +1,24 @@
 import { join } from 'node:path';
 import { type Call, descriptorOf, parseStraceLog, quotedPath } from './strace-log.js';
 
-/** A range of bytes; `end` is not part of it. */
+/** A range of bytes in a file, or of addresses; `end` is not part of it. */
 export interface ByteRange {
   start: number;
   end: number;
 }
 
-/** A sync that returned with success: what was in the range when it began is on the disk. */
+/** A successful sync: data that was in the range when the sync began is on the disk. */
 export interface SyncEvent extends ByteRange {
   kind: 'sync';
+  /** Line of the log on which the call begins. */
   entry: number;
+  /**
+   * Offset in the log (in bytes) behind the line on which the call returned; Infinity when it did not return.
+   */
   doneOffset: number;
 }
 
-/** A sync that failed: what the kernel held of the range it may hold for written all the same, and drop. */
+/** A failed sync: the kernel may treat its cached pages of the range as written, and drop them. */
 export interface FailedSyncEvent extends ByteRange {
   kind: 'failed-sync';
   entry: number;
@@ -22,8 +26,9 @@ export interface FailedSyncEvent extends ByteRange {
 }
 
 /**
- * A write; `start` is `append` where the kernel chose the end of the file, and `unknown` where the log cannot tell; with
- * `truncate` the file was made `length` bytes long.
+ * A write of `length` bytes. `start` is its offset in the file, `append` if the kernel wrote at the end of
+ * the file, `unknown` if the log does not show the offset, or `truncate` if the size of the file was set to
+ * `length`.
  */
 export interface WriteEvent {
   kind: 'write';
@@ -33,39 +38,42 @@ export interface WriteEvent {
   doneOffset: number;
 }
 
-/** What a log says of one file, whatever its name was in the course of time. */
+/** The events of one file in a log. The file keeps them when it is renamed. */
 export interface FileTrace {
   events: (SyncEvent | FailedSyncEvent | WriteEvent)[];
-  /** Some process had it mapped shared: its bytes can change without a call. */
+  /**
+   * True when a process had mapped the file as shared, so that its bytes can change without a system call.
+   */
   mapped: boolean;
 }
 
-/** The log of one service, read. */
+/** The contents of the log of one service. */
 export interface Trace {
-  /** By absolute path as it is at the end of the log. */
+  /** Traces by the absolute path that the file has at the end of the log. */
   files: ReadonlyMap<string, FileTrace>;
-  /** Why nothing can be concluded from this log; empty when something can. */
+  /** Reason why this log allows no conclusion; empty when it does. */
   inconclusiveReason: string;
 }
 
 const PAGE_BYTES = 4096;
 const WHOLE_FILE: ByteRange = { start: 0, end: Number.POSITIVE_INFINITY };
 
+/** A range of addresses of a process that maps a part of a file. */
 interface Mapping extends ByteRange {
   file: FileTrace;
   fileOffset: number;
 }
 
-/** An open file: descriptors that were duplicated or inherited share it. */
+/** An open file. Duplicated and inherited descriptors share it. */
 interface OpenFile {
   file: FileTrace;
   append: boolean;
   sync: boolean;
-  /** Where the next write goes; undefined when reads, which are not traced, may have moved it. */
+  /** Offset of the next write; undefined when reads may have changed it, because reads are not traced. */
   position: number | undefined;
 }
 
-/** Threads of one process share both; a child has copies. */
+/** The mappings and descriptors of a process. Its threads share both; a child process gets copies. */
 interface Process {
   mappings: { list: Mapping[] };
   descriptors: Map<number, OpenFile>;
@@ -73,13 +81,13 @@ interface Process {
 
 type Handler = (reader: TraceReader, call: Call, process: Process) => void;
 
-/** Follows every process of a log: which addresses are which file, what was written, what was synced. */
+/** Replays the calls of every process in a log, and returns the writes and syncs of each file. */
 export function readTrace(log: string): Trace {
   return new TraceReader(parseStraceLog(log)).read();
 }
 
 class TraceReader {
-  /** What each call does to what is known; the calls that are not here are not traced. */
+  /** The effect of each call on the replayed state. A call that is not listed here is not traced. */
   static readonly handlers: Readonly<Record<string, Handler>> = {
     mmap: (reader, call, process) => reader.#mmap(call, process),
     munmap: (_, call, process) => unmap(process, Number(call.args[0]), Number(call.args[1])),
@@ -147,7 +155,7 @@ class TraceReader {
     return { files: this.#files, inconclusiveReason: this.#inconclusiveReason };
   }
 
-  /** The process of a thread. A child may run before its parent's call returns, and then the log has it first. */
+  /** Returns the process of a thread. A child may appear in the log before the call of its parent returns. */
   #processOf(call: Call): Process {
     const known = this.#processes.get(call.thread);
     if (known) return known;
@@ -164,7 +172,10 @@ class TraceReader {
     return made;
   }
 
-  /** The clone whose return the log does not have, because everything was killed before. */
+  /**
+   * Finds the clone call whose return is missing in the log, because everything was killed before it
+   * returned.
+   */
   #unfinishedClone(call: Call): Call | undefined {
     const open = this.#calls.filter(
       (one) => isClone(one.name) && one.result === undefined && one.entry < call.entry,
@@ -215,7 +226,7 @@ class TraceReader {
     unmap(process, start, Number(length));
     const file = this.#fileAt(descriptor);
     if (file === undefined || !flags.includes('MAP_SHARED')) return;
-    // One that is read-only now can be made writable later: mprotect is not traced.
+    // A read-only mapping counts as well: mprotect can make it writable later, and mprotect is not traced.
     file.mapped = true;
     const end = start + wholePages(Number(length));
     process.mappings.list.push({ start, end, file, fileOffset: Number(offset) });
@@ -251,7 +262,9 @@ class TraceReader {
     }
   }
 
-  /** Promises less than fsync, but who calls it with all its flags means a sync: what it covers is left alone. */
+  /**
+   * Counts as a sync although it promises less than fsync: a program that waits for the write intends a sync.
+   */
   #syncFileRange(call: Call): void {
     if (call.args[3]?.includes('SYNC_FILE_RANGE_WAIT_AFTER') !== true) return;
     const start = Number(call.args[1]);
@@ -290,7 +303,8 @@ class TraceReader {
     if (open?.position !== undefined && !call.name.startsWith('pwrite')) open.position += length;
     if (!Number.isFinite(length)) start = 'unknown';
     file.events.push({ kind: 'write', start, length, entry, doneOffset });
-    // Of a descriptor whose opening was not seen it is not known whether each write is a sync.
+    // If the opening of a descriptor was not traced, it may have O_SYNC. Count the write as a sync, in favour
+    // of the target.
     const synced = open === undefined || open.sync || call.args[4]?.includes('SYNC') === true;
     if (synced) {
       const range = typeof start === 'number' ? { start, end: start + length } : WHOLE_FILE;
@@ -323,7 +337,7 @@ class TraceReader {
     for (const [name, file] of [...this.#files]) {
       if (name !== before && !name.startsWith(`${before}/`)) continue;
       const moved = after + name.slice(before.length);
-      // A sync by the new name can stand in the log before the rename has returned there.
+      // A sync under the new name can appear in the log before the line on which the rename returns.
       const early = this.#files.get(moved)?.events.filter((event) => event.entry > call.entry) ?? [];
       this.#files.set(moved, file);
       file.events.push(...early);
@@ -341,10 +355,13 @@ class TraceReader {
   }
 }
 
-/** Calls that a tear must see. */
+/** The calls that a trace must contain for `readTrace`. */
 export const TRACED_CALLS: readonly string[] = Object.keys(TraceReader.handlers);
 
-/** The absolute path in an argument, with the folder of another one; undefined when it is relative to nothing known. */
+/**
+ * Returns the path in one argument as an absolute path, resolved against the folder in another argument.
+ * @returns undefined when the path is relative and its folder is not known.
+ */
 function absolutePath(call: Call, at: number, folderAt?: number): string | undefined {
   const name = quotedPath(call.args[at]);
   if (name === undefined || name.startsWith('/')) return name;

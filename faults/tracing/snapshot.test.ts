@@ -21,7 +21,7 @@ function overwrite(path: string, at: number, text: string): void {
   closeSync(file);
 }
 
-t.test('changed sectors are found and can be put back one by one', async (t) => {
+t.test('changed sectors are found and can be reverted one by one', async (t) => {
   const { dataDir, scratchDir, remove } = testDirectories();
   t.teardown(remove);
   const path = join(dataDir, 'a');
@@ -39,7 +39,7 @@ t.test('changed sectors are found and can be put back one by one', async (t) => 
   t.ok(readFileSync(path).equals(before));
 });
 
-t.test('what has grown is zeros before, and the size stays when it is put back', async (t) => {
+t.test('a grown part of a file is reverted to zeros, and the size of the file does not change', async (t) => {
   const { dataDir, scratchDir, remove } = testDirectories();
   t.teardown(remove);
   const path = join(dataDir, 'log');
@@ -53,7 +53,7 @@ t.test('what has grown is zeros before, and the size stays when it is put back',
 });
 
 t.test(
-  'a file is known again under another name, and one of the same name is not taken for it',
+  'a file is recognised after a rename, and a new file of the same name is not mistaken for it',
   async (t) => {
     const { dataDir, scratchDir, remove } = testDirectories();
     t.teardown(remove);
@@ -67,7 +67,7 @@ t.test(
   },
 );
 
-t.test('a program that runs is looked at as well, and the files beside it are put back', async (t) => {
+t.test('a running program is compared as well, and the files beside it are reverted', async (t) => {
   const { dataDir, scratchDir, remove } = testDirectories();
   t.teardown(remove);
   copyFileSync('/bin/sleep', join(dataDir, 'program'));
@@ -84,7 +84,7 @@ t.test('a program that runs is looked at as well, and the files beside it are pu
   snapshot.refresh();
 });
 
-t.test('a renewed snapshot holds what is there now', async (t) => {
+t.test('a refreshed snapshot holds the current files', async (t) => {
   const { dataDir, scratchDir, remove } = testDirectories();
   t.teardown(remove);
   const [a, b] = [join(dataDir, 'a'), join(dataDir, 'b')];

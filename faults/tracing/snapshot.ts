@@ -21,13 +21,16 @@ interface SavedFile {
   sizeBytes: number;
 }
 
-/** The files of a directory as they were at one moment; known by what they are, whatever they are named later. */
+/** The files of a directory as they were at one moment. A file is recognised after a rename. */
 export class Snapshot {
   readonly #directory: string;
   readonly #copies: string;
   readonly #files = new Map<string, SavedFile>();
 
-  /** Copies every regular file of `directory` to `copies`, which is emptied before. Nobody may write meanwhile. */
+  /**
+   * Copies every regular file of `directory` to `copies`, which is emptied first. No process may write
+   * meanwhile.
+   */
   constructor(directory: string, copies: string) {
     this.#directory = directory;
     this.#copies = copies;
@@ -36,7 +39,10 @@ export class Snapshot {
     for (const file of regularFiles(directory)) this.#save(join(directory, file));
   }
 
-  /** Makes it a snapshot of now; only what has changed is copied. Nobody may write meanwhile. */
+  /**
+   * Updates the snapshot to the current state, and copies only changed sectors. No process may write
+   * meanwhile.
+   */
   refresh(): void {
     for (const file of regularFiles(this.#directory)) {
       const path = join(this.#directory, file);
@@ -58,16 +64,20 @@ export class Snapshot {
     this.#files.set(key, { copy, sizeBytes: statSync(copy).size });
   }
 
-  /** Size of the file at the snapshot; 0 when it was not there. */
+  /** Returns the size of a file (in bytes) at the snapshot; 0 when it did not exist. */
   sizeOf(file: string): number {
     return this.#savedFile(file)?.sizeBytes ?? 0;
   }
 
-  /** Numbers of the sectors of a file that are not now as they were (zeros, where the file has grown), ascending. */
+  /**
+   * Returns the numbers of the changed sectors of a file, ascending. Where the file has grown, it had zeros
+   * before.
+   */
   changedSectors(file: string): number[] {
     const sizeBytes = statSync(join(this.#directory, file)).size;
     const changed: number[] = [];
-    // Only to read: a program that runs cannot be opened for writing, and what has not changed need not be.
+    // Open the file only for reading: a running program cannot be opened for writing, and need not be if it
+    // is unchanged.
     this.#withBoth(file, 'r', (before, now) => {
       const beforeBytes = Buffer.alloc(BLOCK_BYTES);
       const nowBytes = Buffer.alloc(BLOCK_BYTES);
@@ -85,7 +95,7 @@ export class Snapshot {
     return changed;
   }
 
-  /** Puts sectors of a file back to what they were; size and name stay as they are. */
+  /** Reverts sectors of a file to the snapshot. The size and the name of the file do not change. */
   revertSectors(file: string, sectors: readonly number[]): void {
     const path = join(this.#directory, file);
     const sizeBytes = statSync(path).size;
@@ -100,6 +110,7 @@ export class Snapshot {
     truncateSync(path, sizeBytes);
   }
 
+  /** Deletes the copies. */
   remove(): void {
     rmSync(this.#copies, { recursive: true, force: true });
   }
@@ -137,13 +148,16 @@ function copySectors(from: string, to: string, sectors: readonly number[], sizeB
   }
 }
 
-/** The file's bytes from `start` on, zeros where it has none. */
+/** Fills `into` with the bytes of a file from `start` on, and with zeros behind its end. */
 function readZeroPadded(file: number | undefined, into: Buffer, start: number): void {
   const length = file === undefined ? 0 : readSync(file, into, 0, into.length, start);
   into.fill(0, length);
 }
 
-/** Inode and birth: an inode number alone is used again. */
+/**
+ * Returns a key of a file from its inode number and creation time: the number alone is reused after a
+ * deletion.
+ */
 function fileIdentity(path: string): string {
   const { dev, ino, birthtimeNs } = statSync(path, { bigint: true });
   return `${dev}:${ino}:${birthtimeNs}`;

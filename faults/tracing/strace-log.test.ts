@@ -1,7 +1,7 @@
 import t from 'tap';
 import { descriptorOf, parseStraceLog, quotedPath, splitArguments } from './strace-log.js';
 
-t.test('a line is a call with its arguments and result', async (t) => {
+t.test('a complete line is parsed into a call with its arguments and result', async (t) => {
   const [call] = parseStraceLog('7 pwrite64(20</tmp/a, b>, ""..., 3, 100) = 3\n');
   t.match(call, {
     thread: 7,
@@ -12,7 +12,7 @@ t.test('a line is a call with its arguments and result', async (t) => {
   });
 });
 
-t.test('the two halves of a call are put together, and begin at the first', async (t) => {
+t.test('the two halves of a call are joined, and the call begins at the first half', async (t) => {
   const log = [
     '8 fsync(20</tmp/a> <unfinished ...>',
     '9 close(3</tmp/b>)              = 0',
@@ -21,7 +21,7 @@ t.test('the two halves of a call are put together, and begin at the first', asyn
   ].join('\n');
   const calls = parseStraceLog(log);
   t.match(calls[0], { thread: 8, name: 'fsync', args: ['20</tmp/a>'], result: '0', entry: 1 });
-  t.equal(calls[0]?.doneOffset, log.length, 'it ends where the second half ends');
+  t.equal(calls[0]?.doneOffset, log.length, 'the call ends where the second half ends');
   t.equal(calls.length, 2);
 });
 
@@ -33,12 +33,12 @@ t.test('a call that had not returned at the kill has no result', async (t) => {
   }
 });
 
-t.test('signals and exits are no calls', async (t) => {
+t.test('lines of signals and exits are not parsed as calls', async (t) => {
   const log = '7 --- SIGCHLD {si_signo=SIGCHLD} ---\n7 +++ exited with 0 +++\n\n';
   t.same(parseStraceLog(log), []);
 });
 
-t.test('commas in strings, paths and lists do not split', async (t) => {
+t.test('commas in strings, paths and lists do not split arguments', async (t) => {
   t.same(splitArguments('AT_FDCWD</a,b>, "c,\\"d", [{x=1, y=2}], 0'), [
     'AT_FDCWD</a,b>',
     '"c,\\"d"',
@@ -48,7 +48,7 @@ t.test('commas in strings, paths and lists do not split', async (t) => {
   t.same(splitArguments(''), []);
 });
 
-t.test('paths are unescaped, as bytes of UTF-8', async (t) => {
+t.test('paths are unescaped and decoded as UTF-8', async (t) => {
   t.same(descriptorOf('18</tmp/d,a ta\\76x>'), { fd: 18, path: '/tmp/d,a ta>x' });
   t.same(descriptorOf('3</tmp/\\303\\251>(deleted)'), { fd: 3, path: '/tmp/é' });
   t.equal(descriptorOf('0x7f00'), undefined);

@@ -1,14 +1,18 @@
-/** One system call of a strace log (`strace -f -s 0 -y`), whole even where the log has it in two halves. */
+/**
+ * One system call of a strace log (`strace -f -s 0 -y`). The two halves of an interrupted call are joined.
+ */
 export interface Call {
-  /** Thread that made it. */
+  /** Id of the thread that made the call. */
   thread: number;
   name: string;
   args: string[];
-  /** What stands behind ` = `; undefined when the call had not returned when the log ends. */
+  /** The text behind ` = `; undefined when the call had not returned at the end of the log. */
   result: string | undefined;
-  /** Line on which it begins; calls are ordered by it. */
+  /** Number of the line on which the call begins, from 1. Calls are ordered by it. */
   entry: number;
-  /** Offset in the log just behind the line on which it returned; Infinity when it did not. */
+  /**
+   * Offset in the log (in bytes) behind the line on which the call returned; Infinity when it did not return.
+   */
   doneOffset: number;
 }
 
@@ -17,8 +21,8 @@ const UNFINISHED = /^(\d+) +(\w+)\((.*?) ?<unfinished \.\.\.>$/;
 const RESUMED = /^(\d+) +<\.\.\. (\w+) resumed>(.*)\) += (.*)$/;
 
 /**
- * Reads a log. Lines that are no calls (signals, exits) are left out; a last line without its end, as a kill leaves
- * it, is a call that has begun.
+ * Parses a log. Lines that are not calls (signals, exits) are left out. An incomplete last line, as a kill
+ * leaves it, is a call that has begun.
  * @param text the log, one byte per character (latin1).
  */
 export function parseStraceLog(text: string): Call[] {
@@ -69,7 +73,7 @@ function makeCall(
   return { thread, name, args: splitArguments(args), result, entry, doneOffset };
 }
 
-/** Splits at the commas that stand neither in a string, nor in a path of `-y`, nor in brackets. */
+/** Splits arguments at commas, except commas in a string, in a path of `-y` or in brackets. */
 export function splitArguments(text: string): string[] {
   const parts: string[] = [];
   let part = '';
@@ -96,14 +100,17 @@ export function splitArguments(text: string): string[] {
   return parts;
 }
 
-/** A file descriptor with its path, as `-y` prints it: `17</data/file>`; undefined when it is not one. */
+/**
+ * Parses a file descriptor with its path, as `-y` prints it: `17</data/file>`. Returns undefined for any
+ * other text.
+ */
 export function descriptorOf(text: string | undefined): { fd: number; path: string } | undefined {
   const match = /^(-?\d+|AT_FDCWD)<(.*?)>(?:\(deleted\))?$/.exec(text ?? '');
   if (!match) return undefined;
   return { fd: match[1] === 'AT_FDCWD' ? -100 : Number(match[1]), path: unescapePath(match[2] ?? '') };
 }
 
-/** A path in double quotes; undefined when it is not one. */
+/** Parses a path in double quotes. Returns undefined for any other text. */
 export function quotedPath(text: string | undefined): string | undefined {
   const match = /^"(.*)"$/.exec(text ?? '');
   return match ? unescapePath(match[1] ?? '') : undefined;
@@ -111,7 +118,7 @@ export function quotedPath(text: string | undefined): string | undefined {
 
 const ESCAPES: Record<string, number> = { n: 10, t: 9, r: 13, v: 11, f: 12 };
 
-/** Undoes strace's escapes (octal and C); the bytes are then read as UTF-8. */
+/** Undoes strace's escapes (octal and C), and decodes the bytes as UTF-8. */
 function unescapePath(text: string): string {
   const bytes = text.replaceAll(/\\([0-7]{1,3}|.)/g, (_, code: string) => {
     if (/^[0-7]/.test(code)) return String.fromCharCode(Number.parseInt(code, 8));

@@ -1,34 +1,45 @@
-/** What strace does to the n-th of some system calls: a signal or a pause (in microseconds) before it, or an error instead. */
+/**
+ * A change of system calls by strace: a signal or a delay (in microseconds) before a call, or an error in its
+ * place.
+ */
 export interface Tampering {
+  /** Names of the system calls. */
   calls: readonly string[];
   what: 'signal=KILL' | `error=${string}` | `delay_enter=${number}`;
-  /** Counted for each thread: `7` the seventh, `7..9` three, `7+` all from the seventh on. */
+  /**
+   * The calls that are changed, counted for each thread: `7` the seventh, `7..9` three, `7+` all from the
+   * seventh on.
+   */
   when: string;
 }
 
+/** The options of `straceCommand`. */
 export interface StraceOptions {
-  /** Where the log goes; an old one is overwritten. */
+  /** Path of the log; an existing file is overwritten. */
   log: string;
-  /** Calls in the log, those that are tampered with among them. */
+  /** Names of the calls that are logged; they include the calls of `tampering`. */
   calls: readonly string[];
   tampering?: Tampering;
-  /** Only calls on these files are seen and counted (by descriptor: msync has none). */
+  /**
+   * If given, only calls on these files are logged and counted. This excludes msync, which has no descriptor.
+   */
   paths?: readonly string[];
-  /** File descriptors with their paths. */
+  /** True: the log shows the path of each file descriptor. `readTrace` needs the paths. */
   showPaths?: boolean;
 }
 
 /**
- * The words before a command that run it under strace, with all its threads and children.
+ * Returns the arguments that, put before a command, run it under strace with all its threads and children.
  *
- * Without --seccomp-bpf where a signal is injected: strace 6.1 never delivers that; errors it does.
+ * It leaves out --seccomp-bpf when a signal is injected: with that option strace 6.1 never delivers the
+ * signal. It does deliver errors.
  */
 export function straceCommand({
   log,
   calls,
   tampering,
   paths = [],
-  showPaths: named = false,
+  showPaths = false,
 }: StraceOptions): string[] {
   const injectsSignal = tampering?.what.startsWith('signal') === true;
   return [
@@ -38,7 +49,7 @@ export function straceCommand({
     '-qq',
     '-s',
     '0',
-    ...(named ? ['-y'] : []),
+    ...(showPaths ? ['-y'] : []),
     '-o',
     log,
     ...paths.flatMap((path) => ['-P', path]),
@@ -50,12 +61,12 @@ export function straceCommand({
   ];
 }
 
-/** `?` makes strace ignore those that this machine does not have. */
+/** Puts `?` before each call, so that strace ignores calls that do not exist on this machine. */
 function optionalCalls(calls: readonly string[]): string {
   return calls.map((call) => `?${call}`).join(',');
 }
 
-/** Names of the calls that failed because strace was told so, one for each time, in order. */
+/** Returns the names of the calls into which strace injected an error, one for each failure, in order. */
 export function failedCalls(log: string): string[] {
   return log
     .split('\n')

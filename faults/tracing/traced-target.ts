@@ -6,25 +6,28 @@ import { allThreadsInState } from '../thread-state.js';
 import { until } from '../waiting.js';
 import { readTrace, TRACED_CALLS, type Trace } from './file-trace.js';
 import type { Snapshot } from './snapshot.js';
-import { straceCommand, type Tampering } from './strace.js';
+import { type StraceOptions, straceCommand, type Tampering } from './strace.js';
 import { unsyncedSectors } from './unsynced.js';
 
+/** Upper bound for stopping all threads of the target, in ms. */
 const STOP_TIMEOUT_MS = 2000;
 
-/** Sectors of a file, relative to the data directory, that a crash of the machine may have lost. */
+/**
+ * A file (relative to the data directory) with the numbers of the sectors that a machine crash may have lost.
+ */
 export interface UnsyncedFile {
   file: string;
   sectors: number[];
 }
 
-/** Where the system calls of a service are written to. */
+/** Returns the path of the strace log of a service. */
 export function traceLogOf(context: FaultContext, service: Service): string {
   return join(context.scratchDir, `trace-${service.name}.strace`);
 }
 
 /**
- * Starts every service under strace, which shows what it writes and syncs; the log is read by `unsyncedFiles`.
- * @param only the one whose calls are tampered with; default: all.
+ * Starts every service under strace, which logs its writes and syncs. `unsyncedFiles` reads the log.
+ * @param only the service whose calls are changed by `tampering`; default: all services.
  */
 export async function startTraced(
   context: FaultContext,
@@ -33,15 +36,19 @@ export async function startTraced(
 ): Promise<void> {
   for (const service of context.services) {
     const log = traceLogOf(context, service);
-    const options = { log, calls: TRACED_CALLS, named: true };
+    // The type makes the compiler refuse an option that does not exist. Without paths, no sync could be
+    // assigned to its file, and everything that the target synced would be reported as unsynced.
+    const options: StraceOptions = { log, calls: TRACED_CALLS, showPaths: true };
     const untampered = tampering === undefined || (only !== undefined && only !== service);
     await service.start(straceCommand(untampered ? options : { ...options, tampering }));
   }
 }
 
 /**
- * Every file with sectors that changed since the snapshot and that no sync has covered; or why nothing can be said.
- * @param offsets length of each service's log when the snapshot was taken; 0 where it is not named.
+ * Finds the files with sectors that changed since the snapshot and that no sync has covered.
+ * @param offsets length (in bytes) of the log of each service at the snapshot; 0 for a service that is not
+ *   listed.
+ * @returns the files, or a text with the reason when the logs allow no conclusion.
  */
 export function unsyncedFiles(
   context: FaultContext,
@@ -69,12 +76,19 @@ export function unsyncedFiles(
   return unsynced;
 }
 
+/**
+ * Reports whether a file holds messages. If the target names no message files, every file except the index
+ * does.
+ */
 export function isMessageFile(context: FaultContext, file: string): boolean {
   if (context.messageFiles.length > 0) return matchesAny(file, context.messageFiles);
   return !matchesAny(file, context.indexFiles);
 }
 
-/** Puts a seeded choice back, often all of it; one line that says what. */
+/**
+ * Reverts a seeded choice of the unsynced sectors to the snapshot, often all of them.
+ * @returns one line for people about the reverted sectors; empty when there were no unsynced sectors.
+ */
 export function revertSome(random: Random, snapshot: Snapshot, unsynced: readonly UnsyncedFile[]): string {
   if (unsynced.length === 0) return '';
   const revertsAll = random.int(5) < 2;
@@ -91,7 +105,7 @@ export function revertSome(random: Random, snapshot: Snapshot, unsynced: readonl
   return `${sectors.length} of ${sectors.length} in ${file}`;
 }
 
-/** All, none, a random half, all from some place on, or a single one. */
+/** Chooses all sectors, none, a random half, all from a random one on, or a single one. */
 function chooseSectors(random: Random, sectors: readonly number[]): number[] {
   switch (random.int(5)) {
     case 0:
@@ -107,21 +121,21 @@ function chooseSectors(random: Random, sectors: readonly number[]): number[] {
   }
 }
 
-/** Stops processes and waits until none of their threads runs; false when that takes too long. */
+/** Stops processes and waits until none of their threads runs. Resolves to false when that takes too long. */
 export async function stopTraced(pids: readonly number[]): Promise<boolean> {
   for (const pid of pids) sendSignal(pid, 'SIGSTOP');
   return until(() => pids.every((pid) => allThreadsInState(pid, 'TtZX')), STOP_TIMEOUT_MS, undefined, 1);
 }
 
 /**
- * The processes of the target without strace, which has to pass the stop on to every thread. When all of them have
- * stopped it waits as well, and its log is complete.
+ * Returns the ids of the target's processes without strace itself, which must keep running to pass the stop
+ * on to every thread. When all traced processes have stopped, strace only waits, and its log is complete.
  */
 export function traceesOf(context: FaultContext): number[] {
   return context.services.flatMap((service) => service.pids()).filter((pid) => tracerPid(pid) !== 0);
 }
 
-/** Lets processes go on that were stopped. */
+/** Lets stopped processes continue. */
 export function resumeTraced(pids: readonly number[]): void {
   for (const pid of pids) sendSignal(pid, 'SIGCONT');
 }
@@ -130,7 +144,7 @@ function sendSignal(pid: number, signal: 'SIGSTOP' | 'SIGCONT'): void {
   try {
     process.kill(pid, signal);
   } catch {
-    // It has exited meanwhile: what does not live writes nothing.
+    // The process has exited meanwhile, so it cannot write any more.
   }
 }
 

@@ -1,21 +1,29 @@
 import { SECTOR_BYTES } from '../sector.js';
 import type { FailedSyncEvent, FileTrace, SyncEvent, WriteEvent } from './file-trace.js';
 
-/** What one log says of a file, and up to where the log went when the snapshot was taken. */
+/** The trace of a file in the log of one service, and the length of that log when the snapshot was taken. */
 export interface TraceSinceSnapshot {
   trace: FileTrace;
-  /** Length of the log at the snapshot: what had not returned by then falls between snapshot and crash. */
+  /**
+   * Length of the log (in bytes) at the snapshot. Calls that return later fall between the snapshot and the
+   * crash.
+   */
   snapshotOffset: number;
 }
 
 /**
- * Of the sectors that changed between snapshot and crash, those that a crash of the machine may have lost.
+ * Returns the sectors that a machine crash may have lost, out of those that changed between the snapshot and
+ * the crash.
  *
- * A sector counts as safe when any sync that covers it returned after the snapshot: it may have come after the
- * change. Only where every byte that changed in a file was written by calls that the log shows, and only one service
- * wrote it, is the order known; then a sector is lost also after such a sync, if each write to it began only after
- * the last sync had begun. There it is lost, too, when the first sync after the last write to it failed: the kernel then
- * takes the page for clean, and a later sync succeeds without writing it. Doubt always speaks for the target.
+ * A sector counts as safe when any sync that covers it returned after the snapshot, because the sync may have
+ * come after the change. The order of writes and syncs is known only if the log shows all writes to the file,
+ * and only one service wrote it. In that case a sector is lost in two more situations:
+ *
+ * - Each write to it began after the last sync had begun.
+ * - The first sync after its last write failed, and no earlier sync covered any of its writes. The kernel
+ *   treats the page as clean after the failure, and a later sync succeeds without writing it.
+ *
+ * In doubt a sector counts as safe, in favour of the target.
  *
  * @param changed numbers of the sectors that differ, ascending.
  * @param snapshotSizeBytes size of the file at the snapshot; 0 when it did not exist.
@@ -49,7 +57,8 @@ export function unsyncedSectors(
     const after = [...covering, ...failed.filter((sync) => sync.start < end && sync.end > start)]
       .filter((sync) => sync.entry > lastWrite)
       .sort((one, other) => one.entry - other.entry);
-    // What was written before a sync that succeeded is on the disk, and the snapshot does not hold it.
+    // Data that was written before a successful sync is on the disk. The snapshot does not hold that data, so
+    // a sector with such a write cannot be reverted.
     const unsyncedAt = (moment: number) => {
       const synced = covering.map((sync) => sync.entry).filter((entry) => entry < moment);
       return writes.every((write) => write.entry > Math.max(...synced));
@@ -65,14 +74,17 @@ interface LocatedWrite {
   entry: number;
 }
 
-/** Gives every write its place in the file; undefined when one of them has none that is known. */
+/**
+ * Computes the range of every write in the file. Returns undefined when the offset of a write is not known.
+ */
 function locateWrites(writes: readonly WriteEvent[], sizeBytes: number): LocatedWrite[] | undefined {
   const located: LocatedWrite[] = [];
   let fileEnd = sizeBytes;
   for (const { start, length, entry } of writes) {
     if (start === 'unknown') return undefined;
     if (start === 'truncate') {
-      // What was cut off cannot come back behind what is written in its place.
+      // Give up when the file was cut shorter: a crash cannot bring back the old bytes behind newly written
+      // ones.
       if (length < fileEnd) return undefined;
       located.push({ start: fileEnd, end: length, entry });
       fileEnd = length;

@@ -34,7 +34,7 @@ const LOGS = fc.array(
   { maxLength: 5 },
 );
 
-/** A generator as `Random`, from fast-check's numbers. */
+/** Makes a `Random` from a seed that fast-check draws. */
 function randomOf(seed: number) {
   let state = seed >>> 0;
   const real = () => {
@@ -55,7 +55,7 @@ function naiveDisks(entries: readonly LogEntry[], prefix: number, under: boolean
   return drive.disks();
 }
 
-t.test('the states of a cut are exactly the disks that the simplest drive can leave', async (t) => {
+t.test('the states of a cut are exactly the disks that a naive drive can leave', async (t) => {
   let states = 0;
   fc.assert(
     fc.property(LOGS, fc.boolean(), (made, under) => {
@@ -67,7 +67,8 @@ t.test('the states of a cut are exactly the disks that the simplest drive can le
         for (const state of every) if (model.whyImpossible(state) !== undefined) return false;
         const disks = new Set(every.map((state) => diskOf(model, state, DISK_SECTORS)));
         const naive = naiveDisks(entries, prefix, under);
-        // A write under way that never began to reach the medium has flushed nothing: the cut before it.
+        // If a write in flight has not reached the medium, its flush was not done either: the same as a cut
+        // before it.
         if (under) for (const disk of naiveDisks(entries, prefix, false)) naive.add(disk);
         const whole = under ? new Set([...disks, ...naiveDisks(entries, prefix, false)]) : disks;
         if (whole.size !== naive.size || ![...whole].every((disk) => naive.has(disk))) return false;
@@ -79,7 +80,7 @@ t.test('the states of a cut are exactly the disks that the simplest drive can le
   t.ok(states > 1000, `${states} states`);
 });
 
-t.test('what is enumerated can be, has every prefix, and comes back from its address', async (t) => {
+t.test('every enumerated state is possible and survives its address, and every prefix occurs', async (t) => {
   const seen = new Set<string>();
   fc.assert(
     fc.property(LOGS, fc.integer(), (made, seed) => {
@@ -105,7 +106,7 @@ t.test('what is enumerated can be, has every prefix, and comes back from its add
   t.same([...seen].sort(), ['all-but-one', 'only-one', 'prefix', 'random', 'torn']);
 });
 
-t.test('shuffled, the same states come, each once, and the random ones without end', async () => {
+t.test('shuffled yields the same states as enumerate, each once, and random states without end', async () => {
   fc.assert(
     fc.property(LOGS, fc.integer(), fc.integer({ min: 1, max: 9 }), (made, seed, hand) => {
       const model = new CrashModel(entriesOf(made));
@@ -127,7 +128,36 @@ t.test('shuffled, the same states come, each once, and the random ones without e
   );
 });
 
-t.test('with enough draws every disk of a small log is reached', async (t) => {
+t.test('in shuffled the families take turns until they end, and each batch is sorted by cut', async () => {
+  fc.assert(
+    fc.property(LOGS, fc.integer(), fc.integer({ min: 5, max: 40 }), (made, seed, batchSize) => {
+      const model = new CrashModel(entriesOf(made));
+      const left = new Map<string, number>();
+      for (const { family } of enumerate(model, 0, randomOf(seed))) {
+        if (family === 'random') break;
+        left.set(family, (left.get(family) ?? 0) + 1);
+      }
+      const states = shuffled(model, 0, randomOf(seed), batchSize);
+      for (let number = 0; number < 6; number++) {
+        const batch = Array.from({ length: batchSize }, () => states.next().value);
+        if (batch.some(({ state }, at) => state.prefix < (batch[at - 1]?.state.prefix ?? 0))) return false;
+        const inBatch = new Map<string, number>();
+        for (const { family } of batch) inBatch.set(family, (inBatch.get(family) ?? 0) + 1);
+        if (!inBatch.has('random')) return false;
+        for (const [family, count] of left) {
+          const taken = inBatch.get(family) ?? 0;
+          // One state in five comes from each family, until the family ends.
+          if (taken < Math.min(count, Math.floor(batchSize / 5))) return false;
+          left.set(family, count - taken);
+        }
+      }
+      return true;
+    }),
+    { numRuns: 100 },
+  );
+});
+
+t.test('enough states reach every possible disk of a small log', async (t) => {
   const entries = entriesOf([
     { first: 0, count: 3, flush: false, fua: false, discard: false },
     { first: 1, count: 2, flush: false, fua: false, discard: false },
@@ -147,7 +177,7 @@ t.test('with enough draws every disk of a small log is reached', async (t) => {
   t.same([...reached].sort(), [...all].sort());
 });
 
-t.test('a state that no power cut can leave is refused, with the reason', async (t) => {
+t.test('an impossible crash state is refused, with the reason', async (t) => {
   const write = { first: 0, count: 2, flush: false, fua: false, discard: false };
   const model = new CrashModel(
     entriesOf([write, { ...write, fua: true }, { ...write, count: 0, flush: true }, write, write]),

@@ -2,29 +2,31 @@ import { SECTOR_BYTES } from '../sector.js';
 import type { LogEntry } from './reader.js';
 import type { CrashState } from './state.js';
 
-/** A write, or so much of it, that a state has on the medium. */
+/** A write that a crash state has on the medium, as a whole or in part. */
 export interface AppliedWrite {
   entry: LogEntry;
-  /** Undefined: all of it. */
+  /** Numbers of the sectors that are on the medium, from the beginning of the write; undefined: all. */
   sectors: readonly number[] | undefined;
 }
 
-/** What the model looks at; the data itself plays no part in it. */
+/** The fields of an entry that the model uses. The model does not depend on the data. */
 export type ModelEntry = Pick<LogEntry, 'index' | 'lengthBytes' | 'flush' | 'fua'>;
 
 /**
- * Which disks a power cut may leave, given the log of what the drive was asked to do.
+ * The disks that a power cut may leave, given the log of the requests to the drive.
  *
- * - A flush puts everything on the medium that was complete before it. The flush of an entry comes before its own data.
+ * - A flush puts everything on the medium that was complete before it. The flush of an entry comes before its
+ *   own data.
  * - A FUA write is on the medium when it is complete.
- * - Every other write since the last flush may be there, or not, or any of its sectors of 512 bytes. That covers
- *   any order in which the drive may have written: for a sector only the last write matters that reached it, and
- *   each of them may be that one. A discard is a write of zeros.
- * - The entry after the last complete one may have been under way. If it flushes, that was done before its data.
+ * - Every other write since the last flush may be on the medium as a whole, in part (any set of its sectors
+ *   of 512 bytes), or not at all. This covers every order in which the drive may have written: only the last
+ *   write that reached a sector matters, and each write may be that one. A discard is a write of zeros.
+ * - The entry after the last complete one may have been in flight. If it has a flush, the flush was done
+ *   before its data.
  */
 export class CrashModel {
   readonly entries: readonly LogEntry[];
-  /** At [prefix]: entries below this are on the medium. */
+  /** By `prefix` (number of complete entries): the entries below this number are on the medium. */
   readonly #durablePrefixes: Int32Array;
 
   constructor(entries: readonly LogEntry[]) {
@@ -32,19 +34,25 @@ export class CrashModel {
     this.#durablePrefixes = durablePrefixesOf(entries);
   }
 
-  /** Entries below this number are on the medium, whatever happens, when `prefix` entries were complete. */
+  /**
+   * Returns n so that all entries below number n are certainly on the medium when `prefix` entries were
+   * complete.
+   */
   durablePrefix(prefix: number): number {
     return this.#durablePrefixes[prefix] ?? 0;
   }
 
-  /** The same for a state, whose write under way may have brought a flush of its own. */
+  /** Returns the same number for a state. The write in flight may have flushed all entries before it. */
   durablePrefixOf({ prefix, kept, torn }: CrashState): number {
     const inFlight = this.entries[prefix];
     const begun = kept.at(-1) === prefix || torn.has(prefix);
     return begun && inFlight?.flush === true ? prefix : this.durablePrefix(prefix);
   }
 
-  /** Numbers of the writes that may be there or not when `prefix` entries were complete; ascending. */
+  /**
+   * Returns the numbers of the writes that may be on the medium or not when `prefix` entries were complete;
+   * ascending.
+   */
   optional(prefix: number): number[] {
     const numbers: number[] = [];
     for (let index = this.durablePrefix(prefix); index < prefix; index++) {
@@ -54,7 +62,10 @@ export class CrashModel {
     return numbers;
   }
 
-  /** All that a state has on the medium of the entries from number `from` on, in the order in which it is to be applied. */
+  /**
+   * Returns the writes that a state has on the medium, from entry number `from` on, in the order of their
+   * application.
+   */
   appliedWrites(state: CrashState, from = 0): AppliedWrite[] {
     const durablePrefix = this.durablePrefixOf(state);
     const { kept } = state;
@@ -75,7 +86,7 @@ export class CrashModel {
     return list;
   }
 
-  /** Every write of the entries from `from` to the one before `to`, whole. */
+  /** Returns every write of the entries from `from` to `to` - 1, as a whole. */
   writes(from: number, to: number): AppliedWrite[] {
     return this.entries
       .slice(from, to)
@@ -83,7 +94,10 @@ export class CrashModel {
       .map((entry) => ({ entry, sectors: undefined }));
   }
 
-  /** Why no power cut can leave this state, in one line; undefined when one can. */
+  /**
+   * Returns the reason why no power cut can leave this state, in one line; undefined when the state is
+   * possible.
+   */
   whyImpossible(state: CrashState): string | undefined {
     const { prefix, kept, torn } = state;
     const count = this.entries.length;

@@ -35,7 +35,7 @@ function failure(act: () => unknown): LogWritesError {
   throw new Error('expected a LogWritesError');
 }
 
-t.test('every kind of entry is read as what it is', async (t) => {
+t.test('every kind of entry is read with its flags, position and data', async (t) => {
   const bytes = handMadeLog([
     { sector: 8, sectors: 2, fill: 7 },
     { flags: ['flush'] },
@@ -57,11 +57,11 @@ t.test('every kind of entry is read as what it is', async (t) => {
     const last = Buffer.alloc(512);
     const [entry] = entries.slice(-1);
     if (entry) log.readData(entry, 0, last);
-    t.same(last, Buffer.alloc(512, 3), 'data of the entry behind a discard, which has none');
+    t.same(last, Buffer.alloc(512, 3), 'the data of the entry after a discard, which has no data');
   });
 });
 
-t.test('only entries that are complete are read, and a log that grows is read further', async (t) => {
+t.test('only complete entries are read, and new entries of a growing log are read later', async (t) => {
   const entries: HandMadeEntry[] = [{ sectors: 1, fill: 1 }, { flags: ['flush'] }, { sectors: 1, fill: 2 }];
   const file = fileOf(handMadeLog(entries, 2));
   const log = new WriteLog(file);
@@ -73,7 +73,7 @@ t.test('only entries that are complete are read, and a log that grows is read fu
   log.close();
 });
 
-t.test('what is read back is what was written, whatever it is', async () => {
+t.test('any entries are read back as they were written', async () => {
   const entry = fc.record({
     sector: fc.nat(1_000_000),
     sectors: fc.nat(40),
@@ -102,7 +102,7 @@ t.test('what is read back is what was written, whatever it is', async () => {
   );
 });
 
-t.test('a file that is no log, or of another version, is called foreign', async (t) => {
+t.test('a file that is not a log, or a log of another version, is reported as foreign', async (t) => {
   t.match(
     failure(() => withLog(Buffer.alloc(512), () => {})),
     { code: 'foreign', message: /its mark is missing/ },
@@ -115,7 +115,7 @@ t.test('a file that is no log, or of another version, is called foreign', async 
   );
 });
 
-t.test('a log that ends too early is called truncated, wherever it ends', async (t) => {
+t.test('a log that ends too early is reported as truncated, wherever it ends', async (t) => {
   t.match(
     failure(() => withLog(Buffer.alloc(0), () => {})),
     { code: 'truncated', message: /has 0 bytes/ },
@@ -139,7 +139,7 @@ t.test('a log that ends too early is called truncated, wherever it ends', async 
   }
 });
 
-t.test('an entry that cannot be is called damaged, with its place', async (t) => {
+t.test('an impossible entry is reported as damaged, with its position', async (t) => {
   const spoil = (at: number, value: bigint): Buffer => {
     const bytes = handMadeLog([{ sectors: 1 }, { sectors: 1 }]);
     bytes.writeBigUInt64LE(value, 512 + 1024 + at);

@@ -1,40 +1,54 @@
 import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
 
-/**
- * Reads logs in the format of dm-log-writes, which qemu's `blklogwrites` writes too (little-endian, S = sector size):
+/*
+ * Reader of logs in the format of dm-log-writes, which qemu's `blklogwrites` writes too (little-endian, S =
+ * sector size):
  *
  *     block 0   u64 magic, u64 version (1), u64 number of complete entries, u32 S, padded to S
  *     then for each entry one block of S bytes:
  *               u64 first sector, u64 sectors, u64 flags, u64 length of a mark's text, the text itself
  *               and sectors × S bytes of data, unless DISCARD
  *
- * Only what is asked for is held in memory: an entry is its head and the place of its data.
+ * Memory holds only what was requested: an entry consists of its header and the position of its data in the
+ * file.
  *
- * qemu writes an entry when its request is done. The kernel's dm-log-writes differs, and both are read here:
+ * qemu writes an entry when its request is complete. The kernel's dm-log-writes differs, and this reader
+ * supports both:
  *
- * - A write stands in the log only when a flush has covered it, before that flush. A FUA write and a mark stand there at
- *   once, before writes that were done earlier and are not flushed: a mark means "all before it" only after a sync. Of two
- *   writes to one place, the second FUA and no flush between, the second comes first.
- * - What was never flushed is put in at the end, when the device is removed, and then the mark `dm-log-writes-end`.
- * - The number of entries at the head is brought up to date by FUA writes, marks and the end alone.
- * - A flush with data stands there as two: a bare flush, which has the place and the FUA of the write, and the write.
- * - A discard is logged even where the device below has none and does nothing.
+ * - The kernel logs a write only when a flush has covered it, before that flush. It logs a FUA write and a
+ *   mark at once, before earlier writes that are not flushed. A mark therefore means "everything before it"
+ *   only after a sync. If two writes go to the same position, the second is FUA and no flush is between them,
+ *   the second comes first in the log.
+ * - Writes that were never flushed are logged at the end, when the device is removed, and then the mark
+ *   `dm-log-writes-end`.
+ * - Only FUA writes, marks and the end update the number of entries in the head.
+ * - A flush with data becomes two entries: a bare flush, with the position and the FUA flag of the write, and
+ *   the write.
+ * - A discard is logged even if the device below does not support discards and does nothing.
  */
+
+/** The first eight bytes of a log, as a little-endian number. */
 export const MAGIC = 0x6a736677736872n;
+/** The version of the format. */
 export const VERSION = 1n;
 const HEAD_BYTES = 28;
+/** Size in bytes of an entry's header, without the text of a mark and the padding. */
 export const ENTRY_BYTES = 32;
 const MIN_SECTOR_BYTES = 512;
 const MAX_SECTOR_BYTES = 65_536;
-/** In which the kernel counts, whatever the device's sectors are. */
+/** Unit in bytes of device sizes in sysfs. It does not depend on the sector size of the device. */
 const BLOCK_DEVICE_UNIT_BYTES = 512;
 
+/** Flag bits of an entry, as in the kernel's dm-log-writes. */
 export const FLAGS = { flush: 1, fua: 2, discard: 4, mark: 8, metadata: 16 } as const;
 const ALL_FLAGS = FLAGS.flush | FLAGS.fua | FLAGS.discard | FLAGS.mark | FLAGS.metadata;
 
-/** `foreign`: not such a log; `truncated`: the file ends too early; `damaged`: an entry that cannot be. */
+/**
+ * `foreign`: the file is not a log; `truncated`: the file ends too early; `damaged`: an entry is impossible.
+ */
 export type LogProblem = 'foreign' | 'truncated' | 'damaged';
 
+/** Thrown when a file cannot be read as a write log. */
 export class LogWritesError extends Error {
   override readonly name = 'LogWritesError';
   readonly code: LogProblem;
@@ -45,26 +59,29 @@ export class LogWritesError extends Error {
   }
 }
 
+/** One entry of a log: a write, a discard, a flush or a mark. */
 export interface LogEntry {
   /** Number of the entry in the log, from 0. */
   index: number;
-  /** Place on the device, in bytes. */
+  /** Position on the device, in bytes. */
   offset: number;
-  /** Bytes that were written (or discarded) there; 0 for a bare flush or a mark. */
+  /** Number of bytes that were written or discarded; 0 for a bare flush or a mark. */
   lengthBytes: number;
-  /** Everything that was written before this entry was flushed to the medium by it. */
+  /** True when the entry flushed everything that was written before it. */
   flush: boolean;
-  /** The write of this entry was itself on the medium when it was answered. */
+  /** True when the write of this entry was on the medium when it was completed (force unit access). */
   fua: boolean;
+  /** True when the bytes were discarded; the entry then has no data. */
   discard: boolean;
+  /** True when the filesystem marked the write as metadata. */
   metadata: boolean;
   /** The text of a mark, or undefined. */
   mark: string | undefined;
-  /** Place of the data in the log file; it has `lengthBytes` bytes unless `discard`. */
+  /** Position of the data in the log file, in bytes; `lengthBytes` bytes unless `discard`. */
   dataAt: number;
 }
 
-/** An open log, which may still be written to: what is read of it are the entries that were complete at a moment. */
+/** An open log. It may still be growing: a read returns the entries that are complete at that moment. */
 export class WriteLog {
   readonly path: string;
   readonly sectorBytes: number;
@@ -82,7 +99,7 @@ export class WriteLog {
     }
   }
 
-  /** How many entries are complete now. */
+  /** Returns the number of entries that are complete now. */
   completeEntries(): number {
     return this.#readHead().entries;
   }
@@ -115,8 +132,8 @@ export class WriteLog {
   }
 
   /**
-   * The entries in order, from the first to the one before `end`, which is at most `completeEntries()`.
-   * @throws LogWritesError truncated when the file ends before, damaged when an entry cannot be.
+   * Yields the entries in order, from number 0 to `end` - 1. `end` is at most `completeEntries()`.
+   * @throws LogWritesError `truncated` when the file ends before, `damaged` when an entry is impossible.
    */
   *entries(end: number = this.completeEntries()): Generator<LogEntry, void, undefined> {
     const fileBytes = sizeOf(this.#fd);
@@ -167,7 +184,10 @@ export class WriteLog {
     };
   }
 
-  /** Reads part of an entry's data into `into`: from byte `from` of the data, as many bytes as fit. */
+  /**
+   * Fills `into` with an entry's data, from byte `from` of the data on.
+   * @throws LogWritesError `truncated` when the file ends before.
+   */
   readData(entry: LogEntry, from: number, into: Uint8Array): void {
     const length = readSync(this.#fd, into, 0, into.length, entry.dataAt + from);
     if (length < into.length) {
@@ -175,12 +195,15 @@ export class WriteLog {
     }
   }
 
+  /** Closes the file. */
   close(): void {
     closeSync(this.#fd);
   }
 }
 
-/** The kernel's log is a block device, whose length stat does not tell. */
+/**
+ * Returns the size of a log in bytes. The kernel's log is a block device, whose size stat does not report.
+ */
 function sizeOf(fd: number): number {
   const stat = fstatSync(fd);
   if (!stat.isBlockDevice()) return stat.size;

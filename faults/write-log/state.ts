@@ -1,21 +1,30 @@
 /**
- * One disk that a power cut may have left, as data: it names the place of the cut in a log of writes and what of the
- * writes since the last flush had reached the medium. Entries are known by their number in the log.
+ * One disk that a power cut may leave. It is described by the position of the cut in a write log, and by
+ * those writes since the last flush that reached the medium. Entries are identified by their number in the
+ * log.
  */
 export interface CrashState {
-  /** The first so many entries of the log were complete at the cut; entry `prefix` itself may have been under way. */
+  /**
+   * Number of entries of the log that were complete at the cut. The entry number `prefix` may have been in
+   * flight.
+   */
   readonly prefix: number;
-  /** Writes that no flush covers and that are on the medium as a whole; ascending. */
+  /** Numbers of the writes that no flush covers and that are on the medium as a whole; ascending. */
   readonly kept: readonly number[];
-  /** Writes of which only these sectors (of 512 bytes, from the beginning of the write) are on the medium; ascending. */
+  /**
+   * Writes that are on the medium in part: by entry number, the sectors (512 bytes, from the beginning of the
+   * write).
+   */
   readonly torn: ReadonlyMap<number, readonly number[]>;
 }
 
+/** The value of `torn` for a state without torn writes. */
 export const NOTHING_TORN: CrashState['torn'] = new Map();
 
 /**
- * The address of a state, to be told and to be given back: `PREFIX`, then `+` and the kept writes, then for each torn one
- * `~ENTRY:SECTORS`; numbers in a row are written `FIRST-LAST`. For example `812+800-804,806~809:0-3`.
+ * Formats the address of a state, which `parseState` reads: `PREFIX`, then `+` and the kept writes, then
+ * `~ENTRY:SECTORS` for each torn write. Consecutive numbers are written as `FIRST-LAST`. Example:
+ * `812+800-804,806~809:0-3`.
  */
 export function formatState({ prefix, kept, torn }: CrashState): string {
   const keptText = kept.length === 0 ? '' : `+${formatNumbers(kept)}`;
@@ -23,7 +32,7 @@ export function formatState({ prefix, kept, torn }: CrashState): string {
   return `${prefix}${keptText}${tornText.join('')}`;
 }
 
-/** Whole numbers in ascending order, those in a row as `FIRST-LAST`, with commas between. */
+/** Formats ascending whole numbers, separated by commas; consecutive numbers as `FIRST-LAST`. */
 export function formatNumbers(numbers: readonly number[]): string {
   const parts: string[] = [];
   for (let at = 0; at < numbers.length; ) {
@@ -36,10 +45,10 @@ export function formatNumbers(numbers: readonly number[]): string {
 }
 
 const ADDRESS = /^(\d+)(?:\+([\d,-]+))?((?:~\d+:[\d,-]*)*)$/;
-/** More numbers than this in one range are a mistake; it bounds what a wrong address can cost. */
+/** Upper bound for the numbers in one range. It limits the time and memory that a wrong address can cost. */
 const MAX_RANGE_NUMBERS = 1 << 22;
 
-/** Reads what `formatState` wrote. @throws RangeError that says what was expected. */
+/** Parses an address that `formatState` made. @throws RangeError with the expected format. */
 export function parseState(text: string): CrashState {
   const match = ADDRESS.exec(text);
   if (match === null)

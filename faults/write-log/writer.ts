@@ -1,24 +1,24 @@
 import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { ENTRY_BYTES, FLAGS, MAGIC, VERSION } from './reader.js';
 
-/** An entry to be written; what is left out is not so. */
+/** An entry to be written. An omitted flag is false, and an omitted offset is 0. */
 export interface NewEntry {
-  /** Place on the device in bytes, a multiple of the log's sectors. */
+  /** Position on the device in bytes, a multiple of the log's sector size. */
   offset?: number;
-  /** What was written there; a multiple of the log's sectors. */
+  /** Bytes that were written; their number is a multiple of the log's sector size. */
   data?: Uint8Array;
-  /** Bytes that were discarded there; has no data. */
+  /** Number of bytes that were discarded. Such an entry has no data. */
   discardBytes?: number;
   flush?: boolean;
   fua?: boolean;
   metadata?: boolean;
-  /** Text of a mark; has neither place nor data. */
+  /** Text of a mark. Such an entry has neither offset nor data. */
   mark?: string;
 }
 
 /**
- * Writes a log in the format of dm-log-writes (see log-writes.ts), entry after entry. The number of complete entries at
- * its head is set after each, so that whoever reads it meanwhile sees whole entries only.
+ * Writes a log in the format of dm-log-writes (see reader.ts), entry after entry. It updates the number of
+ * complete entries in the head after each entry, so that a concurrent reader sees only complete entries.
  */
 export class WriteLogWriter {
   readonly sectorBytes: number;
@@ -26,7 +26,7 @@ export class WriteLogWriter {
   #entries = 0;
   #endOffset: number;
 
-  /** Makes the file anew, with no entries. */
+  /** Creates the file, or truncates it, and writes a head with no entries. */
   constructor(path: string, sectorBytes = 512) {
     this.sectorBytes = sectorBytes;
     this.#fd = openSync(path, 'w');
@@ -38,11 +38,12 @@ export class WriteLogWriter {
     this.#endOffset = sectorBytes;
   }
 
+  /** Number of entries that were written. */
   get entries(): number {
     return this.#entries;
   }
 
-  /** @throws RangeError when the entry cannot be said in this format. */
+  /** Appends an entry. @throws RangeError when the format cannot represent it. */
   add(entry: NewEntry): void {
     const { offset = 0, data = NO_DATA, discardBytes, mark = '' } = entry;
     const lengthBytes = discardBytes ?? data.length;
@@ -81,7 +82,7 @@ export class WriteLogWriter {
       );
   }
 
-  /** Ends the file behind its last entry. */
+  /** Truncates the file behind its last entry, and closes it. */
   close(): void {
     ftruncateSync(this.#fd, this.#endOffset);
     closeSync(this.#fd);
@@ -89,5 +90,5 @@ export class WriteLogWriter {
 }
 
 const NO_DATA = new Uint8Array(0);
-/** Of the number of complete entries. */
+/** Offset in the head, in bytes, of the number of complete entries. */
 const COUNT_OFFSET = 16;

@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util';
 import { execa } from 'execa';
 import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import type { ExploreResult } from '../explore/result/result.js';
+import { ignoreClosedPipes, log } from '../host/console.js';
 import { measurePower } from './power.js';
 import { referenceProgram } from './programs.js';
 import { type FloorFigures, measureFloor, measureQueue, type QueueFigures, withQueue } from './queue.js';
@@ -23,6 +24,7 @@ const { values } = parseArgs({
   },
 });
 
+ignoreClosedPipes();
 const seconds = Number(values.seconds);
 const isSelected = (name: string): boolean => values.only === '' || values.only.split(',').includes(name);
 const figures: Record<string, number | object> = {};
@@ -73,16 +75,16 @@ if (isSelected('power')) {
     figures['power.recordedShare'] = power.recorded.msgsPerSecond / power.unrecorded.msgsPerSecond;
     figures['power.cutCycle'] = power.cutCycle;
     details.power = power;
-  } else process.stderr.write(`power: not measured: ${availability.why} (${availability.remedy})\n`);
+  } else log(`power: not measured: ${availability.why} (${availability.remedy})`);
 }
 if (isSelected('explore')) {
   const availability = blocklogAvailability();
   if (availability.available) {
     const explored = await measureExplore();
-    for (const [name, strategy] of Object.entries(explored.ways))
+    for (const [name, strategy] of Object.entries(explored.strategies))
       figures[`explore.${name}Rate`] = strategy.statesPerSecond;
     details.explore = explored;
-  } else process.stderr.write(`explore: not measured: ${availability.why} (${availability.remedy})\n`);
+  } else log(`explore: not measured: ${availability.why} (${availability.remedy})`);
 }
 figures.details = details;
 
@@ -118,12 +120,12 @@ function formatTable(all: Record<string, number | object>): string {
 
 const KIT_PROGRAM = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 
-/** Different disks a second, by all workers together, start-up included: straight in the image, and mounted. */
-async function measureExplore(): Promise<Pick<ExploreResult, 'ways' | 'states' | 'verdict'>> {
+/** Different disks a second, by all workers together, start-up included. */
+async function measureExplore(): Promise<Pick<ExploreResult, 'strategies' | 'states' | 'verdict'>> {
   const args = [KIT_PROGRAM, 'explore', '--budget', '24s', '--seed', '1', '--json'];
   const { stdout } = await execa(process.execPath, args, { stderr: 'ignore' });
-  const { ways, states, verdict } = JSON.parse(stdout) as ExploreResult;
-  return { ways, states, verdict };
+  const { strategies, states, verdict } = JSON.parse(stdout) as ExploreResult;
+  return { strategies, states, verdict };
 }
 
 /** What the simulation of the queue in memory gets done; it is one process on one core. */

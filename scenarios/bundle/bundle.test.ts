@@ -10,7 +10,7 @@ import { TestWorkspace } from '../fixtures/kit.js';
 import { seeded } from '../host/random.js';
 import { type ManifestParts, openBundle, writeBundle } from './bundle.js';
 import { packImage, unpackImage } from './extents.js';
-import type { Manifest } from './manifest.js';
+import { BUNDLE_VERSION, type Manifest } from './manifest.js';
 import { seal } from './seal.js';
 import { describeTarget, resolveTarget } from './target.js';
 
@@ -21,7 +21,7 @@ const CASE: ManifestParts['case'] = {
   filesystem: { type: 'ext4', mountOptions: '' },
   schedule: {
     seed: 7,
-    injections: [{ fault: 'kill', afterConfirms: 3, atMostMs: 100, number: 4 }],
+    injections: [{ fault: 'kill', afterConfirms: 3, maxWaitMs: 100, number: 4 }],
     disk: 'any',
     producers: 2,
     depth: 1,
@@ -39,11 +39,11 @@ function partsOf(place: TestWorkspace, program = 'server.py'): ManifestParts {
     },
     place.dir,
   );
-  const words = { seed: 7, requirements: ['PP-1'], why: 'PP-1: lost', story: ['gone'] };
+  const words = { seed: 7, requirements: ['PP-1'], why: 'PP-1: lost', summary: ['gone'] };
   return { ...words, target: describeTarget(target), case: CASE };
 }
 
-/** A bundle of a little evidence, with a disk of which most is empty. */
+/** Makes a bundle of a little evidence, with a disk image that is mostly empty. */
 async function made(t: {
   teardown(remove: () => void): void;
 }): Promise<{ place: TestWorkspace; file: string }> {
@@ -57,6 +57,9 @@ async function made(t: {
   writeFileSync(join(evidence, 'round-1', 'scratch', 'rest'), 'no evidence\n');
   writeFileSync(join(evidence, 'round-1', 'disk.img'), 'end');
   truncateSync(join(evidence, 'round-1', 'disk.img'), 64 << 20);
+  // A run in the lab VM saves the data of its last round as an archive, and this is evidence.
+  writeFileSync(join(evidence, 'round-1/data-at-end.tar.gz'), 'data');
+  writeFileSync(join(evidence, 'bundle.tar.gz'), 'an earlier bundle');
   writeFileSync(join(place.dir, 'server.py'), '');
   const file = join(place.dir, 'a.tar.gz');
   await writeBundle(file, evidence, partsOf(place));
@@ -66,21 +69,29 @@ async function made(t: {
 const refused = (code: string, message: RegExp) => (error: unknown) =>
   error instanceof KitError && error.code === code && error.exitCode === 2 && message.test(error.message);
 
-t.test('a bundle gives back what was put in, and holes of disks take no room in it', async (t) => {
+t.test('a bundle returns what was packed, and holes of disk images take no space in it', async (t) => {
   const { place, file } = await made(t);
-  t.ok(readFileSync(file).length < 10_000, 'small');
+  t.ok(readFileSync(file).length < 10_000, 'the bundle is small');
   const dir = join(place.dir, 'open');
   const { manifest } = await openBundle(file, dir);
-  t.match(manifest, { format: 'plugpull-bundle', version: 1, seed: 7, case: CASE, leftOut: [] });
+  t.match(manifest, {
+    format: 'plugpull-bundle',
+    version: BUNDLE_VERSION,
+    seed: 7,
+    case: CASE,
+    omittedFiles: [],
+  });
   t.equal(readFileSync(join(dir, 'history.jsonl'), 'utf8'), '{"kind":"drained"}\n');
   t.equal(readFileSync(join(dir, 'round-1/logs/server.log'), 'utf8'), 'ready\n');
   const image = readFileSync(join(dir, 'round-1/disk.img'));
   t.equal(image.length, 64 << 20);
   t.equal(image.toString('latin1', 0, 4), 'end\0');
-  t.throws(() => readFileSync(join(dir, 'round-1/scratch/rest')), 'scratch is no evidence');
+  t.throws(() => readFileSync(join(dir, 'round-1/scratch/rest')), 'scratch files are not packed');
+  t.equal(readFileSync(join(dir, 'round-1/data-at-end.tar.gz'), 'utf8'), 'data');
+  t.throws(() => readFileSync(join(dir, 'bundle.tar.gz')), 'bundles are not packed');
 });
 
-t.test('a changed byte is noticed wherever it is, and so is a missing end', async (t) => {
+t.test('a changed byte at any offset and a missing end are noticed', async (t) => {
   const { place, file } = await made(t);
   const bytes = readFileSync(file);
   const wrong = join(place.dir, 'wrong.tar.gz');
@@ -100,7 +111,7 @@ t.test('a changed byte is noticed wherever it is, and so is a missing end', asyn
   await t.rejects(openBundle(wrong, join(place.dir, 'never')), { message: /expected the seal/ });
 });
 
-t.test('what is no bundle, or one of another version, is told so in one line', async (t) => {
+t.test('a file that is not a bundle or has another version is reported in one line', async (t) => {
   const { place } = await made(t);
   const open = (file: string) => openBundle(file, join(place.dir, 'never'));
   const file = join(place.dir, 'other.tar.gz');
@@ -114,12 +125,14 @@ t.test('what is no bundle, or one of another version, is told so in one line', a
   writeFileSync(file, gzipSync('not a tar'));
   seal(file);
   await t.rejects(open(file), { code: 'bad-bundle', message: /other\.tar\.gz: / });
-  const later = { ...partsOf(place), version: 2 } as unknown as ManifestParts;
-  await writeBundle(file, join(place.dir, 'evidence'), later);
-  await t.rejects(open(file), { exitCode: 2, message: /has version 2 of the format, expected 1/ });
+  for (const version of [BUNDLE_VERSION - 1, BUNDLE_VERSION + 1]) {
+    await writeBundle(file, join(place.dir, 'evidence'), { ...partsOf(place), version } as ManifestParts);
+    const message = new RegExp(`has version ${version} of the format, expected ${BUNDLE_VERSION}`);
+    await t.rejects(open(file), { exitCode: 2, message });
+  }
 });
 
-t.test('where there is no room for a bundle that is no fault of the bundle', async (t) => {
+t.test('a full disk is reported as a failure of the kit, not as a bad bundle', async (t) => {
   const { place } = await made(t);
   const evidence = join(place.dir, 'evidence');
   writeFileSync(join(evidence, 'large'), randomBytes(1 << 20));
@@ -138,7 +151,7 @@ t.test('where there is no room for a bundle that is no fault of the bundle', asy
   }
 });
 
-t.test('a target that is not installed is named, with what is missing and the way out', async (t) => {
+t.test('a target that is not installed is reported with what is missing and what to do', async (t) => {
   const { place, file } = await made(t);
   const { manifest } = await openBundle(file, join(place.dir, 'open'));
   t.equal(resolveTarget(manifest, undefined).dir, place.dir);
@@ -148,17 +161,21 @@ t.test('a target that is not installed is named, with what is missing and the wa
     exitCode: 2,
     message: /^the target mine is not installed here: expected \/nowhere\/server\.py; .*--target FILE$/,
   });
-  t.equal(resolveTarget(moved, place.queue('')).name, 'test', 'it is where --target says');
+  t.equal(
+    resolveTarget(moved, place.queue('')).name,
+    'test',
+    'the file of --target replaces the target of the bundle',
+  );
 });
 
-t.test('a program that the target names by its full path is needed, too', async (t) => {
+t.test('a program that the target names by its absolute path is required too', async (t) => {
   const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const script = join(place.dir, 'server.py');
   writeFileSync(script, '');
   const command = ['{node}', script, '{data}', '{port}', '/no/such/file', '{dir}/none'];
   const target = describeTarget(loadTarget(place.target(command)));
-  t.same(target.needs, [script], 'not what is not there either where the bundle is made');
+  t.same(target.requiredFiles, [script], 'a path that is missing where the bundle is made is not required');
   const manifest = { target } as Manifest;
   t.equal(resolveTarget(manifest, undefined).dir, place.dir);
   rmSync(script);
@@ -168,7 +185,7 @@ t.test('a program that the target names by its full path is needed, too', async 
   });
 });
 
-t.test('replay says each of these in one line, with exit code 2', async (t) => {
+t.test('replay reports each bad bundle and missing target in one line, with exit code 2', async (t) => {
   const { place, file } = await made(t);
   const replay = async (name: string, message: RegExp) => {
     const { code, stdout, stderr } = await place.run(['replay', name]);
@@ -176,7 +193,7 @@ t.test('replay says each of these in one line, with exit code 2', async (t) => {
     t.equal(stdout, '');
     const [last = '', ...told] = stderr.trimEnd().split('\n').reverse();
     t.match(last, message);
-    // A bundle that was opened first says what it is.
+    // When the bundle can be opened, replay first prints what it contains.
     t.notOk(
       told.some((line) => line.startsWith('plugpull: ') || line.startsWith('    at ')),
       stderr,
@@ -192,9 +209,9 @@ t.test('replay says each of these in one line, with exit code 2', async (t) => {
     other,
     /^plugpull: \S+other\.tar\.gz: expected a bundle of plugpull, which is a \.tar\.gz file$/,
   );
-  const later = { ...partsOf(place), version: 2 } as unknown as ManifestParts;
-  await writeBundle(other, join(place.dir, 'evidence'), later);
-  await replay(other, /^plugpull: \S+: has version 2 of the format, expected 1: use the kit that made it$/);
+  const earlier = { ...partsOf(place), version: 1 } as unknown as ManifestParts;
+  await writeBundle(other, join(place.dir, 'evidence'), earlier);
+  await replay(other, /^plugpull: \S+: has version 1 of the format, expected 2: use the kit that made it$/);
   const parts = partsOf(place);
   const restore = { restore: ['plugpull-no-such-program'] };
   const definition = { ...parts.target.definition, crashStates: restore };
@@ -213,7 +230,7 @@ t.test('replay says each of these in one line, with exit code 2', async (t) => {
   );
 });
 
-t.test('any image comes back from its extents, byte for byte', async (t) => {
+t.test('every image is restored from its extents, byte for byte', async (t) => {
   const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const random = seeded(2);

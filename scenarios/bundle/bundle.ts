@@ -10,20 +10,22 @@ import { checkSeal, seal } from './seal.js';
 
 const MANIFEST_FILE = 'bundle.json';
 const EXTENTS_SUFFIX = '.extents';
-/** Scratch space is what faults have worked with, and no evidence. */
-const EXCLUDED_FILES = /^(?:round-\d+\/scratch\/|bundle[\w.-]*$|.*\.tar\.gz$)/;
+/** Files that are not evidence: the scratch space of faults, and bundles. */
+const EXCLUDED_FILES = /^(?:round-\d+\/scratch\/|bundle[\w.-]*$|[^/]*\.tar\.gz$)/;
+/** A larger file is left out of the bundle and listed in its manifest. */
 const MAX_FILE_BYTES = 1 << 30;
 
-export type ManifestParts = Omit<Manifest, 'format' | 'version' | 'kitVersion' | 'leftOut'>;
+/** The parts of the manifest that the caller provides. */
+export type ManifestParts = Omit<Manifest, 'format' | 'version' | 'kitVersion' | 'omittedFiles'>;
 
 /**
  * Packs an evidence directory into one file.
- * @param file is overwritten; never half written.
+ * @param file path of the bundle. It is replaced in one step, so that it is never half written.
  */
 export async function writeBundle(file: string, evidence: string, parts: ManifestParts): Promise<void> {
   const temporaryFiles: string[] = [];
   const names: string[] = [];
-  const leftOut: string[] = [];
+  const omittedFiles: string[] = [];
   try {
     for (const name of regularFiles(evidence)) {
       if (EXCLUDED_FILES.test(name)) continue;
@@ -32,14 +34,14 @@ export async function writeBundle(file: string, evidence: string, parts: Manifes
         temporaryFiles.push(`${path}${EXTENTS_SUFFIX}`);
         packImage(path, `${path}${EXTENTS_SUFFIX}`);
         names.push(`${name}${EXTENTS_SUFFIX}`);
-      } else if (statSync(path).size > MAX_FILE_BYTES) leftOut.push(name);
+      } else if (statSync(path).size > MAX_FILE_BYTES) omittedFiles.push(name);
       else names.push(name);
     }
     const manifest: Manifest = {
       format: 'plugpull-bundle',
       version: BUNDLE_VERSION,
       kitVersion: kitVersion(),
-      leftOut,
+      omittedFiles,
       ...parts,
     };
     temporaryFiles.push(join(evidence, MANIFEST_FILE));
@@ -55,7 +57,7 @@ export async function writeBundle(file: string, evidence: string, parts: Manifes
   }
 }
 
-/** A bundle that was unpacked: its manifest, and the evidence as it was. */
+/** An unpacked bundle: its manifest, and the directory `dir` with the evidence. */
 export interface Bundle {
   file: string;
   manifest: Manifest;
@@ -64,7 +66,8 @@ export interface Bundle {
 
 /**
  * Checks a bundle and unpacks it to `dir`, which is made.
- * @throws KitError bad-bundle (exit code 2) when it is no bundle, was changed, or is of another version.
+ * @throws KitError bad-bundle (exit code 2) when the file is not a bundle, was changed, or has another
+ * version; kit-failed when the disk is full.
  */
 export async function openBundle(file: string, dir: string): Promise<Bundle> {
   checkSeal(file);

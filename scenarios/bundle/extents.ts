@@ -2,12 +2,13 @@ import { closeSync, ftruncateSync, openSync, readSync, statSync, writeSync } fro
 import { KitError } from '../../conformance/errors.js';
 
 /**
- * A sparse file (the image of a disk) as a file that holds no zeros, for a bundle:
+ * Format of a disk image in a bundle, without the image's zeros:
  *
- *     8 bytes  "PPEXTENT", u64 size of the file in bytes
+ *     8 bytes  "PPEXTENT", u64 size of the image in bytes
  *     then for each run of blocks that are not all zero: u64 offset, u64 length, the bytes
  *
- * Numbers are little-endian; offsets are multiples of 4096, lengths too but for the end of the file.
+ * Numbers are little-endian. Offsets are multiples of 4096, and so are lengths, except at the end of the
+ * image.
  */
 const MAGIC = Buffer.from('PPEXTENT');
 const HEAD_BYTES = 16;
@@ -36,7 +37,7 @@ export function packImage(image: string, file: string): void {
 }
 
 /**
- * Makes the image again, with holes where it has zeros.
+ * Restores an image, with holes where it has zeros.
  * @throws KitError bad-bundle when the file is not of this format.
  */
 export function unpackImage(file: string, image: string): void {
@@ -75,7 +76,7 @@ function encodeHead(first: bigint, second: bigint): Buffer {
   return head;
 }
 
-/** Begin and end of each run of blocks in which something is. */
+/** Returns begin and end of each run of blocks that contain a byte other than zero. */
 function nonZeroRuns(bytes: Buffer): [number, number][] {
   const runs: [number, number][] = [];
   for (let at = 0; at < bytes.length; at += BLOCK_BYTES) {

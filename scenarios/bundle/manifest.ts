@@ -1,14 +1,17 @@
 import { z } from 'zod';
 import { TargetDefinition } from '../../conformance/target-file/definition.js';
 
-/** Raised when what stands in a bundle is not understood by an older kit any more. */
-export const BUNDLE_VERSION = 1;
+/**
+ * Version of the layout of a bundle. Raise it when an older kit would not understand a new bundle, or the
+ * reverse.
+ */
+export const BUNDLE_VERSION = 2;
 
 const Injection = z.object({
   fault: z.string(),
   afterConfirms: z.number(),
-  atMostMs: z.number(),
-  held: z.boolean().optional(),
+  maxWaitMs: z.number(),
+  holdReceivers: z.boolean().optional(),
   inRecovery: z.number().optional(),
   beforeStart: z.literal(true).optional(),
   number: z.int().optional(),
@@ -24,13 +27,13 @@ const Injection = z.object({
 
 const Filesystem = z.object({ type: z.enum(['ext4', 'xfs']), mountOptions: z.string() });
 
-/** What of a round is needed to run it again. */
+/** Everything that is needed to run a round again. */
 export const GateCase = z.object({
   kind: z.literal('gate'),
   runtime: z.enum(['process', 'docker', 'vm']),
   power: z.enum(['blocklog', 'flakey']),
   filesystem: Filesystem,
-  /** As it happened: the injections that were done, with the numbers by which their draws are made again. */
+  /** The injections that were made, with the numbers by which their draws are made again. */
   schedule: z.object({
     seed: z.int(),
     injections: z.array(Injection),
@@ -45,22 +48,31 @@ export const GateCase = z.object({
 /** One crash state of a recorded run. */
 export const CrashStateCase = z.object({
   kind: z.literal('crash-state'),
-  /** Address of the state in the log (`writes.log`), as explore tells it; `OUTER>INNER` for a cut of the recovery from OUTER. */
+  /**
+   * Address of the state in the log (`writes.log`), as explore reports it. `OUTER>INNER` is a cut of the
+   * recovery from OUTER.
+   */
   state: z.string(),
-  /** Entries of the log that count. */
+  /** Number of entries of the log that count. */
   end: z.int().min(0),
-  /** The log of the recovery that was cut, by its name in the bundle, and how many entries of it count. */
+  /**
+   * Log of the recovery that was cut, by its name in the bundle, and the number of its entries that count.
+   */
   recovery: z.object({ log: z.string().regex(/^recovery-\d+\.log$/), end: z.int().min(0) }).optional(),
   filesystem: Filesystem,
-  /** SHA-256 of the messages in the order of their first submit: by these the target's own program names what it holds. */
+  /**
+   * SHA-256 of the messages in the order of their first submit. The target's own program reports what it
+   * holds by them.
+   */
   digests: z.array(z.string()),
-  /** Marks every message of the run. */
+  /** Id of the recorded run, which marks every message of it. */
   run: z.string(),
 });
 
 /**
- * `bundle.json`, the first file of a bundle. A bundle is a .tar.gz of the evidence directory as it was (history, schedules,
- * logs, data), images of disks without their zeros (`*.extents`, see extents.ts), and a seal at its end (seal.ts).
+ * `bundle.json`, the first file of a bundle. A bundle is a .tar.gz of the evidence directory (history,
+ * schedules, logs, data), with disk images without their zeros (`*.extents`, see extents.ts) and a seal at
+ * its end (seal.ts).
  */
 export const Manifest = z.object({
   format: z.literal('plugpull-bundle'),
@@ -68,21 +80,24 @@ export const Manifest = z.object({
   kitVersion: z.string(),
   target: z.object({
     definition: TargetDefinition,
-    /** Where `{dir}` was. */
+    /** Folder for which `{dir}` stood. */
     dir: z.string(),
-    /** It is the kit's own reference implementation, which every installation has. */
+    /** True for the kit's own reference implementation, which every installation has. */
     builtin: z.boolean(),
-    /** What its commands name below `{dir}` and was there. */
-    needs: z.array(z.string()),
+    /**
+     * Files that its commands name, below `{dir}` or by their full path, and that existed: a replay requires
+     * them.
+     */
+    requiredFiles: z.array(z.string()),
   }),
   seed: z.int(),
-  /** Requirements that failed; to see one of them again is to see the violation again. */
+  /** Requirements that failed. A replay that fails one of them again has reproduced the violation. */
   requirements: z.array(z.string()).min(1),
   why: z.string(),
-  /** The smallest story that is known, in a few lines. */
-  story: z.array(z.string()),
-  /** Files of the evidence that were too large, by name. */
-  leftOut: z.array(z.string()),
+  /** Summary of the violation: what happened to the first message concerned, one line per step. */
+  summary: z.array(z.string()),
+  /** Names of evidence files that were too large for the bundle. */
+  omittedFiles: z.array(z.string()),
   case: z.discriminatedUnion('kind', [GateCase, CrashStateCase]),
 });
 

@@ -3,13 +3,13 @@ import { accessSync, appendFileSync, closeSync, constants, openSync, readSync, s
 import { KitError, messageOf } from '../../conformance/errors.js';
 
 /**
- * The seal of a bundle: a second, empty member at the end of the gzip file whose comment is the SHA-256 of every byte
- * before it. Other programs unpack such a file as any other; a changed byte anywhere, also in the heads of the
- * compression that its own checksums leave out, is noticed.
+ * Format of a bundle's seal: a second, empty member at the end of the gzip file. Its comment is the SHA-256
+ * of every byte before it. Other programs unpack such a file like any other. The seal reveals a changed byte
+ * anywhere, also in the gzip headers, which gzip's own checksums do not cover.
  *
- *     1f 8b 08, flags 10 (comment), time 0 (4 bytes), 00 ff    head of the member
+ *     1f 8b 08, flags 10 (comment), time 0 (4 bytes), 00 ff    header of the member
  *     "sha256:" and 64 hexadecimal digits, 00                  the comment
- *     03 00, CRC 0 and length 0 (4 bytes each)                 nothing, compressed
+ *     03 00, CRC 0 and length 0 (4 bytes each)                 the empty data, compressed
  */
 const SEAL_HEAD = Buffer.from([0x1f, 0x8b, 0x08, 0x10, 0, 0, 0, 0, 0, 0xff]);
 const SEAL_TAIL = Buffer.from([0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -22,7 +22,11 @@ export function seal(file: string): void {
   appendFileSync(file, encodeSeal(digestOf(file, statSync(file).size)));
 }
 
-/** @throws KitError bad-bundle (exit code 2) when the file has no seal, or not that of its bytes. */
+/**
+ * Checks the seal of a bundle.
+ * @throws KitError bad-bundle (exit code 2) when the file has no seal, or when the seal does not match its
+ * bytes.
+ */
 export function checkSeal(file: string): void {
   const sizeBytes = readableSize(file);
   const [start, end] = [Buffer.alloc(3), Buffer.alloc(SEAL_BYTES)];

@@ -7,14 +7,14 @@ import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { findProgram } from '../../faults/programs.js';
 import type { Manifest } from './manifest.js';
 
-/** What a bundle says of the target that failed. */
+/** Describes the target that failed, for the manifest of a bundle. */
 export function describeTarget({ dir, ...definition }: Target): Manifest['target'] {
   const reference = dirname(REFERENCE_TARGET);
   return {
     definition,
     dir,
     builtin: dir === reference,
-    needs: [...new Set(argumentsOf(definition))].filter((argument) => {
+    requiredFiles: [...new Set(argumentsOf(definition))].filter((argument) => {
       const path = pathIn(argument, dir);
       return path !== undefined && existsSync(path);
     }),
@@ -22,15 +22,16 @@ export function describeTarget({ dir, ...definition }: Target): Manifest['target
 }
 
 /**
- * The target of a bundle on this machine: that of `file` if one is named, else as it was where the bundle was made.
+ * Returns the target of a bundle on this machine: that of `file` if given, otherwise the target that the
+ * bundle describes.
  * @throws KitError bad-target (exit code 2) when it is not installed here.
  */
 export function resolveTarget({ target }: Manifest, file: string | undefined): Target {
   if (file !== undefined) return loadTarget(file);
-  const { definition, needs, builtin } = target;
+  const { definition, requiredFiles, builtin } = target;
   const dir = builtin ? dirname(REFERENCE_TARGET) : target.dir;
   const missing = [
-    ...needs.map((argument) => pathIn(argument, dir) ?? argument).filter((path) => !existsSync(path)),
+    ...requiredFiles.map((argument) => pathIn(argument, dir) ?? argument).filter((path) => !existsSync(path)),
     ...programsOf(definition).filter((program) => !isInstalled(program)),
   ];
   if (missing.length === 0) return { ...definition, dir };
@@ -40,7 +41,7 @@ export function resolveTarget({ target }: Manifest, file: string | undefined): T
   );
 }
 
-/** What a word of a command names on this machine by its place; undefined where it names nothing so. */
+/** Returns the path on this machine that an argument of a command names; undefined when it names none. */
 function pathIn(argument: string, dir: string): string | undefined {
   if (argument.startsWith('{dir}/')) return join(dir, argument.slice('{dir}/'.length));
   return isAbsolute(argument) && !argument.includes('{') ? argument : undefined;
@@ -51,7 +52,7 @@ function argumentsOf({ services, install = [], verify = [], crashStates }: Targe
   return [...commands, ...install, ...verify, ...(crashStates?.restore ?? [])];
 }
 
-/** First words of the commands that run on this machine, where they are no placeholders. */
+/** Returns the programs of the commands that run on this machine, except placeholders. */
 function programsOf({ services, install, verify, crashStates }: TargetFile): string[] {
   const local = Object.values(services).filter(({ image }) => image === undefined);
   const commands = [

@@ -4,18 +4,18 @@ import t from 'tap';
 import type { CertificateBody } from '../../conformance/certificate/certificate.js';
 import { processesBelow, TestWorkspace } from '../fixtures/kit.js';
 
-function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  return place;
+function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  return workspace;
 }
 
 t.test('a correct queue is certified, and its certificate verifies until a byte changes', async (t) => {
-  const place = newPlace(t);
-  const target = place.queue('');
-  const out = join(place.dir, 'out');
+  const workspace = newWorkspace(t);
+  const target = workspace.queue('');
+  const out = join(workspace.dir, 'out');
   const args = ['certify', target, '--budget', '8s', '--seed', '3', '--out', out, '--json'];
-  const { code, stdout, stderr } = await place.run(args);
+  const { code, stdout, stderr } = await workspace.run(args);
   const certified = JSON.parse(stdout) as CertificateBody & { certificate: string };
   // Whether a message that was left without an answer is ever delivered is chance.
   const chance = certified.requirements.some(
@@ -28,23 +28,23 @@ t.test('a correct queue is certified, and its certificate verifies until a byte 
   t.notOk(existsSync(join(out, 'runs', 'process')), 'what passed leaves its evidence and nothing else');
   t.ok(existsSync(join(out, 'evidence/target')));
 
-  const verified = await place.run(['verify', certified.certificate, '--json']);
+  const verified = await workspace.run(['verify', certified.certificate, '--json']);
   t.equal(verified.code, 0, verified.stderr);
   t.match(JSON.parse(verified.stdout), { ok: true, problems: [], granted: certified.granted });
   const text = readFileSync(certified.certificate, 'utf8');
   writeFileSync(certified.certificate, text.replace('"kill": ', '"kill": 1'));
-  const changed = await place.run(['verify', certified.certificate]);
+  const changed = await workspace.run(['verify', certified.certificate]);
   t.equal(changed.code, 1);
   t.match(changed.stderr, /certificate\.json:\d+:\d+ is not what the evidence gives\n.*not verified/);
-  t.same(processesBelow(place.dir), []);
+  t.same(processesBelow(workspace.dir), []);
 });
 
 t.test(
   'a queue that loses messages gets no level, a certificate that says so, and exit code 1',
   async (t) => {
-    const place = newPlace(t);
-    const target = place.queue('confirms-early');
-    const { code, stdout, stderr } = await place.run([
+    const workspace = newWorkspace(t);
+    const target = workspace.queue('confirms-early');
+    const { code, stdout, stderr } = await workspace.run([
       'certify',
       target,
       '--budget',
@@ -59,7 +59,7 @@ t.test(
     t.equal(certified.verdict, 'fail');
     t.match(stderr, /run it again: plugpull gate .* --faults kill/);
     t.equal(
-      (await place.run(['verify', certified.certificate])).code,
+      (await workspace.run(['verify', certified.certificate])).code,
       0,
       'it is a true certificate all the same',
     );
@@ -67,16 +67,16 @@ t.test(
 );
 
 t.test('what cannot be certified or verified is told in one line', async (t) => {
-  const place = newPlace(t);
-  writeFileSync(join(place.dir, 'nonsense.json'), '[]');
+  const workspace = newWorkspace(t);
+  writeFileSync(join(workspace.dir, 'nonsense.json'), '[]');
   const cases: [string[], number, RegExp][] = [
     [['verify', 'nonsense.json'], 2, /nonsense\.json: expected a certificate/],
     [['verify', 'missing.json'], 2, /missing\.json: expected a certificate/],
     [['certify', 'missing.json'], 2, /missing\.json/],
-    [['certify', place.queue(''), '--out', '.'], 2, /--out \.: expected a directory that is empty/],
+    [['certify', workspace.queue(''), '--out', '.'], 2, /--out \.: expected a directory that is empty/],
   ];
   for (const [args, code, expected] of cases) {
-    const ended = await place.run(args);
+    const ended = await workspace.run(args);
     t.equal(ended.code, code, args.join(' '));
     t.match(ended.stderr, expected);
     t.equal(ended.stderr.trim().split('\n').length, 1);

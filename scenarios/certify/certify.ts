@@ -9,7 +9,7 @@ import {
   EXTENSION,
 } from '../../conformance/certificate/certificate.js';
 import { readEvidence, sha256, writeEvidence } from '../../conformance/certificate/evidence.js';
-import type { Facts } from '../../conformance/certificate/facts.js';
+import { FACTS_FORMAT, type Facts } from '../../conformance/certificate/facts.js';
 import { commandsOf, targetFiles } from '../../conformance/certificate/target-files.js';
 import { familiesOf, LEVELS, type LevelRule } from '../../conformance/requirements/levels.js';
 import type { Level } from '../../conformance/requirements/requirements.js';
@@ -86,7 +86,7 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
   const deadlineMs = performance.now() + options.budgetMs;
   const runs: CertifyResult['runs'] = [];
   const runnablePlans = plans.filter(
-    ({ selection, exploresStates: states }) => states || selection.faults.length > 0,
+    ({ selection, exploresStates }) => exploresStates || selection.faults.length > 0,
   );
   for (const [index, plan] of runnablePlans.entries()) {
     const { level } = plan.rule;
@@ -103,6 +103,7 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
     if (options.signal.aborted) break;
   }
   const facts: Facts = {
+    format: FACTS_FORMAT,
     kitVersion: kitVersion(),
     node: process.version,
     kernel: `${process.platform} ${release()}`,
@@ -120,7 +121,7 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
     runs: plans.map(({ rule, selection }) => ({
       level: rule.level,
       notTried: selection.unavailable.map(({ name, availability }) => ({ name, why: availability.why })),
-      made: runs.some(({ level }) => level === rule.level),
+      hasHistory: runs.some(({ level }) => level === rule.level),
     })),
   };
   const histories = runs.map(({ level }) => ({ level, file: join(runDir(dir, level), 'history.jsonl') }));
@@ -151,10 +152,10 @@ async function planLevels({ target, runtime, power, filesystem }: CertifyOptions
       accompanying !== undefined && claims.has(accompanying)
         ? [...claimedFamilies, accompanying]
         : claimedFamilies;
-    const makes = runtime.enabledFaults ?? faultsEnabledBy(power);
+    const enabledFaults = runtime.enabledFaults ?? faultsEnabledBy(power);
     const selection = await selectFaults(target, wanted, {
       supports: (fault) => runtime.supports(fault),
-      enabledFaults: makes,
+      enabledFaults,
     });
     // Of a fault that is only there beside the others its plain form is enough.
     selection.faults = selection.faults.filter(
@@ -230,10 +231,10 @@ function fingerprintPrograms(target: Target): Facts['programs'] {
   const names = new Set(commandsOf(target).map(([program = '']) => program));
   return [...names].sort().flatMap((name) => {
     if (name.includes('{dir}')) return [];
-    const found = name === '{node}' ? process.execPath : isAbsolute(name) ? name : findProgram(name);
-    if (found === undefined) return [];
+    const program = name === '{node}' ? process.execPath : isAbsolute(name) ? name : findProgram(name);
+    if (program === undefined) return [];
     try {
-      const path = realpathSync(found);
+      const path = realpathSync(program);
       if (!relative(target.dir, path).startsWith('..')) return [];
       return [{ name, path, sha256: sha256(readFileSync(path)) }];
     } catch {

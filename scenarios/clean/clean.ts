@@ -14,7 +14,7 @@ import { killStrays, type StrayCriteria } from '../host/strays.js';
 import { connectEngine, engineAvailability, removeRunResources } from '../runtime/docker/engine.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 
-/** What a clean did, for people and for `--json`. */
+/** Result of `clean`, for people and for `--json`. */
 export interface CleanResult {
   runs: {
     runId: string;
@@ -26,22 +26,25 @@ export interface CleanResult {
     directories: number;
     problems: string[];
   }[];
-  /** Runs whose kit still lives: left alone. */
+  /** Ids of the runs whose kit is still alive: they are left alone. */
   inUse: string[];
 }
 
 const KILL_TIMEOUT_MS = 5000;
 
-/** Removes what killed runs left behind, and nothing else: a run whose kit still lives keeps all it has. */
+/**
+ * Removes what killed runs left behind, and nothing else: a run whose kit is still alive keeps all its
+ * resources.
+ */
 export async function clean(stateDir = stateDirectory()): Promise<CleanResult> {
   const cleaned: CleanResult = { runs: [], inUse: [] };
   const seen = new Set<string>();
-  // A dead run may have started kits of its own, whose runs are dead when it is cleaned.
+  // List the runs again after each one: a dead run may have started other kits, which die when it is cleaned.
   const next = () => registeredRuns(stateDir).find(({ alive, runId }) => !alive && !seen.has(runId));
   for (let run = next(); run !== undefined; run = next()) {
     seen.add(run.runId);
     const problems: string[] = [];
-    // Before the processes: one in a container that is held cannot be killed but by the engine.
+    // Remove containers before processes: only the engine can kill a process in a paused container.
     const containers = await removeContainers(run, problems);
     const processes = run.sameBoot ? await killProcesses(run, problems) : 0;
     const pids = run.resources.flatMap((resource) => (resource.kind === 'process' ? [resource.pid] : []));
@@ -55,13 +58,14 @@ export async function clean(stateDir = stateDirectory()): Promise<CleanResult> {
   return cleaned;
 }
 
-/** What a run has left on engines; it stays there over a reboot. */
+/** Removes what a run has left on engines. It survives a reboot. @returns the number of removed objects. */
 async function removeContainers({ runId, resources }: RegisteredRun, problems: string[]): Promise<number> {
   let removed = 0;
   for (const resource of resources) {
     if (resource.kind !== 'containers') continue;
     try {
-      // An engine on a port of loopback is that of a lab VM: when it has gone its containers have, too.
+      // An engine on a port of loopback is that of a lab VM: when the engine has gone, its containers have
+      // gone too.
       const ofVm = resource.engine.startsWith('tcp://127.0.0.1:');
       if (ofVm && !(await engineAvailability(resource.engine)).available) continue;
       removed += await removeRunResources(await connectEngine(resource.engine), runId);
@@ -72,7 +76,10 @@ async function removeContainers({ runId, resources }: RegisteredRun, problems: s
   return removed;
 }
 
-/** The live processes of a run: those with its marker, and those registered that are still the same process. */
+/**
+ * Returns the live processes of a run: those with its marker, and registered ones that are still the same
+ * process.
+ */
 export function processesOf(runId: string, resources: readonly Resource[]): number[] {
   const pids = new Set<number>();
   for (const resource of resources) {
@@ -102,7 +109,10 @@ async function killProcesses(run: RegisteredRun, problems: string[]): Promise<nu
   return seen.size;
 }
 
-/** What daemons of a target that tell in no other way whose they are still work with; not the evidence, which people read. */
+/**
+ * Makes the criteria for daemons that only their use of a run's directories identifies. The evidence
+ * directory does not count, because people read it.
+ */
 function strayCriteriaOf({ runId, resources, sinceTicks }: RegisteredRun): StrayCriteria {
   const dirs = resources.flatMap((resource) => {
     const { kind } = resource;
@@ -119,14 +129,17 @@ interface RemovedCounts {
   directories: number;
 }
 
-/** In the order of the list, the newest first: what was made on something goes before it. */
+/**
+ * Removes resources in the order of the list, newest first: a resource goes before the one on which it was
+ * made.
+ */
 function removeResources({ resources, sameBoot }: RegisteredRun, problems: string[]): RemovedCounts {
   const counts: RemovedCounts = { mounts: 0, loops: 0, mappings: 0, directories: 0 };
   for (const resource of resources) {
     if (resource.kind === 'process' || resource.kind === 'containers') continue;
     const { kind, path } = resource;
     try {
-      // Mounts and loop devices went with the kernel of an earlier boot.
+      // Mounts, mappings and loop devices of an earlier boot have ended with its kernel.
       if (kind === 'directory' && removeDirectory(path)) counts.directories++;
       if (kind === 'mount' && sameBoot && dropFilesystem(path)) counts.mounts++;
       if (kind === 'mapping' && sameBoot && removeMapping(path)) counts.mappings++;

@@ -15,20 +15,22 @@ function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
   return place;
 }
 
-/** Makes the run one whose kit is dead: no process starts twice at the same tick with the same pid. */
+/** Makes the run's kit count as dead, by a start time that does not belong to the registered pid. */
 function forgetKit(place: TestWorkspace, runId: string): void {
   const file = join(place.state, 'residue', `${runId}.jsonl`);
   writeFileSync(file, readFileSync(file, 'utf8').replace(/"startTicks":\d+/, '"startTicks":1'));
 }
 
-/** Cleans by the kit's program, after the run's own kit, which is this process, counts as dead. */
+/**
+ * Runs `clean` in another process, after it has made the run's own kit, which is this process, count as dead.
+ */
 async function cleanElsewhere(place: TestWorkspace, runId: string): Promise<unknown> {
   forgetKit(place, runId);
   const { stdout } = await place.run(['clean', '--json']);
   return JSON.parse(stdout);
 }
 
-t.test('what was made and not removed is known, the newest first', async (t) => {
+t.test('the registry lists what was made and not removed, newest first', async (t) => {
   const place = newPlace(t);
   const registry = new Registry(newRunId(), place.state);
   const [a, b]: Resource[] = [
@@ -44,13 +46,13 @@ t.test('what was made and not removed is known, the newest first', async (t) => 
     { runId: registry.runId, alive: true, sameBoot: true, resources: [b, a] },
   ]);
   registry.close();
-  t.match(registeredRuns(place.state), [{ resources: [b, a] }], 'a mount that is left is not forgotten');
+  t.match(registeredRuns(place.state), [{ resources: [b, a] }], 'a mount that is left stays registered');
   registry.gone(b);
   registry.close();
   t.same(registeredRuns(place.state), []);
 });
 
-t.test('a line that a crash has cut off does not hide the others', async (t) => {
+t.test('a line that a crash has cut off does not hide the other lines', async (t) => {
   const place = newPlace(t);
   const registry = new Registry(newRunId(), place.state);
   registry.made({ kind: 'directory', path: '/a' });
@@ -58,7 +60,7 @@ t.test('a line that a crash has cut off does not hide the others', async (t) => 
   t.match(registeredRuns(place.state), [{ resources: [{ path: '/a' }] }]);
 });
 
-t.test('clean removes processes and directories of a dead run, and nothing of others', async (t) => {
+t.test('clean removes processes and directories of a dead run, and nothing of other runs', async (t) => {
   const place = newPlace(t);
   const registry = new Registry(newRunId(), place.state);
   const dirs = ['mine', 'not-mine'].map((name) => join(place.dir, name));
@@ -75,7 +77,11 @@ t.test('clean removes processes and directories of a dead run, and nothing of ot
   registry.made({ kind: 'process', pid: changed.pid ?? 0, startTicks: ticks(changed.pid) });
   registry.made({ kind: 'process', pid: reused.pid ?? 0, startTicks: ticks(reused.pid) - 1 });
 
-  t.match(await clean(place.state), { runs: [], inUse: [registry.runId] }, 'a run that lives is left alone');
+  t.match(
+    await clean(place.state),
+    { runs: [], inUse: [registry.runId] },
+    'a run whose kit is alive is left alone',
+  );
   t.ok(existsSync(dirs[0] ?? ''));
   forgetKit(place, registry.runId);
   const exits = [marked, changed].map((child) => once(child, 'exit'));
@@ -84,32 +90,35 @@ t.test('clean removes processes and directories of a dead run, and nothing of ot
   });
   for (const exit of exits) t.same(await exit, [null, 'SIGKILL']);
   t.equal(other.exitCode ?? other.signalCode, null, 'a process of another run lives');
-  t.equal(reused.exitCode ?? reused.signalCode, null, 'a process that only has the number lives');
+  t.equal(reused.exitCode ?? reused.signalCode, null, 'a process that only has the same pid lives');
   t.same(dirs.map(existsSync), [false, true]);
   t.same(readdirSync(join(place.state, 'residue')), []);
 });
 
-t.test('clean ends a daemon that only its ground tells, and leaves who looks at the evidence', async (t) => {
-  const place = newPlace(t);
-  const registry = new Registry(newRunId(), place.state);
-  const evidence = join(place.state, 'runs', registry.runId);
-  const data = join(evidence, 'round-1', 'data');
-  mkdirSync(data, { recursive: true });
-  for (const path of [evidence, data]) registry.made({ kind: 'directory', path });
-  const options = { stdio: 'ignore', detached: true, env: {} } as const;
-  const daemon = spawn('/bin/sleep', ['60'], { ...options, cwd: data });
-  const onlooker = spawn('/bin/sleep', ['60'], { ...options, cwd: evidence });
-  t.teardown(() => onlooker.kill('SIGKILL'));
-  await Promise.all([daemon, onlooker].map((child) => once(child, 'spawn')));
-  const exit = once(daemon, 'exit');
-  // By another process, since one spares what it has started itself.
-  const cleaned = await cleanElsewhere(place, registry.runId);
-  t.match(cleaned, { runs: [{ runId: registry.runId, processes: 1, problems: [] }] });
-  t.same(await exit, [null, 'SIGKILL']);
-  t.equal(onlooker.exitCode ?? onlooker.signalCode, null, 'who works in the evidence lives');
-});
+t.test(
+  'clean ends a daemon that works in a data directory, and spares readers of the evidence',
+  async (t) => {
+    const place = newPlace(t);
+    const registry = new Registry(newRunId(), place.state);
+    const evidence = join(place.state, 'runs', registry.runId);
+    const data = join(evidence, 'round-1', 'data');
+    mkdirSync(data, { recursive: true });
+    for (const path of [evidence, data]) registry.made({ kind: 'directory', path });
+    const options = { stdio: 'ignore', detached: true, env: {} } as const;
+    const daemon = spawn('/bin/sleep', ['60'], { ...options, cwd: data });
+    const onlooker = spawn('/bin/sleep', ['60'], { ...options, cwd: evidence });
+    t.teardown(() => onlooker.kill('SIGKILL'));
+    await Promise.all([daemon, onlooker].map((child) => once(child, 'spawn')));
+    const exit = once(daemon, 'exit');
+    // Clean in another process: a process spares the children that it has started itself.
+    const cleaned = await cleanElsewhere(place, registry.runId);
+    t.match(cleaned, { runs: [{ runId: registry.runId, processes: 1, problems: [] }] });
+    t.same(await exit, [null, 'SIGKILL']);
+    t.equal(onlooker.exitCode ?? onlooker.signalCode, null, 'a process that works in the evidence lives');
+  },
+);
 
-t.test('a kit that a dead run had started is ended with it, and cleaned after it', async (t) => {
+t.test('a kit that a dead run has started is ended with that run and cleaned after it', async (t) => {
   const place = newPlace(t);
   const [outer, inner] = ['1-outer', '2-inner'].map((id) => new Registry(id, place.state));
   if (outer === undefined || inner === undefined) return;
@@ -138,7 +147,7 @@ t.test('a kit that a dead run had started is ended with it, and cleaned after it
   t.same(registeredRuns(place.state), []);
 });
 
-t.test('what cannot be written down or read is told in one line', async (t) => {
+t.test('a registry that cannot be written or read is reported in one line', async (t) => {
   const place = newPlace(t);
   mkdirSync(place.state);
   writeFileSync(join(place.state, 'residue'), '');

@@ -1,9 +1,11 @@
 import { randomInt } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { VERDICT_EXIT_CODES } from '../../conformance/exit-codes.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { runCertify } from '../certify/certify.js';
+import { log } from '../host/console.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 import { certifyOutcome } from '../report/outcome.js';
@@ -17,7 +19,6 @@ import {
   makeEmptyDirectory,
   replayCommandLine,
   unlessInterrupted,
-  VERDICT_EXIT_CODES,
 } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
@@ -35,7 +36,6 @@ export async function certifyCommand(
   flags: CertifyFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  const log = (line: string) => void process.stderr.write(`${line}\n`);
   const path = file ?? REFERENCE_TARGET;
   const target = loadTarget(path);
   const reporters = chooseReporters(flags.reporter, flags.json === true);

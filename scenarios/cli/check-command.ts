@@ -1,11 +1,11 @@
 import { accessSync, constants } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
+import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import { loadTarget, TargetFileError } from '../../conformance/target-file/load.js';
 import { findProgram } from '../../faults/programs.js';
-
-const BAD_TARGET = 2;
+import { log, printJson } from '../host/console.js';
 
 /**
  * Says what is wrong with a target file, a line for each problem: key path, and what was expected there. 0 when nothing is,
@@ -13,10 +13,10 @@ const BAD_TARGET = 2;
  */
 export function checkCommand(file: string, flags: { json?: boolean }): number {
   const problems = findProblems(file);
-  if (flags.json) process.stdout.write(`${JSON.stringify({ ok: problems.length === 0, problems })}\n`);
-  for (const problem of problems) process.stderr.write(`${file}: ${problem}\n`);
-  if (problems.length === 0) process.stderr.write(`${file}: nothing is wrong\n`);
-  return problems.length === 0 ? 0 : BAD_TARGET;
+  if (flags.json) printJson({ ok: problems.length === 0, problems });
+  for (const problem of problems) log(`${file}: ${problem}`);
+  if (problems.length === 0) log(`${file}: nothing is wrong`);
+  return problems.length === 0 ? EXIT_CODES.pass : EXIT_CODES.usage;
 }
 
 function findProblems(file: string): string[] {

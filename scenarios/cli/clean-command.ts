@@ -1,9 +1,11 @@
+import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { clean } from '../clean/clean.js';
+import { print, printJson } from '../host/console.js';
 
 /** Removes what killed runs left; prints what it did and resolves to the exit code. */
 export async function cleanCommand(flags: { json?: boolean }): Promise<number> {
   const cleaned = await clean();
-  if (flags.json) process.stdout.write(`${JSON.stringify(cleaned)}\n`);
+  if (flags.json) printJson(cleaned);
   else {
     for (const {
       runId,
@@ -15,13 +17,13 @@ export async function cleanCommand(flags: { json?: boolean }): Promise<number> {
       directories,
       problems,
     } of cleaned.runs) {
-      process.stdout.write(
-        `${runId}: ${containers} containers, ${processes} processes, ${mounts} mounts, ${loops} loop devices, ${mappings} mapped devices, ${directories} directories removed\n`,
+      print(
+        `${runId}: ${containers} containers, ${processes} processes, ${mounts} mounts, ${loops} loop devices, ${mappings} mapped devices, ${directories} directories removed`,
       );
-      for (const problem of problems) process.stdout.write(`${runId}: left: ${problem}\n`);
+      for (const problem of problems) print(`${runId}: left: ${problem}`);
     }
-    for (const runId of cleaned.inUse) process.stdout.write(`${runId}: is running, left alone\n`);
-    if (cleaned.runs.length + cleaned.inUse.length === 0) process.stdout.write('nothing was left\n');
+    for (const runId of cleaned.inUse) print(`${runId}: is running, left alone`);
+    if (cleaned.runs.length + cleaned.inUse.length === 0) print('nothing was left');
   }
-  return cleaned.runs.some(({ problems }) => problems.length > 0) ? 4 : 0;
+  return cleaned.runs.some(({ problems }) => problems.length > 0) ? EXIT_CODES.kitFailed : EXIT_CODES.pass;
 }

@@ -38,6 +38,10 @@ t.test('bad usage gets one clear line and exit code 2', async (t) => {
     [['sweep', target, '--faults', 'kill-one'], /--faults kill-one: expected kill-syscall or io-error/],
     [['systems', 'redis-no', '--faults', 'earthquake'], /earthquake: no run has one, expected some of kill/],
     [['gate', target, '--seed', '-1'], /--seed.*whole number/],
+    [['gate', target, '--rounds', '0'], /--rounds.*'0' is invalid.*whole number from 1/],
+    [['sweep', target, '--calls', 'many'], /--calls.*'many' is invalid.*whole number from 1/],
+    [['sweep', target, '--each', '-1'], /--each.*'-1' is invalid.*whole number from 1/],
+    [['explore', target, '--states', '1.5'], /--states.*'1\.5' is invalid.*whole number from 1/],
     [['gate', target, '--faults', 'kill,,'], /--faults.*commas/],
     [['gate', target, '--faults', 'earthquake'], /earthquake.*kill/],
     [['gate', target, '--faults', 'clock'], /clock.*does not claim.*kill/],
@@ -130,7 +134,7 @@ t.test('the first Ctrl-C unwinds: nothing lives on, nothing is left', async (t) 
 
 for (const [command, dir, begun] of [
   ['certify', 'certificates', /^level process/m],
-  ['sweep', 'runs', /^kill-syscall|places in/m],
+  ['sweep', 'runs', /^kill-syscall|system calls to try/m],
 ] as const) {
   t.test(`a ${command} that is interrupted leaves nothing`, async (t) => {
     const place = newPlace(t);
@@ -196,7 +200,9 @@ t.test('what a killed kit leaves is removed by clean, and a kit that lives keeps
 t.test('two gates at once do not meet', async (t) => {
   const place = newPlace(t);
   const target = place.queue('');
-  const runs = ['a', 'b'].map(() => place.run(['gate', target, '--budget', '8s', '--seed', '5']));
+  const runs = ['a', 'b'].map(() =>
+    place.run(['gate', target, '--rounds', '1', '--budget', '60s', '--seed', '5']),
+  );
   for (const { code, stderr } of await Promise.all(runs)) t.equal(code, 0, stderr);
 });
 
@@ -214,6 +220,21 @@ t.test('doctor names what is there, and of what is not why and how to get it', a
     t.ok(available || (why && remedy), name);
   }
   t.match((await place.run(['doctor'])).stdout, /Runtimes\n {2}process +yes/);
+});
+
+t.test('help names every limit, and defaults as they are typed', async (t) => {
+  const place = newPlace(t);
+  const cases: [string, RegExp[]][] = [
+    ['gate', [/--rounds <n>/, /\(default: 90s\)/, /\(default: process\)/]],
+    ['sweep', [/--calls <n>/, /--each <n>/, /\(default: 60s\)/]],
+    ['explore', [/--states <n>/, /\(default:\s+60s\)/]],
+    ['planted', [/\(default:\s+gate,simulate,explore\)/]],
+  ];
+  for (const [command, expected] of cases) {
+    const { code, stdout } = await place.run([command, '--help']);
+    t.equal(code, 0);
+    for (const text of expected) t.match(stdout, text, command);
+  }
 });
 
 t.test('queue passes the rest of the line, and the exit code, through', async (t) => {

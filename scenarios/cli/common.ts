@@ -1,6 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
+import { SIGNAL_EXIT_CODES } from '../../conformance/exit-codes.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { processPendingEvents } from '../../faults/waiting.js';
 import { makeWritableDirectory } from '../host/directories.js';
@@ -9,10 +10,6 @@ import type { Interrupts } from './interrupt.js';
 
 /** Seeds that are chosen at random stay short enough to be typed. */
 export const MAX_RANDOM_SEED = 1_000_000;
-
-const INTERRUPTED = 130;
-
-export const VERDICT_EXIT_CODES = { pass: 0, fail: 1, 'not-measured': 3 } as const;
 
 /** What became of work that a signal may have stopped. */
 export type InterruptibleResult<T> = { result: T } | { exitCode: number };
@@ -31,7 +28,9 @@ export async function unlessInterrupted<T>(
     if (interrupts.exitCode() === undefined) throw error;
   }
   const exitCode = interrupts.exitCode();
-  return outcome === undefined || exitCode !== undefined ? { exitCode: exitCode ?? INTERRUPTED } : outcome;
+  return outcome === undefined || exitCode !== undefined
+    ? { exitCode: exitCode ?? SIGNAL_EXIT_CODES.SIGINT }
+    : outcome;
 }
 
 /** How and where faults are done, as flags of every command that does some. */
@@ -55,7 +54,7 @@ export function makeEmptyDirectory(path: string): string {
 /** The line that runs the gate, or another command of the same flags, with a seed on the same ground. */
 export function replayCommandLine(
   file: string | undefined,
-  flags: FaultFlags,
+  flags: FaultFlags & { rounds?: number },
   seed: number,
   budgetMs: number,
   command: 'gate' | 'explore' = 'gate',
@@ -66,6 +65,7 @@ export function replayCommandLine(
   if (flags.power !== undefined) args.push('--power', flags.power);
   if (flags.fs !== undefined)
     args.push('--fs', [flags.fs.type, flags.fs.mountOptions].filter(Boolean).join(':'));
+  if (flags.rounds !== undefined) args.push('--rounds', `${flags.rounds}`);
   args.push('--budget', `${budgetMs}ms`);
   return args.map(shellQuote).join(' ');
 }

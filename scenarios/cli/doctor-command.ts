@@ -1,5 +1,7 @@
+import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { FAULTS } from '../../faults/catalogue/catalogue.js';
 import type { Availability, Fault } from '../../faults/fault.js';
+import { print, printJson } from '../host/console.js';
 import { styleFor } from '../report/style.js';
 import { table } from '../report/table.js';
 import { RUNTIMES } from '../runtime/choice/runtimes.js';
@@ -24,9 +26,9 @@ export interface DoctorReport {
 /** What this machine can do; prints it and resolves to the exit code. */
 export async function doctorCommand(flags: { json?: boolean }): Promise<number> {
   const report = await inspectMachine();
-  if (flags.json) process.stdout.write(`${JSON.stringify(report)}\n`);
-  else for (const line of formatReport(report)) process.stdout.write(`${line}\n`);
-  return 0;
+  if (flags.json) printJson(report);
+  else for (const line of formatReport(report)) print(line);
+  return EXIT_CODES.pass;
 }
 
 export async function inspectMachine(): Promise<DoctorReport> {

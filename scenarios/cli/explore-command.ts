@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
+import { VERDICT_EXIT_CODES } from '../../conformance/exit-codes.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
@@ -8,11 +9,12 @@ import { blocklogAvailability } from '../../faults/power/blocklog-availability.j
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { runExplore } from '../explore/explore.js';
 import { openSavedRecording, type SavedRecording } from '../explore/record/saved-recording.js';
+import { log, printJson } from '../host/console.js';
 import { shellQuote } from '../host/shell.js';
 import { exploreReport } from '../report/explore-report.js';
 import { styleFor } from '../report/style.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
-import { MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted, VERDICT_EXIT_CODES } from './common.js';
+import { MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface ExploreFlags {
@@ -33,7 +35,6 @@ export async function exploreCommand(
   flags: ExploreFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  const log = (line: string) => void process.stderr.write(`${line}\n`);
   const target = loadTarget(file ?? REFERENCE_TARGET);
   if (flags.runtime !== 'process')
     throw new KitError(
@@ -68,7 +69,7 @@ export async function exploreCommand(
   if ('exitCode' in outcome) return outcome.exitCode;
   const { result } = outcome;
   for (const line of exploreReport(result, style)) log(line);
-  if (flags.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+  if (flags.json) printJson(result);
   return VERDICT_EXIT_CODES[result.verdict];
 }
 

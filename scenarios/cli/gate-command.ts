@@ -1,7 +1,9 @@
 import { randomInt } from 'node:crypto';
+import { VERDICT_EXIT_CODES } from '../../conformance/exit-codes.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { selectAndRunGate } from '../gate/gate.js';
+import { log } from '../host/console.js';
 import { gateOutcome } from '../report/outcome.js';
 import { chooseReporters, writeReports } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
@@ -13,13 +15,13 @@ import {
   makeEmptyDirectory,
   replayCommandLine,
   unlessInterrupted,
-  VERDICT_EXIT_CODES,
 } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface GateFlags extends FaultFlags {
   seed?: number;
   budget: number;
+  rounds?: number;
   out?: string;
   json?: boolean;
   reporter?: string[];
@@ -32,7 +34,6 @@ export async function gateCommand(
   flags: GateFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  const log = (line: string) => void process.stderr.write(`${line}\n`);
   const target = loadTarget(file ?? REFERENCE_TARGET);
   const reporters = chooseReporters(flags.reporter, flags.json === true);
   const runtime = await chooseRuntime(flags.runtime);
@@ -50,6 +51,7 @@ export async function gateCommand(
       ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
       seed: flags.seed ?? randomInt(MAX_RANDOM_SEED),
       budgetMs: flags.budget,
+      ...(flags.rounds === undefined ? {} : { maxRounds: flags.rounds }),
       out,
       keep: flags.keep === true,
       replay: (seed) => replayCommandLine(file, flags, seed, flags.budget),

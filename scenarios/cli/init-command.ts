@@ -1,7 +1,9 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
+import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { starterTarget } from '../../conformance/target-file/starter.js';
+import { log, print } from '../host/console.js';
 import { makeDirectories } from '../host/directories.js';
 import { packageRoot } from '../host/version.js';
 
@@ -27,9 +29,9 @@ export function initCommand(flags: InitFlags): number {
       cause: error,
     });
   }
-  process.stdout.write(`${out}\n`);
-  process.stderr.write(
-    `written: put your command into services, what you promise into guarantee, then: plugpull check ${out}\n`,
+  print(out);
+  log(
+    `written; put your command into services and your promises into guarantee, then run: plugpull check ${out}`,
   );
-  return 0;
+  return EXIT_CODES.pass;
 }

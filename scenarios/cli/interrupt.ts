@@ -1,3 +1,6 @@
+import { SIGNAL_EXIT_CODES } from '../../conformance/exit-codes.js';
+import { log } from '../host/console.js';
+
 /** A signal that ends the program; the shell's code for it is 128 and its number. */
 export interface Interrupts {
   readonly signal: AbortSignal;
@@ -5,20 +8,18 @@ export interface Interrupts {
   exitCode(): number | undefined;
 }
 
-const SIGNAL_EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
-
 /**
  * The first Ctrl-C asks everything to unwind, the second ends the program at once: what listens to `exit` still
  * kills what it has started, and what it cannot remove in that moment is left for `clean`.
  */
-export function watchInterrupts(log: (line: string) => void): Interrupts {
+export function watchInterrupts(): Interrupts {
   const controller = new AbortController();
   let code: number | undefined;
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => {
       if (code !== undefined) process.exit(SIGNAL_EXIT_CODES[name]);
       code = SIGNAL_EXIT_CODES[name];
-      log('interrupted: stopping what was started (once more to stop at once)');
+      log('interrupted: stopping everything that was started (interrupt again to stop at once)');
       controller.abort();
     });
   }

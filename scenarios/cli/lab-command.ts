@@ -1,17 +1,19 @@
+import { EXIT_CODES } from '../../conformance/exit-codes.js';
+import { log, print, printJson } from '../host/console.js';
 import { type LabRecord, labDown, labStatus, labUp } from '../runtime/vm/lab/lab.js';
 
 /** `lab up`: prints where the VM is and resolves to the exit code. */
 export async function labUpCommand(flags: { json?: boolean }): Promise<number> {
-  const record = await labUp((line) => void process.stderr.write(`${line}\n`));
+  const record = await labUp(log);
   printStatus(flags, { state: 'up', ...labFacts(record) }, `up: ${describeLab(record)}`);
-  return 0;
+  return EXIT_CODES.pass;
 }
 
 /** `lab down`: ends the VM, whatever state it is in. */
 export async function labDownCommand(flags: { json?: boolean }): Promise<number> {
   const was = await labDown();
   printStatus(flags, { state: 'down', was }, was ? 'down' : 'no lab VM was up');
-  return 0;
+  return EXIT_CODES.pass;
 }
 
 /** `lab status`: one line; 0 when it is up, 3 when it is not. */
@@ -20,17 +22,17 @@ export async function labStatusCommand(flags: { json?: boolean }): Promise<numbe
   switch (status.kind) {
     case 'down':
       printStatus(flags, { state: 'down' }, 'down; plugpull lab up starts it');
-      return 3;
+      return EXIT_CODES.notMeasured;
     case 'stale':
       printStatus(
         flags,
         { state: 'stale', why: status.why },
         `stale: ${status.why}; plugpull lab up replaces it`,
       );
-      return 3;
+      return EXIT_CODES.notMeasured;
     case 'up':
       printStatus(flags, { state: 'up', ...labFacts(status.record) }, `up: ${describeLab(status.record)}`);
-      return 0;
+      return EXIT_CODES.pass;
   }
 }
 
@@ -50,5 +52,6 @@ function describeLab(record: LabRecord): string {
 }
 
 function printStatus(flags: { json?: boolean }, data: unknown, line: string): void {
-  process.stdout.write(`${flags.json ? JSON.stringify(data) : line}\n`);
+  if (flags.json) printJson(data);
+  else print(line);
 }

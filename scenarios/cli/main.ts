@@ -1,7 +1,9 @@
 #!/usr/bin/env node
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { KitError, messageOf } from '../../conformance/errors.js';
+import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { protocolNames } from '../../conformance/target-file/starter.js';
+import { ignoreClosedPipes, log } from '../host/console.js';
 import { stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
 import type { CertifyFlags } from './certify-command.js';
@@ -25,56 +27,55 @@ import type { SystemsFlags } from './systems-command.js';
 
 // Each command is loaded when it is asked for: all of them together take half a second.
 
-/** Time for every fault that the reference implementation claims, and for twenty cuts of its power. */
-const GATE_BUDGET_MS = 90_000;
-const DEFAULT_BUDGET_MS = 60_000;
-const CERTIFY_BUDGET_MS = 300_000;
-const USAGE = 2;
-const KIT_FAILED = 4;
+/** Enough time for every fault that the reference implementation claims, and for twenty power cuts. */
+const GATE_BUDGET = '90s';
+const CERTIFY_BUDGET = '5m';
+const DEFAULT_BUDGET = '60s';
 
-// Who reads our output may stop reading: that ends what we say, not what we do.
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-  });
-}
+const TARGET_HELP = 'target file (JSON); default: the reference implementation';
+const TARGET_FILE_HELP = 'target file (JSON)';
+const RANDOM_SEED_HELP = 'default: a random seed, which the report names';
+const POWER_HELP = 'backend of power cuts: blocklog or flakey; default: the better one that this machine has';
+const FILESYSTEM_HELP =
+  'ext4 or xfs, with mount options after a colon, such as ext4:commit=1,data=journal; default: ext4';
+const REPORTER_HELP =
+  'form of the report: list, json, junit, tap or github, with a file after a colon; ' +
+  'several with commas between, such as list,junit:report.xml; default: list';
+const JSON_HELP = 'prints the result as one JSON object to stdout';
+
+ignoreClosedPipes();
 
 const program = new Command('plugpull')
-  .description(
-    'Pulls the plug on a message queue, again and again, and shows that no confirmed message is lost.',
-  )
+  .description('Pulls the plug on message queues and proves that no confirmed message is lost.')
   .version(kitVersion())
   .enablePositionalOptions()
   .exitOverride();
 
 program
   .command('gate')
-  .description('the time-boxed check for CI (default target: the reference implementation)')
-  .argument('[target]', 'target definition, a JSON file')
-  .option('--runtime <name>', 'where the target runs: process, docker or vm', 'process')
-  .option('--faults <a,b>', 'only these of the faults that the target claims to survive', parseNames)
-  .option('--power <backend>', 'how the power is cut: blocklog or flakey (default: the best that is there)')
+  .description('injects faults until the budget is used or a requirement is violated; the check to run in CI')
+  .argument('[target]', TARGET_HELP)
+  .addOption(runtimeOption())
   .option(
-    '--fs <type>',
-    'filesystem on the disk whose power is cut: ext4 or xfs, with mount options as ext4:commit=1,data=journal',
-    parseFilesystem,
+    '--faults <a,b>',
+    'injects only these faults; default: every fault that the target claims to survive',
+    parseNames,
   )
+  .option('--power <backend>', POWER_HELP)
+  .option('--fs <type>', `filesystem of the disk whose power is cut: ${FILESYSTEM_HELP}`, parseFilesystem)
+  .option('--seed <n>', `seed of the fault schedule and the workload; ${RANDOM_SEED_HELP}`, parseSeed)
+  .addOption(budgetOption('upper bound of the whole run, such as 60s or 5m', GATE_BUDGET))
   .option(
-    '--seed <n>',
-    'makes the schedule and the workload; default: a random one, named in the report',
-    parseSeed,
+    '--rounds <n>',
+    'stops after this many rounds; --budget still ends the run when it is used first',
+    parseCount,
   )
-  .option('--budget <time>', 'when it has to be over, such as 60s or 5m', parseBudget, GATE_BUDGET_MS)
-  .option('--out <dir>', 'keeps the evidence (history, schedule, logs) there')
-  .option('--keep', 'keeps the evidence when all passed, too')
-  .option(
-    '--reporter <name[:file]>',
-    'list, json, junit, tap or github; several with commas between, such as list,junit:report.xml (default: list)',
-    collectReporters,
-  )
-  .option('--json', 'prints the result as one JSON object to stdout')
+  .option('--out <dir>', 'empty or new directory that keeps the evidence (history, schedules, logs)')
+  .option('--keep', 'keeps the evidence even when everything passed')
+  .option('--reporter <name[:file]>', REPORTER_HELP, collectReporters)
+  .option('--json', JSON_HELP)
   .action(async (target: string | undefined, flags: GateFlags) => {
-    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const interrupts = watchInterrupts();
     const { gateCommand } = await import('./gate-command.js');
     process.exitCode = await gateCommand(target, flags, interrupts);
   });
@@ -84,21 +85,20 @@ program
   .description(
     'measures every requirement that the target claims, and writes a certificate with its evidence',
   )
-  .argument('[target]', 'target definition, a JSON file (default: the reference implementation)')
-  .option('--runtime <name>', 'where the target runs: process, docker or vm', 'process')
-  .option('--power <backend>', 'as for gate')
-  .option('--fs <type>', 'as for gate', parseFilesystem)
-  .option('--seed <n>', 'as for gate', parseSeed)
-  .option('--budget <time>', 'for all levels together, such as 5m', parseBudget, CERTIFY_BUDGET_MS)
-  .option('--out <dir>', 'where certificate and evidence go (default: a new directory below .plugpull)')
+  .argument('[target]', TARGET_HELP)
+  .addOption(runtimeOption())
+  .option('--power <backend>', POWER_HELP)
+  .option('--fs <type>', `filesystem of the disk whose power is cut: ${FILESYSTEM_HELP}`, parseFilesystem)
+  .option('--seed <n>', `seed of the fault schedules and the workloads; ${RANDOM_SEED_HELP}`, parseSeed)
+  .addOption(budgetOption('upper bound of all levels together, such as 5m', CERTIFY_BUDGET))
   .option(
-    '--reporter <name[:file]>',
-    'list, json, junit, tap or github; several with commas between, such as list,junit:report.xml (default: list)',
-    collectReporters,
+    '--out <dir>',
+    'empty or new directory for the certificate and its evidence; default: a new directory below .plugpull',
   )
-  .option('--json', 'prints the result as one JSON object to stdout')
+  .option('--reporter <name[:file]>', REPORTER_HELP, collectReporters)
+  .option('--json', JSON_HELP)
   .action(async (target: string | undefined, flags: CertifyFlags) => {
-    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const interrupts = watchInterrupts();
     const { certifyCommand } = await import('./certify-command.js');
     process.exitCode = await certifyCommand(target, flags, interrupts);
   });
@@ -106,8 +106,8 @@ program
 program
   .command('verify')
   .description('evaluates the evidence of a certificate again; exit code 1 when anything was changed')
-  .argument('<certificate>', 'the file certificate.json, with its evidence beside it')
-  .option('--json', 'prints one JSON object to stdout')
+  .argument('<certificate>', 'the file certificate.json, beside its folder evidence')
+  .option('--json', JSON_HELP)
   .action(async (certificate: string, flags: { json?: boolean }) => {
     const { verifyCommand } = await import('./verify-command.js');
     process.exitCode = verifyCommand(certificate, flags);
@@ -115,25 +115,33 @@ program
 
 program
   .command('replay')
-  .description('one failure again, from the bundle that a violation left')
-  .argument('<bundle>', 'the file')
-  .option('--target <file>', 'the target, where it is not installed as it was (or is to be tried mended)')
-  .option('--runtime <name>', 'as for gate; default: as it was')
-  .option('--runs <n>', 'how often a race is run again', parseCount, 5)
-  .option('--budget <time>', 'no run is begun after it', parseBudget, DEFAULT_BUDGET_MS)
-  .option('--shrink', 'looks for the smallest schedule that still shows it, and writes that as a bundle too')
+  .description('reproduces one violation from the bundle that it left')
+  .argument('<bundle>', 'bundle of a violation, a .tar.gz file')
+  .option('--target <file>', 'target file to use instead of the target in the bundle, such as a repaired one')
+  .option(
+    '--runtime <name>',
+    'where the services run: process, docker or vm; default: where they ran when the violation was found',
+  )
+  .option('--runs <n>', 'number of runs of the round; a crash state needs only one', parseCount, 5)
+  .addOption(
+    budgetOption('starts no further run after this time; --shrink has the same time again', DEFAULT_BUDGET),
+  )
+  .option(
+    '--shrink',
+    'looks for a smaller schedule or crash state that shows the violation too, and writes it as a bundle',
+  )
   .option(
     '--shell',
-    "leaves the disk mounted (until `clean`) and prints how to start the target's recovery by hand",
+    'mounts the disk of the failure until `plugpull clean`, and prints how to start the recovery by hand',
   )
   .option(
     '--at <n>',
-    'what there is at entry n of the log of writes; with --shell the disk as of it, mounted',
+    'describes the write log around entry n, from 0; with --shell mounts the disk as it was before that entry',
     parseIndex,
   )
-  .option('--json', 'prints the result as one JSON object to stdout')
+  .option('--json', JSON_HELP)
   .action(async (bundle: string, flags: ReplayFlags) => {
-    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const interrupts = watchInterrupts();
     const { replayCommand } = await import('./replay-command.js');
     process.exitCode = await replayCommand(bundle, flags, interrupts);
   });
@@ -141,23 +149,25 @@ program
 program
   .command('sweep')
   .description(
-    'kills every service at its system calls, one after the other, and lets each sync and write fail',
+    'kills every service at its system calls, one after the other, and makes syncs and writes fail',
   )
-  .argument('[target]', 'as for gate')
-  .option('--runtime <name>', 'as for gate', 'process')
-  .option('--faults <a,b>', 'kill-syscall, io-error (default: both, as far as claimed)', parseNames)
-  .option('--seed <n>', 'makes the workload', parseSeed)
+  .argument('[target]', TARGET_HELP)
+  .addOption(runtimeOption())
   .option(
-    '--budget <time>',
-    'as many places as there is time for, evenly spread',
-    parseBudget,
-    DEFAULT_BUDGET_MS,
+    '--faults <a,b>',
+    'injects only these faults: kill-syscall, io-error; default: those of both that the target claims to survive',
+    parseNames,
   )
-  .option('--each <n>', 'no more than so many places of each kind of call', parseCount)
-  .option('--out <dir>', 'keeps the evidence there')
-  .option('--json', 'prints the result as one JSON object to stdout')
+  .option('--seed <n>', `seed of the workload; ${RANDOM_SEED_HELP}`, parseSeed)
+  .addOption(
+    budgetOption('upper bound of the whole run; the calls tried by then are evenly spread', DEFAULT_BUDGET),
+  )
+  .option('--each <n>', 'tries at most this many system calls of each kind', parseCount)
+  .option('--calls <n>', 'tries at most this many system calls in total', parseCount)
+  .option('--out <dir>', 'empty or new directory that keeps the evidence (history, schedule, logs)')
+  .option('--json', JSON_HELP)
   .action(async (target: string | undefined, flags: SweepFlags) => {
-    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const interrupts = watchInterrupts();
     const { sweepCommand } = await import('./sweep-command.js');
     process.exitCode = await sweepCommand(target, flags, interrupts);
   });
@@ -165,9 +175,16 @@ program
 program
   .command('init')
   .description('writes a target file to start from')
-  .option('--protocol <name>', `what the queue speaks: ${protocolNames().join(', ')}`, 'http')
-  .option('--name <name>', 'name of the target, used in reports', 'my-queue')
-  .option('--out <file>', 'where it goes; never over another file (default: NAME.json)')
+  .addOption(
+    new Option('--protocol <name>', `protocol of the queue: ${protocolNames().join(', ')}`).default(
+      'http',
+      'http',
+    ),
+  )
+  .addOption(
+    new Option('--name <name>', 'name of the target, used in reports').default('my-queue', 'my-queue'),
+  )
+  .option('--out <file>', 'path of the new file, which must not exist; default: NAME.json')
   .action(async (flags: InitFlags) => {
     const { initCommand } = await import('./init-command.js');
     process.exitCode = initCommand(flags);
@@ -175,9 +192,9 @@ program
 
 program
   .command('check')
-  .description('says what is wrong with a target file, key by key, and starts nothing')
-  .argument('<target>', 'target definition, a JSON file')
-  .option('--json', 'prints one JSON object to stdout')
+  .description('checks a target file and reports each problem by its key; starts nothing')
+  .argument('<target>', TARGET_FILE_HELP)
+  .option('--json', JSON_HELP)
   .action(async (target: string, flags: { json?: boolean }) => {
     const { checkCommand } = await import('./check-command.js');
     process.exitCode = checkCommand(target, flags);
@@ -185,38 +202,40 @@ program
 
 program
   .command('explore')
-  .description('the crash states of one recorded run (default target: the reference implementation)')
-  .argument('[target]', 'target definition, a JSON file')
-  .option('--runtime <name>', 'where the target runs: process', 'process')
-  .option(
-    '--fs <type>',
-    'filesystem of the recorded disk: ext4 or xfs, with mount options as ext4:commit=1,data=journal',
-    parseFilesystem,
-  )
+  .description('records one run and tests the disks that a power cut could have left (crash states)')
+  .argument('[target]', TARGET_HELP)
+  .addOption(runtimeOption('where the services of the target run; only process is supported'))
+  .option('--fs <type>', `filesystem of the recorded disk: ${FILESYSTEM_HELP}`, parseFilesystem)
   .option(
     '--seed <n>',
-    'makes the workload and the choice of states; default: a random one, named in the report',
+    `seed of the workload and of the choice of crash states; ${RANDOM_SEED_HELP}`,
     parseSeed,
   )
-  .option('--budget <time>', 'when it has to be over, such as 60s or 5m', parseBudget, DEFAULT_BUDGET_MS)
-  .option('--states <n>', 'no more than so many different disks', parseCount)
+  .addOption(budgetOption('upper bound of the whole run, such as 60s or 5m', DEFAULT_BUDGET))
+  .option(
+    '--states <n>',
+    'tests at most this many different crash states of the run, and of each recovery that is cut',
+    parseCount,
+  )
   .option(
     '--recording <dir>',
-    'explores what --out kept of an earlier exploration; the target is not loaded again',
+    'explores the recording that --out of an earlier exploration kept; records no new run',
   )
-  .option('--out <dir>', 'keeps the evidence (history, image, log of writes) there')
-  .option('--keep', 'keeps the evidence when all passed, too')
-  .option('--json', 'prints the result as one JSON object to stdout')
+  .option('--out <dir>', 'empty or new directory that keeps the evidence (history, disk image, write log)')
+  .option('--keep', 'keeps the evidence even when everything passed')
+  .option('--json', JSON_HELP)
   .action(async (target: string | undefined, flags: ExploreFlags) => {
-    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const interrupts = watchInterrupts();
     const { exploreCommand } = await import('./explore-command.js');
     process.exitCode = await exploreCommand(target, flags, interrupts);
   });
 
 program
   .command('doctor')
-  .description('which runtimes, faults and power backends this machine has, and how to get the others')
-  .option('--json', 'prints one JSON object to stdout')
+  .description(
+    'lists the runtimes, faults and power backends that this machine has, and how to get the missing ones',
+  )
+  .option('--json', JSON_HELP)
   .action(async (flags: { json?: boolean }) => {
     const { doctorCommand } = await import('./doctor-command.js');
     process.exitCode = await doctorCommand(flags);
@@ -224,8 +243,8 @@ program
 
 program
   .command('clean')
-  .description('removes what killed runs left behind, and nothing else')
-  .option('--json', 'prints one JSON object to stdout')
+  .description('removes what killed runs left behind; does not touch runs that are running')
+  .option('--json', JSON_HELP)
   .action(async (flags: { json?: boolean }) => {
     const { cleanCommand } = await import('./clean-command.js');
     process.exitCode = await cleanCommand(flags);
@@ -233,16 +252,22 @@ program
 
 const lab = program
   .command('lab')
-  .description('the virtual machine with its own kernel, device mapper and container engine');
+  .description(
+    'manages the lab VM, a virtual machine with its own kernel, device mapper and container engine',
+  );
 for (const [name, description, commandName] of [
-  ['up', 'builds it when it has not been built, and starts it', 'labUpCommand'],
-  ['down', 'ends it; nothing but the built image stays', 'labDownCommand'],
-  ['status', 'whether it is up, and where', 'labStatusCommand'],
+  ['up', 'builds the image of the VM when there is none, and starts the VM', 'labUpCommand'],
+  ['down', 'stops the VM; only its built image stays', 'labDownCommand'],
+  [
+    'status',
+    'prints whether the VM is up, and its addresses; exit code 3 when it is not up',
+    'labStatusCommand',
+  ],
 ] as const) {
   lab
     .command(name)
     .description(description)
-    .option('--json', 'prints one JSON object to stdout')
+    .option('--json', JSON_HELP)
     .action(async (flags: { json?: boolean }) => {
       const { [commandName]: action } = await import('./lab-command.js');
       process.exitCode = await action(flags);
@@ -251,41 +276,41 @@ for (const [name, description, commandName] of [
 
 program
   .command('planted')
-  .description(
-    'plants known bugs in copies of the reference implementation and shows that the kit finds them',
+  .description('plants known bugs in copies of the reference implementation and hunts them')
+  .argument('[ids...]', 'ids of the bugs; default: all')
+  .addOption(
+    new Option(
+      '--modes <a,b>',
+      'ways to hunt, in this order: gate, simulate, explore, flakey (a gate with power cuts by dm-flakey)',
+    )
+      .argParser(parseNames)
+      .default(['gate', 'simulate', 'explore'], 'gate,simulate,explore'),
   )
-  .argument('[ids...]', 'which ones (default: all)')
-  .option(
-    '--modes <a,b>',
-    'who looks for them, in this order: gate, simulate, explore, flakey (the gate under dm-flakey, here or in the lab VM)',
-    parseNames,
-    ['gate', 'simulate', 'explore'],
-  )
-  .option('--every-mode', 'goes on with the other modes when one has found a bug')
-  .option('--jobs <n>', 'so many hunts at a time (default: 2, or 1 on one processor)', parseCount)
-  .option('--original <n>', 'instead: so many gates on the original, which must not turn red', parseCount)
-  .option('--write', 'keeps the results in conformance/planted/results.json and in the README')
-  .option('--seed <n>', 'as for gate', parseSeed)
-  .option('--budget <time>', 'for each bug and mode, such as 60s', parseBudget, DEFAULT_BUDGET_MS)
+  .option('--every-mode', 'goes on with the other modes after one has found the bug')
+  .option('--jobs <n>', 'number of hunts at a time; default: 2, or 1 on one processor', parseCount)
+  .option('--original <n>', 'runs this many gates on the original instead; none of them may fail', parseCount)
+  .option('--write', 'writes the results to conformance/planted/results.json and to the table in the manual')
+  .option('--seed <n>', 'seed of every hunt; default: a random seed', parseSeed)
+  .addOption(budgetOption('upper bound for each bug and mode, such as 60s', DEFAULT_BUDGET))
   .option('--json', 'prints the result as one JSON object or array to stdout')
   .action(async (ids: string[], flags: PlantedFlags) => {
-    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const interrupts = watchInterrupts();
     const { plantedCommand } = await import('./planted-command.js');
     process.exitCode = await plantedCommand(ids, flags, interrupts);
   });
 
 program
   .command('systems')
-  .description('runs the gate on real systems and holds what it finds against what is expected of each')
-  .argument('[names...]', 'which ones (default: all)')
-  .option('--runtime <name>', 'as for gate', 'process')
-  .option('--faults <a,b>', 'only runs with one of these faults', parseNames)
-  .option('--power <backend>', 'as for gate')
-  .option('--seed <n>', 'as for gate', parseSeed)
-  .option('--budget <time>', 'for each run, such as 20s (default: as in expected.json)', parseBudget)
-  .option('--json', 'prints the result as one JSON object to stdout')
+  .description('runs the gate on real systems and compares each result with the expected one')
+  .argument('[names...]', 'names of the systems; default: all')
+  .addOption(runtimeOption())
+  .option('--faults <a,b>', 'runs only the gates that have one of these faults', parseNames)
+  .option('--power <backend>', POWER_HELP)
+  .option('--seed <n>', `seed of every gate; ${RANDOM_SEED_HELP}`, parseSeed)
+  .addOption(budgetOption('upper bound of each gate, such as 20s; default: as in expected.json'))
+  .option('--json', JSON_HELP)
   .action(async (names: string[], flags: SystemsFlags) => {
-    const interrupts = watchInterrupts((line) => process.stderr.write(`${line}\n`));
+    const interrupts = watchInterrupts();
     const { systemsCommand } = await import('./systems-command.js');
     process.exitCode = await systemsCommand(names, flags, interrupts);
   });
@@ -293,7 +318,7 @@ program
 program
   .command('queue')
   .description(
-    "the reference implementation's own commands: install, worker, helper, inspect, verify, rebuild, …",
+    'runs a command of the reference implementation, such as install, worker, inspect or verify; see queue --help',
   )
   .argument('[args...]')
   .helpOption(false)
@@ -313,12 +338,23 @@ process.on('uncaughtException', (error) => {
 try {
   await program.parseAsync();
 } catch (error) {
-  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : USAGE;
+  if (error instanceof CommanderError)
+    process.exitCode = error.exitCode === 0 ? EXIT_CODES.pass : EXIT_CODES.usage;
   else {
     reportError(error);
     // What failed may have left something behind that would keep this process alive.
     process.exit();
   }
+}
+
+function runtimeOption(description = 'where the services of the target run: process, docker or vm'): Option {
+  return new Option('--runtime <name>', description).default('process', 'process');
+}
+
+/** @param defaultTime shown in the help as it is written here. */
+function budgetOption(description: string, defaultTime?: string): Option {
+  const option = new Option('--budget <time>', description).argParser(parseBudget);
+  return defaultTime === undefined ? option : option.default(parseBudget(defaultTime), defaultTime);
 }
 
 /** One line for what a person can do something about; the stack besides for what is a bug of the kit. */
@@ -328,9 +364,9 @@ function reportError(error: unknown): void {
   const hint = writeFailed
     ? `; expected room, and the right to write, in --out and in ${stateDirectory()} (PLUGPULL_STATE)`
     : '';
-  process.stderr.write(`plugpull: ${messageOf(error)}${hint}\n`);
-  if (!isKitError && !writeFailed && error instanceof Error) process.stderr.write(`${error.stack}\n`);
-  process.exitCode = isKitError ? error.exitCode : KIT_FAILED;
+  log(`plugpull: ${messageOf(error)}${hint}`);
+  if (!isKitError && !writeFailed && error instanceof Error) log(`${error.stack}`);
+  process.exitCode = isKitError ? error.exitCode : EXIT_CODES.kitFailed;
 }
 
 /** Where a run writes there is no room, or no right to. */

@@ -1,6 +1,8 @@
 import { randomInt } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 import { KitError } from '../../conformance/errors.js';
+import { EXIT_CODES } from '../../conformance/exit-codes.js';
+import { log, printJson } from '../host/console.js';
 import { newRunId, Registry } from '../host/registry.js';
 import { loadPlantedBugs, type PlantedBug } from '../planted/definition.js';
 import { gateOriginal, mapConcurrently } from '../planted/gate-original.js';
@@ -17,6 +19,7 @@ import {
 import { resultsTable, writeReadmeSection } from '../planted/results-table.js';
 import { table } from '../report/table.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
+import { MAX_RANDOM_SEED } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface PlantedFlags {
@@ -30,11 +33,8 @@ export interface PlantedFlags {
   json?: boolean;
 }
 
-const MAX_RANDOM_SEED = 1_000_000;
 /** A hunt mostly waits; more at a time would take the processor from each other. */
 const MAX_JOBS = 2;
-const VIOLATION = 1;
-const KIT_FAILED = 4;
 
 /**
  * Hunts planted bugs, or gates the original. Exit code 0 when every bug was found that can be looked for here, and
@@ -60,7 +60,6 @@ async function runHunts(
   interrupts: Interrupts,
   env: HuntOptions['env'],
 ): Promise<number> {
-  const log = (line: string) => void process.stderr.write(`${line}\n`);
   const modes = flags.modes.map(parseMode);
   const jobs = flags.jobs ?? Math.min(MAX_JOBS, availableParallelism());
   const options = {
@@ -73,14 +72,16 @@ async function runHunts(
   if (flags.original !== undefined) {
     const runs = await gateOriginal(flags.original, jobs, options, log);
     if (flags.write && runs.runs > 0) updateResults((results) => mergeOriginalRuns(results, runs));
-    if (flags.json) process.stdout.write(`${JSON.stringify(runs)}\n`);
-    return interrupts.exitCode() ?? (runs.errors > 0 ? KIT_FAILED : runs.falseAlarms > 0 ? VIOLATION : 0);
+    if (flags.json) printJson(runs);
+    const exitCode =
+      runs.errors > 0 ? EXIT_CODES.kitFailed : runs.falseAlarms > 0 ? EXIT_CODES.violation : EXIT_CODES.pass;
+    return interrupts.exitCode() ?? exitCode;
   }
   const plan = { everyMode: flags.everyMode === true };
   const earlierResults = readResults().bugs;
   const huntResults = await mapConcurrently(loadPlantedBugs(ids), jobs, interrupts.signal, (bug) => {
     const known = earlierResults.find(({ id }) => id === bug.id);
-    return huntAndLog(bug, { ...plan, modes: quickestFirst(modes, known) }, options, log);
+    return huntAndLog(bug, { ...plan, modes: quickestFirst(modes, known) }, options);
   });
   const interrupted = interrupts.exitCode();
   if (interrupted !== undefined) return interrupted;
@@ -89,7 +90,7 @@ async function runHunts(
     const all = loadPlantedBugs([]).map(({ id }) => id);
     updateResults((results) => mergeHunts(results, huntResults, all));
   }
-  if (flags.json) process.stdout.write(`${JSON.stringify(huntResults)}\n`);
+  if (flags.json) printJson(huntResults);
   return exitCodeOf(huntResults);
 }
 
@@ -103,9 +104,8 @@ async function huntAndLog(
   bug: PlantedBug,
   plan: { modes: readonly ModeName[]; everyMode: boolean },
   options: HuntOptions,
-  log: (line: string) => void,
 ): Promise<HuntResult> {
-  log(`${bug.id}: ${bug.sentence}`);
+  log(`${bug.id}: ${bug.description}`);
   const huntResult = await hunt(bug, plan, { ...options, progress: (line) => log(`  ${bug.id}: ${line}`) });
   for (const cells of resultRows(huntResult)) log(cells.join('  '));
   return huntResult;
@@ -113,12 +113,12 @@ async function huntAndLog(
 
 /** One row for each mode. */
 function resultRows({ id, expected, modes }: HuntResult): string[][] {
-  return Object.entries(modes).map(([mode, { found, red, runs, seconds, seed, why }]) => [
+  return Object.entries(modes).map(([mode, { outcome, red, runs, seconds, seed, why }]) => [
     id,
     expected,
     mode,
-    `found: ${found}`,
-    `red: ${red.join(', ') || 'none'}`,
+    `found: ${outcome}`,
+    `failed: ${red.join(', ') || 'none'}`,
     `${runs} runs`,
     `${seconds} s`,
     `seed ${seed}`,
@@ -134,8 +134,8 @@ function updateResults(change: (results: Results) => Results): void {
 }
 
 function exitCodeOf(hunts: readonly HuntResult[]): number {
-  const failed = hunts.some(({ modes }) => Object.values(modes).some(({ found }) => found === 'error'));
-  if (failed) return KIT_FAILED;
+  const failed = hunts.some(({ modes }) => Object.values(modes).some(({ outcome }) => outcome === 'error'));
+  if (failed) return EXIT_CODES.kitFailed;
   const found = hunts.map(overallOutcome);
-  return found.includes('no') || found.includes('other') ? VIOLATION : 0;
+  return found.includes('no') || found.includes('other') ? EXIT_CODES.violation : EXIT_CODES.pass;
 }

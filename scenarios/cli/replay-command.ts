@@ -1,9 +1,11 @@
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
+import { EXIT_CODES, VERDICT_EXIT_CODES } from '../../conformance/exit-codes.js';
 import { readHistory } from '../../conformance/history/reader.js';
 import { type Bundle, openBundle } from '../bundle/bundle.js';
 import { resolveTarget } from '../bundle/target.js';
+import { log, printJson } from '../host/console.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 import { kitVersion } from '../host/version.js';
@@ -18,7 +20,7 @@ import {
 import { createWorkspaceDir, type ReplayResult, removeWorkspaceDir, replayGate } from '../replay/replay.js';
 import { replayState } from '../replay/replay-state.js';
 import { styleFor } from '../report/style.js';
-import { VERDICT_EXIT_CODES } from './common.js';
+import { unlessInterrupted } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface ReplayFlags {
@@ -38,13 +40,12 @@ export async function replayCommand(
   flags: ReplayFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  const log = (line: string) => void process.stderr.write(`${line}\n`);
   const registry = new Registry(newRunId());
   const workspaceDir = createWorkspaceDir(registry, stateDirectory());
   let keepWorkspace = false;
   try {
     const bundle = await openBundle(resolve(file), join(workspaceDir, 'bundle'));
-    logBundle(bundle, log);
+    logBundle(bundle);
     const target = resolveTarget(bundle.manifest, flags.target);
     if (flags.shell === true || flags.at !== undefined) {
       keepWorkspace = flags.shell === true;
@@ -53,7 +54,7 @@ export async function replayCommand(
         for (const line of await describeManualStart(target, dataDirectoryOf(bundle, workspaceDir)))
           log(line);
       if (keepWorkspace) log(`remove it with: plugpull clean`);
-      return 0;
+      return EXIT_CODES.pass;
     }
     const style = styleFor(process.stderr);
     const common = {
@@ -65,21 +66,20 @@ export async function replayCommand(
       progress: (line: string) => log(style.faint(line)),
     };
     const { case: failedCase } = bundle.manifest;
-    const result = await (failedCase.kind === 'crash-state'
-      ? replayState(bundle, failedCase, { ...common, dir: workspaceDir })
-      : replayGate(bundle, failedCase, {
-          ...common,
-          runtime: parseRuntime(flags.runtime ?? failedCase.runtime),
-          runs: flags.runs,
-        })
-    ).catch((error: unknown) => {
-      if (interrupts.exitCode() === undefined) throw error;
-      return undefined;
-    });
-    const interrupted = interrupts.exitCode();
-    if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
+    const outcome = await unlessInterrupted(
+      interrupts,
+      failedCase.kind === 'crash-state'
+        ? replayState(bundle, failedCase, { ...common, dir: workspaceDir })
+        : replayGate(bundle, failedCase, {
+            ...common,
+            runtime: parseRuntime(flags.runtime ?? failedCase.runtime),
+            runs: flags.runs,
+          }),
+    );
+    if ('exitCode' in outcome) return outcome.exitCode;
+    const { result } = outcome;
     for (const line of formatResult(result)) log(line);
-    if (flags.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+    if (flags.json) printJson(result);
     return VERDICT_EXIT_CODES[result.verdict];
   } finally {
     // What stays is for `clean`, which knows it by the registry.
@@ -95,12 +95,12 @@ function parseRuntime(name: string): 'process' | 'docker' | 'vm' {
   throw new KitError('bad-usage', `--runtime ${name}: expected process, docker or vm`);
 }
 
-function logBundle({ manifest }: Bundle, log: (line: string) => void): void {
+function logBundle({ manifest }: Bundle): void {
   log(`${manifest.target.definition.name}: ${manifest.why}`);
-  for (const line of manifest.story) log(line);
+  for (const line of manifest.summary) log(line);
   if (manifest.kitVersion !== kitVersion())
     log(`the bundle was made by version ${manifest.kitVersion}, this is ${kitVersion()}`);
-  if (manifest.leftOut.length > 0) log(`too large for the bundle: ${manifest.leftOut.join(', ')}`);
+  if (manifest.omittedFiles.length > 0) log(`too large for the bundle: ${manifest.omittedFiles.join(', ')}`);
 }
 
 /** Where the data of the target is that a bundle has: on the disk that was mounted, or as plain files. */
@@ -169,8 +169,9 @@ function describeDisk(
 
 function formatResult(result: ReplayResult): string[] {
   const reproducedThing = result.kind === 'gate' ? 'schedule' : 'crash state';
-  const lines = ['', `${reproducedThing}: ${result.schedule}`, ...result.story, ''];
+  const lines = ['', `${reproducedThing}: ${result.reproducer}`, ...result.story, ''];
   lines.push(`${result.verdict}: ${result.why}`);
-  if (result.shrunk !== null) lines.push(`a smaller bundle: plugpull replay ${shellQuote(result.shrunk)}`);
+  if (result.shrunkBundle !== null)
+    lines.push(`a smaller bundle: plugpull replay ${shellQuote(result.shrunkBundle)}`);
   return lines;
 }

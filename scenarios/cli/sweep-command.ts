@@ -2,9 +2,11 @@ import { randomInt } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
+import { VERDICT_EXIT_CODES } from '../../conformance/exit-codes.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { selectFaults } from '../gate/select-faults.js';
+import { log, printJson } from '../host/console.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 import { gateReport } from '../report/gate-report.js';
@@ -13,7 +15,7 @@ import { table } from '../report/table.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import type { SweepRow } from '../sweep/plan.js';
 import { runSweep, type SweepResult } from '../sweep/sweep.js';
-import { MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted, VERDICT_EXIT_CODES } from './common.js';
+import { MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface SweepFlags {
@@ -22,6 +24,7 @@ export interface SweepFlags {
   seed?: number;
   budget: number;
   each?: number;
+  calls?: number;
   out?: string;
   json?: boolean;
 }
@@ -35,7 +38,6 @@ export async function sweepCommand(
   flags: SweepFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  const log = (line: string) => void process.stderr.write(`${line}\n`);
   const target = loadTarget(file ?? REFERENCE_TARGET);
   const seed = flags.seed ?? randomInt(MAX_RANDOM_SEED);
   const style = styleFor(process.stderr);
@@ -62,6 +64,7 @@ export async function sweepCommand(
         seed,
         budgetMs: flags.budget,
         ...(flags.each === undefined ? {} : { maxPerRow: flags.each }),
+        ...(flags.calls === undefined ? {} : { maxCalls: flags.calls }),
         dir,
         keep: flags.out !== undefined,
         registry,
@@ -72,8 +75,8 @@ export async function sweepCommand(
     );
     if ('exitCode' in outcome) return outcome.exitCode;
     const { result } = outcome;
-    for (const line of formatReport(result, flags.each, style)) log(line);
-    if (flags.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+    for (const line of formatReport(result, flags, style)) log(line);
+    if (flags.json) printJson(result);
     return VERDICT_EXIT_CODES[result.verdict];
   } finally {
     await runtime.close?.();
@@ -82,39 +85,48 @@ export async function sweepCommand(
   }
 }
 
-function formatReport(result: SweepResult, each: number | undefined, style: Style): string[] {
-  const allTried = result.sweep.every(({ places, tried }) => tried >= Math.min(places, each ?? places));
-  const why = allTried ? `more than ${each} of a kind (--each)` : 'there was no time (--budget)';
-  const leftOut = result.sweep.reduce((sum, row) => sum + row.places - row.tried, 0);
+function formatReport(result: SweepResult, flags: SweepFlags, style: Style): string[] {
+  const untried = result.sweep.reduce((sum, { calls, tried }) => sum + calls - tried, 0);
   return [
     ...gateReport(result, style),
     '',
     style.strong('System calls'),
     ...table(result.sweep.map(rowOf)),
-    leftOut === 0 ? 'every place was tried' : `${leftOut} places were left out: ${why}`,
+    untried === 0
+      ? 'every system call was tried'
+      : `${untried} system calls were not tried: ${limitReached(result.sweep, flags)}`,
   ];
 }
 
-function rowOf({ service, kind, what, places, tried, reached }: SweepRow): string[] {
-  const leftOut = places - tried;
+/** The limit that kept the rest of the calls from being tried. */
+function limitReached(rows: readonly SweepRow[], { each, calls }: SweepFlags): string {
+  const tried = rows.reduce((sum, row) => sum + row.tried, 0);
+  if (calls !== undefined && tried >= calls) return `more than ${calls} in total (--calls)`;
+  const allOfEach = rows.every((row) => row.tried >= Math.min(row.calls, each ?? row.calls));
+  return allOfEach ? `more than ${each} of a kind (--each)` : 'there was no time (--budget)';
+}
+
+function rowOf({ service, kind, what, calls, tried, hit }: SweepRow): string[] {
+  const untried = calls - tried;
   return [
     `  ${service}`,
     kind,
     what,
-    `enumerated ${places}`,
+    `enumerated ${calls}`,
     `tried ${tried}`,
-    `hit ${reached}`,
-    leftOut === 0 ? '' : `left out ${leftOut}`,
+    `hit ${hit}`,
+    untried === 0 ? '' : `not tried ${untried}`,
   ];
 }
 
 function sweepCommandLine(
   file: string | undefined,
-  { faults, budget, each }: SweepFlags,
+  { faults, budget, each, calls }: SweepFlags,
   seed: number,
 ): string {
   const args = ['plugpull', 'sweep', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
   if (faults !== undefined) args.push('--faults', faults.join(','));
   if (each !== undefined) args.push('--each', `${each}`);
+  if (calls !== undefined) args.push('--calls', `${calls}`);
   return [...args, '--budget', `${budget}ms`].map(shellQuote).join(' ');
 }

@@ -1,11 +1,14 @@
 import { randomInt } from 'node:crypto';
 import { KitError } from '../../conformance/errors.js';
+import { EXIT_CODES } from '../../conformance/exit-codes.js';
+import { log, printJson } from '../host/console.js';
 import { unexpectedReport } from '../report/systems-report.js';
 import { table } from '../report/table.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { choosePowerBackend } from '../runtime/power-backends.js';
 import { loadExpectedSystems } from '../systems/expected.js';
 import { lastLogLines, measureSystem, type SystemResult } from '../systems/measure.js';
+import { MAX_RANDOM_SEED, unlessInterrupted } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface SystemsFlags {
@@ -17,15 +20,12 @@ export interface SystemsFlags {
   json?: boolean;
 }
 
-const MAX_RANDOM_SEED = 1_000_000;
-
 /** Measures real systems one after the other; exit code 0 when each that is here does what is expected of it. */
 export async function systemsCommand(
   names: string[],
   flags: SystemsFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  const log = (line: string) => void process.stderr.write(`${line}\n`);
   const systems = loadExpectedSystems(names);
   const runtime = await chooseRuntime(flags.runtime);
   const power = await choosePowerBackend(flags.power, undefined, runtime.name);
@@ -35,22 +35,21 @@ export async function systemsCommand(
     for (const run of system.runs) {
       if (flags.faults && !run.faults.some((fault) => flags.faults?.includes(fault))) continue;
       log(`${system.name}: ${run.faults.join(', ')}: expected to ${run.verdict}: ${run.reason}`);
-      const result = await measureSystem(system, run, {
-        runtime,
-        power,
-        seed,
-        budgetMs: flags.budget,
-        signal: interrupts.signal,
-        progress: (line) => log(`  ${line}`),
-      }).catch((error: unknown) => {
-        // What fails because everything is being stopped is no news.
-        if (interrupts.exitCode() === undefined) throw error;
-        return undefined;
-      });
-      const interrupted = interrupts.exitCode();
-      if (result === undefined || interrupted !== undefined) return interrupted ?? 130;
+      const outcome = await unlessInterrupted(
+        interrupts,
+        measureSystem(system, run, {
+          runtime,
+          power,
+          seed,
+          budgetMs: flags.budget,
+          signal: interrupts.signal,
+          progress: (line) => log(`  ${line}`),
+        }),
+      );
+      if ('exitCode' in outcome) return outcome.exitCode;
+      const { result } = outcome;
       log(`${system.name}: ${result.outcome}: ${result.why}`);
-      if (result.outcome === 'otherwise') {
+      if (result.outcome === 'unexpected') {
         const logTails = result.evidence === null ? [] : lastLogLines(result.evidence);
         for (const line of unexpectedReport(result, logTails)) log(`  ${line}`);
       }
@@ -63,9 +62,9 @@ export async function systemsCommand(
     throw new KitError('bad-usage', `--faults ${flags.faults?.join(',')}: no run has one, ${expected}`);
   }
   for (const line of table([TABLE_HEAD, ...results.map(row)])) log(line);
-  if (flags.json) process.stdout.write(`${JSON.stringify({ seed, systems: results })}\n`);
-  if (results.some(({ outcome }) => outcome === 'otherwise')) return 1;
-  return results.some(({ outcome }) => outcome === 'as-expected') ? 0 : 3;
+  if (flags.json) printJson({ seed, systems: results });
+  if (results.some(({ outcome }) => outcome === 'unexpected')) return EXIT_CODES.violation;
+  return results.some(({ outcome }) => outcome === 'as-expected') ? EXIT_CODES.pass : EXIT_CODES.notMeasured;
 }
 
 const TABLE_HEAD = ['system', 'faults', 'expected', 'found', 'confirmed', 'lost', 'crashes', 's', ''];

@@ -1,4 +1,6 @@
 import { verifyCertificate } from '../../conformance/certificate/verify.js';
+import { EXIT_CODES } from '../../conformance/exit-codes.js';
+import { log, printJson } from '../host/console.js';
 import { kitVersion } from '../host/version.js';
 import { certificateSummary } from '../report/certificate-report.js';
 import { styleFor } from '../report/style.js';
@@ -9,11 +11,11 @@ export function verifyCommand(file: string, flags: { json?: boolean }): number {
   const style = styleFor(process.stderr);
   if (flags.json) {
     const { target = null, verdict = null, granted = [] } = certified ?? {};
-    process.stdout.write(`${JSON.stringify({ ok, problems, target, verdict, granted })}\n`);
+    printJson({ ok, problems, target, verdict, granted });
   }
-  for (const problem of problems) process.stderr.write(`${problem}\n`);
+  for (const problem of problems) log(problem);
   const summary = certified === undefined ? '' : `: ${certificateSummary(certified)}`;
   const outcome = ok ? `${style.good('verified')}${summary}` : `${style.bad('not verified')}: ${file}`;
-  process.stderr.write(`${outcome}\n`);
-  return ok ? 0 : 1;
+  log(outcome);
+  return ok ? EXIT_CODES.pass : EXIT_CODES.violation;
 }

@@ -9,20 +9,15 @@ import { Recorder } from '../../conformance/history/recorder.js';
 import { markOf } from '../../conformance/protocols/message.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import { expandCommand } from '../../conformance/target-file/placeholders.js';
-import { sectorFilterOf } from '../../faults/crash-states/file-bytes.js';
 import { Fingerprints } from '../../faults/crash-states/fingerprint.js';
 import { applyWrites, openRecording, type Recording } from '../../faults/crash-states/materialise.js';
 import { recordingDirectory } from '../../faults/power/blocklog-availability.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { copySparse } from '../../faults/power/mounts.js';
 import { processPendingEvents } from '../../faults/waiting.js';
-import { formatState } from '../../faults/write-log/state.js';
 import { seeded } from '../host/random.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
-import { RUN_VARIABLE } from '../runtime/runtime.js';
-import { restoreTimeouts } from './inspectors/inspection.js';
-import type { WorkerPlan } from './inspectors/worker.js';
 import { WorkerPool } from './inspectors/worker-pool.js';
 import { type RecordedRun, recordRun } from './record/record.js';
 import { saveRecording } from './record/saved-recording.js';
@@ -31,28 +26,18 @@ import { describeState } from './result/missing-writes.js';
 import type { ExploreResult, SmallestState } from './result/result.js';
 import { writeStateBundle } from './result/state-bundle.js';
 import { StateWorkspace } from './states/workspace.js';
-import {
-  type Exploration,
-  type ExploreOptions,
-  makeMountPlan,
-  workerCount,
-} from './strategies/exploration.js';
+import { type Exploration, type ExploreOptions, workerCount } from './strategies/exploration.js';
 import { exploreRecoveries, NO_RECOVERIES, type Recoveries } from './strategies/recoveries.js';
+import { runOnMounts } from './strategies/run-on-mounts.js';
 import { type CrashStateSource, runOnTarget } from './strategies/run-on-target.js';
 import { type Broken, type StrategyName, StrategyRun } from './strategies/strategy-run.js';
 
-/** Of the time that is left after the recording. */
-const TIME_SHARES: Readonly<Record<StrategyName | 'recoveries', number>> = {
-  image: 0.5,
-  mount: 0.3,
-  recoveries: 0.2,
-  target: 0.7,
-};
+/** Share of the run's own crash states in the time after the recording; the rest is for recoveries that are cut. */
+const RUN_TIME_SHARE = 0.8;
 /** So long the target is loaded, at most and as a part of the budget. */
 const MAX_LOAD_MS = 4000;
 const LOAD_TIME_SHARE = 0.15;
 const RESERVE_MS = 1500;
-const BATCH_SIZE: Readonly<Record<'image' | 'mount', number>> = { image: 32, mount: 4 };
 const MAX_REPORTED_VIOLATIONS = 10;
 /** A torn superblock is rare: where more than this part of the disks is refused something else is wrong. */
 const MAX_UNMOUNTABLE_SHARE = 0.2;
@@ -177,19 +162,14 @@ async function explore(
     const entries = recording.model.entries.length;
     const subject = options.savedRecording === undefined ? 'recorded' : 'the recording has';
     progress(`${subject} ${entries} requests to the disk, ${entries - run.from} of them under load`);
-    const strategyRuns = await runStrategies(exploration);
-    const anyBroken = [...strategyRuns.values()].some((strategyRun) => strategyRun.broken.length > 0);
+    const strategy: StrategyName = restore === undefined ? 'target' : 'mount';
+    const strategyRun = await runStrategy(exploration, strategy);
     // Once something is found, recoveries that are cut would only show it in a longer story.
-    const recoveries = anyBroken ? NO_RECOVERIES : await exploreRecoveries(exploration);
-    const compared = compareStrategies(exploration, strategyRuns);
-    const inconclusiveReason = whyInconclusive(strategyRuns, recoveries, compared);
+    const recoveries = strategyRun.broken.length > 0 ? NO_RECOVERIES : await exploreRecoveries(exploration);
+    const inconclusiveReason = whyInconclusive(strategyRun, recoveries);
     recordAtRisk(exploration, inconclusiveReason);
     recorder.record({ kind: 'run-ended', how: options.signal.aborted ? 'interrupted' : 'completed' });
-    const broken = [
-      ...[...strategyRuns.values()].flatMap((strategyRun) => strategyRun.broken),
-      ...recoveries.broken,
-    ];
-    return resultOf(exploration, { strategyRuns, recoveries, broken, compared, inconclusiveReason, startMs });
+    return resultOf(exploration, { strategy, strategyRun, recoveries, inconclusiveReason, startMs });
   } finally {
     await pool.end();
     workspace.remove();
@@ -199,13 +179,13 @@ async function explore(
 
 /** In the words of the other faults: the machine crashed, and so much was at stake in the worst of its states. */
 function recordAtRisk(
-  { recorder, atRisk: stakes, recording }: Exploration,
+  { recorder, atRisk, recording }: Exploration,
   inconclusiveReason: string | undefined,
 ): void {
   const end = recording.model.entries.length;
   let maxAtRisk = 0;
   for (let prefix = 0; prefix <= end; prefix++) {
-    maxAtRisk = Math.max(maxAtRisk, stakes.idsOf(stakes.required({ prefix, entriesBegun: prefix })).length);
+    maxAtRisk = Math.max(maxAtRisk, atRisk.idsOf(atRisk.required({ prefix, entriesBegun: prefix })).length);
   }
   recorder.record({
     kind: 'at-risk',
@@ -236,126 +216,65 @@ function makeBase(run: RecordedRun, { log, model }: Recording, baseAt: number, p
   return path;
 }
 
-async function runStrategies(exploration: Exploration): Promise<Map<StrategyName, StrategyRun>> {
-  const { options, run, restore, endMs } = exploration;
-  const names: StrategyName[] = [];
-  if (restore === undefined) names.push('target');
-  else {
-    if (run.files.size > 0) names.push('image');
-    names.push('mount');
+async function runStrategy(exploration: Exploration, strategy: StrategyName): Promise<StrategyRun> {
+  const { options, recording, base, baseAt, run } = exploration;
+  const leftMs = Math.max(0, exploration.endMs - performance.now());
+  const endMs = performance.now() + leftMs * RUN_TIME_SHARE;
+  const strategyRun = new StrategyRun({
+    strategy,
+    model: recording.model,
+    from: run.from,
+    fingerprints: new Fingerprints(recording, base, baseAt),
+    random: seeded(options.seed).fork(`states-${strategy}`),
+    atRisk: exploration.atRisk,
+    recorder: exploration.recorder,
+    maxDistinct: Math.ceil((options.maxStates ?? Number.POSITIVE_INFINITY) * RUN_TIME_SHARE),
+    endMs,
+    signal: options.signal,
+    progress: options.progress,
+  });
+  const source = sourceOf(exploration);
+  if (!options.signal.aborted) {
+    if (strategy === 'target') await runOnTarget(exploration, strategyRun, source);
+    else await runOnMounts({ ...exploration, endMs }, strategyRun, source, run.log);
   }
-  const leftMs = Math.max(0, endMs - performance.now());
-  const strategyRuns = new Map<StrategyName, StrategyRun>();
-  for (const strategy of names) {
-    if (options.signal.aborted) break;
-    const share = names.length === 1 ? 1 - TIME_SHARES.recoveries : TIME_SHARES[strategy];
-    const strategyEndMs = Math.min(endMs, performance.now() + leftMs * share);
-    const strategyRun = new StrategyRun({
-      strategy,
-      model: exploration.recording.model,
-      from: run.from,
-      fingerprints: fingerprintsOf(exploration, strategy),
-      random: seeded(options.seed).fork(`states-${strategy}`),
-      atRisk: exploration.atRisk,
-      recorder: exploration.recorder,
-      maxDistinct: Math.ceil((options.maxStates ?? Number.POSITIVE_INFINITY) * share),
-      endMs: strategyEndMs,
-      signal: options.signal,
-      progress: options.progress,
-    });
-    strategyRuns.set(strategy, strategyRun);
-    if (strategy === 'target') await runOnTarget(exploration, strategyRun, sourceOf(exploration));
-    else {
-      const plans = workerPlans(exploration, strategy, strategyEndMs);
-      await exploration.pool.run(plans, strategyRun.jobs(), BATCH_SIZE[strategy], () =>
-        strategyRun.shouldStop(),
-      );
-    }
-    strategyRun.end();
-    const restoreFailure = strategyRun.whyRestoreNeverWorked();
-    if (restoreFailure !== undefined)
-      throw new KitError('bad-target', `${restoreFailure}, on every crash state`);
-    if (strategyRun.broken.length > 0) break;
-  }
-  return strategyRuns;
+  strategyRun.end();
+  const restoreFailure = strategyRun.whyRestoreNeverWorked();
+  if (restoreFailure !== undefined)
+    throw new KitError('bad-target', `${restoreFailure}, on every crash state`);
+  return strategyRun;
 }
 
-function sourceOf({ recording, base, baseAt, atRisk: stakes }: Exploration): CrashStateSource {
+function sourceOf({ recording, base, baseAt, atRisk }: Exploration): CrashStateSource {
   const required: CrashStateSource['required'] = ({ prefix }) =>
-    stakes.idsOf(stakes.required({ prefix, entriesBegun: prefix + 1 }));
+    atRisk.idsOf(atRisk.required({ prefix, entriesBegun: prefix + 1 }));
   return { name: 'lane', recording, base, baseAt, required };
-}
-
-function fingerprintsOf({ recording, base, baseAt, run }: Exploration, strategy: StrategyName): Fingerprints {
-  const counts = strategy === 'image' ? sectorFilterOf([...run.files.values()]) : undefined;
-  return new Fingerprints(recording, base, baseAt, counts);
-}
-
-/** What the workers are told, each with a place of its own. */
-function workerPlans(exploration: Exploration, strategy: 'image' | 'mount', endMs: number): WorkerPlan[] {
-  const { run, workspace: places, base, baseAt, restore, registry, digests, recording } = exploration;
-  return Array.from({ length: workerCount(exploration, strategy) }, (_, number) => ({
-    log: run.log,
-    end: recording.model.entries.length,
-    base,
-    baseAt,
-    restore: restore ?? [],
-    env: { [RUN_VARIABLE]: registry.runId },
-    ...restoreTimeouts(exploration.options.target, endMs),
-    digests,
-    strategy:
-      strategy === 'image'
-        ? {
-            name: 'image' as const,
-            files: [...run.files].map(([name, file]) => ({
-              name,
-              ...file,
-              // Not where the images are: nothing need ever write these bytes back.
-              path: join(places.root, `${number}.${name}`),
-            })),
-            patches: join(places.root, `${number}.patches`),
-          }
-        : makeMountPlan(exploration, `mount-${number}`, base),
-  }));
 }
 
 /** All that an exploration has come to. */
 interface ExplorationOutcome {
-  strategyRuns: StrategyRuns;
+  strategy: StrategyName;
+  strategyRun: StrategyRun;
   recoveries: Recoveries;
-  broken: readonly Broken[];
-  compared: ExploreResult['compared'];
   inconclusiveReason: string | undefined;
   startMs: number;
 }
 
 function resultOf(
   exploration: Exploration,
-  {
-    strategyRuns: ways,
-    recoveries,
-    broken,
-    compared,
-    inconclusiveReason: doubt,
-    startMs,
-  }: ExplorationOutcome,
+  { strategy, strategyRun, recoveries, inconclusiveReason, startMs }: ExplorationOutcome,
 ): Omit<ExploreResult, 'evidence' | 'bundle'> {
   const { options, recorder, recording, run } = exploration;
   const finding = CHECKERS['PP-13'](recorder.events, options.target.guarantee);
-  const timedOut = timedOutIn(ways, recoveries);
   const { verdict, why } =
-    finding.verdict === 'pass' && doubt !== undefined
-      ? { verdict: 'not-measured' as const, why: doubt }
+    finding.verdict === 'pass' && inconclusiveReason !== undefined
+      ? { verdict: 'not-measured' as const, why: inconclusiveReason }
       : finding;
-  const figuresByStrategy = [...ways].map(
-    ([name, strategyRun]) => [name, strategyRun.figures(workerCount(exploration, name))] as const,
-  );
-  const distinct = figuresByStrategy.reduce(
-    (sum, [, figures]) => sum + figures.distinct,
-    recoveries.distinct,
-  );
-  const seconds = figuresByStrategy.reduce((sum, [, figures]) => sum + figures.seconds, recoveries.seconds);
-  const unmountable = unmountableIn(ways, recoveries);
+  const figures = strategyRun.figures(workerCount(exploration, strategy));
+  const distinct = figures.distinct + recoveries.distinct;
+  const seconds = figures.seconds + recoveries.seconds;
+  const timedOut = [...strategyRun.timedOut, ...recoveries.timedOut];
+  const unmountable = [...strategyRun.unmountable, ...recoveries.unmountable];
   const count = (test: (event: HistoryEvent) => boolean) => recorder.events.filter(test).length;
   return {
     target: options.target.name,
@@ -368,11 +287,14 @@ function resultOf(
     lost: finding.figures.lostInStates ?? 0,
     broken: finding.figures.brokenStates ?? 0,
     atRisk: finding.figures.statesAtRisk ?? 0,
-    ways: Object.fromEntries(figuresByStrategy),
-    unanswered: { states: timedOut.length, first: timedOut[0]?.state ?? null },
+    strategies: { [strategy]: figures },
+    timedOut: { states: timedOut.length, first: timedOut[0]?.state ?? null },
     unmountable: { states: unmountable.length, first: unmountable[0] ?? null },
-    recoveries: { cut: recoveries.cut, states: recoveries.states, distinct: recoveries.distinct },
-    compared,
+    recoveries: {
+      recorded: recoveries.recorded,
+      states: recoveries.states,
+      distinct: recoveries.distinct,
+    },
     submitted: count((event) => event.kind === 'submitted'),
     confirmed: count((event) => event.kind === 'answered' && event.outcome === 'confirmed'),
     log: { entries: recording.model.entries.length, from: run.from },
@@ -382,58 +304,21 @@ function resultOf(
     violations: finding.violations
       .slice(0, MAX_REPORTED_VIOLATIONS)
       .map((violation) => ({ requirement: finding.requirement, ...violation })),
-    smallest: smallestOf(exploration, broken),
+    smallest: smallestOf(exploration, [...strategyRun.broken, ...recoveries.broken]),
   };
 }
 
-type StrategyRuns = ReadonlyMap<StrategyName, StrategyRun>;
-
-const timedOutIn = (strategyRuns: StrategyRuns, recoveries: Recoveries) => [
-  ...[...strategyRuns.values()].flatMap((strategyRun) => strategyRun.timedOut),
-  ...recoveries.timedOut,
-];
-const unmountableIn = (strategyRuns: StrategyRuns, recoveries: Recoveries) => [
-  ...[...strategyRuns.values()].flatMap((strategyRun) => strategyRun.unmountable),
-  ...recoveries.unmountable,
-];
-
 /** Why an exploration that found nothing wrong shows nothing all the same; undefined when it does. */
-function whyInconclusive(
-  strategyRuns: StrategyRuns,
-  recoveries: Recoveries,
-  { differ, first }: ExploreResult['compared'],
-): string | undefined {
-  const hung = timedOutIn(strategyRuns, recoveries).find((state) => state.hung);
+function whyInconclusive(strategyRun: StrategyRun, recoveries: Recoveries): string | undefined {
+  const hung = [...strategyRun.timedOut, ...recoveries.timedOut].find((state) => state.hung);
   if (hung !== undefined)
     return `crashStates.restore had no answer in crash state ${hung.state} when the time was up`;
-  if (differ > 0)
-    return `${differ} crash states hold other messages mounted than straight in the image; the first is ${first}`;
-  const unmountable = unmountableIn(strategyRuns, recoveries);
-  const inspectedCount = [...strategyRuns.values()].reduce(
-    (sum, strategyRun) => sum + strategyRun.figures(1).distinct,
-    recoveries.distinct,
-  );
+  const unmountable = [...strategyRun.unmountable, ...recoveries.unmountable];
+  const triedCount = strategyRun.figures(1).distinct + recoveries.distinct + unmountable.length;
   const [one] = unmountable;
-  if (one !== undefined && unmountable.length > MAX_UNMOUNTABLE_SHARE * (inspectedCount + unmountable.length))
-    return `${unmountable.length} of ${inspectedCount + unmountable.length} disks could not be mounted; the first is ${one.state}: ${one.why}`;
+  if (one !== undefined && unmountable.length > MAX_UNMOUNTABLE_SHARE * triedCount)
+    return `${unmountable.length} of ${triedCount} disks could not be mounted; the first is ${one.state}: ${one.why}`;
   return undefined;
-}
-
-/** The states that were looked at in both ways must have been found to hold the same. */
-function compareStrategies(exploration: Exploration, strategyRuns: StrategyRuns): ExploreResult['compared'] {
-  const [image, mount] = [strategyRuns.get('image'), strategyRuns.get('mount')];
-  const compared: ExploreResult['compared'] = { states: 0, differ: 0, first: null };
-  if (image === undefined || mount === undefined) return compared;
-  const fingerprints = fingerprintsOf(exploration, 'image');
-  for (const { crash, inspection: found } of mount.inspected) {
-    const fromImage = image.inspectionOf(fingerprints.of(crash));
-    if (fromImage === undefined || !found.recovered) continue;
-    compared.states += 1;
-    if (fromImage.heldBits === found.heldBits) continue;
-    compared.differ += 1;
-    compared.first ??= formatState(crash);
-  }
-  return compared;
 }
 
 function smallestOf(exploration: Exploration, broken: readonly Broken[]): SmallestState | null {
@@ -444,10 +329,10 @@ function smallestOf(exploration: Exploration, broken: readonly Broken[]): Smalle
       a.state.prefix - b.state.prefix,
   );
   if (first === undefined) return null;
-  const { recording, atRisk: stakes, recorder, run, dir } = exploration;
+  const { recording, atRisk, recorder, run, dir } = exploration;
   const [id] = first.missing;
   const submitted = recorder.events.find((event) => event.kind === 'submitted' && event.id === id);
-  const confirmedAt = id === undefined ? undefined : stakes.confirmedAtEntry(id);
+  const confirmedAt = id === undefined ? undefined : atRisk.confirmedAtEntry(id);
   const story = [`the power is cut at ${first.address}`];
   if (first.recoveryFailure !== '') story.push(`the target does not recover: ${first.recoveryFailure}`);
   const recovery = first.recovery ?? null;

@@ -15,9 +15,9 @@ const power = blocklogAvailability().available;
 const present = (program: string) => spawnSync(program, ['--version']).status === 0;
 
 async function gate(target: string, faults: string, budget: string): Promise<GateResult> {
-  const place = new TestWorkspace();
+  const workspace = new TestWorkspace();
   const args = ['gate', target, '--json', '--seed', '3', '--faults', faults, '--budget', budget];
-  const { stdout, stderr } = await place.run(args).finally(() => place.remove());
+  const { stdout, stderr } = await workspace.run(args).finally(() => workspace.remove());
   if (stdout === '') throw new Error(stderr);
   return JSON.parse(stdout) as GateResult;
 }
@@ -40,15 +40,15 @@ for (const [language, program] of Object.entries(NEEDS)) {
 }
 
 t.test('the same without its fsync turns red', { skip: !power || !present('python3') }, async (t) => {
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  cpSync(join(EXAMPLES, 'python'), place.dir, { recursive: true });
-  const file = join(place.dir, 'queue.py');
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  cpSync(join(EXAMPLES, 'python'), workspace.dir, { recursive: true });
+  const file = join(workspace.dir, 'queue.py');
   const line = '            self.write(record)\n            os.fsync(self.log)\n';
   const parts = readFileSync(file, 'utf8').split(line);
   t.equal(parts.length, 2, 'the line is there');
   writeFileSync(file, parts.join('            self.write(record)\n'));
-  const result = await gate(join(place.dir, 'target.json'), 'power-cut', '10s');
-  const red = result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
-  t.ok(red.includes('PP-12'), `red: ${red.join(', ')}; ${result.why}`);
+  const result = await gate(join(workspace.dir, 'target.json'), 'power-cut', '10s');
+  const failedIds = result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
+  t.ok(failedIds.includes('PP-12'), `red: ${failedIds.join(', ')}; ${result.why}`);
 });

@@ -29,7 +29,7 @@ export async function writeGateBundle(failed: FailedRound, file: string): Promis
     seed: schedule.seed,
     requirements: failedFindings.map(({ requirement }) => requirement),
     why: evaluation.why,
-    story: violationStory(events, evaluation),
+    summary: violationStory(events, evaluation),
     case: {
       kind: 'gate',
       runtime,
@@ -44,7 +44,9 @@ export async function writeGateBundle(failed: FailedRound, file: string): Promis
 
 /** The injections that were done, with the numbers by which their draws are made again. */
 function readInjections(roundDir: string): PlannedInjection[] {
-  const executed = JSON.parse(readFileSync(join(roundDir, 'happened.json'), 'utf8')) as (PlannedInjection & {
+  const executed = JSON.parse(
+    readFileSync(join(roundDir, 'injections.json'), 'utf8'),
+  ) as (PlannedInjection & {
     atMs: number;
     hit: boolean;
     detail: string;

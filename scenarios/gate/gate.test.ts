@@ -10,30 +10,30 @@ import type { GateResult } from './result.js';
 const noStrace = straceAvailability().available ? false : 'strace is not installed';
 
 async function gate(
-  place: TestWorkspace,
+  workspace: TestWorkspace,
   target: string,
   ...flags: string[]
 ): Promise<ExitResult & { result: GateResult }> {
-  const ended = await place.run(['gate', target, '--json', '--seed', '7', '--budget', '8s', ...flags]);
+  const ended = await workspace.run(['gate', target, '--json', '--seed', '7', '--budget', '8s', ...flags]);
   return { ...ended, result: JSON.parse(ended.stdout) as GateResult };
 }
 
 /** One kind of fault makes a short round. */
 const QUICK = ['--faults', 'kill-one'];
 
-function reds(result: GateResult): string[] {
+function failedIds(result: GateResult): string[] {
   return result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
 }
 
-function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  return place;
+function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  return workspace;
 }
 
 t.test('a correct queue passes, not vacuously, and leaves nothing behind', async (t) => {
-  const place = newPlace(t);
-  const { code, result, stderr } = await gate(place, place.queue(''));
+  const workspace = newWorkspace(t);
+  const { code, result, stderr } = await gate(workspace, workspace.queue(''), '--rounds', '1', '--budget', '60s');
   t.equal(code, 0, stderr);
   t.equal(result.verdict, 'pass');
   t.ok(result.confirmed > 20, `${result.confirmed} confirmed`);
@@ -42,23 +42,23 @@ t.test('a correct queue passes, not vacuously, and leaves nothing behind', async
   t.match(result, { lost: 0, duplicates: 0, corrupted: 0, evidence: null, seed: 7 });
   t.match(stderr, /no confirmed message is lost/);
   t.notMatch(stderr, '\u001b', 'no colours off a terminal');
-  t.same(readdirSync(join(place.state, 'runs')), []);
-  t.same(readdirSync(join(place.state, 'residue')), []);
-  t.same(processesBelow(place.dir), []);
+  t.same(readdirSync(join(workspace.state, 'runs')), []);
+  t.same(readdirSync(join(workspace.state, 'residue')), []);
+  t.same(processesBelow(workspace.dir), []);
 });
 
-t.test('each wrong queue fails at the requirement that it breaks', async (t) => {
+t.test('each defect queue fails at the requirement that it breaks', async (t) => {
   const cases: [string, string, number][] = [
     ['resurrects', 'PP-2', 5],
     ['corrupts', 'PP-4', 5],
     ['invents', 'PP-6', 5],
     ['never-recovers', 'PP-10', 2],
   ];
-  for (const [wrong, requirement, recoverySeconds] of cases) {
-    const place = newPlace(t);
-    const { code, result } = await gate(place, place.queue(wrong, ['kill'], recoverySeconds), ...QUICK);
-    t.equal(code, 1, wrong);
-    t.ok(reds(result).includes(requirement), `${wrong}: ${reds(result)}`);
+  for (const [defect, requirement, recoverySeconds] of cases) {
+    const workspace = newWorkspace(t);
+    const { code, result } = await gate(workspace, workspace.queue(defect, ['kill'], recoverySeconds), ...QUICK);
+    t.equal(code, 1, defect);
+    t.ok(failedIds(result).includes(requirement), `${defect}: ${failedIds(result)}`);
     t.match(result.replay, /plugpull gate .* --seed \d+ --faults kill-one --budget 8000ms/);
     t.ok(existsSync(join(result.evidence ?? '', 'history.jsonl')), 'the evidence is kept');
     t.ok(existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')), 'and the data');
@@ -68,9 +68,9 @@ t.test('each wrong queue fails at the requirement that it breaks', async (t) => 
 t.test(
   'a violation is told with its whole story, and the evidence says what was planned and done',
   async (t) => {
-    const place = newPlace(t);
-    const out = join(place.dir, 'evidence');
-    const { result, stderr } = await gate(place, place.queue('confirms-early'), ...QUICK, '--out', out);
+    const workspace = newWorkspace(t);
+    const out = join(workspace.dir, 'evidence');
+    const { result, stderr } = await gate(workspace, workspace.queue('confirms-early'), ...QUICK, '--out', out);
     const id = result.violations[0]?.id ?? '';
     t.match(stderr, `The story of message ${id}`);
     t.same(
@@ -86,35 +86,44 @@ t.test(
     const faults = FAULTS.filter(({ name }) => name === 'kill-one');
     const planned = makeSchedule(7, faults, faults.length);
     t.same(read('schedule.json'), planned, 'the seed makes the schedule');
-    const happened = read('happened.json') as PlannedInjection[];
-    t.ok(happened.length > 0);
+    const executed = read('injections.json') as PlannedInjection[];
+    t.ok(executed.length > 0);
     t.same(
-      happened.map(({ fault }) => fault),
-      planned.injections.map(({ fault }) => fault).slice(0, happened.length),
+      executed.map(({ fault }) => fault),
+      planned.injections.map(({ fault }) => fault).slice(0, executed.length),
     );
   },
 );
 
+t.test('the gate stops after --rounds, and its replay line has the same limit', async (t) => {
+  const workspace = newWorkspace(t);
+  const limits = ['--rounds', '2', '--budget', '10m'];
+  const { code, result, stderr } = await gate(workspace, workspace.queue(''), ...QUICK, ...limits);
+  t.equal(code, 0, stderr);
+  t.equal(result.rounds, 2);
+  t.match(result.replay, / --rounds 2 --budget 600000ms$/);
+});
+
 t.test('a queue that never confirms is not measured', async (t) => {
-  const place = newPlace(t);
-  const { code, result } = await gate(place, place.queue('never-confirms'), ...QUICK);
+  const workspace = newWorkspace(t);
+  const { code, result } = await gate(workspace, workspace.queue('never-confirms'), ...QUICK);
   t.equal(code, 3);
   t.equal(result.verdict, 'not-measured');
   t.match(result.why, /nothing was confirmed/);
 });
 
 t.test('tear: a queue that syncs before it confirms passes', { skip: noStrace }, async (t) => {
-  const place = newPlace(t);
-  const { code, result, stderr } = await gate(place, place.queue('', ['tear'], 10), '--budget', '12s');
+  const workspace = newWorkspace(t);
+  const { code, result, stderr } = await gate(workspace, workspace.queue('', ['tear'], 10), '--budget', '12s');
   t.equal(code, 0, stderr);
   t.ok((result.faults[0]?.hit ?? 0) > 0, 'and something was torn');
 });
 
-for (const wrong of ['never-syncs', 'syncs-late']) {
-  t.test(`tear: a queue that ${wrong.replace('-', ' ')} loses messages`, { skip: noStrace }, async (t) => {
-    const place = newPlace(t);
-    const { code, result, stderr } = await gate(place, place.queue(wrong, ['tear'], 10), '--budget', '25s');
+for (const defect of ['never-syncs', 'syncs-late']) {
+  t.test(`tear: a queue that ${defect.replace('-', ' ')} loses messages`, { skip: noStrace }, async (t) => {
+    const workspace = newWorkspace(t);
+    const { code, result, stderr } = await gate(workspace, workspace.queue(defect, ['tear'], 10), '--budget', '25s');
     t.equal(code, 1, stderr);
-    t.ok(reds(result).includes('PP-1'), reds(result).join(' '));
+    t.ok(failedIds(result).includes('PP-1'), failedIds(result).join(' '));
   });
 }

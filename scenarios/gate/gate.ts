@@ -30,6 +30,8 @@ export interface GateOptions {
   filesystem?: Filesystem;
   seed: number;
   budgetMs: number;
+  /** The gate stops after this many rounds; undefined: the budget alone decides. */
+  maxRounds?: number;
   /** So many kinds of faults in each round; default: few enough that rounds are short, and that their turns try all. */
   faultsPerRound?: number;
   /** Where the evidence goes; undefined: the state directory, and dropped when all passed. */
@@ -61,7 +63,7 @@ const SLOW_RESERVE_MS = 20_000;
 const BUNDLE_NAME = 'bundle.tar.gz';
 
 /**
- * Rounds of workload and faults until the budget is used up or a requirement has failed. Every round has a seed of
+ * Rounds of workload and faults until the budget is used up, `maxRounds` are done or a requirement has failed. Every round has a seed of
  * its own, the next number each, so that the one that failed can be run first again.
  * @throws KitError target-unavailable when the target cannot be started, or when there is no fault to try.
  */
@@ -190,7 +192,8 @@ async function runRounds(options: GateOptions, run: GateRun) {
   const reserveMs = options.runtime.slowStartMs === undefined ? RESERVE_MS : SLOW_RESERVE_MS;
   let powerLeftMs = powerMs;
   const otherRounds = { count: 0, ms: 0 };
-  const plannedRounds = Math.max(1, Math.floor((budgetMs - powerMs) / TYPICAL_ROUND_MS));
+  const maxRounds = options.maxRounds ?? Number.POSITIVE_INFINITY;
+  const plannedRounds = Math.min(maxRounds, Math.max(1, Math.floor((budgetMs - powerMs) / TYPICAL_ROUND_MS)));
   const faultsPerRound =
     options.faultsPerRound ?? Math.min(MAX_FAULTS_PER_ROUND, Math.ceil(others.length / plannedRounds));
   let injections = 0;
@@ -198,7 +201,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
   let rounds = 0;
   let failed = false;
   let lastSchedule: Schedule | undefined;
-  for (let offset = 0; !signal.aborted && !failed; offset++) {
+  for (let offset = 0; rounds < maxRounds && !signal.aborted && !failed; offset++) {
     const nowMs = performance.now();
     const number = rounds + 1;
     const schedule = makeSchedule(seed + offset, faults, faultsPerRound);

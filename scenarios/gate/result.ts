@@ -11,8 +11,8 @@ export interface FaultCount {
   name: string;
   tried: number;
   hit: number;
-  /** Which of several ways was taken: the backend of a power cut. */
-  by?: string;
+  /** Backend of a power cut; absent for other faults. */
+  powerBackend?: string;
   why?: string;
   remedy?: string;
 }
@@ -33,8 +33,8 @@ export interface GateResult {
   delivered: number;
   lost: number;
   duplicates: number;
-  /** Came again, and rightly so: in delivery at a crash, or after the index was lost. */
-  repeats: number;
+  /** Redeliveries that are allowed: of messages in delivery at a crash, and after a loss of the index. */
+  redeliveries: number;
   corrupted: number;
   crashes: number;
   /** Of the start after a crash that took longest; null when there was none. */
@@ -97,7 +97,7 @@ export function resultOf(
     delivered: count(events, (event) => event.kind === 'delivered'),
     lost: sumFigure(evaluation, 'lost'),
     duplicates: sumFigure(evaluation, 'duplicates'),
-    repeats: sumFigure(evaluation, 'inDelivery') + sumFigure(evaluation, 'afterIndexLoss'),
+    redeliveries: sumFigure(evaluation, 'inDelivery') + sumFigure(evaluation, 'afterIndexLoss'),
     corrupted: sumFigure(evaluation, 'corrupted'),
     crashes: count(events, (event) => event.kind === 'fault' && event.hit && event.scope !== 'none'),
     worstRecoveryMs: recoveries.length === 0 ? null : Math.max(...recoveries),
@@ -119,7 +119,12 @@ function countFaults(
   const counts = faults.map(({ name, needs }): FaultCount => {
     const injections = events.filter((event) => event.kind === 'fault' && event.fault === name);
     const hit = count(injections, (event) => event.kind === 'fault' && event.hit);
-    return { name, tried: injections.length, hit, ...(needs.disk === 'power' ? { by: power } : {}) };
+    return {
+      name,
+      tried: injections.length,
+      hit,
+      ...(needs.disk === 'power' ? { powerBackend: power } : {}),
+    };
   });
   const notTried = missing.map(({ name, availability: { why, remedy } }) => ({
     name,

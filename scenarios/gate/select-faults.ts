@@ -31,9 +31,9 @@ export async function selectFaults(
     : claimedFaults;
   const selection: Selection = { faults: [], unavailable: [] };
   for (const fault of chosen) {
-    const offered = runtime.supports(fault);
-    const made = runtime.enabledFaults?.has(fault.name) === true;
-    const availability = offered.available && !made ? await fault.available() : offered;
+    const supported = runtime.supports(fault);
+    const isEnabled = runtime.enabledFaults?.has(fault.name) === true;
+    const availability = supported.available && !isEnabled ? await fault.available() : supported;
     if (availability.available) selection.faults.push(fault);
     else selection.unavailable.push({ name: fault.name, availability });
   }
@@ -51,7 +51,7 @@ export async function selectFaults(
 }
 
 function checkFaultName(target: Target, name: string, claimed: readonly Fault[]): void {
-  // Claimed, and made by no fault of a round: said among what is missing.
+  // Claimed, and isEnabled by no fault of a round: said among what is missing.
   if (target.guarantee.faults.some((family) => family === name) && !FAULTS.some((f) => f.family === name))
     return;
   const service = serviceOfKillOne(name);

@@ -4,7 +4,7 @@ import { TestWorkspace } from '../fixtures/kit.js';
 import type { GateResult } from './result.js';
 
 /** Targets at which a run proves nothing, however green it would look. */
-const CASES: [what: string, wrong: string, faults: string[], tried: string, why: RegExp][] = [
+const CASES: [what: string, defect: string, faults: string[], tried: string, why: RegExp][] = [
   ['never confirms', 'never-confirms', ['kill'], 'kill-one', /^nothing was confirmed$/],
   ['is never hit', '', ['index-loss'], 'index-loss', /^none of \d+ faults hit$/],
   [
@@ -16,13 +16,13 @@ const CASES: [what: string, wrong: string, faults: string[], tried: string, why:
   ],
 ];
 
-for (const [what, wrong, faults, tried, why] of CASES) {
+for (const [what, defect, faults, tried, why] of CASES) {
   t.test(`a target that ${what} is not measured, with the reason`, { timeout: 120_000 }, async (t) => {
-    const place = new TestWorkspace();
-    t.teardown(() => rmSync(place.dir, { recursive: true, force: true }));
-    const target = place.queue(wrong, faults);
+    const workspace = new TestWorkspace();
+    t.teardown(() => rmSync(workspace.dir, { recursive: true, force: true }));
+    const target = workspace.queue(defect, faults);
     const args = ['gate', target, '--json', '--seed', '7', '--budget', '5s', '--faults', tried];
-    const { code, stdout, stderr } = await place.run(args);
+    const { code, stdout, stderr } = await workspace.run(args);
     t.equal(code, 3, stderr);
     const result = JSON.parse(stdout) as GateResult;
     t.equal(result.verdict, 'not-measured');

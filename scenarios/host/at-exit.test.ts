@@ -4,7 +4,7 @@ import t from 'tap';
 import { packageRoot } from './version.js';
 
 t.test(
-  'at the end all is undone, the latest first, whatever goes wrong, and the exit code stays',
+  'at exit, clean-ups run latest first; one that throws stops neither the others nor the exit code',
   async (t) => {
     const source = `
     import { atExit } from ${JSON.stringify(join(packageRoot(), 'dist/scenarios/host/at-exit.js'))};

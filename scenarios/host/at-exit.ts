@@ -1,15 +1,16 @@
 /**
- * Has something undone when the program ends all at once, by a second Ctrl-C or an error that nobody caught; the latest
- * first. What cannot be undone in that moment is written down as left, for `clean`: it must neither keep the rest from
- * being undone nor change the exit code.
- * @returns what takes this back.
+ * Registers a clean-up that runs when the program ends abruptly: by a second Ctrl-C or by an uncaught error.
+ * The clean-up that was registered last runs first. An error of `undo` is ignored: it must neither keep the
+ * other clean-ups from running nor change the exit code. What is left then is still in the registry, and
+ * `clean` removes it.
+ * @returns a function that cancels the registration.
  */
 export function atExit(undo: () => void): () => void {
   const guarded = () => {
     try {
       undo();
     } catch {
-      // Nobody is left who could be told.
+      // The program is ending: no caller is left to receive the error.
     }
   };
   process.prependOnceListener('exit', guarded);

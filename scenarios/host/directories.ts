@@ -3,9 +3,9 @@ import { dirname } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 
 /**
- * Makes a directory and those above it that are missing. Not by mkdir's `recursive`: Node never returns from that where
- * the kernel answers ENOENT though the folder above is there, as everywhere below /proc.
- * @throws Error of the system call that failed.
+ * Makes a directory and its missing parents. It does not use mkdir's `recursive`: Node never returns from
+ * that call when the kernel answers ENOENT although the parent exists, as everywhere below /proc.
+ * @throws Error of the system call that failed, or when the path is not a directory.
  */
 export function makeDirectories(path: string): void {
   const missing: string[] = [];
@@ -19,7 +19,9 @@ export function makeDirectories(path: string): void {
   if (!statSync(path).isDirectory()) throw new Error(`${path} is not a directory`);
 }
 
-/** Another process may make it at the same moment. */
+/**
+ * Makes one directory. It accepts an existing one, because another process may make it at the same moment.
+ */
 function makeIfMissing(directory: string): void {
   try {
     mkdirSync(directory);
@@ -29,9 +31,9 @@ function makeIfMissing(directory: string): void {
 }
 
 /**
- * The same for a directory that somebody has named, which is then there and can be written to.
- * @param label how it was named, as `--out DIR`.
- * @throws KitError bad-usage
+ * Makes a directory that the user has named, with its missing parents, and checks that it can be written to.
+ * @param label the user's own text, such as `--out DIR`; it begins the error message.
+ * @throws KitError bad-usage when it cannot be made or written to.
  */
 export function makeWritableDirectory(path: string, label: string): void {
   try {

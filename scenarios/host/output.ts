@@ -1,7 +1,12 @@
-/** A command's output beyond this is not kept: it is evidence, not data. */
+/**
+ * Upper bound of the output that is saved of one command. The rest is dropped: output is evidence, not data.
+ */
 const MAX_OUTPUT_BYTES = 8 * 1024 * 1024;
 
-/** Gathers a stream's text, up to a limit. */
+/**
+ * Collects a stream's text, up to MAX_OUTPUT_BYTES.
+ * @returns a function that returns the text collected so far.
+ */
 export function collectOutput(stream: NodeJS.ReadableStream): () => string {
   const chunks: Buffer[] = [];
   let sizeBytes = 0;

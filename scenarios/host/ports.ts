@@ -3,14 +3,19 @@ import { createServer } from 'node:net';
 import { between, seeded } from './random.js';
 
 /**
- * Below the range from which the kernel takes the ports of outgoing connections: a port must stay the target's while
- * the target is down, and a producer that calls a closed port in that range can even be connected to itself.
+ * Range of the ports. It lies below the range from which the kernel takes the ports of outgoing connections:
+ * a port must stay the target's while the target is down. In the kernel's range, a producer that calls a
+ * closed port can even be connected to itself.
  */
 const LOWEST_PORT = 15_000;
 const HIGHEST_PORT = 32_000;
 const MAX_TRIES = 200;
 
-/** A port on which nobody listens; not seeded by the run, so that two runs with one seed do not meet. */
+/**
+ * Finds a port on which no process listens. The choice does not depend on the run's seed: two runs with one
+ * seed would otherwise choose the same ports.
+ * @throws Error when MAX_TRIES ports were in use.
+ */
 export async function freePort(taken: ReadonlySet<number>): Promise<number> {
   const random = seeded(`${process.pid}/${process.hrtime.bigint()}`);
   for (let attempt = 0; attempt < MAX_TRIES; attempt++) {

@@ -1,19 +1,19 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** One live process as /proc shows it. */
+/** One process as /proc shows it. */
 export interface ProcessEntry {
   pid: number;
   parent: number;
   group: number;
-  /** Number of its terminal's device; 0 when it has none. */
+  /** Device number of its terminal; 0 when it has none. */
   terminal: number;
   /** One letter: `R`, `S`, `T`, `t`, `Z`, … */
   state: string;
-  /** Clock ticks since boot; with the pid it names one process of this boot. */
+  /** Start time in clock ticks since boot; together with the pid it identifies one process of this boot. */
   startTicks: number;
 }
 
-/** Reads /proc/PID/stat; undefined when there is no such process. */
+/** Reads /proc/PID/stat; returns undefined when no process has this id. */
 export function processEntry(pid: number): ProcessEntry | undefined {
   let text: string;
   try {
@@ -21,7 +21,7 @@ export function processEntry(pid: number): ProcessEntry | undefined {
   } catch {
     return undefined;
   }
-  // The command name stands in brackets and may hold anything, brackets and blanks too.
+  // Skip to the last closing bracket: the command name before it may itself contain brackets and blanks.
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   return {
     pid,
@@ -33,7 +33,7 @@ export function processEntry(pid: number): ProcessEntry | undefined {
   };
 }
 
-/** Every process that is not a zombie. */
+/** Lists every process that is not a zombie. */
 export function allProcesses(): ProcessEntry[] {
   const entries: ProcessEntry[] = [];
   for (const name of readdirSync('/proc')) {
@@ -44,7 +44,10 @@ export function allProcesses(): ProcessEntry[] {
   return entries;
 }
 
-/** The value of an environment variable with which the process was started; undefined when not set or not readable. */
+/**
+ * Reads an environment variable with which the process was started; returns undefined when it is not set or
+ * not readable.
+ */
 export function environmentOf(pid: number, variable: string): string | undefined {
   let text: string;
   try {
@@ -59,10 +62,16 @@ export function environmentOf(pid: number, variable: string): string | undefined
   return undefined;
 }
 
-/** Processes that were seen not to have a run's marker, by pid; only their children could ever get it. */
+/**
+ * Start times (clock ticks since boot) of processes without a run's marker, by pid. Such a process never gets
+ * the marker later; only its children can.
+ */
 const unmarked = new Map<number, number>();
 
-/** Whether the process has one of the run's markers in its environment. What was seen to have none is not read again. */
+/**
+ * Reports whether the process has all of the run's markers in its environment. A process without a marker is
+ * not read again.
+ */
 export function isMarked(
   { pid, startTicks }: ProcessEntry,
   markers: Readonly<Record<string, string>>,
@@ -76,7 +85,9 @@ export function isMarked(
   return true;
 }
 
-/** Sends a signal; false when the process is gone already. A negative pid is a process group. */
+/**
+ * Sends a signal; returns false when the process is gone already. A negative pid addresses a process group.
+ */
 export function sendSignal(pid: number, signal: NodeJS.Signals): boolean {
   try {
     process.kill(pid, signal);
@@ -87,7 +98,10 @@ export function sendSignal(pid: number, signal: NodeJS.Signals): boolean {
   }
 }
 
-/** Names this boot of the machine, so that process ids of an earlier one are never taken for live ones. */
+/**
+ * Returns the id of this boot of the machine. It keeps process ids of an earlier boot from being taken for
+ * live ones.
+ */
 export function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
 }

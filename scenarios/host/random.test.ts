@@ -5,12 +5,12 @@ import { between, seeded } from './random.js';
 const draws = (random: ReturnType<typeof seeded>, count = 20) =>
   Array.from({ length: count }, () => random.int(1000));
 
-t.test('one seed makes one sequence, another seed another one', async (t) => {
+t.test('one seed makes one sequence, and another seed makes another one', async (t) => {
   t.same(draws(seeded(7)), draws(seeded(7)));
   t.notSame(draws(seeded(7)), draws(seeded(8)));
 });
 
-t.test('a fork follows from seed and name only, whatever was drawn before', async (t) => {
+t.test('a fork depends only on the seed and its name, not on earlier draws', async (t) => {
   const used = seeded(7);
   draws(used);
   t.same(draws(used.fork('faults')), draws(seeded(7).fork('faults')));
@@ -48,7 +48,7 @@ t.test('numbers stay within their bounds and reach both ends', async (t) => {
   );
 });
 
-t.test('asking for nothing is an error', async (t) => {
+t.test('a draw from an empty list or an empty range is an error', async (t) => {
   t.throws(() => seeded(1).pick([]), RangeError);
   t.throws(() => seeded(1).int(0), RangeError);
 });

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import type { Random } from '../../faults/fault.js';
 
 /**
- * A generator whose whole sequence follows from `seed` (sfc32). A fork depends on the seed and its name only, not
- * on what was drawn before, so that one part's draws never move another's.
+ * Makes a generator whose whole sequence follows from `seed` (sfc32). A fork depends only on the seed and its
+ * name, not on earlier draws: the draws of one part never change those of another.
  */
 export function seeded(seed: number | string): Random {
   const path = String(seed);
@@ -39,7 +39,7 @@ export function seeded(seed: number | string): Random {
   };
 }
 
-/** Integer from `low` to `high`, both included. */
+/** Draws an integer from `low` to `high`, both included. */
 export function between(random: Random, low: number, high: number): number {
   return low + random.int(high - low + 1);
 }

@@ -5,14 +5,14 @@ import { KitError, messageOf } from '../../conformance/errors.js';
 import { makeWritableDirectory } from './directories.js';
 import { bootId, processEntry } from './processes.js';
 
-/** Something outside the kit's own memory that has to be removed again. */
+/** A thing outside the kit's own memory that must be removed again. */
 export type Resource =
   | { kind: 'process'; pid: number; startTicks: number }
   | { kind: 'directory'; path: string }
-  /** Containers, networks and volumes that carry the run's id on an engine. */
+  /** All containers, networks and volumes on an engine that carry the run's id. */
   | { kind: 'containers'; engine: string }
   | { kind: 'mount'; path: string }
-  /** Known by the file behind it: the number is the kernel's choice. */
+  /** A loop device, identified by its backing file: the kernel chooses the device number. */
   | { kind: 'loop'; path: string }
   /** A device of the device mapper, with its path below /dev/mapper. */
   | { kind: 'mapping'; path: string };
@@ -22,33 +22,33 @@ type Line =
   | { line: 'made'; resource: Resource }
   | { line: 'gone'; resource: Resource };
 
-/** A run that is registered: by a kit that still lives, or by one that was killed. */
+/** A registered run. Its kit is still alive, or it was killed. */
 export interface RegisteredRun {
   runId: string;
   file: string;
   alive: boolean;
-  /** False after a reboot: its processes and mounts went with the kernel. */
+  /** False after a reboot: the run's processes and mounts have ended with the kernel. */
   sameBoot: boolean;
-  /** When its kit was started, in clock ticks since boot. */
+  /** Start time of the run's kit, in clock ticks since boot. */
   sinceTicks: number;
-  /** What is left, the newest first, which is the order of removal. */
+  /** Resources that are not removed yet, newest first: this is the order of removal. */
   resources: Resource[];
 }
 
-/** Where runs keep their evidence and register what they make. */
+/** Returns the directory in which runs save their evidence and register their resources. */
 export function stateDirectory(): string {
   return resolve(process.env.PLUGPULL_STATE ?? '.plugpull');
 }
 
-/** A name for a run: when, and something that no other run has. */
+/** Makes the id of a run: the time, and a random part that makes it unique. */
 export function newRunId(): string {
   const day = new Date().toISOString().slice(0, 19).replaceAll(/[-:]/g, '').replace('T', '-');
   return `${day}-${randomBytes(4).toString('hex')}`;
 }
 
 /**
- * The list of what a run has made and not yet removed, one file per run. A thing is written down before it is made:
- * the kit may be killed between any two of its own lines.
+ * The list of resources that a run has made and not yet removed, one file per run. A resource is registered
+ * before it is made, because the kit may be killed between any two of its statements.
  */
 export class Registry {
   readonly runId: string;
@@ -67,27 +67,38 @@ export class Registry {
     }
   }
 
+  /**
+   * Registers a resource; must be called before the resource is made.
+   * @throws KitError kit-failed when the file cannot be written.
+   */
   made(resource: Resource): void {
     this.#write({ line: 'made', resource });
   }
 
-  /** Where it cannot be written down the resource counts as left, and `clean` will find that it is gone. */
+  /**
+   * Marks a resource as removed. If the write fails, the resource counts as left, and `clean` finds that it
+   * is gone.
+   */
   gone(resource: Resource): void {
     try {
       this.#write({ line: 'gone', resource });
     } catch {
-      // Removing what is left goes on, on a full disk above all.
+      // Ignore the error, so that the removal of the other resources goes on. This matters most on a full
+      // disk.
     }
   }
 
-  /** The end of the run. Forgets it, unless something is left that only `clean` can now remove. */
+  /** Ends the run. Deletes its file, unless a resource is left that only `clean` can remove from now on. */
   close(): void {
     const { resources } = readRun(this.#file, this.runId);
     if (resources.some(({ kind }) => kind !== 'process' && kind !== 'directory')) return;
     rmSync(this.#file, { force: true });
   }
 
-  /** @throws KitError kit-failed */
+  /**
+   * Appends a line, and syncs it unless it marks a removal.
+   * @throws KitError kit-failed when the file cannot be written.
+   */
   #write(line: Line): void {
     try {
       const file = openSync(this.#file, 'a');
@@ -105,8 +116,8 @@ export class Registry {
 }
 
 /**
- * Reads every registered run; a file with damage (a line cut off by a crash) is read as far as it goes.
- * @throws KitError bad-usage when there is a state directory that cannot be read.
+ * Reads every registered run. It skips damaged lines, such as one that a crash has cut off.
+ * @throws KitError bad-usage when the state directory exists and cannot be read.
  */
 export function registeredRuns(stateDir = stateDirectory()): RegisteredRun[] {
   let names: string[];
@@ -133,7 +144,7 @@ function readRun(file: string, runId: string): RegisteredRun {
       run.sameBoot = line.boot === bootId();
       run.sinceTicks = line.startTicks;
       const kit = processEntry(line.pid);
-      // One that nobody has waited for yet is dead.
+      // A zombie counts as dead: its parent has only not waited for it yet.
       run.alive = run.sameBoot && kit?.startTicks === line.startTicks && kit.state !== 'Z';
     } else if (line.line === 'made') {
       remaining.set(JSON.stringify(line.resource), line.resource);

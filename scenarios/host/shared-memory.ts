@@ -2,9 +2,10 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 
 /**
- * Removes the System V shared memory that processes of these ids have made and that nobody has attached: the kernel keeps
- * it when its maker is killed (PostgreSQL leaves one piece for each data directory).
- * @returns how many pieces were removed.
+ * Removes the System V shared memory segments that processes with these ids have created and that no process
+ * has attached. The kernel keeps a segment when its creator is killed (PostgreSQL leaves one for each data
+ * directory).
+ * @returns the number of segments removed.
  */
 export function removeSharedMemory(creatorPids: ReadonlySet<number>): number {
   let removed = 0;
@@ -15,13 +16,13 @@ export function removeSharedMemory(creatorPids: ReadonlySet<number>): number {
   return removed;
 }
 
-/** The kernel's table: a line of names, then one line for each piece. */
+/** Reads the kernel's table: a line of column names, then one line for each segment. */
 function readSegments(): { id: number; maker: number; attached: number }[] {
   let text: string;
   try {
     text = readFileSync('/proc/sysvipc/shm', 'utf8');
   } catch {
-    // A kernel without System V shared memory.
+    // This kernel has no System V shared memory.
     return [];
   }
   const [names = '', ...lines] = text.trim().split('\n');

@@ -1,4 +1,4 @@
-/** A word as it has to be typed at a shell. */
+/** Quotes an argument for a shell, if it needs quotes. */
 export function shellQuote(argument: string): string {
   return /^[\w./,:=@%+-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", `'\\''`)}'`;
 }

@@ -2,7 +2,10 @@ import t from 'tap';
 import { sleepSync } from '../../faults/waiting.js';
 import { stopProcesses } from './stop-processes.js';
 
-/** A parent that is `polls` polls of its state away from the end of its fork() when it is told to stop. */
+/**
+ * Fakes a parent that is sent SIGSTOP in the middle of fork() and needs `polls` polls of its state to
+ * complete it.
+ */
 function forking(polls: number, state: string) {
   const living = [7];
   const stops: number[] = [];
@@ -26,24 +29,24 @@ function forking(polls: number, state: string) {
   };
 }
 
-t.test('a child that is born after its parent was told to stop is stopped too', async (t) => {
+t.test('a child that is born after its parent was sent SIGSTOP is stopped too', async (t) => {
   const { look, stop, areIn, stops } = forking(3, 'R');
   t.same([...stopProcesses(look, stop, areIn)], [7, 8]);
-  t.same(stops, [7, 8], 'each once');
+  t.same(stops, [7, 8], 'each process is stopped once');
 });
 
-t.test('one that waits for its disk is not waited for longer than a moment', async (t) => {
+t.test('a process that waits for its disk delays the stop only briefly', async (t) => {
   const { look, stop, areIn, living } = forking(Number.POSITIVE_INFINITY, 'D');
   t.same([...stopProcesses(look, stop, areIn)], living);
 });
 
-t.test('one that never stands does not hold up the kill for ever', async (t) => {
+t.test('a process that never stops does not delay the kill for ever', async (t) => {
   const { look, stop, areIn } = forking(Number.POSITIVE_INFINITY, 'R');
   t.same([...stopProcesses(look, stop, areIn)], [7]);
 });
 
 t.test(
-  'the patience is with those who come to a stop, not with a machine on which a look takes long',
+  'the stop timeout begins after the process scan, so that a slow scan does not use it up',
   async (t) => {
     const { living, stop, areIn, stops } = forking(1, 'R');
     const look = () => {
@@ -54,12 +57,12 @@ t.test(
   },
 );
 
-t.test('children that come faster than they are stopped are left at some time', async (t) => {
+t.test('the number of scans is limited when children are born faster than they are stopped', async (t) => {
   const { stop, areIn, stops } = forking(0, 'R');
   t.equal(stopProcesses(() => [stops.length], stop, areIn).size, 20);
 });
 
-t.test('nobody is stopped where nobody lives', async (t) => {
+t.test('no process is stopped when none is alive', async (t) => {
   const { stop, areIn, stops } = forking(0, 'R');
   t.same([...stopProcesses(() => [], stop, areIn)], []);
   t.same(stops, []);

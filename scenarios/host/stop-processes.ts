@@ -1,21 +1,27 @@
 import { allThreadsInState } from '../../faults/thread-state.js';
 import { sleepSync } from '../../faults/waiting.js';
 
+/** Letters of /proc/PID/stat for a thread that is stopped, traced, a zombie or dead. */
 const STOPPED_STATES = 'TtZX';
-/** A machine under load lets a process wait that long before it comes to its own stop. */
+/** Longest wait for a process to stop: on a machine under load a SIGSTOP can take this long to act. */
 const MAX_STOP_WAIT_MS = 2000;
-/** Who waits for a disk makes no children meanwhile, and may wait for ever: a cut stops the disk first. */
+/**
+ * Longest wait for a process that waits for a disk. It has no children meanwhile, and it may wait for ever,
+ * because a power cut stops the disk first.
+ */
 const MAX_DISK_WAIT_MS = 20;
-/** Of processes that are born faster than they are stopped. */
+/** Upper bound of the number of scans: children may be born faster than they are stopped. */
 const MAX_SCANS = 20;
 const POLL_MS = 0.5;
 
 /**
- * Stops processes that may be having children, until all of them stand and a look finds nobody new. SIGSTOP is no fence: one
- * that is in the middle of fork() when it comes goes through with it, however late, and its child starts running; so
- * nobody is looked for again before those that were found stand.
- * @param allThreadsIn whether every thread is in one of these states (letters of /proc/PID/stat), or the process is gone.
- * @returns all that were stopped.
+ * Stops processes that may be forking, until all of them have stopped and a scan finds no new one. SIGSTOP
+ * does not prevent a fork: a process that gets it in the middle of fork() completes the call, however late,
+ * and its child starts to run. Therefore each scan waits until the processes of the scan before it have
+ * stopped.
+ * @param allThreadsIn reports whether every thread is in one of these states (letters of /proc/PID/stat), or
+ * the process is gone.
+ * @returns the ids of all stopped processes.
  */
 export function stopProcesses(
   listPids: () => readonly number[],
@@ -30,7 +36,7 @@ export function stopProcesses(
       stop(pid);
       stopped.add(pid);
     }
-    // From here on: on a busy machine the look alone may have taken longer.
+    // Start the timeout here: on a busy machine the scan alone may have taken longer than that.
     const stopSentMs = performance.now();
     for (const pid of newPids) {
       for (;;) {

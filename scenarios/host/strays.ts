@@ -1,55 +1,65 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { allProcesses, sendSignal } from './processes.js';
 
-/** What a process must have to do with a target to be called a stray of it. */
+/** Criteria by which a process counts as a stray of a target. */
 export interface StrayCriteria {
-  /** Its working directory or an open file lies below one of these, or its command line names one or what is below. */
+  /**
+   * A stray has its working directory or an open file in one of these directories, or its command line names
+   * a path in one.
+   */
   dirs: readonly string[];
-  /** Or it listens on one of these. */
+  /** Or it listens on one of these ports. */
   ports: readonly number[];
-  /** And it is not older than this (clock ticks since boot, as in /proc). */
+  /** And it was not started before this time (clock ticks since boot, as in /proc). */
   sinceTicks: number;
-  /** One with a terminal is left alone, and to name a directory is not enough: a person may be looking at what a run has left. */
+  /**
+   * True spares processes with a terminal, and a path in the command line is not enough: a person may be
+   * reading what a run has left.
+   */
   daemonsOnly?: boolean;
 }
 
 const TICKS_PER_SECOND = 100;
 const TCP_LISTEN_STATE = '0A';
 
-/** Clock ticks since boot, now. */
+/** Returns the current time in clock ticks since boot. */
 export function ticksNow(): number {
   return Math.floor(Number(readFileSync('/proc/uptime', 'latin1').split(' ')[0]) * TICKS_PER_SECOND);
 }
 
 /**
- * Kills what a target has left behind that neither its group nor its environment tells any more: a daemon that forked
- * twice, started a session, and cleaned its environment. It is known by the ground on which it works.
- * @returns the processes that were killed.
+ * Kills processes that a target has left behind and that neither their group nor their environment identifies
+ * any more: a daemon that forked twice, started a session, and cleared its environment. The directories and
+ * ports that it uses identify it.
+ * @returns the ids of the killed processes.
  */
 export function killStrays({ dirs, ports, sinceTicks, daemonsOnly = false }: StrayCriteria): number[] {
   const sockets = listenersOn(ports);
   const isInDirs = (path: string | undefined) =>
     path !== undefined && dirs.some((dir) => path === dir || path.startsWith(`${dir}/`));
   const strays = allProcesses().filter(({ pid, parent, startTicks, terminal }) => {
-    // What the kit has started itself, such as the daemon of a recorded disk, is its own to stop.
+    // Spare the kit and its own children, such as the daemon of a recorded disk: the kit stops those itself.
     if (pid === process.pid || parent === process.pid || startTicks < sinceTicks) return false;
     if (daemonsOnly && terminal !== 0) return false;
     return (
       isInDirs(readLinkOf(`/proc/${pid}/cwd`)) ||
       openFilesOf(pid).some((path) => isInDirs(path) || sockets.has(path)) ||
-      // One that has only just begun has opened nothing yet.
+      // A daemon that has only just started has opened no file yet.
       (!daemonsOnly && mentionsPath(readTextOf(`/proc/${pid}/cmdline`), dirs))
     );
   });
   return strays.flatMap(({ pid }) => (sendSignal(pid, 'SIGKILL') ? [pid] : []));
 }
 
-/** Does the text have one of the paths in it, not as the beginning of a longer name? */
+/** Reports whether the text contains one of the paths, other than as the beginning of a longer name. */
 function mentionsPath(text: string, paths: readonly string[]): boolean {
   return paths.some((path) => text.split(path).some((rest, index) => index > 0 && !/^[\w.-]/.test(rest)));
 }
 
-/** The sockets that listen on these ports, as links of open files name them. */
+/**
+ * Lists the sockets that listen on these ports, in the form that the links of open files have:
+ * `socket:[inode]`.
+ */
 function listenersOn(ports: readonly number[]): Set<string> {
   const sockets = new Set<string>();
   for (const table of ['/proc/net/tcp', '/proc/net/tcp6']) {
@@ -76,7 +86,7 @@ function readLinkOf(path: string): string | undefined {
   try {
     return readlinkSync(path);
   } catch {
-    // It has ended meanwhile, or belongs to somebody else.
+    // The process has ended meanwhile, or it belongs to another user.
     return undefined;
   }
 }

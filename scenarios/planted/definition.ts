@@ -8,15 +8,15 @@ import { packageRoot } from '../host/version.js';
 const PlantedBug = z.strictObject({
   id: z.string().regex(/^[a-z0-9-]+$/),
   /** The bug of the real world that it stands for. */
-  sentence: z.string().min(1),
+  description: z.string().min(1),
   /** Path of the source below reference-impl/. */
   file: z.string().regex(/^[\w./-]+\.ts$/),
   /** Literal text that is in the file exactly once. */
   find: z.string().min(1),
   replace: z.string(),
   requirement: z.enum(REQUIREMENT_IDS),
-  /** Others that rightly name it too, and may turn red first: the run ends there. */
-  also: z.array(z.enum(REQUIREMENT_IDS)).default([]),
+  /** Other requirements that the bug also violates: a run ends at the first violation, and may show one of these first. */
+  alsoAccepted: z.array(z.enum(REQUIREMENT_IDS)).default([]),
   /** Names of the faults that show it. */
   faults: z.array(z.string()).min(1),
   /**

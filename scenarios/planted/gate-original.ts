@@ -38,7 +38,7 @@ export async function gateOriginal(
     if (verdict === 'fail') log(`  evidence in ${evidence}; again: ${replay}`);
   });
   const seconds = Math.round((performance.now() - startMs) / 1000);
-  return { reference: referenceDigest(), ...runs, budgetSeconds: options.budgetMs / 1000, seconds };
+  return { referenceDigest: referenceDigest(), ...runs, budgetSeconds: options.budgetMs / 1000, seconds };
 }
 
 /**

@@ -1,3 +1,4 @@
+import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { KIT_PROGRAM } from './hunt-by-gate.js';
 import {
   type HuntOptions,
@@ -17,8 +18,6 @@ interface ExploreOutput {
 
 const MAX_BUDGET_MS = 20_000;
 const EXPLORE_OVERHEAD_MS = 120_000;
-const USAGE = 2;
-const NOT_MEASURED = 3;
 /** What an explored state shows is a violation of this requirement, whatever the bug breaks elsewhere. */
 const CRASH_STATE_REQUIREMENT = 'PP-13';
 
@@ -35,14 +34,18 @@ export async function huntByExploration(
   const result = parseJsonOutput(ended) as ExploreOutput | undefined;
   if (result === undefined || result.verdict === 'not-measured') {
     const why = result?.why ?? ended.lastStderrLines.at(-1) ?? 'it ended without a result';
-    const measurable = ended.code !== USAGE && ended.code !== NOT_MEASURED;
+    const measurable = ended.code !== EXIT_CODES.usage && ended.code !== EXIT_CODES.notMeasured;
     return inconclusiveResult(seed, why, measurable ? 'error' : 'not-measured');
   }
   const failedRequirements = result.verdict === 'fail' ? [CRASH_STATE_REQUIREMENT] : [];
-  return judgeHunt({ ...bug, also: [...bug.also, CRASH_STATE_REQUIREMENT] }, failedRequirements, {
-    runs: result.states,
-    tookMs: performance.now() - startMs,
-    seed,
-    why: 'no crash state showed it',
-  });
+  return judgeHunt(
+    { ...bug, alsoAccepted: [...bug.alsoAccepted, CRASH_STATE_REQUIREMENT] },
+    failedRequirements,
+    {
+      runs: result.states,
+      tookMs: performance.now() - startMs,
+      seed,
+      why: 'no crash state showed it',
+    },
+  );
 }

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import type { GateResult } from '../gate/result.js';
 import { packageRoot } from '../host/version.js';
 import { POWER_BACKENDS } from '../runtime/power-backends.js';
@@ -51,8 +52,6 @@ export async function runGateCommand(
   };
 }
 
-const NOT_MEASURED = 3;
-
 /** The gate with the faults that show the bug, in short rounds; it stops at the first red. */
 export async function huntByGate({ bug, target }: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
   if (bug.shownBy === 'interleaving') {
@@ -72,7 +71,7 @@ export function judgeGate(
   seed: number,
 ): ModeResult {
   if (!('result' in run))
-    return inconclusiveResult(seed, run.why, run.code === NOT_MEASURED ? 'not-measured' : 'error');
+    return inconclusiveResult(seed, run.why, run.code === EXIT_CODES.notMeasured ? 'not-measured' : 'error');
   const { requirements, rounds, tookMs, why } = run.result;
   const failedRequirements = requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
   return judgeHunt(bug, failedRequirements, { runs: rounds, tookMs, seed: run.result.seed, why });

@@ -1,3 +1,4 @@
+import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import {
   type HuntOptions,
   inconclusiveResult,
@@ -19,7 +20,6 @@ interface SimulateOutput {
 /** It finds what it finds within seconds: a longer search only costs time. */
 const MAX_BUDGET_MS = 20_000;
 const SIMULATE_OVERHEAD_MS = 60_000;
-const USAGE = 2;
 
 /** The simulation of the queue's own code, in the copy that has the bug. */
 export async function huntBySimulation(
@@ -39,7 +39,8 @@ export async function huntBySimulation(
   const result = parseJsonOutput(ended) as SimulateOutput | undefined;
   if (result === undefined) {
     const why = ended.lastStderrLines.at(-1) ?? 'it ended without a result';
-    return inconclusiveResult(seed, why, ended.code === USAGE ? 'not-measured' : 'error');
+    // The queue's program has the same code for usage.
+    return inconclusiveResult(seed, why, ended.code === EXIT_CODES.usage ? 'not-measured' : 'error');
   }
   if (result.verdict === 'not-measured') return inconclusiveResult(seed, 'no simulated run was over in time');
   const failedRequirements =

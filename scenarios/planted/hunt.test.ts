@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import t from 'tap';
 import { KitError } from '../../conformance/errors.js';
@@ -21,12 +21,12 @@ import { parseJsonOutput, runProgram } from './run-program.js';
 
 const BUG: PlantedBug = {
   id: 'other-message',
-  sentence: 'an error has another text',
+  description: 'an error has another text',
   file: 'synchronous/platform/errors.ts',
   find: 'invariant broken: ',
   replace: 'planted: ',
   requirement: 'PP-1',
-  also: ['PP-9'],
+  alsoAccepted: ['PP-9'],
   faults: ['kill'],
   shownBy: 'process',
 };
@@ -60,14 +60,14 @@ function inState(t: { teardown(end: () => void): void }): TestWorkspace {
 
 t.test('what turned red is judged by the requirements that name the bug', async (t) => {
   t.match(judgeHunt(BUG, ['PP-9', 'PP-1'], facts), {
-    found: 'yes',
+    outcome: 'yes',
     requirement: 'PP-1',
     seconds: 1.2,
     why: null,
   });
-  t.match(judgeHunt(BUG, ['PP-9'], facts), { found: 'yes', requirement: 'PP-9' });
-  t.match(judgeHunt(BUG, ['PP-4'], facts), { found: 'other', requirement: null, red: ['PP-4'] });
-  t.match(judgeHunt(BUG, [], facts), { found: 'no', requirement: null, why: 'all passed' });
+  t.match(judgeHunt(BUG, ['PP-9'], facts), { outcome: 'yes', requirement: 'PP-9' });
+  t.match(judgeHunt(BUG, ['PP-4'], facts), { outcome: 'other', requirement: null, red: ['PP-4'] });
+  t.match(judgeHunt(BUG, [], facts), { outcome: 'no', requirement: null, why: 'all passed' });
 });
 
 t.test('a hunt goes on to the next mode until one has found the bug, or through all of them', async (t) => {
@@ -86,15 +86,15 @@ t.test('a failure of the kit is told, and the other modes are tried all the same
   inState(t);
   const known = { gate: breaks, simulate: findsNothing, explore: finds, flakey: finds };
   const done = await hunt(BUG, { modes: ['gate', 'simulate'], everyMode: false }, OPTIONS, known);
-  t.match(done.modes.gate, { found: 'error', why: 'no room' });
-  t.match(done.modes.simulate, { found: 'no' });
+  t.match(done.modes.gate, { outcome: 'error', why: 'no room' });
+  t.match(done.modes.simulate, { outcome: 'no' });
   t.equal(overallOutcome(done), 'error');
   const unplanted = await hunt(
     { ...BUG, find: 'no such text' },
     { modes: ['gate'], everyMode: false },
     OPTIONS,
   );
-  t.match(unplanted.modes.gate, { found: 'error', why: /exactly once/ });
+  t.match(unplanted.modes.gate, { outcome: 'error', why: /exactly once/ });
 });
 
 t.test('each mode gets the copy, which is gone afterwards', async (t) => {
@@ -103,7 +103,7 @@ t.test('each mode gets the copy, which is gone afterwards', async (t) => {
   let program = '';
   const looks: Mode = async (copy) => {
     program = copy.program;
-    text = readFileSync(join(dirname(program), 'errors.js'), 'utf8');
+    text = readFileSync(join(dirname(program), 'platform/errors.js'), 'utf8');
     return inconclusiveResult(7, 'only looked');
   };
   await hunt(BUG, { modes: ['gate'], everyMode: false }, OPTIONS, {
@@ -154,8 +154,8 @@ const result = (more: Partial<ModeResult>): ModeResult => ({ ...inconclusiveResu
 const NONE: Results = readResults('/no/such/file');
 
 t.test('results are kept mode by mode, and the quickest that found a bug speaks for it', async (t) => {
-  const gate = result({ found: 'yes', requirement: 'PP-1', runs: 2, seconds: 9 });
-  const simulate = result({ found: 'yes', requirement: 'PP-2', runs: 800, seconds: 1 });
+  const gate = result({ outcome: 'yes', requirement: 'PP-1', runs: 2, seconds: 9 });
+  const simulate = result({ outcome: 'yes', requirement: 'PP-2', runs: 800, seconds: 1 });
   const once = mergeHunts(NONE, [{ id: 'a', expected: 'PP-1', modes: { gate } }], ['a', 'b']);
   t.match(once.bugs, [{ id: 'a', found: true, requirement: 'PP-1', runs: 2, seconds: 9 }]);
   const twice = mergeHunts(once, [{ id: 'a', expected: 'PP-1', modes: { simulate } }], ['a', 'b']);
@@ -169,18 +169,35 @@ t.test('results are kept mode by mode, and the quickest that found a bug speaks 
   t.same(readResults(file), twice);
 });
 
+t.test('results of another format are refused in one line, with exit code 2', async (t) => {
+  const place = new TestWorkspace();
+  t.teardown(() => place.remove());
+  const file = join(place.dir, 'results.json');
+  const { format: _, ...firstFormat } = NONE;
+  for (const [text, found] of [
+    [firstFormat, 'none'],
+    [{ ...NONE, format: 9 }, '9'],
+  ] as const) {
+    writeFileSync(file, JSON.stringify(text));
+    t.throws(() => readResults(file), {
+      exitCode: 2,
+      message: new RegExp(`^\\S+results\\.json: format: expected 2, found ${found}; remove it and run: `),
+    });
+  }
+});
+
 t.test('what found a bug before looks for it first', async (t) => {
-  const gate = result({ found: 'yes', requirement: 'PP-1', seconds: 9 });
-  const explore = result({ found: 'yes', requirement: 'PP-13', seconds: 2 });
+  const gate = result({ outcome: 'yes', requirement: 'PP-1', seconds: 9 });
+  const explore = result({ outcome: 'yes', requirement: 'PP-13', seconds: 2 });
   const [known] = mergeHunts(NONE, [{ id: 'a', expected: 'PP-1', modes: { gate, explore } }], ['a']).bugs;
   const modes = ['simulate', 'gate', 'explore'] as const;
   t.same(quickestFirst(modes, known), ['explore', 'gate', 'simulate']);
   t.same(quickestFirst(modes, undefined), modes);
 });
 
-t.test('gates of the original add up, one piece for each state of the sources', async (t) => {
+t.test('gates of the original add up, one batch for each state of the sources', async (t) => {
   const piece: OriginalRuns = {
-    reference: 'aaa',
+    referenceDigest: 'aaa',
     runs: 10,
     falseAlarms: 0,
     notMeasured: 1,
@@ -191,16 +208,16 @@ t.test('gates of the original add up, one piece for each state of the sources', 
   const once = mergeOriginalRuns(NONE, piece);
   const twice = mergeOriginalRuns(once, { ...piece, falseAlarms: 1 });
   t.match(twice.original, { runs: 20, falseAlarms: 1, notMeasured: 2, seconds: 400 });
-  t.equal(twice.original.pieces.length, 1);
-  const other = mergeOriginalRuns(twice, { ...piece, reference: 'bbb' });
+  t.equal(twice.original.batches.length, 1);
+  const other = mergeOriginalRuns(twice, { ...piece, referenceDigest: 'bbb' });
   t.match(other.original, { runs: 30, falseAlarms: 1 });
-  t.equal(other.original.pieces.length, 2);
+  t.equal(other.original.batches.length, 2);
 });
 
 t.test(
   'the table has a row for each bug that was hunted, and no mode that did not look is taken for one that found',
   async (t) => {
-    const modes = { gate: result({ found: 'yes', requirement: 'PP-1', seconds: 9 }), explore: result({}) };
+    const modes = { gate: result({ outcome: 'yes', requirement: 'PP-1', seconds: 9 }), explore: result({}) };
     const kept = mergeHunts(NONE, [{ id: BUG.id, expected: 'PP-1', modes }], [BUG.id]);
     const text = resultsTable(kept, [BUG, { ...BUG, id: 'unseen' }]);
     t.match(text, '| `other-message` | `kill` | PP-1, 9 s | – | – |');

@@ -60,7 +60,7 @@ export async function hunt(
         'why' in copy
           ? inconclusiveResult(options.seed, copy.why, 'error')
           : await runMode(modeFunctions[mode], copy, options);
-      if (!everyMode && huntResult.modes[mode]?.found === 'yes') break;
+      if (!everyMode && huntResult.modes[mode]?.outcome === 'yes') break;
     }
   } finally {
     rmSync(dir, { recursive: true, force: true });
@@ -91,13 +91,13 @@ const OUTCOMES_BEST_FIRST: readonly HuntOutcome[] = ['yes', 'error', 'other', 'n
 
 /** What became of the bug over all modes. */
 export function overallOutcome({ modes }: Pick<HuntResult, 'modes'>): HuntOutcome {
-  const outcomes = Object.values(modes).map((result) => result.found);
+  const outcomes = Object.values(modes).map((result) => result.outcome);
   return OUTCOMES_BEST_FIRST.find((one) => outcomes.includes(one)) ?? 'not-measured';
 }
 
 /** Of the modes that found it, the one that was quickest. */
 export function quickestDetection({ modes }: Pick<HuntResult, 'modes'>): ModeResult | undefined {
   return Object.values(modes)
-    .filter(({ found }) => found === 'yes')
+    .filter(({ outcome }) => outcome === 'yes')
     .sort((a, b) => a.seconds - b.seconds)[0];
 }

@@ -14,7 +14,7 @@ export type HuntOutcome = 'yes' | 'other' | 'no' | 'not-measured' | 'error';
 
 /** One mode's hunt for one bug. */
 export interface ModeResult {
-  found: HuntOutcome;
+  outcome: HuntOutcome;
   /** The requirement that names the bug, when it turned red. */
   requirement: RequirementId | null;
   /** All requirements that turned red. */
@@ -53,9 +53,9 @@ export type Mode = (copy: PlantedCopy, options: HuntOptions) => Promise<ModeResu
 export function inconclusiveResult(
   seed: number,
   why: string,
-  found: 'not-measured' | 'error' = 'not-measured',
+  outcome: 'not-measured' | 'error' = 'not-measured',
 ): ModeResult {
-  return { found, requirement: null, red: [], runs: 0, seconds: 0, seed, why };
+  return { outcome, requirement: null, red: [], runs: 0, seconds: 0, seed, why };
 }
 
 /** Judges what turned red: the bug's own requirement first, then those that rightly name it too. */
@@ -64,16 +64,17 @@ export function judgeHunt(
   failedRequirements: readonly string[],
   facts: Pick<ModeResult, 'runs' | 'seed'> & { tookMs: number; why: string },
 ): ModeResult {
-  const requirement = [bug.requirement, ...bug.also].find((id) => failedRequirements.includes(id)) ?? null;
-  const found = requirement !== null ? 'yes' : failedRequirements.length > 0 ? 'other' : 'no';
+  const requirement =
+    [bug.requirement, ...bug.alsoAccepted].find((id) => failedRequirements.includes(id)) ?? null;
+  const outcome = requirement !== null ? 'yes' : failedRequirements.length > 0 ? 'other' : 'no';
   const { runs, seed, tookMs, why } = facts;
   return {
-    found,
+    outcome,
     requirement,
     red: [...failedRequirements],
     runs,
     seconds: Math.round(tookMs / 100) / 10,
     seed,
-    why: found === 'yes' ? null : why,
+    why: outcome === 'yes' ? null : why,
   };
 }

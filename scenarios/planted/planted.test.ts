@@ -15,12 +15,12 @@ function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
 
 const BUG: PlantedBug = {
   id: 'other-message',
-  sentence: 'an error has another text',
+  description: 'an error has another text',
   file: 'synchronous/platform/errors.ts',
   find: 'invariant broken: ',
   replace: 'planted: ',
   requirement: 'PP-1',
-  also: [],
+  alsoAccepted: [],
   faults: ['kill'],
   shownBy: 'process',
 };
@@ -64,6 +64,12 @@ t.test('a wrong definition is named by file and key', async (t) => {
   mkdirSync(dir);
   writeFileSync(join(dir, 'a.json'), JSON.stringify({ ...BUG, requirement: 'PP-99' }));
   t.throws(() => loadPlantedBugs([], dir), /a\.json: requirement/);
+  const { description: sentence, alsoAccepted: also, ...rest } = BUG;
+  writeFileSync(join(dir, 'a.json'), JSON.stringify({ ...rest, sentence, also }));
+  t.throws(() => loadPlantedBugs([], dir), {
+    exitCode: 2,
+    message: /^\S+a\.json: description: .*Unrecognized keys: "sentence", "also"$/,
+  });
   writeFileSync(join(dir, 'a.json'), '{');
   t.throws(() => loadPlantedBugs([], dir), /a\.json: expected JSON/);
   writeFileSync(join(dir, 'a.json'), JSON.stringify(BUG));

@@ -1,17 +1,19 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { KitError } from '../../conformance/errors.js';
 import { packageRoot } from '../host/version.js';
 import type { PlantedBug } from './definition.js';
 import { MODE_NAMES, type ModeResult } from './mode.js';
 import type { Results } from './results.js';
 
-const README = join(packageRoot(), 'README.md');
+/** The manual that contains the table of planted bugs. */
+const MANUAL = join(packageRoot(), 'scenarios/README.md');
 const BEGIN = '<!-- planted: made by npm run planted -->';
 const END = '<!-- end of planted -->';
-/** Longer stories stand in the bug's own file. */
+/** Cell of a mode that did not find the bug, by outcome. The reasons are in results.json. */
 const CELL_TEXT = { yes: '', other: 'other', no: 'no', 'not-measured': '–', error: 'error' } as const;
 
-/** The results as a table in Markdown, one row for each bug that was hunted, and a line about the original. */
+/** Formats the results as a table in Markdown: a row for each bug that was hunted, and a line about the original. */
 export function resultsTable(results: Results, planted: readonly PlantedBug[]): string {
   const rows = results.bugs.flatMap(({ id, modes }) => {
     const bug = planted.find((one) => one.id === id);
@@ -26,7 +28,7 @@ export function resultsTable(results: Results, planted: readonly PlantedBug[]): 
     `|---|---|${MODE_NAMES.map(() => '---|').join('')}`,
     ...rows,
     '',
-    `${found} of ${rows.length} bugs were found. Of ${runs} gates on the original (${seconds} s in all), ${falseAlarms} turned red and ` +
+    `${found} of ${rows.length} bugs were found. Of ${runs} gates on the original (${seconds} s in total), ${falseAlarms} failed and ` +
       `${errors} ended with an error of the kit; ${notMeasured} were too short to measure every requirement.`,
   ].join('\n');
 }
@@ -37,17 +39,30 @@ function conditionOf({ shownBy, faults }: PlantedBug): string {
 
 function modeCell(result: ModeResult | undefined): string {
   if (result === undefined) return '–';
-  return result.found === 'yes' ? `${result.requirement}, ${result.seconds} s` : CELL_TEXT[result.found];
+  return result.outcome === 'yes' ? `${result.requirement}, ${result.seconds} s` : CELL_TEXT[result.outcome];
 }
 
-/** The part of the README that is made from the results. */
-export function readmeSection(readme = readFileSync(README, 'utf8')): string {
-  return readme.slice(readme.indexOf(BEGIN) + BEGIN.length, readme.indexOf(END)).trim();
+/** Returns the part of the manual that is made from the results. */
+export function readmeSection(manual = readFileSync(MANUAL, 'utf8')): string {
+  const { start, end } = sectionBounds(manual);
+  return manual.slice(start, end).trim();
 }
 
-/** Puts the table into the README. */
+/** Replaces the table in the manual. */
 export function writeReadmeSection(table: string): void {
-  const text = readFileSync(README, 'utf8');
-  const [before, after] = [text.indexOf(BEGIN) + BEGIN.length, text.indexOf(END)];
-  writeFileSync(README, `${text.slice(0, before)}\n\n${table}\n\n${text.slice(after)}`);
+  const manual = readFileSync(MANUAL, 'utf8');
+  const { start, end } = sectionBounds(manual);
+  writeFileSync(MANUAL, `${manual.slice(0, start)}\n\n${table}\n\n${manual.slice(end)}`);
+}
+
+/**
+ * Finds the characters between the two markers.
+ * @throws KitError kit-failed when a marker is missing: the table would otherwise overwrite other text.
+ */
+function sectionBounds(manual: string): { start: number; end: number } {
+  const start = manual.indexOf(BEGIN) + BEGIN.length;
+  const end = manual.indexOf(END);
+  if (start < BEGIN.length || end < start)
+    throw new KitError('kit-failed', `${MANUAL}: expected the lines ${BEGIN} and ${END}, in this order`);
+  return { start, end };
 }

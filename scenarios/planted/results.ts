@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { KitError } from '../../conformance/errors.js';
 import { packageRoot } from '../host/version.js';
 import { PLANTED_DIR } from './definition.js';
 import { type HuntResult, overallOutcome, quickestDetection } from './hunt.js';
@@ -19,7 +20,7 @@ export interface BugResult {
 /** Gates of the original, some in a row, over one state of its sources. */
 export interface OriginalRuns {
   /** Digest of the sources of the reference implementation. */
-  reference: string;
+  referenceDigest: string;
   runs: number;
   falseAlarms: number;
   /** Runs that passed nothing and failed nothing. */
@@ -30,18 +31,30 @@ export interface OriginalRuns {
   seconds: number;
 }
 
-/** What is kept in conformance/planted/results.json. */
+/** Version of the layout of results.json; a file of another version is refused. */
+export const RESULTS_FORMAT = 2;
+
+/** The contents of conformance/planted/results.json. */
 export interface Results {
+  format: typeof RESULTS_FORMAT;
   bugs: BugResult[];
-  original: Omit<OriginalRuns, 'reference' | 'budgetSeconds'> & { pieces: OriginalRuns[] };
+  original: Omit<OriginalRuns, 'referenceDigest' | 'budgetSeconds'> & { batches: OriginalRuns[] };
 }
 
 export const RESULTS_FILE = join(PLANTED_DIR, 'results.json');
 
-/** The results that are kept; none when there are none yet. */
+/**
+ * Reads the results that are kept; without a file there are none yet.
+ * @throws KitError bad-target when the file has another format.
+ */
 export function readResults(file = RESULTS_FILE): Results {
-  if (!existsSync(file)) return { bugs: [], original: summariseRuns([]) };
-  return JSON.parse(readFileSync(file, 'utf8')) as Results;
+  if (!existsSync(file)) return { format: RESULTS_FORMAT, bugs: [], original: summariseRuns([]) };
+  const results = JSON.parse(readFileSync(file, 'utf8')) as Results;
+  if (results.format === RESULTS_FORMAT) return results;
+  throw new KitError(
+    'bad-target',
+    `${file}: format: expected ${RESULTS_FORMAT}, found ${results.format ?? 'none'}; remove it and run: plugpull planted --write`,
+  );
 }
 
 export function writeResults(results: Results, file = RESULTS_FILE): void {
@@ -78,25 +91,25 @@ function bugResult(id: string, modes: HuntResult['modes']): BugResult {
 export function quickestFirst(modes: readonly ModeName[], known: BugResult | undefined): ModeName[] {
   const secondsOf = (mode: ModeName) => {
     const earlier = known?.modes[mode];
-    return earlier?.found === 'yes' ? earlier.seconds : Number.POSITIVE_INFINITY;
+    return earlier?.outcome === 'yes' ? earlier.seconds : Number.POSITIVE_INFINITY;
   };
   const foundBefore = (mode: ModeName) => Number.isFinite(secondsOf(mode));
   const found = modes.filter(foundBefore).sort((a, b) => secondsOf(a) - secondsOf(b));
   return [...found, ...modes.filter((mode) => !foundBefore(mode))];
 }
 
-/** Adds gates of the original to those that are kept; of one state of the sources they are one piece. */
+/** Adds gates of the original to those that are kept; gates of the same sources and budget are one batch. */
 export function mergeOriginalRuns(results: Results, more: OriginalRuns): Results {
-  const isSame = (piece: OriginalRuns) =>
-    piece.reference === more.reference && piece.budgetSeconds === more.budgetSeconds;
-  const same = results.original.pieces.find(isSame);
-  const others = results.original.pieces.filter((piece) => piece !== same);
-  const piece = same === undefined ? more : { ...more, ...totals([same, more]) };
-  return { ...results, original: summariseRuns([...others, piece]) };
+  const isSame = (batch: OriginalRuns) =>
+    batch.referenceDigest === more.referenceDigest && batch.budgetSeconds === more.budgetSeconds;
+  const same = results.original.batches.find(isSame);
+  const others = results.original.batches.filter((batch) => batch !== same);
+  const batch = same === undefined ? more : { ...more, ...totals([same, more]) };
+  return { ...results, original: summariseRuns([...others, batch]) };
 }
 
-function totals(pieces: readonly OriginalRuns[]) {
-  const sum = (of: (piece: OriginalRuns) => number) => pieces.reduce((total, piece) => total + of(piece), 0);
+function totals(batches: readonly OriginalRuns[]) {
+  const sum = (of: (batch: OriginalRuns) => number) => batches.reduce((total, batch) => total + of(batch), 0);
   return {
     runs: sum(({ runs }) => runs),
     falseAlarms: sum(({ falseAlarms }) => falseAlarms),
@@ -106,8 +119,8 @@ function totals(pieces: readonly OriginalRuns[]) {
   };
 }
 
-function summariseRuns(pieces: OriginalRuns[]): Results['original'] {
-  return { ...totals(pieces), pieces };
+function summariseRuns(batches: OriginalRuns[]): Results['original'] {
+  return { ...totals(batches), batches };
 }
 
 /** Digest of the reference implementation's sources, tests and fixtures aside. */

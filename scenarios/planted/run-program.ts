@@ -90,7 +90,7 @@ export async function runProgram(args: readonly string[], options: RunOptions): 
  */
 export function parseJsonOutput({
   stdout,
-  lastStderrLines: said,
+  lastStderrLines,
 }: ProgramResult): Record<string, unknown> | undefined {
   const text = stdout.trim();
   if (text === '') return undefined;
@@ -102,6 +102,6 @@ export function parseJsonOutput({
   }
   throw new KitError(
     'kit-failed',
-    `expected one JSON object on stdout, found: ${text.slice(0, 200)}; ${said.at(-1) ?? ''}`,
+    `expected one JSON object on stdout, found: ${text.slice(0, 200)}; ${lastStderrLines.at(-1) ?? ''}`,
   );
 }

@@ -6,11 +6,11 @@ import { TestWorkspace } from '../fixtures/kit.js';
 import { openRecordedDisk, requireRoot, stateBefore } from './mounted-disk.js';
 
 t.test('a log that is foreign, of another version or cut off is told so, with exit code 2', async (t) => {
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  t.equal(openRecordedDisk(place.dir), undefined, 'there is no disk');
-  writeFileSync(join(place.dir, 'disk.img'), '');
-  const log = join(place.dir, 'writes.log');
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  t.equal(openRecordedDisk(workspace.dir), undefined, 'there is no disk');
+  writeFileSync(join(workspace.dir, 'disk.img'), '');
+  const log = join(workspace.dir, 'writes.log');
   const version = Buffer.alloc(512);
   version.writeBigUInt64LE(0x6a736677736872n, 0);
   version.writeBigUInt64LE(9n, 8);
@@ -20,18 +20,18 @@ t.test('a log that is foreign, of another version or cut off is told so, with ex
     [Buffer.alloc(3), /the file has 3 bytes/],
   ] as const) {
     writeFileSync(log, bytes);
-    t.throws(() => openRecordedDisk(place.dir), { code: 'bad-bundle', exitCode: 2, message });
+    t.throws(() => openRecordedDisk(workspace.dir), { code: 'bad-bundle', exitCode: 2, message });
   }
 });
 
 t.test('the disk as of an entry has all that was written before it, flushed or not', async (t) => {
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  writeFileSync(join(place.dir, 'disk.img'), '');
-  const log = new WriteLogWriter(join(place.dir, 'writes.log'));
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  writeFileSync(join(workspace.dir, 'disk.img'), '');
+  const log = new WriteLogWriter(join(workspace.dir, 'writes.log'));
   for (const flush of [false, true, false]) log.add({ offset: 0, data: Buffer.alloc(512), flush });
   log.close();
-  const disk = openRecordedDisk(place.dir);
+  const disk = openRecordedDisk(workspace.dir);
   if (disk === undefined) throw new Error('there is a disk');
   t.match(stateBefore(disk, 1), { prefix: 1, kept: [0] });
   t.match(stateBefore(disk, 3), { prefix: 3, kept: [1, 2] });

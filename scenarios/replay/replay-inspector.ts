@@ -118,12 +118,12 @@ function inspectByStart(
 async function mountAndInspect(
   disk: StateDisk,
   state: CrashState,
-  ask: () => Promise<Inspection>,
+  inspect: () => Promise<Inspection>,
 ): Promise<Inspection> {
   const refused = tryMount(disk, state);
   if (refused !== undefined) return refused;
   try {
-    return await ask();
+    return await inspect();
   } finally {
     disk.unmount();
   }

@@ -52,10 +52,10 @@ function onDisk(image: string, mountPoint: string, use: () => void): void {
  * The bundle of a queue that confirmed a message before anything of it was flushed: the log has the blocks in which the
  * disks before and after differ. Returns the number of its writes, too.
  */
-async function lostMessage(place: TestWorkspace): Promise<{ file: string; writes: number }> {
-  const evidence = join(place.dir, 'evidence');
+async function lostMessage(workspace: TestWorkspace): Promise<{ file: string; writes: number }> {
+  const evidence = join(workspace.dir, 'evidence');
   const image = join(evidence, 'disk.img');
-  const mountPoint = join(place.dir, 'mnt');
+  const mountPoint = join(workspace.dir, 'mnt');
   const message = Buffer.concat([markOf(RUN, '1-0-0'), Buffer.alloc(9000, 'x')]);
   mkdirSync(evidence);
   writeFileSync(image, '');
@@ -84,18 +84,18 @@ async function lostMessage(place: TestWorkspace): Promise<{ file: string; writes
     history.map((event) => `${JSON.stringify(event)}\n`).join(''),
   );
   const target = loadTarget(
-    place.target(['{node}', '-e', '0', '{port}'], {
+    workspace.target(['{node}', '-e', '0', '{port}'], {
       guarantee: { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0 },
       crashStates: { restore: ['{node}', '-e', RESTORE] },
     }),
   );
-  const file = join(place.dir, 'state.tar.gz');
+  const file = join(workspace.dir, 'state.tar.gz');
   await writeBundle(file, evidence, {
     target: describeTarget(target),
     seed: 1,
     requirements: ['PP-13'],
     why: 'PP-13: lost',
-    story: ['gone'],
+    summary: ['gone'],
     case: {
       kind: 'crash-state',
       state: `${writes}`,
@@ -112,15 +112,15 @@ t.test(
   'a crash state gives the same verdict again, and the fewest missing writes are found',
   { skip },
   async (t) => {
-    const place = new TestWorkspace();
-    t.teardown(() => place.remove());
-    const { file, writes } = await lostMessage(place);
-    const again = await place.run(['replay', file, '--json', '--shrink', '--budget', '30s']);
+    const workspace = new TestWorkspace();
+    t.teardown(() => workspace.remove());
+    const { file, writes } = await lostMessage(workspace);
+    const again = await workspace.run(['replay', file, '--json', '--shrink', '--budget', '30s']);
     t.equal(again.code, 1, again.stderr);
     const result = JSON.parse(again.stdout) as ReplayResult;
     t.match(result, { kind: 'crash-state', verdict: 'fail', requirements: ['PP-13'], runs: 1 });
     t.match(result.why, /1 confirmed messages are lost in crash state/);
-    const { prefix, kept } = parseState(result.schedule);
+    const { prefix, kept } = parseState(result.reproducer);
     t.equal(prefix, writes, 'the same cut');
     t.equal(kept.length, writes - 1, `one write alone has to be missing of ${writes}`);
     const story = result.story.join('\n');
@@ -130,8 +130,8 @@ t.test(
       /^cut after \d+ requests to the disk, the last flush was entry 0; not yet flushed and gone: \d+$/m,
     );
     t.match(story, /message 1-0-0: gone$/);
-    const small = await place.run(['replay', result.shrunk ?? '', '--json']);
-    t.match(JSON.parse(small.stdout), { verdict: 'fail', schedule: result.schedule });
+    const small = await workspace.run(['replay', result.shrunkBundle ?? '', '--json']);
+    t.match(JSON.parse(small.stdout), { verdict: 'fail', reproducer: result.reproducer });
   },
 );
 
@@ -139,26 +139,26 @@ t.test(
   'the disk of a crash state, and the one as of any entry, is mounted until clean',
   { skip },
   async (t) => {
-    const place = new TestWorkspace();
-    t.teardown(() => place.remove());
-    const { file, writes } = await lostMessage(place);
-    const at = await place.run(['replay', file, '--at', `${writes}`, '--shell']);
+    const workspace = new TestWorkspace();
+    t.teardown(() => workspace.remove());
+    const { file, writes } = await lostMessage(workspace);
+    const at = await workspace.run(['replay', file, '--at', `${writes}`, '--shell']);
     t.equal(at.code, 0, at.stderr);
     const mounted = /is mounted on (\S+)/.exec(at.stderr)?.[1] ?? '';
     t.same(readdirSync(join(mounted, 'data')), ['1'], 'before the end of the log everything is there');
-    const shell = await place.run(['replay', file, '--shell']);
+    const shell = await workspace.run(['replay', file, '--shell']);
     t.match(shell.stderr, /in crash state \d+ is mounted on .*\n.*start the target's recovery by hand/);
     const crashed = /is mounted on (\S+)/.exec(shell.stderr)?.[1] ?? '';
     t.same(readdirSync(join(crashed, 'data')), [], 'the crash has taken it');
-    const clean = await place.run(['clean']);
+    const clean = await workspace.run(['clean']);
     t.equal(clean.code, 0, clean.stderr);
     t.equal([...clean.stdout.matchAll(/1 mounts, 1 loop devices/g)].length, 2, clean.stdout);
-    t.same(readdirSync(join(place.state, 'residue')), []);
-    const told = await place.run(['replay', file, '--at', '1']);
-    t.equal(told.code, 0, told.stderr);
-    t.match(told.stderr, /^ {2}0: .*\n> 1: .*\n/m, 'the entries around it');
-    t.match(told.stderr, /^a cut here leaves (nothing )?open/m);
-    t.match(await place.run(['replay', file, '--at', `${writes + 1}`]), {
+    t.same(readdirSync(join(workspace.state, 'residue')), []);
+    const printed = await workspace.run(['replay', file, '--at', '1']);
+    t.equal(printed.code, 0, printed.stderr);
+    t.match(printed.stderr, /^ {2}0: .*\n> 1: .*\n/m, 'the entries around it');
+    t.match(printed.stderr, /^a cut here leaves (nothing )?open/m);
+    t.match(await workspace.run(['replay', file, '--at', `${writes + 1}`]), {
       code: 2,
       stderr: /--at \d+: expected 0 to \d+, the entries of the log/,
     });

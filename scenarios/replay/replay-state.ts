@@ -60,8 +60,8 @@ export async function replayState(
     signal: options.signal,
   });
   try {
-    const lostIn = (crash: CrashState, { heldBits: live }: Inspection) =>
-      atRisk.missing({ ...logPositionOf(outer ?? crash), heldBits: live });
+    const lostIn = (crash: CrashState, { heldBits }: Inspection) =>
+      atRisk.missing({ ...logPositionOf(outer ?? crash), heldBits: heldBits });
     const inspection = await inspector.inspect(state);
     const lost = lostIn(state, inspection);
     progress(`${stateCase.state}: ${describeInspection(inspection, lost)}`);
@@ -92,7 +92,7 @@ export async function replayState(
       outer === undefined
         ? describeLoss(disk, stateCase, events, atRisk, smallest, lostInSmallest, smallestInspection)
         : describeLossInRecovery(model, outer, smallest, lostInSmallest, smallestInspection);
-    const shrunk =
+    const shrunkBundle =
       formatState(smallest) === formatState(state)
         ? null
         : await writeShrunk(bundle, { ...stateCase, state: addressOf(smallest) }, story);
@@ -106,9 +106,9 @@ export async function replayState(
       why,
       runs: 1,
       reproduced: failed ? 1 : 0,
-      schedule: addressOf(smallest),
+      reproducer: addressOf(smallest),
       story,
-      shrunk,
+      shrunkBundle,
     };
   } finally {
     inspector.close();
@@ -170,10 +170,10 @@ function describeLossInRecovery(
 async function writeShrunk(
   { file, dir, manifest }: Bundle,
   smallestCase: CrashStateCase,
-  story: string[],
+  summary: string[],
 ): Promise<string> {
   const to = resolve(file).replace(/(\.tar\.gz)?$/, '.small.tar.gz');
   const { target, seed, requirements, why } = manifest;
-  await writeBundle(to, dir, { target, seed, requirements, why, story, case: smallestCase });
+  await writeBundle(to, dir, { target, seed, requirements, why, summary, case: smallestCase });
   return to;
 }

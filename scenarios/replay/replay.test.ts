@@ -8,10 +8,10 @@ import type { ReplayResult } from './replay.js';
 t.test(
   'a violation leaves a bundle that shows it again, smaller too, and leaves nothing behind',
   async (t) => {
-    const place = new TestWorkspace();
-    t.teardown(() => place.remove());
-    const wrong = place.queue('confirms-early', ['kill'], 5);
-    const gate = await place.run([
+    const workspace = new TestWorkspace();
+    t.teardown(() => workspace.remove());
+    const wrong = workspace.queue('confirms-early', ['kill'], 5);
+    const gate = await workspace.run([
       'gate',
       wrong,
       '--json',
@@ -25,7 +25,7 @@ t.test(
     const { bundle } = JSON.parse(gate.stdout) as GateResult;
     t.ok(existsSync(bundle ?? ''), `the result names ${bundle}`);
     t.match(gate.stderr, `run it again: plugpull replay ${bundle}`);
-    const again = await place.run(['replay', bundle ?? '', '--json', '--shrink', '--budget', '1s']);
+    const again = await workspace.run(['replay', bundle ?? '', '--json', '--shrink', '--budget', '1s']);
     t.equal(again.code, 1, again.stderr);
     const result = JSON.parse(again.stdout) as ReplayResult;
     t.match(result, { kind: 'gate', verdict: 'fail', requirements: ['PP-1'], runs: 1, reproduced: 1 });
@@ -35,38 +35,38 @@ t.test(
       story,
       /message \S+ submitted.*\n.*confirmed: 201\n.*kill-one: SIGKILL.*\n.*PP-1: confirmed and never/,
     );
-    t.ok(existsSync(result.shrunk ?? ''), 'the smaller bundle is there');
-    const right = await place.run([
+    t.ok(existsSync(result.shrunkBundle ?? ''), 'the smaller bundle is there');
+    const right = await workspace.run([
       'replay',
       bundle ?? '',
       '--json',
       '--runs',
       '1',
       '--target',
-      place.queue(''),
+      workspace.queue(''),
     ]);
     t.equal(right.code, 0, right.stderr);
     t.match(JSON.parse(right.stdout), { verdict: 'pass', reproduced: 0, why: /in none of 1 runs/ });
     const bytes = readFileSync(bundle ?? '');
     bytes[2000] = (bytes[2000] ?? 0) ^ 1;
-    writeFileSync(join(place.dir, 'changed.tar.gz'), bytes);
-    const changed = await place.run(['replay', 'changed.tar.gz']);
+    writeFileSync(join(workspace.dir, 'changed.tar.gz'), bytes);
+    const changed = await workspace.run(['replay', 'changed.tar.gz']);
     t.match(changed, {
       code: 2,
       stderr: /^plugpull: \S+changed\.tar\.gz: was changed since it was made: .*\n$/,
     });
-    const at = await place.run(['replay', bundle ?? '', '--at', '3']);
+    const at = await workspace.run(['replay', bundle ?? '', '--at', '3']);
     t.match(at, { code: 2, stderr: /--at 3: this bundle has no recorded disk/ });
-    const shell = await place.run(['replay', bundle ?? '', '--shell']);
+    const shell = await workspace.run(['replay', bundle ?? '', '--shell']);
     t.match(shell, {
       code: 0,
       stderr: /under a debugger: \S+node --inspect-brk .*queue\.mjs --data \S+data-at-end/,
     });
-    t.equal(readdirSync(join(place.state, 'replays')).length, 1, 'what --shell left stays');
-    const clean = await place.run(['clean']);
+    t.equal(readdirSync(join(workspace.state, 'replays')).length, 1, 'what --shell left stays');
+    const clean = await workspace.run(['clean']);
     t.equal(clean.code, 0, clean.stderr);
-    t.same(readdirSync(join(place.state, 'replays')), []);
-    t.same(readdirSync(join(place.state, 'residue')), []);
-    t.same(processesBelow(place.dir), []);
+    t.same(readdirSync(join(workspace.state, 'replays')), []);
+    t.same(readdirSync(join(workspace.state, 'residue')), []);
+    t.same(processesBelow(workspace.dir), []);
   },
 );

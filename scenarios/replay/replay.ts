@@ -34,11 +34,11 @@ export interface ReplayResult {
   why: string;
   runs: number;
   reproduced: number;
-  /** As it was run, or the smaller one; for a crash state its address. */
-  schedule: string;
+  /** What reproduces the violation: the schedule, in words, or the address of the crash state; the smaller one after `--shrink`. */
+  reproducer: string;
   story: string[];
-  /** A bundle with the smaller schedule; null when none was asked for or found. */
-  shrunk: string | null;
+  /** A bundle of the smaller reproducer; null when none was asked for or found. */
+  shrunkBundle: string | null;
 }
 
 /** Runs the round of a bundle again and again; with `shrink` makes it smaller. */
@@ -73,12 +73,12 @@ export async function replayGate(
           )
         : undefined;
     const last = small?.repetition ?? repetition;
-    const shrunk =
+    const shrunkBundle =
       small && small.schedule !== schedule
         ? await writeShrunk(bundle, gate, target, small.schedule, last)
         : null;
     const story =
-      last.first === undefined ? manifest.story : violationStory(last.first.events, last.first.evaluation);
+      last.first === undefined ? manifest.summary : violationStory(last.first.events, last.first.evaluation);
     last.first?.drop();
     return {
       bundle: bundle.file,
@@ -88,9 +88,9 @@ export async function replayGate(
       ...verdictOf(repetition, manifest.requirements),
       runs: repetition.runs,
       reproduced: repetition.reproduced,
-      schedule: describeSchedule(small?.schedule ?? schedule),
+      reproducer: describeSchedule(small?.schedule ?? schedule),
       story,
-      shrunk,
+      shrunkBundle,
     };
   } finally {
     await runtime.close?.();
@@ -116,8 +116,8 @@ function verdictOf(
       why: `${what} did not fail again, and ${passed} of ${runs} runs passed`,
     };
   }
-  const seen = Math.round((1 - 0.05 ** (1 / runs)) * 100);
-  const rate = `a failure in ${seen} % of the runs would have shown with a certainty of 95 %`;
+  const percent = Math.round((1 - 0.05 ** (1 / runs)) * 100);
+  const rate = `a failure in ${percent} % of the runs would have shown with a certainty of 95 %`;
   return { verdict: 'pass', why: `${what} failed in none of ${runs} runs, which all passed: ${rate}` };
 }
 
@@ -137,7 +137,7 @@ async function writeShrunk(
       .filter(({ verdict }) => verdict === 'fail')
       .map(({ requirement }) => requirement),
     why: first.evaluation.why,
-    story: violationStory(first.events, first.evaluation),
+    summary: violationStory(first.events, first.evaluation),
     case: { ...gate, schedule },
   });
   return to;

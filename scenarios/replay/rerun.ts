@@ -84,7 +84,8 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
     });
     recorder.record({ kind: 'run-ended', how: signal.aborted ? 'interrupted' : 'completed' });
     const evaluation = evaluate(recorder.events, target);
-    if (evaluation.verdict === 'fail') outcome.disk.saveTo(join(dir, `round-${gate.round}`, 'data-at-end'));
+    if (evaluation.verdict === 'fail')
+      await outcome.disk.saveTo(join(dir, `round-${gate.round}`, 'data-at-end'));
     else outcome.disk.remove();
     return { dir, events: recorder.events, evaluation, drop };
   } catch (error) {
@@ -106,9 +107,9 @@ async function faultsOf({ injections }: Schedule, runtime: PreparedRuntime): Pro
         'bad-bundle',
         `the bundle's schedule has the fault ${name}, which this kit does not make`,
       );
-    const offered = runtime.supports(fault);
+    const supported = runtime.supports(fault);
     const availability =
-      offered.available && runtime.enabledFaults?.has(name) !== true ? await fault.available() : offered;
+      supported.available && runtime.enabledFaults?.has(name) !== true ? await fault.available() : supported;
     if (!availability.available)
       throw new KitError('target-unavailable', `${name}: ${availability.why}; ${availability.remedy}`);
     faults.set(name, (points.length > 0 && atPoints.get(name)) || fault);

@@ -7,7 +7,7 @@ export function certificateReport(certified: CertificateBody, certificate: strin
   const { levels, requirements, runs } = certified;
   return [
     '',
-    `${style.strong(certified.target)}: ${runs.length} runs, seed ${certified.seed}, runtime ${certified.made.runtime}`,
+    `${style.strong(certified.target)}: ${runs.length} runs, seed ${certified.seed}, runtime ${certified.environment.runtime}`,
     '',
     style.strong('Runs'),
     ...table(

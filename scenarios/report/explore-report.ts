@@ -5,7 +5,6 @@ import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
 
 const STRATEGY_LABELS: Readonly<Record<StrategyName, string>> = {
-  image: 'straight in the image',
   mount: 'mounted and restored',
   target: 'target started',
 };
@@ -18,7 +17,7 @@ export function exploreReport(result: ExploreResult, style: Style): string[] {
     '',
     ...factLines(result),
     '',
-    style.strong('Ways'),
+    style.strong('Strategies'),
     ...strategyLines(result),
   ];
   if (result.violations.length > 0) {
@@ -39,15 +38,14 @@ export function exploreReport(result: ExploreResult, style: Style): string[] {
 }
 
 function factLines(result: ExploreResult): string[] {
-  const { log, compared, recoveries } = result;
+  const { log, recoveries } = result;
   return table([
     ['  confirmed', `${result.confirmed} of ${result.submitted}`],
     ['  requests to the disk', `${log.entries}, under load from ${log.from} on`],
     ['  states', `${result.states}, ${result.distinct} different, ${result.atRisk} with something at risk`],
-    ['  recoveries cut', `${recoveries.cut} into ${recoveries.states} states`],
-    ['  seen in two ways', `${compared.states}, ${compared.differ} of them differ`],
+    ['  recoveries recorded', `${recoveries.recorded}, cut into ${recoveries.states} states`],
     ['  not mountable', describeUnmountable(result)],
-    ...(result.unanswered.states > 0 ? [['  not answered in time', `${result.unanswered.states}`]] : []),
+    ...(result.timedOut.states > 0 ? [['  timed out', `${result.timedOut.states}`]] : []),
     ['  lost', `${result.lost}`],
   ]);
 }
@@ -56,9 +54,9 @@ function describeUnmountable({ unmountable: { states, first } }: ExploreResult):
   return first === null ? '0' : `${states}, not judged; the first is ${first.state}: ${first.why}`;
 }
 
-function strategyLines({ ways }: ExploreResult): string[] {
+function strategyLines({ strategies }: ExploreResult): string[] {
   return table(
-    Object.entries(ways).map(([name, figures]) => [
+    Object.entries(strategies).map(([name, figures]) => [
       `  ${STRATEGY_LABELS[name as StrategyName]}`,
       `${figures.distinct} different of ${figures.states}`,
       `${figures.statesPerSecond} a second`,

@@ -42,16 +42,21 @@ function messageLines(result: GateResult): string[] {
     ['  delivered', `${result.delivered}`],
     ['  lost', `${result.lost}`],
     ['  corrupted', `${result.corrupted}`],
-    ['  duplicates', `${result.duplicates} beyond those in delivery, ${result.repeats} rightly came again`],
+    ['  duplicates', `${result.duplicates}, besides ${result.redeliveries} allowed redeliveries`],
     ['  crashes', `${result.crashes}, worst recovery ${recovery}`],
   ]);
 }
 
 function faultLines({ faults }: GateResult): string[] {
   return table(
-    faults.map(({ name, tried, hit, by, why, remedy }) =>
+    faults.map(({ name, tried, hit, powerBackend, why, remedy }) =>
       why === undefined
-        ? [`  ${name}`, `tried ${tried}`, `hit ${hit}`, by === undefined ? '' : `by ${by}`]
+        ? [
+            `  ${name}`,
+            `tried ${tried}`,
+            `hit ${hit}`,
+            powerBackend === undefined ? '' : `by ${powerBackend}`,
+          ]
         : [`  ${name}`, 'not measured', '', `${why} (${remedy})`],
     ),
   );

@@ -25,7 +25,7 @@ const RESULT: GateResult = {
   delivered: 9,
   lost: 1,
   duplicates: 0,
-  repeats: 2,
+  redeliveries: 2,
   corrupted: 0,
   crashes: 2,
   worstRecoveryMs: 512,

@@ -1,7 +1,7 @@
 import { shellQuote } from '../host/shell.js';
 import type { LogTail, SystemResult } from '../systems/measure.js';
 
-/** What is told of a run that went otherwise than expected: with its log alone somebody must be able to begin. */
+/** Reports an unexpected result of a system: the log of a CI run alone must be enough to begin with. */
 export function unexpectedReport(
   {
     violations,

@@ -2,18 +2,23 @@ import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Injection, PowerDisk } from '../../faults/fault.js';
 import type { Ledger } from './workload/ledger.js';
 
+/** What the tracker needs of a round. */
 export interface AtRiskTrackerOptions {
   ledger: Ledger;
   recorder: Recorder;
-  /** Number of the injection that is at work, or was last. */
+  /** Returns the number of the current or last injection. */
   currentInjection(): number;
-  /** Messages that the receiver has and of which the target has not shown that it knows. */
+  /**
+   * Returns the number of deliveries that were not refused and that the target has not yet shown to have
+   * recorded.
+   */
   inDelivery(): number;
 }
 
+/** Kills within this time are one crash. */
 const SAME_CRASH_WINDOW_MS = 5;
 
-/** What there was to lose at each crash: a crash that could not lose anything proves nothing. */
+/** Records what was at risk at each crash: a crash that could lose nothing proves nothing. */
 export class AtRiskTracker {
   readonly #options: AtRiskTrackerOptions;
   #lastCrashMs = Number.NEGATIVE_INFINITY;
@@ -24,7 +29,10 @@ export class AtRiskTracker {
     this.#options = options;
   }
 
-  /** To be called in the moment before a crash; several services that are killed at once are one crash. */
+  /**
+   * Records what is at risk. Must be called just before a crash. Services that are killed at once count as
+   * one crash.
+   */
   recordCrash(): void {
     const { ledger, recorder, currentInjection: injection, inDelivery } = this.#options;
     const nowMs = recorder.nowMs();
@@ -40,19 +48,25 @@ export class AtRiskTracker {
     });
   }
 
-  /** The injection, which is a miss when it was a crash of the whole machine with nothing to lose. */
+  /**
+   * Returns the injection, changed into a miss if it was a crash of the whole machine with nothing at risk.
+   */
   judgeHit(injection: Injection): Injection {
     if (injection.scope !== 'machine' || this.#atRiskMessages > 0) return injection;
     return { ...injection, hit: false, detail: `${injection.detail}; nothing was at risk` };
   }
 
-  /** Resolves when there is something to lose, or at `limitMs`: a cut of power is tried then all the same. */
+  /**
+   * Waits until something is at risk, at most `limitMs`. The caller tries the power cut even after a timeout.
+   */
   async waitUntilAtRisk(limitMs: number, signal: AbortSignal): Promise<void> {
     const { ledger } = this.#options;
     await ledger.waitUntil(() => ledger.tally.outstanding > 0, limitMs, signal);
   }
 
-  /** The disk as a fault gets it: the moment of a cut is that of a crash, whether or not a process still lived. */
+  /**
+   * Wraps the disk for a fault: the moment of a power cut counts as a crash, even when no process was alive.
+   */
   watchDisk(disk: PowerDisk): PowerDisk {
     return {
       backend: disk.backend,

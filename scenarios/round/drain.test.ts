@@ -6,7 +6,7 @@ import { TestWorkspace } from '../fixtures/kit.js';
 import { drain } from './drain.js';
 import { Ledger } from './workload/ledger.js';
 
-t.test('what a slow target still owes is waited for as long as it has taken before', async (t) => {
+t.test('the drain waits longer for a target that has been slow before', async (t) => {
   const place = new TestWorkspace();
   const recorder = new Recorder(join(place.dir, 'history.jsonl'));
   t.teardown(() => {
@@ -15,11 +15,11 @@ t.test('what a slow target still owes is waited for as long as it has taken befo
   });
   const ledger = new Ledger('run', recorder);
   ledger.tally.outstanding = 1;
-  // One and a half times that is more than the six seconds that are enough for others.
+  // The drain waits 1.5 times as long, which is more than the six seconds for other targets.
   ledger.maxWaitMs = 5500;
   const drained = drain(ledger, recorder, new AbortController().signal);
   await delay(7000);
-  t.same(recorder.events, [], 'it still waits');
+  t.same(recorder.events, [], 'the drain still waits');
   ledger.tally.outstanding = 0;
   await drained;
   t.match(recorder.events, [{ kind: 'drained', complete: true }]);

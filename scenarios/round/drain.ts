@@ -3,16 +3,25 @@ import type { Recorder } from '../../conformance/history/recorder.js';
 import { until } from '../../faults/waiting.js';
 import type { Ledger } from './workload/ledger.js';
 
-/** After the last expected delivery so long a silence shows that nothing more comes: duplicates, rejected ones. */
+/**
+ * Silence after the last expected delivery that shows that no unexpected one follows: a duplicate or a
+ * rejected message.
+ */
 const QUIET_MS = 400;
-/** So long a silence while deliveries are missing shows that they will not come. Longer than a target's retry. */
+/** Silence that shows that missing deliveries will not come. It is longer than a target's retry interval. */
 const SILENCE_TIMEOUT_MS = 6000;
-/** Or so many times what a message of this run has taken before, up to so long: a slow target is slow once more. */
+/**
+ * For a slow target, that silence is this multiple of the longest wait for a message in this run, up to
+ * MAX_SILENCE_TIMEOUT_MS: a target that was slow may be slow again.
+ */
 const SLOW_TARGET_FACTOR = 1.5;
 const MAX_SILENCE_TIMEOUT_MS = 15_000;
 const MAX_DRAIN_MS = 40_000;
 
-/** Waits for what is confirmed and not yet delivered, and a little longer for what should not come. */
+/**
+ * Waits for messages that are confirmed and not yet delivered, and a little longer for deliveries that should
+ * not come.
+ */
 export async function drain(ledger: Ledger, recorder: Recorder, signal: AbortSignal): Promise<void> {
   const startMs = performance.now();
   ledger.lastActivityMs = startMs;
@@ -38,8 +47,8 @@ const MIN_FREE_SHARE = 0.25;
 const FREE_SPACE_POLL_MS = 25;
 
 /**
- * Watches the room that is left where a round works, and calls `onFull` once, before the last of it is gone: a target
- * that fills the disk must not take the kit's own evidence, or its host, with it.
+ * Watches the free space on the filesystem of a round, and calls `onFull` once before it is used up: a target
+ * that fills the disk must not destroy the kit's own evidence or harm its host.
  * @param path any path on that filesystem.
  */
 export function watchFreeSpace(path: string, onFull: (freeText: string) => void): { stop(): void } {

@@ -7,12 +7,13 @@ import type { PlannedInjection } from './schedule.js';
 import type { TargetSupervisor } from './target-supervisor.js';
 import type { Ledger } from './workload/ledger.js';
 
-/** What stays the same of the ground on which a round's faults work. */
+/** The part of the fault context that stays the same for a whole round. */
 export type RoundFaultContext = Omit<
   FaultContext,
   'services' | 'usualRecoveryMs' | 'waitForConfirms' | 'waitForRejections' | 'storedMarks' | 'random'
 >;
 
+/** What the injector needs of a round. */
 export interface InjectorOptions {
   faults: ReadonlyMap<string, Fault>;
   ledger: Ledger;
@@ -21,17 +22,18 @@ export interface InjectorOptions {
   faultContext: RoundFaultContext;
   random: FaultContext['random'];
   usualRecoveryMs(): number;
-  /** Injections of earlier rounds. */
+  /** Number of injections in earlier rounds. */
   earlierInjections: number;
   progress(line: string): void;
 }
 
-/** An injection as it really came about: the schedule that a replay follows. */
+/** An injection as it was executed. A list of these is the schedule that a replay follows. */
 export type ExecutedInjection = PlannedInjection & { atMs: number; hit: boolean; detail: string };
 
+/** Upper bound of the message marks that a fault gets. */
 const MAX_MARKS = 400;
 
-/** Does the faults of a round, one at a time, and notes what came of each. */
+/** Executes the faults of a round, one at a time, and records the result of each. */
 export class Injector {
   readonly #options: InjectorOptions;
   readonly executed: ExecutedInjection[] = [];
@@ -47,13 +49,16 @@ export class Injector {
     return this.#number;
   }
 
-  /** What has to be done once before the first message. */
+  /** Prepares faults. Must be called once, before the first message. */
   async prepare(supervisor: TargetSupervisor, names: Iterable<string>): Promise<void> {
     for (const name of names)
       await this.#options.faults.get(name)?.prepare?.(this.#faultContext(supervisor, name));
   }
 
-  /** @throws KitError kit-failed when no such fault is known. */
+  /**
+   * Executes one injection, heals the fault, and records both.
+   * @throws KitError kit-failed when the fault is unknown.
+   */
   async inject(supervisor: TargetSupervisor, planned: PlannedInjection): Promise<Injection> {
     const { faults, ledger, recorder, atRisk, progress } = this.#options;
     const fault = faults.get(planned.fault);
@@ -95,7 +100,7 @@ export class Injector {
   }
 }
 
-/** A fault that works on a target that is down came with a crash of all its processes. */
+/** Adds the crash of all processes to an injection whose fault needed a target that is down. */
 function withCrash(injection: Injection, killed: readonly string[]): Injection {
   if (killed.length === 0) return injection;
   const services = [...new Set([...killed, ...injection.services])];

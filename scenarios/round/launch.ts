@@ -17,6 +17,7 @@ import type { Registry } from '../host/registry.js';
 import type { Deployment, PreparedRuntime } from '../runtime/runtime.js';
 import { TargetSupervisor } from './target-supervisor.js';
 
+/** Description of a target that is launched on a data directory. */
 export interface LaunchPlan {
   target: Target;
   protocol: Protocol;
@@ -52,14 +53,15 @@ export interface LaunchedTarget {
   expand(command: readonly string[]): string[];
   /**
    * Runs an install command, if the target has one.
-   * @throws KitError bad-target when it cannot be run, target-unavailable with the end of its output when it fails.
+   * @throws KitError bad-target when it cannot be run, target-unavailable with the end of its output when it
+   * fails.
    */
   install(command: readonly string[] | undefined, timeoutMs: number): Promise<void>;
   /** Kills what runs and closes the receiver. May be called twice. */
   destroy(): Promise<void>;
 }
 
-/** An install command that takes longer than this has failed. */
+/** Timeout of an install command. */
 export const INSTALL_TIMEOUT_MS = 60_000;
 
 /** Puts a target onto a data directory: ports, receiver, services. This is the only place that does so. */
@@ -91,7 +93,8 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
       sink: receiver.sink,
       registry,
       onStarted: (service, incarnation, pid) => {
-        // `clean` also finds a process by its environment. This entry is for one that has changed its environment.
+        // `clean` also finds a process by its environment. This entry is for one that has changed its
+        // environment.
         registry.made({ kind: 'process', pid, startTicks: processEntry(pid)?.startTicks ?? 0 });
         plan.onProcess?.(pid);
         supervisor?.onStarted(service, incarnation);
@@ -126,7 +129,8 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
       try {
         await deployment.destroy();
       } finally {
-        // Also when the engine has gone and nothing of it can be removed: an open receiver keeps the kit alive.
+        // Close the receiver even when the engine has gone and nothing can be removed: an open receiver keeps
+        // the kit alive.
         await receiver.close();
         forget();
       }
@@ -167,7 +171,7 @@ async function choosePorts(target: Target): Promise<Ports> {
 
 async function runInstall(deployment: Deployment, command: string[], timeoutMs: number): Promise<void> {
   const result = await deployment.runCommand('install', command, timeoutMs).catch((error: unknown) => {
-    // A KitError says that the runtime is gone, which is not the fault of the command.
+    // A KitError means that the runtime is gone, which is not the fault of the command.
     if (error instanceof KitError) throw error;
     throw new KitError('bad-target', `install: cannot be run: ${messageOf(error)}`, { cause: error });
   });

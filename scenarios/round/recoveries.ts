@@ -5,63 +5,74 @@ import { sleep } from '../../faults/waiting.js';
 import type { Deployment } from '../runtime/runtime.js';
 import type { StartResult, TargetSupervisor } from './target-supervisor.js';
 
+/** What the recoveries of a round need. */
 export interface RecoveriesOptions {
   deployment: Deployment;
   supervisor: TargetSupervisor;
   recorder: Recorder;
   /** The target's own command that inspects its stored state; undefined when it has none. */
   verify: readonly string[] | undefined;
-  /** A recovery that takes longer has failed. */
+  /** Time limit of a recovery, in milliseconds. A longer one has failed. */
   limitMs: number;
-  /** Where processors are made in software: how long a command may take; such a machine has no time for more inspections. */
+  /**
+   * Timeout of a command, in milliseconds, where processors are emulated in software; otherwise undefined.
+   * Such a machine has no time for additional inspections.
+   */
   slowStartMs: number | undefined;
   signal: AbortSignal;
 }
 
+/** Assumed duration of a start before one was measured. */
 const INITIAL_RECOVERY_MS = 500;
-/** An inspection takes as long as all the rest of a power cut: one in so many is followed by one. */
+/** Number of machine crashes per inspection: an inspection takes as long as all the rest of a power cut. */
 const CUTS_PER_INSPECTION = 3;
 
-/** Starts of a target: the first one, those behind a crash, and what is looked at behind them. */
+/** The starts of a target: the first one, the recoveries after crashes, and the inspections after those. */
 export class Recoveries {
   readonly #options: RecoveriesOptions;
   readonly #endedMs: number[] = [];
   #usualMs = INITIAL_RECOVERY_MS;
   #machineCrashes = 0;
-  /** One that runs beside the workload. */
+  /** The inspection that runs beside the workload. */
   #inspection: Promise<void> = Promise.resolve();
 
   constructor(options: RecoveriesOptions) {
     this.#options = options;
   }
 
-  /** How long the last start took until the target was ready. */
+  /** Duration of the last start until the target was ready, in milliseconds. */
   get usualMs(): number {
     return this.#usualMs;
   }
 
-  /** When the last recovery but `before` of them ended (`performance.now()`); undefined when there were not so many. */
+  /**
+   * Returns when a recovery ended, in ms of `performance.now()`: the last one for `before` = 0, the one
+   * before it for 1. Returns undefined when there were fewer recoveries.
+   */
   recoveryEndedMs(before: number): number | undefined {
     return this.#endedMs.at(-1 - before);
   }
 
-  /** The start of a target that has had no message yet. */
+  /** Starts a target that has had no message yet. */
   async firstStart(timeoutMs: number): Promise<StartResult> {
     const start = await this.#options.supervisor.bringUp(timeoutMs);
     if (start.ready) this.#usualMs = start.tookMs;
     return start;
   }
 
-  /** Starts everything and leaves it in the middle of its recovery. */
+  /** Starts every service and returns in the middle of the recovery, after `fraction` of the usual time. */
   async startIntoRecovery(fraction: number): Promise<void> {
     for (const service of this.#options.deployment.services) await service.start();
     await sleep(fraction * this.#usualMs, this.#options.signal);
   }
 
-  /** Brings the target up again behind an injection. @returns whether it recovered, or was interrupted in it. */
+  /**
+   * Brings the target up again after an injection.
+   * @returns whether it recovered, failed, or was interrupted.
+   */
   async recoverAfter(number: number, injection: Injection): Promise<'recovered' | 'failed' | 'interrupted'> {
-    const { supervisor: life, recorder, limitMs, signal } = this.#options;
-    const start = await life.bringUp(limitMs);
+    const { supervisor, recorder, limitMs, signal } = this.#options;
+    const start = await supervisor.bringUp(limitMs);
     if (signal.aborted) return 'interrupted';
     if (!start.ready) {
       const { waitedMs, detail } = start;
@@ -78,19 +89,20 @@ export class Recoveries {
     return 'recovered';
   }
 
-  /** Beside the workload: a cut costs no more time than it must. */
+  /** Inspects beside the workload, so that a power cut costs no more time than necessary. */
   #inspectConcurrently(): void {
     if (this.#options.slowStartMs !== undefined || ++this.#machineCrashes % CUTS_PER_INSPECTION !== 0) return;
     this.#inspection = this.inspect();
-    // It is awaited later; until then its failure is nobody's.
+    // Prevent an unhandled rejection: `waitForInspection` awaits this promise later and throws its error.
     this.#inspection.catch(() => {});
   }
 
-  /** The end of the inspection that runs beside the workload; no fault is done before it. */
+  /** Waits for the inspection that runs beside the workload. No fault may be injected before its end. */
   async waitForInspection(): Promise<void> {
     await this.#inspection;
   }
 
+  /** Inspects the target's stored state with its `verify` command, if it has one, and records the result. */
   async inspect(): Promise<void> {
     const { deployment, verify, recorder, slowStartMs } = this.#options;
     if (verify !== undefined) recorder.record(await inspect(deployment, verify, slowStartMs));
@@ -99,7 +111,9 @@ export class Recoveries {
 
 const VERIFY_TIMEOUT_MS = 20_000;
 
-/** Asks the target's own `verify` command about its stored state. What it cannot say counts as a problem. */
+/**
+ * Runs the target's own `verify` command on its stored state. A command without a report counts as a problem.
+ */
 async function inspect(
   deployment: Deployment,
   command: readonly string[],

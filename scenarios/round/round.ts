@@ -25,57 +25,75 @@ import { Ledger } from './workload/ledger.js';
 import { chooseReception } from './workload/messages.js';
 import { Producers } from './workload/producers.js';
 
+/** Description of one round. */
 export interface RoundOptions {
   target: Target;
   protocol: Protocol;
   runtime: PreparedRuntime;
   schedule: Schedule;
   faults: ReadonlyMap<string, Fault>;
-  /** How the power of this machine's disks is cut. */
+  /** Backend that cuts the power of this machine's disks. */
   power: PowerBackendName;
-  /** On the disk whose power is cut. */
+  /** Filesystem on the disk whose power is cut. */
   filesystem: Filesystem;
-  /** Evidence of this round: schedule, logs, and the target's data while it lasts. */
+  /** Directory of the round's evidence: schedule, logs, and the target's data while the round lasts. */
   dir: string;
-  /** Number of the round in its run, from 1; part of every message's id. */
+  /** Number of the round in its run, from 1. It is part of every message's id. */
   number: number;
-  /** The history of the whole run, which goes on from round to round. */
+  /** History of the whole run: all rounds write to it. */
   recorder: Recorder;
   receipts: Receipts;
-  /** Injections of earlier rounds. */
+  /** Number of injections in earlier rounds. */
   injectionsBefore: number;
   registry: Registry;
   signal: AbortSignal;
-  /** The first start of the target may take so long. */
+  /** Timeout of the target's first start, in milliseconds. */
   startTimeoutMs: number;
-  /** After this moment (`performance.now()`) no further fault is tried, except the first of the round. */
+  /**
+   * Moment (`performance.now()`) after which no further fault is tried, except the first one of the round.
+   */
   lastFaultMs: number;
   progress(line: string): void;
 }
 
-/** What a round leaves beside its history: the data, until somebody drops it. */
+/** What a round leaves besides its history: the disk with the data, which the caller must save or remove. */
 export interface RoundOutcome {
+  /** Number of the last injection in the run. */
   injections: number;
   disk: Disk;
 }
 
 const STOP_GRACE_MS = 3000;
 const DEFAULT_RECOVERY_S = 30;
-/** Between the last fault and the drain the target works undisturbed, at least for so many confirmations. */
+/**
+ * Between the last fault and the drain the target works undisturbed for this many confirmations, or until the
+ * timeout.
+ */
 const CONFIRMS_AFTER_LAST_FAULT = 20;
 const CONFIRMS_AFTER_LAST_FAULT_TIMEOUT_MS = 1000;
-/** Before receivers are held back so many are delivered, or so long passes. */
+/** Receivers are held back after this many deliveries, or after the timeout. */
 const DELIVERIES_BEFORE_HOLD = 60;
 const DELIVERIES_BEFORE_HOLD_TIMEOUT_MS = 600;
-/** What was confirmed before so many recoveries, and so long ago, and has not come, is missed. */
+/**
+ * A message is overdue when it was confirmed before this many recoveries and before OVERDUE_MS, and is not
+ * consumed.
+ */
 const OVERDUE_RECOVERIES = 6;
 const OVERDUE_MS = 5000;
-/** A single one may have been put off by its receiver, and then by each cut. */
+/**
+ * Number of overdue messages that ends the power cuts: a single one may be deferred by its receiver, and then
+ * by each cut.
+ */
 const OVERDUE_MESSAGES = 3;
+/** Longest wait before a power cut until something is at risk; the second one is for emulated processors. */
 const AT_RISK_TIMEOUT_MS = 300;
 const SLOW_AT_RISK_TIMEOUT_MS = 20_000;
 
-/** One round: install, start, workload ‖ faults, drain, verify, stop. What was seen is in the history. */
+/**
+ * Runs one round: install, start, workload with faults beside it, drain, verify, stop. Everything that was
+ * observed is in the history.
+ * @throws KitError target-unavailable when the target cannot be started or fills the disk.
+ */
 export async function runRound(options: RoundOptions): Promise<RoundOutcome> {
   mkdirSync(options.dir, { recursive: true });
   const { dir, schedule, filesystem, registry, runtime } = options;
@@ -98,7 +116,7 @@ export async function runRound(options: RoundOptions): Promise<RoundOutcome> {
   return { injections: round.injections, disk };
 }
 
-/** dm-flakey makes errors as well as power cuts, for those that are better made there. */
+/** Chooses the kind of disk: dm-flakey also injects write errors, for the faults that prefer it. */
 function diskKindFor({ schedule, faults, power }: RoundOptions): DiskKind {
   const better = schedule.injections.some(({ fault }) => faults.get(fault)?.preferredDisk === 'power');
   return power === 'flakey' && schedule.disk === 'any' && better ? 'power' : schedule.disk;
@@ -111,16 +129,17 @@ function diskFullError(dir: string, usage: string): KitError {
   );
 }
 
-/** What a round has once the target is set up. */
+/** The parts of a round that exist once the target is set up. */
 interface RoundSetup {
   supervisor: TargetSupervisor;
   receiver: Receiver;
   recoveries: Recoveries;
   injector: Injector;
-  /** Where messages are submitted. */
+  /** The ports to which messages are submitted. */
   ports: readonly number[];
 }
 
+/** One round while it runs. */
 class Round {
   readonly #options: RoundOptions;
   readonly #disk: Disk;
@@ -128,7 +147,7 @@ class Round {
   readonly #random;
   readonly #atRisk: AtRiskTracker;
   readonly #removeHandlers: () => void;
-  // Each from the moment at which it is there: whatever has been made by then is ended.
+  // Each of these is set as soon as it exists, so that `end` stops whatever has been made by then.
   #launched: LaunchedTarget | undefined;
   #recoveries: Recoveries | undefined;
   #injector: Injector | undefined;
@@ -150,7 +169,7 @@ class Round {
       inDelivery: () => this.#launched?.receiver.inDelivery() ?? 0,
     });
     const now = () => this.#launched?.deployment.destroyNow();
-    // An answer that is waited for comes at once when the target is gone.
+    // Kill the target at once: every wait for one of its answers then ends.
     const interrupted = () => {
       this.#launched?.supervisor.expectExits();
       now();
@@ -186,12 +205,12 @@ class Round {
     await this.#producers?.stop();
     this.#judgeCrashLoop(setup);
     if (this.#stopped || signal.aborted) {
-      // Says that nobody has waited for what is outstanding now.
+      // Record that the round did not wait for the messages that are outstanding now.
       recorder.record({ kind: 'drained', waitedMs: 0, complete: false });
     } else {
       await setup.recoveries.waitForInspection();
       if (!setup.supervisor.isUp)
-        throw new KitError('assertion', 'invariant broken: a target that is down is asked for what it owes');
+        throw new KitError('assertion', 'invariant broken: the drain begins while the target is down');
       await drain(this.#ledger, recorder, signal);
       await setup.recoveries.inspect();
     }
@@ -215,11 +234,11 @@ class Round {
         this.#removeHandlers();
       }
     }
-    const happened = this.#injector?.executed ?? [];
-    writeFileSync(join(this.#options.dir, 'happened.json'), `${JSON.stringify(happened, undefined, 2)}\n`);
+    const executed = this.#injector?.executed ?? [];
+    writeFileSync(join(this.#options.dir, 'injections.json'), `${JSON.stringify(executed, undefined, 2)}\n`);
   }
 
-  /** Ports, receiver, install, services (not started yet). */
+  /** Sets up ports, receiver and services, and runs the install command. It does not start the services. */
   async #setUp(): Promise<RoundSetup> {
     const { target, runtime, recorder, signal, number } = this.#options;
     const launched = await this.#launch();
@@ -288,7 +307,11 @@ class Round {
     );
   }
 
-  /** A service that no port tells of may die after each start while the others are ready: that is no recovery, either. */
+  /**
+   * Judges a service that dies after each start. Such a service may have no port, so that the target counts
+   * as ready when the other services are: that is not a recovery either.
+   * @throws KitError target-unavailable when it died like that before any fault.
+   */
   #judgeCrashLoop({ supervisor, injector }: RoundSetup): void {
     const { recorder, injectionsBefore, dir, signal } = this.#options;
     if (supervisor.crashLoop === undefined || signal.aborted) return;
@@ -304,7 +327,7 @@ class Round {
     this.#stopped = true;
   }
 
-  /** The workload, and beside it the faults one after the other. */
+  /** Runs the workload, and beside it the faults, one after another. */
   async #work(setup: RoundSetup, injections: readonly PlannedInjection[]): Promise<void> {
     const { schedule, signal, runtime, lastFaultMs } = this.#options;
     const { supervisor, receiver, recoveries, injector } = setup;
@@ -314,9 +337,9 @@ class Round {
     let recovering = false;
     for (const [index, planned] of injections.entries()) {
       if (index > 0 && !recovering && performance.now() > lastFaultMs) break;
-      if (planned.held) await this.#holdBack(receiver);
+      if (planned.holdReceivers) await this.#holdBack(receiver);
       if (recovering) await recoveries.startIntoRecovery(planned.inRecovery ?? 0);
-      else await this.#ledger.waitForMore('confirmed', planned.afterConfirms, planned.atMostMs, signal);
+      else await this.#ledger.waitForMore('confirmed', planned.afterConfirms, planned.maxWaitMs, signal);
       if (cutsPower) await this.#atRisk.waitUntilAtRisk(atRiskTimeoutMs, signal);
       await recoveries.waitForInspection();
       if (this.#isOver()) return;
@@ -325,7 +348,7 @@ class Round {
       if (!recovering) await this.#recover(setup, injection);
       receiver.release();
       if (this.#isOver()) return;
-      // Not while it is down for the next cut: what is down delivers nothing.
+      // Do not check while the target is down for the next cut: a target that is down delivers nothing.
       if (cutsPower && !recovering && this.#isSomethingOverdue(recoveries)) return;
     }
     await this.#ledger.waitForMore(
@@ -355,7 +378,10 @@ class Round {
     if ((await recoveries.recoverAfter(injector.number, injection)) === 'failed') this.#stopped = true;
   }
 
-  /** Messages are so late that the drain should say whether they come at all: more cuts would tell no more. */
+  /**
+   * Reports whether messages are so overdue that the drain should find out if they come: more cuts would show
+   * nothing new.
+   */
   #isSomethingOverdue(recoveries: Recoveries): boolean {
     const recoveredMs = recoveries.recoveryEndedMs(OVERDUE_RECOVERIES - 1);
     const limitMs = performance.now() - OVERDUE_MS;
@@ -365,7 +391,10 @@ class Round {
     );
   }
 
-  /** Some are taken before, for what was consumed is at stake too; with one hold after the other none ever would be. */
+  /**
+   * Holds back the receiver after some deliveries. Consumed messages are at risk too: without these
+   * deliveries, one hold after another would let none be consumed.
+   */
   async #holdBack(receiver: Receiver): Promise<void> {
     await this.#ledger.waitForMore(
       'delivered',
@@ -376,6 +405,7 @@ class Round {
     receiver.hold();
   }
 
+  /** Reports whether no further fault should be injected. */
   #isOver(): boolean {
     if (this.#ledger.wrongDelivery) this.#stopped = true;
     return (

@@ -3,7 +3,7 @@ import t from 'tap';
 import { FAULTS } from '../../faults/catalogue/catalogue.js';
 import { makeSchedule } from './schedule.js';
 
-/** Power cuts have rounds of their own. */
+/** The faults that take turns. Power cuts have separate rounds. */
 const TURNS = FAULTS.filter(({ needs }) => needs.disk !== 'power');
 const seeds = fc.integer({ min: 0, max: 2 ** 40 });
 
@@ -16,7 +16,7 @@ t.test('one seed makes one schedule', async () => {
   );
 });
 
-t.test('seeds in a row try every fault once before they begin again', async () => {
+t.test('consecutive seeds try every fault once before the turns begin again', async () => {
   fc.assert(
     fc.property(seeds, fc.integer({ min: 1, max: 5 }), (seed, mains) => {
       const rounds = Math.ceil(TURNS.length / mains);
@@ -29,7 +29,7 @@ t.test('seeds in a row try every fault once before they begin again', async () =
   );
 });
 
-t.test('a fault that needs a disk of its own gets one', async (t) => {
+t.test('a fault that needs a limited disk gets one', async (t) => {
   const limited = FAULTS.filter(({ needs }) => needs.disk === 'limited');
   t.equal(makeSchedule(1, limited, 1).disk, 'limited');
   t.equal(makeSchedule(1, TURNS.slice(0, 1), 1).disk, 'any');

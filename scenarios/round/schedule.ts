@@ -3,48 +3,71 @@ import type { Fault, Needs, Random } from '../../faults/fault.js';
 import { logUniformInt, sample } from '../../faults/random-choice.js';
 import { between, seeded } from '../host/random.js';
 
-/** One fault of a schedule and when it is done: after so many confirmations, or after so long. */
+/**
+ * One planned fault. It is injected after `afterConfirms` more confirmations, or after `maxWaitMs` if that is
+ * earlier.
+ */
 export interface PlannedInjection {
   fault: string;
   afterConfirms: number;
-  atMostMs: number;
-  /** Receivers take nothing from the wait before the fault until the target is ready again: messages grow old. */
-  held?: boolean;
+  maxWaitMs: number;
   /**
-   * Instead: while the target still recovers from the fault before, so long after its start, as a fraction of the time
-   * that a start usually takes.
+   * Receivers accept nothing from the wait before the fault until the target is ready again, so that messages
+   * grow old.
+   */
+  holdReceivers?: boolean;
+  /**
+   * If set, the fault is injected while the target still recovers from the fault before. The value is the
+   * time since the start of the target, as a fraction of the usual duration of a start.
    */
   inRecovery?: number;
-  /** Instead: between the install and the first start. Only for the first of a round. */
+  /**
+   * If set, the fault is injected between the install and the first start. Only the first fault of a round
+   * may have it.
+   */
   beforeStart?: true;
-  /** Draws as the injection of this number did, when a round is done again; default: its number in the run. */
+  /**
+   * Number of the injection whose random draws are repeated in a replay. Default: the injection's own number
+   * in the run.
+   */
   number?: number;
-  /** For a system call that is named and not drawn. */
+  /** The system call at which the fault acts, if it is given and not drawn. */
   point?: SyscallPoint;
 }
 
-/** Everything about a round that is decided before it starts; it follows from the seed. */
+/** Everything about a round that is decided before it starts. It follows from the seed. */
 export interface Schedule {
   seed: number;
   injections: PlannedInjection[];
-  /** What its faults need: a filesystem whose size can be changed, or a disk whose power can be cut. */
+  /**
+   * Kind of disk that its faults need: a filesystem whose size can be changed, or a disk whose power can be
+   * cut.
+   */
   disk: Needs['disk'];
+  /** Number of producers. */
   producers: number;
-  /** Messages at once in a connection. */
+  /** Upper bound of the messages that are in flight on one connection. */
   depth: number;
 }
 
-/** More than any machine does in the time of a round: how many are done says the clock. */
+/**
+ * Number of planned power cuts. It is more than any machine makes in the time of a round: the clock ends the
+ * round.
+ */
 const MAX_POWER_CUTS = 60;
+/** Number of drawn faults in addition to the faults of a round's turn. */
 const EXTRA_FAULTS = 1;
 const MAX_WAIT_MS = 1000;
 const LAST_FAULT = 'kill-one';
-/** So long messages grow old, unless a fast target has taken as many as this. */
+/**
+ * Limits of a hold: messages grow old for a time in this range, or until a fast target has confirmed this
+ * many.
+ */
 const HOLD_LIMITS = { confirms: 20_000, minMs: 600, maxMs: 1300 };
-/** These find most: they fill a round up. */
+/** The faults that find most. They fill up a round. */
 const FILLER_FAULTS = ['kill', 'index-loss', 'kill-recovery', 'tear'];
 
-/** Power cuts have rounds of their own. */
+/** Separates power cuts from the other faults, because power cuts have separate rounds. */
 export function splitByPower(faults: readonly Fault[]): { power: Fault[]; others: Fault[] } {
   return {
     power: faults.filter(({ needs }) => needs.disk === 'power'),
@@ -53,10 +76,12 @@ export function splitByPower(faults: readonly Fault[]): { power: Fault[]; others
 }
 
 /**
- * The schedule of one round. A round whose disk can lose its power has power cuts, and another one has the other faults;
- * when there are both, the former are one in three, told by the seed.
- * @param faults those that may be tried, in a fixed order.
- * @param faultsPerRound so many of the other faults are a round's own, each done at least once.
+ * Makes the schedule of one round. A round whose disk can lose its power has power cuts; any other round has
+ * the other faults. When faults of both kinds are given, one round in three has power cuts, which the seed
+ * decides.
+ * @param faults the faults that may be tried, in a fixed order.
+ * @param faultsPerRound number of the other faults whose turn it is in a round. Each of them is injected at
+ * least once.
  */
 export function makeSchedule(seed: number, faults: readonly Fault[], faultsPerRound: number): Schedule {
   const { power, others } = splitByPower(faults);
@@ -67,18 +92,18 @@ export function makeSchedule(seed: number, faults: readonly Fault[], faultsPerRo
 }
 
 /**
- * Power cuts one after the other. Their delays are spread over two orders of magnitude: what the kernel writes back by
- * itself, and when, hides what was never synced. The first comes right after the install, some while the target
- * recovers from the one before.
+ * Makes a round of power cuts, one after another. Their delays are spread over two orders of magnitude: what
+ * the kernel writes back by itself, and when, hides what was never synced. The first cut comes right after
+ * the install, and some come while the target recovers from the cut before.
  */
 function powerSchedule(seed: number, faults: readonly Fault[]): Schedule {
   const random = seeded(seed).fork('schedule');
   const injections = Array.from({ length: MAX_POWER_CUTS }, (_, number): PlannedInjection => {
     if (number === 0)
-      return { fault: random.pick(faults).name, afterConfirms: 0, atMostMs: 0, beforeStart: true };
+      return { fault: random.pick(faults).name, afterConfirms: 0, maxWaitMs: 0, beforeStart: true };
     const when = {
       afterConfirms: logUniformInt(random, 1, 400),
-      atMostMs: between(random, 50, MAX_WAIT_MS / 2),
+      maxWaitMs: between(random, 50, MAX_WAIT_MS / 2),
     };
     const again = number > 1 && random.int(5) === 0;
     const fault = random.pick(faults).name;
@@ -88,8 +113,9 @@ function powerSchedule(seed: number, faults: readonly Fault[]): Schedule {
 }
 
 /**
- * The faults take turns: turn s tries the faults s·`mains`, s·`mains`+1, … of the list, so that turns in a row try them
- * all, and a round of its own is the same as in the row.
+ * Makes a round of other faults, which take turns. Turn s tries the faults s·`faultsPerRound`,
+ * s·`faultsPerRound` + 1, … of the list. Consecutive turns therefore try all faults, and a single round is
+ * the same as in the sequence.
  */
 function rotationSchedule(
   seed: number,
@@ -106,7 +132,8 @@ function rotationSchedule(
   const pool = companions.length > 0 ? companions : roundFaults;
   const extraFaults = Array.from({ length: EXTRA_FAULTS }, () => random.pick(pool));
   const order = sample(random, [...roundFaults, ...extraFaults], roundFaults.length + extraFaults.length);
-  // What a kill leaves behind shows only when no later fault makes the target build everything anew.
+  // End with kills: what a kill leaves behind shows only when no later fault makes the target rebuild
+  // everything.
   const last = faults.filter(({ name }) => name === LAST_FAULT);
   return {
     seed,
@@ -123,18 +150,20 @@ function rotationSchedule(
 }
 
 /**
- * @param held for what is damaged while the target is down, for that should be old; and for what a dead service held, for
- * that should be under way.
+ * Plans one fault and draws when it is injected.
+ * @param holdReceivers true for a fault that damages stored messages while the target is down, because these
+ * messages should be old; also true for a fault that kills a service which holds messages, because deliveries
+ * should be under way.
  */
-function planInjection(random: Random, { name: fault }: Fault, held: boolean): PlannedInjection {
-  if (held) {
+function planInjection(random: Random, { name: fault }: Fault, holdReceivers: boolean): PlannedInjection {
+  if (holdReceivers) {
     const { minMs, maxMs, confirms } = HOLD_LIMITS;
-    return { fault, held, afterConfirms: confirms, atMostMs: between(random, minMs, maxMs) };
+    return { fault, holdReceivers, afterConfirms: confirms, maxWaitMs: between(random, minMs, maxMs) };
   }
   return {
     fault,
-    held,
+    holdReceivers,
     afterConfirms: logUniformInt(random, 1, 250),
-    atMostMs: between(random, 100, MAX_WAIT_MS),
+    maxWaitMs: between(random, 100, MAX_WAIT_MS),
   };
 }

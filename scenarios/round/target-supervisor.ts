@@ -5,39 +5,48 @@ import type { Service } from '../../faults/fault.js';
 import { until } from '../../faults/waiting.js';
 import type { Deployment } from '../runtime/runtime.js';
 
+/** What the supervisor needs of a round. */
 export interface TargetSupervisorOptions {
   protocol: Protocol;
   /** The ports that must answer before the target counts as ready. */
   ports: readonly number[];
   recorder: Pick<Recorder, 'record'>;
   signal: AbortSignal;
-  /** Called just before a SIGKILL, when processes still live. */
+  /** Is called just before the kit sends SIGKILL or SIGTERM to a service with live processes. */
   onCrash(): void;
 }
 
-/** How a start of the target went. */
+/** Result of a start of the target. */
 export type StartResult =
   | { ready: true; tookMs: number }
   | { ready: false; waitedMs: number; detail: string };
 
 const PROBE_TIMEOUT_MS = 1000;
 const PROBE_EVERY_MS = 15;
-/** A service that exits by itself is started again after so long, and not more often than so many times a minute. */
+/** Delay before a service that exited by itself is started again. */
 const RESTART_DELAY_MS = 50;
+/**
+ * Upper bound of the restarts after one `bringUp`, and of the early exits of a service before they are a
+ * crash loop.
+ */
 const MAX_RESTARTS_PER_START = 30;
-/** A service that was up for so long has not died right after its start. */
+/** A service that exits after this time has not died right after its start. */
 const STABLE_UPTIME_MS = 2000;
 
-/** A service that dies by itself right after every start, however ready the ports of the others are. */
+/**
+ * Describes a service that exits by itself right after every start, even if the ports of the other services
+ * are ready.
+ */
 export interface CrashLoop {
   detail: string;
-  /** It began to before any fault: that is how the target starts, and no failed recovery. */
+  /** True when it began before any fault: the target starts like that, so it is not a failed recovery. */
   beforeFirstFault: boolean;
 }
 
 /**
- * Keeps the target alive, as an init does: starts its services in order, notes every start and exit, and starts again
- * what died, except while a fault is at work, which decides itself what lives.
+ * Keeps the target alive, as an init process does. It starts the services in order, records every start and
+ * exit, and restarts services that have died. It restarts nothing while a fault is active, because the fault
+ * decides what lives.
  */
 export class TargetSupervisor {
   readonly services: readonly Service[];
@@ -48,13 +57,16 @@ export class TargetSupervisor {
   #restarts = 0;
   #lastExit = '';
   readonly #startedMs = new Map<string, number>();
-  /** Deaths right after a start, since the service was last up for long. */
+  /** Number of exits right after a start, by service, since the service was last up for STABLE_UPTIME_MS. */
   readonly #earlyExits = new Map<string, number>();
-  /** Services that have died before any fault, and were not up for long since. */
+  /**
+   * Services that exited right after a start before any fault, and have not been up for STABLE_UPTIME_MS
+   * since.
+   */
   readonly #unstable = new Set<string>();
   #hadFault = false;
   #crashLoop: CrashLoop | undefined;
-  /** Why nothing can be started, which is not the target's fault. */
+  /** Why no service can be started, when this is not the target's fault. */
   #startError: KitError | undefined;
 
   constructor(deployment: Deployment, options: TargetSupervisorOptions) {
@@ -63,14 +75,14 @@ export class TargetSupervisor {
     this.services = deployment.services.map((service) => this.#wrapService(service));
   }
 
-  /** To be called by the runtime at every start. */
+  /** Records a start. The runtime must call it at every start. */
   onStarted(service: string, incarnation: number): void {
     this.#killed.delete(service);
     this.#startedMs.set(service, performance.now());
     this.#options.recorder.record({ kind: 'service-started', service, incarnation });
   }
 
-  /** To be called by the runtime at every exit. */
+  /** Records an exit, and restarts the service if it should be up. The runtime must call it at every exit. */
   onExited(service: string, incarnation: number, code: number | null, signal: string | null): void {
     const byFault = this.#mode === 'fault' && signal === 'SIGKILL';
     const expected = this.#mode === 'ending' || byFault || this.#killed.has(service);
@@ -80,12 +92,12 @@ export class TargetSupervisor {
     if (this.#mode === 'up') setTimeout(() => void this.#restart(service), RESTART_DELAY_MS);
   }
 
-  /** Is every service kept up, and started again when it ends? */
+  /** True while every service is kept up and restarted when it exits. */
   get isUp(): boolean {
     return this.#mode === 'up';
   }
 
-  /** Undefined as long as every service stays up, or comes up again. */
+  /** The first crash loop; undefined as long as every service stays up or comes up again. */
   get crashLoop(): CrashLoop | undefined {
     return this.#crashLoop;
   }
@@ -106,18 +118,21 @@ export class TargetSupervisor {
     this.#crashLoop ??= { detail, beforeFirstFault: this.#unstable.has(service) };
   }
 
-  /** From here until `bringUp` nothing is started again by itself. */
+  /** Stops all restarts until the next `bringUp`. Must be called before a fault. */
   suspendRestarts(): void {
     this.#hadFault = true;
     this.#mode = 'fault';
   }
 
-  /** From here on every exit is expected. */
+  /** Makes every exit from here on an expected one. */
   expectExits(): void {
     this.#mode = 'ending';
   }
 
-  /** Starts what is down and waits until the target is ready, at most `timeoutMs`. Throws when a command cannot run. */
+  /**
+   * Starts the services that are down and waits until the target is ready, at most `timeoutMs`.
+   * @throws KitError bad-target when a command cannot be run, target-unavailable when the runtime is gone.
+   */
   async bringUp(timeoutMs: number): Promise<StartResult> {
     const startMs = performance.now();
     this.#restarts = 0;
@@ -161,7 +176,7 @@ export class TargetSupervisor {
     });
   }
 
-  /** The service as a fault gets it: what is killed through it is known to be killed by the kit. */
+  /** Wraps a service for a fault, so that the supervisor knows which services the kit itself has killed. */
   #wrapService(service: Service): Service {
     return {
       name: service.name,
@@ -178,7 +193,7 @@ export class TargetSupervisor {
     };
   }
 
-  /** Ends every process of the target in order. */
+  /** Stops every process of the target: with SIGTERM, and with SIGKILL after `graceMs`. */
   async stop(graceMs: number): Promise<void> {
     this.expectExits();
     await this.#deployment.stop(graceMs);

@@ -1,14 +1,16 @@
 import type { Needs, PowerDisk } from '../../faults/fault.js';
 
+/** Kind of disk that the faults of a round need. */
 export type DiskKind = Needs['disk'];
 
-/** The directory that faults are done to, and how to get rid of it. */
+/** The disk that holds the directory under test. */
 export interface Disk {
+  /** The directory under test (`{data}`). */
   dataDir: string;
-  /** Where its power can be cut. */
+  /** The disk as a fault uses it; undefined when its power cannot be cut. */
   power: PowerDisk | undefined;
-  /** Removes it with all that is in it; may be called twice, and works while the program exits. */
+  /** Removes the disk with its content. May be called twice, and works while the program exits. */
   remove(): void;
-  /** Moves what is in it to a place where it stays (another machine's: as an archive), and removes the rest. */
+  /** Moves the content to a permanent path (from another machine: as an archive), and removes the rest. */
   saveTo(to: string): void | Promise<void>;
 }

@@ -6,15 +6,17 @@ import { flakeyAvailability } from '../../faults/power/flakey.js';
 import { localHost } from '../../faults/power/host.js';
 import type { Runtime } from './runtime.js';
 
+/** Name of a power backend, as in `--power`. */
 export type PowerBackendName = 'blocklog' | 'flakey';
 
-/** A way of cutting the power of a disk of this machine. */
+/** A method of cutting the power of a disk of this machine. */
 export interface PowerBackend {
   name: PowerBackendName;
+  /** Reports whether it works on this machine; `type` is the filesystem of the disk. */
   available(type?: Filesystem['type']): Promise<Availability>;
 }
 
-/** The best first: a recorded disk can lose, keep and tear more than a device mapper. */
+/** The backends, best first: a recorded disk can lose, keep and tear more writes than the device mapper. */
 export const POWER_BACKENDS: readonly PowerBackend[] = [
   { name: 'blocklog', available: async (type) => blocklogAvailability(type) },
   { name: 'flakey', available: async () => localFlakeyAvailability() },
@@ -30,9 +32,11 @@ async function localFlakeyAvailability(): Promise<Availability> {
 }
 
 /**
- * The backend for a gate: the one that was asked for, or the best that is there. Where there is none and none was asked
- * for it is the first, and power cuts are not measured.
- * @throws KitError bad-usage when there is no such backend, target-unavailable when it was asked for and is not there.
+ * Chooses the backend for a gate: the requested one, or the best available one. If none is available and
+ * neither a backend nor a filesystem was requested, it returns the first one, and power cuts are not
+ * measured.
+ * @throws KitError bad-usage when no backend of the runtime has this name, target-unavailable when the
+ * requested backend or filesystem is not available.
  */
 export async function choosePowerBackend(
   name: string | undefined,
@@ -59,7 +63,9 @@ export async function choosePowerBackend(
   throw new KitError('target-unavailable', `${flag}: ${reasons[0]}`);
 }
 
-/** What a backend other than the usual one makes possible on this machine. */
+/**
+ * Returns the names of the faults that a backend other than the default one makes possible on this machine.
+ */
 export function faultsEnabledBy(power: PowerBackendName): ReadonlySet<string> {
   return new Set(power === 'flakey' ? ['power-cut', 'io-error'] : []);
 }

@@ -4,25 +4,29 @@ import type { Filesystem } from '../../faults/power/filesystem.js';
 import type { Registry } from '../host/registry.js';
 import type { Disk, DiskKind } from './disk.js';
 
-/** The environment variable by which every process of a run is known, wherever it forks to. */
+/**
+ * Environment variable that identifies every process of a run, however it has forked. Its value is the run
+ * id.
+ */
 export const RUN_VARIABLE = 'PLUGPULL_RUN';
-/** Which service of the target a process belongs to. */
+/** Environment variable with the name of the target's service to which a process belongs. */
 export const SERVICE_VARIABLE = 'PLUGPULL_SERVICE';
 
+/** Description of a target that a runtime deploys. */
 export interface DeploymentPlan {
   runId: string;
   services: readonly { name: string; command: readonly string[] }[];
   /** Working directory of every process. */
   workingDir: string;
-  /** One log file per service and command is written here, stdout and stderr in one. */
+  /** Directory of the log files: one per service and command, with stdout and stderr together. */
   logDir: string;
-  /** The directory that faults are done to; with `workingDir` all that a service can write to. */
+  /** The directory under test (`{data}`). A service can write only to this directory and to `workingDir`. */
   dataDir: string;
   /** Ports on which services listen. */
   ports: readonly number[];
-  /** The kit's receiver (host:port on this machine); '' when there is none. */
+  /** Address of the kit's receiver (host:port on this machine); '' without a receiver. */
   sink: string;
-  /** What is made is registered there before. */
+  /** Every resource is registered here before it is made. */
   registry: Registry;
   onStarted(service: string, incarnation: number, pid: number): void;
   onExited(service: string, incarnation: number, code: number | null, signal: string | null): void;
@@ -32,25 +36,26 @@ export interface DeploymentPlan {
 export interface CommandResult {
   code: number | null;
   signal: string | null;
-  /** True when it was killed because it took too long. */
+  /** True when the command was killed because it took too long. */
   timedOut: boolean;
   stdout: string;
   stderr: string;
 }
 
-/** A target, put where it runs. Everything in it is gone after `destroy`. */
+/** A target on its runtime. After `destroy` nothing of it is left. */
 export interface Deployment {
   readonly services: readonly Service[];
   /** Runs a command of the target beside its services (install, verify) and waits for it. */
   runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult>;
-  /** Asks every service to end (SIGTERM), kills what is still there after `graceMs`. */
+  /** Sends SIGTERM to every service, kills what still runs after `graceMs`, and destroys the deployment. */
   stop(graceMs: number): Promise<void>;
+  /** Kills every process of the target and removes what the deployment has made. */
   destroy(): Promise<void>;
-  /** The same without waiting, for the second Ctrl-C. */
+  /** Kills the processes without waiting, for the second Ctrl-C. */
   destroyNow(): void;
 }
 
-/** Where a command finds things, in the runtime's own file system: values of placeholders. */
+/** Values of the placeholders in a command: paths in the runtime's own file system. */
 export interface RuntimePaths {
   /** Folder of the target file. */
   dir: string;
@@ -58,13 +63,15 @@ export interface RuntimePaths {
   node: string;
 }
 
-/** Where targets run: plain processes, containers on a local engine, containers in a virtual machine. */
+/**
+ * A platform for targets: plain processes, containers on a local engine, or containers in a virtual machine.
+ */
 export interface Runtime {
   readonly name: 'process' | 'docker' | 'vm';
   available(): Promise<Availability>;
   /**
-   * Gets everything there that the target needs (images); to be done once, before its first deployment.
-   * @throws KitError target-unavailable when that is not possible.
+   * Provides everything that the target needs (images). Must be called once, before the first deployment.
+   * @throws KitError target-unavailable when something cannot be provided.
    */
   prepare(target: Target, log: (line: string) => void): Promise<PreparedRuntime>;
 }
@@ -72,24 +79,27 @@ export interface Runtime {
 /** A runtime that has everything that one target needs. */
 export interface PreparedRuntime {
   readonly name: Runtime['name'];
-  /** Where a service's command finds things; without a service: install and verify. */
+  /** Returns the paths for the command of a service; without a service, for install and verify. */
   pathsFor(service?: string): RuntimePaths;
-  /** The images of its services, as the engine of this machine names them. */
+  /** Images of its services, by their names on the engine of this machine. */
   readonly images?: readonly string[];
-  /** Whether a fault, which this machine can do, can be done to what runs there. */
+  /** Reports whether a fault that this machine supports can be injected into a target on this runtime. */
   supports(fault: Fault): Availability;
-  /** Names of faults that it makes possible, whatever this machine has. */
+  /** Names of faults that the runtime makes possible even where this machine does not support them. */
   readonly enabledFaults?: ReadonlySet<string>;
-  /** The kit's receiver (host:port) as the target has to call it; default: as it is. */
+  /**
+   * Translates the address of the kit's receiver (host:port) into the one that the target must call. Default:
+   * unchanged.
+   */
   sinkFor?(sink: string): string;
   /**
-   * Where time says nothing about the target, because its processors are made in software: how long its starts and
-   * commands may take all the same. What it claims about time is not measured then.
+   * Timeout of starts and commands, in milliseconds, where processors are emulated in software; otherwise
+   * undefined. Durations show nothing about the target there, so its claims about time are not measured.
    */
   readonly slowStartMs?: number | undefined;
-  /** The disk of a round, where it is not one of this machine; `dir` is the round's directory. */
+  /** Makes the disk of a round where it is not a disk of this machine; `dir` is the round's directory. */
   makeDisk?(dir: string, kind: DiskKind, filesystem: Filesystem, registry: Registry): Promise<Disk>;
   deploy(plan: DeploymentPlan): Deployment;
-  /** Gives back what it has taken; nothing of it can be used afterwards. */
+  /** Releases what `prepare` has taken; the runtime cannot be used afterwards. */
   close?(): Promise<void>;
 }

@@ -3,7 +3,7 @@ import t from 'tap';
 import { countCalls } from '../../faults/tracing/count-calls.js';
 import { coarseToFine, injectionOf, planPoints, planRows } from './plan.js';
 
-t.test('every place comes once, and any beginning is spread over all of them', async (t) => {
+t.test('every call comes once, and any beginning is spread over all of them', async (t) => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 400 }), (count) => {
       const order = coarseToFine(count);
@@ -45,7 +45,7 @@ t.test('a call that can fail fails with each error, and the rows take turns', as
     { service: 'a', kind: 'sync', what: 'fail', count: 1 },
   ]);
   t.same(
-    rows.map(({ what, places }) => [what, places]),
+    rows.map(({ what, calls }) => [what, calls]),
     [
       ['EIO', 1],
       ['ENOSPC', 1],

@@ -7,13 +7,15 @@ export interface SweepRow {
   service: string;
   kind: string;
   what: SyscallPoint['what'];
-  /** Calls of the kind that were enumerated: places at which it can be done. */
-  places: number;
+  /** System calls of the kind that were enumerated. */
+  calls: number;
+  /** Calls at which the fault was tried. */
   tried: number;
-  reached: number;
+  /** Tries that hit. */
+  hit: number;
 }
 
-const RESUME_TRIGGER = { afterConfirms: 2, atMostMs: 150 };
+const RESUME_TRIGGER = { afterConfirms: 2, maxWaitMs: 150 };
 
 /** A row for everything that was enumerated; each call that can fail has one for each error, and these come first. */
 export function planRows(counts: readonly CallCount[]): SweepRow[] {
@@ -21,17 +23,18 @@ export function planRows(counts: readonly CallCount[]): SweepRow[] {
   const killing = counts.filter(({ what }) => what === 'kill');
   return [...failing, ...killing].flatMap(({ service, kind, what, count }) => {
     const actions = what === 'kill' ? (['kill'] as const) : (['EIO', 'ENOSPC'] as const);
-    return actions.map((action) => ({ service, kind, what: action, places: count, tried: 0, reached: 0 }));
+    return actions.map((action) => ({ service, kind, what: action, calls: count, tried: 0, hit: 0 }));
   });
 }
 
 /**
- * Every place of every row, in an order in which any beginning is spread evenly: row after row, and in each the first
- * place, the last, the middle, the quarters, and so on; of each row no more than `each`.
+ * Lists the calls of every row so that any beginning of the list is spread evenly: the rows take turns, and in each row
+ * the order is first call, last, middle, quarters, and so on.
+ * @param maxPerRow upper bound of the calls of each row.
  */
 export function planPoints(rows: readonly SweepRow[], maxPerRow = Number.POSITIVE_INFINITY): SyscallPoint[] {
   const lists = rows.map((row) => {
-    return coarseToFine(row.places)
+    return coarseToFine(row.calls)
       .slice(0, maxPerRow)
       .map((nth) => ({
         service: row.service,

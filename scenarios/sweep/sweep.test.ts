@@ -11,10 +11,10 @@ t.test(
   'a correct queue outlives every call of its life, and every failure of its syncs',
   { skip },
   async (t) => {
-    const place = new TestWorkspace();
-    t.teardown(() => place.remove());
-    const target = place.queue('', ['kill', 'io-error'], 20);
-    const { code, stdout, stderr } = await place.run([
+    const workspace = new TestWorkspace();
+    t.teardown(() => workspace.remove());
+    const target = workspace.queue('', ['kill', 'io-error'], 20);
+    const { code, stdout, stderr } = await workspace.run([
       'sweep',
       target,
       '--json',
@@ -29,9 +29,9 @@ t.test(
     const result = JSON.parse(stdout) as SweepResult;
     const row = (kind: string, what: string) =>
       result.sweep.find((one) => one.kind === kind && one.what === what) ?? {
-        places: 0,
+        calls: 0,
         tried: 0,
-        reached: 0,
+        hit: 0,
       };
     for (const [kind, what] of [
       ['sync', 'kill'],
@@ -40,22 +40,22 @@ t.test(
       ['sync', 'EIO'],
       ['write', 'ENOSPC'],
     ] as const) {
-      const { places, tried, reached } = row(kind, what);
-      t.ok(places > 0 && tried > 0 && reached > 0, `${kind} ${what}: ${reached} of ${tried} of ${places}`);
+      const { calls, tried, hit } = row(kind, what);
+      t.ok(calls > 0 && tried > 0 && hit > 0, `${kind} ${what}: ${hit} of ${tried} of ${calls}`);
     }
     t.match(stderr, /server +sync +kill +enumerated \d+ +tried \d+ +hit \d+/);
-    t.match(stderr, /\d+ places were left out: more than 1 of a kind \(--each\)/);
-    t.same(readdirSync(join(place.state, 'runs')), []);
-    t.same(processesBelow(place.dir), []);
+    t.match(stderr, /\d+ system calls were not tried: more than 1 of a kind \(--each\)/);
+    t.same(readdirSync(join(workspace.state, 'runs')), []);
+    t.same(processesBelow(workspace.dir), []);
   },
 );
 
 t.test('a queue that goes on after a failed sync is caught at the first one', { skip }, async (t) => {
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  const target = place.queue('goes-on-after-errors', ['kill', 'io-error'], 20);
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const target = workspace.queue('goes-on-after-errors', ['kill', 'io-error'], 20);
   const flags = ['--faults', 'io-error', '--each', '1', '--budget', '60s', '--seed', '1', '--json'];
-  const { code, stdout, stderr } = await place.run(['sweep', target, ...flags]);
+  const { code, stdout, stderr } = await workspace.run(['sweep', target, ...flags]);
   t.equal(code, 1, stderr);
   const { requirements } = JSON.parse(stdout) as SweepResult;
   t.ok(
@@ -65,10 +65,26 @@ t.test('a queue that goes on after a failed sync is caught at the first one', { 
   t.match(stderr, /EIO from 1 calls of fdatasync \(each thread's 1\).* unsynced sectors put back: \d+/);
 });
 
+t.test('a sweep tries no more system calls than --calls', { skip }, async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const target = workspace.queue('', ['kill'], 20);
+  const limits = ['--calls', '3', '--budget', '10m'];
+  const { code, stdout, stderr } = await workspace.run(['sweep', target, '--json', '--seed', '1', ...limits]);
+  t.equal(code, 0, stderr);
+  const { sweep, replay } = JSON.parse(stdout) as SweepResult;
+  t.equal(
+    sweep.reduce((sum, { tried }) => sum + tried, 0),
+    3,
+  );
+  t.match(stderr, /\d+ system calls were not tried: more than 3 in total \(--calls\)/);
+  t.match(replay, / --calls 3 --budget 600000ms$/);
+});
+
 t.test('what cannot be swept is told so', { skip }, async (t) => {
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  t.match(await place.run(['sweep', place.queue(''), '--faults', 'io-error']), {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  t.match(await workspace.run(['sweep', workspace.queue(''), '--faults', 'io-error']), {
     code: 2,
     stderr: /--faults io-error: the target test does not claim to survive it/,
   });

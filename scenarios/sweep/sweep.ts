@@ -24,8 +24,10 @@ export interface SweepOptions {
   faults: readonly Fault[];
   seed: number;
   budgetMs: number;
-  /** So many places of each kind of call and service at most; undefined: all. */
+  /** Upper bound of the system calls tried of each kind, service and error; undefined: all. */
   maxPerRow?: number;
+  /** Upper bound of the system calls tried in total; undefined: all. */
+  maxCalls?: number;
   /** An empty directory; dropped when nothing failed and nobody asked for it. */
   dir: string;
   keep: boolean;
@@ -61,22 +63,22 @@ export async function runSweep(options: SweepOptions): Promise<SweepResult> {
   const faultNames = new Set(faults.map(({ name }) => name));
   const counts = await enumerate(options, schedule);
   const rows = planRows(counts).filter((row) => faultNames.has(faultNameOf({ ...row, nth: 1 })));
-  const points = planPoints(rows, options.maxPerRow);
+  const points = planPoints(rows, options.maxPerRow).slice(0, options.maxCalls);
   if (points.length === 0)
     throw new KitError('target-unavailable', 'no system call was seen that could be swept');
-  progress(`${points.length} places in the lives of ${Object.keys(target.services).join(', ')}`);
+  progress(`${points.length} system calls to try, of ${Object.keys(target.services).join(', ')}`);
   const swept = { ...schedule, injections: points.map(injectionOf) };
   const run = await rerun(
     {
       ...rerunOptions(options, swept),
-      faults: syscallPointFaults(points, (point, reached) => {
+      faults: syscallPointFaults(points, (point, hit) => {
         const row = rows.find(
           ({ service, kind, what }) =>
             service === point.service && kind === point.kind && what === point.what,
         );
         if (row === undefined) return;
         row.tried++;
-        if (reached) row.reached++;
+        if (hit) row.hit++;
       }),
       lastFaultMs: startMs + budgetMs - RESERVE_MS,
     },
@@ -107,7 +109,7 @@ async function enumerate(options: SweepOptions, schedule: Schedule): Promise<Cal
   const dir = mkdtempSync(join(options.dir, 'enumeration-'));
   const countingSchedule = {
     ...schedule,
-    injections: [{ fault: countingFault.name, afterConfirms: 1, atMostMs: 500 }],
+    injections: [{ fault: countingFault.name, afterConfirms: 1, maxWaitMs: 500 }],
   };
   await rerun(
     { ...rerunOptions(options, countingSchedule), faults: new Map([[countingFault.name, countingFault]]) },

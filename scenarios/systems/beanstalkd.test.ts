@@ -41,15 +41,15 @@ async function put(server: RealServer, bytes: Buffer): Promise<string> {
 /** Every job that is there, by the name of the one whose bytes it has. */
 async function jobs(server: RealServer, known: Readonly<Record<string, Buffer>>): Promise<string[]> {
   const dialogue = await BeanstalkConnection.open(server.port, ANSWER_MS);
-  const found: string[] = [];
+  const names: string[] = [];
   for (;;) {
     const { body } = await dialogue.call('reserve-with-timeout 0');
     if (body === undefined) break;
     const [name] = Object.entries(known).find(([, bytes]) => bytes.equals(body)) ?? [];
-    found.push(name ?? `${body.length} bytes, ${body.every((byte) => byte === 0) ? 'all zero' : 'others'}`);
+    names.push(name ?? `${body.length} bytes, ${body.every((byte) => byte === 0) ? 'all zero' : 'others'}`);
   }
   dialogue.break(new Error('closed'));
-  return found.sort();
+  return names.sort();
 }
 
 /** A server whose first binlog file holds these confirmed jobs, and that has been killed and started three times. */
@@ -76,19 +76,19 @@ async function watch(t: Test, server: RealServer, killAtWrite?: number): Promise
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   const ended = once(child, 'exit');
-  let said = '';
+  let stderr = '';
   for await (const chunk of child.stderr) {
-    said += chunk;
-    if (said.includes('attached')) break;
+    stderr += chunk;
+    if (stderr.includes('attached')) break;
   }
   return async () => {
     await ended;
-    return readFileSync(log, 'latin1').split('\n').flatMap(inWords);
+    return readFileSync(log, 'latin1').split('\n').flatMap(shortForms);
   };
 }
 
 /** `write binlog.4 502`, `unlink binlog.1`, `fsync binlog.4`, `answer`. */
-function inWords(line: string): string[] {
+function shortForms(line: string): string[] {
   if (/write\(\d+<socket/.test(line)) return ['answer'];
   const [, call = '', file = '', bytes] = /(\w+)\(.*(binlog\.\d+).*?(?:, (\d+))?\)/.exec(line) ?? [];
   return call === '' ? [] : [[call, file, ...(bytes === undefined ? [] : [bytes])].join(' ')];
@@ -185,8 +185,8 @@ t.test('and a power cut loses it', { skip: skip || skipReason() }, async (t) => 
     await killed;
     await disk.cut(moment, 'all-lost', testRandom(1));
     await server.start();
-    const found = await jobs(server, known);
-    t.notOk(found.includes('last'), `left: ${found.join(', ')}`);
+    const delivered = await jobs(server, known);
+    t.notOk(delivered.includes('last'), `left: ${delivered.join(', ')}`);
     await server.remove();
   });
 });

@@ -14,8 +14,8 @@ const RunSchema = z.strictObject({
   verdict: z.enum(['pass', 'fail']),
   /** Requirements that fail, one or several of them, when the verdict is fail. */
   red: z.array(z.enum(REQUIREMENT_IDS)).default([]),
-  /** Others that are known to fail when a crash falls at the right moment, and need not; no further ones may. */
-  byChance: z.array(z.enum(REQUIREMENT_IDS)).default([]),
+  /** Further requirements that may fail, when a crash falls at the right moment. No other may. */
+  mayFail: z.array(z.enum(REQUIREMENT_IDS)).default([]),
   budgetSeconds: z.number().min(1),
   reason: z.string().min(1),
 });

@@ -14,7 +14,7 @@ export interface SystemResult {
   faults: readonly string[];
   expected: { verdict: 'pass' | 'fail'; red: readonly string[] };
   /** `not-measured`: the system, or what makes the fault, is not here or does not start; `why` says which. */
-  outcome: 'as-expected' | 'otherwise' | 'not-measured';
+  outcome: 'as-expected' | 'unexpected' | 'not-measured';
   why: string;
   verdict?: GateResult['verdict'];
   red: string[];
@@ -105,15 +105,15 @@ export async function measureSystem(
  */
 export function compareWithExpected(
   result: Pick<GateResult, 'verdict' | 'why' | 'requirements'>,
-  { verdict, red, byChance }: Pick<ExpectedRun, 'verdict' | 'red' | 'byChance'>,
+  { verdict, red, mayFail }: Pick<ExpectedRun, 'verdict' | 'red' | 'mayFail'>,
 ): Pick<SystemResult, 'outcome' | 'why'> {
   const { why } = result;
   const failedIds = failedRequirements(result);
   const onlyAllowed =
-    failedIds.length > 0 && failedIds.every((id) => [...red, ...byChance].some((one) => one === id));
+    failedIds.length > 0 && failedIds.every((id) => [...red, ...mayFail].some((one) => one === id));
   const isExpected =
     result.verdict === 'fail' ? onlyAllowed : result.verdict === 'pass' && verdict === 'pass';
-  return { outcome: isExpected ? 'as-expected' : 'otherwise', why };
+  return { outcome: isExpected ? 'as-expected' : 'unexpected', why };
 }
 
 function failedRequirements({ requirements }: Pick<GateResult, 'requirements'>): string[] {

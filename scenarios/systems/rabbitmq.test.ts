@@ -81,19 +81,19 @@ t.test(
       await publish(server, queue, `in ${queue}`);
       await server.kill();
       await server.start();
-      const found = await take(server, queue);
+      const taken = await take(server, queue);
       // Its name was saved before the kill: that was too late.
-      if (found === `in ${queue}`) continue;
-      t.equal(found, 'silence', 'declared, and hands out nothing');
-      const both = members(parent, queue);
-      t.equal(both.length, 2, 'the log that it had, and a new one');
+      if (taken === `in ${queue}`) continue;
+      t.equal(taken, 'silence', 'declared, and hands out nothing');
+      const logs = members(parent, queue);
+      t.equal(logs.length, 2, 'the log that it had, and a new one');
       t.match(
-        both.find(({ named }) => !named),
+        logs.find(({ named }) => !named),
         { text: `in ${queue}` },
         'what was confirmed is in the log that the node does not know any more',
       );
       t.match(
-        both.find(({ named }) => named),
+        logs.find(({ named }) => named),
         { text: '' },
         'the one it knows is empty',
       );

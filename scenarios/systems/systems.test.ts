@@ -34,10 +34,17 @@ t.test('a wrong table and an unknown name are told', async (t) => {
   t.throws(() => loadExpectedSystems([], dir), { code: 'bad-target' });
   writeFileSync(join(dir, 'expected.json'), '{ "x": { "program": "x", "package": "x", "runs": [] } }');
   t.throws(() => loadExpectedSystems([], dir), { code: 'bad-target', message: /x\.runs/ });
+  const run = { faults: ['kill'], verdict: 'pass', budgetSeconds: 6, reason: 'it syncs', byChance: ['PP-1'] };
+  const earlier = { x: { program: 'x', package: 'x', runs: [run] } };
+  writeFileSync(join(dir, 'expected.json'), JSON.stringify(earlier));
+  t.throws(() => loadExpectedSystems([], dir), {
+    exitCode: 2,
+    message: /^\S+expected\.json: x\.runs\.0: Unrecognized key: "byChance"$/,
+  });
 });
 
 t.test('only the right verdict at the right requirement is as expected', async (t) => {
-  const found = (verdict: 'pass' | 'fail' | 'not-measured', red: readonly string[] = []) => ({
+  const gateResult = (verdict: 'pass' | 'fail' | 'not-measured', red: readonly string[] = []) => ({
     verdict,
     why: 'because',
     requirements: red.map((id) => ({ id, verdict: 'fail' as const, why: '' })),
@@ -46,24 +53,24 @@ t.test('only the right verdict at the right requirement is as expected', async (
     compareWithExpected(result, run).outcome;
   const durable = { verdict: 'pass', red: [] } as const;
   const lossy = { verdict: 'fail', red: ['PP-1' as const, 'PP-12' as const] } as const;
-  const run = (from: typeof durable | typeof lossy, byChance: 'PP-5'[] = []) => ({
+  const run = (from: typeof durable | typeof lossy, mayFail: 'PP-5'[] = []) => ({
     ...from,
     red: [...from.red],
-    byChance,
+    mayFail,
   });
-  t.equal(outcome(found('fail', ['PP-5']), run(durable, ['PP-5'])), 'as-expected');
-  t.equal(outcome(found('fail', ['PP-5', 'PP-1']), run(durable, ['PP-5'])), 'otherwise');
-  t.equal(outcome(found('not-measured'), run(durable, ['PP-5'])), 'otherwise');
-  t.equal(outcome(found('fail', ['PP-5']), run(lossy, ['PP-5'])), 'as-expected', 'the gate ended with it');
-  t.equal(outcome(found('fail', ['PP-5']), run(lossy)), 'otherwise');
-  t.equal(outcome(found('fail', ['PP-5', 'PP-1']), run(lossy, ['PP-5'])), 'as-expected');
-  t.equal(outcome(found('pass'), run(durable)), 'as-expected');
-  t.equal(outcome(found('fail', ['PP-1']), run(durable)), 'otherwise');
-  t.equal(outcome(found('not-measured'), run(durable)), 'otherwise');
-  t.equal(outcome(found('fail', ['PP-1', 'PP-12']), run(lossy)), 'as-expected');
-  t.equal(outcome(found('fail', ['PP-1']), run(lossy)), 'as-expected');
-  t.equal(outcome(found('fail', ['PP-1', 'PP-10']), run(lossy)), 'otherwise');
-  t.equal(outcome(found('pass'), run(lossy)), 'otherwise');
+  t.equal(outcome(gateResult('fail', ['PP-5']), run(durable, ['PP-5'])), 'as-expected');
+  t.equal(outcome(gateResult('fail', ['PP-5', 'PP-1']), run(durable, ['PP-5'])), 'unexpected');
+  t.equal(outcome(gateResult('not-measured'), run(durable, ['PP-5'])), 'unexpected');
+  t.equal(outcome(gateResult('fail', ['PP-5']), run(lossy, ['PP-5'])), 'as-expected', 'the gate ended with it');
+  t.equal(outcome(gateResult('fail', ['PP-5']), run(lossy)), 'unexpected');
+  t.equal(outcome(gateResult('fail', ['PP-5', 'PP-1']), run(lossy, ['PP-5'])), 'as-expected');
+  t.equal(outcome(gateResult('pass'), run(durable)), 'as-expected');
+  t.equal(outcome(gateResult('fail', ['PP-1']), run(durable)), 'unexpected');
+  t.equal(outcome(gateResult('not-measured'), run(durable)), 'unexpected');
+  t.equal(outcome(gateResult('fail', ['PP-1', 'PP-12']), run(lossy)), 'as-expected');
+  t.equal(outcome(gateResult('fail', ['PP-1']), run(lossy)), 'as-expected');
+  t.equal(outcome(gateResult('fail', ['PP-1', 'PP-10']), run(lossy)), 'unexpected');
+  t.equal(outcome(gateResult('pass'), run(lossy)), 'unexpected');
 });
 
 t.test('a system that is not installed is not measured', async (t) => {
@@ -80,33 +87,33 @@ t.test('a system that is not installed is not measured', async (t) => {
   t.match(done, { outcome: 'not-measured', why: /no-such-program is not installed.*redis-server/ });
 });
 
-t.test('a run that went otherwise is told with what failed, and what the target said last', async (t) => {
+t.test('an unexpected result is reported with what failed, and what the target said last', async (t) => {
   const evidence = mkdtempSync(join(tmpdir(), 'plugpull-evidence-'));
   t.teardown(() => rmSync(evidence, { recursive: true, force: true }));
   t.strictSame(lastLogLines(evidence), []);
-  for (const [round, said] of [
+  for (const [round, text] of [
     ['round-9', 'of an earlier round\n'],
     ['round-10', `${'x'.repeat(100_000)}\n${Array.from({ length: 20 }, (_, n) => `line ${n}\n`).join('')}`],
   ] as const) {
     mkdirSync(join(evidence, round, 'logs'), { recursive: true });
     writeFileSync(join(evidence, round, 'logs', 'install.log'), '');
-    writeFileSync(join(evidence, round, 'logs', 'server.log'), `${said}fatal: ${'y'.repeat(1000)}\n`);
+    writeFileSync(join(evidence, round, 'logs', 'server.log'), `${text}fatal: ${'y'.repeat(1000)}\n`);
   }
-  const said = lastLogLines(evidence);
+  const tails = lastLogLines(evidence);
   t.strictSame(
-    said.map(({ file }) => file),
+    tails.map(({ file }) => file),
     ['round-10/logs/server.log'],
     'of the last round, and only what is not empty',
   );
   const violations = [{ requirement: 'PP-10', what: 'not ready 30.02 s after fault 4: not running: server' }];
-  const told = unexpectedReport(
+  const report = unexpectedReport(
     { violations, evidence, bundle: '/b.tar.gz', replay: 'plugpull gate x.json --seed 1' },
-    said,
+    tails,
   );
-  t.equal(told[0], 'PP-10: not ready 30.02 s after fault 4: not running: server');
-  t.equal(told[2], '  line 16');
-  t.match(told[6], /^ {2}fatal: y{293}$/);
-  t.strictSame(told.slice(7), [
+  t.equal(report[0], 'PP-10: not ready 30.02 s after fault 4: not running: server');
+  t.equal(report[2], '  line 16');
+  t.match(report[6], /^ {2}fatal: y{293}$/);
+  t.strictSame(report.slice(7), [
     `evidence: ${evidence}`,
     'this failure again: plugpull replay /b.tar.gz',
     'run it again: plugpull gate x.json --seed 1',

@@ -1,7 +1,7 @@
 /*
- * A durable message queue over HTTP in two hundred lines: a start for authors, with nothing but C and POSIX.
+ * A durable message queue over HTTP in 250 lines: a starting point for authors. It needs nothing but C and POSIX.
  *
- * All is one log of records, each with its length and checksum. A record is synced before anybody hears of it:
+ * The queue is one log of records. Each record has its length and a checksum, and is synced before it is answered:
  *
  *     type 1 byte ('P' put, 'D' done), length of id 2, length of body 4, id, body, CRC-32 of all that (little-endian)
  */
@@ -25,7 +25,7 @@
 #define HEAD 7
 #define LEASE_MS 2000
 
-/* Every message that is alive, in order. `until`: who has leased it may consume it so long; 0: nobody has. */
+/* The live messages, in order. `until` is the time at which the lease ends, in ms; 0 if the message is not leased. */
 struct message {
   struct message *next;
   long long until;
@@ -47,7 +47,8 @@ static long long nowMs(clockid_t clock) {
   return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
-/* What is on the disk after an error nobody knows, and a second sync would not tell. The next start reads what is there. */
+/* Exits on an error. The content of the disk is unknown after it, and a second sync could succeed without writing the
+   data. The next start reads the log from the disk. */
 static void must(int right, const char *what) {
   if (right) return;
   perror(what);
@@ -99,7 +100,7 @@ static void add(const char *id, uint32_t size, const char *body) {
   strcpy(message->id, id);
   memcpy(message->body, body, size);
   message->size = size;
-  *find("") = message; /* No message has an empty id: this is the end of the list. */
+  *find("") = message; /* No message has an empty id, so this appends to the list. */
 }
 
 static void removeAt(struct message **at) {
@@ -109,7 +110,7 @@ static void removeAt(struct message **at) {
   free(gone);
 }
 
-/* Takes in the whole records from the front. What follows them was torn by a crash, and never confirmed. */
+/* Reads the whole records from the start of the log. The bytes behind them were torn by a crash and never confirmed. */
 static void readLog(const char *bytes, size_t size) {
   for (size_t at = 0; at + HEAD + 4 <= size;) {
     uint16_t length;
@@ -141,13 +142,13 @@ static void openQueue(const char *data) {
     free(bytes);
     close(old);
   }
-  /* The log begins anew with what is alive, under another name until all of it is on the disk. So nothing is ever
-     appended behind a torn record, or behind one of which the last sync said that it failed. */
+  /* Write the live messages to a new log, under another name until all of it is on the disk. Then no record is ever
+     appended behind a torn record, or behind a record whose sync failed. */
   must((logFile = open("log.new", O_WRONLY | O_CREAT | O_TRUNC, 0600)) >= 0, "log.new");
   for (struct message *at = first; at != NULL; at = at->next) writeRecord('P', at->id, at->body, at->size);
   must(fsync(logFile) == 0, "fsync");
   must(rename("log.new", "log") == 0, "rename");
-  /* The name is on the disk only when the directory is. */
+  /* Sync the directory: without it the new name could be lost in a power cut. */
   int directory = open(".", O_RDONLY);
   must(directory >= 0 && fsync(directory) == 0, "fsync of the directory");
   close(directory);
@@ -163,7 +164,7 @@ static void answer(FILE *to, const char *status, const char *headers, const char
 
 static void put(FILE *to, const char *id, const char *body, uint32_t size) {
   pthread_mutex_lock(&lock);
-  /* Asked for again because the first answer was lost: it is stored once. */
+  /* A producer repeats a submit if the answer was lost. Store the message only once. */
   if (*find(id) == NULL) {
     writeRecord('P', id, body, size);
     must(fsync(logFile) == 0, "fsync");
@@ -217,7 +218,7 @@ static void consume(FILE *to, const char *key) {
   answer(to, found ? "204 No Content" : "404 Not Found", "", "", 0);
 }
 
-/* Serves one connection, request by request, until the other side closes it. */
+/* Serves one connection, request by request, until the client closes it. */
 static void *serve(void *given) {
   int fd = (int)(intptr_t)given, one = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
@@ -228,7 +229,7 @@ static void *serve(void *given) {
     while (fgets(line, sizeof line, from) != NULL && line[0] != '\r')
       if (strncasecmp(line, "content-length:", 15) == 0) size = strtoul(line + 15, NULL, 10);
     char *body = malloc(size + 1);
-    /* Shorter when the producer hangs up within its message: nothing was submitted then. */
+    /* The body is short if the producer hangs up inside its message. Then nothing was submitted. */
     if (body == NULL || fread(body, 1, size, from) < size) {
       free(body);
       break;

@@ -1,6 +1,7 @@
-// A durable message queue over HTTP in a hundred lines: a start for authors, with nothing but Node.
+// A durable message queue over HTTP in 150 lines: a starting point for authors. It needs nothing but Node.
 //
-// All is one log of records, each with its length and checksum. A record is synced before anybody hears of it:
+// The queue is one log of records. Each record has its length and a checksum, and is synced before it is
+// answered:
 //
 //     type 1 byte ('P' put, 'D' done), length of id 2, length of body 4, id, body, CRC-32 of all that (big-endian)
 import { randomUUID } from 'node:crypto';
@@ -19,11 +20,11 @@ const { values } = parseArgs({ options: { data: { type: 'string' }, port: { type
 const path = join(values.data, 'log');
 /** Bodies by id. */
 const bodies = new Map();
-/** Ids that nobody has leased, in order. */
+/** Ids of messages that are not leased, in order. */
 const waiting = [];
-/** By key: the id, and the timer that gives it back. */
+/** Leases by key: the id of the message, and the timer that ends the lease. */
 const leases = new Map();
-/** Who waits for a message to come. */
+/** Functions that wake the requests that wait for a message. */
 const sleepers = new Set();
 
 function encode(kind, id, body = Buffer.alloc(0)) {
@@ -37,7 +38,10 @@ function encode(kind, id, body = Buffer.alloc(0)) {
   return record;
 }
 
-/** The whole records from the front. What follows them was torn by a crash, and never confirmed. */
+/**
+ * Yields the whole records from the start of the log. The bytes behind them were torn by a crash and never
+ * confirmed.
+ */
 function* decode(bytes) {
   for (let at = 0; at + HEAD_BYTES + SUM_BYTES <= bytes.length; ) {
     const middle = at + HEAD_BYTES + bytes.readUInt16BE(at + 1);
@@ -58,13 +62,13 @@ for (const { kind, id, body } of existsSync(path) ? decode(readFileSync(path)) :
 }
 waiting.push(...bodies.keys());
 
-// The log begins anew with what is alive, under another name until all of it is on the disk. So nothing is ever
-// appended behind a torn record, or behind one of which the last sync said that it failed.
+// Write the live messages to a new log, under another name until all of it is on the disk. Then no record is ever
+// appended behind a torn record, or behind a record whose sync failed.
 const log = openSync(`${path}.new`, 'w');
 for (const [id, body] of bodies) write(encode(PUT, id, body));
 fsyncSync(log);
 renameSync(`${path}.new`, path);
-// The name is on the disk only when the directory is.
+// Sync the directory: without it the new name could be lost in a power cut.
 const directory = openSync(values.data, 'r');
 fsyncSync(directory);
 closeSync(directory);
@@ -78,14 +82,15 @@ function append(record) {
     write(record);
     fsyncSync(log);
   } catch (error) {
-    // What is on the disk now nobody knows, and a second sync would not tell. The next start reads what is there.
+    // Exit: the content of the disk is unknown now, and a second sync could succeed without writing the data.
+    // The next start reads the log from the disk.
     console.error(error.message);
     process.exit(1);
   }
 }
 
 function put(id, body) {
-  // Asked for again because the first answer was lost: it is stored once.
+  // A producer repeats a submit if the answer was lost. Store the message only once.
   if (bodies.has(id)) return;
   append(encode(PUT, id, body));
   bodies.set(id, body);
@@ -98,7 +103,7 @@ function offer(id) {
   first?.();
 }
 
-/** Calls back with a leased message, or with nothing after so long. */
+/** Calls back with a leased message, or with undefined after `waitMs` without a message. */
 function lease(waitMs, answer) {
   const id = waiting.shift();
   if (id === undefined && waitMs > 0) {
@@ -133,7 +138,7 @@ const server = createServer((request, response) => {
   const name = decodeURIComponent(pathname.split('/')[2] ?? '');
   const chunks = [];
   request.on('data', (chunk) => chunks.push(chunk));
-  // Comes only when the request is whole: a producer that hangs up within its message has submitted nothing.
+  // The event comes only for a whole request: a producer that hangs up inside its message has submitted nothing.
   request.on('end', () => {
     if (request.method === 'PUT') {
       put(name, Buffer.concat(chunks));

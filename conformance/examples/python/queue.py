@@ -1,6 +1,6 @@
-"""A durable message queue over HTTP in a hundred lines: a start for authors, with nothing but Python 3.
+"""A durable message queue over HTTP in 160 lines: a starting point for authors. It needs nothing but Python 3.
 
-All is one log of records, each with its length and checksum. A record is synced before anybody hears of it:
+The queue is one log of records. Each record has its length and a checksum, and is synced before it is answered:
 
     type 1 byte ('P' put, 'D' done), length of id 2, length of body 4, id, body, CRC-32 of all that (big-endian)
 """
@@ -25,7 +25,7 @@ def encode(kind, name, body=b""):
 
 
 def decode(log):
-    """The whole records from the front. What follows them was torn by a crash, and never confirmed."""
+    """Yields the whole records from the start of the log. The bytes behind them were torn by a crash and never confirmed."""
     at = 0
     while at + HEAD.size + 4 <= len(log):
         kind, name_size, body_size = HEAD.unpack_from(log, at)
@@ -51,14 +51,14 @@ class Queue:
                     else:
                         self.bodies.pop(name, None)
         self.waiting = deque(self.bodies)
-        # The log begins anew with what is alive, under another name until all of it is on the disk. So nothing is ever
-        # appended behind a torn record, or behind one of which the last sync said that it failed.
+        # Write the live messages to a new log, under another name until all of it is on the disk. Then no record is ever
+        # appended behind a torn record, or behind a record whose sync failed.
         self.log = os.open(path + ".new", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         for name, body in self.bodies.items():
             self.write(encode(b"P", name, body))
         os.fsync(self.log)
         os.rename(path + ".new", path)
-        # The name is on the disk only when the directory is.
+        # Sync the directory: without it the new name could be lost in a power cut.
         directory = os.open(data, os.O_RDONLY)
         os.fsync(directory)
         os.close(directory)
@@ -72,12 +72,13 @@ class Queue:
             self.write(record)
             os.fsync(self.log)
         except OSError:
-            # What is on the disk now nobody knows, and a second sync would not tell. The next start reads what is there.
+            # Exit: the content of the disk is unknown now, and a second sync could succeed without writing the data. The
+            # next start reads the log from the disk.
             os._exit(1)
 
     def put(self, name, body):
         with self.changed:
-            # Asked for again because the first answer was lost: it is stored once.
+            # A producer repeats a submit if the answer was lost. Store the message only once.
             if name not in self.bodies:
                 self.append(encode(b"P", name, body))
                 self.bodies[name] = body
@@ -125,7 +126,7 @@ class Front(BaseHTTPRequestHandler):
     def do_PUT(self):
         size = int(self.headers["content-length"])
         body = self.rfile.read(size)
-        if len(body) < size:  # The producer hung up within its message.
+        if len(body) < size:  # The producer hung up inside its message.
             self.close_connection = True
             return
         queue.put(unquote(urlparse(self.path).path.rsplit("/", 1)[1]).encode(), body)

@@ -1,6 +1,6 @@
-//! A durable message queue over HTTP in a hundred lines and a half: a start for authors, with nothing but Rust's own library.
+//! A durable message queue over HTTP in 200 lines: a starting point for authors. It needs nothing but Rust's standard library.
 //!
-//! All is one log of records, each with its length and checksum. A record is synced before anybody hears of it:
+//! The queue is one log of records. Each record has its length and a checksum, and is synced before it is answered:
 //!
 //!     type 1 byte ('P' put, 'D' done), length of id 2, length of body 4, id, body, CRC-32 of all that (big-endian)
 use std::collections::{HashMap, VecDeque};
@@ -29,7 +29,7 @@ fn encode(kind: u8, id: &str, body: &[u8]) -> Vec<u8> {
     record
 }
 
-/// The first record: its type, id, body and size. None where it was torn by a crash, and so never confirmed.
+/// Returns the type, id, body and size of the first record. None if a crash has torn it, so that it was never confirmed.
 fn decode(log: &[u8]) -> Option<(u8, String, Vec<u8>, usize)> {
     let middle = 7 + u16::from_be_bytes(log.get(1..3)?.try_into().ok()?) as usize;
     let end = middle + u32::from_be_bytes(log.get(3..7)?.try_into().ok()?) as usize;
@@ -61,29 +61,30 @@ impl Queue {
             }
         }
         order.retain(|id| bodies.contains_key(id));
-        // The log begins anew with what is alive, under another name until all of it is on the disk. So nothing is ever
-        // appended behind a torn record, or behind one of which the last sync said that it failed.
+        // Write the live messages to a new log, under another name until all of it is on the disk. Then no record is ever
+        // appended behind a torn record, or behind a record whose sync failed.
         let mut log = File::create(&fresh)?;
         for id in &order {
             log.write_all(&encode(b'P', id, &bodies[id]))?;
         }
         log.sync_all()?;
         fs::rename(&fresh, &path)?;
-        // The name is on the disk only when the directory is.
+        // Sync the directory: without it the new name could be lost in a power cut.
         File::open(data)?.sync_all()?;
         Ok(Queue { log, bodies, waiting: order.into(), leases: HashMap::new(), leased: 0 })
     }
 
     fn append(&mut self, record: &[u8]) {
         if let Err(error) = self.log.write_all(record).and_then(|()| self.log.sync_all()) {
-            // What is on the disk now nobody knows, and a second sync would not tell. The next start reads what is there.
+            // Exit: the content of the disk is unknown now, and a second sync could succeed without writing the data. The
+            // next start reads the log from the disk.
             eprintln!("{error}");
             std::process::exit(1);
         }
     }
 
     fn put(&mut self, id: String, body: Vec<u8>) {
-        // Asked for again because the first answer was lost: it is stored once.
+        // A producer repeats a submit if the answer was lost. Store the message only once.
         if self.bodies.contains_key(&id) {
             return;
         }
@@ -139,7 +140,7 @@ fn wait_for_lease(shared: &Shared, wait: Duration) -> Option<(String, String, Ve
     }
 }
 
-/// Serves one connection, request by request, until the other side closes it.
+/// Serves one connection, request by request, until the client closes it.
 fn serve(mut to: TcpStream, shared: Shared) -> io::Result<()> {
     to.set_nodelay(true)?;
     let mut from = BufReader::new(to.try_clone()?);
@@ -158,7 +159,7 @@ fn serve(mut to: TcpStream, shared: Shared) -> io::Result<()> {
             }
         }
         let mut body = vec![0; length];
-        // An error when the producer hangs up within its message: nothing was submitted then.
+        // This fails if the producer hangs up inside its message. Then nothing was submitted.
         from.read_exact(&mut body)?;
         let mut words = first.split_whitespace();
         let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
@@ -189,7 +190,7 @@ fn main() -> io::Result<()> {
     let shared: Shared = Arc::new((Mutex::new(queue), Condvar::new()));
     for connection in TcpListener::bind(format!("127.0.0.1:{}", given[2]))?.incoming() {
         let shared = shared.clone();
-        // A connection that breaks is its own matter.
+        // Ignore the result: an error of one connection does not affect the others.
         std::thread::spawn(move || connection.and_then(|stream| serve(stream, shared)));
     }
     Ok(())

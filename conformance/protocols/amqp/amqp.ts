@@ -7,7 +7,10 @@ import { identify } from '../message.js';
 import type { Protocol, Receiver, ReceiverOptions } from '../protocol.js';
 import { amqpReady, amqpSession, closeAmqp, openAmqp, QUEUE } from './client.js';
 
-/** AMQP 0-9-1 as RabbitMQ speaks it: publisher confirms in, manual acknowledgements out. */
+/**
+ * AMQP 0-9-1 with RabbitMQ's extensions: publisher confirms for submits, manual acknowledgements for
+ * deliveries.
+ */
 export const amqp: Protocol = {
   name: 'amqp',
   connect: (port, options) => connectProducer(amqpSession, port, options?.timeoutMs),
@@ -16,24 +19,26 @@ export const amqp: Protocol = {
 };
 
 const CONSUMERS = 2;
-/** Deliveries that a consumer may have and has not acknowledged. */
+/** Greatest number of unacknowledged deliveries of a consumer. */
 const PREFETCH = 8;
 const ANSWER_TIMEOUT_MS = 10_000;
-/** Between tries while the target is down. */
+/** Pause between attempts to connect while the target is down. */
 const RETRY_MS = 20;
 
-/** One consumer: its channel, and the acknowledgements that the server has not shown to have seen. */
+/** One consumer: its channel, and the acknowledgements that the server has not yet proven to have processed. */
 interface Consumer {
   channel: Channel;
   open: boolean;
+  /** Sequence numbers of these acknowledgements. */
   accepted: number[];
-  /** The question under way. */
+  /** The pending round trip that proves it. */
   settling: Promise<void> | undefined;
 }
 
 /**
- * Gets messages pushed and acknowledges each by hand. The protocol has no answer to an acknowledgement: that the server
- * has seen it is shown by its answer to a question on the same channel, which it takes up in order.
+ * Receives pushed messages and acknowledges each one. The protocol has no answer to an acknowledgement. The
+ * server's answer to a later request on the same channel proves that it has processed it, because it processes
+ * a channel in order.
  */
 class AmqpReceiver implements Receiver {
   readonly sink = '';
@@ -81,7 +86,7 @@ class AmqpReceiver implements Receiver {
       try {
         await this.#consume(port);
       } catch {
-        // The target is down, or the run is over; the loop's condition knows which.
+        // The target is down, or the run is over. The condition of the loop decides.
       }
       await pause(RETRY_MS, undefined, { signal }).catch(() => {});
     }
@@ -104,7 +109,7 @@ class AmqpReceiver implements Receiver {
       try {
         await withTimeout(
           channel.consume(QUEUE, (message) => {
-            // Null: the server has cancelled the consumer, the queue having gone.
+            // Null: the server cancelled the consumer because the queue is gone.
             if (message === null) closed.abort();
             else void this.#receive(consumer, message);
           }),
@@ -152,7 +157,10 @@ class AmqpReceiver implements Receiver {
     }
   }
 
-  /** Asks until the server has shown that it has seen every acknowledgement; never rejects. */
+  /**
+   * Waits until the server has proven that it processed every acknowledgement, or the connection broke. Never
+   * rejects.
+   */
   #settle(consumer: Consumer): Promise<void> {
     consumer.settling ??= this.#awaitAcksSeen(consumer).finally(() => {
       consumer.settling = undefined;
@@ -168,7 +176,7 @@ class AmqpReceiver implements Receiver {
         this.#reportSettled(accepted.splice(0, before), 'known');
       }
     } catch {
-      // The connection broke: what is left over is told at its end.
+      // The connection broke: `#consume` reports the remaining acknowledgements as broken.
     }
   }
 

@@ -3,31 +3,32 @@ import { messageOf } from '../../errors.js';
 import type { Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
 
-/** The queue that messages go into, by the default exchange. */
+/** Name of the queue that gets the messages through the default exchange. */
 export const QUEUE = 'plugpull';
 
 const CLOSE_TIMEOUT_MS = 1000;
 
 /**
- * A connection as RabbitMQ's `guest`, who may come from loopback only.
- * @throws Error when the target does not take it within `timeoutMs`.
+ * Opens a connection as RabbitMQ's user `guest`, which may connect from loopback only.
+ * @throws Error when the target does not accept it within `timeoutMs`.
  */
 export async function openAmqp(port: number, timeoutMs: number): Promise<ChannelModel> {
   const url = { protocol: 'amqp', hostname: '127.0.0.1', port, heartbeat: 0 };
   const connection = await withTimeout(connect(url, { timeout: timeoutMs, noDelay: true }), timeoutMs);
-  // What breaks is told to whoever waits for an answer.
+  // Ignore the event: the pending calls are rejected with the same error.
   connection.on('error', () => {});
   return connection;
 }
 
-/** Ends a connection in order, or gives up soon. Never rejects. */
+/** Closes a connection in order, and gives up after CLOSE_TIMEOUT_MS. Never rejects. */
 export async function closeAmqp(connection: ChannelModel): Promise<void> {
   await withTimeout(connection.close(), CLOSE_TIMEOUT_MS).catch(() => {});
 }
 
 /**
- * One try: it takes connections, has the queue, which is made durable when it is not there, and hands out of it. The last
- * must be asked for: a quorum queue without a leader is declared like any other, and then takes nothing.
+ * Tries once whether the target accepts connections, has the queue and delivers from it. It declares a durable
+ * queue if there is none. The `basic.get` is necessary: a quorum queue without a leader can be declared, and
+ * then accepts nothing. Never rejects.
  */
 export async function amqpReady(port: number, timeoutMs: number): Promise<boolean> {
   let connection: ChannelModel | undefined;
@@ -48,7 +49,10 @@ export async function amqpReady(port: number, timeoutMs: number): Promise<boolea
   }
 }
 
-/** Asking for a queue that is not there ends the channel. */
+/**
+ * Returns whether the queue exists. It uses its own channel, because the server closes the channel if it does
+ * not.
+ */
 async function hasQueue(connection: ChannelModel, timeoutMs: number): Promise<boolean> {
   const channel = await withTimeout(connection.createChannel(), timeoutMs);
   channel.on('error', () => {});
@@ -61,7 +65,7 @@ async function hasQueue(connection: ChannelModel, timeoutMs: number): Promise<bo
   }
 }
 
-/** A connection that publishes persistent, mandatory messages with publisher confirms. */
+/** Opens a connection that publishes persistent, mandatory messages with publisher confirms. */
 export async function amqpSession(port: number, timeoutMs: number): Promise<Session> {
   const connection = await openAmqp(port, timeoutMs);
   let usable = true;
@@ -72,7 +76,8 @@ export async function amqpSession(port: number, timeoutMs: number): Promise<Sess
   const channel = await withTimeout(connection.createConfirmChannel(), timeoutMs);
   channel.on('close', markUnusable);
   channel.on('error', markUnusable);
-  // Comes before the confirmation of the same message, which then says nothing.
+  // `basic.return` arrives before the `basic.ack` of the same message, which then does not mean that a queue
+  // stored it.
   const returned = new Set<string>();
   channel.on('return', ({ properties }) => returned.add(String(properties.messageId)));
   return {
@@ -90,7 +95,8 @@ export async function amqpSession(port: number, timeoutMs: number): Promise<Sess
         return { outcome: 'rejected', detail: 'basic.return: no queue took it' };
       } catch (error) {
         const detail = messageOf(error);
-        // The client says the same of a negative confirmation and of a channel that is gone.
+        // The client reports a negative confirmation and a closed channel with the same error; `usable`
+        // separates them.
         if (usable && /nack/i.test(detail)) return { outcome: 'rejected', detail: `basic.nack: ${detail}` };
         usable = false;
         return { outcome: 'indefinite', detail };

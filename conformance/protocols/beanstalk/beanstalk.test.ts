@@ -8,7 +8,7 @@ import { beanstalk } from './beanstalk.js';
 
 const message = compose({ run: 'run-1', id: '1', shape: 'text' }, seeded(1));
 
-/** A server that gives these answers, one to each command line that begins with one of these words. */
+/** Starts a server that answers each command whose first word is a key of `answers`. */
 async function scripted(t: Test, answers: Readonly<Record<string, string | Buffer | undefined>>) {
   const server = createServer((socket) => {
     socket.on('error', () => {});
@@ -23,7 +23,7 @@ async function scripted(t: Test, answers: Readonly<Record<string, string | Buffe
   return (server.address() as AddressInfo).port;
 }
 
-t.test('every answer to a put is classified exactly', async (t) => {
+t.test('each answer to a put has its exact outcome', async (t) => {
   const cases: [string | undefined, string, RegExp][] = [
     ['INSERTED 12\r\n', 'confirmed', /^INSERTED 12$/],
     ['BURIED 12\r\n', 'indefinite', /^BURIED 12$/],
@@ -43,7 +43,7 @@ t.test('every answer to a put is classified exactly', async (t) => {
   }
 });
 
-t.test('a deletion that was not found is no consumption, and one without an answer may be one', async (t) => {
+t.test('NOT_FOUND to a delete is a refusal, and a delete without a clear answer is unanswered', async (t) => {
   const job = Buffer.concat([
     Buffer.from(`RESERVED 7 ${message.bytes.length}\r\n`),
     message.bytes,

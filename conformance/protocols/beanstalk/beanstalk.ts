@@ -6,7 +6,7 @@ import { BeanstalkConnection } from './connection.js';
 
 const CONSUMERS = 2;
 
-/** beanstalkd's protocol: `put` into the default tube, `reserve` and `delete` out of it. */
+/** beanstalkd's protocol: `put` into the default tube submits, `reserve` receives, `delete` consumes. */
 export const beanstalk: Protocol = {
   name: 'beanstalk',
   connect: (port, options) => connectProducer(beanstalkSession, port, options?.timeoutMs),
@@ -30,10 +30,10 @@ export const beanstalk: Protocol = {
 
 const ANSWER_TIMEOUT_MS = 10_000;
 const WAIT_S = 1;
-/** As urgent as the producers' jobs. */
+/** Priority of a released job: equal to that of the producers' jobs. */
 const PRIORITY = 1024;
 
-/** Reserves jobs of the default tube, and deletes those that are taken. */
+/** Opens a source that reserves jobs of the default tube, and deletes consumed ones. */
 async function beanstalkSource(port: number): Promise<LeaseSource> {
   const connection = await BeanstalkConnection.open(port, ANSWER_TIMEOUT_MS);
   return {
@@ -65,11 +65,13 @@ function leaseOf(connection: BeanstalkConnection, job: string, body: Buffer): Le
   };
 }
 
-/** Beanstalkd's own default. */
-/** A job that was reserved for longer goes to the next who asks; longer than any receiver of a run holds one. */
+/**
+ * Time after which beanstalkd gives a reserved job to another consumer. It is longer than any receiver holds a
+ * job.
+ */
 const TIME_TO_RUN_S = 60;
 
-/** Definite refusals: the job was not taken. */
+/** Answers that are definite rejections: the job was not stored. */
 const REJECTIONS = new Set([
   'JOB_TOO_BIG',
   'DRAINING',

@@ -2,16 +2,18 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { withTimeout } from '../client/timeout.js';
 
-/** One answer: the words of its line and, where it carries a job, the job's bytes. */
+/** One answer: the words of its line, and the bytes of the job if it has one. */
 export interface Reply {
   words: string[];
   body: Buffer | undefined;
 }
 
-/** Answers whose last word is the size of a body that follows. */
+/** First words of the answers whose last word is the size of a following body. */
 const REPLIES_WITH_BODY = new Set(['RESERVED', 'FOUND', 'OK']);
 const CRLF = '\r\n';
-/** A server that sends more than this without a line end is not one. */
+/**
+ * Greatest length of an answer line. A server that sends more without a line end does not speak this protocol.
+ */
 const MAX_LINE_BYTES = 1024;
 
 interface PendingReply {
@@ -19,14 +21,14 @@ interface PendingReply {
   reject(error: Error): void;
 }
 
-/** One connection that speaks beanstalkd's protocol: commands go out, answers come in the same order. */
+/** One connection with beanstalkd's protocol. Answers arrive in the order of the commands. */
 export class BeanstalkConnection {
   readonly #socket: Socket;
   readonly #timeoutMs: number;
   readonly #pendingReplies: PendingReply[] = [];
   #chunks: Buffer[] = [];
   #sizeBytes = 0;
-  /** Nothing can be read out of fewer bytes. */
+  /** Number of received bytes from which on another parse is useful. */
   #neededBytes = 1;
   #broken: Error | undefined;
 
@@ -39,7 +41,11 @@ export class BeanstalkConnection {
     socket.on('close', () => this.break(new Error('the connection broke')));
   }
 
-  /** @param timeoutMs limit for the connection and for each answer. */
+  /**
+   * Opens a connection to a port of this machine.
+   * @param timeoutMs limit for the connection and for each answer.
+   * @throws Error when the target does not accept it in time.
+   */
   static async open(port: number, timeoutMs: number): Promise<BeanstalkConnection> {
     const socket = connect(port, '127.0.0.1');
     try {
@@ -55,7 +61,9 @@ export class BeanstalkConnection {
     return this.#broken !== undefined;
   }
 
-  /** Sends a command, with the job that belongs to it, and resolves to the answer. Breaks when none comes in time. */
+  /**
+   * Sends a command, with its job if there is one, and resolves to the answer. A timeout breaks the connection.
+   */
   async call(command: string, body?: Buffer): Promise<Reply> {
     if (this.#broken) throw this.#broken;
     const reply = new Promise<Reply>((resolve, reject) => {
@@ -76,7 +84,7 @@ export class BeanstalkConnection {
     }
   }
 
-  /** Ends the connection; everybody who waits is told why. */
+  /** Closes the connection. Every pending call rejects with `why`. */
   break(why: Error): void {
     if (this.#broken) return;
     this.#broken = why;
@@ -107,7 +115,10 @@ export class BeanstalkConnection {
   }
 }
 
-/** The first answer in `bytes` and its length; or how many bytes there must be before it is worth looking again. */
+/**
+ * Parses the first answer in `bytes`. Returns the answer and its length in bytes; or the number of bytes from
+ * which on another parse is useful; or 'nonsense' if the bytes cannot begin an answer.
+ */
 function readReply(bytes: Buffer): { reply: Reply; length: number } | number | 'nonsense' {
   const end = bytes.subarray(0, MAX_LINE_BYTES).indexOf(CRLF);
   if (end < 0) return bytes.length >= MAX_LINE_BYTES ? 'nonsense' : bytes.length + 1;

@@ -2,22 +2,25 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import type { HangUp } from '../protocol.js';
 
-/** After the last byte of a message the client may have a few more to send, and the target begins to answer. */
+/**
+ * Time for the bytes that a client may still send after the last byte of a message, until the connection is
+ * broken.
+ */
 const TRAILING_BYTES_MS = 20;
-/** A client that never sends as much as was expected of it. */
+/** Time after which the connection is broken although the client has not sent the expected number of bytes. */
 const MAX_WAIT_MS = 5000;
 
-/** What is still to come of the message that is to be broken. */
+/** A break that waits for bytes of a message. */
 interface PendingBreak {
   remainingBytes: number;
-  /** Nothing is forwarded after these bytes. */
+  /** True if no byte is forwarded after `remainingBytes`. */
   stopsForwarding: boolean;
   onReached(): void;
 }
 
 /**
- * Forwards a connection to a port of this machine and breaks it where it is told to, so that any client can be made to
- * hang up in the middle of a message without a hand in its insides.
+ * Forwards a connection to a port of this machine and breaks it at a given point. With it any client library
+ * hangs up in the middle of a message, without access to its internals.
  */
 export class BreakingProxy {
   readonly #server: Server;
@@ -42,7 +45,7 @@ export class BreakingProxy {
     });
   }
 
-  /** A relay to `port`; connect to its own `port`. */
+  /** Starts a proxy to `port`. Clients connect to the proxy's own `port`. */
   static async start(port: number): Promise<BreakingProxy> {
     const relay = new BreakingProxy(port);
     relay.#server.listen(0, '127.0.0.1');
@@ -56,8 +59,9 @@ export class BreakingProxy {
   }
 
   /**
-   * From now on the client sends a message of `sizeBytes`. Resolves when the connection has been broken: before any of it,
-   * when half as many bytes have gone to the target, or when all have, with the answer dropped.
+   * Breaks the connection while the client sends a message of `sizeBytes`, and resolves then. The break comes
+   * before the first byte, after half of the bytes have gone to the target, or after all of them; then the
+   * answer is dropped.
    */
   async breakAt(hangUp: HangUp, sizeBytes: number): Promise<void> {
     await new Promise<void>((reached) => {

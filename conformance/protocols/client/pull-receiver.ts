@@ -2,30 +2,30 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { identify } from '../message.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
 
-/** One message that the target has handed out and that nobody else is to get meanwhile. */
+/** One message that the target has delivered and that no other consumer gets meanwhile. */
 export interface Lease {
   readonly body: Buffer;
   /**
-   * Consumes the message. Resolves to nothing when the target has answered that it is consumed, or to its words when it
-   * says that the lease is gone; rejects when it said neither: the message may come again, or not.
+   * Consumes the message. Resolves to undefined if the target answered that it is consumed, or to the target's
+   * answer if the lease is gone. Rejects without a clear answer: the message may then come again, or not.
    */
   consume(): Promise<string | undefined>;
-  /** The message is not taken; resolves to what was done about it. */
+  /** Returns the message to the target; resolves to a description of how. */
   giveBack(): Promise<string>;
 }
 
-/** One connection of a receiver that fetches what it gets. */
+/** One connection of a receiver that fetches messages. */
 export interface LeaseSource {
-  /** Waits a short while for a message; rejects when the connection is of no more use. */
+  /** Waits a short time for a message. Rejects if the connection cannot be used any more. */
   next(): Promise<Lease | undefined>;
-  /** Makes a `next` under way reject soon; never throws. */
+  /** Closes the connection, so that a `next` under way rejects soon. Never throws. */
   close(): void;
 }
 
-/** Between tries while the target is down. */
+/** Pause between attempts to connect while the target is down. */
 const RETRY_MS = 20;
 
-/** The receiver of targets that are pulled from: several loops that fetch, hold, and take. */
+/** Receiver for protocols that pull: several loops that each fetch a message, hold it, and consume it. */
 export class PullReceiver implements Receiver {
   readonly sink = '';
   readonly #options: ReceiverOptions;
@@ -36,7 +36,7 @@ export class PullReceiver implements Receiver {
   #release = () => {};
   #inDelivery = 0;
 
-  /** @param openers one for each loop: opens a connection, and another one when it has broken. */
+  /** @param openers one per loop: opens a connection, at the start and again after a break. */
   constructor(openers: readonly (() => Promise<LeaseSource>)[], options: ReceiverOptions) {
     this.#options = options;
     this.#loops = openers.map((open) => this.#loop(open));
@@ -76,7 +76,7 @@ export class PullReceiver implements Receiver {
         signal.removeEventListener('abort', stopWaiting);
         if (lease !== undefined) await this.#receive(lease);
       } catch {
-        // The target is down, or the run is over; the loop's condition knows which.
+        // The target is down, or the run is over. The condition of the loop decides.
         source?.close();
         source = undefined;
         await pause(RETRY_MS, undefined, { signal }).catch(() => {});
@@ -103,14 +103,14 @@ export class PullReceiver implements Receiver {
     }
   }
 
-  /** Not given up at `close`: a consumption under way is waited for, so that its end is known. */
+  /** Consumes a message. `close` waits for it, so that the result of the consumption is known. */
   async #consume(lease: Lease, sequence: number, id: string | null): Promise<void> {
     const { receipts } = this.#options;
     let gone: string | undefined;
     try {
       gone = await lease.consume();
     } catch (error) {
-      // The target was gone before it answered: the message may come again, or not.
+      // The target was gone before it answered, so the message may come again, or not.
       receipts.consumed(sequence, id, 'unanswered');
       throw error;
     }

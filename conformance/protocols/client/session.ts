@@ -3,23 +3,26 @@ import type { Message } from '../message.js';
 import type { Answer, HangUp, Producer } from '../protocol.js';
 import { BreakingProxy } from './breaking-proxy.js';
 
-/** One connection of a producer, made by a client that owns its socket. */
+/** One connection of a producer, made by a client library that owns the socket. */
 export interface Session {
-  /** Hands the message over; never rejects, and resolves within the limit that the session was opened with. */
+  /** Submits a message. Never rejects, and resolves within the timeout with which the session was opened. */
   put(message: Message): Promise<Answer>;
   usable(): boolean;
   /** Never rejects; may be called twice. */
   close(): Promise<void>;
 }
 
-/** Opens one within `timeoutMs`, which is also the limit for every answer; rejects when the target does not take it. */
+/**
+ * Opens a session within `timeoutMs`, which is also the limit for every answer. Rejects if the target does not
+ * accept it.
+ */
 export type OpenSession = (port: number, timeoutMs: number) => Promise<Session>;
 
 const DEFAULT_TIMEOUT_MS = 30_000;
 
 /**
- * A producer over sessions of some client.
- * @throws KitError target-unavailable when the target does not take connections; nothing was submitted then.
+ * Makes a producer that uses sessions of a client library.
+ * @throws KitError target-unavailable when the target does not accept connections; then nothing was submitted.
  */
 export async function connectProducer(
   open: OpenSession,
@@ -61,7 +64,10 @@ class SessionProducer implements Producer {
     await this.#session.close();
   }
 
-  /** Over a connection of its own, which the relay breaks: what is under way on this one is not to blame. */
+  /**
+   * Uses a second connection through a breaking proxy, so that submits under way on the first one are not
+   * affected.
+   */
   async #putAndHangUp(message: Message, hangUp: HangUp): Promise<Answer> {
     const proxy = await BreakingProxy.start(this.#port);
     let session: Session | undefined;

@@ -1,5 +1,6 @@
 /**
- * What a client promises, with a limit: a target that was stopped answers nothing, and few clients give up by themselves.
+ * Adds a timeout to a promise of a client. A stopped target never answers, and few clients have their own
+ * timeouts.
  * @throws Error when `timeoutMs` passes first.
  */
 export async function withTimeout<T>(promise: Promise<T>, timeoutMs: number): Promise<T> {

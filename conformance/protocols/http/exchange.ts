@@ -1,6 +1,7 @@
 import { type Agent, type IncomingHttpHeaders, request } from 'node:http';
 import type { HangUp } from '../protocol.js';
 
+/** Parameters of one HTTP request. */
 export interface Exchange {
   agent: Agent;
   port: number;
@@ -8,18 +9,22 @@ export interface Exchange {
   path: string;
   body?: Buffer;
   timeoutMs: number;
-  /** Hang up on purpose; the promise then rejects. */
+  /** Point at which the connection is broken on purpose. The promise then rejects. */
   hangUp?: HangUp | undefined;
   signal?: AbortSignal;
 }
 
+/** A whole HTTP response. */
 export interface Response {
   status: number;
   headers: IncomingHttpHeaders;
   body: Buffer;
 }
 
-/** One request and its whole response; rejects when the connection breaks or `timeoutMs` passes first. Never repeated. */
+/**
+ * Sends one request and resolves to its whole response. Never repeats the request.
+ * @throws Error when the connection breaks or `timeoutMs` passes first.
+ */
 export function exchange(what: Exchange): Promise<Response> {
   const { agent, port, method, path, body, timeoutMs, hangUp, signal } = what;
   return new Promise((resolve, reject) => {

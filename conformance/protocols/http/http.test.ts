@@ -17,7 +17,7 @@ import { http } from './http.js';
 const RUN = 'run-1';
 const message = (id: string, shape: MessageShape = 'text') => compose({ run: RUN, id, shape }, seeded(1));
 
-/** A fixture queue in a process of its own. */
+/** Starts a fixture queue in a separate process. */
 async function queue(t: Test, ...more: string[]) {
   const dataDir = mkdtempSync(join(tmpdir(), 'plugpull-http-'));
   const target = await TargetProcess.make('correct', dataDir, more);
@@ -36,7 +36,7 @@ async function consume(t: Test, port: number, options: Partial<ReceiverOptions> 
   return { receipts, receiver };
 }
 
-/** A server that answers as it is told to. */
+/** Starts a server with scripted answers. */
 async function scripted(t: Test, listener: RequestListener) {
   const server = createServer(listener).listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -47,28 +47,25 @@ async function scripted(t: Test, listener: RequestListener) {
   return (server.address() as AddressInfo).port;
 }
 
-t.test(
-  'messages of every shape go in, come out byte for byte, and are consumed with an answer',
-  async (t) => {
-    const { port } = await queue(t);
-    const producer = await http.connect(port);
-    for (const shape of MESSAGE_SHAPES) {
-      t.match(await producer.submit(message(shape, shape)), { outcome: 'confirmed', detail: '201' }, shape);
-    }
-    const { receipts, receiver } = await consume(t, port);
-    await receipts.waitFor('consumed', MESSAGE_SHAPES.length);
-    t.equal(receiver.sink, '');
-    for (const { id, digest, recipients } of receipts.ofKind('delivered')) {
-      t.equal(digest, message(id ?? '', id as MessageShape).digest, `${id}`);
-      t.same(recipients, [0]);
-    }
-    t.ok(receipts.ofKind('consumed').every(({ how }) => how === 'answered'));
-    t.ok(producer.usable());
-    await producer.close();
-  },
-);
+t.test('messages of every shape are delivered byte for byte and consumed with an answer', async (t) => {
+  const { port } = await queue(t);
+  const producer = await http.connect(port);
+  for (const shape of MESSAGE_SHAPES) {
+    t.match(await producer.submit(message(shape, shape)), { outcome: 'confirmed', detail: '201' }, shape);
+  }
+  const { receipts, receiver } = await consume(t, port);
+  await receipts.waitFor('consumed', MESSAGE_SHAPES.length);
+  t.equal(receiver.sink, '');
+  for (const { id, digest, recipients } of receipts.ofKind('delivered')) {
+    t.equal(digest, message(id ?? '', id as MessageShape).digest, `${id}`);
+    t.same(recipients, [0]);
+  }
+  t.ok(receipts.ofKind('consumed').every(({ how }) => how === 'answered'));
+  t.ok(producer.usable());
+  await producer.close();
+});
 
-t.test('every answer of a target is classified exactly', async (t) => {
+t.test('each answer to a submit has its exact outcome', async (t) => {
   const cases: [number | 'gone' | 'silent', string, RegExp][] = [
     [201, 'confirmed', /^201 said so$/],
     [400, 'rejected', /^400/],
@@ -97,7 +94,7 @@ t.test('every answer of a target is classified exactly', async (t) => {
   }
 });
 
-t.test('a full queue rejects, and takes no harm', async (t) => {
+t.test('a full queue rejects, and confirms again after a consumption', async (t) => {
   const { port } = await queue(t, '--max-messages', '1');
   const producer = await http.connect(port);
   t.match(await producer.submit(message('1')), { outcome: 'confirmed' });
@@ -108,7 +105,7 @@ t.test('a full queue rejects, and takes no harm', async (t) => {
   await producer.close();
 });
 
-t.test('a producer hangs up where it is told to, and the queue lives on', async (t) => {
+t.test('a producer hangs up at each point, and the queue keeps working', async (t) => {
   const { port } = await queue(t);
   for (const hangUp of ['before-data', 'in-data', 'before-answer'] as const) {
     const producer = await http.connect(port);
@@ -126,37 +123,43 @@ t.test('a producer hangs up where it is told to, and the queue lives on', async 
   const { receipts } = await consume(t, port);
   await receipts.waitFor('consumed', 1);
   for (const { id } of receipts.ofKind('delivered'))
-    t.ok(id === 'last' || id === 'before-answer', 'never half of one');
+    t.ok(id === 'last' || id === 'before-answer', 'not half a message');
 });
 
-t.test('a target that is not there is told, and is not ready', async (t) => {
-  const target = await queue(t);
-  await target.kill();
-  await t.rejects(http.connect(target.port), KitError);
-  await t.rejects(http.connect(target.port), { code: 'target-unavailable', exitCode: 3 });
-  t.notOk(await http.ready(target.port, 500));
-});
+t.test(
+  'a connection to a target that is down is target-unavailable, and the target is not ready',
+  async (t) => {
+    const target = await queue(t);
+    await target.kill();
+    await t.rejects(http.connect(target.port), KitError);
+    await t.rejects(http.connect(target.port), { code: 'target-unavailable', exitCode: 3 });
+    t.notOk(await http.ready(target.port, 500));
+  },
+);
 
-t.test('a consumer outlives the kill of its target, and gets what was not consumed', async (t) => {
-  const target = await queue(t);
-  const producer = await http.connect(target.port);
-  const { receipts, receiver } = await consume(t, target.port);
-  receiver.hold();
-  for (const id of ['1', '2', '3', '4'])
-    t.match(await producer.submit(message(id)), { outcome: 'confirmed' });
-  await producer.close();
-  await receipts.waitFor('delivered', 1);
-  t.ok(receiver.inDelivery() > 0);
-  await target.kill();
-  receiver.release();
-  await receipts.waitFor('consumed', 1);
-  t.ok(await target.start());
-  while (new Set(answeredIds(receipts)).size < 4)
-    await receipts.waitFor('consumed', receipts.ofKind('consumed').length + 1);
-  t.match(receipts.ofKind('consumed')[0], { how: 'unanswered' });
-  await receiver.close();
-  t.equal(receiver.inDelivery(), 0);
-});
+t.test(
+  'a receiver survives a kill of the target and then gets the messages that were not consumed',
+  async (t) => {
+    const target = await queue(t);
+    const producer = await http.connect(target.port);
+    const { receipts, receiver } = await consume(t, target.port);
+    receiver.hold();
+    for (const id of ['1', '2', '3', '4'])
+      t.match(await producer.submit(message(id)), { outcome: 'confirmed' });
+    await producer.close();
+    await receipts.waitFor('delivered', 1);
+    t.ok(receiver.inDelivery() > 0);
+    await target.kill();
+    receiver.release();
+    await receipts.waitFor('consumed', 1);
+    t.ok(await target.start());
+    while (new Set(answeredIds(receipts)).size < 4)
+      await receipts.waitFor('consumed', receipts.ofKind('consumed').length + 1);
+    t.match(receipts.ofKind('consumed')[0], { how: 'unanswered' });
+    await receiver.close();
+    t.equal(receiver.inDelivery(), 0);
+  },
+);
 
 function answeredIds(receipts: ReceiptList): (string | null)[] {
   const answered = new Set(
@@ -165,30 +168,33 @@ function answeredIds(receipts: ReceiptList): (string | null)[] {
   return receipts.ofKind('delivered').flatMap(({ id, sequence }) => (answered.has(sequence) ? [id] : []));
 }
 
-t.test('a lease that is left to itself comes again, and one that is gone is not consumed', async (t) => {
-  const { port } = await queue(t, '--lease-ms', '100');
-  const producer = await http.connect(port);
-  await producer.submit(message('1'));
-  await producer.close();
-  const { receipts } = await consume(t, port, {
-    replyFor: (_id, delivery) => {
-      if (delivery === 1) return { answer: 'later', delayMs: 0 };
-      // Longer than the lease: it is gone when the consumer comes to delete it.
-      return { answer: 'accept', delayMs: delivery === 2 ? 500 : 0 };
-    },
-  });
-  await receipts.waitFor('refused', 2);
-  await receipts.waitFor('consumed', 1);
-  t.match(
-    receipts
-      .ofKind('refused')
-      .map(({ detail }) => detail)
-      .sort(),
-    ['lease gone: 404', /left to itself/],
-  );
-});
+t.test(
+  'a message is delivered again after its lease expires, and an expired lease cannot be consumed',
+  async (t) => {
+    const { port } = await queue(t, '--lease-ms', '100');
+    const producer = await http.connect(port);
+    await producer.submit(message('1'));
+    await producer.close();
+    const { receipts } = await consume(t, port, {
+      replyFor: (_id, delivery) => {
+        if (delivery === 1) return { answer: 'later', delayMs: 0 };
+        // Wait longer than the lease, so that it has expired when the receiver deletes it.
+        return { answer: 'accept', delayMs: delivery === 2 ? 500 : 0 };
+      },
+    });
+    await receipts.waitFor('refused', 2);
+    await receipts.waitFor('consumed', 1);
+    t.match(
+      receipts
+        .ofKind('refused')
+        .map(({ detail }) => detail)
+        .sort(),
+      ['lease gone: 404', /left to itself/],
+    );
+  },
+);
 
-t.test('an answer to a deletion that means nothing leaves it open whether it was consumed', async (t) => {
+t.test('an unexpected answer to a deletion leaves open whether the message was consumed', async (t) => {
   let leased = 0;
   const port = await scripted(t, (request, response) => {
     if (request.method === 'DELETE') response.writeHead(500).end();

@@ -7,7 +7,9 @@ import { exchange, type Response } from './exchange.js';
 
 const CONSUMERS = 2;
 
-/** Queues with a small HTTP front: `PUT /messages/{id}`, `POST /leases`, `DELETE /leases/{lease}`, `GET /ready`. */
+/**
+ * Queues with an HTTP interface: `PUT /messages/{id}`, `POST /leases`, `DELETE /leases/{lease}`, `GET /ready`.
+ */
 export const http: Protocol = {
   name: 'http',
   connect: (port, options) => connectHttp(port, options?.timeoutMs),
@@ -30,11 +32,11 @@ export const http: Protocol = {
   },
 };
 
-/** The target may hold a request for a lease so long before it says that there is nothing. */
+/** Longest time that the target may hold a request for a lease before it answers that there is no message. */
 const WAIT_MS = 500;
 const ANSWER_TIMEOUT_MS = 10_000;
 
-/** Leases messages, and deletes the leases of those that are taken. */
+/** Makes a source that leases messages, and deletes the leases of consumed ones. */
 function httpSource(port: number): LeaseSource {
   const agent = new Agent({ keepAlive: true });
   const call = (method: 'POST' | 'DELETE', path: string, timeoutMs: number) =>
@@ -70,7 +72,7 @@ function leaseOf(
 const DEFAULT_TIMEOUT_MS = 30_000;
 
 /**
- * Opens a connection, kept alive between messages.
+ * Opens a producer with one connection that is kept alive between messages.
  * @throws KitError target-unavailable when the target does not answer; nothing was submitted then.
  */
 async function connectHttp(port: number, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Producer> {
@@ -124,7 +126,10 @@ class HttpProducer implements Producer {
   }
 }
 
-/** 201 is yes; 4xx, 503 and 507 are no; whatever else was meant, it was neither. */
+/**
+ * Returns the outcome of a response: 201 is confirmed; 4xx, 503 and 507 are rejected; everything else is
+ * indefinite.
+ */
 function answerOf({ status, body }: Response): Answer {
   const detail = `${status} ${body.toString('utf8', 0, 200).replace(/\s+/g, ' ')}`.trim();
   if (status === 201) return { outcome: 'confirmed', detail };

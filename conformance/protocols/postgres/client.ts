@@ -4,21 +4,22 @@ import type { Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
 import type { Answer } from '../protocol.js';
 
-/** The table that messages go into. */
+/** Name of the table that holds the messages. */
 export const TABLE = 'plugpull';
 
 const CLOSE_TIMEOUT_MS = 1000;
 const CREATE = `CREATE TABLE IF NOT EXISTS ${TABLE} (id bigserial PRIMARY KEY, body bytea NOT NULL)`;
 
 /**
- * Errors after which the server does not say whether the transaction was committed: broken connections, a server that is
- * shut down or has crashed while the answer was on its way, completion unknown, internal errors.
+ * SQLSTATEs that leave open whether the transaction was committed: broken connection (08), server shut down or
+ * crashed before the answer (57P0), completion unknown (40003), internal error (XX), system error (58).
  */
 const INDEFINITE_SQLSTATE = /^(?:08|57P0|40003|XX|58)/;
 
 /**
- * A connection as `PGUSER` (default `postgres`) to `PGDATABASE` (default `postgres`); `PGPASSWORD` is used where asked for.
- * @throws Error when the target does not take it within `timeoutMs`, which is also the limit for every answer.
+ * Opens a connection as `PGUSER` (default `postgres`) to `PGDATABASE` (default `postgres`). It sends
+ * `PGPASSWORD` if the server asks for a password.
+ * @throws Error when the target does not accept it within `timeoutMs`, which is also the limit for every answer.
  */
 export async function openPostgres(port: number, timeoutMs: number): Promise<Client> {
   const client = new Client({
@@ -29,18 +30,21 @@ export async function openPostgres(port: number, timeoutMs: number): Promise<Cli
     connectionTimeoutMillis: timeoutMs,
     query_timeout: timeoutMs,
   });
-  // What breaks is told to whoever waits for an answer.
+  // Ignore the event: the pending queries are rejected with the same error.
   client.on('error', () => {});
   await client.connect();
   return client;
 }
 
-/** Ends a connection; with a query under way it is broken. Never rejects. */
+/** Closes a connection; a query under way is broken off. Gives up after CLOSE_TIMEOUT_MS. Never rejects. */
 export async function closePostgres(client: Client): Promise<void> {
   await withTimeout(client.end(), CLOSE_TIMEOUT_MS).catch(() => {});
 }
 
-/** One try: it takes connections and has the table, which is made when it is not there. */
+/**
+ * Tries once whether the target accepts connections and has the table, and creates the table if needed. Never
+ * rejects.
+ */
 export async function postgresReady(port: number, timeoutMs: number): Promise<boolean> {
   let client: Client | undefined;
   try {
@@ -54,11 +58,11 @@ export async function postgresReady(port: number, timeoutMs: number): Promise<bo
   }
 }
 
-/** A connection that inserts messages, each in a transaction of its own. */
+/** Opens a connection that inserts each message in a separate transaction. */
 export async function postgresSession(port: number, timeoutMs: number): Promise<Session> {
   const client = await openPostgres(port, timeoutMs);
   let usable = true;
-  // A connection does one thing at a time.
+  // A connection executes one query at a time.
   let previousInsert: Promise<unknown> = Promise.resolve();
   client.on('end', () => {
     usable = false;
@@ -87,7 +91,9 @@ export async function postgresSession(port: number, timeoutMs: number): Promise<
   };
 }
 
-/** What an error says of the transaction in which it came: rolled back, or nothing. */
+/**
+ * Returns the outcome that an error proves: rejected if the transaction was rolled back, otherwise indefinite.
+ */
 export function answerOf(error: unknown): Answer {
   const detail = messageOf(error);
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';

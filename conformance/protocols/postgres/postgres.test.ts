@@ -1,7 +1,7 @@
 import t from 'tap';
 import { answerOf } from './client.js';
 
-t.test('an error is a rejection only where the server says that nothing was committed', async (t) => {
+t.test('an error is a rejection only if its SQLSTATE proves that nothing was committed', async (t) => {
   const error = (code?: string) => Object.assign(new Error('so it is'), code === undefined ? {} : { code });
   for (const code of ['23505', '53100', '53300', '22001', '25006', '40001'])
     t.match(answerOf(error(code)), { outcome: 'rejected', detail: `${code} so it is` }, code);

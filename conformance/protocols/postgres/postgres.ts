@@ -7,7 +7,10 @@ import { closePostgres, openPostgres, postgresReady, postgresSession, TABLE } fr
 
 const CONSUMERS = 2;
 
-/** A table as a queue: `INSERT` in; `SELECT … FOR UPDATE SKIP LOCKED`, `DELETE` and `COMMIT` out. */
+/**
+ * A table as a queue: `INSERT` submits; `SELECT … FOR UPDATE SKIP LOCKED` receives; `DELETE` and `COMMIT`
+ * consume.
+ */
 export const postgres: Protocol = {
   name: 'postgres',
   connect: (port, options) => connectProducer(postgresSession, port, options?.timeoutMs),
@@ -21,13 +24,15 @@ export const postgres: Protocol = {
 };
 
 const ANSWER_TIMEOUT_MS = 10_000;
-/** Between looks into an empty table. */
+/** Pause between queries of an empty table. */
 const POLL_INTERVAL_MS = 20;
 
 const SELECT = `SELECT id, body FROM ${TABLE} ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED`;
 const DELETE = `DELETE FROM ${TABLE} WHERE id = $1`;
 
-/** Takes rows one at a time, each in a transaction that locks it until it is deleted and committed. */
+/**
+ * Opens a source that takes rows one at a time. A transaction locks each row until it is deleted and committed.
+ */
 async function postgresSource(port: number): Promise<LeaseSource> {
   const client = await openPostgres(port, ANSWER_TIMEOUT_MS);
   return {
@@ -50,7 +55,7 @@ function leaseOf(client: Client, id: string, body: Buffer): Lease {
     async consume() {
       await client.query(DELETE, [id]);
       const { command } = await client.query('COMMIT');
-      // A transaction that had failed before answers the COMMIT with ROLLBACK.
+      // In a transaction that has failed, COMMIT succeeds with the answer ROLLBACK.
       return command === 'COMMIT' ? undefined : command;
     },
     async giveBack() {

@@ -4,18 +4,19 @@ import type { Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
 import type { Message } from '../message.js';
 
-/** The stream or list that messages go into. */
+/** Key of the stream or list that holds the messages. */
 export const KEY = 'plugpull';
 
 /**
- * A client that neither connects again nor sends anything twice: what the target answered must be what the kit asked.
- * @throws Error when the target does not take the connection within `timeoutMs`.
+ * Opens a client that neither reconnects nor repeats a command: each answer must belong to exactly one command
+ * of the kit.
+ * @throws Error when the target does not accept the connection within `timeoutMs`.
  */
 export async function openRedis(port: number, timeoutMs: number): Promise<Redis> {
   const client = new Redis({
     host: '127.0.0.1',
     port,
-    // Spoken by everything that calls itself Redis.
+    // RESP2: every server that is compatible with Redis supports it.
     protocol: 2,
     lazyConnect: true,
     connectTimeout: timeoutMs,
@@ -23,10 +24,10 @@ export async function openRedis(port: number, timeoutMs: number): Promise<Redis>
     maxRetriesPerRequest: 0,
     autoResendUnfulfilledCommands: false,
     enableOfflineQueue: false,
-    // Whether it takes commands is asked with a command.
+    // `redisReady` sends a command to find out whether the server accepts commands.
     enableReadyCheck: false,
   });
-  // What breaks is told to whoever waits for an answer.
+  // Ignore the event: the pending commands are rejected with the same error.
   client.on('error', () => {});
   try {
     await withTimeout(client.connect(), timeoutMs);
@@ -37,7 +38,10 @@ export async function openRedis(port: number, timeoutMs: number): Promise<Redis>
   }
 }
 
-/** One try: does it answer commands on data, which it does not while it loads? */
+/**
+ * Tries once whether the server answers a data command, which it does not while it loads its data. Never
+ * rejects.
+ */
 export async function redisReady(port: number, timeoutMs: number): Promise<boolean> {
   let client: Redis | undefined;
   try {
@@ -51,19 +55,22 @@ export async function redisReady(port: number, timeoutMs: number): Promise<boole
   }
 }
 
-/** An error reply of the server: it did not execute the command. */
+/** Returns true for an error reply of the server: it did not execute the command. */
 export function isErrorReply(error: unknown): error is Error {
   return error instanceof Error && error.name === 'ReplyError';
 }
 
-/** A session whose messages are handed over by `add`, a command that answers what it stored. */
+/**
+ * Opens a session.
+ * @param add submits a message with one command, whose answer is an id or a length.
+ */
 export async function redisSession(
   port: number,
   timeoutMs: number,
   add: (client: Redis, message: Message) => Promise<string | number | null>,
 ): Promise<Session> {
   const client = await openRedis(port, timeoutMs);
-  // The client's own state follows the socket late.
+  // Track the socket: the client's own status changes some time after it.
   let usable = true;
   client.on('close', () => {
     usable = false;

@@ -9,7 +9,10 @@ const CONSUMERS = 2;
 const WAIT_S = 0.5;
 const ANSWER_TIMEOUT_MS = 10_000;
 
-/** Redis lists as a reliable queue: `LPUSH` in; `BLMOVE` into the consumer's own list and `LREM` from there out. */
+/**
+ * Redis lists as a reliable queue: `LPUSH` submits, `BLMOVE` into the consumer's own list receives, `LREM`
+ * consumes.
+ */
 export const redisList: Protocol = {
   name: 'redis-list',
   connect: (port, options) => connectProducer(openSession, port, options?.timeoutMs),
@@ -28,7 +31,7 @@ const openSession = (port: number, timeoutMs: number) =>
 async function openSource(port: number, takenKey: string): Promise<LeaseSource> {
   const client = await openRedis(port, ANSWER_TIMEOUT_MS);
   try {
-    // What this consumer had taken when its last connection broke.
+    // Put back the messages that this consumer had taken when its last connection broke.
     while (
       (await withTimeout(client.lmoveBuffer(takenKey, KEY, 'LEFT', 'RIGHT'), ANSWER_TIMEOUT_MS)) !== null
     );

@@ -10,13 +10,13 @@ const FIELD = 'body';
 const CONSUMERS = 2;
 const WAIT_MS = 500;
 const ANSWER_TIMEOUT_MS = 10_000;
-/** What was handed out so long ago and is still pending goes to another consumer: its own has gone, or gave it up. */
+/** Time after which another consumer claims a pending entry: its consumer is gone or gave it up. */
 const CLAIM_IDLE_MS = 300;
 
-/** An entry as the server sends it: id, then fields and values; the fields are missing once the entry is deleted. */
+/** An entry as the server sends it: id, then fields and values. The fields are null once the entry is deleted. */
 type Entry = [id: Buffer, fields: Buffer[] | null];
 
-/** Redis streams with a consumer group: `XADD` in, `XREADGROUP` and `XACK` out. */
+/** Redis streams with a consumer group: `XADD` submits, `XREADGROUP` receives, `XACK` consumes. */
 export const redisStream: Protocol = {
   name: 'redis-stream',
   connect: (port, options) => connectProducer(openSession, port, options?.timeoutMs),
@@ -50,7 +50,10 @@ async function openSource(port: number, consumer: string): Promise<LeaseSource> 
   };
 }
 
-/** At every connection: the group may have gone with what the server had not saved. */
+/**
+ * Creates the consumer group. It runs at every connection, because the server may have lost the group in a
+ * crash.
+ */
 async function ensureGroup(client: Redis): Promise<void> {
   try {
     await withTimeout(client.xgroup('CREATE', KEY, GROUP, '0', 'MKSTREAM'), ANSWER_TIMEOUT_MS);

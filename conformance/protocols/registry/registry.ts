@@ -1,7 +1,9 @@
 import type { Protocol } from '../protocol.js';
 import type { ProtocolName } from '../protocol-names.js';
 
-/** Each is loaded when a target speaks it: the clients of all of them take longer to load than a target to start. */
+/**
+ * Loads each protocol only when a target uses it: loading all clients takes longer than the start of a target.
+ */
 const PROTOCOLS: Readonly<Record<ProtocolName, () => Promise<Protocol>>> = {
   http: async () => (await import('../http/http.js')).http,
   smtp: async () => (await import('../smtp/smtp.js')).smtp,
@@ -12,7 +14,7 @@ const PROTOCOLS: Readonly<Record<ProtocolName, () => Promise<Protocol>>> = {
   postgres: async () => (await import('../postgres/postgres.js')).postgres,
 };
 
-/** The protocol of a target. */
+/** Returns the implementation of a protocol. */
 export async function protocolOf(name: ProtocolName): Promise<Protocol> {
   return PROTOCOLS[name]();
 }

@@ -4,21 +4,21 @@ import { messageOf } from '../../errors.js';
 /** One reply of an SMTP server. */
 export interface Reply {
   code: number;
-  /** The text of its lines. */
+  /** Texts of its lines, without the code. */
   lines: string[];
 }
 
-/** A server that sends more than this without a line end is not one. */
+/** Greatest length of a line. A server that sends more without a line end does not speak SMTP. */
 const MAX_LINE_BYTES = 16 * 1024;
 
-/** The reply as one line, as the server said it. */
+/** Returns the reply as one line. */
 export function replyText(reply: Reply): string {
   return `${reply.code} ${reply.lines.join(' / ')}`.trim();
 }
 
 /**
- * The client's end of an SMTP connection: bytes out, replies in, in order. Once it has broken, everything that waits or is
- * asked for later rejects with the reason.
+ * Client side of an SMTP connection. It sends bytes and returns replies in order. Once it has broken, all
+ * pending and later calls reject with the reason.
  */
 export class SmtpConnection {
   readonly #socket: Socket;
@@ -37,7 +37,7 @@ export class SmtpConnection {
     socket.on('close', () => this.break('the connection is closed'));
   }
 
-  /** Resolves when connected, before the greeting. Rejects when that fails or takes longer than `timeoutMs`. */
+  /** Opens a connection; resolves before the greeting. Rejects if that fails or takes longer than `timeoutMs`. */
   static open(port: number, timeoutMs: number): Promise<SmtpConnection> {
     return new Promise((resolve, reject) => {
       const socket = connect({ host: '127.0.0.1', port });
@@ -61,7 +61,7 @@ export class SmtpConnection {
     return this.#broken !== undefined;
   }
 
-  /** Resolves when the bytes were handed to the kernel. */
+  /** Sends bytes; resolves when the kernel has taken them. */
   send(bytes: Buffer | string): Promise<void> {
     return new Promise((resolve, reject) => {
       if (this.#broken) reject(this.#broken);
@@ -69,7 +69,7 @@ export class SmtpConnection {
     });
   }
 
-  /** The next reply. One that does not come within `timeoutMs` breaks the connection. */
+  /** Resolves to the next reply. If none arrives within `timeoutMs` the connection breaks. */
   reply(timeoutMs: number): Promise<Reply> {
     const ready = this.#replies.shift();
     if (ready) return Promise.resolve(ready);
@@ -86,7 +86,7 @@ export class SmtpConnection {
     });
   }
 
-  /** Hangs up at once; what was written and has arrived stays with the server. */
+  /** Closes the connection at once. Bytes that have already arrived stay with the server. */
   break(why: string): void {
     if (this.#broken) return;
     this.#broken = new Error(why);

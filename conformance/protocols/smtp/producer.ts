@@ -3,14 +3,17 @@ import type { Message } from '../message.js';
 import type { Answer, HangUp, Producer } from '../protocol.js';
 import { type Reply, replyText, SmtpConnection } from './connection.js';
 
-/** Long enough for a loaded target with large messages, short enough that a stopped one does not stall a run. */
+/**
+ * Default timeout: long enough for a loaded target with large messages, short enough that a stopped one cannot
+ * stall a run.
+ */
 export const DEFAULT_TIMEOUT_MS = 30_000;
-/** A goodbye that is not answered changes nothing, so it is not waited for as long. */
+/** Timeout for the answer to QUIT. It is short, because a missing answer changes nothing. */
 const QUIT_TIMEOUT_MS = 1000;
 
 /**
- * Opens a connection and says EHLO.
- * @throws KitError target-unavailable when the target does not take it; nothing was submitted then.
+ * Opens a connection and sends EHLO.
+ * @throws KitError target-unavailable when the target does not accept it; then nothing was submitted.
  */
 export async function connectSmtp(port: number, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Producer> {
   let connection: SmtpConnection | undefined;
@@ -41,7 +44,10 @@ class SmtpProducer implements Producer {
   readonly #timeoutMs: number;
   readonly #pipelining: boolean;
   readonly #eightBit: boolean;
-  /** Resolves when the last submit has written all its data: the next one may then write, before the answer. */
+  /**
+   * Resolves when the last submit has written all its data. The next submit may then write, before the answer
+   * arrives.
+   */
   #written: Promise<void> = Promise.resolve();
   #closed = false;
 
@@ -87,13 +93,16 @@ class SmtpProducer implements Producer {
         await this.#connection.send('QUIT\r\n');
         await this.#connection.reply(QUIT_TIMEOUT_MS);
       } catch {
-        // The target is gone or silent; there is nothing left that it could answer.
+        // The target is gone or silent. Its answer to QUIT would change nothing.
       }
     }
     this.#connection.break('closed');
   }
 
-  /** Resolves to the reply that refused, or to nothing when the target waits for the data. */
+  /**
+   * Sends the envelope. Resolves to the reply that refused it, or to undefined when the target waits for the
+   * data.
+   */
   async #envelope(message: Message): Promise<Reply | undefined> {
     const body = this.#eightBit ? ' BODY=8BITMIME' : '';
     const commands = [
@@ -106,8 +115,9 @@ class SmtpProducer implements Producer {
       : await this.#sendOneByOne(commands);
     const refusal = replies.find(isRejection);
     const last = replies.at(-1);
-    // Without the data the message cannot be there. After a 354 in spite of a refusal there is no other way out than
-    // to hang up: an end of data would submit an empty message to those who were not refused.
+    // Without its data the target cannot have the message, so a refusal is definite. If the target answered 354
+    // although it refused a recipient, hang up: the end of the data would submit an empty message to the other
+    // recipients.
     if (refusal && last?.code === 354) this.#connection.break(`refused in part: ${replyText(refusal)}`);
     else if (refusal) await this.#reset();
     else if (last?.code !== 354) throw new Error(this.#failUnexpected(last));
@@ -121,7 +131,7 @@ class SmtpProducer implements Producer {
       try {
         replies.push(await this.#connection.reply(this.#timeoutMs));
       } catch (error) {
-        // One that says no and hangs up (421) has said no: the data was never sent.
+        // A target that rejects and hangs up (421) has rejected: the data was never sent.
         if (replies.some(isRejection)) break;
         throw error;
       }
@@ -140,7 +150,10 @@ class SmtpProducer implements Producer {
     return replies;
   }
 
-  /** After a refusal the next MAIL must find no transaction; a connection that does not take it is of no more use. */
+  /**
+   * Resets the transaction after a refusal, so that the next MAIL is valid. If this fails the connection is
+   * broken.
+   */
   async #reset(): Promise<void> {
     try {
       await this.#connection.send('RSET\r\n');
@@ -171,7 +184,10 @@ class SmtpProducer implements Producer {
   }
 }
 
-/** 250 is yes; 4xx and 5xx are no; whatever else was meant, it was neither. */
+/**
+ * Returns the outcome of the reply to the data: 250 is confirmed; 4xx and 5xx are rejected; others are
+ * indefinite.
+ */
 function finalAnswer(reply: Reply): Answer {
   if (reply.code === 250) return { outcome: 'confirmed', detail: replyText(reply) };
   return isRejection(reply) ? rejected(reply) : indefinite(replyText(reply));
@@ -182,8 +198,8 @@ const CRLF_DOT = Buffer.from('\r\n.');
 const END_OF_DATA = Buffer.from('.\r\n');
 
 /**
- * The message as it goes over the wire: dots at line starts doubled, the final dot behind (RFC 5321 4.5.2). `bytes`
- * ends with CRLF.
+ * Encodes a message for the DATA command: dots at line starts are doubled, and a line with a single dot ends
+ * the data (RFC 5321, section 4.5.2). `bytes` must end with CRLF.
  */
 export function dotStuff(bytes: Buffer): Buffer {
   const parts: Buffer[] = [];

@@ -12,15 +12,17 @@ const REPLIES: Record<Exclude<DeliveryReply['answer'], 'accept'>, { code: number
 };
 const SESSION_GONE = 'the session ended before the acceptance was written';
 
-/** A session of the relay: what it was given acceptances for and has not shown to have recorded. */
+/** A session of the relaying target. */
 interface Session {
   socket: Socket | undefined;
+  /** Sequence numbers of accepted deliveries that the target has not proven to have recorded. */
   accepted: number[];
 }
 
 /**
- * The receiver of targets that push: an SMTP server that takes everything, of any size, and reports it. That the server
- * is somebody else's keeps our own reading of the protocol from agreeing with itself.
+ * Receiver for targets that push: an SMTP server that accepts messages of any size and reports them. The server
+ * is a third-party library, so that a wrong reading of the protocol in the kit's own client does not go
+ * unnoticed.
  */
 export class SmtpSink implements Receiver {
   readonly #options: ReceiverOptions;
@@ -31,7 +33,7 @@ export class SmtpSink implements Receiver {
   readonly #heldReplies: (() => void)[] = [];
   #isHolding = false;
   #closed = false;
-  /** Whole messages that wait for their answer, and what gives it. */
+  /** Functions that answer the messages that wait for an answer, one per message. */
   readonly #undecided = new Set<() => void>();
 
   private constructor(options: ReceiverOptions) {
@@ -42,7 +44,7 @@ export class SmtpSink implements Receiver {
       disableReverseLookup: true,
       closeTimeout: 1000,
       maxRecipients: 100_000,
-      // The only place where the library tells that a session was ended in order.
+      // Read the library's log: only there it reports that a session ended in order.
       logger: { ...SILENT_LOGGER, debug: (entry: unknown) => this.#onLogEntry(entry) },
       onConnect: (session, callback) => {
         this.#sessions.set(session.id, { socket: this.#sockets.get(session.remotePort), accepted: [] });
@@ -51,9 +53,9 @@ export class SmtpSink implements Receiver {
       onData: (stream, session, callback) => this.#readMessage(stream, session, callback),
       onClose: (session) => this.#endSession(session.id),
     });
-    // A connection that breaks is the daily bread of a sink; what it means is told by onClose.
+    // Ignore broken connections here: they are frequent, and `onClose` handles their consequences.
     this.#server.on('error', () => {});
-    // Only the socket itself knows whether an answer can still be written.
+    // Keep the sockets: only the socket knows whether an answer can still be written.
     this.#server.server.on('connection', (socket) => {
       const port = socket.remotePort ?? 0;
       this.#sockets.set(port, socket);
@@ -63,6 +65,7 @@ export class SmtpSink implements Receiver {
     });
   }
 
+  /** Starts a sink on a free port of loopback. */
   static async start(options: ReceiverOptions): Promise<SmtpSink> {
     const sink = new SmtpSink(options);
     await new Promise<void>((resolve, reject) => {
@@ -92,12 +95,16 @@ export class SmtpSink implements Receiver {
     for (const proceed of this.#heldReplies.splice(0)) proceed();
   }
 
-  /** Reports everything that it has still to report, and nothing after that. */
+  /**
+   * Closes all sessions and the server. It reports every outstanding end before it resolves, and nothing
+   * afterwards.
+   */
   async close(): Promise<void> {
     this.release();
     for (const connection of this.#server.connections) connection.close();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    // The library tells of an ended session some time after the server has closed, when nobody records any more.
+    // End the sessions here: the library reports their ends only after the server has closed, when the recorder
+    // may be closed.
     for (const decide of [...this.#undecided]) decide();
     for (const sessionId of [...this.#sessions.keys()]) this.#endSession(sessionId);
     this.#closed = true;

@@ -16,10 +16,10 @@ const RUN = 'run-1';
 const message = (id: string, shape: MessageShape = 'text') => compose({ run: RUN, id, shape }, seeded(1));
 const portOf = (sink: string) => Number(sink.split(':')[1]);
 
-/** What a scripted server says: per command line, or `close`, or nothing. */
+/** Returns the answer of a scripted server to a command line, or undefined for no answer. */
 type Script = (command: string, socket: Socket) => string | undefined;
 
-/** A server that says exactly what it is told to, right or wrong. */
+/** Starts a server with scripted answers, right or wrong ones. */
 async function scripted(t: Test, script: Script, greeting = '220 hi') {
   const heard: string[] = [];
   const server = createServer((socket) => {
@@ -59,7 +59,7 @@ const polite: Script = (command) => {
   if (command === '.') return '250 stored';
   return '250 ok';
 };
-/** Polite but for the commands that begin so. */
+/** Makes a script that is polite except for commands that begin with `start`. */
 const but =
   (start: string, answer: string | undefined | ((socket: Socket) => undefined)): Script =>
   (command, socket) => {
@@ -73,7 +73,7 @@ const goAway = (socket: Socket): undefined => {
   socket.end('421 shutting down\r\n');
 };
 
-t.test('every answer of a target is classified exactly', async (t) => {
+t.test('each answer to a submit has its exact outcome', async (t) => {
   const plain: Script = (command, socket) =>
     command.startsWith('EHLO') ? '250 hi' : polite(command, socket);
   const plainBut: typeof but = (start, answer) => (command, socket) =>
@@ -84,7 +84,7 @@ t.test('every answer of a target is classified exactly', async (t) => {
     ['452 to the data', but('.', '452 full'), 'rejected', /^452 full$/, true],
     ['552 to the data', but('.', '552-too\r\n552 large'), 'rejected', /^552 too \/ large$/, true],
     ['421 to the data', but('.', goAway), 'rejected', /^421/, false],
-    ['550 to a recipient, in part', but('RCPT', '550 nobody'), 'rejected', /^550 nobody$/, false],
+    ['550 to a recipient, pipelined', but('RCPT', '550 nobody'), 'rejected', /^550 nobody$/, false],
     ['550 to a recipient, one by one', plainBut('RCPT', '550 nobody'), 'rejected', /^550 nobody$/, true],
     [
       '451 to MAIL, and no data wanted',
@@ -96,7 +96,7 @@ t.test('every answer of a target is classified exactly', async (t) => {
     ['421 to MAIL and gone', but('MAIL', goAway), 'rejected', /^421/, false],
     ['452 to DATA', but('DATA', '452 full'), 'rejected', /^452/, true],
     [
-      'a refusal, and no way back',
+      'a refusal, and RSET fails',
       (c, s) => (c === 'RSET' ? '500 what' : but('DATA', '452 full')(c, s)),
       'rejected',
       /^452/,
@@ -123,14 +123,14 @@ t.test('every answer of a target is classified exactly', async (t) => {
     const producer = await connectSmtp(port, name.startsWith('silent') ? 400 : 10_000);
     const answer = await producer.submit(message('1'));
     t.match(answer, { outcome, detail }, name);
-    t.equal(producer.usable(), usable, `${name}: ${usable ? 'usable' : 'of no more use'}`);
+    t.equal(producer.usable(), usable, `${name}: ${usable ? 'usable' : 'not usable'}`);
     t.notMatch(answer.detail, /\n/);
     await producer.close();
     t.notOk(producer.usable());
   }
 });
 
-t.test('a refused recipient of several never leads to an empty message for the others', async (t) => {
+t.test('one refused recipient of several does not lead to an empty message for the others', async (t) => {
   const { port, heard } = await scripted(t, but('RCPT TO:<r1.', '550 nobody'));
   const producer = await connectSmtp(port, 10_000);
   t.match(await producer.submit(message('1', 'many-recipients')), { outcome: 'rejected' });
@@ -138,7 +138,7 @@ t.test('a refused recipient of several never leads to an empty message for the o
   await producer.close();
 });
 
-t.test('a target that does not take the connection is told, and nothing was submitted', async (t) => {
+t.test('a target that does not accept the connection is target-unavailable and not ready', async (t) => {
   const cases: [string, Script, string, RegExp][] = [
     ['a greeting that refuses', polite, '554 no', /expected 220, got 554 no/],
     ['EHLO refused', but('EHLO', '502 what'), '220 hi', /expected 250, got 502/],
@@ -162,7 +162,7 @@ t.test('a target that does not take the connection is told, and nothing was subm
   t.notOk(await smtp.ready(port, 400));
 });
 
-t.test('a producer hangs up where it is told to, and knows nothing then', async (t) => {
+t.test('a producer hangs up at each point, and all its outcomes are then indefinite', async (t) => {
   const { port, heard } = await scripted(t, polite);
   for (const where of ['before-data', 'in-data', 'before-answer'] as const) {
     const producer = await connectSmtp(port);
@@ -173,39 +173,42 @@ t.test('a producer hangs up where it is told to, and knows nothing then', async 
     t.notOk(producer.usable());
     t.match(await producer.submit(message('2')), { outcome: 'indefinite' });
   }
-  t.ok(heard.filter((command) => command === '.').length <= 1, 'only the last sent all of its data');
+  t.ok(heard.filter((command) => command === '.').length <= 1, 'only the last producer sent all data');
 });
 
-t.test('several messages go over one connection, the next before the last was answered', async (t) => {
-  let outstanding: (() => void) | undefined;
-  const script: Script = (command, socket) => {
-    if (command === '.' && outstanding === undefined) {
-      outstanding = () => socket.write('250 at last\r\n');
-      return undefined;
-    }
-    // The second envelope is here although the first message was not answered.
-    if (command.startsWith('MAIL') && outstanding) {
-      outstanding();
-      outstanding = () => {};
-    }
-    return polite(command, socket);
-  };
-  const { port } = await scripted(t, script);
-  const producer = await connectSmtp(port, 5000);
-  const answers = await Promise.all(['1', '2', '3'].map((id) => producer.submit(message(id))));
-  t.same(
-    answers.map(({ detail }) => detail),
-    ['250 at last', '250 stored', '250 stored'],
-  );
-  await producer.close();
-  await producer.close();
-});
+t.test(
+  'a connection pipelines messages: the next one is sent before the previous one is answered',
+  async (t) => {
+    let outstanding: (() => void) | undefined;
+    const script: Script = (command, socket) => {
+      if (command === '.' && outstanding === undefined) {
+        outstanding = () => socket.write('250 at last\r\n');
+        return undefined;
+      }
+      // The second envelope has arrived although the first message has no answer yet.
+      if (command.startsWith('MAIL') && outstanding) {
+        outstanding();
+        outstanding = () => {};
+      }
+      return polite(command, socket);
+    };
+    const { port } = await scripted(t, script);
+    const producer = await connectSmtp(port, 5000);
+    const answers = await Promise.all(['1', '2', '3'].map((id) => producer.submit(message(id))));
+    t.same(
+      answers.map(({ detail }) => detail),
+      ['250 at last', '250 stored', '250 stored'],
+    );
+    await producer.close();
+    await producer.close();
+  },
+);
 
-t.test('dots at line starts are doubled, and the end is marked', async (t) => {
+t.test('dots at line starts are doubled, and a single dot ends the data', async (t) => {
   t.equal(dotStuff(Buffer.from('.a\r\n..\r\nb.\r\n.\r\n')).toString(), '..a\r\n...\r\nb.\r\n..\r\n.\r\n');
 });
 
-/** A sink, and a producer that plays the relaying target. */
+/** Starts a sink, and connects a producer that acts as the relaying target. */
 async function relay(
   t: Test,
   options: { replyFor?: (id: string | null, n: number) => DeliveryReply; inDeliveryPerSession?: number } = {},
@@ -216,7 +219,7 @@ async function relay(
   return { receipts, sink, producer: await smtp.connect(portOf(sink.sink)) };
 }
 
-t.test('what a relay hands to the sink arrives byte for byte, in every shape', async (t) => {
+t.test('the sink receives messages of every shape byte for byte', async (t) => {
   const { receipts, sink, producer } = await relay(t);
   t.ok(await smtp.ready(portOf(sink.sink), 5000));
   for (const shape of MESSAGE_SHAPES) {
@@ -232,7 +235,7 @@ t.test('what a relay hands to the sink arrives byte for byte, in every shape', a
   t.equal(
     sink.inDelivery(),
     MESSAGE_SHAPES.length,
-    'none of these need be recorded while the session is open',
+    'the target may not have recorded these while the session is open',
   );
   await producer.close();
   await receipts.waitFor('settled', 1);
@@ -240,16 +243,16 @@ t.test('what a relay hands to the sink arrives byte for byte, in every shape', a
   t.equal(sink.inDelivery(), 0);
 });
 
-t.test('acceptances in a session that breaks were in delivery', async (t) => {
+t.test('acceptances in a session that breaks are settled as broken', async (t) => {
   const { receipts, producer } = await relay(t);
   await producer.submit(message('1'));
   await producer.submit(message('2'), { hangUp: 'in-data' });
   await receipts.waitFor('settled', 1);
   t.match(receipts.ofKind('settled'), [{ how: 'broken', sequences: [1] }]);
-  t.equal(receipts.ofKind('delivered').length, 1, 'half a message is no delivery');
+  t.equal(receipts.ofKind('delivered').length, 1, 'half a message is not reported as a delivery');
 });
 
-t.test('a target that goes on beyond what it holds unrecorded has recorded the first', async (t) => {
+t.test('the oldest acceptances are known once a session exceeds inDeliveryPerSession', async (t) => {
   const { receipts, sink, producer } = await relay(t, { inDeliveryPerSession: 2 });
   for (const id of ['1', '2', '3']) await producer.submit(message(id));
   t.match(receipts.ofKind('settled'), [{ how: 'known', sequences: [1] }]);
@@ -257,28 +260,25 @@ t.test('a target that goes on beyond what it holds unrecorded has recorded the f
   await producer.close();
 });
 
-t.test(
-  'a session that breaks before the acceptance could be written leaves the message to the target',
-  async (t) => {
-    const { receipts, sink, producer } = await relay(t);
-    sink.hold();
-    await producer.submit(message('1'), { hangUp: 'before-answer' });
-    await receipts.waitFor('delivered', 1);
-    t.equal(sink.inDelivery(), 1);
-    // A second session's end is seen after the first's.
-    const second = connect(portOf(sink.sink), '127.0.0.1');
-    await once(second, 'data');
-    second.end();
-    await once(second, 'close');
-    sink.release();
-    await receipts.waitFor('refused', 1);
-    t.match(receipts.ofKind('refused'), [{ sequence: 1, permanent: false, detail: /session ended/ }]);
-    t.same(receipts.ofKind('consumed'), []);
-    t.equal(sink.inDelivery(), 0);
-  },
-);
+t.test('a message is refused if its session breaks before the acceptance can be written', async (t) => {
+  const { receipts, sink, producer } = await relay(t);
+  sink.hold();
+  await producer.submit(message('1'), { hangUp: 'before-answer' });
+  await receipts.waitFor('delivered', 1);
+  t.equal(sink.inDelivery(), 1);
+  // When the end of this second session is seen, the end of the first one has been seen too.
+  const second = connect(portOf(sink.sink), '127.0.0.1');
+  await once(second, 'data');
+  second.end();
+  await once(second, 'close');
+  sink.release();
+  await receipts.waitFor('refused', 1);
+  t.match(receipts.ofKind('refused'), [{ sequence: 1, permanent: false, detail: /session ended/ }]);
+  t.same(receipts.ofKind('consumed'), []);
+  t.equal(sink.inDelivery(), 0);
+});
 
-t.test('a sink that is held accepts only when it is released', async (t) => {
+t.test('a held sink accepts messages only after its release', async (t) => {
   const { receipts, sink, producer } = await relay(t);
   sink.hold();
   const answer = producer.submit(message('1'));
@@ -290,7 +290,7 @@ t.test('a sink that is held accepts only when it is released', async (t) => {
   await producer.close();
 });
 
-t.test('the sink says no when it is told to, and takes the message the next time', async (t) => {
+t.test('the sink refuses with the scripted answers, and accepts the message later', async (t) => {
   const answers: DeliveryReply['answer'][] = ['later', 'go-away', 'never', 'accept'];
   const { receipts, sink } = await relay(t, {
     replyFor: (_id, delivery) => ({ answer: answers[delivery - 1] ?? 'accept', delayMs: 5 }),
@@ -309,7 +309,7 @@ t.test('the sink says no when it is told to, and takes the message the next time
   t.equal(receipts.ofKind('consumed').length, 1);
 });
 
-t.test('garbage is delivered as nobody’s', async (t) => {
+t.test('a message without an id of the run is reported without an id', async (t) => {
   const { receipts, producer } = await relay(t);
   const garbage = {
     ...message('1'),
@@ -321,7 +321,7 @@ t.test('garbage is delivered as nobody’s', async (t) => {
   await producer.close();
 });
 
-t.test('a sink closes with sessions open and answers outstanding', async (t) => {
+t.test('a sink can close while sessions are open and answers are outstanding', async (t) => {
   const receipts = new ReceiptList();
   const sink = await SmtpSink.start({ run: RUN, receipts });
   const producer = await connectSmtp(portOf(sink.sink));
@@ -333,10 +333,10 @@ t.test('a sink closes with sessions open and answers outstanding', async (t) => 
   t.ok(await answer);
   await producer.close();
   await pause(50);
-  t.equal(receipts.list.length, told, 'nothing is reported when the sink is closed');
+  t.equal(receipts.list.length, told, 'nothing is reported after the sink is closed');
 });
 
-t.test('a sink that was closed has told how each of its sessions ended', async (t) => {
+t.test('a closed sink has reported the end of each of its sessions', async (t) => {
   const receipts = new ReceiptList();
   const replyFor = (id: string | null): DeliveryReply => ({
     answer: 'accept',

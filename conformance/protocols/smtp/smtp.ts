@@ -2,7 +2,7 @@ import type { Protocol } from '../protocol.js';
 import { connectSmtp } from './producer.js';
 import { SmtpSink } from './sink.js';
 
-/** Gateways: submitted over SMTP, `250` after the data confirms; the target relays to the sink. */
+/** SMTP gateways: a `250` after the data confirms a submit, and the target relays the message to the sink. */
 export const smtp: Protocol = {
   name: 'smtp',
   connect: (port, options) => connectSmtp(port, options?.timeoutMs),

@@ -1,13 +1,14 @@
 #!/bin/sh
-# postfix.sh install DATA | serve DATA PORT SINK: a Postfix of its own below DATA that takes mail in on PORT of loopback and
-# relays all of it to SINK (host:port). As root, for Postfix changes to its own users by itself.
+# postfix.sh install DATA | serve DATA PORT SINK: a separate Postfix with its data below DATA. It accepts mail
+# on PORT of loopback and relays all of it to SINK (host:port). It runs as root, because Postfix itself changes
+# to its own users.
 set -eu
 home="$2/postfix"
 case "$1" in
   install)
     mkdir -p "$home/config" "$home/queue" "$home/lib"
     chown postfix: "$home/lib"
-    # Names are ours to sync; what Postfix keeps in them is its own.
+    # Sync the directories that this script makes. Postfix syncs its files in them.
     sync "$2" "$home" "$home/queue"
     ;;
   serve)
@@ -24,13 +25,14 @@ inet_protocols = ipv4
 mynetworks = 127.0.0.0/8
 relayhost = [${4%:*}]:${4##*:}
 smtp_host_lookup = native
-# It adds Message-ID, Date and To to mail of local clients that has none; a gateway leaves mail alone.
+# Without this, Postfix adds a missing Message-ID, Date or To to mail of local clients. A gateway must not
+# change mail.
 local_header_rewrite_clients =
 alias_maps =
 alias_database =
 local_recipient_maps =
 default_process_limit = 20
-# Try again soon: a run lasts seconds.
+# Retry soon: a run takes only seconds.
 minimal_backoff_time = 1s
 maximal_backoff_time = 2s
 queue_run_delay = 1s
@@ -60,7 +62,8 @@ anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 CF
-    # A start looks at the queue as the user postfix, and ends when it has something to say there and cannot write to the log.
+    # Give stdout to the user postfix: the start checks the queue as this user, and fails if it cannot write a
+    # finding to the log.
     [ -c /dev/stdout ] || chown postfix: /dev/stdout
     exec /usr/sbin/postfix -c "$home/config" start-fg
     ;;

@@ -1,6 +1,7 @@
 #!/bin/sh
-# postgres.sh install DATA | serve DATA PORT SYNCHRONOUS_COMMIT: a PostgreSQL of its own below DATA, of the newest version here.
-# It refuses to run as root; the superuser of the cluster is always postgres, who needs no password on loopback.
+# postgres.sh install DATA | serve DATA PORT SYNCHRONOUS_COMMIT: a separate PostgreSQL with its data below DATA,
+# in the newest installed version. PostgreSQL refuses to run as root. The superuser of the cluster is postgres,
+# without a password on loopback.
 set -eu
 here="$(dirname "$0")"
 programs="$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)"
@@ -10,7 +11,7 @@ case "$1" in
     mkdir "$cluster"
     [ "$(id -u)" != 0 ] || chown postgres: "$cluster"
     chmod 700 "$cluster"
-    # initdb syncs what it makes; the name of the folder is ours.
+    # Sync the name of the folder, which this script made. initdb syncs its own files.
     sync "$2"
     exec sh "$here/as-user.sh" postgres "$programs/initdb" --pgdata "$cluster" --username postgres --auth trust \
       --encoding UTF8 --locale C

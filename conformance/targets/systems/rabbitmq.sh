@@ -1,12 +1,14 @@
 #!/bin/sh
-# rabbitmq.sh install DATA [QUEUE_TYPE] | serve DATA PORT EPMD_PORT DIST_PORT QUEUE_TYPE: a RabbitMQ node of its own
-# below DATA, with one durable queue. An install with a type makes the queue, and all that belongs to it is on the disk then.
+# rabbitmq.sh install DATA [QUEUE_TYPE] | serve DATA PORT EPMD_PORT DIST_PORT QUEUE_TYPE: a separate RabbitMQ
+# node with its data below DATA and one durable queue. An install with a type also creates the queue and syncs
+# all its files.
 set -eu
 what="$1"
 data="$2"
 home="$data/rabbitmq"
 
-# Erlang makes the cookie at its first start and does not sync it; after a power cut it is empty, and no node starts again.
+# Make the cookie here. Erlang creates it at its first start without a sync: after a power cut it is empty, and
+# the node does not start again.
 make_cookie() {
   mkdir "$home"
   head -c 15 /dev/urandom | base64 | tr '+/' 'AB' > "$home/.erlang.cookie"
@@ -23,7 +25,7 @@ log.console = true
 log.console.level = warning
 log.file = false
 CONF
-  # The hash is that of the usual password of guest, who may come from loopback only.
+  # The hash is that of guest's default password. The user guest may connect from loopback only.
   cat > "$home/definitions.json" <<JSON
 {
   "vhosts": [{ "name": "/" }],
@@ -56,7 +58,7 @@ JSON
     RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-kernel inet_dist_use_interface {127,0,0,1}'
 }
 
-# Three of them, for the time of the install; asked of Erlang, which is wherever RabbitMQ is.
+# Prints three free ports for the install. It uses Erlang, which exists wherever RabbitMQ does.
 free_ports() {
   HOME="$home" erl -noinput -eval '
     Probes = [element(2, gen_tcp:listen(0, [{ip, {127, 0, 0, 1}}])) || _ <- [1, 2, 3]],
@@ -64,10 +66,10 @@ free_ports() {
     halt().'
 }
 
-# The node syncs only a part of what a new queue is made of. This makes it an old one, all of which has reached the disk.
+# Creates the queue and syncs all its files. The node itself syncs only a part of the files of a new queue.
 make_queue() {
   log="$home/made.log"
-  # Else the node starts one as a daemon, which would outlive an install that is killed.
+  # Start epmd here: the node would start it as a daemon, which would survive an install that is killed.
   epmd &
   names=$!
   /usr/lib/rabbitmq/bin/rabbitmq-server > "$log" 2>&1 &
@@ -76,7 +78,7 @@ make_queue() {
     kill -0 "$node" 2> /dev/null || { cat "$log" >&2; exit 1; }
     sleep 0.1
   done
-  # The script stops the node in order.
+  # rabbitmq-server stops the node in order on SIGTERM.
   kill -TERM "$node"
   wait "$node"
   kill "$names"

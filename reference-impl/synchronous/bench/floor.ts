@@ -5,9 +5,10 @@ import { pairPaths } from '../queue/paths.js';
 import { loadSettings } from '../settings/load.js';
 
 /**
- * The lower bound that the queue is held against, on the queue's own data file: one process that copies a message of
- * `--bytes` and msyncs it, one at a time and `--batch` at a time. No index, no checksum, no second process. It
- * destroys the queue's content. Prints one JSON object: msgs/s for `single` and `batched`.
+ * Measures the baseline that the queue's throughput is compared with, on the queue's own data file. One
+ * process copies messages of `--bytes` bytes into the file and msyncs them, first one message per msync, then
+ * `--batch` messages per msync, for `--seconds` each. It uses no index, no checksum and no second process. It
+ * destroys the queue's content. It prints one JSON object: messages per second for `single` and `batched`.
  */
 const { values } = parseArgs({
   options: {

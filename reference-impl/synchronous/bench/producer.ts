@@ -4,10 +4,11 @@ import type { SmtpBody } from '../record/body.js';
 import { loadSettings } from '../settings/load.js';
 
 /**
- * Load on the queue alone, without a gateway: `--producers` concurrent producers, each with one message of `--bytes`
- * under way, for `--seconds` or until the queue is full, after `--warmup` seconds that do not count. Waits for a line on stdin to begin, so that several
- * processes begin at once; prints one JSON object: confirmed, seconds, p50Ms, p99Ms, cpuUsPerMessage, warmUp (confirmed
- * before those that count).
+ * Puts load on the queue alone, without a gateway. Each of `--producers` concurrent producers has one message
+ * of `--bytes` bytes in flight. After `--warmup` seconds that do not count, the load runs for `--seconds` or
+ * until the queue is full. The program waits for a line on stdin before it begins, so that several processes
+ * can begin at the same time. It prints one JSON object: confirmed, seconds, p50Ms, p99Ms, cpuUsPerMessage,
+ * and warmUp (messages confirmed during the warm-up).
  */
 const { values } = parseArgs({
   options: {

@@ -6,7 +6,10 @@ import { INSTALLED_SETTINGS_FILE, installedText } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { printLine } from './output.js';
 
-/** Creates the queue's files and, last, `queue.json`: a directory that has it holds a whole queue. */
+/**
+ * Creates the files of the queue and `queue.json` last. A directory with
+ * `queue.json` contains a complete queue.
+ */
 export async function install(settings: QueueSettings): Promise<void> {
   await installQueue(settings);
   const file = join(settings.directory, INSTALLED_SETTINGS_FILE);

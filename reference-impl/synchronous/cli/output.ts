@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { QueueError } from '../platform/errors.js';
 
-/** Data goes to stdout, one JSON object a line; message numbers as decimal text. Waits for a slow reader. */
+/** Prints a value to stdout as one line of JSON, message numbers as decimal text. Waits for a slow reader. */
 export async function printLine(value: unknown): Promise<void> {
   const text = JSON.stringify(value, (_, part: unknown) =>
     typeof part === 'bigint' ? part.toString() : part,
@@ -9,7 +9,7 @@ export async function printLine(value: unknown): Promise<void> {
   if (!process.stdout.write(`${text}\n`)) await once(process.stdout, 'drain');
 }
 
-/** Says on stderr what went wrong, in one line where a person can do something about it. Returns the exit code. */
+/** Prints a failure to stderr, in one line if it is not an internal error. @returns the exit code */
 export function printFailure(failure: unknown): number {
   if (failure instanceof QueueError) {
     printErrorLine(failure.message);
@@ -25,11 +25,12 @@ export function printFailure(failure: unknown): number {
   return 4;
 }
 
+/** Prints one line to stderr with the name of the program in front. */
 export function printErrorLine(message: string): void {
   process.stderr.write(`plugpull queue: ${message}\n`);
 }
 
-/** The system said no: no permission, no such directory, no space. */
+/** Returns whether a system call failed, for example for lack of permission, directory or space. */
 function isSystemError(failure: unknown): failure is NodeJS.ErrnoException {
   return failure instanceof Error && 'syscall' in failure && 'code' in failure;
 }

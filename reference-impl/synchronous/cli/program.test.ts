@@ -5,7 +5,7 @@ import { runQueueCommand, Service, temporaryDirectory } from '../gateway/fixture
 
 const SMALL = ['--data-bytes', '1MiB', '--entries', '64'];
 
-t.test('every wrong call gets one line on stderr, nothing on stdout, and exit code 2', async (t) => {
+t.test('every wrong call prints one line to stderr and nothing to stdout, and exits with 2', async (t) => {
   const directory = temporaryDirectory(t);
   const queue = join(directory, 'queue');
   await runQueueCommand('install', '--queue', queue, ...SMALL);
@@ -45,13 +45,13 @@ t.test('every wrong call gets one line on stderr, nothing on stdout, and exit co
   for (const [args, expected] of cases) {
     const { code, stdout, stderr } = await runQueueCommand(...args);
     t.match(stderr, expected, args.join(' '));
-    t.match(stderr, /^plugpull queue: [^\n]+\n$/, 'one line');
+    t.match(stderr, /^plugpull queue: [^\n]+\n$/, 'stderr has one line');
     t.equal(code, 2);
     t.equal(stdout, '');
   }
 });
 
-t.test('what is no queue is told so, and is not touched', async (t) => {
+t.test('commands refuse a data file that is not one of a queue and do not change it', async (t) => {
   const directory = temporaryDirectory(t);
   const queue = join(directory, 'queue');
   await runQueueCommand('install', '--queue', queue, ...SMALL);
@@ -82,7 +82,7 @@ t.test('verify exits 1 when an invariant is broken', async (t) => {
   await runQueueCommand('install', '--queue', queue, ...SMALL);
   const index = join(queue, '0', 'queue.index');
   const bytes = readFileSync(index);
-  // The heads of the lists are behind the first page.
+  // The heads of the lists follow the first page.
   bytes.fill(0x5a, 4096, 4196);
   writeFileSync(index, bytes);
   const { code, stdout } = await runQueueCommand('verify', '--queue', queue);
@@ -91,7 +91,7 @@ t.test('verify exits 1 when an invariant is broken', async (t) => {
   t.ok(JSON.parse(stdout).problems.length > 0);
 });
 
-t.test('a worker says where it listens, and ends with 0 on SIGTERM and SIGINT', async (t) => {
+t.test('a worker reports its port and exits with 0 on SIGTERM and SIGINT', async (t) => {
   const queue = join(temporaryDirectory(t), 'queue');
   await runQueueCommand('install', '--queue', queue, ...SMALL);
   const helper = Service.start(t, 'helper', '--queue', queue);
@@ -126,7 +126,7 @@ t.test('a second helper on the same pair is refused', async (t) => {
   t.match(stderr, /^plugpull queue: [^\n]*helper[^\n]*\n$/);
 });
 
-t.test('the settings of install are kept, and found by the other commands', async (t) => {
+t.test('install saves its settings, and the other commands load them', async (t) => {
   const directory = temporaryDirectory(t);
   const queue = join(directory, 'queue');
   mkdirSync(join(directory, 'other-disk'));
@@ -153,14 +153,14 @@ t.test('the settings of install are kept, and found by the other commands', asyn
   t.equal(JSON.parse(stdout).ok, true);
 });
 
-t.test('a simulation without time for a run has measured nothing, and says so', async (t) => {
+t.test('a simulation without time for a run reports that nothing was measured', async (t) => {
   const { code, stdout } = await runQueueCommand('simulate', '--budget', '1ms');
   t.equal(code, 3);
   t.match(stdout, /^not measured: .* 0 runs/);
 });
 
 t.test(
-  'a simulated run that does not fail is not reproduced, and one that is not there is told',
+  'simulate reports a run that does not fail as not reproduced and refuses an unknown run',
   async (t) => {
     const again = await runQueueCommand('simulate', '--seed', '5', '--path', '3');
     t.equal(again.code, 0);

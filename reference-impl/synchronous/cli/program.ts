@@ -14,9 +14,9 @@ import { type SimulateFlags, simulateCommand, simulatedMedium } from './simulate
 const MAX_WORKERS = 64;
 
 /**
- * Runs one command of the queue. Data goes to stdout, prose to stderr.
- * @returns the exit code: 0 done, 1 verify or simulate found something, 2 usage or configuration,
- * 3 simulate had no time for a run, 4 the program itself failed
+ * Runs one command of the queue. Data goes to stdout, messages go to stderr.
+ * @returns the exit code: 0 success, 1 verify or simulate found a problem, 2 wrong usage or configuration,
+ * 3 simulate had no time for a run, 4 internal error
  */
 export async function runProgram(argv: readonly string[], programPath: string): Promise<number> {
   let exitCode = 0;
@@ -49,14 +49,16 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
   const command = (name: string, description: string) =>
     addSettingOptions(program.command(name), flags).description(description);
 
-  command('install', 'create the files of a queue, at their full size').action(async (_, self: Command) => {
+  command('install', 'creates the files of a queue at their full size').action(async (_, self: Command) => {
     await install(loadSettingsOf(self, flags, 'none'));
   });
-  command('worker', 'take mail in over SMTP, store it, deliver it').action(async (_, self: Command) => {
-    await serveWorker(loadSettingsOf(self, flags, 'needed'));
-  });
-  command('helper', 'write to disk for the workers of one data file')
-    .option('--pair <number>', 'which pair, from 0', parseWholeNumber(0, 63), 0)
+  command('worker', 'runs one worker, which receives mail over SMTP, stores it and delivers it').action(
+    async (_, self: Command) => {
+      await serveWorker(loadSettingsOf(self, flags, 'needed'));
+    },
+  );
+  command('helper', 'runs the helper of one pair, which syncs its data file to disk for the workers')
+    .option('--pair <number>', 'number of the pair, from 0', parseWholeNumber(0, 63), 0)
     .action(async (options: { pair: number }, self: Command) => {
       const settings = loadSettingsOf(self, flags, 'needed');
       if (options.pair >= settings.pairs.length) {
@@ -66,9 +68,13 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
       }
       await serveHelper(settings, options.pair);
     });
-  command('gateway', 'run helpers and workers, and restart what dies')
-    .option('--workers <number>', 'how many workers', parseWholeNumber(1, MAX_WORKERS), 2)
-    .option('--smtp-ports <list>', 'a port for each worker, such as 2525,2526', parsePortList)
+  command('gateway', 'runs helpers and workers, and restarts those that die')
+    .option('--workers <number>', 'number of workers', parseWholeNumber(1, MAX_WORKERS), 2)
+    .option(
+      '--smtp-ports <list>',
+      'one SMTP port for each worker, such as 2525,2526; default: consecutive ports from --smtp-port on',
+      parsePortList,
+    )
     .action(async (options: { workers: number; smtpPorts?: number[] }, self: Command) => {
       const settings = loadSettingsOf(self, flags, 'needed');
       const { workers, smtpPorts: ports } = options;
@@ -84,42 +90,48 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
         forwardedArguments: forwardedArguments(self, flags, settings),
       });
     });
-  command('inspect', 'show the queue, one JSON object a line')
-    .option('--summary', 'only the pairs, not their messages', false)
-    .action(async ({ summary }: { summary: boolean }, self: Command) => {
+  command('inspect', 'prints the state of the queue, one JSON object per line')
+    .option('--summary', 'prints the pairs without their messages')
+    .action(async ({ summary = false }: { summary?: boolean }, self: Command) => {
       for await (const line of inspectQueue(loadSettingsOf(self, flags, 'needed'), summary))
         await printLine(line);
     });
-  command('verify', 'check the invariants of the queue; exit code 1 when one is broken').action(
+  command('verify', 'checks the invariants of the queue; exit code 1 when one is broken').action(
     async (_, self: Command) => {
       const report = await verifyQueue(loadSettingsOf(self, flags, 'needed'));
       await printLine(report);
       setExitCode(report.ok ? 0 : 1);
     },
   );
-  command('rebuild', 'restore the index from the data file')
-    .option('--from-nothing', 'put the old index aside and use nothing of it', false)
-    .action(async ({ fromNothing }: { fromNothing: boolean }, self: Command) => {
+  command('rebuild', 'restores the index from the data file')
+    .option('--from-nothing', 'moves the old index aside and reads nothing from it')
+    .action(async ({ fromNothing = false }: { fromNothing?: boolean }, self: Command) => {
       await printLine(await rebuildQueue(loadSettingsOf(self, flags, 'needed'), fromNothing));
     });
   program
     .command('restore-check')
-    .description('restore the queues that stdin names, one after the other, and say what each holds')
-    .requiredOption('--stdin', 'read requests from stdin, one JSON object a line')
+    .description('restores the queues that stdin names, one after the other, and prints what each holds')
+    .requiredOption('--stdin', 'reads requests from stdin, one JSON object per line')
     .action(async () => {
       restoreCheck();
     });
   program
     .command('simulated-medium')
-    .description('say what a power cut may leave of a file in the simulation, for each request on stdin')
+    .description('prints what a power cut may leave of a simulated file, for each request on stdin')
     .action(simulatedMedium);
   program
     .command('simulate')
-    .description('run the queue on a machine in memory and crash it; exit code 1 when a promise is broken')
-    .option('--budget <duration>', 'how long to look', '20s')
-    .option('--seed <number>', 'makes all runs', parseWholeNumber(0, 2 ** 31 - 1))
-    .option('--path <path>', 'one run of that seed again, as an earlier result names it')
-    .option('--json', 'one JSON object on stdout', false)
+    .description('runs the queue on a simulated machine and crashes it; exit code 1 when a promise is broken')
+    .addOption(
+      new Option('--budget <duration>', 'upper bound of the search, such as 20s').default('20s', '20s'),
+    )
+    .option(
+      '--seed <number>',
+      'seed of all runs; default: a random seed, which the result names',
+      parseWholeNumber(0, 2 ** 31 - 1),
+    )
+    .option('--path <path>', 'repeats the one run of --seed that an earlier result names by this path')
+    .option('--json', 'prints the result as one JSON object to stdout')
     .allowExcessArguments(false)
     .action(async (flags: SimulateFlags) => setExitCode(await simulateCommand(flags)));
   return program;
@@ -127,8 +139,8 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
 
 function addSettingOptions(command: Command, flags: readonly SettingFlag[]): Command {
   command
-    .option('--queue <directory>', 'the directory of the queue')
-    .option('--config <file>', 'a settings file');
+    .option('--queue <directory>', 'directory of the queue')
+    .option('--config <file>', 'settings file (JSON)');
   for (const { name, placeholder, description } of flags) {
     command.addOption(new Option(`--${name} <${placeholder}>`, description));
   }
@@ -159,7 +171,10 @@ function flagValues(command: Command, flags: readonly SettingFlag[]): Map<string
   return values;
 }
 
-/** What the services of a gateway are told, too: the same queue, file and flags, but a port of their own. */
+/**
+ * Returns the arguments that the gateway forwards to its services: queue, settings
+ * file and flags, but not the port.
+ */
 function forwardedArguments(
   command: Command,
   flags: readonly SettingFlag[],

@@ -1,60 +1,28 @@
-import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { readSync, writeSync } from 'node:fs';
 import { QueueError } from '../platform/errors.js';
-import {
-  type Patch,
-  RestoreCheck,
-  type RestoreCheckResult,
-  type StatePatches,
-} from '../queue/restore-check.js';
+import { RestoreCheck, type RestoreCheckResult } from '../queue/restore-check.js';
 
 /**
  * Answers requests on stdin until it ends, one JSON object a line each way:
  *
  *     {"queue": DIR}                restore the queue in that directory, for good
- *     {"data": FILE, "index": FILE} the same from the bytes of two files, which are not changed
- *     {"data": FILE, "index": FILE, "patches": FILE, "states": [{"data": [[FROM, TO, AT], …], "index": […]}, …]}
- *                                   several, one after the other: each is the last one that came of these files, with the bytes
- *                                   of `patches` from AT on put into them, from FROM to the one before TO
  *
  *     {"live": [N, …], "names": {N: SHA-256, …}, "problems": […], "keptAside": N}
  *     {"error": "…"}                the queue cannot be restored
  *
- * with a line for each state. The answers to one request are written together: a process that reads each at once would take
- * the processor away, and each of the two would find the other's traces in its caches.
- *
  * It waits for each line in the system call itself: thousands come, and an event loop costs more than a restore.
  *
- * @throws QueueError `bad-setting` for a line that is neither.
+ * @throws QueueError `bad-setting` for a line that is no request.
  */
 export function restoreCheck(): void {
   const check = new RestoreCheck();
   for (const line of linesOf(0)) {
-    const request = parse(line);
-    writeAll(
-      1,
-      answerRequest(check, request)
-        .map((answer) => `${JSON.stringify(answer)}\n`)
-        .join(''),
-    );
+    const queue = parseQueue(line);
+    writeAll(1, `${JSON.stringify(restoreOrError(() => check.directory(queue)))}\n`);
   }
 }
 
-type Answer = RestoreCheckResult | { error: string };
-
-function answerRequest(check: RestoreCheck, request: Request): Answer[] {
-  if ('queue' in request) return [restoreOrError(() => check.directory(request.queue))];
-  const { data, index, steps } = request;
-  if (steps === undefined) return [restoreOrError(() => check.restoreFiles(data, index))];
-  let neededBytes = 0;
-  for (const step of steps.states) {
-    for (const [from, to, at] of [...step.data, ...step.index])
-      neededBytes = Math.max(neededBytes, at + to - from);
-  }
-  const bytes = readFirstBytes(steps.patches, neededBytes);
-  return steps.states.map((step) => restoreOrError(() => check.restorePatched(data, step, bytes)));
-}
-
-function restoreOrError(restore: () => RestoreCheckResult): Answer {
+function restoreOrError(restore: () => RestoreCheckResult): RestoreCheckResult | { error: string } {
   try {
     return restore();
   } catch (failure) {
@@ -62,59 +30,16 @@ function restoreOrError(restore: () => RestoreCheckResult): Answer {
   }
 }
 
-let sharedBuffer = Buffer.alloc(0);
-
-/** The first bytes of a file; good until the next call. A buffer for each request would be cleared and collected each time. */
-function readFirstBytes(path: string, maxBytes: number): Buffer {
-  const fd = openSync(path, 'r');
-  try {
-    const size = Math.min(maxBytes, fstatSync(fd).size);
-    if (size > sharedBuffer.length) sharedBuffer = Buffer.alloc(2 * size);
-    return sharedBuffer.subarray(0, readSync(fd, sharedBuffer, 0, size, 0));
-  } finally {
-    closeSync(fd);
-  }
-}
-
-type Request =
-  | { queue: string }
-  | { data: string; index: string; steps: { patches: string; states: StatePatches[] } | undefined };
-
-function parse(line: string): Request {
+function parseQueue(line: string): string {
   let value: unknown;
   try {
     value = JSON.parse(line);
   } catch {
     value = undefined;
   }
-  const { queue, data, index, patches, states } = fieldsOf(value);
-  if (typeof queue === 'string') return { queue };
-  if (typeof data === 'string' && typeof index === 'string') {
-    if (patches === undefined && states === undefined) return { data, index, steps: undefined };
-    if (typeof patches === 'string' && areStatePatches(states))
-      return { data, index, steps: { patches, states } };
-  }
-  throw new QueueError(
-    'bad-setting',
-    `stdin: found ${line.slice(0, 80)}, expected {"queue": DIR} or {"data": FILE, "index": FILE}, the latter with "patches" and "states" or without`,
-  );
-}
-
-function fieldsOf(value: unknown): Record<string, unknown> {
-  return (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
-}
-
-function areStatePatches(value: unknown): value is StatePatches[] {
-  const isStep = (one: unknown) => arePatches(fieldsOf(one).data) && arePatches(fieldsOf(one).index);
-  return Array.isArray(value) && value.every(isStep);
-}
-
-function arePatches(value: unknown): value is Patch[] {
-  const isPatch = (one: unknown) =>
-    Array.isArray(one) &&
-    one.length === 3 &&
-    one.every((number) => Number.isSafeInteger(number) && number >= 0);
-  return Array.isArray(value) && value.every(isPatch);
+  const { queue } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+  if (typeof queue === 'string') return queue;
+  throw new QueueError('bad-setting', `stdin: found ${line.slice(0, 80)}, expected {"queue": DIR}`);
 }
 
 const CHUNK_BYTES = 65_536;

@@ -5,10 +5,10 @@ import { openQueue } from '../queue/open.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { printLine } from './output.js';
 
-/** Runs a gateway worker until it is told to stop. @throws what the queue failed with */
+/** Runs a gateway worker until a stop signal. @throws the failure of the queue, if it fails */
 export async function serveWorker(settings: QueueSettings): Promise<void> {
   const stop = stopSignal();
-  // Settings that cannot work are told before the queue is opened, which may mean a restore.
+  // Check the routing first: opening the queue may take a whole restore.
   routingOf(settings);
   const queue = await openQueue(settings);
   const worker = await startWorker(settings, queue).catch(async (failure: unknown) => {
@@ -23,24 +23,27 @@ export async function serveWorker(settings: QueueSettings): Promise<void> {
   await Promise.race([worker.stop(), queueFailed]);
 }
 
-/** Runs the sync helper of one pair until it is told to stop. */
+/** Runs the sync helper of one pair until a stop signal. */
 export async function serveHelper(settings: QueueSettings, pair: number): Promise<void> {
   await runHelper(settings, pair, stopSignal(), () => void printLine({ event: 'ready', pair }));
 }
 
+/** Options of the `gateway` command. */
 export interface GatewayOptions {
+  /** Path of the program that runs the services. */
   program: string;
+  /** Number of workers. */
   workers: number;
-  /** A port for each worker; undefined: consecutive ones from smtp.port, or any free ones. */
+  /** One port for each worker. undefined: consecutive ports from smtp.port on or, if that is 0, any free ports. */
   ports: number[] | undefined;
-  /** The flags that the services are given as well. */
+  /** Arguments that every service gets. */
   forwardedArguments: readonly string[];
 }
 
-/** More than a service needs to end after the grace that it gives its clients. */
+/** Time in milliseconds, beyond the grace period of its clients, after which a stopping service is killed. */
 const STOP_MARGIN_MS = 5000;
 
-/** Runs helpers and workers as processes of their own until told to stop. */
+/** Runs helpers and workers as child processes until a stop signal. */
 export async function serveGateway(settings: QueueSettings, options: GatewayOptions): Promise<void> {
   const stop = stopSignal();
   routingOf(settings);
@@ -76,8 +79,9 @@ export async function serveGateway(settings: QueueSettings, options: GatewayOpti
 }
 
 /**
- * Aborts when the process is told to stop: by SIGTERM or SIGINT, or, under a supervisor, by SIGTERM or the supervisor's
- * death. A Ctrl-C reaches all processes of a terminal at once; the supervisor then stops its services in order.
+ * Returns a signal that aborts on SIGTERM or SIGINT. Under a supervisor it aborts on SIGTERM or when the
+ * supervisor dies. SIGINT is ignored there: Ctrl-C reaches all processes of a terminal at once, but the
+ * supervisor must stop its services in order.
  */
 function stopSignal(): AbortSignal {
   const stop = new AbortController();

@@ -5,11 +5,12 @@ import type { FileOperation } from '../simulation/possible.js';
 import type { SimulationResult } from '../simulation/simulate.js';
 import { printLine } from './output.js';
 
+/** Flags of the `simulate` command as the user gave them. */
 export interface SimulateFlags {
   budget: string;
   seed?: number;
   path?: string;
-  json: boolean;
+  json?: boolean;
 }
 
 const MAX_BUDGET_MS = 24 * 3_600_000;
@@ -21,8 +22,8 @@ const EXIT_CODES: Readonly<Record<SimulationResult['verdict'], number>> = {
 };
 
 /**
- * `simulate`: looks for a story in which the queue breaks a promise.
- * @returns the exit code: 0 none was found, 1 one was, 3 nothing was simulated.
+ * Runs the `simulate` command: searches for a run in which the queue violates a requirement.
+ * @returns the exit code: 0 no violation, 1 a violation, 3 no run finished in time
  */
 export async function simulateCommand({ budget, seed, path, json }: SimulateFlags): Promise<number> {
   const budgetMs = parseDurationMs(budget);
@@ -35,7 +36,7 @@ export async function simulateCommand({ budget, seed, path, json }: SimulateFlag
   if (path !== undefined && (seed === undefined || !/^\d+(:\d+)*$/.test(path))) {
     throw new QueueError('bad-setting', `--path: expected numbers such as 12:0:3, together with --seed`);
   }
-  // Only here: the processes of a queue need not load what makes up stories.
+  // Import here: the other commands need not load the simulation.
   const { simulate } = await import('../simulation/simulate.js');
   const result = await simulate({
     budgetMs,
@@ -64,8 +65,8 @@ interface Request {
 }
 
 /**
- * Answers requests on stdin until it ends, one JSON object a line each way, so that the simulated medium can be held against
- * a real one:
+ * Runs the `simulated-medium` command: answers requests on stdin until it ends, one line of JSON per request
+ * and reply. A test compares the simulated medium with a real one by it:
  *
  *     {"pages": 4, "operations": [{"do": "store", "page": 0, "sector": 7, "value": 1}, {"do": "msync", "page": 0, "pages": 2}]}
  *     {"sectors": [[0], …, [0, 1], …]}   the values that each sector may have after a power cut
@@ -83,7 +84,7 @@ function parse(line: string): Request {
     const request = JSON.parse(line) as Request;
     if (Number.isInteger(request.pages) && Array.isArray(request.operations)) return request;
   } catch {
-    // Said below.
+    // The error below reports it.
   }
   throw new QueueError(
     'bad-setting',

@@ -30,7 +30,7 @@ function portOf(ports: readonly number[], at = 0): number {
 }
 
 t.test(
-  'a killed worker and a killed helper are started anew, and no confirmed message is lost',
+  'the supervisor restarts a killed worker and a killed helper, and no confirmed message is lost',
   async (t) => {
     const receiver = await sink(t);
     const { service, directory, ports } = await startGateway(t, receiver.address);
@@ -55,8 +55,8 @@ t.test(
       await submit(0);
       await submit(1);
     }
-    t.equal(confirmed.length, 7, 'all were confirmed');
-    // What a killed worker had locked may come twice.
+    t.equal(confirmed.length, 7, 'all messages were confirmed');
+    // Messages that a killed worker had locked may be delivered twice.
     const texts = () => [...new Set(receiver.messages.map(({ data }) => data.toString()))];
     while (texts().length < 7) await receiver.received(receiver.messages.length + 1);
     t.strictSame(texts().sort(), [...confirmed].sort());
@@ -69,7 +69,7 @@ t.test(
   },
 );
 
-t.test('a worker that stays stopped is killed, and its successor goes on in its place', async (t) => {
+t.test('a worker that stays stopped is killed, and its successor takes over its port', async (t) => {
   const receiver = await sink(t);
   const { service, ports } = await startGateway(t, receiver.address);
   const worker = service.events.find(({ event, service: of }) => event === 'ready' && of === 'worker-0');
@@ -165,7 +165,7 @@ t.test('a queue with two pairs uses both, each with its helper', async (t) => {
   await receiver.received(10);
 });
 
-t.test('a full queue says 452, loses nothing, and takes mail again when it has emptied', async (t) => {
+t.test('a full queue answers 452, loses nothing, and accepts mail again when it has emptied', async (t) => {
   const port = await freePort();
   const directory = join(temporaryDirectory(t), 'queue');
   await runQueueCommand('install', '--queue', directory, '--data-bytes', '1MiB', '--entries', '16');
@@ -194,18 +194,22 @@ t.test('a full queue says 452, loses nothing, and takes mail again when it has e
     confirmed.push(text);
   }
   t.equal(confirmed.length, 16);
-  t.match(await client.submit(`${'y'.repeat(300_000)}\r\n`), /^552 5\.3\.4/, 'larger than any record');
+  t.match(
+    await client.submit(`${'y'.repeat(300_000)}\r\n`),
+    /^552 5\.3\.4/,
+    'the message is larger than any record',
+  );
   const receiver = await Sink.open({}, port);
   t.teardown(() => receiver.close());
   const texts = (await receiver.received(16)).map(({ data }) => data.toString());
   t.strictSame(texts.sort(), confirmed.sort());
-  // The last one may not have left the queue when the sink has it.
+  // When the sink has received the last message, the queue may not have removed it yet.
   while (!(await client.submit('again\r\n')).startsWith('250')) t.comment('not yet');
   await receiver.received(17);
   client.close();
 });
 
-t.test('thousands of messages for a host that is down cost hardly any work while they wait', async (t) => {
+t.test('thousands of messages that wait for a host that is down use little processor time', async (t) => {
   const directory = join(temporaryDirectory(t), 'queue');
   await runQueueCommand('install', '--queue', directory, '--data-bytes', '8MiB', '--entries', '4096');
   const helper = Service.start(t, 'helper', '--queue', directory);
@@ -229,10 +233,10 @@ t.test('thousands of messages for a host that is down cost hardly any work while
   const before = usedMs();
   await new Promise((resolve) => setTimeout(resolve, 1000));
   const spentMs = usedMs() - before;
-  t.ok(spentMs < 400, `${spentMs} ms of a second were spent`);
+  t.ok(spentMs < 400, `the worker used ${spentMs} ms of processor time in one second`);
 });
 
-/** Milliseconds of processor time that a process has used. */
+/** Returns the processor time that a process has used, in milliseconds. */
 function cpuMs(pid: number): number {
   const fields = readFileSync(`/proc/${pid}/stat`, 'latin1')
     .replace(/^.*\) /, '')
@@ -242,14 +246,14 @@ function cpuMs(pid: number): number {
 
 const swaks = programPath('swaks');
 t.test(
-  'a message of swaks arrives byte for byte',
+  'a message sent by swaks arrives byte for byte',
   { skip: swaks === undefined && 'swaks is not installed' },
   async (t) => {
     const receiver = await sink(t);
     const { ports } = await startGateway(t, receiver.address, '--workers', '1');
     const message =
       'Subject: test\r\n\r\n.one dot\r\n..two\r\nGr\xc3\xbc\xc3\x9fe \xff\x80\x01\r\n\r\n.\r\n \r\n';
-    // Left alone, swaks sends a file as it is and a line end behind it: the dots of the wire are for us to put in.
+    // With --no-data-fixup, swaks sends the file unchanged and a line end. So the test must stuff the dots.
     const wire = `${message.replace(/^\./gm, '..')}.`;
     const file = join(temporaryDirectory(t), 'message');
     writeFileSync(file, wire, 'latin1');
@@ -301,7 +305,7 @@ t.test(
       const directory = temporaryDirectory(t);
       chmodSync(directory, 0o777);
       const port = await freePort();
-      // As root, it wants to become somebody else and to be locked up in the directory.
+      // As root, smtp-sink must change its user and its root directory.
       const asRoot = process.getuid?.() === 0 ? ['-u', 'nobody', '-R', directory] : [];
       const target = process.getuid?.() === 0 ? 'dump.' : join(directory, 'dump.');
       const place = ['-M', `${MESSAGES}`, '-d', target, `127.0.0.1:${port}`, '100'];
@@ -310,10 +314,11 @@ t.test(
       await deliver(port);
       t.equal((await received).code, 0);
       const dumps = readdirSync(directory).map((name) => readFileSync(join(directory, name), 'latin1'));
-      // Headers of its own end with the time zone in brackets.
+      // Remove the headers that smtp-sink adds. They end with the time zone in brackets.
       return dumps.map((text) => text.replace(/^[\s\S]*? \([A-Z]+\)\n/, ''));
     };
-    // The sink ends with the last message, under the source's hands: how that one ends says nothing.
+    // The sink exits with the last message while the source is still connected, so the exit code of the
+    // source means nothing.
     const direct = await dumpsOf(send);
     t.equal(direct.length, MESSAGES);
     t.match(direct[0], 'Subject: test\n\n.dot\n..\n.\nGr\xfc\xdfe\nxxx');
@@ -326,7 +331,7 @@ t.test(
   },
 );
 
-/** Resolves when somebody listens there. */
+/** Resolves when a server listens on the port. */
 async function listening(port: number): Promise<void> {
   for (;;) {
     const socket = connect(port, '127.0.0.1');
@@ -340,6 +345,7 @@ async function listening(port: number): Promise<void> {
   }
 }
 
+/** Returns a port that was free a moment ago. */
 async function freePort(): Promise<number> {
   const opened = await Sink.open();
   await opened.close();

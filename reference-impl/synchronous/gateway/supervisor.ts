@@ -4,15 +4,17 @@ import { createInterface } from 'node:readline';
 import { QueueError } from '../platform/errors.js';
 import { backoffMs } from './outbound/destination.js';
 
-/** A process of the gateway. */
+/** A child process of the gateway. */
 export interface Service {
   name: string;
   kind: 'helper' | 'worker';
-  /** The arguments behind the program's own path; a worker that has had a port keeps it. */
+  /**
+   * Returns the arguments after the program path. `port` is the port of the previous worker, which a restart keeps.
+   */
   args: (port: number | undefined) => string[];
 }
 
-/** One line of what happened, as it is printed. */
+/** An event of the gateway. It is printed as one line. */
 export type GatewayEvent =
   | { event: 'started' | 'ready'; service: string; pid: number; port?: number }
   | { event: 'exit'; service: string; code: number | null; signal: string | null }
@@ -21,20 +23,24 @@ export type GatewayEvent =
   | { event: 'ready'; service: 'gateway'; ports: number[] }
   | { event: 'stopping' | 'stopped' };
 
+/** Options of the supervisor. */
 export interface SupervisorOptions {
-  /** The program that the services are commands of. */
+  /** Path of the program that runs the services as subcommands. */
   program: string;
   services: readonly Service[];
-  /** A service that was told to stop and is still there after so long is killed. */
+  /** Time after SIGTERM after which a service that still runs is killed. */
   stopTimeoutMs: number;
   emit: (event: GatewayEvent) => void;
 }
 
 const RESTART_BACKOFF = { initialMs: 50, maxMs: 5000 };
-/** A service that was up for so long is in good health: the back-off starts anew. */
+/** Uptime, in milliseconds, after which a service counts as healthy and its restart back-off starts again. */
 const HEALTHY_UPTIME_MS = 10_000;
 
-/** How often it is looked whether a service is stopped (SIGSTOP), and after how many looks in a row it is killed. */
+/**
+ * Interval of the checks for stopped services (SIGSTOP), in milliseconds, and number of successive checks
+ * after which a stopped service is killed.
+ */
 const STOP_CHECK_INTERVAL_MS = 1000;
 const MAX_STOPPED_CHECKS = 5;
 
@@ -44,21 +50,21 @@ interface RunningService {
   port: number | undefined;
   wasReady: boolean;
   consecutiveDeaths: number;
-  /** Looks in a row at which it was stopped. */
+  /** Number of successive checks at which the service was stopped. */
   stoppedChecks: number;
   startedMs: number;
   timer: NodeJS.Timeout | undefined;
   whenReady: () => void;
 }
 
-/** Starts the processes of a whole gateway, restarts what dies, and stops them in order. */
+/** Starts the processes of a whole gateway, restarts those that die, and stops them in order. */
 export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #running: RunningService[] = [];
   #stopping = false;
   readonly #stopCheckTimer: NodeJS.Timeout;
   #giveUp: (reason: QueueError) => void = () => undefined;
-  /** Rejects when a service cannot come up at all: its settings are wrong. */
+  /** Rejects when a service cannot start because its settings are wrong. */
   readonly failed: Promise<never>;
 
   constructor(options: SupervisorOptions) {
@@ -70,7 +76,7 @@ export class Supervisor {
     this.#stopCheckTimer = setInterval(() => this.#checkForStopped(), STOP_CHECK_INTERVAL_MS).unref();
   }
 
-  /** Helpers first, since workers need them; resolves when all are ready. */
+  /** Starts the helpers and then the workers, which need them. Resolves when all are ready. */
   async start(): Promise<void> {
     for (const kind of ['helper', 'worker'] as const) {
       const services = this.#options.services.filter((service) => service.kind === kind);
@@ -80,7 +86,10 @@ export class Supervisor {
     if (!this.#stopping) this.#options.emit({ event: 'ready', service: 'gateway', ports });
   }
 
-  /** Passes SIGTERM on: to the workers, which finish what is in flight, and then to the helpers that they need. */
+  /**
+   * Stops the workers by SIGTERM and then the helpers. The workers finish the messages in flight, for which
+   * they need the helpers.
+   */
   async stop(): Promise<void> {
     this.#stopping = true;
     clearInterval(this.#stopCheckTimer);
@@ -114,7 +123,7 @@ export class Supervisor {
   #spawn(running: RunningService): void {
     const { service } = running;
     running.startedMs = performance.now();
-    // The channel is there to be closed: a service whose supervisor was killed notices, and stops.
+    // The IPC channel carries no messages. It closes when the supervisor is killed, and the service then stops.
     const child = spawn(process.execPath, [this.#options.program, ...service.args(running.port)], {
       stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
     });
@@ -123,7 +132,10 @@ export class Supervisor {
     if (child.stdout !== null) {
       createInterface({ input: child.stdout }).on('line', (line) => this.#onLine(running, line));
     }
-    child.once('error', () => undefined);
+    // A process that could not be made (no process left, no program) has no `exit`, and would never be restarted.
+    child.once('error', () => {
+      if (child.pid === undefined) this.#onExit(running, null, null);
+    });
     child.once('exit', (code, signal) => this.#onExit(running, code, signal));
   }
 
@@ -151,12 +163,12 @@ export class Supervisor {
       return;
     }
     if (code === 2 && !running.wasReady) {
-      this.#giveUp(new QueueError('bad-setting', `${name} cannot start; it said why above`));
+      this.#giveUp(new QueueError('bad-setting', `${name} cannot start; its error message is above`));
       return;
     }
     const wasHealthy = performance.now() - running.startedMs > HEALTHY_UPTIME_MS;
     running.consecutiveDeaths = wasHealthy ? 1 : running.consecutiveDeaths + 1;
-    // The first death is answered at once: nobody waits for mail to be taken again.
+    // Restart at once after the first death: a pause would only keep clients waiting.
     const inMs =
       running.consecutiveDeaths === 1 ? 0 : backoffMs(RESTART_BACKOFF, running.consecutiveDeaths - 1);
     this.#options.emit({ event: 'restart', service: name, inMs });
@@ -164,8 +176,9 @@ export class Supervisor {
   }
 
   /**
-   * A service that is stopped keeps its clients, its messages and perhaps the mutex of all. It is killed: a successor goes
-   * on, and what it left half done is repaired. Looks are counted, not time, in which this process may have stood still too.
+   * Kills services that stay stopped. A stopped service blocks its clients, its messages and perhaps the
+   * mutex of all processes. After the kill a successor takes over and repairs what was left half done. The
+   * number of checks counts, not the time, because this process may have been stopped too.
    */
   #checkForStopped(): void {
     for (const running of this.#running) {
@@ -190,7 +203,7 @@ export class Supervisor {
   }
 }
 
-/** Stopped by a signal; one that a debugger holds is not. */
+/** Returns whether a process is stopped by a signal. A process that a debugger holds does not count. */
 function isStopped(pid: number): boolean {
   try {
     return /^\d+ \(.*\) T/s.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
@@ -199,7 +212,7 @@ function isStopped(pid: number): boolean {
   }
 }
 
-/** The port of a ready line, null when it names none; undefined when the line is something else. */
+/** Returns the port of a ready line, null if it has no port, and undefined if the line is not a ready line. */
 function parseReadyPort(line: string): number | null | undefined {
   try {
     const message: unknown = JSON.parse(line);

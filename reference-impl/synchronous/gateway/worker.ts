@@ -5,19 +5,19 @@ import { InboundServer } from './inbound/server.js';
 import { Delivery } from './outbound/delivery.js';
 import { bodiesOf, hasRoute, type Routing } from './outbound/routing.js';
 
-/** A gateway worker that is up: it takes mail in, stores it, and delivers it [0017]. */
+/** A running gateway worker: it accepts mail, stores it, and delivers it [0017]. */
 export interface Worker {
-  /** Where it listens for mail. */
+  /** Port on which it listens for mail. */
   port: number;
-  /** Resolves with the reason when the queue broke under it; never, when all is well. */
+  /** Resolves with the reason when the queue fails. Otherwise it stays pending. */
   queueFailure: Promise<unknown>;
-  /** Answers 421 from now on, finishes what is in flight, and closes the queue. */
+  /** Answers new mail with 421, finishes the messages in flight, and closes the queue. */
   stop(): Promise<void>;
 }
 
 /**
- * Starts a worker on an open queue, which it closes when it stops.
- * @throws QueueError `bad-setting` when there is nowhere to deliver to or the port cannot be had
+ * Starts a worker on an open queue. The worker closes the queue when it stops.
+ * @throws QueueError `bad-setting` when there is neither a next hop nor a route, or the port is not available
  */
 export async function startWorker(settings: QueueSettings, queue: Queue): Promise<Worker> {
   const routing = routingOf(settings);
@@ -41,7 +41,10 @@ export async function startWorker(settings: QueueSettings, queue: Queue): Promis
   return { port: inbound.port, queueFailure, stop };
 }
 
-/** @throws QueueError `bad-setting` when there is neither a next hop nor a route */
+/**
+ * Extracts the routing from the settings.
+ * @throws QueueError `bad-setting` when there is neither a next hop nor a route
+ */
 export function routingOf({ delivery, smtp }: QueueSettings): Routing {
   const { nextHop, routes } = delivery;
   if (nextHop === undefined && Object.keys(routes).length === 0) {

@@ -18,23 +18,27 @@ import {
   type SyncRequest,
 } from '../sync/tokens.js';
 
-/** So long the helper blocks at most before it looks for a signal to stop. */
+/** Longest time, in milliseconds, that the helper blocks before it checks the stop signal. */
 const MAX_WAIT_MS = 100;
-/** So long the helper stays awake for the next request of a lone worker: the time that one takes for a round. */
+/** Time, in ms, that the helper polls for the next request of a lone worker, which needs this time per round. */
 const BUSY_POLL_MS = 0.1;
-/** FIFOs of dead workers are few and small; a bound on the open ones all the same. */
+/**
+ * Number of tokens in one write. 160 tokens of 24 bytes are below PIPE_BUF (4096), so that a write takes
+ * effect whole or not at all.
+ */
 const MAX_TOKENS_PER_WRITE = 160;
 
 /**
- * The sync helper: one process per data file that gathers the workers' requests, writes each batch with msync and
- * confirms it [0037-0045].
+ * Runs the sync helper: one process per data file that gathers the requests of the workers, writes each batch
+ * with msync and confirms it [0037-0045].
  *
- * It blocks in poll(2) and msync(2) on its one thread on purpose: nothing can be done in between anyway, and a detour
- * through a thread pool costs a third of the throughput.
+ * It deliberately blocks its only thread in poll(2) and msync(2). It has no other work during these calls,
+ * and a thread pool would cost a third of the throughput.
  *
- * Resolves when `signal` is aborted; what was received by then is written and answered first.
+ * It resolves after `signal` is aborted, when all requests received by then are written and answered.
  *
- * @throws QueueError `second-helper` when this data file has one already.
+ * @throws QueueError `second-helper` when another helper serves this data file, `bad-setting` when the queue
+ * has no pair with this number
  */
 export async function runHelper(
   settings: QueueSettings,
@@ -80,7 +84,7 @@ class Helper {
   /** struct pollfd[2]: i32 fd, i16 events, i16 revents. */
   readonly #pollFds = Buffer.alloc(16);
   #batch = 0;
-  /** Had the last batch only one request, and was the wait for the next not yet in vain? */
+  /** Whether the last batch had one request and polling for the next one has not failed since. */
   #hasLoneWorker = false;
 
   constructor(pair: Pair, settings: QueueSettings) {
@@ -96,14 +100,16 @@ class Helper {
     this.#pollFds.writeInt16LE(POLLIN, 4);
     this.#pollFds.writeInt32LE(this.#confirmAcks.fd, 8);
     this.#pollFds.writeInt16LE(POLLIN, 12);
-    // The last helper died in its msync, perhaps of a failure of it.
+    // The last helper died during its msync. That msync may have failed, which marks the pages clean without
+    // writing them.
     if (pair.image.get(FIELD.syncing) !== 0) pair.redirtyUnconfirmed();
     pair.image.put(FIELD.syncing, 0);
-    // The workers see a new number here and ask the new helper again.
-    // Unsigned, as tokens carry it: a damaged index may have left any bits there.
+    // The workers see the new number and send their requests to the new helper. The number must be unsigned,
+    // as in the tokens: a damaged index may contain any bits here.
     this.#incarnation = (pair.image.add(FIELD.helperIncarnation, 1) + 1) >>> 0;
   }
 
+  /** Serves requests until the signal is aborted, then writes and confirms the rest. */
   async serve(signal: AbortSignal): Promise<void> {
     let lastYieldMs = this.#kernel.monotonicMs();
     while (!signal.aborted) {
@@ -116,10 +122,10 @@ class Helper {
         lastYieldMs = nowMs;
       }
     }
-    // The last requests may have come during the confirming phase; nobody is waited for any more.
+    // The last requests may have arrived in the confirming phase. Confirmations are no longer awaited.
     this.#wait();
     this.#receive();
-    // Once for each batch that the stored requests fill.
+    // The stored requests may need several batches.
     do {
       this.#batcher.clearConfirmed(Number.POSITIVE_INFINITY);
       this.#write();
@@ -127,8 +133,9 @@ class Helper {
   }
 
   /**
-   * Waits for a token or for the time at which the batch is due. A lone worker asks again right after its answer, sooner
-   * than a sleeping processor wakes up, so after a batch of one request it is awaited awake for a moment.
+   * Waits for a token or until the batch is due. A lone worker sends its next request right after its answer,
+   * sooner than a sleeping processor wakes up. Therefore the helper polls for a moment after a batch of one
+   * request.
    */
   #wait(): boolean {
     if (this.#hasLoneWorker) {
@@ -139,14 +146,14 @@ class Helper {
     return this.#kernel.poll(this.#pollFds, 2, Math.min(Math.ceil(waitMs), MAX_WAIT_MS)) > 0;
   }
 
-  /** Reads what poll(2) has found, confirmations of confirmations first. */
+  /** Reads the FIFOs that poll(2) reported, confirmations of confirmations first. */
   #receive(): void {
     if (this.#pollFds.readInt16LE(14) !== 0) {
       for (const token of decodeConfirmAcks(this.#confirmAcks.read())) {
         if (token.helper === this.#incarnation) this.#batcher.confirmed(token);
       }
     }
-    // Before new requests are looked at: the stored ones come first.
+    // Clear before reading new requests, because stored requests must enter the next batch first.
     this.#batcher.clearConfirmed(this.#kernel.monotonicMs());
     if (this.#pollFds.readInt16LE(6) !== 0) this.#receiveRequests();
   }
@@ -164,7 +171,7 @@ class Helper {
     for (const [slot, list] of receipts) this.#send('receipt', slot, list);
   }
 
-  /** A request from nowhere is skipped [0051]: its worker, if there is one, times out. */
+  /** Returns whether a request names a worker slot and a range of the file. Any other is skipped [0051]. */
   #isValid({ slot, offset, length }: SyncRequest): boolean {
     const inFile = offset >= 0 && length > 0 && offset + length <= this.#pair.data.sizeBytes;
     return inFile && slot < this.#pair.image.geometry.workerSlots;
@@ -179,7 +186,10 @@ class Helper {
     if (this.#batcher.isDue(this.#kernel.monotonicMs())) this.#write();
   }
 
-  /** Writes the batch, then confirms it: in this order, always [0017]. */
+  /**
+   * Writes the batch and then confirms it [0017]. The reverse order would confirm messages that are not on the
+   * disk.
+   */
   #write(): void {
     const requests = this.#batcher.requests();
     if (this.#batcher.phase === 'confirming' || requests.length === 0) return;
@@ -201,6 +211,7 @@ class Helper {
     this.#batcher.written(reached, this.#kernel.monotonicMs());
   }
 
+  /** Writes the ranges of the batch to the disk. @returns 0, or the errno of the first msync that failed */
   #syncBatch(): number {
     const { data, image } = this.#pair;
     image.put(FIELD.syncing, 1);
@@ -215,7 +226,7 @@ class Helper {
     return 0;
   }
 
-  /** @returns false when the slot's FIFO is full: nobody reads it, its worker is dead or stopped. */
+  /** Sends tokens to a worker. @returns false when its FIFO is full because the worker is dead or stopped */
   #send(kind: 'receipt' | 'confirm', slot: number, tokens: Buffer[]): boolean {
     const key = `${kind}/${slot}`;
     let fifo = this.#answers.get(key);

@@ -2,13 +2,14 @@ import { extentOf } from '../record/layout.js';
 import type { IndexImage } from './image.js';
 import { ENTRY, FIELD, NONE, STATUS } from './layout.js';
 
-/** Problems told at most: a damaged list breaks in thousands of places at once. */
+/** Upper bound of the reported problems, because a damaged list is broken at thousands of entries at once. */
 const MAX_PROBLEMS = 50;
 
 /**
- * Are both lists well formed, and is every entry on exactly one of them? Reads only; safe for any content.
+ * Checks that both lists are well formed, and that every entry is on exactly one of them. It only reads, and
+ * it ends for any content of the index.
  *
- * @returns one line for each thing that is wrong.
+ * @returns one line for each problem, at most `MAX_PROBLEMS`.
  */
 export function checkLists(image: IndexImage): string[] {
   const problems: string[] = [];

@@ -3,20 +3,22 @@ import type { IndexImage } from './image.js';
 import { WORKER_SLOTS_WORD } from './layout.js';
 
 /**
- * An entry's lock names its owner by worker slot and incarnation: 10 bits of slot + 1, 22 bits of incarnation. The
- * owner lives while the kernel holds the slot's byte of the lock file for it and the slot has not been given
- * to a successor. (The patent has a process id there [0019], which names nobody once containers or time are involved.)
+ * The lock word of an index entry names its owner by worker slot and incarnation: the low 10 bits hold the
+ * number of the slot plus 1, the high 22 bits hold the incarnation. The owner is alive while it holds its
+ * slot's byte of the lock file and no successor has got the slot. The patent stores a process id instead
+ * [0019]. A process id does not identify a process across containers, and the kernel uses it again.
  */
 const SLOT_BITS = 10;
 const SLOT_MASK = (1 << SLOT_BITS) - 1;
 const INCARNATION_MASK = (1 << (32 - SLOT_BITS)) - 1;
 
+/** Returns the lock word of a worker; it is never 0, which means unlocked. */
 export const lockWord = (slot: number, incarnation: number): number =>
   ((incarnation & INCARNATION_MASK) << SLOT_BITS) | (slot + 1);
 
 /**
- * Is the owner of an entry's lock alive? Answers are kept for the life of this object, which is one walk through the
- * list: an owner that dies meanwhile is found dead by the next walk.
+ * Liveness of the owners of entry locks. The answers are cached for the lifetime of this object, which is one
+ * walk through the list. The next walk detects an owner that dies meanwhile.
  */
 export class LockOwners {
   readonly #image: IndexImage;
@@ -24,12 +26,14 @@ export class LockOwners {
   readonly #own: number;
   readonly #aliveByLock = new Map<number, boolean>();
 
+  /** @param own lock word of the calling worker. */
   constructor(image: IndexImage, locks: LockFile, own: number) {
     this.#image = image;
     this.#locks = locks;
     this.#own = own;
   }
 
+  /** Returns whether the owner of a lock word is alive; false for 0, which means unlocked. */
   isAlive(lock: number): boolean {
     if (lock === 0) return false;
     if (lock === this.#own) return true;

@@ -12,12 +12,13 @@ import {
 const HIGH = 2 ** 32;
 
 /**
- * The index as words in memory. Every change to the lists goes through `change`, which notes the old value in
- * the undo log before it stores the new one: whoever finds a dead owner's mutex rolls back and has the lists as they
- * were before the change that was cut short.
+ * The index as 32-bit words in memory. Every change to the lists goes through `change`, which writes the old
+ * value into the undo log before it stores the new value. The process that takes over the mutex of a dead
+ * owner rolls back. The lists are then as they were before the interrupted change.
  *
- * The order holds because one processor's stores are seen in program order by whoever comes after its death (the
- * kernel's lock hand-over is a full barrier), and the count is stored with Atomics so that the compiler keeps it.
+ * This depends on the order of the stores. The next owner of the mutex sees the stores of the dead process in
+ * program order, because the kernel's hand-over of the lock is a full barrier. `fence` keeps the compiler
+ * from reordering the stores.
  */
 export class IndexImage {
   readonly words: Int32Array;
@@ -30,7 +31,7 @@ export class IndexImage {
     this.firstMarkWord = marksOffset(geometry.entries) / WORD_BYTES;
   }
 
-  /** First word of an entry. */
+  /** Returns the number of the first word of an entry. */
   entryWord(entry: number): number {
     assert(entry >= 0 && entry < this.geometry.entries, 'an entry number is below the number of entries');
     return ENTRIES_OFFSET / WORD_BYTES + entry * ENTRY_WORDS;
@@ -40,16 +41,17 @@ export class IndexImage {
     return this.words[word] as number;
   }
 
-  /** A single store; tests put a kill in its place. */
+  /** Stores one word. Tests override this method to kill the process between two stores. */
   put(word: number, value: number): void {
     this.words[word] = value;
   }
 
-  /** Adds to a word that several processes count with, without a lock. @returns the value before. */
+  /** Adds atomically to a counter that several processes change without a lock. @returns the value before. */
   add(word: number, value: number): number {
     return Atomics.add(this.words, word, value);
   }
 
+  /** Reads an unsigned number from two words, the low word first. */
   getWide(word: number): number {
     return (this.get(word) >>> 0) + (this.get(word + 1) >>> 0) * HIGH;
   }
@@ -59,7 +61,7 @@ export class IndexImage {
     this.put(word + 1, Math.floor(value / HIGH) | 0);
   }
 
-  /** Part of a change to the lists: undone if the process dies before `commit`. */
+  /** Stores one word of a change to the lists. The store is undone if the process dies before `commit`. */
   change(word: number, value: number): void {
     const count = this.get(FIELD.undoCount);
     assert(count < UNDO_CAPACITY, 'a change to the lists fits the undo log');
@@ -75,14 +77,14 @@ export class IndexImage {
     this.change(word + 1, Math.floor(value / HIGH) | 0);
   }
 
-  /** Makes the changes since the last commit final, all at once. */
+  /** Makes all changes since the last commit final at once. */
   commit(): void {
     this.#setUndoCount(0);
   }
 
-  /** Takes back what was not committed; may itself be cut short and done again. */
+  /** Undoes all changes since the last commit. If it is interrupted, it can be repeated. */
   rollBack(): void {
-    // A copy of a damaged index is rolled back too, for inspection: its count may be anything.
+    // Limit the count: a copy of a damaged index is rolled back too, for inspection, and may hold any count.
     for (let count = Math.min(this.get(FIELD.undoCount), UNDO_CAPACITY); count > 0; count -= 1) {
       const at = FIELD.undo + 2 * (count - 1);
       this.put(this.get(at), this.get(at + 1));
@@ -96,7 +98,7 @@ export class IndexImage {
     this.fence();
   }
 
-  /** Keeps the stores before it before the stores after it. */
+  /** Keeps the compiler from moving a store across this call. */
   protected fence(): void {
     Atomics.load(this.words, FIELD.undoCount);
   }

@@ -16,20 +16,21 @@ import {
 } from './layout.js';
 
 /**
- * First page of the index file, written when the file is made, little-endian:
+ * Header of the index file, in its first page. It is written when the file is made. Little-endian:
  *
  *     0   8  "PPQINDEX"
  *     8   4  version of the files
  *    12   4  size of an entry (64)
  *    16   4  number of entries
  *    20   4  number of worker slots
- *    24   8  size of the data file
+ *    24   8  size of the data file in bytes
  *    32  16  id of the queue
  *    48   4  CRC-32C of bytes 0-47
  */
 const MAGIC = 'PPQINDEX';
 const CHECKSUMMED_BYTES = 48;
 
+/** Encodes the header as a whole page; the rest of the page is zero. */
 export function encodeIndexHeader(geometry: Geometry, queueId: string): Buffer {
   const page = Buffer.alloc(PAGE_BYTES);
   page.write(MAGIC, 0, 'latin1');
@@ -43,10 +44,20 @@ export function encodeIndexHeader(geometry: Geometry, queueId: string): Buffer {
   return page;
 }
 
-/** What is wrong with an index file, in a word or two; it never matters to the messages, only to what is told. */
+/**
+ * Decoded header of an index file, or a short reason why the index is unusable. The reason affects only the
+ * report.
+ */
 export type IndexHeader = { usable: true; geometry: Geometry } | { usable: false; why: string };
 
-/** Reads the head of whatever is there under the name of the index file. */
+/**
+ * Decodes the header of the file at the path of the index, whatever the file holds.
+ *
+ * @param page first page of the file; shorter when the file is.
+ * @param fileBytes size of the file.
+ * @param queueId id in the header of the data file.
+ * @param dataBytes size of the data file.
+ */
 export function decodeIndexHeader(
   page: Buffer,
   fileBytes: number,
@@ -73,7 +84,7 @@ export function decodeIndexHeader(
   return { usable: true, geometry };
 }
 
-/** The pages of a new, empty index in front of its marks, which are all zero. */
+/** Makes the pages of a new, empty index up to its consumption marks, which are all zero. */
 export function emptyIndex(geometry: Geometry, queueId: string, writeOffset: number): Buffer {
   const bytes = Buffer.alloc(ENTRIES_OFFSET + geometry.entries * ENTRY_BYTES);
   encodeIndexHeader(geometry, queueId).copy(bytes);
@@ -94,10 +105,11 @@ export function emptyIndex(geometry: Geometry, queueId: string, writeOffset: num
 }
 
 /**
- * To be called before the index file is synced, and `endIndexSync` when that has succeeded, and only then. After a sync
- * that failed the kernel takes the pages for clean: the next one succeeds without writing them, and would vouch for
- * consumptions that are not on the disk. So whoever finds that the last sync did not end, because it failed or because its
- * process was killed, makes every page dirty again first.
+ * Begins a sync of the index file. The caller calls `endIndexSync` when the sync has succeeded, and only
+ * then. After a failed sync the kernel treats the pages as clean. The next sync would succeed without writing
+ * them, and consumption marks that it should have covered would not be on the disk. If the last sync did not
+ * end, because it failed or because its process was killed, this function therefore marks every page dirty
+ * again.
  */
 export function beginIndexSync(image: IndexImage, kernel: Kernel): void {
   const { words } = image;
@@ -108,6 +120,7 @@ export function beginIndexSync(image: IndexImage, kernel: Kernel): void {
   image.put(FIELD.indexSyncing, 1);
 }
 
+/** Ends a sync of the index file that succeeded. */
 export function endIndexSync(image: IndexImage): void {
   image.put(FIELD.indexSyncing, 0);
 }

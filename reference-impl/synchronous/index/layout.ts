@@ -4,10 +4,10 @@ import { SLOT_BYTES } from '../record/layout.js';
 /**
  * The index file [0018, 0019, 0020], little-endian, memory-mapped by every process:
  *
- *     page 0      what never changes: magic, version, geometry, queue id, checksum (see index-file.ts)
+ *     page 0      header, which never changes: magic, version, geometry, queue id, checksum (index-file.ts)
  *     page 1      the `queue_index` structure and the undo log (words below)
  *     pages 2-3   worker slots: one 32-bit incarnation each
- *     from 16384  `index_entry` structures, 64 bytes each: 64 to a 4096-byte block, none straddles one [0020]
+ *     from 16384  `index_entry` structures of 64 bytes, 64 per 4096-byte block: none straddles two [0020]
  *     page-aligned behind them: consumption marks, 8 bytes for each 256-byte slot of the data file (marks.ts)
  */
 export const WORD_BYTES = 4;
@@ -17,62 +17,65 @@ export const ENTRIES_OFFSET = 4 * PAGE_BYTES;
 export const MAX_WORKER_SLOTS = (2 * PAGE_BYTES) / WORD_BYTES;
 export const MARK_BYTES = 8;
 
-/** "No entry": ends both lists [0034]. */
+/** Entry number that means "no entry"; it ends both lists [0034]. */
 export const NONE = -1;
 
 /** Word numbers (32 bits each, from the start of the file) of the `queue_index` fields. */
 export const FIELD = {
-  /** Oldest entry of the in-use list, or NONE. */
+  /** First entry of the in-use list, or NONE. The offset of its record is R. */
   head: 1024,
-  /** The last entry written. */
+  /** Last entry of the in-use list, or NONE. */
   tail: 1025,
-  /** Head of the free list. */
+  /** First entry of the free list, or NONE. */
   free: 1026,
-  /** Entries on the in-use list. */
+  /** Number of entries on the in-use list. */
   inUse: 1027,
-  /** Slot + 1 of the mutex's owner while it changes the lists; left behind by an owner that was killed. */
+  /** Slot + 1 of the mutex's owner while it changes the lists. A killed owner leaves its value here. */
   mutexOwner: 1028,
-  /** Entries of the undo log that are in force. */
+  /** Number of valid entries of the undo log. */
   undoCount: 1029,
-  /** Counts the sync helpers that have served this data file. */
+  /** Counter of the sync helpers that have served this data file. */
   helperIncarnation: 1030,
-  /** Counts messages that became ready; a change wakes the workers. */
+  /** Counter of the messages that became ready. A change wakes the workers. */
   arrivals: 1031,
-  /** Next message number, low and high word. */
+  /** Next message number, two words (low, high), like all numbers of two words. */
   nextNumber: 1032,
-  /** W: where the next record goes (a byte offset in the data file), two words. */
+  /** W: byte offset in the data file at which the next record is written, two words. */
   writeOffset: 1034,
-  /** Bytes of the ring that entries of the in-use list take up, two words. */
+  /** Bytes of the ring that the entries of the in-use list occupy, two words. */
   usedBytes: 1036,
-  /** When the last completed index sync began, milliseconds since the epoch, two words [0025]. */
+  /** Start of the last completed index sync, in milliseconds since the epoch, two words [0025]. */
   lastSync: 1038,
-  /** Next message number at that moment: what the sync vouches for, two words. */
+  /** Next message number at that moment: the sync covers all lower numbers, two words. */
   lastSyncNumber: 1040,
-  /** Counts the batches that sync helpers have written. */
+  /** Counter of the batches that sync helpers have written. */
   batches: 1042,
-  /** 1 while a helper or a restore has an msync under way: if it dies then, nobody knows which pages are dirty. */
+  /**
+   * 1 during an msync by a helper or a restore. If that process dies then, it is unknown which pages are
+   * dirty.
+   */
   syncing: 1043,
-  /** 1 while the index is synced, and until the next one when that failed (index-sync.ts). */
+  /** 1 during a sync of the index, and after a failed sync until the next one succeeds (`beginIndexSync`). */
   indexSyncing: 1044,
   /** First word of the undo log: pairs of (word number, old value). */
   undo: 1056,
 } as const;
 
-/** Pairs that the undo log holds; the largest single change to the lists needs 24. */
+/** Capacity of the undo log in pairs. The largest single change to the lists needs 24. */
 export const UNDO_CAPACITY = 64;
 
-/** First word of the worker slots' incarnations. */
+/** Number of the first word of the worker slots' incarnations. */
 export const WORKER_SLOTS_WORD = (2 * PAGE_BYTES) / WORD_BYTES;
 
 /** Word numbers within an `index_entry` [0019]. */
 export const ENTRY = {
-  /** Offset of the record in the data file, two words. */
+  /** Byte offset of the record in the data file, two words. */
   offset: 0,
   /** Message number, two words. */
   number: 2,
-  /** Length of the whole record. */
+  /** Length of the whole record in bytes. */
   length: 4,
-  /** Who has it locked: incarnation and slot of a worker (entry-lock.ts), or 0. */
+  /** Incarnation and slot of the worker that has locked the entry (entry-lock.ts), or 0. */
   lock: 5,
   /** Type of the message (1 SMTP, 2 SMS). */
   type: 6,
@@ -85,25 +88,28 @@ export const ENTRY = {
   next: 13,
 } as const;
 
+/** Values of an entry's status. */
 export const STATUS = {
   free: 0,
-  /** Space and entry are taken; the record is being copied or synced, and nobody may deliver it. */
+  /** Space and entry are taken. The record is being copied or synced, and no worker may deliver it. */
   reserved: 1,
   /** The record is on the disk and waits for delivery. */
   ready: 2,
 } as const;
 
+/** The numbers that fix the size of an index file. */
 export interface Geometry {
   entries: number;
   workerSlots: number;
-  /** Size of the data file, which fixes the number of marks. */
+  /** Size of the data file in bytes. It determines the number of consumption marks. */
   dataBytes: number;
 }
 
+/** Returns the byte offset of the consumption marks in the index file. */
 export const marksOffset = (entries: number): number =>
   Math.ceil((ENTRIES_OFFSET + entries * ENTRY_BYTES) / PAGE_BYTES) * PAGE_BYTES;
 
-/** Full and final size of the index file. */
+/** Returns the size of the index file in bytes. It never changes. */
 export function indexBytes(geometry: Geometry): number {
   const marks = Math.ceil(geometry.dataBytes / SLOT_BYTES) * MARK_BYTES;
   return marksOffset(geometry.entries) + Math.ceil(marks / PAGE_BYTES) * PAGE_BYTES;

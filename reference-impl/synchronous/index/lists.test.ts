@@ -8,7 +8,10 @@ import { IndexImage } from './image.js';
 import { ENTRY, ENTRY_BYTES, FIELD, type Geometry, NONE, STATUS, UNDO_CAPACITY } from './layout.js';
 import { append, listedAt, release, skipHead } from './lists.js';
 
-/** Well formed, but for the order of the ring: these tests choose places without asking the allocator. */
+/**
+ * Returns the problems of the lists, except a wrong ring order: these tests choose offsets without the
+ * allocator.
+ */
 const broken = (image: IndexImage): string[] =>
   checkLists(image).filter((line) => !line.includes('around the ring'));
 
@@ -21,7 +24,7 @@ const appendOne: Change = (image) => {
   append(image, { offset, number: image.getWide(FIELD.nextNumber), sizeBytes: 300, type: 1 }, 77);
 };
 
-/** The entry that stands `place` steps behind the head. */
+/** Returns the entry that is `place` steps behind the head, modulo the length of the list. */
 function entryAt(image: IndexImage, place: number): number {
   let entry = image.get(FIELD.head);
   for (let step = 0; step < place % image.get(FIELD.inUse); step += 1) {
@@ -43,7 +46,7 @@ const steps = fc.array(
   },
 );
 
-/** An index with a history. */
+/** Makes an index and applies a history of changes to it. */
 function grown(history: readonly { what: string; place: number }[]): Uint8Array {
   const bytes = memoryIndex(geometry);
   const image = new IndexImage(bytes, geometry);
@@ -54,7 +57,11 @@ function grown(history: readonly { what: string; place: number }[]): Uint8Array 
   return bytes;
 }
 
-/** Runs the change on a copy of the index, killed after so many stores; undefined if it came to its end. */
+/**
+ * Runs the change on a copy of the index and kills it after `stores` stores.
+ *
+ * @returns undefined if it finished.
+ */
 function killedAfter(bytes: Uint8Array, stores: number, change: Change): Uint8Array | undefined {
   const copy = bytes.slice();
   try {
@@ -68,7 +75,7 @@ function killedAfter(bytes: Uint8Array, stores: number, change: Change): Uint8Ar
 
 for (const [name, { needs, change }] of Object.entries(changes)) {
   t.test(
-    `A killed lock holder leaves half-changed lists: ${name}, killed between any two stores`,
+    `a lock holder killed between any two stores of ${name} leaves lists that the next owner repairs`,
     async (t) => {
       let kills = 0;
       let undone = 0;
@@ -85,7 +92,7 @@ for (const [name, { needs, change }] of Object.entries(changes)) {
             if (!left) break;
             kills += 1;
             if (broken(new IndexImage(left, geometry)).length > 0) undone += 1;
-            // The one who repairs is killed as well, between any two of its own stores.
+            // Kill the repairing process as well, between any two of its stores.
             for (let repaired = 0; ; repaired += 1) {
               const repair: Change = (image) => image.rollBack();
               const half = killedAfter(left, repaired, repair);
@@ -95,7 +102,9 @@ for (const [name, { needs, change }] of Object.entries(changes)) {
               if (problems.length > 0) throw new Error(`after ${stores} stores: ${problems.join()}`);
               const lists = JSON.stringify(listsOf(image));
               if (lists !== JSON.stringify(listsOf(before)) && lists !== JSON.stringify(listsOf(after))) {
-                throw new Error(`after ${stores} stores and a repair cut after ${repaired}: ${lists}`);
+                throw new Error(
+                  `after ${stores} stores and a repair killed after ${repaired} stores: ${lists}`,
+                );
               }
               if (!half) break;
             }
@@ -109,7 +118,7 @@ for (const [name, { needs, change }] of Object.entries(changes)) {
   );
 }
 
-t.test('a change that was committed is not taken back', async (t) => {
+t.test('a committed change is not rolled back', async (t) => {
   const bytes = memoryIndex(geometry);
   const image = new IndexImage(bytes, geometry);
   appendOne(image);
@@ -118,7 +127,7 @@ t.test('a change that was committed is not taken back', async (t) => {
   t.same(listsOf(image), lists);
 });
 
-t.test('rolling back an index that was damaged comes to an end at once', async (t) => {
+t.test('rolling back a damaged index ends at once', async (t) => {
   const image = new IndexImage(memoryIndex(geometry), geometry);
   image.words.fill(0x7fffffff, FIELD.undoCount, FIELD.undo + 2 * UNDO_CAPACITY);
   const lists = listsOf(image);
@@ -127,11 +136,11 @@ t.test('rolling back an index that was damaged comes to an end at once', async (
   t.same(listsOf(image), lists);
 });
 
-t.test('append fills the entry, and says NONE when no entry is free [0034]', async (t) => {
+t.test('append fills the entry, and returns NONE when no entry is free [0034]', async (t) => {
   const image = new IndexImage(memoryIndex(geometry), geometry);
   const listed = { offset: 2 ** 33, number: 5 * 2 ** 32 + 9, sizeBytes: 300, type: 2 };
   const entry = append(image, listed, 0x12345);
-  t.same(listedAt(image, entry), listed, 'offsets and numbers wider than 32 bits are kept');
+  t.same(listedAt(image, entry), listed, 'offsets and numbers wider than 32 bits are stored');
   const at = image.entryWord(entry);
   t.equal(image.get(at + ENTRY.status), STATUS.reserved);
   t.equal(image.get(at + ENTRY.lock), 0x12345);
@@ -142,20 +151,20 @@ t.test('append fills the entry, and says NONE when no entry is free [0034]', asy
   t.same(broken(image), []);
 });
 
-t.test('a free entry cannot be released, an empty list has no head to skip', async (t) => {
+t.test('a free entry cannot be released, and the head of an empty list cannot be skipped', async (t) => {
   const image = new IndexImage(memoryIndex(geometry), geometry);
   t.throws(() => release(image, 0), { code: 'assertion' });
   t.throws(() => skipHead(image), { code: 'assertion' });
   t.throws(() => image.entryWord(geometry.entries), { code: 'assertion' });
 });
 
-t.test('entries have a size that divides a disk block, so that none straddles two [0020]', async (t) => {
+t.test('the entry size divides a disk block, so that no entry straddles two blocks [0020]', async (t) => {
   const image = new IndexImage(memoryIndex(geometry), geometry);
   t.equal(4096 % ENTRY_BYTES, 0);
   t.equal((image.entryWord(0) * 4) % 4096, 0);
 });
 
-t.test('checkLists names what is wrong and is safe for any content', async (t) => {
+t.test('checkLists names every problem and is safe for any content', async (t) => {
   const plant = (spoil: (image: IndexImage) => void): string[] => {
     const image = new IndexImage(
       grown(Array.from({ length: 4 }, () => ({ what: 'append', place: 0 }))),
@@ -168,21 +177,25 @@ t.test('checkLists names what is wrong and is safe for any content', async (t) =
   const word = (image: IndexImage, entry: number, field: number) => image.entryWord(entry) + field;
   const cases: [string, RegExp, (image: IndexImage) => void][] = [
     ['a loop', /leads from 3 to 0, which it has passed/, (i) => i.put(word(i, 3, ENTRY.next), 0)],
-    ['a link to nowhere', /leads from 1 to 999, no entry/, (i) => i.put(word(i, 1, ENTRY.next), 999)],
+    [
+      'a link to an entry that does not exist',
+      /leads from 1 to 999, no entry/,
+      (i) => i.put(word(i, 1, ENTRY.next), 999),
+    ],
     ['a wrong back link', /entry 2: its previous/, (i) => i.put(word(i, 2, ENTRY.previous), 0)],
     ['a free entry in use', /entry 1 is in use and marked free/, (i) => i.put(word(i, 1, ENTRY.status), 0)],
     [
-      'a used entry that is free',
+      'a used entry on the free list',
       /entry 5 is free and not marked/,
       (i) => i.put(word(i, 5, ENTRY.status), 2),
     ],
     ['an entry on no list', /entry 5 is on no list/, (i) => i.put(word(i, 4, ENTRY.next), NONE)],
-    ['a loop of free ones', /free list leads from 5 to 4/, (i) => i.put(word(i, 5, ENTRY.next), 4)],
+    ['a loop in the free list', /free list leads from 5 to 4/, (i) => i.put(word(i, 5, ENTRY.next), 4)],
     ['a wrong tail', /the tail is 1/, (i) => i.put(FIELD.tail, 1)],
     ['a wrong count', /its count says 9/, (i) => i.put(FIELD.inUse, 9)],
-    ['wrong bytes', /the count says 1$/, (i) => i.putWide(FIELD.usedBytes, 1)],
+    ['a wrong number of used bytes', /the count says 1$/, (i) => i.putWide(FIELD.usedBytes, 1)],
     [
-      'disorder',
+      'a wrong ring order',
       /a second time around/,
       (i) => {
         i.putWide(word(i, 1, ENTRY.offset), RING_START);

@@ -3,24 +3,25 @@ import { extentOf } from '../record/layout.js';
 import type { IndexImage } from './image.js';
 import { ENTRY, FIELD, NONE, STATUS } from './layout.js';
 
-/** A record's place and identity as the index keeps them. */
+/** The position and identity of a record in an index entry. */
 export interface ListedRecord {
   offset: number;
   number: number;
-  /** The whole record, checksums included. */
+  /** Size of the whole record in bytes, checksums included. */
   sizeBytes: number;
   type: number;
 }
 
 /**
- * The two lists of the index [0034, 0035]. Each function is one change: it happens whole or, if the process dies
- * in it, not at all. The caller holds the mutex [0018].
+ * The two lists of the index [0034, 0035]. Each exported function that changes them makes one atomic change:
+ * if the process dies in it, the next owner of the mutex undoes it completely. The caller must hold the mutex
+ * [0018].
  *
- * The in-use list is in ring order: from its head on, offsets grow, and wrap around at most once.
+ * The in-use list is in ring order: from its head to its tail the offsets grow, and wrap around at most once.
  */
 
 /**
- * Pops a free entry and puts it at the tail of the in-use list, reserved and locked for `lock`.
+ * Moves a free entry to the tail of the in-use list, with status `reserved` and lock word `lock`.
  *
  * @returns the entry, or NONE when the free list is empty (ERROR_NO_MORE_INDEX_ENTRIES of [0034]).
  */
@@ -30,7 +31,7 @@ export function append(image: IndexImage, listed: ListedRecord, lock: number): n
   const at = image.entryWord(entry);
   assert(image.get(at + ENTRY.status) === STATUS.free, 'an entry of the free list is free');
   image.change(FIELD.free, image.get(at + ENTRY.next));
-  // The fields of an entry that is still marked free need no undo: nobody reads them.
+  // These fields need no undo, because no process reads the fields of an entry that is still marked free.
   image.putWide(at + ENTRY.offset, listed.offset);
   image.putWide(at + ENTRY.number, listed.number);
   image.put(at + ENTRY.length, listed.sizeBytes);
@@ -64,7 +65,10 @@ export function release(image: IndexImage, entry: number): void {
   image.commit();
 }
 
-/** Skips the old message at the head: moves it to the tail, and R and W with it [0032, 0033]. */
+/**
+ * Skips the old message at the head: moves its entry to the tail and W behind its record, which also moves R
+ * [0032, 0033].
+ */
 export function skipHead(image: IndexImage): void {
   const entry = image.get(FIELD.head);
   assert(entry !== NONE, 'only a message that is there is skipped');
@@ -94,7 +98,7 @@ function unlink(image: IndexImage, at: number): void {
   else image.change(image.entryWord(next) + ENTRY.previous, previous);
 }
 
-/** The entry as its record was written. */
+/** Returns the position and identity of an entry's record. */
 export function listedAt(image: IndexImage, entry: number): ListedRecord {
   const at = image.entryWord(entry);
   return {

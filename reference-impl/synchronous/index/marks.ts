@@ -3,15 +3,18 @@ import { SLOT_BYTES } from '../record/layout.js';
 import type { IndexImage } from './image.js';
 
 /**
- * Consumption marks: beside each slot of the data file, a fingerprint of the last message consumed there.
+ * Consumption marks. The index holds one mark for each slot of the data file: a fingerprint of the last
+ * message that was consumed at this slot.
  *
- * The restore of [0026] takes "valid, and not in the index" for lost; that is also true of every message that was
- * consumed long ago and not yet overwritten. A mark tells the two apart. A message number is never used twice,
- * and nothing is consumed before it is on the disk, so a mark that matches says "consumed" with certainty, whenever
- * it reached the disk relative to anything else; a mark that does not match, for whatever reason, says "alive".
+ * The restore of [0026] treats a valid record that is not in the index as a lost message. But this is also
+ * true of every message that was consumed long ago and not yet overwritten. The mark distinguishes the two. A
+ * message number is never used twice, and no message is consumed before it is on the disk. A mark that
+ * matches therefore proves that the message was consumed, in whatever order the pages reached the disk. A
+ * mark that does not match, for whatever reason, means that the message is alive.
  *
- * The fingerprint is keyed and covers the slot, so that no flipped bit turns one message's mark into another's. It
- * is two 32-bit words; a process killed between the two stores leaves a mark that matches nothing.
+ * The fingerprint is keyed and depends on the slot, so that no flipped bit turns the mark of one message into
+ * the mark of another. It has two 32-bit words. A process killed between the two stores leaves a mark that
+ * matches no message.
  */
 const GOLDEN_RATIO_32 = 0x9e3779b1;
 const HIGH = 2 ** 32;
@@ -27,7 +30,10 @@ const secondWord = (key: ChecksumKey, slot: number, number: number, first: numbe
 const markWord = (image: IndexImage, offset: number): number =>
   image.firstMarkWord + 2 * (offset / SLOT_BYTES);
 
-/** Notes that message `number`, whose record is at `offset`, is consumed. Needs no mutex: only its owner does it. */
+/**
+ * Marks message `number`, whose record is at `offset`, as consumed. Only the message's owner calls it, so no
+ * mutex is needed.
+ */
 export function markConsumed(image: IndexImage, key: ChecksumKey, offset: number, number: number): void {
   const slot = slotHash(offset);
   const word = markWord(image, offset);
@@ -36,7 +42,7 @@ export function markConsumed(image: IndexImage, key: ChecksumKey, offset: number
   image.put(word + 1, secondWord(key, slot, number, first));
 }
 
-/** Was message `number` at `offset` consumed, as far as this index knows? */
+/** Returns whether this index holds the consumption mark of message `number` at `offset`. */
 export function isConsumed(image: IndexImage, key: ChecksumKey, offset: number, number: number): boolean {
   const slot = slotHash(offset);
   const word = markWord(image, offset);

@@ -28,7 +28,7 @@ import { mapShared, syncMapped } from './map.js';
 const GIB = 2 ** 30;
 const MAX_RECORD = 2 ** 20;
 
-/** A sparse file; only what is written takes room. */
+/** Makes a sparse file, in which only written parts use disk space. */
 function sparse(t: { teardown(clean: () => void): void }, sizeBytes: number): { path: string; fd: number } {
   const directory = mkdtempSync(join(tmpdir(), 'plugpull-map-'));
   const path = join(directory, 'data');
@@ -42,7 +42,7 @@ function sparse(t: { teardown(clean: () => void): void }, sizeBytes: number): { 
   return { path, fd };
 }
 
-t.test('a data file may pass 4 GB [0023]: records beyond are written, synced, read and found', async (t) => {
+t.test('records beyond 4 GB of a data file are written, synced, read and found [0023]', async (t) => {
   const sizeBytes = 5 * GIB;
   const { path, fd } = sparse(t, sizeBytes);
   const head = newDataFileHeader(sizeBytes, MAX_RECORD, linux);
@@ -57,13 +57,13 @@ t.test('a data file may pass 4 GB [0023]: records beyond are written, synced, re
   const other = new DataMap(fd, sizeBytes, MAX_RECORD);
   for (const offset of places) {
     const found = readSlot(other, head.key, offset);
-    t.equal(found.state, 'valid', `another map of it reads ${offset}`);
+    t.equal(found.state, 'valid', `another map of the file reads the record at ${offset}`);
     if (found.state === 'valid') t.ok(bodyOf(other, found.header).length > 0);
   }
   const bytes = Buffer.alloc(4);
   readSync(fd, bytes, 0, 4, 2 ** 32 - 256);
-  t.same([...bytes], [252, 88, 132, 133], 'the file itself holds it there');
-  t.ok(statSync(path).blocks * 512 < 64 * 2 ** 20, 'and the rest is still sparse');
+  t.same([...bytes], [252, 88, 132, 133], 'the file holds the record at this offset');
+  t.ok(statSync(path).blocks * 512 < 64 * 2 ** 20, 'the rest of the file is still sparse');
   for (const [from, expected] of [
     [GIB - 4096, [GIB - 512]],
     [2 ** 32 - 4096, [2 ** 32 - 256, 2 ** 32 + 2 ** 20]],
@@ -75,12 +75,12 @@ t.test('a data file may pass 4 GB [0023]: records beyond are written, synced, re
       expected,
     );
   }
-  t.equal(data.sync(GIB - 4096, 2 * GIB), 0, 'a range over several windows');
+  t.equal(data.sync(GIB - 4096, 2 * GIB), 0, 'a range that spans several windows is synced');
   data.redirty(2 ** 32 - 300, 600);
   t.equal(readSlot(data, head.key, 2 ** 32 - 256).state, 'valid', 'marking pages dirty changes no byte');
 });
 
-t.test('The helper’s map, the worker’s map: bounds are checked before every access [0047]', async (t) => {
+t.test('the bounds of the map are checked before every access [0047]', async (t) => {
   const { fd } = sparse(t, 2 ** 20);
   const data = new DataMap(fd, 2 ** 20, 65_536);
   for (const [offset, length] of [
@@ -93,20 +93,24 @@ t.test('The helper’s map, the worker’s map: bounds are checked before every 
     t.throws(() => data.locate(offset, length), { code: 'assertion', exitCode: 4 });
   }
   t.throws(() => data.sync(2 ** 20 - 10, 100), { code: 'assertion' });
-  t.throws(() => mapShared(linux, fd, 100, 4096), { code: 'assertion' }, 'not on a page boundary');
+  t.throws(
+    () => mapShared(linux, fd, 100, 4096),
+    { code: 'assertion' },
+    'an offset that is not on a page boundary is refused',
+  );
   t.throws(() => mapShared(linux, fd, 0, 0), { code: 'assertion' });
   t.throws(() => mapShared(linux, 999, 0, 4096), { code: 'unsupported' });
   t.match(mapLibrary, /^(mmap-io|koffi)$/);
 });
 
-t.test('a failed msync tells its errno', async (t) => {
+t.test('a failed msync returns its errno', async (t) => {
   const { fd } = sparse(t, 8192);
   t.equal(syncMapped(linux, mapShared(linux, fd, 0, 8192), 100, 10), 0);
   const notMapped = Buffer.alloc(3 * 4096);
-  t.not(syncMapped(linux, notMapped, 0, 4096), 0, 'memory that is no page of a file');
+  t.not(syncMapped(linux, notMapped, 0, 4096), 0, 'memory that is not mapped from a file gives an errno');
 });
 
-t.test('the head of a data file comes back as it was, and every flipped bit of it is noticed', async (t) => {
+t.test('a data file header is decoded as it was encoded, and any flipped bit is detected', async (t) => {
   const head = newDataFileHeader(5 * GIB, MAX_RECORD, linux);
   const page = encodeDataFileHeader(head);
   t.same(decodeDataFileHeader(page, 'data'), head);

@@ -5,25 +5,26 @@ import { adviseWillNeed, mapShared, PAGE_BYTES, syncMapped } from './map.js';
 
 const WINDOW_BYTES = 2 ** 30;
 
-/** A place in the mapped data file: `bytes` is a whole window, `at` the position in it. */
+/** A position in the mapped data file: `bytes` is a whole window, `at` the index of the position in it. */
 export interface MappedRange {
   bytes: Buffer;
   at: number;
 }
 
-/** A data file seen as bytes at 64-bit offsets, whether it is mapped or (in tests) plain memory. */
+/** A data file as bytes at 64-bit offsets. It is mapped, or plain memory in tests. */
 export interface DataBytes {
   readonly sizeBytes: number;
-  /** @throws QueueError `assertion` when the range is not inside the file. */
+  /** Finds the bytes of a range. @throws QueueError `assertion` when the range is not inside the file. */
   locate(offset: number, length: number): MappedRange;
-  /** A hint that the range will be read soon; does not wait. */
+  /** Hints that the range will be read soon. Does not wait. */
   willNeed(offset: number, length: number): void;
 }
 
 /**
- * The queue data file in this process's own map [0046]. A file may pass 4 GB [0023] but a buffer may not, so it is
- * mapped in windows of 1 GiB, each longer than its step by the largest record: a record lies whole in the window
- * in which it starts. Bounds are checked before every access [0047]. Windows are mapped when first touched.
+ * The queue data file, mapped into this process [0046]. A file may be larger than 4 GB [0023] but a buffer
+ * may not, so the file is mapped in windows, one per GiB. Each window is longer than 1 GiB by the size of the
+ * largest record, so that a record lies whole in the window in which it starts. Bounds are checked before
+ * every access [0047]. A window is mapped at its first access.
  */
 export class DataMap implements DataBytes {
   readonly sizeBytes: number;
@@ -65,7 +66,8 @@ export class DataMap implements DataBytes {
   }
 
   /**
-   * Writes the pages of a range to the disk and waits for it; mapped first if it is not [0042, 0052].
+   * Writes the pages of a range to the disk and waits until they are there. Maps the range first if necessary
+   * [0042, 0052].
    *
    * @returns 0, or the errno of the first failure.
    */
@@ -83,8 +85,9 @@ export class DataMap implements DataBytes {
   }
 
   /**
-   * Makes every page of a range dirty again without changing a byte. After a failed msync the kernel holds the pages
-   * for clean, and the next msync of them succeeds without writing: a confirmation of nothing.
+   * Marks every page of a range dirty again without changing a byte. After a failed msync the kernel treats
+   * the pages as clean. The next msync would succeed without writing them, and messages would be confirmed
+   * that are not on the disk.
    */
   redirty(offset: number, length: number): void {
     const first = Math.floor(offset / PAGE_BYTES) * PAGE_BYTES;

@@ -1,7 +1,4 @@
-/**
- * Every failure that a person can do something about: a stable code, one line that says what, where and what
- * was expected, and the exit code it means (2 usage or configuration, 4 the program itself failed).
- */
+/** Stable codes of the failures that a `QueueError` reports. */
 export type QueueErrorCode =
   | 'bad-setting'
   | 'not-a-queue'
@@ -19,6 +16,10 @@ export type QueueErrorCode =
   | 'unsupported'
   | 'assertion';
 
+/**
+ * A failure that a person can act on. It has a stable code, a one-line message (what happened, where, and
+ * what was expected), and an exit code: 2 for usage or configuration, 4 when the program itself failed.
+ */
 export class QueueError extends Error {
   override readonly name = 'QueueError';
   readonly code: QueueErrorCode;
@@ -33,11 +34,19 @@ export class QueueError extends Error {
 
 const INTERNAL_ERRORS: readonly QueueErrorCode[] = ['assertion', 'sync-failed', 'mutex-held'];
 
-/** Did somebody else hold the mutex for too long? Then nothing was changed, and it can be tried again. */
+/**
+ * Returns whether an error means that another process held the mutex for too long. Nothing was changed then,
+ * and the caller may try again.
+ */
 export const isMutexHeld = (error: unknown): error is QueueError =>
   error instanceof QueueError && error.code === 'mutex-held';
 
-/** Invariants are asserted in production too; the message names what the assertion protects. */
+/**
+ * Checks an invariant, in production too.
+ *
+ * @param invariant the statement that must hold; it becomes part of the error message.
+ * @throws QueueError `assertion` when `condition` is false.
+ */
 export function assert(condition: boolean, invariant: string): asserts condition {
   if (!condition) throw new QueueError('assertion', `invariant broken: ${invariant}`);
 }

@@ -6,10 +6,14 @@ import { EEXIST } from './native.js';
 
 const isWouldBlock = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === 'EAGAIN';
 
-/** Where drained bytes go; nobody looks at them. */
+/** Buffer for drained bytes, which are discarded. */
 const DISCARD_BUFFER = Buffer.alloc(4096);
 
-/** Makes the FIFO if it is not there. @throws QueueError `not-a-queue` when something else has its name. */
+/**
+ * Creates the FIFO if it does not exist.
+ *
+ * @throws QueueError `not-a-queue` when the path is something else.
+ */
 export function makeFifo(path: string, kernel: Kernel = linux): void {
   if (kernel.makeFifo(path, 0o660) === 0) return;
   const error = kernel.errno();
@@ -19,17 +23,22 @@ export function makeFifo(path: string, kernel: Kernel = linux): void {
 }
 
 /**
- * One of the FIFOs between workers and sync helper [0037]. It is opened for reading and writing at once, so that
- * neither side sees an end of file or EPIPE when the other dies, and without blocking.
+ * One of the FIFOs between the workers and the sync helper [0037]. It is opened non-blocking, and for both
+ * reading and writing: neither side then gets an end of file or EPIPE when the other side dies.
  */
 export class Fifo {
   readonly fd: number;
   readonly #kernel: Kernel;
   readonly #bufferBytes: number;
-  /** Made by the first read: most openings only write. */
+  /** Allocated by the first read, because most instances only write. */
   #buffer: Buffer | undefined;
 
-  /** `bufferBytes`: the most that one read takes; a multiple of the token size, so that no token is split. */
+  /**
+   * Opens the FIFO, and creates it if it does not exist.
+   *
+   * @param bufferBytes upper bound of one read, a multiple of the token size, so that no read splits a token.
+   * @throws QueueError `not-a-queue` when the path is not a FIFO.
+   */
   constructor(path: string, bufferBytes: number, kernel: Kernel = linux) {
     this.#kernel = kernel;
     makeFifo(path, kernel);
@@ -38,8 +47,10 @@ export class Fifo {
   }
 
   /**
-   * What is there now, perhaps nothing; valid until the next read. An empty FIFO costs an exception (EAGAIN), so on hot
-   * paths it is read only when something is known to be there.
+   * Reads the bytes that the FIFO holds now, possibly none. A read from an empty FIFO costs an exception
+   * (EAGAIN), so hot paths read only when they know that bytes are there.
+   *
+   * @returns a view that is valid until the next read.
    */
   read(): Buffer {
     this.#buffer ??= Buffer.allocUnsafeSlow(this.#bufferBytes);
@@ -53,7 +64,10 @@ export class Fifo {
     }
   }
 
-  /** Reads until nothing is left: tokens outlive the process they were for. */
+  /**
+   * Reads and discards everything in the FIFO, because tokens outlive the process that they were addressed
+   * to.
+   */
   drain(): void {
     try {
       while (this.#kernel.read(this.fd, DISCARD_BUFFER, 0, DISCARD_BUFFER.length, null) > 0);
@@ -63,9 +77,9 @@ export class Fifo {
   }
 
   /**
-   * Writes up to PIPE_BUF (4096) bytes, all or none.
+   * Writes all of the bytes or none of them. There may be at most PIPE_BUF (4096).
    *
-   * @returns false when the FIFO is full: nobody has read it for a long time.
+   * @returns false when the FIFO is full, because no process has read it for a long time.
    */
   write(bytes: Buffer): boolean {
     try {

@@ -49,19 +49,20 @@ type SyncMapped = (
   invalidate: boolean,
 ) => void;
 
-/** What of mmap-io is used; its own types leave out the blocking flag's meaning. */
+/** The part of mmap-io that is used. Its own types do not say what the blocking flag means. */
 interface MmapIo {
   map(size: number, protection: number, flags: number, fd: number, offset: number, advice: number): Buffer;
   advise(buffer: Buffer, offset: number, length: number, advice: number): void;
   sync: SyncMapped;
 }
 
-/** The same without the library's own JavaScript around it. */
+/** The compiled addon of mmap-io, without the library's JavaScript around it. */
 type MmapAddon = Omit<MmapIo, 'sync'> & { sync_lib_private__: SyncMapped };
 
 /**
- * mmap-io is compiled on the user's machine; where there is no compiler the same calls go through koffi, which
- * comes as a binary. Both map the same pages, and a process may use either.
+ * The mmap-io library, or undefined when it could not be loaded. It is compiled on the user's machine. On a
+ * machine without a compiler the same calls go through koffi, which is shipped as a binary. Both map the same
+ * pages, and a process may use either.
  */
 const mmapIo: MmapIo | undefined = (() => {
   const load = createRequire(import.meta.url);
@@ -73,8 +74,11 @@ const mmapIo: MmapIo | undefined = (() => {
 })();
 
 /**
- * The compiled addon where a build puts it. The library finds it with an installer of addons that loads a network client
- * and an archiver: a third of all the time that a start takes.
+ * Loads the compiled addon directly from the path where a build puts it. The library itself would look for it
+ * with an addon installer, which loads a network client and an archiver. That takes a third of the start-up
+ * time of a process.
+ *
+ * @returns undefined when the addon is not at that path.
  */
 function loadAddon(load: NodeJS.Require): MmapIo | undefined {
   const { versions, platform, arch } = process;
@@ -87,12 +91,12 @@ function loadAddon(load: NodeJS.Require): MmapIo | undefined {
   }
 }
 
-/** Which library maps files on this machine, for `doctor` and bug reports. */
+/** The library that maps files on this machine, for `doctor` and bug reports. */
 export const mapLibrary: 'mmap-io' | 'koffi' = mmapIo ? 'mmap-io' : 'koffi';
 
 /**
- * MADV_RANDOM is set before first touch: with read-ahead the page cache holds large folios, one store dirties
- * all of one, and every msync writes up to 1 MiB.
+ * Maps part of a file. MADV_RANDOM is set before the first access: with read-ahead the page cache would hold
+ * large folios, one store would dirty a whole folio, and every msync would write up to 1 MiB.
  */
 function map(fd: number, offset: number, length: number): Buffer {
   if (mmapIo && offset <= INT32_MAX && length <= INT32_MAX) {
@@ -124,11 +128,16 @@ function willNeed(bytes: Buffer, offset: number, length: number): void {
   try {
     mmapIo.advise(bytes, offset, length, MADV_WILLNEED);
   } catch {
-    // Only speed depends on it.
+    // Ignore the failure: the hint affects only the speed.
   }
 }
 
-/** Every argument is spelled out because mmap-io's defaults mean MS_ASYNC, which leaves nothing on the disk. */
+/**
+ * Calls msync(2). Every argument is spelled out, because mmap-io's defaults mean MS_ASYNC, which does not
+ * wait until the pages are on the disk.
+ *
+ * @returns 0, or the errno of the failure.
+ */
 function msync(bytes: Buffer, offset: number, length: number, wait: boolean): number {
   if (!mmapIo) {
     const part = bytes.subarray(offset, offset + length);
@@ -144,7 +153,10 @@ function msync(bytes: Buffer, offset: number, length: number, wait: boolean): nu
   }
 }
 
-/** Read into one buffer of ours: a stream's buffers and events cost as much as the rest of a round. */
+/**
+ * Calls back with the bytes that arrive in a FIFO. They are read into one reused buffer, because a stream's
+ * buffers and events cost as much as the rest of a sync round.
+ */
 function onFifoData(fd: number, maxBytes: number, callback: (bytes: Buffer) => void): Registration {
   const onread = {
     buffer: Buffer.alloc(maxBytes),
@@ -155,7 +167,8 @@ function onFifoData(fd: number, maxBytes: number, callback: (bytes: Buffer) => v
   };
   const options = { fd, readable: true, writable: false, onread };
   const socket = new Socket(options);
-  // A FIFO of ours does not break; if it does, the time-outs of whoever waits end the wait.
+  // Ignore errors: a FIFO that is open for reading and writing does not break. If it does, waiting requests
+  // time out.
   socket.on('error', () => undefined);
   return { close: () => socket.destroy() };
 }
@@ -166,6 +179,7 @@ function every(intervalMs: number, callback: () => unknown): Registration {
   return { close: () => clearInterval(timer) };
 }
 
+/** Polls in a loop that never sleeps, for at most `timeoutMs`. */
 function busyPoll(fds: Buffer, count: number, timeoutMs: number): number {
   const endMs = performance.now() + timeoutMs;
   for (;;) {
@@ -174,7 +188,7 @@ function busyPoll(fds: Buffer, count: number, timeoutMs: number): number {
   }
 }
 
-/** The machine that this process runs on. */
+/** The kernel of the machine that this process runs on. */
 export const linux: Kernel = {
   open: openSync,
   close: closeSync,
@@ -194,7 +208,7 @@ export const linux: Kernel = {
   willNeed,
   msync,
   markDirty: (bytes, at) => {
-    // An atomic "or 0": another process may be storing into the same word.
+    // Use an atomic "or 0": a plain read and write could overwrite a concurrent store of another process.
     Atomics.or(new Int32Array(bytes.buffer, bytes.byteOffset + at, 1), 0, 0);
   },
   fcntlLock,
@@ -211,8 +225,8 @@ export const linux: Kernel = {
 };
 
 /**
- * Runs `use` on this machine and undoes every mapping that was made in it, for a process that opens one queue after the
- * other. Nothing of what was mapped may be touched afterwards: that would kill the process.
+ * Runs `use` with a kernel whose mappings are removed when it returns, for a process that opens many queues
+ * one after the other. The caller must not access a mapped buffer afterwards: that would kill the process.
  */
 export function withTemporaryMaps<T>(use: (kernel: Kernel) => T): T {
   const made: { pointer: unknown; length: number }[] = [];

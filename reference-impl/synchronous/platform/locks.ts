@@ -9,9 +9,9 @@ const F_WRLCK = 1;
 const F_UNLCK = 2;
 
 /**
- * What each byte of the lock file stands for. The kernel releases a lock when its holder dies, whatever namespace
- * the holder lived in; a process id would be an identity in neither respect (DESIGN: every container's worker
- * may be process 1, and numbers are used again).
+ * The meaning of each byte of the lock file. The kernel releases a lock when its holder dies, whatever
+ * namespace the holder runs in. A process id would not identify the holder: the worker of every container may
+ * be process 1, and process ids are used again.
  */
 export const LOCK = {
   /** The shared mutual exclusion lock over the index [0018]. */
@@ -28,20 +28,21 @@ export const LOCK = {
   firstSlot: 64,
 } as const;
 
-/** About a tenth of a millisecond. */
+/** Number of attempts without a pause in between, which take about 0.1 ms. */
 const SPIN_TRIES = 100;
 const NO_FDS = Buffer.alloc(8);
 
 /**
- * Byte-range locks on one file, as open-file-description locks: owned by this opening of the file, dropped by the
- * kernel at its last close, and seen across pid namespaces. About 1.3 µs for a lock and its release.
+ * Byte-range locks on one file, as open-file-description locks. They belong to this open file description,
+ * the kernel drops them at its last close, and they work across pid namespaces. A lock and its release take
+ * about 1.3 µs.
  */
 export class LockFile {
   readonly #kernel: Kernel;
   readonly #fd: number;
-  /** struct flock: i16 type, i16 whence, (pad) i64 start, i64 length, i32 pid (must be 0), (pad). */
+  /** A `struct flock`: i16 type, i16 whence, (pad) i64 start, i64 length, i32 pid (must be 0), (pad). */
   readonly #flock = Buffer.alloc(32);
-  /** The same as 32-bit words: the lock is taken and given back for every message of a lone producer. */
+  /** `#flock` as 32-bit words, for speed: a lone producer takes and releases the lock for every message. */
   readonly #words = new Int32Array(this.#flock.buffer, this.#flock.byteOffset, 8);
 
   constructor(path: string, kernel: Kernel = linux) {
@@ -64,15 +65,17 @@ export class LockFile {
     }
   }
 
-  /** Takes the byte exclusively if nobody else has it. */
+  /** Locks the byte exclusively, without waiting. @returns false when it is locked elsewhere. */
   tryLock(byte: number): boolean {
     return this.#fcntl(F_OFD_SETLK, F_WRLCK, byte);
   }
 
   /**
-   * Waits (blocking the thread) until the byte is ours alone, for at most so long: whoever holds it may be stopped. Tried again
-   * at once for a moment, since it is mostly held for some microseconds, and then every millisecond.
-   * @returns false when somebody else still holds it.
+   * Locks the byte exclusively. Blocks the thread for at most `timeoutMs`, because the process that holds the
+   * byte may be stopped. It first retries without a pause, because the byte is mostly held for some
+   * microseconds, and then once per millisecond.
+   *
+   * @returns false when the byte is still locked elsewhere.
    */
   lockWithin(byte: number, timeoutMs: number): boolean {
     if (this.tryLock(byte)) return true;
@@ -84,7 +87,10 @@ export class LockFile {
     return false;
   }
 
-  /** Shares the byte with other readers; turns an exclusive lock of ours into a shared one without a gap. */
+  /**
+   * Locks the byte shared, and waits for it. Turns an exclusive lock of this object into a shared one without
+   * a gap.
+   */
   lockShared(byte: number): void {
     assert(this.#fcntl(F_OFD_SETLKW, F_RDLCK, byte), 'a blocking shared lock is granted');
   }
@@ -93,13 +99,13 @@ export class LockFile {
     assert(this.#fcntl(F_OFD_SETLK, F_UNLCK, byte), 'a lock of ours can be given back');
   }
 
-  /** Does another opening of the file hold the byte? Our own locks do not count. */
+  /** Returns whether another open file description holds the byte. Locks of this object do not count. */
   isHeldElsewhere(byte: number): boolean {
     this.#fcntl(F_OFD_GETLK, F_WRLCK, byte);
     return this.#flock.readInt16LE(0) !== F_UNLCK;
   }
 
-  /** Gives back everything at once. */
+  /** Closes the file, which releases every lock of this object. */
   close(): void {
     this.#kernel.close(this.#fd);
   }

@@ -1,13 +1,15 @@
 import { assert } from './errors.js';
 import type { Kernel } from './kernel.js';
 
+/** Size of a memory page, in bytes. */
 export const PAGE_BYTES = 4096;
 
 /**
  * Maps `length` bytes of a file at `offset`, shared and writable.
  *
- * A mapping is never undone (neither library can without risking a crash on a later access); a process maps each
- * file once. A file that is shrunk under a mapping kills the process with SIGBUS, so sizes are checked first.
+ * A process maps each file once and never unmaps it, except in `withTemporaryMaps`, because neither library
+ * can unmap without the risk of a crash at a later access. An access beyond the end of a file that was shrunk
+ * after it was mapped kills the process with SIGBUS, so sizes are checked first.
  *
  * @throws QueueError `unsupported` when the kernel refuses.
  */
@@ -17,10 +19,16 @@ export function mapShared(kernel: Kernel, fd: number, offset: number, length: nu
   return kernel.map(fd, offset, length);
 }
 
-/** The kernel reads no more than this for one request to read ahead (read_ahead_kb of most devices), and forgets the rest. */
+/**
+ * Upper bound of the bytes that the kernel reads for one read-ahead request (read_ahead_kb of most devices).
+ * It ignores the rest of a longer request.
+ */
 const READ_AHEAD_STEP_BYTES = 128 * 1024;
 
-/** Asks the kernel to read part of a mapping ahead, in pages and not in large folios. A hint: failure is no matter. */
+/**
+ * Asks the kernel to read part of a mapping ahead, in pages and not in large folios. This is only a hint;
+ * failures are ignored.
+ */
 export function adviseWillNeed(kernel: Kernel, map: Buffer, offset: number, length: number): void {
   const start = Math.floor(offset / PAGE_BYTES) * PAGE_BYTES;
   const end = Math.min(map.length, offset + length);
@@ -30,8 +38,8 @@ export function adviseWillNeed(kernel: Kernel, map: Buffer, offset: number, leng
 }
 
 /**
- * msync(2) with MS_SYNC over the pages that hold `length` bytes at `offset` of a mapping: returns when they are on
- * the disk. Blocks the thread.
+ * Calls msync(2) with MS_SYNC for the pages that hold `length` bytes at `offset` of a mapping. Blocks the
+ * thread until the pages are on the disk.
  *
  * @returns 0, or the errno of the failure (EIO, ENOSPC, …).
  */

@@ -6,33 +6,46 @@ import { eraseRecord } from '../record/record.js';
 import type { Pair } from './pair.js';
 import type { TakeOptions } from './types.js';
 
-/** An entry that a walk has locked. */
+/** An entry that a walk through the in-use list has locked for delivery. */
 export interface Claimed {
   entry: number;
+  /** Byte offset of the record in the data file. */
   offset: number;
+  /** Message number. */
   number: number;
   sizeBytes: number;
   retryCount: number;
+  /** Milliseconds since the epoch; 0 before the first attempt. */
   lastRetryMs: number;
 }
 
-/** Entries that one walk looks at; bounds how long the mutex is held when many messages wait for their next try. */
+/**
+ * Largest number of entries that one walk visits. It bounds the time for which the mutex is held when many
+ * messages wait for their next attempt.
+ */
 const MAX_VISITED_ENTRIES = 2048;
 
+/** Result of one walk through the in-use list. */
 export interface ClaimResult {
   claimed: Claimed[];
-  /** Where the next walk begins. */
+  /** Entry at which the next walk starts. */
   cursor: number;
-  /** How many entries it visited at. */
+  /** Number of entries that the walk visited. */
   visited: number;
-  /** Entries on the list. */
+  /** Number of entries on the list when the walk started. */
   inUse: number;
 }
 
 /**
- * Takes messages in queue order [0035], from `cursor` on and around once: locks those that are ready, due and unlocked.
- * What dead workers left behind is cleaned up on the way: a lock of theirs counts as none, a message that they had
- * reserved and never confirmed is dropped, one that they had delivered is released.
+ * Takes messages in queue order [0035]: locks those that are ready, due and unlocked. The walk starts at
+ * `cursor` and goes around the list at most once. It also cleans up after dead workers:
+ *
+ * - It ignores their locks.
+ * - It drops a message that they reserved and did not confirm.
+ * - It releases a message that they marked as consumed.
+ *
+ * @param lock the lock word of this worker (entry-lock.ts).
+ * @throws QueueError `mutex-held` when another process holds the mutex for too long.
  */
 export function claimMessages(
   pair: Pair,
@@ -65,12 +78,20 @@ export function claimMessages(
   });
 }
 
-/** The cursor may have been released since, and even used again; any entry in use is a good place to begin. */
+/**
+ * Returns the entry at which a walk starts: the cursor, or the head if the cursor was released since. The
+ * cursor may also have been used again since then; that does no harm, because a walk can start at any entry
+ * in use.
+ */
 function startEntry({ image }: Pair, cursor: number): number {
   const known = cursor !== NONE && image.get(image.entryWord(cursor) + ENTRY.status) !== STATUS.free;
   return known ? cursor : image.get(FIELD.head);
 }
 
+/**
+ * Releases an entry of a dead worker if its message was never confirmed or is marked as consumed.
+ * @returns whether the entry was released.
+ */
 function cleanUpLeftovers(pair: Pair, owners: LockOwners, entry: number): boolean {
   const { image, key, data } = pair;
   const at = image.entryWord(entry);

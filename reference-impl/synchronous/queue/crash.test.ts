@@ -26,7 +26,7 @@ async function problems({ settings }: QueueHarness): Promise<string[]> {
   return (await verifyQueue(settings)).problems;
 }
 
-/** Has this text reached the data file? A message is copied before it is synced. */
+/** Returns whether a text is in the data file. A message is copied there before it is synced. */
 function isCopied({ pair }: QueueHarness, text: string): boolean {
   const fd = openSync(join(pair, 'queue.data'), 'r');
   try {
@@ -38,7 +38,7 @@ function isCopied({ pair }: QueueHarness, text: string): boolean {
   }
 }
 
-t.test('a helper that is killed is noticed, and its successor confirms what waits', async (t) => {
+t.test('after a helper is killed, its successor confirms the messages that wait', async (t) => {
   const here = await createHarness(t);
   const helper = await here.helper();
   const worker = await here.worker();
@@ -52,36 +52,44 @@ t.test('a helper that is killed is noticed, and its successor confirms what wait
   t.same(await problems(here), []);
 });
 
-t.test('without a helper nothing is confirmed, and what was given up is not delivered', async (t) => {
+t.test('without a helper no message is confirmed, and one that timed out is not delivered', async (t) => {
   const here = await createHarness(t, { sync: { requestTimeoutMs: 150 } });
   const queue = await here.open();
-  t.match(await queue.enqueue([smtp('nobody syncs this')]), { outcome: 'indefinite' });
+  t.match(await queue.enqueue([smtp('without a helper')]), { outcome: 'indefinite' });
   t.same(takeAll(queue), []);
   t.match(queue.stats(), { live: 0, usedBytes: 0 });
   await here.helper();
-  t.match(await queue.enqueue([smtp('somebody does')]), { outcome: 'confirmed' });
-  t.same(textsOf(takeAll(queue)), ['somebody does']);
+  t.match(await queue.enqueue([smtp('with a helper')]), { outcome: 'confirmed' });
+  t.same(textsOf(takeAll(queue)), ['with a helper']);
 });
 
-t.test('a helper that stands still for a while loses nothing and confirms afterwards', async (t) => {
-  const here = await createHarness(t);
-  const helper = await here.helper();
-  const worker = await here.worker();
-  await helper.pause(true);
-  worker.send({ do: 'enqueue', texts: messages(5, 'm') });
-  await waitUntil(() => isCopied(here, 'm 4'));
-  t.same(await (await here.worker()).takeTexts(), [], 'nobody may deliver them yet');
-  await helper.pause(false);
-  t.match(await worker.process.line(), { outcome: 'confirmed' });
-  t.same(await worker.takeTexts(), messages(5, 'm'));
-});
+t.test(
+  'a helper that is stopped for a while loses no message and confirms all when it continues',
+  async (t) => {
+    const here = await createHarness(t);
+    const helper = await here.helper();
+    const worker = await here.worker();
+    await helper.pause(true);
+    worker.send({ do: 'enqueue', texts: messages(5, 'm') });
+    await waitUntil(() => isCopied(here, 'm 4'));
+    t.same(
+      await (await here.worker()).takeTexts(),
+      [],
+      'no worker may deliver them before they are confirmed',
+    );
+    await helper.pause(false);
+    t.match(await worker.process.line(), { outcome: 'confirmed' });
+    t.same(await worker.takeTexts(), messages(5, 'm'));
+  },
+);
 
-t.test('a helper killed in msync leaves no message behind', withStrace, async (t) => {
+t.test('when a helper is killed in msync, its successor confirms every message', withStrace, async (t) => {
   const here = await createHarness(t);
   const worker = await here.worker();
   for (const [round, when] of [1, 2, 3].entries()) {
     const helper = await here.helper({ wrapper: strace(`msync:signal=KILL:when=${when}`) });
-    // On a slow machine a request is sent again, and the msync that kills may be that of an earlier message.
+    // Expect a confirmation of every message: on a slow machine a request is sent again, and the msync that
+    // kills the helper may belong to an earlier message.
     for (let n = 1; n <= when; n += 1) worker.send({ do: 'enqueue', texts: [`round ${round}, ${n}`] });
     await helper.exited();
     const next = await here.helper();
@@ -90,7 +98,7 @@ t.test('a helper killed in msync leaves no message behind', withStrace, async (t
       t.match(
         answer,
         { outcome: 'confirmed' },
-        `message ${n} of a helper killed in its msync number ${when}`,
+        `message ${n} is confirmed after the helper was killed in msync number ${when}`,
       );
     }
     await next.kill();
@@ -99,46 +107,53 @@ t.test('a helper killed in msync leaves no message behind', withStrace, async (t
 });
 
 t.test(
-  'a failed sync is not a confirmation: EIO makes it indefinite, and what comes later goes through',
+  'a message whose msync fails with EIO is indefinite and never delivered, and later messages are confirmed',
   withStrace,
   async (t) => {
-    // Nobody is to ask twice, however slow the machine: the second msync must be that of the second message.
+    // Use long timeouts, so that no request is sent twice on a slow machine: the second msync must belong to
+    // the second message.
     const here = await createHarness(t, { sync: { helperTimeoutMs: 10_000, confirmationTimeoutMs: 10_000 } });
-    // Opened here first: the restore syncs too, and is none of the helper's.
+    // Open the queue here first: the restore also calls msync, and the helper must not be the process that
+    // does it.
     const queue = await here.open();
     await here.helper({ wrapper: strace('msync:error=EIO:when=2') });
     t.match(await queue.enqueue([smtp('one')]), { outcome: 'confirmed' });
     const failed = await queue.enqueue([smtp('two')]);
     t.match(failed, { outcome: 'indefinite', detail: /errno 5/ });
     t.match(await queue.enqueue([smtp('three')]), { outcome: 'confirmed' });
-    t.same(textsOf(takeAll(queue)), ['one', 'three'], 'what failed is never delivered');
+    t.same(textsOf(takeAll(queue)), ['one', 'three'], 'the message whose sync failed is never delivered');
     t.same(await problems(here), []);
   },
 );
 
-t.test('a failed msync of the dead-letter queue leaves the message where it is', withStrace, async (t) => {
-  const here = await createHarness(t);
-  await here.helper();
-  // The dead letters are restored here: the restore syncs too, and is none of the worker's.
-  await here.open();
-  const worker = await here.worker({ wrapper: strace('msync:error=EIO:when=1') });
-  await worker.ask({ do: 'enqueue', texts: ['one'] });
-  t.same(await worker.takeTexts(), ['one']);
-  t.same(await worker.ask({ do: 'bury' }), { buried: false });
-  t.match(await worker.ask({ do: 'take', count: 9 }), { taken: [{ text: 'one', tries: 1 }] });
-  t.same(await worker.ask({ do: 'bury' }), { buried: true });
-  t.match(await worker.ask({ do: 'stats' }), { live: 0, dead: 1 });
-});
+t.test(
+  'when the msync of the dead-letter queue fails, the message stays in the queue',
+  withStrace,
+  async (t) => {
+    const here = await createHarness(t);
+    await here.helper();
+    // Restore the dead letters in this process: the restore also calls msync, and the worker's first msync
+    // must be the one that stores the dead letter.
+    await here.open();
+    const worker = await here.worker({ wrapper: strace('msync:error=EIO:when=1') });
+    await worker.ask({ do: 'enqueue', texts: ['one'] });
+    t.same(await worker.takeTexts(), ['one']);
+    t.same(await worker.ask({ do: 'bury' }), { buried: false });
+    t.match(await worker.ask({ do: 'take', count: 9 }), { taken: [{ text: 'one', tries: 1 }] });
+    t.same(await worker.ask({ do: 'bury' }), { buried: true });
+    t.match(await worker.ask({ do: 'stats' }), { live: 0, dead: 1 });
+  },
+);
 
 t.test(
-  'A killed lock holder leaves half-changed lists: whoever takes the mutex next repairs them',
+  'a worker killed inside the mutex leaves half-changed lists, and the next owner repairs them',
   async (t) => {
     const here = await createHarness(t);
     await here.helper();
     const queue = await here.open();
     await queue.enqueue([smtp('one'), smtp('two')]);
     const worker = await here.worker();
-    t.equal(await worker.ask({ do: 'die-in-mutex' }), undefined, 'it died inside');
+    t.equal(await worker.ask({ do: 'die-in-mutex' }), undefined, 'it died inside the mutex');
     t.match(queue.stats(), { live: 2 });
     t.same(textsOf(takeAll(queue)), ['one', 'two']);
     t.same(await problems(here), []);
@@ -146,7 +161,7 @@ t.test(
 );
 
 t.test(
-  'a worker stopped inside the mutex: others say no, lose nothing, and go on when it does',
+  'while a worker is stopped inside the mutex, others reject messages, lose none, and continue when it does',
   async (t) => {
     const here = await createHarness(t);
     await here.helper();
@@ -160,18 +175,22 @@ t.test(
     t.match(await worker.ask({ do: 'enqueue', texts: ['three'] }), refused);
     t.match(await worker.ask({ do: 'enqueue', texts: ['four'] }), refused);
     await worker.ask({ do: 'consume' });
-    t.same(await worker.takeTexts(), [], 'nobody can walk the list');
+    t.same(await worker.takeTexts(), [], 'no worker can walk the list');
     await holder.process.pause(false);
     t.match(await holder.process.line(), { went: 'on' });
     t.match(await worker.ask({ do: 'enqueue', texts: ['five'] }), { outcome: 'confirmed' });
-    t.match(await worker.ask({ do: 'stats' }), { live: 2 }, 'what was consumed meanwhile is off the list');
+    t.match(
+      await worker.ask({ do: 'stats' }),
+      { live: 2 },
+      'the message consumed meanwhile is removed from the list',
+    );
     t.same(await worker.takeTexts(), ['two', 'five']);
     t.same(await problems(here), []);
   },
 );
 
 t.test(
-  'a worker stopped inside the mutex and killed there: the next to take it repairs the lists',
+  'after a worker is stopped inside the mutex and killed there, the next owner repairs the lists',
   async (t) => {
     const here = await createHarness(t);
     await here.helper();
@@ -188,7 +207,7 @@ t.test(
   },
 );
 
-t.test('a worker killed with messages locked for delivery: others deliver exactly those again', async (t) => {
+t.test('after a worker is killed, others deliver exactly the messages that it had locked', async (t) => {
   const here = await createHarness(t);
   await here.helper();
   const queue = await here.open();
@@ -198,13 +217,13 @@ t.test('a worker killed with messages locked for delivery: others deliver exactl
   await worker.ask({ do: 'consume' });
   t.same(await worker.takeTexts(2), ['m 2', 'm 3']);
   const mine = takeAll(queue);
-  t.same(textsOf(mine), ['m 4', 'm 5'], 'while it lives nobody else gets its messages');
+  t.same(textsOf(mine), ['m 4', 'm 5'], 'while the worker is alive, no other worker gets its messages');
   await worker.process.kill();
   t.same(textsOf(takeAll(queue)), ['m 2', 'm 3']);
 });
 
 t.test(
-  'a worker killed while its messages are reserved: they are dropped, their space is free again',
+  'when a worker is killed before its messages are confirmed, they are dropped and their space is freed',
   async (t) => {
     const here = await createHarness(t);
     const worker = await here.worker();
@@ -212,7 +231,7 @@ t.test(
     await waitUntil(() => isCopied(here, 'unconfirmed 2'));
     const queue = await here.open();
     t.match(queue.stats(), { live: 3 });
-    t.same(takeAll(queue), [], 'nobody delivers what is not confirmed');
+    t.same(takeAll(queue), [], 'unconfirmed messages are not delivered');
     await worker.process.kill();
     t.same(takeAll(queue), []);
     t.match(queue.stats(), { live: 0, usedBytes: 0 });
@@ -220,37 +239,42 @@ t.test(
   },
 );
 
-t.test('A process id is not an identity: a successor in the slot does not inherit locks', async (t) => {
-  const here = await createHarness(t, { workerSlots: 2 });
-  await here.helper();
-  const first = await here.worker();
-  await first.ask({ do: 'enqueue', texts: messages(3, 'm') });
-  t.equal((await first.takeTexts()).length, 3);
-  await first.process.kill();
-  const second = await here.worker();
-  t.same(await second.takeTexts(), messages(3, 'm'), 'the same slot, another incarnation');
-});
-
 t.test(
-  'A robust mutex compares thread ids: locks here hold across pid namespaces, where every worker is process 1',
-  asRoot,
+  'the next worker in a slot does not own the locks of the killed one, and takes its messages',
   async (t) => {
-    const here = await createHarness(t);
+    // A process id would not name the owner of a lock: the kernel uses process ids again.
+    const here = await createHarness(t, { workerSlots: 2 });
     await here.helper();
-    const wrapper = ['unshare', '-p', '-f', '--mount-proc', '--kill-child'];
-    const [a, b] = await Promise.all([here.worker({ wrapper }), here.worker({ wrapper })]);
-    t.match(await a.ask({ do: 'enqueue', texts: messages(4, 'm') }), { outcome: 'confirmed' });
-    t.same(await a.takeTexts(2), ['m 0', 'm 1']);
-    t.same(await b.takeTexts(), ['m 2', 'm 3'], 'what the other process 1 has locked is not mine');
-    await a.process.kill();
-    const seen: string[] = [];
-    for (let tries = 0; seen.length < 2 && tries < 2000; tries += 1) seen.push(...(await b.takeTexts()));
-    t.same(seen, ['m 0', 'm 1'], 'until the kernel has released it');
+    const first = await here.worker();
+    await first.ask({ do: 'enqueue', texts: messages(3, 'm') });
+    t.equal((await first.takeTexts()).length, 3);
+    await first.process.kill();
+    const second = await here.worker();
+    t.same(await second.takeTexts(), messages(3, 'm'), 'the slot is the same, its incarnation is not');
   },
 );
 
+t.test('locks hold across pid namespaces in which every worker has process id 1', asRoot, async (t) => {
+  // A robust pthread mutex compares thread ids, so it would take both workers for one.
+  const here = await createHarness(t);
+  await here.helper();
+  const wrapper = ['unshare', '-p', '-f', '--mount-proc', '--kill-child'];
+  const [a, b] = await Promise.all([here.worker({ wrapper }), here.worker({ wrapper })]);
+  t.match(await a.ask({ do: 'enqueue', texts: messages(4, 'm') }), { outcome: 'confirmed' });
+  t.same(await a.takeTexts(2), ['m 0', 'm 1']);
+  t.same(await b.takeTexts(), ['m 2', 'm 3'], 'a worker does not get what another process 1 has locked');
+  await a.process.kill();
+  const seen: string[] = [];
+  for (let tries = 0; seen.length < 2 && tries < 2000; tries += 1) seen.push(...(await b.takeTexts()));
+  t.same(
+    seen,
+    ['m 0', 'm 1'],
+    'the messages are free after the kernel has released the lock of the killed worker',
+  );
+});
+
 t.test(
-  'kill -9 of everything: confirmed messages are there, locked ones twice, consumed ones not',
+  'after all processes are killed, every message that was confirmed and not consumed is delivered',
   async (t) => {
     const here = await createHarness(t);
     const helper = await here.helper();
@@ -261,17 +285,21 @@ t.test(
     await workers[0]?.ask({ do: 'consume' });
     await workers[1]?.takeTexts(5);
     await Promise.all([helper, ...workers.map(({ process }) => process)].map((each) => each.kill()));
-    t.same(await problems(here), [], 'well formed before any restore');
+    t.same(await problems(here), [], 'the lists are well formed before the restore');
     const queue = await here.open();
-    t.match(queue.restores, [{ indexWas: null, restored: 33, uncertain: 0, unfinished: 0, damaged: [] }]);
+    t.match(queue.restores, [{ indexProblem: null, restored: 33, uncertain: 0, unfinished: 0, damaged: [] }]);
     const all = [...messages(20, 'w0'), ...messages(20, 'w1')];
     t.same(textsOf(takeAll(queue)).sort(), all.filter((text) => !consumed?.includes(text)).sort());
     await queue.close();
-    t.match((await here.open()).restores, [{ restored: 33, consumed: 7, uncertain: 0 }], 'twice is once');
+    t.match(
+      (await here.open()).restores,
+      [{ restored: 33, consumed: 7, uncertain: 0 }],
+      'a second restore finds the same',
+    );
   },
 );
 
-t.test('numbers are never used again, not even after the index was lost', async (t) => {
+t.test('message numbers are never used twice, even after the index was lost', async (t) => {
   const here = await createHarness(t);
   const numbers = new Set<bigint>();
   for (let round = 0; round < 4; round += 1) {

@@ -38,7 +38,7 @@ import { verifyQueue } from './verify.js';
 
 const PAGE = 4096;
 
-/** A stopped queue that holds these messages; one more was consumed. */
+/** Makes a stopped queue that holds these messages and one more that is consumed. */
 async function stopped(t: Parameters<typeof createHarness>[0], texts: string[]): Promise<QueueHarness> {
   const here = await createHarness(t);
   const helper = await here.helper();
@@ -54,11 +54,13 @@ async function stopped(t: Parameters<typeof createHarness>[0], texts: string[]):
 const dataFile = (here: QueueHarness) => join(here.pair, 'queue.data');
 const indexFile = (here: QueueHarness) => join(here.pair, 'queue.index');
 
+/** Rewrites a file. `spoil` changes its bytes in place, or returns the new bytes. */
 function change(path: string, spoil: (bytes: Buffer) => Buffer | undefined): void {
   const bytes = readFileSync(path);
   writeFileSync(path, spoil(bytes) ?? bytes);
 }
 
+/** Flips one bit of a file. */
 function flip(path: string, at: number): void {
   change(path, (bytes) => {
     bytes.writeUInt8(bytes.readUInt8(at) ^ 8, at);
@@ -66,7 +68,10 @@ function flip(path: string, at: number): void {
   });
 }
 
-/** Flips a bit without replacing the file, so that those who have it mapped see it. */
+/**
+ * Flips one bit in place. `flip` truncates the file first, which takes the pages away from processes that
+ * have it mapped.
+ */
 function flipInPlace(path: string, at: number): void {
   const fd = openSync(path, 'r+');
   const byte = Buffer.alloc(1);
@@ -75,11 +80,12 @@ function flipInPlace(path: string, at: number): void {
   closeSync(fd);
 }
 
+/** Writes the checksum of the first `checked` bytes of a head behind them. */
 const sealed = (page: Buffer, checked: number): void =>
   void page.writeUInt32LE(crc32c(page.subarray(0, checked)), checked);
 
 t.test(
-  'install makes data and index at their full size with their blocks written [0018, 0022]',
+  'install makes data and index files at their full size and writes all their blocks [0018, 0022]',
   async (t) => {
     const { settings, pair, directory } = await createHarness(t);
     for (const file of ['0/queue.data', '0/queue.index', 'dead/queue.data', 'dead/queue.index']) {
@@ -93,39 +99,44 @@ t.test(
     );
     const before = readFileSync(join(pair, 'queue.data'));
     await t.rejects(installQueue(settings), { code: 'queue-exists', exitCode: 2 });
-    t.ok(readFileSync(join(pair, 'queue.data')).equals(before), 'the queue that was there was not touched');
+    t.ok(readFileSync(join(pair, 'queue.data')).equals(before), 'the existing queue is not touched');
   },
 );
 
-t.test('install on a disk that is too small says so and leaves nothing', { skip: !isRoot }, async (t) => {
-  const disk = mkdtempSync(join(tmpdir(), 'plugpull-disk-'));
-  t.equal(spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'none', disk]).status, 0);
-  t.teardown(() => {
-    spawnSync('umount', ['-l', disk]);
-    rmdirSync(disk);
-  });
-  const raw = rawSettings(join(disk, 'queue'), { pairs: [{ directory: '0' }, { directory: '1' }] });
-  await t.rejects(installQueue(parseSettings(raw)), { code: 'no-space-on-disk', exitCode: 2 });
-  t.equal(existsSync(join(disk, 'queue/0/queue.data')), false, 'the first pair is gone as well');
-  await installQueue(parseSettings({ ...raw, pairs: [{ directory: '0' }], deadLetter: {} })).catch(
-    () => undefined,
-  );
-  t.notOk(readdirSync(disk, { recursive: true }).some((name) => `${name}`.endsWith('.new')));
-});
+t.test(
+  'install on a disk that is too small fails with no-space-on-disk and leaves no files',
+  { skip: !isRoot },
+  async (t) => {
+    const disk = mkdtempSync(join(tmpdir(), 'plugpull-disk-'));
+    t.equal(spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'none', disk]).status, 0);
+    t.teardown(() => {
+      spawnSync('umount', ['-l', disk]);
+      rmdirSync(disk);
+    });
+    const raw = rawSettings(join(disk, 'queue'), { pairs: [{ directory: '0' }, { directory: '1' }] });
+    await t.rejects(installQueue(parseSettings(raw)), { code: 'no-space-on-disk', exitCode: 2 });
+    t.equal(existsSync(join(disk, 'queue/0/queue.data')), false, 'the first pair is removed too');
+    await installQueue(parseSettings({ ...raw, pairs: [{ directory: '0' }], deadLetter: {} })).catch(
+      () => undefined,
+    );
+    t.notOk(readdirSync(disk, { recursive: true }).some((name) => `${name}`.endsWith('.new')));
+  },
+);
 
+/** Damaged data files: name, expected code, expected message, and how to make one. */
 const refusals: [string, string, RegExp, (here: QueueHarness) => void][] = [
   [
-    'a foreign file',
+    'foreign',
     'not-a-queue',
     /expected it to begin with/,
     (h) => writeFileSync(dataFile(h), 'x'.repeat(2 ** 20)),
   ],
-  ['an empty file', 'not-a-queue', /expected it to begin with/, (h) => writeFileSync(dataFile(h), '')],
-  ['no file', 'not-a-queue', /not there/, (h) => rmSync(dataFile(h))],
-  ['a file that was cut', 'damaged-queue', /expected 1048576/, (h) => truncateSync(dataFile(h), 600 * 1024)],
-  ['a file that has grown', 'damaged-queue', /expected 1048576/, (h) => truncateSync(dataFile(h), 2 ** 21)],
+  ['empty', 'not-a-queue', /expected it to begin with/, (h) => writeFileSync(dataFile(h), '')],
+  ['missing', 'not-a-queue', /not there/, (h) => rmSync(dataFile(h))],
+  ['truncated', 'damaged-queue', /expected 1048576/, (h) => truncateSync(dataFile(h), 600 * 1024)],
+  ['too long', 'damaged-queue', /expected 1048576/, (h) => truncateSync(dataFile(h), 2 ** 21)],
   [
-    'a queue of another version',
+    'of another version',
     'wrong-version',
     /has version 2/,
     (h) =>
@@ -136,7 +147,7 @@ const refusals: [string, string, RegExp, (here: QueueHarness) => void][] = [
       }),
   ],
   [
-    'both heads damaged',
+    'damaged in both copies of its head',
     'damaged-queue',
     /wrong checksum/,
     (h) => {
@@ -147,7 +158,7 @@ const refusals: [string, string, RegExp, (here: QueueHarness) => void][] = [
 ];
 
 for (const [name, code, message, spoil] of refusals) {
-  t.test(`${name} as queue data file is refused in one line, and nothing is changed`, async (t) => {
+  t.test(`a queue whose data file is ${name} is refused, and its index is not changed`, async (t) => {
     const here = await stopped(t, ['one']);
     spoil(here);
     const index = readFileSync(indexFile(here));
@@ -159,12 +170,16 @@ for (const [name, code, message, spoil] of refusals) {
   });
 }
 
-t.test('one damaged page does not cost the queue: the head has a copy at the end', async (t) => {
-  const here = await stopped(t, ['one']);
-  change(dataFile(here), (bytes) => bytes.fill(0, 0, PAGE));
-  t.same(textsOf(takeAll(await here.open())), ['one']);
-});
+t.test(
+  'a queue whose first page is damaged can be opened, because its last page has a copy of the head',
+  async (t) => {
+    const here = await stopped(t, ['one']);
+    change(dataFile(here), (bytes) => bytes.fill(0, 0, PAGE));
+    t.same(textsOf(takeAll(await here.open())), ['one']);
+  },
+);
 
+/** Damaged index files: name, expected `indexProblem` (null: the head is usable), and how to make one. */
 const lost: [string, RegExp | null, (here: QueueHarness, other: QueueHarness) => void][] = [
   ['missing', /empty/, (h) => rmSync(indexFile(h))],
   ['empty', /empty/, (h) => truncateSync(indexFile(h), 0)],
@@ -202,7 +217,7 @@ const lost: [string, RegExp | null, (here: QueueHarness, other: QueueHarness) =>
   ['ones behind its head', null, (h) => change(indexFile(h), (bytes) => bytes.fill(0xff, PAGE))],
 ];
 
-t.test('an index that is lost in whatever way is made anew, and says so', async (t) => {
+t.test('a lost index is made anew however it was damaged, and the restore reports why', async (t) => {
   const texts = ['one', 'two', 'three'];
   const other = await stopped(t, ['another queue']);
   const here = await stopped(t, texts);
@@ -212,24 +227,28 @@ t.test('an index that is lost in whatever way is made anew, and says so', async 
     spoil(here, other);
     const queue = await here.open();
     const [report] = queue.restores;
-    t.match(report?.indexWas ?? '', why ?? /^$/, name);
+    t.match(report?.indexProblem ?? '', why ?? /^$/, name);
     t.same(
       textsOf(takeAll(queue)).sort(),
       ['consumed', ...texts].sort(),
-      `${name}: what the data file holds`,
+      `${name}: all messages in the data file are back`,
     );
-    t.equal(report?.uncertain, 4, `${name}: and restore says that it cannot tell`);
+    t.equal(report?.uncertain, 4, `${name}: the restore reports all of them as uncertain`);
     t.same((await verifyQueue(here.settings)).problems, []);
     if (why === null) {
       const helper = await here.helper();
-      t.match(await queue.enqueue([smtp('four')]), { outcome: 'confirmed' }, `${name}: it goes on`);
+      t.match(
+        await queue.enqueue([smtp('four')]),
+        { outcome: 'confirmed' },
+        `${name}: the queue accepts messages again`,
+      );
       await helper.kill('SIGTERM');
     }
     await queue.close();
   }
 });
 
-t.test('inspect and verify of a damaged index end in time with a clear word', async (t) => {
+t.test('inspect and verify of a damaged index end, and report the damage', async (t) => {
   const other = await createHarness(t);
   const here = await stopped(t, ['one']);
   const whole = readFileSync(indexFile(here));
@@ -245,7 +264,7 @@ t.test('inspect and verify of a damaged index end in time with a clear word', as
   }
 });
 
-t.test('inspect shows entries whose offsets and times are nonsense', async (t) => {
+t.test('inspect shows entries whose offsets and times are out of range', async (t) => {
   const here = await stopped(t, ['one']);
   change(indexFile(here), (bytes) => {
     const entry = ENTRIES_OFFSET + bytes.readInt32LE(FIELD.head * 4) * 64;
@@ -258,7 +277,7 @@ t.test('inspect shows entries whose offsets and times are nonsense', async (t) =
   t.match(shown[1], { record: 'nothing', lastTry: null });
 });
 
-t.test('more messages come back than the index has entries: it grows', async (t) => {
+t.test('the index grows when more messages come back than it has entries', async (t) => {
   const here = await createHarness(t, { entries: 4 });
   const helper = await here.helper();
   const queue = await here.open();
@@ -274,27 +293,30 @@ t.test('more messages come back than the index has entries: it grows', async (t)
   t.same((await verifyQueue(here.settings)).problems, []);
 });
 
-t.test('a record that rots while the queue runs is kept aside, named, and never delivered', async (t) => {
-  const here = await createHarness(t);
-  await here.helper();
-  const queue = await here.open();
-  const outcome = await queue.enqueue([smtp('one'), smtp('two'), smtp('three')]);
-  if (outcome.outcome !== 'confirmed') throw new Error(outcome.outcome);
-  const [, second] = outcome.numbers;
-  const bytes = readFileSync(dataFile(here));
-  const place = bytes.indexOf('two', RING_START);
-  // Through the file, which is the same pages.
-  flipInPlace(dataFile(here), place);
-  t.equal((await verifyQueue(here.settings)).ok, false, 'verify sees it');
-  t.same(textsOf(takeAll(queue)), ['one', 'three']);
-  const names = queue.keptAside();
-  t.match(names, [new RegExp(`^${second}@`)]);
-  t.ok(readFileSync(join(here.pair, 'kept-aside', names[0] ?? '')).includes('a@example.org'));
-  t.match(await verifyQueue(here.settings), { ok: true, keptAside: 1 });
-  await queue.close();
-});
+t.test(
+  'a record that rots while the queue is in use is kept aside, reported, and never delivered',
+  async (t) => {
+    const here = await createHarness(t);
+    await here.helper();
+    const queue = await here.open();
+    const outcome = await queue.enqueue([smtp('one'), smtp('two'), smtp('three')]);
+    if (outcome.outcome !== 'confirmed') throw new Error(outcome.outcome);
+    const [, second] = outcome.numbers;
+    const bytes = readFileSync(dataFile(here));
+    const place = bytes.indexOf('two', RING_START);
+    // Write to the file: its pages in memory are the same as those of the mapping.
+    flipInPlace(dataFile(here), place);
+    t.equal((await verifyQueue(here.settings)).ok, false, 'verify reports the damage');
+    t.same(textsOf(takeAll(queue)), ['one', 'three']);
+    const names = queue.keptAside();
+    t.match(names, [new RegExp(`^${second}@`)]);
+    t.ok(readFileSync(join(here.pair, 'kept-aside', names[0] ?? '')).includes('a@example.org'));
+    t.match(await verifyQueue(here.settings), { ok: true, keptAside: 1 });
+    await queue.close();
+  },
+);
 
-t.test('a record that rotted while the queue stood still is named by the restore, once', async (t) => {
+t.test('a record that rots while the queue is stopped is reported by one restore only', async (t) => {
   const here = await stopped(t, ['one', 'two']);
   flip(dataFile(here), readFileSync(dataFile(here)).indexOf('two', RING_START));
   const report = await rebuildQueue(here.settings);
@@ -304,7 +326,7 @@ t.test('a record that rotted while the queue stood still is named by the restore
 });
 
 t.test(
-  'rebuild from nothing brings back what the data file holds, and not while the queue is in use',
+  'rebuild from nothing brings back all messages in the data file, and is refused while the queue is in use',
   async (t) => {
     const here = await stopped(t, ['one', 'two']);
     t.match((await rebuildQueue(here.settings)).pairs, [{ restored: 2, consumed: 1, uncertain: 0 }]);
@@ -317,7 +339,7 @@ t.test(
 );
 
 t.test(
-  'an index that vanishes while the queue is in use is named, not made anew under its users',
+  'when the index is removed while the queue is in use, opening fails and no new index is made',
   async (t) => {
     const here = await stopped(t, ['one']);
     const queue = await here.open();
@@ -327,7 +349,7 @@ t.test(
   },
 );
 
-t.test('last_sync is noted when a sync is complete, with the number that it vouches for', async (t) => {
+t.test('closing the queue stores the message number up to which its index is synced', async (t) => {
   const here = await stopped(t, ['one']);
   const words = new Int32Array(new Uint8Array(readFileSync(indexFile(here))).buffer);
   const wide = (word: number) => (words[word] ?? 0) * 1 + (words[word + 1] ?? 0) * 2 ** 32;

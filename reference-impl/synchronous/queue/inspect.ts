@@ -9,12 +9,15 @@ import type { QueueSettings } from '../settings/settings.js';
 import { pairPaths } from './paths.js';
 import { type Snapshot, withSnapshot } from './snapshot.js';
 
-/** The last moment that a JavaScript Date can name. */
+/** Latest time that a JavaScript Date can hold, in milliseconds since the epoch. */
 const MAX_DATE_MS = 8.64e15;
 
 /**
- * Shows the queue as it stands: for each pair one object about it, then (unless `summaryOnly`) one for each message in
- * queue order.
+ * Yields the present state of the queue and changes nothing. For each pair it yields one object about the
+ * pair, and then, unless `summaryOnly` is set, one object per message in queue order.
+ *
+ * @throws QueueError `mutex-held` when another process holds a pair for too long; `damaged-queue` when a pair
+ * has no usable index.
  */
 export async function* inspectQueue(settings: QueueSettings, summaryOnly = false): AsyncGenerator<object> {
   const dead = settings.deadLetter.directory;
@@ -48,7 +51,10 @@ function summarizePair(pair: string, { image, ring, inUse }: Snapshot, keptAside
   };
 }
 
-/** Null when there was none, or when a damaged index holds a number that is no time. */
+/**
+ * Formats a time. Null stands for 0, which means never, and for a number of a damaged index that is not a
+ * time.
+ */
 const timeOf = (ms: number): string | null =>
   ms === 0 || ms > MAX_DATE_MS ? null : new Date(ms).toISOString();
 

@@ -15,20 +15,24 @@ import {
 import type { QueueSettings } from '../settings/settings.js';
 import { type PairDirectories, pairPaths } from './paths.js';
 
+/** Sizes of a pair, fixed when it is installed. */
 export interface PairGeometry {
+  /** Size of the data file. */
   dataBytes: number;
+  /** Number of index entries. */
   entries: number;
   workerSlots: number;
+  /** Size of the largest record, checksums included. */
   maxRecordBytes: number;
 }
 
 /**
- * Creates the files of every data/index pair and of the dead-letter queue at their full and final size, with their
- * blocks written [0018, 0022]: an unwritten extent would make the first msync of every page pay for a journal commit.
- * Returns when all of it, directories included, is on the disk.
+ * Creates the files of every data/index pair and of the dead-letter queue at their full and final size, and
+ * writes all their blocks [0018, 0022]. With unwritten extents, the first msync of every page would cost a
+ * journal commit. When it returns, the files and their directories are on the disk.
  *
- * @throws QueueError `queue-exists` when one of the pairs is there already (nothing is touched), `no-space-on-disk`
- * when the disk is too small (what was begun is removed).
+ * @throws QueueError `queue-exists` when one of the pairs already exists, in which case no file is touched;
+ * `no-space-on-disk` when the disk is too small, in which case the new files are removed.
  */
 export async function installQueue(settings: QueueSettings, kernel: Kernel = linux): Promise<void> {
   const pairs: [PairDirectories, PairGeometry][] = settings.pairs.map((pair) => [pair, settings]);
@@ -45,7 +49,7 @@ export async function installQueue(settings: QueueSettings, kernel: Kernel = lin
   try {
     for (const [pair, geometry] of pairs) installPair(kernel, pair, geometry);
   } catch (failure) {
-    // Of several pairs the first ones may be whole; a queue is all of them or none. None held a message yet.
+    // Remove all pairs, also the complete ones: a queue is all its pairs or none. They hold no message yet.
     for (const [pair] of pairs) {
       const { data, index } = pairPaths(pair);
       for (const path of [data, index]) kernel.remove(path);
@@ -54,7 +58,10 @@ export async function installQueue(settings: QueueSettings, kernel: Kernel = lin
   }
 }
 
-/** Creates one pair. The data file gets its name when all of it is on the disk: a half-made one is never a queue. */
+/**
+ * Creates one pair. The data file gets its name only when all of it is on the disk, so that a crash cannot
+ * leave an incomplete file that looks like a queue.
+ */
 function installPair(kernel: Kernel, pair: PairDirectories, geometry: PairGeometry): void {
   makeDirectory(kernel, pair.directory);
   makeDirectory(kernel, pair.indexDirectory);
@@ -72,7 +79,10 @@ function installPair(kernel: Kernel, pair: PairDirectories, geometry: PairGeomet
   syncDirectory(pair.indexDirectory, kernel);
 }
 
-/** Creates an empty index file at its full size, on the disk when this returns. */
+/**
+ * Creates an empty index file at its full size. When it returns, the file is on the disk; its name may not
+ * be.
+ */
 export function createIndex(kernel: Kernel, path: string, geometry: Geometry, queueId: string): void {
   const front = emptyIndex(geometry, queueId, RING_START);
   createFilledFile(kernel, path, indexBytes(geometry), (page) => {
@@ -82,8 +92,9 @@ export function createIndex(kernel: Kernel, path: string, geometry: Geometry, qu
 }
 
 /**
- * Creates a file page by page, zeros where `pageAt` has nothing. In pieces of 4 KiB on purpose: written in larger ones
- * the page cache holds large folios, one store dirties all of one, and every msync writes far too much.
+ * Creates a file page by page, with zeros where `pageAt` returns undefined. It writes 4 KiB at a time: after
+ * larger writes the page cache holds large folios. One store then makes a whole folio dirty, and every msync
+ * writes far too much.
  */
 function createFilledFile(
   kernel: Kernel,
@@ -119,8 +130,8 @@ const noSpaceError = (path: string, sizeBytes: number, cause?: unknown): QueueEr
   });
 
 /**
- * Makes a directory and what is missing above it, each with its entry in its parent on the disk. Not by the recursive
- * mkdir of Node, which never ends on filesystems that refuse with ENOENT, such as /proc.
+ * Makes a directory and its missing parents, and syncs each entry to the disk. It does not use the recursive
+ * mkdir of Node, which never ends on a filesystem that refuses with ENOENT, such as /proc.
  */
 function makeDirectory(kernel: Kernel, path: string): void {
   if (kernel.exists(path)) return;
@@ -137,7 +148,11 @@ function makeDirectory(kernel: Kernel, path: string): void {
   syncDirectory(parent, kernel);
 }
 
-/** Reads the head of a data file; falls back on the copy in its last page. */
+/**
+ * Reads the head of a data file. If the head is damaged, it reads the copy in the last page.
+ * @throws QueueError `not-a-queue` when the file is missing or is not a data file; `wrong-version` when it
+ * has another version; `damaged-queue` when both copies of the head are damaged.
+ */
 export function readDataFileHeader(
   path: string,
   kernel: Kernel = linux,
@@ -161,7 +176,7 @@ export function readDataFileHeader(
   }
 }
 
-/** The first page of a file that may be missing, which is as good as empty. */
+/** Reads the first page of a file. A missing file counts as an empty one. */
 export function readFirstPage(kernel: Kernel, path: string): { page: Buffer; fileBytes: number } {
   try {
     return readPage(kernel, path, 0);
@@ -171,7 +186,7 @@ export function readFirstPage(kernel: Kernel, path: string): { page: Buffer; fil
   }
 }
 
-/** One page of a file (shorter at its end), and the file's size. */
+/** Reads the page at byte `at`, which is shorter at the end of the file, and the size of the file. */
 export function readPage(kernel: Kernel, path: string, at: number): { page: Buffer; fileBytes: number } {
   const fd = kernel.open(path, 'r');
   try {

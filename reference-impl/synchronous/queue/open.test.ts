@@ -17,7 +17,7 @@ const lines = async (source: AsyncGenerator<object>): Promise<Record<string, unk
   return found;
 };
 
-t.test('what was confirmed is on the disk, is taken in order and comes out as it went in', async (t) => {
+t.test('confirmed messages are in the data file, and are taken in order and unchanged', async (t) => {
   const here = await createHarness(t);
   await here.helper();
   const queue = await here.open();
@@ -45,7 +45,7 @@ t.test('what was confirmed is on the disk, is taken in order and comes out as it
   t.equal((await verifyQueue(here.settings)).ok, true);
 });
 
-t.test('calls of one turn share one round, and each has its own outcome', async (t) => {
+t.test('enqueue calls in one turn share one round, and each gets its own outcome', async (t) => {
   const here = await createHarness(t);
   await here.helper();
   const queue = await here.open();
@@ -55,7 +55,7 @@ t.test('calls of one turn share one round, and each has its own outcome', async 
   t.same(textsOf(takeAll(queue)).sort(), Array.from({ length: 100 }, (_, n) => `m${n}`).sort());
 });
 
-t.test('take keeps to its limits of count and bytes and to what is due', async (t) => {
+t.test('take obeys its limits of count and bytes, and takes only messages that are due', async (t) => {
   const here = await createHarness(t);
   await here.helper();
   const queue = await here.open();
@@ -69,41 +69,51 @@ t.test('take keeps to its limits of count and bytes and to what is due', async (
   t.equal(take(100, 2 ** 20).length, 4);
 });
 
-t.test('a full queue rejects, loses nothing, and takes in again when there is room', async (t) => {
-  const here = await createHarness(t);
-  await here.helper();
-  const queue = await here.open();
-  const body = smtp('x'.repeat(40_000));
-  let stored = 0;
-  let last = await queue.enqueue([body]);
-  for (; last.outcome === 'confirmed'; stored += 1) last = await queue.enqueue([body]);
-  t.match(last, { outcome: 'rejected', reason: 'no-space' });
-  t.equal(stored, Math.floor((2 ** 20 - 8192) / 40_192), 'every place was used');
-  const taken = takeAll(queue);
-  t.equal(taken.length, stored);
-  queue.consume(taken.slice(0, 2));
-  t.equal((await queue.enqueue([body, body])).outcome, 'confirmed');
-  t.match(await queue.enqueue([body]), { outcome: 'rejected', reason: 'no-space' });
-  queue.unlock(taken.slice(2), false);
-  t.equal(takeAll(queue).length, stored);
-  t.same((await verifyQueue(here.settings)).problems, []);
-});
+t.test(
+  'a full queue rejects messages, loses none, and accepts messages again when there is space',
+  async (t) => {
+    const here = await createHarness(t);
+    await here.helper();
+    const queue = await here.open();
+    const body = smtp('x'.repeat(40_000));
+    let stored = 0;
+    let last = await queue.enqueue([body]);
+    for (; last.outcome === 'confirmed'; stored += 1) last = await queue.enqueue([body]);
+    t.match(last, { outcome: 'rejected', reason: 'no-space' });
+    t.equal(stored, Math.floor((2 ** 20 - 8192) / 40_192), 'all the space was used');
+    const taken = takeAll(queue);
+    t.equal(taken.length, stored);
+    queue.consume(taken.slice(0, 2));
+    t.equal((await queue.enqueue([body, body])).outcome, 'confirmed');
+    t.match(await queue.enqueue([body]), { outcome: 'rejected', reason: 'no-space' });
+    queue.unlock(taken.slice(2), false);
+    t.equal(takeAll(queue).length, stored);
+    t.same((await verifyQueue(here.settings)).problems, []);
+  },
+);
 
-t.test('no index entry left: rejected; a body that is too large, or has no encoding: refused', async (t) => {
-  const here = await createHarness(t, { entries: 4 });
-  await here.helper();
-  const queue = await here.open();
-  t.equal((await queue.enqueue([smtp('1'), smtp('2'), smtp('3')])).outcome, 'confirmed');
-  t.match(await queue.enqueue([smtp('4'), smtp('5')]), { outcome: 'rejected', reason: 'no-entry' });
-  t.equal((await queue.enqueue([smtp('4')])).outcome, 'confirmed', 'all or none of them: none was stored');
-  t.match(await queue.enqueue([smtp(Buffer.alloc(2 ** 20))]), { outcome: 'rejected', reason: 'too-large' });
-  const none = { type: 'smtp' as const, sender: '', recipients: ['a\nb'], data: Buffer.alloc(0) };
-  await t.rejects(queue.enqueue([none]), { code: 'bad-record' });
-  queue.consume(takeAll(queue));
-  t.equal((await queue.enqueue([smtp('6')])).outcome, 'confirmed');
-});
+t.test(
+  'a message is rejected without a free index entry, when it is too large, or when it cannot be encoded',
+  async (t) => {
+    const here = await createHarness(t, { entries: 4 });
+    await here.helper();
+    const queue = await here.open();
+    t.equal((await queue.enqueue([smtp('1'), smtp('2'), smtp('3')])).outcome, 'confirmed');
+    t.match(await queue.enqueue([smtp('4'), smtp('5')]), { outcome: 'rejected', reason: 'no-entry' });
+    t.equal(
+      (await queue.enqueue([smtp('4')])).outcome,
+      'confirmed',
+      'none of the rejected messages was stored',
+    );
+    t.match(await queue.enqueue([smtp(Buffer.alloc(2 ** 20))]), { outcome: 'rejected', reason: 'too-large' });
+    const none = { type: 'smtp' as const, sender: '', recipients: ['a\nb'], data: Buffer.alloc(0) };
+    await t.rejects(queue.enqueue([none]), { code: 'bad-record' });
+    queue.consume(takeAll(queue));
+    t.equal((await queue.enqueue([smtp('6')])).outcome, 'confirmed');
+  },
+);
 
-t.test('several pairs: both are used, and one that is full is no reason to refuse', async (t) => {
+t.test('both pairs are used, and a message is rejected only when both are full', async (t) => {
   const here = await createHarness(t, {
     pairs: [{ directory: '0' }, { directory: '1', indexDirectory: 'elsewhere' }],
     entries: 8,
@@ -123,7 +133,7 @@ t.test('several pairs: both are used, and one that is full is no reason to refus
   t.equal((await verifyQueue(here.settings)).ok, true);
 });
 
-t.test('what fails for good is moved to the dead-letter queue; when that is full it stays', async (t) => {
+t.test('bury moves a message to the dead-letter queue; when that is full, the message stays', async (t) => {
   const here = await createHarness(t, { deadLetter: { entries: 1 } });
   await here.helper();
   const queue = await here.open();
@@ -131,7 +141,7 @@ t.test('what fails for good is moved to the dead-letter queue; when that is full
   const [first, second] = takeAll(queue);
   if (!first || !second) throw new Error('two messages were stored');
   t.equal(await queue.bury(first, 'refused for good'), true);
-  t.equal(await queue.bury(second, 'refused for good'), false, 'no entry left there');
+  t.equal(await queue.bury(second, 'refused for good'), false, 'the dead-letter queue has no free entry');
   t.match(takeAll(queue), [{ number: second.number, retryCount: 1 }]);
   t.match(queue.stats(), { live: 1, dead: 1 });
   await queue.close();
@@ -142,36 +152,39 @@ t.test('what fails for good is moved to the dead-letter queue; when that is full
   );
 });
 
-t.test('inspect shows a line for each pair and each message, live and stopped', async (t) => {
-  const here = await createHarness(t);
-  const helper = await here.helper();
-  const queue = await here.open();
-  await queue.enqueue([smtp('hello', { destination: 'h:25' })]);
-  await queue.enqueue([{ type: 'sms', sender: 5n, recipients: [6n, 7n], data: Buffer.from('sms') }]);
-  queue.unlock(takeAll(queue).slice(0, 1), true);
-  const expected = [
-    { pair: '0', messages: 2, entries: 256, keptAside: [] },
-    {
-      type: 'smtp',
-      recipients: ['b@example.net'],
-      destination: 'h:25',
-      tries: 1,
-      locked: false,
-      messageBytes: 5,
-    },
-    { type: 'sms', sender: '5', recipients: ['6', '7'], locked: true, lastTry: null },
-    { pair: 'dead', messages: 0 },
-  ];
-  t.match(await lines(inspectQueue(here.settings)), expected);
-  t.match(await lines(inspectQueue(here.settings)), [{ inUse: true }]);
-  await queue.close();
-  await helper.kill('SIGTERM');
-  const stopped = await lines(inspectQueue(here.settings));
-  t.match(stopped, [{ ...expected[0], inUse: false }]);
-  t.not(stopped[0]?.lastSync, null, 'the index was synced when the worker closed the queue');
-});
+t.test(
+  'inspect yields an object per pair and per message, of a queue in use and of a stopped one',
+  async (t) => {
+    const here = await createHarness(t);
+    const helper = await here.helper();
+    const queue = await here.open();
+    await queue.enqueue([smtp('hello', { destination: 'h:25' })]);
+    await queue.enqueue([{ type: 'sms', sender: 5n, recipients: [6n, 7n], data: Buffer.from('sms') }]);
+    queue.unlock(takeAll(queue).slice(0, 1), true);
+    const expected = [
+      { pair: '0', messages: 2, entries: 256, keptAside: [] },
+      {
+        type: 'smtp',
+        recipients: ['b@example.net'],
+        destination: 'h:25',
+        tries: 1,
+        locked: false,
+        messageBytes: 5,
+      },
+      { type: 'sms', sender: '5', recipients: ['6', '7'], locked: true, lastTry: null },
+      { pair: 'dead', messages: 0 },
+    ];
+    t.match(await lines(inspectQueue(here.settings)), expected);
+    t.match(await lines(inspectQueue(here.settings)), [{ inUse: true }]);
+    await queue.close();
+    await helper.kill('SIGTERM');
+    const stopped = await lines(inspectQueue(here.settings));
+    t.match(stopped, [{ ...expected[0], inUse: false }]);
+    t.not(stopped[0]?.lastSync, null, 'the index was synced when the worker closed the queue');
+  },
+);
 
-t.test('arrivals are told, those of other processes too', async (t) => {
+t.test('the listener is called when messages arrive, also those of other processes', async (t) => {
   const here = await createHarness(t);
   await here.helper();
   const queue = await here.open();
@@ -186,34 +199,37 @@ t.test('arrivals are told, those of other processes too', async (t) => {
   t.same(await told, ['from afar']);
 });
 
-t.test('no worker slot left is told as such', async (t) => {
+t.test('opening a queue without a free worker slot fails with no-worker-slot', async (t) => {
   const here = await createHarness(t, { workerSlots: 1 });
   const queue = await here.open();
   await t.rejects(here.open(), { code: 'no-worker-slot', exitCode: 2 });
   await queue.close();
   const next = await here.open();
-  t.equal(next.stats().live, 0, 'a slot that was given back is taken again');
+  t.equal(next.stats().live, 0, 'a slot that was given back can be taken again');
 });
 
-t.test('who is stopped while it opens the queue is told, and nobody waits for it for ever', async (t) => {
-  const { settings } = await createHarness(t);
-  const [directories] = settings.pairs;
-  if (directories === undefined) return;
-  const stopped = new LockFile(pairPaths(directories).lock);
-  t.teardown(() => stopped.close());
-  t.ok(stopped.tryLock(LOCK.opening));
-  // A minute and more goes by in a hundred looks at the clock.
-  let nowMs = 0;
-  const monotonicMs = () => (nowMs += 1000);
-  const ground = { ...hostPlatform, kernel: { ...hostPlatform.kernel, monotonicMs } };
-  t.throws(() => Pair.open(directories, settings, ground), {
-    code: 'mutex-held',
-    exitCode: 4,
-    message: /has held .* for \d+ ms: is it stopped\?/,
-  });
-  t.ok(nowMs > 60_000, 'it was waited for');
-  stopped.unlock(LOCK.opening);
-  const pair = Pair.open(directories, settings, ground);
-  t.ok(pair.restore, 'and nothing was left locked');
-  pair.close();
-});
+t.test(
+  'when a process is stopped while it opens the queue, another one fails with mutex-held after a time',
+  async (t) => {
+    const { settings } = await createHarness(t);
+    const [directories] = settings.pairs;
+    if (directories === undefined) return;
+    const stopped = new LockFile(pairPaths(directories).lock);
+    t.teardown(() => stopped.close());
+    t.ok(stopped.tryLock(LOCK.opening));
+    // Let each reading of the clock add a second, so that the timeout of more than a minute passes at once.
+    let nowMs = 0;
+    const monotonicMs = () => (nowMs += 1000);
+    const ground = { ...hostPlatform, kernel: { ...hostPlatform.kernel, monotonicMs } };
+    t.throws(() => Pair.open(directories, settings, ground), {
+      code: 'mutex-held',
+      exitCode: 4,
+      message: /has held .* for \d+ ms: is it stopped\?/,
+    });
+    t.ok(nowMs > 60_000, 'the second process waited for more than a minute');
+    stopped.unlock(LOCK.opening);
+    const pair = Pair.open(directories, settings, ground);
+    t.ok(pair.restore, 'the failed attempt left nothing locked');
+    pair.close();
+  },
+);

@@ -19,23 +19,31 @@ import { hostPlatform, type Platform } from './platform.js';
 import { ProducerQueue } from './producer-queue.js';
 import type { EnqueueOutcome, LockedMessage, Queue, QueueStats, TakeOptions } from './types.js';
 
-/** How often a worker looks whether others have stored something: a load of a mapped word. */
+/**
+ * Milliseconds between two checks whether another process has stored a message. One check is one load of a
+ * mapped word.
+ */
 const ARRIVAL_POLL_INTERVAL_MS = 5;
-/** How often it looks without a sign: for messages whose next try is due, and for what dead workers left. */
+/**
+ * Milliseconds between two calls of the listener without a new message. They find the messages whose next
+ * attempt is due, and those that dead workers left locked.
+ */
 const SWEEP_INTERVAL_MS = 100;
 
-/** A walk with this takes nothing and only cleans up. */
+/** Limits of a walk that takes no message and only cleans up after dead workers. */
 const LEFTOVERS_ONLY: TakeOptions = { count: 1, bytes: 0, due: () => false };
 
-/** A pair as one worker uses it: its slot, its way in, its place in the list. */
+/** A pair as this worker uses it: the worker's slot, its producer queue, and its position in the list. */
 class WorkerPair {
   readonly pair: Pair;
   readonly slot: number;
   readonly lock: number;
   readonly producerQueue: ProducerQueue;
+  /** Entry at which the next walk starts. */
   cursor = NONE;
-  /** Entries looked at since the last that could be taken. */
+  /** Number of entries visited since the last walk that took a message. */
   visitedSinceClaim = 0;
+  /** Value of the pair's arrival counter at the last check. */
   seenArrivals = 0;
 
   constructor(pair: Pair, onReady: () => void, syncSettings: QueueSettings['sync'] | undefined) {
@@ -57,21 +65,29 @@ class WorkerPair {
   }
 }
 
-/** Unlocks an entry of ours; `tried` counts one more try. The lock last: before that nobody else reads the retries. */
+/**
+ * Unlocks an entry of this worker.
+ * @param tried whether to count one more attempt.
+ */
 function unlockEntry({ image, kernel }: Pair, at: number, tried: boolean): void {
   if (tried) {
     image.put(at + ENTRY.retryCount, image.get(at + ENTRY.retryCount) + 1);
     image.putWide(at + ENTRY.lastRetry, kernel.wallClockMs());
   }
+  // Clear the lock last: until then no other process reads the attempts, so none sees a half-made update.
   image.put(at + ENTRY.lock, 0);
 }
 
-/** Takes a free worker slot: the kernel holds its byte for us until we die. */
+/**
+ * Takes a free worker slot. The kernel holds the slot's byte of the lock file for this process until it dies.
+ * @throws QueueError `no-worker-slot` when all slots are taken.
+ */
 function claimSlot(pair: Pair): { slot: number; incarnation: number } {
   const { image, locks } = pair;
   for (let slot = 0; slot < image.geometry.workerSlots; slot += 1) {
     if (locks.tryLock(LOCK.firstSlot + slot)) {
-      // Unsigned, as tokens carry it: a damaged index may have left any bits there.
+      // Make it unsigned, as tokens carry it: a damaged index may hold any bits here, also those of a
+      // negative number.
       return { slot, incarnation: (image.add(WORKER_SLOTS_WORD + slot, 1) + 1) >>> 0 };
     }
   }
@@ -81,7 +97,10 @@ function claimSlot(pair: Pair): { slot: number; incarnation: number } {
   );
 }
 
-/** Opens the queue for a worker; the first to do so restores it. @throws QueueError */
+/**
+ * Opens the queue for a worker. The first process to open a pair restores it.
+ * @throws QueueError as `Pair.open`, and `no-worker-slot` when all worker slots are taken.
+ */
 export async function openQueue(
   settings: QueueSettings,
   platform: Platform = hostPlatform,
@@ -89,13 +108,23 @@ export async function openQueue(
   return new OpenQueue(settings, platform);
 }
 
+/**
+ * The queue in one worker process: all its pairs and its dead-letter queue, open and with a worker slot taken
+ * in each.
+ */
 export class OpenQueue implements Queue {
-  /** What restores this process did, one for each pair that it was the first to open, the dead letters' last. */
+  /**
+   * Reports of the restores that this process did, one per pair that it opened first. The dead letters are
+   * last.
+   */
   readonly restores: RestoreReport[] = [];
   readonly #kernel: Kernel;
   readonly #pairs: WorkerPair[];
   readonly #timers: Registration[];
-  /** The secondary queue. It is written seldom, so the process that has something for it syncs it itself. */
+  /**
+   * The dead-letter queue. It is rarely written, so it has no helper: the process that writes to it also
+   * syncs it.
+   */
   readonly #dead: WorkerPair;
   #nextPair = 0;
   #listener: (() => void) | undefined;
@@ -103,6 +132,7 @@ export class OpenQueue implements Queue {
   #lastSweepMs = 0;
   #syncing: Promise<void> | undefined;
 
+  /** Opens the queue; see `openQueue`. */
   constructor(settings: QueueSettings, platform: Platform) {
     const { kernel } = platform;
     this.#kernel = kernel;
@@ -134,7 +164,7 @@ export class OpenQueue implements Queue {
     return this.#pairs.length === 1 ? answer : this.#enqueueElsewhere(bodies, first, answer);
   }
 
-  /** A pair that is full is no reason to refuse what another has room for. */
+  /** Tries the other pairs after a rejection: if one pair is full, another may still have free space. */
   async #enqueueElsewhere(
     bodies: readonly Body[],
     first: number,
@@ -159,7 +189,8 @@ export class OpenQueue implements Queue {
       if (!result) continue;
       worker.cursor = result.cursor;
       worker.visitedSinceClaim = result.claimed.length > 0 ? 0 : worker.visitedSinceClaim + result.visited;
-      // A long list is walked in pieces, once around for each occasion.
+      // A long list is walked in parts. Call the listener until the walk has gone around once, and then stop:
+      // otherwise a list of messages that are not due would be walked without end.
       if (worker.visitedSinceClaim >= result.inUse) worker.visitedSinceClaim = 0;
       else if (result.claimed.length === 0) this.#notifyListener();
       for (const claimed of result.claimed) {
@@ -171,7 +202,10 @@ export class OpenQueue implements Queue {
     return taken;
   }
 
-  /** undefined: another process has held the mutex for too long; the next sweep tries again. */
+  /**
+   * Walks through the list of one pair. Returns undefined if another process has held the mutex for too long;
+   * the next sweep tries again.
+   */
   #claim({ pair, lock, cursor }: WorkerPair, limits: TakeOptions): ClaimResult | undefined {
     try {
       return claimMessages(pair, new LockOwners(pair.image, pair.locks, lock), lock, cursor, limits);
@@ -181,7 +215,10 @@ export class OpenQueue implements Queue {
     }
   }
 
-  /** Reads a claimed message; one that has rotted is kept aside and never delivered. */
+  /**
+   * Reads a claimed message. A rotted record is kept aside as a file and never delivered; the result is
+   * undefined.
+   */
   #read(pairNumber: number, pair: Pair, claimed: Claimed): LockedMessage | undefined {
     const { entry, offset, number, retryCount, lastRetryMs } = claimed;
     const found = readSlot(pair.data, pair.key, offset);
@@ -194,7 +231,8 @@ export class OpenQueue implements Queue {
     try {
       keepAside(pair.kernel, pairPaths(pair.directories).keptAside, pair.data, damage);
     } catch (error) {
-      // No room on the disk, perhaps: it stays where it is, and is looked at again later.
+      // The disk may be full. Leave the record in the queue, so that its only copy is not lost; a later walk
+      // tries again.
       logEvent(this.#kernel, 'keep-aside-failed', { error: (error as Error).message });
       unlockEntry(pair, pair.image.entryWord(entry), true);
       return undefined;
@@ -212,7 +250,10 @@ export class OpenQueue implements Queue {
     }
   }
 
-  /** First word of a message's entry. A message that was given back already is a mistake that would cost another one. */
+  /**
+   * Returns the first word of a message's entry. It asserts that this worker still holds the lock: after the
+   * message was given back, the entry may belong to another message, which would be lost.
+   */
   #lockedEntry({ pair, entry, number }: LockedMessage): { pair: Pair; at: number } {
     const worker = this.#pairs[pair] as WorkerPair;
     const { image } = worker.pair;
@@ -223,7 +264,10 @@ export class OpenQueue implements Queue {
     return { pair: worker.pair, at };
   }
 
-  /** The mark is the moment of consumption; releasing the entry only makes room. */
+  /**
+   * Marks messages as consumed and releases their entries. A message is consumed from its mark on; the
+   * release only frees the space.
+   */
   #release(pair: Pair, entries: readonly number[]): void {
     const { image, key } = pair;
     for (const entry of entries) {
@@ -243,7 +287,8 @@ export class OpenQueue implements Queue {
   }
 
   async bury(message: LockedMessage, reason: string): Promise<boolean> {
-    // Nobody takes from there, and so nobody else comes upon the entries of workers that died in here.
+    // Clean up first: no process takes messages from the dead-letter queue, so no other walk frees the
+    // entries of workers that died while they stored a message there.
     this.#dead.cursor = this.#claim(this.#dead, LEFTOVERS_ONLY)?.cursor ?? NONE;
     const outcome = await this.#dead.producerQueue.enqueue([message.body]);
     if (outcome.outcome !== 'confirmed') {
@@ -264,6 +309,7 @@ export class OpenQueue implements Queue {
     this.#notifyListener();
   }
 
+  /** Calls the listener in a later turn of the event loop. Calls before that turn are combined. */
   #notifyListener(): void {
     if (this.#isNotifyScheduled || !this.#listener) return;
     this.#isNotifyScheduled = true;
@@ -273,6 +319,7 @@ export class OpenQueue implements Queue {
     });
   }
 
+  /** Calls the listener if a message has arrived or a sweep is due. */
   #poll(): void {
     const nowMs = this.#kernel.monotonicMs();
     let shouldNotify = nowMs - this.#lastSweepMs >= SWEEP_INTERVAL_MS;
@@ -286,7 +333,7 @@ export class OpenQueue implements Queue {
     this.#notifyListener();
   }
 
-  /** One worker at a time syncs the index; nobody waits for it [0018]. */
+  /** Syncs the index of each pair that no other process is syncing. No message waits for it [0018]. */
   #syncIndexes(): Promise<void> {
     if (this.#syncing) return this.#syncing;
     this.#syncing = (async () => {
@@ -295,7 +342,8 @@ export class OpenQueue implements Queue {
         try {
           await pair.syncIndex();
         } catch (error) {
-          // Nobody waits for the index: a failed sync means more duplicates after a power cut, and no loss.
+          // Go on: no confirmation depends on the index. A failed sync costs duplicates after a power cut,
+          // but no message.
           logEvent(this.#kernel, 'index-sync-failed', { error: (error as Error).message });
         } finally {
           pair.locks.unlock(LOCK.indexSync);
@@ -331,7 +379,9 @@ export class OpenQueue implements Queue {
     return stats;
   }
 
-  /** Names of records that are kept aside, in all pairs. */
+  /**
+   * Returns the file names of the damaged records that are kept aside, of all pairs without the dead letters.
+   */
   keptAside(): string[] {
     return this.#pairs.flatMap(({ pair }) =>
       keptAsideNames(this.#kernel, pairPaths(pair.directories).keptAside),
@@ -341,11 +391,11 @@ export class OpenQueue implements Queue {
   async close(): Promise<void> {
     for (const timer of this.#timers) timer.close();
     this.#listener = undefined;
-    await Promise.all(this.#allPairs().map(({ producerQueue: lane }) => lane.whenIdle()));
+    await Promise.all(this.#allPairs().map(({ producerQueue }) => producerQueue.whenIdle()));
     await this.#syncing;
     await this.#syncIndexes();
-    for (const { producerQueue: lane, pair } of this.#allPairs()) {
-      lane.close();
+    for (const { producerQueue, pair } of this.#allPairs()) {
+      producerQueue.close();
       pair.close();
     }
   }

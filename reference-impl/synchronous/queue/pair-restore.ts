@@ -16,16 +16,22 @@ import { createIndex, readFirstPage } from './install.js';
 import { type PairDirectories, pairPaths } from './paths.js';
 import type { Platform } from './platform.js';
 
-/** What a restore found and did. */
+/** Result of one restore. */
 export interface RestoreReport {
-  /** What was wrong with the index file as a whole; null when it belongs to the data file. */
-  indexWas: string | null;
+  /** Reason why the whole index file was not usable, such as `truncated`; null if it was usable. */
+  indexProblem: string | null;
+  /** Number of messages in the queue after the restore. */
   restored: number;
+  /** Number of whole records that are marked as consumed. */
   consumed: number;
-  /** Delivered again if they had been consumed: nothing is left that tells. */
+  /**
+   * Number of restored messages that the old index does not vouch for. A consumed one among them is delivered
+   * again, because nothing shows that it was consumed.
+   */
   uncertain: number;
+  /** Number of messages that were being stored at the crash and are not whole. They were never confirmed. */
   unfinished: number;
-  /** Names of records that were kept aside. */
+  /** Records that can no longer be read and were kept aside: message number, byte offset, damaged part. */
   damaged: { number: number; offset: number; what: string }[];
   tookMs: number;
 }
@@ -39,7 +45,7 @@ export interface PairParts {
   key: ChecksumKey;
 }
 
-/** An index file that is open and mapped. */
+/** An open and mapped index file. */
 export interface OpenedIndex {
   fd: number;
   image: IndexImage;
@@ -47,20 +53,20 @@ export interface OpenedIndex {
 
 /**
  * Opens the index of a pair that another process has restored and uses.
- * @throws QueueError damaged-queue when the index does not belong to the data file.
+ * @throws QueueError `damaged-queue` when the index does not belong to the data file.
  */
 export function attachIndex(
-  { platform: ground, directories }: PairParts,
+  { platform, directories }: PairParts,
   queueId: string,
   dataBytes: number,
 ): OpenedIndex {
-  const { kernel } = ground;
+  const { kernel } = platform;
   const path = pairPaths(directories).index;
   const { page, fileBytes } = readFirstPage(kernel, path);
   const head = decodeIndexHeader(page, fileBytes, queueId, dataBytes);
   if (!head.usable) throw new QueueError('damaged-queue', `${path}: ${head.why}, while the queue is in use`);
   const fd = kernel.open(path, 'r+');
-  return { fd, image: mapIndex(ground, fd, fileBytes, head.geometry) };
+  return { fd, image: mapIndex(platform, fd, fileBytes, head.geometry) };
 }
 
 function mapIndex(platform: Platform, fd: number, fileBytes: number, geometry: Geometry): IndexImage {
@@ -68,18 +74,18 @@ function mapIndex(platform: Platform, fd: number, fileBytes: number, geometry: G
 }
 
 /**
- * Restores a pair from its data file and what is left of its index [0026]. The caller is the only process that has the
- * pair open.
- * @param requested geometry of a new index file, for when the old one is lost.
- * @throws QueueError sync-failed when a restored message cannot be written to the disk.
+ * Restores a pair from its data file and the rest of its index [0026]. The caller must be the only process
+ * that has the pair open.
+ * @param requested geometry of the new index file if the old one is lost.
+ * @throws QueueError `sync-failed` when the data file cannot be written to the disk.
  */
 export function restorePair(
   parts: PairParts,
   requested: Geometry,
   queueId: string,
 ): OpenedIndex & { report: RestoreReport } {
-  const { platform: ground, data, ring, key } = parts;
-  const { kernel } = ground;
+  const { platform, data, ring, key } = parts;
+  const { kernel } = platform;
   const { index: path, keptAside } = pairPaths(parts.directories);
   const startedMs = kernel.monotonicMs();
   const { page, fileBytes } = readFirstPage(kernel, path);
@@ -88,16 +94,17 @@ export function restorePair(
   if (head.usable) {
     const fd = kernel.open(path, 'r+');
     const map = mapShared(kernel, fd, 0, fileBytes);
-    // All of it is read now: page by page from a cold disk that takes as long as reading the messages.
+    // Read the whole index ahead: from a cold disk, page by page, it takes as long as reading the messages.
     adviseWillNeed(kernel, map, 0, fileBytes);
-    old = { fd, image: ground.createImage(map, head.geometry) };
+    old = { fd, image: platform.createImage(map, head.geometry) };
   }
-  const slots = ground.createSlotReader?.(data, key);
+  const slots = platform.createSlotReader?.(data, key);
   const plan = planRestore(data, ring, key, old?.image, kernel.wallClockMs(), slots);
   for (const damage of plan.damage) keepAside(kernel, keptAside, data, damage);
-  // What was copied but perhaps not synced when the crash came may be delivered now, so it must be on the disk:
-  // stored before it is forwarded, always [0017]. And no mark takes the place of an older one before the older one's
-  // record is off the disk.
+  // Sync the ring before a message is delivered or marked. A record may have been copied and not synced when
+  // the crash came, and a message must be on the disk before it is forwarded [0017]. Also, a new mark
+  // replaces the mark of an older message at the same slot. If the older record were still on the disk, a
+  // power cut would bring it back unmarked.
   if (mayHaveUnsyncedPages(old?.image) || plan.live.length + plan.toMarkConsumed.length > 0)
     syncRing(parts, old?.image);
   for (const page of generationPages(data)) {
@@ -114,7 +121,7 @@ export function restorePair(
   kernel.fsync(current.fd);
   endIndexSync(current.image);
   const report = {
-    indexWas: head.usable ? null : head.why,
+    indexProblem: head.usable ? null : head.why,
     restored: plan.live.length,
     consumed: plan.consumed,
     uncertain: plan.uncertain,
@@ -125,12 +132,18 @@ export function restorePair(
   return { ...current, report };
 }
 
-/** Did the last msync not end, because it failed or its process died in it? Then pages may be clean and not on the disk. */
+/**
+ * Returns whether the last msync did not end, because it failed or its process died during it. Pages may then
+ * be clean in memory and not on the disk.
+ */
 function mayHaveUnsyncedPages(image: IndexImage | undefined): boolean {
   return image !== undefined && image.get(FIELD.syncing) !== 0;
 }
 
-/** Notes meanwhile, as the helper does, that an msync is under way: the next restore may find no other sign of it. */
+/**
+ * Syncs the ring. It sets the field `syncing` during the msync, as the helper does: if this process is killed
+ * there, the next restore has no other sign that pages may be clean and not on the disk.
+ */
 function syncRing({ data, ring }: PairParts, image: IndexImage | undefined): void {
   const { start, end } = ring;
   if (mayHaveUnsyncedPages(image)) data.redirty(start, end - start);
@@ -139,34 +152,36 @@ function syncRing({ data, ring }: PairParts, image: IndexImage | undefined): voi
   image?.put(FIELD.syncing, 0);
 }
 
+/** Syncs a range of the data file. @throws QueueError `sync-failed` */
 function syncOrThrow(data: DataMap, offset: number, length: number): void {
   const failure = data.sync(offset, length);
   if (failure === 0) return;
-  // The next restore must not find clean pages that are not on the disk.
+  // Make the pages dirty again. Otherwise the next restore would find clean pages that are not on the disk,
+  // and its msync would succeed without writing them.
   data.redirty(offset, length);
   throw new QueueError('sync-failed', `msync of the data file failed: errno ${failure}`);
 }
 
 /**
- * Puts a new index file in the place of one that is lost, or that has fewer entries than there are messages alive
- * (when marks were lost, consumed messages come back, and there can be more of them than entries). What the old
- * one knew to be consumed is carried over.
+ * Replaces an index file that is lost or too small. It is too small if it has fewer entries than there are
+ * messages: when marks were lost, consumed messages come back, and they can be more than the entries. The
+ * marks of the old file are copied into the new one.
  */
 function replaceIndex(
-  { platform: ground, directories }: PairParts,
+  { platform, directories }: PairParts,
   requested: Geometry,
   queueId: string,
   plan: RestorePlan,
   old: OpenedIndex | undefined,
 ): OpenedIndex {
-  const { kernel } = ground;
+  const { kernel } = platform;
   const path = pairPaths(directories).index;
   const entries = Math.max(requested.entries, plan.live.length);
   const geometry = { ...requested, entries };
   const temporaryPath = `${path}.new`;
   createIndex(kernel, temporaryPath, geometry, queueId);
   const fd = kernel.open(temporaryPath, 'r+');
-  const image = mapIndex(ground, fd, indexBytes(geometry), geometry);
+  const image = mapIndex(platform, fd, indexBytes(geometry), geometry);
   if (old) {
     image.words.set(old.image.words.subarray(old.image.firstMarkWord), image.firstMarkWord);
     kernel.close(old.fd);

@@ -15,16 +15,19 @@ import { type PairDirectories, pairPaths } from './paths.js';
 import { hostPlatform, type Platform } from './platform.js';
 import { lockOrThrow } from './snapshot.js';
 
-/** So long a worker waits for the mutex; who holds it longer is stopped, or reads the whole queue (verify.ts). */
+/**
+ * Longest time, in milliseconds, that a worker waits for the mutex. A process that holds it longer is
+ * stopped, or reads the whole queue (verify.ts).
+ */
 const MUTEX_TIMEOUT_MS = 5000;
 
+/** Geometry of the index file that replaces a lost one. */
 export interface PairOptions {
-  /** Entries and slots that a new index file gets if the old one is lost. */
   entries: number;
   workerSlots: number;
 }
 
-/** What `Pair.open` has opened. */
+/** The open parts of a pair, which `Pair.open` passes to the constructor. */
 interface OpenedPair {
   locks: LockFile;
   dataFd: number;
@@ -43,22 +46,27 @@ export class Pair {
   readonly key: ChecksumKey;
   readonly ring: Ring;
   readonly maxRecordBytes: number;
-  /** Present when this process was the first to open the pair and restored it. */
+  /** Report of the restore, if this process opened the pair first and restored it. */
   readonly restore: RestoreReport | undefined;
   readonly #dataFd: number;
   readonly #indexFd: number;
+  /**
+   * Value that this process stores as the owner of the mutex: its slot + 1, or this one while it has no slot.
+   */
   #mutexOwner = 0xffff;
-  /** Was the last wait for the mutex in vain? */
+  /** Whether the last wait for the mutex timed out. */
   #hasMutexTimedOut = false;
-  /** Changes that wait for the mutex, in order. */
+  /** Changes that wait for the mutex, in the order of the calls. */
   #deferredChanges: (() => void)[] = [];
 
   /**
-   * Opens a pair. The first process to do so restores it; the others wait for that and then trust the index in
-   * memory, which the mutex keeps whole even when its owners are killed.
+   * Opens a pair. The first process to open it restores it. The others wait for the restore and then trust
+   * the index in memory: the mutex and the undo log keep it whole even when a process is killed during a
+   * change.
    *
-   * @throws QueueError `not-a-queue`, `wrong-version`, `damaged-queue`; `mutex-held` when another process opens the pair and
-   * does not come to an end: it is stopped.
+   * @throws QueueError `not-a-queue`, `wrong-version` or `damaged-queue` when the files are not usable;
+   * `sync-failed` when the restore cannot write to the disk; `mutex-held` when another process does not
+   * finish opening the pair, for example because it is stopped.
    */
   static open(directories: PairDirectories, options: PairOptions, platform: Platform = hostPlatform): Pair {
     const { kernel } = platform;
@@ -84,7 +92,8 @@ export class Pair {
       const { image, fd, report } = opened;
       return new Pair(parts, { locks, dataFd, indexFd: fd, image, report }, head.maxRecordBytes);
     } catch (failure) {
-      // With the locks: a process that goes on and tries again must restore, not trust what is half restored.
+      // Release the locks too: if this process tries again, it must restore the pair, and not trust a
+      // half-done restore.
       locks.close();
       kernel.close(dataFd);
       throw failure;
@@ -105,26 +114,27 @@ export class Pair {
     this.#indexFd = opened.indexFd;
   }
 
-  /** Tells what a restore found that was not as it should be: a lost index, damaged records, messages that may come twice. */
+  /** Logs the restore if it found a lost index, damaged records, or messages that may be delivered twice. */
   logRestore(): void {
     const { directories, restore, kernel } = this;
     if (!restore) return;
-    const { indexWas, uncertain, damaged } = restore;
-    if (indexWas === null && uncertain === 0 && damaged.length === 0) return;
+    const { indexProblem, uncertain, damaged } = restore;
+    if (indexProblem === null && uncertain === 0 && damaged.length === 0) return;
     logEvent(kernel, 'restored', { directory: directories.directory, ...restore });
   }
 
-  /** From now on this process signs the mutex with its worker slot. */
+  /** Sets the worker slot that this process stores as the owner of the mutex from now on. */
   setMutexOwner(slot: number): void {
     this.#mutexOwner = slot + 1;
   }
 
   /**
-   * Runs `change` alone [0018]. Whoever finds that the last owner died in the middle first takes its half-made change
-   * back. What this process owes to the lists is done first.
+   * Runs `change` while this process holds the mutex [0018]. If the last owner died during a change, that
+   * change is undone first. Then the deferred changes of this process are made, and then `change` runs.
    *
-   * @throws QueueError `mutex-held` when another process holds it for too long: nothing was done, and the thread, which can
-   * do nothing else meanwhile, has its time back. Until it is free again that is told without a wait.
+   * @throws QueueError `mutex-held` when another process holds the mutex for too long. Nothing was changed.
+   * The wait is bounded because it blocks the thread. Until the mutex is free again, further calls fail
+   * without a wait.
    */
   withMutex<T>(change: () => T): T {
     const { image, locks } = this;
@@ -143,6 +153,7 @@ export class Pair {
     }
   }
 
+  /** Takes the mutex. Logs when the wait times out, and when the mutex is free again after that. */
   #lockMutex(): void {
     const { directory } = this.directories;
     if (this.locks.lockWithin(LOCK.mutex, this.#hasMutexTimedOut ? 0 : MUTEX_TIMEOUT_MS)) {
@@ -157,7 +168,10 @@ export class Pair {
     throw new QueueError('mutex-held', `another process holds the mutex of ${directory}: is it stopped?`);
   }
 
-  /** The same for a change that cannot be given up: when the mutex is held for too long it is done as soon as it is free. */
+  /**
+   * Runs a change that must not be dropped while this process holds the mutex. If another process holds the
+   * mutex for too long, the change is deferred until this process next takes the mutex.
+   */
   withMutexEventually(change: () => void): void {
     this.#deferredChanges.push(change);
     try {
@@ -168,16 +182,17 @@ export class Pair {
   }
 
   /**
-   * After a failed msync the kernel takes the pages for clean, also those of records that another worker has copied and
-   * not yet asked about: the next msync would have nothing to write, and its success would be a confirmation of
-   * nothing. So every page of every record that is not confirmed yet is made dirty again.
+   * Makes every page of every unconfirmed record dirty again. Call it after a failed msync: the kernel then
+   * treats the pages as clean, also those of records that another worker has copied and not yet requested to
+   * sync. The next msync would write nothing, and its success would confirm messages that are not on the
+   * disk.
    */
   redirtyUnconfirmed(): void {
     try {
       this.withMutex(() => this.#redirtyReserved());
     } catch (error) {
       if (!isMutexHeld(error)) throw error;
-      // Which records those are cannot be told now, so it is done to all pages.
+      // Without the mutex the list of unconfirmed records cannot be read, so make all pages dirty.
       this.data.redirty(this.ring.start, this.ring.end - this.ring.start);
     }
   }
@@ -192,9 +207,13 @@ export class Pair {
   }
 
   /**
-   * Writes the index to the disk without stopping anybody [0018]. Two phases: the time and the message number that the
-   * sync vouches for are noted before it, and stored when it is complete, so that `last_sync` is never ahead of
-   * what it vouches for, whichever pages the kernel writes in between.
+   * Writes the index to the disk while other processes use it [0018]. The sync covers all changes up to a
+   * time and a message number. Both are read before the first sync, stored in the index when it is complete,
+   * and then synced themselves. So `lastSync` on the disk never claims more than what is on the disk,
+   * whichever pages the kernel writes in between.
+   *
+   * @throws QueueError `mutex-held` when another process holds the mutex for too long.
+   * @throws the error of fdatasync(2) when the disk fails.
    */
   async syncIndex(): Promise<void> {
     const { image, kernel } = this;
@@ -214,7 +233,7 @@ export class Pair {
     endIndexSync(this.image);
   }
 
-  /** The maps stay until the process ends; locks and files are given back now. */
+  /** Releases the locks and closes the files. The mappings stay until the process ends. */
   close(): void {
     this.locks.close();
     this.kernel.close(this.#dataFd);
@@ -222,7 +241,10 @@ export class Pair {
   }
 }
 
-/** @throws QueueError damaged-queue when the file does not have the size that its head names. */
+/**
+ * Opens the data file for mapping.
+ * @throws QueueError `damaged-queue` when the file does not have the size that its head names.
+ */
 function openDataFile(path: string, sizeBytes: number, kernel: Kernel): number {
   const fd = kernel.open(path, 'r+');
   const actualBytes = kernel.sizeBytes(fd);
@@ -234,7 +256,7 @@ function openDataFile(path: string, sizeBytes: number, kernel: Kernel): number {
   );
 }
 
-/** One JSON line for the operator on stderr; the queue goes on. */
+/** Writes one line of JSON for the operator to stderr. */
 export function logEvent(kernel: Kernel, event: string, fields: object): void {
   kernel.log(JSON.stringify({ event, ...fields }));
 }

@@ -1,12 +1,15 @@
 import { join } from 'node:path';
 
-/** The two directories of a data/index pair; they may lie on different disks [0022]. */
+/** The two directories of a data/index pair. They may be on different disks [0022]. */
 export interface PairDirectories {
   directory: string;
   indexDirectory: string;
 }
 
-/** The files of a data/index pair. */
+/**
+ * Returns the paths of a pair: the data file, the index file, the lock file, and the directory with the
+ * copies of damaged records.
+ */
 export const pairPaths = (pair: PairDirectories) => ({
   data: join(pair.directory, 'queue.data'),
   index: join(pair.indexDirectory, 'queue.index'),

@@ -6,16 +6,22 @@ import { linux } from '../platform/linux.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import type { SlotReader } from '../restore/scan.js';
 
-/** What a process of the queue stands on. */
+/** The machine below a process of the queue, real or simulated. */
 export interface Platform {
   kernel: Kernel;
-  /** How this process sees the mapped index; a simulated process may die between any two stores of it. */
+  /**
+   * Makes this process's view of the mapped index. A simulated process may die between any two stores of the
+   * view.
+   */
   createImage(bytes: Buffer, geometry: Geometry): IndexImage;
-  /** For a restore by a process that has made others of nearly the same files before. */
+  /**
+   * Makes a slot reader for a restore. A process that restores many nearly equal files passes one that reuses
+   * what it has read before. Without it, the restore reads every slot.
+   */
   createSlotReader?: (data: DataBytes, key: ChecksumKey) => SlotReader;
 }
 
-/** The machine that this process runs on. */
+/** The real machine on which this process runs. */
 export const hostPlatform: Platform = {
   kernel: linux,
   createImage: (bytes, geometry) => new IndexImage(bytes, geometry),

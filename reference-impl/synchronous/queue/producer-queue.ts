@@ -11,29 +11,39 @@ import type { SyncPort, SyncResult } from '../sync/client.js';
 import type { Pair } from './pair.js';
 import type { EnqueueOutcome } from './types.js';
 
-/** One caller's bodies: stored all or none. */
+/** Bodies of one `enqueue` call. Either all are stored or none. */
 interface Job {
   bodies: readonly Body[];
+  /** Size of each record in bytes, checksums included. */
   sizes: readonly number[];
+  /** Bytes that all records take in the data file, in whole slots. */
   extentBytes: number;
   resolve: (outcome: EnqueueOutcome) => void;
-  /** Set when space and entries are reserved. */
+  /** Reserved entry and space of each body. Empty until they are reserved. */
   slots: { entry: number; offset: number; number: number }[];
 }
 
-/** Microtasks that lie between an answer and the next call of a caller that does nothing else in between. */
+/** Number of microtasks between an answer and the next call of a caller that does nothing else in between. */
 const CALLER_MICROTASKS = 8;
 
-/** So long rounds may follow each other without a turn of the event loop: sockets and timers wait meanwhile. */
+/**
+ * Longest time, in milliseconds, that rounds follow each other without a turn of the event loop. Sockets and
+ * timers wait during this time.
+ */
 const MAX_TURN_MS = 5;
 
-/** Bytes and ranges of one sync request at most: bounds the time that the mutex is held and the size of the tokens. */
+/**
+ * Largest size of one round. It bounds the time for which the mutex is held. A single larger job is one
+ * round.
+ */
 const MAX_ROUND_BYTES = 8 * 2 ** 20;
+/** Largest number of ranges in one sync request. It bounds the size of the tokens. */
 const MAX_ROUND_RANGES = 64;
 
 /**
- * The way of messages into one data file [0028]. One round at a time: reserve a contiguous run for everything that
- * waits, copy, sync through the helper, confirm. What comes during a round is folded into the next.
+ * The queue of messages that a worker stores in one data file [0028]. It runs one round at a time: reserve a
+ * contiguous run for all waiting messages, copy them, sync them through the helper, confirm them. Messages
+ * that arrive during a round share the next one.
  */
 export class ProducerQueue {
   readonly #pair: Pair;
@@ -45,7 +55,10 @@ export class ProducerQueue {
   #lastJobCount = 0;
   #onIdle: (() => void) | undefined;
 
-  /** @param lock the worker's lock word (entry-lock.ts). */
+  /**
+   * @param lock the worker's lock word (entry-lock.ts).
+   * @param onReady called after each round that made messages ready for delivery.
+   */
   constructor(pair: Pair, lock: number, sync: SyncPort, onReady: () => void) {
     this.#pair = pair;
     this.#lock = lock;
@@ -53,6 +66,7 @@ export class ProducerQueue {
     this.#onReady = onReady;
   }
 
+  /** Stores all bodies or none, in one of the next rounds; see `Queue.enqueue`. */
   enqueue(bodies: readonly Body[]): Promise<EnqueueOutcome> {
     return new Promise((resolve) => {
       const sizes = bodies.map(recordBytes);
@@ -66,7 +80,8 @@ export class ProducerQueue {
       this.#waiting.push({ bodies, sizes, extentBytes, resolve, slots: [] });
       if (this.#busy) return;
       this.#busy = true;
-      // After the microtasks and the sockets of this turn: all that they bring shares one round.
+      // Start after the microtasks and the sockets of this turn, so that all messages that they bring share
+      // one round.
       this.#pair.kernel.defer(() => this.#runRounds());
     });
   }
@@ -75,10 +90,11 @@ export class ProducerQueue {
     let lastYieldMs = this.#pair.kernel.monotonicMs();
     while (this.#waiting.length > 0) {
       await this.#runRound(this.#takeJobs());
-      // The callers just answered get their turn first: their next messages join the next round.
+      // Let the callers that were just answered run first, so that their next messages join the next round.
       for (let hop = 0; hop < CALLER_MICROTASKS; hop += 1) await undefined;
       const nowMs = this.#pair.kernel.monotonicMs();
-      // Only the answers of a lone caller come without a turn.
+      // Only the answer to a lone caller comes without a turn of the event loop, so only these rounds need
+      // one added.
       const turnDue = this.#lastJobCount === 1 && nowMs - lastYieldMs >= MAX_TURN_MS;
       if (this.#waiting.length > 0 && !turnDue) continue;
       await new Promise<void>((resolve) => this.#pair.kernel.defer(resolve));
@@ -89,6 +105,7 @@ export class ProducerQueue {
     this.#onIdle?.();
   }
 
+  /** Removes the jobs of the next round from the waiting ones. */
   #takeJobs(): Job[] {
     let bytes = 0;
     let count = 0;
@@ -110,14 +127,21 @@ export class ProducerQueue {
     else this.#withdraw(reserved, result);
   }
 
-  /** One caller, and it was alone before: what comes during a round that is not lone is many callers' and takes its time. */
+  /**
+   * Returns whether a single caller uses the queue: this round and the previous one have one job, and no job
+   * waits. Only then is polling for the answer worthwhile. With several callers the event loop has other work
+   * meanwhile.
+   */
   #isLone(jobCount: number): boolean {
     const lone = jobCount === 1 && this.#lastJobCount === 1;
     this.#lastJobCount = jobCount;
     return lone && this.#waiting.length === 0;
   }
 
-  /** Without the mutex nothing can be stored: everybody is told so, and may come again. */
+  /**
+   * Reserves entries and space. If another process holds the mutex for too long, it rejects all jobs; callers
+   * may retry.
+   */
   #reserveOrReject(jobs: Job[]): { reserved: Job[]; ranges: Range[] } {
     try {
       return this.#reserve(jobs);
@@ -128,7 +152,10 @@ export class ProducerQueue {
     }
   }
 
-  /** Index entry and space for each job [0029-0034]; a job that finds none is rejected. */
+  /**
+   * Reserves index entries and space for each job [0029-0034]. It rejects a job for which there are none, and
+   * postpones a job that would need one more range than a request can have.
+   */
   #reserve(jobs: Job[]): { reserved: Job[]; ranges: Range[] } {
     const reserved: Job[] = [];
     const postponed: Job[] = [];
@@ -137,7 +164,8 @@ export class ProducerQueue {
     this.#pair.withMutex(() => {
       const { image, ring } = this.#pair;
       const total = jobs.reduce((sum, job) => sum + job.extentBytes, 0);
-      // One run for all if there is room as it stands; old messages are skipped only for those that need it.
+      // Try one run for all jobs in the space that is free now. Skip old messages only for a job that needs
+      // it.
       let at = findFit(image, ring, total);
       for (const job of jobs) {
         const free = image.geometry.entries - image.get(FIELD.inUse);
@@ -192,7 +220,11 @@ export class ProducerQueue {
     });
   }
 
-  /** On the disk: ready for whoever takes it first, and confirmed. Status before lock: nobody ever sees it half. */
+  /**
+   * Makes synced messages ready for delivery, and confirms them. The status is set before the lock is
+   * cleared. In the other order, a worker killed in between would leave a reserved entry without an owner,
+   * which no process delivers or frees.
+   */
   #publish(jobs: Job[]): void {
     const { image } = this.#pair;
     let count = 0;
@@ -211,7 +243,10 @@ export class ProducerQueue {
     this.#onReady();
   }
 
-  /** The sync failed or was given up. The messages are taken out; whether the disk has them, nobody knows. */
+  /**
+   * Removes messages from the queue after a sync that failed or timed out. They may or may not be on the
+   * disk, so their outcome is indefinite.
+   */
   #withdraw(jobs: Job[], result: SyncResult): void {
     const { image, data } = this.#pair;
     this.#pair.withMutexEventually(() => {
@@ -229,7 +264,7 @@ export class ProducerQueue {
     for (const { resolve } of jobs) resolve({ outcome: 'indefinite', detail });
   }
 
-  /** Resolves when every message handed over so far has its answer. */
+  /** Resolves when every `enqueue` call so far has its outcome. */
   whenIdle(): Promise<void> {
     if (!this.#busy) return Promise.resolve();
     return new Promise((resolve) => {
@@ -248,7 +283,10 @@ const rejection = (reason: 'no-space' | 'no-entry' | 'mutex-held', detail: strin
   detail,
 });
 
-/** Adds a run to the ranges to be synced; false when there are too many of them for one request. */
+/**
+ * Adds a run to the ranges of a sync request. Returns false if the request already has the largest number of
+ * ranges.
+ */
 function addRange(ranges: Range[], offset: number, length: number): boolean {
   const last = ranges.at(-1);
   if (last && last.offset + last.length === offset) {

@@ -8,15 +8,18 @@ import { Pair } from './pair.js';
 import type { RestoreReport } from './pair-restore.js';
 import { pairPaths } from './paths.js';
 
+/** Reports of the restores, in the order of the pairs. */
 export interface RebuildReport {
   pairs: (RestoreReport & { directory: string })[];
 }
 
 /**
- * Rebuilds the index of every pair from its data file. Without `fromNothing` this is the restore that the first worker
- * does anyway, and what the old index knows is used. With it the old index is put aside first (as `queue.index.old`) and
- * everything that the data file still holds comes back, consumed or not: the report says how many could not be told.
+ * Rebuilds the index of every pair from its data file. The dead-letter queue is not rebuilt.
  *
+ * @param fromNothing false: does the restore that the first worker does anyway, which uses what the old index
+ * knows. true: first renames the old index to `queue.index.old`. Every message that the data file still holds
+ * then comes back, also the consumed ones. The report counts the messages of which it is not known whether
+ * they were consumed as `uncertain`.
  * @throws QueueError `queue-in-use` while a worker or helper has the queue open.
  */
 export async function rebuildQueue(settings: QueueSettings, fromNothing = false): Promise<RebuildReport> {

@@ -8,7 +8,9 @@ import { createHarness } from './fixtures/harness.js';
 import { Pair } from './pair.js';
 import { pairPaths } from './paths.js';
 
-/** Kilobytes of the mapped data file that the kernel would still write: dirty pages of that mapping. */
+/**
+ * Returns the size of the dirty pages of a mapped file in KiB: the pages that the kernel would still write.
+ */
 function dirtyKib(path: string): number {
   const mappings = readFileSync('/proc/self/smaps', 'utf8').split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m);
   const ours = mappings.filter((mapping) => mapping.split('\n')[0]?.endsWith(path));
@@ -17,11 +19,12 @@ function dirtyKib(path: string): number {
   return ours.reduce((sum, mapping) => sum + kib(mapping, 'Shared_Dirty') + kib(mapping, 'Private_Dirty'), 0);
 }
 
+/** Type of a tmpfs, as statfs(2) reports it. */
 const TMPFS = 0x01021994;
-const skip = statfsSync(tmpdir()).type === TMPFS && 'a tmpfs has no disk: its pages never become clean';
+const skip = statfsSync(tmpdir()).type === TMPFS && 'pages of a tmpfs never become clean';
 
 t.test(
-  'after a failed msync the pages of unconfirmed records are written by the next one',
+  'after a failed msync, the next msync writes the pages of unconfirmed records',
   { skip },
   async (t) => {
     const { settings } = await createHarness(t);
@@ -33,17 +36,17 @@ t.test(
     const sizeBytes = 3 * 4096;
     pair.withMutex(() => append(pair.image, { offset: RING_START, number: 2 ** 33, sizeBytes, type: 1 }, 1));
     pair.data.locate(RING_START, sizeBytes).bytes.fill(7, RING_START, RING_START + sizeBytes);
-    t.ok(dirtyKib(data) >= 12, 'what was copied is dirty');
+    t.ok(dirtyKib(data) >= 12, 'the pages of a copied record are dirty');
     t.equal(pair.data.sync(RING_START, sizeBytes), 0);
-    t.equal(dirtyKib(data), 0, 'the kernel takes it for clean');
+    t.equal(dirtyKib(data), 0, 'the kernel treats them as clean');
     pair.redirtyUnconfirmed();
-    t.equal(dirtyKib(data), 12, 'all of the record is dirty again, and nothing else');
-    t.equal(pair.data.locate(RING_START, 1).bytes[RING_START], 7, 'and unchanged');
+    t.equal(dirtyKib(data), 12, 'the pages of the record are dirty again, and no others');
+    t.equal(pair.data.locate(RING_START, 1).bytes[RING_START], 7, 'the record is unchanged');
   },
 );
 
 t.test(
-  'a helper that follows one that died after its msync failed trusts no page that is not confirmed',
+  'after a helper died following a failed msync, its successor makes the pages of unconfirmed records dirty',
   { skip },
   async (t) => {
     const here = await createHarness(t);
@@ -57,10 +60,10 @@ t.test(
     );
     pair.data.locate(RING_START, 4096).bytes.fill(7, RING_START, RING_START + 4096);
     t.equal(pair.data.sync(RING_START, 4096), 0);
-    t.equal(dirtyKib(data), 0, 'the kernel takes it for clean, as after a failure');
+    t.equal(dirtyKib(data), 0, 'the kernel treats the page as clean, as after a failed msync');
     pair.image.put(FIELD.syncing, 1);
     await here.helper();
-    t.equal(dirtyKib(data), 4, 'the next msync writes it again');
+    t.equal(dirtyKib(data), 4, 'the next msync writes the page again');
     t.equal(pair.image.get(FIELD.syncing), 0);
   },
 );

@@ -8,9 +8,10 @@ import { smtp } from '../record/fixtures/memory-data.js';
 import { createHarness, takeAll } from './fixtures/harness.js';
 import { Pair } from './pair.js';
 
-// Bugs of the past that have no place beside a part of the queue; each is told in the README's track record.
+// Regression tests for past bugs that do not belong to a single file. The track record in the README
+// describes each of them.
 
-t.test('dead letters outlive the loss of their index as other messages do', async (t) => {
+t.test('dead letters survive the loss of their index', async (t) => {
   const here = await createHarness(t, { deadLetter: { entries: 8 } });
   await here.helper();
   const queue = await here.open();
@@ -23,7 +24,7 @@ t.test('dead letters outlive the loss of their index as other messages do', asyn
   t.match((await here.open()).stats(), { live: 0, dead: 1 });
 });
 
-t.test('whatever a damaged index says of incarnations, tokens can carry it', async (t) => {
+t.test('tokens can carry any incarnation that a damaged index holds', async (t) => {
   for (const bits of [-1, -5, 2 ** 31 - 1]) {
     const here = await createHarness(t);
     const [directories] = here.settings.pairs;
@@ -37,7 +38,7 @@ t.test('whatever a damaged index says of incarnations, tokens can carry it', asy
   }
 });
 
-t.test('a long list of messages that are not due is walked once, and not for ever', async (t) => {
+t.test('a long list of messages that are not due is walked only once', async (t) => {
   const count = 2500;
   const here = await createHarness(t, { dataBytes: '4MiB', entries: 4096 });
   await here.helper();
@@ -46,11 +47,11 @@ t.test('a long list of messages that are not due is walked once, and not for eve
   let asked = 0;
   const due = () => ++asked < 0;
   t.same(queue.take({ count, bytes: 2 ** 30, due }), []);
-  t.ok(asked <= count, `${asked} looks at ${count} messages`);
+  t.ok(asked <= count, `due was called ${asked} times for ${count} messages`);
 });
 
 t.test(
-  'what a worker that was killed had reserved among the dead letters is free for the next one',
+  'the entry that a killed worker reserved in the dead-letter queue is freed for the next message',
   async (t) => {
     const here = await createHarness(t, { deadLetter: { entries: 1 } });
     await here.helper();

@@ -13,22 +13,23 @@ import type { Ring } from '../ring/reserve.js';
 import { readDataFileHeader, readFirstPage } from './install.js';
 import { type PairDirectories, pairPaths } from './paths.js';
 
-/** A pair as it stands at one moment, for those who only look. */
+/** State of a pair at one moment, for programs that only inspect it. */
 export interface Snapshot {
   data: DataMap;
   ring: Ring;
   key: ChecksumKey;
-  /** A copy: nothing that is done to it reaches the queue. */
+  /** Copy of the index. A change to it does not reach the queue. */
   image: IndexImage;
-  /** Was the queue in use? If not, the last crash may not have been restored yet. */
+  /** Whether a process had the pair open. If none had, the pair may still need its restore after a crash. */
   inUse: boolean;
 }
 
 /**
- * Shows a pair to `look` at one moment, whether it is in use or not, and changes nothing. While `look` runs, nobody
- * changes the lists.
+ * Calls `inspect` with the state of a pair at one moment and returns its result. The pair may be in use or
+ * not. No process changes the lists while `inspect` runs, and nothing is written.
  *
- * @throws QueueError `mutex-held` when another process holds the queue for too long; `damaged-queue` when there is no usable index: `rebuild`, or starting a worker, makes one.
+ * @throws QueueError `mutex-held` when another process holds the queue for too long; `damaged-queue` when
+ * there is no usable index, which `rebuild` or the start of a worker makes.
  */
 export function withSnapshot<T>(
   pair: PairDirectories,
@@ -43,8 +44,8 @@ export function withSnapshot<T>(
     throw new QueueError('damaged-queue', `${paths.data}: expected ${head.sizeBytes} bytes`);
   }
   const locks = new LockFile(paths.lock, kernel);
-  // Nobody opens the queue from here on, so what is not in use stays so.
   try {
+    // With this lock no process can open the pair: a pair that is not in use stays so while it is inspected.
     lockOrThrow(locks, LOCK.opening, pair.directory, head.sizeBytes);
     const inUse = locks.isHeldElsewhere(LOCK.users);
     if (inUse) lockOrThrow(locks, LOCK.mutex, pair.directory, head.sizeBytes);
@@ -60,6 +61,7 @@ export function withSnapshot<T>(
   }
 }
 
+/** Copies the index into memory, and undoes in the copy what a dead owner of the mutex left half-done. */
 function copyIndex(kernel: Kernel, path: string, queueId: string, dataBytes: number): IndexImage {
   const { page, fileBytes } = readFirstPage(kernel, path);
   const head = decodeIndexHeader(page, fileBytes, queueId, dataBytes);
@@ -70,15 +72,22 @@ function copyIndex(kernel: Kernel, path: string, queueId: string, dataBytes: num
   return image;
 }
 
-/** Others who look, and workers that restore, may take long; one that is stopped takes for ever. */
+/**
+ * Time in milliseconds to wait for a lock, without the time for reading the data file. Other inspections and
+ * restores may take long. A stopped process would keep the lock forever.
+ */
 const BASE_TIMEOUT_MS = 60_000;
-/** A restore reads the data file once: at less than 16 MiB a second it does not go on. */
+/**
+ * Lowest speed of reading the data file that still counts as progress: 16 MiB per second. A restore reads it
+ * once.
+ */
 const MIN_BYTES_PER_MS = (16 * 2 ** 20) / 1000;
 
 /**
- * Takes a byte of a pair's lock file (blocking the thread), as soon as nobody else has it.
- * @param dataBytes size of the data file, which whoever holds the byte may have to read.
- * @throws QueueError `mutex-held` when another process holds it for a minute and the time that such a file takes.
+ * Takes a byte of a pair's lock file as soon as no other process holds it. Blocks the thread.
+ * @param dataBytes size of the data file, which the holder of the byte may have to read.
+ * @throws QueueError `mutex-held` when another process holds the byte for longer than a minute plus the time
+ * for reading the data file.
  */
 export function lockOrThrow(locks: LockFile, byte: number, directory: string, dataBytes: number): void {
   const timeoutMs = BASE_TIMEOUT_MS + Math.ceil(dataBytes / MIN_BYTES_PER_MS);

@@ -11,32 +11,43 @@ import type { QueueSettings } from '../settings/settings.js';
 import { type PairDirectories, pairPaths } from './paths.js';
 import { type Snapshot, withSnapshot } from './snapshot.js';
 
+/** Result of `verifyQueue`. */
 export interface VerifyReport extends MessageCounts {
   ok: boolean;
-  /** One line each, in front the pair. */
+  /** Broken invariants, one line each. A line starts with the name of the pair. */
   problems: string[];
-  /** Damaged records that were kept aside, ever. */
+  /** Number of damaged records that were ever kept aside. */
   keptAside: number;
+  /** Their file names. */
   keptAsideNames: string[];
   /** Messages in the dead-letter queue. */
   dead: number;
 }
 
+/** Numbers of messages by state. */
 export interface MessageCounts {
   /** Messages in the queue. */
   live: number;
-  /** Messages that a worker is storing right now. */
+  /** Messages that a worker is storing and has not confirmed yet. */
   reserved: number;
   /** Messages that a worker has locked for delivery. */
   locked: number;
 }
 
+/** Largest number of problems in a report. */
 const MAX_PROBLEMS = 50;
 
 /**
- * Checks the invariants of every pair [DESIGN 4.5.6]: both lists well formed, every entry on one of them, and the index
- * holding exactly the whole records that were not consumed. Changes nothing; may be asked of a queue in use, whose
- * workers then wait until the data file has been read once, and say that they are busy when that takes them too long.
+ * Checks the invariants of every pair:
+ *
+ * - Both lists are well formed, and every entry is on one of them.
+ * - The index holds exactly the whole records that are not consumed.
+ *
+ * It changes nothing and works on a queue in use. Its workers then wait while the data file is read once. If
+ * that takes longer than their timeout, they reject messages with `mutex-held`.
+ *
+ * @throws QueueError `mutex-held` when another process holds a pair for too long; `damaged-queue` when a pair
+ * has no usable index.
  */
 export async function verifyQueue(settings: QueueSettings, kernel: Kernel = linux): Promise<VerifyReport> {
   const counts = (): MessageCounts => ({ live: 0, reserved: 0, locked: 0 });
@@ -62,19 +73,25 @@ export async function verifyQueue(settings: QueueSettings, kernel: Kernel = linu
   };
 }
 
-/** What is wrong with one pair, one line each. @param counts is added to. */
+/**
+ * Returns the broken invariants of one pair, one line each.
+ * @param counts receives the numbers of messages: the function adds to them.
+ */
 export function problemsOf(snapshot: Snapshot, counts: MessageCounts): string[] {
   const compared = compareWithRecords(snapshot, counts);
   return [...checkLists(snapshot.image), ...compared];
 }
 
+/** An entry in use, as the index describes it. */
 interface IndexedEntry {
   number: number;
   status: number;
   locked: boolean;
+  /** Bytes that the record takes in the data file, in whole slots. */
   extent: number;
 }
 
+/** Returns the entries in use by the offsets of their records, and adds to the counts. */
 function entriesByOffset(image: IndexImage, counts: MessageCounts): Map<number, IndexedEntry> {
   const held = new Map<number, IndexedEntry>();
   for (let entry = 0; entry < image.geometry.entries; entry += 1) {
@@ -95,6 +112,7 @@ function entriesByOffset(image: IndexImage, counts: MessageCounts): Map<number, 
   return held;
 }
 
+/** Compares the index with the records in the data file. Returns the differences, one line each. */
 function compareWithRecords({ data, ring, key, image }: Snapshot, counts: MessageCounts): string[] {
   const problems: string[] = [];
   const held = entriesByOffset(image, counts);
@@ -107,9 +125,11 @@ function compareWithRecords({ data, ring, key, image }: Snapshot, counts: Messag
     const entry = held.get(record.offset);
     const known = entry?.number === record.number;
     if (known && entry.status === STATUS.ready) held.delete(record.offset);
-    // A record that somebody is writing right now may be found whole, or the one below it.
+    // Do not report a record that a worker is writing at this moment, or an older record below it: each may
+    // look whole.
     const beingWritten = overlapsAny(reserved, record.offset, extentOf(record.sizeBytes));
-    // A locked message's mark is set a moment before its entry is released.
+    // Do not report a locked message that is marked as consumed: its entry is released a moment after the
+    // mark is set.
     const consumed = isConsumed(image, key, record.offset, record.number);
     if (consumed && known && !entry.locked)
       problems.push(`message ${record.number} is consumed and still listed`);

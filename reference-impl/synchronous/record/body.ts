@@ -4,23 +4,27 @@ export type MessageType = 'smtp' | 'sms';
 /** An SMTP message and its envelope [0027]. */
 export interface SmtpBody {
   type: 'smtp';
-  /** Reverse path as it came, without angle brackets; empty for the null sender. */
+  /** Reverse path as it was received, without angle brackets. Empty for the null sender. */
   sender: string;
   recipients: string[];
-  /** The message as it came after DATA, dots unstuffed, without the final `.`. */
+  /** The message as it was received after DATA, with dots unstuffed and without the final `.`. */
   data: Buffer;
-  /** Delivery instruction [0027]: the destination host, `host:port`; absent when it is to be looked up. */
+  /**
+   * Delivery instruction [0027]: the destination host as `host:port`. Absent when the gateway has to look it
+   * up.
+   */
   destination?: string;
 }
 
-/** A short message; MSISDNs are whole numbers of up to 15 digits (E.164) [0027]. */
+/** A short message and its envelope. MSISDNs are whole numbers of up to 15 digits (E.164) [0027]. */
 export interface SmsBody {
   type: 'sms';
   sender: bigint;
   recipients: bigint[];
   data: Buffer;
-  /** Delivery instruction [0027]: the SMSC's location, `host:port`. */
+  /** Delivery instruction [0027]: the address of the SMSC as `host:port`. */
   destination?: string;
 }
 
+/** The content of a record: a message of either type. */
 export type Body = SmtpBody | SmsBody;

@@ -2,16 +2,19 @@ import { crc32c } from '@node-rs/crc32';
 import { SLOT_BYTES } from './layout.js';
 
 /**
- * The key of a queue's checksums: 64 secret bits from the data file's header. A sender can put signature, header
- * and checksum of a record into a message, but not the checksum that this queue would have written at that
- * place, so that the scan cannot take the sender's bytes for a record of its own.
+ * The key of a queue's checksums: 64 secret bits from the data file's header. A sender can put the signature,
+ * header and checksum of a record into a message. It cannot know the checksum that this queue would write at
+ * that offset, so the scan does not mistake the sender's bytes for a record of the queue.
  */
 export interface ChecksumKey {
   readonly low: number;
   readonly high: number;
 }
 
-/** Scrambles 32 bits; every bit of the input changes about half of the output, and no two inputs meet. */
+/**
+ * Scrambles 32 bits. Every input bit changes about half of the output bits, and no two inputs give the same
+ * output.
+ */
 export function scramble(word: number): number {
   let x = word >>> 0;
   x = Math.imul(x ^ (x >>> 16), 0x85ebca6b);
@@ -19,19 +22,25 @@ export function scramble(word: number): number {
   return (x ^ (x >>> 16)) >>> 0;
 }
 
-/** The CRC's first state for a record at `offset`: a record copied to another place is not valid there. */
+/**
+ * Returns the initial state of the CRC for a record at `offset`. It depends on the offset, so that a record
+ * copied to another offset is not valid there.
+ */
 export const seedAt = (key: ChecksumKey, offset: number): number =>
   scramble(scramble(key.low ^ (offset / SLOT_BYTES)) ^ key.high);
 
 /**
- * The first state of the CRC over a record's body: it depends on the header through the header's checksum. (Running the
- * CRC on over header and checksum would not do: behind its own checksum a CRC is in the same state for every header, so
- * that a new header in front of an old body would pass, which is what a torn write leaves.)
+ * Returns the initial state of the CRC over a record's body. It depends on the header through the header's
+ * checksum. It is not enough to continue the CRC over the header and its checksum: behind its own checksum a
+ * CRC is in the same state for every header. A new header in front of an old body would then be valid, and a
+ * torn write leaves exactly that.
  */
 export const bodySeed = (seed: number, headerChecksum: number): number =>
   scramble(seed ^ scramble(headerChecksum));
 
-/** Up to so many bytes the way into native code costs more than a table. */
+/**
+ * Upper bound of the bytes that are summed with a table. For so few bytes a call into native code costs more.
+ */
 const MAX_TABLE_BYTES = 64;
 /** The CRC-32C polynomial, lowest bit first. */
 const POLYNOMIAL = 0x82f63b78;
@@ -41,7 +50,7 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   return word;
 });
 
-/** Keyed CRC-32C of `bytes[from, to)`. */
+/** Computes the keyed CRC-32C of `bytes[from, to)`; `seed` is its initial state. */
 export function checksum(bytes: Buffer, from: number, to: number, seed: number): number {
   if (to - from > MAX_TABLE_BYTES) return crc32c(bytes.subarray(from, to), seed);
   let sum = ~seed;

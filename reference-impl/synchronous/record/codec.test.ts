@@ -30,11 +30,12 @@ const anyBody = fc.oneof(smtpBody, smsBody);
 
 function encoded(body: Body): Buffer {
   const bytes = Buffer.alloc(bodyBytes(body));
-  if (encodeBody(bytes, 0, body) !== bytes.length) throw new Error('bodyBytes is not what encodeBody writes');
+  if (encodeBody(bytes, 0, body) !== bytes.length)
+    throw new Error('bodyBytes differs from the number of bytes that encodeBody writes');
   return bytes;
 }
 
-/** Decodes; anything but a body or `bad-record` is thrown on. */
+/** Decodes. @returns undefined for `bad-record`. @throws every other error. */
 function tried(type: number, bytes: Buffer): Body | undefined {
   try {
     return decodeBody(type, bytes);
@@ -44,7 +45,7 @@ function tried(type: number, bytes: Buffer): Body | undefined {
   }
 }
 
-t.test('every body of both types comes back as it was', async (t) => {
+t.test('every body of both types is decoded as it was encoded', async (t) => {
   fc.assert(
     fc.property(anyBody, (body) => {
       t.strictSame(decodeBody(TYPE_BYTE[body.type], encoded(body)), body);
@@ -53,7 +54,7 @@ t.test('every body of both types comes back as it was', async (t) => {
   );
 });
 
-t.test('bytes cut off or changed give a body or `bad-record`, and nothing else', async (t) => {
+t.test('truncated or changed bytes decode to a body or fail with `bad-record` only', async (t) => {
   let refused = 0;
   fc.assert(
     fc.property(
@@ -72,7 +73,7 @@ t.test('bytes cut off or changed give a body or `bad-record`, and nothing else',
     ),
     { numRuns: 500 },
   );
-  t.ok(refused > 100, 'most of them were refused');
+  t.ok(refused > 100, 'more than 100 truncated bodies were refused');
   fc.assert(fc.property(fc.nat(3), data, (type, noise) => void tried(type, noise)));
 });
 
@@ -94,7 +95,7 @@ t.test('SMTP and SMS bodies are laid out as in [0027]', async (t) => {
   );
 });
 
-t.test('a body that has no encoding is refused before any space is reserved for it', async (t) => {
+t.test('a body without encoding is refused before space is reserved for it', async (t) => {
   const sms = { type: 'sms' as const, sender: 1n, recipients: [1n], data: Buffer.alloc(0) };
   const smtp = { type: 'smtp' as const, sender: 'a', recipients: ['b'], data: Buffer.alloc(0) };
   const bad: [string, Body][] = [
@@ -107,7 +108,7 @@ t.test('a body that has no encoding is refused before any space is reserved for 
   for (const [name, body] of bad) t.throws(() => bodyBytes(body), { code: 'bad-record' }, name);
 });
 
-t.test('decoded data is a copy: its place may be written over', async (t) => {
+t.test('decoded data is a copy, so the encoded bytes may be overwritten', async (t) => {
   const bytes = encoded({ type: 'sms', sender: 1n, recipients: [], data: Buffer.from('first') });
   const body = decodeBody(TYPE_BYTE.sms, bytes);
   bytes.fill(0);

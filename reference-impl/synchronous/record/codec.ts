@@ -1,7 +1,7 @@
 import { QueueError } from '../platform/errors.js';
 import type { Body, MessageType, SmsBody, SmtpBody } from './body.js';
 
-/** Type bytes as they stand in records and index entries. */
+/** Type bytes in records and index entries. */
 export const TYPE_BYTE: Record<MessageType, number> = { smtp: 1, sms: 2 };
 
 const SEPARATOR = '\n';
@@ -10,7 +10,10 @@ const MAX_SMS_RECIPIENTS = 255;
 
 const badRecord = (what: string): QueueError => new QueueError('bad-record', what);
 
-/** Almost every message has one recipient. */
+/**
+ * Joins the recipients, one a line. The first case avoids a `join`, because almost every message has one
+ * recipient.
+ */
 const joinRecipients = ({ recipients }: SmtpBody): string =>
   recipients.length === 1 ? (recipients[0] as string) : recipients.join(SEPARATOR);
 
@@ -22,9 +25,13 @@ function destinationBytes(destination: string | undefined): number {
   return destination === undefined ? 0 : 4 + Buffer.byteLength(destination);
 }
 
-/** Bytes that `encodeBody` will write. @throws QueueError `bad-record` for a body that has no encoding. */
+/**
+ * Returns the number of bytes that `encodeBody` writes.
+ *
+ * @throws QueueError `bad-record` for a body without encoding.
+ */
 export function bodyBytes(body: Body): number {
-  // Here, before space is reserved: an error while copying would leave a reserved entry behind.
+  // Check here, before space is reserved: an error while copying would leave a reserved entry in the index.
   if (body.type === 'sms') {
     if (body.recipients.length > MAX_SMS_RECIPIENTS)
       throw badRecord('an SMS record holds at most 255 recipients');
@@ -63,10 +70,10 @@ function putSmtp(to: Buffer, start: number, body: SmtpBody): number {
 }
 
 /**
- * Writes a body as [0027] lays it out. SMTP: sender length, sender, recipient length, recipients (one a line),
- * message length, message. SMS: sender MSISDN, number of recipients, their MSISDNs, message length, message. Lengths are
- * 32 bits; MSISDNs have up to 15 digits and take 64. A delivery instruction, if there is one, follows as length
- * and text.
+ * Writes a body in the layout of [0027]. SMTP: sender length, sender, length of the recipients, recipients
+ * (one a line), message length, message. SMS: sender MSISDN, number of recipients (8 bits), their MSISDNs,
+ * message length, message. Lengths have 32 bits. MSISDNs have up to 15 digits and take 64 bits. Numbers are
+ * little-endian. An optional delivery instruction follows as length and text.
  *
  * @returns the position behind the last byte written.
  */
@@ -75,7 +82,7 @@ export function encodeBody(to: Buffer, at: number, body: Body): number {
   return body.destination === undefined ? end : putText(to, end, body.destination);
 }
 
-/** Reads lengths and bytes in order, and never behind the end. */
+/** Reads lengths and bytes in order, and never reads beyond the end. */
 class Cursor {
   readonly #bytes: Buffer;
   #at = 0;
@@ -84,6 +91,7 @@ class Cursor {
     this.#bytes = bytes;
   }
 
+  /** Reads `length` bytes. @throws QueueError `bad-record` when fewer are left. */
   take(length: number): Buffer {
     if (length > this.#bytes.length - this.#at) {
       throw badRecord(`a length of ${length} at byte ${this.#at} runs over the end of the body`);
@@ -92,6 +100,7 @@ class Cursor {
     return this.#bytes.subarray(this.#at - length, this.#at);
   }
 
+  /** Reads a 32-bit length and then as many bytes. */
   block(): Buffer {
     return this.take(this.take(4).readUInt32LE());
   }
@@ -102,7 +111,8 @@ class Cursor {
 }
 
 /**
- * Reads a body back. `data` is a copy: the record's place in the map may be written over once it is consumed.
+ * Decodes a body. Its `data` is a copy, because the record's bytes in the map may be overwritten after the
+ * message is consumed.
  *
  * @throws QueueError `bad-record` when the bytes are not a body of that type.
  */

@@ -5,8 +5,9 @@ import { PAGE_BYTES } from '../platform/map.js';
 import type { ChecksumKey } from './checksum.js';
 
 /**
- * Head of the queue data file, the first sector of its first page, written once at install and never again; a copy is in
- * the last page of the file, so that one damaged page does not cost the queue. Little-endian:
+ * Header of the queue data file, in the first sector of its first page. It is written once, when the queue is
+ * installed. A copy is in the last page of the file, so that one damaged page does not make the queue
+ * unreadable. Little-endian:
  *
  *     0   8  "PPQDATA1"
  *     8   4  version of the files (1)
@@ -17,24 +18,26 @@ import type { ChecksumKey } from './checksum.js';
  *    48   8  key of the checksums
  *    56   4  CRC-32C of bytes 0-55
  *
- * The second sector of each says how far the message numbers have come (generation.ts). The ring of records lies between the
- * two pages.
+ * The second sector of each of the two pages holds the generation of the message numbers (generation.ts). The
+ * ring of records lies between the two pages.
  */
 const MAGIC = 'PPQDATA1';
 export const FORMAT_VERSION = 1;
 const CHECKSUMMED_BYTES = 56;
 
-/** The ring starts here and ends one page before the end of the file. */
+/** Byte at which the ring starts. It ends one page before the end of the file. */
 export const RING_START = PAGE_BYTES;
 
+/** The content of the data file's header. Sizes are in bytes. */
 export interface DataFileHeader {
   sizeBytes: number;
   maxRecordBytes: number;
-  /** 16 bytes, hex. */
+  /** Id of the queue: 16 random bytes in hex. */
   queueId: string;
   key: ChecksumKey;
 }
 
+/** Makes the header of a new data file, with a random queue id and checksum key. */
 export function newDataFileHeader(
   sizeBytes: number,
   maxRecordBytes: number,
@@ -45,6 +48,7 @@ export function newDataFileHeader(
   return { sizeBytes, maxRecordBytes, queueId: secret.toString('hex', 0, 16), key };
 }
 
+/** Encodes the header as a whole page; the rest of the page is zero. */
 export function encodeDataFileHeader(head: DataFileHeader): Buffer {
   const page = Buffer.alloc(PAGE_BYTES);
   page.write(MAGIC, 0, 'latin1');
@@ -60,8 +64,11 @@ export function encodeDataFileHeader(head: DataFileHeader): Buffer {
 }
 
 /**
- * @throws QueueError `not-a-queue` when the page is no such head, `wrong-version` when it is one of another version,
- * `damaged-queue` when the magic is there and the checksum is wrong.
+ * Decodes a page of the data file as its header.
+ *
+ * @param path path of the file, for the error messages.
+ * @throws QueueError `not-a-queue` when the page does not begin with the magic, `damaged-queue` when its
+ * checksum is wrong, `wrong-version` when it has another version.
  */
 export function decodeDataFileHeader(page: Buffer, path: string): DataFileHeader {
   if (page.length < PAGE_BYTES || page.toString('latin1', 0, 8) !== MAGIC) {

@@ -3,8 +3,9 @@ import type { DataBytes } from '../platform/data-map.js';
 import { PAGE_BYTES } from '../platform/map.js';
 
 /**
- * The generation of the message numbers that are given out now (restore/plan.ts), in the second sector of the data
- * file's first page and again of its last: not in the sector of the head, which is never written again. Little-endian:
+ * The generation of the message numbers in use now (restore/plan.ts). It is in the second sector of the data
+ * file's first page, with a copy in the second sector of its last page. It is not in the sector of the
+ * header, which is never written again. Little-endian:
  *
  *     512  8  "PPQGENER"
  *     520  4  generation
@@ -16,9 +17,13 @@ const VALUE_OFFSET = 8;
 const CHECKSUMMED_BYTES = 12;
 const TOTAL_BYTES = CHECKSUMMED_BYTES + 4;
 
-/** First bytes of the two pages. They are to be written one after the other: one is whole at any time. */
+/**
+ * Returns the offsets of the two pages that hold the generation. The caller must write and sync them one
+ * after the other, so that one of them is whole at any time.
+ */
 export const generationPages = (data: DataBytes): number[] => [0, data.sizeBytes - PAGE_BYTES];
 
+/** Writes the generation into one of the two pages. */
 export function putGeneration(data: DataBytes, page: number, generation: number): void {
   const { bytes, at } = data.locate(page + SECTOR_OFFSET, TOTAL_BYTES);
   bytes.write(MAGIC, at, 'latin1');
@@ -26,7 +31,11 @@ export function putGeneration(data: DataBytes, page: number, generation: number)
   bytes.writeUInt32LE(crc32c(bytes.subarray(at, at + CHECKSUMMED_BYTES)), at + CHECKSUMMED_BYTES);
 }
 
-/** The newest generation that is noted; 0 when none can be read, as in a queue that was never opened. */
+/**
+ * Reads the newest generation of the two pages.
+ *
+ * @returns 0 when neither is readable, as in a queue never opened.
+ */
 export function readGeneration(data: DataBytes): number {
   const noted = generationPages(data).map((page) => {
     const { bytes, at } = data.locate(page + SECTOR_OFFSET, TOTAL_BYTES);

@@ -2,7 +2,7 @@ import { crc32 } from 'node:zlib';
 import { crc32c } from '@node-rs/crc32';
 import fc from 'fast-check';
 import t from 'tap';
-import { MemoryData } from '../platform/memory-data.js';
+import { MemoryData } from '../platform/fixtures/memory-data.js';
 import { scan } from '../restore/scan.js';
 import { type ChecksumKey, checksum, scramble, seedAt } from './checksum.js';
 import { decodeBody } from './codec.js';
@@ -35,7 +35,7 @@ t.test('a record is read as it was written: number, date, type, body', async (t)
   );
 });
 
-t.test('any flipped bit of a record is noticed', async (t) => {
+t.test('every flipped bit of a record is detected', async (t) => {
   const data = newData();
   const sizeBytes = putRecord(data, KEY, slotOf(3), 2 ** 32, smtp('x'.repeat(300)));
   const states = { nothing: 0, foreign: 0, damaged: 0, valid: 0 };
@@ -52,10 +52,10 @@ t.test('any flipped bit of a record is noticed', async (t) => {
     damaged: (sizeBytes - HEADER_BYTES) * 8,
     valid: 0,
   });
-  t.equal(readSlot(data, KEY, slotOf(3)).state, 'valid', 'and is valid with all bits put back');
+  t.equal(readSlot(data, KEY, slotOf(3)).state, 'valid', 'the record is valid when all bits are restored');
 });
 
-t.test('a torn record is never valid: any part of it zeroed or left as it was before', async () => {
+t.test('a torn record is never valid, whichever part of it is zero or holds old bytes', async () => {
   fc.assert(
     fc.property(
       bytesOf(2500),
@@ -86,9 +86,9 @@ t.test('a torn record is never valid: any part of it zeroed or left as it was be
   );
 });
 
-t.test('a writer that is killed leaves the old record, the new one or none, never a mixture', async (t) => {
+t.test('a killed writer leaves the old record, the new one or none, and never a mixture', async (t) => {
   const body = (text: string) => smtp(text.repeat(30));
-  /** Copies of the place after every store that the writer makes. */
+  /** Copies of the data file, one after every store of the writer. */
   const moments: Buffer[] = [];
   const data = newData();
   putRecord(data, KEY, slotOf(0), 2 ** 32, body('old'));
@@ -121,7 +121,7 @@ t.test('a writer that is killed leaves the old record, the new one or none, neve
   t.ok(states.includes('nothing') && states.at(-1) === 'new', states.join(' '));
 });
 
-t.test('a record copied to another place, or read with another key, is not valid', async (t) => {
+t.test('a record that is copied to another offset or read with another key is not valid', async (t) => {
   const data = newData();
   const sizeBytes = putRecord(data, KEY, slotOf(1), 2 ** 32, smtp('hello'));
   for (let slot = 2; slot < 60; slot += 1) {
@@ -136,7 +136,7 @@ t.test('a record copied to another place, or read with another key, is not valid
   );
 });
 
-t.test('a length that leads out of the file is not believed', async (t) => {
+t.test('a header whose record would end beyond the end of the file is not valid', async (t) => {
   const data = newData();
   const last = slotOf(63);
   putRecord(data, KEY, slotOf(40), 2 ** 32, smtp('x'.repeat(2000)));
@@ -145,7 +145,7 @@ t.test('a length that leads out of the file is not believed', async (t) => {
   t.equal(readSlot(data, KEY, last).state, 'nothing');
 });
 
-/** What a sender can think of who knows the format but not the key. */
+/** Forgeries by a sender that knows the format but not the key. */
 const forgeries: Record<string, (offset: number) => Buffer> = {
   'another queue’s key': (offset) => {
     const other: ChecksumKey = { low: 1, high: 2 };
@@ -159,9 +159,9 @@ const forgeries: Record<string, (offset: number) => Buffer> = {
 };
 
 t.test(
-  'A message body can contain a record: it is never taken for one, torn outer record included',
+  'a forged record inside a message body is never found, even when the outer record is torn',
   async (t) => {
-    // The body begins 32 + 4 + 13 + 4 + 13 + 4 bytes into the record.
+    // The message data begins 32 + 4 + 13 + 4 + 13 + 4 bytes into the record.
     const bodyAt = 70;
     let torn = 0;
     fc.assert(
@@ -181,12 +181,13 @@ t.test(
           }
           const sizeBytes = putRecord(data, KEY, slotOf(slot), 2 ** 32, smtp(body));
           const offsets = () => scan(data, ring, KEY).valid.map(({ offset }) => offset);
-          if (offsets().join() !== `${slotOf(slot)}`) throw new Error('the outer record alone is found');
+          if (offsets().join() !== `${slotOf(slot)}`)
+            throw new Error('the scan did not find exactly the outer record');
           data.bytes.writeUInt8(
             data.bytes.readUInt8(slotOf(slot) + (spot % sizeBytes)) ^ 16,
             slotOf(slot) + (spot % sizeBytes),
           );
-          if (offsets().length !== 0) throw new Error('something inside a torn record was found');
+          if (offsets().length !== 0) throw new Error('the scan found a record inside a torn record');
           torn += 1;
         },
       ),
@@ -196,7 +197,7 @@ t.test(
   },
 );
 
-t.test('a body that holds bytes copied out of this very queue is not taken for records either', async (t) => {
+t.test('a copy of a record of the same queue inside a message body is not found', async (t) => {
   const data = newData();
   const sizeBytes = putRecord(data, KEY, slotOf(20), 2 ** 32, smtp('stolen'));
   const body = Buffer.alloc(20 * SLOT_BYTES);
@@ -208,10 +209,10 @@ t.test('a body that holds bytes copied out of this very queue is not taken for r
     [slotOf(5)],
   );
   data.bytes.fill(0, slotOf(5), slotOf(5) + 8);
-  t.same(scan(data, ring, KEY).valid, [], 'and not when the record around them is torn');
+  t.same(scan(data, ring, KEY).valid, [], 'the copy is not found when the record around it is torn');
 });
 
-t.test('the scan finds records one behind the other, and the old ones below a torn one', async (t) => {
+t.test('the scan finds consecutive records, and the old records below a torn one', async (t) => {
   const data = newData();
   let at = ring.start;
   const written: number[] = [];
@@ -232,35 +233,31 @@ t.test('the scan finds records one behind the other, and the old ones below a to
   );
 });
 
-t.test('no two 32-bit words are scrambled into the same', async (t) => {
+t.test('no two 32-bit words are scrambled to the same word', async (t) => {
   const seen = new Set<number>();
   for (let word = 0; word < 100_000; word += 1) seen.add(scramble(word * 42_949));
   t.equal(seen.size, 100_000);
 });
 
-t.test(
-  'A header and a body of two records do not make one, whichever of them the disk has kept',
-  async (t) => {
-    const offset = slotOf(3);
-    let mixed = 0;
-    fc.assert(
-      fc.property(fc.nat(2 ** 31), fc.nat(2 ** 31), fc.boolean(), (first, second, newHeader) => {
-        fc.pre(first !== second);
-        const data = newData();
-        const sizeBytes = putRecord(data, KEY, offset, 2 ** 32 + first, smtp('the old body of a record'));
-        const older = Buffer.from(data.bytes.subarray(offset, offset + sizeBytes));
-        putRecord(data, KEY, offset, 2 ** 32 + second, smtp('the new body of a record'));
-        if (newHeader) older.copy(data.bytes, offset + HEADER_BYTES, HEADER_BYTES);
-        else older.copy(data.bytes, offset, 0, HEADER_BYTES);
-        if (readSlot(data, KEY, offset).state === 'valid')
-          throw new Error('a mixture was taken for a record');
-        mixed += 1;
-      }),
-      { numRuns: 200 },
-    );
-    t.ok(mixed >= 200, 'each run has made a mixture');
-  },
-);
+t.test('the header of one record and the body of another do not make a valid record', async (t) => {
+  const offset = slotOf(3);
+  let mixed = 0;
+  fc.assert(
+    fc.property(fc.nat(2 ** 31), fc.nat(2 ** 31), fc.boolean(), (first, second, newHeader) => {
+      fc.pre(first !== second);
+      const data = newData();
+      const sizeBytes = putRecord(data, KEY, offset, 2 ** 32 + first, smtp('the old body of a record'));
+      const older = Buffer.from(data.bytes.subarray(offset, offset + sizeBytes));
+      putRecord(data, KEY, offset, 2 ** 32 + second, smtp('the new body of a record'));
+      if (newHeader) older.copy(data.bytes, offset + HEADER_BYTES, HEADER_BYTES);
+      else older.copy(data.bytes, offset, 0, HEADER_BYTES);
+      if (readSlot(data, KEY, offset).state === 'valid') throw new Error('a mixture was taken for a record');
+      mixed += 1;
+    }),
+    { numRuns: 200 },
+  );
+  t.ok(mixed >= 200, 'each run made a mixture');
+});
 
 t.test('the checksum is CRC-32C whatever the length, as the library computes it', async (t) => {
   fc.assert(
@@ -275,5 +272,9 @@ t.test('the checksum is CRC-32C whatever the length, as the library computes it'
       },
     ),
   );
-  t.equal(checksum(Buffer.from('123456789'), 0, 9, 0), 0xe3069283, 'its check value');
+  t.equal(
+    checksum(Buffer.from('123456789'), 0, 9, 0),
+    0xe3069283,
+    'the checksum of the standard test input is right',
+  );
 });

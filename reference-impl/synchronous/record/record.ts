@@ -10,13 +10,17 @@ import {
   SIGNATURE_WORD,
 } from './layout.js';
 
-/** Bytes of the whole record that holds this body, checksums included, before rounding up to slots. */
+/**
+ * Returns the size in bytes of the record that holds this body, checksums included, before rounding up to
+ * slots.
+ */
 export const recordBytes = (body: Body): number => RECORD_OVERHEAD_BYTES + bodyBytes(body);
 
 /**
- * Writes a record at its place in the data file.
+ * Writes a record into the data file at `offset`.
  *
- * @returns its checksum, which the index entry keeps too [0019].
+ * @param sizeBytes `recordBytes` of the body.
+ * @returns the checksum of the body, which the index entry stores too [0019].
  */
 export function writeRecord(
   data: DataBytes,
@@ -27,8 +31,9 @@ export function writeRecord(
 ): number {
   const { bytes, at } = data.locate(offset, sizeBytes);
   const seed = seedAt(key, offset);
-  // The body first, and no signature meanwhile: a process that is killed in here leaves no record at all. A new header
-  // in front of the body and trailer of the record that stood here before would be taken for a whole one.
+  // Clear the signature and write the body first: a process that is killed in this function then leaves no
+  // record. Otherwise a new header in front of the body and trailer of the previous record would be taken for
+  // a whole record.
   bytes.writeUInt32LE(0, at + HEADER_OFFSET.signature);
   const end = encodeBody(bytes, at + HEADER_BYTES, fields.body);
   bytes.writeUInt32LE(SIGNATURE_WORD, at + HEADER_OFFSET.signature);
@@ -44,16 +49,16 @@ export function writeRecord(
 }
 
 /**
- * Takes a record out whose bytes may not be on the disk. It is not marked as consumed: the mark would reach the disk,
- * the record perhaps not, and the mark of the record that is still there would be gone: a message that was consumed long
- * ago would come back.
+ * Erases a record whose bytes may not be on the disk. The record must not be marked as consumed instead: the
+ * mark could reach the disk without the record. The new mark would then have replaced the mark of the older
+ * record that is still on the disk at this offset, and a message that was consumed long ago would come back.
  */
 export function eraseRecord(data: DataBytes, offset: number): void {
   const { bytes, at } = data.locate(offset, HEADER_BYTES);
   bytes.writeUInt32LE(0, at + HEADER_OFFSET.signature);
 }
 
-/** A whole number of up to 53 bits as 64, without the cost of a BigInt. */
+/** Writes a whole number of up to 53 bits as 64 bits, without the cost of a BigInt. */
 function writeWide(bytes: Buffer, at: number, value: number): void {
   bytes.writeUInt32LE(value >>> 0, at);
   bytes.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4);
@@ -62,34 +67,39 @@ function writeWide(bytes: Buffer, at: number, value: number): void {
 const readWide = (bytes: Buffer, at: number): number =>
   bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4) * 2 ** 32;
 
+/** The decoded header of a record. */
 export interface RecordHeader {
   offset: number;
   number: number;
   dateMs: number;
   type: number;
-  /** The whole record, checksums included. */
+  /** Size of the whole record, checksums included. */
   sizeBytes: number;
 }
 
-/** The header of a record that was found whole. */
+/** The header of a record whose checksums are right. */
 export interface ValidRecord extends RecordHeader {
-  /** Over the body; the index entry keeps it too [0019]. */
+  /** Checksum of the body, which the index entry stores too [0019]. */
   checksum: number;
 }
 
-/** What stands at a slot boundary of the data file. */
+/** The content of the data file at a slot boundary. */
 export type SlotContent =
   | { state: 'nothing' }
-  /** The signature is there, but the header is not one that this queue wrote at this place. */
+  /** The signature is right, but this queue did not write the header at this offset. */
   | { state: 'foreign' }
-  /** The header is ours, the data is torn or has rotted. */
+  /** The header is right, but the data is torn or has rotted. */
   | { state: 'damaged'; header: RecordHeader }
   | { state: 'valid'; header: ValidRecord };
 
 const NOTHING: SlotContent = { state: 'nothing' };
 const FOREIGN: SlotContent = { state: 'foreign' };
 
-/** The header at a slot boundary, if it is whole and its length stays inside the file. */
+/**
+ * Reads the header at a slot boundary.
+ *
+ * @returns undefined when its checksum or version is wrong, or when the record would end beyond the file.
+ */
 export function readHeader(data: DataBytes, key: ChecksumKey, offset: number): RecordHeader | undefined {
   const { bytes, at } = data.locate(offset, HEADER_BYTES);
   const sum = checksum(bytes, at, at + HEADER_OFFSET.headerChecksum, seedAt(key, offset));
@@ -107,8 +117,10 @@ export function readHeader(data: DataBytes, key: ChecksumKey, offset: number): R
 }
 
 /**
- * The header at a slot boundary as it was before one of its bits was flipped, if there is such a header. It names the
- * message that rot has made unreadable. Bytes that somebody has sent cannot pass for one: the checksum is keyed.
+ * Reads the header at a slot boundary as it was before one of its bits flipped. The result identifies a
+ * message that rot has made unreadable. A sender cannot forge such a header, because the checksum is keyed.
+ *
+ * @returns undefined when no flip of a single bit gives a header of this queue.
  */
 export function repairHeader(data: DataBytes, key: ChecksumKey, offset: number): RecordHeader | undefined {
   const { bytes, at } = data.locate(offset, HEADER_BYTES);
@@ -128,7 +140,10 @@ export function repairHeader(data: DataBytes, key: ChecksumKey, offset: number):
   return undefined;
 }
 
-/** Looks at one slot boundary [0026]: the signature first, because almost all slots fail there. */
+/**
+ * Reads the content at one slot boundary [0026]. Checks the signature first, because almost all slots fail
+ * there.
+ */
 export function readSlot(data: DataBytes, key: ChecksumKey, offset: number): SlotContent {
   const mapped = data.locate(offset, HEADER_BYTES);
   if (mapped.bytes.readUInt32LE(mapped.at) !== SIGNATURE_WORD) return NOTHING;
@@ -139,12 +154,12 @@ export function readSlot(data: DataBytes, key: ChecksumKey, offset: number): Slo
   const headerSum = bytes.readUInt32LE(at + HEADER_OFFSET.headerChecksum);
   const sum = checksum(bytes, at + HEADER_BYTES, end, bodySeed(seedAt(key, offset), headerSum));
   if (sum !== bytes.readUInt32LE(end)) return { state: 'damaged', header };
-  // Spelt out: with a spread every scan of a queue takes half as long again.
+  // List the fields: with a spread every scan of a queue takes 1.5 times as long.
   const { number, dateMs, type, sizeBytes } = header;
   return { state: 'valid', header: { offset, number, dateMs, type, sizeBytes, checksum: sum } };
 }
 
-/** The body's bytes of a record that was found valid. */
+/** Returns the bytes of the body of a valid record, as a view into the map. */
 export function bodyOf(data: DataBytes, header: RecordHeader): Buffer {
   const { bytes, at } = data.locate(header.offset, header.sizeBytes);
   return bytes.subarray(at + HEADER_BYTES, at + header.sizeBytes - 4);

@@ -6,11 +6,12 @@ import type { Ring } from '../ring/reserve.js';
 import type { LiveRecord, RestorePlan } from './plan.js';
 
 /**
- * Writes both lists anew: every message of the plan is ready and unlocked, every other entry free. Nobody else has the
- * queue open. If this is cut short, the next restore starts over from the data file.
+ * Rewrites both lists: every message of the plan is ready and unlocked, and every other entry is free. No
+ * other process may have the queue open. If this is interrupted, the next restore starts again from the data
+ * file.
  *
- * The in-use list is in ring order, beginning behind the newest message: W is then the end of the newest record,
- * and the room between W and the oldest is free.
+ * The in-use list is in ring order and begins behind the newest message. W is then the end of the newest
+ * record, and the space between W and the first record of the list is free.
  */
 export function applyPlan(image: IndexImage, ring: Ring, plan: RestorePlan): void {
   const { entries, workerSlots } = image.geometry;
@@ -38,13 +39,17 @@ export function applyPlan(image: IndexImage, ring: Ring, plan: RestorePlan): voi
   image.putWide(FIELD.nextNumber, plan.nextNumber);
   image.put(FIELD.undoCount, 0);
   image.put(FIELD.mutexOwner, 0);
-  // Flipped bits here would only make a dead worker's lock look like a live one's, but cost nothing to mend.
+  // Start a new incarnation of every slot. Flipped bits in these words could otherwise make the lock of a
+  // dead worker look alive. This is the only harm they can do, but the repair costs nothing.
   for (let slot = 0; slot < workerSlots; slot += 1) {
     image.put(WORKER_SLOTS_WORD + slot, image.get(WORKER_SLOTS_WORD + slot) + 1);
   }
 }
 
-/** By offset, turned so that the newest message (by number, never by date) comes last. */
+/**
+ * Rotates the messages, which are in order of offset, so that the newest one (by number, because
+ * clocks can go back) is the last.
+ */
 function ringOrder(live: readonly LiveRecord[]): LiveRecord[] {
   let newest = 0;
   live.forEach((record, index) => {
@@ -53,6 +58,7 @@ function ringOrder(live: readonly LiveRecord[]): LiveRecord[] {
   return [...live.slice(newest + 1), ...live.slice(0, newest + 1)];
 }
 
+/** Fills entry `entry` with a ready message; its predecessor on the list is the entry before it. */
 function writeEntry(image: IndexImage, entry: number, record: LiveRecord, next: number): void {
   const at = image.entryWord(entry);
   image.putWide(at + ENTRY.offset, record.offset);

@@ -5,46 +5,42 @@ import { HEADER_BYTES, SIGNATURE_WORD, SLOT_BYTES } from '../record/layout.js';
 import { readSlot, type SlotContent } from '../record/record.js';
 import type { SlotReader } from './scan.js';
 
+/** Value of `#empty` for a page without a signature at a slot boundary. */
 const EMPTY = 1;
 
 /**
- * Reads the slots of one data file again and again, which changes little in between: what stands at a slot depends on
- * nothing but the bytes of its header and, where that is whole, of its record, so that the answer stays what it
- * was while the pages under them are the same, byte for byte.
+ * A cache for reading the slots of one data file many times, when the file changes little in between. The
+ * content of a slot depends only on the bytes of its header and, if the header is whole, on the bytes of its
+ * record. A cached answer therefore stays right while the pages with these bytes are unchanged, byte for
+ * byte.
  */
 export class CachedSlotReader implements SlotReader {
-  /** The file as it was at the last `refresh`. */
+  /** Copy of the file from the last `refresh`. */
   readonly #copy: Buffer;
-  /** By page: the refresh that found it changed last. */
+  /** By page: number of the last refresh that found the page changed. */
   readonly #changedAt: Int32Array;
-  /** By page: `EMPTY` when no slot in it begins with a signature. */
+  /** By page: `EMPTY` when no slot of the page begins with a signature. */
   readonly #empty: Uint8Array;
+  /** By slot: the cached answer. */
   readonly #contents: (SlotContent | undefined)[];
-  /** By slot: the refresh of its answer. */
+  /** By slot: number of the last refresh before its answer was read. */
   readonly #readAt: Int32Array;
   #refreshCount = 0;
 
-  /** @param sizeBytes of the data file; it stays. */
+  /** @param sizeBytes size of the data file, which must not change. */
   constructor(sizeBytes: number) {
     const pages = Math.ceil(sizeBytes / PAGE_BYTES);
     this.#copy = Buffer.alloc(sizeBytes);
     this.#changedAt = new Int32Array(pages);
-    // The copy begins with zeros, and so does what is known of it.
+    // The copy is all zeros at first, so every page of it is empty.
     this.#empty = new Uint8Array(pages).fill(EMPTY);
     this.#contents = new Array<SlotContent | undefined>(Math.ceil(sizeBytes / SLOT_BYTES)).fill(undefined);
     this.#readAt = new Int32Array(this.#contents.length);
   }
 
-  /**
-   * To be called whenever the file may have changed.
-   * @param pages numbers of those that may have; default: all.
-   */
-  refresh(data: DataBytes, pages?: Iterable<number>): void {
+  /** Compares the file with the copy. The caller must call this whenever the file may have changed. */
+  refresh(data: DataBytes): void {
     this.#refreshCount += 1;
-    if (pages !== undefined) {
-      for (const page of pages) this.#refreshPage(data, page);
-      return;
-    }
     data.willNeed(0, data.sizeBytes);
     for (let page = 0; page < this.#changedAt.length; page += 1) this.#refreshPage(data, page);
   }
@@ -63,7 +59,9 @@ export class CachedSlotReader implements SlotReader {
     this.#empty[page] = empty;
   }
 
-  /** What `readSlot` says; the same object as long as the bytes that it speaks of are the same. */
+  /**
+   * Returns the result of `readSlot`. It is the same object while the bytes that it depends on are unchanged.
+   */
   read(data: DataBytes, key: ChecksumKey, offset: number): SlotContent {
     const slot = offset / SLOT_BYTES;
     const known = this.#contents[slot];
@@ -74,6 +72,11 @@ export class CachedSlotReader implements SlotReader {
     return found;
   }
 
+  /**
+   * Skips the pages without a signature.
+   *
+   * @returns the first slot boundary at or behind `offset` that is left.
+   */
   skip(offset: number): number {
     let page = Math.floor(offset / PAGE_BYTES);
     if (this.#empty[page] !== EMPTY) return offset;

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { MemoryData } from '../platform/memory-data.js';
+import { MemoryData } from '../platform/fixtures/memory-data.js';
 import { SimMachine } from '../simulation/machine.js';
 import { SimProcess } from '../simulation/simulated-queue.js';
 import { keepAside, keptAsideName, keptAsideNames } from './kept-aside.js';
@@ -8,7 +8,7 @@ import type { Damage } from './plan.js';
 const DIRECTORY = '/queue/kept-aside';
 const DAMAGE: Damage = { offset: 512, lengthBytes: 300, number: 2 ** 32, what: 'data' };
 
-/** A machine with the directory of a queue on its disk. */
+/** Makes a machine that has the directory of a queue on its disk. */
 function machineWithQueue(): SimMachine {
   const machine = new SimMachine(() => 0);
   for (const path of ['/', '/queue'])
@@ -17,7 +17,11 @@ function machineWithQueue(): SimMachine {
   return machine;
 }
 
-/** @returns whether it came to its end: a process that is killed in front of its n-th step (0: of none) may not. */
+/**
+ * Saves the damaged record in a process that is killed just before its step `diesIn` (0: never).
+ *
+ * @returns whether the process finished.
+ */
 function keeps(machine: SimMachine, diesIn = 0): boolean {
   const process = new SimProcess(machine, 'restorer');
   if (diesIn > 0) process.lifetime.killAfter(diesIn);
@@ -31,7 +35,7 @@ function keeps(machine: SimMachine, diesIn = 0): boolean {
   }
 }
 
-t.test('what one that was killed has half kept is on the disk when the next one has kept it', async (t) => {
+t.test('the next process saves a damaged record on the disk, wherever the first one died', async (t) => {
   let deaths = 0;
   for (let steps = 1; ; steps += 1) {
     const machine = machineWithQueue();
@@ -42,5 +46,5 @@ t.test('what one that was killed has half kept is on the disk when the next one 
     const { kernel } = new SimProcess(machine.afterPowerCut(0), 'reader');
     t.same(keptAsideNames(kernel, DIRECTORY), [keptAsideName(DAMAGE)], `killed after ${steps} steps`);
   }
-  t.ok(deaths > 10, `it was killed at ${deaths} places`);
+  t.ok(deaths > 10, `the process was killed at ${deaths} steps`);
 });

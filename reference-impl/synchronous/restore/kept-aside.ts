@@ -6,32 +6,37 @@ import type { Damage } from './plan.js';
 
 const COPY_CHUNK_BYTES = 256;
 
-/** The name says which message it was and where it stood, so that keeping it twice is keeping it once. */
+/**
+ * Returns the name of the file that a damaged record is copied into. The name contains the message number and
+ * the offset, so that saving a record twice makes one file.
+ */
 export const keptAsideName = (damage: Damage): string => `${damage.number}@${damage.offset}.record`;
 
 /**
- * Copies what is left of a damaged record into a file of its own, on the disk when this returns: it is named, never
- * delivered and never silently dropped.
+ * Saves the bytes of a damaged record in a separate file, which is on the disk when this returns. A damaged
+ * record is never delivered and never silently dropped.
  *
- * @returns true when it was not kept already.
+ * @param directory directory of the saved records; it is made if it does not exist.
+ * @returns true when the record was not saved before.
  */
 export function keepAside(kernel: Kernel, directory: string, data: DataBytes, damage: Damage): boolean {
   const path = join(directory, keptAsideName(damage));
   const isKept = kernel.exists(path);
   if (!kernel.exists(directory)) kernel.makeDirectory(directory);
   if (!isKept) copyInto(kernel, path, data, damage);
-  // Also of what is there already: whoever made it may have been killed before its name was on the disk.
+  // Sync an existing file's name too: the process that made the file may have been killed before the name was
+  // on the disk.
   syncDirectory(directory, kernel);
   syncDirectory(dirname(directory), kernel);
   return !isKept;
 }
 
-/** Under another name until all of it is on the disk. */
+/** Copies the record into a temporary file, and renames the file when all of its bytes are on the disk. */
 function copyInto(kernel: Kernel, path: string, data: DataBytes, damage: Damage): void {
   const temporaryPath = `${path}.new`;
   const fd = kernel.open(temporaryPath, 'w', 0o660);
   try {
-    // In pieces: an index entry may name a length that no record has.
+    // Copy in chunks: the length of a damaged index entry may be larger than that of any record.
     for (let done = 0; done < damage.lengthBytes; done += COPY_CHUNK_BYTES) {
       const length = Math.min(COPY_CHUNK_BYTES, damage.lengthBytes - done);
       const { bytes, at } = data.locate(damage.offset + done, length);
@@ -44,7 +49,7 @@ function copyInto(kernel: Kernel, path: string, data: DataBytes, damage: Damage)
   kernel.rename(temporaryPath, path);
 }
 
-/** Names of all records that were ever kept aside in this pair. */
+/** Returns the names of all damaged records that were ever saved in this directory. */
 export const keptAsideNames = (kernel: Kernel, directory: string): string[] =>
   kernel.exists(directory)
     ? kernel

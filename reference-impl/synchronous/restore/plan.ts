@@ -15,7 +15,7 @@ export interface LiveRecord extends ValidRecord {
   lastRetryMs: number;
 }
 
-/** Bytes that were a stored message and cannot be read any more; to be named and kept aside. */
+/** Bytes of a stored message that can no longer be read. They must be reported and kept aside. */
 export interface Damage {
   offset: number;
   lengthBytes: number;
@@ -23,55 +23,74 @@ export interface Damage {
   what: 'data' | 'header' | 'record gone';
 }
 
+/** The content of the restored index, and the numbers for the report. */
 export interface RestorePlan {
-  /** In order of offset. */
+  /** Messages in order of offset. */
   live: LiveRecord[];
   damage: Damage[];
+  /** Number of whole records that are marked as consumed. */
   consumed: number;
-  /** Alive only because nothing says consumed: found by the scan, not listed by the index (rule 2 of [0026]). */
+  /**
+   * Number of messages that the scan found and no index entry names (rule 2 of [0026]). They may have been
+   * consumed.
+   */
   uncertain: number;
-  /** Reserved when the crash came, and not whole: never confirmed, dropped. */
+  /**
+   * Number of records that were reserved at the crash and are not whole. They were never confirmed and are
+   * dropped.
+   */
   unfinished: number;
-  /** What is to be marked as consumed once the damage is kept aside, so that the next restore does not name it again. */
+  /**
+   * Damaged records to mark as consumed after they are kept aside. Otherwise the next restore would report
+   * them again.
+   */
   toMarkConsumed: { offset: number; number: number }[];
+  /** First message number of the new generation. */
   nextNumber: number;
 }
 
 /**
- * Message numbers are generation x 2^32 + counter, and each restore begins a new generation, which is on the disk, in the
- * data file, before its first number is given out (record/generation.ts). So no number is ever used twice, and a mark that
- * fits a record means that record, wherever the mark is from: of an index that is damaged in part, of one whose pages are
- * from several moments, of an old copy that somebody has put back.
+ * Size of a generation of message numbers. A message number is generation x 2^32 + counter. Each restore
+ * begins a new generation, and the generation is in the data file on the disk before its first number is
+ * assigned (record/generation.ts). No number is therefore ever used twice. A mark that matches a record
+ * belongs to that record, wherever the mark comes from: an index that is partly damaged, an index whose pages
+ * are from different moments, or an old copy of the index that was put back.
  *
- * The records do not tell: the newest ones may have been erased, overwritten or withdrawn, while their predecessors' marks
- * stand. The index does not tell: its counter may be lost and its marks not. Nor is it enough to clear, in each
- * restore, the marks that belong to no record: a copy of the index may bring them back, and the numbers that were given
- * out again meanwhile are taken for consumed.
+ * The next number cannot be derived from the records: the newest ones may have been erased, overwritten or
+ * withdrawn, while the marks of their predecessors remain. It cannot be derived from the index: its counter
+ * may be lost while its marks remain. It is also not enough to clear the marks without a record in each
+ * restore: a copy of the index may bring them back, and a message that got such a number again in the
+ * meantime would be taken for consumed.
  */
 export const NUMBERS_PER_GENERATION = 2 ** 32;
-/** An index whose counter is further ahead than this of every record and of the data file's generation is not believed. */
+/**
+ * Upper bound of the generations that the index counter may be ahead of every record and of the generation in
+ * the data file. A counter that is further ahead is damaged and is ignored.
+ */
 const MAX_GENERATION_JUMP = 256;
 
+/** The content of an entry of the old index that names a record. */
 interface Hint {
   status: number;
   number: number;
   sizeBytes: number;
   retryCount: number;
   lastRetryMs: number;
-  /** Is the message that it names where it says, whole and not consumed? */
+  /** Whether the named message is at the named offset, whole and not consumed. */
   matched: boolean;
 }
 
 /**
- * Decides what the index must hold, from the data file and whatever is left of the index [0025, 0026]. Pure: it
- * changes nothing, throws for no content of either, and gives the same answer however often it is asked.
+ * Decides what the index must hold, from the data file and the remains of the index [0025, 0026]. It is pure:
+ * it changes nothing, throws for no content of the two files, and gives the same plan whenever it is
+ * repeated.
  *
- * A record belongs into the index if it is whole and not marked consumed. The old index only adds what the data file
- * does not know: retries, and the names of records that can no longer be read. Its lists are not followed (they
- * may be from any moment, or from several at once); its entries are looked at one by one, which settles every
- * case of [0025]: loops, wrong lists, entries on no list.
+ * A record belongs in the index if it is whole and not marked as consumed. The old index only adds
+ * information that the data file does not have: retries, and the numbers of records that can no longer be
+ * read. Its lists are not followed, because they may be from any moment, or from several moments. Its entries
+ * are read one by one, which handles every case of [0025]: loops, wrong lists, entries on no list.
  *
- * @param image the old index, or undefined when there is none that belongs to this data file.
+ * @param image the old index, or undefined when no index belongs to this data file.
  * @param nowMs milliseconds since the epoch.
  * @param slots as for `scan`.
  */
@@ -109,12 +128,14 @@ export function planRestore(
     Math.max(readGeneration(data), Math.floor(newest / NUMBERS_PER_GENERATION)),
     image,
   );
-  // An index that does not know the newest records is an older copy, and vouches for none of the others either.
+  // An index that does not know the newest records is an older copy. Its entries do not prove that a message
+  // is alive, so every message is uncertain.
   const counted = image?.getWide(FIELD.nextNumber) ?? 0;
   if (found.valid.some((record) => record.number >= counted)) plan.uncertain = plan.live.length;
   return plan;
 }
 
+/** Reads the hints of all plausible entries of the old index, by offset of the record. */
 function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
   const hints = new Map<number, Hint>();
   for (let entry = 0; entry < image.geometry.entries; entry += 1) {
@@ -137,6 +158,9 @@ function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
   return hints;
 }
 
+/**
+ * Adds to a record the retries of the index entry that names it. Counts it as uncertain when no entry does.
+ */
 function withHint(plan: RestorePlan, record: ValidRecord, hint: Hint | undefined, nowMs: number): LiveRecord {
   const known = hint !== undefined && hint.number === record.number;
   if (known) hint.matched = true;
@@ -150,11 +174,12 @@ function withHint(plan: RestorePlan, record: ValidRecord, hint: Hint | undefined
     sizeBytes,
     checksum,
     retryCount: known ? hint.retryCount : 0,
-    // A clock that is far ahead in a damaged index would hold the message back for ever.
+    // Ignore a time in the future: with a damaged index it could delay the message for ever.
     lastRetryMs: known && hint.lastRetryMs <= nowMs ? hint.lastRetryMs : 0,
   };
 }
 
+/** Adds a damaged record to the plan. A reserved one was never confirmed, so it is only counted. */
 function noteDamage(plan: RestorePlan, record: DamagedRecord, hint: Hint | undefined): void {
   const { offset, number, sizeBytes, what } = record;
   plan.toMarkConsumed.push({ offset, number });
@@ -162,7 +187,7 @@ function noteDamage(plan: RestorePlan, record: DamagedRecord, hint: Hint | undef
   else plan.damage.push({ offset, number, lengthBytes: sizeBytes, what });
 }
 
-/** Entries that say "ready" where no record can be read, and where no later one was written. */
+/** Adds the records of index entries whose offset holds neither a readable record nor a later one. */
 function noteUnreadable(
   plan: RestorePlan,
   hints: Map<number, Hint>,
@@ -170,20 +195,26 @@ function noteUnreadable(
   consumed: (record: { offset: number; number: number }) => boolean,
 ): void {
   const damaged = new Set(plan.damage.map((damage) => damage.offset));
-  for (const [offset, { status, number, sizeBytes, matched: met }] of hints) {
-    if (met || damaged.has(offset) || overlapsAny(valid, offset, extentOf(sizeBytes))) continue;
+  for (const [offset, { status, number, sizeBytes, matched }] of hints) {
+    if (matched || damaged.has(offset) || overlapsAny(valid, offset, extentOf(sizeBytes))) continue;
     if (consumed({ offset, number })) continue;
     if (status === STATUS.reserved) plan.unfinished += 1;
     else plan.damage.push({ offset, number, lengthBytes: sizeBytes, what: 'record gone' });
   }
 }
 
+/** Returns the highest message number, or 0 without records. */
 function newestOf(records: readonly RecordHeader[]): number {
   let newest = 0;
   for (const { number } of records) if (number > newest) newest = number;
   return newest;
 }
 
+/**
+ * Returns the first message number of the new generation.
+ *
+ * @param seen highest generation in the records and in the data file.
+ */
 function nextGeneration(seen: number, image: IndexImage | undefined): number {
   const counted = image ? Math.floor(image.getWide(FIELD.nextNumber) / NUMBERS_PER_GENERATION) : 0;
   const believed = counted - seen <= MAX_GENERATION_JUMP ? Math.max(seen, counted) : seen;

@@ -24,7 +24,7 @@ const step = fc.record({
 });
 const history = fc.array(step, { minLength: 15, maxLength: 70 });
 
-/** Plays a history. @returns copies of the index as it was at some moments of it. */
+/** Plays a history on the queue. @returns copies of the index from some moments of the history. */
 function play(
   world: ModelledQueue,
   steps: readonly { what: string; n: number; size: number }[],
@@ -51,7 +51,7 @@ const byOffset = (messages: readonly Message[]): string[] =>
 const aliveOf = (plan: RestorePlan): string[] =>
   plan.live.map(({ offset, number }) => `${number}@${offset}`).sort();
 
-/** What must hold after every restore, whatever the index was. */
+/** Checks the invariants that hold after every restore, whatever the index was. */
 function soundness(world: ModelledQueue, plan: RestorePlan): void {
   const problems = checkLists(world.image);
   if (problems.length > 0) throw new Error(problems.join('\n'));
@@ -60,10 +60,11 @@ function soundness(world: ModelledQueue, plan: RestorePlan): void {
     if (found.state !== 'valid' || found.header.number !== number) throw new Error(`${number} is not valid`);
     const stored = world.messages.find((message) => message.number === number);
     const body = decodeBody(found.header.type, bodyOf(world.data, found.header));
-    if (!isDeepStrictEqual(body, stored?.body)) throw new Error(`${number} is not what was stored`);
+    if (!isDeepStrictEqual(body, stored?.body))
+      throw new Error(`the body of ${number} differs from the stored body`);
   }
   for (const number of world.usedNumbers) {
-    if (plan.nextNumber <= number) throw new Error(`number ${number} could be given out again`);
+    if (plan.nextNumber <= number) throw new Error(`number ${number} could be used again`);
   }
 }
 
@@ -71,13 +72,14 @@ const repeated = (world: ModelledQueue, plan: RestorePlan): void => {
   const lists = JSON.stringify(aliveOf(plan));
   const again = world.restore(world.index);
   soundness(world, again);
-  if (JSON.stringify(aliveOf(again)) !== lists) throw new Error('restoring twice found something else');
-  if (again.damage.length > 0) throw new Error(`named again: ${JSON.stringify(again.damage)}`);
-  if (again.uncertain > 0 || again.unfinished > 0) throw new Error('uncertain or unfinished a second time');
+  if (JSON.stringify(aliveOf(again)) !== lists) throw new Error('a second restore found other messages');
+  if (again.damage.length > 0) throw new Error(`damage reported again: ${JSON.stringify(again.damage)}`);
+  if (again.uncertain > 0 || again.unfinished > 0)
+    throw new Error('a second restore reported uncertain or unfinished messages');
 };
 
 t.test(
-  'with an intact index exactly what was confirmed, or is whole and was not consumed, is restored',
+  'with an intact index exactly the unconsumed messages that are confirmed or whole are restored',
   async (t) => {
     let torn = 0;
     fc.assert(
@@ -89,7 +91,7 @@ t.test(
         soundness(world, plan);
         if (!isDeepStrictEqual(aliveOf(plan), byOffset(expected)))
           throw new Error(`restored ${aliveOf(plan)}`);
-        // A torn record that nobody was told of is no damage.
+        // A torn record that was never confirmed is not damage.
         if (plan.damage.length + plan.uncertain > 0) throw new Error(JSON.stringify(plan));
         torn += world.torn;
         if (twice) repeated(world, plan);
@@ -100,7 +102,10 @@ t.test(
   },
 );
 
-/** Ways in which an index can be lost or damaged; each gets the index, older copies of it, and chance. */
+/**
+ * Kinds of loss and damage of an index. Each function gets the index, an older copy of it, and random
+ * numbers.
+ */
 const damages: Record<
   string,
   (index: Uint8Array, older: Uint8Array, dice: () => number) => Uint8Array | undefined
@@ -141,7 +146,7 @@ const damages: Record<
 
 for (const [name, damage] of Object.entries(damages)) {
   t.test(
-    `the index is ${name}: nothing confirmed is lost, and what is known to be consumed stays so`,
+    `damaged index (${name}): no confirmed message is lost, and no message with a mark comes back`,
     async (t) => {
       let resurrected = 0;
       let restored = 0;
@@ -166,24 +171,27 @@ for (const [name, damage] of Object.entries(damages)) {
             for (const { offset, number } of world.messages.filter(({ state }) => state === 'consumed')) {
               if (!alive.has(`${number}@${offset}`)) continue;
               if (image && isConsumed(image, KEY, offset, number))
-                throw new Error(`${number} was marked and is back`);
+                throw new Error(`consumed message ${number} has a mark and came back`);
               resurrected += 1;
             }
             for (const { offset, number } of world.messages.filter(({ state }) => state === 'torn')) {
-              if (alive.has(`${number}@${offset}`)) throw new Error(`torn message ${number} is back`);
+              if (alive.has(`${number}@${offset}`)) throw new Error(`torn message ${number} came back`);
             }
             repeated(world, plan);
           },
         ),
         { numRuns: 60 },
       );
-      t.ok(restored > 100, `${restored} messages restored, ${resurrected} of them twice`);
+      t.ok(
+        restored > 100,
+        `${restored} confirmed messages restored, ${resurrected} consumed ones resurrected`,
+      );
     },
   );
 }
 
 t.test(
-  'Rule 2 of [0026] resurrects the dead: not here, through any number of restores and rounds',
+  'consumed messages never come back through repeated restores, unlike with rule 2 of [0026]',
   async (t) => {
     const world = new ModelledQueue();
     let consumed = 0;
@@ -203,11 +211,11 @@ t.test(
       const [alive] = plan.live;
       if (kept && alive) world.consume({ ...kept, entry: world.image.get(FIELD.head) });
     }
-    t.ok(consumed > 30, `${consumed} whole records were told from lost ones`);
+    t.ok(consumed > 30, `${consumed} whole records were recognised as consumed`);
   },
 );
 
-t.test('a new record at the place of a consumed one is never mistaken for it', async (t) => {
+t.test('a new record at the offset of a consumed one is never taken for consumed', async (t) => {
   const world = new ModelledQueue();
   for (let n = 0; n < 200; n += 1) {
     const message = world.storeConfirmed('same');
@@ -217,10 +225,10 @@ t.test('a new record at the place of a consumed one is never mistaken for it', a
   }
 });
 
-t.test('last_sync must not be ahead of what it vouches for: restore does not ask it', async (t) => {
+t.test('restore finds a message on the disk even if last_sync of the index claims to cover it', async (t) => {
   const world = new ModelledQueue();
   const older = world.index.slice();
-  const message = world.storeConfirmed('stored after the pages that got to the disk');
+  const message = world.storeConfirmed('stored after the index pages that reached the disk');
   const image = new IndexImage(older, world.geometry);
   image.putWide(FIELD.lastSync, Date.now() + 1e9);
   image.putWide(FIELD.lastSyncNumber, message.number + 1);
@@ -228,7 +236,7 @@ t.test('last_sync must not be ahead of what it vouches for: restore does not ask
 });
 
 t.test(
-  'Seconds are too coarse, and clocks go back: the newest message is the one with the highest number',
+  'the newest message is the one with the highest number, even when the clock went backwards',
   async (t) => {
     const world = new ModelledQueue();
     const messages = [1, 2, 3].map(() => world.store('x'));
@@ -237,7 +245,7 @@ t.test(
     messages.forEach((message, index) => {
       if (!message) return;
       const { offset, sizeBytes } = message;
-      // The same records, written by a clock that runs backwards.
+      // Give the records dates of a clock that runs backwards.
       const { bytes } = world.data;
       bytes.writeBigUInt64LE(BigInt(dates[index] ?? 0), offset + 8);
       resign(world, offset, sizeBytes);
@@ -256,7 +264,7 @@ for (const [name, spoil, what] of [
   ['signature', 1, 'record gone'],
   ['trailer', -1, 'data'],
 ] as const) {
-  t.test(`a rotted record is named, kept aside and not restored: a bit of its ${name}`, async (t) => {
+  t.test(`a record with a flipped bit in its ${name} is reported as damage and not restored`, async (t) => {
     const world = new ModelledQueue();
     world.storeConfirmed('before');
     const rotted = world.storeConfirmed('some text');
@@ -271,7 +279,7 @@ for (const [name, spoil, what] of [
   });
 }
 
-t.test('with the index lost too, a flipped bit in a header does not hide which message it was', async (t) => {
+t.test('a message with a flipped bit in its header is identified even without an index', async (t) => {
   const world = new ModelledQueue();
   const message = world.storeConfirmed('some text');
   world.data.bytes.writeUInt8(world.data.bytes.readUInt8(message.offset + 20) ^ 4, message.offset + 20);
@@ -281,7 +289,7 @@ t.test('with the index lost too, a flipped bit in a header does not hide which m
   repeated(world, plan);
 });
 
-t.test('signatures that a sender put on slot boundaries are not named as damage', async (t) => {
+t.test('signatures that a sender put on slot boundaries are not reported as damage', async (t) => {
   const world = new ModelledQueue();
   const message = world.storeConfirmed(`${'x'.repeat(SLOT_BYTES * 4)}`);
   for (let at = message.offset + SLOT_BYTES; at < message.offset + message.sizeBytes; at += SLOT_BYTES) {
@@ -291,7 +299,7 @@ t.test('signatures that a sender put on slot boundaries are not named as damage'
   t.same(world.restore(undefined).damage, []);
 });
 
-t.test('retries and their times survive; a time that lies in the future is not believed', async (t) => {
+t.test('retry counts and times survive a restore, but a time in the future is ignored', async (t) => {
   const world = new ModelledQueue();
   const message = world.storeConfirmed('x');
   const at = world.image.entryWord(message.entry);
@@ -302,7 +310,7 @@ t.test('retries and their times survive; a time that lies in the future is not b
   t.match(world.restore(world.index).live, [{ retryCount: 7, lastRetryMs: 0 }]);
 });
 
-t.test('a restore that is killed half way is begun anew by the next one, and loses nothing', async (t) => {
+t.test('the restore after a killed restore starts again and loses no message', async (t) => {
   const world = new ModelledQueue();
   for (let n = 0; n < 9; n += 1) world.storeConfirmed('x');
   const before = world.index.slice();
@@ -315,7 +323,7 @@ t.test('a restore that is killed half way is begun anew by the next one, and los
   }
 });
 
-t.test('every entry is ready and unlocked after a restore, and every lock of before is dead', async (t) => {
+t.test('every used entry is ready and unlocked after a restore', async (t) => {
   const world = new ModelledQueue();
   world.storeConfirmed('x');
   world.restore(world.index);
@@ -324,6 +332,7 @@ t.test('every entry is ready and unlocked after a restore, and every lock of bef
   t.equal(world.image.get(at + ENTRY.lock), 0);
 });
 
+/** Recomputes both checksums of a record. */
 function resign(world: ModelledQueue, offset: number, sizeBytes: number): void {
   const { bytes } = world.data;
   const seed = seedAt(KEY, offset);
@@ -333,14 +342,14 @@ function resign(world: ModelledQueue, offset: number, sizeBytes: number): void {
   bytes.writeUInt32LE(checksum(bytes, offset + 32, end, bodySeed(seed, headerSum)), end);
 }
 
-/** An index whose counter is lost, with all else as it was. */
+/** Returns a copy of the index whose counter of message numbers is lost. */
 const uncounted = (world: ModelledQueue): Uint8Array => {
   const index = world.index.slice();
   new IndexImage(index, world.geometry).putWide(FIELD.nextNumber, 0);
   return index;
 };
 
-/** Consumes a message, after which a later one is begun at its place: no record says any more which numbers there were. */
+/** Stores and consumes a message and erases its record, so that no record shows which numbers were used. */
 function consumeAndErase(world: ModelledQueue): Message {
   const message = world.storeConfirmed('consumed');
   world.consume(message);
@@ -348,7 +357,7 @@ function consumeAndErase(world: ModelledQueue): Message {
   return message;
 }
 
-t.test('no number is given out twice, though its record and the count in the index are gone', async (t) => {
+t.test('no number is used twice, even when its record and the counter in the index are lost', async (t) => {
   const world = new ModelledQueue();
   world.restore(world.index);
   consumeAndErase(world);
@@ -361,7 +370,7 @@ t.test('no number is given out twice, though its record and the count in the ind
   }
 });
 
-t.test('nor after any number of restarts without a message', async (t) => {
+t.test('no number is used twice after hundreds of restarts without a message', async (t) => {
   const world = new ModelledQueue();
   consumeAndErase(world);
   for (let restarts = 0; restarts < 600; restarts += 1) {
@@ -369,32 +378,26 @@ t.test('nor after any number of restarts without a message', async (t) => {
   }
 });
 
-t.test(
-  'an old copy of the index that is put back takes no message for consumed that came after it',
-  async (t) => {
-    const world = new ModelledQueue();
-    world.restore(world.index);
-    const { offset } = consumeAndErase(world);
-    const copy = world.index.slice();
-    world.restore(undefined);
-    world.restore(world.index);
-    const message = world.storeConfirmed('kept');
-    t.equal(message.offset, offset, 'at the place of the one that was consumed');
-    t.same(aliveOf(world.restore(copy)), byOffset([message]));
-  },
-);
+t.test('after an old copy of the index is put back, no newer message is taken for consumed', async (t) => {
+  const world = new ModelledQueue();
+  world.restore(world.index);
+  const { offset } = consumeAndErase(world);
+  const copy = world.index.slice();
+  world.restore(undefined);
+  world.restore(world.index);
+  const message = world.storeConfirmed('kept');
+  t.equal(message.offset, offset, 'the message has the offset of the consumed one');
+  t.same(aliveOf(world.restore(copy)), byOffset([message]));
+});
 
-t.test(
-  'the generation is read from either page, and one that was half written is not believed',
-  async (t) => {
-    const world = new ModelledQueue();
-    const [first = 0, last = 0] = generationPages(world.data);
-    t.equal(readGeneration(world.data), 0);
-    putGeneration(world.data, first, 7);
-    t.equal(readGeneration(world.data), 7);
-    putGeneration(world.data, last, 8);
-    t.equal(readGeneration(world.data), 8);
-    world.data.bytes.writeUInt8(9, last + 520);
-    t.equal(readGeneration(world.data), 7);
-  },
-);
+t.test('the generation is read from either page, and a half-written page is ignored', async (t) => {
+  const world = new ModelledQueue();
+  const [first = 0, last = 0] = generationPages(world.data);
+  t.equal(readGeneration(world.data), 0);
+  putGeneration(world.data, first, 7);
+  t.equal(readGeneration(world.data), 7);
+  putGeneration(world.data, last, 8);
+  t.equal(readGeneration(world.data), 8);
+  world.data.bytes.writeUInt8(9, last + 520);
+  t.equal(readGeneration(world.data), 7);
+});

@@ -10,36 +10,41 @@ import {
 } from '../record/record.js';
 import type { Ring } from '../ring/reserve.js';
 
+/** The records that a scan found. */
 export interface ScanResult {
   /** Whole records in order of offset; they never overlap. */
   valid: ValidRecord[];
-  /** Headers of this queue's that are torn or have rotted, or whose data is, and that no whole record lies upon. */
+  /**
+   * Headers of this queue whose record is torn or rotted (header or data), and that no whole record overlaps.
+   */
   damaged: DamagedRecord[];
 }
 
+/** The header of a damaged record; `what` is the damaged part. */
 export interface DamagedRecord extends RecordHeader {
   what: 'data' | 'header';
 }
 
-/** Looks at slot boundaries: anew each time, or with the help of what was seen before. */
+/** Reads the content of slots, either from the data file each time or with a cache. */
 export interface SlotReader {
-  /** Gives what `readSlot` gives. */
+  /** Returns the result of `readSlot`. */
   read(data: DataBytes, key: ChecksumKey, offset: number): SlotContent;
-  /** A slot boundary at or behind `offset`; between the two there is nothing. */
+  /** Returns a slot boundary at or behind `offset`. No slot between the two holds a signature. */
   skip(offset: number): number;
 }
 
 const UNCACHED: SlotReader = { read: readSlot, skip: (offset) => offset };
 
-/** How far ahead of itself the scan asks the kernel to read. */
+/** Distance in bytes by which the scan asks the kernel to read ahead. */
 const READ_AHEAD_BYTES = 8 * 2 ** 20;
 
 /**
- * Scans the ring at 256-byte boundaries for records [0026]. A whole record is stepped over entirely: nothing inside a
- * message body is ever taken for a record. Everything else is stepped over by one boundary, because below a
- * torn record older whole ones may stand.
+ * Scans the ring for records at the 256-byte boundaries [0026]. The scan skips the whole of a valid record,
+ * so that bytes inside a message body are never taken for a record. Otherwise it advances by one boundary,
+ * because a torn record may have overwritten only part of the space of older records, and those behind it may
+ * still be whole.
  *
- * Bounded by reading the file once and by one checksum over each record.
+ * Its cost is one read of the file and one checksum over each record.
  */
 export function scan(data: DataBytes, ring: Ring, key: ChecksumKey, slots = UNCACHED): ScanResult {
   const valid: ValidRecord[] = [];
@@ -68,7 +73,10 @@ export function scan(data: DataBytes, ring: Ring, key: ChecksumKey, slots = UNCA
   };
 }
 
-/** Does `[offset, offset + length)` meet one of the records? They are in order and disjoint. */
+/**
+ * Returns whether `[offset, offset + length)` overlaps one of the records, which must be in order and
+ * disjoint.
+ */
 export function overlapsAny(records: readonly RecordHeader[], offset: number, length: number): boolean {
   let low = 0;
   let high = records.length;

@@ -13,7 +13,9 @@ const SLOTS = 24;
 const ENTRIES = 32;
 const ring: Ring = { start: RING_START, end: RING_START + SLOTS * SLOT_BYTES };
 
-/** The allocator under test beside a model of it: a row of slots, each free or taken by an entry. */
+/**
+ * The allocator under test and a model of it: an array of slots, each of which is free or taken by an entry.
+ */
 class World {
   readonly image: IndexImage;
   readonly slots: number[] = Array.from({ length: SLOTS }, () => NONE);
@@ -69,7 +71,7 @@ const step = fc.oneof(
   { weight: 2, arbitrary: fc.record({ do: fc.constant('release' as const), n: fc.nat(99) }) },
 );
 
-t.test('no live record is ever given out again, and room that is there is always found', async (t) => {
+t.test('space of live records is never reserved, and existing free space is always found', async (t) => {
   let refused = 0;
   let wrapped = 0;
   fc.assert(
@@ -83,7 +85,9 @@ t.test('no live record is ever given out again, and room that is there is always
           const before = world.image.getWide(FIELD.writeOffset);
           const found = world.reserve(n);
           if (found !== n * SLOT_BYTES <= room) {
-            throw new Error(`${n} slots ${found ? 'found' : 'refused'}, longest run ${room / SLOT_BYTES}`);
+            throw new Error(
+              `${n} slots ${found ? 'found' : 'refused'}, longest free run ${room / SLOT_BYTES}`,
+            );
           }
           if (!found) refused += 1;
           else if (world.image.getWide(FIELD.writeOffset) < before) wrapped += 1;
@@ -92,39 +96,40 @@ t.test('no live record is ever given out again, and room that is there is always
         if (problems.length > 0) throw new Error(problems.join('\n'));
       }
       while (world.live.length > 0) world.release(0);
-      if (!world.reserve(SLOTS)) throw new Error('an empty ring has no room for all of itself');
+      if (!world.reserve(SLOTS)) throw new Error('the whole of an empty ring cannot be reserved');
     }),
     { numRuns: 400 },
   );
-  t.ok(refused > 100 && wrapped > 100, 'rooms were refused and the ring did wrap around');
+  t.ok(refused > 100 && wrapped > 100, 'some reservations were refused, and the ring wrapped around');
 });
 
-t.test(
-  'a single old message does not stop the queue when the write position comes round to it',
-  async (t) => {
-    const world = new World();
-    world.reserve(2);
-    let stored = 0;
-    for (let round = 0; round < 5 * SLOTS; round += 1) {
-      if (!world.reserve(3)) break;
-      stored += 1;
-      world.release(1);
-    }
-    t.equal(stored, 5 * SLOTS, 'everything that came was stored while the old message waited');
-    t.equal(world.live.length, 1);
-  },
-);
+t.test('a single old message does not stop the queue when the write position reaches it again', async (t) => {
+  const world = new World();
+  world.reserve(2);
+  let stored = 0;
+  for (let round = 0; round < 5 * SLOTS; round += 1) {
+    if (!world.reserve(3)) break;
+    stored += 1;
+    world.release(1);
+  }
+  t.equal(stored, 5 * SLOTS, 'every new message was stored while the old message waited');
+  t.equal(world.live.length, 1);
+});
 
-t.test('an old message is skipped by moving it from head to tail, and R and W with it [0033]', async (t) => {
+t.test('an old message is skipped by moving it from head to tail, which moves R and W [0033]', async (t) => {
   const world = new World();
   world.reserve(4);
   world.reserve(SLOTS - 4);
   world.release(1);
   world.reserve(SLOTS - 4);
   const head = world.image.get(FIELD.head);
-  t.equal(findFit(world.image, ring, SLOT_BYTES), undefined, 'full');
-  t.equal(findSpace(world.image, ring, SLOT_BYTES), undefined, 'full, and known by the count alone');
-  t.equal(world.image.get(FIELD.head), head, 'nothing was skipped for a message that cannot fit');
+  t.equal(findFit(world.image, ring, SLOT_BYTES), undefined, 'the ring is full');
+  t.equal(
+    findSpace(world.image, ring, SLOT_BYTES),
+    undefined,
+    'findSpace sees from the byte count that the ring is full',
+  );
+  t.equal(world.image.get(FIELD.head), head, 'no message was skipped for a message that cannot fit');
   world.release(1);
   world.reserve(8);
   t.not(findSpace(world.image, ring, 12 * SLOT_BYTES), undefined);
@@ -133,21 +138,41 @@ t.test('an old message is skipped by moving it from head to tail, and R and W wi
 
 t.test('the four cases of the space check [0031, 0032]', async (t) => {
   const world = new World();
-  t.equal(findFit(world.image, ring, SLOTS * SLOT_BYTES), ring.start, 'empty: all of it');
-  t.equal(findFit(world.image, ring, (SLOTS + 1) * SLOT_BYTES), undefined, 'empty: not more');
+  t.equal(
+    findFit(world.image, ring, SLOTS * SLOT_BYTES),
+    ring.start,
+    'an empty ring has space for its whole size',
+  );
+  t.equal(
+    findFit(world.image, ring, (SLOTS + 1) * SLOT_BYTES),
+    undefined,
+    'an empty ring has no space for more',
+  );
   world.reserve(10);
   world.reserve(4);
-  t.equal(findFit(world.image, ring, 10 * SLOT_BYTES), ring.start + 14 * SLOT_BYTES, 'R before W: behind W');
+  t.equal(
+    findFit(world.image, ring, 10 * SLOT_BYTES),
+    ring.start + 14 * SLOT_BYTES,
+    'with R before W the space is behind W',
+  );
   world.release(0);
   t.equal(
     findFit(world.image, ring, 10 * SLOT_BYTES),
     ring.start + 14 * SLOT_BYTES,
-    'as long as there is room',
+    'the space is behind W while the message fits there',
   );
   world.reserve(8);
-  t.equal(findFit(world.image, ring, 10 * SLOT_BYTES), ring.start, 'then around to the start');
+  t.equal(
+    findFit(world.image, ring, 10 * SLOT_BYTES),
+    ring.start,
+    'the space is at the start when the message does not fit behind W',
+  );
   world.reserve(6);
-  t.equal(findFit(world.image, ring, 4 * SLOT_BYTES), ring.start + 6 * SLOT_BYTES, 'W before R: up to R');
-  t.equal(findFit(world.image, ring, 5 * SLOT_BYTES), undefined, 'and not over it');
+  t.equal(
+    findFit(world.image, ring, 4 * SLOT_BYTES),
+    ring.start + 6 * SLOT_BYTES,
+    'with W before R the space ends at R',
+  );
+  t.equal(findFit(world.image, ring, 5 * SLOT_BYTES), undefined, 'the space does not extend beyond R');
   t.equal(world.image.get(world.image.entryWord(world.image.get(FIELD.head)) + ENTRY.previous), NONE);
 });

@@ -9,24 +9,26 @@ export interface Ring {
 }
 
 /**
- * Heads that one reservation skips at most. It bounds how long the mutex is held; a reservation that gives up here
- * leaves the ring as far as it came, and the next one goes on from there.
+ * Upper bound of the heads that one reservation skips. It limits how long the mutex is held. A reservation
+ * that gives up here keeps the skips that it made, and the next one continues from there.
  */
 const MAX_SKIPS = 4096;
 
 /**
- * Storage availability check [0029-0033]: finds `extent` bytes in one piece behind W, and skips old messages that stand
- * in the way. Nothing is written but the list order; the caller then appends at the returned offset.
+ * Finds `extent` contiguous free bytes behind W, and skips old messages that are in the way. This is the
+ * storage availability check of [0029-0033]. It changes only the order of the list and W. The caller then
+ * appends an entry with the returned offset.
  *
- * R is the offset of the head of the in-use list, W the end of the last record written.
+ * R is the offset of the record at the head of the in-use list. W is the end of the last record that was
+ * written or skipped.
  *
- * @param extent bytes, a multiple of the slot size.
- * @returns the offset, or undefined when there is no such room.
+ * @param extent size in bytes, a multiple of the slot size.
+ * @returns the offset, or undefined when there is no such free space.
  */
 export function findSpace(image: IndexImage, ring: Ring, extent: number): number | undefined {
   if (image.getWide(FIELD.usedBytes) + extent > ring.end - ring.start) return undefined;
-  // Once around the ring: every gap between two records has then been the one in front of R. A single old message is
-  // skipped like any other, else the queue would be full for as long as it stays.
+  // Go around the ring at most once: every gap between two records was then the gap in front of R. Skip a
+  // single old message like any other: otherwise the queue would be full until that message is consumed.
   const maxSkips = Math.min(image.get(FIELD.inUse), MAX_SKIPS);
   for (let skips = 0; ; skips += 1) {
     const offset = findFit(image, ring, extent);
@@ -36,7 +38,11 @@ export function findSpace(image: IndexImage, ring: Ring, extent: number): number
   }
 }
 
-/** Where the run fits without skipping anything: at W, at the start after a wrap, or nowhere. */
+/**
+ * Finds `extent` contiguous free bytes without skipping a message.
+ *
+ * @returns W, the start of the ring after a wrap, or undefined when the bytes fit at neither of them.
+ */
 export function findFit(image: IndexImage, ring: Ring, extent: number): number | undefined {
   const write = image.getWide(FIELD.writeOffset);
   const head = image.get(FIELD.head);

@@ -3,34 +3,34 @@ import { QueueError } from '../platform/errors.js';
 import type { RawSettings, SettingsLayer } from './load.js';
 import { SettingsSchema } from './settings.js';
 
-/** A setting as a flag of the command line. */
+/** A command-line flag for one setting. */
 export interface SettingFlag {
-  /** Without the dashes: `smtp-port` for smtp.port. */
+  /** Name without the dashes, such as `smtp-port` for smtp.port. */
   name: string;
   keyPath: readonly string[];
-  /** How the value is written. */
+  /** The form of the value, as the help text shows it. */
   placeholder: string;
   description: string;
 }
 
 type Schema = z.core.JSONSchema.BaseSchema;
 
-/** The JSON Schema of settings files, made from the one definition of the settings. */
+/** Builds the JSON Schema of settings files from SettingsSchema, the only definition of the settings. */
 export function settingsJsonSchema(): Schema {
   return {
     ...z.toJSONSchema(SettingsSchema, { io: 'input' }),
     title: 'Settings of a PlugPull queue',
     description:
-      'For --config FILE; every key can be left out. What install was given is kept in queue.json.',
+      'Format of the file for --config. Every key is optional. Install saves its settings in queue.json.',
   };
 }
 
-/** One flag for each setting but `directory`, which is `--queue`. */
+/** Returns one flag for each setting except `directory`, whose flag is `--queue`. */
 export function settingFlags(): SettingFlag[] {
   return flagsBelow(settingsJsonSchema(), []).filter((flag) => flag.name !== 'directory');
 }
 
-/** Names that are shorter than the key path. */
+/** Flag names that are shorter than the key path. */
 const SHORT_NAMES: Record<string, string> = { 'delivery.nextHop': 'next-hop', 'delivery.routes': 'routes' };
 
 function flagsBelow(schema: Schema, keyPath: readonly string[]): SettingFlag[] {
@@ -55,7 +55,7 @@ function placeholder(dotted: string): string {
   return /Bytes$/.test(dotted) ? 'size' : 'value';
 }
 
-/** The flags that were given, by name, as a layer of settings. @throws QueueError `bad-setting` */
+/** Converts given flags, by name, into a layer of settings. @throws QueueError `bad-setting` */
 export function flagLayer(given: ReadonlyMap<string, string>): SettingsLayer {
   const values: RawSettings = {};
   const flags = settingFlags();
@@ -70,7 +70,9 @@ export function flagLayer(given: ReadonlyMap<string, string>): SettingsLayer {
   return { values, nameOf };
 }
 
-/** Text becomes what a settings file would hold; what is wrong with it is for the schema to say. */
+/**
+ * Converts the text of a flag into the value that a settings file would contain. The schema validates it later.
+ */
 function settingOf(flag: SettingFlag, text: string): unknown {
   const dotted = flag.keyPath.join('.');
   if (dotted === 'pairs') return text.split(',').map(pairOf);

@@ -5,33 +5,36 @@ import type { z } from 'zod';
 import { QueueError } from '../platform/errors.js';
 import { GEOMETRY_KEYS, portablePath, type QueueSettings, SettingsSchema } from './settings.js';
 
-/** The installed settings of a queue, in its directory. */
+/** Name of the file with the installed settings, in the directory of the queue. */
 export const INSTALLED_SETTINGS_FILE = 'queue.json';
 
-/** A tree of settings as they were written somewhere, not yet checked. */
+/** A tree of settings that is not validated yet. */
 export type RawSettings = { [key: string]: unknown };
 
-/** One place that settings come from. `nameOf` says how a person wrote the setting at a key path there. */
+/** One source of settings: a file or the flags. */
 export interface SettingsLayer {
   values: RawSettings;
+  /** Returns the name of the setting at a key path, in the notation of this source. */
   nameOf: (keyPath: readonly string[]) => string;
 }
 
+/** The sources from which settings are loaded. */
 export interface LoadOptions {
   /** The queue directory as `--queue` gave it. */
   directory?: string;
   /** A settings file as `--config` gave it. */
   configFile?: string;
-  /** What the flags say; overrides the files. */
+  /** The settings that flags give. They override the files. */
   flags?: SettingsLayer;
-  /** `needed`: the queue must have been installed; `none`: it is about to be. */
+  /** `needed`: the queue must be installed. `none`: install is about to create it. */
   installed: 'needed' | 'none';
 }
 
 /**
- * Settings from, lowest to highest: defaults, what was installed, the settings file, the flags.
- * @throws QueueError `bad-setting` naming file or flag, key path, what was found and what was expected;
- *   `not-a-queue` when the directory holds no installed queue.
+ * Loads the settings. The sources are, from the lowest to the highest priority: defaults, installed settings,
+ * settings file, flags.
+ * @throws QueueError `bad-setting` with the file or flag, the key path, the found and the expected value;
+ * `not-a-queue` when the directory contains no installed queue
  */
 export function loadSettings(options: LoadOptions): QueueSettings {
   const layers: SettingsLayer[] = [];
@@ -46,12 +49,12 @@ export function loadSettings(options: LoadOptions): QueueSettings {
   return settings;
 }
 
-/** Settings from one tree, every default filled in. @throws QueueError `bad-setting` */
+/** Validates one tree of settings and fills in the defaults. @throws QueueError `bad-setting` */
 export function parseSettings(values: RawSettings, source = 'settings'): QueueSettings {
   return parseLayers([{ values, nameOf: (keyPath) => `${source}: ${keyPath.join('.')}` }]);
 }
 
-/** The text of the installed settings: the whole geometry, and what else was given when the queue was installed. */
+/** Formats the installed settings: all settings except the directory, with portable paths. */
 export function installedText(settings: QueueSettings): string {
   const { directory, deadLetter, ...rest } = settings;
   const pairs = settings.pairs.map((pair) => ({
@@ -125,7 +128,7 @@ function parseLayers(layers: readonly SettingsLayer[]): QueueSettings {
   );
 }
 
-/** Trees are merged key by key; anything else is replaced by what lies over it. */
+/** Merges two trees key by key. Any other value of `over` replaces the value of `under`. */
 function mergeTrees(under: unknown, over: unknown): unknown {
   if (!isTree(under) || !isTree(over)) return over === undefined ? under : over;
   const keys = new Set([...Object.keys(under), ...Object.keys(over)]);
@@ -146,7 +149,7 @@ function describeIssue(issue: z.core.$ZodIssue, layers: readonly SettingsLayer[]
   return `${source.nameOf(keyPath)}: ${found}, expected ${issue.message}`;
 }
 
-/** The topmost layer that has the key path, else the one that has the longest part of it. */
+/** Returns the highest layer that has the key path or, if none has it, the longest part of it. */
 function sourceOf(keyPath: readonly string[], layers: readonly SettingsLayer[]): SettingsLayer {
   for (let length = keyPath.length; length > 0; length--) {
     const part = keyPath.slice(0, length);
@@ -186,7 +189,7 @@ function isTree(value: unknown): value is RawSettings {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** A value as a person may see it, cut where it gets long. */
+/** Formats a value for an error message, cut to 80 characters. */
 function formatValue(value: unknown): string {
   const text = JSON.stringify(value) ?? String(value);
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;

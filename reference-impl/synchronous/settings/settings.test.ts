@@ -11,7 +11,7 @@ import { parseDurationMs, parseSize } from './units.js';
 const MIB = 2 ** 20;
 const REPOSITORY = new URL('../../../../', import.meta.url);
 
-/** A directory with the files given, removed after the test. */
+/** Creates a directory with these files and removes it after the test. */
 function directoryWith(test: Test, files: Record<string, string>): string {
   const directory = mkdtempSync(join(tmpdir(), 'plugpull-settings-'));
   test.teardown(() => rmSync(directory, { recursive: true }));
@@ -19,6 +19,7 @@ function directoryWith(test: Test, files: Record<string, string>): string {
   return directory;
 }
 
+/** Calls `act` and returns the message of the usage error that it throws. */
 function complaint(act: () => unknown): string {
   try {
     act();
@@ -29,7 +30,7 @@ function complaint(act: () => unknown): string {
   throw new Error('no complaint');
 }
 
-t.test('settings are complete when only the directory is given', async (t) => {
+t.test('settings that give only the directory are completed with defaults', async (t) => {
   const settings = parseSettings({ directory: '/q' });
   t.strictSame(settings.pairs, [{ directory: '/q/0', indexDirectory: '/q/0' }]);
   t.equal(settings.dataBytes, 64 * MIB);
@@ -37,11 +38,11 @@ t.test('settings are complete when only the directory is given', async (t) => {
   t.equal(settings.deadLetter.directory, '/q/dead');
   t.ok(
     settings.smtp.maxMessageBytes < settings.maxRecordBytes,
-    'a message fits into a record with its envelope',
+    'the largest message and its envelope fit into a record',
   );
 });
 
-t.test('sizes and durations take units, whole results only', async (t) => {
+t.test('sizes and durations accept units, and only whole results', async (t) => {
   t.equal(parseSize('64MiB'), 64 * MIB);
   t.equal(parseSize('1GB'), 1e9);
   t.equal(parseSize('1.5KiB'), 1536);
@@ -53,7 +54,7 @@ t.test('sizes and durations take units, whole results only', async (t) => {
     t.equal(parseSize(text), undefined);
 });
 
-t.test('a whole number of bytes reads the same with and without its unit', async (t) => {
+t.test('parseSize multiplies a whole number by its unit', async (t) => {
   fc.assert(
     fc.property(
       fc.nat(1_000_000),
@@ -66,7 +67,7 @@ t.test('a whole number of bytes reads the same with and without its unit', async
   );
 });
 
-t.test('a wrong setting is named by file, key path, what was found and what was expected', async (t) => {
+t.test('an error about a setting names file, key path, found value and expected value', async (t) => {
   const cases: [unknown, RegExp][] = [
     [
       { dataBytes: '1TX' },
@@ -103,11 +104,11 @@ t.test('a wrong setting is named by file, key path, what was found and what was 
     const configFile = join(directory, 'c.json');
     const message = complaint(() => loadSettings({ directory, configFile, installed: 'none' }));
     t.match(message, expected);
-    t.notMatch(message, /\n/, 'one line');
+    t.notMatch(message, /\n/, 'the message is one line');
   }
 });
 
-t.test('a file that is missing or no JSON is named', async (t) => {
+t.test('an error about a settings file that is missing or not JSON names the file', async (t) => {
   const directory = directoryWith(t, { 'bad.json': '{ "a": ' });
   const load = (name: string) => () =>
     loadSettings({ directory, configFile: join(directory, name), installed: 'none' });
@@ -119,7 +120,7 @@ t.test('a file that is missing or no JSON is named', async (t) => {
   );
 });
 
-t.test('flags lie over the file, the file over what was installed, that over the defaults', async (t) => {
+t.test('flags override the file, which overrides the installed settings and the defaults', async (t) => {
   const directory = directoryWith(t, {
     'c.json': JSON.stringify({ smtp: { port: 25, hostname: 'from.file' } }),
   });
@@ -136,7 +137,7 @@ t.test('flags lie over the file, the file over what was installed, that over the
   t.equal(indexSyncMs, 10_000);
 });
 
-t.test('every setting has a flag, and a wrong one is named as the flag', async (t) => {
+t.test('every setting has a flag, and an error about its value names the flag', async (t) => {
   const names = settingFlags().map(({ name }) => name);
   for (const name of ['smtp-port', 'next-hop', 'data-bytes', 'sync-max-batch-bytes', 'dead-letter-entries']) {
     t.ok(names.includes(name), name);
@@ -148,7 +149,7 @@ t.test('every setting has a flag, and a wrong one is named as the flag', async (
   t.match(complaint(wrongRoute), /^--routes: found "nonsense", expected domain=host:port/);
 });
 
-t.test('flags reach lists, maps, null and truth values', async (t) => {
+t.test('flags can set lists, maps, null and booleans', async (t) => {
   const given = new Map([
     ['pairs', 'a=/index/a,b'],
     ['routes', 'One.example=10.0.0.1:25,two.example=[::1]:26'],
@@ -165,7 +166,7 @@ t.test('flags reach lists, maps, null and truth values', async (t) => {
   t.equal(settings.sync.writeOnMisfit, false);
 });
 
-t.test('an installed queue keeps its geometry, wherever its directory is moved', async (t) => {
+t.test('an installed queue keeps its geometry when its directory is moved', async (t) => {
   const installed = parseSettings({
     directory: '/elsewhere',
     dataBytes: '4MiB',
@@ -183,7 +184,7 @@ t.test('an installed queue keeps its geometry, wherever its directory is moved',
   t.equal(loadSettings({ directory, flags: same, installed: 'needed' }).dataBytes, 4 * MIB);
 });
 
-t.test('a directory that holds no queue is told so', async (t) => {
+t.test('loading settings from a directory without a queue is an error', async (t) => {
   const directory = directoryWith(t, {});
   t.match(
     complaint(() => loadSettings({ directory, installed: 'needed' })),
@@ -191,11 +192,11 @@ t.test('a directory that holds no queue is told so', async (t) => {
   );
 });
 
-t.test('the published JSON Schema is the one that the settings make', async (t) => {
+t.test('the published JSON Schema matches the settings', async (t) => {
   const file = new URL('reference-impl/synchronous/settings/queue.schema.json', REPOSITORY);
   const schema: unknown = JSON.parse(JSON.stringify(settingsJsonSchema()));
-  // TAP_SNAPSHOT=1 is how tap is told to write down anew what it compares with.
+  // TAP_SNAPSHOT=1 is the variable by which tap updates its snapshots.
   if (process.env.TAP_SNAPSHOT === '1') writeFileSync(file, `${JSON.stringify(schema, null, 2)}\n`);
   const published: unknown = JSON.parse(readFileSync(file, 'utf8'));
-  t.strictSame(published, schema, 'write it anew with TAP_SNAPSHOT=1 when the settings have changed');
+  t.strictSame(published, schema, 'if the settings have changed, run this test with TAP_SNAPSHOT=1');
 });

@@ -5,7 +5,7 @@ import { count, durationMs, size } from './units.js';
 const KIB = 2 ** 10;
 const MIB = 2 ** 20;
 const PAGE_BYTES = 4096;
-/** Room that envelope and record header take beside the message in a record, at the most recipients by default. */
+/** Bytes reserved in a record for the envelope of the default maximum of recipients and for the record header. */
 const ENVELOPE_BYTES = 512 * 1024;
 const MAX_DURATION_MS = 24 * 3_600_000;
 
@@ -14,7 +14,7 @@ const host = () =>
   z.string({ error: 'a host name or address' }).regex(/^[A-Za-z0-9_.:-]{1,255}$/, {
     error: 'a host name or address',
   });
-/** `host:port`, with an IPv6 address in brackets. */
+/** A `host:port` pair. An IPv6 address is in brackets. */
 const HOST_PORT = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):\d{1,5}$/;
 const hostPort = () =>
   z.string({ error: 'host:port' }).refine(isHostPort, { error: 'host:port, the port from 1 to 65535' });
@@ -37,187 +37,201 @@ const Sync = object({
   maxBatchBytes: size({ min: 1, max: 2 ** 40 })
     .prefault(8 * MIB)
     .describe(
-      'A batch is written when its range reaches so many bytes ([0045]; claims 6, 8, 22, 24, 38, 51).',
+      'Total size of the requests at which a batch is written ([0045]; claims 6, 8, 22, 24, 38, 50).',
     ),
   maxBatchRequests: count({ min: 1, max: 65_536 })
     .prefault(4096)
-    .describe('A batch is written when it holds so many requests ([0045]; claims 9, 25, 39).'),
+    .describe('Number of requests at which a batch is written ([0045]; claims 9, 25, 39, 51).'),
   maxGatherMs: durationMs({ min: 0, max: 60_000 })
     .prefault(0)
     .describe(
-      'A batch is written so long after its first request at the latest; 0: whatever one read gathered is ' +
-        'written at once ([0042, 0045]; claims 10, 26, 36, 40).',
+      'Longest time from the first request of a batch to its write; 0: the requests of one read are written ' +
+        'at once ([0042, 0045]; claims 10, 26, 36, 40, 48, 52).',
     ),
   maxIdleMs: durationMs({ min: 0, max: 60_000 })
     .prefault(0)
     .describe(
-      'A batch is written when no new request came for so long ([0045]; claims 11, 27, 41). Only of effect ' +
-        'below maxGatherMs; 0: no limit of its own.',
+      'Time without a new request after which a batch is written ([0045]; claims 11, 27, 41, 53); it has an ' +
+        'effect only if it is shorter than maxGatherMs; 0: no such rule.',
     ),
   maxSinceWriteMs: durationMs({ min: 0, max: 60_000 })
     .nullable()
     .prefault(null)
     .describe(
-      'A batch is written when the previous write was so long ago (claims 5, 21); null: no such rule.',
+      'Time since the previous write after which a batch is written (claims 5, 21); null: no such rule.',
     ),
   contiguousRequests: count({ min: 2, max: 65_536 })
     .nullable()
     .prefault(null)
     .describe(
-      'A batch is written as soon as it holds so many requests that lie end to end ([0042]; claims 7, 23, 37); ' +
-        'null: no such rule.',
+      'Number of requests without a gap between them at which a batch is written ([0042]; claims 7, 23, 37, ' +
+        '49); null: no such rule.',
     ),
   maxGapPages: count({ min: 0, max: 2 ** 34 })
     .nullable()
     .prefault(null)
     .describe(
-      'A request that lies further than so many 4096-byte pages from the batch is not substantially contiguous ' +
-        'with it and waits for the next ([0045]; claims 12, 28, 42); null: no limit.',
+      'Largest gap between a request and the batch, in pages of 4096 bytes; a request beyond it is not ' +
+        'substantially contiguous and waits for the next batch ([0045]; claims 12, 28, 42, 54); null: no limit.',
     ),
   maxGapBytes: size({ min: 0, max: 2 ** 46 })
     .nullable()
     .prefault(null)
-    .describe('The same in bytes ([0045]; claims 13, 29, 43); null: no limit.'),
+    .describe(
+      'The same limit as maxGapPages, in bytes; the smaller one applies ([0045]; claims 13, 29, 43, 55); ' +
+        'null: no limit.',
+    ),
   writeOnMisfit: z
     .boolean({ error: 'true or false' })
     .prefault(true)
     .describe(
-      'A request that is not substantially contiguous makes the batch be written (claims 12, 13, 28, 29, 42, 43); ' +
-        'false: it only waits in the temporary storage while the batch gathers on ([0051], claims 16, 33).',
+      'Whether a request that is not substantially contiguous causes the batch to be written (claims 12, 13, ' +
+        '28, 29, 42, 43, 54, 55); false: the request waits in the temporary storage while the batch keeps ' +
+        'gathering ([0051]; claims 16, 33).',
     ),
   confirmationTimeoutMs: durationMs({ min: 1, max: 60_000 })
     .prefault(200)
-    .describe('The helper waits so long for the confirmations of its confirmations [0044].'),
+    .describe('Longest wait of the helper for the confirmations of its confirmations [0044].'),
   maxUnconfirmedBatches: count({ min: 1, max: 1024 })
     .prefault(8)
     .describe(
-      'So many written batches may wait for the confirmations of their confirmations while the next is gathered; ' +
-        '1: the helper waits for each, as in [0043].',
+      'Number of written batches that may await the confirmations of their confirmations; when it is reached, ' +
+        'the helper gathers nothing; 1: the helper waits after every batch, as in [0043].',
     ),
   helperTimeoutMs: durationMs({ min: 1, max: 60_000 })
     .prefault(250)
-    .describe('A worker waits so long for a confirmation before it looks whether the helper died [0044].'),
+    .describe('Time without a confirmation after which a worker checks whether the helper died [0044].'),
   requestTimeoutMs: durationMs({ min: 10, max: MAX_DURATION_MS })
     .prefault(30_000)
     .describe(
-      'A worker gives a sync request up after so long; whether the message is stored is then indefinite.',
+      'Time after which a worker gives up a sync request; the outcome of the message is then indefinite.',
     ),
 });
 
 const Smtp = object({
-  host: host().prefault('127.0.0.1').describe('The address that the worker listens on.'),
+  host: host().prefault('127.0.0.1').describe('Address on which the worker listens.'),
   port: count({ min: 0, max: 65_535 })
     .prefault(0)
-    .describe('The port that the worker listens on; 0: any free one.'),
-  hostname: host().prefault('localhost').describe('The name in the greeting and in the answer to EHLO.'),
+    .describe('Port on which the worker listens; 0: any free port.'),
+  hostname: host().prefault('localhost').describe('Host name in the greeting and in the reply to EHLO.'),
   maxMessageBytes: size({ min: 1, max: 2 ** 31 })
     .nullable()
     .prefault(null)
-    .describe('The largest message that is taken (SIZE, RFC 1870); null: what maxRecordBytes leaves.'),
-  maxRecipients: count({ min: 1, max: 10_000 }).prefault(1000).describe('Most recipients of one message.'),
+    .describe(
+      'Largest message that is accepted (SIZE, RFC 1870); null: the part of maxRecordBytes that the envelope ' +
+        'does not need.',
+    ),
+  maxRecipients: count({ min: 1, max: 10_000 })
+    .prefault(1000)
+    .describe('Maximum number of recipients of one message.'),
   maxConnections: count({ min: 1, max: 65_536 })
     .prefault(1024)
-    .describe('Most connections at a time of one worker.'),
+    .describe('Maximum number of open connections per worker.'),
   smsDomain: host()
     .prefault('sms.invalid')
     .describe(
-      'Addresses of up to 15 digits in this domain are MSISDNs; such messages are SMS records [0027].',
+      'Domain whose addresses of up to 15 digits are MSISDNs; messages between them are SMS records [0027].',
     ),
   shutdownGraceMs: durationMs({ min: 0, max: MAX_DURATION_MS })
     .prefault(10_000)
-    .describe('After SIGTERM, what is in flight may take so long.'),
+    .describe('Longest time after SIGTERM for messages in flight to be finished.'),
   idleTimeoutMs: durationMs({ min: 10, max: MAX_DURATION_MS })
     .prefault(300_000)
-    .describe('A client that sends nothing for so long is disconnected (RFC 5321 4.5.3.2.7).'),
+    .describe('Time without input after which a client is disconnected (RFC 5321 4.5.3.2.7).'),
 });
 
 const Delivery = object({
-  nextHop: hostPort().optional().describe('Where mail goes that no route names: host:port.'),
+  nextHop: hostPort().optional().describe('Destination of mail for which there is no route: host:port.'),
   routes: z
     .record(z.string().toLowerCase(), hostPort(), { error: 'an object of domain: "host:port"' })
     .prefault({})
-    .describe('Destination by the domain of a recipient: host:port.'),
-  hostname: host().prefault('localhost').describe('The name that EHLO gives to the next hop.'),
+    .describe('Destinations by the domain of the recipient: host:port.'),
+  hostname: host().prefault('localhost').describe('Host name in the EHLO to the next hop.'),
   sessions: count({ min: 1, max: 256 })
     .prefault(4)
-    .describe('Most sessions at a time to one destination, per worker.'),
+    .describe('Maximum number of open sessions to one destination, per worker.'),
   messagesPerSession: count({ min: 1, max: 1_000_000 })
     .prefault(10_000)
-    .describe('A session is closed after so many messages [0036].'),
+    .describe('Number of messages after which a session is closed [0036].'),
   batchMessages: count({ min: 1, max: 65_536 })
     .prefault(256)
-    .describe('Most messages that a worker holds locked for delivery [0035].'),
+    .describe('Maximum number of messages that a worker holds locked for delivery [0035].'),
   batchBytes: size({ min: 1, max: 2 ** 31 })
     .prefault(32 * MIB)
-    .describe('Most message bytes that a worker holds locked for delivery; one message may be larger.'),
+    .describe('Maximum size of the messages that a worker holds locked for delivery; one may be larger.'),
   retryLimit: count({ min: 0, max: 65_535 })
     .prefault(100)
-    .describe('After so many failed tries a message goes to the dead-letter queue [0035].'),
+    .describe('Number of retries after which a message goes to the dead-letter queue [0035].'),
   backoffInitialMs: durationMs({ min: 1, max: MAX_DURATION_MS })
     .prefault(1000)
-    .describe('The pause after the first failed try; it doubles with each.'),
+    .describe('Pause after the first failed delivery attempt; it doubles with every further failure.'),
   backoffMaxMs: durationMs({ min: 1, max: MAX_DURATION_MS })
     .prefault(900_000)
-    .describe('The longest pause between tries.'),
+    .describe('Longest pause between delivery attempts.'),
   connectTimeoutMs: durationMs({ min: 10, max: MAX_DURATION_MS })
     .prefault(10_000)
-    .describe('So long a connection to the next hop may take.'),
+    .describe('Longest time for connecting to the next hop.'),
   replyTimeoutMs: durationMs({ min: 10, max: MAX_DURATION_MS })
     .prefault(120_000)
-    .describe('So long the next hop may be silent before the session is given up.'),
+    .describe('Time without a reply from the next hop after which the session is given up.'),
 });
 
 const Pair = object({
   directory: path().describe('Directory of the queue data file, relative to the queue directory.'),
-  indexDirectory: path().optional().describe('Directory of the index file, when on another disk [0022].'),
+  indexDirectory: path()
+    .optional()
+    .describe('Directory of the index file, if it is not that of the data file [0022].'),
 });
 
 const DeadLetter = object({
   dataBytes: dataBytes()
     .nullable()
     .prefault(null)
-    .describe('Size of its data file; null: that of the queue.'),
+    .describe('Size of the data file of the dead-letter queue; null: the same as dataBytes of the queue.'),
   entries: entries()
     .nullable()
     .prefault(null)
-    .describe('Number of its index entries; null: that of the queue.'),
+    .describe('Number of index entries of the dead-letter queue; null: the same as entries of the queue.'),
 });
 
 const SettingsInput = object({
-  directory: path().prefault('.').describe('The directory of the queue; relative to the working directory.'),
+  directory: path().prefault('.').describe('Directory of the queue, relative to the working directory.'),
   pairs: z
     .array(Pair, { error: 'a list of one or more pairs' })
     .min(1, { error: 'a list of one or more pairs' })
     .max(64, { error: 'a list of at most 64 pairs' })
     .prefault([{ directory: '0' }])
     .describe(
-      'The data/index file pairs, each in a directory of its own, on different disks if wanted [0022].',
+      'Pairs of a data file and an index file; every pair has its own directory, on any disk [0022].',
     ),
   dataBytes: dataBytes()
     .prefault(64 * MIB)
-    .describe('Size of each queue data file; written in full at install.'),
+    .describe('Size of each data file; install writes the files at their full size.'),
   entries: entries()
     .prefault(65_536)
-    .describe('Number of index entries of each pair: most messages it can hold [0019].'),
+    .describe('Number of index entries of each pair, which is the maximum number of its messages [0019].'),
   workerSlots: count({ min: 1, max: 1000 })
     .prefault(64)
-    .describe('Most workers that have the queue open at a time.'),
+    .describe('Maximum number of workers that have the queue open at the same time.'),
   maxRecordBytes: size({ min: 1024, max: 2 ** 31 })
     .nullable()
     .prefault(null)
-    .describe('The largest record, below half of dataBytes; null: a quarter of dataBytes, at most 32 MiB.'),
-  sync: Sync.prefault({}).describe('The sync helper and its batches [0037-0045].'),
+    .describe('Largest record, less than half of dataBytes; null: a quarter of dataBytes, at most 32 MiB.'),
+  sync: Sync.prefault({}).describe('Settings of the sync helper and its batches [0037-0045].'),
   indexSyncMs: durationMs({ min: 10, max: MAX_DURATION_MS })
     .prefault(10_000)
-    .describe('The index is synced to disk every so often [0018].'),
+    .describe('Interval between syncs of the index to the disk [0018].'),
   deadLetter: DeadLetter.prefault({}).describe(
-    'The secondary queue, for what could not be delivered; in `dead`.',
+    'Dead-letter queue for messages that could not be delivered, in the subdirectory `dead`.',
   ),
-  smtp: Smtp.prefault({}).describe('Mail coming in.'),
-  delivery: Delivery.prefault({}).describe('Mail going out [0035, 0036].'),
+  smtp: Smtp.prefault({}).describe('Settings of inbound mail.'),
+  delivery: Delivery.prefault({}).describe('Settings of outbound mail [0035, 0036].'),
 });
 
-/** The whole of a queue's settings as a file or flags give them; its output has every default and path filled in. */
+/**
+ * Schema of all settings as files and flags give them. Its output has all defaults filled in and all paths
+ * absolute.
+ */
 export const SettingsSchema = SettingsInput.transform((given, context) => {
   const directory = resolve(given.directory);
   const maxRecordBytes = given.maxRecordBytes ?? Math.min(32 * MIB, Math.floor(given.dataBytes / 4));
@@ -263,10 +277,10 @@ export const SettingsSchema = SettingsInput.transform((given, context) => {
   return { ...given, directory, pairs, maxRecordBytes, deadLetter, smtp };
 });
 
-/** Complete settings: every default filled in, all paths absolute, sizes in bytes, durations in milliseconds. */
+/** Complete settings: all defaults filled in, paths absolute, sizes in bytes, durations in milliseconds. */
 export type QueueSettings = z.infer<typeof SettingsSchema>;
 
-/** The settings that fix what the files look like; they cannot change once a queue is installed. */
+/** The settings that determine the layout of the files. They cannot change after a queue is installed. */
 export const GEOMETRY_KEYS = [
   'pairs',
   'dataBytes',
@@ -276,7 +290,10 @@ export const GEOMETRY_KEYS = [
   'deadLetter',
 ] as const;
 
-/** A path as it is kept in the installed settings: below the queue directory relative, so that a queue can move. */
+/**
+ * Converts a path for the installed settings: a path below the queue directory becomes relative, so that the
+ * queue can be moved.
+ */
 export function portablePath(directory: string, absolute: string): string {
   const below = `${directory}/`;
   return isAbsolute(absolute) && absolute.startsWith(below) ? absolute.slice(below.length) : absolute;

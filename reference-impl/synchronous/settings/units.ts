@@ -22,12 +22,15 @@ const DURATION_UNITS_MS: Record<string, number> = {
   h: 3_600_000,
 };
 
-/** Bytes of `64MiB`, `1GB` or `4096`; undefined when it is none. */
+/** Parses a size such as `64MiB`, `1GB` or `4096` into bytes. Returns undefined if the text is not a size. */
 export function parseSize(text: string): number | undefined {
   return parseWithUnit(text, SIZE_UNITS);
 }
 
-/** Milliseconds of `250ms`, `10s`, `1h`; a bare number is milliseconds; undefined when it is none. */
+/**
+ * Parses a duration such as `250ms`, `10s` or `1h` into milliseconds. A bare number is in milliseconds. Returns
+ * undefined if the text is not a duration.
+ */
 export function parseDurationMs(text: string): number | undefined {
   return parseWithUnit(text, { '': 1, ...DURATION_UNITS_MS });
 }
@@ -45,7 +48,7 @@ interface Range {
   max: number;
 }
 
-/** A number of bytes, written as a number or as text with a unit. */
+/** Builds the schema of a number of bytes, given as a number or as text with a unit. */
 export function size(range: Range, multipleOf = 1) {
   const steps = multipleOf === 1 ? '' : `, a multiple of ${multipleOf}`;
   const error = `a size such as 64MiB, 1GB or a number of bytes, from ${range.min} to ${range.max}${steps}`;
@@ -53,21 +56,23 @@ export function size(range: Range, multipleOf = 1) {
   return z.union([bytes, withUnit(SIZE_UNITS, parseSize).pipe(bytes)], { error });
 }
 
-/** A number of milliseconds, written as a number or as text with a unit. */
+/** Builds the schema of a number of milliseconds, given as a number or as text with a unit. */
 export function durationMs(range: Range) {
   const error = `a duration such as 250ms, 10s or a number of milliseconds, from ${range.min} to ${range.max}`;
   const ms = wholeNumber(range, error);
   return z.union([ms, withUnit({ '': 1, ...DURATION_UNITS_MS }, parseDurationMs).pipe(ms)], { error });
 }
 
-/** A whole number; text of digits, as a flag gives it, is taken too. */
+/** Builds the schema of a whole number, given as a number or, as a flag gives it, as text of digits. */
 export function count(range: Range) {
   const error = `a whole number from ${range.min} to ${range.max}`;
   const number = wholeNumber(range, error);
   return z.union([number, withUnit({ '': 1 }, parseWhole).pipe(number)], { error });
 }
 
-/** zod tells of the last check that failed, not of the union: each has to say what was expected. */
+/**
+ * Gives every check the same message, because zod reports the message of the last failed check, not of the union.
+ */
 const wholeNumber = ({ min, max }: Range, error: string) =>
   z.int({ error }).min(min, { error }).max(max, { error });
 

@@ -2,20 +2,22 @@ import type { SimMachine } from './machine.js';
 import { type Model, Violation } from './model.js';
 import { listBodies, restore, verifyPair } from './simulated-queue.js';
 
-/** A crash during the restore that follows a crash: the kill's place, and whether the power goes as well. */
+/** A crash during the restore that follows a crash: a kill, and optionally a power cut after it. */
 export interface SecondCrash {
-  /** Steps of the restore; 0: it is not disturbed. */
+  /** Number of steps of the restore before the kill; 0: no kill. */
   afterSteps: number;
+  /** Seed of the power cut; undefined: no power cut. */
   powerSeed: number | undefined;
 }
 
+/** A restore that is not disturbed. */
 export const NO_SECOND_CRASH: SecondCrash = { afterSteps: 0, powerSeed: undefined };
 
 /**
- * Restores what a crash has left, and holds it against the model, which stays as it is.
- * @param machine is used up.
- * @param power whether the power was cut.
- * @throws Violation
+ * Restores the queue from a crash state and checks it against the model, which it does not change.
+ * @param machine the crash state; it cannot be used afterwards
+ * @param power whether the power was cut
+ * @throws Violation when the restored queue violates a requirement
  */
 export function checkCrashState(
   machine: SimMachine,

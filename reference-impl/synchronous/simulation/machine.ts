@@ -1,13 +1,14 @@
 import { dirname } from 'node:path';
 import { chooseSurvivors, createPick, type RandomPick, SECTOR_BYTES, SimFile } from './medium.js';
 
-/** A FIFO holds so much (pipe(7)). */
+/** Capacity of a FIFO in bytes (pipe(7)). */
 const FIFO_BYTES = 65_536;
 
+/** A FIFO of the simulated machine. */
 export class SimFifo {
   readonly kind = 'fifo';
   bytes: Buffer = Buffer.alloc(0);
-  /** Openings; when the last goes, what is in the FIFO goes too. */
+  /** Number of open file descriptions. When the last one is closed, the content is lost. */
   openCount = 0;
 
   get freeBytes(): number {
@@ -20,21 +21,22 @@ interface FileNode {
   file: SimFile;
 }
 
+/** The object to which a name refers. */
 export type Node = FileNode | SimFifo | { readonly kind: 'directory' };
 
-/** One opening of a name, which owns locks. */
+/** An open file description, which owns locks. */
 export interface OpenFile {
   path: string;
   node: Node;
 }
 
-/** What is done to names; on the medium only when their directory is synced, and in this order. */
+/** A change of a name. A power cut may undo it, and all later ones, until its directory is synced. */
 export type NameChange =
   | { change: 'add'; path: string; node: Node }
   | { change: 'rename'; from: string; to: string }
   | { change: 'remove'; path: string };
 
-/** What somebody does to a file while nothing runs; `zeroed`: to one sector of it. */
+/** Damage to a file while no process runs. `zeroed` affects one sector. */
 export type FileDamage = 'removed' | 'truncated' | 'overwritten' | 'zeroed';
 
 interface ByteLock {
@@ -43,8 +45,8 @@ interface ByteLock {
 }
 
 /**
- * A machine in memory: names, files, FIFOs and locks that its processes share, and its clocks. What a power cut leaves of
- * it is another machine.
+ * A machine in memory: the names, files, FIFOs and locks that its processes share, and its clocks. A power
+ * cut leaves a new machine.
  */
 export class SimMachine {
   names = new Map<string, Node>();
@@ -52,23 +54,23 @@ export class SimMachine {
   #unsynced: NameChange[] = [];
   readonly #locks = new Map<string, ByteLock>();
   nowMs = 1000;
-  /** How far the wall clock is from the monotonic one. */
+  /** Difference between the wall clock and the monotonic clock, in milliseconds. */
   dateOffsetMs = 1_700_000_000_000;
-  /** Told when a file as a whole is on the medium: everything that was in it at the moment named by `since`. */
+  /** Callback after a sync of a whole file. The medium then has its content as of the logical time `since`. */
   onSynced: (file: SimFile, since: number) => void = () => undefined;
-  /** Told what happens, for the story. */
+  /** Callback for the log of the run. */
   log: (line: string) => void = () => undefined;
-  /** The msync calls from now on that fail, one less with each. */
+  /** Number of further syncs that fail. Each failure reduces it by one. */
   failingSyncs = 0;
   readonly #driveOf: (path: string) => number;
   #logicalTime = 0;
 
-  /** @param driveOf which drive a path is on. */
+  /** @param driveOf returns the number of the drive on which a path is */
   constructor(driveOf: (path: string) => number) {
     this.#driveOf = driveOf;
   }
 
-  /** Counts on with each call: orders what happens. */
+  /** Advances the logical time, which orders events, and returns it. */
   nextMoment(): number {
     this.#logicalTime += 1;
     return this.#logicalTime;
@@ -85,18 +87,20 @@ export class SimMachine {
     return found;
   }
 
+  /** Creates an empty file. Its name is durable once its directory is synced. */
   create(path: string): Node {
     const node: Node = { kind: 'file', file: new SimFile(this.#driveOf(path)) };
     this.changeNames({ change: 'add', path, node });
     return node;
   }
 
+  /** Applies a change of a name. It is durable once the directory is synced. */
   changeNames(change: NameChange): void {
     applyChange(this.names, change);
     this.#unsynced.push(change);
   }
 
-  /** Puts on the medium what was done to the names in one directory; its own name is in its parent. */
+  /** Writes the changed names in one directory to the medium. The name of the directory itself is in its parent. */
   syncNames(directory: string): void {
     const isIn = (change: NameChange): boolean =>
       dirname(change.change === 'rename' ? change.to : change.path) === directory;
@@ -104,7 +108,7 @@ export class SimMachine {
     this.#unsynced = this.#unsynced.filter((change) => !isIn(change));
   }
 
-  /** Writes pages back and waits for the drive. @returns errno */
+  /** Writes dirty pages back and flushes the drive. @returns 0, or the errno of the failure */
   sync(path: string, file: SimFile, from: number, to: number): number {
     const dirty = file.dirtyPages(from, to);
     if (this.injectSyncFailure(path, file, dirty)) return 5;
@@ -113,7 +117,7 @@ export class SimMachine {
     return 0;
   }
 
-  /** Is this one of the syncs that fail? Then the pages that it should have written are clean, and nowhere. */
+  /** Returns whether this sync fails. If it fails, its pages become clean without being written. */
   injectSyncFailure(path: string, file: SimFile, pages: readonly number[]): boolean {
     if (this.failingSyncs === 0) return false;
     this.failingSyncs -= 1;
@@ -122,10 +126,12 @@ export class SimMachine {
     return true;
   }
 
+  /** Flushes the cache of a drive, for all files on it. */
   flush(drive: number): void {
     for (const [, file] of this.files()) if (file.drive === drive) file.flush();
   }
 
+  /** Returns the lock on one byte of a file. */
   lockOf(path: string, byte: number): ByteLock {
     const key = `${path}#${byte}`;
     let lock = this.#locks.get(key);
@@ -136,7 +142,7 @@ export class SimMachine {
     return lock;
   }
 
-  /** Does anybody hold one of these bytes of any file alone? */
+  /** Returns whether one of these bytes of any file is locked exclusively. */
   isLocked(bytes: readonly number[]): boolean {
     for (const [key, lock] of this.#locks) {
       if (lock.exclusive && bytes.includes(Number(key.slice(key.indexOf('#') + 1)))) return true;
@@ -144,7 +150,7 @@ export class SimMachine {
     return false;
   }
 
-  /** An opening ends: its locks are free, and a FIFO that nobody has open any more is empty. */
+  /** Closes an open file description: releases its locks and empties a FIFO that no process has open any more. */
   close(opening: OpenFile): void {
     if (opening.node.kind === 'fifo') {
       opening.node.openCount -= 1;
@@ -156,7 +162,7 @@ export class SimMachine {
     }
   }
 
-  /** Some dirty pages are written back, as the kernel does now and then. */
+  /** Writes some dirty pages back and flushes some drives, as a kernel does at any time. */
   writeBack(pick: RandomPick): void {
     for (const [path, file] of this.files()) {
       for (const page of file.dirtyPages()) {
@@ -168,6 +174,7 @@ export class SimMachine {
     }
   }
 
+  /** Damages a file on the medium. */
   damage(path: string, how: FileDamage, pick: RandomPick): void {
     const file = this.file(path);
     if (!file) return;
@@ -185,7 +192,10 @@ export class SimMachine {
     this.sync(path, file, 0, file.pages);
   }
 
-  /** The machine that boots after a power cut; `seed` says what of the unflushed it finds (medium.ts). */
+  /**
+   * Returns the machine after a power cut and a reboot. `seed` selects which
+   * unflushed data survives (medium.ts).
+   */
   afterPowerCut(seed: number): SimMachine {
     const left = new SimMachine(this.#driveOf);
     const pick = createPick(seed);
@@ -208,7 +218,7 @@ export class SimMachine {
     return left;
   }
 
-  /** The same machine again, with everything in its memory but no process. */
+  /** Returns a copy of the machine with its page cache but without its processes. */
   copy(): SimMachine {
     const copy = new SimMachine(this.#driveOf);
     const copies = new Map<Node, Node>();
@@ -235,7 +245,7 @@ export class SimMachine {
   }
 }
 
-/** Sectors that are not zero already, as they are in the page cache. */
+/** Returns the sectors of the page cache that are not all zeros. */
 function writtenSectors({ cache }: SimFile): Buffer[] {
   const written: Buffer[] = [];
   for (let at = 0; at < cache.length; at += SECTOR_BYTES) {
@@ -255,8 +265,8 @@ function applyChange(names: Map<string, Node>, change: NameChange): void {
   names.set(change.to, node);
 }
 
-/** Nobody has a FIFO open in a machine without processes, so it is empty. */
+/** Returns the node after a reboot. A FIFO is empty then, because no process has it open. */
 const afterReboot = (node: Exclude<Node, FileNode>): Node => (node.kind === 'fifo' ? new SimFifo() : node);
 
-/** The last part of a path with its directory: enough for a story. */
+/** Returns the last two parts of a path, which are enough for the log. */
 export const shortPath = (path: string): string => path.slice(dirname(dirname(path)).length + 1);

@@ -1,40 +1,44 @@
 import { PAGE_BYTES } from '../platform/map.js';
 
+/** Size of a sector in bytes. The drive writes a sector whole or not at all. */
 export const SECTOR_BYTES = 512;
 const SECTORS_PER_PAGE = PAGE_BYTES / SECTOR_BYTES;
 const ZEROS = Buffer.alloc(PAGE_BYTES);
 
-/** A page that the kernel has handed to the drive and the drive has not flushed. */
+/** A page that the kernel has written to the drive and the drive has not flushed. */
 interface PendingWrite {
   page: number;
   bytes: Buffer;
 }
 
 /**
- * A file between three places: the page cache, which all processes share and which outlives every kill; the drive's
- * cache, where what the kernel wrote back waits for a flush; and the medium, which alone outlives a power cut.
+ * A file with three layers of storage. All processes share the page cache, which survives every kill. The cache of
+ * the drive contains pages that the kernel wrote back and that await a flush. Only the medium survives a power cut.
  *
- * Fair, because real machines do it: the kernel may write any dirty page back at any time; a power cut keeps any part of
- * what was not flushed, sector by sector (512 bytes), also of a page that the kernel was just writing. A flush makes
- * durable what had been written back before it, on the whole drive.
+ * The faults are those of real machines. The kernel may write back any dirty page at any time. A power cut
+ * keeps any part of the unflushed data, sector by sector (512 bytes), including parts of a page that the
+ * kernel was writing. A flush makes all pages durable that were written back to the drive before it.
  */
 export class SimFile {
   readonly drive: number;
   sizeBytes = 0;
-  /** The page cache, made when somebody looks: most crash states are looked at in part only. */
+  /** The page cache. It is built on first use, because most crash states are read only in part. */
   #cache: Buffer | undefined;
-  /** What the drive was last given, page by page; pages are never changed, so that machines can share them. */
+  /**
+   * The version of each page that was last written back. These buffers are never
+   * modified, so machines share them.
+   */
   #written: Buffer[] = [];
   #durable: Buffer[] = [];
   #pending: PendingWrite[] = [];
-  /** Pages that are dirty without a changed byte. */
+  /** Pages that are dirty although no byte differs. */
   readonly #markedDirty = new Set<number>();
 
   constructor(drive: number) {
     this.drive = drive;
   }
 
-  /** Whole pages; what the mappings show. */
+  /** The page cache in whole pages. All mappings share these bytes. */
   get cache(): Buffer {
     this.#cache ??= Buffer.concat(this.#written, this.pages * PAGE_BYTES);
     return this.#cache;
@@ -44,6 +48,7 @@ export class SimFile {
     return this.#written.length;
   }
 
+  /** Changes the size. New pages are zeros, on the medium too. */
   resize(sizeBytes: number): void {
     const pages = Math.ceil(sizeBytes / PAGE_BYTES);
     if (pages !== this.pages) {
@@ -58,6 +63,7 @@ export class SimFile {
     this.sizeBytes = sizeBytes;
   }
 
+  /** Returns whether a page must be written back: it differs from its last written version or is marked dirty. */
   isDirty(page: number): boolean {
     const written = this.#written[page];
     if (!this.#cache || !written) return false;
@@ -65,12 +71,14 @@ export class SimFile {
     return this.#markedDirty.has(page) || written.compare(this.#cache, at, at + PAGE_BYTES) !== 0;
   }
 
+  /** Returns the dirty pages from page `from` up to but not including page `to`. */
   dirtyPages(from = 0, to = this.pages): number[] {
     const dirty: number[] = [];
     for (let page = from; page < to; page += 1) if (this.isDirty(page)) dirty.push(page);
     return dirty;
   }
 
+  /** Marks a page dirty, as a store of the same byte does. */
   markDirty(page: number): void {
     this.#markedDirty.add(page);
   }
@@ -79,7 +87,7 @@ export class SimFile {
     return Buffer.from(this.cache.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES));
   }
 
-  /** The kernel hands a page to the drive. */
+  /** Writes a page back: the kernel hands it to the drive. */
   writeBack(page: number): void {
     const bytes = this.#page(page);
     this.#pending.push({ page, bytes });
@@ -87,22 +95,22 @@ export class SimFile {
     this.#markedDirty.delete(page);
   }
 
-  /** A write back that fails: the kernel takes the page for clean from now on, and the drive never got it. */
+  /** Fails to write a page back: the kernel treats the page as clean from now on, but the drive never got it. */
   failWriteBack(page: number): void {
     this.#written[page] = this.#page(page);
     this.#markedDirty.delete(page);
   }
 
-  /** The drive's cache is flushed. */
+  /** Flushes the cache of the drive. */
   flush(): void {
     for (const { page, bytes } of this.#pending) this.#durable[page] = bytes;
     this.#pending = [];
   }
 
   /**
-   * The file as the next boot finds it.
-   * @param chooseVersion decides for every sector which of its versions survives: 0 is what was flushed, then what the drive had, in
-   * order, at last what was in the page cache.
+   * Returns the file after a power cut.
+   * @param chooseVersion selects the version of every sector that survives. Version 0 is the flushed one. The
+   * versions in the cache of the drive follow in order, and the version in the page cache is the last.
    */
   afterPowerCut(chooseVersion: (page: number, sector: number, versions: number) => number): SimFile {
     const left = new SimFile(this.drive);
@@ -120,7 +128,10 @@ export class SimFile {
     return left;
   }
 
-  /** What may be on the medium of each page that is not flushed, oldest first: the first is what the last flush left. */
+  /**
+   * Returns the versions of each unflushed page that may be on the medium, oldest
+   * first. The first one is flushed.
+   */
   versions(): Map<number, Buffer[]> {
     const versions = new Map<number, Buffer[]>();
     const add = (page: number, bytes: Buffer): void => {
@@ -133,7 +144,7 @@ export class SimFile {
     return versions;
   }
 
-  /** The same file in another machine, page cache and all. */
+  /** Returns a copy of the file for another machine, including its page cache. */
   copy(): SimFile {
     const copy = new SimFile(this.drive);
     copy.sizeBytes = this.sizeBytes;
@@ -147,8 +158,9 @@ export class SimFile {
 }
 
 /**
- * What a power cut leaves of a drive, by seed. 0: nothing that was not flushed; 1: all that the drive had; 2: all; else
- * page by page something of it, now and then torn between sectors.
+ * Returns the function that selects the surviving versions for a seed. 0: only flushed data. 1: also
+ * everything in the cache of the drive. 2: also everything in the page cache. Other seeds select a version
+ * for each page or, if the page is torn, for each sector.
  */
 export function chooseSurvivors(
   seed: number,
@@ -170,10 +182,13 @@ export function chooseSurvivors(
   };
 }
 
-/** Whole numbers below a limit, all of them fixed by one seed: what fast-check chose is the whole story of a run. */
+/**
+ * Returns pseudo-random whole numbers below a limit. One seed determines them all,
+ * so that a run can be repeated.
+ */
 export type RandomPick = (below: number) => number;
 
-/** mulberry32 */
+/** Creates a generator of pseudo-random numbers from a seed (the mulberry32 algorithm). */
 export function createPick(seed: number): RandomPick {
   let state = seed >>> 0;
   return (below) => {

@@ -1,27 +1,33 @@
 import type { EnqueueOutcome } from '../queue/types.js';
 import type { Body } from '../record/body.js';
 
-/** What its producer knows of a message. `indefinite` also means: not answered, and never will be. */
+/** The outcome of a submit as its producer knows it. `indefinite` includes submits that will never be answered. */
 type SubmitOutcome = 'pending' | 'confirmed' | 'rejected' | 'indefinite';
 
 interface Message {
   id: number;
   body: Body;
   outcome: SubmitOutcome;
-  /** `maybe`: a crash came in between, or took the note of it with it; it may come again or not. */
+  /**
+   * `maybe`: the message may be delivered again, because a crash came during its consumption or lost the
+   * record of it.
+   */
   consumed: 'no' | 'maybe' | 'yes';
-  /** The machine's moment at which its consumption was answered. */
+  /** Logical time of the machine at which the queue answered the consumption. */
   consumedAt: number;
-  /** Has an index sync that began after that been completed? */
+  /**
+   * Whether an index sync that began after the consumption is complete. A power cut
+   * cannot undo the consumption then.
+   */
   vouched: boolean;
-  /** The living worker that has taken it. */
+  /** Name of the living worker that has taken the message. */
   holder: string | undefined;
 }
 
-/** All bytes twice, so that a message may begin with any. */
+/** All byte values twice, so that the filler of a message can begin with any value. */
 const FILLER = Buffer.from(Array.from({ length: 512 }, (_, n) => n % 256));
 
-/** A message whose bytes say which it is, and are all told by that. */
+/** Makes a message whose first bytes give its id and size. All other bytes follow from them. */
 function makeBody(id: number, sizeBytes: number): Body {
   const head = `m${id}|${sizeBytes}|`;
   const filler = Buffer.alloc(sizeBytes, FILLER.subarray(id % 256, (id % 256) + 256));
@@ -35,10 +41,11 @@ const sameBody = (one: Body, other: Body): boolean =>
   one.sender === other.sender &&
   one.recipients.join() === other.recipients.join();
 
-/** All that producers and receivers know, and what follows from it for the queue (DESIGN 4.5). */
+/** Everything that producers and receivers know of the messages, and the requirements on the queue that follow. */
 export class Model {
   readonly #messages: Message[] = [];
 
+  /** Records a new submit and returns its message. `sizeBytes` is the size of the filler. */
   submit(sizeBytes: number): { id: number; body: Body } {
     const id = this.#messages.length;
     const message: Message = {
@@ -54,18 +61,20 @@ export class Model {
     return message;
   }
 
+  /** Records the outcome that the queue returned for a submit. */
   recordOutcome(ids: readonly number[], { outcome }: EnqueueOutcome): void {
     for (const id of ids) this.#message(id).outcome = outcome;
   }
 
+  /** Number of messages that were confirmed. */
   get confirmed(): number {
-    return this.#messages.filter(({ outcome: fate }) => fate === 'confirmed').length;
+    return this.#messages.filter(({ outcome }) => outcome === 'confirmed').length;
   }
 
-  /** Ids of messages that were confirmed, were not consumed, and are not with a living worker. */
+  /** Returns the ids of messages that were confirmed, were not consumed, and are held by no living worker. */
   waiting(): number[] {
     return this.#messages
-      .filter(({ outcome: fate, consumed, holder }) => fate === 'confirmed' && consumed === 'no' && !holder)
+      .filter(({ outcome, consumed, holder }) => outcome === 'confirmed' && consumed === 'no' && !holder)
       .map(({ id }) => id);
   }
 
@@ -76,8 +85,9 @@ export class Model {
   }
 
   /**
-   * Which message is this? @param power whether it is looked at after a power cut that is not yet `crash`ed.
-   * @throws Violation when it should not be there.
+   * Returns the id of a delivered or restored message.
+   * @param power whether the body comes from a crash state after a power cut that `powerCut` has not recorded
+   * @throws Violation when the message must not be in the queue
    */
   identify(body: Body, power = false): number {
     const text = JSON.stringify(body.data.toString('latin1', 0, 16));
@@ -93,7 +103,7 @@ export class Model {
     return message.id;
   }
 
-  /** A worker has taken it for delivery. */
+  /** Records that a worker has taken a message for delivery. @returns the id of the message */
   take(body: Body, worker: string): number {
     const id = this.identify(body);
     const message = this.#message(id);
@@ -104,11 +114,12 @@ export class Model {
     return id;
   }
 
-  /** Its receiver has accepted it, and the queue is told: from here on its end is open until the queue answers. */
+  /** Records that consumption has begun. Until the queue answers, a crash may keep or undo the consumption. */
   beginConsume(id: number): void {
     this.#message(id).consumed = 'maybe';
   }
 
+  /** Records that the queue has answered the consumption, at a logical time of the machine. */
   endConsume(id: number, moment: number): void {
     Object.assign(this.#message(id), {
       consumed: 'yes',
@@ -118,51 +129,52 @@ export class Model {
     });
   }
 
+  /** Records that the worker no longer holds the message. */
   unlock(id: number): void {
     this.#message(id).holder = undefined;
   }
 
-  /** The index is on the medium as it was at a moment. */
+  /** Records that an index sync is complete. The medium has the index as of the logical time `since`. */
   vouch(since: number): void {
     for (const message of this.#messages) {
       if (message.consumed === 'yes' && message.consumedAt < since) message.vouched = true;
     }
   }
 
-  /** The first message that was consumed and that no index sync vouches for. */
+  /** Returns the id of the first consumed message that no index sync covers. */
   unvouched(): number | undefined {
     return this.#messages.find(({ consumed, vouched }) => consumed === 'yes' && !vouched)?.id;
   }
 
-  /** The index was damaged: nothing that is noted there counts any more. */
+  /** Records damage to the index: every consumption may be lost. */
   indexDamaged(): void {
     for (const message of this.#messages) {
       if (message.consumed === 'yes') message.consumed = 'maybe';
     }
   }
 
-  /** A worker died, with these submits unanswered. */
+  /** Records the death of a worker: its unanswered submits become indefinite, and its messages are free. */
   workerDied(worker: string, unanswered: readonly number[]): void {
     for (const id of unanswered) this.#message(id).outcome = 'indefinite';
     for (const message of this.#messages) if (message.holder === worker) message.holder = undefined;
   }
 
-  /** The power was cut: consumptions that no index sync vouches for may be forgotten [0018]. */
+  /** Records a power cut: consumptions that no index sync covers may be lost [0018]. */
   powerCut(): void {
     for (const message of this.#messages) {
       if (message.consumed === 'yes' && !message.vouched) message.consumed = 'maybe';
     }
   }
 
-  /** Holds what a restored queue has in it against what must and may be there. */
+  /** Checks that a restored queue holds every message that it must hold. @throws Violation when one is lost */
   check(present: ReadonlySet<number>): void {
     const lost = this.#messages.find(
-      ({ id, outcome: fate, consumed }) => fate === 'confirmed' && consumed === 'no' && !present.has(id),
+      ({ id, outcome, consumed }) => outcome === 'confirmed' && consumed === 'no' && !present.has(id),
     );
     if (lost) throw new Violation('PP-1', `m${lost.id} was confirmed, and after the restore it is gone`);
   }
 
-  /** The restore has synced the index: what it took for consumed stays so. */
+  /** Records a restore, which has synced the index: messages that it treats as consumed stay consumed. */
   restored(present: ReadonlySet<number>): void {
     for (const message of this.#messages) {
       if (message.consumed !== 'maybe') continue;
@@ -172,10 +184,10 @@ export class Model {
   }
 }
 
-/** The requirements of the contract that the simulation can see broken, by their numbers there. */
+/** The requirements of SPEC.md that the simulation checks. */
 export type Requirement = 'PP-1' | 'PP-2' | 'PP-3' | 'PP-4' | 'PP-6' | 'PP-9' | 'PP-10';
 
-/** What a simulated run has shown to be wrong. */
+/** A violation of a requirement in a simulated run. */
 export class Violation extends Error {
   override readonly name = 'Violation';
   readonly requirement: Requirement;

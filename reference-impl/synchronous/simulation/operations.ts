@@ -2,48 +2,52 @@ import fc from 'fast-check';
 import type { FileDamage } from './machine.js';
 import { MAX_MESSAGE_BYTES } from './simulated-queue.js';
 
-/** Workers that a run may have. */
+/** Number of workers in a run. */
 export const WORKER_COUNT = 2;
-/** The helper's number among the processes, behind the workers. */
+/** Index of the helper among the processes. The workers come before it. */
 export const HELPER_INDEX = WORKER_COUNT;
 
-/** What comes in between: it is over before the interrupted process goes on. */
+/** An operation between two steps of another process. It completes before the interrupted process continues. */
 export type Interruption = Extract<Operation, { do: 'turn' | 'deliver' | 'take' | 'unlock' | 'write-back' }>;
 
-/** What may happen in a run, in any order. */
+/** An operation of a run. Operations may come in any order. */
 export type Operation =
-  /** A producer hands one or more messages over, to be stored all or none. */
+  /** A producer submits one or more messages, of which the queue must store all or none. */
   | { do: 'submit'; worker: number; sizes: number[] }
-  /** Processes take turns, in the order that the seed makes. */
+  /** Processes take turns in the order that the seed `order` determines. */
   | { do: 'run'; turns: number; order: number }
-  /** One process goes on by so many turns. */
+  /** One process takes this number of turns. */
   | { do: 'go'; who: number; turns: number }
-  /** A worker does its next task, as far as it comes without waiting. */
+  /** A worker runs its next task up to the first wait. */
   | { do: 'turn'; worker: number }
   | { do: 'take'; worker: number; count: number }
   | { do: 'consume'; worker: number }
   | { do: 'unlock'; worker: number }
-  /** A worker delivers and consumes what it gets. */
+  /** A worker takes messages and consumes them. */
   | { do: 'deliver'; worker: number; count: number }
   | { do: 'write-back'; pages: number }
   | { do: 'wait'; ms: number }
   /** The wall clock jumps. */
   | { do: 'clock'; jumpMs: number }
-  /** A process is killed, so many of its steps from now. */
+  /** A process is killed after this number of its steps. */
   | { do: 'kill'; who: number; afterSteps: number }
-  /** So many steps from now another worker comes in between two steps of a process. */
+  /** After this number of steps of a process, another operation runs between two of its steps. */
   | { do: 'interrupt'; who: number; afterSteps: number; by: Interruption }
-  /** A process is killed, and its successor starts before anybody else does anything. */
+  /** A process is killed, and its successor starts before any other process runs. */
   | { do: 'replace'; who: number }
-  /** A dead process is followed by another one, a stopped one goes on. */
+  /** A dead process gets a successor. A stopped process continues. */
   | { do: 'start'; who: number }
   | { do: 'stop'; who: number }
   | { do: 'fail-sync' }
-  /** Everything stops: by a power cut, which leaves what the seed says, or because all processes are killed. */
+  /**
+   * A crash of the whole machine: a power cut, whose surviving data `seed` selects, or a kill of all
+   * processes. `states` is the number of crash states to check. `again` is the number of steps after which
+   * the first restore is killed, 0 for no kill; after an odd number the power is cut as well.
+   */
   | { do: 'crash'; power: boolean; seed: number; states: number; again: number }
-  /** A power cut, after which the index file is not what it was. */
+  /** A power cut with damage to the index file. */
   | { do: 'lose-index'; how: FileDamage; seed: number }
-  /** Everything is answered that can be, and everything that waits is taken. */
+  /** The processes run until every submit is answered, and every waiting message is taken. */
   | { do: 'settle' };
 
 const worker = fc.nat(WORKER_COUNT - 1);
@@ -68,7 +72,7 @@ const crash = operationOf('crash', {
   again: fc.oneof({ arbitrary: fc.constant(0), weight: 2 }, { arbitrary: fc.nat(400), weight: 1 }),
 });
 
-/** Few steps mostly; a whole enqueue is some hundred. */
+/** Mostly few steps. A whole enqueue takes some hundred steps. */
 const afterSteps = fc.oneof({ arbitrary: fc.nat(60), weight: 3 }, { arbitrary: fc.nat(500), weight: 1 });
 
 const interruption = fc.oneof(
@@ -111,8 +115,8 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
 );
 
 /**
- * A worker dies while its sync request is out, and its successor in the slot asks for something else: what comes by chance
- * too seldom for a short search.
+ * A worker dies while its sync request is pending, and its successor in the slot sends another request. Random
+ * operations produce this too rarely for a short search.
  */
 const slotReuse: fc.Arbitrary<Operation[]> = fc
   .record({
@@ -120,22 +124,22 @@ const slotReuse: fc.Arbitrary<Operation[]> = fc
     turns: fc.integer({ min: 1, max: 3 }),
     sizes: fc.array(sizeBytes, { minLength: 1, maxLength: 2 }),
   })
-  .map(({ worker: who, turns, sizes }) => [
-    { do: 'submit', worker: who, sizes },
-    { do: 'go', who, turns: 1 },
-    { do: 'replace', who },
+  .map(({ worker, turns, sizes }) => [
+    { do: 'submit', worker: worker, sizes },
+    { do: 'go', who: worker, turns: 1 },
+    { do: 'replace', who: worker },
     { do: 'go', who: HELPER_INDEX, turns: 1 },
-    { do: 'submit', worker: who, sizes },
-    { do: 'go', who, turns },
+    { do: 'submit', worker: worker, sizes },
+    { do: 'go', who: worker, turns },
   ]);
 
 const KILL_ALL: Operation = { do: 'crash', power: false, seed: 0, states: 1, again: 0 };
-/** Seed of a power cut that takes nothing (medium.ts). */
+/** Seed of a power cut after which all data survives (medium.ts). */
 const ALL_SURVIVES_SEED = 2;
 
 /**
- * A message is consumed, the next one at its place is withdrawn, and part of the index is lost: whoever counts the messages
- * anew must not come upon the number of the one that was consumed.
+ * A message is consumed, the next message at its position is withdrawn, and part of the index is lost. The restore
+ * counts the messages again and must not reuse the number of the consumed message.
  */
 const numberReuse: fc.Arbitrary<Operation[]> = fc
   .record({
@@ -144,26 +148,26 @@ const numberReuse: fc.Arbitrary<Operation[]> = fc
     damage: fc.nat(2 ** 20),
     restarts: fc.nat(2),
   })
-  .map(({ worker: who, sizes, damage, restarts }) => [
-    { do: 'submit', worker: who, sizes },
+  .map(({ worker, sizes, damage, restarts }) => [
+    { do: 'submit', worker: worker, sizes },
     { do: 'settle' },
-    { do: 'deliver', worker: who, count: 6 },
+    { do: 'deliver', worker: worker, count: 6 },
     KILL_ALL,
-    { do: 'submit', worker: who, sizes },
+    { do: 'submit', worker: worker, sizes },
     { do: 'fail-sync' },
-    { do: 'go', who, turns: 1 },
+    { do: 'go', who: worker, turns: 1 },
     { do: 'go', who: HELPER_INDEX, turns: 2 },
-    { do: 'go', who, turns: 2 },
+    { do: 'go', who: worker, turns: 2 },
     { do: 'lose-index', how: 'zeroed', seed: 3 * damage + ALL_SURVIVES_SEED },
     ...Array.from({ length: restarts }, () => KILL_ALL),
-    { do: 'submit', worker: who, sizes },
+    { do: 'submit', worker: worker, sizes },
     { do: 'settle' },
     KILL_ALL,
   ]);
 
 /**
- * A message is consumed, and the next one at its place is not written: the sync fails, the helper dies around that, and then
- * everything. What stands in memory must not be taken for stored.
+ * A message is consumed, and the next message at its position is not written to the disk: the sync fails, the
+ * helper dies around that time, and then all processes die. The message in the page cache must not count as stored.
  */
 const failedSync: fc.Arbitrary<Operation[]> = fc
   .record({
@@ -171,20 +175,20 @@ const failedSync: fc.Arbitrary<Operation[]> = fc
     sizes: fc.array(sizeBytes, { minLength: 1, maxLength: 2 }),
     steps: fc.nat(15),
   })
-  .map(({ worker: who, sizes, steps }) => [
-    { do: 'submit', worker: who, sizes },
+  .map(({ worker, sizes, steps }) => [
+    { do: 'submit', worker: worker, sizes },
     { do: 'settle' },
-    { do: 'deliver', worker: who, count: 6 },
+    { do: 'deliver', worker: worker, count: 6 },
     { do: 'crash', power: true, seed: ALL_SURVIVES_SEED, states: 1, again: 0 },
-    { do: 'submit', worker: who, sizes },
-    { do: 'go', who, turns: 1 },
+    { do: 'submit', worker: worker, sizes },
+    { do: 'go', who: worker, turns: 1 },
     { do: 'fail-sync' },
     { do: 'kill', who: HELPER_INDEX, afterSteps: steps },
     { do: 'go', who: HELPER_INDEX, turns: 1 },
     KILL_ALL,
-    { do: 'deliver', worker: who, count: 6 },
+    { do: 'deliver', worker: worker, count: 6 },
     { do: 'wait', ms: 60 },
-    { do: 'go', who, turns: 8 },
+    { do: 'go', who: worker, turns: 8 },
     { do: 'crash', power: true, seed: 0, states: 1, again: 0 },
   ]);
 
@@ -195,7 +199,7 @@ const scenario = fc.oneof(
   { weight: 1, arbitrary: failedSync },
 );
 
-/** One run. */
+/** The operations of one run. */
 export const operations: fc.Arbitrary<Operation[]> = fc
   .array(scenario, { minLength: 1, maxLength: 60, size: 'max' })
   .map((passages) => passages.flat());

@@ -2,7 +2,7 @@ import { PAGE_BYTES } from '../platform/map.js';
 import { SimMachine } from './machine.js';
 import { SECTOR_BYTES } from './medium.js';
 
-/** What is done to a file; pages and sectors are counted from 0, `value` fills the sector. */
+/** An operation on a file. Pages and sectors are counted from 0. `value` fills the sector. */
 export type FileOperation =
   | { do: 'store'; page: number; sector: number; value: number }
   | { do: 'msync' | 'write-back'; page: number; pages: number };
@@ -10,8 +10,8 @@ export type FileOperation =
 const PATH = '/file';
 
 /**
- * Which values each sector may have after a power cut that follows these operations on a file of zeros.
- * @returns a list for each sector of the file, in order of the versions, oldest first.
+ * Computes the values that each sector may have after a power cut that follows these operations on a file of zeros.
+ * @returns for each sector of the file the list of its possible values, oldest version first
  */
 export function possibleSectors(pages: number, operations: readonly FileOperation[]): number[][] {
   const machine = new SimMachine(() => 0);

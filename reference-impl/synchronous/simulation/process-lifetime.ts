@@ -1,31 +1,34 @@
-/** Thrown through the code of a simulated process when it is killed: nothing behind the throw has any effect any more. */
+/** The error that is thrown through the code of a simulated process when it is killed. Later code has no effect. */
 export class Killed extends Error {
   override readonly name = 'Killed';
 }
 
 /**
- * The life of one simulated process. Every store into shared memory and every system call of it is a step, and it can be
- * killed in front of any of them. `finally` blocks that run while a kill unwinds find the process dead at their first
- * step, so they change nothing.
+ * The lifetime of one simulated process. Every store into shared memory and every system call is a step. The
+ * process can be killed before any step. The kill unwinds through `finally` blocks, but their first step
+ * finds the process dead, so they change nothing.
  */
 export class ProcessLifetime {
   alive = true;
-  /** Steps taken so far. */
+  /** Number of steps so far. */
   steps = 0;
   #lastStep = Number.POSITIVE_INFINITY;
   #interruption: { at: number; by: () => boolean } | undefined;
 
-  /** Dies in front of the n-th step from now; 0: the next one. */
+  /** Lets the process take `steps` more steps and kills it before the next one. */
   killAfter(steps: number): void {
     this.#lastStep = this.steps + steps;
   }
 
-  /** After so many steps others come in between, in front of the first step at which `by` does not refuse. */
+  /**
+   * Calls `by` once before a step, after `steps` more steps. If `by` returns false,
+   * it is called again 8 steps later.
+   */
   interruptAfter(steps: number, by: () => boolean): void {
     this.#interruption = { at: this.steps + steps, by };
   }
 
-  /** Nobody comes in between any more. */
+  /** Cancels the interruption. */
   clearInterruption(): void {
     this.#interruption = undefined;
   }
@@ -35,12 +38,12 @@ export class ProcessLifetime {
     if (!by()) this.interruptAfter(8, by);
   }
 
-  /** Will the next step be the one that it does not survive? */
+  /** Whether the process dies before its next step. */
   get isNextStepFatal(): boolean {
     return this.alive && this.steps >= this.#lastStep;
   }
 
-  /** @throws Killed instead of a step of the dead. */
+  /** Takes a step. @throws Killed when the process dies here or is dead */
   step(): void {
     if (this.alive && this.steps < this.#lastStep) {
       this.steps += 1;

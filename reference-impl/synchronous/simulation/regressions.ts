@@ -1,16 +1,16 @@
 import type { Operation } from './operations.js';
 
-/** A story that once ended badly, as the simulation has found it or made smaller by hand. */
+/** A run that once violated a requirement, as the simulation found it or as it was reduced by hand. */
 export interface Regression {
-  /** What must not happen. */
+  /** The correct behaviour, as the name of a test. */
   name: string;
   operations: Operation[];
 }
 
-/** Bugs of the queue that the simulation has found. */
+/** Runs that showed past bugs of the queue. */
 export const REGRESSIONS: readonly Regression[] = [
   {
-    name: 'a message that was never stored takes the mark of one that was consumed long ago, which comes back',
+    name: 'a message that was never stored does not remove the consumed mark of an older message at its position',
     operations: [
       { do: 'submit', worker: 0, sizes: [0, 0, 0] },
       { do: 'settle' },
@@ -26,7 +26,7 @@ export const REGRESSIONS: readonly Regression[] = [
     ],
   },
   {
-    name: 'a sync of the index that failed in a restore leaves pages clean, and the next one vouches for them',
+    name: 'after a failed index sync in a restore, the next sync writes the pages that the failure left clean',
     operations: [
       { do: 'submit', worker: 0, sizes: [0] },
       { do: 'kill', who: 1, afterSteps: 0 },
@@ -41,7 +41,7 @@ export const REGRESSIONS: readonly Regression[] = [
     ],
   },
   {
-    name: 'the count of messages is lost, and a new one gets the number of one that was consumed at its place',
+    name: 'after a loss of the message count, a new message does not get the number of a message consumed before',
     operations: [
       { do: 'submit', worker: 0, sizes: [0] },
       { do: 'settle' },
@@ -60,7 +60,7 @@ export const REGRESSIONS: readonly Regression[] = [
     ],
   },
   {
-    name: 'a message that a failed sync has left in memory is delivered, and what stood in its place comes back',
+    name: 'a message that a failed sync left in memory does not bring back the message before it at its position',
     operations: [
       { do: 'submit', worker: 0, sizes: [10] },
       { do: 'settle' },

@@ -10,10 +10,13 @@ import { stepped } from './stepped.js';
 const F_RDLCK = 0;
 const F_UNLCK = 2;
 const POLLIN = 1;
-/** What an empty poll(2) takes of the simulated time, so that nobody who spins waits for ever. */
+/**
+ * Simulated duration of an empty poll(2) in milliseconds. Without it a process
+ * that polls in a loop would never end.
+ */
 const EMPTY_POLL_MS = 0.05;
 
-/** Something that the event loop of a process would do next. */
+/** A task that the event loop of a process could run next. */
 interface Task {
   kind: string;
   run: () => unknown;
@@ -32,8 +35,9 @@ interface FifoListener {
 }
 
 /**
- * The kernel as one simulated process sees it: system calls on the shared machine, each a step of the process's life, and
- * an event loop whose next task the scheduler picks. It fails where it is asked for something that the queue does not do.
+ * The kernel of one simulated process. Its system calls act on the shared machine, and each is a step of the
+ * process. The scheduler picks the next task of its event loop. Calls with arguments that the queue does not
+ * use throw an error.
  */
 export class SimKernel implements Kernel {
   readonly #machine: SimMachine;
@@ -54,7 +58,7 @@ export class SimKernel implements Kernel {
     this.#name = name;
   }
 
-  /** What the event loop could do now, in an order that is always the same. */
+  /** Returns the tasks that the event loop could run now, in a deterministic order. */
   tasks(): Task[] {
     const tasks: Task[] = [];
     const [next] = this.#deferred;
@@ -82,7 +86,7 @@ export class SimKernel implements Kernel {
     return timer.callback();
   }
 
-  /** The process is gone: the kernel takes back what it had. */
+  /** Closes all files of the process after its death. */
   release(): void {
     for (const opening of this.#open.values()) this.#machine.close(opening);
     this.#open.clear();
@@ -161,7 +165,10 @@ export class SimKernel implements Kernel {
     } else this.#machine.syncNames(path);
   }
 
-  /** Of the pages that were dirty at its start some are written early and some late; later ones not at all. */
+  /**
+   * Writes pages that were dirty at the start, some at once and some at the end. Pages that become dirty
+   * later stay so.
+   */
   fdatasync(fd: number): Promise<void> {
     this.#lifetime.step();
     const { path } = this.#openFile(fd);
@@ -269,7 +276,7 @@ export class SimKernel implements Kernel {
     return { ...mapping, from: Math.floor(offset / PAGE_BYTES) };
   }
 
-  /** Never waits: no simulated process is ever stopped while it holds a lock that another one waits for. */
+  /** Never waits: the simulation never stops a process that holds a lock for which another process waits. */
   fcntlLock(fd: number, command: number, flock: Buffer): number {
     this.#lifetime.step();
     const opening = this.#openFile(fd);
@@ -311,7 +318,7 @@ export class SimKernel implements Kernel {
     return ready;
   }
 
-  /** Nobody else runs while a process looks: what it finds is there already. */
+  /** Polls once. No other process runs meanwhile, so repeated polls would find nothing new. */
   busyPoll(fds: Buffer, count: number): number {
     return this.poll(fds, count);
   }
@@ -360,5 +367,8 @@ export class SimKernel implements Kernel {
 const systemError = (code: string, what: string): Error =>
   Object.assign(new Error(`${code}: ${what}`), { code, syscall: 'simulated' });
 
-/** Thrown for every empty and every full FIFO: made once, because a stack costs more than all the rest of the call. */
+/**
+ * The error for every empty and every full FIFO. It is created once, because its stack costs more than the
+ * whole call.
+ */
 const EAGAIN_ERROR = systemError('EAGAIN', 'FIFO');

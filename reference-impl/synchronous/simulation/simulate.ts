@@ -5,43 +5,44 @@ import { type Operation, operations } from './operations.js';
 import { installMachine } from './simulated-queue.js';
 import { SimulatedRun } from './simulated-run.js';
 
+/** Options of a simulation. */
 export interface SimulationOptions {
   budgetMs: number;
-  /** Most runs; without it only the time counts. */
+  /** Maximum number of runs. Without it only the budget limits the runs. */
   runs?: number;
   seed: number;
-  /** Of an earlier result: only that run is done again. */
+  /** Path from an earlier result. With it only that run is repeated. */
   path?: string;
 }
 
-/** What a simulation has found; the run that failed is done again by `seed` and `path`. */
+/** The result of a simulation. `seed` and `path` repeat the run that failed. */
 export interface SimulationResult {
-  /** `not-measured`: the time was up before the first run came to its end. */
+  /** `not-measured`: the budget ended before the first run was complete. */
   verdict: 'pass' | 'fail' | 'not-measured';
   runs: number;
   crashes: number;
   crashesPerSecond: number;
-  /** The same per second of processor time, which a busy machine does not change. */
+  /** Crashes per second of processor time, which does not depend on the load of the machine. */
   crashesPerCpuSecond: number;
   confirmed: number;
   seed: number;
   requirement?: Requirement;
-  /** Of the smallest run that fails; of one that was asked for by its path and does not fail, that. */
+  /** Path of the smallest failing run. If a requested run does not fail, its path. */
   path?: string;
-  /** What happened in the smallest run that fails, a line for each event. */
+  /** Log of the smallest failing run, one line per event. */
   story?: string[];
-  /** That run itself, for a regression test. */
+  /** Operations of the smallest failing run, for a regression test. */
   operations?: Operation[];
 }
 
-/** Share of the time that is kept for making a failing run smaller, beyond the budget for finding one. */
+/** Time for shrinking a failing run, in milliseconds, in addition to the budget. */
 const SHRINK_TIMEOUT_MS = 8000;
 const MAX_STORY_LINES = 40;
 const MAX_RUNS = 1_000_000_000;
 
 /**
- * Simulates run after run until the time is up or one fails; that one is made smaller as far as the time goes.
- * @throws QueueError bad-setting when no run of the seed has that path.
+ * Simulates runs until the budget ends or a run fails, and shrinks the failing run within SHRINK_TIMEOUT_MS.
+ * @throws QueueError `bad-setting` when the seed has no run with this path
  */
 export async function simulate({ budgetMs, runs, seed, path }: SimulationOptions): Promise<SimulationResult> {
   const installed = await installMachine();
@@ -96,7 +97,7 @@ export async function simulate({ budgetMs, runs, seed, path }: SimulationOptions
 
 type Property = fc.IAsyncProperty<[Operation[]]>;
 
-/** One run by its path: where there is none, fast-check throws or runs nothing. */
+/** Repeats one run by its path. If the path does not exist, fast-check throws or runs nothing. */
 async function replayPath(
   property: Property,
   parameters: fc.Parameters<[Operation[]]> & { path: string },
@@ -114,7 +115,7 @@ async function replayPath(
   return found;
 }
 
-/** Runs once more and writes down what happens. */
+/** Repeats a failing run and records its log and the violated requirement. */
 async function recordStory(
   installed: Awaited<ReturnType<typeof installMachine>>,
   list: readonly Operation[],

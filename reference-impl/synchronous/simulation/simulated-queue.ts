@@ -16,13 +16,14 @@ import { SimKernel } from './sim-kernel.js';
 import { SteppedImage } from './stepped.js';
 
 const PAGE_BYTES = 4096;
-/** Six pages of ring: small enough that it is full and wraps around within a short story. */
+/** Size of the data file. Its ring has six pages, so that it becomes full and wraps around within a short run. */
 const DATA_BYTES = 8 * PAGE_BYTES;
 const DIRECTORY = '/queue';
 
+/** Maximum size of the filler of a message, in bytes. */
 export const MAX_MESSAGE_BYTES = 5000;
 
-/** A queue as small as its code allows, with time-outs of a few simulated milliseconds. */
+/** Settings of a queue that is as small as its code allows, with time-outs of a few simulated milliseconds. */
 export const simulatedSettings: QueueSettings = {
   ...parseSettings({
     directory: DIRECTORY,
@@ -38,10 +39,12 @@ export const simulatedSettings: QueueSettings = {
 
 const [pair] = simulatedSettings.pairs;
 if (!pair) throw new Error('a queue has a pair');
+/** The directories of the only pair of the simulated queue. */
 export const simulatedPair = pair;
+/** Path of its index file. */
 export const INDEX_PATH = `${pair.indexDirectory}/queue.index`;
 
-/** A process on a machine. */
+/** A simulated process on a machine. */
 export class SimProcess {
   readonly name: string;
   readonly lifetime = new ProcessLifetime();
@@ -57,13 +60,17 @@ export class SimProcess {
     };
   }
 
+  /** Kills the process and closes its files. */
   terminate(): void {
     this.lifetime.alive = false;
     this.kernel.release();
   }
 }
 
-/** A machine with a queue installed by the queue's own code, everything on the medium; the index has a drive of its own. */
+/**
+ * Creates a machine and installs a queue on it with the code of the queue. All files are on the medium. The
+ * index has a separate drive.
+ */
 export async function installMachine(): Promise<SimMachine> {
   const machine = new SimMachine((path) => (path.includes('queue.index') ? 1 : 0));
   machine.changeNames({ change: 'add', path: '/', node: { kind: 'directory' } });
@@ -73,7 +80,7 @@ export async function installMachine(): Promise<SimMachine> {
   return machine;
 }
 
-/** What the index of an open pair lists, read as for delivery. @throws Violation PP-9 for what cannot be read. */
+/** Reads the messages that the index of an open pair lists. @throws Violation PP-9 when a record cannot be read */
 export function listBodies({ image, data, key, ring }: Pair): Body[] {
   const bodies: Body[] = [];
   for (let entry = image.get(FIELD.head); entry !== NONE && bodies.length < image.geometry.entries; ) {
@@ -89,14 +96,14 @@ export function listBodies({ image, data, key, ring }: Pair): Body[] {
   return bodies;
 }
 
-/** Are the lists of an open pair well formed, and do they hold what the data file holds? @throws Violation PP-9 */
+/** Checks that the lists of an open pair are well formed and match the data file. @throws Violation PP-9 */
 export function verifyPair({ image, data, key, ring }: Pair): void {
   const counts = { live: 0, reserved: 0, locked: 0 };
   const [problem] = problemsOf({ image, data, key, ring, inUse: false }, counts);
   if (problem) throw new Violation('PP-9', problem);
 }
 
-/** The same of a queue in use. @throws Violation PP-9 */
+/** Checks the same for a queue in use, on a snapshot of its files. @throws Violation PP-9 */
 export function verifyMachine(machine: SimMachine): void {
   const observer = new SimProcess(machine, 'verify');
   const counts = { live: 0, reserved: 0, locked: 0 };
@@ -106,10 +113,10 @@ export function verifyMachine(machine: SimMachine): void {
 }
 
 /**
- * Opens, and by that restores, the queue of a machine on which nothing runs.
- * @param killAfterSteps steps after which the first attempt is killed; 0: it is not.
- * @param powerCutSeed the seed of a power cut that follows the kill; undefined: none does.
- * @throws Violation PP-10 when the restore fails by itself.
+ * Opens and thereby restores the queue of a machine on which no process runs.
+ * @param killAfterSteps number of steps after which the first attempt is killed; 0: no kill
+ * @param powerCutSeed seed of a power cut that follows the kill; undefined: no power cut
+ * @throws Violation PP-10 when the restore fails without a kill
  */
 export function restore(
   machine: SimMachine,

@@ -10,12 +10,16 @@ import { HELPER_INDEX, type Interruption, type Operation, WORKER_COUNT } from '.
 import { Killed } from './process-lifetime.js';
 import { INDEX_PATH, SimProcess, simulatedSettings, verifyMachine } from './simulated-queue.js';
 
-/** Turns and simulated milliseconds after which a queue that is left alone has answered everything. */
+/**
+ * Limits of settling: a queue without further faults answers every submit within this number of turns, of this
+ * simulated duration in milliseconds each.
+ */
 const MAX_SETTLING_TURNS = 600;
 const SETTLING_TURN_MS = 10;
 const SETTLING_TASKS_PER_TURN = 3;
 const TAKE_EVERYTHING = { count: 1000, bytes: 2 ** 30, due: () => true };
 
+/** A running worker. `held` are the messages that it has taken, `unanswered` the ids of its pending submits. */
 interface Worker {
   kind: 'worker';
   process: SimProcess;
@@ -33,28 +37,28 @@ interface Helper {
 
 type Member = Worker | Helper;
 
-/** All promises that are due have run. */
+/** Resolves when all pending promise callbacks have run. */
 const drainPromises = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /**
- * One run: a machine, the queue's processes on it, and what the world outside knows. Every operation is done by the
- * queue's own code.
+ * One run: a machine, the processes of the queue on it, and the model of the clients' knowledge. The code of
+ * the queue executes every operation.
  */
 export class SimulatedRun {
-  /** Crash states that were restored and held against the model, and processes that were killed. */
+  /** Number of crash states that were restored and checked against the model, plus number of killed processes. */
   crashes = 0;
   readonly model = new Model();
   #machine: SimMachine;
   readonly #log: (line: string) => void;
   readonly #members: (Member | undefined)[] = [];
   #failure: unknown;
-  /** Was something confirmed that no power cut has followed yet? */
+  /** Whether a message was confirmed since the last simulated power cut. */
   #isNewlyConfirmed = false;
   #startCount = 0;
-  /** Is somebody between two steps of somebody else? */
+  /** Whether an operation is running between two steps of another process. */
   #isInterrupting = false;
 
-  /** @param log is told what happens, for the story. */
+  /** @param log callback that receives one line per event */
   constructor(installed: SimMachine, log: (line: string) => void = () => undefined) {
     this.#log = log;
     this.#machine = this.#attach(installed.copy());
@@ -68,7 +72,7 @@ export class SimulatedRun {
     return machine;
   }
 
-  /** Does everything in order. @throws Violation, or what a process of the queue died of by itself. */
+  /** Executes the operations in order, then settles, cuts the power and settles again. @throws Violation */
   async run(operations: readonly Operation[]): Promise<void> {
     this.#startAll(0);
     for (const operation of operations) {
@@ -137,16 +141,19 @@ export class SimulatedRun {
     if (operation.do === 'deliver') this.#consume(this.#worker(operation.worker));
   }
 
-  /** Only where nobody waits: a process that is interrupted with the mutex would make the other one wait for ever. */
+  /**
+   * Schedules an operation between two steps of a process. It waits until no process holds the mutex: if the
+   * interrupted process held it, the other one would wait forever.
+   */
   #interrupt({ who, afterSteps, by }: Extract<Operation, { do: 'interrupt' }>): void {
     const member = this.#members[who];
     if (!member || (by.do !== 'write-back' && by.worker === who)) return;
     const machine = this.#machine;
     member.process.lifetime.interruptAfter(afterSteps, () => {
       if (machine !== this.#machine) return true;
-      // Of a process that is itself between two steps nothing else can be done.
+      // Interruptions do not nest.
       if (this.#isInterrupting || machine.isLocked([LOCK.mutex, LOCK.opening])) return false;
-      this.#log(`in between two steps of ${member.process.name}:`);
+      this.#log(`between two steps of ${member.process.name}:`);
       this.#isInterrupting = true;
       try {
         this.#executeNow(by);
@@ -157,11 +164,11 @@ export class SimulatedRun {
     });
   }
 
-  /** The first task of a process, without what it does after the first thing that it waits for. */
+  /** Runs the first task of a process up to its first wait. */
   #runTask(member: Member | undefined): void {
     const task = member?.process.kernel.tasks()[0];
     if (!member || !task) return;
-    this.#log(`${member.process.name} does its next ${task.kind}`);
+    this.#log(`${member.process.name} runs its next ${task.kind}`);
     const result = this.#runAs(member, task.run);
     if (result instanceof Promise) result.catch((error: unknown) => this.#handleError(member.process, error));
   }
@@ -171,7 +178,7 @@ export class SimulatedRun {
     return member?.kind === 'worker' && !member.stopped ? member : undefined;
   }
 
-  /** Runs code of a process; a kill ends it here, anything else it throws is a failure of the queue. */
+  /** Runs code of a process. A kill ends the code here; any other error is a failure of the queue. */
   #runAs<T>(member: { process: SimProcess }, code: () => T): T | undefined {
     try {
       return code();
@@ -183,19 +190,19 @@ export class SimulatedRun {
     }
   }
 
-  #handleError({ name, lifetime: life }: SimProcess, error: unknown): void {
+  #handleError({ name, lifetime }: SimProcess, error: unknown): void {
     if (error instanceof Killed) return;
     if (error instanceof Violation) this.#failure ??= error;
     else if (
       (error as { code?: string }).code === 'sync-failed' ||
       (error as { code?: string }).code === 'EIO'
     ) {
-      // A restore whose disk fails gives up; whoever started the process starts it again.
-      life.alive = false;
+      // A restore gives up when its disk fails. Its supervisor would restart the process.
+      lifetime.alive = false;
     } else this.#failure ??= new Violation('PP-10', `${name} fails: ${(error as Error).stack}`);
   }
 
-  /** Members whose life has ended go. */
+  /** Removes the members that are dead. */
   #reapDead(): void {
     for (const [who, member] of this.#members.entries()) {
       if (!member || member.process.lifetime.alive) continue;
@@ -272,7 +279,7 @@ export class SimulatedRun {
       (outcome) => {
         if (!process.lifetime.alive) return;
         for (const id of ids) unanswered.delete(id);
-        this.#log(`${process.name} says ${outcome.outcome} of ${names}`);
+        this.#log(`${process.name} reports ${outcome.outcome} for ${names}`);
         this.model.recordOutcome(ids, outcome);
         this.#isNewlyConfirmed ||= outcome.outcome === 'confirmed';
       },
@@ -302,7 +309,7 @@ export class SimulatedRun {
     }
   }
 
-  /** One task of a process, and all that it can do without waiting for anything. */
+  /** Runs one task of a process and everything that follows from it without a wait. */
   async #runTurn(member: Member, pick: (below: number) => number): Promise<void> {
     const tasks = member.process.kernel.tasks();
     const task = tasks[pick(tasks.length)];
@@ -314,7 +321,10 @@ export class SimulatedRun {
     if (this.#isNewlyConfirmed) this.#cutAfterConfirmation();
   }
 
-  /** The worst moment for a confirmation to be early: the power goes as soon as it is said, and nothing more is flushed. */
+  /**
+   * Checks the crash state of a power cut right after a confirmation, with only flushed data. A confirmation
+   * that came too early shows best here.
+   */
   #cutAfterConfirmation(): void {
     this.#isNewlyConfirmed = false;
     this.crashes += 1;
@@ -350,7 +360,7 @@ export class SimulatedRun {
   #unlock(worker: Worker | undefined): void {
     if (!worker || worker.held.length === 0) return;
     const held = worker.held.splice(0);
-    // From here on others may have them.
+    // Update the model first: from the unlock on, other workers may take the messages.
     for (const { id } of held) this.model.unlock(id);
     this.#runAs(worker, () =>
       worker.queue.unlock(
@@ -382,7 +392,7 @@ export class SimulatedRun {
     this.#machine.failingSyncs = 0;
   }
 
-  /** Crash states of this moment are checked one by one; the run goes on from the last. */
+  /** Checks crash states of this moment one by one. The run continues from the last one. */
   #crash({ power, seed, states, again }: Extract<Operation, { do: 'crash' }>): void {
     this.#endAll();
     const left = (n: number): SimMachine =>
@@ -407,7 +417,7 @@ export class SimulatedRun {
     this.#afterRestore();
   }
 
-  /** What is in the queue that has just been restored in earnest. */
+  /** Checks the restored queue with which the run continues, and updates the model. */
   #afterRestore(): void {
     this.#throwFailure();
     const probe = this.#members.find((member) => member?.kind === 'worker');
@@ -419,7 +429,11 @@ export class SimulatedRun {
     this.model.restored(present);
   }
 
-  /** @param untilIndexSynced whether it takes as long as it takes until an index sync vouches for all that was consumed. */
+  /**
+   * Ends all faults, lets the processes answer every submit, and checks that every waiting message is delivered.
+   * @param untilIndexSynced whether to continue until an index sync covers every consumption
+   * @throws Violation
+   */
   async #settle(untilIndexSynced = false): Promise<void> {
     this.#machine.failingSyncs = 0;
     for (const member of this.#members) {
@@ -454,7 +468,7 @@ export class SimulatedRun {
     const taken = new Set(worker.held.slice(before).map(({ id }) => id));
     const stuck = waiting.find((id) => !taken.has(id));
     if (stuck !== undefined) {
-      throw new Violation('PP-1', `m${stuck} was confirmed, is with nobody, and is never delivered`);
+      throw new Violation('PP-1', `m${stuck} was confirmed, no worker holds it, and it is never delivered`);
     }
     this.#unlock(worker);
     verifyMachine(this.#machine);

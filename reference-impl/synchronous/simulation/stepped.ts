@@ -2,7 +2,7 @@ import { IndexImage } from '../index/image.js';
 import type { Geometry } from '../index/layout.js';
 import type { ProcessLifetime } from './process-lifetime.js';
 
-/** The index in shared memory as a process sees it that can be killed in front of each of its stores. */
+/** The index in shared memory for a process that can be killed before each of its stores. */
 export class SteppedImage extends IndexImage {
   readonly #lifetime: ProcessLifetime;
 
@@ -28,7 +28,10 @@ interface Stepped extends Buffer {
 
 const plain = Buffer.prototype;
 
-/** The stores that the queue does into the mapped data file; a copy that is cut short leaves its first half. */
+/**
+ * The stores of the queue into the mapped data file. If the process dies before
+ * `set`, the first half is copied.
+ */
 const stores = {
   writeUInt8(this: Stepped, value: number, at?: number): number {
     this.lifetime.step();
@@ -55,7 +58,7 @@ const stores = {
 
 const prototype: object = Object.setPrototypeOf(stores, plain);
 
-/** `memory` itself, not a copy, with every store into it a step of `life`. */
+/** Returns a view of `memory`, not a copy, in which every store is a step of `lifetime`. */
 export function stepped(memory: Buffer, lifetime: ProcessLifetime): Buffer {
   const view = Buffer.from(memory.buffer, memory.byteOffset, memory.length) as Stepped;
   Object.setPrototypeOf(view, prototype);

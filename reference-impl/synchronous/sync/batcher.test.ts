@@ -3,7 +3,7 @@ import t from 'tap';
 import { Batcher, type BatchRules } from './batcher.js';
 import type { SyncRequest } from './tokens.js';
 
-/** Rules of which none ever makes a batch due. */
+/** Rules under which no batch becomes due. */
 const NEVER: BatchRules = {
   maxBatchBytes: 2 ** 40,
   maxBatchRequests: 65_536,
@@ -26,21 +26,21 @@ const request = (slot: number, offset: number, length = 256, id = 1, incarnation
   length,
 });
 
-/** A batcher at time 0 with these requests, each a millisecond after the other. */
+/** Creates a batcher at time 0 and passes in the requests, one per millisecond. */
 function gathered(rules: Partial<BatchRules>, ...requests: SyncRequest[]): Batcher {
   const batcher = new Batcher({ ...NEVER, ...rules }, 0);
   requests.forEach((each, index) => void batcher.receive(each, index + 1));
   return batcher;
 }
 
-/** The batch is written and confirmed. @returns what it held. */
+/** Records the batch as written and its confirmations as sent. @returns the requests of the batch */
 function write(batcher: Batcher, nowMs: number): SyncRequest[] {
   const requests = [...batcher.requests()];
   batcher.written(requests, nowMs);
   return requests;
 }
 
-/** Their workers confirm the confirmations. */
+/** Confirms the confirmations of these requests, as their workers do. */
 const confirm = (batcher: Batcher, requests: SyncRequest[]): void => {
   for (const { slot, incarnation, id } of requests) {
     batcher.confirmed({ slot, incarnation, id, batch: 0, helper: 0 });
@@ -49,42 +49,42 @@ const confirm = (batcher: Batcher, requests: SyncRequest[]): void => {
 
 const slotsOf = (requests: readonly SyncRequest[]): number[] => requests.map(({ slot }) => slot);
 
-t.test('without a rule that applies a batch gathers on', async (t) => {
+t.test('a batch that no rule makes due keeps gathering', async (t) => {
   const batcher = gathered({}, request(0, 4096), request(1, 8192));
   t.equal(batcher.isDue(1e8), false);
-  t.equal(new Batcher({ ...NEVER, maxGatherMs: 0 }, 0).isDue(1e9), false, 'and an empty one is never due');
+  t.equal(new Batcher({ ...NEVER, maxGatherMs: 0 }, 0).isDue(1e9), false, 'an empty batch is never due');
 });
 
-t.test('most bytes (claims 6, 8, 38): due when the batch holds them, not before', async (t) => {
+t.test('a batch is due at maxBatchBytes (claims 6, 8, 22, 24, 38, 50)', async (t) => {
   const batcher = gathered({ maxBatchBytes: 1024 }, request(0, 4096, 512), request(1, 8192, 511));
   t.equal(batcher.isDue(2), false);
   batcher.receive(request(2, 20_480, 1), 3);
   t.equal(batcher.isDue(3), true);
 });
 
-t.test('most requests (claims 9, 39)', async (t) => {
+t.test('a batch is due at maxBatchRequests (claims 9, 25, 39, 51)', async (t) => {
   const batcher = gathered({ maxBatchRequests: 3 }, request(0, 4096), request(1, 8192));
   t.equal(batcher.isDue(2), false);
   batcher.receive(request(2, 12_288), 3);
   t.equal(batcher.isDue(3), true);
 });
 
-t.test('longest gathering time (claims 10, 36, 40): from the first request of the batch', async (t) => {
+t.test('a batch is due maxGatherMs after its first request (claims 10, 26, 36, 40, 48, 52)', async (t) => {
   const batcher = gathered({ maxGatherMs: 50 }, request(0, 4096), request(1, 8192));
   t.equal(batcher.isDue(50), false);
   t.equal(batcher.waitMs(11), 40);
   t.equal(batcher.isDue(51), true);
-  t.equal(gathered({ maxGatherMs: 0 }, request(0, 4096)).isDue(1), true, '0: at once');
+  t.equal(gathered({ maxGatherMs: 0 }, request(0, 4096)).isDue(1), true, 'with 0 it is due at once');
 });
 
-t.test('longest time without a new request (claims 11, 41)', async (t) => {
+t.test('a batch is due maxIdleMs after its latest request (claims 11, 27, 41, 53)', async (t) => {
   const batcher = gathered({ maxIdleMs: 10 }, request(0, 4096), request(1, 8192));
   t.equal(batcher.isDue(11), false);
   t.equal(batcher.waitMs(4), 8);
   t.equal(batcher.isDue(12), true);
 });
 
-t.test('time since the previous write (claim 5)', async (t) => {
+t.test('a batch is due maxSinceWriteMs after the previous write (claims 5, 21)', async (t) => {
   const batcher = gathered({ maxSinceWriteMs: 30 }, request(0, 4096));
   t.equal(batcher.isDue(29), false);
   t.equal(batcher.waitMs(20), 10);
@@ -96,7 +96,7 @@ t.test('time since the previous write (claim 5)', async (t) => {
   t.equal(batcher.isDue(61), true);
 });
 
-t.test('so many requests end to end (claims 7, 37), in whatever order they came', async (t) => {
+t.test('a batch is due at contiguousRequests without a gap (claims 7, 23, 37, 49)', async (t) => {
   const batcher = gathered({ contiguousRequests: 3 }, request(0, 4608), request(1, 8192), request(2, 4096));
   t.equal(batcher.isDue(3), false);
   batcher.receive(request(3, 4352), 4);
@@ -104,17 +104,21 @@ t.test('so many requests end to end (claims 7, 37), in whatever order they came'
 });
 
 for (const [name, rules] of [
-  ['pages (claims 12, 42)', { maxGapPages: 2 }],
-  ['bytes (claims 13, 43)', { maxGapBytes: 8192 }],
+  ['pages (claims 12, 28, 42, 54)', { maxGapPages: 2 }],
+  ['bytes (claims 13, 29, 43, 55)', { maxGapBytes: 8192 }],
 ] as const) {
-  t.test(`largest offset that still counts as contiguous, in ${name}`, async (t) => {
+  t.test(`a request beyond the largest gap is stored and makes the batch due, in ${name}`, async (t) => {
     const batcher = gathered(rules, request(0, 40_960, 4096));
-    t.equal(batcher.receive(request(1, 45_056 + 8192), 2), 'added', 'behind, just near enough');
-    t.equal(batcher.receive(request(2, 40_960 - 8192 - 256), 3), 'added', 'in front, just near enough');
+    t.equal(batcher.receive(request(1, 45_056 + 8192), 2), 'added', 'behind the batch, at the limit');
+    t.equal(
+      batcher.receive(request(2, 40_960 - 8192 - 256), 3),
+      'added',
+      'in front of the batch, at the limit',
+    );
     t.equal(batcher.isDue(3), false);
-    t.equal(batcher.receive(request(3, 53_504 + 8192 + 1), 4), 'stored', 'a byte too far');
+    t.equal(batcher.receive(request(3, 53_504 + 8192 + 1), 4), 'stored', 'one byte beyond the limit');
     t.equal(batcher.storedCount, 1);
-    t.equal(batcher.isDue(4), true, 'makes the batch be written');
+    t.equal(batcher.isDue(4), true, 'the stored request makes the batch due');
     t.equal(
       gathered({ ...rules, writeOnMisfit: false }, request(0, 4096), request(1, 2 ** 30)).isDue(5),
       false,
@@ -122,58 +126,61 @@ for (const [name, rules] of [
   });
 }
 
-t.test('of both limits of the offset the smaller one holds', async (t) => {
+t.test('if both gap limits are set, the smaller one applies', async (t) => {
   const batcher = gathered({ maxGapPages: 2, maxGapBytes: 100 }, request(0, 4096));
   t.equal(batcher.receive(request(1, 4352 + 101), 2), 'stored');
   t.equal(batcher.receive(request(2, 4352 + 100), 2), 'added');
 });
 
-t.test('a request that did not fit is first in the next batch [0042, 0051; claims 16, 33]', async (t) => {
+t.test('a request that did not fit comes first in the next batch [0042, 0051; claims 16, 33]', async (t) => {
   const batcher = gathered({ maxGapBytes: 0 }, request(0, 4096), request(1, 2 ** 20), request(2, 2 ** 21));
   const first = write(batcher, 5);
-  t.equal(batcher.receive(request(3, 2 ** 20 + 256), 6), 'stored', 'nothing is added while confirming');
+  t.equal(
+    batcher.receive(request(3, 2 ** 20 + 256), 6),
+    'stored',
+    'no request is added in the confirming phase',
+  );
   t.same(slotsOf(batcher.requests()), []);
   confirm(batcher, first);
   t.same(batcher.clearConfirmed(7), []);
   t.same(slotsOf(batcher.requests()), [1, 3]);
   t.equal(batcher.storedCount, 1);
-  t.equal(batcher.isDue(7), true, 'and the one that still waits makes the batch be written');
+  t.equal(batcher.isDue(7), true, 'the request that is still stored makes the batch due');
   confirm(batcher, write(batcher, 8));
   batcher.clearConfirmed(9);
   t.same(slotsOf(batcher.requests()), [2]);
 });
 
-t.test('with more unconfirmed batches allowed the next one is gathered and written meanwhile', async (t) => {
-  const batcher = gathered({ maxUnconfirmedBatches: 2, maxGatherMs: 0 }, request(0, 4096));
-  const first = write(batcher, 2);
-  t.equal(batcher.receive(request(1, 8192), 3), 'added');
-  t.equal(batcher.isDue(3), true);
-  const second = write(batcher, 4);
-  t.equal(batcher.phase, 'confirming', 'two are out');
-  t.equal(batcher.receive(request(2, 12_288), 5), 'stored');
-  confirm(batcher, second);
-  batcher.clearConfirmed(6);
-  t.equal(batcher.phase, 'gathering', 'one of them is confirmed, whichever');
-  t.same(slotsOf(batcher.requests()), [2]);
-  write(batcher, 7);
-  t.equal(batcher.phase, 'confirming');
-  t.same(batcher.clearConfirmed(202), first, 'each has its own time-out');
-});
+t.test(
+  'with two unconfirmed batches allowed, the second is gathered and written during the wait',
+  async (t) => {
+    const batcher = gathered({ maxUnconfirmedBatches: 2, maxGatherMs: 0 }, request(0, 4096));
+    const first = write(batcher, 2);
+    t.equal(batcher.receive(request(1, 8192), 3), 'added');
+    t.equal(batcher.isDue(3), true);
+    const second = write(batcher, 4);
+    t.equal(batcher.phase, 'confirming', 'two batches are unconfirmed');
+    t.equal(batcher.receive(request(2, 12_288), 5), 'stored');
+    confirm(batcher, second);
+    batcher.clearConfirmed(6);
+    t.equal(batcher.phase, 'gathering', 'the later batch may be confirmed first');
+    t.same(slotsOf(batcher.requests()), [2]);
+    write(batcher, 7);
+    t.equal(batcher.phase, 'confirming');
+    t.same(batcher.clearConfirmed(202), first, 'each batch has its own time-out');
+  },
+);
 
 t.test(
-  'the helper waits for the confirmations of its confirmations, and no longer than told [0043, 0044]',
+  'the helper waits for the confirmations of its confirmations, up to the time-out [0043, 0044]',
   async (t) => {
     const batcher = gathered({ maxGatherMs: 0 }, request(0, 4096), request(1, 8192));
     write(batcher, 10);
     t.equal(batcher.phase, 'confirming');
-    t.equal(batcher.isDue(11), false, 'nothing is written meanwhile');
+    t.equal(batcher.isDue(11), false, 'nothing is written during the wait');
     batcher.confirmed({ slot: 0, incarnation: 1, id: 1, batch: 1, helper: 1 });
     batcher.confirmed({ slot: 1, incarnation: 9, id: 1, batch: 1, helper: 1 });
-    t.same(
-      batcher.clearConfirmed(209),
-      [],
-      'one is missing: another incarnation of the worker is not the worker',
-    );
+    t.same(batcher.clearConfirmed(209), [], 'a token with another incarnation of the worker does not count');
     t.equal(batcher.phase, 'confirming');
     t.equal(batcher.waitMs(209), 1);
     t.same(slotsOf(batcher.clearConfirmed(210)), [1]);
@@ -182,7 +189,7 @@ t.test(
   },
 );
 
-t.test('a batch that reached nobody is over at once', async (t) => {
+t.test('a batch whose confirmations reached no worker is cleared at once', async (t) => {
   const batcher = gathered({ maxGatherMs: 0 }, request(0, 4096));
   batcher.written([], 10);
   t.equal(batcher.waitMs(11), 0);
@@ -190,26 +197,29 @@ t.test('a batch that reached nobody is over at once', async (t) => {
   t.equal(batcher.phase, 'gathering');
 });
 
-t.test('a worker that asks anew has seen its confirmation; one that asks again has not', async (t) => {
-  const batcher = gathered({ maxGatherMs: 0 }, request(0, 4096), request(1, 8192));
-  t.equal(batcher.receive(request(0, 4096), 3), 'skipped', 'asked twice while gathering: once is enough');
-  write(batcher, 4);
-  t.equal(batcher.receive(request(0, 16_384, 256, 2), 5), 'stored', 'the next request of worker 0');
-  t.equal(
-    batcher.receive(request(1, 8192), 6),
-    'stored',
-    'worker 1 lost its confirmation and gets another one',
-  );
-  t.equal(batcher.waitMs(6), 0, 'nobody is waited for any more');
-  t.same(batcher.clearConfirmed(7), []);
-  t.equal(batcher.phase, 'gathering');
-  t.same(
-    batcher.requests().map(({ slot, id }) => `${slot}/${id}`),
-    ['0/2', '1/1'],
-  );
-});
+t.test(
+  'a new request confirms the previous one, and a repeated request gets another confirmation',
+  async (t) => {
+    const batcher = gathered({ maxGatherMs: 0 }, request(0, 4096), request(1, 8192));
+    t.equal(batcher.receive(request(0, 4096), 3), 'skipped', 'a repeated request enters the batch once');
+    write(batcher, 4);
+    t.equal(batcher.receive(request(0, 16_384, 256, 2), 5), 'stored', 'the next request of worker 0');
+    t.equal(
+      batcher.receive(request(1, 8192), 6),
+      'stored',
+      'worker 1 has not read its confirmation and gets another one',
+    );
+    t.equal(batcher.waitMs(6), 0, 'no confirmation is awaited');
+    t.same(batcher.clearConfirmed(7), []);
+    t.equal(batcher.phase, 'gathering');
+    t.same(
+      batcher.requests().map(({ slot, id }) => `${slot}/${id}`),
+      ['0/2', '1/1'],
+    );
+  },
+);
 
-t.test('a successor in the slot of a dead worker ends the wait for it', async (t) => {
+t.test('a request from the successor of a dead worker ends the wait for the dead worker', async (t) => {
   const batcher = gathered({ maxGatherMs: 0 }, request(0, 4096, 256, 5, 1));
   write(batcher, 2);
   batcher.receive(request(0, 8192, 256, 1, 2), 3);
@@ -239,12 +249,14 @@ const event = fc.record({
   ms: fc.nat(30),
 });
 
-/** Workers with one request in flight each, a helper's loop around the batcher, and what must hold of both. */
+/**
+ * Workers with one request in flight each, the loop of a helper around the batcher, and the checks on both.
+ */
 class Model {
   readonly batcher: Batcher;
   readonly inFlight = new Map<number, SyncRequest>();
   readonly nextId = new Map<number, number>();
-  /** Confirmations that lie in the FIFO of each worker, by the number of the request. */
+  /** Request ids whose confirmations are in the FIFO of a worker, by slot. */
   readonly answers = new Map<number, Set<number>>();
   written = 0;
   sent = 0;
@@ -268,7 +280,7 @@ class Model {
     if (asked) this.batcher.receive(asked, this.nowMs);
   }
 
-  /** The worker reads its confirmation. */
+  /** Lets the worker read its confirmation. */
   confirm(slot: number): void {
     const asked = this.inFlight.get(slot);
     if (!asked || this.answers.get(slot)?.has(asked.id) !== true) return;
@@ -287,7 +299,7 @@ class Model {
     const requests = [...this.batcher.requests()];
     const ranges = this.batcher.ranges();
     const keys = new Set(requests.map(({ slot, id }) => `${slot}/${id}`));
-    if (keys.size !== requests.length) throw new Error('a request stands twice in a batch');
+    if (keys.size !== requests.length) throw new Error('a request is in the batch twice');
     for (const { slot, id, offset, length } of requests) {
       const covered = ranges.some(
         (range) => offset >= range.offset && offset + length <= range.offset + range.length,
@@ -300,7 +312,7 @@ class Model {
   }
 }
 
-t.test('no request is lost, whatever the rules and however the events fall', async (t) => {
+t.test('no request is lost under any rules and any order of events', async (t) => {
   let written = 0;
   fc.assert(
     fc.property(anyRules, fc.array(event, { minLength: 20, maxLength: 120 }), (rules, events) => {
@@ -312,9 +324,9 @@ t.test('no request is lost, whatever the rules and however the events fall', asy
         else model.nowMs += ms;
         model.turn();
         const wait = model.batcher.waitMs(model.nowMs);
-        if (wait !== undefined && wait < 0) throw new Error('a wait is not negative');
+        if (wait !== undefined && wait < 0) throw new Error('the wait is negative');
       }
-      // Time alone must bring every request to its end, without being asked again.
+      // Every request must be confirmed by the passing of time, without being sent again.
       for (let round = 0; round < 200 && model.inFlight.size > 0; round += 1) {
         for (const slot of [...model.inFlight.keys()]) model.confirm(slot);
         const wait = model.batcher.waitMs(model.nowMs);
@@ -330,12 +342,16 @@ t.test('no request is lost, whatever the rules and however the events fall', asy
   t.ok(written > 1000, `${written} requests were written`);
 });
 
-t.test('every byte of every request is in the ranges, and far ones are not joined', async (t) => {
+t.test('the ranges cover every byte of every request, and distant ranges are not merged', async (t) => {
   const batcher = gathered({}, request(0, 2 ** 33, 4096), request(1, 4096, 256), request(2, 4352, 256));
   t.same(batcher.ranges(), [
     { offset: 4096, length: 512 },
     { offset: 2 ** 33, length: 4096 },
   ]);
   const inside = gathered({}, request(0, 4096, 8192), request(1, 8192, 256));
-  t.same(inside.ranges(), [{ offset: 4096, length: 8192 }], 'a request inside another does not shorten it');
+  t.same(
+    inside.ranges(),
+    [{ offset: 4096, length: 8192 }],
+    'a request inside another one does not shorten the range',
+  );
 });

@@ -1,41 +1,56 @@
 import type { ConfirmAck, SyncRequest } from './tokens.js';
 
-/** The knobs of [0045] and of claims 5-13, 21-29, 36-43; `null` means that there is no such rule. */
+/**
+ * Rules that decide which requests a batch takes and when it is written ([0045]; claims 5-13, 21-29, 36-43,
+ * 48-55). `null` turns a rule off.
+ */
 export interface BatchRules {
-  /** Write when the batch holds so many bytes (claims 6, 8, 38). */
+  /** Total length of the requests, in bytes, at which the batch is written (claims 6, 8, 22, 24, 38, 50). */
   maxBatchBytes: number;
-  /** Write when it holds so many requests (claims 9, 39). */
+  /** Number of requests at which the batch is written (claims 9, 25, 39, 51). */
   maxBatchRequests: number;
-  /** Write so long after the first request; 0: what one read gathered is written at once (claims 10, 36, 40). */
+  /**
+   * Longest time from the first request of a batch to its write, in milliseconds. 0: the requests of one read
+   * are written at once (claims 10, 26, 36, 40, 48, 52).
+   */
   maxGatherMs: number;
-  /** Write when no request came for so long; 0: no such rule (claims 11, 41). */
+  /** Time without a new request until the batch is written, in ms. 0: no such rule (claims 11, 27, 41, 53). */
   maxIdleMs: number;
-  /** Write when the previous write was so long ago (claim 5). */
+  /** Time since the previous write after which the batch is written, in milliseconds (claims 5, 21). */
   maxSinceWriteMs: number | null;
-  /** Write when so many requests lie end to end (claims 7, 37). */
+  /** Number of requests without a gap between them at which the batch is written (claims 7, 23, 37, 49). */
   contiguousRequests: number | null;
-  /** A request further away than this is not substantially contiguous (claims 12, 13, 42, 43). */
+  /**
+   * Largest gap between a request and the batch, in pages of 4096 bytes. Beyond it the request is not
+   * substantially contiguous (claims 12, 28, 42, 54).
+   */
   maxGapPages: number | null;
+  /** The same limit in bytes (claims 13, 29, 43, 55). If both limits are set, the smaller one applies. */
   maxGapBytes: number | null;
-  /** Does a request that is not substantially contiguous make the batch be written? */
+  /** Whether a request that is not substantially contiguous causes the batch to be written. */
   writeOnMisfit: boolean;
-  /** How long to wait for the confirmations of the confirmations [0044]. */
+  /** Longest wait for the confirmations of the confirmations of a batch, in milliseconds [0044]. */
   confirmationTimeoutMs: number;
   /**
-   * Written batches whose confirmations may still be unconfirmed while the next is gathered. 1: the helper waits for all
-   * of them before it goes on, as in [0043]. The patent waits because a worker might take a confirmation that
-   * was meant for another; here every token names its owner, so the disk need not stand still meanwhile.
+   * Number of written batches that may await the confirmations of their confirmations. When it is reached,
+   * the helper gathers nothing until one of these batches is cleared. With 1 the helper waits after every
+   * batch, as in [0043]. The patent waits because a worker might take a confirmation that was meant for
+   * another worker. Here every token names its owner, so the disk can work during the wait.
    */
   maxUnconfirmedBatches: number;
 }
 
+/** A range of the data file, in bytes. */
 export interface Range {
   offset: number;
   length: number;
 }
 
 const PAGE_BYTES = 4096;
-/** Requests closer than this are written by one msync; only dirty pages are written anyway. */
+/**
+ * Largest gap, in bytes, between requests that one msync call writes together. Covering the gap costs
+ * nothing, because msync writes only dirty pages.
+ */
 const MERGE_GAP_BYTES = 256 * 1024;
 
 /** A written batch: the requests whose workers have not yet confirmed their confirmation. */
@@ -48,15 +63,15 @@ const keyOf = (request: { slot: number; incarnation: number; id: number }): stri
   `${request.slot}/${request.incarnation}/${request.id}`;
 
 /**
- * The sync helper's batching, Fig. 4, 5 and 6, as a state machine without clocks or files: it is told what came and
- * what time it is, and says what to do.
+ * The batching of the sync helper (Fig. 4, 5 and 6) as a state machine without clocks and files. The caller
+ * passes in each token and the current time, and asks what to do.
  *
- *     gathering   requests are added to the batch, stored for the next one, or skipped (505-560)
- *     confirming  as many batches as may be are written and not confirmed; waits for the confirmations of the
- *                 confirmations (535-540)
+ *     gathering   requests are added to the batch, stored for the next batch, or skipped (505-560)
+ *     confirming  the maximum number of batches is written and not cleared; the helper waits for the confirmations
+ *                 of the confirmations (535-540)
  *
- * A written batch is cleared when every confirmation of it is confirmed or the time is up; the stored requests are then
- * taken first (545-550).
+ * A written batch is cleared when all its confirmations are confirmed or its time-out has passed. The stored
+ * requests then come first into the next batch (545-550).
  */
 export class Batcher {
   readonly #rules: BatchRules;
@@ -70,9 +85,10 @@ export class Batcher {
   #firstAtMs = 0;
   #lastAtMs = 0;
   #writtenAtMs: number;
-  /** Batches that are written and whose confirmations are not all confirmed, oldest first. */
+  /** Batches that are written and not cleared, oldest first. */
   #unconfirmed: UnconfirmedBatch[] = [];
 
+  /** @param nowMs the current time on the clock that all later calls use, in milliseconds */
   constructor(rules: BatchRules, nowMs: number) {
     this.#rules = rules;
     const pages = rules.maxGapPages === null ? Number.POSITIVE_INFINITY : rules.maxGapPages * PAGE_BYTES;
@@ -80,21 +96,24 @@ export class Batcher {
     this.#writtenAtMs = nowMs;
   }
 
+  /** The current phase. */
   get phase(): 'gathering' | 'confirming' {
     return this.#unconfirmed.length < this.#rules.maxUnconfirmedBatches ? 'gathering' : 'confirming';
   }
 
+  /** The number of requests in the temporary storage. */
   get storedCount(): number {
     return this.#stored.length;
   }
 
-  /** A request came (505). Skipped: it is in the batch or in the store already; the worker asked twice. */
+  /** Takes a request that has arrived (505). `skipped`: a copy of it is in the batch or in the storage. */
   receive(request: SyncRequest, nowMs: number): 'added' | 'stored' | 'skipped' {
     const key = keyOf(request);
     for (const { awaited } of this.#unconfirmed) {
       for (const [other, { slot, incarnation, id }] of awaited) {
-        // A worker asks anew only after it has seen its confirmation: that confirms it as well. And one that asks for
-        // the same again has not seen it: it gets another.
+        // A worker sends a new request only after it has read the confirmation of the last one, so the new
+        // request confirms that confirmation. A worker that repeats a request has not read the confirmation
+        // and gets another.
         const passed = slot === request.slot && (incarnation !== request.incarnation || id < request.id);
         if (passed || other === key) awaited.delete(other);
       }
@@ -131,7 +150,7 @@ export class Batcher {
     this.#lastAtMs = nowMs;
   }
 
-  /** Is the batch to be written now (520, 630)? */
+  /** Returns whether the batch must be written now (520, 630). */
   isDue(nowMs: number): boolean {
     if (this.phase === 'confirming' || this.#batch.length === 0) return false;
     const rules = this.#rules;
@@ -146,7 +165,7 @@ export class Batcher {
     );
   }
 
-  /** Most requests of the batch that lie end to end. */
+  /** Returns the length of the longest run of requests without a gap between them. */
   #maxContiguousRequests(): number {
     const sorted = [...this.#batch].sort((a, b) => a.offset - b.offset);
     let longest = 0;
@@ -160,7 +179,7 @@ export class Batcher {
     return longest;
   }
 
-  /** The batch, sorted [0012], as ranges to be written; every byte of every request is in one of them. */
+  /** Returns the ranges to write, sorted by offset [0012]. They cover every byte of every request. */
   ranges(): Range[] {
     const merged: Range[] = [];
     for (const { offset, length } of [...this.#batch].sort((a, b) => a.offset - b.offset)) {
@@ -174,12 +193,16 @@ export class Batcher {
     return merged;
   }
 
-  /** The requests of the batch, in order of arrival. */
+  /** Returns the requests of the batch, in order of arrival. */
   requests(): readonly SyncRequest[] {
     return this.#batch;
   }
 
-  /** The batch was written (or failed to be), and a confirmation is on its way to each of `reached` (535). */
+  /**
+   * Records that the batch was written, or that its write failed, and starts the next batch (535).
+   *
+   * @param reached the requests whose confirmations were sent
+   */
   written(reached: readonly SyncRequest[], nowMs: number): void {
     this.#writtenAtMs = nowMs;
     this.#unconfirmed.push({
@@ -192,15 +215,15 @@ export class Batcher {
     this.#takeStored(nowMs);
   }
 
-  /** A confirmation of a confirmation came (540); one that nobody waits for is no matter. */
+  /** Takes a confirmation of a confirmation (540). One that no batch awaits has no effect. */
   confirmed(token: ConfirmAck): void {
     for (const { awaited } of this.#unconfirmed) awaited.delete(keyOf(token));
   }
 
   /**
-   * Clears the written batches whose confirmations are all confirmed, or whose time is up (545).
+   * Clears the written batches whose confirmations are all confirmed or whose time-out has passed (545).
    *
-   * @returns the requests whose workers did not confirm in time: dead, or stopped.
+   * @returns the requests whose workers did not confirm in time, because they are dead or stopped
    */
   clearConfirmed(nowMs: number): SyncRequest[] {
     const silent: SyncRequest[] = [];
@@ -213,7 +236,7 @@ export class Batcher {
     return silent;
   }
 
-  /** The requests of the temporary storage go first into an empty batch, in the order in which they came (550). */
+  /** Moves the stored requests into an empty batch, in order of arrival (550). */
   #takeStored(nowMs: number): void {
     if (this.#batch.length > 0 || this.#stored.length === 0 || this.phase === 'confirming') return;
     const stored = this.#stored;
@@ -227,11 +250,11 @@ export class Batcher {
     }
   }
 
-  /** Milliseconds until time alone changes something; undefined when only a message can. */
+  /** Returns the milliseconds until time alone changes the state; undefined when only a token can. */
   waitMs(nowMs: number): number | undefined {
     const [oldest] = this.#unconfirmed;
     if (this.phase === 'confirming' && oldest) {
-      // A request may have confirmed the last one, and what reached nobody is confirmed by nobody.
+      // Such a batch can be cleared at once: new requests have confirmed it, or no worker could be reached.
       if (this.#unconfirmed.some(({ awaited }) => awaited.size === 0)) return 0;
       return Math.max(0, oldest.writtenAtMs + this.#rules.confirmationTimeoutMs - nowMs);
     }

@@ -16,61 +16,67 @@ import {
   type SyncRequest,
 } from './tokens.js';
 
-/** How a sync ended. Only `synced` means that the bytes are on the disk. */
+/** The outcome of a sync. Only `synced` means that the bytes are on the disk. */
 export type SyncResult = { state: 'synced' } | { state: 'failed'; errno: number } | { state: 'timed-out' };
 
+/** The way in which a producer queue syncs ranges of its data file. */
 export interface SyncPort {
   /**
-   * Writes the ranges to the disk. One call at a time.
-   * @param isLone nobody else of this process waits for a sync: the thread may stay awake for a moment to get the answer
-   * sooner.
+   * Writes the ranges to the disk. The caller makes one call at a time.
+   * @param isLone true when no other caller in this process waits for a sync. The thread may then poll for
+   * the answer for a moment, which gets it sooner.
    */
   sync(ranges: readonly Range[], isLone?: boolean): Promise<SyncResult>;
-  /** Nothing more to be synced for now: the helper need not wait for this worker. */
+  /**
+   * Sends the pending confirmations of confirmations, so that the helper does not wait for an idle worker.
+   */
   flushAcks(): void;
   close(): void;
 }
 
+/** Time-outs of a sync client, in milliseconds. */
 export interface ClientTimeouts {
-  /** After so long without an answer, look whether the helper was replaced [0044]. */
+  /** Time without an answer after which the client checks whether the helper was replaced [0044]. */
   helperTimeoutMs: number;
-  /** After so long, give up. */
+  /** Time without an answer after which the client gives the request up. */
   requestTimeoutMs: number;
 }
 
 /**
- * Confirmations of confirmations are written several at once: the next request says the same of the worker that sends
- * it, and each write into a FIFO wakes the helper.
+ * Number of confirmations of confirmations that are written together. Each write into a FIFO wakes the
+ * helper, and the next request of this worker confirms the previous confirmation anyway.
  */
 const MAX_PENDING_ACKS = 4;
-/** A FIFO holds 64 KiB, which is 2,730 receipts. */
+/** Number of receipts that may stay unread. A FIFO holds 64 KiB, which is 2,730 receipts. */
 const MAX_UNREAD_RECEIPTS = 64;
 
 /**
- * So long a lone caller's answer is awaited awake: a processor that has gone to sleep takes a third of a sync to wake up. On a
- * disk that is slower than this the thread does not stay awake.
+ * Longest time, in milliseconds, that the thread polls for the answer to a lone caller. A sleeping processor
+ * takes a third of the time of a sync to wake up. If the last answer took longer than this, the disk is slow
+ * and the thread does not poll.
  */
 const BUSY_POLL_MS = 0.3;
 
-/** Ids take 32 bits in a token; then they begin anew. */
+/** Largest request id. An id has 32 bits in a token; after the largest id the count starts again at 1. */
 const MAX_REQUEST_ID = 2 ** 32 - 1;
 
 interface Pending {
-  /** By id; each is one range. */
+  /** Requests that are not confirmed, by id; each is one range. */
   requests: Map<number, SyncRequest>;
   errno: number;
+  /** Incarnation of the helper to which the requests were last sent. */
   sentToHelper: number;
   sinceMs: number;
-  /** Has the timer passed once since it was sent? */
+  /** Whether the timer has fired since the requests were sent. */
   hasTimerPassed: boolean;
   resolve: (result: SyncResult) => void;
 }
 
 /**
- * The worker's side of the four FIFOs [0040-0044]. One request (of one or more ranges) is out at a time; what other
- * callers bring meanwhile is folded into the next by the lane above.
+ * The worker's side of the four FIFOs [0040-0044]. One sync of one or more ranges is in flight at a time. The
+ * producer queue above it combines the messages that arrive during a sync into the next sync.
  *
- * The receipt only tells that the helper has the request, so it is read late, with the confirmation.
+ * A receipt only reports that the helper has the request, so receipts are read later than the confirmations.
  */
 export class SyncClient implements SyncPort {
   readonly #kernel: Kernel;
@@ -81,24 +87,24 @@ export class SyncClient implements SyncPort {
   readonly #request: Fifo;
   readonly #receipt: Fifo;
   readonly #confirm: Registration;
-  /** The same FIFO, for reads that do not go through the event loop. */
+  /** The confirmation FIFO, for reads outside the event loop. */
   readonly #confirmFifo: Fifo;
   /** struct pollfd: i32 fd, i16 events, i16 revents. */
   readonly #pollFd = Buffer.alloc(8);
-  /** Did the last answer come so soon that staying awake for it was worth it? */
+  /** Whether the last answer came within BUSY_POLL_MS. */
   #isBusyPollWorthwhile = true;
   readonly #confirmAck: Fifo;
-  /** The first bytes of a token whose end has not come yet. */
+  /** The first bytes of a token that has not arrived completely. */
   #partialToken: Buffer = Buffer.alloc(0);
-  /** Confirmations of confirmations that have not been written yet. */
+  /** Confirmations of confirmations that are not written yet. */
   #pendingAcks: Buffer[] = [];
   #pending: Pending | undefined;
   #nextId = 1;
-  /** One timer for all requests: making one for each costs as much as sending it. */
+  /** One timer for all requests, because creating a timer costs as much as sending a request. */
   readonly #timer: Registration;
   #unreadReceipts = 0;
 
-  /** @param directory where the FIFOs are: the data file's directory. */
+  /** @param directory the directory of the data file, which also holds the FIFOs */
   constructor(
     directory: string,
     worker: { slot: number; incarnation: number },
@@ -116,7 +122,7 @@ export class SyncClient implements SyncPort {
     this.#confirmAck = new Fifo(paths.confirmAck, ANSWER_READ_BYTES, kernel);
     this.#receipt = new Fifo(paths.receipt(worker.slot), ANSWER_READ_BYTES, kernel);
     const confirm = new Fifo(paths.confirm(worker.slot), ANSWER_READ_BYTES, kernel);
-    // Tokens for a predecessor that was killed while it waited.
+    // A predecessor in this slot may have been killed during its wait. Its tokens are still in the FIFOs.
     this.#receipt.drain();
     confirm.drain();
     this.#confirmFifo = confirm;
@@ -144,7 +150,7 @@ export class SyncClient implements SyncPort {
         hasTimerPassed: false,
       };
       this.#send(this.#pending);
-      // Else it comes through the event loop.
+      // If polling finds no answer, the event loop delivers it later.
       if (isLone && this.#isBusyPollWorthwhile && this.#kernel.busyPoll(this.#pollFd, 1, BUSY_POLL_MS) > 0)
         this.#onConfirm(this.#confirmFifo.read());
     });
@@ -152,7 +158,7 @@ export class SyncClient implements SyncPort {
 
   #send(pending: Pending): void {
     if (this.#pendingAcks.length >= MAX_PENDING_ACKS) this.flushAcks();
-    // Should the FIFO be full, the request is sent again when the time-out looks.
+    // If the FIFO is full, the write has no effect and the timer sends the request again.
     this.#request.write(Buffer.concat([...pending.requests.values()].map(encodeRequest)));
   }
 
@@ -161,11 +167,12 @@ export class SyncClient implements SyncPort {
     const whole = all.length - (all.length % ANSWER_BYTES);
     this.#partialToken = Buffer.from(all.subarray(whole));
     const answers = decodeAnswers(all.subarray(0, whole), 'confirm');
-    // Somebody else wrote into the FIFO. What follows his bytes is begun anew, else no token would fit any more.
+    // Bytes that are not a token came from another program. Drop the partial token too: otherwise all later
+    // tokens would be read at a wrong offset.
     if (answers.length * ANSWER_BYTES < whole) this.#partialToken = Buffer.alloc(0);
     const mine = answers.filter((answer) => this.#accept(answer));
     if (mine.length === 0) return;
-    // The receipts came before the confirmations; they are read before there are too many.
+    // The receipts came before the confirmations. Read them before the FIFO fills up.
     this.#unreadReceipts += mine.length;
     if (this.#unreadReceipts >= MAX_UNREAD_RECEIPTS) this.#readReceipts();
     for (const { id, batch, helper, incarnation } of mine) {
@@ -176,7 +183,7 @@ export class SyncClient implements SyncPort {
     this.#finish(pending.errno === 0 ? { state: 'synced' } : { state: 'failed', errno: pending.errno });
   }
 
-  /** A confirmation counts only for the request that it names; anybody else's is none. */
+  /** Accepts a confirmation if it names a pending request of this incarnation. @returns whether it does */
   #accept(answer: Answer): boolean {
     if (answer.incarnation !== this.#incarnation) return false;
     if (!this.#pending?.requests.delete(answer.id)) return false;
@@ -205,7 +212,10 @@ export class SyncClient implements SyncPort {
     );
   }
 
-  /** No answer for a while: the helper may have been replaced, or the request lost with it. */
+  /**
+   * Sends the pending requests again if the helper was replaced or has not confirmed their receipt: they may
+   * be lost. Gives them up after the request time-out.
+   */
   #checkTimeouts(): void {
     const pending = this.#pending;
     if (!pending) return;
@@ -213,7 +223,7 @@ export class SyncClient implements SyncPort {
       this.#finish({ state: 'timed-out' });
       return;
     }
-    // It may have been sent a moment ago.
+    // The first tick proves nothing: the requests may have been sent a moment ago.
     if (!pending.hasTimerPassed) {
       pending.hasTimerPassed = true;
       return;
@@ -234,13 +244,15 @@ export class SyncClient implements SyncPort {
   }
 }
 
-/** What DirectSync needs of a pair. */
+/** The part of a pair that DirectSync uses. */
 export interface SyncablePair {
   data: DataMap;
   redirtyUnconfirmed(): void;
 }
 
-/** Syncs without a helper: the caller's thread does the msync itself. For the dead-letter queue, which is rarely written. */
+/**
+ * Syncs without a helper, by msync in the caller's thread. The dead-letter queue, which is rarely written, uses it.
+ */
 export class DirectSync implements SyncPort {
   readonly #pair: SyncablePair;
 

@@ -22,7 +22,7 @@ import {
 const times = { helperTimeoutMs: 20, requestTimeoutMs: 15_000 };
 const range = { offset: RING_START, length: 256 };
 
-/** The pair of a queue without a helper: this test is the helper, by hand. */
+/** Opens the pair of a queue without a helper. The test plays the helper through the FIFOs. */
 function byHand(t: { teardown(clean: () => unknown): void }, here: QueueHarness) {
   const [directories] = here.settings.pairs;
   if (!directories) throw new Error('a queue has a pair');
@@ -35,7 +35,7 @@ function byHand(t: { teardown(clean: () => unknown): void }, here: QueueHarness)
     for (const fifo of [requests, confirm, receipt]) fifo.close();
     pair.close();
   });
-  /** Waits for the next requests. */
+  /** Waits for the next requests and returns them. */
   const asked = async (): Promise<SyncRequest[]> => {
     let found: SyncRequest[] = [];
     await waitUntil(() => {
@@ -49,7 +49,7 @@ function byHand(t: { teardown(clean: () => unknown): void }, here: QueueHarness)
   return { pair, confirm, receipt, asked, answerTo };
 }
 
-t.test('A confirmation belongs to a request: nobody else’s is one, and its own is', async (t) => {
+t.test('a worker accepts only the confirmation that names its request', async (t) => {
   const hand = byHand(t, await createHarness(t));
   const client = new SyncClient(
     hand.pair.directories.directory,
@@ -74,17 +74,17 @@ t.test('A confirmation belongs to a request: nobody else’s is one, and its own
   ];
   for (const token of forged) hand.confirm.write(token);
   await hand.asked();
-  t.equal(result, undefined, 'it asks again instead');
+  t.equal(result, undefined, 'the worker repeats its request instead');
   hand.confirm.write(Buffer.from('seven b'));
   while (result === undefined) {
     for (const again of await Promise.race([hand.asked(), synced.then(() => [])])) {
       hand.confirm.write(hand.answerTo(again));
     }
   }
-  t.equal(result, 'synced', 'also after bytes that are not even a token long');
+  t.equal(result, 'synced', 'stray bytes shorter than a token do not prevent it');
 });
 
-t.test('Tokens outlive their readers: what a predecessor in the slot left is drained', async (t) => {
+t.test('a new worker drains the tokens that its predecessor in the slot left', async (t) => {
   const hand = byHand(t, await createHarness(t));
   const stale = { slot: 0, incarnation: 7, id: 1, ...range };
   hand.confirm.write(hand.answerTo(stale));
@@ -102,12 +102,12 @@ t.test('Tokens outlive their readers: what a predecessor in the slot left is dra
   });
   const [first] = await hand.asked();
   await hand.asked();
-  t.equal(done, false, 'even a token that would fit does not count: it was there before the question');
+  t.equal(done, false, 'a matching token that arrived before the request does not count');
   if (first) hand.confirm.write(hand.answerTo(first));
   await synced;
 });
 
-t.test('several ranges are synced when each is confirmed; a failed one fails all', async (t) => {
+t.test('a sync of several ranges succeeds when all are confirmed and fails when one fails', async (t) => {
   const hand = byHand(t, await createHarness(t));
   const client = new SyncClient(
     hand.pair.directories.directory,
@@ -127,7 +127,7 @@ t.test('several ranges are synced when each is confirmed; a failed one fails all
   t.same(await second, { state: 'failed', errno: 5 });
 });
 
-t.test('a request that was received is not sent again; a new helper is asked anew', async (t) => {
+t.test('a worker sends its request again when the helper was replaced', async (t) => {
   const hand = byHand(t, await createHarness(t));
   const client = new SyncClient(
     hand.pair.directories.directory,
@@ -145,7 +145,7 @@ t.test('a request that was received is not sent again; a new helper is asked ane
   t.same(await synced, { state: 'synced' });
 });
 
-t.test('a worker gives up after its time-out, and a late confirmation is then none', async (t) => {
+t.test('a worker gives up after its time-out and then ignores the late confirmation', async (t) => {
   const hand = byHand(t, await createHarness(t));
   const soon = { helperTimeoutMs: 5, requestTimeoutMs: 30 };
   const client = new SyncClient(
@@ -163,7 +163,7 @@ t.test('a worker gives up after its time-out, and a late confirmation is then no
   t.same(await second, { state: 'timed-out' });
 });
 
-t.test('a second helper of a data file is refused, and the first goes on', async (t) => {
+t.test('a second helper of a data file is refused, and the first keeps working', async (t) => {
   const here = await createHarness(t);
   await here.helper();
   t.match((await here.helper()).firstLine, { code: 'second-helper' });
@@ -184,7 +184,7 @@ t.test('a second helper of a data file is refused, and the first goes on', async
   t.match(await queue.enqueue([smtp('x')]), { outcome: 'confirmed' });
 });
 
-t.test('requests from nowhere are skipped, and every rule set serves', async (t) => {
+t.test('the helper skips invalid requests and serves valid ones under strict batch rules', async (t) => {
   const here = await createHarness(t, {
     sync: { maxGapBytes: 0, maxUnconfirmedBatches: 1, maxGatherMs: 2, maxIdleMs: 1 },
   });
@@ -209,8 +209,9 @@ t.test('requests from nowhere are skipped, and every rule set serves', async (t)
   t.same(textsOf(takeAll(queue)).sort(), ['mine', 'theirs', 'too']);
 });
 
-t.test('a helper that is told to stop answers everything it has received, far apart or not', async (t) => {
-  // Nothing makes a batch due, and every request is a misfit: the end alone writes them, one batch each.
+t.test('a helper that receives SIGTERM answers every request that it has received', async (t) => {
+  // No rule makes a batch due, and no request fits into the batch of another: only the stop writes them, one
+  // per batch.
   const here = await createHarness(t, {
     sync: { maxGatherMs: 60_000, maxGapBytes: 0, writeOnMisfit: false, helperTimeoutMs: 60_000 },
   });
@@ -229,7 +230,7 @@ t.test('a helper that is told to stop answers everything it has received, far ap
     answers.push(...decodeAnswers(hand.receipt.read(), 'receipt'));
     return answers.length === 4;
   }, 'four receipts');
-  t.equal(hand.confirm.read().length, 0, 'none of them is confirmed yet');
+  t.equal(hand.confirm.read().length, 0, 'no request is confirmed yet');
   await helper.kill('SIGTERM');
   const confirmed = decodeAnswers(hand.confirm.read(), 'confirm');
   t.same(confirmed.map(({ id, errno }) => [id, errno]).sort(), [
@@ -238,15 +239,15 @@ t.test('a helper that is told to stop answers everything it has received, far ap
     [3, 0],
     [4, 0],
   ]);
-  t.same(new Set(confirmed.map(({ batch }) => batch)).size, 4, 'in four batches');
+  t.same(new Set(confirmed.map(({ batch }) => batch)).size, 4, 'the helper wrote four batches');
 });
 
-t.test('something else under the name of a FIFO is named', async (t) => {
+t.test('a regular file in the place of a FIFO is refused', async (t) => {
   const here = await createHarness(t);
   t.throws(() => makeFifo(`${here.pair}/queue.data`), { code: 'not-a-queue', exitCode: 2 });
 });
 
-t.test('a FIFO that nobody reads says so instead of blocking', async (t) => {
+t.test('a write into a full FIFO returns false instead of blocking', async (t) => {
   const here = await createHarness(t);
   const fifo = new Fifo(fifoPaths(here.pair).confirm(5), 65_520);
   t.teardown(() => fifo.close());
@@ -257,7 +258,7 @@ t.test('a FIFO that nobody reads says so instead of blocking', async (t) => {
   t.equal(fifo.read().length, 0);
 });
 
-t.test('locks: one holder, shared ones, and what dies with its file', async (t) => {
+t.test('a lock is exclusive or shared, and ends when its file is closed', async (t) => {
   const here = await createHarness(t);
   const [directories] = here.settings.pairs;
   if (!directories) throw new Error('a queue has a pair');
@@ -265,8 +266,8 @@ t.test('locks: one holder, shared ones, and what dies with its file', async (t) 
   t.equal(a.locks.tryLock(LOCK.helper), true);
   t.equal(b.locks.tryLock(LOCK.helper), false);
   t.equal(b.locks.isHeldElsewhere(LOCK.helper), true);
-  t.equal(a.locks.isHeldElsewhere(LOCK.helper), false, 'one’s own is not somebody else’s');
-  t.equal(b.locks.isHeldElsewhere(LOCK.users), true, 'both share that one');
+  t.equal(a.locks.isHeldElsewhere(LOCK.helper), false, 'the lock of this process does not count');
+  t.equal(b.locks.isHeldElsewhere(LOCK.users), true, 'both hold the shared lock');
   a.close();
   t.equal(b.locks.tryLock(LOCK.helper), true);
   b.close();

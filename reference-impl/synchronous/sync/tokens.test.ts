@@ -32,7 +32,7 @@ const answer = fc.record(
 );
 const confconf = fc.record({ slot: u32, incarnation: u32, id: u32, batch: u32, helper: u32 }, plain);
 
-t.test('tokens come back as they were, several in one read', async (t) => {
+t.test('decoding returns the tokens that were encoded, several in one read', async (t) => {
   fc.assert(
     fc.property(fc.array(request), fc.array(confconf), (requests, confconfs) => {
       t.strictSame(decodeRequests(Buffer.concat(requests.map(encodeRequest))), requests);
@@ -50,14 +50,14 @@ t.test('tokens come back as they were, several in one read', async (t) => {
 });
 
 t.test(
-  'bytes that are no token, and a token of another kind, are given up to the end of the read',
+  'decoding stops at bytes that are not a token and at a token of another kind, and drops the rest of the read',
   async (t) => {
     const one = { slot: 1, incarnation: 2, id: 3, offset: 4096, length: 256 };
     const token = encodeRequest(one);
     t.same(decodeRequests(Buffer.concat([token, Buffer.alloc(REQUEST_BYTES, 0xff), token])), [one]);
     t.same(decodeRequests(token.subarray(0, REQUEST_BYTES - 1)), []);
     const receipt = encodeAnswer({ kind: 'receipt', helper: 1, incarnation: 1, id: 1, batch: 1, errno: 0 });
-    t.same(decodeAnswers(receipt, 'confirm'), [], 'a receipt is no confirmation');
+    t.same(decodeAnswers(receipt, 'confirm'), [], 'a receipt is not a confirmation');
     t.same(decodeConfirmAcks(receipt), []);
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 400 }), (noise) => {

@@ -1,18 +1,19 @@
 import { join } from 'node:path';
 
 /**
- * What goes through the four kinds of FIFO [0038, 0039], little-endian, each token written in one piece:
+ * The tokens in the four kinds of FIFO [0038, 0039]. Words are little-endian. Each token is one write:
  *
  *     request    "REQ1" u16 slot, u16 0, u32 incarnation, u32 id, u64 offset, u64 length, u64 0    (40 bytes)
  *     receipt    "RCP1" u32 helper, u32 incarnation, u32 id, u32 batch, u32 0                       (24 bytes)
  *     confirm    "CNF1" u32 helper, u32 incarnation, u32 id, u32 batch, u32 errno                   (24 bytes)
  *     confconf   "CCF1" u32 slot,   u32 incarnation, u32 id, u32 batch, u32 helper                  (24 bytes)
  *
- * In the patent a confirmation is an anonymous token. A worker that was stopped for a while, or that follows a dead
- * one in its slot, would then take a confirmation that was meant for somebody else, and say "on the disk" of a
- * message that is not. So every token says whose it is and which request it answers.
+ * In the patent a confirmation is an anonymous token. A worker that was stopped for a while, or that follows
+ * a dead worker in its slot, could then take the confirmation of another worker and confirm a message that is
+ * not on the disk. Therefore every token names its worker and the request that it answers.
  */
 export const REQUEST_BYTES = 40;
+/** Size of a receipt, a confirmation, and a confirmation of a confirmation. */
 export const ANSWER_BYTES = 24;
 
 const MAGIC = {
@@ -22,28 +23,31 @@ const MAGIC = {
   confirmAck: 0x31464343,
 } as const;
 
-/** "Write `length` bytes at `offset` of the data file to the disk." */
+/** A request to write `length` bytes at `offset` of the data file to the disk. */
 export interface SyncRequest {
   slot: number;
   /** Incarnation of the worker in that slot. */
   incarnation: number;
-  /** Counts the requests of that incarnation. */
+  /** Number of the request within that incarnation. */
   id: number;
   offset: number;
   length: number;
 }
 
+/** A token from the helper to a worker: the receipt or the confirmation of a request. */
 export interface Answer {
   kind: 'receipt' | 'confirm';
   /** Incarnation of the helper that answers. */
   helper: number;
+  /** Incarnation of the worker that sent the request. */
   incarnation: number;
   id: number;
   batch: number;
-  /** 0: done; else the errno with which msync failed. */
+  /** 0 if the bytes are on the disk, otherwise the errno of the failed msync. */
   errno: number;
 }
 
+/** A token from a worker to the helper: the confirmation of a confirmation. */
 export interface ConfirmAck {
   slot: number;
   incarnation: number;
@@ -52,6 +56,7 @@ export interface ConfirmAck {
   helper: number;
 }
 
+/** Encodes a request as a token of REQUEST_BYTES. */
 export function encodeRequest(request: SyncRequest): Buffer {
   const token = Buffer.alloc(REQUEST_BYTES);
   token.writeUInt32LE(MAGIC.request, 0);
@@ -74,15 +79,18 @@ function encodeWords(magic: number, a: number, b: number, c: number, d: number, 
   return token;
 }
 
+/** Encodes a receipt or a confirmation as a token of ANSWER_BYTES. */
 export const encodeAnswer = (answer: Answer): Buffer =>
   encodeWords(MAGIC[answer.kind], answer.helper, answer.incarnation, answer.id, answer.batch, answer.errno);
 
+/** Encodes a confirmation of a confirmation as a token of ANSWER_BYTES. */
 export const encodeConfirmAck = (token: ConfirmAck): Buffer =>
   encodeWords(MAGIC.confirmAck, token.slot, token.incarnation, token.id, token.batch, token.helper);
 
 /**
- * Splits what was read from a FIFO into tokens. Bytes that are no token (somebody else wrote into the FIFO) are given
- * up to the end of the read: whoever waits for an answer asks again after its time-out.
+ * Splits the bytes of one read into tokens. It stops at bytes that are not a token, which another program
+ * wrote into the FIFO, and drops the rest of the read. A worker whose answer is lost this way asks again
+ * after its time-out.
  */
 function splitTokens<T>(bytes: Buffer, size: number, read: (at: number) => T | undefined): T[] {
   const found: T[] = [];
@@ -94,6 +102,7 @@ function splitTokens<T>(bytes: Buffer, size: number, read: (at: number) => T | u
   return found;
 }
 
+/** Decodes the requests in the bytes of one read. */
 export const decodeRequests = (bytes: Buffer): SyncRequest[] =>
   splitTokens(bytes, REQUEST_BYTES, (at) => {
     if (bytes.readUInt32LE(at) !== MAGIC.request) return undefined;
@@ -106,6 +115,7 @@ export const decodeRequests = (bytes: Buffer): SyncRequest[] =>
     };
   });
 
+/** Decodes the answers of one kind in the bytes of one read. */
 export const decodeAnswers = (bytes: Buffer, kind: Answer['kind']): Answer[] =>
   splitTokens(bytes, ANSWER_BYTES, (at) => {
     if (bytes.readUInt32LE(at) !== MAGIC[kind]) return undefined;
@@ -119,6 +129,7 @@ export const decodeAnswers = (bytes: Buffer, kind: Answer['kind']): Answer[] =>
     };
   });
 
+/** Decodes the confirmations of confirmations in the bytes of one read. */
 export const decodeConfirmAcks = (bytes: Buffer): ConfirmAck[] =>
   splitTokens(bytes, ANSWER_BYTES, (at) => {
     if (bytes.readUInt32LE(at) !== MAGIC.confirmAck) return undefined;
@@ -132,9 +143,10 @@ export const decodeConfirmAcks = (bytes: Buffer): ConfirmAck[] =>
   });
 
 /**
- * Where the FIFOs of a data file are [0038]. Requests and confirmations of confirmations have one reader, the helper,
- * and go through one FIFO each. Receipts and confirmations have as many readers as there are workers, so each worker
- * slot has its own: a shared one would hand a worker's confirmation to whoever reads first.
+ * Returns the paths of the FIFOs of a data file [0038]. Requests and confirmations of confirmations have one
+ * reader, the helper, and use one FIFO each. Receipts and confirmations have one reader per worker, so each
+ * worker slot has its own FIFOs: from a shared FIFO, the first worker to read would take the confirmation of
+ * another worker.
  */
 export const fifoPaths = (directory: string) => ({
   request: join(directory, 'request.fifo'),
@@ -143,6 +155,7 @@ export const fifoPaths = (directory: string) => ({
   confirm: (slot: number) => join(directory, `confirm.${slot}.fifo`),
 });
 
-/** A FIFO holds 64 KiB; reads take whole tokens. */
+/** Size of a read in bytes: the 64 KiB that a FIFO holds, rounded down to whole tokens. */
 export const REQUEST_READ_BYTES = Math.floor(65_536 / REQUEST_BYTES) * REQUEST_BYTES;
+/** The same for tokens of ANSWER_BYTES. */
 export const ANSWER_READ_BYTES = Math.floor(65_536 / ANSWER_BYTES) * ANSWER_BYTES;

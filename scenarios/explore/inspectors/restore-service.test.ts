@@ -62,7 +62,7 @@ for (const [wrong, message] of WRONG) {
     t.match(await service.ask(many, mostMs), {
       error: message,
       live: [],
-      late: wrong === 'hangs' || undefined,
+      timedOut: wrong === 'hangs' || undefined,
     });
     t.match(await service.ask(few, LONG_MS), { error: undefined, live: { length: 3 } });
     service.end();
@@ -86,7 +86,7 @@ t.test('a program that reads nothing is late, however long the request', async (
   t.teardown(() => service.end());
   const startMs = performance.now();
   const far = { queue: 'x'.repeat(1 << 20) };
-  t.match(await service.ask(far, SHORT_MS), { late: true, error: /did not answer within 1\.5 s$/ });
+  t.match(await service.ask(far, SHORT_MS), { timedOut: true, error: /did not answer within 1\.5 s$/ });
   t.ok(performance.now() - startMs >= SHORT_MS);
 });
 

@@ -6,8 +6,11 @@ import { processPendingEvents, until } from '../../../faults/waiting.js';
 import { atExit } from '../../host/at-exit.js';
 import { makePipe, PipeChannel } from './pipe.js';
 
-/** What is to be restored: a directory as `queue`, or files by name. */
-export type RestorePaths = Readonly<Record<string, string>>;
+/** What is to be restored. */
+export interface RestorePaths {
+  /** The directory. */
+  queue: string;
+}
 
 /** What the target's own program found in one stored state. */
 export interface Restored {
@@ -30,14 +33,6 @@ const Answer = z.object({
   problems: z.array(z.string()).optional(),
   error: z.string().optional(),
 });
-
-/** What became of a request for several states. */
-export interface RestoreAnswers {
-  /** In their order; fewer than were asked for when the program has failed. */
-  restored: Restored[];
-  /** How it failed, in one of the others. */
-  failed: Restored | undefined;
-}
 
 /** How it is told that the program has ended by itself. */
 export const RESTORE_ENDED_PREFIX = 'crashStates.restore ended with';
@@ -66,7 +61,6 @@ export class RestoreService {
   readonly #command: readonly string[];
   readonly #env: Readonly<Record<string, string>>;
   #program: RestoreProcess | undefined;
-  #startedCount = 0;
 
   constructor(command: readonly string[], env: Readonly<Record<string, string>>) {
     this.#command = command;
@@ -75,14 +69,8 @@ export class RestoreService {
   }
 
   #start(): RestoreProcess {
-    this.#startedCount += 1;
     this.#program = new RestoreProcess(this.#command, this.#env);
     return this.#program;
-  }
-
-  /** Number of the program that is asked next, from 1: another one knows nothing of what the last one was told. */
-  get processNumber(): number {
-    return this.#program === undefined ? this.#startedCount + 1 : this.#startedCount;
   }
 
   /**
@@ -90,26 +78,14 @@ export class RestoreService {
    * @throws KitError bad-target when the program cannot be started.
    */
   async ask(paths: RestorePaths, timeoutMs: number): Promise<Restored> {
-    const { restored, failed } = await this.askAll(paths, 1, timeoutMs);
-    return restored[0] ?? failed ?? restoreError('crashStates.restore gave no answer');
-  }
-
-  /**
-   * Asks for several states in one request.
-   * @param timeoutMs so long the answers are waited for, all together.
-   * @throws KitError bad-target when the program cannot be started.
-   */
-  async askAll(request: object, count: number, timeoutMs: number): Promise<RestoreAnswers> {
     const program = this.#program ?? this.#start();
-    const restored: Restored[] = [];
     try {
-      await program.ask(`${JSON.stringify(request)}\n`, count, timeoutMs, restored);
-      return { restored, failed: undefined };
+      return await program.ask(`${JSON.stringify(paths)}\n`, timeoutMs);
     } catch (error) {
       this.end();
       if (!(error instanceof RestoreFailure)) throw error;
       const timedOut = error.how === 'late' ? { timedOut: true as const } : {};
-      return { restored, failed: { ...restoreError(error.message), ...timedOut } };
+      return { ...restoreError(error.message), ...timedOut };
     }
   }
 
@@ -158,8 +134,7 @@ class RestoreProcess {
     });
   }
 
-  /** @param into gets the answers as they come. */
-  async ask(request: string, count: number, timeoutMs: number, into: Restored[]): Promise<void> {
+  async ask(request: string, timeoutMs: number): Promise<Restored> {
     const deadlineMs = performance.now() + timeoutMs;
     // What it says unasked would be taken for the answer.
     if (this.#channel.waitReadable(0)) {
@@ -168,14 +143,14 @@ class RestoreProcess {
     }
     let left: Buffer = Buffer.from(request);
     this.#partialLine = [];
-    while (into.length < count) {
+    for (;;) {
       if (this.#failure !== undefined) throw this.#failure;
       const sliceMs = Math.max(0, Math.min(POLL_SLICE_MS, deadlineMs - performance.now()));
       left = this.#channel.write(left, sliceMs);
       if (this.#channel.waitReadable(sliceMs)) {
         const chunk = this.#channel.read();
-        if (chunk.length > 0) this.#readLines(chunk, count, into);
-        else into.push(this.#parseAnswer(await this.#readLastLine(deadlineMs)));
+        const line = chunk.length > 0 ? this.#takeLine(chunk) : await this.#readLastLine(deadlineMs);
+        if (line !== undefined) return this.#parseAnswer(line);
       } else {
         if (performance.now() > deadlineMs) {
           const seconds = Math.round(timeoutMs / 100) / 10;
@@ -187,30 +162,19 @@ class RestoreProcess {
     }
   }
 
-  /** Reads the lines of which this is the next part. */
-  #readLines(chunk: Buffer, count: number, into: Restored[]): void {
-    let at = 0;
-    for (
-      let end = chunk.indexOf(NEWLINE);
-      end !== -1 && into.length < count;
-      end = chunk.indexOf(NEWLINE, at)
-    ) {
-      into.push(this.#parseAnswer(Buffer.concat([...this.#partialLine, chunk.subarray(at, end)]).toString()));
-      this.#partialLine = [];
-      at = end + 1;
-    }
-    if (at === chunk.length) return;
-    if (into.length === count) {
-      // Nobody knows which of the two was meant.
-      into.pop();
-      throw unexpectedOutput(chunk.subarray(at));
-    }
-    this.#partialLine.push(Buffer.from(chunk.subarray(at)));
+  /** Takes the next part of the answer; returns the line when this was the end of it. */
+  #takeLine(chunk: Buffer): string | undefined {
+    const end = chunk.indexOf(NEWLINE);
+    // Two answers to one request: nobody knows which of them was meant.
+    if (end !== -1 && end + 1 < chunk.length) throw unexpectedOutput(chunk.subarray(end + 1));
+    this.#partialLine.push(Buffer.from(end === -1 ? chunk : chunk.subarray(0, end)));
+    if (end !== -1) return Buffer.concat(this.#partialLine).toString();
     if (this.#partialLine.reduce((sum, { length }) => sum + length, 0) > MAX_ANSWER_BYTES)
       throw new RestoreFailure(
         'nonsense',
         `crashStates.restore: expected one line, it does not stop writing`,
       );
+    return undefined;
   }
 
   /** Nothing more will come: the last line need not have had an end of its own. */

@@ -7,7 +7,7 @@ import { allProcesses, sendSignal } from '../../host/processes.js';
 import { withDescendants } from '../../runtime/process/process-service.js';
 import { RUN_VARIABLE } from '../../runtime/runtime.js';
 import type { Inspection } from './inspection.js';
-import type { TimedOut } from './state-inspectors.js';
+import type { TimedOut } from './mount-inspector.js';
 import type { FromWorker, ToWorker, WorkerPlan } from './worker.js';
 
 const WORKER_PROGRAM = fileURLToPath(new URL('./worker.js', import.meta.url));
@@ -146,9 +146,9 @@ class Worker {
     });
   }
 
-  #settleBatch({ inspections: found, late: timedOut }: Extract<FromWorker, { inspections: unknown }>): void {
+  #settleBatch({ inspections, timedOut }: Extract<FromWorker, { inspections: unknown }>): void {
     this.#batchesInFlight -= 1;
-    for (const { number, ...result } of found) {
+    for (const { number, ...result } of inspections) {
       const job = this.#pending.get(number);
       this.#pending.delete(number);
       job?.onInspected(result);

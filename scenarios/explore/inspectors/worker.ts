@@ -2,17 +2,14 @@ import { messageOf } from '../../../conformance/errors.js';
 import { openRecording } from '../../../faults/crash-states/materialise.js';
 import { parseState } from '../../../faults/write-log/state.js';
 import type { Inspection } from './inspection.js';
-import { RestoreService } from './restore-service.js';
 import {
-  ImageInspector,
-  type ImagePlan,
   MountInspector,
   type MountPlan,
   RestoreClient,
   type RestoreTimeouts,
-  type StateInspector,
   type TimedOut,
-} from './state-inspectors.js';
+} from './mount-inspector.js';
+import { RestoreService } from './restore-service.js';
 
 /** All that a worker process needs to look at crash states of one recording. */
 export interface WorkerPlan extends RestoreTimeouts {
@@ -24,7 +21,7 @@ export interface WorkerPlan extends RestoreTimeouts {
   env: Readonly<Record<string, string>>;
   /** SHA-256 of the messages, in the order of their bits. */
   digests: readonly string[];
-  strategy: ImagePlan | MountPlan;
+  mount: MountPlan;
 }
 
 export type ToWorker =
@@ -34,13 +31,13 @@ export type ToWorker =
   | { release: true };
 export type FromWorker =
   | { ready: true }
-  | { inspections: (Inspection & { number: number })[]; late: (TimedOut & { number: number })[] }
+  | { inspections: (Inspection & { number: number })[]; timedOut: (TimedOut & { number: number })[] }
   | { failed: string; code: string };
 
 /** A process of its own: looks at the states that its parent sends, and ends with its parent. */
 function main(): void {
   let service: RestoreService | undefined;
-  let inspector: StateInspector | undefined;
+  let inspector: Inspector | undefined;
   const send = (message: FromWorker) => void process.send?.(message);
   const handle = async (message: ToWorker): Promise<FromWorker> => {
     if ('plan' in message) {
@@ -63,7 +60,7 @@ function main(): void {
       if ('hung' in result) timedOut.push({ number, ...result });
       else inspections.push({ number, ...result });
     }
-    return { inspections, late: timedOut };
+    return { inspections, timedOut };
   };
   // One after the other: there is one disk, and one program that restores.
   let last = Promise.resolve();
@@ -85,14 +82,13 @@ function main(): void {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
 }
 
-function createInspector(plan: WorkerPlan, service: RestoreService): StateInspector {
-  const { strategy, base, baseAt } = plan;
+type Inspector = Pick<MountInspector, 'inspect' | 'close'>;
+
+function createInspector(plan: WorkerPlan, service: RestoreService): Inspector {
+  const { mount, base, baseAt } = plan;
   const recording = openRecording(plan.log, plan.end);
   const client = new RestoreClient(service, plan, plan.digests);
-  const inspector =
-    strategy.name === 'image'
-      ? new ImageInspector(strategy, recording, base, baseAt, client)
-      : new MountInspector(strategy, recording, base, baseAt, client);
+  const inspector = new MountInspector(mount, recording, base, baseAt, client);
   return {
     inspect: (states) => inspector.inspect(states),
     close() {

@@ -1,13 +1,11 @@
 import { createHash } from 'node:crypto';
-import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { KitError, messageOf } from '../../../conformance/errors.js';
+import { KitError } from '../../../conformance/errors.js';
 import type { Recorder } from '../../../conformance/history/recorder.js';
 import type { Message } from '../../../conformance/protocols/message.js';
 import type { Answer, Receipts } from '../../../conformance/protocols/protocol.js';
 import { recordReceipts } from '../../../conformance/protocols/receipts.js';
 import type { Filesystem } from '../../../faults/power/filesystem.js';
-import { type Extent, extentsOf } from '../../../faults/power/syscalls.js';
 import { atExit } from '../../host/at-exit.js';
 import { seeded } from '../../host/random.js';
 import { INSTALL_TIMEOUT_MS, type LaunchPlan, launch } from '../../round/launch.js';
@@ -37,8 +35,6 @@ export interface RecordedRun {
   filesystem: Filesystem;
   /** SHA-256 of every message that was submitted, by id. */
   digests: ReadonlyMap<string, string>;
-  /** Where the files lie that are read without a mount, by name; empty when there are none. */
-  files: ReadonlyMap<string, { extents: Extent[]; sizeBytes: number }>;
   remove(): void;
 }
 
@@ -121,7 +117,6 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
           `the target did not get ready: ${start.detail}; its logs are in ${dir}`,
         );
       const from = entries();
-      const files = locateFiles(target.crashStates?.files ?? {}, dataDir);
       const producers = await runLoad(options, ledger, launched);
       const end = disk.stop();
       launched.supervisor.expectExits();
@@ -136,7 +131,6 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
         end,
         filesystem,
         digests,
-        files,
         remove,
       };
     } finally {
@@ -185,18 +179,4 @@ async function runLoad(
   receiver.hold();
   // Nobody waits for what is under way: the disk stops in the middle of it.
   return producers;
-}
-
-function locateFiles(files: Readonly<Record<string, string>>, dataDir: string): RecordedRun['files'] {
-  const located = new Map<string, { extents: Extent[]; sizeBytes: number }>();
-  for (const [name, path] of Object.entries(files)) {
-    const full = join(dataDir, path);
-    try {
-      const sizeBytes = statSync(full).size;
-      located.set(name, { extents: extentsOf(full, sizeBytes), sizeBytes });
-    } catch (error) {
-      throw new KitError('bad-target', `crashStates.files.${name}: ${messageOf(error)}`, { cause: error });
-    }
-  }
-  return located;
 }

@@ -31,18 +31,16 @@ export interface ExploreResult {
   broken: number;
   /** States in which something was at risk. */
   atRisk: number;
-  ways: Partial<Record<StrategyName, StrategyFigures>>;
+  strategies: Partial<Record<StrategyName, StrategyFigures>>;
   /**
    * States whose filesystem the kernel refused, which says nothing about the target: the superblock of ext4 spans two sectors, and
    * a cut may tear it. They are not among `states`.
    */
   unmountable: { states: number; first: { state: string; why: string } | null };
   /** States for which the program that restores had no answer when the time was up. They are not among `states`. */
-  unanswered: { states: number; first: string | null };
+  timedOut: { states: number; first: string | null };
   /** Recoveries that were recorded, and the states of their cuts. */
-  recoveries: { cut: number; states: number; distinct: number };
-  /** Disks that were looked at both straight in the image and mounted. */
-  compared: { states: number; differ: number; first: string | null };
+  recoveries: { recorded: number; states: number; distinct: number };
   submitted: number;
   confirmed: number;
   /** Entries of the log, and the first of which states were made. */

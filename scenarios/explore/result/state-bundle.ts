@@ -29,7 +29,7 @@ export async function writeStateBundle(failed: FailedExploration): Promise<strin
     seed,
     requirements: result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id),
     why: result.why,
-    story: smallest.story,
+    summary: smallest.story,
     case: {
       kind: 'crash-state',
       state: smallest.state,

@@ -1,13 +1,10 @@
-import { join } from 'node:path';
 import type { AtRiskMessages } from '../../../conformance/checkers/crash-states.js';
 import type { Recorder } from '../../../conformance/history/recorder.js';
 import type { Target } from '../../../conformance/target-file/definition.js';
 import type { Recording } from '../../../faults/crash-states/materialise.js';
 import type { Filesystem } from '../../../faults/power/filesystem.js';
 import type { Registry } from '../../host/registry.js';
-import { DATA_DIR } from '../../runtime/disks/local-disk.js';
 import type { PreparedRuntime } from '../../runtime/runtime.js';
-import type { MountPlan } from '../inspectors/state-inspectors.js';
 import type { WorkerPool } from '../inspectors/worker-pool.js';
 import type { RecordedRun } from '../record/record.js';
 import type { SavedRecording } from '../record/saved-recording.js';
@@ -62,14 +59,4 @@ const MAX_EXTRA_WORKERS = 8;
 /** A worker that mounts waits for its disk more than half of the time. */
 export function workerCount({ workers }: Exploration, strategy: StrategyName): number {
   return strategy === 'mount' ? workers + Math.min(workers + 1, MAX_EXTRA_WORKERS) : workers;
-}
-
-/** A place to mount states of a device. */
-export function makeMountPlan(
-  { workspace: places, run, options }: Exploration,
-  name: string,
-  base: string,
-): MountPlan {
-  const queue = join(DATA_DIR, options.target.crashStates?.queue ?? '.');
-  return { name: 'mount', ...places.makeSlot(name, base), filesystem: run.filesystem, queue };
 }

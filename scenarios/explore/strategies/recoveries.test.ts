@@ -40,9 +40,9 @@ for (const by of ['its program', 'its start'] as const) {
       ];
       const explored = await place.run(['explore', recoversInPlace(place, by), ...flags]);
       t.equal(explored.code, 1, explored.stderr);
-      const { verdict, smallest, bundle, ways } = JSON.parse(explored.stdout) as ExploreResult;
+      const { verdict, smallest, bundle, strategies } = JSON.parse(explored.stdout) as ExploreResult;
       t.equal(verdict, 'fail');
-      const { states } = (by === 'its start' ? ways.target : ways.mount) ?? { states: 0 };
+      const { states } = (by === 'its start' ? strategies.target : strategies.mount) ?? { states: 0 };
       t.ok(states > 0, 'the states of the run itself were looked at, too');
       t.match(smallest?.state, />/, 'and it is a cut of a recovery that shows it');
       t.match(smallest?.recovery, { log: /^recovery-\d\.log$/ });
@@ -56,7 +56,7 @@ for (const by of ['its program', 'its start'] as const) {
       t.match(result, { kind: 'crash-state', verdict: 'fail', reproduced: 1 });
       t.ok(result.why.endsWith(`lost in crash state ${smallest?.state}`), result.why);
       const [outer = ''] = (smallest?.state ?? '').split('>');
-      t.ok(result.schedule.startsWith(`${outer}>`), 'the first cut stays where it was');
+      t.ok(result.reproducer.startsWith(`${outer}>`), 'the first cut stays where it was');
       t.match(result.story.join('\n'), /^the run was cut at .*\ncut after .*\nmessage \S+: gone$/);
       const at = await place.run(['replay', bundle ?? '', '--at', '0']);
       t.match(at, { code: 0, stderr: /^the log of the recovery has \d+ entries$/m });

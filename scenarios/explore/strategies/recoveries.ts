@@ -13,18 +13,19 @@ import { atExit } from '../../host/at-exit.js';
 import { seeded } from '../../host/random.js';
 import { DATA_DIR } from '../../runtime/disks/local-disk.js';
 import { RUN_VARIABLE } from '../../runtime/runtime.js';
-import { restoreTimeoutMs, restoreTimeouts } from '../inspectors/inspection.js';
+import { restoreTimeoutMs } from '../inspectors/inspection.js';
 import { RestoreService } from '../inspectors/restore-service.js';
 import { DISK_BYTES } from '../record/record.js';
 import type { DiskSlot } from '../states/workspace.js';
-import { type Exploration, makeMountPlan, workerCount } from './exploration.js';
+import { type Exploration, workerCount } from './exploration.js';
+import { runOnMounts } from './run-on-mounts.js';
 import { type CrashStateSource, recoverTarget, runOnTarget } from './run-on-target.js';
 import { type Broken, logPositionOf, StrategyRun, type TimedOutState } from './strategy-run.js';
 
 /** What became of crash states whose recovery was cut as well. */
 export interface Recoveries {
   /** Recoveries that were recorded. */
-  cut: number;
+  recorded: number;
   states: number;
   distinct: number;
   seconds: number;
@@ -34,7 +35,7 @@ export interface Recoveries {
 }
 
 export const NO_RECOVERIES: Recoveries = {
-  cut: 0,
+  recorded: 0,
   states: 0,
   distinct: 0,
   seconds: 0,
@@ -46,7 +47,6 @@ export const NO_RECOVERIES: Recoveries = {
 const MAX_STATES_PER_RECOVERY = 150;
 /** A log of which so many cuts put nothing at risk has next to none that do. */
 const MAX_RANDOM_DRAWS = 1000;
-const BATCH_SIZE = 4;
 /** A recording, and the first states of it, take so long: by a program that restores, and by starts of the target. */
 const MIN_RECOVERY_BUDGET_MS = { restored: 1000, started: 3000 };
 
@@ -56,7 +56,7 @@ const MIN_RECOVERY_BUDGET_MS = { restored: 1000, started: 3000 };
  */
 export async function exploreRecoveries(exploration: Exploration): Promise<Recoveries> {
   const total: Recoveries = { ...NO_RECOVERIES, broken: [], unmountable: [], timedOut: [] };
-  const { options, recording, run, base, baseAt, workspace: places, endMs } = exploration;
+  const { options, recording, run, base, baseAt, workspace, endMs } = exploration;
   if (options.maxStates === 1) return total;
   let slot: DiskSlot | undefined;
   const leftMs = () => endMs - performance.now();
@@ -65,7 +65,7 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
   const sample = drawSample(exploration);
   for (const [number, state] of sample.entries()) {
     if (leftMs() <= minMs || options.signal.aborted || total.broken.length > 0) break;
-    slot ??= places.makeSlot('recovery', base);
+    slot ??= workspace.makeSlot('recovery', base);
     const disk = new StateDisk({ recording, base, baseAt, ...slot, filesystem: run.filesystem });
     try {
       disk.materialise(state);
@@ -76,7 +76,7 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
     const recoveryEndMs = performance.now() + Math.max(minMs, leftMs() / (sample.length - number));
     await cutRecovery({ ...exploration, endMs: recoveryEndMs }, state, slot.image, number, total);
   }
-  if (total.cut === 0 && sample.length > 0 && !options.signal.aborted)
+  if (total.recorded === 0 && sample.length > 0 && !options.signal.aborted)
     options.progress('no time was left to record a recovery and cut it');
   return total;
 }
@@ -87,15 +87,16 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
  */
 const SAMPLED_FAMILIES: readonly StateFamily[] = ['prefix', 'random', 'torn'];
 
-function drawSample({ recording, run, options, atRisk: stakes }: Exploration): CrashState[] {
+function drawSample({ recording, run, options, atRisk }: Exploration): CrashState[] {
   const random = seeded(options.seed).fork('recoveries');
   const states = new Map<StateFamily, CrashState>();
   let randomDraws = 0;
   for (const { state, family } of shuffled(recording.model, run.from, random, 1)) {
     const { prefix } = state;
-    const hasAtRisk = stakes.required({ prefix, entriesBegun: prefix + 1 }).some((bits) => bits !== 0);
+    const hasAtRisk = atRisk.required({ prefix, entriesBegun: prefix + 1 }).some((bits) => bits !== 0);
     if (hasAtRisk && !states.has(family)) states.set(family, state);
-    if (family === 'random' && (states.has(family) || ++randomDraws > MAX_RANDOM_DRAWS)) break;
+    if (SAMPLED_FAMILIES.every((sampled) => states.has(sampled))) break;
+    if (family === 'random' && ++randomDraws > MAX_RANDOM_DRAWS) break;
   }
   return SAMPLED_FAMILIES.flatMap((family) => states.get(family) ?? []);
 }
@@ -107,14 +108,15 @@ async function cutRecovery(
   number: number,
   total: Recoveries,
 ): Promise<void> {
-  const { options, registry, run, workspace: places, atRisk: stakes, recorder, endMs, restore } = exploration;
+  const { options, registry, run, workspace, atRisk, recorder, endMs, restore } = exploration;
+  const strategy = restore === undefined ? 'target' : 'mount';
   const name = `recovery-${number}`;
   const mountPoint = join(exploration.dir, name);
   mkdirSync(mountPoint, { recursive: true });
   let disk: BlocklogDisk;
   try {
     disk = await BlocklogDisk.create({
-      dir: join(places.root, name),
+      dir: join(workspace.root, name),
       mountPoint,
       sizeBytes: DISK_BYTES,
       filesystem: run.filesystem,
@@ -136,12 +138,12 @@ async function cutRecovery(
     try {
       const parent = { address: formatState(state), ...logPositionOf(state) };
       const strategyRun = new StrategyRun({
-        strategy: restore === undefined ? 'target' : 'mount',
+        strategy,
         model: recording.model,
         from: 0,
         fingerprints: new Fingerprints(recording, ended.image, 0),
         random: seeded(options.seed).fork(name),
-        atRisk: stakes,
+        atRisk: atRisk,
         recorder,
         parent,
         maxDistinct: Math.min(MAX_STATES_PER_RECOVERY, options.maxStates ?? MAX_STATES_PER_RECOVERY),
@@ -149,21 +151,18 @@ async function cutRecovery(
         signal: options.signal,
         progress: options.progress,
       });
-      const workers = await exploreCuts(
-        exploration,
-        strategyRun,
-        {
-          name: `${name}-lane`,
-          recording,
-          base: ended.image,
-          baseAt: 0,
-          required: () => stakes.idsOf(stakes.required(parent)),
-        },
-        ended.log,
-      );
+      const source: CrashStateSource = {
+        name: `${name}-lane`,
+        recording,
+        base: ended.image,
+        baseAt: 0,
+        required: () => atRisk.idsOf(atRisk.required(parent)),
+      };
+      if (strategy === 'target') await runOnTarget(exploration, strategyRun, source);
+      else await runOnMounts(exploration, strategyRun, source, ended.log);
       strategyRun.end();
-      const figures = strategyRun.figures(workers);
-      total.cut += 1;
+      const figures = strategyRun.figures(workerCount(exploration, strategy));
+      total.recorded += 1;
       total.states += figures.states;
       total.distinct += figures.distinct;
       total.seconds += figures.seconds;
@@ -225,33 +224,4 @@ async function recordRecovery(
   } finally {
     service.end();
   }
-}
-
-/** Looks at the states of one recovery's log. @returns how many did so at a time. */
-async function exploreCuts(
-  exploration: Exploration,
-  strategyRun: StrategyRun,
-  source: CrashStateSource,
-  log: string,
-): Promise<number> {
-  const { options, pool: crew, digests, endMs, restore } = exploration;
-  if (restore === undefined) {
-    await runOnTarget(exploration, strategyRun, source);
-    return workerCount(exploration, 'target');
-  }
-  const { name, recording, base, baseAt } = source;
-  const workers = workerCount(exploration, 'mount');
-  const plans = Array.from({ length: workers }, (_, worker) => ({
-    log,
-    end: recording.model.entries.length,
-    base,
-    baseAt,
-    restore,
-    env: envOf(exploration),
-    ...restoreTimeouts(options.target, endMs),
-    digests,
-    strategy: makeMountPlan(exploration, `${name}-${worker}`, base),
-  }));
-  await crew.run(plans, strategyRun.jobs(), BATCH_SIZE, () => strategyRun.shouldStop());
-  return workers;
 }

@@ -71,8 +71,8 @@ async function runWorker(
   name: string,
   jobs: ReturnType<StrategyRun['jobs']>,
 ): Promise<void> {
-  const { workspace: places, run, options } = exploration;
-  const slot = places.makeSlot(name, base);
+  const { workspace, run, options } = exploration;
+  const slot = workspace.makeSlot(name, base);
   const disk = new StateDisk({ recording, base, baseAt, ...slot, filesystem: run.filesystem });
   try {
     for (const job of jobs) {

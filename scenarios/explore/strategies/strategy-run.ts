@@ -7,11 +7,11 @@ import type { Random } from '../../../faults/fault.js';
 import type { CrashModel } from '../../../faults/write-log/model.js';
 import { type CrashState, formatState } from '../../../faults/write-log/state.js';
 import type { Inspection } from '../inspectors/inspection.js';
+import type { TimedOut } from '../inspectors/mount-inspector.js';
 import { RESTORE_ENDED_PREFIX } from '../inspectors/restore-service.js';
-import type { TimedOut } from '../inspectors/state-inspectors.js';
 import type { Job } from '../inspectors/worker-pool.js';
 
-export type StrategyName = 'image' | 'mount' | 'target';
+export type StrategyName = 'mount' | 'target';
 
 /** What was seen of one way of looking. */
 export interface StrategyFigures {
@@ -68,8 +68,7 @@ const MAX_SEARCH_AFTER_BROKEN_MS = 4000;
 const MAX_KNOWN_IN_A_ROW = 20_000;
 const PROGRESS_MS = 2000;
 /** So many states are taken in the order of their cuts: a way that looks at few must see all parts of the log all the same. */
-const BATCH_SIZE: Readonly<Record<StrategyName, number>> = { image: 1024, mount: 32, target: 4 };
-const MAX_INSPECTIONS_KEPT = 5000;
+const BATCH_SIZE: Readonly<Record<StrategyName, number>> = { mount: 32, target: 4 };
 
 /** A state that is to be judged by the disk that it leaves. */
 interface PendingState {
@@ -111,8 +110,6 @@ const cutKeyOf = (state: CrashState): number => state.prefix + reachedBy(state);
 /** The states of one log in one way: which come next, which are equal, what was found, how fast. */
 export class StrategyRun {
   readonly broken: Broken[] = [];
-  /** What was looked at, the first so many. */
-  readonly inspected: { crash: CrashState; inspection: Inspection }[] = [];
   /** States whose filesystem could not be mounted, which says nothing about the target, and why. */
   readonly unmountable: { state: string; why: string }[] = [];
   /** States for which there was no time; they are not judged. */
@@ -137,6 +134,9 @@ export class StrategyRun {
   #distinct = 0;
   #issued = 0;
   #firstBrokenMs = Number.POSITIVE_INFINITY;
+  /** How the program that restores has ended first, and whether any state came to another result. */
+  #restoreFailure: string | undefined;
+  #hasOtherResult = false;
   #lastProgressMs = performance.now();
 
   constructor(options: StrategyRunOptions) {
@@ -145,23 +145,17 @@ export class StrategyRun {
 
   shouldStop(): boolean {
     const nowMs = performance.now();
-    const { endMs, maxDistinct: most, signal } = this.#options;
+    const { endMs, maxDistinct, signal } = this.#options;
     const foundEnough =
       this.broken.length >= MAX_BROKEN_STATES || nowMs > this.#firstBrokenMs + MAX_SEARCH_AFTER_BROKEN_MS;
-    return nowMs > endMs || this.#issued >= most || signal.aborted || foundEnough;
+    return nowMs > endMs || this.#issued >= maxDistinct || signal.aborted || foundEnough;
   }
 
   /** States that have to be looked at: the first of each disk. */
   *jobs(): Generator<Job & { crash: CrashState }, void> {
     const { model, from, random, fingerprints } = this.#options;
     let knownInARow = 0;
-    for (const { state, family } of shuffled(
-      model,
-      from,
-      random,
-      BATCH_SIZE[this.#options.strategy],
-      this.#options.strategy === 'image' ? fingerprints.isRelevant : undefined,
-    )) {
+    for (const { state, family } of shuffled(model, from, random, BATCH_SIZE[this.#options.strategy])) {
       if (this.shouldStop() || knownInARow > MAX_KNOWN_IN_A_ROW) return;
       const fingerprint = fingerprints.of(state);
       const seen = this.#seen.get(fingerprint);
@@ -193,7 +187,7 @@ export class StrategyRun {
           const inspection = { ...inspected, heldBits: this.#internHeldBits(inspected.heldBits).heldBits };
           if (inspection.unmountable !== true) this.#distinct += 1;
           entry.inspection = inspection;
-          if (this.inspected.length < MAX_INSPECTIONS_KEPT) this.inspected.push({ crash: state, inspection });
+          this.#noteRestore(inspection);
           const [first, ...equalStates] = entry.pending.splice(0);
           if (first !== undefined) this.#judge(first, inspection);
           for (const one of equalStates) this.#judgeByEqualDisk(one, inspection);
@@ -234,12 +228,12 @@ export class StrategyRun {
    * the state of the look must hold: where a state must hold more, their absence shows nothing yet.
    */
   #judgeByEqualDisk(pending: PendingState, inspection: Inspection): void {
-    const { strategy, atRisk: stakes, parent } = this.#options;
+    const { strategy, atRisk, parent } = this.#options;
     const position = parent ?? logPositionOf(pending.state);
     const needsOwnInspection =
       strategy === 'target' &&
       inspection.recovered &&
-      stakes.missing({ ...position, heldBits: inspection.heldBits }).length > 0;
+      atRisk.missing({ ...position, heldBits: inspection.heldBits }).length > 0;
     if (needsOwnInspection) this.#toReinspect.push(pending);
     else this.#judge(pending, inspection);
   }
@@ -254,7 +248,7 @@ export class StrategyRun {
     { state, localAddress: own, family }: PendingState,
     { unmountable, ...inspection }: Inspection,
   ): void {
-    const { strategy, atRisk: stakes, recorder, parent } = this.#options;
+    const { strategy, atRisk, recorder, parent } = this.#options;
     const position = parent ?? logPositionOf(state);
     const address = this.#addressOf(own);
     if (unmountable) {
@@ -272,7 +266,7 @@ export class StrategyRun {
     };
     this.#states += 1;
     this.#families[family] += 1;
-    const missing = stakes.missing(event);
+    const missing = atRisk.missing(event);
     if (missing.length === 0 && inspection.wrongCount === 0 && inspection.recovered) {
       this.#countEquivalent(event);
       return;
@@ -322,18 +316,14 @@ export class StrategyRun {
     );
   }
 
-  /** Why the target's program never worked: it has ended on every state, which says nothing about any of them. */
-  whyRestoreNeverWorked(): string | undefined {
-    const hasEnded = ({ inspection }: { inspection: Inspection }) =>
-      !inspection.recovered && inspection.detail.startsWith(RESTORE_ENDED_PREFIX);
-    return this.inspected.length > 0 && this.inspected.every(hasEnded)
-      ? this.inspected[0]?.inspection.detail
-      : undefined;
+  #noteRestore({ recovered, detail }: Inspection): void {
+    if (!recovered && detail.startsWith(RESTORE_ENDED_PREFIX)) this.#restoreFailure ??= detail;
+    else this.#hasOtherResult = true;
   }
 
-  /** What was found in a disk equal to that of a state, if it was looked at. */
-  inspectionOf(fingerprint: number): Inspection | undefined {
-    return this.#seen.get(fingerprint)?.inspection;
+  /** Why the target's program never worked: it has ended on every state, which says nothing about any of them. */
+  whyRestoreNeverWorked(): string | undefined {
+    return this.#hasOtherResult ? undefined : this.#restoreFailure;
   }
 
   /** Nothing more comes: what was judged alike is recorded. */

@@ -2,32 +2,32 @@ import type { Recorder } from '../../../conformance/history/recorder.js';
 import { type Message, markOf } from '../../../conformance/protocols/message.js';
 import type { Answer, Receipts } from '../../../conformance/protocols/protocol.js';
 
-/** What is known of a message that was submitted; kept small, since a run has many. */
+/** State of a submitted message. It is small, because a run has many messages. */
 interface Entry {
   digest: string;
   state: 'in-flight' | 'confirmed' | 'rejected' | 'indefinite';
-  /** Accepted by the receiver at least once. */
+  /** True when the receiver has accepted the message at least once. */
   consumed: boolean;
 }
 
-/** Counts of a run as it stands. */
+/** Current numbers of messages in a run. */
 export interface Tally {
   submitted: number;
   confirmed: number;
   rejected: number;
   indefinite: number;
   delivered: number;
-  /** Confirmed and not consumed. */
+  /** Messages that are confirmed and not consumed. */
   outstanding: number;
-  /** Submitted and not answered. */
+  /** Messages that are submitted and not answered. */
   inFlight: number;
-  /** Bytes that were confirmed and not consumed, and bytes in flight. */
+  /** Bytes of the messages that are in flight, or confirmed and not consumed. */
   backlogBytes: number;
 }
 
 /**
- * The run as the kit knows it while it goes on: who waits for what, and what is at stake. The history is the truth that
- * checkers see; this is only its state, so that the driver need not read the whole history at each step.
+ * The current state of a run: which messages are awaited, and which are at risk. Checkers judge the history.
+ * The ledger only summarises it, so that the driver need not read the whole history at each step.
  */
 export class Ledger {
   readonly tally: Tally = {
@@ -40,17 +40,25 @@ export class Ledger {
     inFlight: 0,
     backlogBytes: 0,
   };
-  /** Something was delivered that was never submitted, or not as it was submitted: the run can stop. */
+  /**
+   * True when a delivered message was never submitted, or differs from the submitted one: the run can stop.
+   */
   wrongDelivery = false;
-  /** When the history last moved (a delivery, an answer), in ms of `performance.now()`. */
+  /** Moment of the last delivery or answer, in ms of `performance.now()`. */
   lastActivityMs = performance.now();
-  /** The longest that a message took from its confirmation until it was consumed, whatever held it up. */
+  /**
+   * Longest time between the confirmation and the consumption of a message, in milliseconds, whatever delayed
+   * it.
+   */
   maxWaitMs = 0;
   readonly #run: string;
   readonly #recorder: Recorder;
   readonly #entries = new Map<string, Entry>();
   readonly #sizes = new Map<string, number>();
-  /** Confirmed and not consumed, with the moment (`performance.now()`) of the confirmation; the oldest first. */
+  /**
+   * Confirmed and unconsumed messages with the moment (`performance.now()`) of the confirmation, oldest
+   * first.
+   */
   readonly #outstanding = new Map<string, number>();
   readonly #listeners = new Set<() => void>();
 
@@ -59,6 +67,7 @@ export class Ledger {
     this.#recorder = recorder;
   }
 
+  /** Records that a producer submits a message; must be called before the target gets it. */
   submitted(message: Message, producer: number): void {
     const { id, shape, digest, recipients, bytes } = message;
     this.#recorder.record({
@@ -77,6 +86,7 @@ export class Ledger {
     this.tally.backlogBytes += bytes.length;
   }
 
+  /** Records the target's answer to a message. */
   answered(id: string, { outcome, detail }: Answer): void {
     this.#recorder.record({ kind: 'answered', id, outcome, detail });
     const entry = this.#entries.get(id);
@@ -91,7 +101,7 @@ export class Ledger {
     this.#notifyListeners();
   }
 
-  /** Receipts that go on to `next` and are noted here. */
+  /** Wraps receipts: passes them on to `next` and updates the ledger. */
   trackReceipts(next: Receipts): Receipts {
     return {
       delivered: (what) => {
@@ -119,7 +129,10 @@ export class Ledger {
     };
   }
 
-  /** Resolves to `reached` when `condition` holds, looked at whenever something moves; else at `timeoutMs` or abort. */
+  /**
+   * Waits until `condition` holds, which is checked at every change; ends with `timeout` at `timeoutMs` or an
+   * abort.
+   */
   async waitUntil(
     condition: () => boolean,
     timeoutMs: number,
@@ -144,7 +157,9 @@ export class Ledger {
     });
   }
 
-  /** Resolves after so many more of a kind, or when something wrong was delivered; else as `when`. */
+  /**
+   * Waits for `count` more messages of a kind, or for a wrong delivery; otherwise it works like `waitUntil`.
+   */
   async waitForMore(
     kind: 'confirmed' | 'rejected' | 'delivered',
     count: number,
@@ -155,14 +170,19 @@ export class Ledger {
     return this.waitUntil(() => this.tally[kind] >= goal || this.wrongDelivery, timeoutMs, signal);
   }
 
-  /** When the n-th oldest of the messages was confirmed that are not consumed, in ms of `performance.now()`. */
+  /**
+   * Returns when the n-th oldest (from 1) of the outstanding messages was confirmed, in ms of
+   * `performance.now()`; infinity when there are fewer.
+   */
   outstandingSinceMs(nth: number): number {
     let remaining = nth;
     for (const sinceMs of this.#outstanding.values()) if (--remaining === 0) return sinceMs;
     return Number.POSITIVE_INFINITY;
   }
 
-  /** Marks of the messages that are confirmed and not consumed, at most `most` of them, the latest first. */
+  /**
+   * Returns the marks of confirmed and unconsumed messages by message id: at most `maxMarks`, latest first.
+   */
   storedMarks(maxMarks: number): Map<string, Buffer> {
     const marks = new Map<string, Buffer>();
     for (const [id, entry] of [...this.#entries].reverse()) {
@@ -173,7 +193,7 @@ export class Ledger {
     return marks;
   }
 
-  /** These were damaged on purpose: nobody waits for them. */
+  /** Removes messages from the outstanding ones, because a fault has damaged them on purpose. */
   stopExpecting(ids: readonly string[]): void {
     for (const id of ids) this.#markConsumed(id);
   }

@@ -3,7 +3,7 @@ import type { DeliveryReply, HangUp } from '../../../conformance/protocols/proto
 import type { MessageShape } from '../../../conformance/protocols/shapes.js';
 import type { Random } from '../../../faults/fault.js';
 
-/** How often each shape comes in a hundred messages; `large` ones are MiB, and cost as much as all the others. */
+/** Percentage of each shape. `large` messages have MiB, and cost as much as all others together. */
 const SHAPE_PERCENTAGES: readonly (readonly [MessageShape, number])[] = [
   ['tiny', 22],
   ['text', 30],
@@ -15,30 +15,32 @@ const SHAPE_PERCENTAGES: readonly (readonly [MessageShape, number])[] = [
   ['many-recipients', 3],
   ['large', 1],
 ];
-/** Messages of a flood begin with this size. */
+/** Size of the first messages of a flood. */
 export const FLOOD_BYTES = 512 * 1024;
 const LARGE_BYTES = 64 * 1024;
 const HANG_UPS: readonly HangUp[] = ['before-data', 'in-data', 'before-answer'];
 
-/** What a producer does next. */
+/** One step of a producer: a message to submit. */
 export interface Submission {
   message: Message;
+  /** Where the producer hangs up on purpose; undefined when it does not. */
   hangUp: HangUp | undefined;
 }
 
-/** Where a step stands in the run. */
+/** Circumstances of one step in a run. */
 export interface SubmissionContext {
   run: string;
   id: string;
-  /** False for protocols that know messages and no recipients. */
+  /** False for protocols without recipients. */
   envelope: boolean;
-  /** In a flood: about so large; 0 when there is none. */
+  /** Approximate size of the messages in a flood, in bytes; 0 without a flood. */
   floodBytes: number;
 }
 
 /**
- * What a producer does at one step; follows from the step's own generator only, however the run goes. In a flood
- * most messages have the size that is asked for, so that the target's room is used up soon, and then to the last byte.
+ * Plans one step of a producer. The result follows only from the step's own generator, whatever happens in
+ * the run. In a flood most messages have the requested size, so that the target's free space is used up soon,
+ * and then to the last byte.
  */
 export function planSubmission(
   { run, id, envelope, floodBytes }: SubmissionContext,
@@ -69,8 +71,8 @@ function pickShape(random: Random): MessageShape {
 }
 
 /**
- * What the receiver answers to the n-th delivery of a message: mostly it accepts, after a short while, so that
- * deliveries are under way at any moment; a few are put off at the first time.
+ * Chooses the receiver's answer to the n-th delivery of a message. Mostly it accepts after a short delay, so
+ * that deliveries are under way at any moment. It defers a few messages at their first delivery.
  */
 export function chooseReception(random: Random, id: string | null, delivery: number): DeliveryReply {
   const own = random.fork(`reception-${id}-${delivery}`);

@@ -4,6 +4,7 @@ import type { Random } from '../../../faults/fault.js';
 import type { Ledger } from './ledger.js';
 import { FLOOD_BYTES, planSubmission } from './messages.js';
 
+/** What the producers of a round need. */
 export interface ProducersOptions {
   run: string;
   round: number;
@@ -12,12 +13,12 @@ export interface ProducersOptions {
   ledger: Ledger;
   random: Random;
   count: number;
-  /** No more than so many messages in a connection at once. */
+  /** Upper bound of the messages that are in flight on one connection. */
   depth: number;
   signal: AbortSignal;
 }
 
-/** What a target may hold, as long as it is not flooded: the run must be able to drain in a few seconds. */
+/** Upper bounds of what a target holds outside a flood: the run must be able to drain in a few seconds. */
 const MAX_BACKLOG_MESSAGES = 250;
 const MAX_BACKLOG_BYTES = 12 * 1024 * 1024;
 const BACKLOG_WAIT_MS = 100;
@@ -26,7 +27,9 @@ const CONNECT_RETRY_MS = 15;
 const REJECTED_BACKOFF_MS = 20;
 const MESSAGES_PER_CONNECTION = 40;
 
-/** Several producers that submit, each at its own pace, whatever happens to the target, until they are stopped. */
+/**
+ * Several producers. Each submits at its own pace, whatever happens to the target, until they are stopped.
+ */
 export class Producers {
   #floodBytes = 0;
   readonly #options: ProducersOptions;
@@ -44,7 +47,10 @@ export class Producers {
     );
   }
 
-  /** Submits nothing more and waits for the answers that are outstanding; throws what a producer itself failed of. */
+  /**
+   * Stops submitting and waits for the outstanding answers.
+   * @throws the error with which a producer itself failed.
+   */
   async stop(): Promise<void> {
     this.#stopped = true;
     await Promise.all(this.#loops);
@@ -53,12 +59,15 @@ export class Producers {
     if (failure !== undefined) throw failure;
   }
 
-  /** While on, everybody submits as fast as it goes: large messages first, smaller ones with each rejection. */
+  /**
+   * Switches a flood on or off. In a flood every producer submits as fast as it can, smaller messages after
+   * each rejection.
+   */
   flood(on: boolean): void {
     this.#floodBytes = on ? FLOOD_BYTES : 0;
   }
 
-  /** A producer itself has failed: the run cannot go on. */
+  /** True when a producer itself has failed: the run cannot go on. */
   get hasFailed(): boolean {
     return this.#failure !== undefined;
   }
@@ -90,7 +99,7 @@ export class Producers {
     }
   }
 
-  /** Submits over one connection until it is of no use or old; returns the number of the next message. */
+  /** Submits over one connection until it is unusable or old. @returns the number of the next message. */
   async #submitOver(connection: Producer, producer: number, firstNumber: number): Promise<number> {
     const pending = new Set<Promise<void>>();
     let number = firstNumber;
@@ -122,15 +131,16 @@ export class Producers {
     ledger.submitted(message, producer);
     const answer = await connection.submit(message, hangUp === undefined ? {} : { hangUp });
     ledger.answered(message.id, answer);
-    // Who is told that there is no room does not ask again at once.
+    // Pause after a rejection: the target has no free space and would reject the next message too.
     if (answer.outcome !== 'rejected') return;
     if (this.#floodBytes > 1) this.#floodBytes = Math.ceil(this.#floodBytes / 2);
     await delay(REJECTED_BACKOFF_MS);
   }
 
   /**
-   * Waits until the target holds less than it may, or a little while: there must be something under way at any crash,
-   * also while receivers are held back. False when there is no reason to go on.
+   * Waits until the target holds less than the upper bounds, at most BACKLOG_WAIT_MS. Then the producer
+   * submits all the same: something must be under way at any crash, also while receivers are held back.
+   * @returns false when the producers are stopped.
    */
   async #waitForBacklogSpace(): Promise<boolean> {
     const { ledger, signal } = this.#options;

@@ -46,7 +46,7 @@ t.test(
   },
 );
 
-t.test('in a flood most messages are about as large as it asks for', async (t) => {
+t.test('in a flood most messages have about the requested size', async (t) => {
   for (const floodBytes of [512 * 1024, 20_000, 40]) {
     const steps = Array.from({ length: 40 }, (_, n) => planSubmission({ ...PLACE, floodBytes }, seeded(n)));
     const near = steps.filter(
@@ -57,21 +57,21 @@ t.test('in a flood most messages are about as large as it asks for', async (t) =
   }
 });
 
-t.test('a protocol without recipients gets messages with one', async (t) => {
+t.test('a protocol without recipients gets messages with one recipient', async (t) => {
   const steps = Array.from({ length: 200 }, (_, n) =>
     planSubmission({ ...PLACE, envelope: false }, seeded(n)),
   );
   t.ok(steps.every(({ message }) => message.recipients.length === 1));
 });
 
-t.test('the receiver mostly accepts, and puts off at the first time only', async (t) => {
+t.test('the receiver mostly accepts, and defers only first deliveries', async (t) => {
   const answers = Array.from({ length: 1000 }, (_, n) => chooseReception(seeded(1), `1-1-${n}`, 1).answer);
   const later = answers.filter((answer) => answer === 'later').length;
   t.ok(later > 0 && later < 50, `${later} of 1000`);
   for (let n = 0; n < 1000; n++) t.equal(chooseReception(seeded(1), `1-1-${n}`, 2).answer, 'accept');
 });
 
-t.test('the ledger knows what is at stake', async (t) => {
+t.test('the ledger counts the messages that are at risk', async (t) => {
   const { ledger, recorder } = newLedger(t);
   const receipts = ledger.trackReceipts(recordReceipts(recorder));
   const [a, b, c] = [message(1), message(2), message(3)];
@@ -80,9 +80,9 @@ t.test('the ledger knows what is at stake', async (t) => {
   ledger.answered(b.id, { outcome: 'rejected', detail: '' });
   t.match(ledger.tally, { submitted: 3, confirmed: 1, rejected: 1, outstanding: 1, inFlight: 1 });
   t.same([...ledger.storedMarks(10).keys()], [a.id]);
-  t.ok(a.bytes.includes(ledger.storedMarks(10).get(a.id) ?? 'none'), 'the mark stands in the message');
+  t.ok(a.bytes.includes(ledger.storedMarks(10).get(a.id) ?? 'none'), 'the message contains its mark');
 
-  // Delivered and accepted before the producer has its answer.
+  // This message is delivered and accepted before the producer has its answer.
   const sequence = receipts.delivered({ id: c.id, sizeBytes: 1, digest: c.digest, recipients: [0] });
   receipts.consumed(sequence, c.id, 'accepted');
   ledger.answered(c.id, { outcome: 'confirmed', detail: '' });
@@ -92,7 +92,7 @@ t.test('the ledger knows what is at stake', async (t) => {
   t.equal(ledger.wrongDelivery, false);
 });
 
-t.test('a delivery of something else than was submitted is noticed at once', async (t) => {
+t.test('a delivery that differs from the submitted message is noticed at once', async (t) => {
   const { ledger, recorder } = newLedger(t);
   const receipts = ledger.trackReceipts(recordReceipts(recorder));
   ledger.submitted(message(1), 1);
@@ -100,7 +100,7 @@ t.test('a delivery of something else than was submitted is noticed at once', asy
   t.equal(ledger.wrongDelivery, true);
 });
 
-t.test('a wait ends when its condition holds, at its limit, or when the run is given up', async (t) => {
+t.test('a wait ends when its condition holds, at its limit, or when the run is aborted', async (t) => {
   const { ledger } = newLedger(t);
   const confirmed = ledger.waitUntil(() => ledger.tally.confirmed > 0, 10_000, never);
   ledger.submitted(message(1), 1);

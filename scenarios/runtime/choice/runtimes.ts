@@ -4,11 +4,13 @@ import { processRuntime } from '../process/process-runtime.js';
 import type { Runtime } from '../runtime.js';
 import { vmRuntime } from '../vm/vm-runtime.js';
 
+/** All runtimes, in the order in which they are listed for people. */
 export const RUNTIMES: readonly Runtime[] = [processRuntime, dockerRuntime, vmRuntime];
 
 /**
- * The runtime of that name.
- * @throws KitError bad-usage when the name is unknown, target-unavailable when this machine or version does not have it.
+ * Returns the runtime with this name.
+ * @throws KitError bad-usage when the name is unknown, target-unavailable when the runtime does not work on
+ * this machine.
  */
 export async function chooseRuntime(name: string): Promise<Runtime> {
   const runtime = RUNTIMES.find((one) => one.name === name);

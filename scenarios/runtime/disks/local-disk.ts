@@ -14,14 +14,15 @@ import type { Disk, DiskKind } from '../disk.js';
 import type { PowerBackendName } from '../power-backends.js';
 import { RUN_VARIABLE } from '../runtime.js';
 
-/** Directory of the target's data on a disk of its own. */
+/** Name of the directory of the target's data on a separate disk. */
 export const DATA_DIR = 'data';
-/** Takes room only where it is written to. */
+/** Size of a disk whose power can be cut. Its image takes space only where something is written. */
 const POWER_DISK_SIZE_BYTES = 2 * 2 ** 30;
 
 /**
- * Makes an empty data directory in `dir`, on a filesystem of its own where faults need that.
- * @throws KitError kit-failed when a disk whose power can be cut cannot be made, though it should be possible here.
+ * Makes an empty data directory in `dir`, on a separate filesystem where faults need one.
+ * @throws KitError kit-failed when a disk whose power can be cut cannot be made, bad-usage when it cannot be
+ * mounted with the options of `--fs`.
  */
 export async function makeDisk(
   dir: string,
@@ -66,15 +67,16 @@ function makeDirectory(dataDir: string, kind: 'any' | 'limited', registry: Regis
 
 /** Name and size of a recorded disk. */
 interface RecordedDiskPlan {
-  /** Tells the images of this disk from those of other disks of the run. */
+  /** Distinguishes the images of this disk from those of other disks of the run. */
   name: string;
   mountPoint: string;
   sizeBytes: number;
 }
 
 /**
- * Makes a disk of which every write and flush is recorded.
- * @throws KitError kit-failed when it cannot be made, bad-usage when nothing can be mounted with the options of `--fs`.
+ * Makes a disk that records every write and flush.
+ * @throws KitError kit-failed when it cannot be made, bad-usage when it cannot be mounted with the options of
+ * `--fs`.
  */
 export async function createRecordedDisk(
   { name, mountPoint, sizeBytes }: RecordedDiskPlan,
@@ -119,7 +121,10 @@ async function makeFlakeyDisk(dir: string, filesystem: Filesystem, registry: Reg
   return diskWithData(disk, mountPoint, () => []);
 }
 
-/** Why there is no disk: options that nothing can be mounted with are the user's, all else is the kit's own failure. */
+/**
+ * Makes the error for a disk that failed: mount options that do not work are the user's mistake, all else is
+ * the kit's.
+ */
 function diskError(what: string, { type, mountOptions }: Filesystem, error: unknown): KitError {
   if (!(error instanceof MountError) || mountOptions === '')
     return new KitError('kit-failed', `${what} cannot be made: ${messageOf(error)}`, { cause: error });
@@ -127,7 +132,11 @@ function diskError(what: string, { type, mountOptions }: Filesystem, error: unkn
   return new KitError('bad-usage', message, { cause: error });
 }
 
-/** A disk whose power can be cut, with the target's data on it. `evidence`: files kept beside the data, as they are then. */
+/**
+ * Makes the directory of the target's data on a disk whose power can be cut.
+ * @param evidenceFiles returns the files that `saveTo` copies to the data's side, in their state at that
+ * time.
+ */
 function diskWithData(
   disk: BlocklogDisk | LocalFlakeyDisk,
   mountPoint: string,
@@ -147,7 +156,10 @@ function diskWithData(
   };
 }
 
-/** Makes a directory and syncs its parent: whether its name outlives a cut must not depend on what the target syncs. */
+/**
+ * Makes a directory and syncs its parent: otherwise it would depend on the target's own syncs whether the
+ * directory's name survives a power cut.
+ */
 export function makeDurableDirectory(path: string): void {
   mkdirSync(path);
   const fd = openSync(dirname(path), 'r');

@@ -20,22 +20,23 @@ import {
 } from './engine.js';
 import { ensurePodImage, ensureTargetImages, type TargetImages } from './target-images.js';
 
+/** What the container deployments of one target share. */
 export interface ContainerContext extends NetworkContext {
   images: TargetImages;
   /** Folder of the target file. */
   targetDir: string;
-  /** Knows the processes of a container; undefined when they cannot be seen from here. */
+  /** Finds the processes of a container; returns undefined when the kit cannot see them. */
   findProcesses(pid: number, containerId: string): ContainerProcesses | undefined;
 }
 
-/** A target whose services are containers, one each. All of them carry the run's id and are found by it. */
+/** A target with one container per service. All containers carry the run's id and are found by it. */
 export class ContainerDeployment implements Deployment {
   readonly services: readonly ContainerService[];
   readonly #plan: DeploymentPlan;
   readonly #context: ContainerContext;
   readonly #resource;
   #network: Promise<ContainerNetwork> | undefined;
-  /** The same, as soon as it is there. */
+  /** The same network once it exists, for code that cannot wait for the promise. */
   #readyNetwork: ContainerNetwork | undefined;
   #containerCount = 0;
 
@@ -74,7 +75,8 @@ export class ContainerDeployment implements Deployment {
 
   async destroy(): Promise<void> {
     try {
-      // First through the services, which then know of it; then whatever else there is of the run.
+      // Kill the services first, so that each of them records its exit. Then remove everything else of the
+      // run.
       await Promise.all(this.services.map((service) => service.signal('SIGKILL')));
       await Promise.all(this.services.map((service) => service.waitForExit(EXIT_TIMEOUT_MS)));
       await this.#network?.catch(() => {});
@@ -148,7 +150,7 @@ export class ContainerDeployment implements Deployment {
 
 const EXIT_TIMEOUT_MS = 15_000;
 
-/** Faults whose tool has to be in the image, with the Debian package that brings it. */
+/** Debian package that a fault needs in the image of a service, by the name of the fault. */
 const TOOLS_IN_IMAGE: Readonly<Record<string, string>> = {
   'kill-syscall': 'strace',
   'io-error': 'strace',
@@ -156,7 +158,7 @@ const TOOLS_IN_IMAGE: Readonly<Record<string, string>> = {
   clock: 'libfaketime',
 };
 
-/** Services as containers on the engine of this machine. */
+/** The runtime that runs services as containers on the engine of this machine. */
 export const dockerRuntime: Runtime = {
   name: 'docker',
   available: () => engineAvailability(engineAddress()),

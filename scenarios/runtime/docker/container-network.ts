@@ -12,29 +12,32 @@ import { networkOptions, podOptions } from './container-options.js';
 import { type ContainerProcesses, localContainerProcesses, NO_PROCESSES } from './container-processes.js';
 import { toEngineError } from './engine.js';
 
+/** What a network needs: the engine, its address, and the image of the pod. */
 export interface NetworkContext {
   engine: Dockerode;
   address: string;
-  /** An image with Node and iptables. */
+  /** Image of the pod, with Node and iptables. */
   podImage: string;
 }
 
-/** What the pod says when the rules hold and the receiver answers. */
+/** Line that the pod prints when the rules are set and the receiver answers. */
 const READY = 'ready';
 const POD_TIMEOUT_MS = 30_000;
 const SINK_TIMEOUT_MS = 10_000;
-/** Of engines 20.10 and earlier, and of later ones. */
+/**
+ * Messages of an engine without free addresses: the first up to version 20.10, the second of later versions.
+ */
 const NO_ADDRESSES_PATTERN = /non-overlapping IPv4 address pool|address pools have been fully subscribed/;
 
 /**
- * The network of one deployment: a bridge network of its own, and on it one container, the pod, that does nothing but keep
- * a network namespace, which all services join and which outlives their deaths. In it they are as on one machine: they
- * call each other, are called by the kit and call the kit's receiver on 127.0.0.1, so that one target file is right for
- * every runtime. The engine publishes the pod's ports on this machine's loopback and takes all of it away with the pod;
- * the kit changes no rule of this machine.
+ * The network of one deployment: a separate bridge network with one container, the pod. The pod only keeps a
+ * network namespace, which all services join and which outlives their deaths. In it the services run as on
+ * one machine: they call each other, are called by the kit and call the kit's receiver on 127.0.0.1.
+ * Therefore one target file is right for every runtime. The engine publishes the pod's ports on this
+ * machine's loopback and removes everything with the pod; the kit changes no network rule of this machine.
  */
 export class ContainerNetwork {
-  /** For a container that joins it. */
+  /** Value of `NetworkMode` for a container that joins this network. */
   readonly networkMode: string;
   readonly #pod: ContainerProcesses;
   readonly #relay: SinkRelay | undefined;
@@ -46,8 +49,10 @@ export class ContainerNetwork {
   }
 
   /**
-   * What is made carries the run's id, and is removed with all that does.
-   * @throws KitError target-unavailable when the engine has no addresses left, or the receiver cannot be reached from inside.
+   * Makes the network and its pod. Both carry the run's id and are removed with all other resources of the
+   * run.
+   * @throws KitError target-unavailable when the engine has no addresses left, or when the pod cannot reach
+   * the receiver.
    */
   static async make(plan: DeploymentPlan, context: NetworkContext): Promise<ContainerNetwork> {
     const { engine, address } = context;
@@ -71,19 +76,19 @@ export class ContainerNetwork {
     }
   }
 
-  /** The kit's own part of it; what the engine has is removed there. */
+  /** Closes the relay, which is the kit's own part of the network. The rest is removed through the engine. */
   close(): void {
     this.#relay?.close();
   }
 
-  /** Kills the pod without waiting for the engine; its container stays, to be removed later. */
+  /** Kills the pod without waiting for the engine. Its container stays and is removed later. */
   killNow(): void {
     this.close();
     for (const pid of this.#pod.pids()) sendSignal(pid, 'SIGKILL');
   }
 }
 
-/** A network that was refused as what it means. */
+/** Converts the engine's refusal to make a network into the error that it means for the user. */
 export function networkError(error: unknown, address: string): unknown {
   if (!NO_ADDRESSES_PATTERN.test(messageOf(error))) return toEngineError(error, address);
   return new KitError(
@@ -102,8 +107,9 @@ async function openRelay(network: Dockerode.Network, sink: string): Promise<Sink
 }
 
 /**
- * What comes to the pod from outside goes to its loopback, as if it came from there: a PostgreSQL, for one, lets in by
- * the caller's address. What is sent to the receiver's port on loopback goes out to the relay.
+ * Makes the pod's rules for `iptables-restore`. A connection from outside goes to the pod's loopback as if it
+ * came from there: a PostgreSQL, for one, admits callers by their address. A connection to the receiver's
+ * port on loopback goes out to the relay.
  */
 function iptablesRules(sink: string, relay: SinkRelay | undefined): string {
   const toRelay =
@@ -123,8 +129,9 @@ function iptablesRules(sink: string, relay: SinkRelay | undefined): string {
 }
 
 /**
- * The program of the pod: sets the rules, sees whether the receiver answers, and stays. A firewall that keeps containers from
- * this machine would otherwise look like a target that delivers nothing. The engine has rules of its own there, which stay.
+ * The program of the pod. It sets the rules, checks that the receiver answers, and keeps running. Without the
+ * check, a firewall that keeps containers from this machine would look like a target that delivers nothing.
+ * `--noflush` preserves the engine's own rules in the namespace.
  */
 const POD_PROGRAM = `
 const { spawnSync } = require('node:child_process');
@@ -164,7 +171,7 @@ async function startPod(engine: Dockerode, pod: Dockerode.Container): Promise<vo
     await pod.start();
     await Promise.race([reported, delay(POD_TIMEOUT_MS, undefined, { ref: false })]);
   } finally {
-    // An attached stream keeps the kit alive; whoever has read the first line needs no more.
+    // Close the attached stream: it would keep the kit alive, and only its first line is needed.
     (output as Duplex).destroy();
   }
   if (podOutput().trim() === READY) return;
@@ -175,8 +182,9 @@ async function startPod(engine: Dockerode, pod: Dockerode.Container): Promise<vo
 const LOOPBACK = '127.0.0.1';
 
 /**
- * Hands connections to an address of this machine on to a port of its loopback, byte by byte, their ends too. The kit's
- * receiver listens on loopback only; through this it is reached from one network of containers besides.
+ * Forwards connections from an address of this machine to a port of its loopback, byte by byte, including the
+ * ends of connections. The kit's receiver listens on loopback only; the relay makes it reachable from one
+ * container network too.
  */
 class SinkRelay {
   readonly #server: Server;
@@ -187,7 +195,10 @@ class SinkRelay {
     this.#server.on('error', () => {});
   }
 
-  /** Listens on any port of `host`; hands on to `port` of loopback. Rejects when it cannot listen there. */
+  /**
+   * Listens on any free port of `host` and forwards to `port` of loopback. Rejects when it cannot listen
+   * there.
+   */
   static async open(host: string, port: number): Promise<SinkRelay> {
     const relay = new SinkRelay(port);
     relay.#server.listen(0, host);
@@ -195,14 +206,14 @@ class SinkRelay {
     return relay;
   }
 
-  /** host:port */
+  /** Address on which the relay listens, as host:port. */
   get address(): string {
     // A listening TCP server's address is an AddressInfo.
     const { address, port } = this.#server.address() as AddressInfo;
     return `${address}:${port}`;
   }
 
-  /** Breaks what is open; may be called twice. */
+  /** Stops listening and breaks the open connections. May be called twice. */
   close(): void {
     this.#server.close();
     for (const socket of this.#sockets) socket.destroy();
@@ -216,7 +227,8 @@ class SinkRelay {
     ] as const) {
       this.#sockets.add(one);
       one.setNoDelay(true);
-      // A connection that breaks breaks on both sides; one that ends has been ended by the pipe, after its last byte.
+      // Break both sides when one breaks. An orderly end needs no code: the pipe ends the other side after
+      // the last byte.
       one.on('error', () => other.destroy());
       one.on('close', () => this.#sockets.delete(one));
     }

@@ -2,12 +2,16 @@ import type { ContainerCreateOptions, MountSettings, NetworkCreateOptions } from
 import { type DeploymentPlan, RUN_VARIABLE, SERVICE_VARIABLE } from '../runtime.js';
 import { RUN_LABEL } from './engine.js';
 
-/** More than a target of a test needs, and less than would hurt the machine that the kit runs on. */
+/**
+ * Memory of a service's container: more than a target under test needs, and too little to harm the kit's
+ * machine.
+ */
 const MEMORY_BYTES = 2 * 1024 ** 3;
 const MAX_PROCESSES = 512;
 const POD_MEMORY_BYTES = 256 * 1024 ** 2;
 const POD_MAX_PROCESSES = 64;
 
+/** Description of one container of a target. */
 export interface ContainerPlan {
   name: string;
   service: string;
@@ -16,13 +20,13 @@ export interface ContainerPlan {
   env: Readonly<Record<string, string>>;
 }
 
-/** Beside its command, what a container gets of the world. */
+/** Mounts and network of a container. */
 export interface ContainerAttachments {
   mounts: readonly MountSettings[];
   network: string;
 }
 
-/** A path that is the same inside, where nothing else is said. */
+/** Makes the options of a bind mount. The path inside is the same as outside, unless `target` is given. */
 export function bindMount(
   path: string,
   { readOnly, target = path, propagation = 'rprivate' }: BindOptions,
@@ -37,7 +41,10 @@ interface BindOptions {
   propagation?: 'rprivate' | 'rslave';
 }
 
-/** What the engine is asked to make. Only `{data}` and scratch can be written to. */
+/**
+ * Makes the engine's options for a container of the target. Of this machine's files, only `{data}` and
+ * scratch are writable.
+ */
 export function containerOptions(
   { name, service, image, command, env }: ContainerPlan,
   plan: DeploymentPlan,
@@ -53,7 +60,7 @@ export function containerOptions(
     Env: Object.entries(variables).map(([key, value]) => `${key}=${value}`),
     WorkingDir: plan.workingDir,
     Labels: { [RUN_LABEL]: plan.runId },
-    // What a container writes belongs to the user who has to remove it.
+    // Files that a container writes must belong to the kit's user, because the kit has to remove them.
     ...(user === 0 ? {} : { User: `${user}:${process.getgid?.() ?? user}` }),
     HostConfig: {
       NetworkMode: network,
@@ -63,17 +70,19 @@ export function containerOptions(
       PidsLimit: MAX_PROCESSES,
       SecurityOpt: ['no-new-privileges'],
       RestartPolicy: { Name: 'no' },
-      // The kit reads the output as it comes, and keeps it beside the run's other evidence.
+      // The engine needs no log: the kit reads the output as it comes and saves it with the run's other
+      // evidence.
       LogConfig: { Type: 'none', Config: {} },
     },
   };
 }
 
-/** A bridge network of its own. */
+/** Makes the engine's options for a bridge network of one deployment. */
 export function networkOptions(name: string, { runId }: DeploymentPlan): NetworkCreateOptions {
   return { Name: name, Driver: 'bridge', Labels: { [RUN_LABEL]: runId } };
 }
 
+/** Description of the pod of one deployment. */
 export interface PodPlan {
   name: string;
   image: string;
@@ -82,8 +91,9 @@ export interface PodPlan {
 }
 
 /**
- * The container that keeps the network namespace of a deployment, with the ports of all services on loopback of this
- * machine. It sees nothing of the target's data, and may change the rules of its own network.
+ * Makes the engine's options for the pod, the container that keeps the network namespace of a deployment. It
+ * publishes the ports of all services on this machine's loopback. It does not see the target's data, and it
+ * may change the rules of its own network.
  */
 export function podOptions(
   { name, image, command, network }: PodPlan,
@@ -104,7 +114,7 @@ export function podOptions(
       PortBindings: Object.fromEntries(
         ports.map((port) => [`${port}/tcp`, [{ HostIp: '127.0.0.1', HostPort: `${port}` }]]),
       ),
-      // Else the kernel takes addresses of loopback that come from elsewhere, or go there, for forged.
+      // Without this, the kernel drops packets with loopback addresses on other interfaces as forged.
       Sysctls: { 'net.ipv4.conf.all.route_localnet': '1' },
       CapDrop: ['ALL'],
       CapAdd: ['NET_ADMIN', 'NET_RAW'],

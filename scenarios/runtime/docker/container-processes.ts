@@ -6,18 +6,20 @@ const CGROUP_ROOT = '/sys/fs/cgroup';
 
 /** The processes of one incarnation of a container. */
 export interface ContainerProcesses {
-  /** Those that live, in the kit's numbers. */
+  /** Returns the ids of the live ones, in the kit's process namespace. */
   pids(): number[];
-  /** Whether they are processes of this kernel, which can be signalled without the engine. */
+  /** True for processes of this kernel, which can be signalled without the engine. */
   readonly isLocal: boolean;
 }
 
-/** Of a container that has ended before it could be looked at. */
+/** The processes of a container that ended before it could be inspected. */
 export const NO_PROCESSES: ContainerProcesses = { pids: () => [], isLocal: true };
 
 /**
- * The members of a container as the kernel's list of its control group has them, whatever they have forked to.
- * @param pid of its first process; undefined when it does not run on this kernel, or the kit cannot see it.
+ * Finds the processes of a container through the kernel's list of its control group, which includes all
+ * descendants.
+ * @param pid id of the container's first process.
+ * @returns undefined when the container does not run on this kernel, or when the kit cannot see it.
  */
 export function localContainerProcesses(pid: number, containerId: string): ContainerProcesses | undefined {
   const file = cgroupProcsFile(pid, containerId);
@@ -38,7 +40,10 @@ function livePidsIn(file: string): number[] {
     .filter((pid) => pid > 0 && !['Z', 'X', undefined].includes(processEntry(pid)?.state));
 }
 
-/** Of version 2 there is one hierarchy, of version 1 one for each controller, any of which does. */
+/**
+ * Finds the `cgroup.procs` file of a container. Version 2 of control groups has one hierarchy. Version 1 has
+ * one for each controller, and any of them will do.
+ */
 function cgroupProcsFile(pid: number, containerId: string): string | undefined {
   let text: string;
   try {

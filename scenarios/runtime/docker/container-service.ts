@@ -12,29 +12,29 @@ import { toEngineError, tolerateGone } from './engine.js';
 
 type Signal = 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM';
 
-/** What a service needs of the deployment that it is part of. */
+/** What a service needs from its deployment. */
 export interface ContainerServiceOptions {
   engine: Dockerode;
   address: string;
   logPath: string;
-  /** Makes a container for the command, not started. */
+  /** Makes a container for the command and does not start it. */
   create(command: readonly string[], env: Readonly<Record<string, string>>): Promise<Dockerode.Container>;
-  /** Knows the processes of a container; undefined when they cannot be seen from here. */
+  /** Finds the processes of a container; returns undefined when the kit cannot see them. */
   findProcesses(pid: number, containerId: string): ContainerProcesses | undefined;
-  /** `pid` is 0 where it is not one of this machine. */
+  /** `pid` is 0 when it is not the id of a process of this machine. */
   onStarted(incarnation: number, pid: number): void;
   onExited(incarnation: number, code: number | null, signal: string | null): void;
 }
 
 type State = { kind: 'down' } | { kind: 'up'; container: Dockerode.Container; members: ContainerProcesses };
 
-/** One service as a container, which is started again with the same file system after its death. */
+/** One service as a container. After its death the container is started again with the same file system. */
 export class ContainerService implements Service {
   readonly name: string;
   readonly #command: readonly string[];
   readonly #options: ContainerServiceOptions;
   #state: State = { kind: 'down' };
-  /** The container of the plain command; one with a wrapper or variables is used once. */
+  /** The container of the plain command. A container with a wrapper or with variables is used once. */
   #reusable: Dockerode.Container | undefined;
   #singleUse: Dockerode.Container | undefined;
   #starting: Promise<void> | undefined;
@@ -51,11 +51,13 @@ export class ContainerService implements Service {
   }
 
   /**
-   * Sent by the kit itself where it may. The engine takes 50 ms for a signal, so that a crash of several services would
-   * be several crashes; it signals the first process only; and it does not answer while one waits for its disk.
+   * Sends a signal to every process of the container, without the engine where that is possible. The engine
+   * takes 50 ms for a signal, so that a crash of several services would become several crashes. It also
+   * signals only the first process, and it does not answer while a process waits for its disk.
+   * @returns the number of processes that got the signal.
    */
   async signal(signal: Signal): Promise<number> {
-    // A container that is on its way up would outlive a signal that comes too early.
+    // Wait for a start under way: a container that is coming up would outlive a signal that comes too early.
     await this.#starting?.catch(() => {});
     const state = this.#state;
     if (state.kind === 'down') return 0;
@@ -71,7 +73,7 @@ export class ContainerService implements Service {
     }
   }
 
-  /** Kills without waiting for the engine; containers stay, to be removed later. */
+  /** Kills the processes without waiting for the engine. The containers stay and are removed later. */
   killNow(): void {
     const pids = this.pids();
     if (this.#state.kind === 'down' || !this.#state.members.isLocal || !canSignal(pids)) return;
@@ -79,7 +81,7 @@ export class ContainerService implements Service {
   }
 
   async start(wrap: readonly string[] = [], env: Readonly<Record<string, string>> = {}): Promise<void> {
-    // Two that ask at once get one container.
+    // Concurrent callers share one start: two would start two containers.
     this.#starting ??= this.#run(wrap, env)
       .catch((error: unknown) => {
         throw toEngineError(error, this.#options.address);
@@ -119,8 +121,10 @@ export class ContainerService implements Service {
   }
 
   /**
-   * The processes of a container that was just started. One that has died already has none, and the engine may take a
-   * moment to notice; only one that goes on running and is nowhere to be seen has them on another machine.
+   * Finds the processes of a container that was just started. A container that has died already has none, and
+   * the engine may take a moment to notice. Only a container that keeps running without visible processes has
+   * them on another machine.
+   * @throws KitError target-unavailable when they are on another machine.
    */
   async #findProcesses(container: Dockerode.Container, pid: number): Promise<ContainerProcesses> {
     const endMs = performance.now() + PROCESSES_TIMEOUT_MS;
@@ -162,9 +166,10 @@ export class ContainerService implements Service {
     try {
       status = ((await container.wait()) as { StatusCode: number }).StatusCode;
     } catch {
-      // The engine has gone, or the container was removed by force: it does not run any more either way.
+      // The engine has gone, or the container was removed by force. In both cases it does not run any more.
     }
-    // What it said last is in the log by the time that it counts as dead; where the engine hangs, the kit does not.
+    // Save the last output before the service counts as dead. The timeout keeps the kit from hanging when the
+    // engine hangs.
     await Promise.race([written, delay(OUTPUT_TIMEOUT_MS, undefined, { ref: false })]);
     this.#state = { kind: 'down' };
     this.#options.onExited(incarnation, ...decodeExitStatus(status));
@@ -177,20 +182,21 @@ const PROCESSES_POLL_MS = 50;
 const OUTPUT_TIMEOUT_MS = 1000;
 const SIGNAL_NAMES = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]));
 
-/** An exit status as code and signal: engines add 128 to the number of the signal, as shells do. */
+/** Decodes an exit status into code and signal: engines add 128 to the number of the signal, as shells do. */
 export function decodeExitStatus(status: number | undefined): [number | null, string | null] {
   const signal = SIGNAL_NAMES.get((status ?? 0) - 128);
   return signal === undefined ? [status ?? null, null] : [null, signal];
 }
 
+/** The output of a container on its way to the log file. */
 interface Output {
-  /** Resolves when all that it printed is in the file. */
+  /** Resolves when the file holds everything that the container printed. */
   written: Promise<void>;
-  /** For a container that could not be started: nothing will come. */
+  /** Closes the file of a container that could not be started: no output will come. */
   close(): void;
 }
 
-/** Appends what the container prints to a file; to be called before its start. */
+/** Appends what the container prints to a file. Must be called before the container is started. */
 async function followOutput(
   engine: Dockerode,
   container: Dockerode.Container,
@@ -208,7 +214,9 @@ async function followOutput(
   };
 }
 
-/** Whether all that still live may be signalled by this user: an image may run as another one. */
+/**
+ * Reports whether this user may signal all processes that still live: an image may run them as another user.
+ */
 function canSignal(pids: readonly number[]): boolean {
   return pids.every((pid) => {
     try {
@@ -220,7 +228,10 @@ function canSignal(pids: readonly number[]): boolean {
   });
 }
 
-/** Where the processes are not at hand the engine holds the whole container instead of stopping them. */
+/**
+ * Sends a signal through the engine, for processes that the kit cannot signal. The engine pauses the whole
+ * container.
+ */
 function signalThroughEngine(container: Dockerode.Container, signal: Signal): Promise<unknown> {
   switch (signal) {
     case 'SIGSTOP':

@@ -3,7 +3,7 @@ import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 
-/** The label that everything of a run carries on an engine. */
+/** Label of every object of a run on an engine. Its value is the run id. */
 export const RUN_LABEL = 'plugpull.run';
 
 const DEFAULT_ADDRESS = 'unix:///var/run/docker.sock';
@@ -18,19 +18,19 @@ const ENGINE_GONE_CODES = new Set([
   'EHOSTUNREACH',
 ]);
 
-/** Where the engine of this machine listens: DOCKER_HOST, or the usual socket. */
+/** Returns the address of this machine's engine: DOCKER_HOST, or the usual socket. */
 export function engineAddress(): string {
   return process.env.DOCKER_HOST || DEFAULT_ADDRESS;
 }
 
 /**
- * A client of the engine at an address; nothing is sent yet.
- * @param address `unix:///path` or `tcp://host:port`; TLS is taken from the usual environment variables.
- * @param timeoutMs limit for each call; default: none, for a call may wait for the end of a container.
- * @throws KitError bad-usage when the address is neither.
+ * Makes a client of the engine at an address. It sends nothing yet.
+ * @param address `unix:///path` or `tcp://host:port`; the usual environment variables configure TLS.
+ * @param timeoutMs limit for each call. Default: none, because a call may wait for the end of a container.
+ * @throws KitError bad-usage when the address has neither form.
  */
 export async function connectEngine(address: string, timeoutMs?: number): Promise<Dockerode> {
-  // Its client takes longer to load than all the rest of the kit.
+  // Load the client only here: it takes longer to load than all the rest of the kit.
   const { default: Engine } = await import('dockerode');
   const timeout = timeoutMs === undefined ? {} : { timeout: timeoutMs };
   const socket = /^unix:\/\/(\/.+)$/.exec(address)?.[1];
@@ -46,7 +46,10 @@ export async function connectEngine(address: string, timeoutMs?: number): Promis
   return new Engine({ protocol: 'http', host, port: Number(port), ...timeout });
 }
 
-/** Whether an engine answers there. */
+/**
+ * Reports whether an engine answers at an address.
+ * @throws KitError bad-usage when the address has an unknown form.
+ */
 export async function engineAvailability(address: string): Promise<Availability> {
   try {
     await (await connectEngine(address, PING_TIMEOUT_MS)).ping();
@@ -66,7 +69,7 @@ export async function engineAvailability(address: string): Promise<Availability>
   }
 }
 
-/** A failed call as what it means: an engine that is gone is not the target's fault. */
+/** Converts a failed call into the error that it means: an engine that is gone is not the target's fault. */
 export function toEngineError(error: unknown, address: string): unknown {
   if (error instanceof KitError || !ENGINE_GONE_CODES.has(codeOf(error) ?? '')) return error;
   return new KitError(
@@ -78,14 +81,17 @@ export function toEngineError(error: unknown, address: string): unknown {
   );
 }
 
-/** The HTTP status of an engine's refusal; undefined for other failures. */
+/** Returns the HTTP status of an engine's refusal; undefined for other failures. */
 export function statusOf(error: unknown): number | undefined {
   if (error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number')
     return error.statusCode;
   return undefined;
 }
 
-/** Does something to an object that may be gone already, or be in the wanted state already. */
+/**
+ * Waits for work on an object that may be gone already, or be in the wanted state already.
+ * @returns false in these cases.
+ */
 export async function tolerateGone(work: Promise<unknown>): Promise<boolean> {
   try {
     await work;
@@ -98,14 +104,14 @@ export async function tolerateGone(work: Promise<unknown>): Promise<boolean> {
 
 /**
  * Removes every container, network and volume of a run.
- * @returns how many there were.
- * @throws when the engine does not answer, or something cannot be removed.
+ * @returns the number of removed objects.
+ * @throws Error when the engine does not answer, or when an object cannot be removed.
  */
 export async function removeRunResources(engine: Dockerode, runId: string): Promise<number> {
   const filters = { label: [`${RUN_LABEL}=${runId}`] };
   const seen = new Set<string>();
   const containers = async () => engine.listContainers({ all: true, filters });
-  // A removal that somebody else has begun is refused, and done a moment later.
+  // Try again: the engine refuses a removal that another client has begun, and completes it a moment later.
   const gone = await until(
     async () => {
       const list = await containers();

@@ -11,23 +11,26 @@ import { stateDirectory } from '../../host/registry.js';
 import { packageRoot } from '../../host/version.js';
 import type { RuntimePaths } from '../runtime.js';
 
-/** In which image each service of a target runs, and where its command finds things there. */
+/**
+ * The image of each service of a target, and the paths in it. Without a service: those of install and verify.
+ */
 export interface TargetImages {
   imageOf(service: string | undefined): string;
   pathsFor(service: string | undefined): RuntimePaths;
-  /** Images that the kit did not make: nothing is known of what is in them. */
+  /** Images that the kit did not make: their content is unknown. */
   pulled: readonly string[];
 }
 
-/** Where the package has the target file of the reference implementation, and a copy that of its own. */
+/** Folder of the reference implementation's target file, in the package and in copies of it. */
 const TARGETS_DIR = 'conformance/targets';
 const PULL_TIMEOUT_MS = 600_000;
 
 /**
- * Gets the images of a target onto the engine: those that it names are pulled when they are not there, and what
- * names none runs in the image of the reference implementation, which has Node. A target that is laid out as the
- * package (the reference implementation, or a copy with a bug in it) is itself in its image.
- * @throws KitError target-unavailable when an image can be neither found nor made.
+ * Provides the images of a target on the engine. It pulls an image that the target names and the engine
+ * lacks. A service that names no image runs in the image of the reference implementation, which has Node. A
+ * target with the layout of the package (the reference implementation, or a copy with a bug in it) is itself
+ * in its image.
+ * @throws KitError target-unavailable when an image is missing and can be neither pulled nor built.
  */
 export async function ensureTargetImages(
   engine: Dockerode,
@@ -41,14 +44,17 @@ export async function ensureTargetImages(
 }
 
 /**
- * The image of the container that keeps a run's network.
- * @throws KitError target-unavailable when it cannot be made.
+ * Provides the image of the pod, the container that keeps a run's network.
+ * @throws KitError target-unavailable when the image cannot be built.
  */
 export async function ensurePodImage(engine: Dockerode, log: (line: string) => void): Promise<string> {
   return wrapBuildError(() => baseImage(engine, workDir(), log));
 }
 
-/** The compiled reference implementation that belongs to a target file which is laid out as in the package. */
+/**
+ * Finds the compiled reference implementation beside a target file, if that file lies as in the package.
+ * @returns its folder; undefined for any other target.
+ */
 export function findReferenceBuild({ dir }: Target): string | undefined {
   const built = resolve(dir, '../../dist/reference-impl');
   return dir.endsWith(`/${TARGETS_DIR}`) && existsSync(join(built, 'synchronous/main.js'))
@@ -57,8 +63,9 @@ export function findReferenceBuild({ dir }: Target): string | undefined {
 }
 
 /**
- * The images that a target names, and for what names none the `usual` one.
- * @param defaultHasTarget the usual one has the package, and with it the target file.
+ * Provides the images that a target names, and a default image for services that name none.
+ * @param defaultHasTarget true when the default image contains the package, and with it the target file.
+ * @param makeDefault makes the default image; is called only if a service needs it.
  */
 export async function resolveImages(
   engine: Dockerode,
@@ -82,7 +89,7 @@ export async function resolveImages(
     }
   }
   const defaultImage = named.size === services.length ? undefined : await makeDefault();
-  // Commands that are of no service run where the first service does.
+  // A command that belongs to no service runs in the image of the first service.
   const first = services[0]?.[0] ?? '';
   return {
     pulled,

@@ -40,7 +40,7 @@ function deploy(t: { teardown(end: () => unknown): void }, command: readonly str
   return { deployment, service, exits, starts, logDir };
 }
 
-t.test('a service is started once however often it is asked for, and counted at each start', async (t) => {
+t.test('concurrent starts start a service once, and every real start is counted', async (t) => {
   const { service, exits, starts } = deploy(t, [process.execPath, '-e', FOREVER]);
   await Promise.all([service.start(), service.start()]);
   await service.start();
@@ -54,7 +54,7 @@ t.test('a service is started once however often it is asked for, and counted at 
   t.same(starts, [1, 2]);
 });
 
-t.test('what a service says is in its log, over all its lives', async (t) => {
+t.test('the log of a service has the output of all its incarnations', async (t) => {
   const { service, logDir } = deploy(t, [process.execPath, '-e', 'console.log("out"); console.error("err")']);
   for (let life = 0; life < 2; life++) {
     await service.start();
@@ -63,7 +63,7 @@ t.test('what a service says is in its log, over all its lives', async (t) => {
   t.equal(readFileSync(join(logDir, 'a.log'), 'utf8'), 'out\nerr\nout\nerr\n');
 });
 
-t.test('children, and a daemon that has left the group, belong to the service and die with it', async (t) => {
+t.test('children and a daemon outside the process group belong to the service and die with it', async (t) => {
   const source = `
     const { spawn } = require('node:child_process');
     spawn('/bin/sleep', ['61']);
@@ -79,9 +79,9 @@ t.test('children, and a daemon that has left the group, belong to the service an
   t.same(service.pids(), []);
 });
 
-t.test('a daemon that nothing but its command line tells dies with the deployment', async (t) => {
+t.test('a daemon that only its command line identifies dies with the deployment', async (t) => {
   const { service, deployment, logDir } = deploy(t, ['true']);
-  // No other process of this machine has it in its command line.
+  // No other process of this machine has this path in its command line.
   const word = join(logDir, 'word');
   const daemons = () =>
     allProcesses().filter(({ pid }) => {
@@ -92,7 +92,8 @@ t.test('a daemon that nothing but its command line tells dies with the deploymen
       }
     });
   await service.start();
-  // It works nowhere, has opened nothing, and is nobody's child: so they all begin.
+  // The daemon works in no directory of the target, has opened no file and has no parent. Every daemon begins
+  // like that.
   const away = `cd / && setsid -f env -i "$0" -e '${FOREVER}' '${word}' </dev/null >/dev/null 2>&1`;
   execFileSync('sh', ['-c', away, process.execPath]);
   t.ok(await until(() => daemons().length === 1, 10_000));
@@ -100,7 +101,7 @@ t.test('a daemon that nothing but its command line tells dies with the deploymen
   t.ok(await until(() => daemons().length === 0, 5000));
 });
 
-t.test('descendants are found in whatever order processes are listed', async (t) => {
+t.test('descendants are found in any order of the process list', async (t) => {
   const processes = [
     { pid: 3, parent: 32_000 },
     { pid: 4, parent: 3 },
@@ -112,10 +113,10 @@ t.test('descendants are found in whatever order processes are listed', async (t)
 });
 
 t.test(
-  'children that leave group and environment while they are looked for die with their service',
+  'children that leave the process group and the environment during a scan die with their service',
   async (t) => {
     for (let round = 0; round < 5; round++) {
-      // No other process of this machine sleeps so long.
+      // No other process of this machine sleeps for this time.
       const long = `${1_000_000 + process.pid}.${round}`;
       const forks = `while :; do setsid env -i "$(command -v sleep)" ${long} & done`;
       const { service } = deploy(t, ['env', '-i', `PATH=${process.env.PATH}`, 'sh', '-c', forks]);
@@ -138,7 +139,7 @@ t.test(
   },
 );
 
-t.test('a service that ignores SIGTERM is killed when the grace is over', async (t) => {
+t.test('a service that ignores SIGTERM is killed after the grace period', async (t) => {
   const { service, deployment, logDir } = deploy(t, [
     process.execPath,
     '-e',
@@ -151,7 +152,7 @@ t.test('a service that ignores SIGTERM is killed when the grace is over', async 
   t.match(readFileSync(join(logDir, 'a.log'), 'utf8'), 'asked');
 });
 
-t.test('a command is waited for, with its output; one that takes too long is killed', async (t) => {
+t.test('a command returns its exit code and output, and is killed when it takes too long', async (t) => {
   const { deployment, logDir } = deploy(t, ['true']);
   const done = await deployment.runCommand(
     'verify',

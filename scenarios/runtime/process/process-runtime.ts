@@ -18,7 +18,7 @@ import { ProcessService } from './process-service.js';
 
 const KILL_TIMEOUT_MS = 10_000;
 
-/** Services as plain processes on this machine. */
+/** The runtime that runs services as plain processes on this machine. */
 export const processRuntime: Runtime = {
   name: 'process',
   async available() {
@@ -39,11 +39,14 @@ export const processRuntime: Runtime = {
   },
 };
 
+/** A target whose services are plain processes, each in its own process group. */
 export class ProcessDeployment implements Deployment {
   readonly services: readonly ProcessService[];
   readonly #plan: DeploymentPlan;
   readonly #commandPids = new Set<number>();
-  /** Every process that was started. */
+  /**
+   * Ids of all services that were started: the shared memory that they have created is removed at the end.
+   */
   readonly #pids = new Set<number>();
   readonly #sinceTicks = ticksNow();
 
@@ -103,7 +106,7 @@ export class ProcessDeployment implements Deployment {
   async destroy(): Promise<void> {
     this.destroyNow();
     for (const service of this.services) {
-      // A process that forks while it is killed leaves a child: kill until nothing is left.
+      // A process that forks while it is killed leaves a child: kill until no process is left.
       const gone = await until(() => service.signalNow('SIGKILL') === 0, KILL_TIMEOUT_MS);
       if (!gone)
         throw new Error(`service ${service.name}: processes ${service.pids().join(', ')} cannot be killed`);
@@ -111,7 +114,7 @@ export class ProcessDeployment implements Deployment {
     }
     const { dataDir, workingDir, ports } = this.#plan;
     const criteria = { dirs: [dataDir, workingDir], ports, sinceTicks: this.#sinceTicks };
-    // One that forks while it is looked for is found the next time.
+    // A stray that forks during a scan is found by the next scan.
     await until(() => killStrays(criteria).length === 0, KILL_TIMEOUT_MS);
     removeSharedMemory(this.#pids);
   }

@@ -8,8 +8,8 @@ import { stopProcesses } from '../../host/stop-processes.js';
 import { type DeploymentPlan, RUN_VARIABLE, SERVICE_VARIABLE } from '../runtime.js';
 
 /**
- * One service as a process group of its own. What leaves the group (a daemon that forks and starts a session of its
- * own) is still known by its environment, which children inherit.
+ * One service as a separate process group. A process that leaves the group (a daemon that forks and starts
+ * its own session) is still identified by its environment, which children inherit.
  */
 export class ProcessService implements Service {
   readonly name: string;
@@ -17,7 +17,7 @@ export class ProcessService implements Service {
   readonly #plan: DeploymentPlan;
   readonly #logPath: string;
   #leader: ChildProcess | undefined;
-  /** The group of the last incarnation, as long as it may have members. */
+  /** Process group of the last incarnation, while it may have members. */
   #group: number | undefined;
   #starting: Promise<void> | undefined;
   #incarnation = 0;
@@ -43,10 +43,13 @@ export class ProcessService implements Service {
   }
 
   /**
-   * The group gets the signal in one system call, so that no member sees another one dead before. Who is in no group of
-   * ours is looked for before too: when its parent is dead and it has overwritten its environment (PostgreSQL's backends
-   * do both, Postfix's daemons the latter) nothing shows any more whose it was. All are stopped for that look, so that none
-   * can have a child that nobody has seen when its parent is killed.
+   * Sends a signal to all processes of the service. The group gets it in one system call, so that no member
+   * sees another one dead before. Processes outside the group are looked up before the signal: once its
+   * parent is dead, a process that has overwritten its environment cannot be identified any more
+   * (PostgreSQL's backends leave the group and overwrite it, Postfix's daemons overwrite it). Before SIGKILL,
+   * all processes are stopped for this scan: otherwise one could have a child that no scan has seen when its
+   * parent is killed.
+   * @returns the number of processes that got the signal.
    */
   signalNow(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): number {
     const group = this.#group;
@@ -62,7 +65,8 @@ export class ProcessService implements Service {
   }
 
   #stopAll(): Set<number> {
-    // Before anybody is looked for: a look takes its time, and the longer the more there are, and they go on forking.
+    // Stop the group before the first scan: a scan takes longer the more processes there are, and they go on
+    // forking.
     if (this.#group !== undefined) sendSignal(-this.#group, 'SIGSTOP');
     return stopProcesses(
       () => this.pids(),
@@ -71,7 +75,7 @@ export class ProcessService implements Service {
   }
 
   async start(wrap: readonly string[] = [], env: Readonly<Record<string, string>> = {}): Promise<void> {
-    // Two that ask at once get one process.
+    // Concurrent callers share one start: two would start two processes.
     this.#starting ??= this.#spawn(wrap, env).finally(() => {
       this.#starting = undefined;
     });
@@ -124,7 +128,10 @@ export class ProcessService implements Service {
   }
 }
 
-/** The processes and all below them, in whatever order they are listed: numbers of processes begin anew at some time. */
+/**
+ * Returns the processes and all their descendants. The list may be in any order: process ids wrap around, so
+ * that a child can have a lower id than its parent.
+ */
 export function withDescendants(
   roots: ReadonlySet<number>,
   processes: readonly Pick<ProcessEntry, 'pid' | 'parent'>[],

@@ -11,26 +11,31 @@ import type { CommandResult, Deployment, DeploymentPlan } from '../runtime.js';
 import type { Machine } from './lab/machine.js';
 import { type HolderContainer, runInContainer, VmService } from './vm-service.js';
 
-/** What deployments in the lab VM share. */
+/** What the deployments of one target in the lab VM share. */
 export interface VmContext {
   machine: Machine;
   engine: Dockerode;
   images: TargetImages;
-  /** Beside the disk and the scratch folder. */
+  /** Returns the mounts of an image, in addition to the disk and the scratch folder. */
   mountsOf(image: string): readonly MountSettings[];
   env: Readonly<Record<string, string>>;
 }
 
-/** Below it disks are mounted and unmounted, also for the containers. */
+/**
+ * Directory of the machine below which disks are mounted and unmounted. The containers see these mounts too.
+ */
 export const POWER_DIR = '/lab/power';
-/** A program that needs nothing of the image that it holds. */
+/** Program that keeps a container running. It needs no file of the container's image. */
 const HOLDER_PROGRAM = '/usr/bin/busybox';
 const HOLDER_IN_CONTAINER = '/.plugpull/busybox';
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const HOLDER_SLEEP_S = '2147483647';
 const TIMEOUT_MS = 60_000;
 
-/** Containers in the lab VM, one for each service, with their ports on this machine's loopback. */
+/**
+ * A target with one container per service in the lab VM. Its ports are forwarded from this machine's
+ * loopback.
+ */
 export class VmDeployment implements Deployment {
   readonly services: readonly VmService[];
   readonly #plan: DeploymentPlan;
@@ -58,7 +63,7 @@ export class VmDeployment implements Deployment {
         }),
     );
     this.#forwarded = this.#forward();
-    // Who runs the first command is told.
+    // Prevent an unhandled rejection: `runCommand` awaits this promise and reports the failure.
     this.#forwarded.catch(() => {});
     for (const { name } of this.services) this.#holderOf(name).catch(() => {});
   }
@@ -100,10 +105,13 @@ export class VmDeployment implements Deployment {
     await this.#unforward();
   }
 
-  /** The machine is killed as a whole, or goes on for others and loses the containers when it is cleaned. */
+  /**
+   * Does nothing: either the machine is killed as a whole, or it goes on for other runs and `clean` removes
+   * the containers.
+   */
   destroyNow(): void {}
 
-  /** The container of a service, started when it is first asked for. */
+  /** Returns the container of a service, and starts it at the first call. */
   #holderOf(name: string): Promise<HolderContainer> {
     const existing = this.#holders.get(name);
     if (existing !== undefined) return existing;
@@ -134,9 +142,9 @@ export class VmDeployment implements Deployment {
           bindMount(HOLDER_PROGRAM, { readOnly: true, target: HOLDER_IN_CONTAINER }),
           ...mountsOf(image),
         ],
-        // The machine is the network of its own: one run has it at a time, and from outside only the ports that are
-        // forwarded to it are reached. A bridge and a pod would cost its engine, where processors are made in
-        // software, many seconds a round and show nothing more.
+        // Use the machine's network. One run has the machine at a time, and only forwarded ports are
+        // reachable from outside. Where processors are emulated, a bridge and a pod would cost the engine
+        // many seconds per round and show nothing more.
         network: 'host',
       },
     );
@@ -147,7 +155,7 @@ export class VmDeployment implements Deployment {
     return {
       pid: State.Pid,
       cgroup: `/sys/fs/cgroup/docker/${container.id}`,
-      // The engine gives those that have no PATH one without saying so.
+      // The engine gives a container without PATH a default one and does not report it.
       env: {
         PATH,
         ...Object.fromEntries(

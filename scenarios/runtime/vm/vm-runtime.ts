@@ -21,24 +21,33 @@ import { stagePackage } from './lab/reference-package.js';
 import { makeRootImage, ROOT_IMAGE, SHARED_FOLDER } from './lab/root-image.js';
 import { POWER_DIR, VmDeployment } from './vm-deployment.js';
 
-/** The machine's second disk; all of it is the data disk of one round. */
+/** The machine's second disk. All of it is the data disk of one round. */
 const DATA_DEVICE = '/dev/vdb';
 const MOUNT_POINT = `${POWER_DIR}/disk`;
 const DATA_DIR = `${MOUNT_POINT}/data`;
-/** The kit's loopback as the machine sees it. */
+/** Address of the kit's loopback inside the machine. */
 const KIT_HOST = '10.0.2.2';
 const COMMAND_TIMEOUT_MS = 60_000;
 
-/** Every process of every service gets SIGKILL from the kernel, in the order of a list: no engine is asked. */
+/**
+ * Script that makes the kernel send SIGKILL to every process of every service, one group after another,
+ * without the engine.
+ */
 const KILL_ALL_SCRIPT =
   'for group in /sys/fs/cgroup/docker/*/*/cgroup.kill; do if [ -e "$group" ]; then echo 1 > "$group"; fi; done';
 
-/** Without a processor's help everything takes ten times as long, and more on a machine that is busy. */
+/**
+ * Timeout of starts with an emulated processor: everything takes ten times as long, and more on a busy
+ * machine.
+ */
 const SLOW_START_MS = 180_000;
-/** What is compiled while it runs is thrown away by a processor that is itself compiled while it runs. */
+/**
+ * Environment with an emulated processor: the emulator is a JIT, and discards its translation of code that
+ * Node's JIT makes.
+ */
 const SLOW_ENV = { NODE_OPTIONS: '--jitless' };
 
-/** What needs nothing but signals and the disk; the others work on processes and files of this machine. */
+/** Faults that need only signals and the disk. The others work on processes and files of this machine. */
 const SUPPORTED_FAULTS = new Set([
   'kill',
   'kill-one',
@@ -49,7 +58,10 @@ const SUPPORTED_FAULTS = new Set([
   'power-cut',
 ]);
 
-/** Services as containers on the engine of a virtual machine with a kernel of its own. */
+/**
+ * The runtime that runs services as containers on the engine of a virtual machine, which has a separate
+ * kernel.
+ */
 export const vmRuntime: Runtime = {
   name: 'vm',
   available: async () => imageAvailability(imagesDirectory()),
@@ -105,7 +117,10 @@ function availabilityOf({ name }: Fault) {
   } as const;
 }
 
-/** The machine's data disk, empty; what an earlier round has left of it is taken away. */
+/**
+ * Makes an empty filesystem on the machine's data disk, after it has removed what an earlier round has left
+ * there.
+ */
 async function makeDisk(
   host: CommandHost,
   dir: string,
@@ -121,7 +136,7 @@ async function makeDisk(
     });
     const folders = [DATA_DIR, join(dir, 'scratch')];
     await runScript(host, MAKE_FOLDERS_SCRIPT, [owner, ...folders], COMMAND_TIMEOUT_MS);
-    // It goes with the machine, or with the next round.
+    // `remove` does nothing: the disk ends with the machine, or the next round clears it.
     return { dataDir: DATA_DIR, power: disk, remove: () => {}, saveTo: (to) => saveData(host, to) };
   } catch (error) {
     throw new KitError('kit-failed', `the disk in the lab VM cannot be made: ${messageOf(error)}`, {
@@ -130,7 +145,7 @@ async function makeDisk(
   }
 }
 
-/** Files that are mostly empty are small when they are packed. */
+/** Saves the data as an archive on this machine. Files that are mostly empty become small in it. */
 async function saveData(host: CommandHost, to: string): Promise<void> {
   const pack = 'tar -C "$1" --exclude="*.fifo" -czf - . | base64 -w 0';
   const packed = await runScript(host, pack, [DATA_DIR], COMMAND_TIMEOUT_MS);
@@ -138,7 +153,10 @@ async function saveData(host: CommandHost, to: string): Promise<void> {
   writeFileSync(`${to}.tar.gz`, Buffer.from(packed, 'base64'));
 }
 
-/** Synced: whether the kit's own directory outlives a cut must not depend on what the target syncs. */
+/**
+ * Makes folders and syncs them: otherwise it would depend on the target's own syncs whether they survive a
+ * power cut.
+ */
 const MAKE_FOLDERS_SCRIPT = 'owner=$1; shift; mkdir -p "$@"; chown "$owner" "$@"; sync -f "$1"';
 
 const CLEAR_SCRIPT = `

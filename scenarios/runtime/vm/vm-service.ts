@@ -6,18 +6,21 @@ import { until } from '../../../faults/waiting.js';
 import type { CommandResult } from '../runtime.js';
 import type { Agent } from './lab/agent.js';
 
-/** A container of the lab VM that stays, so that what dies in it can be started again without the engine. */
+/**
+ * A container of the lab VM that keeps running: a service that dies in it can be started again without the
+ * engine.
+ */
 export interface HolderContainer {
-  /** Of its first process, in the machine. */
+  /** Process id of its first process, inside the machine. */
   pid: number;
-  /** Its control group. */
+  /** Path of its control group, inside the machine. */
   cgroup: string;
   env: Readonly<Record<string, string>>;
-  /** Whose processes it has; undefined: root's. */
+  /** The user of its processes; undefined for root. */
   user: { uid: number; gid: number } | undefined;
 }
 
-/** What a service needs of the deployment that it is part of. */
+/** What a service needs from its deployment. */
 export interface VmServiceOptions {
   agent: Agent;
   logPath: string;
@@ -26,15 +29,19 @@ export interface VmServiceOptions {
   onExited(incarnation: number, code: number | null, signal: string | null): void;
 }
 
-/** Above the largest process id that Linux gives: nobody can take it for a process of this machine. */
+/**
+ * Base of the process ids that `pids` returns. It is above the largest id that Linux assigns, so that such an
+ * id cannot be taken for that of a process of this machine.
+ */
 const FAKE_PID_BASE = 2 ** 30;
 const TIMEOUT_MS = 60_000;
 const SERVICE_GROUP = 'service';
 
 /**
- * One service in a container of the lab VM. Its container stays while it dies and is started again, for the engine needs
- * seconds for that where processors are made in software: the agent puts each incarnation into the container's
- * namespaces, and into a group below the container's own, which the kernel kills as a whole.
+ * One service in a container of the lab VM. The container keeps running while the service dies and is started
+ * again: the engine needs seconds to start a container where processors are emulated. The agent puts each
+ * incarnation into the container's namespaces, and into a control group below the container's group, which
+ * the kernel kills as a whole.
  */
 export class VmService implements Service {
   readonly name: string;
@@ -64,7 +71,7 @@ export class VmService implements Service {
   }
 
   async start(wrap: readonly string[] = [], env: Readonly<Record<string, string>> = {}): Promise<void> {
-    // Two that ask at once get one.
+    // Concurrent callers share one start: two would start two processes.
     this.#starting ??= this.#run([...wrap, ...this.#command], env).finally(() => {
       this.#starting = undefined;
     });
@@ -97,12 +104,12 @@ const SIGNAL_SCRIPTS = {
   SIGKILL: 'echo 1 > "$1/cgroup.kill"',
   SIGSTOP: 'echo 1 > "$1/cgroup.freeze"',
   SIGCONT: 'echo 0 > "$1/cgroup.freeze"',
-  // Not to the one that waits for them, which would leave them alone.
+  // Spare nsenter, which waits for the service's processes: its death would leave them behind.
   SIGTERM:
     'while read -r pid; do read -r name < "/proc/$pid/comm" || continue; [ "$name" = nsenter ] || kill -TERM "$pid" || true; done < "$1/cgroup.procs"',
 };
 
-/** Runs a command in a container until it ends, as a member of a group below the container's own. */
+/** Runs a command in a container until it ends, in a control group below the container's group. */
 export async function runInContainer(
   agent: Agent,
   { pid, cgroup: group, env, user }: HolderContainer,
@@ -127,7 +134,7 @@ export async function runInContainer(
     const placement = { group: `${group}/${name}`, env: { ...env, ...extraEnv } };
     return await agent.runIn(placement, ['/usr/bin/nsenter', ...namespaceFlags, '--', ...command]);
   } catch (error) {
-    // The machine has gone, and all that ran in it.
+    // The machine has gone, and with it everything that ran in it.
     return { code: null, signal: null, stdout: '', stderr: `${messageOf(error)}\n` };
   }
 }

@@ -1,7 +1,7 @@
 import t from 'tap';
 import { parseCommand } from './command.js';
 
-t.test('addresses come out as they went in', async (t) => {
+t.test('parsing keeps addresses unchanged', async (t) => {
   const addresses = [
     'a@b',
     'First.Last@Example.ORG',
@@ -23,13 +23,9 @@ t.test('addresses come out as they went in', async (t) => {
   }
 });
 
-t.test('the forms that RFC 5321 asks for are taken', async (t) => {
+t.test('the forms that RFC 5321 requires are accepted', async (t) => {
   t.match(parseCommand('mail from:<>'), { verb: 'MAIL', sender: '' });
-  t.match(
-    parseCommand('MAIL FROM: <a@b>'),
-    { verb: 'MAIL', sender: 'a@b' },
-    'a space that many clients send',
-  );
+  t.match(parseCommand('MAIL FROM: <a@b>'), { verb: 'MAIL', sender: 'a@b' }, 'many clients send this space');
   t.match(
     parseCommand('RCPT TO:<@one.example,@two.example:a@b>'),
     { recipient: 'a@b' },
@@ -41,7 +37,7 @@ t.test('the forms that RFC 5321 asks for are taken', async (t) => {
   t.match(parseCommand('NOOP anything'), { verb: 'NOOP' });
 });
 
-t.test('what is wrong is refused with the code that says so', async (t) => {
+t.test('a malformed command gets the reply code of its error', async (t) => {
   const cases: [string, string][] = [
     ['', '500 5.5.2'],
     ['NONSENSE', '500 5.5.2'],
@@ -64,6 +60,6 @@ t.test('what is wrong is refused with the code that says so', async (t) => {
   ];
   for (const [line, code] of cases) {
     const command = parseCommand(line);
-    t.equal(command.verb === 'error' ? command.reply.slice(0, 9) : 'taken', code, JSON.stringify(line));
+    t.equal(command.verb === 'error' ? command.reply.slice(0, 9) : 'accepted', code, JSON.stringify(line));
   }
 });

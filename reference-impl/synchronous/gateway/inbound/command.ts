@@ -1,4 +1,4 @@
-/** A command line of RFC 5321, taken apart. */
+/** A parsed command line of RFC 5321. */
 export type Command =
   | { verb: 'EHLO' | 'HELO'; name: string }
   | { verb: 'MAIL'; sender: string; sizeBytes: number }
@@ -6,7 +6,7 @@ export type Command =
   | { verb: 'DATA' | 'RSET' | 'NOOP' | 'QUIT' | 'VRFY' }
   | { verb: 'error'; reply: string };
 
-/** Longest path of RFC 5321 4.5.3.1.3, angle brackets included. */
+/** Maximum length of a path, including the angle brackets (RFC 5321 4.5.3.1.3). */
 const MAX_PATH_LENGTH = 256;
 const ADDRESS =
   /^(?:"(?:[ !#-[\]-~]|\\[ -~])*"|[!#-'*+\-/-9=?A-Z^-~.]+)@(\[[0-9A-Za-z:.-]+\]|[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?)$/;
@@ -15,7 +15,9 @@ const error = (reply: string): Command => ({ verb: 'error', reply });
 const BAD_SENDER = error('501 5.1.7 Bad sender address, expected MAIL FROM:<user@domain>');
 const BAD_RECIPIENT = error('501 5.1.3 Bad recipient address, expected RCPT TO:<user@domain>');
 
-/** Parses one line, without its CRLF; bytes above 127 as latin1. */
+/**
+ * Parses one line without its CRLF. The line is decoded as latin1, so that bytes above 127 stay one character each.
+ */
 export function parseCommand(line: string): Command {
   const end = line.indexOf(' ');
   const verb = (end < 0 ? line : line.slice(0, end)).toUpperCase();
@@ -59,7 +61,7 @@ function parseRcpt(rest: string): Command {
   if (path === undefined) return BAD_RECIPIENT;
   const [parameter] = path.parameters;
   if (parameter !== undefined) return unknownParameter(parameter);
-  // RFC 5321 4.1.1.3: the postmaster of this host may be named without a domain.
+  // RFC 5321 4.1.1.3: the address of the postmaster of this host may have no domain.
   if (path.address.toLowerCase() === 'postmaster')
     return { verb: 'RCPT', recipient: path.address, domain: '' };
   const domain = ADDRESS.exec(path.address)?.[1];
@@ -71,11 +73,14 @@ function unknownParameter(parameter: string): Command {
   return error(`555 5.5.4 Parameter ${parameter.replace(/[^!-~]/g, '?').slice(0, 40)} is not supported`);
 }
 
-/** The path in angle brackets behind `FROM:` or `TO:`, without a source route, and the parameters behind it. */
+/**
+ * Parses the path in angle brackets after `FROM:` or `TO:` and the parameters after it. It removes a source
+ * route from the path.
+ */
 function parsePath(rest: string, keyword: string): { address: string; parameters: string[] } | undefined {
   if (rest.slice(0, keyword.length).toUpperCase() !== keyword) return undefined;
   const text = rest.slice(keyword.length).trimStart();
-  // A quoted local part may hold any of the delimiters.
+  // A quoted local part may contain any of the delimiters.
   const match = /^<((?:"(?:[^"\\]|\\.)*"|[^"<>])*)>(?: +(.*))?$/.exec(text);
   const path = match?.[1];
   if (path === undefined || path.length + 2 > MAX_PATH_LENGTH) return undefined;

@@ -3,7 +3,7 @@ import t from 'tap';
 import { dotStuff } from '../outbound/reply-reader.js';
 import { DataReader, type MailData } from './data-reader.js';
 
-/** Message data that no bare CR or LF is in, with many dots and line ends. */
+/** Message data without a bare CR or LF, with many dots and line ends. */
 const lines = fc
   .array(
     fc.oneof(
@@ -18,7 +18,9 @@ const lines = fc
   )
   .map((parts) => Buffer.from(parts.map((part) => `${part}\r\n`).join(''), 'latin1'));
 
-/** Reads wire bytes cut into pieces at these places; says what the data is and which bytes were left over. */
+/**
+ * Reads wire bytes that are cut into chunks at these positions. Returns the message and the bytes after its end.
+ */
 function read(
   wire: Buffer,
   cuts: readonly number[],
@@ -37,7 +39,7 @@ function read(
 
 const text = (wire: string, limitBytes?: number) => read(Buffer.from(wire, 'latin1'), [], limitBytes);
 
-t.test('what was stuffed comes out byte for byte, however it is cut into chunks', async (t) => {
+t.test('the reader restores dot-stuffed data byte for byte from any chunks', async (t) => {
   fc.assert(
     fc.property(lines, fc.array(fc.nat(), { maxLength: 8 }), (data, cuts) => {
       const wire = Buffer.concat([...dotStuff(data), Buffer.from('QUIT\r\n')]);
@@ -47,7 +49,7 @@ t.test('what was stuffed comes out byte for byte, however it is cut into chunks'
   );
 });
 
-t.test('every way to cut a message in two gives the same', async (t) => {
+t.test('cutting a message in two at any position gives the same data', async (t) => {
   const wire = Buffer.from('..a\r\n..\r\n\r\n...b\r\n.\r\nMAIL', 'latin1');
   for (let cut = 0; cut <= wire.length; cut++) {
     t.match(
@@ -58,12 +60,12 @@ t.test('every way to cut a message in two gives the same', async (t) => {
   }
 });
 
-t.test('a message may be empty, or one empty line', async (t) => {
+t.test('a message may be empty or one empty line', async (t) => {
   t.strictSame(text('.\r\n'), { message: { kind: 'data', data: Buffer.alloc(0) }, rest: '' });
   t.strictSame(text('\r\n.\r\n'), { message: { kind: 'data', data: Buffer.from('\r\n') }, rest: '' });
 });
 
-t.test('only CRLF.CRLF ends the data: no bare line end lets commands be smuggled in', async (t) => {
+t.test('only CRLF.CRLF ends the data, so that a bare line end cannot smuggle in commands', async (t) => {
   for (const end of ['\n.\n', '\n.\r\n', '\r.\r', '\r\n.\n', '\r\n.\r', '\r.\r\n', '\n.\r', '\r\n\0.\r\n']) {
     const found = text(`one${end}MAIL FROM:<evil@example>\r\n.\r\nrest`);
     t.equal(found?.rest, 'rest', JSON.stringify(end));
@@ -71,7 +73,7 @@ t.test('only CRLF.CRLF ends the data: no bare line end lets commands be smuggled
   }
 });
 
-t.test('a bare CR or LF is noticed wherever it stands', async (t) => {
+t.test('a bare CR or LF is detected at any position', async (t) => {
   fc.assert(
     fc.property(
       lines,
@@ -89,18 +91,14 @@ t.test('a bare CR or LF is noticed wherever it stands', async (t) => {
   );
 });
 
-t.test('a message over the limit is read to its end and not kept', async (t) => {
+t.test('a message over the limit is read to its end and discarded', async (t) => {
   t.equal(text(`${'x'.repeat(100)}\r\n.\r\n`, 101)?.message.kind, 'too-large');
   t.equal(text(`${'x'.repeat(100)}\r\n.\r\n`, 102)?.message.kind, 'data');
-  t.equal(
-    text(`${'..\r\n'.repeat(10)}.\r\nNOOP`, 30)?.message.kind,
-    'data',
-    'dots that come off do not count',
-  );
+  t.equal(text(`${'..\r\n'.repeat(10)}.\r\nNOOP`, 30)?.message.kind, 'data', 'removed dots do not count');
   t.equal(text(`${'..\r\n'.repeat(10)}.\r\nNOOP`, 29)?.rest, 'NOOP');
 });
 
-t.test('the wire form of any bytes ends with the end mark and has it nowhere else', async (t) => {
+t.test('the wire form of any bytes contains the end mark only at its end', async (t) => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => {
       const wire = Buffer.concat(dotStuff(Buffer.from(bytes)));

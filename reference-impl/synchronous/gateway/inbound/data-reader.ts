@@ -2,18 +2,20 @@ const CR = 0x0d;
 const LF = 0x0a;
 const DOT = 0x2e;
 
-/** Where in a line the reader stands; `dot`: behind a dot that began a line, `dot-cr`: behind that and a CR. */
+/**
+ * Position of the reader in a line. `dot`: after a dot at the start of a line. `dot-cr`: after that dot and a CR.
+ */
 type LineState = 'line-start' | 'line' | 'cr' | 'dot' | 'dot-cr';
 
 /**
- * What came after DATA, whole. `bare-line-end`: it holds a CR or LF that is no CRLF, which RFC 5321 2.3.8 forbids
- * and which no relay could pass on unchanged. `too-large`: more than the limit.
+ * The complete message after DATA. `bare-line-end`: it contains a CR or LF outside a CRLF, which RFC 5321
+ * 2.3.8 forbids and which a relay could not forward unchanged. `too-large`: it exceeds the limit.
  */
 export type MailData = { kind: 'data'; data: Buffer } | { kind: 'bare-line-end' } | { kind: 'too-large' };
 
 /**
- * Reads message data after DATA, however it is cut into chunks: takes the dots off that RFC 5321 4.5.2 has put on
- * and finds the end. Only CRLF.CRLF ends the data, so that nobody smuggles commands in behind a bare line end.
+ * Reads message data after DATA from chunks of any size. It removes the stuffed dots (RFC 5321 4.5.2) and finds
+ * the end. Only CRLF.CRLF ends the data: otherwise a client could smuggle in commands after a bare line end.
  */
 export class DataReader {
   readonly #limitBytes: number;
@@ -22,12 +24,12 @@ export class DataReader {
   #sizeBytes = 0;
   #bareLineEnd = false;
 
-  /** @param limitBytes of the message, dots taken off */
+  /** @param limitBytes maximum size of the message without the stuffed dots */
   constructor(limitBytes: number) {
     this.#limitBytes = limitBytes;
   }
 
-  /** Takes the next chunk. Returns how many bytes of it belong to the data when the data ends in it, else undefined. */
+  /** Reads the next chunk. If the data ends in it, returns the number of its bytes that belong to the data. */
   take(chunk: Buffer): number | undefined {
     let lineState = this.#lineState;
     let from = 0;
@@ -61,7 +63,7 @@ export class DataReader {
           break;
         case 'dot-cr':
           if (byte === LF) return at + 1;
-          // The CR was bare: the message is refused, so it does not matter that the CR is not kept.
+          // The CR was bare. The message will be refused, so the missing CR has no effect.
           this.#bareLineEnd = true;
           break;
       }
@@ -69,12 +71,12 @@ export class DataReader {
       lineState = byte === CR ? 'cr' : 'line';
     }
     this.#lineState = lineState;
-    // What may yet turn out to be the end, a CR behind a dot, is not part of the message.
+    // Leave out a CR after a dot: it may be part of the end mark.
     this.#append(chunk, from, lineState === 'dot-cr' ? chunk.length - 1 : chunk.length);
     return undefined;
   }
 
-  /** Once the end was found: what the data is. */
+  /** Returns the message. The end must have been found. */
   result(): MailData {
     if (this.#sizeBytes > this.#limitBytes) return { kind: 'too-large' };
     if (this.#bareLineEnd) return { kind: 'bare-line-end' };

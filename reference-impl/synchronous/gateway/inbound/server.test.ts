@@ -21,7 +21,7 @@ t.test('EHLO offers SIZE, PIPELINING and 8BITMIME', async (t) => {
   t.equal(await client.reply(), '', 'the connection is closed');
 });
 
-t.test('250 comes after the queue has confirmed, not before', async (t) => {
+t.test('the client gets 250 only after the queue has confirmed the message', async (t) => {
   const { worker, queue } = await startMemoryWorker(t);
   let confirm: () => void = () => undefined;
   queue.enqueueBarrier = new Promise((resolve) => {
@@ -34,7 +34,7 @@ t.test('250 comes after the queue has confirmed, not before', async (t) => {
     isAnswered = true;
     return reply;
   });
-  // The answer to this goes through the same worker, later than one that did not wait would.
+  // The same worker answers this NOOP later. A reply that did not wait for the queue would have arrived before.
   const other = await RawClient.ready(worker.port);
   await other.ask('NOOP\r\n');
   t.notOk(isAnswered);
@@ -44,7 +44,7 @@ t.test('250 comes after the queue has confirmed, not before', async (t) => {
   client.close();
 });
 
-t.test('many messages go over one connection, pipelined, each answered in its turn', async (t) => {
+t.test('pipelined messages on one connection are answered in order', async (t) => {
   const { worker, queue } = await startMemoryWorker(t);
   const client = await RawClient.ready(worker.port);
   const message = (number: number) => `${ENVELOPE}message ${number}\r\n.\r\n`;
@@ -62,7 +62,7 @@ t.test('many messages go over one connection, pipelined, each answered in its tu
   );
 });
 
-t.test('a whole session arrives right in single bytes', async (t) => {
+t.test('a session that arrives byte by byte is handled correctly', async (t) => {
   const { worker, queue } = await startMemoryWorker(t);
   const client = await RawClient.open(worker.port);
   const replies = client.askAll('', 7);
@@ -77,7 +77,7 @@ t.test('a whole session arrives right in single bytes', async (t) => {
   );
 });
 
-t.test('a message with a bare CR or LF is refused, and the session goes on', async (t) => {
+t.test('a message with a bare CR or LF is refused, and the session continues', async (t) => {
   const { worker, queue } = await startMemoryWorker(t);
   const client = await RawClient.ready(worker.port);
   t.match(await client.submit('a\nb\r\n'), /^554 5\.6\.0 .*CR or LF that is no CRLF/);
@@ -85,7 +85,7 @@ t.test('a message with a bare CR or LF is refused, and the session goes on', asy
   t.match(
     await client.submit('\n.\r\nMAIL FROM:<evil@example>\r\n'),
     /^554 5\.6\.0/,
-    'nothing was smuggled in',
+    'no command was smuggled in',
   );
   t.match(await client.submit('good\r\n'), /^250/);
   t.equal(queue.live.size, 1);
@@ -93,7 +93,7 @@ t.test('a message with a bare CR or LF is refused, and the session goes on', asy
   client.close();
 });
 
-t.test('a message that is too large is refused with 552, when announced and when sent', async (t) => {
+t.test('a message that is too large gets 552 at MAIL with SIZE and after its data', async (t) => {
   const { worker, queue } = await startMemoryWorker(t, { smtp: { maxMessageBytes: 1000 } });
   const client = await RawClient.ready(worker.port);
   t.match(await client.ask('MAIL FROM:<a@b> SIZE=1001\r\n'), /^552 5\.3\.4/);
@@ -104,7 +104,7 @@ t.test('a message that is too large is refused with 552, when announced and when
   client.close();
 });
 
-t.test('a full queue is 452, and mail is taken again when there is room', async (t) => {
+t.test('a full queue answers 452 and accepts mail again when it has free space', async (t) => {
   const { worker, queue } = await startMemoryWorker(t);
   const client = await RawClient.ready(worker.port);
   queue.forcedOutcome = { outcome: 'rejected', reason: 'no-space', detail: '' };
@@ -117,17 +117,14 @@ t.test('a full queue is 452, and mail is taken again when there is room', async 
   client.close();
 });
 
-t.test(
-  'when nobody knows whether a message is stored, the connection closes without an answer',
-  async (t) => {
-    const { worker, queue } = await startMemoryWorker(t);
-    const client = await RawClient.ready(worker.port);
-    queue.forcedOutcome = { outcome: 'indefinite', detail: 'the sync timed out' };
-    t.equal(await client.submit('x\r\n'), '');
-  },
-);
+t.test('if the outcome of storing is indefinite, the connection closes without a reply', async (t) => {
+  const { worker, queue } = await startMemoryWorker(t);
+  const client = await RawClient.ready(worker.port);
+  queue.forcedOutcome = { outcome: 'indefinite', detail: 'the sync timed out' };
+  t.equal(await client.submit('x\r\n'), '');
+});
 
-t.test('a client that hangs up in the middle leaves nothing behind', async (t) => {
+t.test('a client that disconnects during a message leaves nothing in the queue', async (t) => {
   const { worker, queue, stop } = await startMemoryWorker(t);
   const parts = [
     'MAIL FROM:<a@b>\r\n',
@@ -148,7 +145,7 @@ t.test('a client that hangs up in the middle leaves nothing behind', async (t) =
   t.equal(queue.live.size, 0);
 });
 
-t.test('a client that closes its side right behind its messages still gets the answers', async (t) => {
+t.test('a client that closes its side right after its messages still gets the replies', async (t) => {
   const { worker } = await startMemoryWorker(t);
   const client = await RawClient.ready(worker.port);
   await client.askAll(ENVELOPE, 3);
@@ -158,7 +155,7 @@ t.test('a client that closes its side right behind its messages still gets the a
   t.equal(await client.reply(), '');
 });
 
-t.test('commands out of order, and too many recipients, are refused', async (t) => {
+t.test('commands out of order and too many recipients are refused', async (t) => {
   const { worker } = await startMemoryWorker(t, { smtp: { maxRecipients: 2 } });
   const client = await RawClient.open(worker.port);
   t.match(await client.ask('MAIL FROM:<a@b>\r\n'), /^503 5\.5\.1 EHLO first/);
@@ -176,7 +173,7 @@ t.test('commands out of order, and too many recipients, are refused', async (t) 
   client.close();
 });
 
-t.test('an endless line, and endless nonsense, end the session', async (t) => {
+t.test('an overlong line and too many invalid commands end the session', async (t) => {
   const { worker } = await startMemoryWorker(t);
   const endless = await RawClient.ready(worker.port);
   t.match(await endless.ask('x'.repeat(5000)), /^500 5\.5\.2 Line longer/);
@@ -187,11 +184,11 @@ t.test('an endless line, and endless nonsense, end the session', async (t) => {
   t.match(replies.at(-1), /^421 4\.7\.0/);
 });
 
-t.test('more connections than allowed are told so', async (t) => {
+t.test('a connection above the limit gets 421 and is closed', async (t) => {
   const { worker } = await startMemoryWorker(t, { smtp: { maxConnections: 2 } });
   const clients = [await RawClient.ready(worker.port), await RawClient.ready(worker.port)];
   const third = await RawClient.open(worker.port);
-  t.equal(await third.reply(), '', 'closed behind its 421');
+  t.equal(await third.reply(), '', 'the connection is closed after its 421');
   for (const client of clients) client.close();
 });
 
@@ -201,7 +198,7 @@ t.test('an idle client is disconnected', async (t) => {
   t.match(await client.reply(), /^421 4\.4\.2/);
 });
 
-t.test('at shutdown idle clients get 421, and what is in flight is finished and answered', async (t) => {
+t.test('at shutdown idle clients get 421, and messages in flight are finished and answered', async (t) => {
   const { worker, queue, stop } = await startMemoryWorker(t);
   const idle = await RawClient.ready(worker.port);
   const sending = await RawClient.ready(worker.port);
@@ -215,7 +212,7 @@ t.test('at shutdown idle clients get 421, and what is in flight is finished and 
   storing.send(`stored\r\n.\r\n${ENVELOPE}`);
   const stopped = stop();
   t.match(await idle.reply(), /^421 4\.3\.2 Shutting down/);
-  await t.rejects(RawClient.open(worker.port), 'nobody new is let in');
+  await t.rejects(RawClient.open(worker.port), 'new connections are refused');
   sending.send('sent\r\n.\r\nNOOP\r\n');
   confirm();
   t.match(await sending.reply(), /^250 2\.0\.0 Ok/);
@@ -227,7 +224,7 @@ t.test('at shutdown idle clients get 421, and what is in flight is finished and 
   t.ok(queue.isClosed);
 });
 
-t.test('a client that never finishes does not hold the shutdown up', async (t) => {
+t.test('a client that never finishes does not delay the shutdown beyond the grace period', async (t) => {
   const { worker, queue, stop } = await startMemoryWorker(t, { smtp: { shutdownGraceMs: 100 } });
   const client = await RawClient.ready(worker.port);
   await client.askAll(ENVELOPE, 3);
@@ -237,7 +234,7 @@ t.test('a client that never finishes does not hold the shutdown up', async (t) =
   t.equal(queue.live.size, 0);
 });
 
-t.test('a port that is taken is a wrong setting', async (t) => {
+t.test('a port that is in use is reported as a bad setting', async (t) => {
   const { worker } = await startMemoryWorker(t);
   await t.rejects(startMemoryWorker(t, { smtp: { port: worker.port } }), {
     code: 'bad-setting',
@@ -245,7 +242,7 @@ t.test('a port that is taken is a wrong setting', async (t) => {
   });
 });
 
-t.test('a large message on a slow queue does not pile up in memory', async (t) => {
+t.test('while the queue is slow, the worker stops reading from the client', async (t) => {
   const { worker, queue } = await startMemoryWorker(t);
   let confirm: () => void = () => undefined;
   queue.enqueueBarrier = new Promise((resolve) => {
@@ -256,7 +253,7 @@ t.test('a large message on a slow queue does not pile up in memory', async (t) =
   const replies = client.askAll(`${ENVELOPE}x\r\n.\r\n${large}`, 8);
   const drained = once(client.socket, 'drain').then(() => 'drained');
   const looked = new Promise((resolve) => setTimeout(resolve, 100)).then(() => 'waiting');
-  t.equal(await Promise.race([drained, looked]), 'waiting', 'the client is made to wait');
+  t.equal(await Promise.race([drained, looked]), 'waiting', 'the client has to wait');
   confirm();
   t.match((await replies).at(-1), /^250/);
   t.equal(queue.live.size, 2);

@@ -2,18 +2,19 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { QueueError } from '../../platform/errors.js';
 import { InboundSession, type SessionHost } from './session.js';
 
+/** Options of the SMTP server. */
 export interface InboundOptions extends SessionHost {
   host: string;
-  /** 0: any free port. */
+  /** Port on which the server listens; 0: any free port. */
   port: number;
   maxConnections: number;
 }
 
-/** After the last message was answered, clients get so long to read their answers. */
+/** Time that clients get to read the last replies at shutdown, in milliseconds. */
 const LINGER_TIMEOUT_MS = 1000;
 const STOP_CHECK_INTERVAL_MS = 50;
 
-/** The listening side of a gateway worker. */
+/** The SMTP server of a gateway worker. */
 export class InboundServer {
   readonly #server: Server;
   readonly #options: InboundOptions;
@@ -25,7 +26,7 @@ export class InboundServer {
     this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
   }
 
-  /** Listens. @throws QueueError `bad-setting` when the address cannot be had */
+  /** Starts to listen. @throws QueueError `bad-setting` when the address is not available */
   static async start(options: InboundOptions): Promise<InboundServer> {
     const inbound = new InboundServer(options);
     await new Promise<void>((resolve, reject) => {
@@ -46,12 +47,13 @@ export class InboundServer {
     return inbound;
   }
 
+  /** The port on which the server listens. */
   get port(): number {
     const address = this.#server.address();
     return typeof address === 'object' && address !== null ? address.port : 0;
   }
 
-  /** Accepts nobody any more, says 421, and lets what is in flight finish, for at most `graceMs`. */
+  /** Refuses new connections, answers 421, and lets messages in flight finish within `graceMs`. */
   async stop(graceMs: number): Promise<void> {
     this.#server.close();
     const empty = new Promise<void>((resolve) => {

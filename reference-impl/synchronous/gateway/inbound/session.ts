@@ -3,24 +3,25 @@ import type { EnqueueOutcome } from '../../queue/types.js';
 import { type Command, parseCommand } from './command.js';
 import { DataReader, type MailData } from './data-reader.js';
 
-/** What a session needs of its gateway. */
+/** The part of the gateway that a session uses. */
 export interface SessionHost {
   hostname: string;
   maxMessageBytes: number;
   maxRecipients: number;
   idleTimeoutMs: number;
+  /** Returns whether mail for a lower-case domain can be delivered. */
   hasRoute: (domain: string) => boolean;
-  /** Stores a message for all its recipients, or not at all. */
+  /** Stores a message for all its recipients or for none. */
   store: (sender: string, recipients: readonly string[], data: Buffer) => Promise<EnqueueOutcome>;
-  /** The queue broke while storing: the gateway cannot go on. */
+  /** Reports that the queue failed during a store. The gateway cannot continue. */
   fail: (reason: unknown) => void;
 }
 
-/** Longest command line (RFC 5321 4.5.3.1.4 asks for 512 and what parameters add). */
+/** Maximum length of a command line. RFC 5321 4.5.3.1.4 requires 512 bytes plus the length of the parameters. */
 const MAX_LINE_BYTES = 2048;
-/** Input that is kept while a message is being stored; a client that sends more has to wait. */
+/** Input that is buffered while a message is being stored. A client that sends more has to wait. */
 const MAX_PENDING_BYTES = 64 * 1024;
-/** A client that gets so many commands wrong is no client. */
+/** Number of wrong commands after which the session ends: such a client does not speak SMTP. */
 const MAX_ERRORS = 100;
 const SHUTTING_DOWN_REPLY = '421 4.3.2 Shutting down';
 const EMPTY = Buffer.alloc(0);
@@ -31,8 +32,8 @@ interface Transaction {
 }
 
 /**
- * What the session is at. `storing`: all of a message is here, the queue has not yet answered; what the client sends
- * meanwhile waits. `closed`: nothing more is read or answered.
+ * The state of a session. `storing`: a complete message has arrived and the queue has not answered yet;
+ * further input waits. `closed`: input is no longer read or answered.
  */
 type State =
   | { phase: 'command' }
@@ -40,7 +41,7 @@ type State =
   | { phase: 'storing' }
   | { phase: 'closed' };
 
-/** One connection of a client that submits mail (RFC 5321, with SIZE, PIPELINING, 8BITMIME). */
+/** A connection of a client that submits mail (RFC 5321, with SIZE, PIPELINING and 8BITMIME). */
 export class InboundSession {
   readonly #socket: Socket;
   readonly #host: SessionHost;
@@ -53,7 +54,7 @@ export class InboundSession {
   #stopping = false;
   #inputEnded = false;
 
-  /** Takes the connection over and greets. `onClose` is called once, when the connection is gone. */
+  /** Takes over the connection and sends the greeting. `onClose` is called once, when the connection is closed. */
   constructor(socket: Socket, host: SessionHost, onClose: () => void) {
     this.#socket = socket;
     this.#host = host;
@@ -62,7 +63,7 @@ export class InboundSession {
     socket.on('data', (chunk: Buffer) => this.#onData(chunk));
     socket.on('drain', () => this.#resume());
     socket.on('end', () => this.#onEnd());
-    // A reset connection is a client that hung up; `close` follows.
+    // A reset means that the client has disconnected. The `close` event follows.
     socket.on('error', () => undefined);
     socket.on('close', () => {
       this.#state = { phase: 'closed' };
@@ -72,18 +73,18 @@ export class InboundSession {
     this.#flush();
   }
 
-  /** From now on: no new message. What is being sent or stored is finished and answered, then 421. */
+  /** Refuses new messages. A message that is being sent or stored is finished and answered; 421 follows. */
   stop(): void {
     this.#stopping = true;
     if (this.#state.phase === 'command') this.#close(SHUTTING_DOWN_REPLY);
   }
 
-  /** Everything was answered and our side is closed; only the client's side may still be open. */
+  /** Whether all replies are sent and this side is closed. The side of the client may still be open. */
   get isFinished(): boolean {
     return this.#state.phase === 'closed';
   }
 
-  /** Ends the connection at once, without an answer. */
+  /** Ends the connection at once, without a reply. */
   abort(): void {
     this.#state = { phase: 'closed' };
     this.#socket.destroy();
@@ -97,7 +98,7 @@ export class InboundSession {
 
   #onEnd(): void {
     this.#inputEnded = true;
-    // Half a message, or none: nothing is left of it. One that is being stored is still answered.
+    // An incomplete message is dropped. A message that is being stored still gets its reply.
     if (!this.#isStoring()) this.#close();
   }
 
@@ -112,7 +113,7 @@ export class InboundSession {
     if (this.#state.phase !== 'storing' && this.#socket.isPaused()) this.#socket.resume();
   }
 
-  /** Handles all input that can be handled now, and answers it in one write. */
+  /** Handles all input that can be handled now and sends the replies in one write. */
   #processInput(): void {
     let canContinue = true;
     while (canContinue && this.#pending.length > 0 && !this.#socket.writableNeedDrain) {
@@ -244,7 +245,7 @@ export class InboundSession {
     if (this.#state.phase === 'closed') return;
     this.#state = { phase: 'command' };
     if (outcome.outcome === 'indefinite') {
-      // Neither yes nor no would be true, so the client gets no answer and will ask again.
+      // Neither a positive nor a negative reply would be true. Without a reply the client sends the message again.
       this.#close();
       return;
     }
@@ -278,7 +279,7 @@ export class InboundSession {
     if (this.#stopping) this.#close(SHUTTING_DOWN_REPLY);
   }
 
-  /** A 5xx to a command, not to a message, counts as a client's error. */
+  /** Refuses a command and counts the error. A 5xx to a message does not count. */
   #refuse(reply: string): void {
     this.#errors += 1;
     if (this.#errors >= MAX_ERRORS) this.#close(`${reply}\r\n421 4.7.0 Too many errors`);
@@ -302,8 +303,8 @@ export class InboundSession {
   }
 
   /**
-   * Answers what is still to be answered and closes our side. What the client still sends is read and dropped until
-   * it closes too: closing both ways at once would reset the connection, and with it answers not yet read.
+   * Sends the pending replies and closes this side. Further input is read and dropped until the client closes too:
+   * closing both directions at once would reset the connection and lose replies that the client has not read.
    */
   #close(reply?: string): void {
     if (this.#state.phase === 'closed') return;
@@ -317,5 +318,5 @@ export class InboundSession {
   }
 }
 
-/** So long a client may keep its side open after we have closed ours. */
+/** Time that a client may keep its side open after this side is closed, in milliseconds. */
 const CLOSE_TIMEOUT_MS = 5000;

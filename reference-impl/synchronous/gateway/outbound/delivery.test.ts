@@ -29,14 +29,14 @@ async function sink(test: Test, options?: Parameters<typeof Sink.open>[0]): Prom
   return opened;
 }
 
-/** Waits until it holds; the test's own time-out is the limit. */
+/** Waits until the condition holds. The time-out of the test is the limit. */
 async function until(holds: () => boolean): Promise<void> {
   while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
 const recipientsOf = (queue: MemoryQueue) => [...queue.live.values()].map(({ body }) => body.recipients);
 
-t.test('every body arrives byte for byte at a receiver that nobody here wrote', async (t) => {
+t.test('every body arrives byte for byte at an independent SMTP server', async (t) => {
   const receiver = await sink(t);
   const { queue } = await startMemoryWorker(t, { delivery: { nextHop: receiver.address, sessions: 1 } });
   const line = fc.oneof(
@@ -64,7 +64,11 @@ t.test('every body arrives byte for byte at a receiver that nobody here wrote', 
     receiver.messages.map(({ data }) => data.toString('latin1')),
     sent,
   );
-  t.equal(new Set(receiver.messages.map(({ session }) => session)).size, 1, 'all in one session [0036]');
+  t.equal(
+    new Set(receiver.messages.map(({ session }) => session)).size,
+    1,
+    'one session carries all messages [0036]',
+  );
   await until(() => queue.live.size === 0);
 });
 
@@ -79,7 +83,7 @@ t.test('an SMS record is delivered as mail between addresses of the SMS domain',
   ]);
 });
 
-t.test('4xx is tried again, with back-off, until it is taken', async (t) => {
+t.test('a message that gets 4xx is tried again with back-off until it is accepted', async (t) => {
   let refusals = 3;
   const next = await hop(t, (line, connection) =>
     line === '.' && refusals-- > 0 ? '451 later' : ACCEPT_ALL(line, connection),
@@ -91,7 +95,7 @@ t.test('4xx is tried again, with back-off, until it is taken', async (t) => {
   t.equal(queue.dead.length, 0);
 });
 
-t.test('5xx goes to the dead-letter queue with the reason, wherever it is said', async (t) => {
+t.test('a message that gets 5xx at any stage goes to the dead-letter queue with the reason', async (t) => {
   for (const stage of ['MAIL', 'RCPT', 'DATA', '.']) {
     const next = await hop(t, (line, connection) =>
       line.startsWith(stage) ? '550 5.7.1 not from you' : ACCEPT_ALL(line, connection),
@@ -105,7 +109,7 @@ t.test('5xx goes to the dead-letter queue with the reason, wherever it is said',
   }
 });
 
-t.test('after the retry limit it goes to the dead-letter queue', async (t) => {
+t.test('after the retry limit a message goes to the dead-letter queue', async (t) => {
   const next = await hop(t, (line, connection) =>
     line.startsWith('MAIL') ? '450 busy' : ACCEPT_ALL(line, connection),
   );
@@ -113,10 +117,14 @@ t.test('after the retry limit it goes to the dead-letter queue', async (t) => {
   await queue.enqueue([mail('x\r\n')]);
   await until(() => queue.dead.length === 1);
   t.match(queue.dead, [{ reason: 'retry limit exceeded: 450 busy' }]);
-  t.equal(next.lines.filter((line) => line.startsWith('MAIL')).length, 3, 'the first try and two more');
+  t.equal(
+    next.lines.filter((line) => line.startsWith('MAIL')).length,
+    3,
+    'there are a first attempt and two retries',
+  );
 });
 
-t.test('recipients that were served are done; the others are kept, or buried, apart', async (t) => {
+t.test('deferred recipients are retried and refused ones buried without those already served', async (t) => {
   let isOpen = false;
   const next = await hop(t, (line, connection) => {
     if (line.startsWith('RCPT TO:<never')) return '550 no such user';
@@ -130,10 +138,14 @@ t.test('recipients that were served are done; the others are kept, or buried, ap
   t.strictSame(recipientsOf(queue), [['later1@n', 'later2@n']]);
   isOpen = true;
   await until(() => queue.live.size === 0);
-  t.equal(next.lines.filter((line) => line.includes('<ok1@n>')).length, 1, 'nobody got it twice');
+  t.equal(
+    next.lines.filter((line) => line.includes('<ok1@n>')).length,
+    1,
+    'a served recipient got the message once',
+  );
 });
 
-t.test('when there is no room for the rest, the message stays for all its recipients', async (t) => {
+t.test('if the split does not fit into the queue, the message stays for all recipients', async (t) => {
   const next = await hop(t, (line, connection) =>
     line.startsWith('RCPT TO:<later') ? '450 busy' : ACCEPT_ALL(line, connection),
   );
@@ -144,7 +156,7 @@ t.test('when there is no room for the rest, the message stays for all its recipi
   t.strictSame(recipientsOf(queue), [['ok@n', 'later@n']]);
 });
 
-t.test('a connection that breaks in the middle loses nothing', async (t) => {
+t.test('a connection that breaks during a session loses no message', async (t) => {
   let count = 0;
   const next = await hop(t, (line, connection) => {
     count += 1;
@@ -157,7 +169,7 @@ t.test('a connection that breaks in the middle loses nothing', async (t) => {
   t.equal(queue.dead.length, 0);
 });
 
-t.test('a host without PIPELINING, or without EHLO, is spoken to step by step', async (t) => {
+t.test('a host without PIPELINING or without EHLO gets one command at a time', async (t) => {
   for (const hello of ['250 hop', '502 what']) {
     const next = await hop(t, (line, connection) => {
       if (line.startsWith('EHLO')) return hello;
@@ -176,7 +188,7 @@ t.test('a host without PIPELINING, or without EHLO, is spoken to step by step', 
   }
 });
 
-t.test('a destination that is down holds up no other, and costs no spinning', async (t) => {
+t.test('a destination that is down delays no other destination and causes no busy loop', async (t) => {
   const receiver = await sink(t);
   const { queue } = await startMemoryWorker(t, {
     delivery: { nextHop: receiver.address, backoffInitialMs: 200, backoffMaxMs: 1000, batchMessages: 8 },
@@ -190,7 +202,7 @@ t.test('a destination that is down holds up no other, and costs no spinning', as
   t.equal(queue.live.size, 50);
 });
 
-t.test('a destination that swallows mail and never answers holds up no other', async (t) => {
+t.test('a destination that never answers the data delays no other destination', async (t) => {
   const receiver = await sink(t);
   const silent = await hop(t, (line, connection) => (line === '.' ? '' : ACCEPT_ALL(line, connection)));
   const { queue } = await startMemoryWorker(t, {
@@ -209,7 +221,7 @@ t.test('a destination that swallows mail and never answers holds up no other', a
   t.equal(queue.live.size - 20, 0);
 });
 
-t.test('a host that is silent for too long is given up, and its message kept', async (t) => {
+t.test('a session with a silent host is given up, and its message is tried again', async (t) => {
   let isSilent = true;
   const next = await hop(t, (line, connection) =>
     line === '.' && isSilent ? '' : ACCEPT_ALL(line, connection),
@@ -222,17 +234,20 @@ t.test('a host that is silent for too long is given up, and its message kept', a
   t.equal(queue.live.size, 0);
 });
 
-t.test('a host that talks nonsense is given up, and the message kept', async (t) => {
-  const next = await hop(t, (line, connection) =>
-    connection === 0 && line.startsWith('MAIL') ? 'HTTP/1.1 400 Bad Request' : ACCEPT_ALL(line, connection),
-  );
-  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
-  await queue.enqueue([mail('x\r\n')]);
-  await until(() => queue.consumed.length === 1);
-  t.ok(next.connections >= 2);
-});
+t.test(
+  'a session with a host that does not speak SMTP is given up, and its message is tried again',
+  async (t) => {
+    const next = await hop(t, (line, connection) =>
+      connection === 0 && line.startsWith('MAIL') ? 'HTTP/1.1 400 Bad Request' : ACCEPT_ALL(line, connection),
+    );
+    const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
+    await queue.enqueue([mail('x\r\n')]);
+    await until(() => queue.consumed.length === 1);
+    t.ok(next.connections >= 2);
+  },
+);
 
-t.test('several sessions work side by side, and a session ends after its share of messages', async (t) => {
+t.test('several sessions run in parallel, and each ends after messagesPerSession messages', async (t) => {
   const receiver = await sink(t);
   const { queue } = await startMemoryWorker(t, {
     delivery: { nextHop: receiver.address, sessions: 3, messagesPerSession: 10 },
@@ -245,7 +260,7 @@ t.test('several sessions work side by side, and a session ends after its share o
   t.ok([...perSession.values()].every((count) => count <= 10));
 });
 
-t.test('stopping finishes what is in flight and unlocks the rest', async (t) => {
+t.test('stopping finishes the messages in flight and unlocks the rest', async (t) => {
   let started: () => void = () => undefined;
   const isStarted = new Promise<void>((resolve) => {
     started = resolve;
@@ -262,10 +277,14 @@ t.test('stopping finishes what is in flight and unlocks the rest', async (t) => 
   await queue.enqueue(Array.from({ length: 100 }, () => mail('x\r\n')));
   await isStarted;
   await stop();
-  t.equal(queue.consumed.length, receiver.messages.length, 'what was taken by the next hop is consumed');
-  t.ok(queue.live.size > 0 && queue.consumed.length > 0, 'it stopped in the middle');
+  t.equal(
+    queue.consumed.length,
+    receiver.messages.length,
+    'the messages that the next hop accepted are consumed',
+  );
+  t.ok(queue.live.size > 0 && queue.consumed.length > 0, 'the stop came before the last message');
   t.ok(
     [...queue.live.values()].every(({ retryCount }) => retryCount === 0),
-    'the rest was not counted as tried',
+    'the unlocked messages do not count as tried',
   );
 });

@@ -4,9 +4,10 @@ import { type Backoff, Destination, isDue } from './destination.js';
 import { bodyForRecipients, type Envelope, envelopeOf, type Routing } from './routing.js';
 import type { OutboundOptions, RecipientResult } from './session.js';
 
+/** Options of the delivery. The fields are those of the `delivery` settings. */
 export interface DeliveryOptions extends Omit<OutboundOptions, 'host' | 'port' | 'keepIdleMs'> {
   routing: Routing;
-  /** Most sessions at a time to one destination. */
+  /** Maximum number of open sessions to one destination. */
   sessions: number;
   batchMessages: number;
   batchBytes: number;
@@ -21,24 +22,31 @@ interface OutgoingMessage {
   data: Buffer;
 }
 
-/** An open session is kept for so long without a message. */
+/** Time that a session stays open without a message, in milliseconds. */
 const SESSION_IDLE_TIMEOUT_MS = 1000;
-/** The queue is looked at for messages that have become due, or whose worker died, at least so often. */
+/**
+ * Longest interval between polls of the queue for messages that became due or
+ * whose worker died, in milliseconds.
+ */
 const MAX_POLL_INTERVAL_MS = 500;
 const MIN_POLL_INTERVAL_MS = 20;
-/** A destination that finished nothing for so long gives its waiting messages back when others may need the room. */
+/**
+ * Time without a finished message, in milliseconds, after which a destination counts as stalled. If the limit
+ * of locked messages is reached, a stalled destination returns its waiting messages.
+ */
 const STALL_TIMEOUT_MS = 1000;
 
 /**
- * Queue processing [0035, 0036]: locks messages in queue order, groups them by destination host with an index in
- * memory, and unlocks, consumes or buries them by what the host says.
+ * Queue processing [0035, 0036]: locks messages in queue order and groups them by destination host with an
+ * index in memory. The reply of the host decides whether a message is consumed, unlocked for a retry, or
+ * buried in the dead-letter queue.
  */
 export class Delivery {
   readonly #queue: Queue;
   readonly #options: DeliveryOptions;
   readonly #onFailure: (reason: unknown) => void;
   readonly #destinations = new Map<string, Destination<OutgoingMessage>>();
-  /** All that this worker holds locked. */
+  /** All messages that this worker holds locked. */
   readonly #lockedMessages = new Set<LockedMessage>();
   #lockedBytes = 0;
   #consumed: LockedMessage[] = [];
@@ -52,13 +60,14 @@ export class Delivery {
   /** Splits and burials that wait for the queue. */
   readonly #pendingStores = new Set<Promise<void>>();
 
-  /** @param onFailure is called when the queue itself fails: nothing can be delivered any more */
+  /** @param onFailure called when the queue itself fails; delivery cannot continue then */
   constructor(queue: Queue, options: DeliveryOptions, onFailure: (reason: unknown) => void) {
     this.#queue = queue;
     this.#options = options;
     this.#onFailure = onFailure;
   }
 
+  /** Starts to take messages from the queue and to deliver them. */
   start(): void {
     this.#queue.onArrival(() => this.#schedulePoll());
     const pollIntervalMs = Math.min(
@@ -69,7 +78,7 @@ export class Delivery {
     this.#schedulePoll();
   }
 
-  /** Takes nothing more, finishes what is being sent for at most `graceMs`, and unlocks the rest. */
+  /** Takes no more messages, finishes those that are being sent within `graceMs`, and unlocks the rest. */
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;
     clearInterval(this.#timer);
@@ -90,7 +99,7 @@ export class Delivery {
     this.#flushResults();
   }
 
-  /** Once per turn, however many occasions there were. */
+  /** Schedules one poll in the next turn of the event loop. Further calls before it have no effect. */
   #schedulePoll(): void {
     if (this.#isPollScheduled || this.#stopping) return;
     this.#isPollScheduled = true;
@@ -167,7 +176,7 @@ export class Delivery {
     else this.#postpone(locked, first.reason);
   }
 
-  /** Not delivered, this time; after too many times it goes to the dead-letter queue [0035]. */
+  /** Unlocks a message for a retry, or buries it in the dead-letter queue after the retry limit [0035]. */
   #postpone(locked: LockedMessage, reason: string): void {
     if (locked.retryCount >= this.#options.retryLimit) {
       this.#trackStore(this.#bury(locked, `retry limit exceeded: ${reason}`));
@@ -188,8 +197,9 @@ export class Delivery {
   }
 
   /**
-   * Some recipients were served and others not: the others get records of their own, those refused apart from those to
-   * be tried again, before the old record goes. If there is no room, the old one stays and all are tried again.
+   * Splits a message that only some recipients received. The deferred recipients get a new record and the
+   * refused ones another. The old record is consumed after the new ones are confirmed. If they cannot be
+   * stored, the old record stays and all recipients are tried again.
    */
   async #split(locked: LockedMessage, results: readonly RecipientResult[]): Promise<void> {
     const bodies: Body[] = [];
@@ -213,7 +223,7 @@ export class Delivery {
     this.#pendingStores.add(tracked);
   }
 
-  /** Consumes and unlocks once per turn: the index is locked once for many messages. */
+  /** Schedules one flush per turn of the event loop, so that the index is locked once for many messages. */
   #scheduleFlush(): void {
     if (this.#isFlushScheduled) return;
     this.#isFlushScheduled = true;
@@ -221,7 +231,7 @@ export class Delivery {
       this.#isFlushScheduled = false;
       try {
         this.#flushResults();
-        // Half a batch is refilled at a time, not every message one by one.
+        // Refill the batch when it is half empty: taking messages one by one would lock the index for each.
         if (this.#mayHaveMore && this.#lockedMessages.size <= this.#options.batchMessages / 2)
           this.#schedulePoll();
       } catch (reason) {
@@ -253,8 +263,8 @@ export class Delivery {
   }
 
   /**
-   * The hands are full. A host that swallows messages without finishing any must not keep those of other hosts from
-   * being taken: what waits for it goes back and is tried later.
+   * Returns the messages that wait for stalled destinations. The limit of locked messages is reached here,
+   * and a host that accepts messages without finishing any must not block the messages of other hosts.
    */
   #releaseStalled(): void {
     this.#mayHaveMore = true;

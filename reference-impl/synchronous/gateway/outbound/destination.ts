@@ -5,30 +5,33 @@ import {
   type RecipientResult,
 } from './session.js';
 
+/** Options of a destination and its sessions. */
 export interface DestinationOptions extends OutboundOptions {
-  /** Most sessions at a time. */
+  /** Maximum number of open sessions. */
   sessions: number;
   backoff: Backoff;
 }
 
-/** What a destination tells the delivery. */
+/** The events that a destination reports to the delivery. */
 export interface DestinationEvents<Message> {
+  /** Reports one result for each recipient of a message. */
   onDone: (message: Message, results: RecipientResult[]) => void;
-  /** The message could not be tried to its end; the connection failed, or there was none. */
+  /** Reports a message without results: the connection failed, or there was no connection. */
   onUndelivered: (message: Message, reason: string) => void;
-  /** The last session has ended. */
+  /** Reports that the last session has ended. */
   onIdle: () => void;
 }
 
 /**
- * All messages to one host, and the sessions that take them there [0036]. A host that cannot be reached is left alone
- * for a while, longer each time; what is given to it meanwhile comes back at once.
+ * All messages for one host and the sessions that deliver them [0036]. After a failed connection the
+ * destination opens no session for a while, longer after each failure. Messages that are added during this
+ * pause come back at once.
  */
 export class Destination<Message extends OutboundMessage> {
   readonly #options: DestinationOptions;
   readonly #events: DestinationEvents<Message>;
   readonly #waiting: Message[] = [];
-  /** Where in `#waiting` the next message is: shifting a long array each time would cost. */
+  /** Index of the next message in `#waiting`. Shifting a long array for each message would be slow. */
   #nextIndex = 0;
   readonly #sessions = new Set<OutboundSession<Message>>();
   #consecutiveFailures = 0;
@@ -42,20 +45,22 @@ export class Destination<Message extends OutboundMessage> {
     this.#events = events;
   }
 
-  /** Messages that no session has taken yet. */
+  /** Number of messages that no session has taken yet. */
   get waitingCount(): number {
     return this.#waiting.length - this.#nextIndex;
   }
 
+  /** Whether the destination has neither sessions nor waiting messages. */
   get isIdle(): boolean {
     return this.#sessions.size === 0 && this.waitingCount === 0;
   }
 
-  /** For how long, in milliseconds, nothing was finished although messages wait. */
+  /** Milliseconds since the last message was finished; 0 if no messages wait. */
   get stalledMs(): number {
     return this.waitingCount === 0 ? 0 : performance.now() - this.#lastDoneMs;
   }
 
+  /** Adds a message, or reports it as undelivered during the pause after a failed connection. */
   add(message: Message): void {
     if (this.#sessions.size === 0 && performance.now() < this.#backoffUntilMs) {
       this.#events.onUndelivered(message, this.#lastFailure);
@@ -65,7 +70,7 @@ export class Destination<Message extends OutboundMessage> {
     this.#waiting.push(message);
   }
 
-  /** Puts idle sessions to work and opens more, once all messages of a batch were added. */
+  /** Wakes idle sessions and opens more. The caller has added all messages of a batch before. */
   start(): void {
     let waiting = this.waitingCount;
     for (const session of this.#sessions) {
@@ -80,7 +85,7 @@ export class Destination<Message extends OutboundMessage> {
     }
   }
 
-  /** Gives back what no session has taken yet. */
+  /** Removes and returns the messages that no session has taken yet. */
   release(): Message[] {
     const released = this.#waiting.slice(this.#nextIndex);
     this.#waiting.length = 0;
@@ -88,13 +93,13 @@ export class Destination<Message extends OutboundMessage> {
     return released;
   }
 
-  /** No more messages; sessions finish what they have. */
+  /** Makes the sessions finish their messages and take no more. */
   stop(): void {
     this.#stopping = true;
     for (const session of this.#sessions) session.stop();
   }
 
-  /** Ends the sessions at once; what they had comes back undone. */
+  /** Ends the sessions at once. Their messages are reported as undelivered. */
   abort(): void {
     for (const session of this.#sessions) session.abort();
   }
@@ -113,10 +118,10 @@ export class Destination<Message extends OutboundMessage> {
       },
     });
     this.#sessions.add(session);
-    void session.run().then(({ failure, undelivered: undone, deliveredAny: delivering }) => {
+    void session.run().then(({ failure, undelivered, deliveredAny }) => {
       this.#sessions.delete(session);
-      if (failure !== undefined) this.#recordFailure(failure.message, delivering);
-      for (const message of undone)
+      if (failure !== undefined) this.#recordFailure(failure.message, deliveredAny);
+      for (const message of undelivered)
         this.#events.onUndelivered(message, failure?.message ?? 'the session ended');
       if (!this.#stopping) this.start();
       if (this.#sessions.size === 0) this.#events.onIdle();
@@ -135,8 +140,8 @@ export class Destination<Message extends OutboundMessage> {
   }
 
   /**
-   * A session that delivered something broke by accident and may be opened again; one that delivered nothing means
-   * that the host is down, or at least wants no more sessions.
+   * Records the failure of a session. If the session delivered a message, a new one may be opened at once. If
+   * it did not, the host is down or accepts no more sessions, and the pause starts.
    */
   #recordFailure(reason: string, deliveredAny: boolean): void {
     this.#lastFailure = reason;
@@ -148,19 +153,23 @@ export class Destination<Message extends OutboundMessage> {
   }
 }
 
+/** Limits of the pause between attempts, in milliseconds. */
 export interface Backoff {
   initialMs: number;
   maxMs: number;
 }
 
-/** The pause after so many failed tries in a row: it doubles with each, up to the longest; none before the first. */
+/**
+ * Returns the pause in milliseconds after this number of successive failures. It doubles with each failure,
+ * up to the maximum, and is 0 without a failure.
+ */
 export function backoffMs({ initialMs, maxMs }: Backoff, tries: number): number {
   return tries <= 0 ? 0 : Math.min(maxMs, initialMs * 2 ** Math.min(tries - 1, 40));
 }
 
 /**
- * May a message be tried now that failed so often, and last then? A last try in the future means that the clock was
- * set back; it must not hold the message up.
+ * Returns whether a message may be tried again now. Times are in milliseconds since the epoch. A last attempt
+ * in the future means that the clock was set back, which must not delay the message.
  */
 export function isDue(backoff: Backoff, retryCount: number, lastRetryMs: number, nowMs: number): boolean {
   return retryCount === 0 || nowMs < lastRetryMs || nowMs - lastRetryMs >= backoffMs(backoff, retryCount);

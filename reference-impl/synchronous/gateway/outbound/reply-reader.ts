@@ -1,18 +1,18 @@
-/** One answer of an SMTP server: its code and its lines without code and CRLF. */
+/** A reply of an SMTP server: its code and its lines without code and CRLF. */
 export interface Reply {
   code: number;
   lines: string[];
 }
 
-/** Most bytes of one answer; more is no SMTP server. */
+/** Maximum size of one reply in bytes. A server that sends more does not speak SMTP. */
 const MAX_REPLY_BYTES = 64 * 1024;
 
-/** Puts answers together from chunks (RFC 5321 4.2). */
+/** Assembles replies from chunks (RFC 5321 4.2). */
 export class ReplyReader {
   #rest = '';
   #lines: string[] = [];
 
-  /** The answers that are complete with this chunk. @throws Error when it is not SMTP */
+  /** Reads a chunk and returns the replies that it completes. @throws Error when the bytes are not SMTP */
   take(chunk: Buffer): Reply[] {
     const text = this.#rest + chunk.toString('latin1');
     const replies: Reply[] = [];
@@ -41,7 +41,7 @@ export class ReplyReader {
   }
 }
 
-/** An answer as one line, as it goes into reasons. */
+/** Formats a reply as one line, for the reason of a failure. */
 export function replyText(reply: Reply): string {
   return `${reply.code} ${reply.lines.join(' ')}`.trimEnd();
 }
@@ -53,8 +53,9 @@ const END = Buffer.from('.\r\n');
 const LINE_END_AND_END = Buffer.from('\r\n.\r\n');
 
 /**
- * A message as it goes over the wire after DATA (RFC 5321 4.5.2), in pieces: a dot put before every dot that begins a
- * line, and the end mark. A message whose last line has no CRLF gets one, there is no other way to end it.
+ * Converts a message into its wire form after DATA (RFC 5321 4.5.2), in pieces. It adds a dot before every dot
+ * at the start of a line and appends the end mark. If the last line has no CRLF, it adds one, because the end
+ * mark needs it.
  */
 export function dotStuff(data: Buffer): Buffer[] {
   const pieces: Buffer[] = [];

@@ -8,7 +8,7 @@ const routing = {
 };
 const data = Buffer.from('text');
 
-t.test('there is one record for each destination, and its recipients keep their order', async (t) => {
+t.test('each destination gets one record, whose recipients keep their order', async (t) => {
   const recipients = ['1@a.example', '2@c.example', '3@b.example', '4@A.EXAMPLE', '5@d.example'];
   t.strictSame(bodiesOf(routing, { sender: 's@x.example', recipients }, data), [
     {
@@ -23,7 +23,7 @@ t.test('there is one record for each destination, and its recipients keep their 
   ]);
 });
 
-t.test('MSISDNs at both ends make an SMS record, and the envelope comes back', async (t) => {
+t.test('a message between MSISDNs becomes an SMS record, which gives the envelope back', async (t) => {
   const envelope = { sender: '491701@sms.invalid', recipients: ['491702@sms.invalid', '491703@SMS.invalid'] };
   const [body, ...others] = bodiesOf(routing, envelope, data);
   t.strictSame(body, { type: 'sms', sender: 491701n, recipients: [491702n, 491703n], data });
@@ -35,14 +35,14 @@ t.test('MSISDNs at both ends make an SMS record, and the envelope comes back', a
   });
 });
 
-t.test('an SMS record holds 255 recipients; more make more records', async (t) => {
+t.test('an SMS record holds 255 recipients, and further recipients get further records', async (t) => {
   const recipients = Array.from({ length: 600 }, (_, number) => `${1000 + number}@sms.invalid`);
   const bodies = bodiesOf(routing, { sender: '491701@sms.invalid', recipients }, data);
   t.strictSame(bodies.map((body) => body.recipients.length).sort(), [255, 255, 90]);
   t.strictSame(bodies.flatMap((body) => envelopeOf(routing, body).recipients).sort(), recipients);
 });
 
-t.test('what is no MSISDN at both ends stays mail, with every digit of its address', async (t) => {
+t.test('a message without MSISDNs at both ends stays mail and keeps its addresses', async (t) => {
   const cases: [string, string][] = [
     ['a@x.example', '491702@sms.invalid'],
     ['491701@sms.invalid', '0491702@sms.invalid'],
@@ -57,7 +57,7 @@ t.test('what is no MSISDN at both ends stays mail, with every digit of its addre
   }
 });
 
-t.test('one sender may have both types of recipients in one message', async (t) => {
+t.test('one message may have SMS recipients and mail recipients', async (t) => {
   const recipients = ['491702@sms.invalid', 'x@c.example'];
   const bodies = bodiesOf(routing, { sender: '491701@sms.invalid', recipients }, data);
   t.strictSame(
@@ -66,7 +66,7 @@ t.test('one sender may have both types of recipients in one message', async (t) 
   );
 });
 
-t.test('a body can be cut down to some of its recipients', async (t) => {
+t.test('a body can be reduced to some of its recipients', async (t) => {
   const [body] = bodiesOf(
     routing,
     { sender: 's@x.example', recipients: ['1@c.example', '2@c.example', '3@c.example'] },
@@ -77,7 +77,7 @@ t.test('a body can be cut down to some of its recipients', async (t) => {
   });
 });
 
-t.test('without a next hop only routed domains have a way', async (t) => {
+t.test('without a next hop only domains in routes are deliverable', async (t) => {
   const { nextHop: _, ...routed } = routing;
   t.ok(hasRoute(routed, 'a.example'));
   t.notOk(hasRoute(routed, 'c.example'));

@@ -1,34 +1,37 @@
 import type { Body } from '../../record/body.js';
 
-/** Where a worker's mail goes. */
+/** The destinations of the mail of a worker. */
 export interface Routing {
-  /** By the lower-case domain of a recipient: `host:port`. */
+  /** Destinations as `host:port`, by the lower-case domain of the recipient. */
   routes: Readonly<Record<string, string>>;
-  /** For every other domain. */
+  /** Destination for every other domain, as `host:port`. */
   nextHop?: string | undefined;
-  /** The lower-case domain whose addresses of digits are MSISDNs. */
+  /** Lower-case domain in which an address of digits is an MSISDN. */
   smsDomain: string;
 }
 
-/** What a message was sent with, addresses without angle brackets. */
+/** Sender and recipients of a message, without angle brackets. */
 export interface Envelope {
   sender: string;
   recipients: readonly string[];
 }
 
-/** The number of recipients is one byte in an SMS record [0027]. */
+/** Maximum number of recipients of an SMS record, which stores the number in one byte [0027]. */
 const MAX_SMS_RECIPIENTS = 255;
-/** E.164: up to 15 digits; a leading zero would be lost in a whole number, so such an address stays text. */
+/**
+ * An MSISDN has up to 15 digits (E.164). A leading zero would be lost in a number,
+ * so such an address stays text.
+ */
 const MSISDN = /^([1-9]\d{0,14})@(.+)$/;
 
-/** Is there a way to recipients of this lower-case domain? */
+/** Returns whether there is a destination for recipients in this lower-case domain. */
 export function hasRoute(routing: Routing, domain: string): boolean {
   return routing.nextHop !== undefined || Object.hasOwn(routing.routes, domain);
 }
 
 /**
- * One record body per destination and type [0027, 0036]. Where a route names the destination, the record carries it
- * as its delivery instruction; what goes to the next hop is looked up when it is delivered.
+ * Builds one record body per destination and type [0027, 0036]. If a route names the destination, the record
+ * contains it as its delivery instruction. Otherwise the next hop is looked up at delivery.
  */
 export function bodiesOf(routing: Routing, envelope: Envelope, data: Buffer): Body[] {
   const senderMsisdn = msisdnOf(routing, envelope.sender);
@@ -43,7 +46,7 @@ export function bodiesOf(routing: Routing, envelope: Envelope, data: Buffer): Bo
       body.recipients.push(msisdn);
     } else {
       const instruction = destination === undefined ? {} : { destination };
-      // A record that is full makes room for the next of its kind.
+      // Move a full SMS record to another key, so that the next record gets its key.
       if (body !== undefined) bodies.set(`${key} ${bodies.size}`, body);
       bodies.set(
         key,
@@ -56,14 +59,14 @@ export function bodiesOf(routing: Routing, envelope: Envelope, data: Buffer): Bo
   return [...bodies.values()];
 }
 
-/** The envelope that a record is delivered with; MSISDNs become addresses in the SMS domain again. */
+/** Returns the envelope for the delivery of a record. MSISDNs become addresses in the SMS domain again. */
 export function envelopeOf(routing: Routing, body: Body): Envelope {
   if (body.type === 'smtp') return body;
   const address = (msisdn: bigint) => `${msisdn}@${routing.smsDomain}`;
   return { sender: address(body.sender), recipients: body.recipients.map(address) };
 }
 
-/** The same body for those of its recipients (as positions) that are still to be served. */
+/** Returns a copy of the body with only the recipients at these positions. */
 export function bodyForRecipients(body: Body, positions: ReadonlySet<number>): Body {
   const isSelected = (_: unknown, position: number) => positions.has(position);
   return body.type === 'smtp'

@@ -2,35 +2,37 @@ import { connect, type Socket } from 'node:net';
 import { dotStuff, type Reply, ReplyReader, replyText } from './reply-reader.js';
 import type { Envelope } from './routing.js';
 
-/** A message to be handed to the next hop. */
+/** A message for the next hop. */
 export interface OutboundMessage {
   envelope: Envelope;
   data: Buffer;
 }
 
-/** What the next hop said of one recipient. */
+/** The result of a delivery for one recipient. */
 export type RecipientResult = { result: 'delivered' } | { result: 'deferred' | 'refused'; reason: string };
 
+/** Options of a session with a next hop. */
 export interface OutboundOptions {
   host: string;
   port: number;
+  /** Host name in the EHLO. */
   hostname: string;
   connectTimeoutMs: number;
   replyTimeoutMs: number;
-  /** A session without a message is kept for so long, for those to come. */
+  /** Time that a session without a message stays open for further messages, in milliseconds. */
   keepIdleMs: number;
   messagesPerSession: number;
 }
 
-/** Where the messages of a session come from, and what became of them. */
+/** The source of the messages of a session, which also receives their results. */
 export interface OutboundSource<Message extends OutboundMessage> {
-  /** The next message, or undefined when there is none now. */
+  /** Returns the next message, or undefined if none waits now. */
   next: () => Message | undefined;
-  /** One result for each recipient, in their order. */
+  /** Receives one result for each recipient, in the order of the recipients. */
   done: (message: Message, results: RecipientResult[]) => void;
 }
 
-/** Messages smaller than this are copied into one write. */
+/** Maximum size in bytes of a message that is copied into one write. */
 const MAX_COPY_BYTES = 16 * 1024;
 
 interface Extensions {
@@ -40,8 +42,8 @@ interface Extensions {
 }
 
 /**
- * One connection to the next hop over which many messages go [0036]. With PIPELINING (RFC 2920) the envelope of the
- * next message goes out together with the data of the one before, so that a message costs one round trip.
+ * A connection to the next hop that carries many messages [0036]. With PIPELINING (RFC 2920) the envelope of
+ * the next message is sent together with the data of the current one, so that a message costs one round trip.
  */
 export class OutboundSession<Message extends OutboundMessage> {
   readonly #options: OutboundOptions;
@@ -54,7 +56,7 @@ export class OutboundSession<Message extends OutboundMessage> {
   #wake: (() => void) | undefined;
   #stopping = false;
   #extensions: Extensions = { pipelining: false, eightBit: false, size: false };
-  /** Messages whose fate is open: taken from the source and not yet done. */
+  /** Messages that were taken from the source and have no results yet. */
   readonly #inFlight: Message[] = [];
   #doneCount = 0;
 
@@ -70,17 +72,17 @@ export class OutboundSession<Message extends OutboundMessage> {
     this.#socket.on('close', () => this.#fail(new Error('the connection was lost')));
   }
 
-  /** Nothing waits for an answer: a message can be taken at once. */
+  /** Whether the session awaits no reply and can take a message at once. */
   get isIdle(): boolean {
     return this.#wake !== undefined;
   }
 
-  /** There may be a message at the source. */
+  /** Makes an idle session ask its source for a message. */
   wake(): void {
     this.#wake?.();
   }
 
-  /** Takes no more messages; what is in flight is finished, then QUIT. */
+  /** Makes the session finish its messages in flight, take no more, and send QUIT. */
   stop(): void {
     this.#stopping = true;
     this.wake();
@@ -92,8 +94,9 @@ export class OutboundSession<Message extends OutboundMessage> {
   }
 
   /**
-   * Delivers until there is nothing more to do. Messages that were in flight when the connection failed come back.
-   * `delivering`: at least one message got an answer in this session.
+   * Delivers messages until the session ends.
+   * @returns in `undelivered` the messages that were in flight when the connection failed. `deliveredAny` is
+   * true if at least one message got its results.
    */
   async run(): Promise<{ failure?: Error; undelivered: Message[]; deliveredAny: boolean }> {
     try {
@@ -105,7 +108,7 @@ export class OutboundSession<Message extends OutboundMessage> {
       const failure = error instanceof Error ? error : new Error(String(error));
       return { failure, undelivered: this.#inFlight, deliveredAny: this.#doneCount > 0 };
     } finally {
-      // A QUIT that is on its way is still sent; the answer to it is of no interest.
+      // A pending QUIT is still sent. Its reply has no effect.
       this.#socket.destroySoon();
       this.#failure ??= new Error('the session is over');
     }
@@ -149,7 +152,7 @@ export class OutboundSession<Message extends OutboundMessage> {
         );
         commands = '';
       } else {
-        // An open DATA that nobody wants is ended empty; a transaction that went wrong is reset.
+        // If DATA was accepted but no recipient, end the data empty. Otherwise reset the failed transaction.
         const reset = await this.#ask(envelopeReply.readyForData ? '.\r\n' : 'RSET\r\n');
         if (reset.code === 421) throw new Error(replyText(reset));
         this.#finish(message, envelopeReply.results);
@@ -170,7 +173,7 @@ export class OutboundSession<Message extends OutboundMessage> {
     return `${commands}DATA\r\n`;
   }
 
-  /** The answers to a pipelined MAIL, RCPTs and DATA. `go`: 354 came, the data has to follow. */
+  /** Reads the replies to a pipelined MAIL, RCPTs and DATA. `readyForData`: 354 came and the data must follow. */
   async #envelopeReplies(envelope: Envelope): Promise<{ readyForData: boolean; results: RecipientResult[] }> {
     const mail = await this.#reply();
     const results: RecipientResult[] = [];
@@ -181,7 +184,7 @@ export class OutboundSession<Message extends OutboundMessage> {
     return withDataReply(await this.#reply(), results);
   }
 
-  /** The same for a next hop without PIPELINING. */
+  /** Sends the envelope one command at a time, for a next hop without PIPELINING. */
   async #envelopeOneByOne(message: Message): Promise<{ readyForData: boolean; results: RecipientResult[] }> {
     const commands = this.#envelope(message).split(/(?<=\n)/);
     const mail = await this.#ask(commands[0] ?? '');
@@ -213,7 +216,7 @@ export class OutboundSession<Message extends OutboundMessage> {
     return message;
   }
 
-  /** The next message, waited for if need be; undefined when the session is to end. */
+  /** Waits for the next message. Returns undefined if the session must end. */
   async #next(): Promise<Message | undefined> {
     const idleSinceMs = performance.now();
     for (;;) {
@@ -292,7 +295,7 @@ function withDataReply(
   };
 }
 
-/** 2xx is yes, 5xx is never, anything else is not now. */
+/** Converts a reply: 2xx means delivered, 5xx refused, and any other code deferred. */
 function resultOf(reply: Reply): RecipientResult {
   if (reply.code >= 200 && reply.code < 300) return { result: 'delivered' };
   return { result: reply.code >= 500 ? 'refused' : 'deferred', reason: replyText(reply) };

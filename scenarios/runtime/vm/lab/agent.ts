@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net';
 import type { CommandHost, HostResult } from '../../../../faults/power/host.js';
 
 const CONNECT_TIMEOUT_MS = 3000;
-/** Beyond the command's own limit, for the way there and back. */
+/** Time for the way to the machine and back, in addition to the command's own limit. */
 const ANSWER_MARGIN_MS = 10_000;
 
 interface Pending {
@@ -11,14 +11,14 @@ interface Pending {
   failed(error: Error): void;
 }
 
-/** Where a command runs that is to be killed with a control group of the machine. */
+/** Control group and environment of a command that can be killed through its group. */
 export interface GroupedCommand {
-  /** Below /sys/fs/cgroup; made if it is not there. */
+  /** Path of the group below /sys/fs/cgroup; the agent makes the group if it is missing. */
   group: string;
   env: Readonly<Record<string, string>>;
 }
 
-/** Runs commands in the lab VM through its agent. */
+/** Client of the agent in the lab VM, which runs commands there. */
 export class Agent implements CommandHost {
   readonly #socket: Socket;
   readonly #pending = new Map<number, Pending>();
@@ -37,13 +37,17 @@ export class Agent implements CommandHost {
     });
   }
 
-  /** @throws Error when nobody answers on that port of loopback. */
+  /**
+   * Connects to the agent behind a port of loopback.
+   * @throws Error when no agent answers there.
+   */
   static async open(port: number): Promise<Agent> {
     const socket = connect(port, '127.0.0.1');
     try {
       await once(socket, 'connect', { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) });
       const agent = new Agent(socket);
-      // The forwarder of the port takes every connection: only an answer shows that somebody is behind it.
+      // Run a command: QEMU's port forwarding accepts every connection, and only an answer shows that the
+      // agent is up.
       await agent.#request(['true'], CONNECT_TIMEOUT_MS, undefined, 0);
       return agent;
     } catch (error) {
@@ -57,8 +61,8 @@ export class Agent implements CommandHost {
   }
 
   /**
-   * Runs a command in a control group, for as long as it takes. Commands are begun in the order in which they were asked
-   * for: one that kills the group and is asked for afterwards kills this one.
+   * Runs a command in a control group, without a time limit. Commands start in the order of the calls: a
+   * later command that kills the group also kills this one.
    */
   runIn({ group, env }: GroupedCommand, command: readonly string[]): Promise<HostResult> {
     const id = ++this.#lastId;

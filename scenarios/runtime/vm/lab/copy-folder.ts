@@ -5,19 +5,25 @@ import { type CommandHost, runScript } from '../../../../faults/power/host.js';
 
 const run = promisify(execFile);
 
-/** The folder of a target file holds programs, not data; more than this is taken for a mistake. */
+/**
+ * Upper bound of a folder that is copied, after compression. The folder of a target file holds programs, not
+ * data: a larger one is taken for a mistake.
+ */
 const MAX_FOLDER_BYTES = 64 * 2 ** 20;
 const TIMEOUT_MS = 120_000;
 
 /**
- * Copies a folder to the same path of another machine.
+ * Copies a folder to the same path on another machine.
  * @throws KitError bad-target when it is too large.
  */
 export function stageFolder(host: CommandHost, folder: string): Promise<void> {
   return copyFolder(host, folder, folder);
 }
 
-/** The same, to another path. */
+/**
+ * Copies a folder to the path `to` on another machine.
+ * @throws KitError bad-target when it is too large.
+ */
 export async function copyFolder(host: CommandHost, folder: string, to: string): Promise<void> {
   const tar = await run('tar', ['-C', folder, '-czf', '-', '.'], {
     encoding: 'buffer',

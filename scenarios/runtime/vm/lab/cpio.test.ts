@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { cpioArchive } from './disks.js';
 
-t.test('every entry begins on a multiple of four, and the length of each is in its head', async (t) => {
+t.test('every entry begins on a multiple of four bytes, and its header has its length', async (t) => {
   t.equal(cpioArchive([]).length, 124, 'no entries: the trailer alone');
   const entry = fc.record({
     path: fc.string({ minLength: 1, maxLength: 40 }).filter((path) => !path.includes('\0')),
@@ -34,12 +34,16 @@ t.test('every entry begins on a multiple of four, and the length of each is in i
 
 const CPIO = ['/usr/bin/cpio', '/bin/cpio'].find(existsSync);
 
-t.test('cpio itself unpacks it', { skip: CPIO === undefined && 'cpio is not installed' }, async (t) => {
-  const dir = mkdtempSync(join(tmpdir(), 'plugpull-test-'));
-  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
-  const archive = cpioArchive([{ path: 'a' }, { path: 'a/b', data: Buffer.from('hello') }]);
-  const { status, stderr } = spawnSync(CPIO ?? '', ['-id'], { cwd: dir, input: archive, encoding: 'utf8' });
-  t.equal(status, 0, stderr);
-  t.equal(readFileSync(join(dir, 'a/b'), 'utf8'), 'hello');
-  t.ok(statSync(join(dir, 'a/b')).mode & 0o100, 'what is in it can be run');
-});
+t.test(
+  'the program cpio unpacks the archive',
+  { skip: CPIO === undefined && 'cpio is not installed' },
+  async (t) => {
+    const dir = mkdtempSync(join(tmpdir(), 'plugpull-test-'));
+    t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+    const archive = cpioArchive([{ path: 'a' }, { path: 'a/b', data: Buffer.from('hello') }]);
+    const { status, stderr } = spawnSync(CPIO ?? '', ['-id'], { cwd: dir, input: archive, encoding: 'utf8' });
+    t.equal(status, 0, stderr);
+    t.equal(readFileSync(join(dir, 'a/b'), 'utf8'), 'hello');
+    t.ok(statSync(join(dir, 'a/b')).mode & 0o100, 'unpacked files are executable');
+  },
+);

@@ -23,7 +23,10 @@ const PACKAGES = [
   'busybox-static',
 ];
 const EXCLUDED_PATHS = ['/usr/share/man/*', '/usr/share/doc/*', '/usr/share/locale/*', '/usr/share/info/*'];
-/** Drivers of the machine's own disk, in the order in which they are loaded; the first program has the same list. */
+/**
+ * Drivers of the machine's own disk, in load order. Keep the list equal to that of
+ * `docker/lab/initramfs-init`.
+ */
 const INITRAMFS_MODULES = [
   'virtio_ring',
   'virtio',
@@ -34,17 +37,17 @@ const INITRAMFS_MODULES = [
 ];
 const LAB_FILES = ['init', 'initramfs-init', 'agent.mjs'];
 
-/** Both disks take room only where something was written. */
+/** Sizes of the two disks. Their images take space only where something was written. */
 const ROOT_DISK_BYTES = 6 * 2 ** 30;
 const DATA_DISK_BYTES = 2 ** 30;
 const BLOCK_BYTES = 4096;
 const ROOT_SPARE_BYTES = 300 * 2 ** 20;
 const MMDEBSTRAP_TIMEOUT_MS = 600_000;
 const TOOL_TIMEOUT_MS = 120_000;
-/** The check names every directory entry that it changes. */
+/** Upper bound of a tool's output: e2fsck prints every directory entry that it changes. */
 const MAX_OUTPUT_BYTES = 64 * 2 ** 20;
 
-/** All that decides what is on the disks, beside the files of the kit that go onto them. */
+/** Everything that determines the content of the disks, except the kit's files on them. */
 export const IMAGE_INPUTS = [
   SUITE,
   KERNEL_PACKAGE,
@@ -54,18 +57,20 @@ export const IMAGE_INPUTS = [
   DATA_DISK_BYTES,
 ] as const;
 
-/** Files of the kit that go onto the disks. */
+/** Returns the paths of the kit's files that go onto the disks. */
 export const labFiles = (): string[] => LAB_FILES.map(labFile);
 
 /**
- * Makes a machine's disks in `folder`: Debian with a kernel and an engine, and an empty one for data; needs no root.
- * @throws Error with the words of the program that failed.
+ * Makes a machine's disks in `folder`: one with Debian, a kernel and an engine, and an empty one for data. It
+ * needs no root privileges.
+ * @throws Error with the last lines of the program that failed.
  */
 export async function makeDisks(folder: string, files: MachineFiles): Promise<void> {
   const tar = join(folder, 'root.tar');
   const upload = (from: string, to: string) => `--customize-hook=upload ${shellQuote(from)} ${to}`;
   const modules = INITRAMFS_MODULES.map((name) => `-name ${name}.ko`).join(' -o ');
-  // The package of the kernel is unpacked, not installed: installing it would make a first root of its own.
+  // Unpack the kernel's package and do not install it: an installation would also build an initial root file
+  // system.
   const kernel = [
     'cd /lab && apt-get download',
     `$(apt-cache depends --important ${KERNEL_PACKAGE} | sed -n 's/^ *Depends: *//p' | head -n 1)`,
@@ -107,7 +112,7 @@ export async function makeDisks(folder: string, files: MachineFiles): Promise<vo
   truncateSync(files.data, DATA_DISK_BYTES);
 }
 
-/** What the kernel starts with: a shell and the drivers of the disk. */
+/** Makes the initial root file system of the kernel: a shell and the drivers of the disk. */
 function makeInitramfs(folder: string): Buffer {
   const modules = INITRAMFS_MODULES.map((name) => ({
     path: `modules/${name}.ko`,
@@ -122,7 +127,10 @@ function makeInitramfs(folder: string): Buffer {
   return gzipSync(archive, { level: 1 });
 }
 
-/** The root as a disk, made without being root: genext2fs reads the archive and knows only the oldest features. */
+/**
+ * Makes the root disk from an archive, without root privileges: genext2fs reads the archive, but it supports
+ * only the oldest features of the filesystem.
+ */
 async function makeRootDisk(tar: string, disk: string): Promise<void> {
   const blocks = Math.ceil((statSync(tar).size * 1.1 + ROOT_SPARE_BYTES) / BLOCK_BYTES);
   const bytesPerInode = ['-i', '16384'];
@@ -136,7 +144,7 @@ async function makeRootDisk(tar: string, disk: string): Promise<void> {
     tar,
     disk,
   ]);
-  // `filetype` above all, without which overlayfs does not work; the check puts the types in.
+  // Add the newer features. overlayfs does not work without `filetype`; e2fsck then fills the types in.
   await runTool('tune2fs', TOOL_TIMEOUT_MS, [
     ...[
       '-O',
@@ -146,7 +154,7 @@ async function makeRootDisk(tar: string, disk: string): Promise<void> {
   ]);
   await run('e2fsck', ['-fyD', disk], { timeout: TOOL_TIMEOUT_MS, maxBuffer: MAX_OUTPUT_BYTES }).catch(
     (error: unknown) => {
-      // 1: something was repaired, which is what it is for.
+      // Code 1 means that e2fsck has repaired something, which is its purpose here.
       if (!(error instanceof Error && 'code' in error && error.code === 1)) throw error;
     },
   );
@@ -171,13 +179,16 @@ const MAGIC = '070701';
 const REGULAR = 0o100755;
 const DIRECTORY = 0o040755;
 
-/** One entry of an archive; a directory has no data. */
+/** One entry of an archive. A directory has no `data`. */
 interface CpioEntry {
   path: string;
   data?: Buffer;
 }
 
-/** An archive in the `newc` format, which the kernel unpacks as its first root; directories go before what is in them. */
+/**
+ * Encodes an archive in the `newc` format, which the kernel unpacks as its initial root file system. A
+ * directory must come before its content.
+ */
 export function cpioArchive(entries: readonly CpioEntry[]): Buffer {
   const parts = entries.flatMap(({ path, data }, index) => encodeEntry(path, data, index + 1));
   return Buffer.concat([...parts, ...encodeEntry('TRAILER!!!', Buffer.alloc(0), 0)]);
@@ -187,13 +198,14 @@ function encodeEntry(path: string, data: Buffer | undefined, inode: number): Buf
   const mode = data === undefined ? DIRECTORY : REGULAR;
   const sizeBytes = data?.length ?? 0;
   const nameBytes = Buffer.byteLength(path) + 1;
-  // inode, mode, uid, gid, links, mtime, size, device and its special twin (major, minor each), name's length, check
+  // Fields: inode, mode, uid, gid, links, mtime, size, device (major, minor), special device (major, minor),
+  // length of the name, checksum.
   const numbers = [inode, mode, 0, 0, 1, 0, sizeBytes, 0, 0, 0, 0, nameBytes, 0];
   const head = MAGIC + numbers.map((number) => number.toString(16).padStart(8, '0')).join('');
   return [padToFour(Buffer.from(`${head}${path}\0`)), padToFour(data ?? Buffer.alloc(0))];
 }
 
-/** Every head and every body ends on a multiple of four. */
+/** Pads to a multiple of four bytes, where every header and every body must end. */
 function padToFour(bytes: Buffer): Buffer {
   return Buffer.concat([bytes, Buffer.alloc((4 - (bytes.length % 4)) % 4)]);
 }

@@ -19,7 +19,10 @@ import { IMAGE_INPUTS, labFiles, makeDisks } from './disks.js';
 import { type Accelerator, Machine, type MachineFiles, MEMORY_MIB, QEMU } from './machine.js';
 
 const TOOL_TIMEOUT_MS = 120_000;
-/** Where the processor helps, a boot takes two seconds; where it only seems to, it never ends. */
+/**
+ * Timeout of a trial boot with KVM. Such a boot takes two seconds; where KVM does not really work, it never
+ * ends.
+ */
 const KVM_TRIAL_TIMEOUT_MS = 15_000;
 const KVM_CONSOLE_TIMEOUT_MS = 4000;
 const FIRST_BOOT_TIMEOUT_MS = 180_000;
@@ -33,23 +36,26 @@ const BUILD_TOOLS = [
   ['e2fsck', 'e2fsprogs'],
 ] as const;
 
-/** A machine that has been built, booted once, and saved with its engine running. */
+/** A machine that was built, booted once, and saved with its engine running. */
 export interface LabImage {
   files: MachineFiles;
   accelerator: Accelerator;
   key: string;
 }
 
+/** What the build of an image needs. */
 export interface BuildPlan {
-  /** Holds one folder for each image. */
+  /** Directory that holds one folder for each image. */
   dir: string;
   registry: Registry;
   log(line: string): void;
-  /** Puts the images of containers on the engine before the state is saved. */
+  /** Loads container images into the engine before the state is saved. */
   addImages(enginePort: number): Promise<void>;
 }
 
-/** Whether a lab VM can be started here at once; one is built by `lab up` alone, for that takes minutes. */
+/**
+ * Reports whether a lab VM can be started here at once. Only `lab up` builds one, because that takes minutes.
+ */
 export function imageAvailability(dir: string): Availability {
   const buildable = buildAvailability(dir);
   if (!buildable.available || builtImage(dir) !== undefined) return buildable;
@@ -60,7 +66,7 @@ export function imageAvailability(dir: string): Availability {
   };
 }
 
-/** Whether this machine has what a lab VM needs, and its building if it has not been built. */
+/** Reports whether this machine has what a lab VM needs, including the build tools if none has been built. */
 export function buildAvailability(dir: string): Availability {
   const unavailable = (why: string, remedy: string): Availability => ({ available: false, why, remedy });
   if (process.platform !== 'linux' || process.arch !== 'x64') {
@@ -70,7 +76,7 @@ export function buildAvailability(dir: string): Availability {
     );
   }
   const builders = builtImage(dir) === undefined ? BUILD_TOOLS : [];
-  // Who is not root makes the root of Debian in a user namespace.
+  // Without root privileges, the Debian root is made in a user namespace.
   const namespace =
     process.getuid?.() === 0 || builders.length === 0 ? [] : [['newuidmap', 'uidmap'] as const];
   const missing = [[QEMU, 'qemu-system-x86'] as const, ...builders, ...namespace].filter(
@@ -84,9 +90,12 @@ export function buildAvailability(dir: string): Availability {
   );
 }
 
-/** Names the content of an image; another kit, Node or size makes another one. */
+/**
+ * Returns the key of an image's content. It changes with the kit, Node, QEMU, and the sizes of memory and
+ * disks.
+ */
 export function imageKey(): string {
-  // A saved state is read by the very QEMU that wrote it.
+  // Include QEMU: only the same QEMU that wrote a saved state can be trusted to read it.
   const programs = [process.execPath, findProgram(QEMU)].map((path) => path && statSync(path));
   const versions = programs.map((program) => program && [program.size, program.mtimeMs]);
   const hash = createHash('sha256').update(JSON.stringify([...IMAGE_INPUTS, MEMORY_MIB, versions]));
@@ -94,7 +103,7 @@ export function imageKey(): string {
   return hash.digest('hex').slice(0, 16);
 }
 
-/** The image of this kit below `dir`; undefined when it has not been built. */
+/** Returns the image of this kit below `dir`; undefined when it has not been built. */
 export function builtImage(dir: string): LabImage | undefined {
   const key = imageKey();
   const folder = join(dir, key);
@@ -107,8 +116,9 @@ export function builtImage(dir: string): LabImage | undefined {
 }
 
 /**
- * The image of this kit, built when it has not been: a Debian root with an engine, a first boot, its saved state.
- * @throws Error with the words of what failed.
+ * Returns the image of this kit, and builds it if it is missing: a Debian root with an engine, a first boot,
+ * and its saved state.
+ * @throws Error with the message of the step that failed.
  */
 export async function ensureLabImage(plan: BuildPlan): Promise<LabImage> {
   const existing = builtImage(plan.dir);
@@ -123,7 +133,7 @@ export async function ensureLabImage(plan: BuildPlan): Promise<LabImage> {
     try {
       renameSync(folder, join(plan.dir, key));
     } catch (error) {
-      // Somebody else was quicker; theirs is as good.
+      // Another process has built the image first: that one is as good.
       if (builtImage(plan.dir) === undefined) throw error;
     }
   } finally {
@@ -151,7 +161,7 @@ async function build(folder: string, plan: BuildPlan): Promise<void> {
     logElapsed(`first boot (${accelerator})`);
     await plan.addImages(machine.address.enginePort);
     logElapsed('images of containers');
-    // Pages that can be read again need not be in the state.
+    // Drop the page cache: pages that can be read again need not be in the saved state.
     await machine.agent.run(['sh', '-c', 'sync; echo 3 > /proc/sys/vm/drop_caches'], TOOL_TIMEOUT_MS);
     await machine.save();
   } finally {
@@ -162,6 +172,7 @@ async function build(folder: string, plan: BuildPlan): Promise<void> {
   writeFileSync(join(folder, 'built.json'), `${JSON.stringify({ accelerator })}\n`);
 }
 
+/** Boots a trial machine with KVM: /dev/kvm may exist on a machine where it does not boot a kernel. */
 async function tryKvm(folder: string, files: MachineFiles, plan: BuildPlan): Promise<Accelerator> {
   try {
     accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
@@ -198,7 +209,7 @@ function filesIn(folder: string): MachineFiles {
   };
 }
 
-/** Says how long each part took. */
+/** Makes a function that logs how long each part took. */
 function stopwatch(log: (line: string) => void): (part: string) => void {
   let lastMs = performance.now();
   return (part) => {
@@ -210,7 +221,10 @@ function stopwatch(log: (line: string) => void): (part: string) => void {
 
 const ENGINE_TIMEOUT_MS = 120_000;
 
-/** Waits for the engine behind a port of loopback. */
+/**
+ * Waits for the engine behind a port of loopback.
+ * @throws Error when it does not answer in time.
+ */
 export async function waitForEngine(port: number): Promise<void> {
   const address = `tcp://127.0.0.1:${port}`;
   const up = await until(

@@ -9,7 +9,7 @@ import { buildAvailability, ensureLabImage, imageKey, waitForEngine } from './im
 import { isMachineAlive, killMachine, Machine, type MachineAddress } from './machine.js';
 import { makeRootImage } from './root-image.js';
 
-/** The VM that `lab up` left running, as it is written down for other programs. */
+/** The VM that `lab up` left running, as recorded for other programs. */
 export interface LabRecord {
   runId: string;
   key: string;
@@ -19,7 +19,7 @@ export interface LabRecord {
   address: MachineAddress;
 }
 
-/** What there is of a VM that stays up. */
+/** State of the VM that stays up between runs. */
 export type LabStatus =
   | { kind: 'down' }
   | { kind: 'up'; record: LabRecord }
@@ -28,11 +28,12 @@ export type LabStatus =
 const RESUME_TIMEOUT_MS = 20_000;
 const KILL_TIMEOUT_MS = 10_000;
 
+/** Returns the directory of the images of lab VMs. */
 export function imagesDirectory(): string {
   return join(stateDirectory(), 'lab/images');
 }
 
-/** Looks whether the VM that `lab up` started still is one that can be used. */
+/** Checks whether the VM that `lab up` started can still be used. */
 export async function labStatus(): Promise<LabStatus> {
   const record = readRecord();
   if (record === undefined) return { kind: 'down' };
@@ -49,7 +50,7 @@ export async function labStatus(): Promise<LabStatus> {
 }
 
 /**
- * Starts a VM that stays up until `labDown`; one that is up already is left as it is.
+ * Starts a VM that stays up until `labDown`. A VM that is already up is left as it is.
  * @throws KitError target-unavailable when it cannot be built or started.
  */
 export async function labUp(log: (line: string) => void): Promise<LabRecord> {
@@ -73,13 +74,17 @@ export async function labUp(log: (line: string) => void): Promise<LabRecord> {
     ...{ upAt: new Date().toISOString(), address: machine.address },
   };
   writeFileSync(recordFile(), `${JSON.stringify(record)}\n`);
-  // From here on it is not what a killed run left, but what somebody has asked for.
+  // Forget the VM in the registry: from here on it is not the residue of a killed run, and `clean` must not
+  // remove it.
   registry.close();
   machine.agent.close();
   return record;
 }
 
-/** Ends the VM that `labUp` started and removes all of it but the image; true when there was one. */
+/**
+ * Ends the VM that `labUp` started and removes everything of it except the image.
+ * @returns true when there was a VM.
+ */
 export async function labDown(): Promise<boolean> {
   const record = readRecord();
   if (record === undefined) return false;
@@ -90,15 +95,17 @@ export async function labDown(): Promise<boolean> {
   return true;
 }
 
-/** A VM for one run: the one that is up when nobody else uses it, or one of its own, which goes with the run. */
+/** A VM for one run: the one that is up if no other process uses it, or a new one that ends with the run. */
 export interface BorrowedMachine {
   machine: Machine;
   accelerator: string;
-  isOwn: boolean;
   giveBack(): Promise<void>;
 }
 
-/** @throws KitError target-unavailable when there is none and none can be started. */
+/**
+ * Provides a VM for one run.
+ * @throws KitError target-unavailable when none is up and none can be started.
+ */
 export async function borrowMachine(
   registry: Registry,
   log: (line: string) => void,
@@ -111,7 +118,7 @@ export async function borrowMachine(
       machine.agent.close();
       rmSync(claimFile(), { force: true });
     };
-    return { machine, accelerator: status.record.accelerator, isOwn: false, giveBack };
+    return { machine, accelerator: status.record.accelerator, giveBack };
   }
   const { machine, accelerator } = await startMachine(registry, log);
   const killNow = () => machine.killNow();
@@ -121,7 +128,7 @@ export async function borrowMachine(
     await machine.stop();
     rmSync(machine.address.dir, { recursive: true, force: true });
   };
-  return { machine, accelerator, isOwn: true, giveBack };
+  return { machine, accelerator, giveBack };
 }
 
 async function startMachine(registry: Registry, log: (line: string) => void) {
@@ -141,7 +148,7 @@ async function startMachine(registry: Registry, log: (line: string) => void) {
       { files, accelerator, start: 'resumed', dir, registry },
       RESUME_TIMEOUT_MS,
     );
-    // Its clock stood still while it was saved.
+    // Set the clock: it stood still while the machine was saved.
     await machine.agent.run(['date', '-s', `@${Math.round(Date.now() / 1000)}`], RESUME_TIMEOUT_MS);
     await waitForEngine(machine.address.enginePort);
     log(`lab: a VM (${accelerator}) is up after ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
@@ -157,7 +164,7 @@ async function waitUntilGone({ address }: LabRecord): Promise<void> {
   }
 }
 
-/** Takes the VM that is up for this process alone; false when another one, which lives, has it. */
+/** Claims the VM that is up for this process alone; returns false when another live process has it. */
 function tryClaim(): boolean {
   const startTicks = processEntry(process.pid)?.startTicks;
   for (let attempt = 0; attempt < 2; attempt++) {

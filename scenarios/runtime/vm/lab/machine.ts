@@ -10,13 +10,18 @@ import { RUN_VARIABLE } from '../../runtime.js';
 import { Agent } from './agent.js';
 import { QmpMonitor } from './qmp.js';
 
+/** Program that runs a machine. */
 export const QEMU = 'qemu-system-x86_64';
+/** Memory of a machine, in MiB. */
 export const MEMORY_MIB = 1536;
 
-/** `kvm`: the processor's own help; `tcg`: everything in software. */
+/** Accelerator of QEMU. `kvm`: the processor's virtualisation; `tcg`: emulation in software. */
 export type Accelerator = 'kvm' | 'tcg';
 
-/** The files of a machine: kernel and first root, disks, and where there is one the state of one that had booted. */
+/**
+ * Paths of a machine's files: kernel, initial root, the two disks, and the saved state of a booted machine,
+ * if any.
+ */
 export interface MachineFiles {
   kernel: string;
   initrd: string;
@@ -25,19 +30,25 @@ export interface MachineFiles {
   state: string;
 }
 
+/** How a machine is started. */
 export interface MachinePlan {
   files: MachineFiles;
   accelerator: Accelerator;
-  /** `first`: boots and writes to the disks themselves; `trial`: boots; `resumed`: goes on from the state. */
+  /**
+   * `first`: boot and write to the disks themselves; `trial`: boot; `resumed`: continue from the saved state.
+   */
   start: 'first' | 'trial' | 'resumed';
-  /** For the console's log, QEMU's words and the monitor; made, and removed with the machine. */
+  /**
+   * Directory for the console's log, QEMU's output and the monitor. It is made here, and removed with the
+   * machine.
+   */
   dir: string;
   registry: Registry;
-  /** It counts as dead when its console has said nothing by then. */
+  /** The machine counts as dead when its console has printed nothing after this time. */
   consoleTimeoutMs?: number;
 }
 
-/** What another program needs to find a machine again. */
+/** What another program needs to find a running machine. */
 export interface MachineAddress {
   pid: number;
   startTicks: number;
@@ -53,7 +64,7 @@ const RESUME_TIMEOUT_MS = 30_000;
 const QUIT_TIMEOUT_MS = 10_000;
 const POLL_MS = 50;
 
-/** A virtual machine of the lab that runs. */
+/** A running virtual machine of the lab. */
 export class Machine {
   readonly address: MachineAddress;
   readonly agent: Agent;
@@ -63,7 +74,11 @@ export class Machine {
     this.agent = agent;
   }
 
-  /** @throws Error when it does not answer in time, with the last words of QEMU and of the console; nothing is left then. */
+  /**
+   * Starts a machine and waits until its agent answers.
+   * @throws Error when it does not answer in time, with the last lines of QEMU and of the console; nothing is
+   * left then.
+   */
   static async start(plan: MachinePlan, timeoutMs: number): Promise<Machine> {
     const directory = { kind: 'directory', path: plan.dir } as const;
     plan.registry.made(directory);
@@ -88,7 +103,10 @@ export class Machine {
     }
   }
 
-  /** One that was started before, perhaps by another program. @throws Error when it does not answer. */
+  /**
+   * Connects to a machine that was started before, perhaps by another program.
+   * @throws Error when it does not answer.
+   */
   static async find(address: MachineAddress): Promise<Machine> {
     return new Machine(address, await Agent.open(address.agentPort));
   }
@@ -103,11 +121,12 @@ export class Machine {
     });
   }
 
+  /** Ends the forwarding of a port. */
   async unforward(port: number): Promise<void> {
     await this.#withMonitor((monitor) => monitor.humanCommand(`hostfwd_remove net tcp:127.0.0.1:${port}`));
   }
 
-  /** Holds the machine and writes its memory and devices to a file; it has ended then. */
+  /** Pauses the machine, writes its memory and devices to the file `state`, and ends it. */
   async save(): Promise<void> {
     await this.#withMonitor(async (monitor) => {
       await monitor.execute('stop');
@@ -144,13 +163,13 @@ export class Machine {
   }
 }
 
-/** Whether the process is still that machine. */
+/** Reports whether the process is still that machine. */
 export function isMachineAlive({ pid, startTicks }: MachineAddress): boolean {
   const entry = processEntry(pid);
   return entry?.startTicks === startTicks && entry.state !== 'Z';
 }
 
-/** SIGKILL, if it is still that machine. */
+/** Sends SIGKILL to the process, if it is still that machine. */
 export function killMachine(address: MachineAddress): void {
   if (isMachineAlive(address)) sendSignal(address.pid, 'SIGKILL');
 }
@@ -163,7 +182,7 @@ async function killAndWait(address: MachineAddress): Promise<void> {
 
 async function spawnQemu(plan: MachinePlan, agentPort: number, enginePort: number): Promise<number> {
   const { dir, files, registry } = plan;
-  // Named from within its directory: QEMU splits paths at commas, its shell at blanks.
+  // Use names in its directory: QEMU splits paths at commas, and its shell splits them at blanks.
   for (const name of ['root', 'data', 'state'] as const) symlinkSync(files[name], join(dir, name));
   const messages = openSync(join(dir, 'qemu.log'), 'a');
   try {
@@ -171,11 +190,11 @@ async function spawnQemu(plan: MachinePlan, agentPort: number, enginePort: numbe
       cwd: dir,
       detached: true,
       stdio: ['ignore', messages, messages],
-      // What is written to the disks of a machine that was resumed goes to files without a name there.
+      // QEMU makes unnamed files in TMPDIR for what a resumed machine writes to its disks.
       env: { ...process.env, TMPDIR: dir, [RUN_VARIABLE]: registry.runId },
     });
     await once(child, 'spawn');
-    // The one who started it need not wait for it.
+    // Let the process that started the machine end before it.
     child.unref();
     child.on('error', () => {});
     return child.pid ?? 0;
@@ -190,7 +209,8 @@ function qemuArguments(
   enginePort: number,
 ): string[] {
   const forward = (from: number, to: number) => `hostfwd=tcp:127.0.0.1:${from}-${GUEST_ADDRESS}:${to}`;
-  // The host's cache may lose what it likes when the host dies: what is tested is the kernel inside.
+  // `unsafe` lets the host's cache lose data when the host dies. That is harmless: the kernel inside is under
+  // test.
   const drive = (name: string) =>
     `file=${name},if=virtio,format=raw,cache=unsafe,snapshot=${start === 'first' ? 'off' : 'on'}`;
   return [
@@ -214,11 +234,15 @@ function qemuArguments(
   ].flat();
 }
 
-/** The path through /proc is short, whatever the directory is called. */
+/**
+ * Connects to the monitor of a machine. The path through /proc is short, however long the path of the
+ * directory is.
+ */
 async function openMonitor(pid: number): Promise<QmpMonitor> {
   return QmpMonitor.open(`/proc/${pid}/cwd/monitor`);
 }
 
+/** Waits until QEMU has loaded the saved state, and lets the machine run. */
 async function resume(address: MachineAddress): Promise<void> {
   let monitor: QmpMonitor | undefined;
   await until(
@@ -248,7 +272,7 @@ async function resume(address: MachineAddress): Promise<void> {
 
 async function migrationStatus(monitor: QmpMonitor): Promise<string> {
   const { status } = (await monitor.execute('query-migrate')) as { status?: string };
-  // Not asked for, under way, or on its way to be: all the same to who waits.
+  // Not requested yet, being set up, or under way: the caller waits in each case.
   return ['none', 'setup', 'device', undefined].includes(status) ? 'active' : (status ?? 'active');
 }
 

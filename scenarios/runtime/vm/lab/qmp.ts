@@ -10,7 +10,10 @@ interface Message {
   QMP?: unknown;
 }
 
-/** A connection to the monitor of a virtual machine. One command at a time; events are passed over. */
+/**
+ * A connection to the QEMU monitor of a virtual machine. Answers come in the order of the commands; events
+ * are ignored.
+ */
 export class QmpMonitor {
   readonly #socket: Socket;
   readonly #pending: { done(message: Message): void; failed(error: Error): void }[] = [];
@@ -26,7 +29,10 @@ export class QmpMonitor {
     });
   }
 
-  /** @param path of the monitor's socket; the kernel takes at most 107 bytes. */
+  /**
+   * Connects to a monitor.
+   * @param path path of the monitor's socket; the kernel accepts at most 107 bytes.
+   */
   static async open(path: string): Promise<QmpMonitor> {
     const socket = connect(path);
     await once(socket, 'connect', { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) });
@@ -35,7 +41,10 @@ export class QmpMonitor {
     return monitor;
   }
 
-  /** @throws Error with the monitor's words when it refuses, or when the machine ends meanwhile. */
+  /**
+   * Runs a command and returns its result.
+   * @throws Error with the monitor's message when the monitor refuses, or when the machine ends meanwhile.
+   */
   async execute(command: string, args: Readonly<Record<string, unknown>> = {}): Promise<unknown> {
     const answer = new Promise<Message>((done, failed) => {
       const timer = setTimeout(
@@ -59,7 +68,7 @@ export class QmpMonitor {
     return value;
   }
 
-  /** A command of the monitor for people; resolves to what it says, which is nothing when all is well. */
+  /** Runs a command of QEMU's human monitor. @returns its output, which is empty on success. */
   async humanCommand(line: string): Promise<string> {
     return String(await this.execute('human-monitor-command', { 'command-line': line })).trim();
   }

@@ -9,25 +9,26 @@ import { copyFolder } from './copy-folder.js';
 
 const TIMEOUT_MS = 20_000;
 const MAIN_PROGRAM = 'dist/reference-impl/synchronous/main.js';
-/** Those with compiled parts, which stay files of their own. */
+/** Modules with compiled parts, which the bundle does not include: they stay separate files. */
 const NATIVE_MODULES = ['koffi', 'mmap-io', '@node-rs/crc32'];
-/** For what is bundled and was no module. */
+/** Defines `require` for bundled CommonJS code. */
 const REQUIRE_BANNER =
   "import { createRequire as requireFrom } from 'node:module'; const require = requireFrom(import.meta.url);";
 
-/** The one function of the bundler that is used here. */
+/** The only function of the bundler that is used here. */
 interface Bundler {
   buildSync(options: Readonly<Record<string, unknown>>): unknown;
 }
 
 /**
- * Brings the reference implementation, or a changed copy of it, to another machine, where it lies as in an image: so the
- * image of the machine has none of it, and need not be built again when a source changes.
+ * Copies the reference implementation, or a changed copy of it, to another machine, with the layout that it
+ * has in an image. The image of the machine therefore contains nothing of it, and need not be built again
+ * when a source changes.
  *
- * Its three hundred files are brought as one where the bundler is installed: with a processor that is made in software,
- * looking for them and reading them is half of the time that a start takes.
+ * Where the bundler is installed, it turns the three hundred files into one: with an emulated processor,
+ * finding and reading the files takes half of the time of a start.
  * @param built folder with the compiled files.
- * @returns its folder there, named by its content; one that is there already is not brought again.
+ * @returns the folder there, named by its content; an existing folder is not copied again.
  */
 export async function stagePackage(host: CommandHost, built: string): Promise<string> {
   const files = referenceFiles(packageRoot(), built).map(({ source, to }) => ({

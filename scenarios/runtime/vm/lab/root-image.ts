@@ -4,17 +4,19 @@ import { join } from 'node:path';
 import type Dockerode from 'dockerode';
 import { hasImage } from '../../../../docker/image/build-image.js';
 
-/** An image without a file of its own; the number goes up with its content. */
+/**
+ * Name of an image that contains no file. The number must be increased whenever the image's content changes.
+ */
 export const ROOT_IMAGE = 'plugpull/lab-root:1';
-/** Programs and libraries of the machine that containers of that image get to read. */
+/** Folder of the machine with the programs and libraries that containers of this image mount read-only. */
 export const SHARED_FOLDER = '/usr';
 
 const ROOT_FOLDERS = ['dev', 'etc', 'opt', 'proc', 'run', 'sys', 'tmp', 'usr', 'var'];
 const USR_LINKS = ['bin', 'lib', 'lib64', 'sbin'];
 
 /**
- * Makes the image in which the services run that name none: empty but for folders and links, for Node and the tools are
- * those of the machine. A real one would have to be unpacked there, which takes most of a minute.
+ * Makes the image for services that name none. It contains only folders and links, because Node and the tools
+ * are those of the machine. A complete image would have to be unpacked there, which takes most of a minute.
  */
 export async function makeRootImage(engine: Dockerode, workDir: string): Promise<string> {
   if (await hasImage(engine, ROOT_IMAGE)) return ROOT_IMAGE;

@@ -22,7 +22,10 @@ import { remainingResources, skipReason, withDisk } from './fixtures/disk.js';
 const run = promisify(execFile);
 const random = testRandom(7);
 
-/** Writes a file, with the file and its name on the disk when this returns, or neither. */
+/**
+ * Writes a file. If `durable`, the file and its name are on the disk when this returns; otherwise neither
+ * needs to be.
+ */
 function write(folder: string, name: string, text: string, durable: boolean): void {
   const fd = openSync(join(folder, name), 'w');
   writeSync(fd, text);
@@ -42,7 +45,7 @@ const systems: Filesystem[] = [
 for (const filesystem of systems) {
   const name = [filesystem.type, filesystem.mountOptions].filter(Boolean).join(' with ');
   const skip = skipReason(filesystem.type);
-  t.test(`on ${name}, cut after cut leaves what was synced and loses what was not`, { skip }, async (t) => {
+  t.test(`on ${name}, every cut keeps synced files and loses unsynced ones`, { skip }, async (t) => {
     await withDisk(async ({ disk, mountPoint }) => {
       const expected = new Set(readdirSync(mountPoint));
       for (let number = 0; number < 5; number++) {
@@ -60,7 +63,7 @@ for (const filesystem of systems) {
 
 const skip = skipReason();
 
-t.test('a cut falls back to the moment that was noted, whatever was synced since', { skip }, async (t) => {
+t.test('a cut restores the state at its cut point, although files were synced later', { skip }, async (t) => {
   await withDisk(async ({ disk, mountPoint }) => {
     write(mountPoint, 'before', 'x', true);
     const moment = await disk.stop();
@@ -72,7 +75,7 @@ t.test('a cut falls back to the moment that was noted, whatever was synced since
   });
 });
 
-t.test('while the disk is stopped a sync waits, and it ends when the disk goes on', { skip }, async (t) => {
+t.test('a sync waits while the disk is stopped, and ends when the disk continues', { skip }, async (t) => {
   await withDisk(async ({ disk, mountPoint }) => {
     writeFileSync(join(mountPoint, 'file'), 'x');
     const moment = await disk.stop();
@@ -80,7 +83,7 @@ t.test('while the disk is stopped a sync waits, and it ends when the disk goes o
     const sync = run('sync', [join(mountPoint, 'file')]).then(() => {
       synced = true;
     });
-    // Anything else that the machine does is done meanwhile.
+    // Give the sync time to end, which it must not do.
     await run('sleep', ['0.1']);
     t.notOk(synced);
     t.equal(disk.stop(), moment, 'nothing was recorded');
@@ -91,7 +94,7 @@ t.test('while the disk is stopped a sync waits, and it ends when the disk goes o
   });
 });
 
-t.test('with any loss a filesystem comes back that its own checker finds sound', { skip }, async (t) => {
+t.test('after any loss the filesystem passes its own check', { skip }, async (t) => {
   await withDisk(async ({ disk, dir, mountPoint }) => {
     for (const loss of ['prefix', 'torn', 'all-lost', 'torn', 'prefix'] as const) {
       for (let file = 0; file < 20; file++)
@@ -102,7 +105,7 @@ t.test('with any loss a filesystem comes back that its own checker finds sound',
       await syncing;
       await disk.cut(moment, loss, random);
       copyFileSync(join(dir, 'stable.img'), join(dir, 'check.img'));
-      // 1: the journal was replayed; more: errors.
+      // Code 1: e2fsck replayed the journal. Higher codes: the filesystem has errors.
       const checked = await run('e2fsck', ['-fy', join(dir, 'check.img')]).catch((error: unknown) => error);
       const code = checked instanceof Error && 'code' in checked ? checked.code : 0;
       t.ok(code === 0 || code === 1, `e2fsck ends with ${code} after ${loss}`);
@@ -110,7 +113,7 @@ t.test('with any loss a filesystem comes back that its own checker finds sound',
   });
 });
 
-t.test('many writers at once: the log holds what the disk holds, byte for byte', { skip }, async (t) => {
+t.test('with many concurrent writers the log holds the same bytes as the disk', { skip }, async (t) => {
   await withDisk(async ({ disk, dir, mountPoint }) => {
     const writers = [1, 2, 3, 4, 5, 6].map((number) =>
       run('dd', [
@@ -143,7 +146,7 @@ t.test('many writers at once: the log holds what the disk holds, byte for byte',
   });
 });
 
-t.test('nothing is left of a disk, and removing it twice is no harm', { skip }, async (t) => {
+t.test('remove leaves nothing of a disk, and may be called twice', { skip }, async (t) => {
   await withDisk(async (test) => {
     const { disk, dir, mountPoint, registered: left } = test;
     const pid = disk.daemonPid ?? 0;
@@ -161,7 +164,7 @@ t.test('nothing is left of a disk, and removing it twice is no harm', { skip }, 
   });
 });
 
-t.test('a disk whose daemon was killed can still be removed', { skip }, async (t) => {
+t.test('a disk can be removed after its daemon was killed', { skip }, async (t) => {
   await withDisk(async (test) => {
     const { disk, mountPoint } = test;
     const pid = disk.daemonPid ?? 0;
@@ -172,7 +175,7 @@ t.test('a disk whose daemon was killed can still be removed', { skip }, async (t
   });
 });
 
-t.test('a disk that is stopped can be removed', { skip }, async (t) => {
+t.test('a stopped disk can be removed', { skip }, async (t) => {
   await withDisk(async (test) => {
     const pid = test.disk.daemonPid ?? 0;
     test.disk.stop();
@@ -181,7 +184,7 @@ t.test('a disk that is stopped can be removed', { skip }, async (t) => {
   });
 });
 
-t.test('a mount option that the kernel refuses is named, and nothing is left', { skip }, async (t) => {
+t.test('an error names the mount option that was refused, and no disk is left', { skip }, async (t) => {
   const wrong = withDisk(async () => {}, { type: 'ext4', mountOptions: 'data=nonsense' });
   await t.rejects(wrong, { message: /mount .*data=nonsense.*: / });
 });

@@ -31,7 +31,9 @@ function runsOf(place: TestWorkspace, folder: 'residue' | 'runs'): string[] {
   return readdirSync(join(place.state, folder)).map((name) => name.replace(/\.jsonl$/, ''));
 }
 
-/** Names of all containers, running or not, and of all networks of these runs. */
+/**
+ * Lists the containers of these runs with their states, running or not, and the networks with their drivers.
+ */
 async function leftOf(runIds: readonly string[]): Promise<string[]> {
   const ofRuns = ({ Labels }: { Labels?: Record<string, string> | undefined }) =>
     runIds.includes(Labels?.[RUN_LABEL] ?? '');
@@ -43,7 +45,7 @@ async function leftOf(runIds: readonly string[]): Promise<string[]> {
   ];
 }
 
-t.test('nothing of a run is left on the engine when it has passed, or failed', { skip }, async (t) => {
+t.test('nothing of a run is left on the engine after it has passed or failed', { skip }, async (t) => {
   for (const [target, code] of [
     ['correct', 0],
     ['delivers-twice', 1],
@@ -52,9 +54,9 @@ t.test('nothing of a run is left on the engine when it has passed, or failed', {
     const kit = gate(place, target, '6s');
     await kit.waitForStderr(/^round 1/m);
     const runs = runsOf(place, 'residue');
-    t.ok(await until(async () => (await leftOf(runs)).length > 0, 20_000), 'it ran in containers');
+    t.ok(await until(async () => (await leftOf(runs)).length > 0, 20_000), 'the run has containers');
     const hasNetwork = async () => (await leftOf(runs)).some((line) => line.endsWith(' bridge'));
-    t.ok(await until(hasNetwork, 20_000), 'with a network of their own');
+    t.ok(await until(hasNetwork, 20_000), 'the containers have a separate network');
     const ended = await kit.waitForExit();
     t.equal(ended.code, code, ended.stderr);
     t.match(ended.stderr, /kill +tried [1-9]\d* +hit [1-9]/);
@@ -79,7 +81,10 @@ t.test(
       t.equal(code, 130, stderr);
       if (times === 2) {
         const running = async () => (await leftOf(runs)).filter((line) => line.endsWith('running'));
-        t.ok(await until(async () => (await running()).length === 0, 10_000), 'killed, if not removed');
+        t.ok(
+          await until(async () => (await running()).length === 0, 10_000),
+          'every container is killed, even if it is not removed',
+        );
         t.equal((await place.run(['clean'])).code, 0);
       }
       t.same(await leftOf(runs), []);
@@ -89,7 +94,7 @@ t.test(
 );
 
 t.test(
-  "clean removes a killed kit's containers, networks and volumes, and nobody else's",
+  "clean removes a killed kit's containers, networks and volumes, and no others",
   {
     skip,
   },
@@ -101,14 +106,14 @@ t.test(
     killed.child.kill('SIGKILL');
     await killed.waitForExit();
     const alive = await leftOf(left);
-    // A service may have been down just then; what keeps its network is not.
+    // A service may be down at this moment, but the pod, which keeps the network, is running.
     t.ok(
       alive.some((line) => line.endsWith(' running')),
-      `they live on without the kit: ${alive}`,
+      `containers outlive the kit: ${alive}`,
     );
     t.ok(
       alive.some((line) => line.endsWith(' bridge')),
-      'and so does their network',
+      'the network outlives the kit',
     );
     const labels = { [RUN_LABEL]: left[0] ?? '' };
     await engine.createNetwork({ Name: `plugpull-test-${process.pid}`, Internal: true, Labels: labels });
@@ -137,7 +142,7 @@ t.test(
   },
 );
 
-t.test('an engine that is gone keeps the run on the list, with the reason', { skip }, async (t) => {
+t.test('a run stays on the list, with the reason, when its engine is gone', { skip }, async (t) => {
   const place = newPlace(t);
   const killed = gate(place, 'correct', '60s');
   await killed.waitForStderr(/^kill/m);
@@ -156,7 +161,7 @@ t.test('an engine that is gone keeps the run on the list, with the reason', { sk
 });
 
 t.test(
-  'an engine that goes away in the middle is not measured, and no violation of the target',
+  'a run whose engine goes away is reported as not measured, not as a violation of the target',
   {
     skip: skip || (engineAddress().startsWith('unix://') ? false : 'needs an engine at a socket'),
   },

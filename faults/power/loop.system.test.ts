@@ -6,7 +6,7 @@ import { attachLoop, detachLoop } from './loop.js';
 import { runTool } from './mounts.js';
 
 t.test(
-  'flushes reach the file, whatever the last user of the loop device had set',
+  'flushes reach the file, whatever the previous user of the loop device had set',
   { skip: process.getuid?.() === 0 ? false : 'it attaches loop devices, which needs root' },
   (t) => {
     const dir = mkdtempSync(join(tmpdir(), 'plugpull-loop-'));
@@ -24,7 +24,7 @@ t.test(
       return device;
     };
     const setting = (device: string) => join('/sys/block', basename(device), 'queue/write_cache');
-    // Others may take the number in between: some number comes twice soon.
+    // Other programs may take a number in between, so repeat until some number comes twice.
     const told = new Set<string>();
     const cacheOf = (device: string) => readFileSync(setting(device), 'utf8').trim();
     for (let turn = 0; turn < 20; turn++) {
@@ -40,7 +40,7 @@ t.test(
     attached.push(dropping);
     t.equal(cacheOf(dropping), 'write through');
     detachLoop(dropping);
-    t.equal(cacheOf(dropping), 'write back', 'and the next user has his flushes');
+    t.equal(cacheOf(dropping), 'write back', 'the next user of the device gets flushes');
     t.end();
   },
 );

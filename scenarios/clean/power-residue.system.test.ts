@@ -16,7 +16,7 @@ function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
   return place;
 }
 
-/** What the kernel and the filesystems still have of the kit's runs below a place, in words. */
+/** Lists the mounts, loop devices, files and processes that are left of the kit's runs below a workspace. */
 function left(place: TestWorkspace, runIds: readonly string[]): string[] {
   const ours = (text: string) => text.includes(place.dir) || runIds.some((id) => text.includes(id));
   const mounts = readFileSync('/proc/self/mounts', 'utf8').split('\n').filter(ours);
@@ -63,7 +63,7 @@ t.test(
       evidence: string;
       requirements: { id: string; verdict: string }[];
     };
-    t.match(found.faults, [{ name: 'power-cut', by: 'blocklog' }]);
+    t.match(found.faults, [{ name: 'power-cut', powerBackend: 'blocklog' }]);
     t.match(
       found.requirements.find(({ id }) => id === 'PP-12'),
       { verdict: 'fail' },
@@ -77,7 +77,7 @@ t.test(
   },
 );
 
-t.test('a queue that syncs passes, and nothing at all is left', { skip }, async (t) => {
+t.test('a queue that syncs passes, and the gate leaves nothing', { skip }, async (t) => {
   const place = newPlace(t);
   const flags = ['--faults', 'power-cut', '--budget', '6s', '--seed', '1', '--fs', 'xfs'];
   const { code, stderr } = await place.run(['gate', place.queue('', ['power-cut']), ...flags]);
@@ -93,7 +93,7 @@ for (const times of [1, 2]) {
     async (t) => {
       const place = newPlace(t);
       const { kit, runIds } = await cutting(place);
-      t.not(left(place, runIds).length, 0, 'there was something to leave');
+      t.not(left(place, runIds).length, 0, 'the run has mounts, files or processes before');
       for (let time = 0; time < times; time++) kit.child.kill('SIGINT');
       t.equal((await kit.waitForExit()).code, 130);
       await until(() => processesBelow(place.dir).length === 0, 5000);
@@ -104,7 +104,7 @@ for (const times of [1, 2]) {
   );
 }
 
-t.test('what a killed kit leaves of its disk is removed by clean', { skip }, async (t) => {
+t.test('clean removes what a killed kit has left of its disk', { skip }, async (t) => {
   const place = newPlace(t);
   const { kit, runIds } = await cutting(place);
   kit.child.kill('SIGKILL');
@@ -118,7 +118,7 @@ t.test('what a killed kit leaves of its disk is removed by clean', { skip }, asy
 });
 
 t.test(
-  'a history for which there is no room ends an exploration, and nothing is left',
+  'an exploration ends and leaves nothing when the disk has no free space for the history',
   { skip },
   async (t) => {
     const place = newPlace(t);
@@ -130,18 +130,18 @@ t.test(
     const runIds = runsOf(place);
     const { code, stderr } = await kit.waitForExit();
     t.equal(code, 4, stderr);
-    // The history is what grows; on a slow machine it may be a copy of the disk that finds no room first.
+    // The history grows most. On a slow machine, a copy of the disk may be the first to find no free space.
     t.match(
       stderr.trim().split('\n').at(-1),
       /^plugpull: (\S+history\.jsonl: cannot write the history: ENOSPC|cp .*No space left on device; expected room)/,
     );
-    t.ok(runIds.length > 0, 'it was registered');
+    t.ok(runIds.length > 0, 'the run was registered');
     const others = left(place, runIds).filter((line) => !line.startsWith(`tmpfs ${place.state} `));
     t.same(others, [], stderr);
   },
 );
 
-t.test('options that no filesystem is mounted with are a mistake of who gave them', { skip }, async (t) => {
+t.test('mount options that do not work are reported as a mistake of the user', { skip }, async (t) => {
   for (const command of ['gate', 'explore']) {
     const place = newPlace(t);
     const { code, stderr } = await place.run([

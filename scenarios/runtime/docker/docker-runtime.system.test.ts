@@ -72,12 +72,15 @@ function only({ deployment }: Deployed) {
 
 const logOf = ({ plan }: Deployed, name: string) => readFileSync(join(plan.logDir, `${name}.log`), 'utf8');
 
-/** What a service has said, in no order: its output and its errors come through two pipes of the engine. */
+/**
+ * Returns the sorted lines of a service's log: stdout and stderr come through two pipes of the engine, in no
+ * fixed order.
+ */
 const linesOf = (deployed: Parameters<typeof logOf>[0], name: string): string =>
   logOf(deployed, name).trim().split('\n').sort().join(' ');
 
 t.test(
-  'a service is one container however often it is asked for, and says what it says in its log',
+  'concurrent starts make one container, and the output of a service is in its log',
   {
     skip,
   },
@@ -102,7 +105,7 @@ t.test(
   },
 );
 
-t.test('children belong to the service: they stop, go on and die with it', { skip }, async (t) => {
+t.test('children belong to the service: they stop, continue and die with it', { skip }, async (t) => {
   const source = `
     const { spawn } = require('node:child_process');
     for (let child = 0; child < 2; child++)
@@ -124,7 +127,7 @@ t.test('children belong to the service: they stop, go on and die with it', { ski
   );
 });
 
-t.test('a wrapper and variables are for one start only', { skip }, async (t) => {
+t.test('a wrapper and variables apply to one start only', { skip }, async (t) => {
   const print = 'console.log(process.env.WORD, process.ppid)';
   const deployed = deploy(t, { a: ['node', '-e', print] });
   const service = only(deployed);
@@ -138,7 +141,7 @@ t.test('a wrapper and variables are for one start only', { skip }, async (t) => 
 });
 
 t.test(
-  'a command is waited for, with its output; one that takes too long is killed',
+  'a command returns its exit code and output, and is killed when it takes too long',
   {
     skip,
   },
@@ -156,7 +159,7 @@ t.test(
 );
 
 t.test(
-  'containers and their network carry the run, have limits, and are gone afterwards',
+  'containers and their network carry the id of the run, have limits, and are removed afterwards',
   {
     skip,
   },
@@ -185,7 +188,10 @@ t.test(
   },
 );
 
-/** A server on loopback that says from where it was called, and what a call of `port` there is answered with. */
+/**
+ * Makes the source of a server on loopback. It answers with the address of its caller and with what it
+ * received from port `of`.
+ */
 const ECHO = (port: number, of: number) => `
   const { connect, createServer } = require('node:net');
   createServer((client) => {
@@ -193,12 +199,15 @@ const ECHO = (port: number, of: number) => `
     connect(${of}, '127.0.0.1').on('data', (data) => said('got ' + data)).on('error', (error) => said(error.code));
   }).listen(${port}, '127.0.0.1', () => console.log('up'));`;
 
-/** All that is said on a connection to a port of this machine's loopback. */
+/** Reads everything that is sent on a connection to a port of this machine's loopback. */
 async function askPort(port: number): Promise<string> {
   return text(connect(port, '127.0.0.1')).catch((error: unknown) => String(error));
 }
 
-/** A receiver of the kit on loopback that says a word to each who calls, and ends. */
+/**
+ * Starts a receiver on loopback that sends `word` to each caller and closes the connection. Returns its
+ * address.
+ */
 async function receiver(t: { teardown(end: () => unknown): void }, word: string): Promise<string> {
   const server = createServer((client) => client.end(word));
   server.listen(0, '127.0.0.1');
@@ -208,10 +217,10 @@ async function receiver(t: { teardown(end: () => unknown): void }, word: string)
 }
 
 t.test(
-  'what listens on loopback is reached on loopback: by the kit, by other services, and the receiver by them',
+  'on loopback, the kit reaches services, services reach each other, and they reach the receiver',
   { skip },
   async (t) => {
-    // Twice at once and with the same ports inside: each run has a loopback of its own.
+    // Make two deployments at once. Ports are the same inside and outside, and each run has its own loopback.
     for (const run of await Promise.all(
       ['one', 'two'].map(async (word) => {
         const sink = await receiver(t, word);
@@ -232,14 +241,14 @@ t.test(
       const [first, second] = deployed.deployment.services;
       await second?.signal('SIGKILL');
       await second?.waitForExit(10_000);
-      t.equal(await askPort(a), '127.0.0.1 ECONNREFUSED', 'a service that is down refuses');
-      t.equal(await askPort(b), '', 'and says nothing to the kit');
-      t.equal(first?.pids().length, 1, 'the network outlives it');
+      t.equal(await askPort(a), '127.0.0.1 ECONNREFUSED', 'a service that is down refuses connections');
+      t.equal(await askPort(b), '', 'a service that is down sends nothing to the kit');
+      t.equal(first?.pids().length, 1, 'the network outlives a service');
     }
   },
 );
 
-t.test('an engine that has no addresses left says what to do', async (t) => {
+t.test('the error for an engine that has no addresses left says what to do', async (t) => {
   for (const words of [
     '(HTTP code 404) not found - could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network',
     '(HTTP code 500) server error - all predefined address pools have been fully subscribed',
@@ -252,7 +261,7 @@ t.test('an engine that has no addresses left says what to do', async (t) => {
 });
 
 t.test(
-  'two workers and a helper, each process 1 of a container of its own, survive their deaths',
+  'two workers and a helper, each as process 1 of a separate container, survive kills',
   {
     skip,
   },
@@ -267,7 +276,8 @@ t.test(
       const [program = '', ...rest] = queue(data);
       return [places.node, program, name, ...rest, ...flags];
     };
-    // The path is known only when the place is made, and the same inside as outside: a folder of it is named relative.
+    // The path is relative, because the absolute one is known only after `deploy`. Paths are the same inside
+    // and outside.
     const data = '../data/queue';
     const ports = [await freePort(new Set()), await freePort(new Set())];
     const worker = (port = 0) =>
@@ -291,7 +301,7 @@ t.test(
       );
     for (let life = 1; life <= 2; life++) {
       for (const service of deployment.services) await service.start();
-      t.ok(await ready(life), `life ${life}`);
+      t.ok(await ready(life), `incarnation ${life}`);
       for (const { name, pids } of deployment.services.map((one) => ({ name: one.name, pids: one.pids() }))) {
         const status = readFileSync(`/proc/${pids[0]}/status`, 'latin1');
         t.match(status, /^NSpid:\s+\d+\s+1$/m, name);
@@ -299,7 +309,7 @@ t.test(
       await Promise.all(deployment.services.map((service) => service.signal('SIGKILL')));
       await Promise.all(deployment.services.map((service) => service.waitForExit(10_000)));
     }
-    // One that dies alone is taken over by those that live, who are process 1 as it was.
+    // The live services take over from one that dies alone. Each of them is process 1, as the dead one was.
     for (const service of deployment.services) await service.start();
     t.ok(await ready(3));
     for (const service of deployment.services) {
@@ -313,7 +323,7 @@ t.test(
   },
 );
 
-t.test('an engine that is not there, and an address that is none, are told in one line', async (t) => {
+t.test('a missing engine and an invalid address are reported in one line', async (t) => {
   const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const run = async (address: string) => {
@@ -335,7 +345,7 @@ t.test('an engine that is not there, and an address that is none, are told in on
 });
 
 t.test(
-  'a target runs in the image that it names, from which only some faults are sure',
+  'a target runs in the image that it names, and faults that need a tool in that image are not tried',
   {
     skip,
   },
@@ -350,7 +360,7 @@ t.test(
         },
         guarantee: { faults: ['kill', 'tear'], duplicatesPerCrash: 0, recoverySeconds: 20 },
       });
-    // It has Node and nothing of the kit.
+    // This image has Node and nothing of the kit.
     const base = `plugpull/base:${baseKey()}`;
     const flags = ['--runtime', 'docker', '--seed', '4', '--json'];
     const ran = await place.run(['gate', target(base), ...flags, '--budget', '8s']);
@@ -369,7 +379,7 @@ t.test(
   },
 );
 
-t.test('a command that is not in the image is a mistake in the target file', { skip }, async (t) => {
+t.test('a command that the image lacks is reported as a mistake in the target file', { skip }, async (t) => {
   const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const target = place.target(['/no/such/program', '{port}']);

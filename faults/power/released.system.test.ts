@@ -13,10 +13,12 @@ import { mountAt, unmountAt, waitUntilReleased } from './syscalls.js';
 const can =
   process.getuid?.() === 0 && ['mkfs.ext4', 'unshare'].every((name) => findProgram(name) !== undefined);
 
-/** Of the kernel's flags of a process: it ends. Its mounts go before it is a zombie. */
+/**
+ * Kernel flag of a process that is exiting (PF_EXITING). Its mounts are released before it becomes a zombie.
+ */
 const ENDING = 0x4;
 
-/** Whether a process is over, or about to be; its parent may not have asked yet. */
+/** Checks whether a process has exited or is exiting; it may still be a zombie. */
 function isOver(pid: number | undefined): boolean {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
@@ -28,7 +30,7 @@ function isOver(pid: number | undefined): boolean {
 }
 
 t.test(
-  'a disk that another mount namespace still holds is not taken for released',
+  'a disk counts as released only when no other mount namespace holds it',
   { skip: can ? false : 'it mounts disks, which needs root, mkfs.ext4 and unshare' },
   async (t) => {
     const dir = mkdtempSync(join(tmpdir(), 'plugpull-released-'));
@@ -44,15 +46,16 @@ t.test(
     makeFilesystem({ type: 'ext4', mountOptions: '' }, image);
     const device = attachLoop(image);
     mountAt(device, mountPoint, 'ext4', '');
-    // As a container does while it is being started: it has every mount, and lets go of them after a while.
+    // Act like a container that is being started: it has a copy of every mount, and releases them after a
+    // while.
     const holder = spawn('unshare', ['-m', 'sh', '-c', 'echo has; exec sleep 1'], {
       stdio: ['ignore', 'pipe', 'ignore'],
     });
     await once(holder.stdout, 'data');
     unmountAt(mountPoint);
-    t.notOk(isOver(holder.pid), 'it is unmounted here, and still held there');
-    t.notOk(waitUntilReleased(device, 20), 'not released within so short a time');
+    t.notOk(isOver(holder.pid), 'it is unmounted here, and the other namespace still holds it');
+    t.notOk(waitUntilReleased(device, 20), 'it is not released while the other namespace holds it');
     t.ok(waitUntilReleased(device, 10_000));
-    t.ok(isOver(holder.pid), 'released when nobody has it any more');
+    t.ok(isOver(holder.pid), 'it is released after the holder has exited');
   },
 );

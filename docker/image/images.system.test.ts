@@ -25,7 +25,7 @@ function newDir(t: { teardown(remove: () => void): void }): string {
   return dir;
 }
 
-t.test('a context has what runs, and neither tests nor types', async (t) => {
+t.test('a build context contains the programs, and neither tests nor types', async (t) => {
   const files = [...referenceFiles(root, built), ...kitFiles(root)].map(({ to }) => to);
   t.ok(files.includes('reference/package/dist/reference-impl/synchronous/main.js'));
   t.ok(files.includes('kit/package/dist/scenarios/cli/main.js'));
@@ -34,23 +34,23 @@ t.test('a context has what runs, and neither tests nor types', async (t) => {
     files.filter((to) => /\.test\.js$|\.[cm]?ts$|node_modules\/(tap|typescript|@types)\//.test(to)),
     [],
   );
-  t.equal(new Set(files).size, files.length, 'nothing twice');
+  t.equal(new Set(files).size, files.length, 'each file once');
 });
 
-t.test('a digest changes with a byte, a name, and nothing else', async (t) => {
+t.test('the digest of a context depends on its bytes and on the base, not on its location', async (t) => {
   const dir = newDir(t);
   const copy = join(dir, 'reference-impl');
   cpSync(built, copy, { recursive: true });
   const digest = () => digestOf(referenceFiles(root, copy));
   const first = digest();
-  t.equal(first, digestOf(referenceFiles(root, built)), 'where the files lie does not matter');
+  t.equal(first, digestOf(referenceFiles(root, built)), 'the location of the files does not matter');
   appendFileSync(join(copy, 'synchronous/main.js'), '\n');
   t.not(digest(), first);
   t.not(digestOf(referenceFiles(root, built), 'another base'), first);
 });
 
 t.test(
-  'an unchanged tree is not built again, a changed copy gets an image of its own',
+  'an unchanged tree is not built again, and a changed copy gets its own image',
   {
     skip,
     timeout: 200_000,
@@ -70,14 +70,14 @@ t.test(
     t.teardown(() => engine.getImage(changed).remove({ force: true }));
     t.not(changed, name);
     t.match(said.at(-1), `built ${changed}`);
-    t.same(readdirSync(options.workDir), [], 'nothing of the build is left');
+    t.same(readdirSync(options.workDir), [], 'the build leaves no files');
     const { Size } = await engine.getImage(name).inspect();
     t.ok(Size < 160e6, `${Math.round(Size / 1e6)} MB`);
   },
 );
 
 t.test(
-  'both images run their program, with the addons that it needs',
+  'both images run their programs with the addons that they need',
   {
     skip,
     timeout: 200_000,
@@ -92,7 +92,7 @@ t.test(
   },
 );
 
-t.test('a build that fails says what the engine said, and leaves no image', { skip }, async (t) => {
+t.test('a failed build reports the output of the engine, and leaves no image', { skip }, async (t) => {
   const dir = newDir(t);
   const tag = `plugpull/test:${process.pid}`;
   appendFileSync(join(dir, 'Dockerfile'), 'FROM scratch\nCOPY not-there /\n');

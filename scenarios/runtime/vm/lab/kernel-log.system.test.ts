@@ -12,14 +12,14 @@ import { NOT_BUILT, recordIn, workspaceWithImage } from './fixtures/workspace.js
 import { Machine } from './machine.js';
 
 const DISK_BYTES = 32 * 2 ** 20;
-/** Of the states of the usual families every so many is looked at; the seeded ones are without end. */
+/** One of this many states is inspected, without the family `random`, which is unlimited. */
 const EVERY = 3;
 const TOOL_TIMEOUT_MS = 20_000;
 const noTools =
   ['e2fsck', 'debugfs'].some((program) => findProgram(program) === undefined) &&
   'not measured: e2fsck and debugfs are not installed: apt-get install e2fsprogs';
 
-t.test("the kernel's own logs are read as what they are", { skip: NOT_BUILT }, async (t) => {
+t.test('the reader reads logs that the kernel itself has written', { skip: NOT_BUILT }, async (t) => {
   const place = workspaceWithImage(t);
   t.teardown(() => place.run(['lab', 'down']));
   const up = await place.run(['lab', 'up']);
@@ -39,12 +39,12 @@ t.test("the kernel's own logs are read as what they are", { skip: NOT_BUILT }, a
       ] as const) {
         const replayed = diskOf(recording, everythingUpTo(recording, mark), kernel.dir);
         const same = readFileSync(replayed).equals(readFileSync(join(kernel.dir, copy)));
-        t.ok(same, `replayed up to the mark ${mark} it is the disk, byte for byte`);
+        t.ok(same, `replayed up to the mark ${mark}, the log gives the disk byte for byte`);
       }
-      // The model knows nothing of the log's sectors: one log shows it.
+      // One log is enough for this test: the model does not depend on the log's sector size.
       if (sectorBytes > 512) return;
       await t.test(
-        'a file that was synced before a mark is in every crash state behind it',
+        'a file that was synced before a mark is in every crash state after the mark',
         { skip: noTools },
         async (t) => exploreBehindMark(t, recording, kernel.dir),
       );
@@ -57,10 +57,22 @@ function checkEntries(t: Test, kernel: KernelLog, { log, model }: Recording, sec
   const marks = entries.flatMap(({ mark }) => (mark === undefined ? [] : [mark]));
   t.equal(log.sectorBytes, sectorBytes);
   t.same(marks, ['made', 'synced', 'frozen', 'unmounted', 'dm-log-writes-end']);
-  t.same(kernel.onDevice, { sectorBytes, entries: entries.length, marks }, 'the same on the block device');
-  // The kernel counts by itself, and after these marks there was nothing on its way.
-  t.equal(placeOf(entries, 'frozen') + 1, kernel.frozen, 'so many entries were logged at the mark');
-  t.equal(placeOf(entries, 'unmounted') + 1, kernel.unmounted, 'and at the end');
+  t.same(
+    kernel.onDevice,
+    { sectorBytes, entries: entries.length, marks },
+    'the reader reads the same from the block device',
+  );
+  // The kernel's own counts are comparable, because no write was under way after these marks.
+  t.equal(
+    placeOf(entries, 'frozen') + 1,
+    kernel.frozen,
+    'the kernel counts the same entries at the mark frozen',
+  );
+  t.equal(
+    placeOf(entries, 'unmounted') + 1,
+    kernel.unmounted,
+    'the kernel counts the same entries at the mark unmounted',
+  );
   t.equal(entries.at(-1)?.mark, 'dm-log-writes-end', 'the last entry is that of the removal');
   const count = (is: (entry: (typeof entries)[number]) => boolean) => entries.filter(is).length;
   t.ok(
@@ -77,23 +89,29 @@ function checkEntries(t: Test, kernel: KernelLog, { log, model }: Recording, sec
   );
   t.ok(
     count(({ discard, lengthBytes }) => discard && lengthBytes === DISK_BYTES),
-    'mkfs discards all',
+    'mkfs discards the whole disk',
   );
-  t.ok(count(({ discard, index }) => discard && index > placeOf(entries, 'synced')) > 0, 'and ext4 a file');
-  // That of a commit record: the kernel divides what qemu logs as one.
+  t.ok(
+    count(({ discard, index }) => discard && index > placeOf(entries, 'synced')) > 0,
+    'ext4 discards a removed file',
+  );
+  // This is the flush of a commit record: the kernel logs as two entries what QEMU logs as one.
   t.ok(
     count(({ flush, fua, lengthBytes }) => flush && fua && lengthBytes === 0),
     'a bare flush with FUA',
   );
 }
 
-/** Every state behind the mark has the file; before it was written none has it, so the look can tell. */
+/**
+ * Checks that every state after the mark has the file. A state before the write lacks it, so the check can
+ * fail.
+ */
 function exploreBehindMark(t: Test, recording: Recording, dir: string): void {
   const { entries } = recording.model;
   const written = readFileSync(join(dir, 'one'));
   const holds = (state: CrashState) => fileOn(diskOf(recording, state, dir), 'one')?.equals(written);
   const without: CrashState = { prefix: placeOf(entries, 'made') + 1, kept: [], torn: NOTHING_TORN };
-  t.notOk(holds(without), 'it is not there before it is written');
+  t.notOk(holds(without), 'the file is absent before it is written');
   const lacking: string[] = [];
   let [met, looked, unreadable] = [0, 0, 0];
   for (const { family, state } of enumerate(recording.model, placeOf(entries, 'synced') + 1, seeded(1))) {
@@ -101,12 +119,12 @@ function exploreBehindMark(t: Test, recording: Recording, dir: string): void {
     if (met++ % EVERY > 0) continue;
     looked++;
     const found = holds(state);
-    // A torn superblock is no file lost: ext4 itself refuses such a disk.
+    // A torn superblock does not count as a lost file: ext4 itself refuses such a disk.
     if (found === undefined && family === 'torn') unreadable++;
     else if (!found) lacking.push(`${family} ${formatState(state)}`);
   }
-  t.same(lacking, [], `states without it, of ${looked}`);
-  t.ok(looked - unreadable > 100, `${looked} states were looked at, ${unreadable} with a torn superblock`);
+  t.same(lacking, [], `states without the file, of ${looked}`);
+  t.ok(looked - unreadable > 100, `${looked} states were inspected, ${unreadable} with a torn superblock`);
 }
 
 function placeOf(entries: Recording['model']['entries'], mark: string): number {
@@ -118,7 +136,7 @@ function everythingUpTo({ model }: Recording, mark: string): CrashState {
   return { prefix, kept: model.optional(prefix), torn: NOTHING_TORN };
 }
 
-/** Makes the state on a disk that held nothing, and returns its file. */
+/** Makes the crash state on an empty disk and returns the image file. */
 function diskOf(recording: Recording, state: CrashState, dir: string): string {
   const image = join(dir, 'state.img');
   writeFileSync(image, '');
@@ -128,8 +146,8 @@ function diskOf(recording: Recording, state: CrashState, dir: string): string {
 }
 
 /**
- * Replays the journal as a mount does, and reads a file; empty when it is not there, undefined when the superblock is torn.
- * Needs neither root nor a device.
+ * Replays the journal as a mount does, and reads a file. It needs neither root privileges nor a device.
+ * @returns the content; empty when the file is missing, undefined when the superblock is torn.
  */
 function fileOn(image: string, name: string): Buffer | undefined {
   const options = { stdio: 'pipe', timeout: TOOL_TIMEOUT_MS } as const;

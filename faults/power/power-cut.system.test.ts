@@ -8,7 +8,10 @@ import { powerCut } from './power-cut.js';
 
 const skip = skipReason();
 
-/** Counts up in a file, synced or not, and notes outside the disk how far it has got: a queue of one number. */
+/**
+ * Program that counts up in a file, with or without syncs, and writes each number to a file outside the disk
+ * afterwards.
+ */
 const COUNTER = `
 const fs = require('node:fs');
 const [file, said, durable] = process.argv.slice(1);
@@ -49,28 +52,28 @@ async function cutCounter({ disk, mountPoint }: TestDisk, durable: string) {
   }
 }
 
-t.test('what was synced before it was told is there after the cut, again and again', { skip }, async (t) => {
+t.test('a number that was synced before it was reported survives every cut', { skip }, async (t) => {
   await withDisk(async (disk) => {
     for (let time = 0; time < 5; time++) {
       const { injection, said, stored, live } = await cutCounter(disk, 'durable');
       t.match(injection, { hit: true, scope: 'machine', services: ['counter'] });
       t.match(injection.detail, /^power cut after \d+ requests/);
       t.ok(said > 20);
-      t.ok(stored >= said, `${said} told, ${stored} stored`);
-      t.equal(live, 0, 'nothing of the target lives');
+      t.ok(stored >= said, `${said} reported, ${stored} stored`);
+      t.equal(live, 0, 'no process of the target is left');
     }
   });
 });
 
-t.test('what was told without a sync is gone after the cut', { skip }, async (t) => {
+t.test('a number that was reported without a sync is lost in the cut', { skip }, async (t) => {
   await withDisk(async (disk) => {
     const { injection, said, stored } = await cutCounter(disk, 'not');
     t.ok(injection.hit);
-    t.ok(stored < said, `${said} told, ${stored} stored`);
+    t.ok(stored < said, `${said} reported, ${stored} stored`);
   });
 });
 
-t.test('without a disk whose power can be cut it is a miss', async (t) => {
+t.test('a power cut without a disk whose power can be cut is a miss', async (t) => {
   const { dataDir, scratchDir, remove } = testDirectories();
   t.match(await powerCut.inject(testFaultContext({ dataDir, scratchDir })), { hit: false, scope: 'none' });
   remove();

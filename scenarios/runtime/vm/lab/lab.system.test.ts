@@ -13,14 +13,14 @@ import { isMachineAlive, Machine } from './machine.js';
 
 const TIMEOUT_MS = 30_000;
 
-t.test('without a VM its status and its end are told in one line', async (t) => {
+t.test('without a VM, lab status and lab down each print one line', async (t) => {
   const place = newWorkspace(t);
   t.match(await place.run(['lab', 'status']), { code: 3, stdout: /^down; plugpull lab up starts it\n$/ });
   t.match(await place.run(['lab', 'down']), { code: 0, stdout: /^no lab VM was up\n$/ });
   t.match(JSON.parse((await place.run(['lab', 'status', '--json'])).stdout), { state: 'down' });
 });
 
-t.test('a stale VM is recognised, and what is not it is left alone', async (t) => {
+t.test('a stale VM is recognised, and another process with its pid is left alone', async (t) => {
   const place = newWorkspace(t);
   const startTicks = processEntry(process.pid)?.startTicks ?? 0;
   const address = { pid: process.pid, startTicks, agentPort: 1, enginePort: 1, dir: join(place.state, 'vm') };
@@ -43,11 +43,11 @@ t.test('a stale VM is recognised, and what is not it is left alone', async (t) =
   t.match(await place.run(['lab', 'down']), { code: 0, stdout: /^down\n$/ });
   t.notOk(
     existsSync(join(place.state, 'lab/up.json')),
-    'forgotten, and this process, which has its number, lives',
+    'the record is removed, and this process, which has its pid, lives',
   );
 });
 
-t.test('a gate in a VM that was not built says how to build it', async (t) => {
+t.test('a gate in a VM that was not built reports how to build it', async (t) => {
   const place = newWorkspace(t);
   const { code, stderr } = await place.run(['gate', '--runtime', 'vm']);
   t.equal(code, 3);
@@ -55,7 +55,7 @@ t.test('a gate in a VM that was not built says how to build it', async (t) => {
 });
 
 t.test(
-  'a VM goes up, loses what was not flushed when its power is cut, and goes down',
+  'a VM starts, loses what was not flushed when its power is cut, and stops',
   { skip: NOT_BUILT },
   async (t) => {
     const place = workspaceWithImage(t);
@@ -78,17 +78,17 @@ t.test(
       await runScript(host, write, [], TIMEOUT_MS);
       const { unflushedWrites } = await cutAt(disk);
       const left = await runScript(host, 'cd /lab/disk; ls; cat kept', [], TIMEOUT_MS);
-      t.equal(left.replace('lost+found\n', ''), 'kept\none\n', `${type}: what was synced, and no more`);
+      t.equal(left.replace('lost+found\n', ''), 'kept\none\n', `${type}: only what was synced is left`);
       t.ok(unflushedWrites > 0, `${type}: ${unflushedWrites} writes were dropped`);
       await failingWrites(t, host, disk, type);
       await runScript(host, 'mkdir -p /tmp/second; mount --bind /lab/disk /tmp/second', [], TIMEOUT_MS);
-      await t.rejects(cutAt(disk), /still in use/, `${type}: a second mount would keep what is dirty alive`);
+      await t.rejects(cutAt(disk), /still in use/, `${type}: a second mount would keep dirty pages alive`);
       await runScript(host, 'umount /tmp/second', [], TIMEOUT_MS);
       await disk.remove();
       await disk.remove();
     }
     t.equal((await runScript(host, 'dmsetup ls', [], TIMEOUT_MS)).trim(), 'No devices found');
-    // The same as a gate does with `--power flakey` on a machine whose own kernel has a device mapper.
+    // Do what a gate does with `--power flakey` on a machine whose own kernel has a device mapper.
     const kit = await stageKit(host);
     const cut = (await runFixture(host, kit, 'flakey-local')) as Awaited<ReturnType<typeof cutAt>>;
     t.match(cut, { files: ['kept'], kept: 'one', registered: [], devices: false, loops: false });
@@ -108,16 +108,19 @@ interface ErrorRun {
   lost: number;
 }
 
-/** Of `io-error` by dm-flakey: who stops at a failed sync has lost nothing, who goes on has. */
+/**
+ * Checks runs of `io-error` by dm-flakey: a writer that stops at a failed sync loses nothing, one that goes
+ * on does.
+ */
 function checkErrors(t: Test, runs: readonly ErrorRun[]): void {
   for (const { goesOn, hit, detail, lost } of runs) {
     t.ok(hit, detail);
     t.match(detail, /^EIO from \d+ writes of the disk \(dm-flakey\), .*; SIGKILL to all$/);
-    if (!goesOn) t.equal(lost, 0, 'who stops has lost nothing that it confirmed');
+    if (!goesOn) t.equal(lost, 0, 'a writer that stops has lost nothing that it confirmed');
   }
   t.ok(
     runs.some(({ goesOn, lost }) => goesOn && lost > 0),
-    'who goes on has',
+    'a writer that goes on has lost what it confirmed',
   );
   for (const how of [/well again/, /until the end/])
     t.ok(
@@ -126,21 +129,28 @@ function checkErrors(t: Test, runs: readonly ErrorRun[]): void {
     );
 }
 
-/** A failed sync has left nothing; when the disk is well again, with or without a mount in between, it writes. */
+/**
+ * Checks that a failed sync leaves nothing on the disk, and that the disk writes again after `end` or a
+ * remount.
+ */
 async function failingWrites(t: Test, host: CommandHost, disk: FlakeyDisk, type: string): Promise<void> {
   const synced = (name: string) =>
     host.run(['dd', 'if=/dev/zero', `of=/lab/disk/${name}`, 'bs=4096', 'count=1', 'conv=fsync'], TIMEOUT_MS);
   await disk.writeErrors.begin();
   t.match(await synced('failed'), { code: 1, stderr: /Input\/output error/ }, `${type}: the sync fails`);
-  t.ok((await disk.writeErrors.failedWrites()) > 0, 'and is counted');
+  t.ok((await disk.writeErrors.failedWrites()) > 0, 'the failed writes are counted');
   await disk.writeErrors.remount();
-  t.match(await synced('well'), { code: 0 }, `${type}: the disk is well again after a mount`);
+  t.match(await synced('well'), { code: 0 }, `${type}: the disk writes again after a remount`);
   await disk.writeErrors.begin();
   await disk.writeErrors.end();
-  t.match(await synced('too'), { code: 0 }, 'and without one');
+  t.match(await synced('too'), { code: 0 }, 'the disk writes again without a remount');
   await disk.writeErrors.remount();
   const left = await runScript(host, 'cd /lab/disk; ls; cat kept', [], TIMEOUT_MS);
-  t.equal(left.replace('lost+found\n', ''), 'kept\ntoo\nwell\none\n', `${type}: what failed is not there`);
+  t.equal(
+    left.replace('lost+found\n', ''),
+    'kept\ntoo\nwell\none\n',
+    `${type}: the failed write is not on the disk`,
+  );
 }
 
 async function cutAt(disk: FlakeyDisk) {
@@ -149,29 +159,25 @@ async function cutAt(disk: FlakeyDisk) {
   return disk.cut();
 }
 
-t.test(
-  'clean removes the VM of a gate that was killed, and not the one that is to stay up',
-  { skip: NOT_BUILT },
-  async (t) => {
-    const place = workspaceWithImage(t);
-    const gate = place.start(['gate', '--runtime', 'vm', '--faults', 'power-cut']);
-    const dir = join(place.state, 'lab/vm');
-    await gate.waitForStderr(/^round 1/m, 4 * TIMEOUT_MS);
-    const pid = machinesIn(place)[0] ?? 0;
-    t.not(pid, 0, 'the gate has started one');
-    gate.child.kill('SIGKILL');
-    await gate.waitForExit();
-    t.ok(processEntry(pid), 'it outlives the gate');
-    const { code, stdout } = await place.run(['clean', '--json']);
-    t.equal(code, 0, stdout);
-    const state = () => processEntry(pid)?.state ?? 'gone';
-    t.ok(['Z', 'gone'].includes(state()), 'its process has gone');
-    t.same(readdirSync(dir), [], 'and its files');
-    t.match(await place.run(['clean']), { code: 0, stdout: 'nothing was left\n' });
-  },
-);
+t.test('clean removes the VM and the files of a gate that was killed', { skip: NOT_BUILT }, async (t) => {
+  const place = workspaceWithImage(t);
+  const gate = place.start(['gate', '--runtime', 'vm', '--faults', 'power-cut']);
+  const dir = join(place.state, 'lab/vm');
+  await gate.waitForStderr(/^round 1/m, 4 * TIMEOUT_MS);
+  const pid = machinesIn(place)[0] ?? 0;
+  t.not(pid, 0, 'the gate has started a VM');
+  gate.child.kill('SIGKILL');
+  await gate.waitForExit();
+  t.ok(processEntry(pid), 'the VM outlives the gate');
+  const { code, stdout } = await place.run(['clean', '--json']);
+  t.equal(code, 0, stdout);
+  const state = () => processEntry(pid)?.state ?? 'gone';
+  t.ok(['Z', 'gone'].includes(state()), 'the process of the VM has gone');
+  t.same(readdirSync(dir), [], 'the files of the VM are removed');
+  t.match(await place.run(['clean']), { code: 0, stdout: 'nothing was left\n' });
+});
 
-/** Registered processes of runs. */
+/** Lists the registered processes of all runs. */
 function machinesIn(place: TestWorkspace): number[] {
   const residue = join(place.state, 'residue');
   if (!existsSync(residue)) return [];

@@ -32,7 +32,7 @@ const skip = !answers
     : false;
 
 t.test(
-  'the site passes mail through both gateways, also when workers and helpers die',
+  'the site delivers all confirmed mail through both gateways, also when workers and helpers are killed',
   {
     skip,
     timeout: 200_000,

@@ -1,0 +1,94 @@
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { basename, dirname, join, relative } from 'node:path';
+import t from 'tap';
+import { packageRoot } from '../host/version.js';
+
+const MAX_README_BYTES = 9216;
+const MANUAL_NAMES = new Set(['README.md', 'CHANGELOG.md', 'FINDINGS.md', 'SPEC.md']);
+const SOURCE_FOLDERS = ['reference-impl', 'conformance', 'faults', 'scenarios', 'docker'];
+
+const root = packageRoot();
+
+/** Paths of all files of the sources, relative to the root. */
+const sourceFiles = SOURCE_FOLDERS.flatMap((folder) =>
+  readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
+);
+const sourceNames = new Set(sourceFiles.map((file) => basename(file)));
+
+interface Manual {
+  /** Path, relative to the root. */
+  file: string;
+  text: string;
+}
+
+const manuals: Manual[] = [...readdirSync(root), ...sourceFiles]
+  .filter((file) => MANUAL_NAMES.has(basename(file)))
+  .map((file) => ({ file, text: readFileSync(join(root, file), 'utf8') }));
+
+/** Returns the anchors of a manual's headings, as GitHub makes them. */
+function anchorsOf(text: string): Set<string> {
+  const headings = text.replaceAll(/^```[\s\S]*?^```/gm, '').match(/^#{1,6} .+$/gm) ?? [];
+  return new Set(
+    headings.map((heading) =>
+      heading
+        .replace(/^#+ /, '')
+        .toLowerCase()
+        .replaceAll(/[^\p{L}\p{N} _-]/gu, '')
+        .replaceAll(' ', '-'),
+    ),
+  );
+}
+
+function* matchesIn(pattern: RegExp): Generator<{ manual: Manual; found: string }> {
+  for (const manual of manuals)
+    for (const match of manual.text.matchAll(pattern)) yield { manual, found: match[1] ?? '' };
+}
+
+t.test('README.md is short', async (t) => {
+  const { size: sizeBytes } = statSync(join(root, 'README.md'));
+  t.ok(sizeBytes <= MAX_README_BYTES, `${sizeBytes} bytes, at most ${MAX_README_BYTES}`);
+});
+
+t.test('each source folder has a manual, to which README.md links', async (t) => {
+  const readme = readFileSync(join(root, 'README.md'), 'utf8');
+  for (const folder of SOURCE_FOLDERS) t.ok(readme.includes(`](${folder}/README.md)`), folder);
+});
+
+t.test('every relative link of a manual leads to a file, and its anchor to a heading', async (t) => {
+  let links = 0;
+  for (const { manual, found } of matchesIn(/\]\((?!https?:)([^)\s]+)\)/g)) {
+    links++;
+    const [path = '', anchor] = found.split('#');
+    const file = path === '' ? manual.file : relative(root, join(root, dirname(manual.file), path));
+    const where = `${manual.file}: ${found}`;
+    t.ok(existsSync(join(root, file)), where);
+    if (anchor === undefined || !existsSync(join(root, file))) continue;
+    t.ok(anchorsOf(readFileSync(join(root, file), 'utf8')).has(anchor), `${where} is a heading`);
+  }
+  t.ok(links > 50, `${links} links`);
+});
+
+t.test('every compiled file that a manual names has a source', async (t) => {
+  let files = 0;
+  for (const { manual, found } of matchesIn(/\bdist\/([\w./-]+)\.js\b/g)) {
+    files++;
+    t.ok(existsSync(join(root, `${found}.ts`)), `${manual.file}: dist/${found}.js`);
+  }
+  t.ok(files > 10, `${files} files`);
+});
+
+t.test('every source file that a manual names exists', async (t) => {
+  for (const { manual, found } of matchesIn(/(?<![\w./*-])([\w./-]+\.ts)\b/g)) {
+    const candidates = [join(root, found), join(root, dirname(manual.file), found)];
+    const exists = found.includes('/') ? candidates.some((path) => existsSync(path)) : sourceNames.has(found);
+    t.ok(exists, `${manual.file}: ${found}`);
+  }
+});
+
+t.test('every npm script that a manual names exists', async (t) => {
+  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+    scripts: Record<string, string>;
+  };
+  for (const { manual, found } of matchesIn(/\bnpm run (?:--silent )?([\w:-]*\w)/g))
+    t.ok(found in scripts, `${manual.file}: npm run ${found}`);
+});

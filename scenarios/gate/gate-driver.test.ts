@@ -1,0 +1,156 @@
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { findFault } from '../../faults/catalogue/catalogue.js';
+import type { Fault } from '../../faults/fault.js';
+import { inProcessRuntime, inProcessTarget, type QueueDefect } from '../fixtures/in-process-runtime.js';
+import { TestWorkspace } from '../fixtures/kit.js';
+import { registeredRuns } from '../host/registry.js';
+import { gateReport } from '../report/gate-report.js';
+import { plainStyle } from '../report/style.js';
+import { type GateOptions, runGate, selectAndRunGate } from './gate.js';
+import type { GateResult } from './result.js';
+import { selectFaults } from './select-faults.js';
+
+/** The number of rounds ends these gates, never the clock. */
+const GENEROUS_MS = 600_000;
+
+function fault(name: string): Fault {
+  const known = findFault(name);
+  if (known === undefined) throw new Error(`no fault ${name}`);
+  return known;
+}
+
+/** Runs a gate of `maxRounds` rounds against a queue in this process. */
+async function gate(
+  t: { teardown(remove: () => void): void },
+  defect: QueueDefect,
+  maxRounds: number,
+  options: Partial<GateOptions> = {},
+): Promise<{ result: GateResult; workspace: TestWorkspace; progress: string[] }> {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  process.env.PLUGPULL_STATE = workspace.state;
+  const progress: string[] = [];
+  const result = await runGate({
+    target: inProcessTarget(workspace),
+    runtime: inProcessRuntime(defect),
+    selection: { faults: [fault('kill'), fault('kill-one')], unavailable: [] },
+    power: 'blocklog',
+    seed: 7,
+    budgetMs: GENEROUS_MS,
+    maxRounds,
+    out: undefined,
+    keep: false,
+    replay: (seed) => `plugpull gate --seed ${seed}`,
+    signal: new AbortController().signal,
+    progress: (line) => void progress.push(line),
+    ...options,
+  });
+  return { result, workspace, progress };
+}
+
+t.test('a gate ends after the number of rounds, and leaves nothing of a run that passed', async (t) => {
+  const { result, workspace, progress } = await gate(t, '', 2);
+  t.match(result, {
+    verdict: 'pass',
+    rounds: 2,
+    lost: 0,
+    duplicates: 0,
+    evidence: null,
+    bundle: null,
+    seed: 7,
+  });
+  t.equal(progress.filter((line) => /^round \d/.test(line)).length, 2);
+  t.ok(
+    result.faults.every(({ hit }) => hit > 0),
+    'every fault hit',
+  );
+  t.ok(result.confirmed > 0);
+  t.same(readdirSync(join(workspace.state, 'runs')), []);
+  t.same(registeredRuns(workspace.state), []);
+});
+
+t.test(
+  'a gate stops at the round that fails, keeps its evidence, and says how to run it again',
+  async (t) => {
+    const { result, workspace } = await gate(t, 'confirms-early', 50);
+    t.match(result, { verdict: 'fail', replay: `plugpull gate --seed ${result.seed}` });
+    t.ok(result.rounds < 50, `${result.rounds} rounds`);
+    t.match(
+      result.requirements.find(({ id }) => id === 'PP-1'),
+      { verdict: 'fail' },
+    );
+    t.ok(existsSync(result.bundle ?? ''), 'the bundle');
+    t.ok(existsSync(join(result.evidence ?? '', 'history.jsonl')), 'the history');
+    t.ok(existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')), 'the data');
+    t.ok((result.evidence ?? '').startsWith(workspace.state));
+    const report = gateReport(result, plainStyle).join('\n');
+    t.match(report, /PP-1 .*confirmed and never delivered/);
+    t.match(report, `The story of message ${result.violations[0]?.id}`);
+    t.match(report, /^fail: PP-1/m);
+    t.match(report, 'run it again: ');
+  },
+);
+
+t.test('a gate without a fault that can be tried is not measured', async (t) => {
+  const why = 'it needs a device';
+  const selection = {
+    faults: [],
+    unavailable: [{ name: 'power-cut', availability: { available: false as const, why, remedy: 'get one' } }],
+  };
+  await t.rejects(gate(t, '', 1, { selection }), {
+    code: 'target-unavailable',
+    message: 'no fault can be tried: power-cut: it needs a device',
+  });
+});
+
+t.test('an interrupted gate drops its evidence and its runtime is closed', async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  process.env.PLUGPULL_STATE = workspace.state;
+  const interrupt = new AbortController();
+  let closed = 0;
+  const result = await selectAndRunGate({
+    target: inProcessTarget(workspace),
+    runtime: { ...inProcessRuntime(), close: async () => void closed++ },
+    wanted: ['kill'],
+    power: 'blocklog',
+    seed: 1,
+    budgetMs: GENEROUS_MS,
+    out: undefined,
+    keep: false,
+    replay: () => '',
+    signal: interrupt.signal,
+    // The first line says that the first round begins.
+    progress: () => interrupt.abort(),
+  }).catch((error: unknown) => error);
+  t.ok(result !== undefined);
+  t.equal(closed, 1);
+  t.same(readdirSync(join(workspace.state, 'runs')), []);
+  t.same(registeredRuns(workspace.state), []);
+});
+
+t.test('faults are chosen among those that the target claims', async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const target = inProcessTarget(workspace, { faults: ['kill', 'clock'] });
+  const everything = { supports: () => ({ available: true as const }) };
+  const names = async (wanted?: string[]) =>
+    (await selectFaults(target, wanted, everything)).faults.map(({ name }) => name);
+  t.ok((await names()).includes('kill-one'));
+  t.same(await names(['kill-one:server']), ['kill-one:server']);
+  await t.rejects(names(['no-such-fault']), {
+    code: 'bad-usage',
+    message: /no such fault, expected one of kill, /,
+  });
+  await t.rejects(names(['kill-one:other']), {
+    code: 'bad-usage',
+    message: /no such service, expected one of server/,
+  });
+  await t.rejects(names(['tear']), { code: 'bad-usage', message: /does not claim to survive it/ });
+  const nothing = { supports: () => ({ available: false as const, why: 'not here', remedy: 'elsewhere' }) };
+  const { faults, unavailable } = await selectFaults(target, undefined, nothing);
+  t.same(faults, []);
+  t.ok(unavailable.every(({ availability }) => availability.why === 'not here'));
+});

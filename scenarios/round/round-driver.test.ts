@@ -1,0 +1,178 @@
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import type { Evaluation } from '../../conformance/checkers/evaluate.js';
+import type { HistoryEvent } from '../../conformance/history/events.js';
+import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
+import { inProcessRuntime, inProcessTarget, type QueueDefect } from '../fixtures/in-process-runtime.js';
+import { TestWorkspace } from '../fixtures/kit.js';
+import { newRunId, Registry, registeredRuns } from '../host/registry.js';
+import { rerun } from '../replay/rerun.js';
+import type { CommandResult } from '../runtime/runtime.js';
+import type { PlannedInjection, Schedule } from './schedule.js';
+
+/** Far more than a round needs here: an injection waits for its confirmations, and not for the clock. */
+const GENEROUS_MS = 60_000;
+
+interface RoundRun {
+  events: readonly HistoryEvent[];
+  evaluation: Evaluation;
+  dir: string;
+  state: string;
+}
+
+/** Runs one round with exactly these injections against a queue in this process. */
+async function runRoundWith(
+  t: { teardown(remove: () => void): void },
+  defect: QueueDefect,
+  injections: Pick<PlannedInjection, 'fault' | 'afterConfirms'>[],
+  options: {
+    install?: Partial<CommandResult>;
+    guarantee?: Record<string, unknown>;
+    signal?: AbortSignal;
+  } = {},
+): Promise<RoundRun> {
+  const place = new TestWorkspace();
+  t.teardown(() => place.remove());
+  process.env.PLUGPULL_STATE = place.state;
+  const registry = new Registry(newRunId());
+  const dir = join(place.dir, 'round');
+  mkdirSync(dir);
+  const schedule: Schedule = {
+    seed: 1,
+    injections: injections.map((injection) => ({ ...injection, maxWaitMs: GENEROUS_MS })),
+    disk: 'any',
+    producers: 2,
+    depth: 2,
+  };
+  try {
+    const { events, evaluation } = await rerun(
+      {
+        target: inProcessTarget(place, options.guarantee),
+        runtime: inProcessRuntime(defect, options.install),
+        gate: {
+          kind: 'gate',
+          runtime: 'process',
+          power: 'blocklog',
+          filesystem: DEFAULT_FILESYSTEM,
+          schedule,
+          round: 1,
+        },
+        registry,
+        signal: options.signal ?? new AbortController().signal,
+        progress: () => {},
+      },
+      schedule,
+      dir,
+    );
+    return { events, evaluation, dir, state: place.state };
+  } finally {
+    registry.close();
+  }
+}
+
+const KILLS = [
+  { fault: 'kill', afterConfirms: 30 },
+  { fault: 'kill-one', afterConfirms: 30 },
+  { fault: 'kill', afterConfirms: 10 },
+];
+
+const countOf = (events: readonly HistoryEvent[], kind: HistoryEvent['kind']) =>
+  events.filter((event) => event.kind === kind).length;
+
+t.test('a correct queue passes a round in which every injection hits', async (t) => {
+  const { events, evaluation, dir, state } = await runRoundWith(t, '', KILLS);
+  t.equal(evaluation.verdict, 'pass', evaluation.why);
+  const faults = events.flatMap((event) => (event.kind === 'fault' ? [[event.fault, event.hit]] : []));
+  t.same(faults, [
+    ['kill', true],
+    ['kill-one', true],
+    ['kill', true],
+  ]);
+  t.equal(countOf(events, 'recovered'), KILLS.length);
+  t.ok(countOf(events, 'consumed') >= 70, 'at least the confirmations that the injections waited for');
+  t.same(
+    events.flatMap((event) => (event.kind === 'drained' ? [event.complete] : [])),
+    [true],
+    'the drain saw every message',
+  );
+  const executed = JSON.parse(readFileSync(join(dir, 'round-1', 'injections.json'), 'utf8')) as {
+    fault: string;
+    hit: boolean;
+  }[];
+  t.match(
+    executed,
+    KILLS.map(({ fault }) => ({ fault, hit: true })),
+  );
+  t.same(registeredRuns(state), [], 'nothing is left in the registry');
+});
+
+t.test('each defect turns its requirement red, and the round ends there', async (t) => {
+  const cases: [QueueDefect, string][] = [
+    ['confirms-early', 'PP-1'],
+    ['resurrects', 'PP-2'],
+    ['corrupts', 'PP-4'],
+    ['invents', 'PP-6'],
+  ];
+  for (const [defect, requirement] of cases) {
+    const { evaluation } = await runRoundWith(t, defect, KILLS);
+    t.equal(evaluation.verdict, 'fail', defect);
+    const red = evaluation.findings.flatMap((finding) =>
+      finding.verdict === 'fail' ? [finding.requirement] : [],
+    );
+    t.ok(red.includes(requirement as (typeof red)[number]), `${defect}: ${red.join(' ')}`);
+  }
+});
+
+t.test('a target that does not recover fails PP-10, and no later fault is tried', async (t) => {
+  const { events, evaluation } = await runRoundWith(t, 'never-recovers', KILLS, {
+    guarantee: { recoverySeconds: 1 },
+  });
+  t.equal(evaluation.verdict, 'fail');
+  t.ok(evaluation.findings.some(({ requirement, verdict }) => requirement === 'PP-10' && verdict === 'fail'));
+  t.equal(countOf(events, 'fault'), 1);
+  t.match(
+    events.find(({ kind }) => kind === 'drained'),
+    { complete: false },
+    'a target that is down is not asked for messages',
+  );
+});
+
+t.test('a queue that confirms nothing is not measured', async (t) => {
+  const { evaluation } = await runRoundWith(t, 'never-confirms', [{ fault: 'kill', afterConfirms: 0 }]);
+  t.equal(evaluation.verdict, 'not-measured', evaluation.why);
+});
+
+t.test('an install that fails ends the round with the end of its output', async (t) => {
+  const failing = { code: 3, stderr: 'no space\nleft here\n' };
+  await t.rejects(runRoundWith(t, '', KILLS, { install: failing }), {
+    code: 'target-unavailable',
+    message: /install command ended with code 3: no space \| left here/,
+  });
+  const slow = { code: null, signal: 'SIGKILL', timedOut: true };
+  await t.rejects(runRoundWith(t, '', KILLS, { install: slow }), {
+    code: 'target-unavailable',
+    message: /install command took longer than \d+ ms/,
+  });
+});
+
+t.test('a target that exits right after every start is unavailable, and not a failed recovery', async (t) => {
+  await t.rejects(runRoundWith(t, 'exits-at-once', KILLS), {
+    code: 'target-unavailable',
+    message: /server ended with code 1/,
+  });
+});
+
+t.test('an interrupted round stops the target and says that nothing was drained', async (t) => {
+  const interrupt = new AbortController();
+  const running = runRoundWith(t, '', [{ fault: 'kill', afterConfirms: 1_000_000 }], {
+    signal: interrupt.signal,
+  });
+  setTimeout(() => interrupt.abort(), 300);
+  const { events } = await running;
+  t.match(
+    events.find(({ kind }) => kind === 'drained'),
+    { complete: false },
+  );
+  t.match(events.at(-1), { kind: 'run-ended', how: 'interrupted' });
+});
