@@ -11,8 +11,9 @@ import { type FloorFigures, measureFloor, measureQueue, type QueueFigures, withQ
 import { measureSmtp } from './smtp.js';
 
 /**
- * `npm run bench`: the queue's figures beside the raw floor of the same disk in the same run. `--json` prints one object;
- * `--dir` says on which disk; `--seconds` how long each measurement lasts.
+ * Measures the figures of `npm run bench`, and in the same run the raw floor of the same disk to compare the queue with.
+ * `--json` prints one object. `--dir` selects the disk. `--seconds` is the duration of each measurement. `--turns` is the
+ * number of repetitions of the queue's measurement. `--only` selects measurements, with commas between their names.
  */
 const { values } = parseArgs({
   options: {
@@ -31,7 +32,7 @@ const figures: Record<string, number | object> = {};
 const details: Record<string, object> = {};
 
 if (isSelected('queue')) {
-  // Floor and queue by turns: a disk that is busier for a while is busier for both.
+  // Measure the floor and the queue by turns, so that a disk that is busy for a while slows down both.
   const turns: QueueTurn[] = [];
   for (let turn = 0; turn < Number(values.turns); turn += 1) {
     turns.push({
@@ -56,7 +57,7 @@ if (isSelected('smtp')) {
   details.sessions64 = smtp;
 }
 if (isSelected('restore')) {
-  // A million records of 1 KiB: 1.25 GiB of data file.
+  // A million records of 1 KiB need a data file of 1.25 GiB.
   const restore = await withQueue(values.dir, 1250, measureRestore);
   figures['restore.secondsFromNothing'] = restore.seconds;
   details.restore = restore;
@@ -120,7 +121,7 @@ function formatTable(all: Record<string, number | object>): string {
 
 const KIT_PROGRAM = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 
-/** Different disks a second, by all workers together, start-up included. */
+/** Measures how many different disks all workers together explore per second. The time includes the start-up. */
 async function measureExplore(): Promise<Pick<ExploreResult, 'strategies' | 'states' | 'verdict'>> {
   const args = [KIT_PROGRAM, 'explore', '--budget', '24s', '--seed', '1', '--json'];
   const { stdout } = await execa(process.execPath, args, { stderr: 'ignore' });
@@ -128,16 +129,16 @@ async function measureExplore(): Promise<Pick<ExploreResult, 'strategies' | 'sta
   return { strategies, states, verdict };
 }
 
-/** What the simulation of the queue in memory gets done; it is one process on one core. */
+/** Throughput of the simulation of the queue in memory, which is one process on one core. */
 interface SimulationFigures {
   verdict: string;
   crashes: number;
   crashesPerSecond: number;
-  /** Per second of processor time, which other processes on the machine do not change. */
+  /** Crashes per second of processor time, which does not depend on other processes of the machine. */
   crashesPerCpuSecond: number;
 }
 
-/** Simulates with a seed that is always the same. */
+/** Measures the simulation with a fixed seed, so that each run does the same work. */
 async function measureSimulation(seconds: number): Promise<SimulationFigures> {
   const { stdout } = await execa(
     process.execPath,
@@ -147,11 +148,11 @@ async function measureSimulation(seconds: number): Promise<SimulationFigures> {
   return JSON.parse(stdout) as SimulationFigures;
 }
 
-/** A restore from nothing but the data file. */
+/** Duration of a restore from the data file alone. */
 interface RestoreFigures {
   messages: number;
   seconds: number;
-  /** The same again with the data file no longer in the page cache; null without the right to drop it. */
+  /** Duration when the data file is not in the page cache; null when this user may not drop the cache. */
   coldSeconds: number | null;
 }
 
@@ -159,7 +160,7 @@ interface RebuildReport {
   pairs: { restored: number; tookMs: number }[];
 }
 
-/** Fills the queue, puts its index aside and lets `rebuild` make a new one. */
+/** Fills the queue, then measures how long `rebuild` takes to make a new index from the data file. */
 async function measureRestore(queue: string): Promise<RestoreFigures> {
   await measureQueue(queue, 4, 16, 600);
   const warm = await rebuild(queue);

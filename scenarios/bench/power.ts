@@ -16,20 +16,22 @@ const DISK_BYTES = 2 * 2 ** 30;
 const QUEUE_MIB = 512;
 const PROCESSES = 4;
 const PRODUCERS = 16;
-/** More would fill the queue, since nothing is delivered. */
+/** Upper bound of one measurement. A longer one would fill the queue, because nothing is delivered. */
 const MAX_SECONDS = 2;
 const REPETITIONS = 3;
 const GATE_BUDGET = '40s';
 
-/** What a recorded disk costs: its throughput, and the time from one power cut to the next. */
+/** The cost of a recorded disk: its throughput, and the time from one power cut to the next. */
 export interface PowerFigures {
   recorded: QueueFigures;
   unrecorded: QueueFigures;
-  /** Seconds from one power cut of the reference implementation to the next: median, and each. */
+  /** Median of `cutCycles`. */
   cutCycle: number;
+  /** Seconds from each power cut of the reference implementation to the next. */
   cutCycles: number[];
 }
 
+/** Measures the queue on a recorded and on an unrecorded disk, and the cycle of power cuts in a gate. */
 export async function measurePower(seconds: number): Promise<PowerFigures> {
   const durationSeconds = Math.min(seconds, MAX_SECONDS);
   const { recorded, unrecorded } = await compareDisks(durationSeconds);
@@ -38,7 +40,10 @@ export async function measurePower(seconds: number): Promise<PowerFigures> {
   return { recorded, unrecorded, cutCycle: sorted[Math.floor(sorted.length / 2)] ?? Number.NaN, cutCycles };
 }
 
-/** The best of several of each, in turns: whatever else the machine does slows both down. */
+/**
+ * Returns the best of several measurements of each disk. They alternate, so that other load on the machine slows down
+ * both.
+ */
 async function compareDisks(seconds: number): Promise<Pick<PowerFigures, 'recorded' | 'unrecorded'>> {
   const figures: Record<'recorded' | 'unrecorded', QueueFigures[]> = { recorded: [], unrecorded: [] };
   for (let turn = 0; turn < REPETITIONS; turn++) {
@@ -50,7 +55,7 @@ async function compareDisks(seconds: number): Promise<Pick<PowerFigures, 'record
   return { recorded: best(figures.recorded), unrecorded: best(figures.unrecorded) };
 }
 
-/** The queue alone on the same stack of image, daemon, loop device and ext4, with the log or without. */
+/** Measures the queue alone. The stack of image, daemon, loop device and ext4 is the same with and without the log. */
 async function measureOnDisk(recorded: boolean, seconds: number): Promise<QueueFigures> {
   const registry = new Registry(newRunId());
   const mountPoint = mkdtempSync(join(tmpdir(), 'plugpull-bench-'));
@@ -74,7 +79,7 @@ async function measureOnDisk(recorded: boolean, seconds: number): Promise<QueueF
   }
 }
 
-/** A gate that only cuts the power; the times between cuts are those of its history. */
+/** Runs a gate that only cuts the power, and returns the times between the cuts from its history, in seconds. */
 async function measureCutCycles(): Promise<number[]> {
   const out = mkdtempSync(join(tmpdir(), 'plugpull-bench-'));
   try {

@@ -5,7 +5,7 @@ import type { Readable } from 'node:stream';
 import { execa } from 'execa';
 import { referenceProgram } from './programs.js';
 
-/** What a run of producers on the queue alone gave. */
+/** Figures of a run of producers on the queue alone. */
 export interface QueueFigures {
   msgsPerSecond: number;
   p50Ms: number;
@@ -13,6 +13,7 @@ export interface QueueFigures {
   syncsPerMessage: number;
 }
 
+/** Messages per second of the raw floor: with one msync per message, and with one msync per 64 messages. */
 export interface FloorFigures {
   single: number;
   batched: number;
@@ -29,7 +30,8 @@ interface ProducerOutput {
 const MESSAGE_BYTES = 1024;
 
 /**
- * Installs a queue of `dataMiB` in a directory of its own below `directory`, runs `measure` on it, removes it.
+ * Installs a queue with a data file of `dataMiB` MiB in a new directory below `directory`, calls `measure` with that
+ * directory, and removes it.
  */
 export async function withQueue<T>(
   directory: string,
@@ -54,7 +56,7 @@ export async function withQueue<T>(
   }
 }
 
-/** The raw floor on the queue's own data file: one msync a message, and one for 64. */
+/** Measures the raw floor on the queue's own data file, which destroys the content of the queue. */
 export async function measureFloor(queue: string): Promise<FloorFigures> {
   const args = [
     referenceProgram('synchronous/bench/floor.js'),
@@ -67,7 +69,10 @@ export async function measureFloor(queue: string): Promise<FloorFigures> {
   return JSON.parse(stdout) as FloorFigures;
 }
 
-/** `processes` workers with `producers` concurrent producers each, and one sync helper; 1 KiB messages. */
+/**
+ * Measures `processes` workers with `producers` concurrent producers each, and one sync helper, for `seconds`. The
+ * messages have 1 KiB.
+ */
 export async function measureQueue(
   queue: string,
   processes: number,
@@ -108,7 +113,7 @@ export async function measureQueue(
   }
 }
 
-/** The first line of a program's output: it is ready. */
+/** Waits for the first line of a program's output, which means that the program is ready. */
 async function waitForFirstLine({ stdout }: { stdout: Readable }): Promise<void> {
   const lines = createInterface({ input: stdout });
   await new Promise((resolve, reject) => {

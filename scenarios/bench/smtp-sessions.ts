@@ -1,6 +1,6 @@
 import { connect } from 'node:net';
 
-/** What one set of sessions got confirmed. */
+/** The messages that were confirmed in a set of sessions. */
 export interface LoadResult {
   count: number;
   latenciesMs: number[];
@@ -9,9 +9,10 @@ export interface LoadResult {
 const ENVELOPE = 'MAIL FROM:<producer@example.org>\r\nRCPT TO:<consumer@example.net>\r\nDATA\r\n';
 
 /**
- * Keeps `sessions` SMTP sessions busy, spread over the ports, until the deadline: one message of `sizeBytes` under way in
- * each, its envelope pipelined. Resolves when the last answer is there.
+ * Keeps `sessions` SMTP sessions busy until the deadline. The sessions are spread over the ports. Each session has one
+ * message of about `sizeBytes` in progress and pipelines its envelope. Resolves after the last answer.
  *
+ * @param deadlineMs end of the load, on the clock of `performance.now()`.
  * @throws Error when a gateway does not confirm a message.
  */
 export async function sendUntil(
@@ -43,7 +44,7 @@ function runSession(port: number, body: string, deadlineMs: number, confirmed: L
       sentMs = performance.now();
       socket.write(ENVELOPE);
     };
-    /** Only three answers matter: to EHLO, to DATA, to the message; those to MAIL and RCPT are 250 2.1.x. */
+    /** Handles an answer. Only those to EHLO, to DATA and to the message matter; those to MAIL and RCPT are 250 2.1.x. */
     const onLine = (line: string): void => {
       if (!greeted) {
         if (line.startsWith('220')) socket.write('EHLO load\r\n');

@@ -1,8 +1,8 @@
 import { createServer, type Server, type Socket } from 'node:net';
 
 /**
- * A destination host that costs little: it speaks as much SMTP as a gateway needs and counts the messages. It checks
- * nothing (the gate does that); a benchmark's sink must not be what is measured.
+ * A cheap destination host, which supports as much SMTP as a gateway needs and counts the messages. It checks nothing,
+ * because the gate does that, and because a benchmark must not measure its sink.
  */
 export class CountingSink {
   delivered = 0;
@@ -14,14 +14,14 @@ export class CountingSink {
     this.#server = createServer((socket) => this.#serve(socket));
   }
 
-  /** @returns the port. */
+  /** Listens on a free port of the loopback interface, and returns the port. */
   listen(): Promise<number> {
     return new Promise((resolve) => {
       this.#server.listen(0, '127.0.0.1', () => resolve((this.#server.address() as { port: number }).port));
     });
   }
 
-  /** Resolves when so many messages came in all. */
+  /** Resolves when at least `count` messages have arrived since the start. */
   waitForCount(count: number): Promise<void> {
     if (this.delivered >= count) return Promise.resolve();
     return new Promise((resolve) => {
@@ -59,6 +59,7 @@ export class CountingSink {
     if (this.#waiter && this.delivered >= this.#waiter.count) this.#waiter.resolve();
   }
 
+  /** Stops listening and destroys all connections. */
   close(): void {
     this.#server.close();
     for (const socket of this.#sockets) socket.destroy();

@@ -4,7 +4,10 @@ import { referenceProgram } from './programs.js';
 import { sendUntil } from './smtp-sessions.js';
 import { CountingSink } from './smtp-sink.js';
 
-/** Mail through a whole gateway, from the first MAIL to the last delivery. */
+/**
+ * Throughput of mail through a whole gateway, from the first MAIL to the last delivery, and quantiles of the time until a
+ * message is confirmed.
+ */
 export interface SmtpFigures {
   msgsPerSecond: number;
   confirmedPerSecond: number;
@@ -15,9 +18,13 @@ export interface SmtpFigures {
 const SESSIONS = 64;
 const WORKERS = 2;
 const MESSAGE_BYTES = 1024;
+/** Duration of the load before the measurement, which is not measured. */
 const WARM_UP_MS = 3000;
 
-/** 64 sessions into a gateway of two workers and a helper, which relays to a sink; 1 KiB messages, after a warm-up. */
+/**
+ * Measures 64 sessions with a gateway of two workers and a helper, which relays 1 KiB messages to a sink. The measurement
+ * starts after a warm-up.
+ */
 export async function measureSmtp(queue: string, seconds: number): Promise<SmtpFigures> {
   const sink = new CountingSink();
   const nextHop = `127.0.0.1:${await sink.listen()}`;
@@ -65,7 +72,7 @@ export async function measureSmtp(queue: string, seconds: number): Promise<SmtpF
   }
 }
 
-/** The gateway tells on its output which worker listens where. */
+/** Waits until the gateway has printed the port of each worker, and returns the ports. */
 async function waitForPorts(stdout: NodeJS.ReadableStream): Promise<number[]> {
   const ports: number[] = [];
   for await (const line of createInterface({ input: stdout })) {

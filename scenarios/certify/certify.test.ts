@@ -10,14 +10,14 @@ function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace 
   return workspace;
 }
 
-t.test('a correct queue is certified, and its certificate verifies until a byte changes', async (t) => {
+t.test('a correct queue gets a certificate, and the certificate verifies until a byte of it changes', async (t) => {
   const workspace = newWorkspace(t);
   const target = workspace.queue('');
   const out = join(workspace.dir, 'out');
   const args = ['certify', target, '--budget', '8s', '--seed', '3', '--out', out, '--json'];
   const { code, stdout, stderr } = await workspace.run(args);
   const certified = JSON.parse(stdout) as CertificateBody & { certificate: string };
-  // Whether a message that was left without an answer is ever delivered is chance.
+  // PP-5 is measured only when an indefinite message is delivered, and that is chance.
   const chance = certified.requirements.some(
     ({ id, verdict }) => id === 'PP-5' && verdict === 'not-measured',
   );
@@ -25,7 +25,7 @@ t.test('a correct queue is certified, and its certificate verifies until a byte 
   t.same(certified.granted, chance ? [] : ['process']);
   t.match(stderr, chance ? /PP-5/ : /granted +process/);
   t.equal(certified.certificate, join(out, 'certificate.json'));
-  t.notOk(existsSync(join(out, 'runs', 'process')), 'what passed leaves its evidence and nothing else');
+  t.notOk(existsSync(join(out, 'runs', 'process')), 'a run that passed leaves only its evidence');
   t.ok(existsSync(join(out, 'evidence/target')));
 
   const verified = await workspace.run(['verify', certified.certificate, '--json']);
@@ -40,7 +40,7 @@ t.test('a correct queue is certified, and its certificate verifies until a byte 
 });
 
 t.test(
-  'a queue that loses messages gets no level, a certificate that says so, and exit code 1',
+  'a queue that loses messages gets a certificate without levels, and exit code 1',
   async (t) => {
     const workspace = newWorkspace(t);
     const target = workspace.queue('confirms-early');
@@ -61,12 +61,12 @@ t.test(
     t.equal(
       (await workspace.run(['verify', certified.certificate])).code,
       0,
-      'it is a true certificate all the same',
+      'a certificate without levels verifies too',
     );
   },
 );
 
-t.test('what cannot be certified or verified is told in one line', async (t) => {
+t.test('a file that cannot be certified or verified is reported in one line', async (t) => {
   const workspace = newWorkspace(t);
   writeFileSync(join(workspace.dir, 'nonsense.json'), '[]');
   const cases: [string[], number, RegExp][] = [

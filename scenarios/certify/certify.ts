@@ -29,33 +29,34 @@ import type { PreparedRuntime } from '../runtime/runtime.js';
 
 export interface CertifyOptions {
   target: Target;
-  /** Where the target was read. */
+  /** Path of the target file. */
   file: string;
   runtime: PreparedRuntime;
   power: PowerBackendName;
   filesystem?: Filesystem;
   seed: number;
   budgetMs: number;
-  /** An empty directory: certificate and evidence go there. */
+  /** An empty directory for the certificate and the evidence. */
   dir: string;
-  /** The line that tries these faults again, given the seed of a round. */
+  /** Returns the command line that tries these faults again, given the seed of a round. */
   replay(faults: readonly string[], seed: number): string;
   signal: AbortSignal;
   progress(line: string): void;
 }
 
-/** What was certified, and where it is written. */
+/** Result of a certification. */
 export interface CertifyResult {
   certified: CertificateBody;
+  /** Path of the certificate. */
   certificate: string;
-  /** What the gate said of each level's run, with violations and stories. */
+  /** Result of the run of each level, with its violations. */
   runs: { level: Level; result: LevelResult }[];
 }
 
-/** What a run found, in rounds or in states. */
+/** Result of the run of one level, which is a gate or an exploration. */
 export type LevelResult = Pick<GateResult, 'verdict' | 'tookMs' | 'replay' | 'violations' | 'bundle'>;
 
-/** How the budget is shared, by what the rounds of a level usually take. */
+/** Shares of the budget, according to the usual duration of a level's rounds. */
 const BUDGET_SHARES: Readonly<Record<Level, number>> = {
   process: 3,
   torn: 2,
@@ -63,20 +64,20 @@ const BUDGET_SHARES: Readonly<Record<Level, number>> = {
   'crash-states': 2,
   errors: 4,
 };
-/** A level of errors has crashes of its own among its faults, so that what was stored is asked for again. */
+/** Fault that is injected in addition to those of a level: errors need crashes, so that stored messages are read again. */
 const ACCOMPANYING_FAULTS: Readonly<Partial<Record<Level, FaultName>>> = { errors: 'kill' };
 const MIN_LEVEL_BUDGET_MS = 1000;
 
 interface LevelPlan {
   rule: LevelRule;
   selection: Selection;
-  /** The states of one recorded run are explored. */
+  /** True when the level is measured in the crash states of one recorded run. */
   exploresStates: boolean;
 }
 
 /**
- * One run for each level that the target claims, each with the faults of that level and a history of its own, and the
- * certificate that comes of them.
+ * Certifies a target: makes one run for each level that the target claims, with the faults of that level and a separate
+ * history. Writes the certificate that follows from the histories.
  * @throws KitError as `runGate`.
  */
 export async function runCertify(options: CertifyOptions): Promise<CertifyResult> {
@@ -127,7 +128,7 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
   const histories = runs.map(({ level }) => ({ level, file: join(runDir(dir, level), 'history.jsonl') }));
   writeEvidence(dir, facts, parts, histories);
   for (const { level, result } of runs) {
-    // What a run that failed leaves is for people; the history is in the evidence already.
+    // Only the files of a failed run help its reader. The evidence already contains the history of every run.
     if (result.verdict !== 'fail') rmSync(runDir(dir, level), { recursive: true, force: true });
   }
   const statement = certificateOf(readEvidence(dir));
@@ -136,7 +137,7 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
   return { certified: statement.predicate[EXTENSION], certificate, runs };
 }
 
-/** The levels of which the target claims a fault, with what can be tried here. */
+/** Plans the levels of which the target claims a fault, with the faults that are available here. */
 async function planLevels({ target, runtime, power, filesystem }: CertifyOptions): Promise<LevelPlan[]> {
   const claims = new Set<FaultName>(target.guarantee.faults);
   const plans: LevelPlan[] = [];
@@ -157,7 +158,7 @@ async function planLevels({ target, runtime, power, filesystem }: CertifyOptions
       supports: (fault) => runtime.supports(fault),
       enabledFaults,
     });
-    // Of a fault that is only there beside the others its plain form is enough.
+    // An accompanying fault is needed only in its plain form, without the other faults of its family.
     selection.faults = selection.faults.filter(
       ({ name, family }) => family !== accompanying || name === accompanying,
     );
@@ -171,7 +172,7 @@ async function planLevels({ target, runtime, power, filesystem }: CertifyOptions
   return plans;
 }
 
-/** What the disk may hold after a cut is explored where a disk can be recorded, and the target runs on this machine. */
+/** Plans an exploration. It needs a disk that can be recorded, and a target that runs on this machine. */
 function planCrashStates(
   rule: LevelRule,
   { name }: PreparedRuntime,
@@ -212,7 +213,7 @@ async function runLevel(options: CertifyOptions, plan: LevelPlan, budgetMs: numb
     ...common,
     selection,
     power,
-    // A level that has tried all but one of its faults is not granted.
+    // Every round has all faults, because a level is not granted if one of its faults was not tried.
     faultsPerRound: faults.length,
     replay: (seedOfRound) => options.replay(faults, seedOfRound),
   });
@@ -226,7 +227,7 @@ function filesystemName({ type, mountOptions }: Filesystem): string {
   return [type, mountOptions].filter(Boolean).join(':');
 }
 
-/** The programs that a target's commands call and that lie outside its folder, as they are on this machine. */
+/** Returns paths and digests of the programs on this machine that a target's commands call and that are outside its folder. */
 function fingerprintPrograms(target: Target): Facts['programs'] {
   const names = new Set(commandsOf(target).map(([program = '']) => program));
   return [...names].sort().flatMap((name) => {
@@ -238,13 +239,13 @@ function fingerprintPrograms(target: Target): Facts['programs'] {
       if (!relative(target.dir, path).startsWith('..')) return [];
       return [{ name, path, sha256: sha256(readFileSync(path)) }];
     } catch {
-      // What cannot be read cannot be started either; the runs will say so.
+      // A program that cannot be read cannot be started either. The runs report that.
       return [];
     }
   });
 }
 
-/** The images in which a target's services run, by the names that the engine of this machine has for them. */
+/** Returns the digests of the images in which a target's services run, by their names on the engine of this machine. */
 async function fingerprintImages(names: readonly string[]): Promise<Facts['images']> {
   if (names.length === 0) return [];
   const engine: Dockerode = await connectEngine(engineAddress());

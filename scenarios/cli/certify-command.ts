@@ -30,7 +30,7 @@ export interface CertifyFlags extends FaultFlags {
   reporter?: string[];
 }
 
-/** Certifies a target and reports; resolves to the exit code. */
+/** Certifies a target and reports the result. Resolves to the exit code. */
 export async function certifyCommand(
   file: string | undefined,
   flags: CertifyFlags,
@@ -44,7 +44,7 @@ export async function certifyCommand(
   const registry = new Registry(newRunId());
   const defaultDir = join(stateDirectory(), 'certificates', registry.runId);
   const dir = makeEmptyDirectory(flags.out ?? defaultDir);
-  // Half a certificate is none: what a killed run has of it is for `clean`.
+  // An unfinished certificate is useless: register its directory, so that `clean` removes it after this run was killed.
   if (dir === defaultDir) registry.made({ kind: 'directory', path: dir });
   const prepared = await runtime.prepare(target, log);
   const style = styleFor(process.stderr);
@@ -79,7 +79,7 @@ export async function certifyCommand(
   return VERDICT_EXIT_CODES[result.certified.verdict];
 }
 
-/** States are explored on a recorded disk, whatever cuts the power elsewhere. */
+/** Removes the power backend: crash states are always explored on a recorded disk, whatever backend the other levels use. */
 function withoutPower({ power: _, ...flags }: FaultFlags): FaultFlags {
   return flags;
 }

@@ -8,8 +8,9 @@ import { findProgram } from '../../faults/programs.js';
 import { log, printJson } from '../host/console.js';
 
 /**
- * Says what is wrong with a target file, a line for each problem: key path, and what was expected there. 0 when nothing is,
- * 2 when something is; nothing of the target is started.
+ * Checks a target file and reports each problem on one line: the path of the key, and what was expected there. Starts
+ * nothing of the target.
+ * @returns exit code 0 when there is no problem, otherwise 2.
  */
 export function checkCommand(file: string, flags: { json?: boolean }): number {
   const problems = findProblems(file);
@@ -29,7 +30,7 @@ function findProblems(file: string): string[] {
   }
 }
 
-/** Programs that are not on this machine; what runs in an image is looked for there. */
+/** Finds the programs that this machine does not have. Ignores programs that run in an image: the image must have them. */
 function findMissingPrograms({ dir, services, install, verify }: Target): string[] {
   const commands: [string, readonly string[] | undefined][] = [
     ...Object.entries(services).map(([name, { command, image }]): [string, readonly string[] | undefined] => [

@@ -2,7 +2,7 @@ import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { clean } from '../clean/clean.js';
 import { print, printJson } from '../host/console.js';
 
-/** Removes what killed runs left; prints what it did and resolves to the exit code. */
+/** Removes what killed runs left behind, and prints what it removed. Resolves to the exit code. */
 export async function cleanCommand(flags: { json?: boolean }): Promise<number> {
   const cleaned = await clean();
   if (flags.json) printJson(cleaned);

@@ -4,18 +4,18 @@ import t from 'tap';
 import { until } from '../../faults/waiting.js';
 import { processesBelow, TestWorkspace } from '../fixtures/kit.js';
 
-function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  return place;
+function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  return workspace;
 }
 
-/** Between a kill and the start after it there is no process for a moment. */
-async function targetRuns(place: TestWorkspace): Promise<boolean> {
-  return until(() => processesBelow(place.dir).length > 0, 10_000);
+/** Waits until a process of the target runs: between a kill and the next start there is none for a moment. */
+async function targetRuns(workspace: TestWorkspace): Promise<boolean> {
+  return until(() => processesBelow(workspace.dir).length > 0, 10_000);
 }
 
-/** One line for people, no stack. */
+/** Checks that the error is one line, without a stack. Lines of progress do not count. */
 function oneLine(stderr: string): boolean {
   return (
     stderr
@@ -25,12 +25,12 @@ function oneLine(stderr: string): boolean {
   );
 }
 
-t.test('bad usage gets one clear line and exit code 2', async (t) => {
-  const place = newPlace(t);
-  const target = place.queue('');
-  mkdirSync(join(place.dir, 'full'));
-  writeFileSync(join(place.dir, 'full', 'file'), '');
-  writeFileSync(join(place.dir, 'bad.json'), '{ "name": ');
+t.test('wrong usage is reported in one line with exit code 2', async (t) => {
+  const workspace = newWorkspace(t);
+  const target = workspace.queue('');
+  mkdirSync(join(workspace.dir, 'full'));
+  writeFileSync(join(workspace.dir, 'full', 'file'), '');
+  writeFileSync(join(workspace.dir, 'bad.json'), '{ "name": ');
   const cases: [string[], RegExp][] = [
     [['gate', target, '--budget', 'soon'], /--budget.*60s/],
     [['gate', target, '--budget', '501h'], /--budget.*at most 500h/],
@@ -65,12 +65,12 @@ t.test('bad usage gets one clear line and exit code 2', async (t) => {
     [['gate', 'missing.json'], /missing\.json/],
     [['gate', 'bad.json'], /bad\.json.*JSON/],
     [['gate', target, '--nonsense'], /--nonsense/],
-    [['gate', place.target(['/no/such/program', '{port}'])], /services\.server\.command.*no\/such\/program/],
+    [['gate', workspace.target(['/no/such/program', '{port}'])], /services\.server\.command.*no\/such\/program/],
     [['planted', 'no-such-bug'], /no-such-bug/],
     [['fly'], /fly/],
   ];
   for (const [args, expected] of cases) {
-    const { code, stderr, stdout } = await place.run(args);
+    const { code, stderr, stdout } = await workspace.run(args);
     t.equal(code, 2, args.join(' '));
     t.match(stderr, expected);
     t.ok(oneLine(stderr), stderr);
@@ -78,137 +78,137 @@ t.test('bad usage gets one clear line and exit code 2', async (t) => {
   }
 });
 
-t.test('what this machine or version does not have is not measured', async (t) => {
-  const place = newPlace(t);
-  const { code, stderr } = await place.run(['gate', place.queue(''), '--runtime', 'vm']);
+t.test('a runtime that this machine does not have is reported with the exit code for not measured', async (t) => {
+  const workspace = newWorkspace(t);
+  const { code, stderr } = await workspace.run(['gate', workspace.queue(''), '--runtime', 'vm']);
   t.equal(code, 3);
   t.match(stderr, /--runtime vm/);
 });
 
-t.test('a target that dies at once, or never gets ready, is told within the budget', async (t) => {
-  const place = newPlace(t);
+t.test('a target that dies at once, or never gets ready, is reported within the budget', async (t) => {
+  const workspace = newWorkspace(t);
   const cases: [string, RegExp][] = [
     ['process.exit(7)', /not get ready.*server.*code 7/],
     ['setInterval(() => {}, 1000)', /not get ready.*running, and not ready on port/],
   ];
   for (const [source, expected] of cases) {
-    const target = place.target(['{node}', '-e', source, '{port}']);
-    const { code, stderr } = await place.run(['gate', target, '--budget', '3s']);
+    const target = workspace.target(['{node}', '-e', source, '{port}']);
+    const { code, stderr } = await workspace.run(['gate', target, '--budget', '3s']);
     t.equal(code, 3, stderr);
     t.match(stderr, expected);
     t.ok(oneLine(stderr), stderr);
-    t.same(processesBelow(place.dir), []);
+    t.same(processesBelow(workspace.dir), []);
   }
 });
 
-t.test('whoever stops reading ends what is said, and nothing else', async (t) => {
-  const place = newPlace(t);
-  const kit = place.start(['doctor']);
+t.test('a closed stdout ends the output without an error, and does not change the exit code', async (t) => {
+  const workspace = newWorkspace(t);
+  const kit = workspace.start(['doctor']);
   kit.child.stdout?.destroy();
   const { code, stderr } = await kit.waitForExit();
   t.equal(code, 0);
   t.equal(stderr, '');
 });
 
-t.test('an install command that fails is told with its own words', async (t) => {
-  const place = newPlace(t);
-  const install = ['{node}', '-e', 'console.error("no room for a queue"); process.exit(5)'];
-  const { code, stderr } = await place.run(['gate', place.target(['{node}', '{port}'], { install })]);
+t.test('the report of a failed install command contains the output of the command', async (t) => {
+  const workspace = newWorkspace(t);
+  const install = ['{node}', '-e', 'console.error("no space for a queue"); process.exit(5)'];
+  const { code, stderr } = await workspace.run(['gate', workspace.target(['{node}', '{port}'], { install })]);
   t.equal(code, 3);
-  t.match(stderr, /install.*code 5.*no room for a queue/);
+  t.match(stderr, /install.*code 5.*no space for a queue/);
 });
 
-t.test('the first Ctrl-C unwinds: nothing lives on, nothing is left', async (t) => {
-  const place = newPlace(t);
-  const kit = place.start(['gate', place.queue(''), '--budget', '60s']);
+t.test('the first Ctrl-C stops everything in order: no process stays alive, and no resource is left', async (t) => {
+  const workspace = newWorkspace(t);
+  const kit = workspace.start(['gate', workspace.queue(''), '--budget', '60s']);
   await kit.waitForStderr(/^kill/m);
-  t.ok(await targetRuns(place), 'the target was running');
+  t.ok(await targetRuns(workspace), 'the target was running');
   kit.child.kill('SIGINT');
   const { code, stderr, stdout } = await kit.waitForExit();
   t.equal(code, 130, stderr);
   t.equal(stdout, '');
-  t.same(processesBelow(place.dir), []);
-  t.same(readdirSync(join(place.state, 'residue')), []);
-  t.same(readdirSync(join(place.state, 'runs')), []);
+  t.same(processesBelow(workspace.dir), []);
+  t.same(readdirSync(join(workspace.state, 'residue')), []);
+  t.same(readdirSync(join(workspace.state, 'runs')), []);
 });
 
-for (const [command, dir, begun] of [
+for (const [command, dir, started] of [
   ['certify', 'certificates', /^level process/m],
   ['sweep', 'runs', /^kill-syscall|system calls to try/m],
 ] as const) {
-  t.test(`a ${command} that is interrupted leaves nothing`, async (t) => {
-    const place = newPlace(t);
-    const kit = place.start([command, place.queue(''), '--budget', '60s'], { group: true });
-    await kit.waitForStderr(begun);
+  t.test(`a ${command} that is interrupted leaves nothing behind`, async (t) => {
+    const workspace = newWorkspace(t);
+    const kit = workspace.start([command, workspace.queue(''), '--budget', '60s'], { group: true });
+    await kit.waitForStderr(started);
     process.kill(-(kit.child.pid ?? 0), 'SIGINT');
     const { code, stderr } = await kit.waitForExit();
     t.equal(code, 130, stderr);
-    t.same(processesBelow(place.dir), []);
-    t.same(readdirSync(join(place.state, dir)), []);
-    t.same(readdirSync(join(place.state, 'residue')), []);
+    t.same(processesBelow(workspace.dir), []);
+    t.same(readdirSync(join(workspace.state, dir)), []);
+    t.same(readdirSync(join(workspace.state, 'residue')), []);
   });
 }
 
-t.test('the second Ctrl-C ends at once, and kills the target all the same', async (t) => {
-  const place = newPlace(t);
-  const kit = place.start(['gate', place.queue(''), '--budget', '60s']);
+t.test('the second Ctrl-C ends the kit at once, and the target is still killed', async (t) => {
+  const workspace = newWorkspace(t);
+  const kit = workspace.start(['gate', workspace.queue(''), '--budget', '60s']);
   await kit.waitForStderr(/^kill/m);
   kit.child.kill('SIGINT');
   kit.child.kill('SIGINT');
   t.equal((await kit.waitForExit()).code, 130);
-  t.ok(await until(() => processesBelow(place.dir).length === 0, 5000));
-  t.equal((await place.run(['clean'])).code, 0);
-  t.same(readdirSync(join(place.state, 'residue')), []);
+  t.ok(await until(() => processesBelow(workspace.dir).length === 0, 5000));
+  t.equal((await workspace.run(['clean'])).code, 0);
+  t.same(readdirSync(join(workspace.state, 'residue')), []);
 });
 
-t.test('SIGTERM unwinds too, with its own exit code', async (t) => {
-  const place = newPlace(t);
-  const kit = place.start(['gate', place.queue(''), '--budget', '60s']);
+t.test('SIGTERM stops everything in order too, with exit code 143', async (t) => {
+  const workspace = newWorkspace(t);
+  const kit = workspace.start(['gate', workspace.queue(''), '--budget', '60s']);
   await kit.waitForStderr(/^round 1/m);
   kit.child.kill('SIGTERM');
   t.equal((await kit.waitForExit()).code, 143);
-  t.same(processesBelow(place.dir), []);
+  t.same(processesBelow(workspace.dir), []);
 });
 
-t.test('what a killed kit leaves is removed by clean, and a kit that lives keeps all it has', async (t) => {
-  const place = newPlace(t);
-  const target = place.queue('');
-  const killed = place.start(['gate', target, '--budget', '60s']);
+t.test('clean removes what a killed kit left behind, and does not touch the resources of a running kit', async (t) => {
+  const workspace = newWorkspace(t);
+  const target = workspace.queue('');
+  const killed = workspace.start(['gate', target, '--budget', '60s']);
   await killed.waitForStderr(/^round 1/m);
-  t.ok(await targetRuns(place));
+  t.ok(await targetRuns(workspace));
   killed.child.kill('SIGKILL');
   await killed.waitForExit();
-  t.not(processesBelow(place.dir).length, 0, 'the target lives on without the kit');
-  const [leftRun] = readdirSync(join(place.state, 'runs'));
-  const living = place.start(['gate', target, '--budget', '8s', '--json']);
-  await living.waitForStderr(/^kill/m);
+  t.not(processesBelow(workspace.dir).length, 0, 'the target is still alive after the kit was killed');
+  const [leftRun] = readdirSync(join(workspace.state, 'runs'));
+  const running = workspace.start(['gate', target, '--budget', '8s', '--json']);
+  await running.waitForStderr(/^kill/m);
 
-  const { code, stdout } = await place.run(['clean', '--json']);
+  const { code, stdout } = await workspace.run(['clean', '--json']);
   t.equal(code, 0);
   const cleaned = JSON.parse(stdout) as { runs: { runId: string; processes: number }[]; inUse: string[] };
   t.match(cleaned.runs, [{ runId: leftRun }]);
   t.ok((cleaned.runs[0]?.processes ?? 0) > 0);
   t.equal(cleaned.inUse.length, 1);
-  t.notOk(readdirSync(join(place.state, 'runs')).includes(leftRun ?? ''));
-  t.equal((await living.waitForExit()).code, 0, 'the other run went on undisturbed');
+  t.notOk(readdirSync(join(workspace.state, 'runs')).includes(leftRun ?? ''));
+  t.equal((await running.waitForExit()).code, 0, 'clean did not disturb the other run');
 
-  const again = await place.run(['clean']);
+  const again = await workspace.run(['clean']);
   t.match(again, { code: 0, stdout: 'nothing was left\n' });
-  t.same(processesBelow(place.dir), []);
+  t.same(processesBelow(workspace.dir), []);
 });
 
-t.test('two gates at once do not meet', async (t) => {
-  const place = newPlace(t);
-  const target = place.queue('');
+t.test('two gates at the same time do not disturb each other', async (t) => {
+  const workspace = newWorkspace(t);
+  const target = workspace.queue('');
   const runs = ['a', 'b'].map(() =>
-    place.run(['gate', target, '--rounds', '1', '--budget', '60s', '--seed', '5']),
+    workspace.run(['gate', target, '--rounds', '1', '--budget', '60s', '--seed', '5']),
   );
   for (const { code, stderr } of await Promise.all(runs)) t.equal(code, 0, stderr);
 });
 
-t.test('doctor names what is there, and of what is not why and how to get it', async (t) => {
-  const place = newPlace(t);
-  const { code, stdout } = await place.run(['doctor', '--json']);
+t.test('doctor lists what this machine has, and for each missing item the reason and a remedy', async (t) => {
+  const workspace = newWorkspace(t);
+  const { code, stdout } = await workspace.run(['doctor', '--json']);
   t.equal(code, 0);
   const report = JSON.parse(stdout) as Record<
     string,
@@ -219,11 +219,11 @@ t.test('doctor names what is there, and of what is not why and how to get it', a
   for (const { name, available, why, remedy } of Object.values(report).flat()) {
     t.ok(available || (why && remedy), name);
   }
-  t.match((await place.run(['doctor'])).stdout, /Runtimes\n {2}process +yes/);
+  t.match((await workspace.run(['doctor'])).stdout, /Runtimes\n {2}process +yes/);
 });
 
-t.test('help names every limit, and defaults as they are typed', async (t) => {
-  const place = newPlace(t);
+t.test('the help names every limit, and shows the defaults as a user would type them', async (t) => {
+  const workspace = newWorkspace(t);
   const cases: [string, RegExp[]][] = [
     ['gate', [/--rounds <n>/, /\(default: 90s\)/, /\(default: process\)/]],
     ['sweep', [/--calls <n>/, /--each <n>/, /\(default: 60s\)/]],
@@ -231,17 +231,17 @@ t.test('help names every limit, and defaults as they are typed', async (t) => {
     ['planted', [/\(default:\s+gate,simulate,explore\)/]],
   ];
   for (const [command, expected] of cases) {
-    const { code, stdout } = await place.run([command, '--help']);
+    const { code, stdout } = await workspace.run([command, '--help']);
     t.equal(code, 0);
     for (const text of expected) t.match(stdout, text, command);
   }
 });
 
-t.test('queue passes the rest of the line, and the exit code, through', async (t) => {
-  const place = newPlace(t);
-  const help = await place.run(['queue', '--help']);
+t.test('queue passes on the rest of the command line and returns the exit code', async (t) => {
+  const workspace = newWorkspace(t);
+  const help = await workspace.run(['queue', '--help']);
   t.equal(help.code, 0);
   t.match(help.stdout, /install/);
-  const wrong = await place.run(['queue', 'install', '--no-such-flag']);
+  const wrong = await workspace.run(['queue', 'install', '--no-such-flag']);
   t.equal(wrong.code, 2);
 });

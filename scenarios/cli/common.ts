@@ -8,13 +8,16 @@ import { makeWritableDirectory } from '../host/directories.js';
 import { shellQuote } from '../host/shell.js';
 import type { Interrupts } from './interrupt.js';
 
-/** Seeds that are chosen at random stay short enough to be typed. */
+/** Upper bound of random seeds, which are thus short enough to be typed. */
 export const MAX_RANDOM_SEED = 1_000_000;
 
-/** What became of work that a signal may have stopped. */
+/** The result of work, or the exit code of the signal that interrupted it. */
 export type InterruptibleResult<T> = { result: T } | { exitCode: number };
 
-/** Waits for the work. What fails because everything is being stopped is no news: then there is only the exit code. */
+/**
+ * Waits for the work. After an interruption it returns only the exit code: if the work fails then, stopping it is the cause.
+ * @throws the error of the work when no signal arrived.
+ */
 export async function unlessInterrupted<T>(
   interrupts: Interrupts,
   work: Promise<T>,
@@ -23,7 +26,8 @@ export async function unlessInterrupted<T>(
   try {
     outcome = { result: await work };
   } catch (error) {
-    // A terminal's Ctrl-C reaches what the kit has started too, whose end may be seen before the kit's own signal.
+    // A terminal's Ctrl-C also reaches the processes that the kit has started. The kit may notice their end before it
+    // receives its own signal: without this line it would report their end as an error.
     await processPendingEvents();
     if (interrupts.exitCode() === undefined) throw error;
   }
@@ -33,7 +37,7 @@ export async function unlessInterrupted<T>(
     : outcome;
 }
 
-/** How and where faults are done, as flags of every command that does some. */
+/** Flags of every command that injects faults: which faults, and where. */
 export interface FaultFlags {
   runtime: string;
   faults?: string[];
@@ -41,7 +45,11 @@ export interface FaultFlags {
   fs?: Filesystem;
 }
 
-/** A directory for evidence, which of two runs is never mixed; it is made, told before the run and not after minutes of it. */
+/**
+ * Makes the directory for the evidence of a run, and returns its absolute path. It must be empty, so that the evidence of
+ * two runs is never mixed. It is made before the run, so that a wrong path is reported at once and not after minutes.
+ * @throws KitError bad-usage when it cannot be made or written to, or is not empty.
+ */
 export function makeEmptyDirectory(path: string): string {
   const full = resolve(path);
   makeWritableDirectory(full, `--out ${path}`);
@@ -51,7 +59,10 @@ export function makeEmptyDirectory(path: string): string {
   return full;
 }
 
-/** The line that runs the gate, or another command of the same flags, with a seed on the same ground. */
+/**
+ * Returns the command line that runs the gate, or another command with the same flags, with this seed on the same runtime,
+ * power backend and filesystem.
+ */
 export function replayCommandLine(
   file: string | undefined,
   flags: FaultFlags & { rounds?: number },

@@ -7,13 +7,15 @@ import { table } from '../report/table.js';
 import { RUNTIMES } from '../runtime/choice/runtimes.js';
 import { POWER_BACKENDS } from '../runtime/power-backends.js';
 
-/** One thing that this machine has or has not. */
+/** A runtime, fault or power backend, and whether this machine has it. */
 export interface Capability {
   name: string;
   available: boolean;
+  /** Why it is not available. */
   why?: string;
+  /** How to make it available. */
   remedy?: string;
-  /** How it is done where there is more than one way. */
+  /** The method that is used, when there is more than one. */
   how?: string;
 }
 
@@ -23,7 +25,7 @@ export interface DoctorReport {
   power: Capability[];
 }
 
-/** What this machine can do; prints it and resolves to the exit code. */
+/** Prints the capabilities of this machine. Resolves to the exit code. */
 export async function doctorCommand(flags: { json?: boolean }): Promise<number> {
   const report = await inspectMachine();
   if (flags.json) printJson(report);
@@ -31,6 +33,7 @@ export async function doctorCommand(flags: { json?: boolean }): Promise<number> 
   return EXIT_CODES.pass;
 }
 
+/** Checks which runtimes, faults and power backends this machine has. */
 export async function inspectMachine(): Promise<DoctorReport> {
   return {
     runtimes: [
@@ -55,9 +58,9 @@ function capabilityOf(name: string, availability: Availability): Capability {
   return { name, available: false, why: availability.why, remedy: availability.remedy };
 }
 
-/** What is done by processes' tools, and on a disk that can do it below the filesystem. */
-function betterMethodOf({ preferredDisk: betterOn }: Fault): Pick<Capability, 'how'> {
-  return betterOn === undefined ? {} : { how: 'behind dm-flakey by the disk itself' };
+/** Describes the better method of a fault that is injected into processes, or by a disk below the filesystem. */
+function betterMethodOf({ preferredDisk }: Fault): Pick<Capability, 'how'> {
+  return preferredDisk === undefined ? {} : { how: 'behind dm-flakey by the disk itself' };
 }
 
 function formatReport(report: DoctorReport): string[] {

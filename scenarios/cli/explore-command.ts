@@ -29,7 +29,7 @@ export interface ExploreFlags {
   keep?: boolean;
 }
 
-/** Explores the crash states of one recorded run and reports; resolves to the exit code. */
+/** Explores the crash states of one recorded run and reports the result. Resolves to the exit code. */
 export async function exploreCommand(
   file: string | undefined,
   flags: ExploreFlags,

@@ -3,10 +3,10 @@ import type { Filesystem } from '../../faults/power/filesystem.js';
 
 const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 const MAX_SEED = 2 ** 40;
-/** A timer of Node's cannot wait for longer than 596 hours: it goes off at once. */
+/** Upper bound of a budget. A timer of Node cannot wait longer than 596 hours: it would fire at once. */
 const MAX_BUDGET_MS = 500 * 3_600_000;
 
-/** `60s`, `5m`, `1500ms`, `1h` as milliseconds. */
+/** Parses a time such as `60s`, `5m`, `1500ms` or `1h`, and returns milliseconds. */
 export function parseBudget(text: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text);
   const ms = Number(match?.[1]) * (UNITS_MS[match?.[2] ?? ''] ?? Number.NaN);
@@ -16,6 +16,7 @@ export function parseBudget(text: string): number {
   return Math.round(ms);
 }
 
+/** Parses a seed: a whole number from 0 to 2^40. */
 export function parseSeed(text: string): number {
   const seed = Number(text);
   if (!/^\d+$/.test(text) || seed > MAX_SEED) {
@@ -24,7 +25,7 @@ export function parseSeed(text: string): number {
   return seed;
 }
 
-/** A whole number from 1. */
+/** Parses a whole number from 1, of at most 6 digits. */
 export function parseCount(text: string): number {
   const count = Number(text);
   if (!/^\d{1,6}$/.test(text) || count < 1) {
@@ -33,13 +34,13 @@ export function parseCount(text: string): number {
   return count;
 }
 
-/** A whole number from 0. */
+/** Parses a whole number from 0, of at most 9 digits. */
 export function parseIndex(text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);
   throw new InvalidArgumentError('expected a whole number from 0.');
 }
 
-/** Names with commas between. */
+/** Parses names with commas between them. */
 export function parseNames(text: string): string[] {
   const names = text.split(',').map((name) => name.trim());
   if (names.some((name) => name === '')) {
@@ -48,7 +49,7 @@ export function parseNames(text: string): string[] {
   return names;
 }
 
-/** `ext4`, `xfs`, or one of them with mount options behind a colon: `ext4:commit=1,data=journal`. */
+/** Parses `ext4` or `xfs`, with optional mount options after a colon, such as `ext4:commit=1,data=journal`. */
 export function parseFilesystem(text: string): Filesystem {
   const match = /^(ext4|xfs)(?::([\w=,.-]+))?$/.exec(text);
   const type = match?.[1];
@@ -64,7 +65,10 @@ export function parseFilesystem(text: string): Filesystem {
   return { type, mountOptions };
 }
 
-/** `list`, `junit:report.xml`, several with commas between; the flag may be given again. */
+/**
+ * Parses reporters such as `list` or `junit:report.xml`, with commas between them. Appends them to those of the earlier
+ * occurrences of the flag.
+ */
 export function collectReporters(text: string, previous: readonly string[] | undefined): string[] {
   return [...(previous ?? []), ...parseNames(text)];
 }

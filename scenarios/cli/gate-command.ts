@@ -28,7 +28,7 @@ export interface GateFlags extends FaultFlags {
   keep?: boolean;
 }
 
-/** Runs the gate and reports; resolves to the exit code. */
+/** Runs the gate and reports the result. Resolves to the exit code. */
 export async function gateCommand(
   file: string | undefined,
   flags: GateFlags,

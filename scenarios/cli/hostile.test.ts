@@ -8,34 +8,40 @@ import { allProcesses } from '../host/processes.js';
 import { packageRoot } from '../host/version.js';
 
 const PROGRAM = join(packageRoot(), 'conformance/fixtures/hostile.mjs');
-/** Far above what any of these takes, on a loaded machine too; without a limit a hang would be one. */
+/**
+ * Limit of each test, in milliseconds, far above what it takes on a loaded machine. Without a limit, a kit that hangs
+ * would hang the tests.
+ */
 const HANG_MS = 120_000;
 
-function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  return place;
+function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  return workspace;
 }
 
-function hostile(place: TestWorkspace, how: string): string {
-  return place.target(['{node}', PROGRAM, '--data', '{data}', '--port', '{port}', '--how', how], {
+function hostile(workspace: TestWorkspace, how: string): string {
+  return workspace.target(['{node}', PROGRAM, '--data', '{data}', '--port', '{port}', '--how', how], {
     guarantee: { faults: ['kill'], duplicatesPerCrash: 0, recoverySeconds: 3 },
   });
 }
 
-/** Processes of the hostile program that work in this place, whatever their environment says. */
-function alive(place: TestWorkspace): number[] {
+/**
+ * Returns the processes of the hostile program that use this workspace. It searches the command lines, because a hostile
+ * process may have changed its environment.
+ */
+function alive(workspace: TestWorkspace): number[] {
   return allProcesses().flatMap(({ pid }) => {
     try {
-      const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1');
-      return words.includes(PROGRAM) && words.includes(place.dir) ? [pid] : [];
+      const commandLine = readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+      return commandLine.includes(PROGRAM) && commandLine.includes(workspace.dir) ? [pid] : [];
     } catch {
       return [];
     }
   });
 }
 
-const CASES: [how: string, code: number, said: RegExp][] = [
+const CASES: [how: string, code: number, reason: RegExp][] = [
   ['never-answers', 3, /did not get ready.*running, and not ready on port/],
   ['ready-and-silent', 3, /nothing was confirmed/],
   ['nonsense', 3, /nothing was confirmed/],
@@ -43,26 +49,29 @@ const CASES: [how: string, code: number, said: RegExp][] = [
   ['forks-away', 3, /did not get ready.*server ended with code 0|nothing was confirmed/],
 ];
 
-for (const [how, code, said] of CASES) {
+for (const [how, code, reason] of CASES) {
   t.test(
-    `a target that is '${how}' ends with a word, and leaves nothing`,
+    `a gate of the hostile target '${how}' ends with a reason and leaves nothing behind`,
     { timeout: HANG_MS },
     async (t) => {
-      const place = newPlace(t);
-      const ended = await place.run(['gate', hostile(place, how), '--budget', '4s', '--seed', '3']);
+      const workspace = newWorkspace(t);
+      const ended = await workspace.run(['gate', hostile(workspace, how), '--budget', '4s', '--seed', '3']);
       t.equal(ended.code, code, ended.stderr);
-      t.match(ended.stderr, said);
+      t.match(ended.stderr, reason);
       t.notMatch(ended.stderr, /\n\s+at /, 'no stack trace');
-      t.same(processesBelow(place.dir), []);
-      t.ok(await until(() => alive(place).length === 0, 2000), 'nothing lives on');
+      t.same(processesBelow(workspace.dir), []);
+      t.ok(await until(() => alive(workspace).length === 0, 2000), 'no process of the target is alive');
     },
   );
 }
 
-/** Its server is a correct queue; a second service, of which no port tells, cannot stay up. */
-function withDying(place: TestWorkspace, source: string): string {
+/**
+ * Makes a target whose server is a correct queue, and whose second service runs the shell script `source`. The second
+ * service has no port, so that only its exit shows that it is not up.
+ */
+function withDying(workspace: TestWorkspace, source: string): string {
   const queue = join(packageRoot(), 'conformance/fixtures/queue.mjs');
-  return place.target([], {
+  return workspace.target([], {
     services: {
       server: { command: ['{node}', queue, '--data', '{data}', '--port', '{port}'] },
       helper: { command: ['/bin/sh', '-c', source, '{data}'] },
@@ -71,14 +80,14 @@ function withDying(place: TestWorkspace, source: string): string {
 }
 
 t.test(
-  'a service without a port that dies right after each start is told',
+  'a service without a port that dies right after each start is reported',
   { timeout: HANG_MS },
   async (t) => {
-    const place = newPlace(t);
-    const ended = await place.run([
+    const workspace = newWorkspace(t);
+    const ended = await workspace.run([
       'gate',
-      // So soon that it has died often enough between faults on a loaded machine, too.
-      withDying(place, 'sleep 0.02; exit 7'),
+      // Die so early that the service dies often enough between two faults, even on a loaded machine.
+      withDying(workspace, 'sleep 0.02; exit 7'),
       '--budget',
       '40s',
       '--seed',
@@ -87,18 +96,18 @@ t.test(
     t.equal(ended.code, 3, ended.stderr);
     t.match(ended.stderr, /helper ended with code 7(, 31 times| right after each of 31 starts)/);
     t.notMatch(ended.stderr, /\n\s+at /, 'no stack trace');
-    t.same(processesBelow(place.dir), []);
+    t.same(processesBelow(workspace.dir), []);
   },
 );
 
-t.test('one that a fault has broken is a recovery that failed', { timeout: HANG_MS }, async (t) => {
-  const place = newPlace(t);
-  // The first one stays up, and none after it.
+t.test('a service that does not stay up after a fault is a failed recovery', { timeout: HANG_MS }, async (t) => {
+  const workspace = newWorkspace(t);
+  // The first process stays up. Every later one exits at once.
   const once = 'test -e "$0/broken" && exit 7; touch "$0/broken"; exec sleep 600';
-  const target = withDying(place, `sleep 0.01; ${once}`);
-  const ended = await place.run(['gate', target, '--budget', '25s', '--seed', '3', '--json']);
+  const target = withDying(workspace, `sleep 0.01; ${once}`);
+  const ended = await workspace.run(['gate', target, '--budget', '25s', '--seed', '3', '--json']);
   t.equal(ended.code, 1, ended.stderr);
-  // On a slow machine the time for the recovery is over first.
+  // On a slow machine the recovery times out before the service has died 31 times.
   t.match(ended.stdout, /helper ended with code 7(, \d+ times| right after each of 31 starts)/);
 });
 
@@ -107,13 +116,13 @@ t.test(
   'a target that fills the disk is stopped before the disk is full',
   { timeout: HANG_MS, skip: root },
   async (t) => {
-    const place = newPlace(t);
-    mkdirSync(place.state, { recursive: true });
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256m', 'plugpull-test', place.state]);
+    const workspace = newWorkspace(t);
+    mkdirSync(workspace.state, { recursive: true });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256m', 'plugpull-test', workspace.state]);
     try {
-      const ended = await place.run([
+      const ended = await workspace.run([
         'gate',
-        hostile(place, 'fills-the-disk'),
+        hostile(workspace, 'fills-the-disk'),
         '--budget',
         '20s',
         '--seed',
@@ -122,9 +131,9 @@ t.test(
       t.equal(ended.code, 3, ended.stderr);
       t.match(ended.stderr, /the disk of .* is almost full/);
       t.notMatch(ended.stderr, /\n\s+at /, 'no stack trace');
-      t.same(processesBelow(place.dir), []);
+      t.same(processesBelow(workspace.dir), []);
     } finally {
-      execFileSync('umount', ['-l', place.state]);
+      execFileSync('umount', ['-l', workspace.state]);
     }
   },
 );

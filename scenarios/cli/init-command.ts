@@ -13,7 +13,10 @@ export interface InitFlags {
   out?: string;
 }
 
-/** Writes a target file to start from; never over another one. */
+/**
+ * Writes a target file to start from, and never overwrites a file. Returns the exit code.
+ * @throws KitError bad-usage when the file exists or cannot be written.
+ */
 export function initCommand(flags: InitFlags): number {
   const out = flags.out ?? `${flags.name}.json`;
   const file = resolve(out);

@@ -1,16 +1,17 @@
 import { SIGNAL_EXIT_CODES } from '../../conformance/exit-codes.js';
 import { log } from '../host/console.js';
 
-/** A signal that ends the program; the shell's code for it is 128 and its number. */
+/** SIGINT and SIGTERM, as an abort signal and an exit code. */
 export interface Interrupts {
   readonly signal: AbortSignal;
-  /** The exit code that the interruption means; undefined when there was none. */
+  /** Returns the exit code for the signal that arrived: 128 plus its number. Returns undefined when none arrived. */
   exitCode(): number | undefined;
 }
 
 /**
- * The first Ctrl-C asks everything to unwind, the second ends the program at once: what listens to `exit` still
- * kills what it has started, and what it cannot remove in that moment is left for `clean`.
+ * Watches for SIGINT and SIGTERM. The first signal aborts, so that everything is stopped in order. The second one ends
+ * the program at once: the listeners of `exit` still kill the processes that were started, and `clean` removes what they
+ * cannot remove.
  */
 export function watchInterrupts(): Interrupts {
   const controller = new AbortController();

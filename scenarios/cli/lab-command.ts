@@ -2,21 +2,21 @@ import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { log, print, printJson } from '../host/console.js';
 import { type LabRecord, labDown, labStatus, labUp } from '../runtime/vm/lab/lab.js';
 
-/** `lab up`: prints where the VM is and resolves to the exit code. */
+/** Runs `lab up`: starts the VM and prints its addresses. Resolves to the exit code. */
 export async function labUpCommand(flags: { json?: boolean }): Promise<number> {
   const record = await labUp(log);
   printStatus(flags, { state: 'up', ...labFacts(record) }, `up: ${describeLab(record)}`);
   return EXIT_CODES.pass;
 }
 
-/** `lab down`: ends the VM, whatever state it is in. */
+/** Runs `lab down`: stops the VM, whatever its state is. Resolves to the exit code. */
 export async function labDownCommand(flags: { json?: boolean }): Promise<number> {
   const was = await labDown();
   printStatus(flags, { state: 'down', was }, was ? 'down' : 'no lab VM was up');
   return EXIT_CODES.pass;
 }
 
-/** `lab status`: one line; 0 when it is up, 3 when it is not. */
+/** Runs `lab status`: prints one line. Resolves to exit code 0 when the VM is up, otherwise to 3. */
 export async function labStatusCommand(flags: { json?: boolean }): Promise<number> {
   const status = await labStatus();
   switch (status.kind) {

@@ -25,9 +25,9 @@ import type { ReplayFlags } from './replay-command.js';
 import type { SweepFlags } from './sweep-command.js';
 import type { SystemsFlags } from './systems-command.js';
 
-// Each command is loaded when it is asked for: all of them together take half a second.
+// Each command is imported when it runs, because importing all of them takes half a second.
 
-/** Enough time for every fault that the reference implementation claims, and for twenty power cuts. */
+/** Default budget of a gate: enough for every fault that the reference implementation claims, and for 20 power cuts. */
 const GATE_BUDGET = '90s';
 const CERTIFY_BUDGET = '5m';
 const DEFAULT_BUDGET = '60s';
@@ -281,7 +281,7 @@ program
   .addOption(
     new Option(
       '--modes <a,b>',
-      'ways to hunt, in this order: gate, simulate, explore, flakey (a gate with power cuts by dm-flakey)',
+      'modes of the hunt: gate, simulate, explore, flakey (a gate with power cuts by dm-flakey); those that found the bug before are tried first',
     )
       .argParser(parseNames)
       .default(['gate', 'simulate', 'explore'], 'gate,simulate,explore'),
@@ -329,7 +329,7 @@ program
     process.exitCode = await queueCommand(args);
   });
 
-// What fails in a timer or an event has nobody to catch it. Leaving runs what listens to `exit`, which stops the target.
+// No caller can catch an error of a timer or an event. The call of exit runs the listeners of `exit`, which stop the target.
 process.on('uncaughtException', (error) => {
   reportError(error);
   process.exit();
@@ -342,7 +342,7 @@ try {
     process.exitCode = error.exitCode === 0 ? EXIT_CODES.pass : EXIT_CODES.usage;
   else {
     reportError(error);
-    // What failed may have left something behind that would keep this process alive.
+    // Exit explicitly: the failed command may have left an open handle that would keep this process alive.
     process.exit();
   }
 }
@@ -351,13 +351,19 @@ function runtimeOption(description = 'where the services of the target run: proc
   return new Option('--runtime <name>', description).default('process', 'process');
 }
 
-/** @param defaultTime shown in the help as it is written here. */
+/**
+ * Makes the option `--budget`.
+ * @param defaultTime the default; the help shows it as it is written here.
+ */
 function budgetOption(description: string, defaultTime?: string): Option {
   const option = new Option('--budget <time>', description).argParser(parseBudget);
   return defaultTime === undefined ? option : option.default(parseBudget(defaultTime), defaultTime);
 }
 
-/** One line for what a person can do something about; the stack besides for what is a bug of the kit. */
+/**
+ * Reports an error on one line, and sets the exit code. Prints the stack too when the error is a bug of the kit: the user
+ * can correct only the other errors.
+ */
 function reportError(error: unknown): void {
   const isKitError = error instanceof KitError;
   const writeFailed = !isKitError && isWriteFailure(error);
@@ -369,7 +375,7 @@ function reportError(error: unknown): void {
   process.exitCode = isKitError ? error.exitCode : EXIT_CODES.kitFailed;
 }
 
-/** Where a run writes there is no room, or no right to. */
+/** Checks whether an error means that there is no free space, or no permission, to write a file. */
 function isWriteFailure(error: unknown): boolean {
   if (!(error instanceof Error && 'code' in error)) return false;
   const noSpaceCodes: unknown[] = ['ENOSPC', 'EDQUOT', 'EROFS'];

@@ -9,7 +9,7 @@ const SOURCE_FOLDERS = ['reference-impl', 'conformance', 'faults', 'scenarios', 
 
 const root = packageRoot();
 
-/** Paths of all files of the sources, relative to the root. */
+/** Paths of all files in the source folders, relative to the root. */
 const sourceFiles = SOURCE_FOLDERS.flatMap((folder) =>
   readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
 );
@@ -39,9 +39,10 @@ function anchorsOf(text: string): Set<string> {
   );
 }
 
-function* matchesIn(pattern: RegExp): Generator<{ manual: Manual; found: string }> {
+/** Returns the first group of every match, with the manual that contains it. */
+function* matchesIn(pattern: RegExp): Generator<{ manual: Manual; reference: string }> {
   for (const manual of manuals)
-    for (const match of manual.text.matchAll(pattern)) yield { manual, found: match[1] ?? '' };
+    for (const match of manual.text.matchAll(pattern)) yield { manual, reference: match[1] ?? '' };
 }
 
 t.test('README.md is short', async (t) => {
@@ -56,11 +57,11 @@ t.test('each source folder has a manual, to which README.md links', async (t) =>
 
 t.test('every relative link of a manual leads to a file, and its anchor to a heading', async (t) => {
   let links = 0;
-  for (const { manual, found } of matchesIn(/\]\((?!https?:)([^)\s]+)\)/g)) {
+  for (const { manual, reference } of matchesIn(/\]\((?!https?:)([^)\s]+)\)/g)) {
     links++;
-    const [path = '', anchor] = found.split('#');
+    const [path = '', anchor] = reference.split('#');
     const file = path === '' ? manual.file : relative(root, join(root, dirname(manual.file), path));
-    const where = `${manual.file}: ${found}`;
+    const where = `${manual.file}: ${reference}`;
     t.ok(existsSync(join(root, file)), where);
     if (anchor === undefined || !existsSync(join(root, file))) continue;
     t.ok(anchorsOf(readFileSync(join(root, file), 'utf8')).has(anchor), `${where} is a heading`);
@@ -70,18 +71,18 @@ t.test('every relative link of a manual leads to a file, and its anchor to a hea
 
 t.test('every compiled file that a manual names has a source', async (t) => {
   let files = 0;
-  for (const { manual, found } of matchesIn(/\bdist\/([\w./-]+)\.js\b/g)) {
+  for (const { manual, reference } of matchesIn(/\bdist\/([\w./-]+)\.js\b/g)) {
     files++;
-    t.ok(existsSync(join(root, `${found}.ts`)), `${manual.file}: dist/${found}.js`);
+    t.ok(existsSync(join(root, `${reference}.ts`)), `${manual.file}: dist/${reference}.js`);
   }
   t.ok(files > 10, `${files} files`);
 });
 
 t.test('every source file that a manual names exists', async (t) => {
-  for (const { manual, found } of matchesIn(/(?<![\w./*-])([\w./-]+\.ts)\b/g)) {
-    const candidates = [join(root, found), join(root, dirname(manual.file), found)];
-    const exists = found.includes('/') ? candidates.some((path) => existsSync(path)) : sourceNames.has(found);
-    t.ok(exists, `${manual.file}: ${found}`);
+  for (const { manual, reference } of matchesIn(/(?<![\w./*-])([\w./-]+\.ts)\b/g)) {
+    const candidates = [join(root, reference), join(root, dirname(manual.file), reference)];
+    const exists = reference.includes('/') ? candidates.some((path) => existsSync(path)) : sourceNames.has(reference);
+    t.ok(exists, `${manual.file}: ${reference}`);
   }
 });
 
@@ -89,6 +90,6 @@ t.test('every npm script that a manual names exists', async (t) => {
   const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
     scripts: Record<string, string>;
   };
-  for (const { manual, found } of matchesIn(/\bnpm run (?:--silent )?([\w:-]*\w)/g))
-    t.ok(found in scripts, `${manual.file}: npm run ${found}`);
+  for (const { manual, reference } of matchesIn(/\bnpm run (?:--silent )?([\w:-]*\w)/g))
+    t.ok(reference in scripts, `${manual.file}: npm run ${reference}`);
 });

@@ -33,19 +33,23 @@ export interface PlantedFlags {
   json?: boolean;
 }
 
-/** A hunt mostly waits; more at a time would take the processor from each other. */
+/**
+ * Default upper bound of the number of hunts at a time. A hunt mostly waits, but more hunts would take processor time from
+ * each other.
+ */
 const MAX_JOBS = 2;
 
 /**
- * Hunts planted bugs, or gates the original. Exit code 0 when every bug was found that can be looked for here, and
- * nothing turned red in the original; 1 when not; 4 when the kit failed in one of them.
+ * Hunts planted bugs, or runs gates on the original.
+ * @returns exit code 0 when every bug was found that can be hunted on this machine, or no gate on the original failed;
+ *   otherwise 1. 4 when the kit failed in one of the hunts or gates.
  */
 export async function plantedCommand(
   ids: string[],
   flags: PlantedFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  // Hunts run the kit's own program: when this one is killed, `clean` ends those too.
+  // Hunts start further processes of the kit. Mark them, so that `clean` also ends them after this process was killed.
   const registry = new Registry(newRunId());
   try {
     return await runHunts(ids, flags, interrupts, { [RUN_VARIABLE]: registry.runId });
@@ -111,7 +115,7 @@ async function huntAndLog(
   return huntResult;
 }
 
-/** One row for each mode. */
+/** Formats one row for each mode. */
 function resultRows({ id, expected, modes }: HuntResult): string[][] {
   return Object.entries(modes).map(([mode, { outcome, red, runs, seconds, seed, why }]) => [
     id,
@@ -126,7 +130,7 @@ function resultRows({ id, expected, modes }: HuntResult): string[][] {
   ]);
 }
 
-/** Changes what is kept, and the table in the README with it. */
+/** Changes the saved results, and updates the table in the manual. */
 function updateResults(change: (results: Results) => Results): void {
   const results = change(readResults());
   writeResults(results);
@@ -136,6 +140,6 @@ function updateResults(change: (results: Results) => Results): void {
 function exitCodeOf(hunts: readonly HuntResult[]): number {
   const failed = hunts.some(({ modes }) => Object.values(modes).some(({ outcome }) => outcome === 'error'));
   if (failed) return EXIT_CODES.kitFailed;
-  const found = hunts.map(overallOutcome);
-  return found.includes('no') || found.includes('other') ? EXIT_CODES.violation : EXIT_CODES.pass;
+  const outcomes = hunts.map(overallOutcome);
+  return outcomes.includes('no') || outcomes.includes('other') ? EXIT_CODES.violation : EXIT_CODES.pass;
 }

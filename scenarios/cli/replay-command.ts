@@ -34,7 +34,7 @@ export interface ReplayFlags {
   json?: boolean;
 }
 
-/** Replays a bundle; resolves to the exit code. */
+/** Replays a bundle and reports the result. Resolves to the exit code. */
 export async function replayCommand(
   file: string,
   flags: ReplayFlags,
@@ -82,7 +82,7 @@ export async function replayCommand(
     if (flags.json) printJson(result);
     return VERDICT_EXIT_CODES[result.verdict];
   } finally {
-    // What stays is for `clean`, which knows it by the registry.
+    // Leave a workspace that is used further in the registry, so that `clean` can remove it.
     if (!keepWorkspace) {
       removeWorkspaceDir(registry, workspaceDir);
       registry.close();
@@ -103,14 +103,17 @@ function logBundle({ manifest }: Bundle): void {
   if (manifest.omittedFiles.length > 0) log(`too large for the bundle: ${manifest.omittedFiles.join(', ')}`);
 }
 
-/** Where the data of the target is that a bundle has: on the disk that was mounted, or as plain files. */
+/** Returns the directory of the target's data that a bundle contains: on the mounted disk, or as plain files. */
 function dataDirectoryOf({ dir, manifest }: Bundle, workspaceDir: string): string {
   const mounted = join(workspaceDir, 'disk', 'data');
   if (existsSync(mounted) || manifest.case.kind === 'crash-state') return mounted;
   return join(dir, `round-${manifest.case.round}`, 'data-at-end');
 }
 
-/** Finds the recorded disk, and says what it is; it is mounted when `keep`. */
+/**
+ * Opens the recorded disk of a bundle and returns lines that describe it. Mounts the disk when `keepMounted` is set.
+ * @throws KitError bad-usage when `--at` is set and the bundle has no recorded disk.
+ */
 async function openDisk(
   bundle: Bundle,
   { at }: ReplayFlags,
@@ -138,7 +141,10 @@ async function openDisk(
   }
 }
 
-/** With `at` what there is at that place of its log; the disk is mounted, and stays so, only when `keep`. */
+/**
+ * Returns lines that describe a recorded disk, with `at` also the entries of its log around that position. Mounts the disk
+ * only when `keepMounted` is set, and then leaves it mounted.
+ */
 function describeDisk(
   { dir, manifest: { case: failedCase } }: Bundle,
   at: number | undefined,

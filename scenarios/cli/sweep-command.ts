@@ -29,10 +29,10 @@ export interface SweepFlags {
   json?: boolean;
 }
 
-/** What a sweep can do at a system call. */
+/** Names of the faults that a sweep can inject at a system call. */
 const SWEPT_FAULTS = ['kill-syscall', 'io-error'];
 
-/** Sweeps and reports; resolves to the exit code. */
+/** Runs a sweep and reports the result. Resolves to the exit code. */
 export async function sweepCommand(
   file: string | undefined,
   flags: SweepFlags,
@@ -98,7 +98,7 @@ function formatReport(result: SweepResult, flags: SweepFlags, style: Style): str
   ];
 }
 
-/** The limit that kept the rest of the calls from being tried. */
+/** Names the limit that ended the sweep before every system call was tried. */
 function limitReached(rows: readonly SweepRow[], { each, calls }: SweepFlags): string {
   const tried = rows.reduce((sum, row) => sum + row.tried, 0);
   if (calls !== undefined && tried >= calls) return `more than ${calls} in total (--calls)`;

@@ -20,7 +20,11 @@ export interface SystemsFlags {
   json?: boolean;
 }
 
-/** Measures real systems one after the other; exit code 0 when each that is here does what is expected of it. */
+/**
+ * Measures real systems one after the other.
+ * @returns exit code 0 when every result that was measured is as expected, 1 when one is not, 3 when nothing was measured.
+ * @throws KitError bad-usage when no run has a fault of `--faults`.
+ */
 export async function systemsCommand(
   names: string[],
   flags: SystemsFlags,

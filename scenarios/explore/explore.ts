@@ -248,7 +248,7 @@ async function runStrategy(exploration: Exploration, strategy: StrategyName): Pr
 function sourceOf({ recording, base, baseAt, atRisk }: Exploration): CrashStateSource {
   const required: CrashStateSource['required'] = ({ prefix }) =>
     atRisk.idsOf(atRisk.required({ prefix, entriesBegun: prefix + 1 }));
-  return { name: 'lane', recording, base, baseAt, required };
+  return { name: 'slot', recording, base, baseAt, required };
 }
 
 /** All that an exploration has come to. */

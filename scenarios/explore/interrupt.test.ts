@@ -29,7 +29,7 @@ t.test('the second Ctrl-C ends an exploration whose disks are in use', { skip },
   t.teardown(() => place.remove());
   const kit = await hanging(place);
   const [runId] = readdirSync(join(place.state, 'residue')).map((name) => name.split('.')[0]);
-  const mounted = () => readFileSync('/proc/self/mounts', 'latin1').includes(`${runId}-states/store/mount-`);
+  const mounted = () => readFileSync('/proc/self/mounts', 'latin1').includes(`${runId}-states/store/slot-`);
   t.ok(await until(mounted, 10_000), 'states are mounted');
   // As a terminal does: all processes of the group at once.
   const interrupt = () => process.kill(-(kit.child.pid ?? 0), 'SIGINT');

@@ -8,7 +8,7 @@ import { packageRoot } from '../host/version.js';
 import type { GateResult } from './result.js';
 
 const EXAMPLES = join(packageRoot(), 'conformance/examples');
-/** What each needs on this machine: a program that tells its version. */
+/** Program that the example in each language needs. `--version` shows whether it is installed. */
 const NEEDS = { python: 'python3', javascript: 'node', c: 'cc', rust: 'rustc' } as const;
 
 const power = blocklogAvailability().available;
@@ -26,7 +26,7 @@ t.jobs = 2;
 
 for (const [language, program] of Object.entries(NEEDS)) {
   const skip = present(program) ? false : `${program} is not installed`;
-  t.test(`the example in ${language} loses nothing`, { skip }, async (t) => {
+  t.test(`the ${language} example loses no message`, { skip }, async (t) => {
     const runs: [string, string][] = [['kill-one', '6s']];
     if (power) runs.push(['power-cut', '8s']);
     for (const [faults, budget] of runs) {
@@ -39,16 +39,16 @@ for (const [language, program] of Object.entries(NEEDS)) {
   });
 }
 
-t.test('the same without its fsync turns red', { skip: !power || !present('python3') }, async (t) => {
+t.test('the python example without its fsync fails PP-12', { skip: !power || !present('python3') }, async (t) => {
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());
   cpSync(join(EXAMPLES, 'python'), workspace.dir, { recursive: true });
   const file = join(workspace.dir, 'queue.py');
   const line = '            self.write(record)\n            os.fsync(self.log)\n';
   const parts = readFileSync(file, 'utf8').split(line);
-  t.equal(parts.length, 2, 'the line is there');
+  t.equal(parts.length, 2, 'the source contains the fsync once');
   writeFileSync(file, parts.join('            self.write(record)\n'));
   const result = await gate(join(workspace.dir, 'target.json'), 'power-cut', '10s');
   const failedIds = result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
-  t.ok(failedIds.includes('PP-12'), `red: ${failedIds.join(', ')}; ${result.why}`);
+  t.ok(failedIds.includes('PP-12'), `failed: ${failedIds.join(', ')}; ${result.why}`);
 });

@@ -12,15 +12,18 @@ import { violationStory } from './violation-story.js';
 /** A round in which a requirement failed. */
 export interface FailedRound extends Omit<GateCase, 'kind' | 'schedule'> {
   target: Target;
-  /** As it was planned. */
+  /** The planned schedule. The bundle gets the injections that were executed instead of the planned ones. */
   schedule: Schedule;
-  /** The evidence of the whole run. */
+  /** Evidence directory of the whole run. */
   evidence: string;
   events: readonly HistoryEvent[];
   evaluation: Evaluation;
 }
 
-/** Writes the bundle of a failed round into its evidence; resolves to the file. */
+/**
+ * Writes the bundle of a failed round to `file`. The bundle contains the evidence of the whole run.
+ * @returns `file`.
+ */
 export async function writeGateBundle(failed: FailedRound, file: string): Promise<string> {
   const { target, evidence, round, runtime, power, filesystem, schedule, evaluation, events } = failed;
   const failedFindings = evaluation.findings.filter(({ verdict }) => verdict === 'fail');
@@ -42,7 +45,7 @@ export async function writeGateBundle(failed: FailedRound, file: string): Promis
   return file;
 }
 
-/** The injections that were done, with the numbers by which their draws are made again. */
+/** Reads the executed injections of a round, with the numbers from which a replay repeats their random draws. */
 function readInjections(roundDir: string): PlannedInjection[] {
   const executed = JSON.parse(
     readFileSync(join(roundDir, 'injections.json'), 'utf8'),

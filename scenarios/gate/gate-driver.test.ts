@@ -12,7 +12,7 @@ import { type GateOptions, runGate, selectAndRunGate } from './gate.js';
 import type { GateResult } from './result.js';
 import { selectFaults } from './select-faults.js';
 
-/** The number of rounds ends these gates, never the clock. */
+/** Budget that is never used up: the number of rounds ends these gates, not the clock. */
 const GENEROUS_MS = 600_000;
 
 function fault(name: string): Fault {
@@ -50,7 +50,7 @@ async function gate(
   return { result, workspace, progress };
 }
 
-t.test('a gate ends after the number of rounds, and leaves nothing of a run that passed', async (t) => {
+t.test('a gate stops after `maxRounds` rounds and removes the evidence of a run that passed', async (t) => {
   const { result, workspace, progress } = await gate(t, '', 2);
   t.match(result, {
     verdict: 'pass',
@@ -72,7 +72,7 @@ t.test('a gate ends after the number of rounds, and leaves nothing of a run that
 });
 
 t.test(
-  'a gate stops at the round that fails, keeps its evidence, and says how to run it again',
+  'a gate stops at the round that fails, saves its evidence, and reports the command that repeats it',
   async (t) => {
     const { result, workspace } = await gate(t, 'confirms-early', 50);
     t.match(result, { verdict: 'fail', replay: `plugpull gate --seed ${result.seed}` });
@@ -81,9 +81,9 @@ t.test(
       result.requirements.find(({ id }) => id === 'PP-1'),
       { verdict: 'fail' },
     );
-    t.ok(existsSync(result.bundle ?? ''), 'the bundle');
-    t.ok(existsSync(join(result.evidence ?? '', 'history.jsonl')), 'the history');
-    t.ok(existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')), 'the data');
+    t.ok(existsSync(result.bundle ?? ''), 'the bundle is saved');
+    t.ok(existsSync(join(result.evidence ?? '', 'history.jsonl')), 'the history is saved');
+    t.ok(existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')), 'the data is saved');
     t.ok((result.evidence ?? '').startsWith(workspace.state));
     const report = gateReport(result, plainStyle).join('\n');
     t.match(report, /PP-1 .*confirmed and never delivered/);
@@ -93,7 +93,7 @@ t.test(
   },
 );
 
-t.test('a gate without a fault that can be tried is not measured', async (t) => {
+t.test('a gate is not measured when no fault is available', async (t) => {
   const why = 'it needs a device';
   const selection = {
     faults: [],
@@ -105,7 +105,7 @@ t.test('a gate without a fault that can be tried is not measured', async (t) => 
   });
 });
 
-t.test('an interrupted gate drops its evidence and its runtime is closed', async (t) => {
+t.test('an interrupted gate removes its evidence and closes its runtime', async (t) => {
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());
   process.env.PLUGPULL_STATE = workspace.state;
@@ -122,7 +122,7 @@ t.test('an interrupted gate drops its evidence and its runtime is closed', async
     keep: false,
     replay: () => '',
     signal: interrupt.signal,
-    // The first line says that the first round begins.
+    // The first line reports the start of the first round.
     progress: () => interrupt.abort(),
   }).catch((error: unknown) => error);
   t.ok(result !== undefined);
@@ -131,7 +131,7 @@ t.test('an interrupted gate drops its evidence and its runtime is closed', async
   t.same(registeredRuns(workspace.state), []);
 });
 
-t.test('faults are chosen among those that the target claims', async (t) => {
+t.test('only faults that the target claims to survive are selected', async (t) => {
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());
   const target = inProcessTarget(workspace, { faults: ['kill', 'clock'] });

@@ -18,7 +18,7 @@ async function gate(
   return { ...ended, result: JSON.parse(ended.stdout) as GateResult };
 }
 
-/** One kind of fault makes a short round. */
+/** Flags that select one kind of fault, so that rounds are short. */
 const QUICK = ['--faults', 'kill-one'];
 
 function failedIds(result: GateResult): string[] {
@@ -31,7 +31,7 @@ function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace 
   return workspace;
 }
 
-t.test('a correct queue passes, not vacuously, and leaves nothing behind', async (t) => {
+t.test('a correct queue passes at faults that hit, and leaves no files or processes', async (t) => {
   const workspace = newWorkspace(t);
   const { code, result, stderr } = await gate(workspace, workspace.queue(''), '--rounds', '1', '--budget', '60s');
   t.equal(code, 0, stderr);
@@ -41,13 +41,13 @@ t.test('a correct queue passes, not vacuously, and leaves nothing behind', async
   t.ok(result.faults.some(({ hit }) => hit > 0));
   t.match(result, { lost: 0, duplicates: 0, corrupted: 0, evidence: null, seed: 7 });
   t.match(stderr, /no confirmed message is lost/);
-  t.notMatch(stderr, '\u001b', 'no colours off a terminal');
+  t.notMatch(stderr, '\u001b', 'no colours where stderr is not a terminal');
   t.same(readdirSync(join(workspace.state, 'runs')), []);
   t.same(readdirSync(join(workspace.state, 'residue')), []);
   t.same(processesBelow(workspace.dir), []);
 });
 
-t.test('each defect queue fails at the requirement that it breaks', async (t) => {
+t.test('a queue with a defect fails at the requirement that the defect breaks', async (t) => {
   const cases: [string, string, number][] = [
     ['resurrects', 'PP-2', 5],
     ['corrupts', 'PP-4', 5],
@@ -60,13 +60,13 @@ t.test('each defect queue fails at the requirement that it breaks', async (t) =>
     t.equal(code, 1, defect);
     t.ok(failedIds(result).includes(requirement), `${defect}: ${failedIds(result)}`);
     t.match(result.replay, /plugpull gate .* --seed \d+ --faults kill-one --budget 8000ms/);
-    t.ok(existsSync(join(result.evidence ?? '', 'history.jsonl')), 'the evidence is kept');
-    t.ok(existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')), 'and the data');
+    t.ok(existsSync(join(result.evidence ?? '', 'history.jsonl')), 'the history is saved');
+    t.ok(existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')), 'the data is saved');
   }
 });
 
 t.test(
-  'a violation is told with its whole story, and the evidence says what was planned and done',
+  'a violation is reported with its story, and the evidence has the planned and the executed faults',
   async (t) => {
     const workspace = newWorkspace(t);
     const out = join(workspace.dir, 'evidence');
@@ -79,13 +79,13 @@ t.test(
     );
     t.ok(
       result.story.some(({ kind }) => kind === 'fault'),
-      'with the faults in between',
+      'the story contains the faults in between',
     );
     t.equal(result.evidence, out);
     const read = (file: string) => JSON.parse(readFileSync(join(out, 'round-1', file), 'utf8')) as unknown;
     const faults = FAULTS.filter(({ name }) => name === 'kill-one');
     const planned = makeSchedule(7, faults, faults.length);
-    t.same(read('schedule.json'), planned, 'the seed makes the schedule');
+    t.same(read('schedule.json'), planned, 'the seed determines the schedule');
     const executed = read('injections.json') as PlannedInjection[];
     t.ok(executed.length > 0);
     t.same(
@@ -116,7 +116,7 @@ t.test('tear: a queue that syncs before it confirms passes', { skip: noStrace },
   const workspace = newWorkspace(t);
   const { code, result, stderr } = await gate(workspace, workspace.queue('', ['tear'], 10), '--budget', '12s');
   t.equal(code, 0, stderr);
-  t.ok((result.faults[0]?.hit ?? 0) > 0, 'and something was torn');
+  t.ok((result.faults[0]?.hit ?? 0) > 0, 'at least one tear hit');
 });
 
 for (const defect of ['never-syncs', 'syncs-late']) {

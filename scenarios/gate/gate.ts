@@ -24,48 +24,57 @@ export interface GateOptions {
   target: Target;
   runtime: PreparedRuntime;
   selection: Selection;
-  /** How the power of this machine's disks is cut. */
+  /** Backend that cuts the power of this machine's disks. */
   power: PowerBackendName;
-  /** On the disk whose power is cut; default: ext4 as it is by itself. */
+  /** Filesystem of the disk whose power is cut; default: ext4 without mount options. */
   filesystem?: Filesystem;
   seed: number;
   budgetMs: number;
   /** The gate stops after this many rounds; undefined: the budget alone decides. */
   maxRounds?: number;
-  /** So many kinds of faults in each round; default: few enough that rounds are short, and that their turns try all. */
+  /**
+   * Number of kinds of faults in each round. Default: a number that keeps rounds short and lets the rounds of the
+   * budget try all kinds.
+   */
   faultsPerRound?: number;
-  /** Where the evidence goes; undefined: the state directory, and dropped when all passed. */
+  /**
+   * Directory of the evidence. Undefined: a directory in the state directory, which is removed when everything
+   * passed.
+   */
   out: string | undefined;
+  /** Saves the evidence even if everything passed. */
   keep: boolean;
-  /** The line that runs it again, given the seed of the round that failed. */
+  /** Returns the command line that runs the gate again, given the seed of the round that failed. */
   replay(seed: number): string;
   signal: AbortSignal;
   progress(line: string): void;
 }
 
-/** What a round of many faults takes when nothing is wrong; only for the plan, the clock decides. */
+/** Usual duration of a round of many faults. It is used for the plan only: the clock ends the gate. */
 const TYPICAL_ROUND_MS = 22_000;
 const MAX_FAULTS_PER_ROUND = 5;
-/** Of the whole budget, for power cuts among rounds of other faults. */
+/** Share of the budget that power cuts get when there are also rounds of other faults. */
 const POWER_BUDGET_SHARE = 0.45;
-/** A round of power cuts is over after so long, so that a verdict on it need not wait for the end of the budget. */
+/** Upper bound of a round of power cuts, so that its verdict need not wait for the end of the budget. */
 const MAX_POWER_ROUND_MS = 30_000;
-/** Where an install alone takes a good part of that. */
+/** The same bound on a slow runtime, where the install alone takes a large part of 30 s. */
 const MAX_SLOW_POWER_ROUND_MS = 300_000;
-/** With less left of their share power cuts are not begun once more. */
+/** When less than this is left of the share of power cuts, no further round of them starts. */
 const MIN_POWER_MS = 6000;
-/** A round for which there is less time than this part of what it usually takes is not begun. */
+/** A round does not start when less than this fraction of its usual duration is left. */
 const MIN_ROUND_SHARE = 0.7;
-/** Before the end of the budget no new fault is tried: draining and stopping take time too. */
+/** Time at the end of the budget in which no fault is injected, because draining and stopping take time too. */
 const RESERVE_MS = 2500;
+/** The same time on a slow runtime. */
 const SLOW_RESERVE_MS = 20_000;
-/** In the evidence directory. */
+/** Name of the bundle in the evidence directory. */
 const BUNDLE_NAME = 'bundle.tar.gz';
 
 /**
- * Rounds of workload and faults until the budget is used up, `maxRounds` are done or a requirement has failed. Every round has a seed of
- * its own, the next number each, so that the one that failed can be run first again.
- * @throws KitError target-unavailable when the target cannot be started, or when there is no fault to try.
+ * Runs rounds of workload and faults until the budget is used up, `maxRounds` rounds are done, or a requirement has
+ * failed. The seeds of the rounds are ascending numbers that begin with `seed`, so that a gate with the seed of a
+ * failed round runs that round first.
+ * @throws KitError target-unavailable when the target cannot be started, or when no fault is available.
  */
 export async function runGate(requested: GateOptions): Promise<GateResult> {
   const { selection, seed } = requested;
@@ -110,7 +119,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     keep = options.keep || options.out !== undefined || evaluation.verdict === 'fail';
     const isFailed = evaluation.verdict === 'fail';
     const reportedSeed = isFailed && lastSchedule !== undefined ? lastSchedule.seed : seed;
-    // The history must be whole in the file that goes into the bundle.
+    // Close the file first: the bundle must contain the whole history.
     recorder.close();
     const bundle =
       isFailed && lastSchedule !== undefined && how !== 'interrupted'
@@ -145,7 +154,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
       evaluation,
     );
   } catch (error) {
-    // A Ctrl-C may be what it failed of: then nothing is kept.
+    // A Ctrl-C may be the cause of the error. Let its handler run first, so that `finally` removes the evidence.
     await processPendingEvents();
     throw error;
   } finally {
@@ -155,7 +164,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
   }
 }
 
-/** The target with those of its claims that can be held against it where it runs. */
+/** Returns the target without claims about time where the runtime is too slow to measure them. */
 function withMeasurableClaims(target: Target, { slowStartMs }: PreparedRuntime): Target {
   if (slowStartMs === undefined) return target;
   const { recoverySeconds: _, ...guarantee } = target.guarantee;
@@ -167,7 +176,7 @@ function hasUntriedFaults(faults: readonly Fault[], events: readonly HistoryEven
   return faults.some(({ name }) => !tried.has(name));
 }
 
-/** The faults in their order; power cuts go on as long as there is time. */
+/** Lists the faults of a round in their order. Power cuts are named once, because the clock decides their number. */
 function describePlan({ disk, injections }: Schedule, power: PowerBackendName): string {
   if (disk === 'power') return `power cuts by ${power}`;
   return injections.map(({ fault }) => fault).join(', ');
@@ -207,10 +216,10 @@ async function runRounds(options: GateOptions, run: GateRun) {
     const schedule = makeSchedule(seed + offset, faults, faultsPerRound);
     const isPowerRound = schedule.disk === 'power';
     if (isPowerRound && others.length > 0 && powerLeftMs < MIN_POWER_MS) continue;
-    // Once more when every other fault has had its turn.
+    // A second round of power cuts waits until every other fault has been tried.
     if (isPowerRound && powerLeftMs < powerMs && hasUntriedFaults(others, run.recorder.events)) continue;
     const otherRoundMs = otherRounds.count === 0 ? TYPICAL_ROUND_MS : otherRounds.ms / otherRounds.count;
-    // What takes long to install must have time left for the cuts as well.
+    // A target with a long install needs time for the cuts as well.
     const typicalMs = isPowerRound
       ? Math.max(Math.min(powerLeftMs, MIN_POWER_MS), 2 * setUpMs)
       : otherRoundMs;
@@ -232,7 +241,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
       injectionsBefore: injections,
       registry: run.registry,
       signal,
-      // A later round may be slower to start than the earlier ones, and what they showed must not be lost by it.
+      // A later round may start more slowly than the earlier ones. If its start timed out, their results would be lost.
       startTimeoutMs: Math.round(
         Math.max(1000, 3 * setUpMs, Math.min(options.runtime.slowStartMs ?? 30_000, endMs - nowMs)),
       ),
@@ -251,7 +260,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
       otherRounds.ms += performance.now() - nowMs;
     }
     failed = !signal.aborted && evaluate(run.recorder.events, target).verdict === 'fail';
-    // The data of a round that passed is of no use; that of the one that failed is evidence.
+    // Save only the data of a failed round: it is evidence, and the data of a round that passed has no use.
     if (failed) await outcome.disk.saveTo(join(round.dir, 'data-at-end'));
     else outcome.disk.remove();
     if (!failed && !options.keep && options.out === undefined)
@@ -260,7 +269,10 @@ async function runRounds(options: GateOptions, run: GateRun) {
   return { rounds, last: lastSchedule, failed };
 }
 
-/** Milliseconds from the last installation of a history to the first message after it; 0 when there was none. */
+/**
+ * Returns the milliseconds from the last installation of a history to the first message after it; 0 when one of the
+ * two is missing.
+ */
 export function setUpMsOf(events: readonly HistoryEvent[]): number {
   const from = events.findLastIndex(({ kind }) => kind === 'installed');
   const installed = events[from];
@@ -269,10 +281,10 @@ export function setUpMsOf(events: readonly HistoryEvent[]): number {
   return submitted.atMs - installed.atMs;
 }
 
-/** A gate whose faults are still to be chosen: those that the target claims, narrowed to `wanted`. */
+/** Options of a gate that selects its faults itself: those that the target claims, limited to `wanted`. */
 type UnselectedGateOptions = Omit<GateOptions, 'selection'> & { wanted: readonly string[] | undefined };
 
-/** Chooses the faults, runs the gate, and gives back what its runtime has taken. */
+/** Selects the faults, runs the gate, and closes its runtime. */
 export async function selectAndRunGate({ wanted, ...options }: UnselectedGateOptions): Promise<GateResult> {
   const { target, runtime, power } = options;
   try {

@@ -6,7 +6,7 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { Selection } from './select-faults.js';
 
-/** How often a fault was tried and hit; `why` says why it could not be tried at all. */
+/** Number of times that a fault was tried and hit. `why` and `remedy` are set if it could not be tried at all. */
 export interface FaultCount {
   name: string;
   tried: number;
@@ -17,7 +17,7 @@ export interface FaultCount {
   remedy?: string;
 }
 
-/** What a gate found: the one object of `--json`, and all that the readable report needs. */
+/** Result of a gate: the object that `--json` prints, and the input of the readable report. */
 export interface GateResult {
   target: string;
   verdict: Verdict;
@@ -33,25 +33,26 @@ export interface GateResult {
   delivered: number;
   lost: number;
   duplicates: number;
-  /** Redeliveries that are allowed: of messages in delivery at a crash, and after a loss of the index. */
+  /** Number of allowed redeliveries: of messages that were in delivery at a crash, and after a loss of the index. */
   redeliveries: number;
   corrupted: number;
   crashes: number;
-  /** Of the start after a crash that took longest; null when there was none. */
+  /** Duration of the slowest start after a crash; null without such a start. */
   worstRecoveryMs: number | null;
   tookMs: number;
   seed: number;
-  /** The line that runs it again. */
+  /** Command line that runs the gate again. */
   replay: string;
-  /** Where history, schedule and logs are kept; null when they were dropped. */
+  /** Directory of history, schedule and logs; null when it was removed. */
   evidence: string | null;
-  /** The file that `plugpull replay` takes; null when nothing failed. */
+  /** Path of the file for `plugpull replay`; null when nothing failed. */
   bundle: string | null;
   violations: { requirement: string; id?: string; what: string }[];
-  /** The whole story of the first message concerned. */
+  /** Events of the first message that a violation names, with the faults in between. */
   story: HistoryEvent[];
 }
 
+/** Facts from which `resultOf` makes the result of a gate. */
 export interface GateFacts {
   target: Target;
   selection: Selection;
@@ -67,7 +68,7 @@ export interface GateFacts {
 
 const MAX_REPORTED_VIOLATIONS = 10;
 
-/** Holds the history against what the target claims, and counts what a report tells. */
+/** Makes the result of a gate: evaluates the history against the target's claims, and counts the figures of the report. */
 export function resultOf(
   facts: GateFacts,
   evaluation: Evaluation = evaluate(facts.events, facts.target),

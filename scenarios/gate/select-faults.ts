@@ -5,15 +5,15 @@ import type { Availability, Fault } from '../../faults/fault.js';
 import { killOne, killOneNamed, serviceOfKillOne } from '../../faults/process/kill-one.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 
-/** What a gate sets out to do: the faults that it can do, and those that it cannot, with the reason. */
+/** Faults that a gate will inject, and faults that are unavailable here, with the reason. */
 export interface Selection {
   faults: Fault[];
   unavailable: { name: string; availability: Extract<Availability, { available: false }> }[];
 }
 
 /**
- * The faults that the target claims to survive, narrowed to `wanted` (names of faults or of families).
- * @throws KitError bad-usage when a name is unknown or is nothing that the target claims.
+ * Selects the faults that the target claims to survive, limited to `wanted` (names of faults or of families).
+ * @throws KitError bad-usage when a name is unknown, or is a fault that the target does not claim to survive.
  */
 export async function selectFaults(
   target: Target,
@@ -38,7 +38,7 @@ export async function selectFaults(
     else selection.unavailable.push({ name: fault.name, availability });
   }
   for (const family of claimed) {
-    // Not done to a running target: its crash states are explored afterwards, by a command of its own.
+    // Crash states are not a fault of a running target. A separate command, `plugpull explore`, tests them.
     if (family === 'crash-states') continue;
     if (FAULTS.some((fault) => fault.family === family) || (wanted && !wanted.includes(family))) continue;
     const why = 'this version of the kit does not make this fault';
@@ -51,7 +51,7 @@ export async function selectFaults(
 }
 
 function checkFaultName(target: Target, name: string, claimed: readonly Fault[]): void {
-  // Claimed, and isEnabled by no fault of a round: said among what is missing.
+  // The target claims this family, but no fault of a round makes it: `selectFaults` reports it as unavailable.
   if (target.guarantee.faults.some((family) => family === name) && !FAULTS.some((f) => f.family === name))
     return;
   const service = serviceOfKillOne(name);

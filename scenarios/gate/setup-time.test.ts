@@ -20,7 +20,7 @@ t.test('a set-up lasts from the last installation to the first message after it'
   t.equal(setUpMsOf([...first, installed(2, 5000), submitted('3', 15_000)]), 10_000);
 });
 
-t.test('nothing is said of one that did not come to a message', async (t) => {
+t.test('a set-up without a message after it has the duration 0', async (t) => {
   t.equal(setUpMsOf([]), 0);
   t.equal(setUpMsOf([installed(1, 100), submitted('1', 700), installed(2, 5000)]), 0);
 });

@@ -3,7 +3,7 @@ import t from 'tap';
 import { TestWorkspace } from '../fixtures/kit.js';
 import type { GateResult } from './result.js';
 
-/** Targets at which a run proves nothing, however green it would look. */
+/** Targets for which a run proves nothing, although no requirement fails. */
 const CASES: [what: string, defect: string, faults: string[], tried: string, why: RegExp][] = [
   ['never confirms', 'never-confirms', ['kill'], 'kill-one', /^nothing was confirmed$/],
   ['is never hit', '', ['index-loss'], 'index-loss', /^none of \d+ faults hit$/],
@@ -17,7 +17,7 @@ const CASES: [what: string, defect: string, faults: string[], tried: string, why
 ];
 
 for (const [what, defect, faults, tried, why] of CASES) {
-  t.test(`a target that ${what} is not measured, with the reason`, { timeout: 120_000 }, async (t) => {
+  t.test(`a target that ${what} is not measured, and the result has the reason`, { timeout: 120_000 }, async (t) => {
     const workspace = new TestWorkspace();
     t.teardown(() => rmSync(workspace.dir, { recursive: true, force: true }));
     const target = workspace.queue(defect, faults);

@@ -3,8 +3,8 @@ import type { HistoryEvent } from '../../conformance/history/events.js';
 import { tracesOf } from '../../conformance/history/traces.js';
 
 /**
- * What happened to the first message that a violation names, in a few lines: where it was confirmed, what was done to
- * the target behind that, and what became of the message.
+ * Describes the first violation in a few lines. If it names a message, the lines are the message's submission, its
+ * answer, the first crash after that, and its deliveries.
  */
 export function violationStory(events: readonly HistoryEvent[], { findings }: Evaluation): string[] {
   const violation = findings

@@ -7,36 +7,44 @@ import { packageRoot } from '../host/version.js';
 
 const PlantedBug = z.strictObject({
   id: z.string().regex(/^[a-z0-9-]+$/),
-  /** The bug of the real world that it stands for. */
+  /** The real-world bug that it represents, in a sentence or two. */
   description: z.string().min(1),
-  /** Path of the source below reference-impl/. */
+  /** Path of the source file to change, relative to reference-impl/. */
   file: z.string().regex(/^[\w./-]+\.ts$/),
-  /** Literal text that is in the file exactly once. */
+  /** Literal text to replace, which must be in the file exactly once. */
   find: z.string().min(1),
   replace: z.string(),
+  /** The requirement that the bug violates. */
   requirement: z.enum(REQUIREMENT_IDS),
-  /** Other requirements that the bug also violates: a run ends at the first violation, and may show one of these first. */
+  /**
+   * Other requirements that the bug also violates. A run ends at its first violation, which may be a violation
+   * of one of these.
+   */
   alsoAccepted: z.array(z.enum(REQUIREMENT_IDS)).default([]),
-  /** Names of the faults that show it. */
+  /** Names of the faults that show the bug. */
   faults: z.array(z.string()).min(1),
   /**
-   * `process`: hunted with its faults. `power`: only power cuts show it, and it is hunted with nothing else.
-   * `interleaving`: it takes an order of events that real processes come to too seldom; not hunted.
+   * What shows the bug.
+   * - `process`: its faults.
+   * - `power`: only power cuts. Gates use no other fault to hunt it.
+   * - `interleaving`: only an order of events that is too rare among real processes. No gate hunts it.
    */
   shownBy: z.enum(['process', 'power', 'interleaving']),
 });
 
-/** A small change to the reference implementation that must turn one requirement red. */
+/** A small change to the reference implementation, which must make one requirement fail. */
 export type PlantedBug = z.output<typeof PlantedBug>;
 
-/** What was found of them stands beside them. */
+/** Name of the file with the results of the hunts, which is in the same directory as the bugs. */
 const RESULTS_FILE_NAME = 'results.json';
 
+/** Directory of the planted bugs. */
 export const PLANTED_DIR = join(packageRoot(), 'conformance/planted');
 
 /**
- * Reads all planted bugs, or those that are named, in order of their names.
- * @throws KitError bad-target when a file is wrong, bad-usage when a name is unknown.
+ * Reads the planted bugs, sorted by file name.
+ * @param requestedIds ids of the bugs to return; an empty list means all bugs.
+ * @throws KitError bad-target when a file is wrong, bad-usage when an id is unknown.
  */
 export function loadPlantedBugs(requestedIds: readonly string[], dir = PLANTED_DIR): PlantedBug[] {
   const files = existsSync(dir)
@@ -45,7 +53,7 @@ export function loadPlantedBugs(requestedIds: readonly string[], dir = PLANTED_D
   const bugs = files.sort().map((name) => readBug(join(dir, name)));
   const unknown = requestedIds.find((id) => !bugs.some((bug) => bug.id === id));
   if (unknown !== undefined) {
-    const known = bugs.map(({ id }) => id).join(', ') || 'none is there';
+    const known = bugs.map(({ id }) => id).join(', ') || 'none exists';
     throw new KitError('bad-usage', `${unknown}: no such planted bug, expected one of: ${known}`);
   }
   return requestedIds.length === 0 ? bugs : bugs.filter(({ id }) => requestedIds.includes(id));

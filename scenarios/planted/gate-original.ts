@@ -3,10 +3,16 @@ import { runGateCommand } from './hunt-by-gate.js';
 import type { HuntOptions } from './mode.js';
 import { type OriginalRuns, referenceDigest } from './results.js';
 
-/** Rounds count on from a gate's seed: gates whose seeds are so far apart share none. */
+/**
+ * Distance between the seeds of two gates. The rounds of a gate use the seeds that follow the seed of the gate,
+ * so that gates with a smaller distance could run the same rounds.
+ */
 const SEED_STRIDE = 1000;
 
-/** Runs the gate so many times on the original, which has no bug in it: whatever turns red is a false alarm. */
+/**
+ * Runs the gate `count` times on the original reference implementation, `jobs` gates at a time. The original has no
+ * planted bug, so each failed requirement is a false alarm.
+ */
 export async function gateOriginal(
   count: number,
   jobs: number,
@@ -42,8 +48,9 @@ export async function gateOriginal(
 }
 
 /**
- * Does `work` for every item, so many at a time, in their order.
- * @returns results in the order of the items; those that `stop` kept from being begun are missing at the end.
+ * Calls `work` for every item in order, for at most `concurrency` items at a time. Starts no further item when
+ * `signal` is aborted.
+ * @returns the results in the order of the items; items that were not started have no result.
  */
 export async function mapConcurrently<Item, Result>(
   items: readonly Item[],

@@ -9,19 +9,21 @@ import {
 } from './mode.js';
 import { parseJsonOutput, runProgram } from './run-program.js';
 
-/** What `explore --json` prints, as far as it is read here. */
+/** The part of the output of `explore --json` that the hunt reads. */
 interface ExploreOutput {
   verdict: 'pass' | 'fail' | 'not-measured';
   states: number;
   why?: string;
 }
 
+/** Upper bound of the budget of one exploration, in milliseconds. */
 const MAX_BUDGET_MS = 20_000;
+/** Time that an exploration may take beyond its budget before it is stopped, in milliseconds. */
 const EXPLORE_OVERHEAD_MS = 120_000;
-/** What an explored state shows is a violation of this requirement, whatever the bug breaks elsewhere. */
+/** The requirement that a failing crash state violates, whichever requirement the bug violates in a gate. */
 const CRASH_STATE_REQUIREMENT = 'PP-13';
 
-/** Every disk that a power cut of one recorded run of the copy could have left. */
+/** Hunts a bug among the disks that a power cut could have left, in one recorded run of the copy. */
 export async function huntByExploration(
   { bug, target }: PlantedCopy,
   options: HuntOptions,

@@ -13,24 +13,29 @@ import {
 } from './mode.js';
 import { parseJsonOutput, runProgram } from './run-program.js';
 
-/** Installing, draining and removing take time beyond a gate's budget. */
+/**
+ * Time that a gate may take beyond its budget before it is stopped, in milliseconds. Installing, draining and
+ * removing the target take this time.
+ */
 const GATE_OVERHEAD_MS = 60_000;
-/** Where processors may be made in software. */
+/** The same for a gate in the lab VM, whose processors may be emulated in software. */
 const VM_GATE_OVERHEAD_MS = 400_000;
 
-/** The kit's own program. */
+/** Path of the kit's compiled program. */
 export const KIT_PROGRAM = join(packageRoot(), 'dist/scenarios/cli/main.js');
 
-/** Where a gate's power cuts come from. */
+/** Runtime and power backend of a gate's power cuts. */
 export interface PowerSource {
   runtime: 'process' | 'vm';
   backend: 'blocklog' | 'flakey';
 }
 
 /**
- * Runs a gate as its users do.
- * @param power what to cut the power with; without it the gate chooses, and runs plain processes.
- * @returns its result; or, when it measured nothing, the reason.
+ * Runs a gate through the command line, as its users do.
+ * @param faults names of the faults to inject; undefined means every fault that the target claims to survive.
+ * @param power runtime and power backend; without it the gate runs plain processes and chooses the backend.
+ * @returns the result of the gate, or the reason and the exit code when the gate printed no result.
+ * @throws KitError kit-failed when the gate did not end in time, or printed something other than JSON.
  */
 export async function runGateCommand(
   target: string,
@@ -52,7 +57,7 @@ export async function runGateCommand(
   };
 }
 
-/** The gate with the faults that show the bug, in short rounds; it stops at the first red. */
+/** Hunts a bug with a gate that injects the faults that show it. The gate ends at the first violation. */
 export async function huntByGate({ bug, target }: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
   if (bug.shownBy === 'interleaving') {
     return inconclusiveResult(
@@ -64,7 +69,7 @@ export async function huntByGate({ bug, target }: PlantedCopy, options: HuntOpti
   return judgeGate(bug, await runGateCommand(target, faults, options), options.seed);
 }
 
-/** What a gate's run says of the bug. */
+/** Judges from the result of a gate whether the gate found the bug. */
 export function judgeGate(
   bug: PlantedBug,
   run: Awaited<ReturnType<typeof runGateCommand>>,
@@ -77,12 +82,16 @@ export function judgeGate(
   return judgeHunt(bug, failedRequirements, { runs: rounds, tookMs, seed: run.result.seed, why });
 }
 
-/** There is one lab VM, and its containers are one target's. */
+/**
+ * The previous gate with flakey, for which the next one waits. There is only one lab VM, and it holds the containers
+ * of only one target at a time.
+ */
 let previousFlakeyRun: Promise<unknown> = Promise.resolve();
 
 /**
- * The gate with power cuts by dm-flakey: on this machine's kernel where that has it, else in the lab VM, which must be up.
- * Only what nothing but a power cut shows is looked for: the rest does not depend on how the power is cut.
+ * Hunts a bug with a gate whose power cuts use dm-flakey: on this machine if its kernel has dm-flakey, otherwise in
+ * the lab VM, which must be up. Hunts only bugs that nothing but a power cut shows: for all others it makes no
+ * difference how the power is cut.
  */
 export async function huntByFlakey({ bug, target }: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
   if (bug.shownBy !== 'power') return inconclusiveResult(options.seed, 'it takes no power cut to show it');

@@ -8,7 +8,7 @@ import {
 } from './mode.js';
 import { parseJsonOutput, runProgram } from './run-program.js';
 
-/** What `simulate --json` prints, as far as it is read here. */
+/** The part of the output of `simulate --json` that the hunt reads. */
 interface SimulateOutput {
   verdict: 'pass' | 'fail' | 'not-measured';
   requirement?: string;
@@ -17,11 +17,15 @@ interface SimulateOutput {
   story?: unknown;
 }
 
-/** It finds what it finds within seconds: a longer search only costs time. */
+/**
+ * Upper bound of the budget of one simulation, in milliseconds. A simulation finds a bug within seconds or not at
+ * all: a longer search only costs time.
+ */
 const MAX_BUDGET_MS = 20_000;
+/** Time that a simulation may take beyond its budget before it is stopped, in milliseconds. */
 const SIMULATE_OVERHEAD_MS = 60_000;
 
-/** The simulation of the queue's own code, in the copy that has the bug. */
+/** Hunts a bug with the simulation that the planted copy's own program contains. */
 export async function huntBySimulation(
   { bug, program }: PlantedCopy,
   options: HuntOptions,
@@ -39,7 +43,7 @@ export async function huntBySimulation(
   const result = parseJsonOutput(ended) as SimulateOutput | undefined;
   if (result === undefined) {
     const why = ended.lastStderrLines.at(-1) ?? 'it ended without a result';
-    // The queue's program has the same code for usage.
+    // The exit code for wrong usage is the same in the queue's program as in the kit.
     return inconclusiveResult(seed, why, ended.code === EXIT_CODES.usage ? 'not-measured' : 'error');
   }
   if (result.verdict === 'not-measured') return inconclusiveResult(seed, 'no simulated run was over in time');

@@ -43,22 +43,22 @@ const facts = { runs: 3, tookMs: 1234, seed: 7, why: 'all passed' };
 const finds: Mode = async ({ bug }) => judgeHunt(bug, ['PP-9', 'PP-1'], facts);
 const findsNothing: Mode = async ({ bug }) => judgeHunt(bug, [], facts);
 const breaks: Mode = async () => {
-  throw new KitError('kit-failed', 'no room');
+  throw new KitError('kit-failed', 'disk full');
 };
 
-function inState(t: { teardown(end: () => void): void }): TestWorkspace {
-  const place = new TestWorkspace();
+function useStateDirectory(t: { teardown(end: () => void): void }): TestWorkspace {
+  const workspace = new TestWorkspace();
   const before = process.env.PLUGPULL_STATE;
-  process.env.PLUGPULL_STATE = place.state;
+  process.env.PLUGPULL_STATE = workspace.state;
   t.teardown(() => {
     if (before === undefined) delete process.env.PLUGPULL_STATE;
     else process.env.PLUGPULL_STATE = before;
-    place.remove();
+    workspace.remove();
   });
-  return place;
+  return workspace;
 }
 
-t.test('what turned red is judged by the requirements that name the bug', async (t) => {
+t.test('a bug is found when a requirement that names it failed', async (t) => {
   t.match(judgeHunt(BUG, ['PP-9', 'PP-1'], facts), {
     outcome: 'yes',
     requirement: 'PP-1',
@@ -70,8 +70,8 @@ t.test('what turned red is judged by the requirements that name the bug', async 
   t.match(judgeHunt(BUG, [], facts), { outcome: 'no', requirement: null, why: 'all passed' });
 });
 
-t.test('a hunt goes on to the next mode until one has found the bug, or through all of them', async (t) => {
-  inState(t);
+t.test('a hunt tries one mode after the other until one has found the bug, or all modes when that is requested', async (t) => {
+  useStateDirectory(t);
   const known = { gate: findsNothing, simulate: finds, explore: findsNothing, flakey: findsNothing };
   const modes = ['gate', 'simulate', 'explore'] as const;
   const first = await hunt(BUG, { modes, everyMode: false }, OPTIONS, known);
@@ -82,11 +82,11 @@ t.test('a hunt goes on to the next mode until one has found the bug, or through 
   t.equal(quickestDetection(all), all.modes.simulate);
 });
 
-t.test('a failure of the kit is told, and the other modes are tried all the same', async (t) => {
-  inState(t);
+t.test('a failure of the kit is reported as a result, and the other modes are still tried', async (t) => {
+  useStateDirectory(t);
   const known = { gate: breaks, simulate: findsNothing, explore: finds, flakey: finds };
   const done = await hunt(BUG, { modes: ['gate', 'simulate'], everyMode: false }, OPTIONS, known);
-  t.match(done.modes.gate, { outcome: 'error', why: 'no room' });
+  t.match(done.modes.gate, { outcome: 'error', why: 'disk full' });
   t.match(done.modes.simulate, { outcome: 'no' });
   t.equal(overallOutcome(done), 'error');
   const unplanted = await hunt(
@@ -97,42 +97,42 @@ t.test('a failure of the kit is told, and the other modes are tried all the same
   t.match(unplanted.modes.gate, { outcome: 'error', why: /exactly once/ });
 });
 
-t.test('each mode gets the copy, which is gone afterwards', async (t) => {
-  inState(t);
+t.test('each mode gets the planted copy, which is removed afterwards', async (t) => {
+  useStateDirectory(t);
   let text = '';
   let program = '';
-  const looks: Mode = async (copy) => {
+  const inspects: Mode = async (copy) => {
     program = copy.program;
     text = readFileSync(join(dirname(program), 'platform/errors.js'), 'utf8');
-    return inconclusiveResult(7, 'only looked');
+    return inconclusiveResult(7, 'only inspected');
   };
   await hunt(BUG, { modes: ['gate'], everyMode: false }, OPTIONS, {
-    gate: looks,
-    simulate: looks,
-    explore: looks,
-    flakey: looks,
+    gate: inspects,
+    simulate: inspects,
+    explore: inspects,
+    flakey: inspects,
   });
   t.match(text, 'planted: ');
   t.throws(() => readFileSync(program));
 });
 
-t.test('two at a time, in order, and none is begun after a stop', async (t) => {
+t.test('mapConcurrently limits the concurrency, keeps the order, and starts nothing after an abort', async (t) => {
   const controller = new AbortController();
-  let now = 0;
-  let most = 0;
+  let running = 0;
+  let maxRunning = 0;
   const work = async (item: number) => {
-    most = Math.max(most, ++now);
+    maxRunning = Math.max(maxRunning, ++running);
     await new Promise((resolve) => setImmediate(resolve));
-    now--;
+    running--;
     if (item === 4) controller.abort();
     return item * 10;
   };
   t.same(await mapConcurrently([1, 2, 3], 2, new AbortController().signal, work), [10, 20, 30]);
-  t.equal(most, 2);
+  t.equal(maxRunning, 2);
   t.same(await mapConcurrently([4, 5, 6], 1, controller.signal, work), [40]);
 });
 
-t.test('a program is read, and ended when it hangs or when everything is stopped', async (t) => {
+t.test('the output of a program is parsed, and the program is stopped when it hangs or on an abort', async (t) => {
   const program = (code: string) => ['-e', code];
   const ended = await runProgram(program('console.error("a\\nb"); console.log(JSON.stringify({ x: 1 }))'), {
     ...OPTIONS,
@@ -153,7 +153,7 @@ t.test('a program is read, and ended when it hangs or when everything is stopped
 const result = (more: Partial<ModeResult>): ModeResult => ({ ...inconclusiveResult(7, 'x'), ...more });
 const NONE: Results = readResults('/no/such/file');
 
-t.test('results are kept mode by mode, and the quickest that found a bug speaks for it', async (t) => {
+t.test('results are saved by mode, and the summary of a bug is the result of the quickest mode that found it', async (t) => {
   const gate = result({ outcome: 'yes', requirement: 'PP-1', runs: 2, seconds: 9 });
   const simulate = result({ outcome: 'yes', requirement: 'PP-2', runs: 800, seconds: 1 });
   const once = mergeHunts(NONE, [{ id: 'a', expected: 'PP-1', modes: { gate } }], ['a', 'b']);
@@ -161,32 +161,32 @@ t.test('results are kept mode by mode, and the quickest that found a bug speaks 
   const twice = mergeHunts(once, [{ id: 'a', expected: 'PP-1', modes: { simulate } }], ['a', 'b']);
   t.match(twice.bugs, [{ id: 'a', found: true, requirement: 'PP-2', runs: 800, seconds: 1 }]);
   t.same(Object.keys(twice.bugs[0]?.modes ?? {}), ['gate', 'simulate']);
-  t.same(mergeHunts(twice, [], ['b']).bugs, [], 'a bug that is not planted any more is gone');
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  const file = join(place.dir, 'results.json');
+  t.same(mergeHunts(twice, [], ['b']).bugs, [], 'the results of a bug that does not exist any more are removed');
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const file = join(workspace.dir, 'results.json');
   writeResults(twice, file);
   t.same(readResults(file), twice);
 });
 
 t.test('results of another format are refused in one line, with exit code 2', async (t) => {
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  const file = join(place.dir, 'results.json');
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const file = join(workspace.dir, 'results.json');
   const { format: _, ...firstFormat } = NONE;
-  for (const [text, found] of [
+  for (const [text, reported] of [
     [firstFormat, 'none'],
     [{ ...NONE, format: 9 }, '9'],
   ] as const) {
     writeFileSync(file, JSON.stringify(text));
     t.throws(() => readResults(file), {
       exitCode: 2,
-      message: new RegExp(`^\\S+results\\.json: format: expected 2, found ${found}; remove it and run: `),
+      message: new RegExp(`^\\S+results\\.json: format: expected 2, found ${reported}; remove it and run: `),
     });
   }
 });
 
-t.test('what found a bug before looks for it first', async (t) => {
+t.test('the mode that found a bug before, and was the quickest, is tried first', async (t) => {
   const gate = result({ outcome: 'yes', requirement: 'PP-1', seconds: 9 });
   const explore = result({ outcome: 'yes', requirement: 'PP-13', seconds: 2 });
   const [known] = mergeHunts(NONE, [{ id: 'a', expected: 'PP-1', modes: { gate, explore } }], ['a']).bugs;
@@ -195,7 +195,7 @@ t.test('what found a bug before looks for it first', async (t) => {
   t.same(quickestFirst(modes, undefined), modes);
 });
 
-t.test('gates of the original add up, one batch for each state of the sources', async (t) => {
+t.test('the totals of gates on the original add up, with one batch for each version of the sources', async (t) => {
   const piece: OriginalRuns = {
     referenceDigest: 'aaa',
     runs: 10,
@@ -215,13 +215,13 @@ t.test('gates of the original add up, one batch for each state of the sources', 
 });
 
 t.test(
-  'the table has a row for each bug that was hunted, and no mode that did not look is taken for one that found',
+  'the table has a row for each hunted bug, and shows a mode that measured nothing as a dash',
   async (t) => {
     const modes = { gate: result({ outcome: 'yes', requirement: 'PP-1', seconds: 9 }), explore: result({}) };
-    const kept = mergeHunts(NONE, [{ id: BUG.id, expected: 'PP-1', modes }], [BUG.id]);
-    const text = resultsTable(kept, [BUG, { ...BUG, id: 'unseen' }]);
+    const saved = mergeHunts(NONE, [{ id: BUG.id, expected: 'PP-1', modes }], [BUG.id]);
+    const text = resultsTable(saved, [BUG, { ...BUG, id: 'unseen' }]);
     t.match(text, '| `other-message` | `kill` | PP-1, 9 s | – | – |');
-    t.notMatch(text, 'unseen', 'and none for one that was not hunted');
+    t.notMatch(text, 'unseen', 'a bug that was not hunted has no row');
     t.match(text, '1 of 1 bugs were found');
   },
 );

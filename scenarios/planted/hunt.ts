@@ -17,20 +17,22 @@ import {
 } from './mode.js';
 import { plant } from './plant.js';
 
-/** Who found a planted bug, and how. */
+/** The results of hunting one planted bug, by mode. */
 export interface HuntResult {
   id: string;
-  /** What must turn red. */
+  /** The requirement that must fail. */
   expected: string;
   modes: Partial<Record<ModeName, ModeResult>>;
 }
 
 export interface HuntPlan {
+  /** The modes to try, in this order. */
   modes: readonly ModeName[];
-  /** Goes on with the other modes when one has found the bug. */
+  /** Whether the hunt goes on with the other modes after one has found the bug. */
   everyMode: boolean;
 }
 
+/** The function of each mode. */
 export const MODES: Readonly<Record<ModeName, Mode>> = {
   gate: huntByGate,
   simulate: huntBySimulation,
@@ -39,8 +41,9 @@ export const MODES: Readonly<Record<ModeName, Mode>> = {
 };
 
 /**
- * Makes a copy of the reference implementation with the bug in it and looks for it, mode by mode, until one has found it.
- * What goes wrong in the kit is told in the result: it is no reason not to hunt the other bugs.
+ * Plants the bug in a copy of the reference implementation, and hunts it with one mode after the other until a mode
+ * has found it. Returns failures of the kit as results and does not throw them, so that the other bugs are still
+ * hunted.
  */
 export async function hunt(
   bug: PlantedBug,
@@ -87,15 +90,16 @@ async function runMode(mode: Mode, copy: PlantedCopy, options: HuntOptions): Pro
   }
 }
 
+/** Outcomes of a mode by precedence: the first one that occurs is the outcome of the hunt. */
 const OUTCOMES_BEST_FIRST: readonly HuntOutcome[] = ['yes', 'error', 'other', 'no', 'not-measured'];
 
-/** What became of the bug over all modes. */
+/** Combines the outcomes of all modes into one outcome of the hunt. */
 export function overallOutcome({ modes }: Pick<HuntResult, 'modes'>): HuntOutcome {
   const outcomes = Object.values(modes).map((result) => result.outcome);
   return OUTCOMES_BEST_FIRST.find((one) => outcomes.includes(one)) ?? 'not-measured';
 }
 
-/** Of the modes that found it, the one that was quickest. */
+/** Returns the result of the quickest mode that found the bug, or undefined when no mode found it. */
 export function quickestDetection({ modes }: Pick<HuntResult, 'modes'>): ModeResult | undefined {
   return Object.values(modes)
     .filter(({ outcome }) => outcome === 'yes')

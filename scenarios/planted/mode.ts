@@ -2,54 +2,58 @@ import type { RequirementId } from '../../conformance/requirements/requirements.
 import type { PlantedBug } from './definition.js';
 
 export const MODE_NAMES = ['gate', 'simulate', 'explore', 'flakey'] as const;
+/** Name of a mode: a strategy of hunting planted bugs. */
 export type ModeName = (typeof MODE_NAMES)[number];
 
 /**
  * Whether a mode has found a bug.
- * - `other`: something turned red, but nothing that names the bug.
+ * - `yes`: a requirement that names the bug failed.
+ * - `other`: only other requirements failed.
+ * - `no`: no requirement failed.
  * - `not-measured`: this mode was not tried, or could not be.
  * - `error`: the kit itself failed.
  */
 export type HuntOutcome = 'yes' | 'other' | 'no' | 'not-measured' | 'error';
 
-/** One mode's hunt for one bug. */
+/** The result of one mode's hunt for one bug. */
 export interface ModeResult {
   outcome: HuntOutcome;
-  /** The requirement that names the bug, when it turned red. */
+  /** The failed requirement that names the bug; null when no such requirement failed. */
   requirement: RequirementId | null;
-  /** All requirements that turned red. */
+  /** All requirements that failed. */
   red: string[];
-  /** Rounds of a gate, simulated crashes, explored crash states. */
+  /** Number of rounds of a gate, of simulated crashes, or of explored crash states. */
   runs: number;
   seconds: number;
   seed: number;
-  /** Of what was not found: why, in a line. */
+  /** The reason in one line why the mode did not find the bug; null when it did. */
   why: string | null;
 }
 
-/** A copy of the reference implementation with a bug in it. */
+/** A copy of the reference implementation that contains a planted bug. */
 export interface PlantedCopy {
   bug: PlantedBug;
-  /** Its target file. */
+  /** Path of the copy's target file. */
   target: string;
-  /** Its own program. */
+  /** Path of the copy's compiled program. */
   program: string;
 }
 
 export interface HuntOptions {
   seed: number;
-  /** The most that one mode may take for one bug. */
+  /** Upper bound of the time of one mode for one bug, in milliseconds. */
   budgetMs: number;
   signal: AbortSignal;
-  /** Marks every program as one of this hunt. */
+  /** Environment variables that mark every started program as part of this hunt. */
   env: Readonly<Record<string, string>>;
+  /** Receives each line of progress. */
   progress(line: string): void;
 }
 
-/** A way of looking for bugs in a copy. */
+/** A strategy of hunting the bug in a planted copy. */
 export type Mode = (copy: PlantedCopy, options: HuntOptions) => Promise<ModeResult>;
 
-/** A result in which nothing was looked at. */
+/** Makes the result of a mode that did not run to its end, and thus could neither find the bug nor miss it. */
 export function inconclusiveResult(
   seed: number,
   why: string,
@@ -58,7 +62,10 @@ export function inconclusiveResult(
   return { outcome, requirement: null, red: [], runs: 0, seconds: 0, seed, why };
 }
 
-/** Judges what turned red: the bug's own requirement first, then those that rightly name it too. */
+/**
+ * Judges from the failed requirements whether the bug was found. The result names the bug's own requirement if that
+ * failed, otherwise an accepted one.
+ */
 export function judgeHunt(
   bug: PlantedBug,
   failedRequirements: readonly string[],

@@ -6,7 +6,7 @@ import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { packageRoot } from '../host/version.js';
 import type { PlantedBug } from './definition.js';
 
-/** The one function of the TypeScript compiler that is used here. */
+/** The only function of the TypeScript compiler that this module uses. */
 interface Transpiler {
   transpileModule(
     source: string,
@@ -15,9 +15,10 @@ interface Transpiler {
 }
 
 /**
- * Makes a copy of the built reference implementation with the bug in it.
- * @param dir is emptied; it gets the same layout as the package, so that the target file means the copy.
- * @returns path of the target file of the copy.
+ * Copies the built reference implementation and plants the bug in the copy.
+ * @param dir directory of the copy, which is emptied first. It gets the layout of the package, so that the relative
+ *   paths in the target file lead to the copy.
+ * @returns path of the copy's target file.
  * @throws KitError bad-target when the text to change is not in the source exactly once.
  */
 export function plant(bug: PlantedBug, dir: string): string {
@@ -37,7 +38,7 @@ export function plant(bug: PlantedBug, dir: string): string {
 }
 
 /**
- * The compiled source with the bug in it.
+ * Compiles the source file with the bug in it, and returns the JavaScript.
  * @throws KitError bad-target when the text to change is not in the source exactly once.
  */
 export function plantedSource(bug: PlantedBug): string {
@@ -63,12 +64,15 @@ function applyBug(bug: PlantedBug, source: string): string {
 }
 
 function transpile(text: string, fileName: string): string {
-  // The module kind is named: by itself the compiler would look for a package.json, which it has no files to do.
+  // Name the module kind: otherwise the compiler looks for a package.json, and here it has no file system to do so.
   const compilerOptions = { target: 'ES2023', module: 'ESNext', verbatimModuleSyntax: true };
   return loadCompiler().transpileModule(text, { compilerOptions, fileName }).outputText;
 }
 
-/** The compiler is there in a checkout only: users of the package plant no bugs. */
+/**
+ * Loads the TypeScript compiler, which is installed only in a checkout: users of the package plant no bugs.
+ * @throws KitError kit-failed when the compiler is not installed.
+ */
 function loadCompiler(): Transpiler {
   const name = 'typescript';
   try {

@@ -7,10 +7,10 @@ import { packageRoot } from '../host/version.js';
 import { loadPlantedBugs, type PlantedBug } from './definition.js';
 import { plant, plantedSource } from './plant.js';
 
-function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  return place;
+function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  return workspace;
 }
 
 const BUG: PlantedBug = {
@@ -25,22 +25,22 @@ const BUG: PlantedBug = {
   shownBy: 'process',
 };
 
-t.test('a planted copy differs in the one place, and its target file means the copy', async (t) => {
-  const place = newPlace(t);
-  const dir = join(place.dir, 'copy');
+t.test('a planted copy contains the bug, and its target file starts the copy', async (t) => {
+  const workspace = newWorkspace(t);
+  const dir = join(workspace.dir, 'copy');
   const target = loadTarget(plant(BUG, dir));
   t.equal(target.name, BUG.id);
   const changed = join(target.dir, '../../dist/reference-impl/synchronous/platform/errors.js');
   t.match(readFileSync(changed, 'utf8'), 'planted: ');
   const original = join(packageRoot(), 'dist/reference-impl/synchronous/platform/errors.js');
-  t.match(readFileSync(original, 'utf8'), 'invariant broken: ', 'the original is as it was');
+  t.match(readFileSync(original, 'utf8'), 'invariant broken: ', 'the original is unchanged');
   const copy = (await import(changed)) as { assert(condition: boolean, what: string): void };
   t.throws(() => copy.assert(false, 'x'), /planted: x/);
 });
 
-t.test('text that is not there exactly once is refused, with the number of times', async (t) => {
-  const place = newPlace(t);
-  const dir = join(place.dir, 'copy');
+t.test('a find text that does not occur exactly once is refused, and the error names the number of occurrences', async (t) => {
+  const workspace = newWorkspace(t);
+  const dir = join(workspace.dir, 'copy');
   t.throws(
     () => plant({ ...BUG, find: 'no such text' }, dir),
     /other-message.*find.*errors\.ts.*found it 0 times/,
@@ -50,7 +50,7 @@ t.test('text that is not there exactly once is refused, with the number of times
   t.notOk(existsSync(dir));
 });
 
-t.test('the planted bugs of the project all apply to its source, and change what it does', async (t) => {
+t.test('every planted bug of the project applies to its source file and changes the compiled code', async (t) => {
   const bugs = loadPlantedBugs([]);
   t.ok(bugs.length >= 30, `${bugs.length} bugs`);
   for (const bug of bugs) {
@@ -58,9 +58,9 @@ t.test('the planted bugs of the project all apply to its source, and change what
   }
 });
 
-t.test('a wrong definition is named by file and key', async (t) => {
-  const place = newPlace(t);
-  const dir = join(place.dir, 'planted');
+t.test('the error for a wrong definition names the file and the key', async (t) => {
+  const workspace = newWorkspace(t);
+  const dir = join(workspace.dir, 'planted');
   mkdirSync(dir);
   writeFileSync(join(dir, 'a.json'), JSON.stringify({ ...BUG, requirement: 'PP-99' }));
   t.throws(() => loadPlantedBugs([], dir), /a\.json: requirement/);

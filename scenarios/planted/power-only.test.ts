@@ -9,16 +9,16 @@ import { plant } from './plant.js';
 const power = blocklogAvailability();
 
 t.test(
-  'killing processes does not show a confirmation that is not on the disk, a power cut does: the page cache survives a kill',
+  'a power cut shows a confirmed message that is not on the disk, and a kill does not, because the page cache survives it',
   { skip: power.available ? false : power.why },
   async (t) => {
-    const place = new TestWorkspace();
-    t.teardown(() => place.remove());
+    const workspace = new TestWorkspace();
+    t.teardown(() => workspace.remove());
     const [bug] = loadPlantedBugs(['async-msync']);
     if (bug === undefined) throw new Error('no such bug');
-    const target = plant(bug, join(place.dir, 'copy'));
+    const target = plant(bug, join(workspace.dir, 'copy'));
     const gate = async (...flags: string[]) => {
-      const { stdout, stderr } = await place.run(['gate', target, '--json', '--seed', '1', ...flags]);
+      const { stdout, stderr } = await workspace.run(['gate', target, '--json', '--seed', '1', ...flags]);
       t.not(stdout, '', stderr);
       return JSON.parse(stdout) as GateResult;
     };

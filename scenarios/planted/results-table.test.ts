@@ -3,9 +3,9 @@ import { loadPlantedBugs } from './definition.js';
 import { readResults } from './results.js';
 import { readmeSection, resultsTable, writeReadmeSection } from './results-table.js';
 
-t.test('the table of planted bugs in the manual is the one that was measured', async (t) => {
+t.test('the table of planted bugs in the manual matches the measured results', async (t) => {
   const table = resultsTable(readResults(), loadPlantedBugs([]));
-  // After a change to the bugs themselves: PLUGPULL_WRITE_MANUAL=1 node dist/scenarios/planted/results-table.test.js
+  // After a change of the bugs, update the manual: PLUGPULL_WRITE_MANUAL=1 node dist/scenarios/planted/results-table.test.js
   if (process.env.PLUGPULL_WRITE_MANUAL) writeReadmeSection(table);
   t.equal(readmeSection(), table);
 });

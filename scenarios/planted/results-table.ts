@@ -22,13 +22,13 @@ export function resultsTable(results: Results, planted: readonly PlantedBug[]): 
     return [`| ${cells.join(' | ')} |`];
   });
   const { runs, falseAlarms, notMeasured, errors, seconds } = results.original;
-  const found = results.bugs.filter((bug) => bug.found).length;
+  const foundCount = results.bugs.filter((bug) => bug.found).length;
   return [
     `| bug | shown by | ${MODE_NAMES.join(' | ')} |`,
     `|---|---|${MODE_NAMES.map(() => '---|').join('')}`,
     ...rows,
     '',
-    `${found} of ${rows.length} bugs were found. Of ${runs} gates on the original (${seconds} s in total), ${falseAlarms} failed and ` +
+    `${foundCount} of ${rows.length} bugs were found. Of ${runs} gates on the original (${seconds} s in total), ${falseAlarms} failed and ` +
       `${errors} ended with an error of the kit; ${notMeasured} were too short to measure every requirement.`,
   ].join('\n');
 }

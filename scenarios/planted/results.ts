@@ -7,7 +7,7 @@ import { PLANTED_DIR } from './definition.js';
 import { type HuntResult, overallOutcome, quickestDetection } from './hunt.js';
 import type { ModeName, ModeResult } from './mode.js';
 
-/** What is known of one planted bug: what the quickest mode that found it says, and each mode by itself. */
+/** The saved results of one planted bug: those of the quickest mode that found it, and those of each mode. */
 export interface BugResult {
   id: string;
   found: boolean;
@@ -17,15 +17,15 @@ export interface BugResult {
   modes: Partial<Record<ModeName, ModeResult>>;
 }
 
-/** Gates of the original, some in a row, over one state of its sources. */
+/** Totals of gates on the original, all with the same sources and the same budget. */
 export interface OriginalRuns {
   /** Digest of the sources of the reference implementation. */
   referenceDigest: string;
   runs: number;
   falseAlarms: number;
-  /** Runs that passed nothing and failed nothing. */
+  /** Number of runs with the verdict not-measured. */
   notMeasured: number;
-  /** Runs in which the kit failed. */
+  /** Number of runs in which the kit failed. */
   errors: number;
   budgetSeconds: number;
   seconds: number;
@@ -41,10 +41,11 @@ export interface Results {
   original: Omit<OriginalRuns, 'referenceDigest' | 'budgetSeconds'> & { batches: OriginalRuns[] };
 }
 
+/** Path of the saved results. */
 export const RESULTS_FILE = join(PLANTED_DIR, 'results.json');
 
 /**
- * Reads the results that are kept; without a file there are none yet.
+ * Reads the saved results. Returns empty results when the file does not exist.
  * @throws KitError bad-target when the file has another format.
  */
 export function readResults(file = RESULTS_FILE): Results {
@@ -57,13 +58,14 @@ export function readResults(file = RESULTS_FILE): Results {
   );
 }
 
+/** Saves the results, as indented JSON. */
 export function writeResults(results: Results, file = RESULTS_FILE): void {
   writeFileSync(file, `${JSON.stringify(results, undefined, 2)}\n`);
 }
 
 /**
- * Puts new hunts in the place of older ones, mode by mode. Bugs that are not planted any more go.
- * @param ids of all bugs that are planted, in order.
+ * Replaces saved results by those of new hunts, mode by mode. Removes the results of bugs that do not exist any more.
+ * @param ids ids of all planted bugs, in the order of the result.
  */
 export function mergeHunts(results: Results, hunts: readonly HuntResult[], ids: readonly string[]): Results {
   const bugs = ids.flatMap((id) => {
@@ -87,7 +89,7 @@ function bugResult(id: string, modes: HuntResult['modes']): BugResult {
   };
 }
 
-/** The modes in the order in which they are worth trying: first those that found the bug before, the quickest of them first. */
+/** Sorts the modes: first those that found the bug before, the quickest first; then the others in their order. */
 export function quickestFirst(modes: readonly ModeName[], known: BugResult | undefined): ModeName[] {
   const secondsOf = (mode: ModeName) => {
     const earlier = known?.modes[mode];
@@ -98,7 +100,7 @@ export function quickestFirst(modes: readonly ModeName[], known: BugResult | und
   return [...found, ...modes.filter((mode) => !foundBefore(mode))];
 }
 
-/** Adds gates of the original to those that are kept; gates of the same sources and budget are one batch. */
+/** Adds gates on the original to the saved ones. Gates with the same sources and budget form one batch. */
 export function mergeOriginalRuns(results: Results, more: OriginalRuns): Results {
   const isSame = (batch: OriginalRuns) =>
     batch.referenceDigest === more.referenceDigest && batch.budgetSeconds === more.budgetSeconds;
@@ -123,7 +125,7 @@ function summariseRuns(batches: OriginalRuns[]): Results['original'] {
   return { ...totals(batches), batches };
 }
 
-/** Digest of the reference implementation's sources, tests and fixtures aside. */
+/** Returns a digest of the reference implementation's sources without tests and fixtures: 12 hexadecimal digits. */
 export function referenceDigest(): string {
   const dir = join(packageRoot(), 'reference-impl');
   const hash = createHash('sha256');

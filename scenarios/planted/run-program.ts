@@ -2,36 +2,36 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { KitError } from '../../conformance/errors.js';
 
-/** How a program that prints one JSON object ended. */
+/** How a program ended, with its output. */
 export interface ProgramResult {
   code: number | null;
   signal: NodeJS.Signals | null;
   stdout: string;
-  /** The last lines of stderr. */
+  /** The last lines of stderr, at most MAX_STDERR_LINES and one line without a newline. */
   lastStderrLines: string[];
 }
 
 export interface RunOptions {
-  /** Ends the program in order when it is aborted. */
+  /** Stops the program with SIGTERM when it is aborted. */
   signal: AbortSignal;
-  /** A program that takes longer hangs: it is killed. */
+  /** Upper bound of the run, in milliseconds. A program that takes longer is hung: it is stopped. */
   timeoutMs: number;
-  /** Added to its environment: the marker by which `clean` finds it when whoever runs it was killed. */
+  /** Variables for the program's environment: the marker by which `clean` finds it after its parent was killed. */
   env: Readonly<Record<string, string>>;
-  /** Each line of stderr. */
+  /** Receives each line of stderr. */
   progress(line: string): void;
 }
 
 const MAX_STDERR_LINES = 5;
-/** So long a program that is told to stop may take before it is killed. */
+/** Time between SIGTERM and SIGKILL for a program that is stopped, in milliseconds. */
 const STOP_GRACE_MS = 20_000;
 
 /**
- * Runs a Node program to its end. It is a process of its own, so that hunts at the same time have a processor each and
- * nothing that one of them breaks reaches the others; and it leads a process group, because what a terminal's
- * Ctrl-C means it is told once, by this process.
+ * Runs a Node program to its end in a separate process, so that concurrent hunts can use one processor each and a
+ * failure in one hunt does not affect the others. The process leads its own process group: a terminal's Ctrl-C reaches
+ * only this process, which then sends one SIGTERM.
  *
- * @throws KitError kit-failed when it took longer than `timeoutMs`.
+ * @throws KitError kit-failed when the program took longer than `timeoutMs`.
  */
 export async function runProgram(args: readonly string[], options: RunOptions): Promise<ProgramResult> {
   const { signal, timeoutMs, env, progress } = options;
@@ -85,8 +85,8 @@ export async function runProgram(args: readonly string[], options: RunOptions): 
 }
 
 /**
- * The object on stdout, or undefined when there is none.
- * @throws KitError kit-failed when what is there is no JSON object.
+ * Parses the last line of stdout as a JSON object. Returns undefined when stdout is empty.
+ * @throws KitError kit-failed when the line is not a JSON object.
  */
 export function parseJsonOutput({
   stdout,
@@ -98,7 +98,7 @@ export function parseJsonOutput({
     const value: unknown = JSON.parse(text.split('\n').at(-1) ?? '');
     if (typeof value === 'object' && value !== null) return { ...value };
   } catch {
-    // Told below.
+    // The error below reports this.
   }
   throw new KitError(
     'kit-failed',

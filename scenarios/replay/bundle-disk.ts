@@ -11,19 +11,21 @@ import type { Bundle } from '../bundle/bundle.js';
 import type { CrashStateCase } from '../bundle/manifest.js';
 import { openRecordedDisk, type RecordedDisk } from './mounted-disk.js';
 
-/** The recorded disk on which the state of a bundle is a cut. */
+/** A recorded disk, and the cut of it that is the crash state of a bundle. */
 export interface BundleDisk {
-  /** Of the run; or, where a recovery was cut, of that recovery, from the disk that the run's cut had left. */
+  /** Disk of the run. If a recovery was cut: disk of that recovery, which began with what the run's cut had left. */
   disk: RecordedDisk;
   state: CrashState;
-  /** The cut of the run that the recovery began from; undefined when no recovery was cut. */
+  /** Cut of the run from which the recovery began; undefined when no recovery was cut. */
   outer: CrashState | undefined;
 }
 
 /**
- * Finds the state of a bundle, and makes the disk that its recovery began from where it is a cut of one.
- * @param dir gets that disk.
- * @throws KitError bad-bundle when the bundle has no recorded disk, a shorter log than it says, or a state that cannot be.
+ * Opens the recorded disk of a bundle and parses its crash state. If a recovery was cut, also makes the disk from which
+ * that recovery began.
+ * @param dir directory for that disk.
+ * @throws KitError bad-bundle when the bundle has no recorded disk, when its log is shorter than the manifest states,
+ *   or when the state is impossible.
  */
 export function openBundleDisk(bundle: Bundle, stateCase: CrashStateCase, dir: string): BundleDisk {
   const { file } = bundle;
@@ -80,15 +82,15 @@ function parsePossibleState(file: string, address: string, model: CrashModel): C
   return state;
 }
 
-/** So many entries are told before and behind a place. */
+/** Number of log entries that are listed before and after a position. */
 const CONTEXT_ENTRIES = 3;
 const MAX_NAMED_IDS = 5;
 
 /**
- * What there is to see at a place of a log, as lines: the entries around it, what a cut there leaves open, and which
- * messages are confirmed by then.
- * @param position so many entries are complete; the next one is number `at`.
- * @param events of the run whose log it is; none where it is the log of a recovery, in which nothing is confirmed.
+ * Describes a position of a log, as lines: the entries around it, the writes that a cut there may lose, and the messages
+ * that are confirmed by then.
+ * @param position number of complete entries, which is also the number of the next entry.
+ * @param events history of the run that wrote the log; empty for the log of a recovery, in which nothing is confirmed.
  */
 export function describeLogPosition(
   model: CrashModel,

@@ -3,7 +3,7 @@ import t from 'tap';
 import { seeded } from '../host/random.js';
 import { ddmin } from './ddmin.js';
 
-t.test('what is left fails, and nothing of it can be left out', async (t) => {
+t.test('the result fails, and no item can be removed from it', async (t) => {
   await fc.assert(
     fc.asyncProperty(
       fc.integer({ min: 1, max: 60 }),
@@ -20,17 +20,17 @@ t.test('what is left fails, and nothing of it can be left out', async (t) => {
       },
     ),
   );
-  t.pass('in every case that was tried');
+  t.pass('this holds in every generated case');
 });
 
-t.test('what fails only now and then shrinks as far as it was seen to fail', async (t) => {
+t.test('a list that fails only sometimes shrinks to a part that was observed to fail', async (t) => {
   let calls = 0;
   const left = await ddmin([1, 2, 3, 4, 5, 6, 7, 8], (part) => part.includes(3) && ++calls % 2 === 0);
   t.ok(left.includes(3));
   t.ok(left.length < 8);
 });
 
-t.test('it asks less often than fast-check does, and leaves no more', async (t) => {
+t.test('ddmin needs fewer calls than fast-check for the same result', async (t) => {
   const random = seeded(1);
   let [ourCalls, theirCalls] = [0, 0];
   for (let round = 0; round < 10; round++) {
@@ -42,10 +42,10 @@ t.test('it asks less often than fast-check does, and leaves no more', async (t) 
     const { counterexample } = fc.check(property, { examples: [[items]], numRuns: 1 });
     t.same(left, counterexample?.[0]);
   }
-  t.ok(ourCalls < theirCalls, `${ourCalls} questions, and ${theirCalls}`);
+  t.ok(ourCalls < theirCalls, `${ourCalls} calls by ddmin, ${theirCalls} by fast-check`);
 });
 
-t.test('when the time is over it gives back what it has', async (t) => {
+t.test('ddmin returns the smallest known part when it is out of time', async (t) => {
   let left = 3;
   const part = await ddmin(
     [...Array(64).keys()],

@@ -5,10 +5,10 @@ import { WriteLogWriter } from '../../faults/write-log/writer.js';
 import { TestWorkspace } from '../fixtures/kit.js';
 import { openRecordedDisk, requireRoot, stateBefore } from './mounted-disk.js';
 
-t.test('a log that is foreign, of another version or cut off is told so, with exit code 2', async (t) => {
+t.test('a log of another format or version, or one that is cut off, is rejected with exit code 2', async (t) => {
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());
-  t.equal(openRecordedDisk(workspace.dir), undefined, 'there is no disk');
+  t.equal(openRecordedDisk(workspace.dir), undefined, 'a bundle without a recorded disk');
   writeFileSync(join(workspace.dir, 'disk.img'), '');
   const log = join(workspace.dir, 'writes.log');
   const version = Buffer.alloc(512);
@@ -24,7 +24,7 @@ t.test('a log that is foreign, of another version or cut off is told so, with ex
   }
 });
 
-t.test('the disk as of an entry has all that was written before it, flushed or not', async (t) => {
+t.test('the disk before an entry has every earlier write, flushed or not', async (t) => {
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());
   writeFileSync(join(workspace.dir, 'disk.img'), '');
@@ -32,14 +32,14 @@ t.test('the disk as of an entry has all that was written before it, flushed or n
   for (const flush of [false, true, false]) log.add({ offset: 0, data: Buffer.alloc(512), flush });
   log.close();
   const disk = openRecordedDisk(workspace.dir);
-  if (disk === undefined) throw new Error('there is a disk');
+  if (disk === undefined) throw new Error('expected a recorded disk');
   t.match(stateBefore(disk, 1), { prefix: 1, kept: [0] });
   t.match(stateBefore(disk, 3), { prefix: 3, kept: [1, 2] });
   t.throws(() => stateBefore(disk, 4), { exitCode: 2, message: /--at 4: expected 0 to 3/ });
   disk.recording.close();
 });
 
-t.test('who may not mount is told so, and nothing counts as measured', async (t) => {
+t.test('a mount without root is rejected, and the replay is not measured', async (t) => {
   t.intercept(process, 'getuid', { value: () => 65534 });
   t.throws(() => requireRoot(), { code: 'target-unavailable', exitCode: 3, message: /needs root/ });
 });

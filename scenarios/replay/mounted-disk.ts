@@ -14,16 +14,18 @@ import { freePort } from '../host/ports.js';
 import type { Registry } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 
-/** The image before a recording, and the recording, among the files of an unpacked bundle. */
+/** Image of a disk as it was before a recording, and the recording. Both are files of an unpacked bundle. */
 export interface RecordedDisk {
   image: string;
   recording: Recording;
 }
 
 /**
- * The recorded disk of a bundle; undefined when it has none.
- * @param end so many entries of the log count; default: all.
- * @throws KitError bad-bundle when the log is foreign, of another version, or cut off.
+ * Opens the recorded disk of a bundle.
+ * @param dir directory of the unpacked bundle.
+ * @param end number of log entries that count; default: all.
+ * @returns undefined when the bundle has no recorded disk.
+ * @throws KitError bad-bundle when the log has another format or version, or is cut off.
  */
 export function openRecordedDisk(dir: string, end?: number): RecordedDisk | undefined {
   const files = regularFiles(dir);
@@ -38,7 +40,10 @@ export function openRecordedDisk(dir: string, end?: number): RecordedDisk | unde
   }
 }
 
-/** All that was written before entry `entry` of the log is there, and nothing after it. */
+/**
+ * Returns the crash state that has every write before entry `entry` of the log, and no later write.
+ * @throws KitError bad-usage when the log has fewer entries.
+ */
 export function stateBefore({ recording: { model } }: RecordedDisk, entry: number): CrashState {
   const count = model.entries.length;
   if (entry > count) {
@@ -47,16 +52,20 @@ export function stateBefore({ recording: { model } }: RecordedDisk, entry: numbe
   return { prefix: entry, kept: model.optional(entry), torn: NOTHING_TORN };
 }
 
-/** @throws KitError target-unavailable */
+/**
+ * Checks that this process may mount disks.
+ * @throws KitError target-unavailable when it does not run as root.
+ */
 export function requireRoot(): void {
   if (process.getuid?.() === 0) return;
   throw new KitError('target-unavailable', 'mounting a disk needs root: run it with sudo');
 }
 
 /**
- * Makes the disk of a state below `dir` and mounts it, until `clean`; all is registered before.
- * @returns where it is mounted.
- * @throws KitError target-unavailable where nothing can be mounted.
+ * Makes the disk of a crash state in `dir` and mounts it. It stays mounted until `plugpull clean`. The mount and the
+ * loop device are registered before they are made.
+ * @returns the mount point.
+ * @throws KitError target-unavailable when the disk cannot be mounted.
  */
 export function mountState(
   disk: RecordedDisk,
@@ -90,8 +99,9 @@ export function mountState(
 }
 
 /**
- * How to start the services of a target on some data by hand, as lines for a terminal: each as it is, and under a
- * debugger. What a target pushes to goes nowhere: its recovery is to be looked at, not its deliveries.
+ * Describes how to start the services of a target on given data by hand, as lines for a terminal: each service
+ * normally, and under a debugger. The sink is a port without a listener, because the recovery is to be inspected and
+ * not the deliveries.
  */
 export async function describeManualStart(target: Target, dataDir: string): Promise<string[]> {
   const ports = new Map<string, number>();

@@ -3,29 +3,33 @@ import { join } from 'node:path';
 import type { Schedule } from '../round/schedule.js';
 import { type Rerun, type RerunOptions, rerun } from './rerun.js';
 
-/** How often a violation came again. */
+/** Number of runs of a schedule, and of those that reproduced a violation. */
 export interface ReproductionRate {
   runs: number;
   reproduced: number;
-  /** Runs that passed; the rest proved nothing, or failed otherwise. */
+  /** Runs that passed. The remaining runs proved nothing, or failed at another requirement. */
   passed: number;
 }
 
+/** Result of repeated runs of a schedule. */
 export interface Repetition extends ReproductionRate {
-  /** The first run that showed it again; its evidence is there until it is dropped. */
+  /** The first run that reproduced the violation. Its evidence exists until `drop` is called. */
   first: Rerun | undefined;
 }
 
 export interface RepeatOptions extends RerunOptions {
-  /** Requirements, one of which has to fail again. */
+  /** A run reproduces the violation when one of these requirements fails. */
   requirements: readonly string[];
-  /** Evidence goes below it. */
+  /** Directory in which every run makes a directory for its evidence. */
   dir: string;
-  /** `performance.now()`: no run is begun after it. */
+  /** Time (`performance.now()`) after which no further run starts. The first run always starts. */
   endMs: number;
 }
 
-/** Runs a schedule again and again, at most `most` times; ends at the first that shows the violation if so asked. */
+/**
+ * Runs a schedule repeatedly, at most `maxRuns` times.
+ * @param until with 'first', stops after the first run that reproduces the violation.
+ */
 export async function repeat(
   options: RepeatOptions,
   schedule: Schedule,

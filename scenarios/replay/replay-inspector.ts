@@ -21,7 +21,7 @@ import { DATA_DIR } from '../runtime/disks/local-disk.js';
 import { type PreparedRuntime, RUN_VARIABLE } from '../runtime/runtime.js';
 import { type RecordedDisk, requireRoot } from './mounted-disk.js';
 
-/** Looks at crash states one by one: makes the disk, mounts it, lets the target's own program restore, and unmounts. */
+/** Inspects crash states one by one: makes the disk, mounts it, lets the target recover, and unmounts the disk. */
 export interface ReplayInspector {
   inspect(state: CrashState): Promise<Inspection>;
   close(): void;
@@ -32,16 +32,20 @@ export interface ReplayInspectorOptions {
   stateCase: CrashStateCase;
   disk: RecordedDisk;
   events: readonly HistoryEvent[];
-  /** What a state must hold. */
+  /** Returns the ids of the messages that a state must hold. */
   required(state: CrashState): readonly string[];
-  /** For the images and logs; made. */
+  /** Directory for the images and logs. The inspector makes it. */
   dir: string;
   registry: Registry;
   runtime: PreparedRuntime;
   signal: AbortSignal;
 }
 
-/** By the target's own program that restores, where it has one; else the target is started and all is taken from it. */
+/**
+ * Makes an inspector. It recovers with the target's restore program, if the target has one. Otherwise it starts the
+ * target and consumes all messages.
+ * @throws KitError target-unavailable when the process does not run as root.
+ */
 export function createReplayInspector(options: ReplayInspectorOptions): ReplayInspector {
   const { target, stateCase: at, disk: recorded, dir, registry } = options;
   requireRoot();

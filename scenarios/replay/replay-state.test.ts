@@ -23,7 +23,7 @@ const EXT4 = { type: 'ext4', mountOptions: '' } as const;
 const RUN = '20261121-120000-abcdef01';
 const BLOCK_BYTES = 4096;
 
-/** Tells the SHA-256 of every file in a directory: what a target's restore program does. */
+/** Restore program of a target: it prints the SHA-256 of every file in a directory. */
 const RESTORE = `
 const { createHash } = require('node:crypto');
 const { readdirSync, readFileSync } = require('node:fs');
@@ -49,8 +49,9 @@ function onDisk(image: string, mountPoint: string, use: () => void): void {
 }
 
 /**
- * The bundle of a queue that confirmed a message before anything of it was flushed: the log has the blocks in which the
- * disks before and after differ. Returns the number of its writes, too.
+ * Makes the bundle of a queue that confirmed a message before any part of it was flushed. The log has the blocks in
+ * which the disks before and after the message differ.
+ * @returns the bundle's file, and the number of writes in the log.
  */
 async function lostMessage(workspace: TestWorkspace): Promise<{ file: string; writes: number }> {
   const evidence = join(workspace.dir, 'evidence');
@@ -109,7 +110,7 @@ async function lostMessage(workspace: TestWorkspace): Promise<{ file: string; wr
 }
 
 t.test(
-  'a crash state gives the same verdict again, and the fewest missing writes are found',
+  'a replayed crash state fails again, and shrinks to one missing write',
   { skip },
   async (t) => {
     const workspace = new TestWorkspace();
@@ -121,8 +122,8 @@ t.test(
     t.match(result, { kind: 'crash-state', verdict: 'fail', requirements: ['PP-13'], runs: 1 });
     t.match(result.why, /1 confirmed messages are lost in crash state/);
     const { prefix, kept } = parseState(result.reproducer);
-    t.equal(prefix, writes, 'the same cut');
-    t.equal(kept.length, writes - 1, `one write alone has to be missing of ${writes}`);
+    t.equal(prefix, writes, 'the cut stays the same');
+    t.equal(kept.length, writes - 1, `only one of ${writes} writes has to be missing`);
     const story = result.story.join('\n');
     t.match(story, /^message 1-0-0: its \d+ bytes were written by entries [\d,-]+$/m);
     t.match(
@@ -136,7 +137,7 @@ t.test(
 );
 
 t.test(
-  'the disk of a crash state, and the one as of any entry, is mounted until clean',
+  '--shell mounts the disk of a crash state or of any log entry until `clean` unmounts it',
   { skip },
   async (t) => {
     const workspace = new TestWorkspace();
@@ -145,18 +146,18 @@ t.test(
     const at = await workspace.run(['replay', file, '--at', `${writes}`, '--shell']);
     t.equal(at.code, 0, at.stderr);
     const mounted = /is mounted on (\S+)/.exec(at.stderr)?.[1] ?? '';
-    t.same(readdirSync(join(mounted, 'data')), ['1'], 'before the end of the log everything is there');
+    t.same(readdirSync(join(mounted, 'data')), ['1'], 'the disk before the end of the log holds the message');
     const shell = await workspace.run(['replay', file, '--shell']);
     t.match(shell.stderr, /in crash state \d+ is mounted on .*\n.*start the target's recovery by hand/);
     const crashed = /is mounted on (\S+)/.exec(shell.stderr)?.[1] ?? '';
-    t.same(readdirSync(join(crashed, 'data')), [], 'the crash has taken it');
+    t.same(readdirSync(join(crashed, 'data')), [], 'the crash state does not hold the message');
     const clean = await workspace.run(['clean']);
     t.equal(clean.code, 0, clean.stderr);
     t.equal([...clean.stdout.matchAll(/1 mounts, 1 loop devices/g)].length, 2, clean.stdout);
     t.same(readdirSync(join(workspace.state, 'residue')), []);
     const printed = await workspace.run(['replay', file, '--at', '1']);
     t.equal(printed.code, 0, printed.stderr);
-    t.match(printed.stderr, /^ {2}0: .*\n> 1: .*\n/m, 'the entries around it');
+    t.match(printed.stderr, /^ {2}0: .*\n> 1: .*\n/m, 'the entries around the position are listed');
     t.match(printed.stderr, /^a cut here leaves (nothing )?open/m);
     t.match(await workspace.run(['replay', file, '--at', `${writes + 1}`]), {
       code: 2,

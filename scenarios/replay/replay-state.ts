@@ -24,14 +24,17 @@ export interface StateReplayOptions {
   target: Target;
   shrink: boolean;
   budgetMs: number;
-  /** For the images. */
+  /** Directory for the images and logs. */
   dir: string;
   registry: Registry;
   signal: AbortSignal;
   progress(line: string): void;
 }
 
-/** Makes the disk of a bundle's crash state, recovers and judges it, exactly; with `shrink` looks for fewer missing writes. */
+/**
+ * Makes exactly the disk of a bundle's crash state, lets the target recover from it, and judges the result. With
+ * `shrink`, also looks for a failing state with fewer missing writes.
+ */
 export async function replayState(
   bundle: Bundle,
   stateCase: CrashStateCase,
@@ -76,7 +79,7 @@ export async function replayState(
         async (smaller) => {
           const smallerInspection = await inspector.inspect(smaller);
           const lostAgain = lostIn(smaller, smallerInspection);
-          // The same story made shorter, not another one.
+          // Accept a smaller state only if it shows the same loss, and not another failure.
           return (
             isFailing(smallerInspection, lostAgain) &&
             (lost.length === 0 || lostAgain.some((id) => lost.includes(id)))
@@ -116,7 +119,7 @@ export async function replayState(
   }
 }
 
-/** What could not be mounted shows nothing, neither of the first state nor of a smaller one. */
+/** Reports whether a state shows a failure. A disk that cannot be mounted shows nothing about the target. */
 function isFailing(
   { recovered, wrongCount: wrong, unmountable }: Inspection,
   lost: readonly string[],
@@ -129,13 +132,13 @@ function describeInspection(
   lost: readonly string[],
 ): string {
   if (unmountable) return `its disk cannot be mounted: ${detail}`;
-  if (!recovered) return `no recovery: ${detail}, with ${lost.length} confirmed messages at stake`;
+  if (!recovered) return `no recovery: ${detail}, with ${lost.length} confirmed messages at risk`;
   if (lost.length > 0) return `${lost.length} confirmed messages are lost`;
   if (wrong > 0) return `${wrong} things are wrong: ${detail}`;
   return 'nothing is lost';
 }
 
-/** Confirmed here, not yet flushed, cut here, gone. */
+/** Describes how a message was lost: where it was confirmed, what was not yet flushed, and where the cut was. */
 function describeLoss(
   { recording }: RecordedDisk,
   { run }: CrashStateCase,
@@ -154,7 +157,7 @@ function describeLoss(
   return [...lines.map((line) => `message ${submitted.id}: ${line}`), cut, `message ${submitted.id}: gone`];
 }
 
-/** What had survived the first cut did not survive the second. */
+/** Describes a loss in a recovery: the message had survived the cut of the run, but not the cut of the recovery. */
 function describeLossInRecovery(
   model: CrashModel,
   outer: CrashState,

@@ -6,7 +6,7 @@ import type { GateResult } from '../gate/result.js';
 import type { ReplayResult } from './replay.js';
 
 t.test(
-  'a violation leaves a bundle that shows it again, smaller too, and leaves nothing behind',
+  'a bundle reproduces its violation and can be shrunk, and `clean` removes what its replays have made',
   async (t) => {
     const workspace = new TestWorkspace();
     t.teardown(() => workspace.remove());
@@ -35,7 +35,7 @@ t.test(
       story,
       /message \S+ submitted.*\n.*confirmed: 201\n.*kill-one: SIGKILL.*\n.*PP-1: confirmed and never/,
     );
-    t.ok(existsSync(result.shrunkBundle ?? ''), 'the smaller bundle is there');
+    t.ok(existsSync(result.shrunkBundle ?? ''), 'the smaller bundle is written');
     const right = await workspace.run([
       'replay',
       bundle ?? '',
@@ -62,7 +62,7 @@ t.test(
       code: 0,
       stderr: /under a debugger: \S+node --inspect-brk .*queue\.mjs --data \S+data-at-end/,
     });
-    t.equal(readdirSync(join(workspace.state, 'replays')).length, 1, 'what --shell left stays');
+    t.equal(readdirSync(join(workspace.state, 'replays')).length, 1, 'the directory of --shell stays until `clean`');
     const clean = await workspace.run(['clean']);
     t.equal(clean.code, 0, clean.stderr);
     t.same(readdirSync(join(workspace.state, 'replays')), []);

@@ -15,7 +15,7 @@ import { describeSchedule, shrinkSchedule } from './shrink-schedule.js';
 export interface ReplayOptions {
   target: Target;
   runtime: GateCase['runtime'];
-  /** So many runs, as long as there is time. */
+  /** Number of runs; fewer if the budget is used up before. */
   runs: number;
   budgetMs: number;
   shrink: boolean;
@@ -24,7 +24,7 @@ export interface ReplayOptions {
   progress(line: string): void;
 }
 
-/** What a replay found; the one object of `--json`. */
+/** Result of a replay: the object that `--json` prints. */
 export interface ReplayResult {
   bundle: string;
   target: string;
@@ -34,14 +34,17 @@ export interface ReplayResult {
   why: string;
   runs: number;
   reproduced: number;
-  /** What reproduces the violation: the schedule, in words, or the address of the crash state; the smaller one after `--shrink`. */
+  /**
+   * Reproducer of the violation: a description of the schedule, or the address of the crash state. After `--shrink` it
+   * is the smaller one.
+   */
   reproducer: string;
   story: string[];
-  /** A bundle of the smaller reproducer; null when none was asked for or found. */
+  /** Path of the bundle of the smaller reproducer; null when none was requested or found. */
   shrunkBundle: string | null;
 }
 
-/** Runs the round of a bundle again and again; with `shrink` makes it smaller. */
+/** Runs the round of a bundle repeatedly. With `shrink`, also makes its schedule smaller. */
 export async function replayGate(
   bundle: Bundle,
   gate: GateCase,
@@ -97,7 +100,7 @@ export async function replayGate(
   }
 }
 
-/** Keys that are not there instead of keys without a value. */
+/** Returns the schedule of a bundle without keys whose value is undefined, which `Schedule` does not allow. */
 function scheduleIn({ schedule }: GateCase): Schedule {
   return JSON.parse(JSON.stringify(schedule)) as Schedule;
 }
@@ -143,7 +146,11 @@ async function writeShrunk(
   return to;
 }
 
-/** A place for everything that a replay makes, which goes with it. */
+/**
+ * Registers and makes the directory for everything that a replay makes.
+ * @param root state directory.
+ * @returns the path of the directory.
+ */
 export function createWorkspaceDir(registry: Registry, root: string): string {
   const path = join(root, 'replays', registry.runId);
   registry.made({ kind: 'directory', path });
@@ -151,6 +158,7 @@ export function createWorkspaceDir(registry: Registry, root: string): string {
   return path;
 }
 
+/** Removes the directory of a replay with everything in it. */
 export function removeWorkspaceDir(registry: Registry, path: string): void {
   rmSync(path, { recursive: true, force: true });
   registry.gone({ kind: 'directory', path });

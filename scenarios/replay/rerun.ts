@@ -21,18 +21,18 @@ export interface RerunOptions {
   target: Target;
   runtime: PreparedRuntime;
   gate: GateCase;
-  /** Instead of those that the schedule names. */
+  /** Faults by name, instead of the catalogue's faults that the schedule names. */
   faults?: ReadonlyMap<string, Fault>;
-  /** After this moment (`performance.now()`) no further fault is tried. */
+  /** Time (`performance.now()`) after which no further fault is injected. */
   lastFaultMs?: number;
   registry: Registry;
   signal: AbortSignal;
   progress(line: string): void;
 }
 
-/** One more run of a round. */
+/** One repeated run of a round. */
 export interface Rerun {
-  /** With history, schedule, logs and data; removed by `drop`. */
+  /** Directory with history, schedule, logs and data. `drop` removes it. */
   dir: string;
   events: readonly HistoryEvent[];
   evaluation: Evaluation;
@@ -42,9 +42,10 @@ export interface Rerun {
 const START_TIMEOUT_MS = 30_000;
 
 /**
- * Runs a schedule once, from an empty directory on.
- * @param dir an empty directory, for the evidence of this run alone.
- * @throws KitError target-unavailable when a fault of the schedule cannot be made here, or the target does not start.
+ * Runs a schedule once, beginning with the install of the target.
+ * @param dir an empty directory for the evidence of this run alone.
+ * @throws KitError target-unavailable when a fault of the schedule is unavailable here, or when the target does not
+ *   start; bad-bundle when this kit does not make a fault of the schedule.
  */
 export async function rerun(options: RerunOptions, schedule: Schedule, dir: string): Promise<Rerun> {
   const { target, runtime, gate, registry } = options;

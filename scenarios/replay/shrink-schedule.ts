@@ -2,21 +2,21 @@ import type { Schedule } from '../round/schedule.js';
 import { ddmin } from './ddmin.js';
 import { type RepeatOptions, type Repetition, repeat } from './repeat.js';
 
-/** A schedule that may not show the violation in one run is given so many. */
+/** Upper bound of the runs per schedule. It is more than one because a violation may not occur in every run. */
 const RUNS_PER_SCHEDULE = 2;
 
-/** What was left of a schedule, and the run that shows that it is enough. */
+/** The smaller schedule, and the run that reproduced the violation with it. */
 export interface ShrunkSchedule {
   schedule: Schedule;
   repetition: Repetition;
-  /** Schedules that were tried. */
+  /** Number of schedules that were tried. */
   triedSchedules: number;
 }
 
 /**
- * Makes a schedule smaller as long as the violation still comes: fewer faults, then fewer producers with fewer messages
- * at once, then shorter waits. By repetition, so what is left is enough, and perhaps not the least.
- * @param first the run in which it came with the whole schedule.
+ * Makes a schedule smaller as long as the violation still occurs: first fewer faults, then fewer producers with fewer
+ * messages in flight, then shorter waits. It only repeats runs, so the result is sufficient but perhaps not minimal.
+ * @param first repetition in which the whole schedule reproduced the violation.
  */
 export async function shrinkSchedule(
   options: RepeatOptions,
@@ -36,7 +36,7 @@ export async function shrinkSchedule(
     return true;
   };
   const { injections } = schedule;
-  // Most violations take one fault: the ones alone are asked first.
+  // Most violations need only one fault, so try each kind of fault alone first.
   const oneFaultSuffices = injections.length > 1 ? await tryFaultsAlone(schedule, fails, isOutOfTime) : false;
   if (!oneFaultSuffices)
     await ddmin(injections, (part) => fails({ ...schedule, injections: [...part] }), isOutOfTime);
@@ -54,7 +54,10 @@ export async function shrinkSchedule(
   return shrunk;
 }
 
-/** Each kind of fault of the schedule alone, in order of its first injection. */
+/**
+ * Tries each kind of fault of the schedule alone, in the order of its first injection.
+ * @returns true when one of them reproduced the violation.
+ */
 async function tryFaultsAlone(
   schedule: Schedule,
   fails: (smaller: Schedule) => Promise<boolean>,
@@ -62,7 +65,7 @@ async function tryFaultsAlone(
 ): Promise<boolean> {
   const kinds = new Set<string>();
   for (const one of schedule.injections) {
-    // What happens in a recovery needs the crash before it.
+    // A fault in a recovery needs the crash before it.
     if (kinds.has(one.fault) || one.inRecovery !== undefined || isOutOfTime()) continue;
     kinds.add(one.fault);
     if (await fails({ ...schedule, injections: [one] })) return true;
@@ -78,7 +81,7 @@ function shortenWaits(schedule: Schedule, by: number): Schedule {
   return { ...schedule, injections };
 }
 
-/** A schedule in a few words. */
+/** Describes a schedule in one line. */
 export function describeSchedule({ injections, producers, depth }: Schedule): string {
   const faults = injections
     .map(({ fault, afterConfirms, point }) => {

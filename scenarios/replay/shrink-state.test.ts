@@ -5,7 +5,7 @@ import { type CrashState, formatState } from '../../faults/write-log/state.js';
 import { describeState, missingEntries } from '../explore/result/missing-writes.js';
 import { shrinkState } from './shrink-state.js';
 
-/** A log of writes of a sector each, with flushes at some places. */
+/** Makes the model of a log of 4096-byte writes, with flushes as the given entries. */
 function modelOf(count: number, flushes: readonly number[]): CrashModel {
   return new CrashModel(
     Array.from({ length: count }, (_, index) => ({
@@ -22,7 +22,7 @@ function modelOf(count: number, flushes: readonly number[]): CrashModel {
   );
 }
 
-t.test('of the missing writes those are left that have to be missing, at the same cut', async (t) => {
+t.test('only the writes that have to be missing stay missing, at the same cut', async (t) => {
   await fc.assert(
     fc.asyncProperty(
       fc.integer({ min: 3, max: 40 }),
@@ -47,10 +47,10 @@ t.test('of the missing writes those are left that have to be missing, at the sam
       },
     ),
   );
-  t.pass('in every case that was tried');
+  t.pass('this holds in every generated case');
 });
 
-t.test('a torn write stays torn where that matters, and the write under way stays as it was', async (t) => {
+t.test('a torn write stays torn if the failure needs it, and the write at the cut stays as it was', async (t) => {
   const model = modelOf(8, [2]);
   const state: CrashState = {
     prefix: 6,
@@ -69,7 +69,7 @@ t.test('a torn write stays torn where that matters, and the write under way stay
   );
 });
 
-t.test('where nothing need be missing, nothing is', async (t) => {
+t.test('a failure that needs no missing write shrinks to a state without missing writes', async (t) => {
   const model = modelOf(6, [1]);
   const smallest = await shrinkState(model, { prefix: 6, kept: [], torn: new Map() }, async () => true);
   t.same(missingEntries(model, smallest), []);

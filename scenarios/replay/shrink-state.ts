@@ -4,9 +4,10 @@ import { findMissingWrites, type MissingWrite } from '../explore/result/missing-
 import { ddmin } from './ddmin.js';
 
 /**
- * The crash state with the fewest writes missing that still fails, at the same cut; deterministic, as the states are.
- * @param fails whether the target, started on the disk of a state, has lost what it had confirmed.
- * @param isOutOfTime true when there is no time for one more state.
+ * Finds the crash state with the fewest missing writes that still fails, at the same cut. The search is deterministic,
+ * because a crash state is.
+ * @param fails reports whether the target, started on the disk of a state, has lost confirmed messages.
+ * @param isOutOfTime true when there is no time for another state.
  */
 export async function shrinkState(
   model: CrashModel,
@@ -20,7 +21,7 @@ export async function shrinkState(
   return part(await ddmin(findMissingWrites(model, state), (some) => fails(part(some)), isOutOfTime));
 }
 
-/** Everything that was complete is there but for these; the write under way stays as it was. */
+/** Returns a state that lacks only these of the complete writes. The write at the cut stays as it was. */
 function stateWithout(model: CrashModel, state: CrashState, missing: readonly MissingWrite[]): CrashState {
   const { prefix } = state;
   const missingEntries = new Set(missing.map(({ entry }) => entry));

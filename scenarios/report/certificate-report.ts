@@ -2,7 +2,7 @@ import type { CertificateBody } from '../../conformance/certificate/certificate.
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
 
-/** What a certificate says, for people, as lines. */
+/** Formats a certificate as lines for people. */
 export function certificateReport(certified: CertificateBody, certificate: string, style: Style): string[] {
   const { levels, requirements, runs } = certified;
   return [
@@ -43,7 +43,7 @@ export function certificateReport(certified: CertificateBody, certificate: strin
   ];
 }
 
-/** One line: target, verdict, levels. */
+/** Formats target, verdict and levels of a certificate as one line. */
 export function certificateSummary({ target, verdict, granted }: CertificateBody): string {
   const levels = granted.length === 0 ? 'no level' : `level ${granted.join(', ')}`;
   return `${target}, ${verdict}, ${levels}`;

@@ -9,7 +9,7 @@ const STRATEGY_LABELS: Readonly<Record<StrategyName, string>> = {
   target: 'target started',
 };
 
-/** The report for people, as lines. */
+/** Formats the result of an exploration as lines for people. */
 export function exploreReport(result: ExploreResult, style: Style): string[] {
   const lines = [
     '',

@@ -5,7 +5,7 @@ import { shellQuote } from '../host/shell.js';
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
 
-/** The report for people, as lines. */
+/** Formats the result of a gate as lines for people. */
 export function gateReport(result: GateResult, style: Style): string[] {
   const lines = [
     '',
@@ -66,8 +66,8 @@ function requirementLines({ requirements }: GateResult, style: Style): string[] 
   const titles = new Map<string, string>(REQUIREMENTS.map(({ id, title }) => [id, title]));
   const rows = table(requirements.map(({ id, why }) => [`${id}  ${titles.get(id) ?? ''}`, why]));
   return requirements.map(({ verdict }, index) => {
-    const word = verdict.padEnd('not-measured'.length);
-    return `  ${colourVerdict(style, verdict, word)}  ${rows[index] ?? ''}`;
+    const padded = verdict.padEnd('not-measured'.length);
+    return `  ${colourVerdict(style, verdict, padded)}  ${rows[index] ?? ''}`;
   });
 }
 
@@ -81,7 +81,7 @@ function formatSeconds(ms: number): string {
   return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 0)} s`;
 }
 
-/** One event as a line: when, what, and the details as they are in the history. */
+/** Formats an event as one line: its time, its kind, and its details as they are in the history. */
 function formatEvent(event: HistoryEvent): string {
   const { kind, atMs, ...rest } = event;
   const details = Object.entries(rest)

@@ -7,11 +7,11 @@ import { certificateReport } from './certificate-report.js';
 import { gateReport } from './gate-report.js';
 import type { Style } from './style.js';
 
-/** What a command found, for every reporter. */
+/** The result of a command, in the form that every reporter reads. */
 export interface Outcome {
   command: 'gate' | 'certify';
   target: string;
-  /** The file that was given; undefined for the reference implementation. */
+  /** Target file from the command line; undefined for the reference implementation. */
   file: string | undefined;
   verdict: Verdict;
   why: string;
@@ -21,18 +21,19 @@ export interface Outcome {
     title: string;
     verdict: Verdict;
     why: string;
-    /** Proven breaches, one line each. */
+    /** Proven violations, one line each. */
     violations: string[];
   }[];
   tookMs: number;
-  /** Facts worth keeping beside the result, by name. */
+  /** Facts that belong beside the result, by name, such as the seed. */
   properties: Record<string, string>;
-  /** The object of `--json`. */
+  /** The object that `--json` prints. */
   data: unknown;
-  /** The report for people. */
+  /** Formats the report for people. */
   lines(style: Style): string[];
 }
 
+/** Converts the result of a gate. */
 export function gateOutcome(result: GateResult, file: string | undefined): Outcome {
   const requirementsById = new Map<string, { title: string; level: string }>(
     REQUIREMENTS.map((one) => [one.id, one]),
@@ -62,6 +63,7 @@ export function gateOutcome(result: GateResult, file: string | undefined): Outco
   };
 }
 
+/** Converts the result of a certification. The violations of a requirement are those of all levels. */
 export function certifyOutcome(
   { certified, certificate, runs }: CertifyResult,
   file: string | undefined,

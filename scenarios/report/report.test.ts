@@ -39,7 +39,7 @@ const RESULT: GateResult = {
 };
 const plain = styleFor({ isTTY: false });
 
-t.test('the report tells what was done, what was found, and how to run it again', async (t) => {
+t.test('the report shows the faults, the figures, the violations, and the command that runs it again', async (t) => {
   const text = gateReport(RESULT, plain).join('\n');
   for (const part of [
     /my-queue.*1 rounds.*12 s.*seed 7/,
@@ -57,14 +57,14 @@ t.test('the report tells what was done, what was found, and how to run it again'
   }
 });
 
-t.test('a pass needs no line to run it again', async (t) => {
+t.test('the report of a pass has no violations and no command that runs it again', async (t) => {
   const none = { violations: [], story: [], evidence: null, bundle: null };
   const passed: GateResult = { ...RESULT, verdict: 'pass', ...none };
   const text = gateReport(passed, plain).join('\n');
   t.notMatch(text, /run it again|evidence|Violations|story/);
 });
 
-t.test('colours are for terminals only, and not where NO_COLOR is set', async (t) => {
+t.test('colours are used on a terminal only, and not when NO_COLOR is set', async (t) => {
   const terminal = { isTTY: true };
   t.equal(styleFor(terminal, {}).bad('x'), '\u001b[31mx\u001b[0m');
   for (const style of [
@@ -80,7 +80,7 @@ t.test('colours are for terminals only, and not where NO_COLOR is set', async (t
   }
 });
 
-t.test('columns of a table are as wide as they must be', async (t) => {
+t.test('each column of a table is as wide as its longest cell', async (t) => {
   t.same(table([['a', 'bbb', 'c'], ['aa', '', 'c'], ['aaa']]), ['a    bbb  c', 'aa        c', 'aaa']);
   t.same(table([]), []);
 });

@@ -1,7 +1,7 @@
 import { shellQuote } from '../host/shell.js';
 import type { LogTail, SystemResult } from '../systems/measure.js';
 
-/** Reports an unexpected result of a system: the log of a CI run alone must be enough to begin with. */
+/** Formats an unexpected result of a system as lines. The log of a CI run alone must be enough to start the analysis. */
 export function unexpectedReport(
   {
     violations,

@@ -1,4 +1,7 @@
-/** Rows in columns that are as wide as they must be; the last column is not filled up. Text only, no colours. */
+/**
+ * Formats rows as lines in which each column is as wide as its longest cell. The last column is not padded. The cells
+ * must have no colours, because colour codes would count as width.
+ */
 export function table(rows: readonly (readonly string[])[]): string[] {
   const widths: number[] = [];
   for (const row of rows) {

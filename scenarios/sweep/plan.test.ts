@@ -3,7 +3,7 @@ import t from 'tap';
 import { countCalls } from '../../faults/tracing/count-calls.js';
 import { coarseToFine, injectionOf, planPoints, planRows } from './plan.js';
 
-t.test('every call comes once, and any beginning is spread over all of them', async (t) => {
+t.test('every call occurs once, and every prefix of the order is spread over all calls', async (t) => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 400 }), (count) => {
       const order = coarseToFine(count);
@@ -15,7 +15,7 @@ t.test('every call comes once, and any beginning is spread over all of them', as
 });
 
 t.test(
-  'calls are counted for the thread that made most, and writes that fail for the data only',
+  'the calls of the busiest thread are counted, and only writes to data files can fail',
   async (t) => {
     const log = [
       '7 openat(AT_FDCWD</>, "log", O_RDWR) = 3</data/log>',
@@ -39,7 +39,7 @@ t.test(
   },
 );
 
-t.test('a call that can fail fails with each error, and the rows take turns', async (t) => {
+t.test('a call that can fail has a point for each error, and the points alternate between the rows', async (t) => {
   const rows = planRows([
     { service: 'a', kind: 'sync', what: 'kill', count: 2 },
     { service: 'a', kind: 'sync', what: 'fail', count: 1 },

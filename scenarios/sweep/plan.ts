@@ -2,7 +2,7 @@ import { faultNameOf, type SyscallPoint } from '../../faults/catalogue/syscall-p
 import type { CallCount } from '../../faults/tracing/count-calls.js';
 import type { PlannedInjection } from '../round/schedule.js';
 
-/** What a sweep does at the calls of one kind of one service. */
+/** Row of a sweep's table: one fault at the calls of one kind in one service. */
 export interface SweepRow {
   service: string;
   kind: string;
@@ -17,7 +17,10 @@ export interface SweepRow {
 
 const RESUME_TRIGGER = { afterConfirms: 2, maxWaitMs: 150 };
 
-/** A row for everything that was enumerated; each call that can fail has one for each error, and these come first. */
+/**
+ * Makes the rows of a sweep from the enumerated calls. Calls that can fail have one row for each error, and these rows
+ * come first.
+ */
 export function planRows(counts: readonly CallCount[]): SweepRow[] {
   const failing = counts.filter(({ what }) => what === 'fail');
   const killing = counts.filter(({ what }) => what === 'kill');
@@ -28,9 +31,9 @@ export function planRows(counts: readonly CallCount[]): SweepRow[] {
 }
 
 /**
- * Lists the calls of every row so that any beginning of the list is spread evenly: the rows take turns, and in each row
- * the order is first call, last, middle, quarters, and so on.
- * @param maxPerRow upper bound of the calls of each row.
+ * Lists the calls of all rows so that every prefix of the list is spread evenly. The list takes one call of each row in
+ * turn. In each row the order is first call, last, middle, quarters, and so on.
+ * @param maxPerRow upper bound of the listed calls of each row.
  */
 export function planPoints(rows: readonly SweepRow[], maxPerRow = Number.POSITIVE_INFINITY): SyscallPoint[] {
   const lists = rows.map((row) => {
@@ -49,19 +52,20 @@ export function planPoints(rows: readonly SweepRow[], maxPerRow = Number.POSITIV
   });
 }
 
-/** 1 to `count`, coarse first. */
+/** Returns the numbers 1 to `count`, from coarse to fine: first, last, middle, quarters, and so on. */
 export function coarseToFine(count: number): number[] {
   const order = new Set<number>(count > 0 ? [1, count] : []);
   for (let parts = 2; order.size < count; parts *= 2) {
     for (let part = 1; part < parts; part += 2) {
       order.add(Math.min(count, 1 + Math.floor(((count - 1) * part) / parts)));
     }
-    // Finer than single calls it cannot get.
+    // The steps are smaller than one call now. Add the calls that rounding has left out.
     if (parts > count) for (let nth = 1; nth <= count; nth++) order.add(nth);
   }
   return [...order];
 }
 
+/** Returns the planned injection of the fault at a system call. */
 export function injectionOf(point: SyscallPoint): PlannedInjection {
   return { fault: faultNameOf(point), ...RESUME_TRIGGER, point };
 }

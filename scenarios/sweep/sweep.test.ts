@@ -8,7 +8,7 @@ import type { SweepResult } from './sweep.js';
 const skip = straceAvailability().available ? false : 'strace is not installed';
 
 t.test(
-  'a correct queue outlives every call of its life, and every failure of its syncs',
+  'a correct queue survives kills at its system calls, and errors of its syncs and writes',
   { skip },
   async (t) => {
     const workspace = new TestWorkspace();
@@ -41,7 +41,7 @@ t.test(
       ['write', 'ENOSPC'],
     ] as const) {
       const { calls, tried, hit } = row(kind, what);
-      t.ok(calls > 0 && tried > 0 && hit > 0, `${kind} ${what}: ${hit} of ${tried} of ${calls}`);
+      t.ok(calls > 0 && tried > 0 && hit > 0, `${kind} ${what}: ${calls} enumerated, ${tried} tried, ${hit} hit`);
     }
     t.match(stderr, /server +sync +kill +enumerated \d+ +tried \d+ +hit \d+/);
     t.match(stderr, /\d+ system calls were not tried: more than 1 of a kind \(--each\)/);
@@ -50,7 +50,7 @@ t.test(
   },
 );
 
-t.test('a queue that goes on after a failed sync is caught at the first one', { skip }, async (t) => {
+t.test('a queue that continues after a failed sync fails PP-14 at its first sync', { skip }, async (t) => {
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());
   const target = workspace.queue('goes-on-after-errors', ['kill', 'io-error'], 20);
@@ -81,7 +81,7 @@ t.test('a sweep tries no more system calls than --calls', { skip }, async (t) =>
   t.match(replay, / --calls 3 --budget 600000ms$/);
 });
 
-t.test('what cannot be swept is told so', { skip }, async (t) => {
+t.test('a sweep rejects a fault that the target does not claim to survive', { skip }, async (t) => {
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());
   t.match(await workspace.run(['sweep', workspace.queue(''), '--faults', 'io-error']), {

@@ -20,7 +20,7 @@ import { injectionOf, planPoints, planRows, type SweepRow } from './plan.js';
 export interface SweepOptions {
   target: Target;
   runtime: PreparedRuntime;
-  /** Of `kill-syscall` and `io-error`, those that are done. */
+  /** Faults to inject: `kill-syscall`, `io-error`, or both. */
   faults: readonly Fault[];
   seed: number;
   budgetMs: number;
@@ -28,7 +28,7 @@ export interface SweepOptions {
   maxPerRow?: number;
   /** Upper bound of the system calls tried in total; undefined: all. */
   maxCalls?: number;
-  /** An empty directory; dropped when nothing failed and nobody asked for it. */
+  /** An empty directory for the evidence. It is removed when nothing failed, unless `keep` is set. */
   dir: string;
   keep: boolean;
   registry: Registry;
@@ -37,21 +37,22 @@ export interface SweepOptions {
   progress(line: string): void;
 }
 
-/** What a sweep found: a gate's result, and how much of each service's life was gone through. */
+/** Result of a sweep: the result of a gate, and how many system calls of each service were tried. */
 export interface SweepResult extends GateResult {
   sweep: SweepRow[];
 }
 
-/** The life that is gone through: from the start to so many confirmations. */
+/** Number of confirmations after the start with which the enumeration of system calls ends. */
 const ENUMERATION_CONFIRMS = 20;
+/** Upper bound of the wait for these confirmations. */
 const ENUMERATION_MS = 8000;
-/** For draining and stopping. */
+/** Time at the end of the budget for draining and stopping. */
 const RESERVE_MS = 8000;
 
 /**
- * Enumerates the system calls of every service, from its start through some confirmations, and kills it at each of them,
- * or lets each fail: as many as there is time for, evenly spread.
- * @throws KitError target-unavailable when strace is not there, or nothing could be enumerated.
+ * Enumerates the system calls of every service from its start to some confirmations. Then kills the service at each of
+ * them, or makes each of them fail. When the time is too short for all calls, the tried calls are evenly spread.
+ * @throws KitError target-unavailable when strace is missing, or when no system call could be enumerated.
  */
 export async function runSweep(options: SweepOptions): Promise<SweepResult> {
   const { target, seed, dir, signal, progress, budgetMs, faults } = options;
@@ -89,13 +90,13 @@ export async function runSweep(options: SweepOptions): Promise<SweepResult> {
   return { ...(await resultFor(options, swept, run, performance.now() - startMs)), sweep: rows };
 }
 
-/** One life of every service under strace, and what it called. */
+/** Runs every service once under strace, and counts its system calls. */
 async function enumerate(options: SweepOptions, schedule: Schedule): Promise<CallCount[]> {
   let counts: CallCount[] = [];
   const countingFault: Fault = {
     name: 'kill-syscall',
     family: 'kill',
-    summary: 'counts the system calls of a life, and ends it',
+    summary: 'counts the system calls of all services, then kills them',
     needs: { target: 'up', disk: 'any' },
     available: async () => straceAvailability(),
     async inject(context) {

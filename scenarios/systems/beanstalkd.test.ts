@@ -10,9 +10,9 @@ import { skipReason, withDisk } from '../../faults/power/fixtures/disk.js';
 import { straceAvailability } from '../../faults/programs.js';
 
 /**
- * What beanstalkd 1.12 does to confirmed jobs when it compacts its binlog, each time the same: FINDINGS.md tells it. A
- * put, a delete or the like moves the oldest jobs into the newest file when the files are mostly empty and there are
- * three or more; each start adds a file.
+ * These tests show what beanstalkd 1.12 does to confirmed jobs when it compacts its binlog (findings 3 and 4 in
+ * FINDINGS.md). Its behaviour is deterministic. A put, a delete or a release moves the oldest jobs into the newest file
+ * when there are three or more files and they are mostly empty. Each start adds a file.
  */
 const strace = straceAvailability();
 const why = notInstalled('beanstalkd') ?? (strace.available ? undefined : strace.why);
@@ -38,7 +38,7 @@ async function put(server: RealServer, bytes: Buffer): Promise<string> {
   }
 }
 
-/** Every job that is there, by the name of the one whose bytes it has. */
+/** Reserves all jobs of a server. @returns for each job the name of the known job with the same bytes, sorted. */
 async function jobs(server: RealServer, known: Readonly<Record<string, Buffer>>): Promise<string[]> {
   const dialogue = await BeanstalkConnection.open(server.port, ANSWER_MS);
   const names: string[] = [];
@@ -46,13 +46,13 @@ async function jobs(server: RealServer, known: Readonly<Record<string, Buffer>>)
     const { body } = await dialogue.call('reserve-with-timeout 0');
     if (body === undefined) break;
     const [name] = Object.entries(known).find(([, bytes]) => bytes.equals(body)) ?? [];
-    names.push(name ?? `${body.length} bytes, ${body.every((byte) => byte === 0) ? 'all zero' : 'others'}`);
+    names.push(name ?? `${body.length} bytes, ${body.every((byte) => byte === 0) ? 'all zero' : 'other bytes'}`);
   }
   dialogue.break(new Error('closed'));
   return names.sort();
 }
 
-/** A server whose first binlog file holds these confirmed jobs, and that has been killed and started three times. */
+/** Starts a server whose first binlog file holds these confirmed jobs. Kills and starts it three times. */
 async function withOldJobs(t: Test, old: readonly Buffer[], parent?: string): Promise<RealServer> {
   const server = await RealServer.make('beanstalkd-f0', parent);
   t.teardown(() => server.remove());
@@ -65,7 +65,11 @@ async function withOldJobs(t: Test, old: readonly Buffer[], parent?: string): Pr
   return server;
 }
 
-/** Watches a server's calls from here on, or kills it at the n-th `write`. `log` is whole when the server is dead. */
+/**
+ * Traces the system calls of a server from now on.
+ * @param killAtWrite number of the `write` at which strace kills the server.
+ * @returns a function that waits for the end of the server, because the log is complete only then, and returns the calls.
+ */
 async function watch(t: Test, server: RealServer, killAtWrite?: number): Promise<() => Promise<string[]>> {
   const { scratchDir, remove } = testDirectories();
   t.teardown(remove);
@@ -87,7 +91,7 @@ async function watch(t: Test, server: RealServer, killAtWrite?: number): Promise
   };
 }
 
-/** `write binlog.4 502`, `unlink binlog.1`, `fsync binlog.4`, `answer`. */
+/** Shortens a line of the log: `write binlog.4 502`, `unlink binlog.1`, `fsync binlog.4`, `answer`. Drops other lines. */
 function shortForms(line: string): string[] {
   if (/write\(\d+<socket/.test(line)) return ['answer'];
   const [, call = '', file = '', bytes] = /(\w+)\(.*(binlog\.\d+).*?(?:, (\d+))?\)/.exec(line) ?? [];
@@ -112,19 +116,19 @@ t.test(
 );
 
 t.test(
-  'killed in between, it has lost or zeroed a job that was confirmed long before',
+  'a kill while a put moves an old confirmed job loses that job or fills it with zeros',
   { skip },
   async (t) => {
     const left: [string[], string][] = [
-      [['old'], 'the head of the new job is not whole'],
-      [['old'], 'the head of the new job is not whole'],
-      [['old'], 'the head of the new job is not whole'],
+      [['old'], 'the head of the new job is incomplete'],
+      [['old'], 'the head of the new job is incomplete'],
+      [['old'], 'the head of the new job is incomplete'],
       [['500 bytes, all zero', 'old'], 'PP-5: never confirmed, delivered with the bytes of the empty file'],
-      [['new'], 'PP-1: the old file is gone, the job is nowhere'],
-      [['new'], 'PP-1: the old file is gone, the job is nowhere'],
-      [['new'], 'PP-1: the old file is gone, the job is nowhere'],
-      [['3000000 bytes, all zero', 'new'], 'PP-4: the head says how long it is, its bytes were not written'],
-      [['new', 'old'], 'all is written'],
+      [['new'], 'PP-1: the old file is removed, and the job is lost'],
+      [['new'], 'PP-1: the old file is removed, and the job is lost'],
+      [['new'], 'PP-1: the old file is removed, and the job is lost'],
+      [['3000000 bytes, all zero', 'new'], 'PP-4: the head with the length was written, and the bytes were not'],
+      [['new', 'old'], 'everything was written'],
     ];
     for (const [index, [expected, what]] of left.entries()) {
       const known = { old: job(3 * MB), new: job(500) };
@@ -140,7 +144,7 @@ t.test(
   },
 );
 
-t.test('a start that is killed moves nothing', { skip }, async (t) => {
+t.test('a start moves no job, even after repeated kills', { skip }, async (t) => {
   const known = { old: job(3 * MB) };
   const server = await withOldJobs(t, [known.old]);
   for (let starts = 0; starts < 5; starts++) {
@@ -150,10 +154,13 @@ t.test('a start that is killed moves nothing', { skip }, async (t) => {
   t.strictSame(await jobs(server, known), ['old']);
 });
 
-/** The new job fits into the newest file and fills it up; the old one that is moved then takes another, which is synced. */
+/**
+ * Makes four jobs. `last` fits into the newest file and fills it. The old job that is moved then goes into another file,
+ * and only that file is synced.
+ */
 const full = () => ({ first: job(4 * MB), second: job(4 * MB), third: job(4 * MB), last: job(1.5 * MB) });
 
-t.test('with -f 0 a put is confirmed whose file was closed and never synced', { skip }, async (t) => {
+t.test('with -f 0, a put is confirmed although its file was closed without a sync', { skip }, async (t) => {
   const { first, second, third, last } = full();
   const server = await withOldJobs(t, [first, second]);
   t.equal(await put(server, third), 'INSERTED 3');
@@ -169,7 +176,7 @@ t.test('with -f 0 a put is confirmed whose file was closed and never synced', { 
   );
 });
 
-t.test('and a power cut loses it', { skip: skip || skipReason() }, async (t) => {
+t.test('with -f 0, a power cut loses a confirmed job whose file was closed without a sync', { skip: skip || skipReason() }, async (t) => {
   await withDisk(async ({ disk, mountPoint }) => {
     const known = full();
     const { first, second, third, last } = known;
@@ -186,7 +193,7 @@ t.test('and a power cut loses it', { skip: skip || skipReason() }, async (t) => 
     await disk.cut(moment, 'all-lost', testRandom(1));
     await server.start();
     const delivered = await jobs(server, known);
-    t.notOk(delivered.includes('last'), `left: ${delivered.join(', ')}`);
+    t.notOk(delivered.includes('last'), `delivered: ${delivered.join(', ')}`);
     await server.remove();
   });
 });

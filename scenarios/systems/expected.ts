@@ -6,24 +6,25 @@ import { REQUIREMENT_IDS } from '../../conformance/requirements/requirements.js'
 import { FAULT_NAMES } from '../../conformance/target-file/definition.js';
 import { packageRoot } from '../host/version.js';
 
-/** Folder of the target files of real systems; `expected.json` beside them says what a gate finds on each. */
+/** Folder of the target files of real systems. Its `expected.json` lists the expected results of a gate on each. */
 export const SYSTEMS_DIR = join(packageRoot(), 'conformance/targets/systems');
 
 const RunSchema = z.strictObject({
   faults: z.array(z.enum(FAULT_NAMES)).min(1),
   verdict: z.enum(['pass', 'fail']),
-  /** Requirements that fail, one or several of them, when the verdict is fail. */
+  /** Requirements of which at least one fails when the verdict is `fail`. */
   red: z.array(z.enum(REQUIREMENT_IDS)).default([]),
-  /** Further requirements that may fail, when a crash falls at the right moment. No other may. */
+  /** Further requirements that may fail, when a crash falls at the right moment. No other requirement may fail. */
   mayFail: z.array(z.enum(REQUIREMENT_IDS)).default([]),
   budgetSeconds: z.number().min(1),
+  /** Reason for the expected result. `plugpull systems` prints it. */
   reason: z.string().min(1),
 });
 
 const SystemSchema = z.strictObject({
-  /** Shows that the system is installed: a program on the PATH, or an absolute path. */
+  /** Program on the PATH, or an absolute path. It exists if the system is installed. */
   program: z.string().min(1),
-  /** Debian's package of it. */
+  /** Name of the Debian package. */
   package: z.string().min(1),
   runs: z.array(RunSchema).min(1),
 });
@@ -32,8 +33,8 @@ export type ExpectedRun = z.output<typeof RunSchema>;
 export type ExpectedSystem = z.output<typeof SystemSchema> & { name: string };
 
 /**
- * What is expected of all real systems, or of those that are named, in the order of the file.
- * @throws KitError bad-target when the file is wrong, bad-usage when a name is unknown.
+ * Loads the expected results of all real systems, or of the named ones, in the order of the file.
+ * @throws KitError bad-target when the file is invalid, bad-usage when a name is unknown.
  */
 export function loadExpectedSystems(requestedNames: readonly string[], dir = SYSTEMS_DIR): ExpectedSystem[] {
   const file = join(dir, 'expected.json');

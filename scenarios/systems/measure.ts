@@ -8,44 +8,47 @@ import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { type ExpectedRun, type ExpectedSystem, SYSTEMS_DIR } from './expected.js';
 
-/** One gate run on a real system, held against what was expected of it. */
+/** Result of one gate on a real system, compared with the expected result. */
 export interface SystemResult {
   system: string;
   faults: readonly string[];
   expected: { verdict: 'pass' | 'fail'; red: readonly string[] };
-  /** `not-measured`: the system, or what makes the fault, is not here or does not start; `why` says which. */
+  /** `not-measured`: the system or a prerequisite of the fault is missing, or the system does not start; see `why`. */
   outcome: 'as-expected' | 'unexpected' | 'not-measured';
   why: string;
   verdict?: GateResult['verdict'];
   red: string[];
   confirmed: number;
   lost: number;
-  /** Crashes that hit. */
+  /** Number of crashes that hit. */
   crashes: number;
   seconds: number;
   seed: number;
-  /** What exactly went wrong, each with what was seen of it. */
+  /** Violations, each with the observed details. */
   violations: GateResult['violations'];
   evidence: string | null;
-  /** The file that `plugpull replay` takes. */
+  /** Path of the file for `plugpull replay`; null when nothing failed. */
   bundle: string | null;
-  /** The line that runs it again. */
+  /** Command line that runs the gate again. */
   replay: string;
 }
 
 export type MeasureOptions = Pick<GateOptions, 'seed' | 'signal' | 'progress'> & {
   runtime: Runtime;
   power: PowerBackendName;
-  /** Instead of the budgets of the file. */
+  /** Replaces the budgets of `expected.json`. */
   budgetMs?: number | undefined;
 };
 
-/** A run that measured nothing in its time gets so much more of it, once: a slow machine makes few faults in a few seconds. */
+/**
+ * A run that measured nothing is repeated once, with its budget times this factor: a slow machine injects few faults in
+ * a few seconds.
+ */
 const RETRY_BUDGET_FACTOR = 3;
 
 /**
- * Runs the gate as one line of `expected.json` says.
- * @throws KitError when the kit or the target file is at fault.
+ * Runs the gate on a real system as a run of `expected.json` describes it, and compares the results.
+ * @throws KitError when the kit fails, or when the target file is invalid.
  */
 export async function measureSystem(
   system: ExpectedSystem,
@@ -76,7 +79,7 @@ export async function measureSystem(
       result = await runGateOnSystem(system, run, { ...options, budgetMs: budgetMs * RETRY_BUDGET_FACTOR });
     }
   } catch (error) {
-    // No fault of the run can be made here, there is no image, or the system does not even start.
+    // No fault of the run is available here, an image is missing, or the system does not start.
     const unavailable = error instanceof KitError && error.code === 'target-unavailable';
     if (!unavailable || options.signal.aborted) throw error;
     return { ...base, ...noFigures, outcome: 'not-measured', why: error.message };
@@ -99,9 +102,9 @@ export async function measureSystem(
 }
 
 /**
- * Whether a gate found what was expected: a failure at the right requirement, or none; in both cases also at one that is
- * known to fail by chance, and at no other. A gate ends with the first round that violates anything, so what comes by
- * chance may be all that was seen.
+ * Compares the result of a gate with the expected one. A failed gate is as expected when every failed requirement is in
+ * `red` or `mayFail`. A passed gate is as expected when the expected verdict is `pass`. A gate ends with the first round
+ * that violates a requirement, so a requirement of `mayFail` may be the only one that failed.
  */
 export function compareWithExpected(
   result: Pick<GateResult, 'verdict' | 'why' | 'requirements'>,
@@ -150,7 +153,7 @@ async function runGateOnSystem(
   });
 }
 
-/** Why the system cannot run here; containers bring their own. */
+/** Returns why the system cannot run here; undefined if it can. In containers the image contains the system. */
 function missingProgram(
   { program, package: debianPackage }: ExpectedSystem,
   { name }: Runtime,
@@ -161,20 +164,20 @@ function missingProgram(
   return `${program} is not installed (as root: apt-get install ${debianPackage})`;
 }
 
-/** What one service of a target, or one of its commands, said last. */
+/** Last lines of the log of one service or one command of a target. */
 export interface LogTail {
-  /** The log, in the directory of the evidence. */
+  /** Path of the log, relative to the evidence directory. */
   file: string;
   lines: string[];
 }
 
-/** Few, so that a CI run that repeats the heads of what failed shows them whole. */
+/** Upper bound of the lines per log. It is small, so that a CI run, which repeats only the head of each failure, shows all. */
 const MAX_TAIL_LINES = 5;
 const MAX_LINE_CHARS = 300;
-/** So much of the end of a log is read: a target may have said anything, and any amount of it. */
+/** Number of bytes that are read from the end of a log, because a target may write logs and lines of any length. */
 const TAIL_BYTES = 64 * 1024;
 
-/** The ends of all logs of the last round that left evidence there; none of those that are empty. */
+/** Returns the last lines of all logs of the last round in an evidence directory, without the empty logs. */
 export function lastLogLines(evidence: string): LogTail[] {
   const numbers = listDirectory(evidence).flatMap((name) => /^round-(\d+)$/.exec(name)?.[1] ?? []);
   if (numbers.length === 0) return [];
@@ -188,7 +191,7 @@ function listDirectory(dir: string): string[] {
   try {
     return readdirSync(dir).sort();
   } catch {
-    // A round that never came to its logs has none.
+    // A round that ended before its first log has no such directory.
     return [];
   }
 }

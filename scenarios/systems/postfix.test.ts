@@ -9,17 +9,18 @@ import { testDirectories, testRandom } from '../../faults/fixtures/fault-context
 import { straceAvailability } from '../../faults/programs.js';
 
 /**
- * A queue file gets a name for the moment, of a time and a process, and is renamed when its number is known. What a crash in
- * between leaves makes Postfix 3.7 end at every later start, unless its own user can write to its log: FINDINGS.md tells it.
+ * A new queue file has a temporary name, made of the time and a process id. It is renamed when its inode number is known.
+ * A crash in between leaves a file that stops every later start of Postfix 3.7, unless the user `postfix` can write to
+ * Postfix's log (finding 16 in FINDINGS.md).
  */
 const strace = straceAvailability();
 const root = process.getuid?.() === 0 ? undefined : 'not measured: Postfix starts only as root';
 const skip = notInstalled('/usr/sbin/postfix') ?? root ?? (strace.available ? false : strace.why);
 
-/** A start that never comes to its end is told with what the server said, not by this. */
+/** Longer than the timeout of a start, whose error contains the output of the server. */
 t.setTimeout(120_000);
 
-/** From here on each new process of the server is killed when it is about to rename a file. */
+/** Makes strace kill each new process of the server from now on, when the process is about to rename a file. */
 async function killAtRename(t: Test, master: number): Promise<void> {
   const { scratchDir, remove } = testDirectories();
   t.teardown(remove);
@@ -32,13 +33,13 @@ async function killAtRename(t: Test, master: number): Promise<void> {
     child.kill('SIGKILL');
     await ended;
   });
-  // It says so of each new process too, and would end if nobody read that.
+  // strace also prints a line for each new process. It would stop if nothing read these lines.
   await Promise.race([once(child.stderr, 'data'), ended]);
   child.stderr.resume();
-  t.equal(child.exitCode, null, 'strace is there');
+  t.equal(child.exitCode, null, 'strace is attached');
 }
 
-t.test('killed before it has renamed a new queue file, Postfix starts again', { skip }, async (t) => {
+t.test('Postfix starts again after a kill before the rename of a new queue file', { skip }, async (t) => {
   const server = await RealServer.make('postfix');
   t.teardown(() => server.remove());
   await server.start();
@@ -50,7 +51,7 @@ t.test('killed before it has renamed a new queue file, Postfix starts again', { 
   await producer.close();
   await server.kill();
   const [left = ''] = readdirSync(join(queue, 'incoming'));
-  t.match(left, /^\d+\.\d+$/, 'a file that has no number yet');
+  t.match(left, /^\d+\.\d+$/, 'a file with a temporary name');
   await server.start();
-  t.match(server.output(), `warning: bogus file name: incoming/${left}`, 'it has come upon the file');
+  t.match(server.output(), `warning: bogus file name: incoming/${left}`, 'Postfix has detected the file');
 });

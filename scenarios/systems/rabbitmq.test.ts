@@ -7,19 +7,23 @@ import { closeAmqp, openAmqp } from '../../conformance/protocols/amqp/client.js'
 import { withTimeout } from '../../conformance/protocols/client/timeout.js';
 
 /**
- * What RabbitMQ 3.10 does with a quorum queue that was made a moment before a kill: FINDINGS.md tells it. The target's own
- * queue is old, and is there for comparison; the definitions that the node loads at its start do not name the new ones.
+ * This test shows what RabbitMQ 3.10 does with a quorum queue that was declared a moment before a kill (finding 13 in
+ * FINDINGS.md). The target's own queue is older and is used for comparison. The definitions that the node loads at its
+ * start do not contain the new queues.
  */
 const why = notInstalled('/usr/lib/rabbitmq/bin/rabbitmq-server');
 const skip = why ?? false;
 
 const ANSWER_MS = 10_000;
-/** So long a queue that hands out nothing is asked; the old one answers within it. */
+/** Timeout of a request for a message. The old queue answers within it. */
 const SILENCE_MS = 4000;
 const OLD = 'plugpull';
-/** A slow machine may need longer for one than the half second after which the name of a queue is saved. */
+/**
+ * Number of attempts. The kill must come before the name of a queue is saved, half a second after the declaration, and a
+ * slow machine may need longer.
+ */
 const TRIES = 3;
-/** A node takes its time to start, here three times and more. */
+/** Generous, because a node starts slowly and this test starts it up to four times. */
 t.setTimeout(180_000);
 
 async function publish(server: RealServer, queue: string, body: string): Promise<void> {
@@ -30,7 +34,10 @@ async function publish(server: RealServer, queue: string, body: string): Promise
   await channel.waitForConfirms();
 }
 
-/** What is handed out of a queue that must be there: a body, or that there was none in that time. */
+/**
+ * Gets a message from a queue, which must exist.
+ * @returns its body; 'empty' for an empty queue; 'silence' without an answer in `SILENCE_MS`.
+ */
 async function take(server: RealServer, queue: string): Promise<string> {
   const connection = await openAmqp(server.port, ANSWER_MS);
   try {
@@ -47,7 +54,7 @@ async function take(server: RealServer, queue: string): Promise<string> {
   }
 }
 
-/** Folders of the logs of a queue's members, and those of them that the node's list of names has. */
+/** Returns the log folders of a queue's members. `named` is true for the folders in the node's list of names. */
 function members(parent: string, queue: string): { uid: string; named: boolean; text: string }[] {
   const [install = ''] = readdirSync(parent);
   const node = 'plugpull@localhost';
@@ -66,7 +73,7 @@ function textOf(folder: string): string {
 }
 
 t.test(
-  'a quorum queue that was made just before a kill is there, without a leader and without its messages',
+  'a quorum queue that was declared just before a kill has no leader and no messages after the restart',
   {
     skip,
   },
@@ -82,26 +89,26 @@ t.test(
       await server.kill();
       await server.start();
       const taken = await take(server, queue);
-      // Its name was saved before the kill: that was too late.
+      // The name of the queue was saved before the kill, so the kill came too late.
       if (taken === `in ${queue}`) continue;
-      t.equal(taken, 'silence', 'declared, and hands out nothing');
+      t.equal(taken, 'silence', 'the queue is declared, and does not answer');
       const logs = members(parent, queue);
-      t.equal(logs.length, 2, 'the log that it had, and a new one');
+      t.equal(logs.length, 2, 'the queue has its old log and a new one');
       t.match(
         logs.find(({ named }) => !named),
         { text: `in ${queue}` },
-        'what was confirmed is in the log that the node does not know any more',
+        'the confirmed message is in the log that the node does not know any more',
       );
       t.match(
         logs.find(({ named }) => named),
         { text: '' },
-        'the one it knows is empty',
+        'the log that the node knows is empty',
       );
       t.equal(await take(server, OLD), 'in the old queue', 'the old queue has lost nothing');
       return;
     }
-    t.pass('the kill fell into the half second', {
-      skip: `not measured: ${TRIES} kills came later than half a second after the queue was made`,
+    t.pass('a kill came less than half a second after the declaration', {
+      skip: `not measured: ${TRIES} kills came later than half a second after the declaration`,
     });
   },
 );

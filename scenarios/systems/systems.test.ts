@@ -8,7 +8,7 @@ import { processRuntime } from '../runtime/process/process-runtime.js';
 import { loadExpectedSystems, SYSTEMS_DIR } from './expected.js';
 import { compareWithExpected, lastLogLines, measureSystem } from './measure.js';
 
-t.test('every system of the table has a target that claims the faults of its runs', async (t) => {
+t.test('every system in expected.json has a target file that claims the faults of its runs', async (t) => {
   const systems = loadExpectedSystems([]);
   t.ok(systems.length > 5);
   for (const { name, runs } of systems) {
@@ -24,7 +24,7 @@ t.test('every system of the table has a target that claims the faults of its run
   }
 });
 
-t.test('a wrong table and an unknown name are told', async (t) => {
+t.test('an invalid expected.json and an unknown name are rejected', async (t) => {
   t.throws(() => loadExpectedSystems(['mainframe']), {
     code: 'bad-usage',
     message: /mainframe.*redis-always/,
@@ -43,7 +43,7 @@ t.test('a wrong table and an unknown name are told', async (t) => {
   });
 });
 
-t.test('only the right verdict at the right requirement is as expected', async (t) => {
+t.test('a result is as expected only with the right verdict and the right failed requirements', async (t) => {
   const gateResult = (verdict: 'pass' | 'fail' | 'not-measured', red: readonly string[] = []) => ({
     verdict,
     why: 'because',
@@ -61,7 +61,7 @@ t.test('only the right verdict at the right requirement is as expected', async (
   t.equal(outcome(gateResult('fail', ['PP-5']), run(durable, ['PP-5'])), 'as-expected');
   t.equal(outcome(gateResult('fail', ['PP-5', 'PP-1']), run(durable, ['PP-5'])), 'unexpected');
   t.equal(outcome(gateResult('not-measured'), run(durable, ['PP-5'])), 'unexpected');
-  t.equal(outcome(gateResult('fail', ['PP-5']), run(lossy, ['PP-5'])), 'as-expected', 'the gate ended with it');
+  t.equal(outcome(gateResult('fail', ['PP-5']), run(lossy, ['PP-5'])), 'as-expected', 'the gate ended with a requirement of mayFail');
   t.equal(outcome(gateResult('fail', ['PP-5']), run(lossy)), 'unexpected');
   t.equal(outcome(gateResult('fail', ['PP-5', 'PP-1']), run(lossy, ['PP-5'])), 'as-expected');
   t.equal(outcome(gateResult('pass'), run(durable)), 'as-expected');
@@ -76,7 +76,7 @@ t.test('only the right verdict at the right requirement is as expected', async (
 t.test('a system that is not installed is not measured', async (t) => {
   const [system] = loadExpectedSystems(['redis-always']);
   const [run] = system?.runs ?? [];
-  if (system === undefined || run === undefined) throw new Error('redis-always is in the table');
+  if (system === undefined || run === undefined) throw new Error('expected redis-always in expected.json');
   const done = await measureSystem({ ...system, program: 'no-such-program' }, run, {
     runtime: processRuntime,
     power: 'blocklog',
@@ -87,7 +87,7 @@ t.test('a system that is not installed is not measured', async (t) => {
   t.match(done, { outcome: 'not-measured', why: /no-such-program is not installed.*redis-server/ });
 });
 
-t.test('an unexpected result is reported with what failed, and what the target said last', async (t) => {
+t.test('an unexpected result is reported with its violations and the last lines of the logs', async (t) => {
   const evidence = mkdtempSync(join(tmpdir(), 'plugpull-evidence-'));
   t.teardown(() => rmSync(evidence, { recursive: true, force: true }));
   t.strictSame(lastLogLines(evidence), []);
@@ -103,7 +103,7 @@ t.test('an unexpected result is reported with what failed, and what the target s
   t.strictSame(
     tails.map(({ file }) => file),
     ['round-10/logs/server.log'],
-    'of the last round, and only what is not empty',
+    'only the non-empty logs of the last round',
   );
   const violations = [{ requirement: 'PP-10', what: 'not ready 30.02 s after fault 4: not running: server' }];
   const report = unexpectedReport(

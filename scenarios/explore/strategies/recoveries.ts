@@ -152,7 +152,7 @@ async function cutRecovery(
         progress: options.progress,
       });
       const source: CrashStateSource = {
-        name: `${name}-lane`,
+        name: `${name}-slot`,
         recording,
         base: ended.image,
         baseAt: 0,

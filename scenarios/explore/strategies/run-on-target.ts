@@ -60,7 +60,7 @@ export async function runOnTarget(
       throw error;
     }
   });
-  // Whoever unwinds must not do so below a lane that still works.
+  // Wait for every worker: a failure must not remove the disk of one that still works.
   const outcomes = await Promise.allSettled(workers);
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 }

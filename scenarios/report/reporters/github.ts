@@ -4,15 +4,15 @@ import type { Reporter } from './reporter.js';
 const VERDICT_ICONS = { pass: '✅', fail: '❌', 'not-measured': '⚠️' } as const;
 
 /**
- * For a job of GitHub Actions: an annotation for each requirement that failed or that kept the run from a pass, and the
- * table of all in the summary of the job, where there is one ($GITHUB_STEP_SUMMARY).
+ * Reporter for a job of GitHub Actions. It writes an annotation for each failed requirement, and one for a run that was
+ * not measured. It adds a table of all requirements to the summary of the job when $GITHUB_STEP_SUMMARY is set.
  */
 export const github: Reporter = {
   name: 'github',
   stream: 'stdout',
   supportsFile: false,
   async render(outcome) {
-    // Loaded only here: nobody else needs it. It writes its commands to stdout itself.
+    // Load the package here, because no other reporter needs it. It writes its commands to stdout itself.
     const core = await import('@actions/core');
     const location = outcome.file === undefined ? {} : { file: outcome.file };
     for (const { id, title, verdict, why, violations } of outcome.requirements) {
@@ -45,7 +45,7 @@ async function summarise(core: typeof import('@actions/core'), outcome: Outcome)
     .write();
 }
 
-/** A target's own words stay words in the summary, which is HTML. */
+/** Escapes text of the target, because the summary is HTML. */
 function escapeHtml(unescaped: string): string {
   return unescaped.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
 }

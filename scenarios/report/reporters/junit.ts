@@ -1,6 +1,6 @@
 import { notMeasuredTestName, type Reporter } from './reporter.js';
 
-/** JUnit's XML as CI systems read it: a case for each requirement; not measured is skipped. */
+/** Reporter for JUnit's XML, which CI systems read: one test case per requirement. A requirement not measured is skipped. */
 export const junit: Reporter = {
   name: 'junit',
   stream: 'stdout',
@@ -17,7 +17,7 @@ export const junit: Reporter = {
       skipped: count('not-measured'),
       time: (tookMs / 1000).toFixed(3),
     };
-    // What a target says may hold characters that XML has no way to write.
+    // The output of a target may contain characters that XML cannot represent.
     const root = create({ version: '1.0', encoding: 'UTF-8', invalidCharReplacement: '\uFFFD' });
     const suite = root
       .ele('testsuites', { name: `plugpull ${command}`, ...totals })

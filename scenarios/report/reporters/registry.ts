@@ -9,7 +9,7 @@ import { junit } from './junit.js';
 import type { Reporter } from './reporter.js';
 import { tap } from './tap.js';
 
-/** One object on one line. */
+/** Reporter that writes the object of `--json` on one line. */
 const json: Reporter = {
   name: 'json',
   stream: 'stdout',
@@ -17,7 +17,7 @@ const json: Reporter = {
   render: ({ data }) => `${JSON.stringify(data)}\n`,
 };
 
-/** The report for people. */
+/** Reporter that writes the report for people. */
 const list: Reporter = {
   name: 'list',
   stream: 'stderr',
@@ -26,19 +26,20 @@ const list: Reporter = {
 };
 
 const REPORTERS: readonly Reporter[] = [list, json, junit, tap, github];
+/** Names that `--reporter` accepts. */
 export const REPORTER_NAMES = REPORTERS.map(({ name }) => name);
 
-/** A reporter, and the file that it writes; undefined: its stream. */
+/** A reporter, and the absolute path of the file that it writes; undefined means its stream. */
 export interface ChosenReporter {
   reporter: Reporter;
   file: string | undefined;
 }
 
 /**
- * What `--reporter` asks for.
- * @param specs `name` or `name:file`; none: the list for people.
- * @param withJson `--json`: the object on stdout besides.
- * @throws KitError bad-usage for an unknown name, a file that cannot be written, or two that want stdout.
+ * Chooses the reporters that `--reporter` names, and checks that their files can be written to.
+ * @param specs `name` or `name:file` each; undefined means the report for people.
+ * @param withJson whether `--json` is set, which adds the object on stdout.
+ * @throws KitError bad-usage for an unknown name, a file that cannot be written, or two reporters that write to stdout.
  */
 export function chooseReporters(specs: readonly string[] | undefined, withJson: boolean): ChosenReporter[] {
   const chosen = (specs ?? ['list']).map(parseReporter);
@@ -55,7 +56,10 @@ export function chooseReporters(specs: readonly string[] | undefined, withJson: 
   return chosen;
 }
 
-/** Tells an outcome in every form that was asked for. */
+/**
+ * Reports an outcome in every chosen form.
+ * @throws KitError kit-failed when a file cannot be written.
+ */
 export async function writeReports(outcome: Outcome, chosen: readonly ChosenReporter[]): Promise<void> {
   for (const { reporter, file } of chosen) {
     const stream = process[reporter.stream];
@@ -73,13 +77,13 @@ function parseReporter(spec: string): ChosenReporter {
     throw new KitError('bad-usage', `--reporter ${spec}: expected one of ${REPORTER_NAMES.join(', ')}`);
   if (file === undefined) return { reporter, file };
   if (!reporter.supportsFile)
-    throw new KitError('bad-usage', `--reporter ${spec}: expected no file, ${name} speaks to its CI alone`);
+    throw new KitError('bad-usage', `--reporter ${spec}: expected no file, ${name} writes to its CI only`);
   if (file === '') throw new KitError('bad-usage', `--reporter ${spec}: expected a file after the colon`);
   checkWritable(spec, resolve(file));
   return { reporter, file: resolve(file) };
 }
 
-/** Told before the run, and not after minutes of it. */
+/** Checks the file before the run, so that a wrong path is reported at once and not after minutes. */
 function checkWritable(spec: string, file: string): void {
   try {
     makeDirectories(dirname(file));

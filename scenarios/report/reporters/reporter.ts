@@ -1,20 +1,20 @@
 import type { Outcome } from '../outcome.js';
 import type { Style } from '../style.js';
 
-/** A form in which an outcome is told. */
+/** A form in which an outcome is reported. */
 export interface Reporter {
   name: string;
-  /** Where it goes when no file is named. */
+  /** The stream that it writes to when no file is named. */
   stream: 'stdout' | 'stderr';
-  /** False for what is meant for a machine that reads the stream, and would mean nothing in a file. */
+  /** False for output that only a program that reads the stream understands, and that a file would make useless. */
   supportsFile: boolean;
-  /** The whole text, with a newline at its end; what has to be done besides is done too. */
+  /** Returns the whole text, with a newline at its end. It may also have side effects, such as a job summary. */
   render(outcome: Outcome, style: Style): string | Promise<string>;
 }
 
 /**
- * Forms that know only passed, failed and skipped would show a run that proved nothing as green: such a run gets one
- * more test, which fails.
+ * Returns the name of an additional failing test for a run that was not measured, otherwise undefined. A form that knows
+ * only passed, failed and skipped tests would show such a run as a success, although it proved nothing.
  */
 export function notMeasuredTestName({ verdict }: Outcome): string | undefined {
   return verdict === 'not-measured' ? 'the run measured what it set out to measure' : undefined;

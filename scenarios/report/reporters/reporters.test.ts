@@ -39,7 +39,7 @@ function outcome(verdict: Outcome['verdict'] = 'fail'): Outcome {
     tookMs: 1234,
     properties: { seed: '7', replay: "plugpull gate 'a b.json'" },
     data: { verdict },
-    lines: () => ['all in', 'words'],
+    lines: () => ['first line', 'second line'],
   };
 }
 
@@ -62,12 +62,12 @@ t.test('junit is XML that parses, with a case for each requirement', async (t) =
   t.notMatch(text, '\u0000');
 });
 
-t.test('a run that proved nothing is red in junit and tap, though no requirement failed', async (t) => {
+t.test('a run that was not measured fails in junit and tap, although no requirement failed', async (t) => {
   t.match(await junit.render(outcome('not-measured'), plainStyle), /errors="1"[\s\S]*<error message="PP-2/);
   t.match(await tap.render(outcome('not-measured'), plainStyle), /not ok 4 - the run measured/);
 });
 
-t.test('tap has a plan, points, and skips with their reason', async (t) => {
+t.test('tap has a plan, a test point per requirement, and skips with their reason', async (t) => {
   const lines = `${await tap.render(outcome(), plainStyle)}`.split('\n');
   t.equal(lines[0], 'TAP version 14');
   t.equal(lines[1], '1..3');
@@ -78,17 +78,17 @@ t.test('tap has a plan, points, and skips with their reason', async (t) => {
   t.same(JSON.parse(yaml.slice('  violations: '.length)), [NASTY, 'message 7: b']);
 });
 
-t.test('github gets annotations on one line each, and a summary in which nothing is markup', async (t) => {
+t.test('github gets one annotation per line, and a summary in which the text of the target is escaped', async (t) => {
   const summary = join(dir, 'summary.md');
   const before = process.env.GITHUB_STEP_SUMMARY;
 
   writeFileSync(summary, '');
   process.env.GITHUB_STEP_SUMMARY = summary;
-  const said: string[] = [];
-  // It goes on to stdout all the same: what the test itself reports there must not be lost.
+  const written: string[] = [];
+  // Write to stdout too, because the test itself reports there: without this its results would be lost.
   const write = process.stdout.write.bind(process.stdout);
   const results = t.capture(process.stdout, 'write', (...all: Parameters<typeof write>) => {
-    said.push(all[0].toString());
+    written.push(all[0].toString());
     return write(...all);
   });
   try {
@@ -98,7 +98,7 @@ t.test('github gets annotations on one line each, and a summary in which nothing
     if (before === undefined) delete process.env.GITHUB_STEP_SUMMARY;
     else process.env.GITHUB_STEP_SUMMARY = before;
   }
-  const lines = said
+  const lines = written
     .join('')
     .split('\n')
     .filter((line) => line.startsWith('::'));
@@ -111,16 +111,16 @@ t.test('github gets annotations on one line each, and a summary in which nothing
 });
 
 t.test(
-  'several reporters write several places; two on stdout are bad usage, and so is what is unknown',
+  'each reporter writes its file; two reporters on stdout, an unknown name and an unusable file are bad usage',
   async (t) => {
     const files = ['r.xml', 'sub/r.tap', 'r.json', 'r.txt'].map((name) => join(dir, name));
-    const [xml, points, data, words] = files;
+    const [xml, points, data, list] = files;
     await writeReports(
       outcome(),
-      chooseReporters([`junit:${xml}`, `tap:${points}`, `json:${data}`, `list:${words}`], false),
+      chooseReporters([`junit:${xml}`, `tap:${points}`, `json:${data}`, `list:${list}`], false),
     );
     for (const file of files) t.ok(existsSync(file), file);
-    t.equal(readFileSync(words ?? '', 'utf8'), 'all in\nwords\n');
+    t.equal(readFileSync(list ?? '', 'utf8'), 'first line\nsecond line\n');
     t.same(JSON.parse(readFileSync(data ?? '', 'utf8')), { verdict: 'fail' });
     const bad: [string[], boolean, RegExp][] = [
       [['junit', 'tap'], false, /junit and tap would both write to stdout.*junit:report\.xml/],
@@ -132,15 +132,15 @@ t.test(
       [[`junit:${xml}/below.xml`], false, /expected a file to write/],
       [['junit:/proc/x/y.xml'], false, /junit:\/proc\/x\/y\.xml: expected a file to write: ENOENT/],
     ];
-    for (const [words, withJson, expected] of bad) {
+    for (const [specs, withJson, expected] of bad) {
       try {
-        chooseReporters(words, withJson);
-        t.fail(words.join());
+        chooseReporters(specs, withJson);
+        t.fail(specs.join());
       } catch (error) {
         t.ok(error instanceof KitError && error.exitCode === 2, `${error}`);
         t.match((error as Error).message, expected);
       }
     }
-    t.equal(chooseReporters(['json', 'list'], true).length, 2, '--json beside json is once');
+    t.equal(chooseReporters(['json', 'list'], true).length, 2, '--json beside the reporter json adds no second object');
   },
 );

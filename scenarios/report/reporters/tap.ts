@@ -1,30 +1,30 @@
 import { notMeasuredTestName, type Reporter } from './reporter.js';
 
-/** Test Anything Protocol, version 14: a point for each requirement; not measured is skipped. */
+/** Reporter for the Test Anything Protocol, version 14: one test point per requirement. One not measured is skipped. */
 export const tap: Reporter = {
   name: 'tap',
   stream: 'stdout',
   supportsFile: true,
   render(outcome) {
     const points = outcome.requirements.map(({ id, title, verdict, why, violations }) => {
-      if (verdict === 'fail') return { ok: false, words: `${id} ${title}`, details: { why, violations } };
+      if (verdict === 'fail') return { ok: false, description: `${id} ${title}`, details: { why, violations } };
       const skip = verdict === 'pass' ? '' : ` # SKIP not measured: ${escapeTap(why)}`;
-      return { ok: true, words: `${id} ${title}`, skip };
+      return { ok: true, description: `${id} ${title}`, skip };
     });
     const extraTestName = notMeasuredTestName(outcome);
     const all = [
       ...points,
       ...(extraTestName === undefined
         ? []
-        : [{ ok: false, words: extraTestName, details: { why: outcome.why } }]),
+        : [{ ok: false, description: extraTestName, details: { why: outcome.why } }]),
     ];
     const lines = ['TAP version 14', `1..${all.length}`];
     all.forEach((point, index) => {
       const skip = 'skip' in point ? point.skip : '';
-      lines.push(`${point.ok ? 'ok' : 'not ok'} ${index + 1} - ${escapeTap(point.words)}${skip}`);
+      lines.push(`${point.ok ? 'ok' : 'not ok'} ${index + 1} - ${escapeTap(point.description)}${skip}`);
       if (!('details' in point)) return;
       lines.push('  ---');
-      // JSON is YAML.
+      // A JSON value is also a YAML value.
       for (const [key, value] of Object.entries(point.details))
         lines.push(`  ${key}: ${JSON.stringify(value)}`);
       lines.push('  ...');
@@ -35,5 +35,5 @@ export const tap: Reporter = {
 };
 
 function escapeTap(text: string): string {
-  return text.replace(/[\\#]/g, (found) => `\\${found}`).replaceAll('\n', ' ');
+  return text.replace(/[\\#]/g, (character) => `\\${character}`).replaceAll('\n', ' ');
 }
