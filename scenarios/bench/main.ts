@@ -11,9 +11,10 @@ import { type FloorFigures, measureFloor, measureQueue, type QueueFigures, withQ
 import { measureSmtp } from './smtp.js';
 
 /**
- * Measures the figures of `npm run bench`, and in the same run the raw floor of the same disk to compare the queue with.
- * `--json` prints one object. `--dir` selects the disk. `--seconds` is the duration of each measurement. `--turns` is the
- * number of repetitions of the queue's measurement. `--only` selects measurements, with commas between their names.
+ * Measures the figures of `npm run bench`, and in the same run the raw floor of the same disk to compare
+ * the queue with. `--json` prints one object. `--dir` selects the disk. `--seconds` is the duration of each
+ * measurement. `--turns` is the number of repetitions of the queue's measurement. `--only` selects
+ * measurements, with commas between their names.
  */
 const { values } = parseArgs({
   options: {
@@ -121,7 +122,10 @@ function formatTable(all: Record<string, number | object>): string {
 
 const KIT_PROGRAM = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 
-/** Measures how many different disks all workers together explore per second. The time includes the start-up. */
+/**
+ * Measures how many different disks all workers together explore per second. The time includes the
+ * start-up.
+ */
 async function measureExplore(): Promise<Pick<ExploreResult, 'strategies' | 'states' | 'verdict'>> {
   const args = [KIT_PROGRAM, 'explore', '--budget', '24s', '--seed', '1', '--json'];
   const { stdout } = await execa(process.execPath, args, { stderr: 'ignore' });

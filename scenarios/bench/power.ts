@@ -41,8 +41,8 @@ export async function measurePower(seconds: number): Promise<PowerFigures> {
 }
 
 /**
- * Returns the best of several measurements of each disk. They alternate, so that other load on the machine slows down
- * both.
+ * Returns the best of several measurements of each disk. They alternate, so that other load on the machine
+ * slows down both.
  */
 async function compareDisks(seconds: number): Promise<Pick<PowerFigures, 'recorded' | 'unrecorded'>> {
   const figures: Record<'recorded' | 'unrecorded', QueueFigures[]> = { recorded: [], unrecorded: [] };
@@ -55,7 +55,10 @@ async function compareDisks(seconds: number): Promise<Pick<PowerFigures, 'record
   return { recorded: best(figures.recorded), unrecorded: best(figures.unrecorded) };
 }
 
-/** Measures the queue alone. The stack of image, daemon, loop device and ext4 is the same with and without the log. */
+/**
+ * Measures the queue alone. The stack of image, daemon, loop device and ext4 is the same with and without
+ * the log.
+ */
 async function measureOnDisk(recorded: boolean, seconds: number): Promise<QueueFigures> {
   const registry = new Registry(newRunId());
   const mountPoint = mkdtempSync(join(tmpdir(), 'plugpull-bench-'));
@@ -79,7 +82,10 @@ async function measureOnDisk(recorded: boolean, seconds: number): Promise<QueueF
   }
 }
 
-/** Runs a gate that only cuts the power, and returns the times between the cuts from its history, in seconds. */
+/**
+ * Runs a gate that only cuts the power, and returns the times between the cuts from its history, in
+ * seconds.
+ */
 async function measureCutCycles(): Promise<number[]> {
   const out = mkdtempSync(join(tmpdir(), 'plugpull-bench-'));
   try {

@@ -30,8 +30,8 @@ interface ProducerOutput {
 const MESSAGE_BYTES = 1024;
 
 /**
- * Installs a queue with a data file of `dataMiB` MiB in a new directory below `directory`, calls `measure` with that
- * directory, and removes it.
+ * Installs a queue with a data file of `dataMiB` MiB in a new directory below `directory`, calls `measure`
+ * with that directory, and removes it.
  */
 export async function withQueue<T>(
   directory: string,
@@ -70,8 +70,8 @@ export async function measureFloor(queue: string): Promise<FloorFigures> {
 }
 
 /**
- * Measures `processes` workers with `producers` concurrent producers each, and one sync helper, for `seconds`. The
- * messages have 1 KiB.
+ * Measures `processes` workers with `producers` concurrent producers each, and one sync helper, for
+ * `seconds`. The messages have 1 KiB.
  */
 export async function measureQueue(
   queue: string,

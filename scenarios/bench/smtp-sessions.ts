@@ -9,8 +9,9 @@ export interface LoadResult {
 const ENVELOPE = 'MAIL FROM:<producer@example.org>\r\nRCPT TO:<consumer@example.net>\r\nDATA\r\n';
 
 /**
- * Keeps `sessions` SMTP sessions busy until the deadline. The sessions are spread over the ports. Each session has one
- * message of about `sizeBytes` in progress and pipelines its envelope. Resolves after the last answer.
+ * Keeps `sessions` SMTP sessions busy until the deadline. The sessions are spread over the ports. Each
+ * session has one message of about `sizeBytes` in progress and pipelines its envelope. Resolves after the
+ * last answer.
  *
  * @param deadlineMs end of the load, on the clock of `performance.now()`.
  * @throws Error when a gateway does not confirm a message.
@@ -44,7 +45,10 @@ function runSession(port: number, body: string, deadlineMs: number, confirmed: L
       sentMs = performance.now();
       socket.write(ENVELOPE);
     };
-    /** Handles an answer. Only those to EHLO, to DATA and to the message matter; those to MAIL and RCPT are 250 2.1.x. */
+    /**
+     * Handles an answer. Only those to EHLO, to DATA and to the message matter; those to MAIL and RCPT are
+     * 250 2.1.x.
+     */
     const onLine = (line: string): void => {
       if (!greeted) {
         if (line.startsWith('220')) socket.write('EHLO load\r\n');

@@ -1,8 +1,8 @@
 import { createServer, type Server, type Socket } from 'node:net';
 
 /**
- * A cheap destination host, which supports as much SMTP as a gateway needs and counts the messages. It checks nothing,
- * because the gate does that, and because a benchmark must not measure its sink.
+ * A cheap destination host, which supports as much SMTP as a gateway needs and counts the messages. It
+ * checks nothing, because the gate does that, and because a benchmark must not measure its sink.
  */
 export class CountingSink {
   delivered = 0;

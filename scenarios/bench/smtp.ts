@@ -5,8 +5,8 @@ import { sendUntil } from './smtp-sessions.js';
 import { CountingSink } from './smtp-sink.js';
 
 /**
- * Throughput of mail through a whole gateway, from the first MAIL to the last delivery, and quantiles of the time until a
- * message is confirmed.
+ * Throughput of mail through a whole gateway, from the first MAIL to the last delivery, and quantiles of
+ * the time until a message is confirmed.
  */
 export interface SmtpFigures {
   msgsPerSecond: number;
@@ -22,8 +22,8 @@ const MESSAGE_BYTES = 1024;
 const WARM_UP_MS = 3000;
 
 /**
- * Measures 64 sessions with a gateway of two workers and a helper, which relays 1 KiB messages to a sink. The measurement
- * starts after a warm-up.
+ * Measures 64 sessions with a gateway of two workers and a helper, which relays 1 KiB messages to a sink.
+ * The measurement starts after a warm-up.
  */
 export async function measureSmtp(queue: string, seconds: number): Promise<SmtpFigures> {
   const sink = new CountingSink();

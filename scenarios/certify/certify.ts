@@ -64,7 +64,10 @@ const BUDGET_SHARES: Readonly<Record<Level, number>> = {
   'crash-states': 2,
   errors: 4,
 };
-/** Fault that is injected in addition to those of a level: errors need crashes, so that stored messages are read again. */
+/**
+ * Fault that is injected in addition to those of a level: errors need crashes, so that stored messages are
+ * read again.
+ */
 const ACCOMPANYING_FAULTS: Readonly<Partial<Record<Level, FaultName>>> = { errors: 'kill' };
 const MIN_LEVEL_BUDGET_MS = 1000;
 
@@ -76,8 +79,8 @@ interface LevelPlan {
 }
 
 /**
- * Certifies a target: makes one run for each level that the target claims, with the faults of that level and a separate
- * history. Writes the certificate that follows from the histories.
+ * Certifies a target: makes one run for each level that the target claims, with the faults of that level and
+ * a separate history. Writes the certificate that follows from the histories.
  * @throws KitError as `runGate`.
  */
 export async function runCertify(options: CertifyOptions): Promise<CertifyResult> {
@@ -227,7 +230,10 @@ function filesystemName({ type, mountOptions }: Filesystem): string {
   return [type, mountOptions].filter(Boolean).join(':');
 }
 
-/** Returns paths and digests of the programs on this machine that a target's commands call and that are outside its folder. */
+/**
+ * Returns paths and digests of the programs on this machine that a target's commands call and that are
+ * outside its folder.
+ */
 function fingerprintPrograms(target: Target): Facts['programs'] {
   const names = new Set(commandsOf(target).map(([program = '']) => program));
   return [...names].sort().flatMap((name) => {
@@ -245,7 +251,10 @@ function fingerprintPrograms(target: Target): Facts['programs'] {
   });
 }
 
-/** Returns the digests of the images in which a target's services run, by their names on the engine of this machine. */
+/**
+ * Returns the digests of the images in which a target's services run, by their names on the engine of this
+ * machine.
+ */
 async function fingerprintImages(names: readonly string[]): Promise<Facts['images']> {
   if (names.length === 0) return [];
   const engine: Dockerode = await connectEngine(engineAddress());

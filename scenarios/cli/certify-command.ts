@@ -44,7 +44,8 @@ export async function certifyCommand(
   const registry = new Registry(newRunId());
   const defaultDir = join(stateDirectory(), 'certificates', registry.runId);
   const dir = makeEmptyDirectory(flags.out ?? defaultDir);
-  // An unfinished certificate is useless: register its directory, so that `clean` removes it after this run was killed.
+  // An unfinished certificate is useless: register its directory, so that `clean` removes it after this run
+  // was killed.
   if (dir === defaultDir) registry.made({ kind: 'directory', path: dir });
   const prepared = await runtime.prepare(target, log);
   const style = styleFor(process.stderr);
@@ -79,7 +80,10 @@ export async function certifyCommand(
   return VERDICT_EXIT_CODES[result.certified.verdict];
 }
 
-/** Removes the power backend: crash states are always explored on a recorded disk, whatever backend the other levels use. */
+/**
+ * Removes the power backend: crash states are always explored on a recorded disk, whatever backend the
+ * other levels use.
+ */
 function withoutPower({ power: _, ...flags }: FaultFlags): FaultFlags {
   return flags;
 }

@@ -8,8 +8,8 @@ import { findProgram } from '../../faults/programs.js';
 import { log, printJson } from '../host/console.js';
 
 /**
- * Checks a target file and reports each problem on one line: the path of the key, and what was expected there. Starts
- * nothing of the target.
+ * Checks a target file and reports each problem on one line: the path of the key, and what was expected
+ * there. Starts nothing of the target.
  * @returns exit code 0 when there is no problem, otherwise 2.
  */
 export function checkCommand(file: string, flags: { json?: boolean }): number {
@@ -30,7 +30,10 @@ function findProblems(file: string): string[] {
   }
 }
 
-/** Finds the programs that this machine does not have. Ignores programs that run in an image: the image must have them. */
+/**
+ * Finds the programs that this machine does not have. Ignores programs that run in an image: the image must
+ * have them.
+ */
 function findMissingPrograms({ dir, services, install, verify }: Target): string[] {
   const commands: [string, readonly string[] | undefined][] = [
     ...Object.entries(services).map(([name, { command, image }]): [string, readonly string[] | undefined] => [

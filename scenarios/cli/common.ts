@@ -15,7 +15,8 @@ export const MAX_RANDOM_SEED = 1_000_000;
 export type InterruptibleResult<T> = { result: T } | { exitCode: number };
 
 /**
- * Waits for the work. After an interruption it returns only the exit code: if the work fails then, stopping it is the cause.
+ * Waits for the work. After an interruption it returns only the exit code: if the work fails then, stopping
+ * it is the cause.
  * @throws the error of the work when no signal arrived.
  */
 export async function unlessInterrupted<T>(
@@ -26,8 +27,8 @@ export async function unlessInterrupted<T>(
   try {
     outcome = { result: await work };
   } catch (error) {
-    // A terminal's Ctrl-C also reaches the processes that the kit has started. The kit may notice their end before it
-    // receives its own signal: without this line it would report their end as an error.
+    // A terminal's Ctrl-C also reaches the processes that the kit has started. The kit may notice their end
+    // before it receives its own signal: without this line it would report their end as an error.
     await processPendingEvents();
     if (interrupts.exitCode() === undefined) throw error;
   }
@@ -46,8 +47,9 @@ export interface FaultFlags {
 }
 
 /**
- * Makes the directory for the evidence of a run, and returns its absolute path. It must be empty, so that the evidence of
- * two runs is never mixed. It is made before the run, so that a wrong path is reported at once and not after minutes.
+ * Makes the directory for the evidence of a run, and returns its absolute path. It must be empty, so that
+ * the evidence of two runs is never mixed. It is made before the run, so that a wrong path is reported at
+ * once and not after minutes.
  * @throws KitError bad-usage when it cannot be made or written to, or is not empty.
  */
 export function makeEmptyDirectory(path: string): string {
@@ -60,8 +62,8 @@ export function makeEmptyDirectory(path: string): string {
 }
 
 /**
- * Returns the command line that runs the gate, or another command with the same flags, with this seed on the same runtime,
- * power backend and filesystem.
+ * Returns the command line that runs the gate, or another command with the same flags, with this seed on
+ * the same runtime, power backend and filesystem.
  */
 export function replayCommandLine(
   file: string | undefined,

@@ -58,7 +58,10 @@ function capabilityOf(name: string, availability: Availability): Capability {
   return { name, available: false, why: availability.why, remedy: availability.remedy };
 }
 
-/** Describes the better method of a fault that is injected into processes, or by a disk below the filesystem. */
+/**
+ * Describes the better method of a fault that is injected into processes, or by a disk below the
+ * filesystem.
+ */
 function betterMethodOf({ preferredDisk }: Fault): Pick<Capability, 'how'> {
   return preferredDisk === undefined ? {} : { how: 'behind dm-flakey by the disk itself' };
 }

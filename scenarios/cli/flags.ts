@@ -49,7 +49,9 @@ export function parseNames(text: string): string[] {
   return names;
 }
 
-/** Parses `ext4` or `xfs`, with optional mount options after a colon, such as `ext4:commit=1,data=journal`. */
+/**
+ * Parses `ext4` or `xfs`, with optional mount options after a colon, such as `ext4:commit=1,data=journal`.
+ */
 export function parseFilesystem(text: string): Filesystem {
   const match = /^(ext4|xfs)(?::([\w=,.-]+))?$/.exec(text);
   const type = match?.[1];
@@ -66,8 +68,8 @@ export function parseFilesystem(text: string): Filesystem {
 }
 
 /**
- * Parses reporters such as `list` or `junit:report.xml`, with commas between them. Appends them to those of the earlier
- * occurrences of the flag.
+ * Parses reporters such as `list` or `junit:report.xml`, with commas between them. Appends them to those of
+ * the earlier occurrences of the flag.
  */
 export function collectReporters(text: string, previous: readonly string[] | undefined): string[] {
   return [...(previous ?? []), ...parseNames(text)];

@@ -42,7 +42,7 @@ t.test('init writes a target file that loads, for every protocol, and never over
   t.match(bad.stderr, /--protocol ftp: expected one of http, smtp/);
 });
 
-t.test('check reports each problem on one line, with its key, and also a program that does not exist', async (t) => {
+t.test('check reports each problem on one line with its key, also a missing program', async (t) => {
   const workspace = newWorkspace(t);
   const file = workspace.target(['{dir}/queue', '{prot}'], {
     protocol: 'ftp',

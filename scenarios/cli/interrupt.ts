@@ -4,14 +4,17 @@ import { log } from '../host/console.js';
 /** SIGINT and SIGTERM, as an abort signal and an exit code. */
 export interface Interrupts {
   readonly signal: AbortSignal;
-  /** Returns the exit code for the signal that arrived: 128 plus its number. Returns undefined when none arrived. */
+  /**
+   * Returns the exit code for the signal that arrived: 128 plus its number. Returns undefined when none
+   * arrived.
+   */
   exitCode(): number | undefined;
 }
 
 /**
- * Watches for SIGINT and SIGTERM. The first signal aborts, so that everything is stopped in order. The second one ends
- * the program at once: the listeners of `exit` still kill the processes that were started, and `clean` removes what they
- * cannot remove.
+ * Watches for SIGINT and SIGTERM. The first signal aborts, so that everything is stopped in order. The
+ * second one ends the program at once: the listeners of `exit` still kill the processes that were started,
+ * and `clean` removes what they cannot remove.
  */
 export function watchInterrupts(): Interrupts {
   const controller = new AbortController();

@@ -27,7 +27,10 @@ import type { SystemsFlags } from './systems-command.js';
 
 // Each command is imported when it runs, because importing all of them takes half a second.
 
-/** Default budget of a gate: enough for every fault that the reference implementation claims, and for 20 power cuts. */
+/**
+ * Default budget of a gate: enough for every fault that the reference implementation claims, and for 20
+ * power cuts.
+ */
 const GATE_BUDGET = '90s';
 const CERTIFY_BUDGET = '5m';
 const DEFAULT_BUDGET = '60s';
@@ -281,7 +284,7 @@ program
   .addOption(
     new Option(
       '--modes <a,b>',
-      'modes of the hunt: gate, simulate, explore, flakey (a gate with power cuts by dm-flakey); those that found the bug before are tried first',
+      'modes of the hunt: gate, simulate, explore, flakey (a gate with power cuts by dm-flakey)',
     )
       .argParser(parseNames)
       .default(['gate', 'simulate', 'explore'], 'gate,simulate,explore'),
@@ -329,7 +332,8 @@ program
     process.exitCode = await queueCommand(args);
   });
 
-// No caller can catch an error of a timer or an event. The call of exit runs the listeners of `exit`, which stop the target.
+// No caller can catch an error of a timer or an event. The call of exit runs the listeners of `exit`, which
+// stop the target.
 process.on('uncaughtException', (error) => {
   reportError(error);
   process.exit();
@@ -361,8 +365,8 @@ function budgetOption(description: string, defaultTime?: string): Option {
 }
 
 /**
- * Reports an error on one line, and sets the exit code. Prints the stack too when the error is a bug of the kit: the user
- * can correct only the other errors.
+ * Reports an error on one line, and sets the exit code. Prints the stack too when the error is a bug of the
+ * kit: the user can correct only the other errors.
  */
 function reportError(error: unknown): void {
   const isKitError = error instanceof KitError;

@@ -81,7 +81,9 @@ t.test('every compiled file that a manual names has a source', async (t) => {
 t.test('every source file that a manual names exists', async (t) => {
   for (const { manual, reference } of matchesIn(/(?<![\w./*-])([\w./-]+\.ts)\b/g)) {
     const candidates = [join(root, reference), join(root, dirname(manual.file), reference)];
-    const exists = reference.includes('/') ? candidates.some((path) => existsSync(path)) : sourceNames.has(reference);
+    const exists = reference.includes('/')
+      ? candidates.some((path) => existsSync(path))
+      : sourceNames.has(reference);
     t.ok(exists, `${manual.file}: ${reference}`);
   }
 });

@@ -34,22 +34,23 @@ export interface PlantedFlags {
 }
 
 /**
- * Default upper bound of the number of hunts at a time. A hunt mostly waits, but more hunts would take processor time from
- * each other.
+ * Default upper bound of the number of hunts at a time. A hunt mostly waits, but more hunts would take
+ * processor time from each other.
  */
 const MAX_JOBS = 2;
 
 /**
  * Hunts planted bugs, or runs gates on the original.
- * @returns exit code 0 when every bug was found that can be hunted on this machine, or no gate on the original failed;
- *   otherwise 1. 4 when the kit failed in one of the hunts or gates.
+ * @returns exit code 0 when every bug was found that can be hunted on this machine, or no gate on the
+ *   original failed; otherwise 1. 4 when the kit failed in one of the hunts or gates.
  */
 export async function plantedCommand(
   ids: string[],
   flags: PlantedFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  // Hunts start further processes of the kit. Mark them, so that `clean` also ends them after this process was killed.
+  // Hunts start further processes of the kit. Mark them, so that `clean` also ends them after this process
+  // was killed.
   const registry = new Registry(newRunId());
   try {
     return await runHunts(ids, flags, interrupts, { [RUN_VARIABLE]: registry.runId });

@@ -8,14 +8,17 @@ import { packageRoot } from '../host/version.js';
 
 const FORWARDED_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** Runs the reference implementation's program with the rest of the command line. Resolves to its exit code. */
+/**
+ * Runs the reference implementation's program with the rest of the command line. Resolves to its exit code.
+ */
 export async function queueCommand(args: readonly string[]): Promise<number> {
   const program = join(packageRoot(), 'dist/reference-impl/synchronous/main.js');
   if (!existsSync(program)) {
     throw new KitError('kit-failed', `${program}: not there, build the package first (npm run build)`);
   }
   const child = spawn(process.execPath, [program, ...args], { stdio: 'inherit' });
-  // A terminal's Ctrl-C reaches the child too, but another sender may signal only this process: forward the signal.
+  // A terminal's Ctrl-C reaches the child too, but another sender may signal only this process: forward the
+  // signal.
   for (const signal of FORWARDED_SIGNALS) process.on(signal, () => void child.kill(signal));
   const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null];
   return code ?? 128 + (signal === null ? 0 : constants.signals[signal]);

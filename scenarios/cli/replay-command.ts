@@ -82,7 +82,7 @@ export async function replayCommand(
     if (flags.json) printJson(result);
     return VERDICT_EXIT_CODES[result.verdict];
   } finally {
-    // Leave a workspace that is used further in the registry, so that `clean` can remove it.
+    // A workspace with a mounted disk stays in the registry, so that `clean` can remove it.
     if (!keepWorkspace) {
       removeWorkspaceDir(registry, workspaceDir);
       registry.close();
@@ -103,7 +103,10 @@ function logBundle({ manifest }: Bundle): void {
   if (manifest.omittedFiles.length > 0) log(`too large for the bundle: ${manifest.omittedFiles.join(', ')}`);
 }
 
-/** Returns the directory of the target's data that a bundle contains: on the mounted disk, or as plain files. */
+/**
+ * Returns the directory of the target's data that a bundle contains: on the mounted disk, or as plain
+ * files.
+ */
 function dataDirectoryOf({ dir, manifest }: Bundle, workspaceDir: string): string {
   const mounted = join(workspaceDir, 'disk', 'data');
   if (existsSync(mounted) || manifest.case.kind === 'crash-state') return mounted;
@@ -111,7 +114,8 @@ function dataDirectoryOf({ dir, manifest }: Bundle, workspaceDir: string): strin
 }
 
 /**
- * Opens the recorded disk of a bundle and returns lines that describe it. Mounts the disk when `keepMounted` is set.
+ * Opens the recorded disk of a bundle and returns lines that describe it. Mounts the disk when
+ * `keepMounted` is set.
  * @throws KitError bad-usage when `--at` is set and the bundle has no recorded disk.
  */
 async function openDisk(
@@ -142,8 +146,8 @@ async function openDisk(
 }
 
 /**
- * Returns lines that describe a recorded disk, with `at` also the entries of its log around that position. Mounts the disk
- * only when `keepMounted` is set, and then leaves it mounted.
+ * Returns lines that describe a recorded disk, with `at` also the entries of its log around that position.
+ * Mounts the disk only when `keepMounted` is set, and then leaves it mounted.
  */
 function describeDisk(
   { dir, manifest: { case: failedCase } }: Bundle,

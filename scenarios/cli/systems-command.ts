@@ -22,7 +22,8 @@ export interface SystemsFlags {
 
 /**
  * Measures real systems one after the other.
- * @returns exit code 0 when every result that was measured is as expected, 1 when one is not, 3 when nothing was measured.
+ * @returns exit code 0 when every result that was measured is as expected, 1 when one is not, 3 when
+ *   nothing was measured.
  * @throws KitError bad-usage when no run has a fault of `--faults`.
  */
 export async function systemsCommand(

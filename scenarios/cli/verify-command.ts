@@ -5,7 +5,9 @@ import { kitVersion } from '../host/version.js';
 import { certificateSummary } from '../report/certificate-report.js';
 import { styleFor } from '../report/style.js';
 
-/** Verifies a certificate. Returns exit code 0 when its evidence leads to the same certificate, otherwise 1. */
+/**
+ * Verifies a certificate. Returns exit code 0 when its evidence leads to the same certificate, otherwise 1.
+ */
 export function verifyCommand(file: string, flags: { json?: boolean }): number {
   const { ok, problems, certified } = verifyCertificate(file, kitVersion());
   const style = styleFor(process.stderr);

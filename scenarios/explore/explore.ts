@@ -32,20 +32,29 @@ import { runOnMounts } from './strategies/run-on-mounts.js';
 import { type CrashStateSource, runOnTarget } from './strategies/run-on-target.js';
 import { type Broken, type StrategyName, StrategyRun } from './strategies/strategy-run.js';
 
-/** Share of the run's own crash states in the time after the recording; the rest is for recoveries that are cut. */
+/**
+ * Share of the time after the recording that is for the crash states of the run. The rest is for recoveries that
+ * are cut.
+ */
 const RUN_TIME_SHARE = 0.8;
-/** So long the target is loaded, at most and as a part of the budget. */
+/** Upper bound of the load phase, in milliseconds and as a share of the budget. */
 const MAX_LOAD_MS = 4000;
 const LOAD_TIME_SHARE = 0.15;
+/** Time at the end of the budget for the verdict, the evidence and the clean-up, in milliseconds. */
 const RESERVE_MS = 1500;
 const MAX_REPORTED_VIOLATIONS = 10;
-/** A torn superblock is rare: where more than this part of the disks is refused something else is wrong. */
+/**
+ * Upper bound for the share of disks that the kernel refuses to mount. A torn superblock is rare, so a larger
+ * share has another cause, and the exploration counts as not measured.
+ */
 const MAX_UNMOUNTABLE_SHARE = 0.2;
 
 /**
- * Records one run of the target under load, and then makes, recovers and judges the disks that a power cut could have
- * left at any moment of it. Its history has an event for each state, which PP-13's checker judges again.
- * @throws KitError target-unavailable when the target does not start, kit-failed when a disk cannot be made.
+ * Records one run of the target under load. Then makes the disks that a power cut could have left at any moment
+ * of that run, lets the target recover on each, and judges what it holds. The checker of PP-13 gives the verdict
+ * from the history alone: it contains every judged state, and equivalent states as one event with their number.
+ * @throws KitError target-unavailable when the target does not start, bad-target when its restore program never
+ *   works, kit-failed when a disk cannot be made.
  */
 export async function runExplore(requested: ExploreOptions): Promise<ExploreResult> {
   const { target, seed } = requested;
@@ -64,7 +73,7 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
     const result = await explore(options, { registry, recorder, dir, run, startMs });
     keep = options.keep || options.out !== undefined || result.verdict === 'fail';
     if (keep) saveRecording(run, target, seed, dir);
-    // The history must be whole in the file that goes into the bundle.
+    // The bundle contains the file of the history, so write it completely first.
     recorder.close();
     const bundle =
       result.verdict === 'fail' && !options.signal.aborted
@@ -79,7 +88,7 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
         : null;
     return { ...result, evidence: keep ? dir : null, bundle };
   } catch (error) {
-    // A Ctrl-C may be what it failed of: then nothing is kept.
+    // The error may be the effect of a Ctrl-C. Read pending signals, so that the evidence is then removed.
     await processPendingEvents();
     throw error;
   } finally {
@@ -90,6 +99,7 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
   }
 }
 
+/** Starts the history and records the target's run under load. */
 async function record(
   { target, seed, budgetMs, runtime, filesystem, signal }: ExploreOptions,
   registry: Registry,
@@ -120,6 +130,7 @@ async function record(
   });
 }
 
+/** The parts of a run that exist before its exploration begins. */
 interface ExplorationContext {
   registry: Registry;
   recorder: Recorder;
@@ -164,7 +175,7 @@ async function explore(
     progress(`${subject} ${entries} requests to the disk, ${entries - run.from} of them under load`);
     const strategy: StrategyName = restore === undefined ? 'target' : 'mount';
     const strategyRun = await runStrategy(exploration, strategy);
-    // Once something is found, recoveries that are cut would only show it in a longer story.
+    // If a state of the run is broken, a cut recovery would show the same bug by a longer story.
     const recoveries = strategyRun.broken.length > 0 ? NO_RECOVERIES : await exploreRecoveries(exploration);
     const inconclusiveReason = whyInconclusive(strategyRun, recoveries);
     recordAtRisk(exploration, inconclusiveReason);
@@ -177,7 +188,10 @@ async function explore(
   }
 }
 
-/** In the words of the other faults: the machine crashed, and so much was at stake in the worst of its states. */
+/**
+ * Records the crash in the form of the other faults: as one crash of the machine, with the largest number of
+ * messages that were at risk in any of its states.
+ */
 function recordAtRisk(
   { recorder, atRisk, recording }: Exploration,
   inconclusiveReason: string | undefined,
@@ -208,6 +222,7 @@ function recordAtRisk(
   });
 }
 
+/** Makes an image of the device with the first `baseAt` entries of the log on the medium; returns its path. */
 function makeBase(run: RecordedRun, { log, model }: Recording, baseAt: number, path: string): string {
   copySparse(run.image, path);
   const fd = openSync(path, 'r+');
@@ -216,6 +231,10 @@ function makeBase(run: RecordedRun, { log, model }: Recording, baseAt: number, p
   return path;
 }
 
+/**
+ * Explores the crash states of the run.
+ * @throws KitError bad-target when the restore program ended by itself on every state.
+ */
 async function runStrategy(exploration: Exploration, strategy: StrategyName): Promise<StrategyRun> {
   const { options, recording, base, baseAt, run } = exploration;
   const leftMs = Math.max(0, exploration.endMs - performance.now());
@@ -245,13 +264,14 @@ async function runStrategy(exploration: Exploration, strategy: StrategyName): Pr
   return strategyRun;
 }
 
+/** Describes the recorded disk of the run, and which messages each of its crash states must hold. */
 function sourceOf({ recording, base, baseAt, atRisk }: Exploration): CrashStateSource {
   const required: CrashStateSource['required'] = ({ prefix }) =>
     atRisk.idsOf(atRisk.required({ prefix, entriesBegun: prefix + 1 }));
   return { name: 'slot', recording, base, baseAt, required };
 }
 
-/** All that an exploration has come to. */
+/** The outcome of an exploration: what `resultOf` makes the result from. */
 interface ExplorationOutcome {
   strategy: StrategyName;
   strategyRun: StrategyRun;
@@ -308,7 +328,10 @@ function resultOf(
   };
 }
 
-/** Why an exploration that found nothing wrong shows nothing all the same; undefined when it does. */
+/**
+ * Returns the reason why an exploration without a violation proves nothing; undefined when it does prove
+ * something.
+ */
 function whyInconclusive(strategyRun: StrategyRun, recoveries: Recoveries): string | undefined {
   const hung = [...strategyRun.timedOut, ...recoveries.timedOut].find((state) => state.hung);
   if (hung !== undefined)
@@ -321,6 +344,11 @@ function whyInconclusive(strategyRun: StrategyRun, recoveries: Recoveries): stri
   return undefined;
 }
 
+/**
+ * Chooses the broken state that is easiest to understand, and explains it: a state of the run before one of a
+ * recovery, then the one with the fewest named writes, then the one with the earliest cut.
+ * @throws KitError kit-failed when the log cannot be read again.
+ */
 function smallestOf(exploration: Exploration, broken: readonly Broken[]): SmallestState | null {
   const [first] = [...broken].sort(
     (a, b) =>
@@ -337,7 +365,8 @@ function smallestOf(exploration: Exploration, broken: readonly Broken[]): Smalle
   if (first.recoveryFailure !== '') story.push(`the target does not recover: ${first.recoveryFailure}`);
   const recovery = first.recovery ?? null;
   if (recovery !== null) {
-    // What stands in the log of the run was on the disk: the recovery has lost it.
+    // The message was on the disk at the first cut. The recovery has lost it, so the log of the run cannot explain
+    // the loss.
     const [outer, inner] = first.address.split('>');
     story.push(`at ${outer}, and in the recovery from there again, at ${inner} of its own requests`);
     const recoveryRecording = openRecording(join(dir, recovery.log), recovery.end);

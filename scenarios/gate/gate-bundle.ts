@@ -45,7 +45,9 @@ export async function writeGateBundle(failed: FailedRound, file: string): Promis
   return file;
 }
 
-/** Reads the executed injections of a round, with the numbers from which a replay repeats their random draws. */
+/**
+ * Reads the executed injections of a round, with the numbers from which a replay repeats their random draws.
+ */
 function readInjections(roundDir: string): PlannedInjection[] {
   const executed = JSON.parse(
     readFileSync(join(roundDir, 'injections.json'), 'utf8'),

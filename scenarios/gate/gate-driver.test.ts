@@ -83,7 +83,10 @@ t.test(
     );
     t.ok(existsSync(result.bundle ?? ''), 'the bundle is saved');
     t.ok(existsSync(join(result.evidence ?? '', 'history.jsonl')), 'the history is saved');
-    t.ok(existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')), 'the data is saved');
+    t.ok(
+      existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')),
+      'the data is saved',
+    );
     t.ok((result.evidence ?? '').startsWith(workspace.state));
     const report = gateReport(result, plainStyle).join('\n');
     t.match(report, /PP-1 .*confirmed and never delivered/);

@@ -33,13 +33,13 @@ export interface GateOptions {
   /** The gate stops after this many rounds; undefined: the budget alone decides. */
   maxRounds?: number;
   /**
-   * Number of kinds of faults in each round. Default: a number that keeps rounds short and lets the rounds of the
-   * budget try all kinds.
+   * Number of kinds of faults in each round. Default: a number that keeps rounds short and lets the rounds of
+   * the budget try all kinds.
    */
   faultsPerRound?: number;
   /**
-   * Directory of the evidence. Undefined: a directory in the state directory, which is removed when everything
-   * passed.
+   * Directory of the evidence. Undefined: a directory in the state directory, which is removed when
+   * everything passed.
    */
   out: string | undefined;
   /** Saves the evidence even if everything passed. */
@@ -63,7 +63,9 @@ const MAX_SLOW_POWER_ROUND_MS = 300_000;
 const MIN_POWER_MS = 6000;
 /** A round does not start when less than this fraction of its usual duration is left. */
 const MIN_ROUND_SHARE = 0.7;
-/** Time at the end of the budget in which no fault is injected, because draining and stopping take time too. */
+/**
+ * Time at the end of the budget in which no fault is injected, because draining and stopping take time too.
+ */
 const RESERVE_MS = 2500;
 /** The same time on a slow runtime. */
 const SLOW_RESERVE_MS = 20_000;
@@ -71,9 +73,9 @@ const SLOW_RESERVE_MS = 20_000;
 const BUNDLE_NAME = 'bundle.tar.gz';
 
 /**
- * Runs rounds of workload and faults until the budget is used up, `maxRounds` rounds are done, or a requirement has
- * failed. The seeds of the rounds are ascending numbers that begin with `seed`, so that a gate with the seed of a
- * failed round runs that round first.
+ * Runs rounds of workload and faults until the budget is used up, `maxRounds` rounds are done, or a
+ * requirement has failed. The seeds of the rounds are ascending numbers that begin with `seed`, so that a
+ * gate with the seed of a failed round runs that round first.
  * @throws KitError target-unavailable when the target cannot be started, or when no fault is available.
  */
 export async function runGate(requested: GateOptions): Promise<GateResult> {
@@ -154,7 +156,8 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
       evaluation,
     );
   } catch (error) {
-    // A Ctrl-C may be the cause of the error. Let its handler run first, so that `finally` removes the evidence.
+    // A Ctrl-C may be the cause of the error. Let its handler run first, so that `finally` removes the
+    // evidence.
     await processPendingEvents();
     throw error;
   } finally {
@@ -176,7 +179,10 @@ function hasUntriedFaults(faults: readonly Fault[], events: readonly HistoryEven
   return faults.some(({ name }) => !tried.has(name));
 }
 
-/** Lists the faults of a round in their order. Power cuts are named once, because the clock decides their number. */
+/**
+ * Lists the faults of a round in their order. Power cuts are named once, because the clock decides their
+ * number.
+ */
 function describePlan({ disk, injections }: Schedule, power: PowerBackendName): string {
   if (disk === 'power') return `power cuts by ${power}`;
   return injections.map(({ fault }) => fault).join(', ');
@@ -241,7 +247,8 @@ async function runRounds(options: GateOptions, run: GateRun) {
       injectionsBefore: injections,
       registry: run.registry,
       signal,
-      // A later round may start more slowly than the earlier ones. If its start timed out, their results would be lost.
+      // A later round may start more slowly than the earlier ones. If its start timed out, their results
+      // would be lost.
       startTimeoutMs: Math.round(
         Math.max(1000, 3 * setUpMs, Math.min(options.runtime.slowStartMs ?? 30_000, endMs - nowMs)),
       ),
@@ -270,8 +277,8 @@ async function runRounds(options: GateOptions, run: GateRun) {
 }
 
 /**
- * Returns the milliseconds from the last installation of a history to the first message after it; 0 when one of the
- * two is missing.
+ * Returns the milliseconds from the last installation of a history to the first message after it; 0 when one
+ * of the two is missing.
  */
 export function setUpMsOf(events: readonly HistoryEvent[]): number {
   const from = events.findLastIndex(({ kind }) => kind === 'installed');

@@ -6,7 +6,9 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { Selection } from './select-faults.js';
 
-/** Number of times that a fault was tried and hit. `why` and `remedy` are set if it could not be tried at all. */
+/**
+ * Number of times that a fault was tried and hit. `why` and `remedy` are set if it could not be tried at all.
+ */
 export interface FaultCount {
   name: string;
   tried: number;
@@ -33,7 +35,10 @@ export interface GateResult {
   delivered: number;
   lost: number;
   duplicates: number;
-  /** Number of allowed redeliveries: of messages that were in delivery at a crash, and after a loss of the index. */
+  /**
+   * Number of allowed redeliveries: of messages that were in delivery at a crash, and after a loss of the
+   * index.
+   */
   redeliveries: number;
   corrupted: number;
   crashes: number;
@@ -68,7 +73,10 @@ export interface GateFacts {
 
 const MAX_REPORTED_VIOLATIONS = 10;
 
-/** Makes the result of a gate: evaluates the history against the target's claims, and counts the figures of the report. */
+/**
+ * Makes the result of a gate: evaluates the history against the target's claims, and counts the figures of
+ * the report.
+ */
 export function resultOf(
   facts: GateFacts,
   evaluation: Evaluation = evaluate(facts.events, facts.target),

@@ -51,7 +51,8 @@ export async function selectFaults(
 }
 
 function checkFaultName(target: Target, name: string, claimed: readonly Fault[]): void {
-  // The target claims this family, but no fault of a round makes it: `selectFaults` reports it as unavailable.
+  // The target claims this family, but no fault of a round makes it: `selectFaults` reports it as
+  // unavailable.
   if (target.guarantee.faults.some((family) => family === name) && !FAULTS.some((f) => f.family === name))
     return;
   const service = serviceOfKillOne(name);

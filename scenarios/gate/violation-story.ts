@@ -3,8 +3,8 @@ import type { HistoryEvent } from '../../conformance/history/events.js';
 import { tracesOf } from '../../conformance/history/traces.js';
 
 /**
- * Describes the first violation in a few lines. If it names a message, the lines are the message's submission, its
- * answer, the first crash after that, and its deliveries.
+ * Describes the first violation in a few lines. If it names a message, the lines are the message's
+ * submission, its answer, the first crash after that, and its deliveries.
  */
 export function violationStory(events: readonly HistoryEvent[], { findings }: Evaluation): string[] {
   const violation = findings

@@ -17,8 +17,8 @@ const PlantedBug = z.strictObject({
   /** The requirement that the bug violates. */
   requirement: z.enum(REQUIREMENT_IDS),
   /**
-   * Other requirements that the bug also violates. A run ends at its first violation, which may be a violation
-   * of one of these.
+   * Other requirements that the bug also violates. A run ends at its first violation, which may be a
+   * violation of one of these.
    */
   alsoAccepted: z.array(z.enum(REQUIREMENT_IDS)).default([]),
   /** Names of the faults that show the bug. */

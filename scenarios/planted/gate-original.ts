@@ -4,14 +4,14 @@ import type { HuntOptions } from './mode.js';
 import { type OriginalRuns, referenceDigest } from './results.js';
 
 /**
- * Distance between the seeds of two gates. The rounds of a gate use the seeds that follow the seed of the gate,
- * so that gates with a smaller distance could run the same rounds.
+ * Distance between the seeds of two gates. The rounds of a gate use the seeds that follow the seed of the
+ * gate, so that gates with a smaller distance could run the same rounds.
  */
 const SEED_STRIDE = 1000;
 
 /**
- * Runs the gate `count` times on the original reference implementation, `jobs` gates at a time. The original has no
- * planted bug, so each failed requirement is a false alarm.
+ * Runs the gate `count` times on the original reference implementation, `jobs` gates at a time. The
+ * original has no planted bug, so each failed requirement is a false alarm.
  */
 export async function gateOriginal(
   count: number,
@@ -48,8 +48,8 @@ export async function gateOriginal(
 }
 
 /**
- * Calls `work` for every item in order, for at most `concurrency` items at a time. Starts no further item when
- * `signal` is aborted.
+ * Calls `work` for every item in order, for at most `concurrency` items at a time. Starts no further item
+ * when `signal` is aborted.
  * @returns the results in the order of the items; items that were not started have no result.
  */
 export async function mapConcurrently<Item, Result>(

@@ -83,15 +83,15 @@ export function judgeGate(
 }
 
 /**
- * The previous gate with flakey, for which the next one waits. There is only one lab VM, and it holds the containers
- * of only one target at a time.
+ * The previous gate with flakey, for which the next one waits. There is only one lab VM, and it holds the
+ * containers of only one target at a time.
  */
 let previousFlakeyRun: Promise<unknown> = Promise.resolve();
 
 /**
- * Hunts a bug with a gate whose power cuts use dm-flakey: on this machine if its kernel has dm-flakey, otherwise in
- * the lab VM, which must be up. Hunts only bugs that nothing but a power cut shows: for all others it makes no
- * difference how the power is cut.
+ * Hunts a bug with a gate whose power cuts use dm-flakey: on this machine if its kernel has dm-flakey,
+ * otherwise in the lab VM, which must be up. Hunts only bugs that nothing but a power cut shows: for all
+ * others it makes no difference how the power is cut.
  */
 export async function huntByFlakey({ bug, target }: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
   if (bug.shownBy !== 'power') return inconclusiveResult(options.seed, 'it takes no power cut to show it');

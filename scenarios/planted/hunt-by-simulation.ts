@@ -18,8 +18,8 @@ interface SimulateOutput {
 }
 
 /**
- * Upper bound of the budget of one simulation, in milliseconds. A simulation finds a bug within seconds or not at
- * all: a longer search only costs time.
+ * Upper bound of the budget of one simulation, in milliseconds. A simulation finds a bug within seconds or
+ * not at all: a longer search only costs time.
  */
 const MAX_BUDGET_MS = 20_000;
 /** Time that a simulation may take beyond its budget before it is stopped, in milliseconds. */

@@ -70,7 +70,7 @@ t.test('a bug is found when a requirement that names it failed', async (t) => {
   t.match(judgeHunt(BUG, [], facts), { outcome: 'no', requirement: null, why: 'all passed' });
 });
 
-t.test('a hunt tries one mode after the other until one has found the bug, or all modes when that is requested', async (t) => {
+t.test('a hunt ends with the first mode that finds the bug, or on request tries all modes', async (t) => {
   useStateDirectory(t);
   const known = { gate: findsNothing, simulate: finds, explore: findsNothing, flakey: findsNothing };
   const modes = ['gate', 'simulate', 'explore'] as const;
@@ -116,7 +116,7 @@ t.test('each mode gets the planted copy, which is removed afterwards', async (t)
   t.throws(() => readFileSync(program));
 });
 
-t.test('mapConcurrently limits the concurrency, keeps the order, and starts nothing after an abort', async (t) => {
+t.test('mapConcurrently keeps the limit and the order, and starts nothing after an abort', async (t) => {
   const controller = new AbortController();
   let running = 0;
   let maxRunning = 0;
@@ -132,7 +132,7 @@ t.test('mapConcurrently limits the concurrency, keeps the order, and starts noth
   t.same(await mapConcurrently([4, 5, 6], 1, controller.signal, work), [40]);
 });
 
-t.test('the output of a program is parsed, and the program is stopped when it hangs or on an abort', async (t) => {
+t.test('the output of a program is parsed, and a program that hangs or is aborted is stopped', async (t) => {
   const program = (code: string) => ['-e', code];
   const ended = await runProgram(program('console.error("a\\nb"); console.log(JSON.stringify({ x: 1 }))'), {
     ...OPTIONS,
@@ -153,7 +153,7 @@ t.test('the output of a program is parsed, and the program is stopped when it ha
 const result = (more: Partial<ModeResult>): ModeResult => ({ ...inconclusiveResult(7, 'x'), ...more });
 const NONE: Results = readResults('/no/such/file');
 
-t.test('results are saved by mode, and the summary of a bug is the result of the quickest mode that found it', async (t) => {
+t.test('results are saved by mode, and the summary is that of the quickest detection', async (t) => {
   const gate = result({ outcome: 'yes', requirement: 'PP-1', runs: 2, seconds: 9 });
   const simulate = result({ outcome: 'yes', requirement: 'PP-2', runs: 800, seconds: 1 });
   const once = mergeHunts(NONE, [{ id: 'a', expected: 'PP-1', modes: { gate } }], ['a', 'b']);
@@ -161,7 +161,7 @@ t.test('results are saved by mode, and the summary of a bug is the result of the
   const twice = mergeHunts(once, [{ id: 'a', expected: 'PP-1', modes: { simulate } }], ['a', 'b']);
   t.match(twice.bugs, [{ id: 'a', found: true, requirement: 'PP-2', runs: 800, seconds: 1 }]);
   t.same(Object.keys(twice.bugs[0]?.modes ?? {}), ['gate', 'simulate']);
-  t.same(mergeHunts(twice, [], ['b']).bugs, [], 'the results of a bug that does not exist any more are removed');
+  t.same(mergeHunts(twice, [], ['b']).bugs, [], 'results of a bug that no longer exists are removed');
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());
   const file = join(workspace.dir, 'results.json');
@@ -195,7 +195,7 @@ t.test('the mode that found a bug before, and was the quickest, is tried first',
   t.same(quickestFirst(modes, undefined), modes);
 });
 
-t.test('the totals of gates on the original add up, with one batch for each version of the sources', async (t) => {
+t.test('gates on the original are totalled, with one batch for each version of the sources', async (t) => {
   const piece: OriginalRuns = {
     referenceDigest: 'aaa',
     runs: 10,
@@ -214,14 +214,11 @@ t.test('the totals of gates on the original add up, with one batch for each vers
   t.equal(other.original.batches.length, 2);
 });
 
-t.test(
-  'the table has a row for each hunted bug, and shows a mode that measured nothing as a dash',
-  async (t) => {
-    const modes = { gate: result({ outcome: 'yes', requirement: 'PP-1', seconds: 9 }), explore: result({}) };
-    const saved = mergeHunts(NONE, [{ id: BUG.id, expected: 'PP-1', modes }], [BUG.id]);
-    const text = resultsTable(saved, [BUG, { ...BUG, id: 'unseen' }]);
-    t.match(text, '| `other-message` | `kill` | PP-1, 9 s | – | – |');
-    t.notMatch(text, 'unseen', 'a bug that was not hunted has no row');
-    t.match(text, '1 of 1 bugs were found');
-  },
-);
+t.test('the table has a row per hunted bug, and a dash for a mode that measured nothing', async (t) => {
+  const modes = { gate: result({ outcome: 'yes', requirement: 'PP-1', seconds: 9 }), explore: result({}) };
+  const saved = mergeHunts(NONE, [{ id: BUG.id, expected: 'PP-1', modes }], [BUG.id]);
+  const text = resultsTable(saved, [BUG, { ...BUG, id: 'unseen' }]);
+  t.match(text, '| `other-message` | `kill` | PP-1, 9 s | – | – |');
+  t.notMatch(text, 'unseen', 'a bug that was not hunted has no row');
+  t.match(text, '1 of 1 bugs were found');
+});

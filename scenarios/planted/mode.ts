@@ -53,7 +53,9 @@ export interface HuntOptions {
 /** A strategy of hunting the bug in a planted copy. */
 export type Mode = (copy: PlantedCopy, options: HuntOptions) => Promise<ModeResult>;
 
-/** Makes the result of a mode that did not run to its end, and thus could neither find the bug nor miss it. */
+/**
+ * Makes the result of a mode that did not run to its end, and thus could neither find the bug nor miss it.
+ */
 export function inconclusiveResult(
   seed: number,
   why: string,
@@ -63,8 +65,8 @@ export function inconclusiveResult(
 }
 
 /**
- * Judges from the failed requirements whether the bug was found. The result names the bug's own requirement if that
- * failed, otherwise an accepted one.
+ * Judges from the failed requirements whether the bug was found. The result names the bug's own requirement
+ * if that failed, otherwise an accepted one.
  */
 export function judgeHunt(
   bug: PlantedBug,

@@ -16,8 +16,8 @@ interface Transpiler {
 
 /**
  * Copies the built reference implementation and plants the bug in the copy.
- * @param dir directory of the copy, which is emptied first. It gets the layout of the package, so that the relative
- *   paths in the target file lead to the copy.
+ * @param dir directory of the copy, which is emptied first. It gets the layout of the package, so that the
+ *   relative paths in the target file lead to the copy.
  * @returns path of the copy's target file.
  * @throws KitError bad-target when the text to change is not in the source exactly once.
  */
@@ -64,7 +64,8 @@ function applyBug(bug: PlantedBug, source: string): string {
 }
 
 function transpile(text: string, fileName: string): string {
-  // Name the module kind: otherwise the compiler looks for a package.json, and here it has no file system to do so.
+  // Name the module kind: otherwise the compiler looks for a package.json, and here it has no file system
+  // to do so.
   const compilerOptions = { target: 'ES2023', module: 'ESNext', verbatimModuleSyntax: true };
   return loadCompiler().transpileModule(text, { compilerOptions, fileName }).outputText;
 }

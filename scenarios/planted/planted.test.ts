@@ -38,19 +38,22 @@ t.test('a planted copy contains the bug, and its target file starts the copy', a
   t.throws(() => copy.assert(false, 'x'), /planted: x/);
 });
 
-t.test('a find text that does not occur exactly once is refused, and the error names the number of occurrences', async (t) => {
-  const workspace = newWorkspace(t);
-  const dir = join(workspace.dir, 'copy');
-  t.throws(
-    () => plant({ ...BUG, find: 'no such text' }, dir),
-    /other-message.*find.*errors\.ts.*found it 0 times/,
-  );
-  t.throws(() => plant({ ...BUG, find: 'e' }, dir), /exactly once.*found it \d+ times/);
-  t.throws(() => plant({ ...BUG, file: 'no/such.ts' }, dir), /other-message.*no\/such\.ts/);
-  t.notOk(existsSync(dir));
-});
+t.test(
+  'a find text that does not occur exactly once is refused with its number of occurrences',
+  async (t) => {
+    const workspace = newWorkspace(t);
+    const dir = join(workspace.dir, 'copy');
+    t.throws(
+      () => plant({ ...BUG, find: 'no such text' }, dir),
+      /other-message.*find.*errors\.ts.*found it 0 times/,
+    );
+    t.throws(() => plant({ ...BUG, find: 'e' }, dir), /exactly once.*found it \d+ times/);
+    t.throws(() => plant({ ...BUG, file: 'no/such.ts' }, dir), /other-message.*no\/such\.ts/);
+    t.notOk(existsSync(dir));
+  },
+);
 
-t.test('every planted bug of the project applies to its source file and changes the compiled code', async (t) => {
+t.test('every planted bug applies to its source file and changes the compiled code', async (t) => {
   const bugs = loadPlantedBugs([]);
   t.ok(bugs.length >= 30, `${bugs.length} bugs`);
   for (const bug of bugs) {

@@ -5,7 +5,8 @@ import { readmeSection, resultsTable, writeReadmeSection } from './results-table
 
 t.test('the table of planted bugs in the manual matches the measured results', async (t) => {
   const table = resultsTable(readResults(), loadPlantedBugs([]));
-  // After a change of the bugs, update the manual: PLUGPULL_WRITE_MANUAL=1 node dist/scenarios/planted/results-table.test.js
+  // After a change of the bugs, update the manual with:
+  // PLUGPULL_WRITE_MANUAL=1 node dist/scenarios/planted/results-table.test.js
   if (process.env.PLUGPULL_WRITE_MANUAL) writeReadmeSection(table);
   t.equal(readmeSection(), table);
 });

@@ -13,7 +13,10 @@ const END = '<!-- end of planted -->';
 /** Cell of a mode that did not find the bug, by outcome. The reasons are in results.json. */
 const CELL_TEXT = { yes: '', other: 'other', no: 'no', 'not-measured': '–', error: 'error' } as const;
 
-/** Formats the results as a table in Markdown: a row for each bug that was hunted, and a line about the original. */
+/**
+ * Formats the results as a table in Markdown: a row for each bug that was hunted, and a line about the
+ * original.
+ */
 export function resultsTable(results: Results, planted: readonly PlantedBug[]): string {
   const rows = results.bugs.flatMap(({ id, modes }) => {
     const bug = planted.find((one) => one.id === id);

@@ -64,7 +64,8 @@ export function writeResults(results: Results, file = RESULTS_FILE): void {
 }
 
 /**
- * Replaces saved results by those of new hunts, mode by mode. Removes the results of bugs that do not exist any more.
+ * Replaces saved results by those of new hunts, mode by mode. Removes the results of bugs that do not exist
+ * any more.
  * @param ids ids of all planted bugs, in the order of the result.
  */
 export function mergeHunts(results: Results, hunts: readonly HuntResult[], ids: readonly string[]): Results {
@@ -89,7 +90,10 @@ function bugResult(id: string, modes: HuntResult['modes']): BugResult {
   };
 }
 
-/** Sorts the modes: first those that found the bug before, the quickest first; then the others in their order. */
+/**
+ * Sorts the modes: first those that found the bug before, the quickest first; then the others in their
+ * order.
+ */
 export function quickestFirst(modes: readonly ModeName[], known: BugResult | undefined): ModeName[] {
   const secondsOf = (mode: ModeName) => {
     const earlier = known?.modes[mode];
@@ -125,7 +129,10 @@ function summariseRuns(batches: OriginalRuns[]): Results['original'] {
   return { ...totals(batches), batches };
 }
 
-/** Returns a digest of the reference implementation's sources without tests and fixtures: 12 hexadecimal digits. */
+/**
+ * Returns a digest of the reference implementation's sources without tests and fixtures: 12 hexadecimal
+ * digits.
+ */
 export function referenceDigest(): string {
   const dir = join(packageRoot(), 'reference-impl');
   const hash = createHash('sha256');

@@ -16,7 +16,10 @@ export interface RunOptions {
   signal: AbortSignal;
   /** Upper bound of the run, in milliseconds. A program that takes longer is hung: it is stopped. */
   timeoutMs: number;
-  /** Variables for the program's environment: the marker by which `clean` finds it after its parent was killed. */
+  /**
+   * Variables for the program's environment: the marker by which `clean` finds it after its parent was
+   * killed.
+   */
   env: Readonly<Record<string, string>>;
   /** Receives each line of stderr. */
   progress(line: string): void;
@@ -27,9 +30,9 @@ const MAX_STDERR_LINES = 5;
 const STOP_GRACE_MS = 20_000;
 
 /**
- * Runs a Node program to its end in a separate process, so that concurrent hunts can use one processor each and a
- * failure in one hunt does not affect the others. The process leads its own process group: a terminal's Ctrl-C reaches
- * only this process, which then sends one SIGTERM.
+ * Runs a Node program to its end in a separate process, so that concurrent hunts can use one processor each
+ * and a failure in one hunt does not affect the others. The process leads its own process group: a
+ * terminal's Ctrl-C reaches only this process, which then sends one SIGTERM.
  *
  * @throws KitError kit-failed when the program took longer than `timeoutMs`.
  */

@@ -13,7 +13,10 @@ import { openRecordedDisk, type RecordedDisk } from './mounted-disk.js';
 
 /** A recorded disk, and the cut of it that is the crash state of a bundle. */
 export interface BundleDisk {
-  /** Disk of the run. If a recovery was cut: disk of that recovery, which began with what the run's cut had left. */
+  /**
+   * Disk of the run. If a recovery was cut: disk of that recovery, which began with what the run's cut had
+   * left.
+   */
   disk: RecordedDisk;
   state: CrashState;
   /** Cut of the run from which the recovery began; undefined when no recovery was cut. */
@@ -21,11 +24,11 @@ export interface BundleDisk {
 }
 
 /**
- * Opens the recorded disk of a bundle and parses its crash state. If a recovery was cut, also makes the disk from which
- * that recovery began.
+ * Opens the recorded disk of a bundle and parses its crash state. If a recovery was cut, also makes the disk
+ * from which that recovery began.
  * @param dir directory for that disk.
- * @throws KitError bad-bundle when the bundle has no recorded disk, when its log is shorter than the manifest states,
- *   or when the state is impossible.
+ * @throws KitError bad-bundle when the bundle has no recorded disk, when its log is shorter than the manifest
+ *   states, or when the state is impossible.
  */
 export function openBundleDisk(bundle: Bundle, stateCase: CrashStateCase, dir: string): BundleDisk {
   const { file } = bundle;
@@ -40,18 +43,37 @@ export function openBundleDisk(bundle: Bundle, stateCase: CrashStateCase, dir: s
         'bad-bundle',
         `${file}: crash state ${stateCase.state}: expected the log of its recovery`,
       );
-    const recording = openRecoveryLog(bundle, stateCase.recovery);
+    const disk = recoveryDisk(bundle, stateCase.recovery, run, state, dir);
+    try {
+      const innerState = parsePossibleState(file, inner, disk.recording.model);
+      run.recording.close();
+      return { disk, state: innerState, outer: state };
+    } catch (error) {
+      disk.recording.close();
+      throw error;
+    }
+  } catch (error) {
+    run.recording.close();
+    throw error;
+  }
+}
+
+/** Makes the disk from which a recovery began, in `dir`, and opens the log of that recovery. */
+function recoveryDisk(
+  bundle: Bundle,
+  recovery: NonNullable<CrashStateCase['recovery']>,
+  run: RecordedDisk,
+  state: CrashState,
+  dir: string,
+): RecordedDisk {
+  const recording = openRecoveryLog(bundle, recovery);
+  try {
     const image = join(dir, 'recovery.img');
     copySparse(run.image, image);
     materialise(run.recording, state, image);
-    run.recording.close();
-    return {
-      disk: { image, recording },
-      state: parsePossibleState(file, inner, recording.model),
-      outer: state,
-    };
+    return { image, recording };
   } catch (error) {
-    run.recording.close();
+    recording.close();
     throw error;
   }
 }
@@ -87,10 +109,11 @@ const CONTEXT_ENTRIES = 3;
 const MAX_NAMED_IDS = 5;
 
 /**
- * Describes a position of a log, as lines: the entries around it, the writes that a cut there may lose, and the messages
- * that are confirmed by then.
+ * Describes a position of a log, as lines: the entries around it, the writes that a cut there may lose, and
+ * the messages that are confirmed by then.
  * @param position number of complete entries, which is also the number of the next entry.
- * @param events history of the run that wrote the log; empty for the log of a recovery, in which nothing is confirmed.
+ * @param events history of the run that wrote the log; empty for the log of a recovery, in which nothing is
+ *   confirmed.
  */
 export function describeLogPosition(
   model: CrashModel,

@@ -5,24 +5,27 @@ import { WriteLogWriter } from '../../faults/write-log/writer.js';
 import { TestWorkspace } from '../fixtures/kit.js';
 import { openRecordedDisk, requireRoot, stateBefore } from './mounted-disk.js';
 
-t.test('a log of another format or version, or one that is cut off, is rejected with exit code 2', async (t) => {
-  const workspace = new TestWorkspace();
-  t.teardown(() => workspace.remove());
-  t.equal(openRecordedDisk(workspace.dir), undefined, 'a bundle without a recorded disk');
-  writeFileSync(join(workspace.dir, 'disk.img'), '');
-  const log = join(workspace.dir, 'writes.log');
-  const version = Buffer.alloc(512);
-  version.writeBigUInt64LE(0x6a736677736872n, 0);
-  version.writeBigUInt64LE(9n, 8);
-  for (const [bytes, message] of [
-    [Buffer.alloc(4096, 'no log'), /expected a write log \(dm-log-writes\)/],
-    [version, /expected version 1 of the format, found 9/],
-    [Buffer.alloc(3), /the file has 3 bytes/],
-  ] as const) {
-    writeFileSync(log, bytes);
-    t.throws(() => openRecordedDisk(workspace.dir), { code: 'bad-bundle', exitCode: 2, message });
-  }
-});
+t.test(
+  'a log of another format or version, or one that is cut off, is rejected with exit code 2',
+  async (t) => {
+    const workspace = new TestWorkspace();
+    t.teardown(() => workspace.remove());
+    t.equal(openRecordedDisk(workspace.dir), undefined, 'a bundle without a recorded disk');
+    writeFileSync(join(workspace.dir, 'disk.img'), '');
+    const log = join(workspace.dir, 'writes.log');
+    const version = Buffer.alloc(512);
+    version.writeBigUInt64LE(0x6a736677736872n, 0);
+    version.writeBigUInt64LE(9n, 8);
+    for (const [bytes, message] of [
+      [Buffer.alloc(4096, 'no log'), /expected a write log \(dm-log-writes\)/],
+      [version, /expected version 1 of the format, found 9/],
+      [Buffer.alloc(3), /the file has 3 bytes/],
+    ] as const) {
+      writeFileSync(log, bytes);
+      t.throws(() => openRecordedDisk(workspace.dir), { code: 'bad-bundle', exitCode: 2, message });
+    }
+  },
+);
 
 t.test('the disk before an entry has every earlier write, flushed or not', async (t) => {
   const workspace = new TestWorkspace();

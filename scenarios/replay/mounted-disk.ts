@@ -62,8 +62,8 @@ export function requireRoot(): void {
 }
 
 /**
- * Makes the disk of a crash state in `dir` and mounts it. It stays mounted until `plugpull clean`. The mount and the
- * loop device are registered before they are made.
+ * Makes the disk of a crash state in `dir` and mounts it. It stays mounted until `plugpull clean`. The mount
+ * and the loop device are registered before they are made.
  * @returns the mount point.
  * @throws KitError target-unavailable when the disk cannot be mounted.
  */
@@ -99,9 +99,9 @@ export function mountState(
 }
 
 /**
- * Describes how to start the services of a target on given data by hand, as lines for a terminal: each service
- * normally, and under a debugger. The sink is a port without a listener, because the recovery is to be inspected and
- * not the deliveries.
+ * Describes how to start the services of a target on given data by hand, as lines for a terminal: each
+ * service normally, and under a debugger. The sink is a port without a listener, because the recovery is to
+ * be inspected and not the deliveries.
  */
 export async function describeManualStart(target: Target, dataDir: string): Promise<string[]> {
   const ports = new Map<string, number>();

@@ -21,7 +21,10 @@ import { DATA_DIR } from '../runtime/disks/local-disk.js';
 import { type PreparedRuntime, RUN_VARIABLE } from '../runtime/runtime.js';
 import { type RecordedDisk, requireRoot } from './mounted-disk.js';
 
-/** Inspects crash states one by one: makes the disk, mounts it, lets the target recover, and unmounts the disk. */
+/**
+ * Inspects crash states one by one: makes the disk, mounts it, lets the target recover, and unmounts the
+ * disk.
+ */
 export interface ReplayInspector {
   inspect(state: CrashState): Promise<Inspection>;
   close(): void;
@@ -42,8 +45,8 @@ export interface ReplayInspectorOptions {
 }
 
 /**
- * Makes an inspector. It recovers with the target's restore program, if the target has one. Otherwise it starts the
- * target and consumes all messages.
+ * Makes an inspector. It recovers with the target's restore program, if the target has one. Otherwise it
+ * starts the target and consumes all messages.
  * @throws KitError target-unavailable when the process does not run as root.
  */
 export function createReplayInspector(options: ReplayInspectorOptions): ReplayInspector {

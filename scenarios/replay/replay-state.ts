@@ -14,7 +14,7 @@ import { describeState } from '../explore/result/missing-writes.js';
 import { logPositionOf } from '../explore/strategies/strategy-run.js';
 import type { Registry } from '../host/registry.js';
 import { processRuntime } from '../runtime/process/process-runtime.js';
-import { openBundleDisk } from './bundle-disk.js';
+import { type BundleDisk, openBundleDisk } from './bundle-disk.js';
 import type { RecordedDisk } from './mounted-disk.js';
 import type { ReplayResult } from './replay.js';
 import { createReplayInspector } from './replay-inspector.js';
@@ -32,16 +32,29 @@ export interface StateReplayOptions {
 }
 
 /**
- * Makes exactly the disk of a bundle's crash state, lets the target recover from it, and judges the result. With
- * `shrink`, also looks for a failing state with fewer missing writes.
+ * Makes exactly the disk of a bundle's crash state, lets the target recover from it, and judges the result.
+ * With `shrink`, also looks for a failing state with fewer missing writes.
  */
 export async function replayState(
   bundle: Bundle,
   stateCase: CrashStateCase,
   options: StateReplayOptions,
 ): Promise<ReplayResult> {
+  const bundleDisk = openBundleDisk(bundle, stateCase, options.dir);
+  try {
+    return await replayStateOn(bundleDisk, bundle, stateCase, options);
+  } finally {
+    bundleDisk.disk.recording.close();
+  }
+}
+
+async function replayStateOn(
+  { disk, state, outer }: BundleDisk,
+  bundle: Bundle,
+  stateCase: CrashStateCase,
+  options: StateReplayOptions,
+): Promise<ReplayResult> {
   const { target, progress, registry, dir } = options;
-  const { disk, state, outer } = openBundleDisk(bundle, stateCase, dir);
   const { model } = disk.recording;
   const addressOf = (inner: CrashState) =>
     [outer, inner].flatMap((one) => (one ? [formatState(one)] : [])).join('>');
@@ -64,7 +77,7 @@ export async function replayState(
   });
   try {
     const lostIn = (crash: CrashState, { heldBits }: Inspection) =>
-      atRisk.missing({ ...logPositionOf(outer ?? crash), heldBits: heldBits });
+      atRisk.missing({ ...logPositionOf(outer ?? crash), heldBits });
     const inspection = await inspector.inspect(state);
     const lost = lostIn(state, inspection);
     progress(`${stateCase.state}: ${describeInspection(inspection, lost)}`);
@@ -115,7 +128,6 @@ export async function replayState(
     };
   } finally {
     inspector.close();
-    disk.recording.close();
   }
 }
 
@@ -138,7 +150,9 @@ function describeInspection(
   return 'nothing is lost';
 }
 
-/** Describes how a message was lost: where it was confirmed, what was not yet flushed, and where the cut was. */
+/**
+ * Describes how a message was lost: where it was confirmed, what was not yet flushed, and where the cut was.
+ */
 function describeLoss(
   { recording }: RecordedDisk,
   { run }: CrashStateCase,
@@ -157,7 +171,10 @@ function describeLoss(
   return [...lines.map((line) => `message ${submitted.id}: ${line}`), cut, `message ${submitted.id}: gone`];
 }
 
-/** Describes a loss in a recovery: the message had survived the cut of the run, but not the cut of the recovery. */
+/**
+ * Describes a loss in a recovery: the message had survived the cut of the run, but not the cut of the
+ * recovery.
+ */
 function describeLossInRecovery(
   model: CrashModel,
   outer: CrashState,

@@ -35,8 +35,8 @@ export interface ReplayResult {
   runs: number;
   reproduced: number;
   /**
-   * Reproducer of the violation: a description of the schedule, or the address of the crash state. After `--shrink` it
-   * is the smaller one.
+   * Reproducer of the violation: a description of the schedule, or the address of the crash state. After
+   * `--shrink` it is the smaller one.
    */
   reproducer: string;
   story: string[];
@@ -100,7 +100,9 @@ export async function replayGate(
   }
 }
 
-/** Returns the schedule of a bundle without keys whose value is undefined, which `Schedule` does not allow. */
+/**
+ * Returns the schedule of a bundle without keys whose value is undefined, which `Schedule` does not allow.
+ */
 function scheduleIn({ schedule }: GateCase): Schedule {
   return JSON.parse(JSON.stringify(schedule)) as Schedule;
 }

@@ -44,8 +44,8 @@ const START_TIMEOUT_MS = 30_000;
 /**
  * Runs a schedule once, beginning with the install of the target.
  * @param dir an empty directory for the evidence of this run alone.
- * @throws KitError target-unavailable when a fault of the schedule is unavailable here, or when the target does not
- *   start; bad-bundle when this kit does not make a fault of the schedule.
+ * @throws KitError target-unavailable when a fault of the schedule is unavailable here, or when the target
+ *   does not start; bad-bundle when this kit does not make a fault of the schedule.
  */
 export async function rerun(options: RerunOptions, schedule: Schedule, dir: string): Promise<Rerun> {
   const { target, runtime, gate, registry } = options;

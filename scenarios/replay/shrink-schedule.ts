@@ -2,7 +2,9 @@ import type { Schedule } from '../round/schedule.js';
 import { ddmin } from './ddmin.js';
 import { type RepeatOptions, type Repetition, repeat } from './repeat.js';
 
-/** Upper bound of the runs per schedule. It is more than one because a violation may not occur in every run. */
+/**
+ * Upper bound of the runs per schedule. It is more than one because a violation may not occur in every run.
+ */
 const RUNS_PER_SCHEDULE = 2;
 
 /** The smaller schedule, and the run that reproduced the violation with it. */
@@ -14,8 +16,9 @@ export interface ShrunkSchedule {
 }
 
 /**
- * Makes a schedule smaller as long as the violation still occurs: first fewer faults, then fewer producers with fewer
- * messages in flight, then shorter waits. It only repeats runs, so the result is sufficient but perhaps not minimal.
+ * Makes a schedule smaller as long as the violation still occurs: first fewer faults, then fewer producers
+ * with fewer messages in flight, then shorter waits. It only repeats runs, so the result is sufficient but
+ * perhaps not minimal.
  * @param first repetition in which the whole schedule reproduced the violation.
  */
 export async function shrinkSchedule(

@@ -50,24 +50,27 @@ t.test('only the writes that have to be missing stay missing, at the same cut', 
   t.pass('this holds in every generated case');
 });
 
-t.test('a torn write stays torn if the failure needs it, and the write at the cut stays as it was', async (t) => {
-  const model = modelOf(8, [2]);
-  const state: CrashState = {
-    prefix: 6,
-    kept: [4],
-    torn: new Map([
-      [3, [0, 1]],
-      [6, [2]],
-    ]),
-  };
-  const smallest = await shrinkState(model, state, async ({ torn }) => torn.has(3));
-  t.equal(formatState(smallest), '6+4-5~3:0-1~6:2');
-  t.equal(model.whyImpossible(smallest), undefined);
-  t.equal(
-    describeState(model, smallest),
-    'cut after 6 requests to the disk, the last flush was entry 2; torn: 3',
-  );
-});
+t.test(
+  'a torn write stays torn if the failure needs it, and the write at the cut stays as it was',
+  async (t) => {
+    const model = modelOf(8, [2]);
+    const state: CrashState = {
+      prefix: 6,
+      kept: [4],
+      torn: new Map([
+        [3, [0, 1]],
+        [6, [2]],
+      ]),
+    };
+    const smallest = await shrinkState(model, state, async ({ torn }) => torn.has(3));
+    t.equal(formatState(smallest), '6+4-5~3:0-1~6:2');
+    t.equal(model.whyImpossible(smallest), undefined);
+    t.equal(
+      describeState(model, smallest),
+      'cut after 6 requests to the disk, the last flush was entry 2; torn: 3',
+    );
+  },
+);
 
 t.test('a failure that needs no missing write shrinks to a state without missing writes', async (t) => {
   const model = modelOf(6, [1]);

@@ -4,8 +4,8 @@ import { findMissingWrites, type MissingWrite } from '../explore/result/missing-
 import { ddmin } from './ddmin.js';
 
 /**
- * Finds the crash state with the fewest missing writes that still fails, at the same cut. The search is deterministic,
- * because a crash state is.
+ * Finds the crash state with the fewest missing writes that still fails, at the same cut. The search is
+ * deterministic, because a crash state is.
  * @param fails reports whether the target, started on the disk of a state, has lost confirmed messages.
  * @param isOutOfTime true when there is no time for another state.
  */

@@ -10,8 +10,8 @@ export interface Style {
 }
 
 /**
- * Returns the style of a stream. It has colours when the stream is a terminal that supports them, and NO_COLOR is not set
- * or empty.
+ * Returns the style of a stream. It has colours when the stream is a terminal that supports them, and
+ * NO_COLOR is not set or empty.
  */
 export function styleFor(stream: { isTTY?: boolean }, environment: NodeJS.ProcessEnv = process.env): Style {
   const coloured = stream.isTTY === true && !environment.NO_COLOR && environment.TERM !== 'dumb';

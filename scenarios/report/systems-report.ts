@@ -1,7 +1,10 @@
 import { shellQuote } from '../host/shell.js';
 import type { LogTail, SystemResult } from '../systems/measure.js';
 
-/** Formats an unexpected result of a system as lines. The log of a CI run alone must be enough to start the analysis. */
+/**
+ * Formats an unexpected result of a system as lines. The log of a CI run alone must be enough to start the
+ * analysis.
+ */
 export function unexpectedReport(
   {
     violations,

@@ -1,6 +1,6 @@
 /**
- * Formats rows as lines in which each column is as wide as its longest cell. The last column is not padded. The cells
- * must have no colours, because colour codes would count as width.
+ * Formats rows as lines in which each column is as wide as its longest cell. The last column is not padded.
+ * The cells must have no colours, because colour codes would count as width.
  */
 export function table(rows: readonly (readonly string[])[]): string[] {
   const widths: number[] = [];

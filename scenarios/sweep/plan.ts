@@ -18,8 +18,8 @@ export interface SweepRow {
 const RESUME_TRIGGER = { afterConfirms: 2, maxWaitMs: 150 };
 
 /**
- * Makes the rows of a sweep from the enumerated calls. Calls that can fail have one row for each error, and these rows
- * come first.
+ * Makes the rows of a sweep from the enumerated calls. Calls that can fail have one row for each error, and
+ * these rows come first.
  */
 export function planRows(counts: readonly CallCount[]): SweepRow[] {
   const failing = counts.filter(({ what }) => what === 'fail');
@@ -31,8 +31,8 @@ export function planRows(counts: readonly CallCount[]): SweepRow[] {
 }
 
 /**
- * Lists the calls of all rows so that every prefix of the list is spread evenly. The list takes one call of each row in
- * turn. In each row the order is first call, last, middle, quarters, and so on.
+ * Lists the calls of all rows so that every prefix of the list is spread evenly. The list takes one call of
+ * each row in turn. In each row the order is first call, last, middle, quarters, and so on.
  * @param maxPerRow upper bound of the listed calls of each row.
  */
 export function planPoints(rows: readonly SweepRow[], maxPerRow = Number.POSITIVE_INFINITY): SyscallPoint[] {

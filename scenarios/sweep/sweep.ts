@@ -50,8 +50,9 @@ const ENUMERATION_MS = 8000;
 const RESERVE_MS = 8000;
 
 /**
- * Enumerates the system calls of every service from its start to some confirmations. Then kills the service at each of
- * them, or makes each of them fail. When the time is too short for all calls, the tried calls are evenly spread.
+ * Enumerates the system calls of every service from its start to some confirmations. Then kills the service
+ * at each of them, or makes each of them fail. When the time is too short for all calls, the tried calls are
+ * evenly spread.
  * @throws KitError target-unavailable when strace is missing, or when no system call could be enumerated.
  */
 export async function runSweep(options: SweepOptions): Promise<SweepResult> {

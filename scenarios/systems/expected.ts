@@ -6,7 +6,10 @@ import { REQUIREMENT_IDS } from '../../conformance/requirements/requirements.js'
 import { FAULT_NAMES } from '../../conformance/target-file/definition.js';
 import { packageRoot } from '../host/version.js';
 
-/** Folder of the target files of real systems. Its `expected.json` lists the expected results of a gate on each. */
+/**
+ * Folder of the target files of real systems. Its `expected.json` lists the expected results of a gate on
+ * each.
+ */
 export const SYSTEMS_DIR = join(packageRoot(), 'conformance/targets/systems');
 
 const RunSchema = z.strictObject({
@@ -14,7 +17,10 @@ const RunSchema = z.strictObject({
   verdict: z.enum(['pass', 'fail']),
   /** Requirements of which at least one fails when the verdict is `fail`. */
   red: z.array(z.enum(REQUIREMENT_IDS)).default([]),
-  /** Further requirements that may fail, when a crash falls at the right moment. No other requirement may fail. */
+  /**
+   * Further requirements that may fail, when a crash falls at the right moment. No other requirement may
+   * fail.
+   */
   mayFail: z.array(z.enum(REQUIREMENT_IDS)).default([]),
   budgetSeconds: z.number().min(1),
   /** Reason for the expected result. `plugpull systems` prints it. */

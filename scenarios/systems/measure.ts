@@ -13,7 +13,10 @@ export interface SystemResult {
   system: string;
   faults: readonly string[];
   expected: { verdict: 'pass' | 'fail'; red: readonly string[] };
-  /** `not-measured`: the system or a prerequisite of the fault is missing, or the system does not start; see `why`. */
+  /**
+   * `not-measured`: the system or a prerequisite of the fault is missing, or the system does not start; see
+   * `why`.
+   */
   outcome: 'as-expected' | 'unexpected' | 'not-measured';
   why: string;
   verdict?: GateResult['verdict'];
@@ -41,8 +44,8 @@ export type MeasureOptions = Pick<GateOptions, 'seed' | 'signal' | 'progress'> &
 };
 
 /**
- * A run that measured nothing is repeated once, with its budget times this factor: a slow machine injects few faults in
- * a few seconds.
+ * A run that measured nothing is repeated once, with its budget times this factor: a slow machine injects few
+ * faults in a few seconds.
  */
 const RETRY_BUDGET_FACTOR = 3;
 
@@ -102,9 +105,10 @@ export async function measureSystem(
 }
 
 /**
- * Compares the result of a gate with the expected one. A failed gate is as expected when every failed requirement is in
- * `red` or `mayFail`. A passed gate is as expected when the expected verdict is `pass`. A gate ends with the first round
- * that violates a requirement, so a requirement of `mayFail` may be the only one that failed.
+ * Compares the result of a gate with the expected one. A failed gate is as expected when every failed
+ * requirement is in `red` or `mayFail`. A passed gate is as expected when the expected verdict is `pass`. A
+ * gate ends with the first round that violates a requirement, so a requirement of `mayFail` may be the only
+ * one that failed.
  */
 export function compareWithExpected(
   result: Pick<GateResult, 'verdict' | 'why' | 'requirements'>,
@@ -153,7 +157,9 @@ async function runGateOnSystem(
   });
 }
 
-/** Returns why the system cannot run here; undefined if it can. In containers the image contains the system. */
+/**
+ * Returns why the system cannot run here; undefined if it can. In containers the image contains the system.
+ */
 function missingProgram(
   { program, package: debianPackage }: ExpectedSystem,
   { name }: Runtime,
@@ -171,10 +177,16 @@ export interface LogTail {
   lines: string[];
 }
 
-/** Upper bound of the lines per log. It is small, so that a CI run, which repeats only the head of each failure, shows all. */
+/**
+ * Upper bound of the lines per log. It is small, so that a CI run, which repeats only the head of each
+ * failure, shows all of them.
+ */
 const MAX_TAIL_LINES = 5;
 const MAX_LINE_CHARS = 300;
-/** Number of bytes that are read from the end of a log, because a target may write logs and lines of any length. */
+/**
+ * Number of bytes that are read from the end of a log, because a target may write logs and lines of any
+ * length.
+ */
 const TAIL_BYTES = 64 * 1024;
 
 /** Returns the last lines of all logs of the last round in an evidence directory, without the empty logs. */

@@ -4,8 +4,9 @@ import type { Reporter } from './reporter.js';
 const VERDICT_ICONS = { pass: '✅', fail: '❌', 'not-measured': '⚠️' } as const;
 
 /**
- * Reporter for a job of GitHub Actions. It writes an annotation for each failed requirement, and one for a run that was
- * not measured. It adds a table of all requirements to the summary of the job when $GITHUB_STEP_SUMMARY is set.
+ * Reporter for a job of GitHub Actions. It writes an annotation for each failed requirement, and one for a
+ * run that was not measured. It adds a table of all requirements to the summary of the job when
+ * $GITHUB_STEP_SUMMARY is set.
  */
 export const github: Reporter = {
   name: 'github',

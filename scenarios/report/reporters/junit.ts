@@ -1,6 +1,9 @@
 import { notMeasuredTestName, type Reporter } from './reporter.js';
 
-/** Reporter for JUnit's XML, which CI systems read: one test case per requirement. A requirement not measured is skipped. */
+/**
+ * Reporter for JUnit's XML, which CI systems read: one test case per requirement. A requirement not
+ * measured is skipped.
+ */
 export const junit: Reporter = {
   name: 'junit',
   stream: 'stdout',

@@ -39,7 +39,8 @@ export interface ChosenReporter {
  * Chooses the reporters that `--reporter` names, and checks that their files can be written to.
  * @param specs `name` or `name:file` each; undefined means the report for people.
  * @param withJson whether `--json` is set, which adds the object on stdout.
- * @throws KitError bad-usage for an unknown name, a file that cannot be written, or two reporters that write to stdout.
+ * @throws KitError bad-usage for an unknown name, a file that cannot be written, or two reporters that
+ *   write to stdout.
  */
 export function chooseReporters(specs: readonly string[] | undefined, withJson: boolean): ChosenReporter[] {
   const chosen = (specs ?? ['list']).map(parseReporter);

@@ -6,15 +6,22 @@ export interface Reporter {
   name: string;
   /** The stream that it writes to when no file is named. */
   stream: 'stdout' | 'stderr';
-  /** False for output that only a program that reads the stream understands, and that a file would make useless. */
+  /**
+   * False for output that only a program that reads the stream understands, and that a file would make
+   * useless.
+   */
   supportsFile: boolean;
-  /** Returns the whole text, with a newline at its end. It may also have side effects, such as a job summary. */
+  /**
+   * Returns the whole text, with a newline at its end. It may also have side effects, such as a job
+   * summary.
+   */
   render(outcome: Outcome, style: Style): string | Promise<string>;
 }
 
 /**
- * Returns the name of an additional failing test for a run that was not measured, otherwise undefined. A form that knows
- * only passed, failed and skipped tests would show such a run as a success, although it proved nothing.
+ * Returns the name of an additional failing test for a run that was not measured, otherwise undefined. A
+ * form that knows only passed, failed and skipped tests would show such a run as a success, although it
+ * proved nothing.
  */
 export function notMeasuredTestName({ verdict }: Outcome): string | undefined {
   return verdict === 'not-measured' ? 'the run measured what it set out to measure' : undefined;

@@ -78,7 +78,7 @@ t.test('tap has a plan, a test point per requirement, and skips with their reaso
   t.same(JSON.parse(yaml.slice('  violations: '.length)), [NASTY, 'message 7: b']);
 });
 
-t.test('github gets one annotation per line, and a summary in which the text of the target is escaped', async (t) => {
+t.test('github gets one annotation per line, and a summary without markup of the target', async (t) => {
   const summary = join(dir, 'summary.md');
   const before = process.env.GITHUB_STEP_SUMMARY;
 
@@ -111,7 +111,7 @@ t.test('github gets one annotation per line, and a summary in which the text of 
 });
 
 t.test(
-  'each reporter writes its file; two reporters on stdout, an unknown name and an unusable file are bad usage',
+  'each reporter writes its file; two on stdout, an unknown name or an unusable file are bad usage',
   async (t) => {
     const files = ['r.xml', 'sub/r.tap', 'r.json', 'r.txt'].map((name) => join(dir, name));
     const [xml, points, data, list] = files;
@@ -141,6 +141,6 @@ t.test(
         t.match((error as Error).message, expected);
       }
     }
-    t.equal(chooseReporters(['json', 'list'], true).length, 2, '--json beside the reporter json adds no second object');
+    t.equal(chooseReporters(['json', 'list'], true).length, 2, '--json adds no second json reporter');
   },
 );

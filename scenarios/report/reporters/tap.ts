@@ -1,13 +1,17 @@
 import { notMeasuredTestName, type Reporter } from './reporter.js';
 
-/** Reporter for the Test Anything Protocol, version 14: one test point per requirement. One not measured is skipped. */
+/**
+ * Reporter for the Test Anything Protocol, version 14: one test point per requirement. One not measured is
+ * skipped.
+ */
 export const tap: Reporter = {
   name: 'tap',
   stream: 'stdout',
   supportsFile: true,
   render(outcome) {
     const points = outcome.requirements.map(({ id, title, verdict, why, violations }) => {
-      if (verdict === 'fail') return { ok: false, description: `${id} ${title}`, details: { why, violations } };
+      if (verdict === 'fail')
+        return { ok: false, description: `${id} ${title}`, details: { why, violations } };
       const skip = verdict === 'pass' ? '' : ` # SKIP not measured: ${escapeTap(why)}`;
       return { ok: true, description: `${id} ${title}`, skip };
     });

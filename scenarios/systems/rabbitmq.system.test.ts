@@ -7,9 +7,9 @@ import { closeAmqp, openAmqp } from '../../conformance/protocols/amqp/client.js'
 import { withTimeout } from '../../conformance/protocols/client/timeout.js';
 
 /**
- * This test shows what RabbitMQ 3.10 does with a quorum queue that was declared a moment before a kill (finding 13 in
- * FINDINGS.md). The target's own queue is older and is used for comparison. The definitions that the node loads at its
- * start do not contain the new queues.
+ * This test shows what RabbitMQ 3.10 does with a quorum queue that was declared a moment before a kill
+ * (finding 13 in FINDINGS.md). The target's own queue is older and is used for comparison. The definitions
+ * that the node loads at its start do not contain the new queues.
  */
 const why = notInstalled('/usr/lib/rabbitmq/bin/rabbitmq-server');
 const skip = why ?? false;
@@ -19,8 +19,8 @@ const ANSWER_MS = 10_000;
 const SILENCE_MS = 4000;
 const OLD = 'plugpull';
 /**
- * Number of attempts. The kill must come before the name of a queue is saved, half a second after the declaration, and a
- * slow machine may need longer.
+ * Number of attempts. The kill must come before the name of a queue is saved, half a second after the
+ * declaration, and a slow machine may need longer.
  */
 const TRIES = 3;
 /** Generous, because a node starts slowly and this test starts it up to four times. */
@@ -54,7 +54,9 @@ async function take(server: RealServer, queue: string): Promise<string> {
   }
 }
 
-/** Returns the log folders of a queue's members. `named` is true for the folders in the node's list of names. */
+/**
+ * Returns the log folders of a queue's members. `named` is true for the folders in the node's list of names.
+ */
 function members(parent: string, queue: string): { uid: string; named: boolean; text: string }[] {
   const [install = ''] = readdirSync(parent);
   const node = 'plugpull@localhost';

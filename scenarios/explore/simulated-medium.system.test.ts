@@ -21,7 +21,10 @@ const ZEROS = Buffer.alloc(PAGE_BYTES);
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
 const MS_SYNC = 4;
-/** SYNC_FILE_RANGE_WAIT_BEFORE | WRITE | WAIT_AFTER: the drive has the pages, and is not told to flush them. */
+/**
+ * SYNC_FILE_RANGE_WAIT_BEFORE | WRITE | WAIT_AFTER: writes the pages to the drive, without a flush of the drive's
+ * cache.
+ */
 const WRITE_BACK = 7;
 
 const libc = koffi.load(null);
@@ -32,6 +35,7 @@ const munmap = libc.func('int munmap(void *at, size_t length)');
 const msync = libc.func('int msync(void *at, size_t length, int flags)');
 const syncFileRange = libc.func('int sync_file_range(int fd, int64_t offset, int64_t length, uint flags)');
 
+/** One operation on a mapped file. `page` and `pages` count pages, `sector` counts sectors within the page. */
 type FileOperation =
   | { do: 'store'; page: number; sector: number; value: number }
   | { do: 'msync' | 'write-back'; page: number; pages: number };
@@ -60,8 +64,8 @@ const lists = fc.array(
   { minLength: 1, maxLength: 14, size: 'max' },
 );
 
-/** Does the operations on a mapped file. @returns what its page cache holds at the end, a value for each sector. */
-function doIt(fd: number, operations: readonly FileOperation[]): number[] {
+/** Does the operations on a mapped file. Returns the final content of its page cache, one value per sector. */
+function runOperations(fd: number, operations: readonly FileOperation[]): number[] {
   const at: unknown = mmap(null, FILE_BYTES, PROT_READ_WRITE, MAP_SHARED, fd, 0n);
   const bytes = Buffer.from(koffi.view(at, FILE_BYTES));
   for (const operation of operations) {
@@ -70,56 +74,67 @@ function doIt(fd: number, operations: readonly FileOperation[]): number[] {
       const start = from + operation.sector * SECTOR_BYTES;
       bytes.fill(operation.value, start, start + SECTOR_BYTES);
     } else if (operation.do === 'msync') {
-      done(msync(bytes.subarray(from), operation.pages * PAGE_BYTES, MS_SYNC));
-    } else done(syncFileRange(fd, BigInt(from), BigInt(operation.pages * PAGE_BYTES), WRITE_BACK));
+      checkResult(msync(bytes.subarray(from), operation.pages * PAGE_BYTES, MS_SYNC));
+    } else checkResult(syncFileRange(fd, BigInt(from), BigInt(operation.pages * PAGE_BYTES), WRITE_BACK));
   }
   const cache = valuesOf(bytes);
   munmap(at, FILE_BYTES);
   return cache;
 }
 
-function done(result: unknown): void {
+/** @throws Error with the errno unless a system call returned 0. */
+function checkResult(result: unknown): void {
   if (result !== 0) throw new Error(`a system call failed: errno ${koffi.errno()}`);
 }
 
+/** Returns the first byte of each sector; a store fills a whole sector with one value. */
 const valuesOf = (bytes: Buffer): number[] =>
   Array.from({ length: SECTORS }, (_, sector) => bytes.readUInt8(sector * SECTOR_BYTES));
 
-interface Done {
+/** The record of one list of operations that was done on the real disk. */
+interface RecordedOperations {
   operations: FileOperation[];
   extents: Extent[];
-  /** Entries of the log before and after. */
+  /** Number of entries of the log before and after the operations. */
   begin: number;
   end: number;
   cache: number[];
 }
 
-/** Which values the recorded device says that each sector may have, the page cache being lost or written. */
-function possible(log: number, entries: readonly LogEntry[], done: Done): Set<number>[] {
-  const floor = new CrashModel(entries).durablePrefix(done.end);
+/**
+ * Returns the values that each sector may have after a power cut, according to the log of the recorded device. The
+ * page cache may be lost, or the kernel may have written any part of it.
+ */
+function possibleValues(
+  log: number,
+  entries: readonly LogEntry[],
+  recorded: RecordedOperations,
+): Set<number>[] {
+  const floor = new CrashModel(entries).durablePrefix(recorded.end);
   const sectors = Array.from({ length: SECTORS }, () => new Set([0]));
-  for (const entry of entries.slice(done.begin, done.end)) {
+  for (const entry of entries.slice(recorded.begin, recorded.end)) {
     for (let sector = 0; sector < SECTORS; sector += 1) {
-      const place = deviceOffset(done.extents, sector * SECTOR_BYTES) - entry.offset;
-      if (place < 0 || place >= entry.lengthBytes || entry.discard) continue;
+      const offset = deviceOffset(recorded.extents, sector * SECTOR_BYTES) - entry.offset;
+      if (offset < 0 || offset >= entry.lengthBytes || entry.discard) continue;
       const value = Buffer.alloc(1);
-      readSync(log, value, 0, 1, entry.dataAt + place);
-      // What is flushed leaves no choice.
+      readSync(log, value, 0, 1, entry.dataAt + offset);
+      // A flushed write replaces all earlier values.
       if (entry.index < floor) sectors[sector] = new Set([value.readUInt8(0)]);
       else sectors[sector]?.add(value.readUInt8(0));
     }
   }
-  for (const [sector, value] of done.cache.entries()) sectors[sector]?.add(value);
+  for (const [sector, value] of recorded.cache.entries()) sectors[sector]?.add(value);
   return sectors;
 }
 
+/** Returns the offset on the device of a byte of the file; -1 when no extent contains it. */
 function deviceOffset(extents: readonly Extent[], at: number): number {
   const extent = extents.find(({ fileOffset, lengthBytes }) => at < fileOffset + lengthBytes);
   return extent ? extent.deviceOffset + at - extent.fileOffset : -1;
 }
 
-/** The same from the simulation, through the queue's command line. */
-async function simulated(all: readonly FileOperation[][]): Promise<Set<number>[][]> {
+/** Returns the possible values according to the simulation, through the command line of the reference queue. */
+async function simulatedValues(all: readonly FileOperation[][]): Promise<Set<number>[][]> {
   const input = all.map((operations) => JSON.stringify({ pages: PAGES, operations })).join('\n');
   const { stdout } = await execa(
     process.execPath,
@@ -135,17 +150,18 @@ async function simulated(all: readonly FileOperation[][]): Promise<Set<number>[]
 }
 
 t.test(
-  'the simulated medium and a recorded block device may hold the same after the same operations',
+  'after the same operations, the simulated medium and a recorded block device may hold the same values',
   { skip: skipReason() },
   async (t) => {
     const all = fc.sample(lists, { numRuns: LISTS, seed: 7 });
-    const done: Done[] = [];
+    const recordedLists: RecordedOperations[] = [];
     let real: Set<number>[][] = [];
     await withDisk(async ({ disk, mountPoint }) => {
       const fds = all.map((_, number) => {
         const path = join(mountPoint, `${number}`);
         const fd = openSync(path, 'w+');
-        // Page by page, as the queue's install does: pages of one large folio are written together.
+        // Write page by page, as the queue's install does: a larger write makes a large folio, whose pages are
+        // written back together.
         for (let at = 0; at < FILE_BYTES; at += PAGE_BYTES) writeSync(fd, ZEROS, 0, PAGE_BYTES, at);
         fsyncSync(fd);
         return { fd, extents: extentsOf(path, FILE_BYTES) };
@@ -153,24 +169,24 @@ t.test(
       all.forEach((operations, number) => {
         const { fd, extents } = fds[number] as (typeof fds)[number];
         const begin = disk.completeEntries();
-        const cache = doIt(fd, operations);
-        done.push({ operations, extents, begin, end: disk.completeEntries(), cache });
+        const cache = runOperations(fd, operations);
+        recordedLists.push({ operations, extents, begin, end: disk.completeEntries(), cache });
       });
       for (const { fd } of fds) closeSync(fd);
       const path = disk.endRecording().log;
       const log = new WriteLog(path);
       const entries = [...log.entries()];
       const fd = openSync(path, 'r');
-      real = done.map((one) => possible(fd, entries, one));
+      real = recordedLists.map((recorded) => possibleValues(fd, entries, recorded));
       closeSync(fd);
       log.close();
     });
-    const inMemory = await simulated(all);
+    const simulated = await simulatedValues(all);
     let atRisk = 0;
     all.forEach((operations, number) => {
-      const [one, other] = [real[number] ?? [], inMemory[number] ?? []];
-      atRisk += other.filter((values) => values.size > 1).length;
-      t.same(one.map(sorted), other.map(sorted), JSON.stringify(operations));
+      const [fromDevice, fromSimulation] = [real[number] ?? [], simulated[number] ?? []];
+      atRisk += fromSimulation.filter((values) => values.size > 1).length;
+      t.same(fromDevice.map(sorted), fromSimulation.map(sorted), JSON.stringify(operations));
     });
     t.ok(atRisk > LISTS, `${atRisk} sectors were at risk`);
   },

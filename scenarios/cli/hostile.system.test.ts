@@ -9,8 +9,8 @@ import { packageRoot } from '../host/version.js';
 
 const PROGRAM = join(packageRoot(), 'conformance/fixtures/hostile.mjs');
 /**
- * Limit of each test, in milliseconds, far above what it takes on a loaded machine. Without a limit, a kit that hangs
- * would hang the tests.
+ * Limit of each test, in milliseconds, far above what it takes on a loaded machine. Without a limit, a kit
+ * that hangs would hang the tests.
  */
 const HANG_MS = 120_000;
 
@@ -27,8 +27,8 @@ function hostile(workspace: TestWorkspace, how: string): string {
 }
 
 /**
- * Returns the processes of the hostile program that use this workspace. It searches the command lines, because a hostile
- * process may have changed its environment.
+ * Returns the processes of the hostile program that use this workspace. It searches the command lines,
+ * because a hostile process may have changed its environment.
  */
 function alive(workspace: TestWorkspace): number[] {
   return allProcesses().flatMap(({ pid }) => {
@@ -66,8 +66,8 @@ for (const [how, code, reason] of CASES) {
 }
 
 /**
- * Makes a target whose server is a correct queue, and whose second service runs the shell script `source`. The second
- * service has no port, so that only its exit shows that it is not up.
+ * Makes a target whose server is a correct queue, and whose second service runs the shell script `source`.
+ * The second service has no port, so that only its exit shows that it is not up.
  */
 function withDying(workspace: TestWorkspace, source: string): string {
   const queue = join(packageRoot(), 'conformance/fixtures/queue.mjs');
@@ -100,7 +100,7 @@ t.test(
   },
 );
 
-t.test('a service that does not stay up after a fault is a failed recovery', { timeout: HANG_MS }, async (t) => {
+t.test('a service that stays down after a fault is a failed recovery', { timeout: HANG_MS }, async (t) => {
   const workspace = newWorkspace(t);
   // The first process stays up. Every later one exits at once.
   const once = 'test -e "$0/broken" && exit 7; touch "$0/broken"; exec sleep 600';

@@ -65,7 +65,10 @@ t.test('wrong usage is reported in one line with exit code 2', async (t) => {
     [['gate', 'missing.json'], /missing\.json/],
     [['gate', 'bad.json'], /bad\.json.*JSON/],
     [['gate', target, '--nonsense'], /--nonsense/],
-    [['gate', workspace.target(['/no/such/program', '{port}'])], /services\.server\.command.*no\/such\/program/],
+    [
+      ['gate', workspace.target(['/no/such/program', '{port}'])],
+      /services\.server\.command.*no\/such\/program/,
+    ],
     [['planted', 'no-such-bug'], /no-such-bug/],
     [['fly'], /fly/],
   ];
@@ -78,7 +81,7 @@ t.test('wrong usage is reported in one line with exit code 2', async (t) => {
   }
 });
 
-t.test('a runtime that this machine does not have is reported with the exit code for not measured', async (t) => {
+t.test('a runtime that this machine does not have gives the exit code of not measured', async (t) => {
   const workspace = newWorkspace(t);
   const { code, stderr } = await workspace.run(['gate', workspace.queue(''), '--runtime', 'vm']);
   t.equal(code, 3);
@@ -118,7 +121,7 @@ t.test('the report of a failed install command contains the output of the comman
   t.match(stderr, /install.*code 5.*no space for a queue/);
 });
 
-t.test('the first Ctrl-C stops everything in order: no process stays alive, and no resource is left', async (t) => {
+t.test('the first Ctrl-C stops everything in order and leaves no process and no resource', async (t) => {
   const workspace = newWorkspace(t);
   const kit = workspace.start(['gate', workspace.queue(''), '--budget', '60s']);
   await kit.waitForStderr(/^kill/m);
@@ -170,7 +173,7 @@ t.test('SIGTERM stops everything in order too, with exit code 143', async (t) =>
   t.same(processesBelow(workspace.dir), []);
 });
 
-t.test('clean removes what a killed kit left behind, and does not touch the resources of a running kit', async (t) => {
+t.test('clean removes what a killed kit left behind, and nothing of a running kit', async (t) => {
   const workspace = newWorkspace(t);
   const target = workspace.queue('');
   const killed = workspace.start(['gate', target, '--budget', '60s']);

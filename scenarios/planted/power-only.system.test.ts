@@ -9,7 +9,7 @@ import { plant } from './plant.js';
 const power = blocklogAvailability();
 
 t.test(
-  'a power cut shows a confirmed message that is not on the disk, and a kill does not, because the page cache survives it',
+  'a power cut shows a confirmation before the sync; a kill does not, because the page cache survives',
   { skip: power.available ? false : power.why },
   async (t) => {
     const workspace = new TestWorkspace();

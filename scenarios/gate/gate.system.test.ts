@@ -33,7 +33,14 @@ function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace 
 
 t.test('a correct queue passes at faults that hit, and leaves no files or processes', async (t) => {
   const workspace = newWorkspace(t);
-  const { code, result, stderr } = await gate(workspace, workspace.queue(''), '--rounds', '1', '--budget', '60s');
+  const { code, result, stderr } = await gate(
+    workspace,
+    workspace.queue(''),
+    '--rounds',
+    '1',
+    '--budget',
+    '60s',
+  );
   t.equal(code, 0, stderr);
   t.equal(result.verdict, 'pass');
   t.ok(result.confirmed > 20, `${result.confirmed} confirmed`);
@@ -56,12 +63,19 @@ t.test('a queue with a defect fails at the requirement that the defect breaks', 
   ];
   for (const [defect, requirement, recoverySeconds] of cases) {
     const workspace = newWorkspace(t);
-    const { code, result } = await gate(workspace, workspace.queue(defect, ['kill'], recoverySeconds), ...QUICK);
+    const { code, result } = await gate(
+      workspace,
+      workspace.queue(defect, ['kill'], recoverySeconds),
+      ...QUICK,
+    );
     t.equal(code, 1, defect);
     t.ok(failedIds(result).includes(requirement), `${defect}: ${failedIds(result)}`);
     t.match(result.replay, /plugpull gate .* --seed \d+ --faults kill-one --budget 8000ms/);
     t.ok(existsSync(join(result.evidence ?? '', 'history.jsonl')), 'the history is saved');
-    t.ok(existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')), 'the data is saved');
+    t.ok(
+      existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')),
+      'the data is saved',
+    );
   }
 });
 
@@ -70,7 +84,13 @@ t.test(
   async (t) => {
     const workspace = newWorkspace(t);
     const out = join(workspace.dir, 'evidence');
-    const { result, stderr } = await gate(workspace, workspace.queue('confirms-early'), ...QUICK, '--out', out);
+    const { result, stderr } = await gate(
+      workspace,
+      workspace.queue('confirms-early'),
+      ...QUICK,
+      '--out',
+      out,
+    );
     const id = result.violations[0]?.id ?? '';
     t.match(stderr, `The story of message ${id}`);
     t.same(
@@ -114,7 +134,12 @@ t.test('a queue that never confirms is not measured', async (t) => {
 
 t.test('tear: a queue that syncs before it confirms passes', { skip: noStrace }, async (t) => {
   const workspace = newWorkspace(t);
-  const { code, result, stderr } = await gate(workspace, workspace.queue('', ['tear'], 10), '--budget', '12s');
+  const { code, result, stderr } = await gate(
+    workspace,
+    workspace.queue('', ['tear'], 10),
+    '--budget',
+    '12s',
+  );
   t.equal(code, 0, stderr);
   t.ok((result.faults[0]?.hit ?? 0) > 0, 'at least one tear hit');
 });
@@ -122,7 +147,12 @@ t.test('tear: a queue that syncs before it confirms passes', { skip: noStrace },
 for (const defect of ['never-syncs', 'syncs-late']) {
   t.test(`tear: a queue that ${defect.replace('-', ' ')} loses messages`, { skip: noStrace }, async (t) => {
     const workspace = newWorkspace(t);
-    const { code, result, stderr } = await gate(workspace, workspace.queue(defect, ['tear'], 10), '--budget', '25s');
+    const { code, result, stderr } = await gate(
+      workspace,
+      workspace.queue(defect, ['tear'], 10),
+      '--budget',
+      '25s',
+    );
     t.equal(code, 1, stderr);
     t.ok(failedIds(result).includes('PP-1'), failedIds(result).join(' '));
   });

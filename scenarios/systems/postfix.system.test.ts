@@ -9,9 +9,9 @@ import { testDirectories, testRandom } from '../../faults/fixtures/fault-context
 import { straceAvailability } from '../../faults/programs.js';
 
 /**
- * A new queue file has a temporary name, made of the time and a process id. It is renamed when its inode number is known.
- * A crash in between leaves a file that stops every later start of Postfix 3.7, unless the user `postfix` can write to
- * Postfix's log (finding 16 in FINDINGS.md).
+ * A new queue file has a temporary name, made of the time and a process id. It is renamed when its inode
+ * number is known. A crash in between leaves a file that stops every later start of Postfix 3.7, unless the
+ * user `postfix` can write to Postfix's log (finding 16 in FINDINGS.md).
  */
 const strace = straceAvailability();
 const root = process.getuid?.() === 0 ? undefined : 'not measured: Postfix starts only as root';
@@ -20,7 +20,9 @@ const skip = notInstalled('/usr/sbin/postfix') ?? root ?? (strace.available ? fa
 /** Longer than the timeout of a start, whose error contains the output of the server. */
 t.setTimeout(120_000);
 
-/** Makes strace kill each new process of the server from now on, when the process is about to rename a file. */
+/**
+ * Makes strace kill each new process of the server from now on, when the process is about to rename a file.
+ */
 async function killAtRename(t: Test, master: number): Promise<void> {
   const { scratchDir, remove } = testDirectories();
   t.teardown(remove);

@@ -15,12 +15,15 @@ interface Result {
 }
 
 /**
- * Generous limit, which is not a test of speed: the runs of a seed are always the same, and one of the first hundred
- * shows each of these bugs.
+ * Generous limit, which is not a test of speed: the runs of a seed are always the same, and one of the
+ * first hundred shows each of these bugs.
  */
 const BUDGET = '240s';
 
-/** Bugs that need an order of events, or a moment of the crash, that occurs among real processes only by chance. */
+/**
+ * Bugs that need an order of events, or a moment of the crash, that occurs among real processes only by
+ * chance.
+ */
 for (const id of ['token-of-another', 'confirm-before-msync']) {
   t.test(`the simulation finds ${id}, and its seed and path reproduce the failure`, async (t) => {
     const dir = mkdtempSync(join(tmpdir(), 'plugpull-simulated-'));

@@ -61,7 +61,11 @@ t.test('a result is as expected only with the right verdict and the right failed
   t.equal(outcome(gateResult('fail', ['PP-5']), run(durable, ['PP-5'])), 'as-expected');
   t.equal(outcome(gateResult('fail', ['PP-5', 'PP-1']), run(durable, ['PP-5'])), 'unexpected');
   t.equal(outcome(gateResult('not-measured'), run(durable, ['PP-5'])), 'unexpected');
-  t.equal(outcome(gateResult('fail', ['PP-5']), run(lossy, ['PP-5'])), 'as-expected', 'the gate ended with a requirement of mayFail');
+  t.equal(
+    outcome(gateResult('fail', ['PP-5']), run(lossy, ['PP-5'])),
+    'as-expected',
+    'the gate ended with a requirement of mayFail',
+  );
   t.equal(outcome(gateResult('fail', ['PP-5']), run(lossy)), 'unexpected');
   t.equal(outcome(gateResult('fail', ['PP-5', 'PP-1']), run(lossy, ['PP-5'])), 'as-expected');
   t.equal(outcome(gateResult('pass'), run(durable)), 'as-expected');

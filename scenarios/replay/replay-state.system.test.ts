@@ -49,8 +49,8 @@ function onDisk(image: string, mountPoint: string, use: () => void): void {
 }
 
 /**
- * Makes the bundle of a queue that confirmed a message before any part of it was flushed. The log has the blocks in
- * which the disks before and after the message differ.
+ * Makes the bundle of a queue that confirmed a message before any part of it was flushed. The log has the
+ * blocks in which the disks before and after the message differ.
  * @returns the bundle's file, and the number of writes in the log.
  */
 async function lostMessage(workspace: TestWorkspace): Promise<{ file: string; writes: number }> {
@@ -109,32 +109,28 @@ async function lostMessage(workspace: TestWorkspace): Promise<{ file: string; wr
   return { file, writes };
 }
 
-t.test(
-  'a replayed crash state fails again, and shrinks to one missing write',
-  { skip },
-  async (t) => {
-    const workspace = new TestWorkspace();
-    t.teardown(() => workspace.remove());
-    const { file, writes } = await lostMessage(workspace);
-    const again = await workspace.run(['replay', file, '--json', '--shrink', '--budget', '30s']);
-    t.equal(again.code, 1, again.stderr);
-    const result = JSON.parse(again.stdout) as ReplayResult;
-    t.match(result, { kind: 'crash-state', verdict: 'fail', requirements: ['PP-13'], runs: 1 });
-    t.match(result.why, /1 confirmed messages are lost in crash state/);
-    const { prefix, kept } = parseState(result.reproducer);
-    t.equal(prefix, writes, 'the cut stays the same');
-    t.equal(kept.length, writes - 1, `only one of ${writes} writes has to be missing`);
-    const story = result.story.join('\n');
-    t.match(story, /^message 1-0-0: its \d+ bytes were written by entries [\d,-]+$/m);
-    t.match(
-      story,
-      /^cut after \d+ requests to the disk, the last flush was entry 0; not yet flushed and gone: \d+$/m,
-    );
-    t.match(story, /message 1-0-0: gone$/);
-    const small = await workspace.run(['replay', result.shrunkBundle ?? '', '--json']);
-    t.match(JSON.parse(small.stdout), { verdict: 'fail', reproducer: result.reproducer });
-  },
-);
+t.test('a replayed crash state fails again, and shrinks to one missing write', { skip }, async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const { file, writes } = await lostMessage(workspace);
+  const again = await workspace.run(['replay', file, '--json', '--shrink', '--budget', '30s']);
+  t.equal(again.code, 1, again.stderr);
+  const result = JSON.parse(again.stdout) as ReplayResult;
+  t.match(result, { kind: 'crash-state', verdict: 'fail', requirements: ['PP-13'], runs: 1 });
+  t.match(result.why, /1 confirmed messages are lost in crash state/);
+  const { prefix, kept } = parseState(result.reproducer);
+  t.equal(prefix, writes, 'the cut stays the same');
+  t.equal(kept.length, writes - 1, `only one of ${writes} writes has to be missing`);
+  const story = result.story.join('\n');
+  t.match(story, /^message 1-0-0: its \d+ bytes were written by entries [\d,-]+$/m);
+  t.match(
+    story,
+    /^cut after \d+ requests to the disk, the last flush was entry 0; not yet flushed and gone: \d+$/m,
+  );
+  t.match(story, /message 1-0-0: gone$/);
+  const small = await workspace.run(['replay', result.shrunkBundle ?? '', '--json']);
+  t.match(JSON.parse(small.stdout), { verdict: 'fail', reproducer: result.reproducer });
+});
 
 t.test(
   '--shell mounts the disk of a crash state or of any log entry until `clean` unmounts it',

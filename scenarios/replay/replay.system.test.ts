@@ -62,7 +62,11 @@ t.test(
       code: 0,
       stderr: /under a debugger: \S+node --inspect-brk .*queue\.mjs --data \S+data-at-end/,
     });
-    t.equal(readdirSync(join(workspace.state, 'replays')).length, 1, 'the directory of --shell stays until `clean`');
+    t.equal(
+      readdirSync(join(workspace.state, 'replays')).length,
+      1,
+      'the directory of --shell stays until `clean`',
+    );
     const clean = await workspace.run(['clean']);
     t.equal(clean.code, 0, clean.stderr);
     t.same(readdirSync(join(workspace.state, 'replays')), []);

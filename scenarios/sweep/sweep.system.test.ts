@@ -41,7 +41,10 @@ t.test(
       ['write', 'ENOSPC'],
     ] as const) {
       const { calls, tried, hit } = row(kind, what);
-      t.ok(calls > 0 && tried > 0 && hit > 0, `${kind} ${what}: ${calls} enumerated, ${tried} tried, ${hit} hit`);
+      t.ok(
+        calls > 0 && tried > 0 && hit > 0,
+        `${kind} ${what}: ${calls} enumerated, ${tried} tried, ${hit} hit`,
+      );
     }
     t.match(stderr, /server +sync +kill +enumerated \d+ +tried \d+ +hit \d+/);
     t.match(stderr, /\d+ system calls were not tried: more than 1 of a kind \(--each\)/);

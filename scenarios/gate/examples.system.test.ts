@@ -39,16 +39,20 @@ for (const [language, program] of Object.entries(NEEDS)) {
   });
 }
 
-t.test('the python example without its fsync fails PP-12', { skip: !power || !present('python3') }, async (t) => {
-  const workspace = new TestWorkspace();
-  t.teardown(() => workspace.remove());
-  cpSync(join(EXAMPLES, 'python'), workspace.dir, { recursive: true });
-  const file = join(workspace.dir, 'queue.py');
-  const line = '            self.write(record)\n            os.fsync(self.log)\n';
-  const parts = readFileSync(file, 'utf8').split(line);
-  t.equal(parts.length, 2, 'the source contains the fsync once');
-  writeFileSync(file, parts.join('            self.write(record)\n'));
-  const result = await gate(join(workspace.dir, 'target.json'), 'power-cut', '10s');
-  const failedIds = result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
-  t.ok(failedIds.includes('PP-12'), `failed: ${failedIds.join(', ')}; ${result.why}`);
-});
+t.test(
+  'the python example without its fsync fails PP-12',
+  { skip: !power || !present('python3') },
+  async (t) => {
+    const workspace = new TestWorkspace();
+    t.teardown(() => workspace.remove());
+    cpSync(join(EXAMPLES, 'python'), workspace.dir, { recursive: true });
+    const file = join(workspace.dir, 'queue.py');
+    const line = '            self.write(record)\n            os.fsync(self.log)\n';
+    const parts = readFileSync(file, 'utf8').split(line);
+    t.equal(parts.length, 2, 'the source contains the fsync once');
+    writeFileSync(file, parts.join('            self.write(record)\n'));
+    const result = await gate(join(workspace.dir, 'target.json'), 'power-cut', '10s');
+    const failedIds = result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
+    t.ok(failedIds.includes('PP-12'), `failed: ${failedIds.join(', ')}; ${result.why}`);
+  },
+);

@@ -10,9 +10,9 @@ import { skipReason, withDisk } from '../../faults/power/fixtures/disk.js';
 import { straceAvailability } from '../../faults/programs.js';
 
 /**
- * These tests show what beanstalkd 1.12 does to confirmed jobs when it compacts its binlog (findings 3 and 4 in
- * FINDINGS.md). Its behaviour is deterministic. A put, a delete or a release moves the oldest jobs into the newest file
- * when there are three or more files and they are mostly empty. Each start adds a file.
+ * These tests show what beanstalkd 1.12 does to confirmed jobs when it compacts its binlog (findings 3 and 4
+ * in FINDINGS.md). Its behaviour is deterministic. A put, a delete or a release moves the oldest jobs into
+ * the newest file when there are three or more files and they are mostly empty. Each start adds a file.
  */
 const strace = straceAvailability();
 const why = notInstalled('beanstalkd') ?? (strace.available ? undefined : strace.why);
@@ -38,7 +38,10 @@ async function put(server: RealServer, bytes: Buffer): Promise<string> {
   }
 }
 
-/** Reserves all jobs of a server. @returns for each job the name of the known job with the same bytes, sorted. */
+/**
+ * Reserves all jobs of a server.
+ * @returns for each job the name of the known job with the same bytes, sorted.
+ */
 async function jobs(server: RealServer, known: Readonly<Record<string, Buffer>>): Promise<string[]> {
   const dialogue = await BeanstalkConnection.open(server.port, ANSWER_MS);
   const names: string[] = [];
@@ -46,7 +49,9 @@ async function jobs(server: RealServer, known: Readonly<Record<string, Buffer>>)
     const { body } = await dialogue.call('reserve-with-timeout 0');
     if (body === undefined) break;
     const [name] = Object.entries(known).find(([, bytes]) => bytes.equals(body)) ?? [];
-    names.push(name ?? `${body.length} bytes, ${body.every((byte) => byte === 0) ? 'all zero' : 'other bytes'}`);
+    names.push(
+      name ?? `${body.length} bytes, ${body.every((byte) => byte === 0) ? 'all zero' : 'other bytes'}`,
+    );
   }
   dialogue.break(new Error('closed'));
   return names.sort();
@@ -68,7 +73,8 @@ async function withOldJobs(t: Test, old: readonly Buffer[], parent?: string): Pr
 /**
  * Traces the system calls of a server from now on.
  * @param killAtWrite number of the `write` at which strace kills the server.
- * @returns a function that waits for the end of the server, because the log is complete only then, and returns the calls.
+ * @returns a function that waits for the end of the server, because the log is complete only then, and
+ *   returns the calls.
  */
 async function watch(t: Test, server: RealServer, killAtWrite?: number): Promise<() => Promise<string[]>> {
   const { scratchDir, remove } = testDirectories();
@@ -91,7 +97,10 @@ async function watch(t: Test, server: RealServer, killAtWrite?: number): Promise
   };
 }
 
-/** Shortens a line of the log: `write binlog.4 502`, `unlink binlog.1`, `fsync binlog.4`, `answer`. Drops other lines. */
+/**
+ * Shortens a line of the log: `write binlog.4 502`, `unlink binlog.1`, `fsync binlog.4`, `answer`. Drops
+ * other lines.
+ */
 function shortForms(line: string): string[] {
   if (/write\(\d+<socket/.test(line)) return ['answer'];
   const [, call = '', file = '', bytes] = /(\w+)\(.*(binlog\.\d+).*?(?:, (\d+))?\)/.exec(line) ?? [];
@@ -127,7 +136,10 @@ t.test(
       [['new'], 'PP-1: the old file is removed, and the job is lost'],
       [['new'], 'PP-1: the old file is removed, and the job is lost'],
       [['new'], 'PP-1: the old file is removed, and the job is lost'],
-      [['3000000 bytes, all zero', 'new'], 'PP-4: the head with the length was written, and the bytes were not'],
+      [
+        ['3000000 bytes, all zero', 'new'],
+        'PP-4: the head with the length was written, and the bytes were not',
+      ],
       [['new', 'old'], 'everything was written'],
     ];
     for (const [index, [expected, what]] of left.entries()) {
@@ -155,8 +167,8 @@ t.test('a start moves no job, even after repeated kills', { skip }, async (t) =>
 });
 
 /**
- * Makes four jobs. `last` fits into the newest file and fills it. The old job that is moved then goes into another file,
- * and only that file is synced.
+ * Makes four jobs. `last` fits into the newest file and fills it. The old job that is moved then goes into
+ * another file, and only that file is synced.
  */
 const full = () => ({ first: job(4 * MB), second: job(4 * MB), third: job(4 * MB), last: job(1.5 * MB) });
 
@@ -176,24 +188,28 @@ t.test('with -f 0, a put is confirmed although its file was closed without a syn
   );
 });
 
-t.test('with -f 0, a power cut loses a confirmed job whose file was closed without a sync', { skip: skip || skipReason() }, async (t) => {
-  await withDisk(async ({ disk, mountPoint }) => {
-    const known = full();
-    const { first, second, third, last } = known;
-    const server = await withOldJobs(t, [first, second], mountPoint);
-    const directory = openSync(mountPoint, 'r');
-    fsyncSync(directory);
-    closeSync(directory);
-    t.equal(await put(server, third), 'INSERTED 3');
-    t.equal(await put(server, last), 'INSERTED 4');
-    const moment = disk.stop();
-    const killed = server.kill();
-    disk.resume();
-    await killed;
-    await disk.cut(moment, 'all-lost', testRandom(1));
-    await server.start();
-    const delivered = await jobs(server, known);
-    t.notOk(delivered.includes('last'), `delivered: ${delivered.join(', ')}`);
-    await server.remove();
-  });
-});
+t.test(
+  'with -f 0, a power cut loses a confirmed job whose file was closed without a sync',
+  { skip: skip || skipReason() },
+  async (t) => {
+    await withDisk(async ({ disk, mountPoint }) => {
+      const known = full();
+      const { first, second, third, last } = known;
+      const server = await withOldJobs(t, [first, second], mountPoint);
+      const directory = openSync(mountPoint, 'r');
+      fsyncSync(directory);
+      closeSync(directory);
+      t.equal(await put(server, third), 'INSERTED 3');
+      t.equal(await put(server, last), 'INSERTED 4');
+      const moment = disk.stop();
+      const killed = server.kill();
+      disk.resume();
+      await killed;
+      await disk.cut(moment, 'all-lost', testRandom(1));
+      await server.start();
+      const delivered = await jobs(server, known);
+      t.notOk(delivered.includes('last'), `delivered: ${delivered.join(', ')}`);
+      await server.remove();
+    });
+  },
+);
