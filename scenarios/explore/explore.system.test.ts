@@ -59,8 +59,8 @@ t.test(
 t.test('a saved recording and the same seed give the same crash states', { skip }, async (t) => {
   const workspace = makeWorkspace(t);
   const [first, second] = [join(workspace.dir, 'first'), join(workspace.dir, 'second')];
-  // The number of states must end the exploration: with less time, a slow machine would test fewer states, and the
-  // two lists would differ.
+  // The number of states must end the exploration: with less time, a slow machine would test fewer states,
+  // and the two lists would differ.
   const flags = ['--budget', '90s', '--states', '60'];
   const recorded = await explore(workspace, undefined, ...flags, '--out', first);
   t.equal(recorded.code, 0, recorded.stderr);

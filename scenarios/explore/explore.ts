@@ -33,8 +33,8 @@ import { type CrashStateSource, runOnTarget } from './strategies/run-on-target.j
 import { type Broken, type StrategyName, StrategyRun } from './strategies/strategy-run.js';
 
 /**
- * Share of the time after the recording that is for the crash states of the run. The rest is for recoveries that
- * are cut.
+ * Share of the time after the recording that is for the crash states of the run. The rest is for recoveries
+ * that are cut.
  */
 const RUN_TIME_SHARE = 0.8;
 /** Upper bound of the load phase, in milliseconds and as a share of the budget. */
@@ -50,11 +50,12 @@ const MAX_REPORTED_VIOLATIONS = 10;
 const MAX_UNMOUNTABLE_SHARE = 0.2;
 
 /**
- * Records one run of the target under load. Then makes the disks that a power cut could have left at any moment
- * of that run, lets the target recover on each, and judges what it holds. The checker of PP-13 gives the verdict
- * from the history alone: it contains every judged state, and equivalent states as one event with their number.
- * @throws KitError target-unavailable when the target does not start, bad-target when its restore program never
- *   works, kit-failed when a disk cannot be made.
+ * Records one run of the target under load. Then makes the disks that a power cut could have left at any
+ * moment of that run, lets the target recover on each, and judges what it holds. The checker of PP-13 gives
+ * the verdict from the history alone: it contains every judged state, and equivalent states as one event
+ * with their number.
+ * @throws KitError target-unavailable when the target does not start, bad-target when its restore program
+ *   never works, kit-failed when a disk cannot be made.
  */
 export async function runExplore(requested: ExploreOptions): Promise<ExploreResult> {
   const { target, seed } = requested;
@@ -222,7 +223,9 @@ function recordAtRisk(
   });
 }
 
-/** Makes an image of the device with the first `baseAt` entries of the log on the medium; returns its path. */
+/**
+ * Makes an image of the device with the first `baseAt` entries of the log on the medium; returns its path.
+ */
 function makeBase(run: RecordedRun, { log, model }: Recording, baseAt: number, path: string): string {
   copySparse(run.image, path);
   const fd = openSync(path, 'r+');
@@ -365,8 +368,8 @@ function smallestOf(exploration: Exploration, broken: readonly Broken[]): Smalle
   if (first.recoveryFailure !== '') story.push(`the target does not recover: ${first.recoveryFailure}`);
   const recovery = first.recovery ?? null;
   if (recovery !== null) {
-    // The message was on the disk at the first cut. The recovery has lost it, so the log of the run cannot explain
-    // the loss.
+    // The message was on the disk at the first cut. The recovery has lost it, so the log of the run cannot
+    // explain the loss.
     const [outer, inner] = first.address.split('>');
     story.push(`at ${outer}, and in the recovery from there again, at ${inner} of its own requests`);
     const recoveryRecording = openRecording(join(dir, recovery.log), recovery.end);

@@ -22,8 +22,8 @@ const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
 const MS_SYNC = 4;
 /**
- * SYNC_FILE_RANGE_WAIT_BEFORE | WRITE | WAIT_AFTER: writes the pages to the drive, without a flush of the drive's
- * cache.
+ * SYNC_FILE_RANGE_WAIT_BEFORE | WRITE | WAIT_AFTER: writes the pages to the drive, without a flush of the
+ * drive's cache.
  */
 const WRITE_BACK = 7;
 
@@ -35,7 +35,9 @@ const munmap = libc.func('int munmap(void *at, size_t length)');
 const msync = libc.func('int msync(void *at, size_t length, int flags)');
 const syncFileRange = libc.func('int sync_file_range(int fd, int64_t offset, int64_t length, uint flags)');
 
-/** One operation on a mapped file. `page` and `pages` count pages, `sector` counts sectors within the page. */
+/**
+ * One operation on a mapped file. `page` and `pages` count pages, `sector` counts sectors within the page.
+ */
 type FileOperation =
   | { do: 'store'; page: number; sector: number; value: number }
   | { do: 'msync' | 'write-back'; page: number; pages: number };
@@ -64,7 +66,9 @@ const lists = fc.array(
   { minLength: 1, maxLength: 14, size: 'max' },
 );
 
-/** Does the operations on a mapped file. Returns the final content of its page cache, one value per sector. */
+/**
+ * Does the operations on a mapped file. Returns the final content of its page cache, one value per sector.
+ */
 function runOperations(fd: number, operations: readonly FileOperation[]): number[] {
   const at: unknown = mmap(null, FILE_BYTES, PROT_READ_WRITE, MAP_SHARED, fd, 0n);
   const bytes = Buffer.from(koffi.view(at, FILE_BYTES));
@@ -102,8 +106,8 @@ interface RecordedOperations {
 }
 
 /**
- * Returns the values that each sector may have after a power cut, according to the log of the recorded device. The
- * page cache may be lost, or the kernel may have written any part of it.
+ * Returns the values that each sector may have after a power cut, according to the log of the recorded
+ * device. The page cache may be lost, or the kernel may have written any part of it.
  */
 function possibleValues(
   log: number,
@@ -133,7 +137,9 @@ function deviceOffset(extents: readonly Extent[], at: number): number {
   return extent ? extent.deviceOffset + at - extent.fileOffset : -1;
 }
 
-/** Returns the possible values according to the simulation, through the command line of the reference queue. */
+/**
+ * Returns the possible values according to the simulation, through the command line of the reference queue.
+ */
 async function simulatedValues(all: readonly FileOperation[][]): Promise<Set<number>[][]> {
   const input = all.map((operations) => JSON.stringify({ pages: PAGES, operations })).join('\n');
   const { stdout } = await execa(
@@ -160,8 +166,8 @@ t.test(
       const fds = all.map((_, number) => {
         const path = join(mountPoint, `${number}`);
         const fd = openSync(path, 'w+');
-        // Write page by page, as the queue's install does: a larger write makes a large folio, whose pages are
-        // written back together.
+        // Write page by page, as the queue's install does: a larger write makes a large folio, whose pages
+        // are written back together.
         for (let at = 0; at < FILE_BYTES; at += PAGE_BYTES) writeSync(fd, ZEROS, 0, PAGE_BYTES, at);
         fsyncSync(fd);
         return { fd, extents: extentsOf(path, FILE_BYTES) };

@@ -3,21 +3,36 @@ import type { StateDisk } from '../../../faults/crash-states/state-disk.js';
 import { DamagedFilesystemError } from '../../../faults/power/syscalls.js';
 import type { CrashState } from '../../../faults/write-log/state.js';
 
-/** What was found in one crash state, in the words of the history. */
+/** The result of the inspection of one crash state. Its fields are those of `StateExplored`. */
 export interface Inspection {
+  /** False when the target did not recover. */
   recovered: boolean;
-  /** Bits of the messages that it holds, base64. */
+  /**
+   * Messages that the target held: one bit per submitted id, in order of submit, lowest bit first; base64.
+   */
   heldBits: string;
+  /**
+   * Number of problems: messages that were never submitted in this form, and problems that the target
+   * reported.
+   */
   wrongCount: number;
+  /** Description of the first problem, one line; empty if there is none. */
   detail: string;
-  /** The filesystem itself could not be mounted, which says nothing about the target: such a state is not judged. */
+  /**
+   * The filesystem could not be mounted. This proves nothing about the target, so the state is not judged.
+   */
   unmountable?: true;
 }
 
-/** Which bit each message has, by what it is known by: its id, or the SHA-256 of its bytes. */
+/** Number of the bit of each message, by its id or by the SHA-256 of its bytes. */
 export type BitByName = ReadonlyMap<string, number>;
 
-/** @param count number of messages that have a bit. */
+/**
+ * Makes the inspection of a state in which the target recovered.
+ * @param count number of messages that have a bit.
+ * @param live names of the messages that the target holds.
+ * @param problems problems that the target reported itself.
+ */
 export function toInspection(
   bits: BitByName,
   count: number,
@@ -43,15 +58,16 @@ export function toInspection(
   };
 }
 
-/** Nothing is there, because the target did not get up. */
+/** Makes the inspection of a state in which the target did not recover. */
 export function notRecovered(detail: string): Inspection {
   return { recovered: false, heldBits: '', wrongCount: 0, detail };
 }
 
 /**
- * Mounts a state. What the kernel refuses is not judged: a torn superblock of ext4 is no fault of the target's.
- * @returns what is found in a state that was refused; undefined when it is mounted.
- * @throws Error when its disk cannot be made, which is the kit's failure.
+ * Mounts a crash state. A state that the kernel refuses is not judged: a torn superblock of ext4 is not a
+ * bug of the target.
+ * @returns the inspection of a state that was refused; undefined when the state is mounted.
+ * @throws Error when the disk cannot be made, which is a failure of the kit.
  */
 export function tryMount(disk: StateDisk, state: CrashState): Inspection | undefined {
   try {
@@ -64,18 +80,24 @@ export function tryMount(disk: StateDisk, state: CrashState): Inspection | undef
   }
 }
 
-/** A program that restores in less on every other state hangs. */
+/** Lower bound of the timeout of a restore program, in seconds. Programs normally need far less. */
 const MIN_RESTORE_TIMEOUT_S = 10;
 
-/** What was handed out when the time ended may still be answered. */
+/**
+ * Time in milliseconds after the end in which states that were already given to a worker may still be
+ * answered.
+ */
 const GRACE_MS = 1000;
 
-/** So long the target's program that restores is waited for, on one state. */
+/** Returns the timeout of the target's restore program for one state, in milliseconds. */
 export function restoreTimeoutMs({ guarantee }: Target): number {
   return Math.max(guarantee.recoverySeconds ?? 0, MIN_RESTORE_TIMEOUT_S) * 1000;
 }
 
-/** What a worker is told of that. @param endMs when the states of its way have to be done, as `performance.now()`. */
+/**
+ * Returns the limits for a worker.
+ * @param endMs end of the time of the strategy, in ms of `performance.now()`.
+ */
 export function restoreTimeouts(
   target: Target,
   endMs: number,

@@ -6,40 +6,49 @@ import type { CrashState } from '../../../faults/write-log/state.js';
 import { type Inspection, notRecovered, toInspection, tryMount } from './inspection.js';
 import type { RestorePaths, RestoreService } from './restore-service.js';
 
-/** A wait that the end of the time cut short shows a hang if it was so long, and so many times the usual one. */
+/**
+ * Limits that distinguish a hang from a wait that ended early because the time was over. A wait counts as a
+ * hang when it was longer than MIN_HUNG_MS and longer than HUNG_FACTOR times the longest completed one.
+ */
 const MIN_HUNG_MS = 1000;
 const HUNG_FACTOR = 5;
 
-/** There was no time to look at a state; `hung`: it had been given far more than any other. */
+/** The result for a state that was not inspected because the time was over. */
 export interface TimedOut {
+  /** True when the restore program already had far more time for this state than for any other. */
   hung: boolean;
 }
 
+/** The disk slot of a worker, and the directory that is restored. */
 export interface MountPlan {
+  /** The fields of `DiskSlot`. */
   stable: string;
   image: string;
   device: string;
   mountPoint: string;
   filesystem: Filesystem;
-  /** Directory to be restored, below the mount. */
+  /** Directory that is restored, relative to the mount point. */
   queue: string;
 }
 
-/** How long the target's program is waited for. */
+/** Limits of the wait for the target's restore program. */
 export interface RestoreTimeouts {
-  /** So long the program may take for one request. */
+  /** Upper bound for one request, in milliseconds. */
   restoreTimeoutMs: number;
-  /** When no answer is waited for any more, in milliseconds since the epoch. */
+  /**
+   * End of every wait, in milliseconds since the epoch: the clocks of `performance.now()` differ between
+   * processes.
+   */
   deadlineEpochMs: number;
 }
 
-/** Asks the target's program as long as there is time, and says in bits what it has found. */
+/** Asks the target's restore program as long as there is time, and converts its answers into inspections. */
 export class RestoreClient {
   readonly #service: RestoreService;
   readonly #timeouts: RestoreTimeouts;
   readonly #digests: readonly string[];
   readonly #bits: ReadonlyMap<string, number>;
-  /** The longest time that a state has taken. */
+  /** Longest time of a completed request, in milliseconds. */
   #maxStateMs = 0;
 
   /** @param digests SHA-256 of the messages, in the order of their bits. */
@@ -50,6 +59,7 @@ export class RestoreClient {
     this.#bits = new Map(digests.map((digest, bit) => [digest, bit]));
   }
 
+  /** Lets the program restore a directory. Returns what it holds, or that the time was over. */
   async inspect(paths: RestorePaths): Promise<Inspection | TimedOut> {
     const { restoreTimeoutMs, deadlineEpochMs } = this.#timeouts;
     const leftMs = deadlineEpochMs - Date.now();
@@ -65,13 +75,16 @@ export class RestoreClient {
   }
 }
 
-/** Mounts each state, which replays the journal of its filesystem. */
+/**
+ * Inspects crash states: mounts each, which replays the journal of its filesystem, and lets the program
+ * restore it.
+ */
 export class MountInspector {
   readonly #disk: StateDisk;
   readonly #queue: string;
   readonly #client: RestoreClient;
 
-  /** @param base holds the device as it is when the entries before `baseAt` are on the medium. */
+  /** @param base path of an image of the device with the entries before `baseAt` on the medium. */
   constructor(plan: MountPlan, recording: Recording, base: string, baseAt: number, client: RestoreClient) {
     const { queue, ...diskPlan } = plan;
     this.#disk = new StateDisk({ recording, base, baseAt, ...diskPlan });
@@ -79,12 +92,12 @@ export class MountInspector {
     this.#client = client;
   }
 
-  /** Returns what is found in these states, in their order. */
+  /** Inspects these states; returns the results in the same order. A timeout ends the inspection. */
   async inspect(states: readonly CrashState[]): Promise<(Inspection | TimedOut)[]> {
     const results: (Inspection | TimedOut)[] = [];
     for (const state of states) {
-      const found = results.some((one) => 'hung' in one) ? { hung: false } : await this.#inspectOne(state);
-      results.push(found);
+      const result = results.some((one) => 'hung' in one) ? { hung: false } : await this.#inspectOne(state);
+      results.push(result);
     }
     return results;
   }

@@ -14,11 +14,11 @@ const pollCall = libc.func('int poll(_Inout_ void *fds, ulong count, int timeout
 ) => number;
 const strerror = libc.func('const char *strerror(int number)') as (number: number) => string;
 
-/** No other child of this process gets an end of it. */
+/** Flag: no other child process inherits the ends of the pipe. */
 const O_CLOEXEC = 0o2000000;
 const POLLIN = 1;
 const POLLOUT = 4;
-/** So much is taken without waiting by a pipe that is ready to be written to. */
+/** Number of bytes that a pipe accepts without blocking when poll(2) reports it as writable. */
 const PIPE_BUF = 4096;
 const CHUNK_BYTES = 65_536;
 
@@ -28,7 +28,7 @@ export interface Pipe {
   writeFd: number;
 }
 
-/** @throws Error when there are too many open files. */
+/** Makes a pipe. @throws Error when there are too many open files. */
 export function makePipe(): Pipe {
   const ends = Buffer.alloc(8);
   if (pipeCall(ends, O_CLOEXEC) !== 0) throw new Error(`pipe: ${strerror(koffi.errno())}`);
@@ -36,31 +36,35 @@ export function makePipe(): Pipe {
 }
 
 /**
- * The near ends of two pipes to a program that answers: written to and read without the event loop, which costs more than
- * a short answer. Whoever waits blocks the process for as long as it says.
+ * This process's ends of two pipes to a program that answers requests. It writes and reads without the event
+ * loop, which would take longer than a short answer. A call that waits blocks the whole process for up to
+ * `timeoutMs`.
  */
 export class PipeChannel {
   readonly #writeFd: number;
   readonly #readFd: number;
   readonly #chunk = Buffer.alloc(CHUNK_BYTES);
-  /** `struct pollfd`: descriptor, events asked for, events that are there. */
+  /** `struct pollfd`: descriptor (4 bytes), requested events (2 bytes), returned events (2 bytes). */
   readonly #poll = Buffer.alloc(8);
   #open = true;
 
-  /** @param writeFd is written to. @param readFd is read. Both are closed by `close`. */
+  /** @param writeFd end to write to. @param readFd end to read from. `close` closes both. */
   constructor(writeFd: number, readFd: number) {
     this.#writeFd = writeFd;
     this.#readFd = readFd;
   }
 
-  /** Waits until there is something to be read, or the end; false when there is not after so many milliseconds. */
+  /**
+   * Waits until there is data to read or the other end is closed. Returns false when the time is over
+   * before.
+   */
   waitReadable(timeoutMs: number): boolean {
     return this.#ready(this.#readFd, POLLIN, timeoutMs);
   }
 
   /**
-   * What there is to be read; empty at the end of all. Waits for it unless `waits` has said true.
-   * @returns bytes that are good until the next call.
+   * Reads the available data. Blocks without a time limit unless `waitReadable` has returned true before.
+   * @returns the bytes, valid until the next call; empty when the other end is closed.
    */
   read(): Buffer {
     const length = this.#open ? readSync(this.#readFd, this.#chunk, 0, CHUNK_BYTES, null) : 0;
@@ -68,8 +72,9 @@ export class PipeChannel {
   }
 
   /**
-   * Writes what can be written within the time.
-   * @returns the rest. Empty, too, when nobody is there to read it: that shows at the other pipe.
+   * Writes as many bytes as possible within the time.
+   * @returns the bytes that were not written. Also empty when the reader is gone: the end of the other pipe
+   *   shows that.
    */
   write(bytes: Buffer, timeoutMs: number): Buffer {
     let left = bytes;
@@ -83,11 +88,12 @@ export class PipeChannel {
     return left;
   }
 
+  /** Waits with poll(2) until the descriptor is ready. */
   #ready(fd: number, events: number, timeoutMs: number): boolean {
     if (!this.#open) return true;
     this.#poll.writeInt32LE(fd, 0);
     this.#poll.writeInt32LE(events, 4);
-    // A signal ends it early, which is as good as no event.
+    // A signal ends poll(2) early with -1. That counts as no event, and the caller tries again.
     return pollCall(this.#poll, 1, timeoutMs) > 0;
   }
 

@@ -11,26 +11,27 @@ const FIXTURE = join(packageRoot(), 'conformance/fixtures/restore-log.mjs');
 const LONG_MS = 60_000;
 const SHORT_MS = 1500;
 
-interface Asked {
+interface Fixture {
   service: RestoreService;
-  /** Queues with few and with many messages: only the second meets the deliberate fault. */
+  /** Queues with few and with many messages. The program misbehaves only on the second. */
   few: { queue: string };
   many: { queue: string };
-  /** Processes of the service. */
-  left(): number[];
+  /** Returns the ids of the live processes of the service. */
+  livePids(): number[];
 }
 
-function asked(t: { teardown(remove: () => void): void }, wrong: string): Asked {
-  const place = new TestWorkspace();
+/** Starts the restore program, which misbehaves as `wrong` names, and makes two queues for it. */
+function setUp(t: { teardown(remove: () => void): void }, wrong: string): Fixture {
+  const workspace = new TestWorkspace();
   const service = new RestoreService([process.execPath, FIXTURE, '--wrong', wrong], {
-    PLUGPULL_RUN: place.dir,
+    PLUGPULL_RUN: workspace.dir,
   });
   t.teardown(() => {
     service.end();
-    place.remove();
+    workspace.remove();
   });
   const queueOf = (name: string, count: number) => {
-    const queue = join(place.dir, name);
+    const queue = join(workspace.dir, name);
     mkdirSync(queue);
     const lines = Array.from(
       { length: count },
@@ -39,11 +40,11 @@ function asked(t: { teardown(remove: () => void): void }, wrong: string): Asked 
     writeFileSync(join(queue, 'log'), lines.join(''));
     return { queue };
   };
-  const left = () =>
+  const livePids = () =>
     allProcesses()
       .map(({ pid }) => pid)
-      .filter((pid) => environmentOf(pid, 'PLUGPULL_RUN') === place.dir);
-  return { service, few: queueOf('few', 3), many: queueOf('many', 40), left };
+      .filter((pid) => environmentOf(pid, 'PLUGPULL_RUN') === workspace.dir);
+  return { service, few: queueOf('few', 3), many: queueOf('many', 40), livePids };
 }
 
 const WRONG: readonly [string, RegExp][] = [
@@ -55,42 +56,51 @@ const WRONG: readonly [string, RegExp][] = [
 ];
 
 for (const [wrong, message] of WRONG) {
-  t.test(`a program that ${wrong} on one state has failed in that one, and is asked anew`, async (t) => {
-    const { service, few, many, left } = asked(t, wrong);
-    t.match(await service.ask(few, LONG_MS), { error: undefined, live: { length: 3 } });
-    const mostMs = wrong === 'hangs' ? SHORT_MS : LONG_MS;
-    t.match(await service.ask(many, mostMs), {
-      error: message,
-      live: [],
-      timedOut: wrong === 'hangs' || undefined,
-    });
-    t.match(await service.ask(few, LONG_MS), { error: undefined, live: { length: 3 } });
-    service.end();
-    t.ok(
-      await until(() => left().length === 0, LONG_MS),
-      'nothing of it is left, nor of what it had started',
-    );
-  });
+  t.test(
+    `a program that ${wrong} on one state fails in that state only, and is started again for the next one`,
+    async (t) => {
+      const { service, few, many, livePids } = setUp(t, wrong);
+      t.match(await service.ask(few, LONG_MS), { error: undefined, live: { length: 3 } });
+      const timeoutMs = wrong === 'hangs' ? SHORT_MS : LONG_MS;
+      t.match(await service.ask(many, timeoutMs), {
+        error: message,
+        live: [],
+        timedOut: wrong === 'hangs' || undefined,
+      });
+      t.match(await service.ask(few, LONG_MS), { error: undefined, live: { length: 3 } });
+      service.end();
+      t.ok(
+        await until(() => livePids().length === 0, LONG_MS),
+        'neither the program nor a process that it started is left',
+      );
+    },
+  );
 }
 
-t.test('an answer of another shape is told as such', async (t) => {
-  const { service, many } = asked(t, 'misnames');
+t.test('an answer of another shape is reported as a wrong answer', async (t) => {
+  const { service, many } = setUp(t, 'misnames');
   t.match(await service.ask(many, LONG_MS), {
     error:
       /^crashStates\.restore: expected an object with live, names, problems or error, found \{"live":\["0"/,
   });
 });
 
-t.test('a program that reads nothing is late, however long the request', async (t) => {
-  const service = new RestoreService(['sleep', '60'], {});
-  t.teardown(() => service.end());
-  const startMs = performance.now();
-  const far = { queue: 'x'.repeat(1 << 20) };
-  t.match(await service.ask(far, SHORT_MS), { timedOut: true, error: /did not answer within 1\.5 s$/ });
-  t.ok(performance.now() - startMs >= SHORT_MS);
-});
+t.test(
+  'a program that reads nothing times out, also when the request does not fit into the pipe',
+  async (t) => {
+    const service = new RestoreService(['sleep', '60'], {});
+    t.teardown(() => service.end());
+    const startMs = performance.now();
+    const longRequest = { queue: 'x'.repeat(1 << 20) };
+    t.match(await service.ask(longRequest, SHORT_MS), {
+      timedOut: true,
+      error: /did not answer within 1\.5 s$/,
+    });
+    t.ok(performance.now() - startMs >= SHORT_MS);
+  },
+);
 
-t.test('an answer may come in pieces, and without an end when it is the last thing', async (t) => {
+t.test('an answer may come in pieces, and the last one may lack its newline', async (t) => {
   const pieces = `process.stdin.once('data', () => {
     const answer = JSON.stringify({ live: [0], names: { 0: '\u00fc'.repeat(300000) } });
     process.stdout.write(answer);
@@ -105,10 +115,10 @@ t.test('an answer may come in pieces, and without an end when it is the last thi
   t.match(await service.ask({ queue: '.' }, LONG_MS), { error: /ended with code 0$/ });
 });
 
-t.test('a program that is not there is an error of the target, not of a state', async (t) => {
-  const { many } = asked(t, '');
-  const none = new RestoreService(['/nowhere/restore'], {});
-  await t.rejects(none.ask(many, LONG_MS), {
+t.test('a program that does not exist is an error of the target, not of a state', async (t) => {
+  const { many } = setUp(t, '');
+  const missing = new RestoreService(['/nowhere/restore'], {});
+  await t.rejects(missing.ask(many, LONG_MS), {
     code: 'bad-target',
     exitCode: 2,
     message: /^crashStates\.restore cannot be started: .*\/nowhere\/restore/,

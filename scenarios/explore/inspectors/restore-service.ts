@@ -6,44 +6,46 @@ import { processPendingEvents, until } from '../../../faults/waiting.js';
 import { atExit } from '../../host/at-exit.js';
 import { makePipe, PipeChannel } from './pipe.js';
 
-/** What is to be restored. */
+/** The request to a restore program. */
 export interface RestorePaths {
-  /** The directory. */
+  /** Path of the directory to restore. */
   queue: string;
 }
 
-/** What the target's own program found in one stored state. */
+/** The answer of the target's restore program for one stored state. */
 export interface Restored {
-  /** SHA-256 of each message that it holds. */
+  /** SHA-256 of each message that the state holds. */
   live: string[];
+  /** Problems that the program reports. */
   problems: string[];
-  /** Why it could not be restored: in the program's words, or because it hung, died or answered nonsense. */
+  /** Reason of a failure: the program's own message, or that it hung, ended or gave a wrong answer. */
   error: string | undefined;
-  /** It had no answer when its time was up. */
+  /** The program did not answer in time. */
   timedOut?: true;
 }
 
 const isNumberList = (value: unknown): boolean =>
   Array.isArray(value) && value.every((one) => Number.isSafeInteger(one) && one >= 0);
 
+/** One line of the restore program. */
 const Answer = z.object({
-  // One check for the list and not one for each number: thousands of answers have hundreds of them.
+  // Check the list as a whole and not each number by a schema: thousands of answers have hundreds of numbers.
   live: z.custom<number[]>(isNumberList).optional(),
   names: z.record(z.string(), z.string()).optional(),
   problems: z.array(z.string()).optional(),
   error: z.string().optional(),
 });
 
-/** How it is told that the program has ended by itself. */
+/** Beginning of the error message when the program has ended by itself. */
 export const RESTORE_ENDED_PREFIX = 'crashStates.restore ended with';
-/** A program that writes more than this for one state will not stop. */
+/** Upper bound for the size of one answer, in bytes. A program that writes more will not stop by itself. */
 const MAX_ANSWER_BYTES = 64 << 20;
 const MAX_STDERR_CHARS = 400;
 const NEWLINE = 10;
-/** So long at a time an answer is waited for with everything else in this process standing still. */
+/** Longest wait in milliseconds that blocks this process, before the event loop runs again. */
 const POLL_SLICE_MS = 20;
 
-/** How the program went wrong, in a few words. */
+/** Thrown when the program fails in one state. */
 class RestoreFailure extends Error {
   readonly how: 'ended' | 'nonsense' | 'late';
 
@@ -54,8 +56,9 @@ class RestoreFailure extends Error {
 }
 
 /**
- * The target's `crashStates.restore` program, asked one state after the other. One that hangs, dies or answers nonsense is
- * killed, with all that it has started, and that is what was found in the state; for the next one it is started anew.
+ * The target's `crashStates.restore` program, which restores one state after the other. A program that
+ * hangs, ends or gives a wrong answer is killed with everything that it has started. The state then counts
+ * as not recovered, and the program is started again for the next one.
  */
 export class RestoreService {
   readonly #command: readonly string[];
@@ -74,7 +77,8 @@ export class RestoreService {
   }
 
   /**
-   * @param timeoutMs so long an answer is waited for.
+   * Asks the program to restore a directory.
+   * @param timeoutMs upper bound for the answer.
    * @throws KitError bad-target when the program cannot be started.
    */
   async ask(paths: RestorePaths, timeoutMs: number): Promise<Restored> {
@@ -89,28 +93,30 @@ export class RestoreService {
     }
   }
 
-  /** Kills the program and whatever it has started. */
+  /** Kills the program and everything that it has started. May be called twice. */
   end(): void {
     this.#program?.kill();
     this.#program = undefined;
   }
 }
 
-/** One life of the program. */
+/** One process of the restore program. */
 class RestoreProcess {
   readonly #child: ChildProcess;
   readonly #channel: PipeChannel;
+  /** SHA-256 of each message, by the number that the program uses for it. */
   readonly #names: string[] = [];
   readonly #cancelAtExit = atExit(() => this.kill());
   #stderrTail = '';
-  /** The beginning of a line. */
+  /** Parts of an answer whose end has not come yet. */
   #partialLine: Buffer[] = [];
-  /** Why nothing more can be asked. */
+  /** The first failure; after it the process gets no more requests. */
   #failure: Error | undefined;
 
   constructor([program = '', ...args]: readonly string[], env: Readonly<Record<string, string>>) {
     const [requests, answers] = [makePipe(), makePipe()];
-    // In a group of its own: what it starts would keep the state's disk busy.
+    // Use a new process group, so that `kill` reaches its children too: a child would keep the disk of the
+    // state busy.
     this.#child = spawn(program, args, {
       stdio: [requests.readFd, answers.writeFd, 'pipe'],
       env: { ...process.env, ...env },
@@ -134,9 +140,14 @@ class RestoreProcess {
     });
   }
 
+  /**
+   * Sends one line and waits for the line that answers it.
+   * @throws RestoreFailure when the program hangs, ends or gives a wrong answer; KitError bad-target when it
+   *   cannot be started.
+   */
   async ask(request: string, timeoutMs: number): Promise<Restored> {
     const deadlineMs = performance.now() + timeoutMs;
-    // What it says unasked would be taken for the answer.
+    // Output before the request would be taken for the answer.
     if (this.#channel.waitReadable(0)) {
       const unexpected = this.#channel.read();
       if (unexpected.length > 0) throw unexpectedOutput(unexpected);
@@ -156,16 +167,16 @@ class RestoreProcess {
           const seconds = Math.round(timeoutMs / 100) / 10;
           throw new RestoreFailure('late', `crashStates.restore did not answer within ${seconds} s`);
         }
-        // Others have waited for so long.
+        // The poll blocked the event loop. Let other events run, among them the exit of the program.
         await processPendingEvents();
       }
     }
   }
 
-  /** Takes the next part of the answer; returns the line when this was the end of it. */
+  /** Adds the next part of the answer. Returns the line when it is complete. */
   #takeLine(chunk: Buffer): string | undefined {
     const end = chunk.indexOf(NEWLINE);
-    // Two answers to one request: nobody knows which of them was meant.
+    // Refuse two answers to one request: it is unknown which one is right.
     if (end !== -1 && end + 1 < chunk.length) throw unexpectedOutput(chunk.subarray(end + 1));
     this.#partialLine.push(Buffer.from(end === -1 ? chunk : chunk.subarray(0, end)));
     if (end !== -1) return Buffer.concat(this.#partialLine).toString();
@@ -177,7 +188,7 @@ class RestoreProcess {
     return undefined;
   }
 
-  /** Nothing more will come: the last line need not have had an end of its own. */
+  /** Returns the answer after the program has closed its output. The last line may lack its newline. */
   async #readLastLine(deadlineMs: number): Promise<string> {
     const line = Buffer.concat(this.#partialLine).toString();
     this.#partialLine = [];
@@ -189,6 +200,7 @@ class RestoreProcess {
     );
   }
 
+  /** Parses an answer, and translates its numbers into digests. */
   #parseAnswer(line: string): Restored {
     let json: unknown;
     try {
@@ -203,6 +215,7 @@ class RestoreProcess {
     return { live: live.map((number) => this.#names[number] ?? `unnamed ${number}`), problems, error };
   }
 
+  /** Kills the process and everything that it has started. */
   kill(): void {
     this.#cancelAtExit();
     const { pid } = this.#child;
@@ -212,12 +225,12 @@ class RestoreProcess {
     try {
       process.kill(-pid, 'SIGKILL');
     } catch {
-      // Nobody is left of it.
+      // The process group has already ended.
     }
   }
 }
 
-/** The queue could not be restored. */
+/** Makes the answer for a state that could not be restored. */
 const restoreError = (error: string): Restored => ({ live: [], problems: [], error });
 
 const unexpectedOutput = (bytes: Buffer): RestoreFailure =>

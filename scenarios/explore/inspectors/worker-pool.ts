@@ -11,26 +11,31 @@ import type { TimedOut } from './mount-inspector.js';
 import type { FromWorker, ToWorker, WorkerPlan } from './worker.js';
 
 const WORKER_PROGRAM = fileURLToPath(new URL('./worker.js', import.meta.url));
-/** A worker that has one batch in hand has another one waiting. */
+/**
+ * Number of batches that a worker has at a time: one that it inspects, and one that waits, so that it never
+ * idles.
+ */
 const MAX_BATCHES_IN_FLIGHT = 2;
+/** Time in milliseconds that a worker has to end by itself. After it the worker is killed. */
 const END_TIMEOUT_MS = 10_000;
 
+/** One crash state to inspect, with the functions that receive the result. */
 export interface Job {
   /** Address of the state. */
   state: string;
   onInspected(inspection: Inspection): void;
-  /** There was no time for it. */
+  /** Is called instead when the time was over. */
   onTimedOut(timedOut: TimedOut): void;
 }
 
 /**
- * Worker processes, each with a restoring program of its own. They go on from one run of jobs to the next: to start both
- * takes as long as hundreds of states.
+ * Worker processes, each with its own restore program. They stay alive from one run of jobs to the next: to
+ * start a worker and its program takes as long as the inspection of hundreds of states.
  */
 export class WorkerPool {
   readonly #runId: string;
   readonly #workers: Worker[] = [];
-  // What they have in use could not be removed.
+  // Kill the workers before other clean-ups run: a disk that a worker still uses could not be removed.
   readonly #cancelAtExit = atExit(() => killAll(this.#workers.flatMap(({ pid }) => pid ?? [])));
 
   constructor(runId: string) {
@@ -38,9 +43,9 @@ export class WorkerPool {
   }
 
   /**
-   * Hands jobs out, a batch at a time and one worker for each plan, until there are no more or `stopped` says so; what was
-   * handed out is waited for, and every disk let go of.
-   * @throws what a worker failed with; then the crew is to be ended.
+   * Gives jobs to one worker per plan, a batch at a time, until there are no more jobs or `shouldStop`
+   * returns true. Then waits for the results of all given jobs, and for every worker to close its disk.
+   * @throws the error of a worker that failed. The pool must then be ended.
    */
   async run(
     plans: readonly WorkerPlan[],
@@ -56,18 +61,19 @@ export class WorkerPool {
     );
   }
 
-  /** They end; may be called twice. */
+  /** Ends the workers. May be called twice. */
   async end(): Promise<void> {
     await Promise.all(this.#workers.map((worker) => worker.end()));
     this.#cancelAtExit();
   }
 }
 
-/** Kills processes and all that they have started, without waiting for the event loop. */
+/** Kills processes and everything that they have started. It does not need the event loop. */
 function killAll(pids: readonly number[]): void {
   for (const pid of withDescendants(new Set(pids), allProcesses())) sendSignal(pid, 'SIGKILL');
 }
 
+/** The parent's side of one worker process. */
 class Worker {
   readonly #child: ChildProcess;
   readonly #pending = new Map<number, Job>();
@@ -75,13 +81,14 @@ class Worker {
   #batchesInFlight = 0;
   #onMessage: (message: FromWorker) => void = () => {};
   #rejectRequest: (error: Error) => void = () => {};
-  /** Why it can do nothing more. */
+  /** The first error; after it the worker gets no more requests. */
   #failure: Error | undefined;
 
   constructor(runId: string) {
     this.#child = fork(WORKER_PROGRAM, [], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-      // Not in the kit's process group: a Ctrl-C is the kit's to handle, and may come before a worker can ignore it.
+      // Use another process group: the kit handles a Ctrl-C, and the signal may come before a worker can
+      // ignore it.
       detached: true,
       env: { ...process.env, [RUN_VARIABLE]: runId },
     });
@@ -101,12 +108,13 @@ class Worker {
     this.#rejectRequest(this.#failure);
   }
 
-  /** Undefined when it does not live. */
+  /** Process id, or undefined when the process has ended. */
   get pid(): number | undefined {
     const { pid, exitCode, signalCode } = this.#child;
     return exitCode === null && signalCode === null ? pid : undefined;
   }
 
+  /** Runs jobs by a plan; see `WorkerPool.run`. */
   async run(
     plan: WorkerPlan,
     jobs: Iterator<Job, void>,
@@ -126,7 +134,7 @@ class Worker {
     await this.#request({ release: true }, (done) => done);
   }
 
-  /** Sends a message, and hears the answers until they say that it is done. */
+  /** Sends a message, and passes the answers to a handler until it calls `done`. */
   async #request(
     message: ToWorker,
     handlerFor: (done: () => void) => (message: FromWorker) => void,
@@ -175,7 +183,7 @@ class Worker {
     this.#child.send(message, () => {});
   }
 
-  /** It lets go of its disk and ends; one that does not is killed. */
+  /** Ends the process after it has closed its disk. Kills it when it does not end in time. */
   async end(): Promise<void> {
     const child = this.#child;
     if (child.exitCode !== null || child.signalCode !== null) return;
@@ -187,6 +195,7 @@ class Worker {
   }
 }
 
+/** Returns the code of a worker's error. An unexpected code counts as a failure of the kit. */
 function codeOf(code: string): KitErrorCode {
   return code === 'bad-target' || code === 'target-unavailable' ? code : 'kit-failed';
 }

@@ -11,37 +11,47 @@ import {
 } from './mount-inspector.js';
 import { RestoreService } from './restore-service.js';
 
-/** All that a worker process needs to look at crash states of one recording. */
+/** Everything that a worker process needs to inspect crash states of one recording. */
 export interface WorkerPlan extends RestoreTimeouts {
+  /** Path of the log of writes. */
   log: string;
+  /** Number of its entries that count. */
   end: number;
+  /** Path of an image of the device with the entries before `baseAt` on the medium. */
   base: string;
   baseAt: number;
+  /** Command of the target's restore program. */
   restore: readonly string[];
+  /** Environment variables that mark the restore program as part of this run. */
   env: Readonly<Record<string, string>>;
   /** SHA-256 of the messages, in the order of their bits. */
   digests: readonly string[];
   mount: MountPlan;
 }
 
+/** A message to a worker process. Each is answered by one `FromWorker` message. */
 export type ToWorker =
   | { plan: WorkerPlan }
+  /** States to inspect: address and job number. */
   | { batch: readonly { number: number; state: string }[] }
-  /** It lets go of its disk, and waits for another plan. */
+  /** The worker closes its disk and waits for another plan. */
   | { release: true };
+/** A message from a worker process. */
 export type FromWorker =
   | { ready: true }
   | { inspections: (Inspection & { number: number })[]; timedOut: (TimedOut & { number: number })[] }
   | { failed: string; code: string };
 
-/** A process of its own: looks at the states that its parent sends, and ends with its parent. */
+/**
+ * Runs the worker process: inspects the states that the parent sends, until the parent disconnects or ends.
+ */
 function main(): void {
   let service: RestoreService | undefined;
   let inspector: Inspector | undefined;
   const send = (message: FromWorker) => void process.send?.(message);
   const handle = async (message: ToWorker): Promise<FromWorker> => {
     if ('plan' in message) {
-      // The same for all plans of a run.
+      // Start the restore program only once: it is the same for all plans of a run.
       service ??= new RestoreService(message.plan.restore, message.plan.env);
       inspector = createInspector(message.plan, service);
       return { ready: true };
@@ -62,7 +72,7 @@ function main(): void {
     }
     return { inspections, timedOut };
   };
-  // One after the other: there is one disk, and one program that restores.
+  // Handle one message after the other: there is only one disk and one restore program.
   let last = Promise.resolve();
   process.on('message', (message: ToWorker) => {
     last = last.then(() =>
@@ -73,17 +83,19 @@ function main(): void {
     );
   });
   process.on('disconnect', () => {
-    // What it has started would keep the disk busy.
+    // End the restore program first: it and its children would keep the disk busy.
     service?.end();
     inspector?.close();
     process.exit(0);
   });
-  // A Ctrl-C of the terminal is the parent's to handle: it ends the workers when they have let go of their disks.
+  // Ignore a Ctrl-C of the terminal. The parent handles it, and ends the workers after they have closed
+  // their disks.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
 }
 
 type Inspector = Pick<MountInspector, 'inspect' | 'close'>;
 
+/** Opens the recording and the disk of a plan. */
 function createInspector(plan: WorkerPlan, service: RestoreService): Inspector {
   const { mount, base, baseAt } = plan;
   const recording = openRecording(plan.log, plan.end);

@@ -13,42 +13,53 @@ import { Ledger } from '../../round/workload/ledger.js';
 import { Producers } from '../../round/workload/producers.js';
 import { createRecordedDisk, DATA_DIR, makeDurableDirectory } from '../../runtime/disks/local-disk.js';
 
+/** The options of `recordRun`. */
 export interface RecordOptions extends Omit<LaunchPlan, 'recorder' | 'receipts' | 'dataDir'> {
   recorder: Recorder;
   filesystem: Filesystem;
   seed: number;
-  /** So long the target is loaded. */
+  /** Duration of the load, in milliseconds. */
   loadMs: number;
 }
 
 /** A run of the target on a recorded disk, up to the moment when the disk stopped. */
 export interface RecordedRun {
-  /** Of the run that was recorded: it marks every message. */
+  /** Id of the recorded run. Every message contains it. */
   id: string;
-  /** The device as it was at the beginning, and all that was done to it. */
+  /** Path of the image of the device before the run. */
   image: string;
+  /** Path of the log of all writes and flushes. */
   log: string;
-  /** Entries of the log when the target was ready for the first time. */
+  /** Number of log entries when the target was ready for the first time. */
   from: number;
-  /** Entries of the log when the disk stopped. */
+  /** Number of log entries when the disk stopped. */
   end: number;
   filesystem: Filesystem;
   /** SHA-256 of every message that was submitted, by id. */
   digests: ReadonlyMap<string, string>;
+  /** Removes the image and the log. */
   remove(): void;
 }
 
+/** Size of the recorded disk, in bytes. */
 export const DISK_BYTES = 512 * 2 ** 20;
 const START_TIMEOUT_MS = 30_000;
 const PRODUCER_COUNT = 4;
 const IN_FLIGHT_PER_PRODUCER = 6;
-/** Receivers are held back until so much is at stake, or for so long; then let go for a moment. */
+/**
+ * Limits of the two phases that alternate under load. In the first, the receivers are held until this number
+ * of messages is at risk or this time is over, so that a cut can lose something. In the second, they consume
+ * until this number of messages is delivered or this time is over. Times are in milliseconds.
+ */
 const MAX_HELD_MESSAGES = 120;
 const MAX_HELD_MS = 700;
 const MAX_FLOW_MESSAGES = 40;
 const MAX_FLOW_MS = 150;
 
-/** Notes for each message at which place of the log it was confirmed, and at which it was offered to a receiver. */
+/**
+ * A ledger that also records, for each message, the position in the log of writes at which it was confirmed,
+ * and at which it was offered to a receiver.
+ */
 class LogPositionLedger extends Ledger {
   readonly digests = new Map<string, string>();
   readonly #recordPosition: (id: string, what: 'confirmed' | 'offered') => void;
@@ -65,7 +76,8 @@ class LogPositionLedger extends Ledger {
   }
 
   override answered(id: string, answer: Answer): void {
-    // After the answer: whatever it rests on is in the log by now.
+    // Read the position after the answer has come: every write that the answer relies on is in the log by
+    // then.
     if (answer.outcome === 'confirmed') this.#recordPosition(id, 'confirmed');
     super.answered(id, answer);
   }
@@ -75,7 +87,8 @@ class LogPositionLedger extends Ledger {
     return {
       ...following,
       delivered: (what) => {
-        // Before it is accepted: what the target makes of that is not in the log yet.
+        // Read the position before the receiver accepts: what the target writes because of it is not in the
+        // log yet.
         if (what.id !== null) this.#recordPosition(what.id, 'offered');
         return following.delivered(what);
       },
@@ -84,8 +97,9 @@ class LogPositionLedger extends Ledger {
 }
 
 /**
- * Installs and starts the target on a recorded disk, loads it, and stops the disk in the middle of that.
- * @throws KitError target-unavailable when the target does not start, kit-failed when the disk cannot be made.
+ * Installs and starts the target on a recorded disk, loads it, and stops the disk under load.
+ * @throws KitError target-unavailable when the target does not start, kit-failed when the disk cannot be
+ *   made.
  */
 export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
   const { registry, recorder, filesystem, dir, target } = options;
@@ -144,6 +158,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
 
 type Running = Awaited<ReturnType<typeof launch>>;
 
+/** Loads the target for `loadMs`. Returns the producers, which are still submitting. */
 async function runLoad(
   options: RecordOptions,
   ledger: Ledger,
@@ -177,6 +192,6 @@ async function runLoad(
     await ledger.waitUntil(() => tally.delivered >= deliveredGoal, Math.min(MAX_FLOW_MS, leftMs()), signal);
   }
   receiver.hold();
-  // Nobody waits for what is under way: the disk stops in the middle of it.
+  // Do not wait for the messages in flight: the disk must stop while the target works on them.
   return producers;
 }

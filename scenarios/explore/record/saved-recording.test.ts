@@ -39,37 +39,37 @@ const HISTORY: HistoryEvent[] = [
   { kind: 'run-ended', atMs: 4, how: 'completed' },
 ];
 
-function logOf(path: string, place = 4096): void {
+function writeLog(path: string, offset = 4096): void {
   const log = new WriteLogWriter(path);
-  log.add({ offset: place, data: Buffer.alloc(4096, 'x') });
+  log.add({ offset, data: Buffer.alloc(4096, 'x') });
   log.add({ flush: true });
   log.close();
 }
 
-/** A recording of a run of one message, kept in `recording`. */
-function kept(t: { teardown(remove: () => void): void }) {
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  const [from, dir] = [join(place.dir, 'from'), join(place.dir, 'recording')];
+/** Saves a recording of a run with one message in the folder `recording`. */
+function makeRecording(t: { teardown(remove: () => void): void }) {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const [from, dir] = [join(workspace.dir, 'from'), join(workspace.dir, 'recording')];
   for (const folder of [from, dir]) mkdirSync(folder);
   const [image, log] = [join(from, 'disk'), join(from, 'log')];
   writeFileSync(image, 'the disk before');
   truncateSync(image, IMAGE_BYTES);
-  logOf(log);
-  const file = place.queue('');
+  writeLog(log);
+  const file = workspace.queue('');
   const target = loadTarget(file);
   const digests = new Map([['1-0-0', createHash('sha256').update(MESSAGE).digest('hex')]]);
   const filesystem = { type: 'ext4', mountOptions: 'commit=1' } as const;
   const run = { id: 'run-1', image, log, from: 0, end: 2, filesystem, digests, remove: () => {} };
   saveRecording(run, target, 7, dir);
   writeFileSync(join(dir, 'history.jsonl'), HISTORY.map((event) => `${JSON.stringify(event)}\n`).join(''));
-  return { place, file, target, dir, run, image: join(dir, 'disk.img'), log: join(dir, 'writes.log') };
+  return { workspace, file, target, dir, run, image: join(dir, 'disk.img'), log: join(dir, 'writes.log') };
 }
 
 t.test(
-  'a recording comes back as it was kept, without what an exploration had added to its history',
+  'a saved recording is opened unchanged, without the events that an exploration added to its history',
   async (t) => {
-    const { target, dir, run } = kept(t);
+    const { target, dir, run } = makeRecording(t);
     const again = openSavedRecording(dir, target);
     t.match(again, { seed: 7, events: HISTORY.slice(0, 2) });
     t.equal(again.events.length, 2);
@@ -78,15 +78,15 @@ t.test(
     t.same(again.run.digests, run.digests);
     t.ok(readFileSync(again.run.image).equals(readFileSync(run.image)));
     again.run.remove();
-    t.ok(readFileSync(again.run.log).equals(readFileSync(run.log)), 'it is the user’s, and stays');
+    t.ok(readFileSync(again.run.log).equals(readFileSync(run.log)), 'the files belong to the user and stay');
   },
 );
 
-t.test('what is wrong with a recording is told by file, with what was expected', async (t) => {
-  const refused = (name: string, message: RegExp, spoil: (made: ReturnType<typeof kept>) => void) =>
+t.test('a wrong recording is refused with the name of the file and what was expected', async (t) => {
+  const refused = (name: string, message: RegExp, damage: (made: ReturnType<typeof makeRecording>) => void) =>
     t.test(name, async (t) => {
-      const made = kept(t);
-      spoil(made);
+      const made = makeRecording(t);
+      damage(made);
       let error: unknown;
       try {
         openSavedRecording(made.dir, made.target);
@@ -96,9 +96,9 @@ t.test('what is wrong with a recording is told by file, with what was expected',
       if (!(error instanceof KitError)) throw new Error(`expected a refusal, got ${error}`);
       t.equal(error.exitCode, 2);
       t.match(error.message, message);
-      t.notMatch(error.message, '\n', 'one line');
+      t.notMatch(error.message, '\n', 'the message is one line');
     });
-  await refused('no image', /disk\.img: there is no such file, expected the image/, ({ image }) =>
+  await refused('a missing image', /disk\.img: there is no such file, expected the image/, ({ image }) =>
     rmSync(image),
   );
   await refused('an image cut off', /disk\.img: has 9 bytes, expected .* of 1048576 bytes/, ({ image }) =>
@@ -108,12 +108,14 @@ t.test('what is wrong with a recording is told by file, with what was expected',
     writeFileSync(image, 'another disk');
     truncateSync(image, IMAGE_BYTES);
   });
-  await refused('no log', /writes\.log: .*no such file/i, ({ log }) => rmSync(log));
+  await refused('a missing log', /writes\.log: .*no such file/i, ({ log }) => rmSync(log));
   await refused('an empty log', /writes\.log: expected a write log, the file has 0 bytes/, ({ log }) =>
     truncateSync(log, 0),
   );
-  await refused('no log at all', /writes\.log: expected a write log .*its mark is missing/, ({ log }) =>
-    writeFileSync(log, 'a text that is long enough to be the head of a log'),
+  await refused(
+    'a file that is not a log',
+    /writes\.log: expected a write log .*its mark is missing/,
+    ({ log }) => writeFileSync(log, 'a text that is long enough to be the head of a log'),
   );
   await refused('a log of another version', /writes\.log: expected version 1 .* found 2/, ({ log }) => {
     const bytes = readFileSync(log);
@@ -133,14 +135,14 @@ t.test('what is wrong with a recording is told by file, with what was expected',
     /writes\.log: entry 0 writes to byte 2101248, expected a disk of 1048576 bytes/,
     ({ log }) => {
       rmSync(log);
-      logOf(log, 2 * IMAGE_BYTES);
+      writeLog(log, 2 * IMAGE_BYTES);
     },
   );
   await refused('another log', /writes\.log: is not the one that was recorded/, ({ log }) => {
     rmSync(log);
-    logOf(log, 8192);
+    writeLog(log, 8192);
   });
-  await refused('no history', /history\.jsonl: expected a history: .*no such file/i, ({ dir }) =>
+  await refused('a missing history', /history\.jsonl: expected a history: .*no such file/i, ({ dir }) =>
     rmSync(join(dir, 'history.jsonl')),
   );
   await refused(
@@ -151,52 +153,55 @@ t.test('what is wrong with a recording is told by file, with what was expected',
       writeFileSync(join(dir, 'history.jsonl'), events);
     },
   );
-  await refused('no notes', /recording\.json: expected what `explore --out` keeps/, ({ dir }) =>
+  await refused('a missing manifest', /recording\.json: expected what `explore --out` keeps/, ({ dir }) =>
     rmSync(join(dir, 'recording.json')),
   );
   const change = (dir: string, more: Record<string, unknown>) => {
     const file = join(dir, 'recording.json');
-    const notes = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
-    writeFileSync(file, JSON.stringify({ ...notes, ...more }));
+    const manifest = JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
+    writeFileSync(file, JSON.stringify({ ...manifest, ...more }));
   };
   for (const version of [1, 9])
     await refused(
-      `notes of version ${version}`,
+      `a manifest of version ${version}`,
       new RegExp(
         `recording\\.json: has version ${version} of the format, expected 2: use the kit that made it$`,
       ),
       ({ dir }) => change(dir, { version }),
     );
-  await refused('a beginning after the end', /recording\.json: from: expected at most 2/, ({ dir }) =>
+  await refused('a start after the end', /recording\.json: from: expected at most 2/, ({ dir }) =>
     change(dir, { from: 3 }),
   );
-  await refused('a log that is no file', /writes\.log: expected the log .* it is no file/, ({ log }) => {
+  await refused('a log that is a directory', /writes\.log: expected the log .* it is no file/, ({ log }) => {
     rmSync(log);
     mkdirSync(log);
   });
-  await refused('notes that are none', /recording\.json: expected what .*: format: /, ({ dir }) =>
+  await refused('a manifest without content', /recording\.json: expected what .*: format: /, ({ dir }) =>
     writeFileSync(join(dir, 'recording.json'), '{}'),
   );
-  await refused('nothing at all', /recording\.json: expected what .*no such file/i, ({ dir }) =>
+  await refused('a missing directory', /recording\.json: expected what .*no such file/i, ({ dir }) =>
     rmSync(dir, { recursive: true }),
   );
 });
 
-t.test('the command line says the same in one line, and takes no other filesystem or target', async (t) => {
-  const { place, file, dir, log } = kept(t);
-  const explore = (...flags: string[]) => place.run(['explore', ...flags]);
-  t.match(await explore(file, '--recording', dir, '--fs', 'xfs'), {
-    code: 2,
-    stderr: /^plugpull: --fs xfs: the filesystem is that of --recording \S+\n$/,
-  });
-  t.match(await explore('--recording', dir), {
-    code: 2,
-    stderr:
-      /^plugpull: --recording \S+: is of the target test \(http\), expected one of reference \(\w+\)\n$/,
-  });
-  copyFileSync(file, log);
-  t.match(await explore(file, '--recording', dir), {
-    code: 2,
-    stderr: /^plugpull: \S+writes\.log: expected a write log \(dm-log-writes\), its mark is missing\n$/,
-  });
-});
+t.test(
+  'the command line reports a wrong recording in one line, and refuses another filesystem or target',
+  async (t) => {
+    const { workspace, file, dir, log } = makeRecording(t);
+    const explore = (...flags: string[]) => workspace.run(['explore', ...flags]);
+    t.match(await explore(file, '--recording', dir, '--fs', 'xfs'), {
+      code: 2,
+      stderr: /^plugpull: --fs xfs: the filesystem is that of --recording \S+\n$/,
+    });
+    t.match(await explore('--recording', dir), {
+      code: 2,
+      stderr:
+        /^plugpull: --recording \S+: is of the target test \(http\), expected one of reference \(\w+\)\n$/,
+    });
+    copyFileSync(file, log);
+    t.match(await explore(file, '--recording', dir), {
+      code: 2,
+      stderr: /^plugpull: \S+writes\.log: expected a write log \(dm-log-writes\), its mark is missing\n$/,
+    });
+  },
+);

@@ -15,8 +15,9 @@ import { kitVersion } from '../../host/version.js';
 import type { RecordedRun } from './record.js';
 
 /**
- * A recording that outlives its run, as `--out DIR` keeps it: the device before it (`disk.img`), all that was done to it
- * (`writes.log`), what the target had said by then (`history.jsonl`), and what the kit knows of it (`recording.json`).
+ * The files of a recording that outlives its run, as `--out DIR` saves it: the device before the run
+ * (`disk.img`), the log of all writes and flushes (`writes.log`), the history of the run (`history.jsonl`),
+ * and the manifest (`recording.json`).
  */
 const FILE_NAMES = {
   image: 'disk.img',
@@ -24,19 +25,25 @@ const FILE_NAMES = {
   history: 'history.jsonl',
   notes: 'recording.json',
 } as const;
-/** Raised when what a recording holds is not understood by an older kit any more. */
+/**
+ * Version of the format. Raise it when older kits would misunderstand the files. Other versions are refused.
+ */
 const RECORDING_VERSION = 2;
-/** Far above what is noted of a run. */
+/**
+ * Upper bound for the size of the manifest: far above the size for any run, but a wrong file cannot fill the
+ * memory.
+ */
 const MAX_MANIFEST_BYTES = 256 * 2 ** 20;
 
 const NonNegativeInt = z.int().min(0);
+/** The content of `recording.json`. */
 const RecordingManifest = z.object({
   format: z.literal('plugpull-recording'),
   version: z.literal(RECORDING_VERSION),
   kitVersion: z.string(),
   target: z.string(),
   protocol: z.string(),
-  /** Marks every message of the run. */
+  /** Id of the recorded run. Every message contains it. */
   run: z.string(),
   seed: z.int(),
   from: NonNegativeInt,
@@ -45,20 +52,20 @@ const RecordingManifest = z.object({
   filesystem: z.object({ type: z.enum(['ext4', 'xfs']), mountOptions: z.string() }),
   /** SHA-256 of every message's bytes, by id. */
   digests: z.record(z.string(), z.string()),
-  /** Of what is not zero in each of the two files. */
+  /** SHA-256 of the parts of each file that are not zero; see `digestOf`. */
   sha256: z.object({ image: z.string(), log: z.string() }),
 });
 type RecordingManifest = z.output<typeof RecordingManifest>;
 
-/** What `--recording DIR` gives back. */
+/** A recording that was opened again with `--recording DIR`. */
 export interface SavedRecording {
   run: RecordedRun;
-  /** Up to the moment when the disk stopped; what an exploration has added since is left out. */
+  /** History up to the moment when the disk stopped. Events that an exploration added later are left out. */
   events: HistoryEvent[];
   seed: number;
 }
 
-/** What an exploration adds to the history of a run. */
+/** The kinds of events that an exploration adds to the history of a run. */
 const EXPLORATION_EVENTS: ReadonlySet<HistoryEvent['kind']> = new Set([
   'state-explored',
   'at-risk',
@@ -66,7 +73,10 @@ const EXPLORATION_EVENTS: ReadonlySet<HistoryEvent['kind']> = new Set([
   'run-ended',
 ]);
 
-/** Keeps a recording in `dir`, beside its history. The names are those under which a crash state is made again. */
+/**
+ * Saves a recording in `dir`, which already has its history. A bundle uses the same file names, so that
+ * `replay` can make a crash state from it.
+ */
 export function saveRecording(run: RecordedRun, target: Target, seed: number, dir: string): void {
   const [image, log] = [join(dir, FILE_NAMES.image), join(dir, FILE_NAMES.log)];
   copySparse(run.image, image);
@@ -91,9 +101,10 @@ export function saveRecording(run: RecordedRun, target: Target, seed: number, di
 }
 
 /**
- * Opens a recording that was kept.
- * @throws KitError bad-recording (exit code 2) that names the file that is missing, foreign, cut off or changed, and what
- * was expected of it; bad-history for its history; bad-usage when it is of another target.
+ * Opens a saved recording.
+ * @throws KitError bad-recording (exit code 2) when a file is missing, foreign, cut off or changed: the
+ *   message names the file and what was expected. bad-history for a wrong history; bad-usage when the
+ *   recording is of another target.
  */
 export function openSavedRecording(dir: string, target: Target): SavedRecording {
   const path = (name: keyof typeof FILE_NAMES) => join(dir, FILE_NAMES[name]);
@@ -127,7 +138,7 @@ export function openSavedRecording(dir: string, target: Target): SavedRecording 
       end: manifest.end,
       filesystem: manifest.filesystem,
       digests: new Map(Object.entries(manifest.digests)),
-      // It is the user's.
+      // The files belong to the user, so nothing is removed.
       remove: () => {},
     },
     events,
@@ -156,7 +167,7 @@ function readManifest(path: string): RecordingManifest {
   throw new KitError('bad-recording', `${path}: ${expectation}: ${issue?.path.join('.')}: ${issue?.message}`);
 }
 
-/** No digest covers them, and what is made of a recording is made by them. */
+/** Checks the positions in the log. No digest covers them, and a wrong one would give wrong crash states. */
 function checkPositions(path: string, { from, end }: RecordingManifest): void {
   if (from <= end) return;
   throw new KitError('bad-recording', `${path}: from: expected at most ${end}, the end of the recording`);
@@ -172,7 +183,10 @@ function checkSize(path: string, sizeBytes: number): void {
   );
 }
 
-/** Said before its digest is looked at: what kind of file it is says more than that it was changed. */
+/**
+ * Checks the format of the log. It must run before the check of the digest: for the user, the message that
+ * the file is not a log is more useful than the message that it was changed.
+ */
 function checkLog(path: string, { end, imageBytes }: RecordingManifest): void {
   let log: WriteLog | undefined;
   if (statSync(path, { throwIfNoEntry: false })?.isFile() === false)
@@ -210,7 +224,10 @@ function checkDigest(path: string, expected: string): void {
 const CHUNK_BYTES = 1 << 20;
 const ZEROS = Buffer.alloc(CHUNK_BYTES);
 
-/** SHA-256 of the pieces of a file that are not zero, each with its place: a copy with other holes is the same. */
+/**
+ * Computes the SHA-256 of the chunks (1 MiB) of a file that are not zero, each with its offset and length. A
+ * copy with other holes has the same digest.
+ */
 function digestOf(path: string): string {
   const hash = createHash('sha256');
   const chunk = Buffer.alloc(CHUNK_BYTES);

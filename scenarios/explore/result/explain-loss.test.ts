@@ -8,22 +8,26 @@ import { explainLoss } from './explain-loss.js';
 
 const PAGE_BYTES = 4096;
 const MARK = Buffer.from('run=20261126 id=1-0-0 sha256=');
-/** Where the message begins: what comes of its mark before the end of the page is the first write's. */
+/**
+ * Offset of the message. The mark crosses the end of the first page, so the first write has only a part of
+ * it.
+ */
 const START = PAGE_BYTES - 20;
 
-/** Two pages with a message across them, each as one entry or both as one. */
+/** Makes two pages with one message across them. */
 function pages(): [Buffer, Buffer] {
   const both = Buffer.alloc(2 * PAGE_BYTES, '.');
   MARK.copy(both, START);
   return [both.subarray(0, PAGE_BYTES), both.subarray(PAGE_BYTES)];
 }
 
-function blamed(
+/** Writes a log with these entries and explains the loss of the message. */
+function explain(
   t: { teardown(end: () => void): void },
   entries: readonly NewEntry[],
   confirmedAt: number,
 ): string {
-  const dir = mkdtempSync(join(tmpdir(), 'plugpull-blame-'));
+  const dir = mkdtempSync(join(tmpdir(), 'plugpull-explain-'));
   const log = new WriteLogWriter(join(dir, 'log'));
   for (const entry of entries) log.add(entry);
   log.close();
@@ -37,20 +41,20 @@ function blamed(
 
 const [first, second] = pages();
 
-t.test('a message whose mark lies across two writes is found, and the later of them blamed', async (t) => {
+t.test('a message whose mark crosses two writes is found, and the later write is named', async (t) => {
   const entries = [
     { offset: 0, data: first },
     { flush: true },
     { offset: PAGE_BYTES, data: second },
     { flush: true },
   ];
-  const said = blamed(t, entries, 2);
-  t.match(said, /^its 500 bytes were written by entries 0,2$/m);
-  t.match(said, /^entry 2 was written only after the confirmation/m);
+  const text = explain(t, entries, 2);
+  t.match(text, /^its 500 bytes were written by entries 0,2$/m);
+  t.match(text, /^entry 2 was written only after the confirmation/m);
 });
 
-t.test('half a mark without its other half is no message', async (t) => {
-  const said = blamed(
+t.test('a part of a mark without the rest does not count as the message', async (t) => {
+  const text = explain(
     t,
     [
       { offset: 0, data: first },
@@ -58,18 +62,18 @@ t.test('half a mark without its other half is no message', async (t) => {
     ],
     2,
   );
-  t.match(said, /its bytes are in no write of the log/);
+  t.match(text, /its bytes are in no write of the log/);
 });
 
-t.test('a flush that comes after the confirmation is named', async (t) => {
+t.test('the first flush after a write is named when it comes after the confirmation', async (t) => {
   const entries = [{ offset: 0, data: first }, { offset: PAGE_BYTES, data: second }, { flush: true }];
-  t.match(blamed(t, entries, 2), /^the first flush after entry \d is entry 2: the sync came too late$/m);
-  t.match(blamed(t, entries.slice(0, 2), 2), /^no flush came after entry \d: the sync is missing$/m);
+  t.match(explain(t, entries, 2), /^the first flush after entry \d is entry 2: the sync came too late$/m);
+  t.match(explain(t, entries.slice(0, 2), 2), /^no flush came after entry \d: the sync is missing$/m);
 });
 
-t.test('where the bytes were flushed in time what leads to them is to blame', async (t) => {
+t.test('when the bytes were flushed in time, the explanation names what leads to them', async (t) => {
   const entries = [{ offset: 0, data: Buffer.concat([first, second]) }, { flush: true }, { flush: true }];
-  const said = blamed(t, entries, 2);
-  t.match(said, /what leads to them had not/);
-  t.match(said, /^the first flush after the confirmation is entry 2$/m);
+  const text = explain(t, entries, 2);
+  t.match(text, /what leads to them had not/);
+  t.match(text, /^the first flush after the confirmation is entry 2$/m);
 });

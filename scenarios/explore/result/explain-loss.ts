@@ -1,20 +1,20 @@
 import type { Recording } from '../../../faults/crash-states/materialise.js';
 import { formatNumbers } from '../../../faults/write-log/state.js';
 
-/** Where a message lies on the disk: the mark that only it carries was found there. */
+/** The location of a message on the disk: the offset at which its mark was written. */
 interface MessageLocation {
   offset: number;
   lengthBytes: number;
-  /** The mark, or what of it the first of two writes has. */
+  /** The mark, or the part of it that the first of two writes contains. */
   markHead: Buffer;
 }
 
 /**
- * Says which sync was missing or too late for a message that a crash state has lost.
- * @param mark bytes that stand in the message at its beginning and nowhere else.
- * @param lengthBytes of the message.
- * @param confirmedAt so many entries were complete when its confirmation had come.
- * @returns a few lines for people.
+ * Explains which sync was missing or too late for a message that a crash state has lost.
+ * @param mark bytes at the beginning of the message that occur nowhere else.
+ * @param lengthBytes length of the message.
+ * @param confirmedAt number of log entries that were complete when its confirmation had come.
+ * @returns a few lines of text for people.
  */
 export function explainLoss(
   recording: Recording,
@@ -34,7 +34,8 @@ export function explainLoss(
     ({ offset, lengthBytes: length, discard }) =>
       !discard && offset < location.offset + location.lengthBytes && offset + length > location.offset,
   );
-  // Later writes carry the same bytes again: the first one of each page is the one that matters.
+  // Later writes repeat the same bytes, for example when the page is written again. The first write of each
+  // page decides when the message was on the disk.
   const pages = new Map<number, number>();
   for (const write of writes) {
     const from = Math.max(write.offset, location.offset);
@@ -77,10 +78,10 @@ export function explainLoss(
 
 const PAGE_BYTES = 4096;
 
-/** A part of a mark that is shorter than this may stand anywhere. */
+/** Smallest part of a mark that identifies a message, in bytes. A shorter part may occur anywhere. */
 const MIN_MARK_PART_BYTES = 16;
 
-/** The first place to which the mark was written, in one write or by two that lie beside each other. */
+/** Finds the first location to which the mark was written, by one write or by two adjacent writes. */
 function locateMessage(recording: Recording, mark: Buffer, lengthBytes: number): MessageLocation | undefined {
   const halves: MessageLocation[] = [];
   for (const { entry, bytes } of writesWithData(recording)) {
@@ -103,7 +104,7 @@ function locateMessage(recording: Recording, mark: Buffer, lengthBytes: number):
   });
 }
 
-/** The writes of a log with their bytes. */
+/** Yields the writes of a log with their bytes. */
 function* writesWithData({ log, model }: Recording) {
   for (const entry of model.entries) {
     if (entry.lengthBytes === 0 || entry.discard) continue;
@@ -113,7 +114,10 @@ function* writesWithData({ log, model }: Recording) {
   }
 }
 
-/** The first write that has the mark at its place: earlier ones there were of other messages. */
+/**
+ * Returns the number of the first entry, from entry `from` on, that writes the mark at the location of the
+ * message. Earlier writes to this location belonged to other messages.
+ */
 function firstEntryWithMark(
   { log, model }: Recording,
   { offset, markHead: head }: MessageLocation,

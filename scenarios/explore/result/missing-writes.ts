@@ -1,17 +1,20 @@
 import type { CrashModel } from '../../../faults/write-log/model.js';
 import { type CrashState, formatNumbers } from '../../../faults/write-log/state.js';
 
-/** A write that is not on the medium, or of which only some sectors are. */
+/** A write that is not on the medium, or of which only some sectors are on the medium. */
 export interface MissingWrite {
+  /** Number of the entry in the log. */
   entry: number;
+  /** Sectors of 512 bytes that are on the medium, from the beginning of the write; undefined: none. */
   sectors: readonly number[] | undefined;
 }
 
-/** Entries of the writes that a state lacks, whole or in part; ascending. */
+/** Returns the entry numbers of the writes that a state lacks, as a whole or in part; ascending. */
 export function missingEntries(model: CrashModel, state: CrashState): number[] {
   return findMissingWrites(model, state).map(({ entry }) => entry);
 }
 
+/** Returns the unflushed writes that a state lacks, as a whole or in part; ascending by entry. */
 export function findMissingWrites(model: CrashModel, { prefix, kept, torn }: CrashState): MissingWrite[] {
   const onMedium = new Set(kept);
   return model
@@ -20,7 +23,7 @@ export function findMissingWrites(model: CrashModel, { prefix, kept, torn }: Cra
     .map((entry) => ({ entry, sectors: torn.get(entry) }));
 }
 
-/** What a cut at this state took, in one line. */
+/** Describes in one line where the power was cut and which writes are missing. */
 export function describeState(model: CrashModel, state: CrashState): string {
   const missing = findMissingWrites(model, state);
   const flushed = model.durablePrefixOf(state);

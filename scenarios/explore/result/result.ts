@@ -1,57 +1,59 @@
 import type { Verdict } from '../../../conformance/checkers/verdict.js';
 import type { StrategyFigures, StrategyName } from '../strategies/strategy-run.js';
 
-/** A crash state that shows the violation, and why. */
+/** The broken crash state that is easiest to understand, with an explanation. */
 export interface SmallestState {
-  /** To make it again from the image and the log of the evidence. */
+  /** Address of the state. It is enough to make the disk again from the image and the log of the evidence. */
   state: string;
-  /** Where the state is a cut of a recovery: its log in the evidence, and how many entries of it count. */
+  /**
+   * For a cut of a recovery: the recovery's log in the evidence, and its number of entries. Null otherwise.
+   */
   recovery: { log: string; end: number } | null;
-  /** Ids of the messages that are gone. */
+  /** Ids of the messages that the state must hold and does not hold. */
   missing: string[];
-  /** What became of the first of them, in a few lines. */
+  /** Lines of text that explain the cut, and the loss of the first missing message. */
   story: string[];
 }
 
-/** What an exploration found: the one object of `--json`, and all that the readable report needs. */
+/** The result of an exploration: the object that `--json` prints, and the input of the readable report. */
 export interface ExploreResult {
   target: string;
   verdict: Verdict;
   why: string;
   requirements: { id: string; verdict: Verdict; why: string }[];
-  /** Crash states that were judged, each by a look at it or at an equal disk. */
+  /** Number of crash states that were judged, each by an inspection of its disk or of an equal disk. */
   states: number;
-  /** Different disks that were made, recovered and looked at. */
+  /** Number of different disks that were made, recovered and inspected. */
   distinct: number;
-  /** Different ones, over the time that they took. */
+  /** Different disks per second of the time that they took. */
   statesPerSecond: number;
-  /** Messages that some state has lost. */
+  /** Number of messages that at least one state has lost. */
   lost: number;
-  /** States in which something is wrong. */
+  /** Number of broken states. */
   broken: number;
-  /** States in which something was at risk. */
+  /** Number of states in which a confirmed message was at risk. */
   atRisk: number;
   strategies: Partial<Record<StrategyName, StrategyFigures>>;
   /**
-   * States whose filesystem the kernel refused, which says nothing about the target: the superblock of ext4 spans two sectors, and
-   * a cut may tear it. They are not among `states`.
+   * States whose filesystem the kernel refused. They prove nothing about the target: the superblock of ext4
+   * spans two sectors, and a cut may tear it. They are not counted in `states`.
    */
   unmountable: { states: number; first: { state: string; why: string } | null };
-  /** States for which the program that restores had no answer when the time was up. They are not among `states`. */
+  /** States for which the time ended before there was an answer. They are not counted in `states`. */
   timedOut: { states: number; first: string | null };
-  /** Recoveries that were recorded, and the states of their cuts. */
+  /** Number of recoveries that were recorded, and of the crash states of their cuts. */
   recoveries: { recorded: number; states: number; distinct: number };
   submitted: number;
   confirmed: number;
-  /** Entries of the log, and the first of which states were made. */
+  /** Number of entries of the log, and the position of the first cut. */
   log: { entries: number; from: number };
   seed: number;
   tookMs: number;
-  /** The line that runs it again. */
+  /** Command line that repeats the exploration. */
   replay: string;
-  /** Where history, image and log are kept; null when they were dropped. */
+  /** Directory with the history, the image and the log; null when it was removed. */
   evidence: string | null;
-  /** The file that `plugpull replay` takes; null when nothing failed. */
+  /** Path of the bundle for `plugpull replay`; null when nothing failed. */
   bundle: string | null;
   violations: { requirement: string; id?: string; what: string }[];
   smallest: SmallestState | null;

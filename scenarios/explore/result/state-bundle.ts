@@ -7,18 +7,21 @@ import { describeTarget } from '../../bundle/target.js';
 import type { RecordedRun } from '../record/record.js';
 import type { ExploreResult } from './result.js';
 
-/** An exploration that found a crash state in which something is wrong. */
+/** An exploration that found a broken crash state. */
 export interface FailedExploration {
   target: Target;
   seed: number;
   run: Pick<RecordedRun, 'id' | 'end' | 'filesystem' | 'digests'>;
   result: Pick<ExploreResult, 'why' | 'smallest' | 'requirements'>;
-  /** With the history, the image and the log. */
+  /** Directory with the history, the image and the log. */
   evidence: string;
   events: readonly HistoryEvent[];
 }
 
-/** Writes the bundle of the smallest broken state into the evidence; resolves to the file, or to null without such a state. */
+/**
+ * Writes the bundle of the smallest broken state into the evidence. Resolves to the path of the file, or to
+ * null when there is no such state.
+ */
 export async function writeStateBundle(failed: FailedExploration): Promise<string | null> {
   const { target, seed, run, result, evidence, events } = failed;
   const { smallest } = result;

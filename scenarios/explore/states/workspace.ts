@@ -13,41 +13,46 @@ import { findProgram } from '../../../faults/programs.js';
 import { atExit } from '../../host/at-exit.js';
 import type { Resource } from '../../host/registry.js';
 
+/** The part of `Registry` that a workspace uses. */
 interface ResourceRegistry {
   made(resource: Resource): void;
   gone(resource: Resource): void;
 }
 
-/** Where one worker makes and mounts its states. */
+/** The files, the device and the mount point with which one worker makes and mounts its states. */
 export interface DiskSlot {
+  /** Path of the image with the writes that are certainly on the medium; see `StateDisk`. */
   stable: string;
+  /** Path of the image of the current state. */
   image: string;
+  /** Loop device that is attached to `image`. */
   device: string;
   mountPoint: string;
 }
 
-/** Room for the images; on it only what is written takes memory. */
+/** Size of the filesystem for the images, in bytes. Only bytes that are written take memory. */
 const STORE_SIZE_BYTES = 4 * 2 ** 30;
 
 /**
- * The places where crash states are made: on a filesystem in memory that lets files share their blocks, so that a state
- * costs no copy of the disk; where there is none, in the directory itself, and every state is a sparse copy.
+ * The workspace in which crash states are made. With mkfs.xfs it has its own filesystem, whose files can
+ * share blocks, so that a state costs no copy of the disk. Without mkfs.xfs the images are in the directory
+ * itself, and every state is a sparse copy.
  */
 export class StateWorkspace {
-  /** A directory for images. */
+  /** Directory for the images. */
   readonly dir: string;
-  /** The directory around it, on no filesystem of its own. */
+  /** Directory of the workspace. It is outside the workspace's own filesystem. */
   readonly root: string;
   readonly #registry: ResourceRegistry;
   readonly #undo: (() => void)[] = [];
   readonly #cancelAtExit = atExit(() => this.remove());
 
   /**
-   * @param dir made, best in memory; removed in the end.
-   * @throws KitError kit-failed
+   * @param dir path of the workspace. It is created, and removed by `remove`. A tmpfs is fastest.
+   * @throws KitError kit-failed when the workspace cannot be made.
    */
-  constructor(dir: string, residue: ResourceRegistry) {
-    this.#registry = residue;
+  constructor(dir: string, registry: ResourceRegistry) {
+    this.#registry = registry;
     this.root = dir;
     this.#claim({ kind: 'directory', path: dir }, () => rmSync(dir, { recursive: true, force: true }));
     mkdirSync(dir, { recursive: true });
@@ -59,12 +64,13 @@ export class StateWorkspace {
     }
   }
 
-  /** No room, no loop device, no right to: in the words of the tool that found out. */
+  /** Wraps an error (no space, no loop device, no permission). The message contains that of the tool. */
   #toKitError(error: unknown): KitError {
     const message = `${this.root}: the disks of crash states cannot be made there: ${messageOf(error)}`;
     return new KitError('kit-failed', message, { cause: error });
   }
 
+  /** Makes and mounts the filesystem for the images; returns its mount point. */
   #mountStore(dir: string): string {
     const image = join(dir, 'store.img');
     const mountPoint = join(dir, 'store');
@@ -76,7 +82,8 @@ export class StateWorkspace {
     this.#claim({ kind: 'loop', path: image }, () => detachLoops(image));
     const device = attachLoop(image, 'dropped');
     this.#claim({ kind: 'mount', path: mountPoint }, () => {
-      // Devices over its files may still be held in another mount namespace.
+      // Use force: another mount namespace may still hold loop devices on its files, and a normal unmount
+      // would fail.
       forceDropFilesystem(mountPoint);
     });
     mountFilesystem(store, device, mountPoint);
@@ -84,9 +91,10 @@ export class StateWorkspace {
   }
 
   /**
-   * A place for states of a device.
-   * @param base a file with the size of the device.
-   * @throws KitError kit-failed
+   * Makes a slot for the states of a device.
+   * @param name name of its files; unique in the workspace.
+   * @param base path of an image of the device.
+   * @throws KitError kit-failed when the slot cannot be made.
    */
   makeSlot(name: string, base: string): DiskSlot {
     try {
@@ -112,7 +120,7 @@ export class StateWorkspace {
     return { ...slot, device };
   }
 
-  /** Written down before it is made; crossed out when it is gone. */
+  /** Registers a resource before it is made. `remove` runs `undo` and then marks the resource as gone. */
   #claim(resource: Resource, undo: () => void): void {
     this.#registry.made(resource);
     this.#undo.push(() => {
@@ -122,8 +130,9 @@ export class StateWorkspace {
   }
 
   /**
-   * Removes all; works while the program exits, and may be called twice. What is still in use keeps nothing else.
-   * @throws the first thing that went wrong.
+   * Removes everything. It works while the program exits, and may be called twice. If a resource is still in
+   * use, the others are removed all the same.
+   * @throws the first error.
    */
   remove(): void {
     this.#cancelAtExit();

@@ -11,52 +11,66 @@ import type { SavedRecording } from '../record/saved-recording.js';
 import type { StateWorkspace } from '../states/workspace.js';
 import type { StrategyName } from './strategy-run.js';
 
+/** The options of `runExplore`. */
 export interface ExploreOptions {
   target: Target;
   runtime: PreparedRuntime;
   filesystem?: Filesystem;
   seed: number;
   budgetMs: number;
-  /** A recording that was kept: the target is not run under load again. */
+  /** A saved recording. With it, the target is not run under load again. */
   savedRecording?: SavedRecording;
-  /** No more than so many different disks are looked at. */
+  /**
+   * Upper bound for the number of different disks that are inspected, of the run and of each recovery that
+   * is cut.
+   */
   maxStates?: number;
-  /** Where the evidence goes; undefined: the state directory, and dropped when all passed. */
+  /** Directory of the evidence. Undefined: in the state directory, and removed after a pass. */
   out: string | undefined;
+  /** Keeps the evidence after a pass too. */
   keep: boolean;
-  /** The line that runs it again. */
+  /** Returns the command line that repeats the exploration. */
   replay(seed: number): string;
   signal: AbortSignal;
   progress(line: string): void;
 }
 
-/** An exploration under way. */
+/** What all parts of a running exploration share. */
 export interface Exploration {
   options: ExploreOptions;
   registry: Registry;
   recorder: Recorder;
+  /** Directory of the evidence. */
   dir: string;
   run: RecordedRun;
   recording: Recording;
   workspace: StateWorkspace;
   pool: WorkerPool;
   atRisk: AtRiskMessages;
-  /** The device when the entries before `baseAt` are on the medium. */
+  /** Path of an image of the device with the entries before `baseAt` on the medium. */
   base: string;
   baseAt: number;
-  /** SHA-256 and id of the messages in the order of their bits. */
+  /** SHA-256 and id of each message, in the order of their bits. */
   digests: string[];
   ids: string[];
-  /** The target's own program that restores; undefined when it has none. */
+  /** Command of the target's restore program; undefined when the target has none. */
   restore: string[] | undefined;
+  /** Number of processors. */
   workers: number;
+  /** End of the time, in ms of `performance.now()`. */
   endMs: number;
 }
 
-/** Each is two processes and a mount: a machine of many processors need not be filled to the last. */
+/**
+ * Upper bound for the mounting workers beyond one per processor. Each of them is two processes and a mount,
+ * and a machine with many processors does not need as many extra workers.
+ */
 const MAX_EXTRA_WORKERS = 8;
 
-/** A worker that mounts waits for its disk more than half of the time. */
+/**
+ * Returns the number of workers. A worker that mounts waits for its disk more than half of the time, so
+ * there are more of them than processors.
+ */
 export function workerCount({ workers }: Exploration, strategy: StrategyName): number {
   return strategy === 'mount' ? workers + Math.min(workers + 1, MAX_EXTRA_WORKERS) : workers;
 }

@@ -22,9 +22,9 @@ import { runOnMounts } from './run-on-mounts.js';
 import { type CrashStateSource, recoverTarget, runOnTarget } from './run-on-target.js';
 import { type Broken, logPositionOf, StrategyRun, type TimedOutState } from './strategy-run.js';
 
-/** What became of crash states whose recovery was cut as well. */
+/** The results of cutting recoveries: all figures are sums over the recorded recoveries. */
 export interface Recoveries {
-  /** Recoveries that were recorded. */
+  /** Number of recoveries that were recorded. */
   recorded: number;
   states: number;
   distinct: number;
@@ -34,6 +34,7 @@ export interface Recoveries {
   timedOut: TimedOutState[];
 }
 
+/** The results when no recovery was cut. */
 export const NO_RECOVERIES: Recoveries = {
   recorded: 0,
   states: 0,
@@ -45,14 +46,21 @@ export const NO_RECOVERIES: Recoveries = {
 };
 
 const MAX_STATES_PER_RECOVERY = 150;
-/** A log of which so many cuts put nothing at risk has next to none that do. */
+/**
+ * Number of random states after which the search ends: the log has hardly any cut that puts a message at
+ * risk.
+ */
 const MAX_RANDOM_DRAWS = 1000;
-/** A recording, and the first states of it, take so long: by a program that restores, and by starts of the target. */
+/**
+ * Time in milliseconds for the recording of a recovery and the inspection of its first states: with a restore
+ * program, and with starts of the target.
+ */
 const MIN_RECOVERY_BUDGET_MS = { restored: 1000, started: 3000 };
 
 /**
- * A crash during recovery is a crash state too: on a sample of states the recovery is recorded in its turn, from the
- * replay of the filesystem's journal on, and cut at its own requests to the disk.
+ * Explores crashes during recovery. On a sample of crash states it records the recovery, from the replay of
+ * the filesystem's journal on, and then inspects the disks that a power cut during the recovery could have
+ * left.
  */
 export async function exploreRecoveries(exploration: Exploration): Promise<Recoveries> {
   const total: Recoveries = { ...NO_RECOVERIES, broken: [], unmountable: [], timedOut: [] };
@@ -72,7 +80,7 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
     } finally {
       disk.close();
     }
-    // None may take the time of the others.
+    // Divide the time that is left, so that no recovery takes the time of the others.
     const recoveryEndMs = performance.now() + Math.max(minMs, leftMs() / (sample.length - number));
     await cutRecovery({ ...exploration, endMs: recoveryEndMs }, state, slot.image, number, total);
   }
@@ -82,8 +90,8 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
 }
 
 /**
- * Of each of these families one state, somewhere in the log, in which something is at risk. More would be equal to these: a
- * recovery does much the same from wherever it begins.
+ * The families from which the sample is drawn: of each one state, anywhere in the log, with a message at
+ * risk. More states would show the same, because a recovery does almost the same from every state.
  */
 const SAMPLED_FAMILIES: readonly StateFamily[] = ['prefix', 'random', 'torn'];
 
@@ -101,6 +109,7 @@ function drawSample({ recording, run, options, atRisk }: Exploration): CrashStat
   return SAMPLED_FAMILIES.flatMap((family) => states.get(family) ?? []);
 }
 
+/** Records the recovery from one crash state, explores its cuts, and adds the results to `total`. */
 async function cutRecovery(
   exploration: Exploration,
   state: CrashState,
@@ -130,7 +139,7 @@ async function cutRecovery(
     total.unmountable.push({ state: formatState(state), why: messageOf(error) });
     return;
   }
-  const forget = atExit(() => disk.remove());
+  const cancelAtExit = atExit(() => disk.remove());
   try {
     const end = await recordRecovery(exploration, disk, mountPoint, name);
     const ended = disk.endRecording();
@@ -177,7 +186,7 @@ async function cutRecovery(
       total.unmountable.push(...strategyRun.unmountable);
       total.timedOut.push(...strategyRun.timedOut);
       options.progress(
-        `recovery ${number + 1} from ${formatState(state).slice(0, 60)}: ${recording.model.entries.length} requests, ${figures.states} states of its own`,
+        `recovery ${number + 1} from ${formatState(state).slice(0, 60)}: ${recording.model.entries.length} requests, ${figures.states} states`,
       );
     } finally {
       recording.close();
@@ -186,7 +195,7 @@ async function cutRecovery(
     options.progress(`recovery ${number + 1}: ${messageOf(error)}`);
     throw error;
   } finally {
-    forget();
+    cancelAtExit();
     disk.remove();
   }
 }
@@ -194,8 +203,8 @@ async function cutRecovery(
 const envOf = ({ registry }: Exploration) => ({ [RUN_VARIABLE]: registry.runId });
 
 /**
- * Lets the target recover on a recorded disk: by its program that restores, or by being started.
- * @returns so many requests to the disk its recovery has made.
+ * Lets the target recover on a recorded disk, by its restore program or by a start.
+ * @returns the number of requests to the disk that the recovery made.
  */
 async function recordRecovery(
   exploration: Exploration,
@@ -208,7 +217,7 @@ async function recordRecovery(
   let end = 0;
   const cut = () => {
     end = disk.stop();
-    // What waits for its disk could not be killed.
+    // A process that waits for the disk cannot be killed, so let the disk answer again.
     disk.resume();
   };
   if (restore === undefined) {

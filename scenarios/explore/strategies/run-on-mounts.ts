@@ -7,12 +7,16 @@ import { type Exploration, workerCount } from './exploration.js';
 import type { CrashStateSource } from './run-on-target.js';
 import type { StrategyRun } from './strategy-run.js';
 
-/** Number of states that a worker gets at once: one that hangs must not hold many others up. */
+/**
+ * Number of states that a worker gets at once. It is small, because a state that hangs delays the others of
+ * its batch.
+ */
 const BATCH_SIZE = 4;
 
 /**
- * Mounts one crash state after the other, several at a time, and lets the target's program that restores say what each holds.
- * @param log file of the recording that `source` is of.
+ * Mounts crash states, and lets the target's restore program report what each holds. Several workers run at
+ * the same time; each mounts one state after the other.
+ * @param log path of the log of writes from which `source` was opened.
  */
 export async function runOnMounts(
   exploration: Exploration,

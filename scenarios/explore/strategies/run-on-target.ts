@@ -17,31 +17,37 @@ import type { DiskSlot } from '../states/workspace.js';
 import type { Exploration } from './exploration.js';
 import type { StrategyRun } from './strategy-run.js';
 
-/** After the last message that must come so long a silence shows that nothing more comes. */
+/**
+ * Silence in milliseconds after which the consumer stops, once every message that the state must hold has
+ * come.
+ */
 const QUIET_AFTER_LAST_MS = 150;
-/** So long a silence while some are missing shows that they will not come. */
+/** Silence in milliseconds after which missing messages count as lost. */
 const QUIET_WHILE_MISSING_MS = 4000;
-/** How fast it recovers is another requirement's matter: here a target that is slow has not lost anything. */
+/**
+ * Lower bound of the recovery timeout, in seconds. Another requirement judges the speed of the recovery;
+ * here a slow target has not lost anything.
+ */
 const MIN_RECOVERY_TIMEOUT_S = 30;
 
-/** Nobody asks for the starts and exits of services on crash states. */
+/** A recorder that drops every event: no checker uses the starts and exits of services on crash states. */
 const NULL_RECORDER: Pick<Recorder, 'record'> = { record: (event) => ({ ...event, atMs: 0 }) };
 
-/** A recorded disk, on whose crash states the target is started. */
+/** A recorded disk whose crash states are explored: the disk of the run, or of a recovery. */
 export interface CrashStateSource {
-  /** Of its places and logs. */
+  /** Prefix of the names of its disk slots and log directories. */
   name: string;
   recording: Recording;
-  /** The device when the entries before `baseAt` are on the medium. */
+  /** Path of an image of the device with the entries before `baseAt` on the medium. */
   base: string;
   baseAt: number;
-  /** What a state must hold. */
+  /** Returns the ids of the messages that a state must hold. */
   required(state: CrashState): readonly string[];
 }
 
 /**
- * Starts the target on one crash state after the other, several at a time, takes from it all that it holds by its own
- * protocol, and sees what came.
+ * Starts the target on crash states, consumes every message by the target's protocol, and reports what came.
+ * Several workers run at the same time; each inspects one state after the other.
  */
 export async function runOnTarget(
   exploration: Exploration,
@@ -60,11 +66,12 @@ export async function runOnTarget(
       throw error;
     }
   });
-  // Wait for every worker: a failure must not remove the disk of one that still works.
+  // Wait for every worker: after a failure the disks are removed, and no worker may still use one.
   const outcomes = await Promise.allSettled(workers);
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
+/** Inspects one state after the other on a disk slot, until there are no more jobs. */
 async function runWorker(
   exploration: Exploration,
   { recording, base, baseAt, required }: CrashStateSource,
@@ -86,6 +93,7 @@ async function runWorker(
   }
 }
 
+/** Inspects one crash state: mounts its disk, starts the target, consumes its messages, unmounts the disk. */
 async function inspectState(
   exploration: Exploration,
   disk: StateDisk,
@@ -106,14 +114,14 @@ async function inspectState(
   }
 }
 
-/** How long the target may take to get ready on a crash state. */
+/** Returns the upper bound of the time until the target is ready on a crash state, in milliseconds. */
 function recoveryTimeoutMs({ guarantee }: Target): number {
   return Math.max(guarantee.recoverySeconds ?? 0, MIN_RECOVERY_TIMEOUT_S) * 1000;
 }
 
 /**
- * Starts the target on a crash state and takes nothing from it; `cut` is called when it is ready, or was given up, and before
- * it is killed.
+ * Starts the target on a crash state and consumes nothing. Calls `cut` when the target is ready or has
+ * failed to get ready, before the target is killed.
  */
 export async function recoverTarget(
   { options, registry, run }: Exploration,
@@ -138,20 +146,21 @@ export async function recoverTarget(
   }
 }
 
-/** What is taken, and by whom. */
+/** The options of `consumeAll`. */
 export interface ConsumeOptions {
   target: Target;
   runtime: PreparedRuntime;
   registry: Registry;
-  /** Of the run whose messages they are. */
+  /** Id of the run whose messages the target holds. */
   run: string;
-  /** In the order of their bits. */
+  /** Ids of the messages, in the order of their bits. */
   ids: readonly string[];
+  /** History of that run; it has the digest of each message. */
   events: readonly HistoryEvent[];
   signal: AbortSignal;
 }
 
-/** Puts the target onto the data directory of a crash state. */
+/** Launches the target on the data directory of a crash state. Its services are not started yet. */
 async function launchOnState(
   { target, runtime, registry, run, signal }: Omit<ConsumeOptions, 'ids' | 'events'>,
   receipts: Receipts,
@@ -173,7 +182,11 @@ async function launchOnState(
   });
 }
 
-/** Starts the target on a data directory and takes what it holds; `dir` gets its logs. */
+/**
+ * Starts the target on a data directory, consumes what it holds, and stops it.
+ * @param expectedIds messages that must come. The consumer waits longer while one of them is missing.
+ * @param dir directory for the logs of the target.
+ */
 export async function consumeAll(
   { target, runtime, registry, run, ids, events, signal }: ConsumeOptions,
   dataDir: string,

@@ -14,9 +14,12 @@ import { seeded } from '../../host/random.js';
 import { type Inspection, notRecovered, toInspection } from '../inspectors/inspection.js';
 import { StrategyRun } from './strategy-run.js';
 
-/** One message, on the disk with the first write, flushed with the second entry and confirmed then. */
-function oneMessage(t: { teardown(end: () => void): void }) {
-  const dir = mkdtempSync(join(tmpdir(), 'plugpull-way-'));
+/**
+ * Makes a log with one message: entry 0 writes it, entry 1 flushes it, and then it is confirmed. Returns a
+ * function that explores the states of the log by the strategy `target`.
+ */
+function makeExploration(t: { teardown(end: () => void): void }) {
+  const dir = mkdtempSync(join(tmpdir(), 'plugpull-strategy-'));
   const log = new WriteLogWriter(join(dir, 'log'));
   log.add({ offset: 0, data: Buffer.alloc(SECTOR_BYTES, 'm') });
   log.add({ flush: true });
@@ -31,7 +34,7 @@ function oneMessage(t: { teardown(end: () => void): void }) {
   });
   const atRisk = new AtRiskMessages(new HistoryBuilder().start('crash-states').submitAt('m', 2).events);
   const events: Omit<StateExplored, 'atMs'>[] = [];
-  const way = new StrategyRun({
+  const strategyRun = new StrategyRun({
     strategy: 'target',
     model: recording.model,
     from: 0,
@@ -49,16 +52,16 @@ function oneMessage(t: { teardown(end: () => void): void }) {
     signal: new AbortController().signal,
     progress() {},
   });
-  /** Looks at every state, and says for each what is found. */
-  const explore = (found: (state: CrashState, required: boolean) => Inspection) => {
-    for (const { crash, onInspected } of way.jobs()) {
+  /** Judges every state by the inspection that `inspect` returns for it. */
+  const explore = (inspect: (state: CrashState, required: boolean) => Inspection) => {
+    for (const { crash, onInspected } of strategyRun.jobs()) {
       const { prefix } = crash;
       onInspected(
-        found(crash, atRisk.idsOf(atRisk.required({ prefix, entriesBegun: prefix + 1 })).length > 0),
+        inspect(crash, atRisk.idsOf(atRisk.required({ prefix, entriesBegun: prefix + 1 })).length > 0),
       );
     }
-    way.end();
-    return { way, events };
+    strategyRun.end();
+    return { strategyRun, events };
   };
   return explore;
 }
@@ -66,34 +69,37 @@ function oneMessage(t: { teardown(end: () => void): void }) {
 const bits = new Map([['m', 0]]);
 const holding = (...ids: string[]) => toInspection(bits, 1, ids, []);
 
-t.test('a message that a look did not have to wait for is not called lost in an equal disk', async (t) => {
-  // It is on the disk from the first state on, and comes late: who does not wait for it does not see it.
-  const { way, events } = oneMessage(t)((_, required) => (required ? holding('m') : holding()));
-  t.same(way.broken, []);
-  t.same(way.timedOut, []);
+t.test('a message that an inspection did not wait for does not count as lost in an equal disk', async (t) => {
+  // The disk holds the message before it is confirmed, and the target delivers it late: an inspection that
+  // need not wait for it does not see it.
+  const { strategyRun, events } = makeExploration(t)((_, required) => (required ? holding('m') : holding()));
+  t.same(strategyRun.broken, []);
+  t.same(strategyRun.timedOut, []);
   t.ok(
     events.some(({ prefix }) => prefix >= 2),
-    'states in which it must be there were judged',
+    'states that must hold the message were judged',
   );
 });
 
-t.test('one that is not there when it is waited for is lost', async (t) => {
-  const { way } = oneMessage(t)(() => holding());
-  t.ok(way.broken.length > 0);
-  t.ok(way.broken.every(({ state, missing }) => state.prefix >= 2 && missing[0] === 'm'));
+t.test('a message that does not come while an inspection waits for it is lost', async (t) => {
+  const { strategyRun } = makeExploration(t)(() => holding());
+  t.ok(strategyRun.broken.length > 0);
+  t.ok(strategyRun.broken.every(({ state, missing }) => state.prefix >= 2 && missing[0] === 'm'));
 });
 
-t.test('a target that does not get up has failed, whatever was at stake', async (t) => {
+t.test('a target that does not recover has failed, also when no message was at risk', async (t) => {
   const isOnDisk = ({ prefix, kept, torn }: CrashState) =>
     prefix >= 2 || kept.includes(0) || (torn.get(0)?.length ?? 0) > 0;
-  const { way } = oneMessage(t)((state) => (isOnDisk(state) ? holding('m') : notRecovered('not today')));
-  t.ok(way.broken.length > 0);
-  for (const broken of way.broken) t.match(broken, { recoveryFailure: 'not today', missing: [] });
+  const { strategyRun } = makeExploration(t)((state) =>
+    isOnDisk(state) ? holding('m') : notRecovered('not today'),
+  );
+  t.ok(strategyRun.broken.length > 0);
+  for (const broken of strategyRun.broken) t.match(broken, { recoveryFailure: 'not today', missing: [] });
 });
 
-t.test('what could not be mounted is neither judged nor counted as looked at', async (t) => {
-  const { way, events } = oneMessage(t)(() => ({ ...notRecovered('torn'), unmountable: true }));
-  t.ok(way.unmountable.length > 0);
-  t.equal(way.figures(1).distinct, 0);
+t.test('a disk that cannot be mounted is neither judged nor counted as inspected', async (t) => {
+  const { strategyRun, events } = makeExploration(t)(() => ({ ...notRecovered('torn'), unmountable: true }));
+  t.ok(strategyRun.unmountable.length > 0);
+  t.equal(strategyRun.figures(1).distinct, 0);
   t.same(events, []);
 });

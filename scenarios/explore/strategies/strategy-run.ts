@@ -11,115 +11,148 @@ import type { TimedOut } from '../inspectors/mount-inspector.js';
 import { RESTORE_ENDED_PREFIX } from '../inspectors/restore-service.js';
 import type { Job } from '../inspectors/worker-pool.js';
 
+/** Name of a strategy: `mount` recovers states with the restore program, `target` by a start of the target. */
 export type StrategyName = 'mount' | 'target';
 
-/** What was seen of one way of looking. */
+/** Figures of one strategy. */
 export interface StrategyFigures {
-  /** Crash states that were judged, each by a look at it or at an equal disk. */
+  /** Number of crash states that were judged, each by an inspection of its disk or of an equal disk. */
   states: number;
-  /** Different disks that were made, recovered and looked at. */
+  /** Number of different disks that were made, recovered and inspected. */
   distinct: number;
   seconds: number;
-  /** Of the different ones. */
+  /** Different disks per second. */
   statesPerSecond: number;
   workers: number;
+  /** Number of judged states by family. */
   families: Record<StateFamily, number>;
 }
 
-/** A crash state in which something is wrong. */
+/** A crash state that violates PP-13. */
 export interface Broken {
+  /** Address of the state in the log of the run; for a cut of a recovery, both addresses. */
   address: string;
   state: CrashState;
-  /** Ids of the messages that are gone. */
+  /** Ids of the messages that the state must hold and does not hold. */
   missing: string[];
-  /** The log of the recovery of which it is a cut. */
+  /** For a cut of a recovery: the file with the recovery's log in the evidence, and its number of entries. */
   recovery?: { log: string; end: number };
-  /** Why the target did not get up; empty when it did. */
+  /** Reason why the target did not recover; empty when it did. */
   recoveryFailure: string;
-  /** How many writes of it are named: the fewer, the easier to understand. */
+  /** Number of writes that the address names. A state with fewer of them is easier to understand. */
   namedWrites: number;
 }
 
+/** A crash state that was not judged because there was no time. */
 export interface TimedOutState extends TimedOut {
   state: string;
 }
 
+/** The options of a `StrategyRun`. */
 export interface StrategyRunOptions {
   strategy: StrategyName;
   model: CrashModel;
+  /** Number of entries that are complete at the earliest cut. Earlier cuts are not explored. */
   from: number;
   fingerprints: Fingerprints;
   random: Random;
   atRisk: AtRiskMessages;
   recorder: Pick<Recorder, 'record'>;
-  /** For cuts of a recovery: the address of the state that it began from, and what had to be there. */
+  /**
+   * For cuts of a recovery: the address of the state from which the recovery began, and its position in the
+   * log of the run. The position decides which messages must be there.
+   */
   parent?: { address: string; prefix: number; entriesBegun: number };
-  /** Looked at no more than so many different ones. */
+  /** Upper bound for the number of different disks that are inspected. */
   maxDistinct: number;
+  /** End of the time, in ms of `performance.now()`. */
   endMs: number;
   signal: AbortSignal;
   progress(line: string): void;
 }
 
-/** After the first state that is broken so many more, or so much time, are enough to find a small one. */
+/**
+ * Upper bounds for the search after the first broken state: number of broken states, and time in
+ * milliseconds. Within them the search finds a broken state that is easy to understand.
+ */
 const MAX_BROKEN_STATES = 200;
 const MAX_SEARCH_AFTER_BROKEN_MS = 4000;
-/** So many states in a row that were all seen before: there are hardly any others. */
+/** Number of known disks in a row after which the run ends: the log has hardly any other disks. */
 const MAX_KNOWN_IN_A_ROW = 20_000;
 const PROGRESS_MS = 2000;
-/** So many states are taken in the order of their cuts: a way that looks at few must see all parts of the log all the same. */
+/**
+ * Number of states that are sorted by cut position together. The strategy `target` inspects only a few
+ * states, so its batches are small: a run that ends early must still have reached all parts of the log.
+ */
 const BATCH_SIZE: Readonly<Record<StrategyName, number>> = { mount: 32, target: 4 };
 
-/** A state that is to be judged by the disk that it leaves. */
+/** A state that is judged when its disk, or an equal disk, has been inspected. */
 interface PendingState {
   state: CrashState;
-  /** Address of the state, in this log. */
+  /** Address of the state in the explored log, which may be the log of a recovery. */
   localAddress: string;
   family: StateFamily;
 }
 
-/** States of cuts at the same place that hold the same messages, nothing being wrong in any of them. */
+/** States with the same cut position and the same messages, none of which is broken. */
 interface EquivalentStates {
   event: Omit<Untimed<StateExplored>, 'equivalentStates'>;
   equivalentStates: number;
 }
 
-/** More than there can be sets of messages. */
+/** Upper bound for the number of different sets of messages. It makes the keys of `#equivalent` unique. */
 const MAX_LIVE_SETS = 2 ** 24;
 
+/** A disk whose fingerprint has occurred. */
 interface SeenDisk {
+  /** Undefined until the disk has been inspected. */
   inspection: Inspection | undefined;
+  /** States that wait for the inspection. */
   pending: PendingState[];
-  /** Of the cuts that leave it; few. */
+  /** Keys of the cuts that leave this disk. There are few, so a list is enough. */
   cuts: number[];
 }
 
-/** So many entries may have begun to reach the medium. */
+/** Returns the number of entries that may have begun to reach the medium in a state. */
 function reachedBy({ prefix, kept, torn }: CrashState): number {
   return prefix + (kept.at(-1) === prefix || torn.has(prefix) ? 1 : 0);
 }
 
-/** Where a state stands in the log of the run: so many entries were complete, and so many may have begun. */
+/**
+ * Returns the position of a state in the log of the run: the number of entries that were complete, and the
+ * number of entries that may have begun.
+ */
 export function logPositionOf(state: CrashState): { prefix: number; entriesBegun: number } {
   return { prefix: state.prefix, entriesBegun: reachedBy(state) };
 }
 
-/** A number for the two by which a state is judged: the prefix, and what it has entriesBegun. */
+/**
+ * Returns a number that identifies the position by which a state is judged. It is unique because
+ * `entriesBegun` is either `prefix` or `prefix` + 1.
+ */
 const cutKeyOf = (state: CrashState): number => state.prefix + reachedBy(state);
 
-/** The states of one log in one way: which come next, which are equal, what was found, how fast. */
+/**
+ * Explores the states of one log by one strategy. It chooses the states, recognises equal disks, judges the
+ * inspections, and counts.
+ */
 export class StrategyRun {
   readonly broken: Broken[] = [];
-  /** States whose filesystem could not be mounted, which says nothing about the target, and why. */
+  /** States whose filesystem could not be mounted, with the reason. They prove nothing about the target. */
   readonly unmountable: { state: string; why: string }[] = [];
-  /** States for which there was no time; they are not judged. */
+  /** States for which there was no time. They are not judged. */
   readonly timedOut: TimedOutState[] = [];
   readonly #options: StrategyRunOptions;
-  /** By the fingerprint of the disk. */
+  /** By fingerprint of the disk. */
   readonly #seen = new Map<number, SeenDisk>();
+  /** States that need their own inspection although an equal disk was inspected. */
   readonly #toReinspect: PendingState[] = [];
+  /** States without a problem, by position and messages; see `#countEquivalent`. */
   readonly #equivalent = new Map<number, EquivalentStates>();
-  /** What was found to be there, once each and numbered: the same few sets of messages come thousands of times. */
+  /**
+   * Every observed set of messages, stored once and with a number: the same few sets occur in thousands of
+   * states.
+   */
   readonly #heldBitSets = new Map<string, { heldBits: string; number: number }>();
   readonly #startMs = performance.now();
   readonly #families: Record<StateFamily, number> = {
@@ -132,9 +165,13 @@ export class StrategyRun {
   #endedMs: number | undefined;
   #states = 0;
   #distinct = 0;
+  /** Number of different disks that were given out for inspection. */
   #issued = 0;
   #firstBrokenMs = Number.POSITIVE_INFINITY;
-  /** How the program that restores has ended first, and whether any state came to another result. */
+  /**
+   * How the restore program ended by itself for the first time, and whether any state had another result. See
+   * `whyRestoreNeverWorked`.
+   */
   #restoreFailure: string | undefined;
   #hasOtherResult = false;
   #lastProgressMs = performance.now();
@@ -143,6 +180,9 @@ export class StrategyRun {
     this.#options = options;
   }
 
+  /**
+   * Returns whether to give out no more states: no time is left, the limit is reached, or enough is broken.
+   */
   shouldStop(): boolean {
     const nowMs = performance.now();
     const { endMs, maxDistinct, signal } = this.#options;
@@ -151,7 +191,7 @@ export class StrategyRun {
     return nowMs > endMs || this.#issued >= maxDistinct || signal.aborted || foundEnough;
   }
 
-  /** States that have to be looked at: the first of each disk. */
+  /** Yields the states that must be inspected: the first state of each different disk, and reinspections. */
   *jobs(): Generator<Job & { crash: CrashState }, void> {
     const { model, from, random, fingerprints } = this.#options;
     let knownInARow = 0;
@@ -161,7 +201,7 @@ export class StrategyRun {
       const seen = this.#seen.get(fingerprint);
       if (seen !== undefined) {
         knownInARow += 1;
-        // Judged already: the same disk, left by a cut at the same place.
+        // An equal disk with the same cut position has the same verdict.
         const cut = cutKeyOf(state);
         if (seen.cuts.includes(cut)) continue;
         seen.cuts.push(cut);
@@ -201,7 +241,7 @@ export class StrategyRun {
     }
   }
 
-  /** States that are judged by a look of their own, although an equal disk was looked at. */
+  /** Yields the states that need their own inspection although an equal disk was inspected. */
   *#reinspections(): Generator<Job & { crash: CrashState }, void> {
     for (
       let pending = this.#toReinspect.shift();
@@ -224,8 +264,9 @@ export class StrategyRun {
   }
 
   /**
-   * Judges a state by what was found in an equal disk. Who takes messages from a started target ends when those have come that
-   * the state of the look must hold: where a state must hold more, their absence shows nothing yet.
+   * Judges a state by the inspection of an equal disk. The consumer of a started target stops when it has
+   * received every message that the inspected state must hold. If this state must hold more messages, their
+   * absence proves nothing, and the state gets its own inspection.
    */
   #judgeByEqualDisk(pending: PendingState, inspection: Inspection): void {
     const { strategy, atRisk, parent } = this.#options;
@@ -238,19 +279,18 @@ export class StrategyRun {
     else this.#judge(pending, inspection);
   }
 
-  /** The address of a state of this log, in the run. */
+  /**
+   * Returns the address of a state of this log within the run: after the parent's address, if there is one.
+   */
   #addressOf(localAddress: string): string {
     const { parent } = this.#options;
     return parent === undefined ? localAddress : `${parent.address}>${localAddress}`;
   }
 
-  #judge(
-    { state, localAddress: own, family }: PendingState,
-    { unmountable, ...inspection }: Inspection,
-  ): void {
+  #judge({ state, localAddress, family }: PendingState, { unmountable, ...inspection }: Inspection): void {
     const { strategy, atRisk, recorder, parent } = this.#options;
     const position = parent ?? logPositionOf(state);
-    const address = this.#addressOf(own);
+    const address = this.#addressOf(localAddress);
     if (unmountable) {
       this.unmountable.push({ state: address, why: inspection.detail });
       return;
@@ -282,6 +322,7 @@ export class StrategyRun {
     });
   }
 
+  /** Returns the stored copy of a set of messages, and its number. */
   #internHeldBits(heldBits: string): { heldBits: string; number: number } {
     let known = this.#heldBitSets.get(heldBits);
     if (known === undefined) {
@@ -291,7 +332,11 @@ export class StrategyRun {
     return known;
   }
 
-  /** Counts a state with those that are judged like it; the first by its address is the one that is named. */
+  /**
+   * Counts a state together with those that have the same position and messages. The recorded event names
+   * the state whose address is first in the order of strings, so that it does not depend on the order in
+   * which workers answer.
+   */
   #countEquivalent(event: EquivalentStates['event']): void {
     const { number } = this.#internHeldBits(event.heldBits);
     const key = (event.prefix + event.entriesBegun) * MAX_LIVE_SETS + number;
@@ -321,21 +366,25 @@ export class StrategyRun {
     else this.#hasOtherResult = true;
   }
 
-  /** Why the target's program never worked: it has ended on every state, which says nothing about any of them. */
+  /**
+   * Returns how the restore program ended, if it ended by itself on every state; undefined otherwise. Such a
+   * program is broken itself, and its failures prove nothing about the states.
+   */
   whyRestoreNeverWorked(): string | undefined {
     return this.#hasOtherResult ? undefined : this.#restoreFailure;
   }
 
-  /** Nothing more comes: what was judged alike is recorded. */
+  /** Ends the run: records the equivalent states. No state may be judged after it. */
   end(): void {
     this.#endedMs = performance.now();
-    for (const { localAddress: own } of this.#toReinspect.splice(0))
-      this.timedOut.push({ state: this.#addressOf(own), hung: false });
+    for (const { localAddress } of this.#toReinspect.splice(0))
+      this.timedOut.push({ state: this.#addressOf(localAddress), hung: false });
     for (const { event, equivalentStates } of this.#equivalent.values())
       this.#options.recorder.record({ ...event, equivalentStates });
     this.#equivalent.clear();
   }
 
+  /** Returns the figures up to now, or up to the end of the run. */
   figures(workers: number): StrategyFigures {
     const seconds = ((this.#endedMs ?? performance.now()) - this.#startMs) / 1000;
     return {
