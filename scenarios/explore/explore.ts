@@ -250,7 +250,7 @@ async function runStrategy(exploration: Exploration, strategy: StrategyName): Pr
     random: seeded(options.seed).fork(`states-${strategy}`),
     atRisk: exploration.atRisk,
     recorder: exploration.recorder,
-    maxDistinct: Math.ceil((options.maxStates ?? Number.POSITIVE_INFINITY) * RUN_TIME_SHARE),
+    maxDistinct: options.maxStates ?? Number.POSITIVE_INFINITY,
     endMs,
     signal: options.signal,
     progress: options.progress,

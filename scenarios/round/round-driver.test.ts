@@ -3,12 +3,17 @@ import { join } from 'node:path';
 import t from 'tap';
 import type { Evaluation } from '../../conformance/checkers/evaluate.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
+import { Recorder } from '../../conformance/history/recorder.js';
+import { recordReceipts } from '../../conformance/protocols/receipts.js';
+import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
+import { powerCut } from '../../faults/power/power-cut.js';
 import { inProcessRuntime, inProcessTarget, type QueueDefect } from '../fixtures/in-process-runtime.js';
 import { TestWorkspace } from '../fixtures/kit.js';
 import { newRunId, Registry, registeredRuns } from '../host/registry.js';
 import { rerun } from '../replay/rerun.js';
 import type { CommandResult } from '../runtime/runtime.js';
+import { runRound } from './round.js';
 import type { PlannedInjection, Schedule } from './schedule.js';
 
 /** Far more than a round needs here: an injection waits for its confirmations, and not for the clock. */
@@ -175,4 +180,44 @@ t.test('an interrupted round stops the target and says that nothing was drained'
     { complete: false },
   );
   t.match(events.at(-1), { kind: 'run-ended', how: 'interrupted' });
+});
+
+t.test('a target whose messages are overdue is not drained while it is down for the next cut', async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  process.env.PLUGPULL_STATE = workspace.state;
+  const cut = { fault: 'power-cut', afterConfirms: 5, maxWaitMs: GENEROUS_MS } satisfies PlannedInjection;
+  const cutInRecovery = { ...cut, inRecovery: 0 };
+  const injections = [...Array<PlannedInjection>(7).fill(cut), cutInRecovery, cutInRecovery, cut, cut];
+  // The messages become overdue with the eighth cut, after which the target is not started before the ninth.
+  let cuts = 0;
+  const registry = new Registry(newRunId());
+  t.teardown(() => registry.close());
+  const recorder = new Recorder(join(workspace.dir, 'history.jsonl'));
+  t.teardown(() => recorder.close());
+  const { injections: executed, disk } = await runRound({
+    target: inProcessTarget(workspace, { faults: ['power-cut'] }),
+    protocol: await protocolOf('http'),
+    runtime: inProcessRuntime('delivers-late'),
+    schedule: { seed: 1, injections, disk: 'power', producers: 2, depth: 1 },
+    faults: new Map([['power-cut', powerCut]]),
+    power: 'blocklog',
+    filesystem: DEFAULT_FILESYSTEM,
+    dir: join(workspace.dir, 'round'),
+    number: 1,
+    recorder,
+    receipts: recordReceipts(recorder),
+    injectionsBefore: 0,
+    registry,
+    signal: new AbortController().signal,
+    startTimeoutMs: GENEROUS_MS,
+    lastFaultMs: Number.POSITIVE_INFINITY,
+    nowMs: () => performance.now() + (cuts < 8 ? -GENEROUS_MS : GENEROUS_MS),
+    progress: (line) => void (/^power-cut/.test(line) && cuts++),
+  });
+  disk.remove();
+  t.equal(executed, 9, 'the round ends at the first cut after which the target is up again');
+  const kinds = recorder.events.map(({ kind }) => kind);
+  t.equal(kinds.filter((kind) => kind === 'recovered').length, 7);
+  t.ok(kinds.lastIndexOf('drained') > kinds.lastIndexOf('recovered'), 'the drain comes after the recovery');
 });

@@ -53,6 +53,8 @@ export interface RoundOptions {
    * Moment (`performance.now()`) after which no further fault is tried, except the first one of the round.
    */
   lastFaultMs: number;
+  /** Clock by which messages become overdue. Default: `performance.now`. */
+  nowMs?(): number;
   progress(line: string): void;
 }
 
@@ -75,7 +77,7 @@ const CONFIRMS_AFTER_LAST_FAULT_TIMEOUT_MS = 1000;
 const DELIVERIES_BEFORE_HOLD = 60;
 const DELIVERIES_BEFORE_HOLD_TIMEOUT_MS = 600;
 /**
- * A message is overdue when it was confirmed before this many recoveries and before OVERDUE_MS, and is not
+ * A message is overdue when it was confirmed before this many recoveries and at least this long ago, and is not
  * consumed.
  */
 const OVERDUE_RECOVERIES = 6;
@@ -383,8 +385,9 @@ class Round {
    * nothing new.
    */
   #isSomethingOverdue(recoveries: Recoveries): boolean {
+    const { nowMs } = this.#options;
     const recoveredMs = recoveries.recoveryEndedMs(OVERDUE_RECOVERIES - 1);
-    const limitMs = performance.now() - OVERDUE_MS;
+    const limitMs = (nowMs?.() ?? performance.now()) - OVERDUE_MS;
     return (
       recoveredMs !== undefined &&
       this.#ledger.outstandingSinceMs(OVERDUE_MESSAGES) < Math.min(recoveredMs, limitMs)
