@@ -36,7 +36,7 @@ export class KitError extends Error {
   }
 }
 
-/** The message of anything that was thrown, as one line. */
+/** Returns the message of anything that was thrown, as one line. */
 export function messageOf(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   return text.replace(/\s+/g, ' ').trim();

@@ -1,7 +1,9 @@
 /** Exit codes of the commands of `plugpull`. README.md ("Exit codes") is the published table: a code never changes its meaning. */
 export const EXIT_CODES = {
   pass: 0,
-  /** A requirement was violated, a planted bug was not found, a certificate does not match its evidence. */
+  /**
+   * A requirement was violated, a planted bug was not found, or a certificate does not match its evidence.
+   */
   violation: 1,
   /** Wrong usage, or a file that the user gave is wrong. */
   usage: 2,
@@ -11,12 +13,14 @@ export const EXIT_CODES = {
   kitFailed: 4,
 } as const;
 
-/** The exit code of a command whose result is a verdict. */
+/** Exit code for each verdict, for commands whose result is a verdict. */
 export const VERDICT_EXIT_CODES = {
   pass: EXIT_CODES.pass,
   fail: EXIT_CODES.violation,
   'not-measured': EXIT_CODES.notMeasured,
 } as const;
 
-/** The shell's codes for a program that a signal ended: 128 plus the number of the signal. */
+/**
+ * Exit codes of a program that a signal ended, as a shell reports them: 128 plus the number of the signal.
+ */
 export const SIGNAL_EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;

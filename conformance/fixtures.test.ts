@@ -13,8 +13,8 @@ import { protocolOf } from './protocols/registry/registry.js';
 
 const MESSAGES = 24;
 /**
- * Time without an event that ends the wait for deliveries. It is longer than a lease of the fixtures (150 ms
- * here).
+ * Time after which the wait for deliveries ends if no event was recorded. It is longer than a lease of the
+ * fixtures (150 ms here).
  */
 const SILENCE_MS = 500;
 

@@ -18,7 +18,9 @@ export interface Service {
   pids(): number[];
   /** Sends a signal to every process of the service. Resolves to the number of processes that received it. */
   signal(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): Promise<number>;
-  /** Starts the service if it is down. `wrap` is put before its command (for example `strace …`). */
+  /**
+   * Starts the service if it is down. `wrap` is put before the service's command (for example `strace …`).
+   */
   start(wrap?: readonly string[], env?: Readonly<Record<string, string>>): Promise<void>;
   /** Resolves when no process of the service is left; rejects after `timeoutMs`. */
   waitForExit(timeoutMs: number): Promise<void>;
@@ -58,11 +60,11 @@ export interface FaultContext {
    */
   flood(on: boolean): void;
   /**
-   * Returns, by message id, a byte string that occurs only in that message. It lists the messages that are
-   * stored, confirmed and not yet delivered. `data-rot` uses it.
+   * Returns the messages that are stored, confirmed and not yet delivered: by message id, a byte string that
+   * occurs only in that message. `data-rot` uses these byte strings.
    */
   storedMarks(): ReadonlyMap<string, Buffer>;
-  /** Aborted when the run is interrupted. */
+  /** Signal that is aborted when the run is interrupted. */
   readonly signal: AbortSignal;
 }
 
@@ -86,7 +88,7 @@ export type Loss = 'all-lost' | 'prefix' | 'torn';
 
 /** The effect of a power cut, and the time in ms that each step took. */
 export interface CutReport {
-  /** Number of writes that no flush had covered at the cut. If it is 0, nothing could be lost. */
+  /** Number of writes that no flush had covered at the cut. If the number is 0, nothing could be lost. */
   unflushedWrites: number;
   /** One line for people: the position in the log, and what was flushed, lost, kept and torn. */
   detail: string;
@@ -109,17 +111,17 @@ export interface PowerDisk {
    */
   stop(): number | Promise<number>;
   /**
-   * Lets the disk continue, so that processes that wait for it can die. `cut` discards what it does from here
-   * on.
+   * Lets the disk continue, so that processes that wait for it can die. `cut` discards what the disk does
+   * from here on.
    */
   resume(): void | Promise<void>;
   /**
-   * Puts the disk into the state after a cut at that cut point, and mounts it again. No process may use it
-   * any more.
+   * Puts the disk into the state after a power cut at this cut point, and mounts it again. No process may use
+   * the disk any more.
    * @throws Error when something still uses the disk, or when it cannot be mounted again.
    */
   cut(cutPoint: number, loss: Loss, random: Random): Promise<CutReport>;
-  /** Undefined when the backend cannot make writes fail. */
+  /** Injector of write errors; undefined when the power backend cannot make writes fail. */
   readonly writeErrors: WriteErrorInjector | undefined;
 }
 
@@ -137,10 +139,10 @@ export interface WriteErrorInjector {
    */
   end(): Promise<void>;
   /**
-   * Unmounts the disk and mounts it again; afterwards it works. Without a preceding `end`, data that was only
-   * in memory is lost. After an `end`, the unmount writes the data whose write has not failed. No process may
-   * use the disk any more.
-   * @throws Error when a process still uses it.
+   * Unmounts the disk and mounts it again; afterwards the disk works. Without a preceding `end`, data that
+   * was only in memory is lost. After an `end`, the unmount writes the data whose write has not failed. No
+   * process may use the disk any more.
+   * @throws Error when a process still uses the disk.
    */
   remount(): Promise<void>;
 }
@@ -169,13 +171,12 @@ export interface Injection {
 /** The requirements of a fault on the round in which it is injected. */
 export interface Needs {
   /**
-   * `down`: the driver kills every process of the target first, and the fault works on the files that they
-   * left.
+   * `down`: the kit kills every process of the target first, and the fault works on the files that they left.
    */
   target: 'up' | 'down';
   /**
-   * `limited`: the data directory is on a separate filesystem whose size can be changed. `power`: it is on a
-   * disk whose power can be cut.
+   * `limited`: the data directory is on a separate filesystem whose size can be changed. `power`: the data
+   * directory is on a disk whose power can be cut.
    */
   disk: 'any' | 'limited' | 'power';
 }
@@ -198,7 +199,10 @@ export interface Fault {
    * that. The fault works without such a disk.
    */
   readonly preferredDisk?: 'power';
-  /** Called once per round, when the target is ready for the first time and has received no message yet. */
+  /**
+   * Prepares the fault for a round. Called once per round, when the target is ready for the first time and
+   * has received no message yet.
+   */
   prepare?(context: FaultContext): Promise<void>;
   /** Injects the failure, and resolves to what was done. */
   inject(context: FaultContext): Promise<Injection>;

@@ -24,5 +24,5 @@ export function straceAvailability(): Availability {
   };
 }
 
-/** The answer of a fault that every machine supports. */
+/** The availability of a fault that every machine supports. */
 export const AVAILABLE: Availability = { available: true };

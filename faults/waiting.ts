@@ -11,7 +11,7 @@ export async function sleep(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-/** Blocks this process, event loop included, for `ms` milliseconds. It also works in an exit handler. */
+/** Blocks this process, event loop included, for `ms` milliseconds. It can be called from an exit handler. */
 export function sleepSync(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }

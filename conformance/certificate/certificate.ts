@@ -28,14 +28,14 @@ export interface CertifiedRequirement {
    * measured it.
    */
   runs: Level[];
-  /** Number of hits by fault in these runs. */
+  /** Number of hits by fault in the runs that `runs` names. */
   faultsThatHit: Record<string, number>;
-  /** Number of confirmed undelivered messages at each crash of these runs. */
+  /** Number of confirmed undelivered messages at each crash of the runs that `runs` names. */
   atRiskAtCrashes: number[];
   seeds: number[];
 }
 
-/** One crash, and the numbers of messages at risk. */
+/** One crash of a certified run, with the numbers of messages that were at risk. */
 export interface CertifiedCrash {
   injection: number;
   fault: string;
@@ -59,7 +59,10 @@ export interface CertifiedRun {
   requirements: { id: string; verdict: Verdict; why: string }[];
 }
 
-/** PlugPull's own part of a certificate. */
+/**
+ * The kit's own data in a certificate, under the key EXTENSION: what the target claims, what was measured,
+ * and where. in-toto defines all other fields of the certificate.
+ */
 export interface CertificateBody {
   kitVersion: string;
   target: string;
@@ -73,7 +76,7 @@ export interface CertificateBody {
   requirements: CertifiedRequirement[];
   unclaimed: RequirementId[];
   runs: CertifiedRun[];
-  /** Where the runs were made. */
+  /** Machine, runtime and power backend of the runs. */
   environment: { runtime: string; power: string | null; filesystem: string; node: string; kernel: string };
   budgetMs: number;
   seed: number;

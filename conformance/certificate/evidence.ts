@@ -38,7 +38,10 @@ const MAX_HISTORY_BYTES = 2 ** 31;
 /** Upper bound of a file of the evidence, which is also the limit of one buffer. */
 const MAX_FILE_BYTES = 2 ** 31 - 1;
 
-/** The evidence has another format than this version of the kit reads: it is not called changed. */
+/**
+ * Error for evidence in a format that this version of the kit does not read. Such evidence is not reported as
+ * changed.
+ */
 export class EvidenceFormatError extends KitError {}
 
 /** Returns the path of the history of a level's run, relative to the certificate. */

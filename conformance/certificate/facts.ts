@@ -3,7 +3,10 @@ import { z } from 'zod';
 const LEVEL = z.enum(['process', 'torn', 'power', 'crash-states', 'errors']);
 const SHA256 = z.string().regex(/^[0-9a-f]{64}$/);
 
-/** Version of the layout of the evidence, and of the certificate that follows from it; others are refused. */
+/**
+ * Version of the layout of the evidence, and of the certificate that follows from it; evidence of any other
+ * version is refused.
+ */
 export const FACTS_FORMAT = 2;
 
 /**
@@ -23,11 +26,14 @@ export const Facts = z.strictObject({
   seed: z.number(),
   /** False where the processor is emulated. Claims about time are then not measured. */
   timeMeasured: z.boolean(),
-  /** Name of the target file in the copy of the target. */
+  /** Name of the target file in the copy of the target that the evidence contains. */
   targetFile: z.string(),
-  /** Programs that the target's commands call and that are not in its copy. */
+  /**
+   * Programs that the target's commands call and that are not among the files of the target that the evidence
+   * contains.
+   */
   programs: z.array(z.strictObject({ name: z.string(), path: z.string(), sha256: SHA256 })),
-  /** Images in which services ran, with their ids in the engine. */
+  /** Images in which services ran, with their ids on the container engine. */
   images: z.array(z.strictObject({ name: z.string(), sha256: SHA256 })),
   /** The runs, in the order in which they were made. */
   runs: z.array(

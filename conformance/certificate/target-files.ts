@@ -5,15 +5,18 @@ import type { Target } from '../target-file/definition.js';
 
 /** A file that is part of a target. */
 export interface TargetPart {
-  /** Current path. */
+  /** Current path of the file. */
   path: string;
-  /** Path in the copy, with `/` as separator. */
+  /** Path of the file in the copy of the target that the evidence contains, with `/` as separator. */
   name: string;
 }
 
 const MAX_FILES = 5000;
 const MAX_TOTAL_BYTES = 256 * 1024 * 1024;
-/** Replacement of `..` in the copy, because a path must not leave the copy. */
+/**
+ * Folder name that replaces `..` in the path of a copied file, because the path must not leave the copy of
+ * the target.
+ */
 const PARENT = '_parent';
 /** Matches `{dir}/PATH` in a word of a command. */
 const DIR_PATH = /\{dir\}\/([^\s'"{}:;,|&]+)/g;

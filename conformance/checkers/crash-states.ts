@@ -5,9 +5,12 @@ import type { Finding } from './verdict.js';
 /** A confirmed message and its positions in the log of disk writes. */
 interface AtRiskMessage {
   id: string;
-  /** Number of log entries that were complete when its confirmation had come. */
+  /** Number of log entries that were complete when the message was confirmed. */
   confirmedAtEntry: number;
-  /** Number of log entries that were complete when a receiver was first offered it; infinite if none was. */
+  /**
+   * Number of log entries that were complete when the message was first offered to a receiver; infinite if no
+   * receiver was offered it.
+   */
   offeredAtEntry: number;
 }
 
@@ -17,8 +20,8 @@ export function submittedIds(history: readonly HistoryEvent[]): string[] {
 }
 
 /**
- * The messages that were confirmed at a known position in the log. Answers which of them a crash state must
- * hold.
+ * The messages that were confirmed at a known position in the log. The methods return which of these messages
+ * a crash state must hold.
  */
 export class AtRiskMessages {
   readonly #ids: readonly string[];

@@ -2,7 +2,7 @@ import type { CrashScope, HistoryEvent } from '../history/events.js';
 
 /** A moment at which processes of the target stopped involuntarily. */
 export interface Crash {
-  /** Index of its event in the history. */
+  /** Index of the crash's event in the history. */
   position: number;
   atMs: number;
   /** Time of the last possible write. It equals `atMs` unless the disk was already refusing writes. */

@@ -6,9 +6,9 @@ import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
 
 /**
- * Time after the end of a session in which a target may still record its acceptances, in milliseconds. A crash
- * within it is not held against the target. It does not apply to targets that claim a number per session: that
- * claim already fixes what is recorded.
+ * Time after the end of a session in which a target may still record its acceptances, in milliseconds. A
+ * redelivery after a crash within this time is not a violation. The time does not apply to targets that claim
+ * a number per session: that claim already fixes what is recorded.
  */
 const RECORDING_GRACE_MS = 1000;
 

@@ -2,8 +2,8 @@ import type { RequirementId } from '../requirements/requirements.js';
 import type { Finding, Verdict, Violation } from './verdict.js';
 
 /**
- * Greatest number of violations in a finding. More are only counted: nobody reads 100,000 lost messages in a
- * report.
+ * Greatest number of violations in a finding. Further violations are only counted: a report with 100,000 lost
+ * messages is useless.
  */
 export const MAX_REPORTED_VIOLATIONS = 1000;
 
@@ -19,7 +19,7 @@ export class Violations {
   }
 }
 
-/** Makes a finding; without `violations` its list is empty. */
+/** Makes a finding. The finding's list of violations is empty when `violations` is not given. */
 export function makeFinding(
   requirement: RequirementId,
   verdict: Verdict,

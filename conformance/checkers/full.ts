@@ -9,7 +9,8 @@ export function checkFull(history: readonly HistoryEvent[]): Finding {
   let rejected = 0;
   let filled = 0;
   /**
-   * Phase of the run; answers are counted separately while the queue is full and after it has free space again.
+   * Phase of the run: before the queue is full, while it is full, or after it has free space again. Answers
+   * are counted separately for `full` and `room`.
    */
   let state: 'before' | 'full' | 'room' = 'before';
   let indefinite = 0;

@@ -9,11 +9,11 @@ import { missingRecipientCount, rottedIds } from './loss.js';
 /** One injection that hit, with the messages that were at risk at that moment. */
 export interface Hit {
   injection: number;
-  /** Index of its event in the history. */
+  /** Index of the injection's event in the history. */
   position: number;
-  /** Number of messages that were confirmed and not yet delivered. */
+  /** Number of messages that were confirmed and not yet delivered at the injection. */
   atRisk: number;
-  /** Number of messages that were submitted and not yet answered. */
+  /** Number of messages that were submitted and not yet answered at the injection. */
   inFlight: number;
 }
 
@@ -41,8 +41,8 @@ export function hitsOf(history: readonly HistoryEvent[], matches: (fault: string
 /**
  * Returns the confirmed messages that were lost because of a hit. Messages that the receiver refused
  * permanently or that were damaged on purpose are left out.
- * @param blamedHit maps the position of a confirmation to the hit that caused a loss of that message, if there
- * is one.
+ * @param blamedHit returns the hit to which the loss of a message is attributed, given the position of the
+ * message's confirmation; undefined if no hit caused it.
  */
 export function attributeLosses(
   history: readonly HistoryEvent[],
@@ -65,7 +65,10 @@ export function attributeLosses(
   return lost;
 }
 
-/** Returns a lookup for `attributeLosses`. It blames a hit if it is the first crash after the confirmation. */
+/**
+ * Returns a lookup for `attributeLosses`. The lookup returns a hit only if it is the first crash after the
+ * confirmation.
+ */
 export function nextHitLookup(
   history: readonly HistoryEvent[],
   hits: readonly Hit[],

@@ -99,13 +99,13 @@ export interface Delivered {
   id: string | null;
   sizeBytes: number;
   /**
-   * Digest of the message as it arrived, without header lines that a relay added; equals that of the submit
-   * only if unchanged.
+   * Digest of the message as it arrived, without header lines that a relay added; it equals the digest of the
+   * submit only if the message is unchanged.
    */
   digest: string;
   /**
-   * Recipients of this copy, as numbers from 0. A relay may split the recipients of a message among several
-   * transactions; only a second delivery to the same recipient is a duplicate.
+   * Recipients of this delivery, as numbers from 0. A relay may split the recipients of a message among
+   * several transactions; only a second delivery to the same recipient is a duplicate.
    */
   recipients: number[];
 }
@@ -138,16 +138,17 @@ export interface Refused {
 }
 
 /**
- * Push: the session of accepted deliveries ended, or continued so far that the target must have recorded them.
+ * Push: the session of accepted deliveries ended, or continued so far that the target must have recorded the
+ * deliveries.
  */
 export interface Settled {
   kind: 'settled';
   atMs: number;
   sequences: number[];
   /**
-   * `known`: the target ended the session in order, or continued as far as it can only after recording these
-   * deliveries.
-   * `broken`: the session broke before that; these messages were in delivery and may come again.
+   * `known`: the target ended the session in order, or continued the session so far that it must have
+   * recorded these deliveries. `broken`: the session broke before one of the two; these messages were in
+   * delivery and may come again.
    */
   how: 'known' | 'broken';
 }
@@ -176,8 +177,8 @@ export interface FaultInjected {
    */
   rotted: string[];
   /**
-   * Time before the crash during which the disk refused writes, in milliseconds. The target could record
-   * nothing in it.
+   * Time before the crash during which the disk refused writes, in milliseconds. During this time the target
+   * could record nothing.
    */
   failingMs: number;
 }
@@ -246,7 +247,10 @@ export interface Drained {
   complete: boolean;
 }
 
-/** Position in the log of disk writes at which an event was observed. Crash states are made from that log. */
+/**
+ * `confirmed`: the confirmation of the message had come at this position. `offered`: no receiver had been
+ * offered the message before this position.
+ */
 export interface LogPosition {
   kind: 'log-position';
   atMs: number;
@@ -255,7 +259,7 @@ export interface LogPosition {
    * `confirmed`: the confirmation had come by then. `offered`: no receiver had been offered the message before.
    */
   what: 'confirmed' | 'offered';
-  /** Number of log entries that were complete then. */
+  /** Number of log entries that were complete at this position. */
   entries: number;
 }
 
@@ -267,30 +271,37 @@ export interface StateExplored {
   kind: 'state-explored';
   atMs: number;
   /**
-   * Address of the state in the log; after a `>` its address in the log of a recovery from it. Enough to make
-   * it again.
+   * Address of the state in the log; after a `>` its address in the log of a recovery from it. The address is
+   * enough to make the state again.
    */
   state: string;
   /** Number of log entries that were complete at the power cut. */
   prefix: number;
   /** Number of log entries that may have begun to reach the medium: `prefix`, or one more. */
   entriesBegun: number;
-  /** Method of inspection. */
+  /**
+   * Method of inspection: `mount` asks the target's restore program, and `target` starts the target and
+   * consumes its messages.
+   */
   strategy: 'mount' | 'target';
   /** False when the target did not recover. */
   recovered: boolean;
   /**
-   * Messages that it held whole: one bit per submitted id, in order of submit, lowest bit of each byte first;
-   * base64.
+   * Messages that the target held whole: one bit per submitted id, in order of submit, lowest bit of each
+   * byte first; base64.
    */
   heldBits: string;
-  /** Number of messages that it held and that were never submitted, or were submitted with other content. */
+  /**
+   * Number of messages that the target held and that were never submitted, or were submitted with other
+   * content.
+   */
   wrongCount: number;
   /** Description of the problem, one line; empty if there is none. */
   detail: string;
   /**
-   * Number of further states with the same result, which are not listed. They are merged only if the target
-   * recovered and nothing was wrong: most disks that a power cut can leave hold the same messages.
+   * Number of further states with the same result as this one, which are not listed. States are merged only
+   * if the target recovered and nothing was wrong: most disks that a power cut can leave hold the same
+   * messages.
    */
   equivalentStates: number;
 }

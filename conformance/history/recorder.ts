@@ -35,8 +35,9 @@ export class Recorder {
   }
 
   /**
-   * Aborts, with a KitError as its reason, when the file can no longer be written; the run must then end. An
-   * exception would not do: most events come from timers and sockets, where no caller can catch it.
+   * Signal that is aborted, with a KitError as its reason, when the history file can no longer be written.
+   * The run must then end. An exception could not report this failure: most events come from timers and
+   * sockets, where no caller can catch an exception.
    */
   get failureSignal(): AbortSignal {
     return this.#failure.signal;

@@ -23,7 +23,7 @@ export interface Traces {
   byId: ReadonlyMap<string, Trace>;
   /** Deliveries without a readable id of the run. */
   unidentified: Delivery[];
-  /** Number of deliveries. */
+  /** Number of deliveries of all messages. */
   deliveries: number;
 }
 

@@ -80,8 +80,8 @@ export interface Identity {
   /** True if the bytes are a whole and unchanged message of this run. */
   intact: boolean;
   /**
-   * The carried digest if the message is intact; otherwise the digest of all bytes, which then differs from it;
-   * hex.
+   * Hex digest: the digest that the message carries if the message is intact, otherwise the digest of all
+   * bytes, which differs from the carried one.
    */
   digest: string;
 }

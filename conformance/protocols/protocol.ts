@@ -41,7 +41,10 @@ export interface DeliveryReply {
 
 /** Interface to which the receiver reports its observations; `recordReceipts` writes them into a history. */
 export interface Receipts {
-  /** Reports a whole message and returns its sequence number. `id` is null if no id of this run could be read. */
+  /**
+   * Reports a complete message that the receiver got, and returns the sequence number of this delivery. `id`
+   * is null if no id of this run could be read.
+   */
   delivered(what: { id: string | null; sizeBytes: number; digest: string; recipients: number[] }): number;
   consumed(sequence: number, id: string | null, how: 'answered' | 'unanswered' | 'accepted'): void;
   refused(sequence: number, id: string | null, permanent: boolean, detail: string): void;
@@ -55,13 +58,16 @@ export interface ReceiverOptions {
   receipts: Receipts;
   /** Returns the reply to the n-th delivery (from 1) of an id. It must be pure or seeded. Default: accept. */
   replyFor?: (id: string | null, delivery: number) => DeliveryReply;
-  /** Push: see `guarantee.inDeliveryPerSession`. */
+  /**
+   * Protocols that push: number of deliveries per session that the target may leave unrecorded
+   * (`guarantee.inDeliveryPerSession`).
+   */
   inDeliveryPerSession?: number;
 }
 
 /** The receiving side of a run. It survives every restart of the target. */
 export interface Receiver {
-  /** `host:port` for `{sink}`; '' for protocols that pull. */
+  /** Address `host:port` that replaces `{sink}`; '' for protocols that pull. */
   readonly sink: string;
   /**
    * Returns the number of deliveries that were not refused and that the target has not proven to have recorded.

@@ -65,7 +65,7 @@ export const LEVELS: readonly LevelRule[] = [
 
 /**
  * Returns the rule of a level.
- * @throws Error when there is no rule for it.
+ * @throws Error when there is no rule for the level.
  */
 export function ruleOf(level: Level): LevelRule {
   const rule = LEVELS.find((one) => one.level === level);

@@ -41,9 +41,9 @@ export interface Requirement {
   why: string;
   /** Patent paragraph, claim, RFC section, paper or target-file key that the requirement comes from. */
   source: string;
-  /** Scenarios and faults that create the situation in which it can be violated. */
+  /** Scenarios and faults that create the situation in which the requirement can be violated. */
   scenarios: string;
-  /** Observations in a history that show that it holds. */
+  /** Observations in a history that show that the requirement holds. */
   evidence: string;
   /** Observations that look like evidence and prove nothing. */
   notEvidence: string;
@@ -55,9 +55,15 @@ export interface Requirement {
    * not pass. For the grant of a level the field makes no difference.
    */
   byChance: boolean;
-  /** True when a target that does not claim the requirement can still get the level. The grant then names it. */
+  /**
+   * True when a target that does not claim the requirement can still get the level. The grant then names the
+   * requirement.
+   */
   waivable: boolean;
-  /** Whether a target claims it. Requirements that are not optional are claimed by every target. */
+  /**
+   * Returns whether a target claims the requirement. Every target claims the requirements that are not
+   * optional.
+   */
   isClaimedBy: (target: { guarantee: Guarantee; verify?: readonly string[] | undefined }) => boolean;
 }
 
@@ -86,11 +92,11 @@ export const REQUIREMENTS: readonly Requirement[] = [
     source:
       '[0017]; claim 1 (the confirmation follows the write); RFC 5321, section 6.1; Pillai et al., All File Systems Are Not Created Equal (OSDI 2014)',
     scenarios:
-      'Every scenario: a workload of 3 to 8 producers; receivers that are slow, hold deliveries back or refuse them; every fault that the target claims to survive.',
+      'Every scenario: 3 to 8 producers; receivers that are slow, that answer late, or that refuse messages; every fault that the target claims to survive.',
     evidence:
-      'Each confirmed id has an accepted delivery to every recipient. Exempt are messages that the receiver refused permanently, and messages that the kit damaged on purpose where they were stored.',
+      'Every recipient of each confirmed message accepted it. Two kinds of messages are exempt: those that a receiver refused permanently, and those whose stored bytes the kit damaged on purpose.',
     notEvidence:
-      'A message that was submitted and not confirmed. A message that is missing when the wait for deliveries ended early. A run in which no confirmed message was undelivered at any crash.',
+      'A message that was submitted and not confirmed. A missing message when the final wait proves nothing: the target had not recovered, or other deliveries still came when the wait reached its limit. A run in which no message was at risk at any crash.',
     needs: 'any',
     byChance: false,
     waivable: false,
@@ -101,14 +107,14 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'process',
     title: 'duplicates stay bounded',
     sentence:
-      'A target MUST NOT redeliver messages whose consumption it knew of, beyond the bound that it claims.',
+      'A target MUST NOT deliver a message again after it knew that the message was consumed, except as often as its claimed bound allows.',
     why: 'At-least-once delivery is easy for a queue that sends everything again for ever. Receivers pay for the duplicates.',
     source: '[0018, 0026]; RFC 5321, sections 4.5.3.2.6 and 6.1 (a lost answer causes duplicates)',
     scenarios: 'Every crash during deliveries; receivers that refuse, break the session, or do not answer.',
     evidence:
-      'The number of redeliveries per crash. A redelivery is a second delivery to the same recipient after a consumption that the target knew of. Messages that were in delivery at the crash are counted separately.',
+      'The number of duplicates per crash. [What counts as a duplicate](#what-counts-as-a-duplicate) says when the target knew of a consumption, and when a message was in delivery. A second delivery of a message that was in delivery at a crash is counted separately.',
     notEvidence:
-      'A second delivery of a message that was in delivery at a crash, or whose consumption was not answered. Both are allowed.',
+      'A second delivery of a message that was in delivery at a crash, or whose consumption the target did not answer. Both are allowed.',
     needs: 'any',
     byChance: false,
     waivable: true,
@@ -137,10 +143,10 @@ export const REQUIREMENTS: readonly Requirement[] = [
     why: 'A changed message is worse than a lost one, because nobody notices it.',
     source: 'Saltzer, Reed and Clark, End-to-End Arguments in System Design (TOCS 1984)',
     scenarios:
-      'Every scenario. The workload has messages of a few bytes and of several MiB, eight-bit and binary bytes, lines of the greatest length that RFC 5322 allows, lines of dots, many recipients, and messages that contain forged records.',
+      'Every scenario. The workload has messages of a few bytes and of several MiB, eight-bit and binary bytes, lines of the greatest length that RFC 5322 allows, lines of dots, and many recipients. Some messages contain forged records: bytes in the format in which the reference queue stores a message.',
     evidence:
       'The digest of every delivery equals the digest of its submit. Header lines that a relay adds in front are ignored.',
-    notEvidence: 'Equal sizes. A digest that the target computes itself.',
+    notEvidence: 'The fact that both messages have the same size. A digest that the target computes itself.',
     needs: 'any',
     byChance: false,
     waivable: false,
@@ -167,12 +173,12 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'process',
     title: 'nothing is delivered that was never submitted',
     sentence: 'A target MUST NOT deliver a message that was never submitted.',
-    why: 'A recovery that takes stale, torn or forged bytes for messages delivers mail that no producer wrote.',
+    why: 'A recovery that takes old, torn or forged bytes for a message delivers mail that no producer wrote.',
     source: '[0026]',
     scenarios:
-      'Every scenario. The workload has messages that contain forged records at record boundaries. A recovery must not deliver the forged records.',
+      'Every scenario. Some messages of the workload are full of forged records (see PP-4). Wherever the reference queue stores such a message, one forged record starts at a position at which a real record could start. A recovery must not deliver it.',
     evidence: 'Every delivery carries the id of a message that was submitted in this run.',
-    notEvidence: 'No delivery is ignored as noise: a delivery that carries no id of this run is a violation.',
+    notEvidence: 'Nothing is exempt. A delivery that carries no id of this run is a violation.',
     needs: 'any',
     byChance: false,
     waivable: false,
@@ -190,7 +196,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     scenarios:
       'The fault data-rot: while the target is down, the kit flips bits in stored messages that were confirmed.',
     evidence:
-      'No delivery of a message that was damaged on purpose differs from its submit. The target reports at least as many messages kept aside as are missing.',
+      'Every delivery of a message that the kit damaged equals its submit. The `verify` command of the target reports the number of messages that it kept aside. This number is at least the number of damaged messages that did not arrive.',
     notEvidence:
       'A flip in bytes that hold no message. A message that arrived intact because the target had read it before the damage.',
     needs: ['data-rot'],
@@ -207,7 +213,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     why: 'Producers can wait or go elsewhere only if they get a rejection. PP-1 covers messages that are lost meanwhile.',
     source: '[0017, 0028-0033]; RFC 5321, section 4.2.2 (reply 452)',
     scenarios:
-      'The fault full (receivers hold deliveries back while producers flood the target) and the fault disk-full (the filesystem shrinks to its used size).',
+      'The fault full: receivers answer nothing while producers flood the target. The fault disk-full: the filesystem shrinks to the bytes in use while producers flood the target.',
     evidence: 'Submits were rejected while the queue was full, and were confirmed afterwards.',
     notEvidence:
       'Timeouts and broken connections. A target with so much free space that it rejected nothing.',
@@ -222,13 +228,13 @@ export const REQUIREMENTS: readonly Requirement[] = [
     title: 'the index equals the data after restore',
     sentence:
       'After a restore the index of a target MUST hold exactly the valid records that were not consumed, and MUST be well formed.',
-    why: 'A wrong index can have no effect until the next crash, and then lose a message.',
+    why: 'A wrong index may do no harm until the next crash. That crash then loses a message.',
     source: '[0025, 0026]',
     scenarios:
       "The target's `verify` command, run after recoveries from kills, tears, index damage and power cuts.",
     evidence: "The target's own `verify` command, run after recoveries, reports no problem.",
     notEvidence:
-      'An inspection before the first recovery. A target without a `verify` command is not measured.',
+      'An inspection without a problem before the first recovery. A target without a `verify` command does not claim this requirement.',
     needs: FAULTS_WITH_RESTART,
     byChance: false,
     waivable: true,
@@ -276,9 +282,9 @@ export const REQUIREMENTS: readonly Requirement[] = [
     source:
       '[0017, 0042]; claim 1; Zheng et al., Understanding the Robustness of SSDs under Power Fault (FAST 2013)',
     scenarios:
-      'The fault power-cut, with either power backend: right after the install, under load, and during recovery.',
+      'The fault power-cut: right after the install, under load, and during recovery. One of two [power backends](../faults/README.md#power-backends) makes the cut, `blocklog` or `flakey`.',
     evidence:
-      'Power cuts that hit while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed before one of them.',
+      'Power cuts hit while messages were at risk. Each message that was confirmed before such a cut has an accepted delivery.',
     notEvidence: 'A SIGKILL of any number of processes: the kernel still writes what they had written.',
     needs: ['power-cut'],
     byChance: false,
@@ -295,10 +301,10 @@ export const REQUIREMENTS: readonly Requirement[] = [
     source:
       '[0017, 0025, 0026]; Pillai et al., All File Systems Are Not Created Equal (OSDI 2014); Mohan et al., CrashMonkey (OSDI 2018)',
     scenarios:
-      'One run is recorded below the filesystem. The kit makes the disks that the log allows and recovers the target on each: every prefix, all writes of an epoch but one, only one, torn writes, seeded subsets, and cuts during recovery.',
+      'One run is recorded below the filesystem: a log has an entry for each write and each flush. The kit makes the disks that a power cut could have left at each point of this log. Of the unflushed writes, such a disk lacks none, all, one, all but one, or a seeded choice. Some writes are torn. The target recovers on each disk. Some recoveries are cut too. [Crash states](../faults/README.md#crash-states) describes the model.',
     evidence:
-      'Recovered crash states with messages at risk, and the messages that the target held there. A message is at risk in a state if its confirmation came when the log had at most as many complete entries as at the cut, and if no receiver had been offered it by then. In all other states: the recovery.',
-    notEvidence: 'States before the first confirmation. States that equal one that was already inspected.',
+      'Crash states with messages at risk, and the messages that the target held there after its recovery. A message is at risk in a state if it was confirmed before the cut, and if no receiver was offered it before the cut. The time of a confirmation or offer is the number of log entries that were complete. In a state without a message at risk, the target must recover and must hold no message that was never submitted. States with equal disks are inspected once and counted each.',
+    notEvidence: 'A state before the first confirmation.',
     needs: ['crash-states'],
     byChance: false,
     waivable: false,
@@ -314,10 +320,11 @@ export const REQUIREMENTS: readonly Requirement[] = [
     source:
       '[0017]; claim 1; Rebello et al., Can Applications Recover from fsync Failures? (USENIX ATC 2020)',
     scenarios:
-      'The fault io-error. With strace: chosen msync, fsync, fdatasync and write calls of a service fail with EIO or ENOSPC, and then all processes are killed. On a disk behind dm-flakey: every write of the disk fails with EIO, and then all processes are killed and the disk is mounted again.',
+      'The fault io-error, in one of two ways. With strace: chosen msync, fsync, fdatasync and write calls of a service fail with EIO or ENOSPC, and then all processes are killed. With dm-flakey below the filesystem: every write to the disk fails with EIO, then all processes are killed, and the disk is mounted again.',
     evidence:
-      'Syncs and writes that failed while submits were under way, an accepted delivery of each message that was confirmed before the restart that followed, and confirmations after it.',
-    notEvidence: 'An error while nothing was under way. A failed call on which no confirmation depends.',
+      'Syncs or writes failed while submits were under way or messages were at risk. Each message that was confirmed before the restart has an accepted delivery. After the restart the target confirmed messages.',
+    notEvidence:
+      'An error while no submit was under way and no message was at risk. A failed call on which no confirmation depends.',
     needs: ['io-error'],
     byChance: false,
     waivable: false,
@@ -332,10 +339,10 @@ export const REQUIREMENTS: readonly Requirement[] = [
     why: 'A recovery that changes the stored state in place leaves the next recovery a state that no normal run produces.',
     source: 'Mohan et al., ARIES (TODS 1992) (repeating a restart gives the same result as one restart)',
     scenarios:
-      'The fault kill-recovery: all processes are killed, and killed again up to three times while they start.',
+      'The fault kill-recovery: all processes are killed. While they start again, they are killed again, one to three times.',
     evidence:
-      'Recoveries that were interrupted while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed before one of them.',
-    notEvidence: 'Any number of kills with a complete recovery between them.',
+      'Recoveries were interrupted while messages were at risk. Each message that was confirmed before such an interruption has an accepted delivery.',
+    notEvidence: 'Several kills, if a recovery completed between each two of them.',
     needs: ['kill-recovery'],
     byChance: true,
     waivable: false,
@@ -346,15 +353,15 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'torn',
     title: 'damaged unsynced bytes lose no message',
     sentence:
-      'A target MUST deliver each message that it had confirmed, although any sectors that were written and not synced hold their old bytes.',
-    why: 'A crash leaves some sectors of a write and not others. A recovery that trusts the first whole header loses what lies behind it.',
+      'A target MUST deliver each message that it had confirmed, even if any of the sectors that were written and not synced hold their old bytes.',
+    why: 'A crash leaves some sectors of a write on the disk and not others. So a record can have a new header and an old body. A recovery that trusts this header can misread or skip the records that follow it in the file.',
     source: '[0024-0026]; Pillai et al., All File Systems Are Not Created Equal (OSDI 2014)',
     scenarios:
-      'The fault tear: strace records which ranges were synced. In all other written ranges the kit puts the old bytes back into a seeded choice of sectors.',
+      'The fault tear: strace records which ranges of the files were synced. In all other ranges that were written, the kit draws sectors by the seed of the run. It puts the old bytes back into these sectors.',
     evidence:
-      'Tears that changed bytes while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed before one of them.',
+      'Tears changed bytes while messages were at risk. Each message that was confirmed before such a tear has an accepted delivery.',
     notEvidence:
-      'A moment at which everything was synced: there is nothing to tear, and the injection is a miss.',
+      'A moment at which everything was synced. Then there is nothing to tear, and the fault is a miss.',
     needs: ['tear'],
     byChance: true,
     waivable: false,
@@ -371,8 +378,8 @@ export const REQUIREMENTS: readonly Requirement[] = [
     scenarios:
       'The fault index-loss: while the target is down, its index files are removed, emptied, truncated, changed, or replaced by old copies.',
     evidence:
-      'Index damage that hit while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed before it.',
-    notEvidence: 'Damage to files that hold messages, which PP-7 covers.',
+      'The index was damaged while messages were at risk. Each message that was confirmed before such damage has an accepted delivery.',
+    notEvidence: 'Damage to files that hold messages. PP-7 covers it.',
     needs: ['index-loss'],
     byChance: true,
     waivable: true,
@@ -389,8 +396,8 @@ export const REQUIREMENTS: readonly Requirement[] = [
     scenarios:
       'The fault clock: services start with a wrong wall clock, which then jumps by up to 90 days in either direction. The monotonic clock does not change.',
     evidence:
-      'Jumps that reached a process while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed before one of them.',
-    notEvidence: 'A program that does not load the library that changes its clock.',
+      'Clock jumps reached a process while messages were at risk. Each message that was confirmed before such a jump has an accepted delivery.',
+    notEvidence: 'A jump for a program that did not load libfaketime, the library that changes its clock.',
     needs: ['clock'],
     byChance: true,
     waivable: false,
@@ -401,13 +408,13 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'errors',
     title: 'a full disk loses no message',
     sentence:
-      'A target whose disk is full MUST deliver each message that it has confirmed, before and while the disk was full, although it is then killed.',
+      'A target whose disk is full and that is then killed MUST deliver, after a restart, each message that it confirmed before the kill.',
     why: 'A target that ignores ENOSPC confirms from memory. The next crash shows it.',
     source: '[0017]; Rebello et al., Can Applications Recover from fsync Failures? (USENIX ATC 2020)',
     scenarios:
-      'The fault disk-full: the filesystem shrinks to its used size, producers flood the target, and all processes are killed while receivers have taken nothing.',
+      'The fault disk-full: the filesystem shrinks to the bytes in use, and producers flood the target. All processes are killed before receivers have taken a message.',
     evidence:
-      'Disks that were full while confirmed messages were undelivered, and an accepted delivery of each message that was confirmed before the kill.',
+      'The disk was full while messages were at risk. Each message that was confirmed before the kill has an accepted delivery.',
     notEvidence:
       'A filesystem that had free space left. Messages that were confirmed after it had free space again.',
     needs: ['disk-full'],

@@ -9,41 +9,92 @@ export function specText(): string {
 const HEAD = `# What a durable message queue must do
 
 This is the contract that PlugPull measures. It is generated from \`requirements.ts\`, and a test fails if the two differ.
-The words MUST and MUST NOT have the meaning of RFC 2119. A submit has one of three outcomes: _confirmed_ (the target
-answered yes), _rejected_ (it answered no) or _indefinite_ (anything else). A message is _consumed_ when its receiver has
-accepted it. At a crash, a message is _at risk_ if it was confirmed and not yet delivered.
+The words MUST and MUST NOT have the meaning of RFC 2119.
 
 Sources: a number in brackets, such as [0017], is a paragraph of the patent application "Synchronous Message Queues"
 (Gemini Mobile Technologies, US 2005/0223163 A1). "Claim 1" is the first of its claims.
 
-PlugPull evaluates the requirements that a target claims, and no others. Each of them passes, fails, or is not measured.
-A requirement that was not measured never counts as passed. The verdict of a run is
+## Terms
 
-- **fail** if a claimed requirement failed, in or out of the scope of the run;
-- otherwise **not-measured** if no message was confirmed, if no fault hit, or if no confirmed message was undelivered at
-  any crash; also if a claimed requirement in the scope of the run was not measured. A requirement is in scope if the run
-  tried one of the faults that it needs. Some situations cannot be forced: their requirements are reported and do not
-  change the verdict;
-- otherwise **pass**. This covers the requirements that were measured, and no others.`;
+| term | meaning |
+|---|---|
+| target | the message queue under test |
+| claim | a promise in the target file: which faults the target survives, and within which bounds |
+| confirmed, rejected, indefinite | the three outcomes of a submit: the target answered yes; it answered no; anything else, such as no answer |
+| accepted, consumed | the receiver accepted a delivery; the message is then consumed |
+| crash | a fault stops processes of the target, or its whole machine |
+| hit, miss | a fault is a hit if it had its effect, for example if it killed a process; otherwise it is a miss ([every fault](../faults/README.md#every-fault)) |
+| at risk | a message is at risk if it is confirmed and not yet consumed: a crash could lose it |
+| recovery | what the target does from its restart after a crash until it is ready |
+| restore | the part of a recovery that makes the index agree with the data |
+| record | one message as it is stored in the files of the target |
+| index | data by which the target finds its records, and which it can rebuild from them |
+| sync | a call by which a program asks for its writes to be put on the disk, such as \`fsync\`; *unsynced* bytes were written, and no completed sync covers them |
+| flush | the command by which the kernel makes the drive empty its cache |
+| sector | 512 bytes, the unit that a disk writes as a whole |
+| torn | only some sectors of a write are on the disk |
+| crash state | one disk that a power cut could have left |
+| seed | the number from which a run draws every random choice; a *seeded* choice is the same when the seed is the same |
+| gate, certificate | \`plugpull gate\` tries the claimed faults in one run; \`plugpull certify\` makes a run for each level and writes a certificate |
+
+## Verdict
+
+PlugPull evaluates the requirements that a target claims, and no others. Each of them passes, fails, or is not measured.
+A requirement that was not measured never counts as passed.
+
+A requirement is *in scope* of a run if the run tried one of the faults that the requirement names below. The verdict of a
+run is the first of these that applies:
+
+1. **fail**: a claimed requirement failed. A requirement that is not in scope counts too.
+2. **not-measured**: the run proves nothing. No message was confirmed; or no fault hit; or there were crashes, and no
+   message was at risk at any of them.
+3. **not-measured**: a claimed requirement in scope was not measured. Requirements whose situation a run cannot force are
+   excepted (*May stay unmeasured* below). The report then shows that they were not measured, and the verdict does not
+   change.
+4. **pass**: the requirements that were measured passed. The verdict says nothing about the others.
+
+PP-12 and PP-15 to PP-19 are about one kind of fault. Each counts a lost message if this fault was the first crash after the
+confirmation. PP-14 does the same for disk errors. PP-1 counts every lost message.`;
 
 const TAIL = `## What counts as a duplicate
 
-A delivery is a duplicate if the same recipient had consumed the message before and the target knew it. With a protocol
-that pulls, the target knew it once it had answered the consumption. With a protocol that pushes, it knew it once the
-session of the delivery had ended in order, or had continued for more messages than the target claims to leave unrecorded
-(\`inDeliveryPerSession\`). An acceptance in a session that broke, or that was open at a crash, was in delivery: the
-message may come again and is counted separately. A target that claims no number per session has one second after the end
-of a session to record the acceptances.`;
+A delivery is a duplicate if the same recipient consumed the message before, and the target knew it. The protocol decides
+when the target knew it:
+
+- **Pull** (the receiver asks for messages): when the target has answered the consumption.
+- **Push** (the target sends messages in a session, for example over SMTP): when the session of the delivery has ended in
+  order. Within a session, the target knew it when the receiver had accepted enough further messages of that session.
+  \`inDeliveryPerSession\` in the target file gives their number: it is the most accepted messages of a session that the
+  target may not have recorded yet. AMQP has [another proof](protocols/amqp/README.md).
+
+Until then the message is *in delivery*. If the session breaks, or if a crash comes before the target knew it, the message
+may come again. Such a second delivery is not a duplicate and is counted separately. The same is true when a consumption
+got no answer.
+
+A target that does not claim \`inDeliveryPerSession\` has one more second: a message is still in delivery if the crash comes
+within one second after the end of its session.
+
+The [bounds of the target file](README.md#target-file) say how many duplicates are allowed.`;
 
 function levelsSection(): string {
   return [
     '## Levels',
     '',
-    'A certificate grants levels. A run of the gate does not. A level is granted if all of this holds for a run with the faults',
-    'of the level: each of these faults hit; no requirement failed; PP-1, PP-2, PP-4, PP-6 and every requirement of the level',
-    'were measured with confirmed messages at risk, and passed; the required levels are granted. (The run of the level',
-    'crash-states measures only the requirements of that level.) One requirement that was not measured prevents the grant.',
-    'A target may leave the requirements in parentheses and the optional faults unclaimed; the certificate then names them.',
+    'A level is a set of requirements, with the faults under which they must hold. `plugpull certify` makes one run for each',
+    'level, with the faults of that level, and the certificate grants levels. A run of the gate grants none. A level is granted',
+    'if all of this is true:',
+    '',
+    '- The required levels are granted.',
+    '- The target claims to survive each fault of the level. It may leave the optional faults unclaimed.',
+    '- Each fault of the level that the target claims hit in the run.',
+    '- No claimed requirement failed in the run.',
+    '- Every claimed requirement of the level was measured and passed. So were PP-1, PP-2 (if claimed), PP-4 and PP-6. The run of',
+    '  the level crash-states is an exception: it must measure PP-13 only.',
+    '- Messages were at risk at a crash of the run.',
+    '',
+    'The requirements in parentheses are optional: the target need not claim them. The certificate names the optional',
+    'requirements and faults of a level that the target does not claim. All other requirements of a level must be measured,',
+    'including those that may stay unmeasured in a run of the gate. A single one that was not measured prevents the grant.',
     '',
     '| level | the requirements hold when | required levels | faults | optional faults | requirements |',
     '|---|---|---|---|---|---|',
@@ -74,7 +125,7 @@ function levelSection({ level }: LevelRule): string[] {
 function requirementSection(requirement: Requirement): string {
   const { id, title, sentence, why, source, scenarios, evidence, notEvidence } = requirement;
   const { needs, byChance, waivable } = requirement;
-  const faults = needs === 'any' ? 'any' : needs.join(', ');
+  const scope = needs === 'any' ? 'every run' : `a run that tries one of these faults: ${needs.join(', ')}`;
   return [
     `### ${id}: ${title}`,
     '',
@@ -85,7 +136,8 @@ function requirementSection(requirement: Requirement): string {
     `- Measured by: ${scenarios}`,
     `- Evidence: ${evidence}`,
     `- Does not count: ${notEvidence}`,
-    `- In scope if a run tries: ${faults}${byChance ? ' (a run cannot force the situation)' : ''}`,
+    `- In scope of: ${scope}`,
+    ...(byChance ? ['- May stay unmeasured: a run cannot force the situation.'] : []),
     ...(waivable ? ['- Optional: a target that does not claim it can still get the level.'] : []),
   ].join('\n');
 }

@@ -22,7 +22,7 @@ const PULL_TIMEOUT_MS = 120_000;
 const ROOT_TIMEOUT_MS = 300_000;
 
 /**
- * Returns a base image with this version of Node. It is made from a slim Node image if a registry has it,
+ * Returns a base image with this version of Node. It is made from a slim Node image if a registry has one,
  * otherwise from Debian packages.
  */
 export async function baseImage(

@@ -1,13 +1,13 @@
 import { spawn } from 'node:child_process';
 import type Dockerode from 'dockerode';
 
-/** One line of the output of an engine during a build. */
+/** One line of the output of a container engine that builds an image. */
 interface BuildLine {
   stream?: string;
   error?: string;
 }
 
-/** Options of a build, as the engine's API names them. */
+/** Options of a build, as the container engine's API names them. */
 export interface BuildOptions {
   tag: string;
   buildargs?: Record<string, string>;
@@ -15,7 +15,7 @@ export interface BuildOptions {
   labels?: Record<string, string>;
 }
 
-/** Returns whether the engine has an image with this name. */
+/** Returns whether the container engine has an image with this name. */
 export async function hasImage(engine: Dockerode, name: string): Promise<boolean> {
   try {
     await engine.getImage(name).inspect();
@@ -27,7 +27,7 @@ export async function hasImage(engine: Dockerode, name: string): Promise<boolean
 }
 
 /**
- * Builds the Dockerfile in `dir` with the engine's built-in builder, which needs no network.
+ * Builds the Dockerfile in `dir` with the container engine's built-in builder, which needs no network.
  * @throws Error with the last lines of the engine's output.
  */
 export async function buildImage(

@@ -113,7 +113,7 @@ function filesBelow(folder: string, to: string, wanted: (entry: Dirent) => boole
 /** An installed npm package that has to be in an image, with everything in its folder. */
 interface InstalledPackage {
   name: string;
-  /** Absolute path. */
+  /** Absolute path of the package's folder. */
   folder: string;
 }
 

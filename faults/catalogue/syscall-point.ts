@@ -8,14 +8,17 @@ import { CALL_KINDS, SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
 /** One system call in the run of a service, and the fault that is injected there. */
 export interface SyscallPoint {
   service: string;
-  /** Kind of the call; `sync` or `write` when the fault is an error. */
+  /** Kind of the system call; `sync` or `write` when the injected fault is an error. */
   kind: string;
-  /** The call is the n-th of that kind that a thread of the service makes after the start; from 1. */
+  /**
+   * Position of the call: the n-th call of its kind that a thread of the service makes after the start; from
+   * 1.
+   */
   nth: number;
   what: 'kill' | 'EIO' | 'ENOSPC';
 }
 
-/** Returns the system calls that an error at a call of that kind makes fail. */
+/** Returns the system calls that an error at a call of this kind makes fail. */
 export function callsToFail(kind: string): typeof SYNC_CALLS | typeof WRITE_CALLS {
   return kind === 'sync' ? SYNC_CALLS : WRITE_CALLS;
 }

@@ -22,7 +22,10 @@ const MAX_SINGLED_OUT = 64;
  * leaves open.
  */
 const MAX_CUT_WEIGHT = 64;
-/** An epoch with at most this number of optional writes counts as small. */
+/**
+ * Largest number of optional writes of a small epoch. In a small epoch random states mostly tear a write,
+ * because the other families already have every state with only whole writes.
+ */
 const SMALL_EPOCH_WRITES = 3;
 
 /**
@@ -197,9 +200,9 @@ function firstAbove(sums: readonly number[], number: number): number {
 class OptionalWrites {
   readonly #model: CrashModel;
   readonly #indices: number[] = [];
-  /** By prefix: number of these writes before it. */
+  /** By prefix: number of optional writes before it. */
   readonly #countBefore: Int32Array;
-  /** By prefix: number of sectors of these writes. */
+  /** By prefix: number of sectors of the optional writes before it. */
   readonly #sectorsBefore: Float64Array;
 
   constructor(model: CrashModel) {
@@ -217,7 +220,7 @@ class OptionalWrites {
     }
   }
 
-  /** Returns the same numbers as `optional` of the model. */
+  /** Returns the entry numbers of the optional writes of a cut: the result of `CrashModel.optional`. */
   optionalAt(prefix: number): number[] {
     return this.#indices.slice(
       this.#countBefore[this.#model.durablePrefix(prefix)],

@@ -22,9 +22,12 @@ interface EntrySectors {
  */
 export class Fingerprints {
   readonly #recording: Recording;
-  /** By entry number; undefined for an entry that writes nothing. */
+  /** Sectors by entry number; undefined for an entry that writes nothing. */
   readonly #entrySectors: (EntrySectors | undefined)[] = [];
-  /** By entry number: sum over all sectors when every entry before it is on the medium; two words each. */
+  /**
+   * Hash sums of all sectors by entry number, for the disk on which every entry before that number is on the
+   * medium; two words each.
+   */
   readonly #sums: Uint32Array;
   /** Hashes of the sectors in the base image; two words each. */
   readonly #base: Uint32Array;
@@ -108,8 +111,8 @@ export class Fingerprints {
   }
 
   /**
-   * Updates `#durable` to all entries before `entry` being on the medium. It is cheap when `entry` is near
-   * the last one.
+   * Updates `#durable` to the disk on which every entry before `entry` is on the medium. The update is cheap
+   * when `entry` is near the entry of the previous call.
    */
   #advanceTo(entry: number): void {
     if (entry < this.#durableBefore) {
@@ -130,8 +133,8 @@ export class Fingerprints {
 
   /**
    * Returns the fingerprint of a state. States with equal disks have equal fingerprints. Two different disks
-   * have the same one with a probability of 2^-53. It is faster when the states come in the order of their
-   * cuts.
+   * have the same fingerprint with a probability of 2^-53. The calls are faster when the states come in the
+   * order of their cuts.
    */
   of(state: CrashState): number {
     const { model } = this.#recording;

@@ -29,8 +29,8 @@ export function openRecording(path: string, end?: number): Recording {
 
 /**
  * Makes the disk of a crash state.
- * @param image path of a file with the device as it was when the recording began. It is changed into the
- *   crash state.
+ * @param image path of a file with the device as it was when the recording began. The file is changed into
+ *   the crash state.
  * @throws RangeError when no power cut can leave that state.
  */
 export function materialise({ log, model }: Recording, state: CrashState, image: string): void {

@@ -13,11 +13,13 @@ export interface StateDiskOptions {
   base: string;
   baseAt: number;
   /**
-   * Paths of two files on the filesystem of `base`; it is fastest if the filesystem can share blocks. The
-   * loop device `device` is already attached to `image`.
+   * Path of a file for the image with the writes that are certainly on the medium. It is on the filesystem of
+   * `base`; copies are fastest if that filesystem can share blocks.
    */
   stable: string;
+  /** Path of a file for the image of the current state, on the filesystem of `base`. */
   image: string;
+  /** Path of the loop device that is already attached to `image`. */
   device: string;
   mountPoint: string;
   filesystem: Filesystem;

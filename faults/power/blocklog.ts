@@ -23,13 +23,19 @@ export interface BlocklogDiskOptions {
   sizeBytes: number;
   filesystem: Filesystem;
   /**
-   * Device or image of `sizeBytes` bytes whose content the disk starts with, as a copy; default: an empty
+   * Device or image of `sizeBytes` bytes whose content is copied to the disk at the start. Default: an empty
    * filesystem.
    */
   from?: string;
-  /** False: the same disk without the log, to measure the cost of recording. Its power cannot be cut. */
+  /**
+   * False makes the same disk without the log, to measure the cost of recording. The power of such a disk
+   * cannot be cut.
+   */
   recorded: boolean;
-  /** Added to the daemon's environment, so that the daemon can be recognised as part of this run. */
+  /**
+   * Variables that are added to the daemon's environment, so that the daemon can be recognised as part of
+   * this run.
+   */
   env: Readonly<Record<string, string>>;
   registry: PowerResourceRegistry;
 }
@@ -43,7 +49,7 @@ export interface BlocklogDiskOptions {
 export class BlocklogDisk implements PowerDisk {
   readonly backend = 'blocklog';
   readonly killsTarget = false;
-  /** Not supported: the log holds only requests that succeeded, so it cannot show an error. */
+  /** Undefined: this backend cannot make writes fail, because its log holds only requests that succeeded. */
   readonly writeErrors = undefined;
   readonly #options: BlocklogDiskOptions;
   readonly #files: {
@@ -151,7 +157,10 @@ export class BlocklogDisk implements PowerDisk {
     return this.#requireLog().completeEntries();
   }
 
-  /** Removes everything. It works in any state, may be called twice, and does not need the event loop. */
+  /**
+   * Removes everything. It can be called in any state, more than once, and from an exit handler, because it
+   * does not need the event loop.
+   */
   remove(): void {
     this.#detach();
     unmount(this.#files.control);
@@ -198,8 +207,8 @@ export class BlocklogDisk implements PowerDisk {
   }
 
   /**
-   * Detaches from the top down, so that the daemon has completed every request before it ends, and its log is
-   * complete.
+   * Detaches the layers of the disk from the top down, so that the daemon has completed every request before
+   * it ends, and its log is complete.
    */
   #detach(): void {
     this.resume();

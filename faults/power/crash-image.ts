@@ -7,13 +7,13 @@ import type { LogEntry, WriteLog } from '../write-log/reader.js';
 export interface CutResult {
   /** Number of complete entries of the log at the cut. */
   entries: number;
-  /** Number of those entries that are on the medium because a flush came after them. */
+  /** Number of complete entries that are on the medium because a flush came after them. */
   flushedEntries: number;
-  /** Number of writes between the last flush and the cut. These could be lost. */
+  /** Number of writes between the last flush and the cut. These writes could be lost. */
   unflushedWrites: number;
   /** Number of the unflushed writes that are on the medium as a whole. */
   keptWrites: number;
-  /** Number of sectors that are on the medium of one more write, which was torn. */
+  /** Number of sectors of the torn write that are on the medium; 0 without a torn write. */
   tornSectors: number;
   /** Bytes of the writes before the cut that are not on the medium as a whole. */
   lostBytes: number;
@@ -22,10 +22,10 @@ export interface CutResult {
 const CHUNK_BYTES = 1 << 20;
 
 /**
- * Puts both images of a disk into the state after a power cut. Before, `stable` holds the device as it was
- * when the recording began, and `live` as it is now. Afterwards both hold everything that a flush or FUA
- * covers, and those writes since the last flush that `loss` leaves. The time depends on the size of the log,
- * not on the size of the device.
+ * Puts both images of a disk into the state after a power cut. Before the call, `stable` holds the device as
+ * it was when the recording began, and `live` as it is now. After the call, both hold everything that a flush
+ * or FUA covers, and those writes since the last flush that `loss` leaves. The time depends on the size of
+ * the log, not on the size of the device.
  * @param cutAt number of log entries that were complete at the cut.
  */
 export function cutPower(

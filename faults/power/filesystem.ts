@@ -73,7 +73,7 @@ const ioctl = libc.func('int ioctl(int fd, ulong request, _In_ uint32_t *argumen
   request: number,
   argument: readonly number[],
 ) => number;
-/** ioctl FS_IOC_GOINGDOWN: the filesystem writes nothing more after it; not even its log is flushed. */
+/** ioctl FS_IOC_GOINGDOWN: the filesystem writes nothing more after this call, not even its log. */
 const FS_IOC_GOINGDOWN = 0x8004587d;
 const GOING_FLAGS_NOLOGFLUSH = 2;
 
@@ -90,8 +90,8 @@ export function dropFilesystem(mountPoint: string): boolean {
 }
 
 /**
- * As `dropFilesystem`, but also when a process still uses the filesystem. For one that is not needed any
- * more.
+ * Unmounts a filesystem as `dropFilesystem` does, even when a process still uses it. Only for a filesystem
+ * that is not needed any more.
  */
 export function forceDropFilesystem(mountPoint: string): boolean {
   if (!mountPoints().has(mountPoint)) return false;

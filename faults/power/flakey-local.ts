@@ -77,7 +77,10 @@ export class LocalFlakeyDisk implements PowerDisk {
     return this.#requireDisk().writeErrors;
   }
 
-  /** Removes everything. It works in any state, may be called twice, and does not need the event loop. */
+  /**
+   * Removes everything. It can be called in any state, more than once, and from an exit handler, because it
+   * does not need the event loop.
+   */
   remove(): void {
     removeMapping(mappingPath(this.#options.name), () => dropFilesystem(this.#options.mountPoint));
     detachLoops(this.#image);

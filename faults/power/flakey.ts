@@ -16,18 +16,21 @@ export interface FlakeyDiskOptions {
   mountPoint: string;
   filesystem: Filesystem;
   /**
-   * Shell lines that kill every process of the target on that machine. They run while the disk is stopped.
+   * Shell lines that kill every process of the target on `host`. The lines run while the disk is stopped.
    * Undefined when the caller kills the processes between `stop` and `resume`.
    */
   killAll?: string;
 }
 
 const SCRIPT_TIMEOUT_MS = 60_000;
-/** Up for 60 s, then down for 0 s: a device that never fails. */
+/** Table of a device that never fails: up for 60 s, then down for 0 s. */
 const HEALTHY_TABLE = '60 0';
-/** Always down: writes and flushes are dropped, and answered as if they had succeeded. */
+/**
+ * Table of a device that is always down: writes and flushes are dropped, and answered as if they had
+ * succeeded.
+ */
 const DROPPING_TABLE = '0 60 1 drop_writes';
-/** Always down: every write and flush is answered with EIO. */
+/** Table of a device that is always down: every write and flush is answered with EIO. */
 const FAILING_TABLE = '0 60 1 error_writes';
 
 /**
@@ -72,8 +75,8 @@ MOUNT
 `;
 
 /**
- * Stops the disk. The kernel waits for writes in flight and holds back the rest. It does not write back dirty
- * pages.
+ * Script that stops the disk. The kernel waits for writes in flight and holds back the rest. It does not
+ * write back dirty pages.
  */
 const STOP = `${SCRIPT_HEAD}
 suspend
@@ -84,9 +87,9 @@ load ${DROPPING_TABLE}
 resume`;
 
 /**
- * Completes the cut. The unmount writes dirty pages to the device, which drops them. A device that is still
- * in use after the unmount would keep dirty pages alive, and they would survive the cut. The script fails
- * then, because a pass would be wrong.
+ * Script that completes the cut. The unmount writes dirty pages to the device, which drops them. A device
+ * that is still in use after the unmount would keep dirty pages alive, and they would survive the cut. The
+ * script fails then, because a pass would be wrong.
  */
 const CUT = `${SCRIPT_HEAD}
 before=$(writes)
@@ -97,8 +100,8 @@ change ${HEALTHY_TABLE}
 MOUNT`;
 
 /**
- * Makes writes fail. The writes are counted while the disk is stopped, so that no write can fail before the
- * count.
+ * Script that makes writes fail. The writes are counted while the disk is stopped, so that no write can fail
+ * before the count.
  */
 const START_FAILING = `${SCRIPT_HEAD}
 suspend
@@ -112,7 +115,9 @@ writes`;
 const STOP_FAILING = `${SCRIPT_HEAD}
 change ${HEALTHY_TABLE}`;
 
-/** Remounts the disk. If writes still fail, the unmount loses the dirty pages, as at a power cut. */
+/**
+ * Script that remounts the disk. If writes still fail, the unmount loses the dirty pages, as at a power cut.
+ */
 const REMOUNT = `${SCRIPT_HEAD}
 away
 unused
@@ -124,9 +129,9 @@ away
 if dmsetup info "$name" >/dev/null 2>&1; then quiet dmsetup remove --retry --noudevsync "$name"; fi`;
 
 /**
- * A disk behind dm-flakey. A cut drops every write after its moment. Writes that the filesystem had sent to
- * the disk before stay, flushed or not: this backend cannot reorder or tear writes, or lose the cache of a
- * drive.
+ * A disk behind dm-flakey. A cut drops every write that comes after it. Writes that the filesystem had sent
+ * to the disk before the cut stay, flushed or not: this backend cannot reorder or tear writes, or lose the
+ * cache of a drive.
  */
 export class FlakeyDisk implements PowerDisk {
   readonly backend = 'flakey';

@@ -15,7 +15,7 @@ export interface CommandHost {
   run(command: readonly string[], timeoutMs: number, stdin?: Buffer): Promise<HostResult>;
 }
 
-/** This machine. */
+/** The machine on which this process runs. */
 export const localHost: CommandHost = {
   run([program = '', ...args], timeoutMs, stdin) {
     return new Promise((resolve, reject) => {

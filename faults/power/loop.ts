@@ -36,11 +36,9 @@ function attach(file: string): string {
   }
 }
 
-/**
- * Settings of the kernel for a device: it has a cache that must be flushed (`write back`), or it has no
- * cache.
- */
+/** Cache setting of the kernel for a device with a cache, which must be flushed. */
 const WRITE_BACK = 'write back';
+/** Cache setting of the kernel for a device without a cache. */
 const WRITE_THROUGH = 'write through';
 
 /**

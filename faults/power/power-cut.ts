@@ -38,7 +38,7 @@ export const powerCut: Fault = {
 };
 
 /**
- * Draws the loss. The harshest is the most frequent, because a drive may lose everything that was not
+ * Draws the loss. The harshest loss is the most frequent, because a drive may lose everything that was not
  * flushed.
  */
 function chooseLoss(random: Random): Loss {

@@ -24,17 +24,21 @@ export interface StorageDaemonOptions {
   /** Path of the file for the daemon's messages. */
   daemonLog: string;
   sizeBytes: number;
-  /** Added to the daemon's environment, so that it can be found when the kit is gone. */
+  /**
+   * Variables that are added to the daemon's environment, so that the daemon can be found when the kit is
+   * gone.
+   */
   env: Readonly<Record<string, string>>;
 }
 
-/** Upper bounds in ms. `EXIT_TIMEOUT_MS` is for a stop or an exit after a signal. */
+/** Upper bound for the daemon's start, in ms. */
 const START_TIMEOUT_MS = 10_000;
+/** Upper bound for a stop of the daemon, or for its exit after a signal, in ms. */
 const EXIT_TIMEOUT_MS = 5000;
 /**
  * Options for the daemon's access to its files, best first. With io_uring a request needs one thread switch
- * less; where io_uring is forbidden (in many containers), threads work as well. Neither flushes the image
- * file: this machine does not crash, and a flush of the device is in the log in any case.
+ * less; where io_uring is forbidden (in many containers), threads work as well. Neither option flushes the
+ * image file: this machine does not crash, and a flush of the device is in the log in any case.
  */
 const IO_OPTIONS = ['aio=io_uring,cache.no-flush=on', 'aio=threads,cache.no-flush=on'];
 
@@ -122,8 +126,8 @@ export class StorageDaemon {
   }
 
   /**
-   * Kills the daemon without the event loop. It may be called twice. Completed requests are in the daemon's
-   * files.
+   * Kills the daemon. It does not need the event loop, so it can be called from an exit handler. It may be
+   * called twice. Completed requests are in the daemon's files.
    */
   stop(): void {
     const { pid, exitCode, signalCode } = this.#child;

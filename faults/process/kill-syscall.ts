@@ -8,7 +8,7 @@ import { CALL_KINDS, type CallKind } from '../tracing/call-kinds.js';
 import { straceCommand } from '../tracing/strace.js';
 import { until } from '../waiting.js';
 
-/** Largest n for each kind of call: the process is killed before its n-th call of that kind at the latest. */
+/** For each kind of call, the largest n for which a process is killed before its n-th call of that kind. */
 const MAX_NTH: Readonly<Record<CallKind, number>> = {
   sync: 60,
   write: 150,
@@ -61,8 +61,8 @@ export const killSyscall: Fault = {
 };
 
 /**
- * Restarts a service so that it is killed at its n-th call of the given ones. The service is down afterwards
- * in any case.
+ * Restarts a service so that it is killed at its n-th call among the given system calls. The service is down
+ * afterwards in any case.
  * @returns true when it died at that call.
  */
 export async function killAt(
@@ -83,8 +83,8 @@ export async function killAt(
 }
 
 /**
- * Waits until the log shows a kill: strace logs the death of each process that it kills, and others may live
- * on.
+ * Waits until strace's log shows a kill, or until the service has no process left. Resolves to false after
+ * CALL_TIMEOUT_MS or an abort.
  */
 async function waitForDeath(service: Service, log: string, signal: AbortSignal): Promise<boolean> {
   return until(() => service.pids().length === 0 || logShowsKill(log), CALL_TIMEOUT_MS, signal, 10);

@@ -3,7 +3,7 @@ import { hit, killServices, liveServices, miss, scopeOf } from '../injection.js'
 import { AVAILABLE } from '../programs.js';
 import { sample } from '../random-choice.js';
 
-/** Kills all services, or some of them, with SIGKILL. The trigger of the driver determines the moment. */
+/** Kills all services, or some of them, with SIGKILL. The schedule of the round determines the moment. */
 export const kill: Fault = {
   name: 'kill',
   family: 'kill',

@@ -9,7 +9,7 @@ const MAX_PAUSE_MS = 2500;
 
 /**
  * Stops a service and lets it continue later, as on a busy machine. Sometimes it also kills another service
- * meanwhile and starts that again before the stopped one continues: the stopped service then has outdated
+ * meanwhile and starts it again before the stopped one continues: the stopped service then has outdated
  * knowledge of its partner.
  */
 export const pause: Fault = {

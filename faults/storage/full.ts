@@ -5,7 +5,8 @@ import { logUniformInt } from '../random-choice.js';
 
 const FILL_TIMEOUT_MS = 8000;
 /**
- * Messages get smaller with each rejection. After this many rejections the queue is full to the last byte.
+ * Number of rejections after which the queue counts as full to the last byte: after each rejection the
+ * producers send smaller messages.
  */
 const MIN_REJECTIONS = 25;
 const MAX_REJECTIONS = 60;

@@ -21,8 +21,8 @@ const COPIES_AT_START = 'index-at-start';
 const COPIES_AT_LAST_LOSS = 'index-at-last-loss';
 
 /**
- * Removes or damages files that the target can rebuild, while it is down. Copies are saved at the start of
- * the round and before each damage: an old state that comes back is one of these.
+ * Removes or damages files that the target can rebuild, while the target is down. Copies are saved at the
+ * start of the round and before each damage: an old state that comes back is one of these copies.
  */
 export const indexLoss: Fault = {
   name: 'index-loss',

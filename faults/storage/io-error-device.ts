@@ -3,21 +3,22 @@ import { hit, killServices, miss } from '../injection.js';
 import { logUniformInt } from '../random-choice.js';
 import { until } from '../waiting.js';
 
-/**
- * Upper bounds for the time between the start of the flood and the failure: a number of confirmations, and a
- * time in ms.
- */
+/** Upper bound for the number of confirmations between the start of the flood and the failure. */
 const MAX_CONFIRMS_BEFORE = 20;
+/** Upper bound for the time between the start of the flood and the failure, in ms. */
 const CONFIRMS_BEFORE_TIMEOUT_MS = 3000;
 /**
- * Upper bound for the first failed write, in ms. ext4 commits every five seconds, whatever the target does.
+ * Upper bound for the wait for the first failed write, in ms. ext4 commits every five seconds, whatever the
+ * target does.
  */
 const FAILURE_TIMEOUT_MS = 8000;
 const POLL_INTERVAL_MS = 50;
 /**
- * Upper bounds for the wait after the failure. Confirmations that come then may depend on the failed writes.
+ * Upper bound for the number of confirmations after the failure. These confirmations may depend on the failed
+ * writes.
  */
 const MAX_CONFIRMS_AFTER = 40;
+/** Upper bound for the wait for confirmations after the failure, in ms. */
 const CONFIRMS_AFTER_TIMEOUT_MS = 1500;
 
 /**

@@ -21,23 +21,24 @@ import { until } from '../waiting.js';
 import { failDeviceWrites } from './io-error-device.js';
 
 const ERRORS = ['EIO', 'ENOSPC'] as const;
-/** Largest number of the first call that fails; each thread counts its own calls. */
+/** Upper bound for the position of the first call that fails. Each thread counts its own calls. */
 const MAX_SUCCESSES_BEFORE = 40;
 /** Upper bound for the number of failures in a row, after the first one. */
 const MAX_BURST = 6;
 const MAX_TRIES = 3;
-/**
- * Upper bounds for the wait for the first confirmation under strace, and from there for the failure, in ms.
- */
+/** Upper bound for the wait for the first confirmation under strace, in ms. */
 const WARM_UP_TIMEOUT_MS = 6000;
+/** Upper bound for the wait from the first confirmation to the failure, in ms. */
 const FAILURE_TIMEOUT_MS = 3000;
 const CONFIRM_POLL_MS = 200;
 const NOTHING_LOST = 'nothing was unsynced';
 const NOT_STOPPED = 'the services did not stop at SIGSTOP';
 /**
- * Upper bounds for the wait after the failure. Confirmations that come then may depend on the failed calls.
+ * Upper bound for the number of confirmations after the failure. These confirmations may depend on the failed
+ * calls.
  */
 const MAX_CONFIRMS_AFTER = 40;
+/** Upper bound for the wait for confirmations after the failure, in ms. */
 const CONFIRMS_AFTER_TIMEOUT_MS = 800;
 /** Upper bound for the paths on strace's command line, because the kernel limits its length. */
 const MAX_PATHS = 64;
@@ -49,8 +50,8 @@ const MAX_PATHS = 64;
  * has covered. Receivers take nothing meanwhile, because a message that is delivered at once cannot be lost.
  * The disk works again at the restart.
  *
- * If the disk can make writes fail itself (dm-flakey), the fault uses that instead, and the kernel itself
- * gets the error.
+ * If the disk can make writes fail itself (dm-flakey), the fault uses the disk's own errors instead, and the
+ * kernel itself gets the error.
  */
 export const ioError: Fault = {
   name: 'io-error',
@@ -88,8 +89,8 @@ export const ioError: Fault = {
 };
 
 /**
- * Draws the error and the calls that fail. After the first attempt it draws early calls: later ones may not
- * be reached.
+ * Draws the error and the positions of the calls that fail. The first attempt may draw late positions, which
+ * the target may not reach. Later attempts draw only early ones.
  */
 function drawTampering(
   { random }: FaultContext,
@@ -109,17 +110,19 @@ function drawTampering(
   return { calls, what, when: persistent ? onward : when };
 }
 
-/** The effect of a tampering. */
+/** Result of an injection of failing system calls: how many failed, and whether data was lost. */
 export interface FailureResult {
   /** Number of calls that failed. */
   failedCount: number;
   /** True when data that the target meant to write is missing after the kill. */
   lostData: boolean;
-  /** True when that is because sectors that no sync had covered were reverted. */
+  /** True when the data is missing because sectors that no sync had covered were reverted. */
   torn: boolean;
-  /** One line for people. */
+  /** One line for people: which calls failed, and what was lost. */
   detail: string;
-  /** Time in ms before the end in which data may have been lost because its sync failed. */
+  /**
+   * Time in ms before the kill of the services during which data may have been lost because its sync failed.
+   */
   failingMs: number;
 }
 

@@ -73,8 +73,9 @@ const MAX_SYNC_DELAY_MS = 20;
 const WARM_UP_TIMEOUT_MS = 6000;
 /** Upper bound for the search for a moment with unsynced messages, in ms. */
 const MAX_SEARCH_MS = 2500;
-/** Upper bounds for the time between two inspections: a time in ms, and a number of confirmations. */
+/** Upper bound for the time between two inspections, in ms. */
 const MAX_WINDOW_MS = 250;
+/** Upper bound for the number of confirmations between two inspections. */
 const MAX_CONFIRMS = 12;
 
 /**

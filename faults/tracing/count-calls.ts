@@ -8,8 +8,8 @@ import { straceCommand } from './strace.js';
 import { traceLogOf } from './traced-target.js';
 
 /**
- * Number of calls of one kind that a thread of a service made during the trace; of all threads, the largest
- * number.
+ * Calls of one kind that a service made during the trace. Each thread is counted separately, and the largest
+ * number is reported.
  */
 export interface CallCount {
   service: string;

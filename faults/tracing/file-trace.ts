@@ -10,10 +10,11 @@ export interface ByteRange {
 /** A successful sync: data that was in the range when the sync began is on the disk. */
 export interface SyncEvent extends ByteRange {
   kind: 'sync';
-  /** Line of the log on which the call begins. */
+  /** Number of the line of the strace log on which the call begins. */
   entry: number;
   /**
-   * Offset in the log (in bytes) behind the line on which the call returned; Infinity when it did not return.
+   * Offset in the strace log, in bytes, of the end of the line on which the call returned; Infinity when the
+   * call did not return.
    */
   doneOffset: number;
 }
@@ -47,11 +48,11 @@ export interface FileTrace {
   mapped: boolean;
 }
 
-/** The contents of the log of one service. */
+/** The writes and syncs that the strace log of one service shows. */
 export interface Trace {
   /** Traces by the absolute path that the file has at the end of the log. */
   files: ReadonlyMap<string, FileTrace>;
-  /** Reason why this log allows no conclusion; empty when it does. */
+  /** Reason why the log allows no conclusion; empty when it allows one. */
   inconclusiveReason: string;
 }
 
@@ -263,7 +264,8 @@ class TraceReader {
   }
 
   /**
-   * Counts as a sync although it promises less than fsync: a program that waits for the write intends a sync.
+   * Replays sync_file_range(2). The call counts as a sync although it promises less than fsync: a program
+   * that waits for the write intends a sync.
    */
   #syncFileRange(call: Call): void {
     if (call.args[3]?.includes('SYNC_FILE_RANGE_WAIT_AFTER') !== true) return;

@@ -70,8 +70,8 @@ export class Snapshot {
   }
 
   /**
-   * Returns the numbers of the changed sectors of a file, ascending. Where the file has grown, it had zeros
-   * before.
+   * Returns the numbers of the changed sectors of a file, ascending. The part by which the file has grown
+   * counts as zeros at the snapshot.
    */
   changedSectors(file: string): number[] {
     const sizeBytes = statSync(join(this.#directory, file)).size;

@@ -11,7 +11,8 @@ export interface Call {
   /** Number of the line on which the call begins, from 1. Calls are ordered by it. */
   entry: number;
   /**
-   * Offset in the log (in bytes) behind the line on which the call returned; Infinity when it did not return.
+   * Offset in the log, in bytes, of the end of the line on which the call returned; Infinity when the call
+   * did not return.
    */
   doneOffset: number;
 }

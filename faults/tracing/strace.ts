@@ -1,6 +1,6 @@
 /**
- * A change of system calls by strace: a signal or a delay (in microseconds) before a call, or an error in its
- * place.
+ * A change that strace makes to system calls: a signal or a delay (in microseconds) before a call, or an
+ * error in its place.
  */
 export interface Tampering {
   /** Names of the system calls. */
@@ -21,7 +21,8 @@ export interface StraceOptions {
   calls: readonly string[];
   tampering?: Tampering;
   /**
-   * If given, only calls on these files are logged and counted. This excludes msync, which has no descriptor.
+   * Paths of files. If they are given, only calls on these files are logged and counted. msync is then left
+   * out, because it has no descriptor.
    */
   paths?: readonly string[];
   /** True: the log shows the path of each file descriptor. `readTrace` needs the paths. */

@@ -26,7 +26,7 @@ export type ModelEntry = Pick<LogEntry, 'index' | 'lengthBytes' | 'flush' | 'fua
  */
 export class CrashModel {
   readonly entries: readonly LogEntry[];
-  /** By `prefix` (number of complete entries): the entries below this number are on the medium. */
+  /** By number of complete entries: n so that the entries below number n are certainly on the medium. */
   readonly #durablePrefixes: Int32Array;
 
   constructor(entries: readonly LogEntry[]) {
@@ -42,7 +42,10 @@ export class CrashModel {
     return this.#durablePrefixes[prefix] ?? 0;
   }
 
-  /** Returns the same number for a state. The write in flight may have flushed all entries before it. */
+  /**
+   * Returns n so that all entries below number n are certainly on the medium in a state. The write in flight
+   * of a state may have flushed all entries before it.
+   */
   durablePrefixOf({ prefix, kept, torn }: CrashState): number {
     const inFlight = this.entries[prefix];
     const begun = kept.at(-1) === prefix || torn.has(prefix);

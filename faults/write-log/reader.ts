@@ -87,7 +87,7 @@ export class WriteLog {
   readonly sectorBytes: number;
   readonly #fd: number;
 
-  /** @throws LogWritesError when the file is not such a log. */
+  /** @throws LogWritesError when the file is not a log in the format of dm-log-writes. */
   constructor(path: string) {
     this.path = path;
     this.#fd = openSync(path, 'r');

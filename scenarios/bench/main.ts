@@ -156,7 +156,10 @@ async function measureSimulation(seconds: number): Promise<SimulationFigures> {
 interface RestoreFigures {
   messages: number;
   seconds: number;
-  /** Duration when the data file is not in the page cache; null when this user may not drop the cache. */
+  /**
+   * Duration of a restore when the data file is not in the page cache; null when this user may not drop the
+   * cache.
+   */
   coldSeconds: number | null;
 }
 

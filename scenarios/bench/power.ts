@@ -25,7 +25,7 @@ const GATE_BUDGET = '40s';
 export interface PowerFigures {
   recorded: QueueFigures;
   unrecorded: QueueFigures;
-  /** Median of `cutCycles`. */
+  /** Median of `cutCycles`, in seconds. */
   cutCycle: number;
   /** Seconds from each power cut of the reference implementation to the next. */
   cutCycles: number[];
@@ -41,8 +41,8 @@ export async function measurePower(seconds: number): Promise<PowerFigures> {
 }
 
 /**
- * Returns the best of several measurements of each disk. They alternate, so that other load on the machine
- * slows down both.
+ * Returns the best of several measurements of each disk. The measurements of the two disks alternate, so that
+ * other load on the machine slows down both.
  */
 async function compareDisks(seconds: number): Promise<Pick<PowerFigures, 'recorded' | 'unrecorded'>> {
   const figures: Record<'recorded' | 'unrecorded', QueueFigures[]> = { recorded: [], unrecorded: [] };

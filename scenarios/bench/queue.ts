@@ -31,7 +31,7 @@ const MESSAGE_BYTES = 1024;
 
 /**
  * Installs a queue with a data file of `dataMiB` MiB in a new directory below `directory`, calls `measure`
- * with that directory, and removes it.
+ * with that directory, and removes the directory.
  */
 export async function withQueue<T>(
   directory: string,

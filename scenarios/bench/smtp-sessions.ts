@@ -46,8 +46,8 @@ function runSession(port: number, body: string, deadlineMs: number, confirmed: L
       socket.write(ENVELOPE);
     };
     /**
-     * Handles an answer. Only those to EHLO, to DATA and to the message matter; those to MAIL and RCPT are
-     * 250 2.1.x.
+     * Handles a line of the server. Only the answers to EHLO, to DATA and to the message matter; the answers
+     * to MAIL and RCPT are 250 2.1.x.
      */
     const onLine = (line: string): void => {
       if (!greeted) {

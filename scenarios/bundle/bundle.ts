@@ -12,7 +12,7 @@ const MANIFEST_FILE = 'bundle.json';
 const EXTENTS_SUFFIX = '.extents';
 /** Files that are not evidence: the scratch space of faults, and bundles. */
 const EXCLUDED_FILES = /^(?:round-\d+\/scratch\/|bundle[\w.-]*$|[^/]*\.tar\.gz$)/;
-/** A larger file is left out of the bundle and listed in its manifest. */
+/** Largest size of an evidence file in a bundle. A larger file is left out and listed in the manifest. */
 const MAX_FILE_BYTES = 1 << 30;
 
 /** The parts of the manifest that the caller provides. */

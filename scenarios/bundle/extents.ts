@@ -10,6 +10,8 @@ import { KitError } from '../../conformance/errors.js';
  * Numbers are little-endian. Offsets are multiples of 4096, and so are lengths, except at the end of the
  * image.
  */
+
+/** First bytes of a disk image in a bundle. */
 const MAGIC = Buffer.from('PPEXTENT');
 const HEAD_BYTES = 16;
 const BLOCK_BYTES = 4096;

@@ -53,19 +53,20 @@ export const CrashStateCase = z.object({
    * recovery from OUTER.
    */
   state: z.string(),
-  /** Number of entries of the log that count. */
+  /** Number of log entries at the end of the recorded run. Later entries are ignored. */
   end: z.int().min(0),
   /**
-   * Log of the recovery that was cut, by its name in the bundle, and the number of its entries that count.
+   * For a cut of a recovery: name of the recovery's log in the bundle, and number of its entries at the end
+   * of the recovery.
    */
   recovery: z.object({ log: z.string().regex(/^recovery-\d+\.log$/), end: z.int().min(0) }).optional(),
   filesystem: Filesystem,
   /**
-   * SHA-256 of the messages in the order of their first submit. The target's own program reports what it
-   * holds by them.
+   * SHA-256 of the messages in the order of their first submit. The target's restore program names the
+   * messages that it holds by these digests.
    */
   digests: z.array(z.string()),
-  /** Id of the recorded run, which marks every message of it. */
+  /** Id of the recorded run, which every message of the run contains. */
   run: z.string(),
 });
 
@@ -80,13 +81,13 @@ export const Manifest = z.object({
   kitVersion: z.string(),
   target: z.object({
     definition: TargetDefinition,
-    /** Folder for which `{dir}` stood. */
+    /** Folder that `{dir}` stood for in the failed run. */
     dir: z.string(),
     /** True for the kit's own reference implementation, which every installation has. */
     builtin: z.boolean(),
     /**
-     * Files that its commands name, below `{dir}` or by their full path, and that existed: a replay requires
-     * them.
+     * Files that the target's commands name, below `{dir}` or by their full path, and that existed. A replay
+     * requires them.
      */
     requiredFiles: z.array(z.string()),
   }),

@@ -11,6 +11,8 @@ import { KitError, messageOf } from '../../conformance/errors.js';
  *     "sha256:" and 64 hexadecimal digits, 00                  the comment
  *     03 00, CRC 0 and length 0 (4 bytes each)                 the empty data, compressed
  */
+
+/** Header of the seal, up to its comment. */
 const SEAL_HEAD = Buffer.from([0x1f, 0x8b, 0x08, 0x10, 0, 0, 0, 0, 0, 0xff]);
 const SEAL_TAIL = Buffer.from([0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 const DIGEST_PREFIX = 'sha256:';

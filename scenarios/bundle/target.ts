@@ -22,9 +22,9 @@ export function describeTarget({ dir, ...definition }: Target): Manifest['target
 }
 
 /**
- * Returns the target of a bundle on this machine: that of `file` if given, otherwise the target that the
- * bundle describes.
- * @throws KitError bad-target (exit code 2) when it is not installed here.
+ * Returns the target of a bundle on this machine: the target of `file` if given, otherwise the target that
+ * the bundle describes.
+ * @throws KitError bad-target (exit code 2) when the target is not installed here.
  */
 export function resolveTarget({ target }: Manifest, file: string | undefined): Target {
   if (file !== undefined) return loadTarget(file);

@@ -38,7 +38,7 @@ export interface CertifyOptions {
   budgetMs: number;
   /** An empty directory for the certificate and the evidence. */
   dir: string;
-  /** Returns the command line that tries these faults again, given the seed of a round. */
+  /** Returns the command line that tries the given faults again, given the seed of a round. */
   replay(faults: readonly string[], seed: number): string;
   signal: AbortSignal;
   progress(line: string): void;
@@ -252,8 +252,8 @@ function fingerprintPrograms(target: Target): Facts['programs'] {
 }
 
 /**
- * Returns the digests of the images in which a target's services run, by their names on the engine of this
- * machine.
+ * Returns the digests of the images in which a target's services run, by their names on the container engine
+ * of this machine.
  */
 async function fingerprintImages(names: readonly string[]): Promise<Facts['images']> {
   if (names.length === 0) return [];

@@ -58,7 +58,10 @@ export async function clean(stateDir = stateDirectory()): Promise<CleanResult> {
   return cleaned;
 }
 
-/** Removes what a run has left on engines. It survives a reboot. @returns the number of removed objects. */
+/**
+ * Removes what a run has left on container engines. Containers and networks survive a reboot. @returns the
+ * number of removed objects.
+ */
 async function removeContainers({ runId, resources }: RegisteredRun, problems: string[]): Promise<number> {
   let removed = 0;
   for (const resource of resources) {
@@ -130,8 +133,8 @@ interface RemovedCounts {
 }
 
 /**
- * Removes resources in the order of the list, newest first: a resource goes before the one on which it was
- * made.
+ * Removes resources in the order of the list, newest first: a resource is removed before the resource on
+ * which it was made.
  */
 function removeResources({ resources, sameBoot }: RegisteredRun, problems: string[]): RemovedCounts {
   const counts: RemovedCounts = { mounts: 0, loops: 0, mappings: 0, directories: 0 };

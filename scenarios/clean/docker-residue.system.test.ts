@@ -32,7 +32,8 @@ function runsOf(place: TestWorkspace, folder: 'residue' | 'runs'): string[] {
 }
 
 /**
- * Lists the containers of these runs with their states, running or not, and the networks with their drivers.
+ * Lists the containers of the given runs with their states, running or not, and the networks with their
+ * drivers.
  */
 async function leftOf(runIds: readonly string[]): Promise<string[]> {
   const ofRuns = ({ Labels }: { Labels?: Record<string, string> | undefined }) =>

@@ -10,7 +10,9 @@ function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace 
   return workspace;
 }
 
-/** Waits until a process of the target runs: between a kill and the next start there is none for a moment. */
+/**
+ * Waits until a process of the target runs: between a kill and the next start no process exists for a moment.
+ */
 async function targetRuns(workspace: TestWorkspace): Promise<boolean> {
   return until(() => processesBelow(workspace.dir).length > 0, 10_000);
 }

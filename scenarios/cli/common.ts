@@ -15,8 +15,8 @@ export const MAX_RANDOM_SEED = 1_000_000;
 export type InterruptibleResult<T> = { result: T } | { exitCode: number };
 
 /**
- * Waits for the work. After an interruption it returns only the exit code: if the work fails then, stopping
- * it is the cause.
+ * Waits for the work. After an interruption it returns only the exit code: if the work fails then, the
+ * interruption is the cause.
  * @throws the error of the work when no signal arrived.
  */
 export async function unlessInterrupted<T>(
@@ -47,9 +47,9 @@ export interface FaultFlags {
 }
 
 /**
- * Makes the directory for the evidence of a run, and returns its absolute path. It must be empty, so that
- * the evidence of two runs is never mixed. It is made before the run, so that a wrong path is reported at
- * once and not after minutes.
+ * Makes the directory for the evidence of a run, and returns its absolute path. The directory must be empty,
+ * so that the evidence of two runs is never mixed. It is made before the run, so that a wrong path is
+ * reported at once and not after minutes.
  * @throws KitError bad-usage when it cannot be made or written to, or is not empty.
  */
 export function makeEmptyDirectory(path: string): string {

@@ -11,9 +11,9 @@ import { POWER_BACKENDS } from '../runtime/power-backends.js';
 export interface Capability {
   name: string;
   available: boolean;
-  /** Why it is not available. */
+  /** Reason why the capability is not available. */
   why?: string;
-  /** How to make it available. */
+  /** How the user can make the capability available. */
   remedy?: string;
   /** The method that is used, when there is more than one. */
   how?: string;

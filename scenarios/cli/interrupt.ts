@@ -12,9 +12,9 @@ export interface Interrupts {
 }
 
 /**
- * Watches for SIGINT and SIGTERM. The first signal aborts, so that everything is stopped in order. The
- * second one ends the program at once: the listeners of `exit` still kill the processes that were started,
- * and `clean` removes what they cannot remove.
+ * Watches for SIGINT and SIGTERM. The first one aborts the abort signal, so that everything is stopped in
+ * order. The second one ends the program at once: the listeners of `exit` still kill the processes that were
+ * started, and `clean` removes what they cannot remove.
  */
 export function watchInterrupts(): Interrupts {
   const controller = new AbortController();

@@ -37,8 +37,9 @@ import { type Broken, type StrategyName, StrategyRun } from './strategies/strate
  * that are cut.
  */
 const RUN_TIME_SHARE = 0.8;
-/** Upper bound of the load phase, in milliseconds and as a share of the budget. */
+/** Upper bound of the load phase, in milliseconds. */
 const MAX_LOAD_MS = 4000;
+/** Upper bound of the load phase, as a share of the budget. */
 const LOAD_TIME_SHARE = 0.15;
 /** Time at the end of the budget for the verdict, the evidence and the clean-up, in milliseconds. */
 const RESERVE_MS = 1500;
@@ -51,9 +52,9 @@ const MAX_UNMOUNTABLE_SHARE = 0.2;
 
 /**
  * Records one run of the target under load. Then makes the disks that a power cut could have left at any
- * moment of that run, lets the target recover on each, and judges what it holds. The checker of PP-13 gives
- * the verdict from the history alone: it contains every judged state, and equivalent states as one event
- * with their number.
+ * moment of that run, lets the target recover on each, and judges what the target holds. The checker of PP-13
+ * gives the verdict from the history alone: the history contains every judged state, and equivalent states as
+ * one event with their number.
  * @throws KitError target-unavailable when the target does not start, bad-target when its restore program
  *   never works, kit-failed when a disk cannot be made.
  */

@@ -22,8 +22,8 @@ const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
 const MS_SYNC = 4;
 /**
- * SYNC_FILE_RANGE_WAIT_BEFORE | WRITE | WAIT_AFTER: writes the pages to the drive, without a flush of the
- * drive's cache.
+ * Flags of sync_file_range(2): WAIT_BEFORE | WRITE | WAIT_AFTER. The call then writes the pages to the drive,
+ * without a flush of the drive's cache.
  */
 const WRITE_BACK = 7;
 

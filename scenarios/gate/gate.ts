@@ -30,7 +30,7 @@ export interface GateOptions {
   filesystem?: Filesystem;
   seed: number;
   budgetMs: number;
-  /** The gate stops after this many rounds; undefined: the budget alone decides. */
+  /** Number of rounds after which the gate stops; undefined: the budget alone decides. */
   maxRounds?: number;
   /**
    * Number of kinds of faults in each round. Default: a number that keeps rounds short and lets the rounds of
@@ -42,7 +42,7 @@ export interface GateOptions {
    * everything passed.
    */
   out: string | undefined;
-  /** Saves the evidence even if everything passed. */
+  /** True saves the evidence even if everything passed. */
   keep: boolean;
   /** Returns the command line that runs the gate again, given the seed of the round that failed. */
   replay(seed: number): string;
@@ -57,17 +57,22 @@ const MAX_FAULTS_PER_ROUND = 5;
 const POWER_BUDGET_SHARE = 0.45;
 /** Upper bound of a round of power cuts, so that its verdict need not wait for the end of the budget. */
 const MAX_POWER_ROUND_MS = 30_000;
-/** The same bound on a slow runtime, where the install alone takes a large part of 30 s. */
+/**
+ * Upper bound of a round of power cuts on a slow runtime, where the install alone takes a large part of 30 s.
+ */
 const MAX_SLOW_POWER_ROUND_MS = 300_000;
-/** When less than this is left of the share of power cuts, no further round of them starts. */
+/**
+ * Smallest remaining part of the power cuts' share of the budget with which another round of power cuts
+ * starts.
+ */
 const MIN_POWER_MS = 6000;
-/** A round does not start when less than this fraction of its usual duration is left. */
+/** Smallest remaining time with which another round starts, as a fraction of a round's usual duration. */
 const MIN_ROUND_SHARE = 0.7;
 /**
  * Time at the end of the budget in which no fault is injected, because draining and stopping take time too.
  */
 const RESERVE_MS = 2500;
-/** The same time on a slow runtime. */
+/** Time at the end of the budget in which no fault is injected, on a slow runtime. */
 const SLOW_RESERVE_MS = 20_000;
 /** Name of the bundle in the evidence directory. */
 const BUNDLE_NAME = 'bundle.tar.gz';

@@ -20,7 +20,8 @@ export function makeDirectories(path: string): void {
 }
 
 /**
- * Makes one directory. It accepts an existing one, because another process may make it at the same moment.
+ * Makes one directory. It accepts an existing directory, because another process may make it at the same
+ * moment.
  */
 function makeIfMissing(directory: string): void {
   try {

@@ -3,11 +3,12 @@ import { createServer } from 'node:net';
 import { between, seeded } from './random.js';
 
 /**
- * Range of the ports. It lies below the range from which the kernel takes the ports of outgoing connections:
- * a port must stay the target's while the target is down. In the kernel's range, a producer that calls a
- * closed port can even be connected to itself.
+ * Lowest port that is chosen. The range of the ports lies below the range from which the kernel takes the
+ * ports of outgoing connections: a port must stay the target's while the target is down. In the kernel's
+ * range, a producer that calls a closed port can even be connected to itself.
  */
 const LOWEST_PORT = 15_000;
+/** Highest port that is chosen; see LOWEST_PORT. */
 const HIGHEST_PORT = 32_000;
 const MAX_TRIES = 200;
 

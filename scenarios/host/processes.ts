@@ -5,7 +5,7 @@ export interface ProcessEntry {
   pid: number;
   parent: number;
   group: number;
-  /** Device number of its terminal; 0 when it has none. */
+  /** Device number of the process's terminal; 0 when it has none. */
   terminal: number;
   /** One letter: `R`, `S`, `T`, `t`, `Z`, … */
   state: string;

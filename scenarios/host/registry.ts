@@ -9,7 +9,7 @@ import { bootId, processEntry } from './processes.js';
 export type Resource =
   | { kind: 'process'; pid: number; startTicks: number }
   | { kind: 'directory'; path: string }
-  /** All containers, networks and volumes on an engine that carry the run's id. */
+  /** All containers, networks and volumes on a container engine that carry the run's id. */
   | { kind: 'containers'; engine: string }
   | { kind: 'mount'; path: string }
   /** A loop device, identified by its backing file: the kernel chooses the device number. */
@@ -22,7 +22,7 @@ type Line =
   | { line: 'made'; resource: Resource }
   | { line: 'gone'; resource: Resource };
 
-/** A registered run. Its kit is still alive, or it was killed. */
+/** A registered run. The kit process of the run is still alive, or it was killed. */
 export interface RegisteredRun {
   runId: string;
   file: string;

@@ -2,9 +2,9 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 
 /**
- * Removes the System V shared memory segments that processes with these ids have created and that no process
- * has attached. The kernel keeps a segment when its creator is killed (PostgreSQL leaves one for each data
- * directory).
+ * Removes the System V shared memory segments that processes with the given ids have created and that no
+ * process has attached. The kernel keeps a segment when its creator is killed (PostgreSQL leaves one for each
+ * data directory).
  * @returns the number of segments removed.
  */
 export function removeSharedMemory(creatorPids: ReadonlySet<number>): number {

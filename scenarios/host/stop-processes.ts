@@ -6,8 +6,8 @@ const STOPPED_STATES = 'TtZX';
 /** Longest wait for a process to stop: on a machine under load a SIGSTOP can take this long to act. */
 const MAX_STOP_WAIT_MS = 2000;
 /**
- * Longest wait for a process that waits for a disk. It has no children meanwhile, and it may wait for ever,
- * because a power cut stops the disk first.
+ * Longest wait for a process that waits for a disk. Such a process starts no children meanwhile, and it may
+ * wait for ever, because a power cut stops the disk first.
  */
 const MAX_DISK_WAIT_MS = 20;
 /** Upper bound of the number of scans: children may be born faster than they are stopped. */

@@ -4,17 +4,20 @@ import { allProcesses, sendSignal } from './processes.js';
 /** Criteria by which a process counts as a stray of a target. */
 export interface StrayCriteria {
   /**
-   * A stray has its working directory or an open file in one of these directories, or its command line names
-   * a path in one.
+   * Directories of the target. A process is a stray when its working directory or an open file is in one of
+   * them, or when its command line names a path in one.
    */
   dirs: readonly string[];
-  /** Or it listens on one of these ports. */
+  /** Ports of the target. A process is also a stray when it listens on one of them. */
   ports: readonly number[];
-  /** And it was not started before this time (clock ticks since boot, as in /proc). */
+  /**
+   * Earliest start of a stray, in clock ticks since boot, as in /proc. A process that was started before this
+   * time is never a stray.
+   */
   sinceTicks: number;
   /**
-   * True spares processes with a terminal, and a path in the command line is not enough: a person may be
-   * reading what a run has left.
+   * True spares processes that have a terminal, and processes that only their command line identifies: a
+   * person may be reading what a run has left.
    */
   daemonsOnly?: boolean;
 }
@@ -57,7 +60,7 @@ function mentionsPath(text: string, paths: readonly string[]): boolean {
 }
 
 /**
- * Lists the sockets that listen on these ports, in the form that the links of open files have:
+ * Lists the sockets that listen on the given ports, in the form that the links of open files have:
  * `socket:[inode]`.
  */
 function listenersOn(ports: readonly number[]): Set<string> {

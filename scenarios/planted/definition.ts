@@ -7,7 +7,7 @@ import { packageRoot } from '../host/version.js';
 
 const PlantedBug = z.strictObject({
   id: z.string().regex(/^[a-z0-9-]+$/),
-  /** The real-world bug that it represents, in a sentence or two. */
+  /** The real-world bug that the planted bug represents, in a sentence or two. */
   description: z.string().min(1),
   /** Path of the source file to change, relative to reference-impl/. */
   file: z.string().regex(/^[\w./-]+\.ts$/),
@@ -24,10 +24,11 @@ const PlantedBug = z.strictObject({
   /** Names of the faults that show the bug. */
   faults: z.array(z.string()).min(1),
   /**
-   * What shows the bug.
-   * - `process`: its faults.
-   * - `power`: only power cuts. Gates use no other fault to hunt it.
-   * - `interleaving`: only an order of events that is too rare among real processes. No gate hunts it.
+   * Kind of failure that shows the bug.
+   * - `process`: the faults of the field `faults`.
+   * - `power`: only power cuts. Gates use no other fault to hunt such a bug.
+   * - `interleaving`: only an order of events that is too rare among real processes. No gate hunts such a
+   *   bug.
    */
   shownBy: z.enum(['process', 'power', 'interleaving']),
 });

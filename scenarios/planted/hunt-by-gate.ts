@@ -18,7 +18,10 @@ import { parseJsonOutput, runProgram } from './run-program.js';
  * removing the target take this time.
  */
 const GATE_OVERHEAD_MS = 60_000;
-/** The same for a gate in the lab VM, whose processors may be emulated in software. */
+/**
+ * Time that a gate in the lab VM may take beyond its budget before it is stopped, in milliseconds. The
+ * processors of the VM may be emulated in software.
+ */
 const VM_GATE_OVERHEAD_MS = 400_000;
 
 /** Path of the kit's compiled program. */
@@ -83,8 +86,8 @@ export function judgeGate(
 }
 
 /**
- * The previous gate with flakey, for which the next one waits. There is only one lab VM, and it holds the
- * containers of only one target at a time.
+ * The previous gate with flakey, for which the next such gate waits. There is only one lab VM, and it holds
+ * the containers of only one target at a time.
  */
 let previousFlakeyRun: Promise<unknown> = Promise.resolve();
 

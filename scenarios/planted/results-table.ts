@@ -59,7 +59,7 @@ export function writeReadmeSection(table: string): void {
 }
 
 /**
- * Finds the characters between the two markers.
+ * Finds the characters between the markers BEGIN and END in the manual.
  * @throws KitError kit-failed when a marker is missing: the table would otherwise overwrite other text.
  */
 function sectionBounds(manual: string): { start: number; end: number } {

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { KitError } from '../../conformance/errors.js';
 
-/** How a program ended, with its output. */
+/** Exit of a program, with its output. */
 export interface ProgramResult {
   code: number | null;
   signal: NodeJS.Signals | null;
@@ -12,7 +12,7 @@ export interface ProgramResult {
 }
 
 export interface RunOptions {
-  /** Stops the program with SIGTERM when it is aborted. */
+  /** Signal that, when it is aborted, makes the program get SIGTERM. */
   signal: AbortSignal;
   /** Upper bound of the run, in milliseconds. A program that takes longer is hung: it is stopped. */
   timeoutMs: number;

@@ -15,8 +15,8 @@ interface Result {
 }
 
 /**
- * Generous limit, which is not a test of speed: the runs of a seed are always the same, and one of the
- * first hundred shows each of these bugs.
+ * Budget of each search. It is generous, because it must not test the speed: the runs of a seed are always
+ * the same, and one of the first hundred shows each of these bugs.
  */
 const BUDGET = '240s';
 

@@ -26,7 +26,7 @@ export interface BundleDisk {
 /**
  * Opens the recorded disk of a bundle and parses its crash state. If a recovery was cut, also makes the disk
  * from which that recovery began.
- * @param dir directory for that disk.
+ * @param dir directory for the disk from which the recovery began.
  * @throws KitError bad-bundle when the bundle has no recorded disk, when its log is shorter than the manifest
  *   states, or when the state is impossible.
  */

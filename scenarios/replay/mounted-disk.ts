@@ -62,8 +62,8 @@ export function requireRoot(): void {
 }
 
 /**
- * Makes the disk of a crash state in `dir` and mounts it. It stays mounted until `plugpull clean`. The mount
- * and the loop device are registered before they are made.
+ * Makes the disk of a crash state in `dir` and mounts it. The disk stays mounted until `plugpull clean`. The
+ * mount and the loop device are registered before they are made.
  * @returns the mount point.
  * @throws KitError target-unavailable when the disk cannot be mounted.
  */

@@ -18,7 +18,7 @@ export interface Repetition extends ReproductionRate {
 }
 
 export interface RepeatOptions extends RerunOptions {
-  /** A run reproduces the violation when one of these requirements fails. */
+  /** Requirements that the violation concerns. A run reproduces the violation when one of them fails. */
   requirements: readonly string[];
   /** Directory in which every run makes a directory for its evidence. */
   dir: string;

@@ -17,8 +17,8 @@ export interface ShrunkSchedule {
 
 /**
  * Makes a schedule smaller as long as the violation still occurs: first fewer faults, then fewer producers
- * with fewer messages in flight, then shorter waits. It only repeats runs, so the result is sufficient but
- * perhaps not minimal.
+ * with fewer messages in flight, then shorter waits. The function only repeats runs, so the result is
+ * sufficient but perhaps not minimal.
  * @param first repetition in which the whole schedule reproduced the violation.
  */
 export async function shrinkSchedule(

@@ -21,7 +21,10 @@ export async function shrinkState(
   return part(await ddmin(findMissingWrites(model, state), (some) => fails(part(some)), isOutOfTime));
 }
 
-/** Returns a state that lacks only these of the complete writes. The write at the cut stays as it was. */
+/**
+ * Returns a state in which, of the complete writes, exactly `missing` are missing. The write at the cut stays
+ * as it was.
+ */
 function stateWithout(model: CrashModel, state: CrashState, missing: readonly MissingWrite[]): CrashState {
   const { prefix } = state;
   const missingEntries = new Set(missing.map(({ entry }) => entry));

@@ -2,7 +2,7 @@ import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Injection, PowerDisk } from '../../faults/fault.js';
 import type { Ledger } from './workload/ledger.js';
 
-/** What the tracker needs of a round. */
+/** Parts of a round that the tracker uses. */
 export interface AtRiskTrackerOptions {
   ledger: Ledger;
   recorder: Recorder;
@@ -15,7 +15,7 @@ export interface AtRiskTrackerOptions {
   inDelivery(): number;
 }
 
-/** Kills within this time are one crash. */
+/** Time after a crash within which further kills belong to the same crash. */
 const SAME_CRASH_WINDOW_MS = 5;
 
 /** Records what was at risk at each crash: a crash that could lose nothing proves nothing. */

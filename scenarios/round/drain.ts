@@ -11,10 +11,11 @@ const QUIET_MS = 400;
 /** Silence that shows that missing deliveries will not come. It is longer than a target's retry interval. */
 const SILENCE_TIMEOUT_MS = 6000;
 /**
- * For a slow target, that silence is this multiple of the longest wait for a message in this run, up to
- * MAX_SILENCE_TIMEOUT_MS: a target that was slow may be slow again.
+ * Factor for a slow target: this multiple of the longest wait for a message in this run replaces
+ * SILENCE_TIMEOUT_MS if it is longer, up to MAX_SILENCE_TIMEOUT_MS. A target that was slow may be slow again.
  */
 const SLOW_TARGET_FACTOR = 1.5;
+/** Upper bound of the silence that a slow target is allowed; see SLOW_TARGET_FACTOR. */
 const MAX_SILENCE_TIMEOUT_MS = 15_000;
 const MAX_DRAIN_MS = 40_000;
 
@@ -47,8 +48,8 @@ const MIN_FREE_SHARE = 0.25;
 const FREE_SPACE_POLL_MS = 25;
 
 /**
- * Watches the free space on the filesystem of a round, and calls `onFull` once before it is used up: a target
- * that fills the disk must not destroy the kit's own evidence or harm its host.
+ * Watches the free space on the filesystem of a round, and calls `onFull` once before the space is used up: a
+ * target that fills the disk must not destroy the kit's own evidence or harm its host.
  * @param path any path on that filesystem.
  */
 export function watchFreeSpace(path: string, onFull: (freeText: string) => void): { stop(): void } {

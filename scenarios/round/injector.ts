@@ -13,7 +13,7 @@ export type RoundFaultContext = Omit<
   'services' | 'usualRecoveryMs' | 'waitForConfirms' | 'waitForRejections' | 'storedMarks' | 'random'
 >;
 
-/** What the injector needs of a round. */
+/** Parts of a round that the injector uses. */
 export interface InjectorOptions {
   faults: ReadonlyMap<string, Fault>;
   ledger: Ledger;

@@ -25,20 +25,23 @@ export interface LaunchPlan {
   registry: Registry;
   /** Id of the run whose messages are received. Default: the id of `registry`. */
   messagesOf?: string;
-  /** Gets the starts and exits of services. */
+  /** Recorder that gets the starts and exits of services. */
   recorder: Pick<Recorder, 'record'>;
   receipts: Receipts;
-  /** What the receiver answers to a delivery. Default: accept. */
+  /** Returns the receiver's answer to a delivery. Default: accept. */
   replyFor?: NonNullable<ReceiverOptions['replyFor']>;
   dataDir: string;
-  /** Gets the directories `logs` and `scratch`. */
+  /** Directory in which the directories `logs` and `scratch` are made. */
   dir: string;
   signal: AbortSignal;
-  /** Distinguishes its processes from those of the same run that live at the same time. */
+  /**
+   * Name that distinguishes the processes of this target from those of other targets that the same run starts
+   * at the same time.
+   */
   worker?: string;
-  /** Is called just before a service that still lives is killed. */
+  /** Called just before a service that still lives is killed. */
   onCrash?(): void;
-  /** Is called with the process id of every service that was started. */
+  /** Called with the process id of every service that was started. */
   onProcess?(pid: number): void;
 }
 
@@ -57,7 +60,7 @@ export interface LaunchedTarget {
    * fails.
    */
   install(command: readonly string[] | undefined, timeoutMs: number): Promise<void>;
-  /** Kills what runs and closes the receiver. May be called twice. */
+  /** Kills the processes of the target and closes the receiver. May be called twice. */
   destroy(): Promise<void>;
 }
 
@@ -156,9 +159,9 @@ function receiverOptions({
 
 /** The ports of one target on this machine. */
 interface Ports {
-  /** By the name in `{port:name}`. */
+  /** Ports by the name in `{port:name}`. */
   byName: ReadonlyMap<string, number>;
-  /** Where messages are submitted. */
+  /** Ports to which messages are submitted. */
   submit: number[];
 }
 

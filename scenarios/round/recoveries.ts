@@ -5,14 +5,14 @@ import { sleep } from '../../faults/waiting.js';
 import type { Deployment } from '../runtime/runtime.js';
 import type { StartResult, TargetSupervisor } from './target-supervisor.js';
 
-/** What the recoveries of a round need. */
+/** Parts of a round that its recoveries use. */
 export interface RecoveriesOptions {
   deployment: Deployment;
   supervisor: TargetSupervisor;
   recorder: Recorder;
   /** The target's own command that inspects its stored state; undefined when it has none. */
   verify: readonly string[] | undefined;
-  /** Time limit of a recovery, in milliseconds. A longer one has failed. */
+  /** Time limit of a recovery, in milliseconds. A recovery that takes longer has failed. */
   limitMs: number;
   /**
    * Timeout of a command, in milliseconds, where processors are emulated in software; otherwise undefined.
@@ -22,9 +22,12 @@ export interface RecoveriesOptions {
   signal: AbortSignal;
 }
 
-/** Assumed duration of a start before one was measured. */
+/** Duration that a start is assumed to take until one was measured. */
 const INITIAL_RECOVERY_MS = 500;
-/** Number of machine crashes per inspection: an inspection takes as long as all the rest of a power cut. */
+/**
+ * Number of machine crashes per inspection: an inspection takes as long as all other parts of a power cut
+ * together.
+ */
 const CUTS_PER_INSPECTION = 3;
 
 /** The starts of a target: the first one, the recoveries after crashes, and the inspections after those. */
@@ -89,7 +92,10 @@ export class Recoveries {
     return 'recovered';
   }
 
-  /** Inspects beside the workload, so that a power cut costs no more time than necessary. */
+  /**
+   * Starts an inspection that runs beside the workload, so that a power cut costs no more time than
+   * necessary.
+   */
   #inspectConcurrently(): void {
     if (this.#options.slowStartMs !== undefined || ++this.#machineCrashes % CUTS_PER_INSPECTION !== 0) return;
     this.#inspection = this.inspect();

@@ -16,7 +16,10 @@ import type { CommandResult } from '../runtime/runtime.js';
 import { runRound } from './round.js';
 import type { PlannedInjection, Schedule } from './schedule.js';
 
-/** Far more than a round needs here: an injection waits for its confirmations, and not for the clock. */
+/**
+ * Time limit far above what a round needs in these tests: an injection waits for its confirmations, and not
+ * for the clock.
+ */
 const GENEROUS_MS = 60_000;
 
 interface RoundRun {

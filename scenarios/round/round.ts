@@ -58,7 +58,7 @@ export interface RoundOptions {
   progress(line: string): void;
 }
 
-/** What a round leaves besides its history: the disk with the data, which the caller must save or remove. */
+/** Result of a round besides its history: the disk with the data, which the caller must save or remove. */
 export interface RoundOutcome {
   /** Number of the last injection in the run. */
   injections: number;
@@ -67,28 +67,31 @@ export interface RoundOutcome {
 
 const STOP_GRACE_MS = 3000;
 const DEFAULT_RECOVERY_S = 30;
-/**
- * Between the last fault and the drain the target works undisturbed for this many confirmations, or until the
- * timeout.
- */
+/** Number of confirmations for which the target works undisturbed between the last fault and the drain. */
 const CONFIRMS_AFTER_LAST_FAULT = 20;
+/** Upper bound of the time for which the target works undisturbed between the last fault and the drain. */
 const CONFIRMS_AFTER_LAST_FAULT_TIMEOUT_MS = 1000;
-/** Receivers are held back after this many deliveries, or after the timeout. */
+/** Number of deliveries after which the receivers are held back. */
 const DELIVERIES_BEFORE_HOLD = 60;
+/** Time after which the receivers are held back even if there were fewer deliveries. */
 const DELIVERIES_BEFORE_HOLD_TIMEOUT_MS = 600;
 /**
- * A message is overdue when it was confirmed before this many recoveries and at least this long ago, and is not
- * consumed.
+ * Number of recoveries after which a confirmed message that is not consumed is overdue, if it is also older
+ * than OVERDUE_MS.
  */
 const OVERDUE_RECOVERIES = 6;
+/** Age after which a confirmed message that is not consumed is overdue; see OVERDUE_RECOVERIES. */
 const OVERDUE_MS = 5000;
 /**
  * Number of overdue messages that ends the power cuts: a single one may be deferred by its receiver, and then
  * by each cut.
  */
 const OVERDUE_MESSAGES = 3;
-/** Longest wait before a power cut until something is at risk; the second one is for emulated processors. */
+/** Longest time that a power cut waits until a message is at risk, so that the cut can lose something. */
 const AT_RISK_TIMEOUT_MS = 300;
+/**
+ * Longest time that a power cut waits until a message is at risk, where processors are emulated in software.
+ */
 const SLOW_AT_RISK_TIMEOUT_MS = 20_000;
 
 /**

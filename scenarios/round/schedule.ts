@@ -12,8 +12,8 @@ export interface PlannedInjection {
   afterConfirms: number;
   maxWaitMs: number;
   /**
-   * Receivers accept nothing from the wait before the fault until the target is ready again, so that messages
-   * grow old.
+   * True makes receivers accept nothing from the wait before the fault until the target is ready again, so
+   * that messages grow old.
    */
   holdReceivers?: boolean;
   /**
@@ -31,7 +31,7 @@ export interface PlannedInjection {
    * in the run.
    */
   number?: number;
-  /** The system call at which the fault acts, if it is given and not drawn. */
+  /** The system call at which the fault acts; undefined when the fault draws it. */
   point?: SyscallPoint;
 }
 
@@ -40,8 +40,8 @@ export interface Schedule {
   seed: number;
   injections: PlannedInjection[];
   /**
-   * Kind of disk that its faults need: a filesystem whose size can be changed, or a disk whose power can be
-   * cut.
+   * Kind of disk that the faults of the round need: a filesystem whose size can be changed, or a disk whose
+   * power can be cut.
    */
   disk: Needs['disk'];
   /** Number of producers. */
@@ -61,10 +61,10 @@ const MAX_WAIT_MS = 1000;
 const LAST_FAULT = 'kill-one';
 /**
  * Limits of a hold: messages grow old for a time in this range, or until a fast target has confirmed this
- * many.
+ * number of messages.
  */
 const HOLD_LIMITS = { confirms: 20_000, minMs: 600, maxMs: 1300 };
-/** The faults that find most. They fill up a round. */
+/** The faults that find most bugs. They fill up a round. */
 const FILLER_FAULTS = ['kill', 'index-loss', 'kill-recovery', 'tear'];
 
 /** Separates power cuts from the other faults, because power cuts have separate rounds. */

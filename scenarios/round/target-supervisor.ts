@@ -5,14 +5,14 @@ import type { Service } from '../../faults/fault.js';
 import { until } from '../../faults/waiting.js';
 import type { Deployment } from '../runtime/runtime.js';
 
-/** What the supervisor needs of a round. */
+/** Parts of a round that the supervisor uses. */
 export interface TargetSupervisorOptions {
   protocol: Protocol;
   /** The ports that must answer before the target counts as ready. */
   ports: readonly number[];
   recorder: Pick<Recorder, 'record'>;
   signal: AbortSignal;
-  /** Is called just before the kit sends SIGKILL or SIGTERM to a service with live processes. */
+  /** Called just before the kit sends SIGKILL or SIGTERM to a service with live processes. */
   onCrash(): void;
 }
 
@@ -26,11 +26,13 @@ const PROBE_EVERY_MS = 15;
 /** Delay before a service that exited by itself is started again. */
 const RESTART_DELAY_MS = 50;
 /**
- * Upper bound of the restarts after one `bringUp`, and of the early exits of a service before they are a
- * crash loop.
+ * Upper bound of the restarts after one `bringUp`. A service with more early exits than this is in a crash
+ * loop.
  */
 const MAX_RESTARTS_PER_START = 30;
-/** A service that exits after this time has not died right after its start. */
+/**
+ * Shortest uptime after which an exit does not count as an early one. Early exits can become a crash loop.
+ */
 const STABLE_UPTIME_MS = 2000;
 
 /**
@@ -39,7 +41,10 @@ const STABLE_UPTIME_MS = 2000;
  */
 export interface CrashLoop {
   detail: string;
-  /** True when it began before any fault: the target starts like that, so it is not a failed recovery. */
+  /**
+   * True when the crash loop began before any fault: the target dies after every start anyway, so this is not
+   * a failed recovery.
+   */
   beforeFirstFault: boolean;
 }
 
@@ -66,7 +71,7 @@ export class TargetSupervisor {
   readonly #unstable = new Set<string>();
   #hadFault = false;
   #crashLoop: CrashLoop | undefined;
-  /** Why no service can be started, when this is not the target's fault. */
+  /** Reason why no service can be started, when the target is not the cause. */
   #startError: KitError | undefined;
 
   constructor(deployment: Deployment, options: TargetSupervisorOptions) {
@@ -124,7 +129,7 @@ export class TargetSupervisor {
     this.#mode = 'fault';
   }
 
-  /** Makes every exit from here on an expected one. */
+  /** Counts every exit from now on as expected. */
   expectExits(): void {
     this.#mode = 'ending';
   }

@@ -9,7 +9,7 @@ export interface Disk {
   dataDir: string;
   /** The disk as a fault uses it; undefined when its power cannot be cut. */
   power: PowerDisk | undefined;
-  /** Removes the disk with its content. May be called twice, and works while the program exits. */
+  /** Removes the disk with its content. It can be called from an exit handler, and more than once. */
   remove(): void;
   /** Moves the content to a permanent path (from another machine: as an archive), and removes the rest. */
   saveTo(to: string): void | Promise<void>;

@@ -12,7 +12,7 @@ export type PowerBackendName = 'blocklog' | 'flakey';
 /** A method of cutting the power of a disk of this machine. */
 export interface PowerBackend {
   name: PowerBackendName;
-  /** Reports whether it works on this machine; `type` is the filesystem of the disk. */
+  /** Reports whether the backend works on this machine; `type` is the filesystem of the disk. */
   available(type?: Filesystem['type']): Promise<Availability>;
 }
 
@@ -33,8 +33,8 @@ async function localFlakeyAvailability(): Promise<Availability> {
 
 /**
  * Chooses the backend for a gate: the requested one, or the best available one. If none is available and
- * neither a backend nor a filesystem was requested, it returns the first one, and power cuts are not
- * measured.
+ * neither a backend nor a filesystem was requested, the function returns the first backend, and power cuts
+ * are not measured.
  * @throws KitError bad-usage when no backend of the runtime has this name, target-unavailable when the
  * requested backend or filesystem is not available.
  */

@@ -26,13 +26,13 @@ export interface DeploymentPlan {
   ports: readonly number[];
   /** Address of the kit's receiver (host:port on this machine); '' without a receiver. */
   sink: string;
-  /** Every resource is registered here before it is made. */
+  /** Registry in which every resource is registered before it is made. */
   registry: Registry;
   onStarted(service: string, incarnation: number, pid: number): void;
   onExited(service: string, incarnation: number, code: number | null, signal: string | null): void;
 }
 
-/** How one command of the target ended. */
+/** Exit of one command of the target. */
 export interface CommandResult {
   code: number | null;
   signal: string | null;
@@ -59,12 +59,13 @@ export interface Deployment {
 export interface RuntimePaths {
   /** Folder of the target file. */
   dir: string;
-  /** The node binary. */
+  /** Path of the node binary. */
   node: string;
 }
 
 /**
- * A platform for targets: plain processes, containers on a local engine, or containers in a virtual machine.
+ * A platform for targets: plain processes, containers on a local container engine, or containers in a virtual
+ * machine.
  */
 export interface Runtime {
   readonly name: 'process' | 'docker' | 'vm';
@@ -81,7 +82,7 @@ export interface PreparedRuntime {
   readonly name: Runtime['name'];
   /** Returns the paths for the command of a service; without a service, for install and verify. */
   pathsFor(service?: string): RuntimePaths;
-  /** Images of its services, by their names on the engine of this machine. */
+  /** Images of the target's services, by their names on the container engine of this machine. */
   readonly images?: readonly string[];
   /** Reports whether a fault that this machine supports can be injected into a target on this runtime. */
   supports(fault: Fault): Availability;

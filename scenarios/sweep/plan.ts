@@ -7,11 +7,11 @@ export interface SweepRow {
   service: string;
   kind: string;
   what: SyscallPoint['what'];
-  /** System calls of the kind that were enumerated. */
+  /** Number of system calls of this kind that were enumerated. */
   calls: number;
-  /** Calls at which the fault was tried. */
+  /** Number of calls at which the fault was tried. */
   tried: number;
-  /** Tries that hit. */
+  /** Number of tries that hit. */
   hit: number;
 }
 

@@ -28,7 +28,9 @@ export interface SweepOptions {
   maxPerRow?: number;
   /** Upper bound of the system calls tried in total; undefined: all. */
   maxCalls?: number;
-  /** An empty directory for the evidence. It is removed when nothing failed, unless `keep` is set. */
+  /**
+   * An empty directory for the evidence. The directory is removed when nothing failed, unless `keep` is set.
+   */
   dir: string;
   keep: boolean;
   registry: Registry;
@@ -44,7 +46,7 @@ export interface SweepResult extends GateResult {
 
 /** Number of confirmations after the start with which the enumeration of system calls ends. */
 const ENUMERATION_CONFIRMS = 20;
-/** Upper bound of the wait for these confirmations. */
+/** Upper bound of the wait for ENUMERATION_CONFIRMS confirmations. */
 const ENUMERATION_MS = 8000;
 /** Time at the end of the budget for draining and stopping. */
 const RESERVE_MS = 8000;

@@ -57,7 +57,10 @@ async function jobs(server: RealServer, known: Readonly<Record<string, Buffer>>)
   return names.sort();
 }
 
-/** Starts a server whose first binlog file holds these confirmed jobs. Kills and starts it three times. */
+/**
+ * Starts a server whose first binlog file holds the given confirmed jobs. Kills and starts the server three
+ * times.
+ */
 async function withOldJobs(t: Test, old: readonly Buffer[], parent?: string): Promise<RealServer> {
   const server = await RealServer.make('beanstalkd-f0', parent);
   t.teardown(() => server.remove());

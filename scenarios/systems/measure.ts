@@ -39,13 +39,13 @@ export interface SystemResult {
 export type MeasureOptions = Pick<GateOptions, 'seed' | 'signal' | 'progress'> & {
   runtime: Runtime;
   power: PowerBackendName;
-  /** Replaces the budgets of `expected.json`. */
+  /** Budget that replaces the budgets of `expected.json`. */
   budgetMs?: number | undefined;
 };
 
 /**
- * A run that measured nothing is repeated once, with its budget times this factor: a slow machine injects few
- * faults in a few seconds.
+ * Factor for the budget of the second run of a gate that measured nothing: a slow machine injects few faults
+ * in a few seconds.
  */
 const RETRY_BUDGET_FACTOR = 3;
 

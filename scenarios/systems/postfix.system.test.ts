@@ -17,7 +17,7 @@ const strace = straceAvailability();
 const root = process.getuid?.() === 0 ? undefined : 'not measured: Postfix starts only as root';
 const skip = notInstalled('/usr/sbin/postfix') ?? root ?? (strace.available ? false : strace.why);
 
-/** Longer than the timeout of a start, whose error contains the output of the server. */
+/** Test timeout. It is longer than the timeout of a start, whose error contains the output of the server. */
 t.setTimeout(120_000);
 
 /**

@@ -15,7 +15,7 @@ const why = notInstalled('/usr/lib/rabbitmq/bin/rabbitmq-server');
 const skip = why ?? false;
 
 const ANSWER_MS = 10_000;
-/** Timeout of a request for a message. The old queue answers within it. */
+/** Timeout of a request for a message. The old queue answers within this time. */
 const SILENCE_MS = 4000;
 const OLD = 'plugpull';
 /**
@@ -23,7 +23,7 @@ const OLD = 'plugpull';
  * declaration, and a slow machine may need longer.
  */
 const TRIES = 3;
-/** Generous, because a node starts slowly and this test starts it up to four times. */
+/** Test timeout. It is generous, because a node starts slowly and this test starts it up to four times. */
 t.setTimeout(180_000);
 
 async function publish(server: RealServer, queue: string, body: string): Promise<void> {

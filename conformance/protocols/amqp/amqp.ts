@@ -29,16 +29,22 @@ const RETRY_MS = 20;
 interface Consumer {
   channel: Channel;
   open: boolean;
-  /** Sequence numbers of these acknowledgements. */
+  /**
+   * Sequence numbers of the deliveries whose acknowledgements the server has not yet proven to have
+   * processed.
+   */
   accepted: number[];
-  /** The pending round trip that proves it. */
+  /**
+   * The pending round trip whose answer proves that the server has processed the acknowledgements of
+   * `accepted`; undefined when none is pending.
+   */
   settling: Promise<void> | undefined;
 }
 
 /**
  * Receives pushed messages and acknowledges each one. The protocol has no answer to an acknowledgement. The
- * server's answer to a later request on the same channel proves that it has processed it, because it processes
- * a channel in order.
+ * server's answer to a later request on the same channel proves that the server has processed the
+ * acknowledgement, because the server processes a channel in order.
  */
 class AmqpReceiver implements Receiver {
   readonly sink = '';

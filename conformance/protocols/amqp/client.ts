@@ -10,7 +10,7 @@ const CLOSE_TIMEOUT_MS = 1000;
 
 /**
  * Opens a connection as RabbitMQ's user `guest`, which may connect from loopback only.
- * @throws Error when the target does not accept it within `timeoutMs`.
+ * @throws Error when the target does not accept the connection within `timeoutMs`.
  */
 export async function openAmqp(port: number, timeoutMs: number): Promise<ChannelModel> {
   const url = { protocol: 'amqp', hostname: '127.0.0.1', port, heartbeat: 0 };
@@ -26,9 +26,9 @@ export async function closeAmqp(connection: ChannelModel): Promise<void> {
 }
 
 /**
- * Tries once whether the target accepts connections, has the queue and delivers from it. It declares a durable
- * queue if there is none. The `basic.get` is necessary: a quorum queue without a leader can be declared, and
- * then accepts nothing. Never rejects.
+ * Tries once whether the target accepts connections, has the queue and delivers from it. It declares a
+ * durable queue if the queue does not exist. The `basic.get` is necessary: a quorum queue without a leader
+ * can be declared, and then accepts nothing. Never rejects.
  */
 export async function amqpReady(port: number, timeoutMs: number): Promise<boolean> {
   let connection: ChannelModel | undefined;
@@ -50,8 +50,8 @@ export async function amqpReady(port: number, timeoutMs: number): Promise<boolea
 }
 
 /**
- * Returns whether the queue exists. It uses its own channel, because the server closes the channel if it does
- * not.
+ * Returns whether the queue exists. The request uses a separate channel, because the server closes the
+ * channel if the queue does not exist.
  */
 async function hasQueue(connection: ChannelModel, timeoutMs: number): Promise<boolean> {
   const channel = await withTimeout(connection.createChannel(), timeoutMs);

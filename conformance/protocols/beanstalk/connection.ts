@@ -28,7 +28,9 @@ export class BeanstalkConnection {
   readonly #pendingReplies: PendingReply[] = [];
   #chunks: Buffer[] = [];
   #sizeBytes = 0;
-  /** Number of received bytes from which on another parse is useful. */
+  /**
+   * Number of received bytes that a whole answer needs at least. With fewer bytes, another parse is useless.
+   */
   #neededBytes = 1;
   #broken: Error | undefined;
 
@@ -44,7 +46,7 @@ export class BeanstalkConnection {
   /**
    * Opens a connection to a port of this machine.
    * @param timeoutMs limit for the connection and for each answer.
-   * @throws Error when the target does not accept it in time.
+   * @throws Error when the target does not accept the connection in time.
    */
   static async open(port: number, timeoutMs: number): Promise<BeanstalkConnection> {
     const socket = connect(port, '127.0.0.1');
@@ -116,8 +118,9 @@ export class BeanstalkConnection {
 }
 
 /**
- * Parses the first answer in `bytes`. Returns the answer and its length in bytes; or the number of bytes from
- * which on another parse is useful; or 'nonsense' if the bytes cannot begin an answer.
+ * Parses the first answer in `bytes`. Returns the answer and its length in bytes; or, for an incomplete
+ * answer, the number of bytes that the next parse needs at least; or 'nonsense' if the bytes cannot begin an
+ * answer.
  */
 function readReply(bytes: Buffer): { reply: Reply; length: number } | number | 'nonsense' {
   const end = bytes.subarray(0, MAX_LINE_BYTES).indexOf(CRLF);

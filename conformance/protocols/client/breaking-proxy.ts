@@ -13,14 +13,14 @@ const MAX_WAIT_MS = 5000;
 /** A break that waits for bytes of a message. */
 interface PendingBreak {
   remainingBytes: number;
-  /** True if no byte is forwarded after `remainingBytes`. */
+  /** True if the proxy forwards no byte after the next `remainingBytes` bytes. */
   stopsForwarding: boolean;
   onReached(): void;
 }
 
 /**
- * Forwards a connection to a port of this machine and breaks it at a given point. With it any client library
- * hangs up in the middle of a message, without access to its internals.
+ * Forwards a connection to a port of this machine and breaks it at a given point. Any client library thus
+ * hangs up in the middle of a message, and the kit needs no access to the library's internals.
  */
 export class BreakingProxy {
   readonly #server: Server;

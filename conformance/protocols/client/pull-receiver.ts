@@ -10,7 +10,7 @@ export interface Lease {
    * answer if the lease is gone. Rejects without a clear answer: the message may then come again, or not.
    */
   consume(): Promise<string | undefined>;
-  /** Returns the message to the target; resolves to a description of how. */
+  /** Returns the message to the target. Resolves to a description of what was done. */
   giveBack(): Promise<string>;
 }
 
@@ -36,7 +36,10 @@ export class PullReceiver implements Receiver {
   #release = () => {};
   #inDelivery = 0;
 
-  /** @param openers one per loop: opens a connection, at the start and again after a break. */
+  /**
+   * @param openers functions that open a connection, one for each loop. A loop calls its function at the
+   * start and again after a break.
+   */
   constructor(openers: readonly (() => Promise<LeaseSource>)[], options: ReceiverOptions) {
     this.#options = options;
     this.#loops = openers.map((open) => this.#loop(open));
@@ -103,7 +106,7 @@ export class PullReceiver implements Receiver {
     }
   }
 
-  /** Consumes a message. `close` waits for it, so that the result of the consumption is known. */
+  /** Consumes a message. `close` waits for the consumption, so that its result is known. */
   async #consume(lease: Lease, sequence: number, id: string | null): Promise<void> {
     const { receipts } = this.#options;
     let gone: string | undefined;

@@ -8,13 +8,13 @@ export interface Session {
   /** Submits a message. Never rejects, and resolves within the timeout with which the session was opened. */
   put(message: Message): Promise<Answer>;
   usable(): boolean;
-  /** Never rejects; may be called twice. */
+  /** Closes the session. Never rejects; may be called twice. */
   close(): Promise<void>;
 }
 
 /**
- * Opens a session within `timeoutMs`, which is also the limit for every answer. Rejects if the target does not
- * accept it.
+ * Opens a session within `timeoutMs`, which is also the limit for every answer. Rejects if the target does
+ * not accept the connection.
  */
 export type OpenSession = (port: number, timeoutMs: number) => Promise<Session>;
 

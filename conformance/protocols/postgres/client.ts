@@ -19,7 +19,8 @@ const INDEFINITE_SQLSTATE = /^(?:08|57P0|40003|XX|58)/;
 /**
  * Opens a connection as `PGUSER` (default `postgres`) to `PGDATABASE` (default `postgres`). It sends
  * `PGPASSWORD` if the server asks for a password.
- * @throws Error when the target does not accept it within `timeoutMs`, which is also the limit for every answer.
+ * @throws Error when the target does not accept the connection within `timeoutMs`, which is also the limit
+ * for every answer.
  */
 export async function openPostgres(port: number, timeoutMs: number): Promise<Client> {
   const client = new Client({

@@ -39,7 +39,7 @@ export async function openRedis(port: number, timeoutMs: number): Promise<Redis>
 }
 
 /**
- * Tries once whether the server answers a data command, which it does not while it loads its data. Never
+ * Tries once whether the server answers a data command, which it refuses while it loads its data. Never
  * rejects.
  */
 export async function redisReady(port: number, timeoutMs: number): Promise<boolean> {

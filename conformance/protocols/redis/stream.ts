@@ -10,7 +10,10 @@ const FIELD = 'body';
 const CONSUMERS = 2;
 const WAIT_MS = 500;
 const ANSWER_TIMEOUT_MS = 10_000;
-/** Time after which another consumer claims a pending entry: its consumer is gone or gave it up. */
+/**
+ * Time after which another consumer claims a pending entry, because the entry's consumer is gone or gave the
+ * entry up.
+ */
 const CLAIM_IDLE_MS = 300;
 
 /** An entry as the server sends it: id, then fields and values. The fields are null once the entry is deleted. */

@@ -4,11 +4,11 @@ import { messageOf } from '../../errors.js';
 /** One reply of an SMTP server. */
 export interface Reply {
   code: number;
-  /** Texts of its lines, without the code. */
+  /** Texts of the reply's lines, without the code. */
   lines: string[];
 }
 
-/** Greatest length of a line. A server that sends more without a line end does not speak SMTP. */
+/** Greatest length of a reply line. A server that sends more without a line end does not speak SMTP. */
 const MAX_LINE_BYTES = 16 * 1024;
 
 /** Returns the reply as one line. */

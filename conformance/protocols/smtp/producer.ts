@@ -13,7 +13,8 @@ const QUIT_TIMEOUT_MS = 1000;
 
 /**
  * Opens a connection and sends EHLO.
- * @throws KitError target-unavailable when the target does not accept it; then nothing was submitted.
+ * @throws KitError target-unavailable when the target does not accept the connection; then nothing was
+ * submitted.
  */
 export async function connectSmtp(port: number, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Producer> {
   let connection: SmtpConnection | undefined;

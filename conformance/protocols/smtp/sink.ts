@@ -33,7 +33,7 @@ export class SmtpSink implements Receiver {
   readonly #heldReplies: (() => void)[] = [];
   #isHolding = false;
   #closed = false;
-  /** Functions that answer the messages that wait for an answer, one per message. */
+  /** Functions that send pending answers, one for each message that waits for its answer. */
   readonly #undecided = new Set<() => void>();
 
   private constructor(options: ReceiverOptions) {
@@ -96,8 +96,8 @@ export class SmtpSink implements Receiver {
   }
 
   /**
-   * Closes all sessions and the server. It reports every outstanding end before it resolves, and nothing
-   * afterwards.
+   * Closes all sessions and the server. The end of every outstanding delivery is reported before the promise
+   * resolves, and nothing afterwards.
    */
   async close(): Promise<void> {
     this.release();

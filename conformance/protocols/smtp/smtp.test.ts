@@ -59,7 +59,7 @@ const polite: Script = (command) => {
   if (command === '.') return '250 stored';
   return '250 ok';
 };
-/** Makes a script that is polite except for commands that begin with `start`. */
+/** Makes the script of a correct server, except for commands that begin with `start`. */
 const but =
   (start: string, answer: string | undefined | ((socket: Socket) => undefined)): Script =>
   (command, socket) => {

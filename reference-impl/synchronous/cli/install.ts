@@ -7,8 +7,8 @@ import type { QueueSettings } from '../settings/settings.js';
 import { printLine } from './output.js';
 
 /**
- * Creates the files of the queue and `queue.json` last. A directory with
- * `queue.json` contains a complete queue.
+ * Creates the files of the queue, and `queue.json` as the last of them. A directory with `queue.json`
+ * contains a complete queue.
  */
 export async function install(settings: QueueSettings): Promise<void> {
   await installQueue(settings);

@@ -10,9 +10,10 @@ import { RestoreCheck, type RestoreCheckResult } from '../queue/restore-check.js
  *     {"live": [N, …], "names": {N: SHA-256, …}, "problems": […], "keptAside": N}
  *     {"error": "…"}                the queue cannot be restored
  *
- * It waits for each line in the system call itself: thousands come, and an event loop costs more than a restore.
+ * The command reads each line with a blocking system call: it gets thousands of requests, and the event loop
+ * would cost more time than a restore.
  *
- * @throws QueueError `bad-setting` for a line that is no request.
+ * @throws QueueError `bad-setting` for a line that is not a request.
  */
 export function restoreCheck(): void {
   const check = new RestoreCheck();
@@ -67,7 +68,10 @@ function writeAll(fd: number, text: string): void {
   }
 }
 
-/** Whoever has started this may have left a pipe behind that does not wait. */
+/**
+ * Calls `call` again while it fails with EAGAIN: the program that started this process may have left a pipe
+ * in non-blocking mode.
+ */
 function retryWhileBusy(call: () => number): number {
   for (;;) {
     try {

@@ -40,7 +40,10 @@ export interface GatewayOptions {
   forwardedArguments: readonly string[];
 }
 
-/** Time in milliseconds, beyond the grace period of its clients, after which a stopping service is killed. */
+/**
+ * Time in milliseconds that a stopping service gets in addition to the grace period of its clients. The
+ * service is then killed.
+ */
 const STOP_MARGIN_MS = 5000;
 
 /** Runs helpers and workers as child processes until a stop signal. */
@@ -79,8 +82,8 @@ export async function serveGateway(settings: QueueSettings, options: GatewayOpti
 }
 
 /**
- * Returns a signal that aborts on SIGTERM or SIGINT. Under a supervisor it aborts on SIGTERM or when the
- * supervisor dies. SIGINT is ignored there: Ctrl-C reaches all processes of a terminal at once, but the
+ * Returns a signal that is aborted at SIGTERM or SIGINT. Under a supervisor it is aborted at SIGTERM, or when
+ * the supervisor dies. SIGINT is ignored there: Ctrl-C reaches all processes of a terminal at once, but the
  * supervisor must stop its services in order.
  */
 function stopSignal(): AbortSignal {

@@ -65,11 +65,15 @@ interface Request {
 }
 
 /**
- * Runs the `simulated-medium` command: answers requests on stdin until it ends, one line of JSON per request
- * and reply. A test compares the simulated medium with a real one by it:
+ * Runs the `simulated-medium` command. It reads requests from stdin until stdin ends. Request and answer are
+ * one line of JSON each. A request lists operations on a mapped file of `pages` pages of zeros. The answer
+ * lists, for each sector of the file, the values that the sector may have after a power cut that follows the
+ * operations. A test runs this command to compare the simulated medium with a real disk. In the example, the
+ * msync fixes sector 7, and the later store leaves sector 0 open:
  *
- *     {"pages": 4, "operations": [{"do": "store", "page": 0, "sector": 7, "value": 1}, {"do": "msync", "page": 0, "pages": 2}]}
- *     {"sectors": [[0], …, [0, 1], …]}   the values that each sector may have after a power cut
+ *     {"pages": 1, "operations": [{"do": "store", "page": 0, "sector": 7, "value": 1},
+ *         {"do": "msync", "page": 0, "pages": 1}, {"do": "store", "page": 0, "sector": 0, "value": 2}]}
+ *     {"sectors": [[0, 2], [0, 0], …, [1, 1]]}
  */
 export async function simulatedMedium(): Promise<void> {
   const { possibleSectors } = await import('../simulation/possible.js');

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { type GatewayEvent, Supervisor } from './supervisor.js';
 
-/** Reports that it is ready, and waits until the supervisor is gone or stops it. */
+/** Source of a service that reports that it is ready. It exits when the supervisor is gone or stops it. */
 const SERVICE = `console.log('{"event":"ready"}'); process.on('disconnect', () => process.exit());`;
 
 t.test('a service whose process could not be made is started again', async (t) => {

@@ -28,7 +28,7 @@ export interface SupervisorOptions {
   /** Path of the program that runs the services as subcommands. */
   program: string;
   services: readonly Service[];
-  /** Time after SIGTERM after which a service that still runs is killed. */
+  /** Time in milliseconds after SIGTERM after which a service that still runs is killed. */
   stopTimeoutMs: number;
   emit: (event: GatewayEvent) => void;
 }
@@ -37,11 +37,9 @@ const RESTART_BACKOFF = { initialMs: 50, maxMs: 5000 };
 /** Uptime, in milliseconds, after which a service counts as healthy and its restart back-off starts again. */
 const HEALTHY_UPTIME_MS = 10_000;
 
-/**
- * Interval of the checks for stopped services (SIGSTOP), in milliseconds, and number of successive checks
- * after which a stopped service is killed.
- */
+/** Interval of the checks for stopped services (SIGSTOP), in milliseconds. */
 const STOP_CHECK_INTERVAL_MS = 1000;
+/** Number of successive checks after which a stopped service is killed. */
 const MAX_STOPPED_CHECKS = 5;
 
 interface RunningService {
@@ -50,7 +48,7 @@ interface RunningService {
   port: number | undefined;
   wasReady: boolean;
   consecutiveDeaths: number;
-  /** Number of successive checks at which the service was stopped. */
+  /** Number of successive checks up to now that found the service stopped. */
   stoppedChecks: number;
   startedMs: number;
   timer: NodeJS.Timeout | undefined;

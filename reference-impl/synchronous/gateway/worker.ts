@@ -7,7 +7,7 @@ import { bodiesOf, hasRoute, type Routing } from './outbound/routing.js';
 
 /** A running gateway worker: it accepts mail, stores it, and delivers it [0017]. */
 export interface Worker {
-  /** Port on which it listens for mail. */
+  /** Port on which the worker listens for mail. */
   port: number;
   /** Resolves with the reason when the queue fails. Otherwise it stays pending. */
   queueFailure: Promise<unknown>;

@@ -20,7 +20,10 @@ import {
 
 /** Longest time, in milliseconds, that the helper blocks before it checks the stop signal. */
 const MAX_WAIT_MS = 100;
-/** Time, in ms, that the helper polls for the next request of a lone worker, which needs this time per round. */
+/**
+ * Time, in ms, that the helper polls for the next request of a lone worker. Such a worker needs this time
+ * from an answer to its next request.
+ */
 const BUSY_POLL_MS = 0.1;
 /**
  * Number of tokens in one write. 160 tokens of 24 bytes are below PIPE_BUF (4096), so that a write takes
@@ -84,7 +87,10 @@ class Helper {
   /** struct pollfd[2]: i32 fd, i16 events, i16 revents. */
   readonly #pollFds = Buffer.alloc(16);
   #batch = 0;
-  /** Whether the last batch had one request and polling for the next one has not failed since. */
+  /**
+   * Whether one worker alone seems to use the helper: the last batch had one request, and no poll for a next
+   * request has failed since.
+   */
   #hasLoneWorker = false;
 
   constructor(pair: Pair, settings: QueueSettings) {
@@ -171,7 +177,10 @@ class Helper {
     for (const [slot, list] of receipts) this.#send('receipt', slot, list);
   }
 
-  /** Returns whether a request names a worker slot and a range of the file. Any other is skipped [0051]. */
+  /**
+   * Returns whether a request names a worker slot and a range of the file. Any other request is skipped
+   * [0051].
+   */
   #isValid({ slot, offset, length }: SyncRequest): boolean {
     const inFile = offset >= 0 && length > 0 && offset + length <= this.#pair.data.sizeBytes;
     return inFile && slot < this.#pair.image.geometry.workerSlots;

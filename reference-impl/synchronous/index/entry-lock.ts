@@ -3,10 +3,11 @@ import type { IndexImage } from './image.js';
 import { WORKER_SLOTS_WORD } from './layout.js';
 
 /**
- * The lock word of an index entry names its owner by worker slot and incarnation: the low 10 bits hold the
- * number of the slot plus 1, the high 22 bits hold the incarnation. The owner is alive while it holds its
- * slot's byte of the lock file and no successor has got the slot. The patent stores a process id instead
- * [0019]. A process id does not identify a process across containers, and the kernel uses it again.
+ * Number of bits of a lock word that hold the worker slot. The lock word of an index entry names its owner by
+ * worker slot and incarnation: the low 10 bits hold the number of the slot plus 1, the high 22 bits hold the
+ * incarnation. The owner is alive while it holds its slot's byte of the lock file and no successor has got
+ * the slot. The patent stores a process id instead [0019]. A process id does not identify a process across
+ * containers, and the kernel uses it again.
  */
 const SLOT_BITS = 10;
 const SLOT_MASK = (1 << SLOT_BITS) - 1;

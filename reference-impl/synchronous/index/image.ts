@@ -82,7 +82,7 @@ export class IndexImage {
     this.#setUndoCount(0);
   }
 
-  /** Undoes all changes since the last commit. If it is interrupted, it can be repeated. */
+  /** Undoes all changes since the last commit. If a rollback is interrupted, it can be repeated. */
   rollBack(): void {
     // Limit the count: a copy of a damaged index is rolled back too, for inspection, and may hold any count.
     for (let count = Math.min(this.get(FIELD.undoCount), UNDO_CAPACITY); count > 0; count -= 1) {

@@ -27,6 +27,8 @@ import {
  *    32  16  id of the queue
  *    48   4  CRC-32C of bytes 0-47
  */
+
+/** First bytes of an index file. */
 const MAGIC = 'PPQINDEX';
 const CHECKSUMMED_BYTES = 48;
 

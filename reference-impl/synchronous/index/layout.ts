@@ -10,6 +10,8 @@ import { SLOT_BYTES } from '../record/layout.js';
  *     from 16384  `index_entry` structures of 64 bytes, 64 per 4096-byte block: none straddles two [0020]
  *     page-aligned behind them: consumption marks, 8 bytes for each 256-byte slot of the data file (marks.ts)
  */
+
+/** Size of a word of the index, in bytes. */
 export const WORD_BYTES = 4;
 export const ENTRY_BYTES = 64;
 export const ENTRY_WORDS = ENTRY_BYTES / WORD_BYTES;
@@ -30,7 +32,9 @@ export const FIELD = {
   free: 1026,
   /** Number of entries on the in-use list. */
   inUse: 1027,
-  /** Slot + 1 of the mutex's owner while it changes the lists. A killed owner leaves its value here. */
+  /**
+   * Slot + 1 of the mutex's owner while the owner changes the lists. A killed owner leaves its value here.
+   */
   mutexOwner: 1028,
   /** Number of valid entries of the undo log. */
   undoCount: 1029,
@@ -46,13 +50,16 @@ export const FIELD = {
   usedBytes: 1036,
   /** Start of the last completed index sync, in milliseconds since the epoch, two words [0025]. */
   lastSync: 1038,
-  /** Next message number at that moment: the sync covers all lower numbers, two words. */
+  /**
+   * Next message number at the start of the last completed index sync: that sync covers all lower numbers.
+   * Two words.
+   */
   lastSyncNumber: 1040,
   /** Counter of the batches that sync helpers have written. */
   batches: 1042,
   /**
-   * 1 during an msync by a helper or a restore. If that process dies then, it is unknown which pages are
-   * dirty.
+   * 1 during an msync by a helper or a restore. If the process dies during the msync, it is unknown which
+   * pages are dirty.
    */
   syncing: 1043,
   /** 1 during a sync of the index, and after a failed sync until the next one succeeds (`beginIndexSync`). */

@@ -16,6 +16,8 @@ import type { IndexImage } from './image.js';
  * the mark of another. It has two 32-bit words. A process killed between the two stores leaves a mark that
  * matches no message.
  */
+
+/** The golden ratio as a 32-bit fraction: a factor that spreads the slot numbers over all bits. */
 const GOLDEN_RATIO_32 = 0x9e3779b1;
 const HIGH = 2 ** 32;
 

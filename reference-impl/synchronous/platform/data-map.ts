@@ -66,8 +66,8 @@ export class DataMap implements DataBytes {
   }
 
   /**
-   * Writes the pages of a range to the disk and waits until they are there. Maps the range first if necessary
-   * [0042, 0052].
+   * Writes the pages of a range to the disk and waits until they are on the disk. Maps the range first if
+   * necessary [0042, 0052].
    *
    * @returns 0, or the errno of the first failure.
    */

@@ -30,7 +30,7 @@ export class Fifo {
   readonly fd: number;
   readonly #kernel: Kernel;
   readonly #bufferBytes: number;
-  /** Allocated by the first read, because most instances only write. */
+  /** Buffer of the reads. The first read allocates it, because most instances only write. */
   #buffer: Buffer | undefined;
 
   /**
@@ -77,7 +77,7 @@ export class Fifo {
   }
 
   /**
-   * Writes all of the bytes or none of them. There may be at most PIPE_BUF (4096).
+   * Writes all of the bytes or none of them. The number of bytes may be at most PIPE_BUF (4096).
    *
    * @returns false when the FIFO is full, because no process has read it for a long time.
    */

@@ -75,8 +75,8 @@ export interface Kernel {
   busyPoll(fds: Buffer, count: number, timeoutMs: number): number;
 
   /**
-   * Calls back with the bytes that arrive in a FIFO, at most `maxBytes` per call. They are valid during the
-   * call only.
+   * Calls back with the bytes that arrive in a FIFO, at most `maxBytes` per call. The bytes are valid during
+   * the call only.
    */
   onFifoData(fd: number, maxBytes: number, callback: (bytes: Buffer) => void): Registration;
   /** Calls back every `intervalMs`, without keeping the process alive. */

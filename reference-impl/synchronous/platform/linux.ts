@@ -49,7 +49,10 @@ type SyncMapped = (
   invalidate: boolean,
 ) => void;
 
-/** The part of mmap-io that is used. Its own types do not say what the blocking flag means. */
+/**
+ * The part of the mmap-io library that the queue uses. The library's own types do not say what the blocking
+ * flag means.
+ */
 interface MmapIo {
   map(size: number, protection: number, flags: number, fd: number, offset: number, advice: number): Buffer;
   advise(buffer: Buffer, offset: number, length: number, advice: number): void;
@@ -75,8 +78,8 @@ const mmapIo: MmapIo | undefined = (() => {
 
 /**
  * Loads the compiled addon directly from the path where a build puts it. The library itself would look for it
- * with an addon installer, which loads a network client and an archiver. That takes a third of the start-up
- * time of a process.
+ * with an addon installer, which loads a network client and an archiver. The search takes a third of the
+ * start-up time of a process.
  *
  * @returns undefined when the addon is not at that path.
  */

@@ -14,17 +14,17 @@ const F_UNLCK = 2;
  * be process 1, and process ids are used again.
  */
 export const LOCK = {
-  /** The shared mutual exclusion lock over the index [0018]. */
+  /** Byte of the shared mutual exclusion lock over the index [0018]. */
   mutex: 0,
-  /** Held while a process opens the queue, so that only one restores. */
+  /** Byte that a process holds while it opens the queue, so that only one process restores it. */
   opening: 1,
-  /** Held shared by every process that has the queue open. */
+  /** Byte that every process with the queue open holds shared. */
   users: 2,
-  /** Held by the one sync helper of the data file. */
+  /** Byte that the one sync helper of the data file holds. */
   helper: 3,
-  /** Held by the worker that syncs the index. */
+  /** Byte that the worker holds that syncs the index. */
   indexSync: 4,
-  /** Byte `firstSlot + n` is held by the worker in slot n for as long as it lives. */
+  /** First byte of the worker slots. The worker in slot n holds byte `firstSlot + n` as long as it lives. */
   firstSlot: 64,
 } as const;
 
@@ -33,16 +33,19 @@ const SPIN_TRIES = 100;
 const NO_FDS = Buffer.alloc(8);
 
 /**
- * Byte-range locks on one file, as open-file-description locks. They belong to this open file description,
- * the kernel drops them at its last close, and they work across pid namespaces. A lock and its release take
- * about 1.3 µs.
+ * Byte-range locks on one file, as open-file-description locks. The locks belong to this open file
+ * description, the kernel drops them at the last close of the description, and they work across pid
+ * namespaces. A lock and its release take about 1.3 µs.
  */
 export class LockFile {
   readonly #kernel: Kernel;
   readonly #fd: number;
   /** A `struct flock`: i16 type, i16 whence, (pad) i64 start, i64 length, i32 pid (must be 0), (pad). */
   readonly #flock = Buffer.alloc(32);
-  /** `#flock` as 32-bit words, for speed: a lone producer takes and releases the lock for every message. */
+  /**
+   * The bytes of `#flock` as 32-bit words, for speed: a lone producer takes and releases the lock for every
+   * message.
+   */
   readonly #words = new Int32Array(this.#flock.buffer, this.#flock.byteOffset, 8);
 
   constructor(path: string, kernel: Kernel = linux) {

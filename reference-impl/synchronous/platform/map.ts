@@ -21,7 +21,7 @@ export function mapShared(kernel: Kernel, fd: number, offset: number, length: nu
 
 /**
  * Upper bound of the bytes that the kernel reads for one read-ahead request (read_ahead_kb of most devices).
- * It ignores the rest of a longer request.
+ * The kernel ignores the rest of a longer request.
  */
 const READ_AHEAD_STEP_BYTES = 128 * 1024;
 

@@ -38,7 +38,7 @@ import { verifyQueue } from './verify.js';
 
 const PAGE = 4096;
 
-/** Makes a stopped queue that holds these messages and one more that is consumed. */
+/** Makes a stopped queue that holds the given messages and one more that is consumed. */
 async function stopped(t: Parameters<typeof createHarness>[0], texts: string[]): Promise<QueueHarness> {
   const here = await createHarness(t);
   const helper = await here.helper();

@@ -25,8 +25,8 @@ import type { EnqueueOutcome, LockedMessage, Queue, QueueStats, TakeOptions } fr
  */
 const ARRIVAL_POLL_INTERVAL_MS = 5;
 /**
- * Milliseconds between two calls of the listener without a new message. They find the messages whose next
- * attempt is due, and those that dead workers left locked.
+ * Milliseconds between two calls of the listener without a new message. These calls find the messages whose
+ * next attempt is due, and those that dead workers left locked.
  */
 const SWEEP_INTERVAL_MS = 100;
 
@@ -39,7 +39,7 @@ class WorkerPair {
   readonly slot: number;
   readonly lock: number;
   readonly producerQueue: ProducerQueue;
-  /** Entry at which the next walk starts. */
+  /** Entry at which the next walk through the list starts. */
   cursor = NONE;
   /** Number of entries visited since the last walk that took a message. */
   visitedSinceClaim = 0;
@@ -164,7 +164,10 @@ export class OpenQueue implements Queue {
     return this.#pairs.length === 1 ? answer : this.#enqueueElsewhere(bodies, first, answer);
   }
 
-  /** Tries the other pairs after a rejection: if one pair is full, another may still have free space. */
+  /**
+   * Tries to store bodies in the other pairs after one pair has rejected them: another pair may still have
+   * free space.
+   */
   async #enqueueElsewhere(
     bodies: readonly Body[],
     first: number,

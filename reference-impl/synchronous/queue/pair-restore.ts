@@ -25,8 +25,8 @@ export interface RestoreReport {
   /** Number of whole records that are marked as consumed. */
   consumed: number;
   /**
-   * Number of restored messages that the old index does not vouch for. A consumed one among them is delivered
-   * again, because nothing shows that it was consumed.
+   * Number of restored messages that the old index does not vouch for. If a message among them was consumed,
+   * it is delivered again, because nothing shows the consumption.
    */
   uncertain: number;
   /** Number of messages that were being stored at the crash and are not whole. They were never confirmed. */
@@ -142,7 +142,7 @@ function mayHaveUnsyncedPages(image: IndexImage | undefined): boolean {
 
 /**
  * Syncs the ring. It sets the field `syncing` during the msync, as the helper does: if this process is killed
- * there, the next restore has no other sign that pages may be clean and not on the disk.
+ * during the msync, the next restore has no other sign that pages may be clean and not on the disk.
  */
 function syncRing({ data, ring }: PairParts, image: IndexImage | undefined): void {
   const { start, end } = ring;
@@ -163,9 +163,9 @@ function syncOrThrow(data: DataMap, offset: number, length: number): void {
 }
 
 /**
- * Replaces an index file that is lost or too small. It is too small if it has fewer entries than there are
- * messages: when marks were lost, consumed messages come back, and they can be more than the entries. The
- * marks of the old file are copied into the new one.
+ * Replaces an index file that is lost or too small. An index file is too small if it has fewer entries than
+ * there are messages: when marks were lost, consumed messages come back, and they can be more than the
+ * entries. The marks of the old file are copied into the new one.
  */
 function replaceIndex(
   { platform, directories }: PairParts,

@@ -51,7 +51,8 @@ export class Pair {
   readonly #dataFd: number;
   readonly #indexFd: number;
   /**
-   * Value that this process stores as the owner of the mutex: its slot + 1, or this one while it has no slot.
+   * Value that this process stores as the owner of the mutex: its slot + 1, or 0xffff while the process has
+   * no slot.
    */
   #mutexOwner = 0xffff;
   /** Whether the last wait for the mutex timed out. */

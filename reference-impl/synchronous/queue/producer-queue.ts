@@ -19,7 +19,7 @@ interface Job {
   /** Bytes that all records take in the data file, in whole slots. */
   extentBytes: number;
   resolve: (outcome: EnqueueOutcome) => void;
-  /** Reserved entry and space of each body. Empty until they are reserved. */
+  /** Reserved entry and space of each body. The list is empty until entries and space are reserved. */
   slots: { entry: number; offset: number; number: number }[];
 }
 
@@ -33,8 +33,8 @@ const CALLER_MICROTASKS = 8;
 const MAX_TURN_MS = 5;
 
 /**
- * Largest size of one round. It bounds the time for which the mutex is held. A single larger job is one
- * round.
+ * Largest size of one round. It bounds the time for which the mutex is held. A larger single job gets a
+ * separate round.
  */
 const MAX_ROUND_BYTES = 8 * 2 ** 20;
 /** Largest number of ranges in one sync request. It bounds the size of the tokens. */
@@ -153,8 +153,8 @@ export class ProducerQueue {
   }
 
   /**
-   * Reserves index entries and space for each job [0029-0034]. It rejects a job for which there are none, and
-   * postpones a job that would need one more range than a request can have.
+   * Reserves index entries and space for each job [0029-0034]. It rejects a job for which the pair has no
+   * free entries or space, and postpones a job that would need one more range than a request can have.
    */
   #reserve(jobs: Job[]): { reserved: Job[]; ranges: Range[] } {
     const reserved: Job[] = [];

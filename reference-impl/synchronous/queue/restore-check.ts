@@ -38,8 +38,8 @@ interface RememberedFile {
   sizeBytes: number;
   key: ChecksumKey;
   /**
-   * Messages that were at each slot, the latest last. Earlier ones are saved too, because a message of one
-   * crash state may be missing in the next and be back in a later one.
+   * Messages that were at each slot, the latest last. Earlier messages are saved too, because a message of
+   * one crash state may be missing in the next and be back in a later one.
    */
   knownAtSlot: (KnownMessage[] | undefined)[];
 }
@@ -47,8 +47,8 @@ interface RememberedFile {
 /** A message that was at a slot, with its hash already computed. */
 interface KnownMessage {
   /**
-   * Content of the slot when the message was last there. The slot reader returns the same object while it is
-   * unchanged.
+   * Content of the slot when the message was last there. The slot reader returns the same object while the
+   * content is unchanged.
    */
   at: SlotContent;
   type: number;
@@ -102,7 +102,7 @@ export class RestoreCheck {
 
   /**
    * Loads the settings of a queue, and uses the previous ones if the text is the same: thousands of queues
-   * have the same.
+   * have the same settings.
    */
   #settingsOf(directory: string): QueueSettings {
     const file = join(directory, INSTALLED_SETTINGS_FILE);
@@ -155,7 +155,9 @@ export class RestoreCheck {
     return seen;
   }
 
-  /** Adds the messages of these records to the result. It hashes only messages that are new at their slot. */
+  /**
+   * Adds the messages of the given records to the result. It hashes only messages that are new at their slot.
+   */
   #list(
     { slots, knownAtSlot }: RememberedFile,
     data: DataBytes,

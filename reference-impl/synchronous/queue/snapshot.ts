@@ -20,7 +20,9 @@ export interface Snapshot {
   key: ChecksumKey;
   /** Copy of the index. A change to it does not reach the queue. */
   image: IndexImage;
-  /** Whether a process had the pair open. If none had, the pair may still need its restore after a crash. */
+  /**
+   * Whether a process had the pair open. If no process had, the pair may still need a restore after a crash.
+   */
   inUse: boolean;
 }
 
@@ -78,14 +80,15 @@ function copyIndex(kernel: Kernel, path: string, queueId: string, dataBytes: num
  */
 const BASE_TIMEOUT_MS = 60_000;
 /**
- * Lowest speed of reading the data file that still counts as progress: 16 MiB per second. A restore reads it
- * once.
+ * Lowest speed of reading the data file that still counts as progress: 16 MiB per second. A restore reads the
+ * file once.
  */
 const MIN_BYTES_PER_MS = (16 * 2 ** 20) / 1000;
 
 /**
- * Takes a byte of a pair's lock file as soon as no other process holds it. Blocks the thread.
- * @param dataBytes size of the data file, which the holder of the byte may have to read.
+ * Locks a byte of the lock file of a data/index pair. Blocks the thread until no other process holds the
+ * byte.
+ * @param dataBytes size of the data file: a process that holds the byte may have to read the whole file.
  * @throws QueueError `mutex-held` when another process holds the byte for longer than a minute plus the time
  * for reading the data file.
  */

@@ -26,7 +26,7 @@ export interface LockedMessage {
   readonly body: Body;
   /** Time of the enqueue, in milliseconds since the epoch. */
   readonly queuedAtMs: number;
-  /** Number of delivery attempts so far. */
+  /** Number of delivery attempts that have failed so far; 0 before the first attempt. */
   readonly retryCount: number;
   /** Time of the last attempt, in milliseconds since the epoch; 0 before the first attempt. */
   readonly lastRetryMs: number;
@@ -34,9 +34,12 @@ export interface LockedMessage {
 
 /** Limits of one `take` call. */
 export interface TakeOptions {
-  /** Largest number of messages. */
+  /** Largest number of messages that the call takes. */
   count: number;
-  /** Largest sum of the record sizes, in bytes. The first message of a pair is taken even if it is larger. */
+  /**
+   * Largest sum of the sizes of the records that the call takes, in bytes. The first message of a pair is
+   * taken even if it is larger.
+   */
   bytes: number;
   /**
    * Returns whether a message may be tried now. Gets its number of attempts and the time of the last attempt,
@@ -69,10 +72,10 @@ export interface Queue {
    */
   unlock(messages: readonly LockedMessage[], tried: boolean): void;
   /**
-   * Moves a message to the dead-letter queue. It stores and syncs the message there before it removes it
-   * here, so a crash in between cannot lose it. Resolves to false if the dead-letter queue does not confirm
-   * it, for example because it is full. The message then stays in this queue, unlocked, with one more attempt
-   * counted.
+   * Moves a message to the dead-letter queue. It stores and syncs the message there before it removes the
+   * message from this queue, so a crash in between cannot lose it. Resolves to false if the dead-letter queue
+   * does not confirm it, for example because it is full. The message then stays in this queue, unlocked, with
+   * one more attempt counted.
    */
   bury(message: LockedMessage, reason: string): Promise<boolean>;
   /**
@@ -96,7 +99,7 @@ export interface Queue {
 export interface QueueStats {
   /** Messages in the queue, including those that are being stored. */
   live: number;
-  /** Messages among them that a worker has locked, for storing or for delivery. */
+  /** Messages in the queue that a worker has locked, for storing or for delivery. */
   locked: number;
   /** Free bytes of the data files. */
   freeBytes: number;

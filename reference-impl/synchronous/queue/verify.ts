@@ -18,7 +18,7 @@ export interface VerifyReport extends MessageCounts {
   problems: string[];
   /** Number of damaged records that were ever kept aside. */
   keptAside: number;
-  /** Their file names. */
+  /** File names of all damaged records that were ever kept aside. */
   keptAsideNames: string[];
   /** Messages in the dead-letter queue. */
   dead: number;
@@ -43,8 +43,8 @@ const MAX_PROBLEMS = 50;
  * - Both lists are well formed, and every entry is on one of them.
  * - The index holds exactly the whole records that are not consumed.
  *
- * It changes nothing and works on a queue in use. Its workers then wait while the data file is read once. If
- * that takes longer than their timeout, they reject messages with `mutex-held`.
+ * The check changes nothing and works on a queue in use. The queue's workers then wait while the data file is
+ * read once. If that takes longer than their timeout, they reject messages with `mutex-held`.
  *
  * @throws QueueError `mutex-held` when another process holds a pair for too long; `damaged-queue` when a pair
  * has no usable index.
@@ -91,7 +91,10 @@ interface IndexedEntry {
   extent: number;
 }
 
-/** Returns the entries in use by the offsets of their records, and adds to the counts. */
+/**
+ * Returns the index entries that are in use, keyed by the offsets of their records in the data file. Adds the
+ * number of entries in each state to `counts`.
+ */
 function entriesByOffset(image: IndexImage, counts: MessageCounts): Map<number, IndexedEntry> {
   const held = new Map<number, IndexedEntry>();
   for (let entry = 0; entry < image.geometry.entries; entry += 1) {

@@ -35,7 +35,7 @@ function encoded(body: Body): Buffer {
   return bytes;
 }
 
-/** Decodes. @returns undefined for `bad-record`. @throws every other error. */
+/** Decodes a body. @returns undefined for `bad-record`. @throws every other error. */
 function tried(type: number, bytes: Buffer): Body | undefined {
   try {
     return decodeBody(type, bytes);

@@ -21,6 +21,8 @@ import type { ChecksumKey } from './checksum.js';
  * The second sector of each of the two pages holds the generation of the message numbers (generation.ts). The
  * ring of records lies between the two pages.
  */
+
+/** First bytes of a data file. */
 const MAGIC = 'PPQDATA1';
 export const FORMAT_VERSION = 1;
 const CHECKSUMMED_BYTES = 56;

@@ -11,6 +11,8 @@ import { PAGE_BYTES } from '../platform/map.js';
  *     520  4  generation
  *     524  4  CRC-32C of bytes 512-523
  */
+
+/** First bytes of a sector that holds the generation. */
 const MAGIC = 'PPQGENER';
 const SECTOR_OFFSET = 512;
 const VALUE_OFFSET = 8;

@@ -7,8 +7,8 @@ import type { LiveRecord, RestorePlan } from './plan.js';
 
 /**
  * Rewrites both lists: every message of the plan is ready and unlocked, and every other entry is free. No
- * other process may have the queue open. If this is interrupted, the next restore starts again from the data
- * file.
+ * other process may have the queue open. If the rewrite is interrupted, the next restore starts again from
+ * the data file.
  *
  * The in-use list is in ring order and begins behind the newest message. W is then the end of the newest
  * record, and the space between W and the first record of the list is free.

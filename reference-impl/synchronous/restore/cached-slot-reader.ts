@@ -23,7 +23,7 @@ export class CachedSlotReader implements SlotReader {
   readonly #empty: Uint8Array;
   /** By slot: the cached answer. */
   readonly #contents: (SlotContent | undefined)[];
-  /** By slot: number of the last refresh before its answer was read. */
+  /** By slot: number of the last refresh before the cached answer was read from the file. */
   readonly #readAt: Int32Array;
   #refreshCount = 0;
 

@@ -179,7 +179,7 @@ function withHint(plan: RestorePlan, record: ValidRecord, hint: Hint | undefined
   };
 }
 
-/** Adds a damaged record to the plan. A reserved one was never confirmed, so it is only counted. */
+/** Adds a damaged record to the plan. A reserved record was never confirmed, so it is only counted. */
 function noteDamage(plan: RestorePlan, record: DamagedRecord, hint: Hint | undefined): void {
   const { offset, number, sizeBytes, what } = record;
   plan.toMarkConsumed.push({ offset, number });

@@ -15,8 +15,8 @@ export interface Ring {
 const MAX_SKIPS = 4096;
 
 /**
- * Finds `extent` contiguous free bytes behind W, and skips old messages that are in the way. This is the
- * storage availability check of [0029-0033]. It changes only the order of the list and W. The caller then
+ * Finds `extent` contiguous free bytes behind W, and skips old messages that are in the way. The function is
+ * the storage availability check of [0029-0033]. It changes only the order of the list and W. The caller then
  * appends an entry with the returned offset.
  *
  * R is the offset of the record at the head of the in-use list. W is the end of the last record that was
@@ -41,7 +41,7 @@ export function findSpace(image: IndexImage, ring: Ring, extent: number): number
 /**
  * Finds `extent` contiguous free bytes without skipping a message.
  *
- * @returns W, the start of the ring after a wrap, or undefined when the bytes fit at neither of them.
+ * @returns W, the start of the ring after a wrap, or undefined when the bytes fit at neither offset.
  */
 export function findFit(image: IndexImage, ring: Ring, extent: number): number | undefined {
   const write = image.getWide(FIELD.writeOffset);

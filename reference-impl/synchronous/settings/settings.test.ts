@@ -11,7 +11,7 @@ import { parseDurationMs, parseSize } from './units.js';
 const MIB = 2 ** 20;
 const REPOSITORY = new URL('../../../../', import.meta.url);
 
-/** Creates a directory with these files and removes it after the test. */
+/** Creates a directory with the given files and removes it after the test. */
 function directoryWith(test: Test, files: Record<string, string>): string {
   const directory = mkdtempSync(join(tmpdir(), 'plugpull-settings-'));
   test.teardown(() => rmSync(directory, { recursive: true }));

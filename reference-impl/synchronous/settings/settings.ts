@@ -14,7 +14,7 @@ const host = () =>
   z.string({ error: 'a host name or address' }).regex(/^[A-Za-z0-9_.:-]{1,255}$/, {
     error: 'a host name or address',
   });
-/** A `host:port` pair. An IPv6 address is in brackets. */
+/** Matches a `host:port` pair, in which an IPv6 address is in brackets. */
 const HOST_PORT = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):\d{1,5}$/;
 const hostPort = () =>
   z.string({ error: 'host:port' }).refine(isHostPort, { error: 'host:port, the port from 1 to 65535' });

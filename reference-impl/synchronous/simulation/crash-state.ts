@@ -10,7 +10,7 @@ export interface SecondCrash {
   powerSeed: number | undefined;
 }
 
-/** A restore that is not disturbed. */
+/** Value for a restore without a second crash. */
 export const NO_SECOND_CRASH: SecondCrash = { afterSteps: 0, powerSeed: undefined };
 
 /**

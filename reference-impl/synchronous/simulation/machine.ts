@@ -30,7 +30,9 @@ export interface OpenFile {
   node: Node;
 }
 
-/** A change of a name. A power cut may undo it, and all later ones, until its directory is synced. */
+/**
+ * A change of a name. A power cut may undo it, and all later changes of names, until its directory is synced.
+ */
 export type NameChange =
   | { change: 'add'; path: string; node: Node }
   | { change: 'rename'; from: string; to: string }
@@ -100,7 +102,10 @@ export class SimMachine {
     this.#unsynced.push(change);
   }
 
-  /** Writes the changed names in one directory to the medium. The name of the directory itself is in its parent. */
+  /**
+   * Writes the changed names in one directory to the medium. It does not write the name of the directory
+   * itself, which is in the parent directory.
+   */
   syncNames(directory: string): void {
     const isIn = (change: NameChange): boolean =>
       dirname(change.change === 'rename' ? change.to : change.path) === directory;
@@ -142,7 +147,7 @@ export class SimMachine {
     return lock;
   }
 
-  /** Returns whether one of these bytes of any file is locked exclusively. */
+  /** Returns whether one of the given bytes of any file is locked exclusively. */
   isLocked(bytes: readonly number[]): boolean {
     for (const [key, lock] of this.#locks) {
       if (lock.exclusive && bytes.includes(Number(key.slice(key.indexOf('#') + 1)))) return true;

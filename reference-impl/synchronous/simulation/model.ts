@@ -10,7 +10,7 @@ interface Message {
   outcome: SubmitOutcome;
   /**
    * `maybe`: the message may be delivered again, because a crash came during its consumption or lost the
-   * record of it.
+   * record of the consumption.
    */
   consumed: 'no' | 'maybe' | 'yes';
   /** Logical time of the machine at which the queue answered the consumption. */
@@ -141,7 +141,11 @@ export class Model {
     }
   }
 
-  /** Returns the id of the first consumed message that no index sync covers. */
+  /**
+   * Returns the id of the first message, in order of submit, whose consumption a power cut could still undo:
+   * no index sync that began after the consumption is complete. Returns undefined when there is no such
+   * message.
+   */
   unvouched(): number | undefined {
     return this.#messages.find(({ consumed, vouched }) => consumed === 'yes' && !vouched)?.id;
   }

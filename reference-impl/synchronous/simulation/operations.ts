@@ -7,16 +7,22 @@ export const WORKER_COUNT = 2;
 /** Index of the helper among the processes. The workers come before it. */
 export const HELPER_INDEX = WORKER_COUNT;
 
-/** An operation between two steps of another process. It completes before the interrupted process continues. */
+/**
+ * An operation that runs between two steps of a process. It completes before the interrupted process
+ * continues.
+ */
 export type Interruption = Extract<Operation, { do: 'turn' | 'deliver' | 'take' | 'unlock' | 'write-back' }>;
 
-/** An operation of a run. Operations may come in any order. */
+/**
+ * An operation of a run. Operations may come in any order. A step of a process is a system call, or a store
+ * into memory that processes share.
+ */
 export type Operation =
   /** A producer submits one or more messages, of which the queue must store all or none. */
   | { do: 'submit'; worker: number; sizes: number[] }
   /** Processes take turns in the order that the seed `order` determines. */
   | { do: 'run'; turns: number; order: number }
-  /** One process takes this number of turns. */
+  /** The process `who` takes `turns` turns. */
   | { do: 'go'; who: number; turns: number }
   /** A worker runs its next task up to the first wait. */
   | { do: 'turn'; worker: number }
@@ -27,15 +33,18 @@ export type Operation =
   | { do: 'deliver'; worker: number; count: number }
   | { do: 'write-back'; pages: number }
   | { do: 'wait'; ms: number }
-  /** The wall clock jumps. */
+  /** The wall clock jumps by `jumpMs`. */
   | { do: 'clock'; jumpMs: number }
-  /** A process is killed after this number of its steps. */
+  /** The process `who` is killed after `afterSteps` more steps of this process. */
   | { do: 'kill'; who: number; afterSteps: number }
-  /** After this number of steps of a process, another operation runs between two of its steps. */
+  /**
+   * The operation `by` runs after `afterSteps` more steps of the process `who`, before the next step of
+   * `who`.
+   */
   | { do: 'interrupt'; who: number; afterSteps: number; by: Interruption }
-  /** A process is killed, and its successor starts before any other process runs. */
+  /** The process `who` is killed, and its successor starts before any other process runs. */
   | { do: 'replace'; who: number }
-  /** A dead process gets a successor. A stopped process continues. */
+  /** The process `who` runs again: a dead process gets a successor, and a stopped process continues. */
   | { do: 'start'; who: number }
   | { do: 'stop'; who: number }
   | { do: 'fail-sync' }
@@ -72,7 +81,7 @@ const crash = operationOf('crash', {
   again: fc.oneof({ arbitrary: fc.constant(0), weight: 2 }, { arbitrary: fc.nat(400), weight: 1 }),
 });
 
-/** Mostly few steps. A whole enqueue takes some hundred steps. */
+/** Number of steps, mostly a small one. A whole enqueue takes some hundred steps. */
 const afterSteps = fc.oneof({ arbitrary: fc.nat(60), weight: 3 }, { arbitrary: fc.nat(500), weight: 1 });
 
 const interruption = fc.oneof(
@@ -115,8 +124,8 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
 );
 
 /**
- * A worker dies while its sync request is pending, and its successor in the slot sends another request. Random
- * operations produce this too rarely for a short search.
+ * Operations in which a worker dies while its sync request is pending, and its successor in the slot sends
+ * another request. Random operations produce this too rarely for a short search.
  */
 const slotReuse: fc.Arbitrary<Operation[]> = fc
   .record({
@@ -138,8 +147,8 @@ const KILL_ALL: Operation = { do: 'crash', power: false, seed: 0, states: 1, aga
 const ALL_SURVIVES_SEED = 2;
 
 /**
- * A message is consumed, the next message at its position is withdrawn, and part of the index is lost. The restore
- * counts the messages again and must not reuse the number of the consumed message.
+ * Operations in which a message is consumed, the next message at its position is withdrawn, and part of the
+ * index is lost. The restore counts the messages again and must not reuse the number of the consumed message.
  */
 const numberReuse: fc.Arbitrary<Operation[]> = fc
   .record({
@@ -166,8 +175,9 @@ const numberReuse: fc.Arbitrary<Operation[]> = fc
   ]);
 
 /**
- * A message is consumed, and the next message at its position is not written to the disk: the sync fails, the
- * helper dies around that time, and then all processes die. The message in the page cache must not count as stored.
+ * Operations in which a message is consumed, and the next message at its position is not written to the disk:
+ * the sync fails, the helper dies around that time, and then all processes die. The message in the page cache
+ * must not count as stored.
  */
 const failedSync: fc.Arbitrary<Operation[]> = fc
   .record({

@@ -2,7 +2,10 @@ import { PAGE_BYTES } from '../platform/map.js';
 import { SimMachine } from './machine.js';
 import { SECTOR_BYTES } from './medium.js';
 
-/** An operation on a file. Pages and sectors are counted from 0. `value` fills the sector. */
+/**
+ * An operation on a file. Pages and sectors are counted from 0. `value` fills the sector, and `pages` is a
+ * number of pages.
+ */
 export type FileOperation =
   | { do: 'store'; page: number; sector: number; value: number }
   | { do: 'msync' | 'write-back'; page: number; pages: number };
@@ -10,7 +13,8 @@ export type FileOperation =
 const PATH = '/file';
 
 /**
- * Computes the values that each sector may have after a power cut that follows these operations on a file of zeros.
+ * Computes the values that each sector may have after a power cut that follows the given operations on a file
+ * of zeros.
  * @returns for each sector of the file the list of its possible values, oldest version first
  */
 export function possibleSectors(pages: number, operations: readonly FileOperation[]): number[][] {

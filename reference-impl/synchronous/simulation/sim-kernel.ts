@@ -167,7 +167,7 @@ export class SimKernel implements Kernel {
 
   /**
    * Writes pages that were dirty at the start, some at once and some at the end. Pages that become dirty
-   * later stay so.
+   * later stay dirty.
    */
   fdatasync(fd: number): Promise<void> {
     this.#lifetime.step();
@@ -276,7 +276,10 @@ export class SimKernel implements Kernel {
     return { ...mapping, from: Math.floor(offset / PAGE_BYTES) };
   }
 
-  /** Never waits: the simulation never stops a process that holds a lock for which another process waits. */
+  /**
+   * Calls fcntl(2) for a lock, without ever waiting: the simulation never stops a process that holds a lock
+   * for which another process waits.
+   */
   fcntlLock(fd: number, command: number, flock: Buffer): number {
     this.#lifetime.step();
     const opening = this.#openFile(fd);

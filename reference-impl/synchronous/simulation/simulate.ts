@@ -27,7 +27,7 @@ export interface SimulationResult {
   confirmed: number;
   seed: number;
   requirement?: Requirement;
-  /** Path of the smallest failing run. If a requested run does not fail, its path. */
+  /** Path of the smallest failing run, or of the requested run if that run does not fail. */
   path?: string;
   /** Log of the smallest failing run, one line per event. */
   story?: string[];

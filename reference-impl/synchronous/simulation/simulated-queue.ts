@@ -41,7 +41,7 @@ const [pair] = simulatedSettings.pairs;
 if (!pair) throw new Error('a queue has a pair');
 /** The directories of the only pair of the simulated queue. */
 export const simulatedPair = pair;
-/** Path of its index file. */
+/** Path of the index file of the simulated queue's only pair. */
 export const INDEX_PATH = `${pair.indexDirectory}/queue.index`;
 
 /** A simulated process on a machine. */
@@ -103,7 +103,10 @@ export function verifyPair({ image, data, key, ring }: Pair): void {
   if (problem) throw new Violation('PP-9', problem);
 }
 
-/** Checks the same for a queue in use, on a snapshot of its files. @throws Violation PP-9 */
+/**
+ * Checks that the lists of a queue in use are well formed and match the data file, on a snapshot of the
+ * queue's files. @throws Violation PP-9
+ */
 export function verifyMachine(machine: SimMachine): void {
   const observer = new SimProcess(machine, 'verify');
   const counts = { live: 0, reserved: 0, locked: 0 };

@@ -10,11 +10,9 @@ import { HELPER_INDEX, type Interruption, type Operation, WORKER_COUNT } from '.
 import { Killed } from './process-lifetime.js';
 import { INDEX_PATH, SimProcess, simulatedSettings, verifyMachine } from './simulated-queue.js';
 
-/**
- * Limits of settling: a queue without further faults answers every submit within this number of turns, of this
- * simulated duration in milliseconds each.
- */
+/** Upper bound of the turns within which a queue without further faults answers every submit. */
 const MAX_SETTLING_TURNS = 600;
+/** Simulated duration of one turn while a run settles, in milliseconds. */
 const SETTLING_TURN_MS = 10;
 const SETTLING_TASKS_PER_TURN = 3;
 const TAKE_EVERYTHING = { count: 1000, bytes: 2 ** 30, due: () => true };
@@ -142,8 +140,8 @@ export class SimulatedRun {
   }
 
   /**
-   * Schedules an operation between two steps of a process. It waits until no process holds the mutex: if the
-   * interrupted process held it, the other one would wait forever.
+   * Schedules an operation between two steps of a process. The operation waits until no process holds the
+   * mutex: if the interrupted process held the mutex, the operation would wait forever.
    */
   #interrupt({ who, afterSteps, by }: Extract<Operation, { do: 'interrupt' }>): void {
     const member = this.#members[who];

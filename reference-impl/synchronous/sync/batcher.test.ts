@@ -40,7 +40,7 @@ function write(batcher: Batcher, nowMs: number): SyncRequest[] {
   return requests;
 }
 
-/** Confirms the confirmations of these requests, as their workers do. */
+/** Confirms the confirmations of the given requests, as their workers do. */
 const confirm = (batcher: Batcher, requests: SyncRequest[]): void => {
   for (const { slot, incarnation, id } of requests) {
     batcher.confirmed({ slot, incarnation, id, batch: 0, helper: 0 });
@@ -256,7 +256,7 @@ class Model {
   readonly batcher: Batcher;
   readonly inFlight = new Map<number, SyncRequest>();
   readonly nextId = new Map<number, number>();
-  /** Request ids whose confirmations are in the FIFO of a worker, by slot. */
+  /** By worker slot: ids of the requests whose confirmations are in the worker's FIFO. */
   readonly answers = new Map<number, Set<number>>();
   written = 0;
   sent = 0;

@@ -25,17 +25,25 @@ export interface BatchRules {
    * substantially contiguous (claims 12, 28, 42, 54).
    */
   maxGapPages: number | null;
-  /** The same limit in bytes (claims 13, 29, 43, 55). If both limits are set, the smaller one applies. */
+  /**
+   * Largest gap between a request and the batch, in bytes. Beyond it the request is not substantially
+   * contiguous (claims 13, 29, 43, 55). If `maxGapPages` is set too, the smaller limit applies.
+   */
   maxGapBytes: number | null;
   /** Whether a request that is not substantially contiguous causes the batch to be written. */
   writeOnMisfit: boolean;
-  /** Longest wait for the confirmations of the confirmations of a batch, in milliseconds [0044]. */
+  /**
+   * Longest time, in milliseconds, that the helper waits until workers have confirmed the receipt of a
+   * batch's confirmations [0044].
+   */
   confirmationTimeoutMs: number;
   /**
-   * Number of written batches that may await the confirmations of their confirmations. When it is reached,
-   * the helper gathers nothing until one of these batches is cleared. With 1 the helper waits after every
-   * batch, as in [0043]. The patent waits because a worker might take a confirmation that was meant for
-   * another worker. Here every token names its owner, so the disk can work during the wait.
+   * Upper bound of the batches that are written to the disk and not cleared. The helper has sent
+   * confirmations for such a batch to the workers. The batch is cleared when each worker has confirmed the
+   * receipt, or when the time-out has passed. At this bound the helper gathers no requests until a batch is
+   * cleared. With 1 it waits after every batch, as the patent describes [0043]: there a worker might take a
+   * confirmation that was meant for another worker. Here every token names its worker, so the helper can
+   * write further batches during the wait.
    */
   maxUnconfirmedBatches: number;
 }
@@ -53,7 +61,10 @@ const PAGE_BYTES = 4096;
  */
 const MERGE_GAP_BYTES = 256 * 1024;
 
-/** A written batch: the requests whose workers have not yet confirmed their confirmation. */
+/**
+ * A written batch, with the requests for which the worker has not yet confirmed the receipt of the
+ * confirmation.
+ */
 interface UnconfirmedBatch {
   awaited: Map<string, SyncRequest>;
   writtenAtMs: number;
@@ -96,7 +107,7 @@ export class Batcher {
     this.#writtenAtMs = nowMs;
   }
 
-  /** The current phase. */
+  /** Phase of the state machine: gathering requests, or waiting for confirmations of confirmations. */
   get phase(): 'gathering' | 'confirming' {
     return this.#unconfirmed.length < this.#rules.maxUnconfirmedBatches ? 'gathering' : 'confirming';
   }
@@ -215,7 +226,7 @@ export class Batcher {
     this.#takeStored(nowMs);
   }
 
-  /** Takes a confirmation of a confirmation (540). One that no batch awaits has no effect. */
+  /** Takes a confirmation of a confirmation (540). A token that no batch awaits has no effect. */
   confirmed(token: ConfirmAck): void {
     for (const { awaited } of this.#unconfirmed) awaited.delete(keyOf(token));
   }

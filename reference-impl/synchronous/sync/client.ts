@@ -24,7 +24,7 @@ export interface SyncPort {
   /**
    * Writes the ranges to the disk. The caller makes one call at a time.
    * @param isLone true when no other caller in this process waits for a sync. The thread may then poll for
-   * the answer for a moment, which gets it sooner.
+   * the answer for a moment, which gets the answer sooner.
    */
   sync(ranges: readonly Range[], isLone?: boolean): Promise<SyncResult>;
   /**
@@ -183,7 +183,10 @@ export class SyncClient implements SyncPort {
     this.#finish(pending.errno === 0 ? { state: 'synced' } : { state: 'failed', errno: pending.errno });
   }
 
-  /** Accepts a confirmation if it names a pending request of this incarnation. @returns whether it does */
+  /**
+   * Accepts a confirmation if it names a pending request of this incarnation. @returns whether the
+   * confirmation was accepted
+   */
   #accept(answer: Answer): boolean {
     if (answer.incarnation !== this.#incarnation) return false;
     if (!this.#pending?.requests.delete(answer.id)) return false;
@@ -213,8 +216,8 @@ export class SyncClient implements SyncPort {
   }
 
   /**
-   * Sends the pending requests again if the helper was replaced or has not confirmed their receipt: they may
-   * be lost. Gives them up after the request time-out.
+   * Sends the pending requests again if the helper was replaced or has not confirmed their receipt: the
+   * requests may be lost. Gives the requests up after the request time-out.
    */
   #checkTimeouts(): void {
     const pending = this.#pending;

@@ -12,6 +12,8 @@ import { join } from 'node:path';
  * a dead worker in its slot, could then take the confirmation of another worker and confirm a message that is
  * not on the disk. Therefore every token names its worker and the request that it answers.
  */
+
+/** Size of a request token, in bytes. */
 export const REQUEST_BYTES = 40;
 /** Size of a receipt, a confirmation, and a confirmation of a confirmation. */
 export const ANSWER_BYTES = 24;
@@ -26,9 +28,9 @@ const MAGIC = {
 /** A request to write `length` bytes at `offset` of the data file to the disk. */
 export interface SyncRequest {
   slot: number;
-  /** Incarnation of the worker in that slot. */
+  /** Incarnation of the worker in the slot `slot`. */
   incarnation: number;
-  /** Number of the request within that incarnation. */
+  /** Number of the request within the worker's incarnation. */
   id: number;
   offset: number;
   length: number;
@@ -155,7 +157,13 @@ export const fifoPaths = (directory: string) => ({
   confirm: (slot: number) => join(directory, `confirm.${slot}.fifo`),
 });
 
-/** Size of a read in bytes: the 64 KiB that a FIFO holds, rounded down to whole tokens. */
+/**
+ * Size of a read of requests, in bytes: the 64 KiB that a FIFO holds, rounded down to whole tokens of
+ * REQUEST_BYTES.
+ */
 export const REQUEST_READ_BYTES = Math.floor(65_536 / REQUEST_BYTES) * REQUEST_BYTES;
-/** The same for tokens of ANSWER_BYTES. */
+/**
+ * Size of a read of answers, in bytes: the 64 KiB that a FIFO holds, rounded down to whole tokens of
+ * ANSWER_BYTES.
+ */
 export const ANSWER_READ_BYTES = Math.floor(65_536 / ANSWER_BYTES) * ANSWER_BYTES;

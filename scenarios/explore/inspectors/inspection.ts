@@ -19,7 +19,8 @@ export interface Inspection {
   /** Description of the first problem, one line; empty if there is none. */
   detail: string;
   /**
-   * The filesystem could not be mounted. This proves nothing about the target, so the state is not judged.
+   * True when the filesystem could not be mounted. This proves nothing about the target, so the state is not
+   * judged.
    */
   unmountable?: true;
 }
@@ -84,8 +85,8 @@ export function tryMount(disk: StateDisk, state: CrashState): Inspection | undef
 const MIN_RESTORE_TIMEOUT_S = 10;
 
 /**
- * Time in milliseconds after the end in which states that were already given to a worker may still be
- * answered.
+ * Time in milliseconds after the end of a strategy's time in which states that were already given to a worker
+ * may still be answered.
  */
 const GRACE_MS = 1000;
 

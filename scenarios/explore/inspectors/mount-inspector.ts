@@ -7,10 +7,11 @@ import { type Inspection, notRecovered, toInspection, tryMount } from './inspect
 import type { RestorePaths, RestoreService } from './restore-service.js';
 
 /**
- * Limits that distinguish a hang from a wait that ended early because the time was over. A wait counts as a
- * hang when it was longer than MIN_HUNG_MS and longer than HUNG_FACTOR times the longest completed one.
+ * A wait that was cut off by the end of the time counts as a hang when it was longer than this time and
+ * longer than HUNG_FACTOR times the longest completed wait.
  */
 const MIN_HUNG_MS = 1000;
+/** Factor by which a hang must exceed the longest completed wait; see MIN_HUNG_MS. */
 const HUNG_FACTOR = 5;
 
 /** The result for a state that was not inspected because the time was over. */
@@ -21,9 +22,11 @@ export interface TimedOut {
 
 /** The disk slot of a worker, and the directory that is restored. */
 export interface MountPlan {
-  /** The fields of `DiskSlot`. */
+  /** Path of the image with the writes that are certainly on the medium, as in `DiskSlot`. */
   stable: string;
+  /** Path of the image of the current state, as in `DiskSlot`. */
   image: string;
+  /** Loop device that is attached to `image`, as in `DiskSlot`. */
   device: string;
   mountPoint: string;
   filesystem: Filesystem;
@@ -33,7 +36,7 @@ export interface MountPlan {
 
 /** Limits of the wait for the target's restore program. */
 export interface RestoreTimeouts {
-  /** Upper bound for one request, in milliseconds. */
+  /** Upper bound for the answer to one request, in milliseconds. */
   restoreTimeoutMs: number;
   /**
    * End of every wait, in milliseconds since the epoch: the clocks of `performance.now()` differ between
@@ -51,7 +54,7 @@ export class RestoreClient {
   /** Longest time of a completed request, in milliseconds. */
   #maxStateMs = 0;
 
-  /** @param digests SHA-256 of the messages, in the order of their bits. */
+  /** @param digests SHA-256 of the messages, in the order of the messages' bits in an inspection. */
   constructor(service: RestoreService, timeouts: RestoreTimeouts, digests: readonly string[]) {
     this.#service = service;
     this.#timeouts = timeouts;
@@ -92,7 +95,7 @@ export class MountInspector {
     this.#client = client;
   }
 
-  /** Inspects these states; returns the results in the same order. A timeout ends the inspection. */
+  /** Inspects the given states. Returns the results in the same order. A timeout ends the inspection. */
   async inspect(states: readonly CrashState[]): Promise<(Inspection | TimedOut)[]> {
     const results: (Inspection | TimedOut)[] = [];
     for (const state of states) {

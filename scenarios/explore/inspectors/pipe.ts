@@ -14,7 +14,7 @@ const pollCall = libc.func('int poll(_Inout_ void *fds, ulong count, int timeout
 ) => number;
 const strerror = libc.func('const char *strerror(int number)') as (number: number) => string;
 
-/** Flag: no other child process inherits the ends of the pipe. */
+/** Flag of pipe2(2): no other child process inherits the ends of the pipe. */
 const O_CLOEXEC = 0o2000000;
 const POLLIN = 1;
 const POLLOUT = 4;

@@ -13,7 +13,7 @@ const SHORT_MS = 1500;
 
 interface Fixture {
   service: RestoreService;
-  /** Queues with few and with many messages. The program misbehaves only on the second. */
+  /** Queue with few messages. The program misbehaves only on the queue `many`. */
   few: { queue: string };
   many: { queue: string };
   /** Returns the ids of the live processes of the service. */

@@ -20,14 +20,14 @@ export interface Restored {
   problems: string[];
   /** Reason of a failure: the program's own message, or that it hung, ended or gave a wrong answer. */
   error: string | undefined;
-  /** The program did not answer in time. */
+  /** True when the program did not answer in time. */
   timedOut?: true;
 }
 
 const isNumberList = (value: unknown): boolean =>
   Array.isArray(value) && value.every((one) => Number.isSafeInteger(one) && one >= 0);
 
-/** One line of the restore program. */
+/** One line of the restore program's output. */
 const Answer = z.object({
   // Check the list as a whole and not each number by a schema: thousands of answers have hundreds of numbers.
   live: z.custom<number[]>(isNumberList).optional(),
@@ -45,7 +45,7 @@ const NEWLINE = 10;
 /** Longest wait in milliseconds that blocks this process, before the event loop runs again. */
 const POLL_SLICE_MS = 20;
 
-/** Thrown when the program fails in one state. */
+/** Thrown when the program fails on one state. */
 class RestoreFailure extends Error {
   readonly how: 'ended' | 'nonsense' | 'late';
 
@@ -110,7 +110,7 @@ class RestoreProcess {
   #stderrTail = '';
   /** Parts of an answer whose end has not come yet. */
   #partialLine: Buffer[] = [];
-  /** The first failure; after it the process gets no more requests. */
+  /** First failure of the process. The process gets no more requests after it. */
   #failure: Error | undefined;
 
   constructor([program = '', ...args]: readonly string[], env: Readonly<Record<string, string>>) {

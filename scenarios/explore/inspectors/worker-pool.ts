@@ -16,7 +16,7 @@ const WORKER_PROGRAM = fileURLToPath(new URL('./worker.js', import.meta.url));
  * idles.
  */
 const MAX_BATCHES_IN_FLIGHT = 2;
-/** Time in milliseconds that a worker has to end by itself. After it the worker is killed. */
+/** Time in milliseconds that a worker has to end by itself. After this time the worker is killed. */
 const END_TIMEOUT_MS = 10_000;
 
 /** One crash state to inspect, with the functions that receive the result. */
@@ -24,7 +24,7 @@ export interface Job {
   /** Address of the state. */
   state: string;
   onInspected(inspection: Inspection): void;
-  /** Is called instead when the time was over. */
+  /** Called instead of `onInspected` when the time was over before there was a result. */
   onTimedOut(timedOut: TimedOut): void;
 }
 
@@ -81,7 +81,7 @@ class Worker {
   #batchesInFlight = 0;
   #onMessage: (message: FromWorker) => void = () => {};
   #rejectRequest: (error: Error) => void = () => {};
-  /** The first error; after it the worker gets no more requests. */
+  /** First error of the worker. The worker gets no more requests after it. */
   #failure: Error | undefined;
 
   constructor(runId: string) {

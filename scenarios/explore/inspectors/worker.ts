@@ -15,7 +15,7 @@ import { RestoreService } from './restore-service.js';
 export interface WorkerPlan extends RestoreTimeouts {
   /** Path of the log of writes. */
   log: string;
-  /** Number of its entries that count. */
+  /** Number of log entries that are used. Later entries are ignored. */
   end: number;
   /** Path of an image of the device with the entries before `baseAt` on the medium. */
   base: string;
@@ -24,7 +24,7 @@ export interface WorkerPlan extends RestoreTimeouts {
   restore: readonly string[];
   /** Environment variables that mark the restore program as part of this run. */
   env: Readonly<Record<string, string>>;
-  /** SHA-256 of the messages, in the order of their bits. */
+  /** SHA-256 of the messages, in the order of the messages' bits in an inspection. */
   digests: readonly string[];
   mount: MountPlan;
 }
@@ -32,9 +32,9 @@ export interface WorkerPlan extends RestoreTimeouts {
 /** A message to a worker process. Each is answered by one `FromWorker` message. */
 export type ToWorker =
   | { plan: WorkerPlan }
-  /** States to inspect: address and job number. */
+  /** States to inspect, each with its address and its job number. */
   | { batch: readonly { number: number; state: string }[] }
-  /** The worker closes its disk and waits for another plan. */
+  /** Request to close the disk and to wait for another plan. */
   | { release: true };
 /** A message from a worker process. */
 export type FromWorker =

@@ -47,13 +47,15 @@ const START_TIMEOUT_MS = 30_000;
 const PRODUCER_COUNT = 4;
 const IN_FLIGHT_PER_PRODUCER = 6;
 /**
- * Limits of the two phases that alternate under load. In the first, the receivers are held until this number
- * of messages is at risk or this time is over, so that a cut can lose something. In the second, they consume
- * until this number of messages is delivered or this time is over. Times are in milliseconds.
+ * Number of messages at risk that ends the first of two phases, which alternate under load. In this phase the
+ * receivers are held, so that a power cut can lose something.
  */
 const MAX_HELD_MESSAGES = 120;
+/** Upper bound of the phase in which the receivers are held, in milliseconds. */
 const MAX_HELD_MS = 700;
+/** Number of delivered messages that ends the second of the two phases, in which the receivers consume. */
 const MAX_FLOW_MESSAGES = 40;
+/** Upper bound of the phase in which the receivers consume, in milliseconds. */
 const MAX_FLOW_MS = 150;
 
 /**

@@ -167,7 +167,10 @@ function readManifest(path: string): RecordingManifest {
   throw new KitError('bad-recording', `${path}: ${expectation}: ${issue?.path.join('.')}: ${issue?.message}`);
 }
 
-/** Checks the positions in the log. No digest covers them, and a wrong one would give wrong crash states. */
+/**
+ * Checks the positions in the log. No digest covers the positions, and a wrong one would give wrong crash
+ * states.
+ */
 function checkPositions(path: string, { from, end }: RecordingManifest): void {
   if (from <= end) return;
   throw new KitError('bad-recording', `${path}: from: expected at most ${end}, the end of the recording`);

@@ -21,7 +21,7 @@ function pages(): [Buffer, Buffer] {
   return [both.subarray(0, PAGE_BYTES), both.subarray(PAGE_BYTES)];
 }
 
-/** Writes a log with these entries and explains the loss of the message. */
+/** Writes a log with the given entries and explains the loss of the message. */
 function explain(
   t: { teardown(end: () => void): void },
   entries: readonly NewEntry[],

@@ -3,7 +3,10 @@ import type { StrategyFigures, StrategyName } from '../strategies/strategy-run.j
 
 /** The broken crash state that is easiest to understand, with an explanation. */
 export interface SmallestState {
-  /** Address of the state. It is enough to make the disk again from the image and the log of the evidence. */
+  /**
+   * Address of the state. The address is enough to make the disk again from the image and the log of the
+   * evidence.
+   */
   state: string;
   /**
    * For a cut of a recovery: the recovery's log in the evidence, and its number of entries. Null otherwise.
@@ -25,7 +28,7 @@ export interface ExploreResult {
   states: number;
   /** Number of different disks that were made, recovered and inspected. */
   distinct: number;
-  /** Different disks per second of the time that they took. */
+  /** Different disks per second of the time in which they were made, recovered and inspected. */
   statesPerSecond: number;
   /** Number of messages that at least one state has lost. */
   lost: number;
@@ -41,7 +44,10 @@ export interface ExploreResult {
   unmountable: { states: number; first: { state: string; why: string } | null };
   /** States for which the time ended before there was an answer. They are not counted in `states`. */
   timedOut: { states: number; first: string | null };
-  /** Number of recoveries that were recorded, and of the crash states of their cuts. */
+  /**
+   * Number of recoveries that were recorded, and of the crash states and different disks that the cuts of
+   * these recoveries gave.
+   */
   recoveries: { recorded: number; states: number; distinct: number };
   submitted: number;
   confirmed: number;

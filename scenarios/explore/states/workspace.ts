@@ -39,7 +39,7 @@ const STORE_SIZE_BYTES = 4 * 2 ** 30;
  * itself, and every state is a sparse copy.
  */
 export class StateWorkspace {
-  /** Directory for the images. */
+  /** Directory for the images of the disks. */
   readonly dir: string;
   /** Directory of the workspace. It is outside the workspace's own filesystem. */
   readonly root: string;
@@ -64,7 +64,10 @@ export class StateWorkspace {
     }
   }
 
-  /** Wraps an error (no space, no loop device, no permission). The message contains that of the tool. */
+  /**
+   * Wraps an error (no space, no loop device, no permission) in a KitError. Its message contains the message
+   * of the tool that failed.
+   */
   #toKitError(error: unknown): KitError {
     const message = `${this.root}: the disks of crash states cannot be made there: ${messageOf(error)}`;
     return new KitError('kit-failed', message, { cause: error });
@@ -130,8 +133,8 @@ export class StateWorkspace {
   }
 
   /**
-   * Removes everything. It works while the program exits, and may be called twice. If a resource is still in
-   * use, the others are removed all the same.
+   * Removes everything that the workspace has made: mounts, devices and files. It can be called from an exit
+   * handler, and more than once. If one resource is still in use, all others are removed nevertheless.
    * @throws the first error.
    */
   remove(): void {

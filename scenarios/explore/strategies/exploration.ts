@@ -27,7 +27,7 @@ export interface ExploreOptions {
   maxStates?: number;
   /** Directory of the evidence. Undefined: in the state directory, and removed after a pass. */
   out: string | undefined;
-  /** Keeps the evidence after a pass too. */
+  /** True keeps the evidence after a pass too. */
   keep: boolean;
   /** Returns the command line that repeats the exploration. */
   replay(seed: number): string;
@@ -35,7 +35,7 @@ export interface ExploreOptions {
   progress(line: string): void;
 }
 
-/** What all parts of a running exploration share. */
+/** Data that all parts of a running exploration share. */
 export interface Exploration {
   options: ExploreOptions;
   registry: Registry;
@@ -50,12 +50,13 @@ export interface Exploration {
   /** Path of an image of the device with the entries before `baseAt` on the medium. */
   base: string;
   baseAt: number;
-  /** SHA-256 and id of each message, in the order of their bits. */
+  /** SHA-256 of each message, in the order of the bits. */
   digests: string[];
+  /** Id of each message, in the order of the bits. */
   ids: string[];
   /** Command of the target's restore program; undefined when the target has none. */
   restore: string[] | undefined;
-  /** Number of processors. */
+  /** Number of processors; `workerCount` computes the number of workers from it. */
   workers: number;
   /** End of the time, in ms of `performance.now()`. */
   endMs: number;

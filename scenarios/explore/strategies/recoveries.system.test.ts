@@ -15,8 +15,9 @@ type RecoveryMethod = 'restore program' | 'start';
 const GUARANTEE = { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0, recoverySeconds: 2 };
 
 /**
- * Writes the target file of a queue that rewrites its only file in place when it recovers. This is its only
- * bug. `method`: whether its restore program recovers it, or its start.
+ * Writes the target file of a queue that rewrites its only file in place when it recovers. The rewriting is
+ * the queue's only bug. `method` says how the queue is recovered: by the restore program or by a start of the
+ * target.
  */
 function makeInPlaceTarget(workspace: TestWorkspace, method: RecoveryMethod): string {
   const wrong = method === 'start' ? ['--wrong', 'rewrites'] : [];

@@ -35,7 +35,7 @@ const NULL_RECORDER: Pick<Recorder, 'record'> = { record: (event) => ({ ...event
 
 /** A recorded disk whose crash states are explored: the disk of the run, or of a recovery. */
 export interface CrashStateSource {
-  /** Prefix of the names of its disk slots and log directories. */
+  /** Prefix of the names of this disk's slots and log directories. */
   name: string;
   recording: Recording;
   /** Path of an image of the device with the entries before `baseAt` on the medium. */
@@ -153,9 +153,9 @@ export interface ConsumeOptions {
   registry: Registry;
   /** Id of the run whose messages the target holds. */
   run: string;
-  /** Ids of the messages, in the order of their bits. */
+  /** Ids of the messages, in the order of the messages' bits in an inspection. */
   ids: readonly string[];
-  /** History of that run; it has the digest of each message. */
+  /** History of the run `run`, with the digest of each message. */
   events: readonly HistoryEvent[];
   signal: AbortSignal;
 }

@@ -21,7 +21,7 @@ export interface StrategyFigures {
   /** Number of different disks that were made, recovered and inspected. */
   distinct: number;
   seconds: number;
-  /** Different disks per second. */
+  /** Number of different disks that were inspected per second. */
   statesPerSecond: number;
   workers: number;
   /** Number of judged states by family. */
@@ -60,7 +60,7 @@ export interface StrategyRunOptions {
   recorder: Pick<Recorder, 'record'>;
   /**
    * For cuts of a recovery: the address of the state from which the recovery began, and its position in the
-   * log of the run. The position decides which messages must be there.
+   * log of the run. The position decides which messages a state must hold.
    */
   parent?: { address: string; prefix: number; entriesBegun: number };
   /** Upper bound for the number of different disks that are inspected. */
@@ -72,12 +72,16 @@ export interface StrategyRunOptions {
 }
 
 /**
- * Upper bounds for the search after the first broken state: number of broken states, and time in
- * milliseconds. Within them the search finds a broken state that is easy to understand.
+ * Number of broken states after which the search ends. The search continues after the first one, to find a
+ * broken state that is easy to understand.
  */
 const MAX_BROKEN_STATES = 200;
+/** Time after the first broken state at which the search ends, in milliseconds. */
 const MAX_SEARCH_AFTER_BROKEN_MS = 4000;
-/** Number of known disks in a row after which the run ends: the log has hardly any other disks. */
+/**
+ * Number of states in a row whose disk is already known, after which the run ends: the log has hardly any
+ * other disks.
+ */
 const MAX_KNOWN_IN_A_ROW = 20_000;
 const PROGRESS_MS = 2000;
 /**
@@ -107,9 +111,9 @@ const MAX_LIVE_SETS = 2 ** 24;
 interface SeenDisk {
   /** Undefined until the disk has been inspected. */
   inspection: Inspection | undefined;
-  /** States that wait for the inspection. */
+  /** States that wait for the inspection of this disk. */
   pending: PendingState[];
-  /** Keys of the cuts that leave this disk. There are few, so a list is enough. */
+  /** Keys of the cuts that leave this disk; see `cutKeyOf`. A disk has few cuts, so a list is enough. */
   cuts: number[];
 }
 
@@ -143,7 +147,7 @@ export class StrategyRun {
   /** States for which there was no time. They are not judged. */
   readonly timedOut: TimedOutState[] = [];
   readonly #options: StrategyRunOptions;
-  /** By fingerprint of the disk. */
+  /** Disks that have occurred, by fingerprint. */
   readonly #seen = new Map<number, SeenDisk>();
   /** States that need their own inspection although an equal disk was inspected. */
   readonly #toReinspect: PendingState[] = [];
@@ -168,11 +172,9 @@ export class StrategyRun {
   /** Number of different disks that were given out for inspection. */
   #issued = 0;
   #firstBrokenMs = Number.POSITIVE_INFINITY;
-  /**
-   * How the restore program ended by itself for the first time, and whether any state had another result. See
-   * `whyRestoreNeverWorked`.
-   */
+  /** First error with which the restore program ended by itself; see `whyRestoreNeverWorked`. */
   #restoreFailure: string | undefined;
+  /** True when a state had any result other than the end of the restore program. */
   #hasOtherResult = false;
   #lastProgressMs = performance.now();
 
@@ -264,9 +266,10 @@ export class StrategyRun {
   }
 
   /**
-   * Judges a state by the inspection of an equal disk. The consumer of a started target stops when it has
-   * received every message that the inspected state must hold. If this state must hold more messages, their
-   * absence proves nothing, and the state gets its own inspection.
+   * Judges a pending state by the inspection of an equal disk, without a separate inspection. With the
+   * strategy `target` this is not always possible: the consumer stopped when it had received every message
+   * that the inspected state must hold. The pending state may have to hold further messages. Their absence
+   * from the inspection proves nothing, so the pending state is then inspected too.
    */
   #judgeByEqualDisk(pending: PendingState, inspection: Inspection): void {
     const { strategy, atRisk, parent } = this.#options;
@@ -374,7 +377,7 @@ export class StrategyRun {
     return this.#hasOtherResult ? undefined : this.#restoreFailure;
   }
 
-  /** Ends the run: records the equivalent states. No state may be judged after it. */
+  /** Ends the run: records the equivalent states. No state may be judged afterwards. */
   end(): void {
     this.#endedMs = performance.now();
     for (const { localAddress } of this.#toReinspect.splice(0))

@@ -4,10 +4,10 @@ import type { Style } from '../style.js';
 /** A form in which an outcome is reported. */
 export interface Reporter {
   name: string;
-  /** The stream that it writes to when no file is named. */
+  /** Stream to which the reporter writes when no file is named. */
   stream: 'stdout' | 'stderr';
   /**
-   * False for output that only a program that reads the stream understands, and that a file would make
+   * False when only the program that reads the stream can use the output, so that a file of it would be
    * useless.
    */
   supportsFile: boolean;

@@ -1,8 +1,8 @@
 import { notMeasuredTestName, type Reporter } from './reporter.js';
 
 /**
- * Reporter for the Test Anything Protocol, version 14: one test point per requirement. One not measured is
- * skipped.
+ * Reporter for the Test Anything Protocol, version 14: one test point per requirement. A requirement that was
+ * not measured is skipped.
  */
 export const tap: Reporter = {
   name: 'tap',

@@ -27,7 +27,7 @@ export interface Tally {
 
 /**
  * The current state of a run: which messages are awaited, and which are at risk. Checkers judge the history.
- * The ledger only summarises it, so that the driver need not read the whole history at each step.
+ * The ledger only summarises it, so that the round need not read the whole history at each step.
  */
 export class Ledger {
   readonly tally: Tally = {
@@ -157,9 +157,7 @@ export class Ledger {
     });
   }
 
-  /**
-   * Waits for `count` more messages of a kind, or for a wrong delivery; otherwise it works like `waitUntil`.
-   */
+  /** Waits for `count` more messages of a kind, or for a wrong delivery; otherwise ends like `waitUntil`. */
   async waitForMore(
     kind: 'confirmed' | 'rejected' | 'delivered',
     count: number,

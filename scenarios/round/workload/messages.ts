@@ -23,7 +23,7 @@ const HANG_UPS: readonly HangUp[] = ['before-data', 'in-data', 'before-answer'];
 /** One step of a producer: a message to submit. */
 export interface Submission {
   message: Message;
-  /** Where the producer hangs up on purpose; undefined when it does not. */
+  /** Point at which the producer hangs up on purpose; undefined when it does not hang up. */
   hangUp: HangUp | undefined;
 }
 
@@ -31,7 +31,7 @@ export interface Submission {
 export interface SubmissionContext {
   run: string;
   id: string;
-  /** False for protocols without recipients. */
+  /** True when messages have recipients; false for protocols without recipients. */
   envelope: boolean;
   /** Approximate size of the messages in a flood, in bytes; 0 without a flood. */
   floodBytes: number;

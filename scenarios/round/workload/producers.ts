@@ -4,7 +4,7 @@ import type { Random } from '../../../faults/fault.js';
 import type { Ledger } from './ledger.js';
 import { FLOOD_BYTES, planSubmission } from './messages.js';
 
-/** What the producers of a round need. */
+/** Parts of a round that the producers use. */
 export interface ProducersOptions {
   run: string;
   round: number;
@@ -18,8 +18,12 @@ export interface ProducersOptions {
   signal: AbortSignal;
 }
 
-/** Upper bounds of what a target holds outside a flood: the run must be able to drain in a few seconds. */
+/**
+ * Upper bound of the messages that a target holds outside a flood, because the run must be able to drain in a
+ * few seconds.
+ */
 const MAX_BACKLOG_MESSAGES = 250;
+/** Upper bound of the bytes of the messages that a target holds outside a flood; see MAX_BACKLOG_MESSAGES. */
 const MAX_BACKLOG_BYTES = 12 * 1024 * 1024;
 const BACKLOG_WAIT_MS = 100;
 const CONNECT_TIMEOUT_MS = 2000;
@@ -139,7 +143,7 @@ export class Producers {
 
   /**
    * Waits until the target holds less than the upper bounds, at most BACKLOG_WAIT_MS. Then the producer
-   * submits all the same: something must be under way at any crash, also while receivers are held back.
+   * submits nevertheless: some message must be under way at any crash, also while receivers are held back.
    * @returns false when the producers are stopped.
    */
   async #waitForBacklogSpace(): Promise<boolean> {

@@ -67,7 +67,7 @@ function makeDirectory(dataDir: string, kind: 'any' | 'limited', registry: Regis
 
 /** Name and size of a recorded disk. */
 interface RecordedDiskPlan {
-  /** Distinguishes the images of this disk from those of other disks of the run. */
+  /** Name that distinguishes the images of this disk from those of other disks of the run. */
   name: string;
   mountPoint: string;
   sizeBytes: number;

@@ -20,7 +20,7 @@ import {
 } from './engine.js';
 import { ensurePodImage, ensureTargetImages, type TargetImages } from './target-images.js';
 
-/** What the container deployments of one target share. */
+/** Data that the container deployments of one target share. */
 export interface ContainerContext extends NetworkContext {
   images: TargetImages;
   /** Folder of the target file. */
@@ -36,7 +36,7 @@ export class ContainerDeployment implements Deployment {
   readonly #context: ContainerContext;
   readonly #resource;
   #network: Promise<ContainerNetwork> | undefined;
-  /** The same network once it exists, for code that cannot wait for the promise. */
+  /** The container network once it exists, for code that cannot wait for the promise in `#network`. */
   #readyNetwork: ContainerNetwork | undefined;
   #containerCount = 0;
 
@@ -158,7 +158,7 @@ const TOOLS_IN_IMAGE: Readonly<Record<string, string>> = {
   clock: 'libfaketime',
 };
 
-/** The runtime that runs services as containers on the engine of this machine. */
+/** The runtime that runs services as containers on the container engine of this machine. */
 export const dockerRuntime: Runtime = {
   name: 'docker',
   available: () => engineAvailability(engineAddress()),

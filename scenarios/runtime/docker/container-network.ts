@@ -12,7 +12,7 @@ import { networkOptions, podOptions } from './container-options.js';
 import { type ContainerProcesses, localContainerProcesses, NO_PROCESSES } from './container-processes.js';
 import { toEngineError } from './engine.js';
 
-/** What a network needs: the engine, its address, and the image of the pod. */
+/** Data from which a network is made: the container engine, its address, and the image of the pod. */
 export interface NetworkContext {
   engine: Dockerode;
   address: string;
@@ -25,7 +25,8 @@ const READY = 'ready';
 const POD_TIMEOUT_MS = 30_000;
 const SINK_TIMEOUT_MS = 10_000;
 /**
- * Messages of an engine without free addresses: the first up to version 20.10, the second of later versions.
+ * Messages of a container engine without free addresses: the first up to version 20.10, the second of later
+ * versions.
  */
 const NO_ADDRESSES_PATTERN = /non-overlapping IPv4 address pool|address pools have been fully subscribed/;
 
@@ -33,8 +34,9 @@ const NO_ADDRESSES_PATTERN = /non-overlapping IPv4 address pool|address pools ha
  * The network of one deployment: a separate bridge network with one container, the pod. The pod only keeps a
  * network namespace, which all services join and which outlives their deaths. In it the services run as on
  * one machine: they call each other, are called by the kit and call the kit's receiver on 127.0.0.1.
- * Therefore one target file is right for every runtime. The engine publishes the pod's ports on this
- * machine's loopback and removes everything with the pod; the kit changes no network rule of this machine.
+ * Therefore one target file is right for every runtime. The container engine publishes the pod's ports on
+ * this machine's loopback and removes everything with the pod; the kit changes no network rule of this
+ * machine.
  */
 export class ContainerNetwork {
   /** Value of `NetworkMode` for a container that joins this network. */
@@ -51,8 +53,8 @@ export class ContainerNetwork {
   /**
    * Makes the network and its pod. Both carry the run's id and are removed with all other resources of the
    * run.
-   * @throws KitError target-unavailable when the engine has no addresses left, or when the pod cannot reach
-   * the receiver.
+   * @throws KitError target-unavailable when the container engine has no addresses left, or when the pod
+   * cannot reach the receiver.
    */
   static async make(plan: DeploymentPlan, context: NetworkContext): Promise<ContainerNetwork> {
     const { engine, address } = context;
@@ -76,19 +78,24 @@ export class ContainerNetwork {
     }
   }
 
-  /** Closes the relay, which is the kit's own part of the network. The rest is removed through the engine. */
+  /**
+   * Closes the relay, the only part of the network that runs in the kit's process. The rest is removed
+   * through the container engine.
+   */
   close(): void {
     this.#relay?.close();
   }
 
-  /** Kills the pod without waiting for the engine. Its container stays and is removed later. */
+  /**
+   * Kills the pod without waiting for the container engine. The pod's container stays and is removed later.
+   */
   killNow(): void {
     this.close();
     for (const pid of this.#pod.pids()) sendSignal(pid, 'SIGKILL');
   }
 }
 
-/** Converts the engine's refusal to make a network into the error that it means for the user. */
+/** Converts the container engine's refusal to make a network into the error that it means for the user. */
 export function networkError(error: unknown, address: string): unknown {
   if (!NO_ADDRESSES_PATTERN.test(messageOf(error))) return toEngineError(error, address);
   return new KitError(
@@ -131,7 +138,7 @@ function iptablesRules(sink: string, relay: SinkRelay | undefined): string {
 /**
  * The program of the pod. It sets the rules, checks that the receiver answers, and keeps running. Without the
  * check, a firewall that keeps containers from this machine would look like a target that delivers nothing.
- * `--noflush` preserves the engine's own rules in the namespace.
+ * `--noflush` preserves the container engine's own rules in the namespace.
  */
 const POD_PROGRAM = `
 const { spawnSync } = require('node:child_process');

@@ -42,8 +42,8 @@ interface BindOptions {
 }
 
 /**
- * Makes the engine's options for a container of the target. Of this machine's files, only `{data}` and
- * scratch are writable.
+ * Makes the container engine's options for a container of the target. Of this machine's files, only `{data}`
+ * and scratch are writable.
  */
 export function containerOptions(
   { name, service, image, command, env }: ContainerPlan,
@@ -77,7 +77,7 @@ export function containerOptions(
   };
 }
 
-/** Makes the engine's options for a bridge network of one deployment. */
+/** Makes the container engine's options for a bridge network of one deployment. */
 export function networkOptions(name: string, { runId }: DeploymentPlan): NetworkCreateOptions {
   return { Name: name, Driver: 'bridge', Labels: { [RUN_LABEL]: runId } };
 }
@@ -91,9 +91,9 @@ export interface PodPlan {
 }
 
 /**
- * Makes the engine's options for the pod, the container that keeps the network namespace of a deployment. It
- * publishes the ports of all services on this machine's loopback. It does not see the target's data, and it
- * may change the rules of its own network.
+ * Makes the container engine's options for the pod, the container that keeps the network namespace of a
+ * deployment. It publishes the ports of all services on this machine's loopback. It does not see the target's
+ * data, and it may change the rules of its own network.
  */
 export function podOptions(
   { name, image, command, network }: PodPlan,

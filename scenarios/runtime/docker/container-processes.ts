@@ -6,9 +6,9 @@ const CGROUP_ROOT = '/sys/fs/cgroup';
 
 /** The processes of one incarnation of a container. */
 export interface ContainerProcesses {
-  /** Returns the ids of the live ones, in the kit's process namespace. */
+  /** Returns the ids of the live processes, in the kit's process namespace. */
   pids(): number[];
-  /** True for processes of this kernel, which can be signalled without the engine. */
+  /** True for processes of this kernel, which can be signalled without the container engine. */
   readonly isLocal: boolean;
 }
 

@@ -12,7 +12,7 @@ import { toEngineError, tolerateGone } from './engine.js';
 
 type Signal = 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM';
 
-/** What a service needs from its deployment. */
+/** Parts of a deployment that a service uses. */
 export interface ContainerServiceOptions {
   engine: Dockerode;
   address: string;
@@ -21,7 +21,7 @@ export interface ContainerServiceOptions {
   create(command: readonly string[], env: Readonly<Record<string, string>>): Promise<Dockerode.Container>;
   /** Finds the processes of a container; returns undefined when the kit cannot see them. */
   findProcesses(pid: number, containerId: string): ContainerProcesses | undefined;
-  /** `pid` is 0 when it is not the id of a process of this machine. */
+  /** Reports a start. `pid` is 0 when it is not the id of a process of this machine. */
   onStarted(incarnation: number, pid: number): void;
   onExited(incarnation: number, code: number | null, signal: string | null): void;
 }
@@ -51,9 +51,10 @@ export class ContainerService implements Service {
   }
 
   /**
-   * Sends a signal to every process of the container, without the engine where that is possible. The engine
-   * takes 50 ms for a signal, so that a crash of several services would become several crashes. It also
-   * signals only the first process, and it does not answer while a process waits for its disk.
+   * Sends a signal to every process of the container, without the container engine where that is possible.
+   * The engine takes 50 ms for a signal, so that a crash of several services would become several crashes.
+   * The engine also signals only the first process, and it does not answer while a process waits for its
+   * disk.
    * @returns the number of processes that got the signal.
    */
   async signal(signal: Signal): Promise<number> {
@@ -73,7 +74,9 @@ export class ContainerService implements Service {
     }
   }
 
-  /** Kills the processes without waiting for the engine. The containers stay and are removed later. */
+  /**
+   * Kills the processes without waiting for the container engine. The containers stay and are removed later.
+   */
   killNow(): void {
     const pids = this.pids();
     if (this.#state.kind === 'down' || !this.#state.members.isLocal || !canSignal(pids)) return;
@@ -122,8 +125,8 @@ export class ContainerService implements Service {
 
   /**
    * Finds the processes of a container that was just started. A container that has died already has none, and
-   * the engine may take a moment to notice. Only a container that keeps running without visible processes has
-   * them on another machine.
+   * the container engine may take a moment to notice. Only a container that keeps running without visible
+   * processes has them on another machine.
    * @throws KitError target-unavailable when they are on another machine.
    */
   async #findProcesses(container: Dockerode.Container, pid: number): Promise<ContainerProcesses> {
@@ -182,7 +185,10 @@ const PROCESSES_POLL_MS = 50;
 const OUTPUT_TIMEOUT_MS = 1000;
 const SIGNAL_NAMES = new Map(Object.entries(constants.signals).map(([name, number]) => [number, name]));
 
-/** Decodes an exit status into code and signal: engines add 128 to the number of the signal, as shells do. */
+/**
+ * Decodes an exit status into code and signal: container engines add 128 to the number of the signal, as
+ * shells do.
+ */
 export function decodeExitStatus(status: number | undefined): [number | null, string | null] {
   const signal = SIGNAL_NAMES.get((status ?? 0) - 128);
   return signal === undefined ? [status ?? null, null] : [null, signal];
@@ -229,8 +235,8 @@ function canSignal(pids: readonly number[]): boolean {
 }
 
 /**
- * Sends a signal through the engine, for processes that the kit cannot signal. The engine pauses the whole
- * container.
+ * Sends a signal through the container engine, for processes that the kit cannot signal. The engine pauses
+ * the whole container.
  */
 function signalThroughEngine(container: Dockerode.Container, signal: Signal): Promise<unknown> {
   switch (signal) {

@@ -29,7 +29,7 @@ interface Deployed {
   place: TestWorkspace;
   plan: DeploymentPlan;
   deployment: Deployment;
-  /** Service, incarnation, code, signal. */
+  /** Reported exits: service, incarnation, code, signal. */
   exits: (string | number | null)[][];
 }
 
@@ -73,8 +73,8 @@ function only({ deployment }: Deployed) {
 const logOf = ({ plan }: Deployed, name: string) => readFileSync(join(plan.logDir, `${name}.log`), 'utf8');
 
 /**
- * Returns the sorted lines of a service's log: stdout and stderr come through two pipes of the engine, in no
- * fixed order.
+ * Returns the sorted lines of a service's log: stdout and stderr come through two pipes of the container
+ * engine, in no fixed order.
  */
 const linesOf = (deployed: Parameters<typeof logOf>[0], name: string): string =>
   logOf(deployed, name).trim().split('\n').sort().join(' ');

@@ -3,7 +3,7 @@ import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 
-/** Label of every object of a run on an engine. Its value is the run id. */
+/** Label of every object of a run on a container engine. Its value is the run id. */
 export const RUN_LABEL = 'plugpull.run';
 
 const DEFAULT_ADDRESS = 'unix:///var/run/docker.sock';
@@ -24,7 +24,7 @@ export function engineAddress(): string {
 }
 
 /**
- * Makes a client of the engine at an address. It sends nothing yet.
+ * Makes a client of the container engine at an address. The client sends nothing yet.
  * @param address `unix:///path` or `tcp://host:port`; the usual environment variables configure TLS.
  * @param timeoutMs limit for each call. Default: none, because a call may wait for the end of a container.
  * @throws KitError bad-usage when the address has neither form.
@@ -47,7 +47,7 @@ export async function connectEngine(address: string, timeoutMs?: number): Promis
 }
 
 /**
- * Reports whether an engine answers at an address.
+ * Reports whether a container engine answers at an address.
  * @throws KitError bad-usage when the address has an unknown form.
  */
 export async function engineAvailability(address: string): Promise<Availability> {
@@ -69,7 +69,10 @@ export async function engineAvailability(address: string): Promise<Availability>
   }
 }
 
-/** Converts a failed call into the error that it means: an engine that is gone is not the target's fault. */
+/**
+ * Converts a failed call into the error that it means: a container engine that is gone is not the target's
+ * fault.
+ */
 export function toEngineError(error: unknown, address: string): unknown {
   if (error instanceof KitError || !ENGINE_GONE_CODES.has(codeOf(error) ?? '')) return error;
   return new KitError(
@@ -81,7 +84,7 @@ export function toEngineError(error: unknown, address: string): unknown {
   );
 }
 
-/** Returns the HTTP status of an engine's refusal; undefined for other failures. */
+/** Returns the HTTP status of a container engine's refusal; undefined for other failures. */
 export function statusOf(error: unknown): number | undefined {
   if (error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number')
     return error.statusCode;
@@ -90,7 +93,7 @@ export function statusOf(error: unknown): number | undefined {
 
 /**
  * Waits for work on an object that may be gone already, or be in the wanted state already.
- * @returns false in these cases.
+ * @returns false when the object is gone or already in the wanted state.
  */
 export async function tolerateGone(work: Promise<unknown>): Promise<boolean> {
   try {
@@ -105,7 +108,7 @@ export async function tolerateGone(work: Promise<unknown>): Promise<boolean> {
 /**
  * Removes every container, network and volume of a run.
  * @returns the number of removed objects.
- * @throws Error when the engine does not answer, or when an object cannot be removed.
+ * @throws Error when the container engine does not answer, or when an object cannot be removed.
  */
 export async function removeRunResources(engine: Dockerode, runId: string): Promise<number> {
   const filters = { label: [`${RUN_LABEL}=${runId}`] };

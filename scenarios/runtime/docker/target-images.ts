@@ -12,7 +12,8 @@ import { packageRoot } from '../../host/version.js';
 import type { RuntimePaths } from '../runtime.js';
 
 /**
- * The image of each service of a target, and the paths in it. Without a service: those of install and verify.
+ * The image of each service of a target, and the paths in it. A call without a service returns those of
+ * install and verify.
  */
 export interface TargetImages {
   imageOf(service: string | undefined): string;
@@ -26,10 +27,10 @@ const TARGETS_DIR = 'conformance/targets';
 const PULL_TIMEOUT_MS = 600_000;
 
 /**
- * Provides the images of a target on the engine. It pulls an image that the target names and the engine
- * lacks. A service that names no image runs in the image of the reference implementation, which has Node. A
- * target with the layout of the package (the reference implementation, or a copy with a bug in it) is itself
- * in its image.
+ * Provides the images of a target on the container engine. It pulls an image that the target names and the
+ * engine lacks. A service that names no image runs in the image of the reference implementation, which has
+ * Node. A target with the layout of the package (the reference implementation, or a copy with a bug in it) is
+ * itself in its image.
  * @throws KitError target-unavailable when an image is missing and can be neither pulled nor built.
  */
 export async function ensureTargetImages(

@@ -11,7 +11,7 @@ import type { CommandResult, Deployment, DeploymentPlan } from '../runtime.js';
 import type { Machine } from './lab/machine.js';
 import { type HolderContainer, runInContainer, VmService } from './vm-service.js';
 
-/** What the deployments of one target in the lab VM share. */
+/** Data that the deployments of one target in the lab VM share. */
 export interface VmContext {
   machine: Machine;
   engine: Dockerode;
@@ -22,11 +22,15 @@ export interface VmContext {
 }
 
 /**
- * Directory of the machine below which disks are mounted and unmounted. The containers see these mounts too.
+ * Directory of the lab VM below which disks are mounted and unmounted. The containers see these mounts too.
  */
 export const POWER_DIR = '/lab/power';
-/** Program that keeps a container running. It needs no file of the container's image. */
+/**
+ * Program that keeps a container running while its service is down. It is mounted into the container from the
+ * lab VM, so the container's image need not contain it.
+ */
 const HOLDER_PROGRAM = '/usr/bin/busybox';
+/** Path of HOLDER_PROGRAM in a container. */
 const HOLDER_IN_CONTAINER = '/.plugpull/busybox';
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const HOLDER_SLEEP_S = '2147483647';
@@ -106,7 +110,7 @@ export class VmDeployment implements Deployment {
   }
 
   /**
-   * Does nothing: either the machine is killed as a whole, or it goes on for other runs and `clean` removes
+   * Does nothing: either the lab VM is killed as a whole, or it stays up for other runs and `clean` removes
    * the containers.
    */
   destroyNow(): void {}

@@ -21,17 +21,17 @@ import { stagePackage } from './lab/reference-package.js';
 import { makeRootImage, ROOT_IMAGE, SHARED_FOLDER } from './lab/root-image.js';
 import { POWER_DIR, VmDeployment } from './vm-deployment.js';
 
-/** The machine's second disk. All of it is the data disk of one round. */
+/** Second disk of the lab VM. All of it is the data disk of one round. */
 const DATA_DEVICE = '/dev/vdb';
 const MOUNT_POINT = `${POWER_DIR}/disk`;
 const DATA_DIR = `${MOUNT_POINT}/data`;
-/** Address of the kit's loopback inside the machine. */
+/** Address of the kit's loopback inside the lab VM. */
 const KIT_HOST = '10.0.2.2';
 const COMMAND_TIMEOUT_MS = 60_000;
 
 /**
  * Script that makes the kernel send SIGKILL to every process of every service, one group after another,
- * without the engine.
+ * without the container engine.
  */
 const KILL_ALL_SCRIPT =
   'for group in /sys/fs/cgroup/docker/*/*/cgroup.kill; do if [ -e "$group" ]; then echo 1 > "$group"; fi; done';
@@ -59,8 +59,8 @@ const SUPPORTED_FAULTS = new Set([
 ]);
 
 /**
- * The runtime that runs services as containers on the engine of a virtual machine, which has a separate
- * kernel.
+ * The runtime that runs services as containers on the container engine of a virtual machine, which has a
+ * separate kernel.
  */
 export const vmRuntime: Runtime = {
   name: 'vm',
@@ -118,8 +118,8 @@ function availabilityOf({ name }: Fault) {
 }
 
 /**
- * Makes an empty filesystem on the machine's data disk, after it has removed what an earlier round has left
- * there.
+ * Makes an empty filesystem on the data disk of the lab VM, after it has removed what an earlier round has
+ * left there.
  */
 async function makeDisk(
   host: CommandHost,
@@ -154,8 +154,8 @@ async function saveData(host: CommandHost, to: string): Promise<void> {
 }
 
 /**
- * Makes folders and syncs them: otherwise it would depend on the target's own syncs whether they survive a
- * power cut.
+ * Makes folders and syncs them: otherwise it would depend on the target's own syncs whether the folders
+ * survive a power cut.
  */
 const MAKE_FOLDERS_SCRIPT = 'owner=$1; shift; mkdir -p "$@"; chown "$owner" "$@"; sync -f "$1"';
 

@@ -8,19 +8,19 @@ import type { Agent } from './lab/agent.js';
 
 /**
  * A container of the lab VM that keeps running: a service that dies in it can be started again without the
- * engine.
+ * container engine.
  */
 export interface HolderContainer {
-  /** Process id of its first process, inside the machine. */
+  /** Process id of the container's first process, inside the lab VM. */
   pid: number;
-  /** Path of its control group, inside the machine. */
+  /** Path of the container's control group, inside the lab VM. */
   cgroup: string;
   env: Readonly<Record<string, string>>;
-  /** The user of its processes; undefined for root. */
+  /** The user of the container's processes; undefined for root. */
   user: { uid: number; gid: number } | undefined;
 }
 
-/** What a service needs from its deployment. */
+/** Parts of a deployment that a service uses. */
 export interface VmServiceOptions {
   agent: Agent;
   logPath: string;
@@ -39,9 +39,10 @@ const SERVICE_GROUP = 'service';
 
 /**
  * One service in a container of the lab VM. The container keeps running while the service dies and is started
- * again: the engine needs seconds to start a container where processors are emulated. The agent puts each
- * incarnation into the container's namespaces, and into a control group below the container's group, which
- * the kernel kills as a whole.
+ * again, because the container engine needs seconds to start a container on emulated processors. The agent,
+ * the program that runs commands in the lab VM, starts each incarnation of the service in the container's
+ * namespaces and in a separate control group inside the container's group. To kill the service, the kernel
+ * kills that inner group as a whole, and the container stays.
  */
 export class VmService implements Service {
   readonly name: string;
@@ -109,7 +110,7 @@ const SIGNAL_SCRIPTS = {
     'while read -r pid; do read -r name < "/proc/$pid/comm" || continue; [ "$name" = nsenter ] || kill -TERM "$pid" || true; done < "$1/cgroup.procs"',
 };
 
-/** Runs a command in a container until it ends, in a control group below the container's group. */
+/** Runs a command in a container until it ends, in a separate control group inside the container's group. */
 export async function runInContainer(
   agent: Agent,
   { pid, cgroup: group, env, user }: HolderContainer,

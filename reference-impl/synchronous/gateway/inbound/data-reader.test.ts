@@ -19,7 +19,8 @@ const lines = fc
   .map((parts) => Buffer.from(parts.map((part) => `${part}\r\n`).join(''), 'latin1'));
 
 /**
- * Reads wire bytes that are cut into chunks at these positions. Returns the message and the bytes after its end.
+ * Reads wire bytes that are cut into chunks at the given positions. Returns the message and the bytes after
+ * its end.
  */
 function read(
   wire: Buffer,

@@ -29,7 +29,10 @@ export class DataReader {
     this.#limitBytes = limitBytes;
   }
 
-  /** Reads the next chunk. If the data ends in it, returns the number of its bytes that belong to the data. */
+  /**
+   * Takes the next chunk of input. If the end mark of the data is in the chunk, returns the number of its
+   * bytes up to and including the end mark: the bytes after it are commands. Otherwise returns undefined.
+   */
   take(chunk: Buffer): number | undefined {
     let lineState = this.#lineState;
     let from = 0;
@@ -76,7 +79,7 @@ export class DataReader {
     return undefined;
   }
 
-  /** Returns the message. The end must have been found. */
+  /** Returns the message. `take` must have found the end mark before. */
   result(): MailData {
     if (this.#sizeBytes > this.#limitBytes) return { kind: 'too-large' };
     if (this.#bareLineEnd) return { kind: 'bare-line-end' };

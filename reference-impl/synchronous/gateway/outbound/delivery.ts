@@ -263,8 +263,9 @@ export class Delivery {
   }
 
   /**
-   * Returns the messages that wait for stalled destinations. The limit of locked messages is reached here,
-   * and a host that accepts messages without finishing any must not block the messages of other hosts.
+   * Returns the messages that wait for stalled destinations. It is called when the limit of locked messages
+   * is reached: a host that accepts messages without finishing any must not block the messages of other
+   * hosts.
    */
   #releaseStalled(): void {
     this.#mayHaveMore = true;

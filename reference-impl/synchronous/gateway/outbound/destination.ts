@@ -25,7 +25,7 @@ export interface DestinationEvents<Message> {
 /**
  * All messages for one host and the sessions that deliver them [0036]. After a failed connection the
  * destination opens no session for a while, longer after each failure. Messages that are added during this
- * pause come back at once.
+ * pause are reported as undelivered at once.
  */
 export class Destination<Message extends OutboundMessage> {
   readonly #options: DestinationOptions;
@@ -141,7 +141,7 @@ export class Destination<Message extends OutboundMessage> {
 
   /**
    * Records the failure of a session. If the session delivered a message, a new one may be opened at once. If
-   * it did not, the host is down or accepts no more sessions, and the pause starts.
+   * it delivered none, the host is down or accepts no more sessions, and the pause starts.
    */
   #recordFailure(reason: string, deliveredAny: boolean): void {
     this.#lastFailure = reason;
@@ -160,8 +160,8 @@ export interface Backoff {
 }
 
 /**
- * Returns the pause in milliseconds after this number of successive failures. It doubles with each failure,
- * up to the maximum, and is 0 without a failure.
+ * Returns the pause in milliseconds after this number of successive failures. The pause doubles with each
+ * failure, up to the maximum, and is 0 without a failure.
  */
 export function backoffMs({ initialMs, maxMs }: Backoff, tries: number): number {
   return tries <= 0 ? 0 : Math.min(maxMs, initialMs * 2 ** Math.min(tries - 1, 40));

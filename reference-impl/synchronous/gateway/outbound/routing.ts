@@ -19,8 +19,8 @@ export interface Envelope {
 /** Maximum number of recipients of an SMS record, which stores the number in one byte [0027]. */
 const MAX_SMS_RECIPIENTS = 255;
 /**
- * An MSISDN has up to 15 digits (E.164). A leading zero would be lost in a number,
- * so such an address stays text.
+ * Matches an address whose local part is an MSISDN: up to 15 digits (E.164) without a leading zero. A number
+ * would lose a leading zero, so an address with one stays text.
  */
 const MSISDN = /^([1-9]\d{0,14})@(.+)$/;
 
@@ -66,7 +66,7 @@ export function envelopeOf(routing: Routing, body: Body): Envelope {
   return { sender: address(body.sender), recipients: body.recipients.map(address) };
 }
 
-/** Returns a copy of the body with only the recipients at these positions. */
+/** Returns a copy of the body with only the recipients at the given positions. */
 export function bodyForRecipients(body: Body, positions: ReadonlySet<number>): Body {
   const isSelected = (_: unknown, position: number) => positions.has(position);
   return body.type === 'smtp'

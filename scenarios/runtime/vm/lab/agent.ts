@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net';
 import type { CommandHost, HostResult } from '../../../../faults/power/host.js';
 
 const CONNECT_TIMEOUT_MS = 3000;
-/** Time for the way to the machine and back, in addition to the command's own limit. */
+/** Time for a request to the lab VM and its answer, in addition to the command's own time limit. */
 const ANSWER_MARGIN_MS = 10_000;
 
 interface Pending {
@@ -13,7 +13,10 @@ interface Pending {
 
 /** Control group and environment of a command that can be killed through its group. */
 export interface GroupedCommand {
-  /** Path of the group below /sys/fs/cgroup; the agent makes the group if it is missing. */
+  /**
+   * Path of the control group below /sys/fs/cgroup. The agent, the program that runs commands in the lab VM,
+   * makes the group if it is missing.
+   */
   group: string;
   env: Readonly<Record<string, string>>;
 }

@@ -24,7 +24,7 @@ const PACKAGES = [
 ];
 const EXCLUDED_PATHS = ['/usr/share/man/*', '/usr/share/doc/*', '/usr/share/locale/*', '/usr/share/info/*'];
 /**
- * Drivers of the machine's own disk, in load order. Keep the list equal to that of
+ * Drivers of the lab VM's own disk, in load order. Keep the list equal to that of
  * `docker/lab/initramfs-init`.
  */
 const INITRAMFS_MODULES = [
@@ -37,8 +37,9 @@ const INITRAMFS_MODULES = [
 ];
 const LAB_FILES = ['init', 'initramfs-init', 'agent.mjs'];
 
-/** Sizes of the two disks. Their images take space only where something was written. */
+/** Size of the root disk. Its image takes space only where something was written. */
 const ROOT_DISK_BYTES = 6 * 2 ** 30;
+/** Size of the data disk. Its image takes space only where something was written. */
 const DATA_DISK_BYTES = 2 ** 30;
 const BLOCK_BYTES = 4096;
 const ROOT_SPARE_BYTES = 300 * 2 ** 20;
@@ -61,8 +62,8 @@ export const IMAGE_INPUTS = [
 export const labFiles = (): string[] => LAB_FILES.map(labFile);
 
 /**
- * Makes a machine's disks in `folder`: one with Debian, a kernel and an engine, and an empty one for data. It
- * needs no root privileges.
+ * Makes the disks of a lab VM in `folder`: one with Debian, a kernel and a container engine, and an empty one
+ * for data. It needs no root privileges.
  * @throws Error with the last lines of the program that failed.
  */
 export async function makeDisks(folder: string, files: MachineFiles): Promise<void> {

@@ -36,20 +36,20 @@ const BUILD_TOOLS = [
   ['e2fsck', 'e2fsprogs'],
 ] as const;
 
-/** A machine that was built, booted once, and saved with its engine running. */
+/** A lab VM that was built, booted once, and saved with its container engine running. */
 export interface LabImage {
   files: MachineFiles;
   accelerator: Accelerator;
   key: string;
 }
 
-/** What the build of an image needs. */
+/** Input of the build of an image. */
 export interface BuildPlan {
   /** Directory that holds one folder for each image. */
   dir: string;
   registry: Registry;
   log(line: string): void;
-  /** Loads container images into the engine before the state is saved. */
+  /** Loads container images into the container engine before the state is saved. */
   addImages(enginePort: number): Promise<void>;
 }
 
@@ -116,8 +116,8 @@ export function builtImage(dir: string): LabImage | undefined {
 }
 
 /**
- * Returns the image of this kit, and builds it if it is missing: a Debian root with an engine, a first boot,
- * and its saved state.
+ * Returns the image of this kit, and builds it if it is missing: a Debian root with a container engine, a
+ * first boot, and its saved state.
  * @throws Error with the message of the step that failed.
  */
 export async function ensureLabImage(plan: BuildPlan): Promise<LabImage> {
@@ -172,7 +172,7 @@ async function build(folder: string, plan: BuildPlan): Promise<void> {
   writeFileSync(join(folder, 'built.json'), `${JSON.stringify({ accelerator })}\n`);
 }
 
-/** Boots a trial machine with KVM: /dev/kvm may exist on a machine where it does not boot a kernel. */
+/** Boots a trial machine with KVM: /dev/kvm may exist on a machine where KVM does not boot a kernel. */
 async function tryKvm(folder: string, files: MachineFiles, plan: BuildPlan): Promise<Accelerator> {
   try {
     accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
@@ -222,7 +222,7 @@ function stopwatch(log: (line: string) => void): (part: string) => void {
 const ENGINE_TIMEOUT_MS = 120_000;
 
 /**
- * Waits for the engine behind a port of loopback.
+ * Waits for the container engine behind a port of loopback.
  * @throws Error when it does not answer in time.
  */
 export async function waitForEngine(port: number): Promise<void> {

@@ -12,7 +12,7 @@ import { NOT_BUILT, recordIn, workspaceWithImage } from './fixtures/workspace.js
 import { Machine } from './machine.js';
 
 const DISK_BYTES = 32 * 2 ** 20;
-/** One of this many states is inspected, without the family `random`, which is unlimited. */
+/** One of EVERY states is inspected. States of the family `random`, which is unlimited, are left out. */
 const EVERY = 3;
 const TOOL_TIMEOUT_MS = 20_000;
 const noTools =

@@ -109,8 +109,8 @@ interface ErrorRun {
 }
 
 /**
- * Checks runs of `io-error` by dm-flakey: a writer that stops at a failed sync loses nothing, one that goes
- * on does.
+ * Checks runs of `io-error` by dm-flakey: a writer that stops at a failed sync loses nothing, a writer that
+ * continues loses something.
  */
 function checkErrors(t: Test, runs: readonly ErrorRun[]): void {
   for (const { goesOn, hit, detail, lost } of runs) {

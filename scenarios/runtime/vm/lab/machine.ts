@@ -10,17 +10,17 @@ import { RUN_VARIABLE } from '../../runtime.js';
 import { Agent } from './agent.js';
 import { QmpMonitor } from './qmp.js';
 
-/** Program that runs a machine. */
+/** Program that runs a lab VM. */
 export const QEMU = 'qemu-system-x86_64';
-/** Memory of a machine, in MiB. */
+/** Memory of a lab VM, in MiB. */
 export const MEMORY_MIB = 1536;
 
 /** Accelerator of QEMU. `kvm`: the processor's virtualisation; `tcg`: emulation in software. */
 export type Accelerator = 'kvm' | 'tcg';
 
 /**
- * Paths of a machine's files: kernel, initial root, the two disks, and the saved state of a booted machine,
- * if any.
+ * Paths of a lab VM's files: kernel, initial root, the two disks, and the saved state of a booted machine, if
+ * any.
  */
 export interface MachineFiles {
   kernel: string;
@@ -30,7 +30,7 @@ export interface MachineFiles {
   state: string;
 }
 
-/** How a machine is started. */
+/** Description of a lab VM to start. */
 export interface MachinePlan {
   files: MachineFiles;
   accelerator: Accelerator;
@@ -39,16 +39,16 @@ export interface MachinePlan {
    */
   start: 'first' | 'trial' | 'resumed';
   /**
-   * Directory for the console's log, QEMU's output and the monitor. It is made here, and removed with the
-   * machine.
+   * Directory for the console's log, QEMU's output and the monitor. The directory is made at the start, and
+   * removed with the machine.
    */
   dir: string;
   registry: Registry;
-  /** The machine counts as dead when its console has printed nothing after this time. */
+  /** Time after which the VM counts as dead if its console has printed nothing. */
   consoleTimeoutMs?: number;
 }
 
-/** What another program needs to find a running machine. */
+/** Data with which another program finds a running lab VM. */
 export interface MachineAddress {
   pid: number;
   startTicks: number;
@@ -75,9 +75,9 @@ export class Machine {
   }
 
   /**
-   * Starts a machine and waits until its agent answers.
-   * @throws Error when it does not answer in time, with the last lines of QEMU and of the console; nothing is
-   * left then.
+   * Starts a lab VM and waits until its agent, the program that runs commands in the VM, answers.
+   * @throws Error when the agent does not answer in time, with the last lines of QEMU and of the console;
+   * nothing is left then.
    */
   static async start(plan: MachinePlan, timeoutMs: number): Promise<Machine> {
     const directory = { kind: 'directory', path: plan.dir } as const;
@@ -104,14 +104,14 @@ export class Machine {
   }
 
   /**
-   * Connects to a machine that was started before, perhaps by another program.
-   * @throws Error when it does not answer.
+   * Connects to a lab VM that was started before, perhaps by another program.
+   * @throws Error when the VM does not answer.
    */
   static async find(address: MachineAddress): Promise<Machine> {
     return new Machine(address, await Agent.open(address.agentPort));
   }
 
-  /** Forwards a port of loopback to the same port of the machine. */
+  /** Forwards a port of loopback to the same port of the lab VM. */
   async forward(port: number): Promise<void> {
     await this.#withMonitor(async (monitor) => {
       const reply = await monitor.humanCommand(
@@ -126,7 +126,7 @@ export class Machine {
     await this.#withMonitor((monitor) => monitor.humanCommand(`hostfwd_remove net tcp:127.0.0.1:${port}`));
   }
 
-  /** Pauses the machine, writes its memory and devices to the file `state`, and ends it. */
+  /** Pauses the lab VM, writes its memory and devices to the file `state`, and ends the VM. */
   async save(): Promise<void> {
     await this.#withMonitor(async (monitor) => {
       await monitor.execute('stop');
@@ -163,13 +163,13 @@ export class Machine {
   }
 }
 
-/** Reports whether the process is still that machine. */
+/** Reports whether the process at an address is still the lab VM that was started there. */
 export function isMachineAlive({ pid, startTicks }: MachineAddress): boolean {
   const entry = processEntry(pid);
   return entry?.startTicks === startTicks && entry.state !== 'Z';
 }
 
-/** Sends SIGKILL to the process, if it is still that machine. */
+/** Sends SIGKILL to the process at an address, if it is still the lab VM that was started there. */
 export function killMachine(address: MachineAddress): void {
   if (isMachineAlive(address)) sendSignal(address.pid, 'SIGKILL');
 }
@@ -235,14 +235,14 @@ function qemuArguments(
 }
 
 /**
- * Connects to the monitor of a machine. The path through /proc is short, however long the path of the
+ * Connects to the monitor of a lab VM. The path through /proc is short, however long the path of the
  * directory is.
  */
 async function openMonitor(pid: number): Promise<QmpMonitor> {
   return QmpMonitor.open(`/proc/${pid}/cwd/monitor`);
 }
 
-/** Waits until QEMU has loaded the saved state, and lets the machine run. */
+/** Waits until QEMU has loaded the saved state, and lets the lab VM run. */
 async function resume(address: MachineAddress): Promise<void> {
   let monitor: QmpMonitor | undefined;
   await until(

@@ -5,10 +5,12 @@ import type Dockerode from 'dockerode';
 import { hasImage } from '../../../../docker/image/build-image.js';
 
 /**
- * Name of an image that contains no file. The number must be increased whenever the image's content changes.
+ * Name of the image for services that name no image. It contains only folders and links, no programs.
+ * Increase the number in the tag when `makeRootImage` makes other folders or links: an existing image with
+ * this name is used as it is.
  */
 export const ROOT_IMAGE = 'plugpull/lab-root:1';
-/** Folder of the machine with the programs and libraries that containers of this image mount read-only. */
+/** Folder of the lab VM with the programs and libraries. Containers of ROOT_IMAGE mount it read-only. */
 export const SHARED_FOLDER = '/usr';
 
 const ROOT_FOLDERS = ['dev', 'etc', 'opt', 'proc', 'run', 'sys', 'tmp', 'usr', 'var'];
@@ -16,7 +18,8 @@ const USR_LINKS = ['bin', 'lib', 'lib64', 'sbin'];
 
 /**
  * Makes the image for services that name none. It contains only folders and links, because Node and the tools
- * are those of the machine. A complete image would have to be unpacked there, which takes most of a minute.
+ * are those of the lab VM. A complete image would have to be unpacked in the VM, which takes most of a
+ * minute.
  */
 export async function makeRootImage(engine: Dockerode, workDir: string): Promise<string> {
   if (await hasImage(engine, ROOT_IMAGE)) return ROOT_IMAGE;
