@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { testDirectories } from '../fixtures/fault-context.js';
@@ -11,13 +11,14 @@ import { straceCommand } from './strace.js';
 function traceOf(
   t: { teardown(remove: () => void): void },
   source: string,
+  withoutIoUring = true,
 ): { trace: Trace; dataDir: string } {
   const { dataDir, scratchDir, remove } = testDirectories();
   t.teardown(remove);
   const program = join(scratchDir, 'program.mjs');
   const log = join(scratchDir, 'log');
   writeFileSync(program, `import fs from 'node:fs';\nconst dir = ${JSON.stringify(dataDir)};\n${source}`);
-  const [, ...flags] = straceCommand({ log, calls: TRACED_CALLS, showPaths: true });
+  const [, ...flags] = straceCommand({ log, calls: TRACED_CALLS, showPaths: true, withoutIoUring });
   execFileSync('strace', [...flags, process.execPath, program], { stdio: 'pipe' });
   return { trace: readTrace(readFileSync(log, 'latin1')), dataDir };
 }
@@ -161,6 +162,26 @@ t.test('a write to a descriptor whose opening was not seen counts as synced', as
     ['write', 'sync'],
   );
 });
+
+t.test(
+  'a program that asks for an io_uring is refused, and falls back to calls that a trace shows',
+  { skip },
+  (t) => {
+    // Number of io_uring_setup on every architecture; its parameters have 120 bytes.
+    const askForRing = `
+    import { createRequire } from 'node:module';
+    const koffi = createRequire(${JSON.stringify(import.meta.url)})('koffi');
+    const syscall = koffi.load(null).func('long syscall(long number, long entries, void *parameters)');
+    if (syscall(425, 8, Buffer.alloc(120)) < 0) fs.writeFileSync(dir + '/refused', 'x');`;
+    const refused = traceOf(t, askForRing);
+    t.equal(refused.trace.inconclusiveReason, '');
+    t.ok(refused.trace.files.has(join(refused.dataDir, 'refused')), 'the program noticed it');
+    const allowed = traceOf(t, askForRing, false);
+    const hasIoUring = !existsSync(join(allowed.dataDir, 'refused'));
+    t.match(allowed.trace.inconclusiveReason, hasIoUring ? /io_uring_setup/ : '');
+    t.end();
+  },
+);
 
 t.test('io_uring and relative renames make a log inconclusive', async (t) => {
   t.match(readTrace('1 io_uring_setup(8, {}) = 5<anon_inode:[io_uring]>\n').inconclusiveReason, /io_uring/);

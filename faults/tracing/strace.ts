@@ -27,7 +27,15 @@ export interface StraceOptions {
   paths?: readonly string[];
   /** True: the log shows the path of each file descriptor. `readTrace` needs the paths. */
   showPaths?: boolean;
+  /**
+   * True: `io_uring_setup` fails with ENOSYS, as on a kernel without io_uring. A trace does not show what a program
+   * writes through a ring, and most programs fall back to plain system calls, which it shows. libuv makes a ring in
+   * every process from Node 22 on, without writing through it. A program that insists on io_uring does not start.
+   */
+  withoutIoUring?: boolean;
 }
+
+const IO_URING_SETUP = 'io_uring_setup';
 
 /**
  * Returns the arguments that, put before a command, run it under strace with all its threads and children.
@@ -41,6 +49,7 @@ export function straceCommand({
   tampering,
   paths = [],
   showPaths = false,
+  withoutIoUring = false,
 }: StraceOptions): string[] {
   const injectsSignal = tampering?.what.startsWith('signal') === true;
   return [
@@ -59,6 +68,7 @@ export function straceCommand({
     ...(tampering === undefined
       ? []
       : ['-e', `inject=${optionalCalls(tampering.calls)}:${tampering.what}:when=${tampering.when}`]),
+    ...(withoutIoUring ? ['-e', `inject=${optionalCalls([IO_URING_SETUP])}:error=ENOSYS`] : []),
   ];
 }
 
@@ -67,10 +77,14 @@ function optionalCalls(calls: readonly string[]): string {
   return calls.map((call) => `?${call}`).join(',');
 }
 
-/** Returns the names of the calls into which strace injected an error, one for each failure, in order. */
+/**
+ * Returns the names of the calls into which strace injected an error, one for each failure, in order. Failures that
+ * `withoutIoUring` causes are left out.
+ */
 export function failedCalls(log: string): string[] {
   return log
     .split('\n')
     .filter((line) => line.endsWith('(INJECTED)'))
-    .map((line) => /^(?:\d+ +)?(?:<\.\.\. )?(\w+)/.exec(line)?.[1] ?? '');
+    .map((line) => /^(?:\d+ +)?(?:<\.\.\. )?(\w+)/.exec(line)?.[1] ?? '')
+    .filter((call) => call !== IO_URING_SETUP);
 }

@@ -38,7 +38,7 @@ export async function startTraced(
     const log = traceLogOf(context, service);
     // The type makes the compiler refuse an option that does not exist. Without paths, no sync could be
     // assigned to its file, and everything that the target synced would be reported as unsynced.
-    const options: StraceOptions = { log, calls: TRACED_CALLS, showPaths: true };
+    const options: StraceOptions = { log, calls: TRACED_CALLS, showPaths: true, withoutIoUring: true };
     const untampered = tampering === undefined || (only !== undefined && only !== service);
     await service.start(straceCommand(untampered ? options : { ...options, tampering }));
   }
