@@ -25,7 +25,7 @@ export function submittedIds(history: readonly HistoryEvent[]): string[] {
  */
 export class AtRiskMessages {
   readonly #ids: readonly string[];
-  /** Messages by bit number; undefined for a message that was never confirmed. */
+  /** Messages in the order of their bits in `heldBits`; undefined for a message that was never confirmed. */
   readonly #messages: (AtRiskMessage | undefined)[];
   readonly #requiredMasks = new Map<string, Uint8Array>();
 

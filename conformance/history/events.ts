@@ -117,6 +117,7 @@ export interface Consumed {
   sequence: number;
   id: string | null;
   /**
+   * Pull means that the receiver asks for messages, push (`smtp`, `amqp`) that the target sends them.
    * `answered` (pull): the target confirmed the consumption; another delivery is a duplicate.
    * `unanswered` (pull): the target was gone before it answered; another delivery is allowed and not required.
    * `accepted` (push): the acceptance was written to a live session; `Settled` reports whether the target knows
@@ -138,8 +139,8 @@ export interface Refused {
 }
 
 /**
- * Push: the session of accepted deliveries ended, or continued so far that the target must have recorded the
- * deliveries.
+ * Only for protocols in which the target sends the messages (`smtp`, `amqp`): the session of accepted
+ * deliveries ended, or continued so far that the target must have recorded the deliveries.
  */
 export interface Settled {
   kind: 'settled';
@@ -241,8 +242,8 @@ export interface Drained {
   atMs: number;
   waitedMs: number;
   /**
-   * True when no more deliveries are to come: the target reported it, or was silent long enough after the last
-   * one.
+   * True when the target delivered nothing for long enough that no further delivery is to be expected. False
+   * when deliveries still came at the end of the wait, or when the round was stopped before it.
    */
   complete: boolean;
 }
@@ -259,7 +260,7 @@ export interface LogPosition {
    * `confirmed`: the confirmation had come by then. `offered`: no receiver had been offered the message before.
    */
   what: 'confirmed' | 'offered';
-  /** Number of log entries that were complete at this position. */
+  /** Number of entries of the log of disk writes that were complete at this position. */
   entries: number;
 }
 
@@ -275,9 +276,11 @@ export interface StateExplored {
    * enough to make the state again.
    */
   state: string;
-  /** Number of log entries that were complete at the power cut. */
+  /** Number of entries of the log of disk writes that were complete at the power cut. */
   prefix: number;
-  /** Number of log entries that may have begun to reach the medium: `prefix`, or one more. */
+  /**
+   * Number of entries of the log of disk writes that may have begun to reach the disk: `prefix`, or one more.
+   */
   entriesBegun: number;
   /**
    * Method of inspection: `mount` asks the target's restore program, and `target` starts the target and

@@ -5,7 +5,10 @@ export interface Delivery {
   delivered: Delivered;
   position: number;
   end: { event: Consumed | Refused; position: number } | undefined;
-  /** Push: `known` or `broken`; undefined while the session continued. */
+  /**
+   * Only for protocols in which the target sends the messages: whether the target knows that the delivery was
+   * accepted (`Settled`). Undefined while the session continued.
+   */
   settled: { how: 'known' | 'broken'; position: number; atMs: number } | undefined;
 }
 

@@ -31,8 +31,8 @@ export interface Producer {
 /** Reply of the receiver to a delivery. The default is to accept at once. */
 export interface DeliveryReply {
   /**
-   * Smtp: 250, 451, 421 or 550 after the data. Protocols that pull: every answer but `accept` gives the message
-   * back.
+   * Smtp: 250, 451, 421 or 550 after the data. Protocols in which the receiver asks for messages: every answer
+   * but `accept` gives the message back.
    */
   answer: 'accept' | 'later' | 'go-away' | 'never';
   /** Delay before the answer, in milliseconds. */
@@ -59,15 +59,15 @@ export interface ReceiverOptions {
   /** Returns the reply to the n-th delivery (from 1) of an id. It must be pure or seeded. Default: accept. */
   replyFor?: (id: string | null, delivery: number) => DeliveryReply;
   /**
-   * Protocols that push: number of deliveries per session that the target may leave unrecorded
-   * (`guarantee.inDeliveryPerSession`).
+   * Protocols in which the target sends the messages: number of deliveries per session that the target may
+   * leave unrecorded (`guarantee.inDeliveryPerSession`).
    */
   inDeliveryPerSession?: number;
 }
 
 /** The receiving side of a run. It survives every restart of the target. */
 export interface Receiver {
-  /** Address `host:port` that replaces `{sink}`; '' for protocols that pull. */
+  /** Address `host:port` that replaces `{sink}`; '' for protocols in which the receiver asks for messages. */
   readonly sink: string;
   /**
    * Returns the number of deliveries that were not refused and that the target has not proven to have recorded.
@@ -89,6 +89,9 @@ export interface Protocol {
   connect(port: number, options?: { timeoutMs?: number }): Promise<Producer>;
   /** Tries once whether the target at this port reports that it is ready. Never rejects. */
   ready(port: number, timeoutMs: number): Promise<boolean>;
-  /** Starts the receiving side. `ports` are the submit ports; only protocols that pull use them. */
+  /**
+   * Starts the receiving side. `ports` are the submit ports; only protocols in which the receiver asks for
+   * messages use them.
+   */
   receive(ports: readonly number[], options: ReceiverOptions): Promise<Receiver>;
 }

@@ -6,14 +6,14 @@ import { type CrashState, NOTHING_TORN } from '../write-log/state.js';
 /** The rule by which a state was chosen; the report shows it. */
 export type StateFamily = 'prefix' | 'all-but-one' | 'only-one' | 'torn' | 'random';
 
-/** A crash state and the family that it was chosen from. */
+/** A crash state, and the rule by which it was chosen. */
 export interface EnumeratedState {
   family: StateFamily;
   state: CrashState;
 }
 
 /**
- * Upper bound for the writes that are singled out in one epoch. Random states reach the writes that are
+ * Upper bound for the writes between two flushes that are singled out. Random states reach the writes that are
  * skipped.
  */
 const MAX_SINGLED_OUT = 64;
@@ -107,7 +107,7 @@ function* prefixes(model: CrashModel, from: number): Generator<EnumeratedState, 
   }
 }
 
-/** Yields the cuts at which an epoch is longest: before each flush, and at the end of the log. */
+/** Yields the cuts that leave the most writes unflushed: before each flush, and at the end of the log. */
 function* epochEnds(model: CrashModel, from: number): Generator<number, void> {
   for (let prefix = from; prefix <= model.entries.length; prefix++) {
     const next = model.entries[prefix];
@@ -134,7 +134,8 @@ function* singledOut(
 }
 
 /**
- * Yields states in which the write in flight at a cut is torn, and all earlier writes of its epoch are kept.
+ * Yields states in which the write in flight at a cut is torn, and all earlier writes since the last flush are
+ * kept.
  */
 function* torn(model: CrashModel, from: number): Generator<EnumeratedState, void> {
   for (let prefix = from; prefix < model.entries.length; prefix++) {

@@ -41,7 +41,10 @@ export class Fingerprints {
   readonly #overlayGenerations: Int32Array;
   #generation = 0;
 
-  /** @param base path of an image of the device with the entries before `baseAt` on the medium. */
+  /**
+   * @param base path of an image of the recorded disk on which the first `baseAt` writes and flushes of the log
+   * are done.
+   */
   constructor(recording: Recording, base: string, baseAt: number) {
     this.#recording = recording;
     const { entries } = recording.model;

@@ -9,7 +9,10 @@ import { applyWrites, type Recording } from './materialise.js';
 /** The options of a `StateDisk`. */
 export interface StateDiskOptions {
   recording: Recording;
-  /** Path of an image of the device with the first `baseAt` entries on the medium. It is not changed. */
+  /**
+   * Path of an image of the recorded disk on which the first `baseAt` writes and flushes of the log are done.
+   * It is not changed.
+   */
   base: string;
   baseAt: number;
   /**

@@ -73,8 +73,9 @@ const ioctl = libc.func('int ioctl(int fd, ulong request, _In_ uint32_t *argumen
   request: number,
   argument: readonly number[],
 ) => number;
-/** ioctl FS_IOC_GOINGDOWN: the filesystem writes nothing more after this call, not even its log. */
+/** ioctl FS_IOC_GOINGDOWN: the filesystem writes nothing more after this call. */
 const FS_IOC_GOINGDOWN = 0x8004587d;
+/** Argument of FS_IOC_GOINGDOWN: the filesystem does not write its log before it stops. */
 const GOING_FLAGS_NOLOGFLUSH = 2;
 
 /**

@@ -59,7 +59,10 @@ export class LogWritesError extends Error {
   }
 }
 
-/** One entry of a log: a write, a discard, a flush or a mark. */
+/**
+ * One entry of a log: a write, a discard, a flush or a mark. A mark is a text that a program puts into the log
+ * to find the position again.
+ */
 export interface LogEntry {
   /** Number of the entry in the log, from 0. */
   index: number;

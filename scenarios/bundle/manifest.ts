@@ -33,7 +33,9 @@ export const GateCase = z.object({
   runtime: z.enum(['process', 'docker', 'vm']),
   power: z.enum(['blocklog', 'flakey']),
   filesystem: Filesystem,
-  /** The injections that were made, with the numbers by which their draws are made again. */
+  /**
+   * The injections that were made. Each has the number from which a replay draws the same random choices again.
+   */
   schedule: z.object({
     seed: z.int(),
     injections: z.array(Injection),

@@ -39,7 +39,7 @@ async function cutting(place: TestWorkspace) {
     '--faults',
     'power-cut',
     '--budget',
-    '60s',
+    '10m',
   ]);
   await kit.waitForStderr(/^power-cut/m);
   const runIds = runsOf(place);
@@ -51,7 +51,7 @@ t.test(
   { skip },
   async (t) => {
     const place = newPlace(t);
-    const flags = ['--faults', 'power-cut', '--budget', '8s', '--seed', '1', '--json'];
+    const flags = ['--faults', 'power-cut', '--injections', '20', '--budget', '10m', '--seed', '1', '--json'];
     const { code, stdout, stderr } = await place.run([
       'gate',
       place.queue('never-syncs', ['power-cut']),
@@ -79,7 +79,18 @@ t.test(
 
 t.test('a queue that syncs passes, and the gate leaves nothing', { skip }, async (t) => {
   const place = newPlace(t);
-  const flags = ['--faults', 'power-cut', '--budget', '6s', '--seed', '1', '--fs', 'xfs'];
+  const flags = [
+    '--faults',
+    'power-cut',
+    '--injections',
+    '4',
+    '--budget',
+    '10m',
+    '--seed',
+    '1',
+    '--fs',
+    'xfs',
+  ];
   const { code, stderr } = await place.run(['gate', place.queue('', ['power-cut']), ...flags]);
   t.equal(code, 0, stderr);
   t.same(readdirSync(join(place.state, 'runs')), []);
@@ -123,9 +134,9 @@ t.test(
   async (t) => {
     const place = newPlace(t);
     mkdirSync(place.state, { recursive: true });
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=128k', 'tmpfs', place.state]);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', place.state]);
     t.teardown(() => unmount(place.state));
-    const kit = place.start(['explore', place.queue('', ['power-cut']), '--budget', '12s']);
+    const kit = place.start(['explore', place.queue('', ['power-cut']), '--budget', '60s']);
     await until(() => existsSync(join(place.state, 'residue')) && runsOf(place).length > 0, 20_000);
     const runIds = runsOf(place);
     const { code, stderr } = await kit.waitForExit();

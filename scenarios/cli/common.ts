@@ -67,7 +67,7 @@ export function makeEmptyDirectory(path: string): string {
  */
 export function replayCommandLine(
   file: string | undefined,
-  flags: FaultFlags & { rounds?: number },
+  flags: FaultFlags & { rounds?: number; injections?: number },
   seed: number,
   budgetMs: number,
   command: 'gate' | 'explore' = 'gate',
@@ -79,6 +79,7 @@ export function replayCommandLine(
   if (flags.fs !== undefined)
     args.push('--fs', [flags.fs.type, flags.fs.mountOptions].filter(Boolean).join(':'));
   if (flags.rounds !== undefined) args.push('--rounds', `${flags.rounds}`);
+  if (flags.injections !== undefined) args.push('--injections', `${flags.injections}`);
   args.push('--budget', `${budgetMs}ms`);
   return args.map(shellQuote).join(' ');
 }

@@ -22,6 +22,7 @@ export interface GateFlags extends FaultFlags {
   seed?: number;
   budget: number;
   rounds?: number;
+  injections?: number;
   out?: string;
   json?: boolean;
   reporter?: string[];
@@ -52,6 +53,7 @@ export async function gateCommand(
       seed: flags.seed ?? randomInt(MAX_RANDOM_SEED),
       budgetMs: flags.budget,
       ...(flags.rounds === undefined ? {} : { maxRounds: flags.rounds }),
+      ...(flags.injections === undefined ? {} : { maxInjections: flags.injections }),
       out,
       keep: flags.keep === true,
       replay: (seed) => replayCommandLine(file, flags, seed, flags.budget),

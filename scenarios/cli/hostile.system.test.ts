@@ -89,7 +89,7 @@ t.test(
       // Die so early that the service dies often enough between two faults, even on a loaded machine.
       withDying(workspace, 'sleep 0.02; exit 7'),
       '--budget',
-      '40s',
+      '10m',
       '--seed',
       '3',
     ]);
@@ -105,7 +105,7 @@ t.test('a service that stays down after a fault is a failed recovery', { timeout
   // The first process stays up. Every later one exits at once.
   const once = 'test -e "$0/broken" && exit 7; touch "$0/broken"; exec sleep 600';
   const target = withDying(workspace, `sleep 0.01; ${once}`);
-  const ended = await workspace.run(['gate', target, '--budget', '25s', '--seed', '3', '--json']);
+  const ended = await workspace.run(['gate', target, '--budget', '10m', '--seed', '3', '--json']);
   t.equal(ended.code, 1, ended.stderr);
   // On a slow machine the recovery times out before the service has died 31 times.
   t.match(ended.stdout, /helper ended with code 7(, \d+ times| right after each of 31 starts)/);
@@ -124,7 +124,7 @@ t.test(
         'gate',
         hostile(workspace, 'fills-the-disk'),
         '--budget',
-        '20s',
+        '10m',
         '--seed',
         '3',
       ]);

@@ -73,6 +73,11 @@ program
     'stops after this many rounds; --budget still ends the run when it is used first',
     parseCount,
   )
+  .option(
+    '--injections <n>',
+    'stops after this many injections of faults; --budget still ends the run when it is used first',
+    parseCount,
+  )
   .option('--out <dir>', 'empty or new directory that keeps the evidence (history, schedules, logs)')
   .option('--keep', 'keeps the evidence even when everything passed')
   .option('--reporter <name[:file]>', REPORTER_HELP, collectReporters)

@@ -225,7 +225,8 @@ function recordAtRisk(
 }
 
 /**
- * Makes an image of the device with the first `baseAt` entries of the log on the medium; returns its path.
+ * Makes an image of the recorded disk on which the first `baseAt` writes and flushes of the log are done;
+ * returns its path.
  */
 function makeBase(run: RecordedRun, { log, model }: Recording, baseAt: number, path: string): string {
   copySparse(run.image, path);

@@ -14,9 +14,21 @@ const NEEDS = { python: 'python3', javascript: 'node', c: 'cc', rust: 'rustc' } 
 const power = blocklogAvailability().available;
 const present = (program: string) => spawnSync(program, ['--version']).status === 0;
 
-async function gate(target: string, faults: string, budget: string): Promise<GateResult> {
+async function gate(target: string, faults: string, injections: string): Promise<GateResult> {
   const workspace = new TestWorkspace();
-  const args = ['gate', target, '--json', '--seed', '3', '--faults', faults, '--budget', budget];
+  const args = [
+    'gate',
+    target,
+    '--json',
+    '--seed',
+    '3',
+    '--faults',
+    faults,
+    '--injections',
+    injections,
+    '--budget',
+    '10m',
+  ];
   const { stdout, stderr } = await workspace.run(args).finally(() => workspace.remove());
   if (stdout === '') throw new Error(stderr);
   return JSON.parse(stdout) as GateResult;
@@ -27,10 +39,10 @@ t.jobs = 2;
 for (const [language, program] of Object.entries(NEEDS)) {
   const skip = present(program) ? false : `${program} is not installed`;
   t.test(`the ${language} example loses no message`, { skip }, async (t) => {
-    const runs: [string, string][] = [['kill-one', '6s']];
-    if (power) runs.push(['power-cut', '8s']);
-    for (const [faults, budget] of runs) {
-      const result = await gate(join(EXAMPLES, language, 'target.json'), faults, budget);
+    const runs: [string, string][] = [['kill-one', '4']];
+    if (power) runs.push(['power-cut', '5']);
+    for (const [faults, injections] of runs) {
+      const result = await gate(join(EXAMPLES, language, 'target.json'), faults, injections);
       t.not(result.verdict, 'fail', result.why);
       t.ok(result.confirmed > 10, `${result.confirmed} confirmed`);
       t.ok(result.crashes > 0, `${result.crashes} crashes by ${faults}`);
@@ -51,7 +63,7 @@ t.test(
     const parts = readFileSync(file, 'utf8').split(line);
     t.equal(parts.length, 2, 'the source contains the fsync once');
     writeFileSync(file, parts.join('            self.write(record)\n'));
-    const result = await gate(join(workspace.dir, 'target.json'), 'power-cut', '10s');
+    const result = await gate(join(workspace.dir, 'target.json'), 'power-cut', '20');
     const failedIds = result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
     t.ok(failedIds.includes('PP-12'), `failed: ${failedIds.join(', ')}; ${result.why}`);
   },

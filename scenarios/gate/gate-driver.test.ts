@@ -96,6 +96,15 @@ t.test(
   },
 );
 
+t.test('a gate stops after `maxInjections` injections', async (t) => {
+  const { result } = await gate(t, '', 100, { maxInjections: 3 });
+  t.equal(result.verdict, 'pass');
+  t.equal(
+    result.faults.reduce((sum, { tried }) => sum + tried, 0),
+    3,
+  );
+});
+
 t.test('a gate is not measured when no fault is available', async (t) => {
   const why = 'it needs a device';
   const selection = {

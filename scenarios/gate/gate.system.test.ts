@@ -14,12 +14,14 @@ async function gate(
   target: string,
   ...flags: string[]
 ): Promise<ExitResult & { result: GateResult }> {
-  const ended = await workspace.run(['gate', target, '--json', '--seed', '7', '--budget', '8s', ...flags]);
+  const ended = await workspace.run(['gate', target, '--json', '--seed', '7', '--budget', '10m', ...flags]);
   return { ...ended, result: JSON.parse(ended.stdout) as GateResult };
 }
 
 /** Flags that select one kind of fault, so that rounds are short. */
 const QUICK = ['--faults', 'kill-one'];
+/** Enough injections for a defect to show: the gate stops at the first failure. */
+const MANY = ['--injections', '30'];
 
 function failedIds(result: GateResult): string[] {
   return result.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
@@ -33,14 +35,7 @@ function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace 
 
 t.test('a correct queue passes at faults that hit, and leaves no files or processes', async (t) => {
   const workspace = newWorkspace(t);
-  const { code, result, stderr } = await gate(
-    workspace,
-    workspace.queue(''),
-    '--rounds',
-    '1',
-    '--budget',
-    '60s',
-  );
+  const { code, result, stderr } = await gate(workspace, workspace.queue(''), '--rounds', '1');
   t.equal(code, 0, stderr);
   t.equal(result.verdict, 'pass');
   t.ok(result.confirmed > 20, `${result.confirmed} confirmed`);
@@ -67,10 +62,11 @@ t.test('a queue with a defect fails at the requirement that the defect breaks', 
       workspace,
       workspace.queue(defect, ['kill'], recoverySeconds),
       ...QUICK,
+      ...MANY,
     );
     t.equal(code, 1, defect);
     t.ok(failedIds(result).includes(requirement), `${defect}: ${failedIds(result)}`);
-    t.match(result.replay, /plugpull gate .* --seed \d+ --faults kill-one --budget 8000ms/);
+    t.match(result.replay, /plugpull gate .* --seed \d+ --faults kill-one --injections 30 --budget 600000ms/);
     t.ok(existsSync(join(result.evidence ?? '', 'history.jsonl')), 'the history is saved');
     t.ok(
       existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')),
@@ -117,7 +113,7 @@ t.test(
 
 t.test('the gate stops after --rounds, and its replay line has the same limit', async (t) => {
   const workspace = newWorkspace(t);
-  const limits = ['--rounds', '2', '--budget', '10m'];
+  const limits = ['--rounds', '2'];
   const { code, result, stderr } = await gate(workspace, workspace.queue(''), ...QUICK, ...limits);
   t.equal(code, 0, stderr);
   t.equal(result.rounds, 2);
@@ -126,7 +122,13 @@ t.test('the gate stops after --rounds, and its replay line has the same limit', 
 
 t.test('a queue that never confirms is not measured', async (t) => {
   const workspace = newWorkspace(t);
-  const { code, result } = await gate(workspace, workspace.queue('never-confirms'), ...QUICK);
+  const { code, result } = await gate(
+    workspace,
+    workspace.queue('never-confirms'),
+    ...QUICK,
+    '--injections',
+    '3',
+  );
   t.equal(code, 3);
   t.equal(result.verdict, 'not-measured');
   t.match(result.why, /nothing was confirmed/);
@@ -137,8 +139,8 @@ t.test('tear: a queue that syncs before it confirms passes', { skip: noStrace },
   const { code, result, stderr } = await gate(
     workspace,
     workspace.queue('', ['tear'], 10),
-    '--budget',
-    '12s',
+    '--injections',
+    '3',
   );
   t.equal(code, 0, stderr);
   t.ok((result.faults[0]?.hit ?? 0) > 0, 'at least one tear hit');
@@ -147,12 +149,7 @@ t.test('tear: a queue that syncs before it confirms passes', { skip: noStrace },
 for (const defect of ['never-syncs', 'syncs-late']) {
   t.test(`tear: a queue that ${defect.replace('-', ' ')} loses messages`, { skip: noStrace }, async (t) => {
     const workspace = newWorkspace(t);
-    const { code, result, stderr } = await gate(
-      workspace,
-      workspace.queue(defect, ['tear'], 10),
-      '--budget',
-      '25s',
-    );
+    const { code, result, stderr } = await gate(workspace, workspace.queue(defect, ['tear'], 10), ...MANY);
     t.equal(code, 1, stderr);
     t.ok(failedIds(result).includes('PP-1'), failedIds(result).join(' '));
   });

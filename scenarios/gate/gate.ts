@@ -32,6 +32,8 @@ export interface GateOptions {
   budgetMs: number;
   /** Number of rounds after which the gate stops; undefined: the budget alone decides. */
   maxRounds?: number;
+  /** The gate stops after this many injections; undefined: the budget alone decides. */
+  maxInjections?: number;
   /**
    * Number of kinds of faults in each round. Default: a number that keeps rounds short and lets the rounds of
    * the budget try all kinds.
@@ -78,7 +80,7 @@ const SLOW_RESERVE_MS = 20_000;
 const BUNDLE_NAME = 'bundle.tar.gz';
 
 /**
- * Runs rounds of workload and faults until the budget is used up, `maxRounds` rounds are done, or a
+ * Runs rounds of workload and faults until the budget is used up, `maxRounds` rounds or `maxInjections` injections are done, or a
  * requirement has failed. The seeds of the rounds are ascending numbers that begin with `seed`, so that a
  * gate with the seed of a failed round runs that round first.
  * @throws KitError target-unavailable when the target cannot be started, or when no fault is available.
@@ -213,6 +215,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
   let powerLeftMs = powerMs;
   const otherRounds = { count: 0, ms: 0 };
   const maxRounds = options.maxRounds ?? Number.POSITIVE_INFINITY;
+  const maxInjections = options.maxInjections ?? Number.POSITIVE_INFINITY;
   const plannedRounds = Math.min(maxRounds, Math.max(1, Math.floor((budgetMs - powerMs) / TYPICAL_ROUND_MS)));
   const faultsPerRound =
     options.faultsPerRound ?? Math.min(MAX_FAULTS_PER_ROUND, Math.ceil(others.length / plannedRounds));
@@ -221,7 +224,8 @@ async function runRounds(options: GateOptions, run: GateRun) {
   let rounds = 0;
   let failed = false;
   let lastSchedule: Schedule | undefined;
-  for (let offset = 0; rounds < maxRounds && !signal.aborted && !failed; offset++) {
+  for (let offset = 0; !signal.aborted && !failed; offset++) {
+    if (rounds >= maxRounds || injections >= maxInjections) break;
     const nowMs = performance.now();
     const number = rounds + 1;
     const schedule = makeSchedule(seed + offset, faults, faultsPerRound);
@@ -259,6 +263,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
       ),
       lastFaultMs:
         Math.min(endMs, isPowerRound ? nowMs + Math.min(powerLeftMs, powerRoundMs) : endMs) - reserveMs,
+      lastInjection: maxInjections,
       progress: options.progress,
     };
     const outcome = await runRound(round);

@@ -24,7 +24,19 @@ for (const [what, defect, faults, tried, why] of CASES) {
       const workspace = new TestWorkspace();
       t.teardown(() => rmSync(workspace.dir, { recursive: true, force: true }));
       const target = workspace.queue(defect, faults);
-      const args = ['gate', target, '--json', '--seed', '7', '--budget', '5s', '--faults', tried];
+      const args = [
+        'gate',
+        target,
+        '--json',
+        '--seed',
+        '7',
+        '--injections',
+        '3',
+        '--budget',
+        '10m',
+        '--faults',
+        tried,
+      ];
       const { code, stdout, stderr } = await workspace.run(args);
       t.equal(code, 3, stderr);
       const result = JSON.parse(stdout) as GateResult;

@@ -60,7 +60,10 @@ export async function runGateCommand(
   };
 }
 
-/** Hunts a bug with a gate that injects the faults that show it. The gate ends at the first violation. */
+/**
+ * Hunts a bug with a gate that injects the faults that show it. The gate ends at the first violation. A bug
+ * that only a rare order of events shows is not hunted.
+ */
 export async function huntByGate({ bug, target }: PlantedCopy, options: HuntOptions): Promise<ModeResult> {
   if (bug.shownBy === 'interleaving') {
     return inconclusiveResult(

@@ -22,13 +22,22 @@ t.test(
       t.not(stdout, '', stderr);
       return JSON.parse(stdout) as GateResult;
     };
-    const killed = await gate('--faults', 'kill', '--budget', '8s');
+    const killed = await gate('--faults', 'kill', '--injections', '6', '--budget', '10m');
     t.equal(killed.verdict, 'pass', killed.why);
     t.ok(
       killed.confirmed > 0 && killed.crashes > 0,
       `${killed.confirmed} confirmed, ${killed.crashes} crashes`,
     );
-    const cut = await gate('--faults', 'power-cut', '--power', 'blocklog', '--budget', '10s');
+    const cut = await gate(
+      '--faults',
+      'power-cut',
+      '--power',
+      'blocklog',
+      '--injections',
+      '60',
+      '--budget',
+      '10m',
+    );
     t.equal(cut.verdict, 'fail', cut.why);
     const red = cut.requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
     t.ok(red.includes('PP-1') && red.includes('PP-12'), red.join(', '));

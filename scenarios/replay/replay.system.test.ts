@@ -17,8 +17,10 @@ t.test(
       '--json',
       '--seed',
       '7',
+      '--injections',
+      '30',
       '--budget',
-      '5s',
+      '10m',
       '--faults',
       'kill-one',
     ]);

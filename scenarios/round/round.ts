@@ -53,6 +53,8 @@ export interface RoundOptions {
    * Moment (`performance.now()`) after which no further fault is tried, except the first one of the round.
    */
   lastFaultMs: number;
+  /** Number (in the run) of the injection after which no further fault is injected. Default: no limit. */
+  lastInjection?: number;
   /** Clock by which messages become overdue. Default: `performance.now`. */
   nowMs?(): number;
   progress(line: string): void;
@@ -334,14 +336,16 @@ class Round {
 
   /** Runs the workload, and beside it the faults, one after another. */
   async #work(setup: RoundSetup, injections: readonly PlannedInjection[]): Promise<void> {
-    const { schedule, signal, runtime, lastFaultMs } = this.#options;
+    const { schedule, signal, runtime, lastFaultMs, lastInjection } = this.#options;
     const { supervisor, receiver, recoveries, injector } = setup;
     this.#producers = this.#startProducers(setup.ports);
     const cutsPower = schedule.disk === 'power';
     const atRiskTimeoutMs = runtime.slowStartMs === undefined ? AT_RISK_TIMEOUT_MS : SLOW_AT_RISK_TIMEOUT_MS;
     let recovering = false;
     for (const [index, planned] of injections.entries()) {
-      if (index > 0 && !recovering && performance.now() > lastFaultMs) break;
+      const isLast =
+        performance.now() > lastFaultMs || injector.number >= (lastInjection ?? Number.POSITIVE_INFINITY);
+      if (index > 0 && !recovering && isLast) break;
       if (planned.holdReceivers) await this.#holdBack(receiver);
       if (recovering) await recoveries.startIntoRecovery(planned.inRecovery ?? 0);
       else await this.#ledger.waitForMore('confirmed', planned.afterConfirms, planned.maxWaitMs, signal);

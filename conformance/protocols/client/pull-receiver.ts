@@ -25,7 +25,10 @@ export interface LeaseSource {
 /** Pause between attempts to connect while the target is down. */
 const RETRY_MS = 20;
 
-/** Receiver for protocols that pull: several loops that each fetch a message, hold it, and consume it. */
+/**
+ * Receiver for protocols in which the receiver asks for messages: several loops that each fetch a message, hold
+ * it, and consume it.
+ */
 export class PullReceiver implements Receiver {
   readonly sink = '';
   readonly #options: ReceiverOptions;

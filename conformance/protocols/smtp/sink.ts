@@ -20,9 +20,9 @@ interface Session {
 }
 
 /**
- * Receiver for targets that push: an SMTP server that accepts messages of any size and reports them. The server
- * is a third-party library, so that a wrong reading of the protocol in the kit's own client does not go
- * unnoticed.
+ * Receiver for targets that send messages: an SMTP server that accepts messages of any size and reports them.
+ * The server is a third-party library, so that a wrong reading of the protocol in the kit's own client does not
+ * go unnoticed.
  */
 export class SmtpSink implements Receiver {
   readonly #options: ReceiverOptions;

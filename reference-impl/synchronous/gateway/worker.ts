@@ -5,7 +5,7 @@ import { InboundServer } from './inbound/server.js';
 import { Delivery } from './outbound/delivery.js';
 import { bodiesOf, hasRoute, type Routing } from './outbound/routing.js';
 
-/** A running gateway worker: it accepts mail, stores it, and delivers it [0017]. */
+/** A running gateway worker: it accepts mail, stores it, and delivers it (patent [0017]). */
 export interface Worker {
   /** Port on which the worker listens for mail. */
   port: number;

@@ -33,7 +33,7 @@ const MAX_TOKENS_PER_WRITE = 160;
 
 /**
  * Runs the sync helper: one process per data file that gathers the requests of the workers, writes each batch
- * with msync and confirms it [0037-0045].
+ * with msync and confirms it (patent [0037-0045]).
  *
  * It deliberately blocks its only thread in poll(2) and msync(2). It has no other work during these calls,
  * and a thread pool would cost a third of the throughput.
@@ -179,7 +179,7 @@ class Helper {
 
   /**
    * Returns whether a request names a worker slot and a range of the file. Any other request is skipped
-   * [0051].
+   * (patent [0051]).
    */
   #isValid({ slot, offset, length }: SyncRequest): boolean {
     const inFile = offset >= 0 && length > 0 && offset + length <= this.#pair.data.sizeBytes;
@@ -196,8 +196,8 @@ class Helper {
   }
 
   /**
-   * Writes the batch and then confirms it [0017]. The reverse order would confirm messages that are not on the
-   * disk.
+   * Writes the batch and then confirms it (patent [0017]). The reverse order would confirm messages that are
+   * not on the disk.
    */
   #write(): void {
     const requests = this.#batcher.requests();

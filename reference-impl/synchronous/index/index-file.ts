@@ -86,7 +86,12 @@ export function decodeIndexHeader(
   return { usable: true, geometry };
 }
 
-/** Makes the pages of a new, empty index up to its consumption marks, which are all zero. */
+/**
+ * Makes the beginning of an index file without messages: the header, the fields and the free entries. The rest
+ * of the file is not included. It has room for one mark per slot of the data file, which says which message was
+ * consumed there (marks.ts). In a new file it is all zeros.
+ * @param writeOffset byte offset in the data file at which the first message is written.
+ */
 export function emptyIndex(geometry: Geometry, queueId: string, writeOffset: number): Buffer {
   const bytes = Buffer.alloc(ENTRIES_OFFSET + geometry.entries * ENTRY_BYTES);
   encodeIndexHeader(geometry, queueId).copy(bytes);
@@ -107,11 +112,10 @@ export function emptyIndex(geometry: Geometry, queueId: string, writeOffset: num
 }
 
 /**
- * Begins a sync of the index file. The caller calls `endIndexSync` when the sync has succeeded, and only
- * then. After a failed sync the kernel treats the pages as clean. The next sync would succeed without writing
- * them, and consumption marks that it should have covered would not be on the disk. If the last sync did not
- * end, because it failed or because its process was killed, this function therefore marks every page dirty
- * again.
+ * Begins a sync of the index file. The caller calls `endIndexSync` when the sync has succeeded, and only then.
+ * After a failed sync the kernel treats the pages as clean. The next sync would succeed without writing them,
+ * and the marks of some consumed messages (marks.ts) would not be on the disk. If the last sync did not end,
+ * because it failed or because its process was killed, this function therefore marks every page dirty again.
  */
 export function beginIndexSync(image: IndexImage, kernel: Kernel): void {
   const { words } = image;

@@ -2,12 +2,12 @@ import { PAGE_BYTES } from '../platform/map.js';
 import { SLOT_BYTES } from '../record/layout.js';
 
 /**
- * The index file [0018, 0019, 0020], little-endian, memory-mapped by every process:
+ * The index file (patent [0018, 0019, 0020]), little-endian, memory-mapped by every process:
  *
  *     page 0      header, which never changes: magic, version, geometry, queue id, checksum (index-file.ts)
  *     page 1      the `queue_index` structure and the undo log (words below)
  *     pages 2-3   worker slots: one 32-bit incarnation each
- *     from 16384  `index_entry` structures of 64 bytes, 64 per 4096-byte block: none straddles two [0020]
+ *     from 16384  `index_entry` structures of 64 bytes, 64 per 4096-byte block: none straddles two
  *     page-aligned behind them: consumption marks, 8 bytes for each 256-byte slot of the data file (marks.ts)
  */
 
@@ -19,12 +19,15 @@ export const ENTRIES_OFFSET = 4 * PAGE_BYTES;
 export const MAX_WORKER_SLOTS = (2 * PAGE_BYTES) / WORD_BYTES;
 export const MARK_BYTES = 8;
 
-/** Entry number that means "no entry"; it ends both lists [0034]. */
+/** Entry number that means "no entry"; it ends both lists (patent [0034]). */
 export const NONE = -1;
 
 /** Word numbers (32 bits each, from the start of the file) of the `queue_index` fields. */
 export const FIELD = {
-  /** First entry of the in-use list, or NONE. The offset of its record is R. */
+  /**
+   * First entry of the in-use list, or NONE. The free space of the ring ends at the offset of its record (R in
+   * the patent).
+   */
   head: 1024,
   /** Last entry of the in-use list, or NONE. */
   tail: 1025,
@@ -44,11 +47,11 @@ export const FIELD = {
   arrivals: 1031,
   /** Next message number, two words (low, high), like all numbers of two words. */
   nextNumber: 1032,
-  /** W: byte offset in the data file at which the next record is written, two words. */
+  /** Byte offset in the data file at which the next record is written (W in the patent), two words. */
   writeOffset: 1034,
   /** Bytes of the ring that the entries of the in-use list occupy, two words. */
   usedBytes: 1036,
-  /** Start of the last completed index sync, in milliseconds since the epoch, two words [0025]. */
+  /** Start of the last completed index sync, in milliseconds since the epoch, two words (patent [0025]). */
   lastSync: 1038,
   /**
    * Next message number at the start of the last completed index sync: that sync covers all lower numbers.
@@ -74,7 +77,7 @@ export const UNDO_CAPACITY = 64;
 /** Number of the first word of the worker slots' incarnations. */
 export const WORKER_SLOTS_WORD = (2 * PAGE_BYTES) / WORD_BYTES;
 
-/** Word numbers within an `index_entry` [0019]. */
+/** Word numbers within an `index_entry` (patent [0019]). */
 export const ENTRY = {
   /** Byte offset of the record in the data file, two words. */
   offset: 0,
@@ -108,11 +111,14 @@ export const STATUS = {
 export interface Geometry {
   entries: number;
   workerSlots: number;
-  /** Size of the data file in bytes. It determines the number of consumption marks. */
+  /**
+   * Size of the data file in bytes. It determines the number of consumption marks: one for each slot
+   * (marks.ts).
+   */
   dataBytes: number;
 }
 
-/** Returns the byte offset of the consumption marks in the index file. */
+/** Returns the byte offset in the index file at which the marks of consumed messages (marks.ts) begin. */
 export const marksOffset = (entries: number): number =>
   Math.ceil((ENTRIES_OFFSET + entries * ENTRY_BYTES) / PAGE_BYTES) * PAGE_BYTES;
 

@@ -13,17 +13,19 @@ export interface ListedRecord {
 }
 
 /**
- * The two lists of the index [0034, 0035]. Each exported function that changes them makes one atomic change:
- * if the process dies in it, the next owner of the mutex undoes it completely. The caller must hold the mutex
- * [0018].
+ * The two lists of the index: the entries in use, and the free ones (patent [0034, 0035]). Each exported
+ * function that changes them makes one atomic change: if the process dies in it, the next process that takes
+ * the mutex undoes the change completely. The caller must hold the mutex of the index (patent [0018]).
  *
  * The in-use list is in ring order: from its head to its tail the offsets grow, and wrap around at most once.
  */
 
 /**
- * Moves a free entry to the tail of the in-use list, with status `reserved` and lock word `lock`.
- *
- * @returns the entry, or NONE when the free list is empty (ERROR_NO_MORE_INDEX_ENTRIES of [0034]).
+ * Stores position, number, size and type of a record in a free entry, and moves this entry to the tail of the
+ * in-use list. Its status is `reserved`: no worker delivers the message yet. The next record gets the offset
+ * behind this one and the next message number.
+ * @param lock names the worker that stores the record (entry-lock.ts). It owns the entry until it is unlocked.
+ * @returns the number of the entry, or NONE when no entry is free.
  */
 export function append(image: IndexImage, listed: ListedRecord, lock: number): number {
   const entry = image.get(FIELD.free);
@@ -50,7 +52,10 @@ export function append(image: IndexImage, listed: ListedRecord, lock: number): n
   return entry;
 }
 
-/** Moves an entry from the in-use list to the free list [0035]. */
+/**
+ * Moves an entry from the in-use list to the free list (patent [0035]). The space of its record becomes free
+ * too.
+ */
 export function release(image: IndexImage, entry: number): void {
   const at = image.entryWord(entry);
   assert(image.get(at + ENTRY.status) !== STATUS.free, 'only an entry in use is released');
@@ -66,8 +71,9 @@ export function release(image: IndexImage, entry: number): void {
 }
 
 /**
- * Skips the old message at the head: moves its entry to the tail and W behind its record, which also moves R
- * [0032, 0033].
+ * Skips the old message at the head of the in-use list, so that new records are written behind it. Moves its
+ * entry to the tail of the list, and the write position W behind its record. The free space then ends at the
+ * record of the new head, which the patent calls R [0032, 0033].
  */
 export function skipHead(image: IndexImage): void {
   const entry = image.get(FIELD.head);

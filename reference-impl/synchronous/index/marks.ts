@@ -3,14 +3,14 @@ import { SLOT_BYTES } from '../record/layout.js';
 import type { IndexImage } from './image.js';
 
 /**
- * Consumption marks. The index holds one mark for each slot of the data file: a fingerprint of the last
- * message that was consumed at this slot.
+ * Consumption marks. The index holds one mark for each slot of the data file: a fingerprint of the last message
+ * that was consumed at this slot.
  *
- * The restore of [0026] treats a valid record that is not in the index as a lost message. But this is also
- * true of every message that was consumed long ago and not yet overwritten. The mark distinguishes the two. A
- * message number is never used twice, and no message is consumed before it is on the disk. A mark that
- * matches therefore proves that the message was consumed, in whatever order the pages reached the disk. A
- * mark that does not match, for whatever reason, means that the message is alive.
+ * The patent restores every valid record that is not in the index, because the message may be lost otherwise
+ * [0026]. But this is also true of every message that was consumed long ago and not yet overwritten.
+ * The mark distinguishes the two. A message number is never used twice, and no message is consumed before it is
+ * on the disk. A mark that matches therefore proves that the message was consumed, in whatever order the pages
+ * reached the disk. A mark that does not match, for whatever reason, means that the message is alive.
  *
  * The fingerprint is keyed and depends on the slot, so that no flipped bit turns the mark of one message into
  * the mark of another. It has two 32-bit words. A process killed between the two stores leaves a mark that
@@ -44,7 +44,7 @@ export function markConsumed(image: IndexImage, key: ChecksumKey, offset: number
   image.put(word + 1, secondWord(key, slot, number, first));
 }
 
-/** Returns whether this index holds the consumption mark of message `number` at `offset`. */
+/** Returns whether message `number`, whose record is at `offset`, is marked as consumed in this index. */
 export function isConsumed(image: IndexImage, key: ChecksumKey, offset: number, number: number): boolean {
   const slot = slotHash(offset);
   const word = markWord(image, offset);

@@ -21,10 +21,10 @@ export interface DataBytes {
 }
 
 /**
- * The queue data file, mapped into this process [0046]. A file may be larger than 4 GB [0023] but a buffer
- * may not, so the file is mapped in windows, one per GiB. Each window is longer than 1 GiB by the size of the
- * largest record, so that a record lies whole in the window in which it starts. Bounds are checked before
- * every access [0047]. A window is mapped at its first access.
+ * The queue data file, mapped into this process (patent [0046]). A file may be larger than 4 GB (patent [0023])
+ * but a buffer may not, so the file is mapped in windows, one per GiB. Each window is longer than 1 GiB by the
+ * size of the largest record, so that a record lies whole in the window in which it starts. Bounds are checked
+ * before every access (patent [0047]). A window is mapped at its first access.
  */
 export class DataMap implements DataBytes {
   readonly sizeBytes: number;
@@ -67,7 +67,7 @@ export class DataMap implements DataBytes {
 
   /**
    * Writes the pages of a range to the disk and waits until they are on the disk. Maps the range first if
-   * necessary [0042, 0052].
+   * necessary (patent [0042, 0052]).
    *
    * @returns 0, or the errno of the first failure.
    */

@@ -23,8 +23,8 @@ export function makeFifo(path: string, kernel: Kernel = linux): void {
 }
 
 /**
- * One of the FIFOs between the workers and the sync helper [0037]. It is opened non-blocking, and for both
- * reading and writing: neither side then gets an end of file or EPIPE when the other side dies.
+ * One of the FIFOs between the workers and the sync helper (patent [0037]). It is opened non-blocking, and for
+ * both reading and writing: neither side then gets an end of file or EPIPE when the other side dies.
  */
 export class Fifo {
   readonly fd: number;

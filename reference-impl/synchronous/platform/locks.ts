@@ -14,7 +14,7 @@ const F_UNLCK = 2;
  * be process 1, and process ids are used again.
  */
 export const LOCK = {
-  /** Byte of the shared mutual exclusion lock over the index [0018]. */
+  /** Byte of the shared mutual exclusion lock over the index (patent [0018]). */
   mutex: 0,
   /** Byte that a process holds while it opens the queue, so that only one process restores it. */
   opening: 1,

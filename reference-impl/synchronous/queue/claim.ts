@@ -6,7 +6,7 @@ import { eraseRecord } from '../record/record.js';
 import type { Pair } from './pair.js';
 import type { TakeOptions } from './types.js';
 
-/** An entry that a walk through the in-use list has locked for delivery. */
+/** An index entry that a worker has locked, to deliver its message. */
 export interface Claimed {
   entry: number;
   /** Byte offset of the record in the data file. */
@@ -25,7 +25,7 @@ export interface Claimed {
  */
 const MAX_VISITED_ENTRIES = 2048;
 
-/** Result of one walk through the in-use list. */
+/** Result of one walk through the list of the index entries in use. */
 export interface ClaimResult {
   claimed: Claimed[];
   /** Entry at which the next walk starts. */
@@ -37,14 +37,15 @@ export interface ClaimResult {
 }
 
 /**
- * Takes messages in queue order [0035]: locks those that are ready, due and unlocked. The walk starts at
- * `cursor` and goes around the list at most once. It also cleans up after dead workers:
+ * Takes messages in queue order (patent [0035]): locks those that are ready, due and unlocked. The walk through
+ * the list of messages starts at `cursor` and goes around the list at most once. It also cleans up after dead
+ * workers:
  *
  * - It ignores their locks.
  * - It drops a message that they reserved and did not confirm.
  * - It releases a message that they marked as consumed.
  *
- * @param lock the lock word of this worker (entry-lock.ts).
+ * @param lock the value by which this worker locks index entries (entry-lock.ts).
  * @throws QueueError `mutex-held` when another process holds the mutex for too long.
  */
 export function claimMessages(
@@ -79,9 +80,9 @@ export function claimMessages(
 }
 
 /**
- * Returns the entry at which a walk starts: the cursor, or the head if the cursor was released since. The
- * cursor may also have been used again since then; that does no harm, because a walk can start at any entry
- * in use.
+ * Returns the index entry at which a walk starts: `cursor`, where the last walk ended, or the head of the list
+ * if the entry `cursor` was freed since then. The entry may also have been used again since then. That does no
+ * harm, because a walk can start at any entry in use.
  */
 function startEntry({ image }: Pair, cursor: number): number {
   const known = cursor !== NONE && image.get(image.entryWord(cursor) + ENTRY.status) !== STATUS.free;

@@ -28,8 +28,8 @@ export interface PairGeometry {
 
 /**
  * Creates the files of every data/index pair and of the dead-letter queue at their full and final size, and
- * writes all their blocks [0018, 0022]. With unwritten extents, the first msync of every page would cost a
- * journal commit. When it returns, the files and their directories are on the disk.
+ * writes all their blocks (patent [0018, 0022]). With unwritten extents, the first msync of every page would
+ * cost a journal commit. When it returns, the files and their directories are on the disk.
  *
  * @throws QueueError `queue-exists` when one of the pairs already exists, in which case no file is touched;
  * `no-space-on-disk` when the disk is too small, in which case the new files are removed.

@@ -30,18 +30,21 @@ const ARRIVAL_POLL_INTERVAL_MS = 5;
  */
 const SWEEP_INTERVAL_MS = 100;
 
-/** Limits of a walk that takes no message and only cleans up after dead workers. */
+/** Limits with which `claimMessages` takes no message and only cleans up after dead workers. */
 const LEFTOVERS_ONLY: TakeOptions = { count: 1, bytes: 0, due: () => false };
 
-/** A pair as this worker uses it: the worker's slot, its producer queue, and its position in the list. */
+/**
+ * A pair (a data file and its index file) as this worker uses it: its slot, its producer queue, and its
+ * position in the list of messages.
+ */
 class WorkerPair {
   readonly pair: Pair;
   readonly slot: number;
   readonly lock: number;
   readonly producerQueue: ProducerQueue;
-  /** Entry at which the next walk through the list starts. */
+  /** Index entry at which the next search for messages that are due starts. */
   cursor = NONE;
-  /** Number of entries visited since the last walk that took a message. */
+  /** Number of index entries visited since the last search that found a message. */
   visitedSinceClaim = 0;
   /** Value of the pair's arrival counter at the last check. */
   seenArrivals = 0;
@@ -206,8 +209,8 @@ export class OpenQueue implements Queue {
   }
 
   /**
-   * Walks through the list of one pair. Returns undefined if another process has held the mutex for too long;
-   * the next sweep tries again.
+   * Locks messages of one pair for delivery. Returns undefined if another process has held the mutex for too
+   * long; the next call of `take` tries again.
    */
   #claim({ pair, lock, cursor }: WorkerPair, limits: TakeOptions): ClaimResult | undefined {
     try {
@@ -254,8 +257,8 @@ export class OpenQueue implements Queue {
   }
 
   /**
-   * Returns the first word of a message's entry. It asserts that this worker still holds the lock: after the
-   * message was given back, the entry may belong to another message, which would be lost.
+   * Returns the first word of a message's index entry. It asserts that this worker still holds the lock: after
+   * the message was given back, the entry may belong to another message, which would be lost.
    */
   #lockedEntry({ pair, entry, number }: LockedMessage): { pair: Pair; at: number } {
     const worker = this.#pairs[pair] as WorkerPair;
@@ -322,7 +325,10 @@ export class OpenQueue implements Queue {
     });
   }
 
-  /** Calls the listener if a message has arrived or a sweep is due. */
+  /**
+   * Calls the listener if a message has arrived, or if the last call was SWEEP_INTERVAL_MS ago: a message may
+   * have become due for its next attempt, or a worker may have died with locked messages.
+   */
   #poll(): void {
     const nowMs = this.#kernel.monotonicMs();
     let shouldNotify = nowMs - this.#lastSweepMs >= SWEEP_INTERVAL_MS;
@@ -336,7 +342,7 @@ export class OpenQueue implements Queue {
     this.#notifyListener();
   }
 
-  /** Syncs the index of each pair that no other process is syncing. No message waits for it [0018]. */
+  /** Syncs the index of each pair that no other process is syncing. No message waits for it (patent [0018]). */
   #syncIndexes(): Promise<void> {
     if (this.#syncing) return this.#syncing;
     this.#syncing = (async () => {

@@ -74,8 +74,10 @@ function mapIndex(platform: Platform, fd: number, fileBytes: number, geometry: G
 }
 
 /**
- * Restores a pair from its data file and the rest of its index [0026]. The caller must be the only process
- * that has the pair open.
+ * Restores a pair (a data file and its index file) after a crash: rewrites the index so that it lists every
+ * message that is whole in the data file and not marked as consumed (patent [0026]). What is left of the old
+ * index gives these marks, and the number of delivery attempts of each message. Records that can no longer be
+ * read are copied to separate files. The caller must be the only process that has the pair open.
  * @param requested geometry of the new index file if the old one is lost.
  * @throws QueueError `sync-failed` when the data file cannot be written to the disk.
  */
@@ -102,7 +104,7 @@ export function restorePair(
   const plan = planRestore(data, ring, key, old?.image, kernel.wallClockMs(), slots);
   for (const damage of plan.damage) keepAside(kernel, keptAside, data, damage);
   // Sync the ring before a message is delivered or marked. A record may have been copied and not synced when
-  // the crash came, and a message must be on the disk before it is forwarded [0017]. Also, a new mark
+  // the crash came, and a message must be on the disk before it is forwarded (patent [0017]). Also, a new mark
   // replaces the mark of an older message at the same slot. If the older record were still on the disk, a
   // power cut would bring it back unmarked.
   if (mayHaveUnsyncedPages(old?.image) || plan.live.length + plan.toMarkConsumed.length > 0)

@@ -36,7 +36,7 @@ interface OpenedPair {
   report: RestoreReport | undefined;
 }
 
-/** One data file and its index file, open in this process [0022]. */
+/** One data file and its index file, open in this process (patent [0022]). */
 export class Pair {
   readonly kernel: Kernel;
   readonly directories: PairDirectories;
@@ -130,12 +130,12 @@ export class Pair {
   }
 
   /**
-   * Runs `change` while this process holds the mutex [0018]. If the last owner died during a change, that
-   * change is undone first. Then the deferred changes of this process are made, and then `change` runs.
+   * Runs `change` while this process holds the mutex (patent [0018]). If the last owner died during a change,
+   * that change is undone first. Then the deferred changes of this process are made, and then `change` runs.
    *
-   * @throws QueueError `mutex-held` when another process holds the mutex for too long. Nothing was changed.
-   * The wait is bounded because it blocks the thread. Until the mutex is free again, further calls fail
-   * without a wait.
+   * @throws QueueError `mutex-held` when another process holds the mutex for too long. Nothing was changed. The
+   * wait is bounded because it blocks the thread. Until the mutex is free again, further calls fail without a
+   * wait.
    */
   withMutex<T>(change: () => T): T {
     const { image, locks } = this;
@@ -208,9 +208,9 @@ export class Pair {
   }
 
   /**
-   * Writes the index to the disk while other processes use it [0018]. The sync covers all changes up to a
-   * time and a message number. Both are read before the first sync, stored in the index when it is complete,
-   * and then synced themselves. So `lastSync` on the disk never claims more than what is on the disk,
+   * Writes the index to the disk while other processes use it (patent [0018]). The sync covers all changes up
+   * to a time and a message number. Both are read before the first sync, stored in the index when it is
+   * complete, and then synced themselves. So `lastSync` on the disk never claims more than what is on the disk,
    * whichever pages the kernel writes in between.
    *
    * @throws QueueError `mutex-held` when another process holds the mutex for too long.

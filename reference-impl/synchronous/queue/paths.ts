@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 
-/** The two directories of a data/index pair. They may be on different disks [0022]. */
+/** The two directories of a data/index pair. They may be on different disks (patent [0022]). */
 export interface PairDirectories {
   directory: string;
   indexDirectory: string;

@@ -16,7 +16,10 @@ interface Job {
   bodies: readonly Body[];
   /** Size of each record in bytes, checksums included. */
   sizes: readonly number[];
-  /** Bytes that all records take in the data file, in whole slots. */
+  /**
+   * Bytes that the records of these bodies take in the data file together. Each record is rounded up to a
+   * multiple of 256 bytes, because it starts on a slot boundary.
+   */
   extentBytes: number;
   resolve: (outcome: EnqueueOutcome) => void;
   /** Reserved entry and space of each body. The list is empty until entries and space are reserved. */
@@ -41,9 +44,9 @@ const MAX_ROUND_BYTES = 8 * 2 ** 20;
 const MAX_ROUND_RANGES = 64;
 
 /**
- * The queue of messages that a worker stores in one data file [0028]. It runs one round at a time: reserve a
- * contiguous run for all waiting messages, copy them, sync them through the helper, confirm them. Messages
- * that arrive during a round share the next one.
+ * The queue of messages that a worker stores in one data file (patent [0028]). It runs one round at a time:
+ * reserve a contiguous run for all waiting messages, copy them, sync them through the helper, confirm them.
+ * Messages that arrive during a round share the next one.
  */
 export class ProducerQueue {
   readonly #pair: Pair;
@@ -56,7 +59,7 @@ export class ProducerQueue {
   #onIdle: (() => void) | undefined;
 
   /**
-   * @param lock the worker's lock word (entry-lock.ts).
+   * @param lock the value by which the worker locks index entries (entry-lock.ts).
    * @param onReady called after each round that made messages ready for delivery.
    */
   constructor(pair: Pair, lock: number, sync: SyncPort, onReady: () => void) {
@@ -153,8 +156,8 @@ export class ProducerQueue {
   }
 
   /**
-   * Reserves index entries and space for each job [0029-0034]. It rejects a job for which the pair has no
-   * free entries or space, and postpones a job that would need one more range than a request can have.
+   * Reserves index entries and space for each job (patent [0029-0034]). It rejects a job for which the pair has
+   * no free entries or space, and postpones a job that would need one more range than a request can have.
    */
   #reserve(jobs: Job[]): { reserved: Job[]; ranges: Range[] } {
     const reserved: Job[] = [];

@@ -87,7 +87,7 @@ interface IndexedEntry {
   number: number;
   status: number;
   locked: boolean;
-  /** Bytes that the record takes in the data file, in whole slots. */
+  /** Size of the record in bytes, rounded up to a multiple of 256 bytes (the size of a slot). */
   extent: number;
 }
 
@@ -115,7 +115,10 @@ function entriesByOffset(image: IndexImage, counts: MessageCounts): Map<number, 
   return held;
 }
 
-/** Compares the index with the records in the data file. Returns the differences, one line each. */
+/**
+ * Compares the index with the records in the data file. Returns the differences, one line each. Adds the number
+ * of index entries in each state to `counts`.
+ */
 function compareWithRecords({ data, ring, key, image }: Snapshot, counts: MessageCounts): string[] {
   const problems: string[] = [];
   const held = entriesByOffset(image, counts);

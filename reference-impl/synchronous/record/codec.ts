@@ -70,10 +70,10 @@ function putSmtp(to: Buffer, start: number, body: SmtpBody): number {
 }
 
 /**
- * Writes a body in the layout of [0027]. SMTP: sender length, sender, length of the recipients, recipients
- * (one a line), message length, message. SMS: sender MSISDN, number of recipients (8 bits), their MSISDNs,
- * message length, message. Lengths have 32 bits. MSISDNs have up to 15 digits and take 64 bits. Numbers are
- * little-endian. An optional delivery instruction follows as length and text.
+ * Writes a body in the layout of the patent [0027]. SMTP: sender length, sender, length of the recipients,
+ * recipients (one a line), message length, message. SMS: sender MSISDN, number of recipients (8 bits), their
+ * MSISDNs, message length, message. Lengths have 32 bits. MSISDNs have up to 15 digits and take 64 bits.
+ * Numbers are little-endian. An optional delivery instruction follows as length and text.
  *
  * @returns the position behind the last byte written.
  */

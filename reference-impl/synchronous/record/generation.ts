@@ -20,12 +20,12 @@ const CHECKSUMMED_BYTES = 12;
 const TOTAL_BYTES = CHECKSUMMED_BYTES + 4;
 
 /**
- * Returns the offsets of the two pages that hold the generation. The caller must write and sync them one
- * after the other, so that one of them is whole at any time.
+ * Returns the offsets of the two pages of the data file that hold the generation of the message numbers. The
+ * caller must write and sync them one after the other, so that one of them is whole at any time.
  */
 export const generationPages = (data: DataBytes): number[] => [0, data.sizeBytes - PAGE_BYTES];
 
-/** Writes the generation into one of the two pages. */
+/** Writes the generation of the message numbers into one of the two pages that hold it. */
 export function putGeneration(data: DataBytes, page: number, generation: number): void {
   const { bytes, at } = data.locate(page + SECTOR_OFFSET, TOTAL_BYTES);
   bytes.write(MAGIC, at, 'latin1');
@@ -34,7 +34,7 @@ export function putGeneration(data: DataBytes, page: number, generation: number)
 }
 
 /**
- * Reads the newest generation of the two pages.
+ * Reads the generation of the message numbers, the newer one of the two pages that hold it.
  *
  * @returns 0 when neither is readable, as in a queue never opened.
  */

@@ -1,5 +1,5 @@
 /**
- * A record of the queue data file [0023, 0024, 0025], little-endian, starting on a 256-byte boundary:
+ * A record of the queue data file (patent [0023, 0024, 0025]), little-endian, starting on a 256-byte boundary:
  *
  *     0   4  signature 252 88 132 133
  *     4   1  type of message (1 SMTP, 2 SMS)
@@ -9,7 +9,7 @@
  *    16   8  message number, never used twice in the life of a queue
  *    24   4  length n of the data
  *    28   4  checksum of bytes 0-27
- *    32   n  data: the body [0027]
+ *    32   n  data: the body (patent [0027])
  *  32+n   4  checksum of bytes 32-31+n, seeded with the header's checksum
  *
  * Both checksums are CRC-32C, keyed (see checksum.ts). The header's checksum lets a scan trust the length
@@ -39,6 +39,7 @@ export const HEADER_OFFSET = {
 } as const;
 
 /**
- * Returns the bytes of the ring that a record of `recordBytes` occupies, which is a whole number of slots.
+ * Returns how many bytes of the data file a record of `recordBytes` occupies: it is rounded up to a multiple of
+ * SLOT_BYTES.
  */
 export const extentOf = (recordBytes: number): number => Math.ceil(recordBytes / SLOT_BYTES) * SLOT_BYTES;

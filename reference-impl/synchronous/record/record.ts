@@ -20,7 +20,7 @@ export const recordBytes = (body: Body): number => RECORD_OVERHEAD_BYTES + bodyB
  * Writes a record into the data file at `offset`.
  *
  * @param sizeBytes `recordBytes` of the body.
- * @returns the checksum of the body, which the index entry stores too [0019].
+ * @returns the checksum of the body, which the index entry stores too (patent [0019]).
  */
 export function writeRecord(
   data: DataBytes,
@@ -79,7 +79,7 @@ export interface RecordHeader {
 
 /** The header of a record whose checksums are right. */
 export interface ValidRecord extends RecordHeader {
-  /** Checksum of the body, which the index entry stores too [0019]. */
+  /** Checksum of the body, which the index entry stores too (patent [0019]). */
   checksum: number;
 }
 
@@ -141,8 +141,8 @@ export function repairHeader(data: DataBytes, key: ChecksumKey, offset: number):
 }
 
 /**
- * Reads the content at one slot boundary [0026]. Checks the signature first, because almost all slots fail
- * there.
+ * Reads the content of the data file at one slot boundary (patent [0026]). Checks the signature first, because
+ * almost all slots fail there.
  */
 export function readSlot(data: DataBytes, key: ChecksumKey, offset: number): SlotContent {
   const mapped = data.locate(offset, HEADER_BYTES);

@@ -31,8 +31,8 @@ export interface RestorePlan {
   /** Number of whole records that are marked as consumed. */
   consumed: number;
   /**
-   * Number of messages that the scan found and no index entry names (rule 2 of [0026]). They may have been
-   * consumed.
+   * Number of restored messages of which the old index does not prove that they were not consumed: no entry of
+   * it names the message, or the whole index is an older copy.
    */
   uncertain: number;
   /**
@@ -81,14 +81,14 @@ interface Hint {
 }
 
 /**
- * Decides what the index must hold, from the data file and the remains of the index [0025, 0026]. It is pure:
- * it changes nothing, throws for no content of the two files, and gives the same plan whenever it is
+ * Decides what the index must hold, from the data file and the remains of the index (patent [0025, 0026]). It
+ * is pure: it changes nothing, throws for no content of the two files, and gives the same plan whenever it is
  * repeated.
  *
- * A record belongs in the index if it is whole and not marked as consumed. The old index only adds
- * information that the data file does not have: retries, and the numbers of records that can no longer be
- * read. Its lists are not followed, because they may be from any moment, or from several moments. Its entries
- * are read one by one, which handles every case of [0025]: loops, wrong lists, entries on no list.
+ * A record belongs in the index if it is whole and not marked as consumed. The old index only adds information
+ * that the data file does not have: retries, and the numbers of records that can no longer be read. Its lists
+ * are not followed, because they may be from any moment, or from several moments. Its entries are read one by
+ * one, which handles every case of the patent [0025]: loops, wrong lists, entries on no list.
  *
  * @param image the old index, or undefined when no index belongs to this data file.
  * @param nowMs milliseconds since the epoch.
@@ -135,7 +135,7 @@ export function planRestore(
   return plan;
 }
 
-/** Reads the hints of all plausible entries of the old index, by offset of the record. */
+/** Reads what each plausible entry of the old index says about a record. Returns it by offset of the record. */
 function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
   const hints = new Map<number, Hint>();
   for (let entry = 0; entry < image.geometry.entries; entry += 1) {
@@ -159,7 +159,8 @@ function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
 }
 
 /**
- * Adds to a record the retries of the index entry that names it. Counts it as uncertain when no entry does.
+ * Returns a record with the retries that the old index entry `hint` names. Counts the record as uncertain when
+ * the entry is missing or names another message.
  */
 function withHint(plan: RestorePlan, record: ValidRecord, hint: Hint | undefined, nowMs: number): LiveRecord {
   const known = hint !== undefined && hint.number === record.number;

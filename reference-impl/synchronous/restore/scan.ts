@@ -39,10 +39,10 @@ const UNCACHED: SlotReader = { read: readSlot, skip: (offset) => offset };
 const READ_AHEAD_BYTES = 8 * 2 ** 20;
 
 /**
- * Scans the ring for records at the 256-byte boundaries [0026]. The scan skips the whole of a valid record,
- * so that bytes inside a message body are never taken for a record. Otherwise it advances by one boundary,
- * because a torn record may have overwritten only part of the space of older records, and the records behind
- * it may still be whole.
+ * Scans the ring for records at the 256-byte boundaries (patent [0026]). The scan skips the whole of a valid
+ * record, so that bytes inside a message body are never taken for a record. Otherwise it advances by one
+ * boundary, because a torn record may have overwritten only part of the space of older records, and the records
+ * behind it may still be whole.
  *
  * Its cost is one read of the file and one checksum over each record.
  */

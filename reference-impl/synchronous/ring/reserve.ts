@@ -2,25 +2,28 @@ import type { IndexImage } from '../index/image.js';
 import { ENTRY, FIELD, NONE } from '../index/layout.js';
 import { skipHead } from '../index/lists.js';
 
-/** The part of the data file that holds records: `[start, end)`, both on slot boundaries. */
+/**
+ * The part of the data file that holds records: the bytes from `start` up to but not including `end`. Both are
+ * multiples of the slot size.
+ */
 export interface Ring {
   start: number;
   end: number;
 }
 
 /**
- * Upper bound of the heads that one reservation skips. It limits how long the mutex is held. A reservation
- * that gives up here keeps the skips that it made, and the next one continues from there.
+ * Upper bound of the old messages that one reservation skips. It limits how long the mutex is held. A
+ * reservation that gives up here keeps the skips that it made, and the next one continues from there.
  */
 const MAX_SKIPS = 4096;
 
 /**
- * Finds `extent` contiguous free bytes behind W, and skips old messages that are in the way. The function is
- * the storage availability check of [0029-0033]. It changes only the order of the list and W. The caller then
- * appends an entry with the returned offset.
+ * Finds `extent` contiguous free bytes for a record, and skips old messages that are in the way. The function
+ * is the storage availability check of the patent [0029-0033]. It changes only the order of the list and W. The
+ * caller then appends an entry with the returned offset.
  *
- * R is the offset of the record at the head of the in-use list. W is the end of the last record that was
- * written or skipped.
+ * The patent calls the two ends of the free space W and R. W is the end of the last record that was written or
+ * skipped. R is the offset of the record at the head of the in-use list.
  *
  * @param extent size in bytes, a multiple of the slot size.
  * @returns the offset, or undefined when there is no such free space.
@@ -41,7 +44,8 @@ export function findSpace(image: IndexImage, ring: Ring, extent: number): number
 /**
  * Finds `extent` contiguous free bytes without skipping a message.
  *
- * @returns W, the start of the ring after a wrap, or undefined when the bytes fit at neither offset.
+ * @returns the end of the last record that was written or skipped (W), or the start of the ring; undefined when
+ * the bytes fit at neither offset.
  */
 export function findFit(image: IndexImage, ring: Ring, extent: number): number | undefined {
   const write = image.getWide(FIELD.writeOffset);

@@ -16,7 +16,7 @@ interface Message {
   /** Logical time of the machine at which the queue answered the consumption. */
   consumedAt: number;
   /**
-   * Whether an index sync that began after the consumption is complete. A power cut
+   * Whether the index was synced after the consumption: a sync that began after it is complete. A power cut
    * cannot undo the consumption then.
    */
   vouched: boolean;
@@ -163,7 +163,7 @@ export class Model {
     for (const message of this.#messages) if (message.holder === worker) message.holder = undefined;
   }
 
-  /** Records a power cut: consumptions that no index sync covers may be lost [0018]. */
+  /** Records a power cut: consumptions that no index sync covers may be lost (patent [0018]). */
   powerCut(): void {
     for (const message of this.#messages) {
       if (message.consumed === 'yes' && !message.vouched) message.consumed = 'maybe';

@@ -11,7 +11,7 @@ export interface SimulationOptions {
   /** Maximum number of runs. Without it only the budget limits the runs. */
   runs?: number;
   seed: number;
-  /** Path from an earlier result. With it only that run is repeated. */
+  /** Name of one run by fast-check (`path` of an earlier result). With it only that run is repeated. */
   path?: string;
 }
 
@@ -27,7 +27,7 @@ export interface SimulationResult {
   confirmed: number;
   seed: number;
   requirement?: Requirement;
-  /** Path of the smallest failing run, or of the requested run if that run does not fail. */
+  /** Name by fast-check of the smallest failing run, or of the requested run if that run does not fail. */
   path?: string;
   /** Log of the smallest failing run, one line per event. */
   story?: string[];
@@ -97,7 +97,10 @@ export async function simulate({ budgetMs, runs, seed, path }: SimulationOptions
 
 type Property = fc.IAsyncProperty<[Operation[]]>;
 
-/** Repeats one run by its path. If the path does not exist, fast-check throws or runs nothing. */
+/**
+ * Repeats the run with this path. A path is fast-check's name for one run among those that a seed makes.
+ * @throws QueueError `bad-setting` when there is no such run; fast-check itself then throws, or runs nothing.
+ */
 async function replayPath(
   property: Property,
   parameters: fc.Parameters<[Operation[]]> & { path: string },

@@ -1,40 +1,47 @@
 import type { ConfirmAck, SyncRequest } from './tokens.js';
 
 /**
- * Rules that decide which requests a batch takes and when it is written ([0045]; claims 5-13, 21-29, 36-43,
- * 48-55). `null` turns a rule off.
+ * Rules that decide which requests a batch takes and when it is written (patent [0045]; claims 5-13, 21-29,
+ * 36-43, 48-55). `null` turns a rule off.
  */
 export interface BatchRules {
-  /** Total length of the requests, in bytes, at which the batch is written (claims 6, 8, 22, 24, 38, 50). */
+  /**
+   * Total length of the requests, in bytes, at which the batch is written (patent claims 6, 8, 22, 24, 38, 50).
+   */
   maxBatchBytes: number;
-  /** Number of requests at which the batch is written (claims 9, 25, 39, 51). */
+  /** Number of requests at which the batch is written (patent claims 9, 25, 39, 51). */
   maxBatchRequests: number;
   /**
    * Longest time from the first request of a batch to its write, in milliseconds. 0: the requests of one read
-   * are written at once (claims 10, 26, 36, 40, 48, 52).
+   * are written at once (patent claims 10, 26, 36, 40, 48, 52).
    */
   maxGatherMs: number;
-  /** Time without a new request until the batch is written, in ms. 0: no such rule (claims 11, 27, 41, 53). */
+  /**
+   * Time without a new request until the batch is written, in ms. 0: no such rule (patent claims 11, 27, 41,
+   * 53).
+   */
   maxIdleMs: number;
-  /** Time since the previous write after which the batch is written, in milliseconds (claims 5, 21). */
+  /** Time since the previous write after which the batch is written, in milliseconds (patent claims 5, 21). */
   maxSinceWriteMs: number | null;
-  /** Number of requests without a gap between them at which the batch is written (claims 7, 23, 37, 49). */
+  /**
+   * Number of requests without a gap between them at which the batch is written (patent claims 7, 23, 37, 49).
+   */
   contiguousRequests: number | null;
   /**
    * Largest gap between a request and the batch, in pages of 4096 bytes. Beyond it the request is not
-   * substantially contiguous (claims 12, 28, 42, 54).
+   * substantially contiguous (patent claims 12, 28, 42, 54).
    */
   maxGapPages: number | null;
   /**
    * Largest gap between a request and the batch, in bytes. Beyond it the request is not substantially
-   * contiguous (claims 13, 29, 43, 55). If `maxGapPages` is set too, the smaller limit applies.
+   * contiguous (patent claims 13, 29, 43, 55). If `maxGapPages` is set too, the smaller limit applies.
    */
   maxGapBytes: number | null;
   /** Whether a request that is not substantially contiguous causes the batch to be written. */
   writeOnMisfit: boolean;
   /**
    * Longest time, in milliseconds, that the helper waits until workers have confirmed the receipt of a
-   * batch's confirmations [0044].
+   * batch's confirmations (patent [0044]).
    */
   confirmationTimeoutMs: number;
   /**
@@ -62,8 +69,7 @@ const PAGE_BYTES = 4096;
 const MERGE_GAP_BYTES = 256 * 1024;
 
 /**
- * A written batch, with the requests for which the worker has not yet confirmed the receipt of the
- * confirmation.
+ * A written batch, with the requests whose workers have not yet confirmed that they received the confirmation.
  */
 interface UnconfirmedBatch {
   awaited: Map<string, SyncRequest>;
@@ -74,8 +80,9 @@ const keyOf = (request: { slot: number; incarnation: number; id: number }): stri
   `${request.slot}/${request.incarnation}/${request.id}`;
 
 /**
- * The batching of the sync helper (Fig. 4, 5 and 6) as a state machine without clocks and files. The caller
- * passes in each token and the current time, and asks what to do.
+ * The batching of the sync helper as a state machine without clocks and files. The caller passes in each token
+ * and the current time, and asks what to do. The numbers in parentheses are the steps in figures 4, 5 and 6 of the
+ * patent.
  *
  *     gathering   requests are added to the batch, stored for the next batch, or skipped (505-560)
  *     confirming  the maximum number of batches is written and not cleared; the helper waits for the confirmations
@@ -112,12 +119,15 @@ export class Batcher {
     return this.#unconfirmed.length < this.#rules.maxUnconfirmedBatches ? 'gathering' : 'confirming';
   }
 
-  /** The number of requests in the temporary storage. */
+  /** The number of requests that are stored for the next batch. */
   get storedCount(): number {
     return this.#stored.length;
   }
 
-  /** Takes a request that has arrived (505). `skipped`: a copy of it is in the batch or in the storage. */
+  /**
+   * Takes a request that has arrived (patent, step 505). `added`: it is in the batch. `stored`: it waits for
+   * the next batch. `skipped`: a copy of it is in one of the two.
+   */
   receive(request: SyncRequest, nowMs: number): 'added' | 'stored' | 'skipped' {
     const key = keyOf(request);
     for (const { awaited } of this.#unconfirmed) {
@@ -161,7 +171,7 @@ export class Batcher {
     this.#lastAtMs = nowMs;
   }
 
-  /** Returns whether the batch must be written now (520, 630). */
+  /** Returns whether the batch must be written now (patent, steps 520 and 630). */
   isDue(nowMs: number): boolean {
     if (this.phase === 'confirming' || this.#batch.length === 0) return false;
     const rules = this.#rules;
@@ -190,7 +200,7 @@ export class Batcher {
     return longest;
   }
 
-  /** Returns the ranges to write, sorted by offset [0012]. They cover every byte of every request. */
+  /** Returns the ranges to write, sorted by offset (patent [0012]). They cover every byte of every request. */
   ranges(): Range[] {
     const merged: Range[] = [];
     for (const { offset, length } of [...this.#batch].sort((a, b) => a.offset - b.offset)) {
@@ -210,7 +220,7 @@ export class Batcher {
   }
 
   /**
-   * Records that the batch was written, or that its write failed, and starts the next batch (535).
+   * Records that the batch was written, or that its write failed, and starts the next batch (patent, step 535).
    *
    * @param reached the requests whose confirmations were sent
    */
@@ -226,13 +236,17 @@ export class Batcher {
     this.#takeStored(nowMs);
   }
 
-  /** Takes a confirmation of a confirmation (540). A token that no batch awaits has no effect. */
+  /**
+   * Takes a confirmation of a confirmation: a worker has received the confirmation that the helper sent
+   * (patent, step 540). A token that no batch awaits has no effect.
+   */
   confirmed(token: ConfirmAck): void {
     for (const { awaited } of this.#unconfirmed) awaited.delete(keyOf(token));
   }
 
   /**
-   * Clears the written batches whose confirmations are all confirmed or whose time-out has passed (545).
+   * Clears the written batches for which all workers have confirmed the receipt of the confirmation, or whose
+   * time-out has passed (patent, step 545).
    *
    * @returns the requests whose workers did not confirm in time, because they are dead or stopped
    */
@@ -247,7 +261,10 @@ export class Batcher {
     return silent;
   }
 
-  /** Moves the stored requests into an empty batch, in order of arrival (550). */
+  /**
+   * Moves the requests that were stored for the next batch into the batch, if it is empty, in order of arrival
+   * (patent, step 550).
+   */
   #takeStored(nowMs: number): void {
     if (this.#batch.length > 0 || this.#stored.length === 0 || this.phase === 'confirming') return;
     const stored = this.#stored;

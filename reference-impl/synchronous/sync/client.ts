@@ -19,7 +19,7 @@ import {
 /** The outcome of a sync. Only `synced` means that the bytes are on the disk. */
 export type SyncResult = { state: 'synced' } | { state: 'failed'; errno: number } | { state: 'timed-out' };
 
-/** The way in which a producer queue syncs ranges of its data file. */
+/** The way in which a worker syncs ranges of a data file. */
 export interface SyncPort {
   /**
    * Writes the ranges to the disk. The caller makes one call at a time.
@@ -36,7 +36,7 @@ export interface SyncPort {
 
 /** Time-outs of a sync client, in milliseconds. */
 export interface ClientTimeouts {
-  /** Time without an answer after which the client checks whether the helper was replaced [0044]. */
+  /** Time without an answer after which the client checks whether the helper was replaced (patent [0044]). */
   helperTimeoutMs: number;
   /** Time without an answer after which the client gives the request up. */
   requestTimeoutMs: number;
@@ -73,8 +73,8 @@ interface Pending {
 }
 
 /**
- * The worker's side of the four FIFOs [0040-0044]. One sync of one or more ranges is in flight at a time. The
- * producer queue above it combines the messages that arrive during a sync into the next sync.
+ * The worker's side of the four FIFOs (patent [0040-0044]). One sync of one or more ranges is in flight at a
+ * time. The producer queue above it combines the messages that arrive during a sync into the next sync.
  *
  * A receipt only reports that the helper has the request, so receipts are read later than the confirmations.
  */

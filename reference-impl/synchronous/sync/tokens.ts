@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 
 /**
- * The tokens in the four kinds of FIFO [0038, 0039]. Words are little-endian. Each token is one write:
+ * The tokens in the four kinds of FIFO (patent [0038, 0039]). Words are little-endian. Each token is one write:
  *
  *     request    "REQ1" u16 slot, u16 0, u32 incarnation, u32 id, u64 offset, u64 length, u64 0    (40 bytes)
  *     receipt    "RCP1" u32 helper, u32 incarnation, u32 id, u32 batch, u32 0                       (24 bytes)
@@ -145,10 +145,10 @@ export const decodeConfirmAcks = (bytes: Buffer): ConfirmAck[] =>
   });
 
 /**
- * Returns the paths of the FIFOs of a data file [0038]. Requests and confirmations of confirmations have one
- * reader, the helper, and use one FIFO each. Receipts and confirmations have one reader per worker, so each
- * worker slot has its own FIFOs: from a shared FIFO, the first worker to read would take the confirmation of
- * another worker.
+ * Returns the paths of the FIFOs of a data file (patent [0038]). Requests and confirmations of confirmations
+ * have one reader, the helper, and use one FIFO each. Receipts and confirmations have one reader per worker, so
+ * each worker slot has its own FIFOs: from a shared FIFO, the first worker to read would take the confirmation
+ * of another worker.
  */
 export const fifoPaths = (directory: string) => ({
   request: join(directory, 'request.fifo'),

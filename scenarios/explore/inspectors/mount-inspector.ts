@@ -20,7 +20,7 @@ export interface TimedOut {
   hung: boolean;
 }
 
-/** The disk slot of a worker, and the directory that is restored. */
+/** The files and the mount point of a worker (`DiskSlot`), and the directory that is restored. */
 export interface MountPlan {
   /** Path of the image with the writes that are certainly on the medium, as in `DiskSlot`. */
   stable: string;
@@ -87,7 +87,10 @@ export class MountInspector {
   readonly #queue: string;
   readonly #client: RestoreClient;
 
-  /** @param base path of an image of the device with the entries before `baseAt` on the medium. */
+  /**
+   * @param base path of an image of the recorded disk on which the first `baseAt` writes and flushes of the log
+   * are done.
+   */
   constructor(plan: MountPlan, recording: Recording, base: string, baseAt: number, client: RestoreClient) {
     const { queue, ...diskPlan } = plan;
     this.#disk = new StateDisk({ recording, base, baseAt, ...diskPlan });

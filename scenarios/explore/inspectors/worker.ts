@@ -17,7 +17,9 @@ export interface WorkerPlan extends RestoreTimeouts {
   log: string;
   /** Number of log entries that are used. Later entries are ignored. */
   end: number;
-  /** Path of an image of the device with the entries before `baseAt` on the medium. */
+  /**
+   * Path of an image of the recorded disk on which the first `baseAt` writes and flushes of the log are done.
+   */
   base: string;
   baseAt: number;
   /** Command of the target's restore program. */

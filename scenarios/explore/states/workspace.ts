@@ -94,10 +94,10 @@ export class StateWorkspace {
   }
 
   /**
-   * Makes a slot for the states of a device.
-   * @param name name of its files; unique in the workspace.
-   * @param base path of an image of the device.
-   * @throws KitError kit-failed when the slot cannot be made.
+   * Makes the files, the device and the mount point with which one worker makes the states of a disk.
+   * @param name name of the files; unique in the workspace.
+   * @param base path of an image of the disk.
+   * @throws KitError kit-failed when they cannot be made.
    */
   makeSlot(name: string, base: string): DiskSlot {
     try {

@@ -47,12 +47,14 @@ export interface Exploration {
   workspace: StateWorkspace;
   pool: WorkerPool;
   atRisk: AtRiskMessages;
-  /** Path of an image of the device with the entries before `baseAt` on the medium. */
+  /**
+   * Path of an image of the recorded disk on which the first `baseAt` writes and flushes of the log are done.
+   */
   base: string;
   baseAt: number;
-  /** SHA-256 of each message, in the order of the bits. */
+  /** SHA-256 of each message, in the order of the messages' bits in `heldBits` of an inspection. */
   digests: string[];
-  /** Id of each message, in the order of the bits. */
+  /** Id of each message, in the order of the messages' bits in `heldBits` of an inspection. */
   ids: string[];
   /** Command of the target's restore program; undefined when the target has none. */
   restore: string[] | undefined;

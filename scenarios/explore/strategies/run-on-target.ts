@@ -35,10 +35,12 @@ const NULL_RECORDER: Pick<Recorder, 'record'> = { record: (event) => ({ ...event
 
 /** A recorded disk whose crash states are explored: the disk of the run, or of a recovery. */
 export interface CrashStateSource {
-  /** Prefix of the names of this disk's slots and log directories. */
+  /** Beginning of the names of the files and log directories that are made for this disk. */
   name: string;
   recording: Recording;
-  /** Path of an image of the device with the entries before `baseAt` on the medium. */
+  /**
+   * Path of an image of the recorded disk on which the first `baseAt` writes and flushes of the log are done.
+   */
   base: string;
   baseAt: number;
   /** Returns the ids of the messages that a state must hold. */
@@ -71,7 +73,10 @@ export async function runOnTarget(
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
 }
 
-/** Inspects one state after the other on a disk slot, until there are no more jobs. */
+/**
+ * Inspects one state after the other with the files and the mount point of one worker (`DiskSlot`), until there
+ * are no more jobs.
+ */
 async function runWorker(
   exploration: Exploration,
   { recording, base, baseAt, required }: CrashStateSource,

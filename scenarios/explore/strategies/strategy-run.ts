@@ -14,7 +14,7 @@ import type { Job } from '../inspectors/worker-pool.js';
 /** Name of a strategy: `mount` recovers states with the restore program, `target` by a start of the target. */
 export type StrategyName = 'mount' | 'target';
 
-/** Figures of one strategy. */
+/** Figures of an exploration with one strategy. */
 export interface StrategyFigures {
   /** Number of crash states that were judged, each by an inspection of its disk or of an equal disk. */
   states: number;
@@ -24,7 +24,7 @@ export interface StrategyFigures {
   /** Number of different disks that were inspected per second. */
   statesPerSecond: number;
   workers: number;
-  /** Number of judged states by family. */
+  /** Number of judged states by the rule that chose them. */
   families: Record<StateFamily, number>;
 }
 

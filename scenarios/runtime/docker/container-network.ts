@@ -12,15 +12,21 @@ import { networkOptions, podOptions } from './container-options.js';
 import { type ContainerProcesses, localContainerProcesses, NO_PROCESSES } from './container-processes.js';
 import { toEngineError } from './engine.js';
 
-/** Data from which a network is made: the container engine, its address, and the image of the pod. */
+/**
+ * Data from which a network is made: the container engine, its address, and the image of the pod, the container
+ * that keeps the network.
+ */
 export interface NetworkContext {
   engine: Dockerode;
   address: string;
-  /** Image of the pod, with Node and iptables. */
+  /** Image of the pod, the container that keeps the network. The image contains Node and iptables. */
   podImage: string;
 }
 
-/** Line that the pod prints when the rules are set and the receiver answers. */
+/**
+ * Line that the pod, the container that keeps the network, prints when its rules are set and the receiver
+ * answers.
+ */
 const READY = 'ready';
 const POD_TIMEOUT_MS = 30_000;
 const SINK_TIMEOUT_MS = 10_000;

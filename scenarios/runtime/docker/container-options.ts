@@ -82,7 +82,7 @@ export function networkOptions(name: string, { runId }: DeploymentPlan): Network
   return { Name: name, Driver: 'bridge', Labels: { [RUN_LABEL]: runId } };
 }
 
-/** Description of the pod of one deployment. */
+/** Description of the pod, the container that keeps the network of one deployment. */
 export interface PodPlan {
   name: string;
   image: string;

@@ -363,7 +363,7 @@ t.test(
     // This image has Node and nothing of the kit.
     const base = `plugpull/base:${baseKey()}`;
     const flags = ['--runtime', 'docker', '--seed', '4', '--json'];
-    const ran = await place.run(['gate', target(base), ...flags, '--budget', '8s']);
+    const ran = await place.run(['gate', target(base), ...flags, '--injections', '3', '--budget', '10m']);
     const { faults, confirmed } = JSON.parse(ran.stdout) as GateResult;
     t.ok(confirmed > 0);
     t.ok(faults.some(({ hit }) => hit > 0));
@@ -383,7 +383,7 @@ t.test('a command that the image lacks is reported as a mistake in the target fi
   const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const target = place.target(['/no/such/program', '{port}']);
-  const { code, stderr } = await place.run(['gate', target, '--runtime', 'docker', '--budget', '8s']);
+  const { code, stderr } = await place.run(['gate', target, '--runtime', 'docker', '--budget', '10m']);
   t.equal(code, 2, stderr);
   t.match(stderr, /services.server.command: cannot be started: .*no such file/);
 });

@@ -37,9 +37,9 @@ const MIN_POLL_INTERVAL_MS = 20;
 const STALL_TIMEOUT_MS = 1000;
 
 /**
- * Queue processing [0035, 0036]: locks messages in queue order and groups them by destination host with an
- * index in memory. The reply of the host decides whether a message is consumed, unlocked for a retry, or
- * buried in the dead-letter queue.
+ * Queue processing (patent [0035, 0036]): locks messages in queue order and groups them by destination host
+ * with an index in memory. The reply of the host decides whether a message is consumed, unlocked for a retry,
+ * or buried in the dead-letter queue.
  */
 export class Delivery {
   readonly #queue: Queue;
@@ -176,7 +176,9 @@ export class Delivery {
     else this.#postpone(locked, first.reason);
   }
 
-  /** Unlocks a message for a retry, or buries it in the dead-letter queue after the retry limit [0035]. */
+  /**
+   * Unlocks a message for a retry, or buries it in the dead-letter queue after the retry limit (patent [0035]).
+   */
   #postpone(locked: LockedMessage, reason: string): void {
     if (locked.retryCount >= this.#options.retryLimit) {
       this.#trackStore(this.#bury(locked, `retry limit exceeded: ${reason}`));

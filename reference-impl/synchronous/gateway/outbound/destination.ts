@@ -23,7 +23,7 @@ export interface DestinationEvents<Message> {
 }
 
 /**
- * All messages for one host and the sessions that deliver them [0036]. After a failed connection the
+ * All messages for one host and the sessions that deliver them (patent [0036]). After a failed connection the
  * destination opens no session for a while, longer after each failure. Messages that are added during this
  * pause are reported as undelivered at once.
  */

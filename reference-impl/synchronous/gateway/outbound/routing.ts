@@ -16,7 +16,7 @@ export interface Envelope {
   recipients: readonly string[];
 }
 
-/** Maximum number of recipients of an SMS record, which stores the number in one byte [0027]. */
+/** Maximum number of recipients of an SMS record, which stores the number in one byte (patent [0027]). */
 const MAX_SMS_RECIPIENTS = 255;
 /**
  * Matches an address whose local part is an MSISDN: up to 15 digits (E.164) without a leading zero. A number
@@ -30,8 +30,8 @@ export function hasRoute(routing: Routing, domain: string): boolean {
 }
 
 /**
- * Builds one record body per destination and type [0027, 0036]. If a route names the destination, the record
- * contains it as its delivery instruction. Otherwise the next hop is looked up at delivery.
+ * Builds one record body per destination and type (patent [0027, 0036]). If a route names the destination, the
+ * record contains it as its delivery instruction. Otherwise the next hop is looked up at delivery.
  */
 export function bodiesOf(routing: Routing, envelope: Envelope, data: Buffer): Body[] {
   const senderMsisdn = msisdnOf(routing, envelope.sender);

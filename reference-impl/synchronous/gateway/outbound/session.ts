@@ -42,8 +42,9 @@ interface Extensions {
 }
 
 /**
- * A connection to the next hop that carries many messages [0036]. With PIPELINING (RFC 2920) the envelope of
- * the next message is sent together with the data of the current one, so that a message costs one round trip.
+ * A connection to the next hop that carries many messages (patent [0036]). With PIPELINING (RFC 2920) the
+ * envelope of the next message is sent together with the data of the current one, so that a message costs one
+ * round trip.
  */
 export class OutboundSession<Message extends OutboundMessage> {
   readonly #options: OutboundOptions;
