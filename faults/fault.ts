@@ -1,7 +1,7 @@
 /*
  * The contract between faults and the code that runs them. A fault has a name, declares what it needs,
  * injects one failure into a target, proves that the injection hit, and can be healed. It works on processes,
- * files and devices. It knows nothing about queues.
+ * files and devices. It does not know the protocol or the data format of a queue.
  */
 
 /**
@@ -164,7 +164,10 @@ export interface Injection {
   indexDamaged: boolean;
   /** Ids of the messages whose stored bytes were damaged. */
   rotted: string[];
-  /** Time in ms for which the disk had refused writes before the crash. */
+  /**
+   * Time in ms before the crash in which data may not have reached the disk, because its writes or syncs
+   * failed. It includes the time after a repair of the disk. 0 when no write failed.
+   */
   failingMs: number;
 }
 

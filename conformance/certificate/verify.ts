@@ -26,9 +26,11 @@ const MAX_CERTIFICATE_BYTES = 64 * 2 ** 20;
 /**
  * Verifies a certificate against its evidence. It computes all digests and evaluates the histories again; the
  * result must equal the certificate byte for byte.
- * @param kitVersion version of the verifying kit. Another version may word its reasons differently.
+ * @param kitVersion version of the verifying kit.
  * @throws KitError bad-usage (exit code 2) when the file cannot be read, is not a certificate, or has no
- * evidence beside it; EvidenceFormatError (exit code 2) when the evidence has another format.
+ * evidence beside it. Also when the result differs and another version of the kit made the certificate: a
+ * version may word its reasons differently, so the difference proves nothing.
+ * @throws EvidenceFormatError (exit code 2) when the evidence has another format.
  */
 export function verifyCertificate(file: string, kitVersion: string): Verification {
   const text = readText(file);

@@ -5,7 +5,7 @@ export interface Crash {
   /** Index of the crash's event in the history. */
   position: number;
   atMs: number;
-  /** Time of the last possible write. It equals `atMs` unless the disk was already refusing writes. */
+  /** Last time at which writes surely reached the disk: `atMs`, unless writes failed before the crash. */
   lastWriteMs: number;
   /** `exit` if a process died by itself, or before its fault was recorded. */
   scope: Exclude<CrashScope, 'none'> | 'exit';

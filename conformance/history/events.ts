@@ -95,7 +95,7 @@ export interface Delivered {
   atMs: number;
   /** Number of the delivery in order of arrival, from 1. */
   sequence: number;
-  /** Id that the message carries, or null when no id of this run could be read from it. */
+  /** Message id that the message carries; null when it carries no readable one, or one of another run. */
   id: string | null;
   sizeBytes: number;
   /**
@@ -178,8 +178,8 @@ export interface FaultInjected {
    */
   rotted: string[];
   /**
-   * Time before the crash during which the disk refused writes, in milliseconds. During this time the target
-   * could record nothing.
+   * Time before the crash in which data may not have reached the disk, because its writes or syncs failed, in
+   * milliseconds. What the target recorded in this time may be lost. 0 when no write failed.
    */
   failingMs: number;
 }

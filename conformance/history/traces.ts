@@ -24,7 +24,7 @@ export interface Trace {
 export interface Traces {
   /** Traces of submitted messages, and of ids that were only delivered, in order of first appearance. */
   byId: ReadonlyMap<string, Trace>;
-  /** Deliveries without a readable id of the run. */
+  /** Deliveries of messages that carry no readable message id, or a message id of another run. */
   unidentified: Delivery[];
   /** Number of deliveries of all messages. */
   deliveries: number;

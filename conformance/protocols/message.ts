@@ -75,7 +75,7 @@ export function markOf(run: string, id: string): Buffer {
 
 /** Result of `identify`. */
 export interface Identity {
-  /** Id of the message; null if the bytes carry no id of this run. */
+  /** Id of the message; null if the bytes carry no readable message id, or one of another run. */
   id: string | null;
   /** True if the bytes are a whole and unchanged message of this run. */
   intact: boolean;

@@ -39,11 +39,14 @@ export interface DeliveryReply {
   delayMs: number;
 }
 
-/** Interface to which the receiver reports its observations; `recordReceipts` writes them into a history. */
+/**
+ * Interface by which a receiver reports that it got, accepted or refused a message, and whether the target
+ * knows of an acceptance. `recordReceipts` writes these reports into a history.
+ */
 export interface Receipts {
   /**
    * Reports a complete message that the receiver got, and returns the sequence number of this delivery. `id`
-   * is null if no id of this run could be read.
+   * is null if the message carries no readable id, or the id of another run.
    */
   delivered(what: { id: string | null; sizeBytes: number; digest: string; recipients: number[] }): number;
   consumed(sequence: number, id: string | null, how: 'answered' | 'unanswered' | 'accepted'): void;

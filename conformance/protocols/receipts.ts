@@ -1,7 +1,10 @@
 import type { Recorder } from '../history/recorder.js';
 import type { Receipts } from './protocol.js';
 
-/** Makes receipts that are recorded in a history. Deliveries are numbered in order of arrival, from 1. */
+/**
+ * Makes a `Receipts` that records each report of a receiver in a history. Deliveries are numbered in order of
+ * arrival, from 1.
+ */
 export function recordReceipts(recorder: Recorder): Receipts {
   let sequence = 0;
   return {

@@ -100,7 +100,7 @@ function mappingPath(name: string): string {
 
 /**
  * Removes a device of the device mapper.
- * @param path of the device below /dev/mapper.
+ * @param path path of the device: `/dev/mapper/NAME`.
  * @param unmount unmounts the filesystem on it. A suspended device is resumed before, because an unmount
  *   would hang.
  * @returns true when there was a device.

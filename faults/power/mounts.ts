@@ -105,7 +105,7 @@ export type PowerResource =
   | { kind: 'directory'; path: string }
   | { kind: 'mount'; path: string }
   | { kind: 'loop'; path: string }
-  /** A device of the device mapper, with its path below /dev/mapper. */
+  /** A device of the device mapper. Its path is `/dev/mapper/NAME`. */
   | { kind: 'mapping'; path: string };
 
 /** A registry of resources. A resource is added before it is created, and deleted after it is removed. */

@@ -39,7 +39,7 @@ export interface WriteEvent {
   doneOffset: number;
 }
 
-/** The events of one file in a log. The file keeps them when it is renamed. */
+/** The writes and syncs of one file that a strace log shows. The file keeps them when it is renamed. */
 export interface FileTrace {
   events: (SyncEvent | FailedSyncEvent | WriteEvent)[];
   /**

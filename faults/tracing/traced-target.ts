@@ -46,8 +46,8 @@ export async function startTraced(
 
 /**
  * Finds the files with sectors that changed since the snapshot and that no sync has covered.
- * @param offsets length (in bytes) of the log of each service at the snapshot; 0 for a service that is not
- *   listed.
+ * @param offsets length (in bytes) of the strace log of each service at the snapshot; 0 for a service that is
+ *   not listed.
  * @returns the files, or a text with the reason when the logs allow no conclusion.
  */
 export function unsyncedFiles(

@@ -1,12 +1,15 @@
 import { SECTOR_BYTES } from '../sector.js';
 import type { FailedSyncEvent, FileTrace, SyncEvent, WriteEvent } from './file-trace.js';
 
-/** The trace of a file in the log of one service, and the length of that log when the snapshot was taken. */
+/**
+ * The writes and syncs of one file that the strace log of one service shows, with the moment of the snapshot,
+ * the copy of the data to which the file is compared.
+ */
 export interface TraceSinceSnapshot {
   trace: FileTrace;
   /**
-   * Length of the log (in bytes) at the snapshot. Calls that return later fall between the snapshot and the
-   * crash.
+   * Length of the strace log at the snapshot, in bytes. A call whose return is logged behind this offset
+   * returned between the snapshot and the crash.
    */
   snapshotOffset: number;
 }

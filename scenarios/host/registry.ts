@@ -14,7 +14,7 @@ export type Resource =
   | { kind: 'mount'; path: string }
   /** A loop device, identified by its backing file: the kernel chooses the device number. */
   | { kind: 'loop'; path: string }
-  /** A device of the device mapper, with its path below /dev/mapper. */
+  /** A device of the device mapper. Its path is `/dev/mapper/NAME`. */
   | { kind: 'mapping'; path: string };
 
 type Line =

@@ -27,8 +27,8 @@ const PlantedBug = z.strictObject({
    * Kind of failure that shows the bug.
    * - `process`: the faults of the field `faults`.
    * - `power`: only power cuts. Gates use no other fault to hunt such a bug.
-   * - `interleaving`: only an order of events that is too rare among real processes. No gate hunts such a
-   *   bug.
+   * - `interleaving`: only an order of events that is too rare among real processes. Gates do not hunt such
+   *   a bug.
    */
   shownBy: z.enum(['process', 'power', 'interleaving']),
 });

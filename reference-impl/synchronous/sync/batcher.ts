@@ -40,17 +40,17 @@ export interface BatchRules {
   /** Whether a request that is not substantially contiguous causes the batch to be written. */
   writeOnMisfit: boolean;
   /**
-   * Longest time, in milliseconds, that the helper waits until workers have confirmed the receipt of a
-   * batch's confirmations (patent [0044]).
+   * Longest time, in milliseconds, that the helper waits until each worker has confirmed that the confirmations
+   * of a batch arrived. After this time the helper clears the batch without them (patent [0044]).
    */
   confirmationTimeoutMs: number;
   /**
-   * Upper bound of the batches that are written to the disk and not cleared. The helper has sent
-   * confirmations for such a batch to the workers. The batch is cleared when each worker has confirmed the
-   * receipt, or when the time-out has passed. At this bound the helper gathers no requests until a batch is
-   * cleared. With 1 it waits after every batch, as the patent describes [0043]: there a worker might take a
-   * confirmation that was meant for another worker. Here every token names its worker, so the helper can
-   * write further batches during the wait.
+   * Upper bound of the batches that are written to the disk and not cleared. The helper has sent confirmations
+   * for such a batch to the workers. The batch is cleared when each worker has confirmed that they arrived, or
+   * when the time-out has passed. At this bound the helper gathers no requests until a batch is cleared. With 1
+   * it waits after every batch, as the patent describes [0043]: there a worker might take a confirmation that
+   * was meant for another worker. Here every token names its worker, so the helper can write further batches
+   * during the wait.
    */
   maxUnconfirmedBatches: number;
 }
@@ -245,8 +245,8 @@ export class Batcher {
   }
 
   /**
-   * Clears the written batches for which all workers have confirmed the receipt of the confirmation, or whose
-   * time-out has passed (patent, step 545).
+   * Clears the written batches for which all workers have confirmed that the confirmation arrived, and those
+   * whose time-out has passed (patent, step 545).
    *
    * @returns the requests whose workers did not confirm in time, because they are dead or stopped
    */

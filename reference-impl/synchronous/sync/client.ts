@@ -216,7 +216,7 @@ export class SyncClient implements SyncPort {
   }
 
   /**
-   * Sends the pending requests again if the helper was replaced or has not confirmed their receipt: the
+   * Sends the pending requests again if the helper was replaced or has sent no receipt for them: the
    * requests may be lost. Gives the requests up after the request time-out.
    */
   #checkTimeouts(): void {

@@ -47,8 +47,8 @@ export const NO_RECOVERIES: Recoveries = {
 
 const MAX_STATES_PER_RECOVERY = 150;
 /**
- * Number of random states after which the search ends: the log has hardly any cut that puts a message at
- * risk.
+ * Number of states of the family `random` that `drawSample` examines at most. It looks for states whose cut
+ * puts a message at risk. If a thousand random states were not enough to find them, the log has hardly any.
  */
 const MAX_RANDOM_DRAWS = 1000;
 /**
@@ -90,11 +90,13 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
 }
 
 /**
- * The families from which the sample is drawn: of each one state, anywhere in the log, with a message at
- * risk. More states would show the same, because a recovery does almost the same from every state.
+ * The families from which the sample is drawn. The sample has one state of each family, anywhere in the log,
+ * with a message at risk at its cut. More states would show the same, because a recovery does almost the same
+ * from every state.
  */
 const SAMPLED_FAMILIES: readonly StateFamily[] = ['prefix', 'random', 'torn'];
 
+/** Chooses the crash states whose recovery is recorded and cut: at most one of each sampled family. */
 function drawSample({ recording, run, options, atRisk }: Exploration): CrashState[] {
   const random = seeded(options.seed).fork('recoveries');
   const states = new Map<StateFamily, CrashState>();

@@ -59,8 +59,9 @@ export interface StrategyRunOptions {
   atRisk: AtRiskMessages;
   recorder: Pick<Recorder, 'record'>;
   /**
-   * For cuts of a recovery: the address of the state from which the recovery began, and its position in the
-   * log of the run. The position decides which messages a state must hold.
+   * Only if the explored log is that of a recovery: the state from which the recovery began, by its address
+   * and its cut in the log of the run. At this cut `prefix` entries were complete, and `entriesBegun` entries
+   * were complete or had begun. The two numbers decide which messages every state of the recovery must hold.
    */
   parent?: { address: string; prefix: number; entriesBegun: number };
   /** Upper bound for the number of different disks that are inspected. */
@@ -72,15 +73,15 @@ export interface StrategyRunOptions {
 }
 
 /**
- * Number of broken states after which the search ends. The search continues after the first one, to find a
- * broken state that is easy to understand.
+ * Number of broken states after which no more states are inspected. The inspections continue after the first
+ * broken state, to find one that is easy to understand.
  */
 const MAX_BROKEN_STATES = 200;
-/** Time after the first broken state at which the search ends, in milliseconds. */
+/** Time after the first broken state, in milliseconds, after which no more states are inspected. */
 const MAX_SEARCH_AFTER_BROKEN_MS = 4000;
 /**
- * Number of states in a row whose disk is already known, after which the run ends: the log has hardly any
- * other disks.
+ * Number of states in a row whose disk is already known, after which no more states are inspected, because the
+ * log then has hardly any other disks.
  */
 const MAX_KNOWN_IN_A_ROW = 20_000;
 const PROGRESS_MS = 2000;
@@ -123,8 +124,8 @@ function reachedBy({ prefix, kept, torn }: CrashState): number {
 }
 
 /**
- * Returns the position of a state in the log of the run: the number of entries that were complete, and the
- * number of entries that may have begun.
+ * Returns the position of a state in the log of the run: the number of entries that were complete (`prefix`),
+ * and the number of entries that were complete or may have begun (`entriesBegun`).
  */
 export function logPositionOf(state: CrashState): { prefix: number; entriesBegun: number } {
   return { prefix: state.prefix, entriesBegun: reachedBy(state) };

@@ -101,7 +101,7 @@ export class Ledger {
     this.#notifyListeners();
   }
 
-  /** Wraps receipts: passes them on to `next` and updates the ledger. */
+  /** Makes a `Receipts` that updates the ledger with each report of a receiver and passes it on to `next`. */
   trackReceipts(next: Receipts): Receipts {
     return {
       delivered: (what) => {
