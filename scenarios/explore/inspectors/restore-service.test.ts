@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -123,4 +124,12 @@ t.test('a program that does not exist is an error of the target, not of a state'
     exitCode: 2,
     message: /^crashStates\.restore cannot be started: .*\/nowhere\/restore/,
   });
+});
+
+t.test('a state in which the first start has not reached the disk holds no message', async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const input = `${JSON.stringify({ queue: workspace.dir })}\n`;
+  const answer = execFileSync(process.execPath, [FIXTURE], { input, encoding: 'utf8' });
+  t.same(JSON.parse(answer), { live: [], names: {}, problems: [] });
 });

@@ -18,9 +18,9 @@ function makeTarget(workspace: TestWorkspace, wrong: string): string {
 }
 
 for (const [wrong, budget, message] of [
-  ['hangs', '26s', /no recovery: crashStates\.restore did not answer within 10 s/],
-  ['dies', '12s', /no recovery: crashStates\.restore ended with code 7/],
-  ['babbles', '12s', /no recovery: crashStates\.restore: expected JSON, found recovered, I think/],
+  ['hangs', '60s', /no recovery: crashStates\.restore did not answer within 10 s/],
+  ['dies', '30s', /no recovery: crashStates\.restore ended with code 7/],
+  ['babbles', '30s', /no recovery: crashStates\.restore: expected JSON, found recovered, I think/],
 ] as const) {
   t.test(
     `a restore program that ${wrong} on some states is reported within the budget, and its bundle shows it again`,
