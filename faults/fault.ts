@@ -95,7 +95,10 @@ export interface CutReport {
   tookMs: { drop: number; image: number; record: number; mount: number };
 }
 
-/** A disk whose power can be cut. Data that was not flushed before the cut is lost. */
+/**
+ * A disk whose power can be cut. A cut loses no data that was flushed before it. Of the other data it can lose
+ * all or a part: this depends on the power backend and on `Loss`.
+ */
 export interface PowerDisk {
   /** Name of the power backend, as in `--power`. */
   readonly backend: 'blocklog' | 'flakey';

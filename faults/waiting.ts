@@ -44,8 +44,8 @@ export async function until(
 }
 
 /**
- * Lets the event loop read everything that has happened so far, including signals: it reads events between
- * two turns.
+ * Lets the event loop read all pending events, including signals. It waits for two turns of the loop, because
+ * the loop reads events between two turns.
  */
 export async function processPendingEvents(): Promise<void> {
   await turn();

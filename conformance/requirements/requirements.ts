@@ -96,7 +96,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     evidence:
       'Every recipient of each confirmed message accepted it. Two kinds of messages are exempt: those that a receiver refused permanently, and those whose stored bytes the kit damaged on purpose.',
     notEvidence:
-      'A message that was submitted and not confirmed. A missing message when the final wait proves nothing: the target had not recovered, or other deliveries still came when the wait reached its limit. A run in which no message was at risk at any crash.',
+      'A message that was submitted and not confirmed. A missing message, if the target had not recovered when the final wait ended, or if the wait reached its limit while other deliveries still came. A run in which no message was at risk at any crash.',
     needs: 'any',
     byChance: false,
     waivable: false,
@@ -303,7 +303,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     scenarios:
       'One run is recorded below the filesystem: a log has an entry for each write and each flush. The kit makes the disks that a power cut could have left at each point of this log. Of the unflushed writes, such a disk lacks none, all, one, all but one, or a seeded choice. Some writes are torn. The target recovers on each disk. Some recoveries are cut too. [Crash states](../faults/README.md#crash-states) describes the model.',
     evidence:
-      'Crash states with messages at risk, and the messages that the target held there after its recovery. A message is at risk in a state if it was confirmed before the cut, and if no receiver was offered it before the cut. The time of a confirmation or offer is the number of log entries that were complete. In a state without a message at risk, the target must recover and must hold no message that was never submitted. States with equal disks are inspected once and counted each.',
+      'Crash states with messages at risk, and the messages that the target held there after its recovery. A message is at risk in a state if it was confirmed before the cut, and if no receiver was offered it before the cut. The time of a confirmation or offer is the number of log entries that were complete. In a state without a message at risk, the target must recover and must hold no message that was never submitted. States with equal disks share one inspection, and every one of them is counted.',
     notEvidence: 'A state before the first confirmation.',
     needs: ['crash-states'],
     byChance: false,

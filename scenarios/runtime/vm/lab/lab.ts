@@ -164,7 +164,10 @@ async function waitUntilGone({ address }: LabRecord): Promise<void> {
   }
 }
 
-/** Claims the VM that is up for this process alone; returns false when another live process has it. */
+/**
+ * Claims the running VM, so that no other process uses it. Returns false when a live process has already
+ * claimed it.
+ */
 function tryClaim(): boolean {
   const startTicks = processEntry(process.pid)?.startTicks;
   for (let attempt = 0; attempt < 2; attempt++) {
