@@ -38,6 +38,7 @@ async function runRoundWith(
     install?: Partial<CommandResult>;
     guarantee?: Record<string, unknown>;
     signal?: AbortSignal;
+    progress?: (line: string) => void;
   } = {},
 ): Promise<RoundRun> {
   const place = new TestWorkspace();
@@ -68,7 +69,7 @@ async function runRoundWith(
         },
         registry,
         signal: options.signal ?? new AbortController().signal,
-        progress: () => {},
+        progress: options.progress ?? (() => {}),
       },
       schedule,
       dir,
@@ -173,11 +174,14 @@ t.test('a target that exits right after every start is unavailable, and not a fa
 
 t.test('an interrupted round stops the target and says that nothing was drained', async (t) => {
   const interrupt = new AbortController();
-  const running = runRoundWith(t, '', [{ fault: 'kill', afterConfirms: 1_000_000 }], {
-    signal: interrupt.signal,
-  });
-  setTimeout(() => interrupt.abort(), 300);
-  const { events } = await running;
+  // The report of the first injection interrupts; the second one would wait for ever.
+  const injections = [
+    { fault: 'kill', afterConfirms: 5 },
+    { fault: 'kill', afterConfirms: 1_000_000 },
+  ];
+  const progress = () => interrupt.abort();
+  const { events } = await runRoundWith(t, '', injections, { signal: interrupt.signal, progress });
+  t.equal(countOf(events, 'fault'), 1);
   t.match(
     events.find(({ kind }) => kind === 'drained'),
     { complete: false },
