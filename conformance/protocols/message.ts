@@ -9,7 +9,7 @@ export interface Message {
   shape: MessageShape;
   sender: string;
   recipients: string[];
-  /** Whole RFC 5322 message. It ends with CRLF and has no bare CR or LF and no line longer than 998 bytes. */
+  /** Complete RFC 5322 message. It ends with CRLF and has no bare CR or LF and no line longer than 998 bytes. */
   bytes: Buffer;
   /** SHA-256 that the message carries in its first header line, hex. */
   digest: string;

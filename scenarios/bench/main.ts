@@ -1,12 +1,11 @@
 import { tmpdir } from 'node:os';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { execa } from 'execa';
 import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import type { ExploreResult } from '../explore/result/result.js';
 import { ignoreClosedPipes, log } from '../host/console.js';
 import { measurePower } from './power.js';
-import { referenceProgram } from './programs.js';
+import { KIT_PROGRAM, referenceProgram } from './programs.js';
 import { type FloorFigures, measureFloor, measureQueue, type QueueFigures, withQueue } from './queue.js';
 import { measureSmtp } from './smtp.js';
 
@@ -119,8 +118,6 @@ function formatTable(all: Record<string, number | object>): string {
   const lines = rows.map(([name, value]) => `${name.padEnd(28)} ${formatFigure(name, value)}`);
   return `${lines.join('\n')}\n${JSON.stringify(all.details)}\n`;
 }
-
-const KIT_PROGRAM = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 
 /**
  * Measures how many different disks all workers together explore per second. The time includes the

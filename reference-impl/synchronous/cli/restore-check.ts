@@ -54,7 +54,7 @@ function* linesOf(fd: number): Generator<string, void> {
     if (length === 0) break;
     const lines = (rest + chunk.toString('latin1', 0, length)).split('\n');
     rest = lines.pop() ?? '';
-    // Whole lines only: a character may be cut in two at the end of a chunk.
+    // Decode only complete lines: a character may be cut in two at the end of a chunk.
     for (const line of lines) yield Buffer.from(line, 'latin1').toString();
   }
   // The last line need not end in one.

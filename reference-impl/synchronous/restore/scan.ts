@@ -12,7 +12,7 @@ import type { Ring } from '../ring/reserve.js';
 
 /** The records that a scan found. */
 export interface ScanResult {
-  /** Whole records in order of offset; they never overlap. */
+  /** Complete records, in the order of their offsets. They never overlap. */
   valid: ValidRecord[];
   /**
    * Headers of this queue whose record is torn or rotted (header or data), and that no whole record overlaps.

@@ -8,7 +8,7 @@ import { recordReceipts } from '../../../conformance/protocols/receipts.js';
 import type { Filesystem } from '../../../faults/power/filesystem.js';
 import { atExit } from '../../host/at-exit.js';
 import { seeded } from '../../host/random.js';
-import { INSTALL_TIMEOUT_MS, type LaunchPlan, launch } from '../../round/launch.js';
+import { INSTALL_TIMEOUT_MS, type LaunchedTarget, type LaunchPlan, launch } from '../../round/launch.js';
 import { Ledger } from '../../round/workload/ledger.js';
 import { Producers } from '../../round/workload/producers.js';
 import { createRecordedDisk, DATA_DIR, makeDurableDirectory } from '../../runtime/disks/local-disk.js';
@@ -158,13 +158,11 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
   }
 }
 
-type Running = Awaited<ReturnType<typeof launch>>;
-
 /** Loads the target for `loadMs`. Returns the producers, which are still submitting. */
 async function runLoad(
   options: RecordOptions,
   ledger: Ledger,
-  { receiver, ports }: Running,
+  { receiver, ports }: LaunchedTarget,
 ): Promise<Producers> {
   const { registry, protocol, seed, loadMs, signal } = options;
   const producers = new Producers({

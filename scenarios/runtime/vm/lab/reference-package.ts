@@ -25,7 +25,7 @@ interface Bundler {
  * has in an image. The image of the machine therefore contains nothing of it, and need not be built again
  * when a source changes.
  *
- * Where the bundler is installed, it turns the three hundred files into one: with an emulated processor,
+ * A bundler, if it is installed, turns the three hundred files into one: with an emulated processor,
  * finding and reading the files takes half of the time of a start.
  * @param built folder with the compiled files.
  * @returns the folder there, named by its content; an existing folder is not copied again.
