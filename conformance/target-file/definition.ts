@@ -59,7 +59,25 @@ const Service = object({
     .string({ error: 'the name of an image' })
     .optional()
     .describe('Container image in which the command runs under the runtimes docker and vm.'),
+  env: z
+    .record(
+      z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, { error: 'a name of letters, digits and underscores' }),
+      z.string({ error: 'a string' }),
+      { error: 'an object of strings by variable name' },
+    )
+    .optional()
+    .describe('Additional environment variables of the service. Placeholders in the values are replaced.'),
+  user: z
+    .string({ error: 'the name of a user' })
+    .regex(/^[A-Za-z0-9_][A-Za-z0-9._-]*$/, { error: 'the name or number of a user' })
+    .optional()
+    .describe(
+      'User as which the service runs; it must exist on the machine or in the image. Default: the user of the kit.',
+    ),
 }).describe('One kind of process of the target.');
+
+/** Upper bound of `guarantee.redeliverySeconds`: a drain never waits longer. */
+export const MAX_REDELIVERY_SECONDS = 600;
 
 const Guarantee = object({
   faults: z
@@ -89,6 +107,25 @@ const Guarantee = object({
     .positive({ error: 'a number of seconds above 0' })
     .optional()
     .describe('Longest time from the restart until every service is ready again, in seconds.'),
+  redeliverySeconds: z
+    .number({ error: `a number of seconds above 0 and at most ${MAX_REDELIVERY_SECONDS}` })
+    .positive({ error: `a number of seconds above 0 and at most ${MAX_REDELIVERY_SECONDS}` })
+    .max(MAX_REDELIVERY_SECONDS, {
+      error: `a number of seconds above 0 and at most ${MAX_REDELIVERY_SECONDS}`,
+    })
+    .optional()
+    .describe(
+      'Longest time, in seconds, that may pass before the target offers an undelivered message again: the length of a ' +
+        'lease or of the longest wait between two attempts. A message that is not delivered within this time after the ' +
+        'last fault is lost. Default: derived from the waits that the target has shown.',
+    ),
+  headers: z
+    .enum(['unchanged', 'may-be-completed'], { error: '"unchanged" or "may-be-completed"' })
+    .optional()
+    .describe(
+      'What a mail server may do with a message. `may-be-completed`: it may add missing header fields such as Message-ID ' +
+        'and Date, and fold lines that are longer than 998 bytes. Default: unchanged.',
+    ),
 }).describe('The guarantees of the target. The kit checks these and no others.');
 
 const CrashStates = object({
@@ -147,9 +184,21 @@ export const TargetDefinition = object({
   files: object({
     index: globs().prefault([]).describe('Index files: the target can rebuild them from its other files.'),
     messages: globs().prefault([]).describe('Files that hold messages.'),
+    scratch: globs()
+      .prefault([])
+      .describe('Files that the target makes anew at each start, such as shared memory and lock files.'),
   })
     .optional()
-    .describe('Files that the faults index-loss and data-rot damage, as globs relative to {data}.'),
+    .describe(
+      'Kinds of files, as globs relative to {data}. The faults index-loss and data-rot damage `index` and `messages`; ' +
+        'a change of a `scratch` file never counts as the hit of a fault.',
+    ),
+  nudge: command()
+    .optional()
+    .describe(
+      'Command that makes a running target offer its undelivered messages at once, such as one that flushes a mail queue. ' +
+        'The kit runs it while it waits for the last messages of a round.',
+    ),
   sources: z
     .array(z.string({ error: 'a path relative to {dir}' }).min(1, { error: 'a path relative to {dir}' }), {
       error: 'a list of paths relative to {dir}',
