@@ -44,6 +44,8 @@ export interface FaultContext {
   readonly indexFiles: readonly string[];
   /** Files that hold messages (globs, relative to `dataDir`). `data-rot` damages no other file. */
   readonly messageFiles: readonly string[];
+  /** Files that the target makes anew at each start (globs, relative to `dataDir`). Their loss proves nothing. */
+  readonly scratchFiles: readonly string[];
   /**
    * Time in ms from the last start until the target was ready. `kill-recovery` uses it to kill during the
    * next start.

@@ -8,6 +8,9 @@ export function checkFull(history: readonly HistoryEvent[]): Finding {
   const violations = new Violations();
   let rejected = 0;
   let filled = 0;
+  /** Number of injections at which a service ended by itself, instead of a rejection. */
+  let ended = 0;
+  let exitsSinceHealed = 0;
   /**
    * Phase of the run: before the queue is full, while it is full, or after it has free space again. Answers
    * are counted separately for `full` and `room`.
@@ -20,8 +23,11 @@ export function checkFull(history: readonly HistoryEvent[]): Finding {
   for (const event of history) {
     if (event.kind === 'fault' && event.hit && familyOf(event.fault, ['full'])) {
       filled += 1;
+      if (exitsSinceHealed > 0) ended += 1;
       state = 'full';
     }
+    if (event.kind === 'healed' || event.kind === 'recovered') exitsSinceHealed = 0;
+    if (event.kind === 'service-exited' && !event.expected) exitsSinceHealed += 1;
     if (event.kind === 'healed' && familyOf(event.fault, ['full'])) state = 'room';
     if (event.kind !== 'answered') continue;
     if (event.outcome === 'rejected') rejected += 1;
@@ -30,7 +36,7 @@ export function checkFull(history: readonly HistoryEvent[]): Finding {
     if (state === 'room') answeredWithFreeSpace += 1;
     if (state === 'room' && event.outcome === 'confirmed') confirmedWithFreeSpace += 1;
   }
-  const figures = { filled, rejected };
+  const figures = { filled, rejected, ended };
   if (filled === 0) return makeFinding('PP-8', 'not-measured', 'the queue was never full', figures);
   if (rejected === 0 && indefinite > 0 && confirmedWhenFull === 0) {
     violations.add(`the queue was full, and ${indefinite} submits were left without a clear answer`);
@@ -46,7 +52,9 @@ export function checkFull(history: readonly HistoryEvent[]): Finding {
     return makeFinding(
       'PP-8',
       'not-measured',
-      'nothing was rejected: the queue had free space left',
+      ended > 0
+        ? `nothing was rejected: the target ended at ${ended} of ${filled} full queues or disks`
+        : 'nothing was rejected: the queue had free space left',
       figures,
     );
   return makeFinding(

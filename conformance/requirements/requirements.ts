@@ -216,7 +216,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
       'The fault full: receivers answer nothing while producers flood the target. The fault disk-full: the filesystem shrinks to the bytes in use while producers flood the target.',
     evidence: 'Submits were rejected while the queue was full, and were confirmed afterwards.',
     notEvidence:
-      'Timeouts and broken connections. A target with so much free space that it rejected nothing.',
+      'Timeouts and broken connections. A target with so much free space that it rejected nothing. A target that ends when its disk is full: PP-10 judges its recovery, and PP-19 its messages.',
     needs: ['full'],
     byChance: false,
     waivable: false,

@@ -5,11 +5,19 @@ import type { Fault, FaultContext, Injection } from '../fault.js';
 import { hit, killServices, liveServices, miss, scopeOf } from '../injection.js';
 import { AVAILABLE, findProgram } from '../programs.js';
 import { logUniformInt } from '../random-choice.js';
+import { allThreadsInState } from '../thread-state.js';
+import { until } from '../waiting.js';
 
 const run = promisify(execFile);
 const FLOOD_TIMEOUT_MS = 4000;
 const MAX_REJECTIONS = 20;
 const CONFIRM_TIMEOUT_MS = 1000;
+/** Upper bound for stopping the target while its filesystem shrinks, in ms. */
+const STOP_TIMEOUT_MS = 2000;
+/** Upper bound for the attempts to shrink a filesystem that still grows, although its target is stopped. */
+const MAX_SHRINKS = 20;
+/** Time between two looks at the free space, in ms. A target that takes back a failed write may free some at once. */
+const FREE_SPACE_POLL_MS = 2;
 /**
  * Size limit of the filesystem in bytes while the fault is not active. It is a limit and reserves no memory.
  */
@@ -18,7 +26,7 @@ export const FILESYSTEM_LIMIT_BYTES = 8 * 1024 ** 3;
 /**
  * Shrinks the filesystem that holds the data to the space in use while producers send as fast as they can. A
  * target that allocated all its space at install need not notice. A target whose files grow must reject what
- * it cannot store. Then all processes are killed before any receiver has taken a message, in half of the
+ * it cannot store, or stop. Then all processes are killed before any receiver has taken a message, in half of the
  * cases after space is free again. Messages that were confirmed without being stored are then lost.
  */
 export const diskFull: Fault = {
@@ -35,25 +43,28 @@ export const diskFull: Fault = {
     return AVAILABLE;
   },
   async inject(context: FaultContext): Promise<Injection> {
-    const before = statfsSync(context.dataDir);
-    const usedBytes = (before.blocks - before.bfree) * before.bsize;
-    await resize(context.dataDir, Math.max(usedBytes, before.bsize));
+    const live = liveServices(context);
+    const usedBytes = await shrink(context);
+    if (usedBytes === undefined) return miss('the filesystem could not be shrunk: its use grew all the time');
     context.flood(true);
-    const rejections = logUniformInt(context.random, 1, MAX_REJECTIONS);
-    await context.waitForRejections(rejections, FLOOD_TIMEOUT_MS);
-    const after = statfsSync(context.dataDir);
-    if (after.bavail > 0) return miss(`${after.bavail * after.bsize} bytes are still free`);
+    const leftBytes = await waitUntilFull(context, logUniformInt(context.random, 1, MAX_REJECTIONS));
+    const ended = live.filter((service) => service.pids().length === 0).map(({ name }) => name);
+    if (leftBytes > 0 && ended.length === 0)
+      return miss(`at least ${leftBytes} bytes were free all the time`);
     const spaceRestored = context.random.int(2) === 0;
     if (spaceRestored) {
       await resize(context.dataDir, FILESYSTEM_LIMIT_BYTES);
-      await context.waitForConfirms(1, CONFIRM_TIMEOUT_MS);
+      if (liveServices(context).length > 0) await context.waitForConfirms(1, CONFIRM_TIMEOUT_MS);
     }
     const killed = await killServices(liveServices(context));
+    const down = [...new Set([...ended, ...killed])];
+    const exits = ended.length > 0 ? `${ended.join(' and ')} ended by itself` : undefined;
+    const kill = killed.length > 0 ? 'SIGKILL to all' : undefined;
     const when = spaceRestored ? 'with room again' : 'while full';
     return hit(
-      `filesystem shrunk to the ${usedBytes} bytes in use, and flooded; SIGKILL to all ${when}`,
-      scopeOf(killed, context),
-      killed,
+      `filesystem shrunk to the ${usedBytes} bytes in use, and flooded; ${[exits, kill && `${kill} ${when}`].filter(Boolean).join('; ')}`,
+      scopeOf(down, context),
+      down,
     );
   },
   async heal(context: FaultContext): Promise<void> {
@@ -61,6 +72,68 @@ export const diskFull: Fault = {
     await resize(context.dataDir, FILESYSTEM_LIMIT_BYTES);
   },
 };
+
+/**
+ * Shrinks the filesystem to the space in use. The target is stopped meanwhile, because a filesystem cannot become
+ * smaller than its content, and a target that works makes it grow between the look and the change.
+ * @returns the size in bytes; undefined when the filesystem grew at every attempt.
+ */
+async function shrink(context: FaultContext): Promise<number | undefined> {
+  const stopped = liveServices(context);
+  try {
+    await Promise.all(stopped.map((service) => service.signal('SIGSTOP')));
+    const pids = stopped.flatMap((service) => service.pids());
+    await until(
+      () => pids.every((pid) => allThreadsInState(pid, 'TtZX')),
+      STOP_TIMEOUT_MS,
+      context.signal,
+      1,
+    );
+    for (let attempt = 1; attempt <= MAX_SHRINKS; attempt++) {
+      const { blocks, bfree, bsize } = statfsSync(context.dataDir);
+      // The size 0 would mean a filesystem without a limit.
+      const sizeBytes = Math.max(blocks - bfree, 1) * bsize;
+      try {
+        await resize(context.dataDir, sizeBytes);
+        return sizeBytes;
+      } catch (error) {
+        // A process that was born during the stop still writes. Pass on an error that has another cause.
+        if (usedBlocks(context) * bsize <= sizeBytes) throw error;
+      }
+    }
+    return undefined;
+  } finally {
+    await Promise.all(stopped.map((service) => service.signal('SIGCONT')));
+  }
+}
+
+function usedBlocks({ dataDir }: FaultContext): number {
+  const { blocks, bfree } = statfsSync(dataDir);
+  return blocks - bfree;
+}
+
+/**
+ * Waits until the target has rejected some messages or has ended, at most FLOOD_TIMEOUT_MS.
+ * @returns the smallest number of free bytes that was seen: a target may free space by taking back a failed write.
+ */
+async function waitUntilFull(context: FaultContext, rejections: number): Promise<number> {
+  let isOver = false;
+  let leftBytes = Number.POSITIVE_INFINITY;
+  void context.waitForRejections(rejections, FLOOD_TIMEOUT_MS).finally(() => {
+    isOver = true;
+  });
+  await until(
+    () => {
+      const { bavail, bsize } = statfsSync(context.dataDir);
+      leftBytes = Math.min(leftBytes, bavail * bsize);
+      return isOver || (context.services.length > 0 && liveServices(context).length === 0);
+    },
+    FLOOD_TIMEOUT_MS,
+    context.signal,
+    FREE_SPACE_POLL_MS,
+  );
+  return leftBytes;
+}
 
 async function resize(mountPoint: string, sizeBytes: number): Promise<void> {
   await run('mount', ['-o', `remount,size=${sizeBytes}`, mountPoint]);

@@ -1,12 +1,12 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, statfsSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, statfsSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import t from 'tap';
-import type { FaultContext } from '../fault.js';
+import t, { type Test } from 'tap';
+import type { FaultContext, Injection } from '../fault.js';
 import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/fault-context.js';
 import { killServices } from '../injection.js';
 import { clock, removeFaketimeFiles } from '../process/clock.js';
-import { until } from '../waiting.js';
+import { sleep, until } from '../waiting.js';
 import { diskFull, FILESYSTEM_LIMIT_BYTES } from './disk-full.js';
 import { full } from './full.js';
 
@@ -99,6 +99,71 @@ t.test(
     t.ok(existsSync(join(dataDir, 'kept')));
   },
 );
+
+/**
+ * Program that writes to a file without a pause until the disk is full. Then it exits; with a second argument it empties
+ * the file a moment later instead, and begins anew.
+ */
+const GROWING = `
+const fs = require('node:fs');
+const [file, goesOn] = process.argv.slice(1);
+const fd = fs.openSync(file, 'a');
+const pause = new Int32Array(new SharedArrayBuffer(4));
+const fill = () => {
+  for (;;) {
+    // Grow by some 40 MB each second: fast enough to grow in any moment, and slow enough to last.
+    Atomics.wait(pause, 0, 0, 0.1);
+    try { fs.writeSync(fd, Buffer.alloc(4096, 1)); } catch (error) {
+      if (!goesOn) process.exit(1);
+      return setTimeout(() => { fs.ftruncateSync(fd, 0); setTimeout(fill, 50); }, 50);
+    }
+  }
+};
+fill();
+`;
+
+/** Injects disk-full into a program that grows, on a filesystem that holds some data. */
+async function fillDisk(t: Test, ...args: string[]): Promise<Injection> {
+  const { dataDir, scratchDir, remove } = testDirectories();
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1g', 'plugpull-test', dataDir]);
+  const file = join(dataDir, 'log');
+  const service = new TestService('a', [process.execPath, '-e', GROWING, file, ...args]);
+  t.teardown(async () => {
+    await killServices([service]);
+    execFileSync('umount', [dataDir]);
+    remove();
+  });
+  await service.start();
+  t.ok(await until(() => (statSync(file, { throwIfNoEntry: false })?.size ?? 0) > 1e6, 20_000), 'it grows');
+  const context = testFaultContext({
+    ...{ dataDir, scratchDir, services: [service] },
+    waitForRejections: async (_, timeoutMs) => {
+      await sleep(timeoutMs, new AbortController().signal);
+      return 'timeout';
+    },
+  });
+  try {
+    return await diskFull.inject(context);
+  } finally {
+    await diskFull.heal(context);
+  }
+}
+
+t.test(
+  'disk-full hits a target that grows while the filesystem shrinks, and that ends when it is full',
+  { skip: !diskIs.available },
+  async (t) => {
+    const injection = await fillDisk(t);
+    t.match(injection, { hit: true, scope: 'all-processes', services: ['a'] }, injection.detail);
+    t.match(injection.detail, /a ended by itself$/);
+  },
+);
+
+t.test('disk-full hits a target that takes a failed write back', { skip: !diskIs.available }, async (t) => {
+  const injection = await fillDisk(t, 'goes on');
+  t.match(injection, { hit: true, scope: 'all-processes', services: ['a'] }, injection.detail);
+  t.match(injection.detail, /flooded; SIGKILL to all/);
+});
 
 t.test(
   'the shared memory that libfaketime leaves of one killed process is removed, and that of no other',

@@ -6,9 +6,11 @@ import { hit, killServices, miss } from '../injection.js';
 import { straceAvailability } from '../programs.js';
 import { logUniformInt } from '../random-choice.js';
 import { SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
+import { isScratch, type TracedStart } from '../tracing/remade-files.js';
 import { Snapshot } from '../tracing/snapshot.js';
 import { failedCalls, straceCommand, type Tampering } from '../tracing/strace.js';
 import {
+  noteRecovery,
   resumeTraced,
   revertSome,
   startTraced,
@@ -16,6 +18,7 @@ import {
   traceesOf,
   traceLogOf,
   unsyncedFiles,
+  whyNothingCounts,
 } from '../tracing/traced-target.js';
 import { until } from '../waiting.js';
 import { failDeviceWrites } from './io-error-device.js';
@@ -151,8 +154,8 @@ async function failSyncs(
   let torn: { done: string; why: string };
   try {
     context.flood(true);
-    await startTraced(context, tampering, only);
-    torn = await tearAfterFailure(context, start);
+    const traced = await startTraced(context, tampering, only);
+    torn = await tearAfterFailure(context, start, traced);
     await killServices(context.services);
   } finally {
     start.remove();
@@ -179,10 +182,14 @@ async function failSyncs(
 async function tearAfterFailure(
   context: FaultContext,
   start: Snapshot,
+  traced: TracedStart,
 ): Promise<{ done: string; why: string }> {
   const deadline = performance.now() + WARM_UP_TIMEOUT_MS;
   while (performance.now() < deadline && injectedFailures(context).length === 0 && !context.signal.aborted) {
-    if ((await context.waitForConfirms(1, CONFIRM_POLL_MS)) === 'reached') break;
+    if ((await context.waitForConfirms(1, CONFIRM_POLL_MS)) === 'reached') {
+      noteRecovery(context, traced);
+      break;
+    }
   }
   const tracees = traceesOf(context);
   if (!(await stopTraced(tracees))) return { done: '', why: NOT_STOPPED };
@@ -207,15 +214,17 @@ async function tearAfterFailure(
     ];
     const unsyncedSince = candidates.map((since) => ({
       ...since,
-      files: unsyncedFiles(context, since.snapshot, since.offsets),
+      files: unsyncedFiles(context, since.snapshot, since.offsets, traced),
     }));
     await killServices(context.services);
+    let why = NOTHING_LOST;
     for (const { snapshot, files } of unsyncedSince) {
       if (typeof files === 'string') return { done: '', why: files };
       const done = revertSome(context.random, snapshot, files);
       if (done !== '') return { done: `unsynced sectors put back: ${done}`, why: '' };
+      why = whyNothingCounts(files, why);
     }
-    return { done: '', why: NOTHING_LOST };
+    return { done: '', why };
   } finally {
     confirmed?.remove();
   }
@@ -228,6 +237,7 @@ async function failWrites(
   only?: Service,
 ): Promise<FailureResult> {
   const paths = regularFiles(context.dataDir)
+    .filter((file) => !isScratch(context, file))
     .slice(0, MAX_PATHS)
     .map((file) => join(context.dataDir, file));
   if (paths.length > 0) {

@@ -1,14 +1,16 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Fault, FaultContext, Injection } from '../fault.js';
-import { hit, killServices, miss } from '../injection.js';
+import { hit, killServices, liveServices, miss } from '../injection.js';
 import { straceAvailability } from '../programs.js';
 import { logUniformInt } from '../random-choice.js';
 import { SYNC_CALLS } from '../tracing/call-kinds.js';
+import type { TracedStart } from '../tracing/remade-files.js';
 import { Snapshot } from '../tracing/snapshot.js';
 import type { Tampering } from '../tracing/strace.js';
 import {
   isMessageFile,
+  noteRecovery,
   resumeTraced,
   revertSome,
   startTraced,
@@ -16,7 +18,10 @@ import {
   traceesOf,
   traceLogOf,
   unsyncedFiles,
+  wasRefusedIoUring,
+  whyNothingCounts,
 } from '../tracing/traced-target.js';
+import { until } from '../waiting.js';
 
 /**
  * Simulates the effect of a machine crash on data that was written and not synced, without crashing a
@@ -36,17 +41,12 @@ export const tear: Fault = {
   available: async () => straceAvailability(),
   async inject(context: FaultContext): Promise<Injection> {
     await killServices(context.services);
-    await startTraced(context, slowSyncs(context));
+    const start = await startTraced(context, slowSyncs(context));
     const names = context.services.map(({ name }) => name);
-    const warmUp = await context.waitForConfirms(1 + context.random.int(20), WARM_UP_TIMEOUT_MS);
-    const torn = warmUp === 'reached' ? await tearUnsyncedSectors(context) : undefined;
+    const warmUp = await warmUpTraced(context, start);
+    const torn = warmUp === 'reached' ? await tearUnsyncedSectors(context, start) : undefined;
     await killServices(context.services);
-    if (warmUp === 'timeout') {
-      return {
-        ...miss(`no message was confirmed under strace in ${WARM_UP_TIMEOUT_MS} ms`, names),
-        scope: 'all-processes',
-      };
-    }
+    if (warmUp !== 'reached') return { ...miss(warmUp, names), scope: 'all-processes' };
     if (torn === undefined || torn.done === '') {
       return { ...miss(torn?.why ?? 'nothing was unsynced', names), scope: 'all-processes' };
     }
@@ -56,19 +56,43 @@ export const tear: Fault = {
 };
 
 /**
+ * Waits until the target has confirmed some messages.
+ * @returns `reached`, or why it has not.
+ */
+async function warmUpTraced(context: FaultContext, start: TracedStart): Promise<string> {
+  const more = context.random.int(MAX_WARM_UP_CONFIRMS);
+  const first = await Promise.race([
+    context.waitForConfirms(1, WARM_UP_TIMEOUT_MS),
+    until(() => liveServices(context).length === 0, WARM_UP_TIMEOUT_MS, context.signal).then(() => 'timeout'),
+  ]);
+  if (first === 'timeout') {
+    const ended = liveServices(context).length === 0 ? 'the target ended' : `in ${WARM_UP_TIMEOUT_MS} ms`;
+    const refused = context.services.some((service) => wasRefusedIoUring(context, service));
+    const why = refused ? '; it asked for io_uring, which a trace does not show and tear refuses' : '';
+    return `no message was confirmed under strace: ${ended}${why}`;
+  }
+  noteRecovery(context, start);
+  return more === 0 || (await context.waitForConfirms(more, WARM_UP_TIMEOUT_MS)) === 'reached'
+    ? 'reached'
+    : `fewer than ${more + 1} messages were confirmed under strace in ${WARM_UP_TIMEOUT_MS} ms`;
+}
+
+/**
  * Delays the start of every sync by the same time. A real disk may be as slow. The delay makes it likely that
  * a random moment finds written data that is not yet synced; without it, a queue that syncs at once would
  * hardly ever have such data.
  */
 function slowSyncs({ random }: FaultContext): Tampering {
   return {
-    calls: SYNC_CALLS,
+    calls: [...SYNC_CALLS, 'sync'],
     what: `delay_enter=${logUniformInt(random, 1, MAX_SYNC_DELAY_MS) * 1000}`,
     when: '1+',
   };
 }
 
 const MAX_SYNC_DELAY_MS = 20;
+/** Upper bound for the number of confirmations after the first one, before the search begins. */
+const MAX_WARM_UP_CONFIRMS = 20;
 /** Upper bound from the start under strace to the first confirmations, in ms. */
 const WARM_UP_TIMEOUT_MS = 6000;
 /** Upper bound for the search for a moment with unsynced messages, in ms. */
@@ -82,7 +106,10 @@ const MAX_CONFIRMS = 12;
  * Finds a moment at which message bytes are unsynced, and reverts some of them. Leaves every service stopped
  * or dead.
  */
-async function tearUnsyncedSectors(context: FaultContext): Promise<{ done: string; why: string }> {
+async function tearUnsyncedSectors(
+  context: FaultContext,
+  start: TracedStart,
+): Promise<{ done: string; why: string }> {
   const deadline = performance.now() + MAX_SEARCH_MS;
   const offsets = new Map<string, number>();
   let snapshot: Snapshot | undefined;
@@ -98,16 +125,16 @@ async function tearUnsyncedSectors(context: FaultContext): Promise<{ done: strin
         );
       if (!(await stopTraced(tracees))) return { done: '', why: 'the services did not stop at SIGSTOP' };
       const timedOut = performance.now() > deadline || context.signal.aborted;
-      const unsynced = snapshot === undefined ? [] : unsyncedFiles(context, snapshot, offsets);
+      const unsynced = snapshot === undefined ? [] : unsyncedFiles(context, snapshot, offsets, start);
       if (typeof unsynced === 'string') return { done: '', why: unsynced };
       const messagesUnsynced = unsynced.some(
-        ({ file, sectors }) => sectors.length > 0 && isMessageFile(context, file),
+        ({ file, sectors, remade }) => !remade && sectors.length > 0 && isMessageFile(context, file),
       );
       if (snapshot !== undefined && (messagesUnsynced || timedOut)) {
         await killServices(context.services);
         return {
           done: revertSome(context.random, snapshot, unsynced),
-          why: `nothing was unsynced at ${inspections} moments`,
+          why: whyNothingCounts(unsynced, `nothing was unsynced at ${inspections} moments`),
         };
       }
       if (snapshot === undefined)

@@ -32,7 +32,10 @@ export const CALL_KINDS = [
 /** Name of a kind of system calls. */
 export type CallKind = (typeof CALL_KINDS)[number]['kind'];
 
-/** Calls by which a program makes its writes durable. */
-export const SYNC_CALLS = ['msync', 'fsync', 'fdatasync', 'sync_file_range'] as const;
+/**
+ * Calls by which a program makes its writes durable, and which can fail. sync_file_range is none of them: it writes
+ * pages to the drive, and neither the metadata that leads to them nor the drive's cache.
+ */
+export const SYNC_CALLS = ['msync', 'fsync', 'fdatasync', 'syncfs'] as const;
 /** Calls by which a program writes to a file. */
 export const WRITE_CALLS = ['write', 'writev', 'pwrite64', 'pwritev', 'pwritev2'] as const;

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import t from 'tap';
 import { testDirectories } from '../fixtures/fault-context.js';
 import { straceAvailability } from '../programs.js';
@@ -183,8 +183,222 @@ t.test(
   },
 );
 
-t.test('io_uring and relative renames make a log inconclusive', async (t) => {
+t.test('io_uring and a rename in an unknown folder make a log inconclusive', async (t) => {
   t.match(readTrace('1 io_uring_setup(8, {}) = 5<anon_inode:[io_uring]>\n').inconclusiveReason, /io_uring/);
   t.match(readTrace('1 rename("a", "b") = 0\n').inconclusiveReason, /relative/);
+  t.match(readTrace('1 renameat(5, "a", 5, "b") = 0\n').inconclusiveReason, /relative/);
   t.equal(readTrace('1 renameat(AT_FDCWD</d>, "a", AT_FDCWD</d>, "b") = 0\n').inconclusiveReason, '');
+});
+
+/** Returns the paths of the files that have a sync, after the file `/d/new` was synced and these calls were made. */
+function syncedAfter(...calls: string[]): string[] {
+  const lines = [
+    '1 openat(AT_FDCWD</start>, "/d/new", O_WRONLY|O_CREAT) = 3</d/new>',
+    '1 fsync(3</d/new>) = 0',
+    ...calls,
+  ];
+  const trace = readTrace(`${lines.join('\n')}\n`, (folder) => LINKS[folder] ?? resolve(folder));
+  if (trace.inconclusiveReason !== '') return [trace.inconclusiveReason];
+  return [...trace.files]
+    .filter(([, { events }]) => events.some(({ kind }) => kind === 'sync'))
+    .map(([path]) => path);
+}
+const LINKS: Record<string, string> = { '/link': '/d' };
+
+t.test('a file that is renamed by a relative path keeps its syncs', async (t) => {
+  const cases: [what: string, calls: string[]][] = [
+    ['chdir', ['1 chdir("/d") = 0', '1 rename("new", "kept") = 0']],
+    [
+      'chdir by a relative path',
+      ['1 chdir("/d/sub") = 0', '1 chdir("..") = 0', '1 rename("new", "./kept") = 0'],
+    ],
+    ['chdir by a symbolic link', ['1 chdir("/link") = 0', '1 rename("new", "kept") = 0']],
+    ['a path with a symbolic link', ['1 rename("/link/new", "/link/kept") = 0']],
+    [
+      'a failed chdir',
+      ['1 chdir("/d") = 0', '1 chdir("/e") = -1 ENOENT (No such file)', '1 rename("new", "kept") = 0'],
+    ],
+    ['fchdir', ['1 fchdir(4</d>) = 0', '1 rename("new", "kept") = 0']],
+    [
+      'a folder that another call shows',
+      ['1 openat(AT_FDCWD</d>, "x", O_RDONLY) = -1 ENOENT (x)', '1 rename("new", "kept") = 0'],
+    ],
+    ['descriptors of folders', ['1 renameat(4</d>, "new", 5</d>, "kept") = 0']],
+    [
+      'a descriptor and the working directory',
+      ['1 chdir("/d") = 0', '1 renameat2(4</d>, "new", AT_FDCWD, "kept", 0) = 0'],
+    ],
+    [
+      'a link and an unlink',
+      ['1 linkat(4</d>, "new", 4</d>, "kept", 0) = 0', '1 unlinkat(4</d>, "new", 0) = 0'],
+    ],
+    [
+      'a child with the folder of its parent',
+      ['1 chdir("/d") = 0', '1 fork() = 2', '2 rename("new", "kept") = 0'],
+    ],
+    [
+      'a child that changes only its own folder',
+      ['1 chdir("/d") = 0', '1 clone(flags=SIGCHLD) = 2', '2 chdir("/e") = 0', '1 rename("new", "kept") = 0'],
+    ],
+    [
+      'a thread that changes the folder of its process',
+      ['1 clone3({flags=CLONE_VM|CLONE_FS}, 88) = 2', '2 chdir("/d") = 0', '1 rename("new", "kept") = 0'],
+    ],
+    [
+      'a thread that no longer shares it',
+      [
+        ...['1 chdir("/d") = 0', '1 clone3({flags=CLONE_VM|CLONE_FS}, 88) = 2', '2 unshare(CLONE_FS) = 0'],
+        ...['2 chdir("/e") = 0', '1 rename("new", "kept") = 0'],
+      ],
+    ],
+    ['chroot', ['1 chroot("/d") = 0', '1 rename("/new", "/kept") = 0']],
+    ['an exchange', ['1 renameat2(4</d>, "new", 4</d>, "kept", RENAME_EXCHANGE) = 0']],
+  ];
+  for (const [what, calls] of cases)
+    t.same(
+      syncedAfter(...calls).filter((path) => !path.includes('\0')),
+      ['/d/kept'],
+      what,
+    );
+});
+
+t.test('an exchange of two names gives each file the name of the other', async (t) => {
+  const calls = ['1 fsync(6</d/old>) = 0', '1 renameat2(4</d>, "new", 4</d>, "old", RENAME_EXCHANGE) = 0'];
+  t.same(syncedAfter(...calls).sort(), ['/d/new', '/d/old']);
+});
+
+t.test('a file of O_TMPFILE keeps its syncs when it gets a name', async (t) => {
+  for (const link of [
+    '1 linkat(AT_FDCWD</d>, "/proc/self/fd/3", AT_FDCWD</d>, "named", AT_SYMLINK_FOLLOW) = 0',
+    '1 linkat(3</d/#77>(deleted), "", 4</d>, "named", AT_EMPTY_PATH) = 0',
+  ]) {
+    const file = page('/d/named', [
+      '1 openat(AT_FDCWD</d>, ".", O_RDWR|O_TMPFILE, 0600) = 3</d/#77>(deleted)',
+      '1 write(3</d/#77>(deleted), ""..., 3) = 3',
+      '1 fsync(3</d/#77>(deleted)) = 0',
+      link,
+      '1 pwrite64(3</d/#77>(deleted), ""..., 2, 3) = 2',
+    ]);
+    t.same(
+      file?.events.map(({ kind }) => kind),
+      ['write', 'sync', 'write'],
+      link,
+    );
+  }
+});
+
+t.test('a sync of a deleted file does not cover the new file of its name', async (t) => {
+  const file = page('/d/a', [
+    '1 openat(AT_FDCWD</d>, "a", O_WRONLY|O_CREAT) = 3</d/a>',
+    '1 unlink("a") = 0',
+    '1 openat(AT_FDCWD</d>, "a", O_WRONLY|O_CREAT) = 4</d/a>',
+    '1 write(4</d/a>, ""..., 3) = 3',
+    '1 fsync(3</d/a>(deleted)) = 0',
+  ]);
+  t.same(
+    file?.events.map(({ kind }) => kind),
+    ['write'],
+  );
+});
+
+t.test('calls that look like a sync and promise none cover nothing', async (t) => {
+  const file = page('/d/a', [
+    '1 openat(AT_FDCWD</d>, "a", O_WRONLY|O_CREAT|O_DIRECT) = 3</d/a>',
+    '1 write(3</d/a>, ""..., 512) = 512',
+    '1 sync_file_range(3</d/a>, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE|SYNC_FILE_RANGE_WRITE|SYNC_FILE_RANGE_WAIT_AFTER) = 0',
+    '1 msync(0x10000, 4096, MS_ASYNC) = 0',
+    '1 fallocate(3</d/a>, FALLOC_FL_KEEP_SIZE, 0, 4096) = 0',
+    '1 fdatasync(3</d/a>) = -1 EIO (Input/output error)',
+  ]);
+  t.same(
+    file?.events.map(({ kind }) => kind),
+    ['write', 'failed-sync'],
+  );
+});
+
+t.test(
+  'every call that writes is seen with its offset, and counts as a sync on a descriptor with O_DSYNC',
+  async (t) => {
+    const calls = [
+      'write(3</d/a>, ""..., 10) = 10',
+      'sendfile(3</d/a>, 8</d/b>, [0], 10) = 10',
+      'splice(9<pipe:[1]>, NULL, 3</d/a>, NULL, 10, 0) = 10',
+      'copy_file_range(8</d/b>, [5], 3</d/a>, NULL, 10, 0) = 10',
+      'pwritev2(3</d/a>, [{iov_base=""..., iov_len=10}], 1, -1, 0) = 10',
+      'copy_file_range(8</d/b>, [5], 3</d/a>, [7], 10, 0) = 10',
+      'pwritev2(3</d/a>, [{iov_base=""..., iov_len=10}], 1, 7, 0) = 10',
+      'write(3</d/a>, ""..., 10) = 10',
+    ];
+    const starts = [0, 10, 20, 30, 40, 7, 7, 50];
+    for (const flag of ['', '|O_DSYNC']) {
+      const file = page('/d/a', [
+        `1 openat(AT_FDCWD</d>, "a", O_WRONLY|O_CREAT${flag}) = 3</d/a>`,
+        ...calls.map((call) => `1 ${call}`),
+      ]);
+      const writes = starts.map((start) => ({ kind: 'write', start, length: 10 }));
+      const synced = starts.map((start) => ({ kind: 'sync', start, end: start + 10 }));
+      t.match(file?.events, flag === '' ? writes : writes.flatMap((write, index) => [write, synced[index]]));
+      t.equal(file?.events.length, flag === '' ? 8 : 16);
+    }
+    const flags = page('/d/a', [
+      '1 openat(AT_FDCWD</d>, "a", O_WRONLY) = 3</d/a>',
+      '1 pwritev2(3</d/a>, [{iov_base=""..., iov_len=10}], 1, 7, RWF_DSYNC) = 10',
+      '1 pwritev2(3</d/a>, [{iov_base=""..., iov_len=10}], 1, 7, RWF_APPEND) = 10',
+    ]);
+    t.match(flags?.events, [{ start: 7 }, { kind: 'sync', start: 7, end: 17 }, { start: 'append' }]);
+  },
+);
+
+t.test(
+  'a descriptor that fcntl has duplicated writes without a sync, at an offset that is unknown',
+  async (t) => {
+    const file = page('/d/a', [
+      '1 openat(AT_FDCWD</d>, "a", O_WRONLY) = 3</d/a>',
+      '1 write(9</d/a>, ""..., 10) = 10',
+      '1 write(3</d/a>, ""..., 10) = 10',
+    ]);
+    t.match(file?.events, [
+      { kind: 'write', start: 'unknown' },
+      { kind: 'write', start: 'unknown' },
+    ]);
+    t.equal(file?.events.length, 2);
+  },
+);
+
+t.test('a sync of all files covers also a file that is used later', async (t) => {
+  const trace = readTrace('1 sync() = 0\n1 write(3</d/a>, ""..., 3) = 3\n1 syncfs(4</d>) = -1 EIO (x)\n');
+  t.same(
+    trace.files.get('/d/a')?.events.map(({ kind }) => kind),
+    ['sync', 'write', 'sync', 'failed-sync'],
+  );
+  t.equal(trace.syncsOfAll.length, 2);
+});
+
+t.test('the first use of the content of the start is noted for each file', async (t) => {
+  const { startUses } = readTrace(
+    [
+      '1 openat(AT_FDCWD</d>, "emptied", O_WRONLY|O_TRUNC) = 3</d/emptied>',
+      '1 openat(AT_FDCWD</d>, "shm", O_RDWR|O_CREAT) = 4</d/shm>',
+      '1 ftruncate(4</d/shm>, 3) = 0',
+      '1 mmap(NULL, 4096, PROT_READ|PROT_WRITE, MAP_SHARED, 4</d/shm>, 0) = 0x10000',
+      '1 pread64(5</d/read>, ""..., 10, 0) = 10',
+      '1 ftruncate(5</d/read>, 0) = 0',
+      '1 mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, 6</d/mapped>, 0) = 0x20000',
+      '1 truncate("/d/mapped", 0) = 0',
+      '1 rename("/d/moved", "/d/moved.old") = 0',
+      '1 openat(AT_FDCWD</d>, "moved", O_WRONLY|O_CREAT|O_TRUNC) = 7</d/moved>',
+      '1 unlink("/d/gone") = 0',
+      '1 openat(AT_FDCWD</d>, "gone", O_WRONLY|O_CREAT|O_TRUNC) = 8</d/gone>',
+      '1 rename("/d/folder", "/d/elsewhere") = 0',
+      '1 openat(AT_FDCWD</d>, "folder/a", O_WRONLY|O_CREAT|O_TRUNC) = 9</d/folder/a>',
+      '1 copy_file_range(10</d/source>, NULL, 7</d/moved>, NULL, 10, 0) = 10',
+      '1 truncate("/d/source", 0) = 0',
+      '',
+    ].join('\n'),
+  );
+  t.match(startUses.get('/d/emptied'), { keptBytes: 0 });
+  t.match(startUses.get('/d/shm'), { keptBytes: 3 });
+  for (const name of ['read', 'mapped', 'moved', 'gone', 'folder', 'source'])
+    t.equal(startUses.get(`/d/${name}`), 'used', name);
+  t.equal(startUses.get('/d/folder/a'), undefined);
 });

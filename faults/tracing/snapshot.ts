@@ -95,6 +95,16 @@ export class Snapshot {
     return changed;
   }
 
+  /** Reports whether one of the first `endBytes` bytes of a file has changed. */
+  isChangedBefore(file: string, endBytes: number): boolean {
+    const [beforeBytes, nowBytes] = [Buffer.alloc(endBytes), Buffer.alloc(endBytes)];
+    this.#withBoth(file, 'r', (before, now) => {
+      readZeroPadded(before, beforeBytes, 0);
+      readZeroPadded(now, nowBytes, 0);
+    });
+    return !beforeBytes.equals(nowBytes);
+  }
+
   /** Reverts sectors of a file to the snapshot. The size and the name of the file do not change. */
   revertSectors(file: string, sectors: readonly number[]): void {
     const path = join(this.#directory, file);

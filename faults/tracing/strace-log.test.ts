@@ -49,8 +49,8 @@ t.test('commas in strings, paths and lists do not split arguments', async (t) =>
 });
 
 t.test('paths are unescaped and decoded as UTF-8', async (t) => {
-  t.same(descriptorOf('18</tmp/d,a ta\\76x>'), { fd: 18, path: '/tmp/d,a ta>x' });
-  t.same(descriptorOf('3</tmp/\\303\\251>(deleted)'), { fd: 3, path: '/tmp/é' });
+  t.same(descriptorOf('18</tmp/d,a ta\\76x>'), { fd: 18, path: '/tmp/d,a ta>x', deleted: false });
+  t.same(descriptorOf('3</tmp/\\303\\251>(deleted)'), { fd: 3, path: '/tmp/é', deleted: true });
   t.equal(descriptorOf('0x7f00'), undefined);
   t.equal(quotedPath('"/tmp/a\\"b\\n"'), '/tmp/a"b\n');
   t.equal(quotedPath('NULL'), undefined);

@@ -103,12 +103,15 @@ export function splitArguments(text: string): string[] {
 
 /**
  * Parses a file descriptor with its path, as `-y` prints it: `17</data/file>`. Returns undefined for any
- * other text.
+ * other text. `deleted` is true when the file has no name any more, or never had one: `17</data/file>(deleted)`.
  */
-export function descriptorOf(text: string | undefined): { fd: number; path: string } | undefined {
-  const match = /^(-?\d+|AT_FDCWD)<(.*?)>(?:\(deleted\))?$/.exec(text ?? '');
+export function descriptorOf(
+  text: string | undefined,
+): { fd: number; path: string; deleted: boolean } | undefined {
+  const match = /^(-?\d+|AT_FDCWD)<(.*?)>(\(deleted\))?$/.exec(text ?? '');
   if (!match) return undefined;
-  return { fd: match[1] === 'AT_FDCWD' ? -100 : Number(match[1]), path: unescapePath(match[2] ?? '') };
+  const fd = match[1] === 'AT_FDCWD' ? -100 : Number(match[1]);
+  return { fd, path: unescapePath(match[2] ?? ''), deleted: match[3] !== undefined };
 }
 
 /** Parses a path in double quotes. Returns undefined for any other text. */

@@ -88,3 +88,8 @@ export function failedCalls(log: string): string[] {
     .map((line) => /^(?:\d+ +)?(?:<\.\.\. )?(\w+)/.exec(line)?.[1] ?? '')
     .filter((call) => call !== IO_URING_SETUP);
 }
+
+/** Reports whether `withoutIoUring` has refused a ring to a program that this log is of. */
+export function hasRefusedIoUring(log: string): boolean {
+  return new RegExp(`${IO_URING_SETUP}\\b.* ENOSYS `).test(log);
+}

@@ -1,12 +1,13 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { FaultContext, Random, Service } from '../fault.js';
 import { matchesAny, regularFiles } from '../files/walk.js';
 import { allThreadsInState } from '../thread-state.js';
 import { until } from '../waiting.js';
 import { readTrace, TRACED_CALLS, type Trace } from './file-trace.js';
+import { isRemade, sizesOfFiles, type TracedStart } from './remade-files.js';
 import type { Snapshot } from './snapshot.js';
-import { type StraceOptions, straceCommand, type Tampering } from './strace.js';
+import { hasRefusedIoUring, type StraceOptions, straceCommand, type Tampering } from './strace.js';
 import { unsyncedSectors } from './unsynced.js';
 
 /** Upper bound for stopping all threads of the target, in ms. */
@@ -18,6 +19,8 @@ const STOP_TIMEOUT_MS = 2000;
 export interface UnsyncedFile {
   file: string;
   sectors: number[];
+  /** True when the target makes the file anew at each start, so that its loss proves nothing. */
+  remade: boolean;
 }
 
 /** Returns the path of the strace log of a service. */
@@ -28,12 +31,14 @@ export function traceLogOf(context: FaultContext, service: Service): string {
 /**
  * Starts every service under strace, which logs its writes and syncs. `unsyncedFiles` reads the log.
  * @param only the service whose calls are changed by `tampering`; default: all services.
+ * @returns what `unsyncedFiles` has to know of this start.
  */
 export async function startTraced(
   context: FaultContext,
   tampering?: Tampering,
   only?: Service,
-): Promise<void> {
+): Promise<TracedStart> {
+  const sizes = sizesOfFiles(context.dataDir);
   for (const service of context.services) {
     const log = traceLogOf(context, service);
     // The type makes the compiler refuse an option that does not exist. Without paths, no sync could be
@@ -42,38 +47,77 @@ export async function startTraced(
     const untampered = tampering === undefined || (only !== undefined && only !== service);
     await service.start(straceCommand(untampered ? options : { ...options, tampering }));
   }
+  return { sizes, recoveredOffsets: new Map() };
+}
+
+/** Notes that the target has just confirmed its first message since a start under strace. */
+export function noteRecovery(context: FaultContext, { recoveredOffsets }: TracedStart): void {
+  for (const service of context.services) {
+    const size = statSync(traceLogOf(context, service), { throwIfNoEntry: false })?.size;
+    if (size !== undefined) recoveredOffsets.set(service.name, size);
+  }
+}
+
+/** Reports whether a service has asked for an io_uring, and was refused one because of the trace. */
+export function wasRefusedIoUring(context: FaultContext, service: Service): boolean {
+  const log = traceLogOf(context, service);
+  return existsSync(log) && hasRefusedIoUring(readFileSync(log, 'latin1'));
 }
 
 /**
  * Finds the files with sectors that changed since the snapshot and that no sync has covered.
  * @param offsets length (in bytes) of the strace log of each service at the snapshot; 0 for a service that is
  *   not listed.
+ * @param start the start under strace.
  * @returns the files, or a text with the reason when the logs allow no conclusion.
  */
 export function unsyncedFiles(
   context: FaultContext,
   snapshot: Snapshot,
   offsets: ReadonlyMap<string, number>,
+  start: TracedStart,
 ): UnsyncedFile[] | string {
   const traces = new Map<string, Trace>();
+  const realPath = realPathCache();
   for (const service of context.services) {
-    const trace = readTrace(readFileSync(traceLogOf(context, service), 'latin1'));
+    const trace = readTrace(readFileSync(traceLogOf(context, service), 'latin1'), realPath);
     if (trace.inconclusiveReason !== '') return `${service.name}: ${trace.inconclusiveReason}`;
     traces.set(service.name, trace);
   }
+  // strace shows the paths of descriptors without symbolic links.
+  const dataDir = realPath(context.dataDir) ?? context.dataDir;
   const unsynced: UnsyncedFile[] = [];
   for (const file of regularFiles(context.dataDir)) {
     const changed = snapshot.changedSectors(file);
     if (changed.length === 0) continue;
-    const path = resolve(context.dataDir, file);
-    const fileTraces = [...traces].flatMap(([service, { files }]) => {
-      const trace = files.get(path);
-      return trace === undefined ? [] : [{ trace, snapshotOffset: offsets.get(service) ?? 0 }];
+    const path = resolve(dataDir, file);
+    const fileTraces = [...traces].flatMap(([service, { files, syncsOfAll }]) => {
+      // A service that never used the file may have synced it: by a sync of all files.
+      const trace = files.get(path) ?? { events: [...syncsOfAll], mapped: false };
+      return trace.events.length === 0 && !trace.mapped
+        ? []
+        : [{ trace, snapshotOffset: offsets.get(service) ?? 0 }];
     });
     const sectors = unsyncedSectors(changed, fileTraces, snapshot.sizeOf(file));
-    if (sectors.length > 0) unsynced.push({ file, sectors });
+    if (sectors.length === 0) continue;
+    unsynced.push({ file, sectors, remade: isRemade(context, file, path, traces, start, snapshot) });
   }
   return unsynced;
+}
+
+/** Makes a function that resolves symbolic links, and remembers what it has found. */
+function realPathCache(): (path: string) => string | undefined {
+  const known = new Map<string, string | undefined>();
+  return (path) => {
+    if (!known.has(path)) {
+      try {
+        known.set(path, realpathSync(path));
+      } catch {
+        known.set(path, undefined);
+      }
+    }
+    return known.get(path);
+  };
 }
 
 /**
@@ -85,24 +129,39 @@ export function isMessageFile(context: FaultContext, file: string): boolean {
   return !matchesAny(file, context.indexFiles);
 }
 
+/** The reason when `revertSome` has nothing to revert that counts, or `otherwise` when there is nothing at all. */
+export function whyNothingCounts(unsynced: readonly UnsyncedFile[], otherwise: string): string {
+  if (unsynced.length === 0) return otherwise;
+  const names = unsynced.map(({ file }) => file).join(', ');
+  return `only files that the target makes anew at each start were unsynced: ${names}`;
+}
+
 /**
- * Reverts a seeded choice of the unsynced sectors to the snapshot, often all of them.
- * @returns one line for people about the reverted sectors; empty when there were no unsynced sectors.
+ * Reverts a seeded choice of the unsynced sectors to the snapshot, often all of them. At least one of them is in a file
+ * that counts, because the target does not make it anew at each start.
+ * @returns one line for people about the reverted sectors; empty when no file counts. Nothing is reverted then.
  */
 export function revertSome(random: Random, snapshot: Snapshot, unsynced: readonly UnsyncedFile[]): string {
-  if (unsynced.length === 0) return '';
+  const counting = unsynced.filter(({ remade }) => !remade);
+  if (counting.length === 0) return '';
   const revertsAll = random.int(5) < 2;
   const reverted: string[] = [];
-  for (const { file, sectors } of unsynced) {
-    const chosen = revertsAll ? sectors : chooseSectors(random, sectors);
-    if (chosen.length === 0) continue;
+  let counted = false;
+  const revert = ({ file, sectors, remade }: UnsyncedFile, chosen: readonly number[]) => {
     snapshot.revertSectors(file, chosen);
-    reverted.push(`${chosen.length} of ${sectors.length} in ${file}`);
+    const anew = remade ? ' (made anew at each start)' : '';
+    reverted.push(`${chosen.length} of ${sectors.length} in ${file}${anew}`);
+    counted ||= !remade;
+  };
+  for (const one of unsynced) {
+    const chosen = revertsAll ? one.sectors : chooseSectors(random, one.sectors);
+    if (chosen.length > 0) revert(one, chosen);
   }
-  if (reverted.length > 0) return reverted.join(', ');
-  const { file, sectors } = random.pick(unsynced);
-  snapshot.revertSectors(file, sectors);
-  return `${sectors.length} of ${sectors.length} in ${file}`;
+  if (!counted) {
+    const one = random.pick(counting);
+    revert(one, one.sectors);
+  }
+  return reverted.join(', ');
 }
 
 /** Chooses all sectors, none, a random half, all from a random one on, or a single one. */

@@ -293,6 +293,7 @@ class Round {
         scratchDir: join(dir, 'scratch'),
         indexFiles: target.files?.index ?? [],
         messageFiles: target.files?.messages ?? [],
+        scratchFiles: target.files?.scratch ?? [],
         flood: (on) => {
           this.#producers?.flood(on);
           if (on) receiver.hold();

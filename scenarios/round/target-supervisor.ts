@@ -12,7 +12,10 @@ export interface TargetSupervisorOptions {
   ports: readonly number[];
   recorder: Pick<Recorder, 'record'>;
   signal: AbortSignal;
-  /** Called just before the kit sends SIGKILL or SIGTERM to a service with live processes. */
+  /**
+   * Called just before the kit sends SIGKILL or SIGTERM to a service with live processes, and when a service has ended
+   * by itself during a fault.
+   */
   onCrash(): void;
 }
 
@@ -94,6 +97,8 @@ export class TargetSupervisor {
     this.#lastExit = `${service} ended with ${signal ?? `code ${code}`}`;
     this.#options.recorder.record({ kind: 'service-exited', service, incarnation, code, signal, expected });
     this.#noteUptime(service);
+    // A fault that does not kill can also end a service, for example one that is out of space.
+    if (this.#mode === 'fault' && !expected) this.#options.onCrash();
     if (this.#mode === 'up') setTimeout(() => void this.#restart(service), RESTART_DELAY_MS);
   }
 

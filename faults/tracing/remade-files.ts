@@ -1,0 +1,89 @@
+import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import type { FaultContext } from '../fault.js';
+import { matchesAny, regularFiles } from '../files/walk.js';
+import type { Trace } from './file-trace.js';
+import type { Snapshot } from './snapshot.js';
+
+/** What is known of the files of a target from its start under strace. */
+export interface TracedStart {
+  /** Size in bytes of each file just before the start. Files with several names are left out. */
+  readonly sizes: ReadonlyMap<string, number>;
+  /**
+   * Length in bytes of the strace log of each service at the first confirmation. Until then the target has recovered;
+   * afterwards it works, and may also throw away files that it needs after a crash.
+   */
+  readonly recoveredOffsets: Map<string, number>;
+}
+
+/** Returns the size in bytes of each file, relative to the data directory, that has only one name. */
+export function sizesOfFiles(dataDir: string): Map<string, number> {
+  const sizes = new Map<string, number>();
+  for (const file of regularFiles(dataDir)) {
+    const { size, nlink } = statSync(join(dataDir, file));
+    if (nlink === 1) sizes.set(file, size);
+  }
+  return sizes;
+}
+
+/**
+ * Reports whether a file is one that the target makes anew at each start, so that nothing in it can hold or lead to
+ * a message after a crash. There are three ways to know it:
+ *
+ * - The target file names it in `files.scratch`.
+ * - It is the shared memory of a SQLite database in WAL mode, which the first connection after a crash rebuilds.
+ * - The trace shows it: at its start the target truncated the file before any process had read or mapped it, and no sync
+ *   has ever covered it. The bytes that the truncation kept are the same at the snapshot.
+ *
+ * A file that is only never synced does not belong to them: that is what a target does that has forgotten to.
+ */
+export function isRemade(
+  context: FaultContext,
+  file: string,
+  path: string,
+  traces: ReadonlyMap<string, Trace>,
+  { sizes, recoveredOffsets }: TracedStart,
+  snapshot: Snapshot,
+): boolean {
+  if (isScratch(context, file)) return true;
+  const sizeBytes = sizes.get(file) ?? 0;
+  const users = [...traces].filter(([, { files, startUses }]) => files.has(path) || startUses.has(path));
+  return (
+    users.length > 0 &&
+    users.every(([service, { files, startUses }]) => {
+      const use = startUses.get(path);
+      return (
+        use !== undefined &&
+        use !== 'used' &&
+        use.keptBytes < sizeBytes &&
+        use.doneOffset <= (recoveredOffsets.get(service) ?? 0) &&
+        files.get(path)?.events.every(({ kind }) => kind === 'write') === true &&
+        !snapshot.isChangedBefore(file, use.keptBytes)
+      );
+    })
+  );
+}
+
+/** Reports whether a file is known to be made anew at each start without a trace: by its name or its format. */
+export function isScratch(context: Pick<FaultContext, 'dataDir' | 'scratchFiles'>, file: string): boolean {
+  return matchesAny(file, context.scratchFiles) || isSqliteSharedMemory(join(context.dataDir, file));
+}
+
+const SQLITE_MAGIC = 'SQLite format 3\0';
+const SHARED_MEMORY_SUFFIX = '-shm';
+
+function isSqliteSharedMemory(path: string): boolean {
+  if (!path.endsWith(SHARED_MEMORY_SUFFIX)) return false;
+  const magic = Buffer.alloc(SQLITE_MAGIC.length);
+  try {
+    const database = openSync(path.slice(0, -SHARED_MEMORY_SUFFIX.length), 'r');
+    try {
+      readSync(database, magic, 0, magic.length, 0);
+    } finally {
+      closeSync(database);
+    }
+  } catch {
+    return false;
+  }
+  return magic.toString('latin1') === SQLITE_MAGIC;
+}
