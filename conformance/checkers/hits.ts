@@ -51,8 +51,7 @@ export function lastMiss(history: readonly HistoryEvent[], matches: (fault: stri
   );
   const last = misses.at(-1);
   if (last === undefined) return '';
-  // The reason of the miss is at the end of the text, behind what was done.
-  const text = last.length > MAX_REASON_LENGTH ? `…${last.slice(-MAX_REASON_LENGTH)}` : last;
+  const text = last.length > MAX_REASON_LENGTH ? `${last.slice(0, MAX_REASON_LENGTH)}…` : last;
   return `; the last of ${misses.length} misses: ${text}`;
 }
 

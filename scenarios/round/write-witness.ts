@@ -30,7 +30,7 @@ interface Moment {
 export type Unwritten = { how: 'unstored' | 'unchanged'; why: string };
 
 /** Number of files outside `{data}` that a reason names. */
-const MAX_NAMED_FILES = 3;
+const MAX_NAMED_FILES = 2;
 
 /**
  * Observes whether the target writes to the tested disk. A fault of this disk proves nothing about messages that the
@@ -45,6 +45,8 @@ export class WriteWitness {
   #ready: Moment;
   /** A file that changed before; it is likely to change again. */
   #hint: string | undefined;
+  /** The last finding that the target stores its messages elsewhere; undefined when it was seen to store them here. */
+  #unstored: Unwritten | undefined;
   /** Files outside `{data}` that the target was seen to write. They are looked for once per round. */
   #outside: string[] | undefined;
 
@@ -71,22 +73,29 @@ export class WriteWitness {
   async look(services: readonly Service[]): Promise<Unwritten | undefined> {
     const { tally, dataDir } = this.#options;
     if (tally.outstanding === 0) return undefined;
-    const ready = this.#ready.fileMs > this.#lastHit.fileMs ? this.#ready : this.#lastHit;
-    const sinceReady = this.#confirmedSince(ready);
-    if (this.#hasChanged((sinceReady > 0 ? ready : this.#lastHit).fileMs)) return undefined;
+    const [ready, lastHit] = [this.#ready, this.#lastHit];
+    const sinceReady = ready.fileMs > lastHit.fileMs ? this.#confirmedSince(ready) : 0;
+    // Without messages since the target was ready, a file that its start has written shows nothing. What was found out
+    // before still holds.
+    if (sinceReady <= 0 && this.#unstored !== undefined) return this.#unstored;
+    if (this.#hasChanged((sinceReady > 0 ? ready : lastHit).fileMs)) {
+      if (sinceReady > 0) this.#unstored = undefined;
+      return undefined;
+    }
     const pids = services.flatMap((service) => service.pids());
     // A target that does not sync its mapped files changes their pages without a new time stamp. Its start gave them
     // one.
     const isNew = sinceReady > 0 && !mapsFilesBelow(dataDir, pids);
-    if (!isNew && this.#hasChanged(this.#lastHit.fileMs)) return undefined;
-    const count = isNew ? sinceReady : this.#confirmedSince(this.#lastHit);
+    if (!isNew && this.#hasChanged(lastHit.fileMs)) return undefined;
+    const count = isNew ? sinceReady : this.#confirmedSince(lastHit);
     if (count <= 0) return { how: 'unchanged', why: 'nothing in {data} changed since the last fault hit it' };
     const outside = await this.#filesOutside(pids);
     const named = outside.length === 0 ? '' : `; it writes ${outside.join(', ')} outside {data}`;
-    return {
+    this.#unstored = {
       how: 'unstored',
       why: `${count} messages were confirmed and nothing in {data} changed: the target keeps its messages elsewhere${named}`,
     };
+    return this.#unstored;
   }
 
   /** Returns the number of messages that were certainly written and confirmed since a moment. */
@@ -129,5 +138,5 @@ export function judgeWritten(
   if (unwritten === undefined) return injection;
   const { how, why } = unwritten;
   if (how === 'unchanged' && (needs.disk !== 'power' || !injection.hit)) return injection;
-  return { ...injection, hit: false, detail: `${injection.detail}; ${why}` };
+  return { ...injection, hit: false, detail: `${why}; ${injection.detail}` };
 }
