@@ -253,13 +253,10 @@ for (const [defect, what] of [
   });
 }
 
-t.test(
-  'power cuts of a target that writes its messages to {data} hit',
-  async (t) => {
-    const cuts = Array(4).fill({ fault: 'power-cut', afterConfirms: 8 });
-    const { events, evaluation } = await runRoundWith(t, '', cuts, { guarantee: { faults: ['power-cut'] } });
-    const hits = events.filter((event) => event.kind === 'fault' && event.hit).length;
-    t.ok(hits >= 3, `${hits} of 4 cuts hit`);
-    t.equal(evaluation.verdict, 'pass');
-  },
-);
+t.test('power cuts of a target that writes its messages to {data} hit', async (t) => {
+  const cuts = Array(4).fill({ fault: 'power-cut', afterConfirms: 8 });
+  const { events, evaluation } = await runRoundWith(t, '', cuts, { guarantee: { faults: ['power-cut'] } });
+  const hits = events.filter((event) => event.kind === 'fault' && event.hit).length;
+  t.ok(hits >= 3, `${hits} of 4 cuts hit`);
+  t.equal(evaluation.verdict, 'pass');
+});

@@ -27,7 +27,18 @@ interface Moment {
  * while nothing in `{data}` changed, so the target keeps them elsewhere. `unchanged`: nothing in `{data}` changed
  * since the last fault hit it, so a power cut can lose nothing.
  */
-export type Unwritten = { how: 'unstored' | 'unchanged'; why: string };
+export interface Unwritten {
+  how: 'unstored' | 'unchanged';
+  why: string;
+  /** True when files outside `{data}` were seen that the target writes: its messages are then not only in memory. */
+  writesElsewhere: boolean;
+}
+
+const UNCHANGED: Unwritten = {
+  how: 'unchanged',
+  why: 'nothing in {data} changed since the last fault hit it',
+  writesElsewhere: false,
+};
 
 /** Number of files outside `{data}` that a reason names. */
 const MAX_NAMED_FILES = 2;
@@ -88,11 +99,12 @@ export class WriteWitness {
     const isNew = sinceReady > 0 && !mapsFilesBelow(dataDir, pids);
     if (!isNew && this.#hasChanged(lastHit.fileMs)) return undefined;
     const count = isNew ? sinceReady : this.#confirmedSince(lastHit);
-    if (count <= 0) return { how: 'unchanged', why: 'nothing in {data} changed since the last fault hit it' };
+    if (count <= 0) return UNCHANGED;
     const outside = await this.#filesOutside(pids);
     const named = outside.length === 0 ? '' : `; it writes ${outside.join(', ')} outside {data}`;
     this.#unstored = {
       how: 'unstored',
+      writesElsewhere: outside.length > 0,
       why: `${count} messages were confirmed and nothing in {data} changed: the target keeps its messages elsewhere${named}`,
     };
     return this.#unstored;
