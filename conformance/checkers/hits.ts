@@ -50,7 +50,7 @@ export function lastMiss(history: readonly HistoryEvent[], matches: (fault: stri
     event.kind === 'fault' && !event.hit && matches(event.fault) ? [event.detail] : [],
   );
   const last = misses.at(-1);
-  if (last === undefined) return '';
+  if (last === undefined || last === '') return '';
   const text = last.length > MAX_REASON_LENGTH ? `${last.slice(0, MAX_REASON_LENGTH)}…` : last;
   return `; the last of ${misses.length} misses: ${text}`;
 }
