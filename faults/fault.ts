@@ -200,6 +200,11 @@ export interface Fault {
   /** One line for people: what the fault does, and why a correct target survives it. */
   readonly summary: string;
   readonly needs: Needs;
+  /**
+   * True for a fault that acts on what the target has stored in `dataDir`. It can prove nothing about a target that
+   * keeps its messages elsewhere, so it is a miss when the target has written nothing there.
+   */
+  readonly actsOnStoredData?: true;
   /** Reports whether this machine has what the fault needs. */
   available(): Promise<Availability>;
   /**

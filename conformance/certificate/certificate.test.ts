@@ -225,3 +225,21 @@ t.test('a granted level stays granted when another level fails', async (t) => {
     { verdict: 'fail', runs: ['torn'] },
   );
 });
+
+t.test('power is not granted on cuts that missed, however many messages were at risk', async (t) => {
+  const cut = { fault: 'power-cut', scope: 'machine', atRisk: 7790 } as const;
+  const granted = (hit: boolean) => {
+    const process = goodRun(...KILLS).events;
+    const power = goodRun({ ...cut, hit }, { ...cut, hit }).events;
+    const { says } = made(t, { process, power }, ['kill', 'power-cut']);
+    return { says, power: grant(says, 'power') };
+  };
+  t.match(granted(true).power, { granted: true }, 'the cuts that hit grant it');
+  const missed = granted(false);
+  t.match(missed.power, { granted: false, why: 'power-cut did not hit' });
+  t.not(missed.says.verdict, 'pass');
+  t.match(
+    missed.says.requirements.find(({ id }) => id === 'PP-12'),
+    { verdict: 'not-measured', why: 'no power cut hit' },
+  );
+});

@@ -1,4 +1,5 @@
 import type { Evaluation } from '../checkers/evaluate.js';
+import { inFamily, lastMiss } from '../checkers/hits.js';
 import type { HistoryEvent } from '../history/events.js';
 import { familiesOf, LEVELS, type LevelRule, requirementsOf } from '../requirements/levels.js';
 import { familyOf, type Level, REQUIREMENTS, type RequirementId } from '../requirements/requirements.js';
@@ -74,7 +75,8 @@ function reasonNotGranted(
   const missedFamily = familiesOf(rule).find(
     (family) => faults.includes(family) && !familyHit(run.history, family),
   );
-  if (missedFamily !== undefined) return `${missedFamily} did not hit`;
+  if (missedFamily !== undefined)
+    return `${missedFamily} did not hit${lastMiss(run.history, inFamily(missedFamily))}`;
   const ownRequirements = requirementsOf(rule.level);
   if (ownRequirements.length === 0) return 'this version of the kit has no requirement of it';
   for (const requirement of rule.measuredIn === 'rounds'

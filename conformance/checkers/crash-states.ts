@@ -1,5 +1,6 @@
 import type { HistoryEvent, StateExplored } from '../history/events.js';
 import { makeFinding, Violations } from './finding.js';
+import { lastMiss } from './hits.js';
 import type { Finding } from './verdict.js';
 
 /** A confirmed message and its positions in the log of disk writes. */
@@ -139,7 +140,9 @@ export function checkCrashStates(history: readonly HistoryEvent[]): Finding {
   }
   if (statesAtRisk === 0) {
     const why =
-      crashStates === 0 ? 'no crash state was explored' : `nothing was at risk in any of ${crashStates}`;
+      crashStates === 0
+        ? `no crash state was explored${lastMiss(history, (fault) => fault === 'crash-states')}`
+        : `nothing was at risk in any of ${crashStates}`;
     return makeFinding('PP-13', 'not-measured', why, figures);
   }
   const why = `nothing is lost in any of ${statesAtRisk} crash states with something at risk`;

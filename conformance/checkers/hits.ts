@@ -38,6 +38,23 @@ export function hitsOf(history: readonly HistoryEvent[], matches: (fault: string
   return hits;
 }
 
+/** Upper bound for the length of a miss's reason in a finding, in characters. */
+const MAX_REASON_LENGTH = 400;
+
+/**
+ * Returns why the last of the matching injections missed, as the end of a sentence such as `no tear hit`; empty when
+ * none was tried.
+ */
+export function lastMiss(history: readonly HistoryEvent[], matches: (fault: string) => boolean): string {
+  const misses = history.flatMap((event) =>
+    event.kind === 'fault' && !event.hit && matches(event.fault) ? [event.detail] : [],
+  );
+  const last = misses.at(-1);
+  if (last === undefined || last === '') return '';
+  const text = last.length > MAX_REASON_LENGTH ? `${last.slice(0, MAX_REASON_LENGTH)}…` : last;
+  return `; the last of ${misses.length} misses: ${text}`;
+}
+
 /**
  * Returns the confirmed messages that were lost because of a hit. Messages that the receiver refused
  * permanently or that were damaged on purpose are left out.

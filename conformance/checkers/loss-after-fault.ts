@@ -1,7 +1,7 @@
 import type { HistoryEvent } from '../history/events.js';
 import type { RequirementId } from '../requirements/requirements.js';
 import { makeFinding } from './finding.js';
-import { attributeLosses, hitsOf, nextHitLookup } from './hits.js';
+import { attributeLosses, hitsOf, lastMiss, nextHitLookup } from './hits.js';
 import { drainStatus } from './loss.js';
 import type { Finding } from './verdict.js';
 
@@ -23,7 +23,10 @@ export function lossAfterFault(
     const atRisk = hits.reduce((sum, hit) => sum + hit.atRisk, 0);
     const some = `${hits.length} ${hits.length === 1 ? what : several}`;
     if (atRisk === 0) {
-      const why = hits.length === 0 ? `no ${what} hit` : `nothing was at risk at any of ${some}`;
+      const why =
+        hits.length === 0
+          ? `no ${what} hit${lastMiss(history, matches)}`
+          : `nothing was at risk at any of ${some}`;
       return makeFinding(requirement, 'not-measured', why, { hits: hits.length, atRisk });
     }
     const lost = attributeLosses(history, nextHitLookup(history, hits), ({ injection }) => {

@@ -285,7 +285,8 @@ export const REQUIREMENTS: readonly Requirement[] = [
       'The fault power-cut: right after the install, under load, and during recovery. One of two [power backends](../faults/README.md#power-backends) makes the cut, `blocklog` or `flakey`.',
     evidence:
       'Power cuts hit while messages were at risk. Each message that was confirmed before such a cut has an accepted delivery.',
-    notEvidence: 'A SIGKILL of any number of processes: the kernel still writes what they had written.',
+    notEvidence:
+      'A SIGKILL of any number of processes: the kernel still writes what they had written. A cut of a target that keeps its messages elsewhere: messages were confirmed, and nothing in `{data}` changed meanwhile. A cut before which nothing changed since the last fault that hit. Both are misses.',
     needs: ['power-cut'],
     byChance: false,
     waivable: false,
@@ -304,7 +305,8 @@ export const REQUIREMENTS: readonly Requirement[] = [
       'One run is recorded below the filesystem: a log has an entry for each write and each flush. The kit makes the disks that a power cut could have left at each point of this log. Of the unflushed writes, such a disk lacks none, all, one, all but one, or a seeded choice. Some writes are torn. The target recovers on each disk. Some recoveries are cut too. [Crash states](../faults/README.md#crash-states) describes the model.',
     evidence:
       'Crash states with messages at risk, and the messages that the target held there after its recovery. A message is at risk in a state if it was confirmed before the cut, and if no receiver was offered it before the cut. The time of a confirmation or offer is the number of log entries that were complete. In a state without a message at risk, the target must recover and must hold no message that was never submitted. States with equal disks share one inspection, and every one of them is counted.',
-    notEvidence: 'A state before the first confirmation.',
+    notEvidence:
+      'A state before the first confirmation. A recording in which messages were confirmed while nothing in `{data}` changed: the target keeps its messages elsewhere. Without a violation, fewer than 20 states of the run, 10 states with messages at risk, 10 different positions of the cut, or 3 families of states: so few states say next to nothing about a log with thousands of cuts.',
     needs: ['crash-states'],
     byChance: false,
     waivable: false,
@@ -324,7 +326,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     evidence:
       'Syncs or writes failed while submits were under way or messages were at risk. Each message that was confirmed before the restart has an accepted delivery. After the restart the target confirmed messages.',
     notEvidence:
-      'An error while no submit was under way and no message was at risk. A failed call on which no confirmation depends.',
+      'An error while no submit was under way and no message was at risk. A failed call on which no confirmation depends. Errors of a disk on which nothing changed while messages were confirmed.',
     needs: ['io-error'],
     byChance: false,
     waivable: false,
@@ -361,7 +363,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     evidence:
       'Tears changed bytes while messages were at risk. Each message that was confirmed before such a tear has an accepted delivery.',
     notEvidence:
-      'A moment at which everything was synced. Then there is nothing to tear, and the fault is a miss.',
+      'A moment at which everything was synced. Then there is nothing to tear, and the fault is a miss. A tear of a target that stored nothing in `{data}` while messages were confirmed.',
     needs: ['tear'],
     byChance: true,
     waivable: false,
@@ -379,7 +381,8 @@ export const REQUIREMENTS: readonly Requirement[] = [
       'The fault index-loss: while the target is down, its index files are removed, emptied, truncated, changed, or replaced by old copies.',
     evidence:
       'The index was damaged while messages were at risk. Each message that was confirmed before such damage has an accepted delivery.',
-    notEvidence: 'Damage to files that hold messages. PP-7 covers it.',
+    notEvidence:
+      'Damage to files that hold messages. PP-7 covers it. The index of a target that stored nothing in `{data}` while messages were confirmed.',
     needs: ['index-loss'],
     byChance: true,
     waivable: true,
@@ -416,7 +419,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     evidence:
       'The disk was full while messages were at risk. Each message that was confirmed before the kill has an accepted delivery.',
     notEvidence:
-      'A filesystem that had free space left. Messages that were confirmed after it had free space again.',
+      'A filesystem that had free space left, or on which nothing changed while messages were confirmed. Messages that were confirmed after it had free space again.',
     needs: ['disk-full'],
     byChance: true,
     waivable: false,

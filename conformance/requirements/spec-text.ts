@@ -47,11 +47,12 @@ run is the first of these that applies:
 
 1. **fail**: a claimed requirement failed. A requirement that is not in scope counts too.
 2. **not-measured**: the run proves nothing. No message was confirmed; or no fault hit; or there were crashes, and no
-   message was at risk at any of them.
+   message was at risk at any of them; or too few crash states were explored (PP-13).
 3. **not-measured**: a claimed requirement in scope was not measured. Requirements whose situation a run cannot force are
    excepted (*May stay unmeasured* below). The report then shows that they were not measured, and the verdict does not
    change.
-4. **pass**: the requirements that were measured passed. The verdict says nothing about the others.
+4. **not-measured**: a fault that the user named (\`--faults\`) never hit.
+5. **pass**: the requirements that were measured passed. The verdict says nothing about the others.
 
 PP-12 and PP-15 to PP-19 are about one kind of fault. Each counts a lost message if this fault was the first crash after the
 confirmation. PP-14 does the same for disk errors. PP-1 counts every lost message.`;

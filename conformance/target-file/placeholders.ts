@@ -114,6 +114,22 @@ export function placeholderProblems(target: TargetFile): string[] {
   return problems;
 }
 
+/**
+ * Returns the problem that no service and no install command uses `{data}`, as `key path: what was expected`. Such a
+ * target keeps its messages in a place that no fault reaches, and that outlives the end of a round.
+ */
+export function unusedDataProblems({ services, install }: TargetFile): string[] {
+  const words = [
+    ...Object.values(services).flatMap(({ command, env }) => [...command, ...Object.values(env ?? {})]),
+    ...(install ?? []),
+  ];
+  if ([...placeholdersIn(words)].some(({ name, argument }) => name === 'data' && argument === undefined))
+    return [];
+  return [
+    'services: expected {data} in the command of a service or in install: faults reach only what is stored below {data}',
+  ];
+}
+
 function* placeholdersIn(command: readonly string[]) {
   for (const [index, word] of command.entries()) {
     for (const match of word.matchAll(PLACEHOLDER)) {

@@ -17,6 +17,7 @@ export const powerCut: Fault = {
   family: 'power-cut',
   summary: 'everything not yet flushed is gone, kernel and all: confirmed means flushed',
   needs: { target: 'up', disk: 'power' },
+  actsOnStoredData: true,
   available: async () => blocklogAvailability(),
   async inject(context: FaultContext): Promise<Injection> {
     const disk = context.powerDisk;

@@ -19,6 +19,7 @@ export const dataRot: Fault = {
   family: 'data-rot',
   summary: 'bits flipped in stored messages while down: rot must be noticed and named, never delivered',
   needs: { target: 'down', disk: 'any' },
+  actsOnStoredData: true,
   available: async () => AVAILABLE,
   async inject(context: FaultContext): Promise<Injection> {
     const marks = context.storedMarks();

@@ -34,6 +34,7 @@ export const diskFull: Fault = {
   family: 'full',
   summary: 'the filesystem has no room left while messages come in: what was not stored is not confirmed',
   needs: { target: 'up', disk: 'limited' },
+  actsOnStoredData: true,
   async available() {
     const remedy = 'run as root in an environment that may mount tmpfs';
     if (process.getuid?.() !== 0)

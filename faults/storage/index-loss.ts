@@ -29,6 +29,7 @@ export const indexLoss: Fault = {
   family: 'index-loss',
   summary: 'the index removed, cut, damaged or put back to an old state while down: it can be rebuilt',
   needs: { target: 'down', disk: 'any' },
+  actsOnStoredData: true,
   available: async () => AVAILABLE,
   async prepare(context: FaultContext): Promise<void> {
     for (const folder of [COPIES_AT_START, COPIES_AT_LAST_LOSS]) saveCopies(context, folder);

@@ -62,6 +62,7 @@ export const ioError: Fault = {
   summary: 'msync, fsync or write fails with EIO or ENOSPC: a failed sync is not a confirmation',
   needs: { target: 'up', disk: 'any' },
   preferredDisk: 'power',
+  actsOnStoredData: true,
   available: async () => straceAvailability(),
   async inject(context: FaultContext): Promise<Injection> {
     const names = context.services.map(({ name }) => name);

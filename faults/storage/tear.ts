@@ -38,6 +38,7 @@ export const tear: Fault = {
   family: 'tear',
   summary: 'SIGKILL to all, and sectors that no sync has covered put back: that is what a crash may leave',
   needs: { target: 'up', disk: 'any' },
+  actsOnStoredData: true,
   available: async () => straceAvailability(),
   async inject(context: FaultContext): Promise<Injection> {
     await killServices(context.services);

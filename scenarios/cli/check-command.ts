@@ -4,6 +4,7 @@ import { KitError } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import { loadTarget, TargetFileError } from '../../conformance/target-file/load.js';
+import { unusedDataProblems } from '../../conformance/target-file/placeholders.js';
 import { findProgram } from '../../faults/programs.js';
 import { log, printJson } from '../host/console.js';
 
@@ -22,7 +23,8 @@ export function checkCommand(file: string, flags: { json?: boolean }): number {
 
 function findProblems(file: string): string[] {
   try {
-    return findMissingPrograms(loadTarget(file));
+    const target = loadTarget(file);
+    return [...unusedDataProblems(target), ...findMissingPrograms(target)];
   } catch (error) {
     if (error instanceof TargetFileError) return [...error.problems];
     if (error instanceof KitError) return [error.message.replace(`${file}: `, '')];

@@ -59,7 +59,7 @@ t.test('check reports each problem on one line with its key, also a missing prog
   t.equal(stderr.trim().split('\n').length, problems.length);
 
   const queue = join(workspace.dir, 'queue');
-  const good = workspace.target(['{dir}/queue', '{port}']);
+  const good = workspace.target(['{dir}/queue', '{port}', '{data}']);
   const missing = await workspace.run(['check', good]);
   t.equal(missing.code, 2);
   t.match(
@@ -70,4 +70,17 @@ t.test('check reports each problem on one line with its key, also a missing prog
   writeFileSync(queue, '#!/bin/sh\n');
   chmodSync(queue, 0o755);
   t.equal((await workspace.run(['check', good])).code, 0);
+});
+
+t.test('check demands that some command uses {data}', async (t) => {
+  const workspace = newWorkspace(t);
+  const check = async (...target: Parameters<TestWorkspace['target']>) =>
+    workspace.run(['check', workspace.target(...target)]);
+  const without = await check(['{node}', '--data', '/var/lib/queue', '{port}']);
+  t.match(without, {
+    code: 2,
+    stderr: /^\S+: services: expected \{data\} in the command of a service or in install: .*\n$/,
+  });
+  t.equal((await check(['{node}', '--data={data}/queue', '{port}'])).code, 0);
+  t.equal((await check(['{node}', '{port}'], { install: ['{node}', '{data}'] })).code, 0);
 });

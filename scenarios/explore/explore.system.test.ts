@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { CHECKERS } from '../../conformance/checkers/evaluate.js';
@@ -9,6 +9,7 @@ import { blocklogAvailability } from '../../faults/power/blocklog-availability.j
 import { findProgram } from '../../faults/programs.js';
 import { parseState } from '../../faults/write-log/state.js';
 import { TestWorkspace } from '../fixtures/kit.js';
+import { packageRoot } from '../host/version.js';
 import { loadPlantedBugs } from '../planted/definition.js';
 import { plant } from '../planted/plant.js';
 import type { ExploreResult } from './result/result.js';
@@ -88,18 +89,47 @@ t.test('a saved recording and the same seed give the same crash states', { skip 
 
 t.test('a target without a restore program is started on each crash state', { skip }, async (t) => {
   const workspace = makeWorkspace(t);
-  const { code, result, stderr } = await explore(
-    workspace,
-    workspace.queue(''),
-    '--budget',
-    '14s',
-    '--states',
-    '6',
-  );
+  // The number of states must end the exploration: a slow machine needs more time for them.
+  const flags = ['--budget', '60s', '--states', '20'];
+  const { code, result, stderr } = await explore(workspace, workspace.queue(''), ...flags);
   t.equal(code, 0, stderr);
   t.match(result, { verdict: 'pass', lost: 0, broken: 0, evidence: null });
-  t.ok((result?.strategies.target?.distinct ?? 0) > 0, 'states were inspected');
+  t.equal(result?.strategies.target?.distinct, 20, 'states were inspected');
   t.ok((result?.atRisk ?? 0) > 0, 'confirmed messages were at risk');
+  const { cuts = 0, allCuts = 0, share } = result?.explored ?? {};
+  t.ok(cuts > 0 && cuts <= 20 && allCuts > cuts, `${cuts} of ${allCuts} cuts`);
+  t.equal(share, cuts / allCuts);
+});
+
+t.test(
+  'a pass that rests on a handful of crash states is not measured, with its reason',
+  { skip },
+  async (t) => {
+    const workspace = makeWorkspace(t);
+    const flags = ['--budget', '30s', '--states', '3'];
+    const { code, result, stderr } = await explore(workspace, workspace.queue(''), ...flags);
+    t.equal(code, 3, stderr);
+    t.match(result, { verdict: 'not-measured', broken: 0, strategies: { target: { distinct: 3 } } });
+    t.match(
+      result?.why,
+      /^too few states for a pass: 3 crash states explored, expected at least \d+ \(use a larger --states\)$/,
+    );
+    t.match(stderr, /^ +explored +3 of \d+ positions of the cut under load/m);
+  },
+);
+
+t.test('crash states of a target that keeps its messages elsewhere prove nothing', { skip }, async (t) => {
+  const workspace = makeWorkspace(t);
+  const elsewhere = join(workspace.dir, 'elsewhere');
+  mkdirSync(elsewhere);
+  const program = join(packageRoot(), 'conformance/fixtures/queue.mjs');
+  const target = workspace.target(['{node}', program, '--data', elsewhere, '--port', '{port}']);
+  const { code, result, stderr } = await explore(workspace, target, '--budget', '60s', '--states', '24');
+  t.equal(code, 3, stderr);
+  t.match(
+    result?.why,
+    /the target keeps its messages elsewhere; it writes \S*elsewhere\/\S+ outside \{data\}$/,
+  );
 });
 
 t.test('copies of one xfs can be mounted at the same time', { skip: skip || xfs }, async (t) => {

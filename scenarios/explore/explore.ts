@@ -22,6 +22,7 @@ import { WorkerPool } from './inspectors/worker-pool.js';
 import { type RecordedRun, recordRun } from './record/record.js';
 import { saveRecording } from './record/saved-recording.js';
 import { explainLoss } from './result/explain-loss.js';
+import { EXPLORED_MINIMUM, whyTooFew } from './result/minimum.js';
 import { describeState } from './result/missing-writes.js';
 import type { ExploreResult, SmallestState } from './result/result.js';
 import { writeStateBundle } from './result/state-bundle.js';
@@ -178,8 +179,11 @@ async function explore(
     const strategy: StrategyName = restore === undefined ? 'target' : 'mount';
     const strategyRun = await runStrategy(exploration, strategy);
     // If a state of the run is broken, a cut recovery would show the same bug by a longer story.
-    const recoveries = strategyRun.broken.length > 0 ? NO_RECOVERIES : await exploreRecoveries(exploration);
-    const inconclusiveReason = whyInconclusive(strategyRun, recoveries);
+    const recoveries =
+      strategyRun.broken.length > 0 || isStoredElsewhere(run)
+        ? NO_RECOVERIES
+        : await exploreRecoveries(exploration);
+    const inconclusiveReason = whyInconclusive(exploration, strategyRun, recoveries);
     recordAtRisk(exploration, inconclusiveReason);
     recorder.record({ kind: 'run-ended', how: options.signal.aborted ? 'interrupted' : 'completed' });
     return resultOf(exploration, { strategy, strategyRun, recoveries, inconclusiveReason, startMs });
@@ -258,7 +262,7 @@ async function runStrategy(exploration: Exploration, strategy: StrategyName): Pr
     progress: options.progress,
   });
   const source = sourceOf(exploration);
-  if (!options.signal.aborted) {
+  if (!options.signal.aborted && !isStoredElsewhere(run)) {
     if (strategy === 'target') await runOnTarget(exploration, strategyRun, source);
     else await runOnMounts({ ...exploration, endMs }, strategyRun, source, run.log);
   }
@@ -267,6 +271,14 @@ async function runStrategy(exploration: Exploration, strategy: StrategyName): Pr
   if (restoreFailure !== undefined)
     throw new KitError('bad-target', `${restoreFailure}, on every crash state`);
   return strategyRun;
+}
+
+/**
+ * Reports whether the messages are in files that are not on the recorded disk. No crash state can then lose one of
+ * them, and a start on a crash state would use the same files as the other starts.
+ */
+function isStoredElsewhere({ unwritten }: RecordedRun): boolean {
+  return unwritten?.writesElsewhere === true;
 }
 
 /** Describes the recorded disk of the run, and which messages each of its crash states must hold. */
@@ -323,6 +335,12 @@ function resultOf(
     submitted: count((event) => event.kind === 'submitted'),
     confirmed: count((event) => event.kind === 'answered' && event.outcome === 'confirmed'),
     log: { entries: recording.model.entries.length, from: run.from },
+    explored: {
+      cuts: figures.cuts.judged,
+      allCuts: figures.cuts.all,
+      share: figures.cuts.judged / figures.cuts.all,
+      minimum: EXPLORED_MINIMUM,
+    },
     seed: options.seed,
     tookMs: Math.round(performance.now() - startMs),
     replay: options.replay(options.seed),
@@ -337,7 +355,12 @@ function resultOf(
  * Returns the reason why an exploration without a violation proves nothing; undefined when it does prove
  * something.
  */
-function whyInconclusive(strategyRun: StrategyRun, recoveries: Recoveries): string | undefined {
+function whyInconclusive(
+  { run, options }: Exploration,
+  strategyRun: StrategyRun,
+  recoveries: Recoveries,
+): string | undefined {
+  if (run.unwritten !== undefined) return run.unwritten.why;
   const hung = [...strategyRun.timedOut, ...recoveries.timedOut].find((state) => state.hung);
   if (hung !== undefined)
     return `crashStates.restore had no answer in crash state ${hung.state} when the time was up`;
@@ -346,7 +369,11 @@ function whyInconclusive(strategyRun: StrategyRun, recoveries: Recoveries): stri
   const [one] = unmountable;
   if (one !== undefined && unmountable.length > MAX_UNMOUNTABLE_SHARE * triedCount)
     return `${unmountable.length} of ${triedCount} disks could not be mounted; the first is ${one.state}: ${one.why}`;
-  return undefined;
+  // States that a broken one has ended are enough: a failure needs only one.
+  if (strategyRun.broken.length > 0 || recoveries.broken.length > 0) return undefined;
+  const figures = strategyRun.figures(1);
+  const hasCountLimit = figures.distinct >= (options.maxStates ?? Number.POSITIVE_INFINITY);
+  return whyTooFew(figures, hasCountLimit ? 'use a larger --states' : 'use a larger --budget');
 }
 
 /**

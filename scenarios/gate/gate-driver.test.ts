@@ -3,11 +3,13 @@ import { join } from 'node:path';
 import t from 'tap';
 import { findFault } from '../../faults/catalogue/catalogue.js';
 import type { Fault } from '../../faults/fault.js';
+import { miss } from '../../faults/injection.js';
 import { inProcessRuntime, inProcessTarget, type QueueDefect } from '../fixtures/in-process-runtime.js';
 import { TestWorkspace } from '../fixtures/kit.js';
 import { registeredRuns } from '../host/registry.js';
 import { gateReport } from '../report/gate-report.js';
 import { plainStyle } from '../report/style.js';
+import { makeSchedule } from '../round/schedule.js';
 import { type GateOptions, runGate, selectAndRunGate } from './gate.js';
 import type { GateResult } from './result.js';
 import { selectFaults } from './select-faults.js';
@@ -103,6 +105,65 @@ t.test('a gate stops after `maxInjections` injections', async (t) => {
     result.faults.reduce((sum, { tried }) => sum + tried, 0),
     3,
   );
+});
+
+/** Seed of a schedule whose first fault is the kill, of the kill and the tear. */
+const KILL_FIRST_SEED = [1, 2, 3, 4, 5, 6, 7, 8, 9].find((seed) => {
+  return makeSchedule(seed, [fault('kill'), fault('tear')], 2).injections[0]?.fault === 'kill';
+});
+const MISSED: Fault = { ...fault('tear'), inject: async () => miss('nothing was unsynced at 3 moments') };
+const unavailableClock = {
+  name: 'clock',
+  availability: { available: false as const, why: 'libfaketime is not installed', remedy: 'install it' },
+};
+for (const [what, selection, why] of [
+  [
+    'missed every time',
+    { faults: [fault('kill'), MISSED], unavailable: [], wanted: ['kill', 'tear'] },
+    /^asked for and never hit: tear hit 0 of \d+: nothing was unsynced at 3 moments$/,
+  ],
+  [
+    'is unavailable',
+    { faults: [fault('kill')], unavailable: [unavailableClock], wanted: ['kill', 'clock'] },
+    /^asked for and never hit: clock could not be tried: libfaketime is not installed \(install it\)$/,
+  ],
+  [
+    'was never tried',
+    { faults: [fault('kill'), MISSED], unavailable: [], wanted: ['kill', 'tear'] },
+    /^asked for and never hit: tear was not tried before the run ended$/,
+  ],
+] as const) {
+  t.test(`a pass is not measured when a fault that the user asked for ${what}`, async (t) => {
+    const workspace = new TestWorkspace();
+    t.teardown(() => workspace.remove());
+    const target = inProcessTarget(workspace, { faults: ['kill', 'tear', 'clock'] });
+    // With one injection, the seed decides which of the two faults is tried.
+    const limits = what === 'was never tried' ? { maxInjections: 1, seed: KILL_FIRST_SEED ?? 0 } : {};
+    const selected = {
+      faults: [...selection.faults],
+      unavailable: [...selection.unavailable],
+      wanted: selection.wanted,
+    };
+    const { result } = await gate(t, '', 2, { target, selection: selected, faultsPerRound: 2, ...limits });
+    t.match(result, { verdict: 'not-measured', why });
+    t.equal(result.claimedHits.hit, result.faults.filter(({ hit }) => hit > 0).length);
+    t.ok(result.claimedHits.claimed > result.claimedHits.hit);
+    t.match(
+      gateReport(result, plainStyle).at(-1),
+      /^\d of \d claimed faults hit; asked for and never hit: (tear|clock)$/,
+    );
+  });
+}
+
+t.test('a fault that missed does not change the verdict of a gate whose faults nobody named', async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const target = inProcessTarget(workspace, { faults: ['kill', 'tear'] });
+  const selection = { faults: [fault('kill'), MISSED], unavailable: [] };
+  const { result } = await gate(t, '', 2, { target, selection, faultsPerRound: 2 });
+  t.equal(result.verdict, 'pass');
+  t.same(result.claimedHits, { claimed: 5, hit: 1, neverHit: [] });
+  t.equal(gateReport(result, plainStyle).at(-1), '1 of 5 claimed faults hit');
 });
 
 t.test('a gate is not measured when no fault is available', async (t) => {

@@ -4,7 +4,7 @@ import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
-import type { Selection } from './select-faults.js';
+import { claimedFaultNames, type Selection } from './select-faults.js';
 
 /**
  * Number of times that a fault was tried and hit. `why` and `remedy` are set if it could not be tried at all.
@@ -17,6 +17,16 @@ export interface FaultCount {
   powerBackend?: string;
   why?: string;
   remedy?: string;
+  /** Reason of the last miss; absent when the fault hit at least once, or was not tried. */
+  missed?: string;
+}
+
+/** Number of faults that the target claims to survive, and of those that hit at least once in the run. */
+export interface ClaimedHits {
+  claimed: number;
+  hit: number;
+  /** Faults and families that the user asked for and that never hit, each with the reason. */
+  neverHit: { name: string; why: string }[];
 }
 
 /** Result of a gate: the object that `--json` prints, and the input of the readable report. */
@@ -27,6 +37,7 @@ export interface GateResult {
   requirements: { id: string; verdict: Verdict; why: string }[];
   unclaimed: string[];
   faults: FaultCount[];
+  claimedHits: ClaimedHits;
   rounds: number;
   submitted: number;
   confirmed: number;
@@ -89,17 +100,19 @@ export function resultOf(
   );
   const first = violations.find(({ id }) => id !== undefined)?.id;
   const recoveries = events.flatMap((event) => (event.kind === 'recovered' ? [event.tookMs] : []));
+  const faults = countFaults(events, selection, power);
+  const claimedHits = countClaimedHits(target, selection, faults);
   return {
     target: target.name,
-    verdict: evaluation.verdict,
-    why: evaluation.why,
+    ...withWantedFaults(evaluation, claimedHits),
     requirements: evaluation.findings.map(({ requirement, verdict, why }) => ({
       id: requirement,
       verdict,
       why,
     })),
     unclaimed: evaluation.unclaimed,
-    faults: countFaults(events, selection, power),
+    faults,
+    claimedHits,
     rounds,
     submitted: count(events, (event) => event.kind === 'submitted'),
     ...outcomes,
@@ -128,10 +141,12 @@ function countFaults(
   const counts = faults.map(({ name, needs }): FaultCount => {
     const injections = events.filter((event) => event.kind === 'fault' && event.fault === name);
     const hit = count(injections, (event) => event.kind === 'fault' && event.hit);
+    const last = injections.at(-1);
     return {
       name,
       tried: injections.length,
       hit,
+      ...(hit === 0 && last?.kind === 'fault' ? { missed: last.detail } : {}),
       ...(needs.disk === 'power' ? { powerBackend: power } : {}),
     };
   });
@@ -143,6 +158,46 @@ function countFaults(
     remedy,
   }));
   return [...counts, ...notTried];
+}
+
+function countClaimedHits(
+  target: Target,
+  { wanted = [], faults }: Selection,
+  counts: readonly FaultCount[],
+): ClaimedHits {
+  const hits = new Set(counts.filter(({ hit }) => hit > 0).map(({ name }) => name));
+  // A fault of one service, such as kill-one:server, is the claimed fault of its base name.
+  const names = new Set([...hits].map((name) => name.replace(/:.*/, '')));
+  const claimed = claimedFaultNames(target);
+  const families = new Map(faults.map(({ name, family }) => [name, family]));
+  const neverHit = [...new Set(wanted)].flatMap((name) => {
+    const own = counts.filter((one) => one.name === name || families.get(one.name) === name);
+    return own.some(({ hit }) => hit > 0) ? [] : [{ name, why: describeNeverHit(own) }];
+  });
+  return { claimed: claimed.length, hit: claimed.filter((name) => names.has(name)).length, neverHit };
+}
+
+function describeNeverHit(counts: readonly FaultCount[]): string {
+  const tried = counts.reduce((sum, one) => sum + one.tried, 0);
+  const missed = counts.findLast((one) => one.missed !== undefined)?.missed;
+  if (tried > 0) return `hit 0 of ${tried}${missed === undefined ? '' : `: ${missed}`}`;
+  const unavailable = counts.find(({ why }) => why !== undefined);
+  return unavailable === undefined
+    ? 'was not tried before the run ended'
+    : `could not be tried: ${unavailable.why} (${unavailable.remedy})`;
+}
+
+/**
+ * Returns the verdict of an evaluation. A pass counts as not measured when a fault that the user asked for never hit:
+ * the user would take the pass for a pass of that fault.
+ */
+function withWantedFaults(
+  { verdict, why }: Evaluation,
+  { neverHit }: ClaimedHits,
+): { verdict: Verdict; why: string } {
+  if (verdict !== 'pass' || neverHit.length === 0) return { verdict, why };
+  const reasons = neverHit.map((one) => `${one.name} ${one.why}`).join('; ');
+  return { verdict: 'not-measured', why: `asked for and never hit: ${reasons}` };
 }
 
 function count(events: readonly HistoryEvent[], test: (event: HistoryEvent) => boolean): number {

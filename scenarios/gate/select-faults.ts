@@ -8,8 +8,19 @@ import type { PreparedRuntime } from '../runtime/runtime.js';
 /** Faults that a gate will inject, and faults that are unavailable here, with the reason. */
 export interface Selection {
   faults: Fault[];
+  /**
+   * Names of faults and families that the user asked for. A run in which one of them never hits is not measured.
+   * Absent if the user named none.
+   */
+  wanted?: readonly string[];
   unavailable: { name: string; availability: Extract<Availability, { available: false }> }[];
 }
+
+/** Crash states are not a fault of a running target. Report them only to a user who has asked for them. */
+const CRASH_STATES: Selection['unavailable'][number] = {
+  name: 'crash-states',
+  availability: { available: false, why: 'no fault of a round makes them', remedy: 'use plugpull explore' },
+};
 
 /**
  * Selects the faults that the target claims to survive, limited to `wanted` (names of faults or of families).
@@ -29,7 +40,7 @@ export async function selectFaults(
         .filter(({ name, family }) => wanted.includes(name) || wanted.includes(family))
         .concat(named)
     : claimedFaults;
-  const selection: Selection = { faults: [], unavailable: [] };
+  const selection: Selection = { faults: [], unavailable: [], ...(wanted === undefined ? {} : { wanted }) };
   for (const fault of chosen) {
     const supported = runtime.supports(fault);
     const isEnabled = runtime.enabledFaults?.has(fault.name) === true;
@@ -38,8 +49,10 @@ export async function selectFaults(
     else selection.unavailable.push({ name: fault.name, availability });
   }
   for (const family of claimed) {
-    // Crash states are not a fault of a running target. A separate command, `plugpull explore`, tests them.
-    if (family === 'crash-states') continue;
+    if (family === 'crash-states') {
+      if (wanted?.includes(family)) selection.unavailable.push(CRASH_STATES);
+      continue;
+    }
     if (FAULTS.some((fault) => fault.family === family) || (wanted && !wanted.includes(family))) continue;
     const why = 'this version of the kit does not make this fault';
     selection.unavailable.push({
@@ -71,4 +84,10 @@ function checkFaultName(target: Target, name: string, claimed: readonly Fault[])
     'bad-usage',
     `--faults ${name}: the target ${target.name} does not claim to survive it, expected one of ${format(claimed)}`,
   );
+}
+
+/** Returns the names of the catalogue's faults that the target claims to survive. */
+export function claimedFaultNames({ guarantee }: Pick<Target, 'guarantee'>): string[] {
+  const claimed = new Set<string>(guarantee.faults);
+  return FAULTS.filter(({ family }) => claimed.has(family)).map(({ name }) => name);
 }

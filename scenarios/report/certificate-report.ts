@@ -43,6 +43,18 @@ export function certificateReport(certified: CertificateBody, certificate: strin
   ];
 }
 
+/** Formats how many of the claimed faults, which the runs tried or could not try, hit at least once. */
+export function certifiedHitsLine({ runs }: Pick<CertificateBody, 'runs'>): string {
+  const hits = new Map<string, number>();
+  for (const { faults, notTried } of runs) {
+    for (const { name } of notTried) hits.set(name, hits.get(name) ?? 0);
+    for (const { name, hit } of faults) hits.set(name, (hits.get(name) ?? 0) + hit);
+  }
+  const missed = [...hits].filter(([, hit]) => hit === 0).map(([name]) => name);
+  const never = missed.length === 0 ? '' : `; never hit: ${missed.join(', ')}`;
+  return `${hits.size - missed.length} of ${hits.size} claimed faults hit${never}`;
+}
+
 /** Formats target, verdict and levels of a certificate as one line. */
 export function certificateSummary({ target, verdict, granted }: CertificateBody): string {
   const levels = granted.length === 0 ? 'no level' : `level ${granted.join(', ')}`;

@@ -43,11 +43,18 @@ function factLines(result: ExploreResult): string[] {
     ['  confirmed', `${result.confirmed} of ${result.submitted}`],
     ['  requests to the disk', `${log.entries}, under load from ${log.from} on`],
     ['  states', `${result.states}, ${result.distinct} different, ${result.atRisk} with something at risk`],
+    ['  explored', exploredShare(result)],
     ['  recoveries recorded', `${recoveries.recorded}, cut into ${recoveries.states} states`],
     ['  not mountable', describeUnmountable(result)],
     ...(result.timedOut.states > 0 ? [['  timed out', `${result.timedOut.states}`]] : []),
     ['  lost', `${result.lost}`],
   ]);
+}
+
+/** Formats the share of the log that was explored. A share that is not 0 is never shown as 0. */
+function exploredShare({ explored: { cuts, allCuts, share } }: ExploreResult): string {
+  const percent = share > 0 && share < 0.001 ? 'less than 0.1' : (100 * share).toFixed(1);
+  return `${cuts} of ${allCuts} positions of the cut under load (${percent} %)`;
 }
 
 function describeUnmountable({ unmountable: { states, first } }: ExploreResult): string {

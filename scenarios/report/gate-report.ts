@@ -29,7 +29,15 @@ export function gateReport(result: GateResult, style: Style): string[] {
   if (result.bundle !== null) lines.push(`run it again: plugpull replay ${shellQuote(result.bundle)}`);
   if (result.verdict !== 'pass')
     lines.push(`${result.bundle === null ? 'run it again' : 'or'}: ${result.replay}`);
-  return lines;
+  return [...lines, claimedHitsLine(result)];
+}
+
+/** Formats the last line of a report: how many of the claimed faults hit, and which others were asked for. */
+export function claimedHitsLine({
+  claimedHits: { claimed, hit, neverHit },
+}: Pick<GateResult, 'claimedHits'>): string {
+  const names = neverHit.map(({ name }) => name).join(', ');
+  return `${hit} of ${claimed} claimed faults hit${names === '' ? '' : `; asked for and never hit: ${names}`}`;
 }
 
 function messageLines(result: GateResult): string[] {
@@ -49,13 +57,18 @@ function messageLines(result: GateResult): string[] {
 
 function faultLines({ faults }: GateResult): string[] {
   return table(
-    faults.map(({ name, tried, hit, powerBackend, why, remedy }) =>
+    faults.map(({ name, tried, hit, powerBackend, why, remedy, missed }) =>
       why === undefined
         ? [
             `  ${name}`,
             `tried ${tried}`,
             `hit ${hit}`,
-            powerBackend === undefined ? '' : `by ${powerBackend}`,
+            [
+              powerBackend === undefined ? '' : `by ${powerBackend}`,
+              missed === undefined ? '' : `last miss: ${missed}`,
+            ]
+              .filter((text) => text !== '')
+              .join(', '),
           ]
         : [`  ${name}`, 'not measured', '', `${why} (${remedy})`],
     ),

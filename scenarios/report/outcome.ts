@@ -3,8 +3,8 @@ import type { Verdict } from '../../conformance/checkers/verdict.js';
 import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import type { CertifyResult } from '../certify/certify.js';
 import type { GateResult } from '../gate/result.js';
-import { certificateReport } from './certificate-report.js';
-import { gateReport } from './gate-report.js';
+import { certificateReport, certifiedHitsLine } from './certificate-report.js';
+import { claimedHitsLine, gateReport } from './gate-report.js';
 import type { Style } from './style.js';
 
 /** The result of a command, in the form that every reporter reads. */
@@ -56,6 +56,7 @@ export function gateOutcome(result: GateResult, file: string | undefined): Outco
     properties: {
       seed: `${result.seed}`,
       replay: result.replay,
+      faults: claimedHitsLine(result),
       ...(result.evidence === null ? {} : { evidence: result.evidence }),
     },
     data: result,
@@ -90,6 +91,7 @@ export function certifyOutcome(
     lines: (style) => [
       ...certificateReport(certified, certificate, style),
       ...failed.map(({ result }) => `run it again: ${result.replay}`),
+      certifiedHitsLine(certified),
     ],
   };
 }

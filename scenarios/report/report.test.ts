@@ -17,6 +17,7 @@ const RESULT: GateResult = {
     { name: 'kill', tried: 3, hit: 2 },
     { name: 'clock', tried: 0, hit: 0, why: 'libfaketime is not installed', remedy: 'install it' },
   ],
+  claimedHits: { claimed: 2, hit: 1, neverHit: [] },
   rounds: 1,
   submitted: 12,
   confirmed: 10,
@@ -62,6 +63,24 @@ t.test('the report of a pass has no violations and no command that runs it again
   const passed: GateResult = { ...RESULT, verdict: 'pass', ...none };
   const text = gateReport(passed, plain).join('\n');
   t.notMatch(text, /run it again|evidence|Violations|story/);
+});
+
+t.test('the last line of every report says how many of the claimed faults hit', async (t) => {
+  const lastLine = (result: GateResult) => gateReport(result, plain).at(-1);
+  t.equal(lastLine(RESULT), '1 of 2 claimed faults hit');
+  const neverHit = [{ name: 'tear', why: 'hit 0 of 2: nothing was unsynced' }];
+  t.equal(
+    lastLine({ ...RESULT, verdict: 'not-measured', claimedHits: { claimed: 2, hit: 1, neverHit } }),
+    '1 of 2 claimed faults hit; asked for and never hit: tear',
+  );
+});
+
+t.test('a fault that only missed is reported with the reason of its last miss', async (t) => {
+  const faults = [{ name: 'tear', tried: 2, hit: 0, missed: 'nothing was unsynced' }];
+  t.match(
+    gateReport({ ...RESULT, faults }, plain).join('\n'),
+    /tear +tried 2 +hit 0 +last miss: nothing was unsynced/,
+  );
 });
 
 t.test('colours are used on a terminal only, and not when NO_COLOR is set', async (t) => {

@@ -6,6 +6,7 @@ import type { AtRiskTracker } from './at-risk.js';
 import type { PlannedInjection } from './schedule.js';
 import type { TargetSupervisor } from './target-supervisor.js';
 import type { Ledger } from './workload/ledger.js';
+import { judgeWritten, type WriteWitness } from './write-witness.js';
 
 /** The part of the fault context that stays the same for a whole round. */
 export type RoundFaultContext = Omit<
@@ -19,6 +20,8 @@ export interface InjectorOptions {
   ledger: Ledger;
   recorder: Recorder;
   atRisk: AtRiskTracker;
+  /** Observes whether the target writes to the disk that the faults act on. */
+  witness: WriteWitness;
   faultContext: RoundFaultContext;
   random: FaultContext['random'];
   usualRecoveryMs(): number;
@@ -60,21 +63,24 @@ export class Injector {
    * @throws KitError kit-failed when the fault is unknown.
    */
   async inject(supervisor: TargetSupervisor, planned: PlannedInjection): Promise<Injection> {
-    const { faults, ledger, recorder, atRisk, progress } = this.#options;
+    const { faults, ledger, recorder, atRisk, witness, progress } = this.#options;
     const fault = faults.get(planned.fault);
     if (fault === undefined) throw new KitError('kit-failed', `no fault is named ${planned.fault}`);
     const number = ++this.#number;
     const drawNumber = planned.number ?? number;
     const context = this.#faultContext(supervisor, `${fault.name}-${drawNumber}`);
+    const unwritten = fault.actsOnStoredData ? await witness.look(supervisor.services) : undefined;
     supervisor.suspendRestarts();
     const atMs = recorder.nowMs();
     let injection: Injection;
     try {
       const killed = fault.needs.target === 'down' ? await killServices(supervisor.services) : [];
-      injection = atRisk.judgeHit(withCrash(await fault.inject(context), killed));
+      const injected = withCrash(await fault.inject(context), killed);
+      injection = judgeWritten(fault, atRisk.judgeHit(injected), unwritten);
     } finally {
       await fault.heal(context);
     }
+    if (fault.actsOnStoredData && (injection.hit || injection.scope === 'machine')) witness.noteHit();
     ledger.stopExpecting(injection.rotted);
     recorder.record({ kind: 'fault', fault: fault.name, injection: number, ...injection });
     const { hit, detail } = injection;

@@ -228,3 +228,35 @@ t.test('a target whose messages are overdue is not drained while it is down for 
   t.equal(kinds.filter((kind) => kind === 'recovered').length, 7);
   t.ok(kinds.lastIndexOf('drained') > kinds.lastIndexOf('recovered'), 'the drain comes after the recovery');
 });
+
+for (const [defect, what] of [
+  ['stores-elsewhere', 'a target that writes nothing to {data}'],
+  ['stores-elsewhere-and-logs', 'a target that writes only its starts to {data}'],
+] as const) {
+  t.test(`every power cut of ${what} is a miss with its reason, and PP-12 is not measured`, async (t) => {
+    const cuts = Array(4).fill({ fault: 'power-cut', afterConfirms: 8 });
+    const { events, evaluation } = await runRoundWith(t, defect, cuts, {
+      guarantee: { faults: ['power-cut'] },
+    });
+    const faults = events.flatMap((event) => (event.kind === 'fault' ? [event] : []));
+    t.equal(faults.length, 4);
+    for (const { hit, scope, detail } of faults.slice(1)) {
+      t.match({ hit, scope }, { hit: false, scope: 'machine' });
+      t.match(
+        detail,
+        /\d+ messages were confirmed and nothing in \{data\} changed: the target keeps its messages elsewhere/,
+      );
+    }
+    const power = evaluation.findings.find(({ requirement }) => requirement === 'PP-12');
+    t.match(power, { verdict: 'not-measured', why: /^no power cut hit; .*keeps its messages elsewhere/ });
+    t.equal(evaluation.verdict, 'not-measured');
+  });
+}
+
+t.test('power cuts of a target that writes its messages to {data} hit', async (t) => {
+  const cuts = Array(4).fill({ fault: 'power-cut', afterConfirms: 8 });
+  const { events, evaluation } = await runRoundWith(t, '', cuts, { guarantee: { faults: ['power-cut'] } });
+  const hits = events.filter((event) => event.kind === 'fault' && event.hit).length;
+  t.ok(hits >= 3, `${hits} of 4 cuts hit`);
+  t.equal(evaluation.verdict, 'pass');
+});

@@ -24,6 +24,7 @@ import type { TargetSupervisor } from './target-supervisor.js';
 import { Ledger } from './workload/ledger.js';
 import { chooseReception } from './workload/messages.js';
 import { Producers } from './workload/producers.js';
+import { WriteWitness } from './write-witness.js';
 
 /** Description of one round. */
 export interface RoundOptions {
@@ -158,6 +159,7 @@ class Round {
   #launched: LaunchedTarget | undefined;
   #recoveries: Recoveries | undefined;
   #injector: Injector | undefined;
+  #witness: WriteWitness | undefined;
   #producers: Producers | undefined;
   readonly #pids: number[] = [];
   #stopped = false;
@@ -283,14 +285,21 @@ class Round {
   #makeInjector(receiver: Receiver, recoveries: Recoveries): Injector {
     const { faults, recorder, target, signal, dir, injectionsBefore, progress } = this.#options;
     const { dataDir, power } = this.#disk;
+    const scratchDir = join(dir, 'scratch');
+    const witness = new WriteWitness({
+      ...{ tally: this.#ledger.tally, dataDir, scratchDir },
+      ignored: [join(dir, 'logs')],
+    });
+    this.#witness = witness;
     return new Injector({
       ...{ faults, recorder, progress, ledger: this.#ledger, atRisk: this.#atRisk, random: this.#random },
+      witness,
       usualRecoveryMs: () => recoveries.usualMs,
       earlierInjections: injectionsBefore,
       faultContext: {
         dataDir,
         powerDisk: power && this.#atRisk.watchDisk(power),
-        scratchDir: join(dir, 'scratch'),
+        scratchDir,
         indexFiles: target.files?.index ?? [],
         messageFiles: target.files?.messages ?? [],
         scratchFiles: target.files?.scratch ?? [],
@@ -307,7 +316,10 @@ class Round {
   async #startFirst({ recoveries }: RoundSetup): Promise<void> {
     const { startTimeoutMs, signal, dir } = this.#options;
     const start = await recoveries.firstStart(startTimeoutMs);
-    if (start.ready) return;
+    if (start.ready) {
+      this.#witness?.noteReady();
+      return;
+    }
     if (signal.aborted) throw new KitError('target-unavailable', 'interrupted');
     throw new KitError(
       'target-unavailable',
@@ -385,7 +397,9 @@ class Round {
   }
 
   async #recover({ recoveries, injector }: RoundSetup, injection: Injection): Promise<void> {
-    if ((await recoveries.recoverAfter(injector.number, injection)) === 'failed') this.#stopped = true;
+    const outcome = await recoveries.recoverAfter(injector.number, injection);
+    if (outcome === 'recovered') this.#witness?.noteReady();
+    if (outcome === 'failed') this.#stopped = true;
   }
 
   /**

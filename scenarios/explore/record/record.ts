@@ -11,6 +11,7 @@ import { seeded } from '../../host/random.js';
 import { INSTALL_TIMEOUT_MS, type LaunchedTarget, type LaunchPlan, launch } from '../../round/launch.js';
 import { Ledger } from '../../round/workload/ledger.js';
 import { Producers } from '../../round/workload/producers.js';
+import { type Unwritten, WriteWitness } from '../../round/write-witness.js';
 import { createRecordedDisk, DATA_DIR, makeDurableDirectory } from '../../runtime/disks/local-disk.js';
 
 /** The options of `recordRun`. */
@@ -35,6 +36,11 @@ export interface RecordedRun {
   /** Number of log entries when the disk stopped. */
   end: number;
   filesystem: Filesystem;
+  /**
+   * Reason why the disk shows nothing about the messages, which were confirmed while nothing on it changed; undefined
+   * when the target wrote to it.
+   */
+  unwritten?: Pick<Unwritten, 'why' | 'writesElsewhere'> | undefined;
   /** SHA-256 of every message that was submitted, by id. */
   digests: ReadonlyMap<string, string>;
   /** Removes the image and the log. */
@@ -126,6 +132,11 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
     try {
       recorder.record({ kind: 'installed', round: 1 });
       await launched.install(target.crashStates?.install ?? target.install, INSTALL_TIMEOUT_MS);
+      const scratchDir = join(dir, 'scratch');
+      const witness = new WriteWitness({
+        ...{ tally: ledger.tally, dataDir, scratchDir },
+        ignored: [join(dir, 'logs')],
+      });
       const start = await launched.supervisor.bringUp(START_TIMEOUT_MS);
       if (!start.ready)
         throw new KitError(
@@ -133,7 +144,9 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
           `the target did not get ready: ${start.detail}; its logs are in ${dir}`,
         );
       const from = entries();
+      witness.noteReady();
       const producers = await runLoad(options, ledger, launched);
+      const unwritten = await witness.look(launched.supervisor.services);
       const end = disk.stop();
       launched.supervisor.expectExits();
       disk.resume();
@@ -146,6 +159,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
         from,
         end,
         filesystem,
+        unwritten: unwritten && { why: unwritten.why, writesElsewhere: unwritten.writesElsewhere },
         digests,
         remove,
       };

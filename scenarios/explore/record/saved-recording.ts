@@ -50,6 +50,8 @@ const RecordingManifest = z.object({
   end: NonNegativeInt,
   imageBytes: NonNegativeInt,
   filesystem: z.object({ type: z.enum(['ext4', 'xfs']), mountOptions: z.string() }),
+  /** Reason why the disk shows nothing about the messages; absent when the target wrote to it. */
+  unwritten: z.object({ why: z.string(), writesElsewhere: z.boolean() }).optional(),
   /** SHA-256 of every message's bytes, by id. */
   digests: z.record(z.string(), z.string()),
   /** SHA-256 of the parts of each file that are not zero; see `digestOf`. */
@@ -81,7 +83,7 @@ export function saveRecording(run: RecordedRun, target: Target, seed: number, di
   const [image, log] = [join(dir, FILE_NAMES.image), join(dir, FILE_NAMES.log)];
   copySparse(run.image, image);
   copySparse(run.log, log);
-  const { id, from, end, filesystem } = run;
+  const { id, from, end, filesystem, unwritten } = run;
   const manifest: RecordingManifest = {
     format: 'plugpull-recording',
     version: RECORDING_VERSION,
@@ -94,6 +96,7 @@ export function saveRecording(run: RecordedRun, target: Target, seed: number, di
     end,
     imageBytes: statSync(image).size,
     filesystem,
+    ...(unwritten === undefined ? {} : { unwritten }),
     digests: Object.fromEntries(run.digests),
     sha256: { image: digestOf(image), log: digestOf(log) },
   };
@@ -137,6 +140,7 @@ export function openSavedRecording(dir: string, target: Target): SavedRecording 
       from: manifest.from,
       end: manifest.end,
       filesystem: manifest.filesystem,
+      unwritten: manifest.unwritten,
       digests: new Map(Object.entries(manifest.digests)),
       // The files belong to the user, so nothing is removed.
       remove: () => {},

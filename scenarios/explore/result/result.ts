@@ -1,5 +1,6 @@
 import type { Verdict } from '../../../conformance/checkers/verdict.js';
 import type { StrategyFigures, StrategyName } from '../strategies/strategy-run.js';
+import type { EXPLORED_MINIMUM } from './minimum.js';
 
 /** The broken crash state that is easiest to understand, with an explanation. */
 export interface SmallestState {
@@ -53,6 +54,12 @@ export interface ExploreResult {
   confirmed: number;
   /** Number of entries of the log, and the position of the first cut. */
   log: { entries: number; from: number };
+  /**
+   * How much of the log was explored: the number of positions of the cut at which a state was judged (`cuts`), of
+   * those that the log has under load (`allCuts`), and their share from 0 to 1. A pass with less than `minimum` is
+   * not measured.
+   */
+  explored: { cuts: number; allCuts: number; share: number; minimum: typeof EXPLORED_MINIMUM };
   seed: number;
   tookMs: number;
   /** Command line that repeats the exploration. */

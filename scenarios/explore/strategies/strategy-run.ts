@@ -26,6 +26,13 @@ export interface StrategyFigures {
   workers: number;
   /** Number of judged states by the rule that chose them. */
   families: Record<StateFamily, number>;
+  /** Number of judged states in which a confirmed message was at risk. */
+  statesAtRisk: number;
+  /**
+   * Positions in the log at which the power may be cut (`all`), and those at which at least one state was judged.
+   * Each position has many states.
+   */
+  cuts: { judged: number; all: number };
 }
 
 /** A crash state that violates PP-13. */
@@ -169,6 +176,9 @@ export class StrategyRun {
   };
   #endedMs: number | undefined;
   #states = 0;
+  #statesAtRisk = 0;
+  /** Positions of the cuts of the judged states in the explored log. */
+  readonly #cuts = new Set<number>();
   #distinct = 0;
   /** Number of different disks that were given out for inspection. */
   #issued = 0;
@@ -310,6 +320,8 @@ export class StrategyRun {
     };
     this.#states += 1;
     this.#families[family] += 1;
+    this.#cuts.add(state.prefix);
+    if (atRisk.required(position).some((bits) => bits !== 0)) this.#statesAtRisk += 1;
     const missing = atRisk.missing(event);
     if (missing.length === 0 && inspection.wrongCount === 0 && inspection.recovered) {
       this.#countEquivalent(event);
@@ -398,6 +410,11 @@ export class StrategyRun {
       statesPerSecond: Math.round((this.#distinct / seconds) * 10) / 10,
       workers,
       families: { ...this.#families },
+      statesAtRisk: this.#statesAtRisk,
+      cuts: {
+        judged: this.#cuts.size,
+        all: this.#options.model.entries.length - this.#options.from + 1,
+      },
     };
   }
 }
