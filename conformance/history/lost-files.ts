@@ -11,7 +11,7 @@ export interface MessageLoss {
  * Finds the injection that took a message. It is the last one that took the message out of a file. If no file held
  * the message in a form that the kit can read, it is the first crash after the message was last seen that took
  * anything from a file, or else the first crash.
- * @returns undefined when the message was delivered after every crash, or was not submitted.
+ * @returns undefined when the message was consumed, when no crash came after it, or when it was not submitted.
  */
 export function lossOf(history: readonly HistoryEvent[], id: string): MessageLoss | undefined {
   const lastSeen = history.findLastIndex(
@@ -28,6 +28,7 @@ export function lossOf(history: readonly HistoryEvent[], id: string): MessageLos
     const files = lostFilesOf(fault).filter(({ messages }) => messages.includes(id));
     if (files.length > 0) return { fault, files };
   }
+  if (history.some((event) => event.kind === 'consumed' && event.id === id)) return undefined;
   const fault = crashes.find((crash) => lostFilesOf(crash).length > 0) ?? crashes.find(({ hit }) => hit);
   return fault && { fault, files: [] };
 }

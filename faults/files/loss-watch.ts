@@ -43,19 +43,23 @@ export function pageHash(bytes: Buffer, from: number): string {
 export class LossWatch implements LossObserver {
   readonly #dataDir: string;
   readonly #messagesIn: (bytes: Buffer) => Iterable<string>;
-  #sinceMs: number;
+  /** Files that did not change since then are on the disk: the last crash could not take anything from them. */
+  #sinceMs = 0;
+  #beforeMs = 0;
   #before: Map<string, SeenFile> | undefined;
 
   /** @param messagesIn returns the ids of the messages at risk whose bytes are in a part of a file. */
   constructor(dataDir: string, messagesIn: (bytes: Buffer) => Iterable<string>) {
     this.#dataDir = dataDir;
     this.#messagesIn = messagesIn;
-    this.#sinceMs = Date.now();
   }
 
   /** Remembers the files as they are now. */
   before(): void {
+    this.#before = undefined;
+    this.#beforeMs = Date.now();
     const files = this.#list();
+    if (files === undefined) return;
     const changed = [...files].filter(([, { changedMs }]) => changedMs >= this.#sinceMs - CLOCK_STEP_MS);
     changed.sort(([, one], [, other]) => other.changedMs - one.changedMs);
     let leftBytes = MAX_COMPARED_BYTES;
@@ -77,8 +81,9 @@ export class LossWatch implements LossObserver {
     const before = this.#before;
     this.#before = undefined;
     if (before === undefined) return [];
+    this.#sinceMs = this.#beforeMs;
     const after = this.#list();
-    this.#sinceMs = Date.now();
+    if (after === undefined) return [];
     const names = new Map([...after].map(([name, { identity }]) => [identity, name]));
     const lost: LostFile[] = [];
     /** Ids of messages that the file before the crash held, by file. Only for files that lost something. */
@@ -100,8 +105,8 @@ export class LossWatch implements LossObserver {
       if (seen.bytes !== undefined) idsBefore.set(entry, new Set(this.#messagesIn(seen.bytes)));
     }
     const survivors = this.#survivors(after, read, idsBefore);
-    for (const [entry, ids] of idsBefore)
-      entry.messages = [...ids].filter((id) => !survivors.has(id)).slice(0, MAX_LISTED_IDS);
+    for (const [entry, ids] of survivors === undefined ? [] : idsBefore)
+      entry.messages = [...ids].filter((id) => survivors?.has(id) === false).slice(0, MAX_LISTED_IDS);
     lost.sort(
       (one, other) =>
         other.messages.length - one.messages.length ||
@@ -110,12 +115,15 @@ export class LossWatch implements LossObserver {
     return lost.slice(0, MAX_LISTED_FILES);
   }
 
-  /** Returns the ids, out of those that a damaged file held, whose message is still in any file. */
+  /**
+   * Returns the ids of the messages that are still in any file; undefined when a file cannot be read, because a
+   * message may be in it.
+   */
   #survivors(
     after: ReadonlyMap<string, SeenFile>,
     read: ReadonlyMap<string, Buffer | undefined>,
     idsBefore: ReadonlyMap<LostFile, ReadonlySet<string>>,
-  ): Set<string> {
+  ): Set<string> | undefined {
     const found = new Set<string>();
     if ([...idsBefore.values()].every((ids) => ids.size === 0)) return found;
     let leftBytes = MAX_COMPARED_BYTES;
@@ -125,38 +133,30 @@ export class LossWatch implements LossObserver {
         bytes = readWhole(join(this.#dataDir, name));
         leftBytes -= bytes?.length ?? 0;
       }
-      if (bytes !== undefined) for (const id of this.#messagesIn(bytes)) found.add(id);
+      if (bytes === undefined) return undefined;
+      for (const id of this.#messagesIn(bytes)) found.add(id);
     }
     return found;
   }
 
-  #list(): Map<string, SeenFile> {
-    const files = new Map<string, SeenFile>();
-    for (const name of namesIn(this.#dataDir)) {
-      try {
-        const { ino, birthtimeNs, size, ctimeMs } = statSync(join(this.#dataDir, name), { bigint: true });
-        const sizeBytes = Number(size);
-        files.set(name, {
-          identity: `${ino}:${birthtimeNs}`,
-          sizeBytes,
-          changedMs: Number(ctimeMs),
-          bytes: undefined,
-        });
-      } catch {
-        // The filesystem does not give the file any more, as after a write error: nothing can be said about it.
-      }
+  /** Lists the files; undefined when the filesystem refuses it, as one that has shut itself down does. */
+  #list(): Map<string, SeenFile> | undefined {
+    try {
+      return new Map(regularFiles(this.#dataDir).map((name) => [name, seenFile(join(this.#dataDir, name))]));
+    } catch {
+      return undefined;
     }
-    return files;
   }
 }
 
-function namesIn(directory: string): string[] {
-  try {
-    return regularFiles(directory);
-  } catch {
-    // A filesystem that has shut itself down refuses to list its files.
-    return [];
-  }
+function seenFile(path: string): SeenFile {
+  const { ino, birthtimeNs, size, ctimeMs } = statSync(path, { bigint: true });
+  return {
+    identity: `${ino}:${birthtimeNs}`,
+    sizeBytes: Number(size),
+    changedMs: Number(ctimeMs),
+    bytes: undefined,
+  };
 }
 
 function readWhole(path: string): Buffer | undefined {
