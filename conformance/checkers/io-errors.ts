@@ -50,12 +50,7 @@ function faultAt(history: readonly HistoryEvent[], { position }: Hit): FaultInje
 }
 
 /** Describes when a lost message was confirmed, compared with the first failure, and which file held it. */
-function describeLoss(
-  history: readonly HistoryEvent[],
-  hit: Hit,
-  id: string,
-  confirmedAt: number,
-): string {
+function describeLoss(history: readonly HistoryEvent[], hit: Hit, id: string, confirmedAt: number): string {
   const fault = faultAt(history, hit);
   const confirmedMs = history[confirmedAt]?.atMs ?? 0;
   const when = fault?.failed && describeMoment(fault.atMs - fault.failed.sinceMs - confirmedMs);

@@ -39,7 +39,13 @@ export function lostFilesOf({ lostFiles = [], destroyedFiles = [] }: FaultInject
 }
 
 /** Describes in a phrase what became of a file: `base-14.log: 0 bytes, was 23512`. */
-export function describeLostFile({ file, sizeBytes, sizeAfterBytes, nameAfter, ...counts }: LostFile): string {
+export function describeLostFile({
+  file,
+  sizeBytes,
+  sizeAfterBytes,
+  nameAfter,
+  ...counts
+}: LostFile): string {
   const lost = counts.cacheBytes + counts.driveBytes;
   if (sizeAfterBytes === null) return `${file}: gone, was ${sizeBytes} bytes`;
   const old = nameAfter === null ? '' : `has its old name ${nameAfter} again, `;
@@ -51,8 +57,12 @@ export function describeLostFile({ file, sizeBytes, sizeAfterBytes, nameAfter, .
 /** Describes which cache had the lost bytes of a file; empty when only its name was lost. */
 export function describeLostBytes({ cacheBytes, driveBytes }: LostFile): string {
   const parts = [
-    ...(cacheBytes > 0 ? [`${cacheBytes} bytes were only in the page cache: no sync of them had returned`] : []),
-    ...(driveBytes > 0 ? [`${driveBytes} bytes were in the cache of the drive: no flush had covered them`] : []),
+    ...(cacheBytes > 0
+      ? [`${cacheBytes} bytes were only in the page cache: no sync of them had returned`]
+      : []),
+    ...(driveBytes > 0
+      ? [`${driveBytes} bytes were in the cache of the drive: no flush had covered them`]
+      : []),
   ];
   return parts.join(', ');
 }

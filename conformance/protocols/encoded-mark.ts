@@ -33,7 +33,10 @@ export function encodedMarks(mark: Buffer): EncodedMark[] {
   const text = mark.toString('latin1');
   const escaped = ESCAPED_FORMS.map(({ encoding, equals, space, growth }) => ({
     encoding,
-    bytes: Buffer.from(text.replaceAll(/[= ]/g, (char) => (char === '=' ? equals : space)), 'latin1'),
+    bytes: Buffer.from(
+      text.replaceAll(/[= ]/g, (char) => (char === '=' ? equals : space)),
+      'latin1',
+    ),
     growth,
   }));
   const hex = mark.toString('hex');

@@ -99,8 +99,16 @@ export class LossWatch implements LossObserver {
       const sizeAfterBytes = nameAfter === undefined ? null : (after.get(nameAfter)?.sizeBytes ?? 0);
       const bytes = lostBytes(seen, sizeAfterBytes, bytesAfter, driveLost);
       const renamedTo = nameAfter === undefined || nameAfter === file ? null : nameAfter;
-      if (bytes.cacheBytes + bytes.driveBytes === 0 && nameAfter !== undefined && renamedTo === null) continue;
-      const entry = { file, sizeBytes: seen.sizeBytes, sizeAfterBytes, nameAfter: renamedTo, ...bytes, messages: [] };
+      if (bytes.cacheBytes + bytes.driveBytes === 0 && nameAfter !== undefined && renamedTo === null)
+        continue;
+      const entry = {
+        file,
+        sizeBytes: seen.sizeBytes,
+        sizeAfterBytes,
+        nameAfter: renamedTo,
+        ...bytes,
+        messages: [],
+      };
       lost.push(entry);
       if (seen.bytes !== undefined) idsBefore.set(entry, new Set(this.#messagesIn(seen.bytes)));
     }

@@ -72,8 +72,12 @@ export const ioError: Fault = {
     let calls = context.random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS;
     for (let attempt = 1; attempt <= MAX_TRIES && !context.signal.aborted; attempt++) {
       const tampering = drawTampering(context, attempt, calls, persistent);
-      const { failedCount, lostData, torn, detail, failingMs, ...traces } = await failCalls(context, tampering);
-      if (lostData) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs, ...traces };
+      const { failedCount, lostData, torn, detail, failingMs, ...traces } = await failCalls(
+        context,
+        tampering,
+      );
+      if (lostData)
+        return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs, ...traces };
       const what = `${tampering.what.slice('error='.length)} at call ${tampering.when} of ${tampering.calls.join(', ')}`;
       misses.push(failedCount > 0 ? detail : `${what}: not reached in ${FAILURE_TIMEOUT_MS} ms`);
       // A target that repeats a failed sync with success has nothing to lose, so the repeated sync must fail
@@ -308,7 +312,10 @@ async function waitForFailure(context: FaultContext): Promise<boolean> {
 /** Returns the calls that have failed so far, one for each failure. */
 function failuresOf(context: FaultContext): (InjectedFailure & { service: string })[] {
   return context.services.flatMap((service) =>
-    injectedFailures(readTraceLog(context, service)).map((failure) => ({ service: service.name, ...failure })),
+    injectedFailures(readTraceLog(context, service)).map((failure) => ({
+      service: service.name,
+      ...failure,
+    })),
   );
 }
 

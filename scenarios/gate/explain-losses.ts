@@ -50,7 +50,8 @@ function explainInjection(
   const all = lostFilesOf(fault);
   const holders = all.filter(({ messages }) => messages.some((id) => lostIds.has(id)));
   const what = `${fault.fault} ${fault.injection}, ${lostIds.size} of the lost messages`;
-  const head = holders.length > 0 ? `${what}:` : `${what}, which were in no file as the kit can read it; it took:`;
+  const head =
+    holders.length > 0 ? `${what}:` : `${what}, which were in no file as the kit can read it; it took:`;
   const files = holders.length > 0 ? holders : all;
   return [head, ...files.slice(0, MAX_FILES).map((file) => `  ${explainFile(file, lostIds, habits)}`)];
 }

@@ -89,7 +89,8 @@ function formatSeconds(ms: number): string {
  */
 function formatEvent(event: HistoryEvent): string {
   const { kind, atMs, ...all } = event;
-  const rest = event.kind === 'fault' ? { fault: event.fault, injection: event.injection, detail: event.detail } : all;
+  const rest =
+    event.kind === 'fault' ? { fault: event.fault, injection: event.injection, detail: event.detail } : all;
   const details = Object.entries(rest)
     .filter(([, value]) => !Array.isArray(value) || value.length > 0)
     .map(([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`);

@@ -24,9 +24,9 @@ export interface TraceFilesOptions {
 }
 
 /** Number of confirmations after which the traced run ends. */
-const CONFIRMS = 250;
+const CONFIRMS = 150;
 /** Upper bound of the load of the traced run, in ms. The user waits for the report meanwhile. */
-const LOAD_MS = 3000;
+const LOAD_MS = 2500;
 const START_TIMEOUT_MS = 15_000;
 
 /**

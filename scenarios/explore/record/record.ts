@@ -12,6 +12,7 @@ import { INSTALL_TIMEOUT_MS, type LaunchedTarget, type LaunchPlan, launch } from
 import { Ledger } from '../../round/workload/ledger.js';
 import { Producers } from '../../round/workload/producers.js';
 import { createRecordedDisk, DATA_DIR, makeDurableDirectory } from '../../runtime/disks/local-disk.js';
+import { type FileSample, FileSampler } from './file-samples.js';
 
 /** The options of `recordRun`. */
 export interface RecordOptions extends Omit<LaunchPlan, 'recorder' | 'receipts' | 'dataDir'> {
@@ -37,6 +38,8 @@ export interface RecordedRun {
   filesystem: Filesystem;
   /** SHA-256 of every message that was submitted, by id. */
   digests: ReadonlyMap<string, string>;
+  /** The files of the data directory during the load, oldest first. */
+  samples: readonly FileSample[];
   /** Removes the image and the log. */
   remove(): void;
 }
@@ -133,7 +136,10 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
           `the target did not get ready: ${start.detail}; its logs are in ${dir}`,
         );
       const from = entries();
+      const sampler = new FileSampler(dataDir, entries);
+      sampler.start();
       const producers = await runLoad(options, ledger, launched);
+      sampler.stop();
       const end = disk.stop();
       launched.supervisor.expectExits();
       disk.resume();
@@ -147,6 +153,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
         end,
         filesystem,
         digests,
+        samples: sampler.samples,
         remove,
       };
     } finally {
