@@ -66,6 +66,8 @@ export interface FaultContext {
    * occurs only in that message. `data-rot` uses these byte strings.
    */
   storedMarks(): ReadonlyMap<string, Buffer>;
+  /** Compares the files before and after a crash; undefined when the kit cannot read the data directory. */
+  readonly losses?: LossObserver | undefined;
   /** Signal that is aborted when the run is interrupted. */
   readonly signal: AbortSignal;
 }
@@ -94,6 +96,8 @@ export interface CutReport {
   unflushedWrites: number;
   /** One line for people: the position in the log, and what was flushed, lost, kept and torn. */
   detail: string;
+  /** Hashes (`pageHash`) of the 4 KiB pages that were in the drive's cache and are lost; undefined: none. */
+  lostPages?: ReadonlySet<string>;
   tookMs: { drop: number; image: number; record: number; mount: number };
 }
 
@@ -157,6 +161,53 @@ export interface WriteErrorInjector {
  */
 export type Availability = { available: true } | { available: false; why: string; remedy: string };
 
+/** A file of the data directory that a crash took something from, compared with the file that the target saw. */
+export interface LostFile {
+  /** Path below the data directory. */
+  file: string;
+  /** Size before the crash, in bytes. */
+  sizeBytes: number;
+  /** Size after the crash, in bytes; null: the file is gone. */
+  sizeAfterBytes: number | null;
+  /** Path after the crash, when the crash undid a rename; null: the path is the same, or the file is gone. */
+  nameAfter: string | null;
+  /** Bytes that were only in the page cache: no sync that covers them had returned. */
+  cacheBytes: number;
+  /** Bytes that the drive had in its cache and lost. */
+  driveBytes: number;
+  /** Ids of the messages at risk that were in this file and are in no file any more. */
+  messages: string[];
+}
+
+/** Compares the files of the data directory before and after a crash. The target must be down at both. */
+export interface LossObserver {
+  /** Remembers the files as they are now, with everything that is only in the page cache. */
+  before(): void;
+  /**
+   * Returns what the files of the last `before` have lost since.
+   * @param lostPages hashes of the pages that the drive had in its cache and lost.
+   */
+  after(lostPages?: ReadonlySet<string>): LostFile[];
+}
+
+/** System calls that a fault made fail. */
+export interface FailedCalls {
+  /** Time in ms between the first failure and the end of the injection. */
+  sinceMs: number;
+  calls: FailedCall[];
+}
+
+/** The failures of one kind of call on one file. */
+export interface FailedCall {
+  service: string;
+  call: string;
+  /** Path below the data directory, or an absolute path; null when the trace does not show it, as for msync. */
+  path: string | null;
+  /** Name of the error, such as EIO. */
+  error: string;
+  count: number;
+}
+
 /** The result of one injection. `hit: false` is a miss and is counted as one. */
 export interface Injection {
   hit: boolean;
@@ -174,6 +225,12 @@ export interface Injection {
    * failed. It includes the time after a repair of the disk. 0 when no write failed.
    */
   failingMs: number;
+  /** Files that the crash took something from; undefined when nothing compared them. */
+  lostFiles?: LostFile[];
+  /** Files with messages that the target itself removed or changed while calls failed. */
+  destroyedFiles?: LostFile[];
+  /** Calls that the fault made fail; undefined for other faults. */
+  failed?: FailedCalls;
 }
 
 /** The requirements of a fault on the round in which it is injected. */

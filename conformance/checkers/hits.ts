@@ -60,11 +60,12 @@ export function lastMiss(history: readonly HistoryEvent[], matches: (fault: stri
  * permanently or that were damaged on purpose are left out.
  * @param blamedHit returns the hit to which the loss of a message is attributed, given the position of the
  * message's confirmation; undefined if no hit caused it.
+ * @param describe returns the text of the violation, given the hit, the message, and the position of its confirmation.
  */
 export function attributeLosses(
   history: readonly HistoryEvent[],
   blamedHit: (confirmedAt: number) => Hit | undefined,
-  describe: (hit: Hit) => string,
+  describe: (hit: Hit, id: string, confirmedAt: number) => string,
 ): Violations {
   const confirmedAt = new Map<string, number>();
   history.forEach((event, position) => {
@@ -77,7 +78,7 @@ export function attributeLosses(
     const hit = position === undefined ? undefined : blamedHit(position);
     if (hit === undefined || missingRecipientCount(trace) === 0 || rotted.has(trace.id)) continue;
     if (trace.deliveries.some(({ end }) => end?.event.kind === 'refused' && end.event.permanent)) continue;
-    lost.add(describe(hit), trace.id);
+    lost.add(describe(hit, trace.id, position ?? 0), trace.id);
   }
   return lost;
 }

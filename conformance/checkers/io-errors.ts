@@ -1,4 +1,5 @@
-import type { HistoryEvent } from '../history/events.js';
+import type { FaultInjected, HistoryEvent, LostFile } from '../history/events.js';
+import { describeLostFile, lostFilesOf } from '../history/lost-files.js';
 import { makeFinding, Violations } from './finding.js';
 import { attributeLosses, type Hit, hitsOf, inFamily, nextHitLookup } from './hits.js';
 import { drainStatus } from './loss.js';
@@ -11,8 +12,10 @@ import type { Finding } from './verdict.js';
 export function checkIoErrors(history: readonly HistoryEvent[]): Finding {
   const hits = hitsOf(history, inFamily('io-error'));
   const underWay = hits.filter(({ inFlight, atRisk }) => inFlight + atRisk > 0).length;
-  const lost = attributeLosses(history, nextHitLookup(history, hits), ({ injection }) => {
-    return `confirmed before or during io-error ${injection}, and never delivered`;
+  let firstBlamed: Hit | undefined;
+  const lost = attributeLosses(history, nextHitLookup(history, hits), (hit, id, confirmedAt) => {
+    firstBlamed ??= hit;
+    return describeLoss(history, hit, id, confirmedAt);
   });
   const after = answersAfterErrors(history, hits);
   const figures = { ioErrors: hits.length, underWay, lostAtIoErrors: lost.count };
@@ -25,7 +28,7 @@ export function checkIoErrors(history: readonly HistoryEvent[]): Finding {
   }
   const end = drainStatus(history);
   if (lost.count > 0 && end === 'complete') {
-    const why = `${lost.count} messages rested on a sync or write that had failed, and were lost`;
+    const why = `${lost.count} messages were lost at a disk error${describeCause(firstBlamed && faultAt(history, firstBlamed))}`;
     return makeFinding('PP-14', 'fail', why, figures, lost);
   }
   if (after.answered > 0 && after.confirmed === 0) {
@@ -39,6 +42,48 @@ export function checkIoErrors(history: readonly HistoryEvent[]): Finding {
   }
   const why = `none was lost at ${hits.length} times when syncs or writes failed`;
   return makeFinding('PP-14', 'pass', why, figures);
+}
+
+function faultAt(history: readonly HistoryEvent[], { position }: Hit): FaultInjected | undefined {
+  const event = history[position];
+  return event?.kind === 'fault' ? event : undefined;
+}
+
+/** Describes when a lost message was confirmed, compared with the first failure, and which file held it. */
+function describeLoss(history: readonly HistoryEvent[], hit: Hit, id: string, confirmedAt: number): string {
+  const fault = faultAt(history, hit);
+  const confirmedMs = history[confirmedAt]?.atMs ?? 0;
+  const when = fault?.failed && describeMoment(fault.atMs - fault.failed.sinceMs - confirmedMs);
+  const confirmed = `confirmed ${when ?? 'before or during'} io-error ${hit.injection}, and never delivered`;
+  if (fault === undefined) return confirmed;
+  const holds = ({ messages }: LostFile) => messages.includes(id);
+  const removed = fault.destroyedFiles?.find(holds);
+  if (removed !== undefined)
+    return `${confirmed}; the target took it out of its files itself: ${describeLostFile(removed)}`;
+  const lost = fault.lostFiles?.find(holds);
+  return lost === undefined ? confirmed : `${confirmed}; it was in ${describeLostFile(lost)}`;
+}
+
+/** @param beforeMs time from the confirmation to the first failure; negative when the failure came first. */
+function describeMoment(beforeMs: number): string {
+  return beforeMs > 0
+    ? `${(beforeMs / 1000).toFixed(1)} s before the first failure of`
+    : 'after the first failure of';
+}
+
+/** Upper bound of the calls that the reason names. */
+const MAX_NAMED_CALLS = 2;
+
+/** Describes what failed at an error that lost a message, and what was destroyed; empty when it is not known. */
+function describeCause(fault: FaultInjected | undefined): string {
+  if (fault?.failed === undefined) return '';
+  const calls = fault.failed.calls.slice(0, MAX_NAMED_CALLS).map(({ call, path, error, service, count }) => {
+    const times = count > 1 ? `${count} times ` : '';
+    return `${times}${error} from ${call}${path === null ? '' : ` of ${path}`} (${service})`;
+  });
+  const [worst] = lostFilesOf(fault);
+  const destroyed = worst === undefined ? '' : `; destroyed: ${describeLostFile(worst)}`;
+  return `: io-error ${fault.injection} gave ${calls.join(', ')}${destroyed}`;
 }
 
 /** Counts the definite answers between each io-error that hit and the next fault. */

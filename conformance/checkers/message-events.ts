@@ -1,4 +1,5 @@
 import type { HistoryEvent } from '../history/events.js';
+import { lossOf } from '../history/lost-files.js';
 
 /**
  * Greatest number of fault events for one message. A lost message would otherwise collect all until the run
@@ -6,8 +7,13 @@ import type { HistoryEvent } from '../history/events.js';
  */
 const MAX_FAULT_EVENTS = 40;
 
-/** Returns the events of one message, and the faults, exits and recoveries since its first event, in order. */
+/**
+ * Returns the events of one message, and the faults, exits and recoveries since its first event, in order. If a crash
+ * took the message, the list ends with that crash.
+ */
 export function messageEvents(history: readonly HistoryEvent[], id: string): HistoryEvent[] {
+  const last = lossOf(history, id)?.fault;
+
   const sequences = new Set<number>();
   const events: HistoryEvent[] = [];
   let faults = 0;
@@ -19,6 +25,9 @@ export function messageEvents(history: readonly HistoryEvent[], id: string): His
       events.push(event);
     } else if (event.kind === 'settled' && event.sequences.some((sequence) => sequences.has(sequence))) {
       events.push({ ...event, sequences: event.sequences.filter((sequence) => sequences.has(sequence)) });
+    } else if (started && event === last) {
+      events.push(event);
+      break;
     } else if (started && isContextEvent(event) && faults < MAX_FAULT_EVENTS) {
       faults += 1;
       events.push(event);

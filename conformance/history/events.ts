@@ -154,6 +154,39 @@ export interface Settled {
   how: 'known' | 'broken';
 }
 
+/** A file of the data directory that a crash took something from, compared with the file that the target saw. */
+export interface LostFile {
+  /** Path below the data directory. */
+  file: string;
+  /** Size before the crash, in bytes. */
+  sizeBytes: number;
+  /** Size after the crash, in bytes; null: the file is gone. */
+  sizeAfterBytes: number | null;
+  /** Path after the crash, when the crash undid a rename; null: the path is the same, or the file is gone. */
+  nameAfter: string | null;
+  /** Bytes that were only in the page cache: no sync that covers them had returned. */
+  cacheBytes: number;
+  /** Bytes that the drive had in its cache and lost. */
+  driveBytes: number;
+  /** Ids of the messages at risk that were in this file and are in no file any more. */
+  messages: string[];
+}
+
+/** System calls that a fault made fail. */
+export interface FailedCalls {
+  /** Time in ms between the first failure and the fault event. */
+  sinceMs: number;
+  calls: {
+    service: string;
+    call: string;
+    /** Path below the data directory, or an absolute path; null when it is not known. */
+    path: string | null;
+    /** Name of the error, such as EIO. */
+    error: string;
+    count: number;
+  }[];
+}
+
 /** A fault was injected; it hit or missed. */
 export interface FaultInjected {
   kind: 'fault';
@@ -182,6 +215,12 @@ export interface FaultInjected {
    * milliseconds. What the target recorded in this time may be lost. 0 when no write failed.
    */
   failingMs: number;
+  /** Files that the crash took something from. Absent when the kit did not compare the files. */
+  lostFiles?: LostFile[];
+  /** Files with messages that the target itself removed or changed while calls failed. */
+  destroyedFiles?: LostFile[];
+  /** Calls that the fault made fail. Absent for other faults. */
+  failed?: FailedCalls;
 }
 
 /** The effect of a fault ended, for example when a paused process continued. */

@@ -12,14 +12,37 @@ const listOf =
   (check: Check): Check =>
   (value) =>
     Array.isArray(value) && value.every(check);
+const optional =
+  (check: Check): Check =>
+  (value) =>
+    value === undefined || check(value);
+/** A check of an object with exactly these keys. */
+const objectOf =
+  (checks: Record<string, Check>): Check =>
+  (value) =>
+    typeof value === 'object' &&
+    value !== null &&
+    Object.keys(value).every((key) => Object.hasOwn(checks, key)) &&
+    Object.entries(checks).every(([key, check]) => check((value as Record<string, unknown>)[key]));
 const oneOf =
   (...values: string[]): Check =>
   (value) =>
     text(value) && values.includes(value as string);
 
+const lostFile = objectOf({
+  file: text,
+  sizeBytes: number,
+  sizeAfterBytes: numberOrNull,
+  nameAfter: textOrNull,
+  cacheBytes: number,
+  driveBytes: number,
+  messages: listOf(text),
+});
+const failedCall = objectOf({ service: text, call: text, path: textOrNull, error: text, count: number });
+
 /** A check for every key of every event. The compiler reports a missing one. */
 type EventSchemas = {
-  [E in HistoryEvent as E['kind']]: { [Key in Exclude<keyof E, 'kind' | 'atMs'>]: Check };
+  [E in HistoryEvent as E['kind']]: { [Key in Exclude<keyof E, 'kind' | 'atMs'>]-?: Check };
 };
 
 const EVENT_SCHEMAS: EventSchemas = {
@@ -63,6 +86,9 @@ const EVENT_SCHEMAS: EventSchemas = {
     indexDamaged: flag,
     rotted: listOf(text),
     failingMs: number,
+    lostFiles: optional(listOf(lostFile)),
+    destroyedFiles: optional(listOf(lostFile)),
+    failed: optional(objectOf({ sinceMs: number, calls: listOf(failedCall) })),
   },
   healed: { fault: text, injection: number },
   'at-risk': { injection: number, confirmedUndelivered: number, inFlight: number, inDelivery: number },

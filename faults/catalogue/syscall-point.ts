@@ -64,9 +64,13 @@ async function injectAt(context: FaultContext, service: Service, point: SyscallP
   const { kind, nth, what } = point;
   if (what !== 'kill') {
     const tampering = { calls: callsToFail(kind), what: `error=${what}`, when: `${nth}` } as const;
-    const { failedCount, lostData, torn, detail, failingMs } = await failCalls(context, tampering, service);
+    const { failedCount, lostData, torn, detail, failingMs, ...traces } = await failCalls(
+      context,
+      tampering,
+      service,
+    );
     const names = context.services.map(({ name }) => name);
-    if (lostData) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs };
+    if (lostData) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs, ...traces };
     const why = failedCount > 0 ? detail : `${service.name} did not come to its ${nth}. ${kind}`;
     return { ...miss(why, names), scope: 'all-processes' };
   }

@@ -137,6 +137,7 @@ export class BlocklogDisk implements PowerDisk {
     return {
       unflushedWrites: result.unflushedWrites,
       detail: describe(result, loss),
+      lostPages: result.lostPages,
       tookMs: { drop, image, record, mount },
     };
   }
@@ -223,10 +224,10 @@ export class BlocklogDisk implements PowerDisk {
 function describe(result: CutResult, loss: Loss): string {
   const { entries, flushedEntries, unflushedWrites, keptWrites, tornSectors, lostBytes } = result;
   const place = `power cut after ${entries} requests to the disk, ${flushedEntries} of them flushed`;
-  if (unflushedWrites === 0) return `${place}, no write was unflushed`;
+  if (unflushedWrites === 0) return `${place}, the cache of the drive was empty`;
   const torn = tornSectors > 0 ? ` and ${tornSectors} sectors of the next` : '';
   const kept = loss === 'all-lost' ? '' : `, ${keptWrites} of them had reached the medium${torn}`;
-  return `${place}, ${unflushedWrites} writes were unflushed${kept}, ${lostBytes} bytes lost`;
+  return `${place}, ${unflushedWrites} writes were in the cache of the drive${kept}, ${lostBytes} bytes of them lost`;
 }
 
 /** Makes a function that returns the milliseconds since its last call, rounded. */

@@ -1,5 +1,6 @@
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import type { Loss, Random } from '../fault.js';
+import { pageHash } from '../files/loss-watch.js';
 import { SECTOR_BYTES } from '../sector.js';
 import type { LogEntry, WriteLog } from '../write-log/reader.js';
 
@@ -17,9 +18,12 @@ export interface CutResult {
   tornSectors: number;
   /** Bytes of the writes before the cut that are not on the medium as a whole. */
   lostBytes: number;
+  /** Hashes (`pageHash`) of the whole pages of these writes. */
+  lostPages: Set<string>;
 }
 
 const CHUNK_BYTES = 1 << 20;
+const PAGE_BYTES = 4096;
 
 /**
  * Puts both images of a disk into the state after a power cut. Before the call, `stable` holds the device as
@@ -46,6 +50,7 @@ export function cutPower(
   try {
     const undone: LogEntry[] = [];
     let lostBytes = 0;
+    const lostPages = new Set<string>();
     for (const entry of log.entries()) {
       if (entry.lengthBytes === 0) continue;
       const isTorn = survivors.torn?.entry.index === entry.index;
@@ -56,7 +61,10 @@ export function cutPower(
       else {
         if (isTorn)
           for (const sector of survivors.torn?.sectors ?? []) applyEntry(log, entry, stable, sector);
-        if (entry.index < cutAt) lostBytes += entry.lengthBytes;
+        if (entry.index < cutAt) {
+          lostBytes += entry.lengthBytes;
+          addPageHashes(log, entry, lostPages);
+        }
         undone.push(entry);
       }
     }
@@ -68,11 +76,20 @@ export function cutPower(
       keptWrites: survivors.whole.size,
       tornSectors: survivors.torn?.sectors.length ?? 0,
       lostBytes,
+      lostPages,
     };
   } finally {
     closeSync(stable);
     closeSync(live);
   }
+}
+
+/** Adds the hashes of the pages of a write. A discard has none. */
+function addPageHashes(log: WriteLog, entry: LogEntry, hashes: Set<string>): void {
+  if (entry.discard || entry.lengthBytes > CHUNK_BYTES) return;
+  const bytes = Buffer.alloc(entry.lengthBytes);
+  log.readData(entry, 0, bytes);
+  for (let at = 0; at + PAGE_BYTES <= bytes.length; at += PAGE_BYTES) hashes.add(pageHash(bytes, at));
 }
 
 /**

@@ -1,4 +1,5 @@
 import type { Fault, FaultContext, Injection, Loss, Random } from '../fault.js';
+import { describeCacheLoss } from '../files/loss-watch.js';
 import { EXIT_TIMEOUT_MS, hit, miss } from '../injection.js';
 import { blocklogAvailability } from './blocklog-availability.js';
 
@@ -32,8 +33,12 @@ export const powerCut: Fault = {
       await disk.resume();
     }
     await Promise.all(context.services.map((service) => service.waitForExit(EXIT_TIMEOUT_MS)));
-    const { detail } = await disk.cut(cutPoint, chooseLoss(context.random), context.random);
-    return hit(detail, 'machine', names);
+    // The target is dead and its page cache is still there: the files are what the target saw of them last.
+    context.losses?.before();
+    const { detail, lostPages } = await disk.cut(cutPoint, chooseLoss(context.random), context.random);
+    if (context.losses === undefined) return hit(detail, 'machine', names);
+    const lostFiles = context.losses.after(lostPages);
+    return { ...hit(`${detail}; ${describeCacheLoss(lostFiles)}`, 'machine', names), lostFiles };
   },
   heal: async () => {},
 };

@@ -1,4 +1,4 @@
-import type { FaultContext, Injection, WriteErrorInjector } from '../fault.js';
+import type { FaultContext, Injection, LostFile, WriteErrorInjector } from '../fault.js';
 import { hit, killServices, miss } from '../injection.js';
 import { logUniformInt } from '../random-choice.js';
 import { until } from '../waiting.js';
@@ -35,11 +35,15 @@ export async function failDeviceWrites(context: FaultContext, disk: WriteErrorIn
   await context.waitForConfirms(logUniformInt(random, 1, MAX_CONFIRMS_BEFORE), CONFIRMS_BEFORE_TIMEOUT_MS);
   const diskRecovers = random.int(2) === 0;
   let failed = 0;
+  context.losses?.before();
   const beginMs = performance.now();
+  let failedAtMs = beginMs;
+  let destroyedFiles: LostFile[] = [];
   await disk.begin();
   try {
     const hasFailed = async () => (await disk.failedWrites()) > 0;
     if (await until(hasFailed, FAILURE_TIMEOUT_MS, signal, POLL_INTERVAL_MS)) {
+      failedAtMs = performance.now();
       await context.waitForConfirms(logUniformInt(random, 1, MAX_CONFIRMS_AFTER), CONFIRMS_AFTER_TIMEOUT_MS);
     }
     failed = await disk.failedWrites();
@@ -49,6 +53,8 @@ export async function failDeviceWrites(context: FaultContext, disk: WriteErrorIn
     }
   } finally {
     await killServices(context.services);
+    destroyedFiles = (context.losses?.after() ?? []).filter(({ messages }) => messages.length > 0);
+    context.losses?.before();
     await disk.remount();
   }
   // This includes the time after a repair, because data whose write failed before is not written again.
@@ -57,5 +63,8 @@ export async function failDeviceWrites(context: FaultContext, disk: WriteErrorIn
     return { ...miss(`no write in ${FAILURE_TIMEOUT_MS} ms`, names), scope: 'machine', failingMs };
   const how = diskRecovers ? 'then the disk was well again' : 'until the end';
   const what = `EIO from ${failed} writes of the disk (dm-flakey), ${how}; SIGKILL to all`;
-  return { ...hit(what, 'machine', names), failingMs };
+  const lostFiles = context.losses?.after() ?? [];
+  const calls = [{ service: 'the disk', call: 'write', path: null, error: 'EIO', count: failed }];
+  const traces = { failed: { sinceMs: Math.round(performance.now() - failedAtMs), calls } };
+  return { ...hit(what, 'machine', names), failingMs, destroyedFiles, lostFiles, ...traces };
 }

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
-import type { Fault, FaultContext, Injection, Service } from '../fault.js';
+import { join, relative } from 'node:path';
+import type { FailedCall, FailedCalls, Fault, FaultContext, Injection, LostFile, Service } from '../fault.js';
 import { regularFiles } from '../files/walk.js';
 import { hit, killServices, miss } from '../injection.js';
 import { straceAvailability } from '../programs.js';
@@ -8,7 +8,7 @@ import { logUniformInt } from '../random-choice.js';
 import { SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
 import { isScratch, type TracedStart } from '../tracing/remade-files.js';
 import { Snapshot } from '../tracing/snapshot.js';
-import { failedCalls, straceCommand, type Tampering } from '../tracing/strace.js';
+import { type InjectedFailure, injectedFailures, straceCommand, type Tampering } from '../tracing/strace.js';
 import {
   noteRecovery,
   resumeTraced,
@@ -76,8 +76,12 @@ export const ioError: Fault = {
     let calls = context.random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS;
     for (let attempt = 1; attempt <= MAX_TRIES && !context.signal.aborted; attempt++) {
       const tampering = drawTampering(context, attempt, calls, persistent);
-      const { failedCount, lostData, torn, detail, failingMs } = await failCalls(context, tampering);
-      if (lostData) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs };
+      const { failedCount, lostData, torn, detail, failingMs, ...traces } = await failCalls(
+        context,
+        tampering,
+      );
+      if (lostData)
+        return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs, ...traces };
       const what = `${tampering.what.slice('error='.length)} at call ${tampering.when} of ${tampering.calls.join(', ')}`;
       misses.push(failedCount > 0 ? detail : `${what}: not reached in ${FAILURE_TIMEOUT_MS} ms`);
       // A target that repeats a failed sync with success has nothing to lose, so the repeated sync must fail
@@ -128,6 +132,12 @@ export interface FailureResult {
    * Time in ms before the kill of the services during which data may have been lost because its sync failed.
    */
   failingMs: number;
+  /** The calls that failed, with their files. */
+  failed: FailedCalls;
+  /** Files with messages that the target itself removed or changed during the injection. */
+  destroyedFiles: LostFile[];
+  /** Files from which unsynced sectors were put back. */
+  lostFiles: LostFile[];
 }
 
 /**
@@ -141,6 +151,7 @@ export async function failCalls(
   only?: Service,
 ): Promise<FailureResult> {
   await killServices(context.services);
+  context.losses?.before();
   const syncs = tampering.calls === SYNC_CALLS;
   return syncs ? failSyncs(context, tampering, only) : failWrites(context, tampering, only);
 }
@@ -152,7 +163,7 @@ async function failSyncs(
 ): Promise<FailureResult> {
   const beginMs = performance.now();
   const start = new Snapshot(context.dataDir, join(context.scratchDir, 'io-error-start'));
-  let torn: { done: string; why: string };
+  let torn: TearResult;
   try {
     context.flood(true);
     const traced = await startTraced(context, tampering, only);
@@ -161,14 +172,38 @@ async function failSyncs(
   } finally {
     start.remove();
   }
-  const failed = injectedFailures(context);
+  const failed = failuresOf(context);
+  const endMs = performance.now();
   return {
     failedCount: failed.length,
-    failingMs: performance.now() - beginMs,
-    lostData: torn.done !== '',
+    failingMs: endMs - beginMs,
+    lostData: torn.done !== '' || torn.destroyedFiles.length > 0,
     torn: torn.done !== '',
     detail: `${describeFailures(failed, tampering)}; SIGKILL to all, ${torn.done || torn.why}`,
+    failed: { sinceMs: Math.round(endMs - torn.failedAtMs), calls: countFailures(failed, context) },
+    destroyedFiles: torn.destroyedFiles,
+    lostFiles: torn.lostFiles,
   };
+}
+
+/** What was put back after failed syncs, and what the files show. */
+interface TearResult {
+  /** The reverted sectors as text; empty when there were none. */
+  done: string;
+  /** The reason why nothing was reverted; empty otherwise. */
+  why: string;
+  /** Moment of the first failure, in ms of `performance.now()`. */
+  failedAtMs: number;
+  destroyedFiles: LostFile[];
+  lostFiles: LostFile[];
+}
+
+/**
+ * Returns the files out of which messages at risk have vanished since the start of the injection, although the
+ * target's files were not touched. Receivers take nothing meanwhile, so the target has no reason to remove a message.
+ */
+function destroyedFilesOf(context: FaultContext): LostFile[] {
+  return (context.losses?.after() ?? []).filter(({ messages }) => messages.length > 0);
 }
 
 /**
@@ -178,23 +213,27 @@ async function failSyncs(
  * It uses the snapshot of the first confirmation, if that came before the failure: sectors of a mapped file
  * count as synced after any later sync, and a restart may sync everything. If that snapshot shows nothing to
  * revert, it uses the snapshot of the start.
- * @returns in `done` the reverted sectors as text, or an empty text and in `why` the reason.
  */
 async function tearAfterFailure(
   context: FaultContext,
   start: Snapshot,
   traced: TracedStart,
-): Promise<{ done: string; why: string }> {
+): Promise<TearResult> {
+  let failedAtMs = performance.now();
+  const nothing = (why: string): TearResult => {
+    return { done: '', why, failedAtMs, destroyedFiles: [], lostFiles: [] };
+  };
   const deadline = performance.now() + WARM_UP_TIMEOUT_MS;
-  while (performance.now() < deadline && injectedFailures(context).length === 0 && !context.signal.aborted) {
+  while (performance.now() < deadline && failuresOf(context).length === 0 && !context.signal.aborted) {
     if ((await context.waitForConfirms(1, CONFIRM_POLL_MS)) === 'reached') {
       noteRecovery(context, traced);
       break;
     }
   }
+  failedAtMs = performance.now();
   const tracees = traceesOf(context);
-  if (!(await stopTraced(tracees))) return { done: '', why: NOT_STOPPED };
-  const failedEarly = injectedFailures(context).length > 0;
+  if (!(await stopTraced(tracees))) return nothing(NOT_STOPPED);
+  const failedEarly = failuresOf(context).length > 0;
   const confirmed = failedEarly
     ? undefined
     : new Snapshot(context.dataDir, join(context.scratchDir, 'io-error-snapshot'));
@@ -203,12 +242,13 @@ async function tearAfterFailure(
       context.services.map((service) => [service.name, readTraceLog(context, service).length]),
     );
     resumeTraced(tracees);
-    if (!(await waitForFailure(context))) return { done: '', why: 'nothing failed' };
+    if (!(await waitForFailure(context))) return nothing('nothing failed');
+    if (!failedEarly) failedAtMs = performance.now();
     await context.waitForConfirms(
       logUniformInt(context.random, 1, MAX_CONFIRMS_AFTER),
       CONFIRMS_AFTER_TIMEOUT_MS,
     );
-    if (!(await stopTraced(traceesOf(context)))) return { done: '', why: NOT_STOPPED };
+    if (!(await stopTraced(traceesOf(context)))) return nothing(NOT_STOPPED);
     const candidates = [
       ...(confirmed === undefined ? [] : [{ snapshot: confirmed, offsets }]),
       { snapshot: start, offsets: new Map<string, number>() },
@@ -218,14 +258,20 @@ async function tearAfterFailure(
       files: unsyncedFiles(context, since.snapshot, since.offsets, traced),
     }));
     await killServices(context.services);
+    const destroyedFiles = destroyedFilesOf(context);
+    context.losses?.before();
     let why = NOTHING_LOST;
     for (const { snapshot, files } of unsyncedSince) {
-      if (typeof files === 'string') return { done: '', why: files };
+      if (typeof files === 'string') return nothing(files);
       const done = revertSome(context.random, snapshot, files);
-      if (done !== '') return { done: `unsynced sectors put back: ${done}`, why: '' };
-      why = whyNothingCounts(files, why);
+      if (done === '') {
+        why = whyNothingCounts(files, why);
+        continue;
+      }
+      const lostFiles = context.losses?.after() ?? [];
+      return { done: `unsynced sectors put back: ${done}`, why: '', failedAtMs, destroyedFiles, lostFiles };
     }
-    return { done: '', why };
+    return { ...nothing(why), destroyedFiles };
   } finally {
     confirmed?.remove();
   }
@@ -245,35 +291,68 @@ async function failWrites(
     for (const service of context.services) {
       const log = traceLogOf(context, service);
       rmSync(log, { force: true });
-      const wrap = straceCommand({ log, calls: tampering.calls, tampering, paths });
+      const wrap = straceCommand({ log, calls: tampering.calls, tampering, paths, showPaths: true });
       await service.start(only === undefined || only === service ? wrap : []);
     }
   }
   context.flood(true);
+  let failedAtMs = performance.now();
   if (paths.length > 0 && (await waitForFailure(context))) {
+    failedAtMs = performance.now();
     await context.waitForConfirms(
       logUniformInt(context.random, 1, MAX_CONFIRMS_AFTER),
       CONFIRMS_AFTER_TIMEOUT_MS,
     );
   }
   await killServices(context.services);
-  const failed = paths.length > 0 ? injectedFailures(context) : [];
+  const failed = paths.length > 0 ? failuresOf(context) : [];
   return {
     failedCount: failed.length,
     lostData: failed.length > 0,
     torn: false,
     failingMs: 0,
     detail: `${describeFailures(failed, tampering)}; SIGKILL to all`,
+    failed: {
+      sinceMs: Math.round(performance.now() - failedAtMs),
+      calls: countFailures(failed, context),
+    },
+    destroyedFiles: destroyedFilesOf(context),
+    lostFiles: [],
   };
 }
 
 async function waitForFailure(context: FaultContext): Promise<boolean> {
-  return until(() => injectedFailures(context).length > 0, FAILURE_TIMEOUT_MS, context.signal, 10);
+  return until(() => failuresOf(context).length > 0, FAILURE_TIMEOUT_MS, context.signal, 10);
 }
 
-/** Returns the names of the calls that have failed so far, one for each failure. */
-function injectedFailures(context: FaultContext): string[] {
-  return context.services.flatMap((service) => failedCalls(readTraceLog(context, service)));
+/** Returns the calls that have failed so far, one for each failure. */
+function failuresOf(context: FaultContext): (InjectedFailure & { service: string })[] {
+  return context.services.flatMap((service) =>
+    injectedFailures(readTraceLog(context, service)).map((failure) => ({
+      service: service.name,
+      ...failure,
+    })),
+  );
+}
+
+/** Upper bound of the different calls that the history lists for one injection. */
+const MAX_LISTED_CALLS = 20;
+
+/** Counts equal failures; the most frequent come first. Paths below the data directory become relative to it. */
+function countFailures(
+  failures: readonly (InjectedFailure & { service: string })[],
+  { dataDir }: FaultContext,
+): FailedCall[] {
+  const counts = new Map<string, FailedCall>();
+  for (const { service, call, path, error } of failures) {
+    const below = path === null ? null : relative(dataDir, path) || '.';
+    const name = below?.startsWith('..') ? path : below;
+    const key = JSON.stringify([service, call, name, error]);
+    const known = counts.get(key);
+    if (known === undefined) counts.set(key, { service, call, path: name, error, count: 1 });
+    else known.count++;
+  }
+  return [...counts.values()].sort((one, other) => other.count - one.count).slice(0, MAX_LISTED_CALLS);
 }
 
 /** Returns the log of a service. It is empty until strace has created the file. */
@@ -282,7 +361,7 @@ function readTraceLog(context: FaultContext, service: Service): string {
   return existsSync(log) ? readFileSync(log, 'latin1') : '';
 }
 
-function describeFailures(failed: readonly string[], { what, when }: Tampering): string {
-  const calls = [...new Set(failed)].sort().join(', ');
+function describeFailures(failed: readonly InjectedFailure[], { what, when }: Tampering): string {
+  const calls = [...new Set(failed.map(({ call }) => call))].sort().join(', ');
   return `${what.slice('error='.length)} from ${failed.length} calls of ${calls} (each thread's ${when})`;
 }

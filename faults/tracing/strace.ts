@@ -1,3 +1,5 @@
+import { descriptorOf, parseStraceLog } from './strace-log.js';
+
 /**
  * A change that strace makes to system calls: a signal or a delay (in microseconds) before a call, or an
  * error in its place.
@@ -77,16 +79,25 @@ function optionalCalls(calls: readonly string[]): string {
   return calls.map((call) => `?${call}`).join(',');
 }
 
+/** One call into which strace injected an error. */
+export interface InjectedFailure {
+  call: string;
+  /** Path of the file; null when the log does not show it, as for msync. */
+  path: string | null;
+  /** Name of the error, such as EIO. */
+  error: string;
+}
+
 /**
- * Returns the names of the calls into which strace injected an error, one for each failure, in order. Failures that
- * `withoutIoUring` causes are left out.
+ * Returns the calls into which strace injected an error, in order, with their files. The log must show paths. Failures
+ * that `withoutIoUring` causes are left out.
  */
-export function failedCalls(log: string): string[] {
-  return log
-    .split('\n')
-    .filter((line) => line.endsWith('(INJECTED)'))
-    .map((line) => /^(?:\d+ +)?(?:<\.\.\. )?(\w+)/.exec(line)?.[1] ?? '')
-    .filter((call) => call !== IO_URING_SETUP);
+export function injectedFailures(log: string): InjectedFailure[] {
+  return parseStraceLog(log).flatMap(({ name, args, result }) => {
+    const error = /^-1 (\w+) .*\(INJECTED\)$/.exec(result ?? '')?.[1];
+    if (error === undefined || name === IO_URING_SETUP) return [];
+    return [{ call: name, path: descriptorOf(args[0])?.path ?? null, error }];
+  });
 }
 
 /** Reports whether `withoutIoUring` has refused a ring to a program that this log is of. */

@@ -13,6 +13,9 @@ import { unsyncedSectors } from './unsynced.js';
 /** Upper bound for stopping all threads of the target, in ms. */
 const STOP_TIMEOUT_MS = 2000;
 
+/** Upper bound of the reverted files that are named in one line. */
+const MAX_NAMED_FILES = 8;
+
 /**
  * A file (relative to the data directory) with the numbers of the sectors that a machine crash may have lost.
  */
@@ -161,6 +164,8 @@ export function revertSome(random: Random, snapshot: Snapshot, unsynced: readonl
     const one = random.pick(counting);
     revert(one, one.sectors);
   }
+  if (reverted.length > MAX_NAMED_FILES)
+    return `${reverted.slice(0, MAX_NAMED_FILES).join(', ')} and in ${reverted.length - MAX_NAMED_FILES} more files`;
   return reverted.join(', ');
 }
 

@@ -1,15 +1,23 @@
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { KitError } from '../../conformance/errors.js';
+import { KitError, messageOf } from '../../conformance/errors.js';
 import { EXIT_CODES, VERDICT_EXIT_CODES } from '../../conformance/exit-codes.js';
 import { readHistory } from '../../conformance/history/reader.js';
+import type { Filesystem } from '../../faults/power/filesystem.js';
 import { type Bundle, openBundle } from '../bundle/bundle.js';
 import { resolveTarget } from '../bundle/target.js';
+import { StateWorkspace } from '../explore/states/workspace.js';
+import { ownersOf } from '../explore/states/write-owners.js';
 import { log, printJson } from '../host/console.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 import { kitVersion } from '../host/version.js';
-import { type BundleDisk, describeLogPosition, openBundleDisk } from '../replay/bundle-disk.js';
+import {
+  type BundleDisk,
+  describeLogPosition,
+  entriesNamedAt,
+  openBundleDisk,
+} from '../replay/bundle-disk.js';
 import {
   describeManualStart,
   mountState,
@@ -167,7 +175,16 @@ function describeDisk(
   if (at !== undefined) {
     const hasHistory = failedCase.kind === 'crash-state' && !ofRecovery;
     const events = hasHistory ? readHistory(join(dir, 'history.jsonl')) : [];
-    lines.push(...describeLogPosition(model, at, events));
+    const owners = tryOwnersOf(
+      disk,
+      failedCase.filesystem,
+      entriesNamedAt(model, at),
+      workspaceDir,
+      registry,
+    );
+    lines.push(...describeLogPosition(model, at, events, owners));
+    if (owners === undefined)
+      lines.push('the files of these writes are not named: mounting a disk needs root');
   } else if (rebuilt !== undefined && failedCase.kind === 'crash-state') {
     state = rebuilt.state;
     stateLabel = `in crash state ${failedCase.state}`;
@@ -175,6 +192,29 @@ function describeDisk(
   if (!keepMounted) return lines;
   const mountPoint = mountState(disk, state, failedCase.filesystem, workspaceDir, registry);
   return [...lines, `the disk ${stateLabel} is mounted on ${shellQuote(mountPoint)}`];
+}
+
+/**
+ * Finds the files to which writes of a recorded disk belong; undefined when the disk cannot be mounted here, as without
+ * root.
+ */
+function tryOwnersOf(
+  { image, recording }: RecordedDisk,
+  filesystem: Filesystem,
+  entries: readonly number[],
+  workspaceDir: string,
+  registry: Registry,
+): ReadonlyMap<number, string> | undefined {
+  if (process.getuid?.() !== 0) return undefined;
+  const workspace = new StateWorkspace(join(workspaceDir, 'owners'), registry);
+  try {
+    return ownersOf({ recording, base: image, baseAt: 0, filesystem }, entries, workspace);
+  } catch (error) {
+    log(`the files of these writes cannot be named: ${messageOf(error)}`);
+    return new Map();
+  } finally {
+    workspace.remove();
+  }
 }
 
 function formatResult(result: ReplayResult): string[] {

@@ -4,21 +4,29 @@ import { join } from 'node:path';
 import { AtRiskMessages, submittedIds } from '../../conformance/checkers/crash-states.js';
 import { CHECKERS } from '../../conformance/checkers/evaluate.js';
 import { KitError, messageOf } from '../../conformance/errors.js';
-import { HISTORY_FORMAT, type HistoryEvent } from '../../conformance/history/events.js';
+import { HISTORY_FORMAT, type HistoryEvent, type LostFile } from '../../conformance/history/events.js';
+import { describeLostFile } from '../../conformance/history/lost-files.js';
 import { Recorder } from '../../conformance/history/recorder.js';
 import { markOf } from '../../conformance/protocols/message.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import { expandCommand } from '../../conformance/target-file/placeholders.js';
 import { Fingerprints } from '../../faults/crash-states/fingerprint.js';
 import { applyWrites, openRecording, type Recording } from '../../faults/crash-states/materialise.js';
+import { StateDisk } from '../../faults/crash-states/state-disk.js';
 import { recordingDirectory } from '../../faults/power/blocklog-availability.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { copySparse } from '../../faults/power/mounts.js';
+import { describeHabit } from '../../faults/tracing/file-habits.js';
 import { processPendingEvents } from '../../faults/waiting.js';
+import type { CrashState } from '../../faults/write-log/state.js';
 import { seeded } from '../host/random.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
+import { traceFiles } from '../round/trace-files.js';
+import { DATA_DIR } from '../runtime/disks/local-disk.js';
+import { tryMount } from './inspectors/inspection.js';
 import { WorkerPool } from './inspectors/worker-pool.js';
+import { lostSince, sizesIn } from './record/file-samples.js';
 import { type RecordedRun, recordRun } from './record/record.js';
 import { saveRecording } from './record/saved-recording.js';
 import { explainLoss } from './result/explain-loss.js';
@@ -27,6 +35,7 @@ import { describeState } from './result/missing-writes.js';
 import type { ExploreResult, SmallestState } from './result/result.js';
 import { writeStateBundle } from './result/state-bundle.js';
 import { StateWorkspace } from './states/workspace.js';
+import { ownersOf } from './states/write-owners.js';
 import { type Exploration, type ExploreOptions, workerCount } from './strategies/exploration.js';
 import { exploreRecoveries, NO_RECOVERIES, type Recoveries } from './strategies/recoveries.js';
 import { runOnMounts } from './strategies/run-on-mounts.js';
@@ -73,7 +82,8 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
   try {
     run = options.savedRecording?.run ?? (await record(options, registry, recorder, dir));
     for (const event of options.savedRecording?.events ?? []) recorder.importEvent(event);
-    const result = await explore(options, { registry, recorder, dir, run, startMs });
+    const outcome = await explore(options, { registry, recorder, dir, run, startMs });
+    const result = await withHabits(options, registry, dir, outcome);
     keep = options.keep || options.out !== undefined || result.verdict === 'fail';
     if (keep) saveRecording(run, target, seed, dir);
     // The bundle contains the file of the history, so write it completely first.
@@ -100,6 +110,38 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
     registry.close();
     recorder.close();
   }
+}
+
+/** An explored run whose smallest broken state still lacks what a traced run tells about the files. */
+interface ExplorationResult {
+  result: Omit<ExploreResult, 'evidence' | 'bundle'>;
+  /** Files that the smallest broken state has lost, and where the target was seen to have them. */
+  lost: { seenAt: number; files: LostFile[] };
+}
+
+/** Upper bound of the lost files that the story names. */
+const MAX_NAMED_FILES = 4;
+
+/**
+ * Adds to the story the files that the smallest broken state has lost. A run of the target under strace tells which
+ * services write, sync and rename them.
+ */
+async function withHabits(
+  { target, runtime, seed, signal, progress }: ExploreOptions,
+  registry: Registry,
+  dir: string,
+  { result, lost }: ExplorationResult,
+): Promise<ExplorationResult['result']> {
+  const { smallest } = result;
+  if (smallest === null || lost.files.length === 0 || signal.aborted) return result;
+  progress('the target runs once more under strace, to see which service writes and syncs the lost files');
+  const habits = await traceFiles({ target, runtime, registry, seed, dir: join(dir, 'trace'), signal });
+  const lines = lost.files.slice(0, MAX_NAMED_FILES).map((file) => {
+    const habit = describeHabit(habits, file.file);
+    const seen = `as the target saw it when ${lost.seenAt} requests were complete`;
+    return [`${describeLostFile(file)}, ${seen}`, habit].filter((part) => part !== '').join('; ');
+  });
+  return { ...result, smallest: { ...smallest, story: [...smallest.story, ...lines] } };
 }
 
 /** Starts the history and records the target's run under load. */
@@ -142,10 +184,7 @@ interface ExplorationContext {
   startMs: number;
 }
 
-async function explore(
-  options: ExploreOptions,
-  context: ExplorationContext,
-): Promise<Omit<ExploreResult, 'evidence' | 'bundle'>> {
+async function explore(options: ExploreOptions, context: ExplorationContext): Promise<ExplorationResult> {
   const { registry, recorder, run, startMs } = context;
   const { target, budgetMs, runtime, progress } = options;
   const recording = openRecording(run.log, run.end);
@@ -300,7 +339,7 @@ interface ExplorationOutcome {
 function resultOf(
   exploration: Exploration,
   { strategy, strategyRun, recoveries, inconclusiveReason, startMs }: ExplorationOutcome,
-): Omit<ExploreResult, 'evidence' | 'bundle'> {
+): ExplorationResult {
   const { options, recorder, recording, run } = exploration;
   const finding = CHECKERS['PP-13'](recorder.events, options.target.guarantee);
   const { verdict, why } =
@@ -313,7 +352,8 @@ function resultOf(
   const timedOut = [...strategyRun.timedOut, ...recoveries.timedOut];
   const unmountable = [...strategyRun.unmountable, ...recoveries.unmountable];
   const count = (test: (event: HistoryEvent) => boolean) => recorder.events.filter(test).length;
-  return {
+  const smallest = smallestOf(exploration, [...strategyRun.broken, ...recoveries.broken]);
+  const result = {
     target: options.target.name,
     verdict,
     why,
@@ -347,8 +387,37 @@ function resultOf(
     violations: finding.violations
       .slice(0, MAX_REPORTED_VIOLATIONS)
       .map((violation) => ({ requirement: finding.requirement, ...violation })),
-    smallest: smallestOf(exploration, [...strategyRun.broken, ...recoveries.broken]),
+    smallest: smallest?.described ?? null,
   };
+  return { result, lost: smallest?.lost ?? NOTHING_LOST };
+}
+
+const NOTHING_LOST: ExplorationResult['lost'] = { seenAt: 0, files: [] };
+
+/** Finds the files to which writes belong; none when the disk cannot be mounted. */
+function ownersIfMountable(exploration: Exploration, entries: readonly number[]): ReadonlyMap<number, string> {
+  try {
+    const { filesystem } = exploration.run;
+    return ownersOf({ ...exploration, filesystem }, entries, exploration.workspace);
+  } catch {
+    return new Map();
+  }
+}
+
+/**
+ * Compares the files of a crash state of the run with those that the target saw. `sizes` has the files of the state;
+ * undefined when its disk cannot be mounted.
+ */
+function filesLostIn({ recording, base, baseAt, run, workspace }: Exploration, state: CrashState) {
+  const slot = workspace.makeSlot('smallest', base);
+  const disk = new StateDisk({ recording, base, baseAt, filesystem: run.filesystem, ...slot });
+  try {
+    if (tryMount(disk, state) !== undefined) return { ...NOTHING_LOST, sizes: undefined };
+    const sizes = sizesIn(join(slot.mountPoint, DATA_DIR));
+    return { ...lostSince(run.samples, sizes, state.prefix), sizes };
+  } finally {
+    disk.close();
+  }
 }
 
 /**
@@ -381,19 +450,24 @@ function whyInconclusive(
  * recovery, then the one with the fewest named writes, then the one with the earliest cut.
  * @throws KitError kit-failed when the log cannot be read again.
  */
-function smallestOf(exploration: Exploration, broken: readonly Broken[]): SmallestState | null {
+function smallestOf(
+  exploration: Exploration,
+  broken: readonly Broken[],
+): { described: SmallestState; lost: ExplorationResult['lost'] } | undefined {
   const [first] = [...broken].sort(
     (a, b) =>
       Number(a.address.includes('>')) - Number(b.address.includes('>')) ||
       a.namedWrites - b.namedWrites ||
       a.state.prefix - b.state.prefix,
   );
-  if (first === undefined) return null;
+  if (first === undefined) return undefined;
   const { recording, atRisk, recorder, run, dir } = exploration;
   const [id] = first.missing;
   const submitted = recorder.events.find((event) => event.kind === 'submitted' && event.id === id);
   const confirmedAt = id === undefined ? undefined : atRisk.confirmedAtEntry(id);
   const story = [`the power is cut at ${first.address}`];
+  /** Files to which the first missing message was written. */
+  const files: string[] = [];
   if (first.recoveryFailure !== '') story.push(`the target does not recover: ${first.recoveryFailure}`);
   const recovery = first.recovery ?? null;
   if (recovery !== null) {
@@ -407,15 +481,17 @@ function smallestOf(exploration: Exploration, broken: readonly Broken[]): Smalle
     if (id !== undefined) story.push(`message ${id}: gone after the second`);
   } else if (id !== undefined && submitted?.kind === 'submitted' && confirmedAt !== undefined) {
     const mark = markOf(run.id, id);
+    const owners = (entries: readonly number[]) => ownersIfMountable(exploration, entries);
     try {
-      story.push(
-        ...explainLoss(recording, mark, submitted.sizeBytes, confirmedAt).map(
-          (line) => `message ${id}: ${line}`,
-        ),
-      );
+      const explained = explainLoss(recording, mark, submitted.sizeBytes, confirmedAt, owners);
+      story.push(...explained.lines.map((line) => `message ${id}: ${line}`));
+      files.push(...explained.files);
     } catch (error) {
       throw new KitError('kit-failed', `the log cannot be read again: ${messageOf(error)}`, { cause: error });
     }
   }
-  return { state: first.address, recovery, missing: first.missing, story };
+  const lost = recovery === null ? filesLostIn(exploration, first.state) : { ...NOTHING_LOST, sizes: undefined };
+  for (const file of files.filter((name) => lost.sizes !== undefined && !(name in lost.sizes)))
+    story.push(`${file} is not on this disk: the target had removed it, so the message must be in another file`);
+  return { described: { state: first.address, recovery, missing: first.missing, story }, lost };
 }

@@ -3,10 +3,12 @@ import { join } from 'node:path';
 import type { Evaluation } from '../../conformance/checkers/evaluate.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Target } from '../../conformance/target-file/definition.js';
+import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import { writeBundle } from '../bundle/bundle.js';
 import type { GateCase } from '../bundle/manifest.js';
 import { describeTarget } from '../bundle/target.js';
 import type { PlannedInjection, Schedule } from '../round/schedule.js';
+import { explainLosses } from './explain-losses.js';
 import { violationStory } from './violation-story.js';
 
 /** A round in which a requirement failed. */
@@ -18,6 +20,8 @@ export interface FailedRound extends Omit<GateCase, 'kind' | 'schedule'> {
   evidence: string;
   events: readonly HistoryEvent[];
   evaluation: Evaluation;
+  /** What the services do to their files, from a traced run; default: not known. */
+  habits?: readonly FileHabit[];
 }
 
 /**
@@ -32,7 +36,10 @@ export async function writeGateBundle(failed: FailedRound, file: string): Promis
     seed: schedule.seed,
     requirements: failedFindings.map(({ requirement }) => requirement),
     why: evaluation.why,
-    summary: violationStory(events, evaluation),
+    summary: [
+      ...violationStory(events, evaluation),
+      ...explainLosses(events, evaluation, failed.habits ?? []),
+    ],
     case: {
       kind: 'gate',
       runtime,

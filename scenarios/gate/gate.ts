@@ -1,19 +1,22 @@
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { evaluate } from '../../conformance/checkers/evaluate.js';
 import { KitError } from '../../conformance/errors.js';
 import { HISTORY_FORMAT, type HistoryEvent } from '../../conformance/history/events.js';
+import { lostFilesOf } from '../../conformance/history/lost-files.js';
 import { Recorder } from '../../conformance/history/recorder.js';
 import { recordReceipts } from '../../conformance/protocols/receipts.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault } from '../../faults/fault.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
+import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import { processPendingEvents } from '../../faults/waiting.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
 import { type RoundOptions, runRound } from '../round/round.js';
 import { makeSchedule, type Schedule, splitByPower } from '../round/schedule.js';
+import { traceFiles } from '../round/trace-files.js';
 import { faultsEnabledBy, type PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { writeGateBundle } from './gate-bundle.js';
@@ -128,6 +131,10 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     keep = options.keep || options.out !== undefined || evaluation.verdict === 'fail';
     const isFailed = evaluation.verdict === 'fail';
     const reportedSeed = isFailed && lastSchedule !== undefined ? lastSchedule.seed : seed;
+    const habits =
+      isFailed && how !== 'interrupted' && hasLostFiles(recorder.events)
+        ? await learnHabits(options, registry, reportedSeed, dir)
+        : [];
     // Close the file first: the bundle must contain the whole history.
     recorder.close();
     const bundle =
@@ -143,6 +150,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
               evidence: dir,
               events: recorder.events,
               evaluation,
+              habits,
             },
             join(dir, BUNDLE_NAME),
           )
@@ -159,6 +167,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
         replay: options.replay(reportedSeed),
         evidence: keep ? dir : null,
         bundle,
+        habits,
       },
       evaluation,
     );
@@ -172,6 +181,23 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     registry.close();
     recorder.close();
   }
+}
+
+function hasLostFiles(events: readonly HistoryEvent[]): boolean {
+  return events.some((event) => event.kind === 'fault' && lostFilesOf(event).length > 0);
+}
+
+/** Runs the target once under strace to learn who writes its files, and saves what was seen in the evidence. */
+async function learnHabits(
+  { target, runtime, signal, progress }: GateOptions,
+  registry: Registry,
+  seed: number,
+  dir: string,
+): Promise<FileHabit[]> {
+  progress('the target runs once more under strace, to see which service writes and syncs the lost files');
+  const habits = await traceFiles({ target, runtime, registry, seed, dir: join(dir, 'trace'), signal });
+  writeFileSync(join(dir, 'file-habits.json'), `${JSON.stringify(habits, undefined, 2)}\n`);
+  return habits;
 }
 
 /** Returns the target without claims about time where the runtime is too slow to measure them. */

@@ -3,7 +3,9 @@ import { messageEvents } from '../../conformance/checkers/message-events.js';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Target } from '../../conformance/target-file/definition.js';
+import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
+import { explainLosses } from './explain-losses.js';
 import { claimedFaultNames, type Selection } from './select-faults.js';
 
 /**
@@ -66,6 +68,8 @@ export interface GateResult {
   violations: { requirement: string; id?: string; what: string }[];
   /** Events of the first message that a violation names, with the faults in between. */
   story: HistoryEvent[];
+  /** Lines that explain the losses: the injections, and the files that they took something from. */
+  losses: string[];
 }
 
 /** Facts from which `resultOf` makes the result of a gate. */
@@ -80,6 +84,8 @@ export interface GateFacts {
   replay: string;
   evidence: string | null;
   bundle: string | null;
+  /** What the services do to their files, from a traced run; default: not known. */
+  habits?: readonly FileHabit[];
 }
 
 const MAX_REPORTED_VIOLATIONS = 10;
@@ -130,6 +136,7 @@ export function resultOf(
     bundle,
     violations: violations.slice(0, MAX_REPORTED_VIOLATIONS),
     story: first === undefined ? [] : messageEvents(events, first),
+    losses: explainLosses(events, evaluation, facts.habits ?? []),
   };
 }
 

@@ -1,10 +1,12 @@
 import type { Evaluation } from '../../conformance/checkers/evaluate.js';
+import { messageEvents } from '../../conformance/checkers/message-events.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
-import { tracesOf } from '../../conformance/history/traces.js';
+import { describeLostBytes, describeLostFile, lossOf } from '../../conformance/history/lost-files.js';
 
 /**
- * Describes the first violation in a few lines. If it names a message, the lines are the message's
- * submission, its answer, the first crash after that, and its deliveries.
+ * Describes the first violation in a few lines. If it names a message, the lines are the message's submission, its
+ * answer, its deliveries, and the injection that mattered: the one that took the message, with the files that it was
+ * in, or the first crash after the answer. Nothing that came later is told.
  */
 export function violationStory(events: readonly HistoryEvent[], { findings }: Evaluation): string[] {
   const violation = findings
@@ -14,23 +16,43 @@ export function violationStory(events: readonly HistoryEvent[], { findings }: Ev
   if (violation === undefined) return [];
   const { requirement, id, what } = violation;
   if (id === undefined) return [`${requirement}: ${what}`];
-  const trace = tracesOf(events).byId.get(id);
-  const { submitted, answered } = trace ?? {};
+  const own = messageEvents(events, id);
+  const answered = own.findIndex(({ kind }) => kind === 'answered');
+  const loss = lossOf(events, id);
+  const mattered =
+    loss?.fault ??
+    own.slice(answered + 1).find((event) => event.kind === 'fault' && event.hit && event.scope !== 'none');
   const lines: string[] = [];
-  if (submitted !== undefined) {
-    lines.push(formatLine(submitted, `message ${id} submitted, ${submitted.sizeBytes} bytes`));
+  for (const event of own) {
+    switch (event.kind) {
+      case 'submitted':
+        lines.push(formatLine(event, `message ${id} submitted, ${event.sizeBytes} bytes`));
+        break;
+      case 'answered':
+        lines.push(formatLine(event, `${event.outcome}: ${event.detail}`));
+        break;
+      case 'delivered':
+        lines.push(formatLine(event, `delivered, as delivery ${event.sequence}`));
+        break;
+      case 'refused':
+        lines.push(formatLine(event, `refused: ${event.detail}`));
+        break;
+      case 'fault':
+        if (event !== mattered) break;
+        lines.push(formatLine(event, `${event.fault} ${event.injection}: ${event.detail}`));
+        for (const file of loss?.files ?? []) {
+          const lost = [describeLostFile(file), describeLostBytes(file)].filter((part) => part !== '');
+          lines.push(`${INDENT}the message was in ${lost.join('; ')}`);
+        }
+        break;
+      default:
+        break;
+    }
   }
-  if (answered !== undefined) lines.push(formatLine(answered, `${answered.outcome}: ${answered.detail}`));
-  const since = events.indexOf(answered ?? submitted ?? events[0] ?? ({} as HistoryEvent));
-  const fault = events
-    .slice(Math.max(0, since))
-    .find((event) => event.kind === 'fault' && event.hit && event.scope !== 'none');
-  if (fault?.kind === 'fault') lines.push(formatLine(fault, `${fault.fault}: ${fault.detail}`));
-  for (const { delivered } of trace?.deliveries ?? []) {
-    lines.push(formatLine(delivered, `delivered, as delivery ${delivered.sequence}`));
-  }
-  return [...lines, `           ${requirement}: ${what}`];
+  return [...lines, `${INDENT}${requirement}: ${what}`];
 }
+
+const INDENT = ' '.repeat(13);
 
 function formatLine({ atMs }: HistoryEvent, what: string): string {
   return `${(atMs / 1000).toFixed(3).padStart(9)} s  ${what}`;

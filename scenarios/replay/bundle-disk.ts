@@ -4,7 +4,7 @@ import { KitError, messageOf } from '../../conformance/errors.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { materialise, openRecording, type Recording } from '../../faults/crash-states/materialise.js';
 import { copySparse } from '../../faults/power/mounts.js';
-import type { CrashModel } from '../../faults/write-log/model.js';
+import type { CrashModel, ModelEntry } from '../../faults/write-log/model.js';
 import { LogWritesError } from '../../faults/write-log/reader.js';
 import { type CrashState, formatNumbers, parseState } from '../../faults/write-log/state.js';
 import type { Bundle } from '../bundle/bundle.js';
@@ -107,6 +107,16 @@ function parsePossibleState(file: string, address: string, model: CrashModel): C
 /** Number of log entries that are listed before and after a position. */
 const CONTEXT_ENTRIES = 3;
 const MAX_NAMED_IDS = 5;
+/** Upper bound of the open writes whose files are looked up. */
+const MAX_NAMED_WRITES = 2000;
+
+/** Returns the numbers of the entries whose files the description of a position names, ascending. */
+export function entriesNamedAt(model: CrashModel, position: number): number[] {
+  const first = Math.max(0, position - CONTEXT_ENTRIES);
+  const nearby = model.entries.slice(first, position + CONTEXT_ENTRIES + 1).map(({ index }) => index);
+  const open = model.optional(position).slice(0, MAX_NAMED_WRITES);
+  return [...new Set([...open, ...nearby])].sort((one, other) => one - other);
+}
 
 /**
  * Describes a position of a log, as lines: the entries around it, the writes that a cut there may lose, and
@@ -114,16 +124,19 @@ const MAX_NAMED_IDS = 5;
  * @param position number of complete entries, which is also the number of the next entry.
  * @param events history of the run that wrote the log; empty for the log of a recovery, in which nothing is
  *   confirmed.
+ * @param owners files to which the writes belong, by entry; undefined when they are not known.
  */
 export function describeLogPosition(
   model: CrashModel,
   position: number,
   events: readonly HistoryEvent[],
+  owners?: ReadonlyMap<number, string>,
 ): string[] {
   const { entries } = model;
   const nearby = entries.slice(Math.max(0, position - CONTEXT_ENTRIES), position + CONTEXT_ENTRIES + 1);
   const lines = nearby.map(
-    (entry) => `${entry.index === position ? '>' : ' '} ${entry.index}: ${describeEntry(entry)}`,
+    (entry) =>
+      `${entry.index === position ? '>' : ' '} ${entry.index}: ${describeEntry(entry)}${describeOwner(entry, owners)}`,
   );
   if (position >= entries.length) lines.push(`> ${position}: the end of the log`);
   const open = model.optional(position);
@@ -131,6 +144,7 @@ export function describeLogPosition(
     open.length === 0
       ? `a cut here leaves nothing open: the last flush was entry ${model.durablePrefix(position)}`
       : `a cut here leaves open, since the last flush: ${formatNumbers(open)}`,
+    ...describeOpenFiles(model, open, owners),
   );
   const confirmed = events.flatMap((event) =>
     event.kind === 'log-position' && event.what === 'confirmed' && event.entries <= position ? [event] : [],
@@ -146,6 +160,28 @@ export function describeLogPosition(
     `confirmed by now: ${confirmed.length} messages${confirmedHere.length === 0 ? '' : `, just now ${some}${more}`}`,
   );
   return lines;
+}
+
+/** Text for a write that belongs to no file: journal, inodes and maps of the filesystem. */
+const NO_FILE = 'the filesystem itself';
+
+function describeOwner({ index, lengthBytes }: ModelEntry, owners?: ReadonlyMap<number, string>): string {
+  return owners === undefined || lengthBytes === 0 ? '' : ` (${owners.get(index) ?? NO_FILE})`;
+}
+
+/** Lists the files that open writes belong to, with the bytes of each; one line, or none. */
+function describeOpenFiles(
+  { entries }: CrashModel,
+  open: readonly number[],
+  owners?: ReadonlyMap<number, string>,
+): string[] {
+  if (owners === undefined || open.length === 0) return [];
+  const bytes = new Map<string, number>();
+  for (const index of open) {
+    const owner = owners.get(index) ?? NO_FILE;
+    bytes.set(owner, (bytes.get(owner) ?? 0) + (entries[index]?.lengthBytes ?? 0));
+  }
+  return [`these writes are of: ${[...bytes].map(([owner, sum]) => `${owner} (${sum} bytes)`).join(', ')}`];
 }
 
 function describeEntry(entry: CrashModel['entries'][number]): string {

@@ -167,7 +167,7 @@ function describeLoss(
   const confirmedAt = id === undefined ? undefined : atRisk.confirmedAtEntry(id);
   if (submitted?.kind !== 'submitted' || confirmedAt === undefined)
     return [cut, inspection.detail].filter(Boolean);
-  const lines = explainLoss(recording, markOf(run, submitted.id), submitted.sizeBytes, confirmedAt);
+  const { lines } = explainLoss(recording, markOf(run, submitted.id), submitted.sizeBytes, confirmedAt);
   return [...lines.map((line) => `message ${submitted.id}: ${line}`), cut, `message ${submitted.id}: gone`];
 }
 

@@ -24,6 +24,8 @@ export function gateReport(result: GateResult, style: Style): string[] {
     const id = result.violations.find((violation) => violation.id !== undefined)?.id ?? '';
     lines.push('', style.strong(`The story of message ${id}`), ...result.story.map(formatEvent));
   }
+  if (result.losses.length > 0)
+    lines.push('', style.strong('What the crashes took'), ...result.losses.map((line) => `  ${line}`));
   lines.push('', `${colourVerdict(style, result.verdict)}: ${result.why}`);
   if (result.evidence !== null) lines.push(`evidence: ${result.evidence}`);
   if (result.bundle !== null) lines.push(`run it again: plugpull replay ${shellQuote(result.bundle)}`);
@@ -94,12 +96,17 @@ function formatSeconds(ms: number): string {
   return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 0)} s`;
 }
 
-/** Formats an event as one line: its time, its kind, and its details as they are in the history. */
+/**
+ * Formats an event as one line: its time, its kind, and its details as they are in the history. What a fault did to
+ * files and calls is left out: it has lines of its own.
+ */
 function formatEvent(event: HistoryEvent): string {
-  const { kind, atMs, ...rest } = event;
+  const { kind, atMs, ...all } = event;
+  const rest =
+    event.kind === 'fault' ? { fault: event.fault, injection: event.injection, detail: event.detail } : all;
   const details = Object.entries(rest)
     .filter(([, value]) => !Array.isArray(value) || value.length > 0)
     .map(([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`);
   const text = details.join(' ');
-  return `  ${(atMs / 1000).toFixed(3).padStart(9)} s  ${kind.padEnd(16)} ${text.length > 220 ? `${text.slice(0, 220)}…` : text}`;
+  return `  ${(atMs / 1000).toFixed(3).padStart(9)} s  ${kind.padEnd(16)} ${event.kind !== 'fault' && text.length > 220 ? `${text.slice(0, 220)}…` : text}`;
 }

@@ -5,6 +5,7 @@ import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault, Injection } from '../../faults/fault.js';
+import { LossWatch } from '../../faults/files/loss-watch.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { removeFaketimeFiles } from '../../faults/process/clock.js';
 import { atExit } from '../host/at-exit.js';
@@ -303,6 +304,11 @@ class Round {
         indexFiles: target.files?.index ?? [],
         messageFiles: target.files?.messages ?? [],
         scratchFiles: target.files?.scratch ?? [],
+        // The files of a target on another machine cannot be read from here.
+        losses:
+          power?.killsTarget === true
+            ? undefined
+            : new LossWatch(dataDir, (bytes) => this.#ledger.outstandingIn(bytes)),
         flood: (on) => {
           this.#producers?.flood(on);
           if (on) receiver.hold();

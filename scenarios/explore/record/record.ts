@@ -13,6 +13,7 @@ import { Ledger } from '../../round/workload/ledger.js';
 import { Producers } from '../../round/workload/producers.js';
 import { type Unwritten, WriteWitness } from '../../round/write-witness.js';
 import { createRecordedDisk, DATA_DIR, makeDurableDirectory } from '../../runtime/disks/local-disk.js';
+import { type FileSample, FileSampler } from './file-samples.js';
 
 /** The options of `recordRun`. */
 export interface RecordOptions extends Omit<LaunchPlan, 'recorder' | 'receipts' | 'dataDir'> {
@@ -43,6 +44,8 @@ export interface RecordedRun {
   unwritten?: Pick<Unwritten, 'why' | 'writesElsewhere'> | undefined;
   /** SHA-256 of every message that was submitted, by id. */
   digests: ReadonlyMap<string, string>;
+  /** The files of the data directory during the load, oldest first. */
+  samples: readonly FileSample[];
   /** Removes the image and the log. */
   remove(): void;
 }
@@ -145,7 +148,10 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
         );
       const from = entries();
       witness.noteReady();
+      const sampler = new FileSampler(dataDir, entries);
+      sampler.start();
       const producers = await runLoad(options, ledger, launched);
+      sampler.stop();
       const unwritten = await witness.look(launched.supervisor.services);
       const end = disk.stop();
       launched.supervisor.expectExits();
@@ -161,6 +167,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
         filesystem,
         unwritten: unwritten && { why: unwritten.why, writesElsewhere: unwritten.writesElsewhere },
         digests,
+        samples: sampler.samples,
         remove,
       };
     } finally {

@@ -47,6 +47,8 @@ function writeLog(path: string, offset = 4096): void {
 }
 
 /** Saves a recording of a run with one message in the folder `recording`. */
+const SAMPLES = [{ entries: 1, sizes: { 'base.log': 20 } }];
+
 function makeRecording(t: { teardown(remove: () => void): void }) {
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());
@@ -60,7 +62,7 @@ function makeRecording(t: { teardown(remove: () => void): void }) {
   const target = loadTarget(file);
   const digests = new Map([['1-0-0', createHash('sha256').update(MESSAGE).digest('hex')]]);
   const filesystem = { type: 'ext4', mountOptions: 'commit=1' } as const;
-  const run = { id: 'run-1', image, log, from: 0, end: 2, filesystem, digests, remove: () => {} };
+  const run = { id: 'run-1', image, log, from: 0, end: 2, filesystem, digests, samples: SAMPLES, remove: () => {} };
   saveRecording(run, target, 7, dir);
   writeFileSync(join(dir, 'history.jsonl'), HISTORY.map((event) => `${JSON.stringify(event)}\n`).join(''));
   return { workspace, file, target, dir, run, image: join(dir, 'disk.img'), log: join(dir, 'writes.log') };
@@ -71,7 +73,7 @@ t.test(
   async (t) => {
     const { target, dir, run } = makeRecording(t);
     const again = openSavedRecording(dir, target);
-    t.match(again, { seed: 7, events: HISTORY.slice(0, 2) });
+    t.match(again, { seed: 7, events: HISTORY.slice(0, 2), run: { samples: SAMPLES } });
     t.equal(again.events.length, 2);
     const { image: _image, log: _log, remove: _remove, ...what } = again.run;
     t.match(what, { id: run.id, from: 0, end: 2, filesystem: run.filesystem });

@@ -12,6 +12,7 @@ import { copySparse } from '../../../faults/power/mounts.js';
 import { SECTOR_BYTES } from '../../../faults/sector.js';
 import { LogWritesError, WriteLog } from '../../../faults/write-log/reader.js';
 import { kitVersion } from '../../host/version.js';
+import { readSamples, saveSamples } from './file-samples.js';
 import type { RecordedRun } from './record.js';
 
 /**
@@ -100,6 +101,7 @@ export function saveRecording(run: RecordedRun, target: Target, seed: number, di
     digests: Object.fromEntries(run.digests),
     sha256: { image: digestOf(image), log: digestOf(log) },
   };
+  saveSamples(run.samples, dir);
   writeFileSync(join(dir, FILE_NAMES.notes), `${JSON.stringify(manifest, undefined, 1)}\n`);
 }
 
@@ -142,6 +144,7 @@ export function openSavedRecording(dir: string, target: Target): SavedRecording 
       filesystem: manifest.filesystem,
       unwritten: manifest.unwritten,
       digests: new Map(Object.entries(manifest.digests)),
+      samples: readSamples(dir),
       // The files belong to the user, so nothing is removed.
       remove: () => {},
     },

@@ -36,7 +36,7 @@ function explain(
     recording.close();
     rmSync(dir, { recursive: true, force: true });
   });
-  return explainLoss(recording, MARK, 500, confirmedAt).join('\n');
+  return explainLoss(recording, MARK, 500, confirmedAt).lines.join('\n');
 }
 
 const [first, second] = pages();

@@ -1,3 +1,4 @@
+import { encodedMarks, type TextEncoding } from '../../../conformance/protocols/encoded-mark.js';
 import type { Recording } from '../../../faults/crash-states/materialise.js';
 import { formatNumbers } from '../../../faults/write-log/state.js';
 
@@ -5,8 +6,15 @@ import { formatNumbers } from '../../../faults/write-log/state.js';
 interface MessageLocation {
   offset: number;
   lengthBytes: number;
-  /** The mark, or the part of it that the first of two writes contains. */
+  /** The mark, or the part of it that the first of two writes contains; encoded as the target stores it. */
   markHead: Buffer;
+  encoding: TextEncoding;
+}
+
+/** What explains the loss of a message: lines for people, and the files to which the message was written. */
+export interface LossExplanation {
+  lines: string[];
+  files: string[];
 }
 
 /**
@@ -14,21 +22,22 @@ interface MessageLocation {
  * @param mark bytes at the beginning of the message that occur nowhere else.
  * @param lengthBytes length of the message.
  * @param confirmedAt number of log entries that were complete when its confirmation had come.
- * @returns a few lines of text for people.
+ * @param ownersOf returns the files to which writes belong, by entry; default: the files are not named.
  */
 export function explainLoss(
   recording: Recording,
   mark: Buffer,
   lengthBytes: number,
   confirmedAt: number,
-): string[] {
+  ownersOf: (entries: readonly number[]) => ReadonlyMap<number, string> = () => new Map(),
+): LossExplanation {
   const location = locateMessage(recording, mark, lengthBytes);
   const confirmed = `confirmed when ${confirmedAt} requests to the disk were complete`;
-  if (location === undefined)
-    return [
-      confirmed,
-      'its bytes are in no write of the log: they were never sent to the disk, or not as they came (compressed, encoded)',
-    ];
+  if (location === undefined) {
+    const nowhere =
+      'its bytes are in no write of the log: they were never sent to the disk, or in a form that the kit cannot read, such as compressed';
+    return { lines: [confirmed, nowhere], files: [] };
+  }
   const { entries } = recording.model;
   const writes = entries.filter(
     ({ offset, lengthBytes: length, discard }) =>
@@ -52,7 +61,14 @@ export function explainLoss(
     return { index, flush: flush?.index };
   });
   const unflushed = flushes.filter(({ flush }) => flush === undefined || flush >= confirmedAt);
-  const lines = [`its ${lengthBytes} bytes were written by entries ${formatNumbers(needed)}`, confirmed];
+  const form = location.encoding === 'plain' ? '' : `, as ${location.encoding}`;
+  const owners = ownersOf(needed);
+  const files = [...new Set(needed.flatMap((index) => owners.get(index) ?? []))];
+  const into = files.length === 0 ? '' : ` to ${files.join(', ')}`;
+  const lines = [
+    `its ${lengthBytes} bytes were written${into} by entries ${formatNumbers(needed)}${form}`,
+    confirmed,
+  ];
   const [worst] = unflushed.sort(
     (a, b) => (b.flush ?? Number.MAX_SAFE_INTEGER) - (a.flush ?? Number.MAX_SAFE_INTEGER),
   );
@@ -73,7 +89,7 @@ export function explainLoss(
   } else {
     lines.push(`the first flush after entry ${worst.index} is entry ${worst.flush}: the sync came too late`);
   }
-  return lines;
+  return { lines, files };
 }
 
 const PAGE_BYTES = 4096;
@@ -81,20 +97,29 @@ const PAGE_BYTES = 4096;
 /** Smallest part of a mark that identifies a message, in bytes. A shorter part may occur anywhere. */
 const MIN_MARK_PART_BYTES = 16;
 
-/** Finds the first location to which the mark was written, by one write or by two adjacent writes. */
+/**
+ * Finds the first location to which the mark was written, in any encoding, by one write or by two adjacent writes.
+ */
 function locateMessage(recording: Recording, mark: Buffer, lengthBytes: number): MessageLocation | undefined {
-  const halves: MessageLocation[] = [];
+  const forms = encodedMarks(mark).map(({ encoding, bytes, growth }) => ({
+    encoding,
+    form: bytes,
+    lengthBytes: Math.ceil(lengthBytes * growth),
+  }));
+  const halves: (MessageLocation & { rest: Buffer })[] = [];
   for (const { entry, bytes } of writesWithData(recording)) {
-    const at = bytes.indexOf(mark);
-    if (at >= 0) return { offset: entry.offset + at, lengthBytes, markHead: mark };
-    for (let length = Math.min(mark.length, bytes.length) - 1; length >= MIN_MARK_PART_BYTES; length--) {
-      const markHead = mark.subarray(0, length);
-      if (!bytes.subarray(-length).equals(markHead)) continue;
-      halves.push({ offset: entry.offset + bytes.length - length, lengthBytes, markHead });
+    for (const { form, ...how } of forms) {
+      const at = bytes.indexOf(form);
+      if (at >= 0) return { offset: entry.offset + at, markHead: form, ...how };
+      for (let length = Math.min(form.length, bytes.length) - 1; length >= MIN_MARK_PART_BYTES; length--) {
+        const markHead = form.subarray(0, length);
+        if (!bytes.subarray(-length).equals(markHead)) continue;
+        const offset = entry.offset + bytes.length - length;
+        halves.push({ offset, markHead, rest: form.subarray(length), ...how });
+      }
     }
   }
-  return halves.find(({ offset, markHead: head }) => {
-    const rest = mark.subarray(head.length);
+  return halves.find(({ offset, markHead: head, rest }) => {
     const next = offset + head.length;
     for (const { entry, bytes } of writesWithData(recording)) {
       const at = next - entry.offset;

@@ -1,4 +1,5 @@
 import type { Recorder } from '../../../conformance/history/recorder.js';
+import { messageIdsIn } from '../../../conformance/protocols/encoded-mark.js';
 import { type Message, markOf } from '../../../conformance/protocols/message.js';
 import type { Answer, Receipts } from '../../../conformance/protocols/protocol.js';
 
@@ -189,6 +190,11 @@ export class Ledger {
       marks.set(id, Buffer.concat([markOf(this.#run, id), Buffer.from(entry.digest)]));
     }
     return marks;
+  }
+
+  /** Returns the ids of the outstanding messages whose bytes are in a part of a file, plain or encoded. */
+  outstandingIn(bytes: Buffer): string[] {
+    return [...messageIdsIn(bytes, this.#run)].filter((id) => this.#outstanding.has(id));
   }
 
   /** Removes messages from the outstanding ones, because a fault has damaged them on purpose. */

@@ -1,0 +1,131 @@
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { LostFile } from '../../../conformance/history/events.js';
+import { regularFiles } from '../../../faults/files/walk.js';
+
+/** The files of the data directory at one moment of the recorded run, as the target saw them. */
+export interface FileSample {
+  /** Number of log entries that were complete. */
+  entries: number;
+  /** Size in bytes by path. */
+  sizes: Record<string, number>;
+}
+
+const INTERVAL_MS = 20;
+/** A sample may take this share of the time, so that it does not slow the run under load. */
+const MAX_TIME_SHARE = 0.05;
+/** Upper bound of the samples of one run. */
+const MAX_SAMPLES = 400;
+const FILE_NAME = 'file-samples.json';
+
+/**
+ * Lists the files of a data directory again and again while the target runs. It reads names and sizes only, out of the
+ * page cache. After a cut they show what a file was to the target.
+ */
+export class FileSampler {
+  readonly samples: FileSample[] = [];
+  readonly #dataDir: string;
+  readonly #entries: () => number;
+  #timer: NodeJS.Timeout | undefined;
+
+  /** @param entries returns the number of log entries that are complete now. */
+  constructor(dataDir: string, entries: () => number) {
+    this.#dataDir = dataDir;
+    this.#entries = entries;
+  }
+
+  start(): void {
+    const beginMs = performance.now();
+    const sample = sampleFiles(this.#dataDir, this.#entries());
+    if (sample !== undefined) this.samples.push(sample);
+    if (this.samples.length >= MAX_SAMPLES) return;
+    const pauseMs = Math.max(INTERVAL_MS, (performance.now() - beginMs) / MAX_TIME_SHARE);
+    this.#timer = setTimeout(() => this.start(), pauseMs).unref();
+  }
+
+  /** Takes a last sample and ends. Must be called before the disk stops, because a stopped disk answers nothing. */
+  stop(): void {
+    clearTimeout(this.#timer);
+    const sample = sampleFiles(this.#dataDir, this.#entries());
+    if (sample !== undefined) this.samples.push(sample);
+  }
+}
+
+/** Lists the files now; undefined when they change too fast to be listed. */
+function sampleFiles(dataDir: string, entries: number): FileSample | undefined {
+  try {
+    return { entries, sizes: sizesIn(dataDir) };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Returns the size of every regular file below a directory, by path. */
+export function sizesIn(directory: string): Record<string, number> {
+  const sizes: Record<string, number> = {};
+  for (const file of regularFiles(directory)) {
+    const size = statSync(join(directory, file), { throwIfNoEntry: false })?.size;
+    if (size !== undefined) sizes[file] = size;
+  }
+  return sizes;
+}
+
+/**
+ * Compares the files of a crash state with those that the target saw around the cut. A file counts only if it was there
+ * in the samples on both sides of the cut, with the smaller of its two sizes: a file that the target removed or cut
+ * short itself is no loss.
+ * @param sizes size of each file of the crash state.
+ * @param prefix number of log entries that were complete at the cut.
+ * @returns the files that are gone or shorter, the greatest loss first, and the position of the earlier sample.
+ */
+export function lostSince(
+  samples: readonly FileSample[],
+  sizes: Readonly<Record<string, number>>,
+  prefix: number,
+): { seenAt: number; files: LostFile[] } {
+  const before = samples.findLast(({ entries }) => entries <= prefix);
+  const after = samples.find(({ entries }) => entries >= prefix);
+  if (before === undefined || after === undefined) return { seenAt: prefix, files: [] };
+  const files = Object.entries(before.sizes).flatMap(([file, sizeBefore]): LostFile[] => {
+    const sizeBytes = Math.min(sizeBefore, after.sizes[file] ?? 0);
+    const left = sizes[file];
+    if (sizeBytes === 0 || (left ?? 0) >= sizeBytes) return [];
+    const cacheBytes = sizeBytes - (left ?? 0);
+    return [
+      {
+        file,
+        sizeBytes,
+        sizeAfterBytes: left ?? null,
+        nameAfter: null,
+        cacheBytes,
+        driveBytes: 0,
+        messages: [],
+      },
+    ];
+  });
+  files.sort((one, other) => other.cacheBytes - one.cacheBytes);
+  return { seenAt: before.entries, files };
+}
+
+/** Saves samples in an evidence directory. */
+export function saveSamples(samples: readonly FileSample[], dir: string): void {
+  writeFileSync(join(dir, FILE_NAME), `${JSON.stringify(samples)}\n`);
+}
+
+/** Reads the samples of an evidence directory; empty when it has none, as that of an older kit. */
+export function readSamples(dir: string): FileSample[] {
+  const file = join(dir, FILE_NAME);
+  if (!existsSync(file)) return [];
+  try {
+    const value: unknown = JSON.parse(readFileSync(file, 'utf8'));
+    return Array.isArray(value) ? value.filter(isSample) : [];
+  } catch {
+    return [];
+  }
+}
+
+function isSample(value: unknown): value is FileSample {
+  if (typeof value !== 'object' || value === null) return false;
+  const { entries, sizes } = value as Record<string, unknown>;
+  return typeof entries === 'number' && typeof sizes === 'object' && sizes !== null;
+}
