@@ -71,3 +71,30 @@ t.test('check reports each problem on one line with its key, also a missing prog
   chmodSync(queue, 0o755);
   t.equal((await workspace.run(['check', good])).code, 0);
 });
+
+t.test(
+  'check reports each file of a command that does not exist, and each program that is missing',
+  async (t) => {
+    const workspace = newWorkspace(t);
+    writeFileSync(join(workspace.dir, 'not-executable'), '');
+    const file = workspace.target(
+      ['sh', '{dir}/nosuch.sh', '--config={dir}/nosuch.conf', '{data}', '{port}'],
+      {
+        install: ['sh', '-c', 'cc -o {dir}/made {dir}/made.c'],
+        verify: ['{dir}/made', '{data}'],
+        nudge: ['nosuchprogram'],
+        crashStates: { restore: ['{dir}/not-executable'] },
+      },
+    );
+    const { code, stdout } = await workspace.run(['check', file, '--json']);
+    t.equal(code, 2);
+    const { problems } = JSON.parse(stdout) as { problems: string[] };
+    t.equal(problems.length, 4, 'install makes the program of verify, so it may be missing');
+    t.match(problems, [
+      /^nudge\.0: expected a program that can be run here, found nosuchprogram, which is not in PATH$/,
+      /^services\.server\.command\.1: expected a file that exists, found .*nosuch\.sh, which does not exist$/,
+      /^services\.server\.command\.2: expected a file that exists, found .*nosuch\.conf, which does not exist$/,
+      /^crashStates\.restore\.0: expected a program .*, found .*not-executable, which is not executable/,
+    ]);
+  },
+);
