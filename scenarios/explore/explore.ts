@@ -103,7 +103,7 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
 
 /** Starts the history and records the target's run under load. */
 async function record(
-  { target, seed, budgetMs, runtime, filesystem, signal }: ExploreOptions,
+  { target, seed, budgetMs, runtime, filesystem, signal, progress }: ExploreOptions,
   registry: Registry,
   recorder: Recorder,
   dir: string,
@@ -126,6 +126,7 @@ async function record(
     recorder,
     dir,
     signal,
+    onFailedStart: progress,
     filesystem: filesystem ?? DEFAULT_FILESYSTEM,
     seed,
     loadMs: Math.min(MAX_LOAD_MS, budgetMs * LOAD_TIME_SHARE),

@@ -39,6 +39,10 @@ export interface LaunchPlan {
    * at the same time.
    */
   worker?: string;
+  /** Name of the directory `logs` in the text for people. Default: its path. */
+  logDirLabel?: string;
+  /** Called with one line when a service exits before the target was ready for the first time. */
+  onFailedStart?(line: string): void;
   /** Called just before a service that still lives is killed. */
   onCrash?(): void;
   /** Called with the process id of every service that was started. */
@@ -114,6 +118,9 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
     ports: submit,
     recorder: plan.recorder,
     signal: plan.signal,
+    logDir: join(dir, 'logs'),
+    logDirLabel: plan.logDirLabel ?? join(dir, 'logs'),
+    onFailedStart: (line) => plan.onFailedStart?.(line),
     onCrash: () => plan.onCrash?.(),
   });
   supervisor = created;

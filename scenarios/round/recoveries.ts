@@ -58,7 +58,7 @@ export class Recoveries {
 
   /** Starts a target that has had no message yet. */
   async firstStart(timeoutMs: number): Promise<StartResult> {
-    const start = await this.#options.supervisor.bringUp(timeoutMs);
+    const start = await this.#options.supervisor.bringUp(timeoutMs, 'first');
     if (start.ready) this.#usualMs = start.tookMs;
     return start;
   }

@@ -166,10 +166,18 @@ t.test('an install that fails ends the round with the end of its output', async 
 });
 
 t.test('a target that exits right after every start is unavailable, and not a failed recovery', async (t) => {
-  await t.rejects(runRoundWith(t, 'exits-at-once', KILLS), {
+  const lines: string[] = [];
+  const run = runRoundWith(t, 'exits-at-once', KILLS, { progress: (line) => void lines.push(line) });
+  await t.rejects(run, {
     code: 'target-unavailable',
-    message: /server ended with code 1/,
+    message:
+      /did not get ready .*services\.server exited with code 1 after [\d.]+ s, 5 times; round-1\/logs\/server\.log /,
   });
+  t.match(
+    lines,
+    [/^services\.server exited with code 1 after [\d.]+ s, before it was ready/],
+    'said at once, and once',
+  );
 });
 
 t.test('an interrupted round stops the target and says that nothing was drained', async (t) => {

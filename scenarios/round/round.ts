@@ -1,5 +1,5 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/protocol.js';
@@ -267,7 +267,7 @@ class Round {
   }
 
   #launch(): Promise<LaunchedTarget> {
-    const { target, protocol, runtime, registry, recorder, receipts, dir, signal } = this.#options;
+    const { target, protocol, runtime, registry, recorder, receipts, dir, signal, progress } = this.#options;
     const reception = this.#random.fork('reception');
     return launch({
       ...{ target, protocol, runtime, registry, recorder, dir, signal },
@@ -275,6 +275,8 @@ class Round {
       receipts: this.#ledger.trackReceipts(receipts),
       replyFor: (id, delivery) =>
         this.#draining ? { answer: 'accept', delayMs: 0 } : chooseReception(reception, id, delivery),
+      logDirLabel: join(basename(dir), 'logs'),
+      onFailedStart: progress,
       onCrash: () => this.#atRisk.recordCrash(),
       onProcess: (pid) => void this.#pids.push(pid),
     });

@@ -121,16 +121,17 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
     const launched = await launch({
       ...options,
       dataDir,
+      logDirLabel: 'logs',
       receipts: ledger.trackReceipts(recordReceipts(recorder)),
     });
     try {
       recorder.record({ kind: 'installed', round: 1 });
       await launched.install(target.crashStates?.install ?? target.install, INSTALL_TIMEOUT_MS);
-      const start = await launched.supervisor.bringUp(START_TIMEOUT_MS);
+      const start = await launched.supervisor.bringUp(START_TIMEOUT_MS, 'first');
       if (!start.ready)
         throw new KitError(
           'target-unavailable',
-          `the target did not get ready: ${start.detail}; its logs are in ${dir}`,
+          `the target did not get ready: ${start.detail}; its logs are in ${join(dir, 'logs')}`,
         );
       const from = entries();
       const producers = await runLoad(options, ledger, launched);
