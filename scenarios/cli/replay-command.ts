@@ -17,7 +17,13 @@ import {
   type RecordedDisk,
   stateBefore,
 } from '../replay/mounted-disk.js';
-import { createWorkspaceDir, type ReplayResult, removeWorkspaceDir, replayGate } from '../replay/replay.js';
+import {
+  createWorkspaceDir,
+  keepLogs,
+  type ReplayResult,
+  removeWorkspaceDir,
+  replayGate,
+} from '../replay/replay.js';
 import { replayState } from '../replay/replay-state.js';
 import { styleFor } from '../report/style.js';
 import { unlessInterrupted } from './common.js';
@@ -81,6 +87,9 @@ export async function replayCommand(
     for (const line of formatResult(result)) log(line);
     if (flags.json) printJson(result);
     return VERDICT_EXIT_CODES[result.verdict];
+  } catch (error) {
+    keepWorkspace ||= !interrupts.signal.aborted && keepLogs(workspaceDir);
+    throw error;
   } finally {
     // A workspace with a mounted disk stays in the registry, so that `clean` can remove it.
     if (!keepWorkspace) {

@@ -1,4 +1,4 @@
-import { rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Evaluation, evaluate } from '../../conformance/checkers/evaluate.js';
 import { KitError } from '../../conformance/errors.js';
@@ -42,7 +42,8 @@ export interface Rerun {
 const START_TIMEOUT_MS = 30_000;
 
 /**
- * Runs a schedule once, beginning with the install of the target.
+ * Runs a schedule once, beginning with the install of the target. When it throws, `dir` stays with the logs of the
+ * target, if it has any.
  * @param dir an empty directory for the evidence of this run alone.
  * @throws KitError target-unavailable when a fault of the schedule is unavailable here, or when the target
  *   does not start; bad-bundle when this kit does not make a fault of the schedule.
@@ -90,7 +91,9 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
     else outcome.disk.remove();
     return { dir, events: recorder.events, evaluation, drop };
   } catch (error) {
-    drop();
+    // The error may name the logs of the target. Remove them only when the user has interrupted the run.
+    const hasLogs = existsSync(join(dir, `round-${gate.round}`, 'logs'));
+    if (options.signal.aborted || !hasLogs) drop();
     throw error;
   } finally {
     recorder.close();

@@ -17,7 +17,7 @@ import type { PreparedRuntime } from '../runtime/runtime.js';
 import { AtRiskTracker } from './at-risk.js';
 import { drain, watchFreeSpace } from './drain.js';
 import { Injector } from './injector.js';
-import { INSTALL_TIMEOUT_MS, type LaunchedTarget, launch } from './launch.js';
+import { hintOfClosedDirectory, INSTALL_TIMEOUT_MS, type LaunchedTarget, launch } from './launch.js';
 import { Recoveries } from './recoveries.js';
 import type { PlannedInjection, Schedule } from './schedule.js';
 import type { TargetSupervisor } from './target-supervisor.js';
@@ -310,9 +310,10 @@ class Round {
     const start = await recoveries.firstStart(startTimeoutMs);
     if (start.ready) return;
     if (signal.aborted) throw new KitError('target-unavailable', 'interrupted');
+    const hint = hintOfClosedDirectory(this.#disk.dataDir);
     throw new KitError(
       'target-unavailable',
-      `the target did not get ready in ${start.waitedMs} ms: ${start.detail}; its logs are in ${join(dir, 'logs')}`,
+      `the target did not get ready in ${start.waitedMs} ms: ${start.detail}${hint}; its logs are in ${join(dir, 'logs')}`,
     );
   }
 

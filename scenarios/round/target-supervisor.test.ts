@@ -122,6 +122,14 @@ t.test('a daemon whose parent exits with code 0 is a service that runs', async (
   t.same(lines, [], 'its exit is no failed start');
 });
 
+t.test('a reason above the last lines is shown too', async (t) => {
+  const stack = ['Error: EACCES: permission denied', ...Array.from({ length: 9 }, (_, n) => `    at f${n}`)];
+  const dies: Behaviour = () => ({ exit: 1, prints: `${stack.join('\n')}\n` });
+  const { result } = await bringUp(t, { server: dies }, { isReady: never, kind: 'first' });
+  const last = / says: Error: EACCES: permission denied, and ends with: +at f6 \| +at f7 \| +at f8$/;
+  t.match(result, { detail: last });
+});
+
 t.test('the last lines are those of the last start, and not of an earlier one', async (t) => {
   const silent: Behaviour = (start) => (start === 1 ? { exit: 1, prints: 'first start\n' } : { exit: 1 });
   const earlierLog = 'a line from an earlier disk\n';

@@ -46,8 +46,15 @@ const MAX_RESTARTS_PER_START = 30;
  * service that waits for another one may exit more often: up to MAX_RESTARTS_PER_START times.
  */
 const MAX_FIRST_START_EXITS = 5;
-/** Bounds of the last lines of a log in a `detail`. */
-const LOG_TAIL = { maxLines: 4, maxLineChars: 200 };
+/** Bounds of the part of a log in which the reason of a failed start is looked for. */
+const LOG_TAIL = { maxLines: 40, maxLineChars: 200 };
+/** Number of last lines of a log in a `detail`. */
+const LAST_LINES = 3;
+/**
+ * Matches a line that probably names the reason of an exit. Node prints it first and then a stack of calls,
+ * Python prints it last.
+ */
+const REASON = /error|fatal|panic|exception|denied|fail|cannot|can't|no such|invalid|refused/i;
 /** Number of services whose log a `detail` shows. */
 const MAX_SHOWN_LOGS = 2;
 /**
@@ -233,7 +240,7 @@ export class TargetSupervisor {
       const isRunning = this.services.some((one) => one.name === name && one.pids().length > 0);
       const fromByte = isRunning ? starts?.next : starts?.exited;
       const lines = readLogTail(this.#logPath(name), { ...LOG_TAIL, fromByte: fromByte ?? 0 });
-      const text = lines.length === 0 ? 'has no line of this start' : `ends with: ${lines.join(' | ')}`;
+      const text = lines.length === 0 ? 'has no line of this start' : describeLastLines(lines);
       return `; ${join(this.#options.logDirLabel, `${name}.log`)} ${text}`;
     });
     return shown.join('');
@@ -288,6 +295,16 @@ export class TargetSupervisor {
     this.expectExits();
     await this.#deployment.stop(graceMs);
   }
+}
+
+/** Returns the last lines, and before them the last line that probably names the reason, if it is not one of them. */
+function describeLastLines(lines: readonly string[]): string {
+  const last = lines.slice(-LAST_LINES);
+  const reason = lines.slice(0, -LAST_LINES).findLast((line) => REASON.test(line));
+  const end = `ends with: ${last.join(' | ')}`;
+  return reason === undefined || last.some((line) => REASON.test(line))
+    ? end
+    : `says: ${reason.trim()}, and ${end}`;
 }
 
 async function startService(service: Service): Promise<void> {

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Target } from '../../conformance/target-file/definition.js';
@@ -11,6 +11,7 @@ import { type CallCount, enumerateCalls } from '../../faults/tracing/count-calls
 import type { GateCase } from '../bundle/manifest.js';
 import { writeGateBundle } from '../gate/gate-bundle.js';
 import { type GateResult, resultOf } from '../gate/result.js';
+import { makeUniqueDirectory } from '../host/directories.js';
 import type { Registry } from '../host/registry.js';
 import { type Rerun, type RerunOptions, rerun } from '../replay/rerun.js';
 import type { Schedule } from '../round/schedule.js';
@@ -110,7 +111,7 @@ async function enumerate(options: SweepOptions, schedule: Schedule): Promise<Cal
     },
     heal: async () => {},
   };
-  const dir = mkdtempSync(join(options.dir, 'enumeration-'));
+  const dir = makeUniqueDirectory(options.dir, 'enumeration-');
   const countingSchedule = {
     ...schedule,
     injections: [{ fault: countingFault.name, afterConfirms: 1, maxWaitMs: 500 }],

@@ -8,7 +8,13 @@ import { recordReceipts } from '../../../conformance/protocols/receipts.js';
 import type { Filesystem } from '../../../faults/power/filesystem.js';
 import { atExit } from '../../host/at-exit.js';
 import { seeded } from '../../host/random.js';
-import { INSTALL_TIMEOUT_MS, type LaunchedTarget, type LaunchPlan, launch } from '../../round/launch.js';
+import {
+  hintOfClosedDirectory,
+  INSTALL_TIMEOUT_MS,
+  type LaunchedTarget,
+  type LaunchPlan,
+  launch,
+} from '../../round/launch.js';
 import { Ledger } from '../../round/workload/ledger.js';
 import { Producers } from '../../round/workload/producers.js';
 import { createRecordedDisk, DATA_DIR, makeDurableDirectory } from '../../runtime/disks/local-disk.js';
@@ -131,7 +137,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
       if (!start.ready)
         throw new KitError(
           'target-unavailable',
-          `the target did not get ready: ${start.detail}; its logs are in ${join(dir, 'logs')}`,
+          `the target did not get ready: ${start.detail}${hintOfClosedDirectory(dataDir)}; its logs are in ${join(dir, 'logs')}`,
         );
       const from = entries();
       const producers = await runLoad(options, ledger, launched);
