@@ -15,6 +15,7 @@ import { recordingDirectory } from '../../faults/power/blocklog-availability.js'
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { copySparse } from '../../faults/power/mounts.js';
 import { processPendingEvents } from '../../faults/waiting.js';
+import { PhaseClock } from '../host/phase-clock.js';
 import { seeded } from '../host/random.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
@@ -67,12 +68,15 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
   const recorder = new Recorder(join(dir, 'history.jsonl'));
   const options = { ...requested, signal: AbortSignal.any([requested.signal, recorder.failureSignal]) };
   const startMs = performance.now();
+  const clock = new PhaseClock<ExplorePhase>('evaluation', options.budgetMs);
   let keep = true;
   let run: RecordedRun | undefined;
   try {
-    run = options.savedRecording?.run ?? (await record(options, registry, recorder, dir));
+    run =
+      options.savedRecording?.run ??
+      (await clock.during('recording', () => record(options, registry, recorder, dir)));
     for (const event of options.savedRecording?.events ?? []) recorder.importEvent(event);
-    const result = await explore(options, { registry, recorder, dir, run, startMs });
+    const result = await explore(options, { registry, recorder, dir, run, startMs, clock });
     keep = options.keep || options.out !== undefined || result.verdict === 'fail';
     if (keep) saveRecording(run, target, seed, dir);
     // The bundle contains the file of the history, so write it completely first.
@@ -88,7 +92,8 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
             events: recorder.events,
           })
         : null;
-    return { ...result, evidence: keep ? dir : null, bundle };
+    const time = clock.report();
+    return { ...result, tookMs: time.tookMs, time, evidence: keep ? dir : null, bundle };
   } catch (error) {
     // The error may be the effect of a Ctrl-C. Read pending signals, so that the evidence is then removed.
     await processPendingEvents();
@@ -140,13 +145,20 @@ interface ExplorationContext {
   dir: string;
   run: RecordedRun;
   startMs: number;
+  clock: PhaseClock<ExplorePhase>;
 }
 
-async function explore(
-  options: ExploreOptions,
-  context: ExplorationContext,
-): Promise<Omit<ExploreResult, 'evidence' | 'bundle'>> {
-  const { registry, recorder, run, startMs } = context;
+/**
+ * Phases of an exploration; see `PhaseClock`. `recording` is the run under load, `states` its crash states, and
+ * `recoveries` are the recoveries that are recorded and cut in turn.
+ */
+type ExplorePhase = 'recording' | 'states' | 'recoveries' | 'evaluation';
+
+/** The result of an exploration without what is known only at its very end. */
+type UnfinishedResult = Omit<ExploreResult, 'evidence' | 'bundle' | 'tookMs' | 'time'>;
+
+async function explore(options: ExploreOptions, context: ExplorationContext): Promise<UnfinishedResult> {
+  const { registry, recorder, run, startMs, clock } = context;
   const { target, budgetMs, runtime, progress } = options;
   const recording = openRecording(run.log, run.end);
   const imagesParentDir = recordingDirectory() ?? context.dir;
@@ -177,13 +189,16 @@ async function explore(
     const subject = options.savedRecording === undefined ? 'recorded' : 'the recording has';
     progress(`${subject} ${entries} requests to the disk, ${entries - run.from} of them under load`);
     const strategy: StrategyName = restore === undefined ? 'target' : 'mount';
-    const strategyRun = await runStrategy(exploration, strategy);
+    const strategyRun = await clock.during('states', () => runStrategy(exploration, strategy));
     // If a state of the run is broken, a cut recovery would show the same bug by a longer story.
-    const recoveries = strategyRun.broken.length > 0 ? NO_RECOVERIES : await exploreRecoveries(exploration);
+    const recoveries =
+      strategyRun.broken.length > 0
+        ? NO_RECOVERIES
+        : await clock.during('recoveries', () => exploreRecoveries(exploration));
     const inconclusiveReason = whyInconclusive(strategyRun, recoveries);
     recordAtRisk(exploration, inconclusiveReason);
     recorder.record({ kind: 'run-ended', how: options.signal.aborted ? 'interrupted' : 'completed' });
-    return resultOf(exploration, { strategy, strategyRun, recoveries, inconclusiveReason, startMs });
+    return resultOf(exploration, { strategy, strategyRun, recoveries, inconclusiveReason });
   } finally {
     await pool.end();
     workspace.remove();
@@ -283,13 +298,12 @@ interface ExplorationOutcome {
   strategyRun: StrategyRun;
   recoveries: Recoveries;
   inconclusiveReason: string | undefined;
-  startMs: number;
 }
 
 function resultOf(
   exploration: Exploration,
-  { strategy, strategyRun, recoveries, inconclusiveReason, startMs }: ExplorationOutcome,
-): Omit<ExploreResult, 'evidence' | 'bundle'> {
+  { strategy, strategyRun, recoveries, inconclusiveReason }: ExplorationOutcome,
+): UnfinishedResult {
   const { options, recorder, recording, run } = exploration;
   const finding = CHECKERS['PP-13'](recorder.events, options.target.guarantee);
   const { verdict, why } =
@@ -325,7 +339,6 @@ function resultOf(
     confirmed: count((event) => event.kind === 'answered' && event.outcome === 'confirmed'),
     log: { entries: recording.model.entries.length, from: run.from },
     seed: options.seed,
-    tookMs: Math.round(performance.now() - startMs),
     replay: options.replay(options.seed),
     violations: finding.violations
       .slice(0, MAX_REPORTED_VIOLATIONS)

@@ -1,4 +1,5 @@
 import type { Verdict } from '../../../conformance/checkers/verdict.js';
+import type { TimeReport } from '../../host/phase-clock.js';
 import type { StrategyFigures, StrategyName } from '../strategies/strategy-run.js';
 
 /** The broken crash state that is easiest to understand, with an explanation. */
@@ -55,6 +56,8 @@ export interface ExploreResult {
   log: { entries: number; from: number };
   seed: number;
   tookMs: number;
+  /** Where the time went, and the part of it that came after the end of the budget. */
+  time: TimeReport;
   /** Command line that repeats the exploration. */
   replay: string;
   /** Directory with the history, the image and the log; null when it was removed. */
