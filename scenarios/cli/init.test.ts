@@ -42,6 +42,23 @@ t.test('init writes a target file that loads, for every protocol, and never over
   t.match(bad.stderr, /--protocol ftp: expected one of http, smtp/);
 });
 
+t.test('the default of a time has a unit in every help text', async (t) => {
+  const workspace = newWorkspace(t);
+  const { stdout } = await workspace.run(['--help']);
+  const commands = [...stdout.matchAll(/^ {2}([a-z]+) /gm)].map(([, name = '']) => name);
+  t.ok(commands.includes('gate') && commands.includes('replay'));
+  let times = 0;
+  // The help of `queue` is that of another program.
+  for (const name of commands.filter((command) => command !== 'queue' && command !== 'help')) {
+    const help = (await workspace.run([name, '--help'])).stdout.replace(/\s+/g, ' ');
+    for (const [, value = ''] of help.matchAll(/--budget <time>.*?\(default: ([^)]+)\)/g)) {
+      times++;
+      t.match(value, /^\d+(?:ms|s|m|h)$/, name);
+    }
+  }
+  t.ok(times >= 5, `${times} defaults`);
+});
+
 t.test('check reports each problem on one line with its key, also a missing program', async (t) => {
   const workspace = newWorkspace(t);
   const file = workspace.target(['{dir}/queue', '{prot}'], {

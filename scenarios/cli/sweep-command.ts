@@ -15,7 +15,7 @@ import { table } from '../report/table.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import type { SweepRow } from '../sweep/plan.js';
 import { runSweep, type SweepResult } from '../sweep/sweep.js';
-import { MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted } from './common.js';
+import { formatBudget, MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface SweepFlags {
@@ -128,7 +128,7 @@ function sweepCommandLine(
   if (faults !== undefined) args.push('--faults', faults.join(','));
   if (each !== undefined) args.push('--each', `${each}`);
   if (calls !== undefined) args.push('--calls', `${calls}`);
-  return [...args, '--budget', `${budget}ms`].map(shellQuote).join(' ');
+  return [...args, '--budget', formatBudget(budget)].map(shellQuote).join(' ');
 }
 
 /** Reports whether a directory has no file, as after a sweep that failed before the target started. */

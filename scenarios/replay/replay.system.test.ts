@@ -49,7 +49,11 @@ t.test(
       workspace.queue(''),
     ]);
     t.equal(right.code, 0, right.stderr);
-    t.match(JSON.parse(right.stdout), { verdict: 'pass', reproduced: 0, why: /in none of 1 runs/ });
+    t.match(JSON.parse(right.stdout), {
+      ...{ verdict: 'pass', reproduced: 0, why: /in none of 1 runs/ },
+      ...{ judged: 'run', recordAnew: null },
+    });
+    t.match(right.stderr, /^run 1 of 1: pass/m);
     const bytes = readFileSync(bundle ?? '');
     bytes[2000] = (bytes[2000] ?? 0) ^ 1;
     writeFileSync(join(workspace.dir, 'changed.tar.gz'), bytes);

@@ -40,6 +40,16 @@ export interface ReplayResult {
    */
   reproducer: string;
   story: string[];
+  /**
+   * What the replay judged: a whole run of the target, or only its recovery. The disk of a crash state was written
+   * by the target that the exploration recorded, so no change of how a target writes can change its replay.
+   */
+  judged: 'run' | 'recovery';
+  /**
+   * Command line that records a new run, and so also tests how the target writes; null when the replay was such a
+   * run.
+   */
+  recordAnew: string | null;
   /** Path of the bundle of the smaller reproducer; null when none was requested or found. */
   shrunkBundle: string | null;
 }
@@ -93,6 +103,8 @@ export async function replayGate(
       reproduced: repetition.reproduced,
       reproducer: describeSchedule(small?.schedule ?? schedule),
       story,
+      judged: 'run',
+      recordAnew: null,
       shrunkBundle,
     };
   } finally {
