@@ -33,7 +33,7 @@ const command = () =>
     .min(1, { error: COMMAND_RULE });
 
 const globs = () =>
-  z.array(z.string({ error: 'a glob relative to {data}' }).min(1), {
+  z.array(z.string({ error: 'a glob relative to {data}' }).min(1, { error: 'a glob relative to {data}' }), {
     error: 'a list of globs relative to {data}',
   });
 
@@ -41,14 +41,19 @@ const BOUND_RULE = 'a whole number from 0, "in-delivery", "unbounded", or { "con
 const bound = () =>
   z.union(
     [
-      z.int().min(0).describe('Number of messages, besides those in delivery.'),
+      z
+        .int({ error: BOUND_RULE })
+        .min(0, { error: BOUND_RULE })
+        .describe('Number of messages, besides those in delivery.'),
       z.literal('in-delivery').describe('The messages that were in delivery at the crash, and no others.'),
       z.literal('unbounded').describe('No bound is claimed.'),
-      z
-        .strictObject({ consumedWithinSeconds: z.number().min(0) })
-        .describe(
-          'The messages that were in delivery at the crash, and those consumed at most this many seconds before it.',
-        ),
+      object({
+        consumedWithinSeconds: z
+          .number({ error: 'a number of seconds from 0' })
+          .min(0, { error: 'a number of seconds from 0' }),
+      }).describe(
+        'The messages that were in delivery at the crash, and those consumed at most this many seconds before it.',
+      ),
     ],
     { error: BOUND_RULE },
   );
@@ -151,7 +156,10 @@ const CrashStates = object({
 
 /** Schema of a target file. Unknown keys are errors: a misspelt guarantee would otherwise never be checked. */
 export const TargetDefinition = object({
-  $schema: z.string().optional().describe('Location of the JSON Schema of this file, for editors.'),
+  $schema: z
+    .string({ error: 'a location' })
+    .optional()
+    .describe('Location of the JSON Schema of this file, for editors.'),
   name: z
     .string({ error: 'a name' })
     .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/, { error: 'a name of letters, digits, dots and dashes' })

@@ -1,8 +1,10 @@
 import { dirname, resolve } from 'node:path';
 import { KitError, messageOf } from '../errors.js';
 import { readRegularFile } from '../read-file.js';
+import { claimProblems } from './claim-problems.js';
 import { type Target, TargetDefinition, type TargetInput } from './definition.js';
 import { placeholderProblems } from './placeholders.js';
+import { schemaProblems } from './schema-problems.js';
 
 /** Upper bound of the size of a target file. Real ones are far smaller. */
 const MAX_TARGET_FILE_BYTES = 16 * 2 ** 20;
@@ -13,8 +15,10 @@ export class TargetFileError extends KitError {
   readonly problems: readonly string[];
 
   constructor(where: string, problems: readonly string[]) {
-    super('bad-target', `${where}: ${problems.join('; ')}`);
-    this.problems = problems;
+    // A key or a name of the file may contain a line break: each problem stays on one line.
+    const lines = problems.map((problem) => problem.replace(/\s+/g, ' '));
+    super('bad-target', `${where}: ${lines.join('; ')}`);
+    this.problems = lines;
   }
 }
 
@@ -54,15 +58,9 @@ export function defineTarget(definition: TargetInput, dir: string): Target {
 function parseTarget(json: unknown, dir: string, where: string): Target {
   const parsed = TargetDefinition.safeParse(json);
   if (!parsed.success) {
-    const problems = parsed.error.issues.map((issue) => {
-      const keys = issue.code === 'unrecognized_keys' ? issue.keys : [];
-      const path = [...issue.path, ...keys].join('.') || '(the whole)';
-      const found = keys.length > 0 ? 'unknown key, ' : '';
-      return `${path}: ${found}expected ${issue.message}`;
-    });
-    throw new TargetFileError(where, problems);
+    throw new TargetFileError(where, schemaProblems(parsed.error.issues, json));
   }
-  const problems = placeholderProblems(parsed.data);
+  const problems = [...placeholderProblems(parsed.data), ...claimProblems(parsed.data)];
   if (problems.length > 0) throw new TargetFileError(where, problems);
   return { ...parsed.data, dir };
 }

@@ -1,4 +1,5 @@
 import { KitError } from '../errors.js';
+import { didYouMean } from '../nearest.js';
 import type { TargetFile } from './definition.js';
 
 /** Values that replace the placeholders in the commands of a target. */
@@ -91,8 +92,10 @@ export function placeholderProblems(target: TargetFile): string[] {
         ALLOWED_PLACEHOLDERS[commandKind].includes(name) &&
         (after === undefined || (name === 'port' && after !== ''));
       if (!known) {
-        const expected = ALLOWED_PLACEHOLDERS[commandKind].map((word) => `{${word}}`).join(', ');
-        problems.push(`${path}.${index}: unknown placeholder ${whole}, expected one of ${expected}`);
+        const allowed = ALLOWED_PLACEHOLDERS[commandKind].map((word) => `{${word}}`);
+        const expected = allowed.join(', ');
+        const hint = didYouMean(`{${name}}`, allowed);
+        problems.push(`${path}.${index}: unknown placeholder ${whole}, expected one of ${expected}${hint}`);
       }
     }
   };

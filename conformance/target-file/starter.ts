@@ -1,4 +1,5 @@
 import { KitError } from '../errors.js';
+import { didYouMean } from '../nearest.js';
 import { TargetDefinition, type TargetInput } from './definition.js';
 
 /** Arguments that a protocol needs in a command, besides the data directory and the port. */
@@ -34,6 +35,8 @@ export function starterTarget(name: string, protocol: string): TargetInput {
   const parsed = TargetDefinition.safeParse(definition);
   if (parsed.success) return definition as TargetInput;
   const [issue] = parsed.error.issues;
-  const flag = issue?.path[0] === 'protocol' ? `--protocol ${protocol}` : `--name ${name}`;
-  throw new KitError('bad-usage', `${flag}: expected ${issue?.message}`);
+  const isProtocol = issue?.path[0] === 'protocol';
+  const flag = isProtocol ? `--protocol ${protocol}` : `--name ${name}`;
+  const hint = isProtocol ? didYouMean(protocol, protocolNames()) : '';
+  throw new KitError('bad-usage', `${flag}: expected ${issue?.message}${hint}`);
 }

@@ -54,7 +54,10 @@ export interface CertifyResult {
 }
 
 /** Result of the run of one level, which is a gate or an exploration. */
-export type LevelResult = Pick<GateResult, 'verdict' | 'tookMs' | 'replay' | 'violations' | 'bundle'>;
+export type LevelResult = Pick<
+  GateResult,
+  'verdict' | 'tookMs' | 'time' | 'replay' | 'violations' | 'bundle'
+>;
 
 /** Shares of the budget, according to the usual duration of a level's rounds. */
 const BUDGET_SHARES: Readonly<Record<Level, number>> = {

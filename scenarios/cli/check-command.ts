@@ -1,5 +1,5 @@
-import { accessSync, constants } from 'node:fs';
-import { join } from 'node:path';
+import { accessSync, constants, existsSync, statSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import type { Target } from '../../conformance/target-file/definition.js';
@@ -24,7 +24,7 @@ export function checkCommand(file: string, flags: { json?: boolean }): number {
 function findProblems(file: string): string[] {
   try {
     const target = loadTarget(file);
-    return [...unusedDataProblems(target), ...findMissingPrograms(target)];
+    return [...unusedDataProblems(target), ...findMissingPrograms(target), ...findMissingFiles(target)];
   } catch (error) {
     if (error instanceof TargetFileError) return [...error.problems];
     if (error instanceof KitError) return [error.message.replace(`${file}: `, '')];
@@ -32,33 +32,90 @@ function findProblems(file: string): string[] {
   }
 }
 
-/**
- * Finds the programs that this machine does not have. Ignores programs that run in an image: the image must
- * have them.
- */
-function findMissingPrograms({ dir, services, install, verify }: Target): string[] {
-  const commands: [string, readonly string[] | undefined][] = [
-    ...Object.entries(services).map(([name, { command, image }]): [string, readonly string[] | undefined] => [
-      `services.${name}.command.0`,
-      image === undefined ? command : undefined,
-    ]),
-    ['install.0', install],
-    ['verify.0', verify],
+/** A command of a target, with its key path. */
+interface NamedCommand {
+  path: string;
+  command: readonly string[];
+  /** True when the command runs in an image, which must then have the program. */
+  inImage: boolean;
+}
+
+function commandsOf({ services, install, verify, nudge, crashStates }: Target): NamedCommand[] {
+  const others = {
+    install,
+    verify,
+    nudge,
+    'crashStates.install': crashStates?.install,
+    'crashStates.restore': crashStates?.restore,
+  };
+  return [
+    ...Object.entries(services).map(([name, { command, image }]) => ({
+      path: `services.${name}.command`,
+      command,
+      inImage: image !== undefined,
+    })),
+    ...Object.entries(others).flatMap(([path, command]) =>
+      command === undefined ? [] : [{ path, command, inImage: false }],
+    ),
   ];
-  return commands.flatMap(([path, command]) => {
-    const [program] = command ?? [];
-    if (program === undefined || program === '{node}') return [];
-    const full = program.replace('{dir}', dir);
-    if (full.includes('/') ? isExecutable(full.startsWith('/') ? full : join(dir, full)) : findProgram(full))
-      return [];
-    return [`${path}: expected a program that can be run here, found ${full}`];
+}
+
+/**
+ * Finds the programs that this machine does not have. Ignores programs that run in an image, because the image
+ * must have them, and programs below `{dir}`, which `findMissingFiles` looks for.
+ */
+function findMissingPrograms(target: Target): string[] {
+  return commandsOf(target).flatMap(({ path, command: [program = ''], inImage }) => {
+    if (inImage || program === '{node}' || pathBelowDir(program) !== undefined) return [];
+    if (program.includes('/')) {
+      const full = resolve(target.dir, program.replace('{dir}', target.dir));
+      return isExecutable(full)
+        ? []
+        : [`${path}.0: expected a program that can be run here, found ${describeFile(full)}`];
+    }
+    if (findProgram(program) !== undefined) return [];
+    return [`${path}.0: expected a program that can be run here, found ${program}, which is not in PATH`];
   });
 }
 
+/**
+ * Finds the files below `{dir}` that commands name and that do not exist. A file that `install` makes, such as
+ * a compiled program, may be missing: the words of `install` then contain its path.
+ */
+function findMissingFiles(target: Target): string[] {
+  const installWords = target.install ?? [];
+  const isMade = (path: string) =>
+    installWords.some((word) => word.includes(`{dir}/${path}`) && pathBelowDir(word) === undefined);
+  return commandsOf(target).flatMap(({ path: key, command, inImage }) =>
+    command.flatMap((word, index) => {
+      const path = pathBelowDir(word);
+      if (path === undefined || isMade(path)) return [];
+      const full = join(target.dir, path);
+      const isProgram = index === 0 && !inImage;
+      if (isProgram ? isExecutable(full) : existsSync(full)) return [];
+      const expected = isProgram ? 'a program that can be run here' : 'a file that exists';
+      return [`${key}.${index}: expected ${expected}, found ${describeFile(full)}`];
+    }),
+  );
+}
+
+/** Returns the path below `{dir}` that a word such as `{dir}/queue.py` or `--file={dir}/a` names. */
+function pathBelowDir(word: string): string | undefined {
+  const path = /^(?:--?[\w-]+=)?\{dir\}\/([^{}]+)$/.exec(word)?.[1];
+  // A word with a blank is a line for a shell, or a list. What it means is not known here.
+  return path === undefined || /\s/.test(path) ? undefined : path;
+}
+
+function describeFile(path: string): string {
+  if (!existsSync(path)) return `${path}, which does not exist`;
+  return `${path}, which is not executable (chmod +x)`;
+}
+
+/** Checks whether a path is a regular file that this process may run. */
 function isExecutable(path: string): boolean {
   try {
     accessSync(path, constants.X_OK);
-    return true;
+    return statSync(path).isFile();
   } catch {
     return false;
   }

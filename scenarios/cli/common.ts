@@ -76,10 +76,19 @@ export function replayCommandLine(
   if (flags.runtime !== 'process') args.push('--runtime', flags.runtime);
   if (flags.faults !== undefined) args.push('--faults', flags.faults.join(','));
   if (flags.power !== undefined) args.push('--power', flags.power);
-  if (flags.fs !== undefined)
-    args.push('--fs', [flags.fs.type, flags.fs.mountOptions].filter(Boolean).join(':'));
+  if (flags.fs !== undefined) args.push('--fs', formatFilesystem(flags.fs));
   if (flags.rounds !== undefined) args.push('--rounds', `${flags.rounds}`);
   if (flags.injections !== undefined) args.push('--injections', `${flags.injections}`);
-  args.push('--budget', `${budgetMs}ms`);
+  args.push('--budget', formatBudget(budgetMs));
   return args.map(shellQuote).join(' ');
+}
+
+/** Formats a time for `--budget`: in seconds where that is exact, otherwise in milliseconds. */
+export function formatBudget(ms: number): string {
+  return ms % 1000 === 0 ? `${ms / 1000}s` : `${ms}ms`;
+}
+
+/** Formats a filesystem for `--fs`. */
+export function formatFilesystem({ type, mountOptions }: Filesystem): string {
+  return [type, mountOptions].filter(Boolean).join(':');
 }

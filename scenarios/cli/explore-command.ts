@@ -14,7 +14,13 @@ import { shellQuote } from '../host/shell.js';
 import { exploreReport } from '../report/explore-report.js';
 import { styleFor } from '../report/style.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
-import { MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted } from './common.js';
+import {
+  formatBudget,
+  formatFilesystem,
+  MAX_RANDOM_SEED,
+  makeEmptyDirectory,
+  unlessInterrupted,
+} from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface ExploreFlags {
@@ -83,9 +89,8 @@ function openRecording({ recording, fs }: ExploreFlags, target: Target): SavedRe
 function exploreCommandLine(file: string | undefined, flags: ExploreFlags, seed: number): string {
   const args = ['plugpull', 'explore', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
   if (flags.recording !== undefined) args.push('--recording', flags.recording);
-  if (flags.fs !== undefined)
-    args.push('--fs', [flags.fs.type, flags.fs.mountOptions].filter(Boolean).join(':'));
+  if (flags.fs !== undefined) args.push('--fs', formatFilesystem(flags.fs));
   if (flags.states !== undefined) args.push('--states', `${flags.states}`);
-  args.push('--budget', `${flags.budget}ms`);
+  args.push('--budget', formatBudget(flags.budget));
   return args.map(shellQuote).join(' ');
 }

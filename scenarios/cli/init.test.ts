@@ -42,6 +42,23 @@ t.test('init writes a target file that loads, for every protocol, and never over
   t.match(bad.stderr, /--protocol ftp: expected one of http, smtp/);
 });
 
+t.test('the default of a time has a unit in every help text', async (t) => {
+  const workspace = newWorkspace(t);
+  const { stdout } = await workspace.run(['--help']);
+  const commands = [...stdout.matchAll(/^ {2}([a-z]+) /gm)].map(([, name = '']) => name);
+  t.ok(commands.includes('gate') && commands.includes('replay'));
+  let times = 0;
+  // The help of `queue` is that of another program.
+  for (const name of commands.filter((command) => command !== 'queue' && command !== 'help')) {
+    const help = (await workspace.run([name, '--help'])).stdout.replace(/\s+/g, ' ');
+    for (const [, value = ''] of help.matchAll(/--budget <time>.*?\(default: ([^)]+)\)/g)) {
+      times++;
+      t.match(value, /^\d+(?:ms|s|m|h)$/, name);
+    }
+  }
+  t.ok(times >= 5, `${times} defaults`);
+});
+
 t.test('check reports each problem on one line with its key, also a missing program', async (t) => {
   const workspace = newWorkspace(t);
   const file = workspace.target(['{dir}/queue', '{prot}'], {
@@ -84,3 +101,29 @@ t.test('check demands that some command uses {data}', async (t) => {
   t.equal((await check(['{node}', '--data={data}/queue', '{port}'])).code, 0);
   t.equal((await check(['{node}', '{port}'], { install: ['{node}', '{data}'] })).code, 0);
 });
+t.test(
+  'check reports each file of a command that does not exist, and each program that is missing',
+  async (t) => {
+    const workspace = newWorkspace(t);
+    writeFileSync(join(workspace.dir, 'not-executable'), '');
+    const file = workspace.target(
+      ['sh', '{dir}/nosuch.sh', '--config={dir}/nosuch.conf', '{data}', '{port}'],
+      {
+        install: ['sh', '-c', 'cc -o {dir}/made {dir}/made.c'],
+        verify: ['{dir}/made', '{data}'],
+        nudge: ['nosuchprogram'],
+        crashStates: { restore: ['{dir}/not-executable'] },
+      },
+    );
+    const { code, stdout } = await workspace.run(['check', file, '--json']);
+    t.equal(code, 2);
+    const { problems } = JSON.parse(stdout) as { problems: string[] };
+    t.equal(problems.length, 4, 'install makes the program of verify, so it may be missing');
+    t.match(problems, [
+      /^nudge\.0: expected a program that can be run here, found nosuchprogram, which is not in PATH$/,
+      /^services\.server\.command\.1: expected a file that exists, found .*nosuch\.sh, which does not exist$/,
+      /^services\.server\.command\.2: expected a file that exists, found .*nosuch\.conf, which does not exist$/,
+      /^crashStates\.restore\.0: expected a program .*, found .*not-executable, which is not executable/,
+    ]);
+  },
+);

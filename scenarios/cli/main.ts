@@ -4,6 +4,7 @@ import { KitError, messageOf } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { protocolNames } from '../../conformance/target-file/starter.js';
 import { ignoreClosedPipes, log } from '../host/console.js';
+import { allowPassingThrough } from '../host/directories.js';
 import { stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
 import type { CertifyFlags } from './certify-command.js';
@@ -47,6 +48,7 @@ const REPORTER_HELP =
 const JSON_HELP = 'prints the result as one JSON object to stdout';
 
 ignoreClosedPipes();
+allowPassingThrough();
 
 const program = new Command('plugpull')
   .description('Pulls the plug on message queues and proves that no confirmed message is lost.')

@@ -2,6 +2,7 @@ import { randomInt } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 import { KitError } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
+import { didYouMean } from '../../conformance/nearest.js';
 import { log, printJson } from '../host/console.js';
 import { newRunId, Registry } from '../host/registry.js';
 import { loadPlantedBugs, type PlantedBug } from '../planted/definition.js';
@@ -102,7 +103,10 @@ async function runHunts(
 function parseMode(name: string): ModeName {
   const mode = MODE_NAMES.find((known) => known === name);
   if (mode !== undefined) return mode;
-  throw new KitError('bad-usage', `--modes ${name}: no such mode, expected some of ${MODE_NAMES.join(', ')}`);
+  throw new KitError(
+    'bad-usage',
+    `--modes ${name}: no such mode, expected some of ${MODE_NAMES.join(', ')}${didYouMean(name, MODE_NAMES)}`,
+  );
 }
 
 async function huntAndLog(

@@ -1,10 +1,12 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { EXIT_CODES, VERDICT_EXIT_CODES } from '../../conformance/exit-codes.js';
 import { readHistory } from '../../conformance/history/reader.js';
-import type { Filesystem } from '../../faults/power/filesystem.js';
+import { loadTarget } from '../../conformance/target-file/load.js';
+import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
 import { type Bundle, openBundle } from '../bundle/bundle.js';
+import type { CrashStateCase } from '../bundle/manifest.js';
 import { resolveTarget } from '../bundle/target.js';
 import { StateWorkspace } from '../explore/states/workspace.js';
 import { ownersOf } from '../explore/states/write-owners.js';
@@ -25,10 +27,16 @@ import {
   type RecordedDisk,
   stateBefore,
 } from '../replay/mounted-disk.js';
-import { createWorkspaceDir, type ReplayResult, removeWorkspaceDir, replayGate } from '../replay/replay.js';
+import {
+  createWorkspaceDir,
+  keepLogs,
+  type ReplayResult,
+  removeWorkspaceDir,
+  replayGate,
+} from '../replay/replay.js';
 import { replayState } from '../replay/replay-state.js';
 import { styleFor } from '../report/style.js';
-import { unlessInterrupted } from './common.js';
+import { formatFilesystem, unlessInterrupted } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface ReplayFlags {
@@ -77,7 +85,11 @@ export async function replayCommand(
     const outcome = await unlessInterrupted(
       interrupts,
       failedCase.kind === 'crash-state'
-        ? replayState(bundle, failedCase, { ...common, dir: workspaceDir })
+        ? replayState(bundle, failedCase, {
+            ...common,
+            dir: workspaceDir,
+            recordAnew: exploreCommandLine(bundle, failedCase, flags),
+          })
         : replayGate(bundle, failedCase, {
             ...common,
             runtime: parseRuntime(flags.runtime ?? failedCase.runtime),
@@ -89,6 +101,9 @@ export async function replayCommand(
     for (const line of formatResult(result)) log(line);
     if (flags.json) printJson(result);
     return VERDICT_EXIT_CODES[result.verdict];
+  } catch (error) {
+    keepWorkspace ||= !interrupts.signal.aborted && keepLogs(workspaceDir);
+    throw error;
   } finally {
     // A workspace with a mounted disk stays in the registry, so that `clean` can remove it.
     if (!keepWorkspace) {
@@ -101,6 +116,37 @@ export async function replayCommand(
 function parseRuntime(name: string): 'process' | 'docker' | 'vm' {
   if (name === 'process' || name === 'docker' || name === 'vm') return name;
   throw new KitError('bad-usage', `--runtime ${name}: expected process, docker or vm`);
+}
+
+/** Returns the command line that records a new run with the seed and the filesystem of an exploration's bundle. */
+function exploreCommandLine(
+  { manifest: { seed, target } }: Bundle,
+  { filesystem }: CrashStateCase,
+  flags: ReplayFlags,
+): string {
+  const args = ['plugpull', 'explore'];
+  if (flags.target !== undefined) args.push(flags.target);
+  else if (!target.builtin) args.push(targetFileOf(target));
+  args.push('--seed', `${seed}`);
+  if (formatFilesystem(filesystem) !== formatFilesystem(DEFAULT_FILESYSTEM))
+    args.push('--fs', formatFilesystem(filesystem));
+  return args.map(shellQuote).join(' ');
+}
+
+/** Looks for the target file in the folder that the bundle names; a placeholder when it is not there. */
+function targetFileOf({ dir, definition }: Bundle['manifest']['target']): string {
+  const files = existsSync(dir) ? readdirSync(dir).filter((name) => name.endsWith('.json')) : [];
+  const file = files.map((name) => join(dir, name)).find((path) => nameOfTarget(path) === definition.name);
+  return file ?? 'TARGET.json';
+}
+
+function nameOfTarget(file: string): string | undefined {
+  try {
+    return loadTarget(file).name;
+  } catch {
+    // Another JSON file, or a target file that is being edited.
+    return undefined;
+  }
 }
 
 function logBundle({ manifest }: Bundle): void {
@@ -221,6 +267,11 @@ function formatResult(result: ReplayResult): string[] {
   const reproducedThing = result.kind === 'gate' ? 'schedule' : 'crash state';
   const lines = ['', `${reproducedThing}: ${result.reproducer}`, ...result.story, ''];
   lines.push(`${result.verdict}: ${result.why}`);
+  if (result.recordAnew !== null)
+    lines.push(
+      'only a change of the recovery can change this verdict: how the target writes is not tested',
+      `to test a change of how it writes, record a new run: ${result.recordAnew}`,
+    );
   if (result.shrunkBundle !== null)
     lines.push(`a smaller bundle: plugpull replay ${shellQuote(result.shrunkBundle)}`);
   return lines;

@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import { rmSync } from 'node:fs';
+import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { VERDICT_EXIT_CODES } from '../../conformance/exit-codes.js';
@@ -15,7 +15,7 @@ import { table } from '../report/table.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import type { SweepRow } from '../sweep/plan.js';
 import { runSweep, type SweepResult } from '../sweep/sweep.js';
-import { MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted } from './common.js';
+import { formatBudget, MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface SweepFlags {
@@ -80,7 +80,7 @@ export async function sweepCommand(
     return VERDICT_EXIT_CODES[result.verdict];
   } finally {
     await runtime.close?.();
-    if (interrupts.signal.aborted) rmSync(dir, { recursive: true, force: true });
+    if (interrupts.signal.aborted || isEmpty(dir)) rmSync(dir, { recursive: true, force: true });
     registry.close();
   }
 }
@@ -128,5 +128,14 @@ function sweepCommandLine(
   if (faults !== undefined) args.push('--faults', faults.join(','));
   if (each !== undefined) args.push('--each', `${each}`);
   if (calls !== undefined) args.push('--calls', `${calls}`);
-  return [...args, '--budget', `${budget}ms`].map(shellQuote).join(' ');
+  return [...args, '--budget', formatBudget(budget)].map(shellQuote).join(' ');
+}
+
+/** Reports whether a directory has no file, as after a sweep that failed before the target started. */
+function isEmpty(dir: string): boolean {
+  try {
+    return readdirSync(dir).length === 0;
+  } catch {
+    return true;
+  }
 }

@@ -19,6 +19,7 @@ import { copySparse } from '../../faults/power/mounts.js';
 import { describeHabit } from '../../faults/tracing/file-habits.js';
 import { processPendingEvents } from '../../faults/waiting.js';
 import type { CrashState } from '../../faults/write-log/state.js';
+import { PhaseClock } from '../host/phase-clock.js';
 import { seeded } from '../host/random.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
@@ -77,12 +78,15 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
   const recorder = new Recorder(join(dir, 'history.jsonl'));
   const options = { ...requested, signal: AbortSignal.any([requested.signal, recorder.failureSignal]) };
   const startMs = performance.now();
+  const clock = new PhaseClock<ExplorePhase>('evaluation', options.budgetMs);
   let keep = true;
   let run: RecordedRun | undefined;
   try {
-    run = options.savedRecording?.run ?? (await record(options, registry, recorder, dir));
+    run =
+      options.savedRecording?.run ??
+      (await clock.during('recording', () => record(options, registry, recorder, dir)));
     for (const event of options.savedRecording?.events ?? []) recorder.importEvent(event);
-    const outcome = await explore(options, { registry, recorder, dir, run, startMs });
+    const outcome = await explore(options, { registry, recorder, dir, run, startMs, clock });
     const result = await withHabits(options, registry, dir, outcome);
     keep = options.keep || options.out !== undefined || result.verdict === 'fail';
     if (keep) saveRecording(run, target, seed, dir);
@@ -99,7 +103,8 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
             events: recorder.events,
           })
         : null;
-    return { ...result, evidence: keep ? dir : null, bundle };
+    const time = clock.report();
+    return { ...result, tookMs: time.tookMs, time, evidence: keep ? dir : null, bundle };
   } catch (error) {
     // The error may be the effect of a Ctrl-C. Read pending signals, so that the evidence is then removed.
     await processPendingEvents();
@@ -114,7 +119,7 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
 
 /** An explored run whose smallest broken state still lacks what a traced run tells about the files. */
 interface ExplorationResult {
-  result: Omit<ExploreResult, 'evidence' | 'bundle'>;
+  result: UnfinishedResult;
   /** Files that the smallest broken state has lost, and where the target was seen to have them. */
   lost: { seenAt: number; files: LostFile[] };
 }
@@ -146,7 +151,7 @@ async function withHabits(
 
 /** Starts the history and records the target's run under load. */
 async function record(
-  { target, seed, budgetMs, runtime, filesystem, signal }: ExploreOptions,
+  { target, seed, budgetMs, runtime, filesystem, signal, progress }: ExploreOptions,
   registry: Registry,
   recorder: Recorder,
   dir: string,
@@ -169,6 +174,7 @@ async function record(
     recorder,
     dir,
     signal,
+    onFailedStart: progress,
     filesystem: filesystem ?? DEFAULT_FILESYSTEM,
     seed,
     loadMs: Math.min(MAX_LOAD_MS, budgetMs * LOAD_TIME_SHARE),
@@ -182,10 +188,20 @@ interface ExplorationContext {
   dir: string;
   run: RecordedRun;
   startMs: number;
+  clock: PhaseClock<ExplorePhase>;
 }
 
+/**
+ * Phases of an exploration; see `PhaseClock`. `recording` is the run under load, `states` its crash states, and
+ * `recoveries` are the recoveries that are recorded and cut in turn.
+ */
+type ExplorePhase = 'recording' | 'states' | 'recoveries' | 'evaluation';
+
+/** The result of an exploration without what is known only at its very end. */
+type UnfinishedResult = Omit<ExploreResult, 'evidence' | 'bundle' | 'tookMs' | 'time'>;
+
 async function explore(options: ExploreOptions, context: ExplorationContext): Promise<ExplorationResult> {
-  const { registry, recorder, run, startMs } = context;
+  const { registry, recorder, run, startMs, clock } = context;
   const { target, budgetMs, runtime, progress } = options;
   const recording = openRecording(run.log, run.end);
   const imagesParentDir = recordingDirectory() ?? context.dir;
@@ -216,16 +232,16 @@ async function explore(options: ExploreOptions, context: ExplorationContext): Pr
     const subject = options.savedRecording === undefined ? 'recorded' : 'the recording has';
     progress(`${subject} ${entries} requests to the disk, ${entries - run.from} of them under load`);
     const strategy: StrategyName = restore === undefined ? 'target' : 'mount';
-    const strategyRun = await runStrategy(exploration, strategy);
+    const strategyRun = await clock.during('states', () => runStrategy(exploration, strategy));
     // If a state of the run is broken, a cut recovery would show the same bug by a longer story.
     const recoveries =
       strategyRun.broken.length > 0 || isStoredElsewhere(run)
         ? NO_RECOVERIES
-        : await exploreRecoveries(exploration);
+        : await clock.during('recoveries', () => exploreRecoveries(exploration));
     const inconclusiveReason = whyInconclusive(exploration, strategyRun, recoveries);
     recordAtRisk(exploration, inconclusiveReason);
     recorder.record({ kind: 'run-ended', how: options.signal.aborted ? 'interrupted' : 'completed' });
-    return resultOf(exploration, { strategy, strategyRun, recoveries, inconclusiveReason, startMs });
+    return resultOf(exploration, { strategy, strategyRun, recoveries, inconclusiveReason });
   } finally {
     await pool.end();
     workspace.remove();
@@ -333,12 +349,11 @@ interface ExplorationOutcome {
   strategyRun: StrategyRun;
   recoveries: Recoveries;
   inconclusiveReason: string | undefined;
-  startMs: number;
 }
 
 function resultOf(
   exploration: Exploration,
-  { strategy, strategyRun, recoveries, inconclusiveReason, startMs }: ExplorationOutcome,
+  { strategy, strategyRun, recoveries, inconclusiveReason }: ExplorationOutcome,
 ): ExplorationResult {
   const { options, recorder, recording, run } = exploration;
   const finding = CHECKERS['PP-13'](recorder.events, options.target.guarantee);
@@ -382,7 +397,6 @@ function resultOf(
       minimum: EXPLORED_MINIMUM,
     },
     seed: options.seed,
-    tookMs: Math.round(performance.now() - startMs),
     replay: options.replay(options.seed),
     violations: finding.violations
       .slice(0, MAX_REPORTED_VIOLATIONS)

@@ -63,6 +63,8 @@ t.test('a gate stops after `maxRounds` rounds and removes the evidence of a run 
     bundle: null,
     seed: 7,
   });
+  t.ok((result.time.phasesMs.drain ?? 0) > 0, 'the result says where the time went');
+  t.match(gateReport(result, plainStyle).join('\n'), /Time\n.*drain \d.*\n.* of a budget of 600\.0 s/);
   t.equal(progress.filter((line) => /^round \d/.test(line)).length, 2);
   t.ok(
     result.faults.every(({ hit }) => hit > 0),

@@ -66,7 +66,7 @@ t.test('a queue with a defect fails at the requirement that the defect breaks', 
     );
     t.equal(code, 1, defect);
     t.ok(failedIds(result).includes(requirement), `${defect}: ${failedIds(result)}`);
-    t.match(result.replay, /plugpull gate .* --seed \d+ --faults kill-one --injections 30 --budget 600000ms/);
+    t.match(result.replay, /plugpull gate .* --seed \d+ --faults kill-one --injections 30 --budget 600s/);
     t.ok(existsSync(join(result.evidence ?? '', 'history.jsonl')), 'the history is saved');
     t.ok(
       existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')),
@@ -117,7 +117,7 @@ t.test('the gate stops after --rounds, and its replay line has the same limit', 
   const { code, result, stderr } = await gate(workspace, workspace.queue(''), ...QUICK, ...limits);
   t.equal(code, 0, stderr);
   t.equal(result.rounds, 2);
-  t.match(result.replay, / --rounds 2 --budget 600000ms$/);
+  t.match(result.replay, / --rounds 2 --budget 600s$/);
 });
 
 t.test('a queue that never confirms is not measured', async (t) => {

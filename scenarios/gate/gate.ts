@@ -12,8 +12,11 @@ import type { Fault } from '../../faults/fault.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import { processPendingEvents } from '../../faults/waiting.js';
+import { PhaseClock } from '../host/phase-clock.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
+import { Pace } from '../round/pace.js';
+import type { RoundPhase } from '../round/phases.js';
 import { type RoundOptions, runRound } from '../round/round.js';
 import { makeSchedule, type Schedule, splitByPower } from '../round/schedule.js';
 import { traceFiles } from '../round/trace-files.js';
@@ -55,7 +58,7 @@ export interface GateOptions {
   progress(line: string): void;
 }
 
-/** Usual duration of a round of many faults. It is used for the plan only: the clock ends the gate. */
+/** Usual duration of a round of many faults. It decides only how many faults a round has. */
 const TYPICAL_ROUND_MS = 22_000;
 const MAX_FAULTS_PER_ROUND = 5;
 /** Share of the budget that power cuts get when there are also rounds of other faults. */
@@ -71,14 +74,20 @@ const MAX_SLOW_POWER_ROUND_MS = 300_000;
  * starts.
  */
 const MIN_POWER_MS = 6000;
-/** Smallest remaining time with which another round starts, as a fraction of a round's usual duration. */
-const MIN_ROUND_SHARE = 0.7;
 /**
- * Time at the end of the budget in which no fault is injected, because draining and stopping take time too.
+ * Time that the drain, the stop and the evaluation of a round are assumed to take until a round has shown it. No
+ * fault is injected in this time at the end of the budget.
  */
-const RESERVE_MS = 2500;
-/** Time at the end of the budget in which no fault is injected, on a slow runtime. */
-const SLOW_RESERVE_MS = 20_000;
+const TYPICAL_TAIL_MS = 2500;
+/** The same on a slow runtime. */
+const SLOW_TAIL_MS = 20_000;
+/**
+ * Upper bound of that time, as a share of the budget, for a target that claims a long redelivery time: its first
+ * round must still have faults.
+ */
+const MAX_TAIL_SHARE = 0.4;
+/** Time for injections with which another round is worth its set-up. */
+const MIN_INJECTIONS_MS = 2000;
 /** Name of the bundle in the evidence directory. */
 const BUNDLE_NAME = 'bundle.tar.gz';
 
@@ -108,6 +117,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     signal: AbortSignal.any([requested.signal, recorder.failureSignal]),
   };
   const startMs = performance.now();
+  const clock = new PhaseClock<RoundPhase>('evaluation', requested.budgetMs);
   recorder.record({
     kind: 'run-started',
     format: HISTORY_FORMAT,
@@ -124,7 +134,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
       rounds,
       last: lastSchedule,
       failed,
-    } = await runRounds(options, { registry, recorder, dir, startMs });
+    } = await runRounds(options, { registry, recorder, dir, startMs, clock });
     const how = options.signal.aborted ? 'interrupted' : failed ? 'violation' : 'completed';
     recorder.record({ kind: 'run-ended', how });
     const evaluation = evaluate(recorder.events, target);
@@ -162,7 +172,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
         power: options.power,
         events: recorder.events,
         rounds,
-        tookMs: Math.round(performance.now() - startMs),
+        time: clock.report(),
         seed: reportedSeed,
         replay: options.replay(reportedSeed),
         evidence: keep ? dir : null,
@@ -207,6 +217,16 @@ function withMeasurableClaims(target: Target, { slowStartMs }: PreparedRuntime):
   return { ...target, guarantee };
 }
 
+/**
+ * Returns the time that the drain, the stop and the evaluation of the first round are assumed to take. A target may
+ * need its whole redelivery time to offer again what was in delivery at the last fault.
+ */
+function firstTailMs({ target, runtime, budgetMs }: GateOptions): number {
+  if (runtime.slowStartMs !== undefined) return SLOW_TAIL_MS;
+  const redeliveryMs = (target.guarantee.redeliverySeconds ?? 0) * 1000;
+  return Math.max(TYPICAL_TAIL_MS, Math.min(redeliveryMs, budgetMs * MAX_TAIL_SHARE));
+}
+
 function hasUntriedFaults(faults: readonly Fault[], events: readonly HistoryEvent[]): boolean {
   const tried = new Set(events.flatMap((event) => (event.kind === 'fault' ? [event.fault] : [])));
   return faults.some(({ name }) => !tried.has(name));
@@ -226,6 +246,7 @@ interface GateRun {
   recorder: Recorder;
   dir: string;
   startMs: number;
+  clock: PhaseClock<RoundPhase>;
 }
 
 async function runRounds(options: GateOptions, run: GateRun) {
@@ -237,9 +258,8 @@ async function runRounds(options: GateOptions, run: GateRun) {
   const powerMs = power.length === 0 ? 0 : others.length === 0 ? budgetMs : budgetMs * POWER_BUDGET_SHARE;
   const powerRoundMs =
     options.runtime.slowStartMs === undefined ? MAX_POWER_ROUND_MS : MAX_SLOW_POWER_ROUND_MS;
-  const reserveMs = options.runtime.slowStartMs === undefined ? RESERVE_MS : SLOW_RESERVE_MS;
+  const pace = new Pace(firstTailMs(options));
   let powerLeftMs = powerMs;
-  const otherRounds = { count: 0, ms: 0 };
   const maxRounds = options.maxRounds ?? Number.POSITIVE_INFINITY;
   const maxInjections = options.maxInjections ?? Number.POSITIVE_INFINITY;
   const plannedRounds = Math.min(maxRounds, Math.max(1, Math.floor((budgetMs - powerMs) / TYPICAL_ROUND_MS)));
@@ -259,13 +279,16 @@ async function runRounds(options: GateOptions, run: GateRun) {
     if (isPowerRound && others.length > 0 && powerLeftMs < MIN_POWER_MS) continue;
     // A second round of power cuts waits until every other fault has been tried.
     if (isPowerRound && powerLeftMs < powerMs && hasUntriedFaults(others, run.recorder.events)) continue;
-    const otherRoundMs = otherRounds.count === 0 ? TYPICAL_ROUND_MS : otherRounds.ms / otherRounds.count;
-    // A target with a long install needs time for the cuts as well.
-    const typicalMs = isPowerRound
-      ? Math.max(Math.min(powerLeftMs, MIN_POWER_MS), 2 * setUpMs)
-      : otherRoundMs;
-    const minMs = Math.max(typicalMs * MIN_ROUND_SHARE, setUpMs + reserveMs);
-    if (rounds > 0 && nowMs + minMs > endMs) break;
+    const isPowerUntried = powerMs >= MIN_POWER_MS && powerLeftMs === powerMs;
+    // The first round of power cuts needs time at the end of the budget.
+    const forPowerMs =
+      isPowerUntried && !isPowerRound ? Math.min(powerLeftMs, setUpMs + MIN_POWER_MS + pace.tailMs) : 0;
+    const injectionsMs = isPowerRound && !isPowerUntried ? MIN_POWER_MS : MIN_INJECTIONS_MS;
+    if (rounds > 0 && nowMs + setUpMs + injectionsMs + pace.tailMs + forPowerMs > endMs) {
+      // The next schedule may be one of power cuts, which were not tried yet.
+      if (forPowerMs > 0 && nowMs + setUpMs + MIN_INJECTIONS_MS + pace.tailMs <= endMs) continue;
+      break;
+    }
     options.progress(`round ${number}, seed ${schedule.seed}: ${describePlan(schedule, options.power)}`);
     const round: RoundOptions = {
       target,
@@ -288,7 +311,10 @@ async function runRounds(options: GateOptions, run: GateRun) {
         Math.max(1000, 3 * setUpMs, Math.min(options.runtime.slowStartMs ?? 30_000, endMs - nowMs)),
       ),
       lastFaultMs:
-        Math.min(endMs, isPowerRound ? nowMs + Math.min(powerLeftMs, powerRoundMs) : endMs) - reserveMs,
+        Math.min(endMs, isPowerRound ? nowMs + Math.min(powerLeftMs, powerRoundMs) : endMs - forPowerMs) -
+        pace.tailMs,
+      clock: run.clock,
+      pace,
       lastInjection: maxInjections,
       progress: options.progress,
     };
@@ -298,16 +324,13 @@ async function runRounds(options: GateOptions, run: GateRun) {
     rounds = number;
     lastSchedule = schedule;
     if (isPowerRound) powerLeftMs -= performance.now() - nowMs;
-    else {
-      otherRounds.count++;
-      otherRounds.ms += performance.now() - nowMs;
-    }
     failed = !signal.aborted && evaluate(run.recorder.events, target).verdict === 'fail';
     // Save only the data of a failed round: it is evidence, and the data of a round that passed has no use.
     if (failed) await outcome.disk.saveTo(join(round.dir, 'data-at-end'));
     else outcome.disk.remove();
     if (!failed && !options.keep && options.out === undefined)
       rmSync(round.dir, { recursive: true, force: true });
+    pace.noteTail(performance.now() - outcome.faultsEndedMs);
   }
   return { rounds, last: lastSchedule, failed };
 }

@@ -4,6 +4,7 @@ import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
+import type { TimeReport } from '../host/phase-clock.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import { explainLosses } from './explain-losses.js';
 import { claimedFaultNames, type Selection } from './select-faults.js';
@@ -58,6 +59,8 @@ export interface GateResult {
   /** Duration of the slowest start after a crash; null without such a start. */
   worstRecoveryMs: number | null;
   tookMs: number;
+  /** Where the time went, and the part of it that came after the end of the budget. */
+  time: TimeReport;
   seed: number;
   /** Command line that runs the gate again. */
   replay: string;
@@ -79,7 +82,7 @@ export interface GateFacts {
   power: PowerBackendName;
   events: readonly HistoryEvent[];
   rounds: number;
-  tookMs: number;
+  time: TimeReport;
   seed: number;
   replay: string;
   evidence: string | null;
@@ -98,7 +101,7 @@ export function resultOf(
   facts: GateFacts,
   evaluation: Evaluation = evaluate(facts.events, facts.target),
 ): GateResult {
-  const { target, selection, power, events, rounds, tookMs, seed, replay, evidence, bundle } = facts;
+  const { target, selection, power, events, rounds, time, seed, replay, evidence, bundle } = facts;
   const outcomes = { confirmed: 0, rejected: 0, indefinite: 0 };
   for (const event of events) if (event.kind === 'answered') outcomes[event.outcome]++;
   const violations = evaluation.findings.flatMap(({ requirement, violations }) =>
@@ -129,7 +132,8 @@ export function resultOf(
     corrupted: sumFigure(evaluation, 'corrupted'),
     crashes: count(events, (event) => event.kind === 'fault' && event.hit && event.scope !== 'none'),
     worstRecoveryMs: recoveries.length === 0 ? null : Math.max(...recoveries),
-    tookMs,
+    tookMs: time.tookMs,
+    time,
     seed,
     replay,
     evidence,

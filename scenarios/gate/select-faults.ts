@@ -1,4 +1,5 @@
 import { KitError } from '../../conformance/errors.js';
+import { didYouMean } from '../../conformance/nearest.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import { FAULTS } from '../../faults/catalogue/catalogue.js';
 import type { Availability, Fault } from '../../faults/fault.js';
@@ -71,13 +72,20 @@ function checkFaultName(target: Target, name: string, claimed: readonly Fault[])
   const service = serviceOfKillOne(name);
   if (service !== undefined && target.services[service] === undefined) {
     const services = Object.keys(target.services).join(', ');
-    throw new KitError('bad-usage', `--faults ${name}: no such service, expected one of ${services}`);
+    throw new KitError(
+      'bad-usage',
+      `--faults ${name}: no such service, expected one of ${services}${didYouMean(service, Object.keys(target.services))}`,
+    );
   }
   const faultName = service === undefined ? name : killOne.name;
   const knownFault = FAULTS.find((fault) => fault.name === faultName || fault.family === faultName);
   const format = (faults: readonly Fault[]) => faults.map((fault) => fault.name).join(', ');
   if (knownFault === undefined) {
-    throw new KitError('bad-usage', `--faults ${name}: no such fault, expected one of ${format(FAULTS)}`);
+    const names = [...FAULTS, ...claimed].flatMap((fault) => [fault.name, fault.family]);
+    throw new KitError(
+      'bad-usage',
+      `--faults ${name}: no such fault, expected one of ${format(FAULTS)}${didYouMean(name, names)}`,
+    );
   }
   if (claimed.includes(knownFault)) return;
   throw new KitError(

@@ -1,5 +1,5 @@
-import { accessSync, constants, existsSync, mkdirSync, statSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { accessSync, chmodSync, constants, existsSync, mkdirSync, mkdtempSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 
 /**
@@ -44,5 +44,34 @@ export function makeWritableDirectory(path: string, label: string): void {
     throw new KitError('bad-usage', `${label}: expected a directory to write to: ${messageOf(error)}`, {
       cause: error,
     });
+  }
+}
+
+/**
+ * Makes a directory with a unique name in `parent` and returns its path. A process of any user may pass
+ * through it: a target that gives up root (PostgreSQL, Exim) must reach its data below it. `mkdtemp` alone
+ * makes a directory of mode 0700.
+ */
+export function makeUniqueDirectory(parent: string, prefix: string): string {
+  const path = mkdtempSync(join(parent, prefix));
+  chmodSync(path, 0o755);
+  return path;
+}
+
+/**
+ * Lets every directory that this process makes from now on be passed through by any user, whatever umask the
+ * caller has set. Directories above `{data}` need it; see `makeUniqueDirectory`. It gives no right to list a
+ * directory or to read a file.
+ */
+export function allowPassingThrough(): void {
+  process.umask(process.umask() & ~0o011);
+}
+
+/** Returns the directory nearest to `path`, or `path` itself, that other users may not pass through. */
+export function closedDirectory(path: string): string | undefined {
+  for (let directory = path; ; directory = dirname(directory)) {
+    const stat = statSync(directory, { throwIfNoEntry: false });
+    if (stat?.isDirectory() && (stat.mode & 0o001) === 0) return directory;
+    if (dirname(directory) === directory) return undefined;
   }
 }

@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { KitError, messageOf } from '../../conformance/errors.js';
+import { didYouMean } from '../../conformance/nearest.js';
 import { REQUIREMENT_IDS } from '../../conformance/requirements/requirements.js';
 import { packageRoot } from '../host/version.js';
 
@@ -55,7 +56,11 @@ export function loadPlantedBugs(requestedIds: readonly string[], dir = PLANTED_D
   const unknown = requestedIds.find((id) => !bugs.some((bug) => bug.id === id));
   if (unknown !== undefined) {
     const known = bugs.map(({ id }) => id).join(', ') || 'none exists';
-    throw new KitError('bad-usage', `${unknown}: no such planted bug, expected one of: ${known}`);
+    const hint = didYouMean(
+      unknown,
+      bugs.map(({ id }) => id),
+    );
+    throw new KitError('bad-usage', `${unknown}: no such planted bug, expected one of: ${known}${hint}`);
   }
   return requestedIds.length === 0 ? bugs : bugs.filter(({ id }) => requestedIds.includes(id));
 }

@@ -1,7 +1,9 @@
-import { mkdtempSync } from 'node:fs';
-import { join } from 'node:path';
+import { makeUniqueDirectory } from '../host/directories.js';
 import type { Schedule } from '../round/schedule.js';
 import { type Rerun, type RerunOptions, rerun } from './rerun.js';
+
+/** Beginning of the names of the directories of runs. */
+export const RUN_PREFIX = 'run-';
 
 /** Number of runs of a schedule, and of those that reproduced a violation. */
 export interface ReproductionRate {
@@ -39,7 +41,7 @@ export async function repeat(
   const repetition: Repetition = { runs: 0, reproduced: 0, passed: 0, first: undefined };
   while (repetition.runs < maxRuns && !options.signal.aborted) {
     if (repetition.runs > 0 && performance.now() > options.endMs) break;
-    const run = await rerun(options, schedule, mkdtempSync(join(options.dir, 'run-')));
+    const run = await rerun(options, schedule, makeUniqueDirectory(options.dir, RUN_PREFIX));
     if (options.signal.aborted) {
       run.drop();
       break;

@@ -116,7 +116,7 @@ function inspectByStart(
         { target, runtime, registry, run: at.run, ids, events, signal },
         dataDir,
         required(state),
-        join(dir, 'logs'),
+        join(dir, 'target'),
       ),
     close: () => {},
   };

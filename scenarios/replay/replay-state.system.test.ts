@@ -117,7 +117,9 @@ t.test('a replayed crash state fails again, and shrinks to one missing write', {
   t.equal(again.code, 1, again.stderr);
   const result = JSON.parse(again.stdout) as ReplayResult;
   t.match(result, { kind: 'crash-state', verdict: 'fail', requirements: ['PP-13'], runs: 1 });
-  t.match(result.why, /1 confirmed messages are lost in crash state/);
+  t.match(result.why, /1 confirmed messages are lost in crash state .*only the recovery of test was tested/);
+  t.equal(result.judged, 'recovery');
+  t.match(result.recordAnew, /^plugpull explore \S+\.json --seed 1$/);
   const { prefix, kept } = parseState(result.reproducer);
   t.equal(prefix, writes, 'the cut stays the same');
   t.equal(kept.length, writes - 1, `only one of ${writes} writes has to be missing`);
@@ -130,6 +132,27 @@ t.test('a replayed crash state fails again, and shrinks to one missing write', {
   t.match(story, /message 1-0-0: gone$/);
   const small = await workspace.run(['replay', result.shrunkBundle ?? '', '--json']);
   t.match(JSON.parse(small.stdout), { verdict: 'fail', reproducer: result.reproducer });
+});
+
+t.test('a replay with another target says that only its recovery was tested', { skip }, async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const { file } = await lostMessage(workspace);
+  // The repaired target would sync before it confirms. The disk of the bundle does not change by that.
+  const repaired = workspace.target(['{node}', '-e', '0', '{port}', '--sync'], {
+    name: 'repaired',
+    guarantee: { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0 },
+    crashStates: { restore: ['{node}', '-e', RESTORE] },
+  });
+  const replay = await workspace.run(['replay', file, '--target', repaired, '--json']);
+  t.equal(replay.code, 1, replay.stderr);
+  t.match(JSON.parse(replay.stdout), {
+    judged: 'recovery',
+    why: /only the recovery of repaired was tested, on the disk that the recorded run had written/,
+    recordAnew: `plugpull explore ${repaired} --seed 1`,
+  });
+  t.match(replay.stderr, /only a change of the recovery can change this verdict/);
+  t.ok(replay.stderr.includes(`record a new run: plugpull explore ${repaired} --seed 1\n`), replay.stderr);
 });
 
 t.test(

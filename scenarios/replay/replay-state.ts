@@ -22,6 +22,8 @@ import { shrinkState } from './shrink-state.js';
 
 export interface StateReplayOptions {
   target: Target;
+  /** Command line that records a new run of this target. */
+  recordAnew: string;
   shrink: boolean;
   budgetMs: number;
   /** Directory for the images and logs. */
@@ -32,7 +34,8 @@ export interface StateReplayOptions {
 }
 
 /**
- * Makes exactly the disk of a bundle's crash state, lets the target recover from it, and judges the result.
+ * Makes exactly the disk of a bundle's crash state, lets the target recover from it, and judges the result. The
+ * target that wrote the disk is the one of the recorded run, whatever `options.target` is.
  * With `shrink`, also looks for a failing state with fewer missing writes.
  */
 export async function replayState(
@@ -112,7 +115,7 @@ async function replayStateOn(
       formatState(smallest) === formatState(state)
         ? null
         : await writeShrunk(bundle, { ...stateCase, state: addressOf(smallest) }, story);
-    const why = `${describeInspection(inspection, lost)} in crash state ${stateCase.state}`;
+    const why = `${describeInspection(inspection, lost)} in crash state ${stateCase.state}; only the recovery of ${target.name} was tested, on the disk that the recorded run had written`;
     return {
       bundle: bundle.file,
       target: target.name,
@@ -124,6 +127,8 @@ async function replayStateOn(
       reproduced: failed ? 1 : 0,
       reproducer: addressOf(smallest),
       story,
+      judged: 'recovery',
+      recordAnew: options.recordAnew,
       shrunkBundle,
     };
   } finally {

@@ -1,6 +1,7 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { findProgram } from '../../faults/programs.js';
 import { processesBelow, TestWorkspace } from '../fixtures/kit.js';
 import type { GateResult } from '../gate/result.js';
 import type { ReplayResult } from './replay.js';
@@ -48,7 +49,11 @@ t.test(
       workspace.queue(''),
     ]);
     t.equal(right.code, 0, right.stderr);
-    t.match(JSON.parse(right.stdout), { verdict: 'pass', reproduced: 0, why: /in none of 1 runs/ });
+    t.match(JSON.parse(right.stdout), {
+      ...{ verdict: 'pass', reproduced: 0, why: /in none of 1 runs/ },
+      ...{ judged: 'run', recordAnew: null },
+    });
+    t.match(right.stderr, /^run 1 of 1: pass/m);
     const bytes = readFileSync(bundle ?? '');
     bytes[2000] = (bytes[2000] ?? 0) ^ 1;
     writeFileSync(join(workspace.dir, 'changed.tar.gz'), bytes);
@@ -76,3 +81,43 @@ t.test(
     t.same(processesBelow(workspace.dir), []);
   },
 );
+
+const isRoot = process.getuid?.() === 0;
+const unprivileged =
+  isRoot && findProgram('setpriv') !== undefined ? false : 'giving up root needs root, and setpriv';
+
+t.test(
+  'a target that gives up root can be replayed, also when nobody else may enter what the caller makes',
+  { skip: unprivileged },
+  async (t) => {
+    const workspace = new TestWorkspace();
+    t.teardown(() => workspace.remove());
+    const target = workspace.unprivilegedQueue('confirms-early');
+    mkdirSync(workspace.state);
+    const umask = process.umask(0o077);
+    t.teardown(() => void process.umask(umask));
+    const limits = ['--seed', '7', '--injections', '30', '--budget', '10m', '--faults', 'kill-one'];
+    const gate = await workspace.run(['gate', target, '--json', ...limits]);
+    t.equal(gate.code, 1, gate.stderr);
+    const { bundle } = JSON.parse(gate.stdout) as GateResult;
+    const again = await workspace.run(['replay', bundle ?? '', '--json', '--runs', '1']);
+    t.equal(again.code, 1, again.stderr);
+    t.match(JSON.parse(again.stdout), { runs: 1, reproduced: 1 });
+  },
+);
+
+t.test('the logs that a failed replay names stay until `clean`', async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const limits = ['--seed', '7', '--injections', '30', '--budget', '10m', '--faults', 'kill-one'];
+  const gate = await workspace.run(['gate', workspace.queue('confirms-early'), '--json', ...limits]);
+  const { bundle } = JSON.parse(gate.stdout) as GateResult;
+  const broken = workspace.target(['sh', '-c', 'echo no such key >&2; exit 1', '{data}', '{port}']);
+  const replay = await workspace.run(['replay', bundle ?? '', '--runs', '1', '--target', broken]);
+  t.equal(replay.code, 3, replay.stderr);
+  t.match(replay.stderr, /services\.server exited with code 1 .* ends with: no such key/);
+  const logs = /its logs are in (\S+)/.exec(replay.stderr)?.[1] ?? '';
+  t.match(readFileSync(join(logs, 'server.log'), 'utf8'), /no such key/);
+  t.equal((await workspace.run(['clean'])).code, 0);
+  t.notOk(existsSync(logs));
+});

@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { Target } from '../../conformance/target-file/definition.js';
@@ -9,7 +9,7 @@ import { violationStory } from '../gate/violation-story.js';
 import type { Registry } from '../host/registry.js';
 import type { Schedule } from '../round/schedule.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
-import { type RepeatOptions, type Repetition, repeat } from './repeat.js';
+import { type RepeatOptions, type Repetition, RUN_PREFIX, repeat } from './repeat.js';
 import { describeSchedule, shrinkSchedule } from './shrink-schedule.js';
 
 export interface ReplayOptions {
@@ -40,6 +40,16 @@ export interface ReplayResult {
    */
   reproducer: string;
   story: string[];
+  /**
+   * What the replay judged: a whole run of the target, or only its recovery. The disk of a crash state was written
+   * by the target that the exploration recorded, so no change of how a target writes can change its replay.
+   */
+  judged: 'run' | 'recovery';
+  /**
+   * Command line that records a new run, and so also tests how the target writes; null when the replay was such a
+   * run.
+   */
+  recordAnew: string | null;
   /** Path of the bundle of the smaller reproducer; null when none was requested or found. */
   shrunkBundle: string | null;
 }
@@ -93,6 +103,8 @@ export async function replayGate(
       reproduced: repetition.reproduced,
       reproducer: describeSchedule(small?.schedule ?? schedule),
       story,
+      judged: 'run',
+      recordAnew: null,
       shrunkBundle,
     };
   } finally {
@@ -158,6 +170,18 @@ export function createWorkspaceDir(registry: Registry, root: string): string {
   registry.made({ kind: 'directory', path });
   mkdirSync(path, { recursive: true });
   return path;
+}
+
+/**
+ * Removes from the directory of a replay that failed with an error everything except the runs with their logs,
+ * which the error may name.
+ * @returns whether something stays.
+ */
+export function keepLogs(path: string): boolean {
+  const isRun = (name: string) => name.startsWith(RUN_PREFIX);
+  const names = readdirSync(path);
+  for (const name of names) if (!isRun(name)) rmSync(join(path, name), { recursive: true, force: true });
+  return names.some(isRun);
 }
 
 /** Removes the directory of a replay with everything in it. */

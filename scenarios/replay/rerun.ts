@@ -1,4 +1,4 @@
-import { rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Evaluation, evaluate } from '../../conformance/checkers/evaluate.js';
 import { KitError } from '../../conformance/errors.js';
@@ -11,8 +11,11 @@ import { findFault } from '../../faults/catalogue/catalogue.js';
 import { syscallPointFaults } from '../../faults/catalogue/syscall-point.js';
 import type { Fault } from '../../faults/fault.js';
 import type { GateCase } from '../bundle/manifest.js';
+import type { PhaseClock } from '../host/phase-clock.js';
 import type { Registry } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
+import type { Pace } from '../round/pace.js';
+import type { RoundPhase } from '../round/phases.js';
 import { runRound } from '../round/round.js';
 import type { Schedule } from '../round/schedule.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
@@ -23,8 +26,10 @@ export interface RerunOptions {
   gate: GateCase;
   /** Faults by name, instead of the catalogue's faults that the schedule names. */
   faults?: ReadonlyMap<string, Fault>;
-  /** Time (`performance.now()`) after which no further fault is injected. */
+  /** See `RoundOptions`. */
   lastFaultMs?: number;
+  clock?: PhaseClock<RoundPhase>;
+  pace?: Pace;
   registry: Registry;
   signal: AbortSignal;
   progress(line: string): void;
@@ -42,7 +47,8 @@ export interface Rerun {
 const START_TIMEOUT_MS = 30_000;
 
 /**
- * Runs a schedule once, beginning with the install of the target.
+ * Runs a schedule once, beginning with the install of the target. When it throws, `dir` stays with the logs of the
+ * target, if it has any.
  * @param dir an empty directory for the evidence of this run alone.
  * @throws KitError target-unavailable when a fault of the schedule is unavailable here, or when the target
  *   does not start; bad-bundle when this kit does not make a fault of the schedule.
@@ -81,6 +87,8 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
       signal,
       startTimeoutMs: runtime.slowStartMs ?? START_TIMEOUT_MS,
       lastFaultMs: options.lastFaultMs ?? Number.POSITIVE_INFINITY,
+      ...(options.clock === undefined ? {} : { clock: options.clock }),
+      ...(options.pace === undefined ? {} : { pace: options.pace }),
       progress: options.progress,
     });
     recorder.record({ kind: 'run-ended', how: signal.aborted ? 'interrupted' : 'completed' });
@@ -88,9 +96,12 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
     if (evaluation.verdict === 'fail')
       await outcome.disk.saveTo(join(dir, `round-${gate.round}`, 'data-at-end'));
     else outcome.disk.remove();
+    options.pace?.noteTail(performance.now() - outcome.faultsEndedMs);
     return { dir, events: recorder.events, evaluation, drop };
   } catch (error) {
-    drop();
+    // The error may name the logs of the target. Remove them only when the user has interrupted the run.
+    const hasLogs = existsSync(join(dir, `round-${gate.round}`, 'logs'));
+    if (options.signal.aborted || !hasLogs) drop();
     throw error;
   } finally {
     recorder.close();

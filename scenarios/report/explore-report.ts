@@ -3,6 +3,7 @@ import type { StrategyName } from '../explore/strategies/strategy-run.js';
 import { shellQuote } from '../host/shell.js';
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
+import { timeLines } from './time-lines.js';
 
 const STRATEGY_LABELS: Readonly<Record<StrategyName, string>> = {
   mount: 'mounted and restored',
@@ -19,6 +20,9 @@ export function exploreReport(result: ExploreResult, style: Style): string[] {
     '',
     style.strong('Strategies'),
     ...strategyLines(result),
+    '',
+    style.strong('Time'),
+    ...timeLines(result.time),
   ];
   if (result.violations.length > 0) {
     lines.push('', style.strong('Violations'));

@@ -4,6 +4,7 @@ import type { GateResult } from '../gate/result.js';
 import { shellQuote } from '../host/shell.js';
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
+import { timeLines } from './time-lines.js';
 
 /** Formats the result of a gate as lines for people. */
 export function gateReport(result: GateResult, style: Style): string[] {
@@ -15,6 +16,9 @@ export function gateReport(result: GateResult, style: Style): string[] {
     '',
     style.strong('Faults'),
     ...faultLines(result),
+    '',
+    style.strong('Time'),
+    ...timeLines(result.time),
     '',
     style.strong('Requirements'),
     ...requirementLines(result, style),

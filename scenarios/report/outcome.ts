@@ -3,9 +3,11 @@ import type { Verdict } from '../../conformance/checkers/verdict.js';
 import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import type { CertifyResult } from '../certify/certify.js';
 import type { GateResult } from '../gate/result.js';
+import type { TimeReport } from '../host/phase-clock.js';
 import { certificateReport, certifiedHitsLine } from './certificate-report.js';
 import { claimedHitsLine, gateReport } from './gate-report.js';
 import type { Style } from './style.js';
+import { timeLines } from './time-lines.js';
 
 /** The result of a command, in the form that every reporter reads. */
 export interface Outcome {
@@ -69,7 +71,12 @@ export function certifyOutcome(
   { certified, certificate, runs }: CertifyResult,
   file: string | undefined,
 ): Outcome {
-  const data: CertificateBody & { certificate: string } = { ...certified, certificate };
+  const times = runs.map(({ level, result }) => ({ level, ...result.time }));
+  const data: CertificateBody & { certificate: string; times: ({ level: string } & TimeReport)[] } = {
+    ...certified,
+    certificate,
+    times,
+  };
   const failed = runs.filter(({ result }) => result.verdict === 'fail');
   return {
     command: 'certify',
@@ -90,6 +97,7 @@ export function certifyOutcome(
     data,
     lines: (style) => [
       ...certificateReport(certified, certificate, style),
+      ...times.flatMap(({ level, ...time }) => [style.strong(`Time of ${level}`), ...timeLines(time)]),
       ...failed.map(({ result }) => `run it again: ${result.replay}`),
       certifiedHitsLine(certified),
     ],

@@ -1,5 +1,5 @@
 import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Protocol, Receipts, Receiver, ReceiverOptions } from '../../conformance/protocols/protocol.js';
@@ -11,6 +11,7 @@ import {
   submitPorts,
 } from '../../conformance/target-file/placeholders.js';
 import { atExit } from '../host/at-exit.js';
+import { closedDirectory } from '../host/directories.js';
 import { freePort } from '../host/ports.js';
 import { processEntry } from '../host/processes.js';
 import type { Registry } from '../host/registry.js';
@@ -39,6 +40,10 @@ export interface LaunchPlan {
    * at the same time.
    */
   worker?: string;
+  /** Name of the directory `logs` in the text for people. Default: its path. */
+  logDirLabel?: string;
+  /** Called with one line when a service exits before the target was ready for the first time. */
+  onFailedStart?(line: string): void;
   /** Called just before a service that still lives is killed. */
   onCrash?(): void;
   /** Called with the process id of every service that was started. */
@@ -114,6 +119,9 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
     ports: submit,
     recorder: plan.recorder,
     signal: plan.signal,
+    logDir: join(dir, 'logs'),
+    logDirLabel: plan.logDirLabel ?? join(dir, 'logs'),
+    onFailedStart: (line) => plan.onFailedStart?.(line),
     onCrash: () => plan.onCrash?.(),
   });
   supervisor = created;
@@ -125,7 +133,13 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
     ports: submit,
     expand,
     async install(command, timeoutMs) {
-      if (command !== undefined) await runInstall(deployment, expand(command), timeoutMs);
+      if (command !== undefined)
+        await runInstall(
+          deployment,
+          expand(command),
+          timeoutMs,
+          `${hintOfClosedDirectory(plan.dataDir)}; its log is ${join(dir, 'logs', 'install.log')}`,
+        );
     },
     async destroy() {
       created.expectExits();
@@ -172,7 +186,12 @@ async function choosePorts(target: Target): Promise<Ports> {
   return { byName, submit: submitPorts(target).map((name) => byName.get(name) ?? 0) };
 }
 
-async function runInstall(deployment: Deployment, command: string[], timeoutMs: number): Promise<void> {
+async function runInstall(
+  deployment: Deployment,
+  command: string[],
+  timeoutMs: number,
+  hint: string,
+): Promise<void> {
   const result = await deployment.runCommand('install', command, timeoutMs).catch((error: unknown) => {
     // A KitError means that the runtime is gone, which is not the fault of the command.
     if (error instanceof KitError) throw error;
@@ -182,6 +201,19 @@ async function runInstall(deployment: Deployment, command: string[], timeoutMs: 
   const how = result.timedOut
     ? `took longer than ${timeoutMs} ms`
     : `ended with ${result.signal ?? `code ${result.code}`}`;
-  const output = `${result.stderr}${result.stdout}`.trim().split('\n').slice(-3).join(' | ');
-  throw new KitError('target-unavailable', `the target's install command ${how}: ${output}`);
+  // The reason stands in stderr. Lines of stdout would push it out.
+  const output = (result.stderr.trim() || result.stdout.trim()).split('\n').slice(-3).join(' | ');
+  throw new KitError('target-unavailable', `the target's install command ${how}: ${output}${hint}`);
+}
+
+/**
+ * Returns a hint for a start that failed: a directory above `{data}`, outside the kit's own ones, that keeps a
+ * service out once it has given up root. Returns '' when there is none.
+ */
+export function hintOfClosedDirectory(dataDir: string): string {
+  if (process.getuid?.() !== 0) return '';
+  const closed = closedDirectory(dirname(dataDir));
+  return closed === undefined
+    ? ''
+    : `; only root may enter ${closed}: a service that gives up root cannot reach {data} below it (PLUGPULL_STATE and --out name another place)`;
 }

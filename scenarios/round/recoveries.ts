@@ -2,7 +2,9 @@ import type { Inspected, Untimed } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Injection } from '../../faults/fault.js';
 import { sleep } from '../../faults/waiting.js';
+import type { PhaseClock } from '../host/phase-clock.js';
 import type { Deployment } from '../runtime/runtime.js';
+import type { RoundPhase } from './phases.js';
 import type { StartResult, TargetSupervisor } from './target-supervisor.js';
 
 /** Parts of a round that its recoveries use. */
@@ -20,6 +22,7 @@ export interface RecoveriesOptions {
    */
   slowStartMs: number | undefined;
   signal: AbortSignal;
+  clock: PhaseClock<RoundPhase>;
 }
 
 /** Duration that a start is assumed to take until one was measured. */
@@ -58,7 +61,7 @@ export class Recoveries {
 
   /** Starts a target that has had no message yet. */
   async firstStart(timeoutMs: number): Promise<StartResult> {
-    const start = await this.#options.supervisor.bringUp(timeoutMs);
+    const start = await this.#options.supervisor.bringUp(timeoutMs, 'first');
     if (start.ready) this.#usualMs = start.tookMs;
     return start;
   }
@@ -87,7 +90,7 @@ export class Recoveries {
       this.#usualMs = start.tookMs;
       recorder.record({ kind: 'recovered', injection: number, tookMs: start.tookMs });
     }
-    if (injection.indexDamaged) await this.inspect();
+    if (injection.indexDamaged) await this.#options.clock.during('inspections', () => this.inspect());
     else if (injection.scope === 'machine') this.#inspectConcurrently();
     return 'recovered';
   }

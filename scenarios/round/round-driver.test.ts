@@ -10,9 +10,12 @@ import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { powerCut } from '../../faults/power/power-cut.js';
 import { inProcessRuntime, inProcessTarget, type QueueDefect } from '../fixtures/in-process-runtime.js';
 import { TestWorkspace } from '../fixtures/kit.js';
+import { PhaseClock } from '../host/phase-clock.js';
 import { newRunId, Registry, registeredRuns } from '../host/registry.js';
-import { rerun } from '../replay/rerun.js';
+import { type RerunOptions, rerun } from '../replay/rerun.js';
 import type { CommandResult } from '../runtime/runtime.js';
+import { Pace } from './pace.js';
+import type { RoundPhase } from './phases.js';
 import { runRound } from './round.js';
 import type { PlannedInjection, Schedule } from './schedule.js';
 
@@ -39,6 +42,7 @@ async function runRoundWith(
     guarantee?: Record<string, unknown>;
     signal?: AbortSignal;
     progress?: (line: string) => void;
+    timing?: Pick<RerunOptions, 'lastFaultMs' | 'clock' | 'pace'>;
   } = {},
 ): Promise<RoundRun> {
   const place = new TestWorkspace();
@@ -70,6 +74,7 @@ async function runRoundWith(
         registry,
         signal: options.signal ?? new AbortController().signal,
         progress: options.progress ?? (() => {}),
+        ...options.timing,
       },
       schedule,
       dir,
@@ -166,10 +171,43 @@ t.test('an install that fails ends the round with the end of its output', async 
 });
 
 t.test('a target that exits right after every start is unavailable, and not a failed recovery', async (t) => {
-  await t.rejects(runRoundWith(t, 'exits-at-once', KILLS), {
+  const lines: string[] = [];
+  const run = runRoundWith(t, 'exits-at-once', KILLS, { progress: (line) => void lines.push(line) });
+  await t.rejects(run, {
     code: 'target-unavailable',
-    message: /server ended with code 1/,
+    message:
+      /did not get ready .*services\.server exited with code 1 after [\d.]+ s, 5 times; round-1\/logs\/server\.log /,
   });
+  t.match(
+    lines,
+    [/^services\.server exited with code 1 after [\d.]+ s, before it was ready/],
+    'said at once, and once',
+  );
+});
+
+t.test(
+  'a fault whose usual duration does not fit before the end of the budget is not injected',
+  async (t) => {
+    const pace = new Pace(0);
+    pace.noteInjection('kill-one', 1e9);
+    const timing = { pace, lastFaultMs: performance.now() + 1e8 };
+    const { events } = await runRoundWith(t, '', KILLS, { timing });
+    t.same(
+      events.flatMap((event) => (event.kind === 'fault' ? [event.fault] : [])),
+      ['kill'],
+      'the first fault is always injected',
+    );
+    t.ok(pace.injectionMs('kill') > 0, 'the round has told how long it took');
+    t.ok(pace.tailMs > 0, 'and how long its end took');
+  },
+);
+
+t.test('a round divides its whole time into phases', async (t) => {
+  const clock = new PhaseClock<RoundPhase>('evaluation');
+  await runRoundWith(t, '', KILLS, { timing: { clock } });
+  const { phasesMs, tookMs } = clock.report();
+  for (const phase of ['set-up', 'workload', 'recoveries', 'drain'])
+    t.ok((phasesMs[phase] ?? 0) > 0, `${phase}: ${JSON.stringify(phasesMs)} of ${tookMs}`);
 });
 
 t.test('an interrupted round stops the target and says that nothing was drained', async (t) => {

@@ -1,5 +1,5 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/protocol.js';
@@ -9,6 +9,7 @@ import { LossWatch } from '../../faults/files/loss-watch.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { removeFaketimeFiles } from '../../faults/process/clock.js';
 import { atExit } from '../host/at-exit.js';
+import { PhaseClock } from '../host/phase-clock.js';
 import { seeded } from '../host/random.js';
 import type { Registry } from '../host/registry.js';
 import type { Disk, DiskKind } from '../runtime/disk.js';
@@ -18,7 +19,9 @@ import type { PreparedRuntime } from '../runtime/runtime.js';
 import { AtRiskTracker } from './at-risk.js';
 import { drain, watchFreeSpace } from './drain.js';
 import { Injector } from './injector.js';
-import { INSTALL_TIMEOUT_MS, type LaunchedTarget, launch } from './launch.js';
+import { hintOfClosedDirectory, INSTALL_TIMEOUT_MS, type LaunchedTarget, launch } from './launch.js';
+import type { Pace } from './pace.js';
+import type { RoundPhase } from './phases.js';
 import { Recoveries } from './recoveries.js';
 import type { PlannedInjection, Schedule } from './schedule.js';
 import type { TargetSupervisor } from './target-supervisor.js';
@@ -52,9 +55,14 @@ export interface RoundOptions {
   /** Timeout of the target's first start, in milliseconds. */
   startTimeoutMs: number;
   /**
-   * Moment (`performance.now()`) after which no further fault is tried, except the first one of the round.
+   * Moment (`performance.now()`) by which every fault must be recovered from. No fault is tried that would end
+   * later, except the first one of the round.
    */
   lastFaultMs: number;
+  /** Measures where the time goes. Default: a clock that nobody reads. */
+  clock?: PhaseClock<RoundPhase>;
+  /** Gets the durations of the injections, and plans the last one. Default: nothing is planned. */
+  pace?: Pace;
   /** Number (in the run) of the injection after which no further fault is injected. Default: no limit. */
   lastInjection?: number;
   /** Clock by which messages become overdue. Default: `performance.now`. */
@@ -67,6 +75,8 @@ export interface RoundOutcome {
   /** Number of the last injection in the run. */
   injections: number;
   disk: Disk;
+  /** Moment (`performance.now()`) at which no further injection was to come. */
+  faultsEndedMs: number;
 }
 
 const STOP_GRACE_MS = 3000;
@@ -103,12 +113,16 @@ const SLOW_AT_RISK_TIMEOUT_MS = 20_000;
  * observed is in the history.
  * @throws KitError target-unavailable when the target cannot be started or fills the disk.
  */
-export async function runRound(options: RoundOptions): Promise<RoundOutcome> {
-  mkdirSync(options.dir, { recursive: true });
+export async function runRound(requested: RoundOptions): Promise<RoundOutcome> {
+  mkdirSync(requested.dir, { recursive: true });
+  const clock = requested.clock ?? new PhaseClock<RoundPhase>('set-up');
+  const options = { ...requested, clock };
   const { dir, schedule, filesystem, registry, runtime } = options;
-  const disk = await (runtime.makeDisk
-    ? runtime.makeDisk(dir, schedule.disk, filesystem, registry)
-    : makeDisk(dir, diskKindFor(options), options.power, filesystem, registry));
+  const disk = await clock.during('set-up', () =>
+    runtime.makeDisk
+      ? runtime.makeDisk(dir, schedule.disk, filesystem, registry)
+      : makeDisk(dir, diskKindFor(options), options.power, filesystem, registry),
+  );
   const full = new AbortController();
   const round = new Round({ ...options, signal: AbortSignal.any([options.signal, full.signal]) }, disk);
   const freeSpace = watchFreeSpace(dir, (usage) => full.abort(diskFullError(dir, usage)));
@@ -122,7 +136,7 @@ export async function runRound(options: RoundOptions): Promise<RoundOutcome> {
   } finally {
     freeSpace.stop();
   }
-  return { injections: round.injections, disk };
+  return { injections: round.injections, disk, faultsEndedMs: round.faultsEndedMs };
 }
 
 /** Chooses the kind of disk: dm-flakey also injects write errors, for the faults that prefer it. */
@@ -150,7 +164,7 @@ interface RoundSetup {
 
 /** One round while it runs. */
 class Round {
-  readonly #options: RoundOptions;
+  readonly #options: RoundOptions & { clock: PhaseClock<RoundPhase> };
   readonly #disk: Disk;
   readonly #ledger: Ledger;
   readonly #random;
@@ -164,10 +178,12 @@ class Round {
   #producers: Producers | undefined;
   readonly #pids: number[] = [];
   #stopped = false;
+  /** Moment at which no further injection was to come; see `RoundOutcome`. */
+  #faultsEndedMs = performance.now();
   #draining = false;
   #ended = false;
 
-  constructor(options: RoundOptions, disk: Disk) {
+  constructor(options: RoundOptions & { clock: PhaseClock<RoundPhase> }, disk: Disk) {
     this.#options = options;
     this.#disk = disk;
     this.#ledger = new Ledger(options.registry.runId, options.recorder);
@@ -200,29 +216,36 @@ class Round {
     return this.#injector?.number ?? this.#options.injectionsBefore;
   }
 
+  get faultsEndedMs(): number {
+    return this.#faultsEndedMs;
+  }
+
   async run(): Promise<void> {
-    const { schedule, recorder, signal, dir } = this.#options;
+    const { schedule, recorder, signal, dir, clock } = this.#options;
     writeFileSync(join(dir, 'schedule.json'), `${JSON.stringify(schedule, undefined, 2)}\n`);
-    const setup = await this.#setUp();
+    const setup = await clock.during('set-up', () => this.#setUp());
     const [first, ...rest] = schedule.injections;
-    if (first?.beforeStart) await this.#recover(setup, await setup.injector.inject(setup.supervisor, first));
-    else await this.#startFirst(setup);
+    if (first?.beforeStart) await this.#recover(setup, await this.#inject(setup, first));
+    else await clock.during('set-up', () => this.#startFirst(setup));
     if (!this.#isOver()) {
-      await setup.injector.prepare(setup.supervisor, new Set(schedule.injections.map(({ fault }) => fault)));
-      await this.#work(setup, first?.beforeStart ? rest : schedule.injections);
+      const names = new Set(schedule.injections.map(({ fault }) => fault));
+      await clock.during('set-up', () => setup.injector.prepare(setup.supervisor, names));
+      await clock.during('workload', () =>
+        this.#work(setup, first?.beforeStart ? rest : schedule.injections),
+      );
     }
     this.#draining = true;
-    await this.#producers?.stop();
+    await clock.during('drain', () => this.#producers?.stop());
     this.#judgeCrashLoop(setup);
     if (this.#stopped || signal.aborted) {
       // Record that the round did not wait for the messages that are outstanding now.
       recorder.record({ kind: 'drained', waitedMs: 0, complete: false });
     } else {
-      await setup.recoveries.waitForInspection();
+      await clock.during('inspections', () => setup.recoveries.waitForInspection());
       if (!setup.supervisor.isUp)
         throw new KitError('assertion', 'invariant broken: the drain begins while the target is down');
-      await drain(this.#ledger, recorder, signal);
-      await setup.recoveries.inspect();
+      await clock.during('drain', () => drain(this.#ledger, recorder, signal));
+      await clock.during('inspections', () => setup.recoveries.inspect());
     }
     await this.end(signal.aborted ? 'interrupted' : this.#stopped ? 'violation' : 'completed');
   }
@@ -231,6 +254,10 @@ class Round {
   async end(how: 'completed' | 'violation' | 'interrupted'): Promise<void> {
     if (this.#ended) return;
     this.#ended = true;
+    await this.#options.clock.during('stop', () => this.#end(how));
+  }
+
+  async #end(how: 'completed' | 'violation' | 'interrupted'): Promise<void> {
     try {
       await this.#producers?.stop();
       this.#launched?.supervisor.expectExits();
@@ -259,7 +286,7 @@ class Round {
     const timeoutMs = Math.min(slowStartMs ?? INSTALL_TIMEOUT_MS, this.#options.startTimeoutMs);
     await launched.install(target.install, timeoutMs);
     const recoveries = new Recoveries({
-      ...{ deployment, supervisor, recorder, slowStartMs, signal },
+      ...{ deployment, supervisor, recorder, slowStartMs, signal, clock: this.#options.clock },
       verify: target.verify && launched.expand(target.verify),
       limitMs: slowStartMs ?? (target.guarantee.recoverySeconds ?? DEFAULT_RECOVERY_S) * 1000,
     });
@@ -270,7 +297,7 @@ class Round {
   }
 
   #launch(): Promise<LaunchedTarget> {
-    const { target, protocol, runtime, registry, recorder, receipts, dir, signal } = this.#options;
+    const { target, protocol, runtime, registry, recorder, receipts, dir, signal, progress } = this.#options;
     const reception = this.#random.fork('reception');
     return launch({
       ...{ target, protocol, runtime, registry, recorder, dir, signal },
@@ -278,6 +305,8 @@ class Round {
       receipts: this.#ledger.trackReceipts(receipts),
       replyFor: (id, delivery) =>
         this.#draining ? { answer: 'accept', delayMs: 0 } : chooseReception(reception, id, delivery),
+      logDirLabel: join(basename(dir), 'logs'),
+      onFailedStart: progress,
       onCrash: () => this.#atRisk.recordCrash(),
       onProcess: (pid) => void this.#pids.push(pid),
     });
@@ -327,9 +356,10 @@ class Round {
       return;
     }
     if (signal.aborted) throw new KitError('target-unavailable', 'interrupted');
+    const hint = hintOfClosedDirectory(this.#disk.dataDir);
     throw new KitError(
       'target-unavailable',
-      `the target did not get ready in ${start.waitedMs} ms: ${start.detail}; its logs are in ${join(dir, 'logs')}`,
+      `the target did not get ready in ${start.waitedMs} ms: ${start.detail}${hint}; its logs are in ${join(dir, 'logs')}`,
     );
   }
 
@@ -355,26 +385,30 @@ class Round {
 
   /** Runs the workload, and beside it the faults, one after another. */
   async #work(setup: RoundSetup, injections: readonly PlannedInjection[]): Promise<void> {
-    const { schedule, signal, runtime, lastFaultMs, lastInjection } = this.#options;
-    const { supervisor, receiver, recoveries, injector } = setup;
+    const { schedule, signal, runtime, lastFaultMs, lastInjection, clock, pace } = this.#options;
+    const { receiver, recoveries, injector } = setup;
     this.#producers = this.#startProducers(setup.ports);
     const cutsPower = schedule.disk === 'power';
     const atRiskTimeoutMs = runtime.slowStartMs === undefined ? AT_RISK_TIMEOUT_MS : SLOW_AT_RISK_TIMEOUT_MS;
     let recovering = false;
     for (const [index, planned] of injections.entries()) {
+      this.#faultsEndedMs = performance.now();
       const isLast =
-        performance.now() > lastFaultMs || injector.number >= (lastInjection ?? Number.POSITIVE_INFINITY);
+        this.#faultsEndedMs + (pace?.injectionMs(planned.fault) ?? 0) > lastFaultMs ||
+        injector.number >= (lastInjection ?? Number.POSITIVE_INFINITY);
       if (index > 0 && !recovering && isLast) break;
       if (planned.holdReceivers) await this.#holdBack(receiver);
       if (recovering) await recoveries.startIntoRecovery(planned.inRecovery ?? 0);
       else await this.#ledger.waitForMore('confirmed', planned.afterConfirms, planned.maxWaitMs, signal);
       if (cutsPower) await this.#atRisk.waitUntilAtRisk(atRiskTimeoutMs, signal);
-      await recoveries.waitForInspection();
+      await clock.during('inspections', () => recoveries.waitForInspection());
       if (this.#isOver()) return;
-      const injection = await injector.inject(supervisor, planned);
+      const injection = await this.#inject(setup, planned);
       recovering = injections[index + 1]?.inRecovery !== undefined;
       if (!recovering) await this.#recover(setup, injection);
       receiver.release();
+      pace?.noteInjection(planned.fault, performance.now() - this.#faultsEndedMs);
+      this.#faultsEndedMs = performance.now();
       if (this.#isOver()) return;
       // Do not check while the target is down for the next cut: a target that is down delivers nothing.
       if (cutsPower && !recovering && this.#isSomethingOverdue(recoveries)) return;
@@ -402,8 +436,15 @@ class Round {
     });
   }
 
+  #inject({ injector, supervisor }: RoundSetup, planned: PlannedInjection): Promise<Injection> {
+    return this.#options.clock.during('faults', () => injector.inject(supervisor, planned));
+  }
+
   async #recover({ recoveries, injector }: RoundSetup, injection: Injection): Promise<void> {
-    const outcome = await recoveries.recoverAfter(injector.number, injection);
+    const { clock } = this.#options;
+    const outcome = await clock.during('recoveries', () =>
+      recoveries.recoverAfter(injector.number, injection),
+    );
     if (outcome === 'recovered') this.#witness?.noteReady();
     if (outcome === 'failed') this.#stopped = true;
   }

@@ -1,8 +1,10 @@
+import { join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Protocol } from '../../conformance/protocols/protocol.js';
 import type { Service } from '../../faults/fault.js';
 import { until } from '../../faults/waiting.js';
+import { readLogTail, sizeOf } from '../host/log-tail.js';
 import type { Deployment } from '../runtime/runtime.js';
 
 /** Parts of a round that the supervisor uses. */
@@ -12,6 +14,12 @@ export interface TargetSupervisorOptions {
   ports: readonly number[];
   recorder: Pick<Recorder, 'record'>;
   signal: AbortSignal;
+  /** Directory of the services' logs, one file `NAME.log` per service. */
+  logDir: string;
+  /** Name of `logDir` in the text for people, such as its path in the evidence. */
+  logDirLabel: string;
+  /** Called with one line when a service exits before the target was ready for the first time. */
+  onFailedStart?(line: string): void;
   /**
    * Called just before the kit sends SIGKILL or SIGTERM to a service with live processes, and when a service has ended
    * by itself during a fault.
@@ -19,7 +27,10 @@ export interface TargetSupervisorOptions {
   onCrash(): void;
 }
 
-/** Result of a start of the target. */
+/**
+ * Result of a start of the target. `detail` is one line: which services are down, how the last one exited, and
+ * the last lines of the logs with their names.
+ */
 export type StartResult =
   | { ready: true; tookMs: number }
   | { ready: false; waitedMs: number; detail: string };
@@ -33,6 +44,22 @@ const RESTART_DELAY_MS = 50;
  * loop.
  */
 const MAX_RESTARTS_PER_START = 30;
+/**
+ * Number of exits after which the first start of a target has failed, when none of its services stays alive. A
+ * service that waits for another one may exit more often: up to MAX_RESTARTS_PER_START times.
+ */
+const MAX_FIRST_START_EXITS = 5;
+/** Bounds of the part of a log in which the reason of a failed start is looked for. */
+const LOG_TAIL = { maxLines: 40, maxLineChars: 200 };
+/** Number of last lines of a log in a `detail`. */
+const LAST_LINES = 3;
+/**
+ * Matches a line that probably names the reason of an exit. Node prints it first and then a stack of calls,
+ * Python prints it last.
+ */
+const REASON = /error|fatal|panic|exception|denied|fail|cannot|can't|no such|invalid|refused/i;
+/** Number of services whose log a `detail` shows. */
+const MAX_SHOWN_LOGS = 2;
 /**
  * Shortest uptime after which an exit does not count as an early one. Early exits can become a crash loop.
  */
@@ -64,6 +91,15 @@ export class TargetSupervisor {
   #mode: 'up' | 'fault' | 'ending' = 'fault';
   #restarts = 0;
   #lastExit = '';
+  /** True from the first start of a target, which has no message yet, until it is ready. */
+  #isFirstStart = false;
+  /** Exits since `bringUp` that left no process of the service, by service. */
+  readonly #failedStarts = new Map<string, number>();
+  /**
+   * Sizes of the logs, by service: where the output of the incarnation that exited last begins, and where that
+   * of the next one begins.
+   */
+  readonly #logStarts = new Map<string, { exited: number; next: number }>();
   readonly #startedMs = new Map<string, number>();
   /** Number of exits right after a start, by service, since the service was last up for STABLE_UPTIME_MS. */
   readonly #earlyExits = new Map<string, number>();
@@ -81,6 +117,11 @@ export class TargetSupervisor {
     this.#deployment = deployment;
     this.#options = options;
     this.services = deployment.services.map((service) => this.#wrapService(service));
+    for (const { name } of this.services) {
+      // An earlier start on another disk may have written to the same log.
+      const size = sizeOf(this.#logPath(name));
+      this.#logStarts.set(name, { exited: size, next: size });
+    }
   }
 
   /** Records a start. The runtime must call it at every start. */
@@ -94,7 +135,9 @@ export class TargetSupervisor {
   onExited(service: string, incarnation: number, code: number | null, signal: string | null): void {
     const byFault = this.#mode === 'fault' && signal === 'SIGKILL';
     const expected = this.#mode === 'ending' || byFault || this.#killed.has(service);
-    this.#lastExit = `${service} ended with ${signal ?? `code ${code}`}`;
+    const upMs = performance.now() - (this.#startedMs.get(service) ?? performance.now());
+    this.#lastExit = `services.${service} exited with ${signal ?? `code ${code}`} after ${(upMs / 1000).toFixed(1)} s`;
+    this.#markLog(service);
     this.#options.recorder.record({ kind: 'service-exited', service, incarnation, code, signal, expected });
     this.#noteUptime(service);
     // A fault that does not kill can also end a service, for example one that is out of space.
@@ -124,7 +167,7 @@ export class TargetSupervisor {
     const exits = (this.#earlyExits.get(service) ?? 0) + 1;
     this.#earlyExits.set(service, exits);
     if (exits <= MAX_RESTARTS_PER_START) return;
-    const detail = `${this.#lastExit} right after each of ${exits} starts`;
+    const detail = `${this.#lastExit} right after each of ${exits} starts${this.#describeLogs([service])}`;
     this.#crashLoop ??= { detail, beforeFirstFault: this.#unstable.has(service) };
   }
 
@@ -141,31 +184,71 @@ export class TargetSupervisor {
 
   /**
    * Starts the services that are down and waits until the target is ready, at most `timeoutMs`.
+   * @param kind `first` for a target that has no message yet: it has failed after fewer exits than a recovery,
+   *   in which a service may fail until another one has released what the crash left locked.
    * @throws KitError bad-target when a command cannot be run, target-unavailable when the runtime is gone.
    */
-  async bringUp(timeoutMs: number): Promise<StartResult> {
+  async bringUp(timeoutMs: number, kind: 'first' | 'recovery' = 'recovery'): Promise<StartResult> {
     const startMs = performance.now();
+    this.#isFirstStart = kind === 'first';
     this.#restarts = 0;
+    this.#failedStarts.clear();
     this.#mode = 'up';
     for (const service of this.services) await startService(service);
     const ready = await until(
-      async () =>
-        this.#startError !== undefined || this.#restarts > MAX_RESTARTS_PER_START || (await this.#ready()),
+      async () => this.#startError !== undefined || this.#hasGivenUp() || (await this.#ready()),
       timeoutMs,
       this.#options.signal,
       PROBE_EVERY_MS,
     );
     if (this.#startError !== undefined) throw this.#startError;
     const tookMs = Math.round(performance.now() - startMs);
-    if (ready && this.#restarts <= MAX_RESTARTS_PER_START) return { ready: true, tookMs };
+    if (ready && !this.#hasGivenUp()) {
+      this.#isFirstStart = false;
+      return { ready: true, tookMs };
+    }
     return { ready: false, waitedMs: tookMs, detail: this.#describeNotReady() };
   }
 
   #describeNotReady(): string {
     const down = this.services.filter((service) => service.pids().length === 0).map(({ name }) => name);
     const exit = this.#restarts > 0 ? `; ${this.#lastExit}, ${this.#restarts} times` : '';
-    if (down.length > 0) return `not running: ${down.join(', ')}${exit}`;
-    return `running, and not ready on port ${this.#options.ports.join(' and ')}${exit}`;
+    if (down.length > 0) return `not running: ${down.join(', ')}${exit}${this.#describeLogs(down)}`;
+    const logs = this.#describeLogs(this.services.map(({ name }) => name));
+    return `running, and not ready on port ${this.#options.ports.join(' and ')}${exit}${logs}`;
+  }
+
+  /** Returns whether more restarts are useless. */
+  #hasGivenUp(): boolean {
+    if (this.#restarts > MAX_RESTARTS_PER_START) return true;
+    if (!this.#isFirstStart) return false;
+    return this.services.every(({ name }) => (this.#failedStarts.get(name) ?? 0) >= MAX_FIRST_START_EXITS);
+  }
+
+  /** Marks the end of an incarnation's output in its log. */
+  #markLog(service: string): void {
+    const exited = this.#logStarts.get(service)?.next ?? 0;
+    this.#logStarts.set(service, { exited, next: sizeOf(this.#logPath(service)) });
+  }
+
+  #logPath(service: string): string {
+    return join(this.#options.logDir, `${service}.log`);
+  }
+
+  /**
+   * Describes the logs of services: their names, and the last lines that the current incarnation has written,
+   * or the last one when none runs.
+   */
+  #describeLogs(names: readonly string[]): string {
+    const shown = names.slice(0, MAX_SHOWN_LOGS).map((name) => {
+      const starts = this.#logStarts.get(name);
+      const isRunning = this.services.some((one) => one.name === name && one.pids().length > 0);
+      const fromByte = isRunning ? starts?.next : starts?.exited;
+      const lines = readLogTail(this.#logPath(name), { ...LOG_TAIL, fromByte: fromByte ?? 0 });
+      const text = lines.length === 0 ? 'has no line of this start' : describeLastLines(lines);
+      return `; ${join(this.#options.logDirLabel, `${name}.log`)} ${text}`;
+    });
+    return shown.join('');
   }
 
   async #ready(): Promise<boolean> {
@@ -177,13 +260,22 @@ export class TargetSupervisor {
   async #restart(name: string): Promise<void> {
     const service = this.services.find((one) => one.name === name);
     if (this.#mode !== 'up' || this.#options.signal.aborted || service === undefined) return;
+    // A daemon whose parent exits has live processes: its exit is no failed start.
+    if (service.pids().length === 0) this.#noteFailedStart(name);
     this.#restarts++;
-    if (this.#restarts > MAX_RESTARTS_PER_START) return;
+    if (this.#hasGivenUp()) return;
     await startService(service).catch((error: unknown) => {
       if (error instanceof KitError && error.code === 'target-unavailable') this.#startError = error;
       this.#lastExit = `${name}: ${messageOf(error)}`;
       this.#restarts = MAX_RESTARTS_PER_START + 1;
     });
+  }
+
+  #noteFailedStart(name: string): void {
+    const count = (this.#failedStarts.get(name) ?? 0) + 1;
+    this.#failedStarts.set(name, count);
+    if (count === 1 && this.#isFirstStart)
+      this.#options.onFailedStart?.(`${this.#lastExit}, before it was ready; it is started again`);
   }
 
   /** Wraps a service for a fault, so that the supervisor knows which services the kit itself has killed. */
@@ -208,6 +300,16 @@ export class TargetSupervisor {
     this.expectExits();
     await this.#deployment.stop(graceMs);
   }
+}
+
+/** Returns the last lines, and before them the last line that probably names the reason, if it is not one of them. */
+function describeLastLines(lines: readonly string[]): string {
+  const last = lines.slice(-LAST_LINES);
+  const reason = lines.slice(0, -LAST_LINES).findLast((line) => REASON.test(line));
+  const end = `ends with: ${last.join(' | ')}`;
+  return reason === undefined || last.some((line) => REASON.test(line))
+    ? end
+    : `says: ${reason.trim()}, and ${end}`;
 }
 
 async function startService(service: Service): Promise<void> {

@@ -1,4 +1,5 @@
 import { KitError } from '../../conformance/errors.js';
+import { didYouMean } from '../../conformance/nearest.js';
 import type { Availability } from '../../faults/fault.js';
 import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
@@ -45,7 +46,10 @@ export async function choosePowerBackend(
 ): Promise<PowerBackendName> {
   const requested = POWER_BACKENDS.find((one) => one.name === name);
   if (name !== undefined && requested === undefined)
-    throw new KitError('bad-usage', `--power ${name}: expected blocklog or flakey`);
+    throw new KitError(
+      'bad-usage',
+      `--power ${name}: expected blocklog or flakey${didYouMean(name, ['blocklog', 'flakey'])}`,
+    );
   if (runtime === 'vm') {
     if (requested === undefined || requested.name === 'flakey') return 'flakey';
     throw new KitError('bad-usage', `--power ${name}: under --runtime vm it is flakey`);

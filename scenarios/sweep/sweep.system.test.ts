@@ -1,7 +1,7 @@
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { straceAvailability } from '../../faults/programs.js';
+import { findProgram, straceAvailability } from '../../faults/programs.js';
 import { processesBelow, TestWorkspace } from '../fixtures/kit.js';
 import type { SweepResult } from './sweep.js';
 
@@ -81,7 +81,7 @@ t.test('a sweep tries no more system calls than --calls', { skip }, async (t) =>
     3,
   );
   t.match(stderr, /\d+ system calls were not tried: more than 3 in total \(--calls\)/);
-  t.match(replay, / --calls 3 --budget 600000ms$/);
+  t.match(replay, / --calls 3 --budget 600s$/);
 });
 
 t.test('a sweep rejects a fault that the target does not claim to survive', { skip }, async (t) => {
@@ -91,4 +91,32 @@ t.test('a sweep rejects a fault that the target does not claim to survive', { sk
     code: 2,
     stderr: /--faults io-error: the target test does not claim to survive it/,
   });
+});
+
+const isRoot = process.getuid?.() === 0;
+const unprivileged =
+  isRoot && findProgram('setpriv') !== undefined ? skip : 'giving up root needs root, and setpriv';
+
+t.test('a target that gives up root can be swept', { skip: unprivileged }, async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const limits = ['--calls', '2', '--budget', '10m', '--seed', '1'];
+  const swept = await workspace.run(['sweep', workspace.unprivilegedQueue(''), '--json', ...limits]);
+  t.equal(swept.code, 0, swept.stderr);
+  const { sweep } = JSON.parse(swept.stdout) as SweepResult;
+  t.ok(
+    sweep.some(({ hit }) => hit > 0),
+    swept.stderr,
+  );
+});
+
+t.test('a sweep of a target that does not start keeps the logs that it names', { skip }, async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const broken = workspace.target(['sh', '-c', 'echo no such key >&2; exit 1', '{data}', '{port}']);
+  const swept = await workspace.run(['sweep', broken, '--seed', '1', '--budget', '10m']);
+  t.equal(swept.code, 3, swept.stderr);
+  t.match(swept.stderr, /services\.server exited with code 1 .* ends with: no such key/);
+  const logs = /its logs are in (\S+)/.exec(swept.stderr)?.[1] ?? '';
+  t.match(readFileSync(join(logs, 'server.log'), 'utf8'), /no such key/);
 });

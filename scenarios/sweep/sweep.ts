@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Target } from '../../conformance/target-file/definition.js';
@@ -11,8 +11,12 @@ import { type CallCount, enumerateCalls } from '../../faults/tracing/count-calls
 import type { GateCase } from '../bundle/manifest.js';
 import { writeGateBundle } from '../gate/gate-bundle.js';
 import { type GateResult, resultOf } from '../gate/result.js';
+import { makeUniqueDirectory } from '../host/directories.js';
+import { PhaseClock } from '../host/phase-clock.js';
 import type { Registry } from '../host/registry.js';
 import { type Rerun, type RerunOptions, rerun } from '../replay/rerun.js';
+import { Pace } from '../round/pace.js';
+import type { RoundPhase } from '../round/phases.js';
 import type { Schedule } from '../round/schedule.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { injectionOf, planPoints, planRows, type SweepRow } from './plan.js';
@@ -48,8 +52,12 @@ export interface SweepResult extends GateResult {
 const ENUMERATION_CONFIRMS = 20;
 /** Upper bound of the wait for ENUMERATION_CONFIRMS confirmations. */
 const ENUMERATION_MS = 8000;
-/** Time at the end of the budget for draining and stopping. */
-const RESERVE_MS = 8000;
+/** Time that the drain and the stop are assumed to take until the enumeration has shown it. */
+const TYPICAL_TAIL_MS = 8000;
+/**
+ * Lower bound of the time that is left for the drain and the stop: the enumeration has fewer messages than the sweep.
+ */
+const MIN_TAIL_MS = 2500;
 
 /**
  * Enumerates the system calls of every service from its start to some confirmations. Then kills the service
@@ -60,12 +68,14 @@ const RESERVE_MS = 8000;
 export async function runSweep(options: SweepOptions): Promise<SweepResult> {
   const { target, seed, dir, signal, progress, budgetMs, faults } = options;
   const startMs = performance.now();
+  const clock = new PhaseClock<RoundPhase>('evaluation', budgetMs);
+  const pace = new Pace(TYPICAL_TAIL_MS);
   const strace = straceAvailability();
   if (!strace.available) throw new KitError('target-unavailable', `${strace.why}; ${strace.remedy}`);
   mkdirSync(dir, { recursive: true });
   const schedule = { seed, injections: [], disk: 'any', producers: 4, depth: 2 } satisfies Schedule;
   const faultNames = new Set(faults.map(({ name }) => name));
-  const counts = await enumerate(options, schedule);
+  const counts = await enumerate(options, schedule, { clock, pace });
   const rows = planRows(counts).filter((row) => faultNames.has(faultNameOf({ ...row, nth: 1 })));
   const points = planPoints(rows, options.maxPerRow).slice(0, options.maxCalls);
   if (points.length === 0)
@@ -84,17 +94,23 @@ export async function runSweep(options: SweepOptions): Promise<SweepResult> {
         row.tried++;
         if (hit) row.hit++;
       }),
-      lastFaultMs: startMs + budgetMs - RESERVE_MS,
+      lastFaultMs: startMs + budgetMs - Math.max(MIN_TAIL_MS, pace.tailMs),
+      clock,
+      pace,
     },
     swept,
     dir,
   );
   if (signal.aborted) throw new KitError('target-unavailable', 'interrupted');
-  return { ...(await resultFor(options, swept, run, performance.now() - startMs)), sweep: rows };
+  return { ...(await resultFor(options, swept, run, clock)), sweep: rows };
 }
 
 /** Runs every service once under strace, and counts its system calls. */
-async function enumerate(options: SweepOptions, schedule: Schedule): Promise<CallCount[]> {
+async function enumerate(
+  options: SweepOptions,
+  schedule: Schedule,
+  timing: Pick<RerunOptions, 'clock' | 'pace'>,
+): Promise<CallCount[]> {
   let counts: CallCount[] = [];
   const countingFault: Fault = {
     name: 'kill-syscall',
@@ -110,13 +126,17 @@ async function enumerate(options: SweepOptions, schedule: Schedule): Promise<Cal
     },
     heal: async () => {},
   };
-  const dir = mkdtempSync(join(options.dir, 'enumeration-'));
+  const dir = makeUniqueDirectory(options.dir, 'enumeration-');
   const countingSchedule = {
     ...schedule,
     injections: [{ fault: countingFault.name, afterConfirms: 1, maxWaitMs: 500 }],
   };
   await rerun(
-    { ...rerunOptions(options, countingSchedule), faults: new Map([[countingFault.name, countingFault]]) },
+    {
+      ...rerunOptions(options, countingSchedule),
+      ...timing,
+      faults: new Map([[countingFault.name, countingFault]]),
+    },
     countingSchedule,
     dir,
   );
@@ -139,7 +159,7 @@ async function resultFor(
   { target, faults, seed, dir, keep, runtime, replay }: SweepOptions,
   schedule: Schedule,
   { events, evaluation }: Rerun,
-  tookMs: number,
+  clock: PhaseClock<RoundPhase>,
 ): Promise<GateResult> {
   const failed = evaluation.verdict === 'fail';
   const facts = { ...gateCaseOf(runtime, schedule), target, schedule, evidence: dir, events, evaluation };
@@ -153,7 +173,7 @@ async function resultFor(
       power: 'blocklog',
       events,
       rounds: 1,
-      tookMs: Math.round(tookMs),
+      time: clock.report(),
       seed,
       replay,
       evidence,

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { KitError, messageOf } from '../../conformance/errors.js';
+import { didYouMean } from '../../conformance/nearest.js';
 import { REQUIREMENT_IDS } from '../../conformance/requirements/requirements.js';
 import { FAULT_NAMES } from '../../conformance/target-file/definition.js';
 import { packageRoot } from '../host/version.js';
@@ -59,7 +60,11 @@ export function loadExpectedSystems(requestedNames: readonly string[], dir = SYS
   const unknown = requestedNames.find((name) => !systems.some((system) => system.name === name));
   if (unknown !== undefined) {
     const known = systems.map(({ name }) => name).join(', ');
-    throw new KitError('bad-usage', `${unknown}: no such system, expected one of: ${known}`);
+    const hint = didYouMean(
+      unknown,
+      systems.map(({ name }) => name),
+    );
+    throw new KitError('bad-usage', `${unknown}: no such system, expected one of: ${known}${hint}`);
   }
   return systems.filter(({ name }) => requestedNames.length === 0 || requestedNames.includes(name));
 }

@@ -1,9 +1,10 @@
-import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { type GateOptions, selectAndRunGate } from '../gate/gate.js';
 import type { GateResult } from '../gate/result.js';
+import { readLogTail } from '../host/log-tail.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { type ExpectedRun, type ExpectedSystem, SYSTEMS_DIR } from './expected.js';
@@ -181,21 +182,14 @@ export interface LogTail {
  * Upper bound of the lines per log. It is small, so that a CI run, which repeats only the head of each
  * failure, shows all of them.
  */
-const MAX_TAIL_LINES = 5;
-const MAX_LINE_CHARS = 300;
-/**
- * Number of bytes that are read from the end of a log, because a target may write logs and lines of any
- * length.
- */
-const TAIL_BYTES = 64 * 1024;
-
+const LOG_TAIL = { maxLines: 5, maxLineChars: 300 };
 /** Returns the last lines of all logs of the last round in an evidence directory, without the empty logs. */
 export function lastLogLines(evidence: string): LogTail[] {
   const numbers = listDirectory(evidence).flatMap((name) => /^round-(\d+)$/.exec(name)?.[1] ?? []);
   if (numbers.length === 0) return [];
   const logs = join(`round-${Math.max(...numbers.map(Number))}`, 'logs');
   return listDirectory(join(evidence, logs))
-    .map((name) => ({ file: join(logs, name), lines: readLogTail(join(evidence, logs, name)) }))
+    .map((name) => ({ file: join(logs, name), lines: readLogTail(join(evidence, logs, name), LOG_TAIL) }))
     .filter(({ lines }) => lines.length > 0);
 }
 
@@ -205,18 +199,5 @@ function listDirectory(dir: string): string[] {
   } catch {
     // A round that ended before its first log has no such directory.
     return [];
-  }
-}
-
-function readLogTail(path: string): string[] {
-  const bytes = Buffer.alloc(TAIL_BYTES);
-  const log = openSync(path, 'r');
-  try {
-    const startByte = Math.max(0, fstatSync(log).size - TAIL_BYTES);
-    const text = bytes.subarray(0, readSync(log, bytes, 0, TAIL_BYTES, startByte)).toString();
-    const lines = text.split('\n').filter((line) => line.trim() !== '');
-    return lines.slice(-MAX_TAIL_LINES).map((line) => line.slice(0, MAX_LINE_CHARS));
-  } finally {
-    closeSync(log);
   }
 }

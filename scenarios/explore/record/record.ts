@@ -8,7 +8,13 @@ import { recordReceipts } from '../../../conformance/protocols/receipts.js';
 import type { Filesystem } from '../../../faults/power/filesystem.js';
 import { atExit } from '../../host/at-exit.js';
 import { seeded } from '../../host/random.js';
-import { INSTALL_TIMEOUT_MS, type LaunchedTarget, type LaunchPlan, launch } from '../../round/launch.js';
+import {
+  hintOfClosedDirectory,
+  INSTALL_TIMEOUT_MS,
+  type LaunchedTarget,
+  type LaunchPlan,
+  launch,
+} from '../../round/launch.js';
 import { Ledger } from '../../round/workload/ledger.js';
 import { Producers } from '../../round/workload/producers.js';
 import { type Unwritten, WriteWitness } from '../../round/write-witness.js';
@@ -130,6 +136,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
     const launched = await launch({
       ...options,
       dataDir,
+      logDirLabel: 'logs',
       receipts: ledger.trackReceipts(recordReceipts(recorder)),
     });
     try {
@@ -140,11 +147,11 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
         ...{ tally: ledger.tally, dataDir, scratchDir },
         ignored: [join(dir, 'logs')],
       });
-      const start = await launched.supervisor.bringUp(START_TIMEOUT_MS);
+      const start = await launched.supervisor.bringUp(START_TIMEOUT_MS, 'first');
       if (!start.ready)
         throw new KitError(
           'target-unavailable',
-          `the target did not get ready: ${start.detail}; its logs are in ${dir}`,
+          `the target did not get ready: ${start.detail}${hintOfClosedDirectory(dataDir)}; its logs are in ${join(dir, 'logs')}`,
         );
       const from = entries();
       witness.noteReady();

@@ -1,4 +1,5 @@
 import type { Verdict } from '../../../conformance/checkers/verdict.js';
+import type { TimeReport } from '../../host/phase-clock.js';
 import type { StrategyFigures, StrategyName } from '../strategies/strategy-run.js';
 import type { EXPLORED_MINIMUM } from './minimum.js';
 
@@ -62,6 +63,8 @@ export interface ExploreResult {
   explored: { cuts: number; allCuts: number; share: number; minimum: typeof EXPLORED_MINIMUM };
   seed: number;
   tookMs: number;
+  /** Where the time went, and the part of it that came after the end of the budget. */
+  time: TimeReport;
   /** Command line that repeats the exploration. */
   replay: string;
   /** Directory with the history, the image and the log; null when it was removed. */

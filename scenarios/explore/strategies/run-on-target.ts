@@ -182,6 +182,7 @@ async function launchOnState(
     receipts,
     dataDir,
     dir,
+    logDirLabel: join(basename(dir), 'logs'),
     signal,
     worker: basename(dir),
   });

@@ -1,6 +1,7 @@
 import { accessSync, constants, existsSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
+import { didYouMean } from '../../../conformance/nearest.js';
 import { makeDirectories } from '../../host/directories.js';
 import type { Outcome } from '../outcome.js';
 import { plainStyle, styleFor } from '../style.js';
@@ -75,7 +76,10 @@ function parseReporter(spec: string): ChosenReporter {
   const file = rest.length === 0 ? undefined : rest.join(':');
   const reporter = REPORTERS.find((one) => one.name === name);
   if (reporter === undefined)
-    throw new KitError('bad-usage', `--reporter ${spec}: expected one of ${REPORTER_NAMES.join(', ')}`);
+    throw new KitError(
+      'bad-usage',
+      `--reporter ${spec}: expected one of ${REPORTER_NAMES.join(', ')}${didYouMean(name, REPORTER_NAMES)}`,
+    );
   if (file === undefined) return { reporter, file };
   if (!reporter.supportsFile)
     throw new KitError('bad-usage', `--reporter ${spec}: expected no file, ${name} writes to its CI only`);

@@ -1,4 +1,5 @@
 import { KitError } from '../../../conformance/errors.js';
+import { didYouMean } from '../../../conformance/nearest.js';
 import { dockerRuntime } from '../docker/container-deployment.js';
 import { processRuntime } from '../process/process-runtime.js';
 import type { Runtime } from '../runtime.js';
@@ -15,7 +16,11 @@ export const RUNTIMES: readonly Runtime[] = [processRuntime, dockerRuntime, vmRu
 export async function chooseRuntime(name: string): Promise<Runtime> {
   const runtime = RUNTIMES.find((one) => one.name === name);
   if (runtime === undefined) {
-    throw new KitError('bad-usage', `--runtime ${name}: expected process, docker or vm`);
+    const hint = didYouMean(
+      name,
+      RUNTIMES.map((one) => one.name),
+    );
+    throw new KitError('bad-usage', `--runtime ${name}: expected process, docker or vm${hint}`);
   }
   const availability = await runtime.available();
   if (availability.available) return runtime;
