@@ -1,7 +1,6 @@
 import type { HistoryEvent } from '../history/events.js';
 import { makeFinding, Violations } from './finding.js';
 import { attributeLosses, type Hit, hitsOf, inFamily, nextHitLookup } from './hits.js';
-import { drainStatus } from './loss.js';
 import type { Finding } from './verdict.js';
 
 /**
@@ -15,7 +14,7 @@ export function checkIoErrors(history: readonly HistoryEvent[]): Finding {
     return `confirmed before or during io-error ${injection}, and never delivered`;
   });
   const after = answersAfterErrors(history, hits);
-  const figures = { ioErrors: hits.length, underWay, lostAtIoErrors: lost.count };
+  const figures = { ioErrors: hits.length, underWay, lostAtIoErrors: lost.violations.count };
   if (underWay === 0) {
     const why =
       hits.length === 0
@@ -23,18 +22,17 @@ export function checkIoErrors(history: readonly HistoryEvent[]): Finding {
         : `nothing was under way at any of ${hits.length} errors`;
     return makeFinding('PP-14', 'not-measured', why, figures);
   }
-  const end = drainStatus(history);
-  if (lost.count > 0 && end === 'complete') {
-    const why = `${lost.count} messages rested on a sync or write that had failed, and were lost`;
-    return makeFinding('PP-14', 'fail', why, figures, lost);
+  if (lost.violations.count > 0) {
+    const why = lost.describe('messages that rested on a sync or write that had failed');
+    return makeFinding('PP-14', 'fail', why, figures, lost.violations);
   }
   if (after.answered > 0 && after.confirmed === 0) {
     const none = new Violations();
     none.add(`none of ${after.answered} submits was confirmed when the disk worked again`);
     return makeFinding('PP-14', 'fail', 'the target did not recover from a disk error', figures, none);
   }
-  if (lost.count > 0) {
-    const why = `${lost.count} messages confirmed before an error were outstanding when ${end}`;
+  if (lost.undecided > 0) {
+    const why = lost.describe('messages confirmed before an error');
     return makeFinding('PP-14', 'not-measured', why, figures);
   }
   const why = `none was lost at ${hits.length} times when syncs or writes failed`;

@@ -12,6 +12,10 @@ const listOf =
   (check: Check): Check =>
   (value) =>
     Array.isArray(value) && value.every(check);
+const optional =
+  (check: Check): Check =>
+  (value) =>
+    value === undefined || check(value);
 const oneOf =
   (...values: string[]): Check =>
   (value) =>
@@ -19,7 +23,7 @@ const oneOf =
 
 /** A check for every key of every event. The compiler reports a missing one. */
 type EventSchemas = {
-  [E in HistoryEvent as E['kind']]: { [Key in Exclude<keyof E, 'kind' | 'atMs'>]: Check };
+  [E in HistoryEvent as E['kind']]: { [Key in Exclude<keyof E, 'kind' | 'atMs'>]-?: Check };
 };
 
 const EVENT_SCHEMAS: EventSchemas = {
@@ -49,6 +53,7 @@ const EVENT_SCHEMAS: EventSchemas = {
     sizeBytes: number,
     digest: text,
     recipients: listOf(number),
+    difference: optional(text),
   },
   consumed: { sequence: number, id: textOrNull, how: oneOf('answered', 'unanswered', 'accepted') },
   refused: { sequence: number, id: textOrNull, permanent: flag, detail: text },
@@ -68,8 +73,13 @@ const EVENT_SCHEMAS: EventSchemas = {
   'at-risk': { injection: number, confirmedUndelivered: number, inFlight: number, inDelivery: number },
   recovered: { injection: number, tookMs: number },
   'recovery-failed': { injection: number, waitedMs: number, detail: text },
-  inspected: { ok: flag, problems: listOf(text), keptAside: number, live: number },
-  drained: { waitedMs: number, complete: flag },
+  inspected: { ok: flag, problems: listOf(text), keptAside: number, live: optional(number) },
+  drained: {
+    waitedMs: number,
+    complete: flag,
+    allowedMs: optional(number),
+    allowedBy: optional(oneOf('claim', 'shown', 'default')),
+  },
   'log-position': { id: text, what: oneOf('confirmed', 'offered'), entries: number },
   'state-explored': {
     state: text,

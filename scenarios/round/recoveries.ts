@@ -137,7 +137,6 @@ async function inspect(
     ok: false,
     problems: [`the verify command ${how} and printed no { ok, problems, keptAside, live }: ${lastLine}`],
     keptAside: 0,
-    live: 0,
   };
 }
 
@@ -151,5 +150,10 @@ function parseReport(text: string): Omit<Inspected, 'kind' | 'atMs'> | undefined
   if (typeof value !== 'object' || value === null) return undefined;
   const { ok, problems, keptAside, live } = value as Record<string, unknown>;
   if (typeof ok !== 'boolean' || !Array.isArray(problems)) return undefined;
-  return { ok, problems: problems.map(String), keptAside: Number(keptAside ?? 0), live: Number(live ?? 0) };
+  return {
+    ok,
+    problems: problems.map(String),
+    keptAside: Number(keptAside ?? 0),
+    ...(typeof live === 'number' ? { live } : {}),
+  };
 }
