@@ -177,7 +177,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
 /** Returns the target without claims about time where the runtime is too slow to measure them. */
 function withMeasurableClaims(target: Target, { slowStartMs }: PreparedRuntime): Target {
   if (slowStartMs === undefined) return target;
-  const { recoverySeconds: _, ...guarantee } = target.guarantee;
+  const { recoverySeconds: _recovery, redeliverySeconds: _redelivery, ...guarantee } = target.guarantee;
   return { ...target, guarantee };
 }
 

@@ -1,3 +1,4 @@
+import { messageOf } from '../../conformance/errors.js';
 import type { Inspected, Untimed } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Injection } from '../../faults/fault.js';
@@ -36,6 +37,7 @@ export class Recoveries {
   readonly #endedMs: number[] = [];
   #usualMs = INITIAL_RECOVERY_MS;
   #machineCrashes = 0;
+  #nudgeFailed = false;
   /** The inspection that runs beside the workload. */
   #inspection: Promise<void> = Promise.resolve();
 
@@ -108,6 +110,25 @@ export class Recoveries {
     await this.#inspection;
   }
 
+  /**
+   * Runs the target's `nudge` command, which makes it offer its undelivered messages at once. A command that fails is
+   * reported once and does no harm: the kit then waits until the messages come by themselves.
+   */
+  async nudge(command: readonly string[], progress: (line: string) => void): Promise<void> {
+    const { deployment, slowStartMs } = this.#options;
+    const failure = await deployment.runCommand('nudge', command, slowStartMs ?? NUDGE_TIMEOUT_MS).then(
+      ({ code, timedOut, stderr }) => {
+        if (code === 0) return undefined;
+        const how = timedOut ? 'took too long' : `ended with code ${code}`;
+        return `${how}: ${stderr.trim().split('\n').at(-1) ?? ''}`;
+      },
+      messageOf,
+    );
+    if (failure === undefined || this.#nudgeFailed) return;
+    this.#nudgeFailed = true;
+    progress(`nudge: the command ${failure}`);
+  }
+
   /** Inspects the target's stored state with its `verify` command, if it has one, and records the result. */
   async inspect(): Promise<void> {
     const { deployment, verify, recorder, slowStartMs } = this.#options;
@@ -116,6 +137,7 @@ export class Recoveries {
 }
 
 const VERIFY_TIMEOUT_MS = 20_000;
+const NUDGE_TIMEOUT_MS = 10_000;
 
 /**
  * Runs the target's own `verify` command on its stored state. A command without a report counts as a problem.

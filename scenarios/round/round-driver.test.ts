@@ -37,6 +37,7 @@ async function runRoundWith(
   options: {
     install?: Partial<CommandResult>;
     guarantee?: Record<string, unknown>;
+    commands?: { verify?: string[]; nudge?: string[] };
     signal?: AbortSignal;
     progress?: (line: string) => void;
   } = {},
@@ -57,7 +58,7 @@ async function runRoundWith(
   try {
     const { events, evaluation } = await rerun(
       {
-        target: inProcessTarget(place, options.guarantee),
+        target: inProcessTarget(place, options.guarantee, options.commands),
         runtime: inProcessRuntime(defect, options.install),
         gate: {
           kind: 'gate',
@@ -131,6 +132,31 @@ t.test('each defect turns its requirement red, and the round ends there', async 
     );
     t.ok(red.includes(requirement as (typeof red)[number]), `${defect}: ${red.join(' ')}`);
   }
+});
+
+t.test('a message that the target keeps back is lost, or late when the target still reports it', async (t) => {
+  const guarantee = { redeliverySeconds: 1 };
+  const silent = await runRoundWith(t, 'withholds', KILLS, { guarantee });
+  t.match(silent.evaluation.why, /PP-1: \d+ of \d+ confirmed messages were lost/);
+  t.match(
+    silent.events.find(({ kind }) => kind === 'drained'),
+    { complete: true, allowedMs: 1000, allowedBy: 'claim' },
+  );
+  const open = await runRoundWith(t, 'withholds', KILLS, { guarantee, commands: { verify: ['verify'] } });
+  t.match(open.evaluation.why, /PP-1: .* were not delivered within 1 s, .*though still stored/);
+  t.notMatch(open.evaluation.why, /lost/);
+});
+
+t.test('a nudge makes the target deliver what it keeps back, long before the time that it claims', async (t) => {
+  const { events, evaluation } = await runRoundWith(t, 'withholds', KILLS, {
+    guarantee: { redeliverySeconds: 600 },
+    commands: { nudge: ['nudge'] },
+  });
+  t.equal(evaluation.verdict, 'pass', evaluation.why);
+  t.match(
+    events.find(({ kind }) => kind === 'drained'),
+    { complete: true, allowedMs: 600_000 },
+  );
 });
 
 t.test('a target that does not recover fails PP-10, and no later fault is tried', async (t) => {

@@ -218,10 +218,20 @@ class Round {
       await setup.recoveries.waitForInspection();
       if (!setup.supervisor.isUp)
         throw new KitError('assertion', 'invariant broken: the drain begins while the target is down');
-      await drain(this.#ledger, recorder, signal);
+      await this.#drain(setup);
       await setup.recoveries.inspect();
     }
     await this.end(signal.aborted ? 'interrupted' : this.#stopped ? 'violation' : 'completed');
+  }
+
+  async #drain({ recoveries }: RoundSetup): Promise<void> {
+    const { target, recorder, signal, progress } = this.#options;
+    const { redeliverySeconds } = target.guarantee;
+    const nudge = target.nudge && this.#launched?.expand(target.nudge);
+    await drain({
+      ...{ view: this.#ledger, recorder, redeliverySeconds, signal, progress },
+      nudge: nudge && (() => recoveries.nudge(nudge, progress)),
+    });
   }
 
   /** Stops the target and everything around it; may be called twice. */

@@ -6,7 +6,9 @@ import type { Answer, Receipts } from '../../../conformance/protocols/protocol.j
 interface Entry {
   digest: string;
   state: 'in-flight' | 'confirmed' | 'rejected' | 'indefinite';
-  /** True when the receiver has accepted the message at least once. */
+  /** Number of recipients. */
+  recipients: number;
+  /** True when every recipient has accepted the message at least once. */
   consumed: boolean;
 }
 
@@ -60,6 +62,15 @@ export class Ledger {
    * first.
    */
   readonly #outstanding = new Map<string, number>();
+  /**
+   * Ids of messages that the target need not deliver again, unless it does: it did not answer their consumption,
+   * or a receiver refused them permanently.
+   */
+  readonly #excused = new Set<string>();
+  /** Recipients of deliveries that have no end yet, by sequence number; only of messages with several recipients. */
+  readonly #recipientsOf = new Map<number, readonly number[]>();
+  /** Recipients that have accepted a message, by message id; only of unconsumed messages with several recipients. */
+  readonly #served = new Map<string, Set<number>>();
   readonly #listeners = new Set<() => void>();
 
   constructor(run: string, recorder: Recorder) {
@@ -79,7 +90,7 @@ export class Ledger {
       recipients: recipients.length,
       shape,
     });
-    this.#entries.set(id, { digest, state: 'in-flight', consumed: false });
+    this.#entries.set(id, { digest, recipients: recipients.length, state: 'in-flight', consumed: false });
     this.#sizes.set(id, bytes.length);
     this.tally.submitted++;
     this.tally.inFlight++;
@@ -109,12 +120,17 @@ export class Ledger {
         if (entry?.digest !== what.digest) this.wrongDelivery = true;
         this.tally.delivered++;
         const sequence = next.delivered(what);
+        if (what.id !== null) this.#excused.delete(what.id);
+        if (entry !== undefined && entry.recipients > 1) this.#recipientsOf.set(sequence, what.recipients);
         this.#notifyListeners();
         return sequence;
       },
       consumed: (sequence, id, how) => {
         next.consumed(sequence, id, how);
-        if (id !== null && how !== 'unanswered') {
+        const recipients = this.#recipientsOf.get(sequence);
+        this.#recipientsOf.delete(sequence);
+        if (id !== null && how === 'unanswered') this.#excused.add(id);
+        else if (id !== null && this.#isServed(id, recipients)) {
           const sinceMs = this.#outstanding.get(id) ?? performance.now();
           this.maxWaitMs = Math.max(this.maxWaitMs, performance.now() - sinceMs);
           this.#markConsumed(id);
@@ -123,6 +139,8 @@ export class Ledger {
       },
       refused: (sequence, id, permanent, detail) => {
         next.refused(sequence, id, permanent, detail);
+        this.#recipientsOf.delete(sequence);
+        if (id !== null && permanent) this.#excused.add(id);
         this.#notifyListeners();
       },
       settled: (sequences, how) => next.settled(sequences, how),
@@ -168,6 +186,18 @@ export class Ledger {
     return this.waitUntil(() => this.tally[kind] >= goal || this.wrongDelivery, timeoutMs, signal);
   }
 
+  /** Number of messages that are confirmed and not consumed; see `DrainView`. */
+  get outstanding(): number {
+    return this.tally.outstanding;
+  }
+
+  /** Number of outstanding messages that the target must still deliver. */
+  get awaited(): number {
+    let excused = 0;
+    for (const id of this.#excused) if (this.#outstanding.has(id)) excused++;
+    return this.tally.outstanding - excused;
+  }
+
   /**
    * Returns when the n-th oldest (from 1) of the outstanding messages was confirmed, in ms of
    * `performance.now()`; infinity when there are fewer.
@@ -196,10 +226,22 @@ export class Ledger {
     for (const id of ids) this.#markConsumed(id);
   }
 
+  /** Notes the recipients that accepted a delivery. Returns true when every recipient of the message has accepted it. */
+  #isServed(id: string, recipients: readonly number[] | undefined): boolean {
+    const entry = this.#entries.get(id);
+    if (entry === undefined || entry.consumed || recipients === undefined) return true;
+    const served = this.#served.get(id) ?? new Set<number>();
+    this.#served.set(id, served);
+    for (const recipient of recipients) served.add(recipient);
+    return served.size >= entry.recipients;
+  }
+
   #markConsumed(id: string): void {
     const entry = this.#entries.get(id);
     if (entry === undefined || entry.consumed) return;
     entry.consumed = true;
+    this.#excused.delete(id);
+    this.#served.delete(id);
     this.#outstanding.delete(id);
     if (entry.state === 'confirmed') this.tally.outstanding--;
     if (entry.state !== 'in-flight') this.#forgetSize(id);
