@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { BodyContent } from './forged-record.js';
 import type { RandomInts } from './random-ints.js';
 import { bodyOf, type MessageShape } from './shapes.js';
 
@@ -26,6 +27,8 @@ export interface MessageSpec {
   sizeBytes?: number;
   /** Number of recipients, 1 to 100. Default: 1, or 100 for `many-recipients`. */
   recipients?: number;
+  /** What the protocol can carry. Default: `binary`. */
+  content?: BodyContent;
 }
 
 const HEADER = 'X-PlugPull: ';
@@ -42,6 +45,7 @@ const CRLF = Buffer.from('\r\n');
 export function compose(spec: MessageSpec, random: RandomInts): Message {
   const count = spec.recipients ?? (spec.shape === 'many-recipients' ? MAX_RECIPIENTS : 1);
   const recipients = Array.from({ length: count }, (_, n) => `r${n}.${spec.id}@${DOMAIN}`);
+  const { content = 'binary' } = spec;
   const headers = ['From: producer@plugpull.test', `Date: ${DATE}`];
   if (spec.shape !== 'tiny') {
     headers.push(
@@ -50,11 +54,11 @@ export function compose(spec: MessageSpec, random: RandomInts): Message {
       `Subject: ${spec.shape}`,
       'MIME-Version: 1.0',
       'Content-Type: application/octet-stream',
-      'Content-Transfer-Encoding: 8bit',
+      `Content-Transfer-Encoding: ${spec.shape === 'forged-record' ? content : '8bit'}`,
     );
   }
   const forgery = (text: string) => seal(spec.run, `forged-${spec.id}`, Buffer.from(text)).bytes;
-  const body = bodyOf(spec.shape, spec.sizeBytes, random, forgery);
+  const body = bodyOf(spec.shape, spec.sizeBytes, random, content, forgery);
   const rest = Buffer.concat([Buffer.from(`${headers.join('\r\n')}\r\n\r\n`), body]);
   const sealed = seal(spec.run, spec.id, rest);
   return { id: spec.id, shape: spec.shape, sender: `producer@${DOMAIN}`, recipients, ...sealed };

@@ -1,4 +1,5 @@
 import type { Outcome } from '../history/events.js';
+import type { BodyContent } from './forged-record.js';
 import type { Message } from './message.js';
 import type { ProtocolName } from './protocol-names.js';
 
@@ -85,6 +86,8 @@ export interface Receiver {
 /** Protocol by which messages are submitted to a target and received from it. */
 export interface Protocol {
   readonly name: ProtocolName;
+  /** What the protocol can carry in the body of a message. Default: `binary`. */
+  readonly content?: BodyContent;
   /**
    * Opens a producer's connection to a submit port.
    * @throws KitError target-unavailable when the target does not accept connections; then nothing was submitted.

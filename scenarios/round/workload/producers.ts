@@ -129,7 +129,7 @@ export class Producers {
     const messageRandom = random.fork(`producer-${producer}`).fork(`message-${number}`);
     const envelope = protocol.name === 'smtp';
     const { message, hangUp } = planSubmission(
-      { run, id, envelope, floodBytes: this.#floodBytes },
+      { run, id, envelope, content: protocol.content, floodBytes: this.#floodBytes },
       messageRandom,
     );
     ledger.submitted(message, producer);

@@ -92,6 +92,38 @@ t.test('the ledger counts the messages that are at risk', async (t) => {
   t.equal(ledger.wrongDelivery, false);
 });
 
+t.test('a message is outstanding until each of its recipients has accepted it', async (t) => {
+  const { ledger, recorder } = newLedger(t);
+  const receipts = ledger.trackReceipts(recordReceipts(recorder));
+  const two = { ...message(1), recipients: ['r0.1@plugpull.test', 'r1.1@plugpull.test'] };
+  ledger.submitted(two, 1);
+  ledger.answered(two.id, { outcome: 'confirmed', detail: '' });
+  const deliver = (recipient: number) => {
+    const what = { id: two.id, sizeBytes: 1, digest: two.digest, recipients: [recipient] };
+    receipts.consumed(receipts.delivered(what), two.id, 'accepted');
+  };
+  deliver(0);
+  deliver(0);
+  t.match(ledger, { outstanding: 1, awaited: 1 });
+  deliver(1);
+  t.match(ledger, { outstanding: 0, awaited: 0 });
+});
+
+t.test('a message is not awaited whose consumption was not answered, until it comes again', async (t) => {
+  const { ledger, recorder } = newLedger(t);
+  const receipts = ledger.trackReceipts(recordReceipts(recorder));
+  const { id, digest } = message(1);
+  ledger.submitted(message(1), 1);
+  ledger.answered(id, { outcome: 'confirmed', detail: '' });
+  const what = { id, sizeBytes: 1, digest, recipients: [0] };
+  receipts.consumed(receipts.delivered(what), id, 'unanswered');
+  t.match(ledger, { outstanding: 1, awaited: 0 });
+  receipts.refused(receipts.delivered(what), id, false, 'later');
+  t.match(ledger, { outstanding: 1, awaited: 1 });
+  receipts.refused(receipts.delivered(what), id, true, 'never');
+  t.match(ledger, { outstanding: 1, awaited: 0 });
+});
+
 t.test('a delivery that differs from the submitted message is noticed at once', async (t) => {
   const { ledger, recorder } = newLedger(t);
   const receipts = ledger.trackReceipts(recordReceipts(recorder));
