@@ -39,7 +39,8 @@ function compareDigests(
       compared += 1;
       if (delivered.digest === submitted.digest) continue;
       const sizes = `${submitted.sizeBytes} bytes submitted, ${delivered.sizeBytes} delivered`;
-      violations.add(`delivery ${delivered.sequence} differs from what was submitted (${sizes})`, id);
+      const where = delivered.difference === undefined ? '' : `; ${delivered.difference}`;
+      violations.add(`delivery ${delivered.sequence} differs from what was submitted (${sizes})${where}`, id);
     }
   }
   const figures = { compared, corrupted: violations.count };

@@ -29,7 +29,11 @@ for (const shape of MESSAGE_SHAPES) {
       t.same(identify(message.bytes, RUN), { id: '7', intact: true, digest: message.digest });
       t.ok(message.bytes.includes(markOf(RUN, '7')));
       t.notOk(message.bytes.includes(0), 'RFC 2045, section 2.8: 8bit data contains no NUL bytes');
-      t.equal(make(shape).bytes.includes(0), shape === 'forged-record', 'only forged records contain NUL bytes');
+      t.equal(
+        make(shape).bytes.includes(0),
+        shape === 'forged-record',
+        'only forged records contain NUL bytes',
+      );
       t.ok(make(shape, '7', 1, '8bit').bytes.equals(message.bytes), 'the same seed makes the same message');
       t.notOk(make(shape, '7', 2).bytes.equals(message.bytes), 'another seed makes another message');
     },

@@ -72,6 +72,11 @@ export function recipientNumber(address: string): number | null {
   return match ? Number(match[1]) : null;
 }
 
+/** Returns the id of the message that an address of a recipient names; null for an address that the kit did not make. */
+export function recipientMessageId(address: string): string | null {
+  return /^r\d{1,3}\.([\w.-]+)@/i.exec(address)?.[1] ?? null;
+}
+
 /** Returns bytes that every stored copy of this message contains and no other message contains. */
 export function markOf(run: string, id: string): Buffer {
   return Buffer.from(`run=${run} id=${id} sha256=`);
@@ -93,16 +98,38 @@ export interface Identity {
 /**
  * Reads id and digest from delivered bytes. Header lines that a relay added in front are ignored. Any other
  * change makes the message not intact. Accepts arbitrary bytes and never throws.
+ * @param undo returns the messages that the target may have changed into the delivered one, behind the kit's header
+ * line. Default: none.
  */
-export function identify(bytes: Buffer, run: string): Identity {
+export function identify(
+  bytes: Buffer,
+  run: string,
+  undo: (rest: Buffer) => Iterable<Buffer> = () => [],
+): Identity {
   const found = findHeader(bytes);
   if (!found) return { id: null, intact: false, digest: sha256(bytes) };
   const [, foundRun, id = '', carried = ''] = found.match;
   const isOurs = foundRun === run;
+  const isSubmitted = (rest: Buffer) => selfDigest(run, id, rest) === carried;
   const intact =
-    isOurs && found.onlyHeadersBefore && selfDigest(run, id, bytes.subarray(found.bodyStart)) === carried;
+    isOurs && found.onlyHeadersBefore && isAny(bytes.subarray(found.bodyStart), undo, isSubmitted);
   // If not intact, use the digest of all bytes: it never equals a carried digest, so the comparison always fails.
   return { id: isOurs ? id : null, intact, digest: intact ? carried : sha256(bytes) };
+}
+
+function isAny(
+  rest: Buffer,
+  undo: (rest: Buffer) => Iterable<Buffer>,
+  isSubmitted: (rest: Buffer) => boolean,
+): boolean {
+  if (isSubmitted(rest)) return true;
+  for (const original of undo(rest)) if (isSubmitted(original)) return true;
+  return false;
+}
+
+/** Returns the bytes from the kit's header line on; all bytes if there is no such line. */
+export function ownPartOf(bytes: Buffer): Buffer {
+  return bytes.subarray(findHeader(bytes)?.start ?? 0);
 }
 
 function seal(run: string, id: string, rest: Buffer): { bytes: Buffer; digest: string } {
@@ -132,6 +159,7 @@ function findHeader(bytes: Buffer) {
     if (!match) continue;
     return {
       match,
+      start: at,
       bodyStart: at + end + CRLF.length,
       onlyHeadersBefore: isHeaderBlock(bytes.subarray(0, at)),
     };

@@ -161,11 +161,22 @@ t.test('the nudge command runs at the beginning and then again and again', async
   t.ok(nudges.length >= 3 && nudges.length <= 4, `${nudges}`);
 });
 
-t.test('the silence that is allowed follows from the claim, or else from what the target has shown', async (t) => {
-  t.same(allowanceFor(30, 100, 0), { ms: 30_000, by: 'claim' });
-  t.same(allowanceFor(2, undefined, 5500), { ms: 8250, by: 'claim' }, 'a slow target gets more than it claims');
-  t.same(allowanceFor(undefined, 100, 5500), { ms: 8250, by: 'shown' });
-  t.same(allowanceFor(undefined, 20_000, 0), { ms: 30_000, by: 'shown' });
-  t.same(allowanceFor(undefined, 50_000, 0), { ms: MAX_SILENCE_MS, by: 'default' }, 'the bound may be too short');
-  t.same(allowanceFor(undefined, 100, 60_000), { ms: 15_000, by: 'shown' }, 'a fault made the target wait');
-});
+t.test(
+  'the silence that is allowed follows from the claim, or else from what the target has shown',
+  async (t) => {
+    t.same(allowanceFor(30, 100, 0), { ms: 30_000, by: 'claim' });
+    t.same(
+      allowanceFor(2, undefined, 5500),
+      { ms: 8250, by: 'claim' },
+      'a slow target gets more than it claims',
+    );
+    t.same(allowanceFor(undefined, 100, 5500), { ms: 8250, by: 'shown' });
+    t.same(allowanceFor(undefined, 20_000, 0), { ms: 30_000, by: 'shown' });
+    t.same(
+      allowanceFor(undefined, 50_000, 0),
+      { ms: MAX_SILENCE_MS, by: 'default' },
+      'the bound may be too short',
+    );
+    t.same(allowanceFor(undefined, 100, 60_000), { ms: 15_000, by: 'shown' }, 'a fault made the target wait');
+  },
+);

@@ -85,7 +85,9 @@ export function allowanceFor(
 
 /** Returns the upper bound of the duration of a drain, in milliseconds. */
 export function maxDrainMs(redeliverySeconds: number | undefined): number {
-  return MAX_DELIVERING_MS + Math.max(MAX_WAIT_SILENCE_MS, 1000 * (redeliverySeconds ?? MAX_SILENCE_MS / 1000));
+  return (
+    MAX_DELIVERING_MS + Math.max(MAX_WAIT_SILENCE_MS, 1000 * (redeliverySeconds ?? MAX_SILENCE_MS / 1000))
+  );
 }
 
 /**
@@ -130,7 +132,10 @@ function silenceFor({ outstanding, awaited, maxWaitMs }: DrainView, { ms }: Allo
   if (outstanding === 0) return QUIET_MS;
   if (awaited > 0) return ms;
   // The target may have consumed these messages. If it has, they never come.
-  return Math.min(ms, Math.max(MIN_SILENCE_MS, Math.min(MAX_WAIT_SILENCE_MS, SLOW_TARGET_FACTOR * maxWaitMs)));
+  return Math.min(
+    ms,
+    Math.max(MIN_SILENCE_MS, Math.min(MAX_WAIT_SILENCE_MS, SLOW_TARGET_FACTOR * maxWaitMs)),
+  );
 }
 
 function describeWait(awaited: number, { ms, by }: Allowance): string {

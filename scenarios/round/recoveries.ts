@@ -116,14 +116,13 @@ export class Recoveries {
    */
   async nudge(command: readonly string[], progress: (line: string) => void): Promise<void> {
     const { deployment, slowStartMs } = this.#options;
-    const failure = await deployment.runCommand('nudge', command, slowStartMs ?? NUDGE_TIMEOUT_MS).then(
-      ({ code, timedOut, stderr }) => {
+    const failure = await deployment
+      .runCommand('nudge', command, slowStartMs ?? NUDGE_TIMEOUT_MS)
+      .then(({ code, timedOut, stderr }) => {
         if (code === 0) return undefined;
         const how = timedOut ? 'took too long' : `ended with code ${code}`;
         return `${how}: ${stderr.trim().split('\n').at(-1) ?? ''}`;
-      },
-      messageOf,
-    );
+      }, messageOf);
     if (failure === undefined || this.#nudgeFailed) return;
     this.#nudgeFailed = true;
     progress(`nudge: the command ${failure}`);

@@ -15,6 +15,7 @@ import { makeDisk } from '../runtime/disks/local-disk.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { AtRiskTracker } from './at-risk.js';
+import { saveChangedMessages } from './changed-messages.js';
 import { drain, watchFreeSpace } from './drain.js';
 import { Injector } from './injector.js';
 import { INSTALL_TIMEOUT_MS, type LaunchedTarget, launch } from './launch.js';
@@ -168,6 +169,7 @@ class Round {
     this.#options = options;
     this.#disk = disk;
     this.#ledger = new Ledger(options.registry.runId, options.recorder);
+    this.#ledger.onChanged = saveChangedMessages(options.dir);
     this.#random = seeded(options.schedule.seed);
     this.#atRisk = new AtRiskTracker({
       ledger: this.#ledger,
@@ -283,6 +285,7 @@ class Round {
       ...{ target, protocol, runtime, registry, recorder, dir, signal },
       dataDir: this.#disk.dataDir,
       receipts: this.#ledger.trackReceipts(receipts),
+      wasSubmitted: (id) => this.#ledger.has(id),
       replyFor: (id, delivery) =>
         this.#draining ? { answer: 'accept', delayMs: 0 } : chooseReception(reception, id, delivery),
       onCrash: () => this.#atRisk.recordCrash(),

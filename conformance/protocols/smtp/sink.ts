@@ -1,6 +1,7 @@
 import type { AddressInfo, Socket } from 'node:net';
 import { SMTPServer, type SMTPServerDataStream, type SMTPServerSession } from 'smtp-server';
-import { identify, recipientNumber } from '../message.js';
+import { identifyDelivery } from '../identify-delivery.js';
+import { recipientMessageId, recipientNumber } from '../message.js';
 import type { DeliveryReply, Receiver, ReceiverOptions } from '../protocol.js';
 
 type DataCallback = (error?: Error | null) => void;
@@ -112,15 +113,18 @@ export class SmtpSink implements Receiver {
 
   #readMessage(stream: SMTPServerDataStream, session: SMTPServerSession, callback: DataCallback): void {
     const chunks: Buffer[] = [];
-    const recipients = session.envelope.rcptTo.map(({ address }) => recipientNumber(address) ?? 0);
+    const addresses = session.envelope.rcptTo.map(({ address }) => address);
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));
-    stream.on('end', () => this.#receive(Buffer.concat(chunks), recipients, session.id, callback));
+    stream.on('end', () => this.#receive(Buffer.concat(chunks), addresses, session.id, callback));
   }
 
-  #receive(bytes: Buffer, recipients: number[], sessionId: string, callback: DataCallback): void {
+  #receive(bytes: Buffer, addresses: string[], sessionId: string, callback: DataCallback): void {
     if (this.#closed) return;
-    const { id, digest } = identify(bytes, this.#options.run);
-    const sequence = this.#options.receipts.delivered({ id, sizeBytes: bytes.length, digest, recipients });
+    const recipients = addresses.map((address) => recipientNumber(address) ?? 0);
+    const outsideId = recipientMessageId(addresses[0] ?? '');
+    const { intact: _, ...identity } = identifyDelivery(bytes, this.#options, outsideId);
+    const { id } = identity;
+    const sequence = this.#options.receipts.delivered({ ...identity, sizeBytes: bytes.length, recipients });
     const key = id ?? '';
     const delivery = (this.#deliveries.get(key) ?? 0) + 1;
     this.#deliveries.set(key, delivery);

@@ -1,6 +1,8 @@
 import type { Recorder } from '../../../conformance/history/recorder.js';
+import { describeDifference } from '../../../conformance/protocols/difference.js';
 import { type Message, markOf } from '../../../conformance/protocols/message.js';
-import type { Answer, Receipts } from '../../../conformance/protocols/protocol.js';
+import type { Answer, Receipts, ReceivedMessage } from '../../../conformance/protocols/protocol.js';
+import type { ChangedDelivery } from '../changed-messages.js';
 
 /** State of a submitted message. It is small, because a run has many messages. */
 interface Entry {
@@ -8,6 +10,8 @@ interface Entry {
   state: 'in-flight' | 'confirmed' | 'rejected' | 'indefinite';
   /** Number of recipients. */
   recipients: number;
+  /** Makes the bytes of the message again. The ledger does not keep them: a run has many messages. */
+  compose: () => Buffer;
   /** True when every recipient has accepted the message at least once. */
   consumed: boolean;
 }
@@ -43,9 +47,12 @@ export class Ledger {
     backlogBytes: 0,
   };
   /**
-   * True when a delivered message was never submitted, or differs from the submitted one: the run can stop.
+   * True when a delivered message was never submitted: the run can stop. It goes on after a changed message, so that
+   * durability is measured too.
    */
   wrongDelivery = false;
+  /** Called with both versions of a message that was delivered changed. */
+  onChanged: (change: ChangedDelivery) => void = () => {};
   /** Moment of the last delivery or answer, in ms of `performance.now()`. */
   lastActivityMs = performance.now();
   /**
@@ -78,8 +85,11 @@ export class Ledger {
     this.#recorder = recorder;
   }
 
-  /** Records that a producer submits a message; must be called before the target gets it. */
-  submitted(message: Message, producer: number): void {
+  /**
+   * Records that a producer submits a message; must be called before the target gets it.
+   * @param compose makes the bytes of the message again. Default: returns those of `message`, which stay in memory.
+   */
+  submitted(message: Message, producer: number, compose: () => Buffer = () => message.bytes): void {
     const { id, shape, digest, recipients, bytes } = message;
     this.#recorder.record({
       kind: 'submitted',
@@ -90,7 +100,10 @@ export class Ledger {
       recipients: recipients.length,
       shape,
     });
-    this.#entries.set(id, { digest, recipients: recipients.length, state: 'in-flight', consumed: false });
+    this.#entries.set(id, {
+      ...{ digest, recipients: recipients.length, compose },
+      ...{ state: 'in-flight', consumed: false },
+    });
     this.#sizes.set(id, bytes.length);
     this.tally.submitted++;
     this.tally.inFlight++;
@@ -117,9 +130,10 @@ export class Ledger {
     return {
       delivered: (what) => {
         const entry = what.id === null ? undefined : this.#entries.get(what.id);
-        if (entry?.digest !== what.digest) this.wrongDelivery = true;
+        const isChanged = entry !== undefined && entry.digest !== what.digest;
+        if (entry === undefined) this.wrongDelivery = true;
         this.tally.delivered++;
-        const sequence = next.delivered(what);
+        const sequence = isChanged ? this.#deliveredChanged(next, what, entry) : next.delivered(what);
         if (what.id !== null) this.#excused.delete(what.id);
         if (entry !== undefined && entry.recipients > 1) this.#recipientsOf.set(sequence, what.recipients);
         this.#notifyListeners();
@@ -186,6 +200,11 @@ export class Ledger {
     return this.waitUntil(() => this.tally[kind] >= goal || this.wrongDelivery, timeoutMs, signal);
   }
 
+  /** Returns true if a message with this id was submitted. */
+  has(id: string): boolean {
+    return this.#entries.has(id);
+  }
+
   /** Number of messages that are confirmed and not consumed; see `DrainView`. */
   get outstanding(): number {
     return this.tally.outstanding;
@@ -224,6 +243,17 @@ export class Ledger {
   /** Removes messages from the outstanding ones, because a fault has damaged them on purpose. */
   stopExpecting(ids: readonly string[]): void {
     for (const id of ids) this.#markConsumed(id);
+  }
+
+  /** Reports a changed message with the difference, if its bytes are known. Returns the sequence number. */
+  #deliveredChanged(next: Receipts, what: ReceivedMessage, { compose }: Entry): number {
+    const { id, bytes } = what;
+    if (id === null || bytes === undefined) return next.delivered(what);
+    const submitted = compose();
+    const difference = describeDifference(submitted, bytes);
+    const sequence = next.delivered({ ...what, ...(difference === undefined ? {} : { difference }) });
+    this.onChanged({ id, sequence, submitted, delivered: bytes });
+    return sequence;
   }
 
   /** Notes the recipients that accepted a delivery. Returns true when every recipient of the message has accepted it. */

@@ -53,7 +53,10 @@ export function planSubmission(
   const sizeBytes = flooding || (floodBytes > 0 && shape === 'large') ? { sizeBytes: floodBytes } : {};
   const recipients =
     envelope && shape === 'many-recipients' ? { recipients: 2 + random.int(99) } : { recipients: 1 };
-  const message = compose({ run, id, shape, ...(content && { content }), ...sizeBytes, ...recipients }, random);
+  const message = compose(
+    { run, id, shape, ...(content && { content }), ...sizeBytes, ...recipients },
+    random,
+  );
   const hangUp = floodBytes === 0 && random.int(50) === 0 ? random.pick(HANG_UPS) : undefined;
   return { message, hangUp };
 }
