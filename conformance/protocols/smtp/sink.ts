@@ -18,6 +18,10 @@ interface Session {
   socket: Socket | undefined;
   /** Sequence numbers of accepted deliveries that the target has not proven to have recorded. */
   accepted: number[];
+  /** True when the target has sent QUIT. */
+  hasQuit: boolean;
+  /** True when the connection broke: the target was gone before it had read the last answers. */
+  hasFailed: boolean;
 }
 
 /**
@@ -48,7 +52,7 @@ export class SmtpSink implements Receiver {
       // Read the library's log: only there it reports that a session ended in order.
       logger: { ...SILENT_LOGGER, debug: (entry: unknown) => this.#onLogEntry(entry) },
       onConnect: (session, callback) => {
-        this.#sessions.set(session.id, { socket: this.#sockets.get(session.remotePort), accepted: [] });
+        this.#startSession(session);
         callback();
       },
       onData: (stream, session, callback) => this.#readMessage(stream, session, callback),
@@ -109,6 +113,15 @@ export class SmtpSink implements Receiver {
     for (const decide of [...this.#undecided]) decide();
     for (const sessionId of [...this.#sessions.keys()]) this.#endSession(sessionId);
     this.#closed = true;
+  }
+
+  #startSession({ id, remotePort }: SMTPServerSession): void {
+    const socket = this.#sockets.get(remotePort);
+    const session: Session = { socket, accepted: [], hasQuit: false, hasFailed: false };
+    socket?.once('error', () => {
+      session.hasFailed = true;
+    });
+    this.#sessions.set(id, session);
   }
 
   #readMessage(stream: SMTPServerDataStream, session: SMTPServerSession, callback: DataCallback): void {
@@ -173,15 +186,16 @@ export class SmtpSink implements Receiver {
     const { tnx, command, cid } = entry as { tnx?: string; command?: string; cid?: string };
     if (tnx !== 'command' || command !== 'QUIT' || cid === undefined) return;
     const session = this.#sessions.get(cid);
-    if (!session) return;
-    this.#settle(session.accepted.splice(0), 'known');
+    if (session) session.hasQuit = true;
   }
 
   #endSession(sessionId: string): void {
     const session = this.#sessions.get(sessionId);
     if (!session) return;
     this.#sessions.delete(sessionId);
-    this.#settle(session.accepted.splice(0), 'broken');
+    // QUIT alone proves nothing: a target may send it together with the data, and be gone before it reads the
+    // answers. Then the connection is reset.
+    this.#settle(session.accepted.splice(0), session.hasQuit && !session.hasFailed ? 'known' : 'broken');
   }
 
   #settle(sequences: number[], how: 'known' | 'broken'): void {
