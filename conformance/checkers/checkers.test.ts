@@ -25,6 +25,7 @@ for (const id of REQUIREMENT_IDS) {
       const found = run(CHECKERS[id], each);
       t.equal(found.verdict, each.expected, each.name);
       t.equal(found.requirement, id);
+      if (each.why !== undefined) t.equal(found.why, each.why, each.name);
       t.ok(found.why.length > 0 && !found.why.includes('\n'), 'the reason is one line');
       t.equal(found.violations.length > 0, each.expected === 'fail', 'a failure lists its violations');
       t.match(found.figures, each.figures ?? {});

@@ -2,7 +2,7 @@ import type { HistoryEvent, Outcome } from '../history/events.js';
 import { tracesOf } from '../history/traces.js';
 import type { RequirementId } from '../requirements/requirements.js';
 import { judgeViolations, Violations } from './finding.js';
-import { rottedIds } from './loss.js';
+import { rottedIds } from './undelivered.js';
 import type { Finding } from './verdict.js';
 
 /** Checks PP-4: each message is delivered as submitted. PP-5 covers indefinite messages, PP-7 damaged ones. */
@@ -39,7 +39,8 @@ function compareDigests(
       compared += 1;
       if (delivered.digest === submitted.digest) continue;
       const sizes = `${submitted.sizeBytes} bytes submitted, ${delivered.sizeBytes} delivered`;
-      violations.add(`delivery ${delivered.sequence} differs from what was submitted (${sizes})`, id);
+      const where = delivered.difference === undefined ? '' : `; ${delivered.difference}`;
+      violations.add(`delivery ${delivered.sequence} differs from what was submitted (${sizes})${where}`, id);
     }
   }
   const figures = { compared, corrupted: violations.count };

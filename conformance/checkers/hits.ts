@@ -1,10 +1,9 @@
 import type { HistoryEvent } from '../history/events.js';
-import { tracesOf } from '../history/traces.js';
 import { familyOf } from '../requirements/requirements.js';
 import { FAULT_NAMES, type FaultName } from '../target-file/definition.js';
 import { firstAfter } from './crashes.js';
 import { Violations } from './finding.js';
-import { missingRecipientCount, rottedIds } from './loss.js';
+import { describeFates, type Undelivered, undeliveredMessages } from './undelivered.js';
 
 /** One injection that hit, with the messages that were at risk at that moment. */
 export interface Hit {
@@ -55,8 +54,18 @@ export function lastMiss(history: readonly HistoryEvent[], matches: (fault: stri
   return `; the last of ${misses.length} misses: ${text}`;
 }
 
+/** The undelivered messages that are attributed to hits. */
+export interface AttributedLosses {
+  /** The messages that were lost, or not delivered within the time that was allowed. */
+  violations: Violations;
+  /** Number of messages of which nothing can be concluded. */
+  undecided: number;
+  /** Says what happened: to the violations if there are any, otherwise to the undecided messages. */
+  describe(messages: string): string;
+}
+
 /**
- * Returns the confirmed messages that were lost because of a hit. Messages that the receiver refused
+ * Returns the confirmed messages that were not delivered because of a hit. Messages that the receiver refused
  * permanently or that were damaged on purpose are left out.
  * @param blamedHit returns the hit to which the loss of a message is attributed, given the position of the
  * message's confirmation; undefined if no hit caused it.
@@ -66,21 +75,30 @@ export function attributeLosses(
   history: readonly HistoryEvent[],
   blamedHit: (confirmedAt: number) => Hit | undefined,
   describe: (hit: Hit, id: string, confirmedAt: number) => string,
-): Violations {
+): AttributedLosses {
   const confirmedAt = new Map<string, number>();
   history.forEach((event, position) => {
     if (event.kind === 'answered' && event.outcome === 'confirmed') confirmedAt.set(event.id, position);
   });
-  const rotted = rottedIds(history);
-  const lost = new Violations();
-  for (const trace of tracesOf(history).byId.values()) {
-    const position = confirmedAt.get(trace.id);
+  const violations = new Violations();
+  const failed: Undelivered[] = [];
+  const undecided: Undelivered[] = [];
+  for (const message of undeliveredMessages(history)) {
+    const position = confirmedAt.get(message.trace.id);
     const hit = position === undefined ? undefined : blamedHit(position);
-    if (hit === undefined || missingRecipientCount(trace) === 0 || rotted.has(trace.id)) continue;
-    if (trace.deliveries.some(({ end }) => end?.event.kind === 'refused' && end.event.permanent)) continue;
-    lost.add(describe(hit, trace.id, position ?? 0), trace.id);
+    if (hit === undefined || position === undefined) continue;
+    if (message.fate === 'undecided') {
+      undecided.push(message);
+      continue;
+    }
+    failed.push(message);
+    violations.add(describe(hit, message.trace.id, position), message.trace.id);
   }
-  return lost;
+  return {
+    violations,
+    undecided: undecided.length,
+    describe: (messages) => describeFates(failed.length > 0 ? failed : undecided, messages),
+  };
 }
 
 /**

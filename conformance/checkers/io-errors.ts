@@ -2,7 +2,6 @@ import type { FaultInjected, HistoryEvent, LostFile } from '../history/events.js
 import { describeLostFile, lostFilesOf } from '../history/lost-files.js';
 import { makeFinding, Violations } from './finding.js';
 import { attributeLosses, type Hit, hitsOf, inFamily, nextHitLookup } from './hits.js';
-import { drainStatus } from './loss.js';
 import type { Finding } from './verdict.js';
 
 /**
@@ -18,7 +17,7 @@ export function checkIoErrors(history: readonly HistoryEvent[]): Finding {
     return describeLoss(history, hit, id, confirmedAt);
   });
   const after = answersAfterErrors(history, hits);
-  const figures = { ioErrors: hits.length, underWay, lostAtIoErrors: lost.count };
+  const figures = { ioErrors: hits.length, underWay, lostAtIoErrors: lost.violations.count };
   if (underWay === 0) {
     const why =
       hits.length === 0
@@ -26,18 +25,18 @@ export function checkIoErrors(history: readonly HistoryEvent[]): Finding {
         : `nothing was under way at any of ${hits.length} errors`;
     return makeFinding('PP-14', 'not-measured', why, figures);
   }
-  const end = drainStatus(history);
-  if (lost.count > 0 && end === 'complete') {
-    const why = `${lost.count} messages were lost at a disk error${describeCause(firstBlamed && faultAt(history, firstBlamed))}`;
-    return makeFinding('PP-14', 'fail', why, figures, lost);
+  if (lost.violations.count > 0) {
+    const cause = describeCause(firstBlamed && faultAt(history, firstBlamed));
+    const why = `${lost.describe('messages confirmed before or during a disk error')}${cause}`;
+    return makeFinding('PP-14', 'fail', why, figures, lost.violations);
   }
   if (after.answered > 0 && after.confirmed === 0) {
     const none = new Violations();
     none.add(`none of ${after.answered} submits was confirmed when the disk worked again`);
     return makeFinding('PP-14', 'fail', 'the target did not recover from a disk error', figures, none);
   }
-  if (lost.count > 0) {
-    const why = `${lost.count} messages confirmed before an error were outstanding when ${end}`;
+  if (lost.undecided > 0) {
+    const why = lost.describe('messages confirmed before an error');
     return makeFinding('PP-14', 'not-measured', why, figures);
   }
   const why = `none was lost at ${hits.length} times when syncs or writes failed`;

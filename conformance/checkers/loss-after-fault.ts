@@ -2,7 +2,6 @@ import type { HistoryEvent } from '../history/events.js';
 import type { RequirementId } from '../requirements/requirements.js';
 import { makeFinding } from './finding.js';
 import { attributeLosses, hitsOf, lastMiss, nextHitLookup } from './hits.js';
-import { drainStatus } from './loss.js';
 import type { Finding } from './verdict.js';
 
 /**
@@ -32,15 +31,16 @@ export function lossAfterFault(
     const lost = attributeLosses(history, nextHitLookup(history, hits), ({ injection }) => {
       return `confirmed before ${what} ${injection}, and never delivered`;
     });
-    const figures = { hits: hits.length, atRisk, lostAfterFault: lost.count };
-    if (lost.count === 0)
-      return makeFinding(requirement, 'pass', `none of ${atRisk} at risk at ${some} was lost`, figures);
-    const end = drainStatus(history);
-    if (end !== 'complete') {
-      const why = `${lost.count} messages confirmed before ${one} were outstanding when ${end}`;
+    const { violations, undecided } = lost;
+    const figures = { hits: hits.length, atRisk, lostAfterFault: violations.count };
+    if (violations.count > 0) {
+      const why = lost.describe(`messages confirmed before ${one}`);
+      return makeFinding(requirement, 'fail', why, figures, violations);
+    }
+    if (undecided > 0) {
+      const why = lost.describe(`messages confirmed before ${one}`);
       return makeFinding(requirement, 'not-measured', why, figures);
     }
-    const why = `${lost.count} messages confirmed before ${one} were lost`;
-    return makeFinding(requirement, 'fail', why, figures, lost);
+    return makeFinding(requirement, 'pass', `none of ${atRisk} at risk at ${some} was lost`, figures);
   };
 }

@@ -1,7 +1,7 @@
 import type { HistoryEvent } from '../history/events.js';
 import { tracesOf } from '../history/traces.js';
 import { makeFinding, Violations } from './finding.js';
-import { missingRecipientCount, rottedIds } from './loss.js';
+import { missingRecipientCount, rottedIds } from './undelivered.js';
 import type { Finding } from './verdict.js';
 
 /** Checks PP-7: a corrupted message is kept aside and reported, never delivered and never silently dropped. */

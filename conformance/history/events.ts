@@ -108,6 +108,8 @@ export interface Delivered {
    * several transactions; only a second delivery to the same recipient is a duplicate.
    */
   recipients: number[];
+  /** Place and content of the first difference from what was submitted, one line. Absent without a difference. */
+  difference?: string;
 }
 
 /** The receiver accepted a delivery. */
@@ -271,8 +273,8 @@ export interface Inspected {
   problems: string[];
   /** Number of damaged messages that the target reports as kept aside. */
   keptAside: number;
-  /** Number of live messages that the target reports. */
-  live: number;
+  /** Number of live messages that the target reports; absent when it reports none. */
+  live?: number;
 }
 
 /** The end of the wait for outstanding deliveries. */
@@ -285,6 +287,17 @@ export interface Drained {
    * when deliveries still came at the end of the wait, or when the round was stopped before it.
    */
   complete: boolean;
+  /**
+   * Time without a delivery, in milliseconds, that the wait allowed while confirmed messages were outstanding.
+   * Absent when the round was stopped before the wait, and in histories of earlier versions.
+   */
+  allowedMs?: number;
+  /**
+   * Source of `allowedMs`. `claim`: the target claims this time (`guarantee.redeliverySeconds`). `shown`: it follows
+   * from the redeliveries and waits that the target has shown. `default`: the target has shown no redelivery, or a
+   * very slow one, and the kit's upper bound applies: the target may need longer.
+   */
+  allowedBy?: 'claim' | 'shown' | 'default';
 }
 
 /**

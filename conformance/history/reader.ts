@@ -72,6 +72,7 @@ const EVENT_SCHEMAS: EventSchemas = {
     sizeBytes: number,
     digest: text,
     recipients: listOf(number),
+    difference: optional(text),
   },
   consumed: { sequence: number, id: textOrNull, how: oneOf('answered', 'unanswered', 'accepted') },
   refused: { sequence: number, id: textOrNull, permanent: flag, detail: text },
@@ -94,8 +95,13 @@ const EVENT_SCHEMAS: EventSchemas = {
   'at-risk': { injection: number, confirmedUndelivered: number, inFlight: number, inDelivery: number },
   recovered: { injection: number, tookMs: number },
   'recovery-failed': { injection: number, waitedMs: number, detail: text },
-  inspected: { ok: flag, problems: listOf(text), keptAside: number, live: number },
-  drained: { waitedMs: number, complete: flag },
+  inspected: { ok: flag, problems: listOf(text), keptAside: number, live: optional(number) },
+  drained: {
+    waitedMs: number,
+    complete: flag,
+    allowedMs: optional(number),
+    allowedBy: optional(oneOf('claim', 'shown', 'default')),
+  },
   'log-position': { id: text, what: oneOf('confirmed', 'offered'), entries: number },
   'state-explored': {
     state: text,

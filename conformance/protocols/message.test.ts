@@ -1,19 +1,20 @@
+import { crc32c } from '@node-rs/crc32';
 import fc from 'fast-check';
 import t from 'tap';
 import { seeded } from '../fixtures/random.js';
-import { bareLineEndAt } from './forged-record.js';
+import { type BodyContent, bareLineEndAt } from './forged-record.js';
 import { compose, identify, markOf, recipientNumber } from './message.js';
 import { MESSAGE_SHAPES } from './shapes.js';
 
 const RUN = 'run-1';
-const make = (shape: (typeof MESSAGE_SHAPES)[number], id = '7', seed = 1) =>
-  compose({ run: RUN, id, shape }, seeded(seed));
+const make = (shape: (typeof MESSAGE_SHAPES)[number], id = '7', seed = 1, content?: BodyContent) =>
+  compose({ run: RUN, id, shape, ...(content && { content }) }, seeded(seed));
 
 for (const shape of MESSAGE_SHAPES) {
   t.test(
     `SMTP can carry a message of shape ${shape} unchanged, and the message is identified again`,
     async (t) => {
-      const message = make(shape);
+      const message = make(shape, '7', 1, '8bit');
       const lines = message.bytes.toString('latin1').split('\r\n');
       t.equal(lines.pop(), '', 'ends with CRLF');
       t.equal(bareLineEndAt(message.bytes), -1, 'no bare CR or LF');
@@ -27,8 +28,13 @@ for (const shape of MESSAGE_SHAPES) {
       );
       t.same(identify(message.bytes, RUN), { id: '7', intact: true, digest: message.digest });
       t.ok(message.bytes.includes(markOf(RUN, '7')));
-      t.equal(message.bytes.includes(0), shape === 'forged-record', 'only forged records contain NUL bytes');
-      t.ok(make(shape).bytes.equals(message.bytes), 'the same seed makes the same message');
+      t.notOk(message.bytes.includes(0), 'RFC 2045, section 2.8: 8bit data contains no NUL bytes');
+      t.equal(
+        make(shape).bytes.includes(0),
+        shape === 'forged-record',
+        'only forged records contain NUL bytes',
+      );
+      t.ok(make(shape, '7', 1, '8bit').bytes.equals(message.bytes), 'the same seed makes the same message');
       t.notOk(make(shape, '7', 2).bytes.equals(message.bytes), 'another seed makes another message');
     },
   );
@@ -69,11 +75,28 @@ t.test(
   },
 );
 
-t.test('a forged record without bare line ends is found for ids with unfavourable checksums', async (t) => {
+t.test('a forged record without NUL bytes has valid checksums and lengths behind its end', async (t) => {
+  const { bytes } = make('forged-record', '7', 1, '8bit');
+  const signature = Buffer.from([252, 88, 132, 133]);
+  const offsets = new Set<number>();
+  for (let at = bytes.indexOf(signature); at >= 0; at = bytes.indexOf(signature, at + 1)) {
+    offsets.add(at % 256);
+    const header = bytes.subarray(at, at + 32);
+    t.equal(header.readUInt32LE(28), crc32c(header.subarray(0, 28)));
+    t.ok(header.readUInt32LE(24) > bytes.length);
+  }
+  t.equal(offsets.size, 256);
+  t.match(bytes.toString('latin1'), /\r\nContent-Transfer-Encoding: 8bit\r\n/);
+  t.match(make('forged-record').bytes.toString('latin1'), /\r\nContent-Transfer-Encoding: binary\r\n/);
+});
+
+t.test('a forged record without forbidden bytes is found for ids with unfavourable checksums', async (t) => {
   // For these ids several paddings give a checksum that contains a bare CR or LF.
   for (const id of ['1-0-25926', '1-0-70923', '1-0-119455']) {
-    const { bytes } = compose({ run: RUN, id, shape: 'forged-record' }, seeded(1));
-    t.equal(bareLineEndAt(bytes), -1);
+    for (const content of ['binary', '8bit'] as const) {
+      const { bytes } = compose({ run: RUN, id, shape: 'forged-record', content }, seeded(1));
+      t.equal(bareLineEndAt(bytes), -1);
+    }
   }
 });
 

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { BodyContent } from './forged-record.js';
 import type { RandomInts } from './random-ints.js';
 import { bodyOf, type MessageShape } from './shapes.js';
 
@@ -26,6 +27,8 @@ export interface MessageSpec {
   sizeBytes?: number;
   /** Number of recipients, 1 to 100. Default: 1, or 100 for `many-recipients`. */
   recipients?: number;
+  /** What the protocol can carry. Default: `binary`. */
+  content?: BodyContent;
 }
 
 const HEADER = 'X-PlugPull: ';
@@ -42,6 +45,7 @@ const CRLF = Buffer.from('\r\n');
 export function compose(spec: MessageSpec, random: RandomInts): Message {
   const count = spec.recipients ?? (spec.shape === 'many-recipients' ? MAX_RECIPIENTS : 1);
   const recipients = Array.from({ length: count }, (_, n) => `r${n}.${spec.id}@${DOMAIN}`);
+  const { content = 'binary' } = spec;
   const headers = ['From: producer@plugpull.test', `Date: ${DATE}`];
   if (spec.shape !== 'tiny') {
     headers.push(
@@ -50,11 +54,11 @@ export function compose(spec: MessageSpec, random: RandomInts): Message {
       `Subject: ${spec.shape}`,
       'MIME-Version: 1.0',
       'Content-Type: application/octet-stream',
-      'Content-Transfer-Encoding: 8bit',
+      `Content-Transfer-Encoding: ${spec.shape === 'forged-record' ? content : '8bit'}`,
     );
   }
   const forgery = (text: string) => seal(spec.run, `forged-${spec.id}`, Buffer.from(text)).bytes;
-  const body = bodyOf(spec.shape, spec.sizeBytes, random, forgery);
+  const body = bodyOf(spec.shape, spec.sizeBytes, random, content, forgery);
   const rest = Buffer.concat([Buffer.from(`${headers.join('\r\n')}\r\n\r\n`), body]);
   const sealed = seal(spec.run, spec.id, rest);
   return { id: spec.id, shape: spec.shape, sender: `producer@${DOMAIN}`, recipients, ...sealed };
@@ -66,6 +70,11 @@ export function compose(spec: MessageSpec, random: RandomInts): Message {
 export function recipientNumber(address: string): number | null {
   const match = /^r(\d{1,3})\./i.exec(address);
   return match ? Number(match[1]) : null;
+}
+
+/** Returns the id of the message that an address of a recipient names; null for an address that the kit did not make. */
+export function recipientMessageId(address: string): string | null {
+  return /^r\d{1,3}\.([\w.-]+)@/i.exec(address)?.[1] ?? null;
 }
 
 /** Returns bytes that every stored copy of this message contains and no other message contains. */
@@ -89,16 +98,38 @@ export interface Identity {
 /**
  * Reads id and digest from delivered bytes. Header lines that a relay added in front are ignored. Any other
  * change makes the message not intact. Accepts arbitrary bytes and never throws.
+ * @param undo returns the messages that the target may have changed into the delivered one, behind the kit's header
+ * line. Default: none.
  */
-export function identify(bytes: Buffer, run: string): Identity {
+export function identify(
+  bytes: Buffer,
+  run: string,
+  undo: (rest: Buffer) => Iterable<Buffer> = () => [],
+): Identity {
   const found = findHeader(bytes);
   if (!found) return { id: null, intact: false, digest: sha256(bytes) };
   const [, foundRun, id = '', carried = ''] = found.match;
   const isOurs = foundRun === run;
+  const isSubmitted = (rest: Buffer) => selfDigest(run, id, rest) === carried;
   const intact =
-    isOurs && found.onlyHeadersBefore && selfDigest(run, id, bytes.subarray(found.bodyStart)) === carried;
+    isOurs && found.onlyHeadersBefore && isAny(bytes.subarray(found.bodyStart), undo, isSubmitted);
   // If not intact, use the digest of all bytes: it never equals a carried digest, so the comparison always fails.
   return { id: isOurs ? id : null, intact, digest: intact ? carried : sha256(bytes) };
+}
+
+function isAny(
+  rest: Buffer,
+  undo: (rest: Buffer) => Iterable<Buffer>,
+  isSubmitted: (rest: Buffer) => boolean,
+): boolean {
+  if (isSubmitted(rest)) return true;
+  for (const original of undo(rest)) if (isSubmitted(original)) return true;
+  return false;
+}
+
+/** Returns the bytes from the kit's header line on; all bytes if there is no such line. */
+export function ownPartOf(bytes: Buffer): Buffer {
+  return bytes.subarray(findHeader(bytes)?.start ?? 0);
 }
 
 function seal(run: string, id: string, rest: Buffer): { bytes: Buffer; digest: string } {
@@ -128,6 +159,7 @@ function findHeader(bytes: Buffer) {
     if (!match) continue;
     return {
       match,
+      start: at,
       bodyStart: at + end + CRLF.length,
       onlyHeadersBefore: isHeaderBlock(bytes.subarray(0, at)),
     };

@@ -1,4 +1,5 @@
 import type { Outcome } from '../history/events.js';
+import type { BodyContent } from './forged-record.js';
 import type { Message } from './message.js';
 import type { ProtocolName } from './protocol-names.js';
 
@@ -39,6 +40,18 @@ export interface DeliveryReply {
   delayMs: number;
 }
 
+/** A complete message that the receiver got; see the event `delivered`. */
+export interface ReceivedMessage {
+  id: string | null;
+  sizeBytes: number;
+  digest: string;
+  recipients: number[];
+  /** The delivered bytes, if they are not an intact message. */
+  bytes?: Buffer;
+  /** Description of the difference from the submitted message. */
+  difference?: string;
+}
+
 /**
  * Interface by which a receiver reports that it got, accepted or refused a message, and whether the target
  * knows of an acceptance. `recordReceipts` writes these reports into a history.
@@ -48,7 +61,7 @@ export interface Receipts {
    * Reports a complete message that the receiver got, and returns the sequence number of this delivery. `id`
    * is null if the message carries no readable id, or the id of another run.
    */
-  delivered(what: { id: string | null; sizeBytes: number; digest: string; recipients: number[] }): number;
+  delivered(what: ReceivedMessage): number;
   consumed(sequence: number, id: string | null, how: 'answered' | 'unanswered' | 'accepted'): void;
   refused(sequence: number, id: string | null, permanent: boolean, detail: string): void;
   settled(sequences: number[], how: 'known' | 'broken'): void;
@@ -66,6 +79,10 @@ export interface ReceiverOptions {
    * leave unrecorded (`guarantee.inDeliveryPerSession`).
    */
   inDeliveryPerSession?: number;
+  /** What a mail server may do with a message (`guarantee.headers`). Default: unchanged. */
+  headers?: 'unchanged' | 'may-be-completed' | undefined;
+  /** Returns true if this run has submitted a message with this id. Default: any id may have been submitted. */
+  wasSubmitted?: (id: string) => boolean;
 }
 
 /** The receiving side of a run. It survives every restart of the target. */
@@ -85,6 +102,8 @@ export interface Receiver {
 /** Protocol by which messages are submitted to a target and received from it. */
 export interface Protocol {
   readonly name: ProtocolName;
+  /** What the protocol can carry in the body of a message. Default: `binary`. */
+  readonly content?: BodyContent;
   /**
    * Opens a producer's connection to a submit port.
    * @throws KitError target-unavailable when the target does not accept connections; then nothing was submitted.

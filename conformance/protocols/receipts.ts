@@ -8,7 +8,7 @@ import type { Receipts } from './protocol.js';
 export function recordReceipts(recorder: Recorder): Receipts {
   let sequence = 0;
   return {
-    delivered(what) {
+    delivered({ bytes: _bytes, ...what }) {
       sequence += 1;
       recorder.record({ kind: 'delivered', sequence, ...what });
       return sequence;

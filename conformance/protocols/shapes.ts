@@ -1,7 +1,7 @@
-import { forgedRecords } from './forged-record.js';
+import { type BodyContent, forgedRecords } from './forged-record.js';
 import type { RandomInts } from './random-ints.js';
 
-/** Shapes of the messages in the workload. All but `forged-record` contain no NUL bytes. */
+/** Shapes of the messages in the workload. Only `forged-record` contains NUL bytes, where a protocol can carry them. */
 export const MESSAGE_SHAPES = [
   'tiny',
   'text',
@@ -35,12 +35,14 @@ const POOL_BYTES = 4096;
 /**
  * Makes the body of a message: lines that end with CRLF.
  * @param sizeBytes approximate size. The shape `forged-record` ignores it: its size follows from the records.
+ * @param content what the protocol can carry, for `forged-record`.
  * @param forge makes a whole message that was never submitted, for `forged-record`.
  */
 export function bodyOf(
   shape: MessageShape,
   sizeBytes: number | undefined,
   random: RandomInts,
+  content: BodyContent,
   forge: (text: string) => Buffer,
 ): Buffer {
   switch (shape) {
@@ -63,6 +65,7 @@ export function bodyOf(
       return forgedRecords(
         (padding) => forge(`From: forger@plugpull.test\r\n\r\nforged${'!'.repeat(padding)}\r\n`),
         random,
+        content,
       );
   }
 }

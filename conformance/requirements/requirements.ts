@@ -94,9 +94,9 @@ export const REQUIREMENTS: readonly Requirement[] = [
     scenarios:
       'Every scenario: 3 to 8 producers; receivers that are slow, that answer late, or that refuse messages; every fault that the target claims to survive.',
     evidence:
-      'Every recipient of each confirmed message accepted it. Two kinds of messages are exempt: those that a receiver refused permanently, and those whose stored bytes the kit damaged on purpose.',
+      'Every recipient of each confirmed message accepted it. Two kinds of messages are exempt: those that a receiver refused permanently, and those whose stored bytes the kit damaged on purpose. [When a message counts as lost](#when-a-message-counts-as-lost) says how long the kit waits.',
     notEvidence:
-      'A message that was submitted and not confirmed. A missing message, if the target had not recovered when the final wait ended, or if the wait reached its limit while other deliveries still came. A run in which no message was at risk at any crash.',
+      'A message that was submitted and not confirmed. A missing message, if the target had not recovered when the final wait ended, if the wait reached its limit while other deliveries still came, or if the target may only be late. A run in which no message was at risk at any crash.',
     needs: 'any',
     byChance: false,
     waivable: false,
@@ -145,7 +145,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     scenarios:
       'Every scenario. The workload has messages of a few bytes and of several MiB, eight-bit and binary bytes, lines of the greatest length that RFC 5322 allows, lines of dots, and many recipients. Some messages contain forged records: bytes in the format in which the reference queue stores a message.',
     evidence:
-      'The digest of every delivery equals the digest of its submit. Header lines that a relay adds in front are ignored.',
+      'The digest of every delivery equals the digest of its submit. Header lines that a relay adds in front are ignored. If the target claims `headers: "may-be-completed"`, an added Message-ID or Date that the message did not have, and folds in lines of more than 998 bytes with their line end, are ignored too. A delivery whose id cannot be read belongs to the message that the protocol names beside the body.',
     notEvidence: 'The fact that both messages have the same size. A digest that the target computes itself.',
     needs: 'any',
     byChance: false,
@@ -176,7 +176,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     why: 'A recovery that takes old, torn or forged bytes for a message delivers mail that no producer wrote.',
     source: '[0026]',
     scenarios:
-      'Every scenario. Some messages of the workload are full of forged records (see PP-4). Wherever the reference queue stores such a message, one forged record starts at a position at which a real record could start. A recovery must not deliver it.',
+      'Every scenario. Some messages of the workload are full of forged records (see PP-4). Wherever the reference queue stores such a message, one forged record starts at a position at which a real record could start. A recovery must not deliver it. Over smtp the records have no NUL bytes, because 8bit data must not contain them (RFC 2045, section 2.8).',
     evidence: 'Every delivery carries the id of a message that was submitted in this run.',
     notEvidence: 'Nothing is exempt. A delivery that carries no id of this run is a violation.',
     needs: 'any',

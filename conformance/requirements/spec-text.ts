@@ -57,7 +57,21 @@ run is the first of these that applies:
 PP-12 and PP-15 to PP-19 are about one kind of fault. Each counts a lost message if this fault was the first crash after the
 confirmation. PP-14 does the same for disk errors. PP-1 counts every lost message.`;
 
-const TAIL = `## What counts as a duplicate
+const TAIL = `## When a message counts as lost
+
+At the end of a round the kit starts no more faults and accepts every delivery. It waits for the confirmed messages that
+are outstanding, until the target has delivered nothing for as long as it may keep a message back:
+
+| the target | the kit waits | a message that then is missing |
+|---|---|---|
+| claims \`guarantee.redeliverySeconds\` | this time, or 1.5 times the longest wait for a message in the round (at most 15 s) if that is longer | is lost. If \`verify\` reports at least as many live messages as are missing, it is *not delivered within N s*, and PP-1 fails too |
+| claims no time, and has delivered a message again that the receiver had not accepted, without a crash in between | 1.5 times the longest such wait, at least 6 s | is *not delivered within N s*, and PP-1 fails. If \`verify\` reports that the messages are still stored, PP-1 is not measured |
+| claims no time and has shown no such redelivery, or one after more than 43 s | 65 s | the same; but if the receiver got the message and did not accept it, PP-1 is not measured: the lease or the wait for the next attempt may be longer |
+
+The kit runs the target's \`nudge\` command at the beginning of the wait and every 3 s, so that a correct target delivers
+early. A nudge does not shorten the wait for a message that does not come.
+
+## What counts as a duplicate
 
 A delivery is a duplicate if the same recipient consumed the message before, and the target knew it. The protocol decides
 when the target knew it:

@@ -24,11 +24,12 @@ const KNOWN_PLACEHOLDERS = '{dir}, {data}, {port}, {port:name}, {sink}, {node}';
  * Kind of command; it decides which placeholders are allowed. No port and no receiver exist before a service
  * runs.
  */
-type CommandKind = 'service' | 'install' | 'verify';
+type CommandKind = 'service' | 'install' | 'verify' | 'nudge';
 const ALLOWED_PLACEHOLDERS: Record<CommandKind, readonly string[]> = {
   service: ['dir', 'data', 'node', 'port', 'sink'],
   install: ['dir', 'data', 'node'],
   verify: ['dir', 'data', 'node', 'port'],
+  nudge: ['dir', 'data', 'node', 'port', 'sink'],
 };
 
 /**
@@ -104,6 +105,7 @@ export function placeholderProblems(target: TargetFile): string[] {
   }
   check('install', target.install, 'install');
   check('verify', target.verify, 'verify');
+  check('nudge', target.nudge, 'nudge');
   check('crashStates.install', target.crashStates?.install, 'install');
   check('crashStates.restore', target.crashStates?.restore, 'install');
   const ports = portNames(target);

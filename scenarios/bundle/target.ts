@@ -47,18 +47,19 @@ function pathIn(argument: string, dir: string): string | undefined {
   return isAbsolute(argument) && !argument.includes('{') ? argument : undefined;
 }
 
-function argumentsOf({ services, install = [], verify = [], crashStates }: TargetFile): string[] {
+function argumentsOf({ services, install = [], verify = [], nudge = [], crashStates }: TargetFile): string[] {
   const commands = Object.values(services).flatMap(({ command }) => command);
-  return [...commands, ...install, ...verify, ...(crashStates?.restore ?? [])];
+  return [...commands, ...install, ...verify, ...nudge, ...(crashStates?.restore ?? [])];
 }
 
 /** Returns the programs of the commands that run on this machine, except placeholders. */
-function programsOf({ services, install, verify, crashStates }: TargetFile): string[] {
+function programsOf({ services, install, verify, nudge, crashStates }: TargetFile): string[] {
   const local = Object.values(services).filter(({ image }) => image === undefined);
   const commands = [
     ...local.map(({ command }) => command),
     install ?? [],
     verify ?? [],
+    nudge ?? [],
     crashStates?.restore ?? [],
   ];
   const programs = commands.flatMap(([program]) => (program === undefined ? [] : [program]));

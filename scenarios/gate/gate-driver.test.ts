@@ -100,6 +100,24 @@ t.test(
   },
 );
 
+t.test('a gate goes on after a changed message until every fault was tried', async (t) => {
+  const faults = [fault('kill'), fault('kill-one'), fault('pause')];
+  const { result } = await gate(t, 'corrupts', 50, {
+    faultsPerRound: 1,
+    selection: { faults, unavailable: [] },
+  });
+  t.ok(
+    result.faults.every(({ tried }) => tried > 0),
+    'every fault was tried',
+  );
+  t.ok(result.rounds > 1 && result.rounds < 50, `${result.rounds} rounds`);
+  const verdicts = new Map(result.requirements.map(({ id, verdict }) => [id, verdict]));
+  t.match([verdicts.get('PP-1'), verdicts.get('PP-4')], ['pass', 'fail']);
+  t.equal(result.seed, 7, 'the first round with a changed message is the one to repeat');
+  t.ok(existsSync(join(result.evidence ?? '', 'round-1', 'data-at-end')));
+  t.ok(existsSync(join(result.evidence ?? '', 'round-1', 'changed')));
+});
+
 t.test('a gate stops after `maxInjections` injections', async (t) => {
   const { result } = await gate(t, '', 100, { maxInjections: 3 });
   t.equal(result.verdict, 'pass');

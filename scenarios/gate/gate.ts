@@ -1,6 +1,6 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { evaluate } from '../../conformance/checkers/evaluate.js';
+import { type Evaluation, evaluate } from '../../conformance/checkers/evaluate.js';
 import { KitError } from '../../conformance/errors.js';
 import { HISTORY_FORMAT, type HistoryEvent } from '../../conformance/history/events.js';
 import { lostFilesOf } from '../../conformance/history/lost-files.js';
@@ -88,13 +88,16 @@ const SLOW_TAIL_MS = 20_000;
 const MAX_TAIL_SHARE = 0.4;
 /** Time for injections with which another round is worth its set-up. */
 const MIN_INJECTIONS_MS = 2000;
+/** Requirements about the content of messages. A violation says nothing about durability, so the gate goes on. */
+const CONTENT_REQUIREMENTS: ReadonlySet<string> = new Set(['PP-4', 'PP-5']);
 /** Name of the bundle in the evidence directory. */
 const BUNDLE_NAME = 'bundle.tar.gz';
 
 /**
  * Runs rounds of workload and faults until the budget is used up, `maxRounds` rounds or `maxInjections` injections are done, or a
- * requirement has failed. The seeds of the rounds are ascending numbers that begin with `seed`, so that a
- * gate with the seed of a failed round runs that round first.
+ * requirement has failed. If only the content of messages was wrong (PP-4, PP-5), it goes on until every fault was tried.
+ * The seeds of the rounds are ascending numbers that begin with `seed`, so that a gate with the seed of a failed round runs
+ * that round first.
  * @throws KitError target-unavailable when the target cannot be started, or when no fault is available.
  */
 export async function runGate(requested: GateOptions): Promise<GateResult> {
@@ -130,17 +133,13 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
   });
   let keep = true;
   try {
-    const {
-      rounds,
-      last: lastSchedule,
-      failed,
-    } = await runRounds(options, { registry, recorder, dir, startMs, clock });
+    const { rounds, failed } = await runRounds(options, { registry, recorder, dir, startMs, clock });
     const how = options.signal.aborted ? 'interrupted' : failed ? 'violation' : 'completed';
     recorder.record({ kind: 'run-ended', how });
     const evaluation = evaluate(recorder.events, target);
     keep = options.keep || options.out !== undefined || evaluation.verdict === 'fail';
     const isFailed = evaluation.verdict === 'fail';
-    const reportedSeed = isFailed && lastSchedule !== undefined ? lastSchedule.seed : seed;
+    const reportedSeed = isFailed && failed !== undefined ? failed.schedule.seed : seed;
     const habits =
       isFailed && how !== 'interrupted' && hasLostFiles(recorder.events)
         ? await learnHabits(options, registry, reportedSeed, dir)
@@ -148,12 +147,11 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     // Close the file first: the bundle must contain the whole history.
     recorder.close();
     const bundle =
-      isFailed && lastSchedule !== undefined && how !== 'interrupted'
+      isFailed && failed !== undefined && how !== 'interrupted'
         ? await writeGateBundle(
             {
               target,
-              schedule: lastSchedule,
-              round: rounds,
+              ...failed,
               runtime: options.runtime.name,
               power: options.power,
               filesystem: options.filesystem ?? DEFAULT_FILESYSTEM,
@@ -213,7 +211,7 @@ async function learnHabits(
 /** Returns the target without claims about time where the runtime is too slow to measure them. */
 function withMeasurableClaims(target: Target, { slowStartMs }: PreparedRuntime): Target {
   if (slowStartMs === undefined) return target;
-  const { recoverySeconds: _, ...guarantee } = target.guarantee;
+  const { recoverySeconds: _recovery, redeliverySeconds: _redelivery, ...guarantee } = target.guarantee;
   return { ...target, guarantee };
 }
 
@@ -268,9 +266,9 @@ async function runRounds(options: GateOptions, run: GateRun) {
   let injections = 0;
   let setUpMs = 0;
   let rounds = 0;
-  let failed = false;
-  let lastSchedule: Schedule | undefined;
-  for (let offset = 0; !signal.aborted && !failed; offset++) {
+  let failed: { round: number; schedule: Schedule } | undefined;
+  let isOver = false;
+  for (let offset = 0; !signal.aborted && !isOver; offset++) {
     if (rounds >= maxRounds || injections >= maxInjections) break;
     const nowMs = performance.now();
     const number = rounds + 1;
@@ -322,17 +320,35 @@ async function runRounds(options: GateOptions, run: GateRun) {
     injections = outcome.injections;
     setUpMs = setUpMsOf(run.recorder.events);
     rounds = number;
-    lastSchedule = schedule;
     if (isPowerRound) powerLeftMs -= performance.now() - nowMs;
-    failed = !signal.aborted && evaluate(run.recorder.events, target).verdict === 'fail';
+    const evaluation = evaluate(run.recorder.events, target);
+    const failure = signal.aborted ? 'none' : failureOf(evaluation);
+    // Go on after a changed message until durability was measured under every fault.
+    isOver =
+      failure === 'other' ||
+      (failure === 'content' && isLossMeasured(evaluation) && !hasUntriedFaults(faults, run.recorder.events));
+    const isFailedRound = failure === 'other' || (failure === 'content' && failed === undefined);
+    if (isFailedRound) failed = { round: number, schedule };
     // Save only the data of a failed round: it is evidence, and the data of a round that passed has no use.
-    if (failed) await outcome.disk.saveTo(join(round.dir, 'data-at-end'));
+    if (isFailedRound) await outcome.disk.saveTo(join(round.dir, 'data-at-end'));
     else outcome.disk.remove();
-    if (!failed && !options.keep && options.out === undefined)
+    if (failure === 'none' && !options.keep && options.out === undefined)
       rmSync(round.dir, { recursive: true, force: true });
     pace.noteTail(performance.now() - outcome.faultsEndedMs);
   }
-  return { rounds, last: lastSchedule, failed };
+  return { rounds, failed };
+}
+
+/** Returns what failed: nothing, only the content of messages, or something else. */
+function failureOf({ findings }: Evaluation): 'none' | 'content' | 'other' {
+  const failed = findings.filter(({ verdict }) => verdict === 'fail');
+  if (failed.length === 0) return 'none';
+  return failed.every(({ requirement }) => CONTENT_REQUIREMENTS.has(requirement)) ? 'content' : 'other';
+}
+
+/** Returns true if the run has shown whether confirmed messages are lost. */
+function isLossMeasured({ findings }: Evaluation): boolean {
+  return findings.some(({ requirement, verdict }) => requirement === 'PP-1' && verdict !== 'not-measured');
 }
 
 /**

@@ -48,6 +48,8 @@ export interface GateResult {
   indefinite: number;
   delivered: number;
   lost: number;
+  /** Number of confirmed messages that were not delivered in time, and of which it is not known whether they are lost. */
+  notDelivered: number;
   duplicates: number;
   /**
    * Number of allowed redeliveries: of messages that were in delivery at a crash, and after a loss of the
@@ -127,6 +129,7 @@ export function resultOf(
     ...outcomes,
     delivered: count(events, (event) => event.kind === 'delivered'),
     lost: sumFigure(evaluation, 'lost'),
+    notDelivered: sumFigure(evaluation, 'notDelivered'),
     duplicates: sumFigure(evaluation, 'duplicates'),
     redeliveries: sumFigure(evaluation, 'inDelivery') + sumFigure(evaluation, 'afterIndexLoss'),
     corrupted: sumFigure(evaluation, 'corrupted'),

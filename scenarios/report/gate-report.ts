@@ -55,6 +55,7 @@ function messageLines(result: GateResult): string[] {
     ['  indefinite', `${result.indefinite}`],
     ['  delivered', `${result.delivered}`],
     ['  lost', `${result.lost}`],
+    ...(result.notDelivered > 0 ? [['  not delivered', `${result.notDelivered}`]] : []),
     ['  corrupted', `${result.corrupted}`],
     ['  duplicates', `${result.duplicates}, besides ${result.redeliveries} allowed redeliveries`],
     ['  crashes', `${result.crashes}, worst recovery ${recovery}`],

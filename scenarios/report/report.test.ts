@@ -25,6 +25,7 @@ const RESULT: GateResult = {
   indefinite: 1,
   delivered: 9,
   lost: 1,
+  notDelivered: 0,
   duplicates: 0,
   redeliveries: 2,
   corrupted: 0,

@@ -1,46 +1,186 @@
 import { statfsSync } from 'node:fs';
+import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
-import { until } from '../../faults/waiting.js';
-import type { Ledger } from './workload/ledger.js';
+import { RedeliveryWaits } from '../../conformance/history/redelivery.js';
+import { sleep } from '../../faults/waiting.js';
 
 /**
  * Silence after the last expected delivery that shows that no unexpected one follows: a duplicate or a
  * rejected message.
  */
 const QUIET_MS = 400;
-/** Silence that shows that missing deliveries will not come. It is longer than a target's retry interval. */
-const SILENCE_TIMEOUT_MS = 6000;
+/** Shortest silence that a target is allowed that claims no time. It is longer than a usual retry interval. */
+const MIN_SILENCE_MS = 6000;
 /**
- * Factor for a slow target: this multiple of the longest wait for a message in this run replaces
- * SILENCE_TIMEOUT_MS if it is longer, up to MAX_SILENCE_TIMEOUT_MS. A target that was slow may be slow again.
+ * Factor for a slow target: it is allowed this multiple of the longest wait that it has shown. A target that was
+ * slow may be slow again.
  */
 const SLOW_TARGET_FACTOR = 1.5;
-/** Upper bound of the silence that a slow target is allowed; see SLOW_TARGET_FACTOR. */
-const MAX_SILENCE_TIMEOUT_MS = 15_000;
-const MAX_DRAIN_MS = 40_000;
+/**
+ * Upper bound of the silence that follows from the longest wait for a consumption. Such a wait includes faults, so
+ * it says little about the target.
+ */
+const MAX_WAIT_SILENCE_MS = 15_000;
+/**
+ * Upper bound of the silence that a target is allowed that claims no time. The usual lengths of leases, 30 s and
+ * 60 s, lie below it.
+ */
+export const MAX_SILENCE_MS = 65_000;
+/** Time in which deliveries may still come during the drain, in addition to the silence that is allowed. */
+const MAX_DELIVERING_MS = 40_000;
+/** Interval between two runs of the target's `nudge` command. */
+const NUDGE_INTERVAL_MS = 3000;
+/** Silence after which the drain reports what it waits for. */
+const REPORT_AFTER_MS = 5000;
+const POLL_MS = 20;
+
+/** The part of the ledger that the drain reads. Times are in ms of the clock of the drain. */
+export interface DrainView {
+  /** Moment of the last delivery or answer. */
+  readonly lastActivityMs: number;
+  /** Longest time between the confirmation and the consumption of a message. */
+  readonly maxWaitMs: number;
+  /** Number of messages that are confirmed and not consumed. */
+  readonly outstanding: number;
+  /** Number of the outstanding messages that must come: all but those that may be consumed. */
+  readonly awaited: number;
+}
+
+/** Description of a drain. */
+export interface DrainOptions {
+  view: DrainView;
+  recorder: Pick<Recorder, 'events' | 'record'>;
+  /** The time that the target claims (`guarantee.redeliverySeconds`); undefined when it claims none. */
+  redeliverySeconds: number | undefined;
+  /** Runs the target's `nudge` command. Undefined: it has none. */
+  nudge: (() => Promise<void>) | undefined;
+  signal: AbortSignal;
+  progress(line: string): void;
+  /** Clock of the drain. Default: the clock of this machine. */
+  clock?: { nowMs(): number; sleep(ms: number): Promise<void> };
+}
+
+/** A silence that the target is allowed, and where it comes from; see the event `drained`. */
+export interface Allowance {
+  ms: number;
+  by: 'claim' | 'shown' | 'default';
+}
+
+/**
+ * Returns the silence after which a message that must come counts as not delivered.
+ * @param shownMs longest wait for a redelivery that the target has shown; undefined when it has shown none.
+ */
+export function allowanceFor(
+  redeliverySeconds: number | undefined,
+  shownMs: number | undefined,
+  maxWaitMs: number,
+): Allowance {
+  const slowMs = Math.min(MAX_WAIT_SILENCE_MS, SLOW_TARGET_FACTOR * maxWaitMs);
+  if (redeliverySeconds !== undefined) return { ms: Math.max(1000 * redeliverySeconds, slowMs), by: 'claim' };
+  const knownMs = Math.max(MIN_SILENCE_MS, slowMs, SLOW_TARGET_FACTOR * (shownMs ?? 0));
+  return shownMs === undefined || knownMs >= MAX_SILENCE_MS
+    ? { ms: MAX_SILENCE_MS, by: 'default' }
+    : { ms: knownMs, by: 'shown' };
+}
+
+/** Returns the upper bound of the duration of a drain, in milliseconds. */
+export function maxDrainMs(redeliverySeconds: number | undefined): number {
+  return (
+    MAX_DELIVERING_MS + Math.max(MAX_WAIT_SILENCE_MS, 1000 * (redeliverySeconds ?? MAX_SILENCE_MS / 1000))
+  );
+}
 
 /**
  * Waits for messages that are confirmed and not yet delivered, and a little longer for deliveries that should
- * not come.
+ * not come. It ends after a silence that is as long as the target may keep a message back: the time that it
+ * claims, or else a time that follows from the redeliveries that it has shown.
  */
-export async function drain(ledger: Ledger, recorder: Recorder, signal: AbortSignal): Promise<void> {
-  const startMs = performance.now();
-  ledger.lastActivityMs = startMs;
-  const silenceTimeoutMs = () =>
-    Math.min(MAX_SILENCE_TIMEOUT_MS, Math.max(SILENCE_TIMEOUT_MS, SLOW_TARGET_FACTOR * ledger.maxWaitMs));
-  const complete = await until(
-    () =>
-      performance.now() - ledger.lastActivityMs >=
-      (ledger.tally.outstanding > 0 ? silenceTimeoutMs() : QUIET_MS),
-    MAX_DRAIN_MS,
-    signal,
-    20,
-  );
+export async function drain(options: DrainOptions): Promise<void> {
+  const { view, recorder, redeliverySeconds, signal } = options;
+  const clock = options.clock ?? { nowMs: () => performance.now(), sleep: (ms) => sleep(ms, signal) };
+  const startMs = clock.nowMs();
+  const waits = new ObservedWaits(recorder.events);
+  const nudge = options.nudge && repeatedly(options.nudge, NUDGE_INTERVAL_MS);
+  let complete = false;
+  let reported = false;
+  let allowance: Allowance;
+  for (;;) {
+    const nowMs = clock.nowMs();
+    const silentMs = nowMs - Math.max(startMs, view.lastActivityMs);
+    allowance = allowanceFor(redeliverySeconds, waits.longestMs(), view.maxWaitMs);
+    complete = silentMs >= silenceFor(view, allowance);
+    if (complete || signal.aborted || nowMs - startMs >= MAX_DELIVERING_MS + allowance.ms) break;
+    if (view.outstanding > 0) nudge?.runIfDue(nowMs);
+    if (!reported && view.awaited > 0 && silentMs >= REPORT_AFTER_MS) {
+      reported = true;
+      options.progress(describeWait(view.awaited, allowance));
+    }
+    await clock.sleep(POLL_MS);
+  }
+  await nudge?.ended();
   recorder.record({
     kind: 'drained',
-    waitedMs: Math.round(performance.now() - startMs),
+    waitedMs: Math.round(clock.nowMs() - startMs),
     complete: complete && !signal.aborted,
+    allowedMs: Math.round(allowance.ms),
+    allowedBy: allowance.by,
   });
+}
+
+/** Returns the silence after which the drain is over. */
+function silenceFor({ outstanding, awaited, maxWaitMs }: DrainView, { ms }: Allowance): number {
+  if (outstanding === 0) return QUIET_MS;
+  if (awaited > 0) return ms;
+  // The target may have consumed these messages. If it has, they never come.
+  return Math.min(
+    ms,
+    Math.max(MIN_SILENCE_MS, Math.min(MAX_WAIT_SILENCE_MS, SLOW_TARGET_FACTOR * maxWaitMs)),
+  );
+}
+
+function describeWait(awaited: number, { ms, by }: Allowance): string {
+  const source = {
+    claim: 'the target claims this time',
+    shown: 'derived from its redeliveries',
+    default: 'it has shown no redelivery; guarantee.redeliverySeconds states the time',
+  }[by];
+  return `drain: ${awaited} confirmed messages are outstanding; waiting ${Math.round(ms / 1000)} s after the last delivery (${source})`;
+}
+
+/** The redeliveries of a history that grows. */
+class ObservedWaits {
+  readonly #events: readonly HistoryEvent[];
+  readonly #waits = new RedeliveryWaits();
+  #next = 0;
+
+  constructor(events: readonly HistoryEvent[]) {
+    this.#events = events;
+  }
+
+  longestMs(): number | undefined {
+    for (; this.#next < this.#events.length; this.#next++) {
+      const event = this.#events[this.#next];
+      if (event !== undefined) this.#waits.observe(event);
+    }
+    return this.#waits.longestMs;
+  }
+}
+
+/** Runs `run` at most once per interval, and never twice at the same time. */
+function repeatedly(run: () => Promise<void>, intervalMs: number) {
+  let nextMs = Number.NEGATIVE_INFINITY;
+  let running: Promise<void> | undefined;
+  return {
+    runIfDue(nowMs: number): void {
+      if (running !== undefined || nowMs < nextMs) return;
+      nextMs = nowMs + intervalMs;
+      running = run().finally(() => {
+        running = undefined;
+      });
+    },
+    /** Waits for a run that has not ended. */
+    ended: async () => running,
+  };
 }
 
 const MIN_FREE_BYTES = 1024 ** 3;

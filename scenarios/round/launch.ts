@@ -31,6 +31,8 @@ export interface LaunchPlan {
   receipts: Receipts;
   /** Returns the receiver's answer to a delivery. Default: accept. */
   replyFor?: NonNullable<ReceiverOptions['replyFor']>;
+  /** Returns true if the run has submitted a message with this id. Default: any id may have been submitted. */
+  wasSubmitted?: NonNullable<ReceiverOptions['wasSubmitted']>;
   dataDir: string;
   /** Directory in which the directories `logs` and `scratch` are made. */
   dir: string;
@@ -161,9 +163,12 @@ function receiverOptions({
   messagesOf,
   receipts,
   replyFor: reception,
+  wasSubmitted,
 }: LaunchPlan): ReceiverOptions {
-  const perSession = target.guarantee.inDeliveryPerSession;
+  const { inDeliveryPerSession: perSession, headers } = target.guarantee;
   return {
+    headers,
+    ...(wasSubmitted === undefined ? {} : { wasSubmitted }),
     run: messagesOf ?? registry.runId,
     receipts,
     ...(reception === undefined ? {} : { replyFor: reception }),

@@ -1,3 +1,4 @@
+import { messageOf } from '../../conformance/errors.js';
 import type { Inspected, Untimed } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Injection } from '../../faults/fault.js';
@@ -39,6 +40,7 @@ export class Recoveries {
   readonly #endedMs: number[] = [];
   #usualMs = INITIAL_RECOVERY_MS;
   #machineCrashes = 0;
+  #nudgeFailed = false;
   /** The inspection that runs beside the workload. */
   #inspection: Promise<void> = Promise.resolve();
 
@@ -111,6 +113,24 @@ export class Recoveries {
     await this.#inspection;
   }
 
+  /**
+   * Runs the target's `nudge` command, which makes it offer its undelivered messages at once. A command that fails is
+   * reported once and does no harm: the kit then waits until the messages come by themselves.
+   */
+  async nudge(command: readonly string[], progress: (line: string) => void): Promise<void> {
+    const { deployment, slowStartMs } = this.#options;
+    const failure = await deployment
+      .runCommand('nudge', command, slowStartMs ?? NUDGE_TIMEOUT_MS)
+      .then(({ code, timedOut, stderr }) => {
+        if (code === 0) return undefined;
+        const how = timedOut ? 'took too long' : `ended with code ${code}`;
+        return `${how}: ${stderr.trim().split('\n').at(-1) ?? ''}`;
+      }, messageOf);
+    if (failure === undefined || this.#nudgeFailed) return;
+    this.#nudgeFailed = true;
+    progress(`nudge: the command ${failure}`);
+  }
+
   /** Inspects the target's stored state with its `verify` command, if it has one, and records the result. */
   async inspect(): Promise<void> {
     const { deployment, verify, recorder, slowStartMs } = this.#options;
@@ -119,6 +139,7 @@ export class Recoveries {
 }
 
 const VERIFY_TIMEOUT_MS = 20_000;
+const NUDGE_TIMEOUT_MS = 10_000;
 
 /**
  * Runs the target's own `verify` command on its stored state. A command without a report counts as a problem.
@@ -140,7 +161,6 @@ async function inspect(
     ok: false,
     problems: [`the verify command ${how} and printed no { ok, problems, keptAside, live }: ${lastLine}`],
     keptAside: 0,
-    live: 0,
   };
 }
 
@@ -154,5 +174,10 @@ function parseReport(text: string): Omit<Inspected, 'kind' | 'atMs'> | undefined
   if (typeof value !== 'object' || value === null) return undefined;
   const { ok, problems, keptAside, live } = value as Record<string, unknown>;
   if (typeof ok !== 'boolean' || !Array.isArray(problems)) return undefined;
-  return { ok, problems: problems.map(String), keptAside: Number(keptAside ?? 0), live: Number(live ?? 0) };
+  return {
+    ok,
+    problems: problems.map(String),
+    keptAside: Number(keptAside ?? 0),
+    ...(typeof live === 'number' ? { live } : {}),
+  };
 }

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Evaluation } from '../../conformance/checkers/evaluate.js';
@@ -40,6 +40,7 @@ async function runRoundWith(
   options: {
     install?: Partial<CommandResult>;
     guarantee?: Record<string, unknown>;
+    commands?: { verify?: string[]; nudge?: string[] };
     signal?: AbortSignal;
     progress?: (line: string) => void;
     timing?: Pick<RerunOptions, 'lastFaultMs' | 'clock' | 'pace'>;
@@ -61,7 +62,7 @@ async function runRoundWith(
   try {
     const { events, evaluation } = await rerun(
       {
-        target: inProcessTarget(place, options.guarantee),
+        target: inProcessTarget(place, options.guarantee, options.commands),
         runtime: inProcessRuntime(defect, options.install),
         gate: {
           kind: 'gate',
@@ -121,12 +122,13 @@ t.test('a correct queue passes a round in which every injection hits', async (t)
   t.same(registeredRuns(state), [], 'nothing is left in the registry');
 });
 
-t.test('each defect turns its requirement red, and the round ends there', async (t) => {
+t.test('each defect turns its requirement red', async (t) => {
   const cases: [QueueDefect, string][] = [
     ['confirms-early', 'PP-1'],
     ['resurrects', 'PP-2'],
     ['corrupts', 'PP-4'],
     ['invents', 'PP-6'],
+    ['damages-ids', 'PP-4'],
   ];
   for (const [defect, requirement] of cases) {
     const { evaluation } = await runRoundWith(t, defect, KILLS);
@@ -137,6 +139,63 @@ t.test('each defect turns its requirement red, and the round ends there', async 
     t.ok(red.includes(requirement as (typeof red)[number]), `${defect}: ${red.join(' ')}`);
   }
 });
+
+t.test('a changed message does not end the round, and both versions of it are saved', async (t) => {
+  const { events, evaluation, dir } = await runRoundWith(t, 'corrupts', KILLS);
+  t.equal(countOf(events, 'fault'), KILLS.length, 'every fault was tried');
+  const verdicts = new Map(evaluation.findings.map(({ requirement, verdict }) => [requirement, verdict]));
+  t.equal(verdicts.get('PP-1'), 'pass', 'durability was measured');
+  t.equal(verdicts.get('PP-4'), 'fail');
+  const [violation] = evaluation.findings.flatMap(({ violations }) => violations);
+  t.match(
+    violation?.what,
+    /; first difference at byte \d+ \(line \d+, column \d+\): submitted "\\n", delivered "\\u000b"$/,
+  );
+  const saved = join(dir, 'round-1', 'changed');
+  const submitted = readFileSync(join(saved, `${violation?.id}.submitted`));
+  const deliveredFile = readdirSync(saved).find((name) => name.startsWith(`${violation?.id}.delivered-`));
+  const delivered = readFileSync(join(saved, deliveredFile ?? ''));
+  t.equal(delivered.length, submitted.length);
+  t.ok(delivered.subarray(0, -1).equals(submitted.subarray(0, -1)));
+  t.notOk(delivered.equals(submitted));
+});
+
+t.test('a message with a damaged id is a changed message of the id that the lease names', async (t) => {
+  const { evaluation } = await runRoundWith(t, 'damages-ids', KILLS);
+  const verdicts = new Map(evaluation.findings.map(({ requirement, verdict }) => [requirement, verdict]));
+  t.match([verdicts.get('PP-1'), verdicts.get('PP-4'), verdicts.get('PP-6')], ['pass', 'fail', 'pass']);
+});
+
+t.test(
+  'a message that the target keeps back is lost, or late when the target still reports it',
+  async (t) => {
+    const guarantee = { redeliverySeconds: 1 };
+    const silent = await runRoundWith(t, 'withholds', KILLS, { guarantee });
+    t.match(silent.evaluation.why, /PP-1: \d+ of \d+ confirmed messages were lost/);
+    t.match(
+      silent.events.find(({ kind }) => kind === 'drained'),
+      { complete: true, allowedMs: 1000, allowedBy: 'claim' },
+    );
+    const open = await runRoundWith(t, 'withholds', KILLS, { guarantee, commands: { verify: ['verify'] } });
+    t.match(open.evaluation.why, /PP-1: .* were not delivered within 1 s, .*though still stored/);
+    t.notMatch(open.evaluation.why, /lost/);
+  },
+);
+
+t.test(
+  'a nudge makes the target deliver what it keeps back, long before the time that it claims',
+  async (t) => {
+    const { events, evaluation } = await runRoundWith(t, 'withholds', KILLS, {
+      guarantee: { redeliverySeconds: 600 },
+      commands: { nudge: ['nudge'] },
+    });
+    t.equal(evaluation.verdict, 'pass', evaluation.why);
+    t.match(
+      events.find(({ kind }) => kind === 'drained'),
+      { complete: true, allowedMs: 600_000 },
+    );
+  },
+);
 
 t.test('a target that does not recover fails PP-10, and no later fault is tried', async (t) => {
   const { events, evaluation } = await runRoundWith(t, 'never-recovers', KILLS, {

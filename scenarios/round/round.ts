@@ -17,6 +17,7 @@ import { makeDisk } from '../runtime/disks/local-disk.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { AtRiskTracker } from './at-risk.js';
+import { saveChangedMessages } from './changed-messages.js';
 import { drain, watchFreeSpace } from './drain.js';
 import { Injector } from './injector.js';
 import { hintOfClosedDirectory, INSTALL_TIMEOUT_MS, type LaunchedTarget, launch } from './launch.js';
@@ -187,6 +188,7 @@ class Round {
     this.#options = options;
     this.#disk = disk;
     this.#ledger = new Ledger(options.registry.runId, options.recorder);
+    this.#ledger.onChanged = saveChangedMessages(options.dir);
     this.#random = seeded(options.schedule.seed);
     this.#atRisk = new AtRiskTracker({
       ledger: this.#ledger,
@@ -244,10 +246,20 @@ class Round {
       await clock.during('inspections', () => setup.recoveries.waitForInspection());
       if (!setup.supervisor.isUp)
         throw new KitError('assertion', 'invariant broken: the drain begins while the target is down');
-      await clock.during('drain', () => drain(this.#ledger, recorder, signal));
+      await clock.during('drain', () => this.#drain(setup));
       await clock.during('inspections', () => setup.recoveries.inspect());
     }
     await this.end(signal.aborted ? 'interrupted' : this.#stopped ? 'violation' : 'completed');
+  }
+
+  async #drain({ recoveries }: RoundSetup): Promise<void> {
+    const { target, recorder, signal, progress } = this.#options;
+    const { redeliverySeconds } = target.guarantee;
+    const nudge = target.nudge && this.#launched?.expand(target.nudge);
+    await drain({
+      ...{ view: this.#ledger, recorder, redeliverySeconds, signal, progress },
+      nudge: nudge && (() => recoveries.nudge(nudge, progress)),
+    });
   }
 
   /** Stops the target and everything around it; may be called twice. */
@@ -303,6 +315,7 @@ class Round {
       ...{ target, protocol, runtime, registry, recorder, dir, signal },
       dataDir: this.#disk.dataDir,
       receipts: this.#ledger.trackReceipts(receipts),
+      wasSubmitted: (id) => this.#ledger.has(id),
       replyFor: (id, delivery) =>
         this.#draining ? { answer: 'accept', delayMs: 0 } : chooseReception(reception, id, delivery),
       logDirLabel: join(basename(dir), 'logs'),

@@ -3,7 +3,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { Channel, ConsumeMessage } from 'amqplib';
 import { connectProducer } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
-import { identify } from '../message.js';
+import { identifyDelivery } from '../identify-delivery.js';
 import type { Protocol, Receiver, ReceiverOptions } from '../protocol.js';
 import { amqpReady, amqpSession, closeAmqp, openAmqp, QUEUE } from './client.js';
 
@@ -134,11 +134,17 @@ class AmqpReceiver implements Receiver {
   }
 
   async #receive(consumer: Consumer, message: ConsumeMessage): Promise<void> {
-    const { receipts, run, replyFor: reception } = this.#options;
+    const { receipts, replyFor: reception } = this.#options;
     if (this.#stop.signal.aborted) return;
-    const { id, digest } = identify(message.content, run);
+    const messageId = message.properties.messageId as unknown;
+    const { intact: _, ...identity } = identifyDelivery(
+      message.content,
+      this.#options,
+      typeof messageId === 'string' ? messageId : undefined,
+    );
+    const { id } = identity;
     const sizeBytes = message.content.length;
-    const sequence = receipts.delivered({ id, sizeBytes, digest, recipients: [0] });
+    const sequence = receipts.delivered({ ...identity, sizeBytes, recipients: [0] });
     const delivery = (this.#deliveries.get(id ?? '') ?? 0) + 1;
     this.#deliveries.set(id ?? '', delivery);
     const { answer, delayMs } = reception?.(id, delivery) ?? { answer: 'accept', delayMs: 0 };

@@ -1,10 +1,12 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { identify } from '../message.js';
+import { identifyDelivery } from '../identify-delivery.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
 
 /** One message that the target has delivered and that no other consumer gets meanwhile. */
 export interface Lease {
   readonly body: Buffer;
+  /** Id of the message, if the protocol gives it beside the body. */
+  readonly messageId?: string | undefined;
   /**
    * Consumes the message. Resolves to undefined if the target answered that it is consumed, or to the target's
    * answer if the lease is gone. Rejects without a clear answer: the message may then come again, or not.
@@ -92,9 +94,10 @@ export class PullReceiver implements Receiver {
   }
 
   async #receive(lease: Lease): Promise<void> {
-    const { receipts, run, replyFor: reception } = this.#options;
-    const { id, digest } = identify(lease.body, run);
-    const sequence = receipts.delivered({ id, sizeBytes: lease.body.length, digest, recipients: [0] });
+    const { receipts, replyFor: reception } = this.#options;
+    const { intact: _, ...identity } = identifyDelivery(lease.body, this.#options, lease.messageId);
+    const { id } = identity;
+    const sequence = receipts.delivered({ ...identity, sizeBytes: lease.body.length, recipients: [0] });
     const delivery = (this.#deliveries.get(id ?? '') ?? 0) + 1;
     this.#deliveries.set(id ?? '', delivery);
     const { answer, delayMs } = reception?.(id, delivery) ?? { answer: 'accept', delayMs: 0 };

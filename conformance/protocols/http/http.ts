@@ -56,8 +56,10 @@ function leaseOf(
   { body, headers }: Response,
   call: (method: 'DELETE', path: string, timeoutMs: number) => Promise<Response>,
 ): Lease {
+  const messageId = headers['message-id'];
   return {
     body,
+    messageId: typeof messageId === 'string' ? messageId : undefined,
     async consume() {
       const path = `/leases/${encodeURIComponent(String(headers.lease ?? ''))}`;
       const { status } = await call('DELETE', path, ANSWER_TIMEOUT_MS);

@@ -1,6 +1,7 @@
 import type { AddressInfo, Socket } from 'node:net';
 import { SMTPServer, type SMTPServerDataStream, type SMTPServerSession } from 'smtp-server';
-import { identify, recipientNumber } from '../message.js';
+import { identifyDelivery } from '../identify-delivery.js';
+import { recipientMessageId, recipientNumber } from '../message.js';
 import type { DeliveryReply, Receiver, ReceiverOptions } from '../protocol.js';
 
 type DataCallback = (error?: Error | null) => void;
@@ -17,6 +18,10 @@ interface Session {
   socket: Socket | undefined;
   /** Sequence numbers of accepted deliveries that the target has not proven to have recorded. */
   accepted: number[];
+  /** True when the target has sent QUIT. */
+  hasQuit: boolean;
+  /** True when the connection broke: the target was gone before it had read the last answers. */
+  hasFailed: boolean;
 }
 
 /**
@@ -47,7 +52,7 @@ export class SmtpSink implements Receiver {
       // Read the library's log: only there it reports that a session ended in order.
       logger: { ...SILENT_LOGGER, debug: (entry: unknown) => this.#onLogEntry(entry) },
       onConnect: (session, callback) => {
-        this.#sessions.set(session.id, { socket: this.#sockets.get(session.remotePort), accepted: [] });
+        this.#startSession(session);
         callback();
       },
       onData: (stream, session, callback) => this.#readMessage(stream, session, callback),
@@ -110,17 +115,29 @@ export class SmtpSink implements Receiver {
     this.#closed = true;
   }
 
-  #readMessage(stream: SMTPServerDataStream, session: SMTPServerSession, callback: DataCallback): void {
-    const chunks: Buffer[] = [];
-    const recipients = session.envelope.rcptTo.map(({ address }) => recipientNumber(address) ?? 0);
-    stream.on('data', (chunk: Buffer) => chunks.push(chunk));
-    stream.on('end', () => this.#receive(Buffer.concat(chunks), recipients, session.id, callback));
+  #startSession({ id, remotePort }: SMTPServerSession): void {
+    const socket = this.#sockets.get(remotePort);
+    const session: Session = { socket, accepted: [], hasQuit: false, hasFailed: false };
+    socket?.once('error', () => {
+      session.hasFailed = true;
+    });
+    this.#sessions.set(id, session);
   }
 
-  #receive(bytes: Buffer, recipients: number[], sessionId: string, callback: DataCallback): void {
+  #readMessage(stream: SMTPServerDataStream, session: SMTPServerSession, callback: DataCallback): void {
+    const chunks: Buffer[] = [];
+    const addresses = session.envelope.rcptTo.map(({ address }) => address);
+    stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+    stream.on('end', () => this.#receive(Buffer.concat(chunks), addresses, session.id, callback));
+  }
+
+  #receive(bytes: Buffer, addresses: string[], sessionId: string, callback: DataCallback): void {
     if (this.#closed) return;
-    const { id, digest } = identify(bytes, this.#options.run);
-    const sequence = this.#options.receipts.delivered({ id, sizeBytes: bytes.length, digest, recipients });
+    const recipients = addresses.map((address) => recipientNumber(address) ?? 0);
+    const outsideId = recipientMessageId(addresses[0] ?? '');
+    const { intact: _, ...identity } = identifyDelivery(bytes, this.#options, outsideId);
+    const { id } = identity;
+    const sequence = this.#options.receipts.delivered({ ...identity, sizeBytes: bytes.length, recipients });
     const key = id ?? '';
     const delivery = (this.#deliveries.get(key) ?? 0) + 1;
     this.#deliveries.set(key, delivery);
@@ -169,15 +186,16 @@ export class SmtpSink implements Receiver {
     const { tnx, command, cid } = entry as { tnx?: string; command?: string; cid?: string };
     if (tnx !== 'command' || command !== 'QUIT' || cid === undefined) return;
     const session = this.#sessions.get(cid);
-    if (!session) return;
-    this.#settle(session.accepted.splice(0), 'known');
+    if (session) session.hasQuit = true;
   }
 
   #endSession(sessionId: string): void {
     const session = this.#sessions.get(sessionId);
     if (!session) return;
     this.#sessions.delete(sessionId);
-    this.#settle(session.accepted.splice(0), 'broken');
+    // QUIT alone proves nothing: a target may send it together with the data, and be gone before it reads the
+    // answers. Then the connection is reset.
+    this.#settle(session.accepted.splice(0), session.hasQuit && !session.hasFailed ? 'known' : 'broken');
   }
 
   #settle(sequences: number[], how: 'known' | 'broken'): void {

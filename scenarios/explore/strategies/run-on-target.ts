@@ -22,7 +22,10 @@ import type { StrategyRun } from './strategy-run.js';
  * come.
  */
 const QUIET_AFTER_LAST_MS = 150;
-/** Silence in milliseconds after which missing messages count as lost. */
+/**
+ * Silence in milliseconds after which missing messages count as lost, if the target claims no longer time. No
+ * receiver was offered the messages that a state must hold, so no lease delays them.
+ */
 const QUIET_WHILE_MISSING_MS = 4000;
 /**
  * Lower bound of the recovery timeout, in seconds. Another requirement judges the speed of the recovery;
@@ -122,6 +125,11 @@ async function inspectState(
 /** Returns the upper bound of the time until the target is ready on a crash state, in milliseconds. */
 function recoveryTimeoutMs({ guarantee }: Target): number {
   return Math.max(guarantee.recoverySeconds ?? 0, MIN_RECOVERY_TIMEOUT_S) * 1000;
+}
+
+/** Returns the silence after which missing messages count as lost, in milliseconds. */
+function quietWhileMissingMs({ guarantee }: Target): number {
+  return Math.max(1000 * (guarantee.redeliverySeconds ?? 0), QUIET_WHILE_MISSING_MS);
 }
 
 /**
@@ -226,7 +234,8 @@ export async function consumeAll(
     const allReceived = () => expectedIds.every((id) => receivedIds.has(id));
     await until(
       () =>
-        performance.now() - lastDeliveryMs >= (allReceived() ? QUIET_AFTER_LAST_MS : QUIET_WHILE_MISSING_MS),
+        performance.now() - lastDeliveryMs >=
+        (allReceived() ? QUIET_AFTER_LAST_MS : quietWhileMissingMs(target)),
       Number.POSITIVE_INFINITY,
       signal,
       10,

@@ -1,13 +1,19 @@
 import type { Recorder } from '../../../conformance/history/recorder.js';
 import { messageIdsIn } from '../../../conformance/protocols/encoded-mark.js';
+import { describeDifference } from '../../../conformance/protocols/difference.js';
 import { type Message, markOf } from '../../../conformance/protocols/message.js';
-import type { Answer, Receipts } from '../../../conformance/protocols/protocol.js';
+import type { Answer, Receipts, ReceivedMessage } from '../../../conformance/protocols/protocol.js';
+import type { ChangedDelivery } from '../changed-messages.js';
 
 /** State of a submitted message. It is small, because a run has many messages. */
 interface Entry {
   digest: string;
   state: 'in-flight' | 'confirmed' | 'rejected' | 'indefinite';
-  /** True when the receiver has accepted the message at least once. */
+  /** Number of recipients. */
+  recipients: number;
+  /** Makes the bytes of the message again. The ledger does not keep them: a run has many messages. */
+  compose: () => Buffer;
+  /** True when every recipient has accepted the message at least once. */
   consumed: boolean;
 }
 
@@ -42,9 +48,12 @@ export class Ledger {
     backlogBytes: 0,
   };
   /**
-   * True when a delivered message was never submitted, or differs from the submitted one: the run can stop.
+   * True when a delivered message was never submitted: the run can stop. It goes on after a changed message, so that
+   * durability is measured too.
    */
   wrongDelivery = false;
+  /** Called with both versions of a message that was delivered changed. */
+  onChanged: (change: ChangedDelivery) => void = () => {};
   /** Moment of the last delivery or answer, in ms of `performance.now()`. */
   lastActivityMs = performance.now();
   /**
@@ -61,6 +70,15 @@ export class Ledger {
    * first.
    */
   readonly #outstanding = new Map<string, number>();
+  /**
+   * Ids of messages that the target need not deliver again, unless it does: it did not answer their consumption,
+   * or a receiver refused them permanently.
+   */
+  readonly #excused = new Set<string>();
+  /** Recipients of deliveries that have no end yet, by sequence number; only of messages with several recipients. */
+  readonly #recipientsOf = new Map<number, readonly number[]>();
+  /** Recipients that have accepted a message, by message id; only of unconsumed messages with several recipients. */
+  readonly #served = new Map<string, Set<number>>();
   readonly #listeners = new Set<() => void>();
 
   constructor(run: string, recorder: Recorder) {
@@ -68,8 +86,11 @@ export class Ledger {
     this.#recorder = recorder;
   }
 
-  /** Records that a producer submits a message; must be called before the target gets it. */
-  submitted(message: Message, producer: number): void {
+  /**
+   * Records that a producer submits a message; must be called before the target gets it.
+   * @param compose makes the bytes of the message again. Default: returns those of `message`, which stay in memory.
+   */
+  submitted(message: Message, producer: number, compose: () => Buffer = () => message.bytes): void {
     const { id, shape, digest, recipients, bytes } = message;
     this.#recorder.record({
       kind: 'submitted',
@@ -80,7 +101,10 @@ export class Ledger {
       recipients: recipients.length,
       shape,
     });
-    this.#entries.set(id, { digest, state: 'in-flight', consumed: false });
+    this.#entries.set(id, {
+      ...{ digest, recipients: recipients.length, compose },
+      ...{ state: 'in-flight', consumed: false },
+    });
     this.#sizes.set(id, bytes.length);
     this.tally.submitted++;
     this.tally.inFlight++;
@@ -107,15 +131,21 @@ export class Ledger {
     return {
       delivered: (what) => {
         const entry = what.id === null ? undefined : this.#entries.get(what.id);
-        if (entry?.digest !== what.digest) this.wrongDelivery = true;
+        const isChanged = entry !== undefined && entry.digest !== what.digest;
+        if (entry === undefined) this.wrongDelivery = true;
         this.tally.delivered++;
-        const sequence = next.delivered(what);
+        const sequence = isChanged ? this.#deliveredChanged(next, what, entry) : next.delivered(what);
+        if (what.id !== null) this.#excused.delete(what.id);
+        if (entry !== undefined && entry.recipients > 1) this.#recipientsOf.set(sequence, what.recipients);
         this.#notifyListeners();
         return sequence;
       },
       consumed: (sequence, id, how) => {
         next.consumed(sequence, id, how);
-        if (id !== null && how !== 'unanswered') {
+        const recipients = this.#recipientsOf.get(sequence);
+        this.#recipientsOf.delete(sequence);
+        if (id !== null && how === 'unanswered') this.#excused.add(id);
+        else if (id !== null && this.#isServed(id, recipients)) {
           const sinceMs = this.#outstanding.get(id) ?? performance.now();
           this.maxWaitMs = Math.max(this.maxWaitMs, performance.now() - sinceMs);
           this.#markConsumed(id);
@@ -124,6 +154,8 @@ export class Ledger {
       },
       refused: (sequence, id, permanent, detail) => {
         next.refused(sequence, id, permanent, detail);
+        this.#recipientsOf.delete(sequence);
+        if (id !== null && permanent) this.#excused.add(id);
         this.#notifyListeners();
       },
       settled: (sequences, how) => next.settled(sequences, how),
@@ -169,6 +201,23 @@ export class Ledger {
     return this.waitUntil(() => this.tally[kind] >= goal || this.wrongDelivery, timeoutMs, signal);
   }
 
+  /** Returns true if a message with this id was submitted. */
+  has(id: string): boolean {
+    return this.#entries.has(id);
+  }
+
+  /** Number of messages that are confirmed and not consumed; see `DrainView`. */
+  get outstanding(): number {
+    return this.tally.outstanding;
+  }
+
+  /** Number of outstanding messages that the target must still deliver. */
+  get awaited(): number {
+    let excused = 0;
+    for (const id of this.#excused) if (this.#outstanding.has(id)) excused++;
+    return this.tally.outstanding - excused;
+  }
+
   /**
    * Returns when the n-th oldest (from 1) of the outstanding messages was confirmed, in ms of
    * `performance.now()`; infinity when there are fewer.
@@ -202,10 +251,33 @@ export class Ledger {
     for (const id of ids) this.#markConsumed(id);
   }
 
+  /** Reports a changed message with the difference, if its bytes are known. Returns the sequence number. */
+  #deliveredChanged(next: Receipts, what: ReceivedMessage, { compose }: Entry): number {
+    const { id, bytes } = what;
+    if (id === null || bytes === undefined) return next.delivered(what);
+    const submitted = compose();
+    const difference = describeDifference(submitted, bytes);
+    const sequence = next.delivered({ ...what, ...(difference === undefined ? {} : { difference }) });
+    this.onChanged({ id, sequence, submitted, delivered: bytes });
+    return sequence;
+  }
+
+  /** Notes the recipients that accepted a delivery. Returns true when every recipient of the message has accepted it. */
+  #isServed(id: string, recipients: readonly number[] | undefined): boolean {
+    const entry = this.#entries.get(id);
+    if (entry === undefined || entry.consumed || recipients === undefined) return true;
+    const served = this.#served.get(id) ?? new Set<number>();
+    this.#served.set(id, served);
+    for (const recipient of recipients) served.add(recipient);
+    return served.size >= entry.recipients;
+  }
+
   #markConsumed(id: string): void {
     const entry = this.#entries.get(id);
     if (entry === undefined || entry.consumed) return;
     entry.consumed = true;
+    this.#excused.delete(id);
+    this.#served.delete(id);
     this.#outstanding.delete(id);
     if (entry.state === 'confirmed') this.tally.outstanding--;
     if (entry.state !== 'in-flight') this.#forgetSize(id);

@@ -1,5 +1,5 @@
 import { compose, type Message } from '../../../conformance/protocols/message.js';
-import type { DeliveryReply, HangUp } from '../../../conformance/protocols/protocol.js';
+import type { DeliveryReply, HangUp, Protocol } from '../../../conformance/protocols/protocol.js';
 import type { MessageShape } from '../../../conformance/protocols/shapes.js';
 import type { Random } from '../../../faults/fault.js';
 
@@ -33,6 +33,8 @@ export interface SubmissionContext {
   id: string;
   /** True when messages have recipients; false for protocols without recipients. */
   envelope: boolean;
+  /** What the protocol can carry in the body of a message. Default: `binary`. */
+  content?: Protocol['content'];
   /** Approximate size of the messages in a flood, in bytes; 0 without a flood. */
   floodBytes: number;
 }
@@ -43,7 +45,7 @@ export interface SubmissionContext {
  * and then to the last byte.
  */
 export function planSubmission(
-  { run, id, envelope, floodBytes }: SubmissionContext,
+  { run, id, envelope, content, floodBytes }: SubmissionContext,
   random: Random,
 ): Submission {
   const flooding = floodBytes > 0 && random.int(4) > 0;
@@ -51,7 +53,10 @@ export function planSubmission(
   const sizeBytes = flooding || (floodBytes > 0 && shape === 'large') ? { sizeBytes: floodBytes } : {};
   const recipients =
     envelope && shape === 'many-recipients' ? { recipients: 2 + random.int(99) } : { recipients: 1 };
-  const message = compose({ run, id, shape, ...sizeBytes, ...recipients }, random);
+  const message = compose(
+    { run, id, shape, ...(content && { content }), ...sizeBytes, ...recipients },
+    random,
+  );
   const hangUp = floodBytes === 0 && random.int(50) === 0 ? random.pick(HANG_UPS) : undefined;
   return { message, hangUp };
 }

@@ -126,13 +126,12 @@ export class Producers {
   async #submit(connection: Producer, producer: number, number: number): Promise<void> {
     const { run, round, random, ledger, protocol } = this.#options;
     const id = `${round}-${producer}-${number}`;
-    const messageRandom = random.fork(`producer-${producer}`).fork(`message-${number}`);
-    const envelope = protocol.name === 'smtp';
-    const { message, hangUp } = planSubmission(
-      { run, id, envelope, floodBytes: this.#floodBytes },
-      messageRandom,
-    );
-    ledger.submitted(message, producer);
+    const { content } = protocol;
+    const context = { run, id, envelope: protocol.name === 'smtp', content, floodBytes: this.#floodBytes };
+    // Equal generators make equal messages.
+    const plan = () => planSubmission(context, random.fork(`producer-${producer}`).fork(`message-${number}`));
+    const { message, hangUp } = plan();
+    ledger.submitted(message, producer, () => plan().message.bytes);
     const answer = await connection.submit(message, hangUp === undefined ? {} : { hangUp });
     ledger.answered(message.id, answer);
     // Pause after a rejection: the target has no free space and would reject the next message too.

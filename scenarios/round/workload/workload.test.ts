@@ -5,6 +5,7 @@ import type { Message } from '../../../conformance/protocols/message.js';
 import { recordReceipts } from '../../../conformance/protocols/receipts.js';
 import { TestWorkspace } from '../../fixtures/kit.js';
 import { seeded } from '../../host/random.js';
+import type { ChangedDelivery } from '../changed-messages.js';
 import { Ledger } from './ledger.js';
 import { chooseReception, planSubmission } from './messages.js';
 
@@ -92,12 +93,69 @@ t.test('the ledger counts the messages that are at risk', async (t) => {
   t.equal(ledger.wrongDelivery, false);
 });
 
-t.test('a delivery that differs from the submitted message is noticed at once', async (t) => {
+t.test('a message is outstanding until each of its recipients has accepted it', async (t) => {
   const { ledger, recorder } = newLedger(t);
   const receipts = ledger.trackReceipts(recordReceipts(recorder));
+  const two = { ...message(1), recipients: ['r0.1@plugpull.test', 'r1.1@plugpull.test'] };
+  ledger.submitted(two, 1);
+  ledger.answered(two.id, { outcome: 'confirmed', detail: '' });
+  const deliver = (recipient: number) => {
+    const what = { id: two.id, sizeBytes: 1, digest: two.digest, recipients: [recipient] };
+    receipts.consumed(receipts.delivered(what), two.id, 'accepted');
+  };
+  deliver(0);
+  deliver(0);
+  t.match(ledger, { outstanding: 1, awaited: 1 });
+  deliver(1);
+  t.match(ledger, { outstanding: 0, awaited: 0 });
+});
+
+t.test('a message is not awaited whose consumption was not answered, until it comes again', async (t) => {
+  const { ledger, recorder } = newLedger(t);
+  const receipts = ledger.trackReceipts(recordReceipts(recorder));
+  const { id, digest } = message(1);
   ledger.submitted(message(1), 1);
-  receipts.delivered({ id: message(1).id, sizeBytes: 1, digest: 'another', recipients: [0] });
-  t.equal(ledger.wrongDelivery, true);
+  ledger.answered(id, { outcome: 'confirmed', detail: '' });
+  const what = { id, sizeBytes: 1, digest, recipients: [0] };
+  receipts.consumed(receipts.delivered(what), id, 'unanswered');
+  t.match(ledger, { outstanding: 1, awaited: 0 });
+  receipts.refused(receipts.delivered(what), id, false, 'later');
+  t.match(ledger, { outstanding: 1, awaited: 1 });
+  receipts.refused(receipts.delivered(what), id, true, 'never');
+  t.match(ledger, { outstanding: 1, awaited: 0 });
+});
+
+t.test('a delivery that was never submitted ends the round, and a changed message does not', async (t) => {
+  const { ledger, recorder } = newLedger(t);
+  const receipts = ledger.trackReceipts(recordReceipts(recorder));
+  const changed = (id: string | null) => ({ id, sizeBytes: 1, digest: 'another', recipients: [0] });
+  ledger.submitted(message(1), 1);
+  ledger.answered(message(1).id, { outcome: 'confirmed', detail: '' });
+  receipts.delivered(changed(message(1).id));
+  t.equal(ledger.wrongDelivery, false, 'durability can still be measured');
+  for (const id of [null, 'unknown']) {
+    const other = newLedger(t);
+    other.ledger.trackReceipts(recordReceipts(other.recorder)).delivered(changed(id));
+    t.equal(other.ledger.wrongDelivery, true);
+  }
+});
+
+t.test('a changed delivery is recorded with its difference, and both versions are reported', async (t) => {
+  const { ledger, recorder } = newLedger(t);
+  const receipts = ledger.trackReceipts(recordReceipts(recorder));
+  const changes: ChangedDelivery[] = [];
+  ledger.onChanged = (change) => void changes.push(change);
+  const { id, bytes } = message(1);
+  ledger.submitted(message(1), 1, () => bytes);
+  const delivered = Buffer.concat([bytes.subarray(0, -2), Buffer.from('!\r\n')]);
+  receipts.delivered({ id, sizeBytes: 1, digest: 'another', recipients: [0], bytes: delivered });
+  t.match(changes, [{ id, sequence: 1, submitted: bytes, delivered }]);
+  const event = recorder.events.at(-1);
+  t.match(event, {
+    kind: 'delivered',
+    difference: new RegExp(`^first difference at byte ${bytes.length - 2} `),
+  });
+  t.notOk(event !== undefined && 'bytes' in event, 'the bytes are not in the history');
 });
 
 t.test('a wait ends when its condition holds, at its limit, or when the run is aborted', async (t) => {
