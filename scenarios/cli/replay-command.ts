@@ -19,6 +19,7 @@ import {
 } from '../replay/mounted-disk.js';
 import { createWorkspaceDir, type ReplayResult, removeWorkspaceDir, replayGate } from '../replay/replay.js';
 import { replayState } from '../replay/replay-state.js';
+import { scratchDirOf } from '../round/launch.js';
 import { styleFor } from '../report/style.js';
 import { unlessInterrupted } from './common.js';
 import type { Interrupts } from './interrupt.js';
@@ -51,7 +52,11 @@ export async function replayCommand(
       keepWorkspace = flags.shell === true;
       for (const line of await openDisk(bundle, flags, workspaceDir, registry, keepWorkspace)) log(line);
       if (keepWorkspace)
-        for (const line of await describeManualStart(target, dataDirectoryOf(bundle, workspaceDir)))
+        for (const line of await describeManualStart(
+          target,
+          dataDirectoryOf(bundle, workspaceDir),
+          scratchDirOf(bundle.dir),
+        ))
           log(line);
       if (keepWorkspace) log(`remove it with: plugpull clean`);
       return EXIT_CODES.pass;

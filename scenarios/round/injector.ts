@@ -22,6 +22,11 @@ export interface InjectorOptions {
   faultContext: RoundFaultContext;
   random: FaultContext['random'];
   usualRecoveryMs(): number;
+  /**
+   * Called after a crash of the machine, when every process is dead. Resolves to the reason when the target
+   * will not see another boot.
+   */
+  reboot(): Promise<string | undefined>;
   /** Number of injections in earlier rounds. */
   earlierInjections: number;
   progress(line: string): void;
@@ -72,6 +77,7 @@ export class Injector {
     try {
       const killed = fault.needs.target === 'down' ? await killServices(supervisor.services) : [];
       injection = atRisk.judgeHit(withCrash(await fault.inject(context), killed));
+      if (injection.scope === 'machine') injection = withReboot(injection, await this.#options.reboot());
     } finally {
       await fault.heal(context);
     }
@@ -98,6 +104,12 @@ export class Injector {
       storedMarks: () => ledger.storedMarks(MAX_MARKS),
     };
   }
+}
+
+/** Says so when a target sees the boot id from before the crash: it may trust what a real crash would destroy. */
+function withReboot(injection: Injection, problem: string | undefined): Injection {
+  if (problem === undefined) return injection;
+  return { ...injection, detail: `${injection.detail}; the target sees the old boot id (${problem})` };
 }
 
 /** Adds the crash of all processes to an injection whose fault needed a target that is down. */

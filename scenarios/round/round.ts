@@ -286,6 +286,7 @@ class Round {
     return new Injector({
       ...{ faults, recorder, progress, ledger: this.#ledger, atRisk: this.#atRisk, random: this.#random },
       usualRecoveryMs: () => recoveries.usualMs,
+      reboot: async () => this.#launched?.deployment.reboot(),
       earlierInjections: injectionsBefore,
       faultContext: {
         dataDir,

@@ -8,7 +8,13 @@ import { recordReceipts } from '../../../conformance/protocols/receipts.js';
 import type { Filesystem } from '../../../faults/power/filesystem.js';
 import { atExit } from '../../host/at-exit.js';
 import { seeded } from '../../host/random.js';
-import { INSTALL_TIMEOUT_MS, type LaunchedTarget, type LaunchPlan, launch } from '../../round/launch.js';
+import {
+  INSTALL_TIMEOUT_MS,
+  type LaunchedTarget,
+  type LaunchPlan,
+  launch,
+  scratchDirOf,
+} from '../../round/launch.js';
 import { Ledger } from '../../round/workload/ledger.js';
 import { Producers } from '../../round/workload/producers.js';
 import { createRecordedDisk, DATA_DIR, makeDurableDirectory } from '../../runtime/disks/local-disk.js';
@@ -30,6 +36,8 @@ export interface RecordedRun {
   image: string;
   /** Path of the log of all writes and flushes. */
   log: string;
+  /** Path of the target's `{scratch}`. */
+  scratch: string;
   /** Number of log entries when the target was ready for the first time. */
   from: number;
   /** Number of log entries when the disk stopped. */
@@ -143,6 +151,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
       return {
         id: registry.runId,
         ...disk.endRecording(),
+        scratch: scratchDirOf(dir),
         from,
         end,
         filesystem,

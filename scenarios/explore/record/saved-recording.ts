@@ -12,6 +12,7 @@ import { copySparse } from '../../../faults/power/mounts.js';
 import { SECTOR_BYTES } from '../../../faults/sector.js';
 import { LogWritesError, WriteLog } from '../../../faults/write-log/reader.js';
 import { kitVersion } from '../../host/version.js';
+import { copyScratch, scratchDirOf } from '../../round/launch.js';
 import type { RecordedRun } from './record.js';
 
 /**
@@ -81,6 +82,7 @@ export function saveRecording(run: RecordedRun, target: Target, seed: number, di
   const [image, log] = [join(dir, FILE_NAMES.image), join(dir, FILE_NAMES.log)];
   copySparse(run.image, image);
   copySparse(run.log, log);
+  copyScratch(run.scratch, scratchDirOf(dir));
   const { id, from, end, filesystem } = run;
   const manifest: RecordingManifest = {
     format: 'plugpull-recording',
@@ -134,6 +136,7 @@ export function openSavedRecording(dir: string, target: Target): SavedRecording 
       id: manifest.run,
       image: path('image'),
       log: path('log'),
+      scratch: scratchDirOf(dir),
       from: manifest.from,
       end: manifest.end,
       filesystem: manifest.filesystem,
