@@ -114,7 +114,9 @@ export function placeholderProblems(target: TargetFile): string[] {
         (after === undefined || (name === 'port' && after !== ''));
       if (!known) {
         const expected = ALLOWED_PLACEHOLDERS[commandKind].map((word) => `{${word}}`).join(', ');
-        problems.push(`${path}.${keys?.[index] ?? index}: unknown placeholder ${whole}, expected one of ${expected}`);
+        problems.push(
+          `${path}.${keys?.[index] ?? index}: unknown placeholder ${whole}, expected one of ${expected}`,
+        );
       }
     }
   };

@@ -19,8 +19,8 @@ import {
 } from '../replay/mounted-disk.js';
 import { createWorkspaceDir, type ReplayResult, removeWorkspaceDir, replayGate } from '../replay/replay.js';
 import { replayState } from '../replay/replay-state.js';
-import { scratchDirOf } from '../round/launch.js';
 import { styleFor } from '../report/style.js';
+import { scratchDirOf } from '../round/launch.js';
 import { unlessInterrupted } from './common.js';
 import type { Interrupts } from './interrupt.js';
 

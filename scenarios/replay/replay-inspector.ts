@@ -116,7 +116,17 @@ function inspectByRestore(
 }
 
 function inspectByStart(
-  { target, runtime, stateCase: at, events, required, dir, registry, scratch, signal }: ReplayInspectorOptions,
+  {
+    target,
+    runtime,
+    stateCase: at,
+    events,
+    required,
+    dir,
+    registry,
+    scratch,
+    signal,
+  }: ReplayInspectorOptions,
   dataDir: string,
 ): RecoveryInspector {
   const ids = submittedIds(events);

@@ -112,7 +112,16 @@ async function inspectState(
   try {
     const { options, registry, run, ids, recorder } = exploration;
     const { target, runtime, signal } = options;
-    const consumeOptions = { target, runtime, signal, registry, run: run.id, scratch: run.scratch, ids, events: recorder.events };
+    const consumeOptions = {
+      target,
+      runtime,
+      signal,
+      registry,
+      run: run.id,
+      scratch: run.scratch,
+      ids,
+      events: recorder.events,
+    };
     return await consumeAll(consumeOptions, join(mountPoint, DATA_DIR), expectedIds, dir);
   } finally {
     disk.unmount();
@@ -220,7 +229,12 @@ export async function consumeAll(
     refused: () => {},
     settled: () => {},
   };
-  const launched = await launchOnState({ target, runtime, registry, run, scratch, signal }, receipts, dataDir, dir);
+  const launched = await launchOnState(
+    { target, runtime, registry, run, scratch, signal },
+    receipts,
+    dataDir,
+    dir,
+  );
   try {
     const start = await launched.supervisor.bringUp(recoveryTimeoutMs(target));
     if (!start.ready) return notRecovered(start.detail);

@@ -1,6 +1,15 @@
 import { spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { chmodSync, lstatSync, mkdirSync, mkdtempSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { messageOf } from '../../../conformance/errors.js';
@@ -39,7 +48,16 @@ done
 mount -a -T "$table" || exit 125
 exec "$@"`;
 
-const ENTER_COMMAND = ['unshare', '--mount', '--propagation', 'slave', 'sh', '-c', ENTER_BOOT, 'plugpull-boot'];
+const ENTER_COMMAND = [
+  'unshare',
+  '--mount',
+  '--propagation',
+  'slave',
+  'sh',
+  '-c',
+  ENTER_BOOT,
+  'plugpull-boot',
+];
 
 /** Paths from which a target's view of the machine is made. */
 export interface BootViewOptions {
@@ -146,7 +164,9 @@ export class BootView {
       binds.push([path, place]);
     }
     for (const [dir, source] of sources) binds.push([source, dir]);
-    const kept = [...this.#options.keep, ...this.#kept, disk, memory].map((path) => `\n${escapeMount(path)}/`);
+    const kept = [...this.#options.keep, ...this.#kept, disk, memory].map(
+      (path) => `\n${escapeMount(path)}/`,
+    );
     const table = join(disk, 'mounts');
     writeFileSync(table, mountTable(binds));
     return [`${kept.join('')}\n`, table];
@@ -245,7 +265,10 @@ export function bootViewAvailability(): Availability {
 function probe(): Availability {
   const unavailable = (why: string, remedy: string): Availability => ({ available: false, why, remedy });
   if (process.getuid?.() !== 0)
-    return unavailable('a boot id of its own for the target needs a mount namespace, which needs root', 'run as root (sudo)');
+    return unavailable(
+      'a boot id of its own for the target needs a mount namespace, which needs root',
+      'run as root (sudo)',
+    );
   const dir = mkdtempSync(join(tmpdir(), 'plugpull-boot-'));
   try {
     const file = join(dir, 'boot_id');
@@ -254,7 +277,10 @@ function probe(): Availability {
     writeFileSync(file, id);
     writeFileSync(table, mountTable([[file, BOOT_ID_FILE]]));
     const [program = '', ...args] = [...ENTER_COMMAND, '', table, 'cat', BOOT_ID_FILE];
-    const { stdout, stderr, error } = spawnSync(program, args, { encoding: 'utf8', timeout: PROBE_TIMEOUT_MS });
+    const { stdout, stderr, error } = spawnSync(program, args, {
+      encoding: 'utf8',
+      timeout: PROBE_TIMEOUT_MS,
+    });
     if (stdout === id) return { available: true };
     const reason = messageOf(error ?? stderr);
     return unavailable(

@@ -44,7 +44,9 @@ export function processCommands(
     // enter the boot, and leave its files in the /dev/shm of the machine.
     const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`);
     const inner = [...wrap, ...(account?.command ?? []), ...command];
-    const [program = '', ...args] = boot.enter(variables.length > 0 ? ['env', ...variables, ...inner] : inner);
+    const [program = '', ...args] = boot.enter(
+      variables.length > 0 ? ['env', ...variables, ...inner] : inner,
+    );
     return { program, args, env: outer };
   };
 }
