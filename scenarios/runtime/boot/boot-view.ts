@@ -68,6 +68,8 @@ export interface BootViewOptions {
   /** Words that may contain further such paths: commands and values of variables. */
   words: readonly string[];
   registry: Pick<Registry, 'runId' | 'made' | 'gone'>;
+  /** Whether namespaces can be made. Default: what this machine can do. */
+  availability?: Availability;
 }
 
 /**
@@ -81,13 +83,14 @@ export interface BootViewOptions {
 export class BootView {
   readonly #options: BootViewOptions;
   readonly #kept: readonly string[];
-  readonly #available = bootViewAvailability();
+  readonly #available: Availability;
   /** Directories that hold the files of the boot, and those that could not be removed. */
   #roots: string[] = [];
   #arguments: readonly string[] | undefined;
 
   constructor(options: BootViewOptions) {
     this.#options = options;
+    this.#available = options.availability ?? bootViewAvailability();
     const named = options.words.flatMap((word) => (word.match(VOLATILE_PATH) ?? []).map(directoryOf));
     const path = (process.env.PATH ?? '').split(':');
     const program = dirname(process.execPath);
