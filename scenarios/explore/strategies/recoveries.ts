@@ -230,7 +230,8 @@ async function recordRecovery(
   // The recovery that is cut must see another boot than the recovery from that cut, as on a real machine.
   const boot = new BootView({
     dir: exploration.dir,
-    keep: [mountPoint, options.target.dir, run.scratch],
+    keep: [mountPoint, run.scratch],
+    trees: [options.target.dir],
     words: restore,
     registry: exploration.registry,
   });

@@ -150,6 +150,7 @@ t.test('without a mount namespace the reason is given and the commands run as th
   const view = new BootView({
     dir: '/nowhere',
     keep: [],
+    trees: [],
     words: [],
     registry: { runId: 'r', made: () => t.fail('nothing is made'), gone: () => {} },
     availability: { available: false, why: 'no root', remedy: '' },

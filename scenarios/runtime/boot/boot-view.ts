@@ -65,7 +65,9 @@ export interface BootViewOptions {
   dir: string;
   /** Directories and files that the target sees under the same path after every boot, if they exist. */
   keep: readonly string[];
-  /** Words that may contain further such paths: commands and values of variables. */
+  /** Paths whose whole tree, from the entry of /tmp, /run or /dev/shm, the target sees likewise. */
+  trees: readonly string[];
+  /** Words that may name further files of the target: commands and values of variables. */
   words: readonly string[];
   registry: Pick<Registry, 'runId' | 'made' | 'gone'>;
   /** Whether namespaces can be made. Default: what this machine can do. */
@@ -91,12 +93,13 @@ export class BootView {
   constructor(options: BootViewOptions) {
     this.#options = options;
     this.#available = options.availability ?? bootViewAvailability();
-    const named = options.words.flatMap((word) => (word.match(VOLATILE_PATH) ?? []).map(directoryOf));
+    const named = options.words.flatMap(treesOfFilesIn);
+    const trees = options.trees.flatMap(realPathsOf).map(treeOf);
     const path = (process.env.PATH ?? '').split(':');
     const program = dirname(process.execPath);
     // The home directory is no temporary one, wherever it is.
     const home = process.env.HOME ?? '';
-    const existing = [...options.keep, ...named, ...path, program, home].flatMap(realPathsOf);
+    const existing = [...options.keep, ...trees, ...named, ...path, program, home].flatMap(realPathsOf);
     this.#kept = outermost(existing.filter((one) => volatileDirOf(one) !== undefined));
   }
 
@@ -198,11 +201,22 @@ function realPathsOf(path: string): string[] {
   }
 }
 
-/** Returns the directory to keep for a path in a command: the directory of a file, or the path itself. */
-function directoryOf(path: string): string {
-  const [real = path] = realPathsOf(path);
-  const directory = isDirectory(real) ? real : dirname(real);
-  return volatileDirOf(directory) === undefined ? real : directory;
+/**
+ * Returns the entries of a volatile directory to keep for the files that a word names. A program of the target
+ * may load others from anywhere in the same tree. Directories are not kept: one that a word names may hold what
+ * a reboot destroys.
+ */
+function treesOfFilesIn(word: string): string[] {
+  const files = (word.match(VOLATILE_PATH) ?? []).flatMap(realPathsOf).filter(isFile);
+  return files.map(treeOf);
+}
+
+/** Returns the entry of a volatile directory in which a path is; the path itself when it is elsewhere. */
+function treeOf(path: string): string {
+  const dir = volatileDirOf(path);
+  if (dir === undefined) return path;
+  const end = path.indexOf('/', dir.length + 1);
+  return end === -1 ? path : path.slice(0, end);
 }
 
 /** Returns the volatile directory below which a path is; undefined for that directory itself. */
@@ -221,6 +235,10 @@ function placeOf(path: string, sources: ReadonlyMap<VolatileDir, string>): strin
   const dir = volatileDirOf(path);
   const source = dir && sources.get(dir);
   return source === undefined || dir === undefined ? undefined : join(source, path.slice(dir.length));
+}
+
+function isFile(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
 }
 
 function isDirectory(path: string): boolean {

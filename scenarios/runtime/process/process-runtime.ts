@@ -81,7 +81,8 @@ export class ProcessDeployment implements Deployment {
     const { dataDir, workingDir, logDir, registry } = plan;
     this.#boot = new BootView({
       dir: dirname(logDir),
-      keep: [dataDir, workingDir, logDir, ...(targetDir === undefined ? [] : [targetDir])],
+      keep: [dataDir, workingDir, logDir],
+      trees: targetDir === undefined ? [] : [targetDir],
       words: plan.services.flatMap(({ command, env = {} }) => [...command, ...Object.values(env)]),
       registry,
     });
