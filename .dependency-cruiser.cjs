@@ -164,9 +164,9 @@ module.exports = {
       [],
       'A disk is made in the same way under every runtime of this machine.',
     ),
-    only('scenarios/runtime', 'process', [], 'One runtime does not know the others.'),
-    only('scenarios/runtime', 'docker', [], 'One runtime does not know the others.'),
-    only('scenarios/runtime', 'vm', ['docker'], 'The lab VM runs containers.'),
+    only('scenarios/runtime', 'process', ['boot', 'disks'], 'One runtime does not know the others.'),
+    only('scenarios/runtime', 'docker', ['boot', 'disks'], 'One runtime does not know the others.'),
+    only('scenarios/runtime', 'vm', ['docker', 'boot'], 'The lab VM runs containers.'),
 
     only(EXPLORE, 'record', [], 'First the run is recorded,'),
     only(EXPLORE, 'states', ['record'], 'then there is a place where crash states are made,'),

@@ -8,6 +8,8 @@ export interface PlaceholderValues {
   dir: string;
   /** The directory under test. */
   data: string;
+  /** Directory that survives every crash and is not on the disk under test. */
+  scratch: string;
   /** `host:port` of the kit's receiver. */
   sink: string;
   /** Path of the node binary. */
@@ -18,7 +20,7 @@ export interface PlaceholderValues {
 
 /** Matches `{word}` and `{word:word}`. Other braces, in JSON or in a shell's ${…}, do not match. */
 const PLACEHOLDER = /(?<!\$)\{([A-Za-z][\w-]*)(?::([\w-]*))?\}/g;
-const KNOWN_PLACEHOLDERS = '{dir}, {data}, {port}, {port:name}, {sink}, {node}';
+const KNOWN_PLACEHOLDERS = '{dir}, {data}, {scratch}, {port}, {port:name}, {sink}, {node}';
 
 /**
  * Kind of command; it decides which placeholders are allowed. No port and no receiver exist before a service
@@ -26,10 +28,10 @@ const KNOWN_PLACEHOLDERS = '{dir}, {data}, {port}, {port:name}, {sink}, {node}';
  */
 type CommandKind = 'service' | 'install' | 'verify' | 'nudge';
 const ALLOWED_PLACEHOLDERS: Record<CommandKind, readonly string[]> = {
-  service: ['dir', 'data', 'node', 'port', 'sink'],
-  install: ['dir', 'data', 'node'],
-  verify: ['dir', 'data', 'node', 'port'],
-  nudge: ['dir', 'data', 'node', 'port', 'sink'],
+  service: ['dir', 'data', 'scratch', 'node', 'port', 'sink'],
+  install: ['dir', 'data', 'scratch', 'node'],
+  verify: ['dir', 'data', 'scratch', 'node', 'port'],
+  nudge: ['dir', 'data', 'scratch', 'node', 'port', 'sink'],
 };
 
 /**
@@ -48,6 +50,18 @@ export function expandCommand(command: readonly string[], values: PlaceholderVal
   );
 }
 
+/**
+ * Returns the environment variables with every placeholder in their values replaced.
+ * @throws KitError bad-target when a placeholder is unknown or has no value.
+ */
+export function expandVariables(
+  variables: Readonly<Record<string, string>>,
+  values: PlaceholderValues,
+): Record<string, string> {
+  const expanded = expandCommand(Object.values(variables), values);
+  return Object.fromEntries(Object.keys(variables).map((name, index) => [name, expanded[index] ?? '']));
+}
+
 function simpleValue(
   name: string,
   argument: string | undefined,
@@ -59,6 +73,8 @@ function simpleValue(
       return values.dir;
     case 'data':
       return values.data;
+    case 'scratch':
+      return values.scratch;
     case 'sink':
       return values.sink;
     case 'node':
@@ -72,7 +88,8 @@ function simpleValue(
 export function portNames(target: TargetFile): string[] {
   const names = new Set<string>();
   for (const service of Object.values(target.services)) {
-    for (const { name, argument: after } of placeholdersIn(service.command)) {
+    const words = [...service.command, ...Object.values(service.env ?? {})];
+    for (const { name, argument: after } of placeholdersIn(words)) {
       if (name === 'port') names.add(after ?? '');
     }
   }
@@ -87,7 +104,12 @@ export function submitPorts(target: TargetFile): string[] {
 /** Returns every misuse of placeholders and port names, each as `key path: what was expected`. */
 export function placeholderProblems(target: TargetFile): string[] {
   const problems: string[] = [];
-  const check = (path: string, command: readonly string[] | undefined, commandKind: CommandKind) => {
+  const check = (
+    path: string,
+    command: readonly string[] | undefined,
+    commandKind: CommandKind,
+    keys?: readonly string[],
+  ) => {
     for (const { index, whole, name, argument: after } of placeholdersIn(command ?? [])) {
       const known =
         ALLOWED_PLACEHOLDERS[commandKind].includes(name) &&
@@ -96,12 +118,16 @@ export function placeholderProblems(target: TargetFile): string[] {
         const allowed = ALLOWED_PLACEHOLDERS[commandKind].map((word) => `{${word}}`);
         const expected = allowed.join(', ');
         const hint = didYouMean(`{${name}}`, allowed);
-        problems.push(`${path}.${index}: unknown placeholder ${whole}, expected one of ${expected}${hint}`);
+        problems.push(
+          `${path}.${keys?.[index] ?? index}: unknown placeholder ${whole}, expected one of ${expected}${hint}`,
+        );
       }
     }
   };
   for (const [name, service] of Object.entries(target.services)) {
     check(`services.${name}.command`, service.command, 'service');
+    const { env = {} } = service;
+    check(`services.${name}.env`, Object.values(env), 'service', Object.keys(env));
   }
   check('install', target.install, 'install');
   check('verify', target.verify, 'verify');

@@ -112,6 +112,7 @@ t.test('placeholders are replaced, and other braces are left alone', async (t) =
     dir: '/d',
     data: '/v',
     sink: '127.0.0.1:25',
+    scratch: '/s',
     node: '/bin/node',
     ports: new Map([
       ['', 1],
@@ -120,13 +121,23 @@ t.test('placeholders are replaced, and other braces are left alone', async (t) =
   };
   const shell = ['$', '{HOME}'].join('');
   t.same(
-    expandCommand(['{node}', '{dir}/x', '{data}', '{port}:{port:a}', '{sink}', '{"a":1}', shell], values),
-    ['/bin/node', '/d/x', '/v', '1:2', '127.0.0.1:25', '{"a":1}', shell],
+    expandCommand(
+      ['{node}', '{dir}/x', '{data}', '{scratch}', '{port}:{port:a}', '{sink}', '{"a":1}', shell],
+      values,
+    ),
+    ['/bin/node', '/d/x', '/v', '/s', '1:2', '127.0.0.1:25', '{"a":1}', shell],
   );
 });
 
 t.test('an unknown placeholder is also an error when a command is expanded', async (t) => {
-  const values = { dir: '/d', data: '/v', sink: 's', node: 'n', ports: new Map<string, number>() };
+  const values = {
+    dir: '/d',
+    data: '/v',
+    scratch: '/s',
+    sink: 's',
+    node: 'n',
+    ports: new Map<string, number>(),
+  };
   for (const word of ['{prot}', '{port:b}', '{dir:x}']) {
     t.match(failure(() => expandCommand([word], values)).message, /expected one of \{dir\}/);
   }

@@ -26,7 +26,7 @@ export const clock: Fault = {
   summary: 'the wall clock jumps forward and back (libfaketime): order is not time',
   needs: { target: 'up', disk: 'any' },
   async available() {
-    if (findLibrary() !== undefined) return AVAILABLE;
+    if (faketimeLibrary() !== undefined) return AVAILABLE;
     return {
       available: false,
       why: 'libfaketime is not installed',
@@ -34,7 +34,7 @@ export const clock: Fault = {
     };
   },
   async inject(context: FaultContext): Promise<Injection> {
-    const library = findLibrary();
+    const library = faketimeLibrary();
     if (library === undefined) return miss('libfaketime is gone');
     const up = liveServices(context);
     const services = context.random.int(2) === 0 ? up : up.slice(0, 1);
@@ -92,7 +92,8 @@ function faketimeEnvironment(context: FaultContext, library: string): Record<str
   };
 }
 
-function findLibrary(): string | undefined {
+/** Returns the path of libfaketime on this machine; an image must have it at the same path. */
+export function faketimeLibrary(): string | undefined {
   for (const folder of LIBRARY_FOLDERS) {
     for (const candidate of [folder, ...subfolders(folder)]) {
       const path = join(candidate, 'faketime', LIBRARY);

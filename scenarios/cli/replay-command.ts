@@ -36,6 +36,7 @@ import {
 } from '../replay/replay.js';
 import { replayState } from '../replay/replay-state.js';
 import { styleFor } from '../report/style.js';
+import { scratchDirOf } from '../round/launch.js';
 import { formatFilesystem, unlessInterrupted } from './common.js';
 import type { Interrupts } from './interrupt.js';
 
@@ -67,7 +68,11 @@ export async function replayCommand(
       keepWorkspace = flags.shell === true;
       for (const line of await openDisk(bundle, flags, workspaceDir, registry, keepWorkspace)) log(line);
       if (keepWorkspace)
-        for (const line of await describeManualStart(target, dataDirectoryOf(bundle, workspaceDir)))
+        for (const line of await describeManualStart(
+          target,
+          dataDirectoryOf(bundle, workspaceDir),
+          scratchDirOf(bundle.dir),
+        ))
           log(line);
       if (keepWorkspace) log(`remove it with: plugpull clean`);
       return EXIT_CODES.pass;

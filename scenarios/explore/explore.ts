@@ -224,7 +224,14 @@ async function explore(options: ExploreOptions, context: ExplorationContext): Pr
       ids,
       digests: ids.map((id) => run.digests.get(id) ?? id),
       restore:
-        restore && expandCommand(restore, { ...runtime.pathsFor(), data: '', sink: '', ports: new Map() }),
+        restore &&
+        expandCommand(restore, {
+          ...runtime.pathsFor(),
+          data: '',
+          scratch: run.scratch,
+          sink: '',
+          ports: new Map(),
+        }),
       workers: availableParallelism(),
       endMs: startMs + budgetMs - RESERVE_MS,
     };

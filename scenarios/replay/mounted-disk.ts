@@ -103,11 +103,15 @@ export function mountState(
  * service normally, and under a debugger. The sink is a port without a listener, because the recovery is to
  * be inspected and not the deliveries.
  */
-export async function describeManualStart(target: Target, dataDir: string): Promise<string[]> {
+export async function describeManualStart(
+  target: Target,
+  dataDir: string,
+  scratch: string,
+): Promise<string[]> {
   const ports = new Map<string, number>();
   for (const name of portNames(target)) ports.set(name, await freePort(new Set(ports.values())));
   const unusedSink = `127.0.0.1:${await freePort(new Set(ports.values()))}`;
-  const values = { dir: target.dir, node: process.execPath, data: dataDir, sink: unusedSink, ports };
+  const values = { dir: target.dir, node: process.execPath, data: dataDir, scratch, sink: unusedSink, ports };
   const lines = ["start the target's recovery by hand, each service in a terminal of its own:"];
   for (const [name, { command }] of Object.entries(target.services)) {
     const args = expandCommand(command, values);

@@ -41,6 +41,8 @@ export interface ReplayInspectorOptions {
   dir: string;
   registry: Registry;
   runtime: PreparedRuntime;
+  /** `{scratch}` of the run, from the bundle. */
+  scratch: string;
   signal: AbortSignal;
 }
 
@@ -58,7 +60,7 @@ export function createReplayInspector(options: ReplayInspectorOptions): ReplayIn
   const disk = new StateDisk({ recording, base, baseAt: 0, filesystem: at.filesystem, ...slot });
   const dataDir = join(slot.mountPoint, DATA_DIR);
   const inspector = target.crashStates?.restore
-    ? inspectByRestore(target, target.crashStates.restore, at, dataDir, registry)
+    ? inspectByRestore(target, target.crashStates.restore, at, dataDir, registry, options.scratch)
     : inspectByStart(options, dataDir);
   const cache = new Map<string, Inspection>();
   return {
@@ -89,8 +91,16 @@ function inspectByRestore(
   { digests }: CrashStateCase,
   dataDir: string,
   registry: Registry,
+  scratch: string,
 ): RecoveryInspector {
-  const placeholders = { dir: target.dir, node: process.execPath, data: '', sink: '', ports: new Map() };
+  const placeholders = {
+    dir: target.dir,
+    node: process.execPath,
+    data: '',
+    scratch,
+    sink: '',
+    ports: new Map(),
+  };
   const service = new RestoreService(expandCommand(restore, placeholders), {
     [RUN_VARIABLE]: registry.runId,
   });
@@ -106,14 +116,24 @@ function inspectByRestore(
 }
 
 function inspectByStart(
-  { target, runtime, stateCase: at, events, required, dir, registry, signal }: ReplayInspectorOptions,
+  {
+    target,
+    runtime,
+    stateCase: at,
+    events,
+    required,
+    dir,
+    registry,
+    scratch,
+    signal,
+  }: ReplayInspectorOptions,
   dataDir: string,
 ): RecoveryInspector {
   const ids = submittedIds(events);
   return {
     inspect: (state) =>
       consumeAll(
-        { target, runtime, registry, run: at.run, ids, events, signal },
+        { target, runtime, registry, run: at.run, scratch, ids, events, signal },
         dataDir,
         required(state),
         join(dir, 'target'),

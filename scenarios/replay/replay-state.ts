@@ -13,6 +13,7 @@ import { explainLoss } from '../explore/result/explain-loss.js';
 import { describeState } from '../explore/result/missing-writes.js';
 import { logPositionOf } from '../explore/strategies/strategy-run.js';
 import type { Registry } from '../host/registry.js';
+import { scratchDirOf } from '../round/launch.js';
 import { processRuntime } from '../runtime/process/process-runtime.js';
 import { type BundleDisk, openBundleDisk } from './bundle-disk.js';
 import type { RecordedDisk } from './mounted-disk.js';
@@ -76,6 +77,7 @@ async function replayStateOn(
     dir: join(dir, 'states'),
     registry,
     runtime,
+    scratch: scratchDirOf(bundle.dir),
     signal: options.signal,
   });
   try {

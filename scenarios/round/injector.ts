@@ -25,6 +25,11 @@ export interface InjectorOptions {
   faultContext: RoundFaultContext;
   random: FaultContext['random'];
   usualRecoveryMs(): number;
+  /**
+   * Called after a crash of the machine, when every process is dead. Resolves to the reason when the target
+   * will not see another boot.
+   */
+  reboot(): Promise<string | undefined>;
   /** Number of injections in earlier rounds. */
   earlierInjections: number;
   progress(line: string): void;
@@ -77,6 +82,7 @@ export class Injector {
       const killed = fault.needs.target === 'down' ? await killServices(supervisor.services) : [];
       const injected = withCrash(await fault.inject(context), killed);
       injection = judgeWritten(fault, atRisk.judgeHit(injected), unwritten);
+      if (injection.scope === 'machine') injection = withReboot(injection, await this.#options.reboot());
     } finally {
       await fault.heal(context);
     }
@@ -104,6 +110,12 @@ export class Injector {
       storedMarks: () => ledger.storedMarks(MAX_MARKS),
     };
   }
+}
+
+/** Says so when a target sees the boot id from before the crash: it may trust what a real crash would destroy. */
+function withReboot(injection: Injection, problem: string | undefined): Injection {
+  if (problem === undefined) return injection;
+  return { ...injection, detail: `${injection.detail}; the target sees the old boot id (${problem})` };
 }
 
 /** Adds the crash of all processes to an injection whose fault needed a target that is down. */

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
@@ -6,10 +6,12 @@ import type { Protocol, Receipts, Receiver, ReceiverOptions } from '../../confor
 import type { Target } from '../../conformance/target-file/definition.js';
 import {
   expandCommand,
+  expandVariables,
   type PlaceholderValues,
   portNames,
   submitPorts,
 } from '../../conformance/target-file/placeholders.js';
+import { runTool } from '../../faults/power/mounts.js';
 import { atExit } from '../host/at-exit.js';
 import { closedDirectory } from '../host/directories.js';
 import { freePort } from '../host/ports.js';
@@ -36,6 +38,8 @@ export interface LaunchPlan {
   dataDir: string;
   /** Directory in which the directories `logs` and `scratch` are made. */
   dir: string;
+  /** Directory whose content `{scratch}` gets: that of the run whose crash states are explored. Default: none. */
+  scratchFrom?: string;
   signal: AbortSignal;
   /**
    * Name that distinguishes the processes of this target from those of other targets that the same run starts
@@ -62,7 +66,8 @@ export interface LaunchedTarget {
   /** Fills in the placeholders of a command that belongs to no service. */
   expand(command: readonly string[]): string[];
   /**
-   * Runs an install command, if the target has one.
+   * Gives the directories to the user of the target, and runs an install command, if the target has one. Must
+   * be called before the first start on an empty directory.
    * @throws KitError bad-target when it cannot be run, target-unavailable with the end of its output when it
    * fails.
    */
@@ -74,6 +79,19 @@ export interface LaunchedTarget {
 /** Timeout of an install command. */
 export const INSTALL_TIMEOUT_MS = 60_000;
 
+/** Returns `{scratch}` of a target that is launched in `dir`. It is apart from the kit's own scratch files. */
+export function scratchDirOf(dir: string): string {
+  return join(dir, 'scratch', 'target');
+}
+
+/** Replaces the content of `{scratch}` with that of another one, owners included. */
+export function copyScratch(from: string, to: string): void {
+  if (from === to || !existsSync(from)) return;
+  rmSync(to, { recursive: true, force: true });
+  mkdirSync(dirname(to), { recursive: true });
+  runTool('cp', ['-a', from, to]);
+}
+
 /** Puts a target onto a data directory: ports, receiver, services. This is the only place that does so. */
 export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
   const { target, protocol, runtime, registry, dir } = plan;
@@ -82,20 +100,26 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
   const values = (service?: string): PlaceholderValues => ({
     ...runtime.pathsFor(service),
     data: plan.dataDir,
+    scratch: scratchDirOf(dir),
     sink: runtime.sinkFor?.(receiver.sink) ?? receiver.sink,
     ports: byName,
   });
   let supervisor: TargetSupervisor | undefined;
   let deployment: Deployment;
   try {
-    for (const folder of ['logs', 'scratch']) mkdirSync(join(dir, folder), { recursive: true });
+    const scratchDir = scratchDirOf(dir);
+    for (const folder of [join(dir, 'logs'), scratchDir]) mkdirSync(folder, { recursive: true });
+    if (plan.scratchFrom !== undefined) copyScratch(plan.scratchFrom, scratchDir);
     deployment = runtime.deploy({
       // A process that carries this run id and service name is killed together with the service.
       runId: plan.worker === undefined ? registry.runId : `${registry.runId}-${plan.worker}`,
-      services: Object.entries(target.services).map(([name, { command }]) => ({
+      services: Object.entries(target.services).map(([name, { command, env = {}, user }]) => ({
         name,
         command: expandCommand(command, values(name)),
+        env: expandVariables(env, values(name)),
+        user,
       })),
+      scratchDir,
       workingDir: join(dir, 'scratch'),
       logDir: join(dir, 'logs'),
       dataDir: plan.dataDir,
@@ -135,6 +159,7 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
     ports: submit,
     expand,
     async install(command, timeoutMs) {
+      await deployment.handOver?.();
       if (command !== undefined)
         await runInstall(
           deployment,

@@ -338,6 +338,7 @@ class Round {
       ...{ faults, recorder, progress, ledger: this.#ledger, atRisk: this.#atRisk, random: this.#random },
       witness,
       usualRecoveryMs: () => recoveries.usualMs,
+      reboot: async () => this.#launched?.deployment.reboot(),
       earlierInjections: injectionsBefore,
       faultContext: {
         dataDir,

@@ -49,6 +49,7 @@ async function bringUp(
   const deployment: Deployment = {
     services,
     runCommand: () => Promise.reject(new Error('no command is run')),
+    reboot: async () => undefined,
     stop: async () => {},
     destroy: async () => {},
     destroyNow: () => {},

@@ -12,16 +12,31 @@ export const RUN_VARIABLE = 'PLUGPULL_RUN';
 /** Environment variable with the name of the target's service to which a process belongs. */
 export const SERVICE_VARIABLE = 'PLUGPULL_SERVICE';
 
+/** Description of one service of a target, with its placeholders filled in. */
+export interface PlannedService {
+  name: string;
+  command: readonly string[];
+  /** Environment variables of the service, in addition to those of the runtime. */
+  env?: Readonly<Record<string, string>>;
+  /**
+   * Name or number of the user as which the service runs. Default: the kit's user. Commands that belong to no
+   * service run as the user of the first service, and `{data}` and `{scratch}` belong to that user.
+   */
+  user?: string | undefined;
+}
+
 /** Description of a target that a runtime deploys. */
 export interface DeploymentPlan {
   runId: string;
-  services: readonly { name: string; command: readonly string[] }[];
+  services: readonly PlannedService[];
   /** Working directory of every process. */
   workingDir: string;
   /** Directory of the log files: one per service and command, with stdout and stderr together. */
   logDir: string;
   /** The directory under test (`{data}`). A service can write only to this directory and to `workingDir`. */
   dataDir: string;
+  /** Directory inside `workingDir` for files that survive every crash (`{scratch}`). */
+  scratchDir: string;
   /** Ports on which services listen. */
   ports: readonly number[];
   /** Address of the kit's receiver (host:port on this machine); '' without a receiver. */
@@ -47,6 +62,17 @@ export interface Deployment {
   readonly services: readonly Service[];
   /** Runs a command of the target beside its services (install, verify) and waits for it. */
   runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult>;
+  /**
+   * Gives `{data}` and `{scratch}` to the user of the first service. Must be called once, before the install
+   * command.
+   */
+  handOver?(): Promise<void>;
+  /**
+   * Lets everything that starts from now on see a machine that was booted again: another boot id, and an empty
+   * /tmp, /run and /dev/shm. No process of the target may live.
+   * @returns the reason when the target cannot see another boot id; otherwise undefined.
+   */
+  reboot(): Promise<string | undefined>;
   /** Sends SIGTERM to every service, kills what still runs after `graceMs`, and destroys the deployment. */
   stop(graceMs: number): Promise<void>;
   /** Kills every process of the target and removes what the deployment has made. */

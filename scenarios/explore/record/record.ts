@@ -14,6 +14,7 @@ import {
   type LaunchedTarget,
   type LaunchPlan,
   launch,
+  scratchDirOf,
 } from '../../round/launch.js';
 import { Ledger } from '../../round/workload/ledger.js';
 import { Producers } from '../../round/workload/producers.js';
@@ -38,6 +39,8 @@ export interface RecordedRun {
   image: string;
   /** Path of the log of all writes and flushes. */
   log: string;
+  /** Path of the target's `{scratch}`. */
+  scratch: string;
   /** Number of log entries when the target was ready for the first time. */
   from: number;
   /** Number of log entries when the disk stopped. */
@@ -169,6 +172,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
       return {
         id: registry.runId,
         ...disk.endRecording(),
+        scratch: scratchDirOf(dir),
         from,
         end,
         filesystem,

@@ -13,6 +13,7 @@ import { SECTOR_BYTES } from '../../../faults/sector.js';
 import { LogWritesError, WriteLog } from '../../../faults/write-log/reader.js';
 import { kitVersion } from '../../host/version.js';
 import { readSamples, saveSamples } from './file-samples.js';
+import { copyScratch, scratchDirOf } from '../../round/launch.js';
 import type { RecordedRun } from './record.js';
 
 /**
@@ -84,6 +85,7 @@ export function saveRecording(run: RecordedRun, target: Target, seed: number, di
   const [image, log] = [join(dir, FILE_NAMES.image), join(dir, FILE_NAMES.log)];
   copySparse(run.image, image);
   copySparse(run.log, log);
+  copyScratch(run.scratch, scratchDirOf(dir));
   const { id, from, end, filesystem, unwritten } = run;
   const manifest: RecordingManifest = {
     format: 'plugpull-recording',
@@ -139,6 +141,7 @@ export function openSavedRecording(dir: string, target: Target): SavedRecording 
       id: manifest.run,
       image: path('image'),
       log: path('log'),
+      scratch: scratchDirOf(dir),
       from: manifest.from,
       end: manifest.end,
       filesystem: manifest.filesystem,

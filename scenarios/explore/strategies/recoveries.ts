@@ -11,6 +11,7 @@ import { copySparse } from '../../../faults/power/mounts.js';
 import { type CrashState, formatState } from '../../../faults/write-log/state.js';
 import { atExit } from '../../host/at-exit.js';
 import { seeded } from '../../host/random.js';
+import { BootView } from '../../runtime/boot/boot-view.js';
 import { DATA_DIR } from '../../runtime/disks/local-disk.js';
 import { RUN_VARIABLE } from '../../runtime/runtime.js';
 import { restoreTimeoutMs } from '../inspectors/inspection.js';
@@ -214,7 +215,7 @@ async function recordRecovery(
   mountPoint: string,
   name: string,
 ): Promise<number> {
-  const { options, restore, endMs } = exploration;
+  const { options, restore, run, endMs } = exploration;
   const data = join(mountPoint, DATA_DIR);
   let end = 0;
   const cut = () => {
@@ -226,7 +227,15 @@ async function recordRecovery(
     await recoverTarget(exploration, data, join(exploration.dir, `${name}-target`), cut);
     return end;
   }
-  const service = new RestoreService(restore, envOf(exploration));
+  // The recovery that is cut must see another boot than the recovery from that cut, as on a real machine.
+  const boot = new BootView({
+    dir: exploration.dir,
+    keep: [mountPoint, run.scratch],
+    trees: [options.target.dir],
+    words: restore,
+    registry: exploration.registry,
+  });
+  const service = new RestoreService(boot.enter(restore), envOf(exploration));
   try {
     const queue = join(data, options.target.crashStates?.queue ?? '.');
     await service.ask({ queue }, Math.min(restoreTimeoutMs(options.target), endMs - performance.now()));
@@ -234,5 +243,6 @@ async function recordRecovery(
     return end;
   } finally {
     service.end();
+    boot.remove();
   }
 }

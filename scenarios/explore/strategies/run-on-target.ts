@@ -115,7 +115,16 @@ async function inspectState(
   try {
     const { options, registry, run, ids, recorder } = exploration;
     const { target, runtime, signal } = options;
-    const consumeOptions = { target, runtime, signal, registry, run: run.id, ids, events: recorder.events };
+    const consumeOptions = {
+      target,
+      runtime,
+      signal,
+      registry,
+      run: run.id,
+      scratch: run.scratch,
+      ids,
+      events: recorder.events,
+    };
     return await consumeAll(consumeOptions, join(mountPoint, DATA_DIR), expectedIds, dir);
   } finally {
     disk.unmount();
@@ -145,7 +154,7 @@ export async function recoverTarget(
   const { target, runtime, signal } = options;
   const receipts: Receipts = { delivered: () => 0, consumed() {}, refused() {}, settled() {} };
   const launched = await launchOnState(
-    { target, runtime, registry, run: run.id, signal },
+    { target, runtime, registry, run: run.id, scratch: run.scratch, signal },
     receipts,
     dataDir,
     dir,
@@ -166,6 +175,8 @@ export interface ConsumeOptions {
   registry: Registry;
   /** Id of the run whose messages the target holds. */
   run: string;
+  /** `{scratch}` of that run. */
+  scratch: string;
   /** Ids of the messages, in the order of the messages' bits in an inspection. */
   ids: readonly string[];
   /** History of the run `run`, with the digest of each message. */
@@ -175,7 +186,7 @@ export interface ConsumeOptions {
 
 /** Launches the target on the data directory of a crash state. Its services are not started yet. */
 async function launchOnState(
-  { target, runtime, registry, run, signal }: Omit<ConsumeOptions, 'ids' | 'events'>,
+  { target, runtime, registry, run, scratch, signal }: Omit<ConsumeOptions, 'ids' | 'events'>,
   receipts: Receipts,
   dataDir: string,
   dir: string,
@@ -191,6 +202,7 @@ async function launchOnState(
     dataDir,
     dir,
     logDirLabel: join(basename(dir), 'logs'),
+    scratchFrom: scratch,
     signal,
     worker: basename(dir),
   });
@@ -202,7 +214,7 @@ async function launchOnState(
  * @param dir directory for the logs of the target.
  */
 export async function consumeAll(
-  { target, runtime, registry, run, ids, events, signal }: ConsumeOptions,
+  { target, runtime, registry, run, scratch, ids, events, signal }: ConsumeOptions,
   dataDir: string,
   expectedIds: readonly string[],
   dir: string,
@@ -226,7 +238,12 @@ export async function consumeAll(
     refused: () => {},
     settled: () => {},
   };
-  const launched = await launchOnState({ target, runtime, registry, run, signal }, receipts, dataDir, dir);
+  const launched = await launchOnState(
+    { target, runtime, registry, run, scratch, signal },
+    receipts,
+    dataDir,
+    dir,
+  );
   try {
     const start = await launched.supervisor.bringUp(recoveryTimeoutMs(target));
     if (!start.ready) return notRecovered(start.detail);

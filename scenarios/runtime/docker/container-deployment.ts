@@ -5,7 +5,9 @@ import type Dockerode from 'dockerode';
 import type { Availability, Fault } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 import { collectOutput } from '../../host/output.js';
+import { giveTo } from '../disks/owner.js';
 import type { CommandResult, Deployment, DeploymentPlan, Runtime } from '../runtime.js';
+import { ContainerBoot } from './container-boot.js';
 import { ContainerNetwork, type NetworkContext } from './container-network.js';
 import { bindMount, containerOptions } from './container-options.js';
 import { type ContainerProcesses, localContainerProcesses } from './container-processes.js';
@@ -18,11 +20,14 @@ import {
   toEngineError,
   tolerateGone,
 } from './engine.js';
-import { ensurePodImage, ensureTargetImages, type TargetImages } from './target-images.js';
+import { TOOLS_IN_IMAGE } from './image-tools.js';
+import { ensureBusybox, ensurePodImage, ensureTargetImages, type TargetImages } from './target-images.js';
 
 /** Data that the container deployments of one target share. */
 export interface ContainerContext extends NetworkContext {
   images: TargetImages;
+  /** Path of a static busybox on this machine; undefined when there is none. */
+  busybox: string | undefined;
   /** Folder of the target file. */
   targetDir: string;
   /** Finds the processes of a container; returns undefined when the kit cannot see them. */
@@ -35,6 +40,7 @@ export class ContainerDeployment implements Deployment {
   readonly #plan: DeploymentPlan;
   readonly #context: ContainerContext;
   readonly #resource;
+  readonly #boot: ContainerBoot;
   #network: Promise<ContainerNetwork> | undefined;
   /** The container network once it exists, for code that cannot wait for the promise in `#network`. */
   #readyNetwork: ContainerNetwork | undefined;
@@ -43,15 +49,17 @@ export class ContainerDeployment implements Deployment {
   constructor(plan: DeploymentPlan, context: ContainerContext) {
     this.#plan = plan;
     this.#context = context;
+    this.#boot = new ContainerBoot(plan.workingDir, context.busybox);
     this.#resource = { kind: 'containers', engine: context.address } as const;
     plan.registry.made(this.#resource);
     this.services = plan.services.map(
-      ({ name, command }) =>
+      ({ name, command, env: serviceEnv, user }) =>
         new ContainerService(name, command, {
           engine: context.engine,
           address: context.address,
           logPath: join(plan.logDir, `${name}.log`),
-          create: (args, env) => this.#create(name, args, env),
+          create: (args, env) => this.#create(name, args, { env: { ...serviceEnv, ...env }, user }),
+          enterBoot: ({ id }, pid) => this.#boot.enter(id, pid),
           findProcesses: context.findProcesses,
           onStarted: (incarnation, pid) => plan.onStarted(name, incarnation, pid),
           onExited: (...exit) => plan.onExited(name, ...exit),
@@ -65,6 +73,23 @@ export class ContainerDeployment implements Deployment {
     } catch (error) {
       throw toEngineError(error, this.#context.address);
     }
+  }
+
+  async handOver(): Promise<void> {
+    const { services, workingDir, scratchDir, dataDir } = this.#plan;
+    const owner = this.#context.images.ownerOf(services[0]?.name);
+    if (owner !== undefined) for (const path of [workingDir, scratchDir, dataDir]) giveTo(path, owner);
+  }
+
+  /** Other containers take the place of the present ones: their /tmp, /run and /dev/shm are those of the image. */
+  async reboot(): Promise<string | undefined> {
+    try {
+      await Promise.all(this.services.map((service) => service.forgetContainers()));
+    } catch (error) {
+      throw toEngineError(error, this.#context.address);
+    }
+    this.#boot.reboot();
+    return this.#boot.problem;
   }
 
   async stop(graceMs: number): Promise<void> {
@@ -85,6 +110,7 @@ export class ContainerDeployment implements Deployment {
       throw toEngineError(error, this.#context.address);
     } finally {
       this.#readyNetwork?.close();
+      this.#boot.remove();
     }
     this.#plan.registry.gone(this.#resource);
   }
@@ -96,26 +122,34 @@ export class ContainerDeployment implements Deployment {
 
   async #create(
     service: string,
-    command: readonly string[],
-    env: Readonly<Record<string, string>> = {},
+    requested: readonly string[],
+    { env = {}, user }: { env?: Readonly<Record<string, string>>; user?: string | undefined } = {},
     image = this.#context.images.imageOf(service),
   ): Promise<Dockerode.Container> {
     const name = `plugpull-${this.#plan.runId}-${service}-${++this.#containerCount}`;
     const { dataDir, workingDir } = this.#plan;
     const { engine, targetDir } = this.#context;
+    const gate = await this.#boot.gate(requested);
+    const { command } = gate;
     const mounts = [
       ...[dataDir, workingDir].map((path) => bindMount(path, { readOnly: false })),
       ...(existsSync(targetDir) ? [bindMount(targetDir, { readOnly: true })] : []),
+      ...gate.mounts,
     ];
-    const container = { name, service, image, command, env };
+    const container = { name, service, image, command, env, user };
     this.#network ??= ContainerNetwork.make(this.#plan, this.#context);
     this.#readyNetwork = await this.#network;
     const network = this.#readyNetwork.networkMode;
-    return engine.createContainer(containerOptions(container, this.#plan, { mounts, network }));
+    const created = await engine.createContainer(
+      containerOptions(container, this.#plan, { mounts, network }),
+    );
+    this.#boot.assign(created.id, gate.path);
+    return created;
   }
 
   async #runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult> {
-    const container = await this.#create(name, command, {}, this.#context.images.imageOf(undefined));
+    const user = this.#plan.services[0]?.user;
+    const container = await this.#create(name, command, { user }, this.#context.images.imageOf(undefined));
     try {
       const output = await container.attach({ stream: true, stdout: true, stderr: true });
       const stdout = new PassThrough();
@@ -127,6 +161,8 @@ export class ContainerDeployment implements Deployment {
         output.once('end', resolve);
       });
       await container.start();
+      const { State } = await container.inspect();
+      await this.#boot.enter(container.id, State.Pid);
       let timedOut = false;
       const timer = setTimeout(() => {
         timedOut = true;
@@ -150,14 +186,6 @@ export class ContainerDeployment implements Deployment {
 
 const EXIT_TIMEOUT_MS = 15_000;
 
-/** Debian package that a fault needs in the image of a service, by the name of the fault. */
-const TOOLS_IN_IMAGE: Readonly<Record<string, string>> = {
-  'kill-syscall': 'strace',
-  'io-error': 'strace',
-  tear: 'strace',
-  clock: 'libfaketime',
-};
-
 /** The runtime that runs services as containers on the container engine of this machine. */
 export const dockerRuntime: Runtime = {
   name: 'docker',
@@ -167,6 +195,7 @@ export const dockerRuntime: Runtime = {
     const engine = await connectEngine(address);
     const images = await ensureTargetImages(engine, target, log);
     const podImage = await ensurePodImage(engine, log);
+    const busybox = await ensureBusybox(engine, podImage);
     return {
       name: 'docker',
       pathsFor: images.pathsFor,
@@ -178,6 +207,7 @@ export const dockerRuntime: Runtime = {
           address,
           images,
           podImage,
+          busybox,
           targetDir: target.dir,
           findProcesses: localContainerProcesses,
         }),
@@ -185,12 +215,13 @@ export const dockerRuntime: Runtime = {
   },
 };
 
-function availabilityOf({ name }: Fault, { pulled: foreign }: TargetImages): Availability {
+function availabilityOf({ name }: Fault, { toolsMissingIn }: TargetImages): Availability {
   const tool = TOOLS_IN_IMAGE[name];
-  if (tool === undefined || foreign.length === 0) return { available: true };
+  const images = tool === undefined ? [] : toolsMissingIn(tool);
+  if (tool === undefined || images.length === 0) return { available: true };
   return {
     available: false,
-    why: `under --runtime docker it needs ${tool} in the image, and ${foreign.join(', ')} may not have it`,
-    remedy: 'use --runtime process for this fault',
+    why: `under --runtime docker it needs ${tool} in the image, and ${images.join(', ')} has none`,
+    remedy: `install ${tool} in the image, or use --runtime process for this fault`,
   };
 }

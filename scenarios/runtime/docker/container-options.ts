@@ -18,6 +18,8 @@ export interface ContainerPlan {
   image: string;
   command: readonly string[];
   env: Readonly<Record<string, string>>;
+  /** Name or number of a user of the image. Default: the kit's user, or that of the image if the kit is root. */
+  user?: string | undefined;
 }
 
 /** Mounts and network of a container. */
@@ -46,7 +48,7 @@ interface BindOptions {
  * and scratch are writable.
  */
 export function containerOptions(
-  { name, service, image, command, env }: ContainerPlan,
+  { name, service, image, command, env, user: wanted }: ContainerPlan,
   plan: DeploymentPlan,
   { mounts, network }: ContainerAttachments,
 ): ContainerCreateOptions {
@@ -61,7 +63,11 @@ export function containerOptions(
     WorkingDir: plan.workingDir,
     Labels: { [RUN_LABEL]: plan.runId },
     // Files that a container writes must belong to the kit's user, because the kit has to remove them.
-    ...(user === 0 ? {} : { User: `${user}:${process.getgid?.() ?? user}` }),
+    ...(wanted !== undefined
+      ? { User: wanted }
+      : user === 0
+        ? {}
+        : { User: `${user}:${process.getgid?.() ?? user}` }),
     HostConfig: {
       NetworkMode: network,
       Mounts: [...mounts],

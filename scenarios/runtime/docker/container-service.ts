@@ -19,6 +19,11 @@ export interface ContainerServiceOptions {
   logPath: string;
   /** Makes a container for the command and does not start it. */
   create(command: readonly string[], env: Readonly<Record<string, string>>): Promise<Dockerode.Container>;
+  /**
+   * Lets a container that was just started see the current boot, before its command begins. `pid` is the id of
+   * its first process.
+   */
+  enterBoot(container: Dockerode.Container, pid: number): Promise<void>;
   /** Finds the processes of a container; returns undefined when the kit cannot see them. */
   findProcesses(pid: number, containerId: string): ContainerProcesses | undefined;
   /** Reports a start. `pid` is 0 when it is not the id of a process of this machine. */
@@ -28,7 +33,10 @@ export interface ContainerServiceOptions {
 
 type State = { kind: 'down' } | { kind: 'up'; container: Dockerode.Container; members: ContainerProcesses };
 
-/** One service as a container. After its death the container is started again with the same file system. */
+/**
+ * One service as a container. After its death the container is started again with the same file system, and
+ * after a crash of the machine a new one.
+ */
 export class ContainerService implements Service {
   readonly name: string;
   readonly #command: readonly string[];
@@ -95,6 +103,15 @@ export class ContainerService implements Service {
     return this.#starting;
   }
 
+  /** Removes the containers of the service, whose file systems a reboot does not preserve. */
+  async forgetContainers(): Promise<void> {
+    const containers = [this.#reusable, this.#singleUse];
+    this.#reusable = undefined;
+    this.#singleUse = undefined;
+    for (const container of containers)
+      if (container !== undefined) await tolerateGone(container.remove({ force: true }));
+  }
+
   async waitForExit(timeoutMs: number): Promise<void> {
     await this.#starting?.catch(() => {});
     const gone = await until(() => this.#state.kind === 'down', timeoutMs);
@@ -116,6 +133,7 @@ export class ContainerService implements Service {
       throw error;
     });
     const { State } = await container.inspect();
+    await this.#options.enterBoot(container, State.Pid);
     const incarnation = ++this.#incarnation;
     const members = await this.#findProcesses(container, State.Pid);
     this.#state = { kind: 'up', container, members };

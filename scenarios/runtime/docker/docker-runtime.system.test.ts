@@ -48,6 +48,7 @@ function deploy(
   const plan: DeploymentPlan = {
     ...folders,
     dataDir,
+    scratchDir: folders.workingDir,
     ports,
     sink,
     registry,

@@ -7,9 +7,12 @@ import { baseImage } from '../../../docker/image/base.js';
 import { hasImage } from '../../../docker/image/build-image.js';
 import { PACKAGE_IN_IMAGE, referenceImage } from '../../../docker/image/images.js';
 import { isSystemImage, systemImage } from '../../../docker/image/systems.js';
+import { faketimeLibrary } from '../../../faults/process/clock.js';
 import { stateDirectory } from '../../host/registry.js';
 import { packageRoot } from '../../host/version.js';
 import type { RuntimePaths } from '../runtime.js';
+import { copyProgram, findImageUser, ImageContents, type ImageUser } from './image-contents.js';
+import type { ImageTool } from './image-tools.js';
 
 /**
  * The image of each service of a target, and the paths in it. A call without a service returns those of
@@ -18,8 +21,10 @@ import type { RuntimePaths } from '../runtime.js';
 export interface TargetImages {
   imageOf(service: string | undefined): string;
   pathsFor(service: string | undefined): RuntimePaths;
-  /** Images that the kit did not make: their content is unknown. */
-  pulled: readonly string[];
+  /** Returns the images that the target names and that do not have a tool. */
+  toolsMissingIn(tool: ImageTool): readonly string[];
+  /** Returns the numbers of the user of a service; undefined when the target names no user. */
+  ownerOf(service: string | undefined): ImageUser | undefined;
 }
 
 /** Folder of the reference implementation's target file, in the package and in copies of it. */
@@ -79,27 +84,44 @@ export async function resolveImages(
   const named = new Map(
     services.flatMap(([name, { image }]) => (image === undefined ? [] : [[name, image]])),
   );
-  const pulled: string[] = [];
   for (const image of new Set(named.values())) {
     if (isSystemImage(image)) {
       const tag = await makeSystemImage(engine, image, log);
       for (const [service, name] of named) if (name === image) named.set(service, tag);
     } else {
       await pullIfMissing(engine, image, log);
-      pulled.push(image);
     }
   }
   const defaultImage = named.size === services.length ? undefined : await makeDefault();
   // A command that belongs to no service runs in the image of the first service.
   const first = services[0]?.[0] ?? '';
+  const imageOf = (service = first) => named.get(service) ?? defaultImage ?? '';
+  const { owners, missingTools } = await inspectImages(engine, target, imageOf, new Set(named.values()));
   return {
-    pulled,
-    imageOf: (service = first) => named.get(service) ?? defaultImage ?? '',
+    toolsMissingIn: (tool) => missingTools.get(tool) ?? [],
+    ownerOf: (service = first) => owners.get(service),
+    imageOf,
     pathsFor: (service = first) => ({
       dir: defaultHasTarget && !named.has(service) ? `${PACKAGE_IN_IMAGE}/${TARGETS_DIR}` : target.dir,
       node: 'node',
     }),
   };
+}
+
+/** Path of the package's static busybox in the pod image. */
+const BUSYBOX_IN_IMAGE = '/bin/busybox';
+
+/**
+ * Provides a static busybox on this machine, out of the pod image.
+ * @returns its path; undefined when the image has none.
+ */
+export async function ensureBusybox(engine: Dockerode, podImage: string): Promise<string | undefined> {
+  const path = join(workDir(), `busybox-${podImage.replace(/^.*:/, '')}`);
+  if (existsSync(path)) return path;
+  const copied = await ImageContents.open(engine, podImage, (contents) =>
+    copyProgram(contents, BUSYBOX_IN_IMAGE, path),
+  );
+  return copied ? path : undefined;
 }
 
 const workDir = () => join(stateDirectory(), 'images');
@@ -147,4 +169,72 @@ async function pullIfMissing(engine: Dockerode, image: string, log: (line: strin
       { cause: error },
     );
   }
+}
+
+/**
+ * Looks into the images of a target: for the programs that its commands name, for its users, and for the tools
+ * of faults.
+ * @param named images that the target names; the kit's own image has what is needed.
+ * @throws KitError bad-target when an image lacks a program or a user.
+ */
+async function inspectImages(
+  engine: Dockerode,
+  target: Target,
+  imageOf: (service?: string) => string,
+  named: ReadonlySet<string>,
+): Promise<{ owners: Map<string, ImageUser>; missingTools: Map<ImageTool, string[]> }> {
+  const owners = new Map<string, ImageUser>();
+  const missingTools = new Map<ImageTool, string[]>();
+  for (const image of new Set([...Object.keys(target.services).map(imageOf)])) {
+    const commands = programsIn(target, image, imageOf);
+    const users = Object.entries(target.services).filter(
+      ([name, { user }]) => user !== undefined && imageOf(name) === image,
+    );
+    if (!named.has(image) && users.length === 0) continue;
+    await ImageContents.open(engine, image, async (contents) => {
+      for (const [key, program] of commands) {
+        if (await contents.hasProgram(program)) continue;
+        throw new KitError(
+          'bad-target',
+          `${key}: image ${image} has no program ${program}: expected one of the image, or a path below {dir}`,
+        );
+      }
+      for (const [name, { user = '' }] of users)
+        owners.set(name, await findImageUser(contents, `services.${name}.user`, image, user));
+      for (const tool of await missingToolsOf(contents))
+        missingTools.set(tool, [...(missingTools.get(tool) ?? []), image]);
+    });
+  }
+  return { owners, missingTools };
+}
+
+/** Returns the programs of the commands that run in an image, with their key paths. Those below `{dir}` are not in it. */
+function programsIn(
+  { services, install, verify, nudge }: Target,
+  image: string,
+  imageOf: (service?: string) => string,
+): [key: string, program: string][] {
+  const commands: [string, readonly string[] | undefined, string | undefined][] = [
+    ...Object.entries(services).map(([name, { command }]): [string, readonly string[], string] => [
+      `services.${name}`,
+      command,
+      name,
+    ]),
+    ['install', install, undefined],
+    ['verify', verify, undefined],
+    ['nudge', nudge, undefined],
+  ];
+  return commands.flatMap(([key, command, service]): [string, string][] => {
+    const program = command?.[0] === '{node}' ? 'node' : command?.[0];
+    if (program === undefined || program.includes('{') || imageOf(service) !== image) return [];
+    return [[key, program]];
+  });
+}
+
+async function missingToolsOf(contents: ImageContents): Promise<ImageTool[]> {
+  const missing: ImageTool[] = [];
+  if (!(await contents.hasProgram('strace'))) missing.push('strace');
+  const library = faketimeLibrary();
+  if (library === undefined || !(await contents.has(library))) missing.push('libfaketime');
+  return missing;
 }

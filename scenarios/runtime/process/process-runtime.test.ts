@@ -23,6 +23,7 @@ function deploy(t: { teardown(end: () => unknown): void }, command: readonly str
     runId: registry.runId,
     registry,
     dataDir: place.dir,
+    scratchDir: place.dir,
     ports: [],
     sink: '',
     services: [{ name: 'a', command }],

@@ -1,12 +1,14 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { until } from '../../../faults/waiting.js';
 import { collectOutput } from '../../host/output.js';
 import { sendSignal } from '../../host/processes.js';
 import { removeSharedMemory } from '../../host/shared-memory.js';
 import { killStrays, ticksNow } from '../../host/strays.js';
+import { BootView } from '../boot/boot-view.js';
+import { giveTo } from '../disks/owner.js';
 import {
   type CommandResult,
   type Deployment,
@@ -14,7 +16,9 @@ import {
   RUN_VARIABLE,
   type Runtime,
 } from '../runtime.js';
+import { type ProcessCommand, processCommands } from './process-command.js';
 import { ProcessService } from './process-service.js';
+import { findAccount, requireReachable, type UserAccount } from './users.js';
 
 const KILL_TIMEOUT_MS = 10_000;
 
@@ -30,19 +34,33 @@ export const processRuntime: Runtime = {
     };
   },
   async prepare(target) {
+    const accounts = new Map<string, UserAccount>();
+    for (const [name, { user }] of Object.entries(target.services))
+      if (user !== undefined) accounts.set(user, findAccount(`services.${name}.user`, user));
     return {
       name: 'process',
       pathsFor: () => ({ dir: target.dir, node: process.execPath }),
       supports: () => ({ available: true }),
-      deploy: (plan) => new ProcessDeployment(plan),
+      deploy: (plan) => new ProcessDeployment(plan, { targetDir: target.dir, accounts }),
     };
   },
 };
+
+/** What the deployments of one target on this machine share. */
+export interface ProcessContext {
+  /** Folder of the target file. */
+  targetDir?: string;
+  /** Accounts of the users that the target names. */
+  accounts?: ReadonlyMap<string, UserAccount>;
+}
 
 /** A target whose services are plain processes, each in its own process group. */
 export class ProcessDeployment implements Deployment {
   readonly services: readonly ProcessService[];
   readonly #plan: DeploymentPlan;
+  readonly #accounts: ReadonlyMap<string, UserAccount>;
+  readonly #boot: BootView;
+  readonly #commandFor: ProcessCommand;
   readonly #commandPids = new Set<number>();
   /**
    * Ids of all services that were started: the shared memory that they have created is removed at the end.
@@ -50,7 +68,7 @@ export class ProcessDeployment implements Deployment {
   readonly #pids = new Set<number>();
   readonly #sinceTicks = ticksNow();
 
-  constructor(requested: DeploymentPlan) {
+  constructor(requested: DeploymentPlan, { targetDir, accounts = new Map() }: ProcessContext = {}) {
     const plan: DeploymentPlan = {
       ...requested,
       onStarted: (service, incarnation, pid) => {
@@ -59,19 +77,46 @@ export class ProcessDeployment implements Deployment {
       },
     };
     this.#plan = plan;
+    this.#accounts = accounts;
+    const { dataDir, workingDir, logDir, registry } = plan;
+    this.#boot = new BootView({
+      dir: dirname(logDir),
+      keep: [dataDir, workingDir, logDir],
+      trees: targetDir === undefined ? [] : [targetDir],
+      words: plan.services.flatMap(({ command, env = {} }) => [...command, ...Object.values(env)]),
+      registry,
+    });
+    this.#commandFor = processCommands(this.#boot, accounts, workingDir);
     this.services = plan.services.map(
-      ({ name, command }) => new ProcessService(name, command, plan, join(plan.logDir, `${name}.log`)),
+      (service) => new ProcessService(service, plan, join(logDir, `${service.name}.log`), this.#commandFor),
     );
   }
 
+  async handOver(): Promise<void> {
+    const { services, dataDir, workingDir, scratchDir } = this.#plan;
+    for (const { name, user } of services) {
+      const account = user === undefined ? undefined : this.#accounts.get(user);
+      if (user === undefined || account === undefined) continue;
+      if (user === services[0]?.user)
+        for (const path of [workingDir, scratchDir, dataDir]) giveTo(path, account);
+      for (const path of [workingDir, dataDir])
+        requireReachable(`services.${name}.user`, user, account, path);
+    }
+  }
+
+  async reboot(): Promise<string | undefined> {
+    // The kernel keeps these segments when their creator dies, and a reboot ends them.
+    removeSharedMemory(this.#pids);
+    return this.#boot.reboot();
+  }
+
   async runCommand(name: string, command: readonly string[], timeoutMs: number): Promise<CommandResult> {
-    const [program, ...args] = command;
-    if (program === undefined) throw new Error(`the target's ${name} command is empty`);
+    const { program, args, env } = this.#commandFor({ command, user: this.#plan.services[0]?.user });
     const child = spawn(program, args, {
       cwd: this.#plan.workingDir,
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, [RUN_VARIABLE]: this.#plan.runId },
+      env: { ...env, [RUN_VARIABLE]: this.#plan.runId },
     });
     const stdout = collectOutput(child.stdout);
     const stderr = collectOutput(child.stderr);
@@ -117,10 +162,12 @@ export class ProcessDeployment implements Deployment {
     // A stray that forks during a scan is found by the next scan.
     await until(() => killStrays(criteria).length === 0, KILL_TIMEOUT_MS);
     removeSharedMemory(this.#pids);
+    this.#boot.remove();
   }
 
   destroyNow(): void {
     for (const pid of this.#commandPids) sendSignal(-pid, 'SIGKILL');
     for (const service of this.services) service.signalNow('SIGKILL');
+    this.#boot.remove();
   }
 }

@@ -5,7 +5,8 @@ import type { Service } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 import { allProcesses, isMarked, type ProcessEntry, processEntry, sendSignal } from '../../host/processes.js';
 import { stopProcesses } from '../../host/stop-processes.js';
-import { type DeploymentPlan, RUN_VARIABLE, SERVICE_VARIABLE } from '../runtime.js';
+import { type DeploymentPlan, type PlannedService, RUN_VARIABLE, SERVICE_VARIABLE } from '../runtime.js';
+import type { ProcessCommand } from './process-command.js';
 
 /**
  * One service as a separate process group. A process that leaves the group (a daemon that forks and starts
@@ -13,8 +14,9 @@ import { type DeploymentPlan, RUN_VARIABLE, SERVICE_VARIABLE } from '../runtime.
  */
 export class ProcessService implements Service {
   readonly name: string;
-  readonly #command: readonly string[];
+  readonly #service: PlannedService;
   readonly #plan: DeploymentPlan;
+  readonly #commandFor: ProcessCommand;
   readonly #logPath: string;
   #leader: ChildProcess | undefined;
   /** Process group of the last incarnation, while it may have members. */
@@ -22,10 +24,12 @@ export class ProcessService implements Service {
   #starting: Promise<void> | undefined;
   #incarnation = 0;
 
-  constructor(name: string, command: readonly string[], plan: DeploymentPlan, logPath: string) {
-    this.name = name;
-    this.#command = command;
+  /** @param commandFor makes the command that is started from that of the service. */
+  constructor(service: PlannedService, plan: DeploymentPlan, logPath: string, commandFor: ProcessCommand) {
+    this.name = service.name;
+    this.#service = service;
     this.#plan = plan;
+    this.#commandFor = commandFor;
     this.#logPath = logPath;
   }
 
@@ -84,17 +88,16 @@ export class ProcessService implements Service {
 
   async #spawn(wrap: readonly string[], env: Readonly<Record<string, string>>): Promise<void> {
     if (this.pids().length > 0) return;
-    const [program, ...args] = [...wrap, ...this.#command];
-    if (program === undefined) throw new Error(`service ${this.name} has an empty command`);
+    const { command, user, env: serviceEnv = {} } = this.#service;
+    const start = this.#commandFor({ command, user, serviceEnv, wrap, env });
     const log = openSync(this.#logPath, 'a');
     try {
-      const child = spawn(program, args, {
+      const child = spawn(start.program, start.args, {
         cwd: this.#plan.workingDir,
         detached: true,
         stdio: ['ignore', log, log],
         env: {
-          ...process.env,
-          ...env,
+          ...start.env,
           [RUN_VARIABLE]: this.#plan.runId,
           [SERVICE_VARIABLE]: this.name,
         },

@@ -1,9 +1,11 @@
+import { randomUUID } from 'node:crypto';
 import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type Dockerode from 'dockerode';
 import type { MountSettings } from 'dockerode';
 import { runScript } from '../../../faults/power/host.js';
 import { until } from '../../../faults/waiting.js';
+import { BOOT_ID_FILE } from '../boot/boot-view.js';
 import { bindMount, containerOptions } from '../docker/container-options.js';
 import { removeRunResources, toEngineError } from '../docker/engine.js';
 import type { TargetImages } from '../docker/target-images.js';
@@ -37,6 +39,37 @@ const HOLDER_SLEEP_S = '2147483647';
 const TIMEOUT_MS = 60_000;
 
 /**
+ * Gives directories to a user and syncs the first, the data: otherwise it would depend on the target's own syncs
+ * whether the owner survives a power cut.
+ */
+const HAND_OVER_SCRIPT = 'owner=$1; shift; chown "$owner" "$@"; sync -f "$1"';
+
+/**
+ * Script that gives a container a boot of its own: a boot id, and a /tmp, /run and /dev/shm with what the image
+ * has there. The container of a service outlives the crashes of the machine, so each boot is mounted on top of
+ * the last one. The commands run in the container's mount namespace with the programs of the lab VM, and
+ * reach the container's files through /proc, whose links they must not resolve.
+ */
+const ENTER_BOOT_SCRIPT = `
+pid=$1; id=$2; root=/proc/$pid/root; saved=/run/plugpull-boot/$pid
+mounted() { nsenter "--mount=/proc/$pid/ns/mnt" --root=/ --wd=/ -- mount --no-canonicalize "$@"; }
+for dir in tmp run dev/shm; do
+  if [ ! -e "$saved/$dir" ]; then
+    mkdir -p "$saved/$dir" "$root/$dir"
+    [ $dir = dev/shm ] || cp -a "$root/$dir/." "$saved/$dir/"
+  fi
+  mode=1777
+  [ $dir != run ] || mode=755
+  mounted -t tmpfs -o "mode=$mode" tmpfs "$root/$dir"
+  cp -a --no-preserve=timestamps "$saved/$dir/." "$root/$dir/"
+  chmod "$mode" "$root/$dir"
+done
+echo "$id" > "$root/dev/shm/.boot-id"
+chmod 444 "$root/dev/shm/.boot-id"
+mounted --bind "$root/dev/shm/.boot-id" "$root${BOOT_ID_FILE}"
+rm "$root/dev/shm/.boot-id"`;
+
+/**
  * A target with one container per service in the lab VM. Its ports are forwarded from this machine's
  * loopback.
  */
@@ -46,6 +79,7 @@ export class VmDeployment implements Deployment {
   readonly #context: VmContext;
   readonly #address: string;
   readonly #resource;
+  #bootId = randomUUID();
   readonly #holders = new Map<string, Promise<HolderContainer>>();
   readonly #forwarded: Promise<void>;
   #commands = 0;
@@ -57,8 +91,9 @@ export class VmDeployment implements Deployment {
     this.#resource = { kind: 'containers', engine: this.#address } as const;
     plan.registry.made(this.#resource);
     this.services = plan.services.map(
-      ({ name, command }) =>
+      ({ name, command, env }) =>
         new VmService(name, command, {
+          env: env ?? {},
           agent: context.machine.agent,
           logPath: join(plan.logDir, `${name}.log`),
           holder: () => this.#holderOf(name),
@@ -90,6 +125,26 @@ export class VmDeployment implements Deployment {
     const logText = `$ ${command.join(' ')}\n${result.stdout}${result.stderr}`;
     appendFileSync(join(this.#plan.logDir, `${name}.log`), logText);
     return { ...result, timedOut };
+  }
+
+  async handOver(): Promise<void> {
+    const { services, workingDir, scratchDir, dataDir } = this.#plan;
+    const owner = this.#context.images.ownerOf(services[0]?.name);
+    if (owner === undefined) return;
+    const args = [`${owner.uid}:${owner.gid}`, dataDir, workingDir, scratchDir];
+    await runScript(this.#context.machine.agent, HAND_OVER_SCRIPT, args, TIMEOUT_MS);
+  }
+
+  async reboot(): Promise<string | undefined> {
+    const holders = await Promise.all(this.#holders.values());
+    const boot = randomUUID();
+    await Promise.all(holders.map(({ pid }) => this.#enterBoot(pid, boot)));
+    this.#bootId = boot;
+    return undefined;
+  }
+
+  async #enterBoot(pid: number, boot: string): Promise<void> {
+    await runScript(this.#context.machine.agent, ENTER_BOOT_SCRIPT, [`${pid}`, boot], TIMEOUT_MS);
   }
 
   async stop(graceMs: number): Promise<void> {
@@ -155,7 +210,9 @@ export class VmDeployment implements Deployment {
     const container = await engine.createContainer(options);
     await container.start();
     const { State, Config } = await container.inspect();
+    await this.#enterBoot(State.Pid, this.#bootId);
     const uid = process.getuid?.() ?? 0;
+    const owner = images.ownerOf(service);
     return {
       pid: State.Pid,
       cgroup: `/sys/fs/cgroup/docker/${container.id}`,
@@ -166,7 +223,7 @@ export class VmDeployment implements Deployment {
           Config.Env.map((line) => [line.replace(/=.*/s, ''), line.replace(/^[^=]*=/, '')]),
         ),
       },
-      user: uid === 0 ? undefined : { uid, gid: process.getgid?.() ?? uid },
+      user: owner ?? (uid === 0 ? undefined : { uid, gid: process.getgid?.() ?? uid }),
     };
   }
 

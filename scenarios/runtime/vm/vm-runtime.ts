@@ -134,7 +134,7 @@ async function makeDisk(
       ...{ host, device: DATA_DEVICE, name: flakeyDeviceName(runId), mountPoint: MOUNT_POINT, filesystem },
       killAll: KILL_ALL_SCRIPT,
     });
-    const folders = [DATA_DIR, join(dir, 'scratch')];
+    const folders = [DATA_DIR, join(dir, 'scratch'), join(dir, 'scratch', 'target')];
     await runScript(host, MAKE_FOLDERS_SCRIPT, [owner, ...folders], COMMAND_TIMEOUT_MS);
     // `remove` does nothing: the disk ends with the machine, or the next round clears it.
     return { dataDir: DATA_DIR, power: disk, remove: () => {}, saveTo: (to) => saveData(host, to) };

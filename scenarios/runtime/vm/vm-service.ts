@@ -23,6 +23,8 @@ export interface HolderContainer {
 /** Parts of a deployment that a service uses. */
 export interface VmServiceOptions {
   agent: Agent;
+  /** Environment variables of the service. */
+  env: Readonly<Record<string, string>>;
   logPath: string;
   holder(): Promise<HolderContainer>;
   onStarted(incarnation: number): void;
@@ -73,9 +75,11 @@ export class VmService implements Service {
 
   async start(wrap: readonly string[] = [], env: Readonly<Record<string, string>> = {}): Promise<void> {
     // Concurrent callers share one start: two would start two processes.
-    this.#starting ??= this.#run([...wrap, ...this.#command], env).finally(() => {
-      this.#starting = undefined;
-    });
+    this.#starting ??= this.#run([...wrap, ...this.#command], { ...this.#options.env, ...env }).finally(
+      () => {
+        this.#starting = undefined;
+      },
+    );
     return this.#starting;
   }
 

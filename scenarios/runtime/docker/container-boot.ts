@@ -1,0 +1,158 @@
+import { execFile } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { closeSync, constants, mkdirSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import type { MountSettings } from 'dockerode';
+import { messageOf } from '../../../conformance/errors.js';
+import { findProgram } from '../../../faults/programs.js';
+import { until } from '../../../faults/waiting.js';
+import { BOOT_ID_FILE } from '../boot/boot-view.js';
+import { bindMount } from './container-options.js';
+
+const run = promisify(execFile);
+
+/** Path in a container of the program that waits until the container's boot id is in place. */
+const GATE_PROGRAM = '/.plugpull/busybox';
+/**
+ * Script that waits for a line from a named pipe, and then becomes the command. It looks the program up itself:
+ * busybox would prefer its own version of many programs to that of the image.
+ */
+const GATE = `
+read -r go < "$0"
+program=$1; shift
+case $program in
+  */*) ;;
+  *)
+    found=
+    IFS=:
+    for dir in $PATH; do
+      if [ -z "$found" ] && [ -x "$dir/$program" ]; then found=$dir/$program; fi
+    done
+    unset IFS
+    if [ -z "$found" ]; then echo "plugpull: $program: no such program in the image" >&2; exit 127; fi
+    program=$found ;;
+esac
+exec "$program" "$@"`;
+
+const MOUNT_TIMEOUT_MS = 10_000;
+const GATE_TIMEOUT_MS = 10_000;
+const GATE_POLL_MS = 2;
+
+/**
+ * The boot id that the containers of one deployment see. The container engine refuses mounts below /proc, so
+ * the kit makes the mount itself, in the mount namespace of the container. The container's first process waits
+ * for it at a gate, a named pipe in the directory for scratch files.
+ */
+export class ContainerBoot {
+  readonly #dir: string;
+  readonly #busybox: string | undefined;
+  #id = randomUUID();
+  #gates = 0;
+  #problem: string | undefined;
+  readonly #gateOf = new Map<string, string>();
+
+  /**
+   * @param workingDir directory that every container of the deployment sees under the same path.
+   * @param busybox path of a static busybox on this machine; undefined when there is none.
+   */
+  constructor(workingDir: string, busybox: string | undefined) {
+    this.#dir = join(workingDir, '.boot');
+    this.#busybox = busybox;
+    this.#problem = whyImpossible(busybox);
+  }
+
+  /** The reason why containers see the boot id of this machine; undefined when they see their own. */
+  get problem(): string | undefined {
+    return this.#problem;
+  }
+
+  /** Begins another boot: containers that start from now on see another id. */
+  reboot(): void {
+    this.#id = randomUUID();
+  }
+
+  /** Returns the command and mounts with which a container waits at its gate, and the gate. */
+  async gate(
+    command: readonly string[],
+  ): Promise<{ command: readonly string[]; mounts: MountSettings[]; path: string | undefined }> {
+    if (this.#problem !== undefined || this.#busybox === undefined)
+      return { command, mounts: [], path: undefined };
+    mkdirSync(this.#dir, { recursive: true });
+    const path = join(this.#dir, `gate-${++this.#gates}`);
+    await run('mkfifo', ['-m', '644', path]);
+    return {
+      command: [GATE_PROGRAM, 'sh', '-c', GATE, path, ...command],
+      mounts: [bindMount(this.#busybox, { readOnly: true, target: GATE_PROGRAM })],
+      path,
+    };
+  }
+
+  /** Notes at which gate a container waits. */
+  assign(containerId: string, gate: string | undefined): void {
+    if (gate !== undefined) this.#gateOf.set(containerId, gate);
+  }
+
+  /**
+   * Puts the boot id into a container that was just started, and opens its gate.
+   * @param pid process id of the container's first process; 0 when it has ended already.
+   */
+  async enter(containerId: string, pid: number): Promise<void> {
+    const gate = this.#gateOf.get(containerId);
+    if (gate === undefined || pid === 0) return;
+    try {
+      await this.#mountBootId(pid);
+    } catch (error) {
+      // Let the target run nevertheless: what is missing is named in the result of each machine crash.
+      this.#problem ??= `the boot id cannot be mounted in a container: ${messageOf(error)}`;
+    }
+    await openGate(gate);
+  }
+
+  /** Removes the files. May be called twice. */
+  remove(): void {
+    rmSync(this.#dir, { recursive: true, force: true });
+  }
+
+  async #mountBootId(pid: number): Promise<void> {
+    const file = join(this.#dir, this.#id);
+    writeFileSync(file, `${this.#id}\n`, { mode: 0o444 });
+    // The command runs in the container's mount namespace with the files of this machine: the image need not
+    // have these programs. Only mounts of the container can be bound there, so the source is its view of the file.
+    const root = `/proc/${pid}/root`;
+    const enter = [`--mount=/proc/${pid}/ns/mnt`, '--root=/', '--wd=/', '--'];
+    const mount = ['mount', '--no-canonicalize', '--bind', `${root}${file}`, `${root}${BOOT_ID_FILE}`];
+    await run('nsenter', [...enter, ...mount], { timeout: MOUNT_TIMEOUT_MS });
+  }
+}
+
+function whyImpossible(busybox: string | undefined): string | undefined {
+  if (process.getuid?.() !== 0) return 'a boot id of its own for a container needs root';
+  if (findProgram('nsenter') === undefined || findProgram('mkfifo') === undefined)
+    return 'a boot id of its own for a container needs nsenter and mkfifo';
+  return busybox === undefined ? 'the container engine gave no busybox for the boot id' : undefined;
+}
+
+/** Lets a container pass its gate. It does not wait for a container that has ended. */
+async function openGate(path: string): Promise<void> {
+  await until(
+    () => {
+      let pipe: number;
+      try {
+        // Without a reader, which a blocking open would wait for without end, this fails with ENXIO.
+        pipe = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK);
+      } catch (error) {
+        return !(error instanceof Error && 'code' in error && error.code === 'ENXIO');
+      }
+      try {
+        writeSync(pipe, '\n');
+      } finally {
+        closeSync(pipe);
+      }
+      return true;
+    },
+    GATE_TIMEOUT_MS,
+    undefined,
+    GATE_POLL_MS,
+  );
+}

@@ -1,0 +1,76 @@
+import { accessSync, constants, statSync } from 'node:fs';
+import { delimiter, join, resolve } from 'node:path';
+import type { BootView } from '../boot/boot-view.js';
+import type { UserAccount } from './users.js';
+
+/** A command of a target, before it is prepared for a start. */
+export interface RawCommand {
+  command: readonly string[];
+  /** Name or number of the user. Default: the kit's user. */
+  user?: string | undefined;
+  /** Environment variables of the target file. */
+  serviceEnv?: Readonly<Record<string, string>>;
+  /** Command that a fault puts before the service's command, such as strace. */
+  wrap?: readonly string[];
+  /** Environment variables that a fault sets. */
+  env?: Readonly<Record<string, string>>;
+}
+
+/** A command as it is given to `spawn`. */
+export interface StartCommand {
+  program: string;
+  args: string[];
+  env: Readonly<Record<string, string | undefined>>;
+}
+
+/** Prepares a command of a target for a start. */
+export type ProcessCommand = (command: RawCommand) => StartCommand;
+
+/**
+ * Makes the function that prepares commands: they run in the current boot and as their user.
+ * @param accounts accounts of the users that the target names.
+ */
+export function processCommands(
+  boot: BootView,
+  accounts: ReadonlyMap<string, UserAccount>,
+  workingDir: string,
+): ProcessCommand {
+  return ({ command, user, serviceEnv = {}, wrap = [], env = {} }) => {
+    const account = user === undefined ? undefined : accounts.get(user);
+    const outer = { ...process.env, ...account?.env, ...serviceEnv };
+    // The command starts inside other programs, whose failure to find it would look like an exit of its own.
+    requireProgram(command[0], workingDir, outer.PATH ?? '');
+    // A fault's variables are for the target alone: a preloaded library would also act on the programs that
+    // enter the boot, and leave its files in the /dev/shm of the machine.
+    const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`);
+    const inner = [...wrap, ...(account?.command ?? []), ...command];
+    const [program = '', ...args] = boot.enter(
+      variables.length > 0 ? ['env', ...variables, ...inner] : inner,
+    );
+    return { program, args, env: outer };
+  };
+}
+
+/** @throws Error as `spawn` does when a program does not exist or may not be executed. */
+function requireProgram(program: string | undefined, workingDir: string, path: string): void {
+  if (program === undefined) throw new Error('the command is empty');
+  const places = program.includes('/')
+    ? [resolve(workingDir, program)]
+    : path.split(delimiter).map((dir) => join(dir, program));
+  if (places.some((place) => isFile(place) && isExecutable(place))) return;
+  const code = places.some(isFile) ? 'EACCES' : 'ENOENT';
+  throw Object.assign(new Error(`spawn ${program} ${code}`), { code });
+}
+
+function isFile(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
