@@ -36,6 +36,8 @@ const TEST_ENGINES = [
   { file: '/usr/bin/redis-server', package: 'redis-server' },
   { file: '/usr/lib/postgresql', package: 'postgresql' },
   { file: '/usr/lib/rabbitmq/bin/rabbitmq-server', package: 'rabbitmq-server' },
+  { file: '/usr/sbin/mosquitto', package: 'mosquitto' },
+  { file: '/usr/sbin/nats-server', package: 'nats-server' },
 ];
 const COMPOSE = { file: '/usr/bin/docker-compose', package: 'docker-compose' };
 

@@ -7,6 +7,8 @@ export const PROTOCOL_NAMES = [
   'redis-list',
   'postgres',
   'amqp',
+  'mqtt',
+  'nats',
 ] as const;
 
 /** Name of a protocol. */

@@ -26,6 +26,8 @@ const SYSTEMS = [
   ['redis-list-always', 'redis-server'],
   ['postgres-on', '/usr/lib/postgresql'],
   ['rabbitmq-classic', '/usr/lib/rabbitmq/bin/rabbitmq-server'],
+  ['mosquitto-autosave', '/usr/sbin/mosquitto'],
+  ['nats-jetstream', '/usr/sbin/nats-server'],
 ] as const;
 
 for (const [system, program] of SYSTEMS) {

@@ -22,6 +22,16 @@ const RECIPES: Readonly<Record<string, Recipe>> = {
     packages: ['postfix', 'findutils', 'diffutils'],
     users: { postfix: 101, postdrop: 102, nobody: 65534 },
   },
+  'plugpull/exim': {
+    packages: ['exim4-daemon-light'],
+    users: { 'Debian-exim': 101, nobody: 65534 },
+  },
+  'plugpull/opensmtpd': {
+    packages: ['opensmtpd'],
+    users: { opensmtpd: 101, opensmtpq: 102, nobody: 65534 },
+  },
+  'plugpull/mosquitto': { packages: ['mosquitto'], users: {} },
+  'plugpull/nats': { packages: ['nats-server'], users: {} },
   'plugpull/rabbitmq': { packages: ['rabbitmq-server'], users: {} },
 };
 

@@ -7,6 +7,7 @@ import { table } from '../report/table.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { choosePowerBackend } from '../runtime/power-backends.js';
 import { loadExpectedSystems } from '../systems/expected.js';
+import { installSystem } from '../systems/install.js';
 import { lastLogLines, measureSystem, type SystemResult } from '../systems/measure.js';
 import { MAX_RANDOM_SEED, unlessInterrupted } from './common.js';
 import type { Interrupts } from './interrupt.js';
@@ -39,6 +40,7 @@ export async function systemsCommand(
   for (const system of systems) {
     for (const run of system.runs) {
       if (flags.faults && !run.faults.some((fault) => flags.faults?.includes(fault))) continue;
+      if (runtime.name === 'process') installSystem(system, log);
       log(`${system.name}: ${run.faults.join(', ')}: expected to ${run.verdict}: ${run.reason}`);
       const outcome = await unlessInterrupted(
         interrupts,

@@ -33,6 +33,11 @@ const SystemSchema = z.strictObject({
   program: z.string().min(1),
   /** Name of the Debian package. */
   package: z.string().min(1),
+  /**
+   * Debian packages to unpack instead of an installation: the package conflicts with others, or a machine should
+   * not run it by itself.
+   */
+  unpack: z.array(z.string().min(1)).default([]),
   runs: z.array(RunSchema).min(1),
 });
 

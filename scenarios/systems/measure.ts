@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
@@ -8,6 +8,7 @@ import { readLogTail } from '../host/log-tail.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { Runtime } from '../runtime/runtime.js';
 import { type ExpectedRun, type ExpectedSystem, SYSTEMS_DIR } from './expected.js';
+import { isInstalled, remedy } from './install.js';
 
 /** Result of one gate on a real system, compared with the expected result. */
 export interface SystemResult {
@@ -161,14 +162,9 @@ async function runGateOnSystem(
 /**
  * Returns why the system cannot run here; undefined if it can. In containers the image contains the system.
  */
-function missingProgram(
-  { program, package: debianPackage }: ExpectedSystem,
-  { name }: Runtime,
-): string | undefined {
-  if (name !== 'process') return undefined;
-  const folders = program.startsWith('/') ? [''] : (process.env.PATH ?? '').split(':');
-  if (folders.some((folder) => existsSync(join(folder, program)))) return undefined;
-  return `${program} is not installed (as root: apt-get install ${debianPackage})`;
+function missingProgram(system: ExpectedSystem, { name }: Runtime): string | undefined {
+  if (name !== 'process' || isInstalled(system)) return undefined;
+  return `${system.program} is not installed (${remedy(system)})`;
 }
 
 /** Last lines of the log of one service or one command of a target. */

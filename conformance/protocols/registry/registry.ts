@@ -7,6 +7,8 @@ import type { ProtocolName } from '../protocol-names.js';
 const PROTOCOLS: Readonly<Record<ProtocolName, () => Promise<Protocol>>> = {
   http: async () => (await import('../http/http.js')).http,
   smtp: async () => (await import('../smtp/smtp.js')).smtp,
+  mqtt: async () => (await import('../mqtt/mqtt.js')).mqtt,
+  nats: async () => (await import('../nats/nats.js')).nats,
   amqp: async () => (await import('../amqp/amqp.js')).amqp,
   beanstalk: async () => (await import('../beanstalk/beanstalk.js')).beanstalk,
   'redis-stream': async () => (await import('../redis/stream.js')).redisStream,

@@ -1,0 +1,176 @@
+import {
+  AckPolicy,
+  type Consumer,
+  type ConsumerConfig,
+  JetStreamApiCodes,
+  JetStreamApiError,
+  type JsMsg,
+  jetstream,
+  jetstreamManager,
+  RetentionPolicy,
+  StorageType,
+} from '@nats-io/jetstream';
+import { connect, type NatsConnection, NoRespondersError, nanos } from '@nats-io/transport-node';
+import { messageOf } from '../../errors.js';
+import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
+import { connectProducer, type Session } from '../client/session.js';
+import { withTimeout } from '../client/timeout.js';
+import type { Answer, Protocol } from '../protocol.js';
+
+/** Name of the stream that holds the messages, and of its only subject. */
+const STREAM = 'PLUGPULL';
+const SUBJECT = 'plugpull';
+/** Name of the durable consumer. */
+const CONSUMER = 'plugpull';
+/** Number of connections of the receiver. */
+const CONSUMERS = 2;
+/** Time that the receiver waits for a message. It is the least that the client accepts. */
+const WAIT_MS = 1000;
+/** Time after which the server delivers a message again that was not acknowledged. */
+const ACK_WAIT_MS = 2000;
+const ANSWER_TIMEOUT_MS = 10_000;
+
+/** NATS JetStream: acknowledged publishes, a pull consumer, acknowledgements with an answer. */
+export const nats: Protocol = {
+  name: 'nats',
+  connect: (port, options) => connectProducer(openSession, port, options?.timeoutMs),
+  ready: natsReady,
+  async receive(ports, options) {
+    const openers = ports.flatMap((port) => Array.from({ length: CONSUMERS }, () => () => openSource(port)));
+    return new PullReceiver(openers, options);
+  },
+};
+
+/**
+ * Returns what an error of a publish proves: rejected if the server answered with an error, or nothing that could
+ * have stored the message received it; otherwise indefinite.
+ */
+export function answerOf(error: unknown): Answer {
+  if (error instanceof JetStreamApiError)
+    return { outcome: 'rejected', detail: `${error.code} ${error.message}` };
+  if (isNoResponders(error)) return { outcome: 'rejected', detail: 'no responders' };
+  return { outcome: 'indefinite', detail: messageOf(error) };
+}
+
+/** The client wraps the error of the server twice. */
+function isNoResponders(error: unknown): boolean {
+  if (error instanceof NoRespondersError) return true;
+  return error instanceof Error && error.cause !== undefined && isNoResponders(error.cause);
+}
+
+/** Opens a connection that does not reconnect: each answer must belong to exactly one request of the kit. */
+async function openNats(port: number, timeoutMs: number): Promise<NatsConnection> {
+  return connect({
+    servers: `127.0.0.1:${port}`,
+    reconnect: false,
+    timeout: timeoutMs,
+    noRandomize: true,
+    ignoreClusterUpdates: true,
+  });
+}
+
+async function openSession(port: number, timeoutMs: number): Promise<Session> {
+  const connection = await openNats(port, timeoutMs);
+  const stream = jetstream(connection);
+  let usable = true;
+  void connection.closed().then(() => {
+    usable = false;
+  });
+  return {
+    async put({ id, bytes }) {
+      try {
+        // One attempt: the client would otherwise publish again when nothing responds.
+        const ack = await stream.publish(SUBJECT, bytes, { msgID: id, timeout: timeoutMs, retries: 1 });
+        return { outcome: 'confirmed', detail: `${ack.stream} ${ack.seq}` };
+      } catch (error) {
+        const answer = answerOf(error);
+        if (answer.outcome === 'indefinite') {
+          usable = false;
+          await connection.close();
+        }
+        return answer;
+      }
+    },
+    usable: () => usable && !connection.isClosed(),
+    close: () => connection.close(),
+  };
+}
+
+/**
+ * Tries once whether the server has the stream and its consumer, and makes them if they do not exist. Never
+ * rejects.
+ */
+async function natsReady(port: number, timeoutMs: number): Promise<boolean> {
+  let connection: NatsConnection | undefined;
+  try {
+    connection = await openNats(port, timeoutMs);
+    const manager = await jetstreamManager(connection, { timeout: timeoutMs });
+    await unlessMissing(manager.streams.info(STREAM), JetStreamApiCodes.StreamNotFound, () =>
+      manager.streams.add({
+        name: STREAM,
+        subjects: [SUBJECT],
+        storage: StorageType.File,
+        retention: RetentionPolicy.Workqueue,
+      }),
+    );
+    await unlessMissing(manager.consumers.info(STREAM, CONSUMER), JetStreamApiCodes.ConsumerNotFound, () =>
+      manager.consumers.add(STREAM, consumerConfig()),
+    );
+    return true;
+  } catch {
+    return false;
+  } finally {
+    await connection?.close();
+  }
+}
+
+function consumerConfig(): Partial<ConsumerConfig> {
+  return { durable_name: CONSUMER, ack_policy: AckPolicy.Explicit, ack_wait: nanos(ACK_WAIT_MS) };
+}
+
+async function unlessMissing(info: Promise<unknown>, code: number, make: () => Promise<unknown>): Promise<void> {
+  try {
+    await info;
+  } catch (error) {
+    if (!(error instanceof JetStreamApiError && error.code === code)) throw error;
+    await make();
+  }
+}
+
+async function openSource(port: number): Promise<LeaseSource> {
+  const connection = await openNats(port, ANSWER_TIMEOUT_MS);
+  let consumer: Consumer;
+  try {
+    consumer = await withTimeout(jetstream(connection).consumers.get(STREAM, CONSUMER), ANSWER_TIMEOUT_MS);
+  } catch (error) {
+    await connection.close();
+    throw error;
+  }
+  // The requests of the client do not end with the connection.
+  const broken = connection.closed().then((error) => {
+    throw error ?? new Error('the connection broke');
+  });
+  broken.catch(() => {});
+  return {
+    async next() {
+      const message = await Promise.race([consumer.next({ expires: WAIT_MS }), broken]);
+      return message === null ? undefined : leaseOf(message, broken);
+    },
+    close: () => void connection.close().catch(() => {}),
+  };
+}
+
+/** @param broken rejects when the connection has ended. */
+function leaseOf(message: JsMsg, broken: Promise<never>): Lease {
+  return {
+    body: Buffer.from(message.data),
+    async consume() {
+      if (await Promise.race([message.ackAck({ timeout: ANSWER_TIMEOUT_MS }), broken])) return undefined;
+      throw new Error('no answer to the acknowledgement');
+    },
+    async giveBack() {
+      message.nak();
+      return '-NAK';
+    },
+  };
+}

@@ -1,0 +1,35 @@
+#!/bin/sh
+# private-root.sh NAME USERS command…: runs a command as root in a mount namespace of its own, where
+#   - /etc, /run and /var/spool are private: what is written there is gone when the command ends,
+#   - the packages that `plugpull systems` has unpacked for NAME are in /usr, unless they are installed,
+#   - each of the comma-separated USERS exists.
+# Mail servers of Debian cannot be installed beside each other, and have paths that no option changes. Without the
+# right to mount, this is a container, which is private by itself, and the command just runs.
+set -eu
+name="$1"
+users="$2"
+shift 2
+unshare --mount true 2> /dev/null || exec "$@"
+if [ "${PLUGPULL_PRIVATE_ROOT:-}" != "$name" ]; then
+  export PLUGPULL_PRIVATE_ROOT="$name"
+  exec unshare --mount --propagation private -- sh "$0" "$name" "$users" "$@"
+fi
+
+unpacked="${PLUGPULL_PACKAGES:-/var/cache/plugpull/packages}/$name"
+[ ! -d "$unpacked/usr" ] || mount -t overlay -o "lowerdir=$unpacked/usr:/usr" overlay /usr
+# The layers are in memory, and not on the disk under test.
+mount -t tmpfs -o mode=755 tmpfs /mnt
+for path in etc var/spool; do
+  mkdir -p "/mnt/$path" "/mnt/work/$path"
+  mount -t overlay -o "lowerdir=/$path,upperdir=/mnt/$path,workdir=/mnt/work/$path" overlay "/$path"
+done
+mount -t tmpfs -o mode=755 tmpfs /run
+id=64100
+for user in $(echo "$users" | tr , ' '); do
+  id=$((id + 1))
+  if ! grep -q "^$user:" /etc/passwd; then
+    echo "$user:x:$id:$id::/nonexistent:/usr/sbin/nologin" >> /etc/passwd
+    echo "$user:x:$id:" >> /etc/group
+  fi
+done
+exec "$@"
