@@ -1,4 +1,4 @@
-import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
