@@ -54,7 +54,8 @@ export interface CertifyResult {
 }
 
 /** Result of the run of one level, which is a gate or an exploration. */
-export type LevelResult = Pick<GateResult, 'verdict' | 'tookMs' | 'replay' | 'violations' | 'bundle'>;
+export type LevelResult = Pick<GateResult, 'verdict' | 'tookMs' | 'replay' | 'violations' | 'bundle'> &
+  Partial<Pick<GateResult, 'warnings'>>;
 
 /** Shares of the budget, according to the usual duration of a level's rounds. */
 const BUDGET_SHARES: Readonly<Record<Level, number>> = {

@@ -121,6 +121,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
       rounds,
       last: lastSchedule,
       failed,
+      writtenOutside,
     } = await runRounds(options, { registry, recorder, dir, startMs });
     const how = options.signal.aborted ? 'interrupted' : failed ? 'violation' : 'completed';
     recorder.record({ kind: 'run-ended', how });
@@ -154,6 +155,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
         power: options.power,
         events: recorder.events,
         rounds,
+        writtenOutside,
         tookMs: Math.round(performance.now() - startMs),
         seed: reportedSeed,
         replay: options.replay(reportedSeed),
@@ -224,6 +226,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
   let rounds = 0;
   let failed = false;
   let lastSchedule: Schedule | undefined;
+  const writtenOutside = new Set<string>();
   for (let offset = 0; !signal.aborted && !failed; offset++) {
     if (rounds >= maxRounds || injections >= maxInjections) break;
     const nowMs = performance.now();
@@ -268,6 +271,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
     };
     const outcome = await runRound(round);
     injections = outcome.injections;
+    for (const file of outcome.writtenOutside) writtenOutside.add(file);
     setUpMs = setUpMsOf(run.recorder.events);
     rounds = number;
     lastSchedule = schedule;
@@ -283,7 +287,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
     if (!failed && !options.keep && options.out === undefined)
       rmSync(round.dir, { recursive: true, force: true });
   }
-  return { rounds, last: lastSchedule, failed };
+  return { rounds, last: lastSchedule, failed, writtenOutside: [...writtenOutside] };
 }
 
 /**

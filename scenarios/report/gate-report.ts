@@ -24,6 +24,8 @@ export function gateReport(result: GateResult, style: Style): string[] {
     const id = result.violations.find((violation) => violation.id !== undefined)?.id ?? '';
     lines.push('', style.strong(`The story of message ${id}`), ...result.story.map(formatEvent));
   }
+  if (result.warnings.length > 0)
+    lines.push('', ...result.warnings.map((warning) => `${style.warn('warning')}: ${warning}`));
   lines.push('', `${colourVerdict(style, result.verdict)}: ${result.why}`);
   if (result.evidence !== null) lines.push(`evidence: ${result.evidence}`);
   if (result.bundle !== null) lines.push(`run it again: plugpull replay ${shellQuote(result.bundle)}`);

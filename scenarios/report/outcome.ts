@@ -91,6 +91,7 @@ export function certifyOutcome(
     lines: (style) => [
       ...certificateReport(certified, certificate, style),
       ...failed.map(({ result }) => `run it again: ${result.replay}`),
+      ...new Set(runs.flatMap(({ result }) => result.warnings ?? []).map((warning) => `warning: ${warning}`)),
       certifiedHitsLine(certified),
     ],
   };

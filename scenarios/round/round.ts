@@ -65,6 +65,8 @@ export interface RoundOptions {
 export interface RoundOutcome {
   /** Number of the last injection in the run. */
   injections: number;
+  /** Files outside `{data}` that the target was seen to write. No fault of the disk reaches them. */
+  writtenOutside: readonly string[];
   disk: Disk;
 }
 
@@ -121,7 +123,7 @@ export async function runRound(options: RoundOptions): Promise<RoundOutcome> {
   } finally {
     freeSpace.stop();
   }
-  return { injections: round.injections, disk };
+  return { injections: round.injections, writtenOutside: round.writtenOutside, disk };
 }
 
 /** Chooses the kind of disk: dm-flakey also injects write errors, for the faults that prefer it. */
@@ -197,6 +199,11 @@ class Round {
   /** Number of the last injection in the run. */
   get injections(): number {
     return this.#injector?.number ?? this.#options.injectionsBefore;
+  }
+
+  /** Files outside `{data}` that the target was seen to write. */
+  get writtenOutside(): readonly string[] {
+    return this.#witness?.writtenOutside ?? [];
   }
 
   async run(): Promise<void> {
@@ -316,7 +323,7 @@ class Round {
     const { startTimeoutMs, signal, dir } = this.#options;
     const start = await recoveries.firstStart(startTimeoutMs);
     if (start.ready) {
-      this.#witness?.noteReady();
+      await this.#witness?.noteReady(signal);
       return;
     }
     if (signal.aborted) throw new KitError('target-unavailable', 'interrupted');
@@ -397,7 +404,7 @@ class Round {
 
   async #recover({ recoveries, injector }: RoundSetup, injection: Injection): Promise<void> {
     const outcome = await recoveries.recoverAfter(injector.number, injection);
-    if (outcome === 'recovered') this.#witness?.noteReady();
+    if (outcome === 'recovered') await this.#witness?.noteReady(this.#options.signal);
     if (outcome === 'failed') this.#stopped = true;
   }
 

@@ -144,7 +144,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
           `the target did not get ready: ${start.detail}; its logs are in ${dir}`,
         );
       const from = entries();
-      witness.noteReady();
+      await witness.noteReady(options.signal);
       const producers = await runLoad(options, ledger, launched);
       const unwritten = await witness.look(launched.supervisor.services);
       const end = disk.stop();
