@@ -28,12 +28,29 @@ export async function filesWrittenOutside(
   log: string,
   limitMs = TRACE_MS,
 ): Promise<string[]> {
-  const isOutside = (path: string) =>
-    path.startsWith('/') &&
-    ![directory, '/dev', '/proc', '/sys', ...ignored].some((root) => isBelow(path, root));
-  const open = pids.flatMap((pid) => [...openForWriting(pid), ...sharedMappings(pid)]).filter(isOutside);
-  const found = open.length > 0 ? open : await tracedWrites(pids, isOutside, log, limitMs);
-  return [...new Set(found)].sort();
+  const open = filesOpenOutside(pids, directory, ignored);
+  if (open.length > 0) return open;
+  const isWanted = (path: string) => isOutside(path, directory, ignored);
+  return [...new Set(await tracedWrites(pids, isWanted, log, limitMs))].sort();
+}
+
+/**
+ * Returns the regular files outside `directory` that the processes have open for writing, or map writable and shared.
+ * @param ignored paths of files or directories that are left out.
+ */
+export function filesOpenOutside(
+  pids: readonly number[],
+  directory: string,
+  ignored: readonly string[],
+): string[] {
+  const open = pids.flatMap((pid) => [...openForWriting(pid), ...sharedMappings(pid)]);
+  return [...new Set(open.filter((path) => isOutside(path, directory, ignored)))].sort();
+}
+
+function isOutside(path: string, directory: string, ignored: readonly string[]): boolean {
+  const roots = [directory, '/dev', '/proc', '/sys', ...ignored];
+  // A process under strace has the log of strace beside it.
+  return path.startsWith('/') && !path.endsWith('.strace') && !roots.some((root) => isBelow(path, root));
 }
 
 /** Returns whether a process maps a file below `directory` so that it can write to the file. */

@@ -57,7 +57,8 @@ export interface CertifyResult {
 export type LevelResult = Pick<
   GateResult,
   'verdict' | 'tookMs' | 'time' | 'replay' | 'violations' | 'bundle'
->;
+> &
+  Partial<Pick<GateResult, 'warnings'>>;
 
 /** Shares of the budget, according to the usual duration of a level's rounds. */
 const BUDGET_SHARES: Readonly<Record<Level, number>> = {

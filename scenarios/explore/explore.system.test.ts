@@ -90,7 +90,7 @@ t.test('a saved recording and the same seed give the same crash states', { skip 
 t.test('a target without a restore program is started on each crash state', { skip }, async (t) => {
   const workspace = makeWorkspace(t);
   // The number of states must end the exploration: a slow machine needs more time for them.
-  const flags = ['--budget', '60s', '--states', '20'];
+  const flags = ['--budget', '90s', '--states', '20'];
   const { code, result, stderr } = await explore(workspace, workspace.queue(''), ...flags);
   t.equal(code, 0, stderr);
   t.match(result, { verdict: 'pass', lost: 0, broken: 0, evidence: null });

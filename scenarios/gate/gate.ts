@@ -133,7 +133,9 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
   });
   let keep = true;
   try {
-    const { rounds, failed } = await runRounds(options, { registry, recorder, dir, startMs, clock });
+    const { rounds, failed, writtenOutside } = await runRounds(options, {
+      ...{ registry, recorder, dir, startMs, clock },
+    });
     const how = options.signal.aborted ? 'interrupted' : failed ? 'violation' : 'completed';
     recorder.record({ kind: 'run-ended', how });
     const evaluation = evaluate(recorder.events, target);
@@ -171,6 +173,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
         events: recorder.events,
         rounds,
         time: clock.report(),
+        writtenOutside,
         seed: reportedSeed,
         replay: options.replay(reportedSeed),
         evidence: keep ? dir : null,
@@ -267,6 +270,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
   let setUpMs = 0;
   let rounds = 0;
   let failed: { round: number; schedule: Schedule } | undefined;
+  const writtenOutside = new Set<string>();
   let isOver = false;
   for (let offset = 0; !signal.aborted && !isOver; offset++) {
     if (rounds >= maxRounds || injections >= maxInjections) break;
@@ -318,6 +322,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
     };
     const outcome = await runRound(round);
     injections = outcome.injections;
+    for (const file of outcome.writtenOutside) writtenOutside.add(file);
     setUpMs = setUpMsOf(run.recorder.events);
     rounds = number;
     if (isPowerRound) powerLeftMs -= performance.now() - nowMs;
@@ -336,7 +341,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
       rmSync(round.dir, { recursive: true, force: true });
     pace.noteTail(performance.now() - outcome.faultsEndedMs);
   }
-  return { rounds, failed };
+  return { rounds, failed, writtenOutside: [...writtenOutside] };
 }
 
 /** Returns what failed: nothing, only the content of messages, or something else. */

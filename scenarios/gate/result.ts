@@ -41,6 +41,8 @@ export interface GateResult {
   unclaimed: string[];
   faults: FaultCount[];
   claimedHits: ClaimedHits;
+  /** Facts that weaken the verdict without changing it, one line each. */
+  warnings: string[];
   rounds: number;
   submitted: number;
   confirmed: number;
@@ -85,6 +87,8 @@ export interface GateFacts {
   events: readonly HistoryEvent[];
   rounds: number;
   time: TimeReport;
+  /** Files outside `{data}` that the target was seen to write. Default: none. */
+  writtenOutside?: readonly string[];
   seed: number;
   replay: string;
   evidence: string | null;
@@ -94,6 +98,8 @@ export interface GateFacts {
 }
 
 const MAX_REPORTED_VIOLATIONS = 10;
+/** Upper bound for the files that a warning names. */
+const MAX_WARNED_FILES = 3;
 
 /**
  * Makes the result of a gate: evaluates the history against the target's claims, and counts the figures of
@@ -124,6 +130,7 @@ export function resultOf(
     unclaimed: evaluation.unclaimed,
     faults,
     claimedHits,
+    warnings: warningsOf(facts),
     rounds,
     submitted: count(events, (event) => event.kind === 'submitted'),
     ...outcomes,
@@ -189,6 +196,14 @@ function countClaimedHits(
     return own.some(({ hit }) => hit > 0) ? [] : [{ name, why: describeNeverHit(own) }];
   });
   return { claimed: claimed.length, hit: claimed.filter((name) => names.has(name)).length, neverHit };
+}
+
+function warningsOf({ target, writtenOutside = [] }: GateFacts): string[] {
+  const shown = writtenOutside.slice(0, MAX_WARNED_FILES);
+  if (shown.length === 0) return [];
+  const more = writtenOutside.length - shown.length;
+  const files = `${shown.join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
+  return [`${target.name} writes ${files} outside {data}: no fault of the disk reaches what is stored there`];
 }
 
 function describeNeverHit(counts: readonly FaultCount[]): string {

@@ -99,6 +99,7 @@ export function certifyOutcome(
       ...certificateReport(certified, certificate, style),
       ...times.flatMap(({ level, ...time }) => [style.strong(`Time of ${level}`), ...timeLines(time)]),
       ...failed.map(({ result }) => `run it again: ${result.replay}`),
+      ...new Set(runs.flatMap(({ result }) => result.warnings ?? []).map((warning) => `warning: ${warning}`)),
       certifiedHitsLine(certified),
     ],
   };

@@ -18,6 +18,7 @@ const RESULT: GateResult = {
     { name: 'clock', tried: 0, hit: 0, why: 'libfaketime is not installed', remedy: 'install it' },
   ],
   claimedHits: { claimed: 2, hit: 1, neverHit: [] },
+  warnings: [],
   rounds: 1,
   submitted: 12,
   confirmed: 10,
@@ -82,6 +83,16 @@ t.test('the last line of every report says how many of the claimed faults hit', 
   t.equal(
     lastLine({ ...RESULT, verdict: 'not-measured', claimedHits: { claimed: 2, hit: 1, neverHit } }),
     '1 of 2 claimed faults hit; asked for and never hit: tear',
+  );
+});
+
+t.test('a warning stands before the verdict', async (t) => {
+  const warnings = [
+    'my-queue writes /x/queue.db outside {data}: no fault of the disk reaches what is stored there',
+  ];
+  t.match(
+    gateReport({ ...RESULT, warnings }, plain).join('\n'),
+    /^warning: my-queue writes \/x\/queue\.db outside .*\n\nfail: PP-1/m,
   );
 });
 

@@ -75,6 +75,8 @@ export interface RoundOptions {
 export interface RoundOutcome {
   /** Number of the last injection in the run. */
   injections: number;
+  /** Files outside `{data}` that the target was seen to write. No fault of the disk reaches them. */
+  writtenOutside: readonly string[];
   disk: Disk;
   /** Moment (`performance.now()`) at which no further injection was to come. */
   faultsEndedMs: number;
@@ -137,7 +139,8 @@ export async function runRound(requested: RoundOptions): Promise<RoundOutcome> {
   } finally {
     freeSpace.stop();
   }
-  return { injections: round.injections, disk, faultsEndedMs: round.faultsEndedMs };
+  const { injections, writtenOutside, faultsEndedMs } = round;
+  return { injections, writtenOutside, disk, faultsEndedMs };
 }
 
 /** Chooses the kind of disk: dm-flakey also injects write errors, for the faults that prefer it. */
@@ -218,8 +221,14 @@ class Round {
     return this.#injector?.number ?? this.#options.injectionsBefore;
   }
 
+  /** Moment (`performance.now()`) at which no further injection was to come. */
   get faultsEndedMs(): number {
     return this.#faultsEndedMs;
+  }
+
+  /** Files outside `{data}` that the target was seen to write. */
+  get writtenOutside(): readonly string[] {
+    return this.#witness?.writtenOutside ?? [];
   }
 
   async run(): Promise<void> {
@@ -366,7 +375,7 @@ class Round {
     const { startTimeoutMs, signal, dir } = this.#options;
     const start = await recoveries.firstStart(startTimeoutMs);
     if (start.ready) {
-      this.#witness?.noteReady();
+      await this.#witness?.noteReady(signal);
       return;
     }
     if (signal.aborted) throw new KitError('target-unavailable', 'interrupted');
@@ -455,11 +464,11 @@ class Round {
   }
 
   async #recover({ recoveries, injector }: RoundSetup, injection: Injection): Promise<void> {
-    const { clock } = this.#options;
+    const { clock, signal } = this.#options;
     const outcome = await clock.during('recoveries', () =>
       recoveries.recoverAfter(injector.number, injection),
     );
-    if (outcome === 'recovered') this.#witness?.noteReady();
+    if (outcome === 'recovered') await this.#witness?.noteReady(signal);
     if (outcome === 'failed') this.#stopped = true;
   }
 

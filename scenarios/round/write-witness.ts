@@ -1,7 +1,12 @@
 import { join } from 'node:path';
 import type { Fault, Injection, Service } from '../../faults/fault.js';
 import { changedSince, fileClockMs } from '../../faults/files/changes.js';
-import { filesWrittenOutside, mapsFilesBelow } from '../../faults/tracing/written-outside.js';
+import {
+  filesOpenOutside,
+  filesWrittenOutside,
+  mapsFilesBelow,
+} from '../../faults/tracing/written-outside.js';
+import { sleep } from '../../faults/waiting.js';
 import type { Ledger } from './workload/ledger.js';
 
 /** Parts of a round that the witness uses. */
@@ -40,6 +45,8 @@ const UNCHANGED: Unwritten = {
   writesElsewhere: false,
 };
 
+/** Upper bound for the wait for the next tick of the filesystem's clock, in tries of 1 ms. A tick takes 1 to 10 ms. */
+const MAX_TICK_TRIES = 100;
 /** Number of files outside `{data}` that a reason names. */
 const MAX_NAMED_FILES = 2;
 
@@ -67,9 +74,23 @@ export class WriteWitness {
     this.#ready = this.#lastHit;
   }
 
-  /** Notes that the target is ready: what it writes from now on belongs to the messages. */
-  noteReady(): void {
-    this.#ready = this.#now();
+  /** Files outside `{data}` that the target was seen to write; empty as long as nobody has looked. */
+  get writtenOutside(): readonly string[] {
+    return this.#outside ?? [];
+  }
+
+  /**
+   * Notes that the target is ready: what it writes from now on belongs to the messages. Resolves at the next tick of
+   * the filesystem's clock, after at most a few milliseconds. In the same tick, a file of the start would count as
+   * written later.
+   */
+  async noteReady(signal: AbortSignal): Promise<void> {
+    const { fileMs } = this.#now();
+    for (let tries = 0; tries < MAX_TICK_TRIES && !signal.aborted; tries++) {
+      this.#ready = this.#now();
+      if (this.#ready.fileMs > fileMs) return;
+      await sleep(1, signal);
+    }
   }
 
   /** Notes that a fault has hit the tested disk. Must be called while the target is down. */
@@ -82,7 +103,7 @@ export class WriteWitness {
    * message is at risk. Must be called before the fault, while the target runs.
    */
   async look(services: readonly Service[]): Promise<Unwritten | undefined> {
-    const { tally, dataDir } = this.#options;
+    const { tally, dataDir, ignored } = this.#options;
     if (tally.outstanding === 0) return undefined;
     const [ready, lastHit] = [this.#ready, this.#lastHit];
     const sinceReady = ready.fileMs > lastHit.fileMs ? this.#confirmedSince(ready) : 0;
@@ -91,9 +112,11 @@ export class WriteWitness {
     if (sinceReady <= 0 && this.#unstored !== undefined) return this.#unstored;
     if (this.#hasChanged((sinceReady > 0 ? ready : lastHit).fileMs)) {
       if (sinceReady > 0) this.#unstored = undefined;
+      // The messages may be elsewhere all the same, and only a log file here: name what else the target writes.
+      this.#outside ??= filesOpenOutside(pidsOf(services), dataDir, ignored);
       return undefined;
     }
-    const pids = services.flatMap((service) => service.pids());
+    const pids = pidsOf(services);
     // A target that does not sync its mapped files changes their pages without a new time stamp. Its start gave them
     // one.
     const isNew = sinceReady > 0 && !mapsFilesBelow(dataDir, pids);
@@ -125,7 +148,8 @@ export class WriteWitness {
   async #filesOutside(pids: readonly number[]): Promise<readonly string[]> {
     const { dataDir, scratchDir, ignored } = this.#options;
     const log = join(scratchDir, 'written-outside.strace');
-    this.#outside ??= await filesWrittenOutside(pids, dataDir, [...ignored, log], log);
+    if (this.#outside === undefined || this.#outside.length === 0)
+      this.#outside = await filesWrittenOutside(pids, dataDir, ignored, log);
     const more = this.#outside.length - MAX_NAMED_FILES;
     return [...this.#outside.slice(0, MAX_NAMED_FILES), ...(more > 0 ? [`and ${more} more`] : [])];
   }
@@ -135,6 +159,10 @@ export class WriteWitness {
     const fileMs = fileClockMs(join(scratchDir, 'file-clock'));
     return { fileMs, confirmed: tally.confirmed, inFlight: tally.inFlight };
   }
+}
+
+function pidsOf(services: readonly Service[]): number[] {
+  return services.flatMap((service) => service.pids());
 }
 
 /**

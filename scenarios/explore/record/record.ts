@@ -157,7 +157,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
           `the target did not get ready: ${start.detail}${hintOfClosedDirectory(dataDir)}; its logs are in ${join(dir, 'logs')}`,
         );
       const from = entries();
-      witness.noteReady();
+      await witness.noteReady(options.signal);
       const sampler = new FileSampler(dataDir, entries);
       sampler.start();
       const producers = await runLoad(options, ledger, launched);

@@ -1,0 +1,102 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { appendFileSync, mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { hit } from '../../faults/injection.js';
+import { judgeWritten, WriteWitness } from './write-witness.js';
+
+const { signal } = new AbortController();
+
+/** Makes a witness of a directory, and a process that has `openFiles` open for writing. */
+async function makeWitness(t: { teardown(end: () => void): void }, openFiles: string[]) {
+  const dir = realpathSync(mkdtempSync(join(tmpdir(), 'plugpull-witness-')));
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+  const [dataDir, scratchDir] = [join(dir, 'data'), join(dir, 'scratch')];
+  for (const folder of [dataDir, scratchDir, join(dir, 'logs')]) mkdirSync(folder);
+  const files = openFiles.map((file) => join(dir, file));
+  const program = `for (const file of ${JSON.stringify(files)}) require('node:fs').openSync(file, 'a');
+    console.log('ready'); setInterval(() => {}, 1000);`;
+  const child: ChildProcess = spawn(process.execPath, ['-e', program], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  t.teardown(() => child.kill('SIGKILL'));
+  if (child.stdout !== null) await once(child.stdout, 'data');
+  const tally = { submitted: 0, confirmed: 0, rejected: 0, indefinite: 0, delivered: 0, outstanding: 0 };
+  const counts = { ...tally, inFlight: 0, backlogBytes: 0 };
+  const witness = new WriteWitness({ tally: counts, dataDir, scratchDir, ignored: [join(dir, 'logs')] });
+  await witness.noteReady(signal);
+  const service = { name: 'server', pids: () => [child.pid ?? 0] };
+  const look = () => witness.look([service as unknown as Parameters<WriteWitness['look']>[0][number]]);
+  const confirm = (count: number) => {
+    counts.confirmed += count;
+    counts.outstanding += count;
+  };
+  return { witness, look, confirm, counts, dir, log: join(dataDir, 'log') };
+}
+
+t.test(
+  'messages that are confirmed while nothing changes are stored elsewhere, and the file is named',
+  async (t) => {
+    const { look, confirm, dir } = await makeWitness(t, ['queue.db', 'logs/server.log', 'data/pid']);
+    confirm(5);
+    const unwritten = await look();
+    t.match(unwritten, { how: 'unstored', writesElsewhere: true });
+    t.match(unwritten?.why, /^5 messages were confirmed and nothing in \{data\} changed: /);
+    t.ok(unwritten?.why.endsWith(`it writes ${join(dir, 'queue.db')} outside {data}`), 'it names the file');
+    t.match(judgeWritten({ needs: { target: 'up', disk: 'any' } }, hit('cut', 'machine', []), unwritten), {
+      hit: false,
+      scope: 'machine',
+      detail: /^5 messages were confirmed .*; cut$/,
+    });
+  },
+);
+
+t.test('a write to {data} after the start counts, and other files are a warning', async (t) => {
+  const { witness, look, confirm, dir, log } = await makeWitness(t, ['queue.db']);
+  confirm(1);
+  writeFileSync(log, 'x');
+  t.equal(await look(), undefined);
+  t.same(witness.writtenOutside, [join(dir, 'queue.db')]);
+});
+
+t.test('with nothing at risk, there is nothing to say', async (t) => {
+  const { look } = await makeWitness(t, []);
+  t.equal(await look(), undefined);
+});
+
+t.test(
+  'a second power cut is a miss when nothing changed since the first, and other faults are not',
+  async (t) => {
+    const { witness, look, confirm, counts, log } = await makeWitness(t, []);
+    confirm(3);
+    writeFileSync(log, 'x');
+    t.equal(await look(), undefined);
+    // The write and the hit must not be in the same tick of the filesystem's clock.
+    await witness.noteReady(signal);
+    witness.noteHit();
+    const unwritten = await look();
+    t.match(unwritten, { how: 'unchanged' });
+    t.match(judgeWritten({ needs: { target: 'up', disk: 'power' } }, hit('cut', 'machine', []), unwritten), {
+      hit: false,
+      detail: 'nothing in {data} changed since the last fault hit it; cut',
+    });
+    t.match(judgeWritten({ needs: { target: 'up', disk: 'any' } }, hit('torn', 'machine', []), unwritten), {
+      hit: true,
+    });
+    appendFileSync(log, 'y');
+    counts.confirmed += 1;
+    t.equal(await look(), undefined);
+  },
+);
+
+t.test('a message that was in flight when the target was ready may have been written before', async (t) => {
+  const { witness, look, confirm, counts, log } = await makeWitness(t, []);
+  counts.inFlight = 1;
+  writeFileSync(log, 'x');
+  await witness.noteReady(signal);
+  counts.inFlight = 0;
+  confirm(1);
+  t.equal(await look(), undefined);
+});
