@@ -31,27 +31,33 @@ t.test('a crash that takes nothing lists no file', async (t) => {
   );
 });
 
-t.test('a file that a crash left empty is listed with its size, its messages and the bytes that only the cache had', async (t) => {
-  const { file, crash } = watched(t);
-  t.same(
-    crash(() => truncateSync(file('base.log'), 0)),
-    [
-      {
-        file: 'base.log',
-        sizeBytes: 5010,
-        sizeAfterBytes: 0,
-        nameAfter: null,
-        cacheBytes: 5010,
-        driveBytes: 0,
-        messages: ['<one>', '<two>'],
-      },
-    ],
-  );
-});
+t.test(
+  'a file that a crash left empty is listed with its size, its messages and the bytes that only the cache had',
+  async (t) => {
+    const { file, crash } = watched(t);
+    t.same(
+      crash(() => truncateSync(file('base.log'), 0)),
+      [
+        {
+          file: 'base.log',
+          sizeBytes: 5010,
+          sizeAfterBytes: 0,
+          nameAfter: null,
+          cacheBytes: 5010,
+          driveBytes: 0,
+          messages: ['<one>', '<two>'],
+        },
+      ],
+    );
+  },
+);
 
 t.test('of a file that lost its end, only the messages in the end are lost', async (t) => {
   const { file, crash } = watched(t);
-  t.match(crash(() => truncateSync(file('base.log'), 5000)), [{ sizeAfterBytes: 5000, messages: ['<two>'] }]);
+  t.match(
+    crash(() => truncateSync(file('base.log'), 5000)),
+    [{ sizeAfterBytes: 5000, messages: ['<two>'] }],
+  );
 });
 
 t.test('a file that is gone, and one whose rename was undone, are told apart', async (t) => {
@@ -65,7 +71,10 @@ t.test('a file that is gone, and one whose rename was undone, are told apart', a
 t.test('a message that is still in another file is not lost', async (t) => {
   const { file, crash } = watched(t);
   writeFileSync(file('old.log'), '<one>');
-  t.match(crash(() => truncateSync(file('base.log'), 0)), [{ messages: ['<two>'] }]);
+  t.match(
+    crash(() => truncateSync(file('base.log'), 0)),
+    [{ messages: ['<two>'] }],
+  );
 });
 
 t.test('bytes that were put back within a file of the same size are found', async (t) => {
@@ -86,36 +95,46 @@ t.test('a file that grew between two crashes is read again at the second', async
   const { file, crash } = watched(t);
   crash(() => {});
   appendFileSync(file('base.log'), '<four>');
-  t.match(crash(() => truncateSync(file('base.log'), 5010)), [{ messages: ['<four>'] }]);
-});
-
-t.test('files that were lost before the look are not listed, and a look without its other half says nothing', async (t) => {
-  const { file, watch } = watched(t);
-  rmSync(file('base.log'));
-  t.same(watch.after(), []);
-});
-
-t.test('a power cut says which bytes were only in the page cache, although nothing was in the cache of the drive', async (t) => {
-  const { dataDir, scratchDir, file, watch } = watched(t);
-  const powerDisk: PowerDisk = {
-    backend: 'blocklog',
-    killsTarget: false,
-    stop: () => 0,
-    resume: () => {},
-    cut: async () => {
-      truncateSync(file('base.log'), 0);
-      return {
-        unflushedWrites: 0,
-        detail: 'power cut after 7 requests to the disk, 7 of them flushed, the cache of the drive was empty',
-        tookMs: { drop: 0, image: 0, record: 0, mount: 0 },
-      };
-    },
-    writeErrors: undefined,
-  };
-  const cut = await powerCut.inject(testFaultContext({ dataDir, scratchDir, powerDisk, losses: watch }));
   t.match(
-    cut.detail,
-    /the cache of the drive was empty; 5010 bytes were only in the page cache and are gone: 5010 of base.log$/,
+    crash(() => truncateSync(file('base.log'), 5010)),
+    [{ messages: ['<four>'] }],
   );
-  t.match(cut.lostFiles, [{ file: 'base.log', messages: ['<one>', '<two>'] }]);
 });
+
+t.test(
+  'files that were lost before the look are not listed, and a look without its other half says nothing',
+  async (t) => {
+    const { file, watch } = watched(t);
+    rmSync(file('base.log'));
+    t.same(watch.after(), []);
+  },
+);
+
+t.test(
+  'a power cut says which bytes were only in the page cache, although nothing was in the cache of the drive',
+  async (t) => {
+    const { dataDir, scratchDir, file, watch } = watched(t);
+    const powerDisk: PowerDisk = {
+      backend: 'blocklog',
+      killsTarget: false,
+      stop: () => 0,
+      resume: () => {},
+      cut: async () => {
+        truncateSync(file('base.log'), 0);
+        return {
+          unflushedWrites: 0,
+          detail:
+            'power cut after 7 requests to the disk, 7 of them flushed, the cache of the drive was empty',
+          tookMs: { drop: 0, image: 0, record: 0, mount: 0 },
+        };
+      },
+      writeErrors: undefined,
+    };
+    const cut = await powerCut.inject(testFaultContext({ dataDir, scratchDir, powerDisk, losses: watch }));
+    t.match(
+      cut.detail,
+      /the cache of the drive was empty; 5010 bytes were only in the page cache and are gone: 5010 of base.log$/,
+    );
+    t.match(cut.lostFiles, [{ file: 'base.log', messages: ['<one>', '<two>'] }]);
+  },
+);

@@ -22,13 +22,16 @@ const habits = fileHabits(
   '/q',
 );
 
-t.test('the writer, the missing sync and the rename of a file are told, for each file of its kind', async (t) => {
-  t.equal(
-    describeHabit(habits, 'base-99.log'),
-    'in a run under strace written by compactor, never synced, renamed from base.tmp by compactor',
-  );
-  t.equal(describeHabit(habits, 'seg-7.log'), 'in a run under strace written by server, synced by server');
-});
+t.test(
+  'the writer, the missing sync and the rename of a file are told, for each file of its kind',
+  async (t) => {
+    t.equal(
+      describeHabit(habits, 'base-99.log'),
+      'in a run under strace written by compactor, never synced, renamed from base.tmp by compactor',
+    );
+    t.equal(describeHabit(habits, 'seg-7.log'), 'in a run under strace written by server, synced by server');
+  },
+);
 
 t.test('nothing is told of files that the logs do not show, or that are elsewhere', async (t) => {
   t.equal(describeHabit(habits, 'other.db'), '');

@@ -377,7 +377,10 @@ function resultOf(
 const NOTHING_LOST: ExplorationResult['lost'] = { seenAt: 0, files: [] };
 
 /** Finds the files to which writes belong; none when the disk cannot be mounted. */
-function ownersIfMountable(exploration: Exploration, entries: readonly number[]): ReadonlyMap<number, string> {
+function ownersIfMountable(
+  exploration: Exploration,
+  entries: readonly number[],
+): ReadonlyMap<number, string> {
   try {
     const { filesystem } = exploration.run;
     return ownersOf({ ...exploration, filesystem }, entries, exploration.workspace);
@@ -463,8 +466,11 @@ function smallestOf(
       throw new KitError('kit-failed', `the log cannot be read again: ${messageOf(error)}`, { cause: error });
     }
   }
-  const lost = recovery === null ? filesLostIn(exploration, first.state) : { ...NOTHING_LOST, sizes: undefined };
+  const lost =
+    recovery === null ? filesLostIn(exploration, first.state) : { ...NOTHING_LOST, sizes: undefined };
   for (const file of files.filter((name) => lost.sizes !== undefined && !(name in lost.sizes)))
-    story.push(`${file} is not on this disk: the target had removed it, so the message must be in another file`);
+    story.push(
+      `${file} is not on this disk: the target had removed it, so the message must be in another file`,
+    );
   return { described: { state: first.address, recovery, missing: first.missing, story }, lost };
 }

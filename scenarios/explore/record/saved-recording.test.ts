@@ -62,7 +62,17 @@ function makeRecording(t: { teardown(remove: () => void): void }) {
   const target = loadTarget(file);
   const digests = new Map([['1-0-0', createHash('sha256').update(MESSAGE).digest('hex')]]);
   const filesystem = { type: 'ext4', mountOptions: 'commit=1' } as const;
-  const run = { id: 'run-1', image, log, from: 0, end: 2, filesystem, digests, samples: SAMPLES, remove: () => {} };
+  const run = {
+    id: 'run-1',
+    image,
+    log,
+    from: 0,
+    end: 2,
+    filesystem,
+    digests,
+    samples: SAMPLES,
+    remove: () => {},
+  };
   saveRecording(run, target, 7, dir);
   writeFileSync(join(dir, 'history.jsonl'), HISTORY.map((event) => `${JSON.stringify(event)}\n`).join(''));
   return { workspace, file, target, dir, run, image: join(dir, 'disk.img'), log: join(dir, 'writes.log') };
