@@ -18,25 +18,43 @@ const SAMPLES = [
 t.test(
   'a file that is shorter or missing in a crash state is listed with the size that the target saw',
   async (t) => {
-    const { seenAt, files } = lostSince(SAMPLES, { 'base.log': 0 }, 15);
-    t.equal(seenAt, 10);
-    t.match(files, [
-      { file: 'base.log', sizeBytes: 500, sizeAfterBytes: 0 },
-      { file: 'seg-2.log', sizeBytes: 20, sizeAfterBytes: null },
+    t.match(lostSince(SAMPLES, { 'base.log': 0 }, 15), [
+      { seenAt: 10, certain: true, lost: { file: 'base.log', sizeBytes: 500, sizeAfterBytes: 0 } },
+      { seenAt: 10, certain: true, lost: { file: 'seg-2.log', sizeBytes: 20, sizeAfterBytes: null } },
     ]);
   },
 );
 
 t.test(
-  'a file that the target itself removed around the cut, or that grew meanwhile, is no loss',
+  'a file that the target itself removed around the cut, or that grew meanwhile, is no proven loss',
   async (t) => {
-    t.same(lostSince(SAMPLES, { 'base.log': 500, 'seg-2.log': 20 }, 15).files, []);
+    t.match(lostSince(SAMPLES, { 'base.log': 500, 'seg-2.log': 20 }, 15), [
+      { certain: false, lost: { file: 'seg-1.log' } },
+    ]);
+    t.same(lostSince(SAMPLES, { 'base.log': 500, 'seg-1.log': 90, 'seg-2.log': 20 }, 15), []);
+  },
+);
+
+t.test(
+  'a file that only one of the two samples shows is lost when the state has it with too few bytes',
+  async (t) => {
+    const samples = [
+      { entries: 10, sizes: { 'base-1.log': 500 } },
+      { entries: 20, sizes: { 'base-2.log': 700 } },
+    ];
+    t.match(lostSince(samples, { 'base-1.log': 100 }, 15), [{ seenAt: 10, lost: { file: 'base-1.log' } }]);
+    t.match(lostSince(samples, { 'base-2.log': 0 }, 15), [
+      { seenAt: 20, lost: { file: 'base-2.log', sizeBytes: 700 } },
+    ]);
+    t.match(lostSince(samples, { 'base-2.log': 100 }, 15), [
+      { certain: false, lost: { file: 'base-1.log' } },
+    ]);
   },
 );
 
 t.test('a cut before the first sample or behind the last one tells nothing', async (t) => {
-  t.same(lostSince(SAMPLES, {}, 5).files, []);
-  t.same(lostSince(SAMPLES, {}, 25).files, []);
+  t.same(lostSince(SAMPLES, {}, 5), []);
+  t.same(lostSince(SAMPLES, {}, 25), []);
 });
 
 t.test('a sampler sees the files at its start and at its end, and its samples are read back', async (t) => {
