@@ -17,6 +17,17 @@ t.teardown(() => rmSync(dir, { recursive: true, force: true }));
 let files = 0;
 const newFile = () => join(dir, `${files++}.jsonl`);
 
+const LOST_FILE = {
+  file: 'a.log',
+  sizeBytes: 9,
+  sizeAfterBytes: null,
+  nameAfter: null,
+  cacheBytes: 9,
+  driveBytes: 0,
+  messages: ['2'],
+};
+const FAILED = { sinceMs: 5, calls: [{ service: 's', call: 'fsync', path: null, error: 'EIO', count: 1 }] };
+
 /** Makes a history with an event of almost every kind. */
 function everything(): HistoryEvent[] {
   const story = new HistoryBuilder()
@@ -24,7 +35,7 @@ function everything(): HistoryEvent[] {
     .append({ kind: 'service-started', service: 's', incarnation: 1 })
     .submitAndConsume('1')
     .submit('2')
-    .crash()
+    .crash({ lostFiles: [LOST_FILE], failed: FAILED })
     .append({
       kind: 'service-exited',
       service: 's',

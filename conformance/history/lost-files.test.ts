@@ -22,25 +22,31 @@ function cuts(...lost: LostFile[][]) {
   return history;
 }
 
-t.test('the injection that took a message is the one that took it out of a file, not the first', async (t) => {
-  const { events } = cuts([other], [FILE], [other]).drain();
-  const loss = lossOf(events, '1');
-  t.equal(loss?.fault.injection, 2);
-  t.same(loss?.files, [FILE]);
-});
+t.test(
+  'the injection that took a message is the one that took it out of a file, not the first',
+  async (t) => {
+    const { events } = cuts([other], [FILE], [other]).drain();
+    const loss = lossOf(events, '1');
+    t.equal(loss?.fault.injection, 2);
+    t.same(loss?.files, [FILE]);
+  },
+);
 
 t.test('the events of a lost message end with the injection that took it', async (t) => {
   const told = messageEvents(cuts([other], [FILE], [other]).drain().events, '1');
   t.match(told.at(-1), { kind: 'fault', injection: 2 });
 });
 
-t.test('for a message that was in no readable file, it is the first crash that took anything after its last delivery', async (t) => {
-  const history = cuts([other]).deliver('1').refuse(false);
-  history.crash({ fault: 'kill' }).crash({ fault: 'power-cut', scope: 'machine', lostFiles: [other] });
-  const loss = lossOf(history.events, '1');
-  t.equal(loss?.fault.injection, 3);
-  t.same(loss?.files, []);
-});
+t.test(
+  'for a message that was in no readable file, it is the first crash that took anything after its last delivery',
+  async (t) => {
+    const history = cuts([other]).deliver('1').refuse(false);
+    history.crash({ fault: 'kill' }).crash({ fault: 'power-cut', scope: 'machine', lostFiles: [other] });
+    const loss = lossOf(history.events, '1');
+    t.equal(loss?.fault.injection, 3);
+    t.same(loss?.files, []);
+  },
+);
 
 t.test('a consumed message, and one that is not there, have no loss', async (t) => {
   t.equal(lossOf(new HistoryBuilder().submitAndConsume('1').crash().events, '1'), undefined);

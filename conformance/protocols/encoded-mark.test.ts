@@ -5,7 +5,8 @@ import { markOf } from './message.js';
 
 const RUN = '20261129-ab12';
 /** Bytes of a message before and behind its mark. */
-const message = (id: string) => Buffer.from(`X-PlugPull: ${markOf(RUN, id)}00ff\r\nFrom: a@b\r\n\r\n=3D body +`);
+const message = (id: string) =>
+  Buffer.from(`X-PlugPull: ${markOf(RUN, id)}00ff\r\nFrom: a@b\r\n\r\n=3D body +`);
 
 const ENCODERS: Record<string, (bytes: Buffer) => string> = {
   plain: (bytes) => bytes.toString('latin1'),
@@ -29,7 +30,10 @@ for (const [name, encode] of Object.entries(ENCODERS)) {
         const text = encode(Buffer.concat([Buffer.from(front, 'latin1'), message(id)]));
         const bytes = Buffer.from(`${text}\n${encode(message(other))}`, 'latin1');
         t.ok(messageIdsIn(bytes, RUN).has(id), `${name}: ${JSON.stringify(text)}`);
-        t.ok(encodedMarks(markOf(RUN, id)).some((form) => bytes.includes(form.bytes)), 'and by its mark');
+        t.ok(
+          encodedMarks(markOf(RUN, id)).some((form) => bytes.includes(form.bytes)),
+          'and by its mark',
+        );
         return messageIdsIn(bytes, RUN).size === new Set([id, other]).size;
       }),
       { numRuns: 60 },

@@ -5,8 +5,11 @@ import type { LossObserver, LostFile } from '../fault.js';
 import { regularFiles } from './walk.js';
 
 const PAGE_BYTES = 4096;
-/** Upper bound of the bytes that are read and compared at one crash. The files that changed last come first. */
-const MAX_COMPARED_BYTES = 96 * 2 ** 20;
+/**
+ * Upper bound of the bytes that are read and compared at one crash. The files that changed last come first. After a
+ * crash the files are read from the disk, and more bytes would leave time for fewer crashes.
+ */
+const MAX_COMPARED_BYTES = 16 * 2 ** 20;
 /** Upper bound of the files that are listed at one crash. More would hide the ones that matter. */
 const MAX_LISTED_FILES = 20;
 /** Upper bound of the message ids that are listed for one file. */

@@ -2,6 +2,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { type SyscallPoint, syscallPointFaults } from '../catalogue/syscall-point.js';
+import type { Injection } from '../fault.js';
+import { LossWatch } from '../files/loss-watch.js';
 import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/fault-context.js';
 import { Writer } from '../fixtures/writer.js';
 import { killServices } from '../injection.js';
@@ -9,6 +11,9 @@ import { straceAvailability } from '../programs.js';
 import { SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
 import { until } from '../waiting.js';
 import { ioError } from './io-error.js';
+
+/** Returns the numbers of the records in a part of the file, as text. */
+const recordsIn = (bytes: Buffer) => bytes.toString('latin1').match(/\d+(?= )/g) ?? [];
 
 /**
  * Runs one injection. Returns the confirmed records that the file no longer holds, and the result of the
@@ -19,7 +24,7 @@ async function injected(
   goesOn: boolean,
   /** The kind of calls that fail (the seed determines the rest), or one system call of the writer. */
   what: readonly string[] | SyscallPoint,
-): Promise<{ lost: number[]; hit: boolean; detail: string }> {
+): Promise<{ lost: number[]; injection: Injection; hit: boolean; detail: string }> {
   const { remove, ...directories } = testDirectories();
   const writer = new Writer(join(directories.dataDir, 'log'), join(directories.scratchDir, 'said'), goesOn);
   const random = testRandom(seed);
@@ -30,14 +35,16 @@ async function injected(
     ...directories,
     services: [writer.service],
     messageFiles: ['log'],
+    losses: new LossWatch(directories.dataDir, recordsIn),
     random: { ...random, int: (below) => chosen.get(below) ?? random.int(below) },
     waitForConfirms: (...limits) => writer.waitForConfirms(...limits),
   });
   try {
     const fault = 'nth' in what ? syscallPointFaults([what]).get('io-error') : ioError;
     if (fault === undefined) throw new Error('there is no such fault');
-    const { hit, detail } = await fault.inject(context);
-    return { lost: writer.lost(), hit, detail };
+    const injection = await fault.inject(context);
+    const { hit, detail } = injection;
+    return { lost: writer.lost(), injection, hit, detail };
   } finally {
     await killServices([writer.service]);
     remove();
@@ -76,6 +83,21 @@ t.test('a program that ignores any one failed sync loses a confirmed record', { 
     t.ok(lost.length > 0, `the ${nth}. sync: ${detail}`);
   }
 });
+
+t.test(
+  'the injection tells which call failed on which file, and which records the file lost',
+  { skip },
+  async (t) => {
+    const point = { service: 'writer', kind: 'sync', nth: 3, what: 'EIO' } as const;
+    const { lost, injection } = await injected(3, true, point);
+    const { failed, lostFiles } = injection;
+    t.match(failed?.calls, [{ service: 'writer', call: 'fdatasync', path: 'log', error: 'EIO', count: 1 }]);
+    t.ok((failed?.sinceMs ?? -1) >= 0);
+    t.match(lostFiles, [{ file: 'log' }]);
+    const named = new Set(lostFiles?.flatMap(({ messages }) => messages));
+    t.ok(lost.length > 0 && lost.every((record) => named.has(`${record}`)), `${lost} of ${[...named]}`);
+  },
+);
 
 /** Checks that a process is the sleep and not its strace; it may have exited since it was listed. */
 function sleeps(pid: number): boolean {

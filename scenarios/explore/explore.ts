@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { AtRiskMessages, submittedIds } from '../../conformance/checkers/crash-states.js';
 import { CHECKERS } from '../../conformance/checkers/evaluate.js';
 import { KitError, messageOf } from '../../conformance/errors.js';
-import { HISTORY_FORMAT, type HistoryEvent, type LostFile } from '../../conformance/history/events.js';
+import { HISTORY_FORMAT, type HistoryEvent } from '../../conformance/history/events.js';
 import { describeLostFile } from '../../conformance/history/lost-files.js';
 import { Recorder } from '../../conformance/history/recorder.js';
 import { markOf } from '../../conformance/protocols/message.js';
@@ -27,7 +27,7 @@ import { traceFiles } from '../round/trace-files.js';
 import { DATA_DIR } from '../runtime/disks/local-disk.js';
 import { tryMount } from './inspectors/inspection.js';
 import { WorkerPool } from './inspectors/worker-pool.js';
-import { lostSince, sizesIn } from './record/file-samples.js';
+import { lostSince, type SeenLoss, sizesIn } from './record/file-samples.js';
 import { type RecordedRun, recordRun } from './record/record.js';
 import { saveRecording } from './record/saved-recording.js';
 import { explainLoss } from './result/explain-loss.js';
@@ -121,9 +121,11 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
 interface ExplorationResult {
   result: UnfinishedResult;
   /** Files that the smallest broken state has lost, and where the target was seen to have them. */
-  lost: { seenAt: number; files: LostFile[] };
+  lost: readonly SeenLoss[];
 }
 
+/** Upper bound of the files of a crash state that the story lists. */
+const MAX_LISTED_FILES = 6;
 /** Upper bound of the lost files that the story names. */
 const MAX_NAMED_FILES = 4;
 
@@ -138,13 +140,14 @@ async function withHabits(
   { result, lost }: ExplorationResult,
 ): Promise<ExplorationResult['result']> {
   const { smallest } = result;
-  if (smallest === null || lost.files.length === 0 || signal.aborted) return result;
+  if (smallest === null || lost.length === 0 || signal.aborted) return result;
   progress('the target runs once more under strace, to see which service writes and syncs the lost files');
   const habits = await traceFiles({ target, runtime, registry, seed, dir: join(dir, 'trace'), signal });
-  const lines = lost.files.slice(0, MAX_NAMED_FILES).map((file) => {
+  const lines = lost.slice(0, MAX_NAMED_FILES).map(({ lost: file, seenAt, certain }) => {
+    const seen = `as the target saw it when ${seenAt} requests were complete`;
+    const doubt = certain ? '' : ' (it may have removed the file itself)';
     const habit = describeHabit(habits, file.file);
-    const seen = `as the target saw it when ${lost.seenAt} requests were complete`;
-    return [`${describeLostFile(file)}, ${seen}`, habit].filter((part) => part !== '').join('; ');
+    return [`${describeLostFile(file)}, ${seen}${doubt}`, habit].filter((part) => part !== '').join('; ');
   });
   return { ...result, smallest: { ...smallest, story: [...smallest.story, ...lines] } };
 }
@@ -410,13 +413,22 @@ function resultOf(
       .map((violation) => ({ requirement: finding.requirement, ...violation })),
     smallest: smallest?.described ?? null,
   };
-  return { result, lost: smallest?.lost ?? NOTHING_LOST };
+  return { result, lost: smallest?.lost ?? [] };
 }
 
-const NOTHING_LOST: ExplorationResult['lost'] = { seenAt: 0, files: [] };
+/** Lists the largest files with their sizes, as one phrase. */
+function listSizes(sizes: Readonly<Record<string, number>>): string {
+  const files = Object.entries(sizes).sort(([, one], [, other]) => other - one);
+  const named = files.slice(0, MAX_LISTED_FILES).map(([file, size]) => `${file} (${size} bytes)`);
+  const more = files.length > named.length ? ` and ${files.length - named.length} more` : '';
+  return files.length === 0 ? 'none' : `${named.join(', ')}${more}`;
+}
 
 /** Finds the files to which writes belong; none when the disk cannot be mounted. */
-function ownersIfMountable(exploration: Exploration, entries: readonly number[]): ReadonlyMap<number, string> {
+function ownersIfMountable(
+  exploration: Exploration,
+  entries: readonly number[],
+): ReadonlyMap<number, string> {
   try {
     const { filesystem } = exploration.run;
     return ownersOf({ ...exploration, filesystem }, entries, exploration.workspace);
@@ -425,17 +437,12 @@ function ownersIfMountable(exploration: Exploration, entries: readonly number[])
   }
 }
 
-/**
- * Compares the files of a crash state of the run with those that the target saw. `sizes` has the files of the state;
- * undefined when its disk cannot be mounted.
- */
-function filesLostIn({ recording, base, baseAt, run, workspace }: Exploration, state: CrashState) {
+/** Returns the size of each file of a crash state of the run, by path; undefined when its disk cannot be mounted. */
+function filesOf({ recording, base, baseAt, run, workspace }: Exploration, state: CrashState) {
   const slot = workspace.makeSlot('smallest', base);
   const disk = new StateDisk({ recording, base, baseAt, filesystem: run.filesystem, ...slot });
   try {
-    if (tryMount(disk, state) !== undefined) return { ...NOTHING_LOST, sizes: undefined };
-    const sizes = sizesIn(join(slot.mountPoint, DATA_DIR));
-    return { ...lostSince(run.samples, sizes, state.prefix), sizes };
+    return tryMount(disk, state) === undefined ? sizesIn(join(slot.mountPoint, DATA_DIR)) : undefined;
   } finally {
     disk.close();
   }
@@ -511,8 +518,12 @@ function smallestOf(
       throw new KitError('kit-failed', `the log cannot be read again: ${messageOf(error)}`, { cause: error });
     }
   }
-  const lost = recovery === null ? filesLostIn(exploration, first.state) : { ...NOTHING_LOST, sizes: undefined };
-  for (const file of files.filter((name) => lost.sizes !== undefined && !(name in lost.sizes)))
-    story.push(`${file} is not on this disk: the target had removed it, so the message must be in another file`);
+  const sizes = recovery === null ? filesOf(exploration, first.state) : undefined;
+  const lost = sizes === undefined ? [] : lostSince(run.samples, sizes, first.state.prefix);
+  for (const file of files.filter((name) => sizes !== undefined && !Object.hasOwn(sizes, name)))
+    story.push(
+      `${file} is not on this disk: the target had removed it, so the message must be in another file`,
+    );
+  if (sizes !== undefined) story.push(`the files on this disk: ${listSizes(sizes)}`);
   return { described: { state: first.address, recovery, missing: first.missing, story }, lost };
 }

@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import { type Evaluation, evaluate } from '../../conformance/checkers/evaluate.js';
 import { KitError } from '../../conformance/errors.js';
 import { HISTORY_FORMAT, type HistoryEvent } from '../../conformance/history/events.js';
-import { lostFilesOf } from '../../conformance/history/lost-files.js';
 import { Recorder } from '../../conformance/history/recorder.js';
 import { recordReceipts } from '../../conformance/protocols/receipts.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
@@ -22,6 +21,7 @@ import { makeSchedule, type Schedule, splitByPower } from '../round/schedule.js'
 import { traceFiles } from '../round/trace-files.js';
 import { faultsEnabledBy, type PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
+import { explainLosses } from './explain-losses.js';
 import { writeGateBundle } from './gate-bundle.js';
 import { type GateResult, resultOf } from './result.js';
 import { type Selection, selectFaults } from './select-faults.js';
@@ -143,7 +143,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     const isFailed = evaluation.verdict === 'fail';
     const reportedSeed = isFailed && failed !== undefined ? failed.schedule.seed : seed;
     const habits =
-      isFailed && how !== 'interrupted' && hasLostFiles(recorder.events)
+      isFailed && how !== 'interrupted' && explainLosses(recorder.events, evaluation, []).length > 0
         ? await learnHabits(options, registry, reportedSeed, dir)
         : [];
     // Close the file first: the bundle must contain the whole history.
@@ -192,10 +192,6 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     registry.close();
     recorder.close();
   }
-}
-
-function hasLostFiles(events: readonly HistoryEvent[]): boolean {
-  return events.some((event) => event.kind === 'fault' && lostFilesOf(event).length > 0);
 }
 
 /** Runs the target once under strace to learn who writes its files, and saves what was seen in the evidence. */

@@ -1,11 +1,12 @@
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { CrashModel } from '../../faults/write-log/model.js';
 import { WriteLogWriter } from '../../faults/write-log/writer.js';
 import type { Bundle } from '../bundle/bundle.js';
 import type { CrashStateCase } from '../bundle/manifest.js';
 import { TestWorkspace } from '../fixtures/kit.js';
-import { openBundleDisk } from './bundle-disk.js';
+import { describeLogPosition, entriesNamedAt, openBundleDisk } from './bundle-disk.js';
 
 const BLOCK_BYTES = 4096;
 const openFiles = () => readdirSync('/proc/self/fd').length;
@@ -53,3 +54,25 @@ t.test('the recovery of a crash state is opened on the disk that the cut of the 
   disk.recording.close();
   t.equal(openFiles(), before);
 });
+
+t.test(
+  'a position of the log names the file of each write, and sums up what a cut there leaves open',
+  async (t) => {
+    const entries = [
+      { lengthBytes: 0, flush: true },
+      { lengthBytes: 4096, flush: false },
+      { lengthBytes: 8192, flush: false },
+      { lengthBytes: 0, flush: true },
+    ].map((entry, index) => ({
+      ...{ index, offset: 0, fua: false, discard: false, metadata: false, mark: undefined, dataAt: 0 },
+      ...entry,
+    }));
+    const model = new CrashModel(entries);
+    t.same(entriesNamedAt(model, 3), [0, 1, 2, 3]);
+    const lines = describeLogPosition(model, 3, [], new Map([[1, 'seg-5.log']])).join('\n');
+    t.match(lines, /1: write of 4096 bytes at 0 \(seg-5.log\)/);
+    t.match(lines, /2: write of 8192 bytes at 0 \(the filesystem itself\)/);
+    t.match(lines, /these writes are of: seg-5.log \(4096 bytes\), the filesystem itself \(8192 bytes\)/);
+    t.notMatch(describeLogPosition(model, 3, []).join('\n'), /filesystem/, 'nothing is named without owners');
+  },
+);

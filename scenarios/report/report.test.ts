@@ -53,6 +53,7 @@ t.test('the report shows the figures, the violations, and the command that runs 
   const text = gateReport(RESULT, plain).join('\n');
   for (const part of [
     /my-queue.*1 rounds.*12 s.*seed 7/,
+    /What the crashes took\n {2}power-cut 2, 1 of the lost messages:\n {4}base-14.log: 0 bytes, was 23512/,
     /confirmed +10/,
     /worst recovery 0\.51 s/,
     /kill +tried 3 +hit 2/,

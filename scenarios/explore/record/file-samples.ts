@@ -11,11 +11,11 @@ export interface FileSample {
   sizes: Record<string, number>;
 }
 
-const INTERVAL_MS = 20;
+const INTERVAL_MS = 5;
 /** A sample may take this share of the time, so that it does not slow the run under load. */
 const MAX_TIME_SHARE = 0.05;
 /** Upper bound of the samples of one run. */
-const MAX_SAMPLES = 400;
+const MAX_SAMPLES = 1000;
 const FILE_NAME = 'file-samples.json';
 
 /**
@@ -70,41 +70,63 @@ export function sizesIn(directory: string): Record<string, number> {
   return sizes;
 }
 
+/** A file that a crash state has lost, and where the target was seen to have it. */
+export interface SeenLoss {
+  lost: LostFile;
+  /** Number of log entries that were complete when the target had the file with that size. */
+  seenAt: number;
+  /** False when the target may have removed the file itself around the cut. */
+  certain: boolean;
+}
+
 /**
- * Compares the files of a crash state with those that the target saw around the cut. A file counts only if it was there
- * in the samples on both sides of the cut, with the smaller of its two sizes: a file that the target removed or cut
- * short itself is no loss.
+ * Compares the files of a crash state with those that the target saw around the cut: in the last sample before it, and
+ * in the first one after it. A file that is in both counts with the smaller of its two sizes, so that a file that grew
+ * or was cut short meanwhile is no loss. A file that is in one of them counts if the state has it with fewer bytes (in
+ * the later one: with none, because it may just have begun to grow). If no file is lost by these rules, those are
+ * listed that were there before the cut and are not in the state; the target may have removed them itself.
  * @param sizes size of each file of the crash state.
  * @param prefix number of log entries that were complete at the cut.
- * @returns the files that are gone or shorter, the greatest loss first, and the position of the earlier sample.
+ * @returns the lost files, the greatest loss first.
  */
 export function lostSince(
   samples: readonly FileSample[],
   sizes: Readonly<Record<string, number>>,
   prefix: number,
-): { seenAt: number; files: LostFile[] } {
+): SeenLoss[] {
   const before = samples.findLast(({ entries }) => entries <= prefix);
   const after = samples.find(({ entries }) => entries >= prefix);
-  if (before === undefined || after === undefined) return { seenAt: prefix, files: [] };
-  const files = Object.entries(before.sizes).flatMap(([file, sizeBefore]): LostFile[] => {
-    const sizeBytes = Math.min(sizeBefore, after.sizes[file] ?? 0);
-    const left = sizes[file];
-    if (sizeBytes === 0 || (left ?? 0) >= sizeBytes) return [];
+  if (before === undefined || after === undefined) return [];
+  const found = (file: string, sizeBytes: number, seenAt: number, certain: boolean): SeenLoss => {
+    const left = sizes[file] ?? null;
     const cacheBytes = sizeBytes - (left ?? 0);
-    return [
-      {
-        file,
-        sizeBytes,
-        sizeAfterBytes: left ?? null,
-        nameAfter: null,
-        cacheBytes,
-        driveBytes: 0,
-        messages: [],
-      },
-    ];
-  });
-  files.sort((one, other) => other.cacheBytes - one.cacheBytes);
-  return { seenAt: before.entries, files };
+    const lost = {
+      file,
+      sizeBytes,
+      sizeAfterBytes: left,
+      nameAfter: null,
+      cacheBytes,
+      driveBytes: 0,
+      messages: [],
+    };
+    return { lost, seenAt, certain };
+  };
+  const proven: SeenLoss[] = [];
+  const possible: SeenLoss[] = [];
+  for (const file of new Set([...Object.keys(before.sizes), ...Object.keys(after.sizes)])) {
+    const [early, late] = [before.sizes[file], after.sizes[file]];
+    const left = sizes[file];
+    if (early !== undefined && late !== undefined) {
+      const sizeBytes = Math.min(early, late);
+      if ((left ?? 0) < sizeBytes) proven.push(found(file, sizeBytes, before.entries, true));
+    } else if (early !== undefined && (left ?? 0) < early) {
+      if (left !== undefined) proven.push(found(file, early, before.entries, true));
+      else possible.push(found(file, early, before.entries, false));
+    } else if (late !== undefined && late > 0 && left === 0)
+      proven.push(found(file, late, after.entries, true));
+  }
+  const list = proven.length > 0 ? proven : possible;
+  return list.sort((one, other) => other.lost.cacheBytes - one.lost.cacheBytes);
 }
 
 /** Saves samples in an evidence directory. */

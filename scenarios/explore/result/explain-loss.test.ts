@@ -26,6 +26,7 @@ function explain(
   t: { teardown(end: () => void): void },
   entries: readonly NewEntry[],
   confirmedAt: number,
+  ownersOf?: () => ReadonlyMap<number, string>,
 ): string {
   const dir = mkdtempSync(join(tmpdir(), 'plugpull-explain-'));
   const log = new WriteLogWriter(join(dir, 'log'));
@@ -36,7 +37,7 @@ function explain(
     recording.close();
     rmSync(dir, { recursive: true, force: true });
   });
-  return explainLoss(recording, MARK, 500, confirmedAt).lines.join('\n');
+  return explainLoss(recording, MARK, 500, confirmedAt, ownersOf).lines.join('\n');
 }
 
 const [first, second] = pages();
@@ -76,4 +77,29 @@ t.test('when the bytes were flushed in time, the explanation names what leads to
   const text = explain(t, entries, 2);
   t.match(text, /what leads to them had not/);
   t.match(text, /^the first flush after the confirmation is entry 2$/m);
+});
+
+t.test(
+  'a message that is stored as base64 in JSON is found, and the files of its writes are named',
+  async (t) => {
+    for (const front of ['', 'a', 'ab']) {
+      const text = JSON.stringify({
+        b: Buffer.concat([Buffer.from(front), MARK, Buffer.alloc(50, 'x')]).toString('base64'),
+      });
+      const entries = [{ offset: 0, data: Buffer.from(text.padEnd(PAGE_BYTES, '.')) }, { flush: true }];
+      const named = explain(t, entries, 2, () => new Map([[0, 'seg-5.log']]));
+      t.match(named, /^its 500 bytes were written to seg-5.log by entries 0, as base64$/m);
+    }
+  },
+);
+
+t.test('a message in base64 whose mark crosses two writes is found', async (t) => {
+  const text = `${'.'.repeat(PAGE_BYTES - 25)}${MARK.toString('base64')}`.padEnd(2 * PAGE_BYTES, '.');
+  const both = Buffer.from(text);
+  const entries = [
+    { offset: PAGE_BYTES, data: both.subarray(PAGE_BYTES) },
+    { offset: 0, data: both.subarray(0, PAGE_BYTES) },
+    { flush: true },
+  ];
+  t.match(explain(t, entries, 3), /were written by entries .*, as base64/);
 });
