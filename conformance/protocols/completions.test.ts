@@ -59,7 +59,7 @@ t.test('nothing else is accepted', async (t) => {
     ['two added Message-IDs', complete(tiny, MESSAGE_ID + MESSAGE_ID)],
     ['a changed date', edit(tiny, (whole) => whole.replace('2026', '2027'))],
     ['a body with a line like a header', Buffer.concat([tiny, Buffer.from(MESSAGE_ID)])],
-    ['a short line that was folded', edit(text, (whole) => whole.replace('The quick', 'The\r\n quick'))],
+    ['a short line that was folded', edit(text, (whole) => whole.replace('The quick', 'The\r\n  quick'))],
     [
       'lines that were cut',
       edit(long, (whole) =>

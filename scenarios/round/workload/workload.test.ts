@@ -1,8 +1,10 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { Recorder } from '../../../conformance/history/recorder.js';
+import { http } from '../../../conformance/protocols/http/http.js';
 import type { Message } from '../../../conformance/protocols/message.js';
 import { recordReceipts } from '../../../conformance/protocols/receipts.js';
+import { smtp } from '../../../conformance/protocols/smtp/smtp.js';
 import { TestWorkspace } from '../../fixtures/kit.js';
 import { seeded } from '../../host/random.js';
 import type { ChangedDelivery } from '../changed-messages.js';
@@ -63,6 +65,15 @@ t.test('a protocol without recipients gets messages with one recipient', async (
     planSubmission({ ...PLACE, envelope: false }, seeded(n)),
   );
   t.ok(steps.every(({ message }) => message.recipients.length === 1));
+});
+
+t.test('messages contain NUL bytes only where the protocol can carry them', async (t) => {
+  const hasNul = (content: typeof smtp.content) =>
+    Array.from({ length: 100 }, (_, n) => planSubmission({ ...PLACE, content }, seeded(n)).message).some(
+      ({ bytes }) => bytes.includes(0),
+    );
+  t.notOk(hasNul(smtp.content));
+  t.ok(hasNul(http.content));
 });
 
 t.test('the receiver mostly accepts, and defers only first deliveries', async (t) => {
