@@ -19,10 +19,11 @@ import { blocklogAvailability } from '../../faults/power/blocklog-availability.j
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
 import { findProgram } from '../../faults/programs.js';
 import { runExplore } from '../explore/explore.js';
-import { runGate } from '../gate/gate.js';
+import { firstTailMs, runGate } from '../gate/gate.js';
 import type { GateResult } from '../gate/result.js';
 import { type Selection, selectFaults } from '../gate/select-faults.js';
 import { kitVersion } from '../host/version.js';
+import { Pace } from '../round/pace.js';
 import { connectEngine, engineAddress } from '../runtime/docker/engine.js';
 import { faultsEnabledBy, type PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
@@ -93,6 +94,7 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
   const plans = await planLevels(options);
   const deadlineMs = performance.now() + options.budgetMs;
   const runs: CertifyResult['runs'] = [];
+  const pace = new Pace(firstTailMs(target, runtime));
   const runnablePlans = plans.filter(
     ({ selection, exploresStates }) => exploresStates || selection.faults.length > 0,
   );
@@ -107,7 +109,7 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
     );
     const testedNames = plan.exploresStates ? [level] : plan.selection.faults.map(({ name }) => name);
     options.progress(`level ${level}: ${testedNames.join(', ')}`);
-    runs.push({ level, result: await runLevel(options, plan, budgetMs) });
+    runs.push({ level, result: await runLevel(options, plan, budgetMs, pace) });
     if (options.signal.aborted) break;
   }
   const facts: Facts = {
@@ -197,7 +199,12 @@ function planCrashStates(
   return { rule, selection: { faults: [], unavailable }, exploresStates: availability.available };
 }
 
-async function runLevel(options: CertifyOptions, plan: LevelPlan, budgetMs: number): Promise<LevelResult> {
+async function runLevel(
+  options: CertifyOptions,
+  plan: LevelPlan,
+  budgetMs: number,
+  pace: Pace,
+): Promise<LevelResult> {
   const { rule, selection } = plan;
   const { target, runtime, power, filesystem, seed, signal, progress } = options;
   const dir = runDir(options.dir, rule.level);
@@ -220,6 +227,7 @@ async function runLevel(options: CertifyOptions, plan: LevelPlan, budgetMs: numb
     ...common,
     selection,
     power,
+    pace,
     // Every round has all faults, because a level is not granted if one of its faults was not tried.
     faultsPerRound: faults.length,
     replay: (seedOfRound) => options.replay(faults, seedOfRound),

@@ -42,6 +42,28 @@ t.test('init writes a target file that loads, for every protocol, and never over
   t.match(bad.stderr, /--protocol ftp: expected one of http, smtp/);
 });
 
+t.test('a misspelt word on the command line gets the word that was probably meant', async (t) => {
+  const workspace = newWorkspace(t);
+  const file = workspace.target(['{node}', '-e', '0', '{data}', '{port}']);
+  const cases: [string[], RegExp][] = [
+    [['gat'], /Did you mean gate\?/],
+    [['gate', '--buget', '30s'], /Did you mean --budget\?/],
+    [['gate', file, '--faults', 'kil'], /no such fault, expected one of .* \(did you mean kill\?\)/],
+    [['gate', file, '--faults', 'kill-one:sever'], /expected one of server \(did you mean server\?\)/],
+    [['gate', file, '--runtime', 'dokcer'], /expected process, docker or vm \(did you mean docker\?\)/],
+    [['gate', file, '--power', 'flaky'], /expected blocklog or flakey \(did you mean flakey\?\)/],
+    [['gate', file, '--reporter', 'junt'], /expected one of .* \(did you mean junit\?\)/],
+    [['init', '--protocol', 'htpp'], /expected one of .* \(did you mean http\?\)/],
+    [['systems', 'redis-alway'], /no such system, .* \(did you mean redis-always\?\)/],
+    [['planted', 'rot-droped'], /no such planted bug, .* \(did you mean rot-dropped\?\)/],
+  ];
+  for (const [args, expected] of cases) {
+    const { code, stderr } = await workspace.run(args);
+    t.equal(code, 2, args.join(' '));
+    t.match(stderr, expected, args.join(' '));
+  }
+});
+
 t.test('the default of a time has a unit in every help text', async (t) => {
   const workspace = newWorkspace(t);
   const { stdout } = await workspace.run(['--help']);

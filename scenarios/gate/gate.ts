@@ -45,6 +45,8 @@ export interface GateOptions {
    * the budget try all kinds.
    */
   faultsPerRound?: number;
+  /** What earlier gates of the same target have shown about its durations. Default: nothing is known. */
+  pace?: Pace;
   /**
    * Directory of the evidence. Undefined: a directory in the state directory, which is removed when
    * everything passed.
@@ -81,10 +83,7 @@ const MIN_POWER_MS = 6000;
 const TYPICAL_TAIL_MS = 2500;
 /** The same on a slow runtime. */
 const SLOW_TAIL_MS = 20_000;
-/**
- * Upper bound of that time, as a share of the budget, for a target that claims a long redelivery time: its first
- * round must still have faults.
- */
+/** Upper bound of the time that is planned for the end of a round, as a share of the budget. */
 const MAX_TAIL_SHARE = 0.4;
 /** Time for injections with which another round is worth its set-up. */
 const MIN_INJECTIONS_MS = 2000;
@@ -218,10 +217,9 @@ function withMeasurableClaims(target: Target, { slowStartMs }: PreparedRuntime):
  * Returns the time that the drain, the stop and the evaluation of the first round are assumed to take. A target may
  * need its whole redelivery time to offer again what was in delivery at the last fault.
  */
-function firstTailMs({ target, runtime, budgetMs }: GateOptions): number {
+export function firstTailMs(target: Target, runtime: PreparedRuntime): number {
   if (runtime.slowStartMs !== undefined) return SLOW_TAIL_MS;
-  const redeliveryMs = (target.guarantee.redeliverySeconds ?? 0) * 1000;
-  return Math.max(TYPICAL_TAIL_MS, Math.min(redeliveryMs, budgetMs * MAX_TAIL_SHARE));
+  return Math.max(TYPICAL_TAIL_MS, (target.guarantee.redeliverySeconds ?? 0) * 1000);
 }
 
 function hasUntriedFaults(faults: readonly Fault[], events: readonly HistoryEvent[]): boolean {
@@ -255,7 +253,9 @@ async function runRounds(options: GateOptions, run: GateRun) {
   const powerMs = power.length === 0 ? 0 : others.length === 0 ? budgetMs : budgetMs * POWER_BUDGET_SHARE;
   const powerRoundMs =
     options.runtime.slowStartMs === undefined ? MAX_POWER_ROUND_MS : MAX_SLOW_POWER_ROUND_MS;
-  const pace = new Pace(firstTailMs(options));
+  const pace = options.pace ?? new Pace(firstTailMs(options.target, options.runtime));
+  // A target with long drains must still get faults, in every round and in every level of a certificate.
+  const plannedTailMs = () => Math.min(pace.tailMs, budgetMs * MAX_TAIL_SHARE);
   let powerLeftMs = powerMs;
   const maxRounds = options.maxRounds ?? Number.POSITIVE_INFINITY;
   const maxInjections = options.maxInjections ?? Number.POSITIVE_INFINITY;
@@ -280,11 +280,11 @@ async function runRounds(options: GateOptions, run: GateRun) {
     const isPowerUntried = powerMs >= MIN_POWER_MS && powerLeftMs === powerMs;
     // The first round of power cuts needs time at the end of the budget.
     const forPowerMs =
-      isPowerUntried && !isPowerRound ? Math.min(powerLeftMs, setUpMs + MIN_POWER_MS + pace.tailMs) : 0;
+      isPowerUntried && !isPowerRound ? Math.min(powerLeftMs, setUpMs + MIN_POWER_MS + plannedTailMs()) : 0;
     const injectionsMs = isPowerRound && !isPowerUntried ? MIN_POWER_MS : MIN_INJECTIONS_MS;
-    if (rounds > 0 && nowMs + setUpMs + injectionsMs + pace.tailMs + forPowerMs > endMs) {
+    if (rounds > 0 && nowMs + setUpMs + injectionsMs + plannedTailMs() + forPowerMs > endMs) {
       // The next schedule may be one of power cuts, which were not tried yet.
-      if (forPowerMs > 0 && nowMs + setUpMs + MIN_INJECTIONS_MS + pace.tailMs <= endMs) continue;
+      if (forPowerMs > 0 && nowMs + setUpMs + MIN_INJECTIONS_MS + plannedTailMs() <= endMs) continue;
       break;
     }
     options.progress(`round ${number}, seed ${schedule.seed}: ${describePlan(schedule, options.power)}`);
@@ -310,7 +310,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
       ),
       lastFaultMs:
         Math.min(endMs, isPowerRound ? nowMs + Math.min(powerLeftMs, powerRoundMs) : endMs - forPowerMs) -
-        pace.tailMs,
+        plannedTailMs(),
       clock: run.clock,
       pace,
       lastInjection: maxInjections,
