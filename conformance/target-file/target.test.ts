@@ -6,7 +6,7 @@ import { KitError } from '../errors.js';
 import { REFERENCE_TARGET, TARGET_SCHEMA } from '../targets/reference.js';
 import { TargetDefinition, type TargetInput, targetJsonSchema } from './definition.js';
 import { defineTarget, loadTarget } from './load.js';
-import { expandCommand, portNames, submitPorts } from './placeholders.js';
+import { expandCommand, expandVariables, portNames, submitPorts } from './placeholders.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'plugpull-target-'));
 t.teardown(() => rmSync(dir, { recursive: true, force: true }));
@@ -142,6 +142,31 @@ t.test('an unknown placeholder is also an error when a command is expanded', asy
     t.match(failure(() => expandCommand([word], values)).message, /expected one of \{dir\}/);
   }
 });
+
+t.test(
+  'values of environment variables have placeholders, which are checked and whose ports count',
+  async (t) => {
+    const withEnv = (env: Record<string, string>) => ({
+      ...GOOD,
+      services: { server: { command: ['/bin/true', '{scratch}/conf'], env } },
+    });
+    const target = defineTarget(withEnv({ A: '{scratch}/a:{port:extra}', PORT: '{port}' }), '/somewhere');
+    t.same(portNames(target), ['extra', '']);
+    const values = {
+      dir: '/d',
+      data: '/v',
+      scratch: '/s',
+      sink: '',
+      node: 'n',
+      ports: new Map([['extra', 7]]),
+    };
+    t.same(expandVariables({ A: '{scratch}/a:{port:extra}', B: 'b' }, values), { A: '/s/a:7', B: 'b' });
+    t.match(
+      failure(() => defineTarget(withEnv({ PORT: '{port}', B: '{scrach}' }), '/somewhere')).message,
+      /services.server.env.B: unknown placeholder \{scrach\}, expected one of .*\{scratch\}/,
+    );
+  },
+);
 
 t.test('a target defined in code is checked like a file', async (t) => {
   t.equal(defineTarget(GOOD, '/somewhere').dir, '/somewhere');

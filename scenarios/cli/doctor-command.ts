@@ -4,7 +4,9 @@ import type { Availability, Fault } from '../../faults/fault.js';
 import { print, printJson } from '../host/console.js';
 import { styleFor } from '../report/style.js';
 import { table } from '../report/table.js';
+import { bootViewAvailability } from '../runtime/boot/boot-view.js';
 import { RUNTIMES } from '../runtime/choice/runtimes.js';
+import { containerBootAvailability } from '../runtime/docker/container-boot.js';
 import { POWER_BACKENDS } from '../runtime/power-backends.js';
 
 /** A runtime, fault or power backend, and whether this machine has it. */
@@ -23,6 +25,8 @@ export interface DoctorReport {
   runtimes: Capability[];
   faults: Capability[];
   power: Capability[];
+  /** Whether the target sees a reboot after a crash of the machine, by runtime. */
+  reboot: Capability[];
 }
 
 /** Prints the capabilities of this machine. Resolves to the exit code. */
@@ -50,6 +54,10 @@ export async function inspectMachine(): Promise<DoctorReport> {
     power: await Promise.all(
       POWER_BACKENDS.map(async ({ name, available }) => capabilityOf(name, await available())),
     ),
+    reboot: [
+      { ...capabilityOf('process', bootViewAvailability()), how: 'by a mount namespace for each start' },
+      { ...capabilityOf('docker', containerBootAvailability()), how: IMAGE_NEEDS },
+    ],
   };
 }
 
@@ -65,6 +73,10 @@ function capabilityOf(name: string, availability: Availability): Capability {
 function betterMethodOf({ preferredDisk }: Fault): Pick<Capability, 'how'> {
   return preferredDisk === undefined ? {} : { how: 'behind dm-flakey by the disk itself' };
 }
+
+/** What the images of a target need under `--runtime docker`. */
+const IMAGE_NEEDS =
+  'an image needs the programs of its commands, strace for tear, kill-syscall and io-error, and libfaketime for clock; plugpull check --runtime docker looks';
 
 function formatReport(report: DoctorReport): string[] {
   const style = styleFor(process.stdout);
@@ -82,5 +94,6 @@ function formatReport(report: DoctorReport): string[] {
     ...section('Runtimes', report.runtimes),
     ...section('Faults', report.faults),
     ...section('Power backends', report.power),
+    ...section('Reboot after a crash of the machine', report.reboot),
   ];
 }

@@ -204,10 +204,14 @@ program
   .command('check')
   .description('checks a target file and reports each problem by its key; starts nothing')
   .argument('<target>', TARGET_FILE_HELP)
+  .option(
+    '--runtime <name>',
+    'docker: also looks into the images, which it pulls or builds, for programs, users and the tools of faults',
+  )
   .option('--json', JSON_HELP)
-  .action(async (target: string, flags: { json?: boolean }) => {
+  .action(async (target: string, flags: { json?: boolean; runtime?: string }) => {
     const { checkCommand } = await import('./check-command.js');
-    process.exitCode = checkCommand(target, flags);
+    process.exitCode = await checkCommand(target, flags);
   });
 
 program

@@ -108,6 +108,8 @@ export interface PreparedRuntime {
   readonly name: Runtime['name'];
   /** Returns the paths for the command of a service; without a service, for install and verify. */
   pathsFor(service?: string): RuntimePaths;
+  /** Returns the image of a service; undefined where services do not run in images. */
+  imageOf?(service: string): string;
   /** Images of the target's services, by their names on the container engine of this machine. */
   readonly images?: readonly string[];
   /** Reports whether a fault that this machine supports can be injected into a target on this runtime. */

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { MountSettings } from 'dockerode';
 import { messageOf } from '../../../conformance/errors.js';
+import type { Availability } from '../../../faults/fault.js';
 import { findProgram } from '../../../faults/programs.js';
 import { until } from '../../../faults/waiting.js';
 import { BOOT_ID_FILE } from '../boot/boot-view.js';
@@ -59,7 +60,9 @@ export class ContainerBoot {
   constructor(workingDir: string, busybox: string | undefined) {
     this.#dir = join(workingDir, '.boot');
     this.#busybox = busybox;
-    this.#problem = whyImpossible(busybox);
+    const availability = containerBootAvailability();
+    if (!availability.available) this.#problem = availability.why;
+    else if (busybox === undefined) this.#problem = 'the container engine gave no busybox for the boot id';
   }
 
   /** The reason why containers see the boot id of this machine; undefined when they see their own. */
@@ -126,11 +129,15 @@ export class ContainerBoot {
   }
 }
 
-function whyImpossible(busybox: string | undefined): string | undefined {
-  if (process.getuid?.() !== 0) return 'a boot id of its own for a container needs root';
-  if (findProgram('nsenter') === undefined || findProgram('mkfifo') === undefined)
-    return 'a boot id of its own for a container needs nsenter and mkfifo';
-  return busybox === undefined ? 'the container engine gave no busybox for the boot id' : undefined;
+/** Reports whether the kit can give containers a boot id of their own. */
+export function containerBootAvailability(): Availability {
+  const what = 'a boot id of its own for a container';
+  if (process.getuid?.() !== 0)
+    return { available: false, why: `${what} needs root`, remedy: 'run as root (sudo)' };
+  const missing = ['nsenter', 'mkfifo'].filter((program) => findProgram(program) === undefined);
+  if (missing.length === 0) return { available: true };
+  const remedy = 'apt-get install util-linux coreutils';
+  return { available: false, why: `${what} needs ${missing.join(' and ')}`, remedy };
 }
 
 /** Lets a container pass its gate. It does not wait for a container that has ended. */

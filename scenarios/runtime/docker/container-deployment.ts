@@ -199,6 +199,7 @@ export const dockerRuntime: Runtime = {
     return {
       name: 'docker',
       pathsFor: images.pathsFor,
+      imageOf: images.imageOf,
       images: [...new Set(Object.keys(target.services).map((service) => images.imageOf(service)))],
       supports: (fault) => availabilityOf(fault, images),
       deploy: (plan) =>

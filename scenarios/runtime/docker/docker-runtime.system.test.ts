@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { cpSync, mkdirSync, readFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -7,6 +7,7 @@ import t from 'tap';
 import { loadTarget } from '../../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../../conformance/targets/reference.js';
 import { baseKey } from '../../../docker/image/base.js';
+import { buildImage } from '../../../docker/image/build-image.js';
 import { allThreadsInState } from '../../../faults/thread-state.js';
 import { until } from '../../../faults/waiting.js';
 import { engineSkipReason } from '../../fixtures/engine.js';
@@ -15,6 +16,7 @@ import type { GateResult } from '../../gate/result.js';
 import { freePort } from '../../host/ports.js';
 import { newRunId, Registry, registeredRuns } from '../../host/registry.js';
 import { packageRoot } from '../../host/version.js';
+import { BOOT_ID_FILE } from '../boot/boot-view.js';
 import type { Deployment, DeploymentPlan } from '../runtime.js';
 import { dockerRuntime } from './container-deployment.js';
 import { networkError } from './container-network.js';
@@ -36,9 +38,14 @@ interface Deployed {
 function deploy(
   t: { teardown(end: () => unknown): void },
   services: Readonly<Record<string, readonly string[]>>,
-  { ports = [], sink = '' }: Partial<Pick<DeploymentPlan, 'ports' | 'sink'>> = {},
+  {
+    ports = [],
+    sink = '',
+    runtime = prepared,
+    user,
+  }: Partial<Pick<DeploymentPlan, 'ports' | 'sink'>> & { runtime?: typeof prepared; user?: string } = {},
 ): Deployed {
-  if (prepared === undefined) throw new Error('no engine');
+  if (runtime === undefined) throw new Error('no engine');
   const place = new TestWorkspace();
   const folders = { workingDir: join(place.dir, 'scratch'), logDir: join(place.dir, 'logs') };
   const dataDir = join(place.dir, 'data');
@@ -53,11 +60,16 @@ function deploy(
     sink,
     registry,
     runId: registry.runId,
-    services: Object.entries(services).map(([name, command]) => ({ name, command })),
+    services: Object.entries(services).map(([name, command]) => ({
+      name,
+      command,
+      env: { GREETING: name },
+      user,
+    })),
     onStarted: () => {},
     onExited: (...exit) => exits.push(exit),
   };
-  const deployment = prepared.deploy(plan);
+  const deployment = runtime.deploy(plan);
   t.teardown(async () => {
     await deployment.destroy();
     place.remove();
@@ -155,7 +167,8 @@ t.test(
     const slow = await deployment.runCommand('verify', ['node', '-e', FOREVER], 100);
     t.match(slow, { code: null, signal: 'SIGKILL', timedOut: true });
     t.match(logOf(deployed, 'verify'), 'process.exit(3)');
-    await t.rejects(deployment.runCommand('verify', ['/no/such/program'], 100), /no such file/);
+    const missing = await deployment.runCommand('verify', ['no-such-program'], 10_000);
+    t.match(missing, { code: 127, stderr: /no-such-program: no such program in the image/ });
   },
 );
 
@@ -361,16 +374,23 @@ t.test(
         },
         guarantee: { faults: ['kill', 'tear'], duplicatesPerCrash: 0, recoverySeconds: 20 },
       });
-    // This image has Node and nothing of the kit.
-    const base = `plugpull/base:${baseKey()}`;
+    // This image has Node and nothing of the kit, and no strace.
+    const image = `plugpull/test:${newRunId()}`;
+    const engine = await connectEngine(engineAddress());
+    const context = join(place.dir, 'image');
+    mkdirSync(context);
+    const remove = 'RUN ["/bin/busybox", "rm", "/usr/bin/strace"]';
+    writeFileSync(join(context, 'Dockerfile'), `FROM plugpull/base:${baseKey()}\n${remove}\n`);
+    await buildImage(engine, context, { tag: image });
+    t.teardown(() => engine.getImage(image).remove());
     const flags = ['--runtime', 'docker', '--seed', '4', '--json'];
-    const ran = await place.run(['gate', target(base), ...flags, '--injections', '3', '--budget', '10m']);
+    const ran = await place.run(['gate', target(image), ...flags, '--injections', '3', '--budget', '10m']);
     const { faults, confirmed } = JSON.parse(ran.stdout) as GateResult;
     t.ok(confirmed > 0);
     t.ok(faults.some(({ hit }) => hit > 0));
     t.match(
       faults.find(({ name }) => name === 'tear'),
-      { tried: 0, why: /needs strace in the image/ },
+      { tried: 0, why: /needs strace in the image, and plugpull.test:.* has none/ },
     );
     const missing = await place.run(['gate', target('plugpull.invalid/none:1'), ...flags]);
     t.match(missing, {
@@ -386,5 +406,84 @@ t.test('a command that the image lacks is reported as a mistake in the target fi
   const target = place.target(['/no/such/program', '{port}']);
   const { code, stderr } = await place.run(['gate', target, '--runtime', 'docker', '--budget', '10m']);
   t.equal(code, 2, stderr);
-  t.match(stderr, /services.server.command: cannot be started: .*no such file/);
+  t.match(
+    stderr,
+    /services.server: image plugpull.* has no program .no.such.program: expected one of the image/,
+  );
 });
+
+/** Program that prints the boot id, and which of its marks are there; then it leaves marks. */
+const LOOK = `
+  const { existsSync, readFileSync, writeFileSync } = require('node:fs');
+  const id = readFileSync('${BOOT_ID_FILE}', 'latin1').trim();
+  const marks = ['/tmp/mark', '/run/mark', '/dev/shm/mark'];
+  console.log(id + ' ' + marks.filter((path) => existsSync(path)).join(' '));
+  for (const mark of marks) writeFileSync(mark, '');`;
+const noRoot = process.getuid?.() === 0 ? false : 'the boot id of a container needs root';
+
+t.test(
+  'the containers of one boot see the same boot id, and after a reboot another one and no old files',
+  { skip: skip || noRoot },
+  async (t) => {
+    const command = ['node', '-e', LOOK];
+    const deployed = deploy(t, { a: command, b: command });
+    const { deployment } = deployed;
+    const lastLine = (name: string) => logOf(deployed, name).trim().split('\n').at(-1) ?? '';
+    const runAll = async () => {
+      for (const service of deployment.services) {
+        await service.start();
+        await service.waitForExit(10_000);
+      }
+      return (await deployment.runCommand('verify', command, 10_000)).stdout.trim();
+    };
+    const first = await runAll();
+    t.match(first, /^[0-9a-f-]{36}$/);
+    const own = readFileSync(BOOT_ID_FILE, 'latin1').trim();
+    t.not(first, own, 'it is not the boot id of this machine');
+    t.same(
+      [lastLine('a'), lastLine('b')],
+      [`${first} `, `${first} `].map((line) => line.trim()),
+    );
+    await runAll();
+    t.match(lastLine('a'), `${first} /tmp/mark /run/mark`, 'a kill of processes keeps the files');
+    t.equal(await deployment.reboot(), undefined);
+    const second = await runAll();
+    t.notOk(second.startsWith(first));
+    t.equal(lastLine('a'), second);
+    t.equal(lastLine('b'), second);
+    t.equal(readFileSync(BOOT_ID_FILE, 'latin1').trim(), own);
+  },
+);
+
+t.test(
+  'a service has the environment variables and the user of the target file, and the data belongs to it',
+  { skip: skip || noRoot },
+  async (t) => {
+    const target = { ...loadTarget(REFERENCE_TARGET) };
+    const services = Object.entries(target.services).map(([name, service]) => [
+      name,
+      { ...service, user: '1234' },
+    ]);
+    const runtime = await dockerRuntime.prepare(
+      { ...target, services: Object.fromEntries(services) },
+      () => {},
+    );
+    const [first = ''] = Object.keys(target.services);
+    const show = 'console.log(process.getuid(), process.env.GREETING)';
+    const deployed = deploy(t, { [first]: ['node', '-e', show] }, { runtime, user: '1234' });
+    await deployed.deployment.handOver?.();
+    t.equal(statSync(deployed.plan.dataDir).uid, 1234);
+    const service = only(deployed);
+    await service.start();
+    await service.waitForExit(10_000);
+    t.equal(logOf(deployed, first).trim(), `1234 ${first}`);
+    const unknown = Object.entries(target.services).map(([name, service]) => [
+      name,
+      { ...service, user: 'nosuch' },
+    ]);
+    await t.rejects(
+      dockerRuntime.prepare({ ...target, services: Object.fromEntries(unknown) }, () => {}),
+      /services.*user: image plugpull.reference.* has no user nosuch: expected one of its .etc.passwd/,
+    );
+  },
+);

@@ -46,7 +46,8 @@ export class ImageContents {
   /** Reports whether the image has a file or directory. */
   async has(path: string): Promise<boolean> {
     try {
-      await this.#container.infoArchive({ path });
+      // Consume the answer: its connection would otherwise keep the kit alive.
+      ((await this.#container.infoArchive({ path })) as NodeJS.ReadableStream).resume();
       return true;
     } catch (error) {
       if (statusOf(error) === 404) return false;

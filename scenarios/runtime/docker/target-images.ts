@@ -96,7 +96,7 @@ export async function resolveImages(
   // A command that belongs to no service runs in the image of the first service.
   const first = services[0]?.[0] ?? '';
   const imageOf = (service = first) => named.get(service) ?? defaultImage ?? '';
-  const { owners, missingTools } = await inspectImages(engine, target, imageOf, new Set(named.values()));
+  const { owners, missingTools } = await inspectImages(engine, target, imageOf);
   return {
     toolsMissingIn: (tool) => missingTools.get(tool) ?? [],
     ownerOf: (service = first) => owners.get(service),
@@ -174,23 +174,20 @@ async function pullIfMissing(engine: Dockerode, image: string, log: (line: strin
 /**
  * Looks into the images of a target: for the programs that its commands name, for its users, and for the tools
  * of faults.
- * @param named images that the target names; the kit's own image has what is needed.
  * @throws KitError bad-target when an image lacks a program or a user.
  */
 async function inspectImages(
   engine: Dockerode,
   target: Target,
   imageOf: (service?: string) => string,
-  named: ReadonlySet<string>,
 ): Promise<{ owners: Map<string, ImageUser>; missingTools: Map<ImageTool, string[]> }> {
   const owners = new Map<string, ImageUser>();
   const missingTools = new Map<ImageTool, string[]>();
-  for (const image of new Set([...Object.keys(target.services).map(imageOf)])) {
+  for (const image of new Set(Object.keys(target.services).map(imageOf))) {
     const commands = programsIn(target, image, imageOf);
     const users = Object.entries(target.services).filter(
       ([name, { user }]) => user !== undefined && imageOf(name) === image,
     );
-    if (!named.has(image) && users.length === 0) continue;
     await ImageContents.open(engine, image, async (contents) => {
       for (const [key, program] of commands) {
         if (await contents.hasProgram(program)) continue;
