@@ -5,8 +5,8 @@ import type { Receiver, ReceiverOptions } from '../protocol.js';
 /** One delivery that a server has pushed. */
 export interface Delivery {
   readonly body: Buffer;
-  /** Acknowledges the delivery. The protocol has no answer to this. */
-  accept(): void;
+  /** Acknowledges the delivery. Returns false if the connection has ended, so that nothing was sent. */
+  accept(): boolean;
   /** Gives the message back. Returns a description of what is done. */
   refuse(permanent: boolean): string;
 }
@@ -133,10 +133,9 @@ export class PushReceiver implements Receiver {
     } finally {
       this.#undecidedCount -= 1;
     }
-    if (!consumer.open) {
+    if (!consumer.open || (answer === 'accept' && !delivery.accept())) {
       receipts.refused(sequence, id, false, 'the connection broke before it was acknowledged');
     } else if (answer === 'accept') {
-      delivery.accept();
       receipts.consumed(sequence, id, 'accepted');
       consumer.accepted.push(sequence);
       void this.#settle(consumer);

@@ -1,6 +1,7 @@
 #!/bin/sh
-# exim.sh install DATA | serve DATA PORT SINK: a separate Exim with its spool below DATA. It accepts mail on PORT of
-# loopback and relays all of it to SINK (host:port). It runs as root, because Exim itself changes to its own user.
+# exim.sh install DATA | serve DATA PORT SINK [ARGUMENT…]: a separate Exim with its spool below DATA. It accepts mail
+# on PORT of loopback and relays all of it to SINK (host:port). ARGUMENTs replace those of a server in the foreground.
+# It runs as root, because Exim itself changes to its own user.
 set -eu
 spool="$2/exim"
 case "$1" in
@@ -15,6 +16,9 @@ case "$1" in
     ;;
   inside)
     chown Debian-exim: "$spool"
+    # Exim does not sync its hints, such as the time of the next attempt, and may do without them. After a power cut
+    # with old hints it happened that every delivery waited for the lock of these files.
+    rm -rf "$spool/db"
     mkdir -p /run/exim4 /etc/exim4
     chown Debian-exim: /run/exim4
     # Use the default path: Exim gives up root when another user, such as its own, names another path.
@@ -58,6 +62,8 @@ begin retry
 # Retry soon: a run takes only seconds.
 * * F,2h,1s
 CONF
-    exec exim4 -bdf -q1s
+    shift 4
+    [ $# -gt 0 ] || set -- -bdf -q1s
+    exec exim4 "$@"
     ;;
 esac

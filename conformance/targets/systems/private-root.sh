@@ -1,6 +1,6 @@
 #!/bin/sh
 # private-root.sh NAME USERS command…: runs a command as root in a mount namespace of its own, where
-#   - /etc, /run and /var/spool are private: what is written there is gone when the command ends,
+#   - /etc, /run, /var/lib and /var/spool are private: what is written there is gone when the command ends,
 #   - the packages that `plugpull systems` has unpacked for NAME are in /usr, unless they are installed,
 #   - each of the comma-separated USERS exists.
 # Mail servers of Debian cannot be installed beside each other, and have paths that no option changes. Without the
@@ -19,7 +19,7 @@ unpacked="${PLUGPULL_PACKAGES:-/var/cache/plugpull/packages}/$name"
 [ ! -d "$unpacked/usr" ] || mount -t overlay -o "lowerdir=$unpacked/usr:/usr" overlay /usr
 # The layers are in memory, and not on the disk under test.
 mount -t tmpfs -o mode=755 tmpfs /mnt
-for path in etc var/spool; do
+for path in etc var/spool var/lib; do
   mkdir -p "/mnt/$path" "/mnt/work/$path"
   mount -t overlay -o "lowerdir=/$path,upperdir=/mnt/$path,workdir=/mnt/work/$path" overlay "/$path"
 done
