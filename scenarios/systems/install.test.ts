@@ -19,10 +19,12 @@ const system = (more: Partial<ExpectedSystem> = {}): ExpectedSystem => ({
 function packages(t: Test, noInstall = '0'): string {
   const dir = mkdtempSync(join(tmpdir(), 'plugpull-packages-'));
   const before = { ...process.env };
-  process.env.PLUGPULL_PACKAGES = join(dir, 'packages');
-  process.env.PLUGPULL_NO_INSTALL = noInstall;
+  Object.assign(process.env, { PLUGPULL_PACKAGES: join(dir, 'packages'), PLUGPULL_NO_INSTALL: noInstall });
   t.teardown(() => {
-    process.env = before;
+    for (const name of ['PLUGPULL_PACKAGES', 'PLUGPULL_NO_INSTALL']) {
+      if (before[name] === undefined) delete process.env[name];
+      else process.env[name] = before[name];
+    }
     rmSync(dir, { recursive: true, force: true });
   });
   return join(dir, 'packages');
