@@ -15,6 +15,7 @@ case "$1" in
     exec sh "$(dirname "$0")/private-root.sh" exim Debian-exim sh "$0" inside "$@"
     ;;
   inside)
+    command -v exim4 > /dev/null || { echo "exim4: not found; \`plugpull systems exim\` gets it" >&2; exit 1; }
     chown Debian-exim: "$spool"
     # Exim does not sync its hints, such as the time of the next attempt, and may do without them. After a power cut
     # with old hints it happened that every delivery waited for the lock of these files.
