@@ -315,7 +315,10 @@ program
 
 program
   .command('systems')
-  .description('runs the gate on real systems and compares each result with the expected one')
+  .description(
+    'runs the gate on real systems and compares each result with the expected one. As root on Debian or Ubuntu it ' +
+      'gets missing systems from their packages; PLUGPULL_NO_INSTALL=1 turns that off',
+  )
   .argument('[names...]', 'names of the systems; default: all')
   .addOption(runtimeOption())
   .option('--faults <a,b>', 'runs only the gates that have one of these faults', parseNames)

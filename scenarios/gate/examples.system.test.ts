@@ -9,7 +9,7 @@ import type { GateResult } from './result.js';
 
 const EXAMPLES = join(packageRoot(), 'conformance/examples');
 /** Program that the example in each language needs. `--version` shows whether it is installed. */
-const NEEDS = { python: 'python3', javascript: 'node', c: 'cc', rust: 'rustc' } as const;
+const NEEDS = { python: 'python3', javascript: 'node', c: 'cc', rust: 'rustc', embedded: 'node' } as const;
 
 const power = blocklogAvailability().available;
 const present = (program: string) => spawnSync(program, ['--version']).status === 0;

@@ -11,8 +11,18 @@ export function packagesDirectory(): string {
   return process.env.PLUGPULL_PACKAGES ?? '/var/cache/plugpull/packages';
 }
 
-/** Runs a program and returns whether it succeeded, and its output. */
-export type RunCommand = (command: readonly string[], cwd?: string) => { ok: boolean; text: string };
+/** What an installation needs of the machine. Tests replace it. */
+export interface InstallHost {
+  /** True if this is root on Debian or Ubuntu. */
+  canInstall: boolean;
+  /** Runs a program in `cwd`, and returns whether it succeeded and what it printed. */
+  run(command: readonly string[], cwd?: string): { ok: boolean; text: string };
+}
+
+const THIS_HOST: InstallHost = {
+  canInstall: process.getuid?.() === 0 && existsSync('/usr/bin/apt-get'),
+  run: runCommand,
+};
 
 /**
  * Returns whether the program of a system exists: on the PATH, at its absolute path, or in its unpacked packages.
@@ -38,10 +48,9 @@ export function remedy({ package: debianPackage, name, unpack }: ExpectedSystem)
 export function installSystem(
   system: ExpectedSystem,
   report: (line: string) => void,
-  run: RunCommand = runCommand,
+  { canInstall, run }: InstallHost = THIS_HOST,
 ): void {
-  if (isInstalled(system) || process.env.PLUGPULL_NO_INSTALL === '1') return;
-  if (process.getuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) return;
+  if (isInstalled(system) || process.env.PLUGPULL_NO_INSTALL === '1' || !canInstall) return;
   const failure = system.unpack.length > 0 ? unpack(system, report, run) : install(system, report, run);
   if (failure !== undefined) report(`${system.name}: ${failure}`);
 }
@@ -49,10 +58,18 @@ export function installSystem(
 function install(
   { name, package: debianPackage }: ExpectedSystem,
   report: (line: string) => void,
-  run: RunCommand,
+  run: InstallHost['run'],
 ): string | undefined {
   // --no-remove: a mail server conflicts with all others, and must not replace that of this machine.
-  const command = ['apt-get', 'install', '-y', '-qq', '--no-install-recommends', '--no-remove', debianPackage];
+  const command = [
+    'apt-get',
+    'install',
+    '-y',
+    '-qq',
+    '--no-install-recommends',
+    '--no-remove',
+    debianPackage,
+  ];
   report(`${name}: ${command.join(' ')} (PLUGPULL_NO_INSTALL=1 turns this off)`);
   return failureOf(command, run);
 }
@@ -60,10 +77,12 @@ function install(
 function unpack(
   { name, unpack: packages }: ExpectedSystem,
   report: (line: string) => void,
-  run: RunCommand,
+  run: InstallHost['run'],
 ): string | undefined {
   const parent = packagesDirectory();
-  report(`${name}: unpacking ${packages.join(', ')} in ${join(parent, name)} (PLUGPULL_NO_INSTALL=1 turns this off)`);
+  report(
+    `${name}: unpacking ${packages.join(', ')} in ${join(parent, name)} (PLUGPULL_NO_INSTALL=1 turns this off)`,
+  );
   mkdirSync(parent, { recursive: true });
   // Fill a folder of another name first: a half-filled one must not count as installed.
   const filling = mkdtempSync(join(parent, `.${name}-`));
@@ -84,7 +103,7 @@ function unpack(
 }
 
 /** Runs a command of apt or dpkg; runs it again after an update of the package lists if it fails. */
-function failureOf(command: readonly string[], run: RunCommand, cwd?: string): string | undefined {
+function failureOf(command: readonly string[], run: InstallHost['run'], cwd?: string): string | undefined {
   if (run(command, cwd).ok) return undefined;
   if (command[0] === 'apt-get') run(['apt-get', 'update', '-qq']);
   const { ok, text } = run(command, cwd);

@@ -10,7 +10,9 @@ const call = {
   prepare: library.func(
     'int sqlite3_prepare_v2(void *database, const char *sql, int size, _Out_ void **statement, void *tail)',
   ),
-  bindText: library.func('int sqlite3_bind_text(void *statement, int at, const char *text, int size, intptr_t free)'),
+  bindText: library.func(
+    'int sqlite3_bind_text(void *statement, int at, const char *text, int size, intptr_t free)',
+  ),
   bindBlob: library.func(
     'int sqlite3_bind_blob(void *statement, int at, const uint8_t *bytes, int size, intptr_t free)',
   ),

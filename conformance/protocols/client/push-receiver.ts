@@ -1,12 +1,14 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { identify } from '../message.js';
+import { identifyDelivery } from '../identify-delivery.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
 
 /** One delivery that a server has pushed. */
 export interface Delivery {
   readonly body: Buffer;
-  /** Acknowledges the delivery. The protocol has no answer to this. */
-  accept(): void;
+  /** Id of the message beside the body, such as a property; undefined when the protocol gives none. */
+  readonly outsideId?: string | undefined;
+  /** Acknowledges the delivery. Returns false if the connection has ended, so that nothing was sent. */
+  accept(): boolean;
   /** Gives the message back. Returns a description of what is done. */
   refuse(permanent: boolean): string;
 }
@@ -118,11 +120,12 @@ export class PushReceiver implements Receiver {
   }
 
   async #receive(consumer: Consumer, delivery: Delivery): Promise<void> {
-    const { receipts, run, replyFor } = this.#options;
+    const { receipts, replyFor } = this.#options;
     if (this.#stop.signal.aborted) return;
-    const { id, digest } = identify(delivery.body, run);
+    const { intact: _, ...identity } = identifyDelivery(delivery.body, this.#options, delivery.outsideId);
+    const { id } = identity;
     const sizeBytes = delivery.body.length;
-    const sequence = receipts.delivered({ id, sizeBytes, digest, recipients: [0] });
+    const sequence = receipts.delivered({ ...identity, sizeBytes, recipients: [0] });
     const number = (this.#deliveries.get(id ?? '') ?? 0) + 1;
     this.#deliveries.set(id ?? '', number);
     const { answer, delayMs } = replyFor?.(id, number) ?? { answer: 'accept', delayMs: 0 };
@@ -133,10 +136,9 @@ export class PushReceiver implements Receiver {
     } finally {
       this.#undecidedCount -= 1;
     }
-    if (!consumer.open) {
+    if (!consumer.open || (answer === 'accept' && !delivery.accept())) {
       receipts.refused(sequence, id, false, 'the connection broke before it was acknowledged');
     } else if (answer === 'accept') {
-      delivery.accept();
       receipts.consumed(sequence, id, 'accepted');
       consumer.accepted.push(sequence);
       void this.#settle(consumer);

@@ -101,7 +101,15 @@ export class MqttConnection {
    */
   async publish(topic: string, payload: Buffer): Promise<number> {
     const messageId = this.#nextPacketId();
-    const packet = { cmd: 'publish', topic, payload, messageId, qos: QOS_1, dup: false, retain: false } as const;
+    const packet = {
+      cmd: 'publish',
+      topic,
+      payload,
+      messageId,
+      qos: QOS_1,
+      dup: false,
+      retain: false,
+    } as const;
     const answer = await this.#request(packet, `puback ${messageId}`);
     return reasonOf(answer);
   }
@@ -118,9 +126,14 @@ export class MqttConnection {
     if (granted[0] !== QOS_1) throw new Error(`SUBACK ${JSON.stringify(granted)}: expected QoS 1`);
   }
 
-  /** Acknowledges a delivery. The protocol has no answer to this. */
-  acknowledge({ messageId = 0 }: IPublishPacket): void {
+  /**
+   * Acknowledges a delivery. The protocol has no answer to this.
+   * @returns false if the connection is broken: nothing was sent.
+   */
+  acknowledge({ messageId = 0 }: IPublishPacket): boolean {
+    if (this.broken) return false;
     this.#send({ cmd: 'puback', messageId, reasonCode: 0 });
+    return true;
   }
 
   /**

@@ -128,7 +128,11 @@ function consumerConfig(): Partial<ConsumerConfig> {
   return { durable_name: CONSUMER, ack_policy: AckPolicy.Explicit, ack_wait: nanos(ACK_WAIT_MS) };
 }
 
-async function unlessMissing(info: Promise<unknown>, code: number, make: () => Promise<unknown>): Promise<void> {
+async function unlessMissing(
+  info: Promise<unknown>,
+  code: number,
+  make: () => Promise<unknown>,
+): Promise<void> {
   try {
     await info;
   } catch (error) {

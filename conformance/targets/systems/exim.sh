@@ -1,6 +1,7 @@
 #!/bin/sh
-# exim.sh install DATA | serve DATA PORT SINK: a separate Exim with its spool below DATA. It accepts mail on PORT of
-# loopback and relays all of it to SINK (host:port). It runs as root, because Exim itself changes to its own user.
+# exim.sh install DATA | serve DATA PORT SINK [ARGUMENT…]: a separate Exim with its spool below DATA. It accepts mail
+# on PORT of loopback and relays all of it to SINK (host:port). ARGUMENTs replace those of a server in the foreground.
+# It runs as root, because Exim itself changes to its own user.
 set -eu
 spool="$2/exim"
 case "$1" in
@@ -14,7 +15,11 @@ case "$1" in
     exec sh "$(dirname "$0")/private-root.sh" exim Debian-exim sh "$0" inside "$@"
     ;;
   inside)
+    command -v exim4 > /dev/null || { echo "exim4: not found; \`plugpull systems exim\` gets it" >&2; exit 1; }
     chown Debian-exim: "$spool"
+    # Exim does not sync its hints, such as the time of the next attempt, and may do without them. After a power cut
+    # with old hints it happened that every delivery waited for the lock of these files.
+    rm -rf "$spool/db"
     mkdir -p /run/exim4 /etc/exim4
     chown Debian-exim: /run/exim4
     # Use the default path: Exim gives up root when another user, such as its own, names another path.
@@ -58,6 +63,8 @@ begin retry
 # Retry soon: a run takes only seconds.
 * * F,2h,1s
 CONF
-    exec exim4 -bdf -q1s
+    shift 4
+    [ $# -gt 0 ] || set -- -bdf -q1s
+    exec exim4 "$@"
     ;;
 esac

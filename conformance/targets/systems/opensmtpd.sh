@@ -15,9 +15,13 @@ case "$1" in
     exec sh "$(dirname "$0")/private-root.sh" opensmtpd opensmtpd,opensmtpq sh "$0" inside "$@"
     ;;
   inside)
-    # The path of the spool and the home of the user are compiled in.
+    command -v smtpd > /dev/null || { echo "smtpd: not found; \`plugpull systems opensmtpd\` gets it" >&2; exit 1; }
+    # The path of the spool and the home of the user are compiled in. A container may have no right to mount.
     mkdir -p /var/spool/smtpd /var/lib/opensmtpd/empty
-    mount --bind "$spool" /var/spool/smtpd
+    if ! mount --bind "$spool" /var/spool/smtpd 2> /dev/null; then
+      rm -r /var/spool/smtpd
+      ln -s "$spool" /var/spool/smtpd
+    fi
     cat > /etc/smtpd.conf <<CONF
 listen on 127.0.0.1 port $3 hostname gateway.plugpull.test
 smtp max-message-size 64M

@@ -1,8 +1,9 @@
 #!/bin/sh
 # private-root.sh NAME USERS command…: runs a command as root in a mount namespace of its own, where
-#   - /etc, /run and /var/spool are private: what is written there is gone when the command ends,
-#   - the packages that `plugpull systems` has unpacked for NAME are in /usr, unless they are installed,
+#   - /etc, /run, /var/lib and /var/spool are private: what is written there is gone when the command ends,
+#   - the packages that `plugpull systems` has unpacked for NAME are in /usr,
 #   - each of the comma-separated USERS exists.
+# A disk that is mounted below one of these directories is not visible to the command.
 # Mail servers of Debian cannot be installed beside each other, and have paths that no option changes. Without the
 # right to mount, this is a container, which is private by itself, and the command just runs.
 set -eu
@@ -18,12 +19,13 @@ fi
 unpacked="${PLUGPULL_PACKAGES:-/var/cache/plugpull/packages}/$name"
 [ ! -d "$unpacked/usr" ] || mount -t overlay -o "lowerdir=$unpacked/usr:/usr" overlay /usr
 # The layers are in memory, and not on the disk under test.
-mount -t tmpfs -o mode=755 tmpfs /mnt
-for path in etc var/spool; do
-  mkdir -p "/mnt/$path" "/mnt/work/$path"
-  mount -t overlay -o "lowerdir=/$path,upperdir=/mnt/$path,workdir=/mnt/work/$path" overlay "/$path"
-done
 mount -t tmpfs -o mode=755 tmpfs /run
+for path in etc var/spool var/lib; do
+  upper="/run/private-root/upper/$path"
+  work="/run/private-root/work/$path"
+  mkdir -p "$upper" "$work"
+  mount -t overlay -o "lowerdir=/$path,upperdir=$upper,workdir=$work" overlay "/$path"
+done
 id=64100
 for user in $(echo "$users" | tr , ' '); do
   id=$((id + 1))
