@@ -152,9 +152,9 @@ t.test('a changed message does not end the round, and both versions of it are sa
     /; first difference at byte \d+ \(line \d+, column \d+\): submitted "\\n", delivered "\\u000b"$/,
   );
   const saved = join(dir, 'round-1', 'changed');
-  const submitted = readFileSync(join(saved, `${violation?.id}.submitted`));
-  const deliveredFile = readdirSync(saved).find((name) => name.startsWith(`${violation?.id}.delivered-`));
-  const delivered = readFileSync(join(saved, deliveredFile ?? ''));
+  const [deliveredFile = ''] = readdirSync(saved).filter((name) => name.includes('.delivered-'));
+  const delivered = readFileSync(join(saved, deliveredFile));
+  const submitted = readFileSync(join(saved, deliveredFile.replace(/delivered-\d+$/, 'submitted')));
   t.equal(delivered.length, submitted.length);
   t.ok(delivered.subarray(0, -1).equals(submitted.subarray(0, -1)));
   t.notOk(delivered.equals(submitted));
@@ -174,10 +174,10 @@ t.test(
     t.match(silent.evaluation.why, /PP-1: \d+ of \d+ confirmed messages were lost/);
     t.match(
       silent.events.find(({ kind }) => kind === 'drained'),
-      { complete: true, allowedMs: 1000, allowedBy: 'claim' },
+      { complete: true, allowedBy: 'claim' },
     );
     const open = await runRoundWith(t, 'withholds', KILLS, { guarantee, commands: { verify: ['verify'] } });
-    t.match(open.evaluation.why, /PP-1: .* were not delivered within 1 s, .*though still stored/);
+    t.match(open.evaluation.why, /PP-1: .* were not delivered within [\d.]+ s, .*though still stored/);
     t.notMatch(open.evaluation.why, /lost/);
   },
 );
@@ -192,7 +192,7 @@ t.test(
     t.equal(evaluation.verdict, 'pass', evaluation.why);
     t.match(
       events.find(({ kind }) => kind === 'drained'),
-      { complete: true, allowedMs: 600_000 },
+      { complete: true, allowedMs: 600_000, allowedBy: 'claim' },
     );
   },
 );
