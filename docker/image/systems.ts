@@ -22,10 +22,6 @@ const RECIPES: Readonly<Record<string, Recipe>> = {
     packages: ['postfix', 'findutils', 'diffutils'],
     users: { postfix: 101, postdrop: 102, nobody: 65534 },
   },
-  'plugpull/exim': {
-    packages: ['exim4-daemon-light'],
-    users: { 'Debian-exim': 101, nobody: 65534 },
-  },
   'plugpull/opensmtpd': {
     packages: ['opensmtpd'],
     users: { opensmtpd: 101, opensmtpq: 102, nobody: 65534 },

@@ -163,7 +163,12 @@ async function runGateOnSystem(
  * Returns why the system cannot run here; undefined if it can. In containers the image contains the system.
  */
 function missingProgram(system: ExpectedSystem, { name }: Runtime): string | undefined {
-  if (name !== 'process' || isInstalled(system)) return undefined;
+  if (name !== 'process') {
+    const { services } = loadTarget(targetFileOf(system));
+    const isInImages = Object.values(services).every(({ image }) => image !== undefined);
+    return isInImages ? undefined : `${system.name} has no image: it runs under the runtime process only`;
+  }
+  if (isInstalled(system)) return undefined;
   return `${system.program} is not installed (${remedy(system)})`;
 }
 

@@ -89,6 +89,16 @@ t.test('a system that is not installed is not measured', async (t) => {
     progress: () => {},
   });
   t.match(done, { outcome: 'not-measured', why: /no-such-program is not installed.*redis-server/ });
+  const [exim] = loadExpectedSystems(['exim']);
+  if (exim === undefined) throw new Error('expected exim in expected.json');
+  const inContainer = await measureSystem(exim, run, {
+    runtime: { ...processRuntime, name: 'docker' },
+    power: 'blocklog',
+    seed: 1,
+    signal: new AbortController().signal,
+    progress: () => {},
+  });
+  t.match(inContainer, { outcome: 'not-measured', why: /exim has no image.*process only/ });
 });
 
 t.test('an unexpected result is reported with its violations and the last lines of the logs', async (t) => {
