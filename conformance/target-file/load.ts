@@ -24,9 +24,11 @@ export class TargetFileError extends KitError {
 
 /**
  * Reads a target file.
+ * @param options.checkClaims false accepts claims that the other keys do not support, as earlier versions did: the
+ *   evidence of a certificate may have such a target. Default: true.
  * @throws KitError bad-target (exit code 2) that names the file, the key path, and what was expected there.
  */
-export function loadTarget(file: string): Target {
+export function loadTarget(file: string, { checkClaims = true } = {}): Target {
   let text: string;
   try {
     text = readRegularFile(file, MAX_TARGET_FILE_BYTES).toString('utf8');
@@ -43,7 +45,7 @@ export function loadTarget(file: string): Target {
       cause: error,
     });
   }
-  return parseTarget(json, dirname(resolve(file)), file);
+  return parseTarget(json, dirname(resolve(file)), file, checkClaims);
 }
 
 /**
@@ -55,12 +57,12 @@ export function defineTarget(definition: TargetInput, dir: string): Target {
   return parseTarget(definition, resolve(dir), `target ${definition.name}`);
 }
 
-function parseTarget(json: unknown, dir: string, where: string): Target {
+function parseTarget(json: unknown, dir: string, where: string, checkClaims = true): Target {
   const parsed = TargetDefinition.safeParse(json);
   if (!parsed.success) {
     throw new TargetFileError(where, schemaProblems(parsed.error.issues, json));
   }
-  const problems = [...placeholderProblems(parsed.data), ...claimProblems(parsed.data)];
+  const problems = [...placeholderProblems(parsed.data), ...(checkClaims ? claimProblems(parsed.data) : [])];
   if (problems.length > 0) throw new TargetFileError(where, problems);
   return { ...parsed.data, dir };
 }

@@ -23,7 +23,8 @@ function oneLine(stderr: string): boolean {
     stderr
       .trim()
       .split('\n')
-      .filter((line) => !line.startsWith('round ')).length === 1
+      // Lines of progress.
+      .filter((line) => !/^(?:round |services\.)/.test(line)).length === 1
   );
 }
 

@@ -127,7 +127,11 @@ program
   .command('replay')
   .description('reproduces one violation from the bundle that it left')
   .argument('<bundle>', 'bundle of a violation, a .tar.gz file')
-  .option('--target <file>', 'target file to use instead of the target in the bundle, such as a repaired one')
+  .option(
+    '--target <file>',
+    'target file to use instead of the target in the bundle, such as a repaired one; ' +
+      'on a crash state this tests only its recovery',
+  )
   .option(
     '--runtime <name>',
     'where the services run: process, docker or vm; default: where they ran when the violation was found',

@@ -165,7 +165,8 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
           deployment,
           expand(command),
           timeoutMs,
-          `${hintOfClosedDirectory(plan.dataDir)}; its log is ${join(dir, 'logs', 'install.log')}`,
+          (output) =>
+            `${hintOfClosedDirectory(plan.dataDir, output)}; its log is ${join(dir, 'logs', 'install.log')}`,
         );
     },
     async destroy() {
@@ -220,7 +221,7 @@ async function runInstall(
   deployment: Deployment,
   command: string[],
   timeoutMs: number,
-  hint: string,
+  hintFor: (output: string) => string,
 ): Promise<void> {
   const result = await deployment.runCommand('install', command, timeoutMs).catch((error: unknown) => {
     // A KitError means that the runtime is gone, which is not the fault of the command.
@@ -233,15 +234,19 @@ async function runInstall(
     : `ended with ${result.signal ?? `code ${result.code}`}`;
   // The reason stands in stderr. Lines of stdout would push it out.
   const output = (result.stderr.trim() || result.stdout.trim()).split('\n').slice(-3).join(' | ');
-  throw new KitError('target-unavailable', `the target's install command ${how}: ${output}${hint}`);
+  throw new KitError(
+    'target-unavailable',
+    `the target's install command ${how}: ${output}${hintFor(output)}`,
+  );
 }
 
 /**
- * Returns a hint for a start that failed: a directory above `{data}`, outside the kit's own ones, that keeps a
- * service out once it has given up root. Returns '' when there is none.
+ * Returns a hint for a start that failed for lack of a permission: a directory above `{data}`, outside the kit's own
+ * ones, that keeps a service out once it has given up root. Returns '' when there is none.
+ * @param output what the failed program has printed.
  */
-export function hintOfClosedDirectory(dataDir: string): string {
-  if (process.getuid?.() !== 0) return '';
+export function hintOfClosedDirectory(dataDir: string, output: string): string {
+  if (process.getuid?.() !== 0 || !/permission|EACCES|EPERM/i.test(output)) return '';
   const closed = closedDirectory(dirname(dataDir));
   return closed === undefined
     ? ''

@@ -83,6 +83,8 @@ export class Recoveries {
     const start = await supervisor.bringUp(limitMs);
     if (signal.aborted) return 'interrupted';
     if (!start.ready) {
+      // `Round` reports a service that has never stayed up. That is no failed recovery.
+      if (supervisor.crashLoop?.beforeFirstFault) return 'failed';
       const { waitedMs, detail } = start;
       recorder.record({ kind: 'recovery-failed', injection: number, waitedMs, detail });
       return 'failed';

@@ -379,7 +379,7 @@ class Round {
       return;
     }
     if (signal.aborted) throw new KitError('target-unavailable', 'interrupted');
-    const hint = hintOfClosedDirectory(this.#disk.dataDir);
+    const hint = hintOfClosedDirectory(this.#disk.dataDir, start.detail);
     throw new KitError(
       'target-unavailable',
       `the target did not get ready in ${start.waitedMs} ms: ${start.detail}${hint}; its logs are in ${join(dir, 'logs')}`,

@@ -17,8 +17,13 @@ type Behaviour = (start: number) => 'live' | 'fork-away' | { exit: number; print
 async function bringUp(
   t: { teardown(remove: () => void): void },
   behaviours: Record<string, Behaviour>,
-  options: { isReady(): boolean; kind: 'first' | 'recovery'; earlierLog?: string },
-): Promise<{ result: StartResult; starts: Record<string, number>; lines: string[] }> {
+  options: { isReady(): boolean; kind: 'first' | 'recovery'; earlierLog?: string; staysUp?: boolean },
+): Promise<{
+  result: StartResult;
+  starts: Record<string, number>;
+  lines: string[];
+  supervisor: TargetSupervisor;
+}> {
   const logDir = mkdtempSync(join(tmpdir(), 'plugpull-supervisor-'));
   t.teardown(() => rmSync(logDir, { recursive: true, force: true }));
   const starts: Record<string, number> = {};
@@ -30,7 +35,10 @@ async function bringUp(
     return {
       name,
       pids: () => pids,
-      signal: async () => 0,
+      signal: async () => {
+        pids = [];
+        return 1;
+      },
       waitForExit: async () => {},
       async start() {
         if (pids.length > 0) return;
@@ -66,8 +74,8 @@ async function bringUp(
     onCrash: () => {},
   });
   const result = await supervisor.bringUp(GENEROUS_MS, options.kind);
-  supervisor.expectExits();
-  return { result, starts, lines };
+  if (!options.staysUp) supervisor.expectExits();
+  return { result, starts, lines, supervisor };
 }
 
 const never = () => false;
@@ -121,6 +129,21 @@ t.test('a daemon whose parent exits with code 0 is a service that runs', async (
   t.match(result, { ready: true });
   t.equal(starts, 1);
   t.same(lines, [], 'its exit is no failed start');
+});
+
+t.test('a service that never stayed up before the first fault has not failed to recover', async (t) => {
+  const helper: Behaviour = (start) => (start === 4 ? 'live' : { exit: 7 });
+  const services = { server: (() => 'live') satisfies Behaviour, helper };
+  const options = { isReady: () => true, kind: 'first', staysUp: true } as const;
+  const { result, supervisor } = await bringUp(t, services, options);
+  t.match(result, { ready: true });
+  supervisor.suspendRestarts();
+  for (const service of supervisor.services) await service.signal('SIGKILL');
+  // The time is up at once, so that the number of further exits depends on nothing.
+  const recovery = await supervisor.bringUp(0);
+  supervisor.expectExits();
+  t.match(recovery, { ready: false, detail: /^not running: helper; / });
+  t.match(supervisor.crashLoop, { beforeFirstFault: true });
 });
 
 t.test('a reason above the last lines is shown too', async (t) => {

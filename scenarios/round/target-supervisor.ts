@@ -49,6 +49,11 @@ const MAX_RESTARTS_PER_START = 30;
  * service that waits for another one may exit more often: up to MAX_RESTARTS_PER_START times.
  */
 const MAX_FIRST_START_EXITS = 5;
+/**
+ * Number of early exits before the first fault that shows that a service does not stay up anyway. Fewer may come from
+ * a service that waits for another one.
+ */
+const MIN_EXITS_BEFORE_FAULT = 3;
 /** Bounds of the part of a log in which the reason of a failed start is looked for. */
 const LOG_TAIL = { maxLines: 40, maxLineChars: 200 };
 /** Number of last lines of a log in a `detail`. */
@@ -93,7 +98,7 @@ export class TargetSupervisor {
   #lastExit = '';
   /** True from the first start of a target, which has no message yet, until it is ready. */
   #isFirstStart = false;
-  /** Exits since `bringUp` that left no process of the service, by service. */
+  /** Exits during the first start that left no process of the service, by service. */
   readonly #failedStarts = new Map<string, number>();
   /**
    * Sizes of the logs, by service: where the output of the incarnation that exited last begins, and where that
@@ -108,6 +113,8 @@ export class TargetSupervisor {
    * since.
    */
   readonly #unstable = new Set<string>();
+  /** Number of exits right after a start before any fault, by service. */
+  readonly #exitsBeforeFault = new Map<string, number>();
   #hadFault = false;
   #crashLoop: CrashLoop | undefined;
   /** Reason why no service can be started, when the target is not the cause. */
@@ -163,7 +170,10 @@ export class TargetSupervisor {
       return;
     }
     if (this.#mode !== 'up' || this.#killed.has(service)) return;
-    if (!this.#hadFault) this.#unstable.add(service);
+    if (!this.#hadFault) {
+      this.#unstable.add(service);
+      this.#exitsBeforeFault.set(service, (this.#exitsBeforeFault.get(service) ?? 0) + 1);
+    }
     const exits = (this.#earlyExits.get(service) ?? 0) + 1;
     this.#earlyExits.set(service, exits);
     if (exits <= MAX_RESTARTS_PER_START) return;
@@ -207,11 +217,24 @@ export class TargetSupervisor {
       this.#isFirstStart = false;
       return { ready: true, tookMs };
     }
-    return { ready: false, waitedMs: tookMs, detail: this.#describeNotReady() };
+    const detail = this.#describeNotReady();
+    // The faults are not the cause when what is down now died again and again before the first one.
+    const down = this.#downServices();
+    if (kind === 'recovery' && down.length > 0 && down.every((name) => this.#neverStayedUp(name)))
+      this.#crashLoop ??= { detail, beforeFirstFault: true };
+    return { ready: false, waitedMs: tookMs, detail };
+  }
+
+  #downServices(): string[] {
+    return this.services.filter((service) => service.pids().length === 0).map(({ name }) => name);
+  }
+
+  #neverStayedUp(name: string): boolean {
+    return this.#unstable.has(name) && (this.#exitsBeforeFault.get(name) ?? 0) >= MIN_EXITS_BEFORE_FAULT;
   }
 
   #describeNotReady(): string {
-    const down = this.services.filter((service) => service.pids().length === 0).map(({ name }) => name);
+    const down = this.#downServices();
     const exit = this.#restarts > 0 ? `; ${this.#lastExit}, ${this.#restarts} times` : '';
     if (down.length > 0) return `not running: ${down.join(', ')}${exit}${this.#describeLogs(down)}`;
     const logs = this.#describeLogs(this.services.map(({ name }) => name));
@@ -261,7 +284,7 @@ export class TargetSupervisor {
     const service = this.services.find((one) => one.name === name);
     if (this.#mode !== 'up' || this.#options.signal.aborted || service === undefined) return;
     // A daemon whose parent exits has live processes: its exit is no failed start.
-    if (service.pids().length === 0) this.#noteFailedStart(name);
+    if (this.#isFirstStart && service.pids().length === 0) this.#noteFailedStart(name);
     this.#restarts++;
     if (this.#hasGivenUp()) return;
     await startService(service).catch((error: unknown) => {
@@ -274,7 +297,7 @@ export class TargetSupervisor {
   #noteFailedStart(name: string): void {
     const count = (this.#failedStarts.get(name) ?? 0) + 1;
     this.#failedStarts.set(name, count);
-    if (count === 1 && this.#isFirstStart)
+    if (count === 1)
       this.#options.onFailedStart?.(`${this.#lastExit}, before it was ready; it is started again`);
   }
 

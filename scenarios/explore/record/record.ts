@@ -154,7 +154,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
       if (!start.ready)
         throw new KitError(
           'target-unavailable',
-          `the target did not get ready: ${start.detail}${hintOfClosedDirectory(dataDir)}; its logs are in ${join(dir, 'logs')}`,
+          `the target did not get ready: ${start.detail}${hintOfClosedDirectory(dataDir, start.detail)}; its logs are in ${join(dir, 'logs')}`,
         );
       const from = entries();
       await witness.noteReady(options.signal);
