@@ -153,7 +153,12 @@ module.exports = {
     only('faults', 'files', [], 'Walking over files needs no other part.'),
     only('faults', 'tracing', ['files'], 'Tracing tells what a process did to its files.'),
     only('faults', 'write-log', [], 'The format and the model of a write log know no device.'),
-    only('faults', 'power', ['write-log', 'files'], 'A power backend records and cuts a disk, and compares its files.'),
+    only(
+      'faults',
+      'power',
+      ['write-log', 'files'],
+      'A power backend records and cuts a disk, and compares its files.',
+    ),
     only('faults', 'crash-states', ['write-log', 'power'], 'Crash states are made from a recorded disk.'),
     only('faults', 'process', ['tracing', 'files'], 'Faults of processes need no disk of their own.'),
     only('faults', 'storage', ['tracing', 'files'], 'Faults of files need no power backend.'),

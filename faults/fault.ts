@@ -222,7 +222,7 @@ export interface Injection {
   rotted: string[];
   /**
    * Time in ms before the crash in which data may not have reached the disk, because its writes or syncs
-   * failed. It includes the time after a repair of the disk. 0 when no write failed.
+   * failed, or because the disk had stopped. It includes the time after a repair of the disk. 0 for other faults.
    */
   failingMs: number;
   /** Files that the crash took something from; undefined when nothing compared them. */

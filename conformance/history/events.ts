@@ -213,8 +213,8 @@ export interface FaultInjected {
    */
   rotted: string[];
   /**
-   * Time before the crash in which data may not have reached the disk, because its writes or syncs failed, in
-   * milliseconds. What the target recorded in this time may be lost. 0 when no write failed.
+   * Time before the crash in which data may not have reached the disk, because its writes or syncs failed, or
+   * because the disk had stopped, in milliseconds. What the target recorded in this time may be lost. 0 for other faults.
    */
   failingMs: number;
   /** Files that the crash took something from. Absent when the kit did not compare the files. */

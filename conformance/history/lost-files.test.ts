@@ -64,8 +64,13 @@ t.test('a file is described by what became of it, and its bytes by the cache tha
     describeLostFile({ ...FILE, sizeAfterBytes: 23512, cacheBytes: 0, nameAfter: 'base.tmp' }),
     'base-14.log: has its old name base.tmp again, 23512 bytes, was 23512',
   );
+  const removed = { ...FILE, file: 'removed' };
+  const { events } = new HistoryBuilder().crash({ lostFiles: [FILE], destroyedFiles: [removed] });
+  const fault = events.find((event) => event.kind === 'fault');
+  if (fault === undefined) throw new Error('the builder adds a fault');
   t.equal(
-    describeLostBytes({ ...FILE, cacheBytes: 5, driveBytes: 7 }),
+    describeLostBytes({ ...FILE, cacheBytes: 5, driveBytes: 7 }, fault),
     '5 bytes were only in the page cache: no sync of them had returned, 7 bytes were in the cache of the drive: no flush had covered them',
   );
+  t.match(describeLostBytes(removed, fault), /^the target removed or changed it itself/);
 });

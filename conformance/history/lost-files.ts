@@ -54,8 +54,13 @@ export function describeLostFile({
   return `${file}: ${old}${lost} of its ${sizeBytes} bytes are lost`;
 }
 
-/** Describes which cache had the lost bytes of a file; empty when only its name was lost. */
-export function describeLostBytes({ cacheBytes, driveBytes }: LostFile): string {
+/**
+ * Describes where the lost bytes of a file were; empty when only its name was lost. A file that the target itself removed
+ * or changed has lost nothing by the crash.
+ */
+export function describeLostBytes(file: LostFile, { destroyedFiles }: FaultInjected): string {
+  if (destroyedFiles?.includes(file)) return 'the target removed or changed it itself while calls failed';
+  const { cacheBytes, driveBytes } = file;
   const parts = [
     ...(cacheBytes > 0
       ? [`${cacheBytes} bytes were only in the page cache: no sync of them had returned`]

@@ -1,10 +1,14 @@
 import { appendFileSync, mkdirSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import type { LostFile, PowerDisk } from '../fault.js';
 import { testDirectories, testFaultContext } from '../fixtures/fault-context.js';
 import { powerCut } from '../power/power-cut.js';
 import { describeCacheLoss, LossWatch, pageHash } from './loss-watch.js';
+
+/** Time that the cut of the fake disk takes, in ms. */
+const CUT_MS = 20;
 
 /** Makes a data directory with two files, and a watch that takes every `<word>` in a file for a message. */
 function watched(t: { teardown(remove: () => void): void }) {
@@ -121,6 +125,7 @@ t.test(
       resume: () => {},
       cut: async () => {
         truncateSync(file('base.log'), 0);
+        await sleep(CUT_MS);
         return {
           unflushedWrites: 0,
           detail:
@@ -135,6 +140,7 @@ t.test(
       cut.detail,
       /the cache of the drive was empty; 5010 bytes were only in the page cache and are gone: 5010 of base.log$/,
     );
+    t.ok(cut.failingMs >= CUT_MS - 1, 'nothing reached the disk since it stopped');
     t.match(cut.lostFiles, [{ file: 'base.log', messages: ['<one>', '<two>'] }]);
   },
 );

@@ -24,6 +24,7 @@ export const powerCut: Fault = {
     const disk = context.powerDisk;
     if (disk === undefined) return miss('the data is on a disk whose power cannot be cut');
     const names = context.services.map(({ name }) => name);
+    const stoppedMs = performance.now();
     const cutPoint = await disk.stop();
     try {
       if (!disk.killsTarget) {
@@ -36,9 +37,11 @@ export const powerCut: Fault = {
     // The target is dead and its page cache is still there: the files are what the target saw of them last.
     context.losses?.before();
     const { detail, lostPages } = await disk.cut(cutPoint, chooseLoss(context.random), context.random);
-    if (context.losses === undefined) return hit(detail, 'machine', names);
-    const lostFiles = context.losses.after(lostPages);
-    return { ...hit(`${detail}; ${describeCacheLoss(lostFiles)}`, 'machine', names), lostFiles };
+    const lostFiles = context.losses?.after(lostPages);
+    const whole = lostFiles === undefined ? detail : `${detail}; ${describeCacheLoss(lostFiles)}`;
+    // Nothing that the target wrote after the stop is on the disk. On a busy machine the steps after it take seconds.
+    const failingMs = Math.round(performance.now() - stoppedMs);
+    return { ...hit(whole, 'machine', names), failingMs, ...(lostFiles && { lostFiles }) };
   },
   heal: async () => {},
 };

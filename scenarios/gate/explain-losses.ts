@@ -53,12 +53,13 @@ function explainInjection(
   const head =
     holders.length > 0 ? `${what}:` : `${what}, which the kit found in no file that it compared; it took:`;
   const files = holders.length > 0 ? holders : all;
-  return [head, ...files.slice(0, MAX_FILES).map((file) => `  ${explainFile(file, lostIds, habits)}`)];
+  return [head, ...files.slice(0, MAX_FILES).map((file) => `  ${explainFile(file, fault, lostIds, habits)}`)];
 }
 
 /** Describes one file in a line: what is left of it, where its bytes were, who wrote it, and what it held. */
-export function explainFile(
+function explainFile(
   file: LostFile,
+  fault: FaultInjected,
   lostIds: ReadonlySet<string>,
   habits: readonly FileHabit[],
 ): string {
@@ -67,7 +68,7 @@ export function explainFile(
   return [
     describeLostFile(file),
     habit,
-    describeLostBytes(file),
+    describeLostBytes(file, fault),
     ...(count > 0 ? [`${count} of the lost messages were in it`] : []),
   ]
     .filter((part) => part !== '')

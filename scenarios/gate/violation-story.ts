@@ -41,7 +41,7 @@ export function violationStory(events: readonly HistoryEvent[], { findings }: Ev
         if (event !== mattered) break;
         lines.push(formatLine(event, `${event.fault} ${event.injection}: ${event.detail}`));
         for (const file of loss?.files ?? []) {
-          const lost = [describeLostFile(file), describeLostBytes(file)].filter((part) => part !== '');
+          const lost = [describeLostFile(file), describeLostBytes(file, event)].filter((part) => part !== '');
           lines.push(`${INDENT}the message was in ${lost.join('; ')}`);
         }
         break;
