@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/fault-context.js';
 import { Writer } from '../fixtures/writer.js';
 import { killServices } from '../injection.js';
@@ -48,11 +48,7 @@ t.test(
 );
 
 /** Runs one program that reports each confirmation by one byte in `said`, and injects a fault. */
-async function injectInto(
-  t: { teardown(remove: () => Promise<void>): void },
-  fault: typeof tear,
-  command: (dataDir: string, said: string) => string[],
-) {
+async function injectInto(t: Test, fault: typeof tear, command: (dataDir: string, said: string) => string[]) {
   const { remove, ...directories } = testDirectories();
   const said = join(directories.scratchDir, 'said');
   writeFileSync(said, '');
@@ -71,6 +67,7 @@ async function injectInto(
     },
   });
   await service.start();
+  t.ok(await until(() => statSync(said).size > 0, 20_000), 'it works');
   const injection = await fault.inject(context);
   await fault.heal(context);
   return injection;
@@ -85,6 +82,41 @@ t.test(
     t.match(injection.detail, / in log$/);
   },
 );
+
+/** Program that confirms what it writes to a file without a sync. It truncates the file at its start. */
+const CACHES = `
+const fs = require('node:fs');
+const [dir, said, reads] = process.argv.slice(1);
+const path = dir + '/cache';
+if (reads && fs.existsSync(path)) fs.readFileSync(path);
+const cache = fs.openSync(path, 'w');
+setInterval(() => {
+  fs.writeSync(cache, 'x'.repeat(512));
+  fs.appendFileSync(said, '.');
+}, 5);
+`;
+
+t.test(
+  'tear misses when only a file changed that the target truncates unread',
+  { skip: noStrace },
+  async (t) => {
+    const injection = await injectInto(t, tear, (...args) => [process.execPath, '-e', CACHES, ...args]);
+    t.equal(injection.hit, false, injection.detail);
+    t.match(injection.detail, /only files that the target makes anew at each start were unsynced: cache$/);
+  },
+);
+
+t.test('tear hits when that file was read before it was truncated', { skip: noStrace }, async (t) => {
+  const injection = await injectInto(t, tear, (...args) => [
+    process.execPath,
+    '-e',
+    CACHES,
+    ...args,
+    'reads',
+  ]);
+  t.equal(injection.hit, true, injection.detail);
+  t.match(injection.detail, / in cache$/);
+});
 
 const ring = compileRingWriter();
 const noRing = noStrace !== false ? noStrace : 'why' in ring ? ring.why : false;

@@ -41,13 +41,18 @@ export const tear: Fault = {
   actsOnStoredData: true,
   available: async () => straceAvailability(),
   async inject(context: FaultContext): Promise<Injection> {
-    await killServices(context.services);
-    const start = await startTraced(context, slowSyncs(context));
     const names = context.services.map(({ name }) => name);
-    const warmUp = await warmUpTraced(context, start);
-    const torn = warmUp === 'reached' ? await tearUnsyncedSectors(context, start) : undefined;
-    await killServices(context.services);
-    if (warmUp !== 'reached') return { ...miss(warmUp, names), scope: 'all-processes' };
+    let torn: Torn | undefined;
+    // The second trace also shows reads, when the first one could not decide without them.
+    for (const showsReads of [false, true]) {
+      await killServices(context.services);
+      const start = await startTraced(context, { tampering: slowSyncs(context), showsReads });
+      const warmUp = await warmUpTraced(context, start);
+      torn = warmUp === 'reached' ? await tearUnsyncedSectors(context, start) : undefined;
+      await killServices(context.services);
+      if (warmUp !== 'reached') return { ...miss(warmUp, names), scope: 'all-processes' };
+      if (torn?.isUndecided !== true) break;
+    }
     if (torn === undefined || torn.done === '') {
       return { ...miss(torn?.why ?? 'nothing was unsynced', names), scope: 'all-processes' };
     }
@@ -103,14 +108,21 @@ const MAX_WINDOW_MS = 250;
 /** Upper bound for the number of confirmations between two inspections. */
 const MAX_CONFIRMS = 12;
 
+/** Result of the search for unsynced sectors. */
+interface Torn {
+  /** One line for people about the reverted sectors; empty when there was nothing that counts. */
+  done: string;
+  /** Reason why nothing was reverted. */
+  why: string;
+  /** True when the files that were unsynced perhaps count: the trace would have to show reads to tell. */
+  isUndecided?: boolean;
+}
+
 /**
  * Finds a moment at which message bytes are unsynced, and reverts some of them. Leaves every service stopped
  * or dead.
  */
-async function tearUnsyncedSectors(
-  context: FaultContext,
-  start: TracedStart,
-): Promise<{ done: string; why: string }> {
+async function tearUnsyncedSectors(context: FaultContext, start: TracedStart): Promise<Torn> {
   const deadline = performance.now() + MAX_SEARCH_MS;
   const offsets = new Map<string, number>();
   let snapshot: Snapshot | undefined;
@@ -129,13 +141,16 @@ async function tearUnsyncedSectors(
       const unsynced = snapshot === undefined ? [] : unsyncedFiles(context, snapshot, offsets, start);
       if (typeof unsynced === 'string') return { done: '', why: unsynced };
       const messagesUnsynced = unsynced.some(
-        ({ file, sectors, remade }) => !remade && sectors.length > 0 && isMessageFile(context, file),
+        ({ file, sectors, remade }) => remade === 'no' && sectors.length > 0 && isMessageFile(context, file),
       );
       if (snapshot !== undefined && (messagesUnsynced || timedOut)) {
         await killServices(context.services);
         return {
           done: revertSome(context.random, snapshot, unsynced),
           why: whyNothingCounts(unsynced, `nothing was unsynced at ${inspections} moments`),
+          isUndecided:
+            unsynced.every(({ remade }) => remade !== 'no') &&
+            unsynced.some(({ remade }) => remade === 'perhaps'),
         };
       }
       if (snapshot === undefined)

@@ -39,3 +39,5 @@ export type CallKind = (typeof CALL_KINDS)[number]['kind'];
 export const SYNC_CALLS = ['msync', 'fsync', 'fdatasync', 'syncfs'] as const;
 /** Calls by which a program writes to a file. */
 export const WRITE_CALLS = ['write', 'writev', 'pwrite64', 'pwritev', 'pwritev2'] as const;
+/** Calls by which a program reads a file. Programs also read sockets and pipes by some of them, and very often. */
+export const READ_CALLS = ['read', 'readv', 'pread64', 'preadv', 'preadv2'] as const;

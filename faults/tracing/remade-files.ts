@@ -7,6 +7,8 @@ import type { Snapshot } from './snapshot.js';
 
 /** What is known of the files of a target from its start under strace. */
 export interface TracedStart {
+  /** True when the trace shows the calls that read. They slow a target down, so most traces do without them. */
+  readonly showsReads: boolean;
   /** Size in bytes of each file just before the start. Files with several names are left out. */
   readonly sizes: ReadonlyMap<string, number>;
   /**
@@ -27,7 +29,13 @@ export function sizesOfFiles(dataDir: string): Map<string, number> {
 }
 
 /**
- * Reports whether a file is one that the target makes anew at each start, so that nothing in it can hold or lead to
+ * Whether a file is one that the target makes anew at each start. `perhaps`: the trace would have to show reads to
+ * tell.
+ */
+export type Remade = 'yes' | 'no' | 'perhaps';
+
+/**
+ * Judges whether a file is one that the target makes anew at each start, so that nothing in it can hold or lead to
  * a message after a crash. There are three ways to know it:
  *
  * - The target file names it in `files.scratch`.
@@ -37,18 +45,18 @@ export function sizesOfFiles(dataDir: string): Map<string, number> {
  *
  * A file that is only never synced does not belong to them: that is what a target does that has forgotten to.
  */
-export function isRemade(
+export function judgeRemade(
   context: FaultContext,
   file: string,
   path: string,
   traces: ReadonlyMap<string, Trace>,
-  { sizes, recoveredOffsets }: TracedStart,
+  { sizes, recoveredOffsets, showsReads }: TracedStart,
   snapshot: Snapshot,
-): boolean {
-  if (isScratch(context, file)) return true;
+): Remade {
+  if (isScratch(context, file)) return 'yes';
   const sizeBytes = sizes.get(file) ?? 0;
   const users = [...traces].filter(([, { files, startUses }]) => files.has(path) || startUses.has(path));
-  return (
+  const isThrownAway =
     users.length > 0 &&
     users.every(([service, { files, startUses }]) => {
       const use = startUses.get(path);
@@ -60,8 +68,9 @@ export function isRemade(
         files.get(path)?.events.every(({ kind }) => kind === 'write') === true &&
         !snapshot.isChangedBefore(file, use.keptBytes)
       );
-    })
-  );
+    });
+  if (!isThrownAway) return 'no';
+  return showsReads ? 'yes' : 'perhaps';
 }
 
 /** Reports whether a file is known to be made anew at each start without a trace: by its name or its format. */

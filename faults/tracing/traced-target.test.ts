@@ -35,7 +35,7 @@ async function traceWriter(
   });
   const context: FaultContext = testFaultContext({ ...directories, services: [writer.service] });
   const start = new Snapshot(directories.dataDir, join(directories.scratchDir, 'start'));
-  const traced = await startTraced(context, tampering);
+  const traced = await startTraced(context, tampering && { tampering });
   t.equal(await writer.waitForConfirms(MIN_CONFIRMS, 20_000), 'reached');
   t.ok(await stopTraced(traceesOf(context)), 'the writer is stopped');
   const files = unsyncedFiles(context, start, new Map(), traced);

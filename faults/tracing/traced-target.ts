@@ -4,8 +4,9 @@ import type { FaultContext, Random, Service } from '../fault.js';
 import { matchesAny, regularFiles } from '../files/walk.js';
 import { allThreadsInState } from '../thread-state.js';
 import { until } from '../waiting.js';
+import { READ_CALLS } from './call-kinds.js';
 import { readTrace, TRACED_CALLS, type Trace } from './file-trace.js';
-import { isRemade, sizesOfFiles, type TracedStart } from './remade-files.js';
+import { judgeRemade, type Remade, sizesOfFiles, type TracedStart } from './remade-files.js';
 import type { Snapshot } from './snapshot.js';
 import { hasRefusedIoUring, type StraceOptions, straceCommand, type Tampering } from './strace.js';
 import { unsyncedSectors } from './unsynced.js';
@@ -22,8 +23,8 @@ const MAX_NAMED_FILES = 8;
 export interface UnsyncedFile {
   file: string;
   sectors: number[];
-  /** True when the target makes the file anew at each start, so that its loss proves nothing. */
-  remade: boolean;
+  /** Whether the target makes the file anew at each start, so that its loss proves nothing. */
+  remade: Remade;
 }
 
 /** Returns the path of the strace log of a service. */
@@ -31,26 +32,36 @@ export function traceLogOf(context: FaultContext, service: Service): string {
   return join(context.scratchDir, `trace-${service.name}.strace`);
 }
 
+/** Options of `startTraced`. */
+export interface TracedStartOptions {
+  /** Change to the calls of the services. */
+  tampering?: Tampering;
+  /** The service whose calls are changed by `tampering`. Default: all services. */
+  only?: Service | undefined;
+  /** True: the trace also shows the calls that read. */
+  showsReads?: boolean;
+}
+
 /**
  * Starts every service under strace, which logs its writes and syncs. `unsyncedFiles` reads the log.
- * @param only the service whose calls are changed by `tampering`; default: all services.
  * @returns what `unsyncedFiles` has to know of this start.
  */
 export async function startTraced(
   context: FaultContext,
-  tampering?: Tampering,
-  only?: Service,
+  { tampering, only, showsReads = false }: TracedStartOptions = {},
 ): Promise<TracedStart> {
   const sizes = sizesOfFiles(context.dataDir);
+  const reads = new Set<string>(READ_CALLS);
+  const calls = showsReads ? TRACED_CALLS : TRACED_CALLS.filter((call) => !reads.has(call));
   for (const service of context.services) {
     const log = traceLogOf(context, service);
     // The type makes the compiler refuse an option that does not exist. Without paths, no sync could be
     // assigned to its file, and everything that the target synced would be reported as unsynced.
-    const options: StraceOptions = { log, calls: TRACED_CALLS, showPaths: true, withoutIoUring: true };
+    const options: StraceOptions = { log, calls, showPaths: true, withoutIoUring: true };
     const untampered = tampering === undefined || (only !== undefined && only !== service);
     await service.start(straceCommand(untampered ? options : { ...options, tampering }));
   }
-  return { sizes, recoveredOffsets: new Map() };
+  return { sizes, recoveredOffsets: new Map(), showsReads };
 }
 
 /** Notes that the target has just confirmed its first message since a start under strace. */
@@ -103,7 +114,7 @@ export function unsyncedFiles(
     });
     const sectors = unsyncedSectors(changed, fileTraces, snapshot.sizeOf(file));
     if (sectors.length === 0) continue;
-    unsynced.push({ file, sectors, remade: isRemade(context, file, path, traces, start, snapshot) });
+    unsynced.push({ file, sectors, remade: judgeRemade(context, file, path, traces, start, snapshot) });
   }
   return unsynced;
 }
@@ -145,16 +156,16 @@ export function whyNothingCounts(unsynced: readonly UnsyncedFile[], otherwise: s
  * @returns one line for people about the reverted sectors; empty when no file counts. Nothing is reverted then.
  */
 export function revertSome(random: Random, snapshot: Snapshot, unsynced: readonly UnsyncedFile[]): string {
-  const counting = unsynced.filter(({ remade }) => !remade);
+  const counting = unsynced.filter(({ remade }) => remade === 'no');
   if (counting.length === 0) return '';
   const revertsAll = random.int(5) < 2;
   const reverted: string[] = [];
   let counted = false;
   const revert = ({ file, sectors, remade }: UnsyncedFile, chosen: readonly number[]) => {
     snapshot.revertSectors(file, chosen);
-    const anew = remade ? ' (made anew at each start)' : '';
+    const anew = remade === 'yes' ? ' (made anew at each start)' : '';
     reverted.push(`${chosen.length} of ${sectors.length} in ${file}${anew}`);
-    counted ||= !remade;
+    counted ||= remade === 'no';
   };
   for (const one of unsynced) {
     const chosen = revertsAll ? one.sectors : chooseSectors(random, one.sectors);
