@@ -35,7 +35,8 @@ const FAILING_TABLE = '0 60 1 error_writes';
 
 /**
  * Shell functions of the scripts. All dmsetup calls work without udev: nothing else would make the nodes of
- * /dev/mapper, or answer the cookie that dmsetup waits for. `load` replaces the table in use (its arguments
+ * /dev/mapper, or answer the cookie that dmsetup waits for. `unused` waits a moment: a process of another run that
+ * is being started has a copy of every mount, and lets go of it. `load` replaces the table in use (its arguments
  * are the end of the new table), without making the filesystem write anything first.
  */
 const SHELL_FUNCTIONS = `
@@ -56,8 +57,10 @@ away() {
     sleep 0.05
   done
 }
+users() { dmsetup info -c --noheadings -o open "$name" | tr -d ' '; }
 unused() {
-  users=$(dmsetup info -c --noheadings -o open "$name" | tr -d ' ')
+  tries=0
+  while users=$(users) && [ "$users" != 0 ] && [ $tries -lt 40 ]; do tries=$((tries + 1)); sleep 0.05; done
   if [ "$users" != 0 ]; then echo "$mount is unmounted and $name still in use ($users)" >&2; exit 1; fi
 }
 `;

@@ -71,6 +71,7 @@ export function findReferenceBuild({ dir }: Target): string | undefined {
 /**
  * Provides the images that a target names, and a default image for services that name none.
  * @param defaultHasTarget true when the default image contains the package, and with it the target file.
+ * @param mountsPrograms true when the runtime mounts programs into the default image, so that they are not in it.
  * @param makeDefault makes the default image; is called only if a service needs it.
  */
 export async function resolveImages(
@@ -79,6 +80,7 @@ export async function resolveImages(
   log: (line: string) => void,
   defaultHasTarget: boolean,
   makeDefault: () => Promise<string>,
+  mountsPrograms = false,
 ): Promise<TargetImages> {
   const services = Object.entries(target.services);
   const named = new Map(
@@ -96,7 +98,13 @@ export async function resolveImages(
   // A command that belongs to no service runs in the image of the first service.
   const first = services[0]?.[0] ?? '';
   const imageOf = (service = first) => named.get(service) ?? defaultImage ?? '';
-  const { owners, missingTools } = await inspectImages(engine, target, imageOf);
+  const { owners, missingTools } = await inspectImages(
+    engine,
+    target,
+    imageOf,
+    new Set(named.values()),
+    mountsPrograms,
+  );
   return {
     toolsMissingIn: (tool) => missingTools.get(tool) ?? [],
     ownerOf: (service = first) => owners.get(service),
@@ -180,14 +188,19 @@ async function inspectImages(
   engine: Dockerode,
   target: Target,
   imageOf: (service?: string) => string,
+  named: ReadonlySet<string>,
+  mountsPrograms: boolean,
 ): Promise<{ owners: Map<string, ImageUser>; missingTools: Map<ImageTool, string[]> }> {
   const owners = new Map<string, ImageUser>();
   const missingTools = new Map<ImageTool, string[]>();
   for (const image of new Set(Object.keys(target.services).map(imageOf))) {
-    const commands = programsIn(target, image, imageOf);
+    // Programs may be mounted into the default image, as Node is in the lab VM.
+    const isMounted = mountsPrograms && !named.has(image);
+    const commands = isMounted ? [] : programsIn(target, image, imageOf);
     const users = Object.entries(target.services).filter(
       ([name, { user }]) => user !== undefined && imageOf(name) === image,
     );
+    if (isMounted && users.length === 0) continue;
     await ImageContents.open(engine, image, async (contents) => {
       for (const [key, program] of commands) {
         if (await contents.hasProgram(program)) continue;

@@ -3,6 +3,7 @@ import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type Dockerode from 'dockerode';
 import type { MountSettings } from 'dockerode';
+import { messageOf } from '../../../conformance/errors.js';
 import { runScript } from '../../../faults/power/host.js';
 import { until } from '../../../faults/waiting.js';
 import { BOOT_ID_FILE } from '../boot/boot-view.js';
@@ -51,8 +52,14 @@ const HAND_OVER_SCRIPT = 'owner=$1; shift; chown "$owner" "$@"; sync -f "$1"';
  * reach the container's files through /proc, whose links they must not resolve.
  */
 const ENTER_BOOT_SCRIPT = `
-pid=$1; id=$2; root=/proc/$pid/root; saved=/run/plugpull-boot/$pid
+pid=$1; id=$2; root=/proc/$pid/root
+# The start time distinguishes this container from an earlier one with the same process id.
+saved=/run/plugpull-boot/$pid-$(cut -d ' ' -f 22 "/proc/$pid/stat")
 mounted() { nsenter "--mount=/proc/$pid/ns/mnt" --root=/ --wd=/ -- mount --no-canonicalize "$@"; }
+# The mount of /dev/shm below hides the file. It must stay: nothing can be mounted on a removed file.
+echo "$id" > "$root/dev/shm/.boot-id"
+chmod 444 "$root/dev/shm/.boot-id"
+mounted --bind "$root/dev/shm/.boot-id" "$root${BOOT_ID_FILE}"
 for dir in tmp run dev/shm; do
   if [ ! -e "$saved/$dir" ]; then
     mkdir -p "$saved/$dir" "$root/$dir"
@@ -64,10 +71,7 @@ for dir in tmp run dev/shm; do
   cp -a --no-preserve=timestamps "$saved/$dir/." "$root/$dir/"
   chmod "$mode" "$root/$dir"
 done
-echo "$id" > "$root/dev/shm/.boot-id"
-chmod 444 "$root/dev/shm/.boot-id"
-mounted --bind "$root/dev/shm/.boot-id" "$root${BOOT_ID_FILE}"
-rm "$root/dev/shm/.boot-id"`;
+`;
 
 /**
  * A target with one container per service in the lab VM. Its ports are forwarded from this machine's
@@ -80,6 +84,8 @@ export class VmDeployment implements Deployment {
   readonly #address: string;
   readonly #resource;
   #bootId = randomUUID();
+  /** The reason why a container sees the boot id of the lab VM. */
+  #bootProblem: string | undefined;
   readonly #holders = new Map<string, Promise<HolderContainer>>();
   readonly #forwarded: Promise<void>;
   #commands = 0;
@@ -140,11 +146,16 @@ export class VmDeployment implements Deployment {
     const boot = randomUUID();
     await Promise.all(holders.map(({ pid }) => this.#enterBoot(pid, boot)));
     this.#bootId = boot;
-    return undefined;
+    return this.#bootProblem;
   }
 
   async #enterBoot(pid: number, boot: string): Promise<void> {
-    await runScript(this.#context.machine.agent, ENTER_BOOT_SCRIPT, [`${pid}`, boot], TIMEOUT_MS);
+    try {
+      await runScript(this.#context.machine.agent, ENTER_BOOT_SCRIPT, [`${pid}`, boot], TIMEOUT_MS);
+    } catch (error) {
+      // Let the target run nevertheless: the reason is part of the result of each machine crash.
+      this.#bootProblem ??= `the boot id cannot be mounted in the lab VM: ${messageOf(error)}`;
+    }
   }
 
   async stop(graceMs: number): Promise<void> {

@@ -79,8 +79,13 @@ export const vmRuntime: Runtime = {
       const { agent, address } = machine;
       const engine = await connectEngine(`tcp://127.0.0.1:${address.enginePort}`);
       const built = findReferenceBuild(target);
-      const images = await resolveImages(engine, target, log, built !== undefined, () =>
-        makeRootImage(engine, join(stateDirectory(), 'images')),
+      const images = await resolveImages(
+        engine,
+        target,
+        log,
+        built !== undefined,
+        () => makeRootImage(engine, join(stateDirectory(), 'images')),
+        true,
       );
       const folder = await stagePackage(agent, built ?? join(packageRoot(), 'dist/reference-impl'));
       if (built === undefined) await stageFolder(agent, target.dir);
