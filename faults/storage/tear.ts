@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Fault, FaultContext, Injection } from '../fault.js';
+import type { Fault, FaultContext, Injection, LostFile } from '../fault.js';
 import { hit, killServices, liveServices, miss } from '../injection.js';
 import { straceAvailability } from '../programs.js';
 import { logUniformInt } from '../random-choice.js';
@@ -56,7 +56,9 @@ export const tear: Fault = {
     if (torn === undefined || torn.done === '') {
       return { ...miss(torn?.why ?? 'nothing was unsynced', names), scope: 'all-processes' };
     }
-    return hit(`SIGKILL to all, unsynced sectors put back: ${torn.done}`, 'machine', names);
+    const { done, lostFiles } = torn;
+    const detail = `SIGKILL to all, unsynced sectors put back: ${done}`;
+    return { ...hit(detail, 'machine', names), ...(lostFiles && { lostFiles }) };
   },
   heal: async () => {},
 };
@@ -116,6 +118,8 @@ interface Torn {
   why: string;
   /** True when the files that were unsynced perhaps count: the trace would have to show reads to tell. */
   isUndecided?: boolean;
+  /** Files from which the revert took something. */
+  lostFiles?: LostFile[];
 }
 
 /**
@@ -145,8 +149,12 @@ async function tearUnsyncedSectors(context: FaultContext, start: TracedStart): P
       );
       if (snapshot !== undefined && (messagesUnsynced || timedOut)) {
         await killServices(context.services);
+        context.losses?.before();
+        const done = revertSome(context.random, snapshot, unsynced);
+        const lostFiles = done === '' ? undefined : context.losses?.after();
         return {
-          done: revertSome(context.random, snapshot, unsynced),
+          done,
+          ...(lostFiles && { lostFiles }),
           why: whyNothingCounts(unsynced, `nothing was unsynced at ${inspections} moments`),
           isUndecided:
             unsynced.every(({ remade }) => remade !== 'no') &&

@@ -12,8 +12,8 @@ import { copySparse } from '../../../faults/power/mounts.js';
 import { SECTOR_BYTES } from '../../../faults/sector.js';
 import { LogWritesError, WriteLog } from '../../../faults/write-log/reader.js';
 import { kitVersion } from '../../host/version.js';
-import { readSamples, saveSamples } from './file-samples.js';
 import { copyScratch, scratchDirOf } from '../../round/launch.js';
+import { readSamples, saveSamples } from './file-samples.js';
 import type { RecordedRun } from './record.js';
 
 /**

@@ -1,6 +1,6 @@
 import type { Recorder } from '../../../conformance/history/recorder.js';
-import { messageIdsIn } from '../../../conformance/protocols/encoded-mark.js';
 import { describeDifference } from '../../../conformance/protocols/difference.js';
+import { messageIdsIn } from '../../../conformance/protocols/encoded-mark.js';
 import { type Message, markOf } from '../../../conformance/protocols/message.js';
 import type { Answer, Receipts, ReceivedMessage } from '../../../conformance/protocols/protocol.js';
 import type { ChangedDelivery } from '../changed-messages.js';
