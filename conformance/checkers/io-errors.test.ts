@@ -31,7 +31,7 @@ t.test(
     t.equal(verdict, 'fail');
     t.equal(
       why,
-      '1 messages were lost at a disk error: io-error 1 gave EIO from fsync of spool (mailer); destroyed: spool/1-H: gone, was 400 bytes',
+      '1 messages confirmed before or during a disk error were lost: io-error 1 gave EIO from fsync of spool (mailer); destroyed: spool/1-H: gone, was 400 bytes',
     );
   },
 );
@@ -56,7 +56,7 @@ t.test(
   async (t) => {
     const history = new HistoryBuilder().start('io-error').submit('1').crash({ fault: 'io-error' });
     const { why, violations } = checkIoErrors(history.drain().events);
-    t.equal(why, '1 messages were lost at a disk error');
+    t.equal(why, '1 messages confirmed before or during a disk error were lost');
     t.match(violations, [{ what: 'confirmed before or during io-error 1, and never delivered' }]);
   },
 );

@@ -16,7 +16,8 @@ async function start(t: { teardown(kill: () => void): void }, setUp: string): Pr
     process.execPath,
     ['-e', `const fs = require('node:fs'); ${setUp}; console.log('ready');`],
     {
-      stdio: ['ignore', 'pipe', 'inherit'],
+      // An inherited stderr could be a file, which would be named too.
+      stdio: ['ignore', 'pipe', 'ignore'],
     },
   );
   t.teardown(() => child.kill('SIGKILL'));
