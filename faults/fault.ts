@@ -258,8 +258,8 @@ export interface Fault {
   readonly summary: string;
   readonly needs: Needs;
   /**
-   * True for a fault that acts on what the target has stored in `dataDir`. It can prove nothing about a target that
-   * keeps its messages elsewhere, so it is a miss when the target has written nothing there.
+   * True for a fault that acts on what the target has stored in `dataDir`. It proves nothing about a target that
+   * keeps its messages elsewhere, so it is a miss when the target has written nothing to `dataDir`.
    */
   readonly actsOnStoredData?: true;
   /** Reports whether this machine has what the fault needs. */

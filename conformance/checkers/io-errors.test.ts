@@ -37,7 +37,7 @@ t.test(
 );
 
 t.test(
-  'a message that was confirmed long before the failure is not said to rest on the failed call',
+  'the violation of a message that was confirmed long before the failure says how long before it was',
   async (t) => {
     const [violation] = lossAt({ destroyedFiles: [FILE] }).violations;
     t.match(violation?.what, /^confirmed 3.0 s before the first failure of io-error 1, and never delivered/);
@@ -45,7 +45,7 @@ t.test(
   },
 );
 
-t.test('a message that was confirmed while calls failed is said to be', async (t) => {
+t.test('the violation says that a message was confirmed while calls failed', async (t) => {
   const [violation] = lossAt({ lostFiles: [{ ...FILE, sizeAfterBytes: 0 }] }, 50).violations;
   t.match(violation?.what, /^confirmed after the first failure of io-error 1/);
   t.match(violation?.what, /it was in spool\/1-H: 0 bytes, was 400$/);

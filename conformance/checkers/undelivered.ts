@@ -18,7 +18,7 @@ export interface Undelivered {
   /** Number of recipients without an accepted delivery. */
   missing: number;
   fate: Fate;
-  /** `lost`, `late`: completes "N messages …". `undecided`: the same, with what the user can do. */
+  /** Completes "N messages …". For `undecided` it may end with what the user can do. */
   text: string;
 }
 

@@ -5,7 +5,8 @@ import type { HistoryEvent } from './events.js';
  * show how long the target keeps a message back: the length of its leases, or its wait between two attempts.
  *
  * A wait in which a process of the target ended does not count. A crash often ends every lease, so that such a
- * wait says nothing about their length. Nor does a refusal count whose delivery came before a crash.
+ * wait says nothing about their length. For the same reason a refusal does not count if a crash came after its
+ * delivery.
  */
 export class RedeliveryWaits {
   /** Deliveries since the last crash: the time in ms of the history, and whether the receiver refused it. */

@@ -146,8 +146,9 @@ export function placeholderProblems(target: TargetFile): string[] {
 }
 
 /**
- * Returns the problem that no service and no install command uses `{data}`, as `key path: what was expected`. Such a
- * target keeps its messages in a place that no fault reaches, and that outlives the end of a round.
+ * Returns a problem if no service (command or `env`) and no install command uses `{data}`, as
+ * `key path: what was expected`. Such a target keeps its messages where no fault reaches them, and where they outlive
+ * the round.
  */
 export function unusedDataProblems({ services, install }: TargetFile): string[] {
   const words = [

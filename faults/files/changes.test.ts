@@ -29,7 +29,7 @@ function makeTree(t: { teardown(remove: () => void): void }) {
   return { data, sinceMs };
 }
 
-t.test('nothing has changed in a directory that nobody writes to, although it is read', async (t) => {
+t.test('nothing has changed in a directory that no process writes to, although it is read', async (t) => {
   const { data, sinceMs } = makeTree(t);
   t.equal(changedSince(data, sinceMs), undefined);
   t.equal(changedSince(data, sinceMs, 'spool/a'), undefined);

@@ -106,7 +106,7 @@ t.test('a file that grew between two crashes is read again at the second', async
 });
 
 t.test(
-  'files that were lost before the look are not listed, and a look without its other half says nothing',
+  'a file that is lost before the first call of `before` is not listed, and `after` alone lists no file',
   async (t) => {
     const { file, watch } = watched(t);
     rmSync(file('base.log'));

@@ -14,7 +14,7 @@ const MAX_COMPARED_BYTES = 16 * 2 ** 20;
 const MAX_LISTED_FILES = 20;
 /** Upper bound of the message ids that are listed for one file. */
 const MAX_LISTED_IDS = 500;
-/** Coarsest step of a filesystem's clock, in ms. A file that changed less before the last look is read again. */
+/** Coarsest step of a filesystem's clock, in ms. A file that changed this shortly before the last crash is read again. */
 const CLOCK_STEP_MS = 20;
 
 /** A file of the data directory at one moment. */

@@ -36,7 +36,7 @@ const FAILING_TABLE = '0 60 1 error_writes';
 /**
  * Shell functions of the scripts. All dmsetup calls work without udev: nothing else would make the nodes of
  * /dev/mapper, or answer the cookie that dmsetup waits for. `unused` waits a moment: a process of another run that
- * is being started has a copy of every mount, and lets go of it. `load` replaces the table in use (its arguments
+ * is being started holds a copy of every mount until it has unmounted them. `load` replaces the table in use (its arguments
  * are the end of the new table), without making the filesystem write anything first.
  */
 const SHELL_FUNCTIONS = `

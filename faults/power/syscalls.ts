@@ -148,7 +148,7 @@ const NOWHERE_FLAGS = 0x2 | 0x4 | 0x200;
 
 /**
  * Returns the extents of a file or directory that have a position on the device. Holes are left out, and nothing is
- * synced. Returns an empty list when the filesystem does not tell.
+ * synced. Returns an empty list when the filesystem does not report extents.
  */
 export function placedExtentsOf(path: string): Extent[] {
   const request = Buffer.alloc(HEAD_BYTES + MAX_EXTENTS * EXTENT_BYTES);

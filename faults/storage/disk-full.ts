@@ -16,7 +16,7 @@ const CONFIRM_TIMEOUT_MS = 1000;
 const STOP_TIMEOUT_MS = 2000;
 /** Upper bound for the attempts to shrink a filesystem that still grows, although its target is stopped. */
 const MAX_SHRINKS = 20;
-/** Time between two looks at the free space, in ms. A target that takes back a failed write may free some at once. */
+/** Interval of the checks of the free space, in ms. A target that takes back a failed write may free some at once. */
 const FREE_SPACE_POLL_MS = 2;
 /**
  * Size limit of the filesystem in bytes while the fault is not active. It is a limit and reserves no memory.
@@ -76,7 +76,7 @@ export const diskFull: Fault = {
 
 /**
  * Shrinks the filesystem to the space in use. The target is stopped meanwhile, because a filesystem cannot become
- * smaller than its content, and a target that works makes it grow between the look and the change.
+ * smaller than its content, and a running target makes it grow between the measurement and the change.
  * @returns the size in bytes; undefined when the filesystem grew at every attempt.
  */
 async function shrink(context: FaultContext): Promise<number | undefined> {
@@ -98,7 +98,7 @@ async function shrink(context: FaultContext): Promise<number | undefined> {
         await resize(context.dataDir, sizeBytes);
         return sizeBytes;
       } catch (error) {
-        // A process that was born during the stop still writes. Pass on an error that has another cause.
+        // A process that was created during the stop still writes. Pass on an error that has another cause.
         if (usedBlocks(context) * bsize <= sizeBytes) throw error;
       }
     }

@@ -85,7 +85,7 @@ t.test('a program that ignores any one failed sync loses a confirmed record', { 
 });
 
 t.test(
-  'the injection tells which call failed on which file, and which records the file lost',
+  'the injection names the call that failed, its file, and the records that the file lost',
   { skip },
   async (t) => {
     const point = { service: 'writer', kind: 'sync', nth: 3, what: 'EIO' } as const;

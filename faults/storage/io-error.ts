@@ -199,8 +199,8 @@ interface TearResult {
 }
 
 /**
- * Returns the files out of which messages at risk have vanished since the start of the injection, although the
- * target's files were not touched. Receivers take nothing meanwhile, so the target has no reason to remove a message.
+ * Returns the files out of which messages at risk have vanished since the start of the injection. Must be called
+ * before the kit changes any file. Receivers take nothing meanwhile, so the target has no reason to remove a message.
  */
 function destroyedFilesOf(context: FaultContext): LostFile[] {
   return (context.losses?.after() ?? []).filter(({ messages }) => messages.length > 0);
@@ -263,7 +263,7 @@ async function tearAfterFailure(
     let why = NOTHING_LOST;
     for (const { snapshot, files } of unsyncedSince) {
       if (typeof files === 'string') return nothing(files);
-      // The trace shows no reads. A file that perhaps counts does.
+      // The trace shows no reads, so it cannot prove that a file is made anew: count the file.
       const judged = files.map((one) => (one.remade === 'perhaps' ? { ...one, remade: 'no' as const } : one));
       const done = revertSome(context.random, snapshot, judged);
       if (done === '') {

@@ -33,8 +33,8 @@ export const CALL_KINDS = [
 export type CallKind = (typeof CALL_KINDS)[number]['kind'];
 
 /**
- * Calls by which a program makes its writes durable, and which can fail. sync_file_range is none of them: it writes
- * pages to the drive, and neither the metadata that leads to them nor the drive's cache.
+ * Calls by which a program makes its writes durable, and which can fail. sync_file_range is none of them: it sends
+ * pages to the drive, but not the metadata that leads to them, and it does not flush the drive's cache.
  */
 export const SYNC_CALLS = ['msync', 'fsync', 'fdatasync', 'syncfs'] as const;
 /** Calls by which a program writes to a file. */

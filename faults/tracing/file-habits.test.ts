@@ -23,7 +23,7 @@ const habits = fileHabits(
 );
 
 t.test(
-  'the writer, the missing sync and the rename of a file are told, for each file of its kind',
+  'the writer, the missing sync and the rename of a file are described for each file of its kind',
   async (t) => {
     t.equal(
       describeHabit(habits, 'base-99.log'),
@@ -33,7 +33,7 @@ t.test(
   },
 );
 
-t.test('nothing is told of files that the logs do not show, or that are elsewhere', async (t) => {
+t.test('nothing is described for files that the logs do not show, or that are elsewhere', async (t) => {
   t.equal(describeHabit(habits, 'other.db'), '');
   t.equal(habits.filter(({ pattern }) => pattern.includes('elsewhere')).length, 0);
 });

@@ -8,7 +8,7 @@ export interface FileHabit {
   pattern: string;
   /** Services that write such files. */
   writers: string[];
-  /** Services that sync such files, in any moment. */
+  /** Services that sync such files at least once. */
   syncers: string[];
   /** Names (with `#`) from which such files are renamed. */
   renamedFrom: string[];

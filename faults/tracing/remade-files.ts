@@ -43,7 +43,7 @@ export type Remade = 'yes' | 'no' | 'perhaps';
  * - The trace shows it: at its start the target truncated the file before any process had read or mapped it, and no sync
  *   has ever covered it. The bytes that the truncation kept are the same at the snapshot.
  *
- * A file that is only never synced does not belong to them: that is what a target does that has forgotten to.
+ * A file that was merely never synced is no such file, because a target that forgot a sync looks the same.
  */
 export function judgeRemade(
   context: FaultContext,

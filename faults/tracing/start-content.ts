@@ -7,11 +7,11 @@ export type StartUse = 'used' | { keptBytes: number; doneOffset: number };
 
 /**
  * What became of the files that were there when a trace began, by their path. A file whose content is thrown away
- * before anybody reads it is one that the program makes anew at each start.
+ * before any process reads it is one that the program makes anew at each start.
  */
 export class StartContent {
   readonly #uses = new Map<string, StartUse>();
-  /** Paths that the files of the start have no longer, and the folders among them. */
+  /** Paths that files or folders had at the start and no longer have. */
   readonly #gone = new Set<string>();
 
   get uses(): ReadonlyMap<string, StartUse> {

@@ -100,7 +100,7 @@ export function injectedFailures(log: string): InjectedFailure[] {
   });
 }
 
-/** Reports whether `withoutIoUring` has refused a ring to a program that this log is of. */
+/** Reports whether `withoutIoUring` has refused a ring to the program of this log. */
 export function hasRefusedIoUring(log: string): boolean {
   return new RegExp(`${IO_URING_SETUP}\\b.* ENOSYS `).test(log);
 }

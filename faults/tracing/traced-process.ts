@@ -18,13 +18,13 @@ export interface OpenFile<F> {
   file: F;
   append: boolean;
   sync: boolean;
-  /** Offset of the next write; undefined when a call may have changed it that the trace does not show. */
+  /** Offset of the next write; undefined when a call that the trace does not show may have changed it. */
   position: number | undefined;
 }
 
 /** The folders from which a process resolves names. */
 interface Folders {
-  /** Undefined as long as the log has not shown it. */
+  /** Working directory; undefined until the log shows it. */
   working: string | undefined;
   /** `/` unless the process has called chroot. */
   root: string;

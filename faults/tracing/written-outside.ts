@@ -49,7 +49,7 @@ export function filesOpenOutside(
 
 function isOutside(path: string, directory: string, ignored: readonly string[]): boolean {
   const roots = [directory, '/dev', '/proc', '/sys', ...ignored];
-  // A process under strace has the log of strace beside it.
+  // Leave out the logs that strace writes for the kit.
   return path.startsWith('/') && !path.endsWith('.strace') && !roots.some((root) => isBelow(path, root));
 }
 

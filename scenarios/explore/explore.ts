@@ -117,7 +117,7 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
   }
 }
 
-/** An explored run whose smallest broken state still lacks what a traced run tells about the files. */
+/** The result of an exploration, before a traced run has shown how the target treats the lost files. */
 interface ExplorationResult {
   result: UnfinishedResult;
   /** Files that the smallest broken state has lost, and where the target was seen to have them. */
@@ -130,7 +130,7 @@ const MAX_LISTED_FILES = 6;
 const MAX_NAMED_FILES = 4;
 
 /**
- * Adds to the story the files that the smallest broken state has lost. A run of the target under strace tells which
+ * Adds to the story the files that the smallest broken state has lost. A run of the target under strace shows which
  * services write, sync and rename them.
  */
 async function withHabits(

@@ -49,7 +49,7 @@ function lostAtTheSecondCut(t: { teardown(remove: () => void): void }) {
 t.test('the story of a lost message ends with the injection that took it, and names the file', async (t) => {
   const { events, evaluation } = lostAtTheSecondCut(t);
   const story = violationStory(events, evaluation);
-  t.equal(story.filter((line) => line.includes('power-cut ')).length, 1, 'one injection is told');
+  t.equal(story.filter((line) => line.includes('power-cut ')).length, 1, 'one injection is shown');
   t.match(story.at(-3), /power-cut 2: /);
   t.match(
     story.at(-2),

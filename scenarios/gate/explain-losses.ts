@@ -56,7 +56,7 @@ function explainInjection(
   return [head, ...files.slice(0, MAX_FILES).map((file) => `  ${explainFile(file, fault, lostIds, habits)}`)];
 }
 
-/** Describes one file in a line: what is left of it, where its bytes were, who wrote it, and what it held. */
+/** Describes one file in a line: what is left of it, which service wrote it, where its bytes were, and what it held. */
 function explainFile(
   file: LostFile,
   fault: FaultInjected,

@@ -175,7 +175,7 @@ for (const [what, selection, why] of [
   });
 }
 
-t.test('a fault that missed does not change the verdict of a gate whose faults nobody named', async (t) => {
+t.test('a fault that missed does not change the verdict of a gate without --faults', async (t) => {
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());
   const target = inProcessTarget(workspace, { faults: ['kill', 'tear'] });

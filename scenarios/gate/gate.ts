@@ -85,7 +85,7 @@ const TYPICAL_TAIL_MS = 2500;
 const SLOW_TAIL_MS = 20_000;
 /** Upper bound of the time that is planned for the end of a round, as a share of the budget. */
 const MAX_TAIL_SHARE = 0.4;
-/** Time for injections with which another round is worth its set-up. */
+/** Shortest time for injections that makes another round worth its set-up. */
 const MIN_INJECTIONS_MS = 2000;
 /** Requirements about the content of messages. A violation says nothing about durability, so the gate goes on. */
 const CONTENT_REQUIREMENTS: ReadonlySet<string> = new Set(['PP-4', 'PP-5']);
@@ -193,7 +193,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
   }
 }
 
-/** Runs the target once under strace to learn who writes its files, and saves what was seen in the evidence. */
+/** Runs the target once under strace to learn which service writes which files, and saves the result as evidence. */
 async function learnHabits(
   { target, runtime, signal, progress }: GateOptions,
   registry: Registry,

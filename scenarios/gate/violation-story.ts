@@ -6,7 +6,7 @@ import { describeLostBytes, describeLostFile, lossOf } from '../../conformance/h
 /**
  * Describes the first violation in a few lines. If it names a message, the lines are the message's submission, its
  * answer, its deliveries, and the injection that mattered: the one that took the message, with the files that it was
- * in, or the first crash after the answer. Nothing that came later is told.
+ * in, or the first crash after the answer. The story of a lost message ends with that injection.
  */
 export function violationStory(events: readonly HistoryEvent[], { findings }: Evaluation): string[] {
   const violation = findings

@@ -87,7 +87,7 @@ const unprivileged =
   isRoot && findProgram('setpriv') !== undefined ? false : 'giving up root needs root, and setpriv';
 
 t.test(
-  'a target that gives up root can be replayed, also when nobody else may enter what the caller makes',
+  'a target that gives up root can be replayed, also when no other user may enter what the caller makes',
   { skip: unprivileged },
   async (t) => {
     const workspace = new TestWorkspace();

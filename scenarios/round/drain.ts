@@ -9,7 +9,7 @@ import { sleep } from '../../faults/waiting.js';
  * rejected message.
  */
 const QUIET_MS = 400;
-/** Shortest silence that a target is allowed that claims no time. It is longer than a usual retry interval. */
+/** Shortest silence that a target without a claim is allowed. It is longer than a usual retry interval. */
 const MIN_SILENCE_MS = 6000;
 /**
  * Factor for a slow target: it is allowed this multiple of the longest wait that it has shown. A target that was
@@ -22,7 +22,7 @@ const SLOW_TARGET_FACTOR = 1.5;
  */
 const MAX_WAIT_SILENCE_MS = 15_000;
 /**
- * Upper bound of the silence that a target is allowed that claims no time. The usual lengths of leases, 30 s and
+ * Upper bound of the silence that a target without a claim is allowed. The usual lengths of leases, 30 s and
  * 60 s, lie below it.
  */
 export const MAX_SILENCE_MS = 65_000;

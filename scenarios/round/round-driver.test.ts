@@ -240,7 +240,7 @@ t.test('a target that exits right after every start is unavailable, and not a fa
   t.match(
     lines,
     [/^services\.server exited with code 1 after [\d.]+ s, before it was ready/],
-    'said at once, and once',
+    'reported at once, and only once',
   );
 });
 
@@ -256,7 +256,7 @@ t.test(
       ['kill'],
       'the first fault is always injected',
     );
-    t.ok(pace.injectionMs('kill') > 0, 'the round has told how long it took');
+    t.ok(pace.injectionMs('kill') > 0, 'the round has noted how long it took');
     t.ok(pace.tailMs > 0, 'and how long its end took');
   },
 );

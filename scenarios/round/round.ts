@@ -60,7 +60,7 @@ export interface RoundOptions {
    * later, except the first one of the round.
    */
   lastFaultMs: number;
-  /** Measures where the time goes. Default: a clock that nobody reads. */
+  /** Measures where the time goes. Default: a clock whose report is not used. */
   clock?: PhaseClock<RoundPhase>;
   /** Gets the durations of the injections, and plans the last one. Default: nothing is planned. */
   pace?: Pace;

@@ -45,13 +45,13 @@ const RESTART_DELAY_MS = 50;
  */
 const MAX_RESTARTS_PER_START = 30;
 /**
- * Number of exits after which the first start of a target has failed, when none of its services stays alive. A
- * service that waits for another one may exit more often: up to MAX_RESTARTS_PER_START times.
+ * Number of exits of each service after which the first start of a target has failed. While another service stays
+ * alive, a service that waits for it may exit more often: up to MAX_RESTARTS_PER_START times.
  */
 const MAX_FIRST_START_EXITS = 5;
 /**
- * Number of early exits before the first fault that shows that a service does not stay up anyway. Fewer may come from
- * a service that waits for another one.
+ * Number of early exits before the first fault from which on the faults are not the cause of later exits. Fewer may
+ * come from a service that waits for another one.
  */
 const MIN_EXITS_BEFORE_FAULT = 3;
 /** Bounds of the part of a log in which the reason of a failed start is looked for. */

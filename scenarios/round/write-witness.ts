@@ -74,7 +74,7 @@ export class WriteWitness {
     this.#ready = this.#lastHit;
   }
 
-  /** Files outside `{data}` that the target was seen to write; empty as long as nobody has looked. */
+  /** Files outside `{data}` that the target was seen to write; empty before the first search. */
   get writtenOutside(): readonly string[] {
     return this.#outside ?? [];
   }

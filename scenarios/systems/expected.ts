@@ -34,8 +34,8 @@ const SystemSchema = z.strictObject({
   /** Name of the Debian package. */
   package: z.string().min(1),
   /**
-   * Debian packages to unpack instead of an installation: the package conflicts with others, or a machine should
-   * not run it by itself.
+   * Debian packages to unpack instead of an installation, because `package` conflicts with other packages, or because
+   * its service must not run on the machine.
    */
   unpack: z.array(z.string().min(1)).default([]),
   runs: z.array(RunSchema).min(1),

@@ -19,7 +19,7 @@ export interface PushSource {
   readonly ended: Promise<void>;
   /** Makes a round trip whose answer proves that the server has handled all acknowledgements before. */
   roundTrip(): Promise<void>;
-  /** Closes the connection in order. Never rejects; may be called twice. */
+  /** Closes the connection cleanly. Never rejects; may be called twice. */
   close(): Promise<void>;
 }
 

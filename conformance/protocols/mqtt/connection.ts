@@ -35,9 +35,9 @@ type OnPublish = (packet: IPublishPacket, connection: MqttConnection) => void;
 type Session = 'temporary' | 'receiver';
 
 /**
- * One connection with MQTT 5. The packets are made and parsed by mqtt-packet. There is no client library: those
- * acknowledge one delivery after the other, store what was not answered, and send it again after a reconnect,
- * while each answer must belong to exactly one submit of the kit.
+ * One connection with MQTT 5. The packets are made and parsed by mqtt-packet. It uses no client library: client
+ * libraries acknowledge one delivery after the other, store what was not answered, and send it again after a
+ * reconnect. Each answer must belong to exactly one submit of the kit.
  */
 export class MqttConnection {
   readonly #socket: Socket;
@@ -144,7 +144,7 @@ export class MqttConnection {
     await this.#request({ cmd: 'pingreq' }, 'pingresp');
   }
 
-  /** Ends the connection in order. The receiver's session lives on. */
+  /** Ends the connection with a DISCONNECT. The server keeps the receiver's session. */
   close(): void {
     if (this.#broken === undefined) {
       this.#send({ cmd: 'disconnect', reasonCode: 0 });
@@ -201,7 +201,7 @@ export class MqttConnection {
     try {
       return await withTimeout(answer, this.#timeoutMs);
     } catch (error) {
-      // A late answer must not count: nobody waits for it any more.
+      // A late answer must not count: the submit is indefinite by now.
       this.break(asError(error));
       throw error;
     }

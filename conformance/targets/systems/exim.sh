@@ -17,8 +17,8 @@ case "$1" in
   inside)
     command -v exim4 > /dev/null || { echo "exim4: not found; \`plugpull systems exim\` gets it" >&2; exit 1; }
     chown Debian-exim: "$spool"
-    # Exim does not sync its hints, such as the time of the next attempt, and may do without them. After a power cut
-    # with old hints it happened that every delivery waited for the lock of these files.
+    # Remove the hints, such as the time of the next attempt: Exim does not sync them, and does not need them. After
+    # some power cuts with old hints, every delivery waited for the lock of these files.
     rm -rf "$spool/db"
     mkdir -p /run/exim4 /etc/exim4
     chown Debian-exim: /run/exim4

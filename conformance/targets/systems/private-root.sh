@@ -4,8 +4,8 @@
 #   - the packages that `plugpull systems` has unpacked for NAME are in /usr,
 #   - each of the comma-separated USERS exists.
 # A disk that is mounted below one of these directories is not visible to the command.
-# Mail servers of Debian cannot be installed beside each other, and have paths that no option changes. Without the
-# right to mount, this is a container, which is private by itself, and the command just runs.
+# Mail servers of Debian cannot be installed beside each other, and have paths that no option changes. A container may
+# have no right to mount. Its files are private already, so the command then runs without a namespace.
 set -eu
 name="$1"
 users="$2"

@@ -52,7 +52,7 @@ t.test(
   },
 );
 
-t.test('a cut before the first sample or behind the last one tells nothing', async (t) => {
+t.test('a cut before the first sample or after the last one shows no loss', async (t) => {
   t.same(lostSince(SAMPLES, {}, 5), []);
   t.same(lostSince(SAMPLES, {}, 25), []);
 });

@@ -83,8 +83,8 @@ export interface SeenLoss {
  * Compares the files of a crash state with those that the target saw around the cut: in the last sample before it, and
  * in the first one after it. A file that is in both counts with the smaller of its two sizes, so that a file that grew
  * or was cut short meanwhile is no loss. A file that is in one of them counts if the state has it with fewer bytes (in
- * the later one: with none, because it may just have begun to grow). If no file is lost by these rules, those are
- * listed that were there before the cut and are not in the state; the target may have removed them itself.
+ * the later one: with none, because it may just have begun to grow). If no file is lost by these rules, the list has
+ * the files that existed before the cut and are not in the state; the target may have removed them itself.
  * @param sizes size of each file of the crash state.
  * @param prefix number of log entries that were complete at the cut.
  * @returns the lost files, the greatest loss first.

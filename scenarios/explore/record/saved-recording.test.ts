@@ -46,9 +46,9 @@ function writeLog(path: string, offset = 4096): void {
   log.close();
 }
 
-/** Saves a recording of a run with one message in the folder `recording`. */
 const SAMPLES = [{ entries: 1, sizes: { 'base.log': 20 } }];
 
+/** Saves a recording of a run with one message in the folder `recording`. */
 function makeRecording(t: { teardown(remove: () => void): void }) {
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());

@@ -2,7 +2,7 @@ import type { StateFamily } from '../../../faults/crash-states/enumerate.js';
 import type { StrategyFigures } from '../strategies/strategy-run.js';
 
 /**
- * What an exploration must have judged, of the run itself, before its pass counts. Fewer states say next to nothing: a
+ * What an exploration must have judged, of the run itself, before its pass counts. Fewer states prove little: a
  * log of a few seconds has thousands of cuts. The numbers are small enough for a target that needs a second per start.
  */
 export const EXPLORED_MINIMUM = {

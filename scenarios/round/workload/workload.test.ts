@@ -121,7 +121,7 @@ t.test('a message is outstanding until each of its recipients has accepted it', 
   t.match(ledger, { outstanding: 0, awaited: 0 });
 });
 
-t.test('a message is not awaited whose consumption was not answered, until it comes again', async (t) => {
+t.test('a message whose consumption was not answered is not awaited until it comes again', async (t) => {
   const { ledger, recorder } = newLedger(t);
   const receipts = ledger.trackReceipts(recordReceipts(recorder));
   const { id, digest } = message(1);

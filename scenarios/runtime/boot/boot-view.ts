@@ -135,7 +135,7 @@ export class BootView {
     });
   }
 
-  /** Makes the directories of a boot. @returns the arguments of ENTER_BOOT before the command. */
+  /** Makes the directories of a boot, and returns the arguments of ENTER_BOOT before the command. */
   #boot(): string[] {
     const id = randomUUID();
     const { disk, memory } = this.#makeRoots(id);

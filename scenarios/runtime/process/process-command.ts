@@ -38,7 +38,7 @@ export function processCommands(
   return ({ command, user, serviceEnv = {}, wrap = [], env = {} }) => {
     const account = user === undefined ? undefined : accounts.get(user);
     const outer = { ...process.env, ...account?.env, ...serviceEnv };
-    // The command starts inside other programs, whose failure to find it would look like an exit of its own.
+    // Other programs start the command. If they did not find it, that would look like an exit of the command.
     requireProgram(command[0], workingDir, outer.PATH ?? '');
     // A fault's variables are for the target alone: a preloaded library would also act on the programs that
     // enter the boot, and leave its files in the /dev/shm of the machine.
