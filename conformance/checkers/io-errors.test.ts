@@ -41,7 +41,7 @@ t.test(
   async (t) => {
     const [violation] = lossAt({ destroyedFiles: [FILE] }).violations;
     t.match(violation?.what, /^confirmed 3.0 s before the first failure of io-error 1, and never delivered/);
-    t.match(violation?.what, /the target took it out of its files itself: spool\/1-H: gone, was 400 bytes$/);
+    t.match(violation?.what, /the target itself removed it from its files: spool\/1-H: gone, was 400 bytes$/);
   },
 );
 

@@ -58,7 +58,7 @@ function describeLoss(history: readonly HistoryEvent[], hit: Hit, id: string, co
   const holds = ({ messages }: LostFile) => messages.includes(id);
   const removed = fault.destroyedFiles?.find(holds);
   if (removed !== undefined)
-    return `${confirmed}; the target took it out of its files itself: ${describeLostFile(removed)}`;
+    return `${confirmed}; the target itself removed it from its files: ${describeLostFile(removed)}`;
   const lost = fault.lostFiles?.find(holds);
   return lost === undefined ? confirmed : `${confirmed}; it was in ${describeLostFile(lost)}`;
 }

@@ -286,7 +286,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     evidence:
       'Power cuts hit while messages were at risk. Each message that was confirmed before such a cut has an accepted delivery.',
     notEvidence:
-      'A SIGKILL of any number of processes: the kernel still writes what they had written. A cut of a target that keeps its messages elsewhere: messages were confirmed, and nothing in `{data}` changed meanwhile. A cut before which nothing changed since the last fault that hit. Both are misses.',
+      'A SIGKILL of any number of processes: the kernel still writes what they had written. A cut of a target that keeps its messages elsewhere: messages were confirmed, and nothing in `{data}` changed meanwhile. A cut before which nothing changed since the last fault that hit. These two kinds of cuts are misses.',
     needs: ['power-cut'],
     byChance: false,
     waivable: false,
@@ -306,7 +306,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     evidence:
       'Crash states with messages at risk, and the messages that the target held there after its recovery. A message is at risk in a state if it was confirmed before the cut, and if no receiver was offered it before the cut. The time of a confirmation or offer is the number of log entries that were complete. In a state without a message at risk, the target must recover and must hold no message that was never submitted. States with equal disks share one inspection, and every one of them is counted.',
     notEvidence:
-      'A state before the first confirmation. A recording in which messages were confirmed while nothing in `{data}` changed: the target keeps its messages elsewhere. Without a violation, fewer than 20 states of the run, 10 states with messages at risk, 10 different positions of the cut, or 3 families of states: so few states say next to nothing about a log with thousands of cuts.',
+      'A state before the first confirmation. A recording in which messages were confirmed while nothing in `{data}` changed: the target keeps its messages elsewhere. Without a violation, fewer than 20 states of the run, 10 states with messages at risk, 10 different positions of the cut, or 3 families of states: so few states prove little about a log with thousands of cuts.',
     needs: ['crash-states'],
     byChance: false,
     waivable: false,

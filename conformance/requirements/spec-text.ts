@@ -65,7 +65,7 @@ are outstanding, until the target has delivered nothing for as long as it may ke
 | the target | the kit waits | a message that then is missing |
 |---|---|---|
 | claims \`guarantee.redeliverySeconds\` | this time, or 1.5 times the longest wait for a message in the round (at most 15 s) if that is longer | is lost. If \`verify\` reports at least as many live messages as are missing, it is *not delivered within N s*, and PP-1 fails too |
-| claims no time, and has delivered a message again that the receiver had not accepted, without a crash in between | 1.5 times the longest such wait, at least 6 s | is *not delivered within N s*, and PP-1 fails. If \`verify\` reports that the messages are still stored, PP-1 is not measured |
+| claims no time, and has delivered a message again that the receiver had not accepted, without a crash in between | 1.5 times the longest such wait, at least 6 s, or 1.5 times the longest wait for a message in the round (at most 15 s) if that is longer | is *not delivered within N s*, and PP-1 fails. If \`verify\` reports that the messages are still stored, PP-1 is not measured |
 | claims no time and has shown no such redelivery, or one after more than 43 s | 65 s | the same; but if the receiver got the message and did not accept it, PP-1 is not measured: the lease or the wait for the next attempt may be longer |
 
 The kit runs the target's \`nudge\` command at the beginning of the wait and every 3 s, so that a correct target delivers

@@ -25,7 +25,7 @@ export function claimProblems({ guarantee, files, protocol, services }: TargetFi
   ]);
   if (CALLS_THE_RECEIVER.includes(protocol) && !words.some((word) => word.includes('{sink}')))
     problems.push(
-      `services: expected {sink} in the command of a service: a target of the protocol ${protocol} delivers to it`,
+      `services: expected {sink} in the command or env of a service: a target of the protocol ${protocol} delivers to it`,
     );
   return problems;
 }

@@ -77,7 +77,8 @@ const Service = object({
     .regex(/^[A-Za-z0-9_][A-Za-z0-9._-]*$/, { error: 'the name or number of a user' })
     .optional()
     .describe(
-      'User as which the service runs; it must exist on the machine or in the image. Default: the user of the kit.',
+      'User as which the service runs; it must exist on the machine or in the image. Default: the user of the kit, ' +
+        'and in a container the user of the image.',
     ),
 }).describe('One kind of process of the target.');
 
@@ -121,15 +122,15 @@ const Guarantee = object({
     .optional()
     .describe(
       'Longest time, in seconds, that may pass before the target offers an undelivered message again: the length of a ' +
-        'lease or of the longest wait between two attempts. A message that is not delivered within this time after the ' +
-        'last fault is lost. Default: derived from the waits that the target has shown.',
+        'lease or of the longest wait between two attempts. At the end of a round, a message is lost if it is missing ' +
+        'after this time without a delivery. Default: derived from the waits that the target has shown.',
     ),
   headers: z
     .enum(['unchanged', 'may-be-completed'], { error: '"unchanged" or "may-be-completed"' })
     .optional()
     .describe(
-      'What a mail server may do with a message. `may-be-completed`: it may add missing header fields such as Message-ID ' +
-        'and Date, and fold lines that are longer than 998 bytes. Default: unchanged.',
+      'What a mail server may do with a message. `may-be-completed`: it may add a missing Message-ID or Date, and ' +
+        'fold lines of more than 998 bytes with their line end. Default: unchanged.',
     ),
 }).describe('The guarantees of the target. The kit checks these and no others.');
 

@@ -139,7 +139,7 @@ export function placeholderProblems(target: TargetFile): string[] {
     if (ports.includes(name)) return;
     const wanted = name === '' ? '{port}' : `{port:${name}}`;
     problems.push(
-      `${target.submit ? `submit.${index}` : 'services'}: expected ${wanted} in the command of a service`,
+      `${target.submit ? `submit.${index}` : 'services'}: expected ${wanted} in the command or env of a service`,
     );
   });
   return problems;
@@ -158,7 +158,7 @@ export function unusedDataProblems({ services, install }: TargetFile): string[] 
   if ([...placeholdersIn(words)].some(({ name, argument }) => name === 'data' && argument === undefined))
     return [];
   return [
-    'services: expected {data} in the command of a service or in install: faults reach only what is stored below {data}',
+    'services: expected {data} in the command or env of a service, or in install: faults reach only what is stored below {data}',
   ];
 }
 

@@ -181,7 +181,7 @@ t.test('a claim that the other keys do not support is a problem', async (t) => {
     /^guarantee\.faults\.2: data-rot damages the files that files\.messages names, expected at least one/,
   ]);
   t.match(problemsOf(withValue(COMPLETE, ['services', 'server', 'command', 3], 'x')), [
-    /^services: expected \{sink\} in the command of a service: a target of the protocol smtp delivers to it$/,
+    /^services: expected \{sink\} in the command or env of a service: a target of the protocol smtp delivers to it$/,
   ]);
   t.same(
     problemsOf(

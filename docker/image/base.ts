@@ -16,12 +16,12 @@ const NETWORK_PACKAGES = ['iptables'];
  * Packages with the program that holds a container back until its boot id is in place. The kit copies it out of
  * the image, for the containers of other images.
  */
-const GATE_PACKAGES = ['busybox-static'];
+const LATCH_PACKAGES = ['busybox-static'];
 /**
  * Packages of the root filesystem: those that Node needs, and those that complete a Debian root (/tmp,
  * /etc/os-release).
  */
-const ROOT_PACKAGES = ['base-files', 'libstdc++6', ...FAULT_PACKAGES, ...NETWORK_PACKAGES, ...GATE_PACKAGES];
+const ROOT_PACKAGES = ['base-files', 'libstdc++6', ...FAULT_PACKAGES, ...NETWORK_PACKAGES, ...LATCH_PACKAGES];
 const EXCLUDED_PATHS = ['/usr/share/*', '/usr/lib/*/gconv/*'];
 const PULL_TIMEOUT_MS = 120_000;
 const ROOT_TIMEOUT_MS = 300_000;
@@ -73,7 +73,7 @@ async function pullBase(
   const dir = join(workDir, 'registry-base');
   const lines = [
     `FROM ${name}`,
-    `RUN apt-get update && apt-get install -y --no-install-recommends ${[...FAULT_PACKAGES, ...NETWORK_PACKAGES, ...GATE_PACKAGES].join(' ')} && rm -rf /var/lib/apt/lists/*`,
+    `RUN apt-get update && apt-get install -y --no-install-recommends ${[...FAULT_PACKAGES, ...NETWORK_PACKAGES, ...LATCH_PACKAGES].join(' ')} && rm -rf /var/lib/apt/lists/*`,
   ];
   await withEmptyFolder(dir, async () => {
     writeFileSync(join(dir, 'Dockerfile'), `${lines.join('\n')}\n`);

@@ -61,7 +61,7 @@ export const diskFull: Fault = {
     const down = [...new Set([...ended, ...killed])];
     const exits = ended.length > 0 ? `${ended.join(' and ')} ended by itself` : undefined;
     const kill = killed.length > 0 ? 'SIGKILL to all' : undefined;
-    const when = spaceRestored ? 'with room again' : 'while full';
+    const when = spaceRestored ? 'with free space again' : 'while full';
     return hit(
       `filesystem shrunk to the ${usedBytes} bytes in use, and flooded; ${[exits, kill && `${kill} ${when}`].filter(Boolean).join('; ')}`,
       scopeOf(down, context),

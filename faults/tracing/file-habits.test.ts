@@ -27,9 +27,9 @@ t.test(
   async (t) => {
     t.equal(
       describeHabit(habits, 'base-99.log'),
-      'in a run under strace written by compactor, never synced, renamed from base.tmp by compactor',
+      'seen under strace: written by compactor, never synced, renamed from base.tmp by compactor',
     );
-    t.equal(describeHabit(habits, 'seg-7.log'), 'in a run under strace written by server, synced by server');
+    t.equal(describeHabit(habits, 'seg-7.log'), 'seen under strace: written by server, synced by server');
   },
 );
 

@@ -83,5 +83,5 @@ export function describeHabit(habits: readonly FileHabit[], file: string): strin
     renamedFrom.length === 0
       ? ''
       : `, renamed from ${renamedFrom.slice(0, 2).join(' or ')} by ${renamers.join(' and ')}`;
-  return `in a run under strace written by ${writers.join(' and ')}, ${synced}${renamed}`;
+  return `seen under strace: written by ${writers.join(' and ')}, ${synced}${renamed}`;
 }

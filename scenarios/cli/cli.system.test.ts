@@ -223,7 +223,7 @@ t.test('doctor lists what this machine has, and for each missing item the reason
     string,
     { name: string; available: boolean; why?: string; remedy?: string }[]
   >;
-  t.same(Object.keys(report), ['runtimes', 'faults', 'power']);
+  t.same(Object.keys(report), ['runtimes', 'faults', 'power', 'reboot']);
   t.ok(report.runtimes?.some(({ name, available }) => name === 'process' && available));
   for (const { name, available, why, remedy } of Object.values(report).flat()) {
     t.ok(available || (why && remedy), name);

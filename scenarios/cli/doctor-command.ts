@@ -76,7 +76,7 @@ function betterMethodOf({ preferredDisk }: Fault): Pick<Capability, 'how'> {
 
 /** What the images of a target need under `--runtime docker`. */
 const IMAGE_NEEDS =
-  'an image needs the programs of its commands, strace for tear, kill-syscall and io-error, and libfaketime for clock; plugpull check --runtime docker looks';
+  'an image needs the programs of its commands, strace for tear, kill-syscall and io-error, and libfaketime for clock; plugpull check --runtime docker reports what is missing';
 
 function formatReport(report: DoctorReport): string[] {
   const style = styleFor(process.stdout);

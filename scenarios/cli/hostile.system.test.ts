@@ -22,7 +22,7 @@ function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace 
 
 function hostile(workspace: TestWorkspace, how: string): string {
   return workspace.target(['{node}', PROGRAM, '--data', '{data}', '--port', '{port}', '--how', how], {
-    guarantee: { faults: ['kill'], duplicatesPerCrash: 0, recoverySeconds: 3 },
+    guarantee: { faults: ['kill'], duplicatesPerCrash: 0, redeliverySeconds: 6, recoverySeconds: 3 },
   });
 }
 

@@ -118,7 +118,7 @@ t.test('check demands that some command uses {data}', async (t) => {
   const without = await check(['{node}', '--data', '/var/lib/queue', '{port}']);
   t.match(without, {
     code: 2,
-    stderr: /^\S+: services: expected \{data\} in the command of a service or in install: .*\n$/,
+    stderr: /^\S+: services: expected \{data\} in the command or env of a service, or in install: .*\n$/,
   });
   t.equal((await check(['{node}', '--data={data}/queue', '{port}'])).code, 0);
   t.equal((await check(['{node}', '{port}'], { install: ['{node}', '{data}'] })).code, 0);

@@ -15,7 +15,7 @@ async function startHangingExploration(workspace: TestWorkspace): Promise<KitPro
   const target = workspace.target(
     ['{node}', join(FIXTURES, 'queue.mjs'), '--data', '{data}', '--port', '{port}'],
     {
-      guarantee: { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0 },
+      guarantee: { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0, redeliverySeconds: 6 },
       crashStates: { restore: ['{node}', join(FIXTURES, 'restore-log.mjs'), '--wrong', 'hangs'] },
     },
   );

@@ -51,7 +51,9 @@ function explainInjection(
   const holders = all.filter(({ messages }) => messages.some((id) => lostIds.has(id)));
   const what = `${fault.fault} ${fault.injection}, ${lostIds.size} of the lost messages`;
   const head =
-    holders.length > 0 ? `${what}:` : `${what}, which the kit found in no file that it compared; it took:`;
+    holders.length > 0
+      ? `${what}:`
+      : `${what}, which were in no file that the kit compared; this injection took:`;
   const files = holders.length > 0 ? holders : all;
   return [head, ...files.slice(0, MAX_FILES).map((file) => `  ${explainFile(file, fault, lostIds, habits)}`)];
 }

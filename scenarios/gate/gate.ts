@@ -214,12 +214,19 @@ function withMeasurableClaims(target: Target, { slowStartMs }: PreparedRuntime):
 }
 
 /**
- * Returns the time that the drain, the stop and the evaluation of the first round are assumed to take. A target may
- * need its whole redelivery time to offer again what was in delivery at the last fault.
+ * Redelivery time, in seconds, above which a target is assumed to keep its leases over a crash. A shorter claim is
+ * usually an upper bound that the target does not need.
+ */
+const LONG_REDELIVERY_S = 15;
+
+/**
+ * Returns the time that the drain, the stop and the evaluation of the first round are assumed to take. A target with
+ * long leases may need its whole redelivery time to offer again what was in delivery at the last fault.
  */
 export function firstTailMs(target: Target, runtime: PreparedRuntime): number {
   if (runtime.slowStartMs !== undefined) return SLOW_TAIL_MS;
-  return Math.max(TYPICAL_TAIL_MS, (target.guarantee.redeliverySeconds ?? 0) * 1000);
+  const { redeliverySeconds = 0 } = target.guarantee;
+  return redeliverySeconds > LONG_REDELIVERY_S ? redeliverySeconds * 1000 : TYPICAL_TAIL_MS;
 }
 
 function hasUntriedFaults(faults: readonly Fault[], events: readonly HistoryEvent[]): boolean {

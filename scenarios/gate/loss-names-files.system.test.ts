@@ -19,12 +19,12 @@ function compactingQueue(workspace: TestWorkspace): string {
       server: { command: ['{node}', program, 'serve', '{data}', '{port}'] },
       compactor: { command: ['{node}', program, 'compact', '{data}'] },
     },
-    guarantee: { faults: ['power-cut'], duplicatesPerCrash: 0, recoverySeconds: 30 },
+    guarantee: { faults: ['power-cut'], duplicatesPerCrash: 0, redeliverySeconds: 6, recoverySeconds: 30 },
   });
 }
 
 const WRITTEN_BY =
-  /base-\d+\.log: .*was \d+.*; in a run under strace written by compactor, never synced, renamed from base.tmp by compactor/;
+  /base-\d+\.log: .*was \d+.*; seen under strace: written by compactor, never synced, renamed from base.tmp by compactor/;
 
 t.test(
   'a gate names the file that a power cut took, its writer, its missing sync and its old name',

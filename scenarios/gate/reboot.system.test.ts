@@ -22,7 +22,12 @@ async function gateWithBootId(
   cpSync(join(packageRoot(), 'conformance/fixtures/queue.mjs'), join(workspace.dir, 'queue.mjs'));
   const command = ['{node}', '{dir}/queue.mjs', '--data', '{data}', '--port', '{port}'];
   const target = workspace.target([...command, '--boot-id', bootIdFile], {
-    guarantee: { faults: ['power-cut', 'tear'], duplicatesPerCrash: 0, recoverySeconds: 20 },
+    guarantee: {
+      faults: ['power-cut', 'tear'],
+      duplicatesPerCrash: 0,
+      redeliverySeconds: 6,
+      recoverySeconds: 20,
+    },
   });
   const options = ['--json', '--keep', '--seed', '3', '--budget', '10m', '--injections', '6', ...flags];
   const { stdout, stderr } = await workspace.run(['gate', target, ...options]);

@@ -209,11 +209,12 @@ function warningsOf({ target, writtenOutside = [] }: GateFacts): string[] {
 function describeNeverHit(counts: readonly FaultCount[]): string {
   const tried = counts.reduce((sum, one) => sum + one.tried, 0);
   const missed = counts.findLast((one) => one.missed !== undefined)?.missed;
-  if (tried > 0) return `hit 0 of ${tried}${missed === undefined ? '' : `: ${missed}`}`;
+  if (tried > 0)
+    return `0 hits in ${tried} injection${tried === 1 ? '' : 's'}${missed === undefined ? '' : `: ${missed}`}`;
   const unavailable = counts.find(({ why }) => why !== undefined);
   return unavailable === undefined
-    ? 'was not tried before the run ended'
-    : `could not be tried: ${unavailable.why} (${unavailable.remedy})`;
+    ? 'not tried before the run ended'
+    : `not available: ${unavailable.why} (${unavailable.remedy})`;
 }
 
 /**
@@ -225,8 +226,8 @@ function withWantedFaults(
   { neverHit }: ClaimedHits,
 ): { verdict: Verdict; why: string } {
   if (verdict !== 'pass' || neverHit.length === 0) return { verdict, why };
-  const reasons = neverHit.map((one) => `${one.name} ${one.why}`).join('; ');
-  return { verdict: 'not-measured', why: `asked for and never hit: ${reasons}` };
+  const reasons = neverHit.map((one) => `${one.name}, ${one.why}`).join('; ');
+  return { verdict: 'not-measured', why: `named with --faults and never hit: ${reasons}` };
 }
 
 function count(events: readonly HistoryEvent[], test: (event: HistoryEvent) => boolean): number {

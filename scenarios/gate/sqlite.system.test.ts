@@ -26,7 +26,12 @@ async function gate(
   t.teardown(() => workspace.remove());
   const target = workspace.target(['python3', QUEUE, '{data}', '{port}', journal, synchronous], {
     // A message is deleted by a statement of its own. The test is about losses.
-    guarantee: { faults: ['kill', 'tear', 'full'], duplicatesPerCrash: 10_000, recoverySeconds: 20 },
+    guarantee: {
+      faults: ['kill', 'tear', 'full'],
+      duplicatesPerCrash: 10_000,
+      redeliverySeconds: 6,
+      recoverySeconds: 20,
+    },
   });
   const limits = ['--injections', '4', '--budget', '10m', '--keep'];
   const args = ['gate', target, '--json', '--seed', `${seed}`, '--faults', fault, ...limits];

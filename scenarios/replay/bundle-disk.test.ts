@@ -72,7 +72,7 @@ t.test(
     const lines = describeLogPosition(model, 3, [], new Map([[1, 'seg-5.log']])).join('\n');
     t.match(lines, /1: write of 4096 bytes at 0 \(seg-5.log\)/);
     t.match(lines, /2: write of 8192 bytes at 0 \(the filesystem itself\)/);
-    t.match(lines, /these writes are of: seg-5.log \(4096 bytes\), the filesystem itself \(8192 bytes\)/);
+    t.match(lines, /these writes belong to: seg-5.log \(4096 bytes\), the filesystem itself \(8192 bytes\)/);
     t.notMatch(describeLogPosition(model, 3, []).join('\n'), /filesystem/, 'nothing is named without owners');
   },
 );

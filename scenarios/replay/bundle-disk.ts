@@ -181,7 +181,9 @@ function describeOpenFiles(
     const owner = owners.get(index) ?? NO_FILE;
     bytes.set(owner, (bytes.get(owner) ?? 0) + (entries[index]?.lengthBytes ?? 0));
   }
-  return [`these writes are of: ${[...bytes].map(([owner, sum]) => `${owner} (${sum} bytes)`).join(', ')}`];
+  return [
+    `these writes belong to: ${[...bytes].map(([owner, sum]) => `${owner} (${sum} bytes)`).join(', ')}`,
+  ];
 }
 
 function describeEntry(entry: CrashModel['entries'][number]): string {

@@ -86,7 +86,7 @@ async function lostMessage(workspace: TestWorkspace): Promise<{ file: string; wr
   );
   const target = loadTarget(
     workspace.target(['{node}', '-e', '0', '{port}'], {
-      guarantee: { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0 },
+      guarantee: { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0, redeliverySeconds: 6 },
       crashStates: { restore: ['{node}', '-e', RESTORE] },
     }),
   );
@@ -141,7 +141,7 @@ t.test('a replay with another target says that only its recovery was tested', { 
   // The repaired target would sync before it confirms. The disk of the bundle does not change by that.
   const repaired = workspace.target(['{node}', '-e', '0', '{port}', '--sync'], {
     name: 'repaired',
-    guarantee: { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0 },
+    guarantee: { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0, redeliverySeconds: 6 },
     crashStates: { restore: ['{node}', '-e', RESTORE] },
   });
   const replay = await workspace.run(['replay', file, '--target', repaired, '--json']);

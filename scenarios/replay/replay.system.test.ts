@@ -36,7 +36,7 @@ t.test(
     const story = result.story.join('\n');
     t.match(
       story,
-      /message \S+ submitted.*\n.*confirmed: 201\n.*kill-one: SIGKILL.*\n.*PP-1: confirmed and never/,
+      /message \S+ submitted.*\n.*confirmed: 201\n.*kill-one 1: SIGKILL.*\n.*PP-1: confirmed and never/,
     );
     t.ok(existsSync(result.shrunkBundle ?? ''), 'the smaller bundle is written');
     const right = await workspace.run([

@@ -45,7 +45,7 @@ export function claimedHitsLine({
   claimedHits: { claimed, hit, neverHit },
 }: Pick<GateResult, 'claimedHits'>): string {
   const names = neverHit.map(({ name }) => name).join(', ');
-  return `${hit} of ${claimed} claimed faults hit${names === '' ? '' : `; asked for and never hit: ${names}`}`;
+  return `${hit} of ${claimed} claimed faults hit${names === '' ? '' : `; named with --faults and never hit: ${names}`}`;
 }
 
 function messageLines(result: GateResult): string[] {

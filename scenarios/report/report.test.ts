@@ -80,10 +80,10 @@ t.test('the report of a pass has no violations and no command that runs it again
 t.test('the last line of every report says how many of the claimed faults hit', async (t) => {
   const lastLine = (result: GateResult) => gateReport(result, plain).at(-1);
   t.equal(lastLine(RESULT), '1 of 2 claimed faults hit');
-  const neverHit = [{ name: 'tear', why: 'hit 0 of 2: nothing was unsynced' }];
+  const neverHit = [{ name: 'tear', why: '0 hits in 2 injections: nothing was unsynced' }];
   t.equal(
     lastLine({ ...RESULT, verdict: 'not-measured', claimedHits: { claimed: 2, hit: 1, neverHit } }),
-    '1 of 2 claimed faults hit; asked for and never hit: tear',
+    '1 of 2 claimed faults hit; named with --faults and never hit: tear',
   );
 });
 

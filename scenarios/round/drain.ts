@@ -78,9 +78,8 @@ export function allowanceFor(
   const slowMs = Math.min(MAX_WAIT_SILENCE_MS, SLOW_TARGET_FACTOR * maxWaitMs);
   if (redeliverySeconds !== undefined) return { ms: Math.max(1000 * redeliverySeconds, slowMs), by: 'claim' };
   const knownMs = Math.max(MIN_SILENCE_MS, slowMs, SLOW_TARGET_FACTOR * (shownMs ?? 0));
-  return shownMs === undefined || knownMs >= MAX_SILENCE_MS
-    ? { ms: MAX_SILENCE_MS, by: 'default' }
-    : { ms: knownMs, by: 'shown' };
+  if (shownMs !== undefined && knownMs < MAX_SILENCE_MS) return { ms: knownMs, by: 'shown' };
+  return { ms: MAX_SILENCE_MS, by: 'default' };
 }
 
 /** Returns the upper bound of the duration of a drain, in milliseconds. */
@@ -107,7 +106,8 @@ export async function drain(options: DrainOptions): Promise<void> {
   for (;;) {
     const nowMs = clock.nowMs();
     const silentMs = nowMs - Math.max(startMs, view.lastActivityMs);
-    allowance = allowanceFor(redeliverySeconds, waits.longestMs(), view.maxWaitMs);
+    const shownMs = waits.longestMs();
+    allowance = allowanceFor(redeliverySeconds, shownMs, view.maxWaitMs);
     complete = silentMs >= silenceFor(view, allowance);
     if (complete || signal.aborted || nowMs - startMs >= MAX_DELIVERING_MS + allowance.ms) break;
     if (view.outstanding > 0) nudge?.runIfDue(nowMs);
@@ -142,7 +142,8 @@ function describeWait(awaited: number, { ms, by }: Allowance): string {
   const source = {
     claim: 'the target claims this time',
     shown: 'derived from its redeliveries',
-    default: 'it has shown no redelivery; guarantee.redeliverySeconds states the time',
+    default:
+      'it claims no time and has shown no short redelivery; guarantee.redeliverySeconds states the time',
   }[by];
   return `drain: ${awaited} confirmed messages are outstanding; waiting ${Math.round(ms / 1000)} s after the last delivery (${source})`;
 }

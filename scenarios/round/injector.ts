@@ -74,7 +74,7 @@ export class Injector {
     const number = ++this.#number;
     const drawNumber = planned.number ?? number;
     const context = this.#faultContext(supervisor, `${fault.name}-${drawNumber}`);
-    const unwritten = fault.actsOnStoredData ? await witness.look(supervisor.services) : undefined;
+    const unwritten = fault.actsOnStoredData ? await witness.inspect(supervisor.services) : undefined;
     supervisor.suspendRestarts();
     const atMs = recorder.nowMs();
     let injection: Injection;

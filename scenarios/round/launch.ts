@@ -250,5 +250,5 @@ export function hintOfClosedDirectory(dataDir: string, output: string): string {
   const closed = closedDirectory(dirname(dataDir));
   return closed === undefined
     ? ''
-    : `; only root may enter ${closed}: a service that gives up root cannot reach {data} below it (PLUGPULL_STATE and --out name another place)`;
+    : `; other users may not enter ${closed}: a service that gives up root cannot reach {data} below it (PLUGPULL_STATE and --out name another place)`;
 }

@@ -19,7 +19,8 @@ async function makeWitness(t: { teardown(end: () => void): void }, openFiles: st
   const program = `for (const file of ${JSON.stringify(files)}) require('node:fs').openSync(file, 'a');
     console.log('ready'); setInterval(() => {}, 1000);`;
   const child: ChildProcess = spawn(process.execPath, ['-e', program], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    // An inherited stderr could be a file, which would be named too.
+    stdio: ['ignore', 'pipe', 'ignore'],
   });
   t.teardown(() => child.kill('SIGKILL'));
   if (child.stdout !== null) await once(child.stdout, 'data');
@@ -28,20 +29,21 @@ async function makeWitness(t: { teardown(end: () => void): void }, openFiles: st
   const witness = new WriteWitness({ tally: counts, dataDir, scratchDir, ignored: [join(dir, 'logs')] });
   await witness.noteReady(signal);
   const service = { name: 'server', pids: () => [child.pid ?? 0] };
-  const look = () => witness.look([service as unknown as Parameters<WriteWitness['look']>[0][number]]);
+  const inspect = () =>
+    witness.inspect([service as unknown as Parameters<WriteWitness['inspect']>[0][number]]);
   const confirm = (count: number) => {
     counts.confirmed += count;
     counts.outstanding += count;
   };
-  return { witness, look, confirm, counts, dir, log: join(dataDir, 'log') };
+  return { witness, inspect, confirm, counts, dir, log: join(dataDir, 'log') };
 }
 
 t.test(
   'messages that are confirmed while nothing changes are stored elsewhere, and the file is named',
   async (t) => {
-    const { look, confirm, dir } = await makeWitness(t, ['queue.db', 'logs/server.log', 'data/pid']);
+    const { inspect, confirm, dir } = await makeWitness(t, ['queue.db', 'logs/server.log', 'data/pid']);
     confirm(5);
-    const unwritten = await look();
+    const unwritten = await inspect();
     t.match(unwritten, { how: 'unstored', writesElsewhere: true });
     t.match(unwritten?.why, /^5 messages were confirmed and nothing in \{data\} changed: /);
     t.ok(unwritten?.why.endsWith(`it writes ${join(dir, 'queue.db')} outside {data}`), 'it names the file');
@@ -54,29 +56,29 @@ t.test(
 );
 
 t.test('a write to {data} after the start counts, and other files are a warning', async (t) => {
-  const { witness, look, confirm, dir, log } = await makeWitness(t, ['queue.db']);
+  const { witness, inspect, confirm, dir, log } = await makeWitness(t, ['queue.db']);
   confirm(1);
   writeFileSync(log, 'x');
-  t.equal(await look(), undefined);
+  t.equal(await inspect(), undefined);
   t.same(witness.writtenOutside, [join(dir, 'queue.db')]);
 });
 
 t.test('with nothing at risk, there is nothing to say', async (t) => {
-  const { look } = await makeWitness(t, []);
-  t.equal(await look(), undefined);
+  const { inspect } = await makeWitness(t, []);
+  t.equal(await inspect(), undefined);
 });
 
 t.test(
   'a second power cut is a miss when nothing changed since the first, and other faults are not',
   async (t) => {
-    const { witness, look, confirm, counts, log } = await makeWitness(t, []);
+    const { witness, inspect, confirm, counts, log } = await makeWitness(t, []);
     confirm(3);
     writeFileSync(log, 'x');
-    t.equal(await look(), undefined);
+    t.equal(await inspect(), undefined);
     // The write and the hit must not be in the same tick of the filesystem's clock.
     await witness.noteReady(signal);
     witness.noteHit();
-    const unwritten = await look();
+    const unwritten = await inspect();
     t.match(unwritten, { how: 'unchanged' });
     t.match(judgeWritten({ needs: { target: 'up', disk: 'power' } }, hit('cut', 'machine', []), unwritten), {
       hit: false,
@@ -87,16 +89,16 @@ t.test(
     });
     appendFileSync(log, 'y');
     counts.confirmed += 1;
-    t.equal(await look(), undefined);
+    t.equal(await inspect(), undefined);
   },
 );
 
 t.test('a message that was in flight when the target was ready may have been written before', async (t) => {
-  const { witness, look, confirm, counts, log } = await makeWitness(t, []);
+  const { witness, inspect, confirm, counts, log } = await makeWitness(t, []);
   counts.inFlight = 1;
   writeFileSync(log, 'x');
   await witness.noteReady(signal);
   counts.inFlight = 0;
   confirm(1);
-  t.equal(await look(), undefined);
+  t.equal(await inspect(), undefined);
 });

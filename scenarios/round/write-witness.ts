@@ -102,7 +102,7 @@ export class WriteWitness {
    * Returns why a fault of the tested disk would prove nothing now; undefined if it can prove something, or if no
    * message is at risk. Must be called before the fault, while the target runs.
    */
-  async look(services: readonly Service[]): Promise<Unwritten | undefined> {
+  async inspect(services: readonly Service[]): Promise<Unwritten | undefined> {
     const { tally, dataDir, ignored } = this.#options;
     if (tally.outstanding === 0) return undefined;
     const [ready, lastHit] = [this.#ready, this.#lastHit];

@@ -46,11 +46,11 @@ async function openSession(port: number, timeoutMs: number): Promise<Session> {
  * there is none: a server keeps messages only for sessions that exist. Never rejects.
  */
 async function mqttReady(port: number, timeoutMs: number): Promise<boolean> {
-  let asker: MqttConnection | undefined;
+  let client: MqttConnection | undefined;
   let receiver: MqttConnection | undefined;
   try {
-    asker = await MqttConnection.open(port, timeoutMs, 'temporary');
-    const reasonCode = await asker.publish(READY_TOPIC, Buffer.alloc(0));
+    client = await MqttConnection.open(port, timeoutMs, 'temporary');
+    const reasonCode = await client.publish(READY_TOPIC, Buffer.alloc(0));
     if (reasonCode !== NO_SUBSCRIBERS) return reasonCode === 0;
     // Deliveries to this connection are not acknowledged: the server delivers them again to the next one.
     receiver = await MqttConnection.open(port, timeoutMs, 'receiver');
@@ -59,7 +59,7 @@ async function mqttReady(port: number, timeoutMs: number): Promise<boolean> {
   } catch {
     return false;
   } finally {
-    asker?.close();
+    client?.close();
     receiver?.close();
   }
 }

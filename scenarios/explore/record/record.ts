@@ -162,7 +162,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
       sampler.start();
       const producers = await runLoad(options, ledger, launched);
       sampler.stop();
-      const unwritten = await witness.look(launched.supervisor.services);
+      const unwritten = await witness.inspect(launched.supervisor.services);
       const end = disk.stop();
       launched.supervisor.expectExits();
       disk.resume();

@@ -14,12 +14,12 @@ import { bindMount } from './container-options.js';
 const run = promisify(execFile);
 
 /** Path in a container of the program that waits until the container's boot id is in place. */
-const GATE_PROGRAM = '/.plugpull/busybox';
+const LATCH_PROGRAM = '/.plugpull/busybox';
 /**
  * Script that waits for a line from a named pipe, and then becomes the command. It looks the program up itself:
  * busybox would prefer its own version of many programs to that of the image.
  */
-const GATE = `
+const LATCH_SCRIPT = `
 read -r go < "$0"
 program=$1; shift
 case $program in
@@ -37,21 +37,21 @@ esac
 exec "$program" "$@"`;
 
 const MOUNT_TIMEOUT_MS = 10_000;
-const GATE_TIMEOUT_MS = 10_000;
-const GATE_POLL_MS = 2;
+const LATCH_TIMEOUT_MS = 10_000;
+const LATCH_POLL_MS = 2;
 
 /**
  * The boot id that the containers of one deployment see. The container engine refuses mounts below /proc, so
  * the kit makes the mount itself, in the mount namespace of the container. The container's first process waits
- * for it at a gate, a named pipe in the directory for scratch files.
+ * for it at a latch, a named pipe in the directory for scratch files.
  */
 export class ContainerBoot {
   readonly #dir: string;
   readonly #busybox: string | undefined;
   #id = randomUUID();
-  #gates = 0;
+  #latches = 0;
   #problem: string | undefined;
-  readonly #gateOf = new Map<string, string>();
+  readonly #latchOf = new Map<string, string>();
 
   /**
    * @param workingDir directory that every container of the deployment sees under the same path.
@@ -62,7 +62,7 @@ export class ContainerBoot {
     this.#busybox = busybox;
     const availability = containerBootAvailability();
     if (!availability.available) this.#problem = availability.why;
-    else if (busybox === undefined) this.#problem = 'the container engine gave no busybox for the boot id';
+    else if (busybox === undefined) this.#problem = "the kit's image has no busybox, which the boot id needs";
   }
 
   /** The reason why containers see the boot id of this machine; undefined when they see their own. */
@@ -75,41 +75,41 @@ export class ContainerBoot {
     this.#id = randomUUID();
   }
 
-  /** Returns the command and mounts with which a container waits at its gate, and the gate. */
-  async gate(
+  /** Returns the command and mounts with which a container waits at its latch, and the path of the latch. */
+  async makeLatch(
     command: readonly string[],
   ): Promise<{ command: readonly string[]; mounts: MountSettings[]; path: string | undefined }> {
     if (this.#problem !== undefined || this.#busybox === undefined)
       return { command, mounts: [], path: undefined };
     mkdirSync(this.#dir, { recursive: true });
-    const path = join(this.#dir, `gate-${++this.#gates}`);
+    const path = join(this.#dir, `latch-${++this.#latches}`);
     await run('mkfifo', ['-m', '644', path]);
     return {
-      command: [GATE_PROGRAM, 'sh', '-c', GATE, path, ...command],
-      mounts: [bindMount(this.#busybox, { readOnly: true, target: GATE_PROGRAM })],
+      command: [LATCH_PROGRAM, 'sh', '-c', LATCH_SCRIPT, path, ...command],
+      mounts: [bindMount(this.#busybox, { readOnly: true, target: LATCH_PROGRAM })],
       path,
     };
   }
 
-  /** Notes at which gate a container waits. */
-  assign(containerId: string, gate: string | undefined): void {
-    if (gate !== undefined) this.#gateOf.set(containerId, gate);
+  /** Notes at which latch a container waits. */
+  assign(containerId: string, latch: string | undefined): void {
+    if (latch !== undefined) this.#latchOf.set(containerId, latch);
   }
 
   /**
-   * Puts the boot id into a container that was just started, and opens its gate.
+   * Puts the boot id into a container that was just started, and opens its latch.
    * @param pid process id of the container's first process; 0 when it has ended already.
    */
   async enter(containerId: string, pid: number): Promise<void> {
-    const gate = this.#gateOf.get(containerId);
-    if (gate === undefined || pid === 0) return;
+    const latch = this.#latchOf.get(containerId);
+    if (latch === undefined || pid === 0) return;
     try {
       await this.#mountBootId(pid);
     } catch (error) {
       // Let the target run nevertheless: what is missing is named in the result of each machine crash.
       this.#problem ??= `the boot id cannot be mounted in a container: ${messageOf(error)}`;
     }
-    await openGate(gate);
+    await openLatch(latch);
   }
 
   /** Removes the files. May be called twice. */
@@ -140,8 +140,8 @@ export function containerBootAvailability(): Availability {
   return { available: false, why: `${what} needs ${missing.join(' and ')}`, remedy };
 }
 
-/** Lets a container pass its gate. It does not wait for a container that has ended. */
-async function openGate(path: string): Promise<void> {
+/** Lets a container pass its latch. It does not wait for a container that has ended. */
+async function openLatch(path: string): Promise<void> {
   await until(
     () => {
       let pipe: number;
@@ -158,8 +158,8 @@ async function openGate(path: string): Promise<void> {
       }
       return true;
     },
-    GATE_TIMEOUT_MS,
+    LATCH_TIMEOUT_MS,
     undefined,
-    GATE_POLL_MS,
+    LATCH_POLL_MS,
   );
 }

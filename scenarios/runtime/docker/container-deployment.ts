@@ -129,12 +129,12 @@ export class ContainerDeployment implements Deployment {
     const name = `plugpull-${this.#plan.runId}-${service}-${++this.#containerCount}`;
     const { dataDir, workingDir } = this.#plan;
     const { engine, targetDir } = this.#context;
-    const gate = await this.#boot.gate(requested);
-    const { command } = gate;
+    const latch = await this.#boot.makeLatch(requested);
+    const { command } = latch;
     const mounts = [
       ...[dataDir, workingDir].map((path) => bindMount(path, { readOnly: false })),
       ...(existsSync(targetDir) ? [bindMount(targetDir, { readOnly: true })] : []),
-      ...gate.mounts,
+      ...latch.mounts,
     ];
     const container = { name, service, image, command, env, user };
     this.#network ??= ContainerNetwork.make(this.#plan, this.#context);
@@ -143,7 +143,7 @@ export class ContainerDeployment implements Deployment {
     const created = await engine.createContainer(
       containerOptions(container, this.#plan, { mounts, network }),
     );
-    this.#boot.assign(created.id, gate.path);
+    this.#boot.assign(created.id, latch.path);
     return created;
   }
 

@@ -408,7 +408,7 @@ t.test('a command that the image lacks is reported as a mistake in the target fi
   t.equal(code, 2, stderr);
   t.match(
     stderr,
-    /services.server: image plugpull.* has no program .no.such.program: expected one of the image/,
+    /services\.server\.command\.0: image plugpull.* has no program .no.such.program: expected a program of the image/,
   );
 });
 

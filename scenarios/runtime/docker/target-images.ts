@@ -206,7 +206,7 @@ async function inspectImages(
         if (await contents.hasProgram(program)) continue;
         throw new KitError(
           'bad-target',
-          `${key}: image ${image} has no program ${program}: expected one of the image, or a path below {dir}`,
+          `${key}: image ${image} has no program ${program}: expected a program of the image, or a path below {dir}`,
         );
       }
       for (const [name, { user = '' }] of users)
@@ -226,13 +226,13 @@ function programsIn(
 ): [key: string, program: string][] {
   const commands: [string, readonly string[] | undefined, string | undefined][] = [
     ...Object.entries(services).map(([name, { command }]): [string, readonly string[], string] => [
-      `services.${name}`,
+      `services.${name}.command.0`,
       command,
       name,
     ]),
-    ['install', install, undefined],
-    ['verify', verify, undefined],
-    ['nudge', nudge, undefined],
+    ['install.0', install, undefined],
+    ['verify.0', verify, undefined],
+    ['nudge.0', nudge, undefined],
   ];
   return commands.flatMap(([key, command, service]): [string, string][] => {
     const program = command?.[0] === '{node}' ? 'node' : command?.[0];
