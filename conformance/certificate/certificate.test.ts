@@ -4,8 +4,8 @@ import fc from 'fast-check';
 import t from 'tap';
 import { KitError } from '../errors.js';
 import { certified, goodRun } from '../fixtures/certified.js';
-import { type CertificateBody, EXTENSION, type Statement } from './certificate.js';
-import { sha256 } from './evidence.js';
+import { type CertificateBody, certificateOf, EXTENSION, type Statement } from './certificate.js';
+import { readEvidence, sha256 } from './evidence.js';
 import { FACTS_FORMAT } from './facts.js';
 import { verifyCertificate } from './verify.js';
 
@@ -45,6 +45,15 @@ t.test('a certificate is an in-toto statement about the target, and verifies as 
     seeds: [1],
   });
   t.match(verifyCertificate(file, VERSION), { ok: true, problems: [] });
+});
+
+t.test('the warnings of the runs are in the certificate', async (t) => {
+  const { dir, says } = made(t, { process: goodRun(...KILLS).events });
+  t.notOk('warnings' in says);
+  const facts = join(dir, 'evidence/facts.json');
+  const warnings = ['small writes /x/queue.db outside {data}'];
+  writeFileSync(facts, JSON.stringify({ ...JSON.parse(readFileSync(facts, 'utf8')), warnings }));
+  t.same(certificateOf(readEvidence(dir)).predicate[EXTENSION].warnings, warnings);
 });
 
 t.test('a changed bit anywhere in the certificate, a history or the target copy is detected', async (t) => {

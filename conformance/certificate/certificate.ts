@@ -76,6 +76,8 @@ export interface CertificateBody {
   requirements: CertifiedRequirement[];
   unclaimed: RequirementId[];
   runs: CertifiedRun[];
+  /** What weakens the verdicts without changing them, one line each; absent when there is nothing. */
+  warnings?: string[];
   /** Machine, runtime and power backend of the runs. */
   environment: { runtime: string; power: string | null; filesystem: string; node: string; kernel: string };
   budgetMs: number;
@@ -171,6 +173,7 @@ function certify({ facts, target, histories }: Evidence): CertificateBody {
     requirements,
     unclaimed: REQUIREMENTS.filter((one) => !claimed.includes(one)).map(({ id }) => id),
     runs,
+    ...(facts.warnings === undefined ? {} : { warnings: facts.warnings }),
     environment: { runtime, power, filesystem, node, kernel },
     budgetMs: facts.budgetMs,
     seed: facts.seed,

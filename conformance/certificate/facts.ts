@@ -45,6 +45,8 @@ export const Facts = z.strictObject({
       hasHistory: z.boolean(),
     }),
   ),
+  /** What weakens the verdicts without changing them, one line each; absent when there is nothing. */
+  warnings: z.array(z.string()).optional(),
 });
 
 /** Facts of a certificate, as they are parsed. */

@@ -25,6 +25,21 @@ export interface Undelivered {
 /** What the user can do when the kit cannot tell a late message from a lost one. */
 const REMEDY = 'state guarantee.redeliverySeconds or a nudge command';
 
+/** Names the way out of the violation for the author of a correct queue that is slower than the kit waits. */
+const NO_CLAIM = 'guarantee.redeliverySeconds is not claimed';
+
+/**
+ * Protocols in which no lease outlives its connection: the target offers a message again as soon as the connection is
+ * gone or the transaction has ended. In the others only a time ends a lease, or the wait for the next attempt.
+ */
+const LEASE_ENDS_WITH_CONNECTION: ReadonlySet<string> = new Set(['amqp', 'mqtt', 'beanstalk', 'postgres']);
+
+/**
+ * Matches the `detail` of a refusal that the receiver did not choose: the connection or session of the delivery broke.
+ * The receivers in `protocols/client` and `protocols/smtp` write these texts.
+ */
+const BROKEN_DELIVERY = /^(the connection broke|the session ended before)/;
+
 /** One wait for outstanding messages, at the end of a round. */
 interface Wait {
   /** Index of the event `drained` in the history. */
@@ -70,6 +85,8 @@ export function undeliveredMessages(history: readonly HistoryEvent[]): Undeliver
   const waits = waitsOf(history);
   const byWait = new Map<Wait | undefined, { trace: Trace; missing: number }[]>();
   const submittedAt = positionsOfSubmits(history);
+  const protocol = history.find((event) => event.kind === 'run-started')?.protocol;
+  const leaseOutlivesConnection = protocol === undefined || !LEASE_ENDS_WITH_CONNECTION.has(protocol);
   for (const trace of tracesOf(history).byId.values()) {
     if (trace.answered?.outcome !== 'confirmed' || rotted.has(trace.id) || isRefusedForGood(trace)) continue;
     const missing = missingRecipientCount(trace);
@@ -81,7 +98,11 @@ export function undeliveredMessages(history: readonly HistoryEvent[]): Undeliver
     messages.push({ trace, missing });
   }
   return [...byWait].flatMap(([wait, messages]) => {
-    return messages.map((message) => ({ ...message, ...judge(message.trace, wait, messages.length) }));
+    return messages.map((message) => {
+      const mayBeLeased = (last: 'refused' | 'broken') =>
+        leaseOutlivesConnection && isHandedOut(message.trace, last);
+      return { ...message, ...judge(wait, messages.length, mayBeLeased) };
+    });
   });
 }
 
@@ -119,8 +140,16 @@ function waitsOf(history: readonly HistoryEvent[]): Wait[] {
   return waits;
 }
 
-/** @param count number of messages that the wait did not bring. */
-function judge(trace: Trace, wait: Wait | undefined, count: number): Pick<Undelivered, 'fate' | 'text'> {
+/**
+ * @param count number of messages that the wait did not bring.
+ * @param mayBeLeased returns whether the message may wait for the end of a lease, or for the next attempt; see
+ *   `isHandedOut`.
+ */
+function judge(
+  wait: Wait | undefined,
+  count: number,
+  mayBeLeased: (last: 'refused' | 'broken') => boolean,
+): Pick<Undelivered, 'fate' | 'text'> {
   if (wait === undefined) {
     return { fate: 'undecided', text: 'were outstanding when the run ended without a wait for them' };
   }
@@ -136,19 +165,28 @@ function judge(trace: Trace, wait: Wait | undefined, count: number): Pick<Undeli
       : { fate: 'lost', text: 'were lost' };
   }
   if (stored) {
-    return { fate: 'undecided', text: `were still stored and not delivered within ${time}; ${REMEDY}` };
+    const text = `were not delivered within ${time}, and verify reports ${live} live messages; ${REMEDY}`;
+    return { fate: 'undecided', text };
   }
-  if (allowedBy === 'default' && isHandedOut(trace)) {
+  // The shown redeliveries followed refusals. They say nothing about the lease of a receiver that is gone.
+  if (mayBeLeased(allowedBy === 'default' ? 'refused' : 'broken')) {
     const text = `were delivered, not accepted, and not offered again within ${time}; ${REMEDY}`;
     return { fate: 'undecided', text };
   }
-  return { fate: 'late', text: late };
+  return { fate: 'late', text: `${late} (${NO_CLAIM})` };
 }
 
-/** Returns true if the receiver got the message and did not accept it: a lease, or a wait for the next attempt. */
-function isHandedOut({ deliveries }: Trace): boolean {
-  const last = deliveries.at(-1);
-  return last !== undefined && last.end?.event.kind !== 'consumed';
+/**
+ * Returns true if the receiver got the message and did not accept it.
+ * @param last `broken`: only if the last delivery has no end, or ended with its connection. `refused`: also if the
+ *   receiver refused it.
+ */
+function isHandedOut({ deliveries }: Trace, last: 'refused' | 'broken'): boolean {
+  const delivery = deliveries.at(-1);
+  if (delivery === undefined) return false;
+  const end = delivery.end?.event;
+  if (end === undefined) return true;
+  return end.kind === 'refused' && (last === 'refused' || BROKEN_DELIVERY.test(end.detail));
 }
 
 /** Says in words what happened to several messages: each text once, in order, with the number of its messages. */

@@ -6,7 +6,7 @@ import type { HistoryEvent } from './events.js';
  *
  * A wait in which a process of the target ended does not count. A crash often ends every lease, so that such a
  * wait says nothing about their length. For the same reason a refusal does not count if a crash came after its
- * delivery.
+ * delivery. So the waits do not bound a lease that survives its receiver: `undelivered.ts` judges such messages apart.
  */
 export class RedeliveryWaits {
   /** Deliveries since the last crash: the time in ms of the history, and whether the receiver refused it. */

@@ -65,11 +65,18 @@ are outstanding, until the target has delivered nothing for as long as it may ke
 | the target | the kit waits | a message that then is missing |
 |---|---|---|
 | claims \`guarantee.redeliverySeconds\` | this time, or 1.5 times the longest wait for a message in the round (at most 15 s) if that is longer | is lost. If \`verify\` reports at least as many live messages as are missing, it is *not delivered within N s*, and PP-1 fails too |
-| claims no time, and has delivered a message again that the receiver had not accepted, without a crash in between | 1.5 times the longest such wait, at least 6 s, or 1.5 times the longest wait for a message in the round (at most 15 s) if that is longer | is *not delivered within N s*, and PP-1 fails. If \`verify\` reports that the messages are still stored, PP-1 is not measured |
+| claims no time, and has delivered a message again that the receiver had not accepted, without a crash in between | 1.5 times the longest such wait, at least 6 s, or 1.5 times the longest wait for a message in the round (at most 15 s) if that is longer | is *not delivered within N s*, and PP-1 fails. If \`verify\` reports at least as many live messages as are missing, PP-1 is not measured. Neither is it if the last delivery of the message ended with its connection or with a crash, because the lease may be longer than the wait after a refusal |
 | claims no time and has shown no such redelivery, or one after more than 43 s | 65 s | the same; but if the receiver got the message and did not accept it, PP-1 is not measured: the lease or the wait for the next attempt may be longer |
+
+Over \`amqp\`, \`mqtt\`, \`beanstalk\` and \`postgres\` no lease outlives its connection. There PP-1 fails also if the receiver got
+the message and did not accept it, or if its connection ended.
 
 The kit runs the target's \`nudge\` command at the beginning of the wait and every 3 s, so that a correct target delivers
 early. A nudge does not shorten the wait for a message that does not come.
+
+On a crash state that is inspected by a start of the target (PP-13), the kit waits for missing messages as long as the
+target claims, at least 4 s, or 15 s without a claim. It runs \`nudge\` there too. A state whose wait is cut off by the end of
+the exploration is not judged.
 
 ## What counts as a duplicate
 

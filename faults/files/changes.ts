@@ -55,6 +55,33 @@ export function changedSince(directory: string, sinceMs: number, hint?: string):
   }
 }
 
+/**
+ * Lists the regular files that have changed since `sinceMs` of `fileClockMs`, the last changed first, relative to
+ * `directory`; undefined if the directory cannot be read, or has too many entries.
+ */
+export function filesChangedSince(directory: string, sinceMs: number): string[] | undefined {
+  try {
+    if (!existsSync(directory)) return undefined;
+    const changed: { path: string; changedMs: number }[] = [];
+    const directories = ['.'];
+    let entries = 0;
+    for (let folder = directories.pop(); folder !== undefined; folder = directories.pop()) {
+      for (const entry of entriesOf(join(directory, folder))) {
+        if (++entries > MAX_ENTRIES) return undefined;
+        const path = join(folder, entry.name);
+        if (entry.isDirectory()) directories.push(path);
+        const stats = entry.isFile()
+          ? lstatSync(join(directory, path), { throwIfNoEntry: false })
+          : undefined;
+        if (stats !== undefined && stats.ctimeMs >= sinceMs) changed.push({ path, changedMs: stats.ctimeMs });
+      }
+    }
+    return changed.sort((one, other) => other.changedMs - one.changedMs).map(({ path }) => path);
+  } catch {
+    return undefined;
+  }
+}
+
 function entriesOf(folder: string): Dirent[] {
   try {
     return readdirSync(folder, { withFileTypes: true });

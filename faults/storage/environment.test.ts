@@ -122,12 +122,26 @@ const fill = () => {
 fill();
 `;
 
+/** Program that allocates its file once, and then writes to it again and again in place. */
+const IN_PLACE = `
+const fs = require('node:fs');
+const fd = fs.openSync(process.argv[1], 'w');
+fs.writeSync(fd, Buffer.alloc(2e6, 1));
+let at = 0;
+setInterval(() => fs.writeSync(fd, Buffer.alloc(4096, 2), 0, 4096, 4096 * (at++ % 400)), 1);
+`;
+
 /** Injects disk-full into a program that grows, on a filesystem that holds some data. */
-async function fillDisk(t: Test, ...args: string[]): Promise<Injection> {
+async function fillDisk(
+  t: Test,
+  source: string,
+  args: string[] = [],
+  rejects?: FaultContext['waitForRejections'],
+): Promise<Injection> {
   const { dataDir, scratchDir, remove } = testDirectories();
   execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1g', 'plugpull-test', dataDir]);
   const file = join(dataDir, 'log');
-  const service = new TestService('a', [process.execPath, '-e', GROWING, file, ...args]);
+  const service = new TestService('a', [process.execPath, '-e', source, file, ...args]);
   t.teardown(async () => {
     await killServices([service]);
     execFileSync('umount', [dataDir]);
@@ -137,10 +151,12 @@ async function fillDisk(t: Test, ...args: string[]): Promise<Injection> {
   t.ok(await until(() => (statSync(file, { throwIfNoEntry: false })?.size ?? 0) > 1e6, 20_000), 'it grows');
   const context = testFaultContext({
     ...{ dataDir, scratchDir, services: [service] },
-    waitForRejections: async (_, timeoutMs) => {
-      await sleep(timeoutMs, new AbortController().signal);
-      return 'timeout';
-    },
+    waitForRejections:
+      rejects ??
+      (async (_, timeoutMs) => {
+        await sleep(timeoutMs, new AbortController().signal);
+        return 'timeout';
+      }),
   });
   try {
     return await diskFull.inject(context);
@@ -153,17 +169,36 @@ t.test(
   'disk-full hits a target that grows while the filesystem shrinks, and that ends when it is full',
   { skip: !diskIs.available },
   async (t) => {
-    const injection = await fillDisk(t);
+    const injection = await fillDisk(t, GROWING);
     t.match(injection, { hit: true, scope: 'all-processes', services: ['a'] }, injection.detail);
     t.match(injection.detail, /a ended by itself$/);
   },
 );
 
 t.test('disk-full hits a target that takes a failed write back', { skip: !diskIs.available }, async (t) => {
-  const injection = await fillDisk(t, 'goes on');
+  const injection = await fillDisk(t, GROWING, ['goes on']);
   t.match(injection, { hit: true, scope: 'all-processes', services: ['a'] }, injection.detail);
   t.match(injection.detail, /flooded; SIGKILL to all/);
 });
+
+t.test(
+  'disk-full misses a target that needs no more space, and hits it when it rejects',
+  { skip: !diskIs.available },
+  async (t) => {
+    const missed = await fillDisk(t, IN_PLACE);
+    t.match(missed, { hit: false, scope: 'none', services: [] }, missed.detail);
+    t.match(missed.detail, /^nothing was rejected, and at least \d+ bytes were free all the time$/);
+    // A target that allocates more than is left gets ENOSPC although some space is free.
+    const counts: number[] = [];
+    const rejecting = await fillDisk(t, IN_PLACE, [], async (count) => {
+      counts.push(count);
+      return counts.length === 1 ? 'reached' : 'timeout';
+    });
+    t.match(rejecting, { hit: true, services: ['a'] }, rejecting.detail);
+    t.match(rejecting.detail, /flooded until it rejected with \d+ bytes free; SIGKILL/);
+    t.equal(counts[0], 1, 'one rejection is enough');
+  },
+);
 
 t.test(
   'the shared memory that libfaketime leaves of one killed process is removed, and that of no other',

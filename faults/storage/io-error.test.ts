@@ -1,4 +1,5 @@
-import { readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { type SyscallPoint, syscallPointFaults } from '../catalogue/syscall-point.js';
@@ -10,7 +11,7 @@ import { killServices } from '../injection.js';
 import { straceAvailability } from '../programs.js';
 import { SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
 import { until } from '../waiting.js';
-import { ioError } from './io-error.js';
+import { failCalls, ioError } from './io-error.js';
 
 /** Returns the numbers of the records in a part of the file, as text. */
 const recordsIn = (bytes: Buffer) => bytes.toString('latin1').match(/\d+(?= )/g) ?? [];
@@ -96,6 +97,61 @@ t.test(
     t.match(lostFiles, [{ file: 'log' }]);
     const named = new Set(lostFiles?.flatMap(({ messages }) => messages));
     t.ok(lost.length > 0 && lost.every((record) => named.has(`${record}`)), `${lost} of ${[...named]}`);
+  },
+);
+
+/**
+ * Program that appends records and confirms each one after its sync. When a sync fails, it deletes all records. It also
+ * makes a call that a trace does not show, so that the trace allows no conclusion.
+ */
+const DELETES = `
+import ctypes, os, platform, sys, time
+io_setup, io_submit = (206, 209) if platform.machine() == 'x86_64' else (0, 2)
+ring = ctypes.c_ulong(0)
+system_call = ctypes.CDLL(None).syscall
+system_call(io_setup, 1, ctypes.byref(ring))
+system_call(io_submit, ring, 0, None)
+log = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT | os.O_APPEND)
+said = os.open(sys.argv[2], os.O_RDWR | os.O_APPEND)
+number = 0
+while True:
+    os.write(log, b'%-511d\\n' % number)
+    try: os.fdatasync(log)
+    except OSError: os.ftruncate(log, 0)
+    os.write(said, b'.')
+    number += 1
+    time.sleep(0.005)
+`;
+const noPython = spawnSync('python3', ['-V']).status === 0 ? skip : 'python3 is not installed';
+
+t.test(
+  'messages that a target destroyed itself count also when its trace allows no conclusion',
+  { skip: noPython },
+  async (t) => {
+    const { remove, ...directories } = testDirectories();
+    const [log, said] = [join(directories.dataDir, 'log'), join(directories.scratchDir, 'said')];
+    writeFileSync(said, '');
+    const service = new TestService('a', ['python3', '-c', DELETES, log, said]);
+    t.teardown(async () => {
+      await killServices([service]);
+      remove();
+    });
+    await service.start();
+    t.ok(await until(() => statSync(said).size >= 20, 20_000), 'it works');
+    const context = testFaultContext({
+      ...directories,
+      services: [service],
+      losses: new LossWatch(directories.dataDir, (bytes) => recordsIn(bytes)),
+      waitForConfirms: async (count, timeoutMs) => {
+        const goal = statSync(said).size + count;
+        return (await until(() => statSync(said).size >= goal, timeoutMs)) ? 'reached' : 'timeout';
+      },
+    });
+    const result = await failCalls(context, { calls: SYNC_CALLS, what: 'error=EIO', when: '3+' });
+    t.match(result.detail, /the target writes through io_submit, which a trace does not show$/);
+    t.match(result.destroyedFiles, [{ file: 'log' }]);
+    t.ok(result.destroyedFiles[0]?.messages.includes('0'), 'the first record is gone');
+    t.match(result, { lostData: true, torn: false, lostFiles: [] });
   },
 );
 

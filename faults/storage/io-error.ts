@@ -231,8 +231,9 @@ async function tearAfterFailure(
     }
   }
   failedAtMs = performance.now();
-  const tracees = traceesOf(context);
-  if (!(await stopTraced(tracees))) return nothing(NOT_STOPPED);
+  const listPids = () => traceesOf(context);
+  const tracees = await stopTraced(listPids);
+  if (tracees === undefined) return nothing(NOT_STOPPED);
   const failedEarly = failuresOf(context).length > 0;
   const confirmed = failedEarly
     ? undefined
@@ -248,7 +249,7 @@ async function tearAfterFailure(
       logUniformInt(context.random, 1, MAX_CONFIRMS_AFTER),
       CONFIRMS_AFTER_TIMEOUT_MS,
     );
-    if (!(await stopTraced(traceesOf(context)))) return nothing(NOT_STOPPED);
+    if ((await stopTraced(listPids)) === undefined) return nothing(NOT_STOPPED);
     const candidates = [
       ...(confirmed === undefined ? [] : [{ snapshot: confirmed, offsets }]),
       { snapshot: start, offsets: new Map<string, number>() },
@@ -262,7 +263,7 @@ async function tearAfterFailure(
     context.losses?.before();
     let why = NOTHING_LOST;
     for (const { snapshot, files } of unsyncedSince) {
-      if (typeof files === 'string') return nothing(files);
+      if (typeof files === 'string') return { ...nothing(files), destroyedFiles };
       // The trace shows no reads, so it cannot prove that a file is made anew: count the file.
       const judged = files.map((one) => (one.remade === 'perhaps' ? { ...one, remade: 'no' as const } : one));
       const done = revertSome(context.random, snapshot, judged);

@@ -1,14 +1,15 @@
 import { spawnSync } from 'node:child_process';
-import { statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
+import { LossWatch } from '../files/loss-watch.js';
 import { TestService, testDirectories, testFaultContext, testRandom } from '../fixtures/fault-context.js';
 import { Writer } from '../fixtures/writer.js';
 import { killServices } from '../injection.js';
 import { clock } from '../process/clock.js';
 import { straceAvailability } from '../programs.js';
-import { until } from '../waiting.js';
+import { sleep, until } from '../waiting.js';
 import { tear } from './tear.js';
 
 const noStrace = straceAvailability().available ? false : 'strace is not installed';
@@ -47,12 +48,106 @@ t.test(
   },
 );
 
+/** Program that confirms numbered records which it has not synced. */
+const CONFIRMS_UNSYNCED = `
+const fs = require('node:fs');
+const [dir, said] = process.argv.slice(1);
+const log = fs.openSync(dir + '/log', 'a');
+setInterval(() => {
+  fs.writeSync(log, ('id' + fs.statSync(said).size + ';').padEnd(512, '.'));
+  fs.appendFileSync(said, '.');
+}, 5);
+`;
+
+t.test(
+  'the injection of tear names the file that lost records, and the records that it lost',
+  { skip: noStrace },
+  async (t) => {
+    let dataDir = '';
+    const { hit, detail, lostFiles } = await injectInto(
+      t,
+      tear,
+      (...args) => {
+        dataDir = args[0];
+        return [process.execPath, '-e', CONFIRMS_UNSYNCED, ...args];
+      },
+      { losses: (dir) => new LossWatch(dir, (bytes) => bytes.toString('latin1').match(/id\d+;/g) ?? []) },
+    );
+    t.equal(hit, true, detail);
+    const [sectors] = /\d+(?= of \d+ in log$)/.exec(detail) ?? [];
+    t.match(lostFiles, [{ file: 'log', nameAfter: null }]);
+    t.equal(lostFiles?.[0]?.messages.length, Number(sectors), detail);
+    const left = readFileSync(join(dataDir, 'log'), 'latin1');
+    for (const id of lostFiles?.[0]?.messages ?? []) t.notOk(left.includes(id), `${id} is gone`);
+  },
+);
+
+/** Program that makes a child for each record. The child stores the record in a new file, syncs it, and confirms it. */
+const FORKS = `
+cd "$1"; said="$2"; n=0
+while :; do
+  n=$((n + 1))
+  ( printf %512s x | dd of=rec-$$-$n bs=512 conv=fsync iflag=fullblock && echo rec-$$-$n >> "$said.names" && printf . >> "$said" ) &
+  wait
+done
+`;
+
+/** A service whose kill comes late: a process that is not stopped has time to go on. */
+class KilledLate extends TestService {
+  override async signal(signal: NodeJS.Signals): Promise<number> {
+    if (signal === 'SIGKILL') await sleep(200, new AbortController().signal);
+    return this.pids().filter((pid) => {
+      try {
+        return process.kill(pid, signal);
+      } catch {
+        // A child has ended meanwhile.
+        return false;
+      }
+    }).length;
+  }
+}
+
+t.test(
+  'tear takes nothing that a child confirms which was forked just before the stop',
+  { skip: noStrace },
+  async (t) => {
+    let [dataDir, said] = ['', ''];
+    const { hit, detail } = await injectInto(
+      t,
+      tear,
+      (...args) => {
+        [dataDir, said] = args;
+        return ['/bin/sh', '-c', FORKS, 'sh', ...args];
+      },
+      { service: KilledLate },
+    );
+    t.equal(hit, true, detail);
+    const names = readFileSync(`${said}.names`, 'latin1').split('\n').slice(0, -1);
+    t.ok(names.length > 1, `${names.length} records were confirmed`);
+    const holds = (name: string) =>
+      existsSync(join(dataDir, name)) && readFileSync(join(dataDir, name), 'latin1').trim() === 'x';
+    t.same(
+      names.filter((name) => !holds(name)),
+      [],
+      detail,
+    );
+  },
+);
+
 /** Runs one program that reports each confirmation by one byte in `said`, and injects a fault. */
-async function injectInto(t: Test, fault: typeof tear, command: (dataDir: string, said: string) => string[]) {
+async function injectInto(
+  t: Test,
+  fault: typeof tear,
+  command: (dataDir: string, said: string) => string[],
+  {
+    service: Service = TestService,
+    losses,
+  }: { service?: typeof TestService; losses?: (dataDir: string) => LossWatch } = {},
+) {
   const { remove, ...directories } = testDirectories();
   const said = join(directories.scratchDir, 'said');
   writeFileSync(said, '');
-  const service = new TestService('a', command(directories.dataDir, said));
+  const service = new Service('a', command(directories.dataDir, said));
   t.teardown(async () => {
     await killServices([service]);
     remove();
@@ -60,6 +155,7 @@ async function injectInto(t: Test, fault: typeof tear, command: (dataDir: string
   const context = testFaultContext({
     ...directories,
     services: [service],
+    losses: losses?.(directories.dataDir),
     random: testRandom(4),
     waitForConfirms: async (count, timeoutMs) => {
       const goal = statSync(said).size + count;

@@ -133,14 +133,15 @@ async function tearUnsyncedSectors(context: FaultContext, start: TracedStart): P
   let inspections = 0;
   try {
     for (;;) {
-      const tracees = traceesOf(context);
       // List the processes before the wait, so that the stop follows the confirmation without delay.
+      const known = traceesOf(context);
       if (inspections > 0)
         await context.waitForConfirms(
           logUniformInt(context.random, 1, MAX_CONFIRMS),
           1 + context.random.int(MAX_WINDOW_MS),
         );
-      if (!(await stopTraced(tracees))) return { done: '', why: 'the services did not stop at SIGSTOP' };
+      const tracees = await stopTraced(() => traceesOf(context), known);
+      if (tracees === undefined) return { done: '', why: 'the services did not stop at SIGSTOP' };
       const timedOut = performance.now() > deadline || context.signal.aborted;
       const unsynced = snapshot === undefined ? [] : unsyncedFiles(context, snapshot, offsets, start);
       if (typeof unsynced === 'string') return { done: '', why: unsynced };

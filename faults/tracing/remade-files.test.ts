@@ -75,12 +75,12 @@ for (const showsReads of [true, false]) {
       t.ok(await rounds(2));
       noteRecovery(context, start);
       t.ok(await rounds(6), 'the file that is truncated later is so after the recovery');
-      t.ok(await stopTraced(traceesOf(context)));
+      t.ok(await stopTraced(() => traceesOf(context)));
       const snapshot = new Snapshot(dataDir, join(scratchDir, 'copies'));
       const offsets = new Map([['a', statSync(traceLogOf(context, service)).size]]);
       resumeTraced(traceesOf(context));
       t.ok(await rounds(9));
-      t.ok(await stopTraced(traceesOf(context)));
+      t.ok(await stopTraced(() => traceesOf(context)));
       const unsynced = unsyncedFiles(context, snapshot, offsets, start);
       if (typeof unsynced === 'string') throw new Error(unsynced);
       t.same(Object.fromEntries(unsynced.map(({ file, remade }) => [file, remade])), {
@@ -114,8 +114,8 @@ t.test('sectors of files that are made anew are reverted only beside others', as
   const snapshot = new Snapshot(dataDir, join(scratchDir, 'copies'));
   const sectors = [0, 1, 2, 3];
   const [log, shm] = [
-    { file: 'log', sectors, remade: 'no' as const },
-    { file: 'shm', sectors, remade: 'yes' as const },
+    { file: 'log', sectors, identity: snapshot.identityOf('log'), remade: 'no' as const },
+    { file: 'shm', sectors, identity: snapshot.identityOf('shm'), remade: 'yes' as const },
   ];
   let onlyLog = 0;
   for (let seed = 1; seed <= 60; seed++) {

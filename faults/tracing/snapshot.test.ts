@@ -4,9 +4,11 @@ import {
   appendFileSync,
   closeSync,
   copyFileSync,
+  existsSync,
   openSync,
   readFileSync,
   renameSync,
+  truncateSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -50,6 +52,9 @@ t.test('a grown part of a file is reverted to zeros, and the size of the file do
   t.same(snapshot.changedSectors('log'), [1, 2]);
   snapshot.revertSectors('log', [1, 2]);
   t.equal(readFileSync(path, 'latin1'), 'x'.repeat(600) + '\0'.repeat(700));
+  truncateSync(path, 600);
+  snapshot.revertSectors('log', [1, 2]);
+  t.equal(readFileSync(path, 'latin1'), 'x'.repeat(600), 'a sector behind the end is left out');
 });
 
 t.test(
@@ -98,4 +103,39 @@ t.test('a refreshed snapshot holds the current files', async (t) => {
   appendFileSync(b, '!');
   t.same([snapshot.changedSectors('a'), snapshot.changedSectors('b')], [[0], [0]]);
   snapshot.remove();
+});
+
+/** Program that gives a file two names in turn, without a pause. */
+const RENAMES = `
+const fs = require('node:fs');
+const [one, other] = process.argv.slice(1);
+for (;;) { fs.renameSync(one, other); fs.renameSync(other, one); }
+`;
+
+t.test('a file that vanishes while it is copied or compared is left out', async (t) => {
+  const { dataDir, scratchDir, remove } = testDirectories();
+  const [one, other] = [join(dataDir, 'one'), join(dataDir, 'other')];
+  writeFileSync(one, 'moves');
+  writeFileSync(join(dataDir, 'stays'), 'stays');
+  const running = spawn(process.execPath, ['-e', RENAMES, one, other]);
+  t.teardown(async () => {
+    running.kill('SIGKILL');
+    await once(running, 'exit');
+    remove();
+  });
+  await once(running, 'spawn');
+  let [isOne, isOther] = [false, false];
+  for (let count = 0; count < 100 || ((!isOne || !isOther) && count < 100_000); count++) {
+    isOne ||= existsSync(one);
+    isOther ||= existsSync(other);
+    const snapshot = new Snapshot(dataDir, join(scratchDir, 'copies'));
+    for (let pass = 0; pass < 5; pass++) {
+      snapshot.refresh();
+      snapshot.changedSectors('one');
+      snapshot.sizeOf('one');
+      snapshot.isChangedBefore('one', 5);
+    }
+    if (snapshot.sizeOf('stays') !== 5) throw new Error('a file that stays was lost');
+  }
+  t.ok(isOne && isOther, 'the file was renamed meanwhile');
 });

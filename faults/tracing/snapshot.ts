@@ -29,14 +29,15 @@ export class Snapshot {
 
   /**
    * Copies every regular file of `directory` to `copies`, which is emptied first. No process may write
-   * meanwhile.
+   * meanwhile. A file that vanishes is left out, here and in every other method: a stopped process may still be in the
+   * middle of an unlink or a rename.
    */
   constructor(directory: string, copies: string) {
     this.#directory = directory;
     this.#copies = copies;
     rmSync(copies, { recursive: true, force: true });
     mkdirSync(copies, { recursive: true });
-    for (const file of regularFiles(directory)) this.#save(join(directory, file));
+    for (const file of regularFiles(directory)) unlessGone(() => this.#save(join(directory, file)));
   }
 
   /**
@@ -44,17 +45,19 @@ export class Snapshot {
    * meanwhile.
    */
   refresh(): void {
-    for (const file of regularFiles(this.#directory)) {
-      const path = join(this.#directory, file);
-      const saved = this.#files.get(fileIdentity(path));
-      const sizeBytes = statSync(path).size;
-      if (saved === undefined || saved.sizeBytes !== sizeBytes) {
-        this.#save(path);
-        continue;
-      }
-      const changed = this.changedSectors(file);
-      if (changed.length > 0) copySectors(path, saved.copy, changed, sizeBytes);
+    for (const file of regularFiles(this.#directory)) unlessGone(() => this.#refreshFile(file));
+  }
+
+  #refreshFile(file: string): void {
+    const path = join(this.#directory, file);
+    const saved = this.#files.get(fileIdentity(path));
+    const sizeBytes = statSync(path).size;
+    if (saved === undefined || saved.sizeBytes !== sizeBytes) {
+      this.#save(path);
+      return;
     }
+    const changed = this.changedSectors(file);
+    if (changed.length > 0) copySectors(path, saved.copy, changed, sizeBytes);
   }
 
   #save(path: string): void {
@@ -66,14 +69,23 @@ export class Snapshot {
 
   /** Returns the size of a file (in bytes) at the snapshot; 0 when it did not exist. */
   sizeOf(file: string): number {
-    return this.#savedFile(file)?.sizeBytes ?? 0;
+    return unlessGone(() => this.#savedFile(file))?.sizeBytes ?? 0;
+  }
+
+  /** Returns the identity of the file that has this name now (`fileIdentity`); undefined when there is none. */
+  identityOf(file: string): string | undefined {
+    return unlessGone(() => fileIdentity(join(this.#directory, file)));
   }
 
   /**
    * Returns the numbers of the changed sectors of a file, ascending. The part by which the file has grown
-   * counts as zeros at the snapshot.
+   * counts as zeros at the snapshot. A file that is gone has none.
    */
   changedSectors(file: string): number[] {
+    return unlessGone(() => this.#changedSectors(file)) ?? [];
+  }
+
+  #changedSectors(file: string): number[] {
     const sizeBytes = statSync(join(this.#directory, file)).size;
     const changed: number[] = [];
     // Open the file only for reading: a running program cannot be opened for writing, and need not be if it
@@ -98,14 +110,19 @@ export class Snapshot {
   /** Reports whether one of the first `endBytes` bytes of a file has changed. */
   isChangedBefore(file: string, endBytes: number): boolean {
     const [beforeBytes, nowBytes] = [Buffer.alloc(endBytes), Buffer.alloc(endBytes)];
-    this.#withBoth(file, 'r', (before, now) => {
-      readZeroPadded(before, beforeBytes, 0);
-      readZeroPadded(now, nowBytes, 0);
-    });
+    unlessGone(() =>
+      this.#withBoth(file, 'r', (before, now) => {
+        readZeroPadded(before, beforeBytes, 0);
+        readZeroPadded(now, nowBytes, 0);
+      }),
+    );
     return !beforeBytes.equals(nowBytes);
   }
 
-  /** Reverts sectors of a file to the snapshot. The size and the name of the file do not change. */
+  /**
+   * Reverts sectors of a file to the snapshot. The size and the name of the file do not change. Sectors behind its end
+   * are left out: a call that was under way at the stop may have cut the file shorter.
+   */
   revertSectors(file: string, sectors: readonly number[]): void {
     const path = join(this.#directory, file);
     const sizeBytes = statSync(path).size;
@@ -113,6 +130,7 @@ export class Snapshot {
       const sector = Buffer.alloc(SECTOR_BYTES);
       for (const number of sectors) {
         const start = number * SECTOR_BYTES;
+        if (start >= sizeBytes) continue;
         readZeroPadded(before, sector, start);
         writeSync(now, sector, 0, Math.min(SECTOR_BYTES, sizeBytes - start), start);
       }
@@ -139,6 +157,16 @@ export class Snapshot {
       closeSync(now);
       if (before !== undefined) closeSync(before);
     }
+  }
+}
+
+/** Returns what `use` returns, or undefined when the file that it uses is gone. */
+function unlessGone<T>(use: () => T): T | undefined {
+  try {
+    return use();
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
   }
 }
 

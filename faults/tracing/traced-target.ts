@@ -14,6 +14,15 @@ import { unsyncedSectors } from './unsynced.js';
 /** Upper bound for stopping all threads of the target, in ms. */
 const STOP_TIMEOUT_MS = 2000;
 
+/**
+ * Time in ms after which a process that does not stop because it waits in the kernel counts as stopped. It may wait for
+ * ever: the parent of a vfork waits for its child, which has been stopped. It stops before it runs again.
+ */
+const MAX_UNINTERRUPTIBLE_MS = 200;
+
+/** Upper bound of the scans for new processes: children may be born faster than they are stopped. */
+const MAX_SCANS = 20;
+
 /** Upper bound of the reverted files that are named in one line. */
 const MAX_NAMED_FILES = 8;
 
@@ -23,6 +32,8 @@ const MAX_NAMED_FILES = 8;
 export interface UnsyncedFile {
   file: string;
   sectors: number[];
+  /** Identity of the file (`fileIdentity`): a call that was under way at the stop may still delete or replace it. */
+  identity: string | undefined;
   /** Whether the target makes the file anew at each start, so that its loss proves nothing. */
   remade: Remade;
 }
@@ -114,7 +125,13 @@ export function unsyncedFiles(
     });
     const sectors = unsyncedSectors(changed, fileTraces, snapshot.sizeOf(file));
     if (sectors.length === 0) continue;
-    unsynced.push({ file, sectors, remade: judgeRemade(context, file, path, traces, start, snapshot) });
+    const identity = snapshot.identityOf(file);
+    unsynced.push({
+      file,
+      sectors,
+      identity,
+      remade: judgeRemade(context, file, path, traces, start, snapshot),
+    });
   }
   return unsynced;
 }
@@ -152,10 +169,14 @@ export function whyNothingCounts(unsynced: readonly UnsyncedFile[], otherwise: s
 
 /**
  * Reverts a seeded choice of the unsynced sectors to the snapshot, often all of them. At least one of them is in a file
- * that counts, because the target does not make it anew at each start.
+ * that counts, because the target does not make it anew at each start. Files that have vanished or were replaced since
+ * they were found are left out.
  * @returns one line for people about the reverted sectors; empty when no file counts. Nothing is reverted then.
  */
-export function revertSome(random: Random, snapshot: Snapshot, unsynced: readonly UnsyncedFile[]): string {
+export function revertSome(random: Random, snapshot: Snapshot, found: readonly UnsyncedFile[]): string {
+  const unsynced = found.filter(
+    ({ file, identity }) => identity !== undefined && snapshot.identityOf(file) === identity,
+  );
   const counting = unsynced.filter(({ remade }) => remade === 'no');
   if (counting.length === 0) return '';
   const revertsAll = random.int(5) < 2;
@@ -196,10 +217,40 @@ function chooseSectors(random: Random, sectors: readonly number[]): number[] {
   }
 }
 
-/** Stops processes and waits until none of their threads runs. Resolves to false when that takes too long. */
-export async function stopTraced(pids: readonly number[]): Promise<boolean> {
-  for (const pid of pids) sendSignal(pid, 'SIGSTOP');
-  return until(() => pids.every((pid) => allThreadsInState(pid, 'TtZX')), STOP_TIMEOUT_MS, undefined, 1);
+/**
+ * Stops processes that may be forking, and waits until none of their threads runs. SIGSTOP does not prevent a fork
+ * that has begun. Therefore the processes are listed again after each stop, until nothing is new: a child that was
+ * missed could finish its sync and confirm a message whose sectors are then taken for unsynced.
+ * @param listPids lists the processes that must stop.
+ * @param known processes that were listed earlier. They are stopped first, because listing takes time in which they
+ *   would run on.
+ * @returns the ids of the stopped processes; undefined when stopping them took too long.
+ */
+export async function stopTraced(
+  listPids: () => readonly number[],
+  known: readonly number[] = [],
+): Promise<number[] | undefined> {
+  const stopped = new Set<number>();
+  const stopNew = (pids: readonly number[]): boolean => {
+    const newPids = pids.filter((pid) => !stopped.has(pid));
+    for (const pid of newPids) {
+      sendSignal(pid, 'SIGSTOP');
+      stopped.add(pid);
+    }
+    return newPids.length > 0;
+  };
+  const areIn = (states: string) => [...stopped].every((pid) => allThreadsInState(pid, states));
+  stopNew(known);
+  // Stop the children of before this moment without waiting for their parents.
+  stopNew(listPids());
+  for (let scans = 0; scans < MAX_SCANS; scans++) {
+    const haveStopped =
+      (await until(() => areIn('TtZX'), MAX_UNINTERRUPTIBLE_MS, undefined, 1)) ||
+      (await until(() => areIn('TtZXD'), STOP_TIMEOUT_MS, undefined, 1));
+    if (!haveStopped) return undefined;
+    if (!stopNew(listPids())) return [...stopped];
+  }
+  return undefined;
 }
 
 /**

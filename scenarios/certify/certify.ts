@@ -75,6 +75,8 @@ const BUDGET_SHARES: Readonly<Record<Level, number>> = {
  */
 const ACCOMPANYING_FAULTS: Readonly<Partial<Record<Level, FaultName>>> = { errors: 'kill' };
 const MIN_LEVEL_BUDGET_MS = 1000;
+const UNSEEN_DATA =
+  'under vm nothing shows that the target stores its messages in {data}: the kit does not see its files in the lab VM';
 
 interface LevelPlan {
   rule: LevelRule;
@@ -109,9 +111,10 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
     );
     const testedNames = plan.exploresStates ? [level] : plan.selection.faults.map(({ name }) => name);
     options.progress(`level ${level}: ${testedNames.join(', ')}`);
-    runs.push({ level, result: await runLevel(options, plan, budgetMs, pace) });
+    runs.push({ level, result: withWarningOf(runtime, await runLevel(options, plan, budgetMs, pace)) });
     if (options.signal.aborted) break;
   }
+  const warnings = [...new Set(runs.flatMap(({ result }) => result.warnings ?? []))];
   const facts: Facts = {
     format: FACTS_FORMAT,
     kitVersion: kitVersion(),
@@ -133,6 +136,7 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
       notTried: selection.unavailable.map(({ name, availability }) => ({ name, why: availability.why })),
       hasHistory: runs.some(({ level }) => level === rule.level),
     })),
+    ...(warnings.length === 0 ? {} : { warnings }),
   };
   const histories = runs.map(({ level }) => ({ level, file: join(runDir(dir, level), 'history.jsonl') }));
   writeEvidence(dir, facts, parts, histories);
@@ -232,6 +236,14 @@ async function runLevel(
     faultsPerRound: faults.length,
     replay: (seedOfRound) => options.replay(faults, seedOfRound),
   });
+}
+
+/**
+ * Returns the result with a warning if the runtime hides the files of the target: then a target that stores its
+ * messages outside `{data}` passes every fault of the disk.
+ */
+export function withWarningOf({ name }: Pick<PreparedRuntime, 'name'>, result: LevelResult): LevelResult {
+  return name === 'vm' ? { ...result, warnings: [...(result.warnings ?? []), UNSEEN_DATA] } : result;
 }
 
 function runDir(dir: string, level: Level): string {

@@ -132,6 +132,24 @@ t.test('crash states of a target that keeps its messages elsewhere prove nothing
   );
 });
 
+t.test('a log file in {data} does not hide that the messages are stored elsewhere', { skip }, async (t) => {
+  const workspace = makeWorkspace(t);
+  const elsewhere = join(workspace.dir, 'elsewhere');
+  mkdirSync(elsewhere);
+  const program = join(packageRoot(), 'conformance/fixtures/queue.mjs');
+  const log = '(while echo put >> "$1/queue.log"; do sleep 0.02; done) & shift; exec "$@"';
+  const queue = ['{node}', program, '--data', elsewhere, '--port', '{port}'];
+  const target = workspace.target(['sh', '-c', log, 'sh', '{data}', ...queue]);
+  const { code, result, stderr } = await explore(workspace, target, '--budget', '60s', '--states', '24');
+  t.equal(code, 3, stderr);
+  t.match(
+    result?.why,
+    /those at risk are in no file of \{data\}; it writes \S*elsewhere\/\S+ outside \{data\}$/,
+  );
+  t.match(result?.warnings, [/ writes \S*elsewhere\/\S+ outside \{data\}: no crash state shows/]);
+  t.match(stderr, /^warning: \S+ writes /m);
+});
+
 t.test('copies of one xfs can be mounted at the same time', { skip: skip || xfs }, async (t) => {
   const workspace = makeWorkspace(t);
   const flags = ['--fs', 'xfs', '--budget', '40s', '--states', '60'];

@@ -9,6 +9,7 @@ import { describeLostFile } from '../../conformance/history/lost-files.js';
 import { Recorder } from '../../conformance/history/recorder.js';
 import { markOf } from '../../conformance/protocols/message.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
+import type { Target } from '../../conformance/target-file/definition.js';
 import { expandCommand } from '../../conformance/target-file/placeholders.js';
 import { Fingerprints } from '../../faults/crash-states/fingerprint.js';
 import { applyWrites, openRecording, type Recording } from '../../faults/crash-states/materialise.js';
@@ -126,6 +127,8 @@ interface ExplorationResult {
 
 /** Upper bound of the files of a crash state that the story lists. */
 const MAX_LISTED_FILES = 6;
+/** Upper bound for the files that a warning names. */
+const MAX_WARNED_FILES = 3;
 /** Upper bound of the lost files that the story names. */
 const MAX_NAMED_FILES = 4;
 
@@ -383,6 +386,7 @@ function resultOf(
     verdict,
     why,
     requirements: [{ id: finding.requirement, verdict, why }],
+    warnings: warningsOf(options.target, run),
     states: finding.figures.crashStates ?? 0,
     distinct,
     statesPerSecond: seconds === 0 ? 0 : Math.round((distinct / seconds) * 10) / 10,
@@ -416,6 +420,17 @@ function resultOf(
   return { result, lost: smallest?.lost ?? [] };
 }
 
+/** Warns of files that are not on the recorded disk. No crash state shows what becomes of the messages in them. */
+export function warningsOf(
+  { name }: Pick<Target, 'name'>,
+  { writtenOutside = [] }: Pick<RecordedRun, 'writtenOutside'>,
+): string[] {
+  if (writtenOutside.length === 0) return [];
+  const more = writtenOutside.length - MAX_WARNED_FILES;
+  const files = `${writtenOutside.slice(0, MAX_WARNED_FILES).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
+  return [`${name} writes ${files} outside {data}: no crash state shows what is stored there`];
+}
+
 /** Lists the largest files with their sizes, as one phrase. */
 function listSizes(sizes: Readonly<Record<string, number>>): string {
   const files = Object.entries(sizes).sort(([, one], [, other]) => other - one);
@@ -437,14 +452,30 @@ function ownersIfMountable(
   }
 }
 
-/** Returns the size of each file of a crash state of the run, by path; undefined when its disk cannot be mounted. */
-function filesOf({ recording, base, baseAt, run, workspace }: Exploration, state: CrashState) {
-  const slot = workspace.makeSlot('smallest', base);
-  const disk = new StateDisk({ recording, base, baseAt, filesystem: run.filesystem, ...slot });
+/**
+ * Returns the size of each file of a crash state of the run, by path; undefined when its disk cannot be made, mounted
+ * or read. The sizes are for the story only: a damaged filesystem must not turn a proven failure into an error.
+ */
+export function filesOf(
+  {
+    recording,
+    base,
+    baseAt,
+    run,
+    workspace,
+  }: Pick<Exploration, 'recording' | 'base' | 'baseAt' | 'run' | 'workspace'>,
+  state: CrashState,
+): Record<string, number> | undefined {
   try {
-    return tryMount(disk, state) === undefined ? sizesIn(join(slot.mountPoint, DATA_DIR)) : undefined;
-  } finally {
-    disk.close();
+    const slot = workspace.makeSlot('smallest', base);
+    const disk = new StateDisk({ recording, base, baseAt, filesystem: run.filesystem, ...slot });
+    try {
+      return tryMount(disk, state) === undefined ? sizesIn(join(slot.mountPoint, DATA_DIR)) : undefined;
+    } finally {
+      disk.close();
+    }
+  } catch {
+    return undefined;
   }
 }
 

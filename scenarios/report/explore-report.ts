@@ -24,6 +24,8 @@ export function exploreReport(result: ExploreResult, style: Style): string[] {
     style.strong('Time'),
     ...timeLines(result.time),
   ];
+  if (result.warnings.length > 0)
+    lines.push('', ...result.warnings.map((warning) => `${style.warn('warning')}: ${warning}`));
   if (result.violations.length > 0) {
     lines.push('', style.strong('Violations'));
     for (const { requirement, id, what } of result.violations)

@@ -74,7 +74,10 @@ export class Injector {
     const number = ++this.#number;
     const drawNumber = planned.number ?? number;
     const context = this.#faultContext(supervisor, `${fault.name}-${drawNumber}`);
-    const unwritten = fault.actsOnStoredData ? await witness.inspect(supervisor.services) : undefined;
+    const messagesIn = (bytes: Buffer) => ledger.outstandingIn(bytes);
+    const unwritten = fault.actsOnStoredData
+      ? await witness.inspect(supervisor.services, messagesIn)
+      : undefined;
     supervisor.suspendRestarts();
     const atMs = recorder.nowMs();
     let injection: Injection;

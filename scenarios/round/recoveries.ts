@@ -121,16 +121,10 @@ export class Recoveries {
    */
   async nudge(command: readonly string[], progress: (line: string) => void): Promise<void> {
     const { deployment, slowStartMs } = this.#options;
-    const failure = await deployment
-      .runCommand('nudge', command, slowStartMs ?? NUDGE_TIMEOUT_MS)
-      .then(({ code, timedOut, stderr }) => {
-        if (code === 0) return undefined;
-        const how = timedOut ? 'took too long' : `ended with code ${code}`;
-        return `${how}: ${stderr.trim().split('\n').at(-1) ?? ''}`;
-      }, messageOf);
+    const failure = await runNudge(deployment, command, slowStartMs);
     if (failure === undefined || this.#nudgeFailed) return;
     this.#nudgeFailed = true;
-    progress(`nudge: the command ${failure}`);
+    progress(failure);
   }
 
   /** Inspects the target's stored state with its `verify` command, if it has one, and records the result. */
@@ -142,6 +136,25 @@ export class Recoveries {
 
 const VERIFY_TIMEOUT_MS = 20_000;
 const NUDGE_TIMEOUT_MS = 10_000;
+
+/**
+ * Runs the target's `nudge` command once. Never rejects.
+ * @returns how the command failed, as one line for people; undefined when it succeeded.
+ */
+export async function runNudge(
+  deployment: Pick<Deployment, 'runCommand'>,
+  command: readonly string[],
+  timeoutMs = NUDGE_TIMEOUT_MS,
+): Promise<string | undefined> {
+  const failure = await deployment
+    .runCommand('nudge', command, timeoutMs)
+    .then(({ code, timedOut, stderr }) => {
+      if (code === 0) return undefined;
+      const how = timedOut ? 'took too long' : `ended with code ${code}`;
+      return `${how}: ${stderr.trim().split('\n').at(-1) ?? ''}`;
+    }, messageOf);
+  return failure === undefined ? undefined : `nudge: the command ${failure}`;
+}
 
 /**
  * Runs the target's own `verify` command on its stored state. A command without a report counts as a problem.

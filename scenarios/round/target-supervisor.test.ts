@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import type { Service } from '../../faults/fault.js';
+import { until } from '../../faults/waiting.js';
 import type { Deployment } from '../runtime/runtime.js';
 import { type StartResult, TargetSupervisor } from './target-supervisor.js';
 
@@ -144,6 +145,23 @@ t.test('a service that never stayed up before the first fault has not failed to 
   supervisor.expectExits();
   t.match(recovery, { ready: false, detail: /^not running: helper; / });
   t.match(supervisor.crashLoop, { beforeFirstFault: true });
+});
+
+t.test('one exit at the first start does not excuse a crash loop after a fault', async (t) => {
+  const helper: Behaviour = (start) => (start === 2 ? 'live' : { exit: 7 });
+  const services = { server: (() => 'live') satisfies Behaviour, helper };
+  let isReady = true;
+  const options = { isReady: () => isReady, kind: 'first', staysUp: true } as const;
+  const { result, starts, supervisor } = await bringUp(t, services, options);
+  t.match(result, { ready: true });
+  t.ok(await until(() => starts.helper === 2, GENEROUS_MS), 'the helper stays up after its second start');
+  isReady = false;
+  supervisor.suspendRestarts();
+  for (const service of supervisor.services) await service.signal('SIGKILL');
+  const recovery = await supervisor.bringUp(GENEROUS_MS);
+  supervisor.expectExits();
+  t.match(recovery, { ready: false, detail: /^not running: helper; / });
+  t.match(supervisor.crashLoop, { beforeFirstFault: false });
 });
 
 t.test('a reason above the last lines is shown too', async (t) => {

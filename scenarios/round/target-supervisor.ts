@@ -178,7 +178,7 @@ export class TargetSupervisor {
     this.#earlyExits.set(service, exits);
     if (exits <= MAX_RESTARTS_PER_START) return;
     const detail = `${this.#lastExit} right after each of ${exits} starts${this.#describeLogs([service])}`;
-    this.#crashLoop ??= { detail, beforeFirstFault: this.#unstable.has(service) };
+    this.#crashLoop ??= { detail, beforeFirstFault: this.#neverStayedUp(service) };
   }
 
   /** Stops all restarts until the next `bringUp`. Must be called before a fault. */
@@ -229,6 +229,7 @@ export class TargetSupervisor {
     return this.services.filter((service) => service.pids().length === 0).map(({ name }) => name);
   }
 
+  /** Returns true if a service died often enough before the first fault that the faults are not the cause. */
   #neverStayedUp(name: string): boolean {
     return this.#unstable.has(name) && (this.#exitsBeforeFault.get(name) ?? 0) >= MIN_EXITS_BEFORE_FAULT;
   }

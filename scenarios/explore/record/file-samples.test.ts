@@ -2,6 +2,7 @@ import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import { until } from '../../../faults/waiting.js';
 import { FileSampler, lostSince, readSamples, saveSamples, sizesIn } from './file-samples.js';
 
 function directory(t: { teardown(remove: () => void): void }): string {
@@ -9,6 +10,25 @@ function directory(t: { teardown(remove: () => void): void }): string {
   t.teardown(() => rmSync(dir, { recursive: true, force: true }));
   return dir;
 }
+
+t.test('a disk that does not answer stops no run, and the sampler ends when the load fails', async (t) => {
+  let calls = 0;
+  const sampler = new FileSampler(directory(t), () => {
+    calls++;
+    throw new Error('the disk has stopped');
+  });
+  t.teardown(() => sampler.stop());
+  let callsAtFailure = 0;
+  const load = sampler.during(async () => {
+    // A sample of the timer is among them. An error there would be uncaught.
+    await until(() => calls >= 2, 60_000);
+    callsAtFailure = calls;
+    throw new Error('the load has failed');
+  });
+  await t.rejects(load, { message: 'the load has failed' });
+  t.equal(calls, callsAtFailure + 1, 'the last sample was taken');
+  t.same(sampler.samples, []);
+});
 
 const SAMPLES = [
   { entries: 10, sizes: { 'base.log': 500, 'seg-1.log': 90, 'seg-2.log': 20 } },

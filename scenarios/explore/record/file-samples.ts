@@ -34,9 +34,19 @@ export class FileSampler {
     this.#entries = entries;
   }
 
+  /** Takes samples while `work` runs, and ends in any case: a timer must not outlive the disk. */
+  async during<Result>(work: () => Promise<Result>): Promise<Result> {
+    this.start();
+    try {
+      return await work();
+    } finally {
+      this.stop();
+    }
+  }
+
   start(): void {
     const beginMs = performance.now();
-    const sample = sampleFiles(this.#dataDir, this.#entries());
+    const sample = sampleFiles(this.#dataDir, this.#entries);
     if (sample !== undefined) this.samples.push(sample);
     if (this.samples.length >= MAX_SAMPLES) return;
     const pauseMs = Math.max(INTERVAL_MS, (performance.now() - beginMs) / MAX_TIME_SHARE);
@@ -46,15 +56,16 @@ export class FileSampler {
   /** Takes a last sample and ends. Must be called before the disk stops, because a stopped disk answers nothing. */
   stop(): void {
     clearTimeout(this.#timer);
-    const sample = sampleFiles(this.#dataDir, this.#entries());
+    const sample = sampleFiles(this.#dataDir, this.#entries);
     if (sample !== undefined) this.samples.push(sample);
   }
 }
 
-/** Lists the files now; undefined when they change too fast to be listed. */
-function sampleFiles(dataDir: string, entries: number): FileSample | undefined {
+/** Lists the files now; undefined when they change too fast to be listed, or the disk does not answer. */
+function sampleFiles(dataDir: string, entries: () => number): FileSample | undefined {
   try {
-    return { entries, sizes: sizesIn(dataDir) };
+    // Count first: a file may be newer than the position of its sample, never older.
+    return { entries: entries(), sizes: sizesIn(dataDir) };
   } catch {
     return undefined;
   }

@@ -51,6 +51,8 @@ export interface RecordedRun {
    * when the target wrote to it.
    */
   unwritten?: Pick<Unwritten, 'why' | 'writesElsewhere'> | undefined;
+  /** Files outside `{data}` that the target was seen to write; absent in a saved recording. */
+  writtenOutside?: readonly string[];
   /** SHA-256 of every message that was submitted, by id. */
   digests: ReadonlyMap<string, string>;
   /** The files of the data directory during the load, oldest first. */
@@ -80,7 +82,7 @@ const MAX_FLOW_MS = 150;
  * A ledger that also records, for each message, the position in the log of writes at which it was confirmed,
  * and at which it was offered to a receiver.
  */
-class LogPositionLedger extends Ledger {
+export class LogPositionLedger extends Ledger {
   readonly digests = new Map<string, string>();
   readonly #recordPosition: (id: string, what: 'confirmed' | 'offered') => void;
 
@@ -90,8 +92,8 @@ class LogPositionLedger extends Ledger {
       void recorder.record({ kind: 'log-position', id, what, entries: entries() });
   }
 
-  override submitted(message: Message, producer: number): void {
-    super.submitted(message, producer);
+  override submitted(message: Message, producer: number, compose?: () => Buffer): void {
+    super.submitted(message, producer, compose);
     this.digests.set(message.id, createHash('sha256').update(message.bytes).digest('hex'));
   }
 
@@ -159,10 +161,9 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
       const from = entries();
       await witness.noteReady(options.signal);
       const sampler = new FileSampler(dataDir, entries);
-      sampler.start();
-      const producers = await runLoad(options, ledger, launched);
-      sampler.stop();
-      const unwritten = await witness.inspect(launched.supervisor.services);
+      const producers = await sampler.during(() => runLoad(options, ledger, launched));
+      const messagesIn = (bytes: Buffer) => ledger.outstandingIn(bytes);
+      const unwritten = await witness.inspect(launched.supervisor.services, messagesIn);
       const end = disk.stop();
       launched.supervisor.expectExits();
       disk.resume();
@@ -177,6 +178,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
         end,
         filesystem,
         unwritten: unwritten && { why: unwritten.why, writesElsewhere: unwritten.writesElsewhere },
+        writtenOutside: witness.writtenOutside,
         digests,
         samples: sampler.samples,
         remove,

@@ -26,6 +26,8 @@ export interface ExploreResult {
   verdict: Verdict;
   why: string;
   requirements: { id: string; verdict: Verdict; why: string }[];
+  /** Facts that weaken the verdict without changing it, one line each. */
+  warnings: string[];
   /** Number of crash states that were judged, each by an inspection of its disk or of an equal disk. */
   states: number;
   /** Number of different disks that were made, recovered and inspected. */

@@ -12,7 +12,12 @@ const FIXTURES = join(packageRoot(), 'conformance/fixtures');
 
 type RecoveryMethod = 'restore program' | 'start';
 
-const GUARANTEE = { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0, recoverySeconds: 2 };
+const GUARANTEE = {
+  faults: ['kill', 'crash-states'],
+  duplicatesPerCrash: 0,
+  redeliverySeconds: 6,
+  recoverySeconds: 2,
+};
 
 /**
  * Writes the target file of a queue that rewrites its only file in place when it recovers. The rewriting is

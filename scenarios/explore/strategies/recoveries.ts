@@ -83,7 +83,7 @@ export async function exploreRecoveries(exploration: Exploration): Promise<Recov
     }
     // Divide the time that is left, so that no recovery takes the time of the others.
     const recoveryEndMs = performance.now() + Math.max(minMs, leftMs() / (sample.length - number));
-    await cutRecovery({ ...exploration, endMs: recoveryEndMs }, state, slot.image, number, total);
+    await cutRecovery({ ...exploration, endMs: recoveryEndMs }, endMs, state, slot.image, number, total);
   }
   if (total.recorded === 0 && sample.length > 0 && !options.signal.aborted)
     options.progress('no time was left to record a recovery and cut it');
@@ -112,9 +112,13 @@ function drawSample({ recording, run, options, atRisk }: Exploration): CrashStat
   return SAMPLED_FAMILIES.flatMap((family) => states.get(family) ?? []);
 }
 
-/** Records the recovery from one crash state, explores its cuts, and adds the results to `total`. */
+/**
+ * Records the recovery from one crash state, explores its cuts, and adds the results to `total`.
+ * @param lastMs end of the whole exploration, in ms of `performance.now()`: a state that was begun in time may use it.
+ */
 async function cutRecovery(
   exploration: Exploration,
+  lastMs: number,
   state: CrashState,
   image: string,
   number: number,
@@ -170,7 +174,8 @@ async function cutRecovery(
         baseAt: 0,
         required: () => atRisk.idsOf(atRisk.required(parent)),
       };
-      if (strategy === 'target') await runOnTarget(exploration, strategyRun, source);
+      // A missing message may need more time than the share of this recovery.
+      if (strategy === 'target') await runOnTarget({ ...exploration, endMs: lastMs }, strategyRun, source);
       else await runOnMounts(exploration, strategyRun, source, ended.log);
       strategyRun.end();
       const figures = strategyRun.figures(workerCount(exploration, strategy));

@@ -6,13 +6,15 @@ import { protocolOf } from '../../../conformance/protocols/registry/registry.js'
 import type { Target } from '../../../conformance/target-file/definition.js';
 import type { Recording } from '../../../faults/crash-states/materialise.js';
 import { StateDisk } from '../../../faults/crash-states/state-disk.js';
-import { until } from '../../../faults/waiting.js';
+import { sleep, until } from '../../../faults/waiting.js';
 import type { CrashState } from '../../../faults/write-log/state.js';
 import type { Registry } from '../../host/registry.js';
 import { type LaunchedTarget, launch } from '../../round/launch.js';
+import { runNudge } from '../../round/recoveries.js';
 import { DATA_DIR } from '../../runtime/disks/local-disk.js';
 import type { PreparedRuntime } from '../../runtime/runtime.js';
 import { type Inspection, notRecovered, toInspection, tryMount } from '../inspectors/inspection.js';
+import type { TimedOut } from '../inspectors/mount-inspector.js';
 import type { DiskSlot } from '../states/workspace.js';
 import type { Exploration } from './exploration.js';
 import type { StrategyRun } from './strategy-run.js';
@@ -23,10 +25,14 @@ import type { StrategyRun } from './strategy-run.js';
  */
 const QUIET_AFTER_LAST_MS = 150;
 /**
- * Silence in milliseconds after which missing messages count as lost, if the target claims no longer time. No
- * receiver was offered the messages that a state must hold, so no lease delays them.
+ * Silence in milliseconds after which missing messages count as lost, if the target claims no time. It is long,
+ * because the target may wait before it offers a message again. It costs time in broken states only, and these are few.
  */
-const QUIET_WHILE_MISSING_MS = 4000;
+const QUIET_WHILE_MISSING_MS = 15_000;
+/** Lower bound of that silence for a target that claims a time: the machine may be slow. */
+const MIN_QUIET_WHILE_MISSING_MS = 4000;
+/** Time in milliseconds between two runs of the `nudge` command, as in the drain of a round. */
+const NUDGE_INTERVAL_MS = 3000;
 /**
  * Lower bound of the recovery timeout, in seconds. Another requirement judges the speed of the recovery;
  * here a slow target has not lost anything.
@@ -60,12 +66,17 @@ export async function runOnTarget(
   source: CrashStateSource,
 ): Promise<void> {
   const jobs = strategyRun.jobs();
+  let nudgeFailed = false;
+  const onNudgeFailed = (line: string) => {
+    if (!nudgeFailed) exploration.options.progress(line);
+    nudgeFailed = true;
+  };
   const failed = new AbortController();
   const signal = AbortSignal.any([exploration.options.signal, failed.signal]);
   const stoppable = { ...exploration, options: { ...exploration.options, signal } };
   const workers = Array.from({ length: exploration.workers }, async (_, worker) => {
     try {
-      await runWorker(stoppable, source, `${source.name}-${worker}`, jobs);
+      await runWorker(stoppable, source, `${source.name}-${worker}`, jobs, onNudgeFailed);
     } catch (error) {
       failed.abort();
       throw error;
@@ -85,6 +96,7 @@ async function runWorker(
   { recording, base, baseAt, required }: CrashStateSource,
   name: string,
   jobs: ReturnType<StrategyRun['jobs']>,
+  onNudgeFailed: (line: string) => void,
 ): Promise<void> {
   const { workspace, run, options } = exploration;
   const slot = workspace.makeSlot(name, base);
@@ -92,9 +104,18 @@ async function runWorker(
   try {
     for (const job of jobs) {
       const dir = join(exploration.dir, name);
-      const inspection = await inspectState(exploration, disk, slot, job.crash, required(job.crash), dir);
+      const expectedIds = required(job.crash);
+      const inspection = await inspectState(
+        { ...exploration, onNudgeFailed },
+        disk,
+        slot,
+        job.crash,
+        expectedIds,
+        dir,
+      );
       if (options.signal.aborted) return;
-      job.onInspected(inspection);
+      if ('hung' in inspection) job.onTimedOut(inspection);
+      else job.onInspected(inspection);
     }
   } finally {
     disk.close();
@@ -103,17 +124,17 @@ async function runWorker(
 
 /** Inspects one crash state: mounts its disk, starts the target, consumes its messages, unmounts the disk. */
 async function inspectState(
-  exploration: Exploration,
+  exploration: Exploration & Required<Pick<ConsumeOptions, 'onNudgeFailed'>>,
   disk: StateDisk,
   { mountPoint }: DiskSlot,
   state: CrashState,
   expectedIds: readonly string[],
   dir: string,
-): Promise<Inspection> {
+): Promise<Inspection | TimedOut> {
   const refused = tryMount(disk, state);
   if (refused !== undefined) return refused;
   try {
-    const { options, registry, run, ids, recorder } = exploration;
+    const { options, registry, run, ids, recorder, endMs, onNudgeFailed } = exploration;
     const { target, runtime, signal } = options;
     const consumeOptions = {
       target,
@@ -124,8 +145,9 @@ async function inspectState(
       scratch: run.scratch,
       ids,
       events: recorder.events,
+      onNudgeFailed,
     };
-    return await consumeAll(consumeOptions, join(mountPoint, DATA_DIR), expectedIds, dir);
+    return await consumeUntil(endMs, consumeOptions, join(mountPoint, DATA_DIR), expectedIds, dir);
   } finally {
     disk.unmount();
   }
@@ -137,8 +159,9 @@ function recoveryTimeoutMs({ guarantee }: Target): number {
 }
 
 /** Returns the silence after which missing messages count as lost, in milliseconds. */
-function quietWhileMissingMs({ guarantee }: Target): number {
-  return Math.max(1000 * (guarantee.redeliverySeconds ?? 0), QUIET_WHILE_MISSING_MS);
+export function quietWhileMissingMs({ redeliverySeconds }: Target['guarantee']): number {
+  if (redeliverySeconds === undefined) return QUIET_WHILE_MISSING_MS;
+  return Math.max(1000 * redeliverySeconds, MIN_QUIET_WHILE_MISSING_MS);
 }
 
 /**
@@ -182,11 +205,20 @@ export interface ConsumeOptions {
   /** History of the run `run`, with the digest of each message. */
   events: readonly HistoryEvent[];
   signal: AbortSignal;
+  /** Called with one line each time the target's `nudge` command has failed. The failure only makes the wait longer. */
+  onNudgeFailed?(line: string): void;
 }
 
 /** Launches the target on the data directory of a crash state. Its services are not started yet. */
 async function launchOnState(
-  { target, runtime, registry, run, scratch, signal }: Omit<ConsumeOptions, 'ids' | 'events'>,
+  {
+    target,
+    runtime,
+    registry,
+    run,
+    scratch,
+    signal,
+  }: Omit<ConsumeOptions, 'ids' | 'events' | 'onNudgeFailed'>,
   receipts: Receipts,
   dataDir: string,
   dir: string,
@@ -209,16 +241,43 @@ async function launchOnState(
 }
 
 /**
- * Starts the target on a data directory, consumes what it holds, and stops it.
+ * Starts the target on a data directory, consumes what it holds, and stops it. Waits for a missing message as long as
+ * the target may keep it back.
  * @param expectedIds messages that must come. The consumer waits longer while one of them is missing.
  * @param dir directory for the logs of the target.
  */
 export async function consumeAll(
-  { target, runtime, registry, run, scratch, ids, events, signal }: ConsumeOptions,
+  options: ConsumeOptions,
   dataDir: string,
   expectedIds: readonly string[],
   dir: string,
 ): Promise<Inspection> {
+  return (await consume(Number.POSITIVE_INFINITY, options, dataDir, expectedIds, dir)).inspection;
+}
+
+/**
+ * Does the same as `consumeAll`, but stops to wait for messages at `endMs` of `performance.now()`. Messages that are
+ * still missing then may be late and not lost, so the state is not judged.
+ */
+export async function consumeUntil(
+  endMs: number,
+  options: ConsumeOptions,
+  dataDir: string,
+  expectedIds: readonly string[],
+  dir: string,
+): Promise<Inspection | TimedOut> {
+  const { inspection, timedOut } = await consume(endMs, options, dataDir, expectedIds, dir);
+  return timedOut ? { hung: false } : inspection;
+}
+
+async function consume(
+  endMs: number,
+  options: ConsumeOptions,
+  dataDir: string,
+  expectedIds: readonly string[],
+  dir: string,
+): Promise<{ inspection: Inspection; timedOut: boolean }> {
+  const { target, ids, events, signal } = options;
   const digests = new Map(
     events.flatMap((event) => (event.kind === 'submitted' ? [[event.id, event.digest]] : [])),
   );
@@ -238,27 +297,47 @@ export async function consumeAll(
     refused: () => {},
     settled: () => {},
   };
-  const launched = await launchOnState(
-    { target, runtime, registry, run, scratch, signal },
-    receipts,
-    dataDir,
-    dir,
-  );
+  const launched = await launchOnState(options, receipts, dataDir, dir);
+  const nudging = new AbortController();
+  let nudged: Promise<void> = Promise.resolve();
   try {
     const start = await launched.supervisor.bringUp(recoveryTimeoutMs(target));
-    if (!start.ready) return notRecovered(start.detail);
+    if (!start.ready) return { inspection: notRecovered(start.detail), timedOut: false };
+    nudged = nudgeRepeatedly(launched, options, nudging.signal);
     lastDeliveryMs = performance.now();
     const allReceived = () => expectedIds.every((id) => receivedIds.has(id));
-    await until(
+    const isQuiet = await until(
       () =>
         performance.now() - lastDeliveryMs >=
-        (allReceived() ? QUIET_AFTER_LAST_MS : quietWhileMissingMs(target)),
-      Number.POSITIVE_INFINITY,
+        (allReceived() ? QUIET_AFTER_LAST_MS : quietWhileMissingMs(target.guarantee)),
+      endMs - performance.now(),
       signal,
       10,
     );
-    return toInspection(bits, ids.length, receivedIds, wrong);
+    // A wrong delivery violates the requirement, whatever may still come.
+    const timedOut = !isQuiet && !allReceived() && wrong.length === 0;
+    return { inspection: toInspection(bits, ids.length, receivedIds, wrong), timedOut };
   } finally {
+    nudging.abort();
     await launched.destroy();
+    // The disk is unmounted next, and the command may use it.
+    await nudged;
+  }
+}
+
+/** Runs the target's `nudge` command, if it has one, at once and then every NUDGE_INTERVAL_MS until `signal`. */
+async function nudgeRepeatedly(
+  { deployment, expand }: LaunchedTarget,
+  { target, onNudgeFailed }: ConsumeOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  if (target.nudge === undefined) return;
+  const command = expand(target.nudge);
+  while (!signal.aborted) {
+    const startMs = performance.now();
+    const failure = await runNudge(deployment, command);
+    // The end of the target also ends the command.
+    if (failure !== undefined && !signal.aborted) onNudgeFailed?.(failure);
+    await sleep(NUDGE_INTERVAL_MS - (performance.now() - startMs), signal);
   }
 }

@@ -1,23 +1,60 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
 import t from 'tap';
+import { defineTarget } from '../../../conformance/target-file/load.js';
+import type { Availability } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 import { TestWorkspace } from '../../fixtures/kit.js';
 import { newRunId, Registry, registeredRuns } from '../../host/registry.js';
-import { ProcessDeployment } from '../process/process-runtime.js';
+import { type ProcessContext, ProcessDeployment, processRuntime } from '../process/process-runtime.js';
 import type { DeploymentPlan } from '../runtime.js';
-import { BOOT_ID_FILE, BootView, bootViewAvailability } from './boot-view.js';
+import { BOOT_ID_FILE, BootView, bootViewAvailability, writeBootId } from './boot-view.js';
 
 const availability = bootViewAvailability();
 const skip = availability.available ? false : availability.why;
+const skipDisks = process.getuid?.() === 0 ? false : 'a mount of a disk needs root';
 
 /** Shell lines that print the boot id and the marks, and leave marks in every directory that a boot empties. */
 const LOOK = `cat ${BOOT_ID_FILE}; for dir in /tmp /run /dev/shm; do ls $dir | grep '^mark' || :; touch $dir/mark-$NAME; done`;
 
-function deploy(t: { teardown(end: () => unknown): void }, services: Readonly<Record<string, string>>) {
+interface Teardown {
+  teardown(end: () => unknown): void;
+}
+
+/** Makes a directory directly in /tmp, wherever the temporary files of the tests are. */
+function makeVolatileDir(t: Teardown): string {
+  const dir = mkdtempSync('/tmp/plugpull-boot-test-');
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
+/** @param options.root path under which the target has its directories. Default: the workspace itself. */
+function deploy(
+  t: Teardown,
+  services: Readonly<Record<string, string>>,
+  options: ProcessContext & { root?: string; env?: Record<string, string> } = {},
+) {
   const place = new TestWorkspace();
-  const [logDir, workingDir, dataDir] = ['logs', 'scratch', 'data'].map((name) => join(place.dir, name)) as [
+  const { root = place.dir, env = {}, ...context } = options;
+  const [logDir, workingDir, dataDir] = ['logs', 'scratch', 'data'].map((name) => join(root, name)) as [
     string,
     string,
     string,
@@ -33,11 +70,15 @@ function deploy(t: { teardown(end: () => unknown): void }, services: Readonly<Re
     logDir,
     ports: [],
     sink: '',
-    services: Object.entries(services).map(([name, script]) => ({ name, command: ['sh', '-c', script] })),
+    services: Object.entries(services).map(([name, script]) => ({
+      name,
+      command: ['sh', '-c', script],
+      env,
+    })),
     onStarted: () => {},
     onExited: () => {},
   };
-  const deployment = new ProcessDeployment(plan);
+  const deployment = new ProcessDeployment(plan, context);
   t.teardown(async () => {
     await deployment.destroy();
     place.remove();
@@ -46,7 +87,12 @@ function deploy(t: { teardown(end: () => unknown): void }, services: Readonly<Re
     readFileSync(join(logDir, `${name}.log`), 'utf8')
       .trim()
       .split('\n');
-  return { deployment, place, plan, outputOf };
+  /** Runs a script in the boot, and returns its output. */
+  const sh = async (script: string) => {
+    const { stdout, stderr } = await deployment.runCommand('verify', ['sh', '-c', script], 10_000);
+    return `${stdout}${stderr}`.trim();
+  };
+  return { deployment, place, plan, outputOf, sh };
 }
 
 t.test(
@@ -108,38 +154,260 @@ t.test(
   },
 );
 
+const inShell = (script: string) => {
+  const { status, stdout, stderr } = spawnSync('sh', ['-ec', script], { encoding: 'utf8' });
+  if (status !== 0) throw new Error(stderr);
+  return stdout.trim();
+};
+
+/** Mounts a new disk, whose image is in `imageDir`; returns its loop device. */
+function mountDisk(t: Teardown, imageDir: string, mountPoint: string): string {
+  const image = join(imageDir, 'image');
+  for (const dir of [imageDir, mountPoint]) mkdirSync(dir);
+  t.teardown(() => spawnSync('umount', [mountPoint]));
+  inShell(`truncate -s 16M ${image}; mkfs.ext4 -q ${image}; mount -o loop ${image} ${mountPoint}`);
+  return inShell(`findmnt -n -o SOURCE ${mountPoint}`);
+}
+
 t.test(
   'the namespace of a boot ends with its processes, and it holds no disk of another target',
-  { skip },
+  { skip: skip || skipDisks },
   async (t) => {
-    const place = new TestWorkspace();
-    const image = join(place.dir, 'image');
+    const { deployment, outputOf, place } = deploy(t, { a: `echo up; exec sleep 1000` });
     const mountPoint = join(place.dir, 'other');
-    const sh = (script: string) => {
-      const { status, stdout, stderr } = spawnSync('sh', ['-ec', script], { encoding: 'utf8' });
-      if (status !== 0) throw new Error(stderr);
-      return stdout.trim();
-    };
-    mkdirSync(mountPoint);
-    sh(`truncate -s 16M ${image}; mkfs.ext4 -q ${image}; mount -o loop ${image} ${mountPoint}`);
-    const device = sh(`findmnt -n -o SOURCE ${mountPoint}`);
-    const { deployment, outputOf } = deploy(t, { a: `echo up; exec sleep 1000` });
-    t.teardown(() => {
-      spawnSync('umount', [mountPoint]);
-      place.remove();
-    });
+    const device = mountDisk(t, join(place.dir, `plugpull-${newRunId()}-round-1`), mountPoint);
     const [service] = deployment.services;
     await service?.start();
     t.ok(await until(() => outputOf('a').includes('up'), 10_000));
-    sh(`umount ${mountPoint}`);
-    const isAttached = () => sh(`losetup --list --noheadings --output NAME`).split('\n').includes(device);
+    inShell(`umount ${mountPoint}`);
+    const isAttached = () =>
+      inShell(`losetup --list --noheadings --output NAME`).split('\n').includes(device);
     t.ok(await until(() => !isAttached(), 10_000), 'its disk is free while the service runs');
     const pid = service?.pids()[0];
-    t.notSame(sh(`readlink /proc/${pid}/ns/mnt`), sh('readlink /proc/self/ns/mnt'));
+    t.notSame(inShell(`readlink /proc/${pid}/ns/mnt`), inShell('readlink /proc/self/ns/mnt'));
     await service?.signal('SIGKILL');
     await service?.waitForExit(10_000);
   },
 );
+
+t.test('disks of the user stay mounted', { skip: skip || skipDisks }, async (t) => {
+  const mountPoint = mkdtempSync('/var/tmp/plugpull-boot-test-');
+  rmdirSync(mountPoint);
+  const image = `${mountPoint}-image`;
+  t.teardown(() => {
+    rmSync(mountPoint, { recursive: true, force: true });
+    rmSync(image, { recursive: true, force: true });
+  });
+  mountDisk(t, image, mountPoint);
+  t.teardown(() => spawnSync('umount', [mountPoint]));
+  writeFileSync(join(mountPoint, 'file'), 'x');
+  const { sh } = deploy(t, {});
+  t.equal(await sh(`cat ${mountPoint}/file`), 'x');
+});
+
+t.test('a program that is a link is there with the files beside it', { skip }, async (t) => {
+  const venv = makeVolatileDir(t);
+  mkdirSync(join(venv, 'bin'));
+  symlinkSync('sh', join(venv, 'bin/shell'));
+  symlinkSync('/bin/sh', join(venv, 'bin/sh'));
+  writeFileSync(join(venv, 'library'), 'x');
+  const program = join(venv, 'bin/shell');
+  const { deployment } = deploy(t, {}, { words: [program] });
+  const { stdout, stderr } = await deployment.runCommand(
+    'verify',
+    [program, '-c', `cat ${venv}/library`],
+    10_000,
+  );
+  t.equal(stdout, 'x', stderr);
+});
+
+t.test(
+  'directories that are reached through a link of /tmp are there under both paths',
+  { skip },
+  async (t) => {
+    const [links, real] = [makeVolatileDir(t), makeVolatileDir(t)];
+    for (const dir of ['root', 'target']) {
+      mkdirSync(join(real, dir));
+      symlinkSync(join(real, dir), join(links, dir));
+    }
+    writeFileSync(join(real, 'target/program'), 'x');
+    const root = join(links, 'root');
+    const { sh } = deploy(t, {}, { root, targetDir: join(links, 'target') });
+    t.equal(await sh(`cat ${links}/target/program ${real}/target/program`), 'xx');
+    t.equal(await sh(`echo y > ${root}/data/file; cat ${real}/root/data/file`), 'y');
+    const other = `${links}-link`;
+    t.teardown(() => rmSync(other, { force: true }));
+    symlinkSync(real, other);
+    mkdirSync(join(real, 'more'));
+    const more = deploy(t, {}, { root: join(other, 'more'), targetDir: '/var/tmp' });
+    t.equal(await more.sh(`echo z > ${other}/more/data/file; cat ${real}/more/data/file`), 'z');
+  },
+);
+
+t.test('a program that the install command has put into /tmp can be started', { skip }, async (t) => {
+  const { deployment, sh } = deploy(t, {});
+  const program = `/tmp/plugpull-program-${process.pid}`;
+  t.equal(await sh(`echo 'echo started' | install -m 755 /dev/stdin ${program}`), '');
+  const { stdout } = await deployment.runCommand('verify', ['sh', program], 10_000);
+  t.equal(stdout, 'started\n');
+  await sh(`printf '#!/bin/sh\\necho alone\\n' > ${program}`);
+  t.equal((await deployment.runCommand('verify', [program], 10_000)).stdout, 'alone\n');
+  await t.rejects(deployment.runCommand('verify', [`${program}-2`], 10_000), /ENOENT/);
+});
+
+t.test(
+  'the programs beside a target file in /tmp itself are there, other files are not',
+  { skip },
+  async (t) => {
+    const name = `/tmp/plugpull-sibling-${process.pid}`;
+    const files = [`${name}.mjs`, `${name}.db`];
+    t.teardown(() => {
+      for (const file of files) rmSync(file, { force: true });
+    });
+    for (const file of files) writeFileSync(file, 'x');
+    const { sh } = deploy(t, {}, { targetDir: '/tmp' });
+    t.equal(await sh(`ls ${name}* ; cat ${name}.mjs`), `${name}.mjs\nx`);
+  },
+);
+
+t.test('files that any command of the target names are there', { skip }, async (t) => {
+  const files = ['install', 'verify', 'nudge', 'restore', 'env'].map((name) => {
+    const file = join(makeVolatileDir(t), `${name}.sh`);
+    writeFileSync(file, `echo ${name}`);
+    return file;
+  });
+  const [install = '', verify = '', nudge = '', restore = '', env = ''] = files;
+  const target = defineTarget(
+    {
+      name: 'test',
+      protocol: 'http',
+      services: { a: { command: ['sh', '{port}'] } },
+      install: ['sh', install],
+      verify: ['sh', verify],
+      nudge: ['sh', nudge],
+      crashStates: { restore: ['sh', restore] },
+      guarantee: { faults: ['kill'], duplicatesPerCrash: 0 },
+    },
+    '/var/tmp',
+  );
+  const { plan } = deploy(t, { a: 'unused' }, { env: { FILE: `file=${env}` } });
+  const runtime = await processRuntime.prepare(target, () => {});
+  const deployment = runtime.deploy(plan);
+  t.teardown(() => deployment.destroy());
+  const { stdout, stderr } = await deployment.runCommand('verify', ['cat', ...files], 10_000);
+  t.equal(stdout, 'echo installecho verifyecho nudgeecho restoreecho env', stderr);
+});
+
+t.test('sockets of other daemons are there, those of ended processes are not', { skip }, async (t) => {
+  const dir = makeVolatileDir(t);
+  const [live, stale] = [join(dir, '.s.PGSQL.5432'), join(dir, 'stale.sock')];
+  const server = createServer((socket) => socket.on('error', () => {}).end('hello'));
+  await once(server.listen(live), 'listening');
+  t.teardown(() => server.close());
+  const bindAndDie = `require('node:net').createServer().listen('${stale}', () => process.kill(process.pid, 9))`;
+  spawnSync(process.execPath, ['-e', bindAndDie]);
+  t.ok(existsSync(stale));
+  const connect = `require('node:net').connect('${live}').pipe(process.stdout)`;
+  for (const words of [[`--socket=${live}`, stale], [dir]]) {
+    const { deployment, sh } = deploy(t, {}, { words });
+    const { stdout } = await deployment.runCommand('verify', [process.execPath, '-e', connect], 10_000);
+    t.equal(stdout, 'hello');
+    t.equal(await sh(`ls -A ${dir}`), '.s.PGSQL.5432');
+  }
+});
+
+t.test('a file that has disappeared since is left out', { skip }, async (t) => {
+  const dir = makeVolatileDir(t);
+  const file = join(dir, 'program.sh');
+  writeFileSync(file, '');
+  const { sh } = deploy(t, {}, { words: [file] });
+  rmSync(dir, { recursive: true });
+  t.equal(await sh('echo started'), 'started');
+});
+
+t.test('files of an earlier run that a command names are not there', { skip }, async (t) => {
+  const dir = makeVolatileDir(t);
+  const stale = [`${dir}.pid`, join(dir, 'queue.db')];
+  t.teardown(() => rmSync(`${dir}.pid`, { force: true }));
+  for (const file of stale) writeFileSync(file, 'x');
+  const { sh } = deploy(t, {}, { words: [`--pidfile=${stale[0]}`, `${stale[1]}`] });
+  t.equal(await sh(`ls -d ${dir}*; :`), `ls: cannot access '${dir}*': No such file or directory`);
+});
+
+t.test('without root a target sees its own boots as well', async (t) => {
+  const dir = makeVolatileDir(t);
+  for (const name of ['boots', 'bundle']) mkdirSync(join(dir, name), { mode: 0o755 });
+  chmodSync(dir, 0o755);
+  const nobody = 65534;
+  chownSync(join(dir, 'boots'), nobody, nobody);
+  // The user may not enter the folder of this tree, so give it the module as one file.
+  const bundle = join(dir, 'bundle/view.mjs');
+  const module = fileURLToPath(new URL('./boot-view.js', import.meta.url));
+  await build({ entryPoints: [module], outfile: bundle, bundle: true, platform: 'node', format: 'esm' });
+  const script = `
+    const { BootView, bootViewAvailability } = await import('${bundle}');
+    const { spawnSync } = await import('node:child_process');
+    const availability = bootViewAvailability();
+    const registry = { runId: 'user', made() {}, gone() {} };
+    const view = new BootView({ dir: '${dir}/boots', keep: [], trees: [], words: [], registry });
+    const look = () => {
+      const [program, ...args] = view.enter(['sh', '-c', 'cat ${BOOT_ID_FILE}; id -u; id -g; ls /tmp; touch /tmp/mark']);
+      const { stdout, stderr } = spawnSync(program, args, { encoding: 'utf8' });
+      return [...stdout.trim().split('\\n'), stderr];
+    };
+    const result = { availability, first: look(), reboot: view.reboot(), second: look() };
+    view.remove();
+    console.log(JSON.stringify(result));`;
+  const ids = [`--reuid=${nobody}`, `--regid=${nobody}`, '--clear-groups'];
+  const asNobody = process.getuid?.() === 0 ? ['setpriv', ...ids] : [];
+  const [program = '', ...args] = [...asNobody, process.execPath, '--input-type=module', '-e', script];
+  const { stdout, stderr } = spawnSync(program, args, {
+    encoding: 'utf8',
+    cwd: '/',
+    env: { PATH: process.env.PATH, HOME: '/' },
+  });
+  const result = JSON.parse(stdout || JSON.stringify({ stderr })) as {
+    availability: Availability;
+    first: string[];
+    second: string[];
+    reboot?: string;
+  };
+  const [mount = '', ...how] = [
+    ...asNobody,
+    'unshare',
+    '--user',
+    '--map-root-user',
+    '--mount',
+    'mount',
+    '--rbind',
+    '/tmp',
+    '/run',
+  ];
+  const mayMount = spawnSync(mount, how).status === 0;
+  t.equal(
+    result.availability.available,
+    mayMount,
+    'it is available exactly where the kernel lets users mount',
+  );
+  if (!result.availability.available) {
+    t.match(result.reboot, /mount namespace/, 'the reason is given');
+    t.comment(result.availability.why);
+    return;
+  }
+  const { first, second } = result;
+  t.same(first.slice(1), [`${nobody}`, `${nobody}`, ''], 'the target has its user, and nothing is there');
+  t.same(second.slice(1), first.slice(1), 'the directories are empty after the crash');
+  t.equal(new Set([first[0], second[0], readFileSync(BOOT_ID_FILE, 'utf8').trim()]).size, 3);
+  t.same(readdirSync(join(dir, 'boots')), []);
+});
+
+t.test('every user can read the boot id, whatever the umask is', async (t) => {
+  const file = join(makeVolatileDir(t), 'boot_id');
+  const before = process.umask(0o077);
+  t.teardown(() => process.umask(before));
+  writeBootId(file, 'id');
+  t.equal(statSync(file).mode & 0o777, 0o444);
+});
 
 t.test('a program that does not exist is an error of the start', { skip }, async (t) => {
   const { deployment } = deploy(t, {});

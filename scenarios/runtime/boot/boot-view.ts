@@ -5,9 +5,9 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
-  realpathSync,
+  readlinkSync,
   rmSync,
-  statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -15,49 +15,72 @@ import { dirname, join } from 'node:path';
 import { messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
 import type { Registry } from '../../host/registry.js';
-import { copyDirectoriesOf } from './run-directories.js';
+import {
+  followLinks,
+  keptPathsOf,
+  lookAt,
+  realPathOf,
+  treeOf,
+  VOLATILE_DIRS,
+  type VolatileDir,
+  volatileDirOf,
+} from './kept-paths.js';
+import { copyDirectoriesOf, copyDirectory } from './run-directories.js';
 
 /** File in which the kernel publishes the id of the current boot. */
 export const BOOT_ID_FILE = '/proc/sys/kernel/random/boot_id';
 
-/** Directories that a reboot empties, with the mode of a fresh one. */
-const VOLATILE_DIRS = { '/tmp': 0o1777, '/run': 0o755, '/dev/shm': 0o1777 } as const;
-type VolatileDir = keyof typeof VOLATILE_DIRS;
 /** Variables that name a directory for temporary files. A target may expect that it exists. */
 const TEMPORARY_VARIABLES = ['TMPDIR', 'TMP', 'TEMP', 'XDG_RUNTIME_DIR'];
-/** Matches an absolute path below a volatile directory, also inside a longer word. */
-const VOLATILE_PATH = /(?:\/tmp|\/run|\/var\/run|\/dev\/shm)\/[^\s'"`=:;,(){}<>|&$*?]+/g;
 
 /**
  * Script that runs a command in a mount namespace of its own. The namespace ends with the last process of the
  * command, so that nothing of it can keep a disk in use after the power was cut.
  *
  * First it lets go of disks of the kit that belong to other targets: a copy of such a mount would keep that
- * disk in use. Its first argument is a list of paths, each between line feeds, whose mounts stay; then come
- * the table of the bind mounts, in the format of fstab, and the command. One call makes all the mounts: each
- * further process would take two milliseconds of every start.
+ * disk in use. The file behind such a disk is in a directory of a run, which has the id of the run in its name;
+ * all other disks, also those on loop devices, are the user's. Its first argument is a list of paths, each
+ * between line feeds, whose mounts stay; then come the table of the bind mounts, in the format of fstab, and
+ * the command. One call makes all the mounts: each further process would take two milliseconds of every start.
  */
 const ENTER_BOOT = `
 kept=$1; table=$2; shift 2
+day='[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]'
+time='[0-9][0-9][0-9][0-9][0-9][0-9]'
+random='[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]'
 grep -E '^(/dev/loop|/dev/mapper/plugpull-)' /proc/self/mounts | while read -r device point type rest; do
   case $type in ext4|xfs) ;; *) continue ;; esac
+  case $device in
+    /dev/loop*)
+      read -r file < "/sys/block/\${device#/dev/}/loop/backing_file" || continue
+      case $file in *[/-]$day-$time-$random[/-]*) ;; *) continue ;; esac ;;
+  esac 2>/dev/null
+  case $point in /) continue ;; esac
   case $kept in *"
 $point/"*) continue ;; esac
-  umount --lazy "$(printf %b "$point")" || :
+  umount --lazy "$(printf %b "$point")" 2>/dev/null || :
 done
 mount -a -T "$table" || exit 125
 exec "$@"`;
 
-const ENTER_COMMAND = [
-  'unshare',
-  '--mount',
-  '--propagation',
-  'slave',
-  'sh',
-  '-c',
-  ENTER_BOOT,
-  'plugpull-boot',
-];
+/**
+ * Returns the command that makes the namespace; the arguments of ENTER_BOOT follow. Without root, it makes a
+ * user namespace too, in which the kit's user may mount.
+ */
+function enterCommand(): string[] {
+  const user = process.getuid?.() === 0 ? [] : ['--user', '--map-root-user'];
+  const script = ['sh', '-c', ENTER_BOOT, 'plugpull-boot'];
+  return ['unshare', ...user, '--mount', '--propagation', 'slave', ...script];
+}
+
+/**
+ * Returns what precedes a command in the namespace. Without root, the command would see itself as root, which
+ * many servers refuse: a second user namespace gives it back the kit's user.
+ */
+function asOwnUser(): string[] {
+  const [uid, gid] = [process.getuid?.(), process.getgid?.()];
+  return uid === 0 ? [] : ['unshare', '--user', `--map-user=${uid}`, `--map-group=${gid}`, '--'];
+}
 
 /** Paths from which a target's view of the machine is made. */
 export interface BootViewOptions {
@@ -85,29 +108,46 @@ export interface BootViewOptions {
 export class BootView {
   readonly #options: BootViewOptions;
   readonly #kept: readonly string[];
+  /** Paths whose disks stay mounted. */
+  readonly #needed: readonly string[];
   readonly #available: Availability;
   /** Directories that hold the files of the boot, and those that could not be removed. */
   #roots: string[] = [];
+  /** Directories that hold the content of the volatile directories of the boot. */
+  #sources: ReadonlyMap<VolatileDir, string> = new Map();
   #arguments: readonly string[] | undefined;
 
   constructor(options: BootViewOptions) {
     this.#options = options;
     this.#available = options.availability ?? bootViewAvailability();
-    const named = options.words.flatMap(treesOfFilesIn);
-    const trees = options.trees.flatMap(realPathsOf).map(treeOf);
     const path = (process.env.PATH ?? '').split(':');
-    const program = dirname(process.execPath);
     // The home directory is no temporary one, wherever it is.
-    const home = process.env.HOME ?? '';
-    const existing = [...options.keep, ...trees, ...named, ...path, program, home].flatMap(realPathsOf);
-    this.#kept = outermost(existing.filter((one) => volatileDirOf(one) !== undefined));
+    const own = [...path, dirname(process.execPath), process.env.HOME ?? ''].filter((one) => one !== '');
+    this.#needed = [...options.keep, ...options.trees, ...own].flatMap((one) => realPathOf(one) ?? []);
+    this.#kept = this.#available.available
+      ? keptPathsOf({ ...options, keep: [...options.keep, ...own] })
+      : [];
   }
 
   /** Returns the command that runs `command` in the current boot. */
   enter(command: readonly string[]): string[] {
     if (!this.#available.available) return [...command];
     this.#arguments ??= this.#boot();
-    return [...ENTER_COMMAND, ...this.#arguments, ...command];
+    return [...enterCommand(), ...this.#arguments, ...asOwnUser(), ...command];
+  }
+
+  /**
+   * Reports whether a path may exist in the current boot; undefined when it is the same file as on the machine.
+   * True is not certain: only a process of the boot could follow the links there.
+   */
+  mayHave(path: string): boolean | undefined {
+    if (!this.#available.available) return undefined;
+    const isKept = (way: string) => this.#kept.some((kept) => way === kept || way.startsWith(`${kept}/`));
+    const own = followLinks(path).find((way) => volatileDirOf(way) !== undefined && !isKept(way));
+    if (own === undefined) return undefined;
+    this.#arguments ??= this.#boot();
+    const place = placeOf(treeOf(own), this.#sources);
+    return place === undefined ? undefined : lookAt(place, lstatSync) !== undefined;
   }
 
   /**
@@ -140,7 +180,7 @@ export class BootView {
     const id = randomUUID();
     const { disk, memory } = this.#makeRoots(id);
     const bootId = join(disk, 'boot_id');
-    writeFileSync(bootId, `${id}\n`, { mode: 0o444 });
+    writeBootId(bootId, id);
     const sources = new Map<VolatileDir, string>();
     // A mount hides what is below it, and sources may be below /tmp or /dev/shm. Keep this order.
     const order = [
@@ -166,13 +206,11 @@ export class BootView {
     for (const path of this.#kept) {
       const place = placeOf(path, sources);
       if (place === undefined) continue;
-      makeMountPoint(path, place);
-      binds.push([path, place]);
+      if (makePlace(path, place) === 'mount-point') binds.push([path, place]);
     }
     for (const [dir, source] of sources) binds.push([source, dir]);
-    const kept = [...this.#options.keep, ...this.#kept, disk, memory].map(
-      (path) => `\n${escapeMount(path)}/`,
-    );
+    this.#sources = sources;
+    const kept = [...this.#needed, ...this.#kept, disk, memory].map((path) => `\n${escapeMount(path)}/`);
     const table = join(disk, 'mounts');
     writeFileSync(table, mountTable(binds));
     return [`${kept.join('')}\n`, table];
@@ -192,42 +230,11 @@ export class BootView {
   }
 }
 
-/** Returns the path of a file or directory without symbolic links; nothing when it does not exist. */
-function realPathsOf(path: string): string[] {
-  try {
-    return [realpathSync(path)];
-  } catch {
-    return [];
-  }
-}
-
-/**
- * Returns the entries of a volatile directory to keep for the files that a word names. A program of the target
- * may load others from anywhere in the same tree. Directories are not kept: one that a word names may hold what
- * a reboot destroys.
- */
-function treesOfFilesIn(word: string): string[] {
-  const files = (word.match(VOLATILE_PATH) ?? []).flatMap(realPathsOf).filter(isFile);
-  return files.map(treeOf);
-}
-
-/** Returns the entry of a volatile directory in which a path is; the path itself when it is elsewhere. */
-function treeOf(path: string): string {
-  const dir = volatileDirOf(path);
-  if (dir === undefined) return path;
-  const end = path.indexOf('/', dir.length + 1);
-  return end === -1 ? path : path.slice(0, end);
-}
-
-/** Returns the volatile directory below which a path is; undefined for that directory itself. */
-function volatileDirOf(path: string): VolatileDir | undefined {
-  return (Object.keys(VOLATILE_DIRS) as VolatileDir[]).find((dir) => path.startsWith(`${dir}/`));
-}
-
-/** Leaves out every path that is inside another one. */
-function outermost(paths: readonly string[]): string[] {
-  const unique = [...new Set(paths)];
-  return unique.filter((path) => !unique.some((other) => path.startsWith(`${other}/`)));
+/** Writes a file with a boot id that every user can read. */
+export function writeBootId(path: string, id: string): void {
+  writeFileSync(path, `${id}\n`);
+  // The mode of a new file is subject to the umask.
+  chmodSync(path, 0o444);
 }
 
 /** Translates a path below a volatile directory into the path that it has before the mounts of a boot. */
@@ -237,16 +244,8 @@ function placeOf(path: string, sources: ReadonlyMap<VolatileDir, string>): strin
   return source === undefined || dir === undefined ? undefined : join(source, path.slice(dir.length));
 }
 
-function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
-}
-
 function isDirectory(path: string): boolean {
-  try {
-    return lstatSync(path).isDirectory();
-  } catch {
-    return false;
-  }
+  return lookAt(path, lstatSync)?.isDirectory() === true;
 }
 
 /** Makes a directory that every user may write to, as a directory for temporary files is. */
@@ -255,11 +254,30 @@ function makeOpenDirectory(path: string): void {
   chmodSync(path, VOLATILE_DIRS['/tmp']);
 }
 
-/** Makes the file or directory on which `path` is mounted. */
-function makeMountPoint(path: string, place: string): void {
-  const directory = statSync(path).isDirectory();
-  mkdirSync(directory ? place : dirname(place), { recursive: true });
-  if (!directory) writeFileSync(place, '');
+/**
+ * Makes the file or directory on which `path` is mounted, or a copy of a symbolic link. A path that has
+ * disappeared meanwhile is left out.
+ */
+function makePlace(path: string, place: string): 'mount-point' | 'complete' {
+  const stats = lookAt(path, lstatSync);
+  if (stats === undefined) return 'complete';
+  makeParents(path, place);
+  // A link of /run is there already.
+  if (!stats.isSymbolicLink()) {
+    if (stats.isDirectory()) mkdirSync(place, { recursive: true });
+    else writeFileSync(place, '');
+    return 'mount-point';
+  }
+  if (lookAt(place, lstatSync) === undefined) symlinkSync(readlinkSync(path), place);
+  return 'complete';
+}
+
+/** Makes the directories above a place as they are on the machine, so that the same users may enter them. */
+function makeParents(path: string, place: string): void {
+  const [from, to] = [dirname(path), dirname(place)];
+  if (isDirectory(to)) return;
+  makeParents(from, to);
+  copyDirectory(from, to);
 }
 
 /** Makes a table of bind mounts in the format of fstab. */
@@ -285,19 +303,19 @@ export function bootViewAvailability(): Availability {
 
 function probe(): Availability {
   const unavailable = (why: string, remedy: string): Availability => ({ available: false, why, remedy });
-  if (process.getuid?.() !== 0)
-    return unavailable(
-      'a boot id of its own for the target needs a mount namespace, which needs root',
-      'run as root (sudo)',
-    );
   const dir = mkdtempSync(join(tmpdir(), 'plugpull-boot-'));
   try {
     const file = join(dir, 'boot_id');
     const table = join(dir, 'mounts');
     const id = randomUUID();
     writeFileSync(file, id);
-    writeFileSync(table, mountTable([[file, BOOT_ID_FILE]]));
-    const [program = '', ...args] = [...ENTER_COMMAND, '', table, 'cat', BOOT_ID_FILE];
+    const dirs = Object.keys(VOLATILE_DIRS).filter((one) => isDirectory(one) && !dir.startsWith(`${one}/`));
+    // Some machines let a user make namespaces and refuse the mounts, so try them. A mount over the directory
+    // itself would hide it from the next one.
+    const binds = [BOOT_ID_FILE, ...dirs].map((path) => [path === BOOT_ID_FILE ? file : dir, path] as const);
+    writeFileSync(table, mountTable(binds));
+    const look = ['cat', BOOT_ID_FILE];
+    const [program = '', ...args] = [...enterCommand(), '', table, ...asOwnUser(), ...look];
     const { stdout, stderr, error } = spawnSync(program, args, {
       encoding: 'utf8',
       timeout: PROBE_TIMEOUT_MS,
@@ -306,7 +324,9 @@ function probe(): Availability {
     const reason = messageOf(error ?? stderr);
     return unavailable(
       `a boot id of its own for the target needs a mount namespace, which failed: ${reason}`,
-      'install util-linux; in a container: --privileged',
+      process.getuid?.() === 0
+        ? 'install util-linux; in a container: --privileged'
+        : 'run as root (sudo), or let users make namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0)',
     );
   } finally {
     rmSync(dir, { recursive: true, force: true });

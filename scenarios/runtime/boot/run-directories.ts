@@ -43,11 +43,14 @@ export function copyDirectoriesOf(from: string, to: string): void {
   copy(from, to, 1);
 }
 
-function copyDirectory(from: string, to: string): void {
+/** Makes a directory with the mode and the owner of another one. */
+export function copyDirectory(from: string, to: string): void {
   const { mode, uid, gid } = lstatSync(from);
   mkdirSync(to);
-  chownSync(to, uid, gid);
-  chmodSync(to, mode & 0o7777);
+  const ownUid = process.getuid?.();
+  if (ownUid === 0) chownSync(to, uid, gid);
+  // Without root, the kit could not remove a directory into which its own user may not write.
+  chmodSync(to, (mode & 0o7777) | (ownUid === 0 ? 0 : 0o700));
 }
 
 function entriesOf(path: string): Dirent[] {

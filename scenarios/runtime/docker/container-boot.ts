@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { closeSync, constants, mkdirSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { MountSettings } from 'dockerode';
@@ -8,7 +8,7 @@ import { messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
 import { findProgram } from '../../../faults/programs.js';
 import { until } from '../../../faults/waiting.js';
-import { BOOT_ID_FILE } from '../boot/boot-view.js';
+import { BOOT_ID_FILE, writeBootId } from '../boot/boot-view.js';
 import { bindMount } from './container-options.js';
 
 const run = promisify(execFile);
@@ -119,7 +119,7 @@ export class ContainerBoot {
 
   async #mountBootId(pid: number): Promise<void> {
     const file = join(this.#dir, this.#id);
-    writeFileSync(file, `${this.#id}\n`, { mode: 0o444 });
+    writeBootId(file, this.#id);
     // The command runs in the container's mount namespace with the files of this machine: the image need not
     // have these programs. Only mounts of the container can be bound there, so the source is its view of the file.
     const root = `/proc/${pid}/root`;

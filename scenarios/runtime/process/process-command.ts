@@ -1,5 +1,5 @@
 import { accessSync, constants, statSync } from 'node:fs';
-import { delimiter, join, resolve } from 'node:path';
+import { delimiter, resolve } from 'node:path';
 import type { BootView } from '../boot/boot-view.js';
 import type { UserAccount } from './users.js';
 
@@ -39,7 +39,7 @@ export function processCommands(
     const account = user === undefined ? undefined : accounts.get(user);
     const outer = { ...process.env, ...account?.env, ...serviceEnv };
     // Other programs start the command. If they did not find it, that would look like an exit of the command.
-    requireProgram(command[0], workingDir, outer.PATH ?? '');
+    requireProgram(boot, command[0], workingDir, outer.PATH ?? '');
     // A fault's variables are for the target alone: a preloaded library would also act on the programs that
     // enter the boot, and leave its files in the /dev/shm of the machine.
     const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`);
@@ -52,14 +52,24 @@ export function processCommands(
 }
 
 /** @throws Error as `spawn` does when a program does not exist or may not be executed. */
-function requireProgram(program: string | undefined, workingDir: string, path: string): void {
+function requireProgram(boot: BootView, program: string | undefined, workingDir: string, path: string): void {
   if (program === undefined) throw new Error('the command is empty');
   const places = program.includes('/')
     ? [resolve(workingDir, program)]
-    : path.split(delimiter).map((dir) => join(dir, program));
-  if (places.some((place) => isFile(place) && isExecutable(place))) return;
-  const code = places.some(isFile) ? 'EACCES' : 'ENOENT';
+    : path.split(delimiter).map((dir) => resolve(workingDir, dir, program));
+  const problems = places.map((place) => problemOf(boot, place));
+  if (problems.includes(undefined)) return;
+  const code = problems.includes('EACCES') ? 'EACCES' : 'ENOENT';
   throw Object.assign(new Error(`spawn ${program} ${code}`), { code });
+}
+
+/** Returns why a program cannot be started; undefined when it can, or when only the boot can tell. */
+function problemOf(boot: BootView, place: string): 'EACCES' | 'ENOENT' | undefined {
+  // The install command may have made the program in the /tmp of the boot.
+  const inBoot = boot.mayHave(place);
+  if (inBoot !== undefined) return inBoot ? undefined : 'ENOENT';
+  if (!isFile(place)) return 'ENOENT';
+  return isExecutable(place) ? undefined : 'EACCES';
 }
 
 function isFile(path: string): boolean {

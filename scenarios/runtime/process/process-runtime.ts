@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { appendFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import type { Target } from '../../../conformance/target-file/definition.js';
 import { until } from '../../../faults/waiting.js';
 import { collectOutput } from '../../host/output.js';
 import { sendSignal } from '../../host/processes.js';
@@ -41,15 +42,24 @@ export const processRuntime: Runtime = {
       name: 'process',
       pathsFor: () => ({ dir: target.dir, node: process.execPath }),
       supports: () => ({ available: true }),
-      deploy: (plan) => new ProcessDeployment(plan, { targetDir: target.dir, accounts }),
+      deploy: (plan) =>
+        new ProcessDeployment(plan, { targetDir: target.dir, words: wordsOf(target), accounts }),
     };
   },
 };
+
+/** Returns the words of the commands that belong to no service, with the folder of the target file filled in. */
+function wordsOf({ dir, install, verify, nudge, crashStates }: Target): string[] {
+  const commands = [install, verify, nudge, crashStates?.install, crashStates?.restore];
+  return commands.flatMap((command) => command ?? []).map((word) => word.replaceAll('{dir}', dir));
+}
 
 /** What the deployments of one target on this machine share. */
 export interface ProcessContext {
   /** Folder of the target file. */
   targetDir?: string;
+  /** Words of the commands that belong to no service. They may name files that the target needs. */
+  words?: readonly string[];
   /** Accounts of the users that the target names. */
   accounts?: ReadonlyMap<string, UserAccount>;
 }
@@ -68,7 +78,8 @@ export class ProcessDeployment implements Deployment {
   readonly #pids = new Set<number>();
   readonly #sinceTicks = ticksNow();
 
-  constructor(requested: DeploymentPlan, { targetDir, accounts = new Map() }: ProcessContext = {}) {
+  constructor(requested: DeploymentPlan, context: ProcessContext = {}) {
+    const { targetDir, words = [], accounts = new Map() } = context;
     const plan: DeploymentPlan = {
       ...requested,
       onStarted: (service, incarnation, pid) => {
@@ -83,7 +94,10 @@ export class ProcessDeployment implements Deployment {
       dir: dirname(logDir),
       keep: [dataDir, workingDir, logDir],
       trees: targetDir === undefined ? [] : [targetDir],
-      words: plan.services.flatMap(({ command, env = {} }) => [...command, ...Object.values(env)]),
+      words: [
+        ...words,
+        ...plan.services.flatMap(({ command, env = {} }) => [...command, ...Object.values(env)]),
+      ],
       registry,
     });
     this.#commandFor = processCommands(this.#boot, accounts, workingDir);

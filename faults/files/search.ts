@@ -1,0 +1,53 @@
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+
+/** Upper bound of the bytes that one search reads. */
+const MAX_READ_BYTES = 16 * 2 ** 20;
+
+/** What a search has found. */
+export interface SearchResult {
+  /** The first file that has what was searched for; undefined when none has it. */
+  found: string | undefined;
+  /** True when every byte was looked at. Without a find, an incomplete search shows nothing. */
+  isComplete: boolean;
+}
+
+/**
+ * Searches regular files, in their order, until one matches. Of a file that is larger than what may still be read, it
+ * reads the end: files of messages mostly grow there. A file that cannot be read makes the search incomplete.
+ * @param matches returns whether a part of a file is what is searched for.
+ */
+export function searchFiles(
+  paths: Iterable<string>,
+  matches: (bytes: Buffer) => boolean,
+  maxBytes = MAX_READ_BYTES,
+): SearchResult {
+  let leftBytes = maxBytes;
+  let isComplete = true;
+  for (const path of paths) {
+    const part = readEnd(path, leftBytes);
+    if (part === undefined || !part.isWhole) isComplete = false;
+    if (part === undefined) continue;
+    if (matches(part.bytes)) return { found: path, isComplete };
+    leftBytes -= part.bytes.length;
+  }
+  return { found: undefined, isComplete };
+}
+
+/** Reads the last bytes of a regular file, at most `maxBytes`; undefined when it cannot be read. */
+function readEnd(path: string, maxBytes: number): { bytes: Buffer; isWhole: boolean } | undefined {
+  let fd: number | undefined;
+  try {
+    // Without O_NONBLOCK, a FIFO that has taken the place of the file would block the kit.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const stats = fstatSync(fd);
+    if (!stats.isFile()) return undefined;
+    const from = Math.max(0, stats.size - maxBytes);
+    const bytes = Buffer.alloc(stats.size - from);
+    const count = readSync(fd, bytes, 0, bytes.length, from);
+    return { bytes: bytes.subarray(0, count), isWhole: from === 0 };
+  } catch {
+    return undefined;
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+}
