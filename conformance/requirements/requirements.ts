@@ -213,7 +213,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     why: 'Producers can wait or go elsewhere only if they get a rejection. PP-1 covers messages that are lost meanwhile.',
     source: '[0017, 0028-0033]; RFC 5321, section 4.2.2 (reply 452)',
     scenarios:
-      'The fault full: receivers answer nothing while producers flood the target. The fault disk-full: the filesystem shrinks to the bytes in use while producers flood the target.',
+      'The fault full: receivers answer nothing while producers flood the target. The fault disk-full: the filesystem shrinks to 64 KiB more than the bytes in use while producers flood the target.',
     evidence: 'Submits were rejected while the queue was full, and were confirmed afterwards.',
     notEvidence:
       'Timeouts and broken connections. A target with so much free space that it rejected nothing. A target that ends when its disk is full: PP-10 judges its recovery, and PP-19 its messages.',
@@ -415,7 +415,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     why: 'A target that ignores ENOSPC confirms from memory. The next crash shows it.',
     source: '[0017]; Rebello et al., Can Applications Recover from fsync Failures? (USENIX ATC 2020)',
     scenarios:
-      'The fault disk-full: the filesystem shrinks to the bytes in use, and producers flood the target. All processes are killed before receivers have taken a message.',
+      'The fault disk-full: the filesystem shrinks to 64 KiB more than the bytes in use, and producers flood the target. All processes are killed before receivers have taken a message.',
     evidence:
       'The disk was full while messages were at risk. Each message that was confirmed before the kill has an accepted delivery.',
     notEvidence:

@@ -75,8 +75,6 @@ const BUDGET_SHARES: Readonly<Record<Level, number>> = {
  */
 const ACCOMPANYING_FAULTS: Readonly<Partial<Record<Level, FaultName>>> = { errors: 'kill' };
 const MIN_LEVEL_BUDGET_MS = 1000;
-const UNSEEN_DATA =
-  'under vm nothing shows that the target stores its messages in {data}: the kit does not see its files in the lab VM';
 
 interface LevelPlan {
   rule: LevelRule;
@@ -111,7 +109,7 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
     );
     const testedNames = plan.exploresStates ? [level] : plan.selection.faults.map(({ name }) => name);
     options.progress(`level ${level}: ${testedNames.join(', ')}`);
-    runs.push({ level, result: withWarningOf(runtime, await runLevel(options, plan, budgetMs, pace)) });
+    runs.push({ level, result: await runLevel(options, plan, budgetMs, pace) });
     if (options.signal.aborted) break;
   }
   const warnings = [...new Set(runs.flatMap(({ result }) => result.warnings ?? []))];
@@ -236,14 +234,6 @@ async function runLevel(
     faultsPerRound: faults.length,
     replay: (seedOfRound) => options.replay(faults, seedOfRound),
   });
-}
-
-/**
- * Returns the result with a warning if the runtime hides the files of the target: then a target that stores its
- * messages outside `{data}` passes every fault of the disk.
- */
-export function withWarningOf({ name }: Pick<PreparedRuntime, 'name'>, result: LevelResult): LevelResult {
-  return name === 'vm' ? { ...result, warnings: [...(result.warnings ?? []), UNSEEN_DATA] } : result;
 }
 
 function runDir(dir: string, level: Level): string {

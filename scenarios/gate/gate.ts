@@ -168,6 +168,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
       {
         target,
         selection,
+        runtime: options.runtime.name,
         power: options.power,
         events: recorder.events,
         rounds,

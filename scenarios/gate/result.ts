@@ -6,6 +6,7 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import type { TimeReport } from '../host/phase-clock.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
+import type { PreparedRuntime } from '../runtime/runtime.js';
 import { explainLosses } from './explain-losses.js';
 import { claimedFaultNames, type Selection } from './select-faults.js';
 
@@ -87,6 +88,8 @@ export interface GateFacts {
   events: readonly HistoryEvent[];
   rounds: number;
   time: TimeReport;
+  /** Name of the runtime; default: `process`. */
+  runtime?: PreparedRuntime['name'];
   /** Files outside `{data}` that the target was seen to write. Default: none. */
   writtenOutside?: readonly string[];
   seed: number;
@@ -198,7 +201,14 @@ function countClaimedHits(
   return { claimed: claimed.length, hit: claimed.filter((name) => names.has(name)).length, neverHit };
 }
 
-function warningsOf({ target, writtenOutside = [] }: GateFacts): string[] {
+/** Warning of a runtime that hides the files of the target from the kit. */
+const UNSEEN_DATA =
+  'under vm nothing shows that the target stores its messages in {data}: the kit does not see its files in the lab VM';
+
+function warningsOf({ target, selection, runtime, writtenOutside = [] }: GateFacts): string[] {
+  // A target that stores its messages outside {data} passes every fault of the disk.
+  if (runtime === 'vm' && selection.faults.some(({ actsOnStoredData }) => actsOnStoredData))
+    return [UNSEEN_DATA];
   const shown = writtenOutside.slice(0, MAX_WARNED_FILES);
   if (shown.length === 0) return [];
   const more = writtenOutside.length - shown.length;

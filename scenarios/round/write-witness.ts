@@ -1,3 +1,4 @@
+import { statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Fault, Injection, Service } from '../../faults/fault.js';
 import { changedSince, fileClockMs, filesChangedSince } from '../../faults/files/changes.js';
@@ -137,7 +138,10 @@ export class WriteWitness {
     }
     // A target that does not sync its mapped files changes their pages without a new time stamp. Its start gave them
     // one.
-    const isNew = sinceReady > 0 && !mapsFilesBelow(dataDir, pids);
+    const isMapped = mapsFilesBelow(dataDir, pids);
+    // A tmpfs keeps no times of writes to mapped files at all, so that equal times show nothing.
+    if (isMapped && isTmpfs(dataDir)) return this.#inspectContents(pids, messagesIn);
+    const isNew = sinceReady > 0 && !isMapped;
     if (!isNew && this.#hasChanged(lastHit.fileMs)) return this.#inspectContents(pids, messagesIn);
     const count = isNew ? sinceReady : this.#confirmedSince(lastHit);
     if (count <= 0) return UNCHANGED;
@@ -241,6 +245,17 @@ export class WriteWitness {
 function named(files: readonly string[]): string {
   const more = files.length - MAX_NAMED_FILES;
   return [...files.slice(0, MAX_NAMED_FILES), ...(more > 0 ? [`and ${more} more`] : [])].join(', ');
+}
+
+/** Type of tmpfs in the result of statfs(2). */
+const TMPFS_MAGIC = 0x01021994;
+
+function isTmpfs(dir: string): boolean {
+  try {
+    return statfsSync(dir).type === TMPFS_MAGIC;
+  } catch {
+    return false;
+  }
 }
 
 function pidsOf(services: readonly Service[]): number[] {

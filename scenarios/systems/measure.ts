@@ -79,7 +79,9 @@ export async function measureSystem(
   try {
     const budgetMs = options.budgetMs ?? run.budgetSeconds * 1000;
     result = await runGateOnSystem(system, run, { ...options, budgetMs });
-    if (result.verdict === 'not-measured' && options.budgetMs === undefined && !options.signal.aborted) {
+    // A fault may hit too late for a measurement, or a defect may show itself only at some of the injections.
+    const isTooShort = result.verdict === 'not-measured' || (result.verdict === 'pass' && verdict === 'fail');
+    if (isTooShort && options.budgetMs === undefined && !options.signal.aborted) {
       options.progress(`${result.why}: again, with ${RETRY_BUDGET_FACTOR} times the time`);
       result = await runGateOnSystem(system, run, { ...options, budgetMs: budgetMs * RETRY_BUDGET_FACTOR });
     }
