@@ -10,7 +10,7 @@ import { attachLoop, detachLoops } from '../../faults/power/loop.js';
 import { copySparse } from '../../faults/power/mounts.js';
 import { LogWritesError } from '../../faults/write-log/reader.js';
 import { type CrashState, NOTHING_TORN } from '../../faults/write-log/state.js';
-import { freePort } from '../host/ports.js';
+import { reservePort } from '../host/ports.js';
 import type { Registry } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 
@@ -109,8 +109,8 @@ export async function describeManualStart(
   scratch: string,
 ): Promise<string[]> {
   const ports = new Map<string, number>();
-  for (const name of portNames(target)) ports.set(name, await freePort(new Set(ports.values())));
-  const unusedSink = `127.0.0.1:${await freePort(new Set(ports.values()))}`;
+  for (const name of portNames(target)) ports.set(name, await reservePort());
+  const unusedSink = `127.0.0.1:${await reservePort()}`;
   const values = { dir: target.dir, node: process.execPath, data: dataDir, scratch, sink: unusedSink, ports };
   const lines = ["start the target's recovery by hand, each service in a terminal of its own:"];
   for (const [name, { command }] of Object.entries(target.services)) {

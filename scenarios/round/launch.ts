@@ -14,7 +14,7 @@ import {
 import { runTool } from '../../faults/power/mounts.js';
 import { atExit } from '../host/at-exit.js';
 import { closedDirectory } from '../host/directories.js';
-import { freePort } from '../host/ports.js';
+import { releasePort, reservePort } from '../host/ports.js';
 import { processEntry } from '../host/processes.js';
 import type { Registry } from '../host/registry.js';
 import type { Deployment, PreparedRuntime } from '../runtime/runtime.js';
@@ -96,6 +96,9 @@ export function copyScratch(from: string, to: string): void {
 export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
   const { target, protocol, runtime, registry, dir } = plan;
   const { byName, submit } = await choosePorts(target);
+  const releasePorts = () => {
+    for (const port of byName.values()) releasePort(port);
+  };
   const receiver = await protocol.receive(submit, receiverOptions(plan));
   const values = (service?: string): PlaceholderValues => ({
     ...runtime.pathsFor(service),
@@ -137,6 +140,7 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
     });
   } catch (error) {
     await receiver.close();
+    releasePorts();
     throw error;
   }
   const forget = atExit(() => deployment.destroyNow());
@@ -177,6 +181,7 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
         // Close the receiver even when the engine has gone and nothing can be removed: an open receiver keeps
         // the kit alive.
         await receiver.close();
+        releasePorts();
         forget();
       }
     },
@@ -210,10 +215,10 @@ interface Ports {
   submit: number[];
 }
 
-/** Chooses a port that is free now for each name, all of them different. */
+/** Reserves a free port for each name. */
 async function choosePorts(target: Target): Promise<Ports> {
   const byName = new Map<string, number>();
-  for (const name of portNames(target)) byName.set(name, await freePort(new Set(byName.values())));
+  for (const name of portNames(target)) byName.set(name, await reservePort());
   return { byName, submit: submitPorts(target).map((name) => byName.get(name) ?? 0) };
 }
 

@@ -13,7 +13,7 @@ import { until } from '../../../faults/waiting.js';
 import { engineSkipReason } from '../../fixtures/engine.js';
 import { TestWorkspace } from '../../fixtures/kit.js';
 import type { GateResult } from '../../gate/result.js';
-import { freePort } from '../../host/ports.js';
+import { reservePort } from '../../host/ports.js';
 import { newRunId, Registry, registeredRuns } from '../../host/registry.js';
 import { packageRoot } from '../../host/version.js';
 import { BOOT_ID_FILE } from '../boot/boot-view.js';
@@ -238,7 +238,7 @@ t.test(
     for (const run of await Promise.all(
       ['one', 'two'].map(async (word) => {
         const sink = await receiver(t, word);
-        const ports = [await freePort(new Set()), await freePort(new Set())];
+        const ports = [await reservePort(), await reservePort()];
         const [a = 0, b = 0] = ports;
         const server = (port: number, of: number) => ['node', '-e', ECHO(port, of)];
         const services = { a: server(a, b), b: server(b, Number(sink.split(':')[1])) };
@@ -293,7 +293,7 @@ t.test(
     // The path is relative, because the absolute one is known only after `deploy`. Paths are the same inside
     // and outside.
     const data = '../data/queue';
-    const ports = [await freePort(new Set()), await freePort(new Set())];
+    const ports = [await reservePort(), await reservePort()];
     const worker = (port = 0) =>
       command('worker', data, '--smtp-port', `${port}`, '--next-hop', '127.0.0.1:1');
     const deployed = deploy(t, {
