@@ -88,13 +88,14 @@ export async function sweepCommand(
 function formatReport(result: SweepResult, flags: SweepFlags, style: Style): string[] {
   const untried = result.sweep.reduce((sum, { calls, tried }) => sum + calls - tried, 0);
   return [
-    ...gateReport(result, style),
-    '',
     style.strong('System calls'),
     ...table(result.sweep.map(rowOf)),
     untried === 0
       ? 'every system call was tried'
       : `${untried} system calls were not tried: ${limitReached(result.sweep, flags)}`,
+    '',
+    // The verdict comes last, as in every report.
+    ...gateReport(result, style),
   ];
 }
 
