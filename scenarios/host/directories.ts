@@ -67,11 +67,20 @@ export function allowPassingThrough(): void {
   process.umask(process.umask() & ~0o011);
 }
 
+/** Reports whether other users may not pass through a directory. False for a path that this user may not look at. */
+function isClosed(path: string): boolean {
+  try {
+    const stat = statSync(path);
+    return stat.isDirectory() && (stat.mode & 0o001) === 0;
+  } catch {
+    return false;
+  }
+}
+
 /** Returns the directory nearest to `path`, or `path` itself, that other users may not pass through. */
 export function closedDirectory(path: string): string | undefined {
   for (let directory = path; ; directory = dirname(directory)) {
-    const stat = statSync(directory, { throwIfNoEntry: false });
-    if (stat?.isDirectory() && (stat.mode & 0o001) === 0) return directory;
+    if (isClosed(directory)) return directory;
     if (dirname(directory) === directory) return undefined;
   }
 }

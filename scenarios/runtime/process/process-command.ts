@@ -23,6 +23,9 @@ export interface StartCommand {
   env: Readonly<Record<string, string | undefined>>;
 }
 
+/** The part of a boot that starts need. */
+export type Boot = Pick<BootView, 'enter' | 'mayHave'>;
+
 /** Prepares a command of a target for a start. */
 export type ProcessCommand = (command: RawCommand) => StartCommand;
 
@@ -31,7 +34,7 @@ export type ProcessCommand = (command: RawCommand) => StartCommand;
  * @param accounts accounts of the users that the target names.
  */
 export function processCommands(
-  boot: BootView,
+  boot: Boot,
   accounts: ReadonlyMap<string, UserAccount>,
   workingDir: string,
 ): ProcessCommand {
@@ -52,7 +55,7 @@ export function processCommands(
 }
 
 /** @throws Error as `spawn` does when a program does not exist or may not be executed. */
-function requireProgram(boot: BootView, program: string | undefined, workingDir: string, path: string): void {
+function requireProgram(boot: Boot, program: string | undefined, workingDir: string, path: string): void {
   if (program === undefined) throw new Error('the command is empty');
   const places = program.includes('/')
     ? [resolve(workingDir, program)]
@@ -64,16 +67,17 @@ function requireProgram(boot: BootView, program: string | undefined, workingDir:
 }
 
 /** Returns why a program cannot be started; undefined when it can, or when only the boot can tell. */
-function problemOf(boot: BootView, place: string): 'EACCES' | 'ENOENT' | undefined {
+function problemOf(boot: Boot, place: string): 'EACCES' | 'ENOENT' | undefined {
   // The install command may have made the program in the /tmp of the boot.
   const inBoot = boot.mayHave(place);
   if (inBoot !== undefined) return inBoot ? undefined : 'ENOENT';
-  if (!isFile(place)) return 'ENOENT';
+  try {
+    if (!statSync(place).isFile()) return 'ENOENT';
+  } catch (error) {
+    // PATH may name directories that this user may not enter.
+    return error instanceof Error && 'code' in error && error.code === 'EACCES' ? 'EACCES' : 'ENOENT';
+  }
   return isExecutable(place) ? undefined : 'EACCES';
-}
-
-function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() === true;
 }
 
 function isExecutable(path: string): boolean {
