@@ -329,6 +329,7 @@ program
   .option('--power <backend>', POWER_HELP)
   .option('--seed <n>', `seed of every gate; ${RANDOM_SEED_HELP}`, parseSeed)
   .addOption(budgetOption('upper bound of each gate, such as 20s; default: as in expected.json'))
+  .option('--jobs <n>', 'number of systems that are measured at once; default: 1', parseCount)
   .option('--json', JSON_HELP)
   .action(async (names: string[], flags: SystemsFlags) => {
     const interrupts = watchInterrupts();
