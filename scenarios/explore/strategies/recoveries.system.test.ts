@@ -42,7 +42,7 @@ for (const method of ['restore program', 'start'] as const) {
       t.teardown(() => workspace.remove());
       const flags = [
         '--budget',
-        '45s',
+        '150s',
         '--states',
         method === 'start' ? '12' : '30',
         '--seed',

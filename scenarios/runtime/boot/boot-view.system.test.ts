@@ -325,6 +325,15 @@ t.test('a file that has disappeared since is left out', { skip }, async (t) => {
   t.equal(await sh('echo started'), 'started');
 });
 
+t.test('what links in the folder of a target lead to is there', { skip }, async (t) => {
+  const [dir, elsewhere] = [makeVolatileDir(t), makeVolatileDir(t)];
+  mkdirSync(join(elsewhere, 'modules'));
+  writeFileSync(join(elsewhere, 'modules/one.js'), '');
+  symlinkSync(join(elsewhere, 'modules'), join(dir, 'node_modules'));
+  const { sh } = deploy(t, {}, { targetDir: dir });
+  t.equal(await sh(`ls ${dir}/node_modules/`), 'one.js');
+});
+
 t.test('files of an earlier run that a command names are not there', { skip }, async (t) => {
   const dir = makeVolatileDir(t);
   const stale = [`${dir}.pid`, join(dir, 'queue.db')];
@@ -364,7 +373,8 @@ t.test('without root a target sees its own boots as well', async (t) => {
   const { stdout, stderr } = spawnSync(program, args, {
     encoding: 'utf8',
     cwd: '/',
-    env: { PATH: process.env.PATH, HOME: '/' },
+    // A directory of PATH is kept in every boot. That of this project may be below /tmp.
+    env: { PATH: ['/usr/bin', '/bin', '/usr/sbin', '/sbin'].join(':'), HOME: '/' },
   });
   const result = JSON.parse(stdout || JSON.stringify({ stderr })) as {
     availability: Availability;

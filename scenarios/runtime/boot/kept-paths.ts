@@ -44,7 +44,9 @@ export function keptPathsOf({ keep, trees, words }: NeededPaths): string[] {
   const named = words.flatMap((word) => word.match(VOLATILE_PATH) ?? []);
   const kept = [
     ...keep.flatMap(pathAndLinks),
-    ...[...trees, ...trees.flatMap(siblingsIn), ...named.filter(isInput)].flatMap(treesOf),
+    ...[...trees, ...trees.flatMap(linksIn), ...trees.flatMap(siblingsIn), ...named.filter(isInput)].flatMap(
+      treesOf,
+    ),
     ...listening(named.flatMap(socketsAt)).flatMap(pathAndLinks),
   ];
   return outermost(kept.filter((path) => volatileDirOf(path) !== undefined));
@@ -111,6 +113,11 @@ function siblingsIn(dir: string): string[] {
   const real = realPathOf(dir);
   if (real === undefined || !Object.hasOwn(VOLATILE_DIRS, real)) return [];
   return entriesOf(real).filter(isInput).slice(0, MAX_SIBLINGS);
+}
+
+/** Returns the symbolic links in a directory, such as a `node_modules` that is elsewhere. */
+function linksIn(dir: string): string[] {
+  return entriesOf(dir).filter((entry) => lookAt(entry, lstatSync)?.isSymbolicLink());
 }
 
 /** Reports whether a path is a program, or a file that a program reads and does not write. */

@@ -8,6 +8,7 @@ import { collectOutput } from '../../host/output.js';
 import { sendSignal } from '../../host/processes.js';
 import { removeSharedMemory } from '../../host/shared-memory.js';
 import { killStrays, ticksNow } from '../../host/strays.js';
+import { packageRoot } from '../../host/version.js';
 import { BootView } from '../boot/boot-view.js';
 import { giveTo } from '../disks/owner.js';
 import {
@@ -93,7 +94,8 @@ export class ProcessDeployment implements Deployment {
     this.#boot = new BootView({
       dir: dirname(logDir),
       keep: [dataDir, workingDir, logDir],
-      trees: targetDir === undefined ? [] : [targetDir],
+      // The kit itself is there, too: a target may be one of its examples, and the program of its queue.
+      trees: [packageRoot(), ...(targetDir === undefined ? [] : [targetDir])],
       words: [
         ...words,
         ...plan.services.flatMap(({ command, env = {} }) => [...command, ...Object.values(env)]),
