@@ -16,7 +16,7 @@ t.test(
     const workspace = newWorkspace(t);
     const target = workspace.queue('');
     const out = join(workspace.dir, 'out');
-    const args = ['certify', target, '--budget', '8s', '--seed', '3', '--out', out, '--json'];
+    const args = ['certify', target, '--budget', '25s', '--seed', '3', '--out', out, '--json'];
     const { code, stdout, stderr } = await workspace.run(args);
     const certified = JSON.parse(stdout) as CertificateBody & { certificate: string };
     // PP-5 is measured only when an indefinite message is delivered, and that is chance.

@@ -409,7 +409,9 @@ class Round {
   /** Runs the workload, and beside it the faults, one after another. */
   async #work(setup: RoundSetup, injections: readonly PlannedInjection[]): Promise<void> {
     const { schedule, signal, runtime, lastFaultMs, lastInjection, clock, pace } = this.#options;
-    const { receiver, recoveries, injector } = setup;
+    const { supervisor, receiver, recoveries, injector } = setup;
+    await supervisor.waitUntilSettled(signal);
+    if (this.#isOver()) return;
     this.#producers = this.#startProducers(setup.ports);
     const cutsPower = schedule.disk === 'power';
     const atRiskTimeoutMs = runtime.slowStartMs === undefined ? AT_RISK_TIMEOUT_MS : SLOW_AT_RISK_TIMEOUT_MS;

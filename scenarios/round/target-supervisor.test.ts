@@ -164,6 +164,24 @@ t.test('one exit at the first start does not excuse a crash loop after a fault',
   t.match(supervisor.crashLoop, { beforeFirstFault: false });
 });
 
+t.test('the first fault waits for a service that exited right after its start', async (t) => {
+  const settled = async (helper: Behaviour) => {
+    const services = { server: (() => 'live') satisfies Behaviour, helper };
+    const options = { isReady: () => true, kind: 'first', staysUp: true } as const;
+    const { starts, supervisor } = await bringUp(t, services, options);
+    await supervisor.waitUntilSettled(new AbortController().signal);
+    supervisor.expectExits();
+    return starts.helper ?? 0;
+  };
+  t.equal(await settled(() => 'live'), 1);
+  t.ok((await settled(() => ({ exit: 7 }))) >= 3, 'it has exited often enough');
+  t.equal(
+    await settled((start) => (start > 1 ? 'live' : { exit: 7 })),
+    2,
+    'it stays up after its second start',
+  );
+});
+
 t.test('a reason above the last lines is shown too', async (t) => {
   const stack = ['Error: EACCES: permission denied', ...Array.from({ length: 9 }, (_, n) => `    at f${n}`)];
   const dies: Behaviour = () => ({ exit: 1, prints: `${stack.join('\n')}\n` });

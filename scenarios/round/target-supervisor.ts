@@ -54,6 +54,8 @@ const MAX_FIRST_START_EXITS = 5;
  * come from a service that waits for another one.
  */
 const MIN_EXITS_BEFORE_FAULT = 3;
+/** Upper bound of the wait for services that exited right after their start. */
+const SETTLE_TIMEOUT_MS = 30_000;
 /** Bounds of the part of a log in which the reason of a failed start is looked for. */
 const LOG_TAIL = { maxLines: 40, maxLineChars: 200 };
 /** Number of last lines of a log in a `detail`. */
@@ -223,6 +225,20 @@ export class TargetSupervisor {
     if (kind === 'recovery' && down.length > 0 && down.every((name) => this.#neverStayedUp(name)))
       this.#crashLoop ??= { detail, beforeFirstFault: true };
     return { ready: false, waitedMs: tookMs, detail };
+  }
+
+  /**
+   * Waits until each service that exited right after its start either stays up or has exited often enough to show that
+   * it never does. Returns at once when none exited. Must be called before the first fault: otherwise the time of the
+   * fault decides whether the target counts as one that never worked or as one that does not recover.
+   */
+  async waitUntilSettled(signal: AbortSignal): Promise<void> {
+    const isSettled = (name: string) => {
+      const isUp = this.services.some((service) => service.name === name && service.pids().length > 0);
+      const upMs = performance.now() - (this.#startedMs.get(name) ?? performance.now());
+      return this.#neverStayedUp(name) || (isUp && upMs >= STABLE_UPTIME_MS);
+    };
+    await until(() => [...this.#unstable].every(isSettled), SETTLE_TIMEOUT_MS, signal, PROBE_EVERY_MS);
   }
 
   #downServices(): string[] {
