@@ -1,19 +1,10 @@
 import t from 'tap';
 import { messageEvents } from '../checkers/message-events.js';
-import { HistoryBuilder } from '../fixtures/history-builder.js';
+import { EMPTIED_FILE, HistoryBuilder } from '../fixtures/history-builder.js';
 import type { LostFile } from './events.js';
 import { describeLostBytes, describeLostFile, lossOf } from './lost-files.js';
 
-const FILE: LostFile = {
-  file: 'base-14.log',
-  sizeBytes: 23512,
-  sizeAfterBytes: 0,
-  nameAfter: null,
-  cacheBytes: 23512,
-  driveBytes: 0,
-  messages: ['1'],
-};
-const other: LostFile = { ...FILE, file: 'other', messages: ['9'] };
+const other: LostFile = { ...EMPTIED_FILE, file: 'other', messages: ['9'] };
 
 /** Makes a history of three power cuts after one message, each with the files that it took. */
 function cuts(...lost: LostFile[][]) {
@@ -25,15 +16,15 @@ function cuts(...lost: LostFile[][]) {
 t.test(
   'the injection that took a message is the one that took it out of a file, not the first',
   async (t) => {
-    const { events } = cuts([other], [FILE], [other]).drain();
+    const { events } = cuts([other], [EMPTIED_FILE], [other]).drain();
     const loss = lossOf(events, '1');
     t.equal(loss?.fault.injection, 2);
-    t.same(loss?.files, [FILE]);
+    t.same(loss?.files, [EMPTIED_FILE]);
   },
 );
 
 t.test('the events of a lost message end with the injection that took it', async (t) => {
-  const told = messageEvents(cuts([other], [FILE], [other]).drain().events, '1');
+  const told = messageEvents(cuts([other], [EMPTIED_FILE], [other]).drain().events, '1');
   t.match(told.at(-1), { kind: 'fault', injection: 2 });
 });
 
@@ -54,22 +45,22 @@ t.test('a consumed message, and one that is not there, have no loss', async (t) 
 });
 
 t.test('a file is described by what became of it, and its bytes by the cache that had them', async (t) => {
-  t.equal(describeLostFile(FILE), 'base-14.log: 0 bytes, was 23512');
-  t.equal(describeLostFile({ ...FILE, sizeAfterBytes: null }), 'base-14.log: gone, was 23512 bytes');
+  t.equal(describeLostFile(EMPTIED_FILE), 'base-14.log: 0 bytes, was 23512');
+  t.equal(describeLostFile({ ...EMPTIED_FILE, sizeAfterBytes: null }), 'base-14.log: gone, was 23512 bytes');
   t.equal(
-    describeLostFile({ ...FILE, sizeAfterBytes: 23512, cacheBytes: 512 }),
+    describeLostFile({ ...EMPTIED_FILE, sizeAfterBytes: 23512, cacheBytes: 512 }),
     'base-14.log: 512 of its 23512 bytes are lost',
   );
   t.equal(
-    describeLostFile({ ...FILE, sizeAfterBytes: 23512, cacheBytes: 0, nameAfter: 'base.tmp' }),
+    describeLostFile({ ...EMPTIED_FILE, sizeAfterBytes: 23512, cacheBytes: 0, nameAfter: 'base.tmp' }),
     'base-14.log: has its old name base.tmp again, 23512 bytes, was 23512',
   );
-  const removed = { ...FILE, file: 'removed' };
-  const { events } = new HistoryBuilder().crash({ lostFiles: [FILE], destroyedFiles: [removed] });
+  const removed = { ...EMPTIED_FILE, file: 'removed' };
+  const { events } = new HistoryBuilder().crash({ lostFiles: [EMPTIED_FILE], destroyedFiles: [removed] });
   const fault = events.find((event) => event.kind === 'fault');
   if (fault === undefined) throw new Error('the builder adds a fault');
   t.equal(
-    describeLostBytes({ ...FILE, cacheBytes: 5, driveBytes: 7 }, fault),
+    describeLostBytes({ ...EMPTIED_FILE, cacheBytes: 5, driveBytes: 7 }, fault),
     '5 bytes were only in the page cache: no sync of them had returned, 7 bytes were in the cache of the drive: no flush had covered them',
   );
   t.match(describeLostBytes(removed, fault), /^the target removed or changed it itself/);

@@ -1,5 +1,6 @@
-import { type Dirent, existsSync, lstatSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { entriesOf } from './walk.js';
 
 /**
  * Upper bound for the entries that `changedSince` examines. A directory with more of them counts as changed:
@@ -79,15 +80,5 @@ export function filesChangedSince(directory: string, sinceMs: number): string[] 
     return changed.sort((one, other) => other.changedMs - one.changedMs).map(({ path }) => path);
   } catch {
     return undefined;
-  }
-}
-
-function entriesOf(folder: string): Dirent[] {
-  try {
-    return readdirSync(folder, { withFileTypes: true });
-  } catch (error) {
-    // The target is running and may have removed a folder that was listed a moment ago.
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
-    throw error;
   }
 }

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { LossObserver, LostFile } from '../fault.js';
+import { readEnd } from './search.js';
 import { regularFiles } from './walk.js';
 
 const PAGE_BYTES = 4096;
@@ -171,16 +172,7 @@ function seenFile(path: string): SeenFile {
 }
 
 function readWhole(path: string): Buffer | undefined {
-  let fd: number | undefined;
-  try {
-    fd = openSync(path, 'r');
-    const bytes = Buffer.alloc(fstatSync(fd).size);
-    return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, 0));
-  } catch {
-    return undefined;
-  } finally {
-    if (fd !== undefined) closeSync(fd);
-  }
+  return readEnd(path, Number.POSITIVE_INFINITY)?.bytes;
 }
 
 /** Counts the bytes that a file lost, by the place that had them: the page cache, or the cache of the drive. */

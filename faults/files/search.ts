@@ -34,7 +34,7 @@ export function searchFiles(
 }
 
 /** Reads the last bytes of a regular file, at most `maxBytes`; undefined when it cannot be read. */
-function readEnd(path: string, maxBytes: number): { bytes: Buffer; isWhole: boolean } | undefined {
+export function readEnd(path: string, maxBytes: number): { bytes: Buffer; isWhole: boolean } | undefined {
   let fd: number | undefined;
   try {
     // Without O_NONBLOCK, a FIFO that has taken the place of the file would block the kit.

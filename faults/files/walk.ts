@@ -18,11 +18,11 @@ export function regularFiles(directory: string): string[] {
   return files.sort();
 }
 
-function entriesOf(folder: string): Dirent[] {
+/** Lists a folder of a running target; empty when the target has removed it since it was listed. */
+export function entriesOf(folder: string): Dirent[] {
   try {
     return readdirSync(folder, { withFileTypes: true });
   } catch (error) {
-    // The target is running and may have removed a folder that was listed a moment ago.
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
     throw error;
   }

@@ -1,21 +1,11 @@
 import t from 'tap';
 import { evaluate } from '../../conformance/checkers/evaluate.js';
-import { HistoryBuilder } from '../../conformance/fixtures/history-builder.js';
-import type { LostFile } from '../../conformance/history/events.js';
+import { EMPTIED_FILE, HistoryBuilder } from '../../conformance/fixtures/history-builder.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { TestWorkspace } from '../fixtures/kit.js';
 import { explainLosses } from './explain-losses.js';
 import { violationStory } from './violation-story.js';
 
-const FILE: LostFile = {
-  file: 'base-14.log',
-  sizeBytes: 23512,
-  sizeAfterBytes: 0,
-  nameAfter: null,
-  cacheBytes: 23512,
-  driveBytes: 0,
-  messages: ['1'],
-};
 const HABITS = [
   {
     pattern: 'base-#.log',
@@ -39,9 +29,9 @@ function lostAtTheSecondCut(t: { teardown(remove: () => void): void }) {
   const { events } = new HistoryBuilder()
     .start('power-cut')
     .submit('1')
-    .crash({ ...cut, lostFiles: [{ ...FILE, file: 'first', messages: [] }] })
-    .crash({ ...cut, lostFiles: [FILE] })
-    .crash({ ...cut, lostFiles: [{ ...FILE, file: 'third', messages: [] }] })
+    .crash({ ...cut, lostFiles: [{ ...EMPTIED_FILE, file: 'first', messages: [] }] })
+    .crash({ ...cut, lostFiles: [EMPTIED_FILE] })
+    .crash({ ...cut, lostFiles: [{ ...EMPTIED_FILE, file: 'third', messages: [] }] })
     .drain();
   return { events, evaluation: evaluate(events, target) };
 }

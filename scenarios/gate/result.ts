@@ -64,7 +64,7 @@ export interface GateResult {
   /** Duration of the slowest start after a crash; null without such a start. */
   worstRecoveryMs: number | null;
   tookMs: number;
-  /** Where the time went, and the part of it that came after the end of the budget. */
+  /** The duration of the run and of each of its phases, and how much of it came after the end of the budget. */
   time: TimeReport;
   seed: number;
   /** Command line that runs the gate again. */

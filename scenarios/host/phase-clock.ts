@@ -1,4 +1,4 @@
-/** Where the time of a run went. All times are in milliseconds. */
+/** The duration of a run and of each of its phases, in milliseconds. */
 export interface TimeReport {
   budgetMs: number;
   tookMs: number;

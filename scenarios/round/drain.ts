@@ -28,10 +28,10 @@ const MAX_WAIT_SILENCE_MS = 15_000;
 export const MAX_SILENCE_MS = 65_000;
 /** Time in which deliveries may still come during the drain, in addition to the silence that is allowed. */
 const MAX_DELIVERING_MS = 40_000;
-/** Interval between two runs of the target's `nudge` command. */
-const NUDGE_INTERVAL_MS = 3000;
 /** Silence after which the drain reports what it waits for. */
 const REPORT_AFTER_MS = 5000;
+/** Interval between two runs of the target's `nudge` command, in milliseconds. */
+export const NUDGE_INTERVAL_MS = 3000;
 const POLL_MS = 20;
 
 /** The part of the ledger that the drain reads. Times are in ms of the clock of the drain. */
@@ -80,13 +80,6 @@ export function allowanceFor(
   const knownMs = Math.max(MIN_SILENCE_MS, slowMs, SLOW_TARGET_FACTOR * (shownMs ?? 0));
   if (shownMs !== undefined && knownMs < MAX_SILENCE_MS) return { ms: knownMs, by: 'shown' };
   return { ms: MAX_SILENCE_MS, by: 'default' };
-}
-
-/** Returns the upper bound of the duration of a drain, in milliseconds. */
-export function maxDrainMs(redeliverySeconds: number | undefined): number {
-  return (
-    MAX_DELIVERING_MS + Math.max(MAX_WAIT_SILENCE_MS, 1000 * (redeliverySeconds ?? MAX_SILENCE_MS / 1000))
-  );
 }
 
 /**

@@ -1,6 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { identifyDelivery } from '../identify-delivery.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
+import { Hold } from './hold.js';
 
 /** One message that the target has delivered and that no other consumer gets meanwhile. */
 export interface Lease {
@@ -37,8 +38,7 @@ export class PullReceiver implements Receiver {
   readonly #stop = new AbortController();
   readonly #deliveries = new Map<string, number>();
   readonly #loops: Promise<void>[];
-  #untilReleased: Promise<void> | undefined;
-  #release = () => {};
+  readonly #hold = new Hold();
   #inDelivery = 0;
 
   /**
@@ -55,14 +55,11 @@ export class PullReceiver implements Receiver {
   }
 
   hold(): void {
-    this.#untilReleased ??= new Promise((resolve) => {
-      this.#release = resolve;
-    });
+    this.#hold.begin();
   }
 
   release(): void {
-    this.#untilReleased = undefined;
-    this.#release();
+    this.#hold.end();
   }
 
   async close(): Promise<void> {
@@ -76,7 +73,7 @@ export class PullReceiver implements Receiver {
     let source: LeaseSource | undefined;
     const stopWaiting = () => source?.close();
     while (!signal.aborted) {
-      await this.#untilReleased;
+      await this.#hold.untilReleased;
       try {
         source ??= await open();
         signal.addEventListener('abort', stopWaiting);
@@ -104,7 +101,7 @@ export class PullReceiver implements Receiver {
     this.#inDelivery += 1;
     try {
       if (delayMs > 0) await pause(delayMs);
-      await this.#untilReleased;
+      await this.#hold.untilReleased;
       if (answer === 'accept') await this.#consume(lease, sequence, id);
       else await this.#giveBack(lease, sequence, id, answer === 'never');
     } finally {

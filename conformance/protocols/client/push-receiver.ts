@@ -1,6 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { identifyDelivery } from '../identify-delivery.js';
 import type { Receiver, ReceiverOptions } from '../protocol.js';
+import { Hold } from './hold.js';
 
 /** One delivery that a server has pushed. */
 export interface Delivery {
@@ -55,8 +56,7 @@ export class PushReceiver implements Receiver {
   readonly #deliveries = new Map<string, number>();
   readonly #consumers = new Set<Consumer>();
   readonly #loops: Promise<void>[];
-  #untilReleased: Promise<void> | undefined;
-  #release = () => {};
+  readonly #hold = new Hold();
   #undecidedCount = 0;
 
   /** @param openers functions that open a connection, at the start and again after a break. */
@@ -75,14 +75,11 @@ export class PushReceiver implements Receiver {
   }
 
   hold(): void {
-    this.#untilReleased ??= new Promise((resolve) => {
-      this.#release = resolve;
-    });
+    this.#hold.begin();
   }
 
   release(): void {
-    this.#untilReleased = undefined;
-    this.#release();
+    this.#hold.end();
   }
 
   async close(): Promise<void> {
@@ -132,7 +129,7 @@ export class PushReceiver implements Receiver {
     this.#undecidedCount += 1;
     try {
       if (delayMs > 0) await pause(delayMs);
-      await this.#untilReleased;
+      await this.#hold.untilReleased;
     } finally {
       this.#undecidedCount -= 1;
     }

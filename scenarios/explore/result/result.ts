@@ -65,7 +65,7 @@ export interface ExploreResult {
   explored: { cuts: number; allCuts: number; share: number; minimum: typeof EXPLORED_MINIMUM };
   seed: number;
   tookMs: number;
-  /** Where the time went, and the part of it that came after the end of the budget. */
+  /** The duration of the run and of each of its phases, and how much of it came after the end of the budget. */
   time: TimeReport;
   /** Command line that repeats the exploration. */
   replay: string;

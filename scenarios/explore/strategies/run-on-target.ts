@@ -9,6 +9,7 @@ import { StateDisk } from '../../../faults/crash-states/state-disk.js';
 import { sleep, until } from '../../../faults/waiting.js';
 import type { CrashState } from '../../../faults/write-log/state.js';
 import type { Registry } from '../../host/registry.js';
+import { NUDGE_INTERVAL_MS } from '../../round/drain.js';
 import { type LaunchedTarget, launch } from '../../round/launch.js';
 import { runNudge } from '../../round/recoveries.js';
 import { DATA_DIR } from '../../runtime/disks/local-disk.js';
@@ -31,8 +32,6 @@ const QUIET_AFTER_LAST_MS = 150;
 const QUIET_WHILE_MISSING_MS = 15_000;
 /** Lower bound of that silence for a target that claims a time: the machine may be slow. */
 const MIN_QUIET_WHILE_MISSING_MS = 4000;
-/** Time in milliseconds between two runs of the `nudge` command, as in the drain of a round. */
-const NUDGE_INTERVAL_MS = 3000;
 /**
  * Lower bound of the recovery timeout, in seconds. Another requirement judges the speed of the recovery;
  * here a slow target has not lost anything.
