@@ -67,7 +67,7 @@ async function injectAt(context: FaultContext, service: Service, point: SyscallP
     const { failedCount, lostData, torn, detail, failingMs, ...traces } = await failCalls(
       context,
       tampering,
-      service,
+      { only: service },
     );
     const names = context.services.map(({ name }) => name);
     if (lostData) return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs, ...traces };

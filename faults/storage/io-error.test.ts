@@ -13,6 +13,12 @@ import { SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
 import { until } from '../waiting.js';
 import { failCalls, ioError } from './io-error.js';
 
+const lastOf = <T>(items: readonly T[]): T => {
+  const last = items[items.length - 1];
+  if (last === undefined) throw new Error('there is nothing to pick');
+  return last;
+};
+
 /** Returns the numbers of the records in a part of the file, as text. */
 const recordsIn = (bytes: Buffer) => bytes.toString('latin1').match(/\d+(?= )/g) ?? [];
 
@@ -101,6 +107,28 @@ t.test(
 );
 
 /**
+ * Program that syncs its file three times at its start, and waits for ever when one of these syncs fails. Then it appends
+ * records, and confirms each one whether its sync failed or not.
+ */
+const NEEDS_SYNCS_AT_START = `
+import os, sys, time
+log = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT | os.O_APPEND)
+said = os.open(sys.argv[2], os.O_RDWR | os.O_APPEND)
+for _ in range(3):
+    os.write(log, b'%-511s\\n' % b'start')
+    try: os.fdatasync(log)
+    except OSError: time.sleep(1000)
+number = 0
+while True:
+    os.write(log, b'%-511d\\n' % number)
+    try: os.fdatasync(log)
+    except OSError: pass
+    os.write(said, b'.')
+    number += 1
+    time.sleep(0.005)
+`;
+
+/**
  * Program that appends records and confirms each one after its sync. When a sync fails, it deletes all records. It also
  * makes a call that a trace does not show, so that the trace allows no conclusion.
  */
@@ -123,6 +151,38 @@ while True:
     time.sleep(0.005)
 `;
 const noPython = spawnSync('python3', ['-V']).status === 0 ? skip : 'python3 is not installed';
+
+t.test(
+  'a sync that fails before the first confirmation fails again later, so that a confirmation rests on it',
+  { skip: noPython },
+  async (t) => {
+    const { remove, ...directories } = testDirectories();
+    const [log, said] = [join(directories.dataDir, 'log'), join(directories.scratchDir, 'said')];
+    writeFileSync(said, '');
+    const service = new TestService('a', ['python3', '-c', NEEDS_SYNCS_AT_START, log, said]);
+    t.teardown(async () => {
+      await killServices([service]);
+      remove();
+    });
+    const random = testRandom(1);
+    const context = testFaultContext({
+      ...directories,
+      services: [service],
+      messageFiles: ['log'],
+      // Syncs fail from the first position of each try on, and all unsynced sectors are reverted.
+      random: { ...random, real: () => 0, int: (below) => new Map([[3, 1]]).get(below) ?? 0, pick: lastOf },
+      waitForConfirms: async (count, timeoutMs) => {
+        const goal = statSync(said).size + count;
+        return (await until(() => statSync(said).size >= goal, timeoutMs)) ? 'reached' : 'timeout';
+      },
+    });
+    const { hit, detail } = await ioError.inject(context);
+    t.ok(hit, detail);
+    t.match(detail, /each thread's 4\+/, 'the first three syncs belong to the start');
+    t.ok(statSync(said).size > 0, 'a record was confirmed');
+    t.notOk(readFileSync(log, 'latin1').includes('0 '), 'its bytes are gone');
+  },
+);
 
 t.test(
   'messages that a target destroyed itself count also when its trace allows no conclusion',

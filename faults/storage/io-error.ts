@@ -1,6 +1,15 @@
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import type { FailedCall, FailedCalls, Fault, FaultContext, Injection, LostFile, Service } from '../fault.js';
+import type {
+  FailedCall,
+  FailedCalls,
+  Fault,
+  FaultContext,
+  Injection,
+  LostFile,
+  Random,
+  Service,
+} from '../fault.js';
 import { regularFiles } from '../files/walk.js';
 import { hit, killServices, miss } from '../injection.js';
 import { straceAvailability } from '../programs.js';
@@ -28,13 +37,14 @@ const ERRORS = ['EIO', 'ENOSPC'] as const;
 const MAX_SUCCESSES_BEFORE = 40;
 /** Upper bound for the number of failures in a row, after the first one. */
 const MAX_BURST = 6;
-const MAX_TRIES = 3;
+const MAX_TRIES = 4;
 /** Upper bound for the wait for the first confirmation under strace, in ms. */
 const WARM_UP_TIMEOUT_MS = 6000;
 /** Upper bound for the wait from the first confirmation to the failure, in ms. */
 const FAILURE_TIMEOUT_MS = 3000;
 const CONFIRM_POLL_MS = 200;
 const NOTHING_LOST = 'nothing was unsynced';
+const FAILED_EARLY = 'nothing was confirmed at the start before the failure, or after it';
 const NOT_STOPPED = 'the services did not stop at SIGSTOP';
 /**
  * Upper bound for the number of confirmations after the failure. These confirmations may depend on the failed
@@ -72,14 +82,24 @@ export const ioError: Fault = {
     if (!strace.available) return miss(`this disk cannot fail, and ${strace.why}`, names);
     const misses: string[] = [];
     let persistent = false;
+    let minFirst = 1;
     // Prefer syncs: most targets sync more often than they use these write calls.
     let calls = context.random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS;
     for (let attempt = 1; attempt <= MAX_TRIES && !context.signal.aborted; attempt++) {
-      const tampering = drawTampering(context, attempt, calls, persistent);
-      const { failedCount, lostData, torn, detail, failingMs, ...traces } = await failCalls(
+      const first = drawFirst(context.random, minFirst, attempt);
+      const tampering = drawTampering(context, first, calls, persistent);
+      const isLast = attempt === MAX_TRIES;
+      const { failedCount, lostData, torn, tooEarly, detail, failingMs, ...traces } = await failCalls(
         context,
         tampering,
+        { acceptsEarly: isLast },
       );
+      if (tooEarly) {
+        misses.push(detail);
+        // The same calls may fail once more, but only after more of them have succeeded.
+        minFirst = first * 2;
+        continue;
+      }
       if (lostData)
         return { ...hit(detail, torn ? 'machine' : 'all-processes', names), failingMs, ...traces };
       const what = `${tampering.what.slice('error='.length)} at call ${tampering.when} of ${tampering.calls.join(', ')}`;
@@ -97,20 +117,22 @@ export const ioError: Fault = {
 };
 
 /**
- * Draws the error and the positions of the calls that fail. The first attempt may draw late positions, which
- * the target may not reach. Later attempts draw only early ones.
+ * Draws the position of the first call that fails, at least `min`. The first attempt may draw late positions, which
+ * the target may not reach. Later attempts draw only early ones. A process for each message makes few calls, so the
+ * first call of a process may fail too.
  */
+function drawFirst(random: Random, min: number, attempt: number): number {
+  const max = attempt === 1 ? MAX_SUCCESSES_BEFORE : Math.ceil(MAX_SUCCESSES_BEFORE / 10);
+  return logUniformInt(random, min, Math.max(min * 2, max));
+}
+
+/** Draws the error, and how many calls fail from the first one on. */
 function drawTampering(
   { random }: FaultContext,
-  attempt: number,
+  first: number,
   calls: readonly string[],
   persistent: boolean,
 ): Tampering {
-  const first = logUniformInt(
-    random,
-    2,
-    attempt === 1 ? MAX_SUCCESSES_BEFORE : Math.ceil(MAX_SUCCESSES_BEFORE / 10),
-  );
   const last = first + 1 + random.int(MAX_BURST);
   const onward = `${first}+`;
   const what = `error=${random.pick(ERRORS)}` as const;
@@ -126,6 +148,11 @@ export interface FailureResult {
   lostData: boolean;
   /** True when the data is missing because sectors that no sync had covered were reverted. */
   torn: boolean;
+  /**
+   * True when the failure came before the first confirmation, the target confirmed nothing after it and destroyed no
+   * message, so that no confirmation rested on a failed call. Nothing was reverted then. Only without `acceptsEarly`.
+   */
+  tooEarly: boolean;
   /** One line for people: which calls failed, and what was lost. */
   detail: string;
   /**
@@ -140,26 +167,36 @@ export interface FailureResult {
   lostFiles: LostFile[];
 }
 
+/** Options of `failCalls`. */
+export interface FailOptions {
+  /** The service whose calls fail; default: all services, because they share one disk. */
+  only?: Service | undefined;
+  /**
+   * Whether sectors are reverted also when no confirmation can rest on a failed call, because the failure came before
+   * the first confirmation and the target confirmed nothing after it. Default: yes.
+   */
+  acceptsEarly?: boolean;
+}
+
 /**
  * Restarts the target with failing calls, waits for the failure and for later confirmations, kills all
  * services, and reverts the sectors that no sync has covered.
- * @param only the service whose calls fail; default: all services, because they share one disk.
  */
 export async function failCalls(
   context: FaultContext,
   tampering: Tampering,
-  only?: Service,
+  options: FailOptions = {},
 ): Promise<FailureResult> {
   await killServices(context.services);
   context.losses?.before();
   const syncs = tampering.calls === SYNC_CALLS;
-  return syncs ? failSyncs(context, tampering, only) : failWrites(context, tampering, only);
+  return syncs ? failSyncs(context, tampering, options) : failWrites(context, tampering, options);
 }
 
 async function failSyncs(
   context: FaultContext,
   tampering: Tampering,
-  only?: Service,
+  { only, acceptsEarly = true }: FailOptions,
 ): Promise<FailureResult> {
   const beginMs = performance.now();
   const start = new Snapshot(context.dataDir, join(context.scratchDir, 'io-error-start'));
@@ -167,7 +204,7 @@ async function failSyncs(
   try {
     context.flood(true);
     const traced = await startTraced(context, { tampering, only });
-    torn = await tearAfterFailure(context, start, traced);
+    torn = await tearAfterFailure(context, start, traced, acceptsEarly);
     await killServices(context.services);
   } finally {
     start.remove();
@@ -179,6 +216,7 @@ async function failSyncs(
     failingMs: endMs - beginMs,
     lostData: torn.done !== '' || torn.destroyedFiles.length > 0,
     torn: torn.done !== '',
+    tooEarly: torn.tooEarly,
     detail: `${describeFailures(failed, tampering)}; SIGKILL to all, ${torn.done || torn.why}`,
     failed: { sinceMs: Math.round(endMs - torn.failedAtMs), calls: countFailures(failed, context) },
     destroyedFiles: torn.destroyedFiles,
@@ -192,6 +230,8 @@ interface TearResult {
   done: string;
   /** The reason why nothing was reverted; empty otherwise. */
   why: string;
+  /** See `FailureResult`. */
+  tooEarly: boolean;
   /** Moment of the first failure, in ms of `performance.now()`. */
   failedAtMs: number;
   destroyedFiles: LostFile[];
@@ -218,18 +258,13 @@ async function tearAfterFailure(
   context: FaultContext,
   start: Snapshot,
   traced: TracedStart,
+  acceptsEarly: boolean,
 ): Promise<TearResult> {
   let failedAtMs = performance.now();
   const nothing = (why: string): TearResult => {
-    return { done: '', why, failedAtMs, destroyedFiles: [], lostFiles: [] };
+    return { done: '', why, tooEarly: false, failedAtMs, destroyedFiles: [], lostFiles: [] };
   };
-  const deadline = performance.now() + WARM_UP_TIMEOUT_MS;
-  while (performance.now() < deadline && failuresOf(context).length === 0 && !context.signal.aborted) {
-    if ((await context.waitForConfirms(1, CONFIRM_POLL_MS)) === 'reached') {
-      noteRecovery(context, traced);
-      break;
-    }
-  }
+  if (await confirmsBeforeFailure(context, WARM_UP_TIMEOUT_MS)) noteRecovery(context, traced);
   failedAtMs = performance.now();
   const listPids = () => traceesOf(context);
   const tracees = await stopTraced(listPids);
@@ -245,10 +280,7 @@ async function tearAfterFailure(
     resumeTraced(tracees);
     if (!(await waitForFailure(context))) return nothing('nothing failed');
     if (!failedEarly) failedAtMs = performance.now();
-    await context.waitForConfirms(
-      logUniformInt(context.random, 1, MAX_CONFIRMS_AFTER),
-      CONFIRMS_AFTER_TIMEOUT_MS,
-    );
+    const confirmsAfter = await confirmsAfterFailure(context);
     if ((await stopTraced(listPids)) === undefined) return nothing(NOT_STOPPED);
     const candidates = [
       ...(confirmed === undefined ? [] : [{ snapshot: confirmed, offsets }]),
@@ -260,6 +292,8 @@ async function tearAfterFailure(
     }));
     await killServices(context.services);
     const destroyedFiles = destroyedFilesOf(context);
+    if (failedEarly && !confirmsAfter && !acceptsEarly && destroyedFiles.length === 0)
+      return { ...nothing(FAILED_EARLY), tooEarly: true };
     context.losses?.before();
     let why = NOTHING_LOST;
     for (const { snapshot, files } of unsyncedSince) {
@@ -272,7 +306,8 @@ async function tearAfterFailure(
         continue;
       }
       const lostFiles = context.losses?.after() ?? [];
-      return { done: `unsynced sectors put back: ${done}`, why: '', failedAtMs, destroyedFiles, lostFiles };
+      const put = `unsynced sectors put back: ${done}`;
+      return { done: put, why: '', tooEarly: false, failedAtMs, destroyedFiles, lostFiles };
     }
     return { ...nothing(why), destroyedFiles };
   } finally {
@@ -284,7 +319,7 @@ async function tearAfterFailure(
 async function failWrites(
   context: FaultContext,
   tampering: Tampering,
-  only?: Service,
+  { only, acceptsEarly = true }: FailOptions,
 ): Promise<FailureResult> {
   const paths = regularFiles(context.dataDir)
     .filter((file) => !isScratch(context, file))
@@ -300,28 +335,48 @@ async function failWrites(
   }
   context.flood(true);
   let failedAtMs = performance.now();
-  if (paths.length > 0 && (await waitForFailure(context))) {
-    failedAtMs = performance.now();
-    await context.waitForConfirms(
-      logUniformInt(context.random, 1, MAX_CONFIRMS_AFTER),
-      CONFIRMS_AFTER_TIMEOUT_MS,
-    );
+  let tooEarly = false;
+  if (paths.length > 0) {
+    const confirmsBefore = await confirmsBeforeFailure(context, FAILURE_TIMEOUT_MS);
+    if (await waitForFailure(context)) {
+      failedAtMs = performance.now();
+      tooEarly = !(await confirmsAfterFailure(context)) && !confirmsBefore && !acceptsEarly;
+    }
   }
   await killServices(context.services);
   const failed = paths.length > 0 ? failuresOf(context) : [];
+  const destroyedFiles = destroyedFilesOf(context);
+  tooEarly &&= destroyedFiles.length === 0;
   return {
     failedCount: failed.length,
-    lostData: failed.length > 0,
+    lostData: failed.length > 0 && !tooEarly,
     torn: false,
+    tooEarly,
     failingMs: 0,
-    detail: `${describeFailures(failed, tampering)}; SIGKILL to all`,
+    detail: `${describeFailures(failed, tampering)}; SIGKILL to all${tooEarly ? `; ${FAILED_EARLY}` : ''}`,
     failed: {
       sinceMs: Math.round(performance.now() - failedAtMs),
       calls: countFailures(failed, context),
     },
-    destroyedFiles: destroyedFilesOf(context),
+    destroyedFiles,
     lostFiles: [],
   };
+}
+
+/** Waits for the first confirmation since the start. Returns false when a call failed before, or when none came. */
+async function confirmsBeforeFailure(context: FaultContext, timeoutMs: number): Promise<boolean> {
+  const deadline = performance.now() + timeoutMs;
+  while (performance.now() < deadline && failuresOf(context).length === 0 && !context.signal.aborted)
+    if ((await context.waitForConfirms(1, CONFIRM_POLL_MS)) === 'reached') return true;
+  return false;
+}
+
+/** Waits for some confirmations after the failure, and returns whether there was at least one. */
+async function confirmsAfterFailure(context: FaultContext): Promise<boolean> {
+  const more = logUniformInt(context.random, 1, MAX_CONFIRMS_AFTER) - 1;
+  if ((await context.waitForConfirms(1, CONFIRMS_AFTER_TIMEOUT_MS)) !== 'reached') return false;
+  if (more > 0) await context.waitForConfirms(more, CONFIRMS_AFTER_TIMEOUT_MS);
+  return true;
 }
 
 async function waitForFailure(context: FaultContext): Promise<boolean> {

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { FaultContext, Random, Service } from '../fault.js';
 import { matchesAny, regularFiles } from '../files/walk.js';
@@ -66,6 +66,9 @@ export async function startTraced(
   const calls = showsReads ? TRACED_CALLS : TRACED_CALLS.filter((call) => !reads.has(call));
   for (const service of context.services) {
     const log = traceLogOf(context, service);
+    // strace empties the log when it runs, which may be after `start` has returned. Until then the log of an earlier
+    // start would be read.
+    rmSync(log, { force: true });
     // The type makes the compiler refuse an option that does not exist. Without paths, no sync could be
     // assigned to its file, and everything that the target synced would be reported as unsynced.
     const options: StraceOptions = { log, calls, showPaths: true, withoutIoUring: true };

@@ -50,6 +50,8 @@ export type MeasureOptions = Pick<GateOptions, 'seed' | 'signal' | 'progress'> &
  * in a few seconds.
  */
 const RETRY_BUDGET_FACTOR = 3;
+/** Added to the seed for the second run, so that none of its rounds repeats a round of the first run. */
+const RETRY_SEED_STEP = 1_000_000;
 
 /**
  * Runs the gate on a real system as a run of `expected.json` describes it, and compares the results.
@@ -83,7 +85,11 @@ export async function measureSystem(
     const isTooShort = result.verdict === 'not-measured' || (result.verdict === 'pass' && verdict === 'fail');
     if (isTooShort && options.budgetMs === undefined && !options.signal.aborted) {
       options.progress(`${result.why}: again, with ${RETRY_BUDGET_FACTOR} times the time`);
-      result = await runGateOnSystem(system, run, { ...options, budgetMs: budgetMs * RETRY_BUDGET_FACTOR });
+      result = await runGateOnSystem(system, run, {
+        ...options,
+        seed: seed + RETRY_SEED_STEP,
+        budgetMs: budgetMs * RETRY_BUDGET_FACTOR,
+      });
     }
   } catch (error) {
     // No fault of the run is available here, an image is missing, or the system does not start.
