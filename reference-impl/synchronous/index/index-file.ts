@@ -2,7 +2,7 @@ import { crc32c } from '@node-rs/crc32';
 import type { Kernel } from '../platform/kernel.js';
 import { PAGE_BYTES } from '../platform/map.js';
 import { FORMAT_VERSION } from '../record/data-file.js';
-import type { IndexImage } from './image.js';
+import { IndexImage } from './image.js';
 import {
   ENTRIES_OFFSET,
   ENTRY,
@@ -31,6 +31,7 @@ import {
 /** First bytes of an index file. */
 const MAGIC = 'PPQINDEX';
 const CHECKSUMMED_BYTES = 48;
+const OF_ANOTHER_QUEUE = 'of another queue';
 
 /** Encodes the header as a whole page; the rest of the page is zero. */
 export function encodeIndexHeader(geometry: Geometry, queueId: string): Buffer {
@@ -74,7 +75,7 @@ export function decodeIndexHeader(
     return no('head damaged');
   if (page.readUInt32LE(8) !== FORMAT_VERSION || page.readUInt32LE(12) !== ENTRY_BYTES)
     return no('other version');
-  if (page.toString('hex', 32, 48) !== queueId) return no('of another queue');
+  if (page.toString('hex', 32, 48) !== queueId) return no(OF_ANOTHER_QUEUE);
   const geometry = {
     entries: page.readUInt32LE(16),
     workerSlots: page.readUInt32LE(20),
@@ -84,6 +85,34 @@ export function decodeIndexHeader(
     return no('of another size');
   if (fileBytes !== indexBytes(geometry)) return no('truncated');
   return { usable: true, geometry };
+}
+
+/**
+ * Reads what is left of the entries of an index file whose header or size is wrong. Nothing in it can be trusted: a
+ * restore may only name messages by it that are not in the data file any more.
+ *
+ * @param fileBytes size of the file.
+ * @param geometry geometry that the file is assumed to have.
+ * @returns undefined when the file ends before the entries, or when its header is that of another queue.
+ */
+export function salvageEntries(
+  kernel: Kernel,
+  path: string,
+  fileBytes: number,
+  header: IndexHeader,
+  geometry: Geometry,
+): IndexImage | undefined {
+  const isForeign = !header.usable && header.why === OF_ANOTHER_QUEUE;
+  if (isForeign || fileBytes <= ENTRIES_OFFSET) return undefined;
+  const bytes = Buffer.alloc(indexBytes({ ...geometry, dataBytes: 0 }));
+  const fd = kernel.open(path, 'r');
+  try {
+    const length = Math.min(fileBytes, ENTRIES_OFFSET + geometry.entries * ENTRY_BYTES);
+    kernel.read(fd, bytes, 0, length, 0);
+  } finally {
+    kernel.close(fd);
+  }
+  return new IndexImage(new Uint8Array(bytes), { ...geometry, dataBytes: 0 });
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { IndexImage } from '../index/image.js';
-import { beginIndexSync, decodeIndexHeader, endIndexSync } from '../index/index-file.js';
+import { beginIndexSync, decodeIndexHeader, endIndexSync, salvageEntries } from '../index/index-file.js';
 import { FIELD, type Geometry, indexBytes } from '../index/layout.js';
 import { markConsumed } from '../index/marks.js';
 import type { DataMap } from '../platform/data-map.js';
@@ -101,7 +101,8 @@ export function restorePair(
     old = { fd, image: platform.createImage(map, head.geometry) };
   }
   const slots = platform.createSlotReader?.(data, key);
-  const plan = planRestore(data, ring, key, old?.image, kernel.wallClockMs(), slots);
+  const salvaged = old ? undefined : salvageEntries(kernel, path, fileBytes, head, requested);
+  const plan = planRestore(data, ring, key, old?.image, { nowMs: kernel.wallClockMs(), slots, salvaged });
   for (const damage of plan.damage) keepAside(kernel, keptAside, data, damage);
   // Sync the ring before a message is delivered or marked. A record may have been copied and not synced when
   // the crash came, and a message must be on the disk before it is forwarded (patent [0017]). Also, a new mark

@@ -128,7 +128,7 @@ export class RestoreCheck {
       // Plan a second restore instead of trusting the list that the first one made: the result is what is in
       // the files.
       const seen = this.#refresh(number, data, key);
-      const { live } = planRestore(data, ring, key, image, undefined, seen.slots);
+      const { live } = planRestore(data, ring, key, image, { slots: seen.slots });
       this.#list(seen, data, key, live, into);
       if (live.length !== restore.restored)
         into.problems.push(`restored ${restore.restored} messages, a second restore would ${live.length}`);

@@ -4,10 +4,10 @@ import { isConsumed } from '../index/marks.js';
 import type { DataBytes } from '../platform/data-map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { readGeneration } from '../record/generation.js';
-import { extentOf, SLOT_BYTES } from '../record/layout.js';
+import { SLOT_BYTES } from '../record/layout.js';
 import type { RecordHeader, ValidRecord } from '../record/record.js';
 import type { Ring } from '../ring/reserve.js';
-import { type DamagedRecord, overlapsAny, type SlotReader, scan } from './scan.js';
+import { type DamagedRecord, isOverwritten, type SlotReader, scan } from './scan.js';
 
 /** A message that the restored index will hold. */
 export interface LiveRecord extends ValidRecord {
@@ -69,15 +69,23 @@ export const NUMBERS_PER_GENERATION = 2 ** 32;
  */
 const MAX_GENERATION_JUMP = 256;
 
+/** Options of `planRestore`. */
+export interface RestoreOptions {
+  /** Milliseconds since the epoch. */
+  nowMs?: number;
+  /** As for `scan`. */
+  slots?: SlotReader | undefined;
+  /** What is left of an index that is not usable. It only names messages that the data file no longer holds. */
+  salvaged?: IndexImage | undefined;
+}
+
 /** The content of an entry of the old index that names a record. */
 interface Hint {
   status: number;
-  number: number;
+  offset: number;
   sizeBytes: number;
   retryCount: number;
   lastRetryMs: number;
-  /** Whether the named message is at the named offset, whole and not consumed. */
-  matched: boolean;
 }
 
 /**
@@ -91,18 +99,16 @@ interface Hint {
  * one, which handles every case of the patent [0025]: loops, wrong lists, entries on no list.
  *
  * @param image the old index, or undefined when no index belongs to this data file.
- * @param nowMs milliseconds since the epoch.
- * @param slots as for `scan`.
  */
 export function planRestore(
   data: DataBytes,
   ring: Ring,
   key: ChecksumKey,
   image: IndexImage | undefined,
-  nowMs: number = Date.now(),
-  slots?: SlotReader,
+  { nowMs = Date.now(), slots, salvaged }: RestoreOptions = {},
 ): RestorePlan {
   const hints = image ? readHints(image, ring) : new Map<number, Hint>();
+  const gone = image ? hints : salvaged ? readHints(salvaged, ring) : hints;
   const found = scan(data, ring, key, slots);
   const consumed = (record: { offset: number; number: number }): boolean =>
     image !== undefined && isConsumed(image, key, record.offset, record.number);
@@ -117,12 +123,12 @@ export function planRestore(
   };
   for (const record of found.valid) {
     if (consumed(record)) plan.consumed += 1;
-    else plan.live.push(withHint(plan, record, hints.get(record.offset), nowMs));
+    else plan.live.push(withHint(plan, record, hints.get(record.number), nowMs));
   }
   for (const header of found.damaged) {
-    if (!consumed(header)) noteDamage(plan, header, hints.get(header.offset));
+    if (!consumed(header)) noteDamage(plan, header, hints.get(header.number));
   }
-  noteUnreadable(plan, hints, found.valid, consumed);
+  noteUnreadable(plan, gone, found.valid, consumed);
   const newest = Math.max(newestOf(found.valid), newestOf(found.damaged));
   plan.nextNumber = nextGeneration(
     Math.max(readGeneration(data), Math.floor(newest / NUMBERS_PER_GENERATION)),
@@ -135,7 +141,10 @@ export function planRestore(
   return plan;
 }
 
-/** Reads what each plausible entry of the old index says about a record. Returns it by offset of the record. */
+/**
+ * Reads what each plausible entry of the old index says about a record. Returns it by message number: an entry from an
+ * earlier moment may name another message at the same offset.
+ */
 function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
   const hints = new Map<number, Hint>();
   for (let entry = 0; entry < image.geometry.entries; entry += 1) {
@@ -146,13 +155,15 @@ function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
     const sizeBytes = image.get(at + ENTRY.length);
     const inRing = offset >= ring.start && sizeBytes > 0 && offset + sizeBytes <= ring.end;
     if (!inRing || offset % SLOT_BYTES !== 0) continue;
-    hints.set(offset, {
+    const number = image.getWide(at + ENTRY.number);
+    // The message was confirmed if any of its entries says so.
+    if (hints.get(number)?.status === STATUS.ready) continue;
+    hints.set(number, {
       status,
-      number: image.getWide(at + ENTRY.number),
+      offset,
       sizeBytes,
       retryCount: Math.max(0, image.get(at + ENTRY.retryCount)),
       lastRetryMs: image.getWide(at + ENTRY.lastRetry),
-      matched: false,
     });
   }
   return hints;
@@ -163,9 +174,8 @@ function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
  * the entry is missing or names another message.
  */
 function withHint(plan: RestorePlan, record: ValidRecord, hint: Hint | undefined, nowMs: number): LiveRecord {
-  const known = hint !== undefined && hint.number === record.number;
-  if (known) hint.matched = true;
-  else plan.uncertain += 1;
+  const known = hint !== undefined && hint.offset === record.offset;
+  if (!known) plan.uncertain += 1;
   const { offset, number, dateMs, type, sizeBytes, checksum } = record;
   return {
     offset,
@@ -184,20 +194,20 @@ function withHint(plan: RestorePlan, record: ValidRecord, hint: Hint | undefined
 function noteDamage(plan: RestorePlan, record: DamagedRecord, hint: Hint | undefined): void {
   const { offset, number, sizeBytes, what } = record;
   plan.toMarkConsumed.push({ offset, number });
-  if (hint?.status === STATUS.reserved && hint.number === number) plan.unfinished += 1;
+  if (hint?.status === STATUS.reserved && hint.offset === offset) plan.unfinished += 1;
   else plan.damage.push({ offset, number, lengthBytes: sizeBytes, what });
 }
 
-/** Adds the records of index entries whose offset holds neither a readable record nor a later one. */
+/** Adds the records of index entries whose space holds neither the readable record nor a newer one. */
 function noteUnreadable(
   plan: RestorePlan,
   hints: Map<number, Hint>,
   valid: readonly ValidRecord[],
   consumed: (record: { offset: number; number: number }) => boolean,
 ): void {
-  const damaged = new Set(plan.damage.map((damage) => damage.offset));
-  for (const [offset, { status, number, sizeBytes, matched }] of hints) {
-    if (matched || damaged.has(offset) || overlapsAny(valid, offset, extentOf(sizeBytes))) continue;
+  const known = new Set([...valid, ...plan.damage].map((record) => record.number));
+  for (const [number, { status, offset, sizeBytes }] of hints) {
+    if (known.has(number) || isOverwritten(valid, { offset, sizeBytes, number })) continue;
     if (consumed({ offset, number })) continue;
     if (status === STATUS.reserved) plan.unfinished += 1;
     else plan.damage.push({ offset, number, lengthBytes: sizeBytes, what: 'record gone' });

@@ -15,7 +15,7 @@ export interface ScanResult {
   /** Complete records, in the order of their offsets. They never overlap. */
   valid: ValidRecord[];
   /**
-   * Headers of this queue whose record is torn or rotted (header or data), and that no whole record overlaps.
+   * Headers of this queue whose record is torn or rotted (header or data), and that no newer whole record overlaps.
    */
   damaged: DamagedRecord[];
 }
@@ -69,8 +69,26 @@ export function scan(data: DataBytes, ring: Ring, key: ChecksumKey, slots = UNCA
   }
   return {
     valid,
-    damaged: damaged.filter((header) => !overlapsAny(valid, header.offset, extentOf(header.sizeBytes))),
+    damaged: damaged.filter((header) => !isOverwritten(valid, header)),
   };
+}
+
+/**
+ * Returns whether a newer record lies in the space of a record. The queue reuses the space of a record only after the
+ * record is consumed. An older whole record there says nothing: sectors of before came back, and the message is lost.
+ * @param valid complete records, which must be in order and disjoint.
+ */
+export function isOverwritten(
+  valid: readonly RecordHeader[],
+  { offset, sizeBytes, number }: Pick<RecordHeader, 'offset' | 'sizeBytes' | 'number'>,
+): boolean {
+  const end = offset + extentOf(sizeBytes);
+  for (let at = firstEndingBehind(valid, offset); at < valid.length; at += 1) {
+    const record = valid[at] as RecordHeader;
+    if (record.offset >= end) return false;
+    if (record.number > number) return true;
+  }
+  return false;
 }
 
 /**
@@ -78,6 +96,12 @@ export function scan(data: DataBytes, ring: Ring, key: ChecksumKey, slots = UNCA
  * disjoint.
  */
 export function overlapsAny(records: readonly RecordHeader[], offset: number, length: number): boolean {
+  const next = records[firstEndingBehind(records, offset)];
+  return next !== undefined && next.offset < offset + length;
+}
+
+/** Returns the position of the first record that ends behind `offset`; the number of records if none does. */
+function firstEndingBehind(records: readonly RecordHeader[], offset: number): number {
   let low = 0;
   let high = records.length;
   while (low < high) {
@@ -86,6 +110,5 @@ export function overlapsAny(records: readonly RecordHeader[], offset: number, le
     if (record.offset + extentOf(record.sizeBytes) <= offset) low = middle + 1;
     else high = middle;
   }
-  const next = records[low];
-  return next !== undefined && next.offset < offset + length;
+  return low;
 }
