@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
@@ -61,7 +61,8 @@ async function compareDisks(seconds: number): Promise<Pick<PowerFigures, 'record
  */
 async function measureOnDisk(recorded: boolean, seconds: number): Promise<QueueFigures> {
   const registry = new Registry(newRunId());
-  const mountPoint = mkdtempSync(join(tmpdir(), 'plugpull-bench-'));
+  const mountPoint = join(tmpdir(), `plugpull-${registry.runId}-mount`);
+  mkdirSync(mountPoint);
   const disk = await BlocklogDisk.create({
     dir: join(recordingDirectory() ?? tmpdir(), `plugpull-${registry.runId}`),
     mountPoint,

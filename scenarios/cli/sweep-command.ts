@@ -42,7 +42,7 @@ export async function sweepCommand(
   const seed = flags.seed ?? randomInt(MAX_RANDOM_SEED);
   const style = styleFor(process.stderr);
   const runtime = await (await chooseRuntime(flags.runtime)).prepare(target, log);
-  const registry = new Registry(newRunId());
+  const registry = new Registry(newRunId(), stateDirectory(), flags.out);
   const dir =
     flags.out === undefined ? join(stateDirectory(), 'runs', registry.runId) : makeEmptyDirectory(flags.out);
   if (flags.out === undefined) registry.made({ kind: 'directory', path: dir });

@@ -72,7 +72,7 @@ const MAX_UNMOUNTABLE_SHARE = 0.2;
  */
 export async function runExplore(requested: ExploreOptions): Promise<ExploreResult> {
   const { target, seed } = requested;
-  const registry = new Registry(newRunId());
+  const registry = new Registry(newRunId(), stateDirectory(), requested.out);
   const dir = requested.out ?? join(stateDirectory(), 'runs', registry.runId);
   if (requested.out === undefined) registry.made({ kind: 'directory', path: dir });
   mkdirSync(dir, { recursive: true });

@@ -108,7 +108,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
       .join('; ');
     throw new KitError('target-unavailable', `no fault can be tried: ${reasons}`);
   }
-  const registry = new Registry(newRunId());
+  const registry = new Registry(newRunId(), stateDirectory(), requested.out);
   const dir = requested.out ?? join(stateDirectory(), 'runs', registry.runId);
   if (requested.out === undefined) registry.made({ kind: 'directory', path: dir });
   mkdirSync(dir, { recursive: true });

@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
-import type { Registry } from '../../host/registry.js';
+import { type Registry, registryPlaces } from '../../host/registry.js';
 import {
   followLinks,
   keptPathsOf,
@@ -212,7 +212,7 @@ export class BootView {
     this.#sources = sources;
     const kept = [...this.#needed, ...this.#kept, disk, memory].map((path) => `\n${escapeMount(path)}/`);
     const table = join(disk, 'mounts');
-    writeFileSync(table, mountTable(binds));
+    writeFileSync(table, `${mountTable(binds)}${hidden(registryPlaces(), sources, this.#kept)}`);
     return [`${kept.join('')}\n`, table];
   }
 
@@ -285,6 +285,23 @@ function mountTable(binds: readonly (readonly [source: string, target: string])[
   const line = ([source, target]: readonly [string, string]) =>
     `${escapeMount(source)} ${escapeMount(target)} none rbind 0 0\n`;
   return binds.map(line).join('');
+}
+
+/**
+ * Makes lines of fstab that put an empty directory over each of the kit's own: the lists of what runs have made.
+ * A target could add paths of others to them. Below /tmp and /run the target sees only what is kept.
+ */
+function hidden(
+  paths: readonly string[],
+  sources: ReadonlyMap<VolatileDir, string>,
+  kept: readonly string[],
+): string {
+  const isVisible = (path: string) =>
+    placeOf(path, sources) === undefined || kept.some((one) => path === one || path.startsWith(`${one}/`));
+  return paths
+    .filter((path) => isDirectory(path) && isVisible(path))
+    .map((path) => `plugpull ${escapeMount(path)} tmpfs ro,nosuid,nodev,noexec,size=4k,mode=0700 0 0\n`)
+    .join('');
 }
 
 /** Writes a path as /proc/self/mounts and fstab do. */

@@ -1,10 +1,11 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { FlakeyDisk } from '../../../../faults/power/flakey.js';
 import { type CommandHost, runScript } from '../../../../faults/power/host.js';
 import type { TestWorkspace } from '../../../fixtures/kit.js';
 import { bootId, processEntry } from '../../../host/processes.js';
+import { registeredRuns } from '../../../host/registry.js';
 import { runFixture, stageKit } from './fixtures/run-in-vm.js';
 import { NOT_BUILT, newWorkspace, recordIn, workspaceWithImage } from './fixtures/workspace.js';
 import { imageKey } from './image.js';
@@ -179,11 +180,7 @@ t.test('clean removes the VM and the files of a gate that was killed', { skip: N
 
 /** Lists the registered processes of all runs. */
 function machinesIn(place: TestWorkspace): number[] {
-  const residue = join(place.state, 'residue');
-  if (!existsSync(residue)) return [];
-  return readdirSync(residue).flatMap((name) =>
-    [...readFileSync(join(residue, name), 'utf8').matchAll(/"kind":"process","pid":(\d+)/g)].map((match) =>
-      Number(match[1]),
-    ),
+  return registeredRuns(place.state).flatMap(({ resources }) =>
+    resources.flatMap((resource) => (resource.kind === 'process' ? [resource.pid] : [])),
   );
 }
