@@ -1,6 +1,7 @@
-import { existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CutReport, Loss, PowerDisk, Random } from '../fault.js';
+import { removeTree } from '../files/remove-tree.js';
 import { WriteLog } from '../write-log/reader.js';
 import { type CutResult, cutPower } from './crash-image.js';
 import { dropFilesystem, type Filesystem, makeFilesystem, mountFilesystem } from './filesystem.js';
@@ -167,7 +168,7 @@ export class BlocklogDisk implements PowerDisk {
     unmount(this.#files.control);
     this.#log?.close();
     this.#log = undefined;
-    rmSync(this.#options.dir, { recursive: true, force: true });
+    removeTree(this.#options.dir);
     for (const resource of [...this.#resources].reverse()) this.#options.registry.gone(resource);
   }
 

@@ -1,5 +1,7 @@
 import { closeSync, openSync } from 'node:fs';
 import koffi from 'koffi';
+import { mounts } from '../files/mountinfo.js';
+import { unmountForeign } from '../files/remove-tree.js';
 import { mountPoints, runTool, unmount, unmountDead } from './mounts.js';
 
 /** The type of a filesystem and its mount options. */
@@ -86,6 +88,7 @@ const GOING_FLAGS_NOLOGFLUSH = 2;
  */
 export function dropFilesystem(mountPoint: string): boolean {
   if (!mountPoints().has(mountPoint)) return false;
+  unmountForeign(mountPoint, 1);
   shutDownFilesystem(mountPoint);
   return unmount(mountPoint);
 }
@@ -96,8 +99,23 @@ export function dropFilesystem(mountPoint: string): boolean {
  */
 export function forceDropFilesystem(mountPoint: string): boolean {
   if (!mountPoints().has(mountPoint)) return false;
+  unmountForeign(mountPoint, 1);
   shutDownFilesystem(mountPoint);
   return unmountDead(mountPoint);
+}
+
+/**
+ * Reports whether a disk of its own is mounted at a path, and nowhere else. A shutdown is for the whole
+ * filesystem: that of a bind mount may be the root of this machine.
+ */
+function isOwnDisk(mountPoint: string): boolean {
+  const all = mounts();
+  const mount = all.findLast(({ point }) => point === mountPoint);
+  if (mount === undefined || mount.root !== '/') return false;
+  return (
+    /^\/dev\/(loop\d|mapper\/plugpull-)/.test(mount.source) &&
+    all.every(({ device, point }) => device !== mount.device || point === mountPoint)
+  );
 }
 
 /**
@@ -105,6 +123,7 @@ export function forceDropFilesystem(mountPoint: string): boolean {
  * gone.
  */
 function shutDownFilesystem(mountPoint: string): void {
+  if (!isOwnDisk(mountPoint)) return;
   let fd: number;
   try {
     fd = openSync(mountPoint, 'r');

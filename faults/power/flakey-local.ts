@@ -1,6 +1,7 @@
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CutReport, PowerDisk, WriteErrorInjector } from '../fault.js';
+import { removeTree } from '../files/remove-tree.js';
 import { dropFilesystem, type Filesystem } from './filesystem.js';
 import { FlakeyDisk } from './flakey.js';
 import { localHost } from './host.js';
@@ -84,7 +85,7 @@ export class LocalFlakeyDisk implements PowerDisk {
   remove(): void {
     removeMapping(mappingPath(this.#options.name), () => dropFilesystem(this.#options.mountPoint));
     detachLoops(this.#image);
-    rmSync(this.#options.dir, { recursive: true, force: true });
+    removeTree(this.#options.dir);
     for (const resource of [...this.#resources].reverse()) this.#options.registry.gone(resource);
   }
 

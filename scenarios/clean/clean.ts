@@ -1,10 +1,10 @@
 import { lstatSync, rmSync } from 'node:fs';
 import { basename } from 'node:path';
 import { messageOf } from '../../conformance/errors.js';
+import { removeTree, unmountForeign } from '../../faults/files/remove-tree.js';
 import { dropFilesystem } from '../../faults/power/filesystem.js';
 import { removeMapping } from '../../faults/power/flakey-local.js';
 import { detachLoops } from '../../faults/power/loop.js';
-import { mountPoints } from '../../faults/power/mounts.js';
 import { removeFaketimeFiles } from '../../faults/process/clock.js';
 import { until } from '../../faults/waiting.js';
 import { allProcesses, environmentOf, processEntry, sendSignal } from '../host/processes.js';
@@ -190,7 +190,11 @@ function removeResources({ resources, sameBoot }: RegisteredRun, problems: strin
     try {
       // Mounts, mappings and loop devices of an earlier boot have ended with its kernel.
       if (kind === 'directory' && removeDirectory(path)) counts.directories++;
-      if (kind === 'mount' && sameBoot && dropFilesystem(path)) counts.mounts++;
+      if (kind === 'mount' && sameBoot) {
+        // What a target has mounted on a disk of the kit keeps that disk in use.
+        unmountForeign(path, 1, 'all');
+        if (dropFilesystem(path)) counts.mounts++;
+      }
       if (kind === 'mapping' && sameBoot && removeMapping(path)) counts.mappings++;
       if (kind === 'loop' && sameBoot && detachLoops(path)) counts.loops++;
     } catch (error) {
@@ -201,10 +205,5 @@ function removeResources({ resources, sameBoot }: RegisteredRun, problems: strin
 }
 
 function removeDirectory(path: string): boolean {
-  if (!pathExists(path)) return false;
-  for (const point of mountPoints()) {
-    if (point === path || point.startsWith(`${path}/`)) throw new Error(`${point} is still mounted`);
-  }
-  rmSync(path, { recursive: true, force: true });
-  return true;
+  return pathExists(path) && removeTree(path, { unmount: 'all' });
 }

@@ -1,7 +1,8 @@
-import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { Target } from '../../conformance/target-file/definition.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { type Bundle, writeBundle } from '../bundle/bundle.js';
 import type { GateCase } from '../bundle/manifest.js';
 import { describeTarget } from '../bundle/target.js';
@@ -180,12 +181,12 @@ export function createWorkspaceDir(registry: Registry, root: string): string {
 export function keepLogs(path: string): boolean {
   const isRun = (name: string) => name.startsWith(RUN_PREFIX);
   const names = readdirSync(path);
-  for (const name of names) if (!isRun(name)) rmSync(join(path, name), { recursive: true, force: true });
+  for (const name of names) if (!isRun(name)) removeTree(join(path, name));
   return names.some(isRun);
 }
 
 /** Removes the directory of a replay with everything in it. */
 export function removeWorkspaceDir(registry: Registry, path: string): void {
-  rmSync(path, { recursive: true, force: true });
+  removeTree(path);
   registry.gone({ kind: 'directory', path });
 }

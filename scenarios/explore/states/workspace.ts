@@ -1,6 +1,7 @@
-import { mkdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
+import { removeTree } from '../../../faults/files/remove-tree.js';
 import {
   dropFilesystem,
   forceDropFilesystem,
@@ -54,7 +55,7 @@ export class StateWorkspace {
   constructor(dir: string, registry: ResourceRegistry) {
     this.#registry = registry;
     this.root = dir;
-    this.#claim({ kind: 'directory', path: dir }, () => rmSync(dir, { recursive: true, force: true }));
+    this.#claim({ kind: 'directory', path: dir }, () => removeTree(dir));
     mkdirSync(dir, { recursive: true });
     try {
       this.dir = findProgram('mkfs.xfs') === undefined ? dir : this.#mountStore(dir);

@@ -6,7 +6,6 @@ import {
   mkdirSync,
   mkdtempSync,
   readlinkSync,
-  rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -14,6 +13,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
+import { removeTree } from '../../../faults/files/remove-tree.js';
 import { type Registry, registryPlaces } from '../../host/registry.js';
 import {
   followLinks,
@@ -165,7 +165,7 @@ export class BootView {
     this.#arguments = undefined;
     this.#roots = this.#roots.filter((path) => {
       try {
-        rmSync(path, { recursive: true, force: true });
+        removeTree(path);
       } catch {
         // A process that has just been killed was still making files.
         return true;
@@ -346,6 +346,6 @@ function probe(): Availability {
         : 'run as root (sudo), or let users make namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0)',
     );
   } finally {
-    rmSync(dir, { recursive: true, force: true });
+    removeTree(dir);
   }
 }

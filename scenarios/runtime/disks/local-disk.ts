@@ -1,13 +1,14 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, cpSync, fsyncSync, lstatSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs';
+import { closeSync, cpSync, fsyncSync, lstatSync, mkdirSync, openSync, renameSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
+import { removeTree, unmountForeign } from '../../../faults/files/remove-tree.js';
 import { BlocklogDisk } from '../../../faults/power/blocklog.js';
 import { recordingDirectory } from '../../../faults/power/blocklog-availability.js';
 import { type Filesystem, MountError } from '../../../faults/power/filesystem.js';
 import { flakeyDeviceName } from '../../../faults/power/flakey.js';
 import { LocalFlakeyDisk } from '../../../faults/power/flakey-local.js';
-import { copySparse, unmount } from '../../../faults/power/mounts.js';
+import { copySparse } from '../../../faults/power/mounts.js';
 import { FILESYSTEM_LIMIT_BYTES } from '../../../faults/storage/disk-full.js';
 import type { Registry } from '../../host/registry.js';
 import type { Disk, DiskKind } from '../disk.js';
@@ -46,11 +47,9 @@ function makeDirectory(dataDir: string, kind: 'any' | 'limited', registry: Regis
     execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${FILESYSTEM_LIMIT_BYTES}`, 'plugpull', dataDir]);
   }
   const remove = () => {
-    if (kind === 'limited') {
-      unmount(dataDir);
-      registry.gone(mount);
-    }
-    rmSync(dataDir, { recursive: true, force: true });
+    // This unmounts the filesystem as well, and what a target may have mounted over it.
+    removeTree(dataDir);
+    if (kind === 'limited') registry.gone(mount);
     registry.gone(directory);
   };
   return {
@@ -58,6 +57,7 @@ function makeDirectory(dataDir: string, kind: 'any' | 'limited', registry: Regis
     power: undefined,
     remove,
     saveTo(to) {
+      unmountForeign(dataDir, kind === 'limited' ? 1 : 0);
       if (kind === 'limited') copyTree(dataDir, to);
       else renameSync(dataDir, to);
       remove();
@@ -149,6 +149,7 @@ function diskWithData(
     power: disk,
     remove: () => disk.remove(),
     saveTo(to) {
+      unmountForeign(mountPoint, 1);
       copyTree(dataDir, to);
       for (const file of evidenceFiles()) copySparse(file, `${to}.${basename(file)}`);
       disk.remove();

@@ -1,6 +1,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../../../conformance/errors.js';
+import { removeTree } from '../../../../faults/files/remove-tree.js';
 import { until } from '../../../../faults/waiting.js';
 import { bootId, processEntry } from '../../../host/processes.js';
 import { newRunId, Registry, stateDirectory } from '../../../host/registry.js';
@@ -90,7 +91,7 @@ export async function labDown(): Promise<boolean> {
   if (record === undefined) return false;
   if (record.boot === bootId()) killMachine(record.address);
   await waitUntilGone(record);
-  rmSync(record.address.dir, { recursive: true, force: true });
+  removeTree(record.address.dir);
   rmSync(recordFile(), { force: true });
   return true;
 }
@@ -126,7 +127,7 @@ export async function borrowMachine(
   const giveBack = async () => {
     process.removeListener('exit', killNow);
     await machine.stop();
-    rmSync(machine.address.dir, { recursive: true, force: true });
+    removeTree(machine.address.dir);
   };
   return { machine, accelerator, giveBack };
 }
