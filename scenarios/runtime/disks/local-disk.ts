@@ -58,7 +58,7 @@ function makeDirectory(dataDir: string, kind: 'any' | 'limited', registry: Regis
     remove,
     saveTo(to) {
       unmountForeign(dataDir, kind === 'limited' ? 1 : 0);
-      if (kind === 'limited') copyTree(dataDir, to);
+      if (kind === 'limited' || !isDirectory(dataDir)) copyTree(dataDir, to);
       else renameSync(dataDir, to);
       remove();
     },
@@ -168,8 +168,20 @@ export function makeDurableDirectory(path: string): void {
   closeSync(fd);
 }
 
+/**
+ * Copies what a target has left. A target may have removed its directory, or put a link to other files in its
+ * place, which are no evidence: the copy is empty then.
+ */
 function copyTree(from: string, to: string): void {
+  if (!isDirectory(from)) {
+    mkdirSync(to);
+    return;
+  }
   cpSync(from, to, { recursive: true, filter: (path) => !isPipe(path) });
+}
+
+function isDirectory(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
 function isPipe(path: string): boolean {
