@@ -15,8 +15,9 @@ import {
   rmSync,
   unlinkSync,
 } from 'node:fs';
+import { createRequire } from 'node:module';
 import { basename, dirname, join, resolve, sep } from 'node:path';
-import koffi from 'koffi';
+import type koffi from 'koffi';
 import { sleepSync } from '../waiting.js';
 import { type Mount, mounts, mountsBelow } from './mountinfo.js';
 
@@ -147,23 +148,23 @@ const isOfKit = ({ type, source }: Mount) =>
   /^\/dev\/(loop|mapper\/plugpull-)/.test(source) || type.startsWith('fuse');
 
 function detach(mount: Mount): void {
-  const { umount2 } = libc();
-  const failure = (errno: number) => {
-    const why = errno === EBUSY ? 'a process uses it' : errno === EPERM ? 'it needs root' : `errno ${errno}`;
+  const { umount2, errno } = libc();
+  const failure = (code: number) => {
+    const why = code === EBUSY ? 'a process uses it' : code === EPERM ? 'it needs root' : `errno ${code}`;
     return new RemovalError(
       `${mount.point} is not removed: ${mount.source} is mounted there, and cannot be unmounted: ${why}`,
     );
   };
   const deadline = performance.now() + BUSY_TIMEOUT_MS;
   while (umount2(mount.point, UMOUNT_NOFOLLOW) !== 0) {
-    const errno = koffi.errno();
-    if (errno !== EBUSY) throw failure(errno);
+    const code = errno();
+    if (code !== EBUSY) throw failure(code);
     if (!isOfKit(mount)) {
       // It is not the kit's: take it out of the way at once. It stays where else it is mounted.
-      if (umount2(mount.point, UMOUNT_NOFOLLOW | MNT_DETACH) !== 0) throw failure(koffi.errno());
+      if (umount2(mount.point, UMOUNT_NOFOLLOW | MNT_DETACH) !== 0) throw failure(errno());
       return;
     }
-    if (performance.now() > deadline) throw failure(errno);
+    if (performance.now() > deadline) throw failure(code);
     sleepSync(RETRY_MS);
   }
 }
@@ -341,17 +342,20 @@ function clearFlags(fd: number): number {
 }
 
 interface Libc {
+  errno(): number;
   umount2(path: string, flags: number): number;
   ioctl(fd: number, request: number, argument: number[]): number;
 }
 
 let loaded: Libc | undefined;
 
-/** Loads the calls that Node does not have. Most removals need none of them. */
+/** Loads the calls that Node does not have. Most removals need none of them, and start faster without. */
 function libc(): Libc {
   if (loaded === undefined) {
-    const library = koffi.load(null);
+    const native = createRequire(import.meta.url)('koffi') as typeof koffi;
+    const library = native.load(null);
     loaded = {
+      errno: () => native.errno(),
       umount2: library.func('int umount2(const char *path, int flags)') as Libc['umount2'],
       ioctl: library.func('int ioctl(int fd, ulong request, _Inout_ uint32_t *argument)') as Libc['ioctl'],
     };

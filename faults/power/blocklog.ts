@@ -94,7 +94,8 @@ export class BlocklogDisk implements PowerDisk {
     const disk = new BlocklogDisk(options);
     for (const resource of disk.#resources) options.registry.made(resource);
     try {
-      mkdirSync(options.dir, { recursive: true });
+      // Other users would read the image of the target's disk there.
+      mkdirSync(options.dir, { recursive: true, mode: 0o700 });
       mkdirSync(options.mountPoint, { recursive: true });
       const { live, stable } = disk.#files;
       if (options.from === undefined) {

@@ -49,7 +49,7 @@ export class LocalFlakeyDisk implements PowerDisk {
     const disk = new LocalFlakeyDisk(options);
     for (const resource of disk.#resources) options.registry.made(resource);
     try {
-      mkdirSync(options.dir, { recursive: true });
+      mkdirSync(options.dir, { recursive: true, mode: 0o700 });
       writeFileSync(disk.#image, '');
       truncateSync(disk.#image, options.sizeBytes);
       const { name, mountPoint, filesystem } = options;

@@ -73,6 +73,11 @@ export interface RefusedFile {
 /** Environment variable that names the state directory. Targets do not get it. */
 export const STATE_VARIABLE = 'PLUGPULL_STATE';
 
+/** Returns the variables of this process that programs of a target get. */
+export function targetEnvironment(): Record<string, string | undefined> {
+  return { ...process.env, [STATE_VARIABLE]: undefined };
+}
+
 /** Returns the directory in which runs save their evidence. */
 export function stateDirectory(): string {
   return resolve(process.env[STATE_VARIABLE] ?? '.plugpull');

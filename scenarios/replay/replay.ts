@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { Target } from '../../conformance/target-file/definition.js';
@@ -7,6 +7,7 @@ import { type Bundle, writeBundle } from '../bundle/bundle.js';
 import type { GateCase } from '../bundle/manifest.js';
 import { describeTarget } from '../bundle/target.js';
 import { violationStory } from '../gate/violation-story.js';
+import { makePassage } from '../host/directories.js';
 import type { Registry } from '../host/registry.js';
 import type { Schedule } from '../round/schedule.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
@@ -169,7 +170,7 @@ async function writeShrunk(
 export function createWorkspaceDir(registry: Registry, root: string): string {
   const path = join(root, 'replays', registry.runId);
   registry.made({ kind: 'directory', path });
-  mkdirSync(path, { recursive: true });
+  makePassage(path);
   return path;
 }
 

@@ -8,6 +8,7 @@ import { recordingDirectory } from '../../../faults/power/blocklog-availability.
 import { type Filesystem, MountError } from '../../../faults/power/filesystem.js';
 import { flakeyDeviceName } from '../../../faults/power/flakey.js';
 import { LocalFlakeyDisk } from '../../../faults/power/flakey-local.js';
+import { limitsOf } from '../../../faults/power/mount-options.js';
 import { copySparse } from '../../../faults/power/mounts.js';
 import { FILESYSTEM_LIMIT_BYTES } from '../../../faults/storage/disk-full.js';
 import type { Registry } from '../../host/registry.js';
@@ -44,7 +45,8 @@ function makeDirectory(dataDir: string, kind: 'any' | 'limited', registry: Regis
   mkdirSync(dataDir, { recursive: true });
   if (kind === 'limited') {
     registry.made(mount);
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${FILESYSTEM_LIMIT_BYTES}`, 'plugpull', dataDir]);
+    const options = [`size=${FILESYSTEM_LIMIT_BYTES}`, ...limitsOf({})].join(',');
+    execFileSync('mount', ['-t', 'tmpfs', '-o', options, 'plugpull', dataDir]);
   }
   const remove = () => {
     // This unmounts the filesystem as well, and what a target may have mounted over it.
