@@ -241,3 +241,16 @@ t.test('a table of mounts is parsed, also names with blanks and optional fields'
   );
   t.equal(mountsBelow('/', parsed).length, 2);
 });
+
+t.test('every part of the kit removes trees by this function', async (t) => {
+  const root = fileURLToPath(new URL('../..', import.meta.url));
+  const files = ['faults', 'scenarios'].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
+  );
+  const programs = files.filter((name) => /\.js$/.test(name) && !/\.test\.js$|\/fixtures\//.test(name));
+  t.ok(programs.length > 200, 'the compiled parts are found');
+  const others = programs.filter((name) =>
+    /\brm(Sync)?\([^;]*recursive: true/.test(readFileSync(join(root, name), 'utf8')),
+  );
+  t.same(others, ['faults/files/remove-tree.js']);
+});
