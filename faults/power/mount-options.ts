@@ -61,7 +61,7 @@ export function whyNotAllowed(type: FilesystemType, mountOptions: string): strin
     if (form === undefined)
       return `expected options that ${type} can be mounted with: ${Object.keys(allowed).sort().join(', ')}; got ${JSON.stringify(option)}`;
     if (form === null ? value !== undefined : value === undefined || !form.test(value))
-      return `expected ${form === null ? `${name} without a value` : `${name}=VALUE with a value of the form ${form.source}`}; got ${JSON.stringify(option)}`;
+      return `expected ${form === null ? `${name} without a value` : `${name}=VALUE with a value of the form ${form.source.replaceAll(/^\^|\$$/g, '')}`}; got ${JSON.stringify(option)}`;
   }
   return undefined;
 }

@@ -7,8 +7,17 @@ import { RUN_VARIABLE } from '../runtime/runtime.js';
 
 /** Form of the id of a run; see `newRunId`. */
 const RUN_ID = /^\d{8}-\d{6}-[0-9a-f]{8}$/;
-/** Folders that the kit makes in a state directory. What a run makes there is in one of them. */
-const STATE_FOLDERS: ReadonlySet<string> = new Set(['runs', 'replays', 'certificates', 'planted', 'lab']);
+/** Folders of a state directory in which each run has one of its own, with its id as the name. */
+const FOLDERS_OF_RUNS: ReadonlySet<string> = new Set([
+  'runs',
+  'replays',
+  'certificates',
+  'planted',
+  'lab/vm',
+]);
+/** Folder of a state directory in which images of lab VMs are built: `KEY.PID`, until they are complete. */
+const IMAGES_FOLDER = 'lab/images';
+const UNFINISHED_IMAGE = /^[\w-]+\.\d+$/;
 
 /** The parts of a run by which its resources are recognised. */
 export type RunIdentity = Pick<RegisteredRun, 'runId' | 'stateDir' | 'outDir' | 'sinceTicks' | 'resources'>;
@@ -43,16 +52,14 @@ function whyNotOurPath(path: string, run: RunIdentity): string | undefined {
   const base = baseOf(path, run);
   if (base === undefined) {
     const out = run.outDir === undefined ? '' : `, below ${run.outDir}`;
-    return `it is not below ${run.stateDir}${out}, and has no folder plugpull-${run.runId}…`;
+    return `it is not in a folder of the run in ${run.stateDir}${out}, and has no folder plugpull-${run.runId}…`;
   }
   return whyLinkOnTheWay(base, path);
 }
 
 /** Returns the directory below which the run may have made a path. */
 function baseOf(path: string, { runId, stateDir, outDir }: RunIdentity): string | undefined {
-  if (isBelow(path, stateDir) && STATE_FOLDERS.has(relative(stateDir, path).split(sep)[0] ?? ''))
-    // The folder itself holds the evidence of other runs.
-    return dirname(path) === stateDir ? undefined : stateDir;
+  if (isBelow(path, stateDir) && isInFolderOfRun(relative(stateDir, path), runId)) return stateDir;
   if (outDir !== undefined && isBelow(path, outDir)) return outDir;
   if (!RUN_ID.test(runId)) return undefined;
   const names = path.split(sep);
@@ -60,6 +67,15 @@ function baseOf(path: string, { runId, stateDir, outDir }: RunIdentity): string 
     (name) => name === `plugpull-${runId}` || name.startsWith(`plugpull-${runId}-`),
   );
   return own === -1 ? undefined : names.slice(0, own).join(sep) || sep;
+}
+
+/** Reports whether a path, relative to the state directory, is in a folder of the run alone. */
+function isInFolderOfRun(path: string, runId: string): boolean {
+  const names = path.split(sep);
+  const depth = names[0] === 'lab' ? 2 : 1;
+  const [folder, own = ''] = [names.slice(0, depth).join('/'), names[depth]];
+  if (folder === IMAGES_FOLDER) return UNFINISHED_IMAGE.test(own);
+  return FOLDERS_OF_RUNS.has(folder) && own === runId && RUN_ID.test(runId);
 }
 
 function isBelow(path: string, directory: string): boolean {
@@ -88,13 +104,24 @@ function whyNotOurProcess(
   run: RunIdentity,
 ): string | undefined {
   if (startTicks < run.sinceTicks) return 'it was started before the run';
-  if (processEntry(pid)?.startTicks !== startTicks) return undefined;
+  const entry = processEntry(pid);
+  if (entry?.startTicks !== startTicks || entry.state === 'Z' || isEnding(pid)) return undefined;
   const marker = environmentOf(pid, RUN_VARIABLE);
   // A target that explores states has a name after the id.
   if (marker === run.runId || marker?.startsWith(`${run.runId}-`)) return undefined;
   if (pathsOf(pid).some((path) => baseOf(path.replace(/ \(deleted\)$/, ''), run) !== undefined))
     return undefined;
   return `neither its environment nor its files show that the run has started it`;
+}
+
+/** Reports whether a process is about to end: the kernel has taken its directory and files away already. */
+function isEnding(pid: number): boolean {
+  try {
+    readlinkSync(`/proc/${pid}/cwd`);
+    return false;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH');
+  }
 }
 
 /** Lists the working directory and the open files of a process. */

@@ -234,12 +234,13 @@ t.test('clean leaves everything that the run has not certainly made, and says wh
   await once(bystander, 'spawn');
   const startTicks = processEntry(bystander.pid ?? 0)?.startTicks ?? 0;
   const strange: [Resource, RegExp][] = [
-    [{ kind: 'directory', path: precious }, /is not below/],
-    [{ kind: 'mount', path: precious }, /is not below/],
-    [{ kind: 'loop', path: precious }, /is not below/],
+    [{ kind: 'directory', path: precious }, /is not in a folder of the run/],
+    [{ kind: 'mount', path: precious }, /is not in a folder of the run/],
+    [{ kind: 'loop', path: precious }, /is not in a folder of the run/],
     [{ kind: 'directory', path: `${own}/../../../../precious` }, /without \. and \.\./],
-    [{ kind: 'directory', path: join(place.state, 'runs') }, /is not below/],
-    [{ kind: 'directory', path: join(place.state, '..') }, /is not below/],
+    [{ kind: 'directory', path: join(place.state, 'runs') }, /is not in a folder of the run/],
+    [{ kind: 'directory', path: evidence }, /is not in a folder of the run/],
+    [{ kind: 'directory', path: join(place.state, '..') }, /is not in a folder of the run/],
     [{ kind: 'directory', path: join(linked, 'data') }, /linked is a link to .*precious/],
     [{ kind: 'mapping', path: '/dev/mapper/control' }, /expected \/dev\/mapper\/plugpull-/],
     [{ kind: 'process', pid: bystander.pid ?? 0, startTicks }, /neither its environment nor its files/],

@@ -62,7 +62,7 @@ export function makeUniqueDirectory(parent: string, prefix: string): string {
  * Mode of a directory that other users may pass through and not list. A service of the target that gives up root
  * needs the way to its data; what strangers' images and bundles hold is nobody else's business.
  */
-const PASSAGE_MODE = 0o711;
+export const PASSAGE_MODE = 0o711;
 
 /** Makes a directory, with its missing parents, that other users may pass through and not list. */
 export function makePassage(path: string): void {

@@ -1,4 +1,4 @@
-import { chmodSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import { removeTree } from '../../../faults/files/remove-tree.js';
@@ -12,7 +12,7 @@ import { attachLoop, detachLoops } from '../../../faults/power/loop.js';
 import { copySparse, unmount } from '../../../faults/power/mounts.js';
 import { findProgram } from '../../../faults/programs.js';
 import { atExit } from '../../host/at-exit.js';
-import { makePassage } from '../../host/directories.js';
+import { makePassage, PASSAGE_MODE } from '../../host/directories.js';
 import type { Resource } from '../../host/registry.js';
 
 /** The part of `Registry` that a workspace uses. */
@@ -118,7 +118,7 @@ export class StateWorkspace {
     chmodSync(slot.stable, 0o600);
     writeFileSync(slot.image, '', { mode: 0o600 });
     truncateSync(slot.image, statSync(base).size);
-    makePassage(slot.mountPoint);
+    mkdirSync(slot.mountPoint, { mode: PASSAGE_MODE });
     this.#claim({ kind: 'loop', path: slot.image }, () => detachLoops(slot.image));
     const device = attachLoop(slot.image, 'dropped');
     this.#claim({ kind: 'mount', path: slot.mountPoint }, () => {
