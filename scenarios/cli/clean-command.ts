@@ -27,7 +27,7 @@ export async function cleanCommand(flags: { json?: boolean }): Promise<number> {
       if (notRemoved.length > 0)
         print(`${runId}: the run is forgotten when its list is removed: ${registryFile(runId) ?? ''}`);
     }
-    for (const { file, why } of cleaned.refused) print(`not believed: ${file}, because ${why}`);
+    for (const { file, why } of cleaned.refused) print(`not removed: what ${file} names, because ${why}`);
     for (const runId of cleaned.inUse) print(`${runId}: is running, left alone`);
     if (cleaned.runs.length + cleaned.inUse.length === 0) print('nothing was left');
   }
