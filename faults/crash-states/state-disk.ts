@@ -1,6 +1,7 @@
 import { closeSync, fstatSync, openSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { type Filesystem, mountOptionsOf } from '../power/filesystem.js';
 import { attachLoop, detachLoop } from '../power/loop.js';
+import type { MountLimits } from '../power/mount-options.js';
 import { copySparse } from '../power/mounts.js';
 import { cloneFile, flushDeviceCache, mountAt, unmountAt, waitUntilReleased } from '../power/syscalls.js';
 import type { CrashState } from '../write-log/state.js';
@@ -26,6 +27,8 @@ export interface StateDiskOptions {
   device: string;
   mountPoint: string;
   filesystem: Filesystem;
+  /** What the files of the disk may not do. Default: as on the disk that was recorded. */
+  limits?: MountLimits;
 }
 
 /**
@@ -64,9 +67,9 @@ export class StateDisk {
    *   the disk cannot be made.
    */
   mount(state: CrashState): void {
-    const { mountPoint, filesystem } = this.#options;
+    const { mountPoint, filesystem, limits } = this.#options;
     this.materialise(state);
-    mountAt(this.#devicePath, mountPoint, filesystem.type, mountOptionsOf(filesystem));
+    mountAt(this.#devicePath, mountPoint, filesystem.type, mountOptionsOf(filesystem), limits);
     this.#mounted = true;
   }
 

@@ -185,6 +185,9 @@ t.test('a stopped disk can be removed', { skip }, async (t) => {
 });
 
 t.test('an error names the mount option that was refused, and no disk is left', { skip }, async (t) => {
+  const mountOptions = 'journal_async_commit,data=ordered';
+  const refused = withDisk(async () => {}, { type: 'ext4', mountOptions });
+  await t.rejects(refused, { message: /mount .*journal_async_commit,data=ordered.*: / });
   const wrong = withDisk(async () => {}, { type: 'ext4', mountOptions: 'data=nonsense' });
-  await t.rejects(wrong, { message: /mount .*data=nonsense.*: / });
+  await t.rejects(wrong, { message: /^expected data=VALUE .*; got "data=nonsense"$/ });
 });

@@ -1,6 +1,7 @@
-import { existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CutReport, Loss, PowerDisk, Random } from '../fault.js';
+import { removeTree } from '../files/remove-tree.js';
 import { WriteLog } from '../write-log/reader.js';
 import { type CutResult, cutPower } from './crash-image.js';
 import { dropFilesystem, type Filesystem, makeFilesystem, mountFilesystem } from './filesystem.js';
@@ -93,7 +94,8 @@ export class BlocklogDisk implements PowerDisk {
     const disk = new BlocklogDisk(options);
     for (const resource of disk.#resources) options.registry.made(resource);
     try {
-      mkdirSync(options.dir, { recursive: true });
+      // Other users would read the image of the target's disk there.
+      mkdirSync(options.dir, { recursive: true, mode: 0o700 });
       mkdirSync(options.mountPoint, { recursive: true });
       const { live, stable } = disk.#files;
       if (options.from === undefined) {
@@ -167,7 +169,7 @@ export class BlocklogDisk implements PowerDisk {
     unmount(this.#files.control);
     this.#log?.close();
     this.#log = undefined;
-    rmSync(this.#options.dir, { recursive: true, force: true });
+    removeTree(this.#options.dir);
     for (const resource of [...this.#resources].reverse()) this.#options.registry.gone(resource);
   }
 

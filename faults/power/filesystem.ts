@@ -1,5 +1,8 @@
 import { closeSync, openSync } from 'node:fs';
 import koffi from 'koffi';
+import { mounts } from '../files/mountinfo.js';
+import { unmountForeign } from '../files/remove-tree.js';
+import { limitsOf, type MountLimits, whyNotAllowed } from './mount-options.js';
 import { mountPoints, runTool, unmount, unmountDead } from './mounts.js';
 
 /** The type of a filesystem and its mount options. */
@@ -27,21 +30,29 @@ export function mkfsCommand({ type }: Filesystem, image: string): [string, ...st
   return [`mkfs.${type}`, ...MKFS_ARGUMENTS[type], image];
 }
 
-/** Returns the command that mounts a device. The mount replays a journal that was not closed. */
+/**
+ * Returns the command that mounts a device. The mount replays a journal that was not closed.
+ * @throws MountError when an option is not allowed.
+ */
 export function mountCommand(
   { type, mountOptions }: Filesystem,
   device: string,
   mountPoint: string,
+  limits: MountLimits = {},
 ): [string, ...string[]] {
-  const options = ['noatime', mountOptionsOf({ type, mountOptions })];
+  // The last of two options that contradict each other counts.
+  const options = ['noatime', mountOptionsOf({ type, mountOptions }), ...limitsOf(limits)];
   return ['mount', '-t', type, '-o', options.join(','), device, mountPoint];
 }
 
 /**
- * Returns the mount options, together with those that every mount of the type needs; `noatime` is not among
- * them.
+ * Returns the mount options, together with those that every mount of the type needs; `noatime` and what
+ * `limitsOf` returns are not among them.
+ * @throws MountError when an option is not allowed.
  */
 export function mountOptionsOf({ type, mountOptions }: Filesystem): string {
+  const why = whyNotAllowed(type, mountOptions);
+  if (why !== undefined) throw new MountError(why);
   // Copies of one disk are mounted at the same time, and xfs refuses to mount two filesystems with the same
   // id.
   const own = type === 'xfs' ? 'nouuid' : '';
@@ -58,8 +69,13 @@ export function makeFilesystem(filesystem: Filesystem, image: string): void {
 export class MountError extends Error {}
 
 /** Mounts a device. @throws MountError with the message of mount(8). */
-export function mountFilesystem(filesystem: Filesystem, device: string, mountPoint: string): void {
-  const [program, ...args] = mountCommand(filesystem, device, mountPoint);
+export function mountFilesystem(
+  filesystem: Filesystem,
+  device: string,
+  mountPoint: string,
+  limits: MountLimits = {},
+): void {
+  const [program, ...args] = mountCommand(filesystem, device, mountPoint, limits);
   try {
     runTool(program, args);
   } catch (error) {
@@ -86,6 +102,7 @@ const GOING_FLAGS_NOLOGFLUSH = 2;
  */
 export function dropFilesystem(mountPoint: string): boolean {
   if (!mountPoints().has(mountPoint)) return false;
+  unmountForeign(mountPoint, 1);
   shutDownFilesystem(mountPoint);
   return unmount(mountPoint);
 }
@@ -96,8 +113,23 @@ export function dropFilesystem(mountPoint: string): boolean {
  */
 export function forceDropFilesystem(mountPoint: string): boolean {
   if (!mountPoints().has(mountPoint)) return false;
+  unmountForeign(mountPoint, 1);
   shutDownFilesystem(mountPoint);
   return unmountDead(mountPoint);
+}
+
+/**
+ * Reports whether a disk of its own is mounted at a path, and nowhere else. A shutdown is for the whole
+ * filesystem: that of a bind mount may be the root of this machine.
+ */
+function isOwnDisk(mountPoint: string): boolean {
+  const all = mounts();
+  const mount = all.findLast(({ point }) => point === mountPoint);
+  if (mount === undefined || mount.root !== '/') return false;
+  return (
+    /^\/dev\/(loop\d|mapper\/plugpull-)/.test(mount.source) &&
+    all.every(({ device, point }) => device !== mount.device || point === mountPoint)
+  );
 }
 
 /**
@@ -105,6 +137,7 @@ export function forceDropFilesystem(mountPoint: string): boolean {
  * gone.
  */
 function shutDownFilesystem(mountPoint: string): void {
+  if (!isOwnDisk(mountPoint)) return;
   let fd: number;
   try {
     fd = openSync(mountPoint, 'r');

@@ -1,6 +1,7 @@
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CutReport, PowerDisk, WriteErrorInjector } from '../fault.js';
+import { removeTree } from '../files/remove-tree.js';
 import { dropFilesystem, type Filesystem } from './filesystem.js';
 import { FlakeyDisk } from './flakey.js';
 import { localHost } from './host.js';
@@ -48,7 +49,7 @@ export class LocalFlakeyDisk implements PowerDisk {
     const disk = new LocalFlakeyDisk(options);
     for (const resource of disk.#resources) options.registry.made(resource);
     try {
-      mkdirSync(options.dir, { recursive: true });
+      mkdirSync(options.dir, { recursive: true, mode: 0o700 });
       writeFileSync(disk.#image, '');
       truncateSync(disk.#image, options.sizeBytes);
       const { name, mountPoint, filesystem } = options;
@@ -84,7 +85,7 @@ export class LocalFlakeyDisk implements PowerDisk {
   remove(): void {
     removeMapping(mappingPath(this.#options.name), () => dropFilesystem(this.#options.mountPoint));
     detachLoops(this.#image);
-    rmSync(this.#options.dir, { recursive: true, force: true });
+    removeTree(this.#options.dir);
     for (const resource of [...this.#resources].reverse()) this.#options.registry.gone(resource);
   }
 

@@ -1,6 +1,7 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import koffi from 'koffi';
 import { sleepSync } from '../waiting.js';
+import type { MountLimits } from './mount-options.js';
 
 // System calls on block devices and filesystems, for work that is too slow with a tool in a separate process.
 const libc = koffi.load(null);
@@ -27,6 +28,10 @@ const strerror = libc.func('const char *strerror(int number)') as (number: numbe
 const FICLONE = 0x40049409;
 const BLKFLSBUF = 0x1261;
 const FS_IOC_FIEMAP = 0xc020660b;
+const MS_RDONLY = 1;
+const MS_NOSUID = 2;
+const MS_NODEV = 4;
+const MS_NOEXEC = 8;
 const MS_NOATIME = 1024;
 const EBUSY = 16;
 /** Upper bound for the wait for a busy mount point, in ms. */
@@ -56,12 +61,19 @@ export class DamagedFilesystemError extends Error {}
 const DAMAGE_ERRNOS = new Set([5, 22, 74, 117]);
 
 /**
- * Mounts a device with mount(2) and without access times.
+ * Mounts a device with mount(2), without access times, setuid programs and device nodes.
  * @param options options as after `mount -o`.
  * @throws DamagedFilesystemError when the bytes on the disk are the cause, and another Error otherwise.
  */
-export function mountAt(device: string, mountPoint: string, type: string, options: string): void {
-  if (mountCall(device, mountPoint, type, MS_NOATIME, options) === 0) return;
+export function mountAt(
+  device: string,
+  mountPoint: string,
+  type: string,
+  options: string,
+  { noexec = false, readOnly = false }: MountLimits = {},
+): void {
+  const flags = MS_NOATIME | MS_NOSUID | MS_NODEV | (noexec ? MS_NOEXEC : 0) | (readOnly ? MS_RDONLY : 0);
+  if (mountCall(device, mountPoint, type, flags, options) === 0) return;
   const number = koffi.errno();
   const error = systemError(`mount -t ${type} ${device} ${mountPoint}`);
   throw DAMAGE_ERRNOS.has(number) ? new DamagedFilesystemError(error.message) : error;

@@ -5,12 +5,12 @@ import {
   mkdirSync,
   openSync,
   readSync,
-  rmSync,
   statSync,
   truncateSync,
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { removeTree } from '../files/remove-tree.js';
 import { regularFiles } from '../files/walk.js';
 import { SECTOR_BYTES } from '../sector.js';
 
@@ -35,7 +35,7 @@ export class Snapshot {
   constructor(directory: string, copies: string) {
     this.#directory = directory;
     this.#copies = copies;
-    rmSync(copies, { recursive: true, force: true });
+    removeTree(copies);
     mkdirSync(copies, { recursive: true });
     for (const file of regularFiles(directory)) unlessGone(() => this.#save(join(directory, file)));
   }
@@ -140,7 +140,7 @@ export class Snapshot {
 
   /** Deletes the copies. */
   remove(): void {
-    rmSync(this.#copies, { recursive: true, force: true });
+    removeTree(this.#copies);
   }
 
   #savedFile(file: string): SavedFile | undefined {

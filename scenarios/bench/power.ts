@@ -1,9 +1,10 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { readHistory } from '../../conformance/history/reader.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { BlocklogDisk } from '../../faults/power/blocklog.js';
 import { recordingDirectory } from '../../faults/power/blocklog-availability.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
@@ -61,7 +62,8 @@ async function compareDisks(seconds: number): Promise<Pick<PowerFigures, 'record
  */
 async function measureOnDisk(recorded: boolean, seconds: number): Promise<QueueFigures> {
   const registry = new Registry(newRunId());
-  const mountPoint = mkdtempSync(join(tmpdir(), 'plugpull-bench-'));
+  const mountPoint = join(tmpdir(), `plugpull-${registry.runId}-mount`);
+  mkdirSync(mountPoint);
   const disk = await BlocklogDisk.create({
     dir: join(recordingDirectory() ?? tmpdir(), `plugpull-${registry.runId}`),
     mountPoint,
@@ -77,7 +79,7 @@ async function measureOnDisk(recorded: boolean, seconds: number): Promise<QueueF
     );
   } finally {
     disk.remove();
-    rmSync(mountPoint, { recursive: true, force: true });
+    removeTree(mountPoint);
     registry.close();
   }
 }
@@ -93,7 +95,7 @@ async function measureCutCycles(): Promise<number[]> {
     await execa(process.execPath, [KIT_PROGRAM, 'gate', ...flags]);
     return secondsBetweenCuts(readHistory(join(out, 'history.jsonl')));
   } finally {
-    rmSync(out, { recursive: true, force: true });
+    removeTree(out);
   }
 }
 

@@ -1,8 +1,9 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { execa } from 'execa';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { referenceProgram } from './programs.js';
 
 /** Figures of a run of producers on the queue alone. */
@@ -52,7 +53,7 @@ export async function withQueue<T>(
     ]);
     return await measure(queue);
   } finally {
-    await rm(queue, { recursive: true, force: true });
+    removeTree(queue);
   }
 }
 

@@ -1,6 +1,16 @@
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t from 'tap';
@@ -89,6 +99,59 @@ t.test('a bundle returns what was packed, and holes of disk images take no space
   t.throws(() => readFileSync(join(dir, 'round-1/scratch/rest')), 'scratch files are not packed');
   t.equal(readFileSync(join(dir, 'round-1/data-at-end.tar.gz'), 'utf8'), 'data');
   t.throws(() => readFileSync(join(dir, 'bundle.tar.gz')), 'bundles are not packed');
+});
+
+/** Packs files as another program than the kit would, and seals the archive. */
+function packed(place: TestWorkspace, dir: string, names: readonly string[]): string {
+  const file = join(place.dir, 'strange.tar.gz');
+  const { status, stderr } = spawnSync('tar', ['-C', dir, '-czf', file, ...names], { encoding: 'utf8' });
+  if (status !== 0) throw new Error(stderr);
+  seal(file);
+  return file;
+}
+
+t.test('what is unpacked has no special bits, and other users may not enter its directory', async (t) => {
+  const { place, file } = await made(t);
+  const evidence = join(place.dir, 'open');
+  await openBundle(file, evidence);
+  const program = join(evidence, 'program');
+  writeFileSync(program, '');
+  chmodSync(program, 0o6777);
+  mkdirSync(join(evidence, 'folder'));
+  chmodSync(join(evidence, 'folder'), 0o1777);
+  const dir = join(place.dir, 'again');
+  await openBundle(packed(place, evidence, ['bundle.json', 'program', 'folder']), dir);
+  const modeOf = (name: string) => statSync(join(dir, name)).mode & 0o7777;
+  t.equal(modeOf('program'), 0o755);
+  t.equal(modeOf('folder'), 0o700);
+  t.equal(modeOf('.'), 0o700);
+});
+
+t.test('a bundle with a link, or with mount options that give rights, is refused in one line', async (t) => {
+  const { place, file } = await made(t);
+  const evidence = join(place.dir, 'open');
+  await openBundle(file, evidence);
+  symlinkSync('/etc/passwd', join(evidence, 'link'));
+  linkSync(join(evidence, 'bundle.json'), join(evidence, 'other'));
+  const never = join(place.dir, 'never');
+  for (const [names, what] of [
+    [['bundle.json', 'link'], /link is an entry of the type SymbolicLink/],
+    [['bundle.json', 'other'], /other is an entry of the type Link/],
+  ] as const)
+    await t.rejects(openBundle(packed(place, evidence, names), never), { code: 'bad-bundle', message: what });
+  const manifest = JSON.parse(readFileSync(join(evidence, 'bundle.json'), 'utf8')) as Manifest;
+  for (const mountOptions of ['suid,dev', 'errors=panic', 'loop=/dev/sda', 'commit=1 -o suid']) {
+    const filesystem = { type: 'ext4', mountOptions };
+    writeFileSync(
+      join(evidence, 'bundle.json'),
+      JSON.stringify({ ...manifest, case: { ...manifest.case, filesystem } }),
+    );
+    const message = /bundle\.json: case\.filesystem\.mountOptions: expected .*; got "/;
+    await t.rejects(openBundle(packed(place, evidence, ['bundle.json']), never), {
+      code: 'bad-bundle',
+      message,
+    });
+  }
 });
 
 t.test('a changed byte at any offset and a missing end are noticed', async (t) => {

@@ -4,6 +4,7 @@ import * as tar from 'tar';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { regularFiles } from '../../faults/files/walk.js';
 import { kitVersion } from '../host/version.js';
+import { type ArchiveEntry, limitEntry } from './entry-modes.js';
 import { packImage, unpackImage } from './extents.js';
 import { BUNDLE_VERSION, Manifest } from './manifest.js';
 import { checkSeal, seal } from './seal.js';
@@ -71,14 +72,22 @@ export interface Bundle {
  */
 export async function openBundle(file: string, dir: string): Promise<Bundle> {
   checkSeal(file);
-  mkdirSync(dir, { recursive: true });
-  await tar.extract({ file, cwd: dir, strict: true, preserveOwner: false }).catch((error: unknown) => {
-    if (isDiskFull(error))
-      throw new KitError('kit-failed', `${dir}: no room for what is in ${file}: ${messageOf(error)}`, {
-        cause: error,
-      });
-    throw new KitError('bad-bundle', `${file}: cannot be unpacked: ${messageOf(error)}`, { cause: error });
-  });
+  mkdirSync(dir, { recursive: true, mode: 0o700 });
+  let refused: string | undefined;
+  const filter = (path: string, entry: object) => {
+    refused ??= limitEntry(path, entry as ArchiveEntry);
+    return refused === undefined;
+  };
+  await tar
+    .extract({ file, cwd: dir, strict: true, preserveOwner: false, filter })
+    .catch((error: unknown) => {
+      if (isDiskFull(error))
+        throw new KitError('kit-failed', `${dir}: no room for what is in ${file}: ${messageOf(error)}`, {
+          cause: error,
+        });
+      throw new KitError('bad-bundle', `${file}: cannot be unpacked: ${messageOf(error)}`, { cause: error });
+    });
+  if (refused !== undefined) throw new KitError('bad-bundle', `${file}: cannot be unpacked: ${refused}`);
   const manifest = readManifest(file, join(dir, MANIFEST_FILE));
   for (const name of regularFiles(dir).filter((path) => path.endsWith(EXTENTS_SUFFIX))) {
     const path = join(dir, name);

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { TargetDefinition } from '../../conformance/target-file/definition.js';
+import { whyNotAllowed } from '../../faults/power/mount-options.js';
 
 /**
  * Version of the layout of a bundle. Raise it when an older kit would not understand a new bundle, or the
@@ -25,7 +26,12 @@ const Injection = z.object({
     .optional(),
 });
 
-const Filesystem = z.object({ type: z.enum(['ext4', 'xfs']), mountOptions: z.string() });
+const Filesystem = z
+  .object({ type: z.enum(['ext4', 'xfs']), mountOptions: z.string() })
+  .superRefine(({ type, mountOptions }, context) => {
+    const why = whyNotAllowed(type, mountOptions);
+    if (why !== undefined) context.addIssue({ code: 'custom', path: ['mountOptions'], message: why });
+  });
 
 /** Everything that is needed to run a round again. */
 export const GateCase = z.object({

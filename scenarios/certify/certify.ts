@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { basename, isAbsolute, join, relative } from 'node:path';
 import type Dockerode from 'dockerode';
@@ -15,6 +15,7 @@ import { familiesOf, LEVELS, type LevelRule } from '../../conformance/requiremen
 import type { Level } from '../../conformance/requirements/requirements.js';
 import type { FaultName, Target } from '../../conformance/target-file/definition.js';
 import type { Availability } from '../../faults/fault.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
 import { findProgram } from '../../faults/programs.js';
@@ -140,7 +141,7 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
   writeEvidence(dir, facts, parts, histories);
   for (const { level, result } of runs) {
     // Only the files of a failed run help its reader. The evidence already contains the history of every run.
-    if (result.verdict !== 'fail') rmSync(runDir(dir, level), { recursive: true, force: true });
+    if (result.verdict !== 'fail') removeTree(runDir(dir, level));
   }
   const statement = certificateOf(readEvidence(dir));
   const certificate = join(dir, 'certificate.json');

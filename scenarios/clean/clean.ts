@@ -1,18 +1,26 @@
-import { existsSync, rmSync } from 'node:fs';
+import { lstatSync, rmSync } from 'node:fs';
 import { basename } from 'node:path';
 import { messageOf } from '../../conformance/errors.js';
+import { removeTree, unmountForeign } from '../../faults/files/remove-tree.js';
 import { dropFilesystem } from '../../faults/power/filesystem.js';
 import { removeMapping } from '../../faults/power/flakey-local.js';
 import { detachLoops } from '../../faults/power/loop.js';
-import { mountPoints } from '../../faults/power/mounts.js';
 import { removeFaketimeFiles } from '../../faults/process/clock.js';
 import { until } from '../../faults/waiting.js';
 import { allProcesses, environmentOf, processEntry, sendSignal } from '../host/processes.js';
-import { type RegisteredRun, type Resource, registeredRuns, stateDirectory } from '../host/registry.js';
+import {
+  type RefusedFile,
+  type RegisteredRun,
+  type Resource,
+  refusedFiles,
+  registeredRuns,
+  stateDirectory,
+} from '../host/registry.js';
 import { removeSharedMemory } from '../host/shared-memory.js';
 import { killStrays, type StrayCriteria } from '../host/strays.js';
 import { connectEngine, engineAvailability, removeRunResources } from '../runtime/docker/engine.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
+import { whyNotOurs } from './ownership.js';
 
 /** Result of `clean`, for people and for `--json`. */
 export interface CleanResult {
@@ -24,8 +32,13 @@ export interface CleanResult {
     loops: number;
     mappings: number;
     directories: number;
+    /** Resources that could not be removed, with the reasons. */
     problems: string[];
+    /** Registered resources that the run has not certainly made, with the reasons. They are left as they are. */
+    notRemoved: string[];
   }[];
+  /** Files that look like lists of resources and are not believed, with the reasons. */
+  refused: RefusedFile[];
   /** Ids of the runs whose kit is still alive: they are left alone. */
   inUse: string[];
 }
@@ -37,13 +50,14 @@ const KILL_TIMEOUT_MS = 5000;
  * resources.
  */
 export async function clean(stateDir = stateDirectory()): Promise<CleanResult> {
-  const cleaned: CleanResult = { runs: [], inUse: [] };
+  const cleaned: CleanResult = { runs: [], inUse: [], refused: refusedFiles(stateDir) };
   const seen = new Set<string>();
   // List the runs again after each one: a dead run may have started other kits, which die when it is cleaned.
   const next = () => registeredRuns(stateDir).find(({ alive, runId }) => !alive && !seen.has(runId));
-  for (let run = next(); run !== undefined; run = next()) {
-    seen.add(run.runId);
+  for (let listed = next(); listed !== undefined; listed = next()) {
+    seen.add(listed.runId);
     const problems: string[] = [];
+    const { run, notRemoved } = withOwnResources(listed);
     // Remove containers before processes: only the engine can kill a process in a paused container.
     const containers = await removeContainers(run, problems);
     const processes = run.sameBoot ? await killProcesses(run, problems) : 0;
@@ -51,11 +65,43 @@ export async function clean(stateDir = stateDirectory()): Promise<CleanResult> {
     for (const pid of pids) removeFaketimeFiles(pid);
     if (run.sameBoot) removeSharedMemory(new Set(pids));
     const counts = removeResources(run, problems);
-    if (problems.length === 0) rmSync(run.file, { force: true });
-    cleaned.runs.push({ runId: run.runId, containers, processes, ...counts, problems });
+    if (problems.length === 0 && notRemoved.length === 0) rmSync(run.file, { force: true });
+    cleaned.runs.push({ runId: run.runId, containers, processes, ...counts, problems, notRemoved });
   }
   cleaned.inUse = registeredRuns(stateDir).flatMap(({ alive, runId }) => (alive ? [runId] : []));
   return cleaned;
+}
+
+/** Leaves out the resources that the run has not certainly made; see `whyNotOurs`. */
+function withOwnResources(listed: RegisteredRun): { run: RegisteredRun; notRemoved: string[] } {
+  const notRemoved: string[] = [];
+  const resources = listed.resources.filter((resource) => {
+    const why = whyNotOurs(resource, listed);
+    if (why !== undefined && mayExist(resource)) notRemoved.push(`${describe(resource)} because ${why}`);
+    return why === undefined;
+  });
+  return { run: { ...listed, resources }, notRemoved };
+}
+
+/** Reports whether something may be left of a resource. */
+function mayExist(resource: Resource): boolean {
+  if (resource.kind === 'process') return processEntry(resource.pid)?.startTicks === resource.startTicks;
+  return resource.kind === 'containers' || pathExists(resource.path);
+}
+
+/** Reports whether a path exists. A dead FUSE mount exists, although it cannot be looked at. */
+function pathExists(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch {
+    return true;
+  }
+}
+
+function describe(resource: Resource): string {
+  if (resource.kind === 'process') return `process ${resource.pid}`;
+  if (resource.kind === 'containers') return `containers on ${resource.engine}`;
+  return `${resource.kind} ${resource.path}`;
 }
 
 /**
@@ -144,7 +190,11 @@ function removeResources({ resources, sameBoot }: RegisteredRun, problems: strin
     try {
       // Mounts, mappings and loop devices of an earlier boot have ended with its kernel.
       if (kind === 'directory' && removeDirectory(path)) counts.directories++;
-      if (kind === 'mount' && sameBoot && dropFilesystem(path)) counts.mounts++;
+      if (kind === 'mount' && sameBoot) {
+        // What a target has mounted on a disk of the kit keeps that disk in use.
+        unmountForeign(path, 1, 'all');
+        if (dropFilesystem(path)) counts.mounts++;
+      }
       if (kind === 'mapping' && sameBoot && removeMapping(path)) counts.mappings++;
       if (kind === 'loop' && sameBoot && detachLoops(path)) counts.loops++;
     } catch (error) {
@@ -155,10 +205,5 @@ function removeResources({ resources, sameBoot }: RegisteredRun, problems: strin
 }
 
 function removeDirectory(path: string): boolean {
-  if (!existsSync(path)) return false;
-  for (const point of mountPoints()) {
-    if (point === path || point.startsWith(`${path}/`)) throw new Error(`${point} is still mounted`);
-  }
-  rmSync(path, { recursive: true, force: true });
-  return true;
+  return pathExists(path) && removeTree(path, { unmount: 'all' });
 }

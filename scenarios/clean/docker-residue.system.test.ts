@@ -1,11 +1,12 @@
 import { once } from 'node:events';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
 import { until } from '../../faults/waiting.js';
 import { engineSkipReason } from '../fixtures/engine.js';
 import { type KitProcess, TestWorkspace } from '../fixtures/kit.js';
+import { registryFile } from '../host/registry.js';
 import { packageRoot } from '../host/version.js';
 import { connectEngine, engineAddress, RUN_LABEL } from '../runtime/docker/engine.js';
 import type { CleanResult } from './clean.js';
@@ -27,10 +28,6 @@ function newPlace(t: { teardown(remove: () => unknown): void }): TestWorkspace {
 function gate(place: TestWorkspace, target: string, ...limits: string[]): KitProcess {
   const flags = ['--runtime', 'docker', '--budget', '10m', '--seed', '3', ...limits];
   return place.start(['gate', fixture(target), ...flags]);
-}
-
-function runsOf(place: TestWorkspace, folder: 'residue' | 'runs'): string[] {
-  return readdirSync(join(place.state, folder)).map((name) => name.replace(/\.jsonl$/, ''));
 }
 
 /**
@@ -56,7 +53,7 @@ t.test('nothing of a run is left on the engine after it has passed or failed', {
     const place = newPlace(t);
     const kit = gate(place, target, '--injections', '3');
     await kit.waitForStderr(/^round 1/m);
-    const runs = runsOf(place, 'residue');
+    const runs = place.runs();
     t.ok(await until(async () => (await leftOf(runs)).length > 0, 20_000), 'the run has containers');
     const hasNetwork = async () => (await leftOf(runs)).some((line) => line.endsWith(' bridge'));
     t.ok(await until(hasNetwork, 20_000), 'the containers have a separate network');
@@ -64,7 +61,7 @@ t.test('nothing of a run is left on the engine after it has passed or failed', {
     t.equal(ended.code, code, ended.stderr);
     t.match(ended.stderr, /kill +tried [1-9]\d* +hit [1-9]/);
     t.same(await leftOf(runs), []);
-    t.same(runsOf(place, 'residue'), []);
+    t.same(place.runs(), []);
   }
 });
 
@@ -78,7 +75,7 @@ t.test(
       const place = newPlace(t);
       const kit = gate(place, 'correct');
       await kit.waitForStderr(/^kill/m);
-      const runs = runsOf(place, 'residue');
+      const runs = place.runs();
       for (let time = 0; time < times; time++) kit.child.kill('SIGINT');
       const { code, stderr } = await kit.waitForExit();
       t.equal(code, 130, stderr);
@@ -91,7 +88,7 @@ t.test(
         t.equal((await place.run(['clean'])).code, 0);
       }
       t.same(await leftOf(runs), []);
-      t.same(runsOf(place, 'residue'), []);
+      t.same(place.runs(), []);
     }
   },
 );
@@ -105,7 +102,7 @@ t.test(
     const place = newPlace(t);
     const killed = gate(place, 'correct');
     await killed.waitForStderr(/^kill/m);
-    const left = runsOf(place, 'residue');
+    const left = place.runs();
     killed.child.kill('SIGKILL');
     await killed.waitForExit();
     const alive = await leftOf(left);
@@ -127,7 +124,7 @@ t.test(
 
     const living = gate(place, 'correct');
     await living.waitForStderr(/^kill/m);
-    const livingRuns = runsOf(place, 'residue').filter((run) => !left.includes(run));
+    const livingRuns = place.runs().filter((run) => !left.includes(run));
     const { code, stdout } = await place.run(['clean', '--json']);
     t.equal(code, 0, stdout);
     const cleaned = JSON.parse(stdout) as CleanResult;
@@ -151,10 +148,10 @@ t.test('a run stays on the list, with the reason, when its engine is gone', { sk
   const place = newPlace(t);
   const killed = gate(place, 'correct');
   await killed.waitForStderr(/^kill/m);
-  const runs = runsOf(place, 'residue');
+  const runs = place.runs();
   killed.child.kill('SIGKILL');
   await killed.waitForExit();
-  const file = join(place.state, 'residue', `${runs[0]}.jsonl`);
+  const file = registryFile(runs[0] ?? '') ?? '';
   const text = readFileSync(file, 'utf8');
   writeFileSync(file, text.replaceAll(engineAddress(), `unix://${place.dir}/none.sock`));
   const away = await place.run(['clean']);
@@ -202,12 +199,12 @@ t.test(
     if (before === undefined) delete process.env.DOCKER_HOST;
     else process.env.DOCKER_HOST = before;
     await kit.waitForStderr(/^kill/m);
-    const runs = runsOf(place, 'residue');
+    const runs = place.runs();
     goAway();
     const { code, stderr } = await kit.waitForExit();
     t.equal(code, 3, stderr);
     t.match(stderr, /the container engine at tcp:\S+ has gone/);
-    t.same(runsOf(place, 'residue'), runs, 'what could not be removed stays on the list');
+    t.same(place.runs(), runs, 'what could not be removed stays on the list');
     await listen(port);
     t.equal((await place.run(['clean'])).code, 0);
     t.same(await leftOf(runs), []);

@@ -1,11 +1,30 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { TestWorkspace } from '../fixtures/kit.js';
 import { processEntry } from '../host/processes.js';
-import { newRunId, Registry, type Resource, registeredRuns } from '../host/registry.js';
+import {
+  newRunId,
+  Registry,
+  type Resource,
+  refusedFiles,
+  registeredRuns,
+  registryFile,
+  registryPlaces,
+} from '../host/registry.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { clean } from './clean.js';
 
@@ -15,9 +34,21 @@ function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
   return place;
 }
 
+/** Returns the list of a run's resources. */
+function listOf(runId: string): string {
+  return registryFile(runId) ?? '';
+}
+
+/** Makes a directory as a run makes it, in its folder of the state directory. */
+function makeOwn(place: TestWorkspace, runId: string, name: string): string {
+  const path = join(place.state, 'runs', runId, name);
+  mkdirSync(path, { recursive: true });
+  return path;
+}
+
 /** Makes the run's kit count as dead, by a start time that does not belong to the registered pid. */
-function forgetKit(place: TestWorkspace, runId: string): void {
-  const file = join(place.state, 'residue', `${runId}.jsonl`);
+function forgetKit(runId: string): void {
+  const file = listOf(runId);
   writeFileSync(file, readFileSync(file, 'utf8').replace(/"startTicks":\d+/, '"startTicks":1'));
 }
 
@@ -25,7 +56,7 @@ function forgetKit(place: TestWorkspace, runId: string): void {
  * Runs `clean` in another process, after it has made the run's own kit, which is this process, count as dead.
  */
 async function cleanElsewhere(place: TestWorkspace, runId: string): Promise<unknown> {
-  forgetKit(place, runId);
+  forgetKit(runId);
   const { stdout } = await place.run(['clean', '--json']);
   return JSON.parse(stdout);
 }
@@ -56,20 +87,19 @@ t.test('a line that a crash has cut off does not hide the other lines', async (t
   const place = newPlace(t);
   const registry = new Registry(newRunId(), place.state);
   registry.made({ kind: 'directory', path: '/a' });
-  appendFileSync(join(place.state, 'residue', `${registry.runId}.jsonl`), '{"line":"made","resou');
+  appendFileSync(listOf(registry.runId), '{"line":"made","resou');
   t.match(registeredRuns(place.state), [{ resources: [{ path: '/a' }] }]);
 });
 
 t.test('clean removes processes and directories of a dead run, and nothing of other runs', async (t) => {
   const place = newPlace(t);
   const registry = new Registry(newRunId(), place.state);
-  const dirs = ['mine', 'not-mine'].map((name) => join(place.dir, name));
-  for (const dir of dirs) mkdirSync(dir);
+  const dirs = ['mine', 'not-mine'].map((name) => makeOwn(place, registry.runId, name));
   registry.made({ kind: 'directory', path: dirs[0] ?? '' });
   const options = { stdio: 'ignore', detached: true } as const;
   const marked = spawn('/bin/sleep', ['60'], { ...options, env: { PLUGPULL_RUN: registry.runId } });
   const other = spawn('/bin/sleep', ['60'], { ...options, env: { PLUGPULL_RUN: 'another' } });
-  const changed = spawn('/bin/sleep', ['60'], { ...options, env: {} });
+  const changed = spawn('/bin/sleep', ['60'], { ...options, env: {}, cwd: dirs[1] });
   const reused = spawn('/bin/sleep', ['60'], { ...options, env: {} });
   t.teardown(() => [other, reused].map((child) => child.kill('SIGKILL')));
   await Promise.all([marked, other, changed, reused].map((child) => once(child, 'spawn')));
@@ -83,7 +113,7 @@ t.test('clean removes processes and directories of a dead run, and nothing of ot
     'a run whose kit is alive is left alone',
   );
   t.ok(existsSync(dirs[0] ?? ''));
-  forgetKit(place, registry.runId);
+  forgetKit(registry.runId);
   const exits = [marked, changed].map((child) => once(child, 'exit'));
   t.match(await clean(place.state), {
     runs: [{ runId: registry.runId, processes: 2, directories: 1, problems: [] }],
@@ -92,7 +122,7 @@ t.test('clean removes processes and directories of a dead run, and nothing of ot
   t.equal(other.exitCode ?? other.signalCode, null, 'a process of another run lives');
   t.equal(reused.exitCode ?? reused.signalCode, null, 'a process that only has the same pid lives');
   t.same(dirs.map(existsSync), [false, true]);
-  t.same(readdirSync(join(place.state, 'residue')), []);
+  t.same(place.runs(), []);
 });
 
 t.test(
@@ -120,20 +150,19 @@ t.test(
 
 t.test('a kit that a dead run has started is ended with that run and cleaned after it', async (t) => {
   const place = newPlace(t);
-  const [outer, inner] = ['1-outer', '2-inner'].map((id) => new Registry(id, place.state));
+  const [first, second] = [newRunId(), newRunId()].sort();
+  const [outer, inner] = [first ?? '', second ?? ''].map((id) => new Registry(id, place.state));
   if (outer === undefined || inner === undefined) return;
-  const path = join(place.dir, 'of-inner');
-  mkdirSync(path);
+  const path = makeOwn(place, inner.runId, 'of-inner');
   inner.made({ kind: 'directory', path });
   const env = { [RUN_VARIABLE]: outer.runId };
   const kit = spawn('/bin/sleep', ['60'], { stdio: 'ignore', detached: true, env });
   await once(kit, 'spawn');
-  const file = join(place.state, 'residue', `${inner.runId}.jsonl`);
+  const file = listOf(inner.runId);
   const [, ...made] = readFileSync(file, 'utf8').split('\n');
-  const { boot } = JSON.parse(readFileSync(file, 'utf8').split('\n')[0] ?? '') as { boot: string };
+  const head = JSON.parse(readFileSync(file, 'utf8').split('\n')[0] ?? '') as object;
   const startTicks = processEntry(kit.pid ?? 0)?.startTicks;
-  const first = JSON.stringify({ line: 'kit', runId: inner.runId, pid: kit.pid, startTicks, boot });
-  writeFileSync(file, [first, ...made].join('\n'));
+  writeFileSync(file, [JSON.stringify({ ...head, pid: kit.pid, startTicks }), ...made].join('\n'));
   t.match(registeredRuns(place.state), [{ alive: true }, { alive: true }]);
   const cleaned = await cleanElsewhere(place, outer.runId);
   t.match(cleaned, {
@@ -149,22 +178,26 @@ t.test('a kit that a dead run has started is ended with that run and cleaned aft
 
 t.test('a registry that cannot be written or read is reported in one line', async (t) => {
   const place = newPlace(t);
-  mkdirSync(place.state);
-  writeFileSync(join(place.state, 'residue'), '');
-  t.throws(() => registeredRuns(place.state), { code: 'bad-usage', message: /PLUGPULL_STATE.*ENOTDIR/ });
-  t.throws(() => new Registry(newRunId(), place.state), { code: 'bad-usage' });
+  writeFileSync(place.state, '');
+  t.throws(() => new Registry(newRunId(), place.state), { code: 'bad-usage', message: /PLUGPULL_STATE/ });
   const full = join(place.dir, 'full');
   mkdirSync(full);
-  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'plugpull-test', full]).status !== 0) {
+  if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k,mode=700', 'plugpull-test', full]).status !== 0) {
     t.comment('mounting is not allowed here');
     return;
   }
+  const before = process.env.XDG_STATE_HOME;
+  process.env.XDG_STATE_HOME = full;
   try {
-    mkdirSync(join(full, 'residue'));
+    mkdirSync(join(full, 'plugpull/runs'), { recursive: true, mode: 0o700 });
     t.throws(() => writeFileSync(join(full, 'fill'), Buffer.alloc(1 << 20)), { code: 'ENOSPC' });
-    t.throws(() => new Registry(newRunId(), full), { code: 'kit-failed', message: /residue.*ENOSPC/ });
-    t.same(registeredRuns(full), []);
+    const other = join(place.dir, 'state');
+    rmSync(other);
+    t.throws(() => new Registry(newRunId(), other), { code: 'kit-failed', message: /runs.*ENOSPC/ });
+    t.same(registeredRuns(other), []);
   } finally {
+    if (before === undefined) delete process.env.XDG_STATE_HOME;
+    else process.env.XDG_STATE_HOME = before;
     spawnSync('umount', ['-l', full]);
   }
 });
@@ -172,8 +205,7 @@ t.test('a registry that cannot be written or read is reported in one line', asyn
 t.test('clean unmounts what a run had mounted before it removes directories', async (t) => {
   const place = newPlace(t);
   const registry = new Registry(newRunId(), place.state);
-  const path = join(place.dir, 'disk');
-  mkdirSync(path);
+  const path = makeOwn(place, registry.runId, 'disk');
   registry.made({ kind: 'directory', path });
   registry.made({ kind: 'mount', path });
   if (spawnSync('mount', ['-t', 'tmpfs', 'plugpull-test', path]).status !== 0) {
@@ -181,8 +213,108 @@ t.test('clean unmounts what a run had mounted before it removes directories', as
     return;
   }
   writeFileSync(join(path, 'file'), '');
-  forgetKit(place, registry.runId);
+  forgetKit(registry.runId);
   t.match(await clean(place.state), { runs: [{ mounts: 1, directories: 1, problems: [] }] });
   t.notOk(existsSync(path));
   t.notOk(readFileSync('/proc/self/mounts', 'utf8').includes(path));
+});
+
+t.test('clean leaves everything that the run has not certainly made, and says why', async (t) => {
+  const place = newPlace(t);
+  const registry = new Registry(newRunId(), place.state, join(place.dir, 'out'));
+  t.teardown(() => rmSync(listOf(registry.runId), { force: true }));
+  const precious = join(place.dir, 'precious');
+  const evidence = join(place.state, 'runs', 'of-another-run');
+  for (const dir of [precious, join(precious, 'data'), evidence]) mkdirSync(dir, { recursive: true });
+  const own = makeOwn(place, registry.runId, 'round-1');
+  const linked = join(own, 'linked');
+  symlinkSync(precious, linked);
+  const bystander = spawn('/bin/sleep', ['60'], { stdio: 'ignore', detached: true, env: {}, cwd: precious });
+  t.teardown(() => bystander.kill('SIGKILL'));
+  await once(bystander, 'spawn');
+  const startTicks = processEntry(bystander.pid ?? 0)?.startTicks ?? 0;
+  const strange: [Resource, RegExp][] = [
+    [{ kind: 'directory', path: precious }, /is not in a folder of the run/],
+    [{ kind: 'mount', path: precious }, /is not in a folder of the run/],
+    [{ kind: 'loop', path: precious }, /is not in a folder of the run/],
+    [{ kind: 'directory', path: `${own}/../../../../precious` }, /without \. and \.\./],
+    [{ kind: 'directory', path: join(place.state, 'runs') }, /is not in a folder of the run/],
+    [{ kind: 'directory', path: evidence }, /is not in a folder of the run/],
+    [{ kind: 'directory', path: join(place.state, '..') }, /is not in a folder of the run/],
+    [{ kind: 'directory', path: join(linked, 'data') }, /linked is a link to .*precious/],
+    [{ kind: 'mapping', path: '/dev/mapper/control' }, /expected \/dev\/mapper\/plugpull-/],
+    [{ kind: 'process', pid: bystander.pid ?? 0, startTicks }, /neither its environment nor its files/],
+    [{ kind: 'containers', engine: 'tcp://192.0.2.1:2375' }, /expected a socket of this machine/],
+  ];
+  for (const [resource] of strange) registry.made(resource);
+  registry.made({ kind: 'directory', path: own });
+  forgetKit(registry.runId);
+  const { code, stdout } = await place.run(['clean']);
+  t.equal(code, 4);
+  for (const [resource, why] of strange) {
+    const name = 'path' in resource ? resource.path : 'pid' in resource ? `${resource.pid}` : resource.engine;
+    const line = stdout
+      .split('\n')
+      .find(
+        (one) =>
+          new RegExp(`not removed: ${resource.kind} (on )?`).test(one) && one.includes(`${name} because`),
+      );
+    if (existsSync(name) || resource.kind !== 'mapping') t.match(line, why, `${resource.kind} ${name}`);
+  }
+  t.ok(existsSync(join(precious, 'data')));
+  t.ok(existsSync(evidence));
+  t.notOk(existsSync(own), 'what is the own of the run is removed');
+  t.equal(bystander.exitCode ?? bystander.signalCode, null);
+  t.ok(existsSync(listOf(registry.runId)), 'the list stays until somebody has looked at it');
+});
+
+t.test('a list in a checkout is not believed, and does not keep clean from succeeding', async (t) => {
+  const place = newPlace(t);
+  const precious = join(place.dir, 'precious');
+  mkdirSync(precious);
+  const runId = newRunId();
+  const lines = [
+    { line: 'kit', runId, pid: 1 << 22, startTicks: 1, boot: 'x', state: place.state },
+    { line: 'made', resource: { kind: 'directory', path: precious } },
+  ];
+  mkdirSync(join(place.state, 'residue'), { recursive: true });
+  writeFileSync(
+    join(place.state, 'residue', `${runId}.jsonl`),
+    lines.map((line) => JSON.stringify(line)).join('\n'),
+  );
+  const { code, stdout } = await place.run(['clean']);
+  t.equal(code, 0);
+  t.match(stdout, /^not removed: what \S+residue\S+jsonl names, because .*checkout/m);
+  t.match(stdout, /^nothing was left$/m);
+  t.ok(existsSync(precious));
+});
+
+t.test('a list that is not this user alone is not believed', async (t) => {
+  const place = newPlace(t);
+  const registry = new Registry(newRunId(), place.state);
+  const file = listOf(registry.runId);
+  t.teardown(() => rmSync(file, { force: true }));
+  t.equal(statSync(file).mode & 0o777, 0o600);
+  const refused = () => refusedFiles(place.state).find((one) => one.file === file)?.why;
+  t.equal(refused(), undefined);
+  chmodSync(file, 0o644);
+  t.match(refused(), /mode is 644/);
+  t.same(place.runs(), []);
+  const moved = join(place.dir, 'moved');
+  renameSync(file, moved);
+  chmodSync(moved, 0o600);
+  symlinkSync(moved, file);
+  t.match(refused(), /ELOOP/);
+  t.same(place.runs(), []);
+  for (const dir of registryPlaces()) if (existsSync(dir)) t.equal(statSync(dir).mode & 0o077, 0, dir);
+});
+
+t.test('a second line of a kit, which a target has appended, changes nothing', async (t) => {
+  const place = newPlace(t);
+  const registry = new Registry(newRunId(), place.state);
+  const file = listOf(registry.runId);
+  t.teardown(() => rmSync(file, { force: true }));
+  const head = JSON.parse(readFileSync(file, 'utf8')) as object;
+  appendFileSync(file, `${JSON.stringify({ ...head, state: '/home', out: '/', pid: 1 << 22 })}\n`);
+  t.match(registeredRuns(place.state), [{ stateDir: place.state, outDir: undefined, alive: true }]);
 });

@@ -1,9 +1,9 @@
 import { randomInt } from 'node:crypto';
-import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { VERDICT_EXIT_CODES } from '../../conformance/exit-codes.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { runCertify } from '../certify/certify.js';
 import { log } from '../host/console.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
@@ -68,7 +68,7 @@ export async function certifyCommand(
       progress: (line) => log(style.faint(line)),
     }).finally(async () => {
       await prepared.close?.();
-      if (interrupts.signal.aborted) rmSync(dir, { recursive: true, force: true });
+      if (interrupts.signal.aborted) removeTree(dir);
       registry.close();
     }),
   );

@@ -1,5 +1,6 @@
 import { InvalidArgumentError } from 'commander';
 import type { Filesystem } from '../../faults/power/filesystem.js';
+import { whyNotAllowed } from '../../faults/power/mount-options.js';
 
 const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 const MAX_SEED = 2 ** 40;
@@ -64,6 +65,8 @@ export function parseFilesystem(text: string): Filesystem {
   if (mountOptions.split(',').includes('ro')) {
     throw new InvalidArgumentError('expected options of a disk that can be written to, without ro.');
   }
+  const why = whyNotAllowed(type, mountOptions);
+  if (why !== undefined) throw new InvalidArgumentError(`${why}.`);
   return { type, mountOptions };
 }
 

@@ -3,6 +3,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { protocolNames } from '../../conformance/target-file/starter.js';
+import { RemovalError } from '../../faults/files/remove-tree.js';
 import { ignoreClosedPipes, log } from '../host/console.js';
 import { allowPassingThrough } from '../host/directories.js';
 import { stateDirectory } from '../host/registry.js';
@@ -388,13 +389,15 @@ function budgetOption(description: string, defaultTime?: string): Option {
  * kit: the user can correct only the other errors.
  */
 function reportError(error: unknown): void {
+  // What cannot be removed has a line of its own. The disk or a process of the target is in the way, no bug.
+  const isRemoval = error instanceof RemovalError;
   const isKitError = error instanceof KitError;
-  const writeFailed = !isKitError && isWriteFailure(error);
+  const writeFailed = !isKitError && !isRemoval && isWriteFailure(error);
   const hint = writeFailed
     ? `; expected room, and the right to write, in --out and in ${stateDirectory()} (PLUGPULL_STATE)`
     : '';
   log(`plugpull: ${messageOf(error)}${hint}`);
-  if (!isKitError && !writeFailed && error instanceof Error) log(`${error.stack}`);
+  if (!isKitError && !isRemoval && !writeFailed && error instanceof Error) log(`${error.stack}`);
   process.exitCode = isKitError ? error.exitCode : EXIT_CODES.kitFailed;
 }
 

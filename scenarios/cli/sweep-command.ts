@@ -1,10 +1,11 @@
 import { randomInt } from 'node:crypto';
-import { readdirSync, rmSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { VERDICT_EXIT_CODES } from '../../conformance/exit-codes.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { selectFaults } from '../gate/select-faults.js';
 import { log, printJson } from '../host/console.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
@@ -42,7 +43,7 @@ export async function sweepCommand(
   const seed = flags.seed ?? randomInt(MAX_RANDOM_SEED);
   const style = styleFor(process.stderr);
   const runtime = await (await chooseRuntime(flags.runtime)).prepare(target, log);
-  const registry = new Registry(newRunId());
+  const registry = new Registry(newRunId(), stateDirectory(), flags.out);
   const dir =
     flags.out === undefined ? join(stateDirectory(), 'runs', registry.runId) : makeEmptyDirectory(flags.out);
   if (flags.out === undefined) registry.made({ kind: 'directory', path: dir });
@@ -80,7 +81,7 @@ export async function sweepCommand(
     return VERDICT_EXIT_CODES[result.verdict];
   } finally {
     await runtime.close?.();
-    if (interrupts.signal.aborted || isEmpty(dir)) rmSync(dir, { recursive: true, force: true });
+    if (interrupts.signal.aborted || isEmpty(dir)) removeTree(dir);
     registry.close();
   }
 }

@@ -1,4 +1,4 @@
-import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { AtRiskMessages, submittedIds } from '../../conformance/checkers/crash-states.js';
@@ -14,6 +14,7 @@ import { expandCommand } from '../../conformance/target-file/placeholders.js';
 import { Fingerprints } from '../../faults/crash-states/fingerprint.js';
 import { applyWrites, openRecording, type Recording } from '../../faults/crash-states/materialise.js';
 import { StateDisk } from '../../faults/crash-states/state-disk.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { recordingDirectory } from '../../faults/power/blocklog-availability.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { copySparse } from '../../faults/power/mounts.js';
@@ -23,6 +24,7 @@ import type { CrashState } from '../../faults/write-log/state.js';
 import { PhaseClock } from '../host/phase-clock.js';
 import { seeded } from '../host/random.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
+import { removeOrReport } from '../host/removal.js';
 import { kitVersion } from '../host/version.js';
 import { traceFiles } from '../round/trace-files.js';
 import { DATA_DIR } from '../runtime/disks/local-disk.js';
@@ -72,7 +74,7 @@ const MAX_UNMOUNTABLE_SHARE = 0.2;
  */
 export async function runExplore(requested: ExploreOptions): Promise<ExploreResult> {
   const { target, seed } = requested;
-  const registry = new Registry(newRunId());
+  const registry = new Registry(newRunId(), stateDirectory(), requested.out);
   const dir = requested.out ?? join(stateDirectory(), 'runs', registry.runId);
   if (requested.out === undefined) registry.made({ kind: 'directory', path: dir });
   mkdirSync(dir, { recursive: true });
@@ -112,7 +114,7 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
     throw error;
   } finally {
     run?.remove();
-    if (!keep || options.signal.aborted) rmSync(dir, { recursive: true, force: true });
+    if (!keep || options.signal.aborted) await removeOrReport(() => removeTree(dir), options.progress);
     registry.close();
     recorder.close();
   }

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
@@ -31,7 +31,7 @@ t.test(
     const workspace = new TestWorkspace();
     t.teardown(() => workspace.remove());
     const kit = await startHangingExploration(workspace);
-    const [runId] = readdirSync(join(workspace.state, 'residue')).map((name) => name.split('.')[0]);
+    const [runId] = workspace.runs();
     const mounted = () => readFileSync('/proc/self/mounts', 'latin1').includes(`${runId}-states/store/slot-`);
     t.ok(await until(mounted, 10_000), 'crash states are mounted');
     // Send the signal to all processes of the group at once, as a terminal does.

@@ -45,7 +45,7 @@ t.test('a correct queue passes at faults that hit, and leaves no files or proces
   t.match(stderr, /no confirmed message is lost/);
   t.notMatch(stderr, '\u001b', 'no colours where stderr is not a terminal');
   t.same(readdirSync(join(workspace.state, 'runs')), []);
-  t.same(readdirSync(join(workspace.state, 'residue')), []);
+  t.same(workspace.runs(), []);
   t.same(processesBelow(workspace.dir), []);
 });
 

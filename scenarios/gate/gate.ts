@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Evaluation, evaluate } from '../../conformance/checkers/evaluate.js';
 import { KitError } from '../../conformance/errors.js';
@@ -8,11 +8,13 @@ import { recordReceipts } from '../../conformance/protocols/receipts.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault } from '../../faults/fault.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import { processPendingEvents } from '../../faults/waiting.js';
 import { PhaseClock } from '../host/phase-clock.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
+import { removeOrReport } from '../host/removal.js';
 import { kitVersion } from '../host/version.js';
 import { Pace } from '../round/pace.js';
 import type { RoundPhase } from '../round/phases.js';
@@ -108,7 +110,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
       .join('; ');
     throw new KitError('target-unavailable', `no fault can be tried: ${reasons}`);
   }
-  const registry = new Registry(newRunId());
+  const registry = new Registry(newRunId(), stateDirectory(), requested.out);
   const dir = requested.out ?? join(stateDirectory(), 'runs', registry.runId);
   if (requested.out === undefined) registry.made({ kind: 'directory', path: dir });
   mkdirSync(dir, { recursive: true });
@@ -188,7 +190,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     await processPendingEvents();
     throw error;
   } finally {
-    if (!keep || options.signal.aborted) rmSync(dir, { recursive: true, force: true });
+    if (!keep || options.signal.aborted) await removeOrReport(() => removeTree(dir), options.progress);
     registry.close();
     recorder.close();
   }
@@ -339,10 +341,12 @@ async function runRounds(options: GateOptions, run: GateRun) {
     const isFailedRound = failure === 'other' || (failure === 'content' && failed === undefined);
     if (isFailedRound) failed = { round: number, schedule };
     // Save only the data of a failed round: it is evidence, and the data of a round that passed has no use.
-    if (isFailedRound) await outcome.disk.saveTo(join(round.dir, 'data-at-end'));
-    else outcome.disk.remove();
+    await removeOrReport(
+      () => (isFailedRound ? outcome.disk.saveTo(join(round.dir, 'data-at-end')) : outcome.disk.remove()),
+      options.progress,
+    );
     if (failure === 'none' && !options.keep && options.out === undefined)
-      rmSync(round.dir, { recursive: true, force: true });
+      await removeOrReport(() => removeTree(round.dir), options.progress);
     pace.noteTail(performance.now() - outcome.faultsEndedMs);
   }
   return { rounds, failed, writtenOutside: [...writtenOutside] };

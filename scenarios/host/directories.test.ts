@@ -2,7 +2,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { allowPassingThrough, closedDirectory, makeUniqueDirectory } from './directories.js';
+import { allowPassingThrough, closedDirectory, makePassage, makeUniqueDirectory } from './directories.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'plugpull-directories-'));
 t.teardown(() => rmSync(dir, { recursive: true, force: true }));
@@ -14,7 +14,9 @@ t.test('any user may pass through a directory with a unique name, whatever the u
   t.teardown(() => void process.umask(umask));
   const [one, two] = [makeUniqueDirectory(dir, 'run-'), makeUniqueDirectory(dir, 'run-')];
   t.not(one, two);
-  t.equal(modeOf(one), 0o755);
+  t.equal(modeOf(one), 0o711);
+  makePassage(join(one, 'a/b'));
+  t.equal(modeOf(join(one, 'a/b')), 0o711);
 });
 
 t.test('with a strict umask, directories can be passed through and not listed', async (t) => {

@@ -54,8 +54,20 @@ export function makeWritableDirectory(path: string, label: string): void {
  */
 export function makeUniqueDirectory(parent: string, prefix: string): string {
   const path = mkdtempSync(join(parent, prefix));
-  chmodSync(path, 0o755);
+  chmodSync(path, PASSAGE_MODE);
   return path;
+}
+
+/**
+ * Mode of a directory that other users may pass through and not list. A service of the target that gives up root
+ * needs the way to its data; what strangers' images and bundles hold is nobody else's business.
+ */
+export const PASSAGE_MODE = 0o711;
+
+/** Makes a directory, with its missing parents, that other users may pass through and not list. */
+export function makePassage(path: string): void {
+  makeDirectories(path);
+  chmodSync(path, PASSAGE_MODE);
 }
 
 /**

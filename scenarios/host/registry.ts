@@ -1,8 +1,22 @@
 import { randomBytes } from 'node:crypto';
-import { appendFileSync, closeSync, fsyncSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import {
+  appendFileSync,
+  closeSync,
+  constants,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+} from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { z } from 'zod';
 import { KitError, messageOf } from '../../conformance/errors.js';
-import { makeWritableDirectory } from './directories.js';
+import { makeDirectories, makeWritableDirectory } from './directories.js';
+import { readOwnFile, whyNotOwnDirectory } from './own-files.js';
 import { bootId, processEntry } from './processes.js';
 
 /** A thing outside the kit's own memory that must be removed again. */
@@ -18,13 +32,28 @@ export type Resource =
   | { kind: 'mapping'; path: string };
 
 type Line =
-  | { line: 'kit'; runId: string; pid: number; startTicks: number; boot: string }
+  | {
+      line: 'kit';
+      runId: string;
+      pid: number;
+      startTicks: number;
+      boot: string;
+      /** State directory of the run. */
+      state: string;
+      /** Directory for the evidence, when the user has named one with `--out`. */
+      out?: string;
+    }
   | { line: 'made'; resource: Resource }
   | { line: 'gone'; resource: Resource };
 
 /** A registered run. The kit process of the run is still alive, or it was killed. */
 export interface RegisteredRun {
   runId: string;
+  /** State directory of the run. '' when the first line of its list is damaged. */
+  stateDir: string;
+  /** Directory that the user has named for the evidence; undefined when it is in the state directory. */
+  outDir: string | undefined;
+  /** List of the run's resources. */
   file: string;
   alive: boolean;
   /** False after a reboot: the run's processes and mounts have ended with the kernel. */
@@ -35,9 +64,83 @@ export interface RegisteredRun {
   resources: Resource[];
 }
 
-/** Returns the directory in which runs save their evidence and register their resources. */
+/** A file with a list of resources that is not believed, and the reason. */
+export interface RefusedFile {
+  file: string;
+  why: string;
+}
+
+/** Environment variable that names the state directory. Targets do not get it. */
+export const STATE_VARIABLE = 'PLUGPULL_STATE';
+
+/** Returns the variables of this process that programs of a target get. */
+export function targetEnvironment(): Record<string, string | undefined> {
+  return { ...process.env, [STATE_VARIABLE]: undefined };
+}
+
+/** Returns the directory in which runs save their evidence. */
 export function stateDirectory(): string {
-  return resolve(process.env.PLUGPULL_STATE ?? '.plugpull');
+  return resolve(process.env[STATE_VARIABLE] ?? '.plugpull');
+}
+
+/**
+ * Returns the directories in which the runs of this user may have registered their resources, best first. None
+ * is in a checkout: a file there is a stranger's input, and `clean` removes what these files name. A target
+ * does not see the directories; see `BootView`. The first one also survives a boot of the machine, as
+ * containers and directories do.
+ */
+export function registryPlaces(): string[] {
+  const uid = process.geteuid?.() ?? 0;
+  const { XDG_STATE_HOME: stateHome = '' } = process.env;
+  return [
+    ...(isAbsolute(stateHome) ? [join(stateHome, 'plugpull')] : []),
+    uid === 0 ? '/var/lib/plugpull' : join(homedir(), '.local/state/plugpull'),
+    // For users without a home directory that can be written to, as in many containers.
+    join('/run/user', `${uid}`, 'plugpull'),
+    join(tmpdir(), `plugpull-user-${uid}`),
+  ];
+}
+
+/** Returns the file with the list of a run's resources; undefined when there is none. */
+export function registryFile(runId: string): string | undefined {
+  return registryPlaces()
+    .map((place) => listIn(place, runId))
+    .find((file) => existsSync(file));
+}
+
+const listIn = (place: string, runId: string) => join(place, 'runs', `${runId}.jsonl`);
+
+/** Makes a directory that only this user may enter. Another run may make it at the same moment. */
+function makeOwnDirectory(path: string): void {
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+  }
+}
+
+/** Makes the directory for the list of a run, and returns the path of the list. */
+function makeList(runId: string): string {
+  const problems: string[] = [];
+  for (const place of registryPlaces()) {
+    const dir = join(place, 'runs');
+    try {
+      makeDirectories(dirname(place));
+      for (const path of [place, dir]) makeOwnDirectory(path);
+      const why = [place, dir].flatMap((path) => {
+        const reason = whyNotOwnDirectory(path);
+        return reason === undefined ? [] : [`${path}: ${reason}`];
+      });
+      if (why.length === 0) return listIn(place, runId);
+      problems.push(...why);
+    } catch (error) {
+      problems.push(messageOf(error));
+    }
+  }
+  throw new KitError(
+    'bad-usage',
+    `no directory for the list of what a run makes: ${problems.join('; ')}; expected a directory of this user alone (XDG_STATE_HOME names another place)`,
+  );
 }
 
 /** Makes the id of a run: the time, and a random part that makes it unique. */
@@ -54,13 +157,26 @@ export class Registry {
   readonly runId: string;
   readonly #file: string;
 
-  constructor(runId: string, stateDir = stateDirectory()) {
+  /**
+   * @param outDir directory that the user has named for the evidence, if any. Only what is below it, below the
+   *   state directory, or in a directory with the id of the run in its name can be removed by `clean`.
+   */
+  constructor(runId: string, stateDir = stateDirectory(), outDir?: string) {
     this.runId = runId;
-    makeWritableDirectory(residueDir(stateDir), `${stateDir} (PLUGPULL_STATE)`);
-    this.#file = join(residueDir(stateDir), `${runId}.jsonl`);
+    makeWritableDirectory(stateDir, `${stateDir} (PLUGPULL_STATE)`);
+    this.#file = makeList(runId);
     const startTicks = processEntry(process.pid)?.startTicks ?? 0;
+    const out = outDir === undefined ? {} : { out: resolve(outDir) };
     try {
-      this.#write({ line: 'kit', runId, pid: process.pid, startTicks, boot: bootId() });
+      this.#write({
+        line: 'kit',
+        runId,
+        pid: process.pid,
+        startTicks,
+        boot: bootId(),
+        state: resolve(stateDir),
+        ...out,
+      });
     } catch (error) {
       rmSync(this.#file, { force: true });
       throw error;
@@ -90,7 +206,13 @@ export class Registry {
 
   /** Ends the run. Deletes its file, unless a resource is left that only `clean` can remove from now on. */
   close(): void {
-    const { resources } = readRun(this.#file, this.runId);
+    let resources: readonly Resource[];
+    try {
+      resources = readRun(this.#file, this.runId).resources;
+    } catch {
+      // Somebody has removed or changed the list. That must not take the place of the verdict.
+      return;
+    }
     if (resources.some(({ kind }) => kind !== 'process' && kind !== 'directory')) return;
     rmSync(this.#file, { force: true });
   }
@@ -101,7 +223,8 @@ export class Registry {
    */
   #write(line: Line): void {
     try {
-      const file = openSync(this.#file, 'a');
+      const { O_APPEND, O_CREAT, O_WRONLY, O_NOFOLLOW } = constants;
+      const file = openSync(this.#file, O_APPEND | O_CREAT | O_WRONLY | O_NOFOLLOW, 0o600);
       try {
         appendFileSync(file, `${JSON.stringify(line)}\n`);
         if (line.line !== 'gone') fsyncSync(file);
@@ -116,31 +239,107 @@ export class Registry {
 }
 
 /**
- * Reads every registered run. It skips damaged lines, such as one that a crash has cut off.
- * @throws KitError bad-usage when the state directory exists and cannot be read.
+ * Reads the registered runs of a state directory. It skips damaged lines, such as one that a crash has cut off.
+ * @throws KitError bad-usage when a directory of lists exists and cannot be read.
  */
 export function registeredRuns(stateDir = stateDirectory()): RegisteredRun[] {
-  let names: string[];
-  try {
-    names = readdirSync(residueDir(stateDir));
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
-    const message = `${stateDir} (PLUGPULL_STATE): expected a directory to read: ${messageOf(error)}`;
-    throw new KitError('bad-usage', message, { cause: error });
-  }
-  return names
-    .filter((name) => name.endsWith('.jsonl'))
-    .sort()
-    .map((name) => readRun(join(residueDir(stateDir), name), name.slice(0, -'.jsonl'.length)));
+  return allRegisteredRuns().filter((run) => isSameDirectory(run.stateDir, stateDir));
 }
 
+/**
+ * Reads the registered runs of this user, whatever their state directories are.
+ * @throws KitError bad-usage when a directory of lists exists and cannot be read.
+ */
+export function allRegisteredRuns(): RegisteredRun[] {
+  return readLists().flatMap((list) => ('run' in list ? [list.run] : []));
+}
+
+/**
+ * Lists the files that look like lists of resources and are not believed: those of other users, and any file in
+ * a state directory, where a checkout or a target could have put it.
+ */
+export function refusedFiles(stateDir = stateDirectory()): RefusedFile[] {
+  const foreign = join(stateDir, 'residue');
+  const inStateDir = namesIn(foreign).map((name) => ({
+    file: join(foreign, name),
+    why: 'a file in the state directory may come from a checkout or from a target; lists of runs are elsewhere',
+  }));
+  return [...readLists().flatMap((list) => ('refused' in list ? [list.refused] : [])), ...inStateDir];
+}
+
+type ReadList = { run: RegisteredRun } | { refused: RefusedFile };
+
+function readLists(): ReadList[] {
+  return registryPlaces().flatMap((place): ReadList[] => {
+    const dir = join(place, 'runs');
+    const why = whyNotOwnDirectoryOf(place) ?? whyNotOwnDirectoryOf(dir);
+    if (why === 'missing') return [];
+    if (why !== undefined) return [{ refused: { file: dir, why } }];
+    return namesIn(dir).flatMap((name): ReadList[] => {
+      const file = join(dir, name);
+      try {
+        return [{ run: readRun(file, name.slice(0, -'.jsonl'.length)) }];
+      } catch (error) {
+        // The run has ended since the directory was listed.
+        if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+        return [{ refused: { file, why: messageOf(error) } }];
+      }
+    });
+  });
+}
+
+/** Returns why a directory of lists is not believed, or `missing`. */
+function whyNotOwnDirectoryOf(path: string): string | undefined {
+  try {
+    return whyNotOwnDirectory(path);
+  } catch (error) {
+    // A user without a home directory may not even look there.
+    if (error instanceof Error && 'code' in error && (error.code === 'ENOTDIR' || error.code === 'EACCES'))
+      return 'missing';
+    throw error;
+  }
+}
+
+/** Lists the names of lists in a directory, sorted; empty when it is no directory. */
+function namesIn(dir: string): string[] {
+  try {
+    return readdirSync(dir)
+      .filter((name) => name.endsWith('.jsonl'))
+      .sort();
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && /ENOENT|ENOTDIR/.test(String(error.code))) return [];
+    throw new KitError('bad-usage', `${dir}: expected a directory to read: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+function isSameDirectory(a: string, b: string): boolean {
+  const real = (path: string) => {
+    try {
+      return realpathSync(path);
+    } catch {
+      return resolve(path);
+    }
+  };
+  return a !== '' && (resolve(a) === resolve(b) || real(a) === real(b));
+}
+
+/** @throws Error when the file is not this user's own, or cannot be read. */
 function readRun(file: string, runId: string): RegisteredRun {
   const remaining = new Map<string, Resource>();
-  const run: RegisteredRun = { runId, file, alive: false, sameBoot: false, sinceTicks: 0, resources: [] };
-  for (const text of readFileSync(file, 'utf8').split('\n')) {
+  const run: RegisteredRun = {
+    ...{ runId, file, stateDir: '', outDir: undefined },
+    ...{ alive: false, sameBoot: false, sinceTicks: 0, resources: [] },
+  };
+  for (const [index, text] of readOwnFile(file).split('\n').entries()) {
     const line = parseLine(text);
     if (line === undefined) continue;
     if (line.line === 'kit') {
+      // The kit writes this line before it starts anything. A later one is not the kit's.
+      if (index > 0) continue;
+      run.stateDir = line.state;
+      run.outDir = line.out;
       run.sameBoot = line.boot === bootId();
       run.sinceTicks = line.startTicks;
       const kit = processEntry(line.pid);
@@ -156,15 +355,30 @@ function readRun(file: string, runId: string): RegisteredRun {
   return run;
 }
 
+const ResourceShape = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('process'), pid: z.number().int().positive(), startTicks: z.number() }),
+  z.object({ kind: z.enum(['directory', 'mount', 'loop', 'mapping']), path: z.string().startsWith('/') }),
+  z.object({ kind: z.literal('containers'), engine: z.string() }),
+]);
+const LineShape = z.discriminatedUnion('line', [
+  z.object({
+    line: z.literal('kit'),
+    runId: z.string(),
+    pid: z.number(),
+    startTicks: z.number(),
+    boot: z.string(),
+    state: z.string(),
+    out: z.string().optional(),
+  }),
+  z.object({ line: z.enum(['made', 'gone']), resource: ResourceShape }),
+]);
+
 function parseLine(text: string): Line | undefined {
   if (text === '') return undefined;
   try {
-    return JSON.parse(text) as Line;
+    const parsed = LineShape.safeParse(JSON.parse(text));
+    return parsed.success ? (parsed.data as Line) : undefined;
   } catch {
     return undefined;
   }
-}
-
-function residueDir(stateDir: string): string {
-  return join(stateDir, 'residue');
 }

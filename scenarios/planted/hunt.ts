@@ -1,6 +1,6 @@
-import { rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import type { PlantedBug } from './definition.js';
 import { huntByExploration } from './hunt-by-exploration.js';
@@ -66,7 +66,7 @@ export async function hunt(
       if (!everyMode && huntResult.modes[mode]?.outcome === 'yes') break;
     }
   } finally {
-    rmSync(dir, { recursive: true, force: true });
+    removeTree(dir);
     registry.close();
   }
   return huntResult;

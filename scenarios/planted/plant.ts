@@ -1,8 +1,9 @@
-import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { packageRoot } from '../host/version.js';
 import type { PlantedBug } from './definition.js';
 
@@ -24,7 +25,7 @@ interface Transpiler {
 export function plant(bug: PlantedBug, dir: string): string {
   const root = packageRoot();
   const plantedCode = plantedSource(bug);
-  rmSync(dir, { recursive: true, force: true });
+  removeTree(dir);
   mkdirSync(join(dir, 'conformance/targets'), { recursive: true });
   cpSync(join(root, 'dist/reference-impl'), join(dir, 'dist/reference-impl'), { recursive: true });
   cpSync(join(root, 'package.json'), join(dir, 'package.json'));

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { chmodSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Target } from '../../conformance/target-file/definition.js';
@@ -10,6 +10,7 @@ import { attachLoop, detachLoops } from '../../faults/power/loop.js';
 import { copySparse } from '../../faults/power/mounts.js';
 import { LogWritesError } from '../../faults/write-log/reader.js';
 import { type CrashState, NOTHING_TORN } from '../../faults/write-log/state.js';
+import { makePassage } from '../host/directories.js';
 import { reservePort } from '../host/ports.js';
 import type { Registry } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
@@ -81,11 +82,13 @@ export function mountState(
   const mount = { kind: 'mount', path: mountPoint } as const;
   registry.made(loop);
   registry.made(mount);
-  mkdirSync(mountPoint, { recursive: true });
+  makePassage(mountPoint);
   copySparse(disk.image, image);
+  chmodSync(image, 0o600);
   materialise(disk.recording, state, image);
   try {
-    mountFilesystem(filesystem, attachLoop(image), mountPoint);
+    // The image may be a stranger's: nothing on it is started as root by mistake.
+    mountFilesystem(filesystem, attachLoop(image), mountPoint, { noexec: true });
   } catch (error) {
     dropFilesystem(mountPoint);
     registry.gone(mount);

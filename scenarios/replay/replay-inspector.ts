@@ -47,6 +47,12 @@ export interface ReplayInspectorOptions {
 }
 
 /**
+ * The image of a bundle may be a stranger's. A target that starts programs from `{data}` cannot recover on it; its
+ * explorations and gates can.
+ */
+const BUNDLE_LIMITS = { noexec: true } as const;
+
+/**
  * Makes an inspector. It recovers with the target's restore program, if the target has one. Otherwise it
  * starts the target and consumes all messages.
  * @throws KitError target-unavailable when the process does not run as root.
@@ -57,7 +63,10 @@ export function createReplayInspector(options: ReplayInspectorOptions): ReplayIn
   const workspace = new StateWorkspace(join(dir, 'images'), registry);
   const slot = workspace.makeSlot('state', recorded.image);
   const { recording, image: base } = recorded;
-  const disk = new StateDisk({ recording, base, baseAt: 0, filesystem: at.filesystem, ...slot });
+  const disk = new StateDisk({
+    ...{ recording, base, baseAt: 0, filesystem: at.filesystem, ...slot },
+    limits: BUNDLE_LIMITS,
+  });
   const dataDir = join(slot.mountPoint, DATA_DIR);
   const inspector = target.crashStates?.restore
     ? inspectByRestore(target, target.crashStates.restore, at, dataDir, registry, options.scratch)

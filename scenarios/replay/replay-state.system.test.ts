@@ -173,7 +173,7 @@ t.test(
     const clean = await workspace.run(['clean']);
     t.equal(clean.code, 0, clean.stderr);
     t.equal([...clean.stdout.matchAll(/1 mounts, 1 loop devices/g)].length, 2, clean.stdout);
-    t.same(readdirSync(join(workspace.state, 'residue')), []);
+    t.same(workspace.runs(), []);
     const printed = await workspace.run(['replay', file, '--at', '1']);
     t.equal(printed.code, 0, printed.stderr);
     t.match(printed.stderr, /^ {2}0: .*\n> 1: .*\n/m, 'the entries around the position are listed');

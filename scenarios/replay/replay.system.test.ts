@@ -77,7 +77,7 @@ t.test(
     const clean = await workspace.run(['clean']);
     t.equal(clean.code, 0, clean.stderr);
     t.same(readdirSync(join(workspace.state, 'replays')), []);
-    t.same(readdirSync(join(workspace.state, 'residue')), []);
+    t.same(workspace.runs(), []);
     t.same(processesBelow(workspace.dir), []);
   },
 );

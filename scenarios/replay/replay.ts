@@ -1,11 +1,13 @@
-import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { Target } from '../../conformance/target-file/definition.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { type Bundle, writeBundle } from '../bundle/bundle.js';
 import type { GateCase } from '../bundle/manifest.js';
 import { describeTarget } from '../bundle/target.js';
 import { violationStory } from '../gate/violation-story.js';
+import { makePassage } from '../host/directories.js';
 import type { Registry } from '../host/registry.js';
 import type { Schedule } from '../round/schedule.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
@@ -168,7 +170,7 @@ async function writeShrunk(
 export function createWorkspaceDir(registry: Registry, root: string): string {
   const path = join(root, 'replays', registry.runId);
   registry.made({ kind: 'directory', path });
-  mkdirSync(path, { recursive: true });
+  makePassage(path);
   return path;
 }
 
@@ -180,12 +182,12 @@ export function createWorkspaceDir(registry: Registry, root: string): string {
 export function keepLogs(path: string): boolean {
   const isRun = (name: string) => name.startsWith(RUN_PREFIX);
   const names = readdirSync(path);
-  for (const name of names) if (!isRun(name)) rmSync(join(path, name), { recursive: true, force: true });
+  for (const name of names) if (!isRun(name)) removeTree(join(path, name));
   return names.some(isRun);
 }
 
 /** Removes the directory of a replay with everything in it. */
 export function removeWorkspaceDir(registry: Registry, path: string): void {
-  rmSync(path, { recursive: true, force: true });
+  removeTree(path);
   registry.gone({ kind: 'directory', path });
 }

@@ -1,4 +1,4 @@
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Evaluation, evaluate } from '../../conformance/checkers/evaluate.js';
 import { KitError } from '../../conformance/errors.js';
@@ -10,9 +10,11 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import { findFault } from '../../faults/catalogue/catalogue.js';
 import { syscallPointFaults } from '../../faults/catalogue/syscall-point.js';
 import type { Fault } from '../../faults/fault.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import type { GateCase } from '../bundle/manifest.js';
 import type { PhaseClock } from '../host/phase-clock.js';
 import type { Registry } from '../host/registry.js';
+import { removeOrReport } from '../host/removal.js';
 import { kitVersion } from '../host/version.js';
 import type { Pace } from '../round/pace.js';
 import type { RoundPhase } from '../round/phases.js';
@@ -58,7 +60,7 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
   const faults = options.faults ?? (await faultsOf(schedule, runtime));
   const recorder = new Recorder(join(dir, 'history.jsonl'));
   const signal = AbortSignal.any([options.signal, recorder.failureSignal]);
-  const drop = () => rmSync(dir, { recursive: true, force: true });
+  const drop = () => removeTree(dir);
   try {
     recorder.record({
       kind: 'run-started',
@@ -95,7 +97,7 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
     const evaluation = evaluate(recorder.events, target);
     if (evaluation.verdict === 'fail')
       await outcome.disk.saveTo(join(dir, `round-${gate.round}`, 'data-at-end'));
-    else outcome.disk.remove();
+    else await removeOrReport(() => outcome.disk.remove(), options.progress);
     options.pace?.noteTail(performance.now() - outcome.faultsEndedMs);
     return { dir, events: recorder.events, evaluation, drop };
   } catch (error) {

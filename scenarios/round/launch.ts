@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
@@ -11,6 +11,7 @@ import {
   portNames,
   submitPorts,
 } from '../../conformance/target-file/placeholders.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { runTool } from '../../faults/power/mounts.js';
 import { atExit } from '../host/at-exit.js';
 import { closedDirectory } from '../host/directories.js';
@@ -87,7 +88,7 @@ export function scratchDirOf(dir: string): string {
 /** Replaces the content of `{scratch}` with that of another one, owners included. */
 export function copyScratch(from: string, to: string): void {
   if (from === to || !existsSync(from)) return;
-  rmSync(to, { recursive: true, force: true });
+  removeTree(to);
   mkdirSync(dirname(to), { recursive: true });
   runTool('cp', ['-a', from, to]);
 }

@@ -12,6 +12,7 @@ import { atExit } from '../host/at-exit.js';
 import { PhaseClock } from '../host/phase-clock.js';
 import { seeded } from '../host/random.js';
 import type { Registry } from '../host/registry.js';
+import { removeOrReport } from '../host/removal.js';
 import type { Disk, DiskKind } from '../runtime/disk.js';
 import { makeDisk } from '../runtime/disks/local-disk.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
@@ -134,7 +135,7 @@ export async function runRound(requested: RoundOptions): Promise<RoundOutcome> {
     full.signal.throwIfAborted();
   } catch (error) {
     await round.end('interrupted');
-    disk.remove();
+    await removeOrReport(() => disk.remove(), options.progress);
     throw full.signal.aborted ? full.signal.reason : error;
   } finally {
     freeSpace.stop();

@@ -4,6 +4,7 @@ import { recordReceipts } from '../../conformance/protocols/receipts.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault, FaultContext } from '../../faults/fault.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { hit, killServices } from '../../faults/injection.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { straceAvailability } from '../../faults/programs.js';
@@ -80,7 +81,7 @@ export async function traceFiles(options: TraceFilesOptions): Promise<FileHabit[
     return habits;
   } finally {
     recorder.close();
-    rmSync(dir, { recursive: true, force: true });
+    removeTree(dir);
     rmSync(`${dir}.jsonl`, { force: true });
   }
   return habits;

@@ -1,9 +1,10 @@
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import { faultNameOf, syscallPointFaults } from '../../faults/catalogue/syscall-point.js';
 import type { Fault } from '../../faults/fault.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { hit, miss } from '../../faults/injection.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { straceAvailability } from '../../faults/programs.js';
@@ -140,7 +141,7 @@ async function enumerate(
     countingSchedule,
     dir,
   );
-  rmSync(dir, { recursive: true, force: true });
+  removeTree(dir);
   return counts;
 }
 
@@ -165,7 +166,7 @@ async function resultFor(
   const facts = { ...gateCaseOf(runtime, schedule), target, schedule, evidence: dir, events, evaluation };
   const bundle = failed ? await writeGateBundle(facts, join(dir, 'bundle.tar.gz')) : null;
   const evidence = failed || keep ? dir : null;
-  if (evidence === null) rmSync(dir, { recursive: true, force: true });
+  if (evidence === null) removeTree(dir);
   return resultOf(
     {
       target,

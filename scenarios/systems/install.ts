@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import type { ExpectedSystem } from './expected.js';
 
 /**
@@ -94,11 +95,11 @@ function unpack(
       const failed = failureOf(['dpkg-deb', '-x', join(filling, file), root], run);
       if (failed !== undefined) return failed;
     }
-    rmSync(join(parent, name), { recursive: true, force: true });
+    removeTree(join(parent, name));
     renameSync(root, join(parent, name));
     return undefined;
   } finally {
-    rmSync(filling, { recursive: true, force: true });
+    removeTree(filling);
   }
 }
 

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { KitError } from '../../../conformance/errors.js';
 import { processPendingEvents, until } from '../../../faults/waiting.js';
 import { atExit } from '../../host/at-exit.js';
+import { targetEnvironment } from '../../host/registry.js';
 import { makePipe, PipeChannel } from './pipe.js';
 
 /** The request to a restore program. */
@@ -119,7 +120,7 @@ class RestoreProcess {
     // state busy.
     this.#child = spawn(program, args, {
       stdio: [requests.readFd, answers.writeFd, 'pipe'],
-      env: { ...process.env, ...env },
+      env: { ...targetEnvironment(), ...env },
       detached: true,
     });
     for (const childEnd of [requests.readFd, answers.writeFd]) closeSync(childEnd);

@@ -8,6 +8,7 @@ import type { HistoryEvent } from '../../../conformance/history/events.js';
 import { readHistory } from '../../../conformance/history/reader.js';
 import { readRegularFile } from '../../../conformance/read-file.js';
 import type { Target } from '../../../conformance/target-file/definition.js';
+import { whyNotAllowed } from '../../../faults/power/mount-options.js';
 import { copySparse } from '../../../faults/power/mounts.js';
 import { SECTOR_BYTES } from '../../../faults/sector.js';
 import { LogWritesError, WriteLog } from '../../../faults/write-log/reader.js';
@@ -51,7 +52,11 @@ const RecordingManifest = z.object({
   from: NonNegativeInt,
   end: NonNegativeInt,
   imageBytes: NonNegativeInt,
-  filesystem: z.object({ type: z.enum(['ext4', 'xfs']), mountOptions: z.string() }),
+  filesystem: z
+    .object({ type: z.enum(['ext4', 'xfs']), mountOptions: z.string() })
+    .refine(({ type, mountOptions }) => whyNotAllowed(type, mountOptions) === undefined, {
+      error: 'expected mount options that are allowed',
+    }),
   /** Reason why the disk shows nothing about the messages; absent when the target wrote to it. */
   unwritten: z.object({ why: z.string(), writesElsewhere: z.boolean() }).optional(),
   /** SHA-256 of every message's bytes, by id. */

@@ -1,6 +1,7 @@
-import { mkdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
+import { removeTree } from '../../../faults/files/remove-tree.js';
 import {
   dropFilesystem,
   forceDropFilesystem,
@@ -11,6 +12,7 @@ import { attachLoop, detachLoops } from '../../../faults/power/loop.js';
 import { copySparse, unmount } from '../../../faults/power/mounts.js';
 import { findProgram } from '../../../faults/programs.js';
 import { atExit } from '../../host/at-exit.js';
+import { makePassage, PASSAGE_MODE } from '../../host/directories.js';
 import type { Resource } from '../../host/registry.js';
 
 /** The part of `Registry` that a workspace uses. */
@@ -54,8 +56,8 @@ export class StateWorkspace {
   constructor(dir: string, registry: ResourceRegistry) {
     this.#registry = registry;
     this.root = dir;
-    this.#claim({ kind: 'directory', path: dir }, () => rmSync(dir, { recursive: true, force: true }));
-    mkdirSync(dir, { recursive: true });
+    this.#claim({ kind: 'directory', path: dir }, () => removeTree(dir));
+    makePassage(dir);
     try {
       this.dir = findProgram('mkfs.xfs') === undefined ? dir : this.#mountStore(dir);
     } catch (error) {
@@ -77,9 +79,9 @@ export class StateWorkspace {
   #mountStore(dir: string): string {
     const image = join(dir, 'store.img');
     const mountPoint = join(dir, 'store');
-    writeFileSync(image, '');
+    writeFileSync(image, '', { mode: 0o600 });
     truncateSync(image, STORE_SIZE_BYTES);
-    mkdirSync(mountPoint);
+    makePassage(mountPoint);
     const store = { type: 'xfs', mountOptions: '' } as const;
     makeFilesystem(store, image);
     this.#claim({ kind: 'loop', path: image }, () => detachLoops(image));
@@ -89,7 +91,9 @@ export class StateWorkspace {
       // would fail.
       forceDropFilesystem(mountPoint);
     });
-    mountFilesystem(store, device, mountPoint);
+    mountFilesystem(store, device, mountPoint, { noexec: true });
+    // The root of the new filesystem hides the mode of the mount point.
+    makePassage(mountPoint);
     return mountPoint;
   }
 
@@ -111,9 +115,10 @@ export class StateWorkspace {
     const file = (what: string) => join(this.dir, `${name}.${what}`);
     const slot = { stable: file('stable'), image: file('image'), mountPoint: file('mount') };
     copySparse(base, slot.stable);
-    writeFileSync(slot.image, '');
+    chmodSync(slot.stable, 0o600);
+    writeFileSync(slot.image, '', { mode: 0o600 });
     truncateSync(slot.image, statSync(base).size);
-    mkdirSync(slot.mountPoint);
+    mkdirSync(slot.mountPoint, { mode: PASSAGE_MODE });
     this.#claim({ kind: 'loop', path: slot.image }, () => detachLoops(slot.image));
     const device = attachLoop(slot.image, 'dropped');
     this.#claim({ kind: 'mount', path: slot.mountPoint }, () => {

@@ -44,7 +44,11 @@ export function ownersOf(
   const last = writes.at(-1)?.index;
   if (last === undefined) return owners;
   const slot = workspace.makeSlot(`owners-${last}`, base);
-  const disk = new StateDisk({ recording, base, baseAt, filesystem, ...slot });
+  const disk = new StateDisk({
+    ...{ recording, base, baseAt, filesystem, ...slot },
+    // Files are only looked at.
+    limits: { noexec: true, readOnly: true },
+  });
   try {
     const later = model.entries.filter(({ index, flush }) => index > last && flush)[FLUSHES_LATER - 1];
     for (const prefix of new Set([later?.index ?? model.entries.length, model.entries.length])) {

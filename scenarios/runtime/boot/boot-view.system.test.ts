@@ -15,7 +15,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { createServer } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import t from 'tap';
@@ -23,7 +23,7 @@ import { defineTarget } from '../../../conformance/target-file/load.js';
 import type { Availability } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 import { TestWorkspace } from '../../fixtures/kit.js';
-import { newRunId, Registry, registeredRuns } from '../../host/registry.js';
+import { newRunId, Registry, registeredRuns, registryFile } from '../../host/registry.js';
 import { type ProcessContext, ProcessDeployment, processRuntime } from '../process/process-runtime.js';
 import type { DeploymentPlan } from '../runtime.js';
 import { BOOT_ID_FILE, BootView, bootViewAvailability, writeBootId } from './boot-view.js';
@@ -138,6 +138,16 @@ t.test(
     );
   },
 );
+
+t.test('the lists of what runs have made are not there, and the kit still has them', { skip }, async (t) => {
+  const { place, sh } = deploy(t, {});
+  const [run] = registeredRuns(place.state);
+  const file = registryFile(run?.runId ?? '') ?? '';
+  t.ok(existsSync(file));
+  t.equal(await sh(`ls -A ${dirname(dirname(file))}`), '');
+  t.match(await sh(`echo x >> ${dirname(dirname(file))}/file`), /Read-only/);
+  t.ok(existsSync(file));
+});
 
 t.test(
   'paths below /tmp that the target needs stay, and keep what is written to them',

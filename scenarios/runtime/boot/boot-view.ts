@@ -6,7 +6,6 @@ import {
   mkdirSync,
   mkdtempSync,
   readlinkSync,
-  rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -14,7 +13,8 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
-import type { Registry } from '../../host/registry.js';
+import { removeTree } from '../../../faults/files/remove-tree.js';
+import { type Registry, registryPlaces } from '../../host/registry.js';
 import {
   followLinks,
   keptPathsOf,
@@ -165,7 +165,7 @@ export class BootView {
     this.#arguments = undefined;
     this.#roots = this.#roots.filter((path) => {
       try {
-        rmSync(path, { recursive: true, force: true });
+        removeTree(path);
       } catch {
         // A process that has just been killed was still making files.
         return true;
@@ -212,7 +212,7 @@ export class BootView {
     this.#sources = sources;
     const kept = [...this.#needed, ...this.#kept, disk, memory].map((path) => `\n${escapeMount(path)}/`);
     const table = join(disk, 'mounts');
-    writeFileSync(table, mountTable(binds));
+    writeFileSync(table, `${mountTable(binds)}${hidden(registryPlaces(), sources, this.#kept)}`);
     return [`${kept.join('')}\n`, table];
   }
 
@@ -287,6 +287,23 @@ function mountTable(binds: readonly (readonly [source: string, target: string])[
   return binds.map(line).join('');
 }
 
+/**
+ * Makes lines of fstab that put an empty directory over each of the kit's own: the lists of what runs have made.
+ * A target could add paths of others to them. Below /tmp and /run the target sees only what is kept.
+ */
+function hidden(
+  paths: readonly string[],
+  sources: ReadonlyMap<VolatileDir, string>,
+  kept: readonly string[],
+): string {
+  const isVisible = (path: string) =>
+    placeOf(path, sources) === undefined || kept.some((one) => path === one || path.startsWith(`${one}/`));
+  return paths
+    .filter((path) => isDirectory(path) && isVisible(path))
+    .map((path) => `plugpull ${escapeMount(path)} tmpfs ro,nosuid,nodev,noexec,size=4k,mode=0700 0 0\n`)
+    .join('');
+}
+
 /** Writes a path as /proc/self/mounts and fstab do. */
 function escapeMount(path: string): string {
   return path.replaceAll(/[ \t\n\\]/g, (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, '0')}`);
@@ -329,6 +346,6 @@ function probe(): Availability {
         : 'run as root (sudo), or let users make namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0)',
     );
   } finally {
-    rmSync(dir, { recursive: true, force: true });
+    removeTree(dir);
   }
 }

@@ -1,13 +1,15 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, cpSync, fsyncSync, lstatSync, mkdirSync, openSync, renameSync, rmSync } from 'node:fs';
+import { closeSync, cpSync, fsyncSync, lstatSync, mkdirSync, openSync, renameSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
+import { removeTree, unmountForeign } from '../../../faults/files/remove-tree.js';
 import { BlocklogDisk } from '../../../faults/power/blocklog.js';
 import { recordingDirectory } from '../../../faults/power/blocklog-availability.js';
 import { type Filesystem, MountError } from '../../../faults/power/filesystem.js';
 import { flakeyDeviceName } from '../../../faults/power/flakey.js';
 import { LocalFlakeyDisk } from '../../../faults/power/flakey-local.js';
-import { copySparse, unmount } from '../../../faults/power/mounts.js';
+import { limitsOf } from '../../../faults/power/mount-options.js';
+import { copySparse } from '../../../faults/power/mounts.js';
 import { FILESYSTEM_LIMIT_BYTES } from '../../../faults/storage/disk-full.js';
 import type { Registry } from '../../host/registry.js';
 import type { Disk, DiskKind } from '../disk.js';
@@ -43,14 +45,13 @@ function makeDirectory(dataDir: string, kind: 'any' | 'limited', registry: Regis
   mkdirSync(dataDir, { recursive: true });
   if (kind === 'limited') {
     registry.made(mount);
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${FILESYSTEM_LIMIT_BYTES}`, 'plugpull', dataDir]);
+    const options = [`size=${FILESYSTEM_LIMIT_BYTES}`, ...limitsOf({})].join(',');
+    execFileSync('mount', ['-t', 'tmpfs', '-o', options, 'plugpull', dataDir]);
   }
   const remove = () => {
-    if (kind === 'limited') {
-      unmount(dataDir);
-      registry.gone(mount);
-    }
-    rmSync(dataDir, { recursive: true, force: true });
+    // This unmounts the filesystem as well, and what a target may have mounted over it.
+    removeTree(dataDir);
+    if (kind === 'limited') registry.gone(mount);
     registry.gone(directory);
   };
   return {
@@ -58,7 +59,8 @@ function makeDirectory(dataDir: string, kind: 'any' | 'limited', registry: Regis
     power: undefined,
     remove,
     saveTo(to) {
-      if (kind === 'limited') copyTree(dataDir, to);
+      unmountForeign(dataDir, kind === 'limited' ? 1 : 0);
+      if (kind === 'limited' || !isDirectory(dataDir)) copyTree(dataDir, to);
       else renameSync(dataDir, to);
       remove();
     },
@@ -149,6 +151,7 @@ function diskWithData(
     power: disk,
     remove: () => disk.remove(),
     saveTo(to) {
+      unmountForeign(mountPoint, 1);
       copyTree(dataDir, to);
       for (const file of evidenceFiles()) copySparse(file, `${to}.${basename(file)}`);
       disk.remove();
@@ -167,8 +170,20 @@ export function makeDurableDirectory(path: string): void {
   closeSync(fd);
 }
 
+/**
+ * Copies what a target has left. A target may have removed its directory, or put a link to other files in its
+ * place, which are no evidence: the copy is empty then.
+ */
 function copyTree(from: string, to: string): void {
+  if (!isDirectory(from)) {
+    mkdirSync(to);
+    return;
+  }
   cpSync(from, to, { recursive: true, filter: (path) => !isPipe(path) });
+}
+
+function isDirectory(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
 function isPipe(path: string): boolean {

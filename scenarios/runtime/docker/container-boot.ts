@@ -1,11 +1,12 @@
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { closeSync, constants, mkdirSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { MountSettings } from 'dockerode';
 import { messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
+import { removeTree } from '../../../faults/files/remove-tree.js';
 import { findProgram } from '../../../faults/programs.js';
 import { until } from '../../../faults/waiting.js';
 import { BOOT_ID_FILE, writeBootId } from '../boot/boot-view.js';
@@ -114,7 +115,7 @@ export class ContainerBoot {
 
   /** Removes the files. May be called twice. */
   remove(): void {
-    rmSync(this.#dir, { recursive: true, force: true });
+    removeTree(this.#dir);
   }
 
   async #mountBootId(pid: number): Promise<void> {

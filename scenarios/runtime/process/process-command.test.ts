@@ -38,3 +38,15 @@ t.test('a program is found behind a directory of PATH that the user may not ente
   t.throws(() => start(closed), { code: 'EACCES', message: 'spawn tool EACCES' });
   t.throws(() => start(dir), { code: 'ENOENT', message: 'spawn tool ENOENT' });
 });
+
+t.test('a command of a target does not get the state directory of the kit', async (t) => {
+  const before = process.env.PLUGPULL_STATE;
+  process.env.PLUGPULL_STATE = '/somewhere';
+  t.teardown(() => {
+    if (before === undefined) delete process.env.PLUGPULL_STATE;
+    else process.env.PLUGPULL_STATE = before;
+  });
+  const { env } = processCommands(BOOT, new Map(), '/')({ command: ['sh'] });
+  t.equal(env.PLUGPULL_STATE, undefined);
+  t.equal(env.PATH, process.env.PATH);
+});

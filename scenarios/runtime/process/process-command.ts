@@ -1,5 +1,6 @@
 import { accessSync, constants, statSync } from 'node:fs';
 import { delimiter, resolve } from 'node:path';
+import { targetEnvironment } from '../../host/registry.js';
 import type { BootView } from '../boot/boot-view.js';
 import type { UserAccount } from './users.js';
 
@@ -40,7 +41,8 @@ export function processCommands(
 ): ProcessCommand {
   return ({ command, user, serviceEnv = {}, wrap = [], env = {} }) => {
     const account = user === undefined ? undefined : accounts.get(user);
-    const outer = { ...process.env, ...account?.env, ...serviceEnv };
+    // The state directory is the kit's own: a target has no use for it.
+    const outer = { ...targetEnvironment(), ...account?.env, ...serviceEnv };
     // Other programs start the command. If they did not find it, that would look like an exit of the command.
     requireProgram(boot, command[0], workingDir, outer.PATH ?? '');
     // A fault's variables are for the target alone: a preloaded library would also act on the programs that

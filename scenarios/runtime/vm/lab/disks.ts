@@ -3,6 +3,7 @@ import { readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
+import { removeTree } from '../../../../faults/files/remove-tree.js';
 import { shellQuote } from '../../../host/shell.js';
 import { packageRoot } from '../../../host/version.js';
 import type { MachineFiles } from './machine.js';
@@ -106,7 +107,7 @@ export async function makeDisks(folder: string, files: MachineFiles): Promise<vo
   ]);
   renameSync(join(folder, 'lab/vmlinuz'), files.kernel);
   writeFileSync(files.initrd, makeInitramfs(folder));
-  for (const name of ['lab', 'usr']) rmSync(join(folder, name), { recursive: true });
+  for (const name of ['lab', 'usr']) removeTree(join(folder, name));
   await makeRootDisk(tar, files.root);
   rmSync(tar);
   writeFileSync(files.data, '');

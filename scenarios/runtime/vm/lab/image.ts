@@ -1,16 +1,8 @@
 import { createHash } from 'node:crypto';
-import {
-  accessSync,
-  constants,
-  mkdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { accessSync, constants, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Availability } from '../../../../faults/fault.js';
+import { removeTree } from '../../../../faults/files/remove-tree.js';
 import { findProgram } from '../../../../faults/programs.js';
 import { until } from '../../../../faults/waiting.js';
 import type { Registry } from '../../../host/registry.js';
@@ -137,7 +129,7 @@ export async function ensureLabImage(plan: BuildPlan): Promise<LabImage> {
       if (builtImage(plan.dir) === undefined) throw error;
     }
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    removeTree(folder);
     plan.registry.gone(directory);
   }
   const image = builtImage(plan.dir);
@@ -166,7 +158,7 @@ async function build(folder: string, plan: BuildPlan): Promise<void> {
     await machine.save();
   } finally {
     await machine.stop();
-    rmSync(dir, { recursive: true, force: true });
+    removeTree(dir);
   }
   logElapsed('saved state');
   writeFileSync(join(folder, 'built.json'), `${JSON.stringify({ accelerator })}\n`);
@@ -194,7 +186,7 @@ async function tryKvm(folder: string, files: MachineFiles, plan: BuildPlan): Pro
     plan.log('lab: /dev/kvm is there and does not boot a kernel: going on in software');
     return 'tcg';
   } finally {
-    rmSync(dir, { recursive: true, force: true });
+    removeTree(dir);
   }
 }
 

@@ -1,10 +1,11 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { FlakeyDisk } from '../../../../faults/power/flakey.js';
 import { type CommandHost, runScript } from '../../../../faults/power/host.js';
 import type { TestWorkspace } from '../../../fixtures/kit.js';
 import { bootId, processEntry } from '../../../host/processes.js';
+import { registeredRuns } from '../../../host/registry.js';
 import { runFixture, stageKit } from './fixtures/run-in-vm.js';
 import { NOT_BUILT, newWorkspace, recordIn, workspaceWithImage } from './fixtures/workspace.js';
 import { imageKey } from './image.js';
@@ -23,7 +24,13 @@ t.test('without a VM, lab status and lab down each print one line', async (t) =>
 t.test('a stale VM is recognised, and another process with its pid is left alone', async (t) => {
   const place = newWorkspace(t);
   const startTicks = processEntry(process.pid)?.startTicks ?? 0;
-  const address = { pid: process.pid, startTicks, agentPort: 1, enginePort: 1, dir: join(place.state, 'vm') };
+  const address = {
+    pid: process.pid,
+    startTicks,
+    agentPort: 1,
+    enginePort: 1,
+    dir: join(place.state, 'lab/vm/x'),
+  };
   const record = { runId: 'x', key: imageKey(), boot: bootId(), accelerator: 'tcg', upAt: '', address };
   const cases: [Partial<LabRecord>, RegExp][] = [
     [{ boot: 'an earlier one' }, /^stale: the machine has been started again since; plugpull lab up/],
@@ -32,7 +39,9 @@ t.test('a stale VM is recognised, and another process with its pid is left alone
     [{}, /^stale: it does not answer on port 1: /],
   ];
   for (const [change, expected] of cases) {
-    writeFileSync(join(place.state, 'lab/up.json'), JSON.stringify({ ...record, ...change }));
+    writeFileSync(join(place.state, 'lab/up.json'), JSON.stringify({ ...record, ...change }), {
+      mode: 0o600,
+    });
     const { code, stdout } = await place.run(['lab', 'status']);
     t.match(stdout, expected);
     t.equal(stdout.split('\n').length, 2, 'one line');
@@ -45,6 +54,28 @@ t.test('a stale VM is recognised, and another process with its pid is left alone
     existsSync(join(place.state, 'lab/up.json')),
     'the record is removed, and this process, which has its pid, lives',
   );
+});
+
+t.test('a record of a VM that somebody else has written is not believed', async (t) => {
+  const place = newWorkspace(t);
+  const precious = join(place.dir, 'precious');
+  mkdirSync(precious);
+  const file = join(place.state, 'lab/up.json');
+  const address = { pid: 1 << 22, startTicks: 1, agentPort: 1, enginePort: 1, dir: precious };
+  const record = { runId: 'x', key: '', boot: 'an earlier one', accelerator: 'tcg', upAt: '', address };
+  writeFileSync(file, JSON.stringify(record));
+  for (const [mode, why] of [
+    [0o644, /up\.json is not believed: its mode is 644/],
+    [0o600, /up\.json is not believed: it names .*precious, expected a directory in/],
+  ] as const) {
+    chmodSync(file, mode);
+    for (const command of ['up', 'down', 'status']) {
+      const { code, stderr } = await place.run(['lab', command]);
+      t.notOk(code === 0, command);
+      if (code === 2) t.match(stderr, why);
+    }
+    t.ok(existsSync(precious));
+  }
 });
 
 t.test('a gate in a VM that was not built reports how to build it', async (t) => {
@@ -179,11 +210,7 @@ t.test('clean removes the VM and the files of a gate that was killed', { skip: N
 
 /** Lists the registered processes of all runs. */
 function machinesIn(place: TestWorkspace): number[] {
-  const residue = join(place.state, 'residue');
-  if (!existsSync(residue)) return [];
-  return readdirSync(residue).flatMap((name) =>
-    [...readFileSync(join(residue, name), 'utf8').matchAll(/"kind":"process","pid":(\d+)/g)].map((match) =>
-      Number(match[1]),
-    ),
+  return registeredRuns(place.state).flatMap(({ resources }) =>
+    resources.flatMap((resource) => (resource.kind === 'process' ? [resource.pid] : [])),
   );
 }

@@ -1,7 +1,10 @@
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { rmSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { z } from 'zod';
 import { KitError, messageOf } from '../../../../conformance/errors.js';
+import { removeTree } from '../../../../faults/files/remove-tree.js';
 import { until } from '../../../../faults/waiting.js';
+import { readOwnFile } from '../../../host/own-files.js';
 import { bootId, processEntry } from '../../../host/processes.js';
 import { newRunId, Registry, stateDirectory } from '../../../host/registry.js';
 import { connectEngine } from '../../docker/engine.js';
@@ -73,7 +76,7 @@ export async function labUp(log: (line: string) => void): Promise<LabRecord> {
     ...{ runId, key: imageKey(), boot: bootId(), accelerator },
     ...{ upAt: new Date().toISOString(), address: machine.address },
   };
-  writeFileSync(recordFile(), `${JSON.stringify(record)}\n`);
+  writeFileSync(recordFile(), `${JSON.stringify(record)}\n`, { mode: 0o600 });
   // Forget the VM in the registry: from here on it is not the residue of a killed run, and `clean` must not
   // remove it.
   registry.close();
@@ -90,7 +93,7 @@ export async function labDown(): Promise<boolean> {
   if (record === undefined) return false;
   if (record.boot === bootId()) killMachine(record.address);
   await waitUntilGone(record);
-  rmSync(record.address.dir, { recursive: true, force: true });
+  removeTree(record.address.dir);
   rmSync(recordFile(), { force: true });
   return true;
 }
@@ -126,7 +129,7 @@ export async function borrowMachine(
   const giveBack = async () => {
     process.removeListener('exit', killNow);
     await machine.stop();
-    rmSync(machine.address.dir, { recursive: true, force: true });
+    removeTree(machine.address.dir);
   };
   return { machine, accelerator, giveBack };
 }
@@ -142,7 +145,7 @@ async function startMachine(registry: Registry, log: (line: string) => void) {
         await makeRootImage(await connectEngine(`tcp://127.0.0.1:${port}`), join(stateDirectory(), 'images'));
       },
     });
-    const dir = join(stateDirectory(), 'lab/vm', registry.runId);
+    const dir = join(machinesDirectory(), registry.runId);
     const { files, accelerator } = image;
     const machine = await Machine.start(
       { files, accelerator, start: 'resumed', dir, registry },
@@ -172,7 +175,10 @@ function tryClaim(): boolean {
   const startTicks = processEntry(process.pid)?.startTicks;
   for (let attempt = 0; attempt < 2; attempt++) {
     try {
-      writeFileSync(claimFile(), JSON.stringify({ pid: process.pid, startTicks }), { flag: 'wx' });
+      writeFileSync(claimFile(), JSON.stringify({ pid: process.pid, startTicks }), {
+        flag: 'wx',
+        mode: 0o600,
+      });
       return true;
     } catch {
       const user = readJson(claimFile()) as { pid: number; startTicks: number } | undefined;
@@ -183,13 +189,56 @@ function tryClaim(): boolean {
   return false;
 }
 
+const Record = z.object({
+  ...{ runId: z.string(), key: z.string(), boot: z.string(), accelerator: z.string(), upAt: z.string() },
+  address: z.object({
+    ...{ pid: z.number().int().positive(), startTicks: z.number() },
+    ...{ agentPort: z.number(), enginePort: z.number(), dir: z.string() },
+  }),
+});
+
+/**
+ * Reads the record of the VM that is up. The kit ends the process and removes the directory that it names, so it
+ * counts only when this user alone could write it, and the directory is one in which the kit makes its VMs.
+ * @throws KitError bad-usage when it is not this user's own.
+ */
 function readRecord(): LabRecord | undefined {
-  return readJson(recordFile()) as LabRecord | undefined;
+  const file = recordFile();
+  let text: string;
+  try {
+    text = readOwnFile(file);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw new KitError('bad-usage', `${file} is not believed: ${messageOf(error)}; remove it`, {
+      cause: error,
+    });
+  }
+  const record = Record.safeParse(parseJson(text)).data;
+  if (record === undefined) return undefined;
+  const { dir } = record.address;
+  if (dirname(dir) === machinesDirectory() && basename(dir) !== '..') return record;
+  throw new KitError(
+    'bad-usage',
+    `${file} is not believed: it names ${dir}, expected a directory in ${machinesDirectory()}; remove it`,
+  );
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Returns the directory in which each running VM has one of its own. */
+function machinesDirectory(): string {
+  return join(stateDirectory(), 'lab/vm');
 }
 
 function readJson(file: string): unknown {
   try {
-    return JSON.parse(readFileSync(file, 'utf8'));
+    return parseJson(readOwnFile(file));
   } catch {
     return undefined;
   }

@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, symlinkSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, statSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import { removeTree } from '../../../../faults/files/remove-tree.js';
 import { until } from '../../../../faults/waiting.js';
 import { reservePort } from '../../../host/ports.js';
 import { processEntry, sendSignal } from '../../../host/processes.js';
@@ -95,7 +96,7 @@ export class Machine {
     } catch (error) {
       await killAndWait(address);
       const logLines = lastLogLines(plan.dir);
-      rmSync(plan.dir, { recursive: true, force: true });
+      removeTree(plan.dir);
       plan.registry.gone(directory);
       throw new Error(`${error instanceof Error ? error.message : String(error)}${logLines}`, {
         cause: error,

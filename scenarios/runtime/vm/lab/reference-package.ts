@@ -1,7 +1,8 @@
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { copyContext, digestOf, referenceFiles } from '../../../../docker/image/context.js';
+import { removeTree } from '../../../../faults/files/remove-tree.js';
 import type { CommandHost } from '../../../../faults/power/host.js';
 import { stateDirectory } from '../../../host/registry.js';
 import { packageRoot } from '../../../host/version.js';
@@ -46,7 +47,7 @@ export async function stagePackage(host: CommandHost, built: string): Promise<st
     bundle(join(built, 'synchronous/main.js'), join(dir, MAIN_PROGRAM));
     await copyFolder(host, dir, folder);
   } finally {
-    rmSync(dir, { recursive: true, force: true });
+    removeTree(dir);
   }
   return folder;
 }

@@ -1,8 +1,9 @@
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import type Dockerode from 'dockerode';
 import { hasImage } from '../../../../docker/image/build-image.js';
+import { removeTree } from '../../../../faults/files/remove-tree.js';
 
 /**
  * Name of the image for services that name no image. It contains only folders and links, no programs.
@@ -37,7 +38,7 @@ export async function makeRootImage(engine: Dockerode, workDir: string): Promise
       engine.modem.followProgress(progress, (error) => (error ? failed(error) : done()));
     });
   } finally {
-    rmSync(dir, { recursive: true, force: true });
+    removeTree(dir);
   }
   return ROOT_IMAGE;
 }
