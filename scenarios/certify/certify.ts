@@ -11,6 +11,7 @@ import {
 import { readEvidence, sha256, writeEvidence } from '../../conformance/certificate/evidence.js';
 import { FACTS_FORMAT, type Facts } from '../../conformance/certificate/facts.js';
 import { commandsOf, targetFiles } from '../../conformance/certificate/target-files.js';
+import { KitError, messageOf } from '../../conformance/errors.js';
 import { familiesOf, LEVELS, type LevelRule } from '../../conformance/requirements/levels.js';
 import type { Level } from '../../conformance/requirements/requirements.js';
 import type { FaultName, Target } from '../../conformance/target-file/definition.js';
@@ -137,15 +138,33 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
     ...(warnings.length === 0 ? {} : { warnings }),
   };
   const histories = runs.map(({ level }) => ({ level, file: join(runDir(dir, level), 'history.jsonl') }));
-  writeEvidence(dir, facts, parts, histories);
-  for (const { level, result } of runs) {
-    // Only the files of a failed run help its reader. The evidence already contains the history of every run.
-    if (result.verdict !== 'fail') rmSync(runDir(dir, level), { recursive: true, force: true });
+  try {
+    writeEvidence(dir, facts, parts, histories);
+    const statement = certificateOf(readEvidence(dir));
+    const certificate = join(dir, 'certificate.json');
+    writeFileSync(certificate, certificateText(statement));
+    for (const { level, result } of runs) {
+      // Only the files of a failed run help its reader. The evidence already contains the history of every run.
+      if (result.verdict !== 'fail') rmSync(runDir(dir, level), { recursive: true, force: true });
+    }
+    return { certified: statement.predicate[EXTENSION], certificate, runs };
+  } catch (error) {
+    throw withoutCertificate(runs, error);
   }
-  const statement = certificateOf(readEvidence(dir));
-  const certificate = join(dir, 'certificate.json');
-  writeFileSync(certificate, certificateText(statement));
-  return { certified: statement.predicate[EXTENSION], certificate, runs };
+}
+
+/**
+ * Returns the error of a certification whose certificate could not be written, as on a full disk. A violation that a run
+ * has proven keeps its exit code.
+ */
+function withoutCertificate(runs: CertifyResult['runs'], cause: unknown): unknown {
+  const failed = runs.filter(({ result }) => result.verdict === 'fail');
+  if (failed.length === 0) return cause;
+  const found = failed.flatMap(({ level, result: { violations } }) =>
+    violations.slice(0, 1).map(({ requirement, what }) => `level ${level} failed ${requirement}: ${what}`),
+  );
+  const message = `${found.join('; ')}; the certificate could not be written: ${messageOf(cause)}`;
+  return new KitError('violation', message, { cause });
 }
 
 /** Plans the levels of which the target claims a fault, with the faults that are available here. */

@@ -3,7 +3,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { protocolNames } from '../../conformance/target-file/starter.js';
-import { ignoreClosedPipes, log } from '../host/console.js';
+import { ignoreFailedStreams, log } from '../host/console.js';
 import { allowPassingThrough } from '../host/directories.js';
 import { stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
@@ -47,7 +47,7 @@ const REPORTER_HELP =
   'several with commas between, such as list,junit:report.xml; default: list';
 const JSON_HELP = 'prints the result as one JSON object to stdout';
 
-ignoreClosedPipes();
+ignoreFailedStreams();
 allowPassingThrough();
 
 const program = new Command('plugpull')

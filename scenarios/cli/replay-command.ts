@@ -10,7 +10,7 @@ import type { CrashStateCase } from '../bundle/manifest.js';
 import { resolveTarget } from '../bundle/target.js';
 import { StateWorkspace } from '../explore/states/workspace.js';
 import { ownersOf } from '../explore/states/write-owners.js';
-import { log, printJson } from '../host/console.js';
+import { log } from '../host/console.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 import { kitVersion } from '../host/version.js';
@@ -35,6 +35,7 @@ import {
   replayGate,
 } from '../replay/replay.js';
 import { replayState } from '../replay/replay-state.js';
+import { reportResult } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
 import { scratchDirOf } from '../round/launch.js';
 import { formatFilesystem, unlessInterrupted } from './common.js';
@@ -103,8 +104,7 @@ export async function replayCommand(
     );
     if ('exitCode' in outcome) return outcome.exitCode;
     const { result } = outcome;
-    for (const line of formatResult(result)) log(line);
-    if (flags.json) printJson(result);
+    reportResult(() => formatResult(result), flags.json ? result : undefined);
     return VERDICT_EXIT_CODES[result.verdict];
   } catch (error) {
     keepWorkspace ||= !interrupts.signal.aborted && keepLogs(workspaceDir);

@@ -11,12 +11,14 @@ import type { Fault } from '../../faults/fault.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import { processPendingEvents } from '../../faults/waiting.js';
+import { attempt } from '../host/attempt.js';
 import { PhaseClock } from '../host/phase-clock.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
 import { Pace } from '../round/pace.js';
 import type { RoundPhase } from '../round/phases.js';
 import { type RoundOptions, runRound } from '../round/round.js';
+import { saveData } from '../round/saved-data.js';
 import { makeSchedule, type Schedule, splitByPower } from '../round/schedule.js';
 import { traceFiles } from '../round/trace-files.js';
 import { faultsEnabledBy, type PowerBackendName } from '../runtime/power-backends.js';
@@ -143,26 +145,30 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     const reportedSeed = isFailed && failed !== undefined ? failed.schedule.seed : seed;
     const habits =
       isFailed && how !== 'interrupted' && explainLosses(recorder.events, evaluation, []).length > 0
-        ? await learnHabits(options, registry, reportedSeed, dir)
+        ? ((await attempt('no trace of the lost files', () =>
+            learnHabits(options, registry, reportedSeed, dir),
+          )) ?? [])
         : [];
     // Close the file first: the bundle must contain the whole history.
     recorder.close();
     const bundle =
       isFailed && failed !== undefined && how !== 'interrupted'
-        ? await writeGateBundle(
-            {
-              target,
-              ...failed,
-              runtime: options.runtime.name,
-              power: options.power,
-              filesystem: options.filesystem ?? DEFAULT_FILESYSTEM,
-              evidence: dir,
-              events: recorder.events,
-              evaluation,
-              habits,
-            },
-            join(dir, BUNDLE_NAME),
-          )
+        ? ((await attempt('the bundle could not be written', () =>
+            writeGateBundle(
+              {
+                target,
+                ...failed,
+                runtime: options.runtime.name,
+                power: options.power,
+                filesystem: options.filesystem ?? DEFAULT_FILESYSTEM,
+                evidence: dir,
+                events: recorder.events,
+                evaluation,
+                habits,
+              },
+              join(dir, BUNDLE_NAME),
+            ),
+          )) ?? null)
         : null;
     return resultOf(
       {
@@ -339,7 +345,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
     const isFailedRound = failure === 'other' || (failure === 'content' && failed === undefined);
     if (isFailedRound) failed = { round: number, schedule };
     // Save only the data of a failed round: it is evidence, and the data of a round that passed has no use.
-    if (isFailedRound) await outcome.disk.saveTo(join(round.dir, 'data-at-end'));
+    if (isFailedRound) await saveData(outcome.disk, join(round.dir, 'data-at-end'));
     else outcome.disk.remove();
     if (failure === 'none' && !options.keep && options.out === undefined)
       rmSync(round.dir, { recursive: true, force: true });

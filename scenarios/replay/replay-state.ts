@@ -12,6 +12,7 @@ import type { Inspection } from '../explore/inspectors/inspection.js';
 import { explainLoss } from '../explore/result/explain-loss.js';
 import { describeState } from '../explore/result/missing-writes.js';
 import { logPositionOf } from '../explore/strategies/strategy-run.js';
+import { attempt } from '../host/attempt.js';
 import type { Registry } from '../host/registry.js';
 import { scratchDirOf } from '../round/launch.js';
 import { processRuntime } from '../runtime/process/process-runtime.js';
@@ -116,7 +117,9 @@ async function replayStateOn(
     const shrunkBundle =
       formatState(smallest) === formatState(state)
         ? null
-        : await writeShrunk(bundle, { ...stateCase, state: addressOf(smallest) }, story);
+        : ((await attempt('the smaller bundle could not be written', () =>
+            writeShrunk(bundle, { ...stateCase, state: addressOf(smallest) }, story),
+          )) ?? null);
     const why = `${describeInspection(inspection, lost)} in crash state ${stateCase.state}; only the recovery of ${target.name} was tested, on the disk that the recorded run had written`;
     return {
       bundle: bundle.file,

@@ -6,6 +6,7 @@ import { type Bundle, writeBundle } from '../bundle/bundle.js';
 import type { GateCase } from '../bundle/manifest.js';
 import { describeTarget } from '../bundle/target.js';
 import { violationStory } from '../gate/violation-story.js';
+import { attempt } from '../host/attempt.js';
 import type { Registry } from '../host/registry.js';
 import type { Schedule } from '../round/schedule.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
@@ -88,7 +89,9 @@ export async function replayGate(
     const last = small?.repetition ?? repetition;
     const shrunkBundle =
       small && small.schedule !== schedule
-        ? await writeShrunk(bundle, gate, target, small.schedule, last)
+        ? ((await attempt('the smaller bundle could not be written', () =>
+            writeShrunk(bundle, gate, target, small.schedule, last),
+          )) ?? null)
         : null;
     const story =
       last.first === undefined ? manifest.summary : violationStory(last.first.events, last.first.evaluation);
