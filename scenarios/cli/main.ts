@@ -133,6 +133,10 @@ program
       'on a crash state this tests only its recovery',
   )
   .option(
+    '--trust',
+    'runs the commands in a bundle that was not made on this machine by this user, after it has printed them',
+  )
+  .option(
     '--runtime <name>',
     'where the services run: process, docker or vm; default: where they ran when the violation was found',
   )

@@ -6,7 +6,7 @@ import { markOf } from '../../conformance/protocols/message.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { CrashModel } from '../../faults/write-log/model.js';
 import { type CrashState, formatState } from '../../faults/write-log/state.js';
-import { type Bundle, writeBundle } from '../bundle/bundle.js';
+import { type Bundle, originOf, writeBundle } from '../bundle/bundle.js';
 import type { CrashStateCase } from '../bundle/manifest.js';
 import type { Inspection } from '../explore/inspectors/inspection.js';
 import { explainLoss } from '../explore/result/explain-loss.js';
@@ -197,13 +197,11 @@ function describeLossInRecovery(
   return [...lines, id === undefined ? detail : `message ${id}: gone`].filter(Boolean);
 }
 
-async function writeShrunk(
-  { file, dir, manifest }: Bundle,
-  smallestCase: CrashStateCase,
-  summary: string[],
-): Promise<string> {
+async function writeShrunk(bundle: Bundle, smallestCase: CrashStateCase, summary: string[]): Promise<string> {
+  const { file, dir, manifest } = bundle;
   const to = resolve(file).replace(/(\.tar\.gz)?$/, '.small.tar.gz');
   const { target, seed, requirements, why } = manifest;
-  await writeBundle(to, dir, { target, seed, requirements, why, summary, case: smallestCase });
+  const parts = { target, seed, requirements, why, summary, case: smallestCase };
+  await writeBundle(to, dir, parts, originOf(bundle));
   return to;
 }

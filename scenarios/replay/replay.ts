@@ -2,7 +2,7 @@ import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { Target } from '../../conformance/target-file/definition.js';
-import { type Bundle, writeBundle } from '../bundle/bundle.js';
+import { type Bundle, originOf, writeBundle } from '../bundle/bundle.js';
 import type { GateCase } from '../bundle/manifest.js';
 import { describeTarget } from '../bundle/target.js';
 import { violationStory } from '../gate/violation-story.js';
@@ -118,7 +118,7 @@ export async function replayGate(
 /**
  * Returns the schedule of a bundle without keys whose value is undefined, which `Schedule` does not allow.
  */
-function scheduleIn({ schedule }: GateCase): Schedule {
+export function scheduleIn({ schedule }: GateCase): Schedule {
   return JSON.parse(JSON.stringify(schedule)) as Schedule;
 }
 
@@ -142,15 +142,16 @@ function verdictOf(
 }
 
 async function writeShrunk(
-  { file, manifest }: Bundle,
+  bundle: Bundle,
   gate: GateCase,
   target: Target,
   schedule: Schedule,
   { first }: Repetition,
 ): Promise<string | null> {
   if (first === undefined) return null;
+  const { file, manifest } = bundle;
   const to = resolve(file).replace(/(\.tar\.gz)?$/, '.small.tar.gz');
-  await writeBundle(to, first.dir, {
+  const parts = {
     target: describeTarget(target),
     seed: manifest.seed,
     requirements: first.evaluation.findings
@@ -159,7 +160,8 @@ async function writeShrunk(
     why: first.evaluation.why,
     summary: violationStory(first.events, first.evaluation),
     case: { ...gate, schedule },
-  });
+  };
+  await writeBundle(to, first.dir, parts, originOf(bundle));
   return to;
 }
 

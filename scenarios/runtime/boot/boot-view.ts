@@ -14,6 +14,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
+import { makeMadeHereList, userStateDirectory } from '../../host/made-here.js';
 import type { Registry } from '../../host/registry.js';
 import {
   followLinks,
@@ -209,6 +210,8 @@ export class BootView {
       if (makePlace(path, place) === 'mount-point') binds.push([path, place]);
     }
     for (const [dir, source] of sources) binds.push([source, dir]);
+    const hidden = hideableState();
+    if (hidden !== undefined) binds.push([makeEmptyDirectory(join(disk, 'user-state')), hidden]);
     this.#sources = sources;
     const kept = [...this.#needed, ...this.#kept, disk, memory].map((path) => `\n${escapeMount(path)}/`);
     const table = join(disk, 'mounts');
@@ -228,6 +231,26 @@ export class BootView {
     }
     return { disk, memory };
   }
+}
+
+/**
+ * Returns the state directory of the user, in which a target must not write that a bundle was made here; undefined when
+ * there is none, or when the boot hides it anyway.
+ */
+function hideableState(): string | undefined {
+  try {
+    makeMadeHereList();
+  } catch {
+    // Then no bundle is noted as made here either.
+    return undefined;
+  }
+  const path = realPathOf(userStateDirectory());
+  return path === undefined || volatileDirOf(path) !== undefined ? undefined : path;
+}
+
+function makeEmptyDirectory(path: string): string {
+  mkdirSync(path, { mode: 0o700 });
+  return path;
 }
 
 /** Writes a file with a boot id that every user can read. */
