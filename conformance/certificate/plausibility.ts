@@ -136,49 +136,61 @@ class HistoryCheck {
   #check(event: HistoryEvent): void {
     switch (event.kind) {
       case 'run-started':
-        return this.#started(event);
+        this.#started(event);
+        break;
       case 'run-ended':
         this.#isEnded = true;
-        return;
+        break;
       case 'installed':
         // What an earlier installation confirmed is not at risk any more.
         this.#outstanding.clear();
         this.#unserved.clear();
-        return;
+        break;
       case 'service-started':
         this.#hasService = true;
-        return;
+        break;
       case 'submitted':
-        return this.#submitted(event);
+        this.#submitted(event);
+        break;
       case 'answered':
-        return this.#answered(event);
+        this.#answered(event);
+        break;
       case 'delivered':
-        return this.#delivered(event);
+        this.#delivered(event);
+        break;
       case 'consumed':
-        return this.#consumed(event);
+        this.#consumed(event);
+        break;
       case 'refused':
         if (!this.#open.delete(event.sequence))
           this.#report('refused', `delivery ${event.sequence} was refused and had not come`);
-        return;
+        break;
       case 'at-risk':
-        return this.#risked(event);
+        this.#risked(event);
+        break;
       case 'fault':
-        return this.#injected(event);
+        this.#injected(event);
+        break;
       case 'recovered':
-        return this.#lasted(event.injection, event.tookMs, event.atMs, 'recovery');
+        this.#lasted(event.injection, event.tookMs, event.atMs, 'recovery');
+        break;
       case 'recovery-failed':
-        return this.#lasted(event.injection, event.waitedMs, event.atMs, 'failed recovery');
+        this.#lasted(event.injection, event.waitedMs, event.atMs, 'failed recovery');
+        break;
       case 'drained':
         if (event.waitedMs > event.atMs + MEASUREMENT_ERROR_MS)
           this.#report('drained', `a wait of ${event.waitedMs} ms ended at ${event.atMs} ms`);
-        return;
+        break;
       default:
-        return;
+        break;
     }
   }
 
   #started(event: Extract<HistoryEvent, { kind: 'run-started' }>): void {
-    if (this.#count > 1) return this.#report('start', `event ${this.#count} starts the run again`);
+    if (this.#count > 1) {
+      this.#report('start', `event ${this.#count} starts the run again`);
+      return;
+    }
     const { facts, target, protocol } = this.#expected;
     const stated = { target, protocol, kitVersion: facts.kitVersion, seed: facts.seed } as const;
     for (const [key, value] of Object.entries(stated)) {
@@ -209,8 +221,10 @@ class HistoryCheck {
   }
 
   #answered({ id, outcome }: Extract<HistoryEvent, { kind: 'answered' }>): void {
-    if (!this.#unanswered.delete(id))
-      return this.#report('answered', `message ${id} was answered and not submitted before`);
+    if (!this.#unanswered.delete(id)) {
+      this.#report('answered', `message ${id} was answered and not submitted before`);
+      return;
+    }
     if (outcome !== 'confirmed') return;
     this.#confirmed += 1;
     if (this.#unserved.has(id)) this.#outstanding.add(id);
@@ -227,8 +241,10 @@ class HistoryCheck {
 
   #consumed({ sequence, id, how }: Extract<HistoryEvent, { kind: 'consumed' }>): void {
     const recipients = this.#open.get(sequence);
-    if (recipients === undefined)
-      return this.#report('consumed', `delivery ${sequence} was consumed and had not come`);
+    if (recipients === undefined) {
+      this.#report('consumed', `delivery ${sequence} was consumed and had not come`);
+      return;
+    }
     this.#open.delete(sequence);
     if (id === null || how === 'unanswered') return;
     const unserved = this.#unserved.get(id);
@@ -276,8 +292,10 @@ class HistoryCheck {
 
   #lasted(injection: number, tookMs: number, atMs: number, what: string): void {
     const sinceMs = this.#injectedMs.get(injection);
-    if (sinceMs === undefined)
-      return this.#report(what, `a ${what} of injection ${injection}, which was not made`);
+    if (sinceMs === undefined) {
+      this.#report(what, `a ${what} of injection ${injection}, which was not made`);
+      return;
+    }
     if (tookMs > atMs - sinceMs + MEASUREMENT_ERROR_MS)
       this.#report(
         what,
