@@ -1,4 +1,5 @@
-import { rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import t from 'tap';
 import { certified, goodRun } from '../fixtures/certified.js';
@@ -198,7 +199,9 @@ t.test('a message for several recipients is at risk until all have consumed it',
 });
 
 t.test('a program that differs on this machine is a note', async (t) => {
-  const dir = t.testdir({ program: 'x' });
+  const dir = mkdtempSync(join(tmpdir(), 'plugpull-programs-'));
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+  writeFileSync(join(dir, 'program'), 'x');
   const path = join(dir, 'program');
   const one = (digest: string, at = path) =>
     programDifferences({ programs: [{ name: 'p', path: at, sha256: digest }] });

@@ -25,6 +25,7 @@ import type { PlantedFlags } from './planted-command.js';
 import type { ReplayFlags } from './replay-command.js';
 import type { SweepFlags } from './sweep-command.js';
 import type { SystemsFlags } from './systems-command.js';
+import type { VerifyFlags } from './verify-command.js';
 
 // Each command is imported when it runs, because importing all of them takes half a second.
 
@@ -115,12 +116,33 @@ program
 
 program
   .command('verify')
-  .description('evaluates the evidence of a certificate again; exit code 1 when anything was changed')
+  .description(
+    'evaluates the evidence of a certificate again and checks its signature; exit code 1 when anything was changed, ' +
+      'contradicts itself, or was not signed as asked',
+  )
   .argument('<certificate>', 'the file certificate.json, beside its folder evidence')
+  .option(
+    '--signature <file>',
+    'signature of the certificate: a Sigstore bundle (cosign sign-blob, actions/attest) or, with --key, also a bare signature',
+  )
+  .option('--key <file>', 'public key that must have signed, PEM, such as cosign.pub; needs no network')
+  .option(
+    '--identity <id>',
+    'identity that must have signed: a mail address, or a workflow such as ' +
+      'https://github.com/OWNER/REPO/.github/workflows/FILE.yml@refs/heads/main',
+  )
+  .option(
+    '--issuer <url>',
+    'issuer of the identity; default: that of GitHub Actions for a workflow on github.com',
+  )
+  .option(
+    '--trusted-root <file>',
+    'trusted root of Sigstore, such as `gh attestation trusted-root` prints; default: fetched from Sigstore',
+  )
   .option('--json', JSON_HELP)
-  .action(async (certificate: string, flags: { json?: boolean }) => {
+  .action(async (certificate: string, flags: VerifyFlags) => {
     const { verifyCommand } = await import('./verify-command.js');
-    process.exitCode = verifyCommand(certificate, flags);
+    process.exitCode = await verifyCommand(certificate, flags);
   });
 
 program
