@@ -33,7 +33,7 @@ t.test(
     const verified = await workspace.run(['verify', certified.certificate, '--json']);
     t.equal(verified.code, 0, verified.stderr);
     t.match(JSON.parse(verified.stdout), {
-      ...{ ok: true, consistent: true, signed: null },
+      ...{ ok: true, consistent: true, signed: null, notes: [] },
       ...{ problems: [], granted: certified.granted },
     });
     t.match(verified.stderr, /^consistent with its evidence; not signed: /m);

@@ -23,7 +23,7 @@ import { runExplore } from '../explore/explore.js';
 import { firstTailMs, runGate } from '../gate/gate.js';
 import type { GateResult } from '../gate/result.js';
 import { type Selection, selectFaults } from '../gate/select-faults.js';
-import { kitVersion } from '../host/version.js';
+import { kitDigest, kitVersion } from '../host/version.js';
 import { Pace } from '../round/pace.js';
 import { connectEngine, engineAddress } from '../runtime/docker/engine.js';
 import { faultsEnabledBy, type PowerBackendName } from '../runtime/power-backends.js';
@@ -110,13 +110,17 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
     );
     const testedNames = plan.exploresStates ? [level] : plan.selection.faults.map(({ name }) => name);
     options.progress(`level ${level}: ${testedNames.join(', ')}`);
-    runs.push({ level, result: await runLevel(options, plan, budgetMs, pace) });
+    const result = await runLevel(options, plan, budgetMs, pace).catch((error: unknown) => {
+      throw options.signal.aborted ? error : withoutCertificate(runs, error);
+    });
+    runs.push({ level, result });
     if (options.signal.aborted) break;
   }
   const warnings = [...new Set(runs.flatMap(({ result }) => result.warnings ?? []))];
   const facts: Facts = {
     format: FACTS_FORMAT,
     kitVersion: kitVersion(),
+    kitSha256: kitDigest(),
     node: process.version,
     kernel: `${process.platform} ${release()}`,
     runtime: runtime.name,
@@ -154,8 +158,8 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
 }
 
 /**
- * Returns the error of a certification whose certificate could not be written, as on a full disk. A violation that a run
- * has proven keeps its exit code.
+ * Returns the error of a certification that has no certificate, because a later level could not be run or the disk is
+ * full. A violation that a run has proven keeps its exit code.
  */
 function withoutCertificate(runs: CertifyResult['runs'], cause: unknown): unknown {
   const failed = runs.filter(({ result }) => result.verdict === 'fail');
@@ -163,7 +167,7 @@ function withoutCertificate(runs: CertifyResult['runs'], cause: unknown): unknow
   const found = failed.flatMap(({ level, result: { violations } }) =>
     violations.slice(0, 1).map(({ requirement, what }) => `level ${level} failed ${requirement}: ${what}`),
   );
-  const message = `${found.join('; ')}; the certificate could not be written: ${messageOf(cause)}`;
+  const message = `${found.join('; ')}; there is no certificate: ${messageOf(cause)}`;
   return new KitError('violation', message, { cause });
 }
 

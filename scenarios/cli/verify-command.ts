@@ -1,3 +1,4 @@
+import type { CertificateBody } from '../../conformance/certificate/certificate.js';
 import {
   checkSignature,
   type SignatureCheck,
@@ -6,7 +7,7 @@ import {
 import { verifyCertificate } from '../../conformance/certificate/verify.js';
 import { KitError } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
-import { kitVersion } from '../host/version.js';
+import { kitDigest, kitVersion } from '../host/version.js';
 import { certificateSummary } from '../report/certificate-report.js';
 import { reportResult } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
@@ -26,7 +27,14 @@ export interface VerifyFlags {
  */
 export async function verifyCommand(file: string, flags: VerifyFlags): Promise<number> {
   const query = signatureQuery(flags);
-  const { ok: consistent, problems: found, notes, bytes, certified } = verifyCertificate(file, kitVersion());
+  const {
+    ok: consistent,
+    problems: found,
+    notes: differences,
+    bytes,
+    certified,
+  } = verifyCertificate(file, kitVersion());
+  const notes = [...differences, ...kitDifference(certified)];
   // Check the signature of an inconsistent certificate too: it says whether the certificate or the evidence was changed.
   const signature = query === undefined ? undefined : await checkSignature(bytes, query);
   const problems = [...found, ...(signature?.ok === false ? [`signature: ${signature.problem}`] : [])];
@@ -43,6 +51,13 @@ export async function verifyCommand(file: string, flags: VerifyFlags): Promise<n
     flags.json ? { ok, consistent, signed, problems, notes, target, verdict, granted } : undefined,
   );
   return ok ? EXIT_CODES.pass : EXIT_CODES.violation;
+}
+
+/** Notes that another build of the kit made the runs, as on a machine with other sources. */
+function kitDifference(certified: CertificateBody | undefined): string[] {
+  const { kitSha256 } = certified ?? {};
+  if (kitSha256 === undefined || kitSha256 === kitDigest()) return [];
+  return [`the runs were made by another build of plugpull than this one (sha256 ${kitSha256})`];
 }
 
 /** Says who signed. Only a signature that was checked counts. */

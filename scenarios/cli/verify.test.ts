@@ -2,6 +2,8 @@ import { generateKeyPairSync, sign } from 'node:crypto';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import t from 'tap';
+import { certificateOf, certificateText } from '../../conformance/certificate/certificate.js';
+import { readEvidence } from '../../conformance/certificate/evidence.js';
 import { certified, goodRun } from '../../conformance/fixtures/certified.js';
 import { TestSigstore } from '../../conformance/fixtures/sigstore.js';
 import { TestWorkspace } from '../fixtures/kit.js';
@@ -52,6 +54,19 @@ t.test('a certificate whose evidence contradicts itself is refused', async (t) =
   );
   t.equal(stderr.trim().split('\n').at(-1), `not verified: ${file}`);
   t.match(JSON.parse(stdout), { ok: false, consistent: false, signed: null });
+});
+
+t.test('another build of a program or of the kit is a note', async (t) => {
+  const { verify, file } = forged(t);
+  const facts = join(dirname(file), 'evidence/facts.json');
+  const text = readFileSync(facts, 'utf8');
+  const programs = [{ name: 'node', path: process.execPath, sha256: '0'.repeat(64) }];
+  writeFileSync(facts, JSON.stringify({ ...JSON.parse(text), programs, kitSha256: '1'.repeat(64) }));
+  writeFileSync(file, certificateText(certificateOf(readEvidence(dirname(file)))));
+  const { code, stderr } = await verify();
+  t.equal(code, 0, stderr);
+  t.match(stderr, /^note: node: \S+ of this machine is another build than the certified one/m);
+  t.match(stderr, /^note: the runs were made by another build of plugpull than this one \(sha256 1+\)$/m);
 });
 
 t.test('a signature names its signer only when it was checked', async (t) => {

@@ -96,7 +96,9 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
     const recorded = run;
     if (keep) await attempt('the recording is not kept', () => saveRecording(recorded, target, seed, dir));
     // The bundle contains the file of the history, so write it completely first.
-    recorder.close();
+    // A violation that is proven stays one when the end of the history cannot be written.
+    if (result.verdict === 'fail') await attempt('the history is not complete', () => recorder.close());
+    else recorder.close();
     const bundle =
       result.verdict === 'fail' && !options.signal.aborted
         ? ((await attempt('the bundle could not be written', () =>

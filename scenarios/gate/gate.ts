@@ -149,8 +149,10 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
             learnHabits(options, registry, reportedSeed, dir),
           )) ?? [])
         : [];
-    // Close the file first: the bundle must contain the whole history.
-    recorder.close();
+    // Close the file first: the bundle must contain the whole history. A violation that is proven stays one when the end
+    // of the history cannot be written.
+    if (isFailed) await attempt('the history is not complete', () => recorder.close());
+    else recorder.close();
     const bundle =
       isFailed && failed !== undefined && how !== 'interrupted'
         ? ((await attempt('the bundle could not be written', () =>
