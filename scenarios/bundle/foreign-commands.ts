@@ -1,6 +1,7 @@
 import { commandsIn, type TargetCommand } from '../../conformance/target-file/commands.js';
 import { shellQuote } from '../host/shell.js';
 import type { Manifest } from './manifest.js';
+import { targetDirOf } from './target.js';
 
 /** Characters that a terminal does not show as they are: controls, formats such as a change of direction, separators. */
 const UNSEEN = /[\p{C}\p{Zl}\p{Zp}]/u;
@@ -18,7 +19,7 @@ export interface ForeignCommands {
 /** Returns every command that a replay of a bundle could run. */
 export function foreignCommandsOf({ target, case: failedCase }: Manifest): ForeignCommands {
   return {
-    dir: target.dir,
+    dir: targetDirOf(target),
     runtime: failedCase.kind === 'gate' ? failedCase.runtime : 'process',
     commands: commandsIn(target.definition),
   };

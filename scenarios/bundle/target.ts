@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { dirname, isAbsolute, join } from 'node:path';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { commandsIn } from '../../conformance/target-file/commands.js';
 import type { Target, TargetFile } from '../../conformance/target-file/definition.js';
@@ -29,8 +29,8 @@ export function describeTarget({ dir, ...definition }: Target): Manifest['target
  */
 export function resolveTarget({ target }: Manifest, file: string | undefined): Target {
   if (file !== undefined) return loadTarget(file);
-  const { definition, requiredFiles, builtin } = target;
-  const dir = builtin ? dirname(REFERENCE_TARGET) : target.dir;
+  const { definition, requiredFiles } = target;
+  const dir = targetDirOf(target);
   // The same checks as for a target file: a bundle may come from a stranger.
   const checked = defineTarget(definition, dir);
   const missing = [
@@ -42,6 +42,11 @@ export function resolveTarget({ target }: Manifest, file: string | undefined): T
     'bad-target',
     `the target ${definition.name} is not installed here: expected ${missing.join(', ')}; say where it is with --target FILE`,
   );
+}
+
+/** Returns the directory that `{dir}` stands for when a replay runs the commands of a bundle. */
+export function targetDirOf({ builtin, dir }: Manifest['target']): string {
+  return builtin ? dirname(REFERENCE_TARGET) : resolve(dir);
 }
 
 /** Returns the path on this machine that an argument of a command names; undefined when it names none. */

@@ -134,6 +134,8 @@ t.test('a reporter that fails, and a lost stdout, do not change the exit code of
   const { code, stderr } = await kit.waitForExit();
   t.equal(code, 1, stderr);
   t.match(stderr, /^warning: reporter github: not written: Unable to access summary file/m);
+  t.match(stderr, /^warning: stdout: the report is not complete: .*EPIPE/m);
+  t.equal([...stderr.matchAll(/^warning: /gm)].length, 2, 'one line for each');
   t.match(stderr, /^fail: PP-1/m, 'the list is written');
   t.match(readFileSync(join(workspace.dir, 'r.xml'), 'utf8'), /<failure /);
   t.match(JSON.parse(readFileSync(join(workspace.dir, 'r.json'), 'utf8')), { verdict: 'fail' });

@@ -20,15 +20,19 @@ export function warn(line: string): void {
   log(`warning: ${line}`);
 }
 
-/** True while a result is printed on stdout: from then on a closed pipe is worth a warning too. */
 let isResultOnStdout = false;
+
+/** Says that a result comes on stdout: from now on a closed pipe is worth a warning too. */
+export function announceResult(): void {
+  isResultOnStdout = true;
+}
 
 /**
  * Prints a result on stdout. When stdout cannot take it, as with a full disk or a closed pipe, there is one warning on
  * stderr.
  */
 export function printResult(text: string): void {
-  isResultOnStdout = true;
+  announceResult();
   process.stdout.write(text);
 }
 

@@ -2,7 +2,7 @@ import { accessSync, constants, existsSync, statSync, writeFileSync } from 'node
 import { dirname, resolve } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import { didYouMean } from '../../../conformance/nearest.js';
-import { log, printJson, printResult, warn } from '../../host/console.js';
+import { announceResult, log, printJson, printResult, warn } from '../../host/console.js';
 import { makeDirectories } from '../../host/directories.js';
 import type { Outcome } from '../outcome.js';
 import { plainStyle, styleFor } from '../style.js';
@@ -66,6 +66,8 @@ export function chooseReporters(specs: readonly string[] | undefined, withJson: 
 export async function writeReports(outcome: Outcome, chosen: readonly ChosenReporter[]): Promise<void> {
   for (const { reporter, file } of chosen) {
     try {
+      // The reporter of GitHub writes to stdout itself.
+      if (file === undefined && reporter.stream === 'stdout') announceResult();
       const style = file === undefined ? styleFor(process[reporter.stream]) : plainStyle;
       const text = await reporter.render(outcome, style);
       if (file !== undefined) writeFileSync(file, text);
