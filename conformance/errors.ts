@@ -8,6 +8,7 @@ export type KitErrorCode =
   | 'bad-bundle'
   | 'bad-recording'
   | 'target-unavailable'
+  | 'violation'
   | 'kit-failed'
   | 'assertion';
 
@@ -19,6 +20,8 @@ const ERROR_EXIT_CODES = {
   'bad-recording': EXIT_CODES.usage,
   // A target that cannot be reached was not measured.
   'target-unavailable': EXIT_CODES.notMeasured,
+  // The verdict is known, and only its certificate could not be written.
+  violation: EXIT_CODES.violation,
   'kit-failed': EXIT_CODES.kitFailed,
   assertion: EXIT_CODES.kitFailed,
 } as const satisfies Record<KitErrorCode, number>;

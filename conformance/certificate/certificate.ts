@@ -65,6 +65,8 @@ export interface CertifiedRun {
  */
 export interface CertificateBody {
   kitVersion: string;
+  /** SHA-256 of the compiled kit that made the runs; absent in certificates of earlier versions. */
+  kitSha256?: string;
   target: string;
   protocol: string;
   guarantee: Guarantee;
@@ -164,6 +166,7 @@ function certify({ facts, target, histories }: Evidence): CertificateBody {
   const { runtime, power, filesystem, node, kernel } = facts;
   return {
     kitVersion: facts.kitVersion,
+    ...(facts.kitSha256 === undefined ? {} : { kitSha256: facts.kitSha256 }),
     target: target.name,
     protocol: target.protocol,
     guarantee: target.guarantee,

@@ -15,6 +15,8 @@ export const FACTS_FORMAT = 2;
 export const Facts = z.strictObject({
   format: z.literal(FACTS_FORMAT),
   kitVersion: z.string(),
+  /** SHA-256 of the compiled kit that made the runs; absent in certificates of earlier versions. */
+  kitSha256: SHA256.optional(),
   /** Version of Node that ran the kit. */
   node: z.string(),
   kernel: z.string(),

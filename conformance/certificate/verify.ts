@@ -8,13 +8,22 @@ import {
   EXTENSION,
   type Statement,
 } from './certificate.js';
-import { EvidenceFormatError, evidenceFiles, readEvidence } from './evidence.js';
+import { type Evidence, EvidenceFormatError, evidenceFiles, readEvidence } from './evidence.js';
+import { implausibilities, programDifferences } from './plausibility.js';
 
 /** Result of the verification of a certificate. */
 export interface Verification {
+  /**
+   * True when the evidence leads to the same certificate and is plausible. Evidence that was written by hand can be
+   * both: only a signature says who vouches for it.
+   */
   ok: boolean;
-  /** Problems, one line each; empty if nothing was changed. */
+  /** Problems, one line each; empty if nothing was changed and nothing is implausible. */
   problems: string[];
+  /** What differs on this machine and is no problem, such as another build of a program, one line each. */
+  notes: string[];
+  /** Content of the certificate file: a signature must be checked over these very bytes. */
+  bytes: Buffer;
   /** Body of the certificate that follows from the evidence; undefined if the evidence cannot be read. */
   certified: CertificateBody | undefined;
 }
@@ -25,15 +34,18 @@ const MAX_CERTIFICATE_BYTES = 64 * 2 ** 20;
 
 /**
  * Verifies a certificate against its evidence. It computes all digests and evaluates the histories again; the
- * result must equal the certificate byte for byte.
+ * result must equal the certificate byte for byte. Then it checks whether the evidence is plausible.
  * @param kitVersion version of the verifying kit.
+ * @param nowMs current time, in ms since 1970.
  * @throws KitError bad-usage (exit code 2) when the file cannot be read, is not a certificate, or has no
  * evidence beside it. Also when the result differs and another version of the kit made the certificate: a
  * version may word its reasons differently, so the difference proves nothing.
  * @throws EvidenceFormatError (exit code 2) when the evidence has another format.
  */
-export function verifyCertificate(file: string, kitVersion: string): Verification {
-  const text = readText(file);
+export function verifyCertificate(file: string, kitVersion: string, nowMs = Date.now()): Verification {
+  const bytes = readBytes(file);
+  // Do not decode as UTF-8: different invalid bytes would become the same replacement character.
+  const text = bytes.toString('latin1');
   const dir = dirname(resolve(file));
   const currentDigests = new Map(evidenceFiles(dir).map(({ name, sha256 }) => [name, sha256]));
   const stated = parseStatedDigests(text);
@@ -42,7 +54,7 @@ export function verifyCertificate(file: string, kitVersion: string): Verificatio
     throw new KitError('bad-usage', `${file}: expected ${what}`);
   }
   const problems = stated === undefined ? [] : compareDigests(stated, currentDigests);
-  const rebuilt = rebuildCertificate(dir, problems);
+  const { evidence, rebuilt } = rebuildCertificate(dir, problems) ?? {};
   if (rebuilt !== undefined && problems.length === 0) {
     const difference = firstDifference(text, certificateText(rebuilt));
     const { kitVersion: madeBy } = rebuilt.predicate[EXTENSION];
@@ -53,14 +65,25 @@ export function verifyCertificate(file: string, kitVersion: string): Verificatio
       );
     if (difference !== undefined) problems.push(`${file}:${difference} is not what the evidence gives`);
   }
-  const certified = rebuilt?.predicate[EXTENSION];
-  return { ok: problems.length === 0, problems: problems.slice(0, MAX_REPORTED_PROBLEMS), certified };
+  // In changed evidence, the change is the problem.
+  if (evidence !== undefined && problems.length === 0) problems.push(...implausibilities(evidence, nowMs));
+  return {
+    ok: problems.length === 0,
+    problems: problems.slice(0, MAX_REPORTED_PROBLEMS),
+    notes: evidence === undefined ? [] : programDifferences(evidence.facts),
+    bytes,
+    certified: rebuilt?.predicate[EXTENSION],
+  };
 }
 
-/** Makes the certificate from the evidence. Returns undefined and adds a problem if that fails. */
-function rebuildCertificate(dir: string, problems: string[]): Statement | undefined {
+/** Reads the evidence and makes its certificate. Returns undefined and adds a problem if that fails. */
+function rebuildCertificate(
+  dir: string,
+  problems: string[],
+): { evidence: Evidence; rebuilt: Statement } | undefined {
   try {
-    return certificateOf(readEvidence(dir));
+    const evidence = readEvidence(dir);
+    return { evidence, rebuilt: certificateOf(evidence) };
   } catch (error) {
     const otherFormat = error instanceof EvidenceFormatError;
     if (problems.length === 0 && (otherFormat || !(error instanceof KitError))) throw error;
@@ -70,10 +93,9 @@ function rebuildCertificate(dir: string, problems: string[]): Statement | undefi
   }
 }
 
-function readText(file: string): string {
+function readBytes(file: string): Buffer {
   try {
-    // Do not decode as UTF-8: different invalid bytes would become the same replacement character.
-    return readRegularFile(file, MAX_CERTIFICATE_BYTES).toString('latin1');
+    return readRegularFile(file, MAX_CERTIFICATE_BYTES);
   } catch (error) {
     throw new KitError('bad-usage', `${file}: expected a certificate: ${messageOf(error)}`, { cause: error });
   }

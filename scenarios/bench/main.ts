@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { execa } from 'execa';
 import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import type { ExploreResult } from '../explore/result/result.js';
-import { ignoreClosedPipes, log } from '../host/console.js';
+import { ignoreFailedStreams, log } from '../host/console.js';
 import { measurePower } from './power.js';
 import { KIT_PROGRAM, referenceProgram } from './programs.js';
 import { type FloorFigures, measureFloor, measureQueue, type QueueFigures, withQueue } from './queue.js';
@@ -25,7 +25,7 @@ const { values } = parseArgs({
   },
 });
 
-ignoreClosedPipes();
+ignoreFailedStreams();
 const seconds = Number(values.seconds);
 const isSelected = (name: string): boolean => values.only === '' || values.only.split(',').includes(name);
 const figures: Record<string, number | object> = {};

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {
   chmodSync,
+  existsSync,
   linkSync,
   mkdirSync,
   readFileSync,
@@ -17,8 +18,9 @@ import t from 'tap';
 import { KitError } from '../../conformance/errors.js';
 import { defineTarget, loadTarget } from '../../conformance/target-file/load.js';
 import { TestWorkspace } from '../fixtures/kit.js';
+import { noteMadeHere } from '../host/made-here.js';
 import { seeded } from '../host/random.js';
-import { type ManifestParts, openBundle, writeBundle } from './bundle.js';
+import { type ManifestParts, openBundle, originOf, writeBundle } from './bundle.js';
 import { packImage, unpackImage } from './extents.js';
 import { BUNDLE_VERSION, type Manifest } from './manifest.js';
 import { seal } from './seal.js';
@@ -291,6 +293,87 @@ t.test('replay reports each bad bundle and missing target in one line, with exit
     file,
     /^plugpull: the target mine is not installed here: expected \S+\/server\.py; .*--target FILE$/,
   );
+});
+
+t.test('a bundle that was not made here runs nothing without --trust, and shows its commands', async (t) => {
+  const place = new TestWorkspace();
+  t.teardown(() => place.remove());
+  const evidence = join(place.dir, 'evidence');
+  mkdirSync(evidence);
+  const ran = join(place.dir, 'ran');
+  const parts = partsOf(place);
+  writeFileSync(join(place.dir, 'server.py'), '');
+  const services = { server: { command: ['sh', '-c', `id >> ${ran}`, '{port}'] } };
+  const evil = {
+    ...parts,
+    target: { ...parts.target, definition: { ...parts.target.definition, services } },
+  };
+  const file = join(place.dir, 'evil.tar.gz');
+  await writeBundle(file, evidence, evil, 'foreign');
+  const told = await place.run(['replay', file, '--json', '--budget', '1s', '--runs', '1']);
+  t.equal(told.code, 2);
+  t.match(told.stderr, `services.server: sh -c 'id >> ${ran}' '{port}'`);
+  t.match(told.stderr, /^mine: PP-1: lost\ngone\nschedule: /, 'it explains');
+  const last = told.stderr.trim().split('\n').at(-1);
+  t.match(
+    last,
+    /^plugpull: \S+evil\.tar\.gz: it was not made on this machine by this user, so nothing was run: expected --trust .* --target FILE/,
+  );
+  t.match(JSON.parse(told.stdout), {
+    madeHere: false,
+    trusted: false,
+    commands: [{ key: 'services.server' }],
+  });
+  t.notOk(existsSync(ran), 'nothing was run');
+  const shell = await place.run(['replay', file, '--shell']);
+  t.match(shell, { code: 2, stderr: /expected --trust/ });
+
+  const trusted = await place.run(['replay', file, '--trust', '--budget', '1s', '--runs', '1']);
+  t.match(
+    trusted.stderr,
+    /services\.server: sh -c 'id >> [^\n]*\n[\s\S]*exited/,
+    'first the commands, then the run',
+  );
+  t.ok(existsSync(ran), 'the command was run');
+  rmSync(ran);
+
+  // The same bytes, noted as those of an own run. A bundle that is made from a foreign one is foreign too.
+  const opened = await openBundle(file, join(place.dir, 'open'));
+  t.equal(originOf(opened), 'foreign');
+  noteMadeHere(opened.sha256, file);
+  t.equal(originOf(opened), 'own-run');
+  const own = await place.run(['replay', file, '--budget', '1s', '--runs', '1']);
+  t.notMatch(own.stderr, /commands in this bundle/);
+  t.ok(existsSync(ran));
+});
+
+t.test('the target of a bundle passes the checks of a target file', async (t) => {
+  const { place, file } = await made(t);
+  const { manifest } = await openBundle(file, join(place.dir, 'open'));
+  const { definition } = manifest.target;
+  const wrong = (change: object) => ({
+    ...manifest,
+    target: { ...manifest.target, definition: { ...definition, ...change } },
+  });
+  const guarantee = { ...definition.guarantee, faults: ['index-loss' as const] };
+  const cases: [object, RegExp][] = [
+    [{ guarantee }, /^target mine: guarantee\.faults\.0: index-loss damages/],
+    [{ install: ['{nonsense}'] }, /^target mine: install\.0: .*nonsense/],
+  ];
+  for (const [change, message] of cases)
+    t.throws(() => resolveTarget(wrong(change), undefined), { code: 'bad-target', exitCode: 2, message });
+});
+
+t.test('a bundle that cannot be noted as made here is written nevertheless', async (t) => {
+  const { place } = await made(t);
+  writeFileSync(join(place.dir, 'no-directory'), '');
+  process.env.XDG_STATE_HOME = join(place.dir, 'no-directory');
+  const lines: string[] = [];
+  const stderr = t.capture(process.stderr, 'write', (line: string) => Boolean(lines.push(line)));
+  const file = join(place.dir, 'b.tar.gz');
+  await writeBundle(file, join(place.dir, 'evidence'), partsOf(place)).finally(() => stderr.restore());
+  t.ok(existsSync(file));
+  t.match(lines, [/^warning: \S+b\.tar\.gz is not noted as made here, so its replay needs --trust: ENOTDIR/]);
 });
 
 t.test('every image is restored from its extents, byte for byte', async (t) => {

@@ -1,8 +1,21 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import {
+  createReadStream,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
+import { Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import * as tar from 'tar';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { regularFiles } from '../../faults/files/walk.js';
+import { attempt } from '../host/attempt.js';
+import { noteMadeHere, whyNotMadeHere } from '../host/made-here.js';
 import { kitVersion } from '../host/version.js';
 import { type ArchiveEntry, limitEntry } from './entry-modes.js';
 import { packImage, unpackImage } from './extents.js';
@@ -19,11 +32,26 @@ const MAX_FILE_BYTES = 1 << 30;
 /** The parts of the manifest that the caller provides. */
 export type ManifestParts = Omit<Manifest, 'format' | 'version' | 'kitVersion' | 'omittedFiles'>;
 
+/** Whose commands a bundle contains; see `writeBundle`. */
+export type Origin = 'own-run' | 'foreign';
+
+/** Returns the origin of a bundle that is made from another one. */
+export function originOf({ sha256 }: Bundle): Origin {
+  return whyNotMadeHere(sha256) === undefined ? 'own-run' : 'foreign';
+}
+
 /**
  * Packs an evidence directory into one file.
  * @param file path of the bundle. It is replaced in one step, so that it is never half written.
+ * @param origin `own-run`: the commands of its target are those of a target file that the user named, so the bundle is
+ *   noted as made here. `foreign`: they come from a bundle that was not made here, and this one needs --trust too.
  */
-export async function writeBundle(file: string, evidence: string, parts: ManifestParts): Promise<void> {
+export async function writeBundle(
+  file: string,
+  evidence: string,
+  parts: ManifestParts,
+  origin: Origin = 'own-run',
+): Promise<void> {
   const temporaryFiles: string[] = [];
   const names: string[] = [];
   const omittedFiles: string[] = [];
@@ -52,7 +80,12 @@ export async function writeBundle(file: string, evidence: string, parts: Manifes
     const tarOptions = { cwd: evidence, file: unfinished, gzip: { level: 6 }, portable: true, strict: true };
     await tar.create(tarOptions, [MANIFEST_FILE, ...names]);
     seal(unfinished);
+    const sha256 = await digestOf(unfinished);
     renameSync(unfinished, file);
+    if (origin === 'own-run')
+      await attempt(`${file} is not noted as made here, so its replay needs --trust`, () =>
+        noteMadeHere(sha256, file),
+      );
   } finally {
     for (const path of temporaryFiles) rmSync(path, { force: true });
   }
@@ -63,6 +96,8 @@ export interface Bundle {
   file: string;
   manifest: Manifest;
   dir: string;
+  /** Digest of the whole file that was unpacked. */
+  sha256: string;
 }
 
 /**
@@ -73,20 +108,27 @@ export interface Bundle {
 export async function openBundle(file: string, dir: string): Promise<Bundle> {
   checkSeal(file);
   mkdirSync(dir, { recursive: true, mode: 0o700 });
+  // Compute the digest of the very bytes that are unpacked: the file could be replaced between two reads.
+  const hash = createHash('sha256');
+  const hashed = new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      hash.update(chunk);
+      done(null, chunk);
+    },
+  });
   let refused: string | undefined;
   const filter = (path: string, entry: object) => {
     refused ??= limitEntry(path, entry as ArchiveEntry);
     return refused === undefined;
   };
-  await tar
-    .extract({ file, cwd: dir, strict: true, preserveOwner: false, filter })
-    .catch((error: unknown) => {
-      if (isDiskFull(error))
-        throw new KitError('kit-failed', `${dir}: no room for what is in ${file}: ${messageOf(error)}`, {
-          cause: error,
-        });
-      throw new KitError('bad-bundle', `${file}: cannot be unpacked: ${messageOf(error)}`, { cause: error });
-    });
+  const unpack = tar.extract({ cwd: dir, strict: true, preserveOwner: false, filter });
+  await pipeline(createReadStream(file), hashed, unpack).catch((error: unknown) => {
+    if (isDiskFull(error))
+      throw new KitError('kit-failed', `${dir}: no room for what is in ${file}: ${messageOf(error)}`, {
+        cause: error,
+      });
+    throw new KitError('bad-bundle', `${file}: cannot be unpacked: ${messageOf(error)}`, { cause: error });
+  });
   if (refused !== undefined) throw new KitError('bad-bundle', `${file}: cannot be unpacked: ${refused}`);
   const manifest = readManifest(file, join(dir, MANIFEST_FILE));
   for (const name of regularFiles(dir).filter((path) => path.endsWith(EXTENTS_SUFFIX))) {
@@ -94,7 +136,13 @@ export async function openBundle(file: string, dir: string): Promise<Bundle> {
     unpackImage(path, path.slice(0, -EXTENTS_SUFFIX.length));
     rmSync(path);
   }
-  return { file, manifest, dir };
+  return { file, manifest, dir, sha256: hash.digest('hex') };
+}
+
+async function digestOf(file: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(file), hash);
+  return hash.digest('hex');
 }
 
 function isDiskFull(error: unknown): boolean {

@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs';
-import { dirname, isAbsolute, join } from 'node:path';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
+import { commandsIn } from '../../conformance/target-file/commands.js';
 import type { Target, TargetFile } from '../../conformance/target-file/definition.js';
-import { loadTarget } from '../../conformance/target-file/load.js';
+import { defineTarget, loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { findProgram } from '../../faults/programs.js';
 import type { Manifest } from './manifest.js';
@@ -28,17 +29,24 @@ export function describeTarget({ dir, ...definition }: Target): Manifest['target
  */
 export function resolveTarget({ target }: Manifest, file: string | undefined): Target {
   if (file !== undefined) return loadTarget(file);
-  const { definition, requiredFiles, builtin } = target;
-  const dir = builtin ? dirname(REFERENCE_TARGET) : target.dir;
+  const { definition, requiredFiles } = target;
+  const dir = targetDirOf(target);
+  // The same checks as for a target file: a bundle may come from a stranger.
+  const checked = defineTarget(definition, dir);
   const missing = [
     ...requiredFiles.map((argument) => pathIn(argument, dir) ?? argument).filter((path) => !existsSync(path)),
     ...programsOf(definition).filter((program) => !isInstalled(program)),
   ];
-  if (missing.length === 0) return { ...definition, dir };
+  if (missing.length === 0) return checked;
   throw new KitError(
     'bad-target',
     `the target ${definition.name} is not installed here: expected ${missing.join(', ')}; say where it is with --target FILE`,
   );
+}
+
+/** Returns the directory that `{dir}` stands for when a replay runs the commands of a bundle. */
+export function targetDirOf({ builtin, dir }: Manifest['target']): string {
+  return builtin ? dirname(REFERENCE_TARGET) : resolve(dir);
 }
 
 /** Returns the path on this machine that an argument of a command names; undefined when it names none. */
@@ -47,22 +55,14 @@ function pathIn(argument: string, dir: string): string | undefined {
   return isAbsolute(argument) && !argument.includes('{') ? argument : undefined;
 }
 
-function argumentsOf({ services, install = [], verify = [], nudge = [], crashStates }: TargetFile): string[] {
-  const commands = Object.values(services).flatMap(({ command }) => command);
-  return [...commands, ...install, ...verify, ...nudge, ...(crashStates?.restore ?? [])];
+function argumentsOf(target: TargetFile): string[] {
+  return commandsIn(target).flatMap(({ command }) => command);
 }
 
 /** Returns the programs of the commands that run on this machine, except placeholders. */
-function programsOf({ services, install, verify, nudge, crashStates }: TargetFile): string[] {
-  const local = Object.values(services).filter(({ image }) => image === undefined);
-  const commands = [
-    ...local.map(({ command }) => command),
-    install ?? [],
-    verify ?? [],
-    nudge ?? [],
-    crashStates?.restore ?? [],
-  ];
-  const programs = commands.flatMap(([program]) => (program === undefined ? [] : [program]));
+function programsOf(target: TargetFile): string[] {
+  const local = commandsIn(target).filter(({ image }) => image === undefined);
+  const programs = local.flatMap(({ command: [program] }) => (program === undefined ? [] : [program]));
   return [...new Set(programs)].filter((program) => !program.includes('{'));
 }
 

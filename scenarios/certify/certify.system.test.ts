@@ -32,7 +32,11 @@ t.test(
 
     const verified = await workspace.run(['verify', certified.certificate, '--json']);
     t.equal(verified.code, 0, verified.stderr);
-    t.match(JSON.parse(verified.stdout), { ok: true, problems: [], granted: certified.granted });
+    t.match(JSON.parse(verified.stdout), {
+      ...{ ok: true, consistent: true, signed: null, notes: [] },
+      ...{ problems: [], granted: certified.granted },
+    });
+    t.match(verified.stderr, /^consistent with its evidence; not signed: /m);
     const text = readFileSync(certified.certificate, 'utf8');
     writeFileSync(certified.certificate, text.replace('"kill": ', '"kill": 1'));
     const changed = await workspace.run(['verify', certified.certificate]);

@@ -11,6 +11,7 @@ import {
 import { readEvidence, sha256, writeEvidence } from '../../conformance/certificate/evidence.js';
 import { FACTS_FORMAT, type Facts } from '../../conformance/certificate/facts.js';
 import { commandsOf, targetFiles } from '../../conformance/certificate/target-files.js';
+import { KitError, messageOf } from '../../conformance/errors.js';
 import { familiesOf, LEVELS, type LevelRule } from '../../conformance/requirements/levels.js';
 import type { Level } from '../../conformance/requirements/requirements.js';
 import type { FaultName, Target } from '../../conformance/target-file/definition.js';
@@ -23,7 +24,7 @@ import { runExplore } from '../explore/explore.js';
 import { firstTailMs, runGate } from '../gate/gate.js';
 import type { GateResult } from '../gate/result.js';
 import { type Selection, selectFaults } from '../gate/select-faults.js';
-import { kitVersion } from '../host/version.js';
+import { kitDigest, kitVersion } from '../host/version.js';
 import { Pace } from '../round/pace.js';
 import { connectEngine, engineAddress } from '../runtime/docker/engine.js';
 import { faultsEnabledBy, type PowerBackendName } from '../runtime/power-backends.js';
@@ -110,13 +111,17 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
     );
     const testedNames = plan.exploresStates ? [level] : plan.selection.faults.map(({ name }) => name);
     options.progress(`level ${level}: ${testedNames.join(', ')}`);
-    runs.push({ level, result: await runLevel(options, plan, budgetMs, pace) });
+    const result = await runLevel(options, plan, budgetMs, pace).catch((error: unknown) => {
+      throw options.signal.aborted ? error : withoutCertificate(runs, error);
+    });
+    runs.push({ level, result });
     if (options.signal.aborted) break;
   }
   const warnings = [...new Set(runs.flatMap(({ result }) => result.warnings ?? []))];
   const facts: Facts = {
     format: FACTS_FORMAT,
     kitVersion: kitVersion(),
+    kitSha256: kitDigest(),
     node: process.version,
     kernel: `${process.platform} ${release()}`,
     runtime: runtime.name,
@@ -138,15 +143,33 @@ export async function runCertify(options: CertifyOptions): Promise<CertifyResult
     ...(warnings.length === 0 ? {} : { warnings }),
   };
   const histories = runs.map(({ level }) => ({ level, file: join(runDir(dir, level), 'history.jsonl') }));
-  writeEvidence(dir, facts, parts, histories);
-  for (const { level, result } of runs) {
-    // Only the files of a failed run help its reader. The evidence already contains the history of every run.
-    if (result.verdict !== 'fail') removeTree(runDir(dir, level));
+  try {
+    writeEvidence(dir, facts, parts, histories);
+    const statement = certificateOf(readEvidence(dir));
+    const certificate = join(dir, 'certificate.json');
+    writeFileSync(certificate, certificateText(statement));
+    for (const { level, result } of runs) {
+      // Only the files of a failed run help its reader. The evidence already contains the history of every run.
+      if (result.verdict !== 'fail') removeTree(runDir(dir, level));
+    }
+    return { certified: statement.predicate[EXTENSION], certificate, runs };
+  } catch (error) {
+    throw withoutCertificate(runs, error);
   }
-  const statement = certificateOf(readEvidence(dir));
-  const certificate = join(dir, 'certificate.json');
-  writeFileSync(certificate, certificateText(statement));
-  return { certified: statement.predicate[EXTENSION], certificate, runs };
+}
+
+/**
+ * Returns the error of a certification that has no certificate, because a later level could not be run or the disk is
+ * full. A violation that a run has proven keeps its exit code.
+ */
+function withoutCertificate(runs: CertifyResult['runs'], cause: unknown): unknown {
+  const failed = runs.filter(({ result }) => result.verdict === 'fail');
+  if (failed.length === 0) return cause;
+  const found = failed.flatMap(({ level, result: { violations } }) =>
+    violations.slice(0, 1).map(({ requirement, what }) => `level ${level} failed ${requirement}: ${what}`),
+  );
+  const message = `${found.join('; ')}; there is no certificate: ${messageOf(cause)}`;
+  return new KitError('violation', message, { cause });
 }
 
 /** Plans the levels of which the target claims a fault, with the faults that are available here. */

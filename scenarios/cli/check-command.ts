@@ -2,6 +2,7 @@ import { accessSync, constants, existsSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
+import { commandsIn } from '../../conformance/target-file/commands.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import { loadTarget, TargetFileError } from '../../conformance/target-file/load.js';
 import { unusedDataProblems } from '../../conformance/target-file/placeholders.js';
@@ -81,24 +82,12 @@ interface NamedCommand {
   inImage: boolean;
 }
 
-function commandsOf({ services, install, verify, nudge, crashStates }: Target): NamedCommand[] {
-  const others = {
-    install,
-    verify,
-    nudge,
-    'crashStates.install': crashStates?.install,
-    'crashStates.restore': crashStates?.restore,
-  };
-  return [
-    ...Object.entries(services).map(([name, { command, image }]) => ({
-      path: `services.${name}.command`,
-      command,
-      inImage: image !== undefined,
-    })),
-    ...Object.entries(others).flatMap(([path, command]) =>
-      command === undefined ? [] : [{ path, command, inImage: false }],
-    ),
-  ];
+function commandsOf(target: Target): NamedCommand[] {
+  return commandsIn(target).map(({ key, command, image }) => ({
+    path: key.startsWith('services.') ? `${key}.command` : key,
+    command,
+    inImage: image !== undefined,
+  }));
 }
 
 /**

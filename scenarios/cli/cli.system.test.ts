@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { until } from '../../faults/waiting.js';
@@ -115,6 +115,30 @@ t.test('a closed stdout ends the output without an error, and does not change th
   const { code, stderr } = await kit.waitForExit();
   t.equal(code, 0);
   t.equal(stderr, '');
+});
+
+t.test('a reporter that fails, and a lost stdout, do not change the exit code of a violation', async (t) => {
+  const workspace = newWorkspace(t);
+  const limits = ['--seed', '7', '--injections', '30', '--budget', '10m', '--faults', 'kill-one'];
+  const before = process.env.GITHUB_STEP_SUMMARY;
+  process.env.GITHUB_STEP_SUMMARY = join(workspace.dir, 'missing', 'summary.md');
+  t.teardown(() => {
+    if (before === undefined) delete process.env.GITHUB_STEP_SUMMARY;
+    else process.env.GITHUB_STEP_SUMMARY = before;
+  });
+  const kit = workspace.start([
+    ...['gate', workspace.queue('confirms-early'), ...limits],
+    ...['--reporter', 'github,list,junit:r.xml,json:r.json'],
+  ]);
+  kit.child.stdout?.destroy();
+  const { code, stderr } = await kit.waitForExit();
+  t.equal(code, 1, stderr);
+  t.match(stderr, /^warning: reporter github: not written: Unable to access summary file/m);
+  t.match(stderr, /^warning: stdout: the report is not complete: .*EPIPE/m);
+  t.equal([...stderr.matchAll(/^warning: /gm)].length, 2, 'one line for each');
+  t.match(stderr, /^fail: PP-1/m, 'the list is written');
+  t.match(readFileSync(join(workspace.dir, 'r.xml'), 'utf8'), /<failure /);
+  t.match(JSON.parse(readFileSync(join(workspace.dir, 'r.json'), 'utf8')), { verdict: 'fail' });
 });
 
 t.test('the report of a failed install command contains the output of the command', async (t) => {

@@ -9,9 +9,10 @@ import { blocklogAvailability } from '../../faults/power/blocklog-availability.j
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { runExplore } from '../explore/explore.js';
 import { openSavedRecording, type SavedRecording } from '../explore/record/saved-recording.js';
-import { log, printJson } from '../host/console.js';
+import { log } from '../host/console.js';
 import { shellQuote } from '../host/shell.js';
 import { exploreReport } from '../report/explore-report.js';
+import { reportResult } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import {
@@ -74,8 +75,7 @@ export async function exploreCommand(
   );
   if ('exitCode' in outcome) return outcome.exitCode;
   const { result } = outcome;
-  for (const line of exploreReport(result, style)) log(line);
-  if (flags.json) printJson(result);
+  reportResult(() => exploreReport(result, style), flags.json ? result : undefined);
   return VERDICT_EXIT_CODES[result.verdict];
 }
 

@@ -4,7 +4,7 @@ import { KitError, messageOf } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { protocolNames } from '../../conformance/target-file/starter.js';
 import { RemovalError } from '../../faults/files/remove-tree.js';
-import { ignoreClosedPipes, log } from '../host/console.js';
+import { ignoreFailedStreams, log } from '../host/console.js';
 import { allowPassingThrough } from '../host/directories.js';
 import { stateDirectory } from '../host/registry.js';
 import { kitVersion } from '../host/version.js';
@@ -26,6 +26,7 @@ import type { PlantedFlags } from './planted-command.js';
 import type { ReplayFlags } from './replay-command.js';
 import type { SweepFlags } from './sweep-command.js';
 import type { SystemsFlags } from './systems-command.js';
+import type { VerifyFlags } from './verify-command.js';
 
 // Each command is imported when it runs, because importing all of them takes half a second.
 
@@ -48,7 +49,7 @@ const REPORTER_HELP =
   'several with commas between, such as list,junit:report.xml; default: list';
 const JSON_HELP = 'prints the result as one JSON object to stdout';
 
-ignoreClosedPipes();
+ignoreFailedStreams();
 allowPassingThrough();
 
 const program = new Command('plugpull')
@@ -116,12 +117,33 @@ program
 
 program
   .command('verify')
-  .description('evaluates the evidence of a certificate again; exit code 1 when anything was changed')
+  .description(
+    'evaluates the evidence of a certificate again and checks its signature; exit code 1 when anything was changed, ' +
+      'contradicts itself, or was not signed as asked',
+  )
   .argument('<certificate>', 'the file certificate.json, beside its folder evidence')
+  .option(
+    '--signature <file>',
+    'signature of the certificate: a Sigstore bundle (cosign sign-blob, actions/attest) or, with --key, also a bare signature',
+  )
+  .option('--key <file>', 'public key that must have signed, PEM, such as cosign.pub; needs no network')
+  .option(
+    '--identity <id>',
+    'identity that must have signed: a mail address, or a workflow such as ' +
+      'https://github.com/OWNER/REPO/.github/workflows/FILE.yml@refs/heads/main',
+  )
+  .option(
+    '--issuer <url>',
+    'issuer of the identity; default: that of GitHub Actions for a workflow on github.com',
+  )
+  .option(
+    '--trusted-root <file>',
+    'trusted root of Sigstore, such as `gh attestation trusted-root` prints; default: fetched from Sigstore',
+  )
   .option('--json', JSON_HELP)
-  .action(async (certificate: string, flags: { json?: boolean }) => {
+  .action(async (certificate: string, flags: VerifyFlags) => {
     const { verifyCommand } = await import('./verify-command.js');
-    process.exitCode = verifyCommand(certificate, flags);
+    process.exitCode = await verifyCommand(certificate, flags);
   });
 
 program
@@ -132,6 +154,10 @@ program
     '--target <file>',
     'target file to use instead of the target in the bundle, such as a repaired one; ' +
       'on a crash state this tests only its recovery',
+  )
+  .option(
+    '--trust',
+    'runs the commands in a bundle that was not made on this machine by this user, after it has printed them',
   )
   .option(
     '--runtime <name>',

@@ -6,11 +6,13 @@ import { readHistory } from '../../conformance/history/reader.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
 import { type Bundle, openBundle } from '../bundle/bundle.js';
+import { describeForeignCommands, foreignCommandsOf } from '../bundle/foreign-commands.js';
 import type { CrashStateCase } from '../bundle/manifest.js';
 import { resolveTarget } from '../bundle/target.js';
 import { StateWorkspace } from '../explore/states/workspace.js';
 import { ownersOf } from '../explore/states/write-owners.js';
 import { log, printJson } from '../host/console.js';
+import { whyNotMadeHere } from '../host/made-here.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 import { kitVersion } from '../host/version.js';
@@ -33,8 +35,11 @@ import {
   type ReplayResult,
   removeWorkspaceDir,
   replayGate,
+  scheduleIn,
 } from '../replay/replay.js';
 import { replayState } from '../replay/replay-state.js';
+import { describeSchedule } from '../replay/shrink-schedule.js';
+import { reportResult } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
 import { scratchDirOf } from '../round/launch.js';
 import { formatFilesystem, unlessInterrupted } from './common.js';
@@ -42,6 +47,7 @@ import type { Interrupts } from './interrupt.js';
 
 export interface ReplayFlags {
   target?: string;
+  trust?: boolean;
   runtime?: string;
   runs: number;
   budget: number;
@@ -63,10 +69,29 @@ export async function replayCommand(
   try {
     const bundle = await openBundle(resolve(file), join(workspaceDir, 'bundle'));
     logBundle(bundle);
+    const foreign = flags.target === undefined ? whyNotMadeHere(bundle.sha256) : undefined;
+    if (foreign !== undefined) {
+      const found = foreignCommandsOf(bundle.manifest);
+      log(describeCase(bundle.manifest.case));
+      for (const line of describeForeignCommands(found)) log(line);
+      if (flags.trust !== true) {
+        if (flags.at === undefined || flags.shell === true) {
+          if (flags.json) printJson({ bundle: bundle.file, madeHere: false, trusted: false, ...found });
+          throw new KitError(
+            'bad-bundle',
+            `${file}: ${foreign}, so nothing was run: expected --trust to run the commands above, or --target FILE with a target of your own`,
+          );
+        }
+        // The log and the history can be read without running or mounting anything.
+        for (const line of await openDisk(bundle, flags, workspaceDir, registry, false, false)) log(line);
+        return EXIT_CODES.pass;
+      }
+    }
     const target = resolveTarget(bundle.manifest, flags.target);
     if (flags.shell === true || flags.at !== undefined) {
       keepWorkspace = flags.shell === true;
-      for (const line of await openDisk(bundle, flags, workspaceDir, registry, keepWorkspace)) log(line);
+      for (const line of await openDisk(bundle, flags, workspaceDir, registry, keepWorkspace, true))
+        log(line);
       if (keepWorkspace)
         for (const line of await describeManualStart(
           target,
@@ -103,8 +128,7 @@ export async function replayCommand(
     );
     if ('exitCode' in outcome) return outcome.exitCode;
     const { result } = outcome;
-    for (const line of formatResult(result)) log(line);
-    if (flags.json) printJson(result);
+    reportResult(() => formatResult(result), flags.json ? result : undefined);
     return VERDICT_EXIT_CODES[result.verdict];
   } catch (error) {
     keepWorkspace ||= !interrupts.signal.aborted && keepLogs(workspaceDir);
@@ -116,6 +140,13 @@ export async function replayCommand(
       registry.close();
     }
   }
+}
+
+/** Describes what a replay of this case would make again. */
+function describeCase(failedCase: Bundle['manifest']['case']): string {
+  return failedCase.kind === 'gate'
+    ? `schedule: ${describeSchedule(scheduleIn(failedCase))}`
+    : `crash state: ${failedCase.state}`;
 }
 
 function parseRuntime(name: string): 'process' | 'docker' | 'vm' {
@@ -175,6 +206,7 @@ function dataDirectoryOf({ dir, manifest }: Bundle, workspaceDir: string): strin
 /**
  * Opens the recorded disk of a bundle and returns lines that describe it. Mounts the disk when
  * `keepMounted` is set.
+ * @param mayMount false for the disk of a stranger: a filesystem of the kernel is not made for hostile images.
  * @throws KitError bad-usage when `--at` is set and the bundle has no recorded disk.
  */
 async function openDisk(
@@ -183,6 +215,7 @@ async function openDisk(
   workspaceDir: string,
   registry: Registry,
   keepMounted: boolean,
+  mayMount: boolean,
 ): Promise<string[]> {
   const { case: failedCase } = bundle.manifest;
   const rebuilt =
@@ -198,7 +231,7 @@ async function openDisk(
     return [`the target's data at the end of the failed run: ${dataDirectoryOf(bundle, workspaceDir)}`];
   }
   try {
-    return describeDisk(bundle, at, workspaceDir, registry, keepMounted, disk, rebuilt);
+    return describeDisk(bundle, at, workspaceDir, registry, keepMounted, mayMount, disk, rebuilt);
   } finally {
     disk.recording.close();
   }
@@ -214,6 +247,7 @@ function describeDisk(
   workspaceDir: string,
   registry: Registry,
   keepMounted: boolean,
+  mayMount: boolean,
   disk: RecordedDisk,
   rebuilt: BundleDisk | undefined,
 ): string[] {
@@ -226,16 +260,12 @@ function describeDisk(
   if (at !== undefined) {
     const hasHistory = failedCase.kind === 'crash-state' && !ofRecovery;
     const events = hasHistory ? readHistory(join(dir, 'history.jsonl')) : [];
-    const owners = tryOwnersOf(
-      disk,
-      failedCase.filesystem,
-      entriesNamedAt(model, at),
-      workspaceDir,
-      registry,
-    );
+    const owners = mayMount
+      ? tryOwnersOf(disk, failedCase.filesystem, entriesNamedAt(model, at), workspaceDir, registry)
+      : undefined;
     lines.push(...describeLogPosition(model, at, events, owners));
-    if (owners === undefined)
-      lines.push('the files of these writes are not named: mounting a disk needs root');
+    const needs = mayMount ? 'needs root' : 'that was not made here needs --trust';
+    if (owners === undefined) lines.push(`the files of these writes are not named: mounting a disk ${needs}`);
   } else if (rebuilt !== undefined && failedCase.kind === 'crash-state') {
     state = rebuilt.state;
     stateLabel = `in crash state ${failedCase.state}`;

@@ -7,10 +7,11 @@ import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
 import { selectFaults } from '../gate/select-faults.js';
-import { log, printJson } from '../host/console.js';
+import { log } from '../host/console.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 import { gateReport } from '../report/gate-report.js';
+import { reportResult } from '../report/reporters/registry.js';
 import { type Style, styleFor } from '../report/style.js';
 import { table } from '../report/table.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
@@ -76,8 +77,7 @@ export async function sweepCommand(
     );
     if ('exitCode' in outcome) return outcome.exitCode;
     const { result } = outcome;
-    for (const line of formatReport(result, flags, style)) log(line);
-    if (flags.json) printJson(result);
+    reportResult(() => formatReport(result, flags, style), flags.json ? result : undefined);
     return VERDICT_EXIT_CODES[result.verdict];
   } finally {
     await runtime.close?.();

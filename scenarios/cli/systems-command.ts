@@ -1,7 +1,8 @@
 import { randomInt } from 'node:crypto';
 import { KitError } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
-import { log, printJson } from '../host/console.js';
+import { log } from '../host/console.js';
+import { reportResult } from '../report/reporters/registry.js';
 import { unexpectedReport } from '../report/systems-report.js';
 import { table } from '../report/table.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
@@ -71,8 +72,10 @@ export async function systemsCommand(
   );
   if ('exitCode' in outcome) return outcome.exitCode;
   const { result: results } = outcome;
-  for (const line of table([TABLE_HEAD, ...results.map(row)])) log(line);
-  if (flags.json) printJson({ seed, systems: results });
+  reportResult(
+    () => table([TABLE_HEAD, ...results.map(row)]),
+    flags.json ? { seed, systems: results } : undefined,
+  );
   if (results.some((one) => one.outcome === 'unexpected')) return EXIT_CODES.violation;
   return results.some((one) => one.outcome === 'as-expected') ? EXIT_CODES.pass : EXIT_CODES.notMeasured;
 }

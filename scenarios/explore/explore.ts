@@ -21,6 +21,7 @@ import { copySparse } from '../../faults/power/mounts.js';
 import { describeHabit } from '../../faults/tracing/file-habits.js';
 import { processPendingEvents } from '../../faults/waiting.js';
 import type { CrashState } from '../../faults/write-log/state.js';
+import { attempt } from '../host/attempt.js';
 import { PhaseClock } from '../host/phase-clock.js';
 import { seeded } from '../host/random.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
@@ -90,21 +91,28 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
       (await clock.during('recording', () => record(options, registry, recorder, dir)));
     for (const event of options.savedRecording?.events ?? []) recorder.importEvent(event);
     const outcome = await explore(options, { registry, recorder, dir, run, startMs, clock });
-    const result = await withHabits(options, registry, dir, outcome);
+    const result =
+      (await attempt('no trace of the lost files', () => withHabits(options, registry, dir, outcome))) ??
+      outcome.result;
     keep = options.keep || options.out !== undefined || result.verdict === 'fail';
-    if (keep) saveRecording(run, target, seed, dir);
+    const recorded = run;
+    if (keep) await attempt('the recording is not kept', () => saveRecording(recorded, target, seed, dir));
     // The bundle contains the file of the history, so write it completely first.
-    recorder.close();
+    // A violation that is proven stays one when the end of the history cannot be written.
+    if (result.verdict === 'fail') await attempt('the history is not complete', () => recorder.close());
+    else recorder.close();
     const bundle =
       result.verdict === 'fail' && !options.signal.aborted
-        ? await writeStateBundle({
-            target,
-            seed,
-            run,
-            result,
-            evidence: dir,
-            events: recorder.events,
-          })
+        ? ((await attempt('the bundle could not be written', () =>
+            writeStateBundle({
+              target,
+              seed,
+              run: recorded,
+              result,
+              evidence: dir,
+              events: recorder.events,
+            }),
+          )) ?? null)
         : null;
     const time = clock.report();
     return { ...result, tookMs: time.tookMs, time, evidence: keep ? dir : null, bundle };

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { findFault } from '../../faults/catalogue/catalogue.js';
@@ -99,6 +99,36 @@ t.test(
     t.match(report, 'run it again: ');
   },
 );
+
+t.test('evidence that cannot be written is a warning, and the verdict of the gate stays', async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  const out = join(workspace.dir, 'out');
+  // A directory in the place of the bundle: its rename fails, as any write does on a full disk.
+  mkdirSync(join(out, 'bundle.tar.gz'), { recursive: true });
+  const runtime = inProcessRuntime('confirms-early');
+  const saveTo = () => {
+    throw new Error('no room for the data');
+  };
+  const { makeDisk: disk } = runtime;
+  if (disk === undefined) throw new Error('expected a runtime that makes its disks');
+  const warnings: string[] = [];
+  const write = process.stderr.write.bind(process.stderr);
+  const stderr = t.capture(process.stderr, 'write', (...all: Parameters<typeof write>) => {
+    warnings.push(all[0].toString());
+    return true;
+  });
+  const { result } = await gate(t, '', 50, {
+    runtime: { ...runtime, makeDisk: async (...all) => ({ ...(await disk(...all)), saveTo }) },
+    out,
+  }).finally(() => stderr.restore());
+  t.match(result, { verdict: 'fail', bundle: null, evidence: out });
+  t.match(warnings, [
+    /^warning: the data of the failed round .*no room/,
+    /^warning: the bundle could not be/,
+  ]);
+  t.equal(warnings.length, 2);
+});
 
 t.test('a gate goes on after a changed message until every fault was tried', async (t) => {
   const faults = [fault('kill'), fault('kill-one'), fault('pause')];

@@ -12,6 +12,7 @@ import { removeTree } from '../../faults/files/remove-tree.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import { processPendingEvents } from '../../faults/waiting.js';
+import { attempt } from '../host/attempt.js';
 import { PhaseClock } from '../host/phase-clock.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { removeOrReport } from '../host/removal.js';
@@ -19,6 +20,7 @@ import { kitVersion } from '../host/version.js';
 import { Pace } from '../round/pace.js';
 import type { RoundPhase } from '../round/phases.js';
 import { type RoundOptions, runRound } from '../round/round.js';
+import { saveData } from '../round/saved-data.js';
 import { makeSchedule, type Schedule, splitByPower } from '../round/schedule.js';
 import { traceFiles } from '../round/trace-files.js';
 import { faultsEnabledBy, type PowerBackendName } from '../runtime/power-backends.js';
@@ -145,26 +147,32 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     const reportedSeed = isFailed && failed !== undefined ? failed.schedule.seed : seed;
     const habits =
       isFailed && how !== 'interrupted' && explainLosses(recorder.events, evaluation, []).length > 0
-        ? await learnHabits(options, registry, reportedSeed, dir)
+        ? ((await attempt('no trace of the lost files', () =>
+            learnHabits(options, registry, reportedSeed, dir),
+          )) ?? [])
         : [];
-    // Close the file first: the bundle must contain the whole history.
-    recorder.close();
+    // Close the file first: the bundle must contain the whole history. A violation that is proven stays one when the end
+    // of the history cannot be written.
+    if (isFailed) await attempt('the history is not complete', () => recorder.close());
+    else recorder.close();
     const bundle =
       isFailed && failed !== undefined && how !== 'interrupted'
-        ? await writeGateBundle(
-            {
-              target,
-              ...failed,
-              runtime: options.runtime.name,
-              power: options.power,
-              filesystem: options.filesystem ?? DEFAULT_FILESYSTEM,
-              evidence: dir,
-              events: recorder.events,
-              evaluation,
-              habits,
-            },
-            join(dir, BUNDLE_NAME),
-          )
+        ? ((await attempt('the bundle could not be written', () =>
+            writeGateBundle(
+              {
+                target,
+                ...failed,
+                runtime: options.runtime.name,
+                power: options.power,
+                filesystem: options.filesystem ?? DEFAULT_FILESYSTEM,
+                evidence: dir,
+                events: recorder.events,
+                evaluation,
+                habits,
+              },
+              join(dir, BUNDLE_NAME),
+            ),
+          )) ?? null)
         : null;
     return resultOf(
       {
@@ -342,7 +350,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
     if (isFailedRound) failed = { round: number, schedule };
     // Save only the data of a failed round: it is evidence, and the data of a round that passed has no use.
     await removeOrReport(
-      () => (isFailedRound ? outcome.disk.saveTo(join(round.dir, 'data-at-end')) : outcome.disk.remove()),
+      () => (isFailedRound ? saveData(outcome.disk, join(round.dir, 'data-at-end')) : outcome.disk.remove()),
       options.progress,
     );
     if (failure === 'none' && !options.keep && options.out === undefined)

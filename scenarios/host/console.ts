@@ -1,3 +1,5 @@
+import { messageOf } from '../../conformance/errors.js';
+
 /** Prints a line of progress or prose to stderr. */
 export function log(line: string): void {
   process.stderr.write(`${line}\n`);
@@ -10,14 +12,41 @@ export function print(line: string): void {
 
 /** Prints a result as one JSON object on one line of stdout. */
 export function printJson(data: unknown): void {
-  print(JSON.stringify(data));
+  printResult(`${JSON.stringify(data)}\n`);
 }
 
-/** Lets the reader of our output stop reading: a closed pipe ends the output, not the work. Other stream errors are thrown. */
-export function ignoreClosedPipes(): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error;
-    });
-  }
+/** Prints a warning: something failed that changes neither the verdict nor the exit code. */
+export function warn(line: string): void {
+  log(`warning: ${line}`);
+}
+
+let isResultOnStdout = false;
+
+/** Says that a result comes on stdout: from now on a closed pipe is worth a warning too. */
+export function announceResult(): void {
+  isResultOnStdout = true;
+}
+
+/**
+ * Prints a result on stdout. When stdout cannot take it, as with a full disk or a closed pipe, there is one warning on
+ * stderr.
+ */
+export function printResult(text: string): void {
+  announceResult();
+  process.stdout.write(text);
+}
+
+/**
+ * Keeps the work and its exit code independent of the output streams. A reader may stop reading (EPIPE), and the file
+ * behind stdout may be on a full disk. The output ends there, the work goes on. Lost data is worth one warning.
+ */
+export function ignoreFailedStreams(): void {
+  let isWarned = false;
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (isWarned || (error.code === 'EPIPE' && !isResultOnStdout)) return;
+    isWarned = true;
+    warn(`stdout: the report is not complete: ${messageOf(error)}`);
+  });
+  // A warning about stderr has nowhere to go.
+  process.stderr.on('error', () => {});
 }

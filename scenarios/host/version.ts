@@ -1,4 +1,5 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -18,4 +19,21 @@ export function kitVersion(): string {
     version: string;
   };
   return version;
+}
+
+/**
+ * Returns the SHA-256 of the kit's compiled program, hex: of the names and digests of its files, without tests. Two builds
+ * of the same sources have the same one.
+ */
+export function kitDigest(): string {
+  const root = join(packageRoot(), 'dist');
+  const names = readdirSync(root, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.js') && !name.endsWith('.test.js') && !name.includes('fixtures/'))
+    .sort();
+  const lines = names.map((name) => {
+    return `${createHash('sha256')
+      .update(readFileSync(join(root, name)))
+      .digest('hex')}  ${name}\n`;
+  });
+  return createHash('sha256').update(lines.join('')).digest('hex');
 }

@@ -6,12 +6,13 @@ import { markOf } from '../../conformance/protocols/message.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { CrashModel } from '../../faults/write-log/model.js';
 import { type CrashState, formatState } from '../../faults/write-log/state.js';
-import { type Bundle, writeBundle } from '../bundle/bundle.js';
+import { type Bundle, originOf, writeBundle } from '../bundle/bundle.js';
 import type { CrashStateCase } from '../bundle/manifest.js';
 import type { Inspection } from '../explore/inspectors/inspection.js';
 import { explainLoss } from '../explore/result/explain-loss.js';
 import { describeState } from '../explore/result/missing-writes.js';
 import { logPositionOf } from '../explore/strategies/strategy-run.js';
+import { attempt } from '../host/attempt.js';
 import type { Registry } from '../host/registry.js';
 import { scratchDirOf } from '../round/launch.js';
 import { processRuntime } from '../runtime/process/process-runtime.js';
@@ -116,7 +117,9 @@ async function replayStateOn(
     const shrunkBundle =
       formatState(smallest) === formatState(state)
         ? null
-        : await writeShrunk(bundle, { ...stateCase, state: addressOf(smallest) }, story);
+        : ((await attempt('the smaller bundle could not be written', () =>
+            writeShrunk(bundle, { ...stateCase, state: addressOf(smallest) }, story),
+          )) ?? null);
     const why = `${describeInspection(inspection, lost)} in crash state ${stateCase.state}; only the recovery of ${target.name} was tested, on the disk that the recorded run had written`;
     return {
       bundle: bundle.file,
@@ -194,13 +197,11 @@ function describeLossInRecovery(
   return [...lines, id === undefined ? detail : `message ${id}: gone`].filter(Boolean);
 }
 
-async function writeShrunk(
-  { file, dir, manifest }: Bundle,
-  smallestCase: CrashStateCase,
-  summary: string[],
-): Promise<string> {
+async function writeShrunk(bundle: Bundle, smallestCase: CrashStateCase, summary: string[]): Promise<string> {
+  const { file, dir, manifest } = bundle;
   const to = resolve(file).replace(/(\.tar\.gz)?$/, '.small.tar.gz');
   const { target, seed, requirements, why } = manifest;
-  await writeBundle(to, dir, { target, seed, requirements, why, summary, case: smallestCase });
+  const parts = { target, seed, requirements, why, summary, case: smallestCase };
+  await writeBundle(to, dir, parts, originOf(bundle));
   return to;
 }

@@ -3,10 +3,11 @@ import { dirname, join, resolve } from 'node:path';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
-import { type Bundle, writeBundle } from '../bundle/bundle.js';
+import { type Bundle, originOf, writeBundle } from '../bundle/bundle.js';
 import type { GateCase } from '../bundle/manifest.js';
 import { describeTarget } from '../bundle/target.js';
 import { violationStory } from '../gate/violation-story.js';
+import { attempt } from '../host/attempt.js';
 import { makePassage } from '../host/directories.js';
 import type { Registry } from '../host/registry.js';
 import type { Schedule } from '../round/schedule.js';
@@ -90,7 +91,9 @@ export async function replayGate(
     const last = small?.repetition ?? repetition;
     const shrunkBundle =
       small && small.schedule !== schedule
-        ? await writeShrunk(bundle, gate, target, small.schedule, last)
+        ? ((await attempt('the smaller bundle could not be written', () =>
+            writeShrunk(bundle, gate, target, small.schedule, last),
+          )) ?? null)
         : null;
     const story =
       last.first === undefined ? manifest.summary : violationStory(last.first.events, last.first.evaluation);
@@ -117,7 +120,7 @@ export async function replayGate(
 /**
  * Returns the schedule of a bundle without keys whose value is undefined, which `Schedule` does not allow.
  */
-function scheduleIn({ schedule }: GateCase): Schedule {
+export function scheduleIn({ schedule }: GateCase): Schedule {
   return JSON.parse(JSON.stringify(schedule)) as Schedule;
 }
 
@@ -141,15 +144,16 @@ function verdictOf(
 }
 
 async function writeShrunk(
-  { file, manifest }: Bundle,
+  bundle: Bundle,
   gate: GateCase,
   target: Target,
   schedule: Schedule,
   { first }: Repetition,
 ): Promise<string | null> {
   if (first === undefined) return null;
+  const { file, manifest } = bundle;
   const to = resolve(file).replace(/(\.tar\.gz)?$/, '.small.tar.gz');
-  await writeBundle(to, first.dir, {
+  const parts = {
     target: describeTarget(target),
     seed: manifest.seed,
     requirements: first.evaluation.findings
@@ -158,7 +162,8 @@ async function writeShrunk(
     why: first.evaluation.why,
     summary: violationStory(first.events, first.evaluation),
     case: { ...gate, schedule },
-  });
+  };
+  await writeBundle(to, first.dir, parts, originOf(bundle));
   return to;
 }
 

@@ -19,6 +19,7 @@ import { kitVersion } from '../host/version.js';
 import type { Pace } from '../round/pace.js';
 import type { RoundPhase } from '../round/phases.js';
 import { runRound } from '../round/round.js';
+import { saveData } from '../round/saved-data.js';
 import type { Schedule } from '../round/schedule.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 
@@ -96,7 +97,7 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
     recorder.record({ kind: 'run-ended', how: signal.aborted ? 'interrupted' : 'completed' });
     const evaluation = evaluate(recorder.events, target);
     if (evaluation.verdict === 'fail')
-      await outcome.disk.saveTo(join(dir, `round-${gate.round}`, 'data-at-end'));
+      await saveData(outcome.disk, join(dir, `round-${gate.round}`, 'data-at-end'));
     else await removeOrReport(() => outcome.disk.remove(), options.progress);
     options.pace?.noteTail(performance.now() - outcome.faultsEndedMs);
     return { dir, events: recorder.events, evaluation, drop };

@@ -12,6 +12,7 @@ import { type CallCount, enumerateCalls } from '../../faults/tracing/count-calls
 import type { GateCase } from '../bundle/manifest.js';
 import { writeGateBundle } from '../gate/gate-bundle.js';
 import { type GateResult, resultOf } from '../gate/result.js';
+import { attempt } from '../host/attempt.js';
 import { makeUniqueDirectory } from '../host/directories.js';
 import { PhaseClock } from '../host/phase-clock.js';
 import type { Registry } from '../host/registry.js';
@@ -164,7 +165,11 @@ async function resultFor(
 ): Promise<GateResult> {
   const failed = evaluation.verdict === 'fail';
   const facts = { ...gateCaseOf(runtime, schedule), target, schedule, evidence: dir, events, evaluation };
-  const bundle = failed ? await writeGateBundle(facts, join(dir, 'bundle.tar.gz')) : null;
+  const bundle = failed
+    ? ((await attempt('the bundle could not be written', () =>
+        writeGateBundle(facts, join(dir, 'bundle.tar.gz')),
+      )) ?? null)
+    : null;
   const evidence = failed || keep ? dir : null;
   if (evidence === null) removeTree(dir);
   return resultOf(

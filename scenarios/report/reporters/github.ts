@@ -39,6 +39,7 @@ async function summarise(core: typeof import('@actions/core'), outcome: Outcome)
     );
   });
   await core.summary
+    .emptyBuffer()
     .addHeading(`${VERDICT_ICONS[verdict]} plugpull ${command}: ${escapeHtml(target)}`, 3)
     .addRaw(escapeHtml(`${verdict}: ${why}`), true)
     .addTable([head, ...rows])

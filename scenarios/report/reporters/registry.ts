@@ -2,6 +2,7 @@ import { accessSync, constants, existsSync, statSync, writeFileSync } from 'node
 import { dirname, resolve } from 'node:path';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import { didYouMean } from '../../../conformance/nearest.js';
+import { announceResult, log, printJson, printResult, warn } from '../../host/console.js';
 import { makeDirectories } from '../../host/directories.js';
 import type { Outcome } from '../outcome.js';
 import { plainStyle, styleFor } from '../style.js';
@@ -59,15 +60,43 @@ export function chooseReporters(specs: readonly string[] | undefined, withJson: 
 }
 
 /**
- * Reports an outcome in every chosen form.
- * @throws KitError kit-failed when a file cannot be written.
+ * Reports an outcome in every chosen form. The reporters are independent: one that fails is one warning, and the others
+ * still report. It never throws, because the verdict and its exit code must not depend on a report.
  */
 export async function writeReports(outcome: Outcome, chosen: readonly ChosenReporter[]): Promise<void> {
   for (const { reporter, file } of chosen) {
-    const stream = process[reporter.stream];
-    const text = await reporter.render(outcome, file === undefined ? styleFor(stream) : plainStyle);
-    if (file === undefined) stream.write(text);
-    else writeReportFile(file, text);
+    try {
+      // The reporter of GitHub writes to stdout itself.
+      if (file === undefined && reporter.stream === 'stdout') announceResult();
+      const style = file === undefined ? styleFor(process[reporter.stream]) : plainStyle;
+      const text = await reporter.render(outcome, style);
+      if (file !== undefined) writeFileSync(file, text);
+      else if (reporter.stream === 'stdout') printResult(text);
+      else process.stderr.write(text);
+    } catch (error) {
+      const where = file === undefined ? '' : ` ${file}`;
+      warn(`reporter ${reporter.name}:${where} not written: ${messageOf(error)}`);
+    }
+  }
+}
+
+/**
+ * Reports the result of a command that has no reporters to choose: lines for people on stderr and, if wanted, one JSON
+ * object on stdout. As in `writeReports`, a part that fails is one warning.
+ * @param data the object; undefined prints none.
+ */
+export function reportResult(lines: () => readonly string[], data: unknown): void {
+  attempt('list', () => {
+    for (const line of lines()) log(line);
+  });
+  if (data !== undefined) attempt('json', () => printJson(data));
+}
+
+function attempt(name: string, report: () => void): void {
+  try {
+    report();
+  } catch (error) {
+    warn(`reporter ${name}: not written: ${messageOf(error)}`);
   }
 }
 
@@ -100,14 +129,4 @@ function checkWritable(spec: string, file: string): void {
   }
   if (existsSync(file) && statSync(file).isDirectory())
     throw new KitError('bad-usage', `--reporter ${spec}: expected a file, and it is a directory`);
-}
-
-function writeReportFile(file: string, text: string): void {
-  try {
-    writeFileSync(file, text);
-  } catch (error) {
-    throw new KitError('kit-failed', `${file}: the report cannot be written: ${messageOf(error)}`, {
-      cause: error,
-    });
-  }
 }

@@ -1,3 +1,4 @@
+import assert from 'node:assert';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,7 +9,7 @@ import type { Outcome } from '../outcome.js';
 import { plainStyle } from '../style.js';
 import { github } from './github.js';
 import { junit } from './junit.js';
-import { chooseReporters, writeReports } from './registry.js';
+import { chooseReporters, reportResult, writeReports } from './registry.js';
 import { tap } from './tap.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'plugpull-reporters-'));
@@ -76,6 +77,42 @@ t.test('tap has a plan, a test point per requirement, and skips with their reaso
   t.match(lines.join('\n'), /ok 3 - PP-3 no is no # SKIP not measured: no \\#rejects/);
   const yaml = lines.find((line) => line.startsWith('  violations: ')) ?? '';
   t.same(JSON.parse(yaml.slice('  violations: '.length)), [NASTY, 'message 7: b']);
+});
+
+t.test('a reporter that fails is one warning, and the others still report', async (t) => {
+  const [junitFile, tapFile, jsonFile] = ['gone/r.xml', 'r2.tap', 'r2.json'].map((name) => join(dir, name));
+  const chosen = chooseReporters(
+    ['github', `junit:${junitFile}`, `tap:${tapFile}`, `json:${jsonFile}`],
+    false,
+  );
+  // This test comes before the next one, because the package keeps the path of a summary that it could open.
+  // The directory goes away during the run, and the job summary never had one.
+  rmSync(join(dir, 'gone'), { recursive: true });
+  const before = process.env.GITHUB_STEP_SUMMARY;
+  process.env.GITHUB_STEP_SUMMARY = join(dir, 'missing', 'summary.md');
+  const lines: string[] = [];
+  const write = process.stderr.write.bind(process.stderr);
+  const stderr = t.capture(process.stderr, 'write', (...all: Parameters<typeof write>) => {
+    lines.push(all[0].toString());
+    return true;
+  });
+  const failing = { ...outcome(), lines: () => assert.fail('a report with a bug') };
+  try {
+    await writeReports(failing, [...chosen, ...chooseReporters(['list'], false)]);
+    reportResult(() => assert.fail('a bug'), undefined);
+  } finally {
+    stderr.restore();
+    if (before === undefined) delete process.env.GITHUB_STEP_SUMMARY;
+    else process.env.GITHUB_STEP_SUMMARY = before;
+  }
+  t.match(lines, [
+    /^warning: reporter github: not written: Unable to access summary file.*missing/,
+    /^warning: reporter junit: \S+gone\/r\.xml not written: ENOENT/,
+    /^warning: reporter list: not written: a report with a bug/,
+    /^warning: reporter list: not written: a bug/,
+  ]);
+  t.equal(lines.length, 4);
+  t.ok(existsSync(tapFile ?? '') && existsSync(jsonFile ?? ''), 'the others are written');
 });
 
 t.test('github gets one annotation per line, and a summary without markup of the target', async (t) => {

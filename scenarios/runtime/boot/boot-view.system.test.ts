@@ -95,6 +95,18 @@ function deploy(
   return { deployment, place, plan, outputOf, sh };
 }
 
+t.test('a target does not see which bundles the user has made', { skip }, async (t) => {
+  const { deployment } = deploy(t, { a: 'true' });
+  // Not below /tmp, which is empty in the target's view anyway.
+  const base = mkdtempSync('/var/tmp/plugpull-boot-test-');
+  t.teardown(() => rmSync(base, { recursive: true, force: true }));
+  process.env.XDG_STATE_HOME = base;
+  const list = join(base, 'plugpull/bundles');
+  await deployment.runCommand('verify', ['sh', '-c', `mkdir -p ${list}; touch ${list}/forged`], 10_000);
+  t.same(readdirSync(list), [], 'the list is there, and what the target wrote is not in it');
+  await deployment.destroy();
+});
+
 t.test(
   'services and commands of one boot see the same boot id and directories, and the next boot others',
   { skip },

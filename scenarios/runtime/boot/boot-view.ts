@@ -14,6 +14,7 @@ import { dirname, join } from 'node:path';
 import { messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
 import { removeTree } from '../../../faults/files/remove-tree.js';
+import { makeMadeHereList, userStateDirectory } from '../../host/made-here.js';
 import { type Registry, registryPlaces } from '../../host/registry.js';
 import {
   followLinks,
@@ -212,7 +213,7 @@ export class BootView {
     this.#sources = sources;
     const kept = [...this.#needed, ...this.#kept, disk, memory].map((path) => `\n${escapeMount(path)}/`);
     const table = join(disk, 'mounts');
-    writeFileSync(table, `${mountTable(binds)}${hidden(registryPlaces(), sources, this.#kept)}`);
+    writeFileSync(table, `${mountTable(binds)}${hidden(placesOfTheKit(), sources, this.#kept)}`);
     return [`${kept.join('')}\n`, table];
   }
 
@@ -228,6 +229,21 @@ export class BootView {
     }
     return { disk, memory };
   }
+}
+
+/**
+ * Returns the directories in which a target must not write: the lists of what runs have made, and the list of the bundles
+ * that this user made here.
+ */
+function placesOfTheKit(): string[] {
+  const places = registryPlaces();
+  try {
+    makeMadeHereList();
+    places.push(userStateDirectory());
+  } catch {
+    // Then no bundle is noted as made here either.
+  }
+  return [...new Set(places.map((path) => realPathOf(path) ?? path))];
 }
 
 /** Writes a file with a boot id that every user can read. */
@@ -288,8 +304,8 @@ function mountTable(binds: readonly (readonly [source: string, target: string])[
 }
 
 /**
- * Makes lines of fstab that put an empty directory over each of the kit's own: the lists of what runs have made.
- * A target could add paths of others to them. Below /tmp and /run the target sees only what is kept.
+ * Makes lines of fstab that put an empty directory over each of the kit's own. Below /tmp and /run the target sees only
+ * what is kept.
  */
 function hidden(
   paths: readonly string[],
