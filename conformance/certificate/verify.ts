@@ -1,5 +1,7 @@
 import { dirname, resolve } from 'node:path';
+import { parseBoundedJson } from '../bounded-json.js';
 import { KitError, messageOf } from '../errors.js';
+import { limit } from '../limits.js';
 import { readRegularFile } from '../read-file.js';
 import {
   type CertificateBody,
@@ -20,8 +22,6 @@ export interface Verification {
 }
 
 const MAX_REPORTED_PROBLEMS = 20;
-/** Upper bound of the size of a certificate. Real ones are far smaller. */
-const MAX_CERTIFICATE_BYTES = 64 * 2 ** 20;
 
 /**
  * Verifies a certificate against its evidence. It computes all digests and evaluates the histories again; the
@@ -73,7 +73,7 @@ function rebuildCertificate(dir: string, problems: string[]): Statement | undefi
 function readText(file: string): string {
   try {
     // Do not decode as UTF-8: different invalid bytes would become the same replacement character.
-    return readRegularFile(file, MAX_CERTIFICATE_BYTES).toString('latin1');
+    return readRegularFile(file, limit('json-bytes')).toString('latin1');
   } catch (error) {
     throw new KitError('bad-usage', `${file}: expected a certificate: ${messageOf(error)}`, { cause: error });
   }
@@ -90,7 +90,7 @@ interface StatedDigests {
 function parseStatedDigests(text: string): StatedDigests | undefined {
   let value: unknown;
   try {
-    value = JSON.parse(Buffer.from(text, 'latin1').toString('utf8'));
+    value = parseBoundedJson(Buffer.from(text, 'latin1'));
   } catch {
     return undefined;
   }
