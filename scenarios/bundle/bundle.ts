@@ -1,19 +1,21 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as tar from 'tar';
+import { parseBoundedJson } from '../../conformance/bounded-json.js';
 import { KitError, messageOf } from '../../conformance/errors.js';
+import { limit } from '../../conformance/limits.js';
+import { readRegularFile } from '../../conformance/read-file.js';
 import { regularFiles } from '../../faults/files/walk.js';
 import { kitVersion } from '../host/version.js';
 import { packImage, unpackImage } from './extents.js';
 import { BUNDLE_VERSION, Manifest } from './manifest.js';
 import { checkSeal, seal } from './seal.js';
+import { unpackBundle } from './unpack.js';
 
 const MANIFEST_FILE = 'bundle.json';
 const EXTENTS_SUFFIX = '.extents';
 /** Files that are not evidence: the scratch space of faults, and bundles. */
 const EXCLUDED_FILES = /^(?:round-\d+\/scratch\/|bundle[\w.-]*$|[^/]*\.tar\.gz$)/;
-/** Largest size of an evidence file in a bundle. A larger file is left out and listed in the manifest. */
-const MAX_FILE_BYTES = 1 << 30;
 
 /** The parts of the manifest that the caller provides. */
 export type ManifestParts = Omit<Manifest, 'format' | 'version' | 'kitVersion' | 'omittedFiles'>;
@@ -23,6 +25,7 @@ export type ManifestParts = Omit<Manifest, 'format' | 'version' | 'kitVersion' |
  * @param file path of the bundle. It is replaced in one step, so that it is never half written.
  */
 export async function writeBundle(file: string, evidence: string, parts: ManifestParts): Promise<void> {
+  // Files that the limits of `unpackBundle` would refuse are left out, and the manifest lists them.
   const temporaryFiles: string[] = [];
   const names: string[] = [];
   const omittedFiles: string[] = [];
@@ -34,7 +37,7 @@ export async function writeBundle(file: string, evidence: string, parts: Manifes
         temporaryFiles.push(`${path}${EXTENTS_SUFFIX}`);
         packImage(path, `${path}${EXTENTS_SUFFIX}`);
         names.push(`${name}${EXTENTS_SUFFIX}`);
-      } else if (statSync(path).size > MAX_FILE_BYTES) omittedFiles.push(name);
+      } else if (statSync(path).size > limit('bundle-entry-bytes')) omittedFiles.push(name);
       else names.push(name);
     }
     const manifest: Manifest = {
@@ -72,13 +75,7 @@ export interface Bundle {
 export async function openBundle(file: string, dir: string): Promise<Bundle> {
   checkSeal(file);
   mkdirSync(dir, { recursive: true });
-  await tar.extract({ file, cwd: dir, strict: true, preserveOwner: false }).catch((error: unknown) => {
-    if (isDiskFull(error))
-      throw new KitError('kit-failed', `${dir}: no room for what is in ${file}: ${messageOf(error)}`, {
-        cause: error,
-      });
-    throw new KitError('bad-bundle', `${file}: cannot be unpacked: ${messageOf(error)}`, { cause: error });
-  });
+  await unpackBundle(file, dir);
   const manifest = readManifest(file, join(dir, MANIFEST_FILE));
   for (const name of regularFiles(dir).filter((path) => path.endsWith(EXTENTS_SUFFIX))) {
     const path = join(dir, name);
@@ -88,14 +85,10 @@ export async function openBundle(file: string, dir: string): Promise<Bundle> {
   return { file, manifest, dir };
 }
 
-function isDiskFull(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT');
-}
-
 function readManifest(file: string, path: string): Manifest {
   let json: unknown;
   try {
-    json = JSON.parse(readFileSync(path, 'utf8'));
+    json = parseBoundedJson(readRegularFile(path, limit('json-bytes')));
   } catch (error) {
     throw new KitError('bad-bundle', `${file}: expected ${MANIFEST_FILE} in it: ${messageOf(error)}`, {
       cause: error,

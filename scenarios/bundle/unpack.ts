@@ -1,0 +1,74 @@
+import { once } from 'node:events';
+import { createReadStream, statSync } from 'node:fs';
+import * as tar from 'tar';
+import { KitError, messageOf } from '../../conformance/errors.js';
+import { beyond, limit } from '../../conformance/limits.js';
+
+/** Unpacked size that a bundle may have whatever its packed size is: the data of a target may be mostly zeros. */
+const RATIO_FREE_BYTES = 256 << 20;
+/** Bytes of the header of an entry. */
+const HEADER_BYTES = 512;
+
+/**
+ * Unpacks a bundle. It adds up what the headers of the entries announce, and stops before the entry that exceeds a
+ * limit is written.
+ * @throws KitError bad-bundle (exit code 2) when it cannot be unpacked or unpacks to more than the limits allow;
+ * kit-failed when the disk is full.
+ */
+export async function unpackBundle(file: string, dir: string): Promise<void> {
+  const budget = new UnpackBudget(statSync(file).size);
+  const unpack = new tar.Unpack({
+    cwd: dir,
+    strict: true,
+    preserveOwner: false,
+    // `UnpackBudget` has its own limit, which the user can raise.
+    maxDecompressionRatio: Number.POSITIVE_INFINITY,
+    filter: (path, entry) => budget.accepts(path, entry.size),
+  });
+  const closed = once(unpack, 'close');
+  // The loop below reports an error of the archive, too.
+  closed.catch(() => {});
+  try {
+    for await (const chunk of createReadStream(file)) {
+      const wantsMore = unpack.write(chunk as Buffer);
+      if (budget.exceeded !== undefined) throw new Error(budget.exceeded);
+      if (!wantsMore) await Promise.race([once(unpack, 'drain'), closed]);
+    }
+    unpack.end();
+    await closed;
+  } catch (error) {
+    const isFull = isDiskFull(error);
+    const what = isFull ? `${dir}: no room for what is in ${file}` : `${file}: cannot be unpacked`;
+    throw new KitError(isFull ? 'kit-failed' : 'bad-bundle', `${what}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+/** What the entries of a bundle may still take. */
+class UnpackBudget {
+  readonly #ratioBytes: number;
+  #entries = 0;
+  #bytes = 0;
+  /** Reason why an entry was not accepted; undefined as long as all were. */
+  exceeded: string | undefined;
+
+  constructor(packedBytes: number) {
+    this.#ratioBytes = Math.max(RATIO_FREE_BYTES, packedBytes * limit('bundle-ratio'));
+  }
+
+  accepts(path: string, sizeBytes: number): boolean {
+    this.#entries += 1;
+    this.#bytes += HEADER_BYTES + sizeBytes;
+    if (this.#entries > limit('bundle-entries')) this.exceeded ??= `it has ${beyond('bundle-entries', 'files')}`;
+    if (sizeBytes > limit('bundle-entry-bytes'))
+      this.exceeded ??= `${path} has ${beyond('bundle-entry-bytes', 'bytes')}`;
+    if (this.#bytes > limit('bundle-bytes'))
+      this.exceeded ??= `its files have ${beyond('bundle-bytes', 'bytes')} together`;
+    if (this.#bytes > this.#ratioBytes)
+      this.exceeded ??= `its files have ${beyond('bundle-ratio', 'times its size')} together`;
+    return this.exceeded === undefined;
+  }
+}
+
+function isDiskFull(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT');
+}
