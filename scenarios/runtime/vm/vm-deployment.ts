@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type Dockerode from 'dockerode';
 import type { MountSettings } from 'dockerode';
@@ -10,6 +9,7 @@ import { BOOT_ID_FILE } from '../boot/boot-view.js';
 import { bindMount, containerOptions } from '../docker/container-options.js';
 import { removeRunResources, toEngineError } from '../docker/engine.js';
 import type { TargetImages } from '../docker/target-images.js';
+import { appendToLog } from '../../host/bounded-log.js';
 import type { CommandResult, Deployment, DeploymentPlan } from '../runtime.js';
 import type { Machine } from './lab/machine.js';
 import { type HolderContainer, runInContainer, VmService } from './vm-service.js';
@@ -129,7 +129,7 @@ export class VmDeployment implements Deployment {
     const result = await runInContainer(this.#context.machine.agent, holder, group, command);
     clearTimeout(timer);
     const logText = `$ ${command.join(' ')}\n${result.stdout}${result.stderr}`;
-    appendFileSync(join(this.#plan.logDir, `${name}.log`), logText);
+    appendToLog(join(this.#plan.logDir, `${name}.log`), logText);
     return { ...result, timedOut };
   }
 
