@@ -64,8 +64,6 @@ export const DEFAULT_LIMITS = {
   'log-tail-bytes': 4 * MIB,
   /** Output of all starts of a service, and of all runs of a command, that is kept. */
   'log-bytes': 64 * MIB,
-  /** A log of system calls that is read. Each call of it takes ten times its text in memory. */
-  'syscall-log-bytes': 256 * MIB,
 
   /** Failed runs whose evidence stays in the state directory. */
   'kept-runs': 20,
