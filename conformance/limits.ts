@@ -97,7 +97,10 @@ function parseLimits(text: string): Map<string, number> {
     const [, name = '', digits = ''] = /^\s*([a-z-]+)=(\d{1,15})\s*$/.exec(part) ?? [];
     if (!Object.hasOwn(DEFAULT_LIMITS, name)) {
       const names = Object.keys(DEFAULT_LIMITS).join(', ');
-      throw new KitError('bad-usage', `PLUGPULL_LIMITS: ${part.trim()}: expected NAME=NUMBER with one of ${names}`);
+      throw new KitError(
+        'bad-usage',
+        `PLUGPULL_LIMITS: ${part.trim()}: expected NAME=NUMBER with one of ${names}`,
+      );
     }
     values.set(name, Number(digits));
   }

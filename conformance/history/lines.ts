@@ -75,8 +75,7 @@ export function* unpackedChunksOf(path: string): Generator<Buffer> {
       const member = unpackMember(fd, at, sizeBytes);
       at += member.packedBytes;
       textBytes += member.text.length;
-      if (textBytes > maxBytes)
-        throw new Error(`it unpacks to ${beyond('history-ratio', 'times its size')}`);
+      if (textBytes > maxBytes) throw new Error(`it unpacks to ${beyond('history-ratio', 'times its size')}`);
       yield member.text;
     }
   } finally {
@@ -93,7 +92,10 @@ function unpackMember(fd: number, start: number, sizeBytes: number): { text: Buf
     try {
       const options = { maxOutputLength: MAX_MEMBER_BYTES, info: true };
       // With `info` zlib returns an object; the type declarations know only the Buffer.
-      const { buffer, engine } = inflateRawSync(window.subarray(GZIP_HEAD_BYTES, length), options) as unknown as {
+      const { buffer, engine } = inflateRawSync(
+        window.subarray(GZIP_HEAD_BYTES, length),
+        options,
+      ) as unknown as {
         buffer: Buffer;
         engine: { bytesWritten: number };
       };
@@ -121,7 +123,8 @@ export function* linesOf(chunks: Iterable<Buffer>): Generator<Buffer> {
     let start = 0;
     for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
       const rest = chunk.subarray(start, end);
-      if (begunBytes + rest.length > maxLineBytes) throw new LineError(`it has ${beyond('history-line-bytes', 'bytes')}`);
+      if (begunBytes + rest.length > maxLineBytes)
+        throw new LineError(`it has ${beyond('history-line-bytes', 'bytes')}`);
       yield begunBytes === 0 ? rest : Buffer.concat([...begun, rest]);
       begun = [];
       begunBytes = 0;

@@ -163,7 +163,9 @@ function readEvents(openLines: () => Iterable<Buffer>, name: string, expected: s
     } catch (error) {
       if (error instanceof KitError) throw error;
       const isLine = error instanceof LineError;
-      const where = isLine ? `${name}:${count + 1}: expected a whole line,` : `${name}: expected ${expected}:`;
+      const where = isLine
+        ? `${name}:${count + 1}: expected a whole line,`
+        : `${name}: expected ${expected}:`;
       throw new KitError('bad-history', `${where} ${messageOf(error)}`, { cause: error });
     }
   };

@@ -36,7 +36,11 @@ class EndlessServer {
     });
   }
 
-  static async start(head: Buffer | string, part: Buffer | string, afterRequest = false): Promise<EndlessServer> {
+  static async start(
+    head: Buffer | string,
+    part: Buffer | string,
+    afterRequest = false,
+  ): Promise<EndlessServer> {
     const server = new EndlessServer(Buffer.from(head), Buffer.from(part), afterRequest);
     server.#server.listen(0, '127.0.0.1');
     await once(server.#server, 'listening');
@@ -66,7 +70,13 @@ const CHUNK = Buffer.concat([Buffer.from('10000\r\n'), FILLER, Buffer.from('\r\n
 const OK_CHUNKED = 'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n';
 
 /** What each server sends: the beginning of an answer, and its part that never ends. */
-const ENDLESS: [ProtocolName, string, head: Buffer | string, part: Buffer | string, afterRequest?: boolean][] = [
+const ENDLESS: [
+  ProtocolName,
+  string,
+  head: Buffer | string,
+  part: Buffer | string,
+  afterRequest?: boolean,
+][] = [
   ['http', 'a body', OK_CHUNKED, CHUNK, true],
   ['http', 'headers', 'HTTP/1.1 200 OK\r\n', `x-a: ${'y'.repeat(1000)}\r\n`, true],
   ['http', 'trailers', `${OK_CHUNKED}0\r\n`, `x-a: ${'y'.repeat(1000)}\r\n`, true],
@@ -98,28 +108,31 @@ for (const [name, what, head, part, afterRequest] of ENDLESS) {
   });
 }
 
-t.test('smtp: a target that drips the answers to an envelope does not get the timeout for each', async (t) => {
-  const server = createServer((socket) => {
-    socket.on('error', () => {});
-    socket.write('220 hi\r\n');
-    socket.on('data', (bytes) => {
-      const text = bytes.toString();
-      if (text.startsWith('EHLO')) socket.write('250-me\r\n250 PIPELINING\r\n');
-      if (!text.startsWith('MAIL')) return;
-      let answers = 0;
-      const drip = setInterval(() => {
-        socket.write(answers++ < 100 ? '250 ok\r\n' : '354 go on\r\n');
-        if (socket.destroyed) clearInterval(drip);
-      }, 100);
-      socket.once('close', () => clearInterval(drip));
+t.test(
+  'smtp: a target that drips the answers to an envelope does not get the timeout for each',
+  async (t) => {
+    const server = createServer((socket) => {
+      socket.on('error', () => {});
+      socket.write('220 hi\r\n');
+      socket.on('data', (bytes) => {
+        const text = bytes.toString();
+        if (text.startsWith('EHLO')) socket.write('250-me\r\n250 PIPELINING\r\n');
+        if (!text.startsWith('MAIL')) return;
+        let answers = 0;
+        const drip = setInterval(() => {
+          socket.write(answers++ < 100 ? '250 ok\r\n' : '354 go on\r\n');
+          if (socket.destroyed) clearInterval(drip);
+        }, 100);
+        socket.once('close', () => clearInterval(drip));
+      });
     });
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  t.teardown(() => server.close());
-  const message = compose({ run: 'r', id: 'm', shape: 'many-recipients' }, seeded(1));
-  const smtp = await protocolOf('smtp');
-  const producer = await smtp.connect((server.address() as AddressInfo).port, { timeoutMs: 400 });
-  t.match(await producer.submit(message), { outcome: 'indefinite', detail: /no answer within 400 ms/ });
-  await producer.close();
-});
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    t.teardown(() => server.close());
+    const message = compose({ run: 'r', id: 'm', shape: 'many-recipients' }, seeded(1));
+    const smtp = await protocolOf('smtp');
+    const producer = await smtp.connect((server.address() as AddressInfo).port, { timeoutMs: 400 });
+    t.match(await producer.submit(message), { outcome: 'indefinite', detail: /no answer within 400 ms/ });
+    await producer.close();
+  },
+);

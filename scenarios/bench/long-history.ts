@@ -43,7 +43,9 @@ function makeCertificate(folder: string, events: number, lost: number): void {
     ...{ budgetMs: 1000, seed: 1, timeMeasured: true, targetFile: 'target.json', programs: [], images: [] },
     runs: [{ level: 'process' as const, notTried: [], hasHistory: true }],
   };
-  writeEvidence(folder, facts, targetFiles(loadTarget(target), target), [{ level: 'process', file: history }]);
+  writeEvidence(folder, facts, targetFiles(loadTarget(target), target), [
+    { level: 'process', file: history },
+  ]);
   rmSync(history);
   writeFileSync(join(folder, 'certificate.json'), certificateText(certificateOf(readEvidence(folder))));
 }
@@ -60,7 +62,13 @@ function writeHistory(file: string, events: number, lost: number): void {
     writeSync(fd, pending);
     pending = '';
   };
-  const run = { target: 'long', protocol: 'http', seed: 1, faults: ['kill'], startedAt: '2026-01-01T00:00:00Z' };
+  const run = {
+    target: 'long',
+    protocol: 'http',
+    seed: 1,
+    faults: ['kill'],
+    startedAt: '2026-01-01T00:00:00Z',
+  };
   record({ kind: 'run-started', format: HISTORY_FORMAT, ...run, kitVersion: kitVersion() });
   record({ kind: 'installed', round: 1 });
   let sequence = 0;
@@ -79,7 +87,15 @@ function writeHistory(file: string, events: number, lost: number): void {
       injection += 1;
       record({ kind: 'at-risk', injection, confirmedUndelivered: 1, inFlight: 3, inDelivery: 0 });
       const effect = { hit: true, scope: 'all-processes' as const, indexDamaged: false, failingMs: 0 };
-      record({ kind: 'fault', fault: 'kill', injection, ...effect, services: ['server'], detail: '', rotted: [] });
+      record({
+        kind: 'fault',
+        fault: 'kill',
+        injection,
+        ...effect,
+        services: ['server'],
+        detail: '',
+        rotted: [],
+      });
       record({ kind: 'recovered', injection, tookMs: 100 });
     }
     if (number > 1000 && number <= 1000 + lost) continue;

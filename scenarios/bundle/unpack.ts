@@ -39,7 +39,9 @@ export async function unpackBundle(file: string, dir: string): Promise<void> {
   } catch (error) {
     const isFull = isDiskFull(error);
     const what = isFull ? `${dir}: no room for what is in ${file}` : `${file}: cannot be unpacked`;
-    throw new KitError(isFull ? 'kit-failed' : 'bad-bundle', `${what}: ${messageOf(error)}`, { cause: error });
+    throw new KitError(isFull ? 'kit-failed' : 'bad-bundle', `${what}: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
 }
 
@@ -58,7 +60,8 @@ class UnpackBudget {
   accepts(path: string, sizeBytes: number): boolean {
     this.#entries += 1;
     this.#bytes += HEADER_BYTES + sizeBytes;
-    if (this.#entries > limit('bundle-entries')) this.exceeded ??= `it has ${beyond('bundle-entries', 'files')}`;
+    if (this.#entries > limit('bundle-entries'))
+      this.exceeded ??= `it has ${beyond('bundle-entries', 'files')}`;
     if (sizeBytes > limit('bundle-entry-bytes'))
       this.exceeded ??= `${path} has ${beyond('bundle-entry-bytes', 'bytes')}`;
     if (this.#bytes > limit('bundle-bytes'))

@@ -154,7 +154,8 @@ function removeResources({ resources, sameBoot }: RegisteredRun, problems: strin
   return counts;
 }
 
-function removeDirectory(path: string): boolean {
+/** Removes a directory with everything in it. @throws Error when something in it is still mounted. */
+export function removeDirectory(path: string): boolean {
   if (!existsSync(path)) return false;
   for (const point of mountPoints()) {
     if (point === path || point.startsWith(`${path}/`)) throw new Error(`${point} is still mounted`);

@@ -1,11 +1,17 @@
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { clean } from '../clean/clean.js';
-import { print, printJson } from '../host/console.js';
+import { describeRuns, keptRuns, removeRuns } from '../clean/evidence.js';
+import { log, print, printJson } from '../host/console.js';
 
-/** Removes what killed runs left behind, and prints what it removed. Resolves to the exit code. */
-export async function cleanCommand(flags: { json?: boolean }): Promise<number> {
+/**
+ * Removes what killed runs left behind, with `evidence` also the evidence of failed runs, and prints what it removed.
+ * Resolves to the exit code.
+ */
+export async function cleanCommand(flags: { json?: boolean; evidence?: boolean }): Promise<number> {
   const cleaned = await clean();
-  if (flags.json) printJson(cleaned);
+  const kept = keptRuns();
+  const { removed, problem } = removeRuns(flags.evidence ? kept : []);
+  if (flags.json) printJson(flags.evidence ? { ...cleaned, evidence: removed.length } : cleaned);
   else {
     for (const {
       runId,
@@ -23,7 +29,13 @@ export async function cleanCommand(flags: { json?: boolean }): Promise<number> {
       for (const problem of problems) print(`${runId}: left: ${problem}`);
     }
     for (const runId of cleaned.inUse) print(`${runId}: is running, left alone`);
-    if (cleaned.runs.length + cleaned.inUse.length === 0) print('nothing was left');
+    if (removed.length > 0) print(`the evidence of ${describeRuns(removed)} was removed`);
+    if (cleaned.runs.length + cleaned.inUse.length + removed.length === 0) print('nothing was left');
   }
+  // Scripts compare stdout: what may stay goes to stderr.
+  if (problem !== undefined) log(problem);
+  else if (kept.length > removed.length)
+    log(`the evidence of ${describeRuns(kept)} stays: plugpull clean --evidence removes it`);
+  if (problem !== undefined) return EXIT_CODES.kitFailed;
   return cleaned.runs.some(({ problems }) => problems.length > 0) ? EXIT_CODES.kitFailed : EXIT_CODES.pass;
 }

@@ -50,7 +50,9 @@ t.test('the middle of a log is dropped while a process writes it, and head and t
   for (let from = 1; from < 100_000; from += 10_000) {
     await writer.write(from, from + 9_999);
     log.check();
-    t.match(readLogTail(path, { maxLines: 1, maxLineChars: 80 }), [`line ${String(from + 9_999).padStart(10, '0')}`]);
+    t.match(readLogTail(path, { maxLines: 1, maxLineChars: 80 }), [
+      `line ${String(from + 9_999).padStart(10, '0')}`,
+    ]);
   }
   const { size, blocks } = statSync(path);
   t.equal(size, 1_600_000, 'no byte has moved');
@@ -64,7 +66,11 @@ t.test('the middle of a log is dropped while a process writes it, and head and t
   const [note, ...others] = lines.filter((line) => line.startsWith('[plugpull'));
   const dropped = Number(/^\[plugpull: (\d+) bytes of this log were dropped here\]$/.exec(note ?? '')?.[1]);
   t.same(others, []);
-  t.equal(dropped + lines.filter((line) => line !== note).join('\n').length - 1, 1_600_000, 'nothing else is missing');
+  t.equal(
+    dropped + lines.filter((line) => line !== note).join('\n').length - 1,
+    1_600_000,
+    'nothing else is missing',
+  );
 });
 
 t.test('each start keeps its head and its tail, and all together keep a bounded part', async (t) => {

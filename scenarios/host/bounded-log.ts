@@ -1,4 +1,13 @@
-import { appendFileSync, closeSync, fstatSync, ftruncateSync, openSync, readSync, renameSync, writeSync } from 'node:fs';
+import {
+  appendFileSync,
+  closeSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  renameSync,
+  writeSync,
+} from 'node:fs';
 import { limit } from '../../conformance/limits.js';
 import { punchHole } from '../../faults/power/syscalls.js';
 import { sizeOf } from './log-tail.js';
@@ -66,7 +75,8 @@ export class BoundedLog {
     const size = sizeOf(this.#path);
     const kept = [...this.#kept, ...this.#rangesOfStart(size)];
     if (this.#lostBytes > 0) appendFileSync(this.#path, describeDropped(this.#lostBytes));
-    else if (kept.some(({ from }, index) => from !== (kept[index - 1]?.to ?? 0))) keepRanges(this.#path, kept);
+    else if (kept.some(({ from }, index) => from !== (kept[index - 1]?.to ?? 0)))
+      keepRanges(this.#path, kept);
     else return;
     this.#kept.splice(0, this.#kept.length, { from: 0, to: sizeOf(this.#path) });
     this.#startByte = sizeOf(this.#path);

@@ -31,7 +31,10 @@ export async function openRedis(port: number, timeoutMs: number): Promise<Redis>
   // Ignore the event: the pending commands are rejected with the same error.
   client.on('error', () => {});
   try {
-    await withTimeout(openGuarded(() => client.connect()), timeoutMs);
+    await withTimeout(
+      openGuarded(() => client.connect()),
+      timeoutMs,
+    );
     return client;
   } catch (error) {
     client.disconnect();
