@@ -36,7 +36,7 @@ export function verifyCertificate(file: string, kitVersion: string): Verificatio
   const text = readText(file);
   const dir = dirname(resolve(file));
   const currentDigests = new Map(evidenceFiles(dir).map(({ name, sha256 }) => [name, sha256]));
-  const stated = parseStatedDigests(text);
+  const stated = parseStatedDigests(text, file);
   if (currentDigests.size === 0) {
     const what = stated === undefined ? 'a certificate' : 'the folder evidence/ beside the certificate';
     throw new KitError('bad-usage', `${file}: expected ${what}`);
@@ -86,13 +86,15 @@ interface StatedDigests {
 
 /**
  * Returns the digests of evidence files that a certificate states; undefined if the text is not a certificate.
+ * @throws KitError bad-usage when it has more values or levels than the limits allow.
  */
-function parseStatedDigests(text: string): StatedDigests | undefined {
+function parseStatedDigests(text: string, file: string): StatedDigests | undefined {
   let value: unknown;
   try {
     value = parseBoundedJson(Buffer.from(text, 'latin1'));
-  } catch {
-    return undefined;
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw new KitError('bad-usage', `${file}: expected a certificate: ${messageOf(error)}`, { cause: error });
   }
   const statement = asObject(value);
   const predicate = asObject(statement?.predicate);

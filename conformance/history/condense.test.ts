@@ -103,10 +103,13 @@ function randomHistory(seed: number): HistoryEvent[] {
       [
         submit,
         () => answer(id, 'confirmed'),
-        () => record({ kind: 'refused', sequence: deliver(id, digest, all), id, permanent: true, detail: '' }),
+        () =>
+          record({ kind: 'refused', sequence: deliver(id, digest, all), id, permanent: true, detail: '' }),
       ],
     ];
-    steps.push(random.int(10) > 0 ? usual : (fates[random.int(fates.length - (seed % 2 === 0 ? 9 : 0))] ?? usual));
+    steps.push(
+      random.int(10) > 0 ? usual : (fates[random.int(fates.length - (seed % 2 === 0 ? 9 : 0))] ?? usual),
+    );
   }
   const active: (() => void)[][] = [];
   while (steps.length + active.length > 0) {
@@ -120,7 +123,12 @@ function randomHistory(seed: number): HistoryEvent[] {
     const scope = fault === 'kill' ? 'all-processes' : fault === 'power-cut' ? 'machine' : 'none';
     record({ kind: 'at-risk', injection, confirmedUndelivered: random.int(3), inFlight: 1, inDelivery: 0 });
     const rotted = random.int(4) === 0 ? [`1-0-${random.int(250)}`] : [];
-    const effect = { hit: random.int(5) > 0, scope, indexDamaged: random.int(4) === 0, failingMs: 0 } as const;
+    const effect = {
+      hit: random.int(5) > 0,
+      scope,
+      indexDamaged: random.int(4) === 0,
+      failingMs: 0,
+    } as const;
     record({ kind: 'fault', fault, injection, ...effect, services: ['s'], detail: 'd', rotted });
     if (random.int(2) === 0) record({ kind: 'healed', fault, injection });
     record({ kind: 'recovered', injection, tookMs: 5 });
@@ -142,7 +150,15 @@ t.test('a condensed history gives the findings of the whole one', async (t) => {
     if (JSON.stringify(whole) !== JSON.stringify(condensed)) t.same(condensed, whole, `seed ${seed}`);
     for (const { requirement, verdict } of whole?.findings ?? []) verdicts.add(`${requirement} ${verdict}`);
   }
-  for (const expected of ['PP-1 fail', 'PP-2 fail', 'PP-3 fail', 'PP-3 pass', 'PP-4 fail', 'PP-4 pass', 'PP-6 fail'])
+  for (const expected of [
+    'PP-1 fail',
+    'PP-2 fail',
+    'PP-3 fail',
+    'PP-3 pass',
+    'PP-4 fail',
+    'PP-4 pass',
+    'PP-6 fail',
+  ])
     t.ok(verdicts.has(expected), expected);
 });
 
@@ -168,7 +184,10 @@ t.test('lines and texts beyond their limits are refused with their place', async
     code: 'bad-history',
     message: /:1: expected a whole line, it has more than 90 bytes/,
   });
-  t.throws(() => readWithLimits(file, 'history-bytes=1000'), /expected a history: it has more than 1000 bytes/);
+  t.throws(
+    () => readWithLimits(file, 'history-bytes=1000'),
+    /expected a history: it has more than 1000 bytes/,
+  );
   const deep = join(dir, 'deep.jsonl');
   writeFileSync(deep, `${'['.repeat(100_000)}\n`);
   t.throws(() => readHistory(deep), /deep.jsonl:1: expected JSON: it has more than 100 levels/);
@@ -185,12 +204,17 @@ t.test('a packed history is unpacked in parts, also one that was packed as a who
   writeFileSync(whole, gzipSync(readFileSync(plain)));
   t.same(readPackedHistory(whole, 'packed'), events);
   writeFileSync(whole, gzipSync(readFileSync(plain)).subarray(0, -1000));
-  t.throws(() => readPackedHistory(whole, 'name.gz'), { code: 'bad-history', message: /^name.gz: .*unexpected end/ });
+  t.throws(() => readPackedHistory(whole, 'name.gz'), {
+    code: 'bad-history',
+    message: /^name.gz: .*unexpected end/,
+  });
 });
 
 t.test('a small file that unpacks to very much is refused', async (t) => {
   const bomb = join(dir, 'bomb.gz');
-  const part = gzipSync(Buffer.from(`${JSON.stringify({ kind: 'healed', atMs: 1, fault: 'x', injection: 1 })}\n`.repeat(20_000)));
+  const part = gzipSync(
+    Buffer.from(`${JSON.stringify({ kind: 'healed', atMs: 1, fault: 'x', injection: 1 })}\n`.repeat(20_000)),
+  );
   writeFileSync(bomb, Buffer.concat(Array.from({ length: 200 }, () => part)));
   t.throws(() => readWithLimits(bomb, 'history-ratio=20', readPackedHistory), {
     code: 'bad-history',

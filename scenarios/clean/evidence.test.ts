@@ -59,9 +59,16 @@ t.test('what a registered run has made, and what is no run, is not evidence', as
 t.test('clean tells of evidence on stderr only, and removes it when it is told to', async (t) => {
   const place = newState(t);
   const plain = await place.run(['clean']);
-  t.match(plain, { code: 0, stdout: 'nothing was left\n', stderr: /the evidence of 4 runs .* --evidence removes it/ });
+  t.match(plain, {
+    code: 0,
+    stdout: 'nothing was left\n',
+    stderr: /the evidence of 4 runs .* --evidence removes it/,
+  });
   t.ok(existsSync(join(place.state, 'runs', RUN_IDS[3] ?? '')));
-  t.match(await place.run(['clean', '--evidence']), { code: 0, stdout: /^the evidence of 4 runs .* was removed\n$/ });
+  t.match(await place.run(['clean', '--evidence']), {
+    code: 0,
+    stdout: /^the evidence of 4 runs .* was removed\n$/,
+  });
   t.match(await place.run(['clean']), { code: 0, stdout: 'nothing was left\n', stderr: '' });
   t.same(keptRuns(place.state), []);
 });

@@ -356,7 +356,15 @@ program
   });
 
 /** Commands that leave evidence of failed runs in the state directory. */
-const COMMANDS_WITH_EVIDENCE = new Set(['gate', 'certify', 'explore', 'sweep', 'replay', 'planted', 'systems']);
+const COMMANDS_WITH_EVIDENCE = new Set([
+  'gate',
+  'certify',
+  'explore',
+  'sweep',
+  'replay',
+  'planted',
+  'systems',
+]);
 
 program.hook('postAction', async (_program, command) => {
   if (!COMMANDS_WITH_EVIDENCE.has(command.name())) return;

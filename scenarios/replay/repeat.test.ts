@@ -6,7 +6,7 @@ import { inProcessRuntime, inProcessTarget, type QueueDefect } from '../fixtures
 import { TestWorkspace } from '../fixtures/kit.js';
 import { newRunId, Registry } from '../host/registry.js';
 import type { Schedule } from '../round/schedule.js';
-import { type Repetition, type RepeatOptions, repeat } from './repeat.js';
+import { type RepeatOptions, type Repetition, repeat } from './repeat.js';
 
 const GENEROUS_MS = 60_000;
 
@@ -63,7 +63,10 @@ async function repeatWith(
 }
 
 t.test('a run that lasts longer than the budget and the drain is stopped, and does not count', async (t) => {
-  const { runs, outOfTime, first, lines, left } = await repeatWith(t, '', { endMs: performance.now(), graceMs: 0 });
+  const { runs, outOfTime, first, lines, left } = await repeatWith(t, '', {
+    endMs: performance.now(),
+    graceMs: 0,
+  });
   t.match({ runs, outOfTime, first }, { runs: 0, outOfTime: true, first: undefined });
   t.match(lines.at(-1), /^run 1 was stopped: the budget is used$/);
   t.same(left, [], 'its evidence is removed');
@@ -75,7 +78,9 @@ t.test('the first run of a used budget ends, and no other one starts', async (t)
 });
 
 t.test('within the budget there are as many runs as were asked for', async (t) => {
-  const { runs, passed, outOfTime } = await repeatWith(t, '', { endMs: performance.now() + 10 * GENEROUS_MS });
+  const { runs, passed, outOfTime } = await repeatWith(t, '', {
+    endMs: performance.now() + 10 * GENEROUS_MS,
+  });
   t.match({ runs, passed, outOfTime }, { runs: 2, passed: 2, outOfTime: false });
 });
 
