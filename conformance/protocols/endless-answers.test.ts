@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import t from 'tap';
 import { seeded } from '../fixtures/random.js';
 import { compose } from './message.js';
@@ -136,3 +136,39 @@ t.test(
     await producer.close();
   },
 );
+
+/** Begins to deliver a message to the receiver of `smtp`, and calls `send` when it waits for the data. */
+async function deliverTo(sink: string, send: (socket: Socket) => void): Promise<void> {
+  const socket = connect(Number(sink.split(':')[1]), '127.0.0.1');
+  socket.on('error', () => {});
+  const commands = ['EHLO me', 'MAIL FROM:<a@plugpull.test>', 'RCPT TO:<r0.m@plugpull.test>', 'DATA'];
+  socket.on('data', () => {
+    const next = commands.shift();
+    if (next !== undefined) socket.write(`${next}\r\n`);
+    else send(socket);
+  });
+  // Not `once`: it rejects when the receiver resets the connection.
+  await new Promise((resolve) => socket.once('close', resolve));
+}
+
+const RECEIPTS = { delivered: () => 1, consumed: () => {}, refused: () => {}, settled: () => {} };
+
+t.test('smtp: a message to the receiver is read up to the limit, and within its time', async (t) => {
+  const smtp = await protocolOf('smtp');
+  const receiver = await smtp.receive([], { run: 'r', receipts: RECEIPTS });
+  t.teardown(() => receiver.close());
+  let hasReadAll = false;
+  const flood = (socket: Socket) => {
+    hasReadAll ||= socket.bytesWritten > TOO_MANY_BYTES;
+    if (hasReadAll) socket.destroy();
+    else if (!socket.destroyed) socket.write(FILLER, () => setImmediate(() => flood(socket)));
+  };
+  await deliverTo(receiver.sink, flood);
+  t.notOk(hasReadAll, 'the receiver has closed the connection');
+  process.env.PLUGPULL_LIMITS = 'delivery-ms=50';
+  // Without the limit nothing ends this delivery: the client is never silent for long.
+  await deliverTo(receiver.sink, (socket) => {
+    const drip = setInterval(() => socket.write('x'), 10);
+    socket.once('close', () => clearInterval(drip));
+  });
+});

@@ -36,6 +36,8 @@ export async function unpackBundle(file: string, dir: string): Promise<void> {
     }
     unpack.end();
     await closed;
+    // The headers at the end of the file are read after its last chunk was taken.
+    if (budget.exceeded !== undefined) throw new Error(budget.exceeded);
   } catch (error) {
     const isFull = isDiskFull(error);
     const what = isFull ? `${dir}: no room for what is in ${file}` : `${file}: cannot be unpacked`;
@@ -65,9 +67,9 @@ class UnpackBudget {
     if (sizeBytes > limit('bundle-entry-bytes'))
       this.exceeded ??= `${path} has ${beyond('bundle-entry-bytes', 'bytes')}`;
     if (this.#bytes > limit('bundle-bytes'))
-      this.exceeded ??= `its files have ${beyond('bundle-bytes', 'bytes')} together`;
+      this.exceeded ??= `it unpacks to ${beyond('bundle-bytes', 'bytes')}`;
     if (this.#bytes > this.#ratioBytes)
-      this.exceeded ??= `its files have ${beyond('bundle-ratio', 'times its size')} together`;
+      this.exceeded ??= `it unpacks to ${beyond('bundle-ratio', 'times its size')}`;
     return this.exceeded === undefined;
   }
 }
