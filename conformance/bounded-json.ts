@@ -1,4 +1,4 @@
-import { beyond, limit } from './limits.js';
+import { beyond, LimitError, limit } from './limits.js';
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
@@ -27,10 +27,11 @@ function checkStructure(bytes: Buffer): void {
     else if (OPENING.has(byte)) {
       depth += 1;
       values += 1;
-      if (depth > maxDepth) throw new Error(`it has ${beyond('json-depth', 'levels of lists and objects')}`);
+      if (depth > maxDepth)
+        throw new LimitError(`it has ${beyond('json-depth', 'levels of lists and objects')}`);
     } else if (CLOSING.has(byte)) depth -= 1;
     else if (byte === COMMA) values += 1;
-    if (values > maxValues) throw new Error(`it has ${beyond('json-values', 'values')}`);
+    if (values > maxValues) throw new LimitError(`it has ${beyond('json-values', 'values')}`);
   }
 }
 

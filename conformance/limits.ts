@@ -91,6 +91,15 @@ export function beyond(name: LimitName, unit: string): string {
   return `more than ${limit(name)} ${unit} (PLUGPULL_LIMITS=${name}=N allows more)`;
 }
 
+/** Error of an input that exceeds a limit; or the cause of such an error. */
+export class LimitError extends Error {}
+
+/** Returns whether an error says that an input exceeds a limit. Such an input was not read, so nothing is known of it. */
+export function isBeyondLimit(error: unknown): boolean {
+  for (let one = error; one instanceof Error; one = one.cause) if (one instanceof LimitError) return true;
+  return false;
+}
+
 function parseLimits(text: string): Map<string, number> {
   const values = new Map<string, number>();
   for (const part of text.split(',').filter((one) => one.trim() !== '')) {

@@ -269,6 +269,12 @@ t.test('a certificate or evidence beyond the limits is refused in one line, with
   refused('evidence-bytes=500', /^evidence\/: has more than 500 bytes/);
   refused('json-bytes=500', /expected a certificate: it has \d+ bytes, more than 500$/);
   refused('json-values=20', /expected a certificate: it has more than 20 values/);
+  refused(
+    'history-line-bytes=50',
+    /process.history.jsonl.gz:1: expected a whole line, it has more than 50 bytes/,
+  );
+  refused('history-bytes=100', /expected a history packed by gzip: it has more than 100 bytes/);
+  refused('history-events=3', /process.history.jsonl.gz: has more than 3 events of messages/);
   refused('json-depth=2', /expected a certificate: it has more than 2 levels/);
   delete process.env.PLUGPULL_LIMITS;
   const facts = join(dir, 'evidence/facts.json');

@@ -1,7 +1,7 @@
 import { dirname, resolve } from 'node:path';
 import { parseBoundedJson } from '../bounded-json.js';
 import { KitError, messageOf } from '../errors.js';
-import { limit } from '../limits.js';
+import { isBeyondLimit, limit } from '../limits.js';
 import { readRegularFile } from '../read-file.js';
 import {
   type CertificateBody,
@@ -62,8 +62,8 @@ function rebuildCertificate(dir: string, problems: string[]): Statement | undefi
   try {
     return certificateOf(readEvidence(dir));
   } catch (error) {
-    const otherFormat = error instanceof EvidenceFormatError;
-    if (problems.length === 0 && (otherFormat || !(error instanceof KitError))) throw error;
+    const notRead = error instanceof EvidenceFormatError || isBeyondLimit(error);
+    if (problems.length === 0 && (notRead || !(error instanceof KitError))) throw error;
     // If a change is already reported, this error is a consequence of it and would add nothing.
     if (problems.length === 0) problems.push(messageOf(error));
     return undefined;

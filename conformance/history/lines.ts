@@ -1,7 +1,7 @@
 import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { gzipSync, inflateRawSync } from 'node:zlib';
 import { messageOf } from '../errors.js';
-import { beyond, limit } from '../limits.js';
+import { beyond, LimitError, limit } from '../limits.js';
 import { openRegularFile } from '../read-file.js';
 
 /*
@@ -75,7 +75,8 @@ export function* unpackedChunksOf(path: string): Generator<Buffer> {
       const member = unpackMember(fd, at, sizeBytes);
       at += member.packedBytes;
       textBytes += member.text.length;
-      if (textBytes > maxBytes) throw new Error(`it unpacks to ${beyond('history-ratio', 'times its size')}`);
+      if (textBytes > maxBytes)
+        throw new LimitError(`it unpacks to ${beyond('history-ratio', 'times its size')}`);
       yield member.text;
     }
   } finally {
@@ -119,12 +120,11 @@ export function* linesOf(chunks: Iterable<Buffer>): Generator<Buffer> {
   let bytes = 0;
   for (const chunk of chunks) {
     bytes += chunk.length;
-    if (bytes > maxBytes) throw new Error(`it has ${beyond('history-bytes', 'bytes')}`);
+    if (bytes > maxBytes) throw new LimitError(`it has ${beyond('history-bytes', 'bytes')}`);
     let start = 0;
     for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
       const rest = chunk.subarray(start, end);
-      if (begunBytes + rest.length > maxLineBytes)
-        throw new LineError(`it has ${beyond('history-line-bytes', 'bytes')}`);
+      if (begunBytes + rest.length > maxLineBytes) throw lineTooLong();
       yield begunBytes === 0 ? rest : Buffer.concat([...begun, rest]);
       begun = [];
       begunBytes = 0;
@@ -133,10 +133,15 @@ export function* linesOf(chunks: Iterable<Buffer>): Generator<Buffer> {
     if (start === chunk.length) continue;
     begun.push(chunk.subarray(start));
     begunBytes += chunk.length - start;
-    if (begunBytes > maxLineBytes) throw new LineError(`it has ${beyond('history-line-bytes', 'bytes')}`);
+    if (begunBytes > maxLineBytes) throw lineTooLong();
   }
   if (begunBytes > 0) throw new LineError('the file ends within it');
 }
 
 /** Error of the line behind the last one that was yielded. The message completes `expected a whole line, …`. */
 export class LineError extends Error {}
+
+function lineTooLong(): LineError {
+  const text = `it has ${beyond('history-line-bytes', 'bytes')}`;
+  return new LineError(text, { cause: new LimitError(text) });
+}

@@ -1,6 +1,6 @@
 import { parseBoundedJson } from '../bounded-json.js';
 import { KitError, messageOf } from '../errors.js';
-import { beyond, limit } from '../limits.js';
+import { beyond, LimitError, limit } from '../limits.js';
 import { Condenser } from './condense.js';
 import { HISTORY_FORMAT, type HistoryEvent, type WrittenEvent } from './events.js';
 import { chunksOf, LineError, linesOf, unpackedChunksOf } from './lines.js';
@@ -186,7 +186,8 @@ function readEvents(openLines: () => Iterable<Buffer>, name: string, expected: s
     events.push(...second.keep(count, () => JSON.parse(line.toString('utf8')) as HistoryEvent));
     if (events.length <= maxEvents) return;
     const what = `events of messages that were not simply delivered once`;
-    throw new KitError('bad-history', `${name}: has ${beyond('history-events', what)}`);
+    const text = `${name}: has ${beyond('history-events', what)}`;
+    throw new KitError('bad-history', text, { cause: new LimitError(text) });
   });
   return [...events, ...second.takeCount()];
 }
