@@ -274,7 +274,7 @@ t.test('a certificate or evidence beyond the limits is refused in one line, with
     /process.history.jsonl.gz:1: expected a whole line, it has more than 50 bytes/,
   );
   refused('history-bytes=100', /expected a history packed by gzip: it has more than 100 bytes/);
-  refused('history-events=3', /process.history.jsonl.gz: has more than 3 events of messages/);
+  refused('history-events=3', /process.history.jsonl.gz: has more than 3 events that/);
   refused('json-depth=2', /expected a certificate: it has more than 2 levels/);
   delete process.env.PLUGPULL_LIMITS;
   const facts = join(dir, 'evidence/facts.json');

@@ -167,7 +167,7 @@ t.test('a history in which too many messages need judgement is refused in one li
   t.throws(() => readWithLimits(file, 'history-events=50'), {
     code: 'bad-history',
     exitCode: 2,
-    message: /: has more than 50 events of .*PLUGPULL_LIMITS=history-events=N/,
+    message: /: has more than 50 events .*PLUGPULL_LIMITS=history-events=N/,
   });
 });
 
@@ -212,10 +212,9 @@ t.test('a packed history is unpacked in parts, also one that was packed as a who
 
 t.test('a small file that unpacks to very much is refused', async (t) => {
   const bomb = join(dir, 'bomb.gz');
-  const part = gzipSync(
-    Buffer.from(`${JSON.stringify({ kind: 'healed', atMs: 1, fault: 'x', injection: 1 })}\n`.repeat(20_000)),
-  );
-  writeFileSync(bomb, Buffer.concat(Array.from({ length: 200 }, () => part)));
+  const line = { kind: 'answered', atMs: 1, id: '1', outcome: 'confirmed', detail: 'x'.repeat(10_000) };
+  const part = gzipSync(Buffer.from(`${JSON.stringify(line)}\n`.repeat(100)));
+  writeFileSync(bomb, Buffer.concat(Array.from({ length: 80 }, () => part)));
   t.throws(() => readWithLimits(bomb, 'history-ratio=20', readPackedHistory), {
     code: 'bad-history',
     message: /^packed: expected a history packed by gzip: it unpacks to more than 20 times its size/,

@@ -111,6 +111,8 @@ export class Condenser {
   #keepAll = false;
   #omittedDeliveries = new Uint8Array(1 << 16);
   #count: Uneventful | undefined;
+  /** Number of events of the first pass that concern no message. All of them are kept. */
+  othersCount = 0;
 
   /** Takes the next event in the first pass. */
   note(event: HistoryEvent): void {
@@ -124,6 +126,7 @@ export class Condenser {
     if (event.kind === 'refused' && event.id !== null) this.#mark(event.id);
     if (event.kind === 'fault') for (const id of event.rotted) this.#mark(id);
     if (event.kind === 'log-position' || event.kind === 'state-explored') this.#keepAll = true;
+    if (event.kind !== 'settled') this.othersCount += 1;
     this.#events.push(event.kind === 'settled' ? SETTLED : ALWAYS_KEPT);
   }
 

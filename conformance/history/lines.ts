@@ -102,6 +102,8 @@ function unpackMember(fd: number, start: number, sizeBytes: number): { text: Buf
       };
       return { text: buffer, packedBytes: GZIP_HEAD_BYTES + engine.bytesWritten + GZIP_TAIL_BYTES };
     } catch (error) {
+      if (error instanceof Error && 'code' in error && error.code === 'ERR_BUFFER_TOO_LARGE')
+        throw new LimitError(`a part of it unpacks to more than ${MAX_MEMBER_BYTES} bytes`);
       const isCut = error instanceof Error && 'code' in error && error.code === 'Z_BUF_ERROR';
       if (!isCut || start + length >= sizeBytes) throw new Error(messageOf(error), { cause: error });
     }

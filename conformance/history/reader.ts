@@ -178,18 +178,22 @@ function readEvents(openLines: () => Iterable<Buffer>, name: string, expected: s
     }
     if (condenser === undefined) events.push(event);
     else condenser.note(event);
+    if (condenser !== undefined && condenser.othersCount > maxEvents) throw tooManyEvents(name);
   });
   const second = condenser;
   if (second === undefined) return events;
   eachLine((line) => {
     // The line was checked in the first pass.
     events.push(...second.keep(count, () => JSON.parse(line.toString('utf8')) as HistoryEvent));
-    if (events.length <= maxEvents) return;
-    const what = `events of messages that were not simply delivered once`;
-    const text = `${name}: has ${beyond('history-events', what)}`;
-    throw new KitError('bad-history', text, { cause: new LimitError(text) });
+    if (events.length > maxEvents) throw tooManyEvents(name);
   });
   return [...events, ...second.takeCount()];
+}
+
+function tooManyEvents(name: string): KitError {
+  const what = 'events that are not those of messages that were simply delivered once';
+  const text = `${name}: has ${beyond('history-events', what)}`;
+  return new KitError('bad-history', text, { cause: new LimitError(text) });
 }
 
 function parseEvent(line: Buffer, where: string): HistoryEvent {
