@@ -170,7 +170,10 @@ t.test('a command returns its exit code and output, and is killed when it takes 
 t.test('a command ends although a process that it left behind keeps its output open', async (t) => {
   const { deployment } = deploy(t, [process.execPath, '-e', FOREVER]);
   const leavesOne = 'setsid sleep 100000 & echo done';
-  t.match(await deployment.runCommand('verify', ['sh', '-c', leavesOne], 60_000), { code: 0, stdout: 'done\n' });
+  t.match(await deployment.runCommand('verify', ['sh', '-c', leavesOne], 60_000), {
+    code: 0,
+    stdout: 'done\n',
+  });
 });
 
 t.test('the log of a service that writes without end keeps its head and its tail', async (t) => {
