@@ -252,3 +252,36 @@ t.test('power is not granted on cuts that missed, however many messages were at 
     { verdict: 'not-measured', why: 'no power cut hit' },
   );
 });
+
+t.test('a certificate or evidence beyond the limits is refused in one line, with exit code 2', async (t) => {
+  const { dir, file } = made(t, { process: goodRun(...KILLS).events });
+  t.teardown(() => {
+    delete process.env.PLUGPULL_LIMITS;
+  });
+  const refused = (limits: string, message: RegExp) => {
+    process.env.PLUGPULL_LIMITS = limits;
+    t.throws(() => verifyCertificate(file, VERSION), { exitCode: 2, message }, limits);
+  };
+  refused(
+    'evidence-files=3',
+    /^evidence\/: has more than 3 files \(PLUGPULL_LIMITS=evidence-files=N allows more\)$/,
+  );
+  refused('evidence-bytes=500', /^evidence\/: has more than 500 bytes/);
+  refused('json-bytes=500', /expected a certificate: it has \d+ bytes, more than 500$/);
+  refused('json-values=20', /expected a certificate: it has more than 20 values/);
+  refused(
+    'history-line-bytes=50',
+    /process.history.jsonl.gz:1: expected a whole line, it has more than 50 bytes/,
+  );
+  refused('history-bytes=100', /expected a history packed by gzip: it has more than 100 bytes/);
+  refused('history-events=3', /process.history.jsonl.gz: has more than 3 events that/);
+  refused('json-depth=2', /expected a certificate: it has more than 2 levels/);
+  delete process.env.PLUGPULL_LIMITS;
+  const facts = join(dir, 'evidence/facts.json');
+  writeFileSync(facts, '['.repeat(1 << 20));
+  // The digest says that it was changed, and nothing more is read of it.
+  t.match(verifyCertificate(file, VERSION), { ok: false, problems: [/facts.json: it was changed/] });
+  t.throws(() => readEvidence(dir), { exitCode: 2, message: /facts.json: .*more than 100 levels/ });
+  writeFileSync(file, '['.repeat(1 << 20));
+  t.throws(() => verifyCertificate(file, VERSION), { exitCode: 2, message: /more than 100 levels/ });
+});

@@ -1,6 +1,8 @@
 import { type Evaluation, evaluate } from '../checkers/evaluate.js';
 import type { Verdict } from '../checkers/verdict.js';
+import { countEvents } from '../history/condense.js';
 import type { HistoryEvent } from '../history/events.js';
+import { answersOf } from '../history/traces.js';
 import { familyOf, type Level, REQUIREMENTS, type RequirementId } from '../requirements/requirements.js';
 import { FAULT_NAMES, type Guarantee } from '../target-file/definition.js';
 import { type Evidence, type EvidenceFile, sha256 } from './evidence.js';
@@ -271,7 +273,7 @@ function certifiedRun(
   let confirmed = 0;
   for (const name of start?.faults ?? []) faults.set(name, { name, tried: 0, hit: 0 });
   for (const event of history) {
-    if (event.kind === 'answered' && event.outcome === 'confirmed') confirmed += 1;
+    confirmed += answersOf(event).confirmed;
     if (event.kind === 'at-risk') atRiskByInjection.set(event.injection, event);
     if (event.kind !== 'fault') continue;
     const count = faults.get(event.fault) ?? { name: event.fault, tried: 0, hit: 0 };
@@ -300,7 +302,7 @@ function certifiedRun(
     notTried,
     confirmed,
     crashes,
-    history: { name: file.name, digest: { sha256: file.sha256 }, events: history.length },
+    history: { name: file.name, digest: { sha256: file.sha256 }, events: countEvents(history) },
     requirements: evaluation.findings.map(({ requirement, verdict, why }) => ({
       id: requirement,
       verdict,

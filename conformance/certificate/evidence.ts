@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto';
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
-import { gunzipSync, gzipSync } from 'node:zlib';
+import { parseBoundedJson } from '../bounded-json.js';
 import { KitError, messageOf } from '../errors.js';
 import type { HistoryEvent } from '../history/events.js';
-import { parseHistory } from '../history/reader.js';
+import { chunksOf, packFile } from '../history/lines.js';
+import { readPackedHistory } from '../history/reader.js';
+import { beyond, limit } from '../limits.js';
 import { readRegularFile } from '../read-file.js';
 import type { Level } from '../requirements/requirements.js';
 import type { Target } from '../target-file/definition.js';
@@ -31,14 +33,6 @@ const FOLDER = 'evidence';
 const FACTS = `${FOLDER}/facts.json`;
 const TARGET = `${FOLDER}/target`;
 /**
- * Upper bound of an unpacked history: far more than a run of hours writes. A forged file must not fill the
- * memory.
- */
-const MAX_HISTORY_BYTES = 2 ** 31;
-/** Upper bound of a file of the evidence, which is also the limit of one buffer. */
-const MAX_FILE_BYTES = 2 ** 31 - 1;
-
-/**
  * Error for evidence in a format that this version of the kit does not read. Such evidence is not reported as
  * changed.
  */
@@ -63,7 +57,7 @@ export function writeEvidence(
     copyFileSync(path, to);
   }
   for (const { level, file } of histories) {
-    writeFileSync(join(dir, historyName(level)), gzipSync(readFileSync(file)));
+    packFile(file, join(dir, historyName(level)));
   }
   writeFileSync(join(dir, FACTS), `${JSON.stringify(facts, undefined, 2)}\n`);
 }
@@ -88,7 +82,7 @@ export function readEvidence(dir: string): Evidence {
     target: facts.timeMeasured ? target : withoutTimeClaims(target),
     targetFiles: filesBelow(join(dir, TARGET)).map((path) => ({
       name: relative(dir, path),
-      sha256: sha256(read(dir, relative(dir, path))),
+      sha256: digestOf(dir, relative(dir, path)),
     })),
     histories: facts.runs.flatMap(({ level, hasHistory }) => (hasHistory ? [readHistoryOf(dir, level)] : [])),
   };
@@ -108,9 +102,15 @@ export function withoutTimeClaims(target: Target): Target {
  * @throws KitError bad-history (exit code 2) that names the entry that cannot be read as a file.
  */
 export function evidenceFiles(dir: string): EvidenceFile[] {
-  return filesBelow(join(dir, FOLDER)).map((path) => ({
+  const files = filesBelow(join(dir, FOLDER));
+  if (files.length > limit('evidence-files'))
+    throw new KitError('bad-history', `${FOLDER}/: has ${beyond('evidence-files', 'files')}`);
+  const bytes = files.reduce((sum, path) => sum + (statSync(path, { throwIfNoEntry: false })?.size ?? 0), 0);
+  if (bytes > limit('evidence-bytes'))
+    throw new KitError('bad-history', `${FOLDER}/: has ${beyond('evidence-bytes', 'bytes')}`);
+  return files.map((path) => ({
     name: relative(dir, path),
-    sha256: sha256(read(dir, relative(dir, path))),
+    sha256: digestOf(dir, relative(dir, path)),
   }));
 }
 
@@ -121,26 +121,32 @@ export function sha256(bytes: Buffer | string): string {
 
 function readHistoryOf(dir: string, level: Level): Evidence['histories'][number] {
   const name = historyName(level);
-  const packed = read(dir, name);
-  let bytes: Buffer;
-  try {
-    bytes = gunzipSync(packed, { maxOutputLength: MAX_HISTORY_BYTES });
-  } catch (error) {
-    throw new KitError('bad-history', `${name}: expected a history packed by gzip: ${messageOf(error)}`, {
-      cause: error,
-    });
-  }
-  return { level, file: { name, sha256: sha256(packed) }, events: parseHistory(bytes, name) };
+  const file = { name, sha256: digestOf(dir, name) };
+  return { level, file, events: readPackedHistory(join(dir, name), name) };
 }
 
 function read(dir: string, name: string): Buffer {
   try {
-    return readRegularFile(join(dir, name), MAX_FILE_BYTES);
+    return readRegularFile(join(dir, name), limit('json-bytes'));
   } catch (error) {
-    throw new KitError('bad-history', `${name}: expected beside the certificate: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw missing(name, error);
   }
+}
+
+/** Returns the SHA-256 of a file of the evidence, of any size. */
+function digestOf(dir: string, name: string): string {
+  const hash = createHash('sha256');
+  try {
+    for (const chunk of chunksOf(join(dir, name))) hash.update(chunk);
+  } catch (error) {
+    throw missing(name, error);
+  }
+  return hash.digest('hex');
+}
+
+function missing(name: string, error: unknown): KitError {
+  const message = `${name}: expected beside the certificate: ${messageOf(error)}`;
+  return new KitError('bad-history', message, { cause: error });
 }
 
 function requireCurrentFormat(dir: string, facts: unknown): void {
@@ -156,9 +162,11 @@ function requireCurrentFormat(dir: string, facts: unknown): void {
 
 function parseJson(bytes: Buffer): unknown {
   try {
-    return JSON.parse(bytes.toString('utf8'));
-  } catch {
-    return undefined;
+    return parseBoundedJson(bytes);
+  } catch (error) {
+    throw new KitError('bad-history', `${FACTS}: expected the facts of a certificate: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
 }
 

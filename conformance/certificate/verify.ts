@@ -1,5 +1,7 @@
 import { dirname, resolve } from 'node:path';
+import { parseBoundedJson } from '../bounded-json.js';
 import { KitError, messageOf } from '../errors.js';
+import { isBeyondLimit, limit } from '../limits.js';
 import { readRegularFile } from '../read-file.js';
 import {
   type CertificateBody,
@@ -29,8 +31,6 @@ export interface Verification {
 }
 
 const MAX_REPORTED_PROBLEMS = 20;
-/** Upper bound of the size of a certificate. Real ones are far smaller. */
-const MAX_CERTIFICATE_BYTES = 64 * 2 ** 20;
 
 /**
  * Verifies a certificate against its evidence. It computes all digests and evaluates the histories again; the
@@ -48,7 +48,7 @@ export function verifyCertificate(file: string, kitVersion: string, nowMs = Date
   const text = bytes.toString('latin1');
   const dir = dirname(resolve(file));
   const currentDigests = new Map(evidenceFiles(dir).map(({ name, sha256 }) => [name, sha256]));
-  const stated = parseStatedDigests(text);
+  const stated = parseStatedDigests(text, file);
   if (currentDigests.size === 0) {
     const what = stated === undefined ? 'a certificate' : 'the folder evidence/ beside the certificate';
     throw new KitError('bad-usage', `${file}: expected ${what}`);
@@ -85,8 +85,8 @@ function rebuildCertificate(
     const evidence = readEvidence(dir);
     return { evidence, rebuilt: certificateOf(evidence) };
   } catch (error) {
-    const otherFormat = error instanceof EvidenceFormatError;
-    if (problems.length === 0 && (otherFormat || !(error instanceof KitError))) throw error;
+    const notRead = error instanceof EvidenceFormatError || isBeyondLimit(error);
+    if (problems.length === 0 && (notRead || !(error instanceof KitError))) throw error;
     // If a change is already reported, this error is a consequence of it and would add nothing.
     if (problems.length === 0) problems.push(messageOf(error));
     return undefined;
@@ -95,7 +95,7 @@ function rebuildCertificate(
 
 function readBytes(file: string): Buffer {
   try {
-    return readRegularFile(file, MAX_CERTIFICATE_BYTES);
+    return readRegularFile(file, limit('json-bytes'));
   } catch (error) {
     throw new KitError('bad-usage', `${file}: expected a certificate: ${messageOf(error)}`, { cause: error });
   }
@@ -108,13 +108,15 @@ interface StatedDigests {
 
 /**
  * Returns the digests of evidence files that a certificate states; undefined if the text is not a certificate.
+ * @throws KitError bad-usage when it has more values or levels than the limits allow.
  */
-function parseStatedDigests(text: string): StatedDigests | undefined {
+function parseStatedDigests(text: string, file: string): StatedDigests | undefined {
   let value: unknown;
   try {
-    value = JSON.parse(Buffer.from(text, 'latin1').toString('utf8'));
-  } catch {
-    return undefined;
+    value = parseBoundedJson(Buffer.from(text, 'latin1'));
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw new KitError('bad-usage', `${file}: expected a certificate: ${messageOf(error)}`, { cause: error });
   }
   const statement = asObject(value);
   const predicate = asObject(statement?.predicate);

@@ -24,7 +24,7 @@ export function checkDuplicates(history: readonly HistoryEvent[], guarantee: Gua
   const bounds = boundsOf(guarantee);
   const duplicates: Extract<Redelivery, { kind: 'duplicate' }>[] = [];
   let inDelivery = 0;
-  let consumed = 0;
+  let consumed = traces.uneventful.confirmed;
   for (const trace of traces.byId.values()) {
     for (const redelivery of redeliveries(trace, crashes, guarantee)) {
       if (redelivery.kind === 'in-delivery') inDelivery += 1;

@@ -1,4 +1,5 @@
 import type { HistoryEvent } from '../history/events.js';
+import { answersOf } from '../history/traces.js';
 import { familyOf } from '../requirements/requirements.js';
 import { makeFinding, Violations } from './finding.js';
 import type { Finding } from './verdict.js';
@@ -29,12 +30,16 @@ export function checkFull(history: readonly HistoryEvent[]): Finding {
     if (event.kind === 'healed' || event.kind === 'recovered') exitsSinceHealed = 0;
     if (event.kind === 'service-exited' && !event.expected) exitsSinceHealed += 1;
     if (event.kind === 'healed' && familyOf(event.fault, ['full'])) state = 'room';
-    if (event.kind !== 'answered') continue;
-    if (event.outcome === 'rejected') rejected += 1;
-    if (state === 'full' && event.outcome === 'indefinite') indefinite += 1;
-    if (state === 'full' && event.outcome === 'confirmed') confirmedWhenFull += 1;
-    if (state === 'room') answeredWithFreeSpace += 1;
-    if (state === 'room' && event.outcome === 'confirmed') confirmedWithFreeSpace += 1;
+    const answers = answersOf(event);
+    rejected += answers.rejected;
+    if (state === 'full') {
+      indefinite += answers.indefinite;
+      confirmedWhenFull += answers.confirmed;
+    }
+    if (state === 'room') {
+      answeredWithFreeSpace += answers.confirmed + answers.rejected + answers.indefinite;
+      confirmedWithFreeSpace += answers.confirmed;
+    }
   }
   const figures = { filled, rejected, ended };
   if (filled === 0) return makeFinding('PP-8', 'not-measured', 'the queue was never full', figures);

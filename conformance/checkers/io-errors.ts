@@ -1,5 +1,6 @@
 import type { FaultInjected, HistoryEvent, LostFile } from '../history/events.js';
 import { describeLostFile, lostFilesOf } from '../history/lost-files.js';
+import { answersOf } from '../history/traces.js';
 import { makeFinding, Violations } from './finding.js';
 import { attributeLosses, type Hit, hitsOf, inFamily, nextHitLookup } from './hits.js';
 import type { Finding } from './verdict.js';
@@ -95,9 +96,10 @@ function answersAfterErrors(
   let healed = false;
   history.forEach((event, position) => {
     if (event.kind === 'fault') healed = positions.has(position);
-    if (!healed || event.kind !== 'answered' || event.outcome === 'indefinite') return;
-    count.answered += 1;
-    if (event.outcome === 'confirmed') count.confirmed += 1;
+    if (!healed) return;
+    const { confirmed, rejected } = answersOf(event);
+    count.answered += confirmed + rejected;
+    count.confirmed += confirmed;
   });
   return count;
 }

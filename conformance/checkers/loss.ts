@@ -14,10 +14,11 @@ import type { Finding } from './verdict.js';
 /** Checks PP-1: no confirmed message is lost. */
 export function checkLoss(history: readonly HistoryEvent[]): Finding {
   const rotted = rottedIds(history);
-  let confirmed = 0;
+  const { byId, uneventful } = tracesOf(history);
+  let { confirmed } = uneventful;
   let rottedCount = 0;
   let refusedForGood = 0;
-  for (const trace of tracesOf(history).byId.values()) {
+  for (const trace of byId.values()) {
     if (trace.answered?.outcome !== 'confirmed') continue;
     confirmed += 1;
     if (missingRecipientCount(trace) === 0) continue;

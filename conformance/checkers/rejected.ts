@@ -6,8 +6,9 @@ import type { Finding } from './verdict.js';
 /** Checks PP-3: a rejected message is never delivered. */
 export function checkRejected(history: readonly HistoryEvent[]): Finding {
   const violations = new Violations();
-  let rejected = 0;
-  for (const { id, answered, deliveries } of tracesOf(history).byId.values()) {
+  const { byId, uneventful } = tracesOf(history);
+  let { rejected } = uneventful;
+  for (const { id, answered, deliveries } of byId.values()) {
     if (answered?.outcome !== 'rejected') continue;
     rejected += 1;
     const first = deliveries[0];

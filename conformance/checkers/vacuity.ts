@@ -20,6 +20,10 @@ export function vacuityReason(history: readonly HistoryEvent[]): string | null {
         confirmed += 1;
         if (consumed.has(event.id)) confirmedAfterDelivery += 1;
         break;
+      case 'uneventful':
+        confirmed += event.confirmed;
+        confirmedAfterDelivery += event.confirmedAfterDelivery;
+        break;
       case 'consumed':
         if (event.id !== null) consumed.add(event.id);
         break;

@@ -368,6 +368,30 @@ export interface RunEnded {
   how: 'completed' | 'violation' | 'interrupted';
 }
 
+/**
+ * Stands for the events of messages that need no judgement, in a history that is too long for memory. It is never in a
+ * file: a reader makes it, and puts it before the next event that concerns no message. Its counts are numbers of events.
+ */
+export interface Uneventful {
+  kind: 'uneventful';
+  atMs: number;
+  /** Number of all events that it stands for. */
+  events: number;
+  confirmed: number;
+  /** Number of the confirmed messages that were consumed before they were confirmed. */
+  confirmedAfterDelivery: number;
+  /** Number of rejected messages, of which none was delivered. */
+  rejected: number;
+  /** Number of indefinite messages, of which none was delivered. */
+  indefinite: number;
+  /** Number of deliveries, each unchanged and the only one of its message. */
+  delivered: number;
+  consumed: number;
+}
+
+/** An event as it is written to a file. */
+export type WrittenEvent = Exclude<HistoryEvent, Uneventful>;
+
 /** One event of a history. */
 export type HistoryEvent =
   | RunStarted
@@ -389,7 +413,8 @@ export type HistoryEvent =
   | Drained
   | LogPosition
   | StateExplored
-  | RunEnded;
+  | RunEnded
+  | Uneventful;
 
 /** An event without its time, which the recorder adds. Distributes over the union. */
 export type Untimed<E> = E extends HistoryEvent ? Omit<E, 'atMs'> : never;

@@ -1,6 +1,9 @@
+import { parseBoundedJson } from '../bounded-json.js';
 import { KitError, messageOf } from '../errors.js';
-import { readRegularFile } from '../read-file.js';
-import { HISTORY_FORMAT, type HistoryEvent } from './events.js';
+import { beyond, LimitError, limit } from '../limits.js';
+import { Condenser } from './condense.js';
+import { HISTORY_FORMAT, type HistoryEvent, type WrittenEvent } from './events.js';
+import { chunksOf, LineError, linesOf, unpackedChunksOf } from './lines.js';
 
 type Check = (value: unknown) => boolean;
 const text: Check = (value) => typeof value === 'string';
@@ -42,7 +45,7 @@ const failedCall = objectOf({ service: text, call: text, path: textOrNull, error
 
 /** A check for every key of every event. The compiler reports a missing one. */
 type EventSchemas = {
-  [E in HistoryEvent as E['kind']]: { [Key in Exclude<keyof E, 'kind' | 'atMs'>]-?: Check };
+  [E in WrittenEvent as E['kind']]: { [Key in Exclude<keyof E, 'kind' | 'atMs'>]-?: Check };
 };
 
 const EVENT_SCHEMAS: EventSchemas = {
@@ -117,66 +120,100 @@ const EVENT_SCHEMAS: EventSchemas = {
   'run-ended': { how: oneOf('completed', 'violation', 'interrupted') },
 };
 
-const NEWLINE = 0x0a;
-/** Upper bound of the size of a history: far more than a run of hours writes, and the limit of one buffer. */
-const MAX_HISTORY_BYTES = 2 ** 31 - 1;
+/** The keys of each kind of event, with their checks. */
+const CHECKS = new Map(
+  Object.entries(EVENT_SCHEMAS).map(([kind, checks]) => {
+    const entries: [string, Check][] = [['atMs', number], ...Object.entries(checks)];
+    return [kind, { entries, known: new Set(['kind', ...entries.map(([key]) => key)]) }];
+  }),
+);
+/** Length of a line from which its structure is checked before it is parsed: a shorter one makes few objects. */
+const LONG_LINE_BYTES = 64 * 1024;
 
 /**
- * Reads a history that a Recorder wrote.
+ * Reads a history that a Recorder wrote. Of one with more than `history-events` events, messages that need no
+ * judgement are only counted; see `condense.ts`.
  * @throws KitError bad-history (exit code 2) that names the file and the line of the first damage.
  */
 export function readHistory(file: string): HistoryEvent[] {
-  let bytes: Buffer;
-  try {
-    bytes = readRegularFile(file, MAX_HISTORY_BYTES);
-  } catch (error) {
-    throw new KitError('bad-history', `${file}: expected a history: ${messageOf(error)}`, { cause: error });
-  }
-  return parseHistory(bytes, file);
+  return readEvents(() => linesOf(chunksOf(file)), file, 'a history');
 }
 
 /**
- * Parses the bytes of a history.
+ * Reads a history that `packFile` packed, like `readHistory`.
  * @param name name of the history in errors.
- * @throws KitError bad-history, like `readHistory`.
  */
-export function parseHistory(bytes: Buffer, name: string): HistoryEvent[] {
-  const events: HistoryEvent[] = [];
-  for (let start = 0; start < bytes.length; ) {
-    const where = `${name}:${events.length + 1}`;
-    const end = bytes.indexOf(NEWLINE, start);
-    if (end < 0)
-      throw new KitError('bad-history', `${where}: expected a whole line, the file ends within it`);
-    events.push(parseEvent(bytes.toString('utf8', start, end), where));
-    start = end + 1;
-  }
-  return events;
+export function readPackedHistory(file: string, name: string): HistoryEvent[] {
+  return readEvents(() => linesOf(unpackedChunksOf(file)), name, 'a history packed by gzip');
 }
 
-function parseEvent(line: string, where: string): HistoryEvent {
+/** @param openLines reads the lines from the first one. A long history is read twice. */
+function readEvents(openLines: () => Iterable<Buffer>, name: string, expected: string): HistoryEvent[] {
+  const maxEvents = limit('history-events');
+  let events: HistoryEvent[] = [];
+  let condenser: Condenser | undefined;
+  let count = 0;
+  const eachLine = (take: (line: Buffer) => void) => {
+    count = 0;
+    try {
+      for (const line of openLines()) {
+        take(line);
+        count += 1;
+      }
+    } catch (error) {
+      if (error instanceof KitError) throw error;
+      const isLine = error instanceof LineError;
+      const where = isLine
+        ? `${name}:${count + 1}: expected a whole line,`
+        : `${name}: expected ${expected}:`;
+      throw new KitError('bad-history', `${where} ${messageOf(error)}`, { cause: error });
+    }
+  };
+  eachLine((line) => {
+    const event = parseEvent(line, `${name}:${count + 1}`);
+    if (condenser === undefined && events.length >= maxEvents) {
+      condenser = new Condenser();
+      for (const earlier of events) condenser.note(earlier);
+      events = [];
+    }
+    if (condenser === undefined) events.push(event);
+    else condenser.note(event);
+    if (condenser !== undefined && condenser.othersCount > maxEvents) throw tooManyEvents(name);
+  });
+  const second = condenser;
+  if (second === undefined) return events;
+  eachLine((line) => {
+    // The line was checked in the first pass.
+    events.push(...second.keep(count, () => JSON.parse(line.toString('utf8')) as HistoryEvent));
+    if (events.length > maxEvents) throw tooManyEvents(name);
+  });
+  return [...events, ...second.takeCount()];
+}
+
+function tooManyEvents(name: string): KitError {
+  const what = 'events that are not those of messages that were simply delivered once';
+  const text = `${name}: has ${beyond('history-events', what)}`;
+  return new KitError('bad-history', text, { cause: new LimitError(text) });
+}
+
+function parseEvent(line: Buffer, where: string): HistoryEvent {
   let value: unknown;
   try {
-    value = JSON.parse(line);
+    value = line.length > LONG_LINE_BYTES ? parseBoundedJson(line) : JSON.parse(line.toString('utf8'));
   } catch (error) {
     throw new KitError('bad-history', `${where}: expected JSON: ${messageOf(error)}`, { cause: error });
   }
   const event = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
-  const kind =
-    typeof event.kind === 'string' && Object.hasOwn(EVENT_SCHEMAS, event.kind) ? event.kind : undefined;
-  if (kind === undefined)
-    throw new KitError(
-      'bad-history',
-      `${where}: kind: expected one of ${Object.keys(EVENT_SCHEMAS).join(', ')}`,
-    );
-  if (kind === 'run-started') checkFormat(event, where);
-  const checks: Record<string, Check> = { atMs: number, ...EVENT_SCHEMAS[kind as HistoryEvent['kind']] };
-  for (const [key, check] of Object.entries(checks)) {
+  const checks = typeof event.kind === 'string' ? CHECKS.get(event.kind) : undefined;
+  if (checks === undefined)
+    throw new KitError('bad-history', `${where}: kind: expected one of ${[...CHECKS.keys()].join(', ')}`);
+  if (event.kind === 'run-started') checkFormat(event, where);
+  for (const [key, check] of checks.entries) {
     if (!check(event[key]))
-      throw new KitError('bad-history', `${where}: ${key}: wrong or missing in an event '${kind}'`);
+      throw new KitError('bad-history', `${where}: ${key}: wrong or missing in an event '${event.kind}'`);
   }
   for (const key of Object.keys(event)) {
-    if (key !== 'kind' && !(key in checks))
-      throw new KitError('bad-history', `${where}: ${key}: unknown key`);
+    if (!checks.known.has(key)) throw new KitError('bad-history', `${where}: ${key}: unknown key`);
   }
   // Every key was checked against the shape of its kind.
   return event as unknown as HistoryEvent;

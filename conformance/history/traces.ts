@@ -1,4 +1,4 @@
-import type { Answered, Consumed, Delivered, HistoryEvent, Refused, Submitted } from './events.js';
+import type { Answered, Consumed, Delivered, HistoryEvent, Outcome, Refused, Submitted } from './events.js';
 
 /** One delivery and its end. Positions are indexes in the history, so that order does not depend on a clock. */
 export interface Delivery {
@@ -28,6 +28,8 @@ export interface Traces {
   unidentified: Delivery[];
   /** Number of deliveries of all messages. */
   deliveries: number;
+  /** Messages of a long history that need no judgement and have no trace. See `Uneventful`. */
+  uneventful: { confirmed: number; rejected: number };
 }
 
 const tracesByHistory = new WeakMap<readonly HistoryEvent[], { length: number; traces: Traces }>();
@@ -41,10 +43,20 @@ export function tracesOf(history: readonly HistoryEvent[]): Traces {
   return traces;
 }
 
+/** Returns the number of answers of each outcome that an event stands for. */
+export function answersOf(event: HistoryEvent): Record<Outcome, number> {
+  const none = { confirmed: 0, rejected: 0, indefinite: 0 };
+  if (event.kind === 'answered') return { ...none, [event.outcome]: 1 };
+  if (event.kind !== 'uneventful') return none;
+  const { confirmed, rejected, indefinite } = event;
+  return { confirmed, rejected, indefinite };
+}
+
 function makeTraces(history: readonly HistoryEvent[]): Traces {
   const byId = new Map<string, Trace>();
   const bySequence = new Map<number, Delivery>();
   const unidentified: Delivery[] = [];
+  const uneventful = { confirmed: 0, rejected: 0 };
   const trace = (id: string): Trace => {
     const found = byId.get(id);
     if (found) return found;
@@ -79,9 +91,15 @@ function makeTraces(history: readonly HistoryEvent[]): Traces {
           if (delivery) delivery.settled = { how: event.how, position, atMs: event.atMs };
         }
         break;
+      case 'uneventful':
+        uneventful.confirmed += event.confirmed;
+        uneventful.rejected += event.rejected;
+        break;
       default:
         break;
     }
   });
-  return { byId, unidentified, deliveries: bySequence.size };
+  // Each confirmed message without a trace was delivered once.
+  const deliveries = bySequence.size + uneventful.confirmed;
+  return { byId, unidentified, deliveries, uneventful };
 }

@@ -1,13 +1,12 @@
 import { dirname, resolve } from 'node:path';
+import { parseBoundedJson } from '../bounded-json.js';
 import { KitError, messageOf } from '../errors.js';
+import { limit } from '../limits.js';
 import { readRegularFile } from '../read-file.js';
 import { claimProblems } from './claim-problems.js';
 import { type Target, TargetDefinition, type TargetInput } from './definition.js';
 import { placeholderProblems } from './placeholders.js';
 import { schemaProblems } from './schema-problems.js';
-
-/** Upper bound of the size of a target file. Real ones are far smaller. */
-const MAX_TARGET_FILE_BYTES = 16 * 2 ** 20;
 
 /** Error for a target file that can be read and has wrong content. */
 export class TargetFileError extends KitError {
@@ -29,9 +28,9 @@ export class TargetFileError extends KitError {
  * @throws KitError bad-target (exit code 2) that names the file, the key path, and what was expected there.
  */
 export function loadTarget(file: string, { checkClaims = true } = {}): Target {
-  let text: string;
+  let bytes: Buffer;
   try {
-    text = readRegularFile(file, MAX_TARGET_FILE_BYTES).toString('utf8');
+    bytes = readRegularFile(file, limit('target-file-bytes'));
   } catch (error) {
     throw new KitError('bad-target', `${file}: expected a target file: ${messageOf(error)}`, {
       cause: error,
@@ -39,8 +38,9 @@ export function loadTarget(file: string, { checkClaims = true } = {}): Target {
   }
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = parseBoundedJson(bytes);
   } catch (error) {
+    const text = bytes.toString('utf8');
     throw new KitError('bad-target', `${file}: expected JSON: ${messageOf(error)}${lineOf(text, error)}`, {
       cause: error,
     });

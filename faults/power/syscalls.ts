@@ -179,3 +179,20 @@ export function placedExtentsOf(path: string): Extent[] {
       return { fileOffset: readU64(0), deviceOffset: readU64(8), lengthBytes: readU64(16) };
     });
 }
+
+const fallocate = libc.func('int fallocate(int fd, int mode, int64 offset, int64 length)') as (
+  fd: number,
+  mode: number,
+  offset: number,
+  length: number,
+) => number;
+/** FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE. */
+const PUNCH_HOLE = 0x01 | 0x02;
+
+/**
+ * Gives the blocks of a part of a file (descriptor) back to the filesystem. The part then reads as zeros, and the size
+ * of the file does not change. Returns false if the filesystem cannot.
+ */
+export function punchHole(fd: number, offset: number, length: number): boolean {
+  return fallocate(fd, PUNCH_HOLE, offset, length) === 0;
+}

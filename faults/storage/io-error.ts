@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import type {
   FailedCall,
@@ -18,6 +18,7 @@ import { SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
 import { isScratch, type TracedStart } from '../tracing/remade-files.js';
 import { Snapshot } from '../tracing/snapshot.js';
 import { type InjectedFailure, injectedFailures, straceCommand, type Tampering } from '../tracing/strace.js';
+import { readStraceLog } from '../tracing/strace-log.js';
 import {
   noteRecovery,
   resumeTraced,
@@ -415,8 +416,7 @@ function countFailures(
 
 /** Returns the log of a service. It is empty until strace has created the file. */
 function readTraceLog(context: FaultContext, service: Service): string {
-  const log = traceLogOf(context, service);
-  return existsSync(log) ? readFileSync(log, 'latin1') : '';
+  return readStraceLog(traceLogOf(context, service));
 }
 
 function describeFailures(failed: readonly InjectedFailure[], { what, when }: Tampering): string {

@@ -1,10 +1,10 @@
-import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { FaultContext } from '../fault.js';
 import { regularFiles } from '../files/walk.js';
 import { killServices } from '../injection.js';
 import { CALL_KINDS, SYNC_CALLS, WRITE_CALLS } from './call-kinds.js';
 import { straceCommand } from './strace.js';
+import { readStraceLog } from './strace-log.js';
 import { traceLogOf } from './traced-target.js';
 
 /**
@@ -46,8 +46,7 @@ export async function enumerateCalls(
   // Count only regular files: FIFOs and sockets may be there too, but writes to them do not reach the disk.
   const files = new Set(regularFiles(context.dataDir).map((file) => join(context.dataDir, file)));
   return context.services.flatMap((service) => {
-    const log = traceLogOf(context, service);
-    const text = existsSync(log) ? readFileSync(log, 'latin1') : '';
+    const text = readStraceLog(traceLogOf(context, service));
     return countCalls(text, files).map((one) => ({ service: service.name, ...one }));
   });
 }

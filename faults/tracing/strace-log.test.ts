@@ -1,5 +1,8 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import t from 'tap';
-import { descriptorOf, parseStraceLog, quotedPath, splitArguments } from './strace-log.js';
+import { descriptorOf, parseStraceLog, quotedPath, readStraceLog, splitArguments } from './strace-log.js';
 
 t.test('a complete line is parsed into a call with its arguments and result', async (t) => {
   const [call] = parseStraceLog('7 pwrite64(20</tmp/a, b>, ""..., 3, 100) = 3\n');
@@ -54,4 +57,14 @@ t.test('paths are unescaped and decoded as UTF-8', async (t) => {
   t.equal(descriptorOf('0x7f00'), undefined);
   t.equal(quotedPath('"/tmp/a\\"b\\n"'), '/tmp/a"b\n');
   t.equal(quotedPath('NULL'), undefined);
+});
+
+t.test('a log is read up to a limit, and a missing one is empty', async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'plugpull-strace-'));
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+  const log = join(dir, 'log');
+  t.equal(readStraceLog(log), '');
+  writeFileSync(log, '7 fsync(3) = 0\n7 fsync(4) = 0\n');
+  t.equal(readStraceLog(log), '7 fsync(3) = 0\n7 fsync(4) = 0\n');
+  t.equal(readStraceLog(log, 15), '7 fsync(3) = 0\n');
 });

@@ -1,3 +1,5 @@
+import { closeSync, openSync, readSync, statSync } from 'node:fs';
+
 /**
  * One system call of a strace log (`strace -f -s 0 -y`). The two halves of an interrupted call are joined.
  */
@@ -15,6 +17,27 @@ export interface Call {
    * did not return.
    */
   doneOffset: number;
+}
+
+/**
+ * Part of a log that is read, in bytes from its start. A call takes ten times its text in memory, and the log of one
+ * fault has some megabytes.
+ */
+export const MAX_READ_BYTES = 64 << 20;
+
+/**
+ * Reads a log, one byte per character, up to `maxBytes`; empty when there is none. Its last line may be incomplete.
+ */
+export function readStraceLog(path: string, maxBytes = MAX_READ_BYTES): string {
+  const size = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+  if (size === 0) return '';
+  const fd = openSync(path, 'r');
+  try {
+    const bytes = Buffer.allocUnsafe(Math.min(size, maxBytes));
+    return bytes.toString('latin1', 0, readSync(fd, bytes, 0, bytes.length, 0));
+  } finally {
+    closeSync(fd);
+  }
 }
 
 const COMPLETE = /^(\d+) +(\w+)\((.*)\) += (.*)$/;

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { FaultContext, Random, Service } from '../fault.js';
 import { matchesAny, regularFiles } from '../files/walk.js';
@@ -9,6 +9,7 @@ import { readTrace, TRACED_CALLS, type Trace } from './file-trace.js';
 import { judgeRemade, type Remade, sizesOfFiles, type TracedStart } from './remade-files.js';
 import type { Snapshot } from './snapshot.js';
 import { hasRefusedIoUring, type StraceOptions, straceCommand, type Tampering } from './strace.js';
+import { MAX_READ_BYTES, readStraceLog } from './strace-log.js';
 import { unsyncedSectors } from './unsynced.js';
 
 /** Upper bound for stopping all threads of the target, in ms. */
@@ -88,8 +89,7 @@ export function noteRecovery(context: FaultContext, { recoveredOffsets }: Traced
 
 /** Reports whether a service has asked for an io_uring, and was refused one because of the trace. */
 export function wasRefusedIoUring(context: FaultContext, service: Service): boolean {
-  const log = traceLogOf(context, service);
-  return existsSync(log) && hasRefusedIoUring(readFileSync(log, 'latin1'));
+  return hasRefusedIoUring(readStraceLog(traceLogOf(context, service)));
 }
 
 /**
@@ -108,7 +108,11 @@ export function unsyncedFiles(
   const traces = new Map<string, Trace>();
   const realPath = realPathCache();
   for (const service of context.services) {
-    const trace = readTrace(readFileSync(traceLogOf(context, service), 'latin1'), realPath);
+    const log = traceLogOf(context, service);
+    // Without its end the log does not show which syncs came last.
+    if (statSync(log).size > MAX_READ_BYTES)
+      return `${service.name}: its log of system calls has more than ${MAX_READ_BYTES} bytes`;
+    const trace = readTrace(readStraceLog(log), realPath);
     if (trace.inconclusiveReason !== '') return `${service.name}: ${trace.inconclusiveReason}`;
     traces.set(service.name, trace);
   }

@@ -1,11 +1,11 @@
 import { spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { straceAvailability } from '../programs.js';
 import { until } from '../waiting.js';
 import { WRITE_CALLS } from './call-kinds.js';
 import { straceCommand } from './strace.js';
-import { descriptorOf, parseStraceLog } from './strace-log.js';
+import { descriptorOf, parseStraceLog, readStraceLog } from './strace-log.js';
 
 /** Default time for which the processes are traced at most, in ms. Under load a target writes many times in it. */
 const TRACE_MS = 500;
@@ -166,9 +166,8 @@ async function tracedWrites(
 
 /** Returns the regular files that the calls of a strace log have changed; none if there is no log. */
 function changedFiles(log: string, pids: readonly number[]): string[] {
-  if (!existsSync(log)) return [];
   const paths = new Set<string>();
-  for (const { args, result } of parseStraceLog(readFileSync(log, 'latin1'))) {
+  for (const { args, result } of parseStraceLog(readStraceLog(log))) {
     const path = result?.startsWith('-1') ? undefined : descriptorOf(args[0])?.path;
     if (path?.startsWith('/')) paths.add(path);
   }

@@ -397,3 +397,78 @@ t.test('every image is restored from its extents, byte for byte', async (t) => {
     t.throws(() => unpackImage(packed ?? '', back ?? ''), { code: 'bad-bundle' });
   }
 });
+
+t.test('a bundle that unpacks to more than the limits allow is refused before it is written', async (t) => {
+  const { place, file } = await made(t);
+  t.teardown(() => {
+    delete process.env.PLUGPULL_LIMITS;
+  });
+  const cases: [limits: string, message: RegExp][] = [
+    [
+      'bundle-entries=2',
+      /cannot be unpacked: it has more than 2 files \(PLUGPULL_LIMITS=bundle-entries=N allows more\)$/,
+    ],
+    ['bundle-entry-bytes=100', /cannot be unpacked: bundle.json has more than 100 bytes/],
+    ['bundle-bytes=3000', /cannot be unpacked: it unpacks to more than 3000 bytes/],
+    ['image-bytes=1000', /disk.img.extents: its image has more than 1000 bytes/],
+    ['json-values=5', /expected bundle.json in it: it has more than 5 values/],
+  ];
+  for (const [limits, message] of cases) {
+    process.env.PLUGPULL_LIMITS = limits;
+    await t.rejects(
+      openBundle(file, join(place.dir, limits)),
+      { code: 'bad-bundle', exitCode: 2, message },
+      limits,
+    );
+  }
+});
+
+t.test('a small bundle of much that is equal is refused, and takes no room', async (t) => {
+  const place = new TestWorkspace();
+  t.teardown(() => place.remove());
+  const evidence = join(place.dir, 'evidence');
+  mkdirSync(evidence);
+  writeFileSync(join(evidence, 'zeros'), '');
+  truncateSync(join(evidence, 'zeros'), 300 << 20);
+  writeFileSync(join(place.dir, 'server.py'), '');
+  const file = join(place.dir, 'bomb.tar.gz');
+  await writeBundle(file, evidence, partsOf(place));
+  const dir = join(place.dir, 'open');
+  await t.rejects(openBundle(file, dir), {
+    code: 'bad-bundle',
+    exitCode: 2,
+    message: /it unpacks to more than 100 times its size/,
+  });
+  t.throws(() => statSync(join(dir, 'zeros')), { code: 'ENOENT' });
+  process.env.PLUGPULL_LIMITS = 'bundle-ratio=2000';
+  t.teardown(() => {
+    delete process.env.PLUGPULL_LIMITS;
+  });
+  await openBundle(file, dir);
+  t.equal(statSync(join(dir, 'zeros')).size, 300 << 20, 'the limit can be raised');
+});
+
+t.test('extents that claim an impossible image are refused', async (t) => {
+  const place = new TestWorkspace();
+  t.teardown(() => place.remove());
+  const packed = join(place.dir, 'packed');
+  const head = Buffer.from('PPEXTENT00000000');
+  for (const sizeBytes of [2n ** 62n, 2n ** 64n - 1n]) {
+    head.writeBigUInt64LE(sizeBytes, 8);
+    writeFileSync(packed, head);
+    const message = /its image has more than 68719476736 bytes/;
+    t.throws(() => unpackImage(packed, join(place.dir, 'image')), { code: 'bad-bundle', message });
+  }
+});
+
+t.test('a file that is too large for a bundle is left out, and the manifest names it', async (t) => {
+  const { place } = await made(t);
+  process.env.PLUGPULL_LIMITS = 'bundle-entry-bytes=10000';
+  t.teardown(() => {
+    delete process.env.PLUGPULL_LIMITS;
+  });
+  writeFileSync(join(place.dir, 'evidence', 'large'), Buffer.alloc(10_001, 1));
+  const file = join(place.dir, 'b.tar.gz');
+  await writeBundle(file, join(place.dir, 'evidence'), partsOf(place));
+  t.same((await openBundle(file, join(place.dir, 'b'))).manifest.omittedFiles, ['large']);
+});

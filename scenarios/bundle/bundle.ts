@@ -1,33 +1,25 @@
 import { createHash } from 'node:crypto';
-import {
-  createReadStream,
-  mkdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { createReadStream, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import * as tar from 'tar';
+import { parseBoundedJson } from '../../conformance/bounded-json.js';
 import { KitError, messageOf } from '../../conformance/errors.js';
+import { limit } from '../../conformance/limits.js';
+import { readRegularFile } from '../../conformance/read-file.js';
 import { regularFiles } from '../../faults/files/walk.js';
 import { attempt } from '../host/attempt.js';
 import { noteMadeHere, whyNotMadeHere } from '../host/made-here.js';
 import { kitVersion } from '../host/version.js';
-import { type ArchiveEntry, limitEntry } from './entry-modes.js';
 import { packImage, unpackImage } from './extents.js';
 import { BUNDLE_VERSION, Manifest } from './manifest.js';
 import { checkSeal, seal } from './seal.js';
+import { unpackBundle } from './unpack.js';
 
 const MANIFEST_FILE = 'bundle.json';
 const EXTENTS_SUFFIX = '.extents';
 /** Files that are not evidence: the scratch space of faults, and bundles. */
 const EXCLUDED_FILES = /^(?:round-\d+\/scratch\/|bundle[\w.-]*$|[^/]*\.tar\.gz$)/;
-/** Largest size of an evidence file in a bundle. A larger file is left out and listed in the manifest. */
-const MAX_FILE_BYTES = 1 << 30;
 
 /** The parts of the manifest that the caller provides. */
 export type ManifestParts = Omit<Manifest, 'format' | 'version' | 'kitVersion' | 'omittedFiles'>;
@@ -52,6 +44,7 @@ export async function writeBundle(
   parts: ManifestParts,
   origin: Origin = 'own-run',
 ): Promise<void> {
+  // Files that the limits of `unpackBundle` would refuse are left out, and the manifest lists them.
   const temporaryFiles: string[] = [];
   const names: string[] = [];
   const omittedFiles: string[] = [];
@@ -63,7 +56,7 @@ export async function writeBundle(
         temporaryFiles.push(`${path}${EXTENTS_SUFFIX}`);
         packImage(path, `${path}${EXTENTS_SUFFIX}`);
         names.push(`${name}${EXTENTS_SUFFIX}`);
-      } else if (statSync(path).size > MAX_FILE_BYTES) omittedFiles.push(name);
+      } else if (statSync(path).size > limit('bundle-entry-bytes')) omittedFiles.push(name);
       else names.push(name);
     }
     const manifest: Manifest = {
@@ -108,35 +101,14 @@ export interface Bundle {
 export async function openBundle(file: string, dir: string): Promise<Bundle> {
   checkSeal(file);
   mkdirSync(dir, { recursive: true, mode: 0o700 });
-  // Compute the digest of the very bytes that are unpacked: the file could be replaced between two reads.
-  const hash = createHash('sha256');
-  const hashed = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      hash.update(chunk);
-      done(null, chunk);
-    },
-  });
-  let refused: string | undefined;
-  const filter = (path: string, entry: object) => {
-    refused ??= limitEntry(path, entry as ArchiveEntry);
-    return refused === undefined;
-  };
-  const unpack = tar.extract({ cwd: dir, strict: true, preserveOwner: false, filter });
-  await pipeline(createReadStream(file), hashed, unpack).catch((error: unknown) => {
-    if (isDiskFull(error))
-      throw new KitError('kit-failed', `${dir}: no room for what is in ${file}: ${messageOf(error)}`, {
-        cause: error,
-      });
-    throw new KitError('bad-bundle', `${file}: cannot be unpacked: ${messageOf(error)}`, { cause: error });
-  });
-  if (refused !== undefined) throw new KitError('bad-bundle', `${file}: cannot be unpacked: ${refused}`);
+  const sha256 = await unpackBundle(file, dir);
   const manifest = readManifest(file, join(dir, MANIFEST_FILE));
   for (const name of regularFiles(dir).filter((path) => path.endsWith(EXTENTS_SUFFIX))) {
     const path = join(dir, name);
     unpackImage(path, path.slice(0, -EXTENTS_SUFFIX.length));
     rmSync(path);
   }
-  return { file, manifest, dir, sha256: hash.digest('hex') };
+  return { file, manifest, dir, sha256 };
 }
 
 async function digestOf(file: string): Promise<string> {
@@ -145,14 +117,10 @@ async function digestOf(file: string): Promise<string> {
   return hash.digest('hex');
 }
 
-function isDiskFull(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT');
-}
-
 function readManifest(file: string, path: string): Manifest {
   let json: unknown;
   try {
-    json = JSON.parse(readFileSync(path, 'utf8'));
+    json = parseBoundedJson(readRegularFile(path, limit('json-bytes')));
   } catch (error) {
     throw new KitError('bad-bundle', `${file}: expected ${MANIFEST_FILE} in it: ${messageOf(error)}`, {
       cause: error,

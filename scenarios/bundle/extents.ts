@@ -1,5 +1,6 @@
 import { closeSync, ftruncateSync, openSync, readSync, statSync, writeSync } from 'node:fs';
 import { KitError } from '../../conformance/errors.js';
+import { beyond, limit } from '../../conformance/limits.js';
 
 /**
  * Format of a disk image in a bundle, without the image's zeros:
@@ -53,6 +54,7 @@ export function unpackImage(file: string, image: string): void {
     if (readSync(from, head, 0, HEAD_BYTES, 0) < HEAD_BYTES || !head.subarray(0, 8).equals(MAGIC))
       throw invalid('its mark is missing');
     const sizeBytes = Number(head.readBigUInt64LE(8));
+    if (sizeBytes > limit('image-bytes')) throw invalid(`its image has ${beyond('image-bytes', 'bytes')}`);
     ftruncateSync(to, sizeBytes);
     for (let at = HEAD_BYTES; at < fileBytes; ) {
       readSync(from, head, 0, HEAD_BYTES, at);

@@ -204,6 +204,7 @@ function removeResources({ resources, sameBoot }: RegisteredRun, problems: strin
   return counts;
 }
 
-function removeDirectory(path: string): boolean {
+/** Removes a directory with everything in it. @throws RemovalError when something in it cannot be removed. */
+export function removeDirectory(path: string): boolean {
   return pathExists(path) && removeTree(path, { unmount: 'all' });
 }

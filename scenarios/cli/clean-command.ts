@@ -1,12 +1,18 @@
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { clean } from '../clean/clean.js';
-import { print, printJson } from '../host/console.js';
+import { describeRuns, keptRuns, removeRuns } from '../clean/evidence.js';
+import { log, print, printJson } from '../host/console.js';
 import { registryFile } from '../host/registry.js';
 
-/** Removes what killed runs left behind, and prints what it removed. Resolves to the exit code. */
-export async function cleanCommand(flags: { json?: boolean }): Promise<number> {
+/**
+ * Removes what killed runs left behind, with `evidence` also the evidence of failed runs, and prints what it removed.
+ * Resolves to the exit code.
+ */
+export async function cleanCommand(flags: { json?: boolean; evidence?: boolean }): Promise<number> {
   const cleaned = await clean();
-  if (flags.json) printJson(cleaned);
+  const kept = keptRuns();
+  const { removed, problem } = removeRuns(flags.evidence ? kept : []);
+  if (flags.json) printJson(flags.evidence ? { ...cleaned, evidence: removed.length } : cleaned);
   else {
     for (const {
       runId,
@@ -29,8 +35,13 @@ export async function cleanCommand(flags: { json?: boolean }): Promise<number> {
     }
     for (const { file, why } of cleaned.refused) print(`not removed: what ${file} names, because ${why}`);
     for (const runId of cleaned.inUse) print(`${runId}: is running, left alone`);
-    if (cleaned.runs.length + cleaned.inUse.length === 0) print('nothing was left');
+    if (removed.length > 0) print(`the evidence of ${describeRuns(removed)} was removed`);
+    if (cleaned.runs.length + cleaned.inUse.length + removed.length === 0) print('nothing was left');
   }
+  // Scripts compare stdout: what may stay goes to stderr.
+  if (problem !== undefined) log(problem);
+  else if (kept.length > removed.length)
+    log(`the evidence of ${describeRuns(kept)} stays: plugpull clean --evidence removes it`);
   const isDone = cleaned.runs.every(({ problems, notRemoved }) => problems.length + notRemoved.length === 0);
-  return isDone ? EXIT_CODES.pass : EXIT_CODES.kitFailed;
+  return isDone && problem === undefined ? EXIT_CODES.pass : EXIT_CODES.kitFailed;
 }

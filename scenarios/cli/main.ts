@@ -165,7 +165,10 @@ program
   )
   .option('--runs <n>', 'number of runs of the round; a crash state needs only one', parseCount, 5)
   .addOption(
-    budgetOption('starts no further run after this time; --shrink has the same time again', DEFAULT_BUDGET),
+    budgetOption(
+      'upper bound of all runs, with those of --shrink; only the drain of the last run may take longer',
+      DEFAULT_BUDGET,
+    ),
   )
   .option(
     '--shrink',
@@ -289,8 +292,9 @@ program
 program
   .command('clean')
   .description('removes what killed runs left behind; does not touch runs that are running')
+  .option('--evidence', 'also removes the evidence of failed runs in the state directory')
   .option('--json', JSON_HELP)
-  .action(async (flags: { json?: boolean }) => {
+  .action(async (flags: { json?: boolean; evidence?: boolean }) => {
     const { cleanCommand } = await import('./clean-command.js');
     process.exitCode = await cleanCommand(flags);
   });
@@ -377,6 +381,24 @@ program
     const { queueCommand } = await import('./queue-command.js');
     process.exitCode = await queueCommand(args);
   });
+
+/** Commands that leave evidence of failed runs in the state directory. */
+const COMMANDS_WITH_EVIDENCE = new Set([
+  'gate',
+  'certify',
+  'explore',
+  'sweep',
+  'replay',
+  'planted',
+  'systems',
+]);
+
+program.hook('postAction', async (_program, command) => {
+  if (!COMMANDS_WITH_EVIDENCE.has(command.name())) return;
+  const { removeOldEvidence } = await import('../clean/evidence.js');
+  const line = removeOldEvidence();
+  if (line !== undefined) log(line);
+});
 
 // No caller can catch an error of a timer or an event. The call of exit runs the listeners of `exit`, which
 // stop the target.

@@ -1,17 +1,15 @@
-/**
- * Upper bound of the output that is saved of one command. The rest is dropped: output is evidence, not data.
- */
-const MAX_OUTPUT_BYTES = 8 * 1024 * 1024;
+import { limit } from '../../conformance/limits.js';
 
 /**
- * Collects a stream's text, up to MAX_OUTPUT_BYTES.
+ * Collects a stream's text, up to `command-output-bytes`. The rest is dropped: output is evidence, not data.
  * @returns a function that returns the text collected so far.
  */
 export function collectOutput(stream: NodeJS.ReadableStream): () => string {
+  const maxBytes = limit('command-output-bytes');
   const chunks: Buffer[] = [];
   let sizeBytes = 0;
   stream.on('data', (chunk: Buffer) => {
-    if (sizeBytes < MAX_OUTPUT_BYTES) chunks.push(chunk);
+    if (sizeBytes < maxBytes) chunks.push(chunk.subarray(0, maxBytes - sizeBytes));
     sizeBytes += chunk.length;
   });
   return () => Buffer.concat(chunks).toString('utf8');

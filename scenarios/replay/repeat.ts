@@ -1,4 +1,5 @@
 import { makeUniqueDirectory } from '../host/directories.js';
+import { maxDrainMs } from '../round/drain.js';
 import type { Schedule } from '../round/schedule.js';
 import { type Rerun, type RerunOptions, rerun } from './rerun.js';
 
@@ -11,6 +12,8 @@ export interface ReproductionRate {
   reproduced: number;
   /** Runs that passed. The remaining runs proved nothing, or failed at another requirement. */
   passed: number;
+  /** True when a run was stopped because the budget was used up. It does not count as a run. */
+  outOfTime: boolean;
 }
 
 /** Result of repeated runs of a schedule. */
@@ -24,9 +27,17 @@ export interface RepeatOptions extends RerunOptions {
   requirements: readonly string[];
   /** Directory in which every run makes a directory for its evidence. */
   dir: string;
-  /** Time (`performance.now()`) after which no further run starts. The first run always starts. */
+  /**
+   * Time (`performance.now()`) after which no further run starts. The first run always starts. A run that has begun
+   * before is stopped when the longest drain of its target has passed since then.
+   */
   endMs: number;
+  /** Upper bound of the time that a run may take after `endMs`. Default: the longest drain of the target. */
+  graceMs?: number;
 }
+
+/** Shortest time that the first start of a target gets, even at the end of the budget. */
+const MIN_START_MS = 5000;
 
 /**
  * Runs a schedule repeatedly, at most `maxRuns` times.
@@ -38,12 +49,34 @@ export async function repeat(
   maxRuns: number,
   until: 'all' | 'first',
 ): Promise<Repetition> {
-  const repetition: Repetition = { runs: 0, reproduced: 0, passed: 0, first: undefined };
-  while (repetition.runs < maxRuns && !options.signal.aborted) {
-    if (repetition.runs > 0 && performance.now() > options.endMs) break;
-    const run = await rerun(options, schedule, makeUniqueDirectory(options.dir, RUN_PREFIX));
-    if (options.signal.aborted) {
-      run.drop();
+  const { signal, endMs, target } = options;
+  const graceMs = options.graceMs ?? maxDrainMs(target.guarantee.redeliverySeconds);
+  const repetition: Repetition = { runs: 0, reproduced: 0, passed: 0, outOfTime: false, first: undefined };
+  while (repetition.runs < maxRuns && !signal.aborted) {
+    const leftMs = endMs - performance.now();
+    if (repetition.runs > 0 && leftMs < 0) break;
+    const deadline = new AbortController();
+    const timer = setTimeout(() => deadline.abort(), Math.max(0, leftMs) + graceMs);
+    const runOptions: RerunOptions = {
+      ...options,
+      signal: AbortSignal.any([signal, deadline.signal]),
+      startTimeoutMs: Math.max(
+        MIN_START_MS,
+        Math.min(leftMs, options.startTimeoutMs ?? Number.POSITIVE_INFINITY),
+      ),
+    };
+    const run = await rerun(runOptions, schedule, makeUniqueDirectory(options.dir, RUN_PREFIX))
+      .catch((error: unknown) => {
+        // The stop of a run may be the cause of its error.
+        if (signal.aborted || !deadline.signal.aborted) throw error;
+        return undefined;
+      })
+      .finally(() => clearTimeout(timer));
+    if (signal.aborted || deadline.signal.aborted || run === undefined) {
+      run?.drop();
+      repetition.outOfTime = !signal.aborted;
+      if (repetition.outOfTime)
+        options.progress(`run ${repetition.runs + 1} was stopped: the budget is used`);
       break;
     }
     repetition.runs++;

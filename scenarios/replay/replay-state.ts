@@ -60,6 +60,7 @@ async function replayStateOn(
   options: StateReplayOptions,
 ): Promise<ReplayResult> {
   const { target, progress, registry, dir } = options;
+  const endMs = performance.now() + options.budgetMs;
   const { model } = disk.recording;
   const addressOf = (inner: CrashState) =>
     [outer, inner].flatMap((one) => (one ? [formatState(one)] : [])).join('>');
@@ -90,7 +91,6 @@ async function replayStateOn(
     const failed = isFailing(inspection, lost);
     let smallest = state;
     if (failed && options.shrink) {
-      const endMs = performance.now() + options.budgetMs;
       const isOutOfTime = () => performance.now() > endMs || options.signal.aborted;
       smallest = await shrinkState(
         model,

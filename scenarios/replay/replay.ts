@@ -20,6 +20,7 @@ export interface ReplayOptions {
   runtime: GateCase['runtime'];
   /** Number of runs; fewer if the budget is used up before. */
   runs: number;
+  /** Upper bound of all runs together, with those of `shrink`. The last one may take its drain longer. */
   budgetMs: number;
   shrink: boolean;
   registry: Registry;
@@ -82,11 +83,7 @@ export async function replayGate(
     const repetition = await repeat(repeatOptions, schedule, runs, options.shrink ? 'first' : 'all');
     const small =
       options.shrink && repetition.first
-        ? await shrinkSchedule(
-            { ...repeatOptions, endMs: performance.now() + budgetMs },
-            schedule,
-            repetition,
-          )
+        ? await shrinkSchedule(repeatOptions, schedule, repetition)
         : undefined;
     const last = small?.repetition ?? repetition;
     const shrunkBundle =
@@ -128,10 +125,12 @@ function verdictOf(
   repetition: Repetition,
   requirements: readonly string[],
 ): { verdict: Verdict; why: string } {
-  const { runs, reproduced, passed } = repetition;
+  const { runs, reproduced, passed, outOfTime } = repetition;
   const what = requirements.join(' or ');
   if (reproduced > 0)
     return { verdict: 'fail', why: `${what} failed again in ${reproduced} of ${runs} runs` };
+  if (runs === 0 && outOfTime)
+    return { verdict: 'not-measured', why: `no run ended in the budget, so ${what} could not fail again` };
   if (runs === 0 || passed < runs) {
     return {
       verdict: 'not-measured',

@@ -33,6 +33,8 @@ export interface RerunOptions {
   lastFaultMs?: number;
   clock?: PhaseClock<RoundPhase>;
   pace?: Pace;
+  /** Upper bound of the first start of the target. Default: that of the runtime. */
+  startTimeoutMs?: number;
   registry: Registry;
   signal: AbortSignal;
   progress(line: string): void;
@@ -88,7 +90,10 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
       injectionsBefore: 0,
       registry,
       signal,
-      startTimeoutMs: runtime.slowStartMs ?? START_TIMEOUT_MS,
+      startTimeoutMs: Math.min(
+        runtime.slowStartMs ?? START_TIMEOUT_MS,
+        options.startTimeoutMs ?? Number.POSITIVE_INFINITY,
+      ),
       lastFaultMs: options.lastFaultMs ?? Number.POSITIVE_INFINITY,
       ...(options.clock === undefined ? {} : { clock: options.clock }),
       ...(options.pace === undefined ? {} : { pace: options.pace }),

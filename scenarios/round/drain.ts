@@ -28,6 +28,15 @@ const MAX_WAIT_SILENCE_MS = 15_000;
 export const MAX_SILENCE_MS = 65_000;
 /** Time in which deliveries may still come during the drain, in addition to the silence that is allowed. */
 const MAX_DELIVERING_MS = 40_000;
+/** Upper bound of a drain of a target that claims `redeliverySeconds`; undefined without a claim. */
+export function maxDrainMs(redeliverySeconds: number | undefined): number {
+  const claimMs = 1000 * (redeliverySeconds ?? 0);
+  return (
+    MAX_DELIVERING_MS +
+    (redeliverySeconds === undefined ? MAX_SILENCE_MS : Math.max(claimMs, MAX_WAIT_SILENCE_MS))
+  );
+}
+
 /** Silence after which the drain reports what it waits for. */
 const REPORT_AFTER_MS = 5000;
 /** Interval between two runs of the target's `nudge` command, in milliseconds. */

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { Recorder } from '../../conformance/history/recorder.js';
 import { recordReceipts } from '../../conformance/protocols/receipts.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
@@ -9,6 +9,7 @@ import { hit, killServices } from '../../faults/injection.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { straceAvailability } from '../../faults/programs.js';
 import { type FileHabit, fileHabits } from '../../faults/tracing/file-habits.js';
+import { readStraceLog } from '../../faults/tracing/strace-log.js';
 import { startTraced, traceLogOf } from '../../faults/tracing/traced-target.js';
 import type { Registry } from '../host/registry.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
@@ -93,8 +94,7 @@ async function traceUnderLoad(context: FaultContext): Promise<FileHabit[]> {
   await context.waitForConfirms(CONFIRMS, LOAD_MS);
   await killServices(context.services);
   const logs = context.services.map((service): [string, string] => {
-    const log = traceLogOf(context, service);
-    return [service.name, existsSync(log) ? readFileSync(log, 'latin1') : ''];
+    return [service.name, readStraceLog(traceLogOf(context, service))];
   });
   return fileHabits(new Map(logs), context.dataDir);
 }

@@ -1,5 +1,6 @@
 import { type ChannelModel, connect } from 'amqplib';
 import { messageOf } from '../../errors.js';
+import { openGuarded } from '../client/input-guard.js';
 import type { Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
 
@@ -14,7 +15,8 @@ const CLOSE_TIMEOUT_MS = 1000;
  */
 export async function openAmqp(port: number, timeoutMs: number): Promise<ChannelModel> {
   const url = { protocol: 'amqp', hostname: '127.0.0.1', port, heartbeat: 0 };
-  const connection = await withTimeout(connect(url, { timeout: timeoutMs, noDelay: true }), timeoutMs);
+  const connecting = openGuarded(() => connect(url, { timeout: timeoutMs, noDelay: true }));
+  const connection = await withTimeout(connecting, timeoutMs);
   // Ignore the event: the pending calls are rejected with the same error.
   connection.on('error', () => {});
   return connection;

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import { guardInput } from '../client/input-guard.js';
 import { withTimeout } from '../client/timeout.js';
 
 /** One answer: the words of its line, and the bytes of the job if it has one. */
@@ -36,6 +37,7 @@ export class BeanstalkConnection {
 
   private constructor(socket: Socket, timeoutMs: number) {
     this.#socket = socket;
+    guardInput(socket);
     this.#timeoutMs = timeoutMs;
     socket.setNoDelay(true);
     socket.on('data', (chunk) => this.#receive(chunk));

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import type { HangUp } from '../protocol.js';
+import { guardInput } from './input-guard.js';
 
 /**
  * Time for the bytes that a client may still send after the last byte of a message, until the connection is
@@ -32,6 +33,7 @@ export class BreakingProxy {
     this.#server = createServer((client) => {
       const target = connect(port, '127.0.0.1');
       this.#target = target;
+      guardInput(target);
       for (const socket of [client, target]) {
         this.#sockets.add(socket);
         socket.setNoDelay(true);

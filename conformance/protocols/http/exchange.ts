@@ -1,4 +1,5 @@
 import { type Agent, type IncomingHttpHeaders, request } from 'node:http';
+import { limit } from '../../limits.js';
 import type { HangUp } from '../protocol.js';
 
 /** Parameters of one HTTP request. */
@@ -12,6 +13,8 @@ export interface Exchange {
   /** Point at which the connection is broken on purpose. The promise then rejects. */
   hangUp?: HangUp | undefined;
   signal?: AbortSignal;
+  /** Upper bound of the body of the response. Default: the limit `answer-bytes`. */
+  maxBodyBytes?: number;
 }
 
 /** A whole HTTP response. */
@@ -23,16 +26,22 @@ export interface Response {
 
 /**
  * Sends one request and resolves to its whole response. Never repeats the request.
- * @throws Error when the connection breaks or `timeoutMs` passes first.
+ * @throws Error when the connection breaks, the response is too long, or `timeoutMs` passes before its end.
  */
 export function exchange(what: Exchange): Promise<Response> {
   const { agent, port, method, path, body, timeoutMs, hangUp, signal } = what;
+  const { maxBodyBytes = limit('answer-bytes') } = what;
   return new Promise((resolve, reject) => {
     const headers = body === undefined ? {} : { 'content-length': body.length };
     const options = { host: '127.0.0.1', port, method, path, agent, headers, ...(signal ? { signal } : {}) };
     const call = request(options, (incoming) => {
       const chunks: Buffer[] = [];
-      incoming.on('data', (chunk: Buffer) => chunks.push(chunk));
+      let sizeBytes = 0;
+      incoming.on('data', (chunk: Buffer) => {
+        sizeBytes += chunk.length;
+        if (sizeBytes <= maxBodyBytes) chunks.push(chunk);
+        else call.destroy(new Error(`the body of the response has more than ${maxBodyBytes} bytes`));
+      });
       incoming.on('error', reject);
       incoming.on('end', () => {
         clearTimeout(timer);

@@ -1,9 +1,10 @@
 import { Agent } from 'node:http';
 import { KitError, messageOf } from '../../errors.js';
+import { limit } from '../../limits.js';
 import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import type { Message } from '../message.js';
 import type { Answer, HangUp, Producer, Protocol } from '../protocol.js';
-import { exchange, type Response } from './exchange.js';
+import { type Exchange, exchange, type Response } from './exchange.js';
 
 const CONSUMERS = 2;
 
@@ -16,7 +17,7 @@ export const http: Protocol = {
   async ready(port, timeoutMs) {
     const agent = new Agent();
     try {
-      return (await exchange({ agent, port, method: 'GET', path: '/ready', timeoutMs })).status === 200;
+      return (await exchange(readyProbe(agent, port, timeoutMs))).status === 200;
     } catch {
       return false;
     } finally {
@@ -31,6 +32,10 @@ export const http: Protocol = {
     );
   },
 };
+
+function readyProbe(agent: Agent, port: number, timeoutMs: number): Exchange {
+  return { agent, port, method: 'GET', path: '/ready', timeoutMs, maxBodyBytes: limit('ready-answer-bytes') };
+}
 
 /** Longest time that the target may hold a request for a lease before it answers that there is no message. */
 const WAIT_MS = 500;
@@ -80,7 +85,7 @@ const DEFAULT_TIMEOUT_MS = 30_000;
 async function connectHttp(port: number, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Producer> {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   try {
-    await exchange({ agent, port, method: 'GET', path: '/ready', timeoutMs });
+    await exchange(readyProbe(agent, port, timeoutMs));
   } catch (error) {
     agent.destroy();
     throw new KitError('target-unavailable', `port ${port}: ${messageOf(error)}`, { cause: error });

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { generate, type IConnackPacket, type IPublishPacket, type Packet, parser } from 'mqtt-packet';
+import { guardInput } from '../client/input-guard.js';
 import { withTimeout } from '../client/timeout.js';
 
 /** Topic of the messages. */
@@ -51,6 +52,7 @@ export class MqttConnection {
 
   private constructor(socket: Socket, timeoutMs: number, onPublish: OnPublish) {
     this.#socket = socket;
+    guardInput(socket);
     this.#timeoutMs = timeoutMs;
     this.#onPublish = onPublish;
     this.ended = new Promise((resolve) => {

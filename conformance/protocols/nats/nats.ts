@@ -12,6 +12,7 @@ import {
 } from '@nats-io/jetstream';
 import { connect, type NatsConnection, NoRespondersError, nanos } from '@nats-io/transport-node';
 import { messageOf } from '../../errors.js';
+import { openGuarded } from '../client/input-guard.js';
 import { type Lease, type LeaseSource, PullReceiver } from '../client/pull-receiver.js';
 import { connectProducer, type Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
@@ -60,13 +61,14 @@ function isNoResponders(error: unknown): boolean {
 
 /** Opens a connection that does not reconnect: each answer must belong to exactly one request of the kit. */
 async function openNats(port: number, timeoutMs: number): Promise<NatsConnection> {
-  return connect({
+  const options = {
     servers: `127.0.0.1:${port}`,
     reconnect: false,
     timeout: timeoutMs,
     noRandomize: true,
     ignoreClusterUpdates: true,
-  });
+  };
+  return openGuarded(() => connect(options));
 }
 
 async function openSession(port: number, timeoutMs: number): Promise<Session> {

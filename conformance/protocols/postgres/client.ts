@@ -1,5 +1,7 @@
+import { Socket } from 'node:net';
 import { Client } from 'pg';
 import { messageOf } from '../../errors.js';
+import { guardInput } from '../client/input-guard.js';
 import type { Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
 import type { Answer } from '../protocol.js';
@@ -23,7 +25,10 @@ const INDEFINITE_SQLSTATE = /^(?:08|57P0|40003|XX|58)/;
  * for every answer.
  */
 export async function openPostgres(port: number, timeoutMs: number): Promise<Client> {
+  const socket = new Socket();
+  guardInput(socket);
   const client = new Client({
+    stream: () => socket,
     host: '127.0.0.1',
     port,
     user: process.env.PGUSER ?? 'postgres',

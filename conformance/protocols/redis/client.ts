@@ -1,5 +1,6 @@
 import { Redis } from 'ioredis';
 import { messageOf } from '../../errors.js';
+import { openGuarded } from '../client/input-guard.js';
 import type { Session } from '../client/session.js';
 import { withTimeout } from '../client/timeout.js';
 import type { Message } from '../message.js';
@@ -30,7 +31,10 @@ export async function openRedis(port: number, timeoutMs: number): Promise<Redis>
   // Ignore the event: the pending commands are rejected with the same error.
   client.on('error', () => {});
   try {
-    await withTimeout(client.connect(), timeoutMs);
+    await withTimeout(
+      openGuarded(() => client.connect()),
+      timeoutMs,
+    );
     return client;
   } catch (error) {
     client.disconnect();

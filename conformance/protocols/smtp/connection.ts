@@ -1,5 +1,6 @@
 import { connect, type Socket } from 'node:net';
 import { messageOf } from '../../errors.js';
+import { guardInput } from '../client/input-guard.js';
 
 /** One reply of an SMTP server. */
 export interface Reply {
@@ -30,6 +31,7 @@ export class SmtpConnection {
 
   private constructor(socket: Socket) {
     this.#socket = socket;
+    guardInput(socket);
     socket.setNoDelay(true);
     socket.on('data', (chunk: Buffer) => this.#receive(chunk));
     socket.on('error', (error) => this.break(messageOf(error)));
@@ -69,13 +71,16 @@ export class SmtpConnection {
     });
   }
 
-  /** Resolves to the next reply. If none arrives within `timeoutMs` the connection breaks. */
-  reply(timeoutMs: number): Promise<Reply> {
+  /**
+   * Resolves to the next reply. If none arrives within `timeoutMs` the connection breaks.
+   * @param allowedMs time that the message of the error names. Default: `timeoutMs`.
+   */
+  reply(timeoutMs: number, allowedMs = timeoutMs): Promise<Reply> {
     const ready = this.#replies.shift();
     if (ready) return Promise.resolve(ready);
     return new Promise((resolve, reject) => {
       if (this.#broken) return reject(this.#broken);
-      const timer = setTimeout(() => this.break(`no answer within ${timeoutMs} ms`), timeoutMs);
+      const timer = setTimeout(() => this.break(`no answer within ${allowedMs} ms`), timeoutMs);
       const settle = <Value>(act: (value: Value) => void) => {
         return (value: Value) => {
           clearTimeout(timer);

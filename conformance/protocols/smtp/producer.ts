@@ -40,6 +40,9 @@ const indefinite = (detail: string): Answer => ({ outcome: 'indefinite', detail 
 const rejected = (reply: Reply): Answer => ({ outcome: 'rejected', detail: replyText(reply) });
 const isRejection = (reply: Reply) => reply.code >= 400;
 
+/** Returns the time until a deadline for several answers together: each alone could take the whole timeout. */
+const timeUntil = (endMs: number) => Math.max(1, Math.round(endMs - performance.now()));
+
 class SmtpProducer implements Producer {
   readonly #connection: SmtpConnection;
   readonly #timeoutMs: number;
@@ -128,9 +131,10 @@ class SmtpProducer implements Producer {
   async #sendPipelined(commands: readonly string[]): Promise<Reply[]> {
     await this.#connection.send(`${commands.join('\r\n')}\r\n`);
     const replies: Reply[] = [];
+    const endMs = performance.now() + this.#timeoutMs;
     for (const _ of commands) {
       try {
-        replies.push(await this.#connection.reply(this.#timeoutMs));
+        replies.push(await this.#connection.reply(timeUntil(endMs), this.#timeoutMs));
       } catch (error) {
         // A target that rejects and hangs up (421) has rejected: the data was never sent.
         if (replies.some(isRejection)) break;
@@ -142,9 +146,10 @@ class SmtpProducer implements Producer {
 
   async #sendOneByOne(commands: readonly string[]): Promise<Reply[]> {
     const replies: Reply[] = [];
+    const endMs = performance.now() + this.#timeoutMs;
     for (const command of commands) {
       await this.#connection.send(`${command}\r\n`);
-      const reply = await this.#connection.reply(this.#timeoutMs);
+      const reply = await this.#connection.reply(timeUntil(endMs), this.#timeoutMs);
       replies.push(reply);
       if (isRejection(reply)) break;
     }

@@ -1,5 +1,7 @@
 import type { AddressInfo, Socket } from 'node:net';
 import { SMTPServer, type SMTPServerDataStream, type SMTPServerSession } from 'smtp-server';
+import { limit } from '../../limits.js';
+import { guardInput } from '../client/input-guard.js';
 import { identifyDelivery } from '../identify-delivery.js';
 import { recipientMessageId, recipientNumber } from '../message.js';
 import type { DeliveryReply, Receiver, ReceiverOptions } from '../protocol.js';
@@ -63,6 +65,7 @@ export class SmtpSink implements Receiver {
     // Keep the sockets: only the socket knows whether an answer can still be written.
     this.#server.server.on('connection', (socket) => {
       const port = socket.remotePort ?? 0;
+      guardInput(socket);
       this.#sockets.set(port, socket);
       socket.once('close', () => {
         if (this.#sockets.get(port) === socket) this.#sockets.delete(port);
@@ -127,8 +130,15 @@ export class SmtpSink implements Receiver {
   #readMessage(stream: SMTPServerDataStream, session: SMTPServerSession, callback: DataCallback): void {
     const chunks: Buffer[] = [];
     const addresses = session.envelope.rcptTo.map(({ address }) => address);
+    const socket = this.#sessions.get(session.id)?.socket;
+    // The deadline holds for the whole message: a client that sends a byte a minute never exceeds a timeout of silence.
+    const deadline = setTimeout(() => socket?.destroy(), limit('delivery-ms'));
+    deadline.unref();
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));
-    stream.on('end', () => this.#receive(Buffer.concat(chunks), addresses, session.id, callback));
+    stream.on('end', () => {
+      clearTimeout(deadline);
+      this.#receive(Buffer.concat(chunks), addresses, session.id, callback);
+    });
   }
 
   #receive(bytes: Buffer, addresses: string[], sessionId: string, callback: DataCallback): void {

@@ -2,10 +2,12 @@ import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { parseBoundedJson } from '../../../conformance/bounded-json.js';
 import { submittedIds } from '../../../conformance/checkers/crash-states.js';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { HistoryEvent } from '../../../conformance/history/events.js';
 import { readHistory } from '../../../conformance/history/reader.js';
+import { limit } from '../../../conformance/limits.js';
 import { readRegularFile } from '../../../conformance/read-file.js';
 import type { Target } from '../../../conformance/target-file/definition.js';
 import { whyNotAllowed } from '../../../faults/power/mount-options.js';
@@ -32,11 +34,6 @@ const FILE_NAMES = {
  * Version of the format. Raise it when older kits would misunderstand the files. Other versions are refused.
  */
 const RECORDING_VERSION = 2;
-/**
- * Upper bound for the size of the manifest: far above the size for any run, but a wrong file cannot fill the
- * memory.
- */
-const MAX_MANIFEST_BYTES = 256 * 2 ** 20;
 
 const NonNegativeInt = z.int().min(0);
 /** The content of `recording.json`. */
@@ -165,7 +162,7 @@ function readManifest(path: string): RecordingManifest {
   const expectation = 'expected what `explore --out` keeps of a recording';
   let json: unknown;
   try {
-    json = JSON.parse(readRegularFile(path, MAX_MANIFEST_BYTES).toString('utf8'));
+    json = parseBoundedJson(readRegularFile(path, limit('json-bytes')));
   } catch (error) {
     throw new KitError('bad-recording', `${path}: ${expectation}: ${messageOf(error)}`, { cause: error });
   }

@@ -1,9 +1,10 @@
-import { appendFileSync, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import type Dockerode from 'dockerode';
 import type { Availability, Fault } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
+import { appendToLog } from '../../host/bounded-log.js';
 import { collectOutput } from '../../host/output.js';
 import { giveTo } from '../disks/owner.js';
 import type { CommandResult, Deployment, DeploymentPlan, Runtime } from '../runtime.js';
@@ -173,7 +174,7 @@ export class ContainerDeployment implements Deployment {
       await ended;
       const [code, signal] = decodeExitStatus(StatusCode);
       const result = { code, signal, timedOut, stdout: outputs[0](), stderr: outputs[1]() };
-      appendFileSync(
+      appendToLog(
         join(this.#plan.logDir, `${name}.log`),
         `$ ${command.join(' ')}\n${result.stdout}${result.stderr}`,
       );

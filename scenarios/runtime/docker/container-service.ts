@@ -6,6 +6,7 @@ import type Dockerode from 'dockerode';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { Service } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
+import { BoundedLog } from '../../host/bounded-log.js';
 import { sendSignal } from '../../host/processes.js';
 import { type ContainerProcesses, NO_PROCESSES } from './container-processes.js';
 import { toEngineError, tolerateGone } from './engine.js';
@@ -212,6 +213,9 @@ export function decodeExitStatus(status: number | undefined): [number | null, st
   return signal === undefined ? [status ?? null, null] : [null, signal];
 }
 
+/** Pause between two looks at the log of a service. */
+const LOG_CHECK_MS = 100;
+
 /** The output of a container on its way to the log file. */
 interface Output {
   /** Resolves when the file holds everything that the container printed. */
@@ -227,8 +231,15 @@ async function followOutput(
   logPath: string,
 ): Promise<Output> {
   const output = await container.attach({ stream: true, stdout: true, stderr: true });
+  const bounded = new BoundedLog(logPath);
   const log = createWriteStream(logPath, { flags: 'a' });
   await once(log, 'open');
+  const checks = setInterval(() => bounded.check(), LOG_CHECK_MS);
+  checks.unref();
+  log.once('close', () => {
+    clearInterval(checks);
+    bounded.compact();
+  });
   engine.modem.demuxStream(output, log, log);
   output.on('error', (error) => log.end(`plugpull: output lost: ${messageOf(error)}\n`));
   output.on('end', () => log.end());

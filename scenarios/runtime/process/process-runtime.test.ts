@@ -166,3 +166,30 @@ t.test('a command returns its exit code and output, and is killed when it takes 
   t.match(readFileSync(join(logDir, 'verify.log'), 'utf8'), 'process.exit(3)');
   await t.rejects(deployment.runCommand('verify', ['/no/such/program'], 100), /ENOENT/);
 });
+
+t.test('a command ends although a process that it left behind keeps its output open', async (t) => {
+  const { deployment } = deploy(t, [process.execPath, '-e', FOREVER]);
+  const leavesOne = 'setsid sleep 100000 & echo done';
+  t.match(await deployment.runCommand('verify', ['sh', '-c', leavesOne], 60_000), {
+    code: 0,
+    stdout: 'done\n',
+  });
+});
+
+t.test('the log of a service that writes without end keeps its head and its tail', async (t) => {
+  process.env.PLUGPULL_LIMITS = 'log-head-bytes=4096,log-tail-bytes=8192';
+  t.teardown(() => {
+    delete process.env.PLUGPULL_LIMITS;
+  });
+  const writes = 'seq 1 200000; echo the end; exec sleep 100000';
+  const { deployment, service, logDir } = deploy(t, ['sh', '-c', writes]);
+  await service.start();
+  const log = join(logDir, 'a.log');
+  await until(() => readFileSync(log, 'latin1').endsWith('the end\n'), 60_000);
+  await deployment.destroy();
+  const text = readFileSync(log, 'latin1');
+  t.ok(text.startsWith('1\n2\n'));
+  t.match(text, /\[plugpull: \d+ bytes of this log were dropped here\]/);
+  t.ok(text.endsWith('the end\n'));
+  t.ok(text.length < 32_000, `${text.length} bytes`);
+});

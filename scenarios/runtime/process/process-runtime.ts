@@ -1,9 +1,9 @@
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Target } from '../../../conformance/target-file/definition.js';
 import { until } from '../../../faults/waiting.js';
+import { appendToLog } from '../../host/bounded-log.js';
 import { collectOutput } from '../../host/output.js';
 import { sendSignal } from '../../host/processes.js';
 import { removeSharedMemory } from '../../host/shared-memory.js';
@@ -23,6 +23,13 @@ import { ProcessService } from './process-service.js';
 import { findAccount, requireReachable, type UserAccount } from './users.js';
 
 const KILL_TIMEOUT_MS = 10_000;
+/** Pause between two looks at the logs of the services. A service can write some ten megabytes in this time. */
+const LOG_CHECK_MS = 100;
+/**
+ * Time for the rest of a command's output after the command has ended. A process that it has left behind may keep the
+ * pipe open for ever.
+ */
+const OUTPUT_GRACE_MS = 2000;
 
 /** The runtime that runs services as plain processes on this machine. */
 export const processRuntime: Runtime = {
@@ -78,6 +85,7 @@ export class ProcessDeployment implements Deployment {
    */
   readonly #pids = new Set<number>();
   readonly #sinceTicks = ticksNow();
+  readonly #logChecks: NodeJS.Timeout;
 
   constructor(requested: DeploymentPlan, context: ProcessContext = {}) {
     const { targetDir, words = [], accounts = new Map() } = context;
@@ -106,6 +114,10 @@ export class ProcessDeployment implements Deployment {
     this.services = plan.services.map(
       (service) => new ProcessService(service, plan, join(logDir, `${service.name}.log`), this.#commandFor),
     );
+    this.#logChecks = setInterval(() => {
+      for (const service of this.services) service.checkLog();
+    }, LOG_CHECK_MS);
+    this.#logChecks.unref();
   }
 
   async handOver(): Promise<void> {
@@ -145,9 +157,9 @@ export class ProcessDeployment implements Deployment {
       sendSignal(-pid, 'SIGKILL');
     }, timeoutMs);
     try {
-      const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
+      const [code, signal] = await endOf(child);
       const result = { code, signal, timedOut, stdout: stdout(), stderr: stderr() };
-      appendFileSync(
+      appendToLog(
         join(this.#plan.logDir, `${name}.log`),
         `$ ${command.join(' ')}\n${result.stdout}${result.stderr}`,
       );
@@ -179,6 +191,8 @@ export class ProcessDeployment implements Deployment {
     await until(() => killStrays(criteria).length === 0, KILL_TIMEOUT_MS);
     removeSharedMemory(this.#pids);
     this.#boot.remove();
+    clearInterval(this.#logChecks);
+    for (const service of this.services) service.compactLog();
   }
 
   destroyNow(): void {
@@ -186,4 +200,18 @@ export class ProcessDeployment implements Deployment {
     for (const service of this.services) service.signalNow('SIGKILL');
     this.#boot.remove();
   }
+}
+
+/** Waits for the end of a command and of its output. @returns its exit code and signal. */
+async function endOf(child: ChildProcess): Promise<[code: number | null, signal: string | null]> {
+  const closed = once(child, 'close');
+  closed.catch(() => {});
+  const exit = (await once(child, 'exit')) as [number | null, string | null];
+  const giveUp = setTimeout(() => {
+    child.stdout?.destroy();
+    child.stderr?.destroy();
+  }, OUTPUT_GRACE_MS);
+  await closed;
+  clearTimeout(giveUp);
+  return exit;
 }

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { closeSync, openSync } from 'node:fs';
 import type { Service } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
+import { BoundedLog } from '../../host/bounded-log.js';
 import { allProcesses, isMarked, type ProcessEntry, processEntry, sendSignal } from '../../host/processes.js';
 import { stopProcesses } from '../../host/stop-processes.js';
 import { type DeploymentPlan, type PlannedService, RUN_VARIABLE, SERVICE_VARIABLE } from '../runtime.js';
@@ -18,6 +19,7 @@ export class ProcessService implements Service {
   readonly #plan: DeploymentPlan;
   readonly #commandFor: ProcessCommand;
   readonly #logPath: string;
+  readonly #log: BoundedLog;
   #leader: ChildProcess | undefined;
   /** Process group of the last incarnation, while it may have members. */
   #group: number | undefined;
@@ -31,6 +33,17 @@ export class ProcessService implements Service {
     this.#plan = plan;
     this.#commandFor = commandFor;
     this.#logPath = logPath;
+    this.#log = new BoundedLog(logPath);
+  }
+
+  /** Bounds the log of the running service. Must be called often. */
+  checkLog(): void {
+    this.#log.check();
+  }
+
+  /** Takes out of the log what was dropped. No process of the service may live any more. */
+  compactLog(): void {
+    this.#log.compact();
   }
 
   pids(): number[] {
@@ -90,6 +103,7 @@ export class ProcessService implements Service {
     if (this.pids().length > 0) return;
     const { command, user, env: serviceEnv = {} } = this.#service;
     const start = this.#commandFor({ command, user, serviceEnv, wrap, env });
+    this.#log.begin();
     const log = openSync(this.#logPath, 'a');
     try {
       const child = spawn(start.program, start.args, {

@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type Dockerode from 'dockerode';
 import type { MountSettings } from 'dockerode';
 import { messageOf } from '../../../conformance/errors.js';
 import { runScript } from '../../../faults/power/host.js';
 import { until } from '../../../faults/waiting.js';
+import { appendToLog } from '../../host/bounded-log.js';
 import { BOOT_ID_FILE } from '../boot/boot-view.js';
 import { bindMount, containerOptions } from '../docker/container-options.js';
 import { removeRunResources, toEngineError } from '../docker/engine.js';
@@ -129,7 +129,7 @@ export class VmDeployment implements Deployment {
     const result = await runInContainer(this.#context.machine.agent, holder, group, command);
     clearTimeout(timer);
     const logText = `$ ${command.join(' ')}\n${result.stdout}${result.stderr}`;
-    appendFileSync(join(this.#plan.logDir, `${name}.log`), logText);
+    appendToLog(join(this.#plan.logDir, `${name}.log`), logText);
     return { ...result, timedOut };
   }
 

@@ -1,8 +1,8 @@
-import { appendFileSync } from 'node:fs';
 import { messageOf } from '../../../conformance/errors.js';
 import type { Service } from '../../../faults/fault.js';
 import { runScript } from '../../../faults/power/host.js';
 import { until } from '../../../faults/waiting.js';
+import { appendToLog } from '../../host/bounded-log.js';
 import type { CommandResult } from '../runtime.js';
 import type { Agent } from './lab/agent.js';
 
@@ -97,7 +97,7 @@ export class VmService implements Service {
     this.#options.onStarted(incarnation);
     void runInContainer(this.#options.agent, holder, SERVICE_GROUP, command, env).then(
       ({ code, signal, stdout, stderr }) => {
-        appendFileSync(this.#options.logPath, stdout + stderr);
+        appendToLog(this.#options.logPath, stdout + stderr);
         this.#isUp = false;
         this.#options.onExited(incarnation, code, signal);
       },

@@ -1,0 +1,258 @@
+import type { HistoryEvent, Uneventful } from './events.js';
+
+/*
+ * Condenses a history that is too long for memory. Nearly all of its events belong to messages that need no
+ * judgement: submitted, confirmed, delivered once and unchanged, and consumed. Such messages are only counted, by one
+ * event `uneventful` for all of them between two other events. All other events stay as they are and keep their order.
+ *
+ * The first pass over the history takes a few bytes for each message and each event. The second pass keeps what needs
+ * judgement. Messages are told apart by a hash of 32 bits: two messages with the same hash count as one that was
+ * submitted twice, and are kept.
+ */
+
+const SUBMITTED = 1;
+const CONFIRMED = 2;
+const REJECTED = 4;
+const INDEFINITE = 8;
+const DELIVERED = 16;
+const CONSUMED = 32;
+/** The message was consumed before it was confirmed. */
+const CONSUMED_FIRST = 64;
+/** The message must be judged. */
+const KEPT = 128;
+const ANSWERED = CONFIRMED | REJECTED | INDEFINITE;
+const OUTCOMES = { confirmed: CONFIRMED, rejected: REJECTED, indefinite: INDEFINITE } as const;
+
+/** Kinds of events that can be counted, by the number that stands for them in the list of all events. */
+const KINDS = ['submitted', 'answered', 'delivered', 'consumed'] as const;
+const KIND_BITS = 3;
+/** Number of an event that is always kept. */
+const ALWAYS_KEPT = 7;
+const SETTLED = 6;
+/** Deliveries with greater numbers are kept: the set of those that are not has one bit for each number. */
+const MAX_SEQUENCE = 1 << 28;
+
+/** An array of numbers that grows. It holds them in parts, so that it never copies all of them. */
+class NumberList {
+  static readonly #PART = 1 << 20;
+  readonly #parts: Uint32Array[] = [];
+  length = 0;
+
+  push(value: number): void {
+    const at = this.length % NumberList.#PART;
+    if (at === 0) this.#parts.push(new Uint32Array(NumberList.#PART));
+    const part = this.#parts.at(-1);
+    if (part) part[at] = value;
+    this.length += 1;
+  }
+
+  at(index: number): number {
+    return this.#parts[Math.floor(index / NumberList.#PART)]?.[index % NumberList.#PART] ?? 0;
+  }
+
+  set(index: number, value: number): void {
+    const part = this.#parts[Math.floor(index / NumberList.#PART)];
+    if (part) part[index % NumberList.#PART] = value;
+  }
+}
+
+/** What is known of each message: its state and what later events are compared with. */
+class MessageTable {
+  readonly states = new NumberList();
+  /** Hash of the submitted digest. */
+  readonly digests = new NumberList();
+  readonly recipients = new NumberList();
+  readonly sequences = new NumberList();
+  readonly #hashes = new NumberList();
+  /** Open addressing: number of the message plus 1; 0 for a free slot. */
+  #slots = new Uint32Array(1 << 16);
+
+  /** Returns the number of the message, which is made at the first call. */
+  numberOf(id: string): number {
+    const hash = hashOf(id);
+    let slot = hash & (this.#slots.length - 1);
+    for (let found = this.#slots[slot] ?? 0; found !== 0; found = this.#slots[slot] ?? 0) {
+      if (this.#hashes.at(found - 1) === hash) return found - 1;
+      slot = (slot + 1) & (this.#slots.length - 1);
+    }
+    const number = this.states.length;
+    this.#slots[slot] = number + 1;
+    for (const list of [this.states, this.digests, this.recipients, this.sequences]) list.push(0);
+    this.#hashes.push(hash);
+    if (this.states.length * 2 > this.#slots.length) this.#grow();
+    return number;
+  }
+
+  #grow(): void {
+    const slots = new Uint32Array(this.#slots.length * 2);
+    for (let number = 0; number < this.#hashes.length; number++) {
+      let slot = this.#hashes.at(number) & (slots.length - 1);
+      while (slots[slot] !== 0) slot = (slot + 1) & (slots.length - 1);
+      slots[slot] = number + 1;
+    }
+    this.#slots = slots;
+  }
+}
+
+/** FNV-1a, with a last step that spreads equal beginnings over the table. */
+function hashOf(text: string): number {
+  let hash = 0x811c9dc5;
+  for (let at = 0; at < text.length; at++) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193);
+  hash ^= hash >>> 15;
+  return Math.imul(hash, 0x2c1b3c6d) >>> 0;
+}
+
+/** The two passes over one history. Call `note` with each event, and then `keep` with the number of each event. */
+export class Condenser {
+  readonly #messages = new MessageTable();
+  /** For each event its kind, and the number of its message. */
+  readonly #events = new NumberList();
+  /** True if the order of the submits has a meaning: the states of an exploration name messages by it. */
+  #keepAll = false;
+  #omittedDeliveries = new Uint8Array(1 << 16);
+  #count: Uneventful | undefined;
+  /** Number of events of the first pass that concern no message. All of them are kept. */
+  othersCount = 0;
+
+  /** Takes the next event in the first pass. */
+  note(event: HistoryEvent): void {
+    const kind = KINDS.indexOf(event.kind as (typeof KINDS)[number]);
+    if (kind >= 0 && 'id' in event && event.id !== null) {
+      const number = this.#messages.numberOf(event.id);
+      this.#noteMessage(event, number);
+      this.#events.push((number << KIND_BITS) | kind);
+      return;
+    }
+    if (event.kind === 'refused' && event.id !== null) this.#mark(event.id);
+    if (event.kind === 'fault') for (const id of event.rotted) this.#mark(id);
+    if (event.kind === 'log-position' || event.kind === 'state-explored') this.#keepAll = true;
+    if (event.kind !== 'settled') this.othersCount += 1;
+    this.#events.push(event.kind === 'settled' ? SETTLED : ALWAYS_KEPT);
+  }
+
+  #mark(id: string): void {
+    const number = this.#messages.numberOf(id);
+    this.#messages.states.set(number, this.#messages.states.at(number) | KEPT);
+  }
+
+  #noteMessage(event: HistoryEvent, number: number): void {
+    const { states, digests, recipients, sequences } = this.#messages;
+    const state = states.at(number);
+    let next = state | KEPT;
+    if (event.kind === 'submitted' && state === 0) {
+      digests.set(number, hashOf(event.digest));
+      recipients.set(number, event.recipients);
+      next = SUBMITTED;
+    }
+    if (event.kind === 'answered' && (state & SUBMITTED) !== 0 && (state & ANSWERED) === 0)
+      next = state | OUTCOMES[event.outcome] | ((state & CONSUMED) === 0 ? 0 : CONSUMED_FIRST);
+    if (event.kind === 'delivered' && (state & SUBMITTED) !== 0 && (state & DELIVERED) === 0) {
+      const isWhole =
+        hashOf(event.digest) === digests.at(number) &&
+        event.difference === undefined &&
+        new Set(event.recipients).size === recipients.at(number) &&
+        Number.isInteger(event.sequence) &&
+        event.sequence >= 0 &&
+        event.sequence < MAX_SEQUENCE;
+      if (isWhole) {
+        sequences.set(number, event.sequence);
+        next = state | DELIVERED;
+      }
+    }
+    if (event.kind === 'consumed' && (state & DELIVERED) !== 0 && (state & CONSUMED) === 0)
+      if (event.sequence === sequences.at(number)) next = state | CONSUMED;
+    states.set(number, next);
+  }
+
+  /**
+   * Takes an event in the second pass.
+   * @param index number of the event in the history, from 0.
+   * @param parse returns the event. It is called only for events that are kept.
+   * @returns what takes its place: nothing, the event, or the count of the events before it and the event.
+   */
+  keep(index: number, parse: () => HistoryEvent): HistoryEvent[] {
+    const entry = this.#events.at(index);
+    const kind = entry & ((1 << KIND_BITS) - 1);
+    if (kind === ALWAYS_KEPT) return [...this.takeCount(), parse()];
+    if (kind === SETTLED) return this.#keepSettled(parse());
+    const number = entry >>> KIND_BITS;
+    const state = this.#messages.states.at(number);
+    if (this.#keepAll || !isUneventful(state)) return [parse()];
+    this.#countEvent(KINDS[kind], state, this.#messages.sequences.at(number));
+    return [];
+  }
+
+  /** Returns the count of the omitted events since the last one, if there are any. */
+  takeCount(): HistoryEvent[] {
+    const count = this.#count;
+    this.#count = undefined;
+    return count === undefined ? [] : [count];
+  }
+
+  #keepSettled(event: HistoryEvent): HistoryEvent[] {
+    if (event.kind !== 'settled' || this.#keepAll) return [event];
+    const sequences = event.sequences.filter((sequence) => !this.#isOmitted(sequence));
+    if (sequences.length > 0) return [{ ...event, sequences }];
+    this.#counts().events += 1;
+    return [];
+  }
+
+  #countEvent(kind: (typeof KINDS)[number] | undefined, state: number, sequence: number): void {
+    const count = this.#counts();
+    count.events += 1;
+    if (kind === 'delivered') {
+      count.delivered += 1;
+      this.#omitDelivery(sequence);
+    }
+    if (kind === 'consumed') count.consumed += 1;
+    if (kind !== 'answered') return;
+    if ((state & CONFIRMED) !== 0) count.confirmed += 1;
+    if ((state & REJECTED) !== 0) count.rejected += 1;
+    if ((state & INDEFINITE) !== 0) count.indefinite += 1;
+    if ((state & CONSUMED_FIRST) !== 0) count.confirmedAfterDelivery += 1;
+  }
+
+  #counts(): Uneventful {
+    this.#count ??= {
+      kind: 'uneventful',
+      atMs: 0,
+      events: 0,
+      confirmed: 0,
+      confirmedAfterDelivery: 0,
+      rejected: 0,
+      indefinite: 0,
+      delivered: 0,
+      consumed: 0,
+    };
+    return this.#count;
+  }
+
+  #omitDelivery(sequence: number): void {
+    const byte = sequence >>> 3;
+    if (byte >= this.#omittedDeliveries.length) {
+      const larger = new Uint8Array(Math.max(byte + 1, 2 * this.#omittedDeliveries.length));
+      larger.set(this.#omittedDeliveries);
+      this.#omittedDeliveries = larger;
+    }
+    this.#omittedDeliveries[byte] = (this.#omittedDeliveries[byte] ?? 0) | (1 << (sequence & 7));
+  }
+
+  #isOmitted(sequence: number): boolean {
+    return ((this.#omittedDeliveries[sequence >>> 3] ?? 0) & (1 << (sequence & 7))) !== 0;
+  }
+}
+
+/** Returns whether the end of a message needs no judgement: it was consumed unchanged, or refused and never seen again. */
+function isUneventful(state: number): boolean {
+  const delivered = SUBMITTED | CONFIRMED | DELIVERED | CONSUMED;
+  return (
+    (state & ~CONSUMED_FIRST) === delivered ||
+    state === (SUBMITTED | REJECTED) ||
+    state === (SUBMITTED | INDEFINITE)
+  );
+}
+
+/** Returns the number of events of a history, with those that were only counted. */
+export function countEvents(history: readonly HistoryEvent[]): number {
+  return history.reduce((sum, event) => sum + (event.kind === 'uneventful' ? event.events : 1), 0);
+}
