@@ -103,7 +103,8 @@ t.test('a message that gets 5xx at any stage goes to the dead-letter queue with 
     const { queue, stop } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
     await queue.enqueue([mail('x\r\n'), mail('y\r\n')]);
     await until(() => queue.dead.length === 2);
-    t.match(queue.dead, [{ reason: '550 5.7.1 not from you' }, { reason: '550 5.7.1 not from you' }], stage);
+    const failure = { reason: 'refused', replies: ['550 5.7.1 not from you'] };
+    t.match(queue.dead.slice(0, 2), [{ failure }, { failure }], stage);
     t.equal(queue.live.size, 0);
     await stop();
   }
@@ -116,7 +117,7 @@ t.test('after the retry limit a message goes to the dead-letter queue', async (t
   const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address, retryLimit: 2 } });
   await queue.enqueue([mail('x\r\n')]);
   await until(() => queue.dead.length === 1);
-  t.match(queue.dead, [{ reason: 'retry limit exceeded: 450 busy' }]);
+  t.match(queue.dead, [{ failure: { reason: 'retries-used-up', replies: ['450 busy'] } }]);
   t.equal(
     next.lines.filter((line) => line.startsWith('MAIL')).length,
     3,
@@ -134,7 +135,12 @@ t.test('deferred recipients are retried and refused ones buried without those al
   const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
   await queue.enqueue([mail('x\r\n', ['ok1@n', 'never1@n', 'later1@n', 'ok2@n', 'later2@n', 'never2@n'])]);
   await until(() => queue.dead.length === 1);
-  t.match(queue.dead, [{ body: { recipients: ['never1@n', 'never2@n'] }, reason: '550 no such user' }]);
+  t.match(queue.dead, [
+    {
+      body: { recipients: ['never1@n', 'never2@n'] },
+      failure: { reason: 'refused', replies: ['550 no such user'] },
+    },
+  ]);
   t.strictSame(recipientsOf(queue), [['later1@n', 'later2@n']]);
   isOpen = true;
   await until(() => queue.live.size === 0);
