@@ -65,17 +65,17 @@ export function addDeadCommands(program: Command, host: DeadCommandHost): void {
       .option('--all', 'all letters, or all that the other options select')
       .action(
         async (
-          ids: number[] | undefined,
+          ids: number[] = [],
           { json = false, all = false, ...filter }: Selection & { json?: boolean },
           self: Command,
         ) => {
           const isFiltered = Object.keys(pickFilter(filter)).length > 0;
-          if (ids === undefined && !all && !isFiltered)
+          if (ids.length === 0 && !all && !isFiltered)
             self.error(
               'error: no letter is selected, expected ids, --all, --reason, --sender or --recipient',
             );
-          if (ids !== undefined && all) self.error('error: --all: expected ids or --all, not both');
-          const wanted = { ...pickFilter(filter), ...(ids && { ids: new Set(ids) }) };
+          if (ids.length > 0 && all) self.error('error: --all: expected ids or --all, not both');
+          const wanted = { ...pickFilter(filter), ...(ids.length > 0 && { ids: new Set(ids) }) };
           host.setExitCode(await changeLetters(host.load(self), wanted, json, change));
         },
       );

@@ -23,6 +23,8 @@ export interface NoticeOptions {
 const MAX_HEADER_BYTES = 16 * 1024;
 /** Largest length of a line of mail without its CRLF (RFC 5321 4.5.3.1.6). */
 const MAX_LINE_LENGTH = 998;
+/** Largest length of an address in a notice. A longer one is no address (RFC 5321 4.5.3.1.3). */
+const MAX_ADDRESS_LENGTH = 900;
 /** Latest time that a JavaScript Date can hold, in milliseconds since the epoch. */
 const MAX_DATE_MS = 8.64e15;
 
@@ -40,7 +42,7 @@ export function buildNotice(undelivered: Undelivered, options: NoticeOptions): S
   const boundary = boundaryFor(id, returned.text);
   const lines = [
     `From: Mail Delivery System <MAILER-DAEMON@${hostname}>`,
-    `To: <${escapeText(body.sender)}>`,
+    `To: <${addressText(body.sender)}>`,
     'Subject: Undelivered Mail Returned to Sender',
     `Date: ${dateText(options.nowMs)}`,
     `Message-ID: <dsn.${id.slice(0, 32)}@${hostname}>`,
@@ -94,7 +96,7 @@ function explanation(
     `${why} It will not be tried again.`,
     '',
     ...body.recipients.flatMap((recipient, position) => [
-      `<${escapeText(recipient)}>:`,
+      `<${addressText(recipient)}>:`,
       `    ${replyFor(note, position) || 'no answer'}`,
     ]),
     '',
@@ -110,7 +112,7 @@ function deliveryStatus({ body, note, destination }: Undelivered, hostname: stri
     const isReply = /^[245]\d\d\b/.test(reply);
     lines.push(
       '',
-      `Final-Recipient: rfc822; ${escapeText(recipient)}`,
+      `Final-Recipient: rfc822; ${addressText(recipient)}`,
       'Action: failed',
       `Status: ${statusOf(note.reason, reply)}`,
     );
@@ -166,6 +168,9 @@ function boundaryFor(id: string, text: string): string {
     if (!text.includes(boundary)) return boundary;
   }
 }
+
+/** Makes an address printable. It is cut where the line would become too long. */
+const addressText = (address: string): string => escapeText(address, MAX_ADDRESS_LENGTH);
 
 /** Formats a time as in RFC 5322. A time that is not known, or not a date, is the epoch. */
 function dateText(ms: number): string {
