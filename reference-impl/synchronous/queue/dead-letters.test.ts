@@ -100,7 +100,7 @@ t.test('the state of a notice survives a restore, and is unknown when the index 
   t.same(last.takeUnnoticed(10), []);
 });
 
-t.test('letters move back to the main queue, also without a helper, and old ones have no note', async (t) => {
+t.test('letters move back to the main queue, also without a helper', async (t) => {
   const here = await createHarness(t);
   const helper = await here.helper();
   const queue = await here.open();
@@ -116,6 +116,20 @@ t.test('letters move back to the main queue, also without a helper, and old ones
   }
   t.match(command.stats(), { live: 2, dead: 0 });
   t.equal((await verifyQueue(here.settings)).ok, true);
+});
+
+t.test('a dead-letter queue without room for the note keeps the message without it', async (t) => {
+  // Files of version 0.1.0 are like this, and so are its letters.
+  const here = await createHarness(t, { deadLetter: { dataBytes: '516KiB' } });
+  await here.helper();
+  const queue = await here.open();
+  const large = smtp('x'.repeat(256 * 1024 - 200));
+  t.match(await queue.enqueue([large]), { outcome: 'confirmed' });
+  t.equal(await queue.bury(first(takeAll(queue)), FAILURE), 'buried');
+  t.match(listLetters(here.settings), [
+    { note: { reason: 'unknown', attempts: 0 }, messageBytes: large.data.length },
+  ]);
+  t.match(queue.takeUnnoticed(10), [{ body: { data: large.data } }]);
 });
 
 t.test('new mail leaves a reserve that internal mail may use', async (t) => {

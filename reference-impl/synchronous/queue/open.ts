@@ -44,8 +44,12 @@ const ARRIVAL_POLL_INTERVAL_MS = 5;
  */
 const SWEEP_INTERVAL_MS = 100;
 
-/** Milliseconds for which the number of parked messages is not counted again. */
+/**
+ * Milliseconds for which the parked messages are not counted again, and the same as a multiple of the time that a count
+ * takes: it may use 5 % of the time of a worker.
+ */
 const PARKED_CACHE_MS = 200;
+const PARKED_CACHE_FACTOR = 20;
 /** Largest value of `ENTRY.firstTry`. */
 const MAX_FIRST_TRY = 2 ** 31 - 1;
 
@@ -166,7 +170,7 @@ export class OpenQueue implements Queue {
   readonly #dead: WorkerPair;
   readonly #letters: DeadLetters;
   readonly #parkedShare: number;
-  #parked: { countedMs: number; usage: ParkedUsage } | undefined;
+  #parked: { validUntilMs: number; usage: ParkedUsage } | undefined;
   #nextPair = 0;
   #listener: (() => void) | undefined;
   #isNotifyScheduled = false;
@@ -404,8 +408,7 @@ export class OpenQueue implements Queue {
 
   parked(): ParkedUsage {
     const nowMs = this.#kernel.monotonicMs();
-    if (this.#parked !== undefined && nowMs - this.#parked.countedMs < PARKED_CACHE_MS)
-      return this.#parked.usage;
+    if (this.#parked !== undefined && nowMs < this.#parked.validUntilMs) return this.#parked.usage;
     const usage = { messages: 0, bytes: 0, isShareFull: false };
     let entries = 0;
     let ringBytes = 0;
@@ -419,7 +422,9 @@ export class OpenQueue implements Queue {
     }
     usage.isShareFull =
       usage.messages >= entries * this.#parkedShare || usage.bytes >= ringBytes * this.#parkedShare;
-    this.#parked = { countedMs: nowMs, usage };
+    const endMs = this.#kernel.monotonicMs();
+    const validMs = Math.max(PARKED_CACHE_MS, PARKED_CACHE_FACTOR * (endMs - nowMs));
+    this.#parked = { validUntilMs: endMs + validMs, usage };
     return usage;
   }
 

@@ -1,4 +1,5 @@
 import t, { type Test } from 'tap';
+import { Notices } from '../gateway/outbound/notices.js';
 import { listLetters } from '../queue/dead-list.js';
 import { withoutNote } from '../queue/dead-note.js';
 import { OpenQueue } from '../queue/open.js';
@@ -152,4 +153,33 @@ t.test('a crash at any step of a requeue loses nothing', async (t) => {
   );
   t.ok(kills > 100, `${kills} kills`);
   t.ok(both > 0, `${both} times the message was in both queues`);
+});
+
+t.test('a crash at any step of a notice loses no notice', async (t) => {
+  const start = await prepare(true);
+  let twice = 0;
+  const kills = await killEverywhere(
+    start,
+    async ({ queue }) => {
+      const options = {
+        routing: { routes: {}, nextHop: 'h:25', smsDomain: 'sms' },
+        hostname: 'mx',
+        log: () => undefined,
+      };
+      const notices = new Notices(queue, { ...options, notices: true, noticeReturnBytes: 1000 }, (error) => {
+        if (!(error instanceof Killed)) throw error;
+      });
+      notices.look();
+      await notices.stop();
+    },
+    async (queue, opened, what) => {
+      const [letter] = listLetters(simulatedSettings, {}, opened.process.kernel);
+      const count = queue.take(EVERYTHING).filter(({ body }) => body.sender === '').length;
+      if (letter?.notice === 'due' && count === 1) twice += 1;
+      else if (count !== (letter?.notice === 'sent' ? 1 : 0))
+        t.fail(`notice ${letter?.notice}, ${count} sent: ${what}`);
+    },
+  );
+  t.ok(kills > 100, `${kills} kills`);
+  t.ok(twice > 0, `${twice} times the notice will be sent again`);
 });
