@@ -73,6 +73,8 @@ t.test('a dead letter that the operator deleted does not count as stored', async
   const consume = queue.consume.bind(queue);
   queue.consume = () => undefined;
   await queue.bury(message, FAILURE);
+  t.equal(await queue.bury(message, FAILURE), 'buried', 'the queue knows the letter now');
+  t.equal(queue.stats().dead, 1);
   queue.consume = consume;
   queue.removeDead(queue.takeDead(() => true, 10));
   t.equal(queue.stats().dead, 0);
