@@ -1,4 +1,6 @@
 import { QueueError } from '../platform/errors.js';
+import { linux } from '../platform/linux.js';
+import { logEvent } from '../queue/pair.js';
 import type { Queue } from '../queue/types.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { InboundServer } from './inbound/server.js';
@@ -29,7 +31,8 @@ export async function startWorker(settings: QueueSettings, queue: Queue): Promis
   const inbound = await InboundServer.start({
     ...smtp,
     hasRoute: (domain) => hasRoute(routing, domain),
-    store: (sender, recipients, data) => queue.enqueue(bodiesOf(routing, { sender, recipients }, data)),
+    store: (sender, recipients, data) =>
+      queue.enqueue(bodiesOf(routing, { sender, recipients }, data), 'inbound'),
     fail,
   });
   const delivery = new Delivery(queue, deliveryOptions(settings, routing), fail);
@@ -58,5 +61,6 @@ export function routingOf({ delivery, smtp }: QueueSettings): Routing {
 
 function deliveryOptions({ delivery }: QueueSettings, routing: Routing) {
   const { backoffInitialMs, backoffMaxMs, ...rest } = delivery;
-  return { ...rest, routing, backoff: { initialMs: backoffInitialMs, maxMs: backoffMaxMs } };
+  const log = (event: string, fields: object) => logEvent(linux, event, fields);
+  return { ...rest, routing, log, backoff: { initialMs: backoffInitialMs, maxMs: backoffMaxMs } };
 }

@@ -5,6 +5,7 @@ import { markConsumed } from '../index/marks.js';
 import type { DataMap } from '../platform/data-map.js';
 import { syncDirectory } from '../platform/directory.js';
 import { QueueError } from '../platform/errors.js';
+import type { Kernel } from '../platform/kernel.js';
 import { adviseWillNeed, mapShared, PAGE_BYTES } from '../platform/map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { generationPages, putGeneration } from '../record/generation.js';
@@ -43,6 +44,14 @@ export interface PairParts {
   data: DataMap;
   ring: Ring;
   key: ChecksumKey;
+}
+
+/** What a restore does without a usable index. */
+export interface RestoreWithoutIndex {
+  /** Number of attempts that every message gets; default 0. */
+  retryCountWithoutIndex?: number | undefined;
+  /** Path of an index that was set aside. It only names the messages that the data file no longer holds. */
+  setAside?: string | undefined;
 }
 
 /** An open and mapped index file. */
@@ -85,6 +94,7 @@ export function restorePair(
   parts: PairParts,
   requested: Geometry,
   queueId: string,
+  { retryCountWithoutIndex = 0, setAside }: RestoreWithoutIndex = {},
 ): OpenedIndex & { report: RestoreReport } {
   const { platform, data, ring, key } = parts;
   const { kernel } = platform;
@@ -101,8 +111,9 @@ export function restorePair(
     old = { fd, image: platform.createImage(map, head.geometry) };
   }
   const slots = platform.createSlotReader?.(data, key);
-  const salvaged = old ? undefined : salvageEntries(kernel, path, fileBytes, head, requested);
+  const salvaged = old ? undefined : salvage(kernel, setAside ?? path, queueId, requested);
   const plan = planRestore(data, ring, key, old?.image, { nowMs: kernel.wallClockMs(), slots, salvaged });
+  if (!head.usable) for (const record of plan.live) record.retryCount = retryCountWithoutIndex;
   for (const damage of plan.damage) keepAside(kernel, keptAside, data, damage);
   // Sync the ring before a message is delivered or marked. A record may have been copied and not synced when
   // the crash came, and a message must be on the disk before it is forwarded (patent [0017]). Also, a new mark
@@ -133,6 +144,13 @@ export function restorePair(
     tookMs: kernel.monotonicMs() - startedMs,
   };
   return { ...current, report };
+}
+
+/** Reads what is left of the entries of an index that is not used; see `salvageEntries`. */
+function salvage(kernel: Kernel, path: string, queueId: string, requested: Geometry): IndexImage | undefined {
+  const { page, fileBytes } = readFirstPage(kernel, path);
+  const head = decodeIndexHeader(page, fileBytes, queueId, requested.dataBytes);
+  return salvageEntries(kernel, path, fileBytes, head, head.usable ? head.geometry : requested);
 }
 
 /**
