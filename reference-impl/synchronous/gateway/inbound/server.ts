@@ -2,7 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { QueueError } from '../../platform/errors.js';
 import { SegmentPool } from './body-buffer.js';
 import { MemoryBudget } from './memory-budget.js';
-import { InboundSession, type SessionHost, type SharedResources } from './session.js';
+import { InboundSession, READ_BUFFER_BYTES, type SessionHost, type SharedResources } from './session.js';
 import { Turns } from './turns.js';
 
 /** Options of the SMTP server. */
@@ -36,7 +36,7 @@ export class InboundServer {
   readonly #clients = new Map<string, number>();
   readonly #shared: SharedResources;
   readonly #sweepIntervalMs: number;
-  readonly #sweepTimer: NodeJS.Timeout;
+  #sweepTimer: NodeJS.Timeout | undefined;
   /** Time that the worker has served its clients; see `SharedResources.clockMs`. */
   #clockMs = 0;
   #sweptMs = performance.now();
@@ -44,7 +44,9 @@ export class InboundServer {
 
   private constructor(options: InboundOptions) {
     this.#options = options;
-    this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
+    this.#server = createServer({ allowHalfOpen: true, highWaterMark: READ_BUFFER_BYTES }, (socket) =>
+      this.#accept(socket),
+    );
     this.#shared = {
       budget: new MemoryBudget(options.maxBufferedBytes),
       pool: new SegmentPool(),
@@ -54,7 +56,6 @@ export class InboundServer {
     const { idleTimeoutMs, commandTimeoutMs, dataTimeoutMs, sessionTimeoutMs } = options;
     const shortestMs = Math.min(idleTimeoutMs, commandTimeoutMs, dataTimeoutMs, sessionTimeoutMs);
     this.#sweepIntervalMs = Math.max(MIN_SWEEP_INTERVAL_MS, Math.min(MAX_SWEEP_INTERVAL_MS, shortestMs / 4));
-    this.#sweepTimer = setInterval(() => this.#sweep(), this.#sweepIntervalMs);
   }
 
   /** Starts to listen. @throws QueueError `bad-setting` when the address is not available */
@@ -75,6 +76,8 @@ export class InboundServer {
       });
       inbound.#server.listen({ host: options.host, port: options.port, backlog: 1024 }, resolve);
     });
+    inbound.#sweptMs = performance.now();
+    inbound.#sweepTimer = setInterval(() => inbound.#sweep(), inbound.#sweepIntervalMs);
     return inbound;
   }
 
