@@ -51,6 +51,7 @@ export class InboundServer {
       budget: new MemoryBudget(options.maxBufferedBytes),
       pool: new SegmentPool(),
       turns: new Turns(),
+      waiting: new Set(),
       clockMs: () => this.#clockMs,
     };
     const { idleTimeoutMs, commandTimeoutMs, dataTimeoutMs, sessionTimeoutMs } = options;

@@ -31,6 +31,8 @@ export interface SharedResources {
   budget: MemoryBudget;
   pool: SegmentPool;
   turns: Turns;
+  /** Sessions whose pipelined commands wait until they continue, the one that waits longest first. */
+  waiting: Set<InboundSession>;
   /** Returns the time in milliseconds during which the worker served its clients. It stands still while it cannot. */
   clockMs: () => number;
 }
@@ -49,10 +51,18 @@ export const READ_BUFFER_BYTES = 16 * 1024;
 const HEAVY_BYTES = 2 ** 20;
 /** Size of the replies that are collected for one write. A client that reads none is not answered beyond it. */
 const MAX_REPLY_BYTES = 4096;
+/**
+ * Largest number of sessions whose pipelined commands wait. Each takes up to 128 KiB. The one that waits longest, which
+ * mostly is a client that reads no replies, is ended for a new one.
+ */
+const MAX_WAITING_SESSIONS = 64;
 /** Bytes that a client may send after this side is closed. */
 const MAX_DROPPED_BYTES = 64 * 1024;
-/** Memory of an address beside its characters. */
-const ADDRESS_OVERHEAD_BYTES = 64;
+/**
+ * What the budget pays for an address beside its characters. An address takes less, but the texts of its command wait
+ * for the garbage collector, which comes late.
+ */
+const ADDRESS_OVERHEAD_BYTES = 1024;
 const TIMEOUT_REPLY = '421 4.4.2 Timeout';
 const NO_MEMORY = '452 4.3.1 No memory for this message now, try again later';
 const SHUTTING_DOWN_REPLY = '421 4.3.2 Shutting down';
@@ -195,6 +205,7 @@ export class InboundSession {
     this.#transaction = undefined;
     this.#state = { phase: 'closed' };
     this.#pending = EMPTY;
+    this.#shared.waiting.delete(this);
     this.#activeMs = this.#shared.clockMs();
   }
 
@@ -244,13 +255,25 @@ export class InboundSession {
     const mustWait =
       this.#awaitsTurn || this.#socket.writableNeedDrain || (isStoring && this.#pending.length > 0);
     if (!mustWait || this.#state.phase === 'closed') {
+      this.#shared.waiting.delete(this);
       if (this.#socket.isPaused()) this.#socket.resume();
       return;
     }
     this.#socket.pause();
+    if (this.#pending.length === 0) return;
+    if (this.#state.phase === 'command') this.#waitWithCommands();
     // The socket stops to read when it has got back its input.
-    if (this.#pending.length > 0) this.#socket.unshift(this.#pending);
+    if (!this.isFinished) this.#socket.unshift(this.#pending);
     this.#pending = EMPTY;
+  }
+
+  /** Enters the session among those that wait, and ends the one that waits longest if there are too many. */
+  #waitWithCommands(): void {
+    const { waiting } = this.#shared;
+    waiting.delete(this);
+    waiting.add(this);
+    const [longest] = waiting;
+    if (waiting.size > MAX_WAITING_SESSIONS) longest?.giveUp('421 4.3.2 Too many pipelined commands');
   }
 
   #awaitTurn(weight: Weight): void {
