@@ -23,6 +23,7 @@ export class GatewayProcess {
   readonly #killed = new Set<number>();
   readonly #exited: Promise<void>;
   readonly #queue: string;
+  #isStopping = false;
 
   private constructor(child: ChildProcess, queue: string) {
     this.#child = child;
@@ -76,6 +77,7 @@ export class GatewayProcess {
 
   /** Stops the gateway and removes its queue. */
   async stop(): Promise<void> {
+    this.#isStopping = true;
     this.#child.kill('SIGTERM');
     await this.#exited;
     await rm(this.#queue, { recursive: true, force: true });
@@ -102,6 +104,6 @@ export class GatewayProcess {
     if (event !== 'exit') return;
     const exited = this.#pids.get(service) ?? 0;
     this.#pids.delete(service);
-    if (worker !== null && !this.#killed.has(exited) && this.#child.exitCode === null) this.crashes += 1;
+    if (worker !== null && !this.#killed.has(exited) && !this.#isStopping) this.crashes += 1;
   }
 }

@@ -3,9 +3,10 @@ import { parseArgs } from 'node:util';
 import { execa } from 'execa';
 import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import type { ExploreResult } from '../explore/result/result.js';
-import { ignoreClosedPipes, log } from '../host/console.js';
+import { ignoreClosedPipes, log, printJson } from '../host/console.js';
 import { measureAbuse } from './abuse/abuse.js';
 import { ATTACKS } from './abuse/attacks.js';
+import { fuzzSmtp } from './fuzz/fuzz.js';
 import { measurePower } from './power.js';
 import { KIT_PROGRAM, referenceProgram } from './programs.js';
 import { type FloorFigures, measureFloor, measureQueue, type QueueFigures, withQueue } from './queue.js';
@@ -17,13 +18,15 @@ import { measureSmtp } from './smtp.js';
  * measurement. `--turns` is the number of repetitions of the queue's measurement. `--only` selects
  * measurements, with commas between their names.
  *
- * `smtp-abuse` as the first argument measures a gateway under abuse instead, `--kinds` selects some.
+ * `smtp-abuse` as the first argument measures a gateway under abuse instead; `--kinds` selects some. `smtp-fuzz` sends
+ * random sessions to a gateway and compares what arrives, byte by byte.
  */
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     kinds: { type: 'string', default: '' },
     sessions: { type: 'string', default: '1000' },
+    seed: { type: 'string', default: '1' },
     program: { type: 'string', default: referenceProgram('synchronous/main.js') },
     json: { type: 'boolean', default: false },
     dir: { type: 'string', default: tmpdir() },
@@ -48,7 +51,16 @@ if (command === 'smtp-abuse') {
   });
   process.exit();
 }
-if (command !== undefined) usage(`found "${command}", expected smtp-abuse or no argument`);
+if (command === 'smtp-fuzz') {
+  const { program, dir: directory } = values;
+  const result = await fuzzSmtp({
+    ...{ program, directory, killEvery: 1000, sessions: Number.POSITIVE_INFINITY },
+    ...{ seed: Number(values.seed), seconds: Number(values.seconds) },
+  });
+  printJson(result);
+  process.exit(result.problems.length === 0 ? 0 : 1);
+}
+if (command !== undefined) usage(`found "${command}", expected smtp-abuse, smtp-fuzz or no argument`);
 const seconds = Number(values.seconds);
 const isSelected = (name: string): boolean => values.only === '' || values.only.split(',').includes(name);
 const figures: Record<string, number | object> = {};
