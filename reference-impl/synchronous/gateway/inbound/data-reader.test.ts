@@ -119,3 +119,20 @@ t.test('the wire form of any bytes contains the end mark only at its end', async
     { numRuns: 200 },
   );
 });
+
+t.test(
+  'a dot at the start of a line is stuffed beside every block of the wire form, and blocks are small',
+  async (t) => {
+    for (let padding = 65_536 - 6; padding <= 65_536 + 2; padding++) {
+      const data = Buffer.from(`${'x'.repeat(padding)}\r\n.a\r\n..\r\n`);
+      const expected = `${'x'.repeat(padding)}\r\n..a\r\n...\r\n.\r\n`;
+      t.equal(Buffer.concat([...dotStuff(data)]).toString(), expected, `${padding} bytes before`);
+    }
+    const sizes = [...dotStuff(Buffer.from('.\r\n'.repeat(500_000)))].map((block) => block.length);
+    t.ok(Math.max(...sizes) < 100_000, 'the wire form is never in memory as a whole');
+    t.equal(
+      sizes.reduce((sum, size) => sum + size),
+      2_000_003,
+    );
+  },
+);

@@ -196,7 +196,10 @@ export class InboundSession {
           this.#close(`${TIMEOUT_REPLY}: the session took too long`);
         break;
     }
-    if (nowMs - this.#activeMs > this.#host.idleTimeoutMs) this.#close('421 4.4.2 Idle for too long');
+    if (nowMs - this.#activeMs <= this.#host.idleTimeoutMs) return;
+    // A client that does not read its replies would not read this one.
+    if (this.#socket.writableNeedDrain) this.abort();
+    else this.#close('421 4.4.2 Idle for too long');
   }
 
   #toClosed(): void {

@@ -310,9 +310,14 @@ function withDataReply(
   results: RecipientResult[],
 ): { readyForData: boolean; results: RecipientResult[] } {
   if (reply.code === 354) return { readyForData: true, results };
+  // A 2xx to DATA is no acceptance: the message has not been sent.
+  const refusal: RecipientResult = {
+    result: reply.code >= 500 ? 'refused' : 'deferred',
+    reason: replyText(reply),
+  };
   return {
     readyForData: false,
-    results: results.map((result) => (result.result === 'delivered' ? resultOf(reply) : result)),
+    results: results.map((result) => (result.result === 'delivered' ? refusal : result)),
   };
 }
 
