@@ -125,25 +125,29 @@ class FuzzRun {
       if (index % killEvery === killEvery - 1 && gateway.killWorker(Math.floor(index / killEvery) % WORKERS))
         this.#result.kills += 1;
       const plan = planOf(seed, index);
+      const { kills } = this.#result;
       const { isConnected, replies } = await runSession(gateway.ports[index % WORKERS] ?? 0, plan);
       if (replies === undefined)
         this.#problem(index, `the session did not end within ${PATIENCE_MS / 1000} s`);
       if (!isConnected) {
         this.#result.notConnected += 1;
         await pause(20);
-      } else if (replies !== undefined) this.#judge(index, plan, replies);
+      } else if (replies !== undefined) this.#judge(index, plan, replies, kills === this.#result.kills);
       this.#result.sessions += 1;
     }
   }
 
-  #judge(index: number, plan: SessionPlan, replies: Reply[]): void {
+  /** @param isUndisturbed whether no worker was killed during the session */
+  #judge(index: number, plan: SessionPlan, replies: Reply[], isUndisturbed: boolean): void {
     // The first reply is the greeting.
-    const { messages, problems } = judge(
+    const { messages, problems, unanswered } = judge(
       plan.wire.subarray(0, plan.end.sentBytes),
       replies.slice(1),
       MAX_MESSAGE_BYTES,
     );
     for (const problem of problems) this.#problem(index, problem);
+    const mustBeAnswered = isUndisturbed && plan.end.how === 'fin' && replies.length > 0;
+    if (mustBeAnswered && unanswered !== undefined) this.#problem(index, `${unanswered} got no reply`);
     for (const { sender, recipients, data, outcome } of messages) {
       this.#result[outcome] += 1;
       if (outcome === 'refused') continue;

@@ -18,6 +18,8 @@ export interface Judgement {
   messages: SentMessage[];
   /** Replies that the gateway must not have given. */
   problems: string[];
+  /** The first command or message without a reply; undefined if all have one, or if the gateway closed with 221 or 421. */
+  unanswered: string | undefined;
 }
 
 const MAX_LINE_BYTES = 2048;
@@ -45,6 +47,12 @@ export function judge(wire: Buffer, replies: readonly Reply[], maxMessageBytes: 
   const left = [...replies];
   let at = 0;
   let isClosed = false;
+  let unanswered: string | undefined;
+  const takeReply = (what: string) => {
+    const reply = left.shift();
+    if (reply === undefined) unanswered ??= `byte ${at}: ${what}`;
+    return reply;
+  };
   const fault = (what: string, reply: Reply | undefined) =>
     problems.push(`byte ${at}: ${what} was answered ${reply?.code} ${reply?.text}`);
 
@@ -53,7 +61,7 @@ export function judge(wire: Buffer, replies: readonly Reply[], maxMessageBytes: 
     const isTooLong = (lf < 0 ? wire.length : lf) - at > MAX_LINE_BYTES;
     if (lf < 0 && !isTooLong) break;
     const line = wire.toString('latin1', at, isTooLong ? at + MAX_LINE_BYTES : lf);
-    const reply = left.shift();
+    const reply = takeReply(JSON.stringify(line.slice(0, 60)));
     const isPositive = reply === undefined ? undefined : reply.code < 400;
     if (isTooLong) {
       if (isPositive) fault('an overlong line', reply);
@@ -73,7 +81,7 @@ export function judge(wire: Buffer, replies: readonly Reply[], maxMessageBytes: 
     const message = dataFrom(wire, at);
     if (message === undefined) break;
     at = message.end;
-    const answer = left.shift();
+    const answer = takeReply(`a message of ${message.data.length} bytes`);
     isClosed = answer?.code === 421;
     const refusal = refusalOf(message.data, maxMessageBytes);
     if (answer !== undefined && answer.code < 400 && refusal !== undefined) fault(refusal, answer);
@@ -85,7 +93,7 @@ export function judge(wire: Buffer, replies: readonly Reply[], maxMessageBytes: 
   // An unasked 421 ends an idle session or one at a shutdown.
   const unasked = left.find(({ code }) => code !== 421);
   if (unasked !== undefined) problems.push(`a reply to no command: ${unasked.code} ${unasked.text}`);
-  return { messages, problems };
+  return { messages, problems, unanswered };
 }
 
 /** Takes a command and its reply into the state. Without a reply a good command counts as accepted. */
