@@ -59,6 +59,7 @@ t.test('without a reply a complete message may arrive, and an incomplete one may
   t.strictSame(outcomes([...ACCEPTED, 452]), ['refused']);
   t.match(judgeText(wire, ACCEPTED).unanswered, /a message of 5 bytes/);
   t.equal(judgeText('NOOP\r\nhalf', [250]).unanswered, undefined);
+  t.equal(judgeText('x\n\n\n', [500, 421]).unanswered, undefined);
   t.strictSame(outcomes([250, 452]), [], 'the message was never begun');
 });
 

@@ -62,6 +62,7 @@ export function judge(wire: Buffer, replies: readonly Reply[], maxMessageBytes: 
     if (lf < 0 && !isTooLong) break;
     const line = wire.toString('latin1', at, isTooLong ? at + MAX_LINE_BYTES : lf);
     const reply = takeReply(JSON.stringify(line.slice(0, 60)));
+    isClosed = reply?.code === 421 || reply?.code === 221;
     const isPositive = reply === undefined ? undefined : reply.code < 400;
     if (isTooLong) {
       if (isPositive) fault('an overlong line', reply);
@@ -72,7 +73,6 @@ export function judge(wire: Buffer, replies: readonly Reply[], maxMessageBytes: 
       if (isPositive) fault(`the line ${JSON.stringify(line)} without CRLF`, reply);
       continue;
     }
-    isClosed = reply?.code === 421 || reply?.code === 221;
     const startsData = runCommand(line.slice(0, -1), state, reply, fault);
     if (isClosed || !startsData) continue;
     const { sender = '', recipients } = state;
