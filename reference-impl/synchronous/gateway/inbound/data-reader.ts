@@ -19,14 +19,20 @@ export type MailData = { kind: 'data'; data: Buffer } | { kind: 'bare-line-end' 
  */
 export class DataReader {
   readonly #limitBytes: number;
+  readonly #head: Buffer;
   #lineState: LineState = 'line-start';
-  #pieces: Buffer[] = [];
+  #pieces: Buffer[];
   #sizeBytes = 0;
   #bareLineEnd = false;
 
-  /** @param limitBytes maximum size of the message without the stuffed dots */
-  constructor(limitBytes: number) {
+  /**
+   * @param limitBytes maximum size of the message without the stuffed dots
+   * @param head bytes that the result has in front of the message; they do not count against the limit
+   */
+  constructor(limitBytes: number, head: Buffer = Buffer.alloc(0)) {
     this.#limitBytes = limitBytes;
+    this.#head = head;
+    this.#pieces = head.length === 0 ? [] : [head];
   }
 
   /**
@@ -79,12 +85,12 @@ export class DataReader {
     return undefined;
   }
 
-  /** Returns the message. `take` must have found the end mark before. */
+  /** Returns the message, behind the head. `take` must have found the end mark before. */
   result(): MailData {
     if (this.#sizeBytes > this.#limitBytes) return { kind: 'too-large' };
     if (this.#bareLineEnd) return { kind: 'bare-line-end' };
     const only = this.#pieces.length === 1 ? this.#pieces[0] : undefined;
-    return { kind: 'data', data: only ?? Buffer.concat(this.#pieces, this.#sizeBytes) };
+    return { kind: 'data', data: only ?? Buffer.concat(this.#pieces, this.#head.length + this.#sizeBytes) };
   }
 
   #append(chunk: Buffer, from: number, to: number): void {

@@ -1,14 +1,21 @@
 import type { Socket } from 'node:net';
+import { type SecureContext, TLSSocket } from 'node:tls';
 import type { EnqueueOutcome } from '../../queue/types.js';
 import { type Command, parseCommand } from './command.js';
 import { DataReader, type MailData } from './data-reader.js';
+import { countHops, receivedHeader, type TraceIds } from './trace.js';
 
 /** The part of the gateway that a session uses. */
 export interface SessionHost {
   hostname: string;
   maxMessageBytes: number;
   maxRecipients: number;
+  /** Number of Received headers from which on a message counts as looping. */
+  maxHops: number;
   idleTimeoutMs: number;
+  traceIds: TraceIds;
+  /** Returns the certificate and key for STARTTLS; undefined: STARTTLS is not offered. */
+  secureContext: () => SecureContext | undefined;
   /** Returns whether mail for a lower-case domain can be delivered. */
   hasRoute: (domain: string) => boolean;
   /** Stores a message for all its recipients or for none. */
@@ -23,6 +30,11 @@ const MAX_LINE_BYTES = 2048;
 const MAX_PENDING_BYTES = 64 * 1024;
 /** Number of wrong commands after which the session ends: such a client does not speak SMTP. */
 const MAX_ERRORS = 100;
+/**
+ * Number of times that a message may come back to this queue. A filter beside the gateway gives mail back once; a next hop
+ * that leads here gives it back forever.
+ */
+const MAX_OWN_HOPS = 5;
 const SHUTTING_DOWN_REPLY = '421 4.3.2 Shutting down';
 const EMPTY = Buffer.alloc(0);
 
@@ -32,34 +44,48 @@ interface Transaction {
 }
 
 /**
- * The state of a session. `storing`: a complete message has arrived and the queue has not answered yet;
- * further input waits. `closed`: input is no longer read or answered.
+ * The state of a session. `data`: `headBytes` is the size of the trace header in front of the message. `storing`: a complete
+ * message has arrived and the queue has not answered yet; further input waits. `handshake`: TLS is being negotiated.
+ * `closed`: input is no longer read or answered.
  */
 type State =
   | { phase: 'command' }
-  | { phase: 'data'; reader: DataReader; transaction: Transaction }
+  | { phase: 'data'; reader: DataReader; transaction: Transaction; headBytes: number }
   | { phase: 'storing' }
+  | { phase: 'handshake' }
   | { phase: 'closed' };
 
-/** A connection of a client that submits mail (RFC 5321, with SIZE, PIPELINING and 8BITMIME). */
+/**
+ * A connection of a client that submits mail (RFC 5321, with SIZE, PIPELINING, 8BITMIME, ENHANCEDSTATUSCODES and STARTTLS).
+ */
 export class InboundSession {
-  readonly #socket: Socket;
+  #socket: Socket;
   readonly #host: SessionHost;
   #state: State = { phase: 'command' };
-  #greeted = false;
+  /** The last EHLO or HELO; undefined before the first one. */
+  #helo: { verb: 'EHLO' | 'HELO'; name: string } | undefined;
+  #isSecure = false;
   #transaction: Transaction | undefined;
   #pending: Buffer = EMPTY;
   #replies = '';
   #errors = 0;
   #stopping = false;
   #inputEnded = false;
+  readonly #onClose: () => void;
 
   /** Takes over the connection and sends the greeting. `onClose` is called once, when the connection is closed. */
   constructor(socket: Socket, host: SessionHost, onClose: () => void) {
     this.#socket = socket;
     this.#host = host;
+    this.#onClose = onClose;
     socket.setNoDelay(true);
-    socket.setTimeout(host.idleTimeoutMs, () => this.#onIdle());
+    this.#listen(socket);
+    this.#reply(`220 ${host.hostname} ESMTP`);
+    this.#flush();
+  }
+
+  #listen(socket: Socket): void {
+    socket.setTimeout(this.#host.idleTimeoutMs, () => this.#onIdle());
     socket.on('data', (chunk: Buffer) => this.#onData(chunk));
     socket.on('drain', () => this.#resume());
     socket.on('end', () => this.#onEnd());
@@ -67,10 +93,33 @@ export class InboundSession {
     socket.on('error', () => undefined);
     socket.on('close', () => {
       this.#state = { phase: 'closed' };
-      onClose();
+      this.#onClose();
     });
-    this.#reply(`220 ${host.hostname} ESMTP`);
+  }
+
+  /** Continues the session under TLS, as a new one: the client has to say EHLO again (RFC 3207 4.2). */
+  #startTls(secureContext: SecureContext): void {
+    const plain = this.#socket;
+    this.#state = { phase: 'handshake' };
+    this.#helo = undefined;
+    this.#transaction = undefined;
+    // Drop what came behind STARTTLS. Someone between client and server could have added it in plain text, and it would
+    // count as sent under TLS (CVE-2011-0411).
+    this.#pending = EMPTY;
     this.#flush();
+    for (const event of ['data', 'drain', 'end', 'close', 'timeout']) plain.removeAllListeners(event);
+    plain.setTimeout(0);
+    const secure = new TLSSocket(plain, { isServer: true, secureContext });
+    this.#socket = secure;
+    secure.once('secure', () => {
+      if (this.#state.phase !== 'handshake') return;
+      this.#state = { phase: 'command' };
+      this.#isSecure = true;
+      if (this.#stopping) this.#close(SHUTTING_DOWN_REPLY);
+    });
+    // A client that cannot agree on TLS gets no further reply, because the server cannot know what it would read.
+    secure.on('_tlsError', () => secure.destroy());
+    this.#listen(secure);
   }
 
   /** Refuses new messages. A message that is being sent or stored is finished and answered; 421 follows. */
@@ -104,7 +153,7 @@ export class InboundSession {
 
   #onIdle(): void {
     if (this.#state.phase === 'storing') return;
-    if (this.#state.phase === 'closed') this.#socket.destroy();
+    if (this.#state.phase === 'closed' || this.#state.phase === 'handshake') this.#socket.destroy();
     else this.#close('421 4.4.2 Idle for too long');
   }
 
@@ -117,18 +166,17 @@ export class InboundSession {
   #processInput(): void {
     let canContinue = true;
     while (canContinue && this.#pending.length > 0 && !this.#socket.writableNeedDrain) {
-      if (this.#state.phase === 'data')
-        canContinue = this.#takeData(this.#state.reader, this.#state.transaction);
+      if (this.#state.phase === 'data') canContinue = this.#takeData(this.#state);
       else canContinue = this.#state.phase === 'command' && this.#takeLine();
     }
     this.#flush();
     if (this.#pending.length > MAX_PENDING_BYTES) this.#socket.pause();
   }
 
-  #takeData(reader: DataReader, transaction: Transaction): boolean {
+  #takeData({ reader, transaction, headBytes }: State & { phase: 'data' }): boolean {
     const used = reader.take(this.#pending);
     this.#pending = used === undefined ? EMPTY : this.#pending.subarray(used);
-    if (used !== undefined) this.#finishMessage(reader.result(), transaction);
+    if (used !== undefined) this.#finishMessage(reader.result(), transaction, headBytes);
     return true;
   }
 
@@ -160,7 +208,7 @@ export class InboundSession {
         break;
       case 'EHLO':
       case 'HELO':
-        this.#greeted = true;
+        this.#helo = command;
         this.#transaction = undefined;
         this.#reply(command.verb === 'HELO' ? `250 ${this.#host.hostname}` : this.#extensions());
         break;
@@ -183,6 +231,12 @@ export class InboundSession {
       case 'VRFY':
         this.#reply('252 2.5.0 Send some mail and see');
         break;
+      case 'HELP':
+        this.#reply('214 2.0.0 This server speaks SMTP as RFC 5321 defines it');
+        break;
+      case 'STARTTLS':
+        this.#answerStartTls();
+        break;
       case 'QUIT':
         this.#close('221 2.0.0 Bye');
         break;
@@ -192,13 +246,25 @@ export class InboundSession {
   #extensions(): string {
     const { hostname, maxMessageBytes } = this.#host;
     const extensions = ['PIPELINING', `SIZE ${maxMessageBytes}`, '8BITMIME', 'ENHANCEDSTATUSCODES'];
+    if (!this.#isSecure && this.#host.secureContext() !== undefined) extensions.push('STARTTLS');
     return [hostname, ...extensions]
       .map((text, at) => `250${at === extensions.length ? ' ' : '-'}${text}`)
       .join('\r\n');
   }
 
+  #answerStartTls(): void {
+    const secureContext = this.#host.secureContext();
+    if (this.#isSecure) this.#refuse('503 5.5.1 TLS is active');
+    else if (secureContext === undefined) this.#refuse('502 5.5.1 STARTTLS is not offered');
+    else if (this.#helo?.verb !== 'EHLO') this.#refuse('503 5.5.1 EHLO first');
+    else {
+      this.#reply('220 2.0.0 Ready to start TLS');
+      this.#startTls(secureContext);
+    }
+  }
+
   #mail(sender: string, sizeBytes: number): string {
-    if (!this.#greeted) return '503 5.5.1 EHLO first';
+    if (this.#helo === undefined) return '503 5.5.1 EHLO first';
     if (this.#transaction !== undefined) return '503 5.5.1 The message before is not finished';
     if (sizeBytes > this.#host.maxMessageBytes) return this.#tooLarge();
     this.#transaction = { sender, recipients: [] };
@@ -219,16 +285,42 @@ export class InboundSession {
     if (transaction === undefined) return '503 5.5.1 MAIL first';
     if (transaction.recipients.length === 0) return '554 5.5.1 No valid recipients';
     this.#transaction = undefined;
-    this.#state = { phase: 'data', reader: new DataReader(this.#host.maxMessageBytes), transaction };
+    const head = this.#traceHeader();
+    const reader = new DataReader(this.#host.maxMessageBytes, head);
+    this.#state = { phase: 'data', reader, transaction, headBytes: head.length };
     return '354 End data with <CR><LF>.<CR><LF>';
   }
 
-  #finishMessage(message: MailData, transaction: Transaction): void {
+  #traceHeader(): Buffer {
+    const { verb, name } = this.#helo ?? { verb: 'HELO', name: '' };
+    return receivedHeader({
+      heloName: name,
+      clientAddress: this.#socket.remoteAddress,
+      hostname: this.#host.hostname,
+      protocol: verb === 'HELO' ? 'SMTP' : this.#isSecure ? 'ESMTPS' : 'ESMTP',
+      id: this.#host.traceIds.next(),
+      receivedAt: new Date(),
+    });
+  }
+
+  /** Returns the reply to a message that loops; undefined for any other message. */
+  #loopReply(message: Buffer): string | undefined {
+    const { maxHops, traceIds } = this.#host;
+    const { total, own } = countHops(message, traceIds.tag, maxHops);
+    if (total >= maxHops)
+      return `554 5.4.6 Too many hops, the message has ${maxHops} Received headers or more`;
+    return own >= MAX_OWN_HOPS ? `554 5.4.6 Mail loop, the message was here ${own} times before` : undefined;
+  }
+
+  #finishMessage(message: MailData, transaction: Transaction, headBytes: number): void {
     this.#state = { phase: 'command' };
+    const loopReply = message.kind === 'data' ? this.#loopReply(message.data.subarray(headBytes)) : undefined;
     if (message.kind === 'bare-line-end') {
       this.#answerMessage('554 5.6.0 The message holds a CR or LF that is no CRLF (RFC 5321 2.3.8)');
     } else if (message.kind === 'too-large') {
       this.#answerMessage(this.#tooLarge());
+    } else if (loopReply !== undefined) {
+      this.#answerMessage(loopReply);
     } else {
       this.#state = { phase: 'storing' };
       this.#host.store(transaction.sender, transaction.recipients, message.data).then(
