@@ -172,10 +172,31 @@ t.test('commands out of order are refused', async (t) => {
   client.close();
 });
 
-t.test('an overlong line and too many invalid commands end the session', async (t) => {
+t.test('an overlong line gets one 500, from any chunks, and the session continues', async (t) => {
+  const { worker } = await startMemoryWorker(t);
+  const client = await RawClient.ready(worker.port);
+  const replies = client.askAll('', 4);
+  for (const part of [
+    'x'.repeat(3000),
+    'x'.repeat(3000),
+    '\r',
+    '\nNOOP\r\n',
+    `NOOP ${'x'.repeat(9000)}\r\nNOOP\r\n`,
+  ]) {
+    client.send(part);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  t.strictSame(
+    (await replies).map((reply) => reply.slice(0, 9)),
+    ['500 5.5.2', '250 2.0.0', '500 5.5.2', '250 2.0.0'],
+  );
+  client.close();
+});
+
+t.test('a line without an end and too many invalid commands end the session', async (t) => {
   const { worker } = await startMemoryWorker(t);
   const endless = await RawClient.ready(worker.port);
-  t.match(await endless.ask('x'.repeat(5000)), /^500 5\.5\.2 Line longer/);
+  t.match(await endless.ask('x'.repeat(2 * 2 ** 20)), /^421 4\.7\.0 The line does not end/);
   t.equal(await endless.reply(), '');
   const nonsense = await RawClient.ready(worker.port);
   const replies = await nonsense.askAll('BLAH\r\n'.repeat(200), 101);

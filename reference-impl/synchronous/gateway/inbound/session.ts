@@ -26,6 +26,8 @@ export interface SessionHost {
 
 /** Maximum length of a command line. RFC 5321 4.5.3.1.4 requires 512 bytes plus the length of the parameters. */
 const MAX_LINE_BYTES = 2048;
+/** Longest line that is skipped. A client that sends more does not speak SMTP. */
+const MAX_SKIPPED_BYTES = 1024 * 1024;
 /** Input that is buffered while a message is being stored. A client that sends more has to wait. */
 const MAX_PENDING_BYTES = 64 * 1024;
 /** Number of wrong commands after which the session ends: such a client does not speak SMTP. */
@@ -69,6 +71,8 @@ export class InboundSession {
   #pending: Buffer = EMPTY;
   #replies = '';
   #errors = 0;
+  /** Size of the part of a line that was dropped because the line is too long. */
+  #skippedBytes = 0;
   #stopping = false;
   #inputEnded = false;
   readonly #onClose: () => void;
@@ -182,11 +186,9 @@ export class InboundSession {
 
   #takeLine(): boolean {
     const end = this.#pending.indexOf(0x0a);
+    if (this.#skippedBytes > 0) return this.#skipLine(end);
     if (end < 0 && this.#pending.length <= MAX_LINE_BYTES) return false;
-    if (end < 0 || end > MAX_LINE_BYTES) {
-      this.#close(`500 5.5.2 Line longer than ${MAX_LINE_BYTES} bytes`);
-      return false;
-    }
+    if (end < 0 || end > MAX_LINE_BYTES) return this.#skipLine(end);
     const line = this.#pending.toString('latin1', 0, end);
     this.#pending = this.#pending.subarray(end + 1);
     if (this.#stopping) {
@@ -198,6 +200,21 @@ export class InboundSession {
         ? parseCommand(line.slice(0, -1))
         : { verb: 'error', reply: '500 5.5.2 Lines end in CRLF' },
     );
+    return true;
+  }
+
+  /** Drops a line that is too long, as far as it has arrived. Its reply comes at its end, so that one line gets one reply. */
+  #skipLine(end: number): boolean {
+    const size = end < 0 ? this.#pending.length : end + 1;
+    this.#skippedBytes += size;
+    this.#pending = this.#pending.subarray(size);
+    if (this.#skippedBytes > MAX_SKIPPED_BYTES) {
+      this.#close('421 4.7.0 The line does not end');
+      return false;
+    }
+    if (end < 0) return false;
+    this.#skippedBytes = 0;
+    this.#execute({ verb: 'error', reply: `500 5.5.2 Line longer than ${MAX_LINE_BYTES} bytes` });
     return true;
   }
 
