@@ -59,12 +59,8 @@ t.test('Received headers are counted in the header section, and those of this qu
   );
   t.strictSame(count(`Subject:\r\n\tby x with SMTP id ${ids.tag}-1\r\n${other}`), { total: 1, own: 0 });
   t.strictSame(count(own.repeat(50), 30), { total: 30, own: 30 });
-  const many = Buffer.from('a:\r\n'.repeat(5e6));
-  t.strictSame(
-    countHops(many, ids.tag, 30),
-    { total: 0, own: 0 },
-    'a huge header section is not read to its end',
-  );
+  const far = count(`${'a:\r\n'.repeat(100_000)}${own}`);
+  t.strictSame(far, { total: 0, own: 0 }, 'a huge header section is not read to its end');
 });
 
 t.test('two workers of a queue make different ids with the same tag', async (t) => {
