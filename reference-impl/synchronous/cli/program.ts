@@ -5,6 +5,7 @@ import { verifyQueue } from '../queue/verify.js';
 import { flagLayer, type SettingFlag, settingFlags } from '../settings/flags.js';
 import { loadSettings } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
+import { addDeadCommands } from './dead.js';
 import { install } from './install.js';
 import { printErrorLine, printFailure, printLine } from './output.js';
 import { restoreCheck } from './restore-check.js';
@@ -15,7 +16,7 @@ const MAX_WORKERS = 64;
 
 /**
  * Runs one command of the queue. Data goes to stdout, messages go to stderr.
- * @returns the exit code: 0 success, 1 verify or simulate found a problem, 2 wrong usage or configuration,
+ * @returns the exit code: 0 success, 1 verify or simulate found a problem or a dead letter was kept, 2 wrong usage or configuration,
  * 3 simulate had no time for a run, 4 internal error
  */
 export async function runProgram(argv: readonly string[], programPath: string): Promise<number> {
@@ -103,11 +104,16 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
       setExitCode(report.ok ? 0 : 1);
     },
   );
-  command('rebuild', 'restores the index from the data file')
+  command('rebuild', 'restores the index of every pair and of the dead letters from the data file')
     .option('--from-nothing', 'moves the old index aside and reads nothing from it')
     .action(async ({ fromNothing = false }: { fromNothing?: boolean }, self: Command) => {
       await printLine(await rebuildQueue(loadSettingsOf(self, flags, 'needed'), fromNothing));
     });
+  addDeadCommands(program, {
+    addSettingOptions: (to) => addSettingOptions(to, flags),
+    load: (from) => loadSettingsOf(from, flags, 'needed'),
+    setExitCode,
+  });
   program
     .command('restore-check')
     .description('restores the queues that stdin names, one after the other, and prints what each holds')

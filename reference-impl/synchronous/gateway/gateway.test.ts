@@ -194,7 +194,7 @@ t.test('a full queue answers 452, loses nothing, and accepts mail again when it 
     }
     confirmed.push(text);
   }
-  t.equal(confirmed.length, 16);
+  t.equal(confirmed.length, 15, 'new mail leaves a sixteenth of the 16 entries free');
   t.match(
     await client.submit(`${'y'.repeat(300_000)}\r\n`),
     /^552 5\.3\.4/,
@@ -202,11 +202,11 @@ t.test('a full queue answers 452, loses nothing, and accepts mail again when it 
   );
   const receiver = await Sink.open({}, port);
   t.teardown(() => receiver.close());
-  const texts = (await receiver.received(16)).map(({ data }) => withoutTrace(data));
+  const texts = (await receiver.received(15)).map(({ data }) => withoutTrace(data));
   t.strictSame(texts.sort(), confirmed.sort());
   // When the sink has received the last message, the queue may not have removed it yet.
   while (!(await client.submit('again\r\n')).startsWith('250')) t.comment('not yet');
-  await receiver.received(17);
+  await receiver.received(16);
   client.close();
 });
 

@@ -27,7 +27,7 @@ async function certificateName(port: number): Promise<string> {
 
 t.test('a gateway whose next hop is itself stops the loop, also over its other worker', async (t) => {
   const port = await freePort();
-  const flags = ['--workers', '2', '--smtp-ports', `${port},0`];
+  const flags = ['--workers', '2', '--smtp-ports', `${port},0`, '--delivery-notices', 'false'];
   const { service, directory, ports } = await startGateway(t, `127.0.0.1:${port}`, ...flags);
   const client = await RawClient.ready(ports[1] ?? 0);
   t.match(await client.submit('Subject: round\r\n\r\n'), /^250/);

@@ -197,11 +197,11 @@ t.test('with `require`, a hop with a wrong certificate or without STARTTLS gets 
   t.teardown(() => reasons[2]?.[0].close());
   for (const [sink, tlsCa, reason] of reasons) {
     const { queue } = await startMemoryWorker(t, {
-      delivery: { nextHop: sink.address, tls: 'require', tlsCa, retryLimit: 1 },
+      delivery: { nextHop: sink.address, tls: 'require', tlsCa, maxAgeMs: 200 },
     });
     await queue.enqueue([MAIL]);
     await until(() => queue.dead.length === 1);
-    t.match(queue.dead[0]?.reason, reason);
+    t.match(queue.dead[0]?.failure.replies[0], reason);
     t.equal(sink.messages.length, 0);
   }
 });
@@ -240,11 +240,11 @@ t.test(
       new TLSSocket(socket, { isServer: true, secureContext: context }).on('error', () => undefined);
     });
     const { queue } = await startMemoryWorker(t, {
-      delivery: { nextHop: hop.address, tls: 'require', retryLimit: 0 },
+      delivery: { nextHop: hop.address, tls: 'require', maxAgeMs: 200 },
     });
     await queue.enqueue([MAIL]);
     await until(() => queue.dead.length === 1);
-    t.match(queue.dead[0]?.reason, /plain text behind its reply to STARTTLS/);
+    t.match(queue.dead[0]?.failure.replies[0], /plain text behind its reply to STARTTLS/);
   },
 );
 

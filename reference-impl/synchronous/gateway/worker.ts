@@ -1,4 +1,6 @@
 import { QueueError } from '../platform/errors.js';
+import { linux } from '../platform/linux.js';
+import { logEvent } from '../queue/pair.js';
 import type { Queue } from '../queue/types.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { InboundServer } from './inbound/server.js';
@@ -42,7 +44,8 @@ export async function startWorker(settings: QueueSettings, queue: Queue, queueId
     traceIds: traceIds(queueId),
     secureContext: () => secureContext,
     hasRoute: (domain) => hasRoute(routing, domain),
-    store: (sender, recipients, data) => queue.enqueue(bodiesOf(routing, { sender, recipients }, data)),
+    store: (sender, recipients, data) =>
+      queue.enqueue(bodiesOf(routing, { sender, recipients }, data), 'inbound'),
     fail,
   });
   const delivery = new Delivery(queue, { ...deliveryOptions(settings, routing), tls }, fail);
@@ -84,5 +87,6 @@ function routingOf({ delivery, smtp }: QueueSettings): Routing {
 
 function deliveryOptions({ delivery }: QueueSettings, routing: Routing) {
   const { backoffInitialMs, backoffMaxMs, tls: _, tlsCa: __, ...rest } = delivery;
-  return { ...rest, routing, backoff: { initialMs: backoffInitialMs, maxMs: backoffMaxMs } };
+  const log = (event: string, fields: object) => logEvent(linux, event, fields);
+  return { ...rest, routing, log, backoff: { initialMs: backoffInitialMs, maxMs: backoffMaxMs } };
 }

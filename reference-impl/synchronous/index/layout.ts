@@ -96,7 +96,17 @@ export const ENTRY = {
   lastRetry: 10,
   previous: 12,
   next: 13,
+  /**
+   * Number of attempts to which the next hop answered for this message, and `PARKED_BIT`. This word and
+   * `firstTry` hold a value only while `retryCount` is not 0: `append` does not clear them.
+   */
+  answered: 14,
+  /** Time of the first attempt, as milliseconds after the date of the record. */
+  firstTry: 15,
 } as const;
+
+/** Bit of `ENTRY.answered`: the message belongs in the dead-letter queue, which had no room for it. */
+export const PARKED_BIT = 2 ** 30;
 
 /** Values of an entry's status. */
 export const STATUS = {

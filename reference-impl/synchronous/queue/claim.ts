@@ -110,7 +110,11 @@ function isDeliverable({ image }: Pair, owners: LockOwners, entry: number, optio
   const at = image.entryWord(entry);
   if (image.get(at + ENTRY.status) !== STATUS.ready) return false;
   if (owners.isAlive(image.get(at + ENTRY.lock))) return false;
-  return options.due(image.get(at + ENTRY.retryCount), image.getWide(at + ENTRY.lastRetry));
+  return options.due(
+    image.get(at + ENTRY.retryCount),
+    image.getWide(at + ENTRY.lastRetry),
+    image.getWide(at + ENTRY.number),
+  );
 }
 
 function claimOf({ image }: Pair, entry: number): Claimed {

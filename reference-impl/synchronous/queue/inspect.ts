@@ -6,6 +6,8 @@ import { decodeBody } from '../record/codec.js';
 import { bodyOf, readSlot } from '../record/record.js';
 import { keptAsideNames } from '../restore/kept-aside.js';
 import type { QueueSettings } from '../settings/settings.js';
+import { noteOf } from './dead-note.js';
+import { parkedIn } from './parked.js';
 import { pairPaths } from './paths.js';
 import { type Snapshot, withSnapshot } from './snapshot.js';
 
@@ -39,6 +41,7 @@ function summarizePair(pair: string, { image, ring, inUse }: Snapshot, keptAside
     pair,
     inUse,
     messages: image.get(FIELD.inUse),
+    parked: parkedIn(image).messages,
     entries: image.geometry.entries,
     usedBytes,
     freeBytes: ring.end - ring.start - usedBytes,
@@ -90,10 +93,17 @@ function describeRecord({ data, key, ring }: Snapshot, offset: number): object {
   if (offset < ring.start || offset >= ring.end) return { record: 'nothing' };
   const found = readSlot(data, key, offset);
   if (found.state !== 'valid') return { record: found.state };
-  const { data: message, ...body } = decodeBody(found.header.type, bodyOf(data, found.header));
+  const decoded = decodeBody(found.header.type, bodyOf(data, found.header));
+  const { data: message, note, ...body } = decoded;
   const plain =
     body.type === 'sms'
       ? { ...body, sender: `${body.sender}`, recipients: body.recipients.map(String) }
       : body;
-  return { ...plain, date: new Date(found.header.dateMs).toISOString(), messageBytes: message.length };
+  const dead = note === undefined ? {} : { note: noteOf(decoded) };
+  return {
+    ...plain,
+    ...dead,
+    date: new Date(found.header.dateMs).toISOString(),
+    messageBytes: message.length,
+  };
 }

@@ -13,6 +13,7 @@ import {
   RING_START,
 } from '../record/data-file.js';
 import type { QueueSettings } from '../settings/settings.js';
+import { NOTE_ROOM_BYTES } from './dead-note.js';
 import { type PairDirectories, pairPaths } from './paths.js';
 
 /** Sizes of a pair, fixed when it is installed. */
@@ -37,7 +38,12 @@ export interface PairGeometry {
 export async function installQueue(settings: QueueSettings, kernel: Kernel = linux): Promise<void> {
   const pairs: [PairDirectories, PairGeometry][] = settings.pairs.map((pair) => [pair, settings]);
   const dead = { directory: settings.deadLetter.directory, indexDirectory: settings.deadLetter.directory };
-  pairs.push([dead, { ...settings, ...settings.deadLetter }]);
+  // A dead letter is a record with a note. Give the largest one room for it, as far as the file allows.
+  const maxRecordBytes = Math.max(
+    settings.maxRecordBytes,
+    Math.min(settings.maxRecordBytes + NOTE_ROOM_BYTES, settings.deadLetter.dataBytes / 2 - PAGE_BYTES),
+  );
+  pairs.push([dead, { ...settings, ...settings.deadLetter, maxRecordBytes }]);
   for (const [pair] of pairs) {
     const { data } = pairPaths(pair);
     if (kernel.exists(data))

@@ -36,7 +36,7 @@ t.test('confirmed messages are in the data file, and are taken in order and unch
     [...taken.map(({ number }) => number)].sort(),
   );
   t.same(takeAll(queue), [], 'locked messages are not taken again');
-  queue.unlock(taken.slice(0, 1), true);
+  queue.unlock(taken.slice(0, 1), 'answered');
   const again = takeAll(queue);
   t.match(again, [{ retryCount: 1 }]);
   t.ok(again[0] && again[0].lastRetryMs > 0);
@@ -86,7 +86,7 @@ t.test(
     queue.consume(taken.slice(0, 2));
     t.equal((await queue.enqueue([body, body])).outcome, 'confirmed');
     t.match(await queue.enqueue([body]), { outcome: 'rejected', reason: 'no-space' });
-    queue.unlock(taken.slice(2), false);
+    queue.unlock(taken.slice(2), 'none');
     t.equal(takeAll(queue).length, stored);
     t.same((await verifyQueue(here.settings)).problems, []);
   },
@@ -140,8 +140,11 @@ t.test('bury moves a message to the dead-letter queue; when that is full, the me
   await queue.enqueue([smtp('first'), smtp('second')]);
   const [first, second] = takeAll(queue);
   if (!first || !second) throw new Error('two messages were stored');
-  t.equal(await queue.bury(first, 'refused for good'), true);
-  t.equal(await queue.bury(second, 'refused for good'), false, 'the dead-letter queue has no free entry');
+  const failure = { reason: 'refused', replies: ['550 no'] } as const;
+  t.equal(await queue.bury(first, failure), 'buried');
+  t.equal(await queue.bury(second, failure), 'full', 'the dead-letter queue has no free entry');
+  queue.unlock([second], 'parked');
+  t.match(queue.parked(), { messages: 1 });
   t.match(takeAll(queue), [{ number: second.number, retryCount: 1 }]);
   t.match(queue.stats(), { live: 1, dead: 1 });
   await queue.close();
@@ -160,7 +163,7 @@ t.test(
     const queue = await here.open();
     await queue.enqueue([smtp('hello', { destination: 'h:25' })]);
     await queue.enqueue([{ type: 'sms', sender: 5n, recipients: [6n, 7n], data: Buffer.from('sms') }]);
-    queue.unlock(takeAll(queue).slice(0, 1), true);
+    queue.unlock(takeAll(queue).slice(0, 1), 'answered');
     const expected = [
       { pair: '0', messages: 2, entries: 256, keptAside: [] },
       {

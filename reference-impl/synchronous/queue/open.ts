@@ -1,5 +1,5 @@
 import { LockOwners, lockWord } from '../index/entry-lock.js';
-import { ENTRY, FIELD, NONE, WORKER_SLOTS_WORD } from '../index/layout.js';
+import { ENTRY, FIELD, NONE, PARKED_BIT, WORKER_SLOTS_WORD } from '../index/layout.js';
 import { release } from '../index/lists.js';
 import { markConsumed } from '../index/marks.js';
 import { assert, isMutexHeld, QueueError } from '../platform/errors.js';
@@ -12,12 +12,26 @@ import { keepAside, keptAsideNames } from '../restore/kept-aside.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { DirectSync, SyncClient } from '../sync/client.js';
 import { type Claimed, type ClaimResult, claimMessages } from './claim.js';
+import { DeadLetters } from './dead-letters.js';
+import type { DeliveryFailure } from './dead-note.js';
 import { logEvent, Pair } from './pair.js';
 import type { RestoreReport } from './pair-restore.js';
+import { parkedIn } from './parked.js';
 import { pairPaths } from './paths.js';
 import { hostPlatform, type Platform } from './platform.js';
 import { ProducerQueue } from './producer-queue.js';
-import type { EnqueueOutcome, LockedMessage, Queue, QueueStats, TakeOptions } from './types.js';
+import {
+  type Attempt,
+  type BuryOutcome,
+  type EnqueueOutcome,
+  type LockedMessage,
+  NOTICE,
+  type NoticeState,
+  type ParkedUsage,
+  type Queue,
+  type QueueStats,
+  type TakeOptions,
+} from './types.js';
 
 /**
  * Milliseconds between two checks whether another process has stored a message. One check is one load of a
@@ -30,8 +44,14 @@ const ARRIVAL_POLL_INTERVAL_MS = 5;
  */
 const SWEEP_INTERVAL_MS = 100;
 
-/** Limits with which `claimMessages` takes no message and only cleans up after dead workers. */
-const LEFTOVERS_ONLY: TakeOptions = { count: 1, bytes: 0, due: () => false };
+/**
+ * Milliseconds for which the parked messages are not counted again, and the same as a multiple of the time that a count
+ * takes: it may use 5 % of the time of a worker.
+ */
+const PARKED_CACHE_MS = 200;
+const PARKED_CACHE_FACTOR = 20;
+/** Largest value of `ENTRY.firstTry`. */
+const MAX_FIRST_TRY = 2 ** 31 - 1;
 
 /**
  * A pair (a data file and its index file) as this worker uses it: its slot, its producer queue, and its
@@ -69,17 +89,28 @@ class WorkerPair {
 }
 
 /**
- * Unlocks an entry of this worker.
- * @param tried whether to count one more attempt.
+ * Unlocks an entry of this worker, and counts the attempt.
+ * @param queuedAtMs date of the record, in milliseconds since the epoch; undefined when it cannot be read.
  */
-function unlockEntry({ image, kernel }: Pair, at: number, tried: boolean): void {
-  if (tried) {
-    image.put(at + ENTRY.retryCount, image.get(at + ENTRY.retryCount) + 1);
-    image.putWide(at + ENTRY.lastRetry, kernel.wallClockMs());
+function unlockEntry({ image, kernel }: Pair, at: number, attempt: Attempt, queuedAtMs?: number): void {
+  if (attempt !== 'none') {
+    const nowMs = kernel.wallClockMs();
+    const tries = image.get(at + ENTRY.retryCount);
+    const answered = tries === 0 ? 0 : image.get(at + ENTRY.answered) & ~PARKED_BIT;
+    const answeredNow = answered + (attempt === 'failed' ? 0 : 1);
+    if (tries === 0) image.put(at + ENTRY.firstTry, firstTryOf(nowMs, queuedAtMs));
+    const word = attempt === 'parked' ? answeredNow | PARKED_BIT : answeredNow;
+    if (word !== image.get(at + ENTRY.answered)) image.put(at + ENTRY.answered, word);
+    image.put(at + ENTRY.retryCount, tries + 1);
+    image.putWide(at + ENTRY.lastRetry, nowMs);
   }
   // Clear the lock last: until then no other process reads the attempts, so none sees a half-made update.
   image.put(at + ENTRY.lock, 0);
 }
+
+/** Returns the value of `ENTRY.firstTry`: the time since the date of the record plus 1 ms, or 0 if unknown. */
+const firstTryOf = (nowMs: number, queuedAtMs: number | undefined): number =>
+  queuedAtMs === undefined ? 0 : Math.min(Math.max(0, nowMs - queuedAtMs) + 1, MAX_FIRST_TRY);
 
 /**
  * Takes a free worker slot. The kernel holds the slot's byte of the lock file for this process until it dies.
@@ -112,6 +143,14 @@ export async function openQueue(
 }
 
 /**
+ * Opens the queue for a command of the operator. It works beside a running gateway: it then uses the sync helpers of
+ * the gateway. Without a helper it syncs the data files itself.
+ * @throws QueueError as `openQueue`.
+ */
+export const openQueueForCommand = (settings: QueueSettings, platform: Platform = hostPlatform): OpenQueue =>
+  new OpenQueue(settings, platform, 'may-have-no-helper');
+
+/**
  * The queue in one worker process: all its pairs and its dead-letter queue, open and with a worker slot taken
  * in each.
  */
@@ -129,6 +168,9 @@ export class OpenQueue implements Queue {
    * syncs it.
    */
   readonly #dead: WorkerPair;
+  readonly #letters: DeadLetters;
+  readonly #parkedShare: number;
+  #parked: { validUntilMs: number; usage: ParkedUsage } | undefined;
   #nextPair = 0;
   #listener: (() => void) | undefined;
   #isNotifyScheduled = false;
@@ -136,19 +178,37 @@ export class OpenQueue implements Queue {
   #syncing: Promise<void> | undefined;
 
   /** Opens the queue; see `openQueue`. */
-  constructor(settings: QueueSettings, platform: Platform) {
+  constructor(
+    settings: QueueSettings,
+    platform: Platform,
+    helpers: 'have-helpers' | 'may-have-no-helper' = 'have-helpers',
+  ) {
     const { kernel } = platform;
     this.#kernel = kernel;
     this.#pairs = settings.pairs.map((directories) => {
       const pair = Pair.open(directories, settings, platform);
       this.#recordRestore(pair);
-      return new WorkerPair(pair, () => this.#notifyListener(), settings.sync);
+      const hasHelper = helpers === 'have-helpers' || pair.locks.isHeldElsewhere(LOCK.helper);
+      return new WorkerPair(pair, () => this.#notifyListener(), hasHelper ? settings.sync : undefined);
     });
     const { directory, entries } = settings.deadLetter;
     const { workerSlots } = settings;
-    const dead = Pair.open({ directory, indexDirectory: directory }, { entries, workerSlots }, platform);
+    const dead = Pair.open(
+      { directory, indexDirectory: directory },
+      { entries, workerSlots, retryCountWithoutIndex: NOTICE.unknown },
+      platform,
+    );
     this.#recordRestore(dead);
     this.#dead = new WorkerPair(dead, () => undefined, undefined);
+    this.#letters = new DeadLetters({
+      pair: dead,
+      lock: this.#dead.lock,
+      producerQueue: this.#dead.producerQueue,
+      claim: (limits) => this.#claimDead(limits),
+      read: (claimed) => this.#read(0, dead, claimed),
+      release: (released) => this.#release(dead, released),
+    });
+    this.#parkedShare = settings.delivery.parkedPercent / 100;
     this.#timers = [
       kernel.every(ARRIVAL_POLL_INTERVAL_MS, () => this.#poll()),
       kernel.every(settings.indexSyncMs, () => this.#syncIndexes()),
@@ -160,11 +220,12 @@ export class OpenQueue implements Queue {
     pair.logRestore();
   }
 
-  enqueue(bodies: readonly Body[]): Promise<EnqueueOutcome> {
+  enqueue(bodies: readonly Body[], use: 'inbound' | 'internal' = 'internal'): Promise<EnqueueOutcome> {
     if (bodies.length === 0) return Promise.resolve({ outcome: 'confirmed', numbers: [] });
+    const leavesReserve = use === 'inbound';
     const first = this.#nextPair++ % this.#pairs.length;
-    const answer = (this.#pairs[first] as WorkerPair).producerQueue.enqueue(bodies);
-    return this.#pairs.length === 1 ? answer : this.#enqueueElsewhere(bodies, first, answer);
+    const answer = (this.#pairs[first] as WorkerPair).producerQueue.enqueue(bodies, leavesReserve);
+    return this.#pairs.length === 1 ? answer : this.#enqueueElsewhere(bodies, first, answer, leavesReserve);
   }
 
   /**
@@ -175,12 +236,13 @@ export class OpenQueue implements Queue {
     bodies: readonly Body[],
     first: number,
     answer: Promise<EnqueueOutcome>,
+    leavesReserve: boolean,
   ): Promise<EnqueueOutcome> {
     let outcome = await answer;
     for (let next = 1; next < this.#pairs.length; next += 1) {
       if (outcome.outcome !== 'rejected' || outcome.reason === 'too-large') break;
       const worker = this.#pairs[(first + next) % this.#pairs.length] as WorkerPair;
-      outcome = await worker.producerQueue.enqueue(bodies);
+      outcome = await worker.producerQueue.enqueue(bodies, leavesReserve);
     }
     return outcome;
   }
@@ -228,10 +290,26 @@ export class OpenQueue implements Queue {
   #read(pairNumber: number, pair: Pair, claimed: Claimed): LockedMessage | undefined {
     const { entry, offset, number, retryCount, lastRetryMs } = claimed;
     const found = readSlot(pair.data, pair.key, offset);
-    if (found.state === 'valid' && found.header.number === number) {
-      const body = decodeBody(found.header.type, bodyOf(pair.data, found.header));
+    const body =
+      found.state === 'valid' && found.header.number === number
+        ? decodeOrUndefined(found.header.type, bodyOf(pair.data, found.header))
+        : undefined;
+    if (found.state === 'valid' && body !== undefined) {
       const queuedAtMs = found.header.dateMs;
-      return { pair: pairNumber, entry, number: BigInt(number), body, queuedAtMs, retryCount, lastRetryMs };
+      const at = pair.image.entryWord(entry);
+      const firstTry = retryCount === 0 ? 0 : pair.image.get(at + ENTRY.firstTry);
+      const answered = retryCount === 0 ? 0 : pair.image.get(at + ENTRY.answered) & ~PARKED_BIT;
+      return {
+        pair: pairNumber,
+        entry,
+        number: BigInt(number),
+        body,
+        queuedAtMs,
+        retryCount,
+        lastRetryMs,
+        firstRetryMs: firstTry === 0 ? 0 : queuedAtMs + firstTry - 1,
+        answeredCount: answered,
+      };
     }
     const damage = { offset, number, lengthBytes: claimed.sizeBytes, what: 'data' as const };
     try {
@@ -240,7 +318,7 @@ export class OpenQueue implements Queue {
       // The disk may be full. Leave the record in the queue, so that its only copy is not lost; a later walk
       // tries again.
       logEvent(this.#kernel, 'keep-aside-failed', { error: (error as Error).message });
-      unlockEntry(pair, pair.image.entryWord(entry), true);
+      unlockEntry(pair, pair.image.entryWord(entry), 'failed');
       return undefined;
     }
     this.#release(pair, [entry]);
@@ -285,29 +363,69 @@ export class OpenQueue implements Queue {
     });
   }
 
-  unlock(messages: readonly LockedMessage[], tried: boolean): void {
+  unlock(messages: readonly LockedMessage[], attempt: Attempt): void {
     for (const message of messages) {
       const { pair, at } = this.#lockedEntry(message);
-      unlockEntry(pair, at, tried);
+      unlockEntry(pair, at, attempt, message.queuedAtMs);
     }
   }
 
-  async bury(message: LockedMessage, reason: string): Promise<boolean> {
-    // Clean up first: no process takes messages from the dead-letter queue, so no other walk frees the
-    // entries of workers that died while they stored a message there.
-    this.#dead.cursor = this.#claim(this.#dead, LEFTOVERS_ONLY)?.cursor ?? NONE;
-    const outcome = await this.#dead.producerQueue.enqueue([message.body]);
-    if (outcome.outcome !== 'confirmed') {
-      this.unlock([message], true);
-      return false;
+  async bury(message: LockedMessage, failure: DeliveryFailure): Promise<BuryOutcome> {
+    const outcome = await this.#letters.store(message, failure);
+    // Consume only now: the letter is on the disk, so a crash in between leaves the message twice, never lost.
+    if (outcome === 'buried') this.consume([message]);
+    return outcome;
+  }
+
+  /** Locks dead letters for delivery or clean-up from where the last walk of the list ended. */
+  #claimDead(limits: TakeOptions): ClaimResult | undefined {
+    const result = this.#claim(this.#dead, limits);
+    if (result !== undefined) this.#dead.cursor = result.cursor;
+    return result;
+  }
+
+  takeUnnoticed(count: number): LockedMessage[] {
+    return this.#letters.takeUnnoticed(count);
+  }
+
+  noticed(letters: readonly LockedMessage[], state: NoticeState): void {
+    this.#letters.noticed(letters, state);
+  }
+
+  /** Locks dead letters by number; see `DeadLetters.takeWanted`. */
+  takeDead(wanted: (number: number) => boolean, count: number): LockedMessage[] {
+    return this.#letters.takeWanted(wanted, count);
+  }
+
+  /** Removes locked dead letters. Without `syncDead` a power cut may bring them back. */
+  removeDead(letters: readonly LockedMessage[]): void {
+    this.#letters.remove(letters);
+  }
+
+  syncDead(): Promise<void> {
+    return this.#letters.syncIndex();
+  }
+
+  parked(): ParkedUsage {
+    const nowMs = this.#kernel.monotonicMs();
+    if (this.#parked !== undefined && nowMs < this.#parked.validUntilMs) return this.#parked.usage;
+    const usage = { messages: 0, bytes: 0, isShareFull: false };
+    let entries = 0;
+    let ringBytes = 0;
+    for (const { pair } of this.#pairs) {
+      const { image, ring } = pair;
+      entries += image.geometry.entries;
+      ringBytes += ring.end - ring.start;
+      const parked = parkedIn(image);
+      usage.messages += parked.messages;
+      usage.bytes += parked.bytes;
     }
-    this.consume([message]);
-    logEvent(this.#kernel, 'dead-letter', {
-      number: `${message.number}`,
-      as: `${outcome.numbers[0]}`,
-      reason,
-    });
-    return true;
+    usage.isShareFull =
+      usage.messages >= entries * this.#parkedShare || usage.bytes >= ringBytes * this.#parkedShare;
+    const endMs = this.#kernel.monotonicMs();
+    const validMs = Math.max(PARKED_CACHE_MS, PARKED_CACHE_FACTOR * (endMs - nowMs));
+    this.#parked = { validUntilMs: endMs + validMs, usage };
+    return usage;
   }
 
   onArrival(listener: () => void): void {
@@ -384,7 +502,7 @@ export class OpenQueue implements Queue {
         }
       });
     }
-    stats.dead = this.#dead.pair.image.get(FIELD.inUse);
+    stats.dead = this.#letters.count;
     return stats;
   }
 
@@ -407,5 +525,15 @@ export class OpenQueue implements Queue {
       producerQueue.close();
       pair.close();
     }
+  }
+}
+
+/** Decodes a body. Returns undefined for bytes that are not a body, which only other software can have stored. */
+function decodeOrUndefined(type: number, bytes: Buffer): Body | undefined {
+  try {
+    return decodeBody(type, bytes);
+  } catch (error) {
+    if (error instanceof QueueError && error.code === 'bad-record') return undefined;
+    throw error;
   }
 }

@@ -79,12 +79,14 @@ function mapIndex(platform: Platform, fd: number, fileBytes: number, geometry: G
  * index gives these marks, and the number of delivery attempts of each message. Records that can no longer be
  * read are copied to separate files. The caller must be the only process that has the pair open.
  * @param requested geometry of the new index file if the old one is lost.
+ * @param retryCountWithoutIndex number of attempts that every message gets if the old index is lost.
  * @throws QueueError `sync-failed` when the data file cannot be written to the disk.
  */
 export function restorePair(
   parts: PairParts,
   requested: Geometry,
   queueId: string,
+  retryCountWithoutIndex = 0,
 ): OpenedIndex & { report: RestoreReport } {
   const { platform, data, ring, key } = parts;
   const { kernel } = platform;
@@ -102,6 +104,7 @@ export function restorePair(
   }
   const slots = platform.createSlotReader?.(data, key);
   const plan = planRestore(data, ring, key, old?.image, kernel.wallClockMs(), slots);
+  if (!head.usable) for (const record of plan.live) record.retryCount = retryCountWithoutIndex;
   for (const damage of plan.damage) keepAside(kernel, keptAside, data, damage);
   // Sync the ring before a message is delivered or marked. A record may have been copied and not synced when
   // the crash came, and a message must be on the disk before it is forwarded (patent [0017]). Also, a new mark

@@ -2,6 +2,7 @@ import type { IndexImage } from '../index/image.js';
 import { beginIndexSync, endIndexSync } from '../index/index-file.js';
 import { ENTRY, FIELD, STATUS } from '../index/layout.js';
 import { DataMap } from '../platform/data-map.js';
+import { syncDirectory } from '../platform/directory.js';
 import { isMutexHeld, QueueError } from '../platform/errors.js';
 import type { Kernel } from '../platform/kernel.js';
 import { LOCK, LockFile } from '../platform/locks.js';
@@ -25,7 +26,20 @@ const MUTEX_TIMEOUT_MS = 5000;
 export interface PairOptions {
   entries: number;
   workerSlots: number;
+  /** Number of attempts that a restore gives to every message when the index is lost; default 0. */
+  retryCountWithoutIndex?: number;
+  /**
+   * Requires that no other process has the pair open, so that the restore is done here. `set-index-aside` also
+   * renames the index to `queue.index.old` first, so that the restore reads nothing from it.
+   */
+  rebuild?: 'with-index' | 'set-index-aside';
 }
+
+const geometryOf = ({ entries, workerSlots }: PairOptions, dataBytes: number) => ({
+  entries,
+  workerSlots,
+  dataBytes,
+});
 
 /** The open parts of a pair, which `Pair.open` passes to the constructor. */
 interface OpenedPair {
@@ -67,7 +81,8 @@ export class Pair {
    *
    * @throws QueueError `not-a-queue`, `wrong-version` or `damaged-queue` when the files are not usable;
    * `sync-failed` when the restore cannot write to the disk; `mutex-held` when another process does not
-   * finish opening the pair, for example because it is stopped.
+   * finish opening the pair, for example because it is stopped; `queue-in-use` for `rebuild` when another
+   * process has the pair open.
    */
   static open(directories: PairDirectories, options: PairOptions, platform: Platform = hostPlatform): Pair {
     const { kernel } = platform;
@@ -85,8 +100,18 @@ export class Pair {
     try {
       lockOrThrow(locks, LOCK.opening, directories.directory, head.sizeBytes);
       const isFirst = locks.tryLock(LOCK.users);
+      if (options.rebuild !== undefined) {
+        if (!isFirst) throw inUseError(directories);
+        // Only now: without the lock another process could open the pair between the rename and the restore.
+        if (options.rebuild === 'set-index-aside') setIndexAside(directories, kernel);
+      }
       const opened = isFirst
-        ? restorePair(parts, { ...options, dataBytes: head.sizeBytes }, head.queueId)
+        ? restorePair(
+            parts,
+            geometryOf(options, head.sizeBytes),
+            head.queueId,
+            options.retryCountWithoutIndex,
+          )
         : { ...attachIndex(parts, head.queueId, head.sizeBytes), report: undefined };
       locks.lockShared(LOCK.users);
       locks.unlock(LOCK.opening);
@@ -240,6 +265,18 @@ export class Pair {
     this.kernel.close(this.#dataFd);
     this.kernel.close(this.#indexFd);
   }
+}
+
+/** The error of a rebuild of a pair that another process has open. */
+export const inUseError = ({ directory }: PairDirectories): QueueError =>
+  new QueueError('queue-in-use', `${directory} is in use: stop its workers and helper first`);
+
+/** Renames the index. The new name is on the disk when this returns. */
+function setIndexAside(directories: PairDirectories, kernel: Kernel): void {
+  const { index } = pairPaths(directories);
+  if (!kernel.exists(index)) return;
+  kernel.rename(index, `${index}.old`);
+  syncDirectory(directories.indexDirectory, kernel);
 }
 
 /**

@@ -5,7 +5,7 @@ import type { Body } from '../record/body.js';
 import { TYPE_BYTE } from '../record/codec.js';
 import { extentOf } from '../record/layout.js';
 import { eraseRecord, recordBytes, writeRecord } from '../record/record.js';
-import { findFit, findSpace } from '../ring/reserve.js';
+import { findFit, findSpace, type Ring } from '../ring/reserve.js';
 import type { Range } from '../sync/batcher.js';
 import type { SyncPort, SyncResult } from '../sync/client.js';
 import type { Pair } from './pair.js';
@@ -21,6 +21,8 @@ interface Job {
    * multiple of 256 bytes, because it starts on a slot boundary.
    */
   extentBytes: number;
+  /** Whether the job leaves the reserve of the pair free. */
+  leavesReserve: boolean;
   resolve: (outcome: EnqueueOutcome) => void;
   /** Reserved entry and space of each body. The list is empty until entries and space are reserved. */
   slots: { entry: number; offset: number; number: number }[];
@@ -70,7 +72,7 @@ export class ProducerQueue {
   }
 
   /** Stores all bodies or none, in one of the next rounds; see `Queue.enqueue`. */
-  enqueue(bodies: readonly Body[]): Promise<EnqueueOutcome> {
+  enqueue(bodies: readonly Body[], leavesReserve = false): Promise<EnqueueOutcome> {
     return new Promise((resolve) => {
       const sizes = bodies.map(recordBytes);
       const largest = Math.max(...sizes);
@@ -80,7 +82,7 @@ export class ProducerQueue {
         return;
       }
       const extentBytes = sizes.reduce((sum, size) => sum + extentOf(size), 0);
-      this.#waiting.push({ bodies, sizes, extentBytes, resolve, slots: [] });
+      this.#waiting.push({ bodies, sizes, extentBytes, leavesReserve, resolve, slots: [] });
       if (this.#busy) return;
       this.#busy = true;
       // Start after the microtasks and the sockets of this turn, so that all messages that they bring share
@@ -171,15 +173,18 @@ export class ProducerQueue {
       // it.
       let at = findFit(image, ring, total);
       for (const job of jobs) {
+        const reserve = job.leavesReserve ? reserveOf(image.geometry.entries, ring) : NO_RESERVE;
         const free = image.geometry.entries - image.get(FIELD.inUse);
-        if (free < job.bodies.length) {
+        if (free - reserve.entries < job.bodies.length) {
           rejected.push([
             job,
             rejection('no-entry', `all ${image.geometry.entries} index entries are in use`),
           ]);
           continue;
         }
-        const offset = at ?? findSpace(image, ring, job.extentBytes);
+        const freeBytes = ring.end - ring.start - image.getWide(FIELD.usedBytes) - reserve.bytes;
+        const hasRoom = reserve.bytes === 0 || freeBytes >= job.extentBytes;
+        const offset = hasRoom ? (at ?? findSpace(image, ring, job.extentBytes)) : undefined;
         if (offset === undefined) {
           rejected.push([
             job,
@@ -279,6 +284,19 @@ export class ProducerQueue {
     this.#sync.close();
   }
 }
+
+const NO_RESERVE = { entries: 0, bytes: 0 };
+
+/**
+ * Part of the entries and of the bytes that new mail leaves free. Mail that replaces other mail needs it: when
+ * the queue is full, a notice or the rest of a message must still fit before the original can go.
+ */
+const RESERVE_SHARE = 1 / 16;
+
+const reserveOf = (entries: number, { start, end }: Ring) => ({
+  entries: Math.floor(entries * RESERVE_SHARE),
+  bytes: Math.floor((end - start) * RESERVE_SHARE),
+});
 
 const rejection = (reason: 'no-space' | 'no-entry' | 'mutex-held', detail: string): EnqueueOutcome => ({
   outcome: 'rejected',

@@ -1,48 +1,59 @@
-import { existsSync, renameSync } from 'node:fs';
-import { syncDirectory } from '../platform/directory.js';
-import { QueueError } from '../platform/errors.js';
 import { LOCK, LockFile } from '../platform/locks.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { readDataFileHeader } from './install.js';
-import { Pair } from './pair.js';
+import { inUseError, Pair } from './pair.js';
 import type { RestoreReport } from './pair-restore.js';
-import { pairPaths } from './paths.js';
+import { type PairDirectories, pairPaths } from './paths.js';
+import { hostPlatform, type Platform } from './platform.js';
+import { NOTICE } from './types.js';
 
-/** Reports of the restores, in the order of the pairs. */
+/** Reports of the restores, in the order of the pairs; the dead-letter queue is last. */
 export interface RebuildReport {
   pairs: (RestoreReport & { directory: string })[];
 }
 
 /**
- * Rebuilds the index of every pair from its data file. The dead-letter queue is not rebuilt.
+ * Rebuilds the index of every pair and of the dead-letter queue from the data file.
  *
  * @param fromNothing false: does the restore that the first worker does anyway, which uses what the old index
  * knows. true: first renames the old index to `queue.index.old`. Every message that the data file still holds
  * then comes back, also the consumed ones. The report counts the messages of which it is not known whether
- * they were consumed as `uncertain`.
- * @throws QueueError `queue-in-use` while a worker or helper has the queue open.
+ * they were consumed as `uncertain`. For no dead letter is a notice sent then, because it is not known whether
+ * one was sent.
+ * @throws QueueError `queue-in-use` while another process has one of the pairs open.
  */
-export async function rebuildQueue(settings: QueueSettings, fromNothing = false): Promise<RebuildReport> {
-  const pairs = settings.pairs.map((directories) => {
-    const paths = pairPaths(directories);
-    readDataFileHeader(paths.data);
-    const locks = new LockFile(paths.lock);
-    const inUse = locks.isHeldElsewhere(LOCK.users);
-    locks.close();
-    if (inUse) {
-      throw new QueueError(
-        'queue-in-use',
-        `${directories.directory} is in use: stop its workers and helper first`,
-      );
-    }
-    if (fromNothing && existsSync(paths.index)) {
-      renameSync(paths.index, `${paths.index}.old`);
-      syncDirectory(directories.indexDirectory);
-    }
-    const pair = Pair.open(directories, settings);
+export async function rebuildQueue(
+  settings: QueueSettings,
+  fromNothing = false,
+  platform: Platform = hostPlatform,
+): Promise<RebuildReport> {
+  const rebuild = fromNothing ? 'set-index-aside' : 'with-index';
+  const { directory, entries } = settings.deadLetter;
+  const { workerSlots } = settings;
+  const all = [
+    ...settings.pairs.map((directories) => ({ directories, options: { ...settings, rebuild } as const })),
+    {
+      directories: { directory, indexDirectory: directory },
+      options: { entries, workerSlots, retryCountWithoutIndex: NOTICE.unknown, rebuild } as const,
+    },
+  ];
+  // Open none of the pairs when one cannot be opened: half a rebuild would help nobody.
+  for (const { directories } of all) rejectInUse(directories, platform);
+  const pairs = all.map(({ directories, options }) => {
+    const pair = Pair.open(directories, options, platform);
     pair.close();
-    if (!pair.restore) throw new QueueError('queue-in-use', `${directories.directory} was opened meanwhile`);
+    if (!pair.restore) throw new Error('a rebuild is always the first to open a pair');
     return { directory: directories.directory, ...pair.restore };
   });
   return { pairs };
+}
+
+/** Checks that a pair exists and is not open. `Pair.open` checks it again under its lock. */
+function rejectInUse(directories: PairDirectories, { kernel }: Platform): void {
+  const { data, lock } = pairPaths(directories);
+  readDataFileHeader(data, kernel);
+  const locks = new LockFile(lock, kernel);
+  const isInUse = locks.isHeldElsewhere(LOCK.users);
+  locks.close();
+  if (isInUse) throw inUseError(directories);
 }

@@ -18,7 +18,7 @@ t.test('dead letters survive the loss of their index', async (t) => {
   await queue.enqueue([smtp('gone for good')]);
   const [message] = takeAll(queue);
   if (!message) throw new Error('a message was stored');
-  t.equal(await queue.bury(message, 'refused for good'), true);
+  t.equal(await queue.bury(message, { reason: 'refused', replies: [] }), 'buried');
   await queue.close();
   rmSync(join(here.directory, 'dead', 'queue.index'));
   t.match((await here.open()).stats(), { live: 0, dead: 1 });
@@ -67,7 +67,7 @@ t.test(
     );
     const [message] = takeAll(queue);
     if (!message) throw new Error('a message was stored');
-    t.equal(await queue.bury(message, 'refused for good'), true);
+    t.equal(await queue.bury(message, { reason: 'refused', replies: [] }), 'buried');
     t.match(queue.stats(), { live: 0, dead: 1 });
   },
 );

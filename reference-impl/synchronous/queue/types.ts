@@ -1,4 +1,5 @@
 import type { Body } from '../record/body.js';
+import type { DeliveryFailure } from './dead-note.js';
 
 /**
  * Outcome of one `enqueue` call, for all its messages.
@@ -30,6 +31,56 @@ export interface LockedMessage {
   readonly retryCount: number;
   /** Time of the last attempt, in milliseconds since the epoch; 0 before the first attempt. */
   readonly lastRetryMs: number;
+  /** Time of the first attempt, in milliseconds since the epoch; 0 before it. */
+  readonly firstRetryMs: number;
+  /** Number of attempts to which the next hop answered for this message. The others failed with the connection. */
+  readonly answeredCount: number;
+}
+
+/**
+ * How the attempt ended that a worker unlocks a message after.
+ *
+ * - `none`: there was no attempt.
+ * - `failed`: the connection failed, or the next hop is down. It says nothing about the message.
+ * - `answered`: the next hop answered for this message.
+ * - `parked`: the message belongs in the dead-letter queue, which has no room.
+ */
+export type Attempt = 'none' | 'failed' | 'answered' | 'parked';
+
+/**
+ * Result of `Queue.bury`.
+ *
+ * - `buried`: the message is in the dead-letter queue and no longer in this queue.
+ * - `full`: the dead-letter queue has no room. The message is still locked.
+ * - `failed`: the message could not be stored there now. It is still locked.
+ */
+export type BuryOutcome = 'buried' | 'full' | 'failed';
+
+/** State of the notice to the sender of a dead letter. */
+export type NoticeState = keyof typeof NOTICE;
+
+/**
+ * Values of the notice state in the index of the dead-letter queue, in the word `ENTRY.retryCount`. No delivery
+ * attempt is made from that queue, so the word is free there. A restore keeps it.
+ */
+export const NOTICE = {
+  /** The sender must still be told. */
+  due: 0,
+  /** The notice was stored in the main queue. */
+  sent: 1,
+  /** No notice is sent: there is no sender, no route, or notices are off. */
+  none: 2,
+  /** The index was lost, so it is not known whether a notice was sent. None is sent. */
+  unknown: 3,
+} as const;
+
+/** Messages in the main queue that the dead-letter queue had no room for. */
+export interface ParkedUsage {
+  messages: number;
+  /** Bytes of the data files that they use. */
+  bytes: number;
+  /** Whether no more messages should be parked, because they use the share of the queue that is set for them. */
+  isShareFull: boolean;
 }
 
 /** Limits of one `take` call. */
@@ -42,10 +93,10 @@ export interface TakeOptions {
    */
   bytes: number;
   /**
-   * Returns whether a message may be tried now. Gets its number of attempts and the time of the last attempt,
-   * in milliseconds since the epoch.
+   * Returns whether a message may be tried now. Gets its number of attempts, the time of the last attempt,
+   * in milliseconds since the epoch, and the message number.
    */
-  due: (retryCount: number, lastRetryMs: number) => boolean;
+  due: (retryCount: number, lastRetryMs: number, number: number) => boolean;
 }
 
 /** The queue as a worker sees it. A process opens a queue at most once. */
@@ -53,9 +104,12 @@ export interface Queue {
   /**
    * Stores all bodies or none, and resolves with the outcome as soon as it is known. Calls in the same turn
    * of the event loop share one contiguous range of the data file, where there is one, and one sync request.
+   * @param use `inbound`: new mail, which leaves the reserve of the queue free. `internal`: mail that replaces
+   * other mail of the queue, such as a notice, and may use the reserve. Without the reserve a full queue could
+   * never become empty again.
    * @throws QueueError `bad-record` when a body cannot be encoded.
    */
-  enqueue(bodies: readonly Body[]): Promise<EnqueueOutcome>;
+  enqueue(bodies: readonly Body[], use?: 'inbound' | 'internal'): Promise<EnqueueOutcome>;
   /**
    * Locks messages that are due, in queue order, across all pairs. Returns an empty list if no message is
    * due.
@@ -67,17 +121,26 @@ export interface Queue {
    */
   consume(messages: readonly LockedMessage[]): void;
   /**
-   * Unlocks messages that were not delivered.
-   * @param tried whether to count one more attempt, at the current time.
+   * Unlocks messages that were not delivered. Counts one more attempt at the current time, except for `none`.
    */
-  unlock(messages: readonly LockedMessage[], tried: boolean): void;
+  unlock(messages: readonly LockedMessage[], attempt: Attempt): void;
   /**
    * Moves a message to the dead-letter queue. It stores and syncs the message there before it removes the
-   * message from this queue, so a crash in between cannot lose it. Resolves to false if the dead-letter queue
-   * does not confirm it, for example because it is full. The message then stays in this queue, unlocked, with
-   * one more attempt counted.
+   * message from this queue, so a crash in between cannot lose it. A message that is there already, because of
+   * such a crash, is not stored a second time. If the result is not `buried`, the message stays locked, and the
+   * caller unlocks it.
    */
-  bury(message: LockedMessage, reason: string): Promise<boolean>;
+  bury(message: LockedMessage, failure: DeliveryFailure): Promise<BuryOutcome>;
+  /** Counts the parked messages. The numbers may be some 100 ms old. */
+  parked(): ParkedUsage;
+  /** Locks up to `count` dead letters for which a notice is due. Their bodies have notes. */
+  takeUnnoticed(count: number): LockedMessage[];
+  /**
+   * Unlocks dead letters of `takeUnnoticed` and stores what was done for them. `due` leaves the state as it is.
+   */
+  noticed(letters: readonly LockedMessage[], state: NoticeState): void;
+  /** Writes the index of the dead-letter queue to the disk. A failure is logged. */
+  syncDead(): Promise<void>;
   /**
    * Calls the listener when messages may be available, from this process or another, at most once per turn of
    * the event loop.

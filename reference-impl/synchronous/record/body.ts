@@ -14,6 +14,8 @@ export interface SmtpBody {
    * look it up.
    */
   destination?: string;
+  /** JSON text that the dead-letter queue adds to a message (queue/dead-note.ts). */
+  note?: string;
 }
 
 /** A short message and its envelope. MSISDNs are whole numbers of up to 15 digits (E.164; patent [0027]). */
@@ -24,6 +26,8 @@ export interface SmsBody {
   data: Buffer;
   /** Delivery instruction (patent [0027]): the address of the SMSC as `host:port`. */
   destination?: string;
+  /** JSON text that the dead-letter queue adds to a message (queue/dead-note.ts). */
+  note?: string;
 }
 
 /** The content of a record: a message of either type. */

@@ -26,7 +26,13 @@ const smsBody = fc
     ([sender, recipients, bytes, where]): Body =>
       withDestination({ type: 'sms', sender, recipients, data: bytes }, where),
   );
-const anyBody = fc.oneof(smtpBody, smsBody);
+const deadBody = fc
+  .tuple(fc.oneof(smtpBody, smsBody), fc.string({ unit: 'grapheme', maxLength: 200 }))
+  .map(([body, note]): Body => {
+    const { destination: where, ...rest } = body;
+    return { ...(where === '' ? rest : body), note };
+  });
+const anyBody = fc.oneof(smtpBody, smsBody, deadBody);
 
 function encoded(body: Body): Buffer {
   const bytes = Buffer.alloc(bodyBytes(body));

@@ -21,7 +21,9 @@ const isOneLine = (recipient: string): boolean => recipient !== '' && !recipient
 
 const isMsisdn = (number: bigint): boolean => BigInt.asUintN(8 * MSISDN_BYTES, number) === number;
 
-function destinationBytes(destination: string | undefined): number {
+/** Returns the size of the optional parts behind the message. A note needs a destination in front of it. */
+function trailingBytes({ destination, note }: Body): number {
+  if (note !== undefined) return 4 + Buffer.byteLength(destination ?? '') + 4 + Buffer.byteLength(note);
   return destination === undefined ? 0 : 4 + Buffer.byteLength(destination);
 }
 
@@ -38,11 +40,11 @@ export function bodyBytes(body: Body): number {
     if (![body.sender, ...body.recipients].every(isMsisdn))
       throw badRecord('an MSISDN is a number of 64 bits');
     const fixed = MSISDN_BYTES + 1 + body.recipients.length * MSISDN_BYTES + 4;
-    return fixed + body.data.length + destinationBytes(body.destination);
+    return fixed + body.data.length + trailingBytes(body);
   }
   if (!body.recipients.every(isOneLine)) throw badRecord('a recipient is one line, and not empty');
   const envelope = 4 + Buffer.byteLength(body.sender) + 4 + Buffer.byteLength(joinRecipients(body));
-  return envelope + 4 + body.data.length + destinationBytes(body.destination);
+  return envelope + 4 + body.data.length + trailingBytes(body);
 }
 
 function putText(to: Buffer, at: number, text: string): number {
@@ -73,12 +75,14 @@ function putSmtp(to: Buffer, start: number, body: SmtpBody): number {
  * Writes a body in the layout of the patent [0027]. SMTP: sender length, sender, length of the recipients,
  * recipients (one a line), message length, message. SMS: sender MSISDN, number of recipients (8 bits), their
  * MSISDNs, message length, message. Lengths have 32 bits. MSISDNs have up to 15 digits and take 64 bits.
- * Numbers are little-endian. An optional delivery instruction follows as length and text.
+ * Numbers are little-endian. An optional delivery instruction follows as length and text. A dead letter has a note
+ * behind it, also as length and text; its delivery instruction is then empty when there is none.
  *
  * @returns the position behind the last byte written.
  */
 export function encodeBody(to: Buffer, at: number, body: Body): number {
   const end = body.type === 'sms' ? putSms(to, at, body) : putSmtp(to, at, body);
+  if (body.note !== undefined) return putText(to, putText(to, end, body.destination ?? ''), body.note);
   return body.destination === undefined ? end : putText(to, end, body.destination);
 }
 
@@ -136,6 +140,10 @@ export function decodeBody(typeByte: number, bytes: Buffer): Body {
 
 function finishBody<B extends Body>(body: B, cursor: Cursor): B {
   if (!cursor.atEnd) body.destination = cursor.block().toString();
+  if (!cursor.atEnd) {
+    body.note = cursor.block().toString();
+    if (body.destination === '') delete body.destination;
+  }
   if (!cursor.atEnd) throw badRecord('bytes are left over behind the body');
   return body;
 }

@@ -70,6 +70,10 @@ function writeEntry(image: IndexImage, entry: number, record: LiveRecord, next: 
   image.put(at + ENTRY.checksum, record.checksum | 0);
   image.put(at + ENTRY.retryCount, record.retryCount);
   image.putWide(at + ENTRY.lastRetry, record.lastRetryMs);
+  if (record.retryCount > 0) {
+    image.put(at + ENTRY.answered, record.answered);
+    image.put(at + ENTRY.firstTry, record.firstTry);
+  }
   image.put(at + ENTRY.previous, entry - 1 >= 0 ? entry - 1 : NONE);
   image.put(at + ENTRY.next, next);
 }

@@ -1,5 +1,5 @@
 import type { IndexImage } from '../index/image.js';
-import { ENTRY, FIELD, STATUS } from '../index/layout.js';
+import { ENTRY, FIELD, PARKED_BIT, STATUS } from '../index/layout.js';
 import { isConsumed } from '../index/marks.js';
 import type { DataBytes } from '../platform/data-map.js';
 import type { ChecksumKey } from '../record/checksum.js';
@@ -13,6 +13,9 @@ import { type DamagedRecord, overlapsAny, type SlotReader, scan } from './scan.j
 export interface LiveRecord extends ValidRecord {
   retryCount: number;
   lastRetryMs: number;
+  /** `ENTRY.answered` and `ENTRY.firstTry` of the old index; 0 while `retryCount` is 0. */
+  answered: number;
+  firstTry: number;
 }
 
 /** Bytes of a stored message that can no longer be read. They must be reported and kept aside. */
@@ -76,6 +79,8 @@ interface Hint {
   sizeBytes: number;
   retryCount: number;
   lastRetryMs: number;
+  answered: number;
+  firstTry: number;
   /** Whether the named message is at the named offset, whole and not consumed. */
   matched: boolean;
 }
@@ -152,6 +157,8 @@ function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
       sizeBytes,
       retryCount: Math.max(0, image.get(at + ENTRY.retryCount)),
       lastRetryMs: image.getWide(at + ENTRY.lastRetry),
+      answered: image.get(at + ENTRY.answered),
+      firstTry: image.get(at + ENTRY.firstTry),
       matched: false,
     });
   }
@@ -177,6 +184,9 @@ function withHint(plan: RestorePlan, record: ValidRecord, hint: Hint | undefined
     retryCount: known ? hint.retryCount : 0,
     // Ignore a time in the future: with a damaged index it could delay the message for ever.
     lastRetryMs: known && hint.lastRetryMs <= nowMs ? hint.lastRetryMs : 0,
+    // A damaged index may hold any number here. More answers than attempts would end the retries too early.
+    answered: known ? Math.min(Math.max(0, hint.answered % PARKED_BIT), hint.retryCount) : 0,
+    firstTry: known ? Math.max(0, hint.firstTry) : 0,
   };
 }
 

@@ -8,6 +8,7 @@ const PAGE_BYTES = 4096;
 /** Bytes reserved in a record for the envelope of the default maximum of recipients and for the record header. */
 const ENVELOPE_BYTES = 512 * 1024;
 const MAX_DURATION_MS = 24 * 3_600_000;
+const MAX_AGE_MS = 30 * MAX_DURATION_MS;
 
 const path = () => z.string({ error: 'a path' }).min(1, { error: 'a path' });
 const host = () =>
@@ -173,8 +174,31 @@ const Delivery = object({
     .prefault(32 * MIB)
     .describe('Maximum size of the messages that a worker holds locked for delivery; one may be larger.'),
   retryLimit: count({ min: 0, max: 65_535 })
-    .prefault(100)
-    .describe('Number of retries after which a message goes to the dead-letter queue [0035].'),
+    .nullable()
+    .prefault(null)
+    .describe(
+      'Number of retries after which a message goes to the dead-letter queue [0035]; only answers of the next ' +
+        'hop to this message count, not failed connections; null: only maxAgeMs limits the retries.',
+    ),
+  maxAgeMs: durationMs({ min: 1, max: MAX_AGE_MS })
+    .prefault(5 * MAX_DURATION_MS)
+    .describe(
+      'Age at which a message that cannot be delivered goes to the dead-letter queue (RFC 5321 4.5.4.1), once ' +
+        'half of the attempts that fit into this time were made.',
+    ),
+  parkedPercent: count({ min: 0, max: 100 })
+    .prefault(50)
+    .describe(
+      'Share of the queue, in percent, that failed messages may use while the dead-letter queue is full; beyond ' +
+        'it they go back to their senders.',
+    ),
+  notices: z
+    .boolean({ error: 'true or false' })
+    .prefault(true)
+    .describe('Whether the sender of a dead letter gets a delivery status notification (RFC 3464).'),
+  noticeReturnBytes: size({ min: 0, max: 32 * MIB })
+    .prefault(64 * KIB)
+    .describe('Largest message that a notification returns whole; of a larger one it returns the headers.'),
   backoffInitialMs: durationMs({ min: 1, max: MAX_DURATION_MS })
     .prefault(1000)
     .describe('Pause after the first failed delivery attempt; it doubles with every further failure.'),

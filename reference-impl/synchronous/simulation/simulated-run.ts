@@ -363,7 +363,7 @@ export class SimulatedRun {
     this.#runAs(worker, () =>
       worker.queue.unlock(
         held.map(({ locked }) => locked),
-        true,
+        'failed',
       ),
     );
   }
@@ -422,7 +422,7 @@ export class SimulatedRun {
     if (probe?.kind !== 'worker') return;
     const taken = probe.queue.take(TAKE_EVERYTHING);
     const present = new Set(taken.map(({ body }) => this.model.identify(body)));
-    probe.queue.unlock(taken, false);
+    probe.queue.unlock(taken, 'none');
     this.model.check(present);
     this.model.restored(present);
   }

@@ -4,6 +4,7 @@ import type { DataMap } from '../platform/data-map.js';
 import { Fifo } from '../platform/fifo.js';
 import type { Kernel, Registration } from '../platform/kernel.js';
 import { linux } from '../platform/linux.js';
+import { LOCK, type LockFile } from '../platform/locks.js';
 import type { Range } from './batcher.js';
 import {
   ANSWER_BYTES,
@@ -247,14 +248,21 @@ export class SyncClient implements SyncPort {
   }
 }
 
+/** Longest wait of DirectSync for the sync of another process, in milliseconds. */
+const DIRECT_SYNC_TIMEOUT_MS = 5000;
+
 /** The part of a pair that DirectSync uses. */
 export interface SyncablePair {
   data: DataMap;
+  image: IndexImage;
+  locks: LockFile;
   redirtyUnconfirmed(): void;
 }
 
 /**
  * Syncs without a helper, by msync in the caller's thread. The dead-letter queue, which is rarely written, uses it.
+ * During a sync this process takes the place of the helper: it holds the helper's lock and keeps `syncing` set, so
+ * that the next process learns of a sync that did not end.
  */
 export class DirectSync implements SyncPort {
   readonly #pair: SyncablePair;
@@ -264,14 +272,28 @@ export class DirectSync implements SyncPort {
   }
 
   sync(ranges: readonly Range[]): Promise<SyncResult> {
+    const { image, locks } = this.#pair;
+    if (!locks.lockWithin(LOCK.helper, DIRECT_SYNC_TIMEOUT_MS))
+      return Promise.resolve({ state: 'timed-out' });
+    try {
+      if (image.get(FIELD.syncing) !== 0) this.#pair.redirtyUnconfirmed();
+      image.put(FIELD.syncing, 1);
+      const errno = this.#syncAll(ranges);
+      if (errno !== 0) this.#pair.redirtyUnconfirmed();
+      image.put(FIELD.syncing, 0);
+      return Promise.resolve(errno === 0 ? { state: 'synced' } : { state: 'failed', errno });
+    } finally {
+      locks.unlock(LOCK.helper);
+    }
+  }
+
+  /** @returns 0, or the errno of the first failure */
+  #syncAll(ranges: readonly Range[]): number {
     for (const { offset, length } of ranges) {
       const errno = this.#pair.data.sync(offset, length);
-      if (errno !== 0) {
-        this.#pair.redirtyUnconfirmed();
-        return Promise.resolve({ state: 'failed', errno });
-      }
+      if (errno !== 0) return errno;
     }
-    return Promise.resolve({ state: 'synced' });
+    return 0;
   }
 
   flushAcks(): void {}

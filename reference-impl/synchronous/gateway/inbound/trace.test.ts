@@ -133,7 +133,11 @@ t.test(
     t.match(await client.submit('Subject: round\r\n\r\n'), /^250/);
     const dead = () => [...first.queue.dead, ...circle.queue.dead];
     while (dead().length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
-    t.match(dead(), [{ reason: /^554 5\.4\.6 Mail loop, the message was here 5 times before/ }]);
+    t.match(dead(), [
+      {
+        failure: { reason: 'loop', replies: [/^554 5\.4\.6 Mail loop, the message was here 5 times before/] },
+      },
+    ]);
     t.equal(first.queue.live.size + circle.queue.live.size, 0);
     client.close();
     await once(client.socket, 'close');

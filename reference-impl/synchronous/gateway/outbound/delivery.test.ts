@@ -103,7 +103,8 @@ t.test('a message that gets 5xx at any stage goes to the dead-letter queue with 
     const { queue, stop } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
     await queue.enqueue([mail('x\r\n'), mail('y\r\n')]);
     await until(() => queue.dead.length === 2);
-    t.match(queue.dead, [{ reason: '550 5.7.1 not from you' }, { reason: '550 5.7.1 not from you' }], stage);
+    const failure = { reason: 'refused', replies: ['550 5.7.1 not from you'] };
+    t.match(queue.dead.slice(0, 2), [{ failure }, { failure }], stage);
     t.equal(queue.live.size, 0);
     await stop();
   }
@@ -116,12 +117,119 @@ t.test('after the retry limit a message goes to the dead-letter queue', async (t
   const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address, retryLimit: 2 } });
   await queue.enqueue([mail('x\r\n')]);
   await until(() => queue.dead.length === 1);
-  t.match(queue.dead, [{ reason: 'retry limit exceeded: 450 busy' }]);
+  t.match(queue.dead, [{ failure: { reason: 'retries-used-up', replies: ['450 busy'] } }]);
   t.equal(
     next.lines.filter((line) => line.startsWith('MAIL')).length,
     3,
     'there are a first attempt and two retries',
   );
+});
+
+t.test('failed connections do not count for the retry limit', async (t) => {
+  let isDown = true;
+  const next = await hop(t, (line, connection) =>
+    isDown || (line.startsWith('MAIL') && connection < 0) ? undefined : ACCEPT_ALL(line, connection),
+  );
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address, retryLimit: 2 } });
+  await queue.enqueue([mail('x\r\n')]);
+  await until(() => [...queue.live.values()].some(({ retryCount }) => retryCount > 5));
+  t.equal(queue.dead.length, 0);
+  isDown = false;
+  await until(() => queue.consumed.length === 1);
+});
+
+t.test(
+  'a message that is too old goes to the dead-letter queue, also when the next hop is down',
+  async (t) => {
+    const { queue } = await startMemoryWorker(t, { delivery: { maxAgeMs: 200 } });
+    await queue.enqueue([mail('x\r\n')]);
+    await until(() => queue.dead.length === 1);
+    t.match(queue.dead, [{ failure: { reason: 'too-old', replies: [/ECONNREFUSED/] } }]);
+  },
+);
+
+t.test(
+  'a clock that jumps makes no message too old: it takes half of the attempts of that time',
+  async (t) => {
+    const { queue } = await startMemoryWorker(t, { delivery: { maxAgeMs: 10_000 } });
+    await queue.enqueue([mail('x\r\n')]);
+    for (const [number, stored] of queue.live) queue.live.set(number, { ...stored, queuedAtMs: 0 });
+    await until(() => [...queue.live.values()].some(({ retryCount }) => retryCount > 4));
+    t.equal(queue.dead.length, 0);
+  },
+);
+
+t.test(
+  'while the dead-letter queue is full, failed messages are parked and good ones overtake',
+  async (t) => {
+    const next = await hop(t, (line, connection) =>
+      line.startsWith('RCPT TO:<never') ? '550 5.1.1 no such user' : ACCEPT_ALL(line, connection),
+    );
+    const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
+    queue.deadRoom = 1;
+    await queue.enqueue(Array.from({ length: 20 }, () => mail('bad\r\n', ['never@n'])));
+    await until(() => queue.parked().messages === 19);
+    await queue.enqueue([mail('good\r\n', ['ok@n'])]);
+    await until(() => queue.consumed.length === 1);
+    t.match(queue.consumed, [{ recipients: ['ok@n'] }]);
+    t.equal(queue.live.size, 19);
+    queue.deadRoom = 100;
+    await until(() => queue.dead.length === 20);
+  },
+);
+
+t.test('when the share for parked messages is full, a message goes back to its sender', async (t) => {
+  const next = await hop(t, (line, connection) =>
+    line.startsWith('RCPT TO:<never') ? '550 5.1.1 no such user' : ACCEPT_ALL(line, connection),
+  );
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address, notices: true } });
+  queue.deadRoom = 0;
+  queue.parkedRoom = 0;
+  await queue.enqueue([mail('Subject: a\r\n\r\nbad\r\n', ['never@n'])]);
+  await until(() => queue.consumed.length === 2);
+  const [original, notice] = queue.consumed;
+  t.match(original, { sender: 'from@example.org', recipients: ['never@n'] });
+  t.match(notice, { sender: '', recipients: ['from@example.org'] });
+  t.match(notice?.data.toString(), /Status: 5\.1\.1.*Subject: a\r\n\r\nbad/s);
+  const bounce: SmtpBody = { ...mail('bounce\r\n', ['never@n']), sender: '' };
+  await queue.enqueue([bounce]);
+  await until(() => queue.parked().messages === 1);
+  t.equal(queue.consumed.length, 2, 'no notice is sent for a bounce, so it stays');
+});
+
+t.test(
+  'the sender of a dead letter gets one notice; a notice that fails becomes a dead letter',
+  async (t) => {
+    const next = await hop(t, (line, connection) =>
+      line.startsWith('RCPT') ? '550 5.1.1 no such user' : ACCEPT_ALL(line, connection),
+    );
+    const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address, notices: true } });
+    await queue.enqueue([mail('x\r\n')]);
+    await until(() => queue.letters.length === 2 && queue.letters.every(({ state }) => state !== 'due'));
+    t.match(
+      queue.letters.map(({ state, letter }) => [letter.body.sender, state]),
+      [
+        ['from@example.org', 'sent'],
+        ['', 'none'],
+      ],
+    );
+    t.equal(queue.live.size, 0);
+    t.ok(queue.deadSyncs > 0, 'the index is synced after the notice');
+  },
+);
+
+t.test('a notice waits until the queue has room for it', async (t) => {
+  const next = await hop(t, (line, connection) =>
+    line.startsWith('RCPT TO:<never') ? '550 no' : ACCEPT_ALL(line, connection),
+  );
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address, notices: true } });
+  await queue.enqueue([mail('x\r\n', ['never@n'])]);
+  queue.forcedOutcome = { outcome: 'rejected', reason: 'no-space', detail: '' };
+  await until(() => queue.deadSyncs > 0);
+  t.match(queue.letters, [{ state: 'due' }]);
+  queue.forcedOutcome = undefined;
+  await until(() => queue.consumed.length === 1);
+  t.match(queue.letters, [{ state: 'sent' }]);
 });
 
 t.test('deferred recipients are retried and refused ones buried without those already served', async (t) => {
@@ -134,7 +242,12 @@ t.test('deferred recipients are retried and refused ones buried without those al
   const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
   await queue.enqueue([mail('x\r\n', ['ok1@n', 'never1@n', 'later1@n', 'ok2@n', 'later2@n', 'never2@n'])]);
   await until(() => queue.dead.length === 1);
-  t.match(queue.dead, [{ body: { recipients: ['never1@n', 'never2@n'] }, reason: '550 no such user' }]);
+  t.match(queue.dead, [
+    {
+      body: { recipients: ['never1@n', 'never2@n'] },
+      failure: { reason: 'refused', replies: ['550 no such user'] },
+    },
+  ]);
   t.strictSame(recipientsOf(queue), [['later1@n', 'later2@n']]);
   isOpen = true;
   await until(() => queue.live.size === 0);

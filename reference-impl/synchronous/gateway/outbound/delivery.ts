@@ -1,17 +1,23 @@
-import type { LockedMessage, Queue } from '../../queue/types.js';
+import type { DeadReason, DeliveryFailure } from '../../queue/dead-note.js';
+import type { Attempt, LockedMessage, Queue } from '../../queue/types.js';
 import type { Body } from '../../record/body.js';
-import { type Backoff, Destination, isDue } from './destination.js';
+import { attemptsWithin, type Backoff, Destination, isDue } from './destination.js';
+import { Notices, type NoticesOptions } from './notices.js';
 import { bodyForRecipients, type Envelope, envelopeOf, type Routing } from './routing.js';
 import type { OutboundOptions, RecipientResult } from './session.js';
 
 /** Options of the delivery. The fields are those of the `delivery` settings. */
-export interface DeliveryOptions extends Omit<OutboundOptions, 'host' | 'port' | 'keepIdleMs'> {
+export interface DeliveryOptions
+  extends Omit<OutboundOptions, 'host' | 'port' | 'keepIdleMs'>,
+    NoticesOptions {
   routing: Routing;
   /** Maximum number of open sessions to one destination. */
   sessions: number;
   batchMessages: number;
   batchBytes: number;
-  retryLimit: number;
+  /** Number of retries with an answer of the next hop; null: no limit. */
+  retryLimit: number | null;
+  maxAgeMs: number;
   backoff: Backoff;
 }
 
@@ -50,7 +56,7 @@ export class Delivery {
   readonly #lockedMessages = new Set<LockedMessage>();
   #lockedBytes = 0;
   #consumed: LockedMessage[] = [];
-  #toRetry: LockedMessage[] = [];
+  #toRetry: { locked: LockedMessage; attempt: Attempt }[] = [];
   #isFlushScheduled = false;
   #isPollScheduled = false;
   #mayHaveMore = false;
@@ -59,12 +65,17 @@ export class Delivery {
   #onIdle: (() => void) | undefined;
   /** Splits and burials that wait for the queue. */
   readonly #pendingStores = new Set<Promise<void>>();
+  readonly #notices: Notices;
+  /** Number of attempts before which no message is too old. */
+  readonly #minAttempts: number;
 
   /** @param onFailure called when the queue itself fails; delivery cannot continue then */
   constructor(queue: Queue, options: DeliveryOptions, onFailure: (reason: unknown) => void) {
     this.#queue = queue;
     this.#options = options;
     this.#onFailure = onFailure;
+    this.#notices = new Notices(queue, options, onFailure);
+    this.#minAttempts = Math.floor(attemptsWithin(options.backoff, options.maxAgeMs) / 2);
   }
 
   /** Starts to take messages from the queue and to deliver them. */
@@ -76,6 +87,7 @@ export class Delivery {
     );
     this.#timer = setInterval(() => this.#schedulePoll(), pollIntervalMs);
     this.#schedulePoll();
+    this.#notices.start();
   }
 
   /** Takes no more messages, finishes those that are being sent within `graceMs`, and unlocks the rest. */
@@ -95,7 +107,7 @@ export class Delivery {
     }, graceMs);
     await idle;
     clearTimeout(timer);
-    await Promise.all(this.#pendingStores);
+    await Promise.all([...this.#pendingStores, this.#notices.stop()]);
     this.#flushResults();
   }
 
@@ -142,7 +154,7 @@ export class Delivery {
     this.#lockedBytes += locked.body.data.length;
     const address = locked.body.destination ?? this.#options.routing.nextHop;
     if (address === undefined) {
-      this.#postpone(locked, 'there is no route to its destination, and no next hop');
+      this.#postpone(locked, 'there is no route to its destination, and no next hop', 'failed');
       return;
     }
     const envelope = envelopeOf(this.#options.routing, locked.body);
@@ -159,7 +171,7 @@ export class Delivery {
       { ...this.#options, host, port, keepIdleMs: SESSION_IDLE_TIMEOUT_MS },
       {
         onDone: (parcel, results) => this.#onDone(parcel.locked, results),
-        onUndelivered: (parcel, reason) => this.#postpone(parcel.locked, reason),
+        onUndelivered: (parcel, reason) => this.#postpone(parcel.locked, reason, 'failed'),
         onIdle: () => this.#checkIdle(),
       },
     );
@@ -172,19 +184,39 @@ export class Delivery {
     const isSame = results.every((result) => result.result === first?.result);
     if (first === undefined || !isSame) this.#trackStore(this.#split(locked, results));
     else if (first.result === 'delivered') this.#consume(locked);
-    else if (first.result === 'refused') this.#trackStore(this.#bury(locked, first.reason));
-    else this.#postpone(locked, first.reason);
+    else if (first.result === 'refused') {
+      const replies = results.map((result) => (result.result === 'refused' ? result.reason : ''));
+      this.#trackStore(this.#bury(locked, { reason: refusalReason(replies), replies }));
+    } else this.#postpone(locked, first.reason, 'answered');
   }
 
   /**
-   * Unlocks a message for a retry, or buries it in the dead-letter queue after the retry limit (patent [0035]).
+   * Unlocks a message for a retry, or buries it in the dead-letter queue (patent [0035]): when it is too old, or
+   * when the next hop has answered for it more often than the retry limit. Attempts that failed with the
+   * connection do not count for that limit: a next hop that is down says nothing about the message.
    */
-  #postpone(locked: LockedMessage, reason: string): void {
-    if (locked.retryCount >= this.#options.retryLimit) {
-      this.#trackStore(this.#bury(locked, `retry limit exceeded: ${reason}`));
-      return;
-    }
-    this.#toRetry.push(locked);
+  #postpone(locked: LockedMessage, reply: string, attempt: Attempt): void {
+    const { retryLimit } = this.#options;
+    const isUsedUp = attempt === 'answered' && retryLimit !== null && locked.answeredCount >= retryLimit;
+    if (isUsedUp) this.#giveUp(locked, 'retries-used-up', reply);
+    else if (this.#isTooOld(locked)) this.#giveUp(locked, 'too-old', reply);
+    else this.#retry(locked, attempt);
+  }
+
+  /**
+   * Returns whether a message is too old. The age alone is not enough: a clock that jumps, or a gateway that was
+   * switched off for a week, would make every waiting message too old at once.
+   */
+  #isTooOld({ queuedAtMs, retryCount }: LockedMessage): boolean {
+    return Date.now() - queuedAtMs >= this.#options.maxAgeMs && retryCount + 1 >= this.#minAttempts;
+  }
+
+  #giveUp(locked: LockedMessage, reason: DeadReason, reply: string): void {
+    this.#trackStore(this.#bury(locked, { reason, replies: [reply] }));
+  }
+
+  #retry(locked: LockedMessage, attempt: Attempt): void {
+    this.#toRetry.push({ locked, attempt });
     this.#scheduleFlush();
   }
 
@@ -193,9 +225,20 @@ export class Delivery {
     this.#scheduleFlush();
   }
 
-  async #bury(locked: LockedMessage, reason: string): Promise<void> {
-    await this.#queue.bury(locked, reason);
-    this.#forget(locked);
+  /**
+   * Moves a message to the dead-letter queue. If that is full, the message is parked: it stays in the queue and is
+   * tried again with back-off, and other messages overtake it. When parked messages use up their share of the
+   * queue, the message goes back to its sender instead. A message without a sender stays parked.
+   */
+  async #bury(locked: LockedMessage, failure: DeliveryFailure): Promise<void> {
+    const outcome = await this.#queue.bury(locked, failure);
+    if (outcome === 'buried') {
+      this.#forget(locked);
+      this.#notices.look();
+    } else if (outcome === 'failed') this.#retry(locked, 'answered');
+    else if (this.#queue.parked().isShareFull && (await this.#notices.returnToSender(locked, failure)))
+      this.#consume(locked);
+    else this.#retry(locked, 'parked');
   }
 
   /**
@@ -214,7 +257,7 @@ export class Delivery {
     }
     const { outcome } = await this.#queue.enqueue(bodies);
     if (outcome === 'confirmed') this.#consume(locked);
-    else this.#postpone(locked, `some recipients are left over, and storing them was ${outcome}`);
+    else this.#postpone(locked, `some recipients are left over, and storing them was ${outcome}`, 'failed');
   }
 
   #trackStore(work: Promise<void>): void {
@@ -248,9 +291,12 @@ export class Delivery {
     this.#consumed = [];
     this.#toRetry = [];
     if (consumed.length > 0) this.#queue.consume(consumed);
-    if (toRetry.length > 0) this.#queue.unlock(toRetry, true);
+    for (const wanted of ['failed', 'answered', 'parked'] as const) {
+      const messages = toRetry.filter(({ attempt }) => attempt === wanted).map(({ locked }) => locked);
+      if (messages.length > 0) this.#queue.unlock(messages, wanted);
+    }
     for (const locked of consumed) this.#forget(locked);
-    for (const locked of toRetry) this.#forget(locked);
+    for (const { locked } of toRetry) this.#forget(locked);
   }
 
   #forget(locked: LockedMessage): void {
@@ -260,7 +306,7 @@ export class Delivery {
   #unlockUntried(parcels: readonly OutgoingMessage[]): void {
     if (parcels.length === 0) return;
     const messages = parcels.map((parcel) => parcel.locked);
-    this.#queue.unlock(messages, false);
+    this.#queue.unlock(messages, 'none');
     for (const locked of messages) this.#forget(locked);
   }
 
@@ -273,7 +319,9 @@ export class Delivery {
     this.#mayHaveMore = true;
     for (const destination of this.#destinations.values()) {
       if (destination.stalledMs < STALL_TIMEOUT_MS) continue;
-      for (const parcel of destination.release()) this.#postpone(parcel.locked, 'the next hop is too slow');
+      for (const parcel of destination.release()) {
+        this.#postpone(parcel.locked, 'the next hop is too slow', 'failed');
+      }
     }
   }
 
@@ -282,3 +330,7 @@ export class Delivery {
     if ([...this.#destinations.values()].every((destination) => destination.isIdle)) this.#onIdle();
   }
 }
+
+/** Returns the reason of a refusal. 5.4.6 is the enhanced code for a routing loop (RFC 3463). */
+const refusalReason = (replies: readonly string[]): DeadReason =>
+  replies.every((reply) => /^5\d\d[ -]5\.4\.6\b/.test(reply)) ? 'loop' : 'refused';

@@ -178,6 +178,20 @@ export function backoffMs({ initialMs, maxMs }: Backoff, tries: number): number 
   return tries <= 0 ? 0 : Math.min(maxMs, initialMs * 2 ** Math.min(tries - 1, 40));
 }
 
+/** Returns the number of attempts that fit into a time: the first one, and one after each pause. */
+export function attemptsWithin(backoff: Backoff, timeMs: number): number {
+  let tries = 1;
+  let passedMs = 0;
+  for (;;) {
+    const pauseMs = backoffMs(backoff, tries);
+    // All further pauses are as long.
+    if (pauseMs === backoff.maxMs) return tries + Math.floor(Math.max(0, timeMs - passedMs) / pauseMs);
+    passedMs += pauseMs;
+    if (passedMs > timeMs) return tries;
+    tries += 1;
+  }
+}
+
 /**
  * Returns whether a message may be tried again now. Times are in milliseconds since the epoch. A last attempt
  * in the future means that the clock was set back, which must not delay the message.

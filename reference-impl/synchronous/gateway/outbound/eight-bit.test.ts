@@ -50,7 +50,8 @@ t.test(
       ['Subject: a\r\n\r\n', 'Subject: d\r\n\r\n'],
     );
     t.equal(queue.dead.length, 2);
-    for (const { reason } of queue.dead) t.match(reason, /^554 5\.6\.3 .*8BITMIME/);
+    for (const { failure } of queue.dead)
+      t.match(failure, { reason: 'refused', replies: [/^554 5\.6\.3 .*8BITMIME/] });
   },
 );
 
