@@ -3,7 +3,10 @@ import { parseArgs } from 'node:util';
 import { execa } from 'execa';
 import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import type { ExploreResult } from '../explore/result/result.js';
-import { ignoreClosedPipes, log } from '../host/console.js';
+import { ignoreClosedPipes, log, printJson } from '../host/console.js';
+import { measureAbuse } from './abuse/abuse.js';
+import { ATTACKS } from './abuse/attacks.js';
+import { fuzzSmtp } from './fuzz/fuzz.js';
 import { measurePower } from './power.js';
 import { KIT_PROGRAM, referenceProgram } from './programs.js';
 import { type FloorFigures, measureFloor, measureQueue, type QueueFigures, withQueue } from './queue.js';
@@ -14,9 +17,17 @@ import { measureSmtp } from './smtp.js';
  * the queue with. `--json` prints one object. `--dir` selects the disk. `--seconds` is the duration of each
  * measurement. `--turns` is the number of repetitions of the queue's measurement. `--only` selects
  * measurements, with commas between their names.
+ *
+ * `smtp-abuse` as the first argument measures a gateway under abuse instead; `--kinds` selects some. `smtp-fuzz` sends
+ * random sessions to a gateway and compares what arrives, byte by byte.
  */
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
+    kinds: { type: 'string', default: '' },
+    sessions: { type: 'string', default: '1000' },
+    seed: { type: 'string', default: '1' },
+    program: { type: 'string', default: referenceProgram('synchronous/main.js') },
     json: { type: 'boolean', default: false },
     dir: { type: 'string', default: tmpdir() },
     seconds: { type: 'string', default: '4' },
@@ -26,6 +37,30 @@ const { values } = parseArgs({
 });
 
 ignoreClosedPipes();
+const [command] = positionals;
+if (command === 'smtp-abuse') {
+  const kinds = values.kinds === '' ? Object.keys(ATTACKS) : values.kinds.split(',');
+  const unknown = kinds.find((kind) => !Object.hasOwn(ATTACKS, kind));
+  if (unknown !== undefined)
+    usage(`--kinds: found "${unknown}", expected some of ${Object.keys(ATTACKS).join(', ')}`);
+  const { program, dir: directory, json } = values;
+  await measureAbuse({
+    ...{ program, directory, kinds, json },
+    sessions: Number(values.sessions),
+    seconds: Number(values.seconds),
+  });
+  process.exit();
+}
+if (command === 'smtp-fuzz') {
+  const { program, dir: directory } = values;
+  const result = await fuzzSmtp({
+    ...{ program, directory, killEvery: 1000, sessions: Number.POSITIVE_INFINITY },
+    ...{ seed: Number(values.seed), seconds: Number(values.seconds) },
+  });
+  printJson(result);
+  process.exit(result.problems.length === 0 ? 0 : 1);
+}
+if (command !== undefined) usage(`found "${command}", expected smtp-abuse, smtp-fuzz or no argument`);
 const seconds = Number(values.seconds);
 const isSelected = (name: string): boolean => values.only === '' || values.only.split(',').includes(name);
 const figures: Record<string, number | object> = {};
@@ -90,6 +125,11 @@ if (isSelected('explore')) {
 figures.details = details;
 
 process.stdout.write(values.json ? `${JSON.stringify(figures)}\n` : formatTable(figures));
+
+function usage(message: string): never {
+  log(`bench: ${message}`);
+  process.exit(2);
+}
 
 interface QueueTurn {
   floor: FloorFigures;

@@ -95,6 +95,10 @@ t.test('an error about a setting names file, key path, found value and expected 
     [{ pairs: [{ index: 'a' }] }, /pairs\.0\./],
     [{ maxRecordBytes: '32MiB' }, /maxRecordBytes: found "32MiB", expected less than half of dataBytes/],
     [{ smtp: { maxMessageBytes: '16MiB' } }, /smtp\.maxMessageBytes: found "16MiB", expected at most/],
+    [
+      { smtp: { maxBufferedBytes: '1MiB' } },
+      /smtp\.maxBufferedBytes: found "1MiB", expected at least maxMessageBytes/,
+    ],
     [{ deadLetter: { dataBytes: '1MiB' } }, /deadLetter\.dataBytes: found "1MiB", expected more than twice/],
     [
       { smtp: { maxRecipients: 99 } },

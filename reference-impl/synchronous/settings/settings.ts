@@ -151,7 +151,43 @@ const Smtp = object({
     .describe('Longest time after SIGTERM for messages in flight to be finished.'),
   idleTimeoutMs: durationMs({ min: 10, max: MAX_DURATION_MS })
     .prefault(300_000)
-    .describe('Time without input after which a client is disconnected (RFC 5321 4.5.3.2.7).'),
+    .describe(
+      'Time without a complete command, or without input during a message, after which a client is disconnected; ' +
+        'RFC 5321 4.5.3.2.7 asks for 5 minutes at least.',
+    ),
+  maxConnectionsPerClient: count({ min: 1, max: 65_536 })
+    .prefault(256)
+    .describe('Maximum number of open connections from one address, per worker.'),
+  maxBufferedBytes: size({ min: 1, max: 2 ** 34 })
+    .nullable()
+    .prefault(null)
+    .describe(
+      'Memory of a worker for messages that are not stored yet, over all sessions; beyond it the largest message ' +
+        'gets 452; null: twice maxMessageBytes, at least 32 MiB.',
+    ),
+  commandTimeoutMs: durationMs({ min: 10, max: MAX_DURATION_MS })
+    .prefault(60_000)
+    .describe('Longest time from the first byte of a command to its end.'),
+  dataTimeoutMs: durationMs({ min: 10, max: MAX_DURATION_MS })
+    .prefault(600_000)
+    .describe(
+      'Longest time for the data of a message, beside the time that it needs at minDataBytesPerSecond; it leaves ' +
+        'room for pauses of 3 minutes (RFC 5321 4.5.3.2.5).',
+    ),
+  minDataBytesPerSecond: count({ min: 1, max: 2 ** 30 })
+    .prefault(1024)
+    .describe('Rate at which the data of a message must arrive after dataTimeoutMs.'),
+  sessionTimeoutMs: durationMs({ min: 10, max: 7 * MAX_DURATION_MS })
+    .prefault(3_600_000)
+    .describe('Time after which a session ends with 421 at its next command, or when none is sent.'),
+  maxErrors: count({ min: 1, max: 1_000_000 })
+    .prefault(100)
+    .describe('Number of commands refused with 5xx after which a session ends; before EHLO it ends after 5.'),
+  maxCommandsPerMessage: count({ min: 10, max: 1_000_000 })
+    .prefault(1000)
+    .describe(
+      'Number of commands since the last message after which a session ends; accepted recipients do not count.',
+    ),
 });
 
 const Delivery = object({
@@ -285,6 +321,7 @@ export const SettingsSchema = SettingsInput.transform((given, context) => {
   const maxRecordBytes = given.maxRecordBytes ?? Math.min(32 * MIB, Math.floor(given.dataBytes / 4));
   const availableBytes = maxRecordBytes - Math.min(ENVELOPE_BYTES, Math.floor(maxRecordBytes / 2));
   const maxMessageBytes = given.smtp.maxMessageBytes ?? availableBytes;
+  const maxBufferedBytes = given.smtp.maxBufferedBytes ?? Math.max(32 * MIB, 2 * maxMessageBytes);
   const deadLetter = {
     directory: resolve(directory, 'dead'),
     dataBytes: given.deadLetter.dataBytes ?? given.dataBytes,
@@ -307,6 +344,12 @@ export const SettingsSchema = SettingsInput.transform((given, context) => {
     `at most ${availableBytes}, what maxRecordBytes leaves beside the envelope`,
     maxMessageBytes,
   );
+  expect(
+    maxBufferedBytes >= maxMessageBytes,
+    ['smtp', 'maxBufferedBytes'],
+    `at least maxMessageBytes (${maxMessageBytes})`,
+    maxBufferedBytes,
+  );
   const pairs = given.pairs.map((pair) => {
     const pairDirectory = resolve(directory, pair.directory);
     return {
@@ -326,7 +369,13 @@ export const SettingsSchema = SettingsInput.transform((given, context) => {
   expect(tlsKey === null || tlsCert !== null, ['smtp', 'tlsKey'], together, tlsKey);
   expect(tlsCert === null || tlsKey !== null, ['smtp', 'tlsCert'], together, tlsCert);
   const absolute = (file: string | null) => (file === null ? null : resolve(file));
-  const smtp = { ...given.smtp, maxMessageBytes, tlsCert: absolute(tlsCert), tlsKey: absolute(tlsKey) };
+  const smtp = {
+    ...given.smtp,
+    maxMessageBytes,
+    maxBufferedBytes,
+    tlsCert: absolute(tlsCert),
+    tlsKey: absolute(tlsKey),
+  };
   const delivery = { ...given.delivery, tlsCa: absolute(given.delivery.tlsCa) };
   return { ...given, directory, pairs, maxRecordBytes, deadLetter, smtp, delivery };
 });

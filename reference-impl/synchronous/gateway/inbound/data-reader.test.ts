@@ -1,7 +1,9 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { dotStuff } from '../outbound/reply-reader.js';
+import { BodyBuffer, SegmentPool } from './body-buffer.js';
 import { DataReader, type MailData } from './data-reader.js';
+import { MemoryBudget } from './memory-budget.js';
 
 /** Message data without a bare CR or LF, with many dots and line ends. */
 const lines = fc
@@ -27,12 +29,20 @@ function read(
   cuts: readonly number[],
   limitBytes = 1e6,
 ): { message: MailData; rest: string } | undefined {
-  const reader = new DataReader(limitBytes);
+  const holding = new MemoryBudget(1e8).open(() => undefined);
+  const reader = new DataReader(limitBytes, new BodyBuffer(holding, new SegmentPool()));
   const places = [...new Set(cuts.map((cut) => cut % (wire.length + 1)))].sort((a, b) => a - b);
   let from = 0;
   for (const to of [...places, wire.length]) {
-    const used = reader.take(wire.subarray(from, to));
-    if (used !== undefined) return { message: reader.result(), rest: wire.toString('latin1', from + used) };
+    // The reader overwrites the chunk.
+    const used = reader.take(Buffer.from(wire.subarray(from, to)));
+    if (used !== undefined) {
+      const message = reader.result();
+      const paidBytes = message.kind === 'data' ? message.data.length : 0;
+      if (holding.sizeBytes !== paidBytes)
+        throw new Error(`${holding.sizeBytes} bytes are paid for ${paidBytes}`);
+      return { message, rest: wire.toString('latin1', from + used) };
+    }
     from = to;
   }
   return undefined;
@@ -84,7 +94,7 @@ t.test('a bare CR or LF is detected at any position', async (t) => {
       (data, at, bare, cuts) => {
         const line = Math.max(0, data.lastIndexOf('\r\n', at % (data.length + 1)));
         const bad = Buffer.concat([data.subarray(0, line), Buffer.from(`x${bare}y`), data.subarray(line)]);
-        const wire = Buffer.concat(dotStuff(bad));
+        const wire = Buffer.concat([...dotStuff(bad)]);
         t.equal(read(wire, cuts)?.message.kind, 'bare-line-end');
       },
     ),
@@ -102,10 +112,27 @@ t.test('a message over the limit is read to its end and discarded', async (t) =>
 t.test('the wire form of any bytes contains the end mark only at its end', async (t) => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => {
-      const wire = Buffer.concat(dotStuff(Buffer.from(bytes)));
+      const wire = Buffer.concat([...dotStuff(Buffer.from(bytes))]);
       const whole = Buffer.concat([Buffer.from('\r\n'), wire]);
       t.equal(whole.indexOf('\r\n.\r\n'), whole.length - 5);
     }),
     { numRuns: 200 },
   );
 });
+
+t.test(
+  'a dot at the start of a line is stuffed beside every block of the wire form, and blocks are small',
+  async (t) => {
+    for (let padding = 65_536 - 6; padding <= 65_536 + 2; padding++) {
+      const data = Buffer.from(`${'x'.repeat(padding)}\r\n.a\r\n..\r\n`);
+      const expected = `${'x'.repeat(padding)}\r\n..a\r\n...\r\n.\r\n`;
+      t.equal(Buffer.concat([...dotStuff(data)]).toString(), expected, `${padding} bytes before`);
+    }
+    const sizes = [...dotStuff(Buffer.from('.\r\n'.repeat(500_000)))].map((block) => block.length);
+    t.ok(Math.max(...sizes) < 100_000, 'the wire form is never in memory as a whole');
+    t.equal(
+      sizes.reduce((sum, size) => sum + size),
+      2_000_003,
+    );
+  },
+);

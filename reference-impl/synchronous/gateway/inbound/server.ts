@@ -1,6 +1,9 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { QueueError } from '../../platform/errors.js';
-import { InboundSession, type SessionHost } from './session.js';
+import { SegmentPool } from './body-buffer.js';
+import { MemoryBudget } from './memory-budget.js';
+import { InboundSession, READ_BUFFER_BYTES, type SessionHost, type SharedResources } from './session.js';
+import { Turns } from './turns.js';
 
 /** Options of the SMTP server. */
 export interface InboundOptions extends SessionHost {
@@ -8,22 +11,52 @@ export interface InboundOptions extends SessionHost {
   /** Port on which the server listens; 0: any free port. */
   port: number;
   maxConnections: number;
+  maxConnectionsPerClient: number;
+  maxBufferedBytes: number;
 }
 
 /** Time that clients get to read the last replies at shutdown, in milliseconds. */
 const LINGER_TIMEOUT_MS = 1000;
 const STOP_CHECK_INTERVAL_MS = 50;
+/** Longest interval between two checks of the deadlines of all sessions, in milliseconds. */
+const MAX_SWEEP_INTERVAL_MS = 250;
+const MIN_SWEEP_INTERVAL_MS = 10;
+/**
+ * Time without a step towards a message, in milliseconds, after which a session may lose its place to a new one when
+ * there are `maxConnections`.
+ */
+const MIN_IDLE_MS = 1000;
 
 /** The SMTP server of a gateway worker. */
 export class InboundServer {
   readonly #server: Server;
   readonly #options: InboundOptions;
   readonly #sessions = new Set<InboundSession>();
+  /** Number of open connections by client address. */
+  readonly #clients = new Map<string, number>();
+  readonly #shared: SharedResources;
+  readonly #sweepIntervalMs: number;
+  #sweepTimer: NodeJS.Timeout | undefined;
+  /** Time that the worker has served its clients; see `SharedResources.clockMs`. */
+  #clockMs = 0;
+  #sweptMs = performance.now();
   #onEmpty: (() => void) | undefined;
 
   private constructor(options: InboundOptions) {
     this.#options = options;
-    this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
+    this.#server = createServer({ allowHalfOpen: true, highWaterMark: READ_BUFFER_BYTES }, (socket) =>
+      this.#accept(socket),
+    );
+    this.#shared = {
+      budget: new MemoryBudget(options.maxBufferedBytes),
+      pool: new SegmentPool(),
+      turns: new Turns(),
+      waiting: new Set(),
+      clockMs: () => this.#clockMs,
+    };
+    const { idleTimeoutMs, commandTimeoutMs, dataTimeoutMs, sessionTimeoutMs } = options;
+    const shortestMs = Math.min(idleTimeoutMs, commandTimeoutMs, dataTimeoutMs, sessionTimeoutMs);
+    this.#sweepIntervalMs = Math.max(MIN_SWEEP_INTERVAL_MS, Math.min(MAX_SWEEP_INTERVAL_MS, shortestMs / 4));
   }
 
   /** Starts to listen. @throws QueueError `bad-setting` when the address is not available */
@@ -44,6 +77,8 @@ export class InboundServer {
       });
       inbound.#server.listen({ host: options.host, port: options.port, backlog: 1024 }, resolve);
     });
+    inbound.#sweptMs = performance.now();
+    inbound.#sweepTimer = setInterval(() => inbound.#sweep(), inbound.#sweepIntervalMs);
     return inbound;
   }
 
@@ -70,19 +105,63 @@ export class InboundServer {
     }, STOP_CHECK_INTERVAL_MS);
     await empty;
     clearInterval(timer);
+    clearInterval(this.#sweepTimer);
   }
 
   #accept(socket: Socket): void {
-    if (this.#sessions.size >= this.#options.maxConnections) {
-      socket.on('error', () => undefined);
-      socket.end('421 4.3.2 Too many connections\r\n', () => socket.destroy());
+    const { remoteAddress: client } = socket;
+    if (client === undefined) {
+      // The client has already reset the connection.
+      socket.destroy();
       return;
     }
-    const session = new InboundSession(socket, this.#options, () => {
+    const connections = this.#clients.get(client) ?? 0;
+    if (connections >= this.#options.maxConnectionsPerClient) {
+      refuse(socket, '421 4.7.0 Too many connections from your address');
+      return;
+    }
+    if (this.#sessions.size >= this.#options.maxConnections && !this.#makePlace()) {
+      refuse(socket, '421 4.3.2 Too many connections');
+      return;
+    }
+    this.#clients.set(client, connections + 1);
+    const session = new InboundSession(socket, this.#options, this.#shared, () => {
       this.#sessions.delete(session);
+      this.#leave(client);
       this.#checkEmpty();
     });
     this.#sessions.add(session);
+  }
+
+  #leave(client: string): void {
+    const connections = this.#clients.get(client) ?? 0;
+    if (connections > 1) this.#clients.set(client, connections - 1);
+    else this.#clients.delete(client);
+  }
+
+  /** Ends the session that is idle for the longest time. Returns false if none is idle long enough. */
+  #makePlace(): boolean {
+    let idlest: InboundSession | undefined;
+    let progressMs = this.#clockMs - MIN_IDLE_MS;
+    for (const session of this.#sessions) {
+      const sessionMs = session.progressMs;
+      if (sessionMs === undefined || sessionMs > progressMs) continue;
+      progressMs = sessionMs;
+      idlest = session;
+    }
+    if (idlest === undefined) return false;
+    idlest.giveUp('421 4.3.2 Too many connections');
+    // The connection may take a while to close. Its place is free now.
+    this.#sessions.delete(idlest);
+    return true;
+  }
+
+  #sweep(): void {
+    const nowMs = performance.now();
+    // After a pause of the process the input of the clients has not been read yet. They must not pay for the pause.
+    this.#clockMs += Math.min(nowMs - this.#sweptMs, 2 * this.#sweepIntervalMs);
+    this.#sweptMs = nowMs;
+    for (const session of this.#sessions) session.checkDeadlines();
   }
 
   #abortAll(): void {
@@ -92,4 +171,9 @@ export class InboundServer {
   #checkEmpty(): void {
     if (this.#sessions.size === 0) this.#onEmpty?.();
   }
+}
+
+function refuse(socket: Socket, reply: string): void {
+  socket.on('error', () => undefined);
+  socket.end(`${reply}\r\n`, () => socket.destroy());
 }

@@ -1,9 +1,12 @@
 import type { Socket } from 'node:net';
 import { type SecureContext, TLSSocket } from 'node:tls';
 import type { EnqueueOutcome } from '../../queue/types.js';
+import { BodyBuffer, type SegmentPool } from './body-buffer.js';
 import { type Command, parseCommand } from './command.js';
 import { DataReader, type MailData } from './data-reader.js';
+import type { Holding, MemoryBudget } from './memory-budget.js';
 import { countHops, receivedHeader, type TraceIds } from './trace.js';
+import type { Turns, Weight } from './turns.js';
 
 /** The part of the gateway that a session uses. */
 export interface SessionHost {
@@ -13,6 +16,12 @@ export interface SessionHost {
   /** Number of Received headers from which on a message counts as looping. */
   maxHops: number;
   idleTimeoutMs: number;
+  commandTimeoutMs: number;
+  dataTimeoutMs: number;
+  minDataBytesPerSecond: number;
+  sessionTimeoutMs: number;
+  maxErrors: number;
+  maxCommandsPerMessage: number;
   traceIds: TraceIds;
   /** Returns the certificate and key for STARTTLS; undefined: STARTTLS is not offered. */
   secureContext: () => SecureContext | undefined;
@@ -24,25 +33,61 @@ export interface SessionHost {
   fail: (reason: unknown) => void;
 }
 
+/** What all sessions of a worker share. */
+export interface SharedResources {
+  budget: MemoryBudget;
+  pool: SegmentPool;
+  turns: Turns;
+  /** Sessions whose pipelined commands wait until they continue, the one that waits longest first. */
+  waiting: Set<InboundSession>;
+  /** Returns the time in milliseconds during which the worker served its clients. It stands still while it cannot. */
+  clockMs: () => number;
+}
+
 /** Maximum length of a command line. RFC 5321 4.5.3.1.4 requires 512 bytes plus the length of the parameters. */
 const MAX_LINE_BYTES = 2048;
+/** Length of the name in EHLO that a session keeps. A longer one is no host name; see the trace header. */
+const MAX_HELO_LENGTH = 256;
 /** Longest line that is skipped. A client that sends more does not speak SMTP. */
 const MAX_SKIPPED_BYTES = 1024 * 1024;
-/** Input that is buffered while a message is being stored. A client that sends more has to wait. */
-const MAX_PENDING_BYTES = 64 * 1024;
-/** Number of wrong commands after which the session ends: such a client does not speak SMTP. */
-const MAX_ERRORS = 100;
 /**
  * Number of times that a message may come back to this queue. A filter beside the gateway gives mail back once; a next hop
  * that leads here gives it back forever.
  */
 const MAX_OWN_HOPS = 5;
+/** Number of wrong commands before EHLO after which the session ends: such a client does not speak SMTP. */
+const MAX_ERRORS_BEFORE_EHLO = 5;
+/** Number of pipelined commands after which other sessions have their turn. */
+const COMMANDS_PER_TURN = 64;
+/** Size of a message, in bytes, from which on other sessions have their turn after each chunk. */
+const BULK_BYTES = 64 * 1024;
+/** Number of bytes that a socket buffers at most while it is paused; see the option `highWaterMark`. */
+export const READ_BUFFER_BYTES = 16 * 1024;
+/** Size of a message, in bytes, from which on smaller ones go before it. */
+const HEAVY_BYTES = 2 ** 20;
+/** Size of the replies that are collected for one write. A client that reads none is not answered beyond it. */
+const MAX_REPLY_BYTES = 4096;
+/**
+ * Largest number of sessions whose pipelined commands wait. Each takes up to 128 KiB. The one that waits longest, which
+ * mostly is a client that reads no replies, is ended for a new one.
+ */
+const MAX_WAITING_SESSIONS = 64;
+/** Bytes that a client may send after this side is closed. */
+const MAX_DROPPED_BYTES = 64 * 1024;
+/**
+ * What the budget pays for an address beside its characters. An address takes less, but the texts of its command wait
+ * for the garbage collector, which comes late.
+ */
+const ADDRESS_OVERHEAD_BYTES = 1024;
+const TIMEOUT_REPLY = '421 4.4.2 Timeout';
+const NO_MEMORY = '452 4.3.1 No memory for this message now, try again later';
 const SHUTTING_DOWN_REPLY = '421 4.3.2 Shutting down';
 const EMPTY = Buffer.alloc(0);
 
 interface Transaction {
   sender: string;
   recipients: string[];
+  holding: Holding;
 }
 
 /**
@@ -52,7 +97,7 @@ interface Transaction {
  */
 type State =
   | { phase: 'command' }
-  | { phase: 'data'; reader: DataReader; transaction: Transaction; headBytes: number }
+  | { phase: 'data'; reader: DataReader; transaction: Transaction; sinceMs: number; headBytes: number }
   | { phase: 'storing' }
   | { phase: 'handshake' }
   | { phase: 'closed' };
@@ -63,6 +108,7 @@ type State =
 export class InboundSession {
   #socket: Socket;
   readonly #host: SessionHost;
+  readonly #shared: SharedResources;
   #state: State = { phase: 'command' };
   /** The last EHLO or HELO; undefined before the first one. */
   #helo: { verb: 'EHLO' | 'HELO'; name: string } | undefined;
@@ -71,17 +117,35 @@ export class InboundSession {
   #pending: Buffer = EMPTY;
   #replies = '';
   #errors = 0;
+  /** Number of commands since the last message, without the accepted recipients. */
+  #commands = 0;
+  #droppedBytes = 0;
   /** Size of the part of a line that was dropped because the line is too long. */
   #skippedBytes = 0;
+  /** Bytes of a large message since the session's last turn. */
+  #bulkBytes = 0;
+  /** Whether the session waits for its turn to continue with its input. */
+  #awaitsTurn = false;
+  readonly #openedMs: number;
+  /** Time of the last command, answer or chunk of a message. */
+  #activeMs: number;
+  /** Time of the last command that was a step towards a message. */
+  #progressMs: number;
+  /** Time of the first byte of an incomplete command. */
+  #lineSinceMs: number | undefined;
   #stopping = false;
   #inputEnded = false;
   readonly #onClose: () => void;
 
   /** Takes over the connection and sends the greeting. `onClose` is called once, when the connection is closed. */
-  constructor(socket: Socket, host: SessionHost, onClose: () => void) {
+  constructor(socket: Socket, host: SessionHost, shared: SharedResources, onClose: () => void) {
     this.#socket = socket;
     this.#host = host;
+    this.#shared = shared;
     this.#onClose = onClose;
+    this.#openedMs = shared.clockMs();
+    this.#activeMs = this.#openedMs;
+    this.#progressMs = this.#openedMs;
     socket.setNoDelay(true);
     this.#listen(socket);
     this.#reply(`220 ${host.hostname} ESMTP`);
@@ -89,14 +153,13 @@ export class InboundSession {
   }
 
   #listen(socket: Socket): void {
-    socket.setTimeout(this.#host.idleTimeoutMs, () => this.#onIdle());
     socket.on('data', (chunk: Buffer) => this.#onData(chunk));
-    socket.on('drain', () => this.#resume());
+    socket.on('drain', () => this.#processInput());
     socket.on('end', () => this.#onEnd());
     // A reset means that the client has disconnected. The `close` event follows.
     socket.on('error', () => undefined);
     socket.on('close', () => {
-      this.#state = { phase: 'closed' };
+      this.#toClosed();
       this.#onClose();
     });
   }
@@ -106,19 +169,20 @@ export class InboundSession {
     const plain = this.#socket;
     this.#state = { phase: 'handshake' };
     this.#helo = undefined;
-    this.#transaction = undefined;
+    this.#resetTransaction();
     // Drop what came behind STARTTLS. Someone between client and server could have added it in plain text, and it would
     // count as sent under TLS (CVE-2011-0411).
     this.#pending = EMPTY;
     this.#flush();
-    for (const event of ['data', 'drain', 'end', 'close', 'timeout']) plain.removeAllListeners(event);
-    plain.setTimeout(0);
-    const secure = new TLSSocket(plain, { isServer: true, secureContext });
+    for (const event of ['data', 'drain', 'end', 'close']) plain.removeAllListeners(event);
+    const options = { isServer: true, secureContext, highWaterMark: READ_BUFFER_BYTES };
+    const secure = new TLSSocket(plain, options);
     this.#socket = secure;
     secure.once('secure', () => {
       if (this.#state.phase !== 'handshake') return;
       this.#state = { phase: 'command' };
       this.#isSecure = true;
+      this.#activeMs = this.#shared.clockMs();
       if (this.#stopping) this.#close(SHUTTING_DOWN_REPLY);
     });
     // A client that cannot agree on TLS gets no further reply, because the server cannot know what it would read.
@@ -139,12 +203,94 @@ export class InboundSession {
 
   /** Ends the connection at once, without a reply. */
   abort(): void {
-    this.#state = { phase: 'closed' };
+    this.#toClosed();
     this.#socket.destroy();
   }
 
+  /** Ends a connection that is needed for another client. The reply is lost if the client reads nothing. */
+  giveUp(reply: string): void {
+    this.#toClosed();
+    this.#socket.setTimeout(CLOSE_TIMEOUT_MS, () => this.#socket.destroy());
+    if (this.#socket.writableLength > 0) this.#socket.destroy();
+    else this.#socket.end(`${reply}\r\n`, () => this.#socket.destroy());
+  }
+
+  /**
+   * Time of the last step towards a message, or undefined while a message is stored. A message that arrives slower than
+   * `minDataBytesPerSecond` counts only as far as it has come at that rate.
+   */
+  get progressMs(): number | undefined {
+    if (this.#state.phase === 'storing') return undefined;
+    if (this.#state.phase !== 'data') return this.#progressMs;
+    const { reader, sinceMs } = this.#state;
+    return Math.min(
+      this.#shared.clockMs(),
+      sinceMs + (reader.wireBytes * 1000) / this.#host.minDataBytesPerSecond,
+    );
+  }
+
+  /** Ends the session if one of its deadlines is over. */
+  checkDeadlines(): void {
+    const nowMs = this.#shared.clockMs();
+    const state = this.#state;
+    switch (state.phase) {
+      case 'storing':
+        return;
+      case 'handshake':
+        if (nowMs - this.#activeMs > Math.min(this.#host.idleTimeoutMs, this.#host.commandTimeoutMs))
+          this.abort();
+        return;
+      case 'closed':
+        if (nowMs - this.#activeMs > CLOSE_TIMEOUT_MS) this.#socket.destroy();
+        return;
+      case 'data': {
+        const { dataTimeoutMs, minDataBytesPerSecond } = this.#host;
+        const allowedMs = dataTimeoutMs + (state.reader.wireBytes * 1000) / minDataBytesPerSecond;
+        if (nowMs - state.sinceMs > allowedMs) this.#close(`${TIMEOUT_REPLY}: the message came too slowly`);
+        break;
+      }
+      case 'command':
+        if (this.#lineSinceMs !== undefined && nowMs - this.#lineSinceMs > this.#host.commandTimeoutMs)
+          this.#close(`${TIMEOUT_REPLY}: the command came too slowly`);
+        else if (nowMs - this.#openedMs > this.#host.sessionTimeoutMs)
+          this.#close(`${TIMEOUT_REPLY}: the session took too long`);
+        break;
+    }
+    if (nowMs - this.#activeMs <= this.#host.idleTimeoutMs) return;
+    // A client that does not read its replies would not read this one.
+    if (this.#socket.writableNeedDrain) this.abort();
+    else this.#close('421 4.4.2 Idle for too long');
+  }
+
+  #toClosed(): void {
+    if (this.#state.phase === 'data') this.#release(this.#state);
+    if (this.#transaction !== undefined) this.#transaction.holding.release();
+    this.#transaction = undefined;
+    this.#state = { phase: 'closed' };
+    this.#pending = EMPTY;
+    this.#shared.waiting.delete(this);
+    this.#activeMs = this.#shared.clockMs();
+  }
+
+  #release({ reader, transaction }: { reader: DataReader; transaction: Transaction }): void {
+    reader.drop();
+    transaction.holding.release();
+  }
+
+  /** Gives the memory of the message in progress to a smaller message. */
+  #onEvict(holding: Holding): void {
+    if (this.#state.phase === 'data' && this.#state.transaction.holding === holding)
+      this.#release(this.#state);
+    else if (this.#transaction?.holding === holding) this.#close(`421${NO_MEMORY.slice(3)}`);
+  }
+
   #onData(chunk: Buffer): void {
-    if (this.#state.phase === 'closed') return;
+    if (this.#state.phase === 'closed') {
+      this.#droppedBytes += chunk.length;
+      if (this.#droppedBytes > MAX_DROPPED_BYTES) this.#socket.destroy();
+      return;
+    }
+    if (this.#state.phase === 'data') this.#activeMs = this.#shared.clockMs();
     this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
     this.#processInput();
   }
@@ -155,42 +301,83 @@ export class InboundSession {
     if (!this.#isStoring()) this.#close();
   }
 
-  #onIdle(): void {
-    if (this.#state.phase === 'storing') return;
-    if (this.#state.phase === 'closed' || this.#state.phase === 'handshake') this.#socket.destroy();
-    else this.#close('421 4.4.2 Idle for too long');
-  }
-
-  #resume(): void {
-    this.#processInput();
-    if (this.#state.phase !== 'storing' && this.#socket.isPaused()) this.#socket.resume();
-  }
-
-  /** Handles all input that can be handled now and sends the replies in one write. */
+  /** Handles all input that can be handled now, sends the replies, and pauses the input if the client has to wait. */
   #processInput(): void {
+    if (this.#awaitsTurn) return;
     let canContinue = true;
-    while (canContinue && this.#pending.length > 0 && !this.#socket.writableNeedDrain) {
-      if (this.#state.phase === 'data') canContinue = this.#takeData(this.#state);
+    let commands = 0;
+    while (canContinue && this.#pending.length > 0 && !this.#socket.writableNeedDrain && !this.#awaitsTurn) {
+      if (this.#state.phase === 'data') this.#takeData(this.#state);
       else canContinue = this.#state.phase === 'command' && this.#takeLine();
+      commands += 1;
+      if (commands === COMMANDS_PER_TURN) this.#awaitTurn('light');
+      if (this.#replies.length > MAX_REPLY_BYTES) this.#flush();
     }
     this.#flush();
-    if (this.#pending.length > MAX_PENDING_BYTES) this.#socket.pause();
+    const isStoring = this.#state.phase === 'storing';
+    const mustWait =
+      this.#awaitsTurn || this.#socket.writableNeedDrain || (isStoring && this.#pending.length > 0);
+    if (!mustWait || this.#state.phase === 'closed') {
+      this.#shared.waiting.delete(this);
+      if (this.#socket.isPaused()) this.#socket.resume();
+      return;
+    }
+    this.#socket.pause();
+    if (this.#pending.length === 0) return;
+    if (this.#state.phase === 'command') this.#waitWithCommands();
+    // The socket stops to read when it has got back its input.
+    if (!this.isFinished) this.#socket.unshift(this.#pending);
+    this.#pending = EMPTY;
   }
 
-  #takeData({ reader, transaction, headBytes }: State & { phase: 'data' }): boolean {
-    const used = reader.take(this.#pending);
-    this.#pending = used === undefined ? EMPTY : this.#pending.subarray(used);
-    if (used !== undefined) this.#finishMessage(reader.result(), transaction, headBytes);
-    return true;
+  /** Enters the session among those that wait, and ends the one that waits longest if there are too many. */
+  #waitWithCommands(): void {
+    const { waiting } = this.#shared;
+    waiting.delete(this);
+    waiting.add(this);
+    const [longest] = waiting;
+    if (waiting.size > MAX_WAITING_SESSIONS) longest?.giveUp('421 4.3.2 Too many pipelined commands');
+  }
+
+  #awaitTurn(weight: Weight): void {
+    if (this.#awaitsTurn || this.#state.phase === 'closed') return;
+    this.#awaitsTurn = true;
+    this.#shared.turns.wait(weight, () => {
+      this.#awaitsTurn = false;
+      this.#processInput();
+    });
+  }
+
+  #takeData({ reader, transaction, headBytes }: State & { phase: 'data' }): void {
+    const isBulk = reader.wireBytes >= BULK_BYTES;
+    const chunk = this.#pending;
+    // A socket that is paused reads one more chunk of 64 KiB, unless it has got back as much as it buffers at most.
+    // A thousand waiting sessions keep 16 MiB so, instead of 64 MiB.
+    const heldBytes = isBulk && chunk.length >= 2 * READ_BUFFER_BYTES ? READ_BUFFER_BYTES : 0;
+    const used = reader.take(chunk.subarray(0, chunk.length - heldBytes));
+    if (used !== undefined) {
+      this.#pending = chunk.subarray(used);
+      this.#bulkBytes = 0;
+      this.#finishMessage(reader.result(), transaction, headBytes);
+      return;
+    }
+    this.#pending = heldBytes === 0 ? EMPTY : Buffer.from(chunk.subarray(chunk.length - heldBytes));
+    if (isBulk) this.#bulkBytes += chunk.length;
+    if (heldBytes === 0 && this.#bulkBytes < BULK_BYTES) return;
+    this.#bulkBytes = 0;
+    this.#awaitTurn(reader.wireBytes < HEAVY_BYTES ? 'light' : 'heavy');
   }
 
   #takeLine(): boolean {
     const end = this.#pending.indexOf(0x0a);
+    if (end < 0) this.#lineSinceMs ??= this.#shared.clockMs();
     if (this.#skippedBytes > 0) return this.#skipLine(end);
     if (end < 0 && this.#pending.length <= MAX_LINE_BYTES) return false;
     if (end < 0 || end > MAX_LINE_BYTES) return this.#skipLine(end);
     const line = this.#pending.toString('latin1', 0, end);
     this.#pending = this.#pending.subarray(end + 1);
+    this.#lineSinceMs = undefined;
+    this.#activeMs = this.#shared.clockMs();
     if (this.#stopping) {
       this.#close(SHUTTING_DOWN_REPLY);
       return false;
@@ -214,19 +401,31 @@ export class InboundSession {
     }
     if (end < 0) return false;
     this.#skippedBytes = 0;
+    this.#lineSinceMs = undefined;
+    this.#activeMs = this.#shared.clockMs();
     this.#execute({ verb: 'error', reply: `500 5.5.2 Line longer than ${MAX_LINE_BYTES} bytes` });
     return true;
   }
 
   #execute(command: Command): void {
+    this.#commands += 1;
+    if (this.#commands > this.#host.maxCommandsPerMessage) {
+      this.#close('421 4.7.0 Too many commands without a message');
+      return;
+    }
     switch (command.verb) {
       case 'error':
         this.#refuse(command.reply);
         break;
       case 'EHLO':
       case 'HELO':
-        this.#helo = command;
-        this.#transaction = undefined;
+        if (this.#helo === undefined) this.#progressMs = this.#shared.clockMs();
+        this.#helo = {
+          verb: command.verb,
+          // A copy, as in #rcpt: a part of the line would keep all of it in memory.
+          name: Buffer.from(command.name.slice(0, MAX_HELO_LENGTH), 'latin1').toString('latin1'),
+        };
+        this.#resetTransaction();
         this.#reply(command.verb === 'HELO' ? `250 ${this.#host.hostname}` : this.#extensions());
         break;
       case 'MAIL':
@@ -239,7 +438,7 @@ export class InboundSession {
         this.#answer(this.#data());
         break;
       case 'RSET':
-        this.#transaction = undefined;
+        this.#resetTransaction();
         this.#reply('250 2.0.0 Ok');
         break;
       case 'NOOP':
@@ -284,8 +483,20 @@ export class InboundSession {
     if (this.#helo === undefined) return '503 5.5.1 EHLO first';
     if (this.#transaction !== undefined) return '503 5.5.1 The message before is not finished';
     if (sizeBytes > this.#host.maxMessageBytes) return this.#tooLarge();
-    this.#transaction = { sender, recipients: [] };
+    const { budget } = this.#shared;
+    const holding = budget.open(() => this.#onEvict(holding));
+    if (!budget.hasRoomFor(sizeBytes) || !holding.take(sender.length + ADDRESS_OVERHEAD_BYTES)) {
+      holding.release();
+      return NO_MEMORY;
+    }
+    this.#transaction = { sender, recipients: [], holding };
+    this.#progressMs = this.#shared.clockMs();
     return '250 2.1.0 Ok';
+  }
+
+  #resetTransaction(): void {
+    this.#transaction?.holding.release();
+    this.#transaction = undefined;
   }
 
   #rcpt(recipient: string, domain: string): string {
@@ -293,7 +504,11 @@ export class InboundSession {
     if (recipients === undefined) return '503 5.5.1 MAIL first';
     if (!this.#host.hasRoute(domain)) return `550 5.1.2 No route to ${domain || 'the next hop'}`;
     if (recipients.length >= this.#host.maxRecipients) return '452 4.5.3 Too many recipients';
-    recipients.push(recipient);
+    if (this.#transaction?.holding.take(recipient.length + ADDRESS_OVERHEAD_BYTES) !== true) return NO_MEMORY;
+    // The text of a command is up to 2048 bytes, and its parts keep it in memory. A copy keeps only the address.
+    recipients.push(Buffer.from(recipient, 'latin1').toString('latin1'));
+    this.#commands -= 1;
+    this.#progressMs = this.#shared.clockMs();
     return '250 2.1.5 Ok';
   }
 
@@ -301,10 +516,15 @@ export class InboundSession {
     const transaction = this.#transaction;
     if (transaction === undefined) return '503 5.5.1 MAIL first';
     if (transaction.recipients.length === 0) return '554 5.5.1 No valid recipients';
+    // The first bytes of the message must fit, or larger messages must be there that give way to it.
+    if (!this.#shared.budget.hasRoomFor(1)) return NO_MEMORY;
     this.#transaction = undefined;
     const head = this.#traceHeader();
-    const reader = new DataReader(this.#host.maxMessageBytes, head);
-    this.#state = { phase: 'data', reader, transaction, headBytes: head.length };
+    const body = new BodyBuffer(transaction.holding, this.#shared.pool, head);
+    const reader = new DataReader(this.#host.maxMessageBytes, body);
+    if (!transaction.holding.take(head.length)) reader.drop();
+    this.#activeMs = this.#shared.clockMs();
+    this.#state = { phase: 'data', reader, transaction, sinceMs: this.#activeMs, headBytes: head.length };
     return '354 End data with <CR><LF>.<CR><LF>';
   }
 
@@ -331,28 +551,46 @@ export class InboundSession {
 
   #finishMessage(message: MailData, transaction: Transaction, headBytes: number): void {
     this.#state = { phase: 'command' };
-    const loopReply = message.kind === 'data' ? this.#loopReply(message.data.subarray(headBytes)) : undefined;
-    if (message.kind === 'bare-line-end') {
-      this.#answerMessage('554 5.6.0 The message holds a CR or LF that is no CRLF (RFC 5321 2.3.8)');
-    } else if (message.kind === 'too-large') {
-      this.#answerMessage(this.#tooLarge());
-    } else if (loopReply !== undefined) {
+    this.#commands = 0;
+    this.#activeMs = this.#shared.clockMs();
+    this.#progressMs = this.#activeMs;
+    const { holding } = transaction;
+    if (message.kind !== 'data') {
+      holding.release();
+      this.#answerMessage(this.#dataRefusal(message.kind));
+      return;
+    }
+    const loopReply = this.#loopReply(message.data.subarray(headBytes));
+    if (loopReply !== undefined) {
+      holding.release();
       this.#answerMessage(loopReply);
-    } else {
-      this.#state = { phase: 'storing' };
-      this.#host.store(transaction.sender, transaction.recipients, message.data).then(
+      return;
+    }
+    this.#state = { phase: 'storing' };
+    holding.isPinned = true;
+    this.#host
+      .store(transaction.sender, transaction.recipients, message.data)
+      .finally(() => holding.release())
+      .then(
         (outcome) => this.#stored(outcome),
         (reason) => {
           this.abort();
           this.#host.fail(reason);
         },
       );
-    }
+  }
+
+  #dataRefusal(kind: Exclude<MailData['kind'], 'data'>): string {
+    if (kind === 'too-large') return this.#tooLarge();
+    if (kind === 'no-memory') return NO_MEMORY;
+    return '554 5.6.0 The message holds a CR or LF that is no CRLF (RFC 5321 2.3.8)';
   }
 
   #stored(outcome: EnqueueOutcome): void {
     if (this.#state.phase === 'closed') return;
     this.#state = { phase: 'command' };
+    this.#activeMs = this.#shared.clockMs();
+    this.#progressMs = this.#activeMs;
     if (outcome.outcome === 'indefinite') {
       // Neither a positive nor a negative reply would be true. Without a reply the client sends the message again.
       this.#close();
@@ -364,7 +602,6 @@ export class InboundSession {
     );
     this.#processInput();
     if (this.#inputEnded && !this.#isStoring()) this.#close();
-    else if (this.#socket.isPaused() && this.#pending.length <= MAX_PENDING_BYTES) this.#socket.resume();
   }
 
   #isStoring(): boolean {
@@ -391,7 +628,8 @@ export class InboundSession {
   /** Refuses a command and counts the error. A 5xx to a message does not count. */
   #refuse(reply: string): void {
     this.#errors += 1;
-    if (this.#errors >= MAX_ERRORS) this.#close(`${reply}\r\n421 4.7.0 Too many errors`);
+    const maxErrors = this.#helo !== undefined ? this.#host.maxErrors : MAX_ERRORS_BEFORE_EHLO;
+    if (this.#errors >= maxErrors) this.#close(`${reply}\r\n421 4.7.0 Too many errors`);
     else this.#reply(reply);
   }
 
@@ -419,11 +657,9 @@ export class InboundSession {
     if (this.#state.phase === 'closed') return;
     if (reply !== undefined) this.#reply(reply);
     this.#flush();
-    this.#state = { phase: 'closed' };
-    this.#pending = EMPTY;
+    this.#toClosed();
     this.#socket.end();
     this.#socket.resume();
-    this.#socket.setTimeout(Math.min(this.#host.idleTimeoutMs, CLOSE_TIMEOUT_MS));
   }
 }
 

@@ -347,6 +347,30 @@ t.test('a session with a silent host is given up, and its message is tried again
   t.equal(queue.live.size, 0);
 });
 
+t.test('a host that answers DATA with 250 has not got the message, which is tried again', async (t) => {
+  const next = await hop(t, (line, connection) =>
+    line === 'DATA' && next.lines.filter((one) => one === 'DATA').length === 1
+      ? '250 ok'
+      : ACCEPT_ALL(line, connection),
+  );
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
+  await queue.enqueue([mail('x\r\n')]);
+  await until(() => queue.consumed.length === 1);
+  t.ok(next.lines.includes('.'), 'the message was sent');
+});
+
+t.test('a host that answers more than it is asked is given up, and its message is tried again', async (t) => {
+  const next = await hop(t, (line, connection) =>
+    connection === 0 && line === 'DATA'
+      ? `354 go on\r\n${'250 ok\r\n'.repeat(400_000)}`
+      : ACCEPT_ALL(line, connection),
+  );
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
+  await queue.enqueue([mail('0123456789abcde\r\n'.repeat(600_000))]);
+  await until(() => queue.consumed.length === 1);
+  t.ok(next.connections >= 2);
+});
+
 t.test(
   'a session with a host that does not speak SMTP is given up, and its message is tried again',
   async (t) => {

@@ -53,25 +53,44 @@ export function replyText(reply: Reply): string {
 
 const DOT = 0x2e;
 const LINE_END_DOT = Buffer.from('\r\n.');
-const ONE_DOT = Buffer.from('.');
 const END = Buffer.from('.\r\n');
 const LINE_END_AND_END = Buffer.from('\r\n.\r\n');
+/** Number of bytes of a message that are converted at a time. */
+const BLOCK_BYTES = 64 * 1024;
 
 /**
- * Converts a message into its wire form after DATA (RFC 5321 4.5.2), in pieces. It adds a dot before every dot
- * at the start of a line and appends the end mark. If the last line has no CRLF, it adds one, because the end
- * mark needs it.
+ * Converts a message into its wire form after DATA (RFC 5321 4.5.2), in blocks of bounded size. It adds a dot before
+ * every dot at the start of a line and appends the end mark. If the last line has no CRLF, it adds one, because the
+ * end mark needs it. A block is made when it is asked for, so that the wire form never is in memory as a whole.
  */
-export function dotStuff(data: Buffer): Buffer[] {
-  const pieces: Buffer[] = [];
-  if (data[0] === DOT) pieces.push(ONE_DOT);
-  let from = 0;
-  for (let at = data.indexOf(LINE_END_DOT); at >= 0; at = data.indexOf(LINE_END_DOT, at + 2)) {
-    pieces.push(data.subarray(from, at + 3));
-    from = at + 2;
+export function* dotStuff(data: Buffer): Generator<Buffer> {
+  for (let from = 0; from < data.length; from += BLOCK_BYTES) {
+    const block = data.subarray(from, from + BLOCK_BYTES);
+    // The line end before the first dot may be in the block before.
+    const isDotFirst = block[0] === DOT && startsLine(data, from);
+    const isDotSecond = block[1] === DOT && startsLine(data, from + 1);
+    const hasDots = isDotFirst || isDotSecond || block.indexOf(LINE_END_DOT) >= 0;
+    yield hasDots ? stuffBlock(data, from, block) : block;
   }
-  if (from < data.length) pieces.push(data.subarray(from));
-  const endsLine = data.length === 0 || (data.at(-1) === 0x0a && data.at(-2) === 0x0d);
-  pieces.push(endsLine ? END : LINE_END_AND_END);
-  return pieces;
+  yield endsLine(data) ? END : LINE_END_AND_END;
+}
+
+function stuffBlock(data: Buffer, from: number, block: Buffer): Buffer {
+  // Every stuffed dot has a line end before it, so at most every third byte is one.
+  const stuffed = Buffer.allocUnsafe(block.length + Math.ceil(block.length / 3) + 1);
+  let size = 0;
+  for (let at = 0; at < block.length; at++) {
+    const byte = block[at] as number;
+    if (byte === DOT && startsLine(data, from + at)) stuffed[size++] = DOT;
+    stuffed[size++] = byte;
+  }
+  return stuffed.subarray(0, size);
+}
+
+function startsLine(data: Buffer, at: number): boolean {
+  return at === 0 || (data[at - 1] === 0x0a && data[at - 2] === 0x0d);
+}
+
+function endsLine(data: Buffer): boolean {
+  return data.length === 0 || (data.at(-1) === 0x0a && data.at(-2) === 0x0d);
 }

@@ -46,6 +46,8 @@ const NEEDS_EIGHT_BIT: RecipientResult = {
   reason:
     '554 5.6.3 The message has 8-bit bytes, the next hop does not offer 8BITMIME, and no conversion is possible',
 };
+/** Maximum size of the replies that came before they were asked for. A server that sends more does not speak SMTP. */
+const MAX_EARLY_REPLY_BYTES = 2 ** 20;
 
 interface Extensions {
   pipelining: boolean;
@@ -69,7 +71,9 @@ export class OutboundSession<Message extends OutboundMessage> {
   #socket: Socket;
   readonly #replies: Reply[] = [];
   #pendingReply: { resolve: (reply: Reply) => void; reject: (reason: Error) => void } | undefined;
+  #earlyReplyBytes = 0;
   #failure: Error | undefined;
+  #onDrain: (() => void) | undefined;
   #wake: (() => void) | undefined;
   #stopping = false;
   #extensions: Extensions = { pipelining: false, eightBit: false, size: false, startTls: false };
@@ -90,6 +94,7 @@ export class OutboundSession<Message extends OutboundMessage> {
   #listen(socket: Socket): void {
     socket.on('timeout', () => this.#onTimeout());
     socket.on('data', (chunk: Buffer) => this.#onData(chunk));
+    socket.on('drain', () => this.#onDrain?.());
     socket.on('error', (error) => this.#fail(error));
     socket.on('end', () => this.#fail(new Error('the next hop closed the connection')));
     socket.on('close', () => this.#fail(new Error('the connection was lost')));
@@ -216,7 +221,10 @@ export class OutboundSession<Message extends OutboundMessage> {
       let nextMessage: Message | undefined;
       if (envelopeReply.readyForData && accepted > 0) {
         nextMessage = this.#extensions.pipelining ? this.#takeIfAvailable() : undefined;
-        this.#sendData(this.#dataOf(message), nextMessage === undefined ? '' : this.#envelope(nextMessage));
+        await this.#sendData(
+          this.#dataOf(message),
+          nextMessage === undefined ? '' : this.#envelope(nextMessage),
+        );
         const final = await this.#reply();
         this.#finish(
           message,
@@ -270,16 +278,26 @@ export class OutboundSession<Message extends OutboundMessage> {
     return withDataReply(await this.#ask('DATA\r\n'), results);
   }
 
-  #sendData(data: Buffer, nextCommands: string): void {
-    const pieces = dotStuff(data);
-    if (nextCommands !== '') pieces.push(Buffer.from(nextCommands, 'latin1'));
+  /** Sends a message no faster than the next hop takes it, so that its wire form is never in memory as a whole. */
+  async #sendData(data: Buffer, nextCommands: string): Promise<void> {
+    const next = Buffer.from(nextCommands, 'latin1');
     if (data.length <= MAX_COPY_BYTES) {
-      this.#socket.write(Buffer.concat(pieces));
+      this.#socket.write(Buffer.concat([...dotStuff(data), next]));
       return;
     }
-    this.#socket.cork();
-    for (const piece of pieces) this.#socket.write(piece);
-    this.#socket.uncork();
+    for (const block of dotStuff(data)) {
+      if (!this.#socket.write(block)) await this.#drained();
+      if (this.#failure !== undefined) throw this.#failure;
+    }
+    if (next.length > 0) this.#socket.write(next);
+  }
+
+  async #drained(): Promise<void> {
+    if (this.#failure !== undefined) return;
+    await new Promise<void>((resolve) => {
+      this.#onDrain = resolve;
+    });
+    this.#onDrain = undefined;
   }
 
   #takeIfAvailable(): Message | undefined {
@@ -343,6 +361,7 @@ export class OutboundSession<Message extends OutboundMessage> {
 
   #reply(): Promise<Reply> {
     const reply = this.#replies.shift();
+    if (this.#replies.length === 0) this.#earlyReplyBytes = 0;
     if (reply !== undefined) return Promise.resolve(reply);
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
@@ -359,6 +378,9 @@ export class OutboundSession<Message extends OutboundMessage> {
         else if (this.isIdle) this.#fail(new Error(replyText(reply)));
         else this.#replies.push(reply);
       }
+      if (this.#replies.length > 0) this.#earlyReplyBytes += chunk.length;
+      if (this.#earlyReplyBytes > MAX_EARLY_REPLY_BYTES)
+        throw new Error('the next hop answered more than it was asked');
     } catch (error) {
       this.#fail(error instanceof Error ? error : new Error(String(error)));
     }
@@ -373,6 +395,7 @@ export class OutboundSession<Message extends OutboundMessage> {
     const waiting = this.#pendingReply;
     this.#pendingReply = undefined;
     waiting?.reject(this.#failure);
+    this.#onDrain?.();
     this.wake();
     this.#socket.destroy();
   }
@@ -383,9 +406,14 @@ function withDataReply(
   results: RecipientResult[],
 ): { readyForData: boolean; results: RecipientResult[] } {
   if (reply.code === 354) return { readyForData: true, results };
+  // A 2xx to DATA is no acceptance: the message has not been sent.
+  const refusal: RecipientResult = {
+    result: reply.code >= 500 ? 'refused' : 'deferred',
+    reason: replyText(reply),
+  };
   return {
     readyForData: false,
-    results: results.map((result) => (result.result === 'delivered' ? resultOf(reply) : result)),
+    results: results.map((result) => (result.result === 'delivered' ? refusal : result)),
   };
 }
 
