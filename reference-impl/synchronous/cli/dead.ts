@@ -109,25 +109,35 @@ async function list(settings: QueueSettings, filter: Selection, json: boolean): 
   if (!json) await printText(await summary(settings, letters.length));
 }
 
-/** Returns a line with the number of letters, the room that is left, and the parked messages. */
+/** A line of `inspect --summary`. */
+interface PairSummary {
+  pair: string;
+  messages: number;
+  entries: number;
+  freeBytes: number;
+  parked: number;
+  keptAside: string[];
+}
+
+/** Returns a line with the number of letters, the room that is left, and the messages that could not become letters. */
 async function summary(settings: QueueSettings, shown: number): Promise<string> {
   let parked = 0;
-  let line = '';
+  let unreadable = 0;
+  const parts: string[] = [];
   for await (const found of inspectQueue(settings, true)) {
-    const pair = found as {
-      pair: string;
-      messages: number;
-      entries: number;
-      freeBytes: number;
-      parked: number;
-    };
-    if (pair.pair !== 'dead') parked += pair.parked;
+    const { pair, messages, entries, freeBytes, keptAside, ...more } = found as PairSummary;
+    unreadable += keptAside.length;
+    if (pair !== 'dead') parked += more.parked;
     else
-      line = `${shown} shown of ${pair.messages} dead letters; room for ${pair.entries - pair.messages} more, ${pair.freeBytes} bytes free`;
+      parts.push(
+        `${shown} shown of ${messages} dead letters`,
+        `room for ${entries - messages} more, ${freeBytes} bytes free`,
+      );
   }
-  return parked === 0
-    ? line
-    : `${line}; ${parked} more messages are parked in the main queue, because this one was full`;
+  if (parked > 0)
+    parts.push(`${parked} more messages are parked in the main queue, because this one was full`);
+  if (unreadable > 0) parts.push(`${unreadable} unreadable records are in kept-aside/`);
+  return parts.join('; ');
 }
 
 const timeOf = (ms: number): string | null => (ms > 0 && ms <= 8.64e15 ? new Date(ms).toISOString() : null);

@@ -171,7 +171,18 @@ t.test('workers that are killed at random while they bury messages lose none and
     const letters = await listed(queue);
     return letters.length >= COUNT && letters.every(({ notice }) => notice !== 'due');
   });
+  const notices = () =>
+    sink.messages
+      .filter(({ sender }) => sender === '')
+      .map(({ data }) => /^Message-ID: (.*)\r$/m.exec(data.toString('latin1'))?.[1]);
+  const expected = (await listed(queue)).length;
+  await until(() => new Set(notices()).size >= expected);
   await service.stop();
+  t.equal(
+    new Set(notices()).size,
+    expected,
+    'there is one notice for each letter, and a second copy has the same id',
+  );
   const letters = await listed(queue);
   const buried = letters.map(({ recipients }) => String(recipients));
   t.same(

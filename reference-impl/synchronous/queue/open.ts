@@ -150,6 +150,16 @@ export async function openQueue(
 export const openQueueForCommand = (settings: QueueSettings, platform: Platform = hostPlatform): OpenQueue =>
   new OpenQueue(settings, platform, 'may-have-no-helper');
 
+/** Longest wait, in milliseconds, for a lock of the helper that another command holds for one sync. */
+const OTHER_COMMAND_TIMEOUT_MS = 200;
+
+/** Returns whether a helper serves a pair. Another command of the operator also takes its lock, for one sync. */
+function isHelperAlive({ locks }: Pair): boolean {
+  if (!locks.lockWithin(LOCK.helper, OTHER_COMMAND_TIMEOUT_MS)) return true;
+  locks.unlock(LOCK.helper);
+  return false;
+}
+
 /**
  * The queue in one worker process: all its pairs and its dead-letter queue, open and with a worker slot taken
  * in each.
@@ -188,7 +198,7 @@ export class OpenQueue implements Queue {
     this.#pairs = settings.pairs.map((directories) => {
       const pair = Pair.open(directories, settings, platform);
       this.#recordRestore(pair);
-      const hasHelper = helpers === 'have-helpers' || pair.locks.isHeldElsewhere(LOCK.helper);
+      const hasHelper = helpers === 'have-helpers' || isHelperAlive(pair);
       return new WorkerPair(pair, () => this.#notifyListener(), hasHelper ? settings.sync : undefined);
     });
     const { directory, entries } = settings.deadLetter;

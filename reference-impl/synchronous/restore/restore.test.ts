@@ -4,7 +4,7 @@ import t from 'tap';
 import { checkLists } from '../index/check.js';
 import { memoryIndex } from '../index/fixtures/memory-image.js';
 import { IndexImage } from '../index/image.js';
-import { ENTRIES_OFFSET, ENTRY, FIELD, STATUS } from '../index/layout.js';
+import { ENTRIES_OFFSET, ENTRY, FIELD, PARKED_BIT, STATUS } from '../index/layout.js';
 import { isConsumed } from '../index/marks.js';
 import { bodySeed, checksum, seedAt } from '../record/checksum.js';
 import { decodeBody } from '../record/codec.js';
@@ -309,6 +309,30 @@ t.test('retry counts and times survive a restore, but a time in the future is ig
   world.image.putWide(world.image.entryWord(0) + ENTRY.lastRetry, Date.now() + 1e9);
   t.match(world.restore(world.index).live, [{ retryCount: 7, lastRetryMs: 0 }]);
 });
+
+t.test(
+  'answers and the time of the first attempt survive a restore; a parked message is no longer parked',
+  async (t) => {
+    const world = new ModelledQueue();
+    const message = world.storeConfirmed('x');
+    const at = world.image.entryWord(message.entry);
+    world.image.put(at + ENTRY.answered, 3 | PARKED_BIT);
+    world.image.put(at + ENTRY.firstTry, 5);
+    t.match(
+      world.restore(world.index).live,
+      [{ answered: 0 }],
+      'the words have no meaning before the first attempt',
+    );
+    world.image.put(world.image.entryWord(0) + ENTRY.retryCount, 7);
+    world.image.put(world.image.entryWord(0) + ENTRY.answered, 3 | PARKED_BIT);
+    t.match(world.restore(world.index).live, [{ retryCount: 7, answered: 3, firstTry: 5 }]);
+    t.equal(world.image.get(world.image.entryWord(0) + ENTRY.answered), 3);
+    world.image.put(world.image.entryWord(0) + ENTRY.answered, -1);
+    t.match(world.restore(world.index).live, [{ answered: 0 }], 'a damaged index has any number');
+    world.image.put(world.image.entryWord(0) + ENTRY.answered, 1000);
+    t.match(world.restore(world.index).live, [{ answered: 7 }], 'there are no more answers than attempts');
+  },
+);
 
 t.test('the restore after a killed restore starts again and loses no message', async (t) => {
   const world = new ModelledQueue();

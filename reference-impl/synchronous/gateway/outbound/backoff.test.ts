@@ -1,5 +1,5 @@
 import t from 'tap';
-import { backoffMs, isDue } from './destination.js';
+import { attemptsWithin, backoffMs, isDue } from './destination.js';
 
 const backoff = { initialMs: 100, maxMs: 1000 };
 
@@ -18,4 +18,12 @@ t.test('a message is due when its pause is over', async (t) => {
 
 t.test('a clock that was set back does not delay a message', async (t) => {
   t.ok(isDue(backoff, 2, 5000, 1000));
+});
+
+t.test('the attempts within a time are the first one and one after each pause', async (t) => {
+  t.strictSame(
+    [0, 99, 100, 300, 700, 1500, 2500, 3500].map((timeMs) => attemptsWithin(backoff, timeMs)),
+    [1, 1, 2, 3, 4, 5, 6, 7],
+  );
+  t.equal(attemptsWithin({ initialMs: 1000, maxMs: 10 }, 100), 11);
 });
