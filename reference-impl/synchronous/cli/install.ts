@@ -1,6 +1,7 @@
 import { closeSync, fsyncSync, openSync, renameSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { syncDirectory } from '../platform/directory.js';
+import { FILE_MODE } from '../platform/kernel.js';
 import { installQueue } from '../queue/install.js';
 import { INSTALLED_SETTINGS_FILE, installedText } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
@@ -13,7 +14,7 @@ import { printLine } from './output.js';
 export async function install(settings: QueueSettings): Promise<void> {
   await installQueue(settings);
   const file = join(settings.directory, INSTALLED_SETTINGS_FILE);
-  const fd = openSync(`${file}.new`, 'w');
+  const fd = openSync(`${file}.new`, 'w', FILE_MODE);
   try {
     writeSync(fd, installedText(settings));
     fsyncSync(fd);

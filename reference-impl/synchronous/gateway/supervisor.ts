@@ -47,6 +47,8 @@ interface RunningService {
   child: ChildProcess | undefined;
   port: number | undefined;
   wasReady: boolean;
+  /** Whether the running child is ready. */
+  isReady: boolean;
   consecutiveDeaths: number;
   /** Number of successive checks up to now that found the service stopped. */
   stoppedChecks: number;
@@ -99,6 +101,13 @@ export class Supervisor {
     this.#options.emit({ event: 'stopped' });
   }
 
+  /** Sends SIGHUP to the workers that are ready: one that is not would be killed by it, and is about to read its files. */
+  hangUp(): void {
+    for (const { service, child, isReady } of this.#running) {
+      if (service.kind === 'worker' && isReady) child?.kill('SIGHUP');
+    }
+  }
+
   #launch(service: Service): Promise<void> {
     if (this.#stopping) return Promise.resolve();
     return new Promise((resolve) => {
@@ -107,6 +116,7 @@ export class Supervisor {
         child: undefined,
         port: undefined,
         wasReady: false,
+        isReady: false,
         consecutiveDeaths: 0,
         stoppedChecks: 0,
         startedMs: 0,
@@ -121,6 +131,7 @@ export class Supervisor {
   #spawn(running: RunningService): void {
     const { service } = running;
     running.startedMs = performance.now();
+    running.isReady = false;
     // The IPC channel carries no messages. It closes when the supervisor is killed, and the service then stops.
     const child = spawn(process.execPath, [this.#options.program, ...service.args(running.port)], {
       stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
@@ -142,6 +153,7 @@ export class Supervisor {
     if (port === undefined) return;
     running.port = port ?? running.port;
     running.wasReady = true;
+    running.isReady = true;
     const pid = running.child?.pid ?? 0;
     this.#options.emit({
       event: 'ready',

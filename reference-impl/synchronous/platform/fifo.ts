@@ -1,6 +1,6 @@
 import { constants } from 'node:fs';
 import { QueueError } from './errors.js';
-import type { Kernel } from './kernel.js';
+import { FILE_MODE, type Kernel } from './kernel.js';
 import { linux } from './linux.js';
 import { EEXIST } from './native.js';
 
@@ -15,7 +15,7 @@ const DISCARD_BUFFER = Buffer.alloc(4096);
  * @throws QueueError `not-a-queue` when the path is something else.
  */
 export function makeFifo(path: string, kernel: Kernel = linux): void {
-  if (kernel.makeFifo(path, 0o660) === 0) return;
+  if (kernel.makeFifo(path, FILE_MODE) === 0) return;
   const error = kernel.errno();
   if (error !== EEXIST || !kernel.isFifo(path)) {
     throw new QueueError('not-a-queue', `${path} should be a FIFO and is not (errno ${error})`);

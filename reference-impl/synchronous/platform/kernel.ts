@@ -1,3 +1,8 @@
+/** Mode of the directories of a queue: mail, and the key of the checksums, are for the user of the queue alone. */
+export const DIRECTORY_MODE = 0o700;
+/** Mode of the files of a queue, also of its lock files and FIFOs. */
+export const FILE_MODE = 0o600;
+
 /** A registered callback; `close` unregisters it. */
 export interface Registration {
   close(): void;
@@ -39,6 +44,7 @@ export interface Kernel {
   rename(from: string, to: string): void;
   /** Removes a file that may be missing. */
   remove(path: string): void;
+  /** Makes a directory with the mode 0700. */
   makeDirectory(path: string): void;
   list(directory: string): string[];
   /** Calls mkfifo(2). @returns 0, or -1 with `errno`. */

@@ -19,7 +19,7 @@ import { Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { QueueError } from './errors.js';
-import type { Kernel, Registration } from './kernel.js';
+import { DIRECTORY_MODE, type Kernel, type Registration } from './kernel.js';
 import {
   errno,
   fcntlLock,
@@ -204,7 +204,7 @@ export const linux: Kernel = {
   isFifo: (path) => lstatSync(path).isFIFO(),
   rename: renameSync,
   remove: (path) => rmSync(path, { force: true }),
-  makeDirectory: (path) => void mkdirSync(path),
+  makeDirectory: (path) => void mkdirSync(path, DIRECTORY_MODE),
   list: (directory) => readdirSync(directory),
   makeFifo: mkfifo,
   map,

@@ -1,6 +1,6 @@
 import { constants } from 'node:fs';
 import { assert, QueueError } from './errors.js';
-import type { Kernel } from './kernel.js';
+import { FILE_MODE, type Kernel } from './kernel.js';
 import { linux } from './linux.js';
 import { EACCES, EAGAIN, EINTR, F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW } from './native.js';
 
@@ -50,7 +50,7 @@ export class LockFile {
 
   constructor(path: string, kernel: Kernel = linux) {
     this.#kernel = kernel;
-    this.#fd = kernel.open(path, constants.O_RDWR | constants.O_CREAT, 0o660);
+    this.#fd = kernel.open(path, constants.O_RDWR | constants.O_CREAT, FILE_MODE);
   }
 
   #fcntl(command: number, type: number, byte: number): boolean {

@@ -3,7 +3,7 @@ import { emptyIndex } from '../index/index-file.js';
 import { type Geometry, indexBytes } from '../index/layout.js';
 import { syncDirectory } from '../platform/directory.js';
 import { QueueError } from '../platform/errors.js';
-import type { Kernel } from '../platform/kernel.js';
+import { FILE_MODE, type Kernel } from '../platform/kernel.js';
 import { linux } from '../platform/linux.js';
 import { PAGE_BYTES } from '../platform/map.js';
 import {
@@ -111,7 +111,7 @@ function createFilledFile(
   const zeros = Buffer.alloc(PAGE_BYTES);
   let fd: number | undefined;
   try {
-    fd = kernel.open(path, 'w', 0o660);
+    fd = kernel.open(path, 'w', FILE_MODE);
     for (let page = 0; page * PAGE_BYTES < sizeBytes; page += 1) {
       const bytes = pageAt(page) ?? zeros;
       const length = Math.min(bytes.length, PAGE_BYTES);

@@ -1,7 +1,7 @@
 import { dirname, join } from 'node:path';
 import type { DataBytes } from '../platform/data-map.js';
 import { syncDirectory } from '../platform/directory.js';
-import type { Kernel } from '../platform/kernel.js';
+import { FILE_MODE, type Kernel } from '../platform/kernel.js';
 import type { Damage } from './plan.js';
 
 const COPY_CHUNK_BYTES = 256;
@@ -34,7 +34,7 @@ export function keepAside(kernel: Kernel, directory: string, data: DataBytes, da
 /** Copies the record into a temporary file, and renames the file when all of its bytes are on the disk. */
 function copyInto(kernel: Kernel, path: string, data: DataBytes, damage: Damage): void {
   const temporaryPath = `${path}.new`;
-  const fd = kernel.open(temporaryPath, 'w', 0o660);
+  const fd = kernel.open(temporaryPath, 'w', FILE_MODE);
   try {
     // Copy in chunks: the length of a damaged index entry may be larger than that of any record.
     for (let done = 0; done < damage.lengthBytes; done += COPY_CHUNK_BYTES) {

@@ -100,6 +100,10 @@ t.test('an error about a setting names file, key path, found value and expected 
       /smtp\.maxBufferedBytes: found "1MiB", expected at least maxMessageBytes/,
     ],
     [{ deadLetter: { dataBytes: '1MiB' } }, /deadLetter\.dataBytes: found "1MiB", expected more than twice/],
+    [
+      { smtp: { maxRecipients: 99 } },
+      /smtp\.maxRecipients: found 99, expected a whole number from 100 to 10000$/,
+    ],
     [{ sync: { writeOnMisfit: 'yes' } }, /sync\.writeOnMisfit: found "yes", expected true or false/],
     [[], /c\.json: found \[\], expected a JSON object/],
   ];
@@ -128,7 +132,10 @@ t.test('flags override the file, which overrides the installed settings and the 
   const directory = directoryWith(t, {
     'c.json': JSON.stringify({ smtp: { port: 25, hostname: 'from.file' } }),
   });
-  const installed = parseSettings({ directory, smtp: { port: 2, hostname: 'installed', maxRecipients: 7 } });
+  const installed = parseSettings({
+    directory,
+    smtp: { port: 2, hostname: 'installed', maxRecipients: 107 },
+  });
   writeFileSync(join(directory, 'queue.json'), installedText(installed));
   const flags = flagLayer(new Map([['smtp-port', '99']]));
   const { smtp, indexSyncMs } = loadSettings({
@@ -137,7 +144,7 @@ t.test('flags override the file, which overrides the installed settings and the 
     flags,
     installed: 'needed',
   });
-  t.match(smtp, { port: 99, hostname: 'from.file', maxRecipients: 7 });
+  t.match(smtp, { port: 99, hostname: 'from.file', maxRecipients: 107 });
   t.equal(indexSyncMs, 10_000);
 });
 

@@ -122,9 +122,22 @@ const Smtp = object({
       'Largest message that is accepted (SIZE, RFC 1870); null: the part of maxRecordBytes that the envelope ' +
         'does not need.',
     ),
-  maxRecipients: count({ min: 1, max: 10_000 })
+  maxRecipients: count({ min: 100, max: 10_000 })
     .prefault(1000)
-    .describe('Maximum number of recipients of one message.'),
+    .describe(
+      'Maximum number of recipients of one message; further ones get 452, and the client sends them later ' +
+        '(RFC 5321 4.5.3.1.10).',
+    ),
+  maxHops: count({ min: 1, max: 10_000 })
+    .prefault(100)
+    .describe(
+      'Number of Received headers from which on a message is refused with 554, because it loops (RFC 5321 6.3).',
+    ),
+  tlsCert: path()
+    .nullable()
+    .prefault(null)
+    .describe('PEM file with the certificate chain for STARTTLS; null: STARTTLS is not offered.'),
+  tlsKey: path().nullable().prefault(null).describe('PEM file with the private key of the certificate.'),
   maxConnections: count({ min: 1, max: 65_536 })
     .prefault(1024)
     .describe('Maximum number of open connections per worker.'),
@@ -234,6 +247,17 @@ const Delivery = object({
   replyTimeoutMs: durationMs({ min: 10, max: MAX_DURATION_MS })
     .prefault(120_000)
     .describe('Time without a reply from the next hop after which the session is given up.'),
+  tls: z
+    .enum(['off', 'may', 'require'], { error: 'off, may or require' })
+    .prefault('may')
+    .describe(
+      'STARTTLS to next hops. off: never; may: if the hop offers it, with any certificate; require: always, with ' +
+        'a certificate for the name of the hop that an authority of tlsCa has signed.',
+    ),
+  tlsCa: path()
+    .nullable()
+    .prefault(null)
+    .describe('PEM file with the trusted authorities for tls: "require"; null: those of Node.'),
 });
 
 const Pair = object({
@@ -340,8 +364,20 @@ export const SettingsSchema = SettingsInput.transform((given, context) => {
     'a directory of its own for each pair',
     given.pairs,
   );
-  const smtp = { ...given.smtp, maxMessageBytes, maxBufferedBytes };
-  return { ...given, directory, pairs, maxRecordBytes, deadLetter, smtp };
+  const { tlsCert, tlsKey } = given.smtp;
+  const together = 'tlsCert and tlsKey together, or neither';
+  expect(tlsKey === null || tlsCert !== null, ['smtp', 'tlsKey'], together, tlsKey);
+  expect(tlsCert === null || tlsKey !== null, ['smtp', 'tlsCert'], together, tlsCert);
+  const absolute = (file: string | null) => (file === null ? null : resolve(file));
+  const smtp = {
+    ...given.smtp,
+    maxMessageBytes,
+    maxBufferedBytes,
+    tlsCert: absolute(tlsCert),
+    tlsKey: absolute(tlsKey),
+  };
+  const delivery = { ...given.delivery, tlsCa: absolute(given.delivery.tlsCa) };
+  return { ...given, directory, pairs, maxRecordBytes, deadLetter, smtp, delivery };
 });
 
 /** Complete settings: all defaults filled in, paths absolute, sizes in bytes, durations in milliseconds. */

@@ -26,15 +26,18 @@ export class SegmentPool {
 export class BodyBuffer {
   readonly #holding: Holding;
   readonly #pool: SegmentPool;
+  readonly #head: Buffer;
   #full: Buffer[] = [];
   #last: Buffer = EMPTY;
   #lastBytes = 0;
   /** The chunk that is the whole message. */
   #only: Buffer | undefined;
 
-  constructor(holding: Holding, pool: SegmentPool) {
+  /** @param head bytes in front of the content, for which the caller has paid */
+  constructor(holding: Holding, pool: SegmentPool, head: Buffer = EMPTY) {
     this.#holding = holding;
     this.#pool = pool;
+    this.#head = head;
   }
 
   get sizeBytes(): number {
@@ -64,14 +67,15 @@ export class BodyBuffer {
     return true;
   }
 
-  /** Returns the content as one buffer, for which the holding pays instead of the segments, and empties this one. */
+  /** Returns the head and the content as one buffer, for which the holding pays instead of the segments, and empties this one. */
   take(): Buffer {
     const only = this.#only;
     this.#only = undefined;
-    if (only !== undefined) return only;
+    const head = this.#head;
+    if (only !== undefined) return head.length === 0 ? only : Buffer.concat([head, only]);
     const { sizeBytes } = this;
-    const content = Buffer.allocUnsafe(sizeBytes);
-    let at = 0;
+    const content = Buffer.allocUnsafe(head.length + sizeBytes);
+    let at = head.copy(content);
     for (const segment of this.#full) at += segment.copy(content, at);
     this.#last.copy(content, at, 0, this.#lastBytes);
     this.drop();

@@ -35,6 +35,8 @@ t.test('the forms that RFC 5321 requires are accepted', async (t) => {
   t.match(parseCommand('RCPT TO:<a@EXAMPLE.org>'), { domain: 'example.org' });
   t.match(parseCommand('ehlo there'), { verb: 'EHLO', name: 'there' });
   t.match(parseCommand('NOOP anything'), { verb: 'NOOP' });
+  t.match(parseCommand('HELP MAIL'), { verb: 'HELP' });
+  t.match(parseCommand('DATA  '), { verb: 'DATA' }, 'trailing spaces are ignored');
 });
 
 t.test('a malformed command gets the reply code of its error', async (t) => {
@@ -48,13 +50,25 @@ t.test('a malformed command gets the reply code of its error', async (t) => {
     ['MAIL FROM:<a@b', '501 5.1.7'],
     ['MAIL FROM:<a b@c>', '501 5.1.7'],
     ['MAIL FROM:<a@b> SMTPUTF8', '555 5.5.4'],
-    ['MAIL FROM:<a@b> SIZE=lots', '555 5.5.4'],
+    ['MAIL FROM:<a@b> SIZE=lots', '501 5.5.4'],
+    ['MAIL FROM:<a@b> SIZE', '501 5.5.4'],
+    ['MAIL FROM:<a@b> BODY=BINARYMIME', '555 5.5.4'],
+    ['MAIL FROM:<b\u00fccher@example.org> SMTPUTF8', '553 5.6.7'],
+    ['RCPT TO:<a@b\u00fccher.example>', '553 5.6.7'],
+    ['RCPT TO:<a@b..c>', '501 5.1.3'],
+    ['EHLO b\u00fccher.example', '501 5.5.4'],
+    ['EHLO a\0b', '501 5.5.4'],
+    ['STARTTLS now', '501 5.5.4'],
+    ['VRFY', '501 5.5.4'],
+    ['EXPN list', '502 5.5.1'],
+    ['BDAT 10 LAST', '502 5.5.1'],
+    [' NOOP', '500 5.5.2'],
     ['RCPT TO:<>', '501 5.1.3'],
     ['RCPT TO:<a>', '501 5.1.3'],
     ['RCPT TO:<@b>', '501 5.1.3'],
     ['RCPT TO:<a@b@c>', '501 5.1.3'],
     ['RCPT TO:<a@b\rc>', '501 5.1.3'],
-    ['RCPT TO:<b\u00fccher@example.org>', '501 5.1.3'],
+    ['RCPT TO:<b\u00fccher@example.org>', '553 5.6.7'],
     ['RCPT TO:<a@b> NOTIFY=NEVER', '555 5.5.4'],
     [`RCPT TO:<${'a'.repeat(253)}@b>`, '501 5.1.3'],
   ];

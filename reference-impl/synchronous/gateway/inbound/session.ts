@@ -1,9 +1,11 @@
 import type { Socket } from 'node:net';
+import { type SecureContext, TLSSocket } from 'node:tls';
 import type { EnqueueOutcome } from '../../queue/types.js';
 import { BodyBuffer, type SegmentPool } from './body-buffer.js';
 import { type Command, parseCommand } from './command.js';
 import { DataReader, type MailData } from './data-reader.js';
 import type { Holding, MemoryBudget } from './memory-budget.js';
+import { countHops, receivedHeader, type TraceIds } from './trace.js';
 import type { Turns, Weight } from './turns.js';
 
 /** The part of the gateway that a session uses. */
@@ -11,6 +13,8 @@ export interface SessionHost {
   hostname: string;
   maxMessageBytes: number;
   maxRecipients: number;
+  /** Number of Received headers from which on a message counts as looping. */
+  maxHops: number;
   idleTimeoutMs: number;
   commandTimeoutMs: number;
   dataTimeoutMs: number;
@@ -18,6 +22,9 @@ export interface SessionHost {
   sessionTimeoutMs: number;
   maxErrors: number;
   maxCommandsPerMessage: number;
+  traceIds: TraceIds;
+  /** Returns the certificate and key for STARTTLS; undefined: STARTTLS is not offered. */
+  secureContext: () => SecureContext | undefined;
   /** Returns whether mail for a lower-case domain can be delivered. */
   hasRoute: (domain: string) => boolean;
   /** Stores a message for all its recipients or for none. */
@@ -39,6 +46,15 @@ export interface SharedResources {
 
 /** Maximum length of a command line. RFC 5321 4.5.3.1.4 requires 512 bytes plus the length of the parameters. */
 const MAX_LINE_BYTES = 2048;
+/** Length of the name in EHLO that a session keeps. A longer one is no host name; see the trace header. */
+const MAX_HELO_LENGTH = 256;
+/** Longest line that is skipped. A client that sends more does not speak SMTP. */
+const MAX_SKIPPED_BYTES = 1024 * 1024;
+/**
+ * Number of times that a message may come back to this queue. A filter beside the gateway gives mail back once; a next hop
+ * that leads here gives it back forever.
+ */
+const MAX_OWN_HOPS = 5;
 /** Number of wrong commands before EHLO after which the session ends: such a client does not speak SMTP. */
 const MAX_ERRORS_BEFORE_EHLO = 5;
 /** Number of pipelined commands after which other sessions have their turn. */
@@ -75,22 +91,28 @@ interface Transaction {
 }
 
 /**
- * The state of a session. `storing`: a complete message has arrived and the queue has not answered yet;
- * further input waits. `closed`: input is no longer read or answered.
+ * The state of a session. `data`: `headBytes` is the size of the trace header in front of the message. `storing`: a complete
+ * message has arrived and the queue has not answered yet; further input waits. `handshake`: TLS is being negotiated.
+ * `closed`: input is no longer read or answered.
  */
 type State =
   | { phase: 'command' }
-  | { phase: 'data'; reader: DataReader; transaction: Transaction; sinceMs: number }
+  | { phase: 'data'; reader: DataReader; transaction: Transaction; sinceMs: number; headBytes: number }
   | { phase: 'storing' }
+  | { phase: 'handshake' }
   | { phase: 'closed' };
 
-/** A connection of a client that submits mail (RFC 5321, with SIZE, PIPELINING and 8BITMIME). */
+/**
+ * A connection of a client that submits mail (RFC 5321, with SIZE, PIPELINING, 8BITMIME, ENHANCEDSTATUSCODES and STARTTLS).
+ */
 export class InboundSession {
-  readonly #socket: Socket;
+  #socket: Socket;
   readonly #host: SessionHost;
   readonly #shared: SharedResources;
   #state: State = { phase: 'command' };
-  #greeted = false;
+  /** The last EHLO or HELO; undefined before the first one. */
+  #helo: { verb: 'EHLO' | 'HELO'; name: string } | undefined;
+  #isSecure = false;
   #transaction: Transaction | undefined;
   #pending: Buffer = EMPTY;
   #replies = '';
@@ -98,6 +120,8 @@ export class InboundSession {
   /** Number of commands since the last message, without the accepted recipients. */
   #commands = 0;
   #droppedBytes = 0;
+  /** Size of the part of a line that was dropped because the line is too long. */
+  #skippedBytes = 0;
   /** Bytes of a large message since the session's last turn. */
   #bulkBytes = 0;
   /** Whether the session waits for its turn to continue with its input. */
@@ -111,16 +135,24 @@ export class InboundSession {
   #lineSinceMs: number | undefined;
   #stopping = false;
   #inputEnded = false;
+  readonly #onClose: () => void;
 
   /** Takes over the connection and sends the greeting. `onClose` is called once, when the connection is closed. */
   constructor(socket: Socket, host: SessionHost, shared: SharedResources, onClose: () => void) {
     this.#socket = socket;
     this.#host = host;
     this.#shared = shared;
+    this.#onClose = onClose;
     this.#openedMs = shared.clockMs();
     this.#activeMs = this.#openedMs;
     this.#progressMs = this.#openedMs;
     socket.setNoDelay(true);
+    this.#listen(socket);
+    this.#reply(`220 ${host.hostname} ESMTP`);
+    this.#flush();
+  }
+
+  #listen(socket: Socket): void {
     socket.on('data', (chunk: Buffer) => this.#onData(chunk));
     socket.on('drain', () => this.#processInput());
     socket.on('end', () => this.#onEnd());
@@ -128,10 +160,34 @@ export class InboundSession {
     socket.on('error', () => undefined);
     socket.on('close', () => {
       this.#toClosed();
-      onClose();
+      this.#onClose();
     });
-    this.#reply(`220 ${host.hostname} ESMTP`);
+  }
+
+  /** Continues the session under TLS, as a new one: the client has to say EHLO again (RFC 3207 4.2). */
+  #startTls(secureContext: SecureContext): void {
+    const plain = this.#socket;
+    this.#state = { phase: 'handshake' };
+    this.#helo = undefined;
+    this.#resetTransaction();
+    // Drop what came behind STARTTLS. Someone between client and server could have added it in plain text, and it would
+    // count as sent under TLS (CVE-2011-0411).
+    this.#pending = EMPTY;
     this.#flush();
+    for (const event of ['data', 'drain', 'end', 'close']) plain.removeAllListeners(event);
+    const options = { isServer: true, secureContext, highWaterMark: READ_BUFFER_BYTES };
+    const secure = new TLSSocket(plain, options);
+    this.#socket = secure;
+    secure.once('secure', () => {
+      if (this.#state.phase !== 'handshake') return;
+      this.#state = { phase: 'command' };
+      this.#isSecure = true;
+      this.#activeMs = this.#shared.clockMs();
+      if (this.#stopping) this.#close(SHUTTING_DOWN_REPLY);
+    });
+    // A client that cannot agree on TLS gets no further reply, because the server cannot know what it would read.
+    secure.on('_tlsError', () => secure.destroy());
+    this.#listen(secure);
   }
 
   /** Refuses new messages. A message that is being sent or stored is finished and answered; 421 follows. */
@@ -179,6 +235,10 @@ export class InboundSession {
     const state = this.#state;
     switch (state.phase) {
       case 'storing':
+        return;
+      case 'handshake':
+        if (nowMs - this.#activeMs > Math.min(this.#host.idleTimeoutMs, this.#host.commandTimeoutMs))
+          this.abort();
         return;
       case 'closed':
         if (nowMs - this.#activeMs > CLOSE_TIMEOUT_MS) this.#socket.destroy();
@@ -247,7 +307,7 @@ export class InboundSession {
     let canContinue = true;
     let commands = 0;
     while (canContinue && this.#pending.length > 0 && !this.#socket.writableNeedDrain && !this.#awaitsTurn) {
-      if (this.#state.phase === 'data') this.#takeData(this.#state.reader, this.#state.transaction);
+      if (this.#state.phase === 'data') this.#takeData(this.#state);
       else canContinue = this.#state.phase === 'command' && this.#takeLine();
       commands += 1;
       if (commands === COMMANDS_PER_TURN) this.#awaitTurn('light');
@@ -288,7 +348,7 @@ export class InboundSession {
     });
   }
 
-  #takeData(reader: DataReader, transaction: Transaction): void {
+  #takeData({ reader, transaction, headBytes }: State & { phase: 'data' }): void {
     const isBulk = reader.wireBytes >= BULK_BYTES;
     const chunk = this.#pending;
     // A socket that is paused reads one more chunk of 64 KiB, unless it has got back as much as it buffers at most.
@@ -298,7 +358,7 @@ export class InboundSession {
     if (used !== undefined) {
       this.#pending = chunk.subarray(used);
       this.#bulkBytes = 0;
-      this.#finishMessage(reader.result(), transaction);
+      this.#finishMessage(reader.result(), transaction, headBytes);
       return;
     }
     this.#pending = heldBytes === 0 ? EMPTY : Buffer.from(chunk.subarray(chunk.length - heldBytes));
@@ -311,11 +371,9 @@ export class InboundSession {
   #takeLine(): boolean {
     const end = this.#pending.indexOf(0x0a);
     if (end < 0) this.#lineSinceMs ??= this.#shared.clockMs();
+    if (this.#skippedBytes > 0) return this.#skipLine(end);
     if (end < 0 && this.#pending.length <= MAX_LINE_BYTES) return false;
-    if (end < 0 || end > MAX_LINE_BYTES) {
-      this.#close(`500 5.5.2 Line longer than ${MAX_LINE_BYTES} bytes`);
-      return false;
-    }
+    if (end < 0 || end > MAX_LINE_BYTES) return this.#skipLine(end);
     const line = this.#pending.toString('latin1', 0, end);
     this.#pending = this.#pending.subarray(end + 1);
     this.#lineSinceMs = undefined;
@@ -332,6 +390,23 @@ export class InboundSession {
     return true;
   }
 
+  /** Drops a line that is too long, as far as it has arrived. Its reply comes at its end, so that one line gets one reply. */
+  #skipLine(end: number): boolean {
+    const size = end < 0 ? this.#pending.length : end + 1;
+    this.#skippedBytes += size;
+    this.#pending = this.#pending.subarray(size);
+    if (this.#skippedBytes > MAX_SKIPPED_BYTES) {
+      this.#close('421 4.7.0 The line does not end');
+      return false;
+    }
+    if (end < 0) return false;
+    this.#skippedBytes = 0;
+    this.#lineSinceMs = undefined;
+    this.#activeMs = this.#shared.clockMs();
+    this.#execute({ verb: 'error', reply: `500 5.5.2 Line longer than ${MAX_LINE_BYTES} bytes` });
+    return true;
+  }
+
   #execute(command: Command): void {
     this.#commands += 1;
     if (this.#commands > this.#host.maxCommandsPerMessage) {
@@ -344,8 +419,12 @@ export class InboundSession {
         break;
       case 'EHLO':
       case 'HELO':
-        if (!this.#greeted) this.#progressMs = this.#shared.clockMs();
-        this.#greeted = true;
+        if (this.#helo === undefined) this.#progressMs = this.#shared.clockMs();
+        this.#helo = {
+          verb: command.verb,
+          // A copy, as in #rcpt: a part of the line would keep all of it in memory.
+          name: Buffer.from(command.name.slice(0, MAX_HELO_LENGTH), 'latin1').toString('latin1'),
+        };
         this.#resetTransaction();
         this.#reply(command.verb === 'HELO' ? `250 ${this.#host.hostname}` : this.#extensions());
         break;
@@ -368,6 +447,12 @@ export class InboundSession {
       case 'VRFY':
         this.#reply('252 2.5.0 Send some mail and see');
         break;
+      case 'HELP':
+        this.#reply('214 2.0.0 This server speaks SMTP as RFC 5321 defines it');
+        break;
+      case 'STARTTLS':
+        this.#answerStartTls();
+        break;
       case 'QUIT':
         this.#close('221 2.0.0 Bye');
         break;
@@ -377,13 +462,25 @@ export class InboundSession {
   #extensions(): string {
     const { hostname, maxMessageBytes } = this.#host;
     const extensions = ['PIPELINING', `SIZE ${maxMessageBytes}`, '8BITMIME', 'ENHANCEDSTATUSCODES'];
+    if (!this.#isSecure && this.#host.secureContext() !== undefined) extensions.push('STARTTLS');
     return [hostname, ...extensions]
       .map((text, at) => `250${at === extensions.length ? ' ' : '-'}${text}`)
       .join('\r\n');
   }
 
+  #answerStartTls(): void {
+    const secureContext = this.#host.secureContext();
+    if (this.#isSecure) this.#refuse('503 5.5.1 TLS is active');
+    else if (secureContext === undefined) this.#refuse('502 5.5.1 STARTTLS is not offered');
+    else if (this.#helo?.verb !== 'EHLO') this.#refuse('503 5.5.1 EHLO first');
+    else {
+      this.#reply('220 2.0.0 Ready to start TLS');
+      this.#startTls(secureContext);
+    }
+  }
+
   #mail(sender: string, sizeBytes: number): string {
-    if (!this.#greeted) return '503 5.5.1 EHLO first';
+    if (this.#helo === undefined) return '503 5.5.1 EHLO first';
     if (this.#transaction !== undefined) return '503 5.5.1 The message before is not finished';
     if (sizeBytes > this.#host.maxMessageBytes) return this.#tooLarge();
     const { budget } = this.#shared;
@@ -422,14 +519,37 @@ export class InboundSession {
     // The first bytes of the message must fit, or larger messages must be there that give way to it.
     if (!this.#shared.budget.hasRoomFor(1)) return NO_MEMORY;
     this.#transaction = undefined;
-    const body = new BodyBuffer(transaction.holding, this.#shared.pool);
+    const head = this.#traceHeader();
+    const body = new BodyBuffer(transaction.holding, this.#shared.pool, head);
     const reader = new DataReader(this.#host.maxMessageBytes, body);
+    if (!transaction.holding.take(head.length)) reader.drop();
     this.#activeMs = this.#shared.clockMs();
-    this.#state = { phase: 'data', reader, transaction, sinceMs: this.#activeMs };
+    this.#state = { phase: 'data', reader, transaction, sinceMs: this.#activeMs, headBytes: head.length };
     return '354 End data with <CR><LF>.<CR><LF>';
   }
 
-  #finishMessage(message: MailData, transaction: Transaction): void {
+  #traceHeader(): Buffer {
+    const { verb, name } = this.#helo ?? { verb: 'HELO', name: '' };
+    return receivedHeader({
+      heloName: name,
+      clientAddress: this.#socket.remoteAddress,
+      hostname: this.#host.hostname,
+      protocol: verb === 'HELO' ? 'SMTP' : this.#isSecure ? 'ESMTPS' : 'ESMTP',
+      id: this.#host.traceIds.next(),
+      receivedAt: new Date(),
+    });
+  }
+
+  /** Returns the reply to a message that loops; undefined for any other message. */
+  #loopReply(message: Buffer): string | undefined {
+    const { maxHops, traceIds } = this.#host;
+    const { total, own } = countHops(message, traceIds.tag, maxHops);
+    if (total >= maxHops)
+      return `554 5.4.6 Too many hops, the message has ${maxHops} Received headers or more`;
+    return own >= MAX_OWN_HOPS ? `554 5.4.6 Mail loop, the message was here ${own} times before` : undefined;
+  }
+
+  #finishMessage(message: MailData, transaction: Transaction, headBytes: number): void {
     this.#state = { phase: 'command' };
     this.#commands = 0;
     this.#activeMs = this.#shared.clockMs();
@@ -438,6 +558,12 @@ export class InboundSession {
     if (message.kind !== 'data') {
       holding.release();
       this.#answerMessage(this.#dataRefusal(message.kind));
+      return;
+    }
+    const loopReply = this.#loopReply(message.data.subarray(headBytes));
+    if (loopReply !== undefined) {
+      holding.release();
+      this.#answerMessage(loopReply);
       return;
     }
     this.#state = { phase: 'storing' };
@@ -502,7 +628,7 @@ export class InboundSession {
   /** Refuses a command and counts the error. A 5xx to a message does not count. */
   #refuse(reply: string): void {
     this.#errors += 1;
-    const maxErrors = this.#greeted ? this.#host.maxErrors : MAX_ERRORS_BEFORE_EHLO;
+    const maxErrors = this.#helo !== undefined ? this.#host.maxErrors : MAX_ERRORS_BEFORE_EHLO;
     if (this.#errors >= maxErrors) this.#close(`${reply}\r\n421 4.7.0 Too many errors`);
     else this.#reply(reply);
   }

@@ -1,4 +1,5 @@
 import {
+  HandshakeError,
   type OutboundMessage,
   type OutboundOptions,
   OutboundSession,
@@ -38,6 +39,8 @@ export class Destination<Message extends OutboundMessage> {
   #lastFailure = '';
   #backoffUntilMs = 0;
   #stopping = false;
+  /** Whether the next session must do without TLS, because the hop offers it and cannot speak it. */
+  #skipTlsOnce = false;
   #lastDoneMs = performance.now();
 
   constructor(options: DestinationOptions, events: DestinationEvents<Message>) {
@@ -109,7 +112,13 @@ export class Destination<Message extends OutboundMessage> {
   }
 
   #open(): void {
-    const session = new OutboundSession<Message>(this.#options, {
+    const { tls } = this.#options;
+    const isTlsSkipped = this.#skipTlsOnce;
+    this.#skipTlsOnce = false;
+    const options = isTlsSkipped
+      ? { ...this.#options, tls: { ...tls, mode: 'off' as const } }
+      : this.#options;
+    const session = new OutboundSession<Message>(options, {
       next: () => this.#next(),
       done: (message, results) => {
         this.#consecutiveFailures = 0;
@@ -120,7 +129,9 @@ export class Destination<Message extends OutboundMessage> {
     this.#sessions.add(session);
     void session.run().then(({ failure, undelivered, deliveredAny }) => {
       this.#sessions.delete(session);
-      if (failure !== undefined) this.#recordFailure(failure.message, deliveredAny);
+      // With `may`, mail without TLS is better than no mail (RFC 7435): the next session, at once, does without.
+      if (failure instanceof HandshakeError && tls.mode === 'may') this.#skipTlsOnce = true;
+      else if (failure !== undefined) this.#recordFailure(failure.message, deliveredAny);
       for (const message of undelivered)
         this.#events.onUndelivered(message, failure?.message ?? 'the session ended');
       if (!this.#stopping) this.start();

@@ -12,6 +12,11 @@ export class ReplyReader {
   #rest = '';
   #lines: string[] = [];
 
+  /** Whether the bytes up to now end inside a reply. */
+  get isInside(): boolean {
+    return this.#rest !== '' || this.#lines.length > 0;
+  }
+
   /** Reads a chunk and returns the replies that it completes. @throws Error when the bytes are not SMTP */
   take(chunk: Buffer): Reply[] {
     const text = this.#rest + chunk.toString('latin1');

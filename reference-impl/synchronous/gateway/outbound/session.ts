@@ -1,6 +1,11 @@
-import { connect, type Socket } from 'node:net';
+import { isAscii } from 'node:buffer';
+import { once } from 'node:events';
+import { connect, isIP, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+import type { OutboundTls } from '../tls.js';
 import { dotStuff, type Reply, ReplyReader, replyText } from './reply-reader.js';
 import type { Envelope } from './routing.js';
+import { toSevenBit } from './seven-bit.js';
 
 /** A message for the next hop. */
 export interface OutboundMessage {
@@ -22,6 +27,7 @@ export interface OutboundOptions {
   /** Time that a session without a message stays open for further messages, in milliseconds. */
   keepIdleMs: number;
   messagesPerSession: number;
+  tls: OutboundTls;
 }
 
 /** The source of the messages of a session, which also receives their results. */
@@ -34,6 +40,12 @@ export interface OutboundSource<Message extends OutboundMessage> {
 
 /** Maximum size in bytes of a message that is copied into one write. */
 const MAX_COPY_BYTES = 16 * 1024;
+/** Result for a message that needs 8BITMIME and cannot be converted (RFC 6152, section 3). */
+const NEEDS_EIGHT_BIT: RecipientResult = {
+  result: 'refused',
+  reason:
+    '554 5.6.3 The message has 8-bit bytes, the next hop does not offer 8BITMIME, and no conversion is possible',
+};
 /** Maximum size of the replies that came before they were asked for. A server that sends more does not speak SMTP. */
 const MAX_EARLY_REPLY_BYTES = 2 ** 20;
 
@@ -41,7 +53,11 @@ interface Extensions {
   pipelining: boolean;
   eightBit: boolean;
   size: boolean;
+  startTls: boolean;
 }
+
+/** A TLS handshake with the next hop that failed. */
+export class HandshakeError extends Error {}
 
 /**
  * A connection to the next hop that carries many messages (patent [0036]). With PIPELINING (RFC 2920) the
@@ -51,8 +67,8 @@ interface Extensions {
 export class OutboundSession<Message extends OutboundMessage> {
   readonly #options: OutboundOptions;
   readonly #source: OutboundSource<Message>;
-  readonly #reader = new ReplyReader();
-  readonly #socket: Socket;
+  #reader = new ReplyReader();
+  #socket: Socket;
   readonly #replies: Reply[] = [];
   #pendingReply: { resolve: (reply: Reply) => void; reject: (reason: Error) => void } | undefined;
   #earlyReplyBytes = 0;
@@ -60,7 +76,9 @@ export class OutboundSession<Message extends OutboundMessage> {
   #onDrain: (() => void) | undefined;
   #wake: (() => void) | undefined;
   #stopping = false;
-  #extensions: Extensions = { pipelining: false, eightBit: false, size: false };
+  #extensions: Extensions = { pipelining: false, eightBit: false, size: false, startTls: false };
+  /** The messages in flight that are sent in another form than they are stored. */
+  readonly #converted = new Map<Message, Buffer>();
   /** Messages that were taken from the source and have no results yet. */
   readonly #inFlight: Message[] = [];
   #doneCount = 0;
@@ -70,12 +88,16 @@ export class OutboundSession<Message extends OutboundMessage> {
     this.#source = source;
     this.#socket = connect({ host: options.host, port: options.port, noDelay: true });
     this.#socket.setTimeout(options.connectTimeoutMs);
-    this.#socket.on('timeout', () => this.#onTimeout());
-    this.#socket.on('data', (chunk: Buffer) => this.#onData(chunk));
-    this.#socket.on('drain', () => this.#onDrain?.());
-    this.#socket.on('error', (error) => this.#fail(error));
-    this.#socket.on('end', () => this.#fail(new Error('the next hop closed the connection')));
-    this.#socket.on('close', () => this.#fail(new Error('the connection was lost')));
+    this.#listen(this.#socket);
+  }
+
+  #listen(socket: Socket): void {
+    socket.on('timeout', () => this.#onTimeout());
+    socket.on('data', (chunk: Buffer) => this.#onData(chunk));
+    socket.on('drain', () => this.#onDrain?.());
+    socket.on('error', (error) => this.#fail(error));
+    socket.on('end', () => this.#fail(new Error('the next hop closed the connection')));
+    socket.on('close', () => this.#fail(new Error('the connection was lost')));
   }
 
   /** Whether the session awaits no reply and can take a message at once. */
@@ -124,6 +146,14 @@ export class OutboundSession<Message extends OutboundMessage> {
     const greeting = await this.#reply();
     if (greeting.code !== 220) throw new Error(replyText(greeting));
     this.#socket.setTimeout(this.#options.replyTimeoutMs);
+    await this.#sayHello();
+    const { mode } = this.#options.tls;
+    if (mode !== 'off' && this.#extensions.startTls) await this.#startTls();
+    else if (mode === 'require')
+      throw new Error('the next hop does not offer STARTTLS, and delivery.tls is require');
+  }
+
+  async #sayHello(): Promise<void> {
     let reply = await this.#ask(`EHLO ${this.#options.hostname}\r\n`);
     if (reply.code >= 500) reply = await this.#ask(`HELO ${this.#options.hostname}\r\n`);
     if (reply.code !== 250) throw new Error(replyText(reply));
@@ -132,7 +162,48 @@ export class OutboundSession<Message extends OutboundMessage> {
       pipelining: keywords.includes('PIPELINING'),
       eightBit: keywords.includes('8BITMIME'),
       size: keywords.includes('SIZE'),
+      startTls: keywords.includes('STARTTLS'),
     };
+  }
+
+  /**
+   * Continues the session under TLS and says EHLO again (RFC 3207 4.2).
+   * @throws HandshakeError when TLS cannot be agreed on, or the certificate is not the one that `require` demands
+   */
+  async #startTls(): Promise<void> {
+    const { host, tls } = this.#options;
+    const reply = await this.#ask('STARTTLS\r\n');
+    if (reply.code !== 220) throw new HandshakeError(replyText(reply));
+    // Someone between client and server could have added replies in plain text. They would count as sent under TLS.
+    if (this.#replies.length > 0 || this.#reader.isInside)
+      throw new HandshakeError('the next hop sent plain text behind its reply to STARTTLS');
+    const plain = this.#socket;
+    for (const event of ['timeout', 'data', 'error', 'end', 'close']) plain.removeAllListeners(event);
+    plain.on('error', () => undefined);
+    plain.setTimeout(0);
+    this.#reader = new ReplyReader();
+    const secure = connectTls({
+      socket: plain,
+      host,
+      ...(isIP(host) === 0 ? { servername: host } : {}),
+      ...(tls.secureContext === undefined ? {} : { secureContext: tls.secureContext }),
+      rejectUnauthorized: tls.mode === 'require',
+    });
+    this.#socket = secure;
+    secure.setTimeout(this.#options.replyTimeoutMs);
+    try {
+      const abandoned = new AbortController();
+      secure.once('timeout', () => secure.destroy(new Error('the next hop did not answer in time')));
+      secure.once('close', () => abandoned.abort());
+      await once(secure, 'secureConnect', { signal: abandoned.signal });
+    } catch (cause) {
+      secure.on('error', () => undefined);
+      const { name, message } = cause as Error;
+      throw new HandshakeError(`TLS failed: ${name === 'AbortError' ? 'the connection was lost' : message}`);
+    }
+    secure.removeAllListeners('timeout');
+    this.#listen(secure);
+    await this.#sayHello();
   }
 
   async #deliverAll(): Promise<void> {
@@ -150,7 +221,10 @@ export class OutboundSession<Message extends OutboundMessage> {
       let nextMessage: Message | undefined;
       if (envelopeReply.readyForData && accepted > 0) {
         nextMessage = this.#extensions.pipelining ? this.#takeIfAvailable() : undefined;
-        await this.#sendData(message.data, nextMessage === undefined ? '' : this.#envelope(nextMessage));
+        await this.#sendData(
+          this.#dataOf(message),
+          nextMessage === undefined ? '' : this.#envelope(nextMessage),
+        );
         const final = await this.#reply();
         this.#finish(
           message,
@@ -171,9 +245,11 @@ export class OutboundSession<Message extends OutboundMessage> {
     }
   }
 
-  #envelope({ envelope, data }: Message): string {
+  #envelope(message: Message): string {
+    const { envelope } = message;
+    const data = this.#dataOf(message);
     const size = this.#extensions.size ? ` SIZE=${data.length}` : '';
-    const body = this.#extensions.eightBit ? ' BODY=8BITMIME' : '';
+    const body = this.#extensions.eightBit && !isAscii(data) ? ' BODY=8BITMIME' : '';
     let commands = `MAIL FROM:<${envelope.sender}>${size}${body}\r\n`;
     for (const recipient of envelope.recipients) commands += `RCPT TO:<${recipient}>\r\n`;
     return `${commands}DATA\r\n`;
@@ -225,11 +301,30 @@ export class OutboundSession<Message extends OutboundMessage> {
   }
 
   #takeIfAvailable(): Message | undefined {
-    if (this.#stopping || this.#doneCount + this.#inFlight.length >= this.#options.messagesPerSession)
-      return undefined;
-    const message = this.#source.next();
-    if (message !== undefined) this.#inFlight.push(message);
-    return message;
+    while (!this.#stopping && this.#doneCount + this.#inFlight.length < this.#options.messagesPerSession) {
+      const message = this.#source.next();
+      if (message === undefined) return undefined;
+      this.#inFlight.push(message);
+      if (this.#prepare(message)) return message;
+      this.#finish(
+        message,
+        message.envelope.recipients.map(() => NEEDS_EIGHT_BIT),
+      );
+    }
+    return undefined;
+  }
+
+  /** Converts a message if the next hop takes only 7-bit bytes. Returns false if that is not possible. */
+  #prepare(message: Message): boolean {
+    if (this.#extensions.eightBit || isAscii(message.data)) return true;
+    const converted = toSevenBit(message.data);
+    if (converted !== undefined) this.#converted.set(message, converted);
+    return converted !== undefined;
+  }
+
+  /** Returns the message in the form in which it is sent. */
+  #dataOf(message: Message): Buffer {
+    return this.#converted.get(message) ?? message.data;
   }
 
   /** Waits for the next message. Returns undefined if the session must end. */
@@ -254,6 +349,7 @@ export class OutboundSession<Message extends OutboundMessage> {
 
   #finish(message: Message, results: RecipientResult[]): void {
     this.#inFlight.splice(this.#inFlight.indexOf(message), 1);
+    this.#converted.delete(message);
     this.#doneCount += 1;
     this.#source.done(message, results);
   }
