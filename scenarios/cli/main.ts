@@ -369,7 +369,9 @@ try {
   else process.exit(reportFailure(error));
 }
 
-function runtimeOption(description = 'where the services of the target run: process, docker or vm'): CommandOption {
+function runtimeOption(
+  description = 'where the services of the target run: process, docker or vm',
+): CommandOption {
   return new Option('--runtime <name>', description).default('process', 'process');
 }
 

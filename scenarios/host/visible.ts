@@ -41,7 +41,9 @@ export function visibleJson(json: string): string {
   return json
     .replace(ACTING, (character) =>
       // JSON knows code units only: two for a character beyond the first 65,536.
-      Array.from({ length: character.length }, (_, index) => unicodeEscape(character.charCodeAt(index))).join(''),
+      Array.from({ length: character.length }, (_, index) => unicodeEscape(character.charCodeAt(index))).join(
+        '',
+      ),
     )
     .replace(COMMAND_ANYWHERE, '\\u0023');
 }

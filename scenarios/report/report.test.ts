@@ -1,7 +1,7 @@
 import t from 'tap';
 import type { GateResult } from '../gate/result.js';
-import { gateReport } from './gate-report.js';
 import { visibleLine } from '../host/visible.js';
+import { gateReport } from './gate-report.js';
 import { styleFor } from './style.js';
 import { table } from './table.js';
 

@@ -19,7 +19,7 @@ export interface Style {
  */
 export function styleFor(stream: { isTTY?: boolean }, environment: NodeJS.ProcessEnv = process.env): Style {
   const coloured = stream.isTTY === true && !environment.NO_COLOR && environment.TERM !== 'dumb';
-  const colour = (code: number) => (text: string) => 
+  const colour = (code: number) => (text: string) =>
     coloured ? `${styleMark(code)}${text}${styleMark(0)}` : text;
   return { good: colour(32), bad: colour(31), warn: colour(33), strong: colour(1), faint: colour(2) };
 }

@@ -43,7 +43,11 @@ async function summarise(core: typeof import('@actions/core'), outcome: Outcome)
     .addHeading(`${VERDICT_ICONS[verdict]} plugpull ${command}: ${escapeHtml(target)}`, 3)
     .addRaw(escapeHtml(`${verdict}: ${why}`), true)
     .addTable([head, ...rows])
-    .addList(Object.entries(properties).map(([name, value]) => `${escapeHtml(name)}: <code>${escapeHtml(value)}</code>`))
+    .addList(
+      Object.entries(properties).map(
+        ([name, value]) => `${escapeHtml(name)}: <code>${escapeHtml(value)}</code>`,
+      ),
+    )
     .write();
 }
 
@@ -52,5 +56,8 @@ async function summarise(core: typeof import('@actions/core'), outcome: Outcome)
  * character reference, and a line stays one line.
  */
 function escapeHtml(foreign: string): string {
-  return visible(foreign).replace(/[^\p{L}\p{N}\p{M} .,:;/=()%+-]/gu, (character) => `&#${character.codePointAt(0)};`);
+  return visible(foreign).replace(
+    /[^\p{L}\p{N}\p{M} .,:;/=()%+-]/gu,
+    (character) => `&#${character.codePointAt(0)};`,
+  );
 }

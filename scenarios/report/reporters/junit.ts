@@ -35,7 +35,10 @@ export const junit: Reporter = {
         classname: visible(`${target}.${level}`),
         time: '0',
       });
-      if (verdict === 'fail') one.ele('failure', { message: visible(reason), type: visible(id) }).txt(violations.map(visible).join('\n'));
+      if (verdict === 'fail')
+        one
+          .ele('failure', { message: visible(reason), type: visible(id) })
+          .txt(violations.map(visible).join('\n'));
       if (verdict === 'not-measured') one.ele('skipped', { message: visible(`not measured: ${reason}`) });
     }
     if (extraTestName !== undefined)
