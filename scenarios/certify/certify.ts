@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { basename, isAbsolute, join, relative } from 'node:path';
 import type Dockerode from 'dockerode';
@@ -11,6 +11,7 @@ import {
 import { readEvidence, sha256, writeEvidence } from '../../conformance/certificate/evidence.js';
 import { FACTS_FORMAT, type Facts } from '../../conformance/certificate/facts.js';
 import { commandsOf, targetFiles } from '../../conformance/certificate/target-files.js';
+import { readRegularFile } from '../../conformance/read-file.js';
 import { familiesOf, LEVELS, type LevelRule } from '../../conformance/requirements/levels.js';
 import type { Level } from '../../conformance/requirements/requirements.js';
 import type { FaultName, Target } from '../../conformance/target-file/definition.js';
@@ -236,6 +237,9 @@ async function runLevel(
   });
 }
 
+/** Upper bound of the size of a program whose digest is a fact of the certificate. */
+const MAX_PROGRAM_BYTES = 2 ** 30;
+
 function runDir(dir: string, level: Level): string {
   return join(dir, 'runs', level);
 }
@@ -257,7 +261,7 @@ function fingerprintPrograms(target: Target): Facts['programs'] {
     try {
       const path = realpathSync(program);
       if (!relative(target.dir, path).startsWith('..')) return [];
-      return [{ name, path, sha256: sha256(readFileSync(path)) }];
+      return [{ name, path, sha256: sha256(readRegularFile(path, MAX_PROGRAM_BYTES)) }];
     } catch {
       // A program that cannot be read cannot be started either. The runs report that.
       return [];
