@@ -1,10 +1,14 @@
-import { closeSync, constants, fstatSync, openSync, readlinkSync, realpathSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readlinkSync, realpathSync, unlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 
 /** Error for a file of a target that is gone, or that something else has replaced since it was listed. */
 export class ReplacedError extends Error {
   /** The code of a file that is gone: for its readers there is no difference. */
   readonly code = 'ENOENT';
+
+  constructor(path: string, cause?: unknown) {
+    super(`${path}: expected a regular file or its folder, it is gone or was replaced`, { cause });
+  }
 }
 
 /**
@@ -18,6 +22,23 @@ export class ReplacedError extends Error {
  * @throws ReplacedError when there is no such regular file; the errors of node:fs.
  */
 export function openBelow(directory: string, file: string, flags: number): number {
+  return openAs(directory, file, flags, 'isFile');
+}
+
+/**
+ * Removes a file of a directory under test. It follows no link, also not one in the place of a folder.
+ * @throws ReplacedError when its folder is gone; the errors of node:fs.
+ */
+export function removeBelow(directory: string, file: string): void {
+  const folder = openAs(directory, dirname(file), constants.O_RDONLY | constants.O_DIRECTORY, 'isDirectory');
+  try {
+    unlinkSync(join(descriptorPath(folder), basename(file)));
+  } finally {
+    closeSync(folder);
+  }
+}
+
+function openAs(directory: string, file: string, flags: number, kind: 'isFile' | 'isDirectory'): number {
   const path = join(realpathSync(dirname(directory)), basename(directory), file);
   let fd: number;
   try {
@@ -25,18 +46,19 @@ export function openBelow(directory: string, file: string, flags: number): numbe
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     // ELOOP: a link. ENXIO: a FIFO or a socket without a reader. ENOTDIR, EISDIR: a folder and a file changed places.
-    if (['ENOENT', 'ELOOP', 'ENXIO', 'ENOTDIR', 'EISDIR'].includes(`${code}`)) throw replaced(path, error);
+    if (['ENOENT', 'ELOOP', 'ENXIO', 'ENOTDIR', 'EISDIR'].includes(`${code}`))
+      throw new ReplacedError(path, error);
     throw error;
   }
   try {
     // O_NOFOLLOW looks at the last part of the path only. The kernel knows the path without any link.
-    if (fstatSync(fd).isFile() && readlinkSync(descriptorPath(fd)) === path) return fd;
+    if (fstatSync(fd)[kind]() && readlinkSync(descriptorPath(fd)) === path) return fd;
   } catch (error) {
     closeSync(fd);
     throw error;
   }
   closeSync(fd);
-  throw replaced(path);
+  throw new ReplacedError(path);
 }
 
 /** Calls `use` with the descriptor of a file that `openBelow` opens, and closes it. */
@@ -62,8 +84,4 @@ export function unlessGone<T>(use: () => T): T | undefined {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
     throw error;
   }
-}
-
-function replaced(path: string, cause?: unknown): ReplacedError {
-  return new ReplacedError(`${path}: expected a regular file, it is gone or was replaced`, { cause });
 }

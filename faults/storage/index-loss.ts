@@ -5,12 +5,11 @@ import {
   ftruncateSync,
   mkdirSync,
   readFileSync,
-  rmSync,
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Fault, FaultContext, Injection, Random } from '../fault.js';
-import { descriptorPath, unlessGone, withFileBelow } from '../files/open-below.js';
+import { descriptorPath, removeBelow, unlessGone, withFileBelow } from '../files/open-below.js';
 import { filesMatching, flipBit } from '../files/walk.js';
 import { hit, miss } from '../injection.js';
 import { AVAILABLE } from '../programs.js';
@@ -105,7 +104,7 @@ interface Victim {
 function damage(victim: Victim, kind: DamageKind, random: Random): string | undefined {
   const { directory, file } = victim;
   if (kind === 'removed') {
-    rmSync(join(directory, file));
+    removeBelow(directory, file);
     return 'removed';
   }
   return withFileBelow(directory, file, constants.O_RDWR, (fd) => damageOpen(fd, victim, kind, random));
