@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { log, writeLines } from '../host/console.js';
@@ -64,7 +65,7 @@ function remedyOf(error: unknown): string | undefined {
   if (!(error instanceof Error && 'code' in error && 'syscall' in error)) return undefined;
   const { code } = error;
   if (SPACE_CODES.has(code) || ('path' in error && PERMISSION_CODES.has(code))) {
-    return `expected room, and the right to write, in --out and in ${stateDirectory()} (PLUGPULL_STATE)`;
+    return `expected room, and the right to write, in --out, in ${stateDirectory()} (PLUGPULL_STATE) and in ${tmpdir()}`;
   }
   return REMEDIES[`${code}`];
 }
