@@ -51,13 +51,18 @@ function openFilesLimit(): number {
 export function reportFailure(error: unknown): number {
   const isKitError = error instanceof KitError;
   const remedy = isKitError ? undefined : remedyOf(error);
-  const isBug = !isKitError && remedy === undefined;
+  const isBug = !isKitError && remedy === undefined && !isWordedForPeople(error);
   const [what, hint] = isBug
     ? ['internal error: ', process.env.PLUGPULL_DEBUG ? '' : ' (PLUGPULL_DEBUG=1 shows the stack)']
     : ['', remedy === undefined ? '' : `; ${remedy}`];
   log(`plugpull: ${what}${messageOf(error)}${hint}`);
   if (process.env.PLUGPULL_DEBUG && error instanceof Error) writeLines(process.stderr, `${error.stack}\n`);
   return isKitError ? error.exitCode : EXIT_CODES.kitFailed;
+}
+
+/** Reports whether an error has a class of the kit: its message says what happened and where. */
+function isWordedForPeople(error: unknown): boolean {
+  return error instanceof Error && error.name !== 'Error' && !(error.name in globalThis);
 }
 
 /** Returns what to do about an error of a system call; undefined for a bug of the kit. */
