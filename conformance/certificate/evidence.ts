@@ -11,6 +11,7 @@ import { readRegularFile } from '../read-file.js';
 import type { Level } from '../requirements/requirements.js';
 import type { Target } from '../target-file/definition.js';
 import { loadTarget } from '../target-file/load.js';
+import { requireInside, requireRegularFiles } from './evidence-tree.js';
 import { FACTS_FORMAT, Facts } from './facts.js';
 import type { TargetPart } from './target-files.js';
 
@@ -69,12 +70,14 @@ export function writeEvidence(
  * EvidenceFormatError when it has another format.
  */
 export function readEvidence(dir: string): Evidence {
+  requireRegularFiles(dir, FOLDER);
   const bytes = read(dir, FACTS);
   const json = parseJson(bytes);
   requireCurrentFormat(dir, json);
   const parsed = Facts.safeParse(json);
   if (!parsed.success) throw new KitError('bad-history', `${FACTS}: expected the facts of a certificate`);
   const facts = parsed.data;
+  requireInside(TARGET, facts.targetFile);
   const target = loadTarget(join(dir, TARGET, facts.targetFile), { checkClaims: false });
   return {
     facts,
@@ -102,6 +105,7 @@ export function withoutTimeClaims(target: Target): Target {
  * @throws KitError bad-history (exit code 2) that names the entry that cannot be read as a file.
  */
 export function evidenceFiles(dir: string): EvidenceFile[] {
+  requireRegularFiles(dir, FOLDER);
   const files = filesBelow(join(dir, FOLDER));
   if (files.length > limit('evidence-files'))
     throw new KitError('bad-history', `${FOLDER}/: has ${beyond('evidence-files', 'files')}`);

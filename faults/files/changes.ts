@@ -1,4 +1,4 @@
-import { existsSync, lstatSync, statSync, writeFileSync } from 'node:fs';
+import { lstatSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { entriesOf } from './walk.js';
 
@@ -36,7 +36,7 @@ export function changedSince(directory: string, sinceMs: number, hint?: string):
   };
   try {
     // The disk of a target in the lab VM, for example, is not a directory of this machine.
-    if (!existsSync(directory)) return '.';
+    if (!isDirectory(directory)) return '.';
     if (hint !== undefined && hasChanged(hint)) return hint;
     const files: string[] = [];
     const directories = ['.'];
@@ -62,7 +62,7 @@ export function changedSince(directory: string, sinceMs: number, hint?: string):
  */
 export function filesChangedSince(directory: string, sinceMs: number): string[] | undefined {
   try {
-    if (!existsSync(directory)) return undefined;
+    if (!isDirectory(directory)) return undefined;
     const changed: { path: string; changedMs: number }[] = [];
     const directories = ['.'];
     let entries = 0;
@@ -81,4 +81,9 @@ export function filesChangedSince(directory: string, sinceMs: number): string[] 
   } catch {
     return undefined;
   }
+}
+
+/** Reports whether a directory is there, and is no link to another one. */
+function isDirectory(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { statSync } from 'node:fs';
+import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import type { LossObserver, LostFile } from '../fault.js';
 import { readEnd } from './search.js';
@@ -69,7 +69,7 @@ export class LossWatch implements LossObserver {
     let leftBytes = MAX_COMPARED_BYTES;
     for (const [name, file] of changed) {
       if (file.sizeBytes > leftBytes) continue;
-      file.bytes = readWhole(join(this.#dataDir, name));
+      file.bytes = this.#readWhole(name);
       leftBytes -= file.bytes?.length ?? 0;
     }
     this.#before = files;
@@ -96,9 +96,7 @@ export class LossWatch implements LossObserver {
     for (const [file, seen] of before) {
       const nameAfter = after.has(file) ? file : names.get(seen.identity);
       const bytesAfter =
-        nameAfter === undefined || seen.bytes === undefined
-          ? undefined
-          : readWhole(join(this.#dataDir, nameAfter));
+        nameAfter === undefined || seen.bytes === undefined ? undefined : this.#readWhole(nameAfter);
       if (nameAfter !== undefined) read.set(nameAfter, bytesAfter);
       const sizeAfterBytes = nameAfter === undefined ? null : (after.get(nameAfter)?.sizeBytes ?? 0);
       const bytes = lostBytes(seen, sizeAfterBytes, bytesAfter, driveLost);
@@ -142,13 +140,17 @@ export class LossWatch implements LossObserver {
     for (const [name, { sizeBytes }] of after) {
       let bytes = read.get(name);
       if (bytes === undefined && sizeBytes <= leftBytes) {
-        bytes = readWhole(join(this.#dataDir, name));
+        bytes = this.#readWhole(name);
         leftBytes -= bytes?.length ?? 0;
       }
       if (bytes === undefined) return undefined;
       for (const id of this.#messagesIn(bytes)) found.add(id);
     }
     return found;
+  }
+
+  #readWhole(name: string): Buffer | undefined {
+    return readEnd(name, Number.POSITIVE_INFINITY, this.#dataDir)?.bytes;
   }
 
   /** Lists the files; undefined when the filesystem refuses it, as one that has shut itself down does. */
@@ -162,17 +164,13 @@ export class LossWatch implements LossObserver {
 }
 
 function seenFile(path: string): SeenFile {
-  const { ino, birthtimeNs, size, ctimeMs } = statSync(path, { bigint: true });
+  const { ino, birthtimeNs, size, ctimeMs } = lstatSync(path, { bigint: true });
   return {
     identity: `${ino}:${birthtimeNs}`,
     sizeBytes: Number(size),
     changedMs: Number(ctimeMs),
     bytes: undefined,
   };
-}
-
-function readWhole(path: string): Buffer | undefined {
-  return readEnd(path, Number.POSITIVE_INFINITY)?.bytes;
 }
 
 /** Counts the bytes that a file lost, by the place that had them: the page cache, or the cache of the drive. */

@@ -1,9 +1,10 @@
-import { closeSync, type Dirent, openSync, readdirSync, readSync, writeSync } from 'node:fs';
+import { constants, type Dirent, lstatSync, readdirSync, readSync, writeSync } from 'node:fs';
 import { join, relative } from 'node:path';
+import { withFileBelow } from './open-below.js';
 
 /**
  * Lists all regular files below a directory, relative to it and sorted. FIFOs, sockets and links are left
- * out.
+ * out. The list is empty when the directory is gone or is a link.
  */
 export function regularFiles(directory: string): string[] {
   const files: string[] = [];
@@ -14,16 +15,19 @@ export function regularFiles(directory: string): string[] {
       else if (entry.isFile()) files.push(relative(directory, path));
     }
   };
-  visit(directory);
+  if (lstatSync(directory, { throwIfNoEntry: false })?.isDirectory() === true) visit(directory);
   return files.sort();
 }
 
-/** Lists a folder of a running target; empty when the target has removed it since it was listed. */
+/** Codes of a folder that was removed, or replaced by something else. */
+const GONE_CODES: ReadonlySet<unknown> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP']);
+
+/** Lists a folder of a running target; empty when the target has removed or replaced it since it was listed. */
 export function entriesOf(folder: string): Dirent[] {
   try {
     return readdirSync(folder, { withFileTypes: true });
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    if (error instanceof Error && 'code' in error && GONE_CODES.has(error.code)) return [];
     throw error;
   }
 }
@@ -51,19 +55,16 @@ export function filesMatching(directory: string, globs: readonly string[]): stri
 }
 
 /**
- * Flips one bit of the byte at `offset` in an existing file.
- * @throws RangeError when the file has no such byte.
+ * Flips one bit of the byte at `offset` in an existing file of a directory under test.
+ * @throws RangeError when the file has no such byte; ReplacedError when there is no such regular file.
  */
-export function flipBit(path: string, offset: number, bit: number): void {
-  const file = openSync(path, 'r+');
-  try {
+export function flipBit(directory: string, file: string, offset: number, bit: number): void {
+  withFileBelow(directory, file, constants.O_RDWR, (fd) => {
     const byte = Buffer.alloc(1);
-    if (readSync(file, byte, 0, 1, offset) !== 1) {
-      throw new RangeError(`${path} has no byte at offset ${offset}`);
+    if (readSync(fd, byte, 0, 1, offset) !== 1) {
+      throw new RangeError(`${join(directory, file)} has no byte at offset ${offset}`);
     }
     byte[0] = (byte[0] ?? 0) ^ (1 << bit);
-    writeSync(file, byte, 0, 1, offset);
-  } finally {
-    closeSync(file);
-  }
+    writeSync(fd, byte, 0, 1, offset);
+  });
 }

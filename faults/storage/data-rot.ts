@@ -1,6 +1,6 @@
-import { closeSync, openSync, readSync } from 'node:fs';
-import { join } from 'node:path';
+import { constants, readSync } from 'node:fs';
 import type { Fault, FaultContext, Injection } from '../fault.js';
+import { unlessGone, withFileBelow } from '../files/open-below.js';
 import { filesMatching, flipBit } from '../files/walk.js';
 import { hit, miss } from '../injection.js';
 import { AVAILABLE } from '../programs.js';
@@ -35,10 +35,10 @@ export const dataRot: Fault = {
     const rotted = new Set<string>();
     const flips: string[] = [];
     for (const file of files) {
-      const path = join(context.dataDir, file);
-      for (const [id, offsets] of findInFile(path, chosen)) {
+      const found = unlessGone(() => findInFile(context.dataDir, file, chosen)) ?? [];
+      for (const [id, offsets] of found) {
         for (const offset of offsets)
-          flips.push(flipRandomBits(context, path, file, offset, chosen.get(id)?.length ?? 1));
+          flips.push(flipRandomBits(context, file, offset, chosen.get(id)?.length ?? 1));
         rotted.add(id);
       }
     }
@@ -52,17 +52,11 @@ export const dataRot: Fault = {
 };
 
 /** Flips a few different bits, so that no two flips undo each other, and returns their positions as text. */
-function flipRandomBits(
-  context: FaultContext,
-  path: string,
-  file: string,
-  offset: number,
-  length: number,
-): string {
+function flipRandomBits(context: FaultContext, file: string, offset: number, length: number): string {
   const bits = new Set<number>();
   const count = 1 + context.random.int(MAX_BITS);
   for (let turn = 0; turn < count; turn++) bits.add(context.random.int(length * 8));
-  for (const bit of bits) flipBit(path, offset + (bit >> 3), bit & 7);
+  for (const bit of bits) flipBit(context.dataDir, file, offset + (bit >> 3), bit & 7);
   return `${file} at ${[...bits].map((bit) => `${offset + (bit >> 3)}.${bit & 7}`).join(' ')}`;
 }
 
@@ -71,15 +65,18 @@ const CHUNK_BYTES = 4 * 1024 * 1024;
 /**
  * Finds every offset (in bytes) at which one of the byte strings starts in a file, by the id of the string.
  */
-function findInFile(path: string, marks: ReadonlyMap<string, Buffer>): Map<string, number[]> {
+function findInFile(
+  directory: string,
+  file: string,
+  marks: ReadonlyMap<string, Buffer>,
+): Map<string, number[]> {
   const offsetsById = new Map<string, number[]>();
   const maxLength = Math.max(0, ...[...marks.values()].map((bytes) => bytes.length));
   if (maxLength === 0) return offsetsById;
   const block = Buffer.alloc(CHUNK_BYTES + maxLength - 1);
-  const file = openSync(path, 'r');
-  try {
+  return withFileBelow(directory, file, constants.O_RDONLY, (fd) => {
     for (let start = 0; ; start += CHUNK_BYTES) {
-      const length = readSync(file, block, 0, block.length, start);
+      const length = readSync(fd, block, 0, block.length, start);
       for (const [name, bytes] of marks) {
         for (const at of offsetsIn(block.subarray(0, length), bytes)) {
           // A match that starts in the overlap is found again in the next chunk.
@@ -88,9 +85,7 @@ function findInFile(path: string, marks: ReadonlyMap<string, Buffer>): Map<strin
       }
       if (length < block.length) return offsetsById;
     }
-  } finally {
-    closeSync(file);
-  }
+  });
 }
 
 function offsetsIn(block: Buffer, bytes: Buffer): number[] {

@@ -1,17 +1,15 @@
 import {
-  closeSync,
   constants,
   copyFileSync,
   existsSync,
+  ftruncateSync,
   mkdirSync,
-  openSync,
   readFileSync,
-  rmSync,
-  truncateSync,
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Fault, FaultContext, Injection, Random } from '../fault.js';
+import { descriptorPath, removeBelow, unlessGone, withFileBelow } from '../files/open-below.js';
 import { filesMatching, flipBit } from '../files/walk.js';
 import { hit, miss } from '../injection.js';
 import { AVAILABLE } from '../programs.js';
@@ -44,11 +42,13 @@ export const indexLoss: Fault = {
     const copies = join(context.scratchDir, context.random.pick([COPIES_AT_START, COPIES_AT_LAST_LOSS]));
     const damages: string[] = [];
     for (const file of files) {
-      const victim = { path: join(context.dataDir, file), earlierCopy: join(copies, file) };
+      const victim = { directory: context.dataDir, file, earlierCopy: join(copies, file) };
       const before = join(context.scratchDir, 'index-now', file);
-      saveCopy(victim.path, before);
-      const what = damage(victim, damageKind, context.random);
-      saveCopy(before, join(context.scratchDir, COPIES_AT_LAST_LOSS, file));
+      const what = unlessGone(() => {
+        saveCopy(context.dataDir, file, before);
+        return damage(victim, damageKind, context.random);
+      });
+      if (existsSync(before)) copyTo(before, join(context.scratchDir, COPIES_AT_LAST_LOSS, file));
       if (what !== undefined) damages.push(`${file} ${what}`);
     }
     if (damages.length === 0) return miss(`index ${damageKind}: nothing to change in ${files.join(', ')}`);
@@ -59,11 +59,15 @@ export const indexLoss: Fault = {
 
 function saveCopies(context: FaultContext, folder: string): void {
   for (const file of filesMatching(context.dataDir, context.indexFiles)) {
-    saveCopy(join(context.dataDir, file), join(context.scratchDir, folder, file));
+    unlessGone(() => saveCopy(context.dataDir, file, join(context.scratchDir, folder, file)));
   }
 }
 
-function saveCopy(from: string, to: string): void {
+function saveCopy(directory: string, file: string, to: string): void {
+  withFileBelow(directory, file, constants.O_RDONLY, (fd) => copyTo(descriptorPath(fd), to));
+}
+
+function copyTo(from: string, to: string): void {
   mkdirSync(dirname(to), { recursive: true });
   copyFileSync(from, to, constants.COPYFILE_FICLONE);
 }
@@ -86,7 +90,10 @@ const BLOCK_BYTES = 64;
 
 /** A file to damage, and the path of a copy from earlier in the round. The copy may be missing. */
 interface Victim {
-  path: string;
+  /** The directory under test. */
+  directory: string;
+  /** Path of the file, relative to the directory. */
+  file: string;
   earlierCopy: string;
 }
 
@@ -94,44 +101,55 @@ interface Victim {
  * Damages a file in one way. Returns a short text about the damage, or undefined when nothing could be
  * changed.
  */
-function damage({ path, earlierCopy }: Victim, kind: DamageKind, random: Random): string | undefined {
+function damage(victim: Victim, kind: DamageKind, random: Random): string | undefined {
+  const { directory, file } = victim;
   if (kind === 'removed') {
-    rmSync(path);
+    removeBelow(directory, file);
     return 'removed';
   }
+  return withFileBelow(directory, file, constants.O_RDWR, (fd) => damageOpen(fd, victim, kind, random));
+}
+
+/** @param fd descriptor of the file, open for reading and writing. */
+function damageOpen(
+  fd: number,
+  { directory, file, earlierCopy }: Victim,
+  kind: Exclude<DamageKind, 'removed'>,
+  random: Random,
+): string | undefined {
   if (kind === 'old copy') {
     if (!existsSync(earlierCopy)) return undefined;
-    copyFileSync(earlierCopy, path);
+    copyFileSync(earlierCopy, descriptorPath(fd));
     return 'put back to an old copy';
   }
-  const now = readFileSync(path);
+  const now = readFileSync(fd);
   if (now.length === 0) return undefined;
   const before = existsSync(earlierCopy) ? readFileSync(earlierCopy) : Buffer.alloc(0);
   switch (kind) {
     case 'emptied':
-      truncateSync(path, 0);
+      ftruncateSync(fd, 0);
       return 'emptied';
     case 'truncated': {
       const newSizeBytes = offsetPicker(random, now, before)();
-      truncateSync(path, newSizeBytes);
+      ftruncateSync(fd, newSizeBytes);
       return `truncated to ${newSizeBytes} of ${now.length} bytes`;
     }
     case 'bits flipped': {
       const flips = logUniformInt(random, 1, MAX_FLIPS);
       const offsets = Array.from({ length: flips }, offsetPicker(random, now, before));
-      for (const offset of offsets) flipBit(path, offset, random.int(8));
+      for (const offset of offsets) flipBit(directory, file, offset, random.int(8));
       return `with a bit flipped at ${offsets.join(', ')}`;
     }
     case 'garbage': {
       const start = offsetPicker(random, now, before)();
       const length = Math.min(now.length - start, logUniformInt(random, 1, MAX_GARBAGE_BYTES));
-      overwrite(path, [start], now.length, () => garbage(random, length));
+      overwrite(fd, [start], now.length, () => garbage(random, length));
       return `with ${length} bytes of garbage at ${start}`;
     }
     case 'all garbage': {
       const block = garbage(random, MAX_GARBAGE_BYTES);
       const starts = Array.from({ length: Math.ceil(now.length / block.length) }, (_, n) => n * block.length);
-      overwrite(path, starts, now.length, () => block);
+      overwrite(fd, starts, now.length, () => block);
       return `with all ${now.length} bytes garbage`;
     }
     case 'some pages old': {
@@ -140,7 +158,7 @@ function damage({ path, earlierCopy }: Victim, kind: DamageKind, random: Random)
       const chosen =
         random.int(2) === 0 ? pages.filter((page) => page === one) : pages.filter(() => random.int(2) === 0);
       if (chosen.length === 0) return undefined;
-      overwrite(path, chosen, now.length, (start) => before.subarray(start, start + PAGE_BYTES));
+      overwrite(fd, chosen, now.length, (start) => before.subarray(start, start + PAGE_BYTES));
       return `with ${chosen.length} of ${pages.length} changed pages put back, at ${chosen.join(', ')}`;
     }
   }
@@ -177,18 +195,13 @@ function garbage(random: Random, length: number): Buffer {
 
 /** Writes the bytes of `bytesAt` at each offset. It never writes beyond `sizeBytes`. */
 function overwrite(
-  path: string,
+  fd: number,
   starts: readonly number[],
   sizeBytes: number,
   bytesAt: (start: number) => Buffer,
 ): void {
-  const file = openSync(path, 'r+');
-  try {
-    for (const start of starts) {
-      const bytes = bytesAt(start);
-      writeSync(file, bytes, 0, Math.min(bytes.length, Math.max(sizeBytes - start, 0)), start);
-    }
-  } finally {
-    closeSync(file);
+  for (const start of starts) {
+    const bytes = bytesAt(start);
+    writeSync(fd, bytes, 0, Math.min(bytes.length, Math.max(sizeBytes - start, 0)), start);
   }
 }

@@ -1,6 +1,7 @@
-import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import { constants, lstatSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import type { FaultContext } from '../fault.js';
+import { withFileBelow } from '../files/open-below.js';
 import { matchesAny, regularFiles } from '../files/walk.js';
 import type { Trace } from './file-trace.js';
 import type { Snapshot } from './snapshot.js';
@@ -22,8 +23,8 @@ export interface TracedStart {
 export function sizesOfFiles(dataDir: string): Map<string, number> {
   const sizes = new Map<string, number>();
   for (const file of regularFiles(dataDir)) {
-    const { size, nlink } = statSync(join(dataDir, file));
-    if (nlink === 1) sizes.set(file, size);
+    const stats = lstatSync(join(dataDir, file), { throwIfNoEntry: false });
+    if (stats?.nlink === 1) sizes.set(file, stats.size);
   }
   return sizes;
 }
@@ -75,22 +76,18 @@ export function judgeRemade(
 
 /** Reports whether a file is known to be made anew at each start without a trace: by its name or its format. */
 export function isScratch(context: Pick<FaultContext, 'dataDir' | 'scratchFiles'>, file: string): boolean {
-  return matchesAny(file, context.scratchFiles) || isSqliteSharedMemory(join(context.dataDir, file));
+  return matchesAny(file, context.scratchFiles) || isSqliteSharedMemory(context.dataDir, file);
 }
 
 const SQLITE_MAGIC = 'SQLite format 3\0';
 const SHARED_MEMORY_SUFFIX = '-shm';
 
-function isSqliteSharedMemory(path: string): boolean {
-  if (!path.endsWith(SHARED_MEMORY_SUFFIX)) return false;
+function isSqliteSharedMemory(directory: string, file: string): boolean {
+  if (!file.endsWith(SHARED_MEMORY_SUFFIX)) return false;
   const magic = Buffer.alloc(SQLITE_MAGIC.length);
   try {
-    const database = openSync(path.slice(0, -SHARED_MEMORY_SUFFIX.length), 'r');
-    try {
-      readSync(database, magic, 0, magic.length, 0);
-    } finally {
-      closeSync(database);
-    }
+    const database = file.slice(0, -SHARED_MEMORY_SUFFIX.length);
+    withFileBelow(directory, database, constants.O_RDONLY, (fd) => readSync(fd, magic, 0, magic.length, 0));
   } catch {
     return false;
   }

@@ -2,14 +2,15 @@ import {
   closeSync,
   constants,
   copyFileSync,
+  fstatSync,
+  ftruncateSync,
   mkdirSync,
   openSync,
   readSync,
-  statSync,
-  truncateSync,
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { descriptorPath, unlessGone, withFileBelow } from '../files/open-below.js';
 import { removeTree } from '../files/remove-tree.js';
 import { regularFiles } from '../files/walk.js';
 import { SECTOR_BYTES } from '../sector.js';
@@ -37,7 +38,7 @@ export class Snapshot {
     this.#copies = copies;
     removeTree(copies);
     mkdirSync(copies, { recursive: true });
-    for (const file of regularFiles(directory)) unlessGone(() => this.#save(join(directory, file)));
+    for (const file of regularFiles(directory)) unlessGone(() => this.#save(file));
   }
 
   /**
@@ -49,32 +50,37 @@ export class Snapshot {
   }
 
   #refreshFile(file: string): void {
-    const path = join(this.#directory, file);
-    const saved = this.#files.get(fileIdentity(path));
-    const sizeBytes = statSync(path).size;
-    if (saved === undefined || saved.sizeBytes !== sizeBytes) {
-      this.#save(path);
+    const { isSaved, sizeBytes } = this.#open(file, constants.O_RDONLY, (now, saved) => {
+      const { size } = fstatSync(now);
+      return { isSaved: saved?.sizeBytes === size, sizeBytes: size };
+    });
+    if (!isSaved) {
+      this.#save(file);
       return;
     }
     const changed = this.changedSectors(file);
-    if (changed.length > 0) copySectors(path, saved.copy, changed, sizeBytes);
+    if (changed.length === 0) return;
+    this.#open(file, constants.O_RDONLY, (now, saved) => {
+      if (saved !== undefined) copySectors(now, saved.copy, changed, sizeBytes);
+    });
   }
 
-  #save(path: string): void {
-    const key = fileIdentity(path);
-    const copy = this.#files.get(key)?.copy ?? join(this.#copies, String(this.#files.size));
-    copyFileSync(path, copy, constants.COPYFILE_FICLONE);
-    this.#files.set(key, { copy, sizeBytes: statSync(copy).size });
+  #save(file: string): void {
+    this.#open(file, constants.O_RDONLY, (now, saved) => {
+      const copy = saved?.copy ?? join(this.#copies, String(this.#files.size));
+      copyFileSync(descriptorPath(now), copy, constants.COPYFILE_FICLONE);
+      this.#files.set(identityOf(now), { copy, sizeBytes: fstatSync(now).size });
+    });
   }
 
   /** Returns the size of a file (in bytes) at the snapshot; 0 when it did not exist. */
   sizeOf(file: string): number {
-    return unlessGone(() => this.#savedFile(file))?.sizeBytes ?? 0;
+    return unlessGone(() => this.#open(file, constants.O_RDONLY, (_, saved) => saved?.sizeBytes)) ?? 0;
   }
 
-  /** Returns the identity of the file that has this name now (`fileIdentity`); undefined when there is none. */
+  /** Returns the identity of the file that has this name now (`identityOf`); undefined when there is none. */
   identityOf(file: string): string | undefined {
-    return unlessGone(() => fileIdentity(join(this.#directory, file)));
+    return unlessGone(() => this.#open(file, constants.O_RDONLY, identityOf));
   }
 
   /**
@@ -86,11 +92,11 @@ export class Snapshot {
   }
 
   #changedSectors(file: string): number[] {
-    const sizeBytes = statSync(join(this.#directory, file)).size;
     const changed: number[] = [];
     // Open the file only for reading: a running program cannot be opened for writing, and need not be if it
     // is unchanged.
-    this.#withBoth(file, 'r', (before, now) => {
+    this.#withBoth(file, constants.O_RDONLY, (before, now) => {
+      const sizeBytes = fstatSync(now).size;
       const beforeBytes = Buffer.alloc(BLOCK_BYTES);
       const nowBytes = Buffer.alloc(BLOCK_BYTES);
       for (let start = 0; start < sizeBytes; start += BLOCK_BYTES) {
@@ -111,7 +117,7 @@ export class Snapshot {
   isChangedBefore(file: string, endBytes: number): boolean {
     const [beforeBytes, nowBytes] = [Buffer.alloc(endBytes), Buffer.alloc(endBytes)];
     unlessGone(() =>
-      this.#withBoth(file, 'r', (before, now) => {
+      this.#withBoth(file, constants.O_RDONLY, (before, now) => {
         readZeroPadded(before, beforeBytes, 0);
         readZeroPadded(now, nowBytes, 0);
       }),
@@ -124,9 +130,8 @@ export class Snapshot {
    * are left out: a call that was under way at the stop may have cut the file shorter.
    */
   revertSectors(file: string, sectors: readonly number[]): void {
-    const path = join(this.#directory, file);
-    const sizeBytes = statSync(path).size;
-    this.#withBoth(file, 'r+', (before, now) => {
+    this.#withBoth(file, constants.O_RDWR, (before, now) => {
+      const sizeBytes = fstatSync(now).size;
       const sector = Buffer.alloc(SECTOR_BYTES);
       for (const number of sectors) {
         const start = number * SECTOR_BYTES;
@@ -134,8 +139,8 @@ export class Snapshot {
         readZeroPadded(before, sector, start);
         writeSync(now, sector, 0, Math.min(SECTOR_BYTES, sizeBytes - start), start);
       }
+      ftruncateSync(now, sizeBytes);
     });
-    truncateSync(path, sizeBytes);
   }
 
   /** Deletes the copies. */
@@ -143,35 +148,25 @@ export class Snapshot {
     removeTree(this.#copies);
   }
 
-  #savedFile(file: string): SavedFile | undefined {
-    return this.#files.get(fileIdentity(join(this.#directory, file)));
+  /** Opens a file of the directory and finds what was saved of it. */
+  #open<T>(file: string, flags: number, use: (now: number, saved: SavedFile | undefined) => T): T {
+    return withFileBelow(this.#directory, file, flags, (now) => use(now, this.#files.get(identityOf(now))));
   }
 
-  #withBoth(file: string, flags: 'r' | 'r+', use: (before: number | undefined, now: number) => void): void {
-    const saved = this.#savedFile(file);
-    const before = saved && openSync(saved.copy, 'r');
-    const now = openSync(join(this.#directory, file), flags);
-    try {
-      use(before, now);
-    } finally {
-      closeSync(now);
-      if (before !== undefined) closeSync(before);
-    }
-  }
-}
-
-/** Returns what `use` returns, or undefined when the file that it uses is gone. */
-function unlessGone<T>(use: () => T): T | undefined {
-  try {
-    return use();
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
-    throw error;
+  #withBoth(file: string, flags: number, use: (before: number | undefined, now: number) => void): void {
+    this.#open(file, flags, (now, saved) => {
+      const before = saved && openSync(saved.copy, 'r');
+      try {
+        use(before, now);
+      } finally {
+        if (before !== undefined) closeSync(before);
+      }
+    });
   }
 }
 
-function copySectors(from: string, to: string, sectors: readonly number[], sizeBytes: number): void {
-  const source = openSync(from, 'r');
+/** @param source descriptor of the file whose sectors are copied. */
+function copySectors(source: number, to: string, sectors: readonly number[], sizeBytes: number): void {
   const target = openSync(to, 'r+');
   try {
     const sector = Buffer.alloc(SECTOR_BYTES);
@@ -181,7 +176,6 @@ function copySectors(from: string, to: string, sectors: readonly number[], sizeB
       writeSync(target, sector, 0, length, start);
     }
   } finally {
-    closeSync(source);
     closeSync(target);
   }
 }
@@ -193,10 +187,10 @@ function readZeroPadded(file: number | undefined, into: Buffer, start: number): 
 }
 
 /**
- * Returns a key of a file from its inode number and creation time: the number alone is reused after a
+ * Returns a key of an open file from its inode number and creation time: the number alone is reused after a
  * deletion.
  */
-function fileIdentity(path: string): string {
-  const { dev, ino, birthtimeNs } = statSync(path, { bigint: true });
+function identityOf(fd: number): string {
+  const { dev, ino, birthtimeNs } = fstatSync(fd, { bigint: true });
   return `${dev}:${ino}:${birthtimeNs}`;
 }

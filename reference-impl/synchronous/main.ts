@@ -1,7 +1,9 @@
 #!/usr/bin/env node
 import { fileURLToPath } from 'node:url';
-import { printFailure } from './cli/output.js';
-import { runProgram } from './cli/program.js';
+
+// The program is loaded below and not by an import in the usual way: Node would report a module that cannot be loaded,
+// as with too few open files, by a stack trace and exit code 1, which means that verify has found a problem.
+const { printFailure } = await import('./cli/output.js').catch(failLoading);
 
 // EPIPE means that the reader of the output stopped reading. The program did not fail.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -11,6 +13,12 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 // the next restore repairs the index.
 process.on('uncaughtException', (error) => process.exit(printFailure(error)));
 
+const { runProgram } = await import('./cli/program.js');
 // Exit explicitly: a client or a failed worker may have left a handle open, which would keep the process
 // alive.
 process.exit(await runProgram(process.argv.slice(2), fileURLToPath(import.meta.url)));
+
+function failLoading(error: Error): never {
+  process.stderr.write(`plugpull queue: ${error.message.replace(/[^ -~]+/g, ' ')}\n`);
+  process.exit(4);
+}

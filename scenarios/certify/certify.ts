@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import { mkdirSync, realpathSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { basename, isAbsolute, join, relative } from 'node:path';
 import type Dockerode from 'dockerode';
@@ -12,6 +12,7 @@ import { readEvidence, sha256, writeEvidence } from '../../conformance/certifica
 import { FACTS_FORMAT, type Facts } from '../../conformance/certificate/facts.js';
 import { commandsOf, targetFiles } from '../../conformance/certificate/target-files.js';
 import { KitError, messageOf } from '../../conformance/errors.js';
+import { readRegularFile } from '../../conformance/read-file.js';
 import { familiesOf, LEVELS, type LevelRule } from '../../conformance/requirements/levels.js';
 import type { Level } from '../../conformance/requirements/requirements.js';
 import type { FaultName, Target } from '../../conformance/target-file/definition.js';
@@ -260,6 +261,9 @@ async function runLevel(
   });
 }
 
+/** Upper bound of the size of a program whose digest is a fact of the certificate. */
+const MAX_PROGRAM_BYTES = 2 ** 30;
+
 function runDir(dir: string, level: Level): string {
   return join(dir, 'runs', level);
 }
@@ -281,7 +285,7 @@ function fingerprintPrograms(target: Target): Facts['programs'] {
     try {
       const path = realpathSync(program);
       if (!relative(target.dir, path).startsWith('..')) return [];
-      return [{ name, path, sha256: sha256(readFileSync(path)) }];
+      return [{ name, path, sha256: sha256(readRegularFile(path, MAX_PROGRAM_BYTES)) }];
     } catch {
       // A program that cannot be read cannot be started either. The runs report that.
       return [];

@@ -1,32 +1,36 @@
 #!/usr/bin/env node
-import { Command, CommanderError, Option } from 'commander';
-import { KitError, messageOf } from '../../conformance/errors.js';
-import { EXIT_CODES } from '../../conformance/exit-codes.js';
-import { protocolNames } from '../../conformance/target-file/starter.js';
-import { RemovalError } from '../../faults/files/remove-tree.js';
-import { ignoreFailedStreams, log } from '../host/console.js';
-import { allowPassingThrough } from '../host/directories.js';
-import { stateDirectory } from '../host/registry.js';
-import { kitVersion } from '../host/version.js';
+import type { Option as CommandOption } from 'commander';
 import type { CertifyFlags } from './certify-command.js';
 import type { ExploreFlags } from './explore-command.js';
-import {
-  collectReporters,
-  parseBudget,
-  parseCount,
-  parseFilesystem,
-  parseIndex,
-  parseNames,
-  parseSeed,
-} from './flags.js';
 import type { GateFlags } from './gate-command.js';
 import type { InitFlags } from './init-command.js';
-import { watchInterrupts } from './interrupt.js';
 import type { PlantedFlags } from './planted-command.js';
 import type { ReplayFlags } from './replay-command.js';
 import type { SweepFlags } from './sweep-command.js';
 import type { SystemsFlags } from './systems-command.js';
 import type { VerifyFlags } from './verify-command.js';
+
+// This file imports nothing in the usual way: Node would report a module that cannot be loaded, as with too few open
+// files, by a stack trace and exit code 1, which means a violation. No caller can catch an error of a timer or an event
+// either. The call of exit runs the listeners of `exit`, which stop the target.
+process.on('uncaughtException', async (error) => {
+  const report = await import('./failure.js').catch(() => undefined);
+  if (report !== undefined) process.exit(report.reportFailure(error));
+  process.stderr.write(`plugpull: ${`${error?.message ?? error}`.replace(/[^ -~]+/g, ' ')}\n`);
+  process.exit(4);
+});
+
+const { requireOpenFiles, reportFailure } = await import('./failure.js');
+requireOpenFiles();
+const { Command, CommanderError, Option } = await import('commander');
+const { EXIT_CODES } = await import('../../conformance/exit-codes.js');
+const { protocolNames } = await import('../../conformance/target-file/starter.js');
+const { ignoreFailedStreams, log, writeLines } = await import('../host/console.js');
+const { allowPassingThrough } = await import('../host/directories.js');
+const { kitVersion } = await import('../host/version.js');
+const { collectReporters, parseBudget, parseCount, parseFilesystem, parseIndex, parseNames, parseSeed } =
+  await import('./flags.js');
+const { watchInterrupts } = await import('./interrupt.js');
 
 // Each command is imported when it runs, because importing all of them takes half a second.
 
@@ -56,6 +60,10 @@ const program = new Command('plugpull')
   .description('Pulls the plug on message queues and proves that no confirmed message is lost.')
   .version(kitVersion())
   .enablePositionalOptions()
+  .configureOutput({
+    writeErr: (text) => writeLines(process.stderr, text),
+    writeOut: (text) => writeLines(process.stdout, text),
+  })
   .exitOverride();
 
 program
@@ -400,26 +408,18 @@ program.hook('postAction', async (_program, command) => {
   if (line !== undefined) log(line);
 });
 
-// No caller can catch an error of a timer or an event. The call of exit runs the listeners of `exit`, which
-// stop the target.
-process.on('uncaughtException', (error) => {
-  reportError(error);
-  process.exit();
-});
-
 try {
   await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError)
     process.exitCode = error.exitCode === 0 ? EXIT_CODES.pass : EXIT_CODES.usage;
-  else {
-    reportError(error);
-    // Exit explicitly: the failed command may have left an open handle that would keep this process alive.
-    process.exit();
-  }
+  // Exit explicitly: the failed command may have left an open handle that would keep this process alive.
+  else process.exit(reportFailure(error));
 }
 
-function runtimeOption(description = 'where the services of the target run: process, docker or vm'): Option {
+function runtimeOption(
+  description = 'where the services of the target run: process, docker or vm',
+): CommandOption {
   return new Option('--runtime <name>', description).default('process', 'process');
 }
 
@@ -427,32 +427,7 @@ function runtimeOption(description = 'where the services of the target run: proc
  * Makes the option `--budget`.
  * @param defaultTime the default; the help shows it as it is written here.
  */
-function budgetOption(description: string, defaultTime?: string): Option {
+function budgetOption(description: string, defaultTime?: string): CommandOption {
   const option = new Option('--budget <time>', description).argParser(parseBudget);
   return defaultTime === undefined ? option : option.default(parseBudget(defaultTime), defaultTime);
-}
-
-/**
- * Reports an error on one line, and sets the exit code. Prints the stack too when the error is a bug of the
- * kit: the user can correct only the other errors.
- */
-function reportError(error: unknown): void {
-  // What cannot be removed has a line of its own. The disk or a process of the target is in the way, no bug.
-  const isRemoval = error instanceof RemovalError;
-  const isKitError = error instanceof KitError;
-  const writeFailed = !isKitError && !isRemoval && isWriteFailure(error);
-  const hint = writeFailed
-    ? `; expected room, and the right to write, in --out and in ${stateDirectory()} (PLUGPULL_STATE)`
-    : '';
-  log(`plugpull: ${messageOf(error)}${hint}`);
-  if (!isKitError && !isRemoval && !writeFailed && error instanceof Error) log(`${error.stack}`);
-  process.exitCode = isKitError ? error.exitCode : EXIT_CODES.kitFailed;
-}
-
-/** Checks whether an error means that there is no free space, or no permission, to write a file. */
-function isWriteFailure(error: unknown): boolean {
-  if (!(error instanceof Error && 'code' in error)) return false;
-  const noSpaceCodes: unknown[] = ['ENOSPC', 'EDQUOT', 'EROFS'];
-  const forbiddenCodes: unknown[] = ['EACCES', 'EPERM'];
-  return noSpaceCodes.includes(error.code) || ('path' in error && forbiddenCodes.includes(error.code));
 }

@@ -1,18 +1,27 @@
 import { messageOf } from '../../conformance/errors.js';
+import { visibleJson, visibleLine } from './visible.js';
 
-/** Prints a line of progress or prose to stderr. */
+/**
+ * Prints a line of progress or prose to stderr. Every command prints through this file, so that no text of a stranger
+ * reaches a terminal or a CI system as it is.
+ */
 export function log(line: string): void {
-  process.stderr.write(`${line}\n`);
+  process.stderr.write(`${visibleLine(line)}\n`);
 }
 
 /** Prints a line of data to stdout. */
 export function print(line: string): void {
-  process.stdout.write(`${line}\n`);
+  process.stdout.write(`${visibleLine(line)}\n`);
 }
 
 /** Prints a result as one JSON object on one line of stdout. */
 export function printJson(data: unknown): void {
-  printResult(`${JSON.stringify(data)}\n`);
+  printResult(`${visibleJson(JSON.stringify(data))}\n`);
+}
+
+/** Writes prose of several lines, such as a help text. Each line is escaped as by `log`. */
+export function writeLines(stream: NodeJS.WritableStream, text: string): void {
+  stream.write(text.split('\n').map(visibleLine).join('\n'));
 }
 
 /** Prints a warning: something failed that changes neither the verdict nor the exit code. */

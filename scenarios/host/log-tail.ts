@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { stripVTControlCharacters } from 'node:util';
 
 /** Upper bounds of a tail, and the byte of the log at which it begins at the earliest. */
@@ -22,11 +22,13 @@ const TAIL_BYTES = 64 * 1024;
 export function readLogTail(path: string, { maxLines, maxLineChars, fromByte = 0 }: TailOptions): string[] {
   let log: number;
   try {
-    log = openSync(path, 'r');
+    // A target may put a link or a FIFO in the place of its log. The open of a FIFO would wait for a writer.
+    log = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch {
     return [];
   }
   try {
+    if (!fstatSync(log).isFile()) return [];
     const bytes = Buffer.alloc(TAIL_BYTES);
     const startByte = Math.max(fromByte, fstatSync(log).size - TAIL_BYTES);
     const text = bytes.subarray(0, readSync(log, bytes, 0, TAIL_BYTES, startByte)).toString();

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
@@ -9,7 +9,7 @@ import { LogWritesError } from '../../faults/write-log/reader.js';
 import { type CrashState, formatNumbers, parseState } from '../../faults/write-log/state.js';
 import type { Bundle } from '../bundle/bundle.js';
 import type { CrashStateCase } from '../bundle/manifest.js';
-import { openRecordedDisk, type RecordedDisk } from './mounted-disk.js';
+import { checkWithinDisk, openRecordedDisk, type RecordedDisk } from './mounted-disk.js';
 
 /** A recorded disk, and the cut of it that is the crash state of a bundle. */
 export interface BundleDisk {
@@ -66,7 +66,7 @@ function recoveryDisk(
   state: CrashState,
   dir: string,
 ): RecordedDisk {
-  const recording = openRecoveryLog(bundle, recovery);
+  const recording = openRecoveryLog(bundle, recovery, statSync(run.image).size);
   try {
     const image = join(dir, 'recovery.img');
     copySparse(run.image, image);
@@ -81,11 +81,14 @@ function recoveryDisk(
 function openRecoveryLog(
   { file, dir }: Bundle,
   { log, end }: NonNullable<CrashStateCase['recovery']>,
+  diskBytes: number,
 ): Recording {
   const path = join(dir, log);
   if (!existsSync(path)) throw new KitError('bad-bundle', `${file}: expected ${log} in it`);
   try {
-    return openRecording(path, end);
+    const recording = openRecording(path, end);
+    checkWithinDisk(recording, diskBytes);
+    return recording;
   } catch (error) {
     if (error instanceof LogWritesError) throw new KitError('bad-bundle', messageOf(error), { cause: error });
     throw error;

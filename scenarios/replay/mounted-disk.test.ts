@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { handMadeLog } from '../../faults/write-log/fixtures/log.js';
 import { WriteLogWriter } from '../../faults/write-log/writer.js';
 import { TestWorkspace } from '../fixtures/kit.js';
 import { openRecordedDisk, requireRoot, stateBefore } from './mounted-disk.js';
@@ -27,10 +28,27 @@ t.test(
   },
 );
 
+t.test('a log that writes beyond its disk is rejected, also for bytes that no disk has', async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  writeFileSync(join(workspace.dir, 'disk.img'), Buffer.alloc(4096));
+  for (const entry of [
+    { sector: 8, sectors: 1 },
+    { sector: 2 ** 40, sectors: 1 },
+    { sectors: 2 ** 40, flags: ['discard'] as const },
+  ]) {
+    writeFileSync(join(workspace.dir, 'writes.log'), handMadeLog([{ sector: 7, sectors: 1 }, entry]));
+    t.throws(() => openRecordedDisk(workspace.dir), {
+      ...{ code: 'bad-bundle', exitCode: 2 },
+      message: /writes\.log: entry 1 writes to byte \d+, expected a disk of 4096 bytes/,
+    });
+  }
+});
+
 t.test('the disk before an entry has every earlier write, flushed or not', async (t) => {
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());
-  writeFileSync(join(workspace.dir, 'disk.img'), '');
+  writeFileSync(join(workspace.dir, 'disk.img'), Buffer.alloc(512));
   const log = new WriteLogWriter(join(workspace.dir, 'writes.log'));
   for (const flush of [false, true, false]) log.add({ offset: 0, data: Buffer.alloc(512), flush });
   log.close();

@@ -1,4 +1,4 @@
-import { chmodSync } from 'node:fs';
+import { chmodSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Target } from '../../conformance/target-file/definition.js';
@@ -34,11 +34,30 @@ export function openRecordedDisk(dir: string, end?: number): RecordedDisk | unde
   const image = files.find((name) => name.endsWith('.img'));
   if (log === undefined || image === undefined) return undefined;
   try {
-    return { image: join(dir, image), recording: openRecording(join(dir, log), end) };
+    const recording = openRecording(join(dir, log), end);
+    checkWithinDisk(recording, statSync(join(dir, image)).size);
+    return { image: join(dir, image), recording };
   } catch (error) {
     if (error instanceof LogWritesError) throw new KitError('bad-bundle', messageOf(error), { cause: error });
     throw error;
   }
+}
+
+/**
+ * Checks that every write of a log is within its disk. A log that was made by hand could name any position, and the kit
+ * would try to write there.
+ * @throws LogWritesError; the recording is then closed.
+ */
+export function checkWithinDisk(recording: Recording, diskBytes: number): void {
+  const { log, model } = recording;
+  const wrong = model.entries.find(({ offset, lengthBytes }) => offset + lengthBytes > diskBytes);
+  if (wrong === undefined) return;
+  recording.close();
+  const end = wrong.offset + wrong.lengthBytes;
+  throw new LogWritesError(
+    'damaged',
+    `${log.path}: entry ${wrong.index} writes to byte ${end}, expected a disk of ${diskBytes} bytes`,
+  );
 }
 
 /**

@@ -1,5 +1,6 @@
 import t from 'tap';
 import type { GateResult } from '../gate/result.js';
+import { visibleLine } from '../host/visible.js';
 import { gateReport } from './gate-report.js';
 import { styleFor } from './style.js';
 import { table } from './table.js';
@@ -107,7 +108,7 @@ t.test('a fault that only missed is reported with the reason of its last miss', 
 
 t.test('colours are used on a terminal only, and not when NO_COLOR is set', async (t) => {
   const terminal = { isTTY: true };
-  t.equal(styleFor(terminal, {}).bad('x'), '\u001b[31mx\u001b[0m');
+  t.equal(visibleLine(styleFor(terminal, {}).bad('x')), '\u001b[31mx\u001b[0m');
   for (const style of [
     styleFor(terminal, { NO_COLOR: '1' }),
     styleFor(terminal, { TERM: 'dumb' }),

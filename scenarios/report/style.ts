@@ -1,6 +1,10 @@
 import type { Verdict } from '../../conformance/checkers/verdict.js';
+import { styleMark } from '../host/visible.js';
 
-/** Functions that colour a text. They return it unchanged when the stream should have no colours. */
+/**
+ * Functions that colour a text. They return it unchanged when the stream should have no colours. Otherwise they put
+ * marks around it, which become colour codes when the line is printed: foreign text is escaped only then.
+ */
 export interface Style {
   good(text: string): string;
   bad(text: string): string;
@@ -15,7 +19,8 @@ export interface Style {
  */
 export function styleFor(stream: { isTTY?: boolean }, environment: NodeJS.ProcessEnv = process.env): Style {
   const coloured = stream.isTTY === true && !environment.NO_COLOR && environment.TERM !== 'dumb';
-  const colour = (code: number) => (text: string) => (coloured ? `\u001b[${code}m${text}\u001b[0m` : text);
+  const colour = (code: number) => (text: string) =>
+    coloured ? `${styleMark(code)}${text}${styleMark(0)}` : text;
   return { good: colour(32), bad: colour(31), warn: colour(33), strong: colour(1), faint: colour(2) };
 }
 

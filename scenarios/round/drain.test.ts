@@ -1,5 +1,8 @@
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
 import t from 'tap';
 import type { Drained, HistoryEvent, Untimed } from '../../conformance/history/events.js';
+import { packageRoot } from '../host/version.js';
 import { allowanceFor, type DrainOptions, drain, MAX_SILENCE_MS } from './drain.js';
 
 /** Something that happens at a moment of the drain, in ms since its start. */
@@ -180,3 +183,23 @@ t.test(
     t.same(allowanceFor(undefined, 100, 60_000), { ms: 15_000, by: 'shown' }, 'a fault made the target wait');
   },
 );
+
+t.test('a process that can open no more files notices it', async (t) => {
+  const module = join(packageRoot(), 'dist/scenarios/round/drain.js');
+  const source = `
+    import { closeSync, openSync } from 'node:fs';
+    import { watchOpenFiles } from ${JSON.stringify(module)};
+    const open = [];
+    watchOpenFiles((error) => {
+      closeSync(open.pop());
+      console.log(error.code);
+      process.exit(7);
+    });
+    setTimeout(() => {
+      try { for (;;) open.push(openSync('/dev/null', 'r')); } catch {}
+    }, 200);
+    setTimeout(() => process.exit(3), 60_000);`;
+  const script = `ulimit -n 200; exec "$0" --input-type=module -e "$1"`;
+  const ended = spawnSync('bash', ['-c', script, process.execPath, source], { encoding: 'utf8' });
+  t.match(ended, { status: 7, stdout: 'EMFILE\n' }, ended.stderr);
+});

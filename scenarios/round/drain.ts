@@ -1,4 +1,4 @@
-import { statfsSync } from 'node:fs';
+import { closeSync, openSync, type StatsFs, statfsSync } from 'node:fs';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import { RedeliveryWaits } from '../../conformance/history/redelivery.js';
@@ -197,12 +197,45 @@ const FREE_SPACE_POLL_MS = 25;
  */
 export function watchFreeSpace(path: string, onFull: (freeText: string) => void): { stop(): void } {
   const timer = setInterval(() => {
-    const { bavail, blocks, bsize } = statfsSync(path);
+    const free = freeSpaceOf(path);
+    if (free === undefined) return;
+    const { bavail, blocks, bsize } = free;
     const minFreeBytes = Math.min(MIN_FREE_BYTES, blocks * bsize * MIN_FREE_SHARE);
     if (bavail * bsize >= minFreeBytes) return;
     clearInterval(timer);
     onFull(`${Math.round((bavail * bsize) / 2 ** 20)} MiB left`);
   }, FREE_SPACE_POLL_MS);
+  timer.unref();
+  return { stop: () => clearInterval(timer) };
+}
+
+/** Returns the free space; undefined when the target has removed the directory, which the round reports itself. */
+function freeSpaceOf(path: string): StatsFs | undefined {
+  try {
+    return statfsSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+const OPEN_FILES_POLL_MS = 50;
+/** Codes of an open that failed for want of something that the kit itself needs. */
+const EXHAUSTED_CODES: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
+
+/**
+ * Watches whether this process can still open a file, and calls `onExhausted` once when it cannot. The kit then cannot
+ * connect to the target either, and what it does not receive would look lost.
+ */
+export function watchOpenFiles(onExhausted: (error: Error) => void): { stop(): void } {
+  const timer = setInterval(() => {
+    try {
+      closeSync(openSync('/dev/null', 'r'));
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && EXHAUSTED_CODES.has(error.code))) return;
+      clearInterval(timer);
+      onExhausted(error);
+    }
+  }, OPEN_FILES_POLL_MS);
   timer.unref();
   return { stop: () => clearInterval(timer) };
 }

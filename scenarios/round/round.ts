@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { KitError } from '../../conformance/errors.js';
+import { KitError, messageOf } from '../../conformance/errors.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import type { Protocol, Receipts, Receiver } from '../../conformance/protocols/protocol.js';
 import type { Target } from '../../conformance/target-file/definition.js';
@@ -19,7 +19,7 @@ import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { AtRiskTracker } from './at-risk.js';
 import { saveChangedMessages } from './changed-messages.js';
-import { drain, watchFreeSpace } from './drain.js';
+import { drain, watchFreeSpace, watchOpenFiles } from './drain.js';
 import { Injector } from './injector.js';
 import { hintOfClosedDirectory, INSTALL_TIMEOUT_MS, type LaunchedTarget, launch } from './launch.js';
 import type { Pace } from './pace.js';
@@ -130,6 +130,7 @@ export async function runRound(requested: RoundOptions): Promise<RoundOutcome> {
   const full = new AbortController();
   const round = new Round({ ...options, signal: AbortSignal.any([options.signal, full.signal]) }, disk);
   const freeSpace = watchFreeSpace(dir, (usage) => full.abort(diskFullError(dir, usage)));
+  const openFiles = watchOpenFiles((error) => full.abort(noOpenFilesError(error)));
   try {
     await round.run();
     full.signal.throwIfAborted();
@@ -139,6 +140,7 @@ export async function runRound(requested: RoundOptions): Promise<RoundOutcome> {
     throw full.signal.aborted ? full.signal.reason : error;
   } finally {
     freeSpace.stop();
+    openFiles.stop();
   }
   const { injections, writtenOutside, faultsEndedMs } = round;
   return { injections, writtenOutside, disk, faultsEndedMs };
@@ -154,6 +156,14 @@ function diskFullError(dir: string, usage: string): KitError {
   return new KitError(
     'target-unavailable',
     `the disk of ${dir} is almost full (${usage}); the target was stopped, expected one that leaves room`,
+  );
+}
+
+function noOpenFilesError(cause: Error): KitError {
+  return new KitError(
+    'kit-failed',
+    `the kit can open no more files (${messageOf(cause)}), so its verdict would be void: ulimit -n 1024`,
+    { cause },
   );
 }
 

@@ -194,13 +194,7 @@ export class WriteWitness {
   #searchData(matches: (bytes: Buffer) => boolean): SearchResult | undefined {
     const { dataDir } = this.#options;
     const files = filesChangedSince(dataDir, this.#installedMs);
-    return (
-      files &&
-      searchFiles(
-        files.map((file) => join(dataDir, file)),
-        matches,
-      )
-    );
+    return files && searchFiles(files, matches, undefined, dataDir);
   }
 
   /** Returns the number of messages that were certainly written and confirmed since a moment. */

@@ -1,15 +1,22 @@
 import { once } from 'node:events';
 import { QueueError } from '../platform/errors.js';
+import { visible, visibleJson } from '../platform/visible.js';
+
+/** Codes of system calls that failed because this process or this machine has no more of something. */
+const EXHAUSTED: readonly string[] = ['EMFILE', 'ENFILE', 'ENOMEM'];
 
 /** Prints a value to stdout as one line of JSON, message numbers as decimal text. Waits for a slow reader. */
 export async function printLine(value: unknown): Promise<void> {
   const text = JSON.stringify(value, (_, part: unknown) =>
     typeof part === 'bigint' ? part.toString() : part,
   );
-  if (!process.stdout.write(`${text}\n`)) await once(process.stdout, 'drain');
+  if (!process.stdout.write(`${visibleJson(text)}\n`)) await once(process.stdout, 'drain');
 }
 
-/** Prints a failure to stderr, in one line if it is not an internal error. @returns the exit code */
+/**
+ * Prints a failure to stderr on one line, and the stack of an internal error when PLUGPULL_DEBUG is set.
+ * @returns the exit code
+ */
 export function printFailure(failure: unknown): number {
   if (failure instanceof QueueError) {
     printErrorLine(failure.message);
@@ -17,17 +24,17 @@ export function printFailure(failure: unknown): number {
   }
   if (isSystemError(failure)) {
     printErrorLine(failure.message);
-    return 2;
+    return EXHAUSTED.includes(failure.code ?? '') ? 4 : 2;
   }
-  printErrorLine(
-    `internal error: ${failure instanceof Error ? (failure.stack ?? failure.message) : String(failure)}`,
-  );
+  printErrorLine(`internal error: ${failure instanceof Error ? failure.message : String(failure)}`);
+  if (process.env.PLUGPULL_DEBUG && failure instanceof Error)
+    for (const line of `${failure.stack}`.split('\n')) printErrorLine(line);
   return 4;
 }
 
-/** Prints one line to stderr with the name of the program in front. */
+/** Prints one line to stderr with the name of the program in front. Foreign text in it is escaped. */
 export function printErrorLine(message: string): void {
-  process.stderr.write(`plugpull queue: ${message}\n`);
+  process.stderr.write(`${visible(`plugpull queue: ${message}`)}\n`);
 }
 
 /** Returns whether a system call failed, for example for lack of permission, directory or space. */

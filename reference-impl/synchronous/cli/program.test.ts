@@ -1,4 +1,5 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { runQueueCommand, Service, temporaryDirectory } from '../gateway/fixtures/processes.js';
@@ -49,6 +50,43 @@ t.test('every wrong call prints one line to stderr and nothing to stdout, and ex
     t.equal(code, 2);
     t.equal(stdout, '');
   }
+});
+
+t.test(
+  'anything but a regular file in a queue is refused in one line, and no command waits for it',
+  async (t) => {
+    const directory = temporaryDirectory(t);
+    const queue = join(directory, 'queue');
+    await runQueueCommand('install', '--queue', queue, ...SMALL);
+    const makers: [found: RegExp, make: (path: string) => void][] = [
+      [/found a FIFO, expected a regular file/, (path) => void execFileSync('mkfifo', [path])],
+      [/found a device, expected a regular file/, (path) => symlinkSync('/dev/zero', path)],
+      [/found a directory, expected a regular file/, (path) => mkdirSync(path)],
+    ];
+    for (const file of ['queue.json', '0/queue.data', '0/queue.index', '0/queue.lock']) {
+      const path = join(queue, file);
+      for (const [found, make] of makers) {
+        if (existsSync(path)) renameSync(path, `${path}.saved`);
+        make(path);
+        for (const command of ['verify', 'rebuild', 'inspect']) {
+          const { code, stdout, stderr } = await runQueueCommand(command, '--queue', queue);
+          t.match(stderr, found, `${command} ${file}`);
+          t.match(stderr, /^plugpull queue: [^\n]+\n$/, 'stderr has one line');
+          t.same({ code, stdout }, { code: 2, stdout: '' });
+        }
+        rmSync(path, { recursive: true });
+        if (existsSync(`${path}.saved`)) renameSync(`${path}.saved`, path);
+      }
+    }
+  },
+);
+
+t.test('text of a stranger is printed so that no terminal and no CI system acts on it', async (t) => {
+  const { stderr } = await runQueueCommand('verify', '--queue', '/none/\u001b]52;c;eA==\u0007\n::error::x');
+  t.match(
+    stderr,
+    /^plugpull queue: \/none\/\\x1b\]52;c;eA==\\x07\\n::error::x\/queue\.json: not found[^\n]*\n$/,
+  );
 });
 
 t.test('commands refuse a data file that is not one of a queue and do not change it', async (t) => {

@@ -1,5 +1,6 @@
 import { readSync, writeSync } from 'node:fs';
 import { QueueError } from '../platform/errors.js';
+import { visibleJson } from '../platform/visible.js';
 import { RestoreCheck, type RestoreCheckResult } from '../queue/restore-check.js';
 
 /**
@@ -19,7 +20,7 @@ export function restoreCheck(): void {
   const check = new RestoreCheck();
   for (const line of linesOf(0)) {
     const queue = parseQueue(line);
-    writeAll(1, `${JSON.stringify(restoreOrError(() => check.directory(queue)))}\n`);
+    writeAll(1, `${visibleJson(JSON.stringify(restoreOrError(() => check.directory(queue))))}\n`);
   }
 }
 

@@ -1,5 +1,6 @@
 import { createInterface } from 'node:readline';
 import { QueueError } from '../platform/errors.js';
+import { visible } from '../platform/visible.js';
 import { parseDurationMs } from '../settings/units.js';
 import type { FileOperation } from '../simulation/possible.js';
 import type { SimulationResult } from '../simulation/simulate.js';
@@ -44,7 +45,7 @@ export async function simulateCommand({ budget, seed, path, json }: SimulateFlag
     ...(path === undefined ? {} : { path }),
   });
   if (json) await printLine(result);
-  else process.stdout.write(`${formatResult(result)}\n`);
+  else process.stdout.write(`${formatResult(result).split('\n').map(visible).join('\n')}\n`);
   return EXIT_CODES[result.verdict];
 }
 

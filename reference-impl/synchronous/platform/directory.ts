@@ -1,3 +1,4 @@
+import { constants } from 'node:fs';
 import type { Kernel } from './kernel.js';
 import { linux } from './linux.js';
 
@@ -6,7 +7,7 @@ import { linux } from './linux.js';
  * after a power cut, although its data is on the disk.
  */
 export function syncDirectory(path: string, kernel: Kernel = linux): void {
-  const fd = kernel.open(path, 'r');
+  const fd = kernel.open(path, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     kernel.fsync(fd);
   } finally {

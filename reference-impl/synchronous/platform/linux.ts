@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import {
   closeSync,
+  constants,
   existsSync,
   fdatasync,
   fstatSync,
@@ -9,6 +10,7 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  readFileSync,
   readSync,
   renameSync,
   rmSync,
@@ -18,7 +20,7 @@ import { createRequire } from 'node:module';
 import { Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
-import { QueueError } from './errors.js';
+import { assert, QueueError } from './errors.js';
 import { DIRECTORY_MODE, type Kernel, type Registration } from './kernel.js';
 import {
   errno,
@@ -32,6 +34,7 @@ import {
   poll,
   viewAt,
 } from './native.js';
+import { visible } from './visible.js';
 
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
@@ -191,9 +194,64 @@ function busyPoll(fds: Buffer, count: number, timeoutMs: number): number {
   }
 }
 
+const OPEN_FLAGS: Readonly<Record<string, number>> = {
+  r: constants.O_RDONLY,
+  'r+': constants.O_RDWR,
+  w: constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC,
+};
+
+/**
+ * Opens a file of the queue. Something else in its place is refused: the read of a FIFO or of a device may never
+ * return, and this process would not react to any signal meanwhile.
+ * @param flags with O_NONBLOCK a FIFO is expected, with O_DIRECTORY a directory, otherwise a regular file.
+ * @throws QueueError `not-a-queue` that names what was found.
+ */
+function open(path: string, flags: string | number, mode?: number): number {
+  const bits = typeof flags === 'number' ? flags : OPEN_FLAGS[flags];
+  assert(bits !== undefined, 'files are opened with flags that are known');
+  const wrong = (found: string, cause?: unknown) =>
+    new QueueError('not-a-queue', `${path}: found ${found}, expected a ${expected}`, { cause });
+  const expected =
+    bits & constants.O_NONBLOCK ? 'FIFO' : bits & constants.O_DIRECTORY ? 'directory' : 'regular file';
+  let fd: number;
+  try {
+    // Without O_NONBLOCK the open of a FIFO itself waits for a process on its other side.
+    fd = openSync(path, bits | constants.O_NONBLOCK, mode);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EISDIR') throw wrong('a directory', error);
+    if (code === 'ENXIO') throw wrong('a socket, a device or a FIFO that no process reads', error);
+    throw error;
+  }
+  const stat = fstatSync(fd);
+  const found = stat.isFile()
+    ? 'regular file'
+    : stat.isDirectory()
+      ? 'directory'
+      : stat.isFIFO()
+        ? 'FIFO'
+        : 'device';
+  if (found === expected) return fd;
+  closeSync(fd);
+  throw wrong(`a ${found}`);
+}
+
+/**
+ * Reads a text file that a person named or a queue contains.
+ * @throws QueueError `not-a-queue` when it is not a regular file; the errors of node:fs.
+ */
+export function readTextFile(path: string): string {
+  const fd = open(path, 'r');
+  try {
+    return readFileSync(fd, 'utf8');
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** The kernel of the machine that this process runs on. */
 export const linux: Kernel = {
-  open: openSync,
+  open,
   close: closeSync,
   read: readSync,
   write: writeSync,
@@ -224,7 +282,7 @@ export const linux: Kernel = {
   monotonicMs: () => performance.now(),
   wallClockMs: () => Date.now(),
   randomBytes,
-  log: (line) => void process.stderr.write(`${line}\n`),
+  log: (line) => void process.stderr.write(`${visible(line)}\n`),
 };
 
 /**

@@ -1,10 +1,9 @@
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkLists } from '../index/check.js';
 import type { DataBytes } from '../platform/data-map.js';
 import { QueueError } from '../platform/errors.js';
-import { withTemporaryMaps } from '../platform/linux.js';
+import { readTextFile, withTemporaryMaps } from '../platform/linux.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { decodeBody } from '../record/codec.js';
 import { SLOT_BYTES } from '../record/layout.js';
@@ -209,7 +208,7 @@ const MAX_MESSAGES_PER_SLOT = 8;
  */
 function readText(file: string): string | undefined {
   try {
-    return readFileSync(file, 'utf8');
+    return readTextFile(file);
   } catch {
     return undefined;
   }

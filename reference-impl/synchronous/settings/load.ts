@@ -1,8 +1,8 @@
-import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { z } from 'zod';
 import { QueueError } from '../platform/errors.js';
+import { readTextFile } from '../platform/linux.js';
 import { GEOMETRY_KEYS, portablePath, type QueueSettings, SettingsSchema } from './settings.js';
 
 /** Name of the file with the installed settings, in the directory of the queue. */
@@ -98,8 +98,9 @@ function fileLayer(file: string, whenMissing: 'bad-setting' | 'not-a-queue'): Se
 function readJson(file: string, whenMissing: 'bad-setting' | 'not-a-queue'): unknown {
   let text: string;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readTextFile(file);
   } catch (cause) {
+    if (cause instanceof QueueError) throw cause;
     const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unreadable';
     if (whenMissing === 'not-a-queue' && (code === 'ENOENT' || code === 'ENOTDIR')) {
       throw new QueueError('not-a-queue', `${file}: not found, expected an installed queue (see "install")`, {

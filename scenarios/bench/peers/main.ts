@@ -1,4 +1,4 @@
-import { ignoreClosedPipes, log } from '../../host/console.js';
+import { ignoreFailedStreams, log } from '../../host/console.js';
 import { CountingSink } from '../smtp-sink.js';
 import { compare, formatComparison } from './compare.js';
 import {
@@ -11,7 +11,7 @@ import {
 } from './servers.js';
 
 /** Sends the same bytes to the reference gateway, to smtp-server and to Postfix, and prints their reply codes. */
-ignoreClosedPipes();
+ignoreFailedStreams();
 const workplace = await makeWorkplace();
 const sink = new CountingSink();
 const servers: Server[] = [];

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { LostFile } from '../../../conformance/history/events.js';
 import { regularFiles } from '../../../faults/files/walk.js';
@@ -75,7 +75,7 @@ function sampleFiles(dataDir: string, entries: () => number): FileSample | undef
 export function sizesIn(directory: string): Record<string, number> {
   const sizes: Record<string, number> = {};
   for (const file of regularFiles(directory)) {
-    const size = statSync(join(directory, file), { throwIfNoEntry: false })?.size;
+    const size = lstatSync(join(directory, file), { throwIfNoEntry: false })?.size;
     if (size !== undefined) sizes[file] = size;
   }
   return sizes;

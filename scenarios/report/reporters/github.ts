@@ -1,3 +1,4 @@
+import { visible } from '../../host/visible.js';
 import type { Outcome } from '../outcome.js';
 import type { Reporter } from './reporter.js';
 
@@ -15,16 +16,17 @@ export const github: Reporter = {
   async render(outcome) {
     // Load the package here, because no other reporter needs it. It writes its commands to stdout itself.
     const core = await import('@actions/core');
-    const location = outcome.file === undefined ? {} : { file: outcome.file };
+    const target = visible(outcome.target);
+    const location = outcome.file === undefined ? {} : { file: visible(outcome.file) };
     for (const { id, title, verdict, why, violations } of outcome.requirements) {
       if (verdict !== 'fail') continue;
-      core.error([why, ...violations].join('\n'), {
-        title: `${outcome.target}: ${id} ${title}`,
+      core.error([why, ...violations].map(visible).join('\n'), {
+        title: visible(`${target}: ${id} ${title}`),
         ...location,
       });
     }
     if (outcome.verdict === 'not-measured')
-      core.error(outcome.why, { title: `${outcome.target}: not measured`, ...location });
+      core.error(visible(outcome.why), { title: `${target}: not measured`, ...location });
     if (process.env.GITHUB_STEP_SUMMARY) await summarise(core, outcome);
     return '';
   },
@@ -34,20 +36,29 @@ async function summarise(core: typeof import('@actions/core'), outcome: Outcome)
   const { command, target, verdict, why, requirements, properties } = outcome;
   const head = ['', 'requirement', 'level', 'why'].map((data) => ({ data, header: true }));
   const rows = requirements.map((one) => {
-    return [`${VERDICT_ICONS[one.verdict]} ${one.verdict}`, `${one.id} ${one.title}`, one.level, one.why].map(
-      escapeHtml,
-    );
+    const cells = [`${one.id} ${one.title}`, one.level, one.why].map(escapeHtml);
+    return [`${VERDICT_ICONS[one.verdict]} ${one.verdict}`, ...cells];
   });
   await core.summary
     .emptyBuffer()
     .addHeading(`${VERDICT_ICONS[verdict]} plugpull ${command}: ${escapeHtml(target)}`, 3)
     .addRaw(escapeHtml(`${verdict}: ${why}`), true)
     .addTable([head, ...rows])
-    .addList(Object.entries(properties).map(([name, value]) => `${name}: <code>${escapeHtml(value)}</code>`))
+    .addList(
+      Object.entries(properties).map(
+        ([name, value]) => `${escapeHtml(name)}: <code>${escapeHtml(value)}</code>`,
+      ),
+    )
     .write();
 }
 
-/** Escapes text of the target, because the summary is HTML. */
-function escapeHtml(unescaped: string): string {
-  return unescaped.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
+/**
+ * Escapes foreign text for the summary, which is Markdown with HTML in it: what either of them acts on becomes a
+ * character reference, and a line stays one line.
+ */
+function escapeHtml(foreign: string): string {
+  return visible(foreign).replace(
+    /[^\p{L}\p{N}\p{M} .,:;/=()%+-]/gu,
+    (character) => `&#${character.codePointAt(0)};`,
+  );
 }

@@ -1,3 +1,4 @@
+import { visible } from '../../host/visible.js';
 import { notMeasuredTestName, type Reporter } from './reporter.js';
 
 /**
@@ -10,7 +11,8 @@ export const junit: Reporter = {
   supportsFile: true,
   async render(outcome) {
     const { create } = await import('xmlbuilder2');
-    const { command, target, requirements, tookMs, properties, why } = outcome;
+    const { command, requirements, tookMs, properties } = outcome;
+    const [target, why] = [visible(outcome.target), visible(outcome.why)];
     const extraTestName = notMeasuredTestName(outcome);
     const count = (verdict: string) => requirements.filter((one) => one.verdict === verdict).length;
     const totals = {
@@ -20,21 +22,24 @@ export const junit: Reporter = {
       skipped: count('not-measured'),
       time: (tookMs / 1000).toFixed(3),
     };
-    // The output of a target may contain characters that XML cannot represent.
-    const root = create({ version: '1.0', encoding: 'UTF-8', invalidCharReplacement: '\uFFFD' });
+    const root = create({ version: '1.0', encoding: 'UTF-8' });
     const suite = root
       .ele('testsuites', { name: `plugpull ${command}`, ...totals })
       .ele('testsuite', { name: target, ...totals });
     const facts = suite.ele('properties');
-    for (const [name, value] of Object.entries(properties)) facts.ele('property', { name, value });
+    for (const [name, value] of Object.entries(properties))
+      facts.ele('property', { name: visible(name), value: visible(value) });
     for (const { id, level, title, verdict, why: reason, violations } of requirements) {
       const one = suite.ele('testcase', {
-        name: `${id} ${title}`,
-        classname: `${target}.${level}`,
+        name: visible(`${id} ${title}`),
+        classname: visible(`${target}.${level}`),
         time: '0',
       });
-      if (verdict === 'fail') one.ele('failure', { message: reason, type: id }).txt(violations.join('\n'));
-      if (verdict === 'not-measured') one.ele('skipped', { message: `not measured: ${reason}` });
+      if (verdict === 'fail')
+        one
+          .ele('failure', { message: visible(reason), type: visible(id) })
+          .txt(violations.map(visible).join('\n'));
+      if (verdict === 'not-measured') one.ele('skipped', { message: visible(`not measured: ${reason}`) });
     }
     if (extraTestName !== undefined)
       suite

@@ -4,6 +4,7 @@ import { KitError, messageOf } from '../../../conformance/errors.js';
 import { didYouMean } from '../../../conformance/nearest.js';
 import { announceResult, log, printJson, printResult, warn } from '../../host/console.js';
 import { makeDirectories } from '../../host/directories.js';
+import { visibleJson, visibleLine } from '../../host/visible.js';
 import type { Outcome } from '../outcome.js';
 import { plainStyle, styleFor } from '../style.js';
 import { github } from './github.js';
@@ -16,7 +17,7 @@ const json: Reporter = {
   name: 'json',
   stream: 'stdout',
   supportsFile: true,
-  render: ({ data }) => `${JSON.stringify(data)}\n`,
+  render: ({ data }) => `${visibleJson(JSON.stringify(data))}\n`,
 };
 
 /** Reporter that writes the report for people. */
@@ -24,7 +25,7 @@ const list: Reporter = {
   name: 'list',
   stream: 'stderr',
   supportsFile: true,
-  render: (outcome, style) => `${outcome.lines(style).join('\n')}\n`,
+  render: (outcome, style) => `${outcome.lines(style).map(visibleLine).join('\n')}\n`,
 };
 
 const REPORTERS: readonly Reporter[] = [list, json, junit, tap, github];

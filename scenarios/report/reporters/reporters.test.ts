@@ -2,9 +2,11 @@ import assert from 'node:assert';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import t from 'tap';
+import fc from 'fast-check';
+import t, { type Test } from 'tap';
 import { create } from 'xmlbuilder2';
 import { KitError } from '../../../conformance/errors.js';
+import { actingIn, foreignText } from '../../fixtures/foreign-text.js';
 import type { Outcome } from '../outcome.js';
 import { plainStyle } from '../style.js';
 import { github } from './github.js';
@@ -115,10 +117,10 @@ t.test('a reporter that fails is one warning, and the others still report', asyn
   t.ok(existsSync(tapFile ?? '') && existsSync(jsonFile ?? ''), 'the others are written');
 });
 
-t.test('github gets one annotation per line, and a summary without markup of the target', async (t) => {
+/** Renders for GitHub; returns what was written to stdout, and the summary of the job. */
+async function renderForGithub(t: Test, reported: Outcome): Promise<{ stdout: string; summary: string }> {
   const summary = join(dir, 'summary.md');
   const before = process.env.GITHUB_STEP_SUMMARY;
-
   writeFileSync(summary, '');
   process.env.GITHUB_STEP_SUMMARY = summary;
   const written: string[] = [];
@@ -129,22 +131,112 @@ t.test('github gets one annotation per line, and a summary without markup of the
     return write(...all);
   });
   try {
-    t.equal(await github.render(outcome(), plainStyle), '');
+    t.equal(await github.render(reported, plainStyle), '');
   } finally {
     results.restore();
     if (before === undefined) delete process.env.GITHUB_STEP_SUMMARY;
     else process.env.GITHUB_STEP_SUMMARY = before;
   }
-  const lines = written
-    .join('')
-    .split('\n')
-    .filter((line) => line.startsWith('::'));
+  return { stdout: written.join(''), summary: readFileSync(summary, 'utf8') };
+}
+
+t.test('github gets one annotation per line, and a summary without markup of the target', async (t) => {
+  const { stdout, summary } = await renderForGithub(t, outcome());
+  const lines = stdout.split('\n').filter((line) => line.startsWith('::'));
   t.equal(lines.length, 1);
   t.match(lines[0], /^::error title=my-queue%3A PP-2 bounded,file=my-queue\.json::came again%0Ait said/);
-  const text = readFileSync(summary, 'utf8');
-  t.match(text, /PP-1 not lost/);
-  t.match(text, /&lt;b&gt;/);
-  t.notMatch(text, '<b>');
+  t.match(summary, /PP-1 not lost/);
+  t.match(summary, /&#60;b&#62;/);
+  t.notMatch(summary, '<b>');
+});
+
+/** An outcome of which every text is foreign. */
+const foreignOutcome = fc
+  .record({
+    texts: fc.array(foreignText, { minLength: 8, maxLength: 8 }),
+    verdict: fc.constantFrom('pass', 'fail', 'not-measured' as const),
+  })
+  .map(({ texts, verdict }): Outcome => {
+    const [target = '', file = '', why = '', reason = '', violation = '', title = '', name = '', value = ''] =
+      texts;
+    const one = { level: 'process', title, why: reason };
+    return {
+      ...outcome(verdict),
+      ...{ target, file, why },
+      requirements: [
+        { ...one, id: 'PP-1', verdict: 'pass', violations: [] },
+        { ...one, id: 'PP-2', verdict: 'fail', violations: [violation, value] },
+        { ...one, id: 'PP-3', verdict: 'not-measured', violations: [] },
+      ],
+      properties: { seed: '7', [`p${name}`]: value },
+      data: { target, [name]: [why, value] },
+      lines: (style) => [style.strong(target), `${violation}: ${style.bad(why)}`],
+    };
+  });
+
+t.test('no text leaves a control character or a command in the output of a reporter', async () => {
+  const files = ['f.xml', 'f.tap', 'f.json', 'f.txt'].map((name) => join(dir, name));
+  const [xml = '', points = '', data = '', list = ''] = files;
+  const chosen = chooseReporters([`junit:${xml}`, `tap:${points}`, `json:${data}`, `list:${list}`], false);
+  await fc.assert(
+    fc.asyncProperty(foreignOutcome, async (reported) => {
+      await writeReports(reported, chosen);
+      const texts = files.map((file) => readFileSync(file, 'utf8'));
+      for (const [index, text] of texts.entries()) {
+        const acting = actingIn(text);
+        if (acting.length > 0) throw new Error(`${files[index]}: ${JSON.stringify(acting)}`);
+      }
+      checkXml(texts[0] ?? '', reported);
+      checkTap(texts[1] ?? '', reported);
+      if (JSON.stringify(JSON.parse(texts[2] ?? '')) !== JSON.stringify(reported.data))
+        throw new Error('the JSON has another value');
+      if (texts[3]?.split('\n').length !== 3) throw new Error('the list has more lines than the report');
+    }),
+    { numRuns: 300 },
+  );
+});
+
+function checkXml(text: string, reported: Outcome): void {
+  const cases = reported.verdict === 'not-measured' ? 4 : 3;
+  const { testsuites } = create(text).toObject() as unknown as {
+    testsuites: { testsuite: { testcase: unknown[] } };
+  };
+  if (testsuites.testsuite.testcase.length !== cases) throw new Error('the XML has other test cases');
+}
+
+function checkTap(text: string, reported: Outcome): void {
+  const extra = reported.verdict === 'not-measured' ? 1 : 0;
+  const lines = text.split('\n');
+  const points = lines.filter((line) => /^(not )?ok /.test(line));
+  // Version, plan, points, the details of a failure (4 lines, and 3 of the extra one), comment, and the last line break.
+  if (lines.length !== 2 + 3 + 4 + extra * 4 + 1 + 1) throw new Error(`${lines.length} lines`);
+  if (points.length !== 3 + extra) throw new Error(`${points.length} points`);
+  const directives = points.filter((line) => /(?<!\\)(\\\\)*#/.test(line));
+  if (directives.length !== 1 || !directives[0]?.includes(' # SKIP not measured: '))
+    throw new Error(`directives: ${JSON.stringify(directives)}`);
+  if (lines.some((line) => /^(Bail out|pragma)/.test(line))) throw new Error('a foreign line');
+}
+
+t.test('no text leaves a second command or markup in the output for GitHub', async (t) => {
+  const outcomes = fc.sample(foreignOutcome, { numRuns: 60, seed: 1 });
+  for (const reported of outcomes) {
+    const { stdout, summary } = await renderForGithub(t, reported);
+    const lines = stdout.split('\n').filter((line) => line.trim() !== '');
+    const expected = reported.verdict === 'not-measured' ? 2 : 1;
+    // The results of the test itself are on stdout too, and none of them begins like a command.
+    const commands = lines.filter((line) => /^\s*::/.test(line) || /##[a-z]*\[/i.test(line));
+    t.equal(commands.length, expected);
+    t.ok(commands.every((line) => line.startsWith('::error title=')));
+    // A character reference has the effect of its character.
+    const decoded = summary.replace(/&#(\d+);/g, (_, code) => String.fromCodePoint(Number(code)));
+    t.same(actingIn(decoded.replaceAll('\ufe0f', '')), []);
+    const tags = [...summary.matchAll(/<[^>]*>?/g)].map(([tag]) => tag);
+    t.same(
+      tags.filter((tag) => !/^<\/?(h3|table|tr|th|td|ul|li|code)>$/.test(tag)),
+      [],
+    );
+    t.notMatch(summary.replace(/&#\d+;/g, ''), /[`|*_[\]!&"'\\]/);
+  }
 });
 
 t.test(

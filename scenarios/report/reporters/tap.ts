@@ -1,3 +1,4 @@
+import { visible, visibleJson } from '../../host/visible.js';
 import { notMeasuredTestName, type Reporter } from './reporter.js';
 
 /**
@@ -30,14 +31,15 @@ export const tap: Reporter = {
       lines.push('  ---');
       // A JSON value is also a YAML value.
       for (const [key, value] of Object.entries(point.details))
-        lines.push(`  ${key}: ${JSON.stringify(value)}`);
+        lines.push(`  ${key}: ${visibleJson(JSON.stringify(value))}`);
       lines.push('  ...');
     });
-    lines.push(`# ${outcome.target}: ${outcome.verdict}: ${outcome.why.replaceAll('\n', ' ')}`);
+    lines.push(visible(`# ${outcome.target}: ${outcome.verdict}: ${outcome.why}`));
     return `${lines.join('\n')}\n`;
   },
 };
 
+/** Escapes a part of a test point, in which `#` would begin a directive such as TODO. */
 function escapeTap(text: string): string {
-  return text.replace(/[\\#]/g, (character) => `\\${character}`).replaceAll('\n', ' ');
+  return visible(text).replace(/[\\#]/g, (character) => `\\${character}`);
 }
