@@ -113,12 +113,25 @@ export class BlocklogDisk implements PowerDisk {
 
   stop(): number {
     const log = this.#requireLog();
+    const pid = this.#daemon?.pid;
+    if (pid !== undefined) this.#options.registry.stopping?.({ kind: 'process', pid });
     this.#daemon?.pause();
     return log.completeEntries();
   }
 
+  /** @throws Error when the disk was not stopped until now: what came after `stop` may be confirmed. */
   resume(): void {
-    this.#daemon?.resume();
+    if (!this.#letContinue())
+      throw new Error(
+        'the stopped disk was resumed before its target was killed: the kit hung for too long, or it was stopped',
+      );
+  }
+
+  #letContinue(): boolean {
+    const pid = this.#daemon?.pid;
+    const wasStopped = this.#daemon?.resume() ?? true;
+    if (pid !== undefined) this.#options.registry.resumed?.({ kind: 'process', pid });
+    return wasStopped;
   }
 
   async cut(cutPoint: number, loss: Loss, random: Random): Promise<CutReport> {
@@ -212,7 +225,7 @@ export class BlocklogDisk implements PowerDisk {
    * it ends, and its log is complete.
    */
   #detach(): void {
-    this.resume();
+    this.#letContinue();
     dropFilesystem(this.#options.mountPoint);
     detachLoops(this.#files.device);
     this.#daemon?.stop();

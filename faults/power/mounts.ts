@@ -108,10 +108,23 @@ export type PowerResource =
   /** A device of the device mapper. Its path is `/dev/mapper/NAME`. */
   | { kind: 'mapping'; path: string };
 
+/**
+ * What holds back every request to a disk while it is stopped: the storage daemon, or a device of the device mapper
+ * with the path `/dev/mapper/NAME`.
+ */
+export type StoppedDisk = { kind: 'process'; pid: number } | { kind: 'mapping'; path: string };
+
 /** A registry of resources. A resource is added before it is created, and deleted after it is removed. */
 export interface PowerResourceRegistry {
   made(resource: PowerResource): void;
   gone(resource: PowerResource): void;
+  /**
+   * Called before a disk is stopped, so that a watchdog can resume it when the caller dies or hangs. While a disk is
+   * stopped, many programs of the machine hang.
+   */
+  stopping?(disk: StoppedDisk): void;
+  /** Called after the disk was resumed. */
+  resumed?(disk: StoppedDisk): void;
 }
 
 /**

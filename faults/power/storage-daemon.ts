@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { isMainThread } from 'node:worker_threads';
+import { findProgram } from '../programs.js';
 import { allThreadsInState } from '../thread-state.js';
 import { sleepSync, until } from '../waiting.js';
 import { runTool, unmountDead } from './mounts.js';
@@ -46,6 +48,7 @@ const IO_OPTIONS = ['aio=io_uring,cache.no-flush=on', 'aio=threads,cache.no-flus
 export class StorageDaemon {
   readonly #child: ChildProcess;
   readonly #device: string;
+  #isPaused = false;
 
   private constructor(child: ChildProcess, device: string) {
     this.#child = child;
@@ -72,7 +75,8 @@ export class StorageDaemon {
     if (options.log !== undefined) writeFileSync(options.log, '');
     writeFileSync(options.device, '');
     const messages = openSync(options.daemonLog, 'w');
-    const child = spawn(STORAGE_DAEMON, argumentsOf(options, access), {
+    const [program = STORAGE_DAEMON, ...prefix] = endsWithKit();
+    const child = spawn(program, [...prefix, ...argumentsOf(options, access)], {
       // Use a separate process group: a Ctrl-C must reach only the kit, which then removes the disk in order.
       detached: true,
       stdio: ['ignore', messages, messages],
@@ -112,6 +116,7 @@ export class StorageDaemon {
 
   /** Stops the daemon, so that every request waits. Returns when none of its threads runs any more. */
   pause(): void {
+    this.#isPaused = true;
     this.#child.kill('SIGSTOP');
     const { pid } = this.#child;
     const deadline = performance.now() + EXIT_TIMEOUT_MS;
@@ -120,9 +125,17 @@ export class StorageDaemon {
     }
   }
 
-  /** Lets the stopped daemon continue. */
-  resume(): void {
+  /**
+   * Lets the stopped daemon continue.
+   * @returns false when another process has resumed it since `pause`: requests after the stop were then completed.
+   */
+  resume(): boolean {
+    const { pid } = this.#child;
+    const isStopped = pid !== undefined && allThreadsInState(pid, 'TtZX');
+    const wasPaused = this.#isPaused;
+    this.#isPaused = false;
     this.#child.kill('SIGCONT');
+    return !wasPaused || isStopped;
   }
 
   /**
@@ -136,6 +149,16 @@ export class StorageDaemon {
     while (pid !== undefined && !allThreadsInState(pid, 'ZX') && performance.now() < deadline) sleepSync(1);
     unmountDead(this.#device);
   }
+}
+
+/**
+ * Returns the command that starts the daemon in such a way that the kernel kills it when this process dies, even while
+ * it is stopped. The signal is tied to the thread that starts the daemon: this must be the main thread. Without
+ * setpriv, only the watchdog of the kit ends the daemon.
+ */
+function endsWithKit(): string[] {
+  const setpriv = isMainThread ? findProgram('setpriv') : undefined;
+  return setpriv === undefined ? [STORAGE_DAEMON] : [setpriv, '--pdeathsig', 'KILL', '--', STORAGE_DAEMON];
 }
 
 function argumentsOf({ image, log, device }: StorageDaemonOptions, access: string): string[] {

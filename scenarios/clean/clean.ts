@@ -7,27 +7,43 @@ import { detachLoops } from '../../faults/power/loop.js';
 import { mountPoints } from '../../faults/power/mounts.js';
 import { removeFaketimeFiles } from '../../faults/process/clock.js';
 import { until } from '../../faults/waiting.js';
-import { allProcesses, environmentOf, processEntry, sendSignal } from '../host/processes.js';
-import { type RegisteredRun, type Resource, registeredRuns, stateDirectory } from '../host/registry.js';
+import {
+  allProcesses,
+  environmentOf,
+  mountNamespaceOf,
+  processEntry,
+  sendSignal,
+} from '../host/processes.js';
+import {
+  type RegisteredRun,
+  type Resource,
+  registeredRuns,
+  rereadRun,
+  stateDirectory,
+} from '../host/registry.js';
 import { removeSharedMemory } from '../host/shared-memory.js';
+import { stopProcesses } from '../host/stop-processes.js';
 import { killStrays, type StrayCriteria } from '../host/strays.js';
 import { connectEngine, engineAvailability, removeRunResources } from '../runtime/docker/engine.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 
 /** Result of `clean`, for people and for `--json`. */
 export interface CleanResult {
-  runs: {
-    runId: string;
-    containers: number;
-    processes: number;
-    mounts: number;
-    loops: number;
-    mappings: number;
-    directories: number;
-    problems: string[];
-  }[];
+  runs: CleanedRun[];
   /** Ids of the runs whose kit is still alive: they are left alone. */
   inUse: string[];
+}
+
+/** Numbers of the things of one dead run that were removed, and what could not be removed. */
+export interface CleanedRun {
+  runId: string;
+  containers: number;
+  processes: number;
+  mounts: number;
+  loops: number;
+  mappings: number;
+  directories: number;
+  problems: string[];
 }
 
 const KILL_TIMEOUT_MS = 5000;
@@ -43,19 +59,45 @@ export async function clean(stateDir = stateDirectory()): Promise<CleanResult> {
   const next = () => registeredRuns(stateDir).find(({ alive, runId }) => !alive && !seen.has(runId));
   for (let run = next(); run !== undefined; run = next()) {
     seen.add(run.runId);
-    const problems: string[] = [];
-    // Remove containers before processes: only the engine can kill a process in a paused container.
-    const containers = await removeContainers(run, problems);
-    const processes = run.sameBoot ? await killProcesses(run, problems) : 0;
-    const pids = run.resources.flatMap((resource) => (resource.kind === 'process' ? [resource.pid] : []));
-    for (const pid of pids) removeFaketimeFiles(pid);
-    if (run.sameBoot) removeSharedMemory(new Set(pids));
-    const counts = removeResources(run, problems);
-    if (problems.length === 0) rmSync(run.file, { force: true });
-    cleaned.runs.push({ runId: run.runId, containers, processes, ...counts, problems });
+    cleaned.runs.push(await cleanRun(run, 'remove-evidence'));
   }
   cleaned.inUse = registeredRuns(stateDir).flatMap(({ alive, runId }) => (alive ? [runId] : []));
   return cleaned;
+}
+
+/** Upper bound for the wait for the watchdog of a dead kit, in ms. */
+const WATCHDOG_TIMEOUT_MS = 60_000;
+
+/**
+ * Removes what a run has left whose kit is dead.
+ * @param evidence `keep-evidence`: the evidence and the registry of the run stay until the next `clean`. Only the
+ *   watchdog of the kit passes this, and it does not wait for itself.
+ */
+export async function cleanRun(
+  registered: RegisteredRun,
+  evidence: 'keep-evidence' | 'remove-evidence',
+): Promise<CleanedRun> {
+  let run = registered;
+  if (evidence === 'remove-evidence' && run.isWatched) {
+    // Two processes that remove the same mounts and devices at once would report each other's work as problems.
+    const again = () => rereadRun(registered) ?? { ...registered, resources: [], isWatched: false };
+    await until(() => !again().isWatched, WATCHDOG_TIMEOUT_MS, undefined, 20);
+    run = again();
+  }
+  const isEvidence = (resource: Resource) =>
+    resource.kind === 'directory' && basename(resource.path) === run.runId;
+  const kept = evidence === 'keep-evidence' ? run.resources.filter(isEvidence) : [];
+  const removed = { ...run, resources: run.resources.filter((resource) => !kept.includes(resource)) };
+  const problems: string[] = [];
+  // Remove containers before processes: only the engine can kill a process in a paused container.
+  const containers = await removeContainers(run, problems);
+  const processes = run.sameBoot ? await killProcesses(run, problems) : 0;
+  const pids = run.resources.flatMap((resource) => (resource.kind === 'process' ? [resource.pid] : []));
+  for (const pid of pids) removeFaketimeFiles(pid);
+  if (run.sameBoot) removeSharedMemory(new Set(pids));
+  const counts = removeResources(removed, problems);
+  if (problems.length === 0 && kept.length === 0) rmSync(run.file, { force: true });
+  return { runId: run.runId, containers, processes, ...counts, problems };
 }
 
 /**
@@ -96,17 +138,41 @@ export function processesOf(runId: string, resources: readonly Resource[]): numb
   return [...pids];
 }
 
+/**
+ * Returns the live processes in the mount namespaces that the kit has made for the run's processes. A daemon that has
+ * left its session and cleared its environment is still in such a namespace.
+ * @param known the namespaces that were found so far; those of further processes are added.
+ */
+function processesInNamespacesOf(run: RegisteredRun, known: Set<string>): number[] {
+  // Without the kit's own namespace nothing tells whether a namespace was made for the run.
+  if (run.namespace === undefined) return [];
+  const shared = new Set([run.namespace, mountNamespaceOf(1), mountNamespaceOf(process.pid)]);
+  for (const pid of processesOf(run.runId, run.resources)) {
+    const namespace = mountNamespaceOf(pid);
+    if (namespace !== undefined && !shared.has(namespace)) known.add(namespace);
+  }
+  if (known.size === 0) return [];
+  return allProcesses()
+    .filter(({ pid }) => known.has(mountNamespaceOf(pid) ?? ''))
+    .map(({ pid }) => pid);
+}
+
 async function killProcesses(run: RegisteredRun, problems: string[]): Promise<number> {
   const seen = new Set<number>();
+  const namespaces = new Set<string>();
   const gone = await until(() => {
-    const pids = processesOf(run.runId, run.resources);
+    // Stop all of them first: while one is killed, another one could start a process without any mark of the run.
+    const pids = stopProcesses(
+      () => [...processesOf(run.runId, run.resources), ...processesInNamespacesOf(run, namespaces)],
+      (pid) => sendSignal(pid, 'SIGSTOP'),
+    );
     for (const pid of pids) {
       seen.add(pid);
       sendSignal(pid, 'SIGKILL');
     }
     const strays = killStrays(strayCriteriaOf(run));
-    for (const pid of strays) seen.add(pid);
-    return pids.length + strays.length === 0;
+    for (const { pid } of strays) seen.add(pid);
+    return pids.size + strays.length === 0;
   }, KILL_TIMEOUT_MS);
   if (!gone) problems.push(`processes ${processesOf(run.runId, run.resources).join(', ')} cannot be killed`);
   return seen.size;

@@ -2,8 +2,10 @@ import { randomBytes } from 'node:crypto';
 import { appendFileSync, closeSync, fsyncSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
+import type { StoppedDisk } from '../../faults/power/mounts.js';
 import { makeWritableDirectory } from './directories.js';
-import { bootId, processEntry } from './processes.js';
+import { bootId, mountNamespaceOf, processEntry } from './processes.js';
+import { diskResumed, diskStopping, forgetRun, watchRun } from './watchdog.js';
 
 /** A thing outside the kit's own memory that must be removed again. */
 export type Resource =
@@ -18,7 +20,15 @@ export type Resource =
   | { kind: 'mapping'; path: string };
 
 type Line =
-  | { line: 'kit'; runId: string; pid: number; startTicks: number; boot: string }
+  | {
+      line: 'kit';
+      runId: string;
+      pid: number;
+      startTicks: number;
+      boot: string;
+      namespace?: string | undefined;
+    }
+  | { line: 'watchdog'; pid: number; startTicks: number }
   | { line: 'made'; resource: Resource }
   | { line: 'gone'; resource: Resource };
 
@@ -31,6 +41,10 @@ export interface RegisteredRun {
   sameBoot: boolean;
   /** Start time of the run's kit, in clock ticks since boot. */
   sinceTicks: number;
+  /** Mount namespace of the run's kit, as /proc names it; undefined when it is not known. */
+  namespace?: string | undefined;
+  /** True while the watchdog of the run's kit lives. When the kit has died, it removes what the run has made. */
+  isWatched: boolean;
   /** Resources that are not removed yet, newest first: this is the order of removal. */
   resources: Resource[];
 }
@@ -53,14 +67,19 @@ export function newRunId(): string {
 export class Registry {
   readonly runId: string;
   readonly #file: string;
+  readonly #stateDir: string;
+  /** Descriptor of the registry's file. Other runs see by it that this run is alive. */
+  #heldFd: number | undefined;
 
   constructor(runId: string, stateDir = stateDirectory()) {
     this.runId = runId;
+    this.#stateDir = stateDir;
     makeWritableDirectory(residueDir(stateDir), `${stateDir} (PLUGPULL_STATE)`);
     this.#file = join(residueDir(stateDir), `${runId}.jsonl`);
     const startTicks = processEntry(process.pid)?.startTicks ?? 0;
     try {
-      this.#write({ line: 'kit', runId, pid: process.pid, startTicks, boot: bootId() });
+      const namespace = mountNamespaceOf(process.pid);
+      this.#write({ line: 'kit', runId, pid: process.pid, startTicks, boot: bootId(), namespace });
     } catch (error) {
       rmSync(this.#file, { force: true });
       throw error;
@@ -73,6 +92,29 @@ export class Registry {
    */
   made(resource: Resource): void {
     this.#write({ line: 'made', resource });
+    if (resource.kind !== 'directory' && this.#heldFd === undefined) this.#watch();
+  }
+
+  /** Lets the watchdog remove what the run has made, if this process dies. */
+  #watch(): void {
+    this.#heldFd = openSync(this.#file, 'r');
+    const watchdog = watchRun(this.runId, this.#stateDir);
+    if (watchdog === undefined) return;
+    this.#write({
+      line: 'watchdog',
+      pid: watchdog.pid,
+      startTicks: processEntry(watchdog.pid)?.startTicks ?? 0,
+    });
+  }
+
+  /** Lets the watchdog resume a disk that stays stopped. Must be called before the disk is stopped. */
+  stopping(disk: StoppedDisk): void {
+    diskStopping(disk);
+  }
+
+  /** Must be called after the disk was resumed. */
+  resumed(disk: StoppedDisk): void {
+    diskResumed(disk);
   }
 
   /**
@@ -90,6 +132,9 @@ export class Registry {
 
   /** Ends the run. Deletes its file, unless a resource is left that only `clean` can remove from now on. */
   close(): void {
+    forgetRun(this.runId);
+    if (this.#heldFd !== undefined) closeSync(this.#heldFd);
+    this.#heldFd = undefined;
     const { resources } = readRun(this.#file, this.runId);
     if (resources.some(({ kind }) => kind !== 'process' && kind !== 'directory')) return;
     rmSync(this.#file, { force: true });
@@ -131,21 +176,37 @@ export function registeredRuns(stateDir = stateDirectory()): RegisteredRun[] {
   return names
     .filter((name) => name.endsWith('.jsonl'))
     .sort()
-    .map((name) => readRun(join(residueDir(stateDir), name), name.slice(0, -'.jsonl'.length)));
+    .flatMap((name) => {
+      const file = join(residueDir(stateDir), name);
+      return rereadRun({ file, runId: name.slice(0, -'.jsonl'.length) }) ?? [];
+    });
+}
+
+/** Reads the file of a run again. Returns undefined when it is gone: the run has ended, or was cleaned up. */
+export function rereadRun({ file, runId }: Pick<RegisteredRun, 'file' | 'runId'>): RegisteredRun | undefined {
+  try {
+    return readRun(file, runId);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
 }
 
 function readRun(file: string, runId: string): RegisteredRun {
   const remaining = new Map<string, Resource>();
-  const run: RegisteredRun = { runId, file, alive: false, sameBoot: false, sinceTicks: 0, resources: [] };
+  const run: RegisteredRun = {
+    ...{ runId, file, alive: false, sameBoot: false, sinceTicks: 0, isWatched: false, resources: [] },
+  };
   for (const text of readFileSync(file, 'utf8').split('\n')) {
     const line = parseLine(text);
     if (line === undefined) continue;
     if (line.line === 'kit') {
       run.sameBoot = line.boot === bootId();
       run.sinceTicks = line.startTicks;
-      const kit = processEntry(line.pid);
-      // A zombie counts as dead: its parent has only not waited for it yet.
-      run.alive = run.sameBoot && kit?.startTicks === line.startTicks && kit.state !== 'Z';
+      run.namespace = line.namespace;
+      run.alive = run.sameBoot && isAlive(line);
+    } else if (line.line === 'watchdog') {
+      run.isWatched = run.sameBoot && isAlive(line);
     } else if (line.line === 'made') {
       remaining.set(JSON.stringify(line.resource), line.resource);
     } else {
@@ -154,6 +215,12 @@ function readRun(file: string, runId: string): RegisteredRun {
   }
   run.resources = [...remaining.values()].reverse();
   return run;
+}
+
+/** Reports whether a process lives. A zombie counts as dead: its parent has only not waited for it yet. */
+function isAlive({ pid, startTicks }: { pid: number; startTicks: number }): boolean {
+  const entry = processEntry(pid);
+  return entry?.startTicks === startTicks && entry.state !== 'Z';
 }
 
 function parseLine(text: string): Line | undefined {

@@ -77,6 +77,8 @@ export interface RoundOutcome {
   injections: number;
   /** Files outside `{data}` that the target was seen to write. No fault of the disk reaches them. */
   writtenOutside: readonly string[];
+  /** Command lines of processes that had escaped from their service at the end, and were killed. */
+  escaped: readonly string[];
   disk: Disk;
   /** Moment (`performance.now()`) at which no further injection was to come. */
   faultsEndedMs: number;
@@ -139,8 +141,8 @@ export async function runRound(requested: RoundOptions): Promise<RoundOutcome> {
   } finally {
     freeSpace.stop();
   }
-  const { injections, writtenOutside, faultsEndedMs } = round;
-  return { injections, writtenOutside, disk, faultsEndedMs };
+  const { injections, writtenOutside, escaped, faultsEndedMs } = round;
+  return { injections, writtenOutside, escaped, disk, faultsEndedMs };
 }
 
 /** Chooses the kind of disk: dm-flakey also injects write errors, for the faults that prefer it. */
@@ -181,6 +183,8 @@ class Round {
   #witness: WriteWitness | undefined;
   #producers: Producers | undefined;
   readonly #pids: number[] = [];
+  /** Command lines of processes that had escaped from their service; see `RoundOutcome`. */
+  readonly escaped: string[] = [];
   #stopped = false;
   /** Moment at which no further injection was to come; see `RoundOutcome`. */
   #faultsEndedMs = performance.now();
@@ -331,6 +335,7 @@ class Round {
       onFailedStart: progress,
       onCrash: () => this.#atRisk.recordCrash(),
       onProcess: (pid) => void this.#pids.push(pid),
+      onEscaped: (command) => void this.escaped.push(command),
     });
   }
 

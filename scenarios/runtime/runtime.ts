@@ -45,6 +45,11 @@ export interface DeploymentPlan {
   registry: Registry;
   onStarted(service: string, incarnation: number, pid: number): void;
   onExited(service: string, incarnation: number, code: number | null, signal: string | null): void;
+  /**
+   * Called with the command line of a process that has escaped from its service and was killed at the end: a daemon
+   * in a session of its own, without the environment of the service. Called once for each command line.
+   */
+  onEscaped?(command: string): void;
 }
 
 /** Exit of one command of the target. */

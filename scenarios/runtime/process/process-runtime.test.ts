@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import t from 'tap';
 import { until } from '../../../faults/waiting.js';
 import { TestWorkspace } from '../../fixtures/kit.js';
+import { withDescendants } from '../../host/descendants.js';
 import { allProcesses } from '../../host/processes.js';
 import { newRunId, Registry } from '../../host/registry.js';
 import type { Deployment } from '../runtime.js';
 import { ProcessDeployment } from './process-runtime.js';
-import { withDescendants } from './process-service.js';
 
 const FOREVER = 'setInterval(() => {}, 1000)';
 
