@@ -12,7 +12,7 @@ import {
   unmount,
   unmountDead,
 } from './mounts.js';
-import { StorageDaemon } from './storage-daemon.js';
+import { STORAGE_DAEMON, StorageDaemon } from './storage-daemon.js';
 
 /** The options of `BlocklogDisk.create`. */
 export interface BlocklogDiskOptions {
@@ -61,6 +61,8 @@ export class BlocklogDisk implements PowerDisk {
     messages: string;
   };
   readonly #resources: PowerResource[];
+  onLost: ((why: string) => void) | undefined;
+  #lost: string | undefined;
   #daemon: StorageDaemon | undefined;
   #log: WriteLog | undefined;
 
@@ -189,6 +191,11 @@ export class BlocklogDisk implements PowerDisk {
     return [this.#files.stable, this.#files.log].filter((file) => existsSync(file));
   }
 
+  /** Reason why the disk works no more; see `PowerDisk`. */
+  get lost(): string | undefined {
+    return this.#lost;
+  }
+
   /** Process id of the daemon, or undefined when none runs. */
   get daemonPid(): number | undefined {
     return this.#daemon?.pid;
@@ -209,6 +216,11 @@ export class BlocklogDisk implements PowerDisk {
       fuseControlDir,
       daemonLog,
       sizeBytes,
+      onLost: (how) => {
+        if (this.#lost !== undefined) return;
+        this.#lost = `${STORAGE_DAEMON}, which serves the disk of the target, ended with ${how}: something outside the kit has killed it, or it has failed`;
+        this.onLost?.(this.#lost);
+      },
       env,
     });
   }

@@ -26,6 +26,8 @@ export interface StorageDaemonOptions {
   /** Path of the file for the daemon's messages. */
   daemonLog: string;
   sizeBytes: number;
+  /** Called when the daemon ends although it was not stopped, with `SIGKILL` or `code 1`. */
+  onLost(how: string): void;
   /**
    * Variables that are added to the daemon's environment, so that the daemon can be found when the kit is
    * gone.
@@ -49,6 +51,7 @@ export class StorageDaemon {
   readonly #child: ChildProcess;
   readonly #device: string;
   #isPaused = false;
+  #isStopping = false;
 
   private constructor(child: ChildProcess, device: string) {
     this.#child = child;
@@ -96,6 +99,9 @@ export class StorageDaemon {
     try {
       if (started && !hasExited) {
         serialiseRequests(options.device, options.fuseControlDir);
+        child.on('exit', (code, signal) => {
+          if (!daemon.#isStopping) options.onLost(signal ?? `code ${code}`);
+        });
         return daemon;
       }
     } catch (error) {
@@ -143,6 +149,7 @@ export class StorageDaemon {
    * called twice. Completed requests are in the daemon's files.
    */
   stop(): void {
+    this.#isStopping = true;
     const { pid, exitCode, signalCode } = this.#child;
     if (pid !== undefined && exitCode === null && signalCode === null) this.#child.kill('SIGKILL');
     const deadline = performance.now() + EXIT_TIMEOUT_MS;

@@ -4,9 +4,10 @@ import { messageOf } from '../../conformance/errors.js';
 import { dropFilesystem } from '../../faults/power/filesystem.js';
 import { removeMapping } from '../../faults/power/flakey-local.js';
 import { detachLoops } from '../../faults/power/loop.js';
-import { mountPoints } from '../../faults/power/mounts.js';
+import { abortFuse, mountPoints } from '../../faults/power/mounts.js';
 import { removeFaketimeFiles } from '../../faults/process/clock.js';
 import { until } from '../../faults/waiting.js';
+import { seesAllProcesses } from '../host/dead-runs.js';
 import {
   allProcesses,
   environmentOf,
@@ -24,8 +25,15 @@ import {
 import { removeSharedMemory } from '../host/shared-memory.js';
 import { stopProcesses } from '../host/stop-processes.js';
 import { killStrays, type StrayCriteria } from '../host/strays.js';
-import { connectEngine, engineAvailability, removeRunResources } from '../runtime/docker/engine.js';
+import {
+  connectEngine,
+  engineAddress,
+  engineAvailability,
+  labelledRuns,
+  removeRunResources,
+} from '../runtime/docker/engine.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
+import { unregisteredRuns } from './unregistered.js';
 
 /** Result of `clean`, for people and for `--json`. */
 export interface CleanResult {
@@ -51,8 +59,13 @@ const KILL_TIMEOUT_MS = 5000;
 /**
  * Removes what killed runs left behind, and nothing else: a run whose kit is still alive keeps all its
  * resources.
+ * @param scope `all` also removes what this user's runs with another state directory have left, as far as it can be
+ *   told from this machine that their kits are dead. Their evidence stays.
  */
-export async function clean(stateDir = stateDirectory()): Promise<CleanResult> {
+export async function clean(
+  stateDir = stateDirectory(),
+  scope: 'this-directory' | 'all' = 'this-directory',
+): Promise<CleanResult> {
   const cleaned: CleanResult = { runs: [], inUse: [] };
   const seen = new Set<string>();
   // List the runs again after each one: a dead run may have started other kits, which die when it is cleaned.
@@ -61,8 +74,21 @@ export async function clean(stateDir = stateDirectory()): Promise<CleanResult> {
     seen.add(run.runId);
     cleaned.runs.push(await cleanRun(run, 'remove-evidence'));
   }
+  if (scope === 'all') await cleanUnregistered(stateDir, cleaned);
   cleaned.inUse = registeredRuns(stateDir).flatMap(({ alive, runId }) => (alive ? [runId] : []));
   return cleaned;
+}
+
+async function cleanUnregistered(stateDir: string, cleaned: CleanResult): Promise<void> {
+  const known = new Set(registeredRuns(stateDir).map(({ runId }) => runId));
+  const engine = engineAddress();
+  // On the engine of another machine nothing tells which kits are alive.
+  const runIds =
+    engine.startsWith('unix://') && seesAllProcesses() && (await engineAvailability(engine)).available
+      ? await labelledRuns(await connectEngine(engine))
+      : [];
+  for (const run of unregisteredRuns(known, { engine, runIds }))
+    cleaned.runs.push(await cleanRun(run, 'remove-evidence'));
 }
 
 /** Upper bound for the wait for the watchdog of a dead kit, in ms. */
@@ -95,8 +121,12 @@ export async function cleanRun(
   const pids = run.resources.flatMap((resource) => (resource.kind === 'process' ? [resource.pid] : []));
   for (const pid of pids) removeFaketimeFiles(pid);
   if (run.sameBoot) removeSharedMemory(new Set(pids));
+  // A storage daemon that cannot be killed must not keep the removal of its disk waiting.
+  if (problems.length > 0)
+    for (const { kind, ...rest } of run.resources)
+      if (kind === 'mount' && 'path' in rest) abortFuse(rest.path);
   const counts = removeResources(removed, problems);
-  if (problems.length === 0 && kept.length === 0) rmSync(run.file, { force: true });
+  if (problems.length === 0 && kept.length === 0 && run.file !== undefined) rmSync(run.file, { force: true });
   return { runId: run.runId, containers, processes, ...counts, problems };
 }
 
@@ -133,7 +163,9 @@ export function processesOf(runId: string, resources: readonly Resource[]): numb
     if (entry?.startTicks === resource.startTicks && entry.state !== 'Z') pids.add(resource.pid);
   }
   for (const { pid } of allProcesses()) {
-    if (environmentOf(pid, RUN_VARIABLE) === runId) pids.add(pid);
+    // A target that runs beside others of its run has a suffix in its mark.
+    const mark = environmentOf(pid, RUN_VARIABLE);
+    if (mark === runId || mark?.startsWith(`${runId}-`)) pids.add(pid);
   }
   return [...pids];
 }

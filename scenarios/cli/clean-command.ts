@@ -1,10 +1,11 @@
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { clean } from '../clean/clean.js';
 import { print, printJson } from '../host/console.js';
+import { stateDirectory } from '../host/registry.js';
 
 /** Removes what killed runs left behind, and prints what it removed. Resolves to the exit code. */
-export async function cleanCommand(flags: { json?: boolean }): Promise<number> {
-  const cleaned = await clean();
+export async function cleanCommand(flags: { json?: boolean; all?: boolean }): Promise<number> {
+  const cleaned = await clean(stateDirectory(), flags.all === true ? 'all' : 'this-directory');
   if (flags.json) printJson(cleaned);
   else {
     for (const {

@@ -21,6 +21,7 @@ import {
   makeEmptyDirectory,
   unlessInterrupted,
 } from './common.js';
+import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface ExploreFlags {
@@ -41,6 +42,7 @@ export async function exploreCommand(
   flags: ExploreFlags,
   interrupts: Interrupts,
 ): Promise<number> {
+  requireNoHungDisk();
   const target = loadTarget(file ?? REFERENCE_TARGET);
   if (flags.runtime !== 'process')
     throw new KitError(

@@ -38,6 +38,7 @@ import { replayState } from '../replay/replay-state.js';
 import { styleFor } from '../report/style.js';
 import { scratchDirOf } from '../round/launch.js';
 import { formatFilesystem, unlessInterrupted } from './common.js';
+import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface ReplayFlags {
@@ -57,6 +58,7 @@ export async function replayCommand(
   flags: ReplayFlags,
   interrupts: Interrupts,
 ): Promise<number> {
+  requireNoHungDisk();
   const registry = new Registry(newRunId());
   const workspaceDir = createWorkspaceDir(registry, stateDirectory());
   let keepWorkspace = false;

@@ -35,7 +35,8 @@ type Line =
 /** A registered run. The kit process of the run is still alive, or it was killed. */
 export interface RegisteredRun {
   runId: string;
-  file: string;
+  /** The registry of the run; undefined when it is gone. */
+  file: string | undefined;
   alive: boolean;
   /** False after a reboot: the run's processes and mounts have ended with the kernel. */
   sameBoot: boolean;
@@ -70,6 +71,7 @@ export class Registry {
   readonly #stateDir: string;
   /** Descriptor of the registry's file. Other runs see by it that this run is alive. */
   #heldFd: number | undefined;
+  #isWatched = false;
 
   constructor(runId: string, stateDir = stateDirectory()) {
     this.runId = runId;
@@ -80,6 +82,7 @@ export class Registry {
     try {
       const namespace = mountNamespaceOf(process.pid);
       this.#write({ line: 'kit', runId, pid: process.pid, startTicks, boot: bootId(), namespace });
+      this.#heldFd = openSync(this.#file, 'r');
     } catch (error) {
       rmSync(this.#file, { force: true });
       throw error;
@@ -92,12 +95,12 @@ export class Registry {
    */
   made(resource: Resource): void {
     this.#write({ line: 'made', resource });
-    if (resource.kind !== 'directory' && this.#heldFd === undefined) this.#watch();
+    if (resource.kind !== 'directory' && !this.#isWatched) this.#watch();
   }
 
   /** Lets the watchdog remove what the run has made, if this process dies. */
   #watch(): void {
-    this.#heldFd = openSync(this.#file, 'r');
+    this.#isWatched = true;
     const watchdog = watchRun(this.runId, this.#stateDir);
     if (watchdog === undefined) return;
     this.#write({
@@ -184,6 +187,7 @@ export function registeredRuns(stateDir = stateDirectory()): RegisteredRun[] {
 
 /** Reads the file of a run again. Returns undefined when it is gone: the run has ended, or was cleaned up. */
 export function rereadRun({ file, runId }: Pick<RegisteredRun, 'file' | 'runId'>): RegisteredRun | undefined {
+  if (file === undefined) return undefined;
   try {
     return readRun(file, runId);
   } catch (error) {

@@ -131,6 +131,8 @@ export async function runRound(requested: RoundOptions): Promise<RoundOutcome> {
   const full = new AbortController();
   const round = new Round({ ...options, signal: AbortSignal.any([options.signal, full.signal]) }, disk);
   const freeSpace = watchFreeSpace(dir, (usage) => full.abort(diskFullError(dir, usage)));
+  // Without its disk the target seems to lose everything: this must not become a verdict.
+  if (disk.power !== undefined) disk.power.onLost = (why) => full.abort(new KitError('kit-failed', why));
   try {
     await round.run();
     full.signal.throwIfAborted();

@@ -4,11 +4,8 @@ import type { Filesystem } from '../../faults/power/filesystem.js';
 import type { Registry } from '../host/registry.js';
 import type { Disk, DiskKind } from './disk.js';
 
-/**
- * Environment variable that identifies every process of a run, however it has forked. Its value is the run
- * id.
- */
-export const RUN_VARIABLE = 'PLUGPULL_RUN';
+export { RUN_VARIABLE } from '../host/dead-runs.js';
+
 /** Environment variable with the name of the target's service to which a process belongs. */
 export const SERVICE_VARIABLE = 'PLUGPULL_SERVICE';
 

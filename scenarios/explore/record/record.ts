@@ -167,6 +167,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
       const sampler = new FileSampler(dataDir, entries);
       const producers = await sampler.during(() => runLoad(options, ledger, launched));
       const messagesIn = (bytes: Buffer) => ledger.outstandingIn(bytes);
+      if (disk.lost !== undefined) throw new KitError('kit-failed', disk.lost);
       const unwritten = await witness.inspect(launched.supervisor.services, messagesIn);
       const end = disk.stop();
       launched.supervisor.expectExits();
@@ -192,8 +193,9 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
       await launched.destroy();
     }
   } catch (error) {
+    const { lost } = disk;
     remove();
-    throw error;
+    throw lost === undefined ? error : new KitError('kit-failed', lost);
   }
 }
 
