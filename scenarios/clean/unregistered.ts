@@ -2,7 +2,7 @@ import { lstatSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { mountTable } from '../../faults/power/mounts.js';
-import { MachineRuns, mappingNames, RUN_ID } from '../host/dead-runs.js';
+import { MachineRuns, mappingNames, RUN_ID, seesAllProcesses } from '../host/dead-runs.js';
 import type { RegisteredRun, Resource } from '../host/registry.js';
 
 /** Types of the filesystems that the kit mounts. */
@@ -64,6 +64,8 @@ export function unregisteredRuns(
   }
   return [...found].flatMap(([runId, resources]): RegisteredRun[] => {
     if (known.has(runId) || !ownRuns.has(runId) || runs.mayBeAlive(runId)) return [];
+    // In a container, the kit of a run may live outside of it. Only a process of the run shows that it does not.
+    if (!seesAllProcesses() && !runs.processes.some((one) => one.runId === runId)) return [];
     const starts = runs.processes.filter((one) => one.runId === runId).map(({ startTicks }) => startTicks);
     const sinceTicks = starts.length === 0 ? Number.POSITIVE_INFINITY : Math.min(...starts);
     // A FUSE mount must stay until the loop device on its file is detached.

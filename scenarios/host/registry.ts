@@ -44,7 +44,7 @@ export interface RegisteredRun {
   sinceTicks: number;
   /** Mount namespace of the run's kit, as /proc names it; undefined when it is not known. */
   namespace?: string | undefined;
-  /** True while the watchdog of the run's kit lives. When the kit has died, it removes what the run has made. */
+  /** True while the watchdog of the run's dead kit removes what the run has made. */
   isWatched: boolean;
   /** Resources that are not removed yet, newest first: this is the order of removal. */
   resources: Resource[];
@@ -201,16 +201,20 @@ function readRun(file: string, runId: string): RegisteredRun {
   const run: RegisteredRun = {
     ...{ runId, file, alive: false, sameBoot: false, sinceTicks: 0, isWatched: false, resources: [] },
   };
+  let kitPid: number | undefined;
   for (const text of readFileSync(file, 'utf8').split('\n')) {
     const line = parseLine(text);
     if (line === undefined) continue;
     if (line.line === 'kit') {
+      kitPid = line.pid;
       run.sameBoot = line.boot === bootId();
       run.sinceTicks = line.startTicks;
       run.namespace = line.namespace;
       run.alive = run.sameBoot && isAlive(line);
     } else if (line.line === 'watchdog') {
-      run.isWatched = run.sameBoot && isAlive(line);
+      // As long as the watchdog is a child of the kit, it waits for the kit's end and removes nothing.
+      const isOrphan = processEntry(line.pid)?.parent !== kitPid;
+      run.isWatched = run.sameBoot && isAlive(line) && isOrphan;
     } else if (line.line === 'made') {
       remaining.set(JSON.stringify(line.resource), line.resource);
     } else {

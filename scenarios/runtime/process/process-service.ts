@@ -80,8 +80,8 @@ export class ProcessService implements Service {
    */
   signalNow(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): number {
     const group = this.#group;
-    const escaped = new Set(this.#escapes.list(this.name));
     const before = signal === 'SIGKILL' ? this.#stopAll() : this.#allPids();
+    const escaped = new Set(this.#escapes.list(this.name));
     const members = group !== undefined && sendSignal(-group, signal);
     const reached = new Set<number>();
     for (const pid of new Set([...before, ...this.#allPids()])) {
