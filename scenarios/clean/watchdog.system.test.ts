@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { skipReason } from '../../faults/power/fixtures/disk.js';
@@ -21,10 +21,14 @@ function newPlace(t: { teardown(remove: () => void): void }): TestWorkspace {
 /** Lists the mounts, loop devices and shared directories of runs. */
 function thingsOf(runIds: readonly string[]): string[] {
   const isOurs = (text: string) => runIds.some((id) => text.includes(id));
-  const loops = readdirSync('/sys/block')
-    .map((name) => join('/sys/block', name, 'loop/backing_file'))
-    .filter(existsSync)
-    .map((file) => readFileSync(file, 'utf8'));
+  const loops = readdirSync('/sys/block').flatMap((name) => {
+    try {
+      return [readFileSync(join('/sys/block', name, 'loop/backing_file'), 'utf8')];
+    } catch {
+      // It is no loop device, or it has just been detached.
+      return [];
+    }
+  });
   const mounts = readFileSync('/proc/self/mounts', 'utf8').split('\n');
   return [...mounts, ...loops, ...readdirSync('/dev/shm')].filter(isOurs);
 }
@@ -97,6 +101,31 @@ t.test('a daemon without environment dies with a killed kit', async (t) => {
   kit.child.kill('SIGKILL');
   await kit.waitForExit();
   t.ok(await until(() => daemons().length === 0 && processesBelow(place.dir).length === 0, TIMEOUT_MS));
+});
+
+t.test('a gate and an exploration name a daemon that has escaped, and leave none', async (t) => {
+  const daemon = `/bin/sleep ${6_000_000 + process.pid}`;
+  const queue = join(packageRoot(), 'conformance/fixtures/queue.mjs');
+  const script = `cd /; setsid -f env -i ${daemon} </dev/null >/dev/null 2>&1; exec "$0" "$@"`;
+  const runs = [
+    ['gate', '--rounds', '1', '--injections', '1'],
+    ...(skip ? [] : [['explore', '--states', '5']]),
+  ];
+  for (const [command = '', ...flags] of runs) {
+    const place = newPlace(t);
+    const target = place.target(
+      ['sh', '-c', script, '{node}', queue, '--data', '{data}', '--port', '{port}'],
+      { guarantee: { faults: ['kill', 'crash-states'], duplicatesPerCrash: 0, redeliverySeconds: 6 } },
+    );
+    const { stdout, stderr } = await place.run([command, target, ...flags, '--budget', '20s', '--json']);
+    const { warnings } = JSON.parse(stdout) as { warnings: string[] };
+    t.match(warnings, [`escaped from its services; they were killed: ${daemon}`], stderr);
+    t.equal(warnings.length, 1);
+    t.same(
+      allProcesses().filter(({ pid }) => commandLineOf(pid) === daemon),
+      [],
+    );
+  }
 });
 
 /**

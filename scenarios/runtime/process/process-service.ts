@@ -13,7 +13,7 @@ import type { ProcessCommand } from './process-command.js';
 /**
  * One service as a separate process group. A process that leaves the group (a daemon that forks and starts
  * its own session) is still identified by its environment, which children inherit. One that has also cleared its
- * environment has escaped: it gets every signal of the service, and it does not count as a sign that the service lives.
+ * environment has escaped: it gets every signal but SIGTERM, and it does not count as a sign that the service lives.
  */
 export class ProcessService implements Service {
   readonly name: string;
@@ -80,11 +80,13 @@ export class ProcessService implements Service {
    */
   signalNow(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): number {
     const group = this.#group;
-    const before = signal === 'SIGKILL' ? this.#stopAll() : this.#allPids();
+    // SIGTERM asks a service to end with everything that it has started. What stays has escaped, and is reported.
+    const list = () => (signal === 'SIGTERM' ? this.pids() : this.#allPids());
+    const before = signal === 'SIGKILL' ? this.#stopAll() : list();
     const escaped = new Set(this.#escapes.list(this.name));
     const members = group !== undefined && sendSignal(-group, signal);
     const reached = new Set<number>();
-    for (const pid of new Set([...before, ...this.#allPids()])) {
+    for (const pid of new Set([...before, ...list()])) {
       const inGroup = members && processEntry(pid)?.group === group;
       if ((inGroup || sendSignal(pid, signal)) && !escaped.has(pid)) reached.add(pid);
     }
