@@ -132,6 +132,13 @@ export interface PowerDisk {
   cut(cutPoint: number, loss: Loss, random: Random): Promise<CutReport>;
   /** Injector of write errors; undefined when the power backend cannot make writes fail. */
   readonly writeErrors: WriteErrorInjector | undefined;
+  /** Reason why the disk works no more: its daemon has ended. Undefined while it works, or when it has no daemon. */
+  readonly lost?: string | undefined;
+  /**
+   * Called when the disk is lost, once. Nothing that the target does after that shows anything about it: its disk fails
+   * for good.
+   */
+  onLost?: ((why: string) => void) | undefined;
 }
 
 /**

@@ -13,7 +13,7 @@ import {
   unmount,
   unmountDead,
 } from './mounts.js';
-import { StorageDaemon } from './storage-daemon.js';
+import { STORAGE_DAEMON, StorageDaemon } from './storage-daemon.js';
 
 /** The options of `BlocklogDisk.create`. */
 export interface BlocklogDiskOptions {
@@ -62,6 +62,8 @@ export class BlocklogDisk implements PowerDisk {
     messages: string;
   };
   readonly #resources: PowerResource[];
+  onLost: ((why: string) => void) | undefined;
+  #lost: string | undefined;
   #daemon: StorageDaemon | undefined;
   #log: WriteLog | undefined;
 
@@ -115,12 +117,25 @@ export class BlocklogDisk implements PowerDisk {
 
   stop(): number {
     const log = this.#requireLog();
+    const pid = this.#daemon?.pid;
+    if (pid !== undefined) this.#options.registry.stopping?.({ kind: 'process', pid });
     this.#daemon?.pause();
     return log.completeEntries();
   }
 
+  /** @throws Error when the disk was not stopped until now: what came after `stop` may be confirmed. */
   resume(): void {
-    this.#daemon?.resume();
+    if (!this.#letContinue())
+      throw new Error(
+        'the stopped disk was resumed before its target was killed: the kit hung for too long, or it was stopped',
+      );
+  }
+
+  #letContinue(): boolean {
+    const pid = this.#daemon?.pid;
+    const wasStopped = this.#daemon?.resume() ?? true;
+    if (pid !== undefined) this.#options.registry.resumed?.({ kind: 'process', pid });
+    return wasStopped;
   }
 
   async cut(cutPoint: number, loss: Loss, random: Random): Promise<CutReport> {
@@ -178,6 +193,11 @@ export class BlocklogDisk implements PowerDisk {
     return [this.#files.stable, this.#files.log].filter((file) => existsSync(file));
   }
 
+  /** Reason why the disk works no more; see `PowerDisk`. */
+  get lost(): string | undefined {
+    return this.#lost;
+  }
+
   /** Process id of the daemon, or undefined when none runs. */
   get daemonPid(): number | undefined {
     return this.#daemon?.pid;
@@ -198,6 +218,11 @@ export class BlocklogDisk implements PowerDisk {
       fuseControlDir,
       daemonLog,
       sizeBytes,
+      onLost: (how) => {
+        if (this.#lost !== undefined) return;
+        this.#lost = `${STORAGE_DAEMON}, which serves the disk of the target, ended with ${how}: something outside the kit has killed it, or it has failed`;
+        this.onLost?.(this.#lost);
+      },
       env,
     });
   }
@@ -214,7 +239,7 @@ export class BlocklogDisk implements PowerDisk {
    * it ends, and its log is complete.
    */
   #detach(): void {
-    this.resume();
+    this.#letContinue();
     dropFilesystem(this.#options.mountPoint);
     detachLoops(this.#files.device);
     this.#daemon?.stop();

@@ -63,11 +63,13 @@ export class LocalFlakeyDisk implements PowerDisk {
   }
 
   stop(): Promise<number> {
+    this.#options.registry.stopping?.({ kind: 'mapping', path: mappingPath(this.#options.name) });
     return this.#requireDisk().stop();
   }
 
-  resume(): Promise<void> {
-    return this.#requireDisk().resume();
+  async resume(): Promise<void> {
+    await this.#requireDisk().resume();
+    this.#options.registry.resumed?.({ kind: 'mapping', path: mappingPath(this.#options.name) });
   }
 
   cut(): Promise<CutReport> {

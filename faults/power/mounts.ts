@@ -1,5 +1,6 @@
 import { type ExecFileSyncOptionsWithStringEncoding, execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { sleepSync } from '../waiting.js';
 
 /**
@@ -44,16 +45,55 @@ export function runTool(program: string, args: readonly string[]): string {
   }
 }
 
+/** One mount of this mount namespace. */
+export interface MountEntry {
+  mountPoint: string;
+  /** Type of the filesystem, such as `ext4`, or `fuse` for a file that a storage daemon exports. */
+  type: string;
+}
+
+/** Lists the mounts of this mount namespace, oldest first. It touches no mounted filesystem. */
+export function mountTable(): MountEntry[] {
+  const lines = readFileSync('/proc/self/mounts', 'utf8').split('\n');
+  return lines.map((line) => {
+    const [, mountPoint = '', type = ''] = line.split(' ');
+    const unescaped = mountPoint.replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
+      String.fromCharCode(Number.parseInt(octal, 8)),
+    );
+    return { mountPoint: unescaped, type };
+  });
+}
+
 /** Returns every path where something is mounted. */
 export function mountPoints(): Set<string> {
-  const lines = readFileSync('/proc/self/mounts', 'utf8').split('\n');
-  return new Set(
-    lines.map((line) =>
-      (line.split(' ')[1] ?? '').replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
-        String.fromCharCode(Number.parseInt(octal, 8)),
-      ),
-    ),
-  );
+  return new Set(mountTable().map(({ mountPoint }) => mountPoint));
+}
+
+/**
+ * Aborts the connection of a FUSE mount to its server: every process that waits for the server gets an error. Needed
+ * when the server can be neither resumed nor killed. Does nothing when the mount or the control files are not there.
+ */
+export function abortFuse(mountPoint: string): void {
+  const minor = minorOf(mountPoint);
+  if (minor === undefined) return;
+  const controls = mountTable().flatMap((entry) => (entry.type === 'fusectl' ? [entry.mountPoint] : []));
+  for (const control of controls) {
+    try {
+      writeFileSync(join(control, minor, 'abort'), '1');
+    } catch {
+      // The connection has ended, or this control directory belongs to another mount namespace.
+    }
+  }
+}
+
+/**
+ * Returns the minor device number of a mount, by which the kernel names its FUSE connection. A stat of the mount point
+ * would wait for the server.
+ */
+function minorOf(mountPoint: string): string | undefined {
+  const lines = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
+  const fields = lines.map((line) => line.split(' ')).findLast((all) => all[4] === mountPoint);
+  return fields?.[2]?.split(':')[1];
 }
 
 /** Upper bound for the wait for a busy mount point, in ms. */
@@ -108,10 +148,23 @@ export type PowerResource =
   /** A device of the device mapper. Its path is `/dev/mapper/NAME`. */
   | { kind: 'mapping'; path: string };
 
+/**
+ * What holds back every request to a disk while it is stopped: the storage daemon, or a device of the device mapper
+ * with the path `/dev/mapper/NAME`.
+ */
+export type StoppedDisk = { kind: 'process'; pid: number } | { kind: 'mapping'; path: string };
+
 /** A registry of resources. A resource is added before it is created, and deleted after it is removed. */
 export interface PowerResourceRegistry {
   made(resource: PowerResource): void;
   gone(resource: PowerResource): void;
+  /**
+   * Called before a disk is stopped, so that a watchdog can resume it when the caller dies or hangs. While a disk is
+   * stopped, many programs of the machine hang.
+   */
+  stopping?(disk: StoppedDisk): void;
+  /** Called after the disk was resumed. */
+  resumed?(disk: StoppedDisk): void;
 }
 
 /**

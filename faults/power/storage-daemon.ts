@@ -1,6 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { isMainThread } from 'node:worker_threads';
+import { findProgram } from '../programs.js';
 import { allThreadsInState } from '../thread-state.js';
 import { sleepSync, until } from '../waiting.js';
 import { runTool, unmountDead } from './mounts.js';
@@ -24,6 +26,8 @@ export interface StorageDaemonOptions {
   /** Path of the file for the daemon's messages. */
   daemonLog: string;
   sizeBytes: number;
+  /** Called when the daemon ends although it was not stopped, with `SIGKILL` or `code 1`. */
+  onLost(how: string): void;
   /**
    * Variables that are added to the daemon's environment, so that the daemon can be found when the kit is
    * gone.
@@ -46,6 +50,8 @@ const IO_OPTIONS = ['aio=io_uring,cache.no-flush=on', 'aio=threads,cache.no-flus
 export class StorageDaemon {
   readonly #child: ChildProcess;
   readonly #device: string;
+  #isPaused = false;
+  #isStopping = false;
 
   private constructor(child: ChildProcess, device: string) {
     this.#child = child;
@@ -72,7 +78,8 @@ export class StorageDaemon {
     if (options.log !== undefined) writeFileSync(options.log, '');
     writeFileSync(options.device, '');
     const messages = openSync(options.daemonLog, 'w');
-    const child = spawn(STORAGE_DAEMON, argumentsOf(options, access), {
+    const [program = STORAGE_DAEMON, ...prefix] = endsWithKit();
+    const child = spawn(program, [...prefix, ...argumentsOf(options, access)], {
       // Use a separate process group: a Ctrl-C must reach only the kit, which then removes the disk in order.
       detached: true,
       stdio: ['ignore', messages, messages],
@@ -92,6 +99,9 @@ export class StorageDaemon {
     try {
       if (started && !hasExited) {
         serialiseRequests(options.device, options.fuseControlDir);
+        child.on('exit', (code, signal) => {
+          if (!daemon.#isStopping) options.onLost(signal ?? `code ${code}`);
+        });
         return daemon;
       }
     } catch (error) {
@@ -112,6 +122,7 @@ export class StorageDaemon {
 
   /** Stops the daemon, so that every request waits. Returns when none of its threads runs any more. */
   pause(): void {
+    this.#isPaused = true;
     this.#child.kill('SIGSTOP');
     const { pid } = this.#child;
     const deadline = performance.now() + EXIT_TIMEOUT_MS;
@@ -120,9 +131,17 @@ export class StorageDaemon {
     }
   }
 
-  /** Lets the stopped daemon continue. */
-  resume(): void {
+  /**
+   * Lets the stopped daemon continue.
+   * @returns false when another process has resumed it since `pause`: requests after the stop were then completed.
+   */
+  resume(): boolean {
+    const { pid } = this.#child;
+    const isStopped = pid !== undefined && allThreadsInState(pid, 'TtZX');
+    const wasPaused = this.#isPaused;
+    this.#isPaused = false;
     this.#child.kill('SIGCONT');
+    return !wasPaused || isStopped;
   }
 
   /**
@@ -130,12 +149,23 @@ export class StorageDaemon {
    * called twice. Completed requests are in the daemon's files.
    */
   stop(): void {
+    this.#isStopping = true;
     const { pid, exitCode, signalCode } = this.#child;
     if (pid !== undefined && exitCode === null && signalCode === null) this.#child.kill('SIGKILL');
     const deadline = performance.now() + EXIT_TIMEOUT_MS;
     while (pid !== undefined && !allThreadsInState(pid, 'ZX') && performance.now() < deadline) sleepSync(1);
     unmountDead(this.#device);
   }
+}
+
+/**
+ * Returns the command that starts the daemon in such a way that the kernel kills it when this process dies, even while
+ * it is stopped. The signal is tied to the thread that starts the daemon: this must be the main thread. Without
+ * setpriv, only the watchdog of the kit ends the daemon.
+ */
+function endsWithKit(): string[] {
+  const setpriv = isMainThread ? findProgram('setpriv') : undefined;
+  return setpriv === undefined ? [STORAGE_DAEMON] : [setpriv, '--pdeathsig', 'KILL', '--', STORAGE_DAEMON];
 }
 
 function argumentsOf({ image, log, device }: StorageDaemonOptions, access: string): string[] {

@@ -5,42 +5,63 @@ import { removeTree, unmountForeign } from '../../faults/files/remove-tree.js';
 import { dropFilesystem } from '../../faults/power/filesystem.js';
 import { removeMapping } from '../../faults/power/flakey-local.js';
 import { detachLoops } from '../../faults/power/loop.js';
+import { abortFuse } from '../../faults/power/mounts.js';
 import { removeFaketimeFiles } from '../../faults/process/clock.js';
 import { until } from '../../faults/waiting.js';
-import { allProcesses, environmentOf, processEntry, sendSignal } from '../host/processes.js';
+import { seesAllProcesses } from '../host/dead-runs.js';
 import {
+  allProcesses,
+  environmentOf,
+  mountNamespaceOf,
+  processEntry,
+  sendSignal,
+} from '../host/processes.js';
+import {
+  allRegisteredRuns,
   type RefusedFile,
   type RegisteredRun,
   type Resource,
   refusedFiles,
   registeredRuns,
+  rereadRun,
   stateDirectory,
 } from '../host/registry.js';
 import { removeSharedMemory } from '../host/shared-memory.js';
+import { stopProcesses } from '../host/stop-processes.js';
 import { killStrays, type StrayCriteria } from '../host/strays.js';
-import { connectEngine, engineAvailability, removeRunResources } from '../runtime/docker/engine.js';
+import {
+  connectEngine,
+  engineAddress,
+  engineAvailability,
+  labelledRuns,
+  removeRunResources,
+} from '../runtime/docker/engine.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { whyNotOurs } from './ownership.js';
+import { unregisteredRuns } from './unregistered.js';
 
 /** Result of `clean`, for people and for `--json`. */
 export interface CleanResult {
-  runs: {
-    runId: string;
-    containers: number;
-    processes: number;
-    mounts: number;
-    loops: number;
-    mappings: number;
-    directories: number;
-    /** Resources that could not be removed, with the reasons. */
-    problems: string[];
-    /** Registered resources that the run has not certainly made, with the reasons. They are left as they are. */
-    notRemoved: string[];
-  }[];
+  runs: CleanedRun[];
   /** Files that look like lists of resources and are not believed, with the reasons. */
   refused: RefusedFile[];
   /** Ids of the runs whose kit is still alive: they are left alone. */
   inUse: string[];
+}
+
+/** Numbers of the things of one dead run that were removed, and what could not be removed. */
+export interface CleanedRun {
+  runId: string;
+  containers: number;
+  processes: number;
+  mounts: number;
+  loops: number;
+  mappings: number;
+  directories: number;
+  /** Resources that could not be removed, with the reasons. */
+  problems: string[];
+  /** Registered resources that the run has not certainly made, with the reasons. They are left as they are. */
+  notRemoved: string[];
 }
 
 const KILL_TIMEOUT_MS = 5000;
@@ -48,26 +69,23 @@ const KILL_TIMEOUT_MS = 5000;
 /**
  * Removes what killed runs left behind, and nothing else: a run whose kit is still alive keeps all its
  * resources.
+ * @param scope `all` also removes what this user's runs with another state directory have left, and runs without a list,
+ *   as far as it can be told from this machine that their kits are dead.
  */
-export async function clean(stateDir = stateDirectory()): Promise<CleanResult> {
+export async function clean(
+  stateDir = stateDirectory(),
+  scope: 'this-directory' | 'all' = 'this-directory',
+): Promise<CleanResult> {
   const cleaned: CleanResult = { runs: [], inUse: [], refused: refusedFiles(stateDir) };
   const seen = new Set<string>();
+  const listed = () => (scope === 'all' ? allRegisteredRuns() : registeredRuns(stateDir));
   // List the runs again after each one: a dead run may have started other kits, which die when it is cleaned.
-  const next = () => registeredRuns(stateDir).find(({ alive, runId }) => !alive && !seen.has(runId));
-  for (let listed = next(); listed !== undefined; listed = next()) {
-    seen.add(listed.runId);
-    const problems: string[] = [];
-    const { run, notRemoved } = withOwnResources(listed);
-    // Remove containers before processes: only the engine can kill a process in a paused container.
-    const containers = await removeContainers(run, problems);
-    const processes = run.sameBoot ? await killProcesses(run, problems) : 0;
-    const pids = run.resources.flatMap((resource) => (resource.kind === 'process' ? [resource.pid] : []));
-    for (const pid of pids) removeFaketimeFiles(pid);
-    if (run.sameBoot) removeSharedMemory(new Set(pids));
-    const counts = removeResources(run, problems);
-    if (problems.length === 0 && notRemoved.length === 0) rmSync(run.file, { force: true });
-    cleaned.runs.push({ runId: run.runId, containers, processes, ...counts, problems, notRemoved });
+  const next = () => listed().find(({ alive, runId }) => !alive && !seen.has(runId));
+  for (let run = next(); run !== undefined; run = next()) {
+    seen.add(run.runId);
+    cleaned.runs.push(await cleanRun(run, 'remove-evidence'));
   }
+  if (scope === 'all') await cleanUnregistered(cleaned);
   cleaned.inUse = registeredRuns(stateDir).flatMap(({ alive, runId }) => (alive ? [runId] : []));
   return cleaned;
 }
@@ -104,6 +122,61 @@ function describe(resource: Resource): string {
   return `${resource.kind} ${resource.path}`;
 }
 
+async function cleanUnregistered(cleaned: CleanResult): Promise<void> {
+  const known = new Set(allRegisteredRuns().map(({ runId }) => runId));
+  const engine = engineAddress();
+  // On the engine of another machine nothing tells which kits are alive.
+  const runIds =
+    engine.startsWith('unix://') && seesAllProcesses() && (await engineAvailability(engine)).available
+      ? await labelledRuns(await connectEngine(engine))
+      : [];
+  for (const run of unregisteredRuns(known, { engine, runIds }))
+    cleaned.runs.push(await cleanRun(run, 'remove-evidence'));
+}
+
+/** Upper bound for the wait for the watchdog of a dead kit, in ms. */
+const WATCHDOG_TIMEOUT_MS = 60_000;
+
+/**
+ * Removes what a run has left whose kit is dead.
+ * @param evidence `keep-evidence`: the evidence and the registry of the run stay until the next `clean`. Only the
+ *   watchdog of the kit passes this, and it does not wait for itself.
+ */
+export async function cleanRun(
+  registered: RegisteredRun,
+  evidence: 'keep-evidence' | 'remove-evidence',
+): Promise<CleanedRun> {
+  let listed = registered;
+  if (evidence === 'remove-evidence' && listed.isWatched) {
+    // Two processes that remove the same mounts and devices at once would report each other's work as problems.
+    const again = () => rereadRun(registered) ?? { ...registered, resources: [], isWatched: false };
+    await until(() => !again().isWatched, WATCHDOG_TIMEOUT_MS, undefined, 20);
+    listed = again();
+  }
+  // Without a list, the resources were found on the machine, and nobody could name others.
+  const { run, notRemoved } =
+    listed.file === undefined ? { run: listed, notRemoved: [] } : withOwnResources(listed);
+  const isEvidence = (resource: Resource) =>
+    resource.kind === 'directory' && basename(resource.path) === run.runId;
+  const kept = evidence === 'keep-evidence' ? run.resources.filter(isEvidence) : [];
+  const removed = { ...run, resources: run.resources.filter((resource) => !kept.includes(resource)) };
+  const problems: string[] = [];
+  // Remove containers before processes: only the engine can kill a process in a paused container.
+  const containers = await removeContainers(run, problems);
+  const processes = run.sameBoot ? await killProcesses(run, problems) : 0;
+  const pids = run.resources.flatMap((resource) => (resource.kind === 'process' ? [resource.pid] : []));
+  for (const pid of pids) removeFaketimeFiles(pid);
+  if (run.sameBoot) removeSharedMemory(new Set(pids));
+  // A storage daemon that cannot be killed must not keep the removal of its disk waiting.
+  if (problems.length > 0)
+    for (const { kind, ...rest } of run.resources)
+      if (kind === 'mount' && 'path' in rest) abortFuse(rest.path);
+  const counts = removeResources(removed, problems);
+  if (problems.length + notRemoved.length + kept.length === 0 && run.file !== undefined)
+    rmSync(run.file, { force: true });
+  return { runId: run.runId, containers, processes, ...counts, problems, notRemoved };
+}
+
 /**
  * Removes what a run has left on container engines. Containers and networks survive a reboot. @returns the
  * number of removed objects.
@@ -137,22 +210,48 @@ export function processesOf(runId: string, resources: readonly Resource[]): numb
     if (entry?.startTicks === resource.startTicks && entry.state !== 'Z') pids.add(resource.pid);
   }
   for (const { pid } of allProcesses()) {
-    if (environmentOf(pid, RUN_VARIABLE) === runId) pids.add(pid);
+    // A target that runs beside others of its run has a suffix in its mark.
+    const mark = environmentOf(pid, RUN_VARIABLE);
+    if (mark === runId || mark?.startsWith(`${runId}-`)) pids.add(pid);
   }
   return [...pids];
 }
 
+/**
+ * Returns the live processes in the mount namespaces that the kit has made for the run's processes. A daemon that has
+ * left its session and cleared its environment is still in such a namespace.
+ * @param known the namespaces that were found so far; those of further processes are added.
+ */
+function processesInNamespacesOf(run: RegisteredRun, known: Set<string>): number[] {
+  // Without the kit's own namespace nothing tells whether a namespace was made for the run.
+  if (run.namespace === undefined) return [];
+  const shared = new Set([run.namespace, mountNamespaceOf(1), mountNamespaceOf(process.pid)]);
+  for (const pid of processesOf(run.runId, run.resources)) {
+    const namespace = mountNamespaceOf(pid);
+    if (namespace !== undefined && !shared.has(namespace)) known.add(namespace);
+  }
+  if (known.size === 0) return [];
+  return allProcesses()
+    .filter(({ pid }) => known.has(mountNamespaceOf(pid) ?? ''))
+    .map(({ pid }) => pid);
+}
+
 async function killProcesses(run: RegisteredRun, problems: string[]): Promise<number> {
   const seen = new Set<number>();
+  const namespaces = new Set<string>();
   const gone = await until(() => {
-    const pids = processesOf(run.runId, run.resources);
+    // Stop all of them first: while one is killed, another one could start a process without any mark of the run.
+    const pids = stopProcesses(
+      () => [...processesOf(run.runId, run.resources), ...processesInNamespacesOf(run, namespaces)],
+      (pid) => sendSignal(pid, 'SIGSTOP'),
+    );
     for (const pid of pids) {
       seen.add(pid);
       sendSignal(pid, 'SIGKILL');
     }
     const strays = killStrays(strayCriteriaOf(run));
-    for (const pid of strays) seen.add(pid);
-    return pids.length + strays.length === 0;
+    for (const { pid } of strays) seen.add(pid);
+    return pids.size + strays.length === 0;
   }, KILL_TIMEOUT_MS);
   if (!gone) problems.push(`processes ${processesOf(run.runId, run.resources).join(', ')} cannot be killed`);
   return seen.size;

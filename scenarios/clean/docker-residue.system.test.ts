@@ -103,8 +103,7 @@ t.test(
     const killed = gate(place, 'correct');
     await killed.waitForStderr(/^kill/m);
     const left = place.runs();
-    killed.child.kill('SIGKILL');
-    await killed.waitForExit();
+    await killed.killWithWatchdog();
     const alive = await leftOf(left);
     // A service may be down at this moment, but the pod, which keeps the network, is running.
     t.ok(
@@ -149,8 +148,7 @@ t.test('a run stays on the list, with the reason, when its engine is gone', { sk
   const killed = gate(place, 'correct');
   await killed.waitForStderr(/^kill/m);
   const runs = place.runs();
-  killed.child.kill('SIGKILL');
-  await killed.waitForExit();
+  await killed.killWithWatchdog();
   const file = registryFile(runs[0] ?? '') ?? '';
   const text = readFileSync(file, 'utf8');
   writeFileSync(file, text.replaceAll(engineAddress(), `unix://${place.dir}/none.sock`));

@@ -115,8 +115,7 @@ for (const times of [1, 2]) {
 t.test('clean removes what a killed kit has left of its disk', { skip }, async (t) => {
   const place = newPlace(t);
   const { kit, runIds } = await cutting(place);
-  kit.child.kill('SIGKILL');
-  await kit.waitForExit();
+  await kit.killWithWatchdog();
   t.ok(left(place, runIds).length >= 4, 'mounts, a loop device, files, processes');
   const { code, stdout } = await place.run(['clean', '--json']);
   t.equal(code, 0, stdout);

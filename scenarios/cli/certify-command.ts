@@ -20,6 +20,7 @@ import {
   replayCommandLine,
   unlessInterrupted,
 } from './common.js';
+import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface CertifyFlags extends FaultFlags {
@@ -36,6 +37,7 @@ export async function certifyCommand(
   flags: CertifyFlags,
   interrupts: Interrupts,
 ): Promise<number> {
+  requireNoHungDisk();
   const path = file ?? REFERENCE_TARGET;
   const target = loadTarget(path);
   const reporters = chooseReporters(flags.reporter, flags.json === true);

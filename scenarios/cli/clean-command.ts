@@ -2,14 +2,20 @@ import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { clean } from '../clean/clean.js';
 import { describeRuns, keptRuns, removeRuns } from '../clean/evidence.js';
 import { log, print, printJson } from '../host/console.js';
-import { registryFile } from '../host/registry.js';
+import { registryFile, stateDirectory } from '../host/registry.js';
+
+interface CleanFlags {
+  json?: boolean;
+  evidence?: boolean;
+  all?: boolean;
+}
 
 /**
  * Removes what killed runs left behind, with `evidence` also the evidence of failed runs, and prints what it removed.
  * Resolves to the exit code.
  */
-export async function cleanCommand(flags: { json?: boolean; evidence?: boolean }): Promise<number> {
-  const cleaned = await clean();
+export async function cleanCommand(flags: CleanFlags): Promise<number> {
+  const cleaned = await clean(stateDirectory(), flags.all === true ? 'all' : 'this-directory');
   const kept = keptRuns();
   const { removed, problem } = removeRuns(flags.evidence ? kept : []);
   if (flags.json) printJson(flags.evidence ? { ...cleaned, evidence: removed.length } : cleaned);

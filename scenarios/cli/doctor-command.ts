@@ -2,6 +2,7 @@ import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { FAULTS } from '../../faults/catalogue/catalogue.js';
 import type { Availability, Fault } from '../../faults/fault.js';
 import { print, printJson } from '../host/console.js';
+import { describeHungDisk, hungDisks } from '../host/dead-runs.js';
 import { styleFor } from '../report/style.js';
 import { table } from '../report/table.js';
 import { bootViewAvailability } from '../runtime/boot/boot-view.js';
@@ -27,6 +28,8 @@ export interface DoctorReport {
   power: Capability[];
   /** Whether the target sees a reboot after a crash of the machine, by runtime. */
   reboot: Capability[];
+  /** Disks that killed runs have left stopped, one line each: programs that look at disks hang. */
+  hungDisks: string[];
 }
 
 /** Prints the capabilities of this machine. Resolves to the exit code. */
@@ -58,6 +61,7 @@ export async function inspectMachine(): Promise<DoctorReport> {
       { ...capabilityOf('process', bootViewAvailability()), how: 'by a mount namespace for each start' },
       { ...capabilityOf('docker', containerBootAvailability()), how: IMAGE_NEEDS },
     ],
+    hungDisks: hungDisks().map(describeHungDisk),
   };
 }
 
@@ -95,5 +99,6 @@ function formatReport(report: DoctorReport): string[] {
     ...section('Faults', report.faults),
     ...section('Power backends', report.power),
     ...section('Reboot after a crash of the machine', report.reboot),
+    ...report.hungDisks.map((line) => `${style.warn('warning')}: ${line}`),
   ];
 }

@@ -22,6 +22,7 @@ import {
   makeEmptyDirectory,
   unlessInterrupted,
 } from './common.js';
+import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface ExploreFlags {
@@ -42,6 +43,7 @@ export async function exploreCommand(
   flags: ExploreFlags,
   interrupts: Interrupts,
 ): Promise<number> {
+  requireNoHungDisk();
   const target = loadTarget(file ?? REFERENCE_TARGET);
   if (flags.runtime !== 'process')
     throw new KitError(

@@ -16,6 +16,7 @@ import {
   replayCommandLine,
   unlessInterrupted,
 } from './common.js';
+import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface GateFlags extends FaultFlags {
@@ -35,6 +36,7 @@ export async function gateCommand(
   flags: GateFlags,
   interrupts: Interrupts,
 ): Promise<number> {
+  requireNoHungDisk();
   const target = loadTarget(file ?? REFERENCE_TARGET);
   const reporters = chooseReporters(flags.reporter, flags.json === true);
   const runtime = await chooseRuntime(flags.runtime);

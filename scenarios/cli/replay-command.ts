@@ -43,6 +43,7 @@ import { reportResult } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
 import { scratchDirOf } from '../round/launch.js';
 import { formatFilesystem, unlessInterrupted } from './common.js';
+import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface ReplayFlags {
@@ -63,6 +64,7 @@ export async function replayCommand(
   flags: ReplayFlags,
   interrupts: Interrupts,
 ): Promise<number> {
+  requireNoHungDisk();
   const registry = new Registry(newRunId());
   const workspaceDir = createWorkspaceDir(registry, stateDirectory());
   let keepWorkspace = false;

@@ -18,6 +18,7 @@ import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import type { SweepRow } from '../sweep/plan.js';
 import { runSweep, type SweepResult } from '../sweep/sweep.js';
 import { formatBudget, MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted } from './common.js';
+import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
 
 export interface SweepFlags {
@@ -40,6 +41,7 @@ export async function sweepCommand(
   flags: SweepFlags,
   interrupts: Interrupts,
 ): Promise<number> {
+  requireNoHungDisk();
   const target = loadTarget(file ?? REFERENCE_TARGET);
   const seed = flags.seed ?? randomInt(MAX_RANDOM_SEED);
   const style = styleFor(process.stderr);

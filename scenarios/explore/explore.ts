@@ -27,6 +27,7 @@ import { seeded } from '../host/random.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { removeOrReport } from '../host/removal.js';
 import { kitVersion } from '../host/version.js';
+import { escapeWarnings } from '../round/escape-warnings.js';
 import { traceFiles } from '../round/trace-files.js';
 import { DATA_DIR } from '../runtime/disks/local-disk.js';
 import { tryMount } from './inspectors/inspection.js';
@@ -430,15 +431,19 @@ function resultOf(
   return { result, lost: smallest?.lost ?? [] };
 }
 
-/** Warns of files that are not on the recorded disk. No crash state shows what becomes of the messages in them. */
+/**
+ * Warns of files that are not on the recorded disk: no crash state shows what becomes of the messages in them. Also warns
+ * of processes that had escaped from their services.
+ */
 export function warningsOf(
   { name }: Pick<Target, 'name'>,
-  { writtenOutside = [] }: Pick<RecordedRun, 'writtenOutside'>,
+  { writtenOutside = [], escaped = [] }: Pick<RecordedRun, 'writtenOutside' | 'escaped'>,
 ): string[] {
-  if (writtenOutside.length === 0) return [];
+  const escapes = escapeWarnings(name, escaped);
+  if (writtenOutside.length === 0) return escapes;
   const more = writtenOutside.length - MAX_WARNED_FILES;
   const files = `${writtenOutside.slice(0, MAX_WARNED_FILES).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
-  return [`${name} writes ${files} outside {data}: no crash state shows what is stored there`];
+  return [`${name} writes ${files} outside {data}: no crash state shows what is stored there`, ...escapes];
 }
 
 /** Lists the largest files with their sizes, as one phrase. */

@@ -136,7 +136,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
   });
   let keep = true;
   try {
-    const { rounds, failed, writtenOutside } = await runRounds(options, {
+    const { rounds, failed, writtenOutside, escaped } = await runRounds(options, {
       ...{ registry, recorder, dir, startMs, clock },
     });
     const how = options.signal.aborted ? 'interrupted' : failed ? 'violation' : 'completed';
@@ -184,6 +184,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
         rounds,
         time: clock.report(),
         writtenOutside,
+        escaped,
         seed: reportedSeed,
         replay: options.replay(reportedSeed),
         evidence: keep ? dir : null,
@@ -285,6 +286,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
   let rounds = 0;
   let failed: { round: number; schedule: Schedule } | undefined;
   const writtenOutside = new Set<string>();
+  const escaped = new Set<string>();
   let isOver = false;
   for (let offset = 0; !signal.aborted && !isOver; offset++) {
     if (rounds >= maxRounds || injections >= maxInjections) break;
@@ -337,6 +339,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
     const outcome = await runRound(round);
     injections = outcome.injections;
     for (const file of outcome.writtenOutside) writtenOutside.add(file);
+    for (const command of outcome.escaped) escaped.add(command);
     setUpMs = setUpMsOf(run.recorder.events);
     rounds = number;
     if (isPowerRound) powerLeftMs -= performance.now() - nowMs;
@@ -357,7 +360,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
       await removeOrReport(() => removeTree(round.dir), options.progress);
     pace.noteTail(performance.now() - outcome.faultsEndedMs);
   }
-  return { rounds, failed, writtenOutside: [...writtenOutside] };
+  return { rounds, failed, writtenOutside: [...writtenOutside], escaped: [...escaped] };
 }
 
 /** Returns what failed: nothing, only the content of messages, or something else. */

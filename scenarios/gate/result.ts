@@ -5,6 +5,7 @@ import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import type { TimeReport } from '../host/phase-clock.js';
+import { escapeWarnings } from '../round/escape-warnings.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { explainLosses } from './explain-losses.js';
@@ -92,6 +93,8 @@ export interface GateFacts {
   runtime?: PreparedRuntime['name'];
   /** Files outside `{data}` that the target was seen to write. Default: none. */
   writtenOutside?: readonly string[];
+  /** Command lines of processes that had escaped from their service, and were killed. Default: none. */
+  escaped?: readonly string[];
   seed: number;
   replay: string;
   evidence: string | null;
@@ -205,7 +208,11 @@ function countClaimedHits(
 const UNSEEN_DATA =
   'under vm nothing shows that the target stores its messages in {data}: the kit does not see its files in the lab VM';
 
-function warningsOf({ target, selection, runtime, writtenOutside = [] }: GateFacts): string[] {
+function warningsOf(facts: GateFacts): string[] {
+  return [...dataWarnings(facts), ...escapeWarnings(facts.target.name, facts.escaped ?? [])];
+}
+
+function dataWarnings({ target, selection, runtime, writtenOutside = [] }: GateFacts): string[] {
   // A target that stores its messages outside {data} passes every fault of the disk.
   if (runtime === 'vm' && selection.faults.some(({ actsOnStoredData }) => actsOnStoredData))
     return [UNSEEN_DATA];

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 /** One process as /proc shows it. */
 export interface ProcessEntry {
@@ -60,6 +60,24 @@ export function environmentOf(pid: number, variable: string): string | undefined
     if (entry.startsWith(prefix)) return entry.slice(prefix.length);
   }
   return undefined;
+}
+
+/** Returns the mount namespace of a process in the form `mnt:[NUMBER]`; undefined when it is not readable. */
+export function mountNamespaceOf(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/mnt`);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Returns the command line of a process with blanks between its words; '' when it has none. */
+export function commandLineOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').filter(Boolean).join(' ');
+  } catch {
+    return '';
+  }
 }
 
 /**

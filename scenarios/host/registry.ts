@@ -15,9 +15,11 @@ import { homedir, tmpdir } from 'node:os';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { KitError, messageOf } from '../../conformance/errors.js';
+import type { StoppedDisk } from '../../faults/power/mounts.js';
 import { makeDirectories, makeWritableDirectory } from './directories.js';
 import { readOwnFile, whyNotOwnDirectory } from './own-files.js';
-import { bootId, processEntry } from './processes.js';
+import { bootId, mountNamespaceOf, processEntry } from './processes.js';
+import { diskResumed, diskStopping, forgetRun, watchRun } from './watchdog.js';
 
 /** A thing outside the kit's own memory that must be removed again. */
 export type Resource =
@@ -38,28 +40,34 @@ type Line =
       pid: number;
       startTicks: number;
       boot: string;
+      namespace?: string | undefined;
       /** State directory of the run. */
       state: string;
       /** Directory for the evidence, when the user has named one with `--out`. */
-      out?: string;
+      out?: string | undefined;
     }
+  | { line: 'watchdog'; pid: number; startTicks: number }
   | { line: 'made'; resource: Resource }
   | { line: 'gone'; resource: Resource };
 
 /** A registered run. The kit process of the run is still alive, or it was killed. */
 export interface RegisteredRun {
   runId: string;
-  /** State directory of the run. '' when the first line of its list is damaged. */
+  /** State directory of the run. '' when it is not known. */
   stateDir: string;
   /** Directory that the user has named for the evidence; undefined when it is in the state directory. */
   outDir: string | undefined;
-  /** List of the run's resources. */
-  file: string;
+  /** List of the run's resources; undefined when it is gone. */
+  file: string | undefined;
   alive: boolean;
   /** False after a reboot: the run's processes and mounts have ended with the kernel. */
   sameBoot: boolean;
   /** Start time of the run's kit, in clock ticks since boot. */
   sinceTicks: number;
+  /** Mount namespace of the run's kit, as /proc names it; undefined when it is not known. */
+  namespace?: string | undefined;
+  /** True while the watchdog of the run's dead kit removes what the run has made. */
+  isWatched: boolean;
   /** Resources that are not removed yet, newest first: this is the order of removal. */
   resources: Resource[];
 }
@@ -156,6 +164,10 @@ export function newRunId(): string {
 export class Registry {
   readonly runId: string;
   readonly #file: string;
+  readonly #stateDir: string;
+  /** Descriptor of the registry's file. Other runs see by it that this run is alive. */
+  #heldFd: number | undefined;
+  #isWatched = false;
 
   /**
    * @param outDir directory that the user has named for the evidence, if any. Only what is below it, below the
@@ -163,20 +175,17 @@ export class Registry {
    */
   constructor(runId: string, stateDir = stateDirectory(), outDir?: string) {
     this.runId = runId;
+    this.#stateDir = stateDir;
     makeWritableDirectory(stateDir, `${stateDir} (PLUGPULL_STATE)`);
     this.#file = makeList(runId);
     const startTicks = processEntry(process.pid)?.startTicks ?? 0;
     const out = outDir === undefined ? {} : { out: resolve(outDir) };
     try {
-      this.#write({
-        line: 'kit',
-        runId,
-        pid: process.pid,
-        startTicks,
-        boot: bootId(),
-        state: resolve(stateDir),
-        ...out,
-      });
+      const namespace = mountNamespaceOf(process.pid);
+      const state = resolve(stateDir);
+      const kit = { runId, pid: process.pid, startTicks, boot: bootId(), namespace };
+      this.#write({ line: 'kit', ...kit, state, ...out });
+      this.#heldFd = openSync(this.#file, 'r');
     } catch (error) {
       rmSync(this.#file, { force: true });
       throw error;
@@ -189,6 +198,29 @@ export class Registry {
    */
   made(resource: Resource): void {
     this.#write({ line: 'made', resource });
+    if (resource.kind !== 'directory' && !this.#isWatched) this.#watch();
+  }
+
+  /** Lets the watchdog remove what the run has made, if this process dies. */
+  #watch(): void {
+    this.#isWatched = true;
+    const watchdog = watchRun(this.runId, this.#stateDir);
+    if (watchdog === undefined) return;
+    this.#write({
+      line: 'watchdog',
+      pid: watchdog.pid,
+      startTicks: processEntry(watchdog.pid)?.startTicks ?? 0,
+    });
+  }
+
+  /** Lets the watchdog resume a disk that stays stopped. Must be called before the disk is stopped. */
+  stopping(disk: StoppedDisk): void {
+    diskStopping(disk);
+  }
+
+  /** Must be called after the disk was resumed. */
+  resumed(disk: StoppedDisk): void {
+    diskResumed(disk);
   }
 
   /**
@@ -206,6 +238,9 @@ export class Registry {
 
   /** Ends the run. Deletes its file, unless a resource is left that only `clean` can remove from now on. */
   close(): void {
+    forgetRun(this.runId);
+    if (this.#heldFd !== undefined) closeSync(this.#heldFd);
+    this.#heldFd = undefined;
     let resources: readonly Resource[];
     try {
       resources = readRun(this.#file, this.runId).resources;
@@ -244,6 +279,17 @@ export class Registry {
  */
 export function registeredRuns(stateDir = stateDirectory()): RegisteredRun[] {
   return allRegisteredRuns().filter((run) => isSameDirectory(run.stateDir, stateDir));
+}
+
+/** Reads the list of a run again. Returns undefined when it is gone: the run has ended, or was cleaned up. */
+export function rereadRun({ file, runId }: Pick<RegisteredRun, 'file' | 'runId'>): RegisteredRun | undefined {
+  if (file === undefined) return undefined;
+  try {
+    return readRun(file, runId);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
+  }
 }
 
 /**
@@ -330,21 +376,26 @@ function readRun(file: string, runId: string): RegisteredRun {
   const remaining = new Map<string, Resource>();
   const run: RegisteredRun = {
     ...{ runId, file, stateDir: '', outDir: undefined },
-    ...{ alive: false, sameBoot: false, sinceTicks: 0, resources: [] },
+    ...{ alive: false, sameBoot: false, sinceTicks: 0, isWatched: false, resources: [] },
   };
+  let kitPid: number | undefined;
   for (const [index, text] of readOwnFile(file).split('\n').entries()) {
     const line = parseLine(text);
     if (line === undefined) continue;
     if (line.line === 'kit') {
       // The kit writes this line before it starts anything. A later one is not the kit's.
       if (index > 0) continue;
+      kitPid = line.pid;
       run.stateDir = line.state;
       run.outDir = line.out;
       run.sameBoot = line.boot === bootId();
       run.sinceTicks = line.startTicks;
-      const kit = processEntry(line.pid);
-      // A zombie counts as dead: its parent has only not waited for it yet.
-      run.alive = run.sameBoot && kit?.startTicks === line.startTicks && kit.state !== 'Z';
+      run.namespace = line.namespace;
+      run.alive = run.sameBoot && isAlive(line);
+    } else if (line.line === 'watchdog') {
+      // As long as the watchdog is a child of the kit, it waits for the kit's end and removes nothing.
+      const isOrphan = processEntry(line.pid)?.parent !== kitPid;
+      run.isWatched = run.sameBoot && isAlive(line) && isOrphan;
     } else if (line.line === 'made') {
       remaining.set(JSON.stringify(line.resource), line.resource);
     } else {
@@ -367,11 +418,19 @@ const LineShape = z.discriminatedUnion('line', [
     pid: z.number(),
     startTicks: z.number(),
     boot: z.string(),
+    namespace: z.string().optional(),
     state: z.string(),
     out: z.string().optional(),
   }),
+  z.object({ line: z.literal('watchdog'), pid: z.number().int().positive(), startTicks: z.number() }),
   z.object({ line: z.enum(['made', 'gone']), resource: ResourceShape }),
 ]);
+
+/** Reports whether a process lives. A zombie counts as dead: its parent has only not waited for it yet. */
+function isAlive({ pid, startTicks }: { pid: number; startTicks: number }): boolean {
+  const entry = processEntry(pid);
+  return entry?.startTicks === startTicks && entry.state !== 'Z';
+}
 
 function parseLine(text: string): Line | undefined {
   if (text === '') return undefined;

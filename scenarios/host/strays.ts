@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { allProcesses, sendSignal } from './processes.js';
+import { isOwnChild } from './orphans.js';
+import { allProcesses, commandLineOf, sendSignal } from './processes.js';
 
 /** Criteria by which a process counts as a stray of a target. */
 export interface StrayCriteria {
@@ -34,15 +35,20 @@ export function ticksNow(): number {
  * Kills processes that a target has left behind and that neither their group nor their environment identifies
  * any more: a daemon that forked twice, started a session, and cleared its environment. The directories and
  * ports that it uses identify it.
- * @returns the ids of the killed processes.
+ * @returns the ids and command lines of the killed processes.
  */
-export function killStrays({ dirs, ports, sinceTicks, daemonsOnly = false }: StrayCriteria): number[] {
+export function killStrays({
+  dirs,
+  ports,
+  sinceTicks,
+  daemonsOnly = false,
+}: StrayCriteria): { pid: number; command: string }[] {
   const sockets = listenersOn(ports);
   const isInDirs = (path: string | undefined) =>
     path !== undefined && dirs.some((dir) => path === dir || path.startsWith(`${dir}/`));
-  const strays = allProcesses().filter(({ pid, parent, startTicks, terminal }) => {
+  const strays = allProcesses().filter(({ pid, startTicks, terminal }) => {
     // Spare the kit and its own children, such as the daemon of a recorded disk: the kit stops those itself.
-    if (pid === process.pid || parent === process.pid || startTicks < sinceTicks) return false;
+    if (pid === process.pid || isOwnChild(pid) || startTicks < sinceTicks) return false;
     if (daemonsOnly && terminal !== 0) return false;
     return (
       isInDirs(readLinkOf(`/proc/${pid}/cwd`)) ||
@@ -51,7 +57,10 @@ export function killStrays({ dirs, ports, sinceTicks, daemonsOnly = false }: Str
       (!daemonsOnly && mentionsPath(readTextOf(`/proc/${pid}/cmdline`), dirs))
     );
   });
-  return strays.flatMap(({ pid }) => (sendSignal(pid, 'SIGKILL') ? [pid] : []));
+  return strays.flatMap(({ pid }) => {
+    const command = commandLineOf(pid);
+    return sendSignal(pid, 'SIGKILL') ? [{ pid, command }] : [];
+  });
 }
 
 /** Reports whether the text contains one of the paths, other than as the beginning of a longer name. */

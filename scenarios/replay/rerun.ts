@@ -16,6 +16,7 @@ import type { PhaseClock } from '../host/phase-clock.js';
 import type { Registry } from '../host/registry.js';
 import { removeOrReport } from '../host/removal.js';
 import { kitVersion } from '../host/version.js';
+import { escapeWarnings } from '../round/escape-warnings.js';
 import type { Pace } from '../round/pace.js';
 import type { RoundPhase } from '../round/phases.js';
 import { runRound } from '../round/round.js';
@@ -100,6 +101,11 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
       progress: options.progress,
     });
     recorder.record({ kind: 'run-ended', how: signal.aborted ? 'interrupted' : 'completed' });
+    // Each rerun of a target leaves the same processes: one warning is enough.
+    for (const warning of escapeWarnings(target.name, outcome.escaped)) {
+      if (!shownWarnings.has(warning)) options.progress(`warning: ${warning}`);
+      shownWarnings.add(warning);
+    }
     const evaluation = evaluate(recorder.events, target);
     if (evaluation.verdict === 'fail')
       await saveData(outcome.disk, join(dir, `round-${gate.round}`, 'data-at-end'));
@@ -115,6 +121,9 @@ export async function rerun(options: RerunOptions, schedule: Schedule, dir: stri
     recorder.close();
   }
 }
+
+/** Warnings that this process has shown already. */
+const shownWarnings = new Set<string>();
 
 async function faultsOf({ injections }: Schedule, runtime: PreparedRuntime): Promise<Map<string, Fault>> {
   const faults = new Map<string, Fault>();

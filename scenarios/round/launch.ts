@@ -55,6 +55,8 @@ export interface LaunchPlan {
   onCrash?(): void;
   /** Called with the process id of every service that was started. */
   onProcess?(pid: number): void;
+  /** Called with the command line of a process that has escaped from its service; see `DeploymentPlan`. */
+  onEscaped?(command: string): void;
 }
 
 /** A target on a data directory with a receiver beside it. Its services are not started yet. */
@@ -138,6 +140,7 @@ export async function launch(plan: LaunchPlan): Promise<LaunchedTarget> {
         supervisor?.onStarted(service, incarnation);
       },
       onExited: (...exit) => supervisor?.onExited(...exit),
+      onEscaped: (command) => plan.onEscaped?.(command),
     });
   } catch (error) {
     await receiver.close();

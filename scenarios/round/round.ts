@@ -78,6 +78,8 @@ export interface RoundOutcome {
   injections: number;
   /** Files outside `{data}` that the target was seen to write. No fault of the disk reaches them. */
   writtenOutside: readonly string[];
+  /** Command lines of processes that had escaped from their service at the end, and were killed. */
+  escaped: readonly string[];
   disk: Disk;
   /** Moment (`performance.now()`) at which no further injection was to come. */
   faultsEndedMs: number;
@@ -131,6 +133,8 @@ export async function runRound(requested: RoundOptions): Promise<RoundOutcome> {
   const round = new Round({ ...options, signal: AbortSignal.any([options.signal, full.signal]) }, disk);
   const freeSpace = watchFreeSpace(dir, (usage) => full.abort(diskFullError(dir, usage)));
   const openFiles = watchOpenFiles((error) => full.abort(noOpenFilesError(error)));
+  // Without its disk the target seems to lose everything: this must not become a verdict.
+  if (disk.power !== undefined) disk.power.onLost = (why) => full.abort(new KitError('kit-failed', why));
   try {
     await round.run();
     full.signal.throwIfAborted();
@@ -142,8 +146,8 @@ export async function runRound(requested: RoundOptions): Promise<RoundOutcome> {
     freeSpace.stop();
     openFiles.stop();
   }
-  const { injections, writtenOutside, faultsEndedMs } = round;
-  return { injections, writtenOutside, disk, faultsEndedMs };
+  const { injections, writtenOutside, escaped, faultsEndedMs } = round;
+  return { injections, writtenOutside, escaped, disk, faultsEndedMs };
 }
 
 /** Chooses the kind of disk: dm-flakey also injects write errors, for the faults that prefer it. */
@@ -192,6 +196,8 @@ class Round {
   #witness: WriteWitness | undefined;
   #producers: Producers | undefined;
   readonly #pids: number[] = [];
+  /** Command lines of processes that had escaped from their service; see `RoundOutcome`. */
+  readonly escaped: string[] = [];
   #stopped = false;
   /** Moment at which no further injection was to come; see `RoundOutcome`. */
   #faultsEndedMs = performance.now();
@@ -342,6 +348,7 @@ class Round {
       onFailedStart: progress,
       onCrash: () => this.#atRisk.recordCrash(),
       onProcess: (pid) => void this.#pids.push(pid),
+      onEscaped: (command) => void this.escaped.push(command),
     });
   }
 

@@ -4,11 +4,8 @@ import type { Filesystem } from '../../faults/power/filesystem.js';
 import type { Registry } from '../host/registry.js';
 import type { Disk, DiskKind } from './disk.js';
 
-/**
- * Environment variable that identifies every process of a run, however it has forked. Its value is the run
- * id.
- */
-export const RUN_VARIABLE = 'PLUGPULL_RUN';
+export { RUN_VARIABLE } from '../host/dead-runs.js';
+
 /** Environment variable with the name of the target's service to which a process belongs. */
 export const SERVICE_VARIABLE = 'PLUGPULL_SERVICE';
 
@@ -45,6 +42,11 @@ export interface DeploymentPlan {
   registry: Registry;
   onStarted(service: string, incarnation: number, pid: number): void;
   onExited(service: string, incarnation: number, code: number | null, signal: string | null): void;
+  /**
+   * Called with the command line of a process that has escaped from its service and was killed at the end: a daemon
+   * in a session of its own, without the environment of the service. Called once for each command line.
+   */
+  onEscaped?(command: string): void;
 }
 
 /** Exit of one command of the target. */

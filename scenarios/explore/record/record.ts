@@ -53,6 +53,8 @@ export interface RecordedRun {
   unwritten?: Pick<Unwritten, 'why' | 'writesElsewhere'> | undefined;
   /** Files outside `{data}` that the target was seen to write; absent in a saved recording. */
   writtenOutside?: readonly string[];
+  /** Command lines of processes that had escaped from their service, and were killed. */
+  escaped?: readonly string[];
   /** SHA-256 of every message that was submitted, by id. */
   digests: ReadonlyMap<string, string>;
   /** The files of the data directory during the load, oldest first. */
@@ -138,8 +140,10 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
     const ledger = new LogPositionLedger(registry.runId, recorder, entries);
     const dataDir = join(mountPoint, DATA_DIR);
     makeDurableDirectory(dataDir);
+    const escaped: string[] = [];
     const launched = await launch({
       ...options,
+      onEscaped: (command) => void escaped.push(command),
       dataDir,
       logDirLabel: 'logs',
       receipts: ledger.trackReceipts(recordReceipts(recorder)),
@@ -163,6 +167,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
       const sampler = new FileSampler(dataDir, entries);
       const producers = await sampler.during(() => runLoad(options, ledger, launched));
       const messagesIn = (bytes: Buffer) => ledger.outstandingIn(bytes);
+      if (disk.lost !== undefined) throw new KitError('kit-failed', disk.lost);
       const unwritten = await witness.inspect(launched.supervisor.services, messagesIn);
       const end = disk.stop();
       launched.supervisor.expectExits();
@@ -179,6 +184,7 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
         filesystem,
         unwritten: unwritten && { why: unwritten.why, writesElsewhere: unwritten.writesElsewhere },
         writtenOutside: witness.writtenOutside,
+        escaped,
         digests,
         samples: sampler.samples,
         remove,
@@ -187,8 +193,9 @@ export async function recordRun(options: RecordOptions): Promise<RecordedRun> {
       await launched.destroy();
     }
   } catch (error) {
+    const { lost } = disk;
     remove();
-    throw error;
+    throw lost === undefined ? error : new KitError('kit-failed', lost);
   }
 }
 

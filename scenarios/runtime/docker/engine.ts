@@ -105,6 +105,14 @@ export async function tolerateGone(work: Promise<unknown>): Promise<boolean> {
   }
 }
 
+/** Lists the ids of the runs that have containers or networks on the engine. */
+export async function labelledRuns(engine: Dockerode): Promise<string[]> {
+  const filters = { label: [RUN_LABEL] };
+  const containers = await engine.listContainers({ all: true, filters });
+  const networks = await engine.listNetworks({ filters: JSON.stringify(filters) });
+  return [...new Set([...containers, ...networks].flatMap(({ Labels }) => Labels?.[RUN_LABEL] ?? []))];
+}
+
 /**
  * Removes every container, network and volume of a run.
  * @returns the number of removed objects.

@@ -4,11 +4,12 @@ import { join } from 'node:path';
 import t from 'tap';
 import { until } from '../../../faults/waiting.js';
 import { TestWorkspace } from '../../fixtures/kit.js';
-import { allProcesses } from '../../host/processes.js';
+import { withDescendants } from '../../host/descendants.js';
+import { allProcesses, commandLineOf, processEntry } from '../../host/processes.js';
 import { newRunId, Registry } from '../../host/registry.js';
+import { bootViewAvailability } from '../boot/boot-view.js';
 import type { Deployment } from '../runtime.js';
 import { ProcessDeployment } from './process-runtime.js';
-import { withDescendants } from './process-service.js';
 
 const FOREVER = 'setInterval(() => {}, 1000)';
 
@@ -18,6 +19,7 @@ function deploy(t: { teardown(end: () => unknown): void }, command: readonly str
   mkdirSync(logDir);
   const exits: (string | number | null)[][] = [];
   const starts: number[] = [];
+  const escaped: string[] = [];
   const registry = new Registry(newRunId(), place.state);
   const deployment: Deployment = new ProcessDeployment({
     runId: registry.runId,
@@ -31,6 +33,7 @@ function deploy(t: { teardown(end: () => unknown): void }, command: readonly str
     logDir,
     onStarted: (_, incarnation) => starts.push(incarnation),
     onExited: (...exit) => exits.push(exit),
+    onEscaped: (command) => escaped.push(command),
   });
   t.teardown(async () => {
     await deployment.destroy();
@@ -38,7 +41,18 @@ function deploy(t: { teardown(end: () => unknown): void }, command: readonly str
   });
   const [service] = deployment.services;
   if (service === undefined) throw new Error('no service');
-  return { deployment, service, exits, starts, logDir };
+  return { deployment, service, exits, starts, logDir, escaped };
+}
+
+/** Lists the live processes with this command line. */
+function processesRunning(command: string): number[] {
+  return allProcesses().flatMap(({ pid }) => (commandLineOf(pid) === command ? [pid] : []));
+}
+
+/** Makes the command of a service that starts a daemon in a session of its own, without environment, parent or files. */
+function withDaemon(daemon: string): string[] {
+  const away = `cd /; setsid -f env -i ${daemon} </dev/null >/dev/null 2>&1; exec "$0" -e '${FOREVER}'`;
+  return ['sh', '-c', away, process.execPath];
 }
 
 t.test('concurrent starts start a service once, and every real start is counted', async (t) => {
@@ -100,6 +114,54 @@ t.test('a daemon that only its command line identifies dies with the deployment'
   t.ok(await until(() => daemons().length === 1, 10_000));
   await deployment.destroy();
   t.ok(await until(() => daemons().length === 0, 5000));
+});
+
+t.test('a daemon that has cleared its environment is killed and stopped with its service', async (t) => {
+  // No other process of this machine sleeps for this time.
+  const daemon = `/bin/sleep ${2_000_000 + process.pid}`;
+  const { service, deployment, escaped } = deploy(t, withDaemon(daemon));
+  await service.start();
+  t.ok(await until(() => processesRunning(daemon).length === 1, 10_000));
+  const [pid = 0] = processesRunning(daemon);
+  const stateIs = (state: string) => () => processEntry(pid)?.state === state;
+  t.ok(await until(() => processEntry(pid)?.parent === process.pid, 10_000), 'the kit has adopted it');
+  await service.signal('SIGSTOP');
+  t.ok(await until(stateIs('T'), 10_000));
+  await service.signal('SIGCONT');
+  t.ok(await until(stateIs('S'), 10_000));
+  t.notOk(service.pids().includes(pid), 'it is no sign that the service lives');
+  await service.signal('SIGKILL');
+  await service.waitForExit(10_000);
+  t.same(processesRunning(daemon), []);
+  t.ok(await until(() => processEntry(pid) === undefined, 10_000), 'no zombie of it is left');
+  t.same(escaped, [], 'what a fault has killed is not reported');
+  await service.start();
+  t.ok(await until(() => processesRunning(daemon).length === 1, 10_000));
+  await deployment.destroy();
+  t.same(processesRunning(daemon), []);
+  t.same(escaped, [daemon]);
+});
+
+t.test('a daemon that has escaped dies with its own deployment, and not with another one', async (t) => {
+  const daemons = [3_000_000, 4_000_000].map((seconds) => `/bin/sleep ${seconds + process.pid}`);
+  const [first, second] = daemons.map((daemon) => deploy(t, withDaemon(daemon)));
+  if (first === undefined || second === undefined) return;
+  for (const { service } of [first, second]) await service.start();
+  t.ok(await until(() => daemons.every((daemon) => processesRunning(daemon).length === 1), 10_000));
+  for (const { service } of [first, second]) service.pids();
+  await first.deployment.destroy();
+  if (bootViewAvailability().available) {
+    t.same(
+      daemons.map((daemon) => processesRunning(daemon).length),
+      [0, 1],
+    );
+    t.same([first.escaped, second.escaped], [[daemons[0]], []]);
+  }
+  await second.deployment.destroy();
+  t.same(
+    daemons.map((daemon) => processesRunning(daemon).length),
+    [0, 0],
+  );
 });
 
 t.test('descendants are found in any order of the process list', async (t) => {

@@ -5,8 +5,9 @@ import type { Target } from '../../../conformance/target-file/definition.js';
 import { until } from '../../../faults/waiting.js';
 import { appendToLog } from '../../host/bounded-log.js';
 import { collectOutput } from '../../host/output.js';
-import { sendSignal } from '../../host/processes.js';
+import { commandLineOf, sendSignal } from '../../host/processes.js';
 import { removeSharedMemory } from '../../host/shared-memory.js';
+import { stopProcesses } from '../../host/stop-processes.js';
 import { killStrays, ticksNow } from '../../host/strays.js';
 import { packageRoot } from '../../host/version.js';
 import { BootView } from '../boot/boot-view.js';
@@ -18,6 +19,7 @@ import {
   RUN_VARIABLE,
   type Runtime,
 } from '../runtime.js';
+import { EscapeWatch } from './escapes.js';
 import { type ProcessCommand, processCommands } from './process-command.js';
 import { ProcessService } from './process-service.js';
 import { findAccount, requireReachable, type UserAccount } from './users.js';
@@ -30,6 +32,8 @@ const LOG_CHECK_MS = 100;
  * pipe open for ever.
  */
 const OUTPUT_GRACE_MS = 2000;
+/** Time for an escaped process to end after the service that started it has ended in order, in ms. */
+const ESCAPED_GRACE_MS = 500;
 
 /** The runtime that runs services as plain processes on this machine. */
 export const processRuntime: Runtime = {
@@ -86,6 +90,9 @@ export class ProcessDeployment implements Deployment {
   readonly #pids = new Set<number>();
   readonly #sinceTicks = ticksNow();
   readonly #logChecks: NodeJS.Timeout;
+  readonly #escapes: EscapeWatch;
+  /** Command lines of the escaped processes that were reported already. */
+  readonly #reported = new Set<string>();
 
   constructor(requested: DeploymentPlan, context: ProcessContext = {}) {
     const { targetDir, words = [], accounts = new Map() } = context;
@@ -111,9 +118,12 @@ export class ProcessDeployment implements Deployment {
       registry,
     });
     this.#commandFor = processCommands(this.#boot, accounts, workingDir);
-    this.services = plan.services.map(
-      (service) => new ProcessService(service, plan, join(logDir, `${service.name}.log`), this.#commandFor),
-    );
+    const escapes = new EscapeWatch(plan.runId, this.#sinceTicks, plan.services.length);
+    this.#escapes = escapes;
+    this.services = plan.services.map((service) => {
+      const log = join(logDir, `${service.name}.log`);
+      return new ProcessService(service, plan, log, this.#commandFor, escapes);
+    });
     this.#logChecks = setInterval(() => {
       for (const service of this.services) service.checkLog();
     }, LOG_CHECK_MS);
@@ -172,11 +182,14 @@ export class ProcessDeployment implements Deployment {
 
   async stop(graceMs: number): Promise<void> {
     for (const service of this.services) service.signalNow('SIGTERM');
-    await until(() => this.services.every((service) => service.pids().length === 0), graceMs);
+    const ended = await until(() => this.services.every((service) => service.pids().length === 0), graceMs);
+    if (ended) await until(() => this.#escapes.list().length === 0, Math.min(graceMs, ESCAPED_GRACE_MS));
     await this.destroy();
   }
 
   async destroy(): Promise<void> {
+    // A process that dies loses its command line.
+    for (const pid of this.#escapes.list()) this.#report(commandLineOf(pid));
     this.destroyNow();
     for (const service of this.services) {
       // A process that forks while it is killed leaves a child: kill until no process is left.
@@ -185,19 +198,50 @@ export class ProcessDeployment implements Deployment {
         throw new Error(`service ${service.name}: processes ${service.pids().join(', ')} cannot be killed`);
       await service.waitForExit(KILL_TIMEOUT_MS);
     }
+    await this.#killEscaped();
     const { dataDir, workingDir, ports } = this.#plan;
     const criteria = { dirs: [dataDir, workingDir], ports, sinceTicks: this.#sinceTicks };
     // A stray that forks during a scan is found by the next scan.
-    await until(() => killStrays(criteria).length === 0, KILL_TIMEOUT_MS);
+    await until(() => {
+      const strays = killStrays(criteria);
+      for (const { command } of strays) this.#report(command);
+      return strays.length === 0;
+    }, KILL_TIMEOUT_MS);
+    this.#escapes.end();
     removeSharedMemory(this.#pids);
     this.#boot.remove();
     clearInterval(this.#logChecks);
     for (const service of this.services) service.compactLog();
   }
 
+  /** Kills what has escaped from the services. All of it is stopped first, because it may be forking. */
+  async #killEscaped(): Promise<void> {
+    const kill = () => {
+      const pids = stopProcesses(
+        () => this.#escapes.list(),
+        (pid) => sendSignal(pid, 'SIGSTOP'),
+      );
+      for (const pid of pids) {
+        this.#report(commandLineOf(pid));
+        sendSignal(pid, 'SIGKILL');
+      }
+      return pids.size === 0;
+    };
+    if (await until(kill, KILL_TIMEOUT_MS)) return;
+    const left = this.#escapes.list().map((pid) => `${pid} (${commandLineOf(pid)})`);
+    throw new Error(`processes that the target has started cannot be killed: ${left.join(', ')}`);
+  }
+
+  #report(command: string): void {
+    if (command === '' || this.#reported.has(command)) return;
+    this.#reported.add(command);
+    this.#plan.onEscaped?.(command);
+  }
+
   destroyNow(): void {
     for (const pid of this.#commandPids) sendSignal(-pid, 'SIGKILL');
     for (const service of this.services) service.signalNow('SIGKILL');
+    for (const pid of this.#escapes.list()) sendSignal(pid, 'SIGKILL');
     this.#boot.remove();
   }
 }

@@ -4,14 +4,17 @@ import { closeSync, openSync } from 'node:fs';
 import type { Service } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 import { BoundedLog } from '../../host/bounded-log.js';
+import { withDescendants } from '../../host/descendants.js';
 import { allProcesses, isMarked, type ProcessEntry, processEntry, sendSignal } from '../../host/processes.js';
 import { stopProcesses } from '../../host/stop-processes.js';
 import { type DeploymentPlan, type PlannedService, RUN_VARIABLE, SERVICE_VARIABLE } from '../runtime.js';
+import type { EscapeWatch } from './escapes.js';
 import type { ProcessCommand } from './process-command.js';
 
 /**
  * One service as a separate process group. A process that leaves the group (a daemon that forks and starts
- * its own session) is still identified by its environment, which children inherit.
+ * its own session) is still identified by its environment, which children inherit. One that has also cleared its
+ * environment has escaped: it gets every signal but SIGTERM, and it does not count as a sign that the service lives.
  */
 export class ProcessService implements Service {
   readonly name: string;
@@ -20,6 +23,8 @@ export class ProcessService implements Service {
   readonly #commandFor: ProcessCommand;
   readonly #logPath: string;
   readonly #log: BoundedLog;
+  readonly #escapes: EscapeWatch;
+  #isNamespaceKnown = false;
   #leader: ChildProcess | undefined;
   /** Process group of the last incarnation, while it may have members. */
   #group: number | undefined;
@@ -27,7 +32,14 @@ export class ProcessService implements Service {
   #incarnation = 0;
 
   /** @param commandFor makes the command that is started from that of the service. */
-  constructor(service: PlannedService, plan: DeploymentPlan, logPath: string, commandFor: ProcessCommand) {
+  constructor(
+    service: PlannedService,
+    plan: DeploymentPlan,
+    logPath: string,
+    commandFor: ProcessCommand,
+    escapes: EscapeWatch,
+  ) {
+    this.#escapes = escapes;
     this.name = service.name;
     this.#service = service;
     this.#plan = plan;
@@ -47,12 +59,23 @@ export class ProcessService implements Service {
   }
 
   pids(): number[] {
-    const processes = allProcesses();
+    return this.#pidsAmong(allProcesses());
+  }
+
+  #pidsAmong(processes: readonly ProcessEntry[]): number[] {
     const members = processes.filter((entry) => entry.group === this.#group).map((entry) => entry.pid);
     if (members.length === 0 && this.#leader === undefined) this.#group = undefined;
     const markers = { [RUN_VARIABLE]: this.#plan.runId, [SERVICE_VARIABLE]: this.name };
     const marked = processes.filter((entry) => isMarked(entry, markers)).map((entry) => entry.pid);
+    if (!this.#isNamespaceKnown)
+      this.#isNamespaceKnown = [...members, ...marked].some((pid) => this.#escapes.note(this.name, pid));
     return [...withDescendants(new Set([...members, ...marked]), processes)];
+  }
+
+  /** Lists the live processes of the service and those that have escaped from it. */
+  #allPids(): number[] {
+    const processes = allProcesses();
+    return [...this.#pidsAmong(processes), ...this.#escapes.list(this.name, processes)];
   }
 
   async signal(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): Promise<number> {
@@ -66,16 +89,19 @@ export class ProcessService implements Service {
    * (PostgreSQL's backends leave the group and overwrite it, Postfix's daemons overwrite it). Before SIGKILL,
    * all processes are stopped for this scan: otherwise one could have a child that no scan has seen when its
    * parent is killed.
-   * @returns the number of processes that got the signal.
+   * @returns the number of processes of the service that got the signal; processes that have escaped do not count.
    */
   signalNow(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT' | 'SIGTERM'): number {
     const group = this.#group;
-    const before = signal === 'SIGKILL' ? this.#stopAll() : this.pids();
+    // SIGTERM asks a service to end with everything that it has started. What stays has escaped, and is reported.
+    const list = () => (signal === 'SIGTERM' ? this.pids() : this.#allPids());
+    const before = signal === 'SIGKILL' ? this.#stopAll() : list();
+    const escaped = new Set(this.#escapes.list(this.name));
     const members = group !== undefined && sendSignal(-group, signal);
     const reached = new Set<number>();
-    for (const pid of new Set([...before, ...this.pids()])) {
+    for (const pid of new Set([...before, ...list()])) {
       const inGroup = members && processEntry(pid)?.group === group;
-      if (inGroup || sendSignal(pid, signal)) reached.add(pid);
+      if ((inGroup || sendSignal(pid, signal)) && !escaped.has(pid)) reached.add(pid);
     }
     if (members) reached.add(group);
     return reached.size;
@@ -86,7 +112,7 @@ export class ProcessService implements Service {
     // forking.
     if (this.#group !== undefined) sendSignal(-this.#group, 'SIGSTOP');
     return stopProcesses(
-      () => this.pids(),
+      () => this.#allPids(),
       (pid) => sendSignal(pid, 'SIGSTOP'),
     );
   }
@@ -124,10 +150,10 @@ export class ProcessService implements Service {
   }
 
   async waitForExit(timeoutMs: number): Promise<void> {
-    const gone = await until(() => this.#leader === undefined && this.pids().length === 0, timeoutMs);
+    const gone = await until(() => this.#leader === undefined && this.#allPids().length === 0, timeoutMs);
     if (!gone) {
       throw new Error(
-        `service ${this.name}: processes ${this.pids().join(', ')} still live after ${timeoutMs} ms`,
+        `service ${this.name}: processes ${this.#allPids().join(', ')} still live after ${timeoutMs} ms`,
       );
     }
   }
@@ -136,6 +162,7 @@ export class ProcessService implements Service {
     const incarnation = ++this.#incarnation;
     this.#leader = child;
     this.#group = child.pid;
+    this.#isNamespaceKnown = false;
     this.#plan.onStarted(this.name, incarnation, child.pid ?? 0);
     child.on('error', () => {});
     child.on('exit', (code, signal) => {
@@ -143,20 +170,4 @@ export class ProcessService implements Service {
       this.#plan.onExited(this.name, incarnation, code, signal);
     });
   }
-}
-
-/**
- * Returns the processes and all their descendants. The list may be in any order: process ids wrap around, so
- * that a child can have a lower id than its parent.
- */
-export function withDescendants(
-  roots: ReadonlySet<number>,
-  processes: readonly Pick<ProcessEntry, 'pid' | 'parent'>[],
-): Set<number> {
-  const known = new Set(roots);
-  for (let previousSize = -1; previousSize !== known.size; ) {
-    previousSize = known.size;
-    for (const { pid, parent } of processes) if (known.has(parent)) known.add(pid);
-  }
-  return known;
 }

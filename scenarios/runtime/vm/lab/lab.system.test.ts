@@ -197,8 +197,7 @@ t.test('clean removes the VM and the files of a gate that was killed', { skip: N
   await gate.waitForStderr(/^round 1/m, 4 * TIMEOUT_MS);
   const pid = machinesIn(place)[0] ?? 0;
   t.not(pid, 0, 'the gate has started a VM');
-  gate.child.kill('SIGKILL');
-  await gate.waitForExit();
+  await gate.killWithWatchdog();
   t.ok(processEntry(pid), 'the VM outlives the gate');
   const { code, stdout } = await place.run(['clean', '--json']);
   t.equal(code, 0, stdout);
