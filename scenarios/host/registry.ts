@@ -92,10 +92,10 @@ export function stateDirectory(): string {
 }
 
 /**
- * Returns the directories in which the runs of this user may have registered their resources, best first. None
- * is in a checkout: a file there is a stranger's input, and `clean` removes what these files name. A target
- * does not see the directories; see `BootView`. The first one also survives a boot of the machine, as
- * containers and directories do.
+ * Returns the directories that may have the lists of resources of this user's runs, best first. None is in a
+ * checkout: a file there is a stranger's input, and `clean` removes what a list names. A target does not see
+ * these directories; see `BootView`. The first ones also survive a boot of the machine, as containers and
+ * directories do.
  */
 export function registryPlaces(): string[] {
   const uid = process.geteuid?.() ?? 0;
@@ -127,7 +127,10 @@ function makeOwnDirectory(path: string): void {
   }
 }
 
-/** Makes the directory for the list of a run, and returns the path of the list. */
+/**
+ * Makes the directory for the list of resources of a run, and returns the path of the list.
+ * @throws KitError bad-usage when no directory of this user alone can be made.
+ */
 function makeList(runId: string): string {
   const problems: string[] = [];
   for (const place of registryPlaces()) {
@@ -339,7 +342,7 @@ function whyNotOwnDirectoryOf(path: string): string | undefined {
   try {
     return whyNotOwnDirectory(path);
   } catch (error) {
-    // A user without a home directory may not even look there.
+    // A user without a home directory may have no right to read there.
     if (error instanceof Error && 'code' in error && (error.code === 'ENOTDIR' || error.code === 'EACCES'))
       return 'missing';
     throw error;
