@@ -107,7 +107,8 @@ function runCommand(
 ): boolean {
   const verb = line.split(' ')[0]?.toUpperCase() ?? '';
   const path = /^[^<]*<([^<>]*)>/.exec(line)?.[1] ?? '';
-  const canMail = state.greeted && state.sender === undefined;
+  const hasBadParameter = / (?:SIZE=(?!\d{1,5}(?: |$))|FOO=)/.test(line);
+  const canMail = state.greeted && state.sender === undefined && !hasBadParameter;
   const canRcpt = state.sender !== undefined;
   const canData = canRcpt && state.recipients.length > 0;
   const isAccepted = reply === undefined ? undefined : reply.code < 400;
