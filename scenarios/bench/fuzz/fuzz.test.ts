@@ -61,6 +61,10 @@ t.test('without a reply a complete message may arrive, and an incomplete one may
   t.equal(judgeText('NOOP\r\nhalf', [250]).unanswered, undefined);
   t.equal(judgeText('x\n\n\n', [500, 421]).unanswered, undefined);
   t.strictSame(outcomes([250, 452]), [], 'the message was never begun');
+  const refused = judgeText(wire.replace('RCPT', 'RCPT TO:<>\r\nRCPT').replace('<a@b>', '<a@b> FOO=1'), []);
+  t.strictSame(refused.messages, [], 'a wrong MAIL is refused, also without a reply');
+  const skipped = judgeText(wire.replace('RCPT', 'RCPT TO:<>\r\nRCPT'), []);
+  t.strictSame(skipped.messages[0]?.recipients, ['c@d'], 'a wrong RCPT is refused, also without a reply');
 });
 
 t.test('the model finds a gateway that smuggles, accepts too much, or answers too often', async (t) => {

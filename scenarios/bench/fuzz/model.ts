@@ -23,6 +23,9 @@ export interface Judgement {
 }
 
 const MAX_LINE_BYTES = 2048;
+/** Commands that a gateway accepts at the right time. They decide when there is no reply. */
+const GOOD_MAIL = /^MAIL FROM:<[\w.@-]+>(?: BODY=8BITMIME| SIZE=\d{1,5})*$/i;
+const GOOD_RCPT = /^RCPT TO:<[\w.@-]+@[\w.-]+>$/i;
 const END = Buffer.from('\r\n.\r\n');
 
 interface State {
@@ -123,11 +126,11 @@ function runCommand(
       return false;
     case 'MAIL':
       if (isAccepted && !canMail) fault('MAIL at the wrong time', reply);
-      if (isAccepted ?? canMail) state.sender = path;
+      if (isAccepted ?? (canMail && GOOD_MAIL.test(line))) state.sender = path;
       return false;
     case 'RCPT':
       if (isAccepted && !canRcpt) fault('RCPT before MAIL', reply);
-      if (isAccepted ?? canRcpt) state.recipients.push(path);
+      if (isAccepted ?? (canRcpt && GOOD_RCPT.test(line))) state.recipients.push(path);
       return false;
     case 'DATA':
       if (isAccepted && !canData) fault('DATA without recipients', reply);
