@@ -53,6 +53,8 @@ export const DEFAULT_LIMITS = {
   'answer-bytes': 16 * MIB,
   /** The answer of a target to the question whether it is ready. */
   'ready-answer-bytes': 64 * KIB,
+  /** One line of a target's restore program. It names every message that the queue holds. */
+  'restore-answer-bytes': 64 * MIB,
   /** Time in which a target must deliver a whole message over SMTP. A client could send a byte a minute. */
   'delivery-ms': 300_000,
 

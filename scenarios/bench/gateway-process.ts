@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { execa } from 'execa';
+import { removeTree } from '../../faults/files/remove-tree.js';
 
 interface EventLine {
   event: string;
@@ -56,7 +57,7 @@ export class GatewayProcess {
       await gateway.#whenReady(child);
       return gateway;
     } catch (error) {
-      await rm(queue, { recursive: true, force: true });
+      removeTree(queue);
       throw error;
     }
   }
@@ -80,7 +81,7 @@ export class GatewayProcess {
     this.#isStopping = true;
     this.#child.kill('SIGTERM');
     await this.#exited;
-    await rm(this.#queue, { recursive: true, force: true });
+    removeTree(this.#queue);
   }
 
   #whenReady(child: ChildProcess): Promise<void> {

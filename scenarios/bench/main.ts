@@ -19,13 +19,15 @@ import { measureSmtp } from './smtp.js';
  * measurements, with commas between their names.
  *
  * `smtp-abuse` as the first argument measures a gateway under abuse instead; `--kinds` selects some. `smtp-fuzz` sends
- * random sessions to a gateway and compares what arrives, byte by byte.
+ * random sessions to a gateway and compares what arrives, byte by byte. `queue-damage` damages the files of `--count` queues
+ * and opens them.
  */
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     kinds: { type: 'string', default: '' },
     sessions: { type: 'string', default: '1000' },
+    count: { type: 'string', default: '1000' },
     seed: { type: 'string', default: '1' },
     program: { type: 'string', default: referenceProgram('synchronous/main.js') },
     json: { type: 'boolean', default: false },
@@ -60,7 +62,17 @@ if (command === 'smtp-fuzz') {
   printJson(result);
   process.exit(result.problems.length === 0 ? 0 : 1);
 }
-if (command !== undefined) usage(`found "${command}", expected smtp-abuse, smtp-fuzz or no argument`);
+if (command === 'queue-damage') {
+  const args = ['--count', values.count, '--seed', values.seed];
+  const { exitCode } = await execa(
+    process.execPath,
+    [referenceProgram('synchronous/bench/damage.js'), ...args],
+    { stdio: 'inherit', reject: false, env: { TMPDIR: values.dir } },
+  );
+  process.exit(exitCode);
+}
+if (command !== undefined)
+  usage(`found "${command}", expected smtp-abuse, smtp-fuzz, queue-damage or no argument`);
 const seconds = Number(values.seconds);
 const isSelected = (name: string): boolean => values.only === '' || values.only.split(',').includes(name);
 const figures: Record<string, number | object> = {};

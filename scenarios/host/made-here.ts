@@ -1,12 +1,12 @@
 import { closeSync, lstatSync, mkdirSync, openSync, readdirSync, rmSync, statSync, writeSync } from 'node:fs';
-import { homedir, userInfo } from 'node:os';
-import { isAbsolute, join } from 'node:path';
+import { join } from 'node:path';
 import { messageOf } from '../../conformance/errors.js';
+import { userStateDirectories } from './user-state.js';
 
 /*
  * The list of bundles that this user made on this machine: one file per bundle, whose name is the SHA-256 of the bundle.
- * `replay` runs the commands of these bundles without a question. The list is in the state directory of the user and not
- * in `.plugpull`: a checkout of a stranger may contain a `.plugpull`. A program that runs with the rights of the user can
+ * `replay` runs the commands of these bundles without a question. The list is in the user state directory and not
+ * in the state directory `.plugpull`, which a checkout of a stranger may contain. A program that runs with the rights of the user can
  * write to the list; it could then run commands without it, too.
  */
 
@@ -16,21 +16,9 @@ const SHA256 = /^[0-9a-f]{64}$/;
 /** Permission of the group or of others to write. */
 const WRITABLE_BY_OTHERS = 0o022;
 
-/** Returns the directory of the user in which the kit keeps what must outlive every run and checkout. */
+/** Returns the user state directory whose folder `bundles` is the list. */
 export function userStateDirectory(): string {
-  const { XDG_STATE_HOME: base } = process.env;
-  // The specification of the XDG directories ignores relative paths.
-  return join(base !== undefined && isAbsolute(base) ? base : join(home(), '.local/state'), 'plugpull');
-}
-
-/** Returns the home directory of the user of this process. HOME may still be that of the caller, as under sudo. */
-function home(): string {
-  try {
-    return userInfo().homedir;
-  } catch {
-    // A container may run with a user id that has no entry.
-    return homedir();
-  }
+  return userStateDirectories()[0];
 }
 
 function listDirectory(): string {

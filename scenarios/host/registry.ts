@@ -11,14 +11,15 @@ import {
   realpathSync,
   rmSync,
 } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
-import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { StoppedDisk } from '../../faults/power/mounts.js';
 import { makeDirectories, makeWritableDirectory } from './directories.js';
 import { readOwnFile, whyNotOwnDirectory } from './own-files.js';
 import { bootId, mountNamespaceOf, processEntry } from './processes.js';
+import { userStateDirectories } from './user-state.js';
 import { diskResumed, diskStopping, forgetRun, watchRun } from './watchdog.js';
 
 /** A thing outside the kit's own memory that must be removed again. */
@@ -99,10 +100,8 @@ export function stateDirectory(): string {
  */
 export function registryPlaces(): string[] {
   const uid = process.geteuid?.() ?? 0;
-  const { XDG_STATE_HOME: stateHome = '' } = process.env;
   return [
-    ...(isAbsolute(stateHome) ? [join(stateHome, 'plugpull')] : []),
-    uid === 0 ? '/var/lib/plugpull' : join(homedir(), '.local/state/plugpull'),
+    ...userStateDirectories(),
     // For users without a home directory that can be written to, as in many containers.
     join('/run/user', `${uid}`, 'plugpull'),
     join(tmpdir(), `plugpull-user-${uid}`),

@@ -3,7 +3,7 @@ import { connect } from 'node:net';
 /** What became of the good mail that was sent during an attack. */
 export interface GoodMail {
   sent: number;
-  /** Number of messages by the first digit of the last reply, and `none` for those without a reply. */
+  /** Number of messages by the code of the last reply, and `none` for those without a reply. */
   answers: Record<string, number>;
   /** Times from the connect to the answer to the message, in milliseconds, ascending. */
   latenciesMs: number[];
@@ -57,13 +57,13 @@ function sendOne(port: number, sizeBytes: number, mail: GoodMail): Promise<void>
     const timer = setTimeout(() => socket.destroy(), GIVE_UP_MS);
     socket.on('data', (chunk) => {
       text += chunk.toString('latin1');
-      const reply = /^(?:\d{3}-.*\r\n)*(\d)\d\d .*\r\n/.exec(text);
+      const reply = /^(?:\d{3}-.*\r\n)*((\d)\d\d(?: \d\.\d\.\d)?).*\r\n/.exec(text);
       if (reply === null || answer !== 'none') return;
       text = text.slice(reply[0].length);
       const next = steps[step++];
-      if (next !== undefined && /[23]/.test(reply[1] ?? '')) socket.write(next);
+      if (next !== undefined && /[23]/.test(reply[2] ?? '')) socket.write(next);
       else {
-        answer = `${reply[1]}xx`;
+        answer = reply[1] ?? '';
         socket.end('QUIT\r\n');
       }
     });

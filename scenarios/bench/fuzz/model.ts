@@ -61,15 +61,17 @@ export function judge(wire: Buffer, replies: readonly Reply[], maxMessageBytes: 
 
   while (at < wire.length && !isClosed) {
     const lf = wire.indexOf(0x0a, at);
-    const isTooLong = (lf < 0 ? wire.length : lf) - at > MAX_LINE_BYTES;
-    if (lf < 0 && !isTooLong) break;
+    const isTooLong = lf - at > MAX_LINE_BYTES;
+    // A line that is too long gets its reply at its end, as any other.
+    if (lf < 0) break;
     const line = wire.toString('latin1', at, isTooLong ? at + MAX_LINE_BYTES : lf);
     const reply = takeReply(JSON.stringify(line.slice(0, 60)));
     isClosed = reply?.code === 421 || reply?.code === 221;
     const isPositive = reply === undefined ? undefined : reply.code < 400;
     if (isTooLong) {
       if (isPositive) fault('an overlong line', reply);
-      break;
+      at = lf + 1;
+      continue;
     }
     at = lf + 1;
     if (!line.endsWith('\r')) {
@@ -108,7 +110,8 @@ function runCommand(
 ): boolean {
   const verb = line.split(' ')[0]?.toUpperCase() ?? '';
   const path = /^[^<]*<([^<>]*)>/.exec(line)?.[1] ?? '';
-  const canMail = state.greeted && state.sender === undefined;
+  const hasBadParameter = / (?:SIZE=(?!\d{1,5}(?: |$))|FOO=)/.test(line);
+  const canMail = state.greeted && state.sender === undefined && !hasBadParameter;
   const canRcpt = state.sender !== undefined;
   const canData = canRcpt && state.recipients.length > 0;
   const isAccepted = reply === undefined ? undefined : reply.code < 400;

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { chmod, mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, open, readFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +9,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { execa } from 'execa';
 import { SMTPServer } from 'smtp-server';
+import { removeTree } from '../../../faults/files/remove-tree.js';
 import { referenceProgram } from '../programs.js';
 import { SIZE_LIMIT_BYTES } from './sequences.js';
 
@@ -43,7 +44,7 @@ export async function makeWorkplace(): Promise<Workplace> {
   return {
     directory,
     certificate: failed ? undefined : { cert, key },
-    remove: () => rm(directory, { recursive: true, force: true }),
+    remove: async () => void removeTree(directory),
   };
 }
 

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { z } from 'zod';
 import { KitError } from '../../../conformance/errors.js';
+import { limit } from '../../../conformance/limits.js';
 import { processPendingEvents, until } from '../../../faults/waiting.js';
 import { atExit } from '../../host/at-exit.js';
 import { targetEnvironment } from '../../host/registry.js';
@@ -39,8 +40,6 @@ const Answer = z.object({
 
 /** Beginning of the error message when the program has ended by itself. */
 export const RESTORE_ENDED_PREFIX = 'crashStates.restore ended with';
-/** Upper bound for the size of one answer, in bytes. A program that writes more will not stop by itself. */
-const MAX_ANSWER_BYTES = 64 << 20;
 const MAX_STDERR_CHARS = 400;
 const NEWLINE = 10;
 /** Longest wait in milliseconds that blocks this process, before the event loop runs again. */
@@ -181,7 +180,7 @@ class RestoreProcess {
     if (end !== -1 && end + 1 < chunk.length) throw unexpectedOutput(chunk.subarray(end + 1));
     this.#partialLine.push(Buffer.from(end === -1 ? chunk : chunk.subarray(0, end)));
     if (end !== -1) return Buffer.concat(this.#partialLine).toString();
-    if (this.#partialLine.reduce((sum, { length }) => sum + length, 0) > MAX_ANSWER_BYTES)
+    if (this.#partialLine.reduce((sum, { length }) => sum + length, 0) > limit('restore-answer-bytes'))
       throw new RestoreFailure(
         'nonsense',
         `crashStates.restore: expected one line, it does not stop writing`,

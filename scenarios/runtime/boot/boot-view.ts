@@ -14,7 +14,7 @@ import { dirname, join } from 'node:path';
 import { messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
 import { removeTree } from '../../../faults/files/remove-tree.js';
-import { makeMadeHereList, userStateDirectory } from '../../host/made-here.js';
+import { makeMadeHereList } from '../../host/made-here.js';
 import { type Registry, registryPlaces } from '../../host/registry.js';
 import {
   followLinks,
@@ -236,14 +236,12 @@ export class BootView {
  * the bundles that this user made here.
  */
 function placesOfTheKit(): string[] {
-  const places = registryPlaces();
   try {
     makeMadeHereList();
-    places.push(userStateDirectory());
   } catch {
     // Then no bundle is noted as made here either.
   }
-  return [...new Set(places.map((path) => realPathOf(path) ?? path))];
+  return [...new Set(registryPlaces().map((path) => realPathOf(path) ?? path))];
 }
 
 /** Writes a file with a boot id that every user can read. */

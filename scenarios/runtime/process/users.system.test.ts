@@ -37,6 +37,7 @@ t.test('a service and the install command run as the user of the target file', {
   );
   const runtime = await processRuntime.prepare(target, () => {});
   const registry = new Registry(newRunId(), join(dir, 'state'));
+  t.teardown(() => registry.close());
   const deployment = runtime.deploy({
     ...{ runId: registry.runId, registry, dataDir, workingDir, scratchDir, logDir, ports: [], sink: '' },
     services: [{ name: 'server', command, user: 'nobody', env: { GREETING: 'hello' } }],

@@ -58,13 +58,13 @@ const MAX_OWN_HOPS = 5;
 /** Number of wrong commands before EHLO after which the session ends: such a client does not speak SMTP. */
 const MAX_ERRORS_BEFORE_EHLO = 5;
 /** Number of pipelined commands after which other sessions have their turn. */
-const COMMANDS_PER_TURN = 64;
+const COMMANDS_PER_TURN = 24;
 /** Size of a message, in bytes, from which on other sessions have their turn after each chunk. */
 const BULK_BYTES = 64 * 1024;
 /** Number of bytes that a socket buffers at most while it is paused; see the option `highWaterMark`. */
 export const READ_BUFFER_BYTES = 16 * 1024;
 /** Size of a message, in bytes, from which on smaller ones go before it. */
-const HEAVY_BYTES = 2 ** 20;
+const HEAVY_BYTES = 320 * 1024;
 /** Size of the replies that are collected for one write. A client that reads none is not answered beyond it. */
 const MAX_REPLY_BYTES = 4096;
 /**
