@@ -108,7 +108,7 @@ export function registryPlaces(): string[] {
   ];
 }
 
-/** Returns the file with the list of a run's resources; undefined when there is none. */
+/** Returns the path of the list of resources of a run; undefined when there is none. */
 export function registryFile(runId: string): string | undefined {
   return registryPlaces()
     .map((place) => listIn(place, runId))
@@ -149,7 +149,7 @@ function makeList(runId: string): string {
   }
   throw new KitError(
     'bad-usage',
-    `no directory for the list of what a run makes: ${problems.join('; ')}; expected a directory of this user alone (XDG_STATE_HOME names another place)`,
+    `no directory for the list of resources of a run: ${problems.join('; ')}; expected a directory of this user alone (XDG_STATE_HOME names another place)`,
   );
 }
 
@@ -269,7 +269,7 @@ export class Registry {
         closeSync(file);
       }
     } catch (error) {
-      const message = `${this.#file}: what a run makes cannot be written down: ${messageOf(error)}`;
+      const message = `${this.#file}: the list of resources cannot be written: ${messageOf(error)}`;
       throw new KitError('kit-failed', message, { cause: error });
     }
   }
@@ -283,7 +283,7 @@ export function registeredRuns(stateDir = stateDirectory()): RegisteredRun[] {
   return allRegisteredRuns().filter((run) => isSameDirectory(run.stateDir, stateDir));
 }
 
-/** Reads the list of a run again. Returns undefined when it is gone: the run has ended, or was cleaned up. */
+/** Reads the list of resources of a run again. Returns undefined when it is gone: the run has ended, or was cleaned up. */
 export function rereadRun({ file, runId }: Pick<RegisteredRun, 'file' | 'runId'>): RegisteredRun | undefined {
   if (file === undefined) return undefined;
   try {
@@ -310,7 +310,7 @@ export function refusedFiles(stateDir = stateDirectory()): RefusedFile[] {
   const foreign = join(stateDir, 'residue');
   const inStateDir = namesIn(foreign).map((name) => ({
     file: join(foreign, name),
-    why: 'a file in the state directory may come from a checkout or from a target; lists of runs are elsewhere',
+    why: 'a file in the state directory may come from a checkout or from a target; lists of resources are elsewhere',
   }));
   return [...readLists().flatMap((list) => ('refused' in list ? [list.refused] : [])), ...inStateDir];
 }
