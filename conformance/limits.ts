@@ -3,7 +3,7 @@ import { KitError } from './errors.js';
 /*
  * The limit of each kind of input. A stranger makes the certificates, bundles and target files, and a target under
  * test may answer anything. Without these limits a small file or one answer could fill the memory or the disk of the
- * machine. `PLUGPULL_LIMITS` raises a limit where an honest input is larger: `NAME=NUMBER`, separated by commas.
+ * machine. `PLUGPULL_LIMITS` changes limits, for example for a larger honest input: `NAME=NUMBER`, separated by commas.
  */
 
 const KIB = 2 ** 10;
@@ -16,7 +16,7 @@ export const DEFAULT_LIMITS = {
   'target-file-bytes': 4 * MIB,
   /** A JSON document that is read as a whole: a certificate, its facts, the manifest of a bundle. */
   'json-bytes': 64 * MIB,
-  /** Values in a JSON document. `[[],[]…` makes an object of every two bytes. */
+  /** Values in a JSON document. `[[],[],…` makes an object of every three bytes. */
   'json-values': 2_000_000,
   /** Nested lists and objects of a JSON document. The deepest document of the kit has ten. */
   'json-depth': 100,
@@ -60,16 +60,16 @@ export const DEFAULT_LIMITS = {
 
   /** Output that is saved of one command of a target: install, verify, nudge. */
   'command-output-bytes': 8 * MIB,
-  /** Start of the output of each start of a service that is kept. It shows the settings and the first errors. */
+  /** What is kept of the output of each start of a service, from its beginning: the settings and the first errors. */
   'log-head-bytes': MIB,
-  /** End of the output of each start of a service that is kept. It shows the reason of an exit. */
+  /** What is kept of the output of each start of a service, from its end: the reason of an exit. */
   'log-tail-bytes': 4 * MIB,
-  /** Output of all starts of a service, and of all runs of a command, that is kept. */
+  /** What is kept of the output of all starts of a service together, or of all runs of a command. */
   'log-bytes': 64 * MIB,
 
   /** Failed runs whose evidence stays in the state directory. */
   'kept-runs': 20,
-  /** Evidence of failed runs that stays in the state directory. */
+  /** Size of the evidence of failed runs that stays in the state directory. */
   'kept-bytes': 10 * GIB,
 } as const;
 

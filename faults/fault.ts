@@ -132,11 +132,11 @@ export interface PowerDisk {
   cut(cutPoint: number, loss: Loss, random: Random): Promise<CutReport>;
   /** Injector of write errors; undefined when the power backend cannot make writes fail. */
   readonly writeErrors: WriteErrorInjector | undefined;
-  /** Reason why the disk works no more: its daemon has ended. Undefined while it works, or when it has no daemon. */
+  /** Reason why the disk no longer works: its daemon has ended. Undefined while it works, or when it has no daemon. */
   readonly lost?: string | undefined;
   /**
-   * Called when the disk is lost, once. Nothing that the target does after that shows anything about it: its disk fails
-   * for good.
+   * Called once, when the disk is lost. From then on every access to the disk fails, so that the behaviour of the target
+   * proves nothing about it.
    */
   onLost?: ((why: string) => void) | undefined;
 }

@@ -8,8 +8,8 @@ import type { Facts } from './facts.js';
 
 /*
  * Checks whether evidence can come from runs of the kit at all. Evidence is consistent when the certificate follows from
- * it; evidence that was written by hand can be that too. These checks find the contradictions that remain in it: times
- * that cannot be, answers without a submit, more messages at risk than were confirmed. They do not prove that anything
+ * it. Evidence that was written by hand can be consistent too. These checks find the contradictions in such evidence:
+ * impossible times, answers without a submit, more messages at risk than were confirmed. They do not prove that anything
  * was run. Only a signature says who vouches for that.
  */
 
@@ -25,7 +25,7 @@ const DIGEST = /^[0-9a-f]{64}$/;
 const ISO_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z$/;
 
 /**
- * Returns what in the evidence cannot be, one line each; empty when it is plausible.
+ * Returns the contradictions in the evidence, one line each; empty when it is plausible.
  * @param nowMs current time, in ms since 1970.
  */
 export function implausibilities({ facts, target, histories }: Evidence, nowMs: number): string[] {

@@ -41,8 +41,8 @@ const GUARANTEE: Guarantee = {
 };
 
 /**
- * Makes a history of some hundred messages. Most of them have a usual fate. Of the others each has one of the fates that
- * a checker judges, so that every checker has something to count, and some have something to blame.
+ * Makes a history of some hundred messages. Most of them are confirmed, delivered once and consumed. Each of the others
+ * is a case that a checker judges, so that every checker has something to count, and some have a violation to report.
  */
 function randomHistory(seed: number): HistoryEvent[] {
   const random = seeded(seed);

@@ -51,7 +51,7 @@ function openAs(directory: string, file: string, flags: number, kind: 'isFile' |
     throw error;
   }
   try {
-    // O_NOFOLLOW looks at the last part of the path only. The kernel knows the path without any link.
+    // O_NOFOLLOW checks the last part of the path only. Compare with the path that the kernel reports, which has no link.
     if (fstatSync(fd)[kind]() && readlinkSync(descriptorPath(fd)) === path) return fd;
   } catch (error) {
     closeSync(fd);

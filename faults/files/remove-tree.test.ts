@@ -82,7 +82,7 @@ t.test('a link above the tree that was made since this process started is not fo
   t.same(readdirSync(dir).sort(), ['precious', 'tree']);
 });
 
-t.test('no depth of directories is too deep, also with few open files', async (t) => {
+t.test('directories of any depth are removed, also with few open files', async (t) => {
   const { tree } = newPlace(t);
   const nest = `import os, sys
 os.chdir(sys.argv[1])

@@ -26,6 +26,7 @@ export class RemovalError extends Error {
   override readonly name = 'RemovalError';
 }
 
+/** Options of `removeTree`. */
 export interface RemovalOptions {
   /**
    * Mounts that may be unmounted below the path. `new` (default): those made since this process was started;

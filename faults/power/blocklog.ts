@@ -193,7 +193,7 @@ export class BlocklogDisk implements PowerDisk {
     return [this.#files.stable, this.#files.log].filter((file) => existsSync(file));
   }
 
-  /** Reason why the disk works no more; see `PowerDisk`. */
+  /** Reason why the disk no longer works; see `PowerDisk`. */
   get lost(): string | undefined {
     return this.#lost;
   }

@@ -423,7 +423,7 @@ t.test('a bundle that unpacks to more than the limits allow is refused before it
   }
 });
 
-t.test('a small bundle of much that is equal is refused, and takes no room', async (t) => {
+t.test('a small bundle that unpacks to very much is refused, and takes no room', async (t) => {
   const place = new TestWorkspace();
   t.teardown(() => place.remove());
   const evidence = join(place.dir, 'evidence');

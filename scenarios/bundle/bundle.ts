@@ -24,7 +24,7 @@ const EXCLUDED_FILES = /^(?:round-\d+\/scratch\/|bundle[\w.-]*$|[^/]*\.tar\.gz$)
 /** The parts of the manifest that the caller provides. */
 export type ManifestParts = Omit<Manifest, 'format' | 'version' | 'kitVersion' | 'omittedFiles'>;
 
-/** Whose commands a bundle contains; see `writeBundle`. */
+/** Origin of the commands in a bundle; see `writeBundle`. */
 export type Origin = 'own-run' | 'foreign';
 
 /** Returns the origin of a bundle that is made from another one. */

@@ -49,7 +49,7 @@ export interface CleanResult {
   inUse: string[];
 }
 
-/** Numbers of the things of one dead run that were removed, and what could not be removed. */
+/** How many resources of one dead run were removed, by kind, and which were not removed. */
 export interface CleanedRun {
   runId: string;
   containers: number;

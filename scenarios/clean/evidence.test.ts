@@ -56,7 +56,7 @@ t.test('what a registered run has made, and what is no run, is not evidence', as
   registry.close();
 });
 
-t.test('clean tells of evidence on stderr only, and removes it when it is told to', async (t) => {
+t.test('clean names evidence on stderr only, and removes it with --evidence', async (t) => {
   const place = newState(t);
   const plain = await place.run(['clean']);
   t.match(plain, {

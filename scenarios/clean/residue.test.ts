@@ -263,7 +263,7 @@ t.test('clean leaves everything that the run has not certainly made, and says wh
   }
   t.ok(existsSync(join(precious, 'data')));
   t.ok(existsSync(evidence));
-  t.notOk(existsSync(own), 'what is the own of the run is removed');
+  t.notOk(existsSync(own), 'the directory of the run is removed');
   t.equal(bystander.exitCode ?? bystander.signalCode, null);
   t.ok(existsSync(listOf(registry.runId)), 'the list stays until somebody has looked at it');
 });
@@ -289,7 +289,7 @@ t.test('a list in a checkout is not believed, and does not keep clean from succe
   t.ok(existsSync(precious));
 });
 
-t.test('a list that is not this user alone is not believed', async (t) => {
+t.test('a list that another user could have written is not believed', async (t) => {
   const place = newPlace(t);
   const registry = new Registry(newRunId(), place.state);
   const file = listOf(registry.runId);

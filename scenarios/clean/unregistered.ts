@@ -94,7 +94,7 @@ function runIdInPath(path: string): string | undefined {
   return own === undefined ? undefined : RUN_ID.exec(own)?.[0];
 }
 
-/** Lists the files behind all loop devices. sysfs names them without a look at the files. */
+/** Lists the files behind all loop devices. sysfs names them, so that no file is opened. */
 function backingFiles(): string[] {
   let devices: string[];
   try {

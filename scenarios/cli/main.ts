@@ -300,7 +300,10 @@ program
 program
   .command('clean')
   .description('removes what killed runs left behind; does not touch runs that are running')
-  .option('--all', 'also removes what runs of this user with another state directory left on this machine')
+  .option(
+    '--all',
+    'also removes what dead runs of this user with other state directories left on this machine',
+  )
   .option('--evidence', 'also removes the evidence of failed runs in the state directory')
   .option('--json', JSON_HELP)
   .action(async (flags: { json?: boolean; evidence?: boolean; all?: boolean }) => {

@@ -24,7 +24,7 @@ const HOSTILE: Readonly<Record<string, string>> = {
 for (const [what, script] of Object.entries(HOSTILE)) {
   for (const faults of ['kill', 'power-cut']) {
     t.test(
-      `a target that ${what} costs nobody a file (${faults})`,
+      `a target that ${what} destroys no file of others (${faults})`,
       { skip: isRoot ? false : 'it needs root' },
       async (t) => {
         const place = new TestWorkspace();

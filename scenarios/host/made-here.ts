@@ -5,9 +5,9 @@ import { userStateDirectories } from './user-state.js';
 
 /*
  * The list of bundles that this user made on this machine: one file per bundle, whose name is the SHA-256 of the bundle.
- * `replay` runs the commands of these bundles without a question. The list is in the state directory of the user and not
- * in `.plugpull`: a checkout of a stranger may contain a `.plugpull`. A program that runs with the rights of the user can
- * write to the list; it could then run commands without it, too.
+ * `replay` runs the commands of these bundles without `--trust`. The list is in the user state directory and not in the
+ * state directory `.plugpull`, which a checkout of a stranger may contain. A program that runs with the rights of the user
+ * can write to the list, but such a program can run commands without the list, too.
  */
 
 /** Upper bound of the files in the list. The oldest go first; their bundles then need --trust. */
@@ -16,7 +16,7 @@ const SHA256 = /^[0-9a-f]{64}$/;
 /** Permission of the group or of others to write. */
 const WRITABLE_BY_OTHERS = 0o022;
 
-/** Returns the directory whose folder `bundles` is the list. */
+/** Returns the user state directory whose folder `bundles` is the list. */
 export function userStateDirectory(): string {
   return userStateDirectories()[0];
 }

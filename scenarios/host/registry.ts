@@ -93,10 +93,10 @@ export function stateDirectory(): string {
 }
 
 /**
- * Returns the directories in which the runs of this user may have registered their resources, best first. None
- * is in a checkout: a file there is a stranger's input, and `clean` removes what these files name. A target
- * does not see the directories; see `BootView`. The first one also survives a boot of the machine, as
- * containers and directories do.
+ * Returns the directories that may have the lists of resources of this user's runs, best first. None is in a
+ * checkout: a file there is a stranger's input, and `clean` removes what a list names. A target does not see
+ * these directories; see `BootView`. The first ones also survive a boot of the machine, as containers and
+ * directories do.
  */
 export function registryPlaces(): string[] {
   const uid = process.geteuid?.() ?? 0;
@@ -108,7 +108,7 @@ export function registryPlaces(): string[] {
   ];
 }
 
-/** Returns the file with the list of a run's resources; undefined when there is none. */
+/** Returns the path of the list of resources of a run; undefined when there is none. */
 export function registryFile(runId: string): string | undefined {
   return registryPlaces()
     .map((place) => listIn(place, runId))
@@ -126,7 +126,10 @@ function makeOwnDirectory(path: string): void {
   }
 }
 
-/** Makes the directory for the list of a run, and returns the path of the list. */
+/**
+ * Makes the directory for the list of resources of a run, and returns the path of the list.
+ * @throws KitError bad-usage when no directory of this user alone can be made.
+ */
 function makeList(runId: string): string {
   const problems: string[] = [];
   for (const place of registryPlaces()) {
@@ -146,7 +149,7 @@ function makeList(runId: string): string {
   }
   throw new KitError(
     'bad-usage',
-    `no directory for the list of what a run makes: ${problems.join('; ')}; expected a directory of this user alone (XDG_STATE_HOME names another place)`,
+    `no directory for the list of resources of a run: ${problems.join('; ')}; expected a directory of this user alone (XDG_STATE_HOME names another place)`,
   );
 }
 
@@ -266,7 +269,7 @@ export class Registry {
         closeSync(file);
       }
     } catch (error) {
-      const message = `${this.#file}: what a run makes cannot be written down: ${messageOf(error)}`;
+      const message = `${this.#file}: the list of resources cannot be written: ${messageOf(error)}`;
       throw new KitError('kit-failed', message, { cause: error });
     }
   }
@@ -280,7 +283,7 @@ export function registeredRuns(stateDir = stateDirectory()): RegisteredRun[] {
   return allRegisteredRuns().filter((run) => isSameDirectory(run.stateDir, stateDir));
 }
 
-/** Reads the list of a run again. Returns undefined when it is gone: the run has ended, or was cleaned up. */
+/** Reads the list of resources of a run again. Returns undefined when it is gone: the run has ended, or was cleaned up. */
 export function rereadRun({ file, runId }: Pick<RegisteredRun, 'file' | 'runId'>): RegisteredRun | undefined {
   if (file === undefined) return undefined;
   try {
@@ -307,7 +310,7 @@ export function refusedFiles(stateDir = stateDirectory()): RefusedFile[] {
   const foreign = join(stateDir, 'residue');
   const inStateDir = namesIn(foreign).map((name) => ({
     file: join(foreign, name),
-    why: 'a file in the state directory may come from a checkout or from a target; lists of runs are elsewhere',
+    why: 'a file in the state directory may come from a checkout or from a target; lists of resources are elsewhere',
   }));
   return [...readLists().flatMap((list) => ('refused' in list ? [list.refused] : [])), ...inStateDir];
 }
@@ -338,7 +341,7 @@ function whyNotOwnDirectoryOf(path: string): string | undefined {
   try {
     return whyNotOwnDirectory(path);
   } catch (error) {
-    // A user without a home directory may not even look there.
+    // A user without a home directory may have no right to read there.
     if (error instanceof Error && 'code' in error && (error.code === 'ENOTDIR' || error.code === 'EACCES'))
       return 'missing';
     throw error;

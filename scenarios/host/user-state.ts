@@ -1,12 +1,12 @@
 import { homedir, userInfo } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 
-/** State directory of root. Services of the machine keep their state there, too. */
+/** User state directory of root. Services of the machine keep their state below `/var/lib`, too. */
 const STATE_OF_ROOT = '/var/lib/plugpull';
 
 /**
- * Returns the directories in which the kit may keep what must outlive every run and checkout of this user, best first:
- * the one that XDG_STATE_HOME names, if it is set, and the usual one. None is in a checkout: a file there is a stranger's
+ * Returns the user state directories, best first: the one that XDG_STATE_HOME names, if it is set, and the usual one. The
+ * kit keeps in them what must outlive every run and checkout of this user. None is in a checkout: a file there is a stranger's
  * input.
  */
 export function userStateDirectories(): [string, ...string[]] {

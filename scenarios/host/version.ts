@@ -22,8 +22,8 @@ export function kitVersion(): string {
 }
 
 /**
- * Returns the SHA-256 of the kit's compiled program, hex: of the names and digests of its files, without tests. Two builds
- * of the same sources have the same one.
+ * Returns the SHA-256 (hex) of the names and digests of the files of the kit's compiled program, without tests. Two
+ * builds of the same sources have the same digest.
  */
 export function kitDigest(): string {
   const root = join(packageRoot(), 'dist');

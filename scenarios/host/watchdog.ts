@@ -20,7 +20,10 @@ const PROGRAM = fileURLToPath(new URL('../clean/watchdog-program.js', import.met
 const STOP_DEADLINE_MS = 60_000;
 /** Upper bound of the starts of the watchdog: a target may kill it again and again. */
 const MAX_STARTS = 5;
-/** Variables by which the watchdog finds the lists of runs and the container engine. It must not look like a process of a run. */
+/**
+ * Variables that the watchdog gets: it finds the lists of resources and the container engine by them. It gets no others,
+ * because one of them would mark it as a process of a run.
+ */
 const PASSED_ON = /^(PATH|HOME|TMPDIR|XDG_STATE_HOME|DOCKER_.*)$/;
 
 const runs = new Map<string, WatchdogMessage>();

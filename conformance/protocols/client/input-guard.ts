@@ -3,7 +3,7 @@ import { subscribe } from 'node:diagnostics_channel';
 import type { Socket } from 'node:net';
 import { beyond, limit } from '../../limits.js';
 
-/** Pause between two looks at a socket. A target on this machine sends some megabytes in this time. */
+/** Interval between two checks of a socket, in ms. A target on this machine sends some megabytes in this time. */
 const LOOK_INTERVAL_MS = 20;
 
 /**

@@ -16,8 +16,8 @@ const MAX_WORKERS = 64;
 
 /**
  * Runs one command of the queue. Data goes to stdout, messages go to stderr.
- * @returns the exit code: 0 success, 1 verify or simulate found a problem or a dead letter was kept, 2 wrong usage or configuration,
- * 3 simulate had no time for a run, 4 internal error
+ * @returns the exit code: 0 success, 1 verify or simulate found a problem or a dead letter was kept, 2 wrong usage
+ * or configuration, 3 simulate had no time for a run, 4 internal error
  */
 export async function runProgram(argv: readonly string[], programPath: string): Promise<number> {
   let exitCode = 0;

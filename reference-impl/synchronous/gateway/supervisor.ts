@@ -101,7 +101,7 @@ export class Supervisor {
     this.#options.emit({ event: 'stopped' });
   }
 
-  /** Sends SIGHUP to the workers that are ready: one that is not would be killed by it, and is about to read its files. */
+  /** Sends SIGHUP to the workers that are ready. It would kill any other worker, which is about to read its files anyway. */
   hangUp(): void {
     for (const { service, child, isReady } of this.#running) {
       if (service.kind === 'worker' && isReady) child?.kill('SIGHUP');

@@ -21,8 +21,8 @@ export function inboundTls({ tlsCert, tlsKey }: QueueSettings['smtp']): SecureCo
 /** How sessions with next hops use STARTTLS. */
 export interface OutboundTls {
   /**
-   * `off`: never. `may`: if the hop offers it, with any certificate. `require`: always, with a certificate for the name of
-   * the hop that a trusted authority has signed.
+   * `off`: never. `may`: if the hop offers it, with any certificate. `require`: always, with a certificate for the
+   * name of the hop that a trusted authority has signed.
    */
   mode: 'off' | 'may' | 'require';
   /** The trusted authorities; undefined: those of Node. */

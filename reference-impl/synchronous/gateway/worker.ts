@@ -27,8 +27,8 @@ export interface Worker {
 /**
  * Starts a worker on an open queue. The worker closes the queue when it stops.
  * @param queueId text that tells this queue from others, in trace headers; the same for all its workers
- * @throws QueueError `bad-setting` when there is neither a next hop nor a route, the port is not available, or a file for TLS
- * is wrong
+ * @throws QueueError `bad-setting` when there is neither a next hop nor a route, the port is not available, or a file for
+ * TLS is wrong
  */
 export async function startWorker(settings: QueueSettings, queue: Queue, queueId: string): Promise<Worker> {
   const routing = routingOf(settings);

@@ -18,8 +18,10 @@ export interface Registration {
  */
 export interface Kernel {
   /**
-   * Opens a file. @param flags as for node:fs: r, r+, w, or O_ bits; O_NONBLOCK for a FIFO, O_DIRECTORY for a directory. @returns the file
-   * descriptor.
+   * Opens a file.
+   *
+   * @param flags as for node:fs: r, r+, w, or O_ bits; O_NONBLOCK for a FIFO, O_DIRECTORY for a directory.
+   * @returns the file descriptor.
    * @throws QueueError `not-a-queue` when something else is in its place, such as a FIFO or a device.
    */
   open(path: string, flags: string | number, mode?: number): number;

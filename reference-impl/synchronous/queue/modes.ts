@@ -10,8 +10,8 @@ export interface OpenDirectory {
 }
 
 /**
- * Finds the directories of an installed queue with a wider mode than 0700. A directory inside another one of the queue does not
- * count, because the outer one protects it. The modes are not changed here: someone may have given a backup program
+ * Finds the directories of an installed queue with a wider mode than 0700. A directory inside another one of the queue
+ * does not count, because the outer one protects it. The modes are not changed here: someone may have given a backup program
  * access on purpose.
  */
 export function openDirectories({ directory, pairs, deadLetter }: QueueSettings): OpenDirectory[] {

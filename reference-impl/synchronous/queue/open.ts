@@ -45,8 +45,8 @@ const ARRIVAL_POLL_INTERVAL_MS = 5;
 const SWEEP_INTERVAL_MS = 100;
 
 /**
- * Milliseconds for which the parked messages are not counted again, and the same as a multiple of the time that a count
- * takes: it may use 5 % of the time of a worker.
+ * Pause between two counts of the parked messages: at least this time in milliseconds, and at least this multiple of
+ * the time that a count takes, so that counting uses at most 5 % of the time of a worker.
  */
 const PARKED_CACHE_MS = 200;
 const PARKED_CACHE_FACTOR = 20;

@@ -270,7 +270,10 @@ export class Pair {
 export const inUseError = ({ directory }: PairDirectories): QueueError =>
   new QueueError('queue-in-use', `${directory} is in use: stop its workers and helper first`);
 
-/** Renames the index. The new name is on the disk when this returns. @returns the new path; undefined without an index. */
+/**
+ * Renames the index. The new name is on the disk when this returns.
+ * @returns the new path; undefined without an index.
+ */
 function setIndexAside(directories: PairDirectories, kernel: Kernel): string | undefined {
   const { index } = pairPaths(directories);
   if (!kernel.exists(index)) return undefined;

@@ -17,9 +17,9 @@ export interface RebuildReport {
  *
  * @param fromNothing false: does the restore that the first worker does anyway, which uses what the old index
  * knows. true: first renames the old index to `queue.index.old`. Every message that the data file still holds
- * then comes back, also the consumed ones. The old index only names the messages that the data file has lost. The report counts the messages of which it is not known whether
- * they were consumed as `uncertain`. For no dead letter is a notice sent then, because it is not known whether
- * one was sent.
+ * then comes back, also the consumed ones. The old index only names the messages that the data file has lost. The
+ * report counts as `uncertain` the messages of which it is not known whether they were consumed. No notices are sent
+ * for the dead letters then, because it is not known which were sent before.
  * @throws QueueError `queue-in-use` while another process has one of the pairs open.
  */
 export async function rebuildQueue(

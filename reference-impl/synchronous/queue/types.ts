@@ -38,7 +38,7 @@ export interface LockedMessage {
 }
 
 /**
- * How the attempt ended that a worker unlocks a message after.
+ * How a delivery attempt ended. The worker unlocks the message after it.
  *
  * - `none`: there was no attempt.
  * - `failed`: the connection failed, or the next hop is down. It says nothing about the message.
@@ -64,7 +64,7 @@ export type NoticeState = keyof typeof NOTICE;
  * attempt is made from that queue, so the word is free there. A restore keeps it.
  */
 export const NOTICE = {
-  /** The sender must still be told. */
+  /** The notice must still be sent. */
   due: 0,
   /** The notice was stored in the main queue. */
   sent: 1,

@@ -211,7 +211,7 @@ function keyOf(sender: string, recipients: readonly string[], data: Buffer): str
     .digest('base64');
 }
 
-/** Removes the trace header that a gateway puts before a message (RFC 5321 4.4). No message of the fuzz begins so. */
+/** Removes the trace header that a gateway puts before a message (RFC 5321 4.4). No message of the fuzz has one. */
 function withoutTrace(data: Buffer): Buffer {
   const trace = /^Received:[^\r\n]*\r\n(?:\t[^\r\n]*\r\n){2}/.exec(data.toString('latin1', 0, 4096));
   return trace === null ? data : data.subarray(trace[0].length);

@@ -18,7 +18,7 @@ export interface Judgement {
   messages: SentMessage[];
   /** Replies that the gateway must not have given. */
   problems: string[];
-  /** The first command or message without a reply; undefined if all have one, or if the gateway closed with 221 or 421. */
+  /** The first command or message without a reply; undefined if all have one, or after a 221 or 421 of the gateway. */
   unanswered: string | undefined;
 }
 

@@ -1,7 +1,7 @@
 import { connect } from 'node:net';
 import { type Sequence, START_COMMANDS, type Start } from './sequences.js';
 
-/** Time without input after which a server that has not answered QUIT is taken to have nothing to say, in milliseconds. */
+/** Time without input, in milliseconds, after which a server that has not answered QUIT counts as silent. */
 const QUIET_MS = 3000;
 
 /** Reply codes of a server to a sequence. */
@@ -12,7 +12,10 @@ export interface Answer {
   lines: string[];
 }
 
-/** Plays a sequence to the server on a port of the loopback address. @throws Error when the server does not get to the start */
+/**
+ * Plays a sequence to the server on a port of the loopback address.
+ * @throws Error when the server does not reach the state in which the sequence starts
+ */
 export async function play(port: number, { start, bytes }: Sequence): Promise<Answer> {
   const session = new Session(port);
   try {

@@ -7,7 +7,7 @@ export interface Sequence {
   start: Start;
   /** The bytes, one character each (latin1). They are sent in one write, and QUIT behind them. */
   bytes: string;
-  /** The reply codes of the reference gateway to the bytes, without that of QUIT. `closed`: it closed the connection before QUIT. */
+  /** Reply codes of the reference gateway to the bytes, without that of QUIT. `closed`: it hung up before QUIT. */
   expected: string;
   /** Why other servers answer otherwise. */
   note?: string;

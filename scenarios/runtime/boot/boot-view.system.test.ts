@@ -151,7 +151,7 @@ t.test(
   },
 );
 
-t.test('the lists of what runs have made are not there, and the kit still has them', { skip }, async (t) => {
+t.test('a target does not see the lists of resources, and the kit still has them', { skip }, async (t) => {
   const { place, sh } = deploy(t, {});
   const [run] = registeredRuns(place.state);
   const file = registryFile(run?.runId ?? '') ?? '';

@@ -232,8 +232,8 @@ export class BootView {
 }
 
 /**
- * Returns the directories in which a target must not write: the lists of what runs have made, and the list of the bundles
- * that this user made here.
+ * Returns the directories in which a target must not write: those of the lists of resources, and that of the list of
+ * the bundles that this user made here.
  */
 function placesOfTheKit(): string[] {
   try {

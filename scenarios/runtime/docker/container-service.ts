@@ -213,7 +213,7 @@ export function decodeExitStatus(status: number | undefined): [number | null, st
   return signal === undefined ? [status ?? null, null] : [null, signal];
 }
 
-/** Pause between two looks at the log of a service. */
+/** Interval between two checks of the log of a service, in ms. */
 const LOG_CHECK_MS = 100;
 
 /** The output of a container on its way to the log file. */

@@ -25,7 +25,7 @@ import { ProcessService } from './process-service.js';
 import { findAccount, requireReachable, type UserAccount } from './users.js';
 
 const KILL_TIMEOUT_MS = 10_000;
-/** Pause between two looks at the logs of the services. A service can write some ten megabytes in this time. */
+/** Interval between two checks of the logs of the services, in ms. A service can write some ten megabytes in it. */
 const LOG_CHECK_MS = 100;
 /**
  * Time for the rest of a command's output after the command has ended. A process that it has left behind may keep the

@@ -60,7 +60,7 @@ t.test('while the queue stores as much as the memory holds, MAIL with SIZE and D
   for (const one of [storing, client]) one.close();
 });
 
-t.test('recipients are paid for, and a session full of them ends for a smaller message', async (t) => {
+t.test('recipients count in the budget, and a session full of them ends for a smaller message', async (t) => {
   const { worker } = await startMemoryWorker(t, {
     smtp: { maxMessageBytes: 10_000, maxBufferedBytes: 50_000 },
   });
@@ -127,7 +127,7 @@ t.test('one address has a limit of connections, and another address still gets i
   clients[1]?.close();
 });
 
-t.test('when all places are taken, the client that is idle longest makes place', async (t) => {
+t.test('when all connections are used, the client that is idle longest is disconnected', async (t) => {
   const { worker } = await startMemoryWorker(t, {
     smtp: { maxConnections: 2, maxCommandsPerMessage: 1_000_000 },
   });

@@ -7,7 +7,7 @@ import { MemoryBudget } from './memory-budget.js';
 const LIMIT_BYTES = 200_000;
 
 t.test(
-  'a body is returned as it was appended, and its holding pays for no more than one segment more',
+  'a body is returned as it was appended, and its holding counts at most one segment more',
   async (t) => {
     const pool = new SegmentPool();
     const budget = new MemoryBudget(1e9);

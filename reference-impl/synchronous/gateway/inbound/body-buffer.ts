@@ -22,7 +22,7 @@ export class SegmentPool {
   }
 }
 
-/** The data of a message that is being received. It grows in segments, which its holding pays for. */
+/** The data of a message that is being received. It grows in segments, which count in its holding. */
 export class BodyBuffer {
   readonly #holding: Holding;
   readonly #pool: SegmentPool;
@@ -33,7 +33,7 @@ export class BodyBuffer {
   /** The chunk that is the whole message. */
   #only: Buffer | undefined;
 
-  /** @param head bytes in front of the content, for which the caller has paid */
+  /** @param head bytes in front of the content, which the caller has already taken from the budget */
   constructor(holding: Holding, pool: SegmentPool, head: Buffer = EMPTY) {
     this.#holding = holding;
     this.#pool = pool;
@@ -67,7 +67,7 @@ export class BodyBuffer {
     return true;
   }
 
-  /** Returns the head and the content as one buffer, for which the holding pays instead of the segments, and empties this one. */
+  /** Returns the head and the content as one buffer, and empties this one. The holding then counts the returned buffer. */
   take(): Buffer {
     const only = this.#only;
     this.#only = undefined;

@@ -16,7 +16,10 @@ export class MemoryBudget {
     return this.#usedBytes;
   }
 
-  /** Opens the account of one message. `evict` must release it; it is called when a smaller message needs the bytes. */
+  /**
+   * Opens the holding of one message.
+   * @param evict called when a smaller message needs the bytes; must call `release` of the holding.
+   */
   open(evict: () => void): Holding {
     const holding = new Holding(this, evict);
     this.#holdings.add(holding);
@@ -45,12 +48,12 @@ export class MemoryBudget {
     return true;
   }
 
-  /** Subtracts bytes that a holding gives back. */
+  /** Subtracts bytes that a holding has given back. Only `Holding` calls this. */
   give(sizeBytes: number): void {
     this.#usedBytes -= sizeBytes;
   }
 
-  /** Removes an account. */
+  /** Removes a holding. */
   close(holding: Holding): void {
     this.#holdings.delete(holding);
   }
@@ -65,7 +68,7 @@ export class MemoryBudget {
   }
 }
 
-/** The bytes that one message holds: its envelope and its data. */
+/** The part of the budget that one message uses, in bytes: for its envelope and its data. */
 export class Holding {
   readonly #budget: MemoryBudget;
   readonly evict: () => void;
@@ -95,7 +98,7 @@ export class Holding {
     this.#sizeBytes -= sizeBytes;
   }
 
-  /** Gives all bytes back and closes the account. It may be called twice. */
+  /** Gives all bytes back and closes the holding. It may be called twice. */
   release(): void {
     this.give(this.#sizeBytes);
     this.#budget.close(this);

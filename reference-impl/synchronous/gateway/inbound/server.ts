@@ -158,7 +158,7 @@ export class InboundServer {
 
   #sweep(): void {
     const nowMs = performance.now();
-    // After a pause of the process the input of the clients has not been read yet. They must not pay for the pause.
+    // After a pause of the process the input of the clients has not been read yet. The pause must not count against their deadlines.
     this.#clockMs += Math.min(nowMs - this.#sweptMs, 2 * this.#sweepIntervalMs);
     this.#sweptMs = nowMs;
     for (const session of this.#sessions) session.checkDeadlines();

@@ -51,8 +51,8 @@ const MAX_HELO_LENGTH = 256;
 /** Longest line that is skipped. A client that sends more does not speak SMTP. */
 const MAX_SKIPPED_BYTES = 1024 * 1024;
 /**
- * Number of times that a message may come back to this queue. A filter beside the gateway gives mail back once; a next hop
- * that leads here gives it back forever.
+ * Number of trace headers of this queue from which on a message counts as looping. A filter beside the gateway gives
+ * mail back once; a next hop that leads here gives it back for ever.
  */
 const MAX_OWN_HOPS = 5;
 /** Number of wrong commands before EHLO after which the session ends: such a client does not speak SMTP. */
@@ -75,8 +75,8 @@ const MAX_WAITING_SESSIONS = 64;
 /** Bytes that a client may send after this side is closed. */
 const MAX_DROPPED_BYTES = 64 * 1024;
 /**
- * What the budget pays for an address beside its characters. An address takes less, but the texts of its command wait
- * for the garbage collector, which comes late.
+ * Bytes that are taken from the budget for an address, in addition to its characters. An address takes less, but the
+ * texts of its command also stay in memory until the garbage collector runs.
  */
 const ADDRESS_OVERHEAD_BYTES = 1024;
 const TIMEOUT_REPLY = '421 4.4.2 Timeout';
@@ -91,9 +91,9 @@ interface Transaction {
 }
 
 /**
- * The state of a session. `data`: `headBytes` is the size of the trace header in front of the message. `storing`: a complete
- * message has arrived and the queue has not answered yet; further input waits. `handshake`: TLS is being negotiated.
- * `closed`: input is no longer read or answered.
+ * The state of a session. `data`: `headBytes` is the size of the trace header in front of the message. `storing`: a
+ * complete message has arrived and the queue has not answered yet; further input waits. `handshake`: TLS is being
+ * negotiated. `closed`: input is no longer read or answered.
  */
 type State =
   | { phase: 'command' }
@@ -103,7 +103,8 @@ type State =
   | { phase: 'closed' };
 
 /**
- * A connection of a client that submits mail (RFC 5321, with SIZE, PIPELINING, 8BITMIME, ENHANCEDSTATUSCODES and STARTTLS).
+ * A connection of a client that submits mail (RFC 5321, with SIZE, PIPELINING, 8BITMIME, ENHANCEDSTATUSCODES and
+ * STARTTLS).
  */
 export class InboundSession {
   #socket: Socket;
@@ -325,7 +326,7 @@ export class InboundSession {
     this.#socket.pause();
     if (this.#pending.length === 0) return;
     if (this.#state.phase === 'command') this.#waitWithCommands();
-    // The socket stops to read when it has got back its input.
+    // A paused socket stops reading once its unprocessed input was put back into it.
     if (!this.isFinished) this.#socket.unshift(this.#pending);
     this.#pending = EMPTY;
   }
@@ -352,7 +353,7 @@ export class InboundSession {
     const isBulk = reader.wireBytes >= BULK_BYTES;
     const chunk = this.#pending;
     // A socket that is paused reads one more chunk of 64 KiB, unless it has got back as much as it buffers at most.
-    // A thousand waiting sessions keep 16 MiB so, instead of 64 MiB.
+    // So a thousand waiting sessions keep 16 MiB instead of 64 MiB.
     const heldBytes = isBulk && chunk.length >= 2 * READ_BUFFER_BYTES ? READ_BUFFER_BYTES : 0;
     const used = reader.take(chunk.subarray(0, chunk.length - heldBytes));
     if (used !== undefined) {
@@ -390,7 +391,7 @@ export class InboundSession {
     return true;
   }
 
-  /** Drops a line that is too long, as far as it has arrived. Its reply comes at its end, so that one line gets one reply. */
+  /** Drops what has arrived of a line that is too long. The reply comes at its end, so that one line gets one reply. */
   #skipLine(end: number): boolean {
     const size = end < 0 ? this.#pending.length : end + 1;
     this.#skippedBytes += size;

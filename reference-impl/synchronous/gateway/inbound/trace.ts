@@ -35,8 +35,8 @@ export interface Hops {
 /** Longest name of a host (RFC 5321 4.5.3.1.2). */
 const MAX_NAME_LENGTH = 255;
 /**
- * Number of bytes in which trace headers are looked for. A relay adds its header in front of the others, so those of a loop come
- * first. Without a bound, a message with millions of header lines would hold up the worker.
+ * Number of bytes in which trace headers are searched. A relay adds its header in front of the others, so those of a
+ * loop come first. Without a bound, a message with millions of header lines would hold up the worker.
  */
 const MAX_SCAN_BYTES = 256 * 1024;
 const HEADER_NAME = /^received[ \t]*:/i;

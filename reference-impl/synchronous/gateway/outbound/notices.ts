@@ -23,16 +23,16 @@ export interface NoticesOptions {
   log: (event: string, fields: object) => void;
 }
 
-/** Milliseconds between two looks for dead letters whose senders must be told. */
+/** Milliseconds between two searches for dead letters with a due notice. */
 const POLL_INTERVAL_MS = 200;
-/** Milliseconds until the next look when the main queue has no room for a notice. */
+/** Milliseconds until the next search when the main queue has no room for a notice. */
 const FULL_PAUSE_MS = 1000;
 /** Number of dead letters that are handled together. At most as many notices are sent twice after a crash. */
 const BATCH_SIZE = 16;
 
 /**
- * Tells the senders of dead letters. The dead letter itself is the reminder: its state stays `due` until the notice
- * is on the disk in the main queue. A crash in between sends the notice a second time, with the same Message-ID,
+ * Sends notices to the senders of dead letters. The state of a dead letter stays `due` until its notice is on the
+ * disk in the main queue. A crash in between sends the notice a second time, with the same Message-ID,
  * and never loses it.
  */
 export class Notices {
@@ -63,7 +63,7 @@ export class Notices {
     await this.#running;
   }
 
-  /** Looks for dead letters without a notice and handles them. */
+  /** Finds dead letters with a due notice and handles them. */
   look(): void {
     if (this.#running !== undefined || this.#stopping || performance.now() < this.#pauseUntilMs) return;
     this.#running = this.#handleAll()

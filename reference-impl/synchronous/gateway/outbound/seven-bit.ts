@@ -14,8 +14,9 @@ const DASH = 0x2d;
 class NotConvertible extends Error {}
 
 /**
- * Converts a message to 7-bit MIME, for a next hop without 8BITMIME (RFC 6152, section 3). The bodies with 8-bit bytes are encoded
- * as base64, or as quoted-printable if they are text and this is not longer; no other byte of the body changes. A MIME program decodes the same content as before.
+ * Converts a message to 7-bit MIME, for a next hop without 8BITMIME (RFC 6152, section 3). The bodies with 8-bit bytes
+ * are encoded as base64, or as quoted-printable if they are text and hardly longer so (`QUOTED_SURPLUS_BYTES`). No other
+ * byte of the body changes. A MIME program decodes the same content as before.
  * @returns undefined if no conversion keeps the meaning: the message is not MIME, a header has 8-bit bytes, the
  * bytes are not those of the declared encoding, or a signature covers the part
  */
@@ -80,8 +81,8 @@ function convertEntity(entity: Buffer, defaultType: string, depth: number): Buff
   const { fields, bodyStart } = readHeaders(entity);
   const contentType = only(fields, 'content-type')?.value ?? defaultType;
   const encoding = (only(fields, 'content-transfer-encoding')?.value ?? '8bit').toLowerCase();
-  // 8-bit bytes under another encoding break their own declaration, and 7bit, the default, is broken so often that it counts
-  // as 8bit.
+  // 8-bit bytes under any other encoding contradict it. Mail with 8-bit bytes under 7bit, the default, is so common that
+  // 7bit counts as 8bit.
   if (!['7bit', '8bit', 'binary'].includes(encoding)) throw new NotConvertible();
   const type = contentType.replace(/[;\s][\s\S]*$/, '').toLowerCase();
   const body = entity.subarray(bodyStart);
