@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { log, writeLines } from '../host/console.js';
-import { stateDirectory } from '../host/registry.js';
+import { stateDirectory } from '../host/state-directory.js';
 
 /**
  * Smallest number of open files with which the kit works. The program alone opens about a hundred files at once while it

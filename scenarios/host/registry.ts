@@ -19,8 +19,11 @@ import type { StoppedDisk } from '../../faults/power/mounts.js';
 import { makeDirectories, makeWritableDirectory } from './directories.js';
 import { readOwnFile, whyNotOwnDirectory } from './own-files.js';
 import { bootId, mountNamespaceOf, processEntry } from './processes.js';
+import { STATE_VARIABLE, stateDirectory } from './state-directory.js';
 import { userStateDirectories } from './user-state.js';
 import { diskResumed, diskStopping, forgetRun, watchRun } from './watchdog.js';
+
+export { stateDirectory };
 
 /** A thing outside the kit's own memory that must be removed again. */
 export type Resource =
@@ -79,17 +82,9 @@ export interface RefusedFile {
   why: string;
 }
 
-/** Environment variable that names the state directory. Targets do not get it. */
-export const STATE_VARIABLE = 'PLUGPULL_STATE';
-
 /** Returns the variables of this process that programs of a target get. */
 export function targetEnvironment(): Record<string, string | undefined> {
   return { ...process.env, [STATE_VARIABLE]: undefined };
-}
-
-/** Returns the directory in which runs save their evidence. */
-export function stateDirectory(): string {
-  return resolve(process.env[STATE_VARIABLE] ?? '.plugpull');
 }
 
 /**

@@ -51,7 +51,7 @@ export async function measureAbuse(options: AbuseOptions): Promise<void> {
     all.push(await measureOne(kind, options));
   }
   if (options.json) printJson(all);
-  else print(formatTable(all));
+  else for (const line of formatTable(all).split('\n')) print(line);
 }
 
 async function measureOne(kind: string, options: AbuseOptions): Promise<AbuseFigures> {
