@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
+import { receivedHeader, traceIds } from '../gateway/inbound/trace.js';
 import { openQueue } from '../queue/open.js';
 import type { RestoreCheckResult } from '../queue/restore-check.js';
 import { loadSettings } from '../settings/load.js';
@@ -54,7 +55,13 @@ t.before(async () => {
   await once(spawn(process.execPath, [MAIN, 'install', '--queue', queue, ...GEOMETRY]), 'exit');
   const helper = spawn(process.execPath, [MAIN, 'helper', '--queue', queue]);
   const open = await openQueue(loadSettings({ directory: queue, installed: 'needed' }));
-  for (const data of bodies) {
+  const header = receivedHeader({
+    ...{ heloName: 'client.test', clientAddress: '127.0.0.1', hostname: 'gateway.test' },
+    ...{ protocol: 'ESMTP', id: traceIds('queue').next(), receivedAt: new Date() },
+  });
+  // A message that came through the gateway has its header in front. The others did not.
+  for (const [number, body] of bodies.entries()) {
+    const data = number === 1 ? Buffer.concat([header, body]) : body;
     await open.enqueue([
       { type: 'smtp', sender: 'a@b.test', recipients: ['c@d.test'], data, destination: 'h:25' },
     ]);

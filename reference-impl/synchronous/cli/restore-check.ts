@@ -1,4 +1,5 @@
 import { readSync, writeSync } from 'node:fs';
+import { withoutTrace } from '../gateway/inbound/trace.js';
 import { QueueError } from '../platform/errors.js';
 import { visibleJson } from '../platform/visible.js';
 import { RestoreCheck, type RestoreCheckResult } from '../queue/restore-check.js';
@@ -17,7 +18,7 @@ import { RestoreCheck, type RestoreCheckResult } from '../queue/restore-check.js
  * @throws QueueError `bad-setting` for a line that is not a request.
  */
 export function restoreCheck(): void {
-  const check = new RestoreCheck();
+  const check = new RestoreCheck(withoutTrace);
   for (const line of linesOf(0)) {
     const queue = parseQueue(line);
     writeAll(1, `${visibleJson(JSON.stringify(restoreOrError(() => check.directory(queue))))}\n`);

@@ -23,7 +23,7 @@ export interface RestoreCheckResult {
    * process.
    */
   live: number[];
-  /** SHA-256 of the bytes of each message that has a new number, in hex, by number. */
+  /** SHA-256 of each message that has a new number, as it was submitted, in hex, by number. */
   names: Record<number, string>;
   /** Broken invariants after the restore, one line each. */
   problems: string[];
@@ -67,7 +67,13 @@ export class RestoreCheck {
   readonly #remembered = new Map<number, RememberedFile>();
   /** Numbers of the messages by their hashes. */
   readonly #numbers = new Map<string, number>();
+  readonly #asSubmitted: (stored: Buffer) => Buffer;
   #settings: { directory: string; text: string | undefined; settings: QueueSettings } | undefined;
+
+  /** @param asSubmitted returns a stored message as it was submitted: a gateway may have put a header in front */
+  constructor(asSubmitted: (stored: Buffer) => Buffer) {
+    this.#asSubmitted = asSubmitted;
+  }
 
   /**
    * Restores the queue in a directory. It changes the files: index and data file are then as after the start
@@ -184,7 +190,8 @@ export class RestoreCheck {
         into.live.push(returning.number);
         continue;
       }
-      const name = createHash('sha256').update(decodeBody(type, bytes).data).digest('hex');
+      const message = this.#asSubmitted(decodeBody(type, bytes).data);
+      const name = createHash('sha256').update(message).digest('hex');
       let number = this.#numbers.get(name);
       if (number === undefined) {
         number = this.#numbers.size;

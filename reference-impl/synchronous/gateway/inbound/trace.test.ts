@@ -4,7 +4,7 @@ import t from 'tap';
 import { startMemoryWorker } from '../fixtures/memory-worker.js';
 import { RawClient } from '../fixtures/raw-client.js';
 import { withoutTrace } from '../fixtures/without-trace.js';
-import { countHops, receivedHeader, traceIds } from './trace.js';
+import { countHops, receivedHeader, withoutTrace as stripTrace, traceIds } from './trace.js';
 
 const INFO = {
   heloName: 'client.example',
@@ -29,6 +29,26 @@ t.test('the trace header has the form of RFC 5321 4.4', async (t) => {
   for (const heloName of ['a\tb', 'a (comment)', 'a; b', `${'a'.repeat(256)}`, '', '<x>', 'a\r\nX: y'])
     t.equal(from({ heloName }), 'unknown ([192.0.2.1])', JSON.stringify(heloName));
 });
+
+t.test(
+  'a stored message without its trace header is what the client sent, also when that begins with another',
+  async (t) => {
+    const ids = traceIds('queue');
+    for (const protocol of ['SMTP', 'ESMTP', 'ESMTPS'] as const)
+      for (const clientAddress of [INFO.clientAddress, '2001:db8::1', undefined]) {
+        const header = receivedHeader({ ...INFO, protocol, clientAddress, id: ids.next() });
+        for (const sent of [
+          'Subject: x\r\n\r\nbody\r\n',
+          '',
+          '\r\nReceived: from',
+          header.toString('latin1'),
+        ])
+          t.equal(stripTrace(Buffer.concat([header, Buffer.from(sent)])).toString(), sent);
+      }
+    const foreign = Buffer.from('Received: from a (b)\r\n\tby c with SMTP id 17;\r\n\tnow\r\n\r\nbody\r\n');
+    t.ok(stripTrace(foreign).equals(foreign), 'the header of another relay stays');
+  },
+);
 
 t.test('every name of a client makes one header of three lines that are not too long', async (t) => {
   fc.assert(

@@ -71,6 +71,18 @@ export function receivedHeader(info: TraceInfo): Buffer {
   );
 }
 
+/** Longest trace header, in bytes: two names of hosts, an address, an id and a date. */
+const MAX_HEADER_BYTES = 1024;
+/** Matches a header of `receivedHeader`. */
+const TRACE_HEADER =
+  /^Received: from \S+ \(\S+\)\r\n\tby \S+ with E?SMTPS? id [0-9a-f]{12}-[0-9a-f]{12}-[0-9a-z]+;\r\n\t[^\r\n]+\r\n/;
+
+/** Returns a stored message as the client sent it: without the trace header that the inbound session put in front. */
+export function withoutTrace(message: Buffer): Buffer {
+  const header = TRACE_HEADER.exec(message.toString('latin1', 0, MAX_HEADER_BYTES))?.[0] ?? '';
+  return message.subarray(header.length);
+}
+
 /** Returns the name as the client gave it, or `unknown` if it is no domain and no address literal. */
 function nameForTrace(name: string): string {
   const isName = /^(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Za-z:.-]+\])$/.test(name);
