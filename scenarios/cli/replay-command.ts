@@ -137,7 +137,8 @@ export async function replayCommand(
     throw error;
   } finally {
     // A workspace with a mounted disk stays in the registry, so that `clean` can remove it.
-    if (!keepWorkspace) {
+    if (keepWorkspace) registry.leave();
+    else {
       removeWorkspaceDir(registry, workspaceDir);
       registry.close();
     }

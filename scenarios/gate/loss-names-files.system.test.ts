@@ -68,12 +68,8 @@ for (const filesystem of ['ext4', 'xfs']) {
       const story = result.smallest?.story.join('\n') ?? '';
       t.match(story, /bytes were written to (seg|base)-\d+\.log by entries [\d,-]+, as base64/);
       t.match(story, WRITTEN_BY);
-      const replayed = await workspace.run([
-        'replay',
-        result.bundle ?? '',
-        '--at',
-        `${result.log.from + 20}`,
-      ]);
+      const entry = Number(/ by entries (\d+)/.exec(story)?.[1]);
+      const replayed = await workspace.run(['replay', result.bundle ?? '', '--at', `${entry + 1}`]);
       t.equal(replayed.code, 0, replayed.stderr);
       t.match(replayed.stderr, /write of \d+ bytes at \d+ \((seg|base)-\d+\.log\)/);
     },

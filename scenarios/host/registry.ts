@@ -233,11 +233,16 @@ export class Registry {
     }
   }
 
-  /** Ends the run. Deletes its file, unless a resource is left that only `clean` can remove from now on. */
-  close(): void {
+  /** Ends the run and leaves what it has made for `clean`: the watchdog does not remove it when this process ends. */
+  leave(): void {
     forgetRun(this.runId);
     if (this.#heldFd !== undefined) closeSync(this.#heldFd);
     this.#heldFd = undefined;
+  }
+
+  /** Ends the run. Deletes its file, unless a resource is left that only `clean` can remove from now on. */
+  close(): void {
+    this.leave();
     let resources: readonly Resource[];
     try {
       resources = readRun(this.#file, this.runId).resources;
