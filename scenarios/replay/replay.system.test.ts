@@ -28,7 +28,16 @@ t.test(
     const { bundle } = JSON.parse(gate.stdout) as GateResult;
     t.ok(existsSync(bundle ?? ''), `the result names ${bundle}`);
     t.match(gate.stderr, `run it again: plugpull replay ${bundle}`);
-    const again = await workspace.run(['replay', bundle ?? '', '--json', '--shrink', '--budget', '1s']);
+    const again = await workspace.run([
+      'replay',
+      bundle ?? '',
+      '--json',
+      '--shrink',
+      '--runs',
+      '1',
+      '--budget',
+      '45s',
+    ]);
     t.equal(again.code, 1, again.stderr);
     const result = JSON.parse(again.stdout) as ReplayResult;
     t.match(result, { kind: 'gate', verdict: 'fail', requirements: ['PP-1'], runs: 1, reproduced: 1 });
