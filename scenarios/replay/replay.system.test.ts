@@ -36,7 +36,7 @@ t.test(
       '--runs',
       '1',
       '--budget',
-      '45s',
+      '25s',
     ]);
     t.equal(again.code, 1, again.stderr);
     const result = JSON.parse(again.stdout) as ReplayResult;
