@@ -10,7 +10,7 @@ import { MemoryData } from '../platform/fixtures/memory-data.js';
 import { bodySeed, checksum, seedAt } from '../record/checksum.js';
 import { decodeBody } from '../record/codec.js';
 import { RING_START } from '../record/data-file.js';
-import { KEY } from '../record/fixtures/memory-data.js';
+import { KEY, putRecord, smtp } from '../record/fixtures/memory-data.js';
 import { generationPages, putGeneration, readGeneration } from '../record/generation.js';
 import { SIGNATURE_WORD, SLOT_BYTES } from '../record/layout.js';
 import { bodyOf, eraseRecord, readSlot } from '../record/record.js';
@@ -488,4 +488,21 @@ t.test('damaged records that do not overlap are kept aside whole', async (t) => 
     plan.damage.map(({ lengthBytes }) => lengthBytes),
     Array.from({ length: geometry.entries }, () => 1000),
   );
+});
+
+t.test('a message is named although its entry claims a size that reaches over newer messages', async (t) => {
+  const geometry = { entries: 4, workerSlots: 1, dataBytes: 2 ** 18 };
+  const data = new MemoryData(geometry.dataBytes);
+  putRecord(data, KEY, RING_START + 8 * SLOT_BYTES, 2 ** 32 + 9, smtp('newer'));
+  const index = new IndexImage(memoryIndex(geometry), geometry);
+  const at = index.entryWord(0);
+  index.putWide(at + ENTRY.offset, RING_START);
+  index.putWide(at + ENTRY.number, 2 ** 32 + 1);
+  index.put(at + ENTRY.length, 2 ** 17);
+  index.put(at + ENTRY.status, STATUS.ready);
+  const ring = { start: RING_START, end: geometry.dataBytes - PAGE };
+  t.match(planRestore(data, ring, KEY, index, { maxRecordBytes: 4096 }), {
+    live: [{ number: 2 ** 32 + 9 }],
+    damage: [{ number: 2 ** 32 + 1, lengthBytes: 32, what: 'record gone' }],
+  });
 });

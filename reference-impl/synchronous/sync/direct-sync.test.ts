@@ -65,6 +65,7 @@ t.test('a direct sync waits for another process without blocking the thread, and
   const kernel = { ...linux, monotonicMs: () => (nowMs += stepMs) };
   const sync = new DirectSync({ kernel, data, image, locks, redirtyUnconfirmed: () => undefined });
   const range = [{ offset: 0, length: 256 }];
+  locks.lockWithin = () => t.fail('a wait in the thread stops the connections of a worker');
   // A stopped process has the lock until this thread has done other work.
   t.ok(other.tryLock(LOCK.dataSync));
   setTimeout(() => other.unlock(LOCK.dataSync), 10);
