@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
 import type { Body } from '../record/body.js';
-import type { LockedMessage } from './types.js';
 
 /**
  * Why a message is in the dead-letter queue.
@@ -123,12 +122,20 @@ const envelopeText = ({ type, sender, recipients, destination = '' }: Body): str
 export const isSameMessage = (one: Body, other: Body): boolean =>
   one.data.equals(other.data) && envelopeText(one) === envelopeText(other);
 
+/** What `originOf` needs of a message in the main queue (`LockedMessage`). */
+interface IdentifiedMessage {
+  queueId: string;
+  number: bigint;
+  queuedAtMs: number;
+  body: Body;
+}
+
 /**
  * Returns the identity of a message in the main queue: its data file, number, time and content. The number alone is not
  * enough: when a copy of the queue files is put back, numbers come again, and the settings may list the pairs in another
  * order.
  */
-export function originOf({ queueId, number, queuedAtMs, body }: LockedMessage): string {
+export function originOf({ queueId, number, queuedAtMs, body }: IdentifiedMessage): string {
   const hash = createHash('sha256').update(envelopeText(body)).update(body.data).digest('hex');
   return `${queueId}:${number}:${queuedAtMs}:${hash}`;
 }
