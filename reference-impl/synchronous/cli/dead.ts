@@ -216,7 +216,9 @@ async function changeLetters(
   json: boolean,
   change: (queue: OpenQueue, letters: LockedMessage[]) => Promise<Change[]>,
 ): Promise<number> {
-  const remaining = new Set(listLetters(settings, filter).map(({ id }) => id));
+  const letters = listLetters(settings, filter);
+  const remaining = new Set(letters.map(({ id }) => id));
+  const unreadable = new Set(letters.filter(({ note }) => note.reason === 'unreadable').map(({ id }) => id));
   for (const id of filter.ids ?? []) if (!remaining.has(id)) throw noSuchLetter(id);
   if (remaining.size === 0) {
     if (!json) await printText('no letter matches');
@@ -233,16 +235,21 @@ async function changeLetters(
   try {
     let waitedMs = 0;
     while (remaining.size > 0 && waitedMs < LOCK_TIMEOUT_MS) {
-      const letters = queue.takeDead((number) => remaining.has(number), BATCH_SIZE);
-      for (const { number } of letters) remaining.delete(Number(number));
-      if (letters.length > 0) await report(await change(queue, letters));
+      const taken = queue.takeDead((number) => remaining.has(number), BATCH_SIZE);
+      for (const { number } of taken) remaining.delete(Number(number));
+      if (taken.length > 0) await report(await change(queue, taken));
+      else if ([...remaining].every((id) => unreadable.has(id))) break;
       else {
         // A worker locks a letter for a moment while it sends a notice.
         await new Promise((resolve) => setTimeout(resolve, LOCK_POLL_INTERVAL_MS));
         waitedMs += LOCK_POLL_INTERVAL_MS;
       }
     }
-    await report([...remaining].map((id) => keptBecause(id, 'another process uses or has changed it')));
+    const whyKept = (id: number) =>
+      unreadable.has(id)
+        ? 'it is unreadable, and goes to kept-aside/'
+        : 'another process uses or has changed it';
+    await report([...remaining].map((id) => keptBecause(id, whyKept(id))));
     await queue.syncDead();
   } finally {
     await queue.close();

@@ -72,7 +72,11 @@ t.test(
           const { code, stdout, stderr } = await runQueueCommand(command, '--queue', queue);
           t.match(stderr, found, `${command} ${file}`);
           t.match(stderr, /^plugpull queue: [^\n]+\n$/, 'stderr has one line');
-          t.same({ code, stdout }, { code: 2, stdout: '' });
+          t.equal(code, 2);
+          // Rebuild restores the dead letters before it ends with the error.
+          if (command === 'rebuild' && file !== 'queue.json')
+            t.match(JSON.parse(stdout).failed, [{ error: found }]);
+          else t.equal(stdout, '');
         }
         rmSync(path, { recursive: true });
         if (existsSync(`${path}.saved`)) renameSync(`${path}.saved`, path);
@@ -102,6 +106,21 @@ t.test('commands refuse a data file that is not one of a queue and do not change
     t.match(stderr, /^plugpull queue: [^\n]*queue\.data[^\n]*\n$/, command);
   }
   t.ok(readFileSync(data).equals(foreign));
+});
+
+t.test('rebuild prints what it rebuilt, names the pair that it could not open, and fails', async (t) => {
+  const queue = join(temporaryDirectory(t), 'queue');
+  await runQueueCommand('install', '--queue', queue, ...SMALL);
+  rmSync(join(queue, 'dead', 'queue.data'));
+  rmSync(join(queue, '0', 'queue.index'));
+  const { code, stdout, stderr } = await runQueueCommand('rebuild', '--queue', queue);
+  t.equal(code, 2);
+  t.match(JSON.parse(stdout), {
+    pairs: [{ directory: join(queue, '0'), restored: 0 }],
+    failed: [{ directory: join(queue, 'dead'), error: /queue\.data is not there/ }],
+  });
+  t.match(stderr, /^plugpull queue: [^\n]*dead\/queue\.data is not there[^\n]*\n$/);
+  t.ok(existsSync(join(queue, '0', 'queue.index')));
 });
 
 t.test('install, verify, inspect and rebuild print JSON', async (t) => {

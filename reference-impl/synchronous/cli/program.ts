@@ -1,6 +1,6 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { inspectQueue } from '../queue/inspect.js';
-import { rebuildQueue } from '../queue/rebuild.js';
+import { rebuildEach } from '../queue/rebuild.js';
 import { verifyQueue } from '../queue/verify.js';
 import { flagLayer, type SettingFlag, settingFlags } from '../settings/flags.js';
 import { loadSettings } from '../settings/load.js';
@@ -107,7 +107,10 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
   command('rebuild', 'restores the index of every pair and of the dead letters from the data file')
     .option('--from-nothing', 'moves the old index aside and reads nothing from it')
     .action(async ({ fromNothing = false }: { fromNothing?: boolean }, self: Command) => {
-      await printLine(await rebuildQueue(loadSettingsOf(self, flags, 'needed'), fromNothing));
+      const { pairs, failed } = await rebuildEach(loadSettingsOf(self, flags, 'needed'), fromNothing);
+      const named = failed.map(({ directory, error }) => ({ directory, error: error.message }));
+      await printLine({ pairs, ...(failed.length > 0 && { failed: named }) });
+      if (failed[0] !== undefined) throw failed[0].error;
     });
   addDeadCommands(program, {
     addSettingOptions: (to) => addSettingOptions(to, flags),

@@ -18,6 +18,8 @@ import {
   type SyncRequest,
 } from '../sync/tokens.js';
 
+/** Longest wait of a new helper, in milliseconds, for the sync of a command that began before the helper started. */
+const DIRECT_SYNC_WAIT_MS = 10_000;
 /** Longest time, in milliseconds, that the helper blocks before it checks the stop signal. */
 const MAX_WAIT_MS = 100;
 /**
@@ -40,8 +42,8 @@ const MAX_TOKENS_PER_WRITE = 160;
  *
  * It resolves after `signal` is aborted, when all requests received by then are written and answered.
  *
- * @throws QueueError `second-helper` when another helper serves this data file, `bad-setting` when the queue
- * has no pair with this number
+ * @throws QueueError `second-helper` when another helper serves this data file, `mutex-held` when a command syncs
+ * it for too long, `bad-setting` when the queue has no pair with this number
  */
 export async function runHelper(
   settings: QueueSettings,
@@ -64,6 +66,14 @@ export async function runHelper(
     throw new QueueError(
       'second-helper',
       `${directories.directory} has a sync helper already: one per data file`,
+    );
+  }
+  // A command of the operator may sync the file itself at this moment. It sees the lock above and stops after that.
+  if (!pair.locks.lockWithin(LOCK.dataSync, DIRECT_SYNC_WAIT_MS)) {
+    pair.close();
+    throw new QueueError(
+      'mutex-held',
+      `another process syncs ${directories.directory} for ${DIRECT_SYNC_WAIT_MS} ms: is it stopped?`,
     );
   }
   const helper = new Helper(pair, settings);

@@ -93,6 +93,8 @@ export interface Kernel {
   onFifoData(fd: number, maxBytes: number, callback: (bytes: Buffer) => void): Registration;
   /** Calls back every `intervalMs`, without keeping the process alive. */
   every(intervalMs: number, callback: () => unknown): Registration;
+  /** Calls back once after `delayMs`, and keeps the process alive until then. */
+  after(delayMs: number, callback: () => unknown): void;
   /**
    * Calls back after the input and output of this turn of the event loop. The process fails when a returned
    * promise is rejected.

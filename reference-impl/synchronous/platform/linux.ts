@@ -278,6 +278,7 @@ export const linux: Kernel = {
   busyPoll,
   onFifoData,
   every,
+  after: (delayMs, callback) => void setTimeout(callback, delayMs),
   defer: (callback) => void setImmediate(callback),
   monotonicMs: () => performance.now(),
   wallClockMs: () => Date.now(),

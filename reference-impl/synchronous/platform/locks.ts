@@ -20,10 +20,15 @@ export const LOCK = {
   opening: 1,
   /** Byte that every process with the queue open holds shared. */
   users: 2,
-  /** Byte that the one sync helper of the data file holds. */
+  /** Byte that the one sync helper of the data file holds as long as it lives. No other process takes it. */
   helper: 3,
   /** Byte that the worker holds that syncs the index. */
   indexSync: 4,
+  /**
+   * Byte of the process that syncs the data file: the helper as long as it lives, or a process without a helper for
+   * one sync. It is not the byte of the helper, so a helper that starts during such a sync can wait for its end.
+   */
+  dataSync: 5,
   /** First byte of the worker slots. The worker in slot n holds byte `firstSlot + n` as long as it lives. */
   firstSlot: 64,
 } as const;

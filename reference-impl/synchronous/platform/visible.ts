@@ -1,8 +1,9 @@
 /**
  * Characters that a terminal, a log viewer or a parser may act on, or that nobody sees: controls, formats such as those
- * of direction and zero width, separators of lines, lone surrogates.
+ * of direction and zero width, separators of lines, lone surrogates, and the two that XML forbids.
  */
-const ACTING = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
+const ACTING = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\ufffe\uffff]/gu;
+const SHORT_ESCAPES: Readonly<Record<string, string>> = { '\n': '\\n', '\r': '\\r', '\t': '\\t' };
 /** A workflow command of a CI system: `::error::` at the start of a line, `##[error]` anywhere. */
 const COMMAND_AT_START = /^(\s*):(?=:)/;
 const COMMAND_ANYWHERE = /#(?=#[a-z]*\[)/gi;
@@ -13,11 +14,7 @@ const COMMAND_ANYWHERE = /#(?=#[a-z]*\[)/gi;
  */
 export function visible(text: string): string {
   return text
-    .replace(ACTING, (character) => {
-      const code = character.codePointAt(0) ?? 0;
-      if (code === 0x0a) return '\\n';
-      return code <= 0xff ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u{${code.toString(16)}}`;
-    })
+    .replace(ACTING, escapeCharacter)
     .replace(COMMAND_AT_START, '$1\\x3a')
     .replace(COMMAND_ANYWHERE, '\\x23');
 }
@@ -27,10 +24,21 @@ export function visible(text: string): string {
  * @param json the output of `JSON.stringify` without indentation.
  */
 export function visibleJson(json: string): string {
-  const unicode = (code: number) => `\\u${code.toString(16).padStart(4, '0')}`;
   return json
     .replace(ACTING, (character) =>
-      Array.from({ length: character.length }, (_, index) => unicode(character.charCodeAt(index))).join(''),
+      Array.from({ length: character.length }, (_, index) => unicodeEscape(character.charCodeAt(index))).join(
+        '',
+      ),
     )
     .replace(COMMAND_ANYWHERE, '\\u0023');
 }
+
+function escapeCharacter(character: string): string {
+  const short = SHORT_ESCAPES[character];
+  if (short !== undefined) return short;
+  const code = character.codePointAt(0) ?? 0;
+  if (code <= 0xff) return `\\x${code.toString(16).padStart(2, '0')}`;
+  return code <= 0xffff ? unicodeEscape(code) : `\\u{${code.toString(16)}}`;
+}
+
+const unicodeEscape = (code: number): string => `\\u${code.toString(16).padStart(4, '0')}`;

@@ -19,7 +19,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { crc32c } from '@node-rs/crc32';
 import t from 'tap';
-import { ENTRIES_OFFSET, ENTRY, FIELD } from '../index/layout.js';
+import { ENTRIES_OFFSET, ENTRY, ENTRY_BYTES, FIELD, STATUS, WORD_BYTES } from '../index/layout.js';
 import { RING_START } from '../record/data-file.js';
 import { smtp } from '../record/fixtures/memory-data.js';
 import { parseSettings } from '../settings/load.js';
@@ -35,7 +35,7 @@ import {
 } from './fixtures/harness.js';
 import { inspectQueue } from './inspect.js';
 import { installQueue } from './install.js';
-import { rebuildQueue } from './rebuild.js';
+import { rebuildEach, rebuildQueue } from './rebuild.js';
 import { verifyQueue } from './verify.js';
 
 const PAGE = 4096;
@@ -339,6 +339,54 @@ t.test(
     await queue.close();
   },
 );
+
+t.test('an index that claims large records everywhere fills no disk with what is kept aside', async (t) => {
+  const here = await stopped(t, ['one']);
+  const count = 64;
+  change(indexFile(here), (bytes) => {
+    for (let entry = 0; entry < count; entry += 1) {
+      const put = (field: number, value: number) =>
+        bytes.writeInt32LE(value, ENTRIES_OFFSET + entry * ENTRY_BYTES + field * WORD_BYTES);
+      put(ENTRY.offset, RING_START + 16 * PAGE);
+      put(ENTRY.offset + 1, 0);
+      put(ENTRY.number, entry);
+      put(ENTRY.number + 1, 99);
+      put(ENTRY.length, entry % 2 === 0 ? 2 ** 19 : 2 ** 17);
+      put(ENTRY.status, STATUS.ready);
+    }
+    return undefined;
+  });
+  const { pairs } = await rebuildQueue(here.settings);
+  t.equal(pairs[0]?.damaged.length, count, 'all are named');
+  const directory = join(here.pair, 'kept-aside');
+  const sizes = readdirSync(directory).map((name) => statSync(join(directory, name)).size);
+  t.equal(sizes.length, count);
+  const keptBytes = sizes.reduce((sum, size) => sum + size, 0);
+  t.ok(keptBytes >= 2 ** 17 && keptBytes < 2 ** 18, `${keptBytes} bytes are kept aside`);
+});
+
+for (const [what, spoil, code] of [
+  ['is missing', (path: string) => rmSync(path), 'not-a-queue'],
+  ['is damaged', (path: string) => change(path, (bytes) => bytes.fill(0)), 'not-a-queue'],
+  ['was cut', (path: string) => truncateSync(path, 8 * PAGE), 'damaged-queue'],
+] as const) {
+  t.test(
+    `rebuild restores the other pairs when the data file of the dead letters ${what}, and names it`,
+    async (t) => {
+      const here = await stopped(t, ['one', 'two']);
+      spoil(join(here.directory, 'dead', 'queue.data'));
+      rmSync(indexFile(here));
+      const error = { code, exitCode: 2 };
+      t.match(await rebuildEach(here.settings), {
+        pairs: [{ directory: here.pair, restored: 3 }],
+        failed: [{ directory: join(here.directory, 'dead'), error }],
+      });
+      rmSync(indexFile(here));
+      await t.rejects(rebuildQueue(here.settings), error);
+      t.ok(existsSync(indexFile(here)), 'the others are rebuilt before the error');
+    },
+  );
+}
 
 t.test(
   'when the index is removed while the queue is in use, opening fails and no new index is made',

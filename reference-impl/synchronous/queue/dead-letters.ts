@@ -1,10 +1,18 @@
 import { ENTRY, FIELD, NONE, STATUS } from '../index/layout.js';
 import { isConsumed } from '../index/marks.js';
 import { assert, isMutexHeld } from '../platform/errors.js';
-import { decodeBody } from '../record/codec.js';
+import type { Body } from '../record/body.js';
+import { decodeOrUndefined } from '../record/codec.js';
 import { bodyOf, readSlot, recordBytes } from '../record/record.js';
 import type { Claimed, ClaimResult } from './claim.js';
-import { type DeliveryFailure, encodeNote, escapeText, noteOf } from './dead-note.js';
+import {
+  type DeliveryFailure,
+  encodeNote,
+  escapeText,
+  isSameMessage,
+  noteOf,
+  originOf,
+} from './dead-note.js';
 import { logEvent, type Pair } from './pair.js';
 import type { ProducerQueue } from './producer-queue.js';
 import { type BuryOutcome, type LockedMessage, NOTICE, type NoticeState, type TakeOptions } from './types.js';
@@ -68,10 +76,15 @@ export class DeadLetters {
   async store(message: LockedMessage, failure: DeliveryFailure): Promise<BuryOutcome> {
     // Clean up first: the entries of workers that died while they stored a letter would take up room.
     if (this.#dead.claim(LEFTOVERS_ONLY) === undefined) return 'failed';
-    const origin = `${message.pair}:${message.number}`;
-    const isThere = this.#holds(origin);
-    if (isThere !== false) return isThere === true ? 'buried' : 'failed';
     const { kernel, maxRecordBytes } = this.#dead.pair;
+    const origin = originOf(message);
+    const there = this.#find(origin, message.body);
+    if (there === 'mutex-held') return 'failed';
+    if (there !== undefined) {
+      // The caller consumes the message now. Without this line nothing would show where it is.
+      logEvent(kernel, 'already-dead', { number: `${message.number}`, as: `${there}` });
+      return 'buried';
+    }
     const nowMs = kernel.wallClockMs();
     const note = encodeNote({
       ...failure,
@@ -120,38 +133,48 @@ export class DeadLetters {
   }
 
   /**
-   * Returns whether a whole letter with this origin is in the queue; undefined when another process holds the mutex
-   * for too long.
+   * Finds the letter that holds a message already.
+   * @returns its number; undefined when there is none; `mutex-held` when another process holds the mutex for too long
    */
-  #holds(origin: string): boolean | undefined {
+  #find(origin: string, body: Body): number | undefined | 'mutex-held' {
     try {
-      return this.#findOrigin(origin);
+      return this.#findOrigin(origin, body);
     } catch (error) {
-      if (isMutexHeld(error)) return undefined;
+      if (isMutexHeld(error)) return 'mutex-held';
       throw error;
     }
   }
 
-  #findOrigin(origin: string): boolean {
+  #findOrigin(origin: string, body: Body): number | undefined {
     const { pair } = this.#dead;
     const { image, key } = pair;
     return pair.withMutex(() => {
       this.#readNewOrigins();
       const known = this.#byOrigin.get(origin);
-      if (known === undefined) return false;
+      if (known === undefined) return undefined;
       const at = image.entryWord(known.entry);
       const isThere =
         image.get(at + ENTRY.status) === STATUS.ready &&
         image.getWide(at + ENTRY.number) === known.number &&
         !isConsumed(image, key, image.getWide(at + ENTRY.offset), known.number);
       if (!isThere) this.#byOrigin.delete(origin);
-      return isThere;
+      // Compare the stored bytes too: the note only says what was meant to be stored with it.
+      const letter = isThere ? this.#bodyAt(known.entry, known.number) : undefined;
+      return letter !== undefined && isSameMessage(letter, body) ? known.number : undefined;
     });
+  }
+
+  /** Reads the letter of an index entry. Returns undefined when it is damaged or holds no message. */
+  #bodyAt(entry: number, number: number): Body | undefined {
+    const { image, data, key } = this.#dead.pair;
+    const found = readSlot(data, key, image.getWide(image.entryWord(entry) + ENTRY.offset));
+    if (found.state !== 'valid' || found.header.number !== number) return undefined;
+    return decodeOrUndefined(found.header.type, bodyOf(data, found.header));
   }
 
   /** Adds the letters that were stored since the last call, by any worker. The caller holds the mutex. */
   #readNewOrigins(): void {
-    const { image, data, key } = this.#dead.pair;
+    const { image } = this.#dead.pair;
     let seen = image.getWide(FIELD.nextNumber);
     if (seen === this.#seenNumber) return;
     for (let entry = image.get(FIELD.head); entry !== NONE; ) {
@@ -159,11 +182,9 @@ export class DeadLetters {
       const number = image.getWide(at + ENTRY.number);
       if (number >= this.#seenNumber) {
         if (image.get(at + ENTRY.status) === STATUS.ready) {
-          const found = readSlot(data, key, image.getWide(at + ENTRY.offset));
-          if (found.state === 'valid' && found.header.number === number) {
-            const { origin } = noteOf(decodeBody(found.header.type, bodyOf(data, found.header)));
-            if (origin !== '') this.#byOrigin.set(origin, { entry, number });
-          }
+          const body = this.#bodyAt(entry, number);
+          const origin = body === undefined ? '' : noteOf(body).origin;
+          if (origin !== '') this.#byOrigin.set(origin, { entry, number });
         } else seen = Math.min(seen, number);
       }
       entry = image.get(at + ENTRY.next);

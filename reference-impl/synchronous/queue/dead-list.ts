@@ -4,10 +4,10 @@ import { QueueError } from '../platform/errors.js';
 import type { Kernel } from '../platform/kernel.js';
 import { linux } from '../platform/linux.js';
 import type { Body } from '../record/body.js';
-import { decodeBody } from '../record/codec.js';
+import { decodeOrUndefined } from '../record/codec.js';
 import { bodyOf, readSlot } from '../record/record.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { type DeadNote, noteOf, withoutNote } from './dead-note.js';
+import { type DeadNote, noteOf, unreadableNote, withoutNote } from './dead-note.js';
 import { type Snapshot, withSnapshot } from './snapshot.js';
 import { NOTICE, type NoticeState } from './types.js';
 
@@ -23,7 +23,9 @@ export interface Letter {
   sender: string;
   recipients: string[];
   destination: string | undefined;
-  type: Body['type'];
+  /** `unknown` for a letter with the reason `unreadable`, which has no sender and no recipients either. */
+  type: Body['type'] | 'unknown';
+  /** Size of the message; of the body of the record when it is unreadable. */
   messageBytes: number;
   /** Whether a process has the letter locked. */
   locked: boolean;
@@ -68,16 +70,20 @@ export function listLetters(
   });
 }
 
-/** Reads one dead letter with its message; undefined when it is not there. Fails as `listLetters`. */
+/**
+ * Reads one dead letter with its message, or with the body of its record when it is unreadable; undefined when it is not
+ * there. Fails as `listLetters`.
+ */
 export function readLetter(
   settings: QueueSettings,
   id: number,
   kernel: Kernel = linux,
-): { letter: Letter; body: Body } | undefined {
+): { letter: Letter; body: Body | { data: Buffer } } | undefined {
   return withDead(settings, kernel, (snapshot) => {
-    let found: { letter: Letter; body: Body } | undefined;
+    let found: { letter: Letter; body: Body | { data: Buffer } } | undefined;
     visit(snapshot, (letter, body) => {
-      if (letter.id === id) found = { letter, body: withoutNote(body) };
+      if (letter.id !== id) return;
+      found = { letter, body: 'type' in body ? withoutNote(body) : { data: Buffer.from(body.data) } };
     });
     return found;
   });
@@ -91,7 +97,7 @@ function withDead<T>(settings: QueueSettings, kernel: Kernel, read: (snapshot: S
 /** Calls back for every whole letter. Letters that are being stored are left out. */
 function visit(
   { image, data, key, ring, inUse }: Snapshot,
-  callback: (letter: Letter, body: Body) => void,
+  callback: (letter: Letter, body: Body | { data: Buffer }) => void,
 ): void {
   const [problem] = inUse ? [] : checkLists(image);
   if (problem !== undefined)
@@ -108,22 +114,23 @@ function visit(
     if (image.get(at + ENTRY.status) !== STATUS.ready || offset < ring.start || offset >= ring.end) continue;
     const found = readSlot(data, key, offset);
     if (found.state !== 'valid' || found.header.number !== id) continue;
-    const body = decodeBody(found.header.type, bodyOf(data, found.header));
+    const bytes = bodyOf(data, found.header);
+    const body = decodeOrUndefined(found.header.type, bytes);
     const state = image.get(at + ENTRY.retryCount);
     const letter = {
       id,
-      note: noteOf(body),
+      note: body ? noteOf(body) : unreadableNote(),
       deadSinceMs: found.header.dateMs,
       notice: noticeOf(state),
       noticeMs: state === NOTICE.sent ? image.getWide(at + ENTRY.lastRetry) : 0,
-      sender: `${body.sender}`,
-      recipients: body.recipients.map(String),
-      destination: body.destination,
-      type: body.type,
-      messageBytes: body.data.length,
+      sender: `${body?.sender ?? ''}`,
+      recipients: body?.recipients.map(String) ?? [],
+      destination: body?.destination,
+      type: body?.type ?? ('unknown' as const),
+      messageBytes: (body?.data ?? bytes).length,
       locked: image.get(at + ENTRY.lock) !== 0,
     };
-    callback(letter, body);
+    callback(letter, body ?? { data: bytes });
   }
 }
 

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { Body } from '../record/body.js';
 
 /**
@@ -8,8 +9,9 @@ import type { Body } from '../record/body.js';
  * - `retries-used-up`: the next hop answered with 4xx more often than `delivery.retryLimit` allows.
  * - `too-old`: it was not delivered within `delivery.maxAgeMs`.
  * - `unknown`: the letter has no note. Version 0.1.0 stored it, or there was no room for the note.
+ * - `unreadable`: the record is whole, but it holds no message, so other software stored it.
  */
-export type DeadReason = 'refused' | 'loop' | 'retries-used-up' | 'too-old' | 'unknown';
+export type DeadReason = 'refused' | 'loop' | 'retries-used-up' | 'too-old' | 'unknown' | 'unreadable';
 
 /** Every reason, in the order of the help text. */
 export const DEAD_REASONS: readonly DeadReason[] = [
@@ -18,6 +20,7 @@ export const DEAD_REASONS: readonly DeadReason[] = [
   'retries-used-up',
   'too-old',
   'unknown',
+  'unreadable',
 ];
 
 /** Why a message cannot be delivered. */
@@ -36,7 +39,7 @@ export interface DeadNote extends DeliveryFailure {
   /** Time of the first attempt; 0 when it is not known. */
   firstAttemptMs: number;
   lastAttemptMs: number;
-  /** Pair and message number in the main queue, as `pair:number`. It is never used for a second message. */
+  /** Identity of the message (`originOf`), or `pair:number` in notes of older versions; empty when it is not known. */
   origin: string;
 }
 
@@ -110,6 +113,43 @@ function parseNote(text: string | undefined): Record<string, unknown> {
 /** Returns the reply for the recipient at a position. */
 export const replyFor = ({ replies }: Pick<DeadNote, 'replies'>, position: number): string =>
   replies[position] ?? replies[0] ?? '';
+
+/** Returns the envelope of a message as text. Two bodies with the same envelope and data are the same message. */
+const envelopeText = ({ type, sender, recipients, destination = '' }: Body): string =>
+  JSON.stringify([type, `${sender}`, recipients.map(String), destination]);
+
+/** Returns whether two bodies hold the same message, byte for byte. Notes do not count. */
+export const isSameMessage = (one: Body, other: Body): boolean =>
+  one.data.equals(other.data) && envelopeText(one) === envelopeText(other);
+
+/** What `originOf` needs of a message in the main queue (`LockedMessage`). */
+interface IdentifiedMessage {
+  queueId: string;
+  number: bigint;
+  queuedAtMs: number;
+  body: Body;
+}
+
+/**
+ * Returns the identity of a message in the main queue: its data file, number, time and content. The number alone is not
+ * enough: when a copy of the queue files is put back, numbers come again, and the settings may list the pairs in another
+ * order.
+ */
+export function originOf({ queueId, number, queuedAtMs, body }: IdentifiedMessage): string {
+  const hash = createHash('sha256').update(envelopeText(body)).update(body.data).digest('hex');
+  return `${queueId}:${number}:${queuedAtMs}:${hash}`;
+}
+
+/** Returns the note of a letter whose record holds no message. */
+export const unreadableNote = (): DeadNote => ({
+  reason: 'unreadable',
+  replies: [],
+  attempts: 0,
+  queuedAtMs: 0,
+  firstAttemptMs: 0,
+  lastAttemptMs: 0,
+  origin: '',
+});
 
 /** Returns a copy of the body without its note, as the main queue stores it. */
 export function withoutNote<B extends Body>(body: B): B {

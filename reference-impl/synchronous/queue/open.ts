@@ -6,7 +6,7 @@ import { assert, isMutexHeld, QueueError } from '../platform/errors.js';
 import type { Kernel, Registration } from '../platform/kernel.js';
 import { LOCK } from '../platform/locks.js';
 import type { Body } from '../record/body.js';
-import { decodeBody } from '../record/codec.js';
+import { decodeOrUndefined } from '../record/codec.js';
 import { bodyOf, readSlot } from '../record/record.js';
 import { keepAside, keptAsideNames } from '../restore/kept-aside.js';
 import type { QueueSettings } from '../settings/settings.js';
@@ -69,21 +69,32 @@ class WorkerPair {
   /** Value of the pair's arrival counter at the last check. */
   seenArrivals = 0;
 
-  constructor(pair: Pair, onReady: () => void, syncSettings: QueueSettings['sync'] | undefined) {
+  /**
+   * @param syncSettings undefined for a pair that has no helper.
+   * @param helper `may-be-absent`: the pair is synced without a helper while it has none.
+   */
+  constructor(
+    pair: Pair,
+    onReady: () => void,
+    syncSettings: QueueSettings['sync'] | undefined,
+    helper: 'is-there' | 'may-be-absent' = 'is-there',
+  ) {
     this.pair = pair;
     const { slot, incarnation } = claimSlot(pair);
     this.slot = slot;
     this.lock = lockWord(slot, incarnation);
     pair.setMutexOwner(slot);
-    const sync = syncSettings
-      ? new SyncClient(
+    const createClient =
+      syncSettings &&
+      (() =>
+        new SyncClient(
           pair.directories.directory,
           { slot, incarnation },
           pair.image,
           syncSettings,
           pair.kernel,
-        )
-      : new DirectSync(pair);
+        ));
+    const sync = createClient && helper === 'is-there' ? createClient() : new DirectSync(pair, createClient);
     this.producerQueue = new ProducerQueue(pair, this.lock, sync, onReady);
   }
 }
@@ -144,21 +155,11 @@ export async function openQueue(
 
 /**
  * Opens the queue for a command of the operator. It works beside a running gateway: it then uses the sync helpers of
- * the gateway. Without a helper it syncs the data files itself.
+ * the gateway. While a data file has no helper, the command syncs it itself.
  * @throws QueueError as `openQueue`.
  */
 export const openQueueForCommand = (settings: QueueSettings, platform: Platform = hostPlatform): OpenQueue =>
-  new OpenQueue(settings, platform, 'may-have-no-helper');
-
-/** Longest wait, in milliseconds, for a lock of the helper that another command holds for one sync. */
-const OTHER_COMMAND_TIMEOUT_MS = 200;
-
-/** Returns whether a helper serves a pair. Another command of the operator also takes its lock, for one sync. */
-function isHelperAlive({ locks }: Pair): boolean {
-  if (!locks.lockWithin(LOCK.helper, OTHER_COMMAND_TIMEOUT_MS)) return true;
-  locks.unlock(LOCK.helper);
-  return false;
-}
+  new OpenQueue(settings, platform, 'may-be-absent');
 
 /**
  * The queue in one worker process: all its pairs and its dead-letter queue, open and with a worker slot taken
@@ -191,15 +192,14 @@ export class OpenQueue implements Queue {
   constructor(
     settings: QueueSettings,
     platform: Platform,
-    helpers: 'have-helpers' | 'may-have-no-helper' = 'have-helpers',
+    helper: 'is-there' | 'may-be-absent' = 'is-there',
   ) {
     const { kernel } = platform;
     this.#kernel = kernel;
     this.#pairs = settings.pairs.map((directories) => {
       const pair = Pair.open(directories, settings, platform);
       this.#recordRestore(pair);
-      const hasHelper = helpers === 'have-helpers' || isHelperAlive(pair);
-      return new WorkerPair(pair, () => this.#notifyListener(), hasHelper ? settings.sync : undefined);
+      return new WorkerPair(pair, () => this.#notifyListener(), settings.sync, helper);
     });
     const { directory, entries } = settings.deadLetter;
     const { workerSlots } = settings;
@@ -313,6 +313,7 @@ export class OpenQueue implements Queue {
         pair: pairNumber,
         entry,
         number: BigInt(number),
+        queueId: pair.queueId,
         body,
         queuedAtMs,
         retryCount,
@@ -321,7 +322,8 @@ export class OpenQueue implements Queue {
         answeredCount: answered,
       };
     }
-    const damage = { offset, number, lengthBytes: claimed.sizeBytes, what: 'data' as const };
+    const lengthBytes = Math.min(claimed.sizeBytes, pair.maxRecordBytes);
+    const damage = { offset, number, lengthBytes, what: 'data' as const };
     try {
       keepAside(pair.kernel, pairPaths(pair.directories).keptAside, pair.data, damage);
     } catch (error) {
@@ -535,15 +537,5 @@ export class OpenQueue implements Queue {
       producerQueue.close();
       pair.close();
     }
-  }
-}
-
-/** Decodes a body. Returns undefined for bytes that are not a body, which only other software can have stored. */
-function decodeOrUndefined(type: number, bytes: Buffer): Body | undefined {
-  try {
-    return decodeBody(type, bytes);
-  } catch (error) {
-    if (error instanceof QueueError && error.code === 'bad-record') return undefined;
-    throw error;
   }
 }

@@ -44,6 +44,8 @@ export interface PairParts {
   data: DataMap;
   ring: Ring;
   key: ChecksumKey;
+  /** Size of the largest record, checksums included. */
+  maxRecordBytes: number;
 }
 
 /** What a restore does without a usable index. */
@@ -96,7 +98,7 @@ export function restorePair(
   queueId: string,
   { retryCountWithoutIndex = 0, setAside }: RestoreWithoutIndex = {},
 ): OpenedIndex & { report: RestoreReport } {
-  const { platform, data, ring, key } = parts;
+  const { platform, data, ring, key, maxRecordBytes } = parts;
   const { kernel } = platform;
   const { index: path, keptAside } = pairPaths(parts.directories);
   const startedMs = kernel.monotonicMs();
@@ -112,7 +114,12 @@ export function restorePair(
   }
   const slots = platform.createSlotReader?.(data, key);
   const salvaged = old ? undefined : salvage(kernel, setAside ?? path, queueId, requested);
-  const plan = planRestore(data, ring, key, old?.image, { nowMs: kernel.wallClockMs(), slots, salvaged });
+  const plan = planRestore(data, ring, key, old?.image, {
+    nowMs: kernel.wallClockMs(),
+    slots,
+    salvaged,
+    maxRecordBytes,
+  });
   if (!head.usable) for (const record of plan.live) record.retryCount = retryCountWithoutIndex;
   for (const damage of plan.damage) keepAside(kernel, keptAside, data, damage);
   // Sync the ring before a message is delivered or marked. A record may have been copied and not synced when

@@ -58,6 +58,8 @@ export class Pair {
   readonly image: IndexImage;
   readonly locks: LockFile;
   readonly key: ChecksumKey;
+  /** Identity of the data file. */
+  readonly queueId: string;
   readonly ring: Ring;
   readonly maxRecordBytes: number;
   /** Report of the restore, if this process opened the pair first and restored it. */
@@ -93,6 +95,7 @@ export class Pair {
       platform,
       directories,
       key: head.key,
+      maxRecordBytes: head.maxRecordBytes,
       ring: { start: RING_START, end: head.sizeBytes - PAGE_BYTES },
       data: new DataMap(dataFd, head.sizeBytes, head.maxRecordBytes, kernel),
     };
@@ -115,7 +118,7 @@ export class Pair {
       locks.lockShared(LOCK.users);
       locks.unlock(LOCK.opening);
       const { image, fd, report } = opened;
-      return new Pair(parts, { locks, dataFd, indexFd: fd, image, report }, head.maxRecordBytes);
+      return new Pair(parts, { locks, dataFd, indexFd: fd, image, report }, head.queueId);
     } catch (failure) {
       // Release the locks too: if this process tries again, it must restore the pair, and not trust a
       // half-done restore.
@@ -125,13 +128,14 @@ export class Pair {
     }
   }
 
-  private constructor(parts: PairParts, opened: OpenedPair, maxRecordBytes: number) {
+  private constructor(parts: PairParts, opened: OpenedPair, queueId: string) {
     this.kernel = parts.platform.kernel;
     this.directories = parts.directories;
     this.data = parts.data;
     this.key = parts.key;
     this.ring = parts.ring;
-    this.maxRecordBytes = maxRecordBytes;
+    this.maxRecordBytes = parts.maxRecordBytes;
+    this.queueId = queueId;
     this.locks = opened.locks;
     this.image = opened.image;
     this.restore = opened.report;

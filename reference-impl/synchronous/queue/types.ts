@@ -20,6 +20,8 @@ export type EnqueueOutcome =
 export interface LockedMessage {
   /** Position of the pair in the settings. */
   readonly pair: number;
+  /** Identity of the pair's data file. It stays with the file, wherever the settings name it. */
+  readonly queueId: string;
   /** Number of the index entry. */
   readonly entry: number;
   /** Message number, which is never used twice. */
@@ -126,8 +128,8 @@ export interface Queue {
   unlock(messages: readonly LockedMessage[], attempt: Attempt): void;
   /**
    * Moves a message to the dead-letter queue. It stores and syncs the message there before it removes the
-   * message from this queue, so a crash in between cannot lose it. A message that is there already, because of
-   * such a crash, is not stored a second time. If the result is not `buried`, the message stays locked, and the
+   * message from this queue, so a crash in between cannot lose it. A message that is there already, byte for byte,
+   * because of such a crash, is not stored a second time. If the result is not `buried`, the message stays locked, and the
    * caller unlocks it.
    */
   bury(message: LockedMessage, failure: DeliveryFailure): Promise<BuryOutcome>;

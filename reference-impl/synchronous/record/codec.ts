@@ -138,6 +138,16 @@ export function decodeBody(typeByte: number, bytes: Buffer): Body {
   );
 }
 
+/** Decodes a body. Returns undefined for bytes that are not a body, which only other software can have stored. */
+export function decodeOrUndefined(typeByte: number, bytes: Buffer): Body | undefined {
+  try {
+    return decodeBody(typeByte, bytes);
+  } catch (error) {
+    if (error instanceof QueueError && error.code === 'bad-record') return undefined;
+    throw error;
+  }
+}
+
 function finishBody<B extends Body>(body: B, cursor: Cursor): B {
   if (!cursor.atEnd) body.destination = cursor.block().toString();
   if (!cursor.atEnd) {

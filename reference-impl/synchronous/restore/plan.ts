@@ -4,7 +4,7 @@ import { isConsumed } from '../index/marks.js';
 import type { DataBytes } from '../platform/data-map.js';
 import type { ChecksumKey } from '../record/checksum.js';
 import { readGeneration } from '../record/generation.js';
-import { SLOT_BYTES } from '../record/layout.js';
+import { HEADER_BYTES, SLOT_BYTES } from '../record/layout.js';
 import type { RecordHeader, ValidRecord } from '../record/record.js';
 import type { Ring } from '../ring/reserve.js';
 import { type DamagedRecord, isOverwritten, type SlotReader, scan } from './scan.js';
@@ -21,6 +21,7 @@ export interface LiveRecord extends ValidRecord {
 /** Bytes of a stored message that can no longer be read. They must be reported and kept aside. */
 export interface Damage {
   offset: number;
+  /** Number of bytes to keep aside. It is less than the record has when another damage holds most of its bytes. */
   lengthBytes: number;
   number: number;
   what: 'data' | 'header' | 'record gone';
@@ -80,6 +81,8 @@ export interface RestoreOptions {
   slots?: SlotReader | undefined;
   /** What is left of an index that is not usable. It only names messages that the data file no longer holds. */
   salvaged?: IndexImage | undefined;
+  /** Size of the largest record. An index entry that claims more is damaged. */
+  maxRecordBytes?: number | undefined;
 }
 
 /** The content of an entry of the old index that names a record. */
@@ -110,10 +113,11 @@ export function planRestore(
   ring: Ring,
   key: ChecksumKey,
   image: IndexImage | undefined,
-  { nowMs = Date.now(), slots, salvaged }: RestoreOptions = {},
+  { nowMs = Date.now(), slots, salvaged, maxRecordBytes = Number.POSITIVE_INFINITY }: RestoreOptions = {},
 ): RestorePlan {
-  const hints = image ? readHints(image, ring) : new Map<number, Hint>();
-  const gone = image ? hints : salvaged ? readHints(salvaged, ring) : hints;
+  const read = (from: IndexImage) => readHints(from, ring, maxRecordBytes);
+  const hints = image ? read(image) : new Map<number, Hint>();
+  const gone = !image && salvaged ? read(salvaged) : hints;
   const found = scan(data, ring, key, slots);
   const consumed = (record: { offset: number; number: number }): boolean =>
     image !== undefined && isConsumed(image, key, record.offset, record.number);
@@ -134,6 +138,7 @@ export function planRestore(
     if (!consumed(header)) noteDamage(plan, header, hints.get(header.number));
   }
   noteUnreadable(plan, gone, found.valid, consumed);
+  boundCopies(plan.damage);
   const newest = Math.max(newestOf(found.valid), newestOf(found.damaged));
   plan.nextNumber = nextGeneration(
     Math.max(readGeneration(data), Math.floor(newest / NUMBERS_PER_GENERATION)),
@@ -148,16 +153,18 @@ export function planRestore(
 
 /**
  * Reads what each plausible entry of the old index says about a record. Returns it by message number: an entry from an
- * earlier moment may name another message at the same offset.
+ * earlier moment may name another message at the same offset. Of a record that is too large to exist only the place of
+ * its header is believed.
  */
-function readHints(image: IndexImage, ring: Ring): Map<number, Hint> {
+function readHints(image: IndexImage, ring: Ring, maxRecordBytes: number): Map<number, Hint> {
   const hints = new Map<number, Hint>();
   for (let entry = 0; entry < image.geometry.entries; entry += 1) {
     const at = image.entryWord(entry);
     const status = image.get(at + ENTRY.status);
     if (status !== STATUS.ready && status !== STATUS.reserved) continue;
     const offset = image.getWide(at + ENTRY.offset);
-    const sizeBytes = image.get(at + ENTRY.length);
+    const claimedBytes = image.get(at + ENTRY.length);
+    const sizeBytes = claimedBytes > maxRecordBytes ? HEADER_BYTES : claimedBytes;
     const inRing = offset >= ring.start && sizeBytes > 0 && offset + sizeBytes <= ring.end;
     if (!inRing || offset % SLOT_BYTES !== 0) continue;
     const number = image.getWide(at + ENTRY.number);
@@ -221,6 +228,68 @@ function noteUnreadable(
     if (consumed({ offset, number })) continue;
     if (status === STATUS.reserved) plan.unfinished += 1;
     else plan.damage.push({ offset, number, lengthBytes: sizeBytes, what: 'record gone' });
+  }
+}
+
+/**
+ * Shortens the copies of damaged records whose bytes another copy holds already, to a header: a damaged index may name
+ * thousands of large records at the same place. A whole copy needs that at least half of its bytes are in no copy
+ * before it, so all copies together have at most twice the bytes of the ring, and a header for each record. Records
+ * whose header is in the data file come first, because the header proves them.
+ */
+function boundCopies(damage: readonly Damage[]): void {
+  const order = [...damage].sort(
+    (one, other) =>
+      Number(one.what === 'record gone') - Number(other.what === 'record gone') ||
+      other.lengthBytes - one.lengthBytes,
+  );
+  const copied = new Spans();
+  for (const one of order) {
+    const newBytes = copied.missingIn(one.offset, one.offset + one.lengthBytes);
+    if (2 * newBytes < one.lengthBytes) one.lengthBytes = Math.min(one.lengthBytes, HEADER_BYTES);
+    copied.add(one.offset, one.offset + one.lengthBytes);
+  }
+}
+
+/** A set of bytes of the data file, as disjoint spans in order. */
+class Spans {
+  #spans: { from: number; to: number }[] = [];
+
+  /** Returns the position of the first span that ends at or behind `offset`. */
+  #firstEndingAt(offset: number): number {
+    let low = 0;
+    let high = this.#spans.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#spans[middle] as { to: number }).to < offset) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  /** Returns the number of bytes between `from` and `to` that are not in the set. */
+  missingIn(from: number, to: number): number {
+    let missing = to - from;
+    for (let at = this.#firstEndingAt(from); at < this.#spans.length; at += 1) {
+      const span = this.#spans[at] as { from: number; to: number };
+      if (span.from >= to) break;
+      missing -= Math.min(to, span.to) - Math.max(from, span.from);
+    }
+    return missing;
+  }
+
+  /** Adds the bytes from `from` up to but not including `to`. */
+  add(from: number, to: number): void {
+    const first = this.#firstEndingAt(from);
+    const merged = { from, to };
+    let behind = first;
+    for (; behind < this.#spans.length; behind += 1) {
+      const span = this.#spans[behind] as { from: number; to: number };
+      if (span.from > to) break;
+      merged.from = Math.min(merged.from, span.from);
+      merged.to = Math.max(merged.to, span.to);
+    }
+    this.#spans.splice(first, behind - first, merged);
   }
 }
 

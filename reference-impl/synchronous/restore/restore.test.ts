@@ -6,14 +6,16 @@ import { memoryIndex } from '../index/fixtures/memory-image.js';
 import { IndexImage } from '../index/image.js';
 import { ENTRIES_OFFSET, ENTRY, FIELD, PARKED_BIT, STATUS } from '../index/layout.js';
 import { isConsumed } from '../index/marks.js';
+import { MemoryData } from '../platform/fixtures/memory-data.js';
 import { bodySeed, checksum, seedAt } from '../record/checksum.js';
 import { decodeBody } from '../record/codec.js';
-import { KEY } from '../record/fixtures/memory-data.js';
+import { RING_START } from '../record/data-file.js';
+import { KEY, putRecord, smtp } from '../record/fixtures/memory-data.js';
 import { generationPages, putGeneration, readGeneration } from '../record/generation.js';
 import { SIGNATURE_WORD, SLOT_BYTES } from '../record/layout.js';
 import { bodyOf, eraseRecord, readSlot } from '../record/record.js';
 import { type Message, ModelledQueue } from './fixtures/modelled-queue.js';
-import type { RestorePlan } from './plan.js';
+import { planRestore, type RestorePlan } from './plan.js';
 
 const PAGE = 4096;
 
@@ -424,4 +426,83 @@ t.test('the generation is read from either page, and a half-written page is igno
   t.equal(readGeneration(world.data), 8);
   world.data.bytes.writeUInt8(9, last + 520);
   t.equal(readGeneration(world.data), 7);
+});
+
+for (const [what, place] of [
+  [
+    'larger than any record may be',
+    (entry: number) => ({ offset: entry * SLOT_BYTES, lengthBytes: 512 * 1024 }),
+  ],
+  ['at the same place', () => ({ offset: 0, lengthBytes: 64 * 1024 })],
+  ['overlapping', (entry: number) => ({ offset: entry * SLOT_BYTES, lengthBytes: 64 * 1024 })],
+] as const) {
+  for (const source of ['image', 'salvaged'] as const) {
+    t.test(
+      `lost messages of a rotted index are all named and bounded when they are ${what} (${source})`,
+      async (t) => {
+        const geometry = { entries: 1024, workerSlots: 1, dataBytes: 2 ** 20 };
+        const data = new MemoryData(geometry.dataBytes);
+        const ring = { start: RING_START, end: geometry.dataBytes - PAGE };
+        const index = new IndexImage(memoryIndex(geometry), geometry);
+        for (let entry = 0; entry < geometry.entries; entry += 1) {
+          const at = index.entryWord(entry);
+          const { offset, lengthBytes } = place(entry);
+          index.putWide(at + ENTRY.offset, ring.start + offset);
+          index.putWide(at + ENTRY.number, 2 ** 32 + entry);
+          index.put(at + ENTRY.length, lengthBytes);
+          index.put(at + ENTRY.status, STATUS.ready);
+        }
+        const maxRecordBytes = 64 * 1024;
+        const plan =
+          source === 'image'
+            ? planRestore(data, ring, KEY, index, { maxRecordBytes })
+            : planRestore(data, ring, KEY, undefined, { maxRecordBytes, salvaged: index });
+        const fits = Array.from({ length: geometry.entries }, (_, entry) => place(entry)).filter(
+          ({ offset, lengthBytes }) =>
+            ring.start + offset + lengthBytes <= ring.end || lengthBytes > maxRecordBytes,
+        );
+        t.equal(plan.damage.length, fits.length, 'all are named');
+        t.ok(fits.length > 500);
+        const copied = plan.damage.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+        t.ok(copied <= 2 * (ring.end - ring.start) + 1024 * 32, `${copied} bytes are kept aside`);
+        if (what !== 'larger than any record may be')
+          t.ok(copied >= maxRecordBytes, 'the bytes are kept once');
+      },
+    );
+  }
+}
+
+t.test('damaged records that do not overlap are kept aside whole', async (t) => {
+  const geometry = { entries: 16, workerSlots: 1, dataBytes: 2 ** 18 };
+  const index = new IndexImage(memoryIndex(geometry), geometry);
+  for (let entry = 0; entry < geometry.entries; entry += 1) {
+    const at = index.entryWord(entry);
+    index.putWide(at + ENTRY.offset, RING_START + entry * 4 * SLOT_BYTES);
+    index.putWide(at + ENTRY.number, 2 ** 32 + entry);
+    index.put(at + ENTRY.length, 1000);
+    index.put(at + ENTRY.status, STATUS.ready);
+  }
+  const ring = { start: RING_START, end: geometry.dataBytes - PAGE };
+  const plan = planRestore(new MemoryData(geometry.dataBytes), ring, KEY, index, { maxRecordBytes: 4096 });
+  t.same(
+    plan.damage.map(({ lengthBytes }) => lengthBytes),
+    Array.from({ length: geometry.entries }, () => 1000),
+  );
+});
+
+t.test('a message is named although its entry claims a size that reaches over newer messages', async (t) => {
+  const geometry = { entries: 4, workerSlots: 1, dataBytes: 2 ** 18 };
+  const data = new MemoryData(geometry.dataBytes);
+  putRecord(data, KEY, RING_START + 8 * SLOT_BYTES, 2 ** 32 + 9, smtp('newer'));
+  const index = new IndexImage(memoryIndex(geometry), geometry);
+  const at = index.entryWord(0);
+  index.putWide(at + ENTRY.offset, RING_START);
+  index.putWide(at + ENTRY.number, 2 ** 32 + 1);
+  index.put(at + ENTRY.length, 2 ** 17);
+  index.put(at + ENTRY.status, STATUS.ready);
+  const ring = { start: RING_START, end: geometry.dataBytes - PAGE };
+  t.match(planRestore(data, ring, KEY, index, { maxRecordBytes: 4096 }), {
+    live: [{ number: 2 ** 32 + 9 }],
+    damage: [{ number: 2 ** 32 + 1, lengthBytes: 32, what: 'record gone' }],
+  });
 });

@@ -25,7 +25,7 @@ interface Opened {
 
 function open(machine: SimMachine): Opened {
   const process = new SimProcess(machine, 'worker');
-  return { process, queue: new OpenQueue(simulatedSettings, process.platform, 'may-have-no-helper') };
+  return { process, queue: new OpenQueue(simulatedSettings, process.platform, 'may-be-absent') };
 }
 
 /** Runs an operation and the event loop of its process. Returns undefined if the process was killed in it. */

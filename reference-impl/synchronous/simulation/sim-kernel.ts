@@ -346,6 +346,13 @@ export class SimKernel implements Kernel {
     return { close: () => void this.#timers.delete(timer) };
   }
 
+  after(delayMs: number, callback: () => unknown): void {
+    const timer = this.every(delayMs, () => {
+      timer.close();
+      return callback();
+    });
+  }
+
   defer(callback: () => unknown): void {
     this.#lifetime.step();
     this.#deferred.push(callback);

@@ -250,9 +250,12 @@ export class SyncClient implements SyncPort {
 
 /** Longest wait of DirectSync for the sync of another process, in milliseconds. */
 const DIRECT_SYNC_TIMEOUT_MS = 5000;
+/** Milliseconds between two attempts of DirectSync to start. */
+const DIRECT_SYNC_RETRY_MS = 2;
 
 /** The part of a pair that DirectSync uses. */
 export interface SyncablePair {
+  kernel: Kernel;
   data: DataMap;
   image: IndexImage;
   locks: LockFile;
@@ -261,29 +264,54 @@ export interface SyncablePair {
 
 /**
  * Syncs without a helper, by msync in the caller's thread. The dead-letter queue, which is rarely written, uses it.
- * During a sync this process takes the place of the helper: it holds the helper's lock and keeps `syncing` set, so
+ * During a sync this process takes the place of the helper: it holds the lock of the sync and keeps `syncing` set, so
  * that the next process learns of a sync that did not end.
+ *
+ * The wait for another process that syncs does not block the thread: that process may be stopped, and the thread has
+ * the connections of a worker.
  */
 export class DirectSync implements SyncPort {
   readonly #pair: SyncablePair;
+  readonly #createClient: (() => SyncPort) | undefined;
+  #client: SyncPort | undefined;
 
-  constructor(pair: SyncablePair) {
+  /**
+   * @param createClient makes a client of the helper. It is called when a helper serves the data file, which may start
+   * and stop at any time. Without it the data file has no helper.
+   */
+  constructor(pair: SyncablePair, createClient?: () => SyncPort) {
     this.#pair = pair;
+    this.#createClient = createClient;
   }
 
-  sync(ranges: readonly Range[]): Promise<SyncResult> {
+  async sync(ranges: readonly Range[], isLone = false): Promise<SyncResult> {
+    const { kernel } = this.#pair;
+    const endMs = kernel.monotonicMs() + DIRECT_SYNC_TIMEOUT_MS;
+    for (;;) {
+      const result = this.#trySync(ranges, isLone);
+      if (result !== undefined) return result;
+      if (kernel.monotonicMs() >= endMs) return { state: 'timed-out' };
+      await new Promise<void>((resolve) => kernel.after(DIRECT_SYNC_RETRY_MS, resolve));
+    }
+  }
+
+  /** Syncs by the helper if there is one. @returns undefined when another process syncs at this moment */
+  #trySync(ranges: readonly Range[], isLone: boolean): Promise<SyncResult> | SyncResult | undefined {
     const { image, locks } = this.#pair;
-    if (!locks.lockWithin(LOCK.helper, DIRECT_SYNC_TIMEOUT_MS))
-      return Promise.resolve({ state: 'timed-out' });
+    if (this.#createClient !== undefined && locks.isHeldElsewhere(LOCK.helper)) {
+      this.#client ??= this.#createClient();
+      return this.#client.sync(ranges, isLone);
+    }
+    if (!locks.tryLock(LOCK.dataSync)) return undefined;
     try {
       if (image.get(FIELD.syncing) !== 0) this.#pair.redirtyUnconfirmed();
       image.put(FIELD.syncing, 1);
       const errno = this.#syncAll(ranges);
       if (errno !== 0) this.#pair.redirtyUnconfirmed();
       image.put(FIELD.syncing, 0);
-      return Promise.resolve(errno === 0 ? { state: 'synced' } : { state: 'failed', errno });
+      return errno === 0 ? { state: 'synced' } : { state: 'failed', errno };
     } finally {
-      locks.unlock(LOCK.helper);
+      locks.unlock(LOCK.dataSync);
     }
   }
 
@@ -296,7 +324,11 @@ export class DirectSync implements SyncPort {
     return 0;
   }
 
-  flushAcks(): void {}
+  flushAcks(): void {
+    this.#client?.flushAcks();
+  }
 
-  close(): void {}
+  close(): void {
+    this.#client?.close();
+  }
 }

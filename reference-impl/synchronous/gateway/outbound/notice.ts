@@ -88,6 +88,7 @@ function explanation(
     'retries-used-up': 'The next mail server did not accept it after many attempts.',
     'too-old': 'It could not be delivered in time.',
     unknown: 'The reason is not known.',
+    unreadable: 'It can no longer be read.',
   }[note.reason];
   return [
     `This is the mail system at ${hostname}.`,

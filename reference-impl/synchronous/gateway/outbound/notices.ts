@@ -4,6 +4,7 @@ import {
   escapeText,
   MAX_REPLY_LENGTH,
   noteOf,
+  originOf,
   withoutNote,
 } from '../../queue/dead-note.js';
 import type { LockedMessage, Queue } from '../../queue/types.js';
@@ -105,7 +106,7 @@ export class Notices {
     const nowMs = Date.now();
     const { queuedAtMs, retryCount } = message;
     const times = { queuedAtMs, firstAttemptMs: message.firstRetryMs, lastAttemptMs: nowMs };
-    const origin = `${message.pair}:${message.number}`;
+    const origin = originOf(message);
     const replies = failure.replies.map((reply) => escapeText(reply, MAX_REPLY_LENGTH));
     const note = { ...failure, ...times, replies, attempts: retryCount + 1, origin };
     const outcome = await this.#store(body, note, Number.POSITIVE_INFINITY);
