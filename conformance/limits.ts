@@ -44,7 +44,9 @@ export const DEFAULT_LIMITS = {
   'bundle-entry-bytes': GIB,
   /** Files and directories in a bundle. The data of a target may have some thousand. */
   'bundle-entries': 50_000,
-  /** Unpacked size of a bundle, as a multiple of its packed size. Counts from the first 256 MiB on. */
+  /**
+   * Unpacked size of a bundle that was not made here, as a multiple of its packed size. Counts from the first 256 MiB on.
+   */
   'bundle-ratio': 100,
   /** Size that the disk image of a bundle claims. It has holes, so it takes less room. */
   'image-bytes': 64 * GIB,

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { KitError } from '../errors.js';
 import { certified, goodRun } from '../fixtures/certified.js';
+import type { HistoryBuilder } from '../fixtures/history-builder.js';
 import { type CertificateBody, certificateOf, EXTENSION, type Statement } from './certificate.js';
 import { readEvidence, sha256 } from './evidence.js';
 import { FACTS_FORMAT } from './facts.js';
@@ -284,4 +285,71 @@ t.test('a certificate or evidence beyond the limits is refused in one line, with
   t.throws(() => readEvidence(dir), { exitCode: 2, message: /facts.json: .*more than 100 levels/ });
   writeFileSync(file, '['.repeat(1 << 20));
   t.throws(() => verifyCertificate(file, VERSION), { exitCode: 2, message: /more than 100 levels/ });
+});
+
+t.test('a history that is too long for memory is checked like a short one', async (t) => {
+  t.teardown(() => {
+    delete process.env.PLUGPULL_LIMITS;
+  });
+  const long = (change: (history: HistoryBuilder) => unknown = () => undefined, atRisk = 1) => {
+    const history = goodRun(...KILLS);
+    // The builder ends the run of `goodRun` with the wait for the last messages, which goes on here.
+    history.events.pop();
+    for (let n = 0; n < 40; n++) {
+      const outcome = n % 9 === 8 ? 'rejected' : 'confirmed';
+      history.submit(`m${n}`, outcome);
+      if (n % 10 === 4) history.crash({ atRisk }).inspect(true);
+      if (outcome === 'confirmed') history.deliver(`m${n}`).consume();
+      if (n === 30) change(history);
+    }
+    return made(t, { process: history.drain().events });
+  };
+  const cases: [string, ReturnType<typeof long>, RegExp | undefined][] = [
+    ['honest', long(), undefined],
+    ['more at risk', long(undefined, 2), /: 2 messages at risk at injection 3, and 1 were confirmed/],
+    [
+      'a missing delivery',
+      // The number of the delivery is that of a later one, and nothing else is wrong with the message.
+      long((history) => {
+        for (const event of history.submit('x').deliver('x').consume().events.slice(-2))
+          if ('sequence' in event) event.sequence += 1000;
+      }),
+      /: delivery 10\d\d came after delivery \d\d$/,
+    ],
+    [
+      'time that runs backwards',
+      long((history) => {
+        const last = history.events.at(-1);
+        if (last) last.atMs = 1;
+      }),
+      /: consumed at 1 ms, after an event at \d+ ms/,
+    ],
+  ];
+  for (const [what, { dir, file }, problem] of cases) {
+    delete process.env.PLUGPULL_LIMITS;
+    const inMemory = verifyCertificate(file, VERSION);
+    if (problem === undefined) t.same(inMemory.problems, [], what);
+    else t.match(inMemory.problems[0], problem, what);
+    process.env.PLUGPULL_LIMITS = 'history-events=60';
+    const kinds = readEvidence(dir).histories.flatMap(({ events }) => events.map(({ kind }) => kind));
+    t.ok(kinds.includes('uneventful'), `${what}: it was condensed`);
+    t.same(verifyCertificate(file, VERSION), inMemory, what);
+  }
+});
+
+t.test('a history that leaves more messages open than fit in memory is refused in one line', async (t) => {
+  const history = goodRun(...KILLS);
+  history.events.pop();
+  for (let n = 0; n < 30; n++) history.submit(`m${n}`);
+  for (let n = 0; n < 30; n++) history.deliver(`m${n}`).consume();
+  const { file } = made(t, { process: history.drain().events });
+  t.teardown(() => {
+    delete process.env.PLUGPULL_LIMITS;
+  });
+  t.ok(verifyCertificate(file, VERSION).ok);
+  process.env.PLUGPULL_LIMITS = 'history-events=29';
+  t.throws(() => verifyCertificate(file, VERSION), {
+    exitCode: 2,
+    message: /:\d+: there are more than 29 messages or deliveries that are open at the same time \(PLUGPULL/,
+  });
 });

@@ -30,6 +30,15 @@ export interface Evidence {
   histories: { level: Level; file: EvidenceFile; events: HistoryEvent[] }[];
 }
 
+/** The parts of the evidence that are known before its histories are read. */
+export type RunContext = Pick<Evidence, 'facts' | 'target'>;
+
+/**
+ * Is called before a history is read. The function that it returns gets every event of the file, also those that a long
+ * history only counts in `Evidence`.
+ */
+export type HistoryObserver = (context: RunContext, file: string) => (event: HistoryEvent) => void;
+
 const FOLDER = 'evidence';
 const FACTS = `${FOLDER}/facts.json`;
 const TARGET = `${FOLDER}/target`;
@@ -66,10 +75,11 @@ export function writeEvidence(
 /**
  * Reads what `writeEvidence` wrote.
  * @param dir the folder of the certificate.
+ * @param observe gets the events of the histories while they are read.
  * @throws KitError bad-history (exit code 2) that names the file that is missing or damaged;
  * EvidenceFormatError when it has another format.
  */
-export function readEvidence(dir: string): Evidence {
+export function readEvidence(dir: string, observe?: HistoryObserver): Evidence {
   requireRegularFiles(dir, FOLDER);
   const bytes = read(dir, FACTS);
   const json = parseJson(bytes);
@@ -78,16 +88,19 @@ export function readEvidence(dir: string): Evidence {
   if (!parsed.success) throw new KitError('bad-history', `${FACTS}: expected the facts of a certificate`);
   const facts = parsed.data;
   requireInside(TARGET, facts.targetFile);
-  const target = loadTarget(join(dir, TARGET, facts.targetFile), { checkClaims: false });
+  const loaded = loadTarget(join(dir, TARGET, facts.targetFile), { checkClaims: false });
+  const target = facts.timeMeasured ? loaded : withoutTimeClaims(loaded);
+  const readRun = (level: Level) =>
+    readHistoryOf(dir, level, observe?.({ facts, target }, historyName(level)));
   return {
     facts,
     factsFile: { name: FACTS, sha256: sha256(bytes) },
-    target: facts.timeMeasured ? target : withoutTimeClaims(target),
+    target,
     targetFiles: filesBelow(join(dir, TARGET)).map((path) => ({
       name: relative(dir, path),
       sha256: digestOf(dir, relative(dir, path)),
     })),
-    histories: facts.runs.flatMap(({ level, hasHistory }) => (hasHistory ? [readHistoryOf(dir, level)] : [])),
+    histories: facts.runs.flatMap(({ level, hasHistory }) => (hasHistory ? [readRun(level)] : [])),
   };
 }
 
@@ -123,10 +136,14 @@ export function sha256(bytes: Buffer | string): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-function readHistoryOf(dir: string, level: Level): Evidence['histories'][number] {
+function readHistoryOf(
+  dir: string,
+  level: Level,
+  observe?: (event: HistoryEvent) => void,
+): Evidence['histories'][number] {
   const name = historyName(level);
   const file = { name, sha256: digestOf(dir, name) };
-  return { level, file, events: readPackedHistory(join(dir, name), name) };
+  return { level, file, events: readPackedHistory(join(dir, name), name, observe) };
 }
 
 function read(dir: string, name: string): Buffer {

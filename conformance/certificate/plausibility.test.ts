@@ -5,7 +5,7 @@ import t from 'tap';
 import { certified, goodRun } from '../fixtures/certified.js';
 import type { HistoryEvent } from '../history/events.js';
 import { type Evidence, readEvidence, sha256 } from './evidence.js';
-import { implausibilities, programDifferences } from './plausibility.js';
+import { PlausibilityCheck, programDifferences } from './plausibility.js';
 
 const NOW_MS = Date.UTC(2026, 5, 1);
 const KILLS = [{ fault: 'kill' }, { fault: 'kill-recovery' }] as const;
@@ -19,6 +19,13 @@ function evidenceOf(t: { teardown(remove: () => void): void }): Evidence {
   const { dir } = certified(runs, ['kill', 'tear']);
   t.teardown(() => rmSync(dirname(dir), { recursive: true, force: true }));
   return readEvidence(dir);
+}
+
+/** Checks evidence whose events are in memory. */
+function implausibilities(evidence: Evidence, nowMs: number): string[] {
+  const check = new PlausibilityCheck();
+  for (const { file, events } of evidence.histories) events.forEach(check.observe(evidence, file.name));
+  return check.problems(evidence.facts, nowMs);
 }
 
 /** Replaces the events of the first run. */

@@ -1,9 +1,11 @@
 import { existsSync } from 'node:fs';
+import { KitError } from '../errors.js';
 import type { HistoryEvent } from '../history/events.js';
+import { beyond, LimitError, limit } from '../limits.js';
 import { readRegularFile } from '../read-file.js';
 import { familyOf } from '../requirements/requirements.js';
 import { FAULT_NAMES } from '../target-file/definition.js';
-import { type Evidence, sha256 } from './evidence.js';
+import { type HistoryObserver, sha256 } from './evidence.js';
 import type { Facts } from './facts.js';
 
 /*
@@ -25,35 +27,50 @@ const DIGEST = /^[0-9a-f]{64}$/;
 const ISO_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z$/;
 
 /**
- * Returns the contradictions in the evidence, one line each; empty when it is plausible.
- * @param nowMs current time, in ms since 1970.
+ * Checks the evidence for contradictions while its histories are read: of a long history, `Evidence` has only the events
+ * that need judgement, and here every event counts. It holds the messages that are open, and no event.
  */
-export function implausibilities({ facts, target, histories }: Evidence, nowMs: number): string[] {
-  const problems: string[] = [];
-  let totalMs = 0;
-  let previousEndMs = Number.NEGATIVE_INFINITY;
-  for (const { file, events } of histories) {
-    const history = new HistoryCheck(file.name, { facts, target: target.name, protocol: target.protocol });
-    for (const event of events) history.add(event);
-    problems.push(...history.end());
-    const { startMs, durationMs } = history;
-    totalMs += durationMs;
-    if (Number.isNaN(startMs)) continue;
-    if (startMs + durationMs > nowMs + CLOCK_TOLERANCE_MS)
-      problems.push(`${file.name}: its run ended in the future, at ${timeText(startMs + durationMs)}`);
-    if (startMs < previousEndMs - CLOCK_TOLERANCE_MS)
+export class PlausibilityCheck {
+  readonly #histories: HistoryCheck[] = [];
+
+  /**
+   * Begins the check of the next run; pass it to `readEvidence`.
+   * @throws KitError bad-history (exit code 2), from the returned function, when more than `history-events` messages are
+   *   open at the same time.
+   */
+  readonly observe: HistoryObserver = ({ facts, target }, file) => {
+    const history = new HistoryCheck(file, { facts, target: target.name, protocol: target.protocol });
+    this.#histories.push(history);
+    return (event) => history.add(event);
+  };
+
+  /**
+   * Returns the contradictions in the evidence, one line each; empty when it is plausible.
+   * @param nowMs current time, in ms since 1970.
+   */
+  problems({ budgetMs }: Pick<Facts, 'budgetMs'>, nowMs: number): string[] {
+    const problems: string[] = [];
+    let totalMs = 0;
+    let previousEndMs = Number.NEGATIVE_INFINITY;
+    for (const history of this.#histories) {
+      problems.push(...history.end());
+      const { name, startMs, durationMs } = history;
+      totalMs += durationMs;
+      if (Number.isNaN(startMs)) continue;
+      if (startMs + durationMs > nowMs + CLOCK_TOLERANCE_MS)
+        problems.push(`${name}: its run ended in the future, at ${timeText(startMs + durationMs)}`);
+      if (startMs < previousEndMs - CLOCK_TOLERANCE_MS)
+        problems.push(`${name}: its run began at ${timeText(startMs)}, before the run before it had ended`);
+      previousEndMs = startMs + durationMs;
+    }
+    const limitMs = budgetMs + this.#histories.length * OVERRUN_MS;
+    if (!(budgetMs >= 1000)) problems.push(`evidence/facts.json: a budget of ${budgetMs} ms`);
+    else if (totalMs > limitMs)
       problems.push(
-        `${file.name}: its run began at ${timeText(startMs)}, before the run before it had ended`,
+        `evidence/facts.json: the runs took ${Math.round(totalMs / 1000)} s of a budget of ${budgetMs / 1000} s`,
       );
-    previousEndMs = startMs + durationMs;
+    return problems;
   }
-  const limitMs = facts.budgetMs + histories.length * OVERRUN_MS;
-  if (!(facts.budgetMs >= 1000)) problems.push(`evidence/facts.json: a budget of ${facts.budgetMs} ms`);
-  else if (totalMs > limitMs)
-    problems.push(
-      `evidence/facts.json: the runs took ${Math.round(totalMs / 1000)} s of a budget of ${facts.budgetMs / 1000} s`,
-    );
-  return problems;
 }
 
 /**
@@ -88,7 +105,7 @@ class HistoryCheck {
   startMs = Number.NaN;
   /** Time of the last event, in ms since the start. */
   durationMs = 0;
-  readonly #name: string;
+  readonly name: string;
   readonly #expected: Expected;
   /** First problem of each kind: a forged history breaks one rule many times. */
   readonly #problems = new Map<string, string>();
@@ -99,8 +116,13 @@ class HistoryCheck {
   #confirmed = 0;
   #sequence = 0;
   #lastInjection = 0;
-  /** Submitted messages of this installation that not all of their recipients have consumed, by id. */
-  readonly #unserved = new Map<string, { recipients: number; served: Set<number> }>();
+  /** Upper bound of the messages and of the deliveries that are open: a forged history may leave all of them open. */
+  readonly #maxOpen = limit('history-events');
+  /**
+   * Submitted messages of this installation that may still be confirmed or are, and that not all of their recipients
+   * have consumed, by id. `served` is made at the first consumption.
+   */
+  readonly #unserved = new Map<string, { recipients: number; served?: Set<number> }>();
   readonly #unanswered = new Set<string>();
   /** Confirmed messages of this installation that are not consumed. */
   readonly #outstanding = new Set<string>();
@@ -111,7 +133,7 @@ class HistoryCheck {
   readonly #atRisk = new Set<number>();
 
   constructor(name: string, expected: Expected) {
-    this.#name = name;
+    this.name = name;
     this.#expected = expected;
   }
 
@@ -125,6 +147,14 @@ class HistoryCheck {
       this.#report('start', `the first event is ${kind}, expected run-started`);
     this.durationMs = Math.max(this.durationMs, atMs);
     this.#check(event);
+    if (Math.max(this.#unserved.size, this.#unanswered.size, this.#open.size) > this.#maxOpen)
+      throw this.#tooManyOpen();
+  }
+
+  #tooManyOpen(): KitError {
+    const what = beyond('history-events', 'messages or deliveries that are open at the same time');
+    const text = `${this.name}:${this.#count}: there are ${what}`;
+    return new KitError('bad-history', text, { cause: new LimitError(text) });
   }
 
   /** Returns the problems of the whole history, one line each. */
@@ -217,7 +247,7 @@ class HistoryCheck {
     if (this.#unanswered.has(id) || this.#unserved.has(id))
       this.#report('twice', `message ${id} was submitted again at ${atMs} ms`);
     this.#unanswered.add(id);
-    this.#unserved.set(id, { recipients, served: new Set() });
+    this.#unserved.set(id, { recipients });
   }
 
   #answered({ id, outcome }: Extract<HistoryEvent, { kind: 'answered' }>): void {
@@ -225,7 +255,11 @@ class HistoryCheck {
       this.#report('answered', `message ${id} was answered and not submitted before`);
       return;
     }
-    if (outcome !== 'confirmed') return;
+    if (outcome !== 'confirmed') {
+      // Such a message is never at risk. A run of days may have very many.
+      this.#unserved.delete(id);
+      return;
+    }
     this.#confirmed += 1;
     if (this.#unserved.has(id)) this.#outstanding.add(id);
   }
@@ -248,8 +282,11 @@ class HistoryCheck {
     this.#open.delete(sequence);
     if (id === null || how === 'unanswered') return;
     const unserved = this.#unserved.get(id);
-    for (const recipient of recipients) unserved?.served.add(recipient);
-    if (unserved !== undefined && unserved.served.size < unserved.recipients) return;
+    if (unserved !== undefined) {
+      unserved.served ??= new Set();
+      for (const recipient of recipients) unserved.served.add(recipient);
+      if (unserved.served.size < unserved.recipients) return;
+    }
     this.#unserved.delete(id);
     this.#outstanding.delete(id);
   }
@@ -304,7 +341,7 @@ class HistoryCheck {
   }
 
   #report(rule: string, what: string): void {
-    if (!this.#problems.has(rule)) this.#problems.set(rule, `${this.#name}:${this.#count}: ${what}`);
+    if (!this.#problems.has(rule)) this.#problems.set(rule, `${this.name}:${this.#count}: ${what}`);
   }
 }
 

@@ -11,7 +11,7 @@ import {
   type Statement,
 } from './certificate.js';
 import { type Evidence, EvidenceFormatError, evidenceFiles, readEvidence } from './evidence.js';
-import { implausibilities, programDifferences } from './plausibility.js';
+import { PlausibilityCheck, programDifferences } from './plausibility.js';
 
 /** Result of the verification of a certificate. */
 export interface Verification {
@@ -54,7 +54,8 @@ export function verifyCertificate(file: string, kitVersion: string, nowMs = Date
     throw new KitError('bad-usage', `${file}: expected ${what}`);
   }
   const problems = stated === undefined ? [] : compareDigests(stated, currentDigests);
-  const { evidence, rebuilt } = rebuildCertificate(dir, problems) ?? {};
+  const plausibility = new PlausibilityCheck();
+  const { evidence, rebuilt } = rebuildCertificate(dir, problems, plausibility) ?? {};
   if (rebuilt !== undefined && problems.length === 0) {
     const difference = firstDifference(text, certificateText(rebuilt));
     const { kitVersion: madeBy } = rebuilt.predicate[EXTENSION];
@@ -66,7 +67,8 @@ export function verifyCertificate(file: string, kitVersion: string, nowMs = Date
     if (difference !== undefined) problems.push(`${file}:${difference} is not what the evidence gives`);
   }
   // In changed evidence, the change is the problem.
-  if (evidence !== undefined && problems.length === 0) problems.push(...implausibilities(evidence, nowMs));
+  if (evidence !== undefined && problems.length === 0)
+    problems.push(...plausibility.problems(evidence.facts, nowMs));
   return {
     ok: problems.length === 0,
     problems: problems.slice(0, MAX_REPORTED_PROBLEMS),
@@ -76,13 +78,17 @@ export function verifyCertificate(file: string, kitVersion: string, nowMs = Date
   };
 }
 
-/** Reads the evidence and makes its certificate. Returns undefined and adds a problem if that fails. */
+/**
+ * Reads the evidence and makes its certificate. Returns undefined and adds a problem if that fails.
+ * @param plausibility gets the events of the histories.
+ */
 function rebuildCertificate(
   dir: string,
   problems: string[],
+  plausibility: PlausibilityCheck,
 ): { evidence: Evidence; rebuilt: Statement } | undefined {
   try {
-    const evidence = readEvidence(dir);
+    const evidence = readEvidence(dir, plausibility.observe);
     return { evidence, rebuilt: certificateOf(evidence) };
   } catch (error) {
     const notRead = error instanceof EvidenceFormatError || isBeyondLimit(error);

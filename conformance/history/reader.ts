@@ -142,13 +142,24 @@ export function readHistory(file: string): HistoryEvent[] {
 /**
  * Reads a history that `packFile` packed, like `readHistory`.
  * @param name name of the history in errors.
+ * @param observe is called with every event of the file in its order, also with those that are only counted in the
+ *   result. What it throws ends the reading; a KitError is passed on as it is.
  */
-export function readPackedHistory(file: string, name: string): HistoryEvent[] {
-  return readEvents(() => linesOf(unpackedChunksOf(file)), name, 'a history packed by gzip');
+export function readPackedHistory(
+  file: string,
+  name: string,
+  observe?: (event: HistoryEvent) => void,
+): HistoryEvent[] {
+  return readEvents(() => linesOf(unpackedChunksOf(file)), name, 'a history packed by gzip', observe);
 }
 
 /** @param openLines reads the lines from the first one. A long history is read twice. */
-function readEvents(openLines: () => Iterable<Buffer>, name: string, expected: string): HistoryEvent[] {
+function readEvents(
+  openLines: () => Iterable<Buffer>,
+  name: string,
+  expected: string,
+  observe?: (event: HistoryEvent) => void,
+): HistoryEvent[] {
   const maxEvents = limit('history-events');
   let events: HistoryEvent[] = [];
   let condenser: Condenser | undefined;
@@ -171,6 +182,7 @@ function readEvents(openLines: () => Iterable<Buffer>, name: string, expected: s
   };
   eachLine((line) => {
     const event = parseEvent(line, `${name}:${count + 1}`);
+    observe?.(event);
     if (condenser === undefined && events.length >= maxEvents) {
       condenser = new Condenser();
       for (const earlier of events) condenser.note(earlier);

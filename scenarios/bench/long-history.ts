@@ -71,6 +71,7 @@ function writeHistory(file: string, events: number, lost: number): void {
   };
   record({ kind: 'run-started', format: HISTORY_FORMAT, ...run, kitVersion: kitVersion() });
   record({ kind: 'installed', round: 1 });
+  record({ kind: 'service-started', service: 'server', incarnation: 1 });
   let sequence = 0;
   let injection = 0;
   for (let number = 1; written < events; number++) {
@@ -85,7 +86,7 @@ function writeHistory(file: string, events: number, lost: number): void {
     record({ kind: 'answered', id, outcome: 'confirmed', detail: '201' });
     if (number % MESSAGES_PER_KILL === 1) {
       injection += 1;
-      record({ kind: 'at-risk', injection, confirmedUndelivered: 1, inFlight: 3, inDelivery: 0 });
+      record({ kind: 'at-risk', injection, confirmedUndelivered: 1, inFlight: 0, inDelivery: 0 });
       const effect = { hit: true, scope: 'all-processes' as const, indexDamaged: false, failingMs: 0 };
       record({
         kind: 'fault',

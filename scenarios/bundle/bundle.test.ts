@@ -1,10 +1,13 @@
 import { spawnSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import {
+  appendFileSync,
   chmodSync,
   existsSync,
   linkSync,
   mkdirSync,
+  mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -12,6 +15,7 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t from 'tap';
@@ -76,6 +80,18 @@ async function made(t: {
   const file = join(place.dir, 'a.tar.gz');
   await writeBundle(file, evidence, partsOf(place));
   return { place, file };
+}
+
+/** The part of a test that `openElsewhere` needs. */
+interface Test {
+  equal(found: unknown, wanted: unknown): boolean;
+}
+
+function withLimits(t: { teardown(undo: () => void): void }, text: string): void {
+  process.env.PLUGPULL_LIMITS = text;
+  t.teardown(() => {
+    delete process.env.PLUGPULL_LIMITS;
+  });
 }
 
 const refused = (code: string, message: RegExp) => (error: unknown) =>
@@ -423,30 +439,143 @@ t.test('a bundle that unpacks to more than the limits allow is refused before it
   }
 });
 
-t.test('a small bundle that unpacks to very much is refused, and takes no room', async (t) => {
-  const place = new TestWorkspace();
-  t.teardown(() => place.remove());
-  const evidence = join(place.dir, 'evidence');
-  mkdirSync(evidence);
+t.test('a small bundle of a stranger that unpacks to much is refused, and takes no room', async (t) => {
+  const { place, file } = await made(t);
+  const evidence = join(place.dir, 'open');
+  await openBundle(file, evidence);
   writeFileSync(join(evidence, 'zeros'), '');
   truncateSync(join(evidence, 'zeros'), 300 << 20);
-  writeFileSync(join(place.dir, 'server.py'), '');
-  const file = join(place.dir, 'bomb.tar.gz');
-  await writeBundle(file, evidence, partsOf(place));
-  const dir = join(place.dir, 'open');
-  await t.rejects(openBundle(file, dir), {
+  const bomb = packed(place, evidence, ['bundle.json', 'zeros']);
+  const dir = join(place.dir, 'bomb');
+  await t.rejects(openBundle(bomb, dir), {
     code: 'bad-bundle',
     exitCode: 2,
     message: /it unpacks to more than 100 times its size/,
   });
   t.throws(() => statSync(join(dir, 'zeros')), { code: 'ENOENT' });
-  process.env.PLUGPULL_LIMITS = 'bundle-ratio=2000';
-  t.teardown(() => {
-    delete process.env.PLUGPULL_LIMITS;
-  });
-  await openBundle(file, dir);
+  withLimits(t, 'bundle-ratio=2000');
+  await openBundle(bomb, dir);
   t.equal(statSync(join(dir, 'zeros')).size, 300 << 20, 'the limit can be raised');
+  delete process.env.PLUGPULL_LIMITS;
+  noteMadeHere(createHash('sha256').update(readFileSync(bomb)).digest('hex'), bomb);
+  const own = join(place.dir, 'own');
+  await openBundle(bomb, own);
+  t.equal(statSync(join(own, 'zeros')).size, 300 << 20, 'it does not hold for a bundle that was made here');
 });
+
+/** Opens a bundle as another user would, who has not made it. */
+async function openElsewhere(t: Test, file: string, dir: string): Promise<Manifest> {
+  const before = process.env.XDG_STATE_HOME;
+  const elsewhere = mkdtempSync(join(tmpdir(), 'plugpull-elsewhere-'));
+  process.env.XDG_STATE_HOME = elsewhere;
+  try {
+    const bundle = await openBundle(file, dir);
+    t.equal(originOf(bundle), 'foreign');
+    return bundle.manifest;
+  } finally {
+    if (before === undefined) delete process.env.XDG_STATE_HOME;
+    else process.env.XDG_STATE_HOME = before;
+    rmSync(elsewhere, { recursive: true });
+  }
+}
+
+t.test(
+  'a data directory with a file of 300 MiB zeros is packed, opened anywhere, and is the same',
+  async (t) => {
+    const { place } = await made(t);
+    const evidence = join(place.dir, 'evidence');
+    const data = join(evidence, 'round-1', 'data-at-end');
+    mkdirSync(data);
+    const zeros = join(data, 'segment');
+    writeFileSync(zeros, 'begin');
+    truncateSync(zeros, 300 << 20);
+    appendFileSync(zeros, 'end');
+    chmodSync(zeros, 0o640);
+    writeFileSync(join(data, 'program'), randomBytes(100_000));
+    chmodSync(join(data, 'program'), 0o755);
+    // The names that the kit gives to packed files, but as files of the target. They are no extents.
+    for (const name of ['segment.extents', 'segment.extents.extents', '.extents'])
+      writeFileSync(join(data, name), `of the target: ${name}`);
+    linkSync(join(data, 'program'), join(data, 'same'));
+    // Evidence is mostly below the working directory, and only there the archiver would make links.
+    const before = process.cwd();
+    process.chdir(place.dir);
+    t.teardown(() => process.chdir(before));
+    const file = join(place.dir, 'b.tar.gz');
+    await writeBundle(file, evidence, partsOf(place));
+    t.ok(statSync(file).size < 1 << 20, 'it is small');
+    t.notOk(readdirSync(evidence).some((name) => name.startsWith('.packing')));
+    const dir = join(place.dir, 'opened');
+    const manifest = await openElsewhere(t, file, dir);
+    t.same(manifest.omittedFiles, []);
+    const opened = join(dir, 'round-1', 'data-at-end');
+    t.same(readdirSync(opened).sort(), readdirSync(data).sort());
+    for (const name of readdirSync(data)) {
+      t.ok(readFileSync(join(opened, name)).equals(readFileSync(join(data, name))), name);
+      t.equal(statSync(join(opened, name)).mode, statSync(join(data, name)).mode, name);
+    }
+    t.ok(statSync(join(opened, 'segment')).blocks * 512 < 1 << 20, 'the zeros take no room on the disk');
+  },
+);
+
+t.test(
+  'what the limits of a bundle do not allow is left out, so that every bundle can be opened',
+  async (t) => {
+    const { place } = await made(t);
+    const evidence = join(place.dir, 'evidence');
+    const data = join(evidence, 'round-1', 'data');
+    mkdirSync(data);
+    for (let n = 0; n < 30; n++) writeFileSync(join(data, `${n}`), randomBytes(10_000 + n));
+    writeFileSync(join(evidence, 'round-1', 'other.img'), randomBytes(50_000));
+    const open = async (limits: string) => {
+      withLimits(t, limits);
+      const file = join(place.dir, `${limits}.tar.gz`);
+      await writeBundle(file, evidence, partsOf(place));
+      const dir = join(place.dir, limits);
+      const { omittedFiles } = await openElsewhere(t, file, dir);
+      t.ok(existsSync(join(dir, 'history.jsonl')), 'what a replay needs is there');
+      for (const name of omittedFiles) t.notOk(existsSync(join(dir, name)), name);
+      return omittedFiles;
+    };
+    const names = (from: number, to: number) =>
+      Array.from({ length: to - from }, (_, n) => `round-1/data/${from + n}`);
+    t.same(await open('bundle-entries=26'), names(20, 30), 'number of files');
+    t.same(await open('bundle-entry-bytes=40000'), ['round-1/other.img'], 'one file');
+    t.same(await open('bundle-bytes=200000'), names(13, 30), 'all files');
+    t.same(await open('image-bytes=1000000'), ['round-1/disk.img'], 'the size of an image');
+    for (let n = 0; n < 1200; n++) writeFileSync(join(data, `many-${n}`), '');
+    const many = await open('bundle-entries=10');
+    t.equal(many.length, 1001);
+    t.match(many.at(-1), /^and \d+ more files$/);
+    withLimits(t, 'bundle-entry-bytes=100');
+    await t.rejects(writeBundle(join(place.dir, 'never'), evidence, partsOf(place)), {
+      code: 'bad-usage',
+      message: /never.part: bundle.json has more than 100 bytes/,
+    });
+  },
+);
+
+t.test(
+  'a bundle is never much smaller than what it unpacks to: the largest files are left out',
+  async (t) => {
+    const { place } = await made(t);
+    const evidence = join(place.dir, 'evidence');
+    for (const [name, mebibytes] of [
+      ['small.log', 100],
+      ['large.log', 200],
+    ] as const)
+      writeFileSync(
+        join(evidence, 'round-1', 'logs', name),
+        Buffer.alloc(mebibytes << 20, 'the same line\n'),
+      );
+    const file = join(place.dir, 'b.tar.gz');
+    await writeBundle(file, evidence, partsOf(place));
+    const dir = join(place.dir, 'opened');
+    const { omittedFiles } = await openElsewhere(t, file, dir);
+    t.same(omittedFiles, ['round-1/logs/large.log']);
+    t.equal(statSync(join(dir, 'round-1/logs/small.log')).size, 100 << 20);
+  },
+);
 
 t.test('extents that claim an impossible image are refused', async (t) => {
   const place = new TestWorkspace();

@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
-import { createReadStream, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createReadStream, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import * as tar from 'tar';
 import { parseBoundedJson } from '../../conformance/bounded-json.js';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { limit } from '../../conformance/limits.js';
@@ -11,29 +10,27 @@ import { regularFiles } from '../../faults/files/walk.js';
 import { attempt } from '../host/attempt.js';
 import { noteMadeHere, whyNotMadeHere } from '../host/made-here.js';
 import { kitVersion } from '../host/version.js';
-import { packImage, unpackImage } from './extents.js';
-import { BUNDLE_VERSION, Manifest } from './manifest.js';
-import { checkSeal, seal } from './seal.js';
+import { EXTENTS_SUFFIX, unpackImage } from './extents.js';
+import { BUNDLE_VERSION, Manifest, type Origin } from './manifest.js';
+import { packBundle, TEMPORARY_PREFIX } from './pack.js';
+import { checkSeal } from './seal.js';
 import { unpackBundle } from './unpack.js';
 
 const MANIFEST_FILE = 'bundle.json';
-const EXTENTS_SUFFIX = '.extents';
 /** Files that are not evidence: the scratch space of faults, and bundles. */
 const EXCLUDED_FILES = /^(?:round-\d+\/scratch\/|bundle[\w.-]*$|[^/]*\.tar\.gz$)/;
 
 /** The parts of the manifest that the caller provides. */
 export type ManifestParts = Omit<Manifest, 'format' | 'version' | 'kitVersion' | 'omittedFiles'>;
 
-/** Origin of the commands in a bundle; see `writeBundle`. */
-export type Origin = 'own-run' | 'foreign';
-
 /** Returns the origin of a bundle that is made from another one. */
-export function originOf({ sha256 }: Bundle): Origin {
+export function originOf({ sha256 }: Pick<Bundle, 'sha256'>): Origin {
   return whyNotMadeHere(sha256) === undefined ? 'own-run' : 'foreign';
 }
 
 /**
- * Packs an evidence directory into one file.
+ * Packs an evidence directory into one file. Files beyond the limits of a bundle are left out, and the manifest lists
+ * them.
  * @param file path of the bundle. It is replaced in one step, so that it is never half written.
  * @param origin `own-run`: the commands of its target are those of a target file that the user named, so the bundle is
  *   noted as made here. `foreign`: they come from a bundle that was not made here, and this one needs --trust too.
@@ -44,35 +41,26 @@ export async function writeBundle(
   parts: ManifestParts,
   origin: Origin = 'own-run',
 ): Promise<void> {
-  // Files that the limits of `unpackBundle` would refuse are left out, and the manifest lists them.
-  const temporaryFiles: string[] = [];
-  const names: string[] = [];
-  const omittedFiles: string[] = [];
+  const unfinished = `${file}.part`;
+  // The temporary files are those of a kit that was killed while it packed.
+  const names = regularFiles(evidence).filter(
+    (name) => !EXCLUDED_FILES.test(name) && !name.startsWith(TEMPORARY_PREFIX),
+  );
   try {
-    for (const name of regularFiles(evidence)) {
-      if (EXCLUDED_FILES.test(name)) continue;
-      const path = join(evidence, name);
-      if (name.endsWith('.img')) {
-        temporaryFiles.push(`${path}${EXTENTS_SUFFIX}`);
-        packImage(path, `${path}${EXTENTS_SUFFIX}`);
-        names.push(`${name}${EXTENTS_SUFFIX}`);
-      } else if (statSync(path).size > limit('bundle-entry-bytes')) omittedFiles.push(name);
-      else names.push(name);
-    }
-    const manifest: Manifest = {
-      format: 'plugpull-bundle',
-      version: BUNDLE_VERSION,
-      kitVersion: kitVersion(),
-      omittedFiles,
-      ...parts,
+    const manifestText = (omittedFiles: readonly string[]): string => {
+      const manifest: Manifest = {
+        format: 'plugpull-bundle',
+        version: BUNDLE_VERSION,
+        kitVersion: kitVersion(),
+        omittedFiles: [...omittedFiles],
+        ...parts,
+      };
+      return `${JSON.stringify(manifest, undefined, 2)}\n`;
     };
-    temporaryFiles.push(join(evidence, MANIFEST_FILE));
-    writeFileSync(join(evidence, MANIFEST_FILE), `${JSON.stringify(manifest, undefined, 2)}\n`);
-    const unfinished = `${file}.part`;
-    temporaryFiles.push(unfinished);
-    const tarOptions = { cwd: evidence, file: unfinished, gzip: { level: 6 }, portable: true, strict: true };
-    await tar.create(tarOptions, [MANIFEST_FILE, ...names]);
-    seal(unfinished);
+    await packBundle({
+      ...{ file: unfinished, evidence, names },
+      ...{ manifestName: MANIFEST_FILE, manifestText },
+    });
     const sha256 = await digestOf(unfinished);
     renameSync(unfinished, file);
     if (origin === 'own-run')
@@ -80,7 +68,7 @@ export async function writeBundle(
         noteMadeHere(sha256, file),
       );
   } finally {
-    for (const path of temporaryFiles) rmSync(path, { force: true });
+    rmSync(unfinished, { force: true });
   }
 }
 
@@ -101,7 +89,11 @@ export interface Bundle {
 export async function openBundle(file: string, dir: string): Promise<Bundle> {
   checkSeal(file);
   mkdirSync(dir, { recursive: true, mode: 0o700 });
-  const sha256 = await unpackBundle(file, dir);
+  const expected = await digestOf(file);
+  const origin = originOf({ sha256: expected });
+  const sha256 = await unpackBundle(file, dir, origin);
+  if (sha256 !== expected)
+    throw new KitError('bad-bundle', `${file}: it was changed while it was read, expected that it stays`);
   const manifest = readManifest(file, join(dir, MANIFEST_FILE));
   for (const name of regularFiles(dir).filter((path) => path.endsWith(EXTENTS_SUFFIX))) {
     const path = join(dir, name);

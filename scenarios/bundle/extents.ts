@@ -1,9 +1,18 @@
-import { closeSync, ftruncateSync, openSync, readSync, statSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  fchmodSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { KitError } from '../../conformance/errors.js';
 import { beyond, limit } from '../../conformance/limits.js';
 
 /**
- * Format of a disk image in a bundle, without the image's zeros:
+ * Format of a disk image, or of another file that is mostly zeros, in a bundle, without its zeros:
  *
  *     8 bytes  "PPEXTENT", u64 size of the image in bytes
  *     then for each run of blocks that are not all zero: u64 offset, u64 length, the bytes
@@ -12,35 +21,59 @@ import { beyond, limit } from '../../conformance/limits.js';
  * image.
  */
 
+/** End of the name of a file in a bundle that has this format. */
+export const EXTENTS_SUFFIX = '.extents';
 /** First bytes of a disk image in a bundle. */
 const MAGIC = Buffer.from('PPEXTENT');
 const HEAD_BYTES = 16;
 const BLOCK_BYTES = 4096;
 const CHUNK_BYTES = 4 << 20;
+const PERMISSIONS = 0o777;
 const ZEROS = Buffer.alloc(BLOCK_BYTES);
 
-/** Writes `image` to `file` without its zeros. */
+/** Writes `image` to the new file `file` without its zeros, with the same permissions. */
 export function packImage(image: string, file: string): void {
-  const sizeBytes = statSync(image).size;
-  const [from, to] = [openSync(image, 'r'), openSync(file, 'wx')];
+  const to = openSync(file, 'wx', 0o600);
   try {
-    writeSync(to, encodeHead(MAGIC.readBigUInt64LE(0), BigInt(sizeBytes)));
-    const chunk = Buffer.alloc(CHUNK_BYTES);
-    for (let start = 0; start < sizeBytes; start += CHUNK_BYTES) {
-      const length = readSync(from, chunk, 0, Math.min(CHUNK_BYTES, sizeBytes - start), start);
-      for (const [begin, end] of nonZeroRuns(chunk.subarray(0, length))) {
-        writeSync(to, encodeHead(BigInt(start + begin), BigInt(end - begin)));
-        writeSync(to, chunk, begin, end - begin);
-      }
-    }
+    const { size, mode } = statSync(image);
+    writeSync(to, encodeHead(MAGIC.readBigUInt64LE(0), BigInt(size)));
+    eachExtent(image, (offset, bytes) => {
+      writeSync(to, encodeHead(BigInt(offset), BigInt(bytes.length)));
+      writeSync(to, bytes);
+    });
+    fchmodSync(to, mode & PERMISSIONS);
   } finally {
-    closeSync(from);
     closeSync(to);
   }
 }
 
+/** Returns the size of the file that `packImage` makes, in bytes. */
+export function extentsSize(image: string): number {
+  let sizeBytes = HEAD_BYTES;
+  eachExtent(image, (_offset, bytes) => {
+    sizeBytes += HEAD_BYTES + bytes.length;
+  });
+  return sizeBytes;
+}
+
+/** Calls `take` with each run of blocks that are not all zero. The bytes are valid until it returns. */
+function eachExtent(image: string, take: (offset: number, bytes: Buffer) => void): void {
+  const from = openSync(image, 'r');
+  try {
+    const { size: sizeBytes } = fstatSync(from);
+    const chunk = Buffer.alloc(Math.min(CHUNK_BYTES, sizeBytes));
+    for (let start = 0; start < sizeBytes; start += CHUNK_BYTES) {
+      const length = readSync(from, chunk, 0, Math.min(CHUNK_BYTES, sizeBytes - start), start);
+      for (const [begin, end] of nonZeroRuns(chunk.subarray(0, length)))
+        take(start + begin, chunk.subarray(begin, end));
+    }
+  } finally {
+    closeSync(from);
+  }
+}
+
 /**
- * Restores an image, with holes where it has zeros.
+ * Restores an image, with holes where it has zeros, and with the permissions of `file`.
  * @throws KitError bad-bundle when the file is not of this format.
  */
 export function unpackImage(file: string, image: string): void {
@@ -67,6 +100,7 @@ export function unpackImage(file: string, image: string): void {
       writeSync(to, chunk, 0, length, offset);
       at += length;
     }
+    fchmodSync(to, fstatSync(from).mode & PERMISSIONS);
   } finally {
     closeSync(from);
     closeSync(to);

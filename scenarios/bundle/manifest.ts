@@ -8,6 +8,9 @@ import { whyNotAllowed } from '../../faults/power/mount-options.js';
  */
 export const BUNDLE_VERSION = 2;
 
+/** Whose commands a bundle contains; see `writeBundle`. */
+export type Origin = 'own-run' | 'foreign';
+
 const Injection = z.object({
   fault: z.string(),
   afterConfirms: z.number(),
@@ -105,7 +108,7 @@ export const Manifest = z.object({
   why: z.string(),
   /** Summary of the violation: what happened to the first message concerned, one line per step. */
   summary: z.array(z.string()),
-  /** Names of evidence files that were too large for the bundle. */
+  /** Names of evidence files that the limits of a bundle leave out; the last line may say how many more there are. */
   omittedFiles: z.array(z.string()),
   case: z.discriminatedUnion('kind', [GateCase, CrashStateCase]),
 });

@@ -3,30 +3,28 @@ import { once } from 'node:events';
 import { createReadStream, statSync } from 'node:fs';
 import * as tar from 'tar';
 import { KitError, messageOf } from '../../conformance/errors.js';
-import { beyond, limit } from '../../conformance/limits.js';
+import { BundleBudget, ratioBytes } from './budget.js';
 import { type ArchiveEntry, limitEntry } from './entry-modes.js';
-
-/** Unpacked size that a bundle may have whatever its packed size is: the data of a target may be mostly zeros. */
-const RATIO_FREE_BYTES = 256 << 20;
-/** Bytes of the header of an entry. */
-const HEADER_BYTES = 512;
+import type { Origin } from './manifest.js';
 
 /**
  * Unpacks a bundle. It adds up what the headers of the entries announce, and stops before the entry that exceeds a
  * limit is written.
+ * @param origin `foreign`: the limit `bundle-ratio` holds, because a small file of a stranger must not fill the disk.
  * @returns the SHA-256 of the very bytes that were unpacked: the file could be replaced between two reads.
  * @throws KitError bad-bundle (exit code 2) when it cannot be unpacked or unpacks to more than the limits allow;
  * kit-failed when the disk is full.
  */
-export async function unpackBundle(file: string, dir: string): Promise<string> {
-  const budget = new UnpackBudget(statSync(file).size);
+export async function unpackBundle(file: string, dir: string, origin: Origin): Promise<string> {
+  const maxBytes = origin === 'foreign' ? ratioBytes(statSync(file).size) : Number.POSITIVE_INFINITY;
+  const check = new EntryCheck(new BundleBudget(maxBytes));
   const unpack = new tar.Unpack({
     cwd: dir,
     strict: true,
     preserveOwner: false,
-    // `UnpackBudget` has its own limit, which the user can raise.
+    // `BundleBudget` has its own limit, which the user can raise.
     maxDecompressionRatio: Number.POSITIVE_INFINITY,
-    filter: (path, entry) => budget.accepts(path, entry as ArchiveEntry & { size: number }),
+    filter: (path, entry) => check.accepts(path, entry as ArchiveEntry & { size: number }),
   });
   const hash = createHash('sha256');
   const closed = once(unpack, 'close');
@@ -36,13 +34,13 @@ export async function unpackBundle(file: string, dir: string): Promise<string> {
     for await (const chunk of createReadStream(file)) {
       hash.update(chunk as Buffer);
       const wantsMore = unpack.write(chunk as Buffer);
-      if (budget.exceeded !== undefined) throw new Error(budget.exceeded);
+      if (check.exceeded !== undefined) throw new Error(check.exceeded);
       if (!wantsMore) await Promise.race([once(unpack, 'drain'), closed]);
     }
     unpack.end();
     await closed;
     // The headers at the end of the file are read after its last chunk was taken.
-    if (budget.exceeded !== undefined) throw new Error(budget.exceeded);
+    if (check.exceeded !== undefined) throw new Error(check.exceeded);
     return hash.digest('hex');
   } catch (error) {
     const isFull = isDiskFull(error);
@@ -53,31 +51,18 @@ export async function unpackBundle(file: string, dir: string): Promise<string> {
   }
 }
 
-/** Checks the entries of a bundle, and knows what they may still take. */
-class UnpackBudget {
-  readonly #ratioBytes: number;
-  #entries = 0;
-  #bytes = 0;
+/** Checks the entries of a bundle, and what they may still take. */
+class EntryCheck {
+  readonly #budget: BundleBudget;
   /** Reason why an entry was not accepted; undefined as long as all were. */
   exceeded: string | undefined;
 
-  constructor(packedBytes: number) {
-    this.#ratioBytes = Math.max(RATIO_FREE_BYTES, packedBytes * limit('bundle-ratio'));
+  constructor(budget: BundleBudget) {
+    this.#budget = budget;
   }
 
   accepts(path: string, entry: ArchiveEntry & { size: number }): boolean {
-    const { size: sizeBytes } = entry;
-    this.exceeded ??= limitEntry(path, entry);
-    this.#entries += 1;
-    this.#bytes += HEADER_BYTES + sizeBytes;
-    if (this.#entries > limit('bundle-entries'))
-      this.exceeded ??= `it has ${beyond('bundle-entries', 'files')}`;
-    if (sizeBytes > limit('bundle-entry-bytes'))
-      this.exceeded ??= `${path} has ${beyond('bundle-entry-bytes', 'bytes')}`;
-    if (this.#bytes > limit('bundle-bytes'))
-      this.exceeded ??= `it unpacks to ${beyond('bundle-bytes', 'bytes')}`;
-    if (this.#bytes > this.#ratioBytes)
-      this.exceeded ??= `it unpacks to ${beyond('bundle-ratio', 'times its size')}`;
+    this.exceeded ??= limitEntry(path, entry) ?? this.#budget.take(path, entry.size);
     return this.exceeded === undefined;
   }
 }

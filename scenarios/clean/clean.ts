@@ -108,7 +108,7 @@ function mayExist(resource: Resource): boolean {
 }
 
 /** Reports whether a path exists. A dead FUSE mount exists, although it cannot be looked at. */
-function pathExists(path: string): boolean {
+export function pathExists(path: string): boolean {
   try {
     return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
   } catch {

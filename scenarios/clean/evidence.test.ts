@@ -1,9 +1,18 @@
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import fs, {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import t from 'tap';
 import { TestWorkspace } from '../fixtures/kit.js';
 import { Registry } from '../host/registry.js';
-import { keptRuns, removeOldEvidence } from './evidence.js';
+import { keptRuns, removeOldEvidence, removeRuns } from './evidence.js';
 
 const RUN_IDS = [1, 2, 3, 4].map((day) => `2026010${day}-120000-0000000${day}`);
 
@@ -45,6 +54,16 @@ t.test('evidence is kept up to its size, and that of the newest run always stays
   t.same(readdirSync(join(state, 'runs')), [RUN_IDS[3]]);
 });
 
+t.test('the evidence of a run of this process stays, although the clock was set back', async (t) => {
+  const { state } = newState(t);
+  withLimits(t, 'kept-runs=1');
+  const own = '20250101-120000-00000000';
+  new Registry(own, state).close();
+  mkdirSync(join(state, 'runs', own));
+  t.match(removeOldEvidence(state), /of 4 runs/);
+  t.same(readdirSync(join(state, 'runs')), [own]);
+});
+
 t.test('what a registered run has made, and what is no run, is not evidence', async (t) => {
   const { state } = newState(t);
   const registry = new Registry(RUN_IDS[0] ?? '', state);
@@ -71,4 +90,64 @@ t.test('clean names evidence on stderr only, and removes it with --evidence', as
   });
   t.match(await place.run(['clean']), { code: 0, stdout: 'nothing was left\n', stderr: '' });
   t.same(keptRuns(place.state), []);
+});
+
+t.test('evidence that another kit removes at the same moment is no problem', async (t) => {
+  const { state } = newState(t);
+  const { readdirSync: list } = fs;
+  t.teardown(() => {
+    fs.readdirSync = list;
+    syncBuiltinESMExports();
+  });
+  // The other kit removes the oldest run right after this one has listed the directory.
+  const listed: string[] = [];
+  fs.readdirSync = Object.assign((...args: Parameters<typeof list>) => {
+    const names = list(...args);
+    listed.push(String(args[0]));
+    if (args[0] === join(state, 'runs')) rmSync(join(state, 'runs', RUN_IDS[1] ?? ''), { recursive: true });
+    return names;
+  }, list) as typeof list;
+  syncBuiltinESMExports();
+  const kept = keptRuns(state);
+  fs.readdirSync = list;
+  syncBuiltinESMExports();
+  t.ok(listed.includes(join(state, 'runs')));
+  t.same(
+    kept.map(({ runId }) => runId),
+    [RUN_IDS[3], RUN_IDS[2], RUN_IDS[0]],
+  );
+  rmSync(join(state, 'runs'), { recursive: true });
+  const { removed, problem } = removeRuns(kept);
+  t.equal(problem, undefined);
+  t.same(
+    removed.map(({ runId }) => runId),
+    [RUN_IDS[0]],
+  );
+});
+
+t.test(
+  'evidence behind a link is not that of this state directory, and is neither listed nor removed',
+  async (t) => {
+    const { state, dir } = newState(t);
+    withLimits(t, 'kept-runs=1');
+    const other = join(dir, 'other');
+    renameSync(state, other);
+    mkdirSync(join(state, 'planted'), { recursive: true });
+    symlinkSync(join(other, 'runs'), join(state, 'runs'));
+    symlinkSync(join(other, 'replays'), join(state, 'replays'));
+    symlinkSync(join(other, 'runs', RUN_IDS[2] ?? ''), join(state, 'planted', RUN_IDS[2] ?? ''));
+    t.same(keptRuns(state), []);
+    t.equal(removeOldEvidence(state), undefined);
+    const link = join(dir, 'link');
+    symlinkSync(other, link);
+    for (const path of [link, `${link}/`]) t.same(keptRuns(path), [], path);
+    t.equal(keptRuns(other).length, 4, 'everything is still there');
+  },
+);
+
+t.test('a run that another state directory has registered is left alone', async (t) => {
+  const { state, dir } = newState(t);
+  const registry = new Registry(RUN_IDS[1] ?? '', join(dir, 'another'));
+  t.teardown(() => registry.close());
+  t.notOk(keptRuns(state).some(({ runId }) => runId === RUN_IDS[1]));
 });

@@ -1,10 +1,10 @@
-import { lstatSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { type Dirent, lstatSync, readdirSync, type Stats } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { messageOf } from '../../conformance/errors.js';
 import { limit } from '../../conformance/limits.js';
 import { entriesOf } from '../../faults/files/walk.js';
-import { registeredRuns, stateDirectory } from '../host/registry.js';
-import { removeDirectory } from './clean.js';
+import { allRegisteredRuns, runIdsOfThisProcess, stateDirectory } from '../host/registry.js';
+import { pathExists, removeDirectory } from './clean.js';
 
 /** Directories of the state directory that have one directory of evidence for each failed run. */
 const EVIDENCE_FOLDERS = ['runs', 'replays', 'planted'];
@@ -19,13 +19,20 @@ export interface KeptRun {
   sizeBytes: number;
 }
 
-/** Lists the evidence of ended runs, the newest first. Runs that `clean` still has to remove are left out. */
+/**
+ * Lists the evidence of ended runs, the newest first. Registered runs of any state directory are left out: they are
+ * alive, or `clean` still has to remove them. A link is never followed, whether it is the state directory or something
+ * in it: it may lead to the evidence of another one. Other kits may remove what is listed at any time.
+ * @throws KitError bad-usage when a directory with lists of runs exists and cannot be read.
+ */
 export function keptRuns(stateDir = stateDirectory()): KeptRun[] {
-  const registered = new Set(registeredRuns(stateDir).map(({ runId }) => runId));
+  const state = resolve(stateDir);
+  if (!isDirectory(state)) return [];
+  const registered = new Set(allRegisteredRuns().map(({ runId }) => runId));
   const runs = EVIDENCE_FOLDERS.flatMap((folder) =>
-    namesIn(join(stateDir, folder)).flatMap((runId) => {
-      const path = join(stateDir, folder, runId);
-      const isRun = RUN_ID.test(runId) && !registered.has(runId) && lstatSync(path).isDirectory();
+    namesIn(join(state, folder)).flatMap((runId) => {
+      const path = join(state, folder, runId);
+      const isRun = RUN_ID.test(runId) && !registered.has(runId) && isDirectory(path);
       return isRun ? [{ runId, path, sizeBytes: sizeOnDisk(path) }] : [];
     }),
   );
@@ -34,16 +41,20 @@ export function keptRuns(stateDir = stateDirectory()): KeptRun[] {
 
 /**
  * Removes the oldest evidence in the state directory until the limits `kept-runs` and `kept-bytes` hold. The evidence
- * of the newest run always stays.
+ * of the newest run always stays, and so does that of the runs of this process, which its report names.
  * @returns a line for people; undefined when nothing was removed.
  */
 export function removeOldEvidence(stateDir = stateDirectory()): string | undefined {
   let count = 0;
   let bytes = 0;
-  const old = keptRuns(stateDir).filter(({ sizeBytes }) => {
+  const runs = keptRuns(stateDir);
+  const isOwn = ({ runId }: KeptRun) => runIdsOfThisProcess().has(runId);
+  // Count the own runs first. The clock may have been set back, so that another run has a greater id.
+  const old = [...runs.filter(isOwn), ...runs.filter((run) => !isOwn(run))].filter((run) => {
     count += 1;
-    bytes += sizeBytes;
-    return count > Math.max(1, limit('kept-runs')) || (count > 1 && bytes > limit('kept-bytes'));
+    bytes += run.sizeBytes;
+    const isBeyond = count > Math.max(1, limit('kept-runs')) || (count > 1 && bytes > limit('kept-bytes'));
+    return isBeyond && !isOwn(run);
   });
   const { removed, problem } = removeRuns(old);
   if (removed.length === 0) return problem;
@@ -58,6 +69,8 @@ export function removeRuns(runs: readonly KeptRun[]): { removed: KeptRun[]; prob
     try {
       return removeDirectory(path);
     } catch (error) {
+      // Another kit with the same state directory may have removed it meanwhile.
+      if (!pathExists(path)) return false;
       problem ??= `the evidence ${path} cannot be removed: ${messageOf(error)}`;
       return false;
     }
@@ -72,6 +85,7 @@ export function describeRuns(runs: readonly KeptRun[]): string {
 }
 
 function namesIn(dir: string): string[] {
+  if (!isDirectory(dir)) return [];
   try {
     return readdirSync(dir);
   } catch {
@@ -79,12 +93,31 @@ function namesIn(dir: string): string[] {
   }
 }
 
+/** Returns what is known of a path itself, and not of what it links to; undefined when that is nothing. */
+function statOf(path: string): Stats | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
+}
+
+function isDirectory(path: string): boolean {
+  return statOf(path)?.isDirectory() === true;
+}
+
+/** Returns the room that a directory takes, in bytes. What cannot be read, or is removed meanwhile, counts as 0. */
 function sizeOnDisk(dir: string): number {
+  let entries: Dirent[] = [];
+  try {
+    entries = entriesOf(dir);
+  } catch {
+    return 0;
+  }
   let bytes = 0;
-  for (const entry of entriesOf(dir)) {
+  for (const entry of entries) {
     const path = join(dir, entry.name);
-    if (entry.isDirectory()) bytes += sizeOnDisk(path);
-    else bytes += (lstatSync(path, { throwIfNoEntry: false })?.blocks ?? 0) * 512;
+    bytes += entry.isDirectory() ? sizeOnDisk(path) : (statOf(path)?.blocks ?? 0) * 512;
   }
   return bytes;
 }

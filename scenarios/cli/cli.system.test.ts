@@ -141,6 +141,50 @@ t.test('a reporter that fails, and a lost stdout, do not change the exit code of
   t.match(JSON.parse(readFileSync(join(workspace.dir, 'r.json'), 'utf8')), { verdict: 'fail' });
 });
 
+t.test('a failure while old evidence is removed is a warning, and the exit code stays', async (t) => {
+  const workspace = newWorkspace(t);
+  const load =
+    "if (url.endsWith('/clean/evidence.js')) throw new Error('planted'); return next(url, context);";
+  const hooks = `data:text/javascript,export async function load(url, context, next) { ${load} }`;
+  const program = `import { register } from 'node:module'; register(${JSON.stringify(hooks)});`;
+  process.env.NODE_OPTIONS = `--import=data:text/javascript,${encodeURIComponent(program)}`;
+  t.teardown(() => {
+    delete process.env.NODE_OPTIONS;
+  });
+  const target = workspace.queue('confirms-early');
+  const { code, stderr } = await workspace.run(['gate', target, '--rounds', '3', '--budget', '60s']);
+  t.equal(code, 1, stderr);
+  t.match(stderr, /^warning: old evidence was not removed: planted$/m);
+});
+
+t.test(
+  'a wrong PLUGPULL_LIMITS is reported in one line by every command, before anything runs',
+  async (t) => {
+    const workspace = newWorkspace(t);
+    t.teardown(() => {
+      delete process.env.PLUGPULL_LIMITS;
+    });
+    for (const text of ['nonsense', 'kept-runs=many', 'kept-runs=-1']) {
+      process.env.PLUGPULL_LIMITS = text;
+      for (const command of [
+        'gate',
+        'certify',
+        'clean',
+        'doctor',
+        'planted',
+        'systems',
+        'replay x',
+        'verify x',
+      ]) {
+        const { code, stdout, stderr } = await workspace.run(command.split(' '));
+        t.equal(code, 2, `${text} ${command}`);
+        t.equal(stdout, '');
+        t.match(stderr, new RegExp(`^plugpull: PLUGPULL_LIMITS: ${text}: expected NAME=NUMBER [^\n]*\n$`));
+      }
+    }
+  },
+);
+
 t.test('the report of a failed install command contains the output of the command', async (t) => {
   const workspace = newWorkspace(t);
   const install = ['{node}', '-e', 'console.error("no space for a queue"); process.exit(5)'];

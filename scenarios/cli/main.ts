@@ -405,11 +405,21 @@ const COMMANDS_WITH_EVIDENCE = new Set([
   'systems',
 ]);
 
+program.hook('preAction', async () => {
+  // A wrong PLUGPULL_LIMITS is reported before anything runs, and not as an error of the first file that is read.
+  const { limit } = await import('../../conformance/limits.js');
+  limit('kept-runs');
+});
+
 program.hook('postAction', async (_program, command) => {
   if (!COMMANDS_WITH_EVIDENCE.has(command.name())) return;
-  const { removeOldEvidence } = await import('../clean/evidence.js');
-  const line = removeOldEvidence();
-  if (line !== undefined) log(line);
+  const { attempt } = await import('../host/attempt.js');
+  // The verdict is known, and nothing here may change the exit code.
+  await attempt('old evidence was not removed', async () => {
+    const { removeOldEvidence } = await import('../clean/evidence.js');
+    const line = removeOldEvidence();
+    if (line !== undefined) log(line);
+  });
 });
 
 try {

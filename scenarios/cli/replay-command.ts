@@ -193,7 +193,8 @@ function logBundle({ manifest }: Bundle): void {
   for (const line of manifest.summary) log(line);
   if (manifest.kitVersion !== kitVersion())
     log(`the bundle was made by version ${manifest.kitVersion}, this is ${kitVersion()}`);
-  if (manifest.omittedFiles.length > 0) log(`too large for the bundle: ${manifest.omittedFiles.join(', ')}`);
+  if (manifest.omittedFiles.length > 0)
+    log(`left out by the limits of a bundle: ${manifest.omittedFiles.join(', ')}`);
 }
 
 /**

@@ -154,6 +154,13 @@ export function newRunId(): string {
   return `${day}-${randomBytes(4).toString('hex')}`;
 }
 
+const ownRunIds = new Set<string>();
+
+/** Ids of the runs that this process has registered, also of those that have ended. */
+export function runIdsOfThisProcess(): ReadonlySet<string> {
+  return ownRunIds;
+}
+
 /**
  * The list of resources that a run has made and not yet removed, one file per run. A resource is registered
  * before it is made, because the kit may be killed between any two of its statements.
@@ -172,6 +179,7 @@ export class Registry {
    */
   constructor(runId: string, stateDir = stateDirectory(), outDir?: string) {
     this.runId = runId;
+    ownRunIds.add(runId);
     this.#stateDir = stateDir;
     makeWritableDirectory(stateDir, `${stateDir} (PLUGPULL_STATE)`);
     this.#file = makeList(runId);

@@ -12,7 +12,10 @@ export interface ReproductionRate {
   reproduced: number;
   /** Runs that passed. The remaining runs proved nothing, or failed at another requirement. */
   passed: number;
-  /** True when a run was stopped because the budget was used up. It does not count as a run. */
+  /**
+   * True when a run was stopped because the budget was used up. It does not count as a run. A run that had ended by
+   * itself counts, also when the budget is used up while it is judged.
+   */
   outOfTime: boolean;
 }
 
@@ -72,7 +75,7 @@ export async function repeat(
         return undefined;
       })
       .finally(() => clearTimeout(timer));
-    if (signal.aborted || deadline.signal.aborted || run === undefined) {
+    if (run === undefined || wasInterrupted(run)) {
       run?.drop();
       repetition.outOfTime = !signal.aborted;
       if (repetition.outOfTime)
@@ -92,4 +95,8 @@ export async function repeat(
     if (reproduced && until === 'first') break;
   }
   return repetition;
+}
+
+function wasInterrupted({ events }: Rerun): boolean {
+  return events.some((event) => event.kind === 'run-ended' && event.how === 'interrupted');
 }
