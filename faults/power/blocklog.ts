@@ -10,6 +10,7 @@ import {
   copySparse,
   type PowerResource,
   type PowerResourceRegistry,
+  RESUMED_EARLY,
   unmount,
   unmountDead,
 } from './mounts.js';
@@ -125,10 +126,7 @@ export class BlocklogDisk implements PowerDisk {
 
   /** @throws Error when the disk was not stopped until now: what came after `stop` may be confirmed. */
   resume(): void {
-    if (!this.#letContinue())
-      throw new Error(
-        'the stopped disk was resumed before its target was killed: the kit hung for too long, or it was stopped',
-      );
+    if (!this.#letContinue()) throw new Error(RESUMED_EARLY);
   }
 
   #letContinue(): boolean {

@@ -55,7 +55,9 @@ export function mountOptionsOf({ type, mountOptions }: Filesystem): string {
   if (why !== undefined) throw new MountError(why);
   // Copies of one disk are mounted at the same time, and xfs refuses to mount two filesystems with the same
   // id.
-  const own = type === 'xfs' ? 'nouuid' : '';
+  // An ext4 image names its own behaviour on errors, and `panic`, in the image of a stranger, would stop this machine.
+  const hasErrors = mountOptions.split(',').some((option) => option.startsWith('errors='));
+  const own = type === 'xfs' ? 'nouuid' : hasErrors ? '' : 'errors=remount-ro';
   return ['nodiscard', own, mountOptions].filter(Boolean).join(',');
 }
 

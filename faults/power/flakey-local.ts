@@ -68,8 +68,11 @@ export class LocalFlakeyDisk implements PowerDisk {
   }
 
   async resume(): Promise<void> {
-    await this.#requireDisk().resume();
-    this.#options.registry.resumed?.({ kind: 'mapping', path: mappingPath(this.#options.name) });
+    try {
+      await this.#requireDisk().resume();
+    } finally {
+      this.#options.registry.resumed?.({ kind: 'mapping', path: mappingPath(this.#options.name) });
+    }
   }
 
   cut(): Promise<CutReport> {

@@ -3,6 +3,7 @@ import type { Availability, CutReport, PowerDisk, WriteErrorInjector } from '../
 import type { Filesystem } from './filesystem.js';
 import { mkfsCommand, mountCommand } from './filesystem.js';
 import { type CommandHost, runScript } from './host.js';
+import { RESUMED_EARLY } from './mounts.js';
 
 /** The options of `FlakeyDisk.create`. */
 export interface FlakeyDiskOptions {
@@ -45,6 +46,7 @@ table() { echo "0 $(blockdev --getsz "$device") flakey $device 0 $*"; }
 load() { quiet dmsetup load "$name" --table "$(table "$@")"; }
 suspend() { quiet dmsetup suspend --nolockfs --noudevsync "$name"; }
 resume() { quiet dmsetup resume --noudevsync "$name"; }
+suspended() { [ "$(dmsetup info -c --noheadings -o suspended "$name" | tr -d ' ')" = Suspended ]; }
 change() { suspend; load "$@"; resume; }
 writes() { set -- $(cat "/sys/dev/block/$(dmsetup info -c --noheadings --separator : -o major,minor "$name")/stat"); echo "$5"; }
 mounted() { grep -q " $mount " /proc/self/mounts; }
@@ -85,9 +87,17 @@ const STOP = `${SCRIPT_HEAD}
 suspend
 KILL`;
 
+/** Line by which RESUME says that the disk was not stopped any more. */
+const NOT_SUSPENDED = 'not suspended';
+
+/**
+ * Script that lets the stopped disk go on and drop all writes. Something else, such as the watchdog, may have resumed the
+ * disk: it then has taken writes after `stop`. The script looks after it has loaded the table: a resume after the look
+ * takes the dropping table into use, too.
+ */
 const RESUME = `${SCRIPT_HEAD}
 load ${DROPPING_TABLE}
-resume`;
+if suspended; then resume; else quiet dmsetup clear "$name"; echo '${NOT_SUSPENDED}'; fi`;
 
 /**
  * Script that completes the cut. The unmount writes dirty pages to the device, which drops them. A device
@@ -173,12 +183,18 @@ export class FlakeyDisk implements PowerDisk {
 
   async stop(): Promise<number> {
     await this.#run(STOP);
-    if (this.killsTarget) await this.#run(RESUME);
+    if (this.killsTarget) await this.#dropWrites();
     return 0;
   }
 
+  /** @throws Error when the disk was not stopped until now: what came after `stop` may be confirmed. */
   async resume(): Promise<void> {
-    if (!this.killsTarget) await this.#run(RESUME);
+    if (!this.killsTarget) await this.#dropWrites();
+  }
+
+  async #dropWrites(): Promise<void> {
+    const output = await this.#run(RESUME);
+    if (output.includes(NOT_SUSPENDED)) throw new Error(RESUMED_EARLY);
   }
 
   async cut(): Promise<CutReport> {

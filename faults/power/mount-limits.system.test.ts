@@ -1,11 +1,19 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { removeTree } from '../files/remove-tree.js';
 import { blocklogAvailability } from './blocklog-availability.js';
-import { dropFilesystem, makeFilesystem, mountFilesystem } from './filesystem.js';
+import { dropFilesystem, makeFilesystem, mountFilesystem, mountOptionsOf } from './filesystem.js';
 import { attachLoop, detachLoops } from './loop.js';
 import { mountAt, unmountAt } from './syscalls.js';
 
@@ -44,7 +52,7 @@ function makeImage(t: { teardown(end: () => void): void }) {
     bytes: asNobody('head', '-c', '1', join(point, 'zero')).length,
   };
   execFileSync('umount', [point]);
-  return { point, id, zero: join(point, 'zero'), device: () => attachLoop(image), before };
+  return { point, image, id, zero: join(point, 'zero'), device: () => attachLoop(image), before };
 }
 
 t.test('a disk gives no user the rights of its files', { skip }, async (t) => {
@@ -67,4 +75,32 @@ t.test('a disk gives no user the rights of its files', { skip }, async (t) => {
   unmountAt(point);
   mountAt(loop, point, 'ext4', '', { noexec: true, readOnly: true });
   t.same(look(), { uid: '', bytes: 0, writes: false });
+});
+
+t.test('a disk does not panic when its image says so', { skip }, async (t) => {
+  const { point, device, image } = makeImage(t);
+  execFileSync('tune2fs', ['-e', 'panic', image]);
+  const loop = device();
+  /** Returns what the mounted disk does on an error. The kernel leaves out what the image says itself. */
+  const onErrors = () => {
+    const line = readFileSync('/proc/self/mounts', 'utf8')
+      .split('\n')
+      .find((one) => one.split(' ')[1] === point);
+    return line
+      ?.split(' ')[3]
+      ?.split(',')
+      .filter((option) => option.startsWith('errors='));
+  };
+  for (const mountOptions of ['', 'errors=continue']) {
+    const filesystem = { ...EXT4, mountOptions };
+    // Without an option that takes precedence over the image, do not mount it.
+    if (!/(^|,)errors=/.test(mountOptionsOf(filesystem))) throw new Error('the image would decide');
+    const expected = [mountOptions === '' ? 'errors=remount-ro' : mountOptions];
+    mountFilesystem(filesystem, loop, point);
+    t.same(onErrors(), expected);
+    unmountAt(point);
+    mountAt(loop, point, 'ext4', mountOptionsOf(filesystem));
+    t.same(onErrors(), expected);
+    unmountAt(point);
+  }
 });

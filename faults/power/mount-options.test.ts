@@ -46,7 +46,26 @@ t.test('no mount gives rights, and the limits come after all other options', asy
   t.same(limitsOf({ noexec: true, readOnly: true }), ['nosuid', 'nodev', 'noexec', 'ro']);
   const ext4 = { type: 'ext4', mountOptions: 'commit=1' } as const;
   t.same(mountCommand(ext4, '/dev/loop0', '/mnt', { noexec: true }), [
-    ...['mount', '-t', 'ext4', '-o', 'noatime,nodiscard,commit=1,nosuid,nodev,noexec', '/dev/loop0', '/mnt'],
+    ...[
+      'mount',
+      '-t',
+      'ext4',
+      '-o',
+      'noatime,nodiscard,errors=remount-ro,commit=1,nosuid,nodev,noexec',
+      '/dev/loop0',
+      '/mnt',
+    ],
   ]);
   t.match(mountCommand(ext4, '/dev/loop0', '/mnt'), { 4: /,nosuid,nodev$/ });
+});
+
+t.test('an ext4 disk never panics: without the option, its image would say what an error does', async (t) => {
+  const optionsOf = (type: 'ext4' | 'xfs', mountOptions: string) =>
+    mountOptionsOf({ type, mountOptions })
+      .split(',')
+      .filter((option) => option.startsWith('errors='));
+  t.same(optionsOf('ext4', ''), ['errors=remount-ro']);
+  t.same(optionsOf('ext4', 'commit=1,data_err=abort'), ['errors=remount-ro']);
+  t.same(optionsOf('ext4', 'commit=1,errors=continue'), ['errors=continue']);
+  t.same(optionsOf('xfs', ''), []);
 });

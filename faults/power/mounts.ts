@@ -154,6 +154,10 @@ export type PowerResource =
  */
 export type StoppedDisk = { kind: 'process'; pid: number } | { kind: 'mapping'; path: string };
 
+/** Message of a cut whose disk was not stopped from `stop` to `resume`: what came after `stop` may be confirmed. */
+export const RESUMED_EARLY =
+  'the stopped disk was resumed before its target was killed: the kit hung for too long, or it was stopped';
+
 /** A registry of resources. A resource is added before it is created, and deleted after it is removed. */
 export interface PowerResourceRegistry {
   made(resource: PowerResource): void;

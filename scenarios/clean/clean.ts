@@ -9,6 +9,7 @@ import { abortFuse } from '../../faults/power/mounts.js';
 import { removeFaketimeFiles } from '../../faults/process/clock.js';
 import { until } from '../../faults/waiting.js';
 import { seesAllProcesses } from '../host/dead-runs.js';
+import { unmarkOutDirectory } from '../host/out-directory.js';
 import {
   allProcesses,
   environmentOf,
@@ -172,8 +173,10 @@ export async function cleanRun(
     for (const { kind, ...rest } of run.resources)
       if (kind === 'mount' && 'path' in rest) abortFuse(rest.path);
   const counts = removeResources(removed, problems);
-  if (problems.length + notRemoved.length + kept.length === 0 && run.file !== undefined)
+  if (problems.length + notRemoved.length + kept.length === 0 && run.file !== undefined) {
     rmSync(run.file, { force: true });
+    if (run.outDir !== undefined) unmarkOutDirectory(run.outDir, run.runId);
+  }
   return { runId: run.runId, containers, processes, ...counts, problems, notRemoved };
 }
 

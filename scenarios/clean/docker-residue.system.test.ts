@@ -6,9 +6,16 @@ import t from 'tap';
 import { until } from '../../faults/waiting.js';
 import { engineSkipReason } from '../fixtures/engine.js';
 import { type KitProcess, TestWorkspace } from '../fixtures/kit.js';
-import { registryFile } from '../host/registry.js';
+import { newRunId, registryFile } from '../host/registry.js';
 import { packageRoot } from '../host/version.js';
-import { connectEngine, engineAddress, RUN_LABEL } from '../runtime/docker/engine.js';
+import {
+  connectEngine,
+  engineAddress,
+  labelledRuns,
+  labelsOf,
+  RUN_LABEL,
+  tolerateGone,
+} from '../runtime/docker/engine.js';
 import type { CleanResult } from './clean.js';
 
 const skip = await engineSkipReason();
@@ -208,3 +215,23 @@ t.test(
     t.same(await leftOf(runs), []);
   },
 );
+
+t.test('only runs of this user and this boot count as found without a list', { skip }, async (t) => {
+  const objects = [
+    labelsOf(newRunId()),
+    { ...labelsOf(newRunId()), 'plugpull.uid': '54321' },
+    { [RUN_LABEL]: newRunId() },
+  ];
+  const name = (index: number) => `plugpull-test-${process.pid}-${index}`;
+  t.teardown(async () => {
+    for (const index of objects.keys()) await tolerateGone(engine.getNetwork(name(index)).remove());
+  });
+  for (const [index, labels] of objects.entries())
+    await engine.createNetwork({ Name: name(index), Internal: true, Labels: labels });
+  const runIds = objects.map((labels) => labels[RUN_LABEL] ?? '');
+  const found = await labelledRuns(engine);
+  t.same(
+    runIds.map((runId) => found.includes(runId)),
+    [true, false, false],
+  );
+});

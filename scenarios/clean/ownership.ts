@@ -1,5 +1,6 @@
 import { lstatSync, readdirSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, normalize, relative, sep } from 'node:path';
+import { isOutDirectoryOf } from '../host/out-directory.js';
 import { environmentOf, processEntry } from '../host/processes.js';
 import type { RegisteredRun, Resource } from '../host/registry.js';
 import { engineAddress } from '../runtime/docker/engine.js';
@@ -18,6 +19,12 @@ const FOLDERS_OF_RUNS: ReadonlySet<string> = new Set([
 /** Folder of a state directory in which images of lab VMs are built: `KEY.PID`, until they are complete. */
 const IMAGES_FOLDER = 'lab/images';
 const UNFINISHED_IMAGE = /^[\w-]+\.\d+$/;
+/**
+ * Ends of the paths that a run registers below `--out`, in the directory of a round or of the run itself: the target's data, the
+ * disk, the disk of a recovery, the image of a disk behind dm-flakey, and the directory of a boot.
+ */
+const MADE_IN_OUT =
+  /\/(data|disk|recovery-\d+|flakey(\/disk\.img)?|boot-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$/;
 
 /** The parts of a run by which its resources are recognised. */
 export type RunIdentity = Pick<RegisteredRun, 'runId' | 'stateDir' | 'outDir' | 'sinceTicks' | 'resources'>;
@@ -51,22 +58,25 @@ function whyNotOurPath(path: string, run: RunIdentity): string | undefined {
   if (path !== normalize(path) || path.endsWith(sep)) return 'expected a path without . and ..';
   const base = baseOf(path, run);
   if (base === undefined) {
-    const out = run.outDir === undefined ? '' : `, below ${run.outDir}`;
+    const out = run.outDir === undefined ? '' : `, below ${run.outDir} with its mark`;
     return `it is not in a folder of the run in ${run.stateDir}${out}, and has no folder plugpull-${run.runId}…`;
   }
+  if (base === run.outDir && !MADE_IN_OUT.test(path)) return `the kit makes nothing of this name in ${base}`;
   return whyLinkOnTheWay(base, path);
 }
 
 /** Returns the directory below which the run may have made a path. */
 function baseOf(path: string, { runId, stateDir, outDir }: RunIdentity): string | undefined {
   if (isBelow(path, stateDir) && isInFolderOfRun(relative(stateDir, path), runId)) return stateDir;
-  if (outDir !== undefined && isBelow(path, outDir)) return outDir;
   if (!RUN_ID.test(runId)) return undefined;
   const names = path.split(sep);
   const own = names.findIndex(
     (name) => name === `plugpull-${runId}` || name.startsWith(`plugpull-${runId}-`),
   );
-  return own === -1 ? undefined : names.slice(0, own).join(sep) || sep;
+  if (own !== -1) return names.slice(0, own).join(sep) || sep;
+  return outDir !== undefined && isBelow(path, outDir) && isOutDirectoryOf(outDir, runId)
+    ? outDir
+    : undefined;
 }
 
 /** Reports whether a path, relative to the state directory, is in a folder of the run alone. */

@@ -5,18 +5,23 @@ import {
   chmodSync,
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
   statSync,
   symlinkSync,
+  watch,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import t from 'tap';
 import { TestWorkspace } from '../fixtures/kit.js';
-import { processEntry } from '../host/processes.js';
+import { seesAllProcesses } from '../host/dead-runs.js';
+import { OUT_MARKER } from '../host/out-directory.js';
+import { bootId, processEntry } from '../host/processes.js';
 import {
+  makeRegistryPlace,
   newRunId,
   Registry,
   type Resource,
@@ -317,4 +322,167 @@ t.test('a second line of a kit, which a target has appended, changes nothing', a
   const head = JSON.parse(readFileSync(file, 'utf8')) as object;
   appendFileSync(file, `${JSON.stringify({ ...head, state: '/home', out: '/', pid: 1 << 22 })}\n`);
   t.match(registeredRuns(place.state), [{ stateDir: place.state, outDir: undefined, alive: true }]);
+});
+
+/** Writes a list as a target could write it; returns its path. */
+function forge(dir: string, head: Record<string, unknown>, ...resources: Resource[]): string {
+  mkdirSync(join(dir, 'runs'), { recursive: true, mode: 0o700 });
+  const file = join(dir, 'runs', `${head.runId}.jsonl`);
+  const kit = { line: 'kit', pid: 1 << 22, startTicks: 1, boot: bootId(), ...head };
+  const lines = [kit, ...resources.map((resource) => ({ line: 'made', resource }))];
+  writeFileSync(file, lines.map((line) => `${JSON.stringify(line)}\n`).join(''), { mode: 0o600 });
+  return file;
+}
+
+t.test(
+  'below --out only what the kit makes there is removed, and only with the mark of the run',
+  async (t) => {
+    const place = newPlace(t);
+    const victim = join(place.dir, 'victim');
+    const [photos, data] = [join(victim, 'photos'), join(victim, 'data')];
+    const recovery = join(victim, 'recovery-0');
+    for (const dir of [photos, data, recovery]) mkdirSync(dir, { recursive: true });
+    const bystander = spawn('/bin/sleep', ['60'], { stdio: 'ignore', detached: true, env: {}, cwd: victim });
+    t.teardown(() => bystander.kill('SIGKILL'));
+    await once(bystander, 'spawn');
+    const { pid = 0 } = bystander;
+    const { startTicks = 0 } = processEntry(pid) ?? {};
+    const runId = newRunId();
+    const [usual = ''] = registryPlaces();
+    const head = { runId, state: place.state, out: victim };
+    const made = [photos, data, recovery].map((path): Resource => ({ kind: 'directory', path }));
+    const file = forge(usual, head, ...made, { kind: 'process', pid, startTicks });
+    const { code, stdout } = await place.run(['clean']);
+    t.equal(code, 4);
+    for (const path of [photos, data])
+      t.match(stdout, `not removed: directory ${path} because it is not in a folder of the run`);
+    t.ok(existsSync(photos) && existsSync(data));
+    t.equal(bystander.exitCode ?? bystander.signalCode, null);
+    rmSync(file);
+
+    const registry = new Registry(newRunId(), place.state, victim);
+    const mark = join(victim, OUT_MARKER);
+    t.equal(statSync(mark).mode & 0o777, 0o600);
+    for (const resource of made) registry.made(resource);
+    forgetKit(registry.runId);
+    const { stdout: second } = await place.run(['clean']);
+    t.match(second, `not removed: directory ${photos} because the kit makes nothing of this name`);
+    t.ok(existsSync(photos));
+    t.notOk(existsSync(data) || existsSync(recovery), 'what the run has made is removed');
+    rmSync(listOf(registry.runId));
+
+    const third = new Registry(newRunId(), place.state, victim);
+    third.close();
+    t.notOk(existsSync(mark), 'a run that has ended in order leaves no mark');
+  },
+);
+
+t.test('a list is read only where the kit itself would write one', async (t) => {
+  const place = newPlace(t);
+  const runId = newRunId();
+  const [first = '', , ...later] = registryPlaces();
+  const last = later.at(-1) ?? '';
+  const before = process.env.TMPDIR;
+  process.env.TMPDIR = place.dir;
+  t.teardown(() => {
+    if (before === undefined) delete process.env.TMPDIR;
+    else process.env.TMPDIR = before;
+  });
+  const forged = registryPlaces().at(-1) ?? '';
+  t.not(forged, last);
+  makeRegistryPlace(forged);
+  t.equal(statSync(forged).mode & 0o777, 0o700);
+  forge(forged, { runId, state: place.state });
+  t.same(registeredRuns(place.state), []);
+  t.equal(registryFile(runId), undefined);
+  // The first place is not there yet, and the kit would make it.
+  process.env.XDG_STATE_HOME = join(place.dir, 'new');
+  t.teardown(() => {
+    process.env.XDG_STATE_HOME = dirname(first);
+  });
+  t.same(registeredRuns(place.state), []);
+});
+
+t.test('a list is never there without the line of its kit, and is not believed without it', async (t) => {
+  const place = newPlace(t);
+  const registry = new Registry(newRunId(), place.state);
+  const file = listOf(registry.runId);
+  t.teardown(() => rmSync(file, { force: true }));
+  const [kit = ''] = readFileSync(file, 'utf8').split('\n');
+  const made = JSON.stringify({ line: 'made', resource: { kind: 'directory', path: '/a' } });
+  const other = kit.replace(registry.runId, newRunId());
+  for (const text of ['', `${made}\n`, `${kit.slice(0, 30)}`, `${other}\n${made}\n`]) {
+    writeFileSync(file, text);
+    t.same(place.runs(), [], text);
+    t.match(refusedFiles(place.state), [{ file, why: /does not begin with the line of the kit/ }], text);
+    t.equal((await place.run(['clean'])).code, 0);
+    t.ok(existsSync(file), 'clean leaves it');
+  }
+  rmSync(file);
+  t.throws(() => registry.made({ kind: 'directory', path: '/a' }), {
+    code: 'kit-failed',
+    message: /cannot be written down: ENOENT/,
+  });
+  t.notOk(existsSync(file), 'a list that has vanished is not made again');
+  registry.close();
+});
+
+t.test('a list is complete when it appears', async (t) => {
+  const place = newPlace(t);
+  const [usual = ''] = registryPlaces();
+  const runs = join(usual, 'runs');
+  mkdirSync(runs, { recursive: true, mode: 0o700 });
+  const script = `
+    import { Registry, newRunId } from '${new URL('../host/registry.js', import.meta.url).href}';
+    for (let i = 0; i < 200; i++) new Registry(newRunId(), '${place.state}').close();`;
+  const seen: string[] = [];
+  const watcher = watch(runs, (_, name) => {
+    if (!name?.endsWith('.jsonl')) return;
+    try {
+      seen.push(readFileSync(join(runs, name), 'utf8'));
+    } catch {
+      // The run has ended meanwhile.
+    }
+  });
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: 'ignore' });
+  const looking = setInterval(() => {
+    for (const name of readdirSync(runs).filter((one) => one.endsWith('.jsonl')))
+      try {
+        seen.push(readFileSync(join(runs, name), 'utf8'));
+      } catch {
+        // As above.
+      }
+  }, 0);
+  const [code] = (await once(child, 'exit')) as [number];
+  clearInterval(looking);
+  watcher.close();
+  t.equal(code, 0);
+  t.ok(seen.length > 0);
+  t.same(
+    seen.filter((text) => !text.startsWith('{"line":"kit"')),
+    [],
+  );
+});
+
+t.test('a run in another pid namespace is alive as long as this machine may have its kit', async (t) => {
+  const place = newPlace(t);
+  const registry = new Registry(newRunId(), place.state);
+  const file = listOf(registry.runId);
+  t.teardown(() => rmSync(file, { force: true }));
+  const [line = ''] = readFileSync(file, 'utf8').split('\n');
+  const kit = JSON.parse(line) as object;
+  t.match(kit, { pidNamespace: /^pid:\[\d+\]$/ });
+  const runs = () => registeredRuns(place.state).map(({ alive }) => alive);
+  const write = (more: object) =>
+    writeFileSync(file, `${JSON.stringify({ ...kit, ...more })}\n`, { mode: 0o600 });
+  const nobody = { pid: 1 << 22, startTicks: 1 };
+  write(nobody);
+  t.same(runs(), [false], 'in this namespace no process has the id');
+  write({ ...nobody, pidNamespace: 'pid:[1]' });
+  t.same(runs(), [true], 'a process has the list open');
+  t.match(await place.run(['clean']), { code: 0 });
+  t.ok(existsSync(file), 'clean leaves the run alone');
+  registry.close();
+  write({ ...nobody, pidNamespace: 'pid:[1]' });
+  t.same(runs(), [!seesAllProcesses()], 'no process has the list open');
 });

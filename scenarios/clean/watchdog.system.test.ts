@@ -134,12 +134,17 @@ t.test('a gate and an exploration name a daemon that has escaped, and leave none
  */
 const HUNG = `
 kit() { code=0; "$NODE" "$KIT" "$@" || code=$?; echo "exit code $code"; }
-(PLUGPULL_RUN="$RUN" setsid "$DAEMON" 600 >/dev/null 2>&1 &)
-(PLUGPULL_RUN="$OTHER" setsid "$DAEMON" 601 >/dev/null 2>&1 & exec sleep 602) &
+(PLUGPULL_RUN="$RUN" setsid "$DAEMONS/$RUN/qemu-storage-daemon" 600 >/dev/null 2>&1 &)
+(PLUGPULL_RUN="$OTHER" setsid "$DAEMONS/$OTHER/qemu-storage-daemon" 601 >/dev/null 2>&1 & exec sleep 602) &
 sleep=$!
 until [ "$(cat /proc/[0-9]*/comm | grep -c qemu-storage-da)" = 2 ]; do sleep 0.1; done
 kill -STOP $(grep -l qemu-storage-da /proc/[0-9]*/comm | cut -d / -f 3)
 until [ "$(cat /proc/[0-9]*/stat | grep -c 'qemu-storage-da) T')" = 2 ]; do sleep 0.1; done
+echo "--- another user"
+setpriv --reuid=65534 --regid=65534 --clear-groups "$NODE" "$KIT" doctor
+code=0; setpriv --reuid=65534 --regid=65534 --clear-groups "$NODE" "$KIT" gate /no-target.json 2>&1 || code=$?
+echo "exit code $code"
+echo "--- root"
 kit doctor
 kit gate
 kit clean --all
@@ -160,9 +165,12 @@ t.test(
     mkdirSync(place.state);
     const [runId, other] = [newRunId(), newRunId()];
     // A program with the name of the daemon. The kernel shows the first 15 bytes of the name.
-    const daemon = join(place.dir, 'qemu-storage-daemon');
-    copyFileSync('/bin/sleep', daemon);
-    execFileSync('chmod', ['755', daemon]);
+    for (const id of [runId, other]) {
+      const daemon = join(place.dir, id, 'qemu-storage-daemon');
+      mkdirSync(join(place.dir, id));
+      copyFileSync('/bin/sleep', daemon);
+      execFileSync('chmod', ['755', daemon]);
+    }
     const script = join(place.dir, 'hung.sh');
     writeFileSync(script, HUNG);
     const output = execFileSync(
@@ -177,7 +185,7 @@ t.test(
           ...{
             NODE: process.execPath,
             KIT: join(packageRoot(), 'dist/scenarios/cli/main.js'),
-            DAEMON: daemon,
+            DAEMONS: place.dir,
           },
           ...{ RUN: runId, OTHER: other, PLUGPULL_STATE: place.state },
         },
@@ -186,7 +194,14 @@ t.test(
     const line = new RegExp(
       `qemu-storage-daemon \\(process \\d+\\) of run ${runId} is stopped .* plugpull clean --all`,
     );
-    t.match(output, line);
+    const [, ofUser = '', ofRoot = ''] = output.split(/^--- .*$/m);
+    const warned = ofUser.match(
+      /a disk of another user's run is stopped: qemu-storage-daemon .* of run (\S+);/g,
+    );
+    t.equal(warned?.length, 4, 'doctor and gate of another user name both disks');
+    t.notMatch(ofUser, /its kit is dead:/);
+    t.match(ofUser, /exit code 2/, 'the gate goes on to its target, which is missing');
+    t.match(ofRoot, line);
     t.equal(output.match(/exit code 4/g)?.length, 2, 'both gates refuse to run');
     t.match(output, new RegExp(`${runId}: 0 containers, 1 processes`));
     const [before = '', after = ''] = output.split(`${runId}: 0 containers, 1 processes`);

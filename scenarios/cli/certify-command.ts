@@ -37,7 +37,7 @@ export async function certifyCommand(
   flags: CertifyFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  requireNoHungDisk();
+  await requireNoHungDisk();
   const path = file ?? REFERENCE_TARGET;
   const target = loadTarget(path);
   const reporters = chooseReporters(flags.reporter, flags.json === true);

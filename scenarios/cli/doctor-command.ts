@@ -61,7 +61,7 @@ export async function inspectMachine(): Promise<DoctorReport> {
       { ...capabilityOf('process', bootViewAvailability()), how: 'by a mount namespace for each start' },
       { ...capabilityOf('docker', containerBootAvailability()), how: IMAGE_NEEDS },
     ],
-    hungDisks: hungDisks().map(describeHungDisk),
+    hungDisks: (await hungDisks()).map(describeHungDisk),
   };
 }
 

@@ -43,7 +43,7 @@ export async function exploreCommand(
   flags: ExploreFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  requireNoHungDisk();
+  await requireNoHungDisk();
   const target = loadTarget(file ?? REFERENCE_TARGET);
   if (flags.runtime !== 'process')
     throw new KitError(

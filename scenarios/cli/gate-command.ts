@@ -36,7 +36,7 @@ export async function gateCommand(
   flags: GateFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  requireNoHungDisk();
+  await requireNoHungDisk();
   const target = loadTarget(file ?? REFERENCE_TARGET);
   const reporters = chooseReporters(flags.reporter, flags.json === true);
   const runtime = await chooseRuntime(flags.runtime);

@@ -64,7 +64,7 @@ export async function replayCommand(
   flags: ReplayFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  requireNoHungDisk();
+  await requireNoHungDisk();
   const registry = new Registry(newRunId());
   const workspaceDir = createWorkspaceDir(registry, stateDirectory());
   let keepWorkspace = false;

@@ -8,6 +8,7 @@ import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
 import { selectFaults } from '../gate/select-faults.js';
 import { log } from '../host/console.js';
+import { OUT_MARKER } from '../host/out-directory.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 import { gateReport } from '../report/gate-report.js';
@@ -41,14 +42,15 @@ export async function sweepCommand(
   flags: SweepFlags,
   interrupts: Interrupts,
 ): Promise<number> {
-  requireNoHungDisk();
+  await requireNoHungDisk();
   const target = loadTarget(file ?? REFERENCE_TARGET);
   const seed = flags.seed ?? randomInt(MAX_RANDOM_SEED);
   const style = styleFor(process.stderr);
   const runtime = await (await chooseRuntime(flags.runtime)).prepare(target, log);
-  const registry = new Registry(newRunId(), stateDirectory(), flags.out);
-  const dir =
-    flags.out === undefined ? join(stateDirectory(), 'runs', registry.runId) : makeEmptyDirectory(flags.out);
+  // Before the registry, which marks the directory as that of this run.
+  const out = flags.out === undefined ? undefined : makeEmptyDirectory(flags.out);
+  const registry = new Registry(newRunId(), stateDirectory(), out);
+  const dir = out ?? join(stateDirectory(), 'runs', registry.runId);
   if (flags.out === undefined) registry.made({ kind: 'directory', path: dir });
   try {
     const claimed = SWEPT_FAULTS.filter((name) =>
@@ -138,7 +140,7 @@ function sweepCommandLine(
 /** Reports whether a directory has no file, as after a sweep that failed before the target started. */
 function isEmpty(dir: string): boolean {
   try {
-    return readdirSync(dir).length === 0;
+    return readdirSync(dir).every((name) => name === OUT_MARKER);
   } catch {
     return true;
   }

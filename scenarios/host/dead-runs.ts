@@ -1,6 +1,13 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { allThreadsInState } from '../../faults/thread-state.js';
-import { allProcesses, commandLineOf, environmentOf, type ProcessEntry } from './processes.js';
+import {
+  allProcesses,
+  commandLineOf,
+  environmentOf,
+  type ProcessEntry,
+  pidNamespaceOf,
+} from './processes.js';
 
 /** Matches the id of a run. */
 export const RUN_ID = /\d{8}-\d{6}-[0-9a-f]{8}/;
@@ -21,7 +28,7 @@ const REAPERS = new Set(['systemd', 'init']);
  * container of a run that lives outside would look like one of a dead run.
  */
 export function seesAllProcesses(): boolean {
-  return readLinkOf('/proc/self/ns/pid') === FIRST_PID_NAMESPACE;
+  return pidNamespaceOf('self') === FIRST_PID_NAMESPACE;
 }
 
 /** A process that a run has started. */
@@ -47,12 +54,11 @@ export class MachineRuns {
     });
     const marked = new Set(this.processes.map(({ pid }) => pid));
     const parents = new Map(entries.map(({ pid, parent }) => [pid, parent]));
-    const ownPids = readLinkOf('/proc/self/ns/pid');
+    const ownPids = pidNamespaceOf('self');
     for (const { pid, parent, runId } of this.processes) {
       const isOrphan = parent <= 1 || !parents.has(parent) || REAPERS.has(nameOf(parent));
       // A process in a container has the container engine as its parent, which says nothing about the kit.
-      if (!isOrphan && !marked.has(parent) && readLinkOf(`/proc/${pid}/ns/pid`) === ownPids)
-        this.#attended.add(runId);
+      if (!isOrphan && !marked.has(parent) && pidNamespaceOf(pid) === ownPids) this.#attended.add(runId);
     }
     for (const { pid } of entries)
       if (!marked.has(pid)) for (const runId of runsHeldBy(pid)) this.#held.add(runId);
@@ -83,31 +89,87 @@ function runsHeldBy(pid: number): string[] {
   return names.flatMap((name) => RUN_ID.exec(readLinkOf(`/proc/${pid}/fd/${name}`) ?? '')?.[0] ?? []);
 }
 
-/** A disk of a dead run that is stopped: whatever lists or syncs the disks of the machine waits for it. */
+/** A stopped disk of a run: whatever lists or syncs the disks of the machine waits for it. */
 export interface HungDisk {
   /** What is stopped, for people. */
   what: string;
   runId: string;
+  /** `unknown` when the run is another user's: only root can see whether its kit is alive. */
+  kit: 'dead' | 'unknown';
+}
+
+/** A stopped disk of a run, dead or alive. */
+interface SeenDisk {
+  what: string;
+  runId: string;
+  /** User id of the owner. */
+  owner: number;
+}
+
+/** Time between two looks at a stopped disk, in ms. A cut keeps a disk stopped for some milliseconds. */
+const SECOND_LOOK_MS = 1500;
+
+/**
+ * Finds disks that killed kits have left stopped. It reads /proc and /sys only, which never hangs. A disk counts only if it
+ * is stopped at a second look, too: the first one may have met a cut.
+ */
+export async function hungDisks(): Promise<HungDisk[]> {
+  return confirmedHungDisks(stoppedDisks, isRunDead, () => sleep(SECOND_LOOK_MS));
 }
 
 /**
- * Finds disks that killed kits have left stopped. It reads /proc and /sys only, which never hangs.
- * @param isDead reports whether the kit of a run is dead.
+ * Finds hung disks as `hungDisks` does.
+ * @param look lists the stopped disks.
+ * @param newDeadCheck makes a function that reports whether the kit of a run is dead, as far as this user sees.
+ * @param wait waits until the second look.
+ * @param uid this user.
  */
-export function hungDisks(isDead = isRunDead()): HungDisk[] {
-  const daemons = allProcesses().flatMap(({ pid, state }): HungDisk[] => {
+export async function confirmedHungDisks(
+  look: () => SeenDisk[],
+  newDeadCheck: () => (runId: string) => boolean,
+  wait: () => Promise<unknown>,
+  uid = process.geteuid?.() ?? 0,
+): Promise<HungDisk[]> {
+  const once = () => {
+    const disks = look();
+    const isDead = newDeadCheck();
+    return disks.filter(({ runId }) => isDead(runId));
+  };
+  const first = once();
+  if (first.length === 0) return [];
+  await wait();
+  const before = new Set(first.map(({ what }) => what));
+  return once()
+    .filter(({ what }) => before.has(what))
+    .map(({ what, runId, owner }) => ({ what, runId, kit: uid === 0 || owner === uid ? 'dead' : 'unknown' }));
+}
+
+function stoppedDisks(): SeenDisk[] {
+  const daemons = allProcesses().flatMap(({ pid, state }): SeenDisk[] => {
     if (!'Tt'.includes(state) || nameOf(pid) !== STORAGE_DAEMON_NAME || !allThreadsInState(pid, 'TtZX'))
       return [];
     // The command line is readable for other users too, and it names the images of the run.
     const runId = runIdOf(pid) ?? RUN_ID.exec(commandLineOf(pid))?.[0];
-    return runId === undefined ? [] : [{ what: `qemu-storage-daemon (process ${pid})`, runId }];
+    const owner = ownerOf(pid);
+    return runId === undefined || owner === undefined
+      ? []
+      : [{ what: `qemu-storage-daemon (process ${pid})`, runId, owner }];
   });
-  const mappings = suspendedMappings().flatMap((name): HungDisk[] => {
+  const mappings = suspendedMappings().flatMap((name): SeenDisk[] => {
     const runId = name.startsWith('plugpull-') ? RUN_ID.exec(name)?.[0] : undefined;
-    return runId === undefined ? [] : [{ what: `the device /dev/mapper/${name}`, runId }];
+    // Only root makes such devices.
+    return runId === undefined ? [] : [{ what: `the device /dev/mapper/${name}`, runId, owner: 0 }];
   });
-  const found = [...daemons, ...mappings];
-  return found.length === 0 ? [] : found.filter(({ runId }) => isDead(runId));
+  return [...daemons, ...mappings];
+}
+
+/** Returns the user id of the owner of a process; undefined when it has ended. */
+function ownerOf(pid: number): number | undefined {
+  try {
+    return statSync(`/proc/${pid}`).uid;
+  } catch {
+    return undefined;
+  }
 }
 
 function isRunDead(): (runId: string) => boolean {
@@ -119,7 +181,9 @@ function isRunDead(): (runId: string) => boolean {
 }
 
 /** Describes a hung disk in one line, with the command that removes it. */
-export function describeHungDisk({ what, runId }: HungDisk): string {
+export function describeHungDisk({ what, runId, kit }: HungDisk): string {
+  if (kit === 'unknown')
+    return `a disk of another user's run is stopped: ${what} of run ${runId}; while it is, losetup, mkfs, sync and du hang on this machine; if its kit is dead, plugpull clean --all of that user removes it`;
   return `${what} of run ${runId} is stopped and its kit is dead: losetup, mkfs, sync and du hang on this machine; plugpull clean --all removes it`;
 }
 

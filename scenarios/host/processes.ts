@@ -71,6 +71,15 @@ export function mountNamespaceOf(pid: number): string | undefined {
   }
 }
 
+/** Returns the pid namespace of a process in the form `pid:[NUMBER]`; undefined when it is not readable. */
+export function pidNamespaceOf(pid: number | 'self'): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/pid`);
+  } catch {
+    return undefined;
+  }
+}
+
 /** Returns the command line of a process with blanks between its words; '' when it has none. */
 export function commandLineOf(pid: number): string {
   try {

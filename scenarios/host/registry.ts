@@ -1,27 +1,33 @@
 import { randomBytes } from 'node:crypto';
 import {
+  accessSync,
   appendFileSync,
   closeSync,
   constants,
   existsSync,
   fsyncSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
   realpathSync,
+  renameSync,
   rmSync,
+  statSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import type { StoppedDisk } from '../../faults/power/mounts.js';
+import { MachineRuns, seesAllProcesses } from './dead-runs.js';
 import { makeDirectories, makeWritableDirectory } from './directories.js';
+import { markOutDirectory, unmarkOutDirectory } from './out-directory.js';
 import { readOwnFile, whyNotOwnDirectory } from './own-files.js';
-import { bootId, mountNamespaceOf, processEntry } from './processes.js';
+import { bootId, mountNamespaceOf, pidNamespaceOf, processEntry } from './processes.js';
 import { STATE_VARIABLE, stateDirectory } from './state-directory.js';
 import { userStateDirectories } from './user-state.js';
-import { diskResumed, diskStopping, forgetRun, watchRun } from './watchdog.js';
+import { diskResumed, diskStopping, forgetRun, type WatchdogProcess, watchRun } from './watchdog.js';
 
 export { stateDirectory };
 
@@ -45,6 +51,8 @@ type Line =
       startTicks: number;
       boot: string;
       namespace?: string | undefined;
+      /** Pid namespace of the kit, as /proc names it: `pid` says nothing in another one. */
+      pidNamespace?: string | undefined;
       /** State directory of the run. */
       state: string;
       /** Directory for the evidence, when the user has named one with `--out`. */
@@ -103,9 +111,50 @@ export function registryPlaces(): string[] {
   ];
 }
 
+/**
+ * Returns the places at which lists are read: up to the first one where the kit itself would put a list. A target could
+ * have made a place behind it, which the kit does not use.
+ */
+function readPlaces(): string[] {
+  const places = registryPlaces();
+  const first = places.findIndex(isUsable);
+  return first === -1 ? places : places.slice(0, first + 1);
+}
+
+/** Reports whether the kit would put the list of a run at a place, or did so earlier. */
+function isUsable(place: string): boolean {
+  const why = [place, join(place, 'runs')].map(whyNotOwnDirectoryOf).find((one) => one !== undefined);
+  return why === undefined || (why === 'missing' && canMake(join(place, 'runs')));
+}
+
+/** Reports whether this user may make a directory that is missing. */
+function canMake(path: string): boolean {
+  const parent = dirname(path);
+  try {
+    if (lstatSync(parent, { throwIfNoEntry: false }) === undefined) return parent !== path && canMake(parent);
+    accessSync(parent, constants.W_OK | constants.X_OK);
+    return statSync(parent).isDirectory();
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Makes a place for lists, so that a target cannot make it. Errors are ignored: where this user may make no directory,
+ * its targets may not either.
+ */
+export function makeRegistryPlace(place: string): void {
+  try {
+    makeDirectories(dirname(place));
+    makeOwnDirectory(place);
+  } catch {
+    // See above.
+  }
+}
+
 /** Returns the path of the list of resources of a run; undefined when there is none. */
 export function registryFile(runId: string): string | undefined {
-  return registryPlaces()
+  return readPlaces()
     .map((place) => listIn(place, runId))
     .find((file) => existsSync(file));
 }
@@ -169,6 +218,7 @@ export class Registry {
   readonly runId: string;
   readonly #file: string;
   readonly #stateDir: string;
+  readonly #outDir: string | undefined;
   /** Descriptor of the registry's file. Other runs see by it that this run is alive. */
   #heldFd: number | undefined;
   #isWatched = false;
@@ -181,18 +231,24 @@ export class Registry {
     this.runId = runId;
     ownRunIds.add(runId);
     this.#stateDir = stateDir;
+    this.#outDir = outDir === undefined ? undefined : resolve(outDir);
     makeWritableDirectory(stateDir, `${stateDir} (PLUGPULL_STATE)`);
     this.#file = makeList(runId);
     const startTicks = processEntry(process.pid)?.startTicks ?? 0;
-    const out = outDir === undefined ? {} : { out: resolve(outDir) };
+    const out = this.#outDir === undefined ? {} : { out: this.#outDir };
+    // Another run that cleans up must never see the list without the line of its kit: it would take the kit for dead.
+    const unfinished = join(dirname(this.#file), `.${runId}.new`);
     try {
       const namespace = mountNamespaceOf(process.pid);
+      const pidNamespace = pidNamespaceOf('self');
       const state = resolve(stateDir);
-      const kit = { runId, pid: process.pid, startTicks, boot: bootId(), namespace };
-      this.#write({ line: 'kit', ...kit, state, ...out });
+      const kit = { runId, pid: process.pid, startTicks, boot: bootId(), namespace, pidNamespace };
+      this.#write({ line: 'kit', ...kit, state, ...out }, unfinished, constants.O_CREAT | constants.O_EXCL);
+      if (this.#outDir !== undefined) markOutDirectory(this.#outDir, runId);
+      renameSync(unfinished, this.#file);
       this.#heldFd = openSync(this.#file, 'r');
     } catch (error) {
-      rmSync(this.#file, { force: true });
+      for (const file of [unfinished, this.#file]) rmSync(file, { force: true });
       throw error;
     }
   }
@@ -209,13 +265,16 @@ export class Registry {
   /** Lets the watchdog remove what the run has made, if this process dies. */
   #watch(): void {
     this.#isWatched = true;
-    const watchdog = watchRun(this.runId, this.#stateDir);
-    if (watchdog === undefined) return;
-    this.#write({
-      line: 'watchdog',
-      pid: watchdog.pid,
-      startTicks: processEntry(watchdog.pid)?.startTicks ?? 0,
+    const note = ({ pid }: WatchdogProcess) =>
+      this.#write({ line: 'watchdog', pid, startTicks: processEntry(pid)?.startTicks ?? 0 });
+    const watchdog = watchRun(this.runId, this.#stateDir, (replaced) => {
+      try {
+        note(replaced);
+      } catch {
+        // The watchdog works nevertheless; `clean` only does not wait for it.
+      }
     });
+    if (watchdog !== undefined) note(watchdog);
   }
 
   /** Lets the watchdog resume a disk that stays stopped. Must be called before the disk is stopped. */
@@ -260,16 +319,19 @@ export class Registry {
     }
     if (resources.some(({ kind }) => kind !== 'process' && kind !== 'directory')) return;
     rmSync(this.#file, { force: true });
+    if (this.#outDir !== undefined) unmarkOutDirectory(this.#outDir, this.runId);
   }
 
   /**
-   * Appends a line, and syncs it unless it marks a removal.
-   * @throws KitError kit-failed when the file cannot be written.
+   * Appends a line, and syncs it unless it marks a removal. It never makes the list again: one without the line of the kit
+   * would be that of nobody.
+   * @param flags further flags of open(2).
+   * @throws KitError kit-failed when the file cannot be written, or has vanished.
    */
-  #write(line: Line): void {
+  #write(line: Line, path = this.#file, flags = 0): void {
     try {
-      const { O_APPEND, O_CREAT, O_WRONLY, O_NOFOLLOW } = constants;
-      const file = openSync(this.#file, O_APPEND | O_CREAT | O_WRONLY | O_NOFOLLOW, 0o600);
+      const { O_APPEND, O_WRONLY, O_NOFOLLOW } = constants;
+      const file = openSync(path, O_APPEND | O_WRONLY | O_NOFOLLOW | flags, 0o600);
       try {
         appendFileSync(file, `${JSON.stringify(line)}\n`);
         if (line.line !== 'gone') fsyncSync(file);
@@ -326,7 +388,7 @@ export function refusedFiles(stateDir = stateDirectory()): RefusedFile[] {
 type ReadList = { run: RegisteredRun } | { refused: RefusedFile };
 
 function readLists(): ReadList[] {
-  return registryPlaces().flatMap((place): ReadList[] => {
+  return readPlaces().flatMap((place): ReadList[] => {
     const dir = join(place, 'runs');
     const why = whyNotOwnDirectoryOf(place) ?? whyNotOwnDirectoryOf(dir);
     if (why === 'missing') return [];
@@ -381,7 +443,7 @@ function isSameDirectory(a: string, b: string): boolean {
   return a !== '' && (resolve(a) === resolve(b) || real(a) === real(b));
 }
 
-/** @throws Error when the file is not this user's own, or cannot be read. */
+/** @throws Error when the file is not this user's own, cannot be read, or does not begin with the line of the run's kit. */
 function readRun(file: string, runId: string): RegisteredRun {
   const remaining = new Map<string, Resource>();
   const run: RegisteredRun = {
@@ -389,23 +451,27 @@ function readRun(file: string, runId: string): RegisteredRun {
     ...{ alive: false, sameBoot: false, sinceTicks: 0, isWatched: false, resources: [] },
   };
   let kitPid: number | undefined;
+  let isForeign = false;
   for (const [index, text] of readOwnFile(file).split('\n').entries()) {
     const line = parseLine(text);
+    if (index === 0 && (line?.line !== 'kit' || line.runId !== runId))
+      throw new Error(`it does not begin with the line of the kit of run ${runId}`);
     if (line === undefined) continue;
     if (line.line === 'kit') {
       // The kit writes this line before it starts anything. A later one is not the kit's.
       if (index > 0) continue;
       kitPid = line.pid;
+      isForeign = line.pidNamespace !== undefined && line.pidNamespace !== pidNamespaceOf('self');
       run.stateDir = line.state;
       run.outDir = line.out;
       run.sameBoot = line.boot === bootId();
       run.sinceTicks = line.startTicks;
       run.namespace = line.namespace;
-      run.alive = run.sameBoot && isAlive(line);
+      run.alive = run.sameBoot && (isForeign ? mayBeAliveElsewhere(runId) : isAlive(line));
     } else if (line.line === 'watchdog') {
       // As long as the watchdog is a child of the kit, it waits for the kit's end and removes nothing.
       const isOrphan = processEntry(line.pid)?.parent !== kitPid;
-      run.isWatched = run.sameBoot && isAlive(line) && isOrphan;
+      run.isWatched = run.sameBoot && !isForeign && isAlive(line) && isOrphan;
     } else if (line.line === 'made') {
       remaining.set(JSON.stringify(line.resource), line.resource);
     } else {
@@ -429,12 +495,21 @@ const LineShape = z.discriminatedUnion('line', [
     startTicks: z.number(),
     boot: z.string(),
     namespace: z.string().optional(),
+    pidNamespace: z.string().optional(),
     state: z.string(),
     out: z.string().optional(),
   }),
   z.object({ line: z.literal('watchdog'), pid: z.number().int().positive(), startTicks: z.number() }),
   z.object({ line: z.enum(['made', 'gone']), resource: ResourceShape }),
 ]);
+
+/**
+ * Reports whether a run may be alive whose kit is in another pid namespace of this machine, as in a container that shares
+ * the home directory. Its process ids say nothing here.
+ */
+function mayBeAliveElsewhere(runId: string): boolean {
+  return !seesAllProcesses() || new MachineRuns().mayBeAlive(runId);
+}
 
 /** Reports whether a process lives. A zombie counts as dead: its parent has only not waited for it yet. */
 function isAlive({ pid, startTicks }: { pid: number; startTicks: number }): boolean {

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFileSync, existsSync, mkdirSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { until } from '../../faults/waiting.js';
@@ -103,6 +103,10 @@ t.test(
     t.not(first, 0, 'the kit has a watchdog');
     process.kill(first, 'SIGKILL');
     t.ok(await until(() => watchdogsOf(kit).some((pid) => pid !== first && !isGone(pid)), TIMEOUT_MS));
+    const [second] = watchdogsOf(kit).filter((pid) => pid !== first && !isGone(pid));
+    const isNoted = () =>
+      readFileSync(kit.registryFile, 'utf8').includes(`"line":"watchdog","pid":${second},`);
+    t.ok(await until(isNoted, TIMEOUT_MS), 'the list names the new watchdog, so that clean waits for it');
     t.ok(await until(() => stateOf(kit.stoppedPid) === 'S', TIMEOUT_MS), 'the stopped process runs again');
     t.equal(kit.child.exitCode, null, 'the kit is still alive');
   },

@@ -26,7 +26,13 @@ const MAX_STARTS = 5;
  */
 const PASSED_ON = /^(PATH|HOME|TMPDIR|XDG_STATE_HOME|DOCKER_.*)$/;
 
-const runs = new Map<string, WatchdogMessage>();
+/** A run that is watched. */
+interface WatchedRun {
+  message: WatchdogMessage;
+  onReplaced: (watchdog: WatchdogProcess) => void;
+}
+
+const runs = new Map<string, WatchedRun>();
 const stoppedDisks = new Map<string, WatchdogMessage>();
 let watchdog: ChildProcess | undefined;
 let starts = 0;
@@ -39,11 +45,16 @@ export interface WatchdogProcess {
 /**
  * Lets the watchdog of this process clean up after a run when this process dies without having done so. The first
  * call starts the watchdog: a process in a session of its own that waits for the end of a pipe from this process.
+ * @param onReplaced is called with each later watchdog, which takes the place of one that was killed. It must not throw.
  * @returns the watchdog; undefined when it cannot be started. The run then goes on without one.
  */
-export function watchRun(runId: string, stateDir: string): WatchdogProcess | undefined {
+export function watchRun(
+  runId: string,
+  stateDir: string,
+  onReplaced: (watchdog: WatchdogProcess) => void,
+): WatchdogProcess | undefined {
   const message: WatchdogMessage = { kind: 'watch', runId, stateDir };
-  runs.set(runId, message);
+  runs.set(runId, { message, onReplaced });
   if (watchdog === undefined) startWatchdog();
   else send(message);
   return watchdog?.pid === undefined ? undefined : { pid: watchdog.pid };
@@ -81,7 +92,10 @@ function startWatchdog(): void {
   const lost = () => {
     if (watchdog !== child) return;
     watchdog = undefined;
-    if (runs.size > 0) startWatchdog();
+    if (runs.size === 0) return;
+    startWatchdog();
+    const pid = newest()?.pid;
+    if (pid !== undefined) for (const { onReplaced } of runs.values()) onReplaced({ pid });
   };
   child.on('error', lost);
   child.on('exit', lost);
@@ -89,7 +103,13 @@ function startWatchdog(): void {
   // Neither the watchdog nor its pipe keeps this process alive.
   child.unref();
   (child.stdin as Socket).unref();
-  for (const message of [...runs.values(), ...stoppedDisks.values()]) send(message);
+  for (const { message } of runs.values()) send(message);
+  for (const message of stoppedDisks.values()) send(message);
+}
+
+/** Returns the watchdog that was started last, if it can still be used. */
+function newest(): ChildProcess | undefined {
+  return watchdog;
 }
 
 /** Sends a message. A pipe takes a short line at once, before the call returns. */

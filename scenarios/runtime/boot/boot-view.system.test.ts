@@ -23,7 +23,7 @@ import { defineTarget } from '../../../conformance/target-file/load.js';
 import type { Availability } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
 import { TestWorkspace } from '../../fixtures/kit.js';
-import { newRunId, Registry, registeredRuns, registryFile } from '../../host/registry.js';
+import { newRunId, Registry, registeredRuns, registryFile, registryPlaces } from '../../host/registry.js';
 import { type ProcessContext, ProcessDeployment, processRuntime } from '../process/process-runtime.js';
 import type { DeploymentPlan } from '../runtime.js';
 import { BOOT_ID_FILE, BootView, bootViewAvailability, writeBootId } from './boot-view.js';
@@ -104,6 +104,36 @@ t.test('a target does not see which bundles the user has made', { skip }, async 
   const list = join(base, 'plugpull/bundles');
   await deployment.runCommand('verify', ['sh', '-c', `mkdir -p ${list}; touch ${list}/forged`], 10_000);
   t.same(readdirSync(list), [], 'the list is there, and what the target wrote is not in it');
+  await deployment.destroy();
+});
+
+t.test('a target can make no place for lists of runs, also where none is yet', { skip }, async (t) => {
+  const base = mkdtempSync('/var/tmp/plugpull-boot-test-');
+  const { TMPDIR, XDG_STATE_HOME } = process.env;
+  const restore = (name: string, value: string | undefined) => {
+    if (value === undefined) delete process.env[name];
+    else process.env[name] = value;
+  };
+  t.teardown(() => {
+    restore('TMPDIR', TMPDIR);
+    restore('XDG_STATE_HOME', XDG_STATE_HOME);
+    rmSync(base, { recursive: true, force: true });
+  });
+  const { deployment } = deploy(t, { a: 'true' });
+  for (const name of ['TMPDIR', 'XDG_STATE_HOME']) {
+    process.env[name] = join(base, name);
+    mkdirSync(join(base, name));
+  }
+  const places = registryPlaces();
+  t.equal(places.filter((place) => place.startsWith(base)).length, 2);
+  const forge = places.map((place) => `mkdir -p ${place}/runs; touch ${place}/runs/forged.jsonl;`).join(' ');
+  await deployment.runCommand('verify', ['sh', '-c', `${forge} true`], 10_000);
+  t.same(
+    places.filter((place) => existsSync(join(place, 'runs/forged.jsonl'))),
+    [],
+  );
+  for (const place of places.filter((one) => one.startsWith(base)))
+    t.equal(statSync(place).mode & 0o777, 0o700);
   await deployment.destroy();
 });
 

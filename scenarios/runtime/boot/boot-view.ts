@@ -15,7 +15,7 @@ import { messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
 import { removeTree } from '../../../faults/files/remove-tree.js';
 import { makeMadeHereList } from '../../host/made-here.js';
-import { type Registry, registryPlaces } from '../../host/registry.js';
+import { makeRegistryPlace, type Registry, registryPlaces } from '../../host/registry.js';
 import {
   followLinks,
   keptPathsOf,
@@ -213,7 +213,8 @@ export class BootView {
     this.#sources = sources;
     const kept = [...this.#needed, ...this.#kept, disk, memory].map((path) => `\n${escapeMount(path)}/`);
     const table = join(disk, 'mounts');
-    writeFileSync(table, `${mountTable(binds)}${hidden(placesOfTheKit(), sources, this.#kept)}`);
+    const places = placesOfTheKit((path) => isVisible(path, sources, this.#kept));
+    writeFileSync(table, `${mountTable(binds)}${hidden(places)}`);
     return [`${kept.join('')}\n`, table];
   }
 
@@ -232,16 +233,19 @@ export class BootView {
 }
 
 /**
- * Returns the directories in which a target must not write: those of the lists of resources, and that of the list of
- * the bundles that this user made here.
+ * Returns the directories in which a target must not write and which it could see: those of the lists of resources, and
+ * that of the list of the bundles that this user made here. It makes those that are missing: a target could make them
+ * otherwise.
  */
-function placesOfTheKit(): string[] {
+function placesOfTheKit(visible: (path: string) => boolean): string[] {
   try {
     makeMadeHereList();
   } catch {
     // Then no bundle is noted as made here either.
   }
-  return [...new Set(registryPlaces().map((path) => realPathOf(path) ?? path))];
+  const places = registryPlaces();
+  for (const path of places) if (visible(path)) makeRegistryPlace(path);
+  return [...new Set(places.map((path) => realPathOf(path) ?? path))].filter(visible);
 }
 
 /** Writes a file with a boot id that every user can read. */
@@ -301,19 +305,21 @@ function mountTable(binds: readonly (readonly [source: string, target: string])[
   return binds.map(line).join('');
 }
 
-/**
- * Makes lines of fstab that put an empty directory over each of the kit's own. Below /tmp and /run the target sees only
- * what is kept.
- */
-function hidden(
-  paths: readonly string[],
+/** Reports whether a target sees a path of the machine. Below /tmp and /run it sees only what is kept. */
+function isVisible(
+  path: string,
   sources: ReadonlyMap<VolatileDir, string>,
   kept: readonly string[],
-): string {
-  const isVisible = (path: string) =>
-    placeOf(path, sources) === undefined || kept.some((one) => path === one || path.startsWith(`${one}/`));
+): boolean {
+  return (
+    placeOf(path, sources) === undefined || kept.some((one) => path === one || path.startsWith(`${one}/`))
+  );
+}
+
+/** Makes lines of fstab that put an empty directory over each of the kit's own. */
+function hidden(paths: readonly string[]): string {
   return paths
-    .filter((path) => isDirectory(path) && isVisible(path))
+    .filter(isDirectory)
     .map((path) => `plugpull ${escapeMount(path)} tmpfs ro,nosuid,nodev,noexec,size=4k,mode=0700 0 0\n`)
     .join('');
 }

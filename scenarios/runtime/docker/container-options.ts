@@ -1,6 +1,6 @@
 import type { ContainerCreateOptions, MountSettings, NetworkCreateOptions } from 'dockerode';
 import { type DeploymentPlan, RUN_VARIABLE, SERVICE_VARIABLE } from '../runtime.js';
-import { RUN_LABEL } from './engine.js';
+import { labelsOf } from './engine.js';
 
 /**
  * Memory of a service's container: more than a target under test needs, and too little to harm the kit's
@@ -61,7 +61,7 @@ export function containerOptions(
     Cmd: [...command],
     Env: Object.entries(variables).map(([key, value]) => `${key}=${value}`),
     WorkingDir: plan.workingDir,
-    Labels: { [RUN_LABEL]: plan.runId },
+    Labels: labelsOf(plan.runId),
     // Files that a container writes must belong to the kit's user, because the kit has to remove them.
     ...(wanted !== undefined
       ? { User: wanted }
@@ -85,7 +85,7 @@ export function containerOptions(
 
 /** Makes the container engine's options for a bridge network of one deployment. */
 export function networkOptions(name: string, { runId }: DeploymentPlan): NetworkCreateOptions {
-  return { Name: name, Driver: 'bridge', Labels: { [RUN_LABEL]: runId } };
+  return { Name: name, Driver: 'bridge', Labels: labelsOf(runId) };
 }
 
 /** Description of the pod, the container that keeps the network of one deployment. */
@@ -113,7 +113,7 @@ export function podOptions(
     Cmd: [...command],
     Env: [`${RUN_VARIABLE}=${runId}`],
     User: '0:0',
-    Labels: { [RUN_LABEL]: runId },
+    Labels: labelsOf(runId),
     ExposedPorts: Object.fromEntries(names.map((port) => [port, {}])),
     HostConfig: {
       NetworkMode: network,

@@ -20,7 +20,7 @@ import { BOOT_ID_FILE } from '../boot/boot-view.js';
 import type { Deployment, DeploymentPlan } from '../runtime.js';
 import { dockerRuntime } from './container-deployment.js';
 import { networkError } from './container-network.js';
-import { connectEngine, engineAddress, RUN_LABEL } from './engine.js';
+import { connectEngine, engineAddress, labelsOf, RUN_LABEL } from './engine.js';
 
 const skip = await engineSkipReason();
 const FOREVER = 'setInterval(() => {}, 1000)';
@@ -193,7 +193,7 @@ t.test(
     t.match(HostConfig, { NetworkMode: /^container:/, RestartPolicy: { Name: 'no' } });
     t.notOk(Config.ExposedPorts);
     const networks = () => engine.listNetworks({ filters: JSON.stringify(filters) });
-    t.match(await networks(), [{ Driver: 'bridge', Labels: { [RUN_LABEL]: runId } }]);
+    t.match(await networks(), [{ Driver: 'bridge', Labels: labelsOf(runId) }]);
     await deployed.deployment.destroy();
     t.same(await engine.listContainers({ all: true, filters }), []);
     t.same(await networks(), []);

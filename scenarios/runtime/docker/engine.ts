@@ -2,9 +2,19 @@ import type Dockerode from 'dockerode';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
+import { bootId } from '../../host/processes.js';
 
 /** Label of every object of a run on a container engine. Its value is the run id. */
 export const RUN_LABEL = 'plugpull.run';
+/** Label with the user id of the kit. Users share an engine, and only root sees whether the kit of another user lives. */
+const USER_LABEL = 'plugpull.uid';
+/** Label with the boot id of the machine of the kit, which may not be that of the engine. */
+const BOOT_LABEL = 'plugpull.boot';
+
+/** Makes the labels of every object of a run on a container engine. */
+export function labelsOf(runId: string): Record<string, string> {
+  return { [RUN_LABEL]: runId, [USER_LABEL]: `${process.geteuid?.() ?? 0}`, [BOOT_LABEL]: bootId() };
+}
 
 const DEFAULT_ADDRESS = 'unix:///var/run/docker.sock';
 const PING_TIMEOUT_MS = 3000;
@@ -105,12 +115,27 @@ export async function tolerateGone(work: Promise<unknown>): Promise<boolean> {
   }
 }
 
-/** Lists the ids of the runs that have containers or networks on the engine. */
+/**
+ * Lists the ids of the runs of this user and this boot that have containers or networks on the engine. A run with an
+ * object of anybody else, or without these labels, is left out.
+ */
 export async function labelledRuns(engine: Dockerode): Promise<string[]> {
   const filters = { label: [RUN_LABEL] };
   const containers = await engine.listContainers({ all: true, filters });
   const networks = await engine.listNetworks({ filters: JSON.stringify(filters) });
-  return [...new Set([...containers, ...networks].flatMap(({ Labels }) => Labels?.[RUN_LABEL] ?? []))];
+  return ownRunsOf([...containers, ...networks].map(({ Labels }) => Labels ?? {}));
+}
+
+/** Returns the ids of the runs all of whose objects have the labels of this user and this boot. */
+export function ownRunsOf(labels: readonly Readonly<Record<string, string>>[]): string[] {
+  const isOwn = new Map<string, boolean>();
+  for (const one of labels) {
+    const runId = one[RUN_LABEL];
+    if (runId === undefined) continue;
+    const own = Object.entries(labelsOf(runId)).every(([name, value]) => one[name] === value);
+    isOwn.set(runId, own && isOwn.get(runId) !== false);
+  }
+  return [...isOwn].flatMap(([runId, own]) => (own ? [runId] : []));
 }
 
 /**
