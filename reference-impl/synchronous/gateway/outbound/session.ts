@@ -1,11 +1,13 @@
 import { isAscii } from 'node:buffer';
 import { once } from 'node:events';
 import { connect, isIP, type Socket } from 'node:net';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
 import type { OutboundTls } from '../tls.js';
+import type { Conversions, Reservation } from './conversions.js';
 import { dotStuff, type Reply, ReplyReader, replyText } from './reply-reader.js';
 import type { Envelope } from './routing.js';
-import { toSevenBit } from './seven-bit.js';
+import { maxSevenBitBytes, toSevenBit } from './seven-bit.js';
 
 /** A message for the next hop. */
 export interface OutboundMessage {
@@ -27,6 +29,8 @@ export interface OutboundOptions {
   /** Time that a session without a message stays open for further messages, in milliseconds. */
   keepIdleMs: number;
   messagesPerSession: number;
+  /** The memory for converted messages, which all sessions of a worker share. */
+  conversions: Conversions;
   tls: OutboundTls;
   /** Whether this session does without TLS because TLS has just failed. A refusal may be due to that. */
   isTlsSkipped?: boolean;
@@ -85,6 +89,10 @@ export class OutboundSession<Message extends OutboundMessage> {
   #extensions: Extensions = { pipelining: false, eightBit: false, size: false, startTls: false };
   /** The messages in flight that are sent in another form than they are stored. */
   readonly #converted = new Map<Message, Buffer>();
+  /** The memory of the one message that is converted. */
+  #reservation: Reservation | undefined;
+  /** A message in flight that is converted when the one before it is finished. */
+  #heldBack: Message | undefined;
   /** Messages that were taken from the source and have no results yet. */
   readonly #inFlight: Message[] = [];
   #doneCount = 0;
@@ -105,6 +113,7 @@ export class OutboundSession<Message extends OutboundMessage> {
   #startStepTimer(timeoutMs: number): NodeJS.Timeout {
     return setTimeout(() => {
       if (this.#pendingReply !== undefined || this.#onDrain !== undefined) this.#onTimeout();
+      else if (this.#reservation?.isWaiting) this.#fail(new Error('no memory for the conversion of a message'));
     }, timeoutMs);
   }
 
@@ -154,6 +163,7 @@ export class OutboundSession<Message extends OutboundMessage> {
       return { failure, undelivered: this.#inFlight, deliveredAny: this.#doneCount > 0 };
     } finally {
       clearTimeout(this.#stepTimer);
+      this.#reservation?.release();
       // A pending QUIT is still sent. Its reply has no effect.
       this.#socket.destroySoon();
       this.#failure ??= new Error('the session is over');
@@ -244,7 +254,7 @@ export class OutboundSession<Message extends OutboundMessage> {
         : 0;
       let nextMessage: Message | undefined;
       if (envelopeReply.readyForData && accepted > 0) {
-        nextMessage = this.#extensions.pipelining ? this.#takeIfAvailable() : undefined;
+        nextMessage = this.#extensions.pipelining ? this.#takeAhead() : undefined;
         await this.#sendData(
           this.#dataOf(message),
           nextMessage === undefined ? '' : this.#envelope(nextMessage),
@@ -371,23 +381,36 @@ export class OutboundSession<Message extends OutboundMessage> {
   }
 
   #takeIfAvailable(): Message | undefined {
-    while (!this.#isLast && this.#doneCount + this.#inFlight.length < this.#options.messagesPerSession) {
-      const message = this.#source.next();
-      if (message === undefined) return undefined;
-      this.#inFlight.push(message);
-      if (this.#prepare(message)) return message;
-      this.#finish(
-        message,
-        message.envelope.recipients.map(() => NEEDS_EIGHT_BIT),
-      );
-    }
+    if (this.#isLast || this.#doneCount + this.#inFlight.length >= this.#options.messagesPerSession)
+      return undefined;
+    const message = this.#source.next();
+    if (message !== undefined) this.#inFlight.push(message);
+    return message;
+  }
+
+  /** Takes a message while another is sent. One that needs a conversion waits: two of a session could wait for each other. */
+  #takeAhead(): Message | undefined {
+    const message = this.#takeIfAvailable();
+    if (message === undefined || !this.#needsConversion(message)) return message;
+    this.#heldBack = message;
     return undefined;
   }
 
-  /** Converts a message if the next hop takes only 7-bit bytes. Returns false if that is not possible. */
-  #prepare(message: Message): boolean {
-    if (this.#extensions.eightBit || isAscii(message.data)) return true;
-    const converted = toSevenBit(message.data);
+  #needsConversion(message: Message): boolean {
+    return !this.#extensions.eightBit && !isAscii(message.data);
+  }
+
+  /** Converts a message to 7-bit bytes. Returns false if that is not possible. @throws Error if the session ended meanwhile */
+  async #convert(message: Message): Promise<boolean> {
+    this.#reservation = this.#options.conversions.reserve(maxSevenBitBytes(message.data.length));
+    this.#stepTimer.refresh();
+    await this.#reservation.ready;
+    const checkpoint = async () => {
+      await nextTurn();
+      if (this.#failure !== undefined) throw this.#failure;
+    };
+    if (this.#failure !== undefined) throw this.#failure;
+    const converted = await toSevenBit(message.data, checkpoint);
     if (converted !== undefined) this.#converted.set(message, converted);
     return converted !== undefined;
   }
@@ -402,7 +425,15 @@ export class OutboundSession<Message extends OutboundMessage> {
     const idleSinceMs = performance.now();
     for (;;) {
       if (this.#failure !== undefined) throw this.#failure;
-      const message = this.#takeIfAvailable();
+      const message = this.#heldBack ?? this.#takeIfAvailable();
+      this.#heldBack = undefined;
+      if (message !== undefined && this.#needsConversion(message) && !(await this.#convert(message))) {
+        this.#finish(
+          message,
+          message.envelope.recipients.map(() => NEEDS_EIGHT_BIT),
+        );
+        continue;
+      }
       const isOver = this.#isLast || this.#doneCount >= this.#options.messagesPerSession;
       const leftMs = this.#options.keepIdleMs - (performance.now() - idleSinceMs);
       if (message !== undefined || isOver || leftMs <= 0) return message;
@@ -420,6 +451,9 @@ export class OutboundSession<Message extends OutboundMessage> {
   #finish(message: Message, results: RecipientResult[]): void {
     this.#inFlight.splice(this.#inFlight.indexOf(message), 1);
     this.#converted.delete(message);
+    // Only one message at a time is converted, and no other is sent meanwhile.
+    this.#reservation?.release();
+    this.#reservation = undefined;
     this.#doneCount += 1;
     this.#source.done(message, results);
   }
@@ -467,6 +501,7 @@ export class OutboundSession<Message extends OutboundMessage> {
     this.#pendingReply = undefined;
     waiting?.reject(this.#failure);
     this.#onDrain?.();
+    this.#reservation?.release();
     this.wake();
     this.#socket.destroy();
   }
