@@ -200,6 +200,44 @@ t.test('a client that reads no replies is not answered without bound, and is dis
   t.ok(socket.bytesWritten > 0);
 });
 
+t.test('many clients that pipeline their recipients and read their replies are all served', async (t) => {
+  const { worker, queue } = await startMemoryWorker(t);
+  const clients = await Promise.all(Array.from({ length: 150 }, () => RawClient.ready(worker.port)));
+  const recipients = Array.from({ length: 100 }, (_, at) => `RCPT TO:<r${at}@example.net>\r\n`).join('');
+  const answers = clients.map(async (client) => {
+    const replies = await client.askAll(`MAIL FROM:<a@b>\r\n${recipients}DATA\r\n`, 102);
+    return replies.at(-1)?.startsWith('354') ? await client.ask('x\r\n.\r\n') : replies.at(-1);
+  });
+  for (const answer of await Promise.all(answers)) t.match(answer, /^250/);
+  t.equal(queue.live.size, 150);
+  for (const client of clients) client.close();
+});
+
+t.test('of too many clients that read no replies, the one that waits longest is disconnected', async (t) => {
+  const { worker } = await startMemoryWorker(t, {
+    smtp: { maxCommandsPerMessage: 1_000_000, maxConnectionsPerClient: 1000 },
+  });
+  const flood = Buffer.from('EHLO x\r\n'.repeat(20_000));
+  const sockets = Array.from({ length: 80 }, () => connect({ host: '127.0.0.1', port: worker.port }));
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy();
+  });
+  await Promise.race(
+    sockets.map(async (socket) => {
+      socket.on('error', () => undefined);
+      await once(socket, 'connect');
+      socket.pause();
+      const send = () => {
+        while (socket.writable && socket.write(flood));
+      };
+      socket.on('drain', send);
+      send();
+      await new Promise((resolve) => socket.on('close', resolve));
+    }),
+  );
+  t.match(await (await RawClient.ready(worker.port)).submit('small\r\n'), /^250/);
+});
+
 t.test('large messages in progress do not keep a small one waiting until they end', async (t) => {
   const { worker } = await startMemoryWorker(t, { smtp: { maxMessageBytes: 1_000_000 } });
   const chunk = Buffer.from('..\r\n'.repeat(16_384));
