@@ -40,6 +40,11 @@ export interface SharedResources {
   turns: Turns;
   /** Sessions whose pipelined commands wait because the client reads no replies, the one that waits longest first. */
   waiting: Set<InboundSession>;
+  /**
+   * Largest size of `waiting`. Each takes up to 128 KiB, and what the system buffers. The one that waits longest is ended for
+   * a new one. A client that reads its replies only waits for its turn.
+   */
+  maxUnreadSessions: number;
   /** Returns the time in milliseconds during which the worker served its clients. It stands still while it cannot. */
   clockMs: () => number;
 }
@@ -69,11 +74,6 @@ const MANY_COMMANDS_BYTES = 4096;
 const ERRORS_PER_TURN = 8;
 /** Size of the replies that are collected for one write. A client that reads none is not answered beyond it. */
 const MAX_REPLY_BYTES = 4096;
-/**
- * Largest number of sessions with pipelined commands whose client reads no replies. Each takes up to 128 KiB, and what the
- * system buffers. The one that waits longest is ended for a new one. A client that reads its replies only waits for its turn.
- */
-const MAX_UNREAD_SESSIONS = 64;
 /** Bytes that a client may send after this side is closed. */
 const MAX_DROPPED_BYTES = 64 * 1024;
 /**
@@ -344,11 +344,11 @@ export class InboundSession {
 
   /** Enters the session among those whose client reads no replies, and ends the one that waits longest if they are too many. */
   #waitForReader(): void {
-    const { waiting } = this.#shared;
+    const { waiting, maxUnreadSessions } = this.#shared;
     waiting.delete(this);
     waiting.add(this);
     const [longest] = waiting;
-    if (waiting.size > MAX_UNREAD_SESSIONS) longest?.giveUp('421 4.3.2 Too many pipelined commands');
+    if (waiting.size > maxUnreadSessions) longest?.giveUp('421 4.3.2 Too many pipelined commands');
   }
 
   #awaitTurn(): void {
