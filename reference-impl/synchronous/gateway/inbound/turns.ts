@@ -36,11 +36,13 @@ export class Turns {
     // The work of a session is done in ticks after its callback, so each session has a callback of its own.
     for (let at = 0; at < SESSIONS_PER_TURN; at += 1) {
       setImmediate(() => {
-        this.#isScheduled = false;
         startedMs ??= performance.now();
         if (at > 0 && performance.now() - startedMs > QUANTUM_MS) return;
         const proceed = this.#take();
-        if (this.#waitingCount > 0 && at === 0) this.#schedule();
+        if (at === 0) {
+          this.#isScheduled = false;
+          if (this.#waitingCount > 0) this.#schedule();
+        }
         proceed?.();
       });
     }
