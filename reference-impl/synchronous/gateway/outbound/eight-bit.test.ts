@@ -83,7 +83,9 @@ t.test('sessions wait for memory before they convert, and one that ends meanwhil
   t.teardown(() => hop.close());
   const conversions = new Conversions(1);
   const open = () => {
-    const waiting = [{ envelope: { sender: 'a@b', recipients: ['c@d'] }, data: mail(`${MIME}\xfc\r\n`).data }];
+    const waiting = [
+      { envelope: { sender: 'a@b', recipients: ['c@d'] }, data: mail(`${MIME}\xfc\r\n`).data },
+    ];
     return new OutboundSession(
       {
         ...{ host: '127.0.0.1', port: hop.port, hostname: 'test', keepIdleMs: 0, messagesPerSession: 10 },

@@ -113,7 +113,8 @@ export class OutboundSession<Message extends OutboundMessage> {
   #startStepTimer(timeoutMs: number): NodeJS.Timeout {
     return setTimeout(() => {
       if (this.#pendingReply !== undefined || this.#onDrain !== undefined) this.#onTimeout();
-      else if (this.#reservation?.isWaiting) this.#fail(new Error('no memory for the conversion of a message'));
+      else if (this.#reservation?.isWaiting)
+        this.#fail(new Error('no memory for the conversion of a message'));
     }, timeoutMs);
   }
 
@@ -305,7 +306,10 @@ export class OutboundSession<Message extends OutboundMessage> {
     const commands = this.#envelope(message).split(/(?<=\n)/);
     const mail = await this.#ask(commands[0] ?? '');
     if (mail.code !== 250)
-      return { readyForData: false, results: message.envelope.recipients.map(() => this.#envelopeResult(mail)) };
+      return {
+        readyForData: false,
+        results: message.envelope.recipients.map(() => this.#envelopeResult(mail)),
+      };
     const results: RecipientResult[] = [];
     for (const rcpt of commands.slice(1, -1)) results.push(this.#envelopeResult(await this.#ask(rcpt)));
     if (results.every((result) => result.result !== 'delivered')) return { readyForData: false, results };

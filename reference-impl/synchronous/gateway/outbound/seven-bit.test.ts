@@ -139,7 +139,11 @@ t.test('the number of parts, the headers and the growth of a message have limits
   t.equal(await convert(multipart('--b\r\n\r\n\xe4\r\n'.repeat(1000))), undefined, 'parts');
   t.equal(await convert(`${multipart('--b\r\n\r\nx\r\n'.repeat(1000))}\xe4`), undefined, 'ASCII parts');
   t.equal(await convert(multipart(`--b\r\n\r\n${'\xe4'.repeat(30)}\r\n`.repeat(999))), undefined, 'growth');
-  t.equal(await convert(multipart(`--b\r\n\r\n${'--bx\r\n'.repeat(100_001)}\xe4\r\n`)), undefined, 'delimiters');
+  t.equal(
+    await convert(multipart(`--b\r\n\r\n${'--bx\r\n'.repeat(100_001)}\xe4\r\n`)),
+    undefined,
+    'delimiters',
+  );
   const body = '\r\n\xe4\r\n';
   t.equal(await convert(`${MIME}${'A: b\r\n'.repeat(100_000)}${body}`), undefined, 'headers');
   t.ok(await convert(`${MIME}${'A: b\r\n'.repeat(50_000)}${body}`));
