@@ -145,9 +145,12 @@ export async function confirmedHungDisks(
 }
 
 function stoppedDisks(): SeenDisk[] {
+  const ownNamespace = readLinkOf('/proc/self/ns/pid');
   const daemons = allProcesses().flatMap(({ pid, state }): SeenDisk[] => {
     if (!'Tt'.includes(state) || nameOf(pid) !== STORAGE_DAEMON_NAME || !allThreadsInState(pid, 'TtZX'))
       return [];
+    // The disk of a container is for those who run the container: it ends with it.
+    if (readLinkOf(`/proc/${pid}/ns/pid`) !== ownNamespace) return [];
     // The command line is readable for other users too, and it names the images of the run.
     const runId = runIdOf(pid) ?? RUN_ID.exec(commandLineOf(pid))?.[0];
     const owner = ownerOf(pid);

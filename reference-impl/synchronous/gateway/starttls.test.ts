@@ -7,6 +7,7 @@ import { CA, OTHER, SERVER, writeCertificate } from './fixtures/certificates.js'
 import { startMemoryWorker } from './fixtures/memory-worker.js';
 import { temporaryDirectory } from './fixtures/processes.js';
 import { RawClient } from './fixtures/raw-client.js';
+import { ACCEPT_ALL, ScriptedHop } from './fixtures/scripted-hop.js';
 import { Sink } from './fixtures/sink.js';
 import { withoutTrace } from './fixtures/without-trace.js';
 
@@ -221,6 +222,54 @@ t.test(
     t.equal(broken.data(), MAIL.data.toString());
   },
 );
+
+t.test('a hop that demands TLS while TLS fails loses no mail: it goes later, under TLS', async (t) => {
+  const demands: [string, (line: string) => boolean][] = [
+    ['530 Must issue a STARTTLS command first', (line) => line.startsWith('MAIL')],
+    ['530 5.7.0 Must issue a STARTTLS command first', (line) => line.startsWith('RCPT')],
+    ['550 5.7.10 Encryption needed', (line) => line.startsWith('RCPT')],
+    ['554 5.7.1 Encryption needed', (line) => line === 'DATA'],
+  ];
+  for (const pipelining of ['', '250-PIPELINING\r\n']) {
+    for (const [reply, isRefused] of demands) {
+      let failedHandshakes = 0;
+      let isOver = false;
+      // The trouble with TLS is over after a few attempts. For this test, TLS is then no longer asked for.
+      const next = await ScriptedHop.open((line, connection) => {
+        if (line.startsWith('EHLO')) return `250-hop\r\n${pipelining}250 ${isOver ? 'SIZE' : 'STARTTLS'}`;
+        if (line === 'STARTTLS') {
+          failedHandshakes += 1;
+          return '454 4.7.0 TLS not available';
+        }
+        if (!isOver && isRefused(line)) return reply;
+        return ACCEPT_ALL(line, connection);
+      });
+      t.teardown(() => next.close());
+      const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
+      await queue.enqueue([MAIL]);
+      await until(() => failedHandshakes >= 3 || queue.dead.length > 0);
+      isOver = true;
+      await until(() => queue.live.size === 0);
+      t.equal(queue.dead.length, 0, reply);
+      t.equal(queue.consumed.length, 1, 'delivered');
+    }
+  }
+});
+
+t.test('a refusal that has nothing to do with TLS is final, also while TLS fails', async (t) => {
+  for (const reply of ['550 5.1.1 no such user', '550 no 5.7.1 here']) {
+    const next = await ScriptedHop.open((line, connection) => {
+      if (line.startsWith('EHLO')) return '250-hop\r\n250 STARTTLS';
+      if (line === 'STARTTLS') return '454 4.7.0 TLS not available';
+      return line.startsWith('RCPT') ? reply : ACCEPT_ALL(line, connection);
+    });
+    t.teardown(() => next.close());
+    const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
+    await queue.enqueue([MAIL]);
+    await until(() => queue.live.size === 0);
+    t.match(queue.dead[0]?.failure, { reason: 'refused', replies: [reply] });
+  }
+});
 
 t.test('with `off`, STARTTLS is not used', async (t) => {
   const isSecure: boolean[] = [];

@@ -4,6 +4,8 @@ import t from 'tap';
 import { parseSettings } from '../../settings/load.js';
 import { startMemoryWorker } from '../fixtures/memory-worker.js';
 import { RawClient } from '../fixtures/raw-client.js';
+import { InboundServer } from './server.js';
+import { traceIds } from './trace.js';
 
 const ENVELOPE = 'MAIL FROM:<from@example.org>\r\nRCPT TO:<to@example.net>\r\nDATA\r\n';
 /** Memory for one large message and some small ones. */
@@ -198,6 +200,51 @@ t.test('a client that reads no replies is not answered without bound, and is dis
   // The worker destroys the connection, which is an error for the client.
   await new Promise((resolve) => socket.on('close', resolve));
   t.ok(socket.bytesWritten > 0);
+});
+
+t.test('many clients that pipeline their recipients and read their replies are all served', async (t) => {
+  const { worker, queue } = await startMemoryWorker(t);
+  const clients = await Promise.all(Array.from({ length: 150 }, () => RawClient.ready(worker.port)));
+  const recipients = Array.from({ length: 100 }, (_, at) => `RCPT TO:<r${at}@example.net>\r\n`).join('');
+  const answers = clients.map(async (client) => {
+    const replies = await client.askAll(`MAIL FROM:<a@b>\r\n${recipients}DATA\r\n`, 102);
+    return replies.at(-1)?.startsWith('354') ? await client.ask('x\r\n.\r\n') : replies.at(-1);
+  });
+  for (const answer of await Promise.all(answers)) t.match(answer, /^250/);
+  t.equal(queue.live.size, 150);
+  for (const client of clients) client.close();
+});
+
+t.test('of too many clients that read no replies, the one that waits longest is disconnected', async (t) => {
+  const server = await InboundServer.start({
+    ...parseSettings({ directory: '/nowhere' }).smtp,
+    ...{ port: 0, maxCommandsPerMessage: 1_000_000, maxUnreadSessions: 2 },
+    traceIds: traceIds('test'),
+    secureContext: () => undefined,
+    hasRoute: () => true,
+    store: async () => ({ outcome: 'indefinite', detail: 'test' }),
+    fail: () => undefined,
+  });
+  const flood = Buffer.from('EHLO x\r\n'.repeat(20_000));
+  const sockets = Array.from({ length: 3 }, () => connect({ host: '127.0.0.1', port: server.port }));
+  t.teardown(async () => {
+    for (const socket of sockets) socket.destroy();
+    await server.stop(1000);
+  });
+  await Promise.race(
+    sockets.map(async (socket) => {
+      socket.on('error', () => undefined);
+      await once(socket, 'connect');
+      socket.pause();
+      const send = () => {
+        while (socket.writable && socket.write(flood));
+      };
+      socket.on('drain', send);
+      send();
+      await new Promise((resolve) => socket.on('close', resolve));
+    }),
+  );
+  t.equal(sockets.filter((socket) => socket.destroyed).length, 1);
 });
 
 t.test('large messages in progress do not keep a small one waiting until they end', async (t) => {

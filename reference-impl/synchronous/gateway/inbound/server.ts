@@ -13,6 +13,8 @@ export interface InboundOptions extends SessionHost {
   maxConnections: number;
   maxConnectionsPerClient: number;
   maxBufferedBytes: number;
+  /** Number of sessions with pipelined commands whose clients may leave their replies unread; default 64. */
+  maxUnreadSessions?: number;
 }
 
 /** Time that clients get to read the last replies at shutdown, in milliseconds. */
@@ -26,6 +28,8 @@ const MIN_SWEEP_INTERVAL_MS = 10;
  * there are `maxConnections`.
  */
 const MIN_IDLE_MS = 1000;
+
+const MAX_UNREAD_SESSIONS = 64;
 
 /** The SMTP server of a gateway worker. */
 export class InboundServer {
@@ -52,6 +56,7 @@ export class InboundServer {
       pool: new SegmentPool(),
       turns: new Turns(),
       waiting: new Set(),
+      maxUnreadSessions: options.maxUnreadSessions ?? MAX_UNREAD_SESSIONS,
       clockMs: () => this.#clockMs,
     };
     const { idleTimeoutMs, commandTimeoutMs, dataTimeoutMs, sessionTimeoutMs } = options;

@@ -6,7 +6,7 @@ import { type Command, parseCommand } from './command.js';
 import { DataReader, type MailData } from './data-reader.js';
 import type { Holding, MemoryBudget } from './memory-budget.js';
 import { countHops, receivedHeader, type TraceIds } from './trace.js';
-import type { Turns, Weight } from './turns.js';
+import type { Turns } from './turns.js';
 
 /** The part of the gateway that a session uses. */
 export interface SessionHost {
@@ -38,8 +38,13 @@ export interface SharedResources {
   budget: MemoryBudget;
   pool: SegmentPool;
   turns: Turns;
-  /** Sessions whose pipelined commands wait until they continue, the one that waits longest first. */
+  /** Sessions whose pipelined commands wait because the client reads no replies, the one that waits longest first. */
   waiting: Set<InboundSession>;
+  /**
+   * Largest size of `waiting`. Each takes up to 128 KiB, and what the system buffers. The one that waits longest is ended for
+   * a new one. A client that reads its replies only waits for its turn.
+   */
+  maxUnreadSessions: number;
   /** Returns the time in milliseconds during which the worker served its clients. It stands still while it cannot. */
   clockMs: () => number;
 }
@@ -63,15 +68,12 @@ const COMMANDS_PER_TURN = 24;
 const BULK_BYTES = 64 * 1024;
 /** Number of bytes that a socket buffers at most while it is paused; see the option `highWaterMark`. */
 export const READ_BUFFER_BYTES = 16 * 1024;
-/** Size of a message, in bytes, from which on smaller ones go before it. */
-const HEAVY_BYTES = 320 * 1024;
+/** Size of pipelined commands, in bytes, from which on they wait for a turn at once. */
+const MANY_COMMANDS_BYTES = 4096;
+/** Number of errors that count as much as a turn. */
+const ERRORS_PER_TURN = 8;
 /** Size of the replies that are collected for one write. A client that reads none is not answered beyond it. */
 const MAX_REPLY_BYTES = 4096;
-/**
- * Largest number of sessions whose pipelined commands wait. Each takes up to 128 KiB. The one that waits longest, which
- * mostly is a client that reads no replies, is ended for a new one.
- */
-const MAX_WAITING_SESSIONS = 64;
 /** Bytes that a client may send after this side is closed. */
 const MAX_DROPPED_BYTES = 64 * 1024;
 /**
@@ -127,6 +129,10 @@ export class InboundSession {
   #bulkBytes = 0;
   /** Whether the session waits for its turn to continue with its input. */
   #awaitsTurn = false;
+  /** Whether the session has its turn, and has not used it yet. */
+  #hasTurn = false;
+  /** Number of turns since the last message that was stored. */
+  #turnCount = 0;
   readonly #openedMs: number;
   /** Time of the last command, answer or chunk of a message. */
   #activeMs: number;
@@ -155,7 +161,10 @@ export class InboundSession {
 
   #listen(socket: Socket): void {
     socket.on('data', (chunk: Buffer) => this.#onData(chunk));
-    socket.on('drain', () => this.#processInput());
+    socket.on('drain', () => {
+      this.#shared.waiting.delete(this);
+      this.#processInput();
+    });
     socket.on('end', () => this.#onEnd());
     // A reset means that the client has disconnected. The `close` event follows.
     socket.on('error', () => undefined);
@@ -307,11 +316,14 @@ export class InboundSession {
     if (this.#awaitsTurn) return;
     let canContinue = true;
     let commands = 0;
+    const isMuch = this.#state.phase === 'command' && this.#pending.length > MANY_COMMANDS_BYTES;
+    if (isMuch && !this.#hasTurn) this.#awaitTurn();
+    if (this.#pending.length > 0) this.#hasTurn = false;
     while (canContinue && this.#pending.length > 0 && !this.#socket.writableNeedDrain && !this.#awaitsTurn) {
       if (this.#state.phase === 'data') this.#takeData(this.#state);
       else canContinue = this.#state.phase === 'command' && this.#takeLine();
       commands += 1;
-      if (commands === COMMANDS_PER_TURN) this.#awaitTurn('light');
+      if (commands === COMMANDS_PER_TURN) this.#awaitTurn();
       if (this.#replies.length > MAX_REPLY_BYTES) this.#flush();
     }
     this.#flush();
@@ -325,26 +337,28 @@ export class InboundSession {
     }
     this.#socket.pause();
     if (this.#pending.length === 0) return;
-    if (this.#state.phase === 'command') this.#waitWithCommands();
+    if (this.#state.phase === 'command' && this.#socket.writableNeedDrain) this.#waitForReader();
     // A paused socket stops reading once its unprocessed input was put back into it.
     if (!this.isFinished) this.#socket.unshift(this.#pending);
     this.#pending = EMPTY;
   }
 
-  /** Enters the session among those that wait, and ends the one that waits longest if there are too many. */
-  #waitWithCommands(): void {
-    const { waiting } = this.#shared;
+  /** Enters the session among those whose client reads no replies, and ends the one that waits longest if they are too many. */
+  #waitForReader(): void {
+    const { waiting, maxUnreadSessions } = this.#shared;
     waiting.delete(this);
     waiting.add(this);
     const [longest] = waiting;
-    if (waiting.size > MAX_WAITING_SESSIONS) longest?.giveUp('421 4.3.2 Too many pipelined commands');
+    if (waiting.size > maxUnreadSessions) longest?.giveUp('421 4.3.2 Too many pipelined commands');
   }
 
-  #awaitTurn(weight: Weight): void {
+  #awaitTurn(): void {
     if (this.#awaitsTurn || this.#state.phase === 'closed') return;
     this.#awaitsTurn = true;
-    this.#shared.turns.wait(weight, () => {
+    this.#shared.turns.wait(this.#turnCount + Math.floor(this.#errors / ERRORS_PER_TURN), () => {
       this.#awaitsTurn = false;
+      this.#hasTurn = true;
+      this.#turnCount += 1;
       this.#processInput();
     });
   }
@@ -366,7 +380,7 @@ export class InboundSession {
     if (isBulk) this.#bulkBytes += chunk.length;
     if (heldBytes === 0 && this.#bulkBytes < BULK_BYTES) return;
     this.#bulkBytes = 0;
-    this.#awaitTurn(reader.wireBytes < HEAVY_BYTES ? 'light' : 'heavy');
+    this.#awaitTurn();
   }
 
   #takeLine(): boolean {
@@ -598,6 +612,7 @@ export class InboundSession {
       return;
     }
     const isStored = outcome.outcome === 'confirmed';
+    if (isStored) this.#turnCount = 0;
     this.#answerMessage(
       isStored ? `250 2.0.0 Ok: queued as ${outcome.numbers.join(',')}` : this.#rejection(outcome),
     );

@@ -359,16 +359,62 @@ t.test('a host that answers DATA with 250 has not got the message, which is trie
   t.ok(next.lines.includes('.'), 'the message was sent');
 });
 
-t.test('a host that answers more than it is asked is given up, and its message is tried again', async (t) => {
-  const next = await hop(t, (line, connection) =>
-    connection === 0 && line === 'DATA'
-      ? `354 go on\r\n${'250 ok\r\n'.repeat(400_000)}`
-      : ACCEPT_ALL(line, connection),
-  );
+/** Returns how often a hop has got a command, the last one included. */
+const count = (at: ScriptedHop, verb: string): number =>
+  at.lines.filter((line) => line.startsWith(verb)).length;
+
+t.test('a host that accepts a message before its end has not got it, which is tried again', async (t) => {
+  for (const size of [1, 600_000]) {
+    const next = await hop(t, (line, connection) =>
+      line === 'DATA' && count(next, 'DATA') === 1 ? '354 go on\r\n250 ok' : ACCEPT_ALL(line, connection),
+    );
+    const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
+    await queue.enqueue([mail('0123456789abcde\r\n'.repeat(size))]);
+    await until(() => queue.consumed.length === 1);
+    t.equal(count(next, 'DATA'), 2);
+  }
+});
+
+t.test('a host that answers without end and reads no data is given up', async (t) => {
+  const next = await hop(t, (line, connection, socket) => {
+    if (line !== 'DATA' || count(next, 'DATA') > 1) return ACCEPT_ALL(line, connection);
+    // It refuses the message, which it may do early, but it does so again and again.
+    socket.pause();
+    return `354 go on\r\n${Array(400_000).fill('450 no').join('\r\n')}`;
+  });
   const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address } });
-  await queue.enqueue([mail('0123456789abcde\r\n'.repeat(600_000))]);
+  await queue.enqueue([mail('0123456789abcde\r\n'.repeat(2_000_000))]);
   await until(() => queue.consumed.length === 1);
-  t.ok(next.connections >= 2);
+  t.equal(count(next, 'DATA'), 2);
+});
+
+t.test('a hop that sends a reply byte by byte is given up, and its message is tried again', async (t) => {
+  const timers: NodeJS.Timeout[] = [];
+  const next = await hop(t, (line, connection, socket) => {
+    if (!line.startsWith('MAIL') || count(next, 'MAIL') > 1) return ACCEPT_ALL(line, connection);
+    timers.push(setInterval(() => socket.write('250-x\r\n'), 5));
+    return '';
+  });
+  t.teardown(() => timers.forEach(clearInterval));
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address, replyTimeoutMs: 500 } });
+  await queue.enqueue([mail('x\r\n')]);
+  await until(() => queue.consumed.length === 1);
+  t.ok(count(next, 'MAIL') >= 2);
+});
+
+t.test('a hop that takes no data is given up, although it sends some bytes now and then', async (t) => {
+  const timers: NodeJS.Timeout[] = [];
+  const next = await hop(t, (line, connection, socket) => {
+    if (line !== 'DATA' || count(next, 'DATA') > 1) return ACCEPT_ALL(line, connection);
+    socket.pause();
+    timers.push(setInterval(() => socket.write('450 x\r\n'), 5));
+    return '354 go on';
+  });
+  t.teardown(() => timers.forEach(clearInterval));
+  const { queue } = await startMemoryWorker(t, { delivery: { nextHop: next.address, replyTimeoutMs: 2000 } });
+  await queue.enqueue([mail('0123456789abcde\r\n'.repeat(1_000_000))]);
+  await until(() => queue.consumed.length === 1);
+  t.ok(count(next, 'DATA') >= 2);
 });
 
 t.test(

@@ -1,6 +1,7 @@
 import type { DeadReason, DeliveryFailure } from '../../queue/dead-note.js';
 import type { Attempt, LockedMessage, Queue } from '../../queue/types.js';
 import type { Body } from '../../record/body.js';
+import { Conversions } from './conversions.js';
 import { attemptsWithin, type Backoff, Destination, isDue } from './destination.js';
 import { Notices, type NoticesOptions } from './notices.js';
 import { bodyForRecipients, type Envelope, envelopeOf, type Routing } from './routing.js';
@@ -8,7 +9,7 @@ import type { OutboundOptions, RecipientResult } from './session.js';
 
 /** Options of the delivery. The fields are those of the `delivery` settings. */
 export interface DeliveryOptions
-  extends Omit<OutboundOptions, 'host' | 'port' | 'keepIdleMs'>,
+  extends Omit<OutboundOptions, 'host' | 'port' | 'keepIdleMs' | 'conversions'>,
     NoticesOptions {
   routing: Routing;
   /** Maximum number of open sessions to one destination. */
@@ -66,6 +67,7 @@ export class Delivery {
   /** Splits and burials that wait for the queue. */
   readonly #pendingStores = new Set<Promise<void>>();
   readonly #notices: Notices;
+  readonly #conversions = new Conversions();
   /** Number of attempts before which no message is too old. */
   readonly #minAttempts: number;
 
@@ -168,7 +170,13 @@ export class Delivery {
     const host = address.slice(0, at).replace(/^\[(.*)\]$/, '$1');
     const port = Number(address.slice(at + 1));
     const destination = new Destination<OutgoingMessage>(
-      { ...this.#options, host, port, keepIdleMs: SESSION_IDLE_TIMEOUT_MS },
+      {
+        ...this.#options,
+        host,
+        port,
+        keepIdleMs: SESSION_IDLE_TIMEOUT_MS,
+        conversions: this.#conversions,
+      },
       {
         onDone: (parcel, results) => this.#onDone(parcel.locked, results),
         onUndelivered: (parcel, reason) => this.#postpone(parcel.locked, reason, 'failed'),

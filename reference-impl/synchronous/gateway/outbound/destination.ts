@@ -116,7 +116,7 @@ export class Destination<Message extends OutboundMessage> {
     const isTlsSkipped = this.#skipTlsOnce;
     this.#skipTlsOnce = false;
     const options = isTlsSkipped
-      ? { ...this.#options, tls: { ...tls, mode: 'off' as const } }
+      ? { ...this.#options, tls: { ...tls, mode: 'off' as const }, isTlsSkipped }
       : this.#options;
     const session = new OutboundSession<Message>(options, {
       next: () => this.#next(),

@@ -1,8 +1,11 @@
+import type { Socket } from 'node:net';
 import t, { type Test } from 'tap';
 import type { SmtpBody } from '../../record/body.js';
 import { startMemoryWorker } from '../fixtures/memory-worker.js';
 import { ACCEPT_ALL, ScriptedHop } from '../fixtures/scripted-hop.js';
 import { Sink } from '../fixtures/sink.js';
+import { Conversions } from './conversions.js';
+import { OutboundSession } from './session.js';
 
 const MIME =
   'MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n';
@@ -67,4 +70,42 @@ t.test('BODY=8BITMIME declares only messages with 8-bit bytes', async (t) => {
     hop.lines.filter((line) => line.startsWith('MAIL')),
     ['MAIL FROM:<from@example.org> SIZE=14', 'MAIL FROM:<from@example.org> SIZE=14 BODY=8BITMIME'],
   );
+});
+
+t.test('sessions wait for memory before they convert, and one that ends meanwhile gives up', async (t) => {
+  const ends: Socket[] = [];
+  const hop = await ScriptedHop.open((line, connection, socket) => {
+    if (line.startsWith('EHLO')) return '250 hop';
+    if (line !== '.') return ACCEPT_ALL(line, connection);
+    ends.push(socket);
+    return '';
+  });
+  t.teardown(() => hop.close());
+  const conversions = new Conversions(1);
+  const open = () => {
+    const waiting = [
+      { envelope: { sender: 'a@b', recipients: ['c@d'] }, data: mail(`${MIME}\xfc\r\n`).data },
+    ];
+    return new OutboundSession(
+      {
+        ...{ host: '127.0.0.1', port: hop.port, hostname: 'test', keepIdleMs: 0, messagesPerSession: 10 },
+        ...{ connectTimeoutMs: 60_000, replyTimeoutMs: 60_000, conversions },
+        tls: { mode: 'off', secureContext: undefined },
+      },
+      { next: () => waiting.pop(), done: () => undefined },
+    );
+  };
+  const [first, second, third] = [open(), open(), open()];
+  const runs = [first, second, third].map((session) => session.run());
+  const count = (verb: string) => hop.lines.filter((line) => line.startsWith(verb)).length;
+  await until(() => count('EHLO') === 3 && ends.length === 1);
+  for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setTimeout(resolve, 5));
+  t.equal(count('MAIL'), 1, 'the others wait');
+  ends[0]?.write('250 ok\r\n');
+  await until(() => ends.length === 2);
+  t.equal(count('MAIL'), 2);
+  for (const session of [first, second, third]) session.abort();
+  const results = await Promise.all(runs);
+  t.equal(results.filter(({ undelivered }) => undelivered.length === 1).length, 2);
+  t.notOk(conversions.reserve(1).isWaiting, 'all memory is given back');
 });

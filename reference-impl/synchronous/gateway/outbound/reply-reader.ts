@@ -11,6 +11,8 @@ const MAX_REPLY_BYTES = 64 * 1024;
 export class ReplyReader {
   #rest = '';
   #lines: string[] = [];
+  /** Size of the lines of the reply that has begun. */
+  #lineBytes = 0;
 
   /** Whether the bytes up to now end inside a reply. */
   get isInside(): boolean {
@@ -29,26 +31,38 @@ export class ReplyReader {
       if (reply !== undefined) replies.push(reply);
     }
     this.#rest = text.slice(from);
-    if (this.#rest.length > MAX_REPLY_BYTES || this.#lines.length > MAX_REPLY_BYTES / 4) {
-      throw new Error('the answer is too long for SMTP');
-    }
+    this.#checkSize(this.#rest.length);
     return replies;
+  }
+
+  /** @throws Error when the lines of a reply, with the bytes that follow them, are too long */
+  #checkSize(moreBytes: number): void {
+    if (this.#lineBytes + moreBytes > MAX_REPLY_BYTES) throw new Error('the answer is too long for SMTP');
   }
 
   #takeLine(line: string): Reply | undefined {
     const match = /^([2-5]\d\d)(?:([ -])(.*))?$/.exec(line);
     if (match === null) throw new Error(`the answer is not SMTP: ${JSON.stringify(line.slice(0, 80))}`);
-    this.#lines.push(match[3] ?? '');
+    this.#lineBytes += line.length + 2;
+    this.#checkSize(0);
+    // A copy: a part of the text would keep the whole chunk in memory.
+    this.#lines.push(Buffer.from(match[3] ?? '', 'latin1').toString('latin1'));
     if (match[2] === '-') return undefined;
     const lines = this.#lines;
     this.#lines = [];
+    this.#lineBytes = 0;
     return { code: Number(match[1]), lines };
   }
 }
 
-/** Formats a reply as one line, for the reason of a failure. */
+/** Largest length of a reply as a reason. Each of a thousand recipients may have its own. */
+const MAX_REASON_LENGTH = 2048;
+
+/** Formats a reply as one line, for the reason of a failure. A long one is cut. */
 export function replyText(reply: Reply): string {
-  return `${reply.code} ${reply.lines.join(' ')}`.trimEnd();
+  const text = `${reply.code} ${reply.lines.join(' ')}`.trimEnd();
+  if (text.length <= MAX_REASON_LENGTH) return text;
+  return Buffer.from(text.slice(0, MAX_REASON_LENGTH), 'latin1').toString('latin1');
 }
 
 const DOT = 0x2e;

@@ -1,11 +1,13 @@
 import { isAscii } from 'node:buffer';
 import { once } from 'node:events';
 import { connect, isIP, type Socket } from 'node:net';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
 import type { OutboundTls } from '../tls.js';
+import type { Conversions, Reservation } from './conversions.js';
 import { dotStuff, type Reply, ReplyReader, replyText } from './reply-reader.js';
 import type { Envelope } from './routing.js';
-import { toSevenBit } from './seven-bit.js';
+import { maxSevenBitBytes, toSevenBit } from './seven-bit.js';
 
 /** A message for the next hop. */
 export interface OutboundMessage {
@@ -27,7 +29,11 @@ export interface OutboundOptions {
   /** Time that a session without a message stays open for further messages, in milliseconds. */
   keepIdleMs: number;
   messagesPerSession: number;
+  /** The memory for converted messages, which all sessions of a worker share. */
+  conversions: Conversions;
   tls: OutboundTls;
+  /** Whether this session does without TLS because TLS has just failed. A refusal may be due to that. */
+  isTlsSkipped?: boolean;
 }
 
 /** The source of the messages of a session, which also receives their results. */
@@ -72,13 +78,21 @@ export class OutboundSession<Message extends OutboundMessage> {
   readonly #replies: Reply[] = [];
   #pendingReply: { resolve: (reply: Reply) => void; reject: (reason: Error) => void } | undefined;
   #earlyReplyBytes = 0;
+  /** Ends the session when a reply, or the room for more data, is not complete in time. */
+  #stepTimer: NodeJS.Timeout;
   #failure: Error | undefined;
   #onDrain: (() => void) | undefined;
   #wake: (() => void) | undefined;
   #stopping = false;
+  /** Whether the hop may have refused a message because TLS was skipped. Such a session takes no more messages. */
+  #wantsTls = false;
   #extensions: Extensions = { pipelining: false, eightBit: false, size: false, startTls: false };
   /** The messages in flight that are sent in another form than they are stored. */
   readonly #converted = new Map<Message, Buffer>();
+  /** The memory of the one message that is converted. */
+  #reservation: Reservation | undefined;
+  /** A message in flight that is converted when the one before it is finished. */
+  #heldBack: Message | undefined;
   /** Messages that were taken from the source and have no results yet. */
   readonly #inFlight: Message[] = [];
   #doneCount = 0;
@@ -89,6 +103,19 @@ export class OutboundSession<Message extends OutboundMessage> {
     this.#socket = connect({ host: options.host, port: options.port, noDelay: true });
     this.#socket.setTimeout(options.connectTimeoutMs);
     this.#listen(this.#socket);
+    this.#stepTimer = this.#startStepTimer(options.connectTimeoutMs);
+  }
+
+  /**
+   * Starts the deadline of the step that the session waits for. The time-out of the socket is none: it starts again with
+   * every byte, and a hop that sends its reply byte by byte would hold the session and its message for ever.
+   */
+  #startStepTimer(timeoutMs: number): NodeJS.Timeout {
+    return setTimeout(() => {
+      if (this.#pendingReply !== undefined || this.#onDrain !== undefined) this.#onTimeout();
+      else if (this.#reservation?.isWaiting)
+        this.#fail(new Error('no memory for the conversion of a message'));
+    }, timeoutMs);
   }
 
   #listen(socket: Socket): void {
@@ -136,6 +163,8 @@ export class OutboundSession<Message extends OutboundMessage> {
       const failure = error instanceof Error ? error : new Error(String(error));
       return { failure, undelivered: this.#inFlight, deliveredAny: this.#doneCount > 0 };
     } finally {
+      clearTimeout(this.#stepTimer);
+      this.#reservation?.release();
       // A pending QUIT is still sent. Its reply has no effect.
       this.#socket.destroySoon();
       this.#failure ??= new Error('the session is over');
@@ -146,6 +175,8 @@ export class OutboundSession<Message extends OutboundMessage> {
     const greeting = await this.#reply();
     if (greeting.code !== 220) throw new Error(replyText(greeting));
     this.#socket.setTimeout(this.#options.replyTimeoutMs);
+    clearTimeout(this.#stepTimer);
+    this.#stepTimer = this.#startStepTimer(this.#options.replyTimeoutMs);
     await this.#sayHello();
     const { mode } = this.#options.tls;
     if (mode !== 'off' && this.#extensions.startTls) await this.#startTls();
@@ -191,17 +222,21 @@ export class OutboundSession<Message extends OutboundMessage> {
     });
     this.#socket = secure;
     secure.setTimeout(this.#options.replyTimeoutMs);
+    const timer = setTimeout(
+      () => secure.destroy(new Error('the next hop did not answer in time')),
+      this.#options.replyTimeoutMs,
+    );
     try {
       const abandoned = new AbortController();
-      secure.once('timeout', () => secure.destroy(new Error('the next hop did not answer in time')));
       secure.once('close', () => abandoned.abort());
       await once(secure, 'secureConnect', { signal: abandoned.signal });
     } catch (cause) {
       secure.on('error', () => undefined);
       const { name, message } = cause as Error;
       throw new HandshakeError(`TLS failed: ${name === 'AbortError' ? 'the connection was lost' : message}`);
+    } finally {
+      clearTimeout(timer);
     }
-    secure.removeAllListeners('timeout');
     this.#listen(secure);
     await this.#sayHello();
   }
@@ -220,7 +255,7 @@ export class OutboundSession<Message extends OutboundMessage> {
         : 0;
       let nextMessage: Message | undefined;
       if (envelopeReply.readyForData && accepted > 0) {
-        nextMessage = this.#extensions.pipelining ? this.#takeIfAvailable() : undefined;
+        nextMessage = this.#extensions.pipelining ? this.#takeAhead() : undefined;
         await this.#sendData(
           this.#dataOf(message),
           nextMessage === undefined ? '' : this.#envelope(nextMessage),
@@ -261,9 +296,9 @@ export class OutboundSession<Message extends OutboundMessage> {
     const results: RecipientResult[] = [];
     for (const _ of envelope.recipients) {
       const rcpt = await this.#reply();
-      results.push(resultOf(mail.code === 250 ? rcpt : mail));
+      results.push(this.#envelopeResult(mail.code === 250 ? rcpt : mail));
     }
-    return withDataReply(await this.#reply(), results);
+    return this.#withDataReply(await this.#reply(), results);
   }
 
   /** Sends the envelope one command at a time, for a next hop without PIPELINING. */
@@ -271,53 +306,115 @@ export class OutboundSession<Message extends OutboundMessage> {
     const commands = this.#envelope(message).split(/(?<=\n)/);
     const mail = await this.#ask(commands[0] ?? '');
     if (mail.code !== 250)
-      return { readyForData: false, results: message.envelope.recipients.map(() => resultOf(mail)) };
+      return {
+        readyForData: false,
+        results: message.envelope.recipients.map(() => this.#envelopeResult(mail)),
+      };
     const results: RecipientResult[] = [];
-    for (const rcpt of commands.slice(1, -1)) results.push(resultOf(await this.#ask(rcpt)));
+    for (const rcpt of commands.slice(1, -1)) results.push(this.#envelopeResult(await this.#ask(rcpt)));
     if (results.every((result) => result.result !== 'delivered')) return { readyForData: false, results };
-    return withDataReply(await this.#ask('DATA\r\n'), results);
+    return this.#withDataReply(await this.#ask('DATA\r\n'), results);
+  }
+
+  /**
+   * Converts a reply to MAIL, RCPT or DATA. In a session that does without TLS after a failure, a refusal by policy is no
+   * verdict on the message, because the hop may take it under TLS. The message is deferred, and the session takes no more.
+   * @throws Error for 530: the hop takes no mail at all without TLS (RFC 3207 4)
+   */
+  #envelopeResult(reply: Reply): RecipientResult {
+    const result = resultOf(reply);
+    if (this.#options.isTlsSkipped !== true || result.result !== 'refused') return result;
+    if (reply.code === 530) throw new Error(result.reason);
+    if (!/^5\.7\.\d/.test(reply.lines[0] ?? '')) return result;
+    this.#wantsTls = true;
+    return { result: 'deferred', reason: result.reason };
+  }
+
+  #withDataReply(
+    reply: Reply,
+    results: RecipientResult[],
+  ): { readyForData: boolean; results: RecipientResult[] } {
+    if (reply.code === 354) return { readyForData: true, results };
+    const isAnyDelivered = results.some(({ result }) => result === 'delivered');
+    if (!isAnyDelivered) return { readyForData: false, results };
+    const result = this.#envelopeResult(reply);
+    // A 2xx to DATA is no acceptance: the message has not been sent.
+    const refusal: RecipientResult =
+      result.result === 'delivered' ? { result: 'deferred', reason: replyText(reply) } : result;
+    return {
+      readyForData: false,
+      results: results.map((one) => (one.result === 'delivered' ? refusal : one)),
+    };
   }
 
   /** Sends a message no faster than the next hop takes it, so that its wire form is never in memory as a whole. */
   async #sendData(data: Buffer, nextCommands: string): Promise<void> {
     const next = Buffer.from(nextCommands, 'latin1');
+    this.#checkNoAcceptance();
     if (data.length <= MAX_COPY_BYTES) {
       this.#socket.write(Buffer.concat([...dotStuff(data), next]));
       return;
     }
     for (const block of dotStuff(data)) {
+      this.#checkNoAcceptance();
       if (!this.#socket.write(block)) await this.#drained();
       if (this.#failure !== undefined) throw this.#failure;
     }
     if (next.length > 0) this.#socket.write(next);
   }
 
+  /** @throws Error if the hop has accepted the message before its end. It may refuse it at any time. */
+  #checkNoAcceptance(): void {
+    const [early] = this.#replies;
+    if (early !== undefined && early.code < 400)
+      throw new Error('the next hop answered more than it was asked');
+  }
+
   async #drained(): Promise<void> {
     if (this.#failure !== undefined) return;
     await new Promise<void>((resolve) => {
+      this.#stepTimer.refresh();
       this.#onDrain = resolve;
     });
     this.#onDrain = undefined;
   }
 
+  /** Whether the session takes no more messages. */
+  get #isLast(): boolean {
+    return this.#stopping || this.#wantsTls;
+  }
+
   #takeIfAvailable(): Message | undefined {
-    while (!this.#stopping && this.#doneCount + this.#inFlight.length < this.#options.messagesPerSession) {
-      const message = this.#source.next();
-      if (message === undefined) return undefined;
-      this.#inFlight.push(message);
-      if (this.#prepare(message)) return message;
-      this.#finish(
-        message,
-        message.envelope.recipients.map(() => NEEDS_EIGHT_BIT),
-      );
-    }
+    if (this.#isLast || this.#doneCount + this.#inFlight.length >= this.#options.messagesPerSession)
+      return undefined;
+    const message = this.#source.next();
+    if (message !== undefined) this.#inFlight.push(message);
+    return message;
+  }
+
+  /** Takes a message while another is sent. One that needs a conversion waits: two of a session could wait for each other. */
+  #takeAhead(): Message | undefined {
+    const message = this.#takeIfAvailable();
+    if (message === undefined || !this.#needsConversion(message)) return message;
+    this.#heldBack = message;
     return undefined;
   }
 
-  /** Converts a message if the next hop takes only 7-bit bytes. Returns false if that is not possible. */
-  #prepare(message: Message): boolean {
-    if (this.#extensions.eightBit || isAscii(message.data)) return true;
-    const converted = toSevenBit(message.data);
+  #needsConversion(message: Message): boolean {
+    return !this.#extensions.eightBit && !isAscii(message.data);
+  }
+
+  /** Converts a message to 7-bit bytes. Returns false if that is not possible. @throws Error if the session ended meanwhile */
+  async #convert(message: Message): Promise<boolean> {
+    this.#reservation = this.#options.conversions.reserve(maxSevenBitBytes(message.data.length));
+    this.#stepTimer.refresh();
+    await this.#reservation.ready;
+    const checkpoint = async () => {
+      await nextTurn();
+      if (this.#failure !== undefined) throw this.#failure;
+    };
+    if (this.#failure !== undefined) throw this.#failure;
+    const converted = await toSevenBit(message.data, checkpoint);
     if (converted !== undefined) this.#converted.set(message, converted);
     return converted !== undefined;
   }
@@ -332,8 +429,16 @@ export class OutboundSession<Message extends OutboundMessage> {
     const idleSinceMs = performance.now();
     for (;;) {
       if (this.#failure !== undefined) throw this.#failure;
-      const message = this.#takeIfAvailable();
-      const isOver = this.#stopping || this.#doneCount >= this.#options.messagesPerSession;
+      const message = this.#heldBack ?? this.#takeIfAvailable();
+      this.#heldBack = undefined;
+      if (message !== undefined && this.#needsConversion(message) && !(await this.#convert(message))) {
+        this.#finish(
+          message,
+          message.envelope.recipients.map(() => NEEDS_EIGHT_BIT),
+        );
+        continue;
+      }
+      const isOver = this.#isLast || this.#doneCount >= this.#options.messagesPerSession;
       const leftMs = this.#options.keepIdleMs - (performance.now() - idleSinceMs);
       if (message !== undefined || isOver || leftMs <= 0) return message;
       await new Promise<void>((resolve) => {
@@ -350,6 +455,9 @@ export class OutboundSession<Message extends OutboundMessage> {
   #finish(message: Message, results: RecipientResult[]): void {
     this.#inFlight.splice(this.#inFlight.indexOf(message), 1);
     this.#converted.delete(message);
+    // Only one message at a time is converted, and no other is sent meanwhile.
+    this.#reservation?.release();
+    this.#reservation = undefined;
     this.#doneCount += 1;
     this.#source.done(message, results);
   }
@@ -365,6 +473,7 @@ export class OutboundSession<Message extends OutboundMessage> {
     if (reply !== undefined) return Promise.resolve(reply);
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
+      this.#stepTimer.refresh();
       this.#pendingReply = { resolve, reject };
     });
   }
@@ -396,25 +505,10 @@ export class OutboundSession<Message extends OutboundMessage> {
     this.#pendingReply = undefined;
     waiting?.reject(this.#failure);
     this.#onDrain?.();
+    this.#reservation?.release();
     this.wake();
     this.#socket.destroy();
   }
-}
-
-function withDataReply(
-  reply: Reply,
-  results: RecipientResult[],
-): { readyForData: boolean; results: RecipientResult[] } {
-  if (reply.code === 354) return { readyForData: true, results };
-  // A 2xx to DATA is no acceptance: the message has not been sent.
-  const refusal: RecipientResult = {
-    result: reply.code >= 500 ? 'refused' : 'deferred',
-    reason: replyText(reply),
-  };
-  return {
-    readyForData: false,
-    results: results.map((result) => (result.result === 'delivered' ? refusal : result)),
-  };
 }
 
 /** Converts a reply: 2xx means delivered, 5xx refused, and any other code deferred. */
