@@ -149,8 +149,9 @@ function stoppedDisks(): SeenDisk[] {
   const daemons = allProcesses().flatMap(({ pid, state }): SeenDisk[] => {
     if (!'Tt'.includes(state) || nameOf(pid) !== STORAGE_DAEMON_NAME || !allThreadsInState(pid, 'TtZX'))
       return [];
-    // The disk of a container is for those who run the container: it ends with it.
-    if (readLinkOf(`/proc/${pid}/ns/pid`) !== ownNamespace) return [];
+    // The disk of a container is for those who run the container: it ends with it. Only root sees it of other users' disks.
+    const namespace = readLinkOf(`/proc/${pid}/ns/pid`);
+    if (namespace !== undefined && namespace !== ownNamespace) return [];
     // The command line is readable for other users too, and it names the images of the run.
     const runId = runIdOf(pid) ?? RUN_ID.exec(commandLineOf(pid))?.[0];
     const owner = ownerOf(pid);
