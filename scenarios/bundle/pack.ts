@@ -1,9 +1,10 @@
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as tar from 'tar';
 import { parseBoundedJson } from '../../conformance/bounded-json.js';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { beyond, limit } from '../../conformance/limits.js';
+import { removeTree } from '../../faults/files/remove-tree.js';
 import { BundleBudget, RATIO_FREE_BYTES, ratioBytes } from './budget.js';
 import { EXTENTS_SUFFIX, extentsSize, packImage } from './extents.js';
 import { seal } from './seal.js';
@@ -92,7 +93,7 @@ async function packWithin(
     }
     await createArchive(file, sources);
   } finally {
-    rmSync(temporaryDir, { recursive: true, force: true });
+    removeTree(temporaryDir);
   }
   seal(file);
   return budget.bytes;
