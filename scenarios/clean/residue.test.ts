@@ -421,7 +421,7 @@ t.test('a list is never there without the line of its kit, and is not believed w
   rmSync(file);
   t.throws(() => registry.made({ kind: 'directory', path: '/a' }), {
     code: 'kit-failed',
-    message: /cannot be written down: ENOENT/,
+    message: /cannot be written: ENOENT/,
   });
   t.notOk(existsSync(file), 'a list that has vanished is not made again');
   registry.close();
