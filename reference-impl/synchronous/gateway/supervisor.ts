@@ -4,6 +4,13 @@ import { createInterface } from 'node:readline';
 import { QueueError } from '../platform/errors.js';
 import { backoffMs } from './outbound/destination.js';
 
+/**
+ * Flags of Node for the services. Many sessions at once make much garbage, and V8 would rather let its heap grow than collect
+ * it. A small young generation and a slow growth keep a worker below 300 MB. The heap has no other upper bound: a restore
+ * lists every message.
+ */
+const HEAP_FLAGS = ['--max-semi-space-size=2', '--heap-growing-percent=20'];
+
 /** A child process of the gateway. */
 export interface Service {
   name: string;
@@ -133,9 +140,13 @@ export class Supervisor {
     running.startedMs = performance.now();
     running.isReady = false;
     // The IPC channel carries no messages. It closes when the supervisor is killed, and the service then stops.
-    const child = spawn(process.execPath, [this.#options.program, ...service.args(running.port)], {
-      stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
-    });
+    const child = spawn(
+      process.execPath,
+      [...HEAP_FLAGS, this.#options.program, ...service.args(running.port)],
+      {
+        stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
+      },
+    );
     running.child = child;
     this.#options.emit({ event: 'started', service: service.name, pid: child.pid ?? 0 });
     if (child.stdout !== null) {
