@@ -8,7 +8,8 @@ import { detachLoops } from '../../faults/power/loop.js';
 import { abortFuse } from '../../faults/power/mounts.js';
 import { removeFaketimeFiles } from '../../faults/process/clock.js';
 import { until } from '../../faults/waiting.js';
-import { seesAllProcesses } from '../host/dead-runs.js';
+import { isMarkOf, seesAllProcesses } from '../host/dead-runs.js';
+import { HeldNamespaces } from '../host/held-namespaces.js';
 import { unmarkOutDirectory } from '../host/out-directory.js';
 import {
   allProcesses,
@@ -70,8 +71,8 @@ const KILL_TIMEOUT_MS = 5000;
 /**
  * Removes what killed runs left behind, and nothing else: a run whose kit is still alive keeps all its
  * resources.
- * @param scope `all` also removes what this user's runs with another state directory have left, and runs without a list,
- *   as far as it can be told from this machine that their kits are dead.
+ * @param scope `all` also removes what this user's runs with another state directory have left, and what runs without a
+ *   list have left. It leaves a run alone if this machine does not show that its kit is dead.
  */
 export async function clean(
   stateDir = stateDirectory(),
@@ -213,9 +214,7 @@ export function processesOf(runId: string, resources: readonly Resource[]): numb
     if (entry?.startTicks === resource.startTicks && entry.state !== 'Z') pids.add(resource.pid);
   }
   for (const { pid } of allProcesses()) {
-    // A target that runs beside others of its run has a suffix in its mark.
-    const mark = environmentOf(pid, RUN_VARIABLE);
-    if (mark === runId || mark?.startsWith(`${runId}-`)) pids.add(pid);
+    if (isMarkOf(environmentOf(pid, RUN_VARIABLE), runId)) pids.add(pid);
   }
   return [...pids];
 }
@@ -223,26 +222,23 @@ export function processesOf(runId: string, resources: readonly Resource[]): numb
 /**
  * Returns the live processes in the mount namespaces that the kit has made for the run's processes. A daemon that has
  * left its session and cleared its environment is still in such a namespace.
- * @param known the namespaces that were found so far; those of further processes are added.
+ * @param held the namespaces that were found so far; those of further processes are added.
  */
-function processesInNamespacesOf(run: RegisteredRun, known: Set<string>): number[] {
+function processesInNamespacesOf(run: RegisteredRun, held: HeldNamespaces): number[] {
   // Without the kit's own namespace nothing tells whether a namespace was made for the run.
   if (run.namespace === undefined) return [];
   const shared = new Set([run.namespace, mountNamespaceOf(1), mountNamespaceOf(process.pid)]);
-  for (const pid of processesOf(run.runId, run.resources)) {
-    const namespace = mountNamespaceOf(pid);
-    if (namespace !== undefined && !shared.has(namespace)) known.add(namespace);
-  }
-  if (known.size === 0) return [];
+  for (const pid of processesOf(run.runId, run.resources)) held.hold(pid, shared);
+  if (held.size === 0) return [];
   return allProcesses()
-    .filter(({ pid }) => known.has(mountNamespaceOf(pid) ?? ''))
+    .filter(({ pid }) => held.has(mountNamespaceOf(pid)))
     .map(({ pid }) => pid);
 }
 
 async function killProcesses(run: RegisteredRun, problems: string[]): Promise<number> {
   const seen = new Set<number>();
-  const namespaces = new Set<string>();
-  const gone = await until(() => {
+  const namespaces = new HeldNamespaces();
+  const kill = () => {
     // Stop all of them first: while one is killed, another one could start a process without any mark of the run.
     const pids = stopProcesses(
       () => [...processesOf(run.runId, run.resources), ...processesInNamespacesOf(run, namespaces)],
@@ -255,7 +251,8 @@ async function killProcesses(run: RegisteredRun, problems: string[]): Promise<nu
     const strays = killStrays(strayCriteriaOf(run));
     for (const { pid } of strays) seen.add(pid);
     return pids.size + strays.length === 0;
-  }, KILL_TIMEOUT_MS);
+  };
+  const gone = await until(kill, KILL_TIMEOUT_MS).finally(() => namespaces.release());
   if (!gone) problems.push(`processes ${processesOf(run.runId, run.resources).join(', ')} cannot be killed`);
   return seen.size;
 }

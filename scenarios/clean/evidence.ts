@@ -3,13 +3,12 @@ import { join, resolve } from 'node:path';
 import { messageOf } from '../../conformance/errors.js';
 import { limit } from '../../conformance/limits.js';
 import { entriesOf } from '../../faults/files/walk.js';
+import { isRunId } from '../host/dead-runs.js';
 import { allRegisteredRuns, runIdsOfThisProcess, stateDirectory } from '../host/registry.js';
 import { pathExists, removeDirectory } from './clean.js';
 
 /** Directories of the state directory that have one directory of evidence for each failed run. */
 const EVIDENCE_FOLDERS = ['runs', 'replays', 'planted'];
-/** Matches the id of a run. The ids of later runs are greater. */
-const RUN_ID = /^\d{8}-\d{6}-[0-9a-f]{8}$/;
 
 /** Evidence of a run that has ended. */
 export interface KeptRun {
@@ -32,7 +31,7 @@ export function keptRuns(stateDir = stateDirectory()): KeptRun[] {
   const runs = EVIDENCE_FOLDERS.flatMap((folder) =>
     namesIn(join(state, folder)).flatMap((runId) => {
       const path = join(state, folder, runId);
-      const isRun = RUN_ID.test(runId) && !registered.has(runId) && isDirectory(path);
+      const isRun = isRunId(runId) && !registered.has(runId) && isDirectory(path);
       return isRun ? [{ runId, path, sizeBytes: sizeOnDisk(path) }] : [];
     }),
   );

@@ -1,13 +1,12 @@
-import { lstatSync, readdirSync, readlinkSync, realpathSync } from 'node:fs';
+import { lstatSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, normalize, relative, sep } from 'node:path';
+import { isMarkOf, isRunId } from '../host/dead-runs.js';
 import { isOutDirectoryOf } from '../host/out-directory.js';
-import { environmentOf, processEntry } from '../host/processes.js';
+import { environmentOf, openFilesOf, processEntry, readLinkOf } from '../host/processes.js';
 import type { RegisteredRun, Resource } from '../host/registry.js';
 import { engineAddress } from '../runtime/docker/engine.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 
-/** Form of the id of a run; see `newRunId`. */
-const RUN_ID = /^\d{8}-\d{6}-[0-9a-f]{8}$/;
 /** Folders of a state directory in which each run has one of its own, with its id as the name. */
 const FOLDERS_OF_RUNS: ReadonlySet<string> = new Set([
   'runs',
@@ -41,7 +40,7 @@ export function whyNotOurs(resource: Resource, run: RunIdentity): string | undef
     case 'containers':
       return whyNotOurEngine(resource.engine);
     case 'mapping':
-      return RUN_ID.test(run.runId) &&
+      return isRunId(run.runId) &&
         dirname(resource.path) === '/dev/mapper' &&
         basename(resource.path).startsWith(`plugpull-${run.runId}-`)
         ? undefined
@@ -68,7 +67,7 @@ function whyNotOurPath(path: string, run: RunIdentity): string | undefined {
 /** Returns the directory below which the run may have made a path. */
 function baseOf(path: string, { runId, stateDir, outDir }: RunIdentity): string | undefined {
   if (isBelow(path, stateDir) && isInFolderOfRun(relative(stateDir, path), runId)) return stateDir;
-  if (!RUN_ID.test(runId)) return undefined;
+  if (!isRunId(runId)) return undefined;
   const names = path.split(sep);
   const own = names.findIndex(
     (name) => name === `plugpull-${runId}` || name.startsWith(`plugpull-${runId}-`),
@@ -85,7 +84,7 @@ function isInFolderOfRun(path: string, runId: string): boolean {
   const depth = names[0] === 'lab' ? 2 : 1;
   const [folder, own = ''] = [names.slice(0, depth).join('/'), names[depth]];
   if (folder === IMAGES_FOLDER) return UNFINISHED_IMAGE.test(own);
-  return FOLDERS_OF_RUNS.has(folder) && own === runId && RUN_ID.test(runId);
+  return FOLDERS_OF_RUNS.has(folder) && own === runId && isRunId(runId);
 }
 
 function isBelow(path: string, directory: string): boolean {
@@ -117,8 +116,7 @@ function whyNotOurProcess(
   const entry = processEntry(pid);
   if (entry?.startTicks !== startTicks || entry.state === 'Z' || isEnding(pid)) return undefined;
   const marker = environmentOf(pid, RUN_VARIABLE);
-  // A target that explores states has a name after the id.
-  if (marker === run.runId || marker?.startsWith(`${run.runId}-`)) return undefined;
+  if (isMarkOf(marker, run.runId)) return undefined;
   if (pathsOf(pid).some((path) => baseOf(path.replace(/ \(deleted\)$/, ''), run) !== undefined))
     return undefined;
   return `neither its environment nor its files show that the run has started it`;
@@ -136,22 +134,7 @@ function isEnding(pid: number): boolean {
 
 /** Lists the working directory and the open files of a process. */
 function pathsOf(pid: number): string[] {
-  const links = [`/proc/${pid}/cwd`, ...descriptorsOf(pid)];
-  return links.flatMap((link) => {
-    try {
-      return [readlinkSync(link)];
-    } catch {
-      return [];
-    }
-  });
-}
-
-function descriptorsOf(pid: number): string[] {
-  try {
-    return readdirSync(`/proc/${pid}/fd`).map((name) => `/proc/${pid}/fd/${name}`);
-  } catch {
-    return [];
-  }
+  return [readLinkOf(`/proc/${pid}/cwd`) ?? [], openFilesOf(pid)].flat();
 }
 
 /** Returns why the containers of an engine are not removed: a line must not make the kit call a stranger's host. */

@@ -1,16 +1,18 @@
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { allThreadsInState } from '../../faults/thread-state.js';
 import {
   allProcesses,
   commandLineOf,
   environmentOf,
+  openFilesOf,
   type ProcessEntry,
   pidNamespaceOf,
 } from './processes.js';
 
 /** Matches the id of a run. */
 export const RUN_ID = /\d{8}-\d{6}-[0-9a-f]{8}/;
+const WHOLE_RUN_ID = new RegExp(`^${RUN_ID.source}$`);
 /**
  * Environment variable that identifies every process of a run, however it has forked. Its value is the run
  * id.
@@ -30,6 +32,16 @@ const REAPERS = new Set(['systemd', 'init']);
 export function seesAllProcesses(): boolean {
   return pidNamespaceOf('self') === FIRST_PID_NAMESPACE;
 }
+
+/** Reports whether a text is the id of a run and nothing else. */
+export const isRunId = (text: string): boolean => WHOLE_RUN_ID.test(text);
+
+/**
+ * Reports whether the value of the run's variable is the mark of a run. A target that runs beside others of its run has a
+ * suffix in its mark.
+ */
+export const isMarkOf = (mark: string | undefined, runId: string): boolean =>
+  mark === runId || mark?.startsWith(`${runId}-`) === true;
 
 /** A process that a run has started. */
 export interface MarkedProcess extends ProcessEntry {
@@ -79,14 +91,7 @@ function runIdOf(pid: number): string | undefined {
 }
 
 function runsHeldBy(pid: number): string[] {
-  let names: string[];
-  try {
-    names = readdirSync(`/proc/${pid}/fd`);
-  } catch {
-    // The process has ended, or it is another user's.
-    return [];
-  }
-  return names.flatMap((name) => RUN_ID.exec(readLinkOf(`/proc/${pid}/fd/${name}`) ?? '')?.[0] ?? []);
+  return openFilesOf(pid).flatMap((path) => RUN_ID.exec(path)?.[0] ?? []);
 }
 
 /** A stopped disk of a run: whatever lists or syncs the disks of the machine waits for it. */
@@ -145,12 +150,12 @@ export async function confirmedHungDisks(
 }
 
 function stoppedDisks(): SeenDisk[] {
-  const ownNamespace = readLinkOf('/proc/self/ns/pid');
+  const ownNamespace = pidNamespaceOf('self');
   const daemons = allProcesses().flatMap(({ pid, state }): SeenDisk[] => {
     if (!'Tt'.includes(state) || nameOf(pid) !== STORAGE_DAEMON_NAME || !allThreadsInState(pid, 'TtZX'))
       return [];
     // The disk of a container is for those who run the container: it ends with it. Only root sees it of other users' disks.
-    const namespace = readLinkOf(`/proc/${pid}/ns/pid`);
+    const namespace = pidNamespaceOf(pid);
     if (namespace !== undefined && namespace !== ownNamespace) return [];
     // The command line is readable for other users too, and it names the images of the run.
     const runId = runIdOf(pid) ?? RUN_ID.exec(commandLineOf(pid))?.[0];
@@ -224,13 +229,5 @@ function readTextOf(path: string): string {
     return readFileSync(path, 'latin1').trim();
   } catch {
     return '';
-  }
-}
-
-function readLinkOf(path: string): string | undefined {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return undefined;
   }
 }

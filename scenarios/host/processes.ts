@@ -64,17 +64,29 @@ export function environmentOf(pid: number, variable: string): string | undefined
 
 /** Returns the mount namespace of a process in the form `mnt:[NUMBER]`; undefined when it is not readable. */
 export function mountNamespaceOf(pid: number): string | undefined {
-  try {
-    return readlinkSync(`/proc/${pid}/ns/mnt`);
-  } catch {
-    return undefined;
-  }
+  return readLinkOf(`/proc/${pid}/ns/mnt`);
 }
 
 /** Returns the pid namespace of a process in the form `pid:[NUMBER]`; undefined when it is not readable. */
 export function pidNamespaceOf(pid: number | 'self'): string | undefined {
+  return readLinkOf(`/proc/${pid}/ns/pid`);
+}
+
+/** Lists what the open descriptors of a process lead to; empty when it has ended, or is another user's. */
+export function openFilesOf(pid: number): string[] {
+  let names: string[];
   try {
-    return readlinkSync(`/proc/${pid}/ns/pid`);
+    names = readdirSync(`/proc/${pid}/fd`);
+  } catch {
+    return [];
+  }
+  return names.flatMap((name) => readLinkOf(`/proc/${pid}/fd/${name}`) ?? []);
+}
+
+/** Returns what a link in /proc leads to; undefined when the process has ended, or is another user's. */
+export function readLinkOf(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
   } catch {
     return undefined;
   }

@@ -1,6 +1,6 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { isOwnChild } from './orphans.js';
-import { allProcesses, commandLineOf, sendSignal } from './processes.js';
+import { allProcesses, commandLineOf, openFilesOf, readLinkOf, sendSignal } from './processes.js';
 
 /** Criteria by which a process counts as a stray of a target. */
 export interface StrayCriteria {
@@ -82,25 +82,6 @@ function listenersOn(ports: readonly number[]): Set<string> {
     }
   }
   return sockets;
-}
-
-function openFilesOf(pid: number): string[] {
-  let names: string[];
-  try {
-    names = readdirSync(`/proc/${pid}/fd`);
-  } catch {
-    return [];
-  }
-  return names.flatMap((name) => readLinkOf(`/proc/${pid}/fd/${name}`) ?? []);
-}
-
-function readLinkOf(path: string): string | undefined {
-  try {
-    return readlinkSync(path);
-  } catch {
-    // The process has ended meanwhile, or it belongs to another user.
-    return undefined;
-  }
 }
 
 function readTextOf(path: string): string {
