@@ -2,6 +2,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { until } from '../../faults/waiting.js';
 import { processesBelow, TestWorkspace } from '../fixtures/kit.js';
 import { packageRoot } from '../host/version.js';
 
@@ -127,5 +128,8 @@ t.test(
     t.equal(ended.code, 4, ended.stderr);
     t.match(ended.stderr, /plugpull: [^\n]*EMFILE/);
     t.notMatch(ended.stderr, /\n\s+at /, 'no stack trace');
+    // The kit could not look for the processes of its target. Its watchdog can.
+    const isEmpty = () => processesBelow(workspace.dir).length === 0;
+    t.ok(await until(isEmpty, 60_000), 'the watchdog ends the target');
   },
 );
