@@ -10,7 +10,7 @@ import { readRegularFile } from '../read-file.js';
  * checks the latter.
  */
 
-/** Where the signature is, and who should have made it. */
+/** The file with the signature, and the key or identity that must have made it. */
 export type SignatureQuery = {
   /**
    * File with the signature: a Sigstore bundle (also several, one per line), or for a key also the output of

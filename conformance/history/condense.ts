@@ -6,8 +6,8 @@ import type { HistoryEvent, Uneventful } from './events.js';
  * event `uneventful` for all of them between two other events. All other events stay as they are and keep their order.
  *
  * The first pass over the history takes a few bytes for each message and each event. The second pass keeps what needs
- * judgement. Messages are told apart by a hash of 32 bits: two messages with the same hash count as one that was
- * submitted twice, and are kept.
+ * judgement. A hash of 32 bits stands for each message. Two messages with the same hash count as one that was submitted
+ * twice, and are kept.
  */
 
 const SUBMITTED = 1;

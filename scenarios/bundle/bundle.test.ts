@@ -463,7 +463,7 @@ t.test('a small bundle of a stranger that unpacks to much is refused, and takes 
   t.equal(statSync(join(own, 'zeros')).size, 300 << 20, 'it does not hold for a bundle that was made here');
 });
 
-/** Opens a bundle as another user would, who has not made it. */
+/** Opens a bundle as a user does who has not made it. */
 async function openElsewhere(t: Test, file: string, dir: string): Promise<Manifest> {
   const before = process.env.XDG_STATE_HOME;
   const elsewhere = mkdtempSync(join(tmpdir(), 'plugpull-elsewhere-'));

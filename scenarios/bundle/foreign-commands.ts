@@ -11,7 +11,7 @@ const EACH_UNSEEN = /[\p{C}\p{Zl}\p{Zp}\\']/gu;
 export interface ForeignCommands {
   /** Directory that `{dir}` stands for. */
   dir: string;
-  /** Where the services would run, unless `--runtime` says otherwise. */
+  /** The runtime in which a replay starts the services. The option `--runtime` chooses another one. */
   runtime: string;
   commands: TargetCommand[];
 }
@@ -25,7 +25,7 @@ export function foreignCommandsOf({ target, case: failedCase }: Manifest): Forei
   };
 }
 
-/** Formats the commands of a bundle as lines, so that each word can be told apart and no character is hidden. */
+/** Formats the commands of a bundle as lines. They show where each word of a command begins, and every character of it. */
 export function describeForeignCommands({ dir, runtime, commands }: ForeignCommands): string[] {
   const user = process.geteuid?.() === 0 ? 'root' : 'you';
   const lines = commands.map(({ key, command, image, user: own, env }) => {

@@ -8,7 +8,7 @@ import { whyNotAllowed } from '../../faults/power/mount-options.js';
  */
 export const BUNDLE_VERSION = 2;
 
-/** Whose commands a bundle contains; see `writeBundle`. */
+/** The source of the commands in a bundle: a target file that the user named, or another bundle; see `writeBundle`. */
 export type Origin = 'own-run' | 'foreign';
 
 const Injection = z.object({

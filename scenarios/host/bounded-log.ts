@@ -36,7 +36,7 @@ export class BoundedLog {
   readonly #path: string;
   /** What is kept of earlier starts, in order. */
   readonly #kept: Range[] = [];
-  /** Where the output of the current start begins. */
+  /** Offset in the log, in bytes, at which the output of the current start begins. */
   #startByte: number;
   /** End of the part of the current start that is dropped; its begin is where the head ends. */
   #droppedTo: number | undefined;

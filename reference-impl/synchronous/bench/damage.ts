@@ -5,7 +5,13 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { type DamageOutcome, makeSoundQueue, openDamaged, TARGETS } from '../queue/fixtures/damage.js';
+import {
+  type DamageOutcome,
+  makeSoundQueue,
+  openDamaged,
+  refusedOutcome,
+  TARGETS,
+} from '../queue/fixtures/damage.js';
 import { installQueue } from '../queue/install.js';
 import { parseSettings } from '../settings/load.js';
 
@@ -53,15 +59,7 @@ async function runPart(from: number, to: number): Promise<void> {
         outcome = await openDamaged(sound, directory, target, seed);
       } catch (error) {
         const why = error instanceof Error ? (error.stack ?? error.message) : String(error);
-        outcome = {
-          what: '',
-          end: 'refused',
-          back: 0,
-          named: 0,
-          gone: 0,
-          unnamed: [],
-          problems: [`crash: ${why}`],
-        };
+        outcome = refusedOutcome('', [`crash: ${why}`]);
       }
       process.stdout.write(`${JSON.stringify({ seed, target, ...outcome })}\n`);
     }
@@ -125,16 +123,6 @@ async function runInChild(from: number, to: number, note: (line: Line) => void):
   const end = await exited;
   if (seed < to) {
     const problems = [`the process ended with ${end} in this run, or before it`];
-    note({
-      seed,
-      target: 'process',
-      what: '',
-      end: 'refused',
-      back: 0,
-      named: 0,
-      gone: 0,
-      unnamed: [],
-      problems,
-    });
+    note({ ...refusedOutcome('', problems), seed, target: 'process' });
   }
 }

@@ -22,22 +22,20 @@ function modesBelow(directory: string): Map<string, string> {
   );
 }
 
+/** Starts a gateway of one worker, and waits until it is ready. */
+async function startGateway(t: Test, directory: string): Promise<Service> {
+  const more = ['--workers', '1', '--next-hop', '127.0.0.1:1'];
+  const service = Service.start(t, 'gateway', '--queue', directory, ...more);
+  await service.waitForEvent(({ event, service: of }) => event === 'ready' && of === 'gateway');
+  return service;
+}
+
 t.test('only the user of a queue can use its directories, files, locks and FIFOs', async (t) => {
   const umask = process.umask(0);
   t.teardown(() => process.umask(umask));
   const directory = join(temporaryDirectory(t), 'queue');
   await runQueueCommand('install', '--queue', directory, ...SMALL);
-  const service = Service.start(
-    t,
-    'gateway',
-    '--queue',
-    directory,
-    '--workers',
-    '1',
-    '--next-hop',
-    '127.0.0.1:1',
-  );
-  await service.waitForEvent(({ event, service: of }) => event === 'ready' && of === 'gateway');
+  const service = await startGateway(t, directory);
   const modes = modesBelow(directory);
   for (const name of ['.', '0', 'dead']) t.equal(modes.get(name), '700', name);
   for (const name of [
@@ -61,17 +59,7 @@ t.test('a service warns of a directory that other users can enter, and changes n
   const directory = join(temporaryDirectory(t), 'queue');
   await runQueueCommand('install', '--queue', directory, ...SMALL);
   chmodSync(directory, 0o755);
-  const service = Service.start(
-    t,
-    'gateway',
-    '--queue',
-    directory,
-    '--workers',
-    '1',
-    '--next-hop',
-    '127.0.0.1:1',
-  );
-  await service.waitForEvent(({ event, service: of }) => event === 'ready' && of === 'gateway');
+  const service = await startGateway(t, directory);
   t.equal(await service.stop(), 0);
   t.equal(
     service.stderr,

@@ -122,7 +122,7 @@ export function countHops(message: Buffer, tag: string, limit: number): Hops {
     isReceived = false;
     const colon = bytes.indexOf(COLON, from);
     if (colon <= from || colon >= end) return hops;
-    // "R" in either case. Most header lines are told apart by their first byte.
+    // The first byte shows of most header lines that they are no Received header: the byte is neither R nor r.
     if (first !== 0x52 && first !== 0x72) continue;
     const line = bytes.toString('latin1', from, end);
     isReceived = HEADER_NAME.test(line);
