@@ -15,6 +15,7 @@ import { hit, killServices, miss } from '../injection.js';
 import { straceAvailability } from '../programs.js';
 import { logUniformInt } from '../random-choice.js';
 import { SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
+import { type CallPositions, callsAfterConfirmation } from '../tracing/calls-after-confirmation.js';
 import { isScratch, type TracedStart } from '../tracing/remade-files.js';
 import { Snapshot } from '../tracing/snapshot.js';
 import { type InjectedFailure, injectedFailures, straceCommand, type Tampering } from '../tracing/strace.js';
@@ -83,11 +84,11 @@ export const ioError: Fault = {
     if (!strace.available) return miss(`this disk cannot fail, and ${strace.why}`, names);
     const misses: string[] = [];
     let persistent = false;
-    let minFirst = 1;
+    let positions: ReadonlyMap<readonly string[], CallPositions> | undefined;
     // Prefer syncs: most targets sync more often than they use these write calls.
     let calls = context.random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS;
     for (let attempt = 1; attempt <= MAX_TRIES && !context.signal.aborted; attempt++) {
-      const first = drawFirst(context.random, minFirst, attempt);
+      const first = drawFirst(context.random, attempt, positions?.get(calls));
       const tampering = drawTampering(context, first, calls, persistent);
       const isLast = attempt === MAX_TRIES;
       const { failedCount, lostData, torn, tooEarly, detail, failingMs, ...traces } = await failCalls(
@@ -97,8 +98,8 @@ export const ioError: Fault = {
       );
       if (tooEarly) {
         misses.push(detail);
-        // The same calls may fail once more, but only after more of them have succeeded.
-        minFirst = first * 2;
+        // Let the same calls fail once more, but after a confirmation.
+        positions ??= await callsAfterConfirmation(context);
         continue;
       }
       if (lostData)
@@ -108,7 +109,10 @@ export const ioError: Fault = {
       // A target that repeats a failed sync with success has nothing to lose, so the repeated sync must fail
       // as well. A target that made no call of one kind may make calls of the other kind.
       persistent = failedCount > 0;
-      if (failedCount === 0) calls = calls === SYNC_CALLS ? WRITE_CALLS : SYNC_CALLS;
+      if (failedCount > 0) continue;
+      positions ??= await callsAfterConfirmation(context);
+      const others = calls === SYNC_CALLS ? WRITE_CALLS : SYNC_CALLS;
+      if (positions.has(others) || !positions.has(calls)) calls = others;
     }
     return { ...miss(misses.join('; '), names), scope: 'all-processes' };
   },
@@ -118,13 +122,18 @@ export const ioError: Fault = {
 };
 
 /**
- * Draws the position of the first call that fails, at least `min`. The first attempt may draw late positions, which
- * the target may not reach. Later attempts draw only early ones. A process for each message makes few calls, so the
- * first call of a process may fail too.
+ * Draws the position of the first call that fails. The first attempt may draw late positions, which the target may not
+ * reach, and early ones that belong to its start. Later attempts draw from the positions that are known to come after a
+ * confirmation, and without them only early ones. A process for each message makes few calls, so the first call of a
+ * process may fail too.
  */
-function drawFirst(random: Random, min: number, attempt: number): number {
-  const max = attempt === 1 ? MAX_SUCCESSES_BEFORE : Math.ceil(MAX_SUCCESSES_BEFORE / 10);
-  return logUniformInt(random, min, Math.max(min * 2, max));
+function drawFirst(random: Random, attempt: number, known: CallPositions | undefined): number {
+  if (known !== undefined) return known.from - 1 + logUniformInt(random, 1, known.to - known.from + 1);
+  return logUniformInt(
+    random,
+    1,
+    attempt === 1 ? MAX_SUCCESSES_BEFORE : Math.ceil(MAX_SUCCESSES_BEFORE / 10),
+  );
 }
 
 /** Draws the error, and how many calls fail from the first one on. */

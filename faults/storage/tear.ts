@@ -17,6 +17,7 @@ import {
   stopTraced,
   traceesOf,
   traceLogOf,
+  type UnsyncedFile,
   unsyncedFiles,
   wasRefusedIoUring,
   whyNothingCounts,
@@ -43,15 +44,20 @@ export const tear: Fault = {
   async inject(context: FaultContext): Promise<Injection> {
     const names = context.services.map(({ name }) => name);
     let torn: Torn | undefined;
-    // The second trace also shows reads, when the first one could not decide without them.
-    for (const showsReads of [false, true]) {
+    let showsReads = false;
+    let delayMs = logUniformInt(context.random, 1, MAX_SYNC_DELAY_MS);
+    for (;;) {
       await killServices(context.services);
-      const start = await startTraced(context, { tampering: slowSyncs(context), showsReads });
+      const start = await startTraced(context, { tampering: slowSyncs(delayMs), showsReads });
       const warmUp = await warmUpTraced(context, start);
       torn = warmUp === 'reached' ? await tearUnsyncedSectors(context, start) : undefined;
       await killServices(context.services);
       if (warmUp !== 'reached') return { ...miss(warmUp, names), scope: 'all-processes' };
-      if (torn?.isUndecided !== true) break;
+      // A further trace also shows reads, when this one could not decide without them. On a busy machine a short delay
+      // is small beside the other delays, and nothing was unsynced at any moment: then the delay becomes long.
+      if (torn?.unsynced === 'undecided' && !showsReads) showsReads = true;
+      else if (torn?.unsynced === 'nothing' && delayMs < LONG_SYNC_DELAY_MS) delayMs = LONG_SYNC_DELAY_MS;
+      else break;
     }
     if (torn === undefined || torn.done === '') {
       return { ...miss(torn?.why ?? 'nothing was unsynced', names), scope: 'all-processes' };
@@ -90,15 +96,14 @@ async function warmUpTraced(context: FaultContext, start: TracedStart): Promise<
  * a random moment finds written data that is not yet synced; without it, a queue that syncs at once would
  * hardly ever have such data.
  */
-function slowSyncs({ random }: FaultContext): Tampering {
-  return {
-    calls: [...SYNC_CALLS, 'sync'],
-    what: `delay_enter=${logUniformInt(random, 1, MAX_SYNC_DELAY_MS) * 1000}`,
-    when: '1+',
-  };
+function slowSyncs(delayMs: number): Tampering {
+  return { calls: [...SYNC_CALLS, 'sync'], what: `delay_enter=${delayMs * 1000}`, when: '1+' };
 }
 
+/** Upper bound of the delay of a sync in the first trace, in ms. */
 const MAX_SYNC_DELAY_MS = 20;
+/** Delay of a sync, in ms, after a trace in which nothing was unsynced. */
+const LONG_SYNC_DELAY_MS = 200;
 /** Upper bound for the number of confirmations after the first one, before the search begins. */
 const MAX_WARM_UP_CONFIRMS = 20;
 /** Upper bound from the start under strace to the first confirmations, in ms. */
@@ -116,10 +121,19 @@ interface Torn {
   done: string;
   /** Reason why nothing was reverted. */
   why: string;
-  /** True when the files that were unsynced perhaps count: the trace would have to show reads to tell. */
-  isUndecided?: boolean;
+  /**
+   * What was unsynced: files that count or certainly do not; files that perhaps count (the trace would have to show reads
+   * to tell); or nothing. Undefined when the search failed.
+   */
+  unsynced?: 'decided' | 'undecided' | 'nothing';
   /** Files from which the revert took something. */
   lostFiles?: LostFile[];
+}
+
+function kindOf(unsynced: readonly UnsyncedFile[]): NonNullable<Torn['unsynced']> {
+  if (unsynced.length === 0) return 'nothing';
+  const counts = unsynced.some(({ remade }) => remade === 'no');
+  return !counts && unsynced.some(({ remade }) => remade === 'perhaps') ? 'undecided' : 'decided';
 }
 
 /**
@@ -157,9 +171,7 @@ async function tearUnsyncedSectors(context: FaultContext, start: TracedStart): P
           done,
           ...(lostFiles && { lostFiles }),
           why: whyNothingCounts(unsynced, `nothing was unsynced at ${inspections} moments`),
-          isUndecided:
-            unsynced.every(({ remade }) => remade !== 'no') &&
-            unsynced.some(({ remade }) => remade === 'perhaps'),
+          unsynced: kindOf(unsynced),
         };
       }
       if (snapshot === undefined)

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 
 // The program is loaded below and not by an import in the usual way: Node would report a module that cannot be loaded,
 // as with too few open files, by a stack trace and exit code 1, which means that verify has found a problem.
-const { printFailure } = await import('./cli/output.js').catch(failLoading);
+const { printFailure, waitForReader } = await import('./cli/output.js').catch(failLoading);
 
 // EPIPE means that the reader of the output stopped reading. The program did not fail.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -16,7 +16,9 @@ process.on('uncaughtException', (error) => process.exit(printFailure(error)));
 const { runProgram } = await import('./cli/program.js');
 // Exit explicitly: a client or a failed worker may have left a handle open, which would keep the process
 // alive.
-process.exit(await runProgram(process.argv.slice(2), fileURLToPath(import.meta.url)));
+const exitCode = await runProgram(process.argv.slice(2), fileURLToPath(import.meta.url));
+await waitForReader();
+process.exit(exitCode);
 
 function failLoading(error: Error): never {
   process.stderr.write(`plugpull queue: ${error.message.replace(/[^ -~]+/g, ' ')}\n`);

@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { execa } from 'execa';
 import { blocklogAvailability } from '../../faults/power/blocklog-availability.js';
 import type { ExploreResult } from '../explore/result/result.js';
-import { ignoreFailedStreams, log, printJson } from '../host/console.js';
+import { exitAfterOutput, ignoreFailedStreams, log, printJson } from '../host/console.js';
 import { measureAbuse } from './abuse/abuse.js';
 import { ATTACKS } from './abuse/attacks.js';
 import { fuzzSmtp } from './fuzz/fuzz.js';
@@ -51,7 +51,7 @@ if (command === 'smtp-abuse') {
     sessions: Number(values.sessions),
     seconds: Number(values.seconds),
   });
-  process.exit();
+  await exitAfterOutput(0);
 }
 if (command === 'smtp-fuzz') {
   const { program, dir: directory } = values;
@@ -60,7 +60,7 @@ if (command === 'smtp-fuzz') {
     ...{ seed: Number(values.seed), seconds: Number(values.seconds) },
   });
   printJson(result);
-  process.exit(result.problems.length === 0 ? 0 : 1);
+  await exitAfterOutput(result.problems.length === 0 ? 0 : 1);
 }
 if (command === 'queue-damage') {
   const args = ['--count', values.count, '--seed', values.seed];

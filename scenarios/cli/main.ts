@@ -25,7 +25,7 @@ requireOpenFiles();
 const { Command, CommanderError, Option } = await import('commander');
 const { EXIT_CODES } = await import('../../conformance/exit-codes.js');
 const { protocolNames } = await import('../../conformance/target-file/starter.js');
-const { ignoreFailedStreams, log, writeLines } = await import('../host/console.js');
+const { exitAfterOutput, ignoreFailedStreams, log, writeLines } = await import('../host/console.js');
 const { allowPassingThrough } = await import('../host/directories.js');
 const { kitVersion } = await import('../host/version.js');
 const { collectReporters, parseBudget, parseCount, parseFilesystem, parseIndex, parseNames, parseSeed } =
@@ -428,7 +428,7 @@ try {
   if (error instanceof CommanderError)
     process.exitCode = error.exitCode === 0 ? EXIT_CODES.pass : EXIT_CODES.usage;
   // Exit explicitly: the failed command may have left an open handle that would keep this process alive.
-  else process.exit(reportFailure(error));
+  else await exitAfterOutput(reportFailure(error));
 }
 
 function runtimeOption(

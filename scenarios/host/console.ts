@@ -46,6 +46,16 @@ export function printResult(text: string): void {
 }
 
 /**
+ * Ends the process after the readers of stdout and stderr have taken what was printed. `process.exit` alone drops what a
+ * pipe, whose reader is slow, has not taken: everything behind the first 64 KiB.
+ */
+export async function exitAfterOutput(code: number): Promise<never> {
+  for (const stream of [process.stdout, process.stderr])
+    await new Promise<void>((resolve) => stream.write('', () => resolve()));
+  process.exit(code);
+}
+
+/**
  * Keeps the work and its exit code independent of the output streams. A reader may stop reading (EPIPE), and the file
  * behind stdout may be on a full disk. The output ends there, the work goes on. Lost data is worth one warning.
  */

@@ -7,7 +7,10 @@ export interface ProcessEntry {
   group: number;
   /** Device number of the process's terminal; 0 when it has none. */
   terminal: number;
-  /** One letter: `R`, `S`, `T`, `t`, `Z`, … */
+  /**
+   * One letter: `R`, `S`, `T`, `t`, `Z`, … A process whose first thread has ended while others run is no zombie: they may
+   * still write, and hold files open. Its state is `R`.
+   */
   state: string;
   /** Start time in clock ticks since boot; together with the pid it identifies one process of this boot. */
   startTicks: number;
@@ -23,9 +26,11 @@ export function processEntry(pid: number): ProcessEntry | undefined {
   }
   // Skip to the last closing bracket: the command name before it may itself contain brackets and blanks.
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  const [state = '?'] = fields;
+  const threads = Number(fields[17]);
   return {
     pid,
-    state: fields[0] ?? '?',
+    state: state === 'Z' && threads > 1 ? 'R' : state,
     parent: Number(fields[1]),
     group: Number(fields[2]),
     terminal: Number(fields[4]),
@@ -49,17 +54,38 @@ export function allProcesses(): ProcessEntry[] {
  * not readable.
  */
 export function environmentOf(pid: number, variable: string): string | undefined {
-  let text: string;
-  try {
-    text = readFileSync(`/proc/${pid}/environ`, 'latin1');
-  } catch {
-    return undefined;
-  }
+  const text = readEnvironment(pid);
   const prefix = `${variable}=`;
   for (const entry of text.split('\0')) {
     if (entry.startsWith(prefix)) return entry.slice(prefix.length);
   }
   return undefined;
+}
+
+/** Returns the environment of a process as the kernel shows it, of another thread if the first one has ended; or ''. */
+function readEnvironment(pid: number): string {
+  const text = readText(`/proc/${pid}/environ`);
+  if (text !== '') return text;
+  let threads: string[];
+  try {
+    threads = readdirSync(`/proc/${pid}/task`);
+  } catch {
+    return '';
+  }
+  for (const thread of threads) {
+    const ofThread = readText(`/proc/${pid}/task/${thread}/environ`);
+    if (ofThread !== '') return ofThread;
+  }
+  return '';
+}
+
+/** Reads a file of /proc; returns '' when the process has ended, or belongs to another user. */
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'latin1');
+  } catch {
+    return '';
+  }
 }
 
 /** Returns the mount namespace of a process in the form `mnt:[NUMBER]`; undefined when it is not readable. */

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { printLine, waitForReader } from '../cli/output.js';
 import {
   type DamageOutcome,
   makeSoundQueue,
@@ -61,13 +62,14 @@ async function runPart(from: number, to: number): Promise<void> {
         const why = error instanceof Error ? (error.stack ?? error.message) : String(error);
         outcome = refusedOutcome('', [`crash: ${why}`]);
       }
-      process.stdout.write(`${JSON.stringify({ seed, target, ...outcome })}\n`);
+      await printLine({ seed, target, ...outcome });
     }
   } finally {
     for (const clean of cleanUps) await clean();
     rmSync(directory, { recursive: true, force: true });
   }
   // The mappings of the queues keep nothing alive, but timers of a queue that could not be closed would.
+  await waitForReader();
   process.exit();
 }
 

@@ -14,6 +14,15 @@ export async function printLine(value: unknown): Promise<void> {
 }
 
 /**
+ * Waits until the reader has taken what was printed. `process.exit` drops what a pipe, whose reader is slow, has not taken:
+ * everything behind the first 64 KiB.
+ */
+export async function waitForReader(): Promise<void> {
+  for (const stream of [process.stdout, process.stderr])
+    await new Promise<void>((resolve) => stream.write('', () => resolve()));
+}
+
+/**
  * Prints a failure to stderr on one line, and the stack of an internal error when PLUGPULL_DEBUG is set.
  * @returns the exit code
  */

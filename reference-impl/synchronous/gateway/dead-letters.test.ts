@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { runQueueCommand, Service, temporaryDirectory } from './fixtures/processes.js';
+import { PROGRAM, run, runQueueCommand, Service, temporaryDirectory } from './fixtures/processes.js';
 import { RawClient } from './fixtures/raw-client.js';
 import { Sink } from './fixtures/sink.js';
 import { withoutTrace } from './fixtures/without-trace.js';
@@ -196,4 +196,9 @@ t.test('workers that are killed at random while they bury messages lose none and
   t.ok(buried.length <= COUNT + KILLS, `${buried.length} letters`);
   const verified = lines((await runQueueCommand('verify', '--queue', queue)).stdout)[0];
   t.match(verified, { ok: true });
+  // A pipe holds 64 KiB. The program must not end before a slow reader has taken the rest.
+  const list = [PROGRAM, 'dead', 'list', '--queue', queue, '--json'];
+  const slow = await run('sh', ['-c', '"$@" | { sleep 2; cat; }', 'sh', process.execPath, ...list]);
+  t.ok(slow.stdout.length > 65_536, `${slow.stdout.length} bytes`);
+  t.equal(slow.stdout.trimEnd().split('\n').length, letters.length);
 });

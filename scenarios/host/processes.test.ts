@@ -1,0 +1,40 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import t from 'tap';
+import { environmentOf, processEntry } from './processes.js';
+
+/** Program whose first thread ends, while another one goes on until its standard input is closed. */
+const FIRST_THREAD_ENDS = `
+import ctypes, os, platform, sys, threading
+SYS_EXIT = 60 if platform.machine() == 'x86_64' else 93
+def rest():
+    while True:
+        state = open('/proc/self/stat').read().rpartition(')')[2].split()[0]
+        if state == 'Z': break
+    print('first thread has ended', flush=True)
+    sys.stdin.read()
+    os._exit(0)
+threading.Thread(target=rest).start()
+ctypes.CDLL(None).syscall(SYS_EXIT, 0)
+`;
+
+t.test(
+  'a process is no zombie while one of its threads runs, and its environment can be read',
+  { skip: spawnSync('python3', ['-V']).status === 0 ? false : 'python3 is not installed' },
+  async (t) => {
+    const child = spawn('python3', ['-c', FIRST_THREAD_ENDS], {
+      env: { ...process.env, PLUGPULL_TEST_MARK: 'here' },
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    const { pid } = child;
+    if (pid === undefined) throw new Error('python3 did not start');
+    const exit = once(child, 'exit');
+    t.teardown(() => child.kill('SIGKILL'));
+    await once(child.stdout, 'data');
+    t.equal(processEntry(pid)?.state, 'R');
+    t.equal(environmentOf(pid, 'PLUGPULL_TEST_MARK'), 'here');
+    child.stdin.end();
+    await exit;
+    t.equal(processEntry(pid), undefined);
+  },
+);
