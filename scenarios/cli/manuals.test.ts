@@ -4,7 +4,7 @@ import t from 'tap';
 import { packageRoot } from '../host/version.js';
 
 const MAX_README_BYTES = 9216;
-const MANUAL_NAMES = new Set(['README.md', 'CHANGELOG.md', 'FINDINGS.md', 'SPEC.md']);
+const MANUAL_NAMES = new Set(['README.md', 'CHANGELOG.md', 'FINDINGS.md', 'FIX-IT.md', 'SPEC.md']);
 const SOURCE_FOLDERS = ['reference-impl', 'conformance', 'faults', 'scenarios', 'docker'];
 
 const root = packageRoot();
