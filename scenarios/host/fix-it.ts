@@ -17,7 +17,8 @@ export function fixItLink(
 ): string {
   const path = join(root, FIX_IT_PAGE);
   const near = relative(from, path);
-  return `${near.startsWith('..') || isAbsolute(near) ? path : near}#${requirement.toLowerCase()}`;
+  const isBelow = from !== '/' && !near.startsWith('..') && !isAbsolute(near);
+  return `${isBelow ? near : path}#${requirement.toLowerCase()}`;
 }
 
 /** Formats one line for each requirement that failed. */
@@ -32,7 +33,7 @@ export function withFixIt<R extends { id: string; verdict: Verdict }>(
   return requirements.map((one) => (one.verdict === 'fail' ? { ...one, fixIt: fixItLink(one.id) } : one));
 }
 
-/** Returns the current directory; the root when it was removed during the run, so that the link becomes absolute. */
+/** Returns the current directory; the root of all directories when it was removed during the run. */
 function currentDirectory(): string {
   try {
     return process.cwd();
