@@ -159,6 +159,7 @@ function requirementSection(requirement: Requirement): string {
     `- Evidence: ${evidence}`,
     `- Does not count: ${notEvidence}`,
     `- In scope of: ${scope}`,
+    `- Fix it: [the usual causes](FIX-IT.md#${id.toLowerCase()})`,
     ...(byChance ? ['- May stay unmeasured: a run cannot force the situation.'] : []),
     ...(waivable ? ['- Optional: a target that does not claim it can still get the level.'] : []),
   ].join('\n');

@@ -10,6 +10,7 @@ import type { Filesystem } from '../../faults/power/filesystem.js';
 import { runExplore } from '../explore/explore.js';
 import { openSavedRecording, type SavedRecording } from '../explore/record/saved-recording.js';
 import { log } from '../host/console.js';
+import { withFixIt } from '../host/fix-it.js';
 import { shellQuote } from '../host/shell.js';
 import { exploreReport } from '../report/explore-report.js';
 import { reportResult } from '../report/reporters/registry.js';
@@ -77,7 +78,8 @@ export async function exploreCommand(
   );
   if ('exitCode' in outcome) return outcome.exitCode;
   const { result } = outcome;
-  reportResult(() => exploreReport(result, style), flags.json ? result : undefined);
+  const data = { ...result, requirements: withFixIt(result.requirements) };
+  reportResult(() => exploreReport(result, style), flags.json ? data : undefined);
   return VERDICT_EXIT_CODES[result.verdict];
 }
 

@@ -1,10 +1,11 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join, relative } from 'node:path';
 import t from 'tap';
+import { parse } from 'yaml';
 import { packageRoot } from '../host/version.js';
 
 const MAX_README_BYTES = 9216;
-const MANUAL_NAMES = new Set(['README.md', 'CHANGELOG.md', 'FINDINGS.md', 'SPEC.md']);
+const MANUAL_NAMES = new Set(['README.md', 'CHANGELOG.md', 'FINDINGS.md', 'FIX-IT.md', 'SPEC.md']);
 const SOURCE_FOLDERS = ['reference-impl', 'conformance', 'faults', 'scenarios', 'docker'];
 
 const root = packageRoot();
@@ -94,4 +95,17 @@ t.test('every npm script that a manual names exists', async (t) => {
   };
   for (const { manual, reference } of matchesIn(/\bnpm run (?:--silent )?([\w:-]*\w)/g))
     t.ok(reference in scripts, `${manual.file}: npm run ${reference}`);
+});
+
+t.test('every YAML and JSON block of a manual that is a whole file can be read', async (t) => {
+  let blocks = 0;
+  for (const { manual, reference } of matchesIn(/^```yaml\n([\s\S]*?)^```$/gm)) {
+    blocks++;
+    t.ok(parse(reference) !== null, `${manual.file}: ${reference.slice(0, 40)}`);
+  }
+  for (const { manual, reference } of matchesIn(/^ *```json\n( *\{[\s\S]*?)^ *```$/gm)) {
+    blocks++;
+    t.doesNotThrow(() => JSON.parse(reference), `${manual.file}: ${reference.slice(0, 40)}`);
+  }
+  t.ok(blocks >= 4, `${blocks} blocks`);
 });

@@ -17,7 +17,7 @@ import {
   readResults,
   writeResults,
 } from '../planted/results.js';
-import { resultsTable, writeReadmeSection } from '../planted/results-table.js';
+import { BUDGETS, budgetsTable, resultsTable, writeReadmeSection } from '../planted/results-table.js';
 import { table } from '../report/table.js';
 import { RUN_VARIABLE } from '../runtime/runtime.js';
 import { MAX_RANDOM_SEED } from './common.js';
@@ -140,6 +140,7 @@ function updateResults(change: (results: Results) => Results): void {
   const results = change(readResults());
   writeResults(results);
   writeReadmeSection(resultsTable(results, loadPlantedBugs([])));
+  writeReadmeSection(budgetsTable(results), BUDGETS);
 }
 
 function exitCodeOf(hunts: readonly HuntResult[]): number {

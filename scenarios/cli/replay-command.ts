@@ -12,6 +12,7 @@ import { resolveTarget } from '../bundle/target.js';
 import { StateWorkspace } from '../explore/states/workspace.js';
 import { ownersOf } from '../explore/states/write-owners.js';
 import { log, printJson } from '../host/console.js';
+import { fixItLink } from '../host/fix-it.js';
 import { whyNotMadeHere } from '../host/made-here.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
@@ -130,7 +131,11 @@ export async function replayCommand(
     );
     if ('exitCode' in outcome) return outcome.exitCode;
     const { result } = outcome;
-    reportResult(() => formatResult(result), flags.json ? result : undefined);
+    const data =
+      result.verdict === 'fail'
+        ? { ...result, fixIt: result.requirements.map((id) => fixItLink(id)) }
+        : result;
+    reportResult(() => formatResult(result), flags.json ? data : undefined);
     return VERDICT_EXIT_CODES[result.verdict];
   } catch (error) {
     keepWorkspace ||= !interrupts.signal.aborted && keepLogs(workspaceDir);
@@ -306,6 +311,7 @@ function formatResult(result: ReplayResult): string[] {
   const reproducedThing = result.kind === 'gate' ? 'schedule' : 'crash state';
   const lines = ['', `${reproducedThing}: ${result.reproducer}`, ...result.story, ''];
   lines.push(`${result.verdict}: ${result.why}`);
+  if (result.verdict === 'fail') lines.push(...result.requirements.map((id) => `Fix it: ${fixItLink(id)}`));
   if (result.recordAnew !== null)
     lines.push(
       'only a change of the recovery can change this verdict: how the target writes is not tested',

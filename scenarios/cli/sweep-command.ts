@@ -8,6 +8,7 @@ import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
 import { selectFaults } from '../gate/select-faults.js';
 import { log } from '../host/console.js';
+import { withFixIt } from '../host/fix-it.js';
 import { OUT_MARKER } from '../host/out-directory.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
@@ -81,7 +82,8 @@ export async function sweepCommand(
     );
     if ('exitCode' in outcome) return outcome.exitCode;
     const { result } = outcome;
-    reportResult(() => formatReport(result, flags, style), flags.json ? result : undefined);
+    const data = { ...result, requirements: withFixIt(result.requirements) };
+    reportResult(() => formatReport(result, flags, style), flags.json ? data : undefined);
     return VERDICT_EXIT_CODES[result.verdict];
   } finally {
     await runtime.close?.();

@@ -8,8 +8,23 @@ import type { Results } from './results.js';
 
 /** The manual that contains the table of planted bugs. */
 const MANUAL = join(packageRoot(), 'scenarios/README.md');
-const BEGIN = '<!-- planted: made by npm run planted -->';
-const END = '<!-- end of planted -->';
+/** Lines of the manual around a table that is made from the results. */
+interface Markers {
+  begin: string;
+  end: string;
+}
+
+const PLANTED: Markers = {
+  begin: '<!-- planted: made by npm run planted -->',
+  end: '<!-- end of planted -->',
+};
+/** Markers of the table that says how many bugs were found within a budget. */
+export const BUDGETS: Markers = {
+  begin: '<!-- budgets: made by npm run planted -->',
+  end: '<!-- end of budgets -->',
+};
+/** Budgets of the table, in seconds. */
+const BUDGET_SECONDS = [20, 30, 45, 60, 90, 120] as const;
 /** Cell of a mode that did not find the bug, by outcome. The reasons are in results.json. */
 const CELL_TEXT = { yes: '', other: 'other', no: 'no', 'not-measured': '–', error: 'error' } as const;
 
@@ -36,6 +51,28 @@ export function resultsTable(results: Results, planted: readonly PlantedBug[]): 
   ].join('\n');
 }
 
+/**
+ * Formats a table in Markdown: how many of the hunted bugs were found within a budget, by a gate alone, and by a gate or
+ * an exploration of that length.
+ */
+export function budgetsTable({ bugs }: Results): string {
+  const hunted = bugs.filter(({ modes: { gate } }) => gate !== undefined && gate.outcome !== 'not-measured');
+  const isFound = (result: ModeResult | undefined, budgetSeconds: number) =>
+    result?.outcome === 'yes' && result.seconds <= budgetSeconds;
+  const share = (count: number) =>
+    `${count} of ${hunted.length} (${Math.round((100 * count) / hunted.length)} %)`;
+  const rows = BUDGET_SECONDS.map((seconds) => {
+    const byGate = hunted.filter(({ modes }) => isFound(modes.gate, seconds));
+    const byEither = hunted.filter(
+      ({ modes }) => isFound(modes.gate, seconds) || isFound(modes.explore, seconds),
+    );
+    return `| ${seconds} s | ${share(byGate.length)} | ${share(byEither.length)} |`;
+  });
+  return ['| budget | found by a gate | found by a gate or an exploration |', '|---|---|---|', ...rows].join(
+    '\n',
+  );
+}
+
 function conditionOf({ shownBy, faults }: PlantedBug): string {
   return shownBy === 'process' ? faults.map((name) => `\`${name}\``).join(', ') : shownBy;
 }
@@ -45,27 +82,30 @@ function modeCell(result: ModeResult | undefined): string {
   return result.outcome === 'yes' ? `${result.requirement}, ${result.seconds} s` : CELL_TEXT[result.outcome];
 }
 
-/** Returns the part of the manual that is made from the results. */
-export function readmeSection(manual = readFileSync(MANUAL, 'utf8')): string {
-  const { start, end } = sectionBounds(manual);
+/** Returns a part of the manual that is made from the results. */
+export function readmeSection(manual = readFileSync(MANUAL, 'utf8'), markers = PLANTED): string {
+  const { start, end } = sectionBounds(manual, markers);
   return manual.slice(start, end).trim();
 }
 
-/** Replaces the table in the manual. */
-export function writeReadmeSection(table: string): void {
+/** Replaces a table in the manual. */
+export function writeReadmeSection(table: string, markers = PLANTED): void {
   const manual = readFileSync(MANUAL, 'utf8');
-  const { start, end } = sectionBounds(manual);
+  const { start, end } = sectionBounds(manual, markers);
   writeFileSync(MANUAL, `${manual.slice(0, start)}\n\n${table}\n\n${manual.slice(end)}`);
 }
 
 /**
- * Finds the characters between the markers BEGIN and END in the manual.
+ * Finds the characters between two markers in the manual.
  * @throws KitError kit-failed when a marker is missing: the table would otherwise overwrite other text.
  */
-function sectionBounds(manual: string): { start: number; end: number } {
-  const start = manual.indexOf(BEGIN) + BEGIN.length;
-  const end = manual.indexOf(END);
-  if (start < BEGIN.length || end < start)
-    throw new KitError('kit-failed', `${MANUAL}: expected the lines ${BEGIN} and ${END}, in this order`);
+function sectionBounds(manual: string, markers: Markers): { start: number; end: number } {
+  const start = manual.indexOf(markers.begin) + markers.begin.length;
+  const end = manual.indexOf(markers.end);
+  if (start < markers.begin.length || end < start)
+    throw new KitError(
+      'kit-failed',
+      `${MANUAL}: expected the lines ${markers.begin} and ${markers.end}, in this order`,
+    );
   return { start, end };
 }

@@ -1,4 +1,5 @@
 import type { CertificateBody } from '../../conformance/certificate/certificate.js';
+import { fixItLines } from '../host/fix-it.js';
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
 
@@ -39,6 +40,7 @@ export function certificateReport(certified: CertificateBody, certificate: strin
     ),
     '',
     `${colourVerdict(style, certified.verdict)}: ${certified.why}`,
+    ...fixItLines(requirements),
     `certificate: ${certificate} (check it with: plugpull verify ${certificate})`,
   ];
 }

@@ -1,5 +1,6 @@
 import type { ExploreResult } from '../explore/result/result.js';
 import type { StrategyName } from '../explore/strategies/strategy-run.js';
+import { fixItLines } from '../host/fix-it.js';
 import { shellQuote } from '../host/shell.js';
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
@@ -36,6 +37,7 @@ export function exploreReport(result: ExploreResult, style: Style): string[] {
     lines.push(...result.smallest.story.map((line) => `  ${line}`));
   }
   lines.push('', `${colourVerdict(style, result.verdict)}: PP-13: ${result.why}`);
+  lines.push(...fixItLines(result.requirements));
   if (result.evidence !== null) lines.push(`evidence: ${result.evidence}`);
   if (result.bundle !== null) lines.push(`run it again: plugpull replay ${shellQuote(result.bundle)}`);
   if (result.verdict !== 'pass')

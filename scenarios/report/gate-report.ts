@@ -1,6 +1,7 @@
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import type { GateResult } from '../gate/result.js';
+import { fixItLines } from '../host/fix-it.js';
 import { shellQuote } from '../host/shell.js';
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
@@ -33,6 +34,7 @@ export function gateReport(result: GateResult, style: Style): string[] {
   if (result.warnings.length > 0)
     lines.push('', ...result.warnings.map((warning) => `${style.warn('warning')}: ${warning}`));
   lines.push('', `${colourVerdict(style, result.verdict)}: ${result.why}`);
+  lines.push(...fixItLines(result.requirements));
   if (result.evidence !== null) lines.push(`evidence: ${result.evidence}`);
   if (result.bundle !== null) lines.push(`run it again: plugpull replay ${shellQuote(result.bundle)}`);
   if (result.verdict !== 'pass')

@@ -3,6 +3,7 @@ import type { Verdict } from '../../conformance/checkers/verdict.js';
 import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import type { CertifyResult } from '../certify/certify.js';
 import type { GateResult } from '../gate/result.js';
+import { withFixIt } from '../host/fix-it.js';
 import type { TimeReport } from '../host/phase-clock.js';
 import { certificateReport, certifiedHitsLine } from './certificate-report.js';
 import { claimedHitsLine, gateReport } from './gate-report.js';
@@ -61,7 +62,7 @@ export function gateOutcome(result: GateResult, file: string | undefined): Outco
       faults: claimedHitsLine(result),
       ...(result.evidence === null ? {} : { evidence: result.evidence }),
     },
-    data: result,
+    data: { ...result, requirements: withFixIt(result.requirements) },
     lines: (style) => gateReport(result, style),
   };
 }
@@ -74,6 +75,7 @@ export function certifyOutcome(
   const times = runs.map(({ level, result }) => ({ level, ...result.time }));
   const data: CertificateBody & { certificate: string; times: ({ level: string } & TimeReport)[] } = {
     ...certified,
+    requirements: withFixIt(certified.requirements),
     certificate,
     times,
   };

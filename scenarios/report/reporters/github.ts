@@ -1,3 +1,4 @@
+import { fixItLink } from '../../host/fix-it.js';
 import { visible } from '../../host/visible.js';
 import type { Outcome } from '../outcome.js';
 import type { Reporter } from './reporter.js';
@@ -20,7 +21,7 @@ export const github: Reporter = {
     const location = outcome.file === undefined ? {} : { file: visible(outcome.file) };
     for (const { id, title, verdict, why, violations } of outcome.requirements) {
       if (verdict !== 'fail') continue;
-      core.error([why, ...violations].map(visible).join('\n'), {
+      core.error([why, ...violations, `Fix it: ${fixItLink(id)}`].map(visible).join('\n'), {
         title: visible(`${target}: ${id} ${title}`),
         ...location,
       });

@@ -1,3 +1,4 @@
+import { fixItLink } from '../../host/fix-it.js';
 import { visible } from '../../host/visible.js';
 import { notMeasuredTestName, type Reporter } from './reporter.js';
 
@@ -38,7 +39,7 @@ export const junit: Reporter = {
       if (verdict === 'fail')
         one
           .ele('failure', { message: visible(reason), type: visible(id) })
-          .txt(violations.map(visible).join('\n'));
+          .txt([...violations, `Fix it: ${fixItLink(id)}`].map(visible).join('\n'));
       if (verdict === 'not-measured') one.ele('skipped', { message: visible(`not measured: ${reason}`) });
     }
     if (extraTestName !== undefined)

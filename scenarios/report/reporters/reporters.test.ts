@@ -208,8 +208,8 @@ function checkTap(text: string, reported: Outcome): void {
   const extra = reported.verdict === 'not-measured' ? 1 : 0;
   const lines = text.split('\n');
   const points = lines.filter((line) => /^(not )?ok /.test(line));
-  // Version, plan, points, the details of a failure (4 lines, and 3 of the extra one), comment, and the last line break.
-  if (lines.length !== 2 + 3 + 4 + extra * 4 + 1 + 1) throw new Error(`${lines.length} lines`);
+  // Version, plan, points, the details of a failure (5 lines, and 3 of the extra one), comment, and the last line break.
+  if (lines.length !== 2 + 3 + 5 + extra * 4 + 1 + 1) throw new Error(`${lines.length} lines`);
   if (points.length !== 3 + extra) throw new Error(`${points.length} points`);
   const directives = points.filter((line) => /(?<!\\)(\\\\)*#/.test(line));
   if (directives.length !== 1 || !directives[0]?.includes(' # SKIP not measured: '))

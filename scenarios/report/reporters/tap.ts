@@ -1,3 +1,4 @@
+import { fixItLink } from '../../host/fix-it.js';
 import { visible, visibleJson } from '../../host/visible.js';
 import { notMeasuredTestName, type Reporter } from './reporter.js';
 
@@ -12,7 +13,11 @@ export const tap: Reporter = {
   render(outcome) {
     const points = outcome.requirements.map(({ id, title, verdict, why, violations }) => {
       if (verdict === 'fail')
-        return { ok: false, description: `${id} ${title}`, details: { why, violations } };
+        return {
+          ok: false,
+          description: `${id} ${title}`,
+          details: { why, violations, fixIt: fixItLink(id) },
+        };
       const skip = verdict === 'pass' ? '' : ` # SKIP not measured: ${escapeTap(why)}`;
       return { ok: true, description: `${id} ${title}`, skip };
     });
