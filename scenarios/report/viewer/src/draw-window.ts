@@ -1,0 +1,152 @@
+import type { ExplorationModel } from '../../html/model.js';
+import type { Palette } from './palette.js';
+import { lowerBound } from './run-view.js';
+import { axisPlaces, type Range } from './scale.js';
+
+/** Heights in pixels: the bars, a row of marks below them, and the axis. */
+const BARS_HEIGHT = 150;
+const ROW_HEIGHT = 30;
+const AXIS_HEIGHT = 22;
+const ROWS = ['confirmations', 'flushes', 'blamed sync'] as const;
+export const WINDOW_HEIGHT = BARS_HEIGHT + ROWS.length * ROW_HEIGHT + AXIS_HEIGHT;
+const TOP = 18;
+
+/** What the plot of the vulnerability window shows. */
+export interface WindowScene {
+  exploration: ExplorationModel;
+  cuts: Float64Array;
+  flushes: Float64Array;
+  confirmations: Float64Array;
+  range: Range;
+  width: number;
+  /** Index of the chosen cut; -1: none. */
+  chosen: number;
+  palette: Palette;
+}
+
+/** Draws the share of states that fail over the place of the cut, with flushes, confirmations and the blamed sync. */
+export function drawWindow(context: CanvasRenderingContext2D, scene: WindowScene): void {
+  const { width, palette, range } = scene;
+  context.clearRect(0, 0, width, WINDOW_HEIGHT);
+  context.font = '12px system-ui, sans-serif';
+  context.textBaseline = 'middle';
+  const xOf = (position: number) => ((position - range.from) / (range.to - range.from)) * width;
+  drawExposure(context, scene, xOf);
+  drawBars(context, scene, xOf);
+  drawMarks(context, scene.confirmations, scene, xOf, 0, palette.pass);
+  drawMarks(context, scene.flushes, scene, xOf, 1, palette.accent);
+  drawBlamed(context, scene, xOf);
+  for (const [row, label] of ROWS.entries()) {
+    const top = BARS_HEIGHT + row * ROW_HEIGHT;
+    context.fillStyle = palette.line;
+    context.fillRect(0, top, width, 1);
+    context.fillStyle = palette.muted;
+    context.fillText(label, 4, top + 9);
+  }
+  context.fillStyle = palette.muted;
+  context.fillText('states that fail: 100 %', 4, TOP - 9);
+  const bottom = BARS_HEIGHT + ROWS.length * ROW_HEIGHT;
+  context.fillStyle = palette.line;
+  context.fillRect(0, TOP, width, 1);
+  context.fillRect(0, bottom, width, 1);
+  for (const place of axisPlaces(range, width / 80)) {
+    const text = `${Math.round(place)}`;
+    const left = Math.min(
+      Math.max(0, xOf(place) - context.measureText(text).width / 2),
+      width - context.measureText(text).width,
+    );
+    context.fillStyle = palette.muted;
+    context.fillText(text, left, bottom + AXIS_HEIGHT / 2);
+  }
+}
+
+/** The part of the log in which a confirmed message depended on a sync that had not come. */
+function drawExposure(
+  context: CanvasRenderingContext2D,
+  { exploration, palette }: WindowScene,
+  xOf: (position: number) => number,
+): void {
+  const { blamed, entries } = exploration;
+  if (blamed === null) return;
+  const left = xOf(blamed.confirmedAt);
+  const right = xOf(blamed.flushAt ?? entries);
+  context.fillStyle = palette.band;
+  context.fillRect(left, TOP, Math.max(2, right - left), WINDOW_HEIGHT - AXIS_HEIGHT - TOP);
+}
+
+function drawBars(
+  context: CanvasRenderingContext2D,
+  scene: WindowScene,
+  xOf: (position: number) => number,
+): void {
+  const { cuts, exploration, chosen, palette, width } = scene;
+  const { states, failed, atRisk } = exploration.cuts;
+  const size = Math.max(2, Math.min(12, xOf(1) - xOf(0) - 1));
+  const height = BARS_HEIGHT - TOP;
+  for (let index = 0; index < cuts.length; index++) {
+    const x = xOf(cuts[index] ?? 0);
+    if (x < -size || x > width + size) continue;
+    const share = (failed[index] ?? 0) / Math.max(1, states[index] ?? 1);
+    if (share > 0) {
+      context.fillStyle = palette.fail;
+      const bar = Math.max(4, share * height);
+      context.fillRect(x - size / 2, BARS_HEIGHT - bar, size, bar);
+    } else {
+      context.fillStyle = (atRisk[index] ?? 0) > 0 ? palette.pass : palette.muted;
+      context.fillRect(x - size / 2, BARS_HEIGHT - 3, size, 3);
+    }
+    if (index !== chosen) continue;
+    context.strokeStyle = palette.accent;
+    context.lineWidth = 2;
+    context.strokeRect(x - size / 2 - 3, TOP - 2, size + 6, height + 2);
+    context.lineWidth = 1;
+  }
+}
+
+function drawMarks(
+  context: CanvasRenderingContext2D,
+  places: Float64Array,
+  { range }: WindowScene,
+  xOf: (position: number) => number,
+  row: number,
+  colour: string,
+): void {
+  const top = BARS_HEIGHT + row * ROW_HEIGHT;
+  context.fillStyle = colour;
+  const end = lowerBound(places, range.to + 1);
+  for (let index = lowerBound(places, range.from); index < end; index++)
+    context.fillRect(xOf(places[index] ?? 0) - 1, top + 16, 2, 12);
+}
+
+function drawBlamed(
+  context: CanvasRenderingContext2D,
+  { exploration, palette, width }: WindowScene,
+  xOf: (position: number) => number,
+): void {
+  const { blamed } = exploration;
+  if (blamed === null) return;
+  const middle = BARS_HEIGHT + 2 * ROW_HEIGHT + 20;
+  context.fillStyle = palette.fail;
+  for (const write of blamed.writes) context.fillRect(xOf(write) - 3, middle - 6, 6, 12);
+  drawFlag(context, xOf(blamed.confirmedAt), 'confirmed', palette.pass, width);
+  if (blamed.flushAt !== null) drawFlag(context, xOf(blamed.flushAt), 'flushed', palette.accent, width);
+}
+
+/** A vertical line with its name at the top. */
+function drawFlag(
+  context: CanvasRenderingContext2D,
+  x: number,
+  label: string,
+  colour: string,
+  width: number,
+): void {
+  if (x < 0 || x > width) return;
+  context.fillStyle = colour;
+  context.fillRect(x, TOP, 1, WINDOW_HEIGHT - AXIS_HEIGHT - TOP);
+  const size = context.measureText(label).width;
+  context.fillText(
+    label,
+    label === 'confirmed' && x > size + 4 ? x - size - 4 : Math.min(x + 4, width - size),
+    TOP + 9,
+  );
+}

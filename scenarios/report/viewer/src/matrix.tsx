@@ -1,0 +1,120 @@
+import type { MatrixCell, ReportModel } from '../../html/model.js';
+import type { Selection } from './run-view.js';
+import { Scroll } from './scroll.js';
+import { formatCount } from './text.js';
+import { VerdictMark } from './verdict-mark.js';
+
+interface Props {
+  model: ReportModel;
+  select: (selection: Selection) => void;
+}
+
+/** View 2: the requirements as rows, the faults as columns; a cell says how often a fault hit and what was at risk. */
+export function Matrix({ model, select }: Props) {
+  const { requirements, faults, matrix } = model;
+  const columns = faults
+    .map((fault, index) => ({ ...fault, index }))
+    .filter(({ index }) => matrix.some(({ fault }) => fault === index));
+  const cells = new Map(matrix.map((cell) => [`${cell.requirement} ${cell.fault}`, cell]));
+  return (
+    <>
+      <p>
+        Each cell: hits of the fault, and confirmed messages at risk at these hits. Choose a cell to see the
+        evidence.
+      </p>
+      <Scroll label="Requirements and faults">
+        <table class="matrix">
+          <thead>
+            <tr>
+              <th scope="col">Requirement</th>
+              <th scope="col">Verdict</th>
+              {columns.map(({ name, tried, hit }) => (
+                <th key={name} scope="col">
+                  {name}
+                  <small>
+                    {hit} of {tried} hit
+                  </small>
+                </th>
+              ))}
+            </tr>
+          </thead>
+          <tbody>
+            {requirements.map(({ id, title, verdict, why }, row) => (
+              <tr key={id}>
+                <th scope="row">
+                  {id} {title}
+                  <small>{why}</small>
+                </th>
+                <td>
+                  <VerdictMark verdict={verdict} />
+                </td>
+                {columns.map(({ index, name }) => (
+                  <td key={name}>
+                    <Cell
+                      model={model}
+                      cell={cells.get(`${row} ${index}`)}
+                      name={`${id}, ${name}`}
+                      select={select}
+                    />
+                  </td>
+                ))}
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </Scroll>
+    </>
+  );
+}
+
+function Cell({ model, cell, name, select }: Props & { cell: MatrixCell | undefined; name: string }) {
+  if (cell === undefined) return null;
+  const { hits, atRisk, violations, verdict } = cell;
+  const evidence = evidenceOf(model, cell);
+  const text = (
+    <>
+      <VerdictMark verdict={verdict} />
+      <small>
+        {hits === 0 ? 'no hit' : `${formatCount(hits)} hit, ${formatCount(atRisk)} at risk`}
+        {violations > 0 ? `, ${formatCount(violations)} violated` : ''}
+      </small>
+    </>
+  );
+  if (evidence === undefined) return <span class="cell">{text}</span>;
+  return (
+    <button
+      type="button"
+      class="cell"
+      aria-description={`Show the evidence of ${name}`}
+      onClick={() => select(evidence)}
+    >
+      {text}
+    </button>
+  );
+}
+
+/** Chooses what shows a cell best: a message that this fault took, or the hit with most messages at risk. */
+function evidenceOf(model: ReportModel, { requirement, fault, verdict }: MatrixCell): Selection | undefined {
+  const id = model.requirements[requirement]?.id;
+  if (verdict === 'fail') {
+    for (const { requirement: violated, run, messageIndex } of model.summary.violations) {
+      const view = model.runs[run];
+      const injection = view?.injections[view.messages.lostBy[messageIndex] ?? -1];
+      if (violated === id && messageIndex >= 0 && injection?.fault === fault)
+        return { kind: 'message', run, index: messageIndex };
+    }
+  }
+  if (model.faults[fault]?.name === 'crash-states' && model.exploration?.broken[0] !== undefined)
+    return { kind: 'state', index: 0 };
+  let best: Selection | undefined;
+  let bestWeight = -1;
+  for (const [run, { injections }] of model.runs.entries())
+    for (const [index, injection] of injections.entries()) {
+      const weight = (injection.hit ? 1 : 0) + injection.atRisk + 1e6 * injection.lost;
+      if (injection.fault === fault && weight > bestWeight) {
+        best = { kind: 'injection', run, index };
+        bestWeight = weight;
+      }
+    }
+  return best;
+}
