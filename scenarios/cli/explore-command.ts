@@ -24,6 +24,7 @@ import {
 } from './common.js';
 import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
+import { offerReport } from './offer-report.js';
 
 export interface ExploreFlags {
   runtime: string;
@@ -78,6 +79,7 @@ export async function exploreCommand(
   if ('exitCode' in outcome) return outcome.exitCode;
   const { result } = outcome;
   reportResult(() => exploreReport(result, style), flags.json ? result : undefined);
+  await offerReport(result.verdict, result.evidence);
   return VERDICT_EXIT_CODES[result.verdict];
 }
 

@@ -50,7 +50,7 @@ const POWER_HELP = 'backend of power cuts: blocklog or flakey; default: the bett
 const FILESYSTEM_HELP =
   'ext4 or xfs, with mount options after a colon, such as ext4:commit=1,data=journal; default: ext4';
 const REPORTER_HELP =
-  'form of the report: list, json, junit, tap or github, with a file after a colon; ' +
+  'form of the report: list, json, junit, tap, github, html or perfetto, with a file after a colon; ' +
   'several with commas between, such as list,junit:report.xml; default: list';
 const JSON_HELP = 'prints the result as one JSON object to stdout';
 

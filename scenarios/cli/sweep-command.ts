@@ -21,6 +21,7 @@ import { runSweep, type SweepResult } from '../sweep/sweep.js';
 import { formatBudget, MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted } from './common.js';
 import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
+import { offerReport } from './offer-report.js';
 
 export interface SweepFlags {
   runtime: string;
@@ -82,6 +83,7 @@ export async function sweepCommand(
     if ('exitCode' in outcome) return outcome.exitCode;
     const { result } = outcome;
     reportResult(() => formatReport(result, flags, style), flags.json ? result : undefined);
+    await offerReport(result.verdict, result.evidence);
     return VERDICT_EXIT_CODES[result.verdict];
   } finally {
     await runtime.close?.();

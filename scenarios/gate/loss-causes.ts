@@ -139,6 +139,8 @@ function describe(
     facts.push(
       `${others.length} more injections took ${all.length - messages.length} messages in the same way`,
     );
+  const inAll =
+    others.length === 0 ? '' : ` (${all.length} messages in the same way at ${others.length + 1} injections)`;
   const base = { kind, facts, file: name, service, messages: all, fault };
   switch (kind) {
     case 'directory-not-synced': {
@@ -148,7 +150,7 @@ function describe(
         old === null ? 'took the file with its name' : `undid the rename, and the file is ${old} again`;
       return {
         ...base,
-        sentence: `${subject} ${deed} and does not sync ${folder} before it confirms: ${where} ${undone}, and ${count} ${messages.length === 1 ? 'is' : 'are'} lost${sinceConfirmed}`,
+        sentence: `${subject} ${deed} and does not sync ${folder} before it confirms: ${where} ${undone}, and ${count} ${messages.length === 1 ? 'is' : 'are'} lost${sinceConfirmed}${inAll}`,
         fix: `open ${folder} and call fsync on it, after the ${old === null ? 'file is made' : 'rename'} and before the next confirmation`,
       };
     }
@@ -170,14 +172,14 @@ function describe(
         : `${cacheBytes} bytes that no sync had covered`;
       return {
         ...base,
-        sentence: `${subject} ${deed}: ${where} took ${took}, and with them ${count}${sinceConfirmed}`,
+        sentence: `${subject} ${deed}: ${where} took ${took}, and with them ${count}${sinceConfirmed}${inAll}`,
         fix: `call fsync or fdatasync on ${name} after the write and before the confirmation`,
       };
     }
     case 'target-removed-it':
       return {
         ...base,
-        sentence: `${subject} removed or changed ${name} itself while calls failed at ${where}, and with it ${count}${sinceConfirmed}`,
+        sentence: `${subject} removed or changed ${name} itself while calls failed at ${where}, and with it ${count}${sinceConfirmed}${inAll}`,
         fix: `after a failed call, keep ${name} as it is and exit; remove it only when its messages are safe elsewhere`,
       };
     case 'not-recovered':
@@ -186,13 +188,13 @@ function describe(
         sentence:
           fault === undefined
             ? `the target does not deliver ${count}, such as ${example}, although no crash came after the confirmation`
-            : `${where} took nothing from any file that the kit compared: the target does not find ${count} again at its start${sinceConfirmed}`,
+            : `${where} took nothing from any file that the kit compared: the target does not find ${count} again at its start${sinceConfirmed}${inAll}`,
         fix: 'look at what the start of the target drops: a record that it takes for torn, an index, a file that it makes anew',
       };
     case 'unknown':
       return {
         ...base,
-        sentence: `${where} came after ${count} ${messages.length === 1 ? 'was' : 'were'} confirmed and before ${messages.length === 1 ? 'it was' : 'they were'} delivered; the evidence does not show in which file ${messages.length === 1 ? 'it was' : 'they were'}${sinceConfirmed}`,
+        sentence: `${where} came after ${count} ${messages.length === 1 ? 'was' : 'were'} confirmed and before ${messages.length === 1 ? 'it was' : 'they were'} delivered; the evidence does not show in which file ${messages.length === 1 ? 'it was' : 'they were'}${sinceConfirmed}${inAll}`,
         fix: '',
       };
   }

@@ -13,6 +13,12 @@ const MAX_BROKEN = 300;
 const MAX_WRITES = 60;
 const MAX_EXAMPLES = 5;
 
+/** A state that fails, and the messages that it has lost. */
+interface Broken {
+  event: StateExplored;
+  missing: string[];
+}
+
 /** Makes the view of an exploration; null when no run explored crash states. */
 export function explorationModel(source: ReportSource, runs: readonly BuiltRun[]): ExplorationModel | null {
   const explored = runs.find(({ run }) => run.events.some(({ kind }) => kind === 'state-explored'));
@@ -20,7 +26,7 @@ export function explorationModel(source: ReportSource, runs: readonly BuiltRun[]
   const { events } = explored.run;
   const atRisk = new AtRiskMessages(events);
   const cuts = new Map<number, { states: number; failed: number; atRisk: number }>();
-  const broken: { event: StateExplored; missing: string[] }[] = [];
+  const broken: Broken[] = [];
   for (const event of events) {
     if (event.kind !== 'state-explored') continue;
     const states = 1 + event.equivalentStates;
@@ -47,13 +53,24 @@ export function explorationModel(source: ReportSource, runs: readonly BuiltRun[]
     },
     flushes: toDeltas(facts?.flushes ?? []),
     confirmations: confirmationsOf(events, explored.messageIndex),
-    broken: broken
-      .sort((one, other) => one.event.state.length - other.event.state.length)
+    broken: smallestFirst(broken, facts)
       .slice(0, MAX_BROKEN)
       .map((one) => brokenState(source, one)),
     moreBroken: Math.max(0, broken.length - MAX_BROKEN),
     blamed: blamedSync(source),
   };
+}
+
+/** Sorts broken states as the exploration did: the easiest one first. States that it did not keep come last. */
+function smallestFirst(broken: readonly Broken[], facts: ReportSource['crashStates']): Broken[] {
+  const rank = new Map(facts?.broken.map(({ address }, index) => [address, index]));
+  const rankOf = ({ event }: Broken) => rank.get(event.state) ?? Number.MAX_SAFE_INTEGER;
+  return [...broken].sort(
+    (one, other) =>
+      rankOf(one) - rankOf(other) ||
+      one.event.state.length - other.event.state.length ||
+      one.event.prefix - other.event.prefix,
+  );
 }
 
 function bitCount(mask: Uint8Array): number {
@@ -80,15 +97,21 @@ function confirmationsOf(
 
 function brokenState(
   { crashStates, replay, recording }: ReportSource,
-  { event, missing }: { event: StateExplored; missing: string[] },
+  { event, missing }: Broken,
 ): BrokenState {
   const facts = crashStates?.broken.find(({ address }) => address === event.state);
   const isSmallest = crashStates?.broken[0]?.address === event.state;
-  // Only the smallest state has a bundle. The others are among those that an exploration of the same recording tests.
-  const again =
-    isSmallest || recording === ''
-      ? (replay[0] ?? '')
-      : `plugpull explore TARGET --recording ${shellQuote(recording)}`;
+  // Only the smallest state has a bundle. The same seed tests the others again, from the same recording.
+  const explore = replay.find((line) => line.startsWith('plugpull explore'));
+  const fromRecording =
+    explore === undefined || recording === '' || explore.includes(' --recording ')
+      ? explore
+      : `${explore} --recording ${shellQuote(recording)}`;
+  const cause = isSmallest ? crashStates?.cause : undefined;
+  const blamed =
+    cause === undefined || cause === null || cause.file === ''
+      ? []
+      : [{ file: cause.file, what: CAUSES[cause.kind] }];
   return {
     address: shorten(event.state),
     position: event.prefix,
@@ -96,8 +119,8 @@ function brokenState(
     examples: missing.slice(0, MAX_EXAMPLES),
     recoveryFailure: event.recovered ? '' : shorten(event.detail),
     missingWrites: (facts?.missingWrites ?? []).slice(0, MAX_WRITES),
-    files: facts?.files ?? [],
-    replay: again,
+    files: [...blamed, ...(facts?.files ?? [])],
+    replay: (isSmallest ? replay[0] : fromRecording) ?? '',
   };
 }
 
@@ -107,3 +130,15 @@ function blamedSync({ crashStates }: ReportSource): BlamedSync | null {
   const { writes, confirmedAt, flushAt, files, message, sentence } = cause;
   return { writes, confirmedAt, flushAt, files, message, sentence: shorten(sentence) };
 }
+
+/** What a cause means for its file, as a phrase. */
+const CAUSES: Readonly<
+  Record<NonNullable<NonNullable<ReportSource['crashStates']>['cause']>['kind'], string>
+> = {
+  'not-synced': 'its bytes were never synced',
+  'synced-late': 'its bytes were synced after the confirmation',
+  'directory-not-synced': 'its name is lost: the directory was not synced before the confirmation',
+  'not-written': 'its bytes were not sent to the disk',
+  'not-recovered': 'its bytes are on the disk, and the target does not find them',
+  unknown: 'not known',
+};
