@@ -7,7 +7,7 @@ import { axisPlaces, type Range } from './scale.js';
 const BARS_HEIGHT = 150;
 const ROW_HEIGHT = 30;
 const AXIS_HEIGHT = 22;
-const ROWS = ['confirmations', 'flushes', 'blamed sync'] as const;
+const ROWS = ['confirmations', 'flushes', 'blamed: written and not synced in time'] as const;
 export const WINDOW_HEIGHT = BARS_HEIGHT + ROWS.length * ROW_HEIGHT + AXIS_HEIGHT;
 const TOP = 18;
 
@@ -35,7 +35,6 @@ export function drawWindow(context: CanvasRenderingContext2D, scene: WindowScene
   drawBars(context, scene, xOf);
   drawMarks(context, scene.confirmations, scene, xOf, 0, palette.pass);
   drawMarks(context, scene.flushes, scene, xOf, 1, palette.accent);
-  drawBlamed(context, scene, xOf);
   for (const [row, label] of ROWS.entries()) {
     const top = BARS_HEIGHT + row * ROW_HEIGHT;
     context.fillStyle = palette.line;
@@ -45,11 +44,12 @@ export function drawWindow(context: CanvasRenderingContext2D, scene: WindowScene
   }
   context.fillStyle = palette.muted;
   context.fillText('states that fail: 100 %', 4, TOP - 9);
+  drawBlamed(context, scene, xOf);
   const bottom = BARS_HEIGHT + ROWS.length * ROW_HEIGHT;
   context.fillStyle = palette.line;
   context.fillRect(0, TOP, width, 1);
   context.fillRect(0, bottom, width, 1);
-  for (const place of axisPlaces(range, width / 80)) {
+  for (const place of axisPlaces(range, width / 80, 1)) {
     const text = `${Math.round(place)}`;
     const left = Math.min(
       Math.max(0, xOf(place) - context.measureText(text).width / 2),
@@ -60,18 +60,25 @@ export function drawWindow(context: CanvasRenderingContext2D, scene: WindowScene
   }
 }
 
-/** The part of the log in which a confirmed message depended on a sync that had not come. */
+/** The part of the log in which the message of the blamed sync was confirmed and not safe. */
 function drawExposure(
   context: CanvasRenderingContext2D,
   { exploration, palette }: WindowScene,
   xOf: (position: number) => number,
 ): void {
-  const { blamed, entries } = exploration;
+  const { blamed, broken, entries } = exploration;
   if (blamed === null) return;
-  const left = xOf(blamed.confirmedAt);
-  const right = xOf(blamed.flushAt ?? entries);
+  const { message, confirmedAt, flushAt } = blamed;
+  // A flush saves only what was written by then: a state after it may lack the message as well.
+  const lacking = broken.filter(({ examples }) => message !== null && examples.includes(message));
+  const last = Math.max(flushAt ?? entries, ...lacking.map(({ position }) => position));
   context.fillStyle = palette.band;
-  context.fillRect(left, TOP, Math.max(2, right - left), WINDOW_HEIGHT - AXIS_HEIGHT - TOP);
+  context.fillRect(
+    xOf(confirmedAt),
+    TOP,
+    Math.max(2, xOf(last) - xOf(confirmedAt)),
+    WINDOW_HEIGHT - AXIS_HEIGHT - TOP,
+  );
 }
 
 function drawBars(
@@ -120,33 +127,36 @@ function drawMarks(
 
 function drawBlamed(
   context: CanvasRenderingContext2D,
-  { exploration, palette, width }: WindowScene,
+  scene: WindowScene,
   xOf: (position: number) => number,
 ): void {
+  const { exploration, palette } = scene;
   const { blamed } = exploration;
   if (blamed === null) return;
   const middle = BARS_HEIGHT + 2 * ROW_HEIGHT + 20;
   context.fillStyle = palette.fail;
   for (const write of blamed.writes) context.fillRect(xOf(write) - 3, middle - 6, 6, 12);
-  drawFlag(context, xOf(blamed.confirmedAt), 'confirmed', palette.pass, width);
-  if (blamed.flushAt !== null) drawFlag(context, xOf(blamed.flushAt), 'flushed', palette.accent, width);
+  drawFlag(context, xOf(blamed.confirmedAt), 'confirmed', 'left', palette.pass, scene);
+  if (blamed.flushAt !== null)
+    drawFlag(context, xOf(blamed.flushAt), 'next flush', 'right', palette.accent, scene);
 }
 
-/** A vertical line with its name at the top. */
+/** A vertical line with its name above it. */
 function drawFlag(
   context: CanvasRenderingContext2D,
   x: number,
   label: string,
+  side: 'left' | 'right',
   colour: string,
-  width: number,
+  { width, palette }: WindowScene,
 ): void {
   if (x < 0 || x > width) return;
   context.fillStyle = colour;
   context.fillRect(x, TOP, 1, WINDOW_HEIGHT - AXIS_HEIGHT - TOP);
   const size = context.measureText(label).width;
-  context.fillText(
-    label,
-    label === 'confirmed' && x > size + 4 ? x - size - 4 : Math.min(x + 4, width - size),
-    TOP + 9,
-  );
+  const left = side === 'left' && x > size + 4 ? x - size - 4 : Math.min(x + 4, width - size);
+  context.fillStyle = palette.back;
+  context.fillRect(left - 2, 0, size + 4, TOP - 1);
+  context.fillStyle = colour;
+  context.fillText(label, left, TOP - 9);
 }

@@ -18,7 +18,11 @@ export function Files({ model, select }: Props) {
     run.fileCuts.map((cut) => ({
       cut,
       runIndex,
-      lost: cut.files.reduce((sum, file) => sum + file.messages, 0),
+      // No file shows the messages of an undone rename, so the fault may have taken more than its files tell.
+      lost: Math.max(
+        run.injections[cut.injection]?.lost ?? 0,
+        cut.files.reduce((sum, file) => sum + file.messages, 0),
+      ),
     })),
   );
   cuts.sort((one, other) => other.lost - one.lost);
@@ -69,7 +73,7 @@ function Cut({ model, runIndex, cut, lost, open, select }: CutProps) {
           Show {name} in the timeline
         </button>
       </p>
-      <Scroll label="Files of this cut">
+      <Scroll label={`Files at ${name}, run ${runIndex + 1}`}>
         <table>
           <thead>
             <tr>
@@ -77,7 +81,7 @@ function Cut({ model, runIndex, cut, lost, open, select }: CutProps) {
               <th scope="col">Size</th>
               <th scope="col">Content</th>
               <th scope="col">Name</th>
-              <th scope="col">Messages lost</th>
+              <th scope="col">Lost messages in it</th>
               <th scope="col">What it means</th>
             </tr>
           </thead>
@@ -116,7 +120,7 @@ function FileRow({ file }: { file: FileAtCut }) {
         {file.driveBytes > 0 && <small>{formatCount(file.driveBytes)} bytes in the drive</small>}
       </td>
       <td class={file.name}>{STATES[file.name]}</td>
-      <td>{file.messages}</td>
+      <td>{file.messages === 0 ? '–' : formatCount(file.messages)}</td>
       <td>
         {file.sentence}
         {file.habit !== '' && <small>{file.habit}</small>}

@@ -1,7 +1,7 @@
-import type { MatrixCell, ReportModel } from '../../html/model.js';
+import type { FaultRow, MatrixCell, ReportModel } from '../../html/model.js';
 import type { Selection } from './run-view.js';
 import { Scroll } from './scroll.js';
-import { formatCount } from './text.js';
+import { countOf, formatCount } from './text.js';
 import { VerdictMark } from './verdict-mark.js';
 
 interface Props {
@@ -12,9 +12,14 @@ interface Props {
 /** View 2: the requirements as rows, the faults as columns; a cell says how often a fault hit and what was at risk. */
 export function Matrix({ model, select }: Props) {
   const { requirements, faults, matrix } = model;
-  const columns = faults
-    .map((fault, index) => ({ ...fault, index }))
-    .filter(({ index }) => matrix.some(({ fault }) => fault === index));
+  const numbered = faults.map((fault, index) => ({ ...fault, index }));
+  const used = numbered.filter(({ index }) => matrix.some(({ fault }) => fault === index));
+  const hitting = used.filter(({ hit }) => hit > 0);
+  // Columns without any hit would hide the others. Without hits at all they are all there is.
+  const columns = hitting.length > 0 ? hitting : used;
+  const others = numbered.filter((one) => !columns.includes(one));
+  const rows = requirements.map((one, row) => ({ ...one, row }));
+  const unclaimed = rows.filter(({ verdict }) => verdict === 'not-claimed');
   const cells = new Map(matrix.map((cell) => [`${cell.requirement} ${cell.fault}`, cell]));
   return (
     <>
@@ -39,31 +44,76 @@ export function Matrix({ model, select }: Props) {
             </tr>
           </thead>
           <tbody>
-            {requirements.map(({ id, title, verdict, why }, row) => (
-              <tr key={id}>
-                <th scope="row">
-                  {id} {title}
-                  <small>{why}</small>
-                </th>
-                <td>
-                  <VerdictMark verdict={verdict} />
-                </td>
-                {columns.map(({ index, name }) => (
-                  <td key={name}>
-                    <Cell
-                      model={model}
-                      cell={cells.get(`${row} ${index}`)}
-                      name={`${id}, ${name}`}
-                      select={select}
-                    />
+            {rows
+              .filter((one) => !unclaimed.includes(one))
+              .map(({ id, title, verdict, why, row }) => (
+                <tr key={id}>
+                  <th scope="row">
+                    {id} {title}
+                    <small>{why}</small>
+                  </th>
+                  <td>
+                    <VerdictMark verdict={verdict} />
                   </td>
-                ))}
+                  {columns.map(({ index, name }) => (
+                    <td key={name}>
+                      <Cell
+                        model={model}
+                        cell={cells.get(`${row} ${index}`)}
+                        name={`${id}, ${name}`}
+                        select={select}
+                      />
+                    </td>
+                  ))}
+                </tr>
+              ))}
+          </tbody>
+        </table>
+      </Scroll>
+      {others.length > 0 && <FaultsWithoutHit faults={others} />}
+      {unclaimed.length > 0 && (
+        <details>
+          <summary>{countOf(unclaimed.length, 'requirement')} that the target does not claim</summary>
+          <ul>
+            {unclaimed.map(({ id, title }) => (
+              <li key={id}>
+                {id} {title}
+              </li>
+            ))}
+          </ul>
+        </details>
+      )}
+    </>
+  );
+}
+
+function FaultsWithoutHit({ faults }: { faults: readonly FaultRow[] }) {
+  return (
+    <details>
+      <summary>{countOf(faults.length, 'fault')} without a hit</summary>
+      <Scroll label="Faults without a hit">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">Fault</th>
+              <th scope="col">Tried</th>
+              <th scope="col">Why</th>
+              <th scope="col">What to do</th>
+            </tr>
+          </thead>
+          <tbody>
+            {faults.map(({ name, tried, why, remedy }) => (
+              <tr key={name}>
+                <th scope="row">{name}</th>
+                <td>{tried}</td>
+                <td>{why === '' && tried === 0 ? 'not tried before the run ended' : why}</td>
+                <td>{remedy}</td>
               </tr>
             ))}
           </tbody>
         </table>
       </Scroll>
-    </>
+    </details>
   );
 }
 
@@ -75,7 +125,7 @@ function Cell({ model, cell, name, select }: Props & { cell: MatrixCell | undefi
     <>
       <VerdictMark verdict={verdict} />
       <small>
-        {hits === 0 ? 'no hit' : `${formatCount(hits)} hit, ${formatCount(atRisk)} at risk`}
+        {hits === 0 ? 'no hit' : `${countOf(hits, 'hit')}, ${formatCount(atRisk)} at risk`}
         {violations > 0 ? `, ${formatCount(violations)} violated` : ''}
       </small>
     </>

@@ -31,9 +31,9 @@ function fit({ from, to }: Range, whole: Range): Range {
   return { from: start, to: start + length };
 }
 
-/** Returns round places for the labels of an axis, at most `most`. */
-export function axisPlaces({ from, to }: Range, most: number): number[] {
-  const raw = (to - from) / Math.max(1, most);
+/** Returns round places for the labels of an axis, at most `most`, and no closer than `closest`. */
+export function axisPlaces({ from, to }: Range, most: number, closest = 0): number[] {
+  const raw = Math.max(closest, (to - from) / Math.max(1, most));
   if (!(raw > 0)) return [from];
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((times) => times * power).find((size) => size >= raw) ?? raw;

@@ -13,7 +13,7 @@ export function Scroll({ label, children }: { label: string; children: Component
     return () => observer.disconnect();
   }, []);
   return (
-    <section ref={frame} class="scroll" aria-label={label} {...(scrolls ? { tabIndex: 0 } : {})}>
+    <section ref={frame} class="scroll" aria-label={`Table: ${label}`} {...(scrolls ? { tabIndex: 0 } : {})}>
       {children}
     </section>
   );

@@ -16,7 +16,7 @@ interface Props {
 
 interface StoryEvent {
   tick: number;
-  /** A word or two, for the mark on the timeline. */
+  /** A word or two, for the mark on the timeline; empty for what has no time of its own, such as the final judgement. */
   label: string;
   text: string;
   tone?: 'fail' | 'pass';
@@ -48,7 +48,9 @@ export function Story({ model, runIndex, view, selection, select }: Props) {
 /** Returns the marks of a choice on the timeline. */
 export function marksOf(model: ReportModel, view: RunView, selection: Selection | null): Mark[] {
   if (selection?.kind === 'message')
-    return messageEvents(model, view, selection.index).map(({ tick, label }) => ({ tick, label }));
+    return messageEvents(model, view, selection.index).flatMap(({ tick, label }) =>
+      label === '' ? [] : [{ tick, label }],
+    );
   if (selection?.kind !== 'injection') return [];
   const injection = view.run.injections[selection.index];
   if (injection === undefined) return [];
@@ -73,16 +75,15 @@ function MessageStory({ model, view, index }: { model: ReportModel; view: RunVie
         </small>
       </h3>
       <ol class="story">
-        {messageEvents(model, view, index).map(({ tick, text, tone }) => (
+        {messageEvents(model, view, index).map(({ tick, label, text, tone }) => (
           <li key={`${tick} ${text}`} class={tone}>
-            <time>{formatTick(tick)}</time> {text}
+            <time>{label === '' ? 'in the end' : formatTick(tick)}</time> {text}
           </li>
         ))}
       </ol>
       {files.map(({ file, sentence, habit }) => (
         <p key={file} class="cause-sentence">
-          It was in <code>{file}</code>: {sentence}
-          {habit === '' ? '' : ` Traced: ${habit}.`}
+          It was in <code>{file}</code>: {[sentence, habit].filter((part) => part !== '').join('; ')}
         </p>
       ))}
     </>

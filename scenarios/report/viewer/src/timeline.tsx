@@ -5,6 +5,7 @@ import { prepareCanvas, usePalette, useWidth } from './palette.js';
 import type { RunView, Selection } from './run-view.js';
 import { around, pan, type Range, zoom } from './scale.js';
 import { marksOf } from './story.js';
+import { countOf } from './text.js';
 import { describeItem, itemAt, type Place, selectionOf, tracksOf } from './tracks.js';
 
 interface Props {
@@ -185,6 +186,12 @@ export function Timeline({ model, runIndex, view, selection, select }: Props) {
       <p class="cursor" role="status">
         {linesOf(cursor).join('; ')}
       </p>
+      {view.run.omittedEvents > 0 && (
+        <p class="warning">
+          <b>Not shown:</b> {countOf(view.run.omittedEvents, 'event')} of messages that need no judgement. The
+          history is too long for a report.
+        </p>
+      )}
       <p class="legend">
         <span class="fail">▼</span> crash, <span class="doubt">▼</span> other fault, <span>▽</span> fault that
         missed, <span class="pass">▲</span> ready again, <span class="fail">×</span> process killed by the

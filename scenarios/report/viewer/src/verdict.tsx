@@ -16,10 +16,12 @@ const MAX_VIOLATIONS = 50;
 /** View 1: what failed and why, how to run it again, what was not measured, and what the verdict rests on. */
 export function Verdict({ model, select }: Props) {
   const { summary, diagnoses } = model;
+  const facts = new Set(diagnoses.flatMap((diagnosis) => diagnosis.facts));
+  const story = summary.story.filter((line) => !facts.has(line));
   return (
     <>
       <p class={`sentence ${summary.verdict}`}>
-        <VerdictMark verdict={summary.verdict} /> {summary.sentence}
+        <VerdictMark verdict={summary.verdict} />: {summary.sentence}
       </p>
       {diagnoses.map((diagnosis) => (
         <Cause key={diagnosis.sentence} model={model} diagnosis={diagnosis} select={select} />
@@ -32,11 +34,11 @@ export function Verdict({ model, select }: Props) {
           ))}
         </>
       )}
-      {summary.story.length > 0 && (
+      {story.length > 0 && (
         <>
           <h3>What happened to one message</h3>
           <ol class="story">
-            {summary.story.map((line) => (
+            {story.map((line) => (
               <li key={line}>{line}</li>
             ))}
           </ol>
@@ -58,13 +60,15 @@ export function Verdict({ model, select }: Props) {
 function Cause({ model, diagnosis, select }: Props & { diagnosis: Diagnosis }) {
   const { sentence, facts, fix, certainty, example, run, injection } = diagnosis;
   const message = example === null ? undefined : findMessage(model, example);
+  // The verdict may have said it already, in the same words.
+  const isSaid = model.summary.sentence.includes(sentence.replace(/\.$/, ''));
   return (
     <article class="cause">
       <h3>
         Cause{' '}
         <small>{certainty === 'proven' ? 'shown by this run' : 'seen in a traced run of this target'}</small>
       </h3>
-      <p class="cause-sentence">{sentence}</p>
+      {!isSaid && <p class="cause-sentence">{sentence}</p>}
       {facts.length > 0 && (
         <ul>
           {facts.map((fact) => (

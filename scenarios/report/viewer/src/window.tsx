@@ -20,22 +20,26 @@ interface Props {
 const SHORTEST = 6;
 /** Distance in pixels at which a click reaches a cut. */
 const REACH = 12;
+/** A longer log is first shown around the blamed sync, or the first broken state. */
+const LONG_LOG = 150;
 /** Upper bound of the broken states that are listed. */
 const MAX_LISTED = 25;
 
 /** View 5: at which places of the write log a power cut loses a confirmed message, and why. */
-export function Window({ exploration, selection, select }: Props) {
+export function Window({ model, exploration, selection, select }: Props) {
   const cuts = useMemo(() => fromDeltas(exploration.cuts.position), [exploration]);
   const flushes = useMemo(() => fromDeltas(exploration.flushes), [exploration]);
   const confirmations = useMemo(() => fromDeltas(exploration.confirmations.position), [exploration]);
   const whole = useMemo(() => wholeOf(exploration, cuts), [exploration, cuts]);
-  const [range, setRange] = useState(whole);
+  const [range, setRange] = useState(() => startRange(exploration, whole));
   const [chosen, setChosen] = useState(-1);
   const frame = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const width = useWidth(frame);
   const palette = usePalette();
   const state = selection?.kind === 'state' ? exploration.broken[selection.index] : undefined;
+  // The verdict may have said it already, in the same words.
+  const isSaid = model.summary.sentence.includes(exploration.blamed?.sentence.replace(/\.$/, '') ?? '');
   const failing = exploration.cuts.failed.filter((count) => count > 0).length;
 
   useEffect(() => {
@@ -98,7 +102,7 @@ export function Window({ exploration, selection, select }: Props) {
       <p>
         A cut at {failing} of {countOf(cuts.length, 'tried position')} of the write log loses a confirmed
         message.
-        {exploration.blamed === null ? '' : ` ${exploration.blamed.sentence}`}
+        {isSaid ? '' : ` ${exploration.blamed?.sentence ?? ''}`}
       </p>
       <div class="buttons">
         <button type="button" onClick={() => zoomBy(0.5)}>
@@ -110,6 +114,10 @@ export function Window({ exploration, selection, select }: Props) {
         <button type="button" onClick={() => setRange(whole)}>
           Whole log
         </button>
+        <span>
+          Requests {formatCount(Math.max(0, Math.ceil(range.from)))} to {formatCount(Math.floor(range.to))} of{' '}
+          {formatCount(exploration.entries)}
+        </span>
       </div>
       <div ref={frame} class="plot">
         {/* biome-ignore lint/a11y/noInteractiveElementToNoninteractiveRole: a canvas has no role of its own. */}
@@ -126,8 +134,8 @@ export function Window({ exploration, selection, select }: Props) {
       </div>
       <p class="legend">
         <span class="fail">▮</span> share of states that fail, <span class="pass">▁</span> every state holds
-        what was confirmed, <span>▁</span> nothing was at risk. Shaded: from the confirmation until the flush
-        that the message needed. X axis: number of requests to the disk before the cut.
+        what was confirmed, <span>▁</span> nothing was at risk. Shaded: the message of the blamed sync was
+        confirmed and not safe. X axis: number of requests to the disk before the cut.
       </p>
       <p class="hint" id="window-hint">
         Click a bar to see its states. Plus and minus zoom, left and right choose the next cut, Shift with
@@ -250,6 +258,12 @@ function StateText({ state }: { state: BrokenState }) {
       {replay !== '' && <CopyLine text={replay} label={`the command for state ${address}`} />}
     </article>
   );
+}
+
+function startRange({ blamed, broken }: ExplorationModel, whole: Range): Range {
+  const centre = blamed?.confirmedAt ?? broken[0]?.position;
+  if (centre === undefined || whole.to - whole.from <= LONG_LOG) return whole;
+  return around({ from: centre, to: blamed?.flushAt ?? centre }, whole, LONG_LOG / 3);
 }
 
 function wholeOf({ entries, from }: ExplorationModel, cuts: Float64Array): Range {
