@@ -9,7 +9,7 @@ import { readHistory } from '../../../conformance/history/reader.js';
 import { limit } from '../../../conformance/limits.js';
 import { readRegularFile } from '../../../conformance/read-file.js';
 import type { FileHabit } from '../../../faults/tracing/file-habits.js';
-import { readRunFacts } from '../../bundle/run-facts.js';
+import { RUN_FACTS_FILE, readRunFacts } from '../../bundle/run-facts.js';
 import { shellQuote } from '../../host/shell.js';
 import type { ReportSource } from './source.js';
 import { shorten } from './strings.js';
@@ -46,6 +46,9 @@ export interface BundleContext {
  */
 export function sourceFromDirectory(dir: string, path: string, context?: BundleContext): ReportSource {
   requireRegular(join(dir, HISTORY_FILE), path);
+  for (const name of [RUN_FACTS_FILE, HABITS_FILE])
+    if (lstatSync(join(dir, name), { throwIfNoEntry: false }) !== undefined)
+      requireRegular(join(dir, name), path);
   const events = readHistory(join(dir, HISTORY_FILE));
   const facts = readRunFacts(dir);
   const target = facts?.target ?? context?.target;
