@@ -55,7 +55,7 @@ t.test('a file in a folder is gone when its folder was not synced', async (t) =>
 t.test('bytes that no sync covered are named, with how often the file is synced', async (t) => {
   t.match(
     causesAfter([EMPTIED_FILE])[0]?.sentence,
-    /before a sync covers their bytes in base-14\.log: power-cut 1 took 23512/,
+    /before a sync covers their bytes in base-14\.log: power-cut 1 took 23,512/,
   );
   t.match(
     causesAfter([EMPTIED_FILE], [{ ...HABIT, syncers: [] }])[0]?.sentence,

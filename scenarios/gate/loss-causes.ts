@@ -168,8 +168,8 @@ function describe(
             ? `confirms messages before a flush of the drive covers ${name}`
             : `confirms messages before a sync covers their bytes in ${name}`;
       const took = inDrive
-        ? `${driveBytes} bytes in the cache of the drive`
-        : `${cacheBytes} bytes that no sync had covered`;
+        ? `${formatCount(driveBytes)} bytes in the cache of the drive`
+        : `${formatCount(cacheBytes)} bytes that no sync had covered`;
       return {
         ...base,
         sentence: `${subject} ${deed}: ${where} took ${took}, and with them ${count}${sinceConfirmed}${inAll}`,
@@ -201,9 +201,10 @@ function describe(
 }
 
 function stateAfter({ file, sizeBytes, sizeAfterBytes, nameAfter }: LostFile): string {
-  if (sizeAfterBytes === null) return `${file} is gone; it had ${sizeBytes} bytes`;
-  if (nameAfter !== null) return `the file has its old name ${nameAfter} again, with ${sizeAfterBytes} bytes`;
-  return `${file} has ${sizeAfterBytes} bytes; it had ${sizeBytes}`;
+  if (sizeAfterBytes === null) return `${file} is gone; it had ${formatCount(sizeBytes)} bytes`;
+  if (nameAfter !== null)
+    return `the file has its old name ${nameAfter} again, with ${formatCount(sizeAfterBytes)} bytes`;
+  return `${file} has ${formatCount(sizeAfterBytes)} bytes; it had ${formatCount(sizeBytes)}`;
 }
 
 /** Describes which calls a traced run showed for a file and its directory. */
@@ -212,7 +213,9 @@ function describeCalls(habit: FileHabit, habits: readonly FileHabit[], file: str
   const folder = patternOf(dirname(file));
   const folderSyncers = habits.find(({ pattern }) => pattern === folder)?.syncers ?? [];
   return [
-    `${file} is written by ${writers.join(' and ') || 'nobody'}${times(habit.writes)}`,
+    writers.length === 0
+      ? `${file} is not written under this name`
+      : `${file} is written by ${writers.join(' and ')}${times(habit.writes)}`,
     syncers.length === 0 ? 'never synced' : `synced by ${syncers.join(' and ')}${times(habit.syncs)}`,
     ...(renamedFrom.length === 0
       ? []
@@ -234,6 +237,11 @@ function countOf(count: number): string {
 export function directoryName(file: string): string {
   const folder = dirname(file);
   return folder === '.' ? 'the data directory' : `the directory ${folder}`;
+}
+
+/** Formats a number with commas between its thousands. */
+function formatCount(count: number): string {
+  return count.toLocaleString('en-US');
 }
 
 function formatTime(ms: number): string {

@@ -59,6 +59,9 @@ function recoveryDiagnoses({ model }: BuiltRun, run: number): Diagnosis[] {
   ];
 }
 
+/** Lines of a story that the sentence and the fix of a diagnosis say already, or that are too long for a fact. */
+const SHOWN_ELSEWHERE = /^(cause: |to fix it: |the files on this disk: )/;
+
 function stateDiagnosis({ crashStates }: ReportSource): Diagnosis[] {
   const cause = crashStates?.cause;
   if (cause === undefined || cause === null) return [];
@@ -68,7 +71,7 @@ function stateDiagnosis({ crashStates }: ReportSource): Diagnosis[] {
       ...EMPTY,
       cause: kind,
       sentence: shorten(sentence),
-      facts: story.map((line) => shorten(line)),
+      facts: story.filter((line) => !SHOWN_ELSEWHERE.test(line)).map((line) => shorten(line)),
       fix: shorten(fix),
       file: shorten(file),
       service,

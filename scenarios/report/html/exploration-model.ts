@@ -119,7 +119,11 @@ function brokenState(
     examples: missing.slice(0, MAX_EXAMPLES),
     recoveryFailure: event.recovered ? '' : shorten(event.detail),
     missingWrites: (facts?.missingWrites ?? []).slice(0, MAX_WRITES),
-    files: [...blamed, ...(facts?.files ?? [])],
+    files: [
+      ...blamed,
+      ...(facts?.missingWrites.length === 0 ? [NOTHING_MISSING] : []),
+      ...(facts?.files ?? []),
+    ],
     replay: (isSmallest ? replay[0] : fromRecording) ?? '',
   };
 }
@@ -130,6 +134,12 @@ function blamedSync({ crashStates }: ReportSource): BlamedSync | null {
   const { writes, confirmedAt, flushAt, files, message, sentence } = cause;
   return { writes, confirmedAt, flushAt, files, message, sentence: shorten(sentence) };
 }
+
+/** Shown for a state that lacks no write: what was not sent to the disk yet is what it lacks. */
+const NOTHING_MISSING = {
+  file: 'every write that was complete',
+  what: 'had reached the medium: what is missing was not sent to the disk yet, such as a name or bytes in the page cache',
+};
 
 /** What a cause means for its file, as a phrase. */
 const CAUSES: Readonly<
