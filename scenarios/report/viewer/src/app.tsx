@@ -23,8 +23,10 @@ export function App({ model }: { model: ReportModel }) {
   const select = (chosen: Selection) => {
     setSelection(chosen);
     setWithPlots(true);
+    // A choice in the plot itself must not move the page.
+    if (document.activeElement?.closest('#timeline-canvas, #story, #window') != null) return;
     // Wait until the section shows the choice, then go there.
-    setTimeout(() => goTo(chosen.kind === 'state' ? 'window' : 'timeline'));
+    setTimeout(() => (chosen.kind === 'state' ? goTo('window', 'state') : goTo('timeline', 'story')));
   };
   return (
     <>
@@ -147,6 +149,8 @@ function Contents({ model }: { model: ReportModel }) {
   );
 }
 
-function goTo(id: string): void {
-  document.getElementById(id)?.scrollIntoView({ block: 'start' });
+/** Shows a section, and moves the focus to the part of it that says what was chosen. */
+function goTo(section: string, part: string): void {
+  document.getElementById(section)?.scrollIntoView({ block: 'start' });
+  document.getElementById(part)?.focus({ preventScroll: true });
 }

@@ -1,5 +1,4 @@
 import { TICKS_PER_MS } from '../../html/columns.js';
-import type { ReportModel } from '../../html/model.js';
 import type { Palette } from './palette.js';
 import { lowerBound, type RunView } from './run-view.js';
 import { axisPlaces, type Range } from './scale.js';
@@ -21,7 +20,6 @@ export interface Mark {
 
 /** What the timeline shows. */
 export interface Scene {
-  model: ReportModel;
   view: RunView;
   tracks: readonly Track[];
   range: Range;

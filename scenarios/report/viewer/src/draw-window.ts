@@ -43,7 +43,7 @@ export function drawWindow(context: CanvasRenderingContext2D, scene: WindowScene
     context.fillText(label, 4, top + 9);
   }
   context.fillStyle = palette.muted;
-  context.fillText('states that fail: 100 %', 4, TOP - 9);
+  context.fillText('100 %', 4, TOP - 9);
   drawBlamed(context, scene, xOf);
   const bottom = BARS_HEIGHT + ROWS.length * ROW_HEIGHT;
   context.fillStyle = palette.line;
@@ -135,6 +135,8 @@ function drawBlamed(
   if (blamed === null) return;
   const middle = BARS_HEIGHT + 2 * ROW_HEIGHT + 20;
   context.fillStyle = palette.fail;
+  if (blamed.writes.length === 0)
+    context.fillText('its bytes are in no request', Math.max(4, xOf(blamed.confirmedAt) + 4), middle);
   for (const write of blamed.writes) context.fillRect(xOf(write) - 3, middle - 6, 6, 12);
   drawFlag(context, xOf(blamed.confirmedAt), 'confirmed', 'left', palette.pass, scene);
   if (blamed.flushAt !== null)

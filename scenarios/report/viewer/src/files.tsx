@@ -30,7 +30,8 @@ export function Files({ model, select }: Props) {
     <>
       <p>
         A confirmed message is safe when the content of its file <em>and</em> the name of the file in its
-        directory are synced. The cuts that took most come first.
+        directory are synced. A file on which no confirmed message depends, such as an index, need not be
+        synced. The cuts that took most come first.
       </p>
       {cuts.slice(0, MAX_CUTS).map(({ cut, runIndex, lost }, index) => (
         <Cut
@@ -87,7 +88,7 @@ function Cut({ model, runIndex, cut, lost, open, select }: CutProps) {
           </thead>
           <tbody>
             {cut.files.map((file) => (
-              <FileRow key={file.file} file={file} />
+              <FileRow key={file.file} file={file} harmless={lost === 0} />
             ))}
           </tbody>
         </table>
@@ -97,7 +98,10 @@ function Cut({ model, runIndex, cut, lost, open, select }: CutProps) {
   );
 }
 
-function FileRow({ file }: { file: FileAtCut }) {
+/** @param harmless whether the cut took no message: then nothing that is not synced is an error. */
+function FileRow({ file, harmless }: { file: FileAtCut; harmless: boolean }) {
+  const tone = (state: FileAtCut['name']) =>
+    `state ${harmless && state === 'not-synced' ? 'unknown' : state}`;
   return (
     <tr>
       <th scope="row">
@@ -114,12 +118,14 @@ function FileRow({ file }: { file: FileAtCut }) {
           {file.sizeAfterBytes === null ? 'then gone' : `then ${formatCount(file.sizeAfterBytes)}`}
         </small>
       </td>
-      <td class={file.content}>
-        {STATES[file.content]}
+      <td class={tone(file.content)}>
+        <span>{STATES[file.content]}</span>
         {file.cacheBytes > 0 && <small>{formatCount(file.cacheBytes)} bytes in the page cache</small>}
         {file.driveBytes > 0 && <small>{formatCount(file.driveBytes)} bytes in the drive</small>}
       </td>
-      <td class={file.name}>{STATES[file.name]}</td>
+      <td class={tone(file.name)}>
+        <span>{STATES[file.name]}</span>
+      </td>
       <td>{file.messages === 0 ? '–' : formatCount(file.messages)}</td>
       <td>
         {file.sentence}

@@ -34,8 +34,8 @@ export function Losses({
     <>
       <h3 id="losses">Losses by producer</h3>
       <p>
-        A strip shows the confirmed messages of a producer in their order; dark parts are lost. The last ones
-        of a producer are lost when a crash takes what was not on the disk yet.
+        A strip shows the confirmed messages of a producer in their order; filled parts are lost. A crash that
+        takes what was not on the disk yet takes the last ones before it.
       </p>
       <Scroll label="Losses by producer">
         <table>

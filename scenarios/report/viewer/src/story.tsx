@@ -29,7 +29,7 @@ const MAX_IDS = 12;
 /** The story of the chosen message or injection, and a field to look for a message. */
 export function Story({ model, runIndex, view, selection, select }: Props) {
   return (
-    <div id="story">
+    <div id="story" tabIndex={-1}>
       {selection?.kind === 'message' && <MessageStory model={model} view={view} index={selection.index} />}
       {selection?.kind === 'injection' && (
         <InjectionStory

@@ -45,9 +45,8 @@ export function Timeline({ model, runIndex, view, selection, select }: Props) {
   useLayoutEffect(() => {
     const height = tracks.length * TRACK_HEIGHT + AXIS_HEIGHT;
     const context = canvas.current && width > 0 ? prepareCanvas(canvas.current, width, height) : null;
-    if (context !== null)
-      drawTimeline(context, { model, view, tracks, range, width, cursor, marks, palette });
-  });
+    if (context !== null) drawTimeline(context, { view, tracks, range, width, cursor, marks, palette });
+  }, [view, tracks, range, width, cursor, marks, palette]);
   const tickAt = (x: number) => range.from + (x / Math.max(1, width)) * (range.to - range.from);
   const zoomBy = (factor: number, centre = (range.from + range.to) / 2) =>
     setRange(zoom(range, whole, factor, centre, SHORTEST_TICKS));

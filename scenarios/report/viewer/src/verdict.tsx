@@ -50,7 +50,9 @@ export function Verdict({ model, select }: Props) {
         </p>
       ))}
       {summary.violations.length > 0 && <Violations model={model} select={select} />}
-      {summary.notMeasured.length > 0 && <NotMeasuredTable rows={summary.notMeasured} />}
+      {summary.notMeasured.length > 0 && (
+        <NotMeasuredTable rows={summary.notMeasured} open={summary.verdict === 'not-measured'} />
+      )}
       <h3>{summary.verdict === 'pass' ? 'What the pass rests on' : 'What was measured'}</h3>
       <BasisText basis={summary.basis} />
     </>
@@ -152,9 +154,9 @@ function Violations({ model, select }: Props) {
   );
 }
 
-function NotMeasuredTable({ rows }: { rows: readonly NotMeasured[] }) {
+function NotMeasuredTable({ rows, open }: { rows: readonly NotMeasured[]; open: boolean }) {
   return (
-    <details open={rows.length <= 4}>
+    <details open={open || rows.length <= 4}>
       <summary>{countOf(rows.length, 'thing')} not measured, and how to get there</summary>
       <Scroll label="What was not measured">
         <table>

@@ -54,7 +54,7 @@ export function Window({ model, exploration, selection, select }: Props) {
     const context = canvas.current && width > 0 ? prepareCanvas(canvas.current, width, WINDOW_HEIGHT) : null;
     if (context !== null)
       drawWindow(context, { exploration, cuts, flushes, confirmations, range, width, chosen, palette });
-  });
+  }, [exploration, cuts, flushes, confirmations, range, width, chosen, palette]);
   const positionAt = (x: number) => range.from + (x / Math.max(1, width)) * (range.to - range.from);
   const zoomBy = (factor: number, centre = (range.from + range.to) / 2) =>
     setRange(zoom(range, whole, factor, centre, SHORTEST));
@@ -235,7 +235,7 @@ function States({
 function StateText({ state }: { state: BrokenState }) {
   const { address, missing, examples, recoveryFailure, missingWrites, files, replay } = state;
   return (
-    <article class="cause" id="state">
+    <article class="cause" id="state" tabIndex={-1}>
       <h3>
         State <code>{address}</code>
       </h3>
