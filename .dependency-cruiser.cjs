@@ -224,7 +224,7 @@ module.exports = {
       severity: 'error',
       from: {
         path: '^(reference-impl|conformance|faults|scenarios|docker)/',
-        pathNot: ['(\\.test|/plain-children|/make-viewer)\\.ts$', `^${VIEWER}/`],
+        pathNot: ['(\\.test|/plain-children|/make-viewer|/viewer/fixtures/browser)\\.ts$', `^${VIEWER}/`],
       },
       to: { dependencyTypes: ['npm-dev'], pathNot: '@types/' },
     },
