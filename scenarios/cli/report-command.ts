@@ -1,10 +1,10 @@
-import { mkdirSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
-import { removeTree } from '../../faults/files/remove-tree.js';
 import { log, printJson } from '../host/console.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
+import { createWorkspaceDir, removeWorkspaceDir } from '../replay/replay.js';
 import { buildReport } from '../report/html/build.js';
 import { collect } from '../report/html/collect.js';
 import { reportHtml, writeReportFile } from '../report/html/write-html.js';
@@ -25,15 +25,13 @@ export const REPORT_FILE = 'report.html';
  * exit code 0: the report of a failure is a success.
  */
 export async function reportCommand(path: string, flags: ReportFlags): Promise<number> {
-  const registry = new Registry(newRunId(), stateDirectory());
-  const scratch = join(stateDirectory(), 'runs', `${registry.runId}-report`);
-  let hasScratch = false;
+  let workspace: { registry: Registry; dir: string } | undefined;
   try {
     const { source, directory } = await collect(path, () => {
-      registry.made({ kind: 'directory', path: scratch });
-      mkdirSync(scratch, { recursive: true, mode: 0o700 });
-      hasScratch = true;
-      return scratch;
+      // Only a bundle needs room: other evidence can be on a disk that is read-only.
+      const registry = new Registry(newRunId(), stateDirectory());
+      workspace = { registry, dir: createWorkspaceDir(registry, stateDirectory()) };
+      return workspace.dir;
     });
     const written: { html?: string; trace?: string } = {};
     if (flags.trace !== undefined) {
@@ -51,8 +49,10 @@ export async function reportCommand(path: string, flags: ReportFlags): Promise<n
     if (flags.json === true) printJson(written);
     return EXIT_CODES.pass;
   } finally {
-    if (hasScratch) removeTree(scratch);
-    registry.close();
+    if (workspace !== undefined) {
+      removeWorkspaceDir(workspace.registry, workspace.dir);
+      workspace.registry.close();
+    }
   }
 }
 

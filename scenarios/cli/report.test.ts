@@ -1,4 +1,13 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t from 'tap';
@@ -120,6 +129,10 @@ t.test('a file that is no report is kept without --force', async (t) => {
   t.match(readFileSync(precious, 'utf8'), /my thesis/);
   t.equal((await report(dir, '--out', precious, '--force')).code, 0);
   t.equal((await report(dir, '--out', workspace.dir)).code, 2, 'a directory is no file');
+  const pipe = join(workspace.dir, 'pipe');
+  t.equal(spawnSync('mkfifo', [pipe]).status, 0);
+  t.equal((await report(dir, '--out', pipe, '--force')).code, 2, 'a pipe or a device is never replaced');
+  t.ok(lstatSync(pipe).isFIFO());
 });
 
 t.test('damaged or foreign input is one line and exit code 2', async (t) => {

@@ -1,4 +1,13 @@
-import { closeSync, existsSync, readFileSync, readSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
@@ -54,6 +63,9 @@ function viewerPage(): string {
  * @throws KitError bad-usage (exit code 2) when another file is there, or when it cannot be written.
  */
 export function writeReportFile(file: string, text: string, force: boolean, replaces = isReport): void {
+  // A rename would put a file in place of a device.
+  if (existsSync(file) && !statSync(file).isFile())
+    throw new KitError('bad-usage', `${file}: expected a file, and it is a directory, a pipe or a device`);
   if (existsSync(file) && !force && !replaces(headOf(file)))
     throw new KitError('bad-usage', `${file}: is no report of plugpull: expected --force, or another --out`);
   const unfinished = `${file}.${process.pid}.part`;
