@@ -9,8 +9,9 @@ import { Scroll } from './scroll.js';
 import { formatCount, formatMs } from './text.js';
 
 const HEIGHT = 180;
-/** Upper bound of the rows of the table below the curves. */
+/** Upper bound of the rows of the table below the curves, and of the table of faults. */
 const MAX_ROWS = 40;
+const MAX_FAULTS = 200;
 
 /** View 4: confirmations per second and latency, with the times of the faults shaded. */
 export function Charts({ model, view }: { model: ReportModel; view: RunView }) {
@@ -128,6 +129,7 @@ function drawBands(plot: uPlot, { run }: RunView, palette: Palette): void {
 
 /** The faults as a table, for people who do not see the plots. */
 function FaultTable({ model, view }: { model: ReportModel; view: RunView }) {
+  const { injections } = view.run;
   return (
     <details>
       <summary>Faults as a table</summary>
@@ -144,8 +146,9 @@ function FaultTable({ model, view }: { model: ReportModel; view: RunView }) {
             </tr>
           </thead>
           <tbody>
-            {view.run.injections.map(
-              ({ tick, fault, number, hit, atRisk, lost, recoveryMs, recoveryFailure }) => (
+            {injections
+              .slice(0, MAX_FAULTS)
+              .map(({ tick, fault, number, hit, atRisk, lost, recoveryMs, recoveryFailure }) => (
                 <tr key={number}>
                   <td>{(tick / TICKS_PER_MS / 1000).toFixed(2)} s</td>
                   <td>
@@ -156,11 +159,11 @@ function FaultTable({ model, view }: { model: ReportModel; view: RunView }) {
                   <td>{lost}</td>
                   <td>{recoveryFailure !== '' ? 'never' : recoveryMs < 0 ? '' : formatMs(recoveryMs)}</td>
                 </tr>
-              ),
-            )}
+              ))}
           </tbody>
         </table>
       </Scroll>
+      {injections.length > MAX_FAULTS && <p>And {injections.length - MAX_FAULTS} more.</p>}
     </details>
   );
 }

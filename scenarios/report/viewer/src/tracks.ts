@@ -3,6 +3,9 @@ import type { Injection, Lane, ReportModel, RunModel } from '../../html/model.js
 import { FLAG, hasFlag, lowerBound, nearest, type Points, type RunView, type Selection } from './run-view.js';
 import { countOf, formatMs, formatTick } from './text.js';
 
+/** Upper bound of the services and nodes that have rows. A canvas cannot be higher than some thousand pixels. */
+const MAX_LANES = 60;
+
 /** Colour of points, by meaning. */
 export type Tone = 'pass' | 'fail' | 'doubt' | 'muted' | 'accent';
 
@@ -36,9 +39,16 @@ export function tracksOf(view: RunView): Track[] {
         ];
   return [
     { kind: 'injections', label: 'faults', ticks: Float64Array.from(run.injections, ({ tick }) => tick) },
-    ...run.lanes.map(
-      (lane): Track => ({ kind: 'lane', label: lane.name, lane, ticks: fromDeltas(lane.startTick) }),
-    ),
+    ...run.lanes
+      .slice(0, MAX_LANES)
+      .map(
+        (lane, index): Track => ({
+          kind: 'lane',
+          label: laneLabel(run, lane, index),
+          lane,
+          ticks: fromDeltas(lane.startTick),
+        }),
+      ),
     ...points('confirmed', 'pass', 'confirmed', view.confirmed),
     ...points('rejected', 'doubt', 'rejected', view.refused),
     ...points('no definite answer', 'muted', 'not definitely answered', view.unanswered),
@@ -46,6 +56,11 @@ export function tracksOf(view: RunView): Track[] {
     ...points('lost', 'fail', 'lost', view.lost),
     ...points('changed or delivered twice', 'fail', 'delivered wrongly', view.wrong),
   ];
+}
+
+function laneLabel({ lanes }: RunModel, { name }: Lane, index: number): string {
+  const more = lanes.length - MAX_LANES;
+  return index === MAX_LANES - 1 && more > 0 ? `${name} (${more} more are not shown)` : name;
 }
 
 /** Returns the item of a row that is nearest to a tick; -1 when none is near enough. */
