@@ -127,6 +127,16 @@ t.test('reports can be operated', { skip: withoutBrowser }, async (t) => {
     t.match(state, /State 24:-22/);
     t.match(state, /plugpull replay plain text --state 24:-22/);
     t.match(await page.locator('#window').innerText(), /Cut after 24 requests: 3 of 4 states fail/);
+    const box = await canvas.boundingBox();
+    if (box === null) throw new Error('the window has no size');
+    await page.getByRole('button', { name: 'Whole log' }).click();
+    // The log is shown from 19 to 101.
+    const at = (position: number) => (box.width * (position - 19)) / 82;
+    await canvas.click({ position: { x: at(35), y: 100 } });
+    t.match(await page.locator('#window').innerText(), /Cut after 35 requests: 3 of 4 states fail/);
+    t.equal(await page.locator('#state').count(), 0, 'no state of another cut is shown');
+    await canvas.hover({ position: { x: at(34), y: 176 } });
+    t.match(await page.locator('.tooltip').innerText(), 'message 1-1-1 confirmed after 34 requests');
   });
 });
 

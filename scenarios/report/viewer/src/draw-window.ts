@@ -5,11 +5,18 @@ import { axisPlaces, type Range } from './scale.js';
 
 /** Heights in pixels: the bars, a row of marks below them, and the axis. */
 const BARS_HEIGHT = 150;
-const ROW_HEIGHT = 30;
+const ROW_HEIGHT = 34;
 const AXIS_HEIGHT = 22;
 const ROWS = ['confirmations', 'flushes', 'blamed: written and not synced in time'] as const;
 export const WINDOW_HEIGHT = BARS_HEIGHT + ROWS.length * ROW_HEIGHT + AXIS_HEIGHT;
 const TOP = 18;
+
+/** Returns the row of the plot at a height. */
+export function rowAt(y: number): 'cuts' | 'confirmations' | 'flushes' | 'blamed' {
+  if (y < BARS_HEIGHT) return 'cuts';
+  if (y < BARS_HEIGHT + ROW_HEIGHT) return 'confirmations';
+  return y < BARS_HEIGHT + 2 * ROW_HEIGHT ? 'flushes' : 'blamed';
+}
 
 /** What the plot of the vulnerability window shows. */
 export interface WindowScene {
@@ -122,7 +129,7 @@ function drawMarks(
   context.fillStyle = colour;
   const end = lowerBound(places, range.to + 1);
   for (let index = lowerBound(places, range.from); index < end; index++)
-    context.fillRect(xOf(places[index] ?? 0) - 1, top + 16, 2, 12);
+    context.fillRect(xOf(places[index] ?? 0) - 1, top + 18, 2, 13);
 }
 
 function drawBlamed(
@@ -133,7 +140,7 @@ function drawBlamed(
   const { exploration, palette } = scene;
   const { blamed } = exploration;
   if (blamed === null) return;
-  const middle = BARS_HEIGHT + 2 * ROW_HEIGHT + 20;
+  const middle = BARS_HEIGHT + 2 * ROW_HEIGHT + 25;
   context.fillStyle = palette.fail;
   if (blamed.writes.length === 0)
     context.fillText('its bytes are in no request', Math.max(4, xOf(blamed.confirmedAt) + 4), middle);

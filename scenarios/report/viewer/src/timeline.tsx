@@ -6,6 +6,7 @@ import type { RunView, Selection } from './run-view.js';
 import { around, pan, type Range, zoom } from './scale.js';
 import { marksOf } from './story.js';
 import { countOf } from './text.js';
+import { Tooltip } from './tooltip.js';
 import { describeItem, itemAt, type Place, selectionOf, tracksOf } from './tracks.js';
 
 interface Props {
@@ -167,20 +168,7 @@ export function Timeline({ model, runIndex, view, selection, select }: Props) {
           }}
           onPointerLeave={() => setHover(null)}
         />
-        {hover !== null && (
-          <div
-            class="tooltip"
-            aria-hidden="true"
-            style={{
-              left: `${Math.max(0, Math.min(hover.x + 12, width - 300))}px`,
-              top: `${hover.y + 14}px`,
-            }}
-          >
-            {linesOf(hover).map((line) => (
-              <div key={line}>{line}</div>
-            ))}
-          </div>
-        )}
+        {hover !== null && <Tooltip {...hover} lines={linesOf(hover)} width={width} />}
       </div>
       <p class="cursor" role="status">
         {linesOf(cursor).join('; ')}

@@ -39,16 +39,14 @@ export function tracksOf(view: RunView): Track[] {
         ];
   return [
     { kind: 'injections', label: 'faults', ticks: Float64Array.from(run.injections, ({ tick }) => tick) },
-    ...run.lanes
-      .slice(0, MAX_LANES)
-      .map(
-        (lane, index): Track => ({
-          kind: 'lane',
-          label: laneLabel(run, lane, index),
-          lane,
-          ticks: fromDeltas(lane.startTick),
-        }),
-      ),
+    ...run.lanes.slice(0, MAX_LANES).map(
+      (lane, index): Track => ({
+        kind: 'lane',
+        label: laneLabel(run, lane, index),
+        lane,
+        ticks: fromDeltas(lane.startTick),
+      }),
+    ),
     ...points('confirmed', 'pass', 'confirmed', view.confirmed),
     ...points('rejected', 'doubt', 'rejected', view.refused),
     ...points('no definite answer', 'muted', 'not definitely answered', view.unanswered),

@@ -17,7 +17,8 @@ const MAX_VIOLATIONS = 50;
 export function Verdict({ model, select }: Props) {
   const { summary, diagnoses } = model;
   const facts = new Set(diagnoses.flatMap((diagnosis) => diagnosis.facts));
-  const story = summary.story.filter((line) => !facts.has(line));
+  // The facts of a cause may be the lines of the story: then they are on the page already.
+  const story = summary.story.some((line) => facts.has(line)) ? [] : summary.story;
   return (
     <>
       <p class={`sentence ${summary.verdict}`}>

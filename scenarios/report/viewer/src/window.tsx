@@ -1,13 +1,13 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { fromDeltas } from '../../html/columns.js';
-import type { BrokenState, ExplorationModel, ReportModel } from '../../html/model.js';
-import { CopyLine } from './copy.js';
-import { drawWindow, WINDOW_HEIGHT } from './draw-window.js';
+import type { ExplorationModel, ReportModel } from '../../html/model.js';
+import { drawWindow, rowAt, WINDOW_HEIGHT } from './draw-window.js';
 import { prepareCanvas, usePalette, useWidth } from './palette.js';
 import { nearest, type Selection } from './run-view.js';
 import { around, pan, type Range, zoom } from './scale.js';
-import { Scroll } from './scroll.js';
+import { CutText, States } from './states.js';
 import { countOf, formatCount } from './text.js';
+import { Tooltip } from './tooltip.js';
 
 interface Props {
   model: ReportModel;
@@ -18,13 +18,12 @@ interface Props {
 
 /** The shortest part of the log that can be shown. */
 const SHORTEST = 6;
+/** Length of the part that is shown around a chosen state. */
+const NEAR = 60;
 /** Distance in pixels at which a click reaches a cut. */
 const REACH = 12;
 /** A longer log is first shown around the blamed sync, or the first broken state. */
 const LONG_LOG = 150;
-/** Upper bound of the broken states that are listed. */
-const MAX_LISTED = 25;
-
 /** View 5: at which places of the write log a power cut loses a confirmed message, and why. */
 export function Window({ model, exploration, selection, select }: Props) {
   const cuts = useMemo(() => fromDeltas(exploration.cuts.position), [exploration]);
@@ -33,6 +32,7 @@ export function Window({ model, exploration, selection, select }: Props) {
   const whole = useMemo(() => wholeOf(exploration, cuts), [exploration, cuts]);
   const [range, setRange] = useState(() => startRange(exploration, whole));
   const [chosen, setChosen] = useState(-1);
+  const [hover, setHover] = useState<{ x: number; y: number; line: string } | null>(null);
   const frame = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const width = useWidth(frame);
@@ -45,10 +45,11 @@ export function Window({ model, exploration, selection, select }: Props) {
   useEffect(() => {
     if (state === undefined) return;
     setChosen(cuts.indexOf(state.position));
-    const centre = exploration.blamed?.confirmedAt ?? state.position;
-    setRange(
-      around({ from: Math.min(centre, state.position), to: Math.max(centre, state.position) }, whole, 60),
-    );
+    const { position } = state;
+    const confirmedAt = exploration.blamed?.confirmedAt ?? position;
+    // Show the confirmation as well, if it is near.
+    const from = Math.abs(confirmedAt - position) < NEAR ? Math.min(confirmedAt, position) : position;
+    setRange(around({ from, to: position }, whole, NEAR));
   }, [state, cuts, whole, exploration]);
   useLayoutEffect(() => {
     const context = canvas.current && width > 0 ? prepareCanvas(canvas.current, width, WINDOW_HEIGHT) : null;
@@ -97,6 +98,15 @@ export function Window({ model, exploration, selection, select }: Props) {
     const distance = Math.abs((cuts[index] ?? 0) - positionAt(event.offsetX));
     if ((distance / (range.to - range.from)) * width <= REACH) choose(index);
   };
+  const onPointerMove = ({ offsetX: x, offsetY: y }: PointerEvent) => {
+    const row = rowAt(y);
+    const places = { cuts, flushes, confirmations, blamed: undefined }[row];
+    const index = places === undefined ? -1 : nearest(places, positionAt(x));
+    const place = places?.[index];
+    if (place === undefined || Math.abs(place - positionAt(x)) * width > REACH * (range.to - range.from))
+      return setHover(null);
+    setHover({ x, y, line: describePlace(model, exploration, row, index, place) });
+  };
   return (
     <>
       <p>
@@ -115,7 +125,8 @@ export function Window({ model, exploration, selection, select }: Props) {
           Whole log
         </button>
         <span>
-          Requests {formatCount(Math.max(0, Math.ceil(range.from)))} to {formatCount(Math.floor(range.to))} of{' '}
+          Requests {formatCount(Math.max(0, Math.ceil(range.from)))} to{' '}
+          {formatCount(Math.min(exploration.entries, Math.floor(range.to)))} of{' '}
           {formatCount(exploration.entries)}
         </span>
       </div>
@@ -130,7 +141,10 @@ export function Window({ model, exploration, selection, select }: Props) {
           aria-describedby="window-hint"
           onKeyDown={onKeyDown}
           onClick={onClick}
+          onPointerMove={onPointerMove}
+          onPointerLeave={() => setHover(null)}
         />
+        {hover !== null && <Tooltip {...hover} lines={[hover.line]} width={width} />}
       </div>
       <p class="legend">
         <span class="fail">▮</span> share of states that fail, <span class="pass">▁</span> every state holds
@@ -149,115 +163,19 @@ export function Window({ model, exploration, selection, select }: Props) {
   );
 }
 
-function CutText({
-  exploration,
-  position,
-  chosen,
-}: {
-  exploration: ExplorationModel;
-  position: number | undefined;
-  chosen: number;
-}) {
-  if (position === undefined) return null;
-  const { states, failed, atRisk } = exploration.cuts;
-  return (
-    <p>
-      <b>Cut after {formatCount(position)} requests:</b> {failed[chosen]} of{' '}
-      {countOf(states[chosen] ?? 0, 'state')} fail, {countOf(atRisk[chosen] ?? 0, 'confirmed message')} at
-      risk.
-    </p>
-  );
-}
-
-/** The broken states: those of the chosen cut, or all. */
-function States({
-  exploration,
-  position,
-  chosenState,
-  select,
-}: {
-  exploration: ExplorationModel;
-  position: number | undefined;
-  chosenState: BrokenState | undefined;
-  select: (selection: Selection) => void;
-}) {
-  const all = exploration.broken.map((state, index) => ({ state, index }));
-  const here = all.filter(({ state }) => state.position === position);
-  const listed = here.length > 0 ? here : all;
-  if (all.length === 0) return null;
-  const shown = chosenState ?? (here[0] ?? all[0])?.state;
-  return (
-    <>
-      {shown !== undefined && <StateText state={shown} />}
-      <details>
-        <summary>
-          {here.length > 0
-            ? `${countOf(here.length, 'broken state')} at this cut`
-            : countOf(all.length, 'broken state')}
-        </summary>
-        <Scroll label="Broken states">
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">State</th>
-                <th scope="col">Cut</th>
-                <th scope="col">Lost</th>
-                <th scope="col">Files</th>
-              </tr>
-            </thead>
-            <tbody>
-              {listed.slice(0, MAX_LISTED).map(({ state, index }) => (
-                <tr key={state.address}>
-                  <td>
-                    <button type="button" class="link" onClick={() => select({ kind: 'state', index })}>
-                      {state.address}
-                    </button>
-                  </td>
-                  <td>{state.position}</td>
-                  <td>{state.missing}</td>
-                  <td>{state.files.map(({ file }) => file).join(', ')}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </Scroll>
-        {listed.length + exploration.moreBroken > MAX_LISTED && (
-          <p>
-            And {formatCount(listed.length + exploration.moreBroken - Math.min(MAX_LISTED, listed.length))}{' '}
-            more.
-          </p>
-        )}
-      </details>
-    </>
-  );
-}
-
-function StateText({ state }: { state: BrokenState }) {
-  const { address, missing, examples, recoveryFailure, missingWrites, files, replay } = state;
-  return (
-    <article class="cause" id="state" tabIndex={-1}>
-      <h3>
-        State <code>{address}</code>
-      </h3>
-      <ul>
-        {recoveryFailure !== '' && <li>The target did not recover: {recoveryFailure}</li>}
-        {missing > 0 && (
-          <li>
-            {countOf(missing, 'confirmed message')} missing: {examples.join(', ')}
-          </li>
-        )}
-        {missingWrites.length > 0 && (
-          <li>Writes that had not reached the medium: {missingWrites.join(', ')}</li>
-        )}
-        {files.map(({ file, what }) => (
-          <li key={`${file} ${what}`}>
-            <code>{file}</code>: {what}
-          </li>
-        ))}
-      </ul>
-      {replay !== '' && <CopyLine text={replay} label={`the command for state ${address}`} />}
-    </article>
-  );
+/** Describes what is at a place of the plot. */
+function describePlace(
+  { runs }: ReportModel,
+  { cuts, confirmations }: ExplorationModel,
+  row: ReturnType<typeof rowAt>,
+  index: number,
+  place: number,
+): string {
+  if (row === 'flushes') return `flush: request ${place}`;
+  if (row === 'cuts')
+    return `cut after ${place} requests: ${cuts.failed[index]} of ${countOf(cuts.states[index] ?? 0, 'state')} fail`;
+  const id = runs[0]?.messages.id[confirmations.message[index] ?? -1];
+  return `message ${id ?? ''} confirmed after ${place} requests`;
 }
 
 function startRange({ blamed, broken }: ExplorationModel, whole: Range): Range {
