@@ -19,6 +19,7 @@ import { writeBundle } from '../bundle/bundle.js';
 import { writeRunFacts } from '../bundle/run-facts.js';
 import { describeTarget } from '../bundle/target.js';
 import { TestWorkspace } from '../fixtures/kit.js';
+import { offerReport } from './offer-report.js';
 
 /** Writes the evidence of a run that has lost message 1. Nothing of it can be run. */
 function evidence(t: { teardown(remove: () => void): void }) {
@@ -175,3 +176,24 @@ t.test('damaged or foreign input is one line and exit code 2', async (t) => {
   }
   t.notOk(existsSync(join(workspace.dir, 'out.html')));
 });
+
+t.test(
+  'after a failure the report is written in CI, and elsewhere the command for it is named',
+  async (t) => {
+    const { dir } = evidence(t);
+    const { CI } = process.env;
+    t.teardown(() => {
+      if (CI === undefined) delete process.env.CI;
+      else process.env.CI = CI;
+    });
+    process.env.CI = 'false';
+    await offerReport('fail', dir);
+    t.notOk(existsSync(join(dir, 'report.html')));
+    process.env.CI = 'true';
+    await offerReport('pass', dir);
+    t.notOk(existsSync(join(dir, 'report.html')), 'a pass needs no report');
+    await offerReport('fail', join(dir, 'missing'));
+    await offerReport('fail', dir);
+    t.ok(existsSync(join(dir, 'report.html')));
+  },
+);

@@ -82,8 +82,8 @@ export function stateCause(
         sentence: `${subjectOf(file)} confirms messages that were not sent to the disk: ${when}, and its bytes are in no request${lostText(lost)}`,
         fix:
           file === ''
-            ? 'write the message and call fsync or fdatasync on its file, before the confirmation'
-            : `call fsync or fdatasync on ${file} after the write and before the confirmation`,
+            ? 'write the message and call fsync or fdatasync on its file, before the confirmation (for a mapping: msync with MS_SYNC)'
+            : `call fsync or fdatasync on ${file} after the write and before the confirmation (for a mapping: msync with MS_SYNC; MS_ASYNC waits for nothing)`,
       };
     case 'not-synced':
       return {

@@ -9,14 +9,15 @@ import { readHistory } from '../../../conformance/history/reader.js';
 import { limit } from '../../../conformance/limits.js';
 import { readRegularFile } from '../../../conformance/read-file.js';
 import type { FileHabit } from '../../../faults/tracing/file-habits.js';
-import { RUN_FACTS_FILE, readRunFacts } from '../../bundle/run-facts.js';
+import { RUN_FACTS_FILE, type RunFacts, readRunFacts } from '../../bundle/run-facts.js';
 import { shellQuote } from '../../host/shell.js';
 import type { ReportSource } from './source.js';
 import { shorten } from './strings.js';
 
 const HISTORY_FILE = 'history.jsonl';
 const HABITS_FILE = 'file-habits.json';
-const BUNDLE_FILE = 'bundle.tar.gz';
+/** Name of the bundle in a directory of evidence. */
+export const BUNDLE_FILE = 'bundle.tar.gz';
 
 const Habits = z.array(
   z.object({
@@ -46,11 +47,8 @@ export interface BundleContext {
  */
 export function sourceFromDirectory(dir: string, path: string, context?: BundleContext): ReportSource {
   requireRegular(join(dir, HISTORY_FILE), path);
-  for (const name of [RUN_FACTS_FILE, HABITS_FILE])
-    if (lstatSync(join(dir, name), { throwIfNoEntry: false }) !== undefined)
-      requireRegular(join(dir, name), path);
   const events = readHistory(join(dir, HISTORY_FILE));
-  const facts = readRunFacts(dir);
+  const { facts, habits } = readKeptFacts(dir, path);
   const target = facts?.target ?? context?.target;
   if (target === undefined)
     throw new KitError(
@@ -92,10 +90,24 @@ export function sourceFromDirectory(dir: string, path: string, context?: BundleC
           ],
     power: facts?.power ?? '',
     runs: [{ name: '', events, evaluation }],
-    habits: readHabits(dir),
+    habits,
     crashStates: facts?.crashStates,
     recording: existsSync(join(dir, 'recording.json')) && context === undefined ? dir : '',
   };
+}
+
+/**
+ * Reads what a run keeps beside its history: its facts, and what a traced run has shown.
+ * @throws KitError bad-history (exit code 2) when the facts are damaged, or are no regular file.
+ */
+export function readKeptFacts(
+  dir: string,
+  path: string,
+): { facts: RunFacts | undefined; habits: FileHabit[] } {
+  for (const name of [RUN_FACTS_FILE, HABITS_FILE])
+    if (lstatSync(join(dir, name), { throwIfNoEntry: false }) !== undefined)
+      requireRegular(join(dir, name), path);
+  return { facts: readRunFacts(dir), habits: readHabits(dir) };
 }
 
 /** Evaluates an exploration: the only requirement that it judges is that of crash states. */

@@ -44,6 +44,9 @@ export function faultRows(source: ReportSource, namesInRuns: Iterable<string>): 
   });
 }
 
+/** Name of the fault that an exploration stands for. */
+export const CRASH_STATES = 'crash-states';
+
 function isPower(name: string): boolean {
   return (familyOf(name, FAULT_NAMES) ?? name) === 'power-cut';
 }
@@ -61,6 +64,15 @@ export function countInjections(rows: FaultRow[], runs: readonly BuiltRun[]): vo
         row.why = '';
       } else if (row.hit === 0) row.why = shorten(faultEvents[index]?.detail ?? '');
     });
+  for (const { run } of runs) {
+    const figures = run.evaluation?.findings.find(({ requirement }) => requirement === 'PP-13')?.figures;
+    const row = rows.find(({ name }) => name === CRASH_STATES);
+    if (row === undefined || figures?.crashStates === undefined || figures.crashStates === 0) continue;
+    // The hits of an exploration are the crash states in which a message was at risk.
+    row.tried = figures.crashStates;
+    row.hit = figures.statesAtRisk ?? 0;
+    if (row.hit > 0) row.why = '';
+  }
   for (const row of rows)
     if (row.tried === 0 && row.why === '') row.why = 'it was not tried before the run ended';
 }
@@ -71,14 +83,14 @@ export function matrixCells(
   faults: readonly FaultRow[],
   runs: readonly BuiltRun[],
 ): MatrixCell[] {
-  const violations = countViolations(runs, requirements);
+  const violations = countViolations(runs, requirements, faults);
   return requirements.flatMap(({ id, verdict }, requirement) => {
     if (verdict === 'not-claimed') return [];
     const needs = REQUIREMENTS.find((one) => one.id === id)?.needs ?? 'any';
     return faults.flatMap(({ name, hit, atRisk }, fault): MatrixCell[] => {
       const family = familyOf(name, FAULT_NAMES) ?? name;
       const concerns =
-        needs === 'any' ? name !== 'crash-states' : needs.includes(name) || needs.includes(family);
+        needs === 'any' ? name !== CRASH_STATES : needs.includes(name) || needs.includes(family);
       const found = violations.get(`${requirement} ${fault}`) ?? 0;
       if (!concerns && found === 0) return [];
       const shown = found > 0 ? 'fail' : hit === 0 || verdict === 'not-measured' ? 'not-measured' : 'pass';
@@ -91,12 +103,18 @@ export function matrixCells(
 function countViolations(
   runs: readonly BuiltRun[],
   requirements: readonly RequirementRow[],
+  faults: readonly FaultRow[],
 ): Map<string, number> {
   const counts = new Map<string, number>();
   for (const { run, model, messageIndex } of runs) {
-    for (const { requirement, verdict, violations } of run.evaluation?.findings ?? []) {
+    for (const { requirement, verdict, violations, figures } of run.evaluation?.findings ?? []) {
       const row = requirements.findIndex(({ id }) => id === requirement);
       if (verdict !== 'fail' || row < 0) continue;
+      const states = faults.findIndex(({ name }) => name === CRASH_STATES);
+      if (requirement === 'PP-13' && states >= 0) {
+        counts.set(`${row} ${states}`, figures.brokenStates ?? violations.length);
+        continue;
+      }
       for (const { id } of violations) {
         const message = id === undefined ? undefined : messageIndex.get(id);
         const injection =

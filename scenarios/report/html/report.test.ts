@@ -162,7 +162,12 @@ t.test('an exploration shows the share of failing states by position, the easies
     recording: '/evidence dir',
     crashStates: { entries: 9, from: 2, flushes: [3, 8], broken: [broken], cause },
   });
-  const { exploration, diagnoses } = buildReport({ ...source, verdict: 'fail' });
+  const requirements = [{ id: 'PP-13', verdict: finding.verdict, why: finding.why }];
+  const { exploration, diagnoses, matrix, faults } = buildReport({
+    ...{ ...source, verdict: 'fail', requirements },
+  });
+  t.match(matrix[0], { hits: 14, violations: 2, verdict: 'fail' });
+  t.match(faults[0], { name: 'crash-states', tried: 14, hit: 14 });
   t.same([...fromDeltas(exploration?.cuts.position ?? [])], [4, 6, 7]);
   t.same(exploration?.cuts.states, [9, 4, 1]);
   t.same(exploration?.cuts.failed, [0, 1, 1]);

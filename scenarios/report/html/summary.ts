@@ -1,5 +1,6 @@
 import { REQUIREMENTS } from '../../../conformance/requirements/requirements.js';
 import { violationStory } from '../../gate/violation-story.js';
+import { CRASH_STATES } from './matrix.js';
 import type { Basis, Diagnosis, FaultRow, NotMeasured, Summary, Violation } from './model.js';
 import type { BuiltRun } from './run-model.js';
 import type { ReportSource } from './source.js';
@@ -101,7 +102,11 @@ function basisOf(source: ReportSource, runs: readonly BuiltRun[], faults: readon
     const { submitted = 0, confirmed = 0, rejected = 0, indefinite = 0, delivered = 0, rounds = 0 } = stated;
     counts = { submitted, confirmed, rejected, indefinite, delivered, rounds };
   }
-  const injections = runs.flatMap(({ model }) => model.injections);
+  // Crash states are counted as states.
+  const statesFault = faults.findIndex(({ name }) => name === CRASH_STATES);
+  const injections = runs.flatMap(({ model }) =>
+    model.injections.filter(({ fault }) => fault !== statesFault),
+  );
   const hits = injections.filter(({ hit }) => hit);
   const { atRisk: statedAtRisk = 0, states = 0 } = stated;
   return {
