@@ -81,7 +81,7 @@ function Cause({ model, diagnosis, select }: Props & { diagnosis: Diagnosis }) {
       )}
       {fix !== '' && (
         <p class="fix">
-          <b>Fix it:</b> {fix} <FixPage model={model} />
+          <b>Fix it:</b> {fix.replace(/\.$/, '')}. <FixPage model={model} />
         </p>
       )}
       <p class="links">
@@ -106,7 +106,7 @@ function FixPage({ model }: { model: ReportModel }) {
   if (failed === undefined) return null;
   return (
     <span>
-      More causes and fixes: <code>conformance/FIX-IT.md#{failed.anchor.replace(/^#/, '')}</code>
+      More causes and fixes are in <code>conformance/FIX-IT.md#{failed.anchor.replace(/^#/, '')}</code>
     </span>
   );
 }
