@@ -92,7 +92,7 @@ t.test('the same file at several cuts is one cause, and a run without a loss has
   const causes = lossCauses(events, []);
   t.match(causes, [{ messages: ['1', '2'] }]);
   t.equal(causes.length, 1);
-  t.match(causes[0]?.sentence, /2 messages in the same way at 2 injections/);
+  t.match(causes[0]?.sentence, /2 injections took 2 messages in this way/);
   t.same(
     lossCauses(
       new HistoryBuilder().start('kill').submit('1').crash().deliver('1').consume().drain().events,

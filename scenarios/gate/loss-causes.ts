@@ -128,7 +128,7 @@ function describe(
   const sinceConfirmed =
     at === undefined || fault === undefined || fault.atMs < at
       ? ''
-      : `, such as ${example}, confirmed ${formatMs(fault.atMs - at)} before`;
+      : `${messages.length === 1 ? ':' : ', such as'} ${example}, confirmed ${formatMs(fault.atMs - at)} before`;
   const facts: string[] = [];
   if (at !== undefined) facts.push(`${formatTime(at)}  message ${example} is confirmed`);
   if (fault !== undefined) facts.push(`${formatTime(fault.atMs)}  ${where}: ${fault.detail}`);
@@ -140,14 +140,14 @@ function describe(
       `${others.length} more injections took ${all.length - messages.length} messages in the same way`,
     );
   const inAll =
-    others.length === 0 ? '' : ` (${all.length} messages in the same way at ${others.length + 1} injections)`;
+    others.length === 0 ? '' : `; ${others.length + 1} injections took ${all.length} messages in this way`;
   const base = { kind, facts, file: name, service, messages: all, fault };
   switch (kind) {
     case 'directory-not-synced': {
       const old = file?.nameAfter ?? null;
       const deed = old === null ? `makes ${name}` : `renames ${old} to ${name}`;
       const undone =
-        old === null ? 'took the file with its name' : `undid the rename, and the file is ${old} again`;
+        old === null ? 'took the file with its name' : `undid the rename: the file is ${old} again`;
       return {
         ...base,
         sentence: `${subject} ${deed} and does not sync ${folder} before it confirms: ${where} ${undone}, and ${count} ${messages.length === 1 ? 'is' : 'are'} lost${sinceConfirmed}${inAll}`,

@@ -85,7 +85,7 @@ const PAGE = '<!doctype html><html><body><!--plugpull-data--><p>end</p></body></
 t.test('the verdict names the file, the missing sync and the message', async (t) => {
   const { summary, diagnoses } = buildReport(sourceOf(lossyRun()));
   t.equal(summary.verdict, 'fail');
-  t.match(summary.sentence, /base-14\.log.*power-cut 2.*such as 1/);
+  t.match(summary.sentence, /base-14\.log.*power-cut 2.*1 confirmed message: 1, confirmed/);
   t.match(diagnoses, [{ cause: 'not-synced', file: 'base-14.log', messages: 1, run: 0, injection: 1 }]);
   t.match(summary.basis, {
     confirmed: 2,
