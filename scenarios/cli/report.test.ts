@@ -98,6 +98,7 @@ t.test('a certificate gives a report with a run for each level', async (t) => {
   const { dir, file } = certified({
     process: goodRun({ fault: 'kill' }, { fault: 'kill-recovery' }).events,
   });
+  t.teardown(() => rmSync(dirname(dir), { recursive: true, force: true }));
   const out = join(dirname(dir), 'c.html');
   for (const path of [file, dir]) {
     const { code, stderr } = await report(path, '--out', out);
