@@ -125,8 +125,12 @@ function Cell({ model, cell, name, select }: Props & { cell: MatrixCell | undefi
     <>
       <VerdictMark verdict={verdict} />
       <small>
-        {hits === 0 ? 'no hit' : `${countOf(hits, 'hit')}, ${formatCount(atRisk)} at risk`}
-        {violations > 0 ? `, ${formatCount(violations)} violated` : ''}
+        {[
+          hits === 0 ? 'no hit' : countOf(hits, 'hit'),
+          // Where something was violated, something was at risk, although it may not have been counted.
+          ...(hits === 0 || (atRisk === 0 && violations > 0) ? [] : [`${formatCount(atRisk)} at risk`]),
+          ...(violations > 0 ? [countOf(violations, 'violation')] : []),
+        ].join(', ')}
       </small>
     </>
   );

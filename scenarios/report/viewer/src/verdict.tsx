@@ -187,23 +187,34 @@ function NotMeasuredTable({ rows, open }: { rows: readonly NotMeasured[]; open: 
 }
 
 function BasisText({ basis }: { basis: Basis }) {
-  const figures: [string, string][] = [
-    ['faults that hit', `${basis.faultsHit} of ${basis.faultsClaimed} claimed`],
-    ['injections that hit', `${basis.injectionsHit} of ${basis.injections}`],
-    ['messages at risk at crashes', `${formatCount(basis.atRiskTotal)}, at most ${basis.atRiskMost} at one`],
+  const figures: [string, string][] = [];
+  if (basis.statesJudged > 0)
+    figures.push([
+      'crash states judged',
+      `${formatCount(basis.statesJudged)}, ${formatCount(basis.statesAtRisk)} with something at risk`,
+    ]);
+  figures.push(['faults that hit', `${basis.faultsHit} of ${basis.faultsClaimed} claimed`]);
+  if (basis.injections > 0)
+    figures.push(
+      ['injections that hit', `${basis.injectionsHit} of ${basis.injections}`],
+      [
+        'messages at risk at crashes',
+        `${formatCount(basis.atRiskTotal)}, at most ${basis.atRiskMost} at one`,
+      ],
+    );
+  figures.push(
     ['confirmed', `${formatCount(basis.confirmed)} of ${formatCount(basis.submitted)}`],
     ['rejected', formatCount(basis.rejected)],
     ['indefinite', formatCount(basis.indefinite)],
     ['delivered', formatCount(basis.delivered)],
-    ['lost', formatCount(basis.lost)],
-    ['duplicates', formatCount(basis.duplicates)],
-    ['delivered changed', formatCount(basis.corrupted)],
-  ];
-  if (basis.statesJudged > 0)
-    figures.unshift([
-      'crash states judged',
-      `${formatCount(basis.statesJudged)}, ${formatCount(basis.statesAtRisk)} with something at risk`,
-    ]);
+  );
+  // An exploration loses messages in its states and not in the run that it records: a zero would mislead.
+  if (basis.injections > 0 || basis.statesJudged === 0)
+    figures.push(
+      ['lost', formatCount(basis.lost)],
+      ['duplicates', formatCount(basis.duplicates)],
+      ['delivered changed', formatCount(basis.corrupted)],
+    );
   if (basis.rounds > 0) figures.push(['rounds', `${basis.rounds}`]);
   return (
     <dl class="figures">
