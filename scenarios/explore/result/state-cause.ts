@@ -79,7 +79,7 @@ export function stateCause(
       return {
         ...common,
         kind,
-        sentence: `${subjectOf(file)} confirms messages that were not sent to the disk: ${when}, and its bytes are in no request${lostText(lost)}`,
+        sentence: `${subjectOf(file)} confirms messages that were not sent to the disk: ${when}, and its bytes are in no request, at least in no form that the kit can read${lostText(lost)}`,
         fix:
           file === ''
             ? 'write the message and call fsync or fdatasync on its file, before the confirmation (for a mapping: msync with MS_SYNC)'
