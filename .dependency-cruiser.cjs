@@ -40,6 +40,8 @@ function only(parent, from, allowed, comment) {
 
 const SYNCHRONOUS = 'reference-impl/synchronous';
 const EXPLORE = 'scenarios/explore';
+/** Browser part of the HTML report. */
+const VIEWER = 'scenarios/report/viewer/src';
 
 /** @type {import('dependency-cruiser').IConfiguration} */
 module.exports = {
@@ -190,6 +192,25 @@ module.exports = {
     ),
 
     {
+      name: 'report-viewer-runs-in-a-browser',
+      comment:
+        'The viewer knows a report by its model and the columns in it; nothing else of the kit runs in a browser.',
+      severity: 'error',
+      from: { path: `^${VIEWER}/` },
+      to: {
+        path: '^(reference-impl|conformance|faults|scenarios|docker)/',
+        pathNot: [`^${VIEWER}/`, '^scenarios/report/html/(model|columns)\\.ts$'],
+      },
+    },
+    {
+      name: 'report-viewer-is-bundled',
+      comment: 'The kit reads the bundle of the viewer, and imports none of its source.',
+      severity: 'error',
+      from: { path: '^(conformance|faults|scenarios|docker)/', pathNot: `^${VIEWER}/` },
+      to: { path: `^${VIEWER}/` },
+    },
+
+    {
       name: 'no-file-cycles',
       comment: 'Two files that import each other are one file.',
       severity: 'error',
@@ -198,11 +219,12 @@ module.exports = {
     },
     {
       name: 'no-dev-in-product',
-      comment: 'Only tests, and what is loaded before them, may use what users do not install.',
+      comment:
+        'Only tests, what is loaded before them, and what is bundled at build time may use what users do not install.',
       severity: 'error',
       from: {
         path: '^(reference-impl|conformance|faults|scenarios|docker)/',
-        pathNot: '(\\.test|/plain-children)\\.ts$',
+        pathNot: ['(\\.test|/plain-children|/make-viewer|/viewer/fixtures/browser)\\.ts$', `^${VIEWER}/`],
       },
       to: { dependencyTypes: ['npm-dev'], pathNot: '@types/' },
     },

@@ -38,6 +38,7 @@ const TEST_ENGINES = [
   { file: '/usr/lib/rabbitmq/bin/rabbitmq-server', package: 'rabbitmq-server' },
   { file: '/usr/sbin/mosquitto', package: 'mosquitto' },
   { file: '/usr/sbin/nats-server', package: 'nats-server' },
+  { file: '/usr/bin/chromium', package: 'chromium' },
 ];
 const COMPOSE = { file: '/usr/bin/docker-compose', package: 'docker-compose' };
 
@@ -145,7 +146,7 @@ function newestSource() {
     for (const entry of readdirSync(folder, { withFileTypes: true })) {
       const path = join(folder, entry.name);
       if (entry.isDirectory()) visit(path);
-      else if (/\.(ts|json)$/.test(entry.name)) newest = Math.max(newest, statSync(path).mtimeMs);
+      else if (/\.(tsx?|css|json)$/.test(entry.name)) newest = Math.max(newest, statSync(path).mtimeMs);
     }
   };
   for (const folder of SOURCE_FOLDERS) visit(join(root, folder));
@@ -174,7 +175,15 @@ function build() {
   const { ok, text } = run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc')]);
   if (!ok) fail(`the build failed:\n${text}`);
   for (const folder of SOURCE_FOLDERS) removeStaleOutput(folder);
+  bundleViewer();
   writeFileSync(stamp, new Date(startedMs).toISOString());
+}
+
+/** Bundles the browser part of the HTML report: one HTML file without data, which every report is a copy of. */
+function bundleViewer() {
+  const script = join('dist', 'scenarios', 'report', 'viewer', 'make-viewer.js');
+  const { ok, text } = run(process.execPath, [script]);
+  if (!ok) fail(`bundling the viewer of reports failed:\n${text}`);
 }
 
 function engines() {

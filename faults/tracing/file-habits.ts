@@ -14,6 +14,9 @@ export interface FileHabit {
   renamedFrom: string[];
   /** Services that rename files to such names. */
   renamers: string[];
+  /** Number of writes to such files, and of syncs of them. Absent in traces of earlier versions. */
+  writes?: number;
+  syncs?: number;
 }
 
 const RENAMES = new Map([
@@ -43,6 +46,8 @@ export function fileHabits(logs: ReadonlyMap<string, string>, dataDir: string): 
       const file = relative(dataDir, path);
       if (file.startsWith('..')) continue;
       const habit = habitOf(patternOf(file === '' ? '.' : file));
+      habit.writes = (habit.writes ?? 0) + trace.events.filter(({ kind }) => kind === 'write').length;
+      habit.syncs = (habit.syncs ?? 0) + trace.events.filter(({ kind }) => kind === 'sync').length;
       if (isWritten(trace)) addOnce(habit.writers, service);
       if (trace.events.some(({ kind }) => kind === 'sync')) addOnce(habit.syncers, service);
     }

@@ -9,7 +9,7 @@ import { log } from '../host/console.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
 import { certifyOutcome } from '../report/outcome.js';
-import { chooseReporters, writeReports } from '../report/reporters/registry.js';
+import { chooseReporters, needEvidence, writeReports } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { choosePowerBackend } from '../runtime/power-backends.js';
@@ -22,6 +22,7 @@ import {
 } from './common.js';
 import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
+import { offerReport } from './offer-report.js';
 
 export interface CertifyFlags extends FaultFlags {
   seed?: number;
@@ -79,6 +80,7 @@ export async function certifyCommand(
   await writeReports(certifyOutcome(result, file), reporters);
   for (const { level, result: run } of result.runs)
     if (run.bundle !== null) log(`one failure of ${level} again: plugpull replay ${shellQuote(run.bundle)}`);
+  if (!needEvidence(reporters)) await offerReport(result.certified.verdict, dir);
   return VERDICT_EXIT_CODES[result.certified.verdict];
 }
 

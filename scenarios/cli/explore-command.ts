@@ -25,6 +25,7 @@ import {
 } from './common.js';
 import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
+import { offerReport } from './offer-report.js';
 
 export interface ExploreFlags {
   runtime: string;
@@ -80,6 +81,7 @@ export async function exploreCommand(
   const { result } = outcome;
   const data = { ...result, requirements: withFixIt(result.requirements) };
   reportResult(() => exploreReport(result, style), flags.json ? data : undefined);
+  await offerReport(result.verdict, result.evidence);
   return VERDICT_EXIT_CODES[result.verdict];
 }
 

@@ -5,7 +5,7 @@ import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { selectAndRunGate } from '../gate/gate.js';
 import { log } from '../host/console.js';
 import { gateOutcome } from '../report/outcome.js';
-import { chooseReporters, writeReports } from '../report/reporters/registry.js';
+import { chooseReporters, needEvidence, writeReports } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { choosePowerBackend } from '../runtime/power-backends.js';
@@ -18,6 +18,7 @@ import {
 } from './common.js';
 import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
+import { offerReport } from './offer-report.js';
 
 export interface GateFlags extends FaultFlags {
   seed?: number;
@@ -57,7 +58,7 @@ export async function gateCommand(
       ...(flags.rounds === undefined ? {} : { maxRounds: flags.rounds }),
       ...(flags.injections === undefined ? {} : { maxInjections: flags.injections }),
       out,
-      keep: flags.keep === true,
+      keep: flags.keep === true || needEvidence(reporters),
       replay: (seed) => replayCommandLine(file, flags, seed, flags.budget),
       signal: interrupts.signal,
       progress: (line) => log(style.faint(line)),
@@ -66,5 +67,6 @@ export async function gateCommand(
   if ('exitCode' in outcome) return outcome.exitCode;
   const { result } = outcome;
   await writeReports(gateOutcome(result, file), reporters);
+  if (!needEvidence(reporters)) await offerReport(result.verdict, result.evidence);
   return VERDICT_EXIT_CODES[result.verdict];
 }

@@ -6,6 +6,7 @@ import type { GateFlags } from './gate-command.js';
 import type { InitFlags } from './init-command.js';
 import type { PlantedFlags } from './planted-command.js';
 import type { ReplayFlags } from './replay-command.js';
+import type { ReportFlags } from './report-command.js';
 import type { SweepFlags } from './sweep-command.js';
 import type { SystemsFlags } from './systems-command.js';
 import type { VerifyFlags } from './verify-command.js';
@@ -49,7 +50,7 @@ const POWER_HELP = 'backend of power cuts: blocklog or flakey; default: the bett
 const FILESYSTEM_HELP =
   'ext4 or xfs, with mount options after a colon, such as ext4:commit=1,data=journal; default: ext4';
 const REPORTER_HELP =
-  'form of the report: list, json, junit, tap or github, with a file after a colon; ' +
+  'form of the report: list, json, junit, tap, github, html or perfetto, with a file after a colon; ' +
   'several with commas between, such as list,junit:report.xml; default: list';
 const JSON_HELP = 'prints the result as one JSON object to stdout';
 
@@ -196,6 +197,22 @@ program
     const interrupts = watchInterrupts();
     const { replayCommand } = await import('./replay-command.js');
     process.exitCode = await replayCommand(bundle, flags, interrupts);
+  });
+
+program
+  .command('report')
+  .description('writes one HTML file that shows a run: verdict, causes, timeline, files; runs nothing')
+  .argument(
+    '<evidence>',
+    'directory of evidence, bundle (.tar.gz), certificate, or file of a result of --json (also gzipped)',
+  )
+  .option('--out <file>', 'file to write; default: report.html in the directory of the evidence, or here')
+  .option('--trace <file>', 'writes a trace for ui.perfetto.dev or chrome://tracing; HTML only with --out')
+  .option('--force', 'replaces a file that is no report of plugpull')
+  .option('--json', JSON_HELP)
+  .action(async (evidence: string, flags: ReportFlags) => {
+    const { reportCommand } = await import('./report-command.js');
+    process.exitCode = await reportCommand(evidence, flags);
   });
 
 program

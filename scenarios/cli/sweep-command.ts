@@ -22,6 +22,7 @@ import { runSweep, type SweepResult } from '../sweep/sweep.js';
 import { formatBudget, MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted } from './common.js';
 import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
+import { offerReport } from './offer-report.js';
 
 export interface SweepFlags {
   runtime: string;
@@ -84,6 +85,7 @@ export async function sweepCommand(
     const { result } = outcome;
     const data = { ...result, requirements: withFixIt(result.requirements) };
     reportResult(() => formatReport(result, flags, style), flags.json ? data : undefined);
+    await offerReport(result.verdict, result.evidence);
     return VERDICT_EXIT_CODES[result.verdict];
   } finally {
     await runtime.close?.();

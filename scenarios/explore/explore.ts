@@ -21,6 +21,7 @@ import { copySparse } from '../../faults/power/mounts.js';
 import { describeHabit } from '../../faults/tracing/file-habits.js';
 import { processPendingEvents } from '../../faults/waiting.js';
 import type { CrashState } from '../../faults/write-log/state.js';
+import { type CrashStateFacts, writeRunFacts } from '../bundle/run-facts.js';
 import { attempt } from '../host/attempt.js';
 import { PhaseClock } from '../host/phase-clock.js';
 import { seeded } from '../host/random.js';
@@ -32,14 +33,16 @@ import { traceFiles } from '../round/trace-files.js';
 import { DATA_DIR } from '../runtime/disks/local-disk.js';
 import { tryMount } from './inspectors/inspection.js';
 import { WorkerPool } from './inspectors/worker-pool.js';
-import { lostSince, type SeenLoss, sizesIn } from './record/file-samples.js';
+import { type FileList, filesIn, lostSince, type SeenLoss, undoneRenames } from './record/file-samples.js';
 import { type RecordedRun, recordRun } from './record/record.js';
 import { saveRecording } from './record/saved-recording.js';
-import { explainLoss } from './result/explain-loss.js';
+import { explainLoss, type LossExplanation } from './result/explain-loss.js';
+import { factsOf } from './result/kept-facts.js';
 import { EXPLORED_MINIMUM, whyTooFew } from './result/minimum.js';
 import { describeState } from './result/missing-writes.js';
 import type { ExploreResult, SmallestState } from './result/result.js';
 import { writeStateBundle } from './result/state-bundle.js';
+import { type LostInState, stateCause } from './result/state-cause.js';
 import { StateWorkspace } from './states/workspace.js';
 import { ownersOf } from './states/write-owners.js';
 import { type Exploration, type ExploreOptions, workerCount } from './strategies/exploration.js';
@@ -92,12 +95,14 @@ export async function runExplore(requested: ExploreOptions): Promise<ExploreResu
       (await clock.during('recording', () => record(options, registry, recorder, dir)));
     for (const event of options.savedRecording?.events ?? []) recorder.importEvent(event);
     const outcome = await explore(options, { registry, recorder, dir, run, startMs, clock });
-    const result =
+    const { result, facts } =
       (await attempt('no trace of the lost files', () => withHabits(options, registry, dir, outcome))) ??
-      outcome.result;
+      outcome;
     keep = options.keep || options.out !== undefined || result.verdict === 'fail';
     const recorded = run;
     if (keep) await attempt('the recording is not kept', () => saveRecording(recorded, target, seed, dir));
+    if (keep)
+      await attempt('the facts of the run are not kept', () => keepFacts(dir, target, result, clock, facts));
     // The bundle contains the file of the history, so write it completely first.
     // A violation that is proven stays one when the end of the history cannot be written.
     if (result.verdict === 'fail') await attempt('the history is not complete', () => recorder.close());
@@ -134,6 +139,9 @@ interface ExplorationResult {
   result: UnfinishedResult;
   /** Files that the smallest broken state has lost, and where the target was seen to have them. */
   lost: readonly SeenLoss[];
+  /** The first message that it has lost; undefined when it has lost none, or in the cut of a recovery. */
+  lostMessage: LostInState | undefined;
+  facts: CrashStateFacts;
 }
 
 /** Upper bound of the files of a crash state that the story lists. */
@@ -151,10 +159,11 @@ async function withHabits(
   { target, runtime, seed, signal, progress }: ExploreOptions,
   registry: Registry,
   dir: string,
-  { result, lost }: ExplorationResult,
-): Promise<ExplorationResult['result']> {
+  outcome: ExplorationResult,
+): Promise<Pick<ExplorationResult, 'result' | 'facts'>> {
+  const { result, lost, lostMessage, facts } = outcome;
   const { smallest } = result;
-  if (smallest === null || lost.length === 0 || signal.aborted) return result;
+  if (smallest === null || signal.aborted || (lost.length === 0 && lostMessage === undefined)) return outcome;
   progress('the target runs once more under strace, to see which service writes and syncs the lost files');
   const habits = await traceFiles({ target, runtime, registry, seed, dir: join(dir, 'trace'), signal });
   const lines = lost.slice(0, MAX_NAMED_FILES).map(({ lost: file, seenAt, certain }) => {
@@ -163,7 +172,33 @@ async function withHabits(
     const habit = describeHabit(habits, file.file);
     return [`${describeLostFile(file)}, ${seen}${doubt}`, habit].filter((part) => part !== '').join('; ');
   });
-  return { ...result, smallest: { ...smallest, story: [...smallest.story, ...lines] } };
+  const cause = lostMessage === undefined ? undefined : stateCause(lostMessage, habits);
+  const causeLines =
+    cause === undefined
+      ? []
+      : [`cause: ${cause.sentence}`, ...(cause.fix === '' ? [] : [`to fix it: ${cause.fix}`])];
+  const story = [...smallest.story, ...lines, ...causeLines];
+  return {
+    result: { ...result, smallest: { ...smallest, story } },
+    facts: cause === undefined ? facts : { ...facts, cause: { ...cause, story } },
+  };
+}
+
+/** Writes what a report needs to know, and what the history does not say, into the evidence. */
+function keepFacts(
+  dir: string,
+  target: Target,
+  { seed, verdict, why, replay, warnings }: UnfinishedResult,
+  clock: PhaseClock<ExplorePhase>,
+  crashStates: CrashStateFacts,
+): void {
+  writeRunFacts(dir, {
+    ...{ command: 'explore', target, seed, verdict, replay, warnings, crashStates },
+    why: `PP-13: ${why}`,
+    tookMs: clock.report().tookMs,
+    notTried: [],
+    power: '',
+  });
 }
 
 /** Starts the history and records the target's run under load. */
@@ -428,7 +463,14 @@ function resultOf(
       .map((violation) => ({ requirement: finding.requirement, ...violation })),
     smallest: smallest?.described ?? null,
   };
-  return { result, lost: smallest?.lost ?? [] };
+  return {
+    result,
+    lost: smallest?.lost ?? [],
+    lostMessage: smallest?.lostMessage,
+    facts: factsOf(recording.model, run.from, simplestFirst(strategyRun.broken), (entries) =>
+      ownersIfMountable(exploration, entries),
+    ),
+  };
 }
 
 /**
@@ -468,8 +510,8 @@ function ownersIfMountable(
 }
 
 /**
- * Returns the size of each file of a crash state of the run, by path; undefined when its disk cannot be made, mounted
- * or read. The sizes are for the story only: a damaged filesystem must not turn a proven failure into an error.
+ * Returns the files of a crash state of the run; undefined when its disk cannot be made, mounted or read. They are for
+ * the story only: a damaged filesystem must not turn a proven failure into an error.
  */
 export function filesOf(
   {
@@ -480,12 +522,12 @@ export function filesOf(
     workspace,
   }: Pick<Exploration, 'recording' | 'base' | 'baseAt' | 'run' | 'workspace'>,
   state: CrashState,
-): Record<string, number> | undefined {
+): FileList | undefined {
   try {
     const slot = workspace.makeSlot('smallest', base);
     const disk = new StateDisk({ recording, base, baseAt, filesystem: run.filesystem, ...slot });
     try {
-      return tryMount(disk, state) === undefined ? sizesIn(join(slot.mountPoint, DATA_DIR)) : undefined;
+      return tryMount(disk, state) === undefined ? filesIn(join(slot.mountPoint, DATA_DIR)) : undefined;
     } finally {
       disk.close();
     }
@@ -527,13 +569,8 @@ function whyInconclusive(
 function smallestOf(
   exploration: Exploration,
   broken: readonly Broken[],
-): { described: SmallestState; lost: ExplorationResult['lost'] } | undefined {
-  const [first] = [...broken].sort(
-    (a, b) =>
-      Number(a.address.includes('>')) - Number(b.address.includes('>')) ||
-      a.namedWrites - b.namedWrites ||
-      a.state.prefix - b.state.prefix,
-  );
+): (Pick<ExplorationResult, 'lost' | 'lostMessage'> & { described: SmallestState }) | undefined {
+  const [first] = simplestFirst(broken);
   if (first === undefined) return undefined;
   const { recording, atRisk, recorder, run, dir } = exploration;
   const [id] = first.missing;
@@ -542,6 +579,7 @@ function smallestOf(
   const story = [`the power is cut at ${first.address}`];
   /** Files to which the first missing message was written. */
   const files: string[] = [];
+  let lossExplained: LossExplanation | undefined;
   if (first.recoveryFailure !== '') story.push(`the target does not recover: ${first.recoveryFailure}`);
   const recovery = first.recovery ?? null;
   if (recovery !== null) {
@@ -560,16 +598,40 @@ function smallestOf(
       const explained = explainLoss(recording, mark, submitted.sizeBytes, confirmedAt, owners);
       story.push(...explained.lines.map((line) => `message ${id}: ${line}`));
       files.push(...explained.files);
+      lossExplained = explained;
     } catch (error) {
       throw new KitError('kit-failed', `the log cannot be read again: ${messageOf(error)}`, { cause: error });
     }
   }
-  const sizes = recovery === null ? filesOf(exploration, first.state) : undefined;
+  const found = recovery === null ? filesOf(exploration, first.state) : undefined;
+  const sizes = found?.sizes;
   const lost = sizes === undefined ? [] : lostSince(run.samples, sizes, first.state.prefix);
   for (const file of files.filter((name) => sizes !== undefined && !Object.hasOwn(sizes, name)))
     story.push(
       `${file} is not on this disk: the target had removed it, so the message must be in another file`,
     );
   if (sizes !== undefined) story.push(`the files on this disk: ${listSizes(sizes)}`);
-  return { described: { state: first.address, recovery, missing: first.missing, story }, lost };
+  const lostMessage =
+    lossExplained === undefined || id === undefined || confirmedAt === undefined
+      ? undefined
+      : {
+          ...{ address: first.address, prefix: first.state.prefix, message: id, confirmedAt, lost },
+          explained: lossExplained,
+          renames: found === undefined ? [] : undoneRenames(run.samples, found, first.state.prefix),
+          names: Object.keys(sizes ?? {}),
+        };
+  return { described: { state: first.address, recovery, missing: first.missing, story }, lost, lostMessage };
+}
+
+/**
+ * Sorts broken states by how easy they are to understand: states of the run before those of a recovery, then those with
+ * few named writes, then those with an early cut.
+ */
+function simplestFirst(broken: readonly Broken[]): Broken[] {
+  return [...broken].sort(
+    (a, b) =>
+      Number(a.address.includes('>')) - Number(b.address.includes('>')) ||
+      a.namedWrites - b.namedWrites ||
+      a.state.prefix - b.state.prefix,
+  );
 }

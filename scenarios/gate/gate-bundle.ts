@@ -6,9 +6,13 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import { writeBundle } from '../bundle/bundle.js';
 import type { GateCase } from '../bundle/manifest.js';
+import { type RunFactParts, writeRunFacts } from '../bundle/run-facts.js';
 import { describeTarget } from '../bundle/target.js';
 import type { PlannedInjection, Schedule } from '../round/schedule.js';
+import type { PowerBackendName } from '../runtime/power-backends.js';
 import { explainLosses } from './explain-losses.js';
+import type { GateResult } from './result.js';
+import type { Selection } from './select-faults.js';
 import { violationStory } from './violation-story.js';
 
 /** A round in which a requirement failed. */
@@ -64,4 +68,25 @@ function readInjections(roundDir: string): PlannedInjection[] {
     detail: string;
   })[];
   return executed.map(({ atMs: _atMs, hit: _hit, detail: _detail, ...planned }) => planned);
+}
+
+/**
+ * Writes what a report needs to know of a gate or a sweep, and what its history does not say, into the evidence. It must
+ * come before the bundle, which contains the file.
+ */
+export function keepGateFacts(
+  dir: string,
+  command: 'gate' | 'sweep',
+  { target, selection, power }: { target: Target; selection: Selection; power: PowerBackendName },
+  { seed, verdict, why, tookMs, replay, warnings }: GateResult,
+): void {
+  const facts: RunFactParts = {
+    ...{ command, target, seed, verdict, why, tookMs, replay, warnings, power },
+    notTried: selection.unavailable.map(({ name, availability }) => ({
+      name,
+      why: availability.why,
+      remedy: availability.remedy,
+    })),
+  };
+  writeRunFacts(dir, facts);
 }

@@ -26,7 +26,7 @@ import { traceFiles } from '../round/trace-files.js';
 import { faultsEnabledBy, type PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { explainLosses } from './explain-losses.js';
-import { writeGateBundle } from './gate-bundle.js';
+import { keepGateFacts, writeGateBundle } from './gate-bundle.js';
 import { type GateResult, resultOf } from './result.js';
 import { type Selection, selectFaults } from './select-faults.js';
 
@@ -155,6 +155,30 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     // of the history cannot be written.
     if (isFailed) await attempt('the history is not complete', () => recorder.close());
     else recorder.close();
+    const result = resultOf(
+      {
+        target,
+        selection,
+        runtime: options.runtime.name,
+        power: options.power,
+        events: recorder.events,
+        rounds,
+        time: clock.report(),
+        writtenOutside,
+        escaped,
+        seed: reportedSeed,
+        replay: options.replay(reportedSeed),
+        evidence: keep ? dir : null,
+        bundle: null,
+        habits,
+      },
+      evaluation,
+    );
+    // Before the bundle, which contains them.
+    if (keep)
+      await attempt('the facts of the run are not kept', () =>
+        keepGateFacts(dir, 'gate', { target, selection, power: options.power }, result),
+      );
     const bundle =
       isFailed && failed !== undefined && how !== 'interrupted'
         ? ((await attempt('the bundle could not be written', () =>
@@ -174,25 +198,8 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
             ),
           )) ?? null)
         : null;
-    return resultOf(
-      {
-        target,
-        selection,
-        runtime: options.runtime.name,
-        power: options.power,
-        events: recorder.events,
-        rounds,
-        time: clock.report(),
-        writtenOutside,
-        escaped,
-        seed: reportedSeed,
-        replay: options.replay(reportedSeed),
-        evidence: keep ? dir : null,
-        bundle,
-        habits,
-      },
-      evaluation,
-    );
+    const time = clock.report();
+    return { ...result, bundle, time, tookMs: time.tookMs };
   } catch (error) {
     // A Ctrl-C may be the cause of the error. Let its handler run first, so that `finally` removes the
     // evidence.

@@ -9,6 +9,7 @@ import { escapeWarnings } from '../round/escape-warnings.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { explainLosses } from './explain-losses.js';
+import { lossCauses } from './loss-causes.js';
 import { claimedFaultNames, type Selection } from './select-faults.js';
 
 /**
@@ -79,6 +80,8 @@ export interface GateResult {
   story: HistoryEvent[];
   /** Lines that explain the losses: the injections, and the files that they took something from. */
   losses: string[];
+  /** Causes of the losses, a sentence each: the file, the missing sync and a message. Those that took most come first. */
+  causes: string[];
 }
 
 /** Facts from which `resultOf` makes the result of a gate. */
@@ -157,6 +160,12 @@ export function resultOf(
     violations: violations.slice(0, MAX_REPORTED_VIOLATIONS),
     story: first === undefined ? [] : messageEvents(events, first),
     losses: explainLosses(events, evaluation, facts.habits ?? []),
+    causes:
+      evaluation.verdict === 'fail'
+        ? lossCauses(events, facts.habits ?? []).map(({ sentence, fix }) =>
+            fix === '' ? sentence : `${sentence}. To fix it: ${fix}`,
+          )
+        : [],
   };
 }
 

@@ -31,6 +31,8 @@ export function gateReport(result: GateResult, style: Style): string[] {
   }
   if (result.losses.length > 0)
     lines.push('', style.strong('What the crashes took'), ...result.losses.map((line) => `  ${line}`));
+  if (result.causes.length > 0)
+    lines.push('', style.strong('Causes'), ...result.causes.map((line) => `  ${line}`));
   if (result.warnings.length > 0)
     lines.push('', ...result.warnings.map((warning) => `${style.warn('warning')}: ${warning}`));
   lines.push('', `${colourVerdict(style, result.verdict)}: ${result.why}`);

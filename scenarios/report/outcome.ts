@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import type { CertificateBody } from '../../conformance/certificate/certificate.js';
 import type { Verdict } from '../../conformance/checkers/verdict.js';
 import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
@@ -30,6 +31,8 @@ export interface Outcome {
   tookMs: number;
   /** Facts that belong beside the result, by name, such as the seed. */
   properties: Record<string, string>;
+  /** Directory of the evidence; absent when it was not kept. */
+  evidence?: string;
   /** The object that `--json` prints. */
   data: unknown;
   /** Formats the report for people. */
@@ -62,6 +65,7 @@ export function gateOutcome(result: GateResult, file: string | undefined): Outco
       faults: claimedHitsLine(result),
       ...(result.evidence === null ? {} : { evidence: result.evidence }),
     },
+    ...(result.evidence === null ? {} : { evidence: result.evidence }),
     data: { ...result, requirements: withFixIt(result.requirements) },
     lines: (style) => gateReport(result, style),
   };
@@ -96,6 +100,7 @@ export function certifyOutcome(
     })),
     tookMs: runs.reduce((sum, { result }) => sum + result.tookMs, 0),
     properties: { seed: `${certified.seed}`, levels: certified.granted.join(', ') || 'none', certificate },
+    evidence: dirname(certificate),
     data,
     lines: (style) => [
       ...certificateReport(certified, certificate, style),

@@ -47,6 +47,7 @@ const RESULT: GateResult = {
   violations: [{ requirement: 'PP-1', id: '1-0-3', what: 'confirmed and never delivered' }],
   story: [{ kind: 'answered', atMs: 1234, id: '1-0-3', outcome: 'confirmed', detail: '250 Ok' }],
   losses: ['power-cut 2, 1 of the lost messages:', '  base-14.log: 0 bytes, was 23512'],
+  causes: ['server writes base-14.log and never syncs it'],
 };
 const plain = styleFor({ isTTY: false });
 

@@ -10,7 +10,7 @@ import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import { straceAvailability } from '../../faults/programs.js';
 import { type CallCount, enumerateCalls } from '../../faults/tracing/count-calls.js';
 import type { GateCase } from '../bundle/manifest.js';
-import { writeGateBundle } from '../gate/gate-bundle.js';
+import { keepGateFacts, writeGateBundle } from '../gate/gate-bundle.js';
 import { type GateResult, resultOf } from '../gate/result.js';
 import { attempt } from '../host/attempt.js';
 import { makeUniqueDirectory } from '../host/directories.js';
@@ -165,26 +165,27 @@ async function resultFor(
 ): Promise<GateResult> {
   const failed = evaluation.verdict === 'fail';
   const facts = { ...gateCaseOf(runtime, schedule), target, schedule, evidence: dir, events, evaluation };
+  const evidence = failed || keep ? dir : null;
+  const selection = { faults: [...faults], unavailable: [] };
+  const result = resultOf(
+    {
+      ...{ target, selection, events, seed, replay, evidence },
+      power: 'blocklog',
+      rounds: 1,
+      time: clock.report(),
+      bundle: null,
+    },
+    evaluation,
+  );
+  if (evidence !== null)
+    await attempt('the facts of the run are not kept', () =>
+      keepGateFacts(dir, 'sweep', { target, selection, power: 'blocklog' }, result),
+    );
   const bundle = failed
     ? ((await attempt('the bundle could not be written', () =>
         writeGateBundle(facts, join(dir, 'bundle.tar.gz')),
       )) ?? null)
     : null;
-  const evidence = failed || keep ? dir : null;
   if (evidence === null) removeTree(dir);
-  return resultOf(
-    {
-      target,
-      selection: { faults: [...faults], unavailable: [] },
-      power: 'blocklog',
-      events,
-      rounds: 1,
-      time: clock.report(),
-      seed,
-      replay,
-      evidence,
-      bundle,
-    },
-    evaluation,
-  );
+  return { ...result, bundle };
 }

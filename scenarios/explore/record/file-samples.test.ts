@@ -1,9 +1,9 @@
-import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { until } from '../../../faults/waiting.js';
-import { FileSampler, lostSince, readSamples, saveSamples, sizesIn } from './file-samples.js';
+import { FileSampler, filesIn, lostSince, readSamples, saveSamples, undoneRenames } from './file-samples.js';
 
 function directory(t: { teardown(remove: () => void): void }): string {
   const dir = mkdtempSync(join(tmpdir(), 'plugpull-samples-'));
@@ -92,5 +92,24 @@ t.test('a sampler sees the files at its start and at its end, and its samples ar
   saveSamples(sampler.samples, evidence);
   t.same(readSamples(evidence), sampler.samples);
   t.same(readSamples(dir), [], 'evidence of an older kit has none');
-  t.same(sizesIn(dir), { 'a.log': 5 });
+  t.same(filesIn(dir).sizes, { 'a.log': 5 });
+});
+
+t.test('a file that has its old name again in a crash state is found by its identity', async (t) => {
+  const dir = directory(t);
+  writeFileSync(join(dir, 'log'), 'old');
+  writeFileSync(join(dir, 'log.new'), 'whole');
+  const before = filesIn(dir);
+  renameSync(join(dir, 'log.new'), join(dir, 'log'));
+  const renamed = filesIn(dir);
+  const samples = [
+    { entries: 5, ...before },
+    { entries: 9, ...renamed },
+    { entries: 12, sizes: renamed.sizes },
+  ];
+  t.same(undoneRenames(samples, before, 14), [
+    { file: 'log', nameAfter: 'log.new', seenAt: 9, certain: true },
+  ]);
+  t.same(undoneRenames(samples, renamed, 14), [], 'the rename reached the disk');
+  t.match(undoneRenames(samples, before, 7), [{ file: 'log', certain: false }], 'seen after the cut only');
 });

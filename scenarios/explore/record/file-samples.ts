@@ -9,6 +9,11 @@ export interface FileSample {
   entries: number;
   /** Size in bytes by path. */
   sizes: Record<string, number>;
+  /**
+   * Identity by path, which stays when a file is renamed, also over a cut. Absent when it is that of the sample before,
+   * and in samples of earlier versions.
+   */
+  identities?: Record<string, string>;
 }
 
 const INTERVAL_MS = 5;
@@ -27,6 +32,7 @@ export class FileSampler {
   readonly #dataDir: string;
   readonly #entries: () => number;
   #timer: NodeJS.Timeout | undefined;
+  #lastIdentities = '';
 
   /** @param entries returns the number of log entries that are complete now. */
   constructor(dataDir: string, entries: () => number) {
@@ -46,8 +52,7 @@ export class FileSampler {
 
   start(): void {
     const beginMs = performance.now();
-    const sample = sampleFiles(this.#dataDir, this.#entries);
-    if (sample !== undefined) this.samples.push(sample);
+    this.#take();
     if (this.samples.length >= MAX_SAMPLES) return;
     const pauseMs = Math.max(INTERVAL_MS, (performance.now() - beginMs) / MAX_TIME_SHARE);
     this.#timer = setTimeout(() => this.start(), pauseMs).unref();
@@ -56,8 +61,16 @@ export class FileSampler {
   /** Takes a last sample and ends. Must be called before the disk stops, because a stopped disk answers nothing. */
   stop(): void {
     clearTimeout(this.#timer);
+    this.#take();
+  }
+
+  #take(): void {
     const sample = sampleFiles(this.#dataDir, this.#entries);
-    if (sample !== undefined) this.samples.push(sample);
+    if (sample === undefined) return;
+    const { identities, ...rest } = sample;
+    const text = JSON.stringify(identities);
+    this.samples.push(text === this.#lastIdentities ? rest : sample);
+    this.#lastIdentities = text;
   }
 }
 
@@ -65,20 +78,67 @@ export class FileSampler {
 function sampleFiles(dataDir: string, entries: () => number): FileSample | undefined {
   try {
     // Count first: a file may be newer than the position of its sample, never older.
-    return { entries: entries(), sizes: sizesIn(dataDir) };
+    return { entries: entries(), ...filesIn(dataDir) };
   } catch {
     return undefined;
   }
 }
 
-/** Returns the size of every regular file below a directory, by path. */
-export function sizesIn(directory: string): Record<string, number> {
-  const sizes: Record<string, number> = {};
+/** The regular files below a directory, by path. */
+export interface FileList {
+  sizes: Record<string, number>;
+  /** Inode number and creation time: both are on the disk, and a rename changes neither. */
+  identities: Record<string, string>;
+}
+
+/** Lists the regular files below a directory. */
+export function filesIn(directory: string): FileList {
+  const files: FileList = { sizes: {}, identities: {} };
   for (const file of regularFiles(directory)) {
-    const size = lstatSync(join(directory, file), { throwIfNoEntry: false })?.size;
-    if (size !== undefined) sizes[file] = size;
+    const stats = lstatSync(join(directory, file), { throwIfNoEntry: false, bigint: true });
+    if (stats === undefined) continue;
+    files.sizes[file] = Number(stats.size);
+    files.identities[file] = `${stats.ino}:${stats.birthtimeNs}`;
   }
-  return sizes;
+  return files;
+}
+
+/** A file that a crash state has under an earlier name. */
+export interface UndoneRename {
+  /** Name that the target had given it. */
+  file: string;
+  /** Name that it has in the crash state. */
+  nameAfter: string;
+  /** Number of log entries that were complete when the target was first seen to have it under its new name. */
+  seenAt: number;
+  /** False when it was seen only after the cut: the target may have renamed it after the cut. */
+  certain: boolean;
+}
+
+/**
+ * Finds the files that a crash state has under an earlier name than the target was seen to have given them.
+ * @param prefix number of log entries that were complete at the cut.
+ */
+export function undoneRenames(
+  samples: readonly FileSample[],
+  { identities }: FileList,
+  prefix: number,
+): UndoneRename[] {
+  const named = samples.filter((sample) => sample.identities !== undefined);
+  const before = named.findLast(({ entries }) => entries <= prefix)?.identities ?? {};
+  const nameInState = new Map(Object.entries(identities).map(([file, identity]) => [identity, file]));
+  const renames = new Map<string, UndoneRename>();
+  for (const { entries, identities: seen = {} } of named)
+    for (const [file, identity] of Object.entries(seen)) {
+      const nameAfter = nameInState.get(identity);
+      // Two names of one file are links, and no rename.
+      if (nameAfter === undefined || nameAfter === file || seen[nameAfter] === identity) continue;
+      const isBefore = entries <= prefix;
+      // A name that the file had lost again before the cut tells nothing.
+      if ((isBefore && before[file] !== identity) || renames.has(identity)) continue;
+      renames.set(identity, { file, nameAfter, seenAt: entries, certain: isBefore });
+    }
+  return [...renames.values()];
 }
 
 /** A file that a crash state has lost, and where the target was seen to have it. */

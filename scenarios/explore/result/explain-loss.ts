@@ -15,6 +15,15 @@ interface MessageLocation {
 export interface LossExplanation {
   lines: string[];
   files: string[];
+  /**
+   * `not-written`: the message is in no write. `not-synced`: no flush came after its writes. `synced-late`: the flush,
+   * or the write, came after the confirmation. `flushed`: everything was on the medium by then.
+   */
+  kind: 'not-written' | 'not-synced' | 'synced-late' | 'flushed';
+  /** Entries that write the message. */
+  writes: number[];
+  /** Entry of the first flush after the worst of these writes; null when none came. */
+  flushAt: number | null;
 }
 
 /**
@@ -36,7 +45,7 @@ export function explainLoss(
   if (location === undefined) {
     const nowhere =
       'its bytes are in no write of the log: they were never sent to the disk, or in a form that the kit cannot read, such as compressed';
-    return { lines: [confirmed, nowhere], files: [] };
+    return { lines: [confirmed, nowhere], files: [], kind: 'not-written', writes: [], flushAt: null };
   }
   const { entries } = recording.model;
   const writes = entries.filter(
@@ -72,7 +81,13 @@ export function explainLoss(
   const [worst] = unflushed.sort(
     (a, b) => (b.flush ?? Number.MAX_SAFE_INTEGER) - (a.flush ?? Number.MAX_SAFE_INTEGER),
   );
+  const flushAt =
+    worst === undefined
+      ? (entries.find((entry) => entry.flush && entry.index >= confirmedAt)?.index ?? null)
+      : (worst.flush ?? null);
+  let kind: LossExplanation['kind'] = 'synced-late';
   if (worst === undefined) {
+    kind = 'flushed';
     const next = entries.find((entry) => entry.flush && entry.index >= confirmedAt);
     lines.push(
       'all of them had been flushed by then: what leads to them had not (a size, a name, an index), or the recovery does not find it',
@@ -85,11 +100,12 @@ export function explainLoss(
       `entry ${worst.index} was written only after the confirmation: the sync that it needs came too late`,
     );
   } else if (worst.flush === undefined) {
+    kind = 'not-synced';
     lines.push(`no flush came after entry ${worst.index}: the sync is missing`);
   } else {
     lines.push(`the first flush after entry ${worst.index} is entry ${worst.flush}: the sync came too late`);
   }
-  return { lines, files };
+  return { lines, files, kind, writes: needed, flushAt };
 }
 
 const PAGE_BYTES = 4096;

@@ -1,7 +1,7 @@
 import { fixItLink } from '../../host/fix-it.js';
 import { visible } from '../../host/visible.js';
 import type { Outcome } from '../outcome.js';
-import type { Reporter } from './reporter.js';
+import type { TextReporter } from './reporter.js';
 
 const VERDICT_ICONS = { pass: '✅', fail: '❌', 'not-measured': '⚠️' } as const;
 
@@ -10,7 +10,7 @@ const VERDICT_ICONS = { pass: '✅', fail: '❌', 'not-measured': '⚠️' } as 
  * run that was not measured. It adds a table of all requirements to the summary of the job when
  * $GITHUB_STEP_SUMMARY is set.
  */
-export const github: Reporter = {
+export const github: TextReporter = {
   name: 'github',
   stream: 'stdout',
   supportsFile: false,

@@ -1,12 +1,12 @@
 import { fixItLink } from '../../host/fix-it.js';
 import { visible } from '../../host/visible.js';
-import { notMeasuredTestName, type Reporter } from './reporter.js';
+import { notMeasuredTestName, type TextReporter } from './reporter.js';
 
 /**
  * Reporter for JUnit's XML, which CI systems read: one test case per requirement. A requirement not
  * measured is skipped.
  */
-export const junit: Reporter = {
+export const junit: TextReporter = {
   name: 'junit',
   stream: 'stdout',
   supportsFile: true,

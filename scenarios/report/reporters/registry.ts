@@ -7,13 +7,14 @@ import { makeDirectories } from '../../host/directories.js';
 import { visibleJson, visibleLine } from '../../host/visible.js';
 import type { Outcome } from '../outcome.js';
 import { plainStyle, styleFor } from '../style.js';
+import { html, perfetto } from './from-evidence.js';
 import { github } from './github.js';
 import { junit } from './junit.js';
-import type { Reporter } from './reporter.js';
+import type { Reporter, TextReporter } from './reporter.js';
 import { tap } from './tap.js';
 
 /** Reporter that writes the object of `--json` on one line. */
-const json: Reporter = {
+const json: TextReporter = {
   name: 'json',
   stream: 'stdout',
   supportsFile: true,
@@ -21,14 +22,14 @@ const json: Reporter = {
 };
 
 /** Reporter that writes the report for people. */
-const list: Reporter = {
+const list: TextReporter = {
   name: 'list',
   stream: 'stderr',
   supportsFile: true,
   render: (outcome, style) => `${outcome.lines(style).map(visibleLine).join('\n')}\n`,
 };
 
-const REPORTERS: readonly Reporter[] = [list, json, junit, tap, github];
+const REPORTERS: readonly Reporter[] = [list, json, junit, tap, github, html, perfetto];
 /** Names that `--reporter` accepts. */
 export const REPORTER_NAMES = REPORTERS.map(({ name }) => name);
 
@@ -60,6 +61,11 @@ export function chooseReporters(specs: readonly string[] | undefined, withJson: 
   return chosen;
 }
 
+/** Reports whether a chosen reporter is made from the evidence of the run, so that the evidence must be kept. */
+export function needEvidence(chosen: readonly ChosenReporter[]): boolean {
+  return chosen.some(({ reporter }) => 'write' in reporter);
+}
+
 /**
  * Reports an outcome in every chosen form. The reporters are independent: one that fails is one warning, and the others
  * still report. It never throws, because the verdict and its exit code must not depend on a report.
@@ -67,6 +73,11 @@ export function chooseReporters(specs: readonly string[] | undefined, withJson: 
 export async function writeReports(outcome: Outcome, chosen: readonly ChosenReporter[]): Promise<void> {
   for (const { reporter, file } of chosen) {
     try {
+      if ('write' in reporter) {
+        if (outcome.evidence === undefined) throw new KitError('kit-failed', 'the run kept no evidence');
+        log(`${reporter.name}: ${await reporter.write(outcome.evidence, file)}`);
+        continue;
+      }
       // The reporter of GitHub writes to stdout itself.
       if (file === undefined && reporter.stream === 'stdout') announceResult();
       const style = file === undefined ? styleFor(process[reporter.stream]) : plainStyle;

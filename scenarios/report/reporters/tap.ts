@@ -1,12 +1,12 @@
 import { fixItLink } from '../../host/fix-it.js';
 import { visible, visibleJson } from '../../host/visible.js';
-import { notMeasuredTestName, type Reporter } from './reporter.js';
+import { notMeasuredTestName, type TextReporter } from './reporter.js';
 
 /**
  * Reporter for the Test Anything Protocol, version 14: one test point per requirement. A requirement that was
  * not measured is skipped.
  */
-export const tap: Reporter = {
+export const tap: TextReporter = {
   name: 'tap',
   stream: 'stdout',
   supportsFile: true,

@@ -1,0 +1,142 @@
+import { existsSync, lstatSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { parseBoundedJson } from '../../../conformance/bounded-json.js';
+import { CHECKERS, type Evaluation, evaluate } from '../../../conformance/checkers/evaluate.js';
+import { KitError, messageOf } from '../../../conformance/errors.js';
+import type { HistoryEvent } from '../../../conformance/history/events.js';
+import { readHistory } from '../../../conformance/history/reader.js';
+import { limit } from '../../../conformance/limits.js';
+import { readRegularFile } from '../../../conformance/read-file.js';
+import type { FileHabit } from '../../../faults/tracing/file-habits.js';
+import { RUN_FACTS_FILE, type RunFacts, readRunFacts } from '../../bundle/run-facts.js';
+import { shellQuote } from '../../host/shell.js';
+import type { ReportSource } from './source.js';
+import { shorten } from './strings.js';
+
+const HISTORY_FILE = 'history.jsonl';
+const HABITS_FILE = 'file-habits.json';
+/** Name of the bundle in a directory of evidence. */
+export const BUNDLE_FILE = 'bundle.tar.gz';
+
+const Habits = z.array(
+  z.object({
+    pattern: z.string(),
+    writers: z.array(z.string()),
+    syncers: z.array(z.string()),
+    renamedFrom: z.array(z.string()),
+    renamers: z.array(z.string()),
+    writes: z.number().exactOptional(),
+    syncs: z.number().exactOptional(),
+  }),
+);
+
+/** What a bundle knows and its evidence may not: the evidence of an older kit has no facts. */
+export interface BundleContext {
+  /** Claims of the target. */
+  target: Parameters<typeof evaluate>[1] & { name: string; protocol: string };
+  seed: number;
+  kitVersion: string;
+  command: ReportSource['command'];
+}
+
+/**
+ * Collects the evidence of a gate, an exploration or a sweep.
+ * @param path the directory or the bundle, as the user named it.
+ * @throws KitError bad-history (exit code 2) when the evidence is damaged or is none.
+ */
+export function sourceFromDirectory(dir: string, path: string, context?: BundleContext): ReportSource {
+  requireRegular(join(dir, HISTORY_FILE), path);
+  const events = readHistory(join(dir, HISTORY_FILE));
+  const { facts, habits } = readKeptFacts(dir, path);
+  const target = facts?.target ?? context?.target;
+  if (target === undefined)
+    throw new KitError(
+      'bad-history',
+      `${path}: expected the file run.json beside the history: this evidence is of an older kit; make the report of its bundle`,
+    );
+  const started = events.find((event) => event.kind === 'run-started');
+  const command = facts?.command ?? context?.command ?? 'gate';
+  const evaluation = command === 'explore' ? evaluateStates(events, target) : evaluate(events, target);
+  // The facts may weaken a pass, such as with a fault that was asked for and never hit. They never hide a failure.
+  const stated = evaluation.verdict === 'fail' || facts === undefined ? evaluation : facts;
+  const bundle = context === undefined ? join(dir, BUNDLE_FILE) : path;
+  const requirements = evaluation.findings.map(({ requirement, verdict, why }) => ({
+    id: requirement,
+    verdict,
+    why,
+  }));
+  return {
+    command,
+    target: target.name,
+    protocol: target.protocol,
+    seed: facts?.seed ?? context?.seed ?? started?.seed ?? null,
+    kitVersion: facts?.kitVersion ?? context?.kitVersion ?? started?.kitVersion ?? '',
+    startedAt: started?.startedAt ?? null,
+    tookMs: facts?.tookMs ?? events.at(-1)?.atMs ?? null,
+    path,
+    verdict: stated.verdict,
+    why: stated.why,
+    requirements,
+    unclaimed: evaluation.unclaimed,
+    notTried: facts?.notTried ?? [],
+    warnings: facts?.warnings ?? [],
+    replay:
+      stated.verdict === 'pass'
+        ? []
+        : [
+            ...(existsSync(bundle) ? [`plugpull replay ${shellQuote(bundle)}`] : []),
+            ...(facts === undefined ? [] : [facts.replay]),
+          ],
+    power: facts?.power ?? '',
+    runs: [{ name: '', events, evaluation }],
+    habits,
+    crashStates: facts?.crashStates,
+    recording: existsSync(join(dir, 'recording.json')) && context === undefined ? dir : '',
+  };
+}
+
+/**
+ * Reads what a run keeps beside its history: its facts, and what a traced run has shown.
+ * @throws KitError bad-history (exit code 2) when the facts are damaged, or are no regular file.
+ */
+export function readKeptFacts(
+  dir: string,
+  path: string,
+): { facts: RunFacts | undefined; habits: FileHabit[] } {
+  for (const name of [RUN_FACTS_FILE, HABITS_FILE])
+    if (lstatSync(join(dir, name), { throwIfNoEntry: false }) !== undefined)
+      requireRegular(join(dir, name), path);
+  return { facts: readRunFacts(dir), habits: readHabits(dir) };
+}
+
+/** Evaluates an exploration: the only requirement that it judges is that of crash states. */
+function evaluateStates(events: readonly HistoryEvent[], target: Parameters<typeof evaluate>[1]): Evaluation {
+  const finding = CHECKERS['PP-13'](events, target.guarantee);
+  const { verdict, why } = finding;
+  return { verdict, why: `PP-13: ${why}`, findings: [finding], unclaimed: [] };
+}
+
+/** Reads what a traced run has shown; nothing when there was none, or when the file is damaged. */
+function readHabits(dir: string): FileHabit[] {
+  try {
+    return Habits.parse(parseBoundedJson(readRegularFile(join(dir, HABITS_FILE), limit('json-bytes'))));
+  } catch {
+    return [];
+  }
+}
+
+/** Evidence may come from a stranger: a link could lead to a file of this user, and a pipe would block. */
+function requireRegular(file: string, path: string): void {
+  try {
+    const stats = lstatSync(file);
+    if (stats.isFile()) return;
+  } catch (error) {
+    throw new KitError(
+      'bad-history',
+      `${path}: expected evidence with the file ${HISTORY_FILE}, a bundle, a certificate or a result of --json: ${shorten(messageOf(error), 200)}`,
+      { cause: error },
+    );
+  }
+  throw new KitError('bad-history', `${file}: expected a regular file`);
+}
