@@ -58,7 +58,22 @@ export async function gateCommand(
       ...(flags.injections === undefined ? {} : { maxInjections: flags.injections }),
       out,
       keep: flags.keep === true,
-      replay: (seed) => replayCommandLine(file, flags, seed, flags.budget),
+      replay: (seed, only) =>
+        replayCommandLine(
+          file,
+          // A round of these faults only is the first and only round of such a gate.
+          only === undefined ? flags : { ...flags, faults: [...only], rounds: 1 },
+          seed,
+          flags.budget,
+        ),
+      replayExploration: (seed, budgetMs) =>
+        replayCommandLine(
+          file,
+          { runtime: flags.runtime, ...filesystemOf(flags) },
+          seed,
+          budgetMs,
+          'explore',
+        ),
       signal: interrupts.signal,
       progress: (line) => log(style.faint(line)),
     }),
@@ -67,4 +82,8 @@ export async function gateCommand(
   const { result } = outcome;
   await writeReports(gateOutcome(result, file), reporters);
   return VERDICT_EXIT_CODES[result.verdict];
+}
+
+function filesystemOf({ fs }: FaultFlags): Pick<FaultFlags, 'fs'> {
+  return fs === undefined ? {} : { fs };
 }

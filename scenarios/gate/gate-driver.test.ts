@@ -10,7 +10,8 @@ import { registeredRuns } from '../host/registry.js';
 import { gateReport } from '../report/gate-report.js';
 import { plainStyle } from '../report/style.js';
 import { makeSchedule } from '../round/schedule.js';
-import { type GateOptions, runGate, selectAndRunGate } from './gate.js';
+import { runGate, selectAndRunGate } from './gate.js';
+import type { GateOptions } from './gate-options.js';
 import type { GateResult } from './result.js';
 import { selectFaults } from './select-faults.js';
 
