@@ -86,21 +86,20 @@ export async function installDependencies({ root, progress, onStart }) {
 
 async function npmCi({ root, progress, onStart }, why) {
   const all = Object.keys(readPackages(join(root, 'package-lock.json')) ?? {}).length - 1;
-  let fetched = 0;
-  let last = 'reading the lock file';
+  const counts = { described: 0, fetched: 0 };
+  let trouble = '';
   const describe = (elapsedMs) =>
-    `npm ci: ${seconds(elapsedMs)}, ${fetched} of at most ${all} packages fetched` +
-    (fetched < all ? timeLeft(elapsedMs, fetched, all) : '') +
-    ` (${last})`;
+    `npm ci: ${seconds(elapsedMs)}, ${describeFetches(counts, all, elapsedMs)}${trouble}`;
   const onLine = (line) => {
-    // With a cache, npm reports no fetch but a cache hit in the same line.
-    const url = /http (?:fetch|cache) (?:GET \d+ )?(\S+)/.exec(line)?.[1];
-    if (url === undefined) {
-      if (/npm (warn|error)/i.test(line)) last = line.trim().slice(0, 80);
-      return;
+    const [, answer, url] = /npm http (?:fetch|cache) (?:GET )?(\d+ )?(\S+)/.exec(line) ?? [];
+    const failed = /npm http fetch .* attempt (\d+) failed with (\S+)/.exec(line);
+    if (failed !== null) trouble = `; attempt ${failed[1]} of a package failed with ${failed[2]}`;
+    else if (url !== undefined && (answer ?? '200 ').startsWith('200')) {
+      // The path of a tarball has a part `/-/`. Other requests are for the description of a package.
+      if (url.includes('/-/')) counts.fetched++;
+      else counts.described++;
+      trouble = '';
     }
-    if (url.endsWith('.tgz') || line.includes('.tgz')) fetched++;
-    last = 'fetching';
   };
   // Compile the memory-map addon if a compiler exists: otherwise npm looks for a compiled one on the network.
   const compiles = ['g++', 'make', 'python3'].every(onPath);
@@ -113,6 +112,13 @@ async function npmCi({ root, progress, onStart }, why) {
   if (ok) return;
   const lines = text.split('\n').filter((line) => line.trim() !== '' && !/npm http /.test(line));
   throw new Error(`installing the npm packages failed:\n${lines.slice(-15).join('\n')}`);
+}
+
+/** Describes how many packages npm has looked up and fetched, and about how long the rest takes. */
+function describeFetches({ described, fetched }, all, elapsedMs) {
+  if (fetched === 0) return `${Math.min(described, all)} of at most ${all} packages looked up`;
+  if (fetched >= all) return 'unpacking and building';
+  return `${fetched} of at most ${all} packages fetched${timeLeft(elapsedMs, fetched, all)}`;
 }
 
 /** Returns a digest of everything that decides whether the packages fit; undefined if none are installed. */
