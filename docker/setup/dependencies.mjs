@@ -64,6 +64,9 @@ async function whyNotLoadable(root) {
   return undefined;
 }
 
+/** Time without a fetched package after which npm is probably done with fetching. */
+const FETCH_PAUSE_MS = 5000;
+
 const onPath = (name) =>
   (process.env.PATH ?? '').split(':').some((folder) => folder !== '' && existsSync(join(folder, name)));
 
@@ -86,7 +89,7 @@ export async function installDependencies({ root, progress, onStart }) {
 
 async function npmCi({ root, progress, onStart }, why) {
   const all = Object.keys(readPackages(join(root, 'package-lock.json')) ?? {}).length - 1;
-  const counts = { described: 0, fetched: 0 };
+  const counts = { described: 0, fetched: 0, lastFetchMs: 0 };
   let trouble = '';
   const describe = (elapsedMs) =>
     `npm ci: ${seconds(elapsedMs)}, ${describeFetches(counts, all, elapsedMs)}${trouble}`;
@@ -96,8 +99,10 @@ async function npmCi({ root, progress, onStart }, why) {
     if (failed !== null) trouble = `; attempt ${failed[1]} of a package failed with ${failed[2]}`;
     else if (url !== undefined && (answer ?? '200 ').startsWith('200')) {
       // The path of a tarball has a part `/-/`. Other requests are for the description of a package.
-      if (url.includes('/-/')) counts.fetched++;
-      else counts.described++;
+      if (url.includes('/-/')) {
+        counts.fetched++;
+        counts.lastFetchMs = Date.now();
+      } else counts.described++;
       trouble = '';
     }
   };
@@ -107,7 +112,7 @@ async function npmCi({ root, progress, onStart }, why) {
   const { ok, text } = await progress.during(
     `npm ci: ${all} packages of package-lock.json (${why})`,
     describe,
-    () => run('npm', ['ci', '--no-progress'], { cwd: root, env, onLine, onStart }),
+    () => run('npm', ['ci', '--no-progress', '--no-audit', '--no-fund'], { cwd: root, env, onLine, onStart }),
   );
   if (ok) return;
   const lines = text.split('\n').filter((line) => line.trim() !== '' && !/npm http /.test(line));
@@ -115,9 +120,11 @@ async function npmCi({ root, progress, onStart }, why) {
 }
 
 /** Describes how many packages npm has looked up and fetched, and about how long the rest takes. */
-function describeFetches({ described, fetched }, all, elapsedMs) {
+function describeFetches({ described, fetched, lastFetchMs }, all, elapsedMs) {
   if (fetched === 0) return `${Math.min(described, all)} of at most ${all} packages looked up`;
-  if (fetched >= all) return 'unpacking and building';
+  // Packages for other machines are never fetched, so the last one cannot be told by its number.
+  if (fetched >= all || Date.now() - lastFetchMs > FETCH_PAUSE_MS)
+    return `${fetched} packages fetched, now unpacking and building them`;
   return `${fetched} of at most ${all} packages fetched${timeLeft(elapsedMs, fetched, all)}`;
 }
 

@@ -84,12 +84,16 @@ async function missingEngines(scope, forTests) {
  * @param {{ root: string, progress: import('./progress.mjs').Progress, scope: 'gate' | 'all', forTests: boolean }} options
  */
 export async function installEngines({ root, progress, scope, forTests }) {
-  const missing = await missingEngines(scope, forTests);
+  await installMissing(root, progress, await missingEngines(scope, forTests));
+}
+
+/** Installs packages that are missing. @param lockWaitMs longest time for which another apt is waited for. */
+export async function installMissing(root, progress, missing, lockWaitMs = LOCK_WAIT_MS) {
   if (missing.length === 0) return;
   const why = whyNotHere();
   if (why !== undefined) return reportMissing(progress, missing, why);
   for (const { package: name, for: use } of missing) progress.say(`installing ${name}: ${use}`);
-  const failure = await aptInstall(root, progress, missing);
+  const failure = await aptInstall(root, progress, missing, lockWaitMs);
   const left = missing.filter(isMissing);
   if (left.length > 0) reportMissing(progress, left, failure ?? 'the package has no such file');
 }
@@ -111,12 +115,12 @@ function reportMissing(progress, missing, why) {
 }
 
 /** Installs packages. @returns undefined, or why it failed, as a phrase. */
-async function aptInstall(root, progress, missing) {
+async function aptInstall(root, progress, missing, lockWaitMs) {
   const folder = join(root, '.plugpull');
   mkdirSync(folder, { recursive: true });
   const names = missing.map((engine) => engine.package);
   const install = ['install', '-y', '-q', '--no-install-recommends', ...names];
-  const deadlineMs = Date.now() + LOCK_WAIT_MS;
+  const deadlineMs = Date.now() + lockWaitMs;
   let mayUpdate = true;
   let mayRepair = true;
   if (areListsOld()) {
