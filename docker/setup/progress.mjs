@@ -1,7 +1,7 @@
 // Reports what the set-up does. It is plain Node, because it runs before anything is installed.
 
 /** Time without a line, in milliseconds, after which the state of the running steps is reported. */
-export const MAX_SILENCE_MS = 4000;
+export const MAX_SILENCE_MS = 3500;
 const TICK_MS = 500;
 
 /** The steps that run, and the lines about them. A step reports itself when nothing else was printed for a while. */

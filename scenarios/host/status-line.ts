@@ -1,10 +1,10 @@
 import { statusOutput } from './console.js';
 
 /**
- * Time without a line on stderr, in milliseconds, after which the state of the work is printed. With the ticks, no silence
- * lasts 5 s while the event loop is free.
+ * Time without a line on stderr, in milliseconds, after which the state of the work is printed. It is shorter than 5 s,
+ * because a busy machine delays the ticks.
  */
-export const MAX_SILENCE_MS = 3500;
+export const MAX_SILENCE_MS = 3000;
 const TICK_MS = 500;
 
 /** Where the state of the work is shown; see `statusOutput`. */
