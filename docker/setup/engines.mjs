@@ -104,14 +104,14 @@ function whyNotHere() {
   return process.getuid?.() === 0 ? undefined : 'not root';
 }
 
-/** Says what cannot be measured without the packages, in one line each, and then the command that gets them. */
+/** Says what cannot be measured without the packages, one line each, then why, and the command that gets them. */
 function reportMissing(progress, missing, why) {
   for (const { package: name, for: use } of missing)
-    progress.say(`not installed (${why}): ${name}; not measured without it: ${use}`);
+    progress.say(`not installed: ${name}; not measured without it: ${use}`);
   const command = onPath('apt-get')
     ? `${process.getuid?.() === 0 ? '' : 'sudo '}${remedyFor(missing)}`
     : `install the packages that Debian calls ${missing.map((engine) => engine.package).join(' ')}`;
-  progress.say(`to get the rest: ${command}`);
+  progress.say(`${why}; to get the rest: ${command}`);
 }
 
 /** Installs packages. @returns undefined, or why it failed, as a phrase. */
@@ -123,6 +123,8 @@ async function aptInstall(root, progress, missing, lockWaitMs) {
   const deadlineMs = Date.now() + lockWaitMs;
   let mayUpdate = true;
   let mayRepair = true;
+  // Without the list, the installation only says that it does not know the packages.
+  let failedUpdate;
   if (areListsOld()) {
     mayUpdate = false;
     const updated = await apt(
@@ -133,6 +135,7 @@ async function aptInstall(root, progress, missing, lockWaitMs) {
       deadlineMs,
     );
     if (updated.isLocked) return updated.why;
+    if (!updated.ok) failedUpdate = updated.why;
   }
   for (;;) {
     const { ok, why, isLocked, text } = await apt(
@@ -156,7 +159,7 @@ async function aptInstall(root, progress, missing, lockWaitMs) {
     } else if (mayUpdate) {
       mayUpdate = false;
       await apt(folder, progress, ['update', '-q'], 'fetching the list of packages', deadlineMs);
-    } else return why;
+    } else return failedUpdate ?? why;
   }
 }
 

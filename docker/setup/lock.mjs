@@ -15,7 +15,14 @@ const MAX_WAIT_MS = 600_000;
  * @throws Error when another set-up holds it for ten minutes.
  */
 export async function takeLock(path, progress) {
-  mkdirSync(dirname(path), { recursive: true });
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    rmSync(writeOwn(path, []));
+  } catch (error) {
+    throw new Error(
+      `${dirname(path)} cannot be written (${error.code}), expected a folder of this user: run it as its owner`,
+    );
+  }
   if (!tryTake(path)) {
     const state = (elapsedMs) => `waiting for another set-up of this folder: ${seconds(elapsedMs)}`;
     await progress.during('another set-up of this folder runs; waiting for its end', state, async () => {

@@ -192,13 +192,14 @@ t.test('set-up installs what is missing and says what for', async (t) => {
   t.notMatch(output, /not installed/);
 });
 
-const REST = /not installed \((.*)\): strace; not measured without it: tear\n.*to get the rest: (.*)\n$/;
+const REST =
+  /not installed: strace; not measured without it: tear\nplugpull setup: (.*); to get the rest: (.*)\n$/;
 for (const [what, apt, env, why, command] of [
   [
     'apt fails',
     'echo "E: Unable to fetch some archives"; exit 100',
     {},
-    'apt-get install failed: E: Unable to fetch some archives',
+    /^apt-get (install|update) failed: E: Unable to fetch some archives$/,
     'apt-get install strace',
   ],
   [
@@ -226,5 +227,5 @@ for (const [what, apt, env, why, command] of [
 ] as const)
   t.test(`set-up goes on without an engine when ${what}, and says how to get it`, async (t) => {
     const output = await installWith(t, apt, env);
-    t.same(REST.exec(output)?.slice(1), [why, command], output);
+    t.match(REST.exec(output)?.slice(1), [why, command], output);
   });
