@@ -130,7 +130,7 @@ async function aptInstall(root, progress, missing, lockWaitMs) {
     const updated = await apt(
       folder,
       progress,
-      ['update', '-q'],
+      ['update', '-q', '-o', 'APT::Update::Error-Mode=any'],
       'fetching the list of packages',
       deadlineMs,
     );
@@ -158,7 +158,13 @@ async function aptInstall(root, progress, missing, lockWaitMs) {
       );
     } else if (mayUpdate) {
       mayUpdate = false;
-      await apt(folder, progress, ['update', '-q'], 'fetching the list of packages', deadlineMs);
+      await apt(
+        folder,
+        progress,
+        ['update', '-q', '-o', 'APT::Update::Error-Mode=any'],
+        'fetching the list of packages',
+        deadlineMs,
+      );
     } else return failedUpdate ?? why;
   }
 }

@@ -28,6 +28,8 @@ const MAX_FAULTS_PER_ROUND = 6;
 const POWER_BUDGET_SHARE = 0.45;
 /** The same share if an exploration follows, which tries the disks of many more power cuts. */
 const POWER_SHARE_BEFORE_EXPLORATION = 0.35;
+/** Share of the budget that is left for an exploration once every fault has hit and every requirement is measured. */
+const EXPLORATION_SHARE_WHEN_ALL_MET = 1 / 3;
 /** Upper bound of a round of power cuts, so that its verdict need not wait for the end of the budget. */
 const MAX_POWER_ROUND_MS = 30_000;
 /** Upper bound of a round of power cuts while another fault has not been tried. */
@@ -123,7 +125,6 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
   const { budgetMs, recorder } = run;
   const { faults } = selection;
   const receipts = recordReceipts(recorder);
-  const endMs = run.startMs + budgetMs;
   const { power, others } = splitByPower(faults);
   const powerShare = options.exploration === undefined ? POWER_BUDGET_SHARE : POWER_SHARE_BEFORE_EXPLORATION;
   const powerMs = power.length === 0 ? 0 : others.length === 0 ? budgetMs : budgetMs * powerShare;
@@ -152,6 +153,13 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
     if (rounds >= maxRounds || injections >= maxInjections) break;
     const nowMs = performance.now();
     const number = rounds + 1;
+    const isAllMet = turnsLeft <= 0 && (unmet.length === 0 || futileCatchUps >= MAX_FUTILE_CATCH_UPS);
+    // What is left is better used for crash states than for further turns.
+    const endMs =
+      run.startMs +
+      (isAllMet && options.exploration !== undefined
+        ? options.budgetMs * (1 - EXPLORATION_SHARE_WHEN_ALL_MET)
+        : budgetMs);
     const isPowerUntried = powerMs >= MIN_POWER_MS && powerLeftMs === powerMs;
     // Every round of a certificate has all faults of its level.
     const catchesUp =
