@@ -162,9 +162,11 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
         : budgetMs);
     const isPowerUntried = powerMs >= MIN_POWER_MS && powerLeftMs === powerMs;
     // Every round of a certificate has all faults of its level.
+    // On a slow machine the turns that are left may not fit any more: one round then has the faults of all of them.
+    const isLate = turnsLeft > 1 && nowMs + (turnsLeft * (nowMs - run.startMs)) / Math.max(1, rounds) > endMs;
     const catchesUp =
       options.faultsPerRound === undefined &&
-      turnsLeft <= 0 &&
+      (turnsLeft <= 0 || (rounds > 0 && isLate)) &&
       !isPowerUntried &&
       unmet.length > 0 &&
       unmet.length < faults.length &&
@@ -239,7 +241,7 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
     setUpMs = setUpMsOf(recorder.events);
     rounds = number;
     if (isPowerRound) powerLeftMs -= performance.now() - nowMs;
-    else if (!catchesUp) turnsLeft--;
+    else turnsLeft = catchesUp ? 0 : turnsLeft - 1;
     const evaluation = evaluate(recorder.events, target);
     const unmetBefore = unmet.length;
     unmet = unmetFaults(faults, recorder.events, evaluation);
