@@ -193,7 +193,8 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
       if (forPowerMs > 0 && nowMs + setUpMs + MIN_INJECTIONS_MS + plannedTailMs() <= endMs) continue;
       break;
     }
-    const own = schedule.injections.filter(({ fault }) => untried.has(fault)).length;
+    const planned = new Set(schedule.injections.map(({ fault }) => fault));
+    const own = [...untried].filter((name) => planned.has(name)).length;
     // Faults that have not had their turn get an equal part of the time, so that none of them is left out.
     const turnMs =
       own === 0 || runtime.slowStartMs !== undefined
