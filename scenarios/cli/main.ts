@@ -25,6 +25,7 @@ requireOpenFiles();
 const { Command, CommanderError, Option } = await import('commander');
 const { EXIT_CODES } = await import('../../conformance/exit-codes.js');
 const { protocolNames } = await import('../../conformance/target-file/starter.js');
+const { commandLine, kitCommand } = await import('../host/command-line.js');
 const { ignoreFailedStreams, log, writeLines } = await import('../host/console.js');
 const { allowPassingThrough } = await import('../host/directories.js');
 const { kitVersion } = await import('../host/version.js');
@@ -56,7 +57,7 @@ const JSON_HELP = 'prints the result as one JSON object to stdout';
 ignoreFailedStreams();
 allowPassingThrough();
 
-const program = new Command('plugpull')
+const program = new Command(kitCommand())
   .description('Pulls the plug on message queues and proves that no confirmed message is lost.')
   .version(kitVersion())
   .enablePositionalOptions()
@@ -184,7 +185,7 @@ program
   )
   .option(
     '--shell',
-    'mounts the disk of the failure until `plugpull clean`, and prints how to start the recovery by hand',
+    `mounts the disk of the failure until ${commandLine('clean')}, and prints how to start the recovery by hand`,
   )
   .option(
     '--at <n>',
