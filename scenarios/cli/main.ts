@@ -288,6 +288,17 @@ program
   });
 
 program
+  .command('setup')
+  .description(
+    'installs what faults and runtimes need on this machine, as root on Debian or Ubuntu; otherwise, and with ' +
+      'PLUGPULL_NO_INSTALL=1, it only says what is missing',
+  )
+  .action(async () => {
+    const { setupCommand } = await import('./setup-command.js');
+    process.exitCode = await setupCommand();
+  });
+
+program
   .command('doctor')
   .description(
     'lists the runtimes, faults and power backends that this machine has, and how to get the missing ones',

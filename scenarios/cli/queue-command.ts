@@ -19,7 +19,7 @@ export async function queueCommand(args: readonly string[]): Promise<number> {
   if (!existsSync(program)) {
     throw new KitError(
       'kit-failed',
-      `${program}: not there: expected a complete package, or in a checkout npm run build`,
+      `${program}: not there: expected a complete package, compiled in a checkout`,
     );
   }
   const child = spawn(process.execPath, [program, ...args], {
