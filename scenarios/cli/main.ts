@@ -293,9 +293,17 @@ program
     'installs what faults and runtimes need on this machine, as root on Debian or Ubuntu; otherwise, and with ' +
       'PLUGPULL_NO_INSTALL=1, it only says what is missing',
   )
-  .action(async () => {
+  .addOption(
+    new Option(
+      '--engines <scope>',
+      'gate: what the gate of the reference queue needs; all: every fault and runtime',
+    )
+      .choices(['gate', 'all'])
+      .default('all'),
+  )
+  .action(async (flags: { engines: string }) => {
     const { setupCommand } = await import('./setup-command.js');
-    process.exitCode = await setupCommand();
+    process.exitCode = await setupCommand(flags);
   });
 
 program
