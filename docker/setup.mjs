@@ -5,7 +5,8 @@
 //
 // --engines gate installs what the gate of the reference queue needs; all, or the variable CI, installs everything, starts
 // a container engine and builds the images. PLUGPULL_NO_INSTALL=1 installs no Debian packages.
-import { join } from 'node:path';
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from './setup/build.mjs';
 import { run, runningPids, stopChildren } from './setup/child.mjs';
@@ -15,6 +16,10 @@ import { takeLock } from './setup/lock.mjs';
 import { Progress, seconds } from './setup/progress.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
+/** False for an installed npm package, which is complete: it needs engines only, and its folder may be read-only. */
+const isCheckout = existsSync(join(root, 'tsconfig.json'));
+/** Folder of the lock and the logs. That of a checkout is always the same: its lock must keep out every other set-up. */
+const stateFolder = isCheckout ? join(root, '.plugpull') : resolve(process.env.PLUGPULL_STATE ?? '.plugpull');
 const quiet = process.argv.includes('--quiet');
 const inCi = Boolean(process.env.CI);
 const engines = scopeOfEngines();
@@ -32,7 +37,7 @@ const fail = (line, code = 4) => {
 };
 
 function scopeOfEngines() {
-  if (inCi) return 'all';
+  if (inCi && isCheckout) return 'all';
   const at = process.argv.indexOf('--engines');
   if (at === -1) return 'none';
   return process.argv[at + 1] === 'gate' ? 'gate' : 'all';
@@ -46,7 +51,7 @@ function isNodeSupported() {
 async function containerEngine() {
   const script = `
     const { startEngine } = await import(${JSON.stringify(new URL('start-engine.mjs', import.meta.url).href)});
-    const why = startEngine(${JSON.stringify(join(root, '.plugpull'))});
+    const why = startEngine(${JSON.stringify(stateFolder)});
     if (why !== undefined) { console.log(why); process.exit(1); }`;
   const state = (what) => (elapsedMs) => `${what}: ${seconds(elapsedMs)}`;
   const started = await progress.during('container engine', state('starting the container engine'), () =>
@@ -70,7 +75,7 @@ async function containerEngine() {
 }
 
 async function setUp() {
-  const lock = await takeLock(join(root, '.plugpull', 'setup.lock'), progress);
+  const lock = await takeLock(join(stateFolder, 'setup.lock'), progress);
   for (const [signal, code] of [
     ['SIGINT', 130],
     ['SIGTERM', 143],
@@ -84,11 +89,13 @@ async function setUp() {
   try {
     const onStart = () => lock.note(runningPids());
     const compile = async () => {
+      if (!isCheckout) return;
       await installDependencies({ root, progress, onStart });
       await build({ root, progress, onStart });
     };
     const install = async () => {
-      if (engines !== 'none') await installEngines({ root, progress, scope: engines, forTests: inCi });
+      if (engines !== 'none')
+        await installEngines({ stateFolder, progress, scope: engines, forTests: inCi && isCheckout });
     };
     // apt waits mostly for the network, and dpkg for the disk: both run beside npm and the compiler.
     const outcomes = await Promise.allSettled([compile(), install()]);

@@ -82,19 +82,19 @@ async function missingEngines(scope, forTests) {
 /**
  * Installs missing packages if this is possible here. Otherwise, and when it fails, it says in one line what is not
  * measured, and how to get it. It never throws: what is there can be used.
- * @param {{ root: string, progress: import('./progress.mjs').Progress, scope: 'gate' | 'all', forTests: boolean }} options
+ * @param {{ stateFolder: string, progress: import('./progress.mjs').Progress, scope: 'gate' | 'all', forTests: boolean }} options
  */
-export async function installEngines({ root, progress, scope, forTests }) {
-  await installMissing(root, progress, await missingEngines(scope, forTests));
+export async function installEngines({ stateFolder, progress, scope, forTests }) {
+  await installMissing(stateFolder, progress, await missingEngines(scope, forTests));
 }
 
-/** Installs packages that are missing. @param lockWaitMs longest time for which another apt is waited for. */
-export async function installMissing(root, progress, missing, lockWaitMs = LOCK_WAIT_MS) {
+/** Installs packages that are missing. @param folder gets the log of apt. @param lockWaitMs longest time for which another apt is waited for. */
+export async function installMissing(folder, progress, missing, lockWaitMs = LOCK_WAIT_MS) {
   if (missing.length === 0) return;
   const why = whyNotHere();
   if (why !== undefined) return reportMissing(progress, missing, why);
   for (const { package: name, for: use } of missing) progress.say(`installing ${name}: ${use}`);
-  const failure = await aptInstall(root, progress, missing, lockWaitMs);
+  const failure = await aptInstall(folder, progress, missing, lockWaitMs);
   const left = missing.filter(isMissing);
   if (left.length > 0) reportMissing(progress, left, failure ?? 'the package has no such file');
 }
@@ -116,8 +116,7 @@ function reportMissing(progress, missing, why) {
 }
 
 /** Installs packages. @returns undefined, or why it failed, as a phrase. */
-async function aptInstall(root, progress, missing, lockWaitMs) {
-  const folder = join(root, '.plugpull');
+async function aptInstall(folder, progress, missing, lockWaitMs) {
   mkdirSync(folder, { recursive: true });
   const names = missing.map((engine) => engine.package);
   const install = ['install', '-y', '-q', '--no-install-recommends', ...names];

@@ -1,11 +1,11 @@
 import { existsSync, writeFileSync } from 'node:fs';
-import { dirname, join, relative, resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { KitError, messageOf } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { starterTarget } from '../../conformance/target-file/starter.js';
+import { commandLine, pathFromHere, schemaLocation } from '../host/command-line.js';
 import { log, print } from '../host/console.js';
 import { makeDirectories } from '../host/directories.js';
-import { packageRoot } from '../host/version.js';
 
 export interface InitFlags {
   protocol: string;
@@ -21,8 +21,7 @@ export function initCommand(flags: InitFlags): number {
   const out = flags.out ?? `${flags.name}.json`;
   const file = resolve(out);
   const definition = starterTarget(flags.name, flags.protocol);
-  const schema = relative(dirname(file), join(packageRoot(), 'conformance/target-file/target.schema.json'));
-  const text = `${JSON.stringify({ $schema: schema, ...definition }, undefined, 2)}\n`;
+  const text = `${JSON.stringify({ $schema: schemaLocation(dirname(file)), ...definition }, undefined, 2)}\n`;
   try {
     makeDirectories(dirname(file));
     writeFileSync(file, text, { flag: 'wx' });
@@ -34,7 +33,7 @@ export function initCommand(flags: InitFlags): number {
   }
   print(out);
   log(
-    `written; put your command into services and your promises into guarantee, then run: plugpull check ${out}`,
+    `written; put your command into services and your promises into guarantee, then run: ${commandLine('check', pathFromHere(out))}`,
   );
   return EXIT_CODES.pass;
 }

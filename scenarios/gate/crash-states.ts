@@ -7,6 +7,7 @@ import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesyst
 import { runExplore } from '../explore/explore.js';
 import type { ExploreResult } from '../explore/result/result.js';
 import type { ExploreOptions } from '../explore/strategies/exploration.js';
+import { commandLine } from '../host/command-line.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 
 /** Requirement that an exploration of crash states measures. */
@@ -73,12 +74,14 @@ export function planExploration(
   if (!target.guarantee.faults.includes('crash-states'))
     return { unexplored: 'the target does not claim it' };
   if (request.wanted !== undefined)
-    return { unexplored: 'a gate with --faults explores none (use plugpull explore)' };
+    return { unexplored: `a gate with --faults explores none (use ${commandLine('explore')})` };
   if (request.maxRounds !== undefined || request.maxInjections !== undefined)
-    return { unexplored: 'a gate with --rounds or --injections explores none (use plugpull explore)' };
+    return {
+      unexplored: `a gate with --rounds or --injections explores none (use ${commandLine('explore')})`,
+    };
   if (budgetMs < MIN_GATE_BUDGET_MS)
     return {
-      unexplored: `a gate explores them only with a budget of ${MIN_GATE_BUDGET_MS / 1000} s or more (--budget 90s, or plugpull explore)`,
+      unexplored: `a gate explores them only with a budget of ${MIN_GATE_BUDGET_MS / 1000} s or more (--budget 90s, or ${commandLine('explore')})`,
     };
   if (runtime.name !== 'process')
     return { unexplored: 'they are explored under process only (--runtime process)' };

@@ -1,4 +1,5 @@
 import type { CertificateBody } from '../../conformance/certificate/certificate.js';
+import { commandLine, pathFromHere } from '../host/command-line.js';
 import { fixItLines } from '../host/fix-it.js';
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
@@ -41,7 +42,7 @@ export function certificateReport(certified: CertificateBody, certificate: strin
     '',
     `${colourVerdict(style, certified.verdict)}: ${certified.why}`,
     ...fixItLines(requirements),
-    `certificate: ${certificate} (check it with: plugpull verify ${certificate})`,
+    `certificate: ${certificate} (check it with: ${commandLine('verify', pathFromHere(certificate))})`,
   ];
 }
 

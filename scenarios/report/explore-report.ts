@@ -1,7 +1,7 @@
 import type { ExploreResult } from '../explore/result/result.js';
 import type { StrategyName } from '../explore/strategies/strategy-run.js';
+import { commandLine, pathFromHere } from '../host/command-line.js';
 import { fixItLines } from '../host/fix-it.js';
-import { shellQuote } from '../host/shell.js';
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
 import { timeLines } from './time-lines.js';
@@ -39,7 +39,8 @@ export function exploreReport(result: ExploreResult, style: Style): string[] {
   lines.push('', `${colourVerdict(style, result.verdict)}: PP-13: ${result.why}`);
   lines.push(...fixItLines(result.requirements));
   if (result.evidence !== null) lines.push(`evidence: ${result.evidence}`);
-  if (result.bundle !== null) lines.push(`run it again: plugpull replay ${shellQuote(result.bundle)}`);
+  if (result.bundle !== null)
+    lines.push(`run it again: ${commandLine('replay', pathFromHere(result.bundle))}`);
   if (result.verdict !== 'pass')
     lines.push(`${result.bundle === null ? 'run it again' : 'or'}: ${result.replay}`);
   return lines;

@@ -1,8 +1,8 @@
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import type { GateResult } from '../gate/result.js';
+import { commandLine, pathFromHere } from '../host/command-line.js';
 import { fixItLines } from '../host/fix-it.js';
-import { shellQuote } from '../host/shell.js';
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
 import { timeLines } from './time-lines.js';
@@ -42,7 +42,8 @@ export function gateReport(result: GateResult, style: Style): string[] {
   lines.push('', `${colourVerdict(style, result.verdict)}: ${result.why}`);
   lines.push(...fixItLines(result.requirements));
   if (result.evidence !== null) lines.push(`evidence: ${result.evidence}`);
-  if (result.bundle !== null) lines.push(`run it again: plugpull replay ${shellQuote(result.bundle)}`);
+  if (result.bundle !== null)
+    lines.push(`run it again: ${commandLine('replay', pathFromHere(result.bundle))}`);
   if (result.verdict !== 'pass')
     lines.push(`${result.bundle === null ? 'run it again' : 'or'}: ${result.replay}`);
   return [...lines, claimedHitsLine(result)];
