@@ -92,3 +92,8 @@ export function formatBudget(ms: number): string {
 export function formatFilesystem({ type, mountOptions }: Filesystem): string {
   return [type, mountOptions].filter(Boolean).join(':');
 }
+
+/** Formats the size of large files in GB. */
+export function formatGigabytes(sizeBytes: number): string {
+  return `${(sizeBytes / 1e9).toFixed(1)} GB`;
+}

@@ -318,21 +318,20 @@ const lab = program
   );
 for (const [name, description, commandName] of [
   ['up', 'builds the image of the VM when there is none, and starts the VM', 'labUpCommand'],
-  ['down', 'stops the VM; only its built image stays', 'labDownCommand'],
+  ['down', 'stops the VM; only its built image stays, without --remove', 'labDownCommand'],
   [
     'status',
-    'prints whether the VM is up, and its addresses; exit code 3 when it is not up',
+    'prints whether the VM is up, its addresses, and its image; exit code 3 when it is not up',
     'labStatusCommand',
   ],
 ] as const) {
-  lab
-    .command(name)
-    .description(description)
-    .option('--json', JSON_HELP)
-    .action(async (flags: { json?: boolean }) => {
-      const { [commandName]: action } = await import('./lab-command.js');
-      process.exitCode = await action(flags);
-    });
+  const command = lab.command(name).description(description).option('--json', JSON_HELP);
+  if (name === 'down')
+    command.option('--remove', 'also removes the built images of this user, for all checkouts');
+  command.action(async (flags: { json?: boolean; remove?: boolean }) => {
+    const { [commandName]: action } = await import('./lab-command.js');
+    process.exitCode = await action(flags);
+  });
 }
 
 program

@@ -7,7 +7,7 @@ import type { TestWorkspace } from '../../../fixtures/kit.js';
 import { bootId, processEntry } from '../../../host/processes.js';
 import { registeredRuns } from '../../../host/registry.js';
 import { runFixture, stageKit } from './fixtures/run-in-vm.js';
-import { NOT_BUILT, newWorkspace, recordIn, workspaceWithImage } from './fixtures/workspace.js';
+import { NOT_BUILT, newWorkspace, recordIn } from './fixtures/workspace.js';
 import { imageKey } from './image.js';
 import type { LabRecord } from './lab.js';
 import { isMachineAlive, Machine } from './machine.js';
@@ -89,7 +89,7 @@ t.test(
   'a VM starts, loses what was not flushed when its power is cut, and stops',
   { skip: NOT_BUILT },
   async (t) => {
-    const place = workspaceWithImage(t);
+    const place = newWorkspace(t);
     t.teardown(() => place.run(['lab', 'down']));
     const up = await place.run(['lab', 'up']);
     t.equal(up.code, 0, up.stderr);
@@ -191,7 +191,7 @@ async function cutAt(disk: FlakeyDisk) {
 }
 
 t.test('clean removes the VM and the files of a gate that was killed', { skip: NOT_BUILT }, async (t) => {
-  const place = workspaceWithImage(t);
+  const place = newWorkspace(t);
   const gate = place.start(['gate', '--runtime', 'vm', '--faults', 'power-cut']);
   const dir = join(place.state, 'lab/vm');
   await gate.waitForStderr(/^round 1/m, 4 * TIMEOUT_MS);
