@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { VERDICT_EXIT_CODES } from '../../conformance/exit-codes.js';
+import type { Target } from '../../conformance/target-file/definition.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { selectAndRunGate } from '../gate/gate.js';
@@ -7,8 +8,10 @@ import { log } from '../host/console.js';
 import { gateOutcome } from '../report/outcome.js';
 import { chooseReporters, writeReports } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
+import { type ChosenRuntimes, chooseProfile } from '../runtime/choice/profiles.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { choosePowerBackend } from '../runtime/power-backends.js';
+import type { PreparedRuntime, Runtime } from '../runtime/runtime.js';
 import {
   type FaultFlags,
   MAX_RANDOM_SEED,
@@ -39,16 +42,15 @@ export async function gateCommand(
   await requireNoHungDisk();
   const target = loadTarget(file ?? REFERENCE_TARGET);
   const reporters = chooseReporters(flags.reporter, flags.json === true);
-  const runtime = await chooseRuntime(flags.runtime);
-  const power = await choosePowerBackend(flags.power, flags.fs, runtime.name);
+  const { runtime, powerRuntime, power } = await chooseRuntimes(flags);
   const out = flags.out === undefined ? undefined : makeEmptyDirectory(flags.out);
-  const prepared = await runtime.prepare(target, log);
+  const prepared = await prepareAll(target, runtime, powerRuntime);
   const style = styleFor(process.stderr);
   const outcome = await unlessInterrupted(
     interrupts,
     selectAndRunGate({
       target,
-      runtime: prepared,
+      ...prepared,
       wanted: flags.faults,
       power,
       ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
@@ -65,6 +67,37 @@ export async function gateCommand(
   );
   if ('exitCode' in outcome) return outcome.exitCode;
   const { result } = outcome;
+  if (flags.profile !== undefined) result.setup.profile = flags.profile;
   await writeReports(gateOutcome(result, file), reporters);
   return VERDICT_EXIT_CODES[result.verdict];
+}
+
+/** Chooses the runtimes that `--profile` or `--runtime` names, and the power backend. */
+async function chooseRuntimes(flags: GateFlags): Promise<Omit<ChosenRuntimes, 'notes'>> {
+  if (flags.profile === undefined) {
+    const runtime = await chooseRuntime(flags.runtime);
+    return { runtime, power: await choosePowerBackend(flags.power, flags.fs, runtime.name) };
+  }
+  const { notes, ...chosen } = await chooseProfile(flags.profile, flags.power, flags.fs);
+  const { runtime, powerRuntime, power } = chosen;
+  const where = powerRuntime === undefined ? '' : ', in the lab VM';
+  log(`profile ${flags.profile}: runtime ${runtime.name}; power cuts by ${power}${where}`);
+  for (const note of notes) log(`profile ${flags.profile}: ${note}`);
+  return chosen;
+}
+
+/** Prepares the runtimes of a gate. When the second fails, the first is closed. */
+async function prepareAll(
+  target: Target,
+  runtime: Runtime,
+  powerRuntime: Runtime | undefined,
+): Promise<{ runtime: PreparedRuntime; powerRuntime?: PreparedRuntime }> {
+  const prepared = await runtime.prepare(target, log);
+  if (powerRuntime === undefined) return { runtime: prepared };
+  try {
+    return { runtime: prepared, powerRuntime: await powerRuntime.prepare(target, log) };
+  } catch (error) {
+    await prepared.close?.();
+    throw error;
+  }
 }

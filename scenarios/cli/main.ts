@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import type { Option as CommandOption } from 'commander';
+import type { Option as CommandOption, Command as CommandType } from 'commander';
 import type { CertifyFlags } from './certify-command.js';
 import type { ExploreFlags } from './explore-command.js';
 import type { GateFlags } from './gate-command.js';
@@ -72,6 +72,11 @@ program
   .argument('[target]', TARGET_HELP)
   .addOption(runtimeOption())
   .option(
+    '--profile <name>',
+    'containers: services in containers, power cuts by dm-flakey of this kernel or of the lab VM, ' +
+      'which is built and started when it is needed; chooses --runtime and --power',
+  )
+  .option(
     '--faults <a,b>',
     'injects only these faults; default: every fault that the target claims to survive',
     parseNames,
@@ -94,7 +99,8 @@ program
   .option('--keep', 'keeps the evidence even when everything passed')
   .option('--reporter <name[:file]>', REPORTER_HELP, collectReporters)
   .option('--json', JSON_HELP)
-  .action(async (target: string | undefined, flags: GateFlags) => {
+  .action(async (target: string | undefined, flags: GateFlags, command: CommandType) => {
+    requireOneOf(command, 'profile', 'runtime');
     const interrupts = watchInterrupts();
     const { gateCommand } = await import('./gate-command.js');
     process.exitCode = await gateCommand(target, flags, interrupts);
@@ -434,6 +440,14 @@ function runtimeOption(
   description = 'where the services of the target run: process, docker or vm',
 ): CommandOption {
   return new Option('--runtime <name>', description).default('process', 'process');
+}
+
+/** Fails when the user has given both of two options. A default does not count. */
+function requireOneOf(command: CommandType, first: string, second: string): void {
+  if ([first, second].some((name) => command.getOptionValueSource(name) !== 'cli')) return;
+  command.error(
+    `error: --${first} ${command.getOptionValue(first)} chooses the --${second} itself: leave out --${second} ${command.getOptionValue(second)}`,
+  );
 }
 
 /**

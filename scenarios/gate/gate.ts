@@ -7,11 +7,13 @@ import { Recorder } from '../../conformance/history/recorder.js';
 import { recordReceipts } from '../../conformance/protocols/receipts.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
 import type { Target } from '../../conformance/target-file/definition.js';
+import { FAULTS } from '../../faults/catalogue/catalogue.js';
 import type { Fault } from '../../faults/fault.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import { processPendingEvents } from '../../faults/waiting.js';
+import type { GateCase } from '../bundle/manifest.js';
 import { attempt } from '../host/attempt.js';
 import { PhaseClock } from '../host/phase-clock.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
@@ -33,6 +35,8 @@ import { type Selection, selectFaults } from './select-faults.js';
 export interface GateOptions {
   target: Target;
   runtime: PreparedRuntime;
+  /** Runtime of the rounds of power cuts, with the dm-flakey of its kernel. Default: `runtime`. */
+  powerRuntime?: PreparedRuntime | undefined;
   selection: Selection;
   /** Backend that cuts the power of this machine's disks. */
   power: PowerBackendName;
@@ -105,7 +109,10 @@ const BUNDLE_NAME = 'bundle.tar.gz';
  */
 export async function runGate(requested: GateOptions): Promise<GateResult> {
   const { selection, seed } = requested;
-  const target = withMeasurableClaims(requested.target, requested.runtime);
+  const target = [requested.powerRuntime ?? requested.runtime, requested.runtime].reduce(
+    withMeasurableClaims,
+    requested.target,
+  );
   if (selection.faults.length === 0) {
     const reasons = selection.unavailable
       .map(({ name, availability }) => `${name}: ${availability.why}`)
@@ -162,8 +169,6 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
               {
                 target,
                 ...failed,
-                runtime: options.runtime.name,
-                power: options.power,
                 filesystem: options.filesystem ?? DEFAULT_FILESYSTEM,
                 evidence: dir,
                 events: recorder.events,
@@ -179,6 +184,8 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
         target,
         selection,
         runtime: options.runtime.name,
+        powerRuntime: options.powerRuntime?.name,
+        claimsDropped: target !== requested.target,
         power: options.power,
         events: recorder.events,
         rounds,
@@ -255,12 +262,54 @@ function describePlan({ disk, injections }: Schedule, power: PowerBackendName): 
   return injections.map(({ fault }) => fault).join(', ');
 }
 
+/** The round that failed, and where it ran: a replay runs it there again. */
+type FailedRoundFacts = Pick<GateCase, 'round' | 'runtime' | 'power'> & { schedule: Schedule };
+
+/** Returns the part of a line of progress that says where a round runs, when not all rounds run in the same place. */
+function whereOf({ runtime }: Lane, { powerRuntime }: GateOptions): string {
+  if (powerRuntime === undefined) return '';
+  return runtime.name === 'vm' ? ' (containers in the lab VM)' : ' (containers on this machine)';
+}
+
 interface GateRun {
   registry: Registry;
   recorder: Recorder;
   dir: string;
   startMs: number;
   clock: PhaseClock<RoundPhase>;
+}
+
+/** Where the rounds of one kind of faults run, and what they have shown about its durations. */
+interface Lane {
+  runtime: PreparedRuntime;
+  power: PowerBackendName;
+  pace: Pace;
+  /** Duration of the set-up of the latest round; before the first round, what it is assumed to take. */
+  setUpMs: number;
+}
+
+/** Time that the set-up of the first round is assumed to take on a slow runtime. */
+const SLOW_SET_UP_MS = 20_000;
+
+/** Makes the lanes of power cuts and of the other faults. They are the same one unless power cuts have a runtime. */
+function makeLanes({ target, runtime, powerRuntime, power, pace }: GateOptions): {
+  power: Lane;
+  others: Lane;
+} {
+  const lane = (own: PreparedRuntime, backend: PowerBackendName): Lane => ({
+    runtime: own,
+    power: backend,
+    pace: pace ?? new Pace(firstTailMs(target, own)),
+    setUpMs: 0,
+  });
+  if (powerRuntime === undefined) {
+    const both = lane(runtime, power);
+    return { power: both, others: both };
+  }
+  // The other rounds are on this machine, whose kernel need not have the backend.
+  const ofPower = { ...lane(powerRuntime, power), pace: new Pace(firstTailMs(target, powerRuntime)) };
+  if (powerRuntime.slowStartMs !== undefined) ofPower.setUpMs = SLOW_SET_UP_MS;
+  return { power: ofPower, others: lane(runtime, 'blocklog') };
 }
 
 async function runRounds(options: GateOptions, run: GateRun) {
@@ -270,11 +319,11 @@ async function runRounds(options: GateOptions, run: GateRun) {
   const endMs = run.startMs + budgetMs;
   const { power, others } = splitByPower(faults);
   const powerMs = power.length === 0 ? 0 : others.length === 0 ? budgetMs : budgetMs * POWER_BUDGET_SHARE;
+  const lanes = makeLanes(options);
   const powerRoundMs =
-    options.runtime.slowStartMs === undefined ? MAX_POWER_ROUND_MS : MAX_SLOW_POWER_ROUND_MS;
-  const pace = options.pace ?? new Pace(firstTailMs(options.target, options.runtime));
+    lanes.power.runtime.slowStartMs === undefined ? MAX_POWER_ROUND_MS : MAX_SLOW_POWER_ROUND_MS;
   // A target with long drains must still get faults, in every round and in every level of a certificate.
-  const plannedTailMs = () => Math.min(pace.tailMs, budgetMs * MAX_TAIL_SHARE);
+  const plannedTailMs = ({ pace }: Lane) => Math.min(pace.tailMs, budgetMs * MAX_TAIL_SHARE);
   let powerLeftMs = powerMs;
   const maxRounds = options.maxRounds ?? Number.POSITIVE_INFINITY;
   const maxInjections = options.maxInjections ?? Number.POSITIVE_INFINITY;
@@ -282,9 +331,8 @@ async function runRounds(options: GateOptions, run: GateRun) {
   const faultsPerRound =
     options.faultsPerRound ?? Math.min(MAX_FAULTS_PER_ROUND, Math.ceil(others.length / plannedRounds));
   let injections = 0;
-  let setUpMs = 0;
   let rounds = 0;
-  let failed: { round: number; schedule: Schedule } | undefined;
+  let failed: FailedRoundFacts | undefined;
   const writtenOutside = new Set<string>();
   const escaped = new Set<string>();
   let isOver = false;
@@ -294,27 +342,33 @@ async function runRounds(options: GateOptions, run: GateRun) {
     const number = rounds + 1;
     const schedule = makeSchedule(seed + offset, faults, faultsPerRound);
     const isPowerRound = schedule.disk === 'power';
+    const lane = isPowerRound ? lanes.power : lanes.others;
+    const { setUpMs } = lane;
     if (isPowerRound && others.length > 0 && powerLeftMs < MIN_POWER_MS) continue;
     // A second round of power cuts waits until every other fault has been tried.
     if (isPowerRound && powerLeftMs < powerMs && hasUntriedFaults(others, run.recorder.events)) continue;
     const isPowerUntried = powerMs >= MIN_POWER_MS && powerLeftMs === powerMs;
     // The first round of power cuts needs time at the end of the budget.
     const forPowerMs =
-      isPowerUntried && !isPowerRound ? Math.min(powerLeftMs, setUpMs + MIN_POWER_MS + plannedTailMs()) : 0;
+      isPowerUntried && !isPowerRound
+        ? Math.min(powerLeftMs, lanes.power.setUpMs + MIN_POWER_MS + plannedTailMs(lanes.power))
+        : 0;
     const injectionsMs = isPowerRound && !isPowerUntried ? MIN_POWER_MS : MIN_INJECTIONS_MS;
-    if (rounds > 0 && nowMs + setUpMs + injectionsMs + plannedTailMs() + forPowerMs > endMs) {
+    if (rounds > 0 && nowMs + setUpMs + injectionsMs + plannedTailMs(lane) + forPowerMs > endMs) {
       // The next schedule may be one of power cuts, which were not tried yet.
-      if (forPowerMs > 0 && nowMs + setUpMs + MIN_INJECTIONS_MS + plannedTailMs() <= endMs) continue;
+      if (forPowerMs > 0 && nowMs + setUpMs + MIN_INJECTIONS_MS + plannedTailMs(lane) <= endMs) continue;
       break;
     }
-    options.progress(`round ${number}, seed ${schedule.seed}: ${describePlan(schedule, options.power)}`);
+    options.progress(
+      `round ${number}, seed ${schedule.seed}: ${describePlan(schedule, lane.power)}${whereOf(lane, options)}`,
+    );
     const round: RoundOptions = {
       target,
       protocol: await protocolOf(target.protocol),
-      runtime: options.runtime,
+      runtime: lane.runtime,
       schedule,
       faults: new Map(faults.map((fault) => [fault.name, fault])),
-      power: options.power,
+      power: lane.power,
       filesystem: options.filesystem ?? DEFAULT_FILESYSTEM,
       dir: join(run.dir, `round-${number}`),
       number,
@@ -326,13 +380,13 @@ async function runRounds(options: GateOptions, run: GateRun) {
       // A later round may start more slowly than the earlier ones. If its start timed out, their results
       // would be lost.
       startTimeoutMs: Math.round(
-        Math.max(1000, 3 * setUpMs, Math.min(options.runtime.slowStartMs ?? 30_000, endMs - nowMs)),
+        Math.max(1000, 3 * setUpMs, Math.min(lane.runtime.slowStartMs ?? 30_000, endMs - nowMs)),
       ),
       lastFaultMs:
         Math.min(endMs, isPowerRound ? nowMs + Math.min(powerLeftMs, powerRoundMs) : endMs - forPowerMs) -
-        plannedTailMs(),
+        plannedTailMs(lane),
       clock: run.clock,
-      pace,
+      pace: lane.pace,
       lastInjection: maxInjections,
       progress: options.progress,
     };
@@ -340,7 +394,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
     injections = outcome.injections;
     for (const file of outcome.writtenOutside) writtenOutside.add(file);
     for (const command of outcome.escaped) escaped.add(command);
-    setUpMs = setUpMsOf(run.recorder.events);
+    lane.setUpMs = setUpMsOf(run.recorder.events);
     rounds = number;
     if (isPowerRound) powerLeftMs -= performance.now() - nowMs;
     const evaluation = evaluate(run.recorder.events, target);
@@ -350,7 +404,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
       failure === 'other' ||
       (failure === 'content' && isLossMeasured(evaluation) && !hasUntriedFaults(faults, run.recorder.events));
     const isFailedRound = failure === 'other' || (failure === 'content' && failed === undefined);
-    if (isFailedRound) failed = { round: number, schedule };
+    if (isFailedRound) failed = { round: number, schedule, runtime: lane.runtime.name, power: lane.power };
     // Save only the data of a failed round: it is evidence, and the data of a round that passed has no use.
     await removeOrReport(
       () => (isFailedRound ? saveData(outcome.disk, join(round.dir, 'data-at-end')) : outcome.disk.remove()),
@@ -358,7 +412,7 @@ async function runRounds(options: GateOptions, run: GateRun) {
     );
     if (failure === 'none' && !options.keep && options.out === undefined)
       await removeOrReport(() => removeTree(round.dir), options.progress);
-    pace.noteTail(performance.now() - outcome.faultsEndedMs);
+    lane.pace.noteTail(performance.now() - outcome.faultsEndedMs);
   }
   return { rounds, failed, writtenOutside: [...writtenOutside], escaped: [...escaped] };
 }
@@ -390,16 +444,24 @@ export function setUpMsOf(events: readonly HistoryEvent[]): number {
 /** Options of a gate that selects its faults itself: those that the target claims, limited to `wanted`. */
 type UnselectedGateOptions = Omit<GateOptions, 'selection'> & { wanted: readonly string[] | undefined };
 
-/** Selects the faults, runs the gate, and closes its runtime. */
+/** Selects the faults, runs the gate, and closes its runtimes. */
 export async function selectAndRunGate({ wanted, ...options }: UnselectedGateOptions): Promise<GateResult> {
-  const { target, runtime, power } = options;
+  const { target, runtime, powerRuntime, power } = options;
   try {
+    const laneOf = ({ needs }: Fault) => (needs.disk === 'power' && powerRuntime) || runtime;
     const selection = await selectFaults(target, wanted, {
-      supports: (fault) => runtime.supports(fault),
-      enabledFaults: runtime.enabledFaults ?? faultsEnabledBy(power),
+      supports: (fault) => laneOf(fault).supports(fault),
+      enabledFaults:
+        powerRuntime === undefined ? (runtime.enabledFaults ?? faultsEnabledBy(power)) : POWER_FAULTS,
     });
     return await runGate({ ...options, selection });
   } finally {
+    await powerRuntime?.close?.();
     await runtime.close?.();
   }
 }
+
+/** Names of the faults that a separate runtime of power cuts makes possible. */
+const POWER_FAULTS: ReadonlySet<string> = new Set(
+  FAULTS.filter(({ needs }) => needs.disk === 'power').map(({ name }) => name),
+);

@@ -11,6 +11,7 @@ export function gateReport(result: GateResult, style: Style): string[] {
   const lines = [
     '',
     `${style.strong(result.target)}: ${result.rounds} rounds in ${formatSeconds(result.tookMs)}, seed ${result.seed}`,
+    ...setupLines(result),
     '',
     ...messageLines(result),
     '',
@@ -38,6 +39,13 @@ export function gateReport(result: GateResult, style: Style): string[] {
   if (result.verdict !== 'pass')
     lines.push(`${result.bundle === null ? 'run it again' : 'or'}: ${result.replay}`);
   return [...lines, claimedHitsLine(result)];
+}
+
+/** Says where the target ran, when a profile chose it. */
+function setupLines({ setup: { profile, runtime, power, powerRuntime } }: GateResult): string[] {
+  if (profile === undefined) return [];
+  const where = powerRuntime === undefined ? '' : `, runtime ${powerRuntime}`;
+  return [`profile ${profile}: runtime ${runtime}; power cuts by ${power}${where}`];
 }
 
 /** Formats the last line of a report: how many of the claimed faults hit, and which others were asked for. */

@@ -14,6 +14,7 @@ const RESULT: GateResult = {
     { id: 'PP-2', verdict: 'pass', why: '0 duplicates among 9 consumed messages' },
   ],
   unclaimed: [],
+  setup: { runtime: 'process', power: 'blocklog' },
   faults: [
     { name: 'kill', tried: 3, hit: 2 },
     { name: 'clock', tried: 0, hit: 0, why: 'libfaketime is not installed', remedy: 'install it' },
