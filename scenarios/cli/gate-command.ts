@@ -4,11 +4,13 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { selectAndRunGate } from '../gate/gate.js';
+import { claimedKinds } from '../gate/select-faults.js';
 import { log } from '../host/console.js';
 import { gateOutcome } from '../report/outcome.js';
 import { chooseReporters, writeReports } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
-import { type ChosenRuntimes, chooseProfile } from '../runtime/choice/profiles.js';
+import { isPowerSeed } from '../round/schedule.js';
+import { type ChosenRuntimes, chooseProfile, onlyNeeded } from '../runtime/choice/profiles.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { choosePowerBackend } from '../runtime/power-backends.js';
 import type { PreparedRuntime, Runtime } from '../runtime/runtime.js';
@@ -42,7 +44,7 @@ export async function gateCommand(
   await requireNoHungDisk();
   const target = loadTarget(file ?? REFERENCE_TARGET);
   const reporters = chooseReporters(flags.reporter, flags.json === true);
-  const { runtime, powerRuntime, power } = await chooseRuntimes(flags);
+  const { runtime, powerRuntime, power } = await chooseRuntimes(flags, target);
   const out = flags.out === undefined ? undefined : makeEmptyDirectory(flags.out);
   const prepared = await prepareAll(target, runtime, powerRuntime);
   const style = styleFor(process.stderr);
@@ -54,7 +56,7 @@ export async function gateCommand(
       wanted: flags.faults,
       power,
       ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
-      seed: flags.seed ?? randomInt(MAX_RANDOM_SEED),
+      seed: flags.seed ?? drawSeed(powerRuntime !== undefined),
       budgetMs: flags.budget,
       ...(flags.rounds === undefined ? {} : { maxRounds: flags.rounds }),
       ...(flags.injections === undefined ? {} : { maxInjections: flags.injections }),
@@ -72,15 +74,24 @@ export async function gateCommand(
   return VERDICT_EXIT_CODES[result.verdict];
 }
 
+/** Draws a seed. When power cuts have a runtime of their own, the first round is one of the other faults. */
+function drawSeed(othersFirst: boolean): number {
+  const seed = randomInt(MAX_RANDOM_SEED);
+  return othersFirst && isPowerSeed(seed) ? seed + 1 : seed;
+}
+
 /** Chooses the runtimes that `--profile` or `--runtime` names, and the power backend. */
-async function chooseRuntimes(flags: GateFlags): Promise<Omit<ChosenRuntimes, 'notes'>> {
+async function chooseRuntimes(flags: GateFlags, target: Target): Promise<Omit<ChosenRuntimes, 'notes'>> {
   if (flags.profile === undefined) {
     const runtime = await chooseRuntime(flags.runtime);
     return { runtime, power: await choosePowerBackend(flags.power, flags.fs, runtime.name) };
   }
-  const { notes, ...chosen } = await chooseProfile(flags.profile, flags.power, flags.fs);
+  const { notes, ...chosen } = onlyNeeded(
+    await chooseProfile(flags.profile, flags.power, flags.fs),
+    claimedKinds(target, flags.faults),
+  );
   const { runtime, powerRuntime, power } = chosen;
-  const where = powerRuntime === undefined ? '' : ', in the lab VM';
+  const where = powerRuntime === undefined ? '' : ', runtime vm';
   log(`profile ${flags.profile}: runtime ${runtime.name}; power cuts by ${power}${where}`);
   for (const note of notes) log(`profile ${flags.profile}: ${note}`);
   return chosen;

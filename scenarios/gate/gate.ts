@@ -312,6 +312,39 @@ function makeLanes({ target, runtime, powerRuntime, power, pace }: GateOptions):
   return { power: ofPower, others: lane(runtime, 'blocklog') };
 }
 
+type Lanes = ReturnType<typeof makeLanes>;
+
+/**
+ * Returns the time at the end of the budget that the first round of power cuts needs. In an emulated lab VM a single cut
+ * takes many seconds, so the round gets the whole share of power cuts there.
+ */
+function reservedForPowerMs({ power }: Lanes, tailMs: (lane: Lane) => number): number {
+  if (power.runtime.slowStartMs !== undefined) return Number.POSITIVE_INFINITY;
+  return power.setUpMs + MIN_POWER_MS + tailMs(power);
+}
+
+interface LaneChoice {
+  isPowerUntried: boolean;
+  areOthersUntried: boolean;
+  leftMs: number;
+  /** Time that the first round of power cuts needs. */
+  reservedMs: number;
+  tailMs(lane: Lane): number;
+}
+
+/**
+ * Chooses the lane of the next round when power cuts have a runtime of their own; undefined: any. A round in an emulated
+ * lab VM may take much longer than planned. So it comes when every other fault was tried, or when only the time that it
+ * needs is left.
+ */
+function nextLane({ power, others }: Lanes, choice: LaneChoice): Lane | undefined {
+  const { isPowerUntried, areOthersUntried, leftMs, reservedMs, tailMs } = choice;
+  const forPowerMs = isPowerUntried ? reservedMs : 0;
+  const isRoom = leftMs >= others.setUpMs + MIN_INJECTIONS_MS + tailMs(others) + forPowerMs;
+  if (areOthersUntried && isRoom) return others;
+  return isPowerUntried ? power : undefined;
+}
+
 async function runRounds(options: GateOptions, run: GateRun) {
   const { target, selection, seed, budgetMs, signal } = options;
   const { faults } = selection;
@@ -348,11 +381,18 @@ async function runRounds(options: GateOptions, run: GateRun) {
     // A second round of power cuts waits until every other fault has been tried.
     if (isPowerRound && powerLeftMs < powerMs && hasUntriedFaults(others, run.recorder.events)) continue;
     const isPowerUntried = powerMs >= MIN_POWER_MS && powerLeftMs === powerMs;
+    // The first seed is the one that the user asked for, perhaps that of a failed round.
+    if (offset > 0 && lanes.power !== lanes.others) {
+      const wanted = nextLane(lanes, {
+        ...{ isPowerUntried, leftMs: endMs - nowMs, tailMs: plannedTailMs },
+        reservedMs: Math.min(powerLeftMs, reservedForPowerMs(lanes, plannedTailMs)),
+        areOthersUntried: hasUntriedFaults(others, run.recorder.events),
+      });
+      if (wanted !== undefined && wanted !== lane) continue;
+    }
     // The first round of power cuts needs time at the end of the budget.
     const forPowerMs =
-      isPowerUntried && !isPowerRound
-        ? Math.min(powerLeftMs, lanes.power.setUpMs + MIN_POWER_MS + plannedTailMs(lanes.power))
-        : 0;
+      isPowerUntried && !isPowerRound ? Math.min(powerLeftMs, reservedForPowerMs(lanes, plannedTailMs)) : 0;
     const injectionsMs = isPowerRound && !isPowerUntried ? MIN_POWER_MS : MIN_INJECTIONS_MS;
     if (rounds > 0 && nowMs + setUpMs + injectionsMs + plannedTailMs(lane) + forPowerMs > endMs) {
       // The next schedule may be one of power cuts, which were not tried yet.

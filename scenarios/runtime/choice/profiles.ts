@@ -98,3 +98,16 @@ export async function chooseProfile(
     notes,
   };
 }
+
+/**
+ * Leaves out the runtime of a kind of faults that will not be tried: the lab VM need not start for kills, and no image
+ * of this machine's engine is needed for power cuts in the lab VM.
+ */
+export function onlyNeeded(
+  { powerRuntime, ...chosen }: ChosenRuntimes,
+  kinds: { power: boolean; others: boolean },
+): ChosenRuntimes {
+  if (powerRuntime === undefined) return chosen;
+  if (!kinds.power) return { ...chosen, power: 'blocklog' };
+  return kinds.others ? { ...chosen, powerRuntime } : { ...chosen, runtime: powerRuntime };
+}
