@@ -317,6 +317,18 @@ program
     process.exitCode = await cleanCommand(flags);
   });
 
+program
+  .command('image')
+  .description(
+    'builds a container image of the kit with all engines, needs no registry, and prints its name; ' +
+      'the image runs the commands of the kit on the folder that is mounted at /work',
+  )
+  .option('--json', JSON_HELP)
+  .action(async (flags: { json?: boolean }) => {
+    const { imageCommand } = await import('./image-command.js');
+    process.exitCode = await imageCommand(flags);
+  });
+
 const lab = program
   .command('lab')
   .description(
