@@ -29,6 +29,7 @@ import { faultsEnabledBy, type PowerBackendName } from '../runtime/power-backend
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { explainLosses } from './explain-losses.js';
 import { writeGateBundle } from './gate-bundle.js';
+import { withMeasurableClaims } from './measurable-claims.js';
 import { type GateResult, resultOf } from './result.js';
 import { type Selection, selectFaults } from './select-faults.js';
 
@@ -223,13 +224,6 @@ async function learnHabits(
   const habits = await traceFiles({ target, runtime, registry, seed, dir: join(dir, 'trace'), signal });
   writeFileSync(join(dir, 'file-habits.json'), `${JSON.stringify(habits, undefined, 2)}\n`);
   return habits;
-}
-
-/** Returns the target without claims about time where the runtime is too slow to measure them. */
-function withMeasurableClaims(target: Target, { slowStartMs }: PreparedRuntime): Target {
-  if (slowStartMs === undefined) return target;
-  const { recoverySeconds: _recovery, redeliverySeconds: _redelivery, ...guarantee } = target.guarantee;
-  return { ...target, guarantee };
 }
 
 /**

@@ -231,7 +231,7 @@ const UNSEEN_DATA =
 
 /** Warning of a runtime in which durations show nothing about the target. */
 const TIMES_NOT_MEASURED =
-  'recoverySeconds and redeliverySeconds are not measured: the processors of the lab VM are emulated, because KVM does not work here';
+  'claims that count seconds are not measured (recoverySeconds, redeliverySeconds, consumedWithinSeconds): the processors of the lab VM are emulated, because KVM does not work here';
 
 function warningsOf(facts: GateFacts): string[] {
   const slow = facts.claimsDropped === true ? [TIMES_NOT_MEASURED] : [];
