@@ -1,15 +1,27 @@
 // First process of the image with all engines. It runs the kit, passes signals and the exit code on, and gives what the
 // kit has written to the mounted folder to the owner of that folder.
-import { spawn } from 'node:child_process';
-import { lchownSync, lstatSync, readdirSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, lchownSync, lstatSync, readdirSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const FOLDER = '/work';
+/** Number of loop devices that are made. The kernel gives out the lowest free number, and the host may use some. */
+const LOOP_DEVICES = 64;
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 const program = fileURLToPath(new URL('../dist/scenarios/cli/main.js', import.meta.url));
 const startedMs = Date.now();
+
+// The /dev of a container has no loop devices, and the kernel makes none there. Where the container may not have them, this
+// fails, and power cuts are reported as not available.
+if (existsSync('/dev/loop-control') && process.getuid() === 0) {
+  const missing = Array.from({ length: LOOP_DEVICES }, (_, number) => number).filter(
+    (number) => !existsSync(`/dev/loop${number}`),
+  );
+  const make = 'for number do mknod -m 660 /dev/loop$number b 7 $number || exit; done';
+  spawnSync('sh', ['-c', make, 'sh', ...missing.map(String)], { stdio: 'ignore' });
+}
 
 // In a session of its own: a terminal sends Ctrl-C to all processes of a session, and the kit would get it twice. A second
 // one means that the kit must end at once.
