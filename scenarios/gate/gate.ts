@@ -116,7 +116,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
   );
   if (selection.faults.length === 0) {
     const reasons = selection.unavailable
-      .map(({ name, availability }) => `${name}: ${availability.why}`)
+      .map(({ name, availability }) => `${name}: ${availability.why} (${availability.remedy})`)
       .join('; ');
     throw new KitError('target-unavailable', `no fault can be tried: ${reasons}`);
   }
