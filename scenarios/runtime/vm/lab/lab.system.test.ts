@@ -14,9 +14,12 @@ import { isMachineAlive, Machine } from './machine.js';
 
 const TIMEOUT_MS = 30_000;
 
-t.test('without a VM, lab status and lab down each print one line', async (t) => {
+t.test('without a VM, lab status and lab down say so', async (t) => {
   const place = newWorkspace(t);
-  t.match(await place.run(['lab', 'status']), { code: 3, stdout: /^down; plugpull lab up starts it\n$/ });
+  t.match(await place.run(['lab', 'status']), {
+    code: 3,
+    stdout: /^down; plugpull lab up starts it\nimage: .*\n$/,
+  });
   t.match(await place.run(['lab', 'down']), { code: 0, stdout: /^no lab VM was up\n$/ });
   t.match(JSON.parse((await place.run(['lab', 'status', '--json'])).stdout), { state: 'down' });
 });
@@ -44,7 +47,7 @@ t.test('a stale VM is recognised, and another process with its pid is left alone
     });
     const { code, stdout } = await place.run(['lab', 'status']);
     t.match(stdout, expected);
-    t.equal(stdout.split('\n').length, 2, 'one line');
+    t.equal(stdout.split('\n').length, 3, 'one line, and one about the image');
     t.equal(code, 3);
   }
   const other = { ...record, address: { ...address, startTicks: 1 } };
@@ -80,6 +83,13 @@ t.test('a record of a VM that somebody else has written is not believed', async 
 
 t.test('a gate in a VM that was not built reports how to build it', async (t) => {
   const place = newWorkspace(t);
+  const { XDG_CACHE_HOME: before } = process.env;
+  process.env.XDG_CACHE_HOME = join(place.dir, 'cache');
+  t.teardown(() => {
+    if (before === undefined) delete process.env.XDG_CACHE_HOME;
+    else process.env.XDG_CACHE_HOME = before;
+  });
+  t.match(await place.run(['lab', 'status']), { stdout: /^image: not built$/m });
   const { code, stderr } = await place.run(['gate', '--runtime', 'vm']);
   t.equal(code, 3);
   t.match(stderr, /^plugpull: --runtime vm: .*(plugpull lab up|apt-get install|run it on).*\n$/);
