@@ -1,9 +1,9 @@
 import { existsSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import type { Availability } from '../fault.js';
+import { whyNoLoops, whyNoMounts } from '../privileges.js';
 import { findProgram } from '../programs.js';
 import type { Filesystem } from './filesystem.js';
-import { whyNoLoops, whyNoMounts } from './privileges.js';
 import { STORAGE_DAEMON } from './storage-daemon.js';
 
 /**

@@ -3,7 +3,7 @@ import { statfsSync } from 'node:fs';
 import { promisify } from 'node:util';
 import type { Fault, FaultContext, Injection } from '../fault.js';
 import { hit, killServices, liveServices, miss, scopeOf } from '../injection.js';
-import { whyNoMounts } from '../power/privileges.js';
+import { whyNoMounts } from '../privileges.js';
 import { AVAILABLE, findProgram } from '../programs.js';
 import { logUniformInt } from '../random-choice.js';
 import { allThreadsInState } from '../thread-state.js';

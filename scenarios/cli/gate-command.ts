@@ -86,13 +86,12 @@ async function chooseRuntimes(flags: GateFlags, target: Target): Promise<Omit<Ch
     const runtime = await chooseRuntime(flags.runtime);
     return { runtime, power: await choosePowerBackend(flags.power, flags.fs, runtime.name) };
   }
-  const { notes, ...chosen } = onlyNeeded(
-    await chooseProfile(flags.profile, flags.power, flags.fs),
-    claimedKinds(target, flags.faults),
-  );
+  const kinds = claimedKinds(target, flags.faults);
+  const { notes, ...chosen } = onlyNeeded(await chooseProfile(flags.profile, flags.power, flags.fs), kinds);
   const { runtime, powerRuntime, power } = chosen;
   const where = powerRuntime === undefined ? '' : ', runtime vm';
-  log(`profile ${flags.profile}: runtime ${runtime.name}; power cuts by ${power}${where}`);
+  const cuts = kinds.power ? `; power cuts by ${power}${where}` : '';
+  log(`profile ${flags.profile}: runtime ${runtime.name}${cuts}`);
   for (const note of notes) log(`profile ${flags.profile}: ${note}`);
   return chosen;
 }

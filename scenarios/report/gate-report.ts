@@ -42,8 +42,10 @@ export function gateReport(result: GateResult, style: Style): string[] {
 }
 
 /** Says where the target ran, when a profile chose it. */
-function setupLines({ setup: { profile, runtime, power, powerRuntime } }: GateResult): string[] {
+function setupLines({ setup: { profile, runtime, power, powerRuntime }, faults }: GateResult): string[] {
   if (profile === undefined) return [];
+  if (faults.every(({ powerBackend }) => powerBackend === undefined))
+    return [`profile ${profile}: runtime ${runtime}`];
   const where = powerRuntime === undefined ? '' : `, runtime ${powerRuntime}`;
   return [`profile ${profile}: runtime ${runtime}; power cuts by ${power}${where}`];
 }

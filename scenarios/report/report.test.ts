@@ -127,3 +127,13 @@ t.test('each column of a table is as wide as its longest cell', async (t) => {
   t.same(table([['a', 'bbb', 'c'], ['aa', '', 'c'], ['aaa']]), ['a    bbb  c', 'aa        c', 'aaa']);
   t.same(table([]), []);
 });
+
+t.test('a report says which runtimes and which power backend a profile has chosen', async (t) => {
+  const setup = { profile: 'containers', runtime: 'docker', power: 'flakey', powerRuntime: 'vm' } as const;
+  const cut = { name: 'power-cut', tried: 2, hit: 1, powerBackend: 'flakey' };
+  const style = styleFor({ isTTY: false });
+  const lines = gateReport({ ...RESULT, setup, faults: [cut] }, style);
+  t.equal(lines[2], 'profile containers: runtime docker; power cuts by flakey, runtime vm');
+  t.equal(gateReport({ ...RESULT, setup }, style)[2], 'profile containers: runtime docker');
+  t.equal(gateReport(RESULT, style)[2], '');
+});
