@@ -24,7 +24,7 @@ const LATCH_PACKAGES = ['busybox-static'];
 const ROOT_PACKAGES = ['base-files', 'libstdc++6', ...FAULT_PACKAGES, ...NETWORK_PACKAGES, ...LATCH_PACKAGES];
 const EXCLUDED_PATHS = ['/usr/share/*', '/usr/lib/*/gconv/*'];
 const PULL_TIMEOUT_MS = 120_000;
-const ROOT_TIMEOUT_MS = 300_000;
+const ROOT_TIMEOUT_MS = 900_000;
 
 /**
  * Returns a base image with this version of Node. It is made from a slim Node image if a registry has one,
@@ -57,11 +57,16 @@ export function baseKey(): string {
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 16);
 }
 
-async function pullBase(
+/**
+ * Makes a base image from a slim Node image of a registry.
+ * @throws Error when no registry can be reached that has one.
+ */
+export async function pullBase(
   engine: Dockerode,
   tag: string,
   workDir: string,
   say: (line: string) => void,
+  packages: readonly string[] = [...FAULT_PACKAGES, ...NETWORK_PACKAGES, ...LATCH_PACKAGES],
 ): Promise<void> {
   const name = `node:${process.versions.node}-${codename()}-slim`;
   const abort = AbortSignal.timeout(PULL_TIMEOUT_MS);
@@ -73,7 +78,7 @@ async function pullBase(
   const dir = join(workDir, 'registry-base');
   const lines = [
     `FROM ${name}`,
-    `RUN apt-get update && apt-get install -y --no-install-recommends ${[...FAULT_PACKAGES, ...NETWORK_PACKAGES, ...LATCH_PACKAGES].join(' ')} && rm -rf /var/lib/apt/lists/*`,
+    `RUN apt-get update && apt-get install -y --no-install-recommends ${packages.join(' ')} && rm -rf /var/lib/apt/lists/*`,
   ];
   await withEmptyFolder(dir, async () => {
     writeFileSync(join(dir, 'Dockerfile'), `${lines.join('\n')}\n`);
@@ -85,9 +90,7 @@ async function buildBaseFromPackages(engine: Dockerode, tag: string, workDir: st
   const dir = join(workDir, 'debian-base');
   await withEmptyFolder(dir, async () => {
     await makeRootfs(join(dir, 'root.tar'), ROOT_PACKAGES, EXCLUDED_PATHS);
-    // Strip the symbols, which are half of the size of Node and are not needed in the image.
-    const node = join(dir, 'node');
-    await run('strip', ['-o', node, process.execPath]).catch(() => copyFileSync(process.execPath, node));
+    await copyNode(join(dir, 'node'));
     writeFileSync(
       join(dir, 'Dockerfile'),
       'FROM scratch\nADD root.tar /\nCOPY node /usr/local/bin/node\nCMD ["node"]\n',
@@ -96,19 +99,26 @@ async function buildBaseFromPackages(engine: Dockerode, tag: string, workDir: st
   });
 }
 
+/** Copies Node without its symbols, which are half of its size and are not needed in an image. */
+export async function copyNode(to: string): Promise<void> {
+  await run('strip', ['-o', to, process.execPath]).catch(() => copyFileSync(process.execPath, to));
+}
+
 /**
  * Makes a tar file with a Debian root filesystem of this machine's release: the packages and their
- * dependencies. The scripts of the packages do not run, so there are no users and no caches, and nothing is
- * started.
+ * dependencies.
+ * @param variant `extract`: the scripts of the packages do not run, so there are no users and no caches, and nothing is
+ *   started; `minbase`: a complete root, in which packages can be installed.
  * @throws Error when mmdebstrap is not installed, or with the last lines of its output when it fails.
  */
 export async function makeRootfs(
   file: string,
   packages: readonly string[],
   excluded: readonly string[],
+  variant: 'extract' | 'minbase' = 'extract',
 ): Promise<void> {
   const args = [
-    '--variant=extract',
+    `--variant=${variant}`,
     `--include=${packages.join(',')}`,
     ...excluded.map((path) => `--dpkgopt=path-exclude=${path}`),
     codename(),

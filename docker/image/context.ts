@@ -57,7 +57,9 @@ export function kitFiles(root: string): ContextFile[] {
     ...KIT_FOLDERS.flatMap((folder) => folderFiles(join(root, 'dist', folder), `kit/package/dist/${folder}`)),
     ...folderFiles(join(root, 'conformance'), 'kit/package/conformance'),
     { source: join(root, 'docker/Dockerfile'), to: 'kit/package/docker/Dockerfile' },
-    ...folderFiles(join(root, 'docker/site'), 'kit/package/docker/site'),
+    ...['site', 'lab'].flatMap((folder) =>
+      folderFiles(join(root, 'docker', folder), `kit/package/docker/${folder}`),
+    ),
   ];
 }
 

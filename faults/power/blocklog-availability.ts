@@ -1,6 +1,7 @@
 import { existsSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import type { Availability } from '../fault.js';
+import { whyNoLoops, whyNoMounts } from '../privileges.js';
 import { findProgram } from '../programs.js';
 import type { Filesystem } from './filesystem.js';
 import { STORAGE_DAEMON } from './storage-daemon.js';
@@ -35,11 +36,18 @@ export function blocklogAvailability(type: Filesystem['type'] = 'ext4'): Availab
       `apt-get install ${packages.join(' ')}`,
     );
   }
+  const noMounts = whyNoMounts();
+  if (noMounts !== undefined) return unavailable(noMounts.why, noMounts.remedy);
   if (!existsSync('/dev/fuse'))
     return unavailable('/dev/fuse is missing', 'modprobe fuse; in a container: --device /dev/fuse');
   if (!existsSync('/dev/loop-control')) {
-    return unavailable('/dev/loop-control is missing', 'modprobe loop; in a container: --privileged');
+    return unavailable(
+      '/dev/loop-control is missing',
+      'modprobe loop; in a container: --device /dev/loop-control',
+    );
   }
+  const noLoops = whyNoLoops();
+  if (noLoops !== undefined) return unavailable(noLoops.why, noLoops.remedy);
   if (recordingDirectory() === undefined) {
     return unavailable(
       `neither /dev/shm nor ${tmpdir()} has ${REQUIRED_FREE_BYTES / 2 ** 30} GiB free`,

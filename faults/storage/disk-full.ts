@@ -3,6 +3,7 @@ import { statfsSync } from 'node:fs';
 import { promisify } from 'node:util';
 import type { Fault, FaultContext, Injection } from '../fault.js';
 import { hit, killServices, liveServices, miss, scopeOf } from '../injection.js';
+import { whyNoMounts } from '../privileges.js';
 import { AVAILABLE, findProgram } from '../programs.js';
 import { logUniformInt } from '../random-choice.js';
 import { allThreadsInState } from '../thread-state.js';
@@ -47,7 +48,8 @@ export const diskFull: Fault = {
       return { available: false, why: 'it mounts a tmpfs, which needs root', remedy };
     if (findProgram('mount') === undefined)
       return { available: false, why: 'mount is not installed', remedy };
-    return AVAILABLE;
+    const noMounts = whyNoMounts();
+    return noMounts === undefined ? AVAILABLE : { available: false, ...noMounts };
   },
   async inject(context: FaultContext): Promise<Injection> {
     const live = liveServices(context);

@@ -23,8 +23,8 @@ import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesyst
 import { findProgram } from '../../faults/programs.js';
 import { runExplore } from '../explore/explore.js';
 import { runGate } from '../gate/gate.js';
+import { firstTailMs } from '../gate/places.js';
 import type { GateResult } from '../gate/result.js';
-import { firstTailMs } from '../gate/rounds.js';
 import { type Selection, selectFaults } from '../gate/select-faults.js';
 import { kitDigest, kitVersion } from '../host/version.js';
 import { Pace } from '../round/pace.js';

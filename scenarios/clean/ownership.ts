@@ -15,9 +15,6 @@ const FOLDERS_OF_RUNS: ReadonlySet<string> = new Set([
   'planted',
   'lab/vm',
 ]);
-/** Folder of a state directory in which images of lab VMs are built: `KEY.PID`, until they are complete. */
-const IMAGES_FOLDER = 'lab/images';
-const UNFINISHED_IMAGE = /^[\w-]+\.\d+$/;
 /**
  * Ends of the paths that a run registers below `--out`, in the directory of a round or of the run itself: the target's data, the
  * disk, the disk of a recovery, the image of a disk behind dm-flakey, and the directory of a boot.
@@ -83,7 +80,6 @@ function isInFolderOfRun(path: string, runId: string): boolean {
   const names = path.split(sep);
   const depth = names[0] === 'lab' ? 2 : 1;
   const [folder, own = ''] = [names.slice(0, depth).join('/'), names[depth]];
-  if (folder === IMAGES_FOLDER) return UNFINISHED_IMAGE.test(own);
   return FOLDERS_OF_RUNS.has(folder) && own === runId && isRunId(runId);
 }
 

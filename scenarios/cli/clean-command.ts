@@ -4,6 +4,8 @@ import { describeRuns, keptRuns, removeRuns } from '../clean/evidence.js';
 import { commandLine } from '../host/command-line.js';
 import { log, print, printJson } from '../host/console.js';
 import { registryFile, stateDirectory } from '../host/registry.js';
+import { imagesOnDisk, whyCacheRefused } from '../runtime/vm/lab/image-cache.js';
+import { formatGigabytes } from './common.js';
 
 interface CleanFlags {
   json?: boolean;
@@ -49,6 +51,16 @@ export async function cleanCommand(flags: CleanFlags): Promise<number> {
   if (problem !== undefined) log(problem);
   else if (kept.length > removed.length)
     log(`the evidence of ${describeRuns(kept)} stays: ${commandLine('clean', '--evidence')} removes it`);
+  const images = labImages();
+  if (images !== undefined && images.count > 0)
+    log(
+      `the image of the lab VM (${formatGigabytes(images.sizeBytes)} in ${images.dir}) stays: ${commandLine('lab', 'down', '--remove')} removes it`,
+    );
   const isDone = cleaned.runs.every(({ problems, notRemoved }) => problems.length + notRemoved.length === 0);
   return isDone && problem === undefined ? EXIT_CODES.pass : EXIT_CODES.kitFailed;
+}
+
+/** Returns what the images of the lab VM take; undefined when their directory is not this user's own. */
+function labImages(): ReturnType<typeof imagesOnDisk> | undefined {
+  return whyCacheRefused() === undefined ? imagesOnDisk() : undefined;
 }

@@ -37,6 +37,9 @@ t.test('wrong usage is reported in one line with exit code 2', async (t) => {
   const cases: [string[], RegExp][] = [
     [['gate', target, '--budget', 'soon'], /--budget.*60s/],
     [['gate', target, '--budget', '501h'], /--budget.*at most 500h/],
+    [['gate', target, '--profile', 'all'], /--profile all: expected containers/],
+    [['gate', target, '--profile', 'containers', '--runtime', 'process'], /leave out --runtime process/],
+    [['gate', target, '--profile', 'containers', '--power', 'flaky'], /--power flaky: .*did you mean flakey/],
     [['gate', target, '--fs', 'ext4:commit=1,ro'], /--fs.*written to/],
     [['sweep', target, '--faults', 'kill-one'], /--faults kill-one: expected kill-syscall or io-error/],
     [['systems', 'redis-no', '--faults', 'earthquake'], /earthquake: no run has one, expected some of kill/],

@@ -41,6 +41,8 @@ export async function unlessInterrupted<T>(
 /** Flags of every command that injects faults: which faults, and where. */
 export interface FaultFlags {
   runtime: string;
+  /** Name of a whole set-up, which chooses the runtime. */
+  profile?: string;
   faults?: string[];
   power?: string;
   fs?: Filesystem;
@@ -73,7 +75,8 @@ export function replayCommandLine(
   command: 'gate' | 'explore' = 'gate',
 ): string {
   const args = [command, ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
-  if (flags.runtime !== 'process') args.push('--runtime', flags.runtime);
+  if (flags.profile !== undefined) args.push('--profile', flags.profile);
+  else if (flags.runtime !== 'process') args.push('--runtime', flags.runtime);
   if (flags.faults !== undefined) args.push('--faults', flags.faults.join(','));
   if (flags.power !== undefined) args.push('--power', flags.power);
   if (flags.fs !== undefined) args.push('--fs', formatFilesystem(flags.fs));
@@ -91,4 +94,9 @@ export function formatBudget(ms: number): string {
 /** Formats a filesystem for `--fs`. */
 export function formatFilesystem({ type, mountOptions }: Filesystem): string {
   return [type, mountOptions].filter(Boolean).join(':');
+}
+
+/** Formats the size of large files in GB. */
+export function formatGigabytes(sizeBytes: number): string {
+  return `${(sizeBytes / 1e9).toFixed(1)} GB`;
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import type { Option as CommandOption } from 'commander';
+import type { Option as CommandOption, Command as CommandType } from 'commander';
 import type { CertifyFlags } from './certify-command.js';
 import type { ExploreFlags } from './explore-command.js';
 import type { GateFlags } from './gate-command.js';
@@ -74,6 +74,11 @@ program
   .argument('[target]', TARGET_HELP)
   .addOption(runtimeOption())
   .option(
+    '--profile <name>',
+    'containers: services in containers, power cuts by dm-flakey of this kernel or of the lab VM, ' +
+      'which is built and started when it is needed; chooses --runtime and --power',
+  )
+  .option(
     '--faults <a,b>',
     'injects only these faults; default: every fault that the target claims to survive',
     parseNames,
@@ -96,7 +101,8 @@ program
   .option('--keep', 'keeps the evidence even when everything passed')
   .option('--reporter <name[:file]>', REPORTER_HELP, collectReporters)
   .option('--json', JSON_HELP)
-  .action(async (target: string | undefined, flags: GateFlags) => {
+  .action(async (target: string | undefined, flags: GateFlags, command: CommandType) => {
+    requireOneOf(command, 'profile', 'runtime');
     const interrupts = watchInterrupts();
     const { gateCommand } = await import('./gate-command.js');
     process.exitCode = await gateCommand(target, flags, interrupts);
@@ -348,6 +354,18 @@ program
     process.exitCode = await cleanCommand(flags);
   });
 
+program
+  .command('image')
+  .description(
+    'builds a container image of the kit with all engines, needs no registry, and prints its name; ' +
+      'the image runs the commands of the kit on the folder that is mounted at /work',
+  )
+  .option('--json', JSON_HELP)
+  .action(async (flags: { json?: boolean }) => {
+    const { imageCommand } = await import('./image-command.js');
+    process.exitCode = await imageCommand(flags);
+  });
+
 const lab = program
   .command('lab')
   .description(
@@ -355,21 +373,20 @@ const lab = program
   );
 for (const [name, description, commandName] of [
   ['up', 'builds the image of the VM when there is none, and starts the VM', 'labUpCommand'],
-  ['down', 'stops the VM; only its built image stays', 'labDownCommand'],
+  ['down', 'stops the VM; only its built image stays, without --remove', 'labDownCommand'],
   [
     'status',
-    'prints whether the VM is up, and its addresses; exit code 3 when it is not up',
+    'prints whether the VM is up, its addresses, and its image; exit code 3 when it is not up',
     'labStatusCommand',
   ],
 ] as const) {
-  lab
-    .command(name)
-    .description(description)
-    .option('--json', JSON_HELP)
-    .action(async (flags: { json?: boolean }) => {
-      const { [commandName]: action } = await import('./lab-command.js');
-      process.exitCode = await action(flags);
-    });
+  const command = lab.command(name).description(description).option('--json', JSON_HELP);
+  if (name === 'down')
+    command.option('--remove', 'also removes the built images of this user, for all checkouts');
+  command.action(async (flags: { json?: boolean; remove?: boolean }) => {
+    const { [commandName]: action } = await import('./lab-command.js');
+    process.exitCode = await action(flags);
+  });
 }
 
 program
@@ -472,6 +489,14 @@ function runtimeOption(
   description = 'where the services of the target run: process, docker or vm',
 ): CommandOption {
   return new Option('--runtime <name>', description).default('process', 'process');
+}
+
+/** Fails when the user has given both of two options. A default does not count. */
+function requireOneOf(command: CommandType, first: string, second: string): void {
+  if ([first, second].some((name) => command.getOptionValueSource(name) !== 'cli')) return;
+  command.error(
+    `error: --${first} ${command.getOptionValue(first)} chooses the --${second} itself: leave out --${second} ${command.getOptionValue(second)}`,
+  );
 }
 
 /**

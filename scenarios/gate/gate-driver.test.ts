@@ -281,7 +281,7 @@ t.test('a gate is not measured when no fault is available', async (t) => {
   };
   await t.rejects(gate(t, '', 1, { selection }), {
     code: 'target-unavailable',
-    message: 'no fault can be tried: power-cut: it needs a device',
+    message: 'no fault can be tried: power-cut: it needs a device (get one)',
   });
 });
 

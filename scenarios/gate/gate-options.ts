@@ -10,6 +10,8 @@ import type { Selection } from './select-faults.js';
 export interface GateOptions {
   target: Target;
   runtime: PreparedRuntime;
+  /** Runtime of the rounds of power cuts, with the dm-flakey of its kernel. Default: `runtime`. */
+  powerRuntime?: PreparedRuntime | undefined;
   selection: Selection;
   /** Backend that cuts the power of this machine's disks. */
   power: PowerBackendName;

@@ -4,7 +4,8 @@ import { evaluate } from '../../conformance/checkers/evaluate.js';
 import { KitError } from '../../conformance/errors.js';
 import { HISTORY_FORMAT } from '../../conformance/history/events.js';
 import { Recorder } from '../../conformance/history/recorder.js';
-import type { Target } from '../../conformance/target-file/definition.js';
+import { FAULTS } from '../../faults/catalogue/catalogue.js';
+import type { Fault } from '../../faults/fault.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
@@ -17,11 +18,12 @@ import { kitVersion } from '../host/version.js';
 import type { RoundPhase } from '../round/phases.js';
 import { traceFiles } from '../round/trace-files.js';
 import { faultsEnabledBy } from '../runtime/power-backends.js';
-import type { PreparedRuntime } from '../runtime/runtime.js';
+
 import { exploreInGate, planExploration } from './crash-states.js';
 import { explainLosses } from './explain-losses.js';
 import { keepGateFacts, writeGateBundle } from './gate-bundle.js';
 import type { GateOptions } from './gate-options.js';
+import { withMeasurableClaims } from './measurable-claims.js';
 import { type GateResult, resultOf } from './result.js';
 import { runRounds } from './rounds.js';
 import { selectFaults } from './select-faults.js';
@@ -40,10 +42,13 @@ const BUNDLE_NAME = 'bundle.tar.gz';
  */
 export async function runGate(requested: GateOptions): Promise<GateResult> {
   const { selection, seed } = requested;
-  const target = withMeasurableClaims(requested.target, requested.runtime);
+  const target = [requested.powerRuntime ?? requested.runtime, requested.runtime].reduce(
+    withMeasurableClaims,
+    requested.target,
+  );
   if (selection.faults.length === 0) {
     const reasons = selection.unavailable
-      .map(({ name, availability }) => `${name}: ${availability.why}`)
+      .map(({ name, availability }) => `${name}: ${availability.why} (${availability.remedy})`)
       .join('; ');
     throw new KitError('target-unavailable', `no fault can be tried: ${reasons}`);
   }
@@ -114,6 +119,8 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
         target,
         selection,
         runtime: options.runtime.name,
+        powerRuntime: options.powerRuntime?.name,
+        claimsDropped: target !== requested.target,
         power: options.power,
         events: recorder.events,
         rounds,
@@ -141,8 +148,6 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
               {
                 target,
                 ...failed,
-                runtime: options.runtime.name,
-                power: options.power,
                 filesystem: options.filesystem ?? DEFAULT_FILESYSTEM,
                 evidence: dir,
                 events: recorder.events,
@@ -180,13 +185,6 @@ async function learnHabits(
   return habits;
 }
 
-/** Returns the target without claims about time where the runtime is too slow to measure them. */
-function withMeasurableClaims(target: Target, { slowStartMs }: PreparedRuntime): Target {
-  if (slowStartMs === undefined) return target;
-  const { recoverySeconds: _recovery, redeliverySeconds: _redelivery, ...guarantee } = target.guarantee;
-  return { ...target, guarantee };
-}
-
 /** Options of a gate that selects its faults itself: those that the target claims, limited to `wanted`. */
 type UnselectedGateOptions = Omit<GateOptions, 'selection' | 'exploration' | 'unexplored'> & {
   wanted: readonly string[] | undefined;
@@ -196,17 +194,19 @@ type UnselectedGateOptions = Omit<GateOptions, 'selection' | 'exploration' | 'un
   replayExploration?(seed: number, budgetMs: number): string;
 };
 
-/** Selects the faults, runs the gate, and closes its runtime. */
+/** Selects the faults, runs the gate, and closes its runtimes. */
 export async function selectAndRunGate({
   wanted,
   replayExploration,
   ...options
 }: UnselectedGateOptions): Promise<GateResult> {
-  const { target, runtime, power } = options;
+  const { target, runtime, powerRuntime, power } = options;
   try {
+    const runtimeOf = ({ needs }: Fault) => (needs.disk === 'power' && powerRuntime) || runtime;
     const selection = await selectFaults(target, wanted, {
-      supports: (fault) => runtime.supports(fault),
-      enabledFaults: runtime.enabledFaults ?? faultsEnabledBy(power),
+      supports: (fault) => runtimeOf(fault).supports(fault),
+      enabledFaults:
+        powerRuntime === undefined ? (runtime.enabledFaults ?? faultsEnabledBy(power)) : POWER_FAULTS,
     });
     const plan =
       replayExploration === undefined
@@ -214,6 +214,12 @@ export async function selectAndRunGate({
         : planExploration({ ...options, wanted, replay: replayExploration });
     return await runGate({ ...options, ...plan, selection });
   } finally {
+    await powerRuntime?.close?.();
     await runtime.close?.();
   }
 }
+
+/** Names of the faults that a separate runtime of power cuts makes possible. */
+const POWER_FAULTS: ReadonlySet<string> = new Set(
+  FAULTS.filter(({ needs }) => needs.disk === 'power').map(({ name }) => name),
+);

@@ -36,6 +36,17 @@ export interface ClaimedHits {
   neverHit: { name: string; why: string }[];
 }
 
+/** Where the target of a gate ran. */
+export interface GateSetup {
+  runtime: PreparedRuntime['name'];
+  /** Backend of power cuts. */
+  power: PowerBackendName;
+  /** Runtime of the rounds of power cuts, if they had one of their own. */
+  powerRuntime?: PreparedRuntime['name'];
+  /** Profile that chose them, as in `--profile`; absent without one. */
+  profile?: string;
+}
+
 /** Result of a gate: the object that `--json` prints, and the input of the readable report. */
 export interface GateResult {
   target: string;
@@ -43,6 +54,7 @@ export interface GateResult {
   why: string;
   requirements: { id: string; verdict: Verdict; why: string }[];
   unclaimed: string[];
+  setup: GateSetup;
   faults: FaultCount[];
   claimedHits: ClaimedHits;
   /** Facts that weaken the verdict without changing it, one line each. */
@@ -97,6 +109,10 @@ export interface GateFacts {
   time: TimeReport;
   /** Name of the runtime; default: `process`. */
   runtime?: PreparedRuntime['name'];
+  /** Name of the runtime of power cuts, if they have one of their own. */
+  powerRuntime?: PreparedRuntime['name'] | undefined;
+  /** True when claims about time are not measured, because a runtime is too slow for them. */
+  claimsDropped?: boolean;
   /** Files outside `{data}` that the target was seen to write. Default: none. */
   writtenOutside?: readonly string[];
   /** Command lines of processes that had escaped from their service, and were killed. Default: none. */
@@ -148,6 +164,11 @@ export function resultOf(
       why,
     })),
     unclaimed: evaluation.unclaimed,
+    setup: {
+      runtime: facts.runtime ?? 'process',
+      power,
+      ...(facts.powerRuntime === undefined ? {} : { powerRuntime: facts.powerRuntime }),
+    },
     faults,
     claimedHits,
     warnings: [...new Set([...warningsOf(facts), ...(crashStates?.warnings ?? [])])],
@@ -229,8 +250,13 @@ function countClaimedHits(
 const UNSEEN_DATA =
   'under vm nothing shows that the target stores its messages in {data}: the kit does not see its files in the lab VM';
 
+/** Warning of a runtime in which durations show nothing about the target. */
+const TIMES_NOT_MEASURED =
+  'claims that count seconds are not measured (recoverySeconds, redeliverySeconds, consumedWithinSeconds): the processors of the lab VM are emulated, because KVM does not work here';
+
 function warningsOf(facts: GateFacts): string[] {
-  return [...dataWarnings(facts), ...escapeWarnings(facts.target.name, facts.escaped ?? [])];
+  const slow = facts.claimsDropped === true ? [TIMES_NOT_MEASURED] : [];
+  return [...slow, ...dataWarnings(facts), ...escapeWarnings(facts.target.name, facts.escaped ?? [])];
 }
 
 function dataWarnings({ target, selection, runtime, writtenOutside = [] }: GateFacts): string[] {

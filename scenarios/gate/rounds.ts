@@ -4,21 +4,28 @@ import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import { recordReceipts } from '../../conformance/protocols/receipts.js';
 import { protocolOf } from '../../conformance/protocols/registry/registry.js';
-import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault } from '../../faults/fault.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
+import type { GateCase } from '../bundle/manifest.js';
 import type { PhaseClock } from '../host/phase-clock.js';
 import type { Registry } from '../host/registry.js';
 import { removeOrReport } from '../host/removal.js';
-import { Pace } from '../round/pace.js';
 import type { RoundPhase } from '../round/phases.js';
 import { type RoundOptions, runRound } from '../round/round.js';
 import { saveData } from '../round/saved-data.js';
 import { makeSchedule, type Schedule, splitByPower } from '../round/schedule.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
-import type { PreparedRuntime } from '../runtime/runtime.js';
 import type { GateOptions } from './gate-options.js';
+import {
+  MIN_INJECTIONS_MS,
+  MIN_POWER_MS,
+  makePlaces,
+  nextPlace,
+  type Place,
+  placeText,
+  reservedForPowerMs,
+} from './places.js';
 import { MAX_FUTILE_CATCH_UPS, unmetFaults } from './unmet-faults.js';
 
 /** Usual duration of a round of many faults. It decides only how many faults a round has. */
@@ -38,39 +45,10 @@ const MAX_EARLY_POWER_ROUND_MS = 15_000;
  * Upper bound of a round of power cuts on a slow runtime, where the install alone takes a large part of 30 s.
  */
 const MAX_SLOW_POWER_ROUND_MS = 300_000;
-/**
- * Smallest remaining part of the power cuts' share of the budget with which another round of power cuts
- * starts.
- */
-const MIN_POWER_MS = 6000;
-/**
- * Time that the drain, the stop and the evaluation of a round are assumed to take until a round has shown it. No
- * fault is injected in this time at the end of the budget.
- */
-const TYPICAL_TAIL_MS = 2500;
-/** The same on a slow runtime. */
-const SLOW_TAIL_MS = 20_000;
 /** Upper bound of the time that is planned for the end of a round, as a share of the budget. */
 const MAX_TAIL_SHARE = 0.4;
-/** Shortest time for injections that makes another round worth its set-up. */
-const MIN_INJECTIONS_MS = 2000;
 /** Requirements about the content of messages. A violation says nothing about durability, so the gate goes on. */
 const CONTENT_REQUIREMENTS: ReadonlySet<string> = new Set(['PP-4', 'PP-5']);
-/**
- * Redelivery time, in seconds, above which a target is assumed to keep its leases over a crash. A shorter claim is
- * usually an upper bound that the target does not need.
- */
-const LONG_REDELIVERY_S = 15;
-
-/**
- * Returns the time that the drain, the stop and the evaluation of the first round are assumed to take. A target with
- * long leases may need its whole redelivery time to offer again what was in delivery at the last fault.
- */
-export function firstTailMs(target: Target, runtime: PreparedRuntime): number {
-  if (runtime.slowStartMs !== undefined) return SLOW_TAIL_MS;
-  const { redeliverySeconds = 0 } = target.guarantee;
-  return redeliverySeconds > LONG_REDELIVERY_S ? redeliverySeconds * 1000 : TYPICAL_TAIL_MS;
-}
 
 /** Returns the names of the faults that have not been injected. */
 function untriedFaults(faults: readonly Fault[], events: readonly HistoryEvent[]): Set<string> {
@@ -98,9 +76,8 @@ export interface GateRun {
   budgetMs: number;
 }
 
-/** A round that violated a requirement. */
-export interface FailedRoundPlan {
-  round: number;
+/** A round that violated a requirement, and where it ran: a replay runs it there again. */
+export interface FailedRoundPlan extends Pick<GateCase, 'round' | 'runtime' | 'power'> {
   schedule: Schedule;
   /** The only faults of the round, if they were not all faults of the gate. */
   only: readonly string[] | undefined;
@@ -121,18 +98,19 @@ export interface RoundsOutcome {
  * What is left of the budget goes to further turns of all faults.
  */
 export async function runRounds(options: GateOptions, run: GateRun): Promise<RoundsOutcome> {
-  const { target, selection, seed, signal, runtime } = options;
+  const { target, selection, seed, signal } = options;
   const { budgetMs, recorder } = run;
   const { faults } = selection;
   const receipts = recordReceipts(recorder);
   const { power, others } = splitByPower(faults);
   const powerShare = options.exploration === undefined ? POWER_BUDGET_SHARE : POWER_SHARE_BEFORE_EXPLORATION;
   const powerMs = power.length === 0 ? 0 : others.length === 0 ? budgetMs : budgetMs * powerShare;
-  const powerRoundMs = runtime.slowStartMs === undefined ? MAX_POWER_ROUND_MS : MAX_SLOW_POWER_ROUND_MS;
-  const earlyPowerRoundMs = runtime.slowStartMs === undefined ? MAX_EARLY_POWER_ROUND_MS : powerRoundMs;
-  const pace = options.pace ?? new Pace(firstTailMs(options.target, runtime));
+  const places = makePlaces(options);
+  const hasSlowCuts = places.power.runtime.slowStartMs !== undefined;
+  const powerRoundMs = hasSlowCuts ? MAX_SLOW_POWER_ROUND_MS : MAX_POWER_ROUND_MS;
+  const earlyPowerRoundMs = hasSlowCuts ? powerRoundMs : MAX_EARLY_POWER_ROUND_MS;
   // A target with long drains must still get faults, in every round and in every level of a certificate.
-  const plannedTailMs = () => Math.min(pace.tailMs, budgetMs * MAX_TAIL_SHARE);
+  const plannedTailMs = ({ pace }: Place) => Math.min(pace.tailMs, budgetMs * MAX_TAIL_SHARE);
   let powerLeftMs = powerMs;
   const maxRounds = options.maxRounds ?? Number.POSITIVE_INFINITY;
   const maxInjections = options.maxInjections ?? Number.POSITIVE_INFINITY;
@@ -140,7 +118,6 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
   const faultsPerRound =
     options.faultsPerRound ?? Math.min(MAX_FAULTS_PER_ROUND, Math.ceil(others.length / plannedRounds));
   let injections = 0;
-  let setUpMs = 0;
   let rounds = 0;
   let failed: FailedRoundPlan | undefined;
   const writtenOutside = new Set<string>();
@@ -178,19 +155,30 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
       catchesUp ? roundFaults.length : faultsPerRound,
     );
     const isPowerRound = schedule.disk === 'power';
+    const place = isPowerRound ? places.power : places.others;
+    const { runtime, setUpMs } = place;
+    const tailMs = plannedTailMs(place);
+    const reservedMs = Math.min(powerLeftMs, reservedForPowerMs(places, plannedTailMs));
     const untried = untriedFaults(others, recorder.events);
     if (!catchesUp) {
       if (isPowerRound && others.length > 0 && powerLeftMs < MIN_POWER_MS) continue;
       // A second round of power cuts waits until every other fault has had its turn.
       if (isPowerRound && powerLeftMs < powerMs && turnsLeft > 0) continue;
+      // The first seed is the one that the user asked for, perhaps that of a failed round.
+      if (offset > 0 && places.power !== places.others) {
+        const wanted = nextPlace(places, {
+          ...{ isPowerUntried, leftMs: endMs - nowMs, reservedMs, tailMs: plannedTailMs },
+          areOthersUntried: untried.size > 0,
+        });
+        if (wanted !== undefined && wanted !== place) continue;
+      }
     }
     // The first round of power cuts needs time at the end of the budget.
-    const forPowerMs =
-      isPowerUntried && !isPowerRound ? Math.min(powerLeftMs, setUpMs + MIN_POWER_MS + plannedTailMs()) : 0;
+    const forPowerMs = isPowerUntried && !isPowerRound ? reservedMs : 0;
     const injectionsMs = isPowerRound && !isPowerUntried ? MIN_POWER_MS : MIN_INJECTIONS_MS;
-    if (rounds > 0 && nowMs + setUpMs + injectionsMs + plannedTailMs() + forPowerMs > endMs) {
+    if (rounds > 0 && nowMs + setUpMs + injectionsMs + tailMs + forPowerMs > endMs) {
       // The next schedule may be one of power cuts, which were not tried yet.
-      if (forPowerMs > 0 && nowMs + setUpMs + MIN_INJECTIONS_MS + plannedTailMs() <= endMs) continue;
+      if (forPowerMs > 0 && nowMs + setUpMs + MIN_INJECTIONS_MS + tailMs <= endMs) continue;
       break;
     }
     const planned = new Set(schedule.injections.map(({ fault }) => fault));
@@ -200,12 +188,13 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
       own === 0 || runtime.slowStartMs !== undefined
         ? Number.POSITIVE_INFINITY
         : ((endMs - forPowerMs - nowMs) * own) / Math.max(own, untried.size);
-    const powerTurnMs = catchesUp
-      ? MIN_POWER_MS + plannedTailMs()
-      : Math.min(powerLeftMs, untried.size > 0 ? earlyPowerRoundMs : powerRoundMs);
+    const powerTurnMs =
+      catchesUp && !hasSlowCuts
+        ? MIN_POWER_MS + tailMs
+        : Math.min(powerLeftMs, untried.size > 0 ? earlyPowerRoundMs : powerRoundMs);
     const why = catchesUp ? ', which have not hit yet' : '';
     options.progress(
-      `round ${number}, seed ${schedule.seed}: ${describePlan(schedule, options.power)}${why}`,
+      `round ${number}, seed ${schedule.seed}: ${describePlan(schedule, place.power)}${placeText(place, options)}${why}`,
     );
     const round: RoundOptions = {
       target,
@@ -213,7 +202,7 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
       runtime,
       schedule,
       faults: new Map(faults.map((fault) => [fault.name, fault])),
-      power: options.power,
+      power: place.power,
       filesystem: options.filesystem ?? DEFAULT_FILESYSTEM,
       dir: join(run.dir, `round-${number}`),
       number,
@@ -229,9 +218,9 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
       ),
       lastFaultMs:
         Math.min(endMs, isPowerRound ? nowMs + powerTurnMs : Math.min(endMs - forPowerMs, nowMs + turnMs)) -
-        plannedTailMs(),
+        tailMs,
       clock: run.clock,
-      pace,
+      pace: place.pace,
       lastInjection: maxInjections,
       progress: options.progress,
     };
@@ -239,7 +228,7 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
     injections = outcome.injections;
     for (const file of outcome.writtenOutside) writtenOutside.add(file);
     for (const command of outcome.escaped) escaped.add(command);
-    setUpMs = setUpMsOf(recorder.events);
+    place.setUpMs = setUpMsOf(recorder.events);
     rounds = number;
     if (isPowerRound) powerLeftMs -= performance.now() - nowMs;
     else turnsLeft = catchesUp ? 0 : turnsLeft - 1;
@@ -259,6 +248,8 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
       failed = {
         round: number,
         schedule,
+        runtime: runtime.name,
+        power: place.power,
         only: catchesUp ? roundFaults.map(({ name }) => name) : undefined,
       };
     // Save only the data of a failed round: it is evidence, and the data of a round that passed has no use.
@@ -268,7 +259,7 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
     );
     if (failure === 'none' && !options.keep && options.out === undefined)
       await removeOrReport(() => removeTree(round.dir), options.progress);
-    pace.noteTail(performance.now() - outcome.faultsEndedMs);
+    place.pace.noteTail(performance.now() - outcome.faultsEndedMs);
   }
   return { rounds, failed, writtenOutside: [...writtenOutside], escaped: [...escaped] };
 }

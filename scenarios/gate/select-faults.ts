@@ -104,3 +104,18 @@ export function claimedFaultNames({ guarantee }: Pick<Target, 'guarantee'>): str
   const claimed = new Set<string>(guarantee.faults);
   return FAULTS.filter(({ family }) => claimed.has(family)).map(({ name }) => name);
 }
+
+/** Reports whether power cuts, and whether other faults, are among the claimed faults that the user wants. */
+export function claimedKinds(
+  { guarantee }: Pick<Target, 'guarantee'>,
+  wanted: readonly string[] | undefined,
+): { power: boolean; others: boolean } {
+  const claimed = new Set<string>(guarantee.faults);
+  const names = (wanted ?? []).map((name) => (serviceOfKillOne(name) === undefined ? name : killOne.name));
+  const chosen = FAULTS.filter(
+    ({ name, family }) =>
+      claimed.has(family) && (wanted === undefined || names.includes(name) || names.includes(family)),
+  );
+  const power = chosen.filter(({ needs }) => needs.disk === 'power').length;
+  return { power: power > 0, others: chosen.length > power };
+}

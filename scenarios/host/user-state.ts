@@ -11,13 +11,13 @@ const STATE_OF_ROOT = '/var/lib/plugpull';
  */
 export function userStateDirectories(): [string, ...string[]] {
   const { XDG_STATE_HOME: base } = process.env;
-  const usual = process.geteuid?.() === 0 ? STATE_OF_ROOT : join(home(), '.local/state/plugpull');
+  const usual = process.geteuid?.() === 0 ? STATE_OF_ROOT : join(homeDirectory(), '.local/state/plugpull');
   // The specification of the XDG directories ignores relative paths.
   return base !== undefined && isAbsolute(base) ? [join(base, 'plugpull'), usual] : [usual];
 }
 
 /** Returns the home directory of the user of this process. HOME may still be that of the caller, as under sudo. */
-function home(): string {
+export function homeDirectory(): string {
   try {
     return userInfo().homedir;
   } catch {

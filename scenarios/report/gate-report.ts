@@ -12,6 +12,7 @@ export function gateReport(result: GateResult, style: Style): string[] {
   const lines = [
     '',
     `${style.strong(result.target)}: ${result.rounds} rounds in ${formatSeconds(result.tookMs)}, seed ${result.seed}`,
+    ...setupLines(result),
     '',
     ...messageLines(result),
     '',
@@ -47,6 +48,15 @@ export function gateReport(result: GateResult, style: Style): string[] {
   if (result.verdict !== 'pass')
     lines.push(`${result.bundle === null ? 'run it again' : 'or'}: ${result.replay}`);
   return [...lines, claimedHitsLine(result)];
+}
+
+/** Says where the target ran, when a profile chose it. */
+function setupLines({ setup: { profile, runtime, power, powerRuntime }, faults }: GateResult): string[] {
+  if (profile === undefined) return [];
+  if (faults.every(({ powerBackend }) => powerBackend === undefined))
+    return [`profile ${profile}: runtime ${runtime}`];
+  const where = powerRuntime === undefined ? '' : `, runtime ${powerRuntime}`;
+  return [`profile ${profile}: runtime ${runtime}; power cuts by ${power}${where}`];
 }
 
 /** Formats the last line of a report: how many of the claimed faults hit, and which others were asked for. */

@@ -14,6 +14,7 @@ const RESULT: GateResult = {
     { id: 'PP-2', verdict: 'pass', why: '0 duplicates among 9 consumed messages' },
   ],
   unclaimed: [],
+  setup: { runtime: 'process', power: 'blocklog' },
   faults: [
     { name: 'kill', tried: 3, hit: 2 },
     { name: 'clock', tried: 0, hit: 0, why: 'libfaketime is not installed', remedy: 'install it' },
@@ -127,4 +128,14 @@ t.test('colours are used on a terminal only, and not when NO_COLOR is set', asyn
 t.test('each column of a table is as wide as its longest cell', async (t) => {
   t.same(table([['a', 'bbb', 'c'], ['aa', '', 'c'], ['aaa']]), ['a    bbb  c', 'aa        c', 'aaa']);
   t.same(table([]), []);
+});
+
+t.test('a report says which runtimes and which power backend a profile has chosen', async (t) => {
+  const setup = { profile: 'containers', runtime: 'docker', power: 'flakey', powerRuntime: 'vm' } as const;
+  const cut = { name: 'power-cut', tried: 2, hit: 1, powerBackend: 'flakey' };
+  const style = styleFor({ isTTY: false });
+  const lines = gateReport({ ...RESULT, setup, faults: [cut] }, style);
+  t.equal(lines[2], 'profile containers: runtime docker; power cuts by flakey, runtime vm');
+  t.equal(gateReport({ ...RESULT, setup }, style)[2], 'profile containers: runtime docker');
+  t.equal(gateReport(RESULT, style)[2], '');
 });

@@ -79,6 +79,11 @@ export function splitByPower(faults: readonly Fault[]): { power: Fault[]; others
   };
 }
 
+/** Reports whether the round of a seed has power cuts, when faults of both kinds are given. */
+export function isPowerSeed(seed: number): boolean {
+  return seed % 3 === 1;
+}
+
 /**
  * Makes the schedule of one round. A round whose disk can lose its power has power cuts; any other round has
  * the other faults. When faults of both kinds are given, one round in three has power cuts, which the seed
@@ -91,7 +96,7 @@ export function makeSchedule(seed: number, faults: readonly Fault[], faultsPerRo
   const { power, others } = splitByPower(faults);
   if (others.length === 0) return powerSchedule(seed, power);
   if (power.length === 0) return rotationSchedule(seed, seed, others, faultsPerRound);
-  if (seed % 3 === 1) return powerSchedule(seed, power);
+  if (isPowerSeed(seed)) return powerSchedule(seed, power);
   return rotationSchedule(seed, Math.floor(seed / 3) * 2 + (seed % 3 === 2 ? 1 : 0), others, faultsPerRound);
 }
 

@@ -16,7 +16,7 @@ import { faultsEnabledBy } from '../power-backends.js';
 import type { Runtime } from '../runtime.js';
 import { stageFolder } from './lab/copy-folder.js';
 import { imageAvailability } from './lab/image.js';
-import { borrowMachine, imagesDirectory } from './lab/lab.js';
+import { borrowMachine } from './lab/lab.js';
 import { stagePackage } from './lab/reference-package.js';
 import { makeRootImage, ROOT_IMAGE, SHARED_FOLDER } from './lab/root-image.js';
 import { POWER_DIR, VmDeployment } from './vm-deployment.js';
@@ -64,7 +64,7 @@ const SUPPORTED_FAULTS = new Set([
  */
 export const vmRuntime: Runtime = {
   name: 'vm',
-  available: async () => imageAvailability(imagesDirectory()),
+  available: async () => imageAvailability(),
   async prepare(target, log) {
     const registry = new Registry(newRunId());
     const { machine, accelerator, giveBack } = await borrowMachine(registry, log).catch((error: unknown) => {

@@ -65,9 +65,10 @@ export const labFiles = (): string[] => LAB_FILES.map(labFile);
 /**
  * Makes the disks of a lab VM in `folder`: one with Debian, a kernel and a container engine, and an empty one
  * for data. It needs no root privileges.
+ * @returns the version of the kernel.
  * @throws Error with the last lines of the program that failed.
  */
-export async function makeDisks(folder: string, files: MachineFiles): Promise<void> {
+export async function makeDisks(folder: string, files: MachineFiles): Promise<string> {
   const tar = join(folder, 'root.tar');
   const upload = (from: string, to: string) => `--customize-hook=upload ${shellQuote(from)} ${to}`;
   const modules = INITRAMFS_MODULES.map((name) => `-name ${name}.ko`).join(' -o ');
@@ -78,7 +79,7 @@ export async function makeDisks(folder: string, files: MachineFiles): Promise<vo
     `$(apt-cache depends --important ${KERNEL_PACKAGE} | sed -n 's/^ *Depends: *//p' | head -n 1)`,
     '&& dpkg-deb -x linux-image-*.deb kernel && rm linux-image-*.deb',
     '&& mv kernel/lib/modules /usr/lib/modules && mv kernel/boot/vmlinuz-* /lab/vmlinuz && rm -r kernel',
-    '&& depmod $(ls /usr/lib/modules)',
+    '&& ls /usr/lib/modules > kernel-version && depmod $(cat kernel-version)',
     `&& mkdir modules && find /usr/lib/modules \\( ${modules} \\) -exec cp {} modules \\;`,
   ].join(' ');
   await runTool('mmdebstrap', MMDEBSTRAP_TIMEOUT_MS, [
@@ -103,8 +104,10 @@ export async function makeDisks(folder: string, files: MachineFiles): Promise<vo
     tar,
     './lab/vmlinuz',
     './lab/modules',
+    './lab/kernel-version',
     './usr/bin/busybox',
   ]);
+  const kernelVersion = readFileSync(join(folder, 'lab/kernel-version'), 'utf8').trim();
   renameSync(join(folder, 'lab/vmlinuz'), files.kernel);
   writeFileSync(files.initrd, makeInitramfs(folder));
   for (const name of ['lab', 'usr']) removeTree(join(folder, name));
@@ -112,6 +115,7 @@ export async function makeDisks(folder: string, files: MachineFiles): Promise<vo
   rmSync(tar);
   writeFileSync(files.data, '');
   truncateSync(files.data, DATA_DISK_BYTES);
+  return kernelVersion;
 }
 
 /** Makes the initial root file system of the kernel: a shell and the drivers of the disk. */

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { accessSync, constants, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, readFileSync, renameSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Availability } from '../../../../faults/fault.js';
 import { removeTree } from '../../../../faults/files/remove-tree.js';
@@ -9,6 +9,19 @@ import { commandLine } from '../../../host/command-line.js';
 import type { Registry } from '../../../host/registry.js';
 import { engineAvailability } from '../../docker/engine.js';
 import { IMAGE_INPUTS, labFiles, makeDisks } from './disks.js';
+import {
+  filesIn,
+  imagesDirectory,
+  type LabImage,
+  lockImages,
+  noteUse,
+  readImage,
+  removeOldImages,
+  removeUnfinished,
+  sealImage,
+  syncPath,
+  whyCacheRefused,
+} from './image-cache.js';
 import { type Accelerator, Machine, type MachineFiles, MEMORY_MIB, QEMU } from './machine.js';
 
 const TOOL_TIMEOUT_MS = 120_000;
@@ -29,17 +42,8 @@ const BUILD_TOOLS = [
   ['e2fsck', 'e2fsprogs'],
 ] as const;
 
-/** A lab VM that was built, booted once, and saved with its container engine running. */
-export interface LabImage {
-  files: MachineFiles;
-  accelerator: Accelerator;
-  key: string;
-}
-
 /** Input of the build of an image. */
 export interface BuildPlan {
-  /** Directory that holds one folder for each image. */
-  dir: string;
   registry: Registry;
   log(line: string): void;
   /** Loads container images into the container engine before the state is saved. */
@@ -47,11 +51,12 @@ export interface BuildPlan {
 }
 
 /**
- * Reports whether a lab VM can be started here at once. Only `lab up` builds one, because that takes minutes.
+ * Reports whether a lab VM can be started here at once. Building one takes minutes: `lab up` and
+ * `gate --profile containers` do it, and say so.
  */
-export function imageAvailability(dir: string): Availability {
-  const buildable = buildAvailability(dir);
-  if (!buildable.available || builtImage(dir) !== undefined) return buildable;
+export function imageAvailability(): Availability {
+  const buildable = buildAvailability();
+  if (!buildable.available || builtImage() !== undefined) return buildable;
   return {
     available: false,
     why: 'the lab VM of this version has not been built',
@@ -60,7 +65,7 @@ export function imageAvailability(dir: string): Availability {
 }
 
 /** Reports whether this machine has what a lab VM needs, including the build tools if none has been built. */
-export function buildAvailability(dir: string): Availability {
+export function buildAvailability(): Availability {
   const unavailable = (why: string, remedy: string): Availability => ({ available: false, why, remedy });
   if (process.platform !== 'linux' || process.arch !== 'x64') {
     return unavailable(
@@ -68,7 +73,9 @@ export function buildAvailability(dir: string): Availability {
       'run it on such a machine',
     );
   }
-  const builders = builtImage(dir) === undefined ? BUILD_TOOLS : [];
+  const refused = whyCacheRefused();
+  if (refused !== undefined) return unavailable(refused.why, refused.remedy);
+  const builders = builtImage() === undefined ? BUILD_TOOLS : [];
   // Without root privileges, the Debian root is made in a user namespace.
   const namespace =
     process.getuid?.() === 0 || builders.length === 0 ? [] : [['newuidmap', 'uidmap'] as const];
@@ -96,52 +103,64 @@ export function imageKey(): string {
   return hash.digest('hex').slice(0, 16);
 }
 
-/** Returns the image of this kit below `dir`; undefined when it has not been built. */
-export function builtImage(dir: string): LabImage | undefined {
+/**
+ * Returns the image of this kit; undefined when it has not been built.
+ * @throws KitError bad-usage when another user could have written it.
+ */
+export function builtImage(): LabImage | undefined {
   const key = imageKey();
-  const folder = join(dir, key);
-  try {
-    const { accelerator } = JSON.parse(readFileSync(join(folder, 'built.json'), 'utf8')) as LabImage;
-    return { files: filesIn(folder), accelerator, key };
-  } catch {
-    return undefined;
-  }
+  return readImage(join(imagesDirectory(), key), key);
 }
 
 /**
  * Returns the image of this kit, and builds it if it is missing: a Debian root with a container engine, a
- * first boot, and its saved state.
- * @throws Error with the message of the step that failed.
+ * first boot, and its saved state. Only one process of the user builds at a time; others wait for it.
+ * @throws KitError bad-usage when the directory of the images cannot be used, and Error with the message of the step
+ *   that failed.
  */
 export async function ensureLabImage(plan: BuildPlan): Promise<LabImage> {
-  const existing = builtImage(plan.dir);
-  if (existing !== undefined) return existing;
+  const existing = builtImage();
+  if (existing !== undefined) return noteUse(existing);
+  const lock = await lockImages(() =>
+    plan.log('lab: another process builds or removes an image of the lab VM: waiting for it'),
+  );
+  try {
+    return noteUse(builtImage() ?? (await buildLocked(plan)));
+  } finally {
+    lock.release();
+  }
+}
+
+/** Builds the image of this kit. The caller holds the lock. */
+async function buildLocked(plan: BuildPlan): Promise<LabImage> {
+  plan.log('lab: building the lab VM, once per user; it takes some minutes');
+  const dir = imagesDirectory();
+  removeUnfinished(dir);
   const key = imageKey();
-  const folder = join(plan.dir, `${key}.${process.pid}`);
+  // The name shows `clean` whose folder it is.
+  const folder = join(dir, `plugpull-${plan.registry.runId}-${key}`);
   const directory = { kind: 'directory', path: folder } as const;
   plan.registry.made(directory);
   try {
-    mkdirSync(folder, { recursive: true });
+    mkdirSync(folder, { mode: 0o700 });
     await build(folder, plan);
-    try {
-      renameSync(folder, join(plan.dir, key));
-    } catch (error) {
-      // Another process has built the image first: that one is as good.
-      if (builtImage(plan.dir) === undefined) throw error;
-    }
+    removeTree(join(dir, key));
+    renameSync(folder, join(dir, key));
+    syncPath(dir);
   } finally {
     removeTree(folder);
     plan.registry.gone(directory);
   }
-  const image = builtImage(plan.dir);
-  if (image === undefined) throw new Error(`the image of the lab VM in ${plan.dir} cannot be read`);
+  removeOldImages(dir, key);
+  const image = builtImage();
+  if (image === undefined) throw new Error(`the image of the lab VM in ${dir} cannot be read`);
   return image;
 }
 
 async function build(folder: string, plan: BuildPlan): Promise<void> {
   const files = filesIn(folder);
   const logElapsed = stopwatch(plan.log);
-  await makeDisks(folder, files);
+  const kernel = await makeDisks(folder, files);
   logElapsed('Debian root');
   const accelerator = await tryKvm(folder, files, plan);
   const dir = join(folder, 'first');
@@ -161,8 +180,8 @@ async function build(folder: string, plan: BuildPlan): Promise<void> {
     await machine.stop();
     removeTree(dir);
   }
+  sealImage(folder, { accelerator, kernel, files });
   logElapsed('saved state');
-  writeFileSync(join(folder, 'built.json'), `${JSON.stringify({ accelerator })}\n`);
 }
 
 /** Boots a trial machine with KVM: /dev/kvm may exist on a machine where KVM does not boot a kernel. */
@@ -189,17 +208,6 @@ async function tryKvm(folder: string, files: MachineFiles, plan: BuildPlan): Pro
   } finally {
     removeTree(dir);
   }
-}
-
-function filesIn(folder: string): MachineFiles {
-  const file = (name: string) => join(folder, name);
-  return {
-    kernel: file('vmlinuz'),
-    initrd: file('initrd.gz'),
-    root: file('root.img'),
-    data: file('data.img'),
-    state: file('state'),
-  };
 }
 
 /** Makes a function that logs how long each part took. */

@@ -8,7 +8,7 @@ import { findProgram } from '../../../../faults/programs.js';
 import { type CrashState, formatState, NOTHING_TORN } from '../../../../faults/write-log/state.js';
 import { seeded } from '../../../host/random.js';
 import { type KernelLog, recordKernelLog } from './fixtures/kernel-log.js';
-import { NOT_BUILT, recordIn, workspaceWithImage } from './fixtures/workspace.js';
+import { NOT_BUILT, newWorkspace, recordIn } from './fixtures/workspace.js';
 import { Machine } from './machine.js';
 
 const DISK_BYTES = 32 * 2 ** 20;
@@ -20,7 +20,7 @@ const noTools =
   'not measured: e2fsck and debugfs are not installed: apt-get install e2fsprogs';
 
 t.test('the reader reads logs that the kernel itself has written', { skip: NOT_BUILT }, async (t) => {
-  const place = workspaceWithImage(t);
+  const place = newWorkspace(t);
   t.teardown(() => place.run(['lab', 'down']));
   const up = await place.run(['lab', 'up']);
   t.equal(up.code, 0, up.stderr);

@@ -7,18 +7,18 @@ import type { TestWorkspace } from '../../../fixtures/kit.js';
 import { bootId, processEntry } from '../../../host/processes.js';
 import { registeredRuns } from '../../../host/registry.js';
 import { runFixture, stageKit } from './fixtures/run-in-vm.js';
-import { NOT_BUILT, newWorkspace, recordIn, workspaceWithImage } from './fixtures/workspace.js';
+import { NOT_BUILT, newWorkspace, recordIn } from './fixtures/workspace.js';
 import { imageKey } from './image.js';
 import type { LabRecord } from './lab.js';
 import { isMachineAlive, Machine } from './machine.js';
 
 const TIMEOUT_MS = 30_000;
 
-t.test('without a VM, lab status and lab down each print one line', async (t) => {
+t.test('without a VM, lab status and lab down say so', async (t) => {
   const place = newWorkspace(t);
   t.match(await place.run(['lab', 'status']), {
     code: 3,
-    stdout: /^down; node \S+main\.js lab up starts it\n$/,
+    stdout: /^down; node \S+main\.js lab up starts it\nimage: .*\n$/,
   });
   t.match(await place.run(['lab', 'down']), { code: 0, stdout: /^no lab VM was up\n$/ });
   t.match(JSON.parse((await place.run(['lab', 'status', '--json'])).stdout), { state: 'down' });
@@ -47,7 +47,7 @@ t.test('a stale VM is recognised, and another process with its pid is left alone
     });
     const { code, stdout } = await place.run(['lab', 'status']);
     t.match(stdout, expected);
-    t.equal(stdout.split('\n').length, 2, 'one line');
+    t.equal(stdout.split('\n').length, 3, 'one line, and one about the image');
     t.equal(code, 3);
   }
   const other = { ...record, address: { ...address, startTicks: 1 } };
@@ -83,6 +83,13 @@ t.test('a record of a VM that somebody else has written is not believed', async 
 
 t.test('a gate in a VM that was not built reports how to build it', async (t) => {
   const place = newWorkspace(t);
+  const { XDG_CACHE_HOME: before } = process.env;
+  process.env.XDG_CACHE_HOME = join(place.dir, 'cache');
+  t.teardown(() => {
+    if (before === undefined) delete process.env.XDG_CACHE_HOME;
+    else process.env.XDG_CACHE_HOME = before;
+  });
+  t.match(await place.run(['lab', 'status']), { stdout: /^image: not built$/m });
   const { code, stderr } = await place.run(['gate', '--runtime', 'vm']);
   t.equal(code, 3);
   t.match(stderr, /^plugpull: --runtime vm: .*(main\.js lab up|apt-get install|run it on).*\n$/);
@@ -92,7 +99,7 @@ t.test(
   'a VM starts, loses what was not flushed when its power is cut, and stops',
   { skip: NOT_BUILT },
   async (t) => {
-    const place = workspaceWithImage(t);
+    const place = newWorkspace(t);
     t.teardown(() => place.run(['lab', 'down']));
     const up = await place.run(['lab', 'up']);
     t.equal(up.code, 0, up.stderr);
@@ -194,7 +201,7 @@ async function cutAt(disk: FlakeyDisk) {
 }
 
 t.test('clean removes the VM and the files of a gate that was killed', { skip: NOT_BUILT }, async (t) => {
-  const place = workspaceWithImage(t);
+  const place = newWorkspace(t);
   const gate = place.start(['gate', '--runtime', 'vm', '--faults', 'power-cut']);
   const dir = join(place.state, 'lab/vm');
   await gate.waitForStderr(/^round 1/m, 4 * TIMEOUT_MS);

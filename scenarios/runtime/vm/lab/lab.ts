@@ -4,8 +4,10 @@ import { z } from 'zod';
 import { KitError, messageOf } from '../../../../conformance/errors.js';
 import { removeTree } from '../../../../faults/files/remove-tree.js';
 import { until } from '../../../../faults/waiting.js';
+import { makeDirectories } from '../../../host/directories.js';
+import { type FileLock, tryLock, waitForLock } from '../../../host/file-lock.js';
 import { readOwnFile } from '../../../host/own-files.js';
-import { bootId, processEntry } from '../../../host/processes.js';
+import { bootId } from '../../../host/processes.js';
 import { newRunId, Registry, stateDirectory } from '../../../host/registry.js';
 import { connectEngine } from '../../docker/engine.js';
 import { buildAvailability, ensureLabImage, imageKey, waitForEngine } from './image.js';
@@ -30,11 +32,8 @@ export type LabStatus =
 
 const RESUME_TIMEOUT_MS = 20_000;
 const KILL_TIMEOUT_MS = 10_000;
-
-/** Returns the directory of the images of lab VMs. */
-export function imagesDirectory(): string {
-  return join(stateDirectory(), 'lab/images');
-}
+/** Longer than a build, which `lab up` may do. */
+const RECORD_LOCK_TIMEOUT_MS = 1_500_000;
 
 /** Checks whether the VM that `lab up` started can still be used. */
 export async function labStatus(): Promise<LabStatus> {
@@ -57,14 +56,23 @@ export async function labStatus(): Promise<LabStatus> {
  * @throws KitError target-unavailable when it cannot be built or started.
  */
 export async function labUp(log: (line: string) => void): Promise<LabRecord> {
-  const buildable = buildAvailability(imagesDirectory());
+  const lock = await lockRecord(log);
+  try {
+    return await labUpLocked(log);
+  } finally {
+    lock.release();
+  }
+}
+
+async function labUpLocked(log: (line: string) => void): Promise<LabRecord> {
+  const buildable = buildAvailability();
   if (!buildable.available)
     throw new KitError('target-unavailable', `the lab VM: ${buildable.why}; ${buildable.remedy}`);
   const status = await labStatus();
   if (status.kind === 'up') return status.record;
   if (status.kind === 'stale') {
     log(`lab: a stale VM is taken away: ${status.why}`);
-    await labDown();
+    await labDownLocked();
   }
   const registry = new Registry(newRunId());
   const { machine, accelerator } = await startMachine(registry, log).catch((error: unknown) => {
@@ -88,7 +96,16 @@ export async function labUp(log: (line: string) => void): Promise<LabRecord> {
  * Ends the VM that `labUp` started and removes everything of it except the image.
  * @returns true when there was a VM.
  */
-export async function labDown(): Promise<boolean> {
+export async function labDown(log: (line: string) => void): Promise<boolean> {
+  const lock = await lockRecord(log);
+  try {
+    return await labDownLocked();
+  } finally {
+    lock.release();
+  }
+}
+
+async function labDownLocked(): Promise<boolean> {
   const record = readRecord();
   if (record === undefined) return false;
   if (record.boot === bootId()) killMachine(record.address);
@@ -115,11 +132,17 @@ export async function borrowMachine(
 ): Promise<BorrowedMachine> {
   const status = await labStatus();
   if (status.kind === 'stale') log(`lab: the VM that is up is stale and not used: ${status.why}`);
-  if (status.kind === 'up' && tryClaim()) {
-    const machine = await Machine.find(status.record.address);
+  const claim = status.kind === 'up' ? tryLock(claimFile()) : undefined;
+  if (status.kind === 'up' && claim === undefined)
+    log('lab: another run uses the VM that is up: starting one for this run');
+  if (status.kind === 'up' && claim !== undefined) {
+    const machine = await Machine.find(status.record.address).catch((error: unknown) => {
+      claim.release();
+      throw error;
+    });
     const giveBack = async () => {
       machine.agent.close();
-      rmSync(claimFile(), { force: true });
+      claim.release();
     };
     return { machine, accelerator: status.record.accelerator, giveBack };
   }
@@ -138,7 +161,6 @@ async function startMachine(registry: Registry, log: (line: string) => void) {
   const startMs = performance.now();
   try {
     const image = await ensureLabImage({
-      dir: imagesDirectory(),
       registry,
       log,
       addImages: async (port) => {
@@ -157,6 +179,7 @@ async function startMachine(registry: Registry, log: (line: string) => void) {
     log(`lab: a VM (${accelerator}) is up after ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
     return { machine, accelerator };
   } catch (error) {
+    if (error instanceof KitError) throw error;
     throw new KitError('target-unavailable', `the lab VM: ${messageOf(error)}`, { cause: error });
   }
 }
@@ -167,26 +190,11 @@ async function waitUntilGone({ address }: LabRecord): Promise<void> {
   }
 }
 
-/**
- * Claims the running VM, so that no other process uses it. Returns false when a live process has already
- * claimed it.
- */
-function tryClaim(): boolean {
-  const startTicks = processEntry(process.pid)?.startTicks;
-  for (let attempt = 0; attempt < 2; attempt++) {
-    try {
-      writeFileSync(claimFile(), JSON.stringify({ pid: process.pid, startTicks }), {
-        flag: 'wx',
-        mode: 0o600,
-      });
-      return true;
-    } catch {
-      const user = readJson(claimFile()) as { pid: number; startTicks: number } | undefined;
-      if (user !== undefined && processEntry(user.pid)?.startTicks === user.startTicks) return false;
-      rmSync(claimFile(), { force: true });
-    }
-  }
-  return false;
+/** Locks the record of the VM that is up: two `lab up` at once must not start two VMs. */
+async function lockRecord(log: (line: string) => void): Promise<FileLock> {
+  makeDirectories(join(stateDirectory(), 'lab'));
+  const wait = () => log('lab: another lab up or lab down is under way: waiting for it');
+  return waitForLock(join(stateDirectory(), 'lab/lock'), RECORD_LOCK_TIMEOUT_MS, wait);
 }
 
 const Record = z.object({
@@ -236,18 +244,11 @@ function machinesDirectory(): string {
   return join(stateDirectory(), 'lab/vm');
 }
 
-function readJson(file: string): unknown {
-  try {
-    return parseJson(readOwnFile(file));
-  } catch {
-    return undefined;
-  }
-}
-
 function recordFile(): string {
   return join(stateDirectory(), 'lab/up.json');
 }
 
+/** Returns the file that the run locks that uses the VM that is up. */
 function claimFile(): string {
-  return join(stateDirectory(), 'lab/in-use.json');
+  return join(stateDirectory(), 'lab/in-use');
 }
