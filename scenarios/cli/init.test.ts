@@ -1,9 +1,22 @@
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { protocolNames, starterTarget } from '../../conformance/target-file/starter.js';
 import { TestWorkspace } from '../fixtures/kit.js';
+import { packageRoot } from '../host/version.js';
+
+const noScript =
+  spawnSync('script', ['--version']).status === 0 ? false : 'the program script is not installed';
 
 function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace {
   const workspace = new TestWorkspace();
@@ -11,36 +24,82 @@ function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace 
   return workspace;
 }
 
-t.test('init writes a target file that loads, for every protocol, and never overwrites a file', async (t) => {
+t.test('init writes a target file that loads, for every protocol and form', async (t) => {
   const workspace = newWorkspace(t);
   for (const protocol of protocolNames()) {
-    const file = join(workspace.dir, `${protocol}.json`);
-    writeFileSync(file, JSON.stringify(starterTarget('q', protocol)));
-    t.equal(loadTarget(file).protocol, protocol);
+    for (const services of ['one', 'several'] as const) {
+      const file = join(workspace.dir, `${protocol}.json`);
+      writeFileSync(file, JSON.stringify(starterTarget('q', protocol, services)));
+      t.equal(loadTarget(file).protocol, protocol);
+    }
   }
-  const { code, stdout } = await workspace.run([
-    'init',
-    '--name',
-    'mine',
-    '--protocol',
-    'smtp',
-    '--out',
-    'sub/q.json',
-  ]);
+  const flags = ['--name', 'mine', '--protocol', 'smtp', '--out', 'sub'];
+  const { code, stdout, stderr } = await workspace.run(['init', ...flags]);
   t.equal(code, 0);
-  t.equal(stdout, 'sub/q.json\n');
-  const written = loadTarget(join(workspace.dir, 'sub/q.json'));
+  t.match(stderr, /no terminal to ask, so chosen: --services one --ci github\n/);
+  t.equal(stdout, 'sub/mine.json\nsub/.github/workflows/plugpull.yml\n');
+  const written = loadTarget(join(workspace.dir, 'sub/mine.json'));
   t.match(written, { name: 'mine', protocol: 'smtp' });
   t.ok(written.services.server?.command.includes('{sink}'));
-  const before = readFileSync(join(workspace.dir, 'sub/q.json'));
-  const again = await workspace.run(['init', '--out', 'sub/q.json']);
-  t.equal(again.code, 2);
-  t.match(again.stderr, /--out sub\/q\.json: expected a file that does not exist/);
-  t.same(readFileSync(join(workspace.dir, 'sub/q.json')), before);
-  const bad = await workspace.run(['init', '--protocol', 'ftp']);
-  t.equal(bad.code, 2);
-  t.match(bad.stderr, /--protocol ftp: expected one of http, smtp/);
+  const wanted = await workspace.run(['init', ...flags, '--language', 'go', '--ci', 'none']);
+  t.equal(wanted.code, 0);
+  t.match(wanted.stderr, /--language go: there is no skeleton for the protocol smtp, only for http/);
+  t.match(wanted.stderr, /every file is there already/);
 });
+
+t.test('init writes all files or none, and replaces a file only with --force', async (t) => {
+  const workspace = newWorkspace(t);
+  const folder = join(workspace.dir, 'own');
+  mkdirSync(folder);
+  writeFileSync(join(folder, 'front.c'), 'mine');
+  const flags = ['--language', 'c', '--services', 'several', '--out', 'own', '--ci', 'gitlab'];
+  const refused = await workspace.run(['init', ...flags]);
+  t.equal(refused.code, 2);
+  t.match(
+    refused.stderr,
+    /--out own: own\/front\.c: expected no file of this name.*nothing was written.*--force/,
+  );
+  t.same(readdirSync(folder), ['front.c']);
+  const forced = await workspace.run(['init', ...flags, '--force']);
+  t.equal(forced.code, 0, forced.stderr);
+  t.same(readdirSync(folder).sort(), ['.gitlab-ci.yml', 'front.c', 'my-queue.json', 'queue.c']);
+  t.not(readFileSync(join(folder, 'front.c'), 'utf8'), 'mine');
+  const folderName = await workspace.run(['init', '--out', 'q.json']);
+  t.match(folderName, { code: 2, stderr: /--out q\.json: expected a folder/ });
+});
+
+t.test('init puts the CI file where CI systems look for it: in the root of the git repository', async (t) => {
+  const workspace = newWorkspace(t);
+  mkdirSync(join(workspace.dir, '.git'));
+  const { stdout } = await workspace.run(['init', '--language', 'python', '--out', 'queues/mine']);
+  t.match(stdout, /^\.github\/workflows\/plugpull\.yml$/m);
+  const text = readFileSync(join(workspace.dir, '.github/workflows/plugpull.yml'), 'utf8');
+  t.match(text, /working-directory: "queues\/mine"/);
+});
+
+t.test(
+  'init asks on a terminal, also when answers are wrong or typed ahead',
+  { skip: noScript },
+  async (t) => {
+    const workspace = newWorkspace(t);
+    const answers = 'mine\n\ncobol\nrust\nseveral\njenkins\n';
+    const main = join(packageRoot(), 'dist/scenarios/cli/main.js');
+    const { status, stdout } = spawnSync(
+      'script',
+      ['-qec', `${process.execPath} ${main} init`, '/dev/null'],
+      {
+        cwd: workspace.dir,
+        input: answers,
+        encoding: 'utf8',
+        timeout: 120_000,
+      },
+    );
+    t.equal(status, 0, stdout);
+    t.match(stdout, /expected one of python, javascript, go, rust, c, none/);
+    t.ok(existsSync(join(workspace.dir, 'Jenkinsfile')));
+    t.same(Object.keys(loadTarget(join(workspace.dir, 'mine.json')).services), ['store', 'front']);
+  },
+);
 
 t.test('a misspelt word on the command line gets the word that was probably meant', async (t) => {
   const workspace = newWorkspace(t);
@@ -54,6 +113,7 @@ t.test('a misspelt word on the command line gets the word that was probably mean
     [['gate', file, '--power', 'flaky'], /expected blocklog or flakey \(did you mean flakey\?\)/],
     [['gate', file, '--reporter', 'junt'], /expected one of .* \(did you mean junit\?\)/],
     [['init', '--protocol', 'htpp'], /expected one of .* \(did you mean http\?\)/],
+    [['init', '--language', 'pyton'], /expected one of .* \(did you mean python\?\)/],
     [['systems', 'redis-alway'], /no such system, .* \(did you mean redis-always\?\)/],
     [['planted', 'rot-droped'], /no such planted bug, .* \(did you mean rot-dropped\?\)/],
   ];
@@ -96,6 +156,7 @@ t.test('check reports each problem on one line with its key, also a missing prog
     /^guarantee\.dup/,
   ]);
   t.equal(stderr.trim().split('\n').length, problems.length);
+  t.match(stderr, /guarantee\.faults\.0: .*\(did you mean kill\?\); for example "faults": \["kill"/);
 
   const queue = join(workspace.dir, 'queue');
   const good = workspace.target(['{dir}/queue', '{port}', '{data}']);
@@ -149,3 +210,49 @@ t.test(
     ]);
   },
 );
+
+t.test('check says what cannot be measured here, why, and how to change it', async (t) => {
+  const workspace = newWorkspace(t);
+  const guarantee = { faults: ['kill', 'tear'], duplicatesPerCrash: 0 };
+  const file = workspace.target(['{node}', '-e', '0', '{data}', '{port}'], { guarantee });
+  const path = process.env.PATH;
+  // A PATH without strace.
+  process.env.PATH = join(workspace.dir, 'bin');
+  mkdirSync(process.env.PATH);
+  symlinkSync('/bin/sh', join(process.env.PATH, 'sh'));
+  const [text, json] = await Promise.all([
+    workspace.run(['check', file]),
+    workspace.run(['check', file, '--json']),
+  ]).finally(() => {
+    process.env.PATH = path;
+  });
+  t.equal(text.code, 3, text.stderr);
+  t.match(text.stderr, /1 of \d+ claimed requirements cannot be measured here: PP-16\n$/);
+  t.match(text.stdout, /NO +PP-16 .*strace is not installed; install/);
+  t.match(text.stdout, /yes +PP-1 /);
+  t.match(text.stdout, /- +PP-12 .*power-cut in guarantee\.faults would claim it/);
+  t.match(text.stdout, /gate -- \S+ --budget \d+s|gate \S+ --budget \d+s/);
+  t.equal(json.code, 3);
+  t.match(JSON.parse(json.stdout), {
+    ok: true,
+    measurable: false,
+    faults: [{ name: 'kill', available: true }, {}, { name: 'tear', available: false, why: /strace/ }],
+    ports: [''],
+  });
+});
+
+t.test('check reports a script whose interpreter does not exist', async (t) => {
+  const workspace = newWorkspace(t);
+  for (const [line, missing] of [
+    ['#!/usr/bin/env nosuchpython', 'nosuchpython'],
+    ['#!/no/such/sh', '/no/such/sh'],
+  ]) {
+    writeFileSync(join(workspace.dir, 'queue'), `${line}\n`, { mode: 0o755 });
+    const { code, stderr } = await workspace.run([
+      'check',
+      workspace.target(['{dir}/queue', '{data}', '{port}']),
+    ]);
+    t.equal(code, 2);
+    t.match(stderr, `whose interpreter ${missing} does not exist here`);
+  }
+});

@@ -32,7 +32,7 @@ type Found = 'absent' | 'same' | 'other';
  * @throws KitError bad-usage when a file exists and `force` is false, or when a file cannot be written.
  */
 export function writeAllOrNone(files: readonly NewFile[], force: boolean, label: string): string[] {
-  const found = files.map((file) => lookAt(file));
+  const found = files.map((file) => whatIsAt(file, label));
   const inTheWay = files.filter((_, index) => found[index] === 'other').map(({ path }) => path);
   if (inTheWay.length > 0 && !force)
     throw new KitError(
@@ -54,6 +54,14 @@ export function writeAllOrNone(files: readonly NewFile[], force: boolean, label:
         // The error that is reported below is the cause of this one.
       }
     }
+    throw new KitError('bad-usage', `${label}: ${messageOf(error)}; nothing was written`, { cause: error });
+  }
+}
+
+function whatIsAt(file: NewFile, label: string): Found {
+  try {
+    return lookAt(file);
+  } catch (error) {
     throw new KitError('bad-usage', `${label}: ${messageOf(error)}; nothing was written`, { cause: error });
   }
 }
