@@ -1,0 +1,3 @@
+import { testSkeletons } from '../../fixtures/skeletons.js';
+
+testSkeletons('several');
