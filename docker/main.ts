@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // Builds both images and prints their names as `PLUGPULL_…_IMAGE=name` lines, which `docker-compose --env-file`
 // reads.
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import Dockerode from 'dockerode';
 import { kitImage, referenceImage } from './image/images.js';
@@ -10,7 +10,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
 const options = {
   engine: new Dockerode(),
   root,
-  workDir: join(root, '.plugpull'),
+  workDir: resolve(process.env.PLUGPULL_STATE ?? join(root, '.plugpull')),
   say: (line: string) => void process.stderr.write(`plugpull images: ${line}\n`),
 };
 try {

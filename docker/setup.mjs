@@ -5,11 +5,14 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { engineAnswers, startEngine } from './start-engine.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
+/** False for an installed npm package, which is complete: it needs engines only, and its folder may be read-only. */
+const isCheckout = existsSync(join(root, 'tsconfig.json'));
+const stateFolder = resolve(process.env.PLUGPULL_STATE ?? join(isCheckout ? root : '.', '.plugpull'));
 const quiet = process.argv.includes('--quiet');
 const inCi = Boolean(process.env.CI);
 const wantEngines = inCi || process.argv.includes('--engines');
@@ -80,9 +83,8 @@ function checkNode() {
  * gone.
  */
 function withLock(work) {
-  const folder = join(root, '.plugpull');
-  mkdirSync(folder, { recursive: true });
-  const lock = join(folder, 'setup.lock');
+  mkdirSync(stateFolder, { recursive: true });
+  const lock = join(stateFolder, 'setup.lock');
   const deadline = Date.now() + 600_000;
   for (;;) {
     try {
@@ -184,7 +186,8 @@ function engines() {
   const missing = wanted.filter(({ file }) => !existsSync(file)).map((engine) => engine.package);
   if (missing.length === 0) return;
   const remedy = `apt-get install ${missing.join(' ')}`;
-  if (process.getuid?.() !== 0 || !onPath('apt-get')) {
+  const mayInstall = process.env.PLUGPULL_NO_INSTALL !== '1';
+  if (!mayInstall || process.getuid?.() !== 0 || !onPath('apt-get')) {
     process.stderr.write(
       `plugpull setup: not installed, so not measured: ${missing.join(', ')} (as root: ${remedy})\n`,
     );
@@ -203,7 +206,7 @@ function engines() {
 }
 
 function containerEngine() {
-  const why = startEngine(join(root, '.plugpull'));
+  const why = startEngine(stateFolder);
   if (why !== undefined) {
     process.stderr.write(`plugpull setup: ${why}; runtime docker is not measured\n`);
     return;
@@ -216,8 +219,10 @@ function containerEngine() {
 
 checkNode();
 withLock(() => {
-  dependencies();
-  build();
+  if (isCheckout) {
+    dependencies();
+    build();
+  }
   if (wantEngines) {
     engines();
     containerEngine();

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { PROTOCOL_NAMES } from '../protocols/protocol-names.js';
+import { TARGET_SCHEMA_URL } from './versions.js';
 
 /** Names of the faults that a target can claim to survive. */
 export const FAULT_NAMES = [
@@ -239,5 +240,5 @@ export interface Target extends TargetFile {
 /** Returns the published JSON Schema of target files; a test compares `target.schema.json` with it. */
 export function targetJsonSchema(): string {
   const schema = z.toJSONSchema(TargetDefinition, { io: 'input' });
-  return `${JSON.stringify({ title: 'PlugPull target definition', ...schema }, null, 2)}\n`;
+  return `${JSON.stringify({ $id: TARGET_SCHEMA_URL, title: 'PlugPull target definition', ...schema }, null, 2)}\n`;
 }

@@ -7,6 +7,7 @@ import { claimProblems } from './claim-problems.js';
 import { type Target, TargetDefinition, type TargetInput } from './definition.js';
 import { placeholderProblems } from './placeholders.js';
 import { schemaProblems } from './schema-problems.js';
+import { newerVersionProblem, toPresentForm } from './versions.js';
 
 /** Error for a target file that can be read and has wrong content. */
 export class TargetFileError extends KitError {
@@ -57,7 +58,10 @@ export function defineTarget(definition: TargetInput, dir: string): Target {
   return parseTarget(definition, resolve(dir), `target ${definition.name}`);
 }
 
-function parseTarget(json: unknown, dir: string, where: string, checkClaims = true): Target {
+function parseTarget(given: unknown, dir: string, where: string, checkClaims = true): Target {
+  const newer = newerVersionProblem(given);
+  if (newer !== undefined) throw new TargetFileError(where, [newer]);
+  const json = toPresentForm(given);
   const parsed = TargetDefinition.safeParse(json);
   if (!parsed.success) {
     throw new TargetFileError(where, schemaProblems(parsed.error.issues, json));

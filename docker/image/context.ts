@@ -36,7 +36,7 @@ const KIT_FOLDERS = ['conformance', 'docker', 'faults', 'scenarios'];
  */
 export function referenceFiles(root: string, built: string): ContextFile[] {
   if (!existsSync(join(built, 'synchronous/main.js')))
-    throw new Error(`${built}: not compiled, run npm run build first`);
+    throw new Error(`${built}: not compiled, expected a package that was built`);
   return [
     ...packageFiles(REFERENCE_PACKAGES, root, 'reference/node_modules'),
     ...folderFiles(built, 'reference/package/dist/reference-impl'),

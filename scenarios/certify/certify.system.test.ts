@@ -62,7 +62,7 @@ t.test('a queue that loses messages gets a certificate without levels, and exit 
   const certified = JSON.parse(stdout) as CertificateBody & { certificate: string };
   t.same(certified.granted, []);
   t.equal(certified.verdict, 'fail');
-  t.match(stderr, /run it again: plugpull gate .* --faults kill/);
+  t.match(stderr, /run it again: node \S+main\.js gate .* --faults kill/);
   t.equal(
     (await workspace.run(['verify', certified.certificate])).code,
     0,

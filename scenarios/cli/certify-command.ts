@@ -5,9 +5,9 @@ import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
 import { runCertify } from '../certify/certify.js';
+import { commandLine, pathFromHere } from '../host/command-line.js';
 import { log } from '../host/console.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
-import { shellQuote } from '../host/shell.js';
 import { certifyOutcome } from '../report/outcome.js';
 import { chooseReporters, writeReports } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
@@ -78,7 +78,8 @@ export async function certifyCommand(
   const { result } = outcome;
   await writeReports(certifyOutcome(result, file), reporters);
   for (const { level, result: run } of result.runs)
-    if (run.bundle !== null) log(`one failure of ${level} again: plugpull replay ${shellQuote(run.bundle)}`);
+    if (run.bundle !== null)
+      log(`one failure of ${level} again: ${commandLine('replay', pathFromHere(run.bundle))}`);
   return VERDICT_EXIT_CODES[result.certified.verdict];
 }
 

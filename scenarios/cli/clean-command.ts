@@ -1,6 +1,7 @@
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { clean } from '../clean/clean.js';
 import { describeRuns, keptRuns, removeRuns } from '../clean/evidence.js';
+import { commandLine } from '../host/command-line.js';
 import { log, print, printJson } from '../host/console.js';
 import { registryFile, stateDirectory } from '../host/registry.js';
 
@@ -47,7 +48,7 @@ export async function cleanCommand(flags: CleanFlags): Promise<number> {
   // Scripts compare stdout: what may stay goes to stderr.
   if (problem !== undefined) log(problem);
   else if (kept.length > removed.length)
-    log(`the evidence of ${describeRuns(kept)} stays: plugpull clean --evidence removes it`);
+    log(`the evidence of ${describeRuns(kept)} stays: ${commandLine('clean', '--evidence')} removes it`);
   const isDone = cleaned.runs.every(({ problems, notRemoved }) => problems.length + notRemoved.length === 0);
   return isDone && problem === undefined ? EXIT_CODES.pass : EXIT_CODES.kitFailed;
 }

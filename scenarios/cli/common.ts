@@ -4,8 +4,8 @@ import { KitError } from '../../conformance/errors.js';
 import { SIGNAL_EXIT_CODES } from '../../conformance/exit-codes.js';
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { processPendingEvents } from '../../faults/waiting.js';
+import { commandLine } from '../host/command-line.js';
 import { makeWritableDirectory } from '../host/directories.js';
-import { shellQuote } from '../host/shell.js';
 import type { Interrupts } from './interrupt.js';
 
 /** Upper bound of random seeds, which are thus short enough to be typed. */
@@ -72,7 +72,7 @@ export function replayCommandLine(
   budgetMs: number,
   command: 'gate' | 'explore' = 'gate',
 ): string {
-  const args = ['plugpull', command, ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
+  const args = [command, ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
   if (flags.runtime !== 'process') args.push('--runtime', flags.runtime);
   if (flags.faults !== undefined) args.push('--faults', flags.faults.join(','));
   if (flags.power !== undefined) args.push('--power', flags.power);
@@ -80,7 +80,7 @@ export function replayCommandLine(
   if (flags.rounds !== undefined) args.push('--rounds', `${flags.rounds}`);
   if (flags.injections !== undefined) args.push('--injections', `${flags.injections}`);
   args.push('--budget', formatBudget(budgetMs));
-  return args.map(shellQuote).join(' ');
+  return commandLine(...args);
 }
 
 /** Formats a time for `--budget`: in seconds where that is exact, otherwise in milliseconds. */

@@ -1,6 +1,7 @@
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { FAULTS } from '../../faults/catalogue/catalogue.js';
 import type { Availability, Fault } from '../../faults/fault.js';
+import { commandLine } from '../host/command-line.js';
 import { print, printJson } from '../host/console.js';
 import { describeHungDisk, hungDisks } from '../host/dead-runs.js';
 import { styleFor } from '../report/style.js';
@@ -59,7 +60,7 @@ export async function inspectMachine(): Promise<DoctorReport> {
     ),
     reboot: [
       { ...capabilityOf('process', bootViewAvailability()), how: 'by a mount namespace for each start' },
-      { ...capabilityOf('docker', containerBootAvailability()), how: IMAGE_NEEDS },
+      { ...capabilityOf('docker', containerBootAvailability()), how: imageNeeds() },
     ],
     hungDisks: (await hungDisks()).map(describeHungDisk),
   };
@@ -79,8 +80,8 @@ function betterMethodOf({ preferredDisk }: Fault): Pick<Capability, 'how'> {
 }
 
 /** What the images of a target need under `--runtime docker`. */
-const IMAGE_NEEDS =
-  'an image needs the programs of its commands, strace for tear, kill-syscall and io-error, and libfaketime for clock; plugpull check --runtime docker reports what is missing';
+const imageNeeds = (): string =>
+  `an image needs the programs of its commands, strace for tear, kill-syscall and io-error, and libfaketime for clock; ${commandLine('check', 'TARGET', '--runtime', 'docker')} reports what is missing`;
 
 function formatReport(report: DoctorReport): string[] {
   const style = styleFor(process.stdout);

@@ -9,8 +9,8 @@ import { blocklogAvailability } from '../../faults/power/blocklog-availability.j
 import type { Filesystem } from '../../faults/power/filesystem.js';
 import { runExplore } from '../explore/explore.js';
 import { openSavedRecording, type SavedRecording } from '../explore/record/saved-recording.js';
+import { commandLine } from '../host/command-line.js';
 import { log } from '../host/console.js';
-import { shellQuote } from '../host/shell.js';
 import { exploreReport } from '../report/explore-report.js';
 import { reportResult } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
@@ -89,10 +89,10 @@ function openRecording({ recording, fs }: ExploreFlags, target: Target): SavedRe
 }
 
 function exploreCommandLine(file: string | undefined, flags: ExploreFlags, seed: number): string {
-  const args = ['plugpull', 'explore', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
+  const args = ['explore', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
   if (flags.recording !== undefined) args.push('--recording', flags.recording);
   if (flags.fs !== undefined) args.push('--fs', formatFilesystem(flags.fs));
   if (flags.states !== undefined) args.push('--states', `${flags.states}`);
   args.push('--budget', formatBudget(flags.budget));
-  return args.map(shellQuote).join(' ');
+  return commandLine(...args);
 }

@@ -4,10 +4,9 @@ import { createInterface } from 'node:readline';
 import { KitError } from '../../conformance/errors.js';
 import { EXIT_CODES, SIGNAL_EXIT_CODES } from '../../conformance/exit-codes.js';
 import { findProgram } from '../../faults/programs.js';
-import { commandLine, pathFromHere } from '../host/command-line.js';
+import { commandLine, pathFromHere, schemaLocation } from '../host/command-line.js';
 import { log, print } from '../host/console.js';
 import { makeWritableDirectory } from '../host/directories.js';
-import { packageRoot } from '../host/version.js';
 import { type Answers, type Ask, completeAnswers, type GivenAnswers } from './init/answers.js';
 import { CI_NOTES, ciFile } from './init/ci-file.js';
 import { SKELETONS, targetAndSkeleton } from './init/skeleton.js';
@@ -90,11 +89,6 @@ function repositoryRoot(folder: string): string {
     if (existsSync(join(at, '.git'))) return at;
     if (dirname(at) === at) return folder;
   }
-}
-
-/** Returns the location of the JSON Schema for editors, relative to the folder of the target file. */
-function schemaLocation(folder: string): string {
-  return relative(folder, join(packageRoot(), 'conformance/target-file/target.schema.json'));
 }
 
 /** Returns lines that say what was made and what to do next. Each command works as it is printed. */

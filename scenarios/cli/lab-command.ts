@@ -1,4 +1,5 @@
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
+import { commandLine } from '../host/command-line.js';
 import { log, print, printJson } from '../host/console.js';
 import { type LabRecord, labDown, labStatus, labUp } from '../runtime/vm/lab/lab.js';
 
@@ -21,13 +22,13 @@ export async function labStatusCommand(flags: { json?: boolean }): Promise<numbe
   const status = await labStatus();
   switch (status.kind) {
     case 'down':
-      printStatus(flags, { state: 'down' }, 'down; plugpull lab up starts it');
+      printStatus(flags, { state: 'down' }, `down; ${commandLine('lab', 'up')} starts it`);
       return EXIT_CODES.notMeasured;
     case 'stale':
       printStatus(
         flags,
         { state: 'stale', why: status.why },
-        `stale: ${status.why}; plugpull lab up replaces it`,
+        `stale: ${status.why}; ${commandLine('lab', 'up')} replaces it`,
       );
       return EXIT_CODES.notMeasured;
     case 'up':

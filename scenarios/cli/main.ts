@@ -25,6 +25,7 @@ requireOpenFiles();
 const { Command, CommanderError, Option } = await import('commander');
 const { EXIT_CODES } = await import('../../conformance/exit-codes.js');
 const { protocolNames } = await import('../../conformance/target-file/starter.js');
+const { commandLine, kitCommand } = await import('../host/command-line.js');
 const { ignoreFailedStreams, log, writeLines } = await import('../host/console.js');
 const { allowPassingThrough } = await import('../host/directories.js');
 const { kitVersion } = await import('../host/version.js');
@@ -56,7 +57,7 @@ const JSON_HELP = 'prints the result as one JSON object to stdout';
 ignoreFailedStreams();
 allowPassingThrough();
 
-const program = new Command('plugpull')
+const program = new Command(kitCommand())
   .description('Pulls the plug on message queues and proves that no confirmed message is lost.')
   .version(kitVersion())
   .enablePositionalOptions()
@@ -184,7 +185,7 @@ program
   )
   .option(
     '--shell',
-    'mounts the disk of the failure until `plugpull clean`, and prints how to start the recovery by hand',
+    `mounts the disk of the failure until ${commandLine('clean')}, and prints how to start the recovery by hand`,
   )
   .option(
     '--at <n>',
@@ -289,6 +290,25 @@ program
     const interrupts = watchInterrupts();
     const { exploreCommand } = await import('./explore-command.js');
     process.exitCode = await exploreCommand(target, flags, interrupts);
+  });
+
+program
+  .command('setup')
+  .description(
+    'installs what faults and runtimes need on this machine, as root on Debian or Ubuntu; otherwise, and with ' +
+      'PLUGPULL_NO_INSTALL=1, it only says what is missing',
+  )
+  .addOption(
+    new Option(
+      '--engines <scope>',
+      'gate: what the gate of the reference queue needs; all: every fault and runtime',
+    )
+      .choices(['gate', 'all'])
+      .default('all'),
+  )
+  .action(async (flags: { engines: string }) => {
+    const { setupCommand } = await import('./setup-command.js');
+    process.exitCode = await setupCommand(flags);
   });
 
 program

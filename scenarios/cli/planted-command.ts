@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import { KitError } from '../../conformance/errors.js';
 import { EXIT_CODES } from '../../conformance/exit-codes.js';
 import { didYouMean } from '../../conformance/nearest.js';
+import { isCheckout } from '../host/command-line.js';
 import { log, printJson } from '../host/console.js';
 import { newRunId, Registry } from '../host/registry.js';
 import { loadPlantedBugs, type PlantedBug } from '../planted/definition.js';
@@ -44,12 +45,18 @@ const MAX_JOBS = 2;
  * Hunts planted bugs, or runs gates on the original.
  * @returns exit code 0 when every bug was found that can be hunted on this machine, or no gate on the
  *   original failed; otherwise 1. 4 when the kit failed in one of the hunts or gates.
+ * @throws KitError bad-usage outside a checkout.
  */
 export async function plantedCommand(
   ids: string[],
   flags: PlantedFlags,
   interrupts: Interrupts,
 ): Promise<number> {
+  if (!isCheckout())
+    throw new KitError(
+      'bad-usage',
+      'planted: the bugs are planted in the sources of the reference queue, which this package does not contain: expected a checkout of PlugPull',
+    );
   // Hunts start further processes of the kit. Mark them, so that `clean` also ends them after this process
   // was killed.
   const registry = new Registry(newRunId());

@@ -11,6 +11,7 @@ import type { CrashStateCase } from '../bundle/manifest.js';
 import { resolveTarget } from '../bundle/target.js';
 import { StateWorkspace } from '../explore/states/workspace.js';
 import { ownersOf } from '../explore/states/write-owners.js';
+import { commandLine, pathFromHere } from '../host/command-line.js';
 import { log, printJson } from '../host/console.js';
 import { whyNotMadeHere } from '../host/made-here.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
@@ -101,7 +102,7 @@ export async function replayCommand(
           scratchDirOf(bundle.dir),
         ))
           log(line);
-      if (keepWorkspace) log(`remove it with: plugpull clean`);
+      if (keepWorkspace) log(`remove it with: ${commandLine('clean')}`);
       return EXIT_CODES.pass;
     }
     const style = styleFor(process.stderr);
@@ -163,13 +164,13 @@ function exploreCommandLine(
   { filesystem }: CrashStateCase,
   flags: ReplayFlags,
 ): string {
-  const args = ['plugpull', 'explore'];
+  const args = ['explore'];
   if (flags.target !== undefined) args.push(flags.target);
-  else if (!target.builtin) args.push(targetFileOf(target));
+  else if (!target.builtin) args.push(pathFromHere(targetFileOf(target)));
   args.push('--seed', `${seed}`);
   if (formatFilesystem(filesystem) !== formatFilesystem(DEFAULT_FILESYSTEM))
     args.push('--fs', formatFilesystem(filesystem));
-  return args.map(shellQuote).join(' ');
+  return commandLine(...args);
 }
 
 /** Looks for the target file in the folder that the bundle names; a placeholder when it is not there. */
@@ -312,6 +313,6 @@ function formatResult(result: ReplayResult): string[] {
       `to test a change of how it writes, record a new run: ${result.recordAnew}`,
     );
   if (result.shrunkBundle !== null)
-    lines.push(`a smaller bundle: plugpull replay ${shellQuote(result.shrunkBundle)}`);
+    lines.push(`a smaller bundle: ${commandLine('replay', pathFromHere(result.shrunkBundle))}`);
   return lines;
 }

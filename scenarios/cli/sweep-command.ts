@@ -7,10 +7,10 @@ import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
 import { selectFaults } from '../gate/select-faults.js';
+import { commandLine } from '../host/command-line.js';
 import { log } from '../host/console.js';
 import { OUT_MARKER } from '../host/out-directory.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
-import { shellQuote } from '../host/shell.js';
 import { gateReport } from '../report/gate-report.js';
 import { reportResult } from '../report/reporters/registry.js';
 import { type Style, styleFor } from '../report/style.js';
@@ -130,11 +130,11 @@ function sweepCommandLine(
   { faults, budget, each, calls }: SweepFlags,
   seed: number,
 ): string {
-  const args = ['plugpull', 'sweep', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
+  const args = ['sweep', ...(file === undefined ? [] : [file]), '--seed', `${seed}`];
   if (faults !== undefined) args.push('--faults', faults.join(','));
   if (each !== undefined) args.push('--each', `${each}`);
   if (calls !== undefined) args.push('--calls', `${calls}`);
-  return [...args, '--budget', formatBudget(budget)].map(shellQuote).join(' ');
+  return commandLine(...args, '--budget', formatBudget(budget));
 }
 
 /** Reports whether a directory has no file, as after a sweep that failed before the target started. */

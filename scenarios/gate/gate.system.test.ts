@@ -66,7 +66,10 @@ t.test('a queue with a defect fails at the requirement that the defect breaks', 
     );
     t.equal(code, 1, defect);
     t.ok(failedIds(result).includes(requirement), `${defect}: ${failedIds(result)}`);
-    t.match(result.replay, /plugpull gate .* --seed \d+ --faults kill-one --injections 30 --budget 600s/);
+    t.match(
+      result.replay,
+      /^node \S+main\.js gate .* --seed \d+ --faults kill-one --injections 30 --budget 600s/,
+    );
     t.ok(existsSync(join(result.evidence ?? '', 'history.jsonl')), 'the history is saved');
     t.ok(
       existsSync(join(result.evidence ?? '', `round-${result.rounds}`, 'data-at-end')),

@@ -4,6 +4,7 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import { FAULTS } from '../../faults/catalogue/catalogue.js';
 import type { Availability, Fault } from '../../faults/fault.js';
 import { killOne, killOneNamed, serviceOfKillOne } from '../../faults/process/kill-one.js';
+import { commandLine } from '../host/command-line.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 
 /** Faults that a gate will inject, and faults that are unavailable here, with the reason. */
@@ -18,10 +19,14 @@ export interface Selection {
 }
 
 /** Crash states are not a fault of a running target. Report them only to a user who has asked for them. */
-const CRASH_STATES: Selection['unavailable'][number] = {
+const crashStates = (): Selection['unavailable'][number] => ({
   name: 'crash-states',
-  availability: { available: false, why: 'no fault of a round makes them', remedy: 'use plugpull explore' },
-};
+  availability: {
+    available: false,
+    why: 'no fault of a round makes them',
+    remedy: `use ${commandLine('explore')}`,
+  },
+});
 
 /**
  * Selects the faults that the target claims to survive, limited to `wanted` (names of faults or of families).
@@ -51,7 +56,7 @@ export async function selectFaults(
   }
   for (const family of claimed) {
     if (family === 'crash-states') {
-      if (wanted?.includes(family)) selection.unavailable.push(CRASH_STATES);
+      if (wanted?.includes(family)) selection.unavailable.push(crashStates());
       continue;
     }
     if (FAULTS.some((fault) => fault.family === family) || (wanted && !wanted.includes(family))) continue;

@@ -46,7 +46,7 @@ for (const [what, defect, faults, tried, why] of CASES) {
         result.requirements.some(({ verdict }) => verdict === 'pass'),
         'no requirement passes in a run that proves nothing',
       );
-      t.match(stderr, /run it again: plugpull gate/);
+      t.match(stderr, /run it again: node \S+main\.js gate/);
     },
   );
 }

@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { allThreadsInState } from '../../faults/thread-state.js';
+import { commandLine } from './command-line.js';
 import {
   allProcesses,
   commandLineOf,
@@ -192,8 +193,8 @@ function isRunDead(): (runId: string) => boolean {
 /** Describes a hung disk in one line, with the command that removes it. */
 export function describeHungDisk({ what, runId, kit }: HungDisk): string {
   if (kit === 'unknown')
-    return `a disk of another user's run is stopped: ${what} of run ${runId}; while it is, losetup, mkfs, sync and du hang on this machine; if its kit is dead, plugpull clean --all of that user removes it`;
-  return `${what} of run ${runId} is stopped and its kit is dead: losetup, mkfs, sync and du hang on this machine; plugpull clean --all removes it`;
+    return `a disk of another user's run is stopped: ${what} of run ${runId}; while it is, losetup, mkfs, sync and du hang on this machine; if its kit is dead, ${commandLine('clean', '--all')} of that user removes it`;
+  return `${what} of run ${runId} is stopped and its kit is dead: losetup, mkfs, sync and du hang on this machine; ${commandLine('clean', '--all')} removes it`;
 }
 
 /** Lists the names of all devices of the device mapper; none in a container. */

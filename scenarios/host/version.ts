@@ -13,6 +13,9 @@ export function packageRoot(): string {
   return folder;
 }
 
+/** Compiled files that the npm package does not contain. */
+const NOT_IN_PACKAGE = /\.test\.js$|(?:^|\/)(?:fixtures|bench)\//;
+
 /** Returns the version of the kit. */
 export function kitVersion(): string {
   const { version } = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8')) as {
@@ -22,13 +25,13 @@ export function kitVersion(): string {
 }
 
 /**
- * Returns the SHA-256 (hex) of the names and digests of the files of the kit's compiled program, without tests. Two
- * builds of the same sources have the same digest.
+ * Returns the SHA-256 (hex) of the names and digests of the files of the kit's compiled program, without tests and
+ * benchmarks. Two builds of the same sources have the same digest, in a checkout and as an installed package.
  */
 export function kitDigest(): string {
   const root = join(packageRoot(), 'dist');
   const names = readdirSync(root, { recursive: true, encoding: 'utf8' })
-    .filter((name) => name.endsWith('.js') && !name.endsWith('.test.js') && !name.includes('fixtures/'))
+    .filter((name) => name.endsWith('.js') && !NOT_IN_PACKAGE.test(name))
     .sort();
   const lines = names.map((name) => {
     return `${createHash('sha256')

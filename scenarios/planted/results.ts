@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KitError } from '../../conformance/errors.js';
+import { commandLine } from '../host/command-line.js';
 import { packageRoot } from '../host/version.js';
 import { PLANTED_DIR } from './definition.js';
 import { type HuntResult, overallOutcome, quickestDetection } from './hunt.js';
@@ -54,7 +55,7 @@ export function readResults(file = RESULTS_FILE): Results {
   if (results.format === RESULTS_FORMAT) return results;
   throw new KitError(
     'bad-target',
-    `${file}: format: expected ${RESULTS_FORMAT}, found ${results.format ?? 'none'}; remove it and run: plugpull planted --write`,
+    `${file}: format: expected ${RESULTS_FORMAT}, found ${results.format ?? 'none'}; remove it and run: ${commandLine('planted', '--write')}`,
   );
 }
 

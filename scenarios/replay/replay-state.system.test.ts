@@ -119,7 +119,7 @@ t.test('a replayed crash state fails again, and shrinks to one missing write', {
   t.match(result, { kind: 'crash-state', verdict: 'fail', requirements: ['PP-13'], runs: 1 });
   t.match(result.why, /1 confirmed messages are lost in crash state .*only the recovery of test was tested/);
   t.equal(result.judged, 'recovery');
-  t.match(result.recordAnew, /^plugpull explore \S+\.json --seed 1$/);
+  t.match(result.recordAnew, /^node \S+main\.js explore \S+\.json --seed 1$/);
   const { prefix, kept } = parseState(result.reproducer);
   t.equal(prefix, writes, 'the cut stays the same');
   t.equal(kept.length, writes - 1, `only one of ${writes} writes has to be missing`);
@@ -149,10 +149,10 @@ t.test('a replay with another target says that only its recovery was tested', { 
   t.match(JSON.parse(replay.stdout), {
     judged: 'recovery',
     why: /only the recovery of repaired was tested, on the disk that the recorded run had written/,
-    recordAnew: `plugpull explore ${repaired} --seed 1`,
+    recordAnew: new RegExp(`main\\.js explore ${repaired} --seed 1$`),
   });
   t.match(replay.stderr, /only a change of the recovery can change this verdict/);
-  t.ok(replay.stderr.includes(`record a new run: plugpull explore ${repaired} --seed 1\n`), replay.stderr);
+  t.match(replay.stderr, new RegExp(`record a new run: node \\S+main\\.js explore ${repaired} --seed 1\n`));
 });
 
 t.test(

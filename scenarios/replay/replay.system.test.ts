@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import t from 'tap';
 import { findProgram } from '../../faults/programs.js';
 import { processesBelow, TestWorkspace } from '../fixtures/kit.js';
@@ -27,7 +27,8 @@ t.test(
     ]);
     const { bundle } = JSON.parse(gate.stdout) as GateResult;
     t.ok(existsSync(bundle ?? ''), `the result names ${bundle}`);
-    t.match(gate.stderr, `run it again: plugpull replay ${bundle}`);
+    const printed = /run it again: node \S+main\.js replay (\S+)\n/.exec(gate.stderr)?.[1] ?? '';
+    t.equal(resolve(workspace.dir, printed), bundle, 'the report names it as the user can type it');
     const again = await workspace.run([
       'replay',
       bundle ?? '',

@@ -1,4 +1,5 @@
 import type { CertificateBody } from '../../conformance/certificate/certificate.js';
+import { commandLine, pathFromHere } from '../host/command-line.js';
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
 
@@ -39,7 +40,7 @@ export function certificateReport(certified: CertificateBody, certificate: strin
     ),
     '',
     `${colourVerdict(style, certified.verdict)}: ${certified.why}`,
-    `certificate: ${certificate} (check it with: plugpull verify ${certificate})`,
+    `certificate: ${certificate} (check it with: ${commandLine('verify', pathFromHere(certificate))})`,
   ];
 }
 

@@ -1,6 +1,6 @@
 import type { ExploreResult } from '../explore/result/result.js';
 import type { StrategyName } from '../explore/strategies/strategy-run.js';
-import { shellQuote } from '../host/shell.js';
+import { commandLine, pathFromHere } from '../host/command-line.js';
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
 import { timeLines } from './time-lines.js';
@@ -37,7 +37,8 @@ export function exploreReport(result: ExploreResult, style: Style): string[] {
   }
   lines.push('', `${colourVerdict(style, result.verdict)}: PP-13: ${result.why}`);
   if (result.evidence !== null) lines.push(`evidence: ${result.evidence}`);
-  if (result.bundle !== null) lines.push(`run it again: plugpull replay ${shellQuote(result.bundle)}`);
+  if (result.bundle !== null)
+    lines.push(`run it again: ${commandLine('replay', pathFromHere(result.bundle))}`);
   if (result.verdict !== 'pass')
     lines.push(`${result.bundle === null ? 'run it again' : 'or'}: ${result.replay}`);
   return lines;

@@ -1,7 +1,7 @@
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import type { GateResult } from '../gate/result.js';
-import { shellQuote } from '../host/shell.js';
+import { commandLine, pathFromHere } from '../host/command-line.js';
 import { colourVerdict, type Style } from './style.js';
 import { table } from './table.js';
 import { timeLines } from './time-lines.js';
@@ -34,7 +34,8 @@ export function gateReport(result: GateResult, style: Style): string[] {
     lines.push('', ...result.warnings.map((warning) => `${style.warn('warning')}: ${warning}`));
   lines.push('', `${colourVerdict(style, result.verdict)}: ${result.why}`);
   if (result.evidence !== null) lines.push(`evidence: ${result.evidence}`);
-  if (result.bundle !== null) lines.push(`run it again: plugpull replay ${shellQuote(result.bundle)}`);
+  if (result.bundle !== null)
+    lines.push(`run it again: ${commandLine('replay', pathFromHere(result.bundle))}`);
   if (result.verdict !== 'pass')
     lines.push(`${result.bundle === null ? 'run it again' : 'or'}: ${result.replay}`);
   return [...lines, claimedHitsLine(result)];

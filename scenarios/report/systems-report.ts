@@ -1,4 +1,4 @@
-import { shellQuote } from '../host/shell.js';
+import { commandLine, pathFromHere } from '../host/command-line.js';
 import type { LogTail, SystemResult } from '../systems/measure.js';
 
 /**
@@ -18,7 +18,7 @@ export function unexpectedReport(
     ...violations.map(({ requirement, id, what }) => `${requirement}${id ? ` message ${id}` : ''}: ${what}`),
     ...logTails.flatMap(({ file, lines }) => [`the end of ${file}:`, ...lines.map((line) => `  ${line}`)]),
     ...(evidence === null ? [] : [`evidence: ${evidence}`]),
-    ...(bundle === null ? [] : [`this failure again: plugpull replay ${shellQuote(bundle)}`]),
+    ...(bundle === null ? [] : [`this failure again: ${commandLine('replay', pathFromHere(bundle))}`]),
     `run it again: ${replay}`,
   ];
 }

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { removeTree } from '../../faults/files/remove-tree.js';
+import { commandLine } from '../host/command-line.js';
 import type { ExpectedSystem } from './expected.js';
 
 /**
@@ -37,7 +38,7 @@ export function isInstalled({ name, program, unpack }: ExpectedSystem): boolean 
 /** Returns the command or the description by which a user gets a system that is missing. */
 export function remedy({ package: debianPackage, name, unpack }: ExpectedSystem): string {
   return unpack.length > 0
-    ? `as root on Debian: plugpull systems ${name}`
+    ? `as root on Debian: ${commandLine('systems', name)}`
     : `as root: apt-get install ${debianPackage}`;
 }
 

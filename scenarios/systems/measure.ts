@@ -4,6 +4,7 @@ import { KitError } from '../../conformance/errors.js';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { type GateOptions, selectAndRunGate } from '../gate/gate.js';
 import type { GateResult } from '../gate/result.js';
+import { commandLine, pathFromHere } from '../host/command-line.js';
 import { readLogTail } from '../host/log-tail.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { Runtime } from '../runtime/runtime.js';
@@ -142,7 +143,14 @@ function targetFileOf({ name }: ExpectedSystem): string {
 }
 
 function gateCommandLine(system: ExpectedSystem, { faults }: ExpectedRun, seed: number): string {
-  return `plugpull gate ${targetFileOf(system)} --seed ${seed} --faults ${faults.join(',')}`;
+  return commandLine(
+    'gate',
+    pathFromHere(targetFileOf(system)),
+    '--seed',
+    `${seed}`,
+    '--faults',
+    faults.join(','),
+  );
 }
 
 async function runGateOnSystem(

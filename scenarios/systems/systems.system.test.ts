@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { loadTarget } from '../../conformance/target-file/load.js';
+import { commandLine } from '../host/command-line.js';
 import { unexpectedReport } from '../report/systems-report.js';
 import { processRuntime } from '../runtime/process/process-runtime.js';
 import { loadExpectedSystems, SYSTEMS_DIR } from './expected.js';
@@ -129,7 +130,7 @@ t.test('an unexpected result is reported with its violations and the last lines 
   t.match(report[6], /^ {2}fatal: y{293}$/);
   t.strictSame(report.slice(7), [
     `evidence: ${evidence}`,
-    'this failure again: plugpull replay /b.tar.gz',
+    `this failure again: ${commandLine('replay', '/b.tar.gz')}`,
     'run it again: plugpull gate x.json --seed 1',
   ]);
 });

@@ -15,7 +15,7 @@ case "$1" in
     exec sh "$(dirname "$0")/private-root.sh" exim Debian-exim sh "$0" inside "$@"
     ;;
   inside)
-    command -v exim4 > /dev/null || { echo "exim4: not found; \`plugpull systems exim\` gets it" >&2; exit 1; }
+    command -v exim4 > /dev/null || { echo "exim4: not found; the command systems of the kit gets it: systems exim" >&2; exit 1; }
     chown Debian-exim: "$spool"
     # Remove the hints, such as the time of the next attempt: Exim does not sync them, and does not need them. After
     # some power cuts with old hints, every delivery waited for the lock of these files.

@@ -15,7 +15,7 @@ case "$1" in
     exec sh "$(dirname "$0")/private-root.sh" opensmtpd opensmtpd,opensmtpq sh "$0" inside "$@"
     ;;
   inside)
-    command -v smtpd > /dev/null || { echo "smtpd: not found; \`plugpull systems opensmtpd\` gets it" >&2; exit 1; }
+    command -v smtpd > /dev/null || { echo "smtpd: not found; the command systems of the kit gets it: systems opensmtpd" >&2; exit 1; }
     # The path of the spool and the home of the user are compiled in. A container may have no right to mount.
     mkdir -p /var/spool/smtpd /var/lib/opensmtpd/empty
     if ! mount --bind "$spool" /var/spool/smtpd 2> /dev/null; then

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { relative } from 'node:path';
 import { QueueError } from '../platform/errors.js';
 import { visible, visibleJson } from '../platform/visible.js';
 
@@ -40,4 +41,14 @@ export function printErrorLine(message: string): void {
 /** Returns whether a system call failed, for example for lack of permission, directory or space. */
 function isSystemError(failure: unknown): failure is NodeJS.ErrnoException {
   return failure instanceof Error && 'syscall' in failure && 'code' in failure;
+}
+
+/**
+ * Returns how the user starts this program, for help texts and for commands to type: as the caller says, otherwise by Node.
+ */
+export function commandOfProgram(): string {
+  const { PLUGPULL_QUEUE_COMMAND: command } = process.env;
+  if (command) return command;
+  const path = relative(process.cwd(), process.argv[1] ?? '');
+  return `node ${/^[\w./@+-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`}`;
 }

@@ -7,7 +7,7 @@ import { loadSettings } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { addDeadCommands } from './dead.js';
 import { install } from './install.js';
-import { printErrorLine, printFailure, printLine } from './output.js';
+import { commandOfProgram, printErrorLine, printFailure, printLine } from './output.js';
 import { restoreCheck } from './restore-check.js';
 import { serveGateway, serveHelper, serveWorker } from './serve.js';
 import { type SimulateFlags, simulateCommand, simulatedMedium } from './simulate.js';
@@ -34,7 +34,7 @@ export async function runProgram(argv: readonly string[], programPath: string): 
 }
 
 function createProgram(programPath: string, setExitCode: (code: number) => void): Command {
-  const program = new Command('plugpull queue')
+  const program = new Command(commandOfProgram())
     .description('The reference implementation: a synchronous message queue behind a mail gateway.')
     .exitOverride()
     .configureOutput({

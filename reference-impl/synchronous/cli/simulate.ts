@@ -4,7 +4,7 @@ import { visible } from '../platform/visible.js';
 import { parseDurationMs } from '../settings/units.js';
 import type { FileOperation } from '../simulation/possible.js';
 import type { SimulationResult } from '../simulation/simulate.js';
-import { printLine } from './output.js';
+import { commandOfProgram, printLine } from './output.js';
 
 /** Flags of the `simulate` command as the user gave them. */
 export interface SimulateFlags {
@@ -57,7 +57,7 @@ function formatResult(result: SimulationResult): string {
     return `not reproduced: the run ${path} breaks no promise; ${figures}`;
   if (verdict === 'pass') return `pass: ${figures}`;
   const lines = (story ?? []).map((line) => `  ${line}`).join('\n');
-  return `${lines}\n\nfail: ${requirement} after ${figures}\nrun it again: plugpull queue simulate --seed ${seed} --path ${path}`;
+  return `${lines}\n\nfail: ${requirement} after ${figures}\nrun it again: ${commandOfProgram()} simulate --seed ${seed} --path ${path}`;
 }
 
 interface Request {

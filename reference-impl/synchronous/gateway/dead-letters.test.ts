@@ -65,7 +65,7 @@ t.test(
       const pairs = lines((await runQueueCommand('inspect', '--queue', queue, '--summary')).stdout);
       return pairs.find(({ pair }) => pair === '0')?.parked === 5;
     });
-    t.match(service.stderr, /"event":"dead-letters-full".*"todo":"plugpull queue dead list/);
+    t.match(service.stderr, /"event":"dead-letters-full".*"todo":"list them, and requeue or delete them/);
     for (let n = 0; n < 20; n += 1) t.match(await good(n), /^250/);
     const goodOnes = () => sink.messages.filter(({ recipients }) => recipients[0]?.startsWith('ok'));
     const notices = () => sink.messages.filter(({ sender }) => sender === '');

@@ -123,7 +123,7 @@ export class DeadLetters {
       directory: pair.directories.directory,
       letters: this.count,
       entries: pair.image.geometry.entries,
-      todo: 'plugpull queue dead list, requeue or delete',
+      todo: 'list them, and requeue or delete them: commands dead list, dead requeue, dead delete',
     });
   }
 

@@ -166,7 +166,7 @@ export function readDataFileHeader(
   if (!kernel.exists(path)) {
     throw new QueueError(
       'not-a-queue',
-      `${path} is not there: expected an installed queue (plugpull queue install)`,
+      `${path} is not there: expected an installed queue (command install)`,
     );
   }
   const first = readPage(kernel, path, 0);

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { QueueError } from '../platform/errors.js';
-import type { RawSettings, SettingsLayer } from './load.js';
+import { type RawSettings, SCHEMA_KEY, type SettingsLayer } from './load.js';
 import { SettingsSchema } from './settings.js';
 
 /** A command-line flag for one setting. */
@@ -15,10 +15,19 @@ export interface SettingFlag {
 
 type Schema = z.core.JSONSchema.BaseSchema;
 
+/** Address of the JSON Schema of settings files. The version is in it, so that an address always means the same form. */
+const SETTINGS_SCHEMA_URL = 'https://plugpull.dev/schemas/queue-settings/v1.json';
+
 /** Builds the JSON Schema of settings files from SettingsSchema, the only definition of the settings. */
 export function settingsJsonSchema(): Schema {
+  const schema = z.toJSONSchema(SettingsSchema, { io: 'input' });
   return {
-    ...z.toJSONSchema(SettingsSchema, { io: 'input' }),
+    $id: SETTINGS_SCHEMA_URL,
+    ...schema,
+    properties: {
+      [SCHEMA_KEY]: { description: 'Location of the JSON Schema of this file, for editors.', type: 'string' },
+      ...schema.properties,
+    },
     title: 'Settings of a PlugPull queue',
     description:
       'Format of the file for --config. Every key is optional. Install saves its settings in queue.json.',
@@ -27,7 +36,9 @@ export function settingsJsonSchema(): Schema {
 
 /** Returns one flag for each setting except `directory`, whose flag is `--queue`. */
 export function settingFlags(): SettingFlag[] {
-  return flagsBelow(settingsJsonSchema(), []).filter((flag) => flag.name !== 'directory');
+  return flagsBelow(z.toJSONSchema(SettingsSchema, { io: 'input' }), []).filter(
+    (flag) => flag.name !== 'directory',
+  );
 }
 
 /** Flag names that are shorter than the key path. */

@@ -85,10 +85,14 @@ function installedLayer(directory: string): SettingsLayer {
   );
 }
 
+/** Key of a settings file that tells an editor where the schema is. It is no setting. */
+export const SCHEMA_KEY = '$schema';
+
 function fileLayer(file: string, whenMissing: 'bad-setting' | 'not-a-queue'): SettingsLayer {
-  const values = readJson(file, whenMissing);
-  if (!isTree(values))
-    throw new QueueError('bad-setting', `${file}: found ${formatValue(values)}, expected a JSON object`);
+  const json = readJson(file, whenMissing);
+  if (!isTree(json))
+    throw new QueueError('bad-setting', `${file}: found ${formatValue(json)}, expected a JSON object`);
+  const { [SCHEMA_KEY]: _, ...values } = json;
   return {
     values,
     nameOf: (keyPath) => (keyPath.length === 0 ? file : `${file}: ${keyPath.join('.')}`),

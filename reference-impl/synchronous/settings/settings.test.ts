@@ -203,6 +203,13 @@ t.test('loading settings from a directory without a queue is an error', async (t
   );
 });
 
+t.test('a settings file may tell an editor where its schema is', async (t) => {
+  const directory = directoryWith(t, {
+    'queue.json': JSON.stringify({ $schema: 'x.json', dataBytes: '4MiB' }),
+  });
+  t.equal(loadSettings({ directory, installed: 'needed' }).dataBytes, 4 * MIB);
+});
+
 t.test('the published JSON Schema matches the settings', async (t) => {
   const file = new URL('reference-impl/synchronous/settings/queue.schema.json', REPOSITORY);
   const schema: unknown = JSON.parse(JSON.stringify(settingsJsonSchema()));

@@ -5,6 +5,7 @@ import { type Duplex, PassThrough } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import type Dockerode from 'dockerode';
 import { KitError, messageOf } from '../../../conformance/errors.js';
+import { commandLine } from '../../host/command-line.js';
 import { collectOutput } from '../../host/output.js';
 import { sendSignal } from '../../host/processes.js';
 import type { DeploymentPlan } from '../runtime.js';
@@ -106,7 +107,7 @@ export function networkError(error: unknown, address: string): unknown {
   if (!NO_ADDRESSES_PATTERN.test(messageOf(error))) return toEngineError(error, address);
   return new KitError(
     'target-unavailable',
-    `the container engine at ${address} has no addresses left for the network of this run: remove networks that nobody uses (plugpull clean, docker network prune), or give it more (default-address-pools in its daemon.json)`,
+    `the container engine at ${address} has no addresses left for the network of this run: remove networks that nobody uses (${commandLine('clean')}, docker network prune), or give it more (default-address-pools in its daemon.json)`,
     { cause: error },
   );
 }

@@ -2,6 +2,7 @@ import type Dockerode from 'dockerode';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import type { Availability } from '../../../faults/fault.js';
 import { until } from '../../../faults/waiting.js';
+import { commandLine } from '../../host/command-line.js';
 import { bootId } from '../../host/processes.js';
 
 /** Label of every object of a run on a container engine. Its value is the run id. */
@@ -74,7 +75,7 @@ export async function engineAvailability(address: string): Promise<Availability>
         : `no container engine answers at ${address}`,
       remedy: denied
         ? 'add the user to the group docker'
-        : 'as root: npm run setup (installs docker.io and starts it)',
+        : `as root: ${commandLine('setup')} (installs docker.io and starts it)`,
     };
   }
 }

@@ -5,6 +5,7 @@ import type { Availability } from '../../../../faults/fault.js';
 import { removeTree } from '../../../../faults/files/remove-tree.js';
 import { findProgram } from '../../../../faults/programs.js';
 import { until } from '../../../../faults/waiting.js';
+import { commandLine } from '../../../host/command-line.js';
 import type { Registry } from '../../../host/registry.js';
 import { engineAvailability } from '../../docker/engine.js';
 import { IMAGE_INPUTS, labFiles, makeDisks } from './disks.js';
@@ -54,7 +55,7 @@ export function imageAvailability(dir: string): Availability {
   return {
     available: false,
     why: 'the lab VM of this version has not been built',
-    remedy: 'plugpull lab up (takes some minutes, once)',
+    remedy: `${commandLine('lab', 'up')} (takes some minutes, once)`,
   };
 }
 

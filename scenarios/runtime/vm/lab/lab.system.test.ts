@@ -16,7 +16,10 @@ const TIMEOUT_MS = 30_000;
 
 t.test('without a VM, lab status and lab down each print one line', async (t) => {
   const place = newWorkspace(t);
-  t.match(await place.run(['lab', 'status']), { code: 3, stdout: /^down; plugpull lab up starts it\n$/ });
+  t.match(await place.run(['lab', 'status']), {
+    code: 3,
+    stdout: /^down; node \S+main\.js lab up starts it\n$/,
+  });
   t.match(await place.run(['lab', 'down']), { code: 0, stdout: /^no lab VM was up\n$/ });
   t.match(JSON.parse((await place.run(['lab', 'status', '--json'])).stdout), { state: 'down' });
 });
@@ -33,7 +36,7 @@ t.test('a stale VM is recognised, and another process with its pid is left alone
   };
   const record = { runId: 'x', key: imageKey(), boot: bootId(), accelerator: 'tcg', upAt: '', address };
   const cases: [Partial<LabRecord>, RegExp][] = [
-    [{ boot: 'an earlier one' }, /^stale: the machine has been started again since; plugpull lab up/],
+    [{ boot: 'an earlier one' }, /^stale: the machine has been started again since; node \S+main\.js lab up/],
     [{ address: { ...address, startTicks: 1 } }, /^stale: its process \d+ has gone/],
     [{ key: 'of something else' }, /^stale: it was made by another version/],
     [{}, /^stale: it does not answer on port 1: /],
@@ -82,7 +85,7 @@ t.test('a gate in a VM that was not built reports how to build it', async (t) =>
   const place = newWorkspace(t);
   const { code, stderr } = await place.run(['gate', '--runtime', 'vm']);
   t.equal(code, 3);
-  t.match(stderr, /^plugpull: --runtime vm: .*(plugpull lab up|apt-get install|run it on).*\n$/);
+  t.match(stderr, /^plugpull: --runtime vm: .*(main\.js lab up|apt-get install|run it on).*\n$/);
 });
 
 t.test(
