@@ -113,6 +113,8 @@ const NOT_PRINTED: ReadonlySet<string> = new Set([
   'conformance/requirements/spec-text.ts',
   'scenarios/planted/results-table.ts',
   'scenarios/host/command-line.ts',
+  // The files that it makes run where the package is installed, whatever the place of the user is.
+  'scenarios/cli/init/ci-file.ts',
 ]);
 
 /** Removes comments: they may explain a command. */

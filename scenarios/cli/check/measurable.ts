@@ -89,7 +89,7 @@ function requirementOutlook(
   if (needs !== 'any' && needs.includes('crash-states') && needs.length === 1) {
     if (explore === undefined) return { ...head, state: 'not-claimed', why: claimedBy(needs) };
     return explore.available
-      ? { ...head, state: 'measurable', why: 'by plugpull explore, not by a gate' }
+      ? { ...head, state: 'measurable', why: 'by an exploration of crash states' }
       : { ...head, state: 'not-measurable', why: explore.why, remedy: explore.remedy };
   }
   if (!isClaimedBy(target)) return { ...head, state: 'not-claimed', why: CLAIMED_BY[id] ?? claimedBy(needs) };
