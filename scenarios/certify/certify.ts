@@ -22,8 +22,9 @@ import { blocklogAvailability } from '../../faults/power/blocklog-availability.j
 import { DEFAULT_FILESYSTEM, type Filesystem } from '../../faults/power/filesystem.js';
 import { findProgram } from '../../faults/programs.js';
 import { runExplore } from '../explore/explore.js';
-import { firstTailMs, runGate } from '../gate/gate.js';
+import { runGate } from '../gate/gate.js';
 import type { GateResult } from '../gate/result.js';
+import { firstTailMs } from '../gate/rounds.js';
 import { type Selection, selectFaults } from '../gate/select-faults.js';
 import { kitDigest, kitVersion } from '../host/version.js';
 import { Pace } from '../round/pace.js';

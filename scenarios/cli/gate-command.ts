@@ -4,6 +4,7 @@ import { loadTarget } from '../../conformance/target-file/load.js';
 import { REFERENCE_TARGET } from '../../conformance/targets/reference.js';
 import { selectAndRunGate } from '../gate/gate.js';
 import { log } from '../host/console.js';
+import { StatusLine } from '../host/status-line.js';
 import { gateOutcome } from '../report/outcome.js';
 import { chooseReporters, writeReports } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
@@ -42,9 +43,13 @@ export async function gateCommand(
   const runtime = await chooseRuntime(flags.runtime);
   const power = await choosePowerBackend(flags.power, flags.fs, runtime.name);
   const out = flags.out === undefined ? undefined : makeEmptyDirectory(flags.out);
-  const prepared = await runtime.prepare(target, log);
+  const startMs = performance.now();
+  const status = new StatusLine(
+    () => `preparing the runtime ${runtime.name}: ${Math.round((performance.now() - startMs) / 1000)} s`,
+  );
+  const prepared = await status.during(runtime.prepare(target, log));
   const style = styleFor(process.stderr);
-  const outcome = await unlessInterrupted(
+  const work = unlessInterrupted(
     interrupts,
     selectAndRunGate({
       target,
@@ -58,13 +63,34 @@ export async function gateCommand(
       ...(flags.injections === undefined ? {} : { maxInjections: flags.injections }),
       out,
       keep: flags.keep === true,
-      replay: (seed) => replayCommandLine(file, flags, seed, flags.budget),
+      replay: (seed, only) =>
+        replayCommandLine(
+          file,
+          // A round of these faults only is the first and only round of such a gate.
+          only === undefined ? flags : { ...flags, faults: [...only], rounds: 1 },
+          seed,
+          flags.budget,
+        ),
+      replayExploration: (seed, budgetMs) =>
+        replayCommandLine(
+          file,
+          { runtime: flags.runtime, ...filesystemOf(flags) },
+          seed,
+          budgetMs,
+          'explore',
+        ),
       signal: interrupts.signal,
       progress: (line) => log(style.faint(line)),
+      watch: status.watch,
     }),
   );
+  const outcome = await status.during(work);
   if ('exitCode' in outcome) return outcome.exitCode;
   const { result } = outcome;
   await writeReports(gateOutcome(result, file), reporters);
   return VERDICT_EXIT_CODES[result.verdict];
+}
+
+function filesystemOf({ fs }: FaultFlags): Pick<FaultFlags, 'fs'> {
+  return fs === undefined ? {} : { fs };
 }

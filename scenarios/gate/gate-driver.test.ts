@@ -10,7 +10,8 @@ import { registeredRuns } from '../host/registry.js';
 import { gateReport } from '../report/gate-report.js';
 import { plainStyle } from '../report/style.js';
 import { makeSchedule } from '../round/schedule.js';
-import { type GateOptions, runGate, selectAndRunGate } from './gate.js';
+import { runGate, selectAndRunGate } from './gate.js';
+import type { GateOptions } from './gate-options.js';
 import type { GateResult } from './result.js';
 import { selectFaults } from './select-faults.js';
 
@@ -214,6 +215,62 @@ t.test('a fault that missed does not change the verdict of a gate without --faul
   t.equal(result.verdict, 'pass');
   t.same(result.claimedHits, { claimed: 5, hit: 1, neverHit: [] });
   t.equal(gateReport(result, plainStyle).at(-1), '1 of 5 claimed faults hit');
+});
+
+t.test('a fault that has not hit is tried again before others are repeated', async (t) => {
+  const misses = 6;
+  const injected: string[] = [];
+  const noted = (known: Fault): Fault => ({
+    ...known,
+    inject: (context) => {
+      injected.push(known.name);
+      return known.inject(context);
+    },
+  });
+  const pause = fault('pause');
+  const late: Fault = {
+    ...pause,
+    inject: async (context) => {
+      injected.push('pause');
+      return injected.filter((name) => name === 'pause').length <= misses
+        ? miss('not yet')
+        : pause.inject(context);
+    },
+  };
+  const replays: (readonly string[] | undefined)[] = [];
+  const { result, progress } = await gate(t, '', 6, {
+    selection: { faults: [noted(fault('kill')), late], unavailable: [] },
+    replay: (_seed, only) => {
+      replays.push(only);
+      return '';
+    },
+  });
+  t.equal(result.verdict, 'pass');
+  t.ok((result.faults.find(({ name }) => name === 'pause')?.hit ?? 0) > 0, injected.join(' '));
+  const alone = progress.filter((line) =>
+    /^round \d+, seed \d+: (pause, )*pause, which have not hit yet$/.test(line),
+  );
+  t.ok(alone.length > 0, progress.join('\n'));
+  t.same(replays, [undefined], 'a gate that passed is repeated with all its faults');
+});
+
+t.test('the replay line of a round that tried only some faults names them', async (t) => {
+  let kills = 0;
+  const late: Fault = {
+    ...fault('kill'),
+    // It misses in the first rounds, so that it has a round of its own. Only then it kills.
+    inject: (context) => (++kills <= 6 ? Promise.resolve(miss('not yet')) : fault('kill').inject(context)),
+  };
+  let replayed: readonly string[] | undefined;
+  const { result } = await gate(t, 'confirms-early', 12, {
+    selection: { faults: [fault('pause'), late], unavailable: [] },
+    replay: (_seed, only) => {
+      replayed = only;
+      return '';
+    },
+  });
+  t.equal(result.verdict, 'fail', result.why);
+  t.same(replayed, ['kill']);
 });
 
 t.test('a gate is not measured when no fault is available', async (t) => {

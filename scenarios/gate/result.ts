@@ -8,6 +8,7 @@ import type { TimeReport } from '../host/phase-clock.js';
 import { escapeWarnings } from '../round/escape-warnings.js';
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
+import { type CrashStatesSummary, withCrashStates } from './crash-states.js';
 import { explainLosses } from './explain-losses.js';
 import { claimedFaultNames, type Selection } from './select-faults.js';
 
@@ -79,6 +80,8 @@ export interface GateResult {
   story: HistoryEvent[];
   /** Lines that explain the losses: the injections, and the files that they took something from. */
   losses: string[];
+  /** What the exploration of crash states has found; null when there was none. */
+  crashStates: CrashStatesSummary | null;
 }
 
 /** Facts from which `resultOf` makes the result of a gate. */
@@ -101,6 +104,8 @@ export interface GateFacts {
   bundle: string | null;
   /** What the services do to their files, from a traced run; default: not known. */
   habits?: readonly FileHabit[];
+  /** What the exploration has found, or why there was none. Default: there was none. */
+  explored?: CrashStatesSummary | { unexplored: string };
 }
 
 const MAX_REPORTED_VIOLATIONS = 10;
@@ -115,20 +120,26 @@ export function resultOf(
   facts: GateFacts,
   evaluation: Evaluation = evaluate(facts.events, facts.target),
 ): GateResult {
-  const { target, selection, power, events, rounds, time, seed, replay, evidence, bundle } = facts;
+  const { target, selection, power, events, rounds, time, seed, evidence } = facts;
+  const merged = facts.explored === undefined ? evaluation : withCrashStates(evaluation, facts.explored);
+  const crashStates = facts.explored !== undefined && 'verdict' in facts.explored ? facts.explored : null;
+  // A gate ends at its first failure, so at most one of the two has failed.
+  const { replay, bundle } = crashStates?.verdict === 'fail' ? crashStates : facts;
   const outcomes = { confirmed: 0, rejected: 0, indefinite: 0 };
   for (const event of events) if (event.kind === 'answered') outcomes[event.outcome]++;
-  const violations = evaluation.findings.flatMap(({ requirement, violations }) =>
+  const violations = merged.findings.flatMap(({ requirement, violations }) =>
     violations.map((violation) => ({ requirement, ...violation })),
   );
-  const first = violations.find(({ id }) => id !== undefined)?.id;
+  // Messages of the exploration are not in this history.
+  const first =
+    crashStates?.verdict === 'fail' ? undefined : violations.find(({ id }) => id !== undefined)?.id;
   const recoveries = events.flatMap((event) => (event.kind === 'recovered' ? [event.tookMs] : []));
   const faults = countFaults(events, selection, power);
   const claimedHits = countClaimedHits(target, selection, faults);
   return {
     target: target.name,
-    ...withWantedFaults(evaluation, claimedHits),
-    requirements: evaluation.findings.map(({ requirement, verdict, why }) => ({
+    ...withWantedFaults(merged, claimedHits),
+    requirements: merged.findings.map(({ requirement, verdict, why }) => ({
       id: requirement,
       verdict,
       why,
@@ -136,7 +147,7 @@ export function resultOf(
     unclaimed: evaluation.unclaimed,
     faults,
     claimedHits,
-    warnings: warningsOf(facts),
+    warnings: [...new Set([...warningsOf(facts), ...(crashStates?.warnings ?? [])])],
     rounds,
     submitted: count(events, (event) => event.kind === 'submitted'),
     ...outcomes,
@@ -157,6 +168,7 @@ export function resultOf(
     violations: violations.slice(0, MAX_REPORTED_VIOLATIONS),
     story: first === undefined ? [] : messageEvents(events, first),
     losses: explainLosses(events, evaluation, facts.habits ?? []),
+    crashStates,
   };
 }
 
@@ -239,7 +251,7 @@ function describeNeverHit(counts: readonly FaultCount[]): string {
  * the user would take the pass for a pass of that fault.
  */
 function withWantedFaults(
-  { verdict, why }: Evaluation,
+  { verdict, why }: Pick<Evaluation, 'verdict' | 'why'>,
   { neverHit }: ClaimedHits,
 ): { verdict: Verdict; why: string } {
   if (verdict !== 'pass' || neverHit.length === 0) return { verdict, why };

@@ -1,6 +1,6 @@
 import t from 'tap';
 import type { HistoryEvent } from '../../conformance/history/events.js';
-import { setUpMsOf } from './gate.js';
+import { setUpMsOf } from './rounds.js';
 
 const installed = (round: number, atMs: number): HistoryEvent => ({ kind: 'installed', atMs, round });
 const submitted = (id: string, atMs: number): HistoryEvent => ({

@@ -1,13 +1,35 @@
 import { messageOf } from '../../conformance/errors.js';
-import { visibleJson, visibleLine } from './visible.js';
+import { visible, visibleJson, visibleLine } from './visible.js';
 
 /**
  * Prints a line of progress or prose to stderr. Every command prints through this file, so that no text of a stranger
  * reaches a terminal or a CI system as it is.
  */
 export function log(line: string): void {
-  process.stderr.write(`${visibleLine(line)}\n`);
+  const erase = shownStatus === '' ? '' : ERASE_LINE;
+  shownStatus = '';
+  lastLineMs = performance.now();
+  process.stderr.write(`${erase}${visibleLine(line)}\n`);
 }
+
+/** Goes to the start of the line and erases it. */
+const ERASE_LINE = '\r\x1b[K';
+let lastLineMs = performance.now();
+/** State that the terminal shows in its last line; empty: none. The next line takes its place. */
+let shownStatus = '';
+
+/** Shows the state of a command on stderr; see `StatusLine`. */
+export const statusOutput = {
+  isTerminal: process.stderr.isTTY === true && process.env.TERM !== 'dumb',
+  silentMs: () => performance.now() - lastLineMs,
+  print: log,
+  rewrite(text: string): void {
+    const line = visible(text).slice(0, Math.max(0, (process.stderr.columns ?? 80) - 1));
+    if (line === shownStatus) return;
+    shownStatus = line;
+    process.stderr.write(`${ERASE_LINE}${line}`);
+  },
+};
 
 /** Prints a line of data to stdout. */
 export function print(line: string): void {

@@ -17,6 +17,7 @@ export function gateReport(result: GateResult, style: Style): string[] {
     style.strong('Faults'),
     ...faultLines(result),
     '',
+    ...crashStateLines(result, style),
     style.strong('Time'),
     ...timeLines(result.time),
     '',
@@ -28,6 +29,9 @@ export function gateReport(result: GateResult, style: Style): string[] {
     const id = result.violations.find((violation) => violation.id !== undefined)?.id ?? '';
     lines.push('', style.strong(`The story of message ${id}`), ...result.story.map(formatEvent));
   }
+  const { crashStates } = result;
+  if (crashStates !== null && crashStates.story.length > 0)
+    lines.push('', style.strong('The smallest crash state that shows it'), ...crashStates.story.map(indent));
   if (result.losses.length > 0)
     lines.push('', style.strong('What the crashes took'), ...result.losses.map((line) => `  ${line}`));
   if (result.warnings.length > 0)
@@ -47,6 +51,26 @@ export function claimedHitsLine({
 }: Pick<GateResult, 'claimedHits'>): string {
   const names = neverHit.map(({ name }) => name).join(', ');
   return `${hit} of ${claimed} claimed faults hit${names === '' ? '' : `; named with --faults and never hit: ${names}`}`;
+}
+
+const indent = (line: string) => `  ${line}`;
+
+/** Formats what the exploration of crash states has found, with an empty line at the end; nothing without one. */
+function crashStateLines({ crashStates }: GateResult, style: Style): string[] {
+  if (crashStates === null) return [];
+  const { states, distinct, statesPerSecond, atRisk, broken, lost, tookMs } = crashStates;
+  return [
+    style.strong('Crash states'),
+    ...table([
+      [
+        '  states',
+        `${states} in ${formatSeconds(tookMs)}, ${distinct} different (${statesPerSecond} a second)`,
+      ],
+      ['  at risk', `${atRisk} states with something at risk`],
+      ['  broken', `${broken} states, ${lost} messages lost`],
+    ]),
+    '',
+  ];
 }
 
 function messageLines(result: GateResult): string[] {

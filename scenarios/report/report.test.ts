@@ -19,6 +19,7 @@ const RESULT: GateResult = {
     { name: 'clock', tried: 0, hit: 0, why: 'libfaketime is not installed', remedy: 'install it' },
   ],
   claimedHits: { claimed: 2, hit: 1, neverHit: [] },
+  crashStates: null,
   warnings: [],
   rounds: 1,
   submitted: 12,

@@ -7,6 +7,7 @@
  * - `inspections`: the target's own `verify` command.
  * - `drain`: the wait for messages that are confirmed and not delivered.
  * - `stop`: the end of the target's processes.
+ * - `exploration`: crash states are explored, after the rounds of a gate.
  * - `evaluation`: the checkers, the evidence and the bundle.
  */
 export type RoundPhase =
@@ -17,4 +18,5 @@ export type RoundPhase =
   | 'inspections'
   | 'drain'
   | 'stop'
+  | 'exploration'
   | 'evaluation';

@@ -25,7 +25,7 @@ import { hintOfClosedDirectory, INSTALL_TIMEOUT_MS, type LaunchedTarget, launch 
 import type { Pace } from './pace.js';
 import type { RoundPhase } from './phases.js';
 import { Recoveries } from './recoveries.js';
-import type { PlannedInjection, Schedule } from './schedule.js';
+import { LAST_FAULT, type PlannedInjection, type Schedule } from './schedule.js';
 import type { TargetSupervisor } from './target-supervisor.js';
 import { Ledger } from './workload/ledger.js';
 import { chooseReception } from './workload/messages.js';
@@ -107,6 +107,8 @@ const OVERDUE_MS = 5000;
  * by each cut.
  */
 const OVERDUE_MESSAGES = 3;
+/** Number of times that a round repeats a fault that has never hit. */
+const MAX_REPEATS = 2;
 /** Longest time that a power cut waits until a message is at risk, so that the cut can lose something. */
 const AT_RISK_TIMEOUT_MS = 300;
 /**
@@ -434,7 +436,9 @@ class Round {
     const cutsPower = schedule.disk === 'power';
     const atRiskTimeoutMs = runtime.slowStartMs === undefined ? AT_RISK_TIMEOUT_MS : SLOW_AT_RISK_TIMEOUT_MS;
     let recovering = false;
-    for (const [index, planned] of injections.entries()) {
+    // Repeats of missed faults are added to it while it is worked through.
+    const queue = [...injections];
+    for (const [index, planned] of queue.entries()) {
       this.#faultsEndedMs = performance.now();
       const isLast =
         this.#faultsEndedMs + (pace?.injectionMs(planned.fault) ?? 0) > lastFaultMs ||
@@ -447,7 +451,8 @@ class Round {
       await clock.during('inspections', () => recoveries.waitForInspection());
       if (this.#isOver()) return;
       const injection = await this.#inject(setup, planned);
-      recovering = injections[index + 1]?.inRecovery !== undefined;
+      if (!injection.hit) this.#repeatLater(queue, index);
+      recovering = queue[index + 1]?.inRecovery !== undefined;
       if (!recovering) await this.#recover(setup, injection);
       receiver.release();
       pace?.noteInjection(planned.fault, performance.now() - this.#faultsEndedMs);
@@ -462,6 +467,22 @@ class Round {
       CONFIRMS_AFTER_LAST_FAULT_TIMEOUT_MS,
       signal,
     );
+  }
+
+  /**
+   * Puts a fault that has never hit in this run once more into the round, if the round tries it no more: whether a fault
+   * hits is partly chance. The last kills stay last. A replay follows its schedule instead.
+   */
+  #repeatLater(queue: PlannedInjection[], index: number): void {
+    const { recorder, schedule } = this.#options;
+    const planned = queue[index];
+    if (planned === undefined || planned.number !== undefined || schedule.disk === 'power') return;
+    const { fault } = planned;
+    if (queue.slice(index + 1).some((next) => next.fault === fault)) return;
+    if (queue.slice(0, index).filter((earlier) => earlier.fault === fault).length >= MAX_REPEATS) return;
+    if (recorder.events.some((event) => event.kind === 'fault' && event.fault === fault && event.hit)) return;
+    const firstLast = queue.findIndex((next, at) => at > index && next.fault === LAST_FAULT);
+    queue.splice(firstLast === -1 ? queue.length : firstLast, 0, { ...planned });
   }
 
   #startProducers(ports: readonly number[]): Producers {

@@ -58,7 +58,8 @@ const MAX_POWER_CUTS = 60;
 /** Number of drawn faults in addition to the faults of a round's turn. */
 const EXTRA_FAULTS = 1;
 const MAX_WAIT_MS = 1000;
-const LAST_FAULT = 'kill-one';
+/** Fault with which a round ends. */
+export const LAST_FAULT = 'kill-one';
 /**
  * Limits of a hold: messages grow old for a time in this range, or until a fast target has confirmed this
  * number of messages.
@@ -131,7 +132,8 @@ function rotationSchedule(
   const companions = faults.filter((fault) => FILLER_FAULTS.includes(fault.name));
   const pool = companions.length > 0 ? companions : roundFaults;
   const extraFaults = Array.from({ length: EXTRA_FAULTS }, () => random.pick(pool));
-  const order = sample(random, [...roundFaults, ...extraFaults], roundFaults.length + extraFaults.length);
+  // The extra faults come after the others: a round that runs out of time leaves out what others have tried.
+  const order = [...sample(random, roundFaults, roundFaults.length), ...extraFaults];
   // End with kills: what a kill leaves behind shows only when no later fault makes the target rebuild
   // everything.
   const last = faults.filter(({ name }) => name === LAST_FAULT);

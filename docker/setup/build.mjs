@@ -1,0 +1,61 @@
+// Compiles the sources if one of them is newer than the last build. One build serves the gate, the tests and the package.
+import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { run } from './child.mjs';
+import { seconds } from './progress.mjs';
+
+const SOURCE_FOLDERS = ['reference-impl', 'conformance', 'faults', 'scenarios', 'docker'];
+
+function newestSource(root) {
+  let newest = 0;
+  let files = 0;
+  const visit = (folder) => {
+    // The time of the folder: it changes when a file is added or removed.
+    newest = Math.max(newest, statSync(folder).mtimeMs);
+    for (const entry of readdirSync(folder, { withFileTypes: true })) {
+      const path = join(folder, entry.name);
+      if (entry.isDirectory()) visit(path);
+      else if (/\.(ts|json)$/.test(entry.name)) {
+        newest = Math.max(newest, statSync(path).mtimeMs);
+        files++;
+      }
+    }
+  };
+  for (const folder of SOURCE_FOLDERS) visit(join(root, folder));
+  return { files, ms: Math.max(newest, statSync(join(root, 'tsconfig.json')).mtimeMs) };
+}
+
+/** A test whose source is gone must not run on, and no image may hold what the source does not. */
+function removeStaleOutput(root, folder) {
+  const output = join(root, 'dist', folder);
+  if (!existsSync(output)) return;
+  for (const entry of readdirSync(output, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    const source = join(root, path.replace(/\.js(\.map)?$/, '.ts'));
+    if (entry.isDirectory()) {
+      removeStaleOutput(root, path);
+      if (!existsSync(join(root, path))) rmSync(join(root, 'dist', path), { recursive: true });
+    } else if (/\.js(\.map)?$/.test(entry.name) && !existsSync(source)) rmSync(join(root, 'dist', path));
+  }
+}
+
+/**
+ * Compiles, if there is something new.
+ * @param {{ root: string, progress: import('./progress.mjs').Progress, onStart(): void }} context
+ * @throws Error with the messages of the compiler.
+ */
+export async function build({ root, progress, onStart }) {
+  const stamp = join(root, 'dist', '.built');
+  const { files, ms } = newestSource(root);
+  if (existsSync(stamp) && statSync(stamp).mtimeMs >= ms) return;
+  const startedMs = Date.now();
+  const { ok, text } = await progress.during(
+    `compiling ${files} files`,
+    (elapsedMs) => `compiling: ${seconds(elapsedMs)}, usually 10 to 40 s`,
+    () =>
+      run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc')], { cwd: root, onStart }),
+  );
+  if (!ok) throw new Error(`the build failed:\n${text}`);
+  for (const folder of SOURCE_FOLDERS) removeStaleOutput(root, folder);
+  writeFileSync(stamp, new Date(startedMs).toISOString());
+}
