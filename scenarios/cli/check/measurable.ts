@@ -59,7 +59,9 @@ export async function lookAhead(target: Target, runtime: PreparedRuntime): Promi
     ),
     faults,
     gateSeconds:
-      selection.faults.length === 0 ? null : leastBudgetMs(target, selection.faults, runtime) / 1000,
+      selection.faults.length === 0
+        ? null
+        : leastBudgetMs(target, selection.faults, runtime, explore?.available === true) / 1000,
   };
 }
 
