@@ -102,12 +102,7 @@ function nextSteps(answers: Answers, targetFile: string): string[] {
       ? `in ${target}: put your commands into services, and what you promise into guarantee`
       : `read the skeleton: its comments name each decision that keeps a message safe`,
     `${commandLine('check', target)}\n     says what can be measured here; starts nothing`,
-    `${commandLine('gate', target, '--budget', '60s')}\n     injects faults and reports`,
-    ...(isOwn
-      ? []
-      : [
-          `${commandLine('explore', target, '--budget', '60s')}\n     tests the disks that a power cut could have left`,
-        ]),
+    `${commandLine('gate', target)}\n     injects faults for 90 s and reports`,
   ];
   const note = CI_NOTES[ci];
   return [

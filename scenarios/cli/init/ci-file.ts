@@ -6,7 +6,6 @@ import { type InitFile, SKELETONS } from './skeleton.js';
 /** Debian packages with the programs that inject faults. */
 const ENGINE_PACKAGES = ['strace', 'faketime', 'qemu-system-common', 'e2fsprogs'];
 const GATE_BUDGET = '120s';
-const EXPLORE_BUDGET = '60s';
 const MADE_BY = 'Made by `plugpull init`. Change what you like.';
 
 /**
@@ -18,7 +17,7 @@ export function ciFile({ ci, name, language }: Answers, folder: string): InitFil
   const target = shellQuote(`./${name}.json`);
   switch (ci) {
     case 'github':
-      return { path: '.github/workflows/plugpull.yml', text: githubWorkflow(target, language, folder) };
+      return { path: '.github/workflows/plugpull.yml', text: githubWorkflow(target, folder) };
     case 'gitlab':
       return { path: '.gitlab-ci.yml', text: gitlabPipeline(target, language, folder) };
     case 'jenkins':
@@ -37,16 +36,11 @@ export const CI_NOTES: Readonly<Record<CiSystem, string | undefined>> = {
   none: undefined,
 };
 
-const claimsCrashStates = (language: Language) => language !== 'none';
-
-function githubWorkflow(target: string, language: Language, folder: string): string {
+function githubWorkflow(target: string, folder: string): string {
   // A text in JSON is also one in YAML.
   const inFolder =
     folder === '' ? '' : `    defaults:\n      run:\n        working-directory: ${JSON.stringify(folder)}\n`;
   const evidence = (name: string) => JSON.stringify(folder === '' ? name : `${folder}/${name}`);
-  const explore = claimsCrashStates(language)
-    ? `      - run: $AS_ROOT npx plugpull explore ${target} --budget ${EXPLORE_BUDGET} --out evidence/explore\n`
-    : '';
   return `# ${MADE_BY}
 name: plugpull
 on: [push, pull_request]
@@ -72,7 +66,7 @@ ${inFolder}    steps:
       - run: $AS_ROOT npx plugpull check ${target}
       # Exit code 1: a requirement is violated; 3: nothing was measured.
       - run: $AS_ROOT npx plugpull gate ${target} --budget ${GATE_BUDGET} --out evidence/gate --reporter list,github
-${explore}      - if: failure()
+      - if: failure()
         run: test ! -d evidence || sudo chown -R "$USER" evidence
       - if: failure()
         uses: actions/upload-artifact@v4
