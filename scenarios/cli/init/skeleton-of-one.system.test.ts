@@ -1,3 +1,0 @@
-import { testSkeletons } from '../../fixtures/skeletons.js';
-
-testSkeletons('one');
