@@ -12,24 +12,27 @@ export function protocolNames(): string[] {
 
 /**
  * Makes a complete and valid target definition that an author can edit.
+ * @param services `several`: a store that keeps the messages, and a front that accepts them.
  * @throws KitError bad-usage when the protocol is unknown or the name is invalid.
  */
-export function starterTarget(name: string, protocol: string): TargetInput {
+export function starterTarget(
+  name: string,
+  protocol: string,
+  services: 'one' | 'several' = 'one',
+): TargetInput {
+  const extra = EXTRA_ARGUMENTS[protocol] ?? [];
   const definition = {
     name,
     protocol,
-    services: {
-      server: {
-        command: [
-          '{dir}/your-queue',
-          '--data',
-          '{data}',
-          '--port',
-          '{port}',
-          ...(EXTRA_ARGUMENTS[protocol] ?? []),
-        ],
-      },
-    },
+    services:
+      services === 'one'
+        ? {
+            server: { command: ['{dir}/your-queue', '--data', '{data}', '--port', '{port}', ...extra] },
+          }
+        : {
+            store: { command: ['{dir}/your-store', '--data', '{data}', '--port', '{port:store}', ...extra] },
+            front: { command: ['{dir}/your-front', '--port', '{port}', '--store', '{port:store}'] },
+          },
     guarantee: { faults: ['kill', 'pause', 'tear', 'power-cut'], duplicatesPerCrash: 0, recoverySeconds: 30 },
   };
   const parsed = TargetDefinition.safeParse(definition);

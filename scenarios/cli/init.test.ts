@@ -1,9 +1,14 @@
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { loadTarget } from '../../conformance/target-file/load.js';
 import { protocolNames, starterTarget } from '../../conformance/target-file/starter.js';
 import { TestWorkspace } from '../fixtures/kit.js';
+import { packageRoot } from '../host/version.js';
+
+const noScript =
+  spawnSync('script', ['--version']).status === 0 ? false : 'the program script is not installed';
 
 function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace {
   const workspace = new TestWorkspace();
@@ -11,36 +16,82 @@ function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace 
   return workspace;
 }
 
-t.test('init writes a target file that loads, for every protocol, and never overwrites a file', async (t) => {
+t.test('init writes a target file that loads, for every protocol and form', async (t) => {
   const workspace = newWorkspace(t);
   for (const protocol of protocolNames()) {
-    const file = join(workspace.dir, `${protocol}.json`);
-    writeFileSync(file, JSON.stringify(starterTarget('q', protocol)));
-    t.equal(loadTarget(file).protocol, protocol);
+    for (const services of ['one', 'several'] as const) {
+      const file = join(workspace.dir, `${protocol}.json`);
+      writeFileSync(file, JSON.stringify(starterTarget('q', protocol, services)));
+      t.equal(loadTarget(file).protocol, protocol);
+    }
   }
-  const { code, stdout } = await workspace.run([
-    'init',
-    '--name',
-    'mine',
-    '--protocol',
-    'smtp',
-    '--out',
-    'sub/q.json',
-  ]);
+  const flags = ['--name', 'mine', '--protocol', 'smtp', '--out', 'sub'];
+  const { code, stdout, stderr } = await workspace.run(['init', ...flags]);
   t.equal(code, 0);
-  t.equal(stdout, 'sub/q.json\n');
-  const written = loadTarget(join(workspace.dir, 'sub/q.json'));
+  t.match(stderr, /no terminal to ask, so chosen: --services one --ci github\n/);
+  t.equal(stdout, 'sub/mine.json\nsub/.github/workflows/plugpull.yml\n');
+  const written = loadTarget(join(workspace.dir, 'sub/mine.json'));
   t.match(written, { name: 'mine', protocol: 'smtp' });
   t.ok(written.services.server?.command.includes('{sink}'));
-  const before = readFileSync(join(workspace.dir, 'sub/q.json'));
-  const again = await workspace.run(['init', '--out', 'sub/q.json']);
-  t.equal(again.code, 2);
-  t.match(again.stderr, /--out sub\/q\.json: expected a file that does not exist/);
-  t.same(readFileSync(join(workspace.dir, 'sub/q.json')), before);
-  const bad = await workspace.run(['init', '--protocol', 'ftp']);
-  t.equal(bad.code, 2);
-  t.match(bad.stderr, /--protocol ftp: expected one of http, smtp/);
+  const wanted = await workspace.run(['init', ...flags, '--language', 'go', '--ci', 'none']);
+  t.equal(wanted.code, 0);
+  t.match(wanted.stderr, /--language go: there is no skeleton for the protocol smtp, only for http/);
+  t.match(wanted.stderr, /every file is there already/);
 });
+
+t.test('init writes all files or none, and replaces a file only with --force', async (t) => {
+  const workspace = newWorkspace(t);
+  const folder = join(workspace.dir, 'own');
+  mkdirSync(folder);
+  writeFileSync(join(folder, 'front.c'), 'mine');
+  const flags = ['--language', 'c', '--services', 'several', '--out', 'own', '--ci', 'gitlab'];
+  const refused = await workspace.run(['init', ...flags]);
+  t.equal(refused.code, 2);
+  t.match(
+    refused.stderr,
+    /--out own: own\/front\.c: expected no file of this name.*nothing was written.*--force/,
+  );
+  t.same(readdirSync(folder), ['front.c']);
+  const forced = await workspace.run(['init', ...flags, '--force']);
+  t.equal(forced.code, 0, forced.stderr);
+  t.same(readdirSync(folder).sort(), ['.gitlab-ci.yml', 'front.c', 'my-queue.json', 'queue.c']);
+  t.not(readFileSync(join(folder, 'front.c'), 'utf8'), 'mine');
+  const folderName = await workspace.run(['init', '--out', 'q.json']);
+  t.match(folderName, { code: 2, stderr: /--out q\.json: expected a folder/ });
+});
+
+t.test('init puts the CI file where CI systems look for it: in the root of the git repository', async (t) => {
+  const workspace = newWorkspace(t);
+  mkdirSync(join(workspace.dir, '.git'));
+  const { stdout } = await workspace.run(['init', '--language', 'python', '--out', 'queues/mine']);
+  t.match(stdout, /^\.github\/workflows\/plugpull\.yml$/m);
+  const text = readFileSync(join(workspace.dir, '.github/workflows/plugpull.yml'), 'utf8');
+  t.match(text, /working-directory: "queues\/mine"/);
+});
+
+t.test(
+  'init asks on a terminal, also when answers are wrong or typed ahead',
+  { skip: noScript },
+  async (t) => {
+    const workspace = newWorkspace(t);
+    const answers = 'mine\n\ncobol\nrust\nseveral\njenkins\n';
+    const main = join(packageRoot(), 'dist/scenarios/cli/main.js');
+    const { status, stdout } = spawnSync(
+      'script',
+      ['-qec', `${process.execPath} ${main} init`, '/dev/null'],
+      {
+        cwd: workspace.dir,
+        input: answers,
+        encoding: 'utf8',
+        timeout: 120_000,
+      },
+    );
+    t.equal(status, 0, stdout);
+    t.match(stdout, /expected one of python, javascript, go, rust, c, none/);
+    t.ok(existsSync(join(workspace.dir, 'Jenkinsfile')));
+    t.same(Object.keys(loadTarget(join(workspace.dir, 'mine.json')).services), ['store', 'front']);
+  },
+);
 
 t.test('a misspelt word on the command line gets the word that was probably meant', async (t) => {
   const workspace = newWorkspace(t);
@@ -54,6 +105,7 @@ t.test('a misspelt word on the command line gets the word that was probably mean
     [['gate', file, '--power', 'flaky'], /expected blocklog or flakey \(did you mean flakey\?\)/],
     [['gate', file, '--reporter', 'junt'], /expected one of .* \(did you mean junit\?\)/],
     [['init', '--protocol', 'htpp'], /expected one of .* \(did you mean http\?\)/],
+    [['init', '--language', 'pyton'], /expected one of .* \(did you mean python\?\)/],
     [['systems', 'redis-alway'], /no such system, .* \(did you mean redis-always\?\)/],
     [['planted', 'rot-droped'], /no such planted bug, .* \(did you mean rot-dropped\?\)/],
   ];
@@ -80,72 +132,3 @@ t.test('the default of a time has a unit in every help text', async (t) => {
   }
   t.ok(times >= 5, `${times} defaults`);
 });
-
-t.test('check reports each problem on one line with its key, also a missing program', async (t) => {
-  const workspace = newWorkspace(t);
-  const file = workspace.target(['{dir}/queue', '{prot}'], {
-    protocol: 'ftp',
-    guarantee: { faults: ['kil'], duplicatesPerCrash: -1 },
-  });
-  const { code, stderr, stdout } = await workspace.run(['check', file, '--json']);
-  t.equal(code, 2);
-  const { problems } = JSON.parse(stdout) as { problems: string[] };
-  t.match(problems, [
-    /^protocol: expected one of http/,
-    /^guarantee\.faults\.0: expected one of kill/,
-    /^guarantee\.dup/,
-  ]);
-  t.equal(stderr.trim().split('\n').length, problems.length);
-
-  const queue = join(workspace.dir, 'queue');
-  const good = workspace.target(['{dir}/queue', '{port}', '{data}']);
-  const missing = await workspace.run(['check', good]);
-  t.equal(missing.code, 2);
-  t.match(
-    missing.stderr,
-    /services\.server\.command\.0: expected a program that can be run here, found .*queue/,
-  );
-  mkdirSync(workspace.dir, { recursive: true });
-  writeFileSync(queue, '#!/bin/sh\n');
-  chmodSync(queue, 0o755);
-  t.equal((await workspace.run(['check', good])).code, 0);
-});
-
-t.test('check demands that some command uses {data}', async (t) => {
-  const workspace = newWorkspace(t);
-  const check = async (...target: Parameters<TestWorkspace['target']>) =>
-    workspace.run(['check', workspace.target(...target)]);
-  const without = await check(['{node}', '--data', '/var/lib/queue', '{port}']);
-  t.match(without, {
-    code: 2,
-    stderr: /^\S+: services: expected \{data\} in the command or env of a service, or in install: .*\n$/,
-  });
-  t.equal((await check(['{node}', '--data={data}/queue', '{port}'])).code, 0);
-  t.equal((await check(['{node}', '{port}'], { install: ['{node}', '{data}'] })).code, 0);
-});
-t.test(
-  'check reports each file of a command that does not exist, and each program that is missing',
-  async (t) => {
-    const workspace = newWorkspace(t);
-    writeFileSync(join(workspace.dir, 'not-executable'), '');
-    const file = workspace.target(
-      ['sh', '{dir}/nosuch.sh', '--config={dir}/nosuch.conf', '{data}', '{port}'],
-      {
-        install: ['sh', '-c', 'cc -o {dir}/made {dir}/made.c'],
-        verify: ['{dir}/made', '{data}'],
-        nudge: ['nosuchprogram'],
-        crashStates: { restore: ['{dir}/not-executable'] },
-      },
-    );
-    const { code, stdout } = await workspace.run(['check', file, '--json']);
-    t.equal(code, 2);
-    const { problems } = JSON.parse(stdout) as { problems: string[] };
-    t.equal(problems.length, 4, 'install makes the program of verify, so it may be missing');
-    t.match(problems, [
-      /^nudge\.0: expected a program that can be run here, found nosuchprogram, which is not in PATH$/,
-      /^services\.server\.command\.1: expected a file that exists, found .*nosuch\.sh, which does not exist$/,
-      /^services\.server\.command\.2: expected a file that exists, found .*nosuch\.conf, which does not exist$/,
-      /^crashStates\.restore\.0: expected a program .*, found .*not-executable, which is not executable/,
-    ]);
-  },
-);

@@ -250,20 +250,25 @@ program
 
 program
   .command('init')
-  .description('writes a target file to start from')
-  .addOption(
-    new Option('--protocol <name>', `protocol of the queue: ${protocolNames().join(', ')}`).default(
-      'http',
-      'http',
-    ),
+  .description(
+    'writes a target file, the skeleton of a durable queue, and a file for a CI system; asks for what no flag says',
   )
-  .addOption(
-    new Option('--name <name>', 'name of the target, used in reports').default('my-queue', 'my-queue'),
+  .option('--name <name>', 'name of the queue, used in reports and for the target file; default: my-queue')
+  .option('--protocol <name>', `protocol of the queue: ${protocolNames().join(', ')}; default: http`)
+  .option(
+    '--language <name>',
+    'language of the skeleton, which only http has: python, javascript, go, rust, c; none: the target file only; default: python',
   )
-  .option('--out <file>', 'path of the new file, which must not exist; default: NAME.json')
+  .option('--services <form>', 'one, or several: a front that accepts and a store; default: one')
+  .option('--ci <system>', 'github, gitlab, jenkins or none; default: github')
+  .option(
+    '--out <dir>',
+    'folder of the target file and the skeleton; the CI file goes to the root of its git repository; default: this folder',
+  )
+  .option('--force', 'replaces files that exist')
   .action(async (flags: InitFlags) => {
     const { initCommand } = await import('./init-command.js');
-    process.exitCode = initCommand(flags);
+    process.exitCode = await initCommand(flags);
   });
 
 program

@@ -13,11 +13,11 @@ import type { PreparedRuntime } from '../runtime/runtime.js';
 /** Requirement that an exploration of crash states measures. */
 const EXPLORED_REQUIREMENT = 'PP-13';
 /** Shortest budget of a gate that explores crash states: a shorter one is needed for the faults. */
-const MIN_GATE_BUDGET_MS = 60_000;
+export const MIN_GATE_BUDGET_MS = 60_000;
 /** Share of the budget of a gate that its exploration gets. */
 const BUDGET_SHARE = 1 / 6;
 /** Limits of the time of an exploration in a gate. */
-const MIN_EXPLORATION_MS = 12_000;
+export const MIN_EXPLORATION_MS = 12_000;
 const MAX_EXPLORATION_MS = 120_000;
 
 /** The exploration of crash states in a gate. */

@@ -3,7 +3,7 @@
 //! The queue is one log of records. Each record has its length and a checksum, and is synced before it is answered:
 //!
 //!     type 1 byte ('P' put, 'D' done), length of id 2, length of body 4, id, body, CRC-32 of all that (big-endian)
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -60,7 +60,9 @@ impl Queue {
                 bodies.remove(&id);
             }
         }
-        order.retain(|id| bodies.contains_key(id));
+        // A message that was stored again after it was consumed has two records.
+        let mut seen = HashSet::new();
+        order.retain(|id| bodies.contains_key(id) && seen.insert(id.clone()));
         // Write the live messages to a new log, under another name until all of it is on the disk. Then no record is ever
         // appended behind a torn record, or behind a record whose sync failed.
         let mut log = File::create(&fresh)?;
@@ -112,7 +114,10 @@ impl Queue {
     }
 
     fn consume(&mut self, key: &str) -> bool {
-        let Some((id, _)) = self.leases.remove(key) else { return false };
+        let (id, _) = match self.leases.remove(key) {
+            Some(held) => held,
+            None => return false,
+        };
         self.append(&encode(b'D', &id, b""));
         self.bodies.remove(&id);
         true

@@ -1,0 +1,31 @@
+import type { Target } from '../../conformance/target-file/definition.js';
+import type { Fault } from '../../faults/fault.js';
+import type { PreparedRuntime } from '../runtime/runtime.js';
+import { MIN_EXPLORATION_MS, MIN_GATE_BUDGET_MS } from './crash-states.js';
+import { firstTailMs } from './rounds.js';
+
+/** Number of faults that fit into one round, and the time that such a round takes on an idle machine. */
+const FAULTS_PER_ROUND = 5;
+const FULL_ROUND_MS = 22_000;
+/** Time for the first power cuts: set-up of the disk, cuts, recoveries. */
+const POWER_ROUND_MS = 10_000;
+const STEP_MS = 5000;
+
+/**
+ * Estimates the smallest budget of a gate that tries each of these faults once, in milliseconds: whole steps of 5 s. A target
+ * that starts slowly needs more.
+ * @param explores true when crash states are explored, too.
+ */
+export function leastBudgetMs(
+  target: Target,
+  faults: readonly Fault[],
+  runtime: PreparedRuntime,
+  explores: boolean,
+): number {
+  const others = faults.filter(({ family }) => family !== 'power-cut').length;
+  const hasPower = others < faults.length;
+  const roundsMs = (others / FAULTS_PER_ROUND) * FULL_ROUND_MS + (hasPower ? POWER_ROUND_MS : 0);
+  const tails = Math.ceil(others / FAULTS_PER_ROUND) + (hasPower ? 1 : 0);
+  const ms = roundsMs + tails * firstTailMs(target, runtime) + (explores ? MIN_EXPLORATION_MS : 0);
+  return Math.ceil(Math.max(ms, explores ? MIN_GATE_BUDGET_MS : 0) / STEP_MS) * STEP_MS;
+}
