@@ -77,7 +77,7 @@ function printStatus(flags: { json?: boolean }, data: unknown, line: string): vo
 
 function imageLine(built: LabImage | undefined): string {
   const { dir, count: total, sizeBytes } = imagesOnDisk();
-  const all = `${count(total)} of ${formatGigabytes(sizeBytes)} in all in ${dir}; plugpull lab down --remove removes them`;
+  const all = `${count(total)} of ${formatGigabytes(sizeBytes)} in all in ${dir}; ${commandLine('lab', 'down', '--remove')} removes them`;
   if (built === undefined)
     return total === 0 ? 'image: not built' : `image: not built for this version; ${all}`;
   return `image: kernel ${built.kernel}, built ${built.builtAt}; ${all}`;

@@ -1,7 +1,7 @@
 import type { Verdict } from '../../conformance/checkers/verdict.js';
 import { attempt } from '../host/attempt.js';
+import { commandLine, pathFromHere } from '../host/command-line.js';
 import { log } from '../host/console.js';
-import { shellQuote } from '../host/shell.js';
 import { html } from '../report/reporters/from-evidence.js';
 
 /**
@@ -14,7 +14,7 @@ export async function offerReport(verdict: Verdict, evidence: string | null | un
   if (isCi()) {
     const file = await attempt('the report was not written', () => html.write(evidence, undefined));
     if (file !== undefined) log(`report: ${file}`);
-  } else log(`see what happened: plugpull report ${shellQuote(evidence)}`);
+  } else log(`see what happened: ${commandLine('report', pathFromHere(evidence))}`);
 }
 
 /** Reports whether this is a CI system: all of them set `CI`. */

@@ -2,7 +2,7 @@ import type { Target } from '../../conformance/target-file/definition.js';
 import type { Fault } from '../../faults/fault.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { MIN_EXPLORATION_MS, MIN_GATE_BUDGET_MS } from './crash-states.js';
-import { firstTailMs } from './rounds.js';
+import { firstTailMs } from './places.js';
 
 /** Number of faults that fit into one round, and the time that such a round takes on an idle machine. */
 const FAULTS_PER_ROUND = 5;

@@ -102,7 +102,7 @@ function brokenState(
   const facts = crashStates?.broken.find(({ address }) => address === event.state);
   const isSmallest = crashStates?.broken[0]?.address === event.state;
   // Only the smallest state has a bundle. The same seed tests the others again, from the same recording.
-  const explore = replay.find((line) => line.startsWith('plugpull explore'));
+  const explore = replay.find((line) => /\bexplore\b/.test(line));
   const fromRecording =
     explore === undefined || recording === '' || explore.includes(' --recording ')
       ? explore

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { certificateOf, EXTENSION } from '../../../conformance/certificate/certificate.js';
 import { readEvidence } from '../../../conformance/certificate/evidence.js';
 import { evaluate } from '../../../conformance/checkers/evaluate.js';
-import { shellQuote } from '../../host/shell.js';
+import { commandLine, pathFromHere } from '../../host/command-line.js';
 import { BUNDLE_FILE, readKeptFacts } from './from-directory.js';
 import type { ReportSource } from './source.js';
 
@@ -44,7 +44,8 @@ export function sourceFromCertificate(dir: string, path: string): ReportSource {
       notTried.map(({ name, why }) => ({
         name,
         why,
-        remedy: known.find((one) => one.name === name)?.remedy ?? 'plugpull doctor says how to get it',
+        remedy:
+          known.find((one) => one.name === name)?.remedy ?? `${commandLine('doctor')} says how to get it`,
       })),
     ),
     warnings: certified.warnings ?? [],
@@ -52,7 +53,7 @@ export function sourceFromCertificate(dir: string, path: string): ReportSource {
       certified.verdict === 'pass'
         ? []
         : kept.flatMap(({ facts, bundle }) => [
-            ...(existsSync(bundle) ? [`plugpull replay ${shellQuote(bundle)}`] : []),
+            ...(existsSync(bundle) ? [commandLine('replay', pathFromHere(bundle))] : []),
             ...(facts?.verdict === 'fail' ? [facts.replay] : []),
           ]),
     power: evidence.facts.power ?? '',

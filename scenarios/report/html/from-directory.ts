@@ -10,7 +10,7 @@ import { limit } from '../../../conformance/limits.js';
 import { readRegularFile } from '../../../conformance/read-file.js';
 import type { FileHabit } from '../../../faults/tracing/file-habits.js';
 import { RUN_FACTS_FILE, type RunFacts, readRunFacts } from '../../bundle/run-facts.js';
-import { shellQuote } from '../../host/shell.js';
+import { commandLine, pathFromHere } from '../../host/command-line.js';
 import type { ReportSource } from './source.js';
 import { shorten } from './strings.js';
 
@@ -85,7 +85,7 @@ export function sourceFromDirectory(dir: string, path: string, context?: BundleC
       stated.verdict === 'pass'
         ? []
         : [
-            ...(existsSync(bundle) ? [`plugpull replay ${shellQuote(bundle)}`] : []),
+            ...(existsSync(bundle) ? [commandLine('replay', pathFromHere(bundle))] : []),
             ...(facts === undefined ? [] : [facts.replay]),
           ],
     power: facts?.power ?? '',

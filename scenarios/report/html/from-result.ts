@@ -4,6 +4,7 @@ import { parseBoundedJson } from '../../../conformance/bounded-json.js';
 import { KitError, messageOf } from '../../../conformance/errors.js';
 import { limit } from '../../../conformance/limits.js';
 import { readRegularFile } from '../../../conformance/read-file.js';
+import { commandLine, pathFromHere } from '../../host/command-line.js';
 import type { ReportSource } from './source.js';
 
 const Verdict = z.enum(['pass', 'fail', 'not-measured']);
@@ -84,7 +85,10 @@ export function sourceFromResult(file: string): ReportSource {
     replay:
       verdict === 'pass'
         ? []
-        : [...(result.bundle === null ? [] : [`plugpull replay ${result.bundle}`]), result.replay],
+        : [
+            ...(result.bundle === null ? [] : [commandLine('replay', pathFromHere(result.bundle))]),
+            result.replay,
+          ],
     power: '',
     runs: [],
     habits: [],

@@ -1,5 +1,6 @@
 import { REQUIREMENTS } from '../../../conformance/requirements/requirements.js';
 import { violationStory } from '../../gate/violation-story.js';
+import { commandLine } from '../../host/command-line.js';
 import { CRASH_STATES } from './matrix.js';
 import type { Basis, Diagnosis, FaultRow, NotMeasured, Summary, Violation } from './model.js';
 import type { BuiltRun } from './run-model.js';
@@ -67,7 +68,7 @@ function notMeasured(source: ReportSource, faults: readonly FaultRow[]): NotMeas
 }
 
 function remedyOf(id: string, needs: readonly string[]): string {
-  if (id === 'PP-13') return 'plugpull explore';
+  if (id === 'PP-13') return commandLine('explore');
   return needs.length === 0
     ? 'use a larger --budget'
     : `needs a hit of ${needs.join(' or ')}: claim it in guarantee.faults, do not leave it out with --faults, or use a larger --budget`;

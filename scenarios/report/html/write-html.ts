@@ -34,7 +34,7 @@ const VIEWER = new URL('../viewer/viewer.html', import.meta.url);
 export function reportHtml(model: ReportModel, page: string = viewerPage()): string {
   const at = page.indexOf(DATA_MARK);
   if (at < 0)
-    throw new KitError('kit-failed', `the page of the viewer has no ${DATA_MARK}: run npm run build`);
+    throw new KitError('kit-failed', `the page of the viewer has no ${DATA_MARK}: expected a new build`);
   const data = gzipSync(JSON.stringify(model), { level: 9 }).toString('base64');
   const body = page.replace(/^\s*<!doctype html>/i, '');
   const start = body.indexOf(DATA_MARK);
@@ -51,7 +51,7 @@ function viewerPage(): string {
   } catch (error) {
     throw new KitError(
       'kit-failed',
-      `${fileURLToPath(VIEWER)}: the viewer of reports is not built: run npm run build: ${messageOf(error)}`,
+      `${fileURLToPath(VIEWER)}: the viewer of reports is not built: ${messageOf(error)}`,
       { cause: error },
     );
   }
