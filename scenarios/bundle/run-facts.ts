@@ -10,6 +10,8 @@ import { kitVersion } from '../host/version.js';
 
 /** Name of the file in a directory of evidence. */
 export const RUN_FACTS_FILE = 'run.json';
+/** Folder in the evidence of a gate with the evidence of its exploration. */
+export const EXPLORATION_FOLDER = 'exploration';
 /** Version of the format. Raise it when an older kit would misunderstand the file. */
 const RUN_FACTS_VERSION = 1;
 

@@ -10,6 +10,7 @@ import { removeTree } from '../../faults/files/remove-tree.js';
 import { DEFAULT_FILESYSTEM } from '../../faults/power/filesystem.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import { processPendingEvents } from '../../faults/waiting.js';
+import { EXPLORATION_FOLDER } from '../bundle/run-facts.js';
 import { attempt } from '../host/attempt.js';
 import { PhaseClock } from '../host/phase-clock.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
@@ -86,7 +87,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     return exploreInGate(exploration, {
       ...{ target, runtime, seed, signal, progress },
       leftMs: endMs - beganMs,
-      out: join(dir, 'exploration'),
+      out: join(dir, EXPLORATION_FOLDER),
     });
   };
   try {
@@ -103,6 +104,8 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     const isBroken = 'verdict' in explored && explored.verdict === 'fail';
     keep = options.keep || options.out !== undefined || evaluation.verdict === 'fail' || isBroken;
     const isFailed = evaluation.verdict === 'fail';
+    // Its evidence is a part of that of the gate, and is removed with it.
+    const shown = keep || !('verdict' in explored) ? explored : { ...explored, evidence: null };
     const reportedSeed = isFailed && failed !== undefined ? failed.schedule.seed : seed;
     const habits =
       isFailed && how !== 'interrupted' && explainLosses(recorder.events, evaluation, []).length > 0
@@ -132,7 +135,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
         evidence: keep ? dir : null,
         bundle: null,
         habits,
-        explored,
+        explored: shown,
       },
       evaluation,
     );

@@ -1,6 +1,6 @@
 import { lossCauses } from '../../gate/loss-causes.js';
 import type { Diagnosis } from './model.js';
-import type { BuiltRun } from './run-model.js';
+import { type BuiltRun, isExploration } from './run-model.js';
 import type { ReportSource } from './source.js';
 import { shorten } from './strings.js';
 
@@ -8,7 +8,7 @@ import { shorten } from './strings.js';
 export function diagnose(source: ReportSource, runs: readonly BuiltRun[]): Diagnosis[] {
   const states = stateDiagnosis(source);
   const losses = runs.flatMap((built, run) =>
-    built.losses.size === 0 || source.command === 'explore' ? [] : lossDiagnoses(source, built, run),
+    built.losses.size === 0 || isExploration(built) ? [] : lossDiagnoses(source, built, run),
   );
   const failed = runs.flatMap(recoveryDiagnoses);
   const all = [...states, ...losses, ...failed];

@@ -3,7 +3,7 @@ import type { HistoryEvent, StateExplored } from '../../../conformance/history/e
 import { shellQuote } from '../../host/shell.js';
 import { toDeltas } from './columns.js';
 import type { BlamedSync, BrokenState, ExplorationModel } from './model.js';
-import type { BuiltRun } from './run-model.js';
+import { type BuiltRun, isExploration } from './run-model.js';
 import type { ReportSource } from './source.js';
 import { shorten } from './strings.js';
 
@@ -21,7 +21,7 @@ interface Broken {
 
 /** Makes the view of an exploration; null when no run explored crash states. */
 export function explorationModel(source: ReportSource, runs: readonly BuiltRun[]): ExplorationModel | null {
-  const explored = runs.find(({ run }) => run.events.some(({ kind }) => kind === 'state-explored'));
+  const explored = runs.find(isExploration);
   if (explored === undefined) return null;
   const { events } = explored.run;
   const atRisk = new AtRiskMessages(events);
@@ -43,6 +43,7 @@ export function explorationModel(source: ReportSource, runs: readonly BuiltRun[]
   const column = (key: 'states' | 'failed' | 'atRisk') => positions.map((at) => cuts.get(at)?.[key] ?? 0);
   const facts = source.crashStates;
   return {
+    run: runs.indexOf(explored),
     entries: facts?.entries ?? positions.at(-1) ?? 0,
     from: facts?.from ?? positions[0] ?? 0,
     cuts: {

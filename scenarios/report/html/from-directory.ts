@@ -9,13 +9,15 @@ import { readHistory } from '../../../conformance/history/reader.js';
 import { limit } from '../../../conformance/limits.js';
 import { readRegularFile } from '../../../conformance/read-file.js';
 import type { FileHabit } from '../../../faults/tracing/file-habits.js';
-import { RUN_FACTS_FILE, type RunFacts, readRunFacts } from '../../bundle/run-facts.js';
+import { EXPLORATION_FOLDER, RUN_FACTS_FILE, type RunFacts, readRunFacts } from '../../bundle/run-facts.js';
 import { commandLine, pathFromHere } from '../../host/command-line.js';
 import type { ReportSource } from './source.js';
 import { shorten } from './strings.js';
 
 const HISTORY_FILE = 'history.jsonl';
 const HABITS_FILE = 'file-habits.json';
+/** Requirement that an exploration judges. */
+const STATES_REQUIREMENT = 'PP-13';
 /** Name of the bundle in a directory of evidence. */
 export const BUNDLE_FILE = 'bundle.tar.gz';
 
@@ -57,10 +59,16 @@ export function sourceFromDirectory(dir: string, path: string, context?: BundleC
     );
   const started = events.find((event) => event.kind === 'run-started');
   const command = facts?.command ?? context?.command ?? 'gate';
-  const evaluation = command === 'explore' ? evaluateStates(events, target) : evaluate(events, target);
+  const own = command === 'explore' ? evaluateStates(events, target) : evaluate(events, target);
+  const explored = command === 'gate' ? readExploration(dir, path, own, target) : undefined;
+  const evaluation = explored === undefined ? own : withExploration(own, explored.evaluation);
   // The facts may weaken a pass, such as with a fault that was asked for and never hit. They never hide a failure.
   const stated = evaluation.verdict === 'fail' || facts === undefined ? evaluation : facts;
-  const bundle = context === undefined ? join(dir, BUNDLE_FILE) : path;
+  const bundle =
+    context === undefined
+      ? [join(dir, BUNDLE_FILE), join(dir, EXPLORATION_FOLDER, BUNDLE_FILE)].find((file) => existsSync(file))
+      : path;
+  const recorded = explored === undefined ? dir : join(dir, EXPLORATION_FOLDER);
   const requirements = evaluation.findings.map(({ requirement, verdict, why }) => ({
     id: requirement,
     verdict,
@@ -85,15 +93,58 @@ export function sourceFromDirectory(dir: string, path: string, context?: BundleC
       stated.verdict === 'pass'
         ? []
         : [
-            ...(existsSync(bundle) ? [commandLine('replay', pathFromHere(bundle))] : []),
+            ...(bundle === undefined ? [] : [commandLine('replay', pathFromHere(bundle))]),
             ...(facts === undefined ? [] : [facts.replay]),
           ],
     power: facts?.power ?? '',
-    runs: [{ name: '', events, evaluation }],
+    runs:
+      explored === undefined
+        ? [{ name: '', events, evaluation }]
+        : [
+            { name: 'rounds', events, evaluation: own },
+            { name: 'crash states', events: explored.events, evaluation: explored.evaluation },
+          ],
     habits,
-    crashStates: facts?.crashStates,
-    recording: existsSync(join(dir, 'recording.json')) && context === undefined ? dir : '',
+    crashStates: explored?.crashStates ?? facts?.crashStates,
+    recording: existsSync(join(recorded, 'recording.json')) && context === undefined ? recorded : '',
   };
+}
+
+/** The exploration of a gate: its history, the evaluation of it, and what it knows of its log. */
+interface GateExploration {
+  events: readonly HistoryEvent[];
+  evaluation: Evaluation;
+  crashStates: RunFacts['crashStates'];
+}
+
+/**
+ * Reads the exploration that a gate made after its rounds; undefined when it made none, or when it did not end. It has a
+ * history of its own, so the history of the rounds says nothing of it.
+ */
+function readExploration(
+  dir: string,
+  path: string,
+  { findings }: Evaluation,
+  target: Parameters<typeof evaluate>[1],
+): GateExploration | undefined {
+  const folder = join(dir, EXPLORATION_FOLDER);
+  if (lstatSync(folder, { throwIfNoEntry: false })?.isDirectory() !== true) return undefined;
+  if (!findings.some(({ requirement }) => requirement === STATES_REQUIREMENT)) return undefined;
+  const { facts } = readKeptFacts(folder, path);
+  if (facts?.command !== 'explore') return undefined;
+  requireRegular(join(folder, HISTORY_FILE), path);
+  const events = readHistory(join(folder, HISTORY_FILE));
+  return { events, evaluation: evaluateStates(events, target), crashStates: facts.crashStates };
+}
+
+/** Puts the finding of an exploration in the place of that of the rounds. */
+function withExploration(own: Evaluation, explored: Evaluation): Evaluation {
+  const findings = own.findings.map(
+    (finding) => explored.findings.find(({ requirement }) => requirement === finding.requirement) ?? finding,
+  );
+  return explored.verdict === 'fail' && own.verdict !== 'fail'
+    ? { ...own, findings, verdict: 'fail', why: explored.why }
+    : { ...own, findings };
 }
 
 /**
@@ -112,9 +163,9 @@ export function readKeptFacts(
 
 /** Evaluates an exploration: the only requirement that it judges is that of crash states. */
 function evaluateStates(events: readonly HistoryEvent[], target: Parameters<typeof evaluate>[1]): Evaluation {
-  const finding = CHECKERS['PP-13'](events, target.guarantee);
+  const finding = CHECKERS[STATES_REQUIREMENT](events, target.guarantee);
   const { verdict, why } = finding;
-  return { verdict, why: `PP-13: ${why}`, findings: [finding], unclaimed: [] };
+  return { verdict, why: `${STATES_REQUIREMENT}: ${why}`, findings: [finding], unclaimed: [] };
 }
 
 /** Reads what a traced run has shown; nothing when there was none, or when the file is damaged. */

@@ -39,7 +39,7 @@ export interface ReportModel {
   matrix: MatrixCell[];
   /** Causes that the evidence proves or suggests, the most certain first. Empty after a pass. */
   diagnoses: Diagnosis[];
-  /** One run for a gate, an exploration or a sweep; one per level for a certificate. */
+  /** One run for a gate, an exploration or a sweep; two for a gate that explored; one per level for a certificate. */
   runs: RunModel[];
   exploration: ExplorationModel | null;
 }
@@ -329,6 +329,8 @@ export interface FileAtCut {
 
 /** View 5: an exploration of crash states. */
 export interface ExplorationModel {
+  /** Index into `runs` of the run that was recorded. */
+  run: number;
   /** Number of requests in the log, and the first position of a cut. */
   entries: number;
   from: number;
@@ -342,7 +344,7 @@ export interface ExplorationModel {
   };
   /** Positions of the flushes; empty when the log is not in the evidence. */
   flushes: Deltas;
-  /** Confirmations: the position, and the index into the messages of run 0. */
+  /** Confirmations: the position, and the index into the messages of `run`. */
   confirmations: { position: Deltas; message: number[] };
   /** Broken states, bounded; the smallest one first. */
   broken: BrokenState[];

@@ -28,6 +28,11 @@ export interface BuiltRun {
   faultEvents: readonly FaultInjected[];
 }
 
+/** Reports whether a run is an exploration: it loses messages in its states and not in the run that it records. */
+export function isExploration({ run }: Pick<BuiltRun, 'run'>): boolean {
+  return run.events.some(({ kind }) => kind === 'state-explored');
+}
+
 /** Upper bound of the injections of a run that a report shows. A sweep of an hour makes some thousand. */
 const MAX_INJECTIONS = 20_000;
 

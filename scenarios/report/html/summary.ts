@@ -3,7 +3,7 @@ import { violationStory } from '../../gate/violation-story.js';
 import { commandLine } from '../../host/command-line.js';
 import { CRASH_STATES } from './matrix.js';
 import type { Basis, Diagnosis, FaultRow, NotMeasured, Summary, Violation } from './model.js';
-import type { BuiltRun } from './run-model.js';
+import { type BuiltRun, isExploration } from './run-model.js';
 import type { ReportSource } from './source.js';
 import { shorten } from './strings.js';
 
@@ -85,7 +85,10 @@ function basisOf(source: ReportSource, runs: readonly BuiltRun[], faults: readon
           0,
         );
   let counts = { submitted: 0, confirmed: 0, rejected: 0, indefinite: 0, delivered: 0, rounds: 0 };
-  for (const { run } of runs)
+  // Messages of an exploration are not messages of the rounds before it.
+  const rounds = runs.filter((built) => !isExploration(built));
+  const counted = rounds.length > 0 ? rounds : runs;
+  for (const { run } of counted)
     for (const event of run.events) {
       if (event.kind === 'submitted') counts.submitted += 1;
       else if (event.kind === 'answered') counts[event.outcome] += 1;
@@ -112,7 +115,7 @@ function basisOf(source: ReportSource, runs: readonly BuiltRun[], faults: readon
   const { atRisk: statedAtRisk = 0, states = 0 } = stated;
   return {
     ...counts,
-    lost: runs.length === 0 ? (stated.lost ?? 0) : runs.reduce((sum, { losses }) => sum + losses.size, 0),
+    lost: runs.length === 0 ? (stated.lost ?? 0) : counted.reduce((sum, { losses }) => sum + losses.size, 0),
     duplicates: figure('duplicates'),
     corrupted: figure('corrupted'),
     faultsClaimed: faults.length,

@@ -166,7 +166,7 @@ export function Window({ model, exploration, selection, select }: Props) {
 /** Describes what is at a place of the plot. */
 function describePlace(
   { runs }: ReportModel,
-  { cuts, confirmations }: ExplorationModel,
+  { run, cuts, confirmations }: ExplorationModel,
   row: ReturnType<typeof rowAt>,
   index: number,
   place: number,
@@ -174,7 +174,7 @@ function describePlace(
   if (row === 'flushes') return `flush: request ${place}`;
   if (row === 'cuts')
     return `cut after ${place} requests: ${cuts.failed[index]} of ${countOf(cuts.states[index] ?? 0, 'state')} fail`;
-  const id = runs[0]?.messages.id[confirmations.message[index] ?? -1];
+  const id = runs[run]?.messages.id[confirmations.message[index] ?? -1];
   return `message ${id ?? ''} confirmed after ${place} requests`;
 }
 
