@@ -4,6 +4,7 @@ import t from 'tap';
 import { findFault } from '../../faults/catalogue/catalogue.js';
 import type { Fault } from '../../faults/fault.js';
 import { miss } from '../../faults/injection.js';
+import type { ExploreResult } from '../explore/result/result.js';
 import { inProcessRuntime, inProcessTarget, type QueueDefect } from '../fixtures/in-process-runtime.js';
 import { TestWorkspace } from '../fixtures/kit.js';
 import { registeredRuns } from '../host/registry.js';
@@ -333,4 +334,29 @@ t.test('only faults that the target claims to survive are selected', async (t) =
   const { faults, unavailable } = await selectFaults(target, undefined, nothing);
   t.same(faults, []);
   t.ok(unavailable.every(({ availability }) => availability.why === 'not here'));
+});
+
+/** An exploration that takes no time and passes. */
+const EXPLORATION: NonNullable<GateOptions['exploration']> = {
+  budgetMs: 1000,
+  run: async ({ out }) =>
+    ({
+      ...{
+        verdict: 'pass',
+        why: 'nothing is lost',
+        states: 40,
+        distinct: 30,
+        statesPerSecond: 3,
+        atRisk: 20,
+      },
+      ...{ broken: 0, lost: 0, tookMs: 9, replay: 'plugpull explore', evidence: out, bundle: null },
+      ...{ violations: [], warnings: [], smallest: null },
+    }) as unknown as ExploreResult,
+};
+
+t.test('a result names no evidence of an exploration that was removed with the rest', async (t) => {
+  const { result } = await gate(t, '', 1, { exploration: EXPLORATION });
+  t.match(result, { verdict: 'pass', evidence: null, crashStates: { verdict: 'pass', evidence: null } });
+  const { result: kept } = await gate(t, '', 1, { exploration: EXPLORATION, keep: true });
+  t.match(kept.crashStates?.evidence, kept.evidence ?? 'evidence');
 });

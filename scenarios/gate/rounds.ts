@@ -123,7 +123,7 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
   const writtenOutside = new Set<string>();
   const escaped = new Set<string>();
   let isOver = false;
-  let turnsLeft = Math.ceil(others.length / faultsPerRound);
+  let turnsLeft = turnsOf(others.length, faultsPerRound);
   let unmet: readonly Fault[] = faults;
   let futileCatchUps = 0;
   for (let offset = 0; !signal.aborted && !isOver; offset++) {
@@ -262,6 +262,11 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
     place.pace.noteTail(performance.now() - outcome.faultsEndedMs);
   }
   return { rounds, failed, writtenOutside: [...writtenOutside], escaped: [...escaped] };
+}
+
+/** Returns the number of rounds that give every fault its turn. Power cuts alone have no turns: their list is empty. */
+export function turnsOf(faults: number, faultsPerRound: number): number {
+  return faults === 0 ? 0 : Math.ceil(faults / faultsPerRound);
 }
 
 /** Chooses the faults of a round that tries unmet faults again. Power cuts have rounds of their own, which come last. */

@@ -1,6 +1,6 @@
 import t from 'tap';
 import type { HistoryEvent } from '../../conformance/history/events.js';
-import { setUpMsOf } from './rounds.js';
+import { setUpMsOf, turnsOf } from './rounds.js';
 
 const installed = (round: number, atMs: number): HistoryEvent => ({ kind: 'installed', atMs, round });
 const submitted = (id: string, atMs: number): HistoryEvent => ({
@@ -23,4 +23,8 @@ t.test('a set-up lasts from the last installation to the first message after it'
 t.test('a set-up without a message after it has the duration 0', async (t) => {
   t.equal(setUpMsOf([]), 0);
   t.equal(setUpMsOf([installed(1, 100), submitted('1', 700), installed(2, 5000)]), 0);
+});
+
+t.test('a gate of power cuts alone has no turns of other faults left', async (t) => {
+  t.same([turnsOf(7, 3), turnsOf(6, 3), turnsOf(0, 0), turnsOf(0, 4)], [3, 2, 0, 0]);
 });
