@@ -52,6 +52,27 @@ t.test('a file in a folder is gone when its folder was not synced', async (t) =>
   t.match(cause?.sentence, /the target makes new\/7\.msg and does not sync the directory new/);
 });
 
+t.test('a fix names every sync that was missing', async (t) => {
+  const [gone] = causesAfter([{ ...EMPTIED_FILE, sizeAfterBytes: null }]);
+  t.match(gone?.fix, /^call fsync on base-14\.log, then open the data directory/);
+  const [renamed] = causesAfter([{ ...EMPTIED_FILE, nameAfter: 'base.tmp' }]);
+  t.match(renamed?.sentence, /renames base\.tmp to base-14\.log and syncs neither the file nor the data dir/);
+  t.match(renamed?.fix, /^call fsync on base\.tmp before the rename, and open the data directory/);
+});
+
+t.test('an undone rename is not blamed when lost bytes of another file may be the cause', async (t) => {
+  const renamed = { ...EMPTIED_FILE, file: 'index', nameAfter: 'index.tmp', cacheBytes: 0, messages: [] };
+  const log = { ...EMPTIED_FILE, messages: [] };
+  t.match(causesAfter([renamed, log]), [{ kind: 'unknown', fix: '' }]);
+  t.match(causesAfter([renamed, { ...log, messages: ['2'] }]), [{ kind: 'directory-not-synced' }]);
+});
+
+t.test('a loss without a crash is not blamed on the start', async (t) => {
+  const { events } = new HistoryBuilder().start('kill').submit('1').drain();
+  const [cause] = lossCauses(events, []);
+  t.match(cause, { kind: 'not-recovered', fix: /^no crash explains it/ });
+});
+
 t.test('bytes that no sync covered are named, with how often the file is synced', async (t) => {
   t.match(
     causesAfter([EMPTIED_FILE])[0]?.sentence,

@@ -95,9 +95,15 @@ function causeOf(
   // The bytes of a message may still be on the disk, under the old name of their file.
   const all = lostFilesOf(fault);
   const renamed = all.find(({ nameAfter }) => nameAfter !== null);
-  if (renamed !== undefined) return { kind: 'directory-not-synced', file: renamed };
+  // If no message can be read in any file, lost bytes of another file may be those of the message.
+  const isAmbiguous = all.every(({ messages }) => messages.length === 0) && all.some(hasOnlyLostBytes);
+  if (renamed !== undefined && !isAmbiguous) return { kind: 'directory-not-synced', file: renamed };
   if (all.length === 0 && fault.lostFiles !== undefined) return { kind: 'not-recovered', file: undefined };
   return { kind: 'unknown', file: all[0] };
+}
+
+function hasOnlyLostBytes({ nameAfter, sizeAfterBytes, cacheBytes, driveBytes }: LostFile): boolean {
+  return nameAfter === null && sizeAfterBytes !== null && cacheBytes + driveBytes > 0;
 }
 
 function kindOf(file: LostFile, fault: FaultInjected): LossCauseKind {
@@ -146,12 +152,23 @@ function describe(
     case 'directory-not-synced': {
       const old = file?.nameAfter ?? null;
       const deed = old === null ? `makes ${name}` : `renames ${old} to ${name}`;
+      // Messages that are still in the file under its old name are not listed: those that are listed were not synced.
+      const isContentLost = old !== null && (file?.messages.length ?? 0) > 0;
+      const unsynced = isContentLost ? `syncs neither the file nor ${folder}` : `does not sync ${folder}`;
       const undone =
-        old === null ? 'took the file with its name' : `undid the rename: the file is ${old} again`;
+        old === null
+          ? 'took the file with its name'
+          : `undid the rename${isContentLost ? ' and took bytes that no sync had covered' : ''}: the file is ${old} again`;
+      const sync = `open ${folder} and call fsync on it`;
       return {
         ...base,
-        sentence: `${subject} ${deed} and does not sync ${folder} before it confirms: ${where} ${undone}, and ${count} ${messages.length === 1 ? 'is' : 'are'} lost${sinceConfirmed}${inAll}`,
-        fix: `open ${folder} and call fsync on it, after the ${old === null ? 'file is made' : 'rename'} and before the next confirmation`,
+        sentence: `${subject} ${deed} and ${unsynced} before it confirms: ${where} ${undone}, and ${count} ${messages.length === 1 ? 'is' : 'are'} lost${sinceConfirmed}${inAll}`,
+        fix:
+          old === null
+            ? `call fsync on ${name}, then ${sync}, before the next confirmation`
+            : isContentLost
+              ? `call fsync on ${old} before the rename, and ${sync} after it, before the next confirmation`
+              : `${sync}, after the rename and before the next confirmation`,
       };
     }
     case 'not-synced':
@@ -189,7 +206,10 @@ function describe(
           fault === undefined
             ? `the target does not deliver ${count}, such as ${example}, although no crash came after the confirmation`
             : `${where} took nothing from any file that the kit compared: the target does not find ${count} again at its start${sinceConfirmed}${inAll}`,
-        fix: 'look at what the start of the target drops: a record that it takes for torn, an index, a file that it makes anew',
+        fix:
+          fault === undefined
+            ? 'no crash explains it: look at what the running target does with a message after its confirmation, such as a lease that does not end or a full buffer'
+            : 'look at what the start of the target drops: a record that it takes for torn, an index, a file that it makes anew',
       };
     case 'unknown':
       return {

@@ -45,3 +45,42 @@ t.test('a missing or late sync is named with the file and the request that came 
   t.match(cause('synced-late', 9), { kind: 'synced-late', sentence: /syncs log too late.*request 9/ });
   t.match(cause('not-written', null), { kind: 'not-written', sentence: /not sent to the disk/ });
 });
+
+t.test(
+  'a log that was rotated after the confirmation is not blamed for bytes that were not flushed',
+  async (t) => {
+    const explained = { ...FLUSHED, kind: 'not-synced' as const, files: ['old-1.log'], flushAt: null };
+    const rotated = { file: 'old-1.log', nameAfter: 'active.log' };
+    const kindAfter = (seenAt: number, certain: boolean) =>
+      stateCause({ ...STATE, prefix: 9, explained, renames: [{ ...rotated, seenAt, certain }] }, []);
+    t.match(kindAfter(12, false), { kind: 'not-synced' }, 'renamed after the cut');
+    t.match(kindAfter(8, true), { kind: 'not-synced' }, 'renamed after the confirmation');
+    t.match(kindAfter(5, true), {
+      kind: 'directory-not-synced',
+      sentence: /were not flushed by then either/,
+      fix: /^call fsync on active\.log before the rename/,
+    });
+  },
+);
+
+t.test('a rename of another file is named as likely only', async (t) => {
+  const renames = [{ file: 'index', nameAfter: 'index.tmp', seenAt: 5, certain: true }];
+  const { sentence } = stateCause({ ...STATE, renames, names: [] }, []);
+  t.match(sentence, /renames index\.tmp to index .*likely, and not proven$/);
+});
+
+t.test('a file that the target may have removed itself is no proof of a lost name', async (t) => {
+  const lost = [
+    {
+      lost: {
+        ...{ file: '7.msg', sizeBytes: 9, sizeAfterBytes: null, nameAfter: null },
+        ...{ cacheBytes: 9, driveBytes: 0, messages: [] },
+      },
+      ...{ seenAt: 5, certain: false },
+    },
+  ];
+  const cause = (kind: LossExplanation['kind']) =>
+    stateCause({ ...STATE, lost, names: [], explained: { ...FLUSHED, kind, files: ['7.msg'] } }, []);
+  t.match(cause('synced-late'), { kind: 'synced-late' });
+  t.match(cause('flushed'), { kind: 'directory-not-synced', sentence: /unless the target had removed it/ });
+});

@@ -40,9 +40,10 @@ export function stateCause(
   const subjectOf = (file: string) => serviceOf(file) || 'the target';
   const when = `message ${message} was confirmed when ${confirmedAt} requests were complete`;
   const at = `in the disk of a cut after ${prefix}`;
-  const rename = renameOf({ files, kind, renames, names }, habits);
+  const rename = renameOf({ files, kind, renames, names, confirmedAt }, habits);
   if (rename !== undefined) {
-    const { file, nameAfter, seenAt } = rename;
+    const { file, nameAfter, seenAt, isOwn } = rename;
+    const isFlushed = kind === 'flushed';
     const folder = directoryName(nameAfter);
     const service = serviceOf(file) || serviceOf(nameAfter);
     const seen = seenAt === undefined ? '' : ` (seen when ${seenAt} requests were complete)`;
@@ -51,12 +52,14 @@ export function stateCause(
       kind: 'directory-not-synced',
       file: nameAfter,
       service,
-      sentence: `${service || 'the target'} renames ${nameAfter} to ${file}${seen} and does not sync ${folder} before it confirms: ${when}, and ${at} the file still has its old name ${nameAfter}`,
-      fix: `open ${folder} and call fsync on it, after the rename and before the confirmation`,
+      sentence: `${service || 'the target'} renames ${nameAfter} to ${file}${seen} and does not sync ${folder} before it confirms: ${when}, and ${at} the file still has its old name ${nameAfter}${isFlushed ? '' : '; the bytes of the message were not flushed by then either'}${isOwn ? '' : '; that this lost the message is likely, and not proven'}`,
+      fix: `${isFlushed ? '' : `call fsync on ${nameAfter} before the rename, and `}open ${folder} and call fsync on it, after the rename and before the confirmation`,
     };
   }
   const gone = lost.find(
-    ({ lost: { file, sizeAfterBytes } }) => sizeAfterBytes === null && files.includes(file),
+    // A file that the target may have removed itself proves nothing, unless the message was on the disk.
+    ({ lost: { file, sizeAfterBytes }, certain }) =>
+      sizeAfterBytes === null && files.includes(file) && (certain || kind === 'flushed'),
   );
   if (gone !== undefined && kind !== 'not-written') {
     const { file } = gone.lost;
@@ -67,7 +70,7 @@ export function stateCause(
       kind: 'directory-not-synced',
       file,
       service: serviceOf(file),
-      sentence: `${subjectOf(file)} makes ${file} and does not sync ${folder} before it confirms: ${when}, and ${at} ${content}the file has no name`,
+      sentence: `${subjectOf(file)} makes ${file} and does not sync ${folder} before it confirms: ${when}, and ${at} ${content}the file has no name${gone.certain ? '' : ' (unless the target had removed it itself)'}`,
       fix: `sync ${file}, then open ${folder} and call fsync on it, before the confirmation`,
     };
   }
@@ -111,7 +114,9 @@ export function stateCause(
 
 /**
  * Finds the rename that a state lacks and that explains the loss. The rename of the file that held the message counts
- * first. A rename that was seen only after the cut counts for this file alone: the target makes others later.
+ * first. A rename that was seen only after the cut counts for this file alone: the target makes others later. If the bytes
+ * of the message were not flushed, only a rename before the confirmation counts: a later one, as when a log is rotated, is
+ * not what lost them.
  */
 function renameOf(
   {
@@ -119,20 +124,25 @@ function renameOf(
     kind,
     renames,
     names,
-  }: Pick<LossExplanation, 'files' | 'kind'> & Pick<LostInState, 'renames' | 'names'>,
+    confirmedAt,
+  }: Pick<LossExplanation, 'files' | 'kind'> & Pick<LostInState, 'renames' | 'names' | 'confirmedAt'>,
   habits: readonly FileHabit[],
-): { file: string; nameAfter: string; seenAt?: number } | undefined {
-  const own = renames.find(({ file, nameAfter }) => files.includes(file) || files.includes(nameAfter));
+): { file: string; nameAfter: string; seenAt?: number; isOwn: boolean } | undefined {
+  const own = renames.find(
+    ({ file, nameAfter, seenAt, certain }) =>
+      (files.includes(file) || files.includes(nameAfter)) &&
+      (kind === 'flushed' || (certain && seenAt <= confirmedAt)),
+  );
   const seen = own ?? (kind === 'flushed' ? renames.find(({ certain }) => certain) : undefined);
   if (seen !== undefined) {
     const { file, nameAfter, seenAt, certain } = seen;
-    return { file, nameAfter, ...(certain ? { seenAt } : {}) };
+    return { file, nameAfter, ...(certain ? { seenAt } : {}), isOwn: seen === own };
   }
   // No sample shows the new name: files that live shorter than a sample takes. A traced run shows what they become.
   const temporary = kind === 'flushed' ? files.find((file) => names.includes(file)) : undefined;
   if (temporary === undefined) return undefined;
   const becomes = habits.find(({ renamedFrom }) => renamedFrom.includes(patternOf(basename(temporary))));
-  return becomes && { file: becomes.pattern, nameAfter: temporary };
+  return becomes && { file: becomes.pattern, nameAfter: temporary, isOwn: true };
 }
 
 function lostText(lost: readonly SeenLoss[]): string {
