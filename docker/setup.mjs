@@ -83,7 +83,8 @@ async function setUp() {
   ])
     process.once(signal, () => {
       stopChildren();
-      lock.release();
+      // The lock names the programs: while one of them still writes, it keeps out the next set-up.
+      if (runningPids().length === 0) lock.release();
       process.exit(code);
     });
   try {

@@ -1,5 +1,5 @@
 // Compiles the sources if one of them is newer than the last build. One build serves the gate, the tests and the package.
-import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { run } from './child.mjs';
 import { seconds } from './progress.mjs';
@@ -65,5 +65,8 @@ export async function build({ root, progress, onStart }) {
   if (!ok) throw new Error(`the build failed:\n${text}`);
   for (const folder of SOURCE_FOLDERS) removeStaleOutput(root, folder);
   await bundleViewer(root);
-  writeFileSync(stamp, new Date(startedMs).toISOString());
+  const startedAt = new Date(startedMs);
+  writeFileSync(stamp, startedAt.toISOString());
+  // A source that changed while the compiler ran may have been read before: it is newer than this time.
+  utimesSync(stamp, startedAt, startedAt);
 }
