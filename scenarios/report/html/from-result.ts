@@ -39,6 +39,8 @@ const Result = z.object({
     .default([]),
   causes: z.array(z.string()).default([]),
   smallest: z.object({ story: z.array(z.string()) }).nullish(),
+  /** The exploration of a gate. */
+  crashStates: z.object({ story: z.array(z.string()).default([]), states: Count, atRisk: Count }).nullish(),
   sweep: z.unknown().optional(),
   ...Object.fromEntries(
     [
@@ -47,6 +49,9 @@ const Result = z.object({
     ].map((name) => [name, Count]),
   ),
 });
+
+/** Begin of the line of a story that says why a crash state has lost a message. */
+const CAUSE = /^cause: /;
 
 /**
  * Reads the object that `--json` prints, from a file that may be packed by gzip. It has no history, so that the report
@@ -72,6 +77,13 @@ export function sourceFromResult(file: string): ReportSource {
   const figures = Object.fromEntries(
     Object.entries(result).filter((entry): entry is [string, number] => typeof entry[1] === 'number'),
   );
+  const explored = result.crashStates ?? undefined;
+  if (explored !== undefined) Object.assign(figures, { states: explored.states, atRisk: explored.atRisk });
+  const story = smallest?.story ?? explored?.story ?? [];
+  const causes = [
+    ...result.causes,
+    ...story.filter((line) => CAUSE.test(line)).map((line) => line.replace(CAUSE, '')),
+  ];
   return {
     command: smallest !== undefined ? 'explore' : result.sweep !== undefined ? 'sweep' : 'gate',
     ...{ target, verdict, why, seed, tookMs, warnings, requirements, unclaimed },
@@ -97,8 +109,8 @@ export function sourceFromResult(file: string): ReportSource {
     stated: {
       figures,
       violations: result.violations,
-      causes: result.causes,
-      story: smallest?.story ?? [],
+      causes,
+      story,
       faults: result.faults.filter(({ why: reason }) => reason === undefined),
     },
   };
