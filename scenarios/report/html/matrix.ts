@@ -44,6 +44,8 @@ export function faultRows(source: ReportSource, namesInRuns: Iterable<string>): 
   });
 }
 
+/** Requirement that no confirmed message is lost. */
+const LOSS = 'PP-1';
 /** Name of the fault that an exploration stands for. */
 export const CRASH_STATES = 'crash-states';
 
@@ -106,7 +108,8 @@ function countViolations(
   faults: readonly FaultRow[],
 ): Map<string, number> {
   const counts = new Map<string, number>();
-  for (const { run, model, messageIndex } of runs) {
+  for (const { run, model, messageIndex, faultEvents } of runs) {
+    const before = hitBeforeDelivery(run, faultEvents);
     for (const { requirement, verdict, violations, figures } of run.evaluation?.findings ?? []) {
       const row = requirements.findIndex(({ id }) => id === requirement);
       if (verdict !== 'fail' || row < 0) continue;
@@ -117,8 +120,16 @@ function countViolations(
       }
       for (const { id } of violations) {
         const message = id === undefined ? undefined : messageIndex.get(id);
+        const lostBy = model.injections[model.messages.lostBy[message ?? -1] ?? -1];
+        const delivered = id === undefined ? undefined : before.get(id);
+        // A message that was lost without a crash is the deed of no fault.
         const injection =
-          model.injections[model.messages.lostBy[message ?? -1] ?? -1] ?? lastCrash(model.injections);
+          lostBy ??
+          (delivered !== undefined
+            ? model.injections[delivered]
+            : requirement === LOSS
+              ? undefined
+              : lastCrash(model.injections));
         if (injection === undefined) continue;
         const key = `${row} ${injection.fault}`;
         counts.set(key, (counts.get(key) ?? 0) + 1);
@@ -126,6 +137,28 @@ function countViolations(
     }
   }
   return counts;
+}
+
+/**
+ * Returns, for each message with a violation, the last fault that hit before its last delivery, by its index: a duplicate
+ * or a changed message is the deed of no later fault. Its index is -1 when no fault hit before.
+ */
+function hitBeforeDelivery(
+  { events, evaluation }: BuiltRun['run'],
+  faultEvents: BuiltRun['faultEvents'],
+): Map<string, number> {
+  const wanted = new Set(
+    (evaluation?.findings ?? []).flatMap(({ violations }) => violations.flatMap(({ id }) => id ?? [])),
+  );
+  const indexes = new Map(faultEvents.map((event, index) => [event, index]));
+  const found = new Map<string, number>();
+  let hit = -1;
+  for (const event of wanted.size === 0 ? [] : events) {
+    if (event.kind === 'fault' && event.hit) hit = indexes.get(event) ?? hit;
+    else if (event.kind === 'delivered' && event.id !== null && wanted.has(event.id))
+      found.set(event.id, hit);
+  }
+  return found;
 }
 
 /** The fault that a violation without a message is counted at: a failed start, or the last hit. */

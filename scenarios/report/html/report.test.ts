@@ -115,6 +115,43 @@ t.test('the matrix assigns a loss to the fault that took the message', async (t)
   );
 });
 
+t.test('the matrix assigns a duplicate to no fault that hit after it', async (t) => {
+  const { events } = new HistoryBuilder()
+    .start('kill', 'pause')
+    .submit('1')
+    .deliver('1')
+    .consume()
+    .crash({ fault: 'kill' })
+    .deliver('1')
+    .consume()
+    .crash({ fault: 'pause', scope: 'none' })
+    .drain();
+  const { matrix, requirements, faults } = buildReport(sourceOf(events));
+  const row = requirements.findIndex(({ id }) => id === 'PP-2');
+  t.equal(requirements[row]?.verdict, 'fail');
+  const violations = (name: string) => {
+    const fault = faults.findIndex((one) => one.name === name);
+    return matrix.find((cell) => cell.requirement === row && cell.fault === fault)?.violations;
+  };
+  t.same([violations('kill'), violations('pause') ?? 0], [1, 0]);
+});
+
+t.test('the matrix blames no fault for a loss without a crash', async (t) => {
+  const { events } = new HistoryBuilder()
+    .start('kill')
+    .submit('2')
+    .crash({ fault: 'kill' })
+    .deliver('2')
+    .consume()
+    .submit('1')
+    .drain();
+  const { matrix, requirements } = buildReport(sourceOf(events));
+  const row = requirements.findIndex(({ id }) => id === 'PP-1');
+  t.equal(requirements[row]?.verdict, 'fail');
+  const cells = matrix.filter((cell) => cell.requirement === row);
+  t.ok(cells.length > 0 && cells.every(({ violations }) => violations === 0));
+});
+
 t.test('the story of each message is in its columns', async (t) => {
   const [run] = buildReport(sourceOf(lossyRun())).runs;
   assert(run);
