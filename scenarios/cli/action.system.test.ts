@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFileSync, existsSync, mkdtempSync, readFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -28,12 +28,18 @@ interface Job {
 }
 
 /** Runs the action as GitHub would, with a target of conformance/fixtures as the repository of the job. */
-async function runAction(test: Test, fixture: string, inputs: Record<string, string>): Promise<Job> {
+async function runAction(
+  test: Test,
+  fixture: string,
+  inputs: Record<string, string>,
+  files: Record<string, string> = {},
+): Promise<Job> {
   const workspace = mkdtempSync(join(tmpdir(), 'plugpull-action-'));
   test.teardown(() => removeTree(workspace));
   const fixtures = join(packageRoot(), 'conformance/fixtures');
   copyFileSync(join(fixtures, 'queue.mjs'), join(workspace, 'queue.mjs'));
   copyFileSync(join(fixtures, `${fixture}.json`), join(workspace, `${fixture}.json`));
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(workspace, name), text);
   const [artifacts, summary] = [join(workspace, 'artefacts'), join(workspace, 'summary.md')];
   const given = { target: `${fixture}.json`, engines: 'false', ...inputs };
   const child = spawn(
@@ -100,6 +106,13 @@ t.test('a run that measured nothing fails the job by choice', { timeout: TIMEOUT
   t.match(lenient.log, /^::warning::.*exit code 3/m);
   const strict = await runAction(t, 'never-confirms', { ...measured, 'fail-on-not-measured': 'true' });
   t.match(strict, { conclusion: 'failure', outputs: { verdict: 'not-measured' } }, strict.log);
+});
+
+t.test('a run that could not begin has no report to keep', { timeout: TIMEOUT_MS }, async (t) => {
+  // A queue that ends at once never becomes ready.
+  const files = { 'queue.mjs': 'process.exit(1);' };
+  const job = await runAction(t, 'correct', { budget: '5s', faults: 'kill' }, files);
+  t.match(job, { conclusion: 'success', outputs: { 'exit-code': '3', verdict: 'not-measured' } }, job.log);
 });
 
 t.test('inputs are data: no text of them is run, and no path leads to another option', async (t) => {
