@@ -312,6 +312,35 @@ t.test('an interrupted gate removes its evidence and closes its runtime', async 
   t.same(registeredRuns(workspace.state), []);
 });
 
+t.test('a runtime is closed although the one of power cuts cannot be closed', async (t) => {
+  const workspace = new TestWorkspace();
+  t.teardown(() => workspace.remove());
+  process.env.PLUGPULL_STATE = workspace.state;
+  const interrupt = new AbortController();
+  let closed = 0;
+  const broken = async () => {
+    throw new Error('the VM hangs');
+  };
+  const gateOfTwo = selectAndRunGate({
+    target: inProcessTarget(workspace),
+    runtime: { ...inProcessRuntime(), close: async () => void closed++ },
+    powerRuntime: { ...inProcessRuntime(), close: broken },
+    wanted: ['kill'],
+    power: 'blocklog',
+    seed: 2,
+    budgetMs: GENEROUS_MS,
+    maxRounds: 1,
+    out: undefined,
+    keep: false,
+    replay: () => '',
+    signal: interrupt.signal,
+    // The first line reports the start of the first round.
+    progress: () => interrupt.abort(),
+  });
+  await t.rejects(gateOfTwo, { message: 'the VM hangs' });
+  t.equal(closed, 1);
+});
+
 t.test('only faults that the target claims to survive are selected', async (t) => {
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());

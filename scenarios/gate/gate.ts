@@ -217,8 +217,11 @@ export async function selectAndRunGate({
         : planExploration({ ...options, wanted, replay: replayExploration });
     return await runGate({ ...options, ...plan, selection });
   } finally {
-    await powerRuntime?.close?.();
-    await runtime.close?.();
+    try {
+      await powerRuntime?.close?.();
+    } finally {
+      await runtime.close?.();
+    }
   }
 }
 

@@ -79,7 +79,12 @@ export function placeText({ runtime }: Place, { powerRuntime }: Pick<GateOptions
  */
 export function reservedForPowerMs({ power }: Places, tailMs: (place: Place) => number): number {
   if (power.runtime.slowStartMs !== undefined) return Number.POSITIVE_INFINITY;
-  return power.setUpMs + MIN_POWER_MS + tailMs(power);
+  return leastPowerRoundMs(power, tailMs(power));
+}
+
+/** Returns the duration of the shortest round of power cuts: its set-up comes before its first cut. */
+export function leastPowerRoundMs({ setUpMs }: Pick<Place, 'setUpMs'>, tailMs: number): number {
+  return setUpMs + MIN_POWER_MS + tailMs;
 }
 
 interface PlaceChoice {

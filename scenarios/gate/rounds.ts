@@ -18,6 +18,7 @@ import { makeSchedule, type Schedule, splitByPower } from '../round/schedule.js'
 import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { GateOptions } from './gate-options.js';
 import {
+  leastPowerRoundMs,
   MIN_INJECTIONS_MS,
   MIN_POWER_MS,
   makePlaces,
@@ -189,8 +190,8 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
         ? Number.POSITIVE_INFINITY
         : ((endMs - forPowerMs - nowMs) * own) / Math.max(own, untried.size);
     const powerTurnMs =
-      catchesUp && !hasSlowCuts
-        ? MIN_POWER_MS + tailMs
+      catchesUp && (!hasSlowCuts || powerLeftMs < leastPowerRoundMs(place, tailMs))
+        ? leastPowerRoundMs(place, tailMs)
         : Math.min(powerLeftMs, untried.size > 0 ? earlyPowerRoundMs : powerRoundMs);
     const why = catchesUp ? ', which have not hit yet' : '';
     options.progress(

@@ -1,5 +1,6 @@
 import t from 'tap';
 import type { HistoryEvent } from '../../conformance/history/events.js';
+import { leastPowerRoundMs, MIN_POWER_MS } from './places.js';
 import { setUpMsOf, turnsOf } from './rounds.js';
 
 const installed = (round: number, atMs: number): HistoryEvent => ({ kind: 'installed', atMs, round });
@@ -27,4 +28,8 @@ t.test('a set-up without a message after it has the duration 0', async (t) => {
 
 t.test('a gate of power cuts alone has no turns of other faults left', async (t) => {
   t.same([turnsOf(7, 3), turnsOf(6, 3), turnsOf(0, 0), turnsOf(0, 4)], [3, 2, 0, 0]);
+});
+
+t.test('the shortest round of power cuts has time for cuts after its set-up', async (t) => {
+  t.equal(leastPowerRoundMs({ setUpMs: 20_000 }, 3000) - 3000 - 20_000, MIN_POWER_MS);
 });
