@@ -34,6 +34,7 @@ function gateThatExplored(
   t: { teardown(remove: () => void): void },
   live: number,
   stated: Partial<RunFactParts>,
+  statedOfStates: Partial<RunFactParts> = {},
 ) {
   const workspace = new TestWorkspace();
   t.teardown(() => workspace.remove());
@@ -55,6 +56,7 @@ function gateThatExplored(
   const broken = live === 0b11 ? [] : [{ address: '6', position: 6, missingWrites: [], files: [] }];
   write(join(dir, EXPLORATION_FOLDER), explored.events, {
     command: 'explore',
+    ...statedOfStates,
     crashStates: { entries: 9, from: 2, flushes: [3], broken, cause: live === 0b11 ? null : cause },
   });
   writeFileSync(join(dir, EXPLORATION_FOLDER, 'bundle.tar.gz'), '');
@@ -93,4 +95,15 @@ t.test('an exploration that passed is a measured requirement', async (t) => {
   t.not(report.requirements.find(({ id }) => id === 'PP-13')?.why, undefined);
   t.equal(report.exploration?.cuts.failed[0], 0);
   t.notOk(report.summary.notMeasured.some(({ what }) => what === 'crash-states'));
+});
+
+t.test('an exploration of too few states is no pass, in the report of a gate and in its own', async (t) => {
+  const why = 'PP-13: too few states for a pass';
+  const { dir, report } = gateThatExplored(t, 0b11, {}, { verdict: 'not-measured', why });
+  const own = join(dir, EXPLORATION_FOLDER);
+  for (const { requirements } of [report, buildReport(sourceFromDirectory(own, own))])
+    t.match(
+      requirements.find(({ id }) => id === 'PP-13'),
+      { verdict: 'not-measured', why: 'too few states for a pass' },
+    );
 });

@@ -59,7 +59,7 @@ export function sourceFromDirectory(dir: string, path: string, context?: BundleC
     );
   const started = events.find((event) => event.kind === 'run-started');
   const command = facts?.command ?? context?.command ?? 'gate';
-  const own = command === 'explore' ? evaluateStates(events, target) : evaluate(events, target);
+  const own = command === 'explore' ? evaluateStates(events, target, facts) : evaluate(events, target);
   const explored = command === 'gate' ? readExploration(dir, path, own, target) : undefined;
   const evaluation = explored === undefined ? own : withExploration(own, explored.evaluation);
   // The facts may weaken a pass, such as with a fault that was asked for and never hit. They never hide a failure.
@@ -134,7 +134,7 @@ function readExploration(
   if (facts?.command !== 'explore') return undefined;
   requireRegular(join(folder, HISTORY_FILE), path);
   const events = readHistory(join(folder, HISTORY_FILE));
-  return { events, evaluation: evaluateStates(events, target), crashStates: facts.crashStates };
+  return { events, evaluation: evaluateStates(events, target, facts), crashStates: facts.crashStates };
 }
 
 /** Puts the finding of an exploration in the place of that of the rounds. */
@@ -161,9 +161,20 @@ export function readKeptFacts(
   return { facts: readRunFacts(dir), habits: readHabits(dir) };
 }
 
-/** Evaluates an exploration: the only requirement that it judges is that of crash states. */
-function evaluateStates(events: readonly HistoryEvent[], target: Parameters<typeof evaluate>[1]): Evaluation {
-  const finding = CHECKERS[STATES_REQUIREMENT](events, target.guarantee);
+/**
+ * Evaluates an exploration: the only requirement that it judges is that of crash states. The history does not say what
+ * makes an exploration without a violation prove nothing, such as too few states, so its facts may weaken a pass.
+ */
+function evaluateStates(
+  events: readonly HistoryEvent[],
+  target: Parameters<typeof evaluate>[1],
+  facts: Pick<RunFacts, 'verdict' | 'why'> | undefined,
+): Evaluation {
+  const judged = CHECKERS[STATES_REQUIREMENT](events, target.guarantee);
+  const finding =
+    judged.verdict === 'pass' && facts?.verdict === 'not-measured'
+      ? { ...judged, verdict: facts.verdict, why: facts.why.replace(`${STATES_REQUIREMENT}: `, '') }
+      : judged;
   const { verdict, why } = finding;
   return { verdict, why: `${STATES_REQUIREMENT}: ${why}`, findings: [finding], unclaimed: [] };
 }
