@@ -40,7 +40,7 @@ function scopeOfEngines() {
   if (inCi && isCheckout) return 'all';
   const at = process.argv.indexOf('--engines');
   if (at === -1) return 'none';
-  return process.argv[at + 1] === 'gate' ? 'gate' : 'all';
+  return process.argv[at + 1];
 }
 
 function isNodeSupported() {
@@ -109,7 +109,8 @@ async function setUp() {
   }
 }
 
-if (!isNodeSupported()) fail(`Node ${process.versions.node} found, 20.19 or later expected`, 2);
+if (!['none', 'gate', 'all'].includes(engines)) fail(`--engines ${engines ?? ''}: expected gate or all`, 2);
+else if (!isNodeSupported()) fail(`Node ${process.versions.node} found, 20.19 or later expected`, 2);
 else {
   try {
     await setUp();

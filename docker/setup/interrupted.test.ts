@@ -13,6 +13,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 
@@ -81,4 +82,16 @@ t.test('an interrupted set-up keeps its lock while a program of it still runs', 
   setUp.kill('SIGTERM');
   t.same(await once(setUp, 'exit'), [143, null]);
   t.match(readFileSync(join(dir, '.plugpull/setup.lock'), 'utf8'), `"pid":${npm}`);
+});
+
+t.test('a scope of engines that does not exist installs nothing', async (t) => {
+  const { CI: _ci, ...env } = process.env;
+  const given = { ...env, PLUGPULL_NO_INSTALL: '1' };
+  const setUp = spawn(process.execPath, [join(root, 'docker/setup.mjs'), '--engines', 'some'], {
+    env: given,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const [stderr, [code]] = await Promise.all([text(setUp.stderr), once(setUp, 'exit')]);
+  t.equal(code, 2);
+  t.equal(stderr, 'plugpull setup: --engines some: expected gate or all\n');
 });
