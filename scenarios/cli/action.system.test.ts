@@ -89,18 +89,22 @@ t.test(
   },
 );
 
-t.test('a run that measured nothing fails the job by choice', { timeout: TIMEOUT_MS }, async (t) => {
-  const measured = { budget: '5s', faults: 'kill' };
-  const lenient = await runAction(t, 'never-confirms', measured);
-  t.match(
-    lenient,
-    { conclusion: 'success', outputs: { 'exit-code': '3', verdict: 'not-measured' } },
-    lenient.log,
-  );
-  t.match(lenient.log, /^::warning::.*exit code 3/m);
-  const strict = await runAction(t, 'never-confirms', { ...measured, 'fail-on-not-measured': 'true' });
-  t.match(strict, { conclusion: 'failure', outputs: { verdict: 'not-measured' } }, strict.log);
-});
+t.test(
+  'with fail-on-not-measured, a verdict of not measured fails the job',
+  { timeout: TIMEOUT_MS },
+  async (t) => {
+    const measured = { budget: '5s', faults: 'kill' };
+    const lenient = await runAction(t, 'never-confirms', measured);
+    t.match(
+      lenient,
+      { conclusion: 'success', outputs: { 'exit-code': '3', verdict: 'not-measured' } },
+      lenient.log,
+    );
+    t.match(lenient.log, /^::warning::.*exit code 3/m);
+    const strict = await runAction(t, 'never-confirms', { ...measured, 'fail-on-not-measured': 'true' });
+    t.match(strict, { conclusion: 'failure', outputs: { verdict: 'not-measured' } }, strict.log);
+  },
+);
 
 t.test('inputs are data: no text of them is run, and no path leads to another option', async (t) => {
   const mark = '$(touch injected)`touch injected`"; touch injected #';

@@ -28,7 +28,7 @@ t.test('init writes a target file that loads, for every protocol and form', asyn
   const flags = ['--name', 'mine', '--protocol', 'smtp', '--out', 'sub'];
   const { code, stdout, stderr } = await workspace.run(['init', ...flags]);
   t.equal(code, 0);
-  t.match(stderr, /no terminal to ask, so chosen: --services one --ci github\n/);
+  t.match(stderr, /these defaults are used: --services one --ci github\n/);
   t.equal(stdout, 'sub/mine.json\nsub/.github/workflows/plugpull.yml\n');
   const written = loadTarget(join(workspace.dir, 'sub/mine.json'));
   t.match(written, { name: 'mine', protocol: 'smtp' });

@@ -265,7 +265,10 @@ program
     '--language <name>',
     'language of the skeleton: python, javascript, go, rust, c; none: no skeleton; default: python for http; other protocols have no skeletons',
   )
-  .option('--services <form>', 'one, or several (a front that accepts messages and a store that keeps them); default: one')
+  .option(
+    '--services <form>',
+    'one, or several (a front that accepts messages and a store that keeps them); default: one',
+  )
   .option('--ci <system>', 'github, gitlab, jenkins or none; default: github')
   .option(
     '--out <dir>',

@@ -10,8 +10,8 @@ export interface FileSample {
   /** Size in bytes by path. */
   sizes: Record<string, number>;
   /**
-   * Identity by path, which stays when a file is renamed, also over a cut. Absent when it is that of the sample before,
-   * and in samples of earlier versions.
+   * Identity of each file by path. A rename does not change it, and neither does a power cut. Absent if all identities are
+   * those of the previous sample, and in samples of earlier versions.
    */
   identities?: Record<string, string>;
 }

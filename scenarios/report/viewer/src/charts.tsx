@@ -127,7 +127,7 @@ function drawBands(plot: uPlot, { run }: RunView, palette: Palette): void {
   context.restore();
 }
 
-/** The faults as a table, for people who do not see the plots. */
+/** The faults as a table, for readers who cannot see the plots. */
 function FaultTable({ model, view }: { model: ReportModel; view: RunView }) {
   const { injections } = view.run;
   return (
