@@ -36,7 +36,7 @@ t.test('init writes a target file that loads, for every protocol and form', asyn
   const wanted = await workspace.run(['init', ...flags, '--language', 'go', '--ci', 'none']);
   t.equal(wanted.code, 0);
   t.match(wanted.stderr, /--language go: there is no skeleton for the protocol smtp, only for http/);
-  t.match(wanted.stderr, /every file is there already/);
+  t.match(wanted.stderr, /all files exist already/);
 });
 
 t.test('init writes all files or none, and replaces a file only with --force', async (t) => {

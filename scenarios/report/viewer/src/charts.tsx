@@ -24,7 +24,7 @@ export function Charts({ model, view }: { model: ReportModel; view: RunView }) {
       <h3 id="rates">Confirmations and latency</h3>
       <p>
         At most {formatCount(Math.round(most))} confirmations a second; the slowest confirmation took{' '}
-        {formatMs(slowest)}. Shaded: from a fault until ready again.
+        {formatMs(slowest)}. Shaded: from a fault until the target is ready again.
       </p>
       <Chart
         view={view}
