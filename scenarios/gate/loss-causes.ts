@@ -189,7 +189,7 @@ function describe(
           fault === undefined
             ? `the target does not deliver ${count}, such as ${example}, although no crash came after the confirmation`
             : `${where} took nothing from any file that the kit compared: the target does not find ${count} again at its start${sinceConfirmed}${inAll}`,
-        fix: 'look at what the start of the target drops: a record that it takes for torn, an index, a file that it makes anew',
+        fix: 'look at what the target drops at its start: a record that it considers torn, an index, or a file that it creates anew',
       };
     case 'unknown':
       return {
