@@ -3,8 +3,8 @@
 //
 //   node docker/setup.mjs [--quiet] [--engines gate|all]
 //
-// --engines gate installs what the gate of the reference queue needs; all, or the variable CI, installs everything, starts
-// a container engine and builds the images. PLUGPULL_NO_INSTALL=1 installs no Debian packages.
+// --engines gate installs what the gate of the reference queue needs. --engines all, or the variable CI, installs everything,
+// starts a container engine and builds the images. With PLUGPULL_NO_INSTALL=1 no Debian packages are installed.
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';

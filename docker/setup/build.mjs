@@ -10,7 +10,7 @@ function newestSource(root) {
   let newest = 0;
   let files = 0;
   const visit = (folder) => {
-    // The time of the folder: it changes when a file is added or removed.
+    // Include the time of the folder: it changes when a file is added or removed.
     newest = Math.max(newest, statSync(folder).mtimeMs);
     for (const entry of readdirSync(folder, { withFileTypes: true })) {
       const path = join(folder, entry.name);
@@ -25,7 +25,7 @@ function newestSource(root) {
   return { files, ms: Math.max(newest, statSync(join(root, 'tsconfig.json')).mtimeMs) };
 }
 
-/** A test whose source is gone must not run on, and no image may hold what the source does not. */
+/** Removes output whose source is gone: an old test must not run, and no image may contain old files. */
 function removeStaleOutput(root, folder) {
   const output = join(root, 'dist', folder);
   if (!existsSync(output)) return;
@@ -39,7 +39,7 @@ function removeStaleOutput(root, folder) {
   }
 }
 
-/** Bundles the browser part of the HTML report: one HTML file without data, which every report is a copy of. */
+/** Bundles the browser part of the HTML report into one HTML file without data. Every report is a copy of it. */
 async function bundleViewer(root) {
   const script = join('dist', 'scenarios', 'report', 'viewer', 'make-viewer.js');
   const { ok, text } = await run(process.execPath, [script], { cwd: root });

@@ -71,18 +71,18 @@ const onPath = (name) =>
   (process.env.PATH ?? '').split(':').some((folder) => folder !== '' && existsSync(join(folder, name)));
 
 /**
- * Installs the packages of the lock file, unless an installation of the same content is there, whoever made it.
+ * Installs the packages of the lock file, unless they are installed already, for example by `npm ci`.
  * @param {{ root: string, progress: import('./progress.mjs').Progress, onStart(): void }} context
  * @throws Error with the end of npm's output.
  */
 export async function installDependencies({ root, progress, onStart }) {
-  // What was checked once needs no second check: loading the compiled packages takes a second.
+  // Do not check the same content again: loading the compiled packages takes a second.
   const stamp = join(root, 'node_modules', '.plugpull-setup');
   const wanted = checkedContent(root);
   if (wanted !== undefined && readOr(stamp) === wanted) return;
   const why = whyNotInstalled(root) ?? (await whyNotLoadable(root));
   if (why !== undefined) await npmCi({ root, progress, onStart }, why);
-  // A file of its own: node_modules may consist of hard links, whose content others share.
+  // Make a new file: node_modules may consist of hard links, and other folders share their content.
   rmSync(stamp, { force: true });
   writeFileSync(stamp, checkedContent(root) ?? '');
 }
@@ -122,7 +122,7 @@ async function npmCi({ root, progress, onStart }, why) {
 /** Describes how many packages npm has looked up and fetched, and about how long the rest takes. */
 function describeFetches({ described, fetched, lastFetchMs }, all, elapsedMs) {
   if (fetched === 0) return `${Math.min(described, all)} of at most ${all} packages looked up`;
-  // Packages for other machines are never fetched, so the last one cannot be told by its number.
+  // npm does not fetch packages for other machines, so the count does not show which package is the last one.
   if (fetched >= all || Date.now() - lastFetchMs > FETCH_PAUSE_MS)
     return `${fetched} packages fetched, now unpacking and building them`;
   return `${fetched} of at most ${all} packages fetched${timeLeft(elapsedMs, fetched, all)}`;

@@ -44,9 +44,9 @@ const TEST_ENGINES = [
 ].map((engine) => ({ ...engine, for: 'tests' }));
 const COMPOSE = { file: '/usr/bin/docker-compose', package: 'docker-compose', for: 'tests' };
 
-/** Command that gets everything that a gate needs, for a user who must do it by hand. */
+/** Returns the command by which a user installs the missing packages. */
 const remedyFor = (missing) => `apt-get install ${missing.map((engine) => engine.package).join(' ')}`;
-/** Longest time for which another apt is waited for. */
+/** Longest wait for another apt. */
 const LOCK_WAIT_MS = 60_000;
 /** Age above which the list of packages is fetched again before the first attempt. */
 const MAX_LIST_AGE_MS = 24 * 3_600_000;
@@ -80,15 +80,19 @@ async function missingEngines(scope, forTests) {
 }
 
 /**
- * Installs missing packages if this is possible here. Otherwise, and when it fails, it says in one line what is not
- * measured, and how to get it. It never throws: what is there can be used.
+ * Installs missing packages if this is possible here. Otherwise, or after a failure, it prints what is not measured and the
+ * command that installs the rest. It never throws: the engines that exist can be used.
  * @param {{ stateFolder: string, progress: import('./progress.mjs').Progress, scope: 'gate' | 'all', forTests: boolean }} options
  */
 export async function installEngines({ stateFolder, progress, scope, forTests }) {
   await installMissing(stateFolder, progress, await missingEngines(scope, forTests));
 }
 
-/** Installs packages that are missing. @param folder gets the log of apt. @param lockWaitMs longest time for which another apt is waited for. */
+/**
+ * Installs packages that are missing.
+ * @param folder folder for the log of apt.
+ * @param lockWaitMs longest wait for another apt, in milliseconds.
+ */
 export async function installMissing(folder, progress, missing, lockWaitMs = LOCK_WAIT_MS) {
   if (missing.length === 0) return;
   const why = whyNotHere();
@@ -96,7 +100,8 @@ export async function installMissing(folder, progress, missing, lockWaitMs = LOC
   for (const { package: name, for: use } of missing) progress.say(`installing ${name}: ${use}`);
   const failure = await aptInstall(folder, progress, missing, lockWaitMs);
   const left = missing.filter(isMissing);
-  if (left.length > 0) reportMissing(progress, left, failure ?? 'the package has no such file');
+  if (left.length > 0)
+    reportMissing(progress, left, failure ?? 'the package was installed, but its program is missing');
 }
 
 function whyNotHere() {

@@ -59,7 +59,7 @@ function tryTake(path) {
     } catch {
       return false;
     }
-    // Another set-up may have taken the lock since it was read: it gets it back.
+    // Another set-up may have taken the lock after it was read: give the lock back to it.
     if (readLock(old).some(isAlive)) linkOnce(old, path);
     rmSync(old, { force: true });
     return linkOnce(own, path);

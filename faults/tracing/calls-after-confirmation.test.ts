@@ -1,13 +1,13 @@
 import t from 'tap';
 import { positionsOf } from './calls-after-confirmation.js';
 
-/** Makes a log of calls, each with its thread, and the length of the log behind the call with index `confirmedAfter`. */
+/** Makes a log of calls, each with its thread, and the length of the log after the call with index `confirmedAfter`. */
 function log(calls: readonly [thread: number, call: string, path?: string][], confirmedAfter: number) {
   const lines = calls.map(([thread, call, path = '/d/log']) => `${thread} ${call}(3<${path}>) = 0\n`);
   return { text: lines.join(''), confirmedOffset: lines.slice(0, confirmedAfter).join('').length };
 }
 
-t.test('positions begin behind the calls that a thread made before the first confirmation', async (t) => {
+t.test('positions begin after the calls that a thread made before the first confirmation', async (t) => {
   const one = log([...Array(30).fill([7, 'fsync']), [7, 'write'], [7, 'fsync'], [7, 'fsync']], 30);
   t.same(positionsOf([one], ['fsync', 'fdatasync']), { from: 31, to: 32 });
   t.same(positionsOf([one], ['write']), { from: 1, to: 1 });

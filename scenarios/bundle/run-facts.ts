@@ -59,13 +59,13 @@ export const CrashStateFacts = z.object({
 });
 export type CrashStateFacts = z.output<typeof CrashStateFacts>;
 
-/** `run.json`: what a report needs to know of a run and its history does not say. */
+/** Facts of a run that a report needs and that the history does not contain (`run.json`). */
 export const RunFacts = z.object({
   format: z.literal('plugpull-run'),
   version: z.literal(RUN_FACTS_VERSION),
   kitVersion: z.string(),
   command: z.enum(['gate', 'explore', 'sweep']),
-  /** Definition of the target: its claims are what the history is judged by. */
+  /** Definition of the target. The checkers judge the history by its claims. */
   target: TargetDefinition,
   seed: z.number(),
   verdict: z.enum(['pass', 'fail', 'not-measured']),

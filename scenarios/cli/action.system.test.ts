@@ -24,7 +24,7 @@ interface Job {
   summary: string;
   log: string;
   workspace: string;
-  artefact: string;
+  artifact: string;
 }
 
 /** Runs the action as GitHub would, with a target of conformance/fixtures as the repository of the job. */
@@ -40,7 +40,7 @@ async function runAction(
   copyFileSync(join(fixtures, 'queue.mjs'), join(workspace, 'queue.mjs'));
   copyFileSync(join(fixtures, `${fixture}.json`), join(workspace, `${fixture}.json`));
   for (const [name, text] of Object.entries(files)) writeFileSync(join(workspace, name), text);
-  const [artifacts, summary] = [join(workspace, 'artefacts'), join(workspace, 'summary.md')];
+  const [artifacts, summary] = [join(workspace, 'artifacts'), join(workspace, 'summary.md')];
   const given = { target: `${fixture}.json`, engines: 'false', ...inputs };
   const child = spawn(
     process.execPath,
@@ -65,7 +65,7 @@ async function runAction(
   return {
     ...{ conclusion, outputs, log, workspace },
     summary: existsSync(summary) ? readFileSync(summary, 'utf8') : '',
-    artefact: join(artifacts, 'plugpull'),
+    artifact: join(artifacts, 'plugpull'),
   };
 }
 
@@ -77,8 +77,8 @@ t.test(
     t.match(job, { conclusion: 'success', outputs: { 'exit-code': '0', verdict: 'pass' } }, job.log);
     t.match(job.summary, /plugpull gate: fixture&#45;correct|plugpull gate: fixture-correct/);
     t.match(job.summary, /PP-1 no confirmed message is lost/);
-    t.match(readFileSync(join(job.artefact, 'plugpull-report.html'), 'utf8'), /id="plugpull-data"/);
-    t.notOk(existsSync(join(job.artefact, 'bundle.tar.gz')), 'a pass leaves no bundle');
+    t.match(readFileSync(join(job.artifact, 'plugpull-report.html'), 'utf8'), /id="plugpull-data"/);
+    t.notOk(existsSync(join(job.artifact, 'bundle.tar.gz')), 'a pass leaves no bundle');
   },
 );
 
@@ -89,24 +89,28 @@ t.test(
     const job = await runAction(t, 'corrupts', { budget: '60s', report: 'out/report.json' });
     t.match(job, { conclusion: 'failure', outputs: { 'exit-code': '1', verdict: 'fail' } }, job.log);
     t.match(job.log, /^::error .*PP-4/m, 'the requirement is an annotation');
-    t.match(JSON.parse(readFileSync(join(job.artefact, 'report.json'), 'utf8')), { verdict: 'fail' });
-    t.ok(existsSync(join(job.artefact, 'bundle.tar.gz')));
+    t.match(JSON.parse(readFileSync(join(job.artifact, 'report.json'), 'utf8')), { verdict: 'fail' });
+    t.ok(existsSync(join(job.artifact, 'bundle.tar.gz')));
     t.match(job.summary, /replay bundle\.tar\.gz --trust/);
   },
 );
 
-t.test('a run that measured nothing fails the job by choice', { timeout: TIMEOUT_MS }, async (t) => {
-  const measured = { budget: '5s', faults: 'kill' };
-  const lenient = await runAction(t, 'never-confirms', measured);
-  t.match(
-    lenient,
-    { conclusion: 'success', outputs: { 'exit-code': '3', verdict: 'not-measured' } },
-    lenient.log,
-  );
-  t.match(lenient.log, /^::warning::.*exit code 3/m);
-  const strict = await runAction(t, 'never-confirms', { ...measured, 'fail-on-not-measured': 'true' });
-  t.match(strict, { conclusion: 'failure', outputs: { verdict: 'not-measured' } }, strict.log);
-});
+t.test(
+  'with fail-on-not-measured, a verdict of not measured fails the job',
+  { timeout: TIMEOUT_MS },
+  async (t) => {
+    const measured = { budget: '5s', faults: 'kill' };
+    const lenient = await runAction(t, 'never-confirms', measured);
+    t.match(
+      lenient,
+      { conclusion: 'success', outputs: { 'exit-code': '3', verdict: 'not-measured' } },
+      lenient.log,
+    );
+    t.match(lenient.log, /^::warning::.*exit code 3/m);
+    const strict = await runAction(t, 'never-confirms', { ...measured, 'fail-on-not-measured': 'true' });
+    t.match(strict, { conclusion: 'failure', outputs: { verdict: 'not-measured' } }, strict.log);
+  },
+);
 
 t.test('a run that could not begin has no report to keep', { timeout: TIMEOUT_MS }, async (t) => {
   // A queue that ends at once never becomes ready.

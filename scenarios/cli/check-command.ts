@@ -151,7 +151,7 @@ function formatReport(
         [path ?? note ?? '', ...(interpreter === undefined ? [] : [`run by ${interpreter}`])].join(', '),
       ]),
     ),
-    style.strong('Ports, free ones in each run'),
+    style.strong('Ports (each run chooses free ones)'),
     `  ${ports.map((name) => (name === '' ? '{port}' : `{port:${name}}`)).join(', ')}`,
     style.strong('First gate'),
     gateSeconds === null

@@ -51,7 +51,7 @@ export async function initCommand(flags: InitFlags): Promise<number> {
   if (!isNew) makeWritableDirectory(folder, `--out ${out}`);
   const written = writeAllOrNone(files, flags.force === true, `--out ${out}`);
   for (const path of written) print(pathFromHere(path));
-  if (written.length === 0) log('every file is there already, with this content');
+  if (written.length === 0) log('all files exist already with this content');
   for (const line of nextSteps(answers, join(folder, `${answers.name}.json`))) log(line);
   return EXIT_CODES.pass;
 }

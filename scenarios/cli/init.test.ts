@@ -28,7 +28,7 @@ t.test('init writes a target file that loads, for every protocol and form', asyn
   const flags = ['--name', 'mine', '--protocol', 'smtp', '--out', 'sub'];
   const { code, stdout, stderr } = await workspace.run(['init', ...flags]);
   t.equal(code, 0);
-  t.match(stderr, /no terminal to ask, so chosen: --services one --ci github\n/);
+  t.match(stderr, /these defaults are used: --services one --ci github\n/);
   t.equal(stdout, 'sub/mine.json\nsub/.github/workflows/plugpull.yml\n');
   const written = loadTarget(join(workspace.dir, 'sub/mine.json'));
   t.match(written, { name: 'mine', protocol: 'smtp' });
@@ -36,7 +36,7 @@ t.test('init writes a target file that loads, for every protocol and form', asyn
   const wanted = await workspace.run(['init', ...flags, '--language', 'go', '--ci', 'none']);
   t.equal(wanted.code, 0);
   t.match(wanted.stderr, /--language go: there is no skeleton for the protocol smtp, only for http/);
-  t.match(wanted.stderr, /every file is there already/);
+  t.match(wanted.stderr, /all files exist already/);
 });
 
 t.test('init writes all files or none, and replaces a file only with --force', async (t) => {

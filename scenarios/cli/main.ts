@@ -76,7 +76,7 @@ program
   .option(
     '--profile <name>',
     'containers: services in containers, power cuts by dm-flakey of this kernel or of the lab VM, ' +
-      'which is built and started when it is needed; chooses --runtime and --power',
+      'which is built and started when it is needed; replaces --runtime, and chooses --power unless you give it',
   )
   .option(
     '--faults <a,b>',
@@ -211,11 +211,17 @@ program
   .description('writes one HTML file that shows a run: verdict, causes, timeline, files; runs nothing')
   .argument(
     '<evidence>',
-    'directory of evidence, bundle (.tar.gz), certificate, or file of a result of --json (also gzipped)',
+    'directory of evidence, bundle (.tar.gz), certificate, or file with the output of --json (also gzipped)',
   )
-  .option('--out <file>', 'file to write; default: report.html in the directory of the evidence, or here')
-  .option('--trace <file>', 'writes a trace for ui.perfetto.dev or chrome://tracing; HTML only with --out')
-  .option('--force', 'replaces a file that is no report of plugpull')
+  .option(
+    '--out <file>',
+    'file to write; default: report.html in the directory of the evidence, or in the current directory',
+  )
+  .option(
+    '--trace <file>',
+    'writes a trace for ui.perfetto.dev or chrome://tracing; then writes HTML only with --out',
+  )
+  .option('--force', 'replaces a file that is not a report of plugpull')
   .option('--json', JSON_HELP)
   .action(async (evidence: string, flags: ReportFlags) => {
     const { reportCommand } = await import('./report-command.js');
@@ -251,19 +257,22 @@ program
 program
   .command('init')
   .description(
-    'writes a target file, the skeleton of a durable queue, and a file for a CI system; asks for what no flag says',
+    'writes a target file, the skeleton of a durable queue, and a file for a CI system; on a terminal it asks for missing flags',
   )
   .option('--name <name>', 'name of the queue, used in reports and for the target file; default: my-queue')
   .option('--protocol <name>', `protocol of the queue: ${protocolNames().join(', ')}; default: http`)
   .option(
     '--language <name>',
-    'language of the skeleton, which only http has: python, javascript, go, rust, c; none: the target file only; default: python',
+    'language of the skeleton: python, javascript, go, rust, c; none: no skeleton; default: python for http; other protocols have no skeletons',
   )
-  .option('--services <form>', 'one, or several: a front that accepts and a store; default: one')
+  .option(
+    '--services <form>',
+    'one, or several (a front that accepts messages and a store that keeps them); default: one',
+  )
   .option('--ci <system>', 'github, gitlab, jenkins or none; default: github')
   .option(
     '--out <dir>',
-    'folder of the target file and the skeleton; the CI file goes to the root of its git repository; default: this folder',
+    'folder of the target file and the skeleton; the CI file goes to the root of its git repository; default: the current folder',
   )
   .option('--force', 'replaces files that exist')
   .action(async (flags: InitFlags) => {
@@ -273,7 +282,10 @@ program
 
 program
   .command('check')
-  .description('checks a target file and reports each problem by its key; starts nothing')
+  .description(
+    'checks a target file, and lists what this machine can measure of it; starts no program of the target; exit code 3 ' +
+      'when it cannot measure a claimed requirement',
+  )
   .argument('<target>', TARGET_FILE_HELP)
   .option(
     '--runtime <name>',
@@ -362,7 +374,7 @@ program
 program
   .command('image')
   .description(
-    'builds a container image of the kit with all engines, needs no registry, and prints its name; ' +
+    'builds a container image of the kit with all engines, without a registry if none answers, and prints its name; ' +
       'the image runs the commands of the kit on the folder that is mounted at /work',
   )
   .option('--json', JSON_HELP)
@@ -378,10 +390,10 @@ const lab = program
   );
 for (const [name, description, commandName] of [
   ['up', 'builds the image of the VM when there is none, and starts the VM', 'labUpCommand'],
-  ['down', 'stops the VM; only its built image stays, without --remove', 'labDownCommand'],
+  ['down', 'stops the VM and keeps its built images', 'labDownCommand'],
   [
     'status',
-    'prints whether the VM is up, its addresses, and its image; exit code 3 when it is not up',
+    'prints the state of the VM, its addresses and its image; exit code 3 when it is not up',
     'labStatusCommand',
   ],
 ] as const) {

@@ -120,14 +120,14 @@ t.test('a trace is valid JSON, and the HTML is then written only with --out', as
   t.equal((await report(dir, '--trace', file)).code, 0, 'a trace of the kit is replaced');
 });
 
-t.test('a file that is no report is kept without --force', async (t) => {
+t.test('a file that is not a report is kept without --force', async (t) => {
   const { dir, workspace, report } = evidence(t);
   const precious = join(workspace.dir, 'thesis.html');
   writeFileSync(precious, '<!doctype html>my thesis');
   for (const flag of ['--out', '--trace']) {
     const { code, stderr } = await report(dir, flag, precious);
     t.equal(code, 2);
-    t.match(stderr, /thesis\.html: is no report of plugpull: expected --force/);
+    t.match(stderr, /thesis\.html: expected a report of plugpull, found another file; use --force/);
   }
   t.match(readFileSync(precious, 'utf8'), /my thesis/);
   t.equal((await report(dir, '--out', precious, '--force')).code, 0);

@@ -209,7 +209,7 @@ function describe(
         fix:
           fault === undefined
             ? 'no crash explains it: look at what the running target does with a message after its confirmation, such as a lease that does not end or a full buffer'
-            : 'look at what the start of the target drops: a record that it takes for torn, an index, a file that it makes anew',
+            : 'look at what the target drops at its start: a record that it considers torn, an index, or a file that it creates anew',
       };
     case 'unknown':
       return {

@@ -34,7 +34,7 @@ const TYPICAL_ROUND_MS = 22_000;
 const MAX_FAULTS_PER_ROUND = 6;
 /** Share of the budget that power cuts get when there are also rounds of other faults. */
 const POWER_BUDGET_SHARE = 0.45;
-/** The same share if an exploration follows, which tries the disks of many more power cuts. */
+/** The same share if an exploration follows: the exploration tries the disks of many more power cuts. */
 const POWER_SHARE_BEFORE_EXPLORATION = 0.35;
 /** Share of the budget that is left for an exploration once every fault has hit and every requirement is measured. */
 const EXPLORATION_SHARE_WHEN_ALL_MET = 1 / 3;
@@ -95,8 +95,8 @@ export interface RoundsOutcome {
 }
 
 /**
- * Runs the rounds of a gate. First every fault gets its turn. Then the faults that have not hit are tried again, alone.
- * What is left of the budget goes to further turns of all faults.
+ * Runs the rounds of a gate. First every fault gets its turn. Then catch-up rounds try only the faults that have not hit
+ * or whose requirement is not measured. Further turns of all faults use the rest of the budget.
  */
 export async function runRounds(options: GateOptions, run: GateRun): Promise<RoundsOutcome> {
   const { target, selection, seed, signal } = options;
@@ -140,7 +140,7 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
         : budgetMs);
     const isPowerUntried = powerMs >= MIN_POWER_MS && powerLeftMs === powerMs;
     // Every round of a certificate has all faults of its level.
-    // On a slow machine the turns that are left may not fit any more: one round then has the faults of all of them.
+    // On a slow machine there may be no time for the turns that are left: one round then has all their faults.
     const isLate = turnsLeft > 1 && nowMs + (turnsLeft * (nowMs - run.startMs)) / Math.max(1, rounds) > endMs;
     const catchesUp =
       options.faultsPerRound === undefined &&
@@ -193,7 +193,7 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
       catchesUp && (!hasSlowCuts || powerLeftMs < leastPowerRoundMs(place, tailMs))
         ? leastPowerRoundMs(place, tailMs)
         : Math.min(powerLeftMs, untried.size > 0 ? earlyPowerRoundMs : powerRoundMs);
-    const why = catchesUp ? ', which have not hit yet' : '';
+    const why = catchesUp ? ' (catch-up round: not measured yet)' : '';
     options.progress(
       `round ${number}, seed ${schedule.seed}: ${describePlan(schedule, place.power)}${placeText(place, options)}${why}`,
     );

@@ -11,6 +11,6 @@ t.test('the state of a gate has counts, a rate and the time left', async (t) => 
   nowMs = 2000;
   t.match(describe(), /2 confirmed \(0 a second\), .* 28 s left$/);
   nowMs = 31_000;
-  t.match(describe(), /the budget is used, the last checks run$/);
+  t.match(describe(), /the budget is used; the last checks are running$/);
   t.equal(describeExploration(0, 12_000, 3000), 'crash states: 3 s, 9 s left');
 });

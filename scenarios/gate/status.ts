@@ -42,5 +42,5 @@ export function describeExploration(beganMs: number, endMs: number, nowMs = perf
 }
 
 function timeLeft(ms: number): string {
-  return ms > 0 ? `${Math.ceil(ms / 1000)} s left` : 'the budget is used, the last checks run';
+  return ms > 0 ? `${Math.ceil(ms / 1000)} s left` : 'the budget is used; the last checks are running';
 }

@@ -4,8 +4,8 @@ import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
 import type { Fault } from '../../faults/fault.js';
 
 /**
- * Number of rounds in a row, each of which tried only faults that had not hit, after which the gate goes on with all
- * faults: a fault that cannot hit this target must not use up the budget.
+ * Number of catch-up rounds in a row without success, after which the gate goes on with all faults: a fault that cannot
+ * hit this target must not use up the budget.
  */
 export const MAX_FUTILE_CATCH_UPS = 2;
 

@@ -69,7 +69,7 @@ export function printResult(text: string): void {
 
 /**
  * Ends the process after the readers of stdout and stderr have taken what was printed. `process.exit` alone drops what a
- * pipe, whose reader is slow, has not taken: everything behind the first 64 KiB.
+ * pipe, whose reader is slow, has not taken: everything after the first 64 KiB.
  */
 export async function exitAfterOutput(code: number): Promise<never> {
   for (const stream of [process.stdout, process.stderr])

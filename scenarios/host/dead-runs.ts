@@ -155,7 +155,7 @@ function stoppedDisks(): SeenDisk[] {
   const daemons = allProcesses().flatMap(({ pid, state }): SeenDisk[] => {
     if (!'Tt'.includes(state) || nameOf(pid) !== STORAGE_DAEMON_NAME || !allThreadsInState(pid, 'TtZX'))
       return [];
-    // The disk of a container is for those who run the container: it ends with it. Only root sees it of other users' disks.
+    // Leave out the disks of runs in containers: they end with the container. Only root sees this of other users' disks.
     const namespace = pidNamespaceOf(pid);
     if (namespace !== undefined && namespace !== ownNamespace) return [];
     // The command line is readable for other users too, and it names the images of the run.

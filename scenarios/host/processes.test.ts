@@ -19,7 +19,7 @@ ctypes.CDLL(None).syscall(SYS_EXIT, 0)
 `;
 
 t.test(
-  'a process is no zombie while one of its threads runs, and its environment can be read',
+  'a process is not a zombie while one of its threads runs, and its environment can be read',
   { skip: spawnSync('python3', ['-V']).status === 0 ? false : 'python3 is not installed' },
   async (t) => {
     const child = spawn('python3', ['-c', FIRST_THREAD_ENDS], {

@@ -8,7 +8,7 @@ export interface ProcessEntry {
   /** Device number of the process's terminal; 0 when it has none. */
   terminal: number;
   /**
-   * One letter: `R`, `S`, `T`, `t`, `Z`, … A process whose first thread has ended while others run is no zombie: they may
+   * One letter: `R`, `S`, `T`, `t`, `Z`, … A process whose first thread has ended while others run is not a zombie: they may
    * still write, and hold files open. Its state is `R`.
    */
   state: string;

@@ -17,7 +17,7 @@ t.test('the table of budgets in the manual matches the measured results', async 
   t.equal(readmeSection(undefined, BUDGETS), table);
 });
 
-t.test('a bug counts from the budget on in which it was found', async (t) => {
+t.test('a bug counts as found in its own budget and in larger ones', async (t) => {
   const found = (seconds: number) => ({
     outcome: 'yes' as const,
     requirement: 'PP-1' as const,

@@ -436,7 +436,7 @@ class Round {
     const cutsPower = schedule.disk === 'power';
     const atRiskTimeoutMs = runtime.slowStartMs === undefined ? AT_RISK_TIMEOUT_MS : SLOW_AT_RISK_TIMEOUT_MS;
     let recovering = false;
-    // Repeats of missed faults are added to it while it is worked through.
+    // The loop below adds repeats of missed faults to this list.
     const queue = [...injections];
     for (const [index, planned] of queue.entries()) {
       this.#faultsEndedMs = performance.now();
@@ -470,7 +470,7 @@ class Round {
   }
 
   /**
-   * Puts a fault that has never hit in this run once more into the round, if the round tries it no more: whether a fault
+   * Adds a fault that has never hit in this run to the round once more, unless the round will try it anyway: whether a fault
    * hits is partly chance. The last kills stay last. A replay follows its schedule instead.
    */
   #repeatLater(queue: PlannedInjection[], index: number): void {

@@ -68,7 +68,7 @@ const HOLD_LIMITS = { confirms: 20_000, minMs: 600, maxMs: 1300 };
 /** The faults that find most bugs. They fill up a round. */
 const FILLER_FAULTS = ['kill', 'index-loss', 'kill-recovery', 'tear'];
 
-/** Faults whose injection waits for several effects in turn. On a slow machine one takes as long as all others of a round. */
+/** Faults whose injection waits for several effects in turn. On a slow machine, one takes as long as the rest of a round. */
 const SLOW_FAULTS = ['io-error'];
 
 /** Separates power cuts from the other faults, because power cuts have separate rounds. */

@@ -29,7 +29,7 @@ static void must(int right, const char *what) {
 }
 
 /* Reads one whole request or answer: its head, and as many bytes as its content-length says. Returns NULL if the other
-   side hangs up before that. Half a message goes nowhere. */
+   side hangs up before that. An incomplete message is not passed on. */
 static char *readWhole(FILE *from, size_t *size) {
   char *whole = NULL, line[4096];
   size_t body = 0, at = 0;
@@ -54,7 +54,7 @@ static char *readWhole(FILE *from, size_t *size) {
 /* Passes one request to the store and its answer to the client. Returns 0 if there is no answer. */
 static int relay(FILE *to, const char *request, size_t size) {
   static const char no[] = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
-  /* A connection for each request: none is used again that the crash of a store has broken. */
+  /* Open a new connection for each request: a crash of the store breaks its old connections. */
   int fd = socket(AF_INET, SOCK_STREAM, 0);
   must(fd >= 0, "socket");
   if (connect(fd, (struct sockaddr *)&store, sizeof store) != 0) {

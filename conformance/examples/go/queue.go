@@ -37,7 +37,7 @@ func encode(kind byte, id string, body []byte) []byte {
 	return binary.BigEndian.AppendUint32(record, crc32.ChecksumIEEE(record))
 }
 
-// decode calls found for the whole records from the start of the log. The bytes behind them were torn by a crash and never
+// decode calls found for each whole record from the start of the log. The bytes after them were torn by a crash and never
 // confirmed.
 func decode(bytes []byte, found func(kind byte, id string, body []byte)) {
 	for len(bytes) >= headBytes+sumBytes {

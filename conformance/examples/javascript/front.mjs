@@ -12,7 +12,7 @@ function relay(incoming, outgoing, body) {
     method: incoming.method,
     path: incoming.url,
     headers: { 'content-length': body.length },
-    // A connection for each request: none is used again that the crash of a store has broken.
+    // Open a new connection for each request: a crash of the store breaks its old connections.
     agent: false,
   });
   toStore.on('response', (answer) => {

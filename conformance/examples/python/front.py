@@ -17,7 +17,7 @@ class Front(BaseHTTPRequestHandler):
         if len(body) < size:  # The producer hung up inside its message. The store must not get a part of it.
             self.close_connection = True
             return
-        # A connection for each request: none is used again that the crash of a store has broken.
+        # Open a new connection for each request: a crash of the store breaks its old connections.
         store = HTTPConnection("127.0.0.1", given.store)
         try:
             store.connect()

@@ -21,7 +21,7 @@ fn read_whole(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     }
     let start = whole.len();
     whole.resize(start + length, 0);
-    // This fails if the other side hangs up inside its message. Half a message goes nowhere.
+    // This fails if the other side hangs up inside its message. An incomplete message is not passed on.
     from.read_exact(&mut whole[start..])?;
     Ok(Some(whole))
 }
@@ -31,7 +31,7 @@ fn serve(mut to: TcpStream, store: &str) -> io::Result<()> {
     to.set_nodelay(true)?;
     let mut from = BufReader::new(to.try_clone()?);
     while let Some(request) = read_whole(&mut from)? {
-        // A connection for each request: none is used again that the crash of a store has broken.
+        // Open a new connection for each request: a crash of the store breaks its old connections.
         match TcpStream::connect(store) {
             // The store got nothing. This is a clear no: the producer may send the message elsewhere.
             Err(_) => to.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")?,

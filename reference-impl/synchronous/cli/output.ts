@@ -16,7 +16,7 @@ export async function printLine(value: unknown): Promise<void> {
 
 /**
  * Waits until the reader has taken what was printed. `process.exit` drops what a pipe, whose reader is slow, has not taken:
- * everything behind the first 64 KiB.
+ * everything after the first 64 KiB.
  */
 export async function waitForReader(): Promise<void> {
   for (const stream of [process.stdout, process.stderr])

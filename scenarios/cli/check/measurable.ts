@@ -113,7 +113,7 @@ function requirementOutlook(
 /** What claims a requirement that does not follow from a fault. */
 const CLAIMED_BY: Readonly<Record<string, string>> = {
   'PP-2': 'guarantee.duplicatesPerCrash is "unbounded"',
-  'PP-9': 'a command verify would claim it',
+  'PP-9': 'a verify command would claim it',
   'PP-11': 'guarantee.recoverySeconds would claim it',
 };
 

@@ -12,7 +12,7 @@ export interface ProgramOutlook {
   /** Path of the key of its command. */
   key: string;
   program: string;
-  /** Where it was found; null: `install` makes it, or the image has it. */
+  /** Path at which it was found; null if `install` makes it, or if the image has it. */
   path: string | null;
   /** Interpreter of a script. */
   interpreter?: string;
@@ -92,7 +92,7 @@ function lookForProgram(
   };
 }
 
-/** Returns the program that runs a script: that of its first line, and behind `/usr/bin/env` the name that follows. */
+/** Returns the program that runs a script: the one in its first line, or after `/usr/bin/env` the name that follows. */
 function interpreterOf(file: string): string | undefined {
   let head = '';
   try {
@@ -104,7 +104,7 @@ function interpreterOf(file: string): string | undefined {
       closeSync(fd);
     }
   } catch {
-    // A program that may be run and not read is no script: the interpreter could not read it either.
+    // A program that this user can run but not read is not a script: its interpreter could not read it either.
     return undefined;
   }
   const words = /^#!\s*([^\n]+)/.exec(head)?.[1]?.trim().split(/\s+/) ?? [];
@@ -138,7 +138,7 @@ function isMadeByInstall({ install = [] }: Target, path: string): boolean {
 /** Returns the path below `{dir}` that a word such as `{dir}/queue.py` or `--file={dir}/a` names. */
 function pathBelowDir(word: string): string | undefined {
   const path = /^(?:--?[\w-]+=)?\{dir\}\/([^{}]+)$/.exec(word)?.[1];
-  // A word with a blank is a line for a shell, or a list. What it means is not known here.
+  // A word with a space may be a shell command or a list. The path in it is not known here.
   return path === undefined || /\s/.test(path) ? undefined : path;
 }
 

@@ -45,7 +45,7 @@ const QUESTIONS: readonly Question[] = [
   { key: 'name', text: 'Name of the queue', fallback: 'my-queue' },
   {
     key: 'protocol',
-    text: 'Protocol by which it takes and gives messages',
+    text: 'Protocol of the queue',
     options: protocolNames(),
     fallback: 'http',
   },
@@ -93,7 +93,8 @@ export async function completeAnswers(
     }
     answers[question.key] = value;
   }
-  if (ask === undefined && chosen.length > 0) say(`no terminal to ask, so chosen: ${chosen.join(' ')}`);
+  if (ask === undefined && chosen.length > 0)
+    say(`there is no terminal for questions; these defaults are used: ${chosen.join(' ')}`);
   if (given.language !== undefined && given.language !== answers.language)
     say(
       `--language ${given.language}: there is no skeleton for the protocol ${answers.protocol}, only for ${SKELETON_PROTOCOL}; only the target file is written`,

@@ -27,7 +27,7 @@ export function ciFile({ ci, name, language }: Answers, folder: string): InitFil
   }
 }
 
-/** What an author has to know before the first run of the CI file. */
+/** What an author must know before the first run of the CI file. */
 export const CI_NOTES: Readonly<Record<CiSystem, string | undefined>> = {
   github: undefined,
   gitlab:
@@ -37,7 +37,7 @@ export const CI_NOTES: Readonly<Record<CiSystem, string | undefined>> = {
 };
 
 function githubWorkflow(target: string, folder: string): string {
-  // A text in JSON is also one in YAML.
+  // A JSON string is also a YAML string.
   const inFolder =
     folder === '' ? '' : `    defaults:\n      run:\n        working-directory: ${JSON.stringify(folder)}\n`;
   const evidence = (name: string) => JSON.stringify(folder === '' ? name : `${folder}/${name}`);
@@ -60,11 +60,11 @@ ${inFolder}    steps:
       # These programs inject the faults. Without one of them, its faults are not measured.
       - run: sudo apt-get update && sudo apt-get install -y --no-install-recommends ${ENGINE_PACKAGES.join(' ')}
       - run: npm install --no-save "$PLUGPULL"
-      # Mounts and devices need root. Root gets this user's PATH and HOME, because the compilers and Node are there.
+      # Mounts and devices need root. Keep this user's PATH and HOME: the compilers and Node are there.
       - run: echo "AS_ROOT=sudo -E env PATH=$PATH HOME=$HOME" >> "$GITHUB_ENV"
       # Exit code 2: a mistake in the file; 3: this machine cannot measure something that the file claims.
       - run: $AS_ROOT npx plugpull check ${target}
-      # Exit code 1: a requirement is violated; 3: nothing was measured.
+      # Exit code 1: a requirement is violated; 3: not measured.
       - run: $AS_ROOT npx plugpull gate ${target} --budget ${GATE_BUDGET} --out evidence/gate --reporter list,github
       - if: failure()
         run: test ! -d evidence || sudo chown -R "$USER" evidence
@@ -78,7 +78,7 @@ ${inFolder}    steps:
 
 function gitlabPipeline(target: string, language: Language, folder: string): string {
   const packages = [...ENGINE_PACKAGES, ...(language === 'none' ? [] : [SKELETONS[language].debianPackage])];
-  // The image has Node; the package of Debian would be another version.
+  // The image has Node. The Debian package would be another version.
   const install = packages.filter((name) => name !== 'nodejs').join(' ');
   const lines = [
     ...(folder === '' ? [] : [`cd ${shellQuote(folder)}`]),
@@ -98,7 +98,7 @@ plugpull:
     - apt-get update && apt-get install -y --no-install-recommends ${install}
   script:
     # Power cuts need mounts and loop devices: a runner with privileged = true. Elsewhere the report lists them as not
-    # measured. Exit code 1: a requirement is violated; 3: nothing was measured.
+    # measured. Exit code 1: a requirement is violated; 3: not measured.
 ${lines.map((line) => `    - ${JSON.stringify(line)}`).join('\n')}
   artifacts:
     when: always
@@ -127,7 +127,7 @@ pipeline {
         dir(${groovyText(folder === '' ? '.' : folder)}) {
           sh 'rm -rf evidence report.xml'
           sh 'npm install --no-save "$PLUGPULL"'
-          // Exit code 1: a requirement is violated; 3: nothing was measured.
+          // Exit code 1: a requirement is violated; 3: not measured.
           sh ${groovyText(`npx plugpull gate ${target} --budget ${GATE_BUDGET} --out evidence/gate --reporter list,junit:report.xml`)}
         }
       }
@@ -143,7 +143,7 @@ pipeline {
 `;
 }
 
-/** Quotes a text for Groovy; in single quotes nothing is replaced. */
+/** Quotes a text for Groovy. In single quotes Groovy replaces no variables. */
 function groovyText(text: string): string {
   return `'${text.replace(/[\\']/g, (mark) => `\\${mark}`)}'`;
 }

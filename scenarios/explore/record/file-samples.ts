@@ -10,8 +10,8 @@ export interface FileSample {
   /** Size in bytes by path. */
   sizes: Record<string, number>;
   /**
-   * Identity by path, which stays when a file is renamed, also over a cut. Absent when it is that of the sample before,
-   * and in samples of earlier versions.
+   * Identity of each file by path. A rename does not change it, and neither does a power cut. Absent if all identities are
+   * those of the previous sample, and in samples of earlier versions.
    */
   identities?: Record<string, string>;
 }
@@ -131,10 +131,10 @@ export function undoneRenames(
   for (const { entries, identities: seen = {} } of named)
     for (const [file, identity] of Object.entries(seen)) {
       const nameAfter = nameInState.get(identity);
-      // Two names of one file are links, and no rename.
+      // Two names of one file are links and not a rename.
       if (nameAfter === undefined || nameAfter === file || seen[nameAfter] === identity) continue;
       const isBefore = entries <= prefix;
-      // A name that the file had lost again before the cut tells nothing.
+      // Ignore a name that the file had lost again before the cut.
       if ((isBefore && before[file] !== identity) || renames.has(identity)) continue;
       renames.set(identity, { file, nameAfter, seenAt: entries, certain: isBefore });
     }

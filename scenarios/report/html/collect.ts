@@ -25,7 +25,11 @@ export interface Collected {
 export async function collect(path: string, makeScratch: () => string): Promise<Collected> {
   const full = resolve(path);
   const stats = statSync(full, { throwIfNoEntry: false });
-  if (stats === undefined) throw new KitError('bad-usage', `${path}: there is no such file or directory`);
+  if (stats === undefined)
+    throw new KitError(
+      'bad-usage',
+      `${path}: expected evidence, a bundle, a certificate or a result; there is no such file or directory`,
+    );
   if (stats.isDirectory()) {
     const isCertificate = existsSync(join(full, CERTIFICATE_FILE)) && existsSync(join(full, 'evidence'));
     const source = isCertificate ? sourceFromCertificate(full, path) : sourceFromDirectory(full, path);

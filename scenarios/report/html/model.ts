@@ -1,5 +1,5 @@
 /*
- * The data of the HTML report: what the program that writes the file and the program in the browser agree on.
+ * The data of the HTML report. The program that writes the file and the viewer in the browser share these types.
  * Types only, so that both can import it. `columns.ts` has the functions that make and read the columns.
  *
  * The model is JSON, packed by gzip, encoded as base64, in `<script type="application/octet-stream" id="plugpull-data">`.
@@ -35,7 +35,7 @@ export interface ReportModel {
   summary: Summary;
   requirements: RequirementRow[];
   faults: FaultRow[];
-  /** The cells of the matrix requirement × fault. A pair that is not listed does not concern each other. */
+  /** The cells of the matrix requirement × fault. A pair that is not listed is unrelated. */
   matrix: MatrixCell[];
   /** Causes that the evidence proves or suggests, the most certain first. Empty after a pass. */
   diagnoses: Diagnosis[];
@@ -314,7 +314,7 @@ export interface FileAtCut {
   cacheBytes: number;
   /** Bytes in the cache of the drive that no flush had covered. */
   driveBytes: number;
-  /** Number of messages that were in it and are in no file any more. */
+  /** Number of messages that were in it and are now in no file. */
   messages: number;
   /** Ids of some of them. */
   examples: string[];

@@ -33,8 +33,7 @@ const VIEWER = new URL('../viewer/viewer.html', import.meta.url);
  */
 export function reportHtml(model: ReportModel, page: string = viewerPage()): string {
   const at = page.indexOf(DATA_MARK);
-  if (at < 0)
-    throw new KitError('kit-failed', `the page of the viewer has no ${DATA_MARK}: expected a new build`);
+  if (at < 0) throw new KitError('kit-failed', `the viewer page has no ${DATA_MARK}: build the kit again`);
   const data = gzipSync(JSON.stringify(model), { level: 9 }).toString('base64');
   const body = page.replace(/^\s*<!doctype html>/i, '');
   const start = body.indexOf(DATA_MARK);
@@ -65,9 +64,12 @@ function viewerPage(): string {
 export function writeReportFile(file: string, text: string, force: boolean, replaces = isReport): void {
   // A rename would put a file in place of a device.
   if (existsSync(file) && !statSync(file).isFile())
-    throw new KitError('bad-usage', `${file}: expected a file, and it is a directory, a pipe or a device`);
+    throw new KitError('bad-usage', `${file}: expected a file, found a directory, a pipe or a device`);
   if (existsSync(file) && !force && !replaces(headOf(file)))
-    throw new KitError('bad-usage', `${file}: is no report of plugpull: expected --force, or another --out`);
+    throw new KitError(
+      'bad-usage',
+      `${file}: expected a report of plugpull, found another file; use --force to replace it, or another --out`,
+    );
   const unfinished = `${file}.${process.pid}.part`;
   try {
     makeDirectories(dirname(file));
@@ -75,7 +77,7 @@ export function writeReportFile(file: string, text: string, force: boolean, repl
     renameSync(unfinished, file);
   } catch (error) {
     rmSync(unfinished, { force: true });
-    throw new KitError('bad-usage', `${file}: expected a file to write: ${messageOf(error)}`, {
+    throw new KitError('bad-usage', `${file}: expected a file that can be written: ${messageOf(error)}`, {
       cause: error,
     });
   }

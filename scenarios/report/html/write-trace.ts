@@ -30,7 +30,7 @@ const FAULTS_TRACK = 1;
 const FIRST_PRODUCER_TRACK = 1000;
 const FIRST_SERVICE_TRACK = 2;
 
-/** Text by which the kit knows a trace of its own again. */
+/** Beginning of a trace, by which the kit recognises its own traces. */
 const TRACE_HEAD = '{"otherData":{"writtenBy":"plugpull"';
 
 /** Returns whether a file begins as a trace that the kit wrote. */
@@ -158,7 +158,7 @@ class RunTrace {
     }
   }
 
-  /** Closes everything that is open: an async event without its end is drawn to the end of all times. */
+  /** Closes all open events: viewers draw an async event without an end to the end of the trace. */
   end(endMs: number): TraceEvent[] {
     const ts = Math.round(endMs * 1000);
     for (const name of [...this.#running.keys()]) this.#exit(name, ts, { end: 'the run ended' });

@@ -6,7 +6,7 @@ import { sampleModel, samplePage } from './fixtures/sample-model.js';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
-t.test('reports are for everybody', { skip: withoutBrowser }, async (t) => {
+t.test('reports are accessible', { skip: withoutBrowser }, async (t) => {
   const pages = await startPages();
   t.teardown(() => pages.close());
   const longName = `/${'very-long-name-without-a-space'.repeat(12)}`;

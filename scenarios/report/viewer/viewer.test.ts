@@ -59,7 +59,7 @@ t.test('viewer of reports', { skip: withoutBrowser }, async (t) => {
       t.strictSame(problems, []);
     });
 
-  t.test('characters that nobody sees are made visible', async (t) => {
+  t.test('invisible characters are made visible', async (t) => {
     const foreign = 'a\u202eb\u0007c\u200bd\ne\u2028f';
     const { page } = await pages.open(samplePage(sampleModel({ messages: 1000, foreign })));
     await page.locator('#files table').waitFor();

@@ -17,7 +17,7 @@ func main() {
 	port, store := flag.Int("port", 0, "port of the front"), flag.Int("store", 0, "port of the store")
 	flag.Parse()
 	relay := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", *store)})
-	// A connection for each request: none is used again that the crash of a store has broken.
+	// Open a new connection for each request: a crash of the store breaks its old connections.
 	relay.Transport = &http.Transport{DisableKeepAlives: true}
 	relay.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, err error) {
 		if errors.Is(err, syscall.ECONNREFUSED) {

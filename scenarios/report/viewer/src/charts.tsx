@@ -24,7 +24,7 @@ export function Charts({ model, view }: { model: ReportModel; view: RunView }) {
       <h3 id="rates">Confirmations and latency</h3>
       <p>
         At most {formatCount(Math.round(most))} confirmations a second; the slowest confirmation took{' '}
-        {formatMs(slowest)}. Shaded: from a fault until ready again.
+        {formatMs(slowest)}. Shaded: from a fault until the target is ready again.
       </p>
       <Chart
         view={view}
@@ -127,7 +127,7 @@ function drawBands(plot: uPlot, { run }: RunView, palette: Palette): void {
   context.restore();
 }
 
-/** The faults as a table, for people who do not see the plots. */
+/** The faults as a table, for readers who cannot see the plots. */
 function FaultTable({ model, view }: { model: ReportModel; view: RunView }) {
   const { injections } = view.run;
   return (

@@ -31,7 +31,7 @@ export function Files({ model, select }: Props) {
       <p>
         A confirmed message is safe when the content of its file <em>and</em> the name of the file in its
         directory are synced. A file on which no confirmed message depends, such as an index, need not be
-        synced. The cuts that took most come first.
+        synced. The cuts that took the most messages come first.
       </p>
       {cuts.slice(0, MAX_CUTS).map(({ cut, runIndex, lost }, index) => (
         <Cut
@@ -98,7 +98,7 @@ function Cut({ model, runIndex, cut, lost, open, select }: CutProps) {
   );
 }
 
-/** @param harmless whether the cut took no message: then nothing that is not synced is an error. */
+/** @param harmless true if the cut took no message: then an unsynced file is not an error. */
 function FileRow({ file, harmless }: { file: FileAtCut; harmless: boolean }) {
   const tone = (state: FileAtCut['name']) =>
     `state ${harmless && state === 'not-synced' ? 'unknown' : state}`;

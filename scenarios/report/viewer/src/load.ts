@@ -14,7 +14,7 @@ export async function loadModel(): Promise<ReportModel> {
   const element = document.getElementById(DATA_ID);
   if (element === null) throw new Error('the file has no data: the report was not written completely');
   const packed = step('the data is not base64', () => decodeBase64(element.textContent.trim()));
-  // The text is as large as the file. It is not needed any more.
+  // Free the text: it is as large as the file.
   element.remove();
   const json = await unpack(packed).catch((error: unknown) => {
     throw new Error(`the data cannot be unpacked: ${describe(error)}`);

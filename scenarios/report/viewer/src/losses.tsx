@@ -34,8 +34,8 @@ export function Losses({
     <>
       <h3 id="losses">Losses by producer</h3>
       <p>
-        A strip shows the confirmed messages of a producer in their order; filled parts are lost. A crash that
-        takes what was not on the disk yet takes the last ones before it.
+        A strip shows the confirmed messages of a producer in their order; filled parts are lost. If a crash
+        takes what was not on the disk yet, the last messages before the crash are lost.
       </p>
       <Scroll label="Losses by producer">
         <table>
