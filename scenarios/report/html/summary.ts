@@ -68,7 +68,7 @@ function notMeasured(source: ReportSource, faults: readonly FaultRow[]): NotMeas
 }
 
 function remedyOf(id: string, needs: readonly string[]): string {
-  if (id === 'PP-13') return commandLine('explore');
+  if (id === 'PP-13') return `${commandLine('explore')}, with the target file of this run`;
   return needs.length === 0
     ? 'use a larger --budget'
     : `needs a hit of ${needs.join(' or ')}: claim it in guarantee.faults, do not leave it out with --faults, or use a larger --budget`;
