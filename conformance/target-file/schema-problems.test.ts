@@ -150,6 +150,20 @@ t.test('unknown keys get one line each, with the key that was probably meant', a
   ]);
 });
 
+t.test('a key that is missing because it is misspelt gets no second line', async (t) => {
+  const { guarantee, services, ...rest } = COMPLETE;
+  t.match(problemsOf({ ...rest, services, garantee: guarantee }), [
+    /^garantee: unknown key, .* \(did you mean guarantee\?\)$/,
+  ]);
+  const { recoverySeconds, ...others } = guarantee;
+  t.match(problemsOf({ ...rest, services, guarantee: { ...others, faluts: ['kill'], faults: 1 } }), [
+    /^guarantee\.faults: expected .*, found 1$/,
+    /^guarantee\.faluts: unknown key, .* \(did you mean faults\?\)$/,
+  ]);
+  const lines = problemsOf({ ...rest, garantee: guarantee, other: 1 });
+  t.match(lines[0], /^services: expected .*, found nothing$/, 'a key that nothing stands for has its line');
+});
+
 t.test(
   'misspelt faults, protocols, bounds and placeholders get the word that was probably meant',
   async (t) => {

@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import { didYouMean } from '../nearest.js';
+import { didYouMean, nearest } from '../nearest.js';
 
 /** Longest text of a wrong value in a problem. */
 const MAX_FOUND_CHARS = 60;
@@ -10,8 +10,11 @@ const MAX_FOUND_CHARS = 60;
  * @param json the value that was checked.
  */
 export function schemaProblems(issues: readonly z.core.$ZodIssue[], json: unknown): string[] {
+  const misspelt = misspeltKeys(issues);
   return issues.flatMap((issue) => {
     const path = issue.path.map(String);
+    // The line about the unknown key says it all: the key that is missing has another name in the file.
+    if (misspelt.has(pathText(path)) && valueAt(json, issue.path) === undefined) return [];
     if (issue.code === 'unrecognized_keys')
       return issue.keys.map(
         (key) =>
@@ -25,6 +28,24 @@ export function schemaProblems(issues: readonly z.core.$ZodIssue[], json: unknow
     const hint = typeof value === 'string' ? didYouMean(value, optionsIn(issue.message)) : '';
     return [`${path.join('.') || '(the whole)'}: expected ${issue.message}, found ${describe(value)}${hint}`];
   });
+}
+
+/** Returns the paths of the keys that the unknown keys were probably meant to be. */
+function misspeltKeys(issues: readonly z.core.$ZodIssue[]): Set<string> {
+  const paths = new Set<string>();
+  for (const issue of issues) {
+    if (issue.code !== 'unrecognized_keys') continue;
+    for (const key of issue.keys) {
+      const meant = nearest(key, optionsIn(issue.message));
+      if (meant !== undefined) paths.add(pathText([...issue.path.map(String), meant]));
+    }
+  }
+  return paths;
+}
+
+/** Returns a text that is different for different paths, whatever characters the keys have. */
+function pathText(path: readonly string[]): string {
+  return JSON.stringify(path);
 }
 
 /** Returns the words that a rule such as `one of kill, pause` lists or sets in quotation marks. */

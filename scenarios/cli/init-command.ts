@@ -8,7 +8,7 @@ import { commandLine, pathFromHere, schemaLocation } from '../host/command-line.
 import { log, print } from '../host/console.js';
 import { makeWritableDirectory } from '../host/directories.js';
 import { type Answers, type Ask, completeAnswers, type GivenAnswers } from './init/answers.js';
-import { CI_NOTES, ciFile } from './init/ci-file.js';
+import { ciFile, ciNotes } from './init/ci-file.js';
 import { SKELETONS, targetAndSkeleton } from './init/skeleton.js';
 import { type NewFile, writeAllOrNone } from './init/write-files.js';
 
@@ -52,7 +52,8 @@ export async function initCommand(flags: InitFlags): Promise<number> {
   const written = writeAllOrNone(files, flags.force === true, `--out ${out}`);
   for (const path of written) print(pathFromHere(path));
   if (written.length === 0) log('all files exist already with this content');
-  for (const line of nextSteps(answers, join(folder, `${answers.name}.json`))) log(line);
+  const notes = ci === undefined ? [] : ciNotes(answers.ci, pathFromHere(join(root, ci.path)));
+  for (const line of nextSteps(answers, join(folder, `${answers.name}.json`), notes)) log(line);
   return EXIT_CODES.pass;
 }
 
@@ -92,8 +93,8 @@ function repositoryRoot(folder: string): string {
 }
 
 /** Returns lines that say what was made and what to do next. Each command works as it is printed. */
-function nextSteps(answers: Answers, targetFile: string): string[] {
-  const { language, services, ci, protocol } = answers;
+function nextSteps(answers: Answers, targetFile: string, notes: readonly string[]): string[] {
+  const { language, services, protocol } = answers;
   const target = pathFromHere(targetFile);
   const form = services === 'one' ? 'one service' : 'two services, a front and a store';
   const isOwn = language === 'none';
@@ -104,13 +105,12 @@ function nextSteps(answers: Answers, targetFile: string): string[] {
     `${commandLine('check', target)}\n     says what can be measured here; starts nothing`,
     `${commandLine('gate', target)}\n     injects faults for 90 s and reports`,
   ];
-  const note = CI_NOTES[ci];
   return [
     isOwn
       ? `a target file for your own queue over ${protocol}, ${form}`
       : `a durable queue in ${SKELETONS[language].title}, ${form}, with its target file`,
     ...missingCompiler(answers),
-    ...(note === undefined ? [] : [`note: ${note}`]),
+    ...notes.map((note) => `note: ${note}`),
     'next:',
     ...steps.flatMap((step, index) => `  ${index + 1}. ${step}`.split('\n')),
   ];

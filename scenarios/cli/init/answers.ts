@@ -51,13 +51,13 @@ const QUESTIONS: readonly Question[] = [
   },
   {
     key: 'language',
-    text: 'Language of the skeleton (none: the queue exists already)',
+    text: 'Language of the skeleton; none if the queue exists already',
     options: LANGUAGES,
     fallback: 'python',
   },
   {
     key: 'services',
-    text: 'One service, or several (a front that accepts, and a store)',
+    text: 'One service, or several: a front that accepts, and a store',
     options: FORMS,
     fallback: 'one',
   },

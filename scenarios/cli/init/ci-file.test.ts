@@ -1,7 +1,7 @@
 import t from 'tap';
 import { parse } from 'yaml';
 import type { Answers } from './answers.js';
-import { ciFile } from './ci-file.js';
+import { ciFile, ciNotes } from './ci-file.js';
 
 const ANSWERS: Answers = {
   name: 'mine',
@@ -64,4 +64,14 @@ t.test('in the Jenkinsfile every brace and every quotation mark is closed', asyn
 
 t.test('without a CI system there is no file', async (t) => {
   t.equal(ciFile({ ...ANSWERS, ci: 'none' }, ''), undefined);
+});
+
+t.test('each CI file and the notes on it say that PLUGPULL must be set', async (t) => {
+  for (const ci of ['github', 'gitlab', 'jenkins'] as const) {
+    const lines = textFor(ci, '').split('\n');
+    const at = lines.findIndex((line) => /^ *PLUGPULL\b.*plugpull@\d/.test(line));
+    t.match(lines[at - 1], /^ *(?:#|\/\/) CHANGE THIS /, ci);
+    t.match(ciNotes(ci, 'ci/file.yml')[0], /^set PLUGPULL in ci\/file\.yml to /, ci);
+  }
+  t.same(ciNotes('none', ''), []);
 });

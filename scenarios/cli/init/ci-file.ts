@@ -6,6 +6,9 @@ import { type InitFile, SKELETONS } from './skeleton.js';
 /** Debian packages with the programs that inject faults. */
 const ENGINE_PACKAGES = ['strace', 'faketime', 'qemu-system-common', 'e2fsprogs'];
 const GATE_BUDGET = '120s';
+/** The kit need not be in a registry, so an author must say from where npm gets it. */
+const SOURCE_COMMENT =
+  'CHANGE THIS to something that the runner can get: a version in your registry, a git URL, or the path of a tarball.';
 const MADE_BY = 'Made by `plugpull init`. Change what you like.';
 
 /**
@@ -27,8 +30,17 @@ export function ciFile({ ci, name, language }: Answers, folder: string): InitFil
   }
 }
 
-/** What an author must know before the first run of the CI file. */
-export const CI_NOTES: Readonly<Record<CiSystem, string | undefined>> = {
+/** Returns what an author must do and know before the first run of a CI file, in sentences without a final full stop. */
+export function ciNotes(ci: CiSystem, path: string): string[] {
+  if (ci === 'none') return [];
+  const note = CI_NOTES[ci];
+  return [
+    `set PLUGPULL in ${path} to a version, a git URL or a tarball from which the runner can install the kit`,
+    ...(note === undefined ? [] : [note]),
+  ];
+}
+
+const CI_NOTES: Readonly<Record<CiSystem, string | undefined>> = {
   github: undefined,
   gitlab:
     'power cuts and explorations need a GitLab runner with privileged = true; elsewhere they are not measured',
@@ -47,7 +59,7 @@ on: [push, pull_request]
 permissions:
   contents: read
 env:
-  # What npm installs: a version, a git URL or a tarball.
+  # ${SOURCE_COMMENT}
   PLUGPULL: plugpull@${kitVersion()}
 jobs:
   gate:
@@ -91,7 +103,7 @@ plugpull:
   image: node:20-bookworm
   timeout: 20 minutes
   variables:
-    # What npm installs: a version, a git URL or a tarball.
+    # ${SOURCE_COMMENT}
     PLUGPULL: plugpull@${kitVersion()}
   before_script:
     # These programs inject the faults. Without one of them, its faults are not measured.
@@ -116,7 +128,7 @@ pipeline {
   agent any
   options { timeout(time: 20, unit: 'MINUTES') }
   environment {
-    // What npm installs: a version, a git URL or a tarball.
+    // ${SOURCE_COMMENT}
     PLUGPULL = 'plugpull@${kitVersion()}'
   }
   stages {
