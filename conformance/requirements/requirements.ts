@@ -157,7 +157,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'process',
     title: 'an indefinite message is whole or absent',
     sentence: 'A target MUST deliver a message with an indefinite outcome either whole or not at all.',
-    why: 'A crash during a submit can leave half a message on the disk. Recovery must not take it for a message.',
+    why: 'A producer that hangs up leaves half a message in memory, and a crash during a submit half a message on the disk. The target must not take it for a message.',
     source:
       'Maelstrom, doc/protocol.md, section Errors (definite and indefinite errors), https://github.com/jepsen-io/maelstrom',
     scenarios: 'Producers that hang up during a submit; crashes that interrupt submits.',
