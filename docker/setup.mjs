@@ -8,11 +8,11 @@
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build } from './setup/build.mjs';
+import { build, needsBuild } from './setup/build.mjs';
 import { run, runningPids, stopChildren } from './setup/child.mjs';
-import { installDependencies } from './setup/dependencies.mjs';
-import { installEngines } from './setup/engines.mjs';
-import { takeLock } from './setup/lock.mjs';
+import { installDependencies, whyInstall } from './setup/dependencies.mjs';
+import { enginesToInstall, installEngines } from './setup/engines.mjs';
+import { takeLock, UnwritableFolder } from './setup/lock.mjs';
 import { Progress, seconds } from './setup/progress.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -74,8 +74,41 @@ async function containerEngine() {
   if (!images.ok) progress.say(`images cannot be built:\n${images.text.slice(-500)}`);
 }
 
+/** Returns what a set-up would have to write here, as a phrase; undefined when everything is there. */
+async function workToDo() {
+  if (isCheckout) {
+    const why = await whyInstall(root);
+    if (why !== undefined) return `npm packages must be installed (${why})`;
+    if (needsBuild(root)) return 'the sources must be compiled';
+  }
+  if (engines === 'none') return undefined;
+  const packages = await enginesToInstall({ scope: engines, forTests: inCi && isCheckout });
+  return packages === undefined ? undefined : `engines must be installed (${packages})`;
+}
+
+/**
+ * Lets a user go on in the folder of another one, where no lock can be taken, when there is nothing to write.
+ * @throws Error that says what is to be done, and who can do it.
+ */
+async function goOnWithoutLock(unwritable) {
+  const work = await workToDo();
+  if (work !== undefined) {
+    const command = isCheckout ? 'run npm run setup as its owner' : 'run it as its owner';
+    throw new Error(`${unwritable.message}, and ${work}: ${command}`);
+  }
+  // It says which engines this user cannot install.
+  if (engines !== 'none')
+    await installEngines({ stateFolder, progress, scope: engines, forTests: inCi && isCheckout });
+  if (engines === 'all') await containerEngine();
+  if (!quiet) progress.say('ready');
+}
+
 async function setUp() {
-  const lock = await takeLock(join(stateFolder, 'setup.lock'), progress);
+  const lock = await takeLock(join(stateFolder, 'setup.lock'), progress).catch((error) => {
+    if (error instanceof UnwritableFolder) return goOnWithoutLock(error);
+    throw error;
+  });
+  if (lock === undefined) return;
   for (const [signal, code] of [
     ['SIGINT', 130],
     ['SIGTERM', 143],

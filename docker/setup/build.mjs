@@ -46,15 +46,25 @@ async function bundleViewer(root) {
   if (!ok) throw new Error(`bundling the viewer of reports failed:\n${text}`);
 }
 
+const stampIn = (root) => join(root, 'dist', '.built');
+
+/** Reports whether a source is newer than the last build. */
+export const needsBuild = (root) => !isBuilt(root, newestSource(root).ms);
+
+function isBuilt(root, newestMs) {
+  const stamp = statSync(stampIn(root), { throwIfNoEntry: false });
+  return stamp !== undefined && stamp.mtimeMs >= newestMs;
+}
+
 /**
  * Compiles, if there is something new.
  * @param {{ root: string, progress: import('./progress.mjs').Progress, onStart(): void }} context
  * @throws Error with the messages of the compiler.
  */
 export async function build({ root, progress, onStart }) {
-  const stamp = join(root, 'dist', '.built');
+  const stamp = stampIn(root);
   const { files, ms } = newestSource(root);
-  if (existsSync(stamp) && statSync(stamp).mtimeMs >= ms) return;
+  if (isBuilt(root, ms)) return;
   const startedMs = Date.now();
   const { ok, text } = await progress.during(
     `compiling ${files} files`,

@@ -70,21 +70,38 @@ const FETCH_PAUSE_MS = 5000;
 const onPath = (name) =>
   (process.env.PATH ?? '').split(':').some((folder) => folder !== '' && existsSync(join(folder, name)));
 
+/** File that says for which content the packages were checked. */
+const stampIn = (root) => join(root, 'node_modules', '.plugpull-setup');
+
+/** Reports whether the packages were checked, and have not changed since. Loading the compiled ones takes a second. */
+function isChecked(root) {
+  const wanted = checkedContent(root);
+  return wanted !== undefined && readOr(stampIn(root)) === wanted;
+}
+
+/** Returns why packages must be installed; undefined if those of the lock file are there and load. It writes nothing. */
+export async function whyInstall(root) {
+  return isChecked(root) ? undefined : (whyNotInstalled(root) ?? (await whyNotLoadable(root)));
+}
+
 /**
  * Installs the packages of the lock file, unless they are installed already, for example by `npm ci`.
  * @param {{ root: string, progress: import('./progress.mjs').Progress, onStart(): void }} context
  * @throws Error with the end of npm's output.
  */
 export async function installDependencies({ root, progress, onStart }) {
-  // Do not check the same content again: loading the compiled packages takes a second.
-  const stamp = join(root, 'node_modules', '.plugpull-setup');
-  const wanted = checkedContent(root);
-  if (wanted !== undefined && readOr(stamp) === wanted) return;
-  const why = whyNotInstalled(root) ?? (await whyNotLoadable(root));
+  if (isChecked(root)) return;
+  const why = await whyInstall(root);
   if (why !== undefined) await npmCi({ root, progress, onStart }, why);
   // Make a new file: node_modules may consist of hard links, and other folders share their content.
-  rmSync(stamp, { force: true });
-  writeFileSync(stamp, checkedContent(root) ?? '');
+  const stamp = stampIn(root);
+  try {
+    rmSync(stamp, { force: true });
+    writeFileSync(stamp, checkedContent(root) ?? '');
+  } catch (error) {
+    // The packages of another user fit. Without the note they are only checked again.
+    if (!['EACCES', 'EPERM', 'EROFS'].includes(error.code)) throw error;
+  }
 }
 
 async function npmCi({ root, progress, onStart }, why) {

@@ -89,6 +89,16 @@ export async function installEngines({ stateFolder, progress, scope, forTests })
 }
 
 /**
+ * Returns the engines that `installEngines` would install, as a phrase; undefined when it installs none, because none is
+ * missing or because this is not possible here.
+ */
+export async function enginesToInstall({ scope, forTests }) {
+  const missing = await missingEngines(scope, forTests);
+  if (missing.length === 0 || whyNotHere() !== undefined) return undefined;
+  return missing.map((engine) => engine.package).join(' ');
+}
+
+/**
  * Installs packages that are missing.
  * @param folder folder for the log of apt.
  * @param lockWaitMs longest wait for another apt, in milliseconds.

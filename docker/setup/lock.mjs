@@ -7,21 +7,22 @@ import { seconds } from './progress.mjs';
 /** Longest time for which a set-up waits for another one. */
 const MAX_WAIT_MS = 600_000;
 
+/** The folder of a lock cannot be written, for example because another user owns it. */
+export class UnwritableFolder extends Error {}
+
 /**
  * Takes a lock. A lock whose set-up is gone, and with it the programs that it had started, is taken over.
  * @param {string} path the lock.
  * @param {import('./progress.mjs').Progress} progress
  * @returns {Promise<{ note(pids: number[]): void, release(): void }>} `note` says which programs belong to the lock.
- * @throws Error when another set-up holds it for ten minutes.
+ * @throws UnwritableFolder when this user cannot write there, and Error when another set-up holds it for ten minutes.
  */
 export async function takeLock(path, progress) {
   try {
     mkdirSync(dirname(path), { recursive: true });
     rmSync(writeOwn(path, []));
   } catch (error) {
-    throw new Error(
-      `${dirname(path)} cannot be written (${error.code}), expected a folder of this user: run it as its owner`,
-    );
+    throw new UnwritableFolder(`${dirname(path)} cannot be written (${error.code})`);
   }
   if (!tryTake(path)) {
     const state = (elapsedMs) => `waiting for another set-up of this folder: ${seconds(elapsedMs)}`;

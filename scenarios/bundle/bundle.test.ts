@@ -329,7 +329,7 @@ t.test('a bundle that was not made here runs nothing without --trust, and shows 
   const told = await place.run(['replay', file, '--json', '--budget', '1s', '--runs', '1']);
   t.equal(told.code, 2);
   t.match(told.stderr, `services.server: sh -c 'id >> ${ran}' '{port}'`);
-  t.match(told.stderr, /^mine: PP-1: lost\ngone\nschedule: /, 'it explains');
+  t.match(told.stderr, /^recorded:\nmine: PP-1: lost\ngone\nschedule: /, 'it explains');
   const last = told.stderr.trim().split('\n').at(-1);
   t.match(
     last,

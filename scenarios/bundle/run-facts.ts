@@ -78,6 +78,10 @@ export const RunFacts = z.object({
   notTried: z.array(z.object({ name: z.string(), why: z.string(), remedy: z.string() })),
   /** Backend of power cuts. */
   power: z.string(),
+  /** Where the target of a gate or a sweep ran. */
+  runtime: z.string().optional(),
+  powerRuntime: z.string().optional(),
+  profile: z.string().optional(),
   crashStates: CrashStateFacts.optional(),
 });
 export type RunFacts = z.output<typeof RunFacts>;

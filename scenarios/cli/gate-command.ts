@@ -61,6 +61,7 @@ export async function gateCommand(
       ...prepared,
       wanted: flags.faults,
       power,
+      profile: flags.profile,
       ...(flags.fs === undefined ? {} : { filesystem: flags.fs }),
       seed: flags.seed ?? drawSeed(powerRuntime !== undefined),
       budgetMs: flags.budget,
@@ -92,7 +93,6 @@ export async function gateCommand(
   const outcome = await status.during(work);
   if ('exitCode' in outcome) return outcome.exitCode;
   const { result } = outcome;
-  if (flags.profile !== undefined) result.setup.profile = flags.profile;
   await writeReports(gateOutcome(result, file), reporters);
   if (!needEvidence(reporters)) await offerReport(result.verdict, result.evidence);
   return VERDICT_EXIT_CODES[result.verdict];

@@ -17,13 +17,13 @@ import { fixItLink } from '../host/fix-it.js';
 import { whyNotMadeHere } from '../host/made-here.js';
 import { newRunId, Registry, stateDirectory } from '../host/registry.js';
 import { shellQuote } from '../host/shell.js';
-import { kitVersion } from '../host/version.js';
 import {
   type BundleDisk,
   describeLogPosition,
   entriesNamedAt,
   openBundleDisk,
 } from '../replay/bundle-disk.js';
+import { describeRecorded, describeResult, describeStart } from '../replay/describe-replay.js';
 import {
   describeManualStart,
   mountState,
@@ -34,7 +34,6 @@ import {
 import {
   createWorkspaceDir,
   keepLogs,
-  type ReplayResult,
   removeWorkspaceDir,
   replayGate,
   scheduleIn,
@@ -72,7 +71,7 @@ export async function replayCommand(
   let keepWorkspace = false;
   try {
     const bundle = await openBundle(resolve(file), join(workspaceDir, 'bundle'));
-    logBundle(bundle);
+    for (const line of describeRecorded(bundle.manifest)) log(line);
     const foreign = flags.target === undefined ? whyNotMadeHere(bundle.sha256) : undefined;
     if (foreign !== undefined) {
       const found = foreignCommandsOf(bundle.manifest);
@@ -115,6 +114,7 @@ export async function replayCommand(
       signal: interrupts.signal,
       progress: (line: string) => log(style.faint(line)),
     };
+    for (const line of describeStart(bundle.manifest, flags.runs)) log(line);
     const { case: failedCase } = bundle.manifest;
     const outcome = await unlessInterrupted(
       interrupts,
@@ -136,7 +136,7 @@ export async function replayCommand(
       result.verdict === 'fail'
         ? { ...result, fixIt: result.requirements.map((id) => fixItLink(id)) }
         : result;
-    reportResult(() => formatResult(result), flags.json ? data : undefined);
+    reportResult(() => describeResult(result), flags.json ? data : undefined);
     return VERDICT_EXIT_CODES[result.verdict];
   } catch (error) {
     keepWorkspace ||= !interrupts.signal.aborted && keepLogs(workspaceDir);
@@ -192,15 +192,6 @@ function nameOfTarget(file: string): string | undefined {
     // Another JSON file, or a target file that is being edited.
     return undefined;
   }
-}
-
-function logBundle({ manifest }: Bundle): void {
-  log(`${manifest.target.definition.name}: ${manifest.why}`);
-  for (const line of manifest.summary) log(line);
-  if (manifest.kitVersion !== kitVersion())
-    log(`the bundle was made by version ${manifest.kitVersion}, this is ${kitVersion()}`);
-  if (manifest.omittedFiles.length > 0)
-    log(`left out by the limits of a bundle: ${manifest.omittedFiles.join(', ')}`);
 }
 
 /**
@@ -306,19 +297,4 @@ function tryOwnersOf(
   } finally {
     workspace.remove();
   }
-}
-
-function formatResult(result: ReplayResult): string[] {
-  const reproducedThing = result.kind === 'gate' ? 'schedule' : 'crash state';
-  const lines = ['', `${reproducedThing}: ${result.reproducer}`, ...result.story, ''];
-  lines.push(`${result.verdict}: ${result.why}`);
-  if (result.verdict === 'fail') lines.push(...result.requirements.map((id) => `Fix it: ${fixItLink(id)}`));
-  if (result.recordAnew !== null)
-    lines.push(
-      'only a change of the recovery can change this verdict: how the target writes is not tested',
-      `to test a change of how it writes, record a new run: ${result.recordAnew}`,
-    );
-  if (result.shrunkBundle !== null)
-    lines.push(`a smaller bundle: ${commandLine('replay', pathFromHere(result.shrunkBundle))}`);
-  return lines;
 }

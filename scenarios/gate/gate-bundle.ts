@@ -9,7 +9,6 @@ import type { GateCase } from '../bundle/manifest.js';
 import { type RunFactParts, writeRunFacts } from '../bundle/run-facts.js';
 import { describeTarget } from '../bundle/target.js';
 import type { PlannedInjection, Schedule } from '../round/schedule.js';
-import type { PowerBackendName } from '../runtime/power-backends.js';
 import { explainLosses } from './explain-losses.js';
 import type { GateResult } from './result.js';
 import type { Selection } from './select-faults.js';
@@ -77,11 +76,11 @@ function readInjections(roundDir: string): PlannedInjection[] {
 export function keepGateFacts(
   dir: string,
   command: 'gate' | 'sweep',
-  { target, selection, power }: { target: Target; selection: Selection; power: PowerBackendName },
-  { seed, verdict, why, tookMs, replay, warnings }: GateResult,
+  { target, selection }: { target: Target; selection: Selection },
+  { seed, verdict, why, tookMs, replay, warnings, setup }: GateResult,
 ): void {
   const facts: RunFactParts = {
-    ...{ command, target, seed, verdict, why, tookMs, replay, warnings, power },
+    ...{ command, target, seed, verdict, why, tookMs, replay, warnings, ...setup },
     notTried: selection.unavailable.map(({ name, availability }) => ({
       name,
       why: availability.why,

@@ -4,6 +4,7 @@ import t from 'tap';
 import { findFault } from '../../faults/catalogue/catalogue.js';
 import type { Fault } from '../../faults/fault.js';
 import { miss } from '../../faults/injection.js';
+import { readRunFacts } from '../bundle/run-facts.js';
 import type { ExploreResult } from '../explore/result/result.js';
 import { inProcessRuntime, inProcessTarget, type QueueDefect } from '../fixtures/in-process-runtime.js';
 import { TestWorkspace } from '../fixtures/kit.js';
@@ -101,6 +102,12 @@ t.test(
     t.match(report, 'run it again: ');
   },
 );
+
+t.test('the kept facts of a gate say which runtime and which profile ran', async (t) => {
+  const { result } = await gate(t, '', 1, { profile: 'containers', keep: true });
+  t.match(result.setup, { runtime: 'process', profile: 'containers' });
+  t.match(readRunFacts(result.evidence ?? ''), { runtime: 'process', profile: 'containers' });
+});
 
 t.test('evidence that cannot be written is a warning, and the verdict of the gate stays', async (t) => {
   const workspace = new TestWorkspace();

@@ -13,6 +13,8 @@ export interface GateOptions {
   /** Runtime of the rounds of power cuts, with the dm-flakey of its kernel. Default: `runtime`. */
   powerRuntime?: PreparedRuntime | undefined;
   selection: Selection;
+  /** Profile that chose the runtimes and the backend, as in `--profile`. Default: none did. */
+  profile?: string | undefined;
   /** Backend that cuts the power of this machine's disks. */
   power: PowerBackendName;
   /** Filesystem of the disk whose power is cut; default: ext4 without mount options. */

@@ -123,6 +123,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
         selection,
         runtime: options.runtime.name,
         powerRuntime: options.powerRuntime?.name,
+        profile: options.profile,
         claimsDropped: target !== requested.target,
         power: options.power,
         events: recorder.events,
@@ -142,7 +143,7 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
     // Before the bundle, which contains them.
     if (keep)
       await attempt('the facts of the run are not kept', () =>
-        keepGateFacts(dir, 'gate', { target, selection, power: options.power }, result),
+        keepGateFacts(dir, 'gate', { target, selection }, result),
       );
     const bundle =
       isFailed && failed !== undefined && how !== 'interrupted'

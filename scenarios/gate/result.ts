@@ -111,6 +111,7 @@ export interface GateFacts {
   runtime?: PreparedRuntime['name'];
   /** Name of the runtime of power cuts, if they have one of their own. */
   powerRuntime?: PreparedRuntime['name'] | undefined;
+  profile?: string | undefined;
   /** True when claims about time are not measured, because a runtime is too slow for them. */
   claimsDropped?: boolean;
   /** Files outside `{data}` that the target was seen to write. Default: none. */
@@ -168,6 +169,7 @@ export function resultOf(
       runtime: facts.runtime ?? 'process',
       power,
       ...(facts.powerRuntime === undefined ? {} : { powerRuntime: facts.powerRuntime }),
+      ...(facts.profile === undefined ? {} : { profile: facts.profile }),
     },
     faults,
     claimedHits,

@@ -128,6 +128,7 @@ async function replayStateOn(
       requirements: bundle.manifest.requirements,
       verdict: inspection.unmountable ? 'not-measured' : failed ? 'fail' : 'pass',
       why,
+      meaning: null,
       runs: 1,
       reproduced: failed ? 1 : 0,
       reproducer: addressOf(smallest),

@@ -1,6 +1,5 @@
 import { readdirSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import type { Verdict } from '../../conformance/checkers/verdict.js';
 import type { Target } from '../../conformance/target-file/definition.js';
 import { removeTree } from '../../faults/files/remove-tree.js';
 import { type Bundle, originOf, writeBundle } from '../bundle/bundle.js';
@@ -13,6 +12,7 @@ import type { Registry } from '../host/registry.js';
 import type { Schedule } from '../round/schedule.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { type RepeatOptions, type Repetition, RUN_PREFIX, repeat } from './repeat.js';
+import { type ReplayVerdict, verdictOf } from './replay-verdict.js';
 import { describeSchedule, shrinkSchedule } from './shrink-schedule.js';
 
 export interface ReplayOptions {
@@ -29,13 +29,11 @@ export interface ReplayOptions {
 }
 
 /** Result of a replay: the object that `--json` prints. */
-export interface ReplayResult {
+export interface ReplayResult extends ReplayVerdict {
   bundle: string;
   target: string;
   kind: 'gate' | 'crash-state';
   requirements: string[];
-  verdict: Verdict;
-  why: string;
   runs: number;
   reproduced: number;
   /**
@@ -43,6 +41,7 @@ export interface ReplayResult {
    * `--shrink` it is the smaller one.
    */
   reproducer: string;
+  /** The story of the failure that came again. Empty when the runs of a schedule did not fail again. */
   story: string[];
   /**
    * What the replay judged: a whole run of the target, or only its recovery. The disk of a crash state was written
@@ -92,15 +91,14 @@ export async function replayGate(
             writeShrunk(bundle, gate, target, small.schedule, last),
           )) ?? null)
         : null;
-    const story =
-      last.first === undefined ? manifest.summary : violationStory(last.first.events, last.first.evaluation);
+    const story = last.first === undefined ? [] : violationStory(last.first.events, last.first.evaluation);
     last.first?.drop();
     return {
       bundle: bundle.file,
       target: target.name,
       kind: 'gate',
       requirements: manifest.requirements,
-      ...verdictOf(repetition, manifest.requirements),
+      ...verdictOf(repetition, manifest.requirements, target.name),
       runs: repetition.runs,
       reproduced: repetition.reproduced,
       reproducer: describeSchedule(small?.schedule ?? schedule),
@@ -119,27 +117,6 @@ export async function replayGate(
  */
 export function scheduleIn({ schedule }: GateCase): Schedule {
   return JSON.parse(JSON.stringify(schedule)) as Schedule;
-}
-
-function verdictOf(
-  repetition: Repetition,
-  requirements: readonly string[],
-): { verdict: Verdict; why: string } {
-  const { runs, reproduced, passed, outOfTime } = repetition;
-  const what = requirements.join(' or ');
-  if (reproduced > 0)
-    return { verdict: 'fail', why: `${what} failed again in ${reproduced} of ${runs} runs` };
-  if (runs === 0 && outOfTime)
-    return { verdict: 'not-measured', why: `no run ended in the budget, so ${what} could not fail again` };
-  if (runs === 0 || passed < runs) {
-    return {
-      verdict: 'not-measured',
-      why: `${what} did not fail again, and ${passed} of ${runs} runs passed`,
-    };
-  }
-  const percent = Math.round((1 - 0.05 ** (1 / runs)) * 100);
-  const rate = `a failure in ${percent} % of the runs would have shown with a certainty of 95 %`;
-  return { verdict: 'pass', why: `${what} failed in none of ${runs} runs, which all passed: ${rate}` };
 }
 
 async function writeShrunk(

@@ -179,7 +179,7 @@ async function resultFor(
   );
   if (evidence !== null)
     await attempt('the facts of the run are not kept', () =>
-      keepGateFacts(dir, 'sweep', { target, selection, power: 'blocklog' }, result),
+      keepGateFacts(dir, 'sweep', { target, selection }, result),
     );
   const bundle = failed
     ? ((await attempt('the bundle could not be written', () =>

@@ -95,9 +95,17 @@ t.test('the images that were used last stay', async (t) => {
   }
   const used = readImage(join(images, keyOf(1)), keyOf(1));
   t.ok(used);
-  if (used !== undefined) noteUse(used);
+  if (used !== undefined) t.equal(noteUse(used), true);
   removeOldImages(images, keyOf(2));
   t.same(readdirSync(images).sort(), [keyOf(1), keyOf(2), keyOf(4)]);
+});
+
+t.test('an image that another process removes after it was found counts as not built', async (t) => {
+  const folder = makeImage(1);
+  const found = readImage(folder, keyOf(1));
+  t.ok(found);
+  rmSync(folder, { recursive: true });
+  if (found !== undefined) t.equal(noteUse(found), false);
 });
 
 t.test('all images are removed, and nothing else in the directory', async (t) => {

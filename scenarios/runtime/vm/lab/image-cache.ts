@@ -129,11 +129,19 @@ export function syncPath(path: string): void {
   }
 }
 
-/** Notes that an image is used now: the images that were not used for the longest time are removed first. */
-export function noteUse(image: LabImage): LabImage {
+/**
+ * Notes that an image is used now: the images that were not used for the longest time are removed first.
+ * @returns false when the image is gone. A process may find an image while another one removes it.
+ */
+export function noteUse({ folder }: LabImage): boolean {
   const now = new Date();
-  utimesSync(join(image.folder, SEAL), now, now);
-  return image;
+  try {
+    utimesSync(join(folder, SEAL), now, now);
+    return true;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return false;
+    throw error;
+  }
 }
 
 /** Removes what interrupted builds have left. The caller holds the lock, so no build is under way. */

@@ -120,12 +120,13 @@ export function builtImage(): LabImage | undefined {
  */
 export async function ensureLabImage(plan: BuildPlan): Promise<LabImage> {
   const existing = builtImage();
-  if (existing !== undefined) return noteUse(existing);
+  if (existing !== undefined && noteUse(existing)) return existing;
   const lock = await lockImages(() =>
     plan.log('lab: another process builds or removes an image of the lab VM: waiting for it'),
   );
   try {
-    return noteUse(builtImage() ?? (await buildLocked(plan)));
+    const built = builtImage();
+    return built !== undefined && noteUse(built) ? built : await buildLocked(plan);
   } finally {
     lock.release();
   }
