@@ -1,7 +1,8 @@
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { defineTarget } from '../../conformance/target-file/load.js';
+import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
+import { defineTarget, loadTarget } from '../../conformance/target-file/load.js';
 import { TestWorkspace } from '../fixtures/kit.js';
 import { requirePrograms } from './check/certain.js';
 
@@ -173,4 +174,24 @@ t.test('only what no start could survive is refused before a run', (t) => {
   t.doesNotThrow(() => check(['no-such-program'], {}, { env: { PATH: '/opt/queue/bin' } }));
   t.doesNotThrow(() => check(['no-such-program'], {}, {}, 'docker'));
   t.end();
+});
+
+t.test('check counts PP-3 as claimed, as the gate does, also when no claimed fault forces it', async (t) => {
+  const workspace = newWorkspace(t);
+  const file = workspace.target(['{node}', '{port}', '{data}']);
+  const { stdout } = await workspace.run(['check', file, '--json']);
+  const { requirements } = JSON.parse(stdout) as {
+    requirements: { id: string; state: string; why: string }[];
+  };
+  const { guarantee } = loadTarget(file);
+  t.notOk(guarantee.faults.includes('full'));
+  t.match(
+    requirements.find(({ id }) => id === 'PP-3'),
+    { state: 'by-chance', why: 'only by chance: full in guarantee.faults would force it' },
+  );
+  const claimed = REQUIREMENTS.filter(({ isClaimedBy }) => isClaimedBy(loadTarget(file))).map(({ id }) => id);
+  t.same(
+    requirements.flatMap(({ id, state }) => (state === 'not-claimed' ? [] : [id])),
+    claimed,
+  );
 });
