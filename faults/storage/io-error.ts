@@ -15,7 +15,11 @@ import { hit, killServices, miss } from '../injection.js';
 import { straceAvailability } from '../programs.js';
 import { logUniformInt } from '../random-choice.js';
 import { SYNC_CALLS, WRITE_CALLS } from '../tracing/call-kinds.js';
-import { type CallPositions, callsAfterConfirmation } from '../tracing/calls-after-confirmation.js';
+import {
+  type CallPositions,
+  callsAfterConfirmation,
+  narrowPositions,
+} from '../tracing/calls-after-confirmation.js';
 import { isScratch, type TracedStart } from '../tracing/remade-files.js';
 import { Snapshot } from '../tracing/snapshot.js';
 import { type InjectedFailure, injectedFailures, straceCommand, type Tampering } from '../tracing/strace.js';
@@ -84,7 +88,7 @@ export const ioError: Fault = {
     if (!strace.available) return miss(`this disk cannot fail, and ${strace.why}`, names);
     const misses: string[] = [];
     let persistent = false;
-    let positions: ReadonlyMap<readonly string[], CallPositions> | undefined;
+    let positions: Map<readonly string[], CallPositions> | undefined;
     // Prefer syncs: most targets sync more often than they use these write calls.
     let calls = context.random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS;
     for (let attempt = 1; attempt <= MAX_TRIES && !context.signal.aborted; attempt++) {
@@ -100,6 +104,7 @@ export const ioError: Fault = {
         misses.push(detail);
         // Let the same calls fail once more, but after a confirmation.
         positions ??= await callsAfterConfirmation(context);
+        narrowPositions(positions, calls, { from: first + 1 });
         continue;
       }
       if (lostData)
@@ -111,6 +116,7 @@ export const ioError: Fault = {
       persistent = failedCount > 0;
       if (failedCount > 0) continue;
       positions ??= await callsAfterConfirmation(context);
+      narrowPositions(positions, calls, { to: first - 1 });
       const others = calls === SYNC_CALLS ? WRITE_CALLS : SYNC_CALLS;
       if (positions.has(others) || !positions.has(calls)) calls = others;
     }

@@ -1,5 +1,6 @@
 import t from 'tap';
-import { positionsOf } from './calls-after-confirmation.js';
+import { SYNC_CALLS, WRITE_CALLS } from './call-kinds.js';
+import { narrowPositions, positionsOf } from './calls-after-confirmation.js';
 
 /** Makes a log of calls, each with its thread, and the length of the log after the call with index `confirmedAfter`. */
 function log(calls: readonly [thread: number, call: string, path?: string][], confirmedAfter: number) {
@@ -29,4 +30,24 @@ t.test('threads of different services are different, and only the given files co
   const [one, other] = [log([[5, 'write', '/d/a']], 0), log([[5, 'write', '/tmp/x']], 0)];
   t.same(positionsOf([one, other], ['write']), { from: 1, to: 1 });
   t.same(positionsOf([other], ['write'], new Set(['/d/a'])), undefined);
+});
+
+t.test('a try that failed too early or was not reached narrows the positions of the next ones', async (t) => {
+  const after = (known: { from: number; to: number }, shown: { from?: number; to?: number }) => {
+    const positions = new Map<readonly string[], { from: number; to: number }>([[SYNC_CALLS, known]]);
+    narrowPositions(positions, SYNC_CALLS, shown);
+    narrowPositions(positions, WRITE_CALLS, shown);
+    t.equal(positions.size, 1);
+    return positions.get(SYNC_CALLS);
+  };
+  t.same(after({ from: 4, to: 12 }, { from: 7 }), { from: 7, to: 12 });
+  t.same(
+    after({ from: 4, to: 12 }, { from: 20 }),
+    { from: 20, to: 20 },
+    'threads share the calls differently',
+  );
+  t.same(after({ from: 4, to: 12 }, { from: 2 }), { from: 4, to: 12 });
+  t.same(after({ from: 4, to: 12 }, { to: 9 }), { from: 4, to: 9 });
+  t.same(after({ from: 4, to: 12 }, { to: 2 }), { from: 2, to: 2 });
+  t.same(after({ from: 1, to: 1 }, { to: 0 }), { from: 1, to: 1 });
 });

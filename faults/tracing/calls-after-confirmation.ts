@@ -52,6 +52,22 @@ export async function callsAfterConfirmation(
   );
 }
 
+/**
+ * Narrows the positions that later tries draw from, by what a try has shown. A start does not repeat the one before:
+ * some runtimes, such as that of Go, move their work between threads, and each thread counts its own calls.
+ */
+export function narrowPositions(
+  positions: Map<readonly string[], CallPositions>,
+  calls: readonly string[],
+  { from = 1, to = Number.POSITIVE_INFINITY }: Partial<CallPositions>,
+): void {
+  const known = positions.get(calls);
+  if (known === undefined) return;
+  // What this start has shown counts more than what the start without failures has shown.
+  const first = Math.min(Math.max(known.from, from), Math.max(1, to));
+  positions.set(calls, { from: first, to: Math.max(first, Math.min(known.to, to)) });
+}
+
 /** A log of strace, and its length in bytes at the first confirmation. */
 export interface ConfirmedLog {
   text: string;

@@ -365,6 +365,28 @@ t.test(
   },
 );
 
+t.test(
+  'a descriptor that also reads writes at the end of a file that was empty when it was opened',
+  async (t) => {
+    const write = (fd: number) => `1 write(${fd}</d/a>, ""..., 10) = 10`;
+    const startsOf = (flags: string, lines: string[]) =>
+      page('/d/a', [`1 openat(AT_FDCWD</d>, "a", ${flags}) = 3</d/a>`, ...lines])?.events.flatMap((event) =>
+        event.kind === 'write' && event.length === 10 ? [event.start] : [],
+      );
+    const empty = 'O_RDWR|O_CREAT|O_TRUNC';
+    t.same(startsOf(empty, [write(3), write(3)]), [0, 10]);
+    t.same(startsOf('O_RDWR|O_CREAT|O_EXCL', [write(3)]), [0]);
+    t.same(startsOf('O_RDWR|O_CREAT', [write(3)]), ['unknown'], 'a read may have moved it');
+    // From here on the position may be before the end, where a read moves it.
+    t.same(startsOf(empty, [write(3), '1 lseek(3</d/a>, 0, SEEK_END) = 10', write(3)]), [0, 10]);
+    t.same(startsOf(empty, [write(3), '1 lseek(3</d/a>, 0, SEEK_SET) = 0', write(3)]), [0, 'unknown']);
+    t.same(startsOf(empty, ['1 pwrite64(3</d/a>, ""..., 10, 5) = 10', write(3)]), [5, 'unknown']);
+    t.same(startsOf(empty, ['1 ftruncate(3</d/a>, 9) = 0', write(3)]), ['unknown']);
+    const other = '1 openat(AT_FDCWD</d>, "a", O_WRONLY) = 4</d/a>';
+    t.same(startsOf(empty, [other, write(4), write(3)]), [0, 'unknown']);
+  },
+);
+
 t.test('a sync of all files covers also a file that is used later', async (t) => {
   const trace = readTrace('1 sync() = 0\n1 write(3</d/a>, ""..., 3) = 3\n1 syncfs(4</d>) = -1 EIO (x)\n');
   t.same(

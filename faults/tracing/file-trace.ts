@@ -66,6 +66,8 @@ interface ReplayedFile extends FileTrace {
   opened: { plain: boolean; sync: boolean };
   /** True when a descriptor that the log did not show was used: it may share the position of any other descriptor. */
   positionsUnknown: boolean;
+  /** Its open files whose position is known only while it is the end of the file. */
+  atEnd: Set<OpenFile<ReplayedFile>>;
 }
 
 type Process = TracedProcess<ReplayedFile>;
@@ -219,6 +221,7 @@ class TraceReader {
       startPath,
       opened: { plain: false, sync: false },
       positionsUnknown: false,
+      atEnd: new Set(),
     };
     this.#files.set(path, file);
     return file;
@@ -282,12 +285,17 @@ class TraceReader {
     }
     const sync = flags.includes('O_SYNC') || flags.includes('O_DSYNC');
     if (/O_WRONLY|O_RDWR/.test(flags)) file.opened[sync ? 'sync' : 'plain'] = true;
-    process.open(descriptor.fd, {
+    const writesOnly = flags.includes('O_WRONLY');
+    const isEmpty = flags.includes('O_TRUNC') || flags.includes('O_EXCL');
+    const open: OpenFile<ReplayedFile> = {
       file,
       append: flags.includes('O_APPEND'),
       sync,
-      position: flags.includes('O_WRONLY') ? 0 : undefined,
-    });
+      position: writesOnly || isEmpty ? 0 : undefined,
+      onlyAtEnd: !writesOnly,
+    };
+    process.open(descriptor.fd, open);
+    if (open.onlyAtEnd && open.position !== undefined) file.atEnd.add(open);
   }
 
   #write(call: Call, process: Process): void {
@@ -331,6 +339,7 @@ class TraceReader {
     if (open?.append === true || flags.includes('RWF_APPEND')) start = 'append';
     else if (at === 'position' && open !== undefined && !file.positionsUnknown)
       start = open.position ?? 'unknown';
+    forgetPositionsAtEnd(file, at === 'position' ? open : undefined);
     if (at === 'position') {
       if (open === undefined) file.positionsUnknown = true;
       else if (open.position !== undefined)
@@ -360,7 +369,8 @@ class TraceReader {
     return known?.file === file ? known : undefined;
   }
 
-  #unknownWrite(file: FileTrace | undefined, { entry, doneOffset }: Call): void {
+  #unknownWrite(file: ReplayedFile | undefined, { entry, doneOffset }: Call): void {
+    if (file !== undefined) forgetPositionsAtEnd(file);
     file?.events.push({ kind: 'write', start: 'unknown', length: 0, entry, doneOffset });
   }
 
@@ -385,6 +395,7 @@ class TraceReader {
       return;
     }
     const { entry, doneOffset } = call;
+    if (file !== undefined) forgetPositionsAtEnd(file);
     this.#useStart(file, { keptBytes: length, doneOffset });
     file?.events.push({ kind: 'write', start: 'truncate', length, entry, doneOffset });
   }
@@ -489,6 +500,18 @@ export const TRACED_CALLS: readonly string[] = Object.keys(TraceReader.handlers)
 
 /** Positions of a path in the arguments of a call, and of the descriptor of the folder to which it is relative. */
 type PathArguments = readonly [path: number, folder?: number];
+
+/**
+ * Forgets the positions that may no longer be the end of a file, because the file has perhaps another size now.
+ * @param writer the open file through which it got the size, and whose position is the end again.
+ */
+function forgetPositionsAtEnd(file: ReplayedFile, writer?: OpenFile<ReplayedFile>): void {
+  for (const open of file.atEnd) {
+    if (open === writer) continue;
+    open.position = undefined;
+    file.atEnd.delete(open);
+  }
+}
 
 /** Returns the key of a file without a name. A path cannot end like this in the log. */
 function deletedName(path: string): string {

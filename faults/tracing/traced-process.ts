@@ -18,8 +18,13 @@ export interface OpenFile<F> {
   file: F;
   append: boolean;
   sync: boolean;
-  /** Offset of the next write; undefined when a call that the trace does not show may have changed it. */
+  /**
+   * Offset of the next write; undefined when a call that the trace does not show may have changed it. A read is such a
+   * call, but it does not move a position at the end of the file.
+   */
   position: number | undefined;
+  /** True when the position is known only because it has been the end of the file from the opening on. */
+  onlyAtEnd?: boolean;
 }
 
 /** The folders from which a process resolves names. */
@@ -135,7 +140,8 @@ export class TracedProcess<F> {
   seek(call: Call): void {
     const open = this.#descriptors.get(descriptorNumber(call.args[0]));
     if (open?.position === undefined) return;
-    open.position = call.result === undefined ? undefined : Number.parseInt(call.result, 10);
+    const position = call.result === undefined ? undefined : Number.parseInt(call.result, 10);
+    open.position = open.onlyAtEnd === true && position !== open.position ? undefined : position;
   }
 
   /** Replays chdir(2) and fchdir(2), which have succeeded. */

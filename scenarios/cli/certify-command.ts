@@ -13,6 +13,7 @@ import { chooseReporters, needEvidence, writeReports } from '../report/reporters
 import { styleFor } from '../report/style.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { choosePowerBackend } from '../runtime/power-backends.js';
+import { requirePrograms } from './check/certain.js';
 import {
   type FaultFlags,
   MAX_RANDOM_SEED,
@@ -43,6 +44,7 @@ export async function certifyCommand(
   const target = loadTarget(path);
   const reporters = chooseReporters(flags.reporter, flags.json === true);
   const runtime = await chooseRuntime(flags.runtime);
+  requirePrograms(target, path, runtime.name);
   const power = await choosePowerBackend(flags.power, flags.fs, runtime.name);
   const registry = new Registry(newRunId());
   const defaultDir = join(stateDirectory(), 'certificates', registry.runId);

@@ -129,7 +129,12 @@ function imageNotes(target: Target, prepared: PreparedRuntime): string[] {
   return notes;
 }
 
-const STATE_WORDS = { measurable: 'yes', 'not-measurable': 'NO', 'not-claimed': '-' } as const;
+const STATE_WORDS = {
+  measurable: 'yes',
+  'by-chance': '?',
+  'not-measurable': 'NO',
+  'not-claimed': '-',
+} as const;
 
 function formatReport(
   { requirements, faults, programs, ports, gateSeconds }: CheckReport,
@@ -139,7 +144,9 @@ function formatReport(
   const because = ({ why, remedy }: { why?: string; remedy?: string }) =>
     [why, remedy].filter((text) => text !== undefined).join('; ');
   return [
-    style.strong('Requirements that this machine can measure (-: the file does not claim it)'),
+    style.strong(
+      'Requirements that this machine can measure (-: the file does not claim it; ?: no claimed fault forces it)',
+    ),
     ...table(requirements.map((one) => [`  ${STATE_WORDS[one.state]}`, one.id, one.title, because(one)])),
     style.strong('Claimed faults that can be injected here'),
     ...table(faults.map((one) => [`  ${one.available ? 'yes' : 'NO'}`, one.name, because(one)])),

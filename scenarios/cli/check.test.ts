@@ -1,7 +1,10 @@
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { REQUIREMENTS } from '../../conformance/requirements/requirements.js';
+import { defineTarget, loadTarget } from '../../conformance/target-file/load.js';
 import { TestWorkspace } from '../fixtures/kit.js';
+import { requirePrograms } from './check/certain.js';
 
 function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace {
   const workspace = new TestWorkspace();
@@ -123,4 +126,72 @@ t.test('check reports a script whose interpreter does not exist', async (t) => {
     t.equal(code, 2);
     t.match(stderr, `whose interpreter ${missing} does not exist here`);
   }
+});
+
+t.test(
+  'gate, certify, explore and sweep refuse a missing program or script before anything starts',
+  async (t) => {
+    const workspace = newWorkspace(t);
+    const missing = workspace.target(['/no/such/queue', '{port}', '{data}']);
+    for (const command of ['gate', 'certify', 'explore', 'sweep']) {
+      const { code, stderr, stdout } = await workspace.run([command, missing]);
+      t.equal(code, 2, command);
+      t.match(
+        stderr.trim(),
+        /^[^\n]*services\.server\.command\.0: expected a program that can be run here, found \/no\/such\/queue[^\n]*$/,
+      );
+      t.equal(stdout, '');
+    }
+    const script = workspace.target(['{node}', '{dir}/gone.mjs', '{port}', '{data}']);
+    const { code, stderr } = await workspace.run(['gate', script, '--faults', 'kill']);
+    t.equal(code, 2);
+    t.match(stderr, /services\.server\.command\.1: expected a file that exists, found .*gone\.mjs/);
+  },
+);
+
+t.test('only what no start could survive is refused before a run', (t) => {
+  const target = (command: string[], more: object = {}, ofService: object = {}) =>
+    defineTarget(
+      {
+        name: 'a',
+        protocol: 'http',
+        services: { server: { command, ...ofService } },
+        guarantee: { faults: ['kill'], duplicatesPerCrash: 0 },
+        ...more,
+      },
+      '/no/such/folder',
+    );
+  const words = ['--port', '{port}', '--data', '{data}'];
+  const check = (command: string[], more?: object, ofService?: object, runtime = 'process') => {
+    requirePrograms(target([...command, ...words], more, ofService), 'target.json', runtime);
+  };
+  t.throws(() => check(['no-such-program']), /command\.0: .*no-such-program, which is not in PATH/);
+  t.throws(() => check(['{dir}/queue']), /command\.0: .*queue, which does not exist/);
+  t.throws(() => check(['{node}', '{dir}/queue.mjs']), /command\.1: .*queue\.mjs, which does not exist/);
+  t.throws(() => check(['{node}'], { install: ['no-such-program'] }), /install\.0: .*no-such-program/);
+  t.doesNotThrow(() => check(['{node}', '--log', '{dir}/made-by-the-server']));
+  t.doesNotThrow(() => check(['{node}', '{dir}/dist/queue.mjs'], { install: ['{node}', '--version'] }));
+  t.doesNotThrow(() => check(['no-such-program'], {}, { env: { PATH: '/opt/queue/bin' } }));
+  t.doesNotThrow(() => check(['no-such-program'], {}, {}, 'docker'));
+  t.end();
+});
+
+t.test('check counts PP-3 as claimed, as the gate does, also when no claimed fault forces it', async (t) => {
+  const workspace = newWorkspace(t);
+  const file = workspace.target(['{node}', '{port}', '{data}']);
+  const { stdout } = await workspace.run(['check', file, '--json']);
+  const { requirements } = JSON.parse(stdout) as {
+    requirements: { id: string; state: string; why: string }[];
+  };
+  const { guarantee } = loadTarget(file);
+  t.notOk(guarantee.faults.includes('full'));
+  t.match(
+    requirements.find(({ id }) => id === 'PP-3'),
+    { state: 'by-chance', why: 'only by chance: full in guarantee.faults would force it' },
+  );
+  const claimed = REQUIREMENTS.filter(({ isClaimedBy }) => isClaimedBy(loadTarget(file))).map(({ id }) => id);
+  t.same(
+    requirements.flatMap(({ id, state }) => (state === 'not-claimed' ? [] : [id])),
+    claimed,
+  );
 });

@@ -16,6 +16,7 @@ import { exploreReport } from '../report/explore-report.js';
 import { reportResult } from '../report/reporters/registry.js';
 import { styleFor } from '../report/style.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
+import { requirePrograms } from './check/certain.js';
 import {
   formatBudget,
   formatFilesystem,
@@ -54,6 +55,7 @@ export async function exploreCommand(
     );
   const savedRecording = openRecording(flags, target);
   const runtime = await chooseRuntime(flags.runtime);
+  requirePrograms(target, file ?? REFERENCE_TARGET, runtime.name);
   const availability = blocklogAvailability(flags.fs?.type ?? savedRecording?.run.filesystem.type);
   if (!availability.available)
     throw new KitError('target-unavailable', `explore: ${availability.why}; ${availability.remedy}`);

@@ -15,6 +15,7 @@ import { type ChosenRuntimes, chooseProfile, onlyNeeded } from '../runtime/choic
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import { choosePowerBackend } from '../runtime/power-backends.js';
 import type { PreparedRuntime, Runtime } from '../runtime/runtime.js';
+import { requirePrograms } from './check/certain.js';
 import {
   type FaultFlags,
   MAX_RANDOM_SEED,
@@ -47,6 +48,7 @@ export async function gateCommand(
   const target = loadTarget(file ?? REFERENCE_TARGET);
   const reporters = chooseReporters(flags.reporter, flags.json === true);
   const { runtime, powerRuntime, power } = await chooseRuntimes(flags, target);
+  requirePrograms(target, file ?? REFERENCE_TARGET, runtime.name);
   const out = flags.out === undefined ? undefined : makeEmptyDirectory(flags.out);
   const startMs = performance.now();
   const status = new StatusLine(

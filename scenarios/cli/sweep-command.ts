@@ -19,6 +19,7 @@ import { table } from '../report/table.js';
 import { chooseRuntime } from '../runtime/choice/runtimes.js';
 import type { SweepRow } from '../sweep/plan.js';
 import { runSweep, type SweepResult } from '../sweep/sweep.js';
+import { requirePrograms } from './check/certain.js';
 import { formatBudget, MAX_RANDOM_SEED, makeEmptyDirectory, unlessInterrupted } from './common.js';
 import { requireNoHungDisk } from './hung-disks.js';
 import type { Interrupts } from './interrupt.js';
@@ -48,7 +49,9 @@ export async function sweepCommand(
   const target = loadTarget(file ?? REFERENCE_TARGET);
   const seed = flags.seed ?? randomInt(MAX_RANDOM_SEED);
   const style = styleFor(process.stderr);
-  const runtime = await (await chooseRuntime(flags.runtime)).prepare(target, log);
+  const chosen = await chooseRuntime(flags.runtime);
+  requirePrograms(target, file ?? REFERENCE_TARGET, chosen.name);
+  const runtime = await chosen.prepare(target, log);
   // Before the registry, which marks the directory as that of this run.
   const out = flags.out === undefined ? undefined : makeEmptyDirectory(flags.out);
   const registry = new Registry(newRunId(), stateDirectory(), out);

@@ -108,6 +108,25 @@ t.test('the kept facts of a gate say which runtime and which profile ran', async
   t.match(result.setup, { runtime: 'process', profile: 'containers' });
   t.match(readRunFacts(result.evidence ?? ''), { runtime: 'process', profile: 'containers' });
 });
+t.test(
+  'a gate that waits for missing messages says so in its state, and the round before that',
+  async (t) => {
+    let describe = () => '';
+    const states: string[] = [];
+    const timer = setInterval(() => states.push(describe()), 20);
+    t.teardown(() => clearInterval(timer));
+    await gate(t, 'confirms-early', 50, {
+      watch: (given) => {
+        describe = given;
+      },
+    });
+    t.ok(states.some((state) => /^round 1: \d+ confirmed/.test(state)));
+    t.ok(
+      states.some((state) => /^drain: \d+ confirmed messages are missing, at most \d+ s left/.test(state)),
+      [...new Set(states)].slice(-5).join('\n'),
+    );
+  },
+);
 
 t.test('evidence that cannot be written is a warning, and the verdict of the gate stays', async (t) => {
   const workspace = new TestWorkspace();

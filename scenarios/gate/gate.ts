@@ -93,9 +93,14 @@ export async function runGate(requested: GateOptions): Promise<GateResult> {
   try {
     const endMs = startMs + options.budgetMs;
     const exploreMs = options.exploration?.budgetMs ?? 0;
-    options.watch?.(describeRounds(recorder.events, endMs - exploreMs));
+    const describe = describeRounds(recorder.events, endMs - exploreMs);
+    let waiting: string | undefined;
+    options.watch?.(() => waiting ?? describe());
     const { rounds, failed, writtenOutside, escaped } = await runRounds(options, {
       ...{ registry, recorder, dir, startMs, clock, budgetMs: options.budgetMs - exploreMs },
+      waiting: (state) => {
+        waiting = state;
+      },
     });
     const explored = await clock.during('exploration', () => exploreUnlessFailed(failed !== undefined));
     const how = options.signal.aborted ? 'interrupted' : failed ? 'violation' : 'completed';

@@ -68,6 +68,8 @@ function describePlan({ disk, injections }: Schedule, power: PowerBackendName): 
 
 /** The parts of a gate that exist before its first round. */
 export interface GateRun {
+  /** Gets what the drain of a round waits for; see `RoundOptions`. */
+  waiting?: (state: string | undefined) => void;
   registry: Registry;
   recorder: Recorder;
   dir: string;
@@ -224,6 +226,7 @@ export async function runRounds(options: GateOptions, run: GateRun): Promise<Rou
       pace: place.pace,
       lastInjection: maxInjections,
       progress: options.progress,
+      waiting: run.waiting,
     };
     const outcome = await runRound(round);
     injections = outcome.injections;

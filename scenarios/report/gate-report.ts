@@ -40,7 +40,7 @@ export function gateReport(result: GateResult, style: Style): string[] {
     lines.push('', style.strong('Causes'), ...result.causes.map((line) => `  ${line}`));
   if (result.warnings.length > 0)
     lines.push('', ...result.warnings.map((warning) => `${style.warn('warning')}: ${warning}`));
-  lines.push('', `${colourVerdict(style, result.verdict)}: ${result.why}`);
+  lines.push('', `${colourVerdict(style, result.verdict)}: ${result.why}${alsoNotMeasured(result)}`);
   lines.push(...fixItLines(result.requirements));
   if (result.evidence !== null) lines.push(`evidence: ${result.evidence}`);
   if (result.bundle !== null)
@@ -65,6 +65,16 @@ export function claimedHitsLine({
 }: Pick<GateResult, 'claimedHits'>): string {
   const names = neverHit.map(({ name }) => name).join(', ');
   return `${hit} of ${claimed} claimed faults hit${names === '' ? '' : `; named with --faults and never hit: ${names}`}`;
+}
+
+/** Names the claimed requirements that were not measured and that the reason of the verdict leaves out. */
+function alsoNotMeasured({ verdict, why, requirements }: GateResult): string {
+  // A failed gate ends early: what it did not measure is not what needs attention.
+  if (verdict === 'fail') return '';
+  const named = new Set(why.match(/PP-\d+/g));
+  const others = requirements.filter((one) => one.verdict === 'not-measured' && !named.has(one.id));
+  if (others.length === 0) return '';
+  return `; ${named.size > 0 ? 'also ' : ''}not measured: ${others.map(({ id }) => id).join(', ')}`;
 }
 
 const indent = (line: string) => `  ${line}`;

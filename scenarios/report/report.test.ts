@@ -91,6 +91,27 @@ t.test('the last line of every report says how many of the claimed faults hit', 
   );
 });
 
+t.test('the verdict names each claimed requirement that was not measured', async (t) => {
+  const verdictOf = (verdict: GateResult['verdict'], why: string) => {
+    const requirements = [
+      ...RESULT.requirements,
+      ...['PP-13', 'PP-14', 'PP-16'].map((id) => ({ id, verdict: 'not-measured' as const, why: 'no hit' })),
+    ] as GateResult['requirements'];
+    return gateReport({ ...RESULT, verdict, why, requirements }, plain).find((line) =>
+      line.startsWith(`${verdict}: `),
+    );
+  };
+  t.equal(
+    verdictOf('not-measured', 'PP-14: no sync failed'),
+    'not-measured: PP-14: no sync failed; also not measured: PP-13, PP-16',
+  );
+  t.equal(
+    verdictOf('pass', '1 of 4 claimed requirements measured, all passed'),
+    'pass: 1 of 4 claimed requirements measured, all passed; not measured: PP-13, PP-14, PP-16',
+  );
+  t.equal(verdictOf('fail', 'PP-1: lost'), 'fail: PP-1: lost');
+});
+
 t.test('a warning stands before the verdict', async (t) => {
   const warnings = [
     'my-queue writes /x/queue.db outside {data}: no fault of the disk reaches what is stored there',

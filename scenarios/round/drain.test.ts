@@ -203,3 +203,26 @@ t.test('a process that can open no more files notices it', async (t) => {
   const ended = spawnSync('bash', ['-c', script, process.execPath, source], { encoding: 'utf8' });
   t.match(ended, { status: 7, stdout: 'EMFILE\n' }, ended.stderr);
 });
+
+t.test('the drain says how many messages are missing, and how long it waits for them at most', async (t) => {
+  const states: (string | undefined)[] = [];
+  await drained(
+    { outstanding: 3, awaited: 2 },
+    [
+      {
+        atMs: 4000,
+        run: ({ view }) => {
+          view.awaited = 1;
+          view.lastActivityMs = 4000;
+        },
+      },
+    ],
+    { redeliverySeconds: 20, waiting: (state) => void states.push(state) },
+  );
+  t.equal(states[0], 'drain: 2 confirmed messages are missing, at most 20 s left unless one of them comes');
+  const later = [...new Set(states)];
+  t.ok(later.includes('drain: 2 confirmed messages are missing, at most 17 s left unless one of them comes'));
+  t.ok(later.includes('drain: 1 confirmed messages are missing, at most 20 s left unless one of them comes'));
+  t.ok(later.includes('drain: 1 confirmed messages are missing, at most 1 s left unless one of them comes'));
+  t.equal(states.at(-1), undefined, 'then it no longer waits');
+});

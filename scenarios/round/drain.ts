@@ -65,6 +65,8 @@ export interface DrainOptions {
   nudge: (() => Promise<void>) | undefined;
   signal: AbortSignal;
   progress(line: string): void;
+  /** Gets what the drain waits for, again and again, and undefined when it no longer waits. */
+  waiting?: ((state: string | undefined) => void) | undefined;
   /** Clock of the drain. Default: the clock of this machine. */
   clock?: { nowMs(): number; sleep(ms: number): Promise<void> };
 }
@@ -117,8 +119,11 @@ export async function drain(options: DrainOptions): Promise<void> {
       reported = true;
       options.progress(describeWait(view.awaited, allowance));
     }
+    const leftMs = Math.min(allowance.ms - silentMs, MAX_DELIVERING_MS + allowance.ms - (nowMs - startMs));
+    options.waiting?.(view.awaited > 0 ? describeState(view.awaited, leftMs) : undefined);
     await clock.sleep(POLL_MS);
   }
+  options.waiting?.(undefined);
   await nudge?.ended();
   recorder.record({
     kind: 'drained',
@@ -138,6 +143,11 @@ function silenceFor({ outstanding, awaited, maxWaitMs }: DrainView, { ms }: Allo
     ms,
     Math.max(MIN_SILENCE_MS, Math.min(MAX_WAIT_SILENCE_MS, SLOW_TARGET_FACTOR * maxWaitMs)),
   );
+}
+
+function describeState(awaited: number, leftMs: number): string {
+  const left = Math.max(0, Math.ceil(leftMs / 1000));
+  return `drain: ${awaited} confirmed messages are missing, at most ${left} s left unless one of them comes`;
 }
 
 function describeWait(awaited: number, { ms, by }: Allowance): string {

@@ -70,6 +70,8 @@ export interface RoundOptions {
   /** Clock by which messages become overdue. Default: `performance.now`. */
   nowMs?(): number;
   progress(line: string): void;
+  /** Gets what the drain waits for, again and again, and undefined when it no longer waits. */
+  waiting?: ((state: string | undefined) => void) | undefined;
 }
 
 /** Result of a round besides its history: the disk with the data, which the caller must save or remove. */
@@ -281,11 +283,11 @@ class Round {
   }
 
   async #drain({ recoveries }: RoundSetup): Promise<void> {
-    const { target, recorder, signal, progress } = this.#options;
+    const { target, recorder, signal, progress, waiting } = this.#options;
     const { redeliverySeconds } = target.guarantee;
     const nudge = target.nudge && this.#launched?.expand(target.nudge);
     await drain({
-      ...{ view: this.#ledger, recorder, redeliverySeconds, signal, progress },
+      ...{ view: this.#ledger, recorder, redeliverySeconds, signal, progress, waiting },
       nudge: nudge && (() => recoveries.nudge(nudge, progress)),
     });
   }

@@ -12,7 +12,8 @@ import type { PreparedRuntime } from '../../runtime/runtime.js';
 export interface RequirementOutlook {
   id: string;
   title: string;
-  state: 'measurable' | 'not-measurable' | 'not-claimed';
+  /** `by-chance`: every target claims it, and no claimed fault forces the situation that it is about. */
+  state: 'measurable' | 'by-chance' | 'not-measurable' | 'not-claimed';
   /** How it is measured, why it cannot be measured, or what would claim it. */
   why: string;
   /** What the user can do to measure it here. */
@@ -106,7 +107,12 @@ function requirementOutlook(
     };
   const missing = FAULTS.filter(isNeeded).flatMap(({ name }) => unavailable.get(name) ?? []);
   const [first] = missing;
-  if (first === undefined) return { ...head, state: 'not-claimed', why: claimedBy(needs) };
+  if (first === undefined)
+    return {
+      ...head,
+      state: 'by-chance',
+      why: `only by chance: ${families(needs)} in guarantee.faults would force it`,
+    };
   return { ...head, state: 'not-measurable', why: first.why, remedy: first.remedy };
 }
 
@@ -118,8 +124,11 @@ const CLAIMED_BY: Readonly<Record<string, string>> = {
 };
 
 function claimedBy(needs: Requirement['needs']): string {
-  const families = needs === 'any' ? ['a fault'] : [...new Set(needs.map(familyOf))];
-  return `${families.join(' or ')} in guarantee.faults would claim it`;
+  return `${families(needs)} in guarantee.faults would claim it`;
+}
+
+function families(needs: Requirement['needs']): string {
+  return (needs === 'any' ? ['a fault'] : [...new Set(needs.map(familyOf))]).join(' or ');
 }
 
 function familyOf(name: string): string {
