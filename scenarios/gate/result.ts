@@ -10,8 +10,9 @@ import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { type CrashStatesSummary, withCrashStates } from './crash-states.js';
 import { explainLosses } from './explain-losses.js';
-import { lossCauses } from './loss-causes.js';
 import { claimedFaultNames, type Selection } from './select-faults.js';
+import { violationCauses } from './violation-causes.js';
+import { violationToTell } from './violation-story.js';
 
 /**
  * Number of times that a fault was tried and hit. `why` and `remedy` are set if it could not be tried at all.
@@ -151,7 +152,10 @@ export function resultOf(
   );
   // Messages of the exploration are not in this history.
   const first =
-    crashStates?.verdict === 'fail' ? undefined : violations.find(({ id }) => id !== undefined)?.id;
+    crashStates?.verdict === 'fail'
+      ? undefined
+      : (violationToTell(events, evaluation.findings)?.id ??
+        violations.find(({ id }) => id !== undefined)?.id);
   const recoveries = events.flatMap((event) => (event.kind === 'recovered' ? [event.tookMs] : []));
   const faults = countFaults(events, selection, power);
   const claimedHits = countClaimedHits(target, selection, faults);
@@ -194,7 +198,7 @@ export function resultOf(
     losses: explainLosses(events, evaluation, facts.habits ?? []),
     causes:
       evaluation.verdict === 'fail'
-        ? lossCauses(events, facts.habits ?? []).map(({ sentence, fix }) =>
+        ? violationCauses(events, facts.habits ?? [], evaluation).map(({ sentence, fix }) =>
             fix === '' ? sentence : `${sentence}. To fix it: ${fix}`,
           )
         : [],

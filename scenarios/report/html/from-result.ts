@@ -45,7 +45,7 @@ const Result = z.object({
   ...Object.fromEntries(
     [
       ...['rounds', 'submitted', 'confirmed', 'rejected', 'indefinite', 'delivered', 'lost'],
-      ...['duplicates', 'corrupted', 'states', 'atRisk'],
+      ...['duplicates', 'corrupted', 'states', 'atRisk', 'notDelivered'],
     ].map((name) => [name, Count]),
   ),
 });

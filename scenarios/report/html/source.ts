@@ -20,6 +20,8 @@ export interface ReportSource {
   /** Claimed requirements with their verdicts. */
   requirements: { id: string; verdict: Verdict; why: string }[];
   unclaimed: string[];
+  /** Names of all claimed faults, also of those that the run left out; undefined when they are not known. */
+  claimed?: readonly string[];
   /** Faults that were not tried, with the reason and what to do. */
   notTried: { name: string; why: string; remedy: string }[];
   warnings: string[];

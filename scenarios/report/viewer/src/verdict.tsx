@@ -102,11 +102,10 @@ function Cause({ model, diagnosis, select }: Props & { diagnosis: Diagnosis }) {
 
 /** Names the page that explains how to fix a violation. A file on a disk cannot link into the package of the kit. */
 function FixPage({ model }: { model: ReportModel }) {
-  const failed = model.requirements.find(({ verdict, anchor }) => verdict === 'fail' && anchor !== '');
-  if (failed === undefined) return null;
+  if (model.fixIt === '') return null;
   return (
     <span>
-      More causes and fixes are in <code>conformance/FIX-IT.md#{failed.anchor.replace(/^#/, '')}</code>
+      More causes and fixes are in <code>{model.fixIt}</code>
     </span>
   );
 }
@@ -212,6 +211,9 @@ function BasisText({ basis }: { basis: Basis }) {
   if (basis.injections > 0 || basis.statesJudged === 0)
     figures.push(
       ['lost', formatCount(basis.lost)],
+      ...(basis.notDelivered > 0
+        ? [['not delivered', formatCount(basis.notDelivered)] as [string, string]]
+        : []),
       ['duplicates', formatCount(basis.duplicates)],
       ['delivered changed', formatCount(basis.corrupted)],
     );
