@@ -68,7 +68,7 @@ function storedInPart(events: readonly HistoryEvent[], findings: Evaluation['fin
         ...(answered === undefined
           ? []
           : [
-              `${time(answered.atMs)}  the producer hangs up on purpose, as a client that crashes does: ${answered.detail}`,
+              `${time(answered.atMs)}  the producer hangs up in the middle of it, as a client that crashes does (the kit does this on purpose)`,
             ]),
         `${time(part.atMs)}  ${sizes} are delivered`,
       ],

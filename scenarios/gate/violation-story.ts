@@ -2,7 +2,7 @@ import type { Evaluation } from '../../conformance/checkers/evaluate.js';
 import { messageEvents } from '../../conformance/checkers/message-events.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { describeLostBytes, describeLostFile, lossOf } from '../../conformance/history/lost-files.js';
-import { violationCauses } from './violation-causes.js';
+import { hungUpOnPurpose, violationCauses } from './violation-causes.js';
 
 /**
  * Describes the violation that the first cause names in a few lines. If it names a message, the lines are the message's submission, its
@@ -17,9 +17,12 @@ export function violationStory(events: readonly HistoryEvent[], { findings }: Ev
   const own = messageEvents(events, id);
   const answered = own.findIndex(({ kind }) => kind === 'answered');
   const loss = lossOf(events, id);
+  const hungUp = own.some((event) => event.kind === 'answered' && hungUpOnPurpose(event));
   const mattered =
     loss?.fault ??
-    own.slice(answered + 1).find((event) => event.kind === 'fault' && event.hit && event.scope !== 'none');
+    (hungUp ? [] : own)
+      .slice(answered + 1)
+      .find((event) => event.kind === 'fault' && event.hit && event.scope !== 'none');
   const lines: string[] = [];
   for (const event of own) {
     switch (event.kind) {

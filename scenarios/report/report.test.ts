@@ -139,3 +139,10 @@ t.test('a report says which runtimes and which power backend a profile has chose
   t.equal(gateReport({ ...RESULT, setup }, style)[2], 'profile containers: runtime docker');
   t.equal(gateReport(RESULT, style)[2], '');
 });
+
+t.test('the title of a story names the message of its events', async (t) => {
+  const story: GateResult['story'] = [
+    { kind: 'answered', atMs: 1, id: '2-0-9', outcome: 'confirmed', detail: '250 Ok' },
+  ];
+  t.match(gateReport({ ...RESULT, story }, plain).join('\n'), /The story of message 2-0-9\n/);
+});
