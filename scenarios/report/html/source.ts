@@ -40,5 +40,7 @@ export interface ReportSource {
     causes: string[];
     story: string[];
     faults: { name: string; tried: number; hit: number }[];
+    /** Number of claimed faults, and of those that hit; undefined when the result does not say it. */
+    claimedHits?: { claimed: number; hit: number } | undefined;
   };
 }
