@@ -2,6 +2,8 @@ import type { Evaluation } from '../../conformance/checkers/evaluate.js';
 import { type Loss, lossesOf } from '../../conformance/checkers/losses.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { tracesOf } from '../../conformance/history/traces.js';
+import { familyOf, REQUIREMENTS } from '../../conformance/requirements/requirements.js';
+import { FAULT_NAMES } from '../../conformance/target-file/definition.js';
 import type { FileHabit } from '../../faults/tracing/file-habits.js';
 import { type LossCause, type LossCauseKind, lossCauses } from './loss-causes.js';
 
@@ -9,7 +11,7 @@ import { type LossCause, type LossCauseKind, lossCauses } from './loss-causes.js
 export interface ViolationCause extends Omit<LossCause, 'kind'> {
   /** `stored-in-part`: the producer of a message hung up while it sent the message, and a part of it was stored. */
   kind: LossCauseKind | 'stored-in-part';
-  /** Ids of failed requirements. */
+  /** Ids of failed requirements, the one that names the fault first. */
   requirements: string[];
 }
 
@@ -31,9 +33,19 @@ export function violationCauses(
     .filter(({ requirement, verdict }) => verdict === 'fail' && LOSS_REQUIREMENTS.has(requirement))
     .map(({ requirement }) => requirement);
   return [
-    ...lossCauses(events, habits, losses).map((cause) => ({ ...cause, requirements: lost })),
+    ...lossCauses(events, habits, losses).map((cause) => {
+      const isAbout = (id: string) => isAboutFault(id, cause.fault?.fault);
+      return { ...cause, requirements: [...lost.filter(isAbout), ...lost.filter((id) => !isAbout(id))] };
+    }),
     ...storedInPart(events, findings),
   ];
+}
+
+/** Reports whether a requirement is about this fault, such as PP-12 about power cuts. */
+function isAboutFault(id: string, fault: string | undefined): boolean {
+  const needs = REQUIREMENTS.find((one) => one.id === id)?.needs ?? 'any';
+  if (fault === undefined || needs === 'any') return false;
+  return needs.includes(familyOf(fault, FAULT_NAMES) ?? fault);
 }
 
 /** Reports whether the producer of a message hung up while it sent the message: no fault has made it indefinite. */

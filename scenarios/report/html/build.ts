@@ -45,9 +45,9 @@ export function buildReport(source: ReportSource): ReportModel {
   };
 }
 
-/** Links to the usual causes of what the first cause violates, or of the first failed requirement. */
+/** Returns the link of the first cause, or that of the first failed requirement. */
 function fixItOf({ requirements }: ReportSource, [first]: readonly Diagnosis[]): string {
   const failed = requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
-  const id = failed.find((one) => first?.requirements.includes(one)) ?? failed[0];
-  return id === undefined ? '' : fixItLink(id);
+  const [id] = failed;
+  return first?.fixIt || (id === undefined ? '' : fixItLink(id));
 }

@@ -1,4 +1,5 @@
 import { violationCauses } from '../../gate/violation-causes.js';
+import { fixItLink } from '../../host/fix-it.js';
 import type { Diagnosis } from './model.js';
 import { type BuiltRun, isExploration } from './run-model.js';
 import type { ReportSource } from './source.js';
@@ -11,14 +12,17 @@ export function diagnose(source: ReportSource, runs: readonly BuiltRun[]): Diagn
     isExploration(built) ? [] : violationDiagnoses(source, built, run),
   );
   const failed = runs.flatMap(recoveryDiagnoses);
-  const all = [...states, ...losses, ...failed];
+  const all = [...states, ...losses, ...failed].map((one) => {
+    const [id] = one.requirements;
+    return id === undefined ? one : { ...one, fixIt: fixItLink(id) };
+  });
   if (all.length > 0) return all;
   return (source.stated?.causes ?? []).map((cause) => ({ ...EMPTY, sentence: shorten(cause) }));
 }
 
 const EMPTY: Diagnosis = {
   ...{ cause: 'unknown', certainty: 'proven', sentence: '', facts: [], fix: '', file: '', service: '' },
-  ...{ messages: 0, example: null, run: -1, injection: -1, requirements: [] },
+  ...{ messages: 0, example: null, run: -1, injection: -1, requirements: [], fixIt: '' },
 };
 
 function violationDiagnoses(
@@ -29,6 +33,7 @@ function violationDiagnoses(
   return violationCauses(run.events, habits, run.evaluation ?? { findings: [] }, losses).map(
     ({ kind, sentence, facts, fix, file, service, messages, fault, requirements }) => ({
       requirements,
+      fixIt: '',
       cause: kind,
       certainty: 'proven',
       sentence: shorten(sentence),

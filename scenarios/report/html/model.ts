@@ -185,6 +185,8 @@ export interface Diagnosis {
   service: string;
   /** Ids of the failed requirements that it violates; empty when they are not known. */
   requirements: string[];
+  /** Where the user finds other causes of such violations: path and anchor; empty when no requirement is known. */
+  fixIt: string;
   /** Number of messages that this cause explains. */
   messages: number;
   /** Id of one of these messages, for the timeline; null when none is known. */

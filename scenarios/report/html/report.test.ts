@@ -220,8 +220,9 @@ t.test(
       .consume()
       .crash({ ...cut, lostFiles: files('base-1.log', 'b', 'c') })
       .drain();
-    const { summary, diagnoses } = buildReport(sourceOf(events));
+    const { summary, diagnoses, fixIt } = buildReport(sourceOf(events));
     t.match(summary.sentence, /message.* \(violates PP-1, PP-12; PP-4 failed for another reason\)$/);
+    t.match(fixIt, /FIX-IT\.md#pp-12$/, 'the link leads to the requirement about the fault of the cause');
     t.equal(diagnoses[0]?.example, 'b');
     t.match(summary.story[0], /message b submitted/);
     t.match(summary.story.join('\n'), /power-cut 2/);
