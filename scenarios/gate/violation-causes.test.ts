@@ -78,4 +78,5 @@ t.test('a gate tells the story of the message that its first cause names', async
   });
   t.match(result.causes[0], /2 confirmed messages, such as 2, /);
   t.match(result.story[0], { kind: 'submitted', id: '2' });
+  t.match(result.violations[0], { id: '2' }, 'it is the first one that is listed');
 });
