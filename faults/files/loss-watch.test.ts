@@ -144,3 +144,23 @@ t.test(
     t.match(cut.lostFiles, [{ file: 'base.log', messages: ['<one>', '<two>'] }]);
   },
 );
+
+t.test('a file that lost only its name has lost no bytes', async (t) => {
+  const gone = {
+    file: 'spool/7.msg',
+    sizeBytes: 10,
+    sizeAfterBytes: null,
+    nameAfter: null,
+    driveBytes: 0,
+    messages: [],
+  };
+  const named = describeCacheLoss([{ ...gone, cacheBytes: 0 }]);
+  t.equal(named, 'names of files are gone that no sync of their directory had covered: spool/7.msg');
+  t.equal(
+    describeCacheLoss([
+      { ...gone, cacheBytes: 0 },
+      { ...gone, file: 'spool/8.tmp', cacheBytes: 10 },
+    ]),
+    '10 bytes were only in the page cache and are gone: the name spool/7.msg, 10 of spool/8.tmp',
+  );
+});

@@ -216,7 +216,15 @@ export function describeCacheLoss(files: readonly LostFile[], maxFiles = 3): str
   });
   if (cached.length === 0) return 'nothing was only in the page cache';
   const total = cached.reduce((sum, { cacheBytes }) => sum + cacheBytes, 0);
-  const named = cached.slice(0, maxFiles).map(({ file, cacheBytes }) => `${cacheBytes} of ${file}`);
+  const named = cached
+    .slice(0, maxFiles)
+    .map(({ file, cacheBytes }) =>
+      cacheBytes > 0 ? `${cacheBytes} of ${file}` : total > 0 ? `the name ${file}` : file,
+    );
   const more = cached.length > maxFiles ? ` and ${cached.length - maxFiles} more` : '';
-  return `${total} bytes were only in the page cache and are gone: ${named.join(', ')}${more}`;
+  const what =
+    total > 0
+      ? `${total} bytes were only in the page cache and are gone`
+      : 'names of files are gone that no sync of their directory had covered';
+  return `${what}: ${named.join(', ')}${more}`;
 }

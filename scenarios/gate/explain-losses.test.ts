@@ -51,8 +51,8 @@ t.test('the story of a lost message ends with the injection that took it, and na
 t.test('a loss is explained by the file, its writer, its missing sync and its old name', async (t) => {
   const { events, evaluation } = lostAtTheSecondCut(t);
   t.same(explainLosses(events, evaluation, HABITS), [
-    'power-cut 2, 1 of the lost messages:',
-    '  base-14.log: 0 bytes, was 23512; seen under strace: written by compactor, never synced, renamed from base.tmp by compactor; 23512 bytes were only in the page cache: no sync of them had returned; 1 of the lost messages were in it',
+    'power-cut 2 took 1 message:',
+    '  base-14.log: 0 bytes, was 23512; seen under strace: written by compactor, never synced, renamed from base.tmp by compactor; 23512 bytes were only in the page cache: no sync of them had returned; 1 of the lost messages was in it',
   ]);
   t.notMatch(explainLosses(events, evaluation, []).join('\n'), /strace/);
 });

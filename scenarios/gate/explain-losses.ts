@@ -49,11 +49,11 @@ function explainInjection(
 ): string[] {
   const all = lostFilesOf(fault);
   const holders = all.filter(({ messages }) => messages.some((id) => lostIds.has(id)));
-  const what = `${fault.fault} ${fault.injection}, ${lostIds.size} of the lost messages`;
+  const what = `${fault.fault} ${fault.injection} took ${lostIds.size} message${lostIds.size === 1 ? '' : 's'}`;
   const head =
     holders.length > 0
       ? `${what}:`
-      : `${what}, which were in no file that the kit compared; this injection took:`;
+      : `${what}; the kit found ${lostIds.size === 1 ? 'it' : 'them'} in no file, and these files changed:`;
   const files = holders.length > 0 ? holders : all;
   return [head, ...files.slice(0, MAX_FILES).map((file) => `  ${explainFile(file, fault, lostIds, habits)}`)];
 }
@@ -71,7 +71,7 @@ function explainFile(
     describeLostFile(file),
     habit,
     describeLostBytes(file, fault),
-    ...(count > 0 ? [`${count} of the lost messages were in it`] : []),
+    ...(count > 0 ? [`${count} of the lost messages ${count === 1 ? 'was' : 'were'} in it`] : []),
   ]
     .filter((part) => part !== '')
     .join('; ');

@@ -52,6 +52,22 @@ t.test('a file in a folder is gone when its folder was not synced', async (t) =>
   t.match(cause?.sentence, /the target makes new\/7\.msg and does not sync the directory new/);
 });
 
+t.test('a directory that is synced at other times does not contradict its cause', async (t) => {
+  const renamed = { ...EMPTIED_FILE, nameAfter: 'base.tmp', cacheBytes: 0, messages: [] };
+  const folder = { pattern: '.', writers: [], syncers: ['compactor'], renamedFrom: [], renamers: [] };
+  const [cause] = causesAfter([renamed], [{ ...HABIT, writes: 284, syncs: 142 }, folder]);
+  t.match(cause?.kind, 'directory-not-synced');
+  const facts = cause?.facts.join('\n');
+  t.match(
+    facts,
+    /the data directory is synced by compactor, but not between the rename and the confirmation$/m,
+  );
+  t.match(
+    facts,
+    /the files base-#\.log are written by compactor 284 times in all, synced by compactor 142 times in all/,
+  );
+});
+
 t.test('a fix names every sync that was missing', async (t) => {
   const [gone] = causesAfter([{ ...EMPTIED_FILE, sizeAfterBytes: null }]);
   t.match(gone?.fix, /^call fsync on base-14\.log, then open the data directory/);

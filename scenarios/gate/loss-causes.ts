@@ -139,7 +139,7 @@ function describe(
   if (at !== undefined) facts.push(`${formatTime(at)}  message ${example} is confirmed`);
   if (fault !== undefined) facts.push(`${formatTime(fault.atMs)}  ${where}: ${fault.detail}`);
   if (file !== undefined) facts.push(`after it: ${stateAfter(file)}`);
-  if (habit !== undefined) facts.push(`seen under strace: ${describeCalls(habit, habits, name)}`);
+  if (habit !== undefined) facts.push(`seen under strace: ${describeCalls(habit, habits, name, kind)}`);
   const all = [...messages, ...others.flatMap((other) => other.messages)];
   if (others.length > 0)
     facts.push(
@@ -228,25 +228,41 @@ function stateAfter({ file, sizeBytes, sizeAfterBytes, nameAfter }: LostFile): s
 }
 
 /** Describes which calls a traced run showed for a file and its directory. */
-function describeCalls(habit: FileHabit, habits: readonly FileHabit[], file: string): string {
-  const { writers, syncers, renamedFrom, renamers } = habit;
+function describeCalls(
+  habit: FileHabit,
+  habits: readonly FileHabit[],
+  file: string,
+  kind: LossCauseKind,
+): string {
+  const { pattern, writers, syncers, renamedFrom, renamers } = habit;
+  // The counts are those of all files of a pattern.
+  const isOfMany = pattern !== file;
+  const subject = isOfMany ? `the files ${pattern}` : file;
+  const verb = isOfMany ? 'are' : 'is';
   const folder = patternOf(dirname(file));
   const folderSyncers = habits.find(({ pattern }) => pattern === folder)?.syncers ?? [];
   return [
     writers.length === 0
-      ? `${file} is not written under this name`
-      : `${file} is written by ${writers.join(' and ')}${times(habit.writes)}`,
-    syncers.length === 0 ? 'never synced' : `synced by ${syncers.join(' and ')}${times(habit.syncs)}`,
+      ? `${subject} ${verb} not written under this name`
+      : `${subject} ${verb} written by ${writers.join(' and ')}${times(habit.writes, isOfMany)}`,
+    syncers.length === 0
+      ? 'never synced'
+      : `synced by ${syncers.join(' and ')}${times(habit.syncs, isOfMany)}`,
     ...(renamedFrom.length === 0
       ? []
       : [`renamed from ${renamedFrom.slice(0, 2).join(' or ')} by ${renamers.join(' and ')}`]),
-    `${directoryName(file)} is ${folderSyncers.length === 0 ? 'never synced' : `synced by ${folderSyncers.join(' and ')}`}`,
+    `${directoryName(file)} is ${folderSyncers.length === 0 ? 'never synced' : `synced by ${folderSyncers.join(' and ')}`}${
+      // The lost name proves that no sync came in time, although the directory is synced elsewhere.
+      kind === 'directory-not-synced' && folderSyncers.length > 0
+        ? `, but not between ${renamedFrom.length === 0 ? 'the creation of the file' : 'the rename'} and the confirmation`
+        : ''
+    }`,
   ].join(', ');
 }
 
 /** Formats a count for a sentence; empty when a trace of an older kit has none. */
-function times(count: number | undefined): string {
-  return count === undefined ? '' : ` ${countOf(count)}`;
+function times(count: number | undefined, isOfMany: boolean): string {
+  return count === undefined ? '' : ` ${countOf(count)}${isOfMany ? ' in all' : ''}`;
 }
 
 function countOf(count: number): string {

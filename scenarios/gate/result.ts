@@ -10,8 +10,9 @@ import type { PowerBackendName } from '../runtime/power-backends.js';
 import type { PreparedRuntime } from '../runtime/runtime.js';
 import { type CrashStatesSummary, withCrashStates } from './crash-states.js';
 import { explainLosses } from './explain-losses.js';
-import { lossCauses } from './loss-causes.js';
 import { claimedFaultNames, type Selection } from './select-faults.js';
+import { violationCauses } from './violation-causes.js';
+import { violationToTell } from './violation-story.js';
 
 /**
  * Number of times that a fault was tried and hit. `why` and `remedy` are set if it could not be tried at all.
@@ -147,12 +148,16 @@ export function resultOf(
   const { replay, bundle } = crashStates?.verdict === 'fail' ? crashStates : facts;
   const outcomes = { confirmed: 0, rejected: 0, indefinite: 0 };
   for (const event of events) if (event.kind === 'answered') outcomes[event.outcome]++;
-  const violations = merged.findings.flatMap(({ requirement, violations }) =>
+  const all = merged.findings.flatMap(({ requirement, violations }) =>
     violations.map((violation) => ({ requirement, ...violation })),
   );
   // Messages of the exploration are not in this history.
+  const told = crashStates?.verdict === 'fail' ? undefined : violationToTell(events, evaluation.findings)?.id;
   const first =
-    crashStates?.verdict === 'fail' ? undefined : violations.find(({ id }) => id !== undefined)?.id;
+    crashStates?.verdict === 'fail' ? undefined : (told ?? all.find(({ id }) => id !== undefined)?.id);
+  // The violation whose story is told comes first, so that it is always among those that are listed.
+  const isTold = ({ id }: { id?: string }) => id !== undefined && id === told;
+  const violations = [...all.filter(isTold), ...all.filter((one) => !isTold(one))];
   const recoveries = events.flatMap((event) => (event.kind === 'recovered' ? [event.tookMs] : []));
   const faults = countFaults(events, selection, power);
   const claimedHits = countClaimedHits(target, selection, faults);
@@ -196,7 +201,7 @@ export function resultOf(
     losses: explainLosses(events, evaluation, facts.habits ?? []),
     causes:
       evaluation.verdict === 'fail'
-        ? lossCauses(events, facts.habits ?? []).map(({ sentence, fix }) =>
+        ? violationCauses(events, facts.habits ?? [], evaluation).map(({ sentence, fix }) =>
             fix === '' ? sentence : `${sentence}. To fix it: ${fix}`,
           )
         : [],

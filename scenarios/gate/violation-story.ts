@@ -2,26 +2,27 @@ import type { Evaluation } from '../../conformance/checkers/evaluate.js';
 import { messageEvents } from '../../conformance/checkers/message-events.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import { describeLostBytes, describeLostFile, lossOf } from '../../conformance/history/lost-files.js';
+import { hungUpOnPurpose, violationCauses } from './violation-causes.js';
 
 /**
- * Describes the first violation in a few lines. If it names a message, the lines are the message's submission, its
+ * Describes the violation that the first cause names in a few lines. If it names a message, the lines are the message's submission, its
  * answer, its deliveries, and the injection that mattered: the one that took the message, with the files that it was
  * in, or the first crash after the answer. The story of a lost message ends with that injection.
  */
 export function violationStory(events: readonly HistoryEvent[], { findings }: Evaluation): string[] {
-  const violation = findings
-    .filter(({ verdict }) => verdict === 'fail')
-    .flatMap(({ requirement, violations }) => violations.map((one) => ({ requirement, ...one })))
-    .at(0);
+  const violation = violationToTell(events, findings);
   if (violation === undefined) return [];
   const { requirement, id, what } = violation;
   if (id === undefined) return [`${requirement}: ${what}`];
   const own = messageEvents(events, id);
   const answered = own.findIndex(({ kind }) => kind === 'answered');
   const loss = lossOf(events, id);
+  const hungUp = own.some((event) => event.kind === 'answered' && hungUpOnPurpose(event));
   const mattered =
     loss?.fault ??
-    own.slice(answered + 1).find((event) => event.kind === 'fault' && event.hit && event.scope !== 'none');
+    (hungUp ? [] : own)
+      .slice(answered + 1)
+      .find((event) => event.kind === 'fault' && event.hit && event.scope !== 'none');
   const lines: string[] = [];
   for (const event of own) {
     switch (event.kind) {
@@ -50,6 +51,21 @@ export function violationStory(events: readonly HistoryEvent[], { findings }: Ev
     }
   }
   return [...lines, `${INDENT}${requirement}: ${what}`];
+}
+
+/**
+ * Chooses the violation whose story is told: that of the message which the first cause names, so that the story shows
+ * what the cause says. Without a cause it is the first violation.
+ */
+export function violationToTell(
+  events: readonly HistoryEvent[],
+  findings: Evaluation['findings'],
+): { requirement: string; id?: string; what: string } | undefined {
+  const all = findings
+    .filter(({ verdict }) => verdict === 'fail')
+    .flatMap(({ requirement, violations }) => violations.map((one) => ({ requirement, ...one })));
+  const example = all.length === 0 ? undefined : violationCauses(events, [], { findings })[0]?.messages[0];
+  return all.find(({ id }) => id !== undefined && id === example) ?? all[0];
 }
 
 const INDENT = ' '.repeat(13);

@@ -28,7 +28,8 @@ export function gateReport(result: GateResult, style: Style): string[] {
   ];
   if (result.violations.length > 0) lines.push('', style.strong('Violations'), ...violationLines(result));
   if (result.story.length > 0) {
-    const id = result.violations.find((violation) => violation.id !== undefined)?.id ?? '';
+    const id =
+      result.story.flatMap((event) => ('id' in event && event.id !== null ? [event.id] : []))[0] ?? '';
     lines.push('', style.strong(`The story of message ${id}`), ...result.story.map(formatEvent));
   }
   const { crashStates } = result;

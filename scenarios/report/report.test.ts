@@ -48,7 +48,7 @@ const RESULT: GateResult = {
   bundle: '/runs/1/bundle.tar.gz',
   violations: [{ requirement: 'PP-1', id: '1-0-3', what: 'confirmed and never delivered' }],
   story: [{ kind: 'answered', atMs: 1234, id: '1-0-3', outcome: 'confirmed', detail: '250 Ok' }],
-  losses: ['power-cut 2, 1 of the lost messages:', '  base-14.log: 0 bytes, was 23512'],
+  losses: ['power-cut 2 took 1 message:', '  base-14.log: 0 bytes, was 23512'],
   causes: ['server writes base-14.log and never syncs it'],
 };
 const plain = styleFor({ isTTY: false });
@@ -57,7 +57,7 @@ t.test('the report shows the figures, the violations, and the command that runs 
   const text = gateReport(RESULT, plain).join('\n');
   for (const part of [
     /my-queue.*1 rounds.*12 s.*seed 7/,
-    /What the crashes took\n {2}power-cut 2, 1 of the lost messages:\n {4}base-14.log: 0 bytes, was 23512/,
+    /What the crashes took\n {2}power-cut 2 took 1 message:\n {4}base-14.log: 0 bytes, was 23512/,
     /confirmed +10/,
     /worst recovery 0\.51 s/,
     /kill +tried 3 +hit 2/,
@@ -159,4 +159,11 @@ t.test('a report says which runtimes and which power backend a profile has chose
   t.equal(lines[2], 'profile containers: runtime docker; power cuts by flakey, runtime vm');
   t.equal(gateReport({ ...RESULT, setup }, style)[2], 'profile containers: runtime docker');
   t.equal(gateReport(RESULT, style)[2], '');
+});
+
+t.test('the title of a story names the message of its events', async (t) => {
+  const story: GateResult['story'] = [
+    { kind: 'answered', atMs: 1, id: '2-0-9', outcome: 'confirmed', detail: '250 Ok' },
+  ];
+  t.match(gateReport({ ...RESULT, story }, plain).join('\n'), /The story of message 2-0-9\n/);
 });

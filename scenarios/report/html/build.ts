@@ -1,8 +1,9 @@
+import { fixItLink } from '../../host/fix-it.js';
 import { kitVersion } from '../../host/version.js';
 import { diagnose } from './diagnoses.js';
 import { explorationModel } from './exploration-model.js';
-import { countInjections, faultRows, matrixCells, requirementRows } from './matrix.js';
-import type { ReportModel } from './model.js';
+import { countInjections, faultRows, matrixCells, requirementRows, withNoFault } from './matrix.js';
+import type { Diagnosis, ReportModel } from './model.js';
 import { buildRun } from './run-model.js';
 import type { ReportSource } from './source.js';
 import { summarise } from './summary.js';
@@ -21,6 +22,7 @@ export function buildReport(source: ReportSource): ReportModel {
   const runs = source.runs.map((run) => buildRun(run, (name) => indexByName.get(name) ?? -1, source.habits));
   countInjections(faults, runs);
   const requirements = requirementRows(source);
+  const matrix = matrixCells(requirements, faults, runs);
   const diagnoses = source.verdict === 'fail' ? diagnose(source, runs) : [];
   return {
     format: 1,
@@ -34,10 +36,18 @@ export function buildReport(source: ReportSource): ReportModel {
     source: source.path,
     summary: summarise(source, runs, faults, diagnoses),
     requirements,
-    faults,
-    matrix: matrixCells(requirements, faults, runs),
+    faults: withNoFault(faults, matrix),
+    matrix,
     diagnoses,
     runs: runs.map(({ model }) => model),
     exploration: explorationModel(source, runs),
+    fixIt: fixItOf(source, diagnoses),
   };
+}
+
+/** Returns the link of the first cause, or that of the first failed requirement. */
+function fixItOf({ requirements }: ReportSource, [first]: readonly Diagnosis[]): string {
+  const failed = requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
+  const [id] = failed;
+  return first?.fixIt || (id === undefined ? '' : fixItLink(id));
 }

@@ -1,4 +1,5 @@
-import { lossCauses } from '../../gate/loss-causes.js';
+import { violationCauses } from '../../gate/violation-causes.js';
+import { fixItLink } from '../../host/fix-it.js';
 import type { Diagnosis } from './model.js';
 import { type BuiltRun, isExploration } from './run-model.js';
 import type { ReportSource } from './source.js';
@@ -8,26 +9,31 @@ import { shorten } from './strings.js';
 export function diagnose(source: ReportSource, runs: readonly BuiltRun[]): Diagnosis[] {
   const states = stateDiagnosis(source);
   const losses = runs.flatMap((built, run) =>
-    built.losses.size === 0 || isExploration(built) ? [] : lossDiagnoses(source, built, run),
+    isExploration(built) ? [] : violationDiagnoses(source, built, run),
   );
   const failed = runs.flatMap(recoveryDiagnoses);
-  const all = [...states, ...losses, ...failed];
+  const all = [...states, ...losses, ...failed].map((one) => {
+    const [id] = one.requirements;
+    return id === undefined ? one : { ...one, fixIt: fixItLink(id) };
+  });
   if (all.length > 0) return all;
   return (source.stated?.causes ?? []).map((cause) => ({ ...EMPTY, sentence: shorten(cause) }));
 }
 
 const EMPTY: Diagnosis = {
   ...{ cause: 'unknown', certainty: 'proven', sentence: '', facts: [], fix: '', file: '', service: '' },
-  ...{ messages: 0, example: null, run: -1, injection: -1 },
+  ...{ messages: 0, example: null, run: -1, injection: -1, requirements: [], fixIt: '' },
 };
 
-function lossDiagnoses(
+function violationDiagnoses(
   { habits }: ReportSource,
   { run, losses, faultEvents }: BuiltRun,
   index: number,
 ): Diagnosis[] {
-  return lossCauses(run.events, habits, losses).map(
-    ({ kind, sentence, facts, fix, file, service, messages, fault }) => ({
+  return violationCauses(run.events, habits, run.evaluation ?? { findings: [] }, losses).map(
+    ({ kind, sentence, facts, fix, file, service, messages, fault, requirements }) => ({
+      requirements,
+      fixIt: '',
       cause: kind,
       certainty: 'proven',
       sentence: shorten(sentence),
@@ -51,6 +57,7 @@ function recoveryDiagnoses({ model }: BuiltRun, run: number): Diagnosis[] {
   return [
     {
       ...EMPTY,
+      requirements: ['PP-10'],
       sentence: `the target does not become ready again after injection ${failed.number}: ${failed.recoveryFailure}`,
       facts: [failed.detail],
       run,
@@ -70,6 +77,7 @@ function stateDiagnosis({ crashStates }: ReportSource): Diagnosis[] {
     {
       ...EMPTY,
       cause: kind,
+      requirements: ['PP-13'],
       sentence: shorten(sentence),
       facts: story.filter((line) => !SHOWN_ELSEWHERE.test(line)).map((line) => shorten(line)),
       fix: shorten(fix),

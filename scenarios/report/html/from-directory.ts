@@ -10,6 +10,7 @@ import { limit } from '../../../conformance/limits.js';
 import { readRegularFile } from '../../../conformance/read-file.js';
 import type { FileHabit } from '../../../faults/tracing/file-habits.js';
 import { EXPLORATION_FOLDER, RUN_FACTS_FILE, type RunFacts, readRunFacts } from '../../bundle/run-facts.js';
+import { claimedFaultNames } from '../../gate/select-faults.js';
 import { commandLine, pathFromHere } from '../../host/command-line.js';
 import type { ReportSource } from './source.js';
 import { shorten } from './strings.js';
@@ -87,6 +88,7 @@ export function sourceFromDirectory(dir: string, path: string, context?: BundleC
     why: stated.why,
     requirements,
     unclaimed: evaluation.unclaimed,
+    ...(command === 'gate' ? { claimed: claimedFaultNames(target) } : {}),
     notTried: facts?.notTried ?? [],
     warnings: facts?.warnings ?? [],
     replay:

@@ -27,3 +27,19 @@ t.test('the result of a gate says which crash state broke, and why', async (t) =
   writeFileSync(file, JSON.stringify({ ...RESULT, crashStates: null }));
   t.match(buildReport(sourceFromResult(file)).summary, { sentence: 'PP-13: one is lost', story: [] });
 });
+
+t.test(
+  'the result of a gate says how many claimed faults hit, also of those that the run left out',
+  async (t) => {
+    const workspace = new TestWorkspace();
+    t.teardown(() => workspace.remove());
+    const file = join(workspace.dir, 'result.json');
+    const faults = [{ name: 'kill', tried: 1, hit: 1 }];
+    writeFileSync(
+      file,
+      JSON.stringify({ ...RESULT, faults, claimedHits: { claimed: 7, hit: 1 }, lost: 0, notDelivered: 6 }),
+    );
+    const { basis } = buildReport(sourceFromResult(file)).summary;
+    t.match(basis, { faultsClaimed: 7, faultsHit: 1, lost: 0, notDelivered: 6 });
+  },
+);

@@ -28,6 +28,7 @@ const Result = z.object({
       }),
     )
     .default([]),
+  claimedHits: z.object({ claimed: z.number(), hit: z.number() }).optional(),
   warnings: z.array(z.string()).default([]),
   seed: z.number(),
   tookMs: z.number(),
@@ -45,7 +46,7 @@ const Result = z.object({
   ...Object.fromEntries(
     [
       ...['rounds', 'submitted', 'confirmed', 'rejected', 'indefinite', 'delivered', 'lost'],
-      ...['duplicates', 'corrupted', 'states', 'atRisk'],
+      ...['duplicates', 'corrupted', 'states', 'atRisk', 'notDelivered'],
     ].map((name) => [name, Count]),
   ),
 });
@@ -111,6 +112,7 @@ export function sourceFromResult(file: string): ReportSource {
       violations: result.violations,
       causes,
       story,
+      claimedHits: result.claimedHits,
       faults: result.faults.filter(({ why: reason }) => reason === undefined),
     },
   };

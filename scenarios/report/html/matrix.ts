@@ -1,5 +1,6 @@
 import { familyOf, REQUIREMENTS } from '../../../conformance/requirements/requirements.js';
 import { FAULT_NAMES } from '../../../conformance/target-file/definition.js';
+import { blamedFault } from './blamed-fault.js';
 import type { FaultRow, MatrixCell, RequirementRow } from './model.js';
 import type { BuiltRun } from './run-model.js';
 import type { ReportSource } from './source.js';
@@ -44,8 +45,11 @@ export function faultRows(source: ReportSource, namesInRuns: Iterable<string>): 
   });
 }
 
-/** Requirement that no confirmed message is lost. */
-const LOSS = 'PP-1';
+/** Requirements whose violation is counted at no fault when the evidence shows none. */
+const OF_NO_FAULT = new Set(['PP-1', 'PP-5', 'PP-6']);
+/** Name of the column for violations that no fault explains, such as the part of a message whose producer hung up. */
+const NO_FAULT = 'no fault';
+const NO_FAULT_INDEX = -1;
 /** Name of the fault that an exploration stands for. */
 export const CRASH_STATES = 'crash-states';
 
@@ -86,7 +90,8 @@ export function matrixCells(
   runs: readonly BuiltRun[],
 ): MatrixCell[] {
   const violations = countViolations(runs, requirements, faults);
-  return requirements.flatMap(({ id, verdict }, requirement) => {
+  const ofNoFault = noFaultCells(requirements, violations, faults.length);
+  const cells = requirements.flatMap(({ id, verdict }, requirement) => {
     if (verdict === 'not-claimed') return [];
     const needs = REQUIREMENTS.find((one) => one.id === id)?.needs ?? 'any';
     return faults.flatMap(({ name, hit, atRisk }, fault): MatrixCell[] => {
@@ -99,6 +104,27 @@ export function matrixCells(
       return [{ requirement, fault, hits: hit, atRisk, violations: found, verdict: shown }];
     });
   });
+  return [...cells, ...ofNoFault];
+}
+
+/** Makes the cells of the violations that no fault explains. Their column comes after those of the faults. */
+function noFaultCells(
+  requirements: readonly RequirementRow[],
+  violations: ReadonlyMap<string, number>,
+  fault: number,
+): MatrixCell[] {
+  return requirements.flatMap((_, requirement): MatrixCell[] => {
+    const found = violations.get(`${requirement} ${NO_FAULT_INDEX}`) ?? 0;
+    if (found === 0) return [];
+    return [{ requirement, fault, hits: 0, atRisk: 0, violations: found, verdict: 'fail' }];
+  });
+}
+
+/** Adds the column of the violations that no fault explains, if a cell needs it. */
+export function withNoFault(faults: readonly FaultRow[], cells: readonly MatrixCell[]): FaultRow[] {
+  if (!cells.some(({ fault }) => fault === faults.length)) return [...faults];
+  const none = { name: NO_FAULT, tried: 0, hit: 0, atRisk: 0, backend: '', why: '', remedy: '' };
+  return [...faults, none];
 }
 
 /** Counts the violations of each requirement by the fault that took the message, or that the exploration made. */
@@ -109,7 +135,7 @@ function countViolations(
 ): Map<string, number> {
   const counts = new Map<string, number>();
   for (const { run, model, messageIndex, faultEvents } of runs) {
-    const before = hitBeforeDelivery(run, faultEvents);
+    const blamed = blamedFault(run.events, faultEvents);
     for (const { requirement, verdict, violations, figures } of run.evaluation?.findings ?? []) {
       const row = requirements.findIndex(({ id }) => id === requirement);
       if (verdict !== 'fail' || row < 0) continue;
@@ -121,44 +147,21 @@ function countViolations(
       for (const { id } of violations) {
         const message = id === undefined ? undefined : messageIndex.get(id);
         const lostBy = model.injections[model.messages.lostBy[message ?? -1] ?? -1];
-        const delivered = id === undefined ? undefined : before.get(id);
-        // A message that was lost without a crash is the deed of no fault.
+        const isDelivered = id !== undefined && (model.messages.deliveries[message ?? -1] ?? 0) > 0;
+        // A message that was lost without a crash, or that no one submitted, is the deed of no fault.
         const injection =
           lostBy ??
-          (delivered !== undefined
-            ? model.injections[delivered]
-            : requirement === LOSS
+          (isDelivered
+            ? model.injections[blamed(requirement, id)]
+            : OF_NO_FAULT.has(requirement)
               ? undefined
               : lastCrash(model.injections));
-        if (injection === undefined) continue;
-        const key = `${row} ${injection.fault}`;
+        const key = `${row} ${injection?.fault ?? NO_FAULT_INDEX}`;
         counts.set(key, (counts.get(key) ?? 0) + 1);
       }
     }
   }
   return counts;
-}
-
-/**
- * Returns, for each message with a violation, the last fault that hit before its last delivery, by its index: a duplicate
- * or a changed message is the deed of no later fault. Its index is -1 when no fault hit before.
- */
-function hitBeforeDelivery(
-  { events, evaluation }: BuiltRun['run'],
-  faultEvents: BuiltRun['faultEvents'],
-): Map<string, number> {
-  const wanted = new Set(
-    (evaluation?.findings ?? []).flatMap(({ violations }) => violations.flatMap(({ id }) => id ?? [])),
-  );
-  const indexes = new Map(faultEvents.map((event, index) => [event, index]));
-  const found = new Map<string, number>();
-  let hit = -1;
-  for (const event of wanted.size === 0 ? [] : events) {
-    if (event.kind === 'fault' && event.hit) hit = indexes.get(event) ?? hit;
-    else if (event.kind === 'delivered' && event.id !== null && wanted.has(event.id))
-      found.set(event.id, hit);
-  }
-  return found;
 }
 
 /** The fault that a violation without a message is counted at: a failed start, or the last hit. */

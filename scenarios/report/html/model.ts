@@ -42,6 +42,8 @@ export interface ReportModel {
   /** One run for a gate, an exploration or a sweep; two for a gate that explored; one per level for a certificate. */
   runs: RunModel[];
   exploration: ExplorationModel | null;
+  /** Where the user finds the usual causes: path and anchor; empty when nothing failed. */
+  fixIt: string;
 }
 
 /** View 1: the verdict. */
@@ -77,6 +79,8 @@ export interface Basis {
   indefinite: number;
   delivered: number;
   lost: number;
+  /** Confirmed messages that were not delivered in time, of which it is not known whether they are lost. */
+  notDelivered: number;
   duplicates: number;
   corrupted: number;
   /** Faults that were claimed, and those of them that hit. */
@@ -160,6 +164,8 @@ export type Cause =
   | 'not-recovered'
   /** The target removed or changed the file while calls failed. */
   | 'target-removed-it'
+  /** A part of a message was stored: its producer hung up while it sent it. */
+  | 'stored-in-part'
   | 'unknown';
 
 /** The cause of a violation. */
@@ -177,7 +183,11 @@ export interface Diagnosis {
   file: string;
   /** Service that writes the file; empty when it is not known. */
   service: string;
-  /** Number of lost messages that this cause explains. */
+  /** Ids of the failed requirements that it violates; empty when they are not known. */
+  requirements: string[];
+  /** Where the user finds other causes of such violations: path and anchor; empty when no requirement is known. */
+  fixIt: string;
+  /** Number of messages that this cause explains. */
   messages: number;
   /** Id of one of these messages, for the timeline; null when none is known. */
   example: string | null;

@@ -20,6 +20,8 @@ export interface ReportSource {
   /** Claimed requirements with their verdicts. */
   requirements: { id: string; verdict: Verdict; why: string }[];
   unclaimed: string[];
+  /** Names of all claimed faults, also of those that the run left out; undefined when they are not known. */
+  claimed?: readonly string[];
   /** Faults that were not tried, with the reason and what to do. */
   notTried: { name: string; why: string; remedy: string }[];
   warnings: string[];
@@ -38,5 +40,7 @@ export interface ReportSource {
     causes: string[];
     story: string[];
     faults: { name: string; tried: number; hit: number }[];
+    /** Number of claimed faults, and of those that hit; undefined when the result does not say it. */
+    claimedHits?: { claimed: number; hit: number } | undefined;
   };
 }

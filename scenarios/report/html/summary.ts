@@ -22,7 +22,7 @@ export function summarise(
     verdict: source.verdict,
     sentence:
       source.verdict === 'fail' && first !== undefined
-        ? `${first.sentence} (violates ${failedIds(source)})`
+        ? `${first.sentence}${violated(source, first)}`
         : source.why,
     replay: source.replay.map((line) => shorten(line)),
     story: storyOf(source, runs),
@@ -33,11 +33,13 @@ export function summarise(
   };
 }
 
-function failedIds({ requirements }: ReportSource): string {
-  return requirements
-    .filter(({ verdict }) => verdict === 'fail')
-    .map(({ id }) => id)
-    .join(', ');
+/** Names the requirements that a cause violates, and those that failed for another reason. */
+function violated({ requirements }: ReportSource, cause: Diagnosis): string {
+  const failed = requirements.filter(({ verdict }) => verdict === 'fail').map(({ id }) => id);
+  const own = failed.filter((id) => cause.requirements.includes(id));
+  if (own.length === 0) return ` (violates ${failed.join(', ')})`;
+  const others = failed.filter((id) => !own.includes(id));
+  return ` (violates ${own.join(', ')}${others.length === 0 ? '' : `; ${others.join(', ')} failed for another reason`})`;
 }
 
 function storyOf({ crashStates, stated }: ReportSource, runs: readonly BuiltRun[]): string[] {
@@ -115,11 +117,13 @@ function basisOf(source: ReportSource, runs: readonly BuiltRun[], faults: readon
   const { atRisk: statedAtRisk = 0, states = 0 } = stated;
   return {
     ...counts,
-    lost: runs.length === 0 ? (stated.lost ?? 0) : counted.reduce((sum, { losses }) => sum + losses.size, 0),
+    // As the report in text counts them: what may still come is not lost.
+    lost: figure('lost'),
+    notDelivered: figure('notDelivered'),
     duplicates: figure('duplicates'),
     corrupted: figure('corrupted'),
-    faultsClaimed: faults.length,
-    faultsHit: faults.filter(({ hit }) => hit > 0).length,
+    faultsClaimed: source.stated?.claimedHits?.claimed ?? source.claimed?.length ?? faults.length,
+    faultsHit: source.stated?.claimedHits?.hit ?? hitCount(source, faults),
     injections: runs.length === 0 ? faults.reduce((sum, { tried }) => sum + tried, 0) : injections.length,
     injectionsHit: runs.length === 0 ? faults.reduce((sum, { hit }) => sum + hit, 0) : hits.length,
     atRiskTotal: hits.reduce((sum, { atRisk }) => sum + atRisk, 0),
@@ -127,6 +131,13 @@ function basisOf(source: ReportSource, runs: readonly BuiltRun[], faults: readon
     statesJudged: runs.length === 0 ? states : figure('crashStates'),
     statesAtRisk: runs.length === 0 ? (states === 0 ? 0 : statedAtRisk) : figure('statesAtRisk'),
   };
+}
+
+/** Counts the claimed faults that hit. A fault of one service, such as kill-one:server, counts for its base name. */
+function hitCount({ claimed }: ReportSource, faults: readonly FaultRow[]): number {
+  const hits = faults.filter(({ hit }) => hit > 0).map(({ name }) => name);
+  const names = new Set(hits.map((name) => name.replace(/:.*/, '')));
+  return claimed === undefined ? hits.length : claimed.filter((name) => names.has(name)).length;
 }
 
 function violationsOf({ stated }: ReportSource, runs: readonly BuiltRun[]): Violation[] {

@@ -23,13 +23,26 @@ t.test('viewer of reports', { skip: withoutBrowser }, async (t) => {
     const text = await page.locator('main').innerText();
     t.ok(text.indexOf('28 of 2000 confirmed messages were lost') < text.indexOf('Requirements and faults'));
     t.match(text, /Call fsync before the answer\./);
-    t.match(text, 'conformance/FIX-IT.md#pp-1');
+    t.match(text, 'node_modules/plugpull/conformance/FIX-IT.md#pp-12', 'the path is that of the model');
     t.match(text, 'install libfaketime', 'it says how to get what was not measured');
     t.match(await page.title(), /^fail: queue plain text/);
     t.equal(await page.locator('#timeline-canvas').count(), 1);
     t.equal(await page.locator('.uplot canvas').count(), 2);
     t.strictSame(problems, []);
     t.equal(requests.length, 1, 'the file itself is the only request');
+  });
+
+  t.test('everything is drawn although no animation frame ever comes', async (t) => {
+    const html = samplePage(sampleModel({ messages: 500 }));
+    const { page, problems } = await pages.open(html, { withFrames: false });
+    await page.locator('#files table').waitFor({ state: 'attached' });
+    const drawn = `(() => {
+      const canvas = document.getElementById('timeline-canvas');
+      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      return data.some((value) => value > 0);
+    })()`;
+    await page.waitForFunction(drawn, undefined, { polling: 50 });
+    t.strictSame(problems, []);
   });
 
   t.test('a history of 100,000 events is shown whole', async (t) => {

@@ -18,7 +18,9 @@ export function App({ model }: { model: ReportModel }) {
   const [withPlots, setWithPlots] = useState(false);
   // The verdict comes first, on the page as well: decoding a long history takes a while.
   useEffect(() => {
-    requestAnimationFrame(() => setTimeout(() => setWithPlots(true)));
+    // A frame may never come, as in a hidden tab and in a screenshot without a screen.
+    const timer = setTimeout(() => setWithPlots(true));
+    return () => clearTimeout(timer);
   }, []);
   const select = (chosen: Selection) => {
     setSelection(chosen);

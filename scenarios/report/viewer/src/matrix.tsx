@@ -9,12 +9,20 @@ interface Props {
   select: (selection: Selection) => void;
 }
 
+/** Name of the column for violations that no fault explains. */
+const NO_FAULT = 'no fault';
+
+function hasViolation(matrix: readonly MatrixCell[], index: number): boolean {
+  return matrix.some(({ fault, violations }) => fault === index && violations > 0);
+}
+
 /** View 2: the requirements as rows, the faults as columns; a cell says how often a fault hit and what was at risk. */
 export function Matrix({ model, select }: Props) {
   const { requirements, faults, matrix } = model;
   const numbered = faults.map((fault, index) => ({ ...fault, index }));
   const used = numbered.filter(({ index }) => matrix.some(({ fault }) => fault === index));
-  const hitting = used.filter(({ hit }) => hit > 0);
+  // The column of violations that no fault explains has no hit either.
+  const hitting = used.filter(({ hit, index }) => hit > 0 || hasViolation(matrix, index));
   // Columns without any hit would hide the others. Without hits at all they are all there is.
   const columns = hitting.length > 0 ? hitting : used;
   const others = numbered.filter((one) => !columns.includes(one));
@@ -36,9 +44,7 @@ export function Matrix({ model, select }: Props) {
               {columns.map(({ name, tried, hit }) => (
                 <th key={name} scope="col">
                   {name}
-                  <small>
-                    {hit} of {tried} hit
-                  </small>
+                  <small>{name === NO_FAULT ? 'none explains it' : `${hit} of ${tried} hit`}</small>
                 </th>
               ))}
             </tr>
@@ -126,7 +132,9 @@ function Cell({ model, cell, name, select }: Props & { cell: MatrixCell | undefi
       <VerdictMark verdict={verdict} />
       <small>
         {[
-          hits === 0 ? 'no hit' : countOf(hits, 'hit'),
+          ...(model.faults[cell.fault]?.name === NO_FAULT
+            ? []
+            : [hits === 0 ? 'no hit' : countOf(hits, 'hit')]),
           // Where something was violated, something was at risk, although it may not have been counted.
           ...(hits === 0 || (atRisk === 0 && violations > 0) ? [] : [`${formatCount(atRisk)} at risk`]),
           ...(violations > 0 ? [countOf(violations, 'violation')] : []),
@@ -154,7 +162,8 @@ function evidenceOf(model: ReportModel, { requirement, fault, verdict }: MatrixC
     for (const { requirement: violated, run, messageIndex } of model.summary.violations) {
       const view = model.runs[run];
       const injection = view?.injections[view.messages.lostBy[messageIndex] ?? -1];
-      if (violated === id && messageIndex >= 0 && injection?.fault === fault)
+      const isOfNone = model.faults[fault]?.name === NO_FAULT && injection === undefined;
+      if (violated === id && messageIndex >= 0 && (injection?.fault === fault || isOfNone))
         return { kind: 'message', run, index: messageIndex };
     }
   }

@@ -27,6 +27,11 @@ export function Verdict({ model, select }: Props) {
       {diagnoses.map((diagnosis) => (
         <Cause key={diagnosis.sentence} model={model} diagnosis={diagnosis} select={select} />
       ))}
+      {!diagnoses.some(({ fix }) => fix !== '') && model.fixIt !== '' && (
+        <p class="fix">
+          <FixPage link={model.fixIt} />
+        </p>
+      )}
       {summary.replay.length > 0 && (
         <>
           <h3>Run it again</h3>
@@ -81,7 +86,7 @@ function Cause({ model, diagnosis, select }: Props & { diagnosis: Diagnosis }) {
       )}
       {fix !== '' && (
         <p class="fix">
-          <b>Fix it:</b> {fix.replace(/\.$/, '')}. <FixPage model={model} />
+          <b>Fix it:</b> {fix.replace(/\.$/, '')}. <FixPage link={diagnosis.fixIt || model.fixIt} />
         </p>
       )}
       <p class="links">
@@ -101,12 +106,11 @@ function Cause({ model, diagnosis, select }: Props & { diagnosis: Diagnosis }) {
 }
 
 /** Names the page that explains how to fix a violation. A file on a disk cannot link into the package of the kit. */
-function FixPage({ model }: { model: ReportModel }) {
-  const failed = model.requirements.find(({ verdict, anchor }) => verdict === 'fail' && anchor !== '');
-  if (failed === undefined) return null;
+function FixPage({ link }: { link: string }) {
+  if (link === '') return null;
   return (
     <span>
-      More causes and fixes are in <code>conformance/FIX-IT.md#{failed.anchor.replace(/^#/, '')}</code>
+      More causes and fixes are in <code>{link}</code>
     </span>
   );
 }
@@ -212,6 +216,9 @@ function BasisText({ basis }: { basis: Basis }) {
   if (basis.injections > 0 || basis.statesJudged === 0)
     figures.push(
       ['lost', formatCount(basis.lost)],
+      ...(basis.notDelivered > 0
+        ? [['not delivered', formatCount(basis.notDelivered)] as [string, string]]
+        : []),
       ['duplicates', formatCount(basis.duplicates)],
       ['delivered changed', formatCount(basis.corrupted)],
     );
