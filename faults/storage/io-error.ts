@@ -49,6 +49,9 @@ const WARM_UP_TIMEOUT_MS = 6000;
 /** Upper bound for the wait from the first confirmation to the failure, in ms. */
 const FAILURE_TIMEOUT_MS = 3000;
 const CONFIRM_POLL_MS = 200;
+/** Number of confirmations that show that a target has room for messages, and the upper bound of the wait in ms. */
+const ROOM_CONFIRMS = 10;
+const ROOM_TIMEOUT_MS = 5000;
 const NOTHING_LOST = 'nothing was unsynced';
 const FAILED_EARLY = 'nothing was confirmed at the start before the failure, or after it';
 const NOT_STOPPED = 'the services did not stop at SIGSTOP';
@@ -92,6 +95,7 @@ export const ioError: Fault = {
     // Prefer syncs: most targets sync more often than they use these write calls.
     let calls = context.random.int(3) > 0 ? SYNC_CALLS : WRITE_CALLS;
     for (let attempt = 1; attempt <= MAX_TRIES && !context.signal.aborted; attempt++) {
+      if (attempt > 1) await makeRoom(context);
       const first = drawFirst(context.random, attempt, positions?.get(calls));
       const tampering = drawTampering(context, first, calls, persistent);
       const isLast = attempt === MAX_TRIES;
@@ -103,7 +107,7 @@ export const ioError: Fault = {
       if (tooEarly) {
         misses.push(detail);
         // Let the same calls fail once more, but after a confirmation.
-        positions ??= await callsAfterConfirmation(context);
+        positions ??= await learnPositions(context);
         narrowPositions(positions, calls, { from: first + 1 });
         continue;
       }
@@ -115,7 +119,7 @@ export const ioError: Fault = {
       // as well. A target that made no call of one kind may make calls of the other kind.
       persistent = failedCount > 0;
       if (failedCount > 0) continue;
-      positions ??= await callsAfterConfirmation(context);
+      positions ??= await learnPositions(context);
       narrowPositions(positions, calls, { to: first - 1 });
       const others = calls === SYNC_CALLS ? WRITE_CALLS : SYNC_CALLS;
       if (positions.has(others) || !positions.has(calls)) calls = others;
@@ -126,6 +130,22 @@ export const ioError: Fault = {
     context.flood(false);
   },
 };
+
+async function learnPositions(context: FaultContext): Promise<Map<readonly string[], CallPositions>> {
+  await makeRoom(context);
+  return callsAfterConfirmation(context);
+}
+
+/**
+ * Lets receivers take messages until the target confirms some again. A try floods the target while they take nothing, and
+ * a target that is full confirms nothing in the next try.
+ */
+async function makeRoom(context: FaultContext): Promise<void> {
+  await killServices(context.services);
+  context.flood(false);
+  for (const service of context.services) await service.start([]);
+  await context.waitForConfirms(ROOM_CONFIRMS, ROOM_TIMEOUT_MS);
+}
 
 /**
  * Draws the position of the first call that fails. The first attempt may draw late positions, which the target may not

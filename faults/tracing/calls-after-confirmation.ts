@@ -62,10 +62,16 @@ export function narrowPositions(
   { from = 1, to = Number.POSITIVE_INFINITY }: Partial<CallPositions>,
 ): void {
   const known = positions.get(calls);
-  if (known === undefined) return;
+  if (known === undefined) {
+    // Nothing is known but that earlier positions belong to the start.
+    if (from > 1 && to === Number.POSITIVE_INFINITY) positions.set(calls, { from, to: 2 * from });
+    return;
+  }
   // What this start has shown counts more than what the start without failures has shown.
   const first = Math.min(Math.max(known.from, from), Math.max(1, to));
-  positions.set(calls, { from: first, to: Math.max(first, Math.min(known.to, to)) });
+  // The start without failures was killed soon, so later positions exist, too.
+  const last = from > known.to ? 2 * from : known.to;
+  positions.set(calls, { from: first, to: Math.max(first, Math.min(last, to)) });
 }
 
 /** A log of strace, and its length in bytes at the first confirmation. */
