@@ -49,7 +49,8 @@ function checkout(t: { teardown(remove: () => void): void }): string {
 
 /** Runs the set-up as a user who does not own the checkout. */
 async function setUpIn(dir: string): Promise<{ code: number; stderr: string }> {
-  const { CI: _ci, ...env } = process.env;
+  // The other user cannot write the coverage of this run.
+  const { CI: _ci, NODE_V8_COVERAGE: _coverage, ...env } = process.env;
   const args = [join(dir, 'docker/setup.mjs'), '--quiet', '--engines', 'gate'];
   const child = spawn(process.execPath, args, {
     cwd: dir,
