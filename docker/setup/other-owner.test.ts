@@ -49,12 +49,12 @@ function checkout(t: { teardown(remove: () => void): void }): string {
 
 /** Runs the set-up as a user who does not own the checkout. */
 async function setUpIn(dir: string): Promise<{ code: number; stderr: string }> {
-  // The other user cannot write the coverage of this run.
-  const { CI: _ci, NODE_V8_COVERAGE: _coverage, ...env } = process.env;
+  const { CI: _ci, ...env } = process.env;
   const args = [join(dir, 'docker/setup.mjs'), '--quiet', '--engines', 'gate'];
   const child = spawn(process.execPath, args, {
     cwd: dir,
-    env: { ...env, PLUGPULL_NO_INSTALL: '1' },
+    // The other user cannot write the coverage of this run.
+    env: { ...env, PLUGPULL_NO_INSTALL: '1', NODE_V8_COVERAGE: '' },
     stdio: ['ignore', 'ignore', 'pipe'],
     ...asOther,
   });
