@@ -192,7 +192,7 @@ t.test(
       },
     );
     const line = new RegExp(
-      `qemu-storage-daemon \\(process \\d+\\) of run ${runId} is stopped .*main\\.js clean --all`,
+      `qemu-storage-daemon \\(process \\d+\\) of run ${runId} is stopped .*clean --all`,
     );
     const [, ofUser = '', ofRoot = ''] = output.split(/^--- .*$/m);
     const warned = ofUser.match(

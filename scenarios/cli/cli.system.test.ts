@@ -93,6 +93,13 @@ t.test('wrong usage is reported in one line with exit code 2', async (t) => {
 
 t.test('a runtime that this machine does not have gives the exit code of not measured', async (t) => {
   const workspace = newWorkspace(t);
+  // The user may have built the lab VM. Nothing is built in this cache directory.
+  const { XDG_CACHE_HOME } = process.env;
+  t.teardown(() => {
+    if (XDG_CACHE_HOME === undefined) delete process.env.XDG_CACHE_HOME;
+    else process.env.XDG_CACHE_HOME = XDG_CACHE_HOME;
+  });
+  process.env.XDG_CACHE_HOME = join(workspace.dir, 'cache');
   const { code, stderr } = await workspace.run(['gate', workspace.queue(''), '--runtime', 'vm']);
   t.equal(code, 3);
   t.match(stderr, /--runtime vm/);
