@@ -22,6 +22,8 @@ const availability = blocklogAvailability();
 const noPower = availability.available ? false : availability.why;
 
 t.setTimeout(900_000);
+// An exploration mostly waits for messages.
+t.jobs = 2;
 
 for (const [language, [program, ...args]] of Object.entries(NEEDS)) {
   const skip = noPower || (spawnSync(program, args).status === 0 ? false : `${program} is not installed`);
