@@ -15,8 +15,8 @@ const NEEDS = {
   go: ['go', 'version'],
 } as const;
 
-/** States of the run, and of each recovery that is cut. They are few, because a service starts and drains for each one. */
-const STATES = 10;
+/** States of the run, and of each recovery that is cut. PP-13 needs 20; a service starts and drains for each one. */
+const STATES = 20;
 
 const availability = blocklogAvailability();
 const noPower = availability.available ? false : availability.why;
