@@ -9,7 +9,7 @@ import t from 'tap';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const isRoot = process.getuid?.() === 0;
-/** User id of `nobody`, who owns nothing. */
+/** Id of the user `nobody`. This user owns no files. */
 const NOBODY = 65_534;
 const asOther = isRoot ? { uid: NOBODY, gid: NOBODY } : {};
 const skip =

@@ -73,7 +73,7 @@ export class Progress {
 export const seconds = (ms) => `${Math.round(ms / 1000)} s`;
 
 /**
- * Formats the time left of a step of which `done` of `all` parts are done; empty when it cannot be told yet.
+ * Formats the time that is left of a step. `done` of its `all` parts are done. Returns '' while too little is known.
  */
 export function timeLeft(elapsedMs, done, all) {
   if (elapsedMs < 2000 || done <= 0 || done >= all) return '';

@@ -37,7 +37,7 @@ t.test('a try that failed too early or was not reached narrows the positions of 
     const positions = new Map<readonly string[], { from: number; to: number }>([[SYNC_CALLS, known]]);
     narrowPositions(positions, SYNC_CALLS, shown);
     narrowPositions(positions, WRITE_CALLS, shown);
-    // Of the other calls nothing is known but that earlier positions belong to the start.
+    // The try has shown only one thing about the other calls: their earlier positions belong to the start.
     const { from } = shown;
     t.same(positions.get(WRITE_CALLS), from === undefined ? undefined : { from, to: 2 * from });
     return positions.get(SYNC_CALLS);

@@ -63,7 +63,7 @@ export function narrowPositions(
 ): void {
   const known = positions.get(calls);
   if (known === undefined) {
-    // Nothing is known but that earlier positions belong to the start.
+    // The try has shown only one thing: the earlier positions belong to the start.
     if (from > 1 && to === Number.POSITIVE_INFINITY) positions.set(calls, { from, to: 2 * from });
     return;
   }

@@ -78,7 +78,7 @@ export const RunFacts = z.object({
   notTried: z.array(z.object({ name: z.string(), why: z.string(), remedy: z.string() })),
   /** Backend of power cuts. */
   power: z.string(),
-  /** Where the target of a gate or a sweep ran. */
+  /** Runtimes and power backend of a gate or a sweep. */
   runtime: z.string().optional(),
   powerRuntime: z.string().optional(),
   profile: z.string().optional(),

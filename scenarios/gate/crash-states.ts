@@ -126,7 +126,7 @@ export async function exploreInGate(
   { run }: GateExploration,
   { leftMs, ...gate }: GateSoFar,
 ): Promise<CrashStatesSummary | { unexplored: string }> {
-  // Whole seconds: the budget is part of the command line that repeats the exploration.
+  // Round to whole seconds: the command line that repeats the exploration contains this budget.
   const budgetMs = 1000 * Math.max(MIN_EXPLORATION_MS / 1000, Math.floor(leftMs / 1000));
   gate.progress(`crash states, seed ${gate.seed}: one recorded run, then its disks, ${budgetMs / 1000} s`);
   try {

@@ -98,7 +98,7 @@ for (const { title, faults, requirement } of causes) {
   });
 }
 
-// Of the other faults, examples.system.test.ts shows that the example passes.
+// The test examples.system.test.ts shows that the example passes under the other faults.
 for (const [name, program, faults] of [
   ['with a file for each message', withFilePerMessage(example), 'power-cut'],
   ['with a full disk', example, 'disk-full'],

@@ -33,7 +33,7 @@ export interface LossCause {
 
 /** Number of writes for each sync above which the report says that a file is hardly ever synced. */
 const MANY_WRITES_PER_SYNC = 10;
-/** Upper bound of the causes that are told apart; those with the most messages come first. */
+/** Maximum number of causes in a report. The causes with the most messages come first. */
 const MAX_CAUSES = 10;
 
 /**

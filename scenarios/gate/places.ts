@@ -36,7 +36,7 @@ export function firstTailMs(target: Target, runtime: Pick<PreparedRuntime, 'slow
   return redeliverySeconds > LONG_REDELIVERY_S ? redeliverySeconds * 1000 : TYPICAL_TAIL_MS;
 }
 
-/** Where the rounds of one kind of faults run, and what they have shown about its durations. */
+/** Runtime and power backend of the rounds of one kind of faults, and the durations that these rounds have shown. */
 export interface Place {
   runtime: PreparedRuntime;
   power: PowerBackendName;

@@ -37,7 +37,7 @@ export interface ClaimedHits {
   neverHit: { name: string; why: string }[];
 }
 
-/** Where the target of a gate ran. */
+/** Runtimes and power backend of a gate. */
 export interface GateSetup {
   runtime: PreparedRuntime['name'];
   /** Backend of power cuts. */
@@ -155,7 +155,7 @@ export function resultOf(
   const told = crashStates?.verdict === 'fail' ? undefined : violationToTell(events, evaluation.findings)?.id;
   const first =
     crashStates?.verdict === 'fail' ? undefined : (told ?? all.find(({ id }) => id !== undefined)?.id);
-  // The violation whose story is told comes first, so that it is always among those that are listed.
+  // The list is cut at its end. The violation of the printed story must be in it, so it comes first.
   const isTold = ({ id }: { id?: string }) => id !== undefined && id === told;
   const violations = [...all.filter(isTold), ...all.filter((one) => !isTold(one))];
   const recoveries = events.flatMap((event) => (event.kind === 'recovered' ? [event.tookMs] : []));

@@ -54,8 +54,8 @@ export function violationStory(events: readonly HistoryEvent[], { findings }: Ev
 }
 
 /**
- * Chooses the violation whose story is told: that of the message which the first cause names, so that the story shows
- * what the cause says. Without a cause it is the first violation.
+ * Chooses the violation for the printed story. The story must show what the first cause says, so it is about the message
+ * that this cause names. Without a cause, the function returns the first violation.
  */
 export function violationToTell(
   events: readonly HistoryEvent[],

@@ -112,8 +112,6 @@ const TYPED =
 const NOT_PRINTED: ReadonlySet<string> = new Set([
   'conformance/requirements/spec-text.ts',
   'scenarios/planted/results-table.ts',
-  // It writes files for other machines, on which npx is right.
-  'scenarios/cli/init/ci-file.ts',
   'scenarios/host/command-line.ts',
   // The files that it makes run where the package is installed, whatever the place of the user is.
   'scenarios/cli/init/ci-file.ts',

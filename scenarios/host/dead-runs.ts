@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { allThreadsInState } from '../../faults/thread-state.js';
 import { commandLine } from './command-line.js';
@@ -9,6 +9,7 @@ import {
   openFilesOf,
   type ProcessEntry,
   pidNamespaceOf,
+  readText,
 } from './processes.js';
 
 /** Matches the id of a run. */
@@ -215,20 +216,12 @@ function mappings(): { name: string; suspended: boolean }[] {
     return [];
   }
   return devices.map((device) => ({
-    name: readTextOf(`/sys/block/${device}/dm/name`),
-    suspended: readTextOf(`/sys/block/${device}/dm/suspended`) === '1',
+    name: readText(`/sys/block/${device}/dm/name`).trim(),
+    suspended: readText(`/sys/block/${device}/dm/suspended`).trim() === '1',
   }));
 }
 
 /** Returns the first 15 bytes of the name of a process's program; '' when the process is gone. */
 function nameOf(pid: number): string {
-  return readTextOf(`/proc/${pid}/comm`);
-}
-
-function readTextOf(path: string): string {
-  try {
-    return readFileSync(path, 'latin1').trim();
-  } catch {
-    return '';
-  }
+  return readText(`/proc/${pid}/comm`).trim();
 }

@@ -79,8 +79,8 @@ function readEnvironment(pid: number): string {
   return '';
 }
 
-/** Reads a file of /proc; returns '' when the process has ended, or belongs to another user. */
-function readText(path: string): string {
+/** Reads a file of /proc or /sys; returns '' when it is gone, as that of an ended process, or belongs to another user. */
+export function readText(path: string): string {
   try {
     return readFileSync(path, 'latin1');
   } catch {

@@ -7,7 +7,7 @@ import { statusOutput } from './console.js';
 export const MAX_SILENCE_MS = 3000;
 const TICK_MS = 500;
 
-/** Where the state of the work is shown; see `statusOutput`. */
+/** The stream that shows the state of the work; see `statusOutput`. */
 export interface StatusOutput {
   /** True for a terminal, on which the state is one line that is rewritten in place. */
   readonly isTerminal: boolean;

@@ -3,11 +3,12 @@ import type { ReportModel } from '../../html/model.js';
 import { AXIS_HEIGHT, drawTimeline, type Mark, TRACK_HEIGHT } from './draw-timeline.js';
 import { prepareCanvas, usePalette, useWidth } from './palette.js';
 import type { RunView, Selection } from './run-view.js';
-import { around, pan, type Range, zoom } from './scale.js';
+import { around, pan, type Range } from './scale.js';
 import { marksOf } from './story.js';
 import { countOf } from './text.js';
 import { Tooltip } from './tooltip.js';
 import { describeItem, itemAt, type Place, selectionOf, tracksOf } from './tracks.js';
+import { useZoom } from './use-zoom.js';
 
 interface Props {
   model: ReportModel;
@@ -33,7 +34,6 @@ export function Timeline({ model, runIndex, view, selection, select }: Props) {
   const whole = useMemo((): Range => ({ from: 0, to: Math.max(SHORTEST_TICKS, view.run.endTick) }), [view]);
   const tracks = useMemo(() => tracksOf(view), [view]);
   const marks = useMemo(() => marksOf(model, view, selection), [model, view, selection]);
-  const [range, setRange] = useState(whole);
   const [cursor, setCursor] = useState<Place | null>(null);
   const [hover, setHover] = useState<(Place & { x: number; y: number }) | null>(null);
   const frame = useRef<HTMLDivElement>(null);
@@ -41,6 +41,15 @@ export function Timeline({ model, runIndex, view, selection, select }: Props) {
   const drag = useRef<{ x: number; range: Range; moved: boolean } | null>(null);
   const width = useWidth(frame);
   const palette = usePalette();
+  const {
+    range,
+    setRange,
+    placeAt: tickAt,
+    zoomBy,
+    onKey,
+  } = useZoom({
+    ...{ canvas, width, whole, shortest: SHORTEST_TICKS, start: () => whole },
+  });
 
   useEffect(() => showMarks(marks, whole, setRange), [marks, whole]);
   useLayoutEffect(() => {
@@ -48,9 +57,6 @@ export function Timeline({ model, runIndex, view, selection, select }: Props) {
     const context = canvas.current && width > 0 ? prepareCanvas(canvas.current, width, height) : null;
     if (context !== null) drawTimeline(context, { view, tracks, range, width, cursor, marks, palette });
   }, [view, tracks, range, width, cursor, marks, palette]);
-  const tickAt = (x: number) => range.from + (x / Math.max(1, width)) * (range.to - range.from);
-  const zoomBy = (factor: number, centre = (range.from + range.to) / 2) =>
-    setRange(zoom(range, whole, factor, centre, SHORTEST_TICKS));
   const placeAt = (x: number, y: number): Place | null => {
     const track = Math.floor(y / TRACK_HEIGHT);
     const found = tracks[track];
@@ -80,35 +86,15 @@ export function Timeline({ model, runIndex, view, selection, select }: Props) {
     }
   };
   const onKeyDown = (event: KeyboardEvent) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const centre = cursor === null ? undefined : tracks[cursor.track]?.ticks[cursor.item];
-    const actions: Record<string, () => void> = {
-      '+': () => zoomBy(0.5, centre),
-      '=': () => zoomBy(0.5, centre),
-      '-': () => zoomBy(2, centre),
-      '0': () => setRange(whole),
-      ArrowLeft: () => (event.shiftKey ? setRange(pan(range, whole, -0.25)) : moveCursor(0, -1)),
-      ArrowRight: () => (event.shiftKey ? setRange(pan(range, whole, 0.25)) : moveCursor(0, 1)),
+    onKey(event, centre, {
+      ArrowLeft: () => moveCursor(0, -1),
+      ArrowRight: () => moveCursor(0, 1),
       ArrowUp: () => moveCursor(-1, 0),
       ArrowDown: () => moveCursor(1, 0),
       Enter: () => open(cursor),
-    };
-    const action = actions[event.key];
-    if (action === undefined) return;
-    event.preventDefault();
-    action();
+    });
   };
-  useEffect(() => {
-    const { current } = canvas;
-    // A wheel scrolls the page unless the timeline has the focus or Ctrl is held.
-    const onWheel = (event: WheelEvent) => {
-      if (document.activeElement !== current && !event.ctrlKey) return;
-      event.preventDefault();
-      zoomBy(event.deltaY > 0 ? 1.25 : 0.8, tickAt(event.offsetX));
-    };
-    current?.addEventListener('wheel', onWheel, { passive: false });
-    return () => current?.removeEventListener('wheel', onWheel);
-  });
   const onPointerMove = (event: PointerEvent) => {
     const [x, y] = [event.offsetX, event.offsetY];
     const from = drag.current;

@@ -4,10 +4,11 @@ import type { ExplorationModel, ReportModel } from '../../html/model.js';
 import { drawWindow, rowAt, WINDOW_HEIGHT } from './draw-window.js';
 import { prepareCanvas, usePalette, useWidth } from './palette.js';
 import { nearest, type Selection } from './run-view.js';
-import { around, pan, type Range, zoom } from './scale.js';
+import { around, type Range } from './scale.js';
 import { CutText, States } from './states.js';
 import { countOf, formatCount } from './text.js';
 import { Tooltip } from './tooltip.js';
+import { useZoom } from './use-zoom.js';
 
 interface Props {
   model: ReportModel;
@@ -30,13 +31,21 @@ export function Window({ model, exploration, selection, select }: Props) {
   const flushes = useMemo(() => fromDeltas(exploration.flushes), [exploration]);
   const confirmations = useMemo(() => fromDeltas(exploration.confirmations.position), [exploration]);
   const whole = useMemo(() => wholeOf(exploration, cuts), [exploration, cuts]);
-  const [range, setRange] = useState(() => startRange(exploration, whole));
   const [chosen, setChosen] = useState(-1);
   const [hover, setHover] = useState<{ x: number; y: number; line: string } | null>(null);
   const frame = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
   const width = useWidth(frame);
   const palette = usePalette();
+  const {
+    range,
+    setRange,
+    placeAt: positionAt,
+    zoomBy,
+    onKey,
+  } = useZoom({
+    ...{ canvas, width, whole, shortest: SHORTEST, start: () => startRange(exploration, whole) },
+  });
   const state = selection?.kind === 'state' ? exploration.broken[selection.index] : undefined;
   // The verdict may have said it already, in the same words.
   const isSaid = model.summary.sentence.includes(exploration.blamed?.sentence.replace(/\.$/, '') ?? '');
@@ -56,9 +65,6 @@ export function Window({ model, exploration, selection, select }: Props) {
     if (context !== null)
       drawWindow(context, { exploration, cuts, flushes, confirmations, range, width, chosen, palette });
   }, [exploration, cuts, flushes, confirmations, range, width, chosen, palette]);
-  const positionAt = (x: number) => range.from + (x / Math.max(1, width)) * (range.to - range.from);
-  const zoomBy = (factor: number, centre = (range.from + range.to) / 2) =>
-    setRange(zoom(range, whole, factor, centre, SHORTEST));
   /** Chooses a cut, and its first listed state if it has one. */
   const choose = (index: number) => {
     const position = cuts[index];
@@ -68,31 +74,9 @@ export function Window({ model, exploration, selection, select }: Props) {
       setRange(around({ from: position, to: position }, whole, range.to - range.from));
   };
   const onKeyDown = (event: KeyboardEvent) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const start = chosen < 0 ? nearest(cuts, positionAt(width / 2)) : chosen;
-    const actions: Record<string, () => void> = {
-      '+': () => zoomBy(0.5, cuts[chosen]),
-      '=': () => zoomBy(0.5, cuts[chosen]),
-      '-': () => zoomBy(2, cuts[chosen]),
-      '0': () => setRange(whole),
-      ArrowLeft: () => (event.shiftKey ? setRange(pan(range, whole, -0.25)) : choose(start - 1)),
-      ArrowRight: () => (event.shiftKey ? setRange(pan(range, whole, 0.25)) : choose(start + 1)),
-    };
-    const action = actions[event.key];
-    if (action === undefined) return;
-    event.preventDefault();
-    action();
+    onKey(event, cuts[chosen], { ArrowLeft: () => choose(start - 1), ArrowRight: () => choose(start + 1) });
   };
-  useEffect(() => {
-    const { current } = canvas;
-    const onWheel = (event: WheelEvent) => {
-      if (document.activeElement !== current && !event.ctrlKey) return;
-      event.preventDefault();
-      zoomBy(event.deltaY > 0 ? 1.25 : 0.8, positionAt(event.offsetX));
-    };
-    current?.addEventListener('wheel', onWheel, { passive: false });
-    return () => current?.removeEventListener('wheel', onWheel);
-  });
   const onClick = (event: MouseEvent) => {
     const index = nearest(cuts, positionAt(event.offsetX));
     const distance = Math.abs((cuts[index] ?? 0) - positionAt(event.offsetX));
