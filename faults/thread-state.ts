@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
+import { throwIfExhausted } from './exhausted.js';
 
 /**
  * Checks that every thread of a process is in one of the states (letters of /proc/PID/stat), or the process
@@ -10,7 +11,8 @@ export function allThreadsInState(pid: number, states: string): boolean {
       const text = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'latin1');
       return states.includes(text[text.lastIndexOf(')') + 2] ?? '');
     });
-  } catch {
+  } catch (error) {
+    throwIfExhausted(error);
     return true;
   }
 }

@@ -38,3 +38,33 @@ t.test(
     t.equal(processEntry(pid), undefined);
   },
 );
+
+t.test('a process that can open no more files takes no living process for an ended one', async (t) => {
+  const module = new URL('./processes.js', import.meta.url).href;
+  const source = `
+    import { openSync } from 'node:fs';
+    import * as processes from ${JSON.stringify(module)};
+    const codes = new Set();
+    const readers = Object.entries({
+      processEntry: () => processes.processEntry(process.ppid),
+      allProcesses: () => processes.allProcesses(),
+      environmentOf: () => processes.environmentOf(process.ppid, 'PATH'),
+      openFilesOf: () => processes.openFilesOf(process.pid),
+      commandLineOf: () => processes.commandLineOf(process.ppid),
+      readText: () => processes.readText('/proc/self/stat'),
+    });
+    try { for (;;) openSync('/dev/null', 'r'); } catch {}
+    for (const [name, read] of readers) {
+      try { console.log(name, read()); } catch (error) { console.log(name, error.code); }
+    }`;
+  const script = 'ulimit -n 200; exec "$0" --input-type=module -e "$1"';
+  const { stdout, stderr } = spawnSync('bash', ['-c', script, process.execPath, source], {
+    encoding: 'utf8',
+  });
+  const names = ['processEntry', 'allProcesses', 'environmentOf', 'openFilesOf', 'commandLineOf', 'readText'];
+  t.strictSame(
+    stdout.trim().split('\n'),
+    names.map((name) => `${name} EMFILE`),
+    stderr,
+  );
+});

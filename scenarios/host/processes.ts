@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { throwIfExhausted } from '../../faults/exhausted.js';
 
 /** One process as /proc shows it. */
 export interface ProcessEntry {
@@ -16,12 +17,16 @@ export interface ProcessEntry {
   startTicks: number;
 }
 
+// The readers of /proc throw when this process can open no more files, and take every other failure for the end of a
+// process.
+
 /** Reads /proc/PID/stat; returns undefined when no process has this id. */
 export function processEntry(pid: number): ProcessEntry | undefined {
   let text: string;
   try {
     text = readFileSync(`/proc/${pid}/stat`, 'latin1');
-  } catch {
+  } catch (error) {
+    throwIfExhausted(error);
     return undefined;
   }
   // Skip to the last closing bracket: the command name before it may itself contain brackets and blanks.
@@ -69,7 +74,8 @@ function readEnvironment(pid: number): string {
   let threads: string[];
   try {
     threads = readdirSync(`/proc/${pid}/task`);
-  } catch {
+  } catch (error) {
+    throwIfExhausted(error);
     return '';
   }
   for (const thread of threads) {
@@ -83,7 +89,8 @@ function readEnvironment(pid: number): string {
 export function readText(path: string): string {
   try {
     return readFileSync(path, 'latin1');
-  } catch {
+  } catch (error) {
+    throwIfExhausted(error);
     return '';
   }
 }
@@ -103,7 +110,8 @@ export function openFilesOf(pid: number): string[] {
   let names: string[];
   try {
     names = readdirSync(`/proc/${pid}/fd`);
-  } catch {
+  } catch (error) {
+    throwIfExhausted(error);
     return [];
   }
   return names.flatMap((name) => readLinkOf(`/proc/${pid}/fd/${name}`) ?? []);
@@ -113,7 +121,8 @@ export function openFilesOf(pid: number): string[] {
 export function readLinkOf(path: string): string | undefined {
   try {
     return readlinkSync(path);
-  } catch {
+  } catch (error) {
+    throwIfExhausted(error);
     return undefined;
   }
 }
@@ -122,7 +131,8 @@ export function readLinkOf(path: string): string | undefined {
 export function commandLineOf(pid: number): string {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').filter(Boolean).join(' ');
-  } catch {
+  } catch (error) {
+    throwIfExhausted(error);
     return '';
   }
 }

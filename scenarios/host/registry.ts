@@ -19,6 +19,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { KitError, messageOf } from '../../conformance/errors.js';
+import { isExhausted } from '../../faults/exhausted.js';
 import type { StoppedDisk } from '../../faults/power/mounts.js';
 import { MachineRuns, seesAllProcesses } from './dead-runs.js';
 import { makeDirectories, makeWritableDirectory } from './directories.js';
@@ -197,6 +198,13 @@ function makeList(runId: string): string {
   );
 }
 
+/** Reports whether a resource is a process that has not ended. */
+function isLiveProcess(resource: Resource): boolean {
+  if (resource.kind !== 'process') return false;
+  const entry = processEntry(resource.pid);
+  return entry !== undefined && entry.startTicks === resource.startTicks && entry.state !== 'Z';
+}
+
 /** Makes the id of a run: the time, and a random part that makes it unique. */
 export function newRunId(): string {
   const day = new Date().toISOString().slice(0, 19).replaceAll(/[-:]/g, '').replace('T', '-');
@@ -307,8 +315,25 @@ export class Registry {
     this.#heldFd = undefined;
   }
 
-  /** Ends the run. Deletes its file, unless a resource is left that only `clean` can remove from now on. */
+  /**
+   * Ends the run. When a process of the run is left, or nothing shows that it has ended, the watchdog ends it after this
+   * process.
+   */
   close(): void {
+    try {
+      if (readRun(this.#file, this.runId).resources.some(isLiveProcess)) return;
+    } catch (error) {
+      // The list itself may be gone. Only a kit that can open no more files has seen nothing.
+      if (isExhausted(error)) return;
+    }
+    this.release();
+  }
+
+  /**
+   * Ends the run, and leaves its processes to whoever knows of them. Deletes its file, unless a resource is left that only
+   * `clean` can remove from now on.
+   */
+  release(): void {
     this.leave();
     let resources: readonly Resource[];
     try {

@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { throwIfExhausted } from '../../faults/exhausted.js';
 
 /**
  * Removes the System V shared memory segments that processes with the given ids have created and that no
@@ -21,7 +22,8 @@ function readSegments(): { id: number; maker: number; attached: number }[] {
   let text: string;
   try {
     text = readFileSync('/proc/sysvipc/shm', 'utf8');
-  } catch {
+  } catch (error) {
+    throwIfExhausted(error);
     // This kernel has no System V shared memory.
     return [];
   }

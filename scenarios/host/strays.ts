@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { isOwnChild } from './orphans.js';
-import { allProcesses, commandLineOf, openFilesOf, readLinkOf, sendSignal } from './processes.js';
+import { allProcesses, commandLineOf, openFilesOf, readLinkOf, readText, sendSignal } from './processes.js';
 
 /** Criteria by which a process counts as a stray of a target. */
 export interface StrayCriteria {
@@ -54,7 +54,7 @@ export function killStrays({
       isInDirs(readLinkOf(`/proc/${pid}/cwd`)) ||
       openFilesOf(pid).some((path) => isInDirs(path) || sockets.has(path)) ||
       // A daemon that has only just started has opened no file yet.
-      (!daemonsOnly && mentionsPath(readTextOf(`/proc/${pid}/cmdline`), dirs))
+      (!daemonsOnly && mentionsPath(readText(`/proc/${pid}/cmdline`), dirs))
     );
   });
   return strays.flatMap(({ pid }) => {
@@ -75,19 +75,11 @@ function mentionsPath(text: string, paths: readonly string[]): boolean {
 function listenersOn(ports: readonly number[]): Set<string> {
   const sockets = new Set<string>();
   for (const table of ['/proc/net/tcp', '/proc/net/tcp6']) {
-    for (const line of readTextOf(table).split('\n').slice(1)) {
+    for (const line of readText(table).split('\n').slice(1)) {
       const fields = line.trim().split(/\s+/);
       const port = Number.parseInt(fields[1]?.split(':').at(-1) ?? '', 16);
       if (fields[3] === TCP_LISTEN_STATE && ports.includes(port)) sockets.add(`socket:[${fields[9]}]`);
     }
   }
   return sockets;
-}
-
-function readTextOf(path: string): string {
-  try {
-    return readFileSync(path, 'latin1');
-  } catch {
-    return '';
-  }
 }

@@ -84,12 +84,19 @@ t.test('what a killed kit has made is removed without clean, and its evidence st
   t.notOk(existsSync(evidence));
 });
 
-t.test('a run that has ended in order keeps what outlives it', async (t) => {
-  const kit = await startKit(t, 'register(); registry.close();');
+t.test('a run that releases its processes keeps what outlives it', async (t) => {
+  const kit = await startKit(t, 'register(); registry.release();');
   kit.child.kill('SIGKILL');
   await once(kit.child, 'exit');
   t.ok(await until(() => watchdogsOf(kit).every(isGone), TIMEOUT_MS), 'the watchdog ends with the kit');
   t.equal(stateOf(kit.stoppedPid), 'T', 'the process still lives');
+});
+
+t.test('a process that still lives when its run is closed dies with the kit', async (t) => {
+  const kit = await startKit(t, 'register(); registry.close();');
+  kit.child.kill('SIGKILL');
+  await once(kit.child, 'exit');
+  t.ok(await until(() => isGone(kit.stoppedPid), TIMEOUT_MS));
 });
 
 t.test(

@@ -2,6 +2,7 @@ import { closeSync, openSync, type StatsFs, statfsSync } from 'node:fs';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { Recorder } from '../../conformance/history/recorder.js';
 import { RedeliveryWaits } from '../../conformance/history/redelivery.js';
+import { isExhausted } from '../../faults/exhausted.js';
 import { sleep } from '../../faults/waiting.js';
 
 /**
@@ -229,8 +230,6 @@ function freeSpaceOf(path: string): StatsFs | undefined {
 }
 
 const OPEN_FILES_POLL_MS = 50;
-/** Codes of an open that failed for want of something that the kit itself needs. */
-const EXHAUSTED_CODES: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
 
 /**
  * Watches whether this process can still open a file, and calls `onExhausted` once when it cannot. The kit then cannot
@@ -241,7 +240,7 @@ export function watchOpenFiles(onExhausted: (error: Error) => void): { stop(): v
     try {
       closeSync(openSync('/dev/null', 'r'));
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error && EXHAUSTED_CODES.has(error.code))) return;
+      if (!isExhausted(error)) return;
       clearInterval(timer);
       onExhausted(error);
     }

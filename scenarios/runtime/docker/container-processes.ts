@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { throwIfExhausted } from '../../../faults/exhausted.js';
 import { processEntry } from '../../host/processes.js';
 
 const CGROUP_ROOT = '/sys/fs/cgroup';
@@ -48,7 +49,8 @@ function cgroupProcsFile(pid: number, containerId: string): string | undefined {
   let text: string;
   try {
     text = readFileSync(`/proc/${pid}/cgroup`, 'latin1');
-  } catch {
+  } catch (error) {
+    throwIfExhausted(error);
     return undefined;
   }
   for (const line of text.split('\n')) {

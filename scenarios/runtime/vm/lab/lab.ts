@@ -87,7 +87,7 @@ async function labUpLocked(log: (line: string) => void): Promise<LabRecord> {
   writeFileSync(recordFile(), `${JSON.stringify(record)}\n`, { mode: 0o600 });
   // Forget the VM in the registry: from here on it is not the residue of a killed run, and `clean` must not
   // remove it.
-  registry.close();
+  registry.release();
   machine.agent.close();
   return record;
 }
