@@ -38,6 +38,7 @@ function only(parent, from, allowed, comment) {
   };
 }
 
+const COMMON = 'reference-impl/common';
 const SYNCHRONOUS = 'reference-impl/synchronous';
 const EXPLORE = 'scenarios/explore';
 /** Browser part of the HTML report. */
@@ -83,50 +84,52 @@ module.exports = {
     },
     ...layerRules,
 
-    only(SYNCHRONOUS, 'platform', [], 'The seam to the operating system knows nothing of queues.'),
-    only(SYNCHRONOUS, 'settings', ['platform'], 'Settings are read before anything is opened.'),
-    only(SYNCHRONOUS, 'record', ['platform'], 'The format of the data file does not depend on the index.'),
-    only(
-      SYNCHRONOUS,
-      'index',
-      ['platform', 'record'],
-      'The index points into the data file, never the reverse.',
-    ),
-    only(SYNCHRONOUS, 'ring', ['index', 'record', 'platform'], 'Space is reserved by the index alone.'),
+    only('reference-impl', 'common', [], 'What several implementations use knows none of them.'),
+    only('reference-impl', 'synchronous', ['common'], 'An implementation uses nothing of another one.'),
+    only('reference-impl', 'checkpointed', ['common'], 'An implementation uses nothing of another one.'),
+    only(COMMON, 'platform', [], 'The seam to the operating system knows nothing of queues.'),
+    only(COMMON, 'record', [], 'A checksum depends on bytes alone.'),
+    only(COMMON, 'http', ['platform'], 'The HTTP front knows a queue by an interface of its own.'),
+    only(COMMON, 'simulation', ['platform'], 'The simulated machine knows nothing of queues.'),
+
+    only(SYNCHRONOUS, 'settings', [], 'Settings are read before anything is opened.'),
+    only(SYNCHRONOUS, 'record', [], 'The format of the data file does not depend on the index.'),
+    only(SYNCHRONOUS, 'index', ['record'], 'The index points into the data file, never the reverse.'),
+    only(SYNCHRONOUS, 'ring', ['index', 'record'], 'Space is reserved by the index alone.'),
     only(
       SYNCHRONOUS,
       'restore',
-      ['index', 'ring', 'record', 'platform'],
+      ['index', 'ring', 'record'],
       'A restore works on files, before there is a queue.',
     ),
     only(
       SYNCHRONOUS,
       'sync',
-      ['index', 'platform', 'settings'],
+      ['index', 'settings'],
       'The synchronization protocol does not know what a message is.',
     ),
     only(
       SYNCHRONOUS,
       'queue',
-      ['restore', 'sync', 'ring', 'index', 'record', 'platform', 'settings'],
+      ['restore', 'sync', 'ring', 'index', 'record', 'settings'],
       'The queue does not know which process uses it.',
     ),
     only(
       SYNCHRONOUS,
       'helper',
-      ['queue', 'sync', 'index', 'platform', 'settings'],
+      ['queue', 'sync', 'index', 'settings'],
       'The helper is a process of its own beside the workers.',
     ),
     only(
       SYNCHRONOUS,
       'gateway',
-      ['queue', 'record', 'platform', 'settings'],
+      ['queue', 'record', 'settings'],
       'The gateway uses the queue by its interface, and not the sync protocol.',
     ),
     only(
       SYNCHRONOUS,
       'simulation',
-      ['helper', 'queue', 'restore', 'sync', 'ring', 'index', 'record', 'platform', 'settings'],
+      ['helper', 'queue', 'restore', 'sync', 'ring', 'index', 'record', 'settings'],
       'The simulation runs the code of the queue, without the gateway and the command line.',
     ),
 

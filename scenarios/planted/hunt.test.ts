@@ -22,7 +22,7 @@ import { parseJsonOutput, runProgram } from './run-program.js';
 const BUG: PlantedBug = {
   id: 'other-message',
   description: 'an error has another text',
-  file: 'synchronous/platform/errors.ts',
+  file: 'common/platform/errors.ts',
   find: 'invariant broken: ',
   replace: 'planted: ',
   requirement: 'PP-1',

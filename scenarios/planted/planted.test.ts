@@ -16,7 +16,7 @@ function newWorkspace(t: { teardown(remove: () => void): void }): TestWorkspace 
 const BUG: PlantedBug = {
   id: 'other-message',
   description: 'an error has another text',
-  file: 'synchronous/platform/errors.ts',
+  file: 'common/platform/errors.ts',
   find: 'invariant broken: ',
   replace: 'planted: ',
   requirement: 'PP-1',
@@ -30,9 +30,9 @@ t.test('a planted copy contains the bug, and its target file starts the copy', a
   const dir = join(workspace.dir, 'copy');
   const target = loadTarget(plant(BUG, dir));
   t.equal(target.name, BUG.id);
-  const changed = join(target.dir, '../../dist/reference-impl/synchronous/platform/errors.js');
+  const changed = join(target.dir, '../../dist/reference-impl/common/platform/errors.js');
   t.match(readFileSync(changed, 'utf8'), 'planted: ');
-  const original = join(packageRoot(), 'dist/reference-impl/synchronous/platform/errors.js');
+  const original = join(packageRoot(), 'dist/reference-impl/common/platform/errors.js');
   t.match(readFileSync(original, 'utf8'), 'invariant broken: ', 'the original is unchanged');
   const copy = (await import(changed)) as { assert(condition: boolean, what: string): void };
   t.throws(() => copy.assert(false, 'x'), /planted: x/);

@@ -1,6 +1,6 @@
 import { openSync, statSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { DataMap } from '../platform/data-map.js';
+import { DataMap } from '../../common/platform/data-map.js';
 import { pairPaths } from '../queue/paths.js';
 import { loadSettings } from '../settings/load.js';
 

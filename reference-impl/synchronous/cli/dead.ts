@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { type Command, Option } from 'commander';
-import { QueueError } from '../platform/errors.js';
+import { QueueError } from '../../common/platform/errors.js';
 import { type Letter, type LetterFilter, listLetters, readLetter } from '../queue/dead-list.js';
 import { DEAD_REASONS, escapeText, withoutNote } from '../queue/dead-note.js';
 import { inspectQueue } from '../queue/inspect.js';

@@ -1,7 +1,7 @@
 import { closeSync, fsyncSync, openSync, renameSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { syncDirectory } from '../platform/directory.js';
-import { FILE_MODE } from '../platform/kernel.js';
+import { syncDirectory } from '../../common/platform/directory.js';
+import { FILE_MODE } from '../../common/platform/kernel.js';
 import { installQueue } from '../queue/install.js';
 import { INSTALLED_SETTINGS_FILE, installedText } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';

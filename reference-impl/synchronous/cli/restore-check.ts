@@ -1,7 +1,7 @@
 import { readSync, writeSync } from 'node:fs';
+import { QueueError } from '../../common/platform/errors.js';
+import { visibleJson } from '../../common/platform/visible.js';
 import { withoutTrace } from '../gateway/inbound/trace.js';
-import { QueueError } from '../platform/errors.js';
-import { visibleJson } from '../platform/visible.js';
 import { RestoreCheck, type RestoreCheckResult } from '../queue/restore-check.js';
 
 /**

@@ -1,8 +1,8 @@
 import { createInterface } from 'node:readline';
-import { QueueError } from '../platform/errors.js';
-import { visible } from '../platform/visible.js';
+import { QueueError } from '../../common/platform/errors.js';
+import { visible } from '../../common/platform/visible.js';
+import type { FileOperation } from '../../common/simulation/possible.js';
 import { parseDurationMs } from '../settings/units.js';
-import type { FileOperation } from '../simulation/possible.js';
 import type { SimulationResult } from '../simulation/simulate.js';
 import { commandOfProgram, printLine } from './output.js';
 
@@ -77,7 +77,7 @@ interface Request {
  *     {"sectors": [[0, 2], [0, 0], …, [1, 1]]}
  */
 export async function simulatedMedium(): Promise<void> {
-  const { possibleSectors } = await import('../simulation/possible.js');
+  const { possibleSectors } = await import('../../common/simulation/possible.js');
   for await (const line of createInterface({ input: process.stdin })) {
     const { pages, operations } = parse(line);
     await printLine({ sectors: possibleSectors(pages, operations) });

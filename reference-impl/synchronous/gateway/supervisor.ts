@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { QueueError } from '../platform/errors.js';
+import { QueueError } from '../../common/platform/errors.js';
 import { backoffMs } from './outbound/destination.js';
 
 /**

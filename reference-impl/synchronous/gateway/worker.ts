@@ -1,5 +1,5 @@
-import { QueueError } from '../platform/errors.js';
-import { linux } from '../platform/linux.js';
+import { QueueError } from '../../common/platform/errors.js';
+import { linux } from '../../common/platform/linux.js';
 import { logEvent } from '../queue/pair.js';
 import type { Queue } from '../queue/types.js';
 import type { QueueSettings } from '../settings/settings.js';

@@ -1,8 +1,8 @@
+import { QueueError } from '../../common/platform/errors.js';
+import { Fifo } from '../../common/platform/fifo.js';
+import type { Kernel } from '../../common/platform/kernel.js';
 import { FIELD } from '../index/layout.js';
-import { QueueError } from '../platform/errors.js';
-import { Fifo } from '../platform/fifo.js';
-import type { Kernel } from '../platform/kernel.js';
-import { LOCK } from '../platform/locks.js';
+import { LOCK } from '../index/lock-bytes.js';
 import { Pair } from '../queue/pair.js';
 import { hostPlatform, type Platform } from '../queue/platform.js';
 import type { QueueSettings } from '../settings/settings.js';

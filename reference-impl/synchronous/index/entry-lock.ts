@@ -1,6 +1,7 @@
-import { LOCK, type LockFile } from '../platform/locks.js';
+import type { LockFile } from '../../common/platform/locks.js';
 import type { IndexImage } from './image.js';
 import { WORKER_SLOTS_WORD } from './layout.js';
+import { LOCK } from './lock-bytes.js';
 
 /**
  * Number of bits of a lock word that hold the worker slot. A lock word is the 32-bit value in an index entry

@@ -1,4 +1,4 @@
-import { assert } from '../platform/errors.js';
+import { assert } from '../../common/platform/errors.js';
 import {
   ENTRIES_OFFSET,
   ENTRY_WORDS,

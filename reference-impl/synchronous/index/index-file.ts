@@ -1,6 +1,6 @@
 import { crc32c } from '@node-rs/crc32';
-import type { Kernel } from '../platform/kernel.js';
-import { PAGE_BYTES } from '../platform/map.js';
+import type { Kernel } from '../../common/platform/kernel.js';
+import { PAGE_BYTES } from '../../common/platform/map.js';
 import { FORMAT_VERSION } from '../record/data-file.js';
 import { IndexImage } from './image.js';
 import {

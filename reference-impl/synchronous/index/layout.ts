@@ -1,4 +1,4 @@
-import { PAGE_BYTES } from '../platform/map.js';
+import { PAGE_BYTES } from '../../common/platform/map.js';
 import { SLOT_BYTES } from '../record/layout.js';
 
 /**

@@ -1,4 +1,4 @@
-import { assert } from '../platform/errors.js';
+import { assert } from '../../common/platform/errors.js';
 import { extentOf } from '../record/layout.js';
 import type { IndexImage } from './image.js';
 import { ENTRY, FIELD, NONE, STATUS } from './layout.js';

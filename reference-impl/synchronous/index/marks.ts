@@ -1,4 +1,4 @@
-import { type ChecksumKey, scramble } from '../record/checksum.js';
+import { type ChecksumKey, scramble } from '../../common/record/checksum.js';
 import { SLOT_BYTES } from '../record/layout.js';
 import type { IndexImage } from './image.js';
 

@@ -1,12 +1,14 @@
 import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { linux } from '../platform/linux.js';
-import { LOCK, LockFile } from '../platform/locks.js';
-import { bodySeed, checksum, seedAt } from '../record/checksum.js';
+import { linux } from '../../common/platform/linux.js';
+import { LockFile } from '../../common/platform/locks.js';
+import { bodySeed, checksum } from '../../common/record/checksum.js';
+import { LOCK } from '../index/lock-bytes.js';
 import { RING_START } from '../record/data-file.js';
 import { smtp } from '../record/fixtures/memory-data.js';
 import { HEADER_BYTES, HEADER_OFFSET, RECORD_OVERHEAD_BYTES } from '../record/layout.js';
+import { seedAt } from '../record/seed.js';
 import { listLetters, readLetter } from './dead-list.js';
 import { encodeNote, escapeText, noteOf } from './dead-note.js';
 import { createHarness, takeAll, textsOf, waitUntil } from './fixtures/harness.js';

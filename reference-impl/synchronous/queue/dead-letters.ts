@@ -1,6 +1,6 @@
+import { assert, isMutexHeld } from '../../common/platform/errors.js';
 import { ENTRY, FIELD, NONE, STATUS } from '../index/layout.js';
 import { isConsumed } from '../index/marks.js';
-import { assert, isMutexHeld } from '../platform/errors.js';
 import type { Body } from '../record/body.js';
 import { decodeOrUndefined } from '../record/codec.js';
 import { bodyOf, readSlot, recordBytes } from '../record/record.js';

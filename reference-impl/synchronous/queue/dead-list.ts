@@ -1,8 +1,8 @@
+import { QueueError } from '../../common/platform/errors.js';
+import type { Kernel } from '../../common/platform/kernel.js';
+import { linux } from '../../common/platform/linux.js';
 import { checkLists } from '../index/check.js';
 import { ENTRY, FIELD, NONE, STATUS } from '../index/layout.js';
-import { QueueError } from '../platform/errors.js';
-import type { Kernel } from '../platform/kernel.js';
-import { linux } from '../platform/linux.js';
 import type { Body } from '../record/body.js';
 import { decodeOrUndefined } from '../record/codec.js';
 import { bodyOf, readSlot } from '../record/record.js';

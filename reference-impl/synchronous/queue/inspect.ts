@@ -1,7 +1,7 @@
+import { QueueError } from '../../common/platform/errors.js';
+import { linux } from '../../common/platform/linux.js';
 import { checkLists } from '../index/check.js';
 import { ENTRY, FIELD, NONE, STATUS } from '../index/layout.js';
-import { QueueError } from '../platform/errors.js';
-import { linux } from '../platform/linux.js';
 import { decodeBody } from '../record/codec.js';
 import { bodyOf, readSlot } from '../record/record.js';
 import { keptAsideNames } from '../restore/kept-aside.js';

@@ -1,11 +1,11 @@
 import { dirname } from 'node:path';
+import { syncDirectory } from '../../common/platform/directory.js';
+import { QueueError } from '../../common/platform/errors.js';
+import { FILE_MODE, type Kernel } from '../../common/platform/kernel.js';
+import { linux } from '../../common/platform/linux.js';
+import { PAGE_BYTES } from '../../common/platform/map.js';
 import { emptyIndex } from '../index/index-file.js';
 import { type Geometry, indexBytes } from '../index/layout.js';
-import { syncDirectory } from '../platform/directory.js';
-import { QueueError } from '../platform/errors.js';
-import { FILE_MODE, type Kernel } from '../platform/kernel.js';
-import { linux } from '../platform/linux.js';
-import { PAGE_BYTES } from '../platform/map.js';
 import {
   decodeDataFileHeader,
   encodeDataFileHeader,

@@ -1,5 +1,5 @@
 import { statSync } from 'node:fs';
-import { DIRECTORY_MODE } from '../platform/kernel.js';
+import { DIRECTORY_MODE } from '../../common/platform/kernel.js';
 import type { QueueSettings } from '../settings/settings.js';
 
 /** A directory of a queue that users other than its owner can use. */

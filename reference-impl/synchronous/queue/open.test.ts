@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { LOCK, LockFile } from '../platform/locks.js';
+import { LockFile } from '../../common/platform/locks.js';
+import { LOCK } from '../index/lock-bytes.js';
 import { smtp } from '../record/fixtures/memory-data.js';
 import { createHarness, takeAll, textsOf } from './fixtures/harness.js';
 import { inspectQueue } from './inspect.js';

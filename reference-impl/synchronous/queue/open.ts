@@ -1,10 +1,10 @@
+import { assert, isMutexHeld, QueueError } from '../../common/platform/errors.js';
+import type { Kernel, Registration } from '../../common/platform/kernel.js';
 import { LockOwners, lockWord } from '../index/entry-lock.js';
 import { ENTRY, FIELD, NONE, PARKED_BIT, WORKER_SLOTS_WORD } from '../index/layout.js';
 import { release } from '../index/lists.js';
+import { LOCK } from '../index/lock-bytes.js';
 import { markConsumed } from '../index/marks.js';
-import { assert, isMutexHeld, QueueError } from '../platform/errors.js';
-import type { Kernel, Registration } from '../platform/kernel.js';
-import { LOCK } from '../platform/locks.js';
 import type { Body } from '../record/body.js';
 import { decodeOrUndefined } from '../record/codec.js';
 import { bodyOf, readSlot } from '../record/record.js';

@@ -1,9 +1,9 @@
+import type { DataBytes } from '../../common/platform/data-map.js';
+import type { Kernel } from '../../common/platform/kernel.js';
+import { linux } from '../../common/platform/linux.js';
+import type { ChecksumKey } from '../../common/record/checksum.js';
 import { IndexImage } from '../index/image.js';
 import type { Geometry } from '../index/layout.js';
-import type { DataBytes } from '../platform/data-map.js';
-import type { Kernel } from '../platform/kernel.js';
-import { linux } from '../platform/linux.js';
-import type { ChecksumKey } from '../record/checksum.js';
 import type { SlotReader } from '../restore/scan.js';
 
 /** The machine below a process of the queue, real or simulated. */

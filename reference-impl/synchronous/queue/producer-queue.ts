@@ -1,6 +1,6 @@
+import { assert, isMutexHeld } from '../../common/platform/errors.js';
 import { ENTRY, FIELD, NONE, STATUS } from '../index/layout.js';
 import { append, release } from '../index/lists.js';
-import { assert, isMutexHeld } from '../platform/errors.js';
 import type { Body } from '../record/body.js';
 import { TYPE_BYTE } from '../record/codec.js';
 import { extentOf } from '../record/layout.js';

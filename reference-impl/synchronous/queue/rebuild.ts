@@ -1,5 +1,6 @@
-import { QueueError } from '../platform/errors.js';
-import { LOCK, LockFile } from '../platform/locks.js';
+import { QueueError } from '../../common/platform/errors.js';
+import { LockFile } from '../../common/platform/locks.js';
+import { LOCK } from '../index/lock-bytes.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { readDataFileHeader } from './install.js';
 import { inUseError, Pair } from './pair.js';

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
+import type { DataBytes } from '../../common/platform/data-map.js';
+import { QueueError } from '../../common/platform/errors.js';
+import { readTextFile, withTemporaryMaps } from '../../common/platform/linux.js';
+import type { ChecksumKey } from '../../common/record/checksum.js';
 import { checkLists } from '../index/check.js';
-import type { DataBytes } from '../platform/data-map.js';
-import { QueueError } from '../platform/errors.js';
-import { readTextFile, withTemporaryMaps } from '../platform/linux.js';
-import type { ChecksumKey } from '../record/checksum.js';
 import { decodeBody } from '../record/codec.js';
 import { SLOT_BYTES } from '../record/layout.js';
 import { bodyOf, type RecordHeader, type SlotContent } from '../record/record.js';

@@ -1,9 +1,9 @@
+import type { Kernel } from '../../common/platform/kernel.js';
+import { linux } from '../../common/platform/linux.js';
 import { checkLists } from '../index/check.js';
 import type { IndexImage } from '../index/image.js';
 import { ENTRY, STATUS } from '../index/layout.js';
 import { isConsumed } from '../index/marks.js';
-import type { Kernel } from '../platform/kernel.js';
-import { linux } from '../platform/linux.js';
 import { extentOf } from '../record/layout.js';
 import { keptAsideNames } from '../restore/kept-aside.js';
 import { overlapsAny, scan } from '../restore/scan.js';

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { QueueError } from '../platform/errors.js';
+import { QueueError } from '../../common/platform/errors.js';
 import type { Body } from './body.js';
 import { bodyBytes, decodeBody, encodeBody, TYPE_BYTE } from './codec.js';
 

@@ -1,4 +1,4 @@
-import { QueueError } from '../platform/errors.js';
+import { QueueError } from '../../common/platform/errors.js';
 import type { Body, MessageType, SmsBody, SmtpBody } from './body.js';
 
 /** Type bytes in records and index entries. */

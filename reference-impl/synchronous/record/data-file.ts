@@ -1,8 +1,8 @@
 import { crc32c } from '@node-rs/crc32';
-import { QueueError } from '../platform/errors.js';
-import type { Kernel } from '../platform/kernel.js';
-import { PAGE_BYTES } from '../platform/map.js';
-import type { ChecksumKey } from './checksum.js';
+import { QueueError } from '../../common/platform/errors.js';
+import type { Kernel } from '../../common/platform/kernel.js';
+import { PAGE_BYTES } from '../../common/platform/map.js';
+import type { ChecksumKey } from '../../common/record/checksum.js';
 
 /**
  * Header of the queue data file, in the first sector of its first page. It is written once, when the queue is

@@ -1,6 +1,6 @@
 import { crc32c } from '@node-rs/crc32';
-import type { DataBytes } from '../platform/data-map.js';
-import { PAGE_BYTES } from '../platform/map.js';
+import type { DataBytes } from '../../common/platform/data-map.js';
+import { PAGE_BYTES } from '../../common/platform/map.js';
 
 /**
  * The generation of the message numbers in use now (restore/plan.ts). It is in the second sector of the data

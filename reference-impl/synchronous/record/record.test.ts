@@ -2,14 +2,15 @@ import { crc32 } from 'node:zlib';
 import { crc32c } from '@node-rs/crc32';
 import fc from 'fast-check';
 import t from 'tap';
-import { MemoryData } from '../platform/fixtures/memory-data.js';
+import { MemoryData } from '../../common/platform/fixtures/memory-data.js';
+import { type ChecksumKey, checksum, scramble } from '../../common/record/checksum.js';
 import { scan } from '../restore/scan.js';
-import { type ChecksumKey, checksum, scramble, seedAt } from './checksum.js';
 import { decodeBody } from './codec.js';
 import { RING_START } from './data-file.js';
 import { forge, KEY, putRecord, smtp } from './fixtures/memory-data.js';
 import { extentOf, HEADER_BYTES, SLOT_BYTES } from './layout.js';
 import { bodyOf, readSlot, recordBytes, writeRecord } from './record.js';
+import { seedAt } from './seed.js';
 
 const RING_BYTES = 64 * SLOT_BYTES;
 const ring = { start: RING_START, end: RING_START + RING_BYTES };

@@ -1,6 +1,6 @@
-import type { DataBytes } from '../platform/data-map.js';
+import type { DataBytes } from '../../common/platform/data-map.js';
+import { bodySeed, type ChecksumKey, checksum } from '../../common/record/checksum.js';
 import type { Body } from './body.js';
-import { bodySeed, type ChecksumKey, checksum, seedAt } from './checksum.js';
 import { bodyBytes, encodeBody, TYPE_BYTE } from './codec.js';
 import {
   HEADER_BYTES,
@@ -9,6 +9,7 @@ import {
   RECORD_OVERHEAD_BYTES,
   SIGNATURE_WORD,
 } from './layout.js';
+import { seedAt } from './seed.js';
 
 /**
  * Returns the size in bytes of the record that holds this body, checksums included, before rounding up to

@@ -1,6 +1,6 @@
+import { assert } from '../../common/platform/errors.js';
 import type { IndexImage } from '../index/image.js';
 import { ENTRY, FIELD, NONE, STATUS, WORKER_SLOTS_WORD } from '../index/layout.js';
-import { assert } from '../platform/errors.js';
 import { extentOf } from '../record/layout.js';
 import type { Ring } from '../ring/reserve.js';
 import type { LiveRecord, RestorePlan } from './plan.js';

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { MemoryData } from '../platform/fixtures/memory-data.js';
+import { MemoryData } from '../../common/platform/fixtures/memory-data.js';
 import { forge, KEY, putRecord, smtp } from '../record/fixtures/memory-data.js';
 import { SLOT_BYTES } from '../record/layout.js';
 import { readSlot, type SlotContent } from '../record/record.js';

@@ -1,6 +1,6 @@
-import type { DataBytes } from '../platform/data-map.js';
-import { PAGE_BYTES } from '../platform/map.js';
-import type { ChecksumKey } from '../record/checksum.js';
+import type { DataBytes } from '../../common/platform/data-map.js';
+import { PAGE_BYTES } from '../../common/platform/map.js';
+import type { ChecksumKey } from '../../common/record/checksum.js';
 import { HEADER_BYTES, SIGNATURE_WORD, SLOT_BYTES } from '../record/layout.js';
 import { readSlot, type SlotContent } from '../record/record.js';
 import type { SlotReader } from './scan.js';

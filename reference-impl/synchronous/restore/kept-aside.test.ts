@@ -1,6 +1,6 @@
 import t from 'tap';
-import { MemoryData } from '../platform/fixtures/memory-data.js';
-import { SimMachine } from '../simulation/machine.js';
+import { MemoryData } from '../../common/platform/fixtures/memory-data.js';
+import { SimMachine } from '../../common/simulation/machine.js';
 import { SimProcess } from '../simulation/simulated-queue.js';
 import { keepAside, keptAsideName, keptAsideNames } from './kept-aside.js';
 import type { Damage } from './plan.js';

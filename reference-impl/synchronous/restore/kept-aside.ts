@@ -1,7 +1,7 @@
 import { dirname, join } from 'node:path';
-import type { DataBytes } from '../platform/data-map.js';
-import { syncDirectory } from '../platform/directory.js';
-import { FILE_MODE, type Kernel } from '../platform/kernel.js';
+import type { DataBytes } from '../../common/platform/data-map.js';
+import { syncDirectory } from '../../common/platform/directory.js';
+import { FILE_MODE, type Kernel } from '../../common/platform/kernel.js';
 import type { Damage } from './plan.js';
 
 const COPY_CHUNK_BYTES = 256;

@@ -1,8 +1,8 @@
+import type { DataBytes } from '../../common/platform/data-map.js';
+import type { ChecksumKey } from '../../common/record/checksum.js';
 import type { IndexImage } from '../index/image.js';
 import { ENTRY, FIELD, PARKED_BIT, STATUS } from '../index/layout.js';
 import { isConsumed } from '../index/marks.js';
-import type { DataBytes } from '../platform/data-map.js';
-import type { ChecksumKey } from '../record/checksum.js';
 import { readGeneration } from '../record/generation.js';
 import { HEADER_BYTES, SLOT_BYTES } from '../record/layout.js';
 import type { RecordHeader, ValidRecord } from '../record/record.js';

@@ -1,19 +1,20 @@
 import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
 import t from 'tap';
+import { MemoryData } from '../../common/platform/fixtures/memory-data.js';
+import { bodySeed, checksum } from '../../common/record/checksum.js';
 import { checkLists } from '../index/check.js';
 import { memoryIndex } from '../index/fixtures/memory-image.js';
 import { IndexImage } from '../index/image.js';
 import { ENTRIES_OFFSET, ENTRY, FIELD, PARKED_BIT, STATUS } from '../index/layout.js';
 import { isConsumed } from '../index/marks.js';
-import { MemoryData } from '../platform/fixtures/memory-data.js';
-import { bodySeed, checksum, seedAt } from '../record/checksum.js';
 import { decodeBody } from '../record/codec.js';
 import { RING_START } from '../record/data-file.js';
 import { KEY, putRecord, smtp } from '../record/fixtures/memory-data.js';
 import { generationPages, putGeneration, readGeneration } from '../record/generation.js';
 import { SIGNATURE_WORD, SLOT_BYTES } from '../record/layout.js';
 import { bodyOf, eraseRecord, readSlot } from '../record/record.js';
+import { seedAt } from '../record/seed.js';
 import { type Message, ModelledQueue } from './fixtures/modelled-queue.js';
 import { planRestore, type RestorePlan } from './plan.js';
 

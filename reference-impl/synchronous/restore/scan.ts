@@ -1,5 +1,5 @@
-import type { DataBytes } from '../platform/data-map.js';
-import type { ChecksumKey } from '../record/checksum.js';
+import type { DataBytes } from '../../common/platform/data-map.js';
+import type { ChecksumKey } from '../../common/record/checksum.js';
 import { extentOf, SLOT_BYTES } from '../record/layout.js';
 import {
   type RecordHeader,

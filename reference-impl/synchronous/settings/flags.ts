@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { QueueError } from '../platform/errors.js';
+import { QueueError } from '../../common/platform/errors.js';
 import { type RawSettings, SCHEMA_KEY, type SettingsLayer } from './load.js';
 import { SettingsSchema } from './settings.js';
 

@@ -1,8 +1,8 @@
 import { join, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { z } from 'zod';
-import { QueueError } from '../platform/errors.js';
-import { readTextFile } from '../platform/linux.js';
+import { QueueError } from '../../common/platform/errors.js';
+import { readTextFile } from '../../common/platform/linux.js';
 import { GEOMETRY_KEYS, portablePath, type QueueSettings, SettingsSchema } from './settings.js';
 
 /** Name of the file with the installed settings, in the directory of the queue. */

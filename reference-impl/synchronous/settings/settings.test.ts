@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import t, { type Test } from 'tap';
-import { QueueError } from '../platform/errors.js';
+import { QueueError } from '../../common/platform/errors.js';
 import { flagLayer, settingFlags, settingsJsonSchema } from './flags.js';
 import { installedText, loadSettings, parseSettings } from './load.js';
 import { parseDurationMs, parseSize } from './units.js';

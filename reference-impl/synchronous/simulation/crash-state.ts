@@ -1,4 +1,4 @@
-import type { SimMachine } from './machine.js';
+import type { SimMachine } from '../../common/simulation/machine.js';
 import { type Model, Violation } from './model.js';
 import { listBodies, restore, verifyPair } from './simulated-queue.js';
 

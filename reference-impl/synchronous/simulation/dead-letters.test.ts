@@ -1,11 +1,11 @@
 import t, { type Test } from 'tap';
+import type { SimMachine } from '../../common/simulation/machine.js';
+import { Killed } from '../../common/simulation/process-lifetime.js';
 import { Notices } from '../gateway/outbound/notices.js';
 import { listLetters } from '../queue/dead-list.js';
 import { withoutNote } from '../queue/dead-note.js';
 import { OpenQueue } from '../queue/open.js';
 import { smtp } from '../record/fixtures/memory-data.js';
-import type { SimMachine } from './machine.js';
-import { Killed } from './process-lifetime.js';
 import { installMachine, SimProcess, simulatedSettings } from './simulated-queue.js';
 
 // A process is killed before every single step of a burial and of a requeue. Then either the next process goes on,

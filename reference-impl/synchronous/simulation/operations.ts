@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import type { FileDamage } from './machine.js';
+import type { FileDamage } from '../../common/simulation/machine.js';
 import { MAX_MESSAGE_BYTES } from './simulated-queue.js';
 
 /** Number of workers in a run. */

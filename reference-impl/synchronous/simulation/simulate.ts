@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { QueueError } from '../platform/errors.js';
+import { QueueError } from '../../common/platform/errors.js';
 import { type Requirement, Violation } from './model.js';
 import { type Operation, operations } from './operations.js';
 import { installMachine } from './simulated-queue.js';

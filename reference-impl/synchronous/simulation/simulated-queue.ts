@@ -1,3 +1,6 @@
+import { SimMachine } from '../../common/simulation/machine.js';
+import { Killed, ProcessLifetime } from '../../common/simulation/process-lifetime.js';
+import { SimKernel } from '../../common/simulation/sim-kernel.js';
 import { ENTRY, FIELD, NONE } from '../index/layout.js';
 import { installQueue } from '../queue/install.js';
 import { Pair } from '../queue/pair.js';
@@ -9,11 +12,8 @@ import { decodeBody } from '../record/codec.js';
 import { bodyOf, readSlot } from '../record/record.js';
 import { parseSettings } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { SimMachine } from './machine.js';
 import { Violation } from './model.js';
-import { Killed, ProcessLifetime } from './process-lifetime.js';
-import { SimKernel } from './sim-kernel.js';
-import { SteppedImage } from './stepped.js';
+import { SteppedImage } from './stepped-image.js';
 
 const PAGE_BYTES = 4096;
 /** Size of the data file. Its ring has six pages, so that it becomes full and wraps around within a short run. */

@@ -1,13 +1,13 @@
+import type { SimMachine } from '../../common/simulation/machine.js';
+import { createPick } from '../../common/simulation/medium.js';
+import { Killed } from '../../common/simulation/process-lifetime.js';
 import { runHelper } from '../helper/helper.js';
-import { LOCK } from '../platform/locks.js';
+import { LOCK } from '../index/lock-bytes.js';
 import { OpenQueue } from '../queue/open.js';
 import type { LockedMessage } from '../queue/types.js';
 import { checkCrashState, NO_SECOND_CRASH } from './crash-state.js';
-import type { SimMachine } from './machine.js';
-import { createPick } from './medium.js';
 import { Model, Violation } from './model.js';
 import { HELPER_INDEX, type Interruption, type Operation, WORKER_COUNT } from './operations.js';
-import { Killed } from './process-lifetime.js';
 import { INDEX_PATH, SimProcess, simulatedSettings, verifyMachine } from './simulated-queue.js';
 
 /** Upper bound of the turns within which a queue without further faults answers every submit. */

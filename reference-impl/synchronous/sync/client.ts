@@ -1,10 +1,11 @@
+import type { DataMap } from '../../common/platform/data-map.js';
+import { Fifo } from '../../common/platform/fifo.js';
+import type { Kernel, Registration } from '../../common/platform/kernel.js';
+import { linux } from '../../common/platform/linux.js';
+import type { LockFile } from '../../common/platform/locks.js';
 import type { IndexImage } from '../index/image.js';
 import { FIELD } from '../index/layout.js';
-import type { DataMap } from '../platform/data-map.js';
-import { Fifo } from '../platform/fifo.js';
-import type { Kernel, Registration } from '../platform/kernel.js';
-import { linux } from '../platform/linux.js';
-import { LOCK, type LockFile } from '../platform/locks.js';
+import { LOCK } from '../index/lock-bytes.js';
 import type { Range } from './batcher.js';
 import {
   ANSWER_BYTES,

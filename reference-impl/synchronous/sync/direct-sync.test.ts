@@ -2,12 +2,13 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
+import type { DataMap } from '../../common/platform/data-map.js';
+import { linux } from '../../common/platform/linux.js';
+import { LockFile } from '../../common/platform/locks.js';
 import { memoryIndex } from '../index/fixtures/memory-image.js';
 import { IndexImage } from '../index/image.js';
 import { FIELD } from '../index/layout.js';
-import type { DataMap } from '../platform/data-map.js';
-import { linux } from '../platform/linux.js';
-import { LOCK, LockFile } from '../platform/locks.js';
+import { LOCK } from '../index/lock-bytes.js';
 import { DirectSync, type SyncPort } from './client.js';
 
 const GEOMETRY = { entries: 4, workerSlots: 1, dataBytes: 64 * 1024 };

@@ -1,8 +1,8 @@
 import t from 'tap';
+import { Fifo, makeFifo } from '../../common/platform/fifo.js';
 import { runHelper } from '../helper/helper.js';
 import { FIELD } from '../index/layout.js';
-import { Fifo, makeFifo } from '../platform/fifo.js';
-import { LOCK } from '../platform/locks.js';
+import { LOCK } from '../index/lock-bytes.js';
 import { createHarness, type QueueHarness, takeAll, textsOf, waitUntil } from '../queue/fixtures/harness.js';
 import { Pair } from '../queue/pair.js';
 import { RING_START } from '../record/data-file.js';

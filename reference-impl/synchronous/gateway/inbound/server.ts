@@ -1,5 +1,5 @@
 import { createServer, type Server, type Socket } from 'node:net';
-import { QueueError } from '../../platform/errors.js';
+import { QueueError } from '../../../common/platform/errors.js';
 import { SegmentPool } from './body-buffer.js';
 import { MemoryBudget } from './memory-budget.js';
 import { InboundSession, READ_BUFFER_BYTES, type SessionHost, type SharedResources } from './session.js';

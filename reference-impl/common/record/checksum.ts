@@ -1,5 +1,4 @@
 import { crc32c } from '@node-rs/crc32';
-import { SLOT_BYTES } from './layout.js';
 
 /**
  * The key of a queue's checksums: 64 secret bits from the data file's header. A sender can put the signature,
@@ -23,11 +22,12 @@ export function scramble(word: number): number {
 }
 
 /**
- * Returns the initial state of the CRC for a record at `offset`. It depends on the offset, so that a record
- * copied to another offset is not valid there.
+ * Returns the initial state of the CRC for a record at a place. It depends on the place, so that a record copied to
+ * another one is not valid there.
+ * @param place number of the place, from 0 to 2^32 - 1.
  */
-export const seedAt = (key: ChecksumKey, offset: number): number =>
-  scramble(scramble(key.low ^ (offset / SLOT_BYTES)) ^ key.high);
+export const seedOf = (key: ChecksumKey, place: number): number =>
+  scramble(scramble(key.low ^ place) ^ key.high);
 
 /**
  * Returns the initial state of the CRC over a record's body. It depends on the header through the header's

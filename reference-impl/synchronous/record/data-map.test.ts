@@ -11,19 +11,14 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import {
-  decodeDataFileHeader,
-  encodeDataFileHeader,
-  newDataFileHeader,
-  RING_START,
-} from '../record/data-file.js';
-import { putRecord, smtp } from '../record/fixtures/memory-data.js';
-import { bodyOf, readSlot } from '../record/record.js';
+import { DataMap } from '../../common/platform/data-map.js';
+import { QueueError } from '../../common/platform/errors.js';
+import { linux, mapLibrary } from '../../common/platform/linux.js';
+import { mapShared, syncMapped } from '../../common/platform/map.js';
 import { scan } from '../restore/scan.js';
-import { DataMap } from './data-map.js';
-import { QueueError } from './errors.js';
-import { linux, mapLibrary } from './linux.js';
-import { mapShared, syncMapped } from './map.js';
+import { decodeDataFileHeader, encodeDataFileHeader, newDataFileHeader, RING_START } from './data-file.js';
+import { putRecord, smtp } from './fixtures/memory-data.js';
+import { bodyOf, readSlot } from './record.js';
 
 const GIB = 2 ** 30;
 const MAX_RECORD = 2 ** 20;
