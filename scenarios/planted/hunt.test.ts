@@ -103,7 +103,7 @@ t.test('each mode gets the planted copy, which is removed afterwards', async (t)
   let program = '';
   const inspects: Mode = async (copy) => {
     program = copy.program;
-    text = readFileSync(join(dirname(program), 'platform/errors.js'), 'utf8');
+    text = readFileSync(join(dirname(program), '../common/platform/errors.js'), 'utf8');
     return inconclusiveResult(7, 'only inspected');
   };
   await hunt(BUG, { modes: ['gate'], everyMode: false }, OPTIONS, {
