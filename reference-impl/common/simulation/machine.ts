@@ -119,6 +119,7 @@ export class SimMachine {
     if (this.injectSyncFailure(path, file, dirty)) return 5;
     for (const page of dirty) file.writeBack(page);
     this.flush(file.drive);
+    file.settleSize(file.sizeMark);
     return 0;
   }
 
@@ -127,7 +128,16 @@ export class SimMachine {
     if (this.failingSyncs === 0) return false;
     this.failingSyncs -= 1;
     for (const page of pages) file.failWriteBack(page);
+    file.failSize();
     this.log(`the sync of pages ${pages.join(', ')} of ${shortPath(path)} fails: EIO`);
+    return true;
+  }
+
+  /** Returns whether this sync of a directory fails. If it fails, its changed names are not on the medium. */
+  injectDirectorySyncFailure(path: string): boolean {
+    if (this.failingSyncs === 0) return false;
+    this.failingSyncs -= 1;
+    this.log(`the sync of the directory ${path} fails: EIO`);
     return true;
   }
 

@@ -106,11 +106,13 @@ export class SimKernel implements Kernel {
 
   open(path: string, flags: string | number): number {
     this.#lifetime.step();
-    const creates = typeof flags === 'string' ? flags === 'w' : (flags & constants.O_CREAT) !== 0;
+    const has = (bit: number): boolean => typeof flags === 'number' && (flags & bit) !== 0;
+    const creates = flags === 'w' || has(constants.O_CREAT);
     let node = this.#machine.names.get(path);
     if (!node && !creates) throw systemError('ENOENT', path);
+    if (node && has(constants.O_CREAT) && has(constants.O_EXCL)) throw systemError('EEXIST', path);
     node ??= this.#machine.create(path);
-    if (flags === 'w' && node.kind === 'file') node.file.resize(0);
+    if ((flags === 'w' || has(constants.O_TRUNC)) && node.kind === 'file') node.file.resize(0);
     if (node.kind === 'fifo') node.openCount += 1;
     const fd = this.#nextFd;
     this.#nextFd += 1;
@@ -162,7 +164,8 @@ export class SimKernel implements Kernel {
       const errno = this.#machine.sync(path, node.file, 0, node.file.pages);
       if (errno !== 0) throw systemError('EIO', path);
       this.#machine.onSynced(node.file, since);
-    } else this.#machine.syncNames(path);
+    } else if (this.#machine.injectDirectorySyncFailure(path)) throw systemError('EIO', path);
+    else this.#machine.syncNames(path);
   }
 
   /**
@@ -175,6 +178,7 @@ export class SimKernel implements Kernel {
     const file = this.#fileOf(fd);
     const since = this.#machine.nextMoment();
     const dirty = file.dirtyPages();
+    const sizeMark = file.sizeMark;
     const pick = createPick(since);
     const latePages = dirty.filter((page) => {
       if (pick(2) === 0) return true;
@@ -190,6 +194,7 @@ export class SimKernel implements Kernel {
         }
         for (const page of latePages) if (file.isDirty(page)) file.writeBack(page);
         this.#machine.flush(file.drive);
+        file.settleSize(sizeMark);
         this.#machine.onSynced(file, since);
         this.#machine.log(`${this.#name} has synced ${shortPath(path)}`);
         resolve();
@@ -212,6 +217,7 @@ export class SimKernel implements Kernel {
 
   rename(from: string, to: string): void {
     this.#lifetime.step();
+    if (!this.#machine.names.has(from)) throw systemError('ENOENT', from);
     this.#machine.changeNames({ change: 'rename', from, to });
   }
 
@@ -221,6 +227,7 @@ export class SimKernel implements Kernel {
   }
 
   makeDirectory(path: string): void {
+    if (this.#machine.names.has(path)) throw systemError('EEXIST', path);
     this.#add(path, { kind: 'directory' });
   }
 
@@ -229,7 +236,8 @@ export class SimKernel implements Kernel {
     const start = `${directory}/`;
     return [...this.#machine.names.keys()]
       .filter((path) => path.startsWith(start))
-      .map((path) => path.slice(start.length));
+      .map((path) => path.slice(start.length))
+      .filter((name) => !name.includes('/'));
   }
 
   makeFifo(path: string): number {

@@ -1,4 +1,5 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import type { SimulateFlags } from '../../common/simulation/command.js';
 import { inspectQueue } from '../queue/inspect.js';
 import { rebuildEach } from '../queue/rebuild.js';
 import { verifyQueue } from '../queue/verify.js';
@@ -10,7 +11,7 @@ import { install } from './install.js';
 import { commandOfProgram, printErrorLine, printFailure, printLine } from './output.js';
 import { restoreCheck } from './restore-check.js';
 import { serveGateway, serveHelper, serveWorker } from './serve.js';
-import { type SimulateFlags, simulateCommand, simulatedMedium } from './simulate.js';
+import { simulatedMedium, simulateQueue } from './simulate.js';
 
 const MAX_WORKERS = 64;
 
@@ -142,7 +143,7 @@ function createProgram(programPath: string, setExitCode: (code: number) => void)
     .option('--path <path>', 'repeats the one run of --seed that an earlier result names by this path')
     .option('--json', 'prints the result as one JSON object to stdout')
     .allowExcessArguments(false)
-    .action(async (flags: SimulateFlags) => setExitCode(await simulateCommand(flags)));
+    .action(async (flags: SimulateFlags) => setExitCode(await simulateQueue(flags)));
   return program;
 }
 

@@ -1,63 +1,21 @@
 import { createInterface } from 'node:readline';
 import { QueueError } from '../../common/platform/errors.js';
-import { visible } from '../../common/platform/visible.js';
+import { type SimulateFlags, simulateCommand } from '../../common/simulation/command.js';
 import type { FileOperation } from '../../common/simulation/possible.js';
 import { parseDurationMs } from '../settings/units.js';
-import type { SimulationResult } from '../simulation/simulate.js';
 import { commandOfProgram, printLine } from './output.js';
 
-/** Flags of the `simulate` command as the user gave them. */
-export interface SimulateFlags {
-  budget: string;
-  seed?: number;
-  path?: string;
-  json?: boolean;
-}
-
-const MAX_BUDGET_MS = 24 * 3_600_000;
-
-const EXIT_CODES: Readonly<Record<SimulationResult['verdict'], number>> = {
-  pass: 0,
-  fail: 1,
-  'not-measured': 3,
-};
-
-/**
- * Runs the `simulate` command: searches for a run in which the queue violates a requirement.
- * @returns the exit code: 0 no violation, 1 a violation, 3 no run finished in time
- */
-export async function simulateCommand({ budget, seed, path, json }: SimulateFlags): Promise<number> {
-  const budgetMs = parseDurationMs(budget);
-  if (budgetMs === undefined || budgetMs < 1 || budgetMs > MAX_BUDGET_MS) {
-    throw new QueueError(
-      'bad-setting',
-      `--budget: found ${budget}, expected a duration such as 20s, up to 24h`,
-    );
-  }
-  if (path !== undefined && (seed === undefined || !/^\d+(:\d+)*$/.test(path))) {
-    throw new QueueError('bad-setting', `--path: expected numbers such as 12:0:3, together with --seed`);
-  }
-  // Import here: the other commands need not load the simulation.
-  const { simulate } = await import('../simulation/simulate.js');
-  const result = await simulate({
-    budgetMs,
-    seed: seed ?? Math.floor(Math.random() * 2 ** 31),
-    ...(path === undefined ? {} : { path }),
+/** Runs the `simulate` command on the synchronous queue. @returns the exit code */
+export function simulateQueue(flags: SimulateFlags): Promise<number> {
+  return simulateCommand(flags, {
+    command: commandOfProgram(),
+    parseDurationMs,
+    printLine,
+    simulate: async (options) => {
+      const { simulateSynchronous } = await import('../simulation/simulate.js');
+      return simulateSynchronous(options);
+    },
   });
-  if (json) await printLine(result);
-  else process.stdout.write(`${formatResult(result).split('\n').map(visible).join('\n')}\n`);
-  return EXIT_CODES[result.verdict];
-}
-
-function formatResult(result: SimulationResult): string {
-  const { verdict, requirement, crashes, crashesPerSecond, runs, confirmed, seed, path, story } = result;
-  const figures = `${crashes} crashes in ${runs} runs, ${crashesPerSecond} a second; ${confirmed} messages confirmed; seed ${seed}`;
-  if (verdict === 'not-measured') return `not measured: no run was over in time; ${figures}`;
-  if (verdict === 'pass' && path !== undefined)
-    return `not reproduced: the run ${path} breaks no promise; ${figures}`;
-  if (verdict === 'pass') return `pass: ${figures}`;
-  const lines = (story ?? []).map((line) => `  ${line}`).join('\n');
-  return `${lines}\n\nfail: ${requirement} after ${figures}\nrun it again: ${commandOfProgram()} simulate --seed ${seed} --path ${path}`;
 }
 
 interface Request {
