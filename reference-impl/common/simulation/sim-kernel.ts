@@ -92,6 +92,25 @@ export class SimKernel implements Kernel {
     this.#open.clear();
   }
 
+  /** Opens a file that another process has open, as a created process inherits it. @returns the file descriptor */
+  inherit(from: SimKernel, fd: number): number {
+    const { path, node } = from.#openFile(fd);
+    if (node.kind !== 'file') throw systemError('EINVAL', path);
+    return this.#addOpen({ path, node });
+  }
+
+  #addOpen(opening: OpenFile): number {
+    const fd = this.#nextFd;
+    this.#nextFd += 1;
+    this.#open.set(fd, opening);
+    return fd;
+  }
+
+  /** Adds a task to the event loop: the end of input or output, such as the message that another process has ended. */
+  postIo(callback: () => void): void {
+    this.#io.push(callback);
+  }
+
   #openFile(fd: number): OpenFile {
     const opening = this.#open.get(fd);
     if (!opening) throw systemError('EBADF', `${fd}`);
@@ -114,10 +133,7 @@ export class SimKernel implements Kernel {
     node ??= this.#machine.create(path);
     if ((flags === 'w' || has(constants.O_TRUNC)) && node.kind === 'file') node.file.resize(0);
     if (node.kind === 'fifo') node.openCount += 1;
-    const fd = this.#nextFd;
-    this.#nextFd += 1;
-    this.#open.set(fd, { path, node });
-    return fd;
+    return this.#addOpen({ path, node });
   }
 
   close(fd: number): void {
