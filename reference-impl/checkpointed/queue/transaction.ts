@@ -1,18 +1,24 @@
 import { QueueError } from '../../common/platform/errors.js';
-import type { CheckpointedQueue } from './checkpointed-queue.js';
-import type { CommitOutcome, NewMessage, TakenMessage } from './types.js';
+import type { Change, CommitOutcome, NewMessage, TakenMessage } from './types.js';
+
+/** The queues of a transaction. */
+export interface TransactionStore {
+  take(queue?: string): TakenMessage | undefined;
+  putBack(taken: TakenMessage): void;
+  commit(change: Change): Promise<CommitOutcome>;
+}
 
 /**
  * A transaction: puts and takes that are staged privately. Nobody sees a put before the commit. A taken message is not given to
  * others, and stays part of its queue's contents until the commit.
  */
 export class Transaction {
-  readonly #queue: Pick<CheckpointedQueue, 'take' | 'putBack' | 'commit'>;
+  readonly #queue: TransactionStore;
   readonly #puts: NewMessage[] = [];
   #taken: TakenMessage[] = [];
   #isEnded = false;
 
-  constructor(queue: Pick<CheckpointedQueue, 'take' | 'putBack' | 'commit'>) {
+  constructor(queue: TransactionStore) {
     this.#queue = queue;
   }
 
