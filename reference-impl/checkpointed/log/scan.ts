@@ -141,12 +141,12 @@ function wholeTransactions(items: readonly Item[], stated: number): Pick<Scanned
   for (const transaction of transactionsOf(items)) {
     const isDamaged = transaction.some(({ state }) => state !== 'valid');
     for (const item of transaction) {
-      const counts = item.position < stated || (!isDamaged && isCommitted(transaction));
+      const { position } = item;
+      const isConfirmed = position < stated;
+      const counts = isConfirmed || (!isDamaged && isCommitted(transaction));
       if (item.state === 'valid' && counts) records.push(item.record);
-      else if (item.state === 'gap')
-        damaged.push({ position: item.position, record: undefined, bytes: item.bytes });
-      else if (isDamaged)
-        damaged.push({ position: item.position, record: item.record, bytes: item.record.body });
+      else if (item.state === 'gap') damaged.push({ position, record: undefined, bytes: item.bytes, isConfirmed });
+      else if (isDamaged) damaged.push({ position, record: item.record, bytes: item.record.body, isConfirmed });
     }
   }
   return { records, damaged };

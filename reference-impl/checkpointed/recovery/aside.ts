@@ -11,6 +11,8 @@ export interface AsidePart {
   /** What it is, one line. */
   what: string;
   bytes: Buffer;
+  /** False for the last records of the log, which may never have been confirmed. */
+  isConfirmed: boolean;
 }
 
 /** Ends the line in front of the bytes. */

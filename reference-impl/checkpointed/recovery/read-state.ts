@@ -46,14 +46,11 @@ export function readState(directory: string, settings: InstalledSettings, kernel
     },
     kernel,
   );
-  for (const { position, record, bytes } of log.damaged) {
-    const what =
-      record === undefined ? `${bytes.length} bytes` : `message ${record.id} of queue ${record.queue}`;
-    damaged.push({
-      name: `log-${hex16(position)}`,
-      what: `log position ${position}: ${what}, damaged or torn`,
-      bytes,
-    });
+  for (const { position, record, bytes, isConfirmed } of log.damaged) {
+    const what = record === undefined ? `${bytes.length} bytes` : `message ${record.id} of queue ${record.queue}`;
+    const state = isConfirmed ? 'damaged' : 'damaged or torn';
+    const named = { name: `log-${hex16(position)}`, what: `log position ${position}: ${what}, ${state}` };
+    damaged.push({ ...named, bytes, isConfirmed });
   }
   const afterRedo = Math.ceil(Math.max(0, ...queues.map((queue) => queue.redo)) / settings.segmentBytes);
   return {
@@ -84,11 +81,12 @@ function partsOfSlot({ id, slot, definition }: ControlEntry, { header, damaged }
       name: `slot-${hex16(id)}-${message === undefined ? `at-${at}` : hex16(message.number)}`,
       what: `queue ${definition.name}, slot ${slot}, byte ${at}: ${what}, damaged`,
       bytes,
+      isConfirmed: true,
     };
   });
   if (header !== undefined) return parts;
   const what = `queue ${definition.name}, slot ${slot}: the header is damaged`;
-  return [...parts, { name: `slot-${hex16(id)}-header`, what, bytes: Buffer.alloc(0) }];
+  return [...parts, { name: `slot-${hex16(id)}-header`, what, bytes: Buffer.alloc(0), isConfirmed: true }];
 }
 
 /**

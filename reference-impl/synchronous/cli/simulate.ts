@@ -3,7 +3,7 @@ import { commandOfProgram, printLine } from '../../common/cli/output.js';
 import { QueueError } from '../../common/platform/errors.js';
 import { visible } from '../../common/platform/visible.js';
 import type { FileOperation } from '../../common/simulation/possible.js';
-import { parseDurationMs } from '../settings/units.js';
+import { parseDurationMs } from '../../common/cli/units.js';
 import type { SimulationResult } from '../simulation/simulate.js';
 
 /** Flags of the `simulate` command as the user gave them. */

@@ -6,7 +6,7 @@ import t, { type Test } from 'tap';
 import { QueueError } from '../../common/platform/errors.js';
 import { flagLayer, settingFlags, settingsJsonSchema } from './flags.js';
 import { installedText, loadSettings, parseSettings } from './load.js';
-import { parseDurationMs, parseSize } from './units.js';
+import { parseDurationMs, parseSize } from '../../common/cli/units.js';
 
 const MIB = 2 ** 20;
 const REPOSITORY = new URL('../../../../', import.meta.url);
