@@ -16,6 +16,8 @@ export class Connection {
   readonly open = new Set<Exchange>();
   /** Whether nonsense came behind the open requests. The connection closes after their answers. */
   isBroken = false;
+  /** Whether the server stops. The connection closes as soon as no request is open. */
+  isStopping = false;
   /** Monotonic time since which no request is open, in milliseconds. */
   idleSinceMs = performance.now();
 
@@ -157,7 +159,8 @@ export class Exchange {
       this.connection.idleSinceMs = performance.now();
       this.onClosed?.();
     }
-    if (this.connection.isBroken && this.connection.open.size === 0) socket.destroySoon();
+    const { open, isBroken, isStopping } = this.connection;
+    if ((isBroken || isStopping) && open.size === 0) socket.destroySoon();
   }
 }
 

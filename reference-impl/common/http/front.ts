@@ -78,6 +78,7 @@ class Front implements HttpFront {
   readonly #deliveries: Deliveries;
   readonly #budget: BodyBudget;
   readonly #routes: ReadonlyMap<string, Route>;
+  #port = 0;
   #stopped: Promise<void> | undefined;
 
   constructor(store: MessageStore, settings: FrontSettings) {
@@ -90,7 +91,7 @@ class Front implements HttpFront {
   }
 
   get port(): number {
-    return (this.#server.address() as AddressInfo).port;
+    return this.#port;
   }
 
   async listen(): Promise<void> {
@@ -102,6 +103,7 @@ class Front implements HttpFront {
       });
       this.#server.listen({ host, port, backlog: 1024 }, resolve);
     });
+    this.#port = (this.#server.address() as AddressInfo).port;
   }
 
   stop(graceMs: number): Promise<void> {
@@ -111,11 +113,12 @@ class Front implements HttpFront {
 
   async #stop(graceMs: number): Promise<void> {
     const closed = new Promise((resolve) => this.#server.close(resolve));
-    // The answers in progress close their connections, also those of requests that wait for their body.
-    for (const { open } of this.#connections.values())
-      for (const exchange of open) exchange.closeAfterwards();
+    for (const connection of this.#connections.values()) {
+      connection.isStopping = true;
+      for (const exchange of connection.open) exchange.closeAfterwards();
+      if (connection.open.size === 0) connection.socket.destroySoon();
+    }
     this.#deliveries.stop();
-    for (const { open, socket } of this.#connections.values()) if (open.size === 0) socket.destroySoon();
     const timer = setTimeout(() => this.#server.closeAllConnections(), graceMs);
     await closed;
     clearTimeout(timer);
