@@ -1,21 +1,12 @@
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { commandOfProgram, printLine } from '../cli/output.js';
+import { parseDurationMs } from '../cli/units.js';
 import { QueueError } from '../platform/errors.js';
 import { visible } from '../platform/visible.js';
 import type { SimulationOptions, SimulationResult } from './simulate.js';
 
-/** What the program of a queue gives to its `simulate` command. */
-export interface SimulateProgram {
-  /** How the user starts this program. */
-  command: string;
-  /** Parses a duration such as 20s into milliseconds. Returns undefined if the text is not a duration. */
-  parseDurationMs(text: string): number | undefined;
-  /** Prints a value to stdout as one line of JSON. */
-  printLine(value: unknown): Promise<void>;
-  /** Simulates the queue. It loads the simulation first, because the other commands need not load it. */
-  simulate(options: SimulationOptions): Promise<SimulationResult>;
-}
-
 /** Flags of the `simulate` command as the user gave them. */
-export interface SimulateFlags {
+interface SimulateFlags {
   budget: string;
   seed?: number;
   path?: string;
@@ -23,6 +14,7 @@ export interface SimulateFlags {
 }
 
 const MAX_BUDGET_MS = 24 * 3_600_000;
+const MAX_SEED = 2 ** 31 - 1;
 
 const EXIT_CODES: Readonly<Record<SimulationResult['verdict'], number>> = {
   pass: 0,
@@ -31,14 +23,42 @@ const EXIT_CODES: Readonly<Record<SimulationResult['verdict'], number>> = {
 };
 
 /**
- * Runs the `simulate` command: searches for a run in which the queue violates a requirement.
- * @returns the exit code: 0 no violation, 1 a violation, 3 no run finished in time
+ * Adds the command `simulate` to the program of a queue. Its exit code is 0 for no violation, 1 for a violation, and 3 if no run
+ * was over in time.
+ * @param simulate simulates the queue. It loads the simulation first, because the other commands need not load it.
  */
-export async function simulateCommand(
-  { budget, seed, path, json }: SimulateFlags,
-  program: SimulateProgram,
-): Promise<number> {
-  const budgetMs = program.parseDurationMs(budget);
+export function addSimulateCommand(
+  program: Command,
+  simulate: (options: SimulationOptions) => Promise<SimulationResult>,
+  setExitCode: (code: number) => void,
+): void {
+  program
+    .command('simulate')
+    .description('runs the queue on a simulated machine and crashes it; exit code 1 when a promise is broken')
+    .addOption(
+      new Option('--budget <duration>', 'upper bound of the search, such as 20s').default('20s', '20s'),
+    )
+    .option('--seed <number>', 'seed of all runs; default: a random seed, which the result names', parseSeed)
+    .option('--path <path>', 'repeats the one run of --seed that an earlier result names by this path')
+    .option('--json', 'prints the result as one JSON object to stdout')
+    .allowExcessArguments(false)
+    .action(async (flags: SimulateFlags) => {
+      const result = await simulate(parseFlags(flags));
+      if (flags.json) await printLine(result);
+      else process.stdout.write(`${formatResult(result).split('\n').map(visible).join('\n')}\n`);
+      setExitCode(EXIT_CODES[result.verdict]);
+    });
+}
+
+function parseSeed(text: string): number {
+  const value = Number(text);
+  if (/^\d+$/.test(text) && value <= MAX_SEED) return value;
+  throw new InvalidArgumentError(`expected a whole number from 0 to ${MAX_SEED}.`);
+}
+
+/** @throws QueueError `bad-setting` */
+function parseFlags({ budget, seed, path }: SimulateFlags): SimulationOptions {
+  const budgetMs = parseDurationMs(budget);
   if (budgetMs === undefined || budgetMs < 1 || budgetMs > MAX_BUDGET_MS) {
     throw new QueueError(
       'bad-setting',
@@ -48,17 +68,14 @@ export async function simulateCommand(
   if (path !== undefined && (seed === undefined || !/^\d+(:\d+)*$/.test(path))) {
     throw new QueueError('bad-setting', `--path: expected numbers such as 12:0:3, together with --seed`);
   }
-  const result = await program.simulate({
+  return {
     budgetMs,
     seed: seed ?? Math.floor(Math.random() * 2 ** 31),
     ...(path === undefined ? {} : { path }),
-  });
-  if (json) await program.printLine(result);
-  else process.stdout.write(`${formatResult(result, program.command).split('\n').map(visible).join('\n')}\n`);
-  return EXIT_CODES[result.verdict];
+  };
 }
 
-function formatResult(result: SimulationResult, command: string): string {
+function formatResult(result: SimulationResult): string {
   const { verdict, requirement, crashes, crashesPerSecond, runs, confirmed, seed, path, story } = result;
   const figures = `${crashes} crashes in ${runs} runs, ${crashesPerSecond} a second; ${confirmed} messages confirmed; seed ${seed}`;
   if (verdict === 'not-measured') return `not measured: no run was over in time; ${figures}`;
@@ -66,5 +83,5 @@ function formatResult(result: SimulationResult, command: string): string {
     return `not reproduced: the run ${path} breaks no promise; ${figures}`;
   if (verdict === 'pass') return `pass: ${figures}`;
   const lines = (story ?? []).map((line) => `  ${line}`).join('\n');
-  return `${lines}\n\nfail: ${requirement} after ${figures}\nrun it again: ${command} simulate --seed ${seed} --path ${path}`;
+  return `${lines}\n\nfail: ${requirement} after ${figures}\nrun it again: ${commandOfProgram()} simulate --seed ${seed} --path ${path}`;
 }

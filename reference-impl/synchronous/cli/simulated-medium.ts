@@ -1,22 +1,7 @@
 import { createInterface } from 'node:readline';
+import { printLine } from '../../common/cli/output.js';
 import { QueueError } from '../../common/platform/errors.js';
-import { type SimulateFlags, simulateCommand } from '../../common/simulation/command.js';
 import type { FileOperation } from '../../common/simulation/possible.js';
-import { parseDurationMs } from '../settings/units.js';
-import { commandOfProgram, printLine } from './output.js';
-
-/** Runs the `simulate` command on the synchronous queue. @returns the exit code */
-export function simulateQueue(flags: SimulateFlags): Promise<number> {
-  return simulateCommand(flags, {
-    command: commandOfProgram(),
-    parseDurationMs,
-    printLine,
-    simulate: async (options) => {
-      const { simulateSynchronous } = await import('../simulation/simulate.js');
-      return simulateSynchronous(options);
-    },
-  });
-}
 
 interface Request {
   pages: number;
