@@ -53,7 +53,7 @@ export function scanLog(options: ScanOptions, kernel: Kernel): ScannedLog {
   const generations = all.flatMap((item) => (item.state === 'gap' ? [] : [item.record.generation]));
   const newest = generations.length === 0 ? undefined : Math.max(...generations);
   const generation = options.generation ?? newest;
-  const items = withoutOlder(all, generation);
+  const items = withoutOlder(options.generation === undefined ? sinceGeneration(all, generation) : all, generation);
   const stated = items.reduce(
     (highest, item) => (item.state === 'gap' ? highest : Math.max(highest, item.record.synced)),
     0,
@@ -65,6 +65,12 @@ export function scanLog(options: ScanOptions, kernel: Kernel): ScannedLog {
     generation: newest,
     nextSequence: (sequences.at(-1) ?? -1) + 1,
   };
+}
+
+/** Leaves out what is in front of the first record of a generation: the checkpoint that began it made that needless. */
+function sinceGeneration(items: readonly Item[], generation: number | undefined): readonly Item[] {
+  const first = items.findIndex((item) => item.state !== 'gap' && item.record.generation === generation);
+  return items.slice(Math.max(0, first));
 }
 
 /** Turns records of other generations into gaps; gaps that nothing follows are left out. */

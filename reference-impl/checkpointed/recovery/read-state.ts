@@ -3,6 +3,7 @@ import { type ControlEntry, type ControlRecord, parseControl } from '../checkpoi
 import { claimOfSlot, parseSlotName, type ReadSlot, readSlot, slotPath } from '../checkpoint/slot.js';
 import { hex16, readWhole } from '../files.js';
 import { scanLog } from '../log/scan.js';
+import { listSegments } from '../log/segment-ring.js';
 import { type InstalledSettings, pathsOf } from '../settings.js';
 import type { AsidePart } from './aside.js';
 import { RestoredQueue, redo } from './redo.js';
@@ -28,14 +29,18 @@ export interface StoredState {
 export function readState(directory: string, settings: InstalledSettings, kernel: Kernel): StoredState {
   const paths = pathsOf(directory);
   const stored = kernel.exists(paths.control) ? parseControl(readWhole(kernel, paths.control)) : undefined;
-  const control = stored ?? controlOfSlots(paths.queues, settings, kernel);
+  const { control, redo: lowestRedo } = stored
+    ? { control: stored, redo: Math.min(...stored.queues.map((entry) => entry.redo)) }
+    : controlOfSlots(paths.queues, settings, kernel);
   const damaged: AsidePart[] = [];
   const queues = control.queues.map((entry) => {
     const slot = readEntry(paths.queues, entry, settings, kernel);
     damaged.push(...partsOfSlot(entry, slot));
     return new RestoredQueue(entry, slot);
   });
-  const from = queues.length === 0 ? 0 : Math.min(...queues.map((queue) => queue.redo));
+  // Without a control record the lowest position may be in a segment that was used again: no queue needs it then.
+  const [firstSegment = 0] = stored ? [] : listSegments(paths.log, kernel);
+  const from = queues.length === 0 ? 0 : Math.max(lowestRedo, firstSegment * settings.segmentBytes);
   const log = scanLog(
     {
       directory: paths.log,
@@ -93,10 +98,17 @@ function partsOfSlot({ id, slot, definition }: ControlEntry, { header, damaged }
 /**
  * Makes a control record out of the slots, when both copies of it are lost: for each queue the newest slot with an intact
  * header. A slot is in force as soon as it is whole: it says itself from where the log is redone.
+ * @returns the record, and the lowest redo position of any whole slot. The log is read from there: the slots of a checkpoint that
+ *   was not complete do not show a queue that was created before it.
  */
-function controlOfSlots(directory: string, { key }: InstalledSettings, kernel: Kernel): ControlRecord {
+function controlOfSlots(
+  directory: string,
+  { key }: InstalledSettings,
+  kernel: Kernel,
+): { control: ControlRecord; redo: number } {
   const entries = new Map<number, ControlEntry>();
   let generation = 0;
+  let lowestRedo = Number.POSITIVE_INFINITY;
   for (const name of kernel.list(directory)) {
     const place = parseSlotName(name);
     if (place === undefined) continue;
@@ -106,11 +118,13 @@ function controlOfSlots(directory: string, { key }: InstalledSettings, kernel: K
     const { header, messages } = readSlot(bytes, { key, queue: place.queue, checkpoint: claim.checkpoint });
     if (header === undefined || messages.length < header.count) continue;
     generation = Math.max(generation, header.generation);
+    lowestRedo = Math.min(lowestRedo, header.redo);
     const known = entries.get(place.queue);
     if (known !== undefined && known.checkpoint > header.checkpoint) continue;
     const { checkpoint, redo, definition } = header;
     entries.set(place.queue, { id: place.queue, slot: place.slot, checkpoint, redo, definition });
   }
   const queues = [...entries.values()].sort((a, b) => a.id - b.id);
-  return { checkpoint: Math.max(0, ...queues.map(({ checkpoint }) => checkpoint)), generation, queues };
+  const checkpoint = Math.max(0, ...queues.map((entry) => entry.checkpoint));
+  return { control: { checkpoint, generation, queues }, redo: lowestRedo };
 }
