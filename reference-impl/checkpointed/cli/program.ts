@@ -64,10 +64,20 @@ function createProgram(setExitCode: (code: number) => void): Command {
   const { segmentBytes, segments, queues } = DEFAULT_INSTALL_OPTIONS;
   command('install', 'creates the files of a queue')
     .addOption(
-      option('--segment-bytes <size>', 'size of a segment of the log, a multiple of 4KiB', segmentBytes, segmentSize),
+      option(
+        '--segment-bytes <size>',
+        'size of a segment of the log, a multiple of 4KiB',
+        segmentBytes,
+        segmentSize,
+      ),
     )
     .addOption(
-      option('--segments <number>', 'upper bound of the segments', segments, wholeNumber(MIN_SEGMENTS, MAX_SEGMENTS)),
+      option(
+        '--segments <number>',
+        'upper bound of the segments',
+        segments,
+        wholeNumber(MIN_SEGMENTS, MAX_SEGMENTS),
+      ),
     )
     .addOption(
       option('--queues <number>', 'number of default queues', queues, wholeNumber(1, MAX_DEFAULT_QUEUES)),
@@ -79,8 +89,12 @@ function createProgram(setExitCode: (code: number) => void): Command {
   const run = DEFAULT_RUN_SETTINGS;
   command('serve', 'restores the queue, and serves it over HTTP')
     .addOption(option('--port <number>', 'port on 127.0.0.1; 0: any free one', 0, wholeNumber(0, 65_535)))
-    .addOption(option('--checkpoint <duration>', 'time between two checkpoints', run.checkpointMs, duration(10)))
-    .addOption(option('--memory <size>', 'upper bound of the memory of all messages', run.memoryBytes, memorySize))
+    .addOption(
+      option('--checkpoint <duration>', 'time between two checkpoints', run.checkpointMs, duration(10)),
+    )
+    .addOption(
+      option('--memory <size>', 'upper bound of the memory of all messages', run.memoryBytes, memorySize),
+    )
     .addOption(option('--lease <duration>', 'time after which a lease ends', 30_000, duration(10)))
     .action(async (options: ServeOptions) => setExitCode(await serve(options)));
   command('inspect', 'prints the state of the queue, one JSON object per line')

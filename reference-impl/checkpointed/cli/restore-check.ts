@@ -11,7 +11,10 @@ import { readState } from '../recovery/read-state.js';
 import { DEFAULT_RUN_SETTINGS, pathsOf, readSettings } from '../settings.js';
 
 /** A machine that syncs nothing: whoever asks for a restore compares what it reads back, and cuts no power afterwards. */
-const host: Host = { ...inlineHost, kernel: { ...linux, fsync: () => undefined, fdatasync: async () => undefined } };
+const host: Host = {
+  ...inlineHost,
+  kernel: { ...linux, fsync: () => undefined, fdatasync: async () => undefined },
+};
 
 /** What a queue holds after its restore. */
 interface RestoreCheckResult {

@@ -1,6 +1,6 @@
 import type { Kernel } from '../../common/platform/kernel.js';
-import { pathsOf } from '../settings.js';
 import { countAside } from '../recovery/aside.js';
+import { pathsOf } from '../settings.js';
 import { readStableState } from './verify.js';
 
 /**
@@ -10,7 +10,13 @@ import { readStableState } from './verify.js';
 export function* inspectQueue(directory: string, summary: boolean, kernel: Kernel): Generator<object> {
   const { control, queues, damaged, generation } = readStableState(directory, kernel);
   const keptAside = countAside(pathsOf(directory).aside, kernel);
-  yield { checkpoint: control.checkpoint, generation, queues: queues.length, keptAside, damaged: damaged.length };
+  yield {
+    checkpoint: control.checkpoint,
+    generation,
+    queues: queues.length,
+    keptAside,
+    damaged: damaged.length,
+  };
   for (const queue of queues) {
     const entry = control.queues.find(({ id }) => id === queue.id);
     const messages = queue.messages();
@@ -21,6 +27,7 @@ export function* inspectQueue(directory: string, summary: boolean, kernel: Kerne
       slotCheckpoint: entry?.checkpoint ?? null,
     };
     if (summary) continue;
-    for (const { number, id, body } of messages) yield { queue: name, number, message: id, bytes: body.length };
+    for (const { number, id, body } of messages)
+      yield { queue: name, number, message: id, bytes: body.length };
   }
 }

@@ -1,5 +1,5 @@
-import { LockFile } from '../../common/platform/locks.js';
 import { QueueError } from '../../common/platform/errors.js';
+import { LockFile } from '../../common/platform/locks.js';
 import { CONTROL_LOCK } from '../checkpoint/control.js';
 import type { Host } from '../host.js';
 import { countAside } from '../recovery/aside.js';

@@ -27,7 +27,8 @@ const MAX_TRIES = 20;
 export function readStableState(directory: string, kernel: Kernel): StoredState {
   const settings = readSettings(directory, kernel);
   const { control } = pathsOf(directory);
-  const inForce = () => (kernel.exists(control) ? parseControl(readWhole(kernel, control))?.checkpoint : undefined);
+  const inForce = () =>
+    kernel.exists(control) ? parseControl(readWhole(kernel, control))?.checkpoint : undefined;
   let state: StoredState;
   let before: number | undefined;
   let tries = 0;
@@ -64,7 +65,8 @@ function problemsOfControl(entries: readonly ControlEntry[]): string[] {
   for (const { definition, redo, id } of entries) {
     if (names.has(definition.name)) problems.push(`control: two queues have the name ${definition.name}`);
     names.add(definition.name);
-    if (redo < 0 || id <= 0) problems.push(`control: queue ${definition.name} has no valid number or position`);
+    if (redo < 0 || id <= 0)
+      problems.push(`control: queue ${definition.name} has no valid number or position`);
   }
   return problems;
 }

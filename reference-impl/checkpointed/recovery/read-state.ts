@@ -47,7 +47,8 @@ export function readState(directory: string, settings: InstalledSettings, kernel
     kernel,
   );
   for (const { position, record, bytes, isConfirmed } of log.damaged) {
-    const what = record === undefined ? `${bytes.length} bytes` : `message ${record.id} of queue ${record.queue}`;
+    const what =
+      record === undefined ? `${bytes.length} bytes` : `message ${record.id} of queue ${record.queue}`;
     const state = isConfirmed ? 'damaged' : 'damaged or torn';
     const named = { name: `log-${hex16(position)}`, what: `log position ${position}: ${what}, ${state}` };
     damaged.push({ ...named, bytes, isConfirmed });
