@@ -10,6 +10,8 @@ export interface DamagedPart {
   /** The record, if its header is intact. */
   record: LogRecord | undefined;
   bytes: Buffer;
+  /** Whether it lies before the position that a later record states to be synced: it was confirmed, and is no torn tail. */
+  isConfirmed: boolean;
 }
 
 /** What a recovery reads from the log. */
@@ -53,7 +55,7 @@ export function scanLog(options: ScanOptions, kernel: Kernel): ScannedLog {
   const generations = all.flatMap((item) => (item.state === 'gap' ? [] : [item.record.generation]));
   const newest = generations.length === 0 ? undefined : Math.max(...generations);
   const generation = options.generation ?? newest;
-  const items = withoutOlder(options.generation === undefined ? sinceGeneration(all, generation) : all, generation);
+  const items = withoutOlder(all, generation, options.generation === undefined);
   const stated = items.reduce(
     (highest, item) => (item.state === 'gap' ? highest : Math.max(highest, item.record.synced)),
     0,
@@ -67,18 +69,15 @@ export function scanLog(options: ScanOptions, kernel: Kernel): ScannedLog {
   };
 }
 
-/** Leaves out what is in front of the first record of a generation: the checkpoint that began it made that needless. */
-function sinceGeneration(items: readonly Item[], generation: number | undefined): readonly Item[] {
-  const first = items.findIndex((item) => item.state !== 'gap' && item.record.generation === generation);
-  return items.slice(Math.max(0, first));
-}
-
-/** Turns records of other generations into gaps; gaps that nothing follows are left out. */
-function withoutOlder(items: readonly Item[], generation: number | undefined): Item[] {
+/**
+ * Turns records of other generations into gaps; gaps that nothing follows are left out.
+ * @param isUnknown whether nothing says where the generation begins: what is before its first record is left out then.
+ */
+function withoutOlder(items: readonly Item[], generation: number | undefined, isUnknown: boolean): Item[] {
   const ofGeneration = (item: Item) => item.state !== 'gap' && item.record.generation === generation;
-  const last = items.findLastIndex(ofGeneration);
+  const first = isUnknown ? Math.max(0, items.findIndex(ofGeneration)) : 0;
   return items
-    .slice(0, last + 1)
+    .slice(first, items.findLastIndex(ofGeneration) + 1)
     .map((item) =>
       item.state === 'gap' || ofGeneration(item) ? item : { ...item, state: 'gap', bytes: NOTHING },
     );

@@ -9,7 +9,7 @@ import type { CommitOutcome, MessageStore, NewMessage } from './store.js';
 /** Largest number of messages and consumptions in one transaction. */
 const MAX_TRANSACTION_PARTS = 10_000;
 
-const STATUS = { full: 507, 'too-large': 413, 'no-such-queue': 404 } as const;
+const STATUS = { full: 507, 'too-large': 413, 'no-such-queue': 404, 'not-taken': 409 } as const;
 
 /** Outcome of a commit. `unknown`: the store failed, and the transaction may be durable. */
 type Outcome = CommitOutcome | { outcome: 'unknown'; detail: string };

@@ -17,7 +17,7 @@ export interface NewMessage {
 /** What became of a transaction. `detail` is one line for the producer: what was rejected, and what was expected. */
 export type CommitOutcome =
   | { outcome: 'committed' }
-  | { outcome: 'rejected'; reason: 'full' | 'too-large' | 'no-such-queue'; detail: string };
+  | { outcome: 'rejected'; reason: 'full' | 'too-large' | 'no-such-queue' | 'not-taken'; detail: string };
 
 /** What a client may know of a queue. */
 export interface QueueInfo {
