@@ -10,7 +10,14 @@ import { checkCrashState, type LaterCrashes, NO_LATER_CRASH } from './crash-stat
 import { Model, type ModelMessage, type ModelTransaction } from './model.js';
 import { DEFAULT_QUEUES, type Operation, type Put } from './operations.js';
 import type { SimWriter } from './sim-host.js';
-import { CONTROL_PATH, contentsOf, drainPromises, SimulatedServer, textOf } from './simulated-server.js';
+import {
+  CONTROL_PATH,
+  contentsOf,
+  drainPromises,
+  recover,
+  SimulatedServer,
+  textOf,
+} from './simulated-server.js';
 
 /** Upper bound of the turns within which a queue without further faults answers everything. */
 const MAX_SETTLING_TURNS = 600;
@@ -247,17 +254,16 @@ export class SimulatedRun implements Run<Operation> {
       body,
       queue: puts[at]?.queue,
     }));
-    this.#follow(transaction, `transaction ${transaction.id} (${parts.join(', ')})`, async (queue) => {
-      const { outcome } = await queue.commit({
-        puts: submitted,
-        consumed: consumed.map(({ taken }) => taken),
-      });
-      if (outcome === 'committed') return 'confirmed';
-      // The receivers have the messages still.
-      for (const { taken } of consumed) queue.putBack(taken);
-      for (const { message } of consumed) this.model.putBack(message);
-      return 'rejected';
-    });
+    this.#follow(
+      transaction,
+      `transaction ${transaction.id} (${parts.join(', ')})`,
+      async (queue) => {
+        const taken = consumed.map((one) => one.taken);
+        const { outcome } = await queue.commit({ puts: submitted, consumed: taken });
+        return outcome === 'committed' ? 'confirmed' : 'rejected';
+      },
+      consumed,
+    );
   }
 
   /** Begins a transaction, and notes its outcome when there is one. */
@@ -265,6 +271,7 @@ export class SimulatedRun implements Run<Operation> {
     transaction: ModelTransaction,
     what: string,
     commit: (queue: CheckpointedQueue) => Promise<'confirmed' | 'rejected'>,
+    consumed: readonly Held[] = [],
   ): void {
     const server = this.#server;
     this.#log(`${server?.process.name} begins ${what}`);
@@ -277,6 +284,8 @@ export class SimulatedRun implements Run<Operation> {
         this.#failure ??= error;
       }
       this.#isNewlyConfirmed ||= outcome === 'confirmed';
+      // The transaction has not happened: its receivers still have their messages, and give them back.
+      if (outcome === 'rejected') this.#giveBack(consumed);
     };
     this.#runAs(commit)?.then(answered, (error: unknown) => {
       if (error instanceof Violation) this.#failure ??= error;
@@ -296,7 +305,11 @@ export class SimulatedRun implements Run<Operation> {
   }
 
   #putBack(count: number): void {
-    for (const { taken, message } of this.#held.splice(-count)) {
+    this.#giveBack(count === 0 ? [] : this.#held.splice(-count));
+  }
+
+  #giveBack(held: readonly Held[]): void {
+    for (const { taken, message } of held) {
       this.model.putBack(message);
       this.#log(`${taken.id} is given back`);
       this.#runAs((queue) => queue.putBack(taken));
@@ -401,7 +414,9 @@ export class SimulatedRun implements Run<Operation> {
     this.#isNewlyConfirmed = false;
     this.crashes += 1;
     try {
-      await checkCrashState(this.#machine.afterPowerCut(0), this.model, NO_LATER_CRASH);
+      const { found, server } = await recover(this.#machine.afterPowerCut(0), 0, undefined);
+      server.terminate();
+      this.model.check(found);
     } catch (error) {
       this.#log('the power is cut, and all that was not flushed is gone');
       this.#failure ??= error;
@@ -454,6 +469,7 @@ export class SimulatedRun implements Run<Operation> {
   /** Ends all faults, lets the processes answer everything, and checks the contents and what is delivered. @throws Violation */
   async #settle(): Promise<void> {
     this.#machine.failingSyncs = 0;
+    for (const { lifetime } of this.#processes()) lifetime.cancelKill();
     for (let turns = 0; turns < MAX_SETTLING_TURNS; turns += 1) {
       await this.#start(0);
       this.#throwFailure();

@@ -56,6 +56,23 @@ export class SimFile {
     return this.#cache;
   }
 
+  /**
+   * Copies bytes of the page cache.
+   * @returns the number of bytes, which the end of the file limits
+   */
+  read(to: Buffer, at: number, from: number, length: number): number {
+    const end = Math.min(from + length, this.sizeBytes);
+    if (this.#cache) return this.#cache.copy(to, at, from, end);
+    // Do not build the page cache for a read: most crash states are read once.
+    for (let position = from; position < end; ) {
+      const start = position % PAGE_BYTES;
+      const part = Math.min(PAGE_BYTES - start, end - position);
+      this.#written[(position - start) / PAGE_BYTES]?.copy(to, at + position - from, start, start + part);
+      position += part;
+    }
+    return Math.max(0, end - from);
+  }
+
   get pages(): number {
     return this.#written.length;
   }

@@ -151,9 +151,7 @@ export class SimKernel implements Kernel {
       node.bytes = node.bytes.subarray(count);
       return count;
     }
-    const file = this.#fileOf(fd);
-    const from = position ?? 0;
-    return file.cache.copy(to, at, from, Math.min(from + length, file.sizeBytes));
+    return this.#fileOf(fd).read(to, at, position ?? 0, length);
   }
 
   write(fd: number, from: Buffer, at: number, length: number, position: number | null): number {
