@@ -408,7 +408,7 @@ for (const [name, description, commandName] of [
 
 program
   .command('planted')
-  .description('plants known bugs in copies of the reference implementation and hunts them')
+  .description('plants known bugs in copies of the reference implementations and hunts them')
   .argument('[ids...]', 'ids of the bugs; default: all')
   .addOption(
     new Option(
@@ -418,9 +418,14 @@ program
       .argParser(parseNames)
       .default(['gate', 'simulate', 'explore'], 'gate,simulate,explore'),
   )
+  .option('--implementation <name>', 'hunts only the bugs of this reference implementation; default: of all')
   .option('--every-mode', 'goes on with the other modes after one has found the bug')
   .option('--jobs <n>', 'number of hunts at a time; default: 2, or 1 on one processor', parseCount)
-  .option('--original <n>', 'runs this many gates on the original instead; none of them may fail', parseCount)
+  .option(
+    '--original <n>',
+    'runs this many gates on an implementation without a bug instead; none of them may fail',
+    parseCount,
+  )
   .option('--write', 'writes the results to conformance/planted/results.json and to the table in the manual')
   .option('--seed <n>', 'seed of every hunt; default: a random seed', parseSeed)
   .addOption(budgetOption('upper bound for each bug and mode, such as 60s', DEFAULT_BUDGET))
