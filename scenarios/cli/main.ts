@@ -37,14 +37,13 @@ const { watchInterrupts } = await import('./interrupt.js');
 // Each command is imported when it runs, because importing all of them takes half a second.
 
 /**
- * Default budget of a gate: enough for every fault that the reference implementation claims, and for 20
- * power cuts.
+ * Default budget of a gate: enough for every fault that the default target claims, and for 20 power cuts.
  */
 const GATE_BUDGET = '90s';
 const CERTIFY_BUDGET = '5m';
 const DEFAULT_BUDGET = '60s';
 
-const TARGET_HELP = 'target file (JSON); default: the reference implementation';
+const TARGET_HELP = 'target file (JSON); default: that of the reference implementation synchronous';
 const TARGET_FILE_HELP = 'target file (JSON)';
 const RANDOM_SEED_HELP = 'default: a random seed, which the report names';
 const POWER_HELP = 'backend of power cuts: blocklog or flakey; default: the better one that this machine has';
@@ -459,15 +458,16 @@ program
 program
   .command('queue')
   .description(
-    'runs a command of the reference implementation, such as install, worker, inspect or verify; see queue --help',
+    'runs a command of a reference implementation, such as install, inspect or verify; alone it lists the implementations',
   )
-  .argument('[args...]')
+  .argument('[implementation]')
+  .argument('[command...]')
   .helpOption(false)
   .allowUnknownOption()
   .passThroughOptions()
-  .action(async (args: string[]) => {
+  .action(async (implementation: string | undefined, args: string[]) => {
     const { queueCommand } = await import('./queue-command.js');
-    process.exitCode = await queueCommand(args);
+    process.exitCode = await queueCommand(implementation, args);
   });
 
 /** Commands that leave evidence of failed runs in the state directory. */
