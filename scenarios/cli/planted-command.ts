@@ -49,7 +49,7 @@ export interface PlantedFlags {
 const MAX_JOBS = 2;
 
 /**
- * Hunts planted bugs, or runs gates on the original.
+ * Hunts planted bugs, or runs gates on the original of an implementation.
  * @returns exit code 0 when every bug was found that can be hunted on this machine, or no gate on the
  *   original failed; otherwise 1. 4 when the kit failed in one of the hunts or gates.
  * @throws KitError bad-usage outside a checkout.
