@@ -65,7 +65,8 @@ export interface PlantedSelection {
 /**
  * Reads the planted bugs, sorted by file name.
  * @param requestedIds ids of the bugs to return; an empty list means all bugs.
- * @throws KitError bad-target when a file is wrong, bad-usage when an id or the implementation is unknown.
+ * @throws KitError bad-target when a file is wrong, bad-usage when an id or the implementation is unknown, or when the
+ *   implementation has no bug: a hunt of nothing would pass.
  */
 export function loadPlantedBugs(
   requestedIds: readonly string[],
@@ -80,6 +81,8 @@ export function loadPlantedBugs(
     .sort()
     .map((name) => readBug(join(dir, name), implementations))
     .filter((bug) => implementation === undefined || bug.implementation === implementation);
+  if (implementation !== undefined && bugs.length === 0)
+    throw new KitError('bad-usage', `--implementation ${implementation}: ${dir} has no planted bug of it`);
   const unknown = requestedIds.find((id) => !bugs.some((bug) => bug.id === id));
   if (unknown !== undefined) {
     const ids = bugs.map(({ id }) => id);

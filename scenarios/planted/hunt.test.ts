@@ -183,6 +183,7 @@ t.test('results of another format are refused in one line, with exit code 2', as
   const { format: _, ...firstFormat } = NONE;
   for (const [text, reported] of [
     [firstFormat, 'none'],
+    [null, 'none'],
     [{ ...NONE, format: 2 }, '2'],
     [{ ...NONE, format: 9 }, '9'],
   ] as const) {
@@ -192,6 +193,11 @@ t.test('results of another format are refused in one line, with exit code 2', as
       message: new RegExp(`^\\S+results\\.json: format: expected 3, found ${reported}; remove it and run: `),
     });
   }
+  writeFileSync(file, JSON.stringify(NONE).slice(0, -3));
+  t.throws(() => readResults(file), {
+    exitCode: 2,
+    message: /^\S+results\.json: expected JSON: .*; remove it and run: /,
+  });
 });
 
 t.test('the mode that found a bug before, and was the quickest, is tried first', async (t) => {

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { KitError } from '../../conformance/errors.js';
@@ -129,6 +129,11 @@ t.test(
     t.throws(() => ids('checkpointed', ['other-message']), {
       exitCode: 2,
       message: /^other-message: no such planted bug of checkpointed, expected one of: other$/,
+    });
+    rmSync(join(dir, 'other.json'));
+    t.throws(() => ids('checkpointed'), {
+      exitCode: 2,
+      message: /^--implementation checkpointed: \S+ has no planted bug of it$/,
     });
     t.throws(() => ids('checkpoint'), { exitCode: 2, message: /^--implementation checkpoint: / });
   },

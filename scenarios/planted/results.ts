@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { KitError } from '../../conformance/errors.js';
+import { KitError, messageOf } from '../../conformance/errors.js';
 import { commandLine } from '../host/command-line.js';
 import { packageRoot } from '../host/version.js';
 import { COMMON_FOLDER, PLANTED_DIR, type PlantedBug } from './definition.js';
@@ -56,15 +56,23 @@ export const RESULTS_FILE = join(PLANTED_DIR, 'results.json');
 
 /**
  * Reads the saved results. Returns empty results when the file does not exist.
- * @throws KitError bad-target when the file has another format.
+ * @throws KitError bad-target when the file is not JSON or has another format.
  */
 export function readResults(file = RESULTS_FILE): Results {
   if (!existsSync(file)) return { format: RESULTS_FORMAT, bugs: [], original: [] };
-  const results = JSON.parse(readFileSync(file, 'utf8')) as Results;
-  if (results.format === RESULTS_FORMAT) return results;
+  const remedy = `remove it and run: ${commandLine('planted', '--write')}`;
+  let results: Partial<Results> | null;
+  try {
+    results = JSON.parse(readFileSync(file, 'utf8')) as Partial<Results> | null;
+  } catch (error) {
+    throw new KitError('bad-target', `${file}: expected JSON: ${messageOf(error)}; ${remedy}`, {
+      cause: error,
+    });
+  }
+  if (results?.format === RESULTS_FORMAT) return results as Results;
   throw new KitError(
     'bad-target',
-    `${file}: format: expected ${RESULTS_FORMAT}, found ${results.format ?? 'none'}; remove it and run: ${commandLine('planted', '--write')}`,
+    `${file}: format: expected ${RESULTS_FORMAT}, found ${results?.format ?? 'none'}; ${remedy}`,
   );
 }
 
