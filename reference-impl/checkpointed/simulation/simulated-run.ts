@@ -325,26 +325,25 @@ export class SimulatedRun implements Run<Operation> {
       new Violation('PP-9', `to ${what} the queue ${name}, the server answers ${found}`);
     if (what === 'create') {
       const { order } = operation;
-      return this.#follow(this.model.create(name, order), `to create ${name} (${order})`, async (queue) => {
+      this.#follow(this.model.create(name, order), `to create ${name} (${order})`, async (queue) => {
         const outcome = await queue.createQueue({ name, order });
         if (outcome === 'exists') throw wrong(outcome);
         return outcome === 'created' ? 'confirmed' : 'rejected';
       });
-    }
-    if (!known) return;
-    if (what === 'change') {
+    } else if (known && what === 'change') {
       const { order } = operation;
-      return this.#follow(this.model.change(known, order), `to change ${name} (${order})`, async (queue) => {
+      this.#follow(this.model.change(known, order), `to change ${name} (${order})`, async (queue) => {
         const outcome = await queue.changeQueue({ name, order });
         if (outcome === 'no-such-queue') throw wrong(outcome);
         return outcome === 'changed' ? 'confirmed' : 'rejected';
       });
+    } else if (known) {
+      this.#follow(this.model.delete(known), `to delete ${name}`, async (queue) => {
+        const outcome = await queue.deleteQueue(name);
+        if (outcome === 'no-such-queue') throw wrong(outcome);
+        return outcome === 'deleted' ? 'confirmed' : 'rejected';
+      });
     }
-    this.#follow(this.model.delete(known), `to delete ${name}`, async (queue) => {
-      const outcome = await queue.deleteQueue(name);
-      if (outcome === 'no-such-queue') throw wrong(outcome);
-      return outcome === 'deleted' ? 'confirmed' : 'rejected';
-    });
   }
 
   #checkpoint(): void {

@@ -154,6 +154,9 @@ export class SimFile {
     this.#pending.push({ page, bytes });
     this.#written[page] = bytes;
     this.#markedDirty.delete(page);
+    // A page that is written again takes the size with it.
+    if (this.#failedSize !== undefined && (page + 1) * PAGE_BYTES >= this.#failedSize)
+      this.#failedSize = undefined;
   }
 
   /** Fails to write a page back: the kernel treats the page as clean from now on, but the drive never got it. */

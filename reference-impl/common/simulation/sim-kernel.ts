@@ -167,6 +167,9 @@ export class SimKernel implements Kernel {
     const to = position ?? file.sizeBytes;
     if (to + length > file.sizeBytes) file.resize(to + length);
     bytes.copy(file.cache, to);
+    // A write of the same bytes makes the pages dirty too.
+    for (let page = Math.floor(to / PAGE_BYTES); page * PAGE_BYTES < to + length; page += 1)
+      file.markDirty(page);
     return length;
   }
 
