@@ -29,6 +29,7 @@ export async function checkCrashState(machine: SimMachine, model: Model, later: 
     later.readySeed === undefined ? first.machine : first.machine.afterPowerCut(later.readySeed);
   const second = await recover(crashed, 0, undefined);
   second.server.terminate();
+  model.check(second.found);
   const difference = differenceOf(first.found, second.found);
   if (difference)
     throw new Violation('PP-9', `recovering twice gives something else than once: ${difference}`);

@@ -55,6 +55,11 @@ export class Model {
   #queues: ModelQueue[] = [];
   /** Number of messages that were confirmed. */
   confirmed = 0;
+  /**
+   * Whether a recovery has decided that a deletion without an answer has happened. The log may not have it, and the control
+   * record alone knows of it then.
+   */
+  hasDecidedDeletion = false;
 
   #begin(): ModelTransaction {
     const transaction: ModelTransaction = {
@@ -169,6 +174,11 @@ export class Model {
   /** Whether a transaction is not answered yet. */
   get isWaiting(): boolean {
     return this.#transactions.some(({ outcome }) => outcome === 'pending');
+  }
+
+  /** Whether a deletion is not answered. */
+  get isDeleting(): boolean {
+    return this.#queues.some(({ deleted }) => deleted !== undefined && isOpen(deleted));
   }
 
   /** Returns the queues that are there for certain. */
@@ -305,6 +315,7 @@ export class Model {
       if (queue.deleted && isOpen(queue.deleted)) {
         queue.deleted.outcome = names.has(queue.name) ? 'absent' : 'confirmed';
         if (queue.deleted.outcome === 'absent') queue.deleted = undefined;
+        else this.hasDecidedDeletion = true;
       }
       const order = found.find(({ name }) => name === queue.name)?.order;
       if (order === undefined || queue !== this.queue(queue.name)) continue;

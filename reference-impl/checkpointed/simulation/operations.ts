@@ -126,18 +126,47 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
   { weight: 1, arbitrary: operationOf('empty', {}) },
 );
 
-/** Operations that fill the log with small messages and consume them, so that the ring wraps around. */
+/**
+ * Operations that fill the log with messages and consume them, so that the ring wraps around within the life of one server. The
+ * records have the same size, so those of an earlier lap lie where new ones will be.
+ */
 const wrap: fc.Arbitrary<Operation[]> = fc
-  .record({ queue, count: fc.integer({ min: 1, max: 12 }), sizeBytes: fc.integer({ min: 200, max: 2500 }) })
-  .map(({ queue, count, sizeBytes }) =>
-    Array.from({ length: count }, (): Operation[] => [
+  .record({
+    queue,
+    count: fc.integer({ min: 1, max: 14 }),
+    sizeBytes: fc.integer({ min: 300, max: 2500 }),
+    crash,
+  })
+  .map(({ queue, count, sizeBytes, crash }) => [
+    ...Array.from({ length: count }, (): Operation[] => [
       { do: 'commit', puts: [{ queue, sizeBytes }], consume: 0 },
       { do: 'run', turns: 4, order: count },
       { do: 'take', queue, count: 1 },
       { do: 'commit', puts: [], consume: 9 },
-      { do: 'run', turns: 6, order: count },
+      { do: 'run', turns: 8, order: count },
     ]).flat(),
-  );
+    crash,
+  ]);
+
+/** Operations in which the sync of the segment fails that the log leaves, and then nothing survives but what is synced. */
+const failedSwitch: fc.Arbitrary<Operation[]> = fc
+  .record({
+    first: fc.integer({ min: 0, max: 3000 }),
+    queues: fc.tuple(queue, queue, queue),
+    after: fc.nat(2),
+    turns: fc.integer({ min: 1, max: 8 }),
+  })
+  .map(({ first, queues, after, turns }) => [
+    { do: 'settle' },
+    { do: 'fail-sync', after, count: 1 },
+    {
+      do: 'commit',
+      puts: queues.map((queue, n) => ({ queue, sizeBytes: n === 1 ? 3000 : first })),
+      consume: 0,
+    },
+    { do: 'go', who: 'server', turns },
+    { do: 'crash', power: true, seed: 0, states: 1, again: 0 },
+  ]);
 
 /** Operations in which transactions are under way while a checkpoint is made, and then the machine crashes. */
 const duringCheckpoint: fc.Arbitrary<Operation[]> = fc
@@ -161,6 +190,7 @@ const scenario = fc.oneof(
   { weight: 30, arbitrary: operation.map((one): Operation[] => [one]) },
   { weight: 1, arbitrary: wrap },
   { weight: 2, arbitrary: duringCheckpoint },
+  { weight: 1, arbitrary: failedSwitch },
 );
 
 /** The operations of one run. */

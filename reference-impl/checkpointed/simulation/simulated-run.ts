@@ -26,6 +26,9 @@ const SETTLING_TURN_MS = 5;
 const SETTLING_TASKS_PER_TURN = 6;
 /** Upper bound of the rounds in which all messages are consumed. */
 const MAX_EMPTYING_ROUNDS = 400;
+/** Upper bound of the times that a message is submitted to an empty queue, and the turns in between. */
+const MAX_TRIES = 20;
+const TURNS_BETWEEN_TRIES = 60;
 /** Sizes of the messages that an empty queue must accept. */
 const SIZES_AFTER_EMPTYING = [0, 3000];
 
@@ -455,6 +458,7 @@ export class SimulatedRun implements Run<Operation> {
   }
 
   async #loseControl(seed: number): Promise<void> {
+    if (this.model.hasDecidedDeletion || this.model.isDeleting) return;
     this.#endAll();
     this.crashes += 1;
     this.#log('the power is cut, and the control file is gone');
@@ -508,16 +512,26 @@ export class SimulatedRun implements Run<Operation> {
       await this.#settle();
     }
     for (const sizeBytes of SIZES_AFTER_EMPTYING) {
-      this.#checkpoint();
-      await this.#settle();
-      const before = this.model.confirmed;
-      this.#commit([{ queue: 'q0', sizeBytes }], 0);
-      await this.#settle();
-      if (this.model.confirmed === before)
+      if (!(await this.#isAccepted(sizeBytes)))
         throw new Violation('PP-8', `an empty queue rejects a message of ${sizeBytes} bytes`);
       this.#take('q0', 1);
       this.#commit([], 1);
       await this.#settle();
     }
+  }
+
+  /** Submits a message until it is accepted. A checkpoint may have to make space first. */
+  async #isAccepted(sizeBytes: number): Promise<boolean> {
+    const before = this.model.confirmed;
+    for (let tries = 0; tries < MAX_TRIES; tries += 1) {
+      this.#commit([{ queue: 'q0', sizeBytes }], 0);
+      await this.#settle();
+      if (this.model.confirmed > before) return true;
+      this.#checkpoint();
+      for (let turn = 0; turn < TURNS_BETWEEN_TRIES; turn += 1) if (!(await this.#runNext(() => 0))) break;
+      this.#throwFailure();
+      this.#machine.nowMs += SETTLING_TURN_MS;
+    }
+    return false;
   }
 }

@@ -10,9 +10,9 @@ import { DEFAULT_QUEUES } from './operations.js';
 import { SimHost, type SimWriter } from './sim-host.js';
 
 const DIRECTORY = '/queue';
-/** Size of a segment: the smallest. The ring wraps around within a short run. */
+/** Size of a segment: the smallest. The ring has few of them, so it wraps around within a short run. */
 const SEGMENT_BYTES = 4096;
-const SEGMENTS = 7;
+const SEGMENTS = 5;
 /** Upper bound of the memory of the messages: some large messages or some tens of small ones fill it. */
 const MEMORY_BYTES = 24 * (MESSAGE_OVERHEAD_BYTES + 400);
 const CHECKPOINT_MS = 50;
