@@ -51,6 +51,7 @@ t.test('an unknown path or method is refused, and the connection goes on', async
   for (const [method, path, status] of cases)
     for (const body of [undefined, 'a body'])
       t.match(await http.ask(method, path, body), { status, body: /^[^\n]+\n$/ }, `${method} ${path}`);
+  t.match(await http.ask('GET', '/leases'), { headers: { allow: 'POST' } });
   http.send('GET /ready HTTP/1.1\r\n\r\n');
   t.match(await http.answer(), { status: 400, body: /host/ });
   t.match(await http.ask('POST', '/leases', '{}'), { status: 204 }, 'a body that is not needed is dropped');

@@ -17,7 +17,7 @@ export function receiveBody(
   receive: (body: Buffer, holding: Holding) => void,
 ): void {
   const { request, declaredBytes } = exchange;
-  const refuse = (status: number, line: string) => exchange.refuse(status, line, maxBytes);
+  const refuse = (status: number, line: string) => exchange.refuse({ status, line }, maxBytes);
   const noMemory = () => refuse(503, 'no memory for this body now, try again later');
   if (declaredBytes === undefined && !exchange.hasBody) {
     refuse(411, 'the request has no content-length, expected one or chunks');
@@ -87,7 +87,7 @@ function capacityFor(neededBytes: number, old: Buffer, declaredBytes: number | u
 export function dropBody(exchange: Exchange, maxBytes: number, proceed: () => void): void {
   if (!exchange.hasBody) proceed();
   else if ((exchange.declaredBytes ?? Number.POSITIVE_INFINITY) > maxBytes)
-    exchange.refuse(413, 'the request has a body, expected none', maxBytes);
+    exchange.refuse({ status: 413, line: 'the request has a body, expected none' }, maxBytes);
   else {
     exchange.proceed();
     exchange.request.once('end', proceed).resume();

@@ -33,6 +33,13 @@ export class Connection {
   }
 }
 
+/** An answer that says what is wrong with a request, in one line of text. */
+export interface Refusal {
+  status: number;
+  line: string;
+  headers?: OutgoingHttpHeaders;
+}
+
 /** One request and its answer. */
 export class Exchange {
   readonly request: IncomingMessage;
@@ -89,7 +96,7 @@ export class Exchange {
   }
 
   /** Answers with one line of text: what happened, and what was expected. */
-  fail(status: number, line: string, headers: OutgoingHttpHeaders = {}): void {
+  fail(status: number, line: string, headers?: OutgoingHttpHeaders): void {
     this.answer(status, { ...headers, ...TEXT }, oneLine(line));
   }
 
@@ -108,17 +115,18 @@ export class Exchange {
    * Refuses a request whose body is not wanted.
    * @param maxBytes a body up to this size is read and dropped, and the connection goes on; after a larger one it closes
    */
-  refuse(status: number, line: string, maxBytes: number): void {
+  refuse({ status, line, headers }: Refusal, maxBytes: number): void {
     const { request } = this;
+    const fail = () => this.fail(status, line, headers);
     if (this.#state !== 'open') return;
     this.#state = 'refused';
-    if (!this.hasBody || request.readableEnded) this.fail(status, line);
+    if (!this.hasBody || request.readableEnded) fail();
     else if (this.#expectsContinue) {
       this.closeAfterwards();
-      this.fail(status, line);
+      fail();
     } else if (this.declaredBytes !== undefined && this.declaredBytes <= maxBytes) {
       request.removeAllListeners('data');
-      request.once('end', () => this.fail(status, line)).resume();
+      request.once('end', fail).resume();
     } else this.#refuseAndLinger(status, line);
   }
 
@@ -168,7 +176,7 @@ const TEXT = { 'content-type': 'text/plain; charset=utf-8' };
 
 /** Returns one line of text for an answer. */
 export function oneLine(text: string): string {
-  return `${text.replace(/\p{Cc}+/gu, ' ').slice(0, MAX_DETAIL)}\n`;
+  return `${text.slice(0, MAX_DETAIL).replace(/\p{Cc}+/gu, ' ')}\n`;
 }
 
 /** Returns a whole answer for a connection on which there is no request that could be answered. */
