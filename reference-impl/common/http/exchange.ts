@@ -1,5 +1,6 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { waitIfBulk } from './turns.js';
 
 /** Longest text of an error answer, in characters. */
 const MAX_DETAIL = 300;
@@ -126,7 +127,8 @@ export class Exchange {
       fail();
     } else if (this.declaredBytes !== undefined && this.declaredBytes <= maxBytes) {
       request.removeAllListeners('data');
-      request.once('end', fail).resume();
+      request.on('data', (chunk: Buffer) => waitIfBulk(request, chunk));
+      request.once('end', fail);
     } else this.#refuseAndLinger(status, line);
   }
 
@@ -151,6 +153,7 @@ export class Exchange {
     const timer = setTimeout(() => connection.socket.destroy(), LINGER_MS);
     request.removeAllListeners('data');
     request.on('data', (chunk: Buffer) => {
+      waitIfBulk(request, chunk);
       droppedBytes += chunk.length;
       if (droppedBytes > LINGER_BYTES) connection.socket.destroy();
     });
