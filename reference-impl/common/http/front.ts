@@ -83,6 +83,8 @@ class Front implements HttpFront {
       });
       this.#server.listen({ host, port, backlog: 1024 }, resolve);
     });
+    // Such as no file descriptor for a new connection. The client sees a closed connection, and the others are served.
+    this.#server.on('error', () => undefined);
     this.#port = (this.#server.address() as AddressInfo).port;
   }
 
@@ -101,7 +103,11 @@ class Front implements HttpFront {
       if (connection.open.size === 0) connection.socket.destroySoon();
     }
     this.#deliveries.stop();
-    const timer = setTimeout(() => this.#server.closeAllConnections(), graceMs);
+    const timer = setTimeout(() => {
+      this.#server.closeAllConnections();
+      // Node has forgotten connections on which a CONNECT came.
+      for (const { socket } of this.#connections.values()) socket.destroy();
+    }, graceMs);
     await closed;
     clearTimeout(timer);
     this.#leases.stop();
