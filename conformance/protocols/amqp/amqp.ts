@@ -14,7 +14,7 @@ export const amqp: Protocol = {
   connect: (port, options) => connectProducer(amqpSession, port, options?.timeoutMs),
   ready: amqpReady,
   async receive(ports, options) {
-    const each = Array.from({ length: CONSUMERS }, () => ports).flat();
+    const each = Array.from({ length: options.inOrder ? 1 : CONSUMERS }, () => ports).flat();
     return new PushReceiver(each.map(openSource), options);
   },
 };

@@ -37,7 +37,9 @@ export const nats: Protocol = {
   connect: (port, options) => connectProducer(openSession, port, options?.timeoutMs),
   ready: natsReady,
   async receive(ports, options) {
-    const openers = ports.flatMap((port) => Array.from({ length: CONSUMERS }, () => () => openSource(port)));
+    const openers = ports.flatMap((port) =>
+      Array.from({ length: options.inOrder ? 1 : CONSUMERS }, () => () => openSource(port)),
+    );
     return new PullReceiver(openers, options);
   },
 };

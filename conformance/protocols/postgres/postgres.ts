@@ -17,7 +17,7 @@ export const postgres: Protocol = {
   ready: postgresReady,
   async receive(ports, options) {
     const openers = ports.flatMap((port) =>
-      Array.from({ length: CONSUMERS }, () => () => postgresSource(port)),
+      Array.from({ length: options.inOrder ? 1 : CONSUMERS }, () => () => postgresSource(port)),
     );
     return new PullReceiver(openers, options);
   },

@@ -26,7 +26,10 @@ export const redisStream: Protocol = {
   ready: redisReady,
   async receive(ports, options) {
     const openers = ports.flatMap((port) =>
-      Array.from({ length: CONSUMERS }, (_, number) => () => openSource(port, `consumer-${number}`)),
+      Array.from(
+        { length: options.inOrder ? 1 : CONSUMERS },
+        (_, number) => () => openSource(port, `consumer-${number}`),
+      ),
     );
     return new PullReceiver(openers, options);
   },
