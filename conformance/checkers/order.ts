@@ -88,13 +88,19 @@ export function describeOvertaken(
   const deliveries = `delivery ${sequenceAt(history, message.delivered)} was its first, after delivery ${sequenceAt(history, by.delivered)} of ${first}`;
   if (crash === undefined) return `${deliveries}; no crash came since the confirmation`;
   const place = crash < by.delivered ? 'before both deliveries' : 'between the two deliveries';
-  return `${deliveries}; ${nameOfCrash(history[crash])} came ${place}`;
+  return `${deliveries}; ${nameOfCrash(history, crash)} came ${place}`;
 }
 
-/** Returns the name of a crash: of the fault and its injection, or of the service that exited by itself. */
-export function nameOfCrash(event: HistoryEvent | undefined): string {
-  if (event?.kind === 'fault') return `${event.fault} ${event.injection}`;
-  return event?.kind === 'service-exited' ? `the exit of ${event.service}` : 'a crash';
+/** Returns the name of the crash at a position: of the fault and its injection, or of the service that exited by itself. */
+export function nameOfCrash(history: readonly HistoryEvent[], position: number): string {
+  const event = history[position];
+  if (event?.kind === 'service-exited' && !event.expected) return `the exit of ${event.service}`;
+  // A fault is recorded after the exits that it has caused.
+  for (let at = position; at < history.length; at++) {
+    const cause = history[at];
+    if (cause?.kind === 'fault') return `${cause.fault} ${cause.injection}`;
+  }
+  return 'a crash';
 }
 
 function sequenceAt(history: readonly HistoryEvent[], position: number): number {
