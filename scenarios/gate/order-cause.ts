@@ -1,17 +1,21 @@
 import type { Evaluation } from '../../conformance/checkers/evaluate.js';
 import { nameOfCrash, orderOf } from '../../conformance/checkers/order.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
-import type { ViolationCause } from './violation-causes.js';
+import type { LossCause } from './loss-causes.js';
+
+/** The cause of a wrong order. */
+export interface OrderCause extends Omit<LossCause, 'kind'> {
+  kind: 'reordered';
+  /** The failed requirement. */
+  requirements: string[];
+}
 
 /**
  * Names the messages that came after a later message of their producer (PP-20): which two, which crash lay between, and
  * how many there are.
  * @returns one cause, or none.
  */
-export function orderCause(
-  events: readonly HistoryEvent[],
-  findings: Evaluation['findings'],
-): ViolationCause[] {
+export function orderCause(events: readonly HistoryEvent[], findings: Evaluation['findings']): OrderCause[] {
   if (!findings.some(({ requirement, verdict }) => requirement === 'PP-20' && verdict === 'fail')) return [];
   const { overtaken } = orderOf(events);
   const [first] = overtaken;
