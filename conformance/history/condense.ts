@@ -36,10 +36,20 @@ const SETTLED = 6;
 /** Deliveries with greater numbers are kept: the set of those that are not has one bit for each number. */
 const MAX_SEQUENCE = 1 << 28;
 
-/** Greatest number of messages that are kept because they waited at a crash. A checker needs some of them (PP-20). */
-const MAX_WAITING_KEPT = 2000;
-/** Greatest number of messages that are kept for one crash; see MAX_WAITING_KEPT. */
-const MAX_WAITING_KEPT_PER_CRASH = 200;
+/**
+ * Part of the greatest number of events that may be messages which waited at a crash; see `Condenser`. A checker needs
+ * some of them (PP-20).
+ */
+const WAITING_SHARE = 1 / 50;
+/** Greatest part of them that is kept for one crash. */
+const WAITING_SHARE_OF_CRASH = 1 / 4;
+/** Number of the latest messages among which those that wait are sought: a history may have millions, and many crashes. */
+const MAX_WAITING_LOOKED_AT = 10_000;
+/**
+ * Part of the greatest number of events that may be messages which came after a later one of their producer. Only few
+ * targets claim an order, and without the claim nearly every message may be one.
+ */
+const OVERTAKEN_SHARE = 1 / 100;
 
 /** An array of numbers that grows. It holds them in parts, so that it never copies all of them. */
 class NumberList {
@@ -132,11 +142,21 @@ export class Condenser {
    * that is not confirmed yet may still be.
    */
   readonly #latest: { confirmed: number | undefined; any: number | undefined }[] = [];
-  #waitingKept = 0;
+  /** Numbers of messages that may still be kept because of the order. */
+  #waitingLeft: number;
+  readonly #waitingPerCrash: number;
+  #overtakenLeft: number;
   #omittedDeliveries = new Uint8Array(1 << 16);
   #count: Uneventful | undefined;
   /** Number of events of the first pass that concern no message. All of them are kept. */
   othersCount = 0;
+
+  /** @param maxEvents number of events that a reader holds in memory. */
+  constructor(maxEvents: number) {
+    this.#waitingLeft = Math.ceil(maxEvents * WAITING_SHARE);
+    this.#waitingPerCrash = Math.ceil(this.#waitingLeft * WAITING_SHARE_OF_CRASH);
+    this.#overtakenLeft = Math.ceil(maxEvents * OVERTAKEN_SHARE);
+  }
 
   /** Takes the next event in the first pass. */
   note(event: HistoryEvent): void {
@@ -166,12 +186,13 @@ export class Condenser {
   /** Marks messages that wait at a crash. */
   #markWaiting(): void {
     const { states } = this.#messages;
-    const most = Math.min(MAX_WAITING_KEPT, this.#waitingKept + MAX_WAITING_KEPT_PER_CRASH);
-    for (let number = 0; number < states.length && this.#waitingKept < most; number++) {
+    const least = Math.max(0, this.#waitingLeft - this.#waitingPerCrash);
+    const first = Math.max(0, states.length - MAX_WAITING_LOOKED_AT);
+    for (let number = first; number < states.length && this.#waitingLeft > least; number++) {
       const state = states.at(number);
       if ((state & CONFIRMED) === 0 || (state & DELIVERED) !== 0) continue;
       states.set(number, state | KEPT);
-      this.#waitingKept += 1;
+      this.#waitingLeft -= 1;
     }
   }
 
@@ -182,11 +203,14 @@ export class Condenser {
     if (latest === undefined) return;
     /** True if the submit of a message came before an event. */
     const isBefore = (one: number | undefined, event: number) => one === undefined || submits.at(one) < event;
-    if (isConfirmed)
-      for (const other of [latest.confirmed, latest.any]) {
-        if (other === undefined || isBefore(other, answers.at(number))) continue;
-        for (const one of [other, number]) states.set(one, states.at(one) | KEPT);
-      }
+    const overtakers = [latest.confirmed, latest.any].filter(
+      (other) => other !== undefined && !isBefore(other, answers.at(number)),
+    );
+    if (isConfirmed && overtakers.length > 0 && this.#overtakenLeft > 0) {
+      this.#overtakenLeft -= 1;
+      for (const one of [...overtakers, number])
+        if (one !== undefined) states.set(one, states.at(one) | KEPT);
+    }
     const submit = submits.at(number);
     if (isBefore(latest.any, submit)) latest.any = number;
     if (isConfirmed && isBefore(latest.confirmed, submit)) latest.confirmed = number;
