@@ -431,7 +431,7 @@ export const REQUIREMENTS: readonly Requirement[] = [
     level: 'process',
     title: 'the messages of a producer come in order',
     sentence:
-      'A target MUST deliver the confirmed messages of one producer in the order in which the producer submitted them: the first delivery of a message comes before the first delivery of every message that the producer submitted after the confirmation of the first.',
+      'A target MUST deliver the confirmed messages of one producer in the order of their submission: if the producer submitted message B after message A was confirmed, the first delivery of A MUST come before the first delivery of B.',
     why: 'A consumer that applies changes in order gets a wrong state, and notices nothing. A recovery that reads records from several files, or that puts leased messages behind the others, changes the order.',
     source:
       'The claim in the target file: `guarantee.order`; Lamport, Time, Clocks, and the Ordering of Events (CACM 1978)',
