@@ -1,4 +1,4 @@
-import type { HistoryEvent } from '../history/events.js';
+import type { FaultInjected, HistoryEvent } from '../history/events.js';
 import { tracesOf } from '../history/traces.js';
 import { type Crash, crashesOf, firstAfter, lastBefore } from './crashes.js';
 import { makeFinding, Violations } from './finding.js';
@@ -97,13 +97,21 @@ export function describeOvertaken(
 /** Returns the name of the crash at a position: of the fault and its injection, or of the service that exited by itself. */
 export function nameOfCrash(history: readonly HistoryEvent[], position: number): string {
   const event = history[position];
-  if (event?.kind === 'service-exited' && !event.expected) return `the exit of ${event.service}`;
+  const fault = faultOfCrash(history, position);
+  if (fault !== undefined) return `${fault.fault} ${fault.injection}`;
+  return event?.kind === 'service-exited' ? `the exit of ${event.service}` : 'a crash';
+}
+
+/** Returns the fault that made the crash at a position; undefined when a service exited by itself. */
+export function faultOfCrash(history: readonly HistoryEvent[], position: number): FaultInjected | undefined {
+  const event = history[position];
+  if (event?.kind === 'service-exited' && !event.expected) return undefined;
   // A fault is recorded after the exits that it has caused.
   for (let at = position; at < history.length; at++) {
     const cause = history[at];
-    if (cause?.kind === 'fault') return `${cause.fault} ${cause.injection}`;
+    if (cause?.kind === 'fault') return cause;
   }
-  return 'a crash';
+  return undefined;
 }
 
 function sequenceAt(history: readonly HistoryEvent[], position: number): number {

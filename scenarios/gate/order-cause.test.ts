@@ -46,6 +46,24 @@ t.test('the cause of a wrong order names two messages and the crash', async (t) 
   );
 });
 
+t.test(
+  'the story of a late message has the message that came before it, and the crash that lay between',
+  async (t) => {
+    const history = new HistoryBuilder().start('kill').submit('1').submit('2').crash();
+    const { events } = history.crash().deliver('2').consume().crash().deliver('1').consume().drain();
+    const lines = violationStory(events, evaluate(events, TARGET)).map((line) =>
+      line.replace(/^ *\S+ s {2}/, ''),
+    );
+    t.same(lines.slice(0, -1), [
+      'message 1 submitted, 10 bytes',
+      'confirmed: confirmed',
+      'kill 2: ',
+      'message 2 delivered, which was submitted later',
+      'delivered, as delivery 2',
+    ]);
+  },
+);
+
 t.test('a wrong order without a crash says so', async (t) => {
   const events = story(false);
   t.match(orderCause(events, evaluate(events, TARGET).findings), [

@@ -1,5 +1,5 @@
 import type { Evaluation } from '../../conformance/checkers/evaluate.js';
-import { nameOfCrash, orderOf } from '../../conformance/checkers/order.js';
+import { faultOfCrash, nameOfCrash, orderOf } from '../../conformance/checkers/order.js';
 import type { HistoryEvent } from '../../conformance/history/events.js';
 import type { LossCause } from './loss-causes.js';
 
@@ -33,7 +33,6 @@ export function orderCause(events: readonly HistoryEvent[], findings: Evaluation
     [message.delivered, `message ${message.id} is delivered for the first time`],
     ...(crash === undefined ? [] : [[crash, `${crashName}`] satisfies [number, string]]),
   ];
-  const fault = crash === undefined ? undefined : events.slice(crash).find((event) => event.kind === 'fault');
   return [
     {
       kind: 'reordered',
@@ -43,7 +42,7 @@ export function orderCause(events: readonly HistoryEvent[], findings: Evaluation
       file: '',
       service: '',
       messages: overtaken.map((one) => one.message.id),
-      fault: fault?.kind === 'fault' ? fault : undefined,
+      fault: crash === undefined ? undefined : faultOfCrash(events, crash),
       requirements: ['PP-20'],
     },
   ];
