@@ -88,6 +88,7 @@ module.exports = {
     only('reference-impl', 'synchronous', ['common'], 'An implementation uses nothing of another one.'),
     only('reference-impl', 'checkpointed', ['common'], 'An implementation uses nothing of another one.'),
     only(COMMON, 'platform', [], 'The seam to the operating system knows nothing of queues.'),
+    only(COMMON, 'cli', ['platform'], 'Output knows no queue.'),
     only(COMMON, 'record', [], 'A checksum depends on bytes alone.'),
     only(COMMON, 'http', ['platform'], 'The HTTP front knows a queue by an interface of its own.'),
     only(COMMON, 'simulation', ['platform'], 'The simulated machine knows nothing of queues.'),

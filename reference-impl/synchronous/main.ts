@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 
 // The program is loaded below and not by an import in the usual way: Node would report a module that cannot be loaded,
 // as with too few open files, by a stack trace and exit code 1, which means that verify has found a problem.
-const { printFailure, waitForReader } = await import('./cli/output.js').catch(failLoading);
+const { printFailure, waitForReader } = await import('../common/cli/output.js').catch(failLoading);
 
 // EPIPE means that the reader of the output stopped reading. The program did not fail.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { printLine, waitForReader } from '../cli/output.js';
+import { printLine, waitForReader } from '../../common/cli/output.js';
 import {
   type DamageOutcome,
   makeSoundQueue,

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { type Command, Option } from 'commander';
+import { printErrorLine, printLine } from '../../common/cli/output.js';
 import { QueueError } from '../../common/platform/errors.js';
 import { type Letter, type LetterFilter, listLetters, readLetter } from '../queue/dead-list.js';
 import { DEAD_REASONS, escapeText, withoutNote } from '../queue/dead-note.js';
@@ -7,7 +8,6 @@ import { inspectQueue } from '../queue/inspect.js';
 import { type OpenQueue, openQueueForCommand } from '../queue/open.js';
 import type { LockedMessage } from '../queue/types.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { printErrorLine, printLine } from './output.js';
 
 /** What the commands need from the program. */
 export interface DeadCommandHost {

@@ -1,11 +1,11 @@
 import { closeSync, fsyncSync, openSync, renameSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { printLine } from '../../common/cli/output.js';
 import { syncDirectory } from '../../common/platform/directory.js';
 import { FILE_MODE } from '../../common/platform/kernel.js';
 import { installQueue } from '../queue/install.js';
 import { INSTALLED_SETTINGS_FILE, installedText } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { printLine } from './output.js';
 
 /**
  * Creates the files of the queue, and `queue.json` as the last of them. A directory with `queue.json`

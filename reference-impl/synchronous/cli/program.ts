@@ -1,4 +1,5 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { commandOfProgram, printErrorLine, printFailure, printLine } from '../../common/cli/output.js';
 import { inspectQueue } from '../queue/inspect.js';
 import { rebuildEach } from '../queue/rebuild.js';
 import { verifyQueue } from '../queue/verify.js';
@@ -7,7 +8,6 @@ import { loadSettings } from '../settings/load.js';
 import type { QueueSettings } from '../settings/settings.js';
 import { addDeadCommands } from './dead.js';
 import { install } from './install.js';
-import { commandOfProgram, printErrorLine, printFailure, printLine } from './output.js';
 import { restoreCheck } from './restore-check.js';
 import { serveGateway, serveHelper, serveWorker } from './serve.js';
 import { type SimulateFlags, simulateCommand, simulatedMedium } from './simulate.js';
@@ -35,7 +35,7 @@ export async function runProgram(argv: readonly string[], programPath: string): 
 
 function createProgram(programPath: string, setExitCode: (code: number) => void): Command {
   const program = new Command(commandOfProgram())
-    .description('The reference implementation: a synchronous message queue behind a mail gateway.')
+    .description('A reference implementation: a synchronous message queue behind a mail gateway.')
     .exitOverride()
     .configureOutput({
       outputError: (text) =>

@@ -1,3 +1,4 @@
+import { printErrorLine, printLine } from '../../common/cli/output.js';
 import { Supervisor } from '../gateway/supervisor.js';
 import { checkGatewaySettings, startWorker, type Worker } from '../gateway/worker.js';
 import { runHelper } from '../helper/helper.js';
@@ -6,7 +7,6 @@ import { openDirectories } from '../queue/modes.js';
 import { openQueue } from '../queue/open.js';
 import { pairPaths } from '../queue/paths.js';
 import type { QueueSettings } from '../settings/settings.js';
-import { printErrorLine, printLine } from './output.js';
 
 /** Runs a gateway worker until a stop signal. @throws the failure of the queue, if it fails */
 export async function serveWorker(settings: QueueSettings): Promise<void> {

@@ -1,10 +1,10 @@
 import { createInterface } from 'node:readline';
+import { commandOfProgram, printLine } from '../../common/cli/output.js';
+import { parseDurationMs } from '../../common/cli/units.js';
 import { QueueError } from '../../common/platform/errors.js';
 import { visible } from '../../common/platform/visible.js';
 import type { FileOperation } from '../../common/simulation/possible.js';
-import { parseDurationMs } from '../settings/units.js';
 import type { SimulationResult } from '../simulation/simulate.js';
-import { commandOfProgram, printLine } from './output.js';
 
 /** Flags of the `simulate` command as the user gave them. */
 export interface SimulateFlags {

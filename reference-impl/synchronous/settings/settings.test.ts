@@ -3,10 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import t, { type Test } from 'tap';
+import { parseDurationMs, parseSize } from '../../common/cli/units.js';
 import { QueueError } from '../../common/platform/errors.js';
 import { flagLayer, settingFlags, settingsJsonSchema } from './flags.js';
 import { installedText, loadSettings, parseSettings } from './load.js';
-import { parseDurationMs, parseSize } from './units.js';
 
 const MIB = 2 ** 20;
 const REPOSITORY = new URL('../../../../', import.meta.url);

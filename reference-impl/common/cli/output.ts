@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { relative } from 'node:path';
-import { QueueError } from '../../common/platform/errors.js';
-import { visible, visibleJson } from '../../common/platform/visible.js';
+import { QueueError } from '../platform/errors.js';
+import { visible, visibleJson } from '../platform/visible.js';
 
 /** Codes of system calls that failed because this process or this machine has no more of something. */
 const EXHAUSTED: readonly string[] = ['EMFILE', 'ENFILE', 'ENOMEM'];

@@ -1,0 +1,203 @@
+import { constants } from 'node:fs';
+import { syncDirectory } from '../../common/platform/directory.js';
+import { assert, QueueError } from '../../common/platform/errors.js';
+import { FILE_MODE } from '../../common/platform/kernel.js';
+import type { LockFile } from '../../common/platform/locks.js';
+import type { ChecksumKey } from '../../common/record/checksum.js';
+import type { Host, Writer } from '../host.js';
+import type { MemoryQueue } from '../memory/memory-queue.js';
+import { CONTROL_LOCK, type ControlEntry, type ControlRecord, writeControl } from './control.js';
+import { encodeSlot, slotPath } from './slot.js';
+
+/** What a checkpointer works with. */
+export interface CheckpointerOptions {
+  host: Host;
+  /** Directory of the slots. */
+  directory: string;
+  key: ChecksumKey;
+  /** Open control file. */
+  controlFd: number;
+  lock: LockFile;
+  /** The control record in force; undefined before the first checkpoint of a queue. */
+  inForce: ControlRecord | undefined;
+}
+
+/** What a checkpoint copies: the queues, and where the log is. */
+export interface CheckpointSource {
+  /** The local queues. */
+  queues: () => readonly MemoryQueue[];
+  /** Lowest position of a transaction that is logged and not yet spliced, or the end of the log. */
+  redoPosition: () => number;
+  generation: number;
+}
+
+/** A slot that a process writes. */
+interface SlotBeingWritten {
+  queue: MemoryQueue;
+  entry: ControlEntry;
+  fd: number;
+  writer: Writer;
+  /** Whether the process has written all of it. */
+  written: Promise<boolean>;
+}
+
+/** Value of "current queue" when every local queue has been looked at. */
+const NO_QUEUE = 0;
+
+/** Makes checkpoints, one at a time (claim 1, steps i to vi). */
+export class Checkpointer {
+  readonly #options: CheckpointerOptions;
+  #inForce: ControlRecord | undefined;
+
+  constructor(options: CheckpointerOptions) {
+    this.#options = options;
+    this.#inForce = options.inForce;
+  }
+
+  /** The control record in force; undefined before the first checkpoint of a queue. */
+  get inForce(): ControlRecord | undefined {
+    return this.#inForce;
+  }
+
+  /**
+   * Makes a checkpoint.
+   * @returns the position before which no recovery reads the log; undefined when a writer or a sync has failed. The checkpoint
+   *   before stays in force then, and the queues count as changed.
+   * @throws QueueError `sync-failed` when nobody can say which control record is in force.
+   */
+  async run(source: CheckpointSource): Promise<number | undefined> {
+    const { lock } = this.#options;
+    // (i)
+    assert(lock.tryLock(CONTROL_LOCK.checkpoint), 'one checkpoint is made at a time');
+    const slots: SlotBeingWritten[] = [];
+    try {
+      const record = await this.#writeSlots(source, slots);
+      if (record === undefined) {
+        // What has changed since the checkpoint in force is still to be written.
+        for (const { queue } of slots) queue.changed = true;
+        return undefined;
+      }
+      await this.#putInForce(record);
+      return Math.min(...record.queues.map(({ redo }) => redo));
+    } finally {
+      for (const { fd } of slots) this.#options.host.kernel.close(fd);
+      lock.unlock(CONTROL_LOCK.checkpoint);
+    }
+  }
+
+  /** @returns the record that puts the new slots in force; undefined when one of them could not be written. */
+  async #writeSlots(source: CheckpointSource, slots: SlotBeingWritten[]): Promise<ControlRecord | undefined> {
+    const { host, directory } = this.#options;
+    try {
+      const queues = this.#createWriters(source, slots);
+      await this.#waitForWriters(slots);
+      for (const { fd } of slots) await host.kernel.fdatasync(fd);
+      if (slots.length > 0) syncDirectory(directory, host.kernel);
+      return { checkpoint: this.#nextNumber, generation: source.generation, queues };
+    } catch (error) {
+      host.kernel.log(`checkpoint: ${(error as Error).message}; the checkpoint before stays in force`);
+      return undefined;
+    }
+  }
+
+  /** Steps ii, iii, v and vi: goes through the local queues, and creates a process for each one that has changed. */
+  #createWriters(source: CheckpointSource, slots: SlotBeingWritten[]): ControlEntry[] {
+    const queues = source.queues();
+    const entries: ControlEntry[] = [];
+    const next = (after: number) => queues[after]?.id ?? NO_QUEUE;
+    let looked = 0;
+    let currentQueue = next(looked);
+    while (currentQueue !== NO_QUEUE) {
+      const queue = queues.find(({ id }) => id === currentQueue);
+      assert(queue !== undefined, 'the current queue is a local queue');
+      const old = this.#inForce?.queues.find(({ id }) => id === queue.id);
+      if (queue.changed || old === undefined) entries.push(this.#createWriter(queue, old, source, slots));
+      // Each transaction before this position is in the slot, or changes other queues only.
+      else entries.push({ ...old, redo: source.redoPosition() });
+      looked += 1;
+      currentQueue = next(looked);
+    }
+    return entries;
+  }
+
+  #createWriter(
+    queue: MemoryQueue,
+    old: ControlEntry | undefined,
+    { redoPosition, generation }: CheckpointSource,
+    slots: SlotBeingWritten[],
+  ): ControlEntry {
+    const { host, directory, key } = this.#options;
+    const { kernel } = host;
+    const slot = old?.slot === 0 ? 1 : 0;
+    const path = slotPath(directory, queue.id, slot);
+    // Make a new file: a process of a server that was killed may still write to the old one.
+    kernel.remove(path);
+    const fd = kernel.open(path, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, FILE_MODE);
+    const writer = host.startWriter(fd);
+    const redo = redoPosition();
+    const snapshot = queue.lock.hold(() => queue.snapshot(redo));
+    const { definition } = snapshot;
+    const entry: ControlEntry = { id: queue.id, slot, checkpoint: this.#nextNumber, redo, definition };
+    const pieces = encodeSlot({ key, queue: queue.id, checkpoint: entry.checkpoint }, snapshot, generation);
+    slots.push({ queue, entry, fd, writer, written: feed(writer, pieces) });
+    return entry;
+  }
+
+  get #nextNumber(): number {
+    return (this.#inForce?.checkpoint ?? 0) + 1;
+  }
+
+  /** Step iv, first half: waits for the created processes. */
+  async #waitForWriters(slots: readonly SlotBeingWritten[]): Promise<void> {
+    const written = await Promise.all(slots.map((slot) => slot.written));
+    if (written.includes(false)) throw new Error('a writer process has failed');
+  }
+
+  /** Step iv, second half: marks the checkpoint as complete in the control record. */
+  async #putInForce(record: ControlRecord): Promise<void> {
+    const { host, controlFd } = this.#options;
+    try {
+      await writeControl(host.kernel, controlFd, record);
+    } catch (cause) {
+      // The record may be on the disk or not, and the next checkpoint would overwrite slots that it may name.
+      throw new QueueError(
+        'sync-failed',
+        `the control record cannot be written: ${(cause as Error).message}`,
+        { cause },
+      );
+    }
+    const gone =
+      this.#inForce?.queues.filter(({ id }) => record.queues.every((entry) => entry.id !== id)) ?? [];
+    this.#inForce = record;
+    this.#removeSlots(gone);
+  }
+
+  /**
+   * Removes the slots of deleted queues. This must be durable before the log may forget the deletion: a rebuild of the control
+   * record takes every slot for a queue.
+   */
+  #removeSlots(gone: readonly ControlEntry[]): void {
+    if (gone.length === 0) return;
+    const { host, directory } = this.#options;
+    for (const { id } of gone)
+      for (const slot of [0, 1] as const) host.kernel.remove(slotPath(directory, id, slot));
+    try {
+      syncDirectory(directory, host.kernel);
+    } catch (cause) {
+      throw new QueueError('sync-failed', `${directory} cannot be synced: ${(cause as Error).message}`, {
+        cause,
+      });
+    }
+  }
+}
+
+/** Feeds a process with the pieces of a slot. @returns whether it has written them all */
+async function feed(writer: Writer, pieces: Iterable<Buffer>): Promise<boolean> {
+  try {
+    for (const piece of pieces) await writer.write(piece);
+    return await writer.end();
+  } catch {
+    // The process has died, or the machine has no more processes.
+    return false;
+  }
+}

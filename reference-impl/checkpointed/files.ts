@@ -1,0 +1,50 @@
+import { assert } from '../common/platform/errors.js';
+import type { Kernel } from '../common/platform/kernel.js';
+
+/** Size of a page of the disk in bytes. */
+export const PAGE_BYTES = 4096;
+
+/** Rounds up to whole units. */
+export const roundUp = (value: number, unit: number): number => Math.ceil(value / unit) * unit;
+
+/** Writes all of `bytes` at `position` of a file. A single write(2) may write less. */
+export function writeWhole(kernel: Pick<Kernel, 'write'>, fd: number, bytes: Buffer, position: number): void {
+  for (let done = 0; done < bytes.length; ) {
+    const written = kernel.write(fd, bytes, done, bytes.length - done, position + done);
+    assert(written > 0, 'a write of some bytes writes some');
+    done += written;
+  }
+}
+
+/** Reads a whole file. @throws the errors of node:fs, such as ENOENT. */
+export const readWhole = (kernel: Kernel, path: string): Buffer =>
+  readFront(kernel, path, Number.POSITIVE_INFINITY);
+
+/** Reads the first `length` bytes of a file, or all of a shorter one. @throws the errors of node:fs, such as ENOENT. */
+export function readFront(kernel: Kernel, path: string, length: number): Buffer {
+  const fd = kernel.open(path, 'r');
+  try {
+    const bytes = Buffer.alloc(Math.min(length, kernel.sizeBytes(fd)));
+    for (let done = 0; done < bytes.length; ) {
+      const read = kernel.read(fd, bytes, done, bytes.length - done, done);
+      if (read === 0) return bytes.subarray(0, done);
+      done += read;
+    }
+    return bytes;
+  } finally {
+    kernel.close(fd);
+  }
+}
+
+/** Writes a whole number below 2^53 as 8 bytes, little-endian. */
+export function putWide(bytes: Buffer, at: number, value: number): void {
+  bytes.writeUInt32LE(value % 2 ** 32, at);
+  bytes.writeUInt32LE(Math.floor(value / 2 ** 32), at + 4);
+}
+
+/** Reads 8 bytes, little-endian, as a number. Damaged bytes may give one above 2^53. */
+export const getWide = (bytes: Buffer, at: number): number =>
+  bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4) * 2 ** 32;
+
+/** Returns a number as 16 hexadecimal digits, for names of files that sort by number. */
+export const hex16 = (value: number): string => value.toString(16).padStart(16, '0');

@@ -1,0 +1,276 @@
+import { assert, QueueError } from '../../common/platform/errors.js';
+import type { Kernel } from '../../common/platform/kernel.js';
+import type { ChecksumKey } from '../../common/record/checksum.js';
+import { writeWhole } from '../files.js';
+import {
+  type LogRecord,
+  OPERATION,
+  type Operation,
+  putRecord,
+  RECORD_HEADER_BYTES,
+  recordExtent,
+} from './record.js';
+import { type SegmentRing, segmentPath } from './segment-ring.js';
+
+/** One operation of a transaction that is to be logged. */
+export interface StagedOperation {
+  operation: Operation;
+  /** Number of the queue; 0 in a creation, whose queue gets the position of the record as its number. */
+  queue: number;
+  /** Number of the consumed message; 0 in other operations. */
+  number: number;
+  id: string;
+  body: Buffer;
+}
+
+/** Where the log begins. */
+export interface LogStart {
+  generation: number;
+  /** Position of the first record, the beginning of a segment. */
+  position: number;
+}
+
+/** The place of the log and its bounds. */
+export interface LogGeometry {
+  directory: string;
+  segmentBytes: number;
+  /** Upper bound of the number of segments. */
+  segments: number;
+  key: ChecksumKey;
+}
+
+/** Consecutive records that lie in one segment. */
+interface Chunk {
+  position: number;
+  bytes: Buffer;
+}
+
+/** Returns the extent of the records of some operations, in bytes. */
+export function extentOfOperations(operations: readonly StagedOperation[]): number {
+  let extent = 0;
+  for (const { id, body } of operations) extent += recordExtent(Buffer.byteLength(id), body.length);
+  return extent;
+}
+
+const NOTHING = Buffer.alloc(0);
+
+/**
+ * The log between checkpoints: a ring of preallocated segments. `append` writes the records of many transactions with one
+ * write and one fdatasync. It must not be called again before it has ended.
+ */
+export class Log {
+  readonly #kernel: Kernel;
+  readonly #ring: SegmentRing;
+  readonly #geometry: LogGeometry;
+  readonly #generation: number;
+  /** The open segment. */
+  #open: { sequence: number; fd: number } | undefined;
+  #position: number;
+  #synced: number;
+  /** What the newest record on the disk states to be synced. */
+  #stated: number;
+  #isBroken = false;
+
+  constructor(geometry: LogGeometry, ring: SegmentRing, { generation, position }: LogStart, kernel: Kernel) {
+    this.#kernel = kernel;
+    this.#ring = ring;
+    this.#geometry = geometry;
+    this.#generation = generation;
+    this.#position = position;
+    this.#synced = position;
+    this.#stated = position;
+  }
+
+  /** Position behind the last record. */
+  get position(): number {
+    return this.#position;
+  }
+
+  /** Position up to which all records are on the disk. */
+  get synced(): number {
+    return this.#synced;
+  }
+
+  /** Whether the newest records are on the disk, and no record says so yet. */
+  get needsNote(): boolean {
+    return this.#stated < this.#synced;
+  }
+
+  /** Bytes that can still be written before the ring is full. */
+  get freeBytes(): number {
+    const { segmentBytes, segments } = this.#geometry;
+    const first = this.#ring.first ?? Math.floor(this.#position / segmentBytes);
+    return (first + segments) * segmentBytes - this.#position;
+  }
+
+  /** Bytes of the ring. */
+  get totalBytes(): number {
+    return this.#geometry.segmentBytes * this.#geometry.segments;
+  }
+
+  /** Makes the segment in use and the next one ready, so that no transaction has to wait for them. */
+  async prepareNext(): Promise<void> {
+    const current = Math.floor(this.#position / this.#geometry.segmentBytes);
+    for (const sequence of [current, current + 1]) {
+      if (this.#ring.usedCount < this.#geometry.segments && !this.#ring.isReady(sequence))
+        await this.#ring.prepare(sequence);
+    }
+  }
+
+  /**
+   * Writes the records of transactions, one after the other, and syncs them.
+   * @param transactions the operations of each transaction; none is empty.
+   * @returns the position of each operation's record, when all are on the disk.
+   * @throws QueueError `no-space-on-disk` when no segment could be made; nothing was written then. `sync-failed` when a
+   *   write or a sync has failed: the log may contain any part of the records, and cannot be used any more.
+   */
+  async append(transactions: readonly (readonly StagedOperation[])[]): Promise<number[][]> {
+    assert(!this.#isBroken, 'a log that has failed is not written any more');
+    const { chunks, positions, end } = this.#encode(transactions);
+    await this.#prepareFor(chunks);
+    const before = this.#synced;
+    try {
+      for (const chunk of chunks) await this.#write(chunk);
+      if (this.#open !== undefined) await this.#kernel.fdatasync(this.#open.fd);
+    } catch (cause) {
+      this.#isBroken = true;
+      throw new QueueError('sync-failed', `the log cannot be written: ${(cause as Error).message}`, {
+        cause,
+      });
+    }
+    this.#position = end;
+    this.#synced = end;
+    this.#stated = before;
+    return positions;
+  }
+
+  /** Writes a record that states what is synced. It belongs to no transaction. @throws as `append` */
+  async appendNote(): Promise<void> {
+    const stated = this.#synced;
+    await this.append([[{ operation: OPERATION.note, queue: 0, number: 0, id: '', body: NOTHING }]]);
+    // The note itself needs no other one: nothing is lost with it.
+    if (this.#stated === stated) this.#stated = this.#synced;
+  }
+
+  async #prepareFor(chunks: readonly Chunk[]): Promise<void> {
+    for (const { position } of chunks) {
+      const sequence = Math.floor(position / this.#geometry.segmentBytes);
+      if (this.#ring.isReady(sequence)) continue;
+      try {
+        await this.#ring.prepare(sequence);
+      } catch (cause) {
+        throw new QueueError('no-space-on-disk', `no new segment of the log: ${(cause as Error).message}`, {
+          cause,
+        });
+      }
+    }
+  }
+
+  /** Writes a chunk. When it begins a segment, the one before is synced and closed first. */
+  async #write({ position, bytes }: Chunk): Promise<void> {
+    const { directory, segmentBytes } = this.#geometry;
+    const sequence = Math.floor(position / segmentBytes);
+    if (this.#open?.sequence !== sequence) {
+      if (this.#open !== undefined) await this.#kernel.fdatasync(this.#open.fd);
+      this.close();
+      this.#open = { sequence, fd: this.#kernel.open(segmentPath(directory, sequence), 'r+') };
+    }
+    const { fd } = this.#open;
+    writeWhole(this.#kernel, fd, bytes, position % segmentBytes);
+  }
+
+  #encode(transactions: readonly (readonly StagedOperation[])[]): {
+    chunks: Chunk[];
+    positions: number[][];
+    end: number;
+  } {
+    const { segmentBytes, key } = this.#geometry;
+    const layout = new Layout(this.#position, segmentBytes);
+    const positions = transactions.map((operations) =>
+      operations.map(({ id, body }) => layout.place(recordExtent(Buffer.byteLength(id), body.length))),
+    );
+    const common = { synced: this.#synced, generation: this.#generation };
+    for (const [at, operations] of transactions.entries()) {
+      const ofTransaction = positions[at] ?? [];
+      const transaction = ofTransaction[0] ?? 0;
+      for (const [n, staged] of operations.entries()) {
+        const position = ofTransaction[n] ?? 0;
+        const isLast = n === operations.length - 1;
+        layout.put({ ...common, ...staged, position, transaction, isLast }, key);
+      }
+    }
+    for (const position of layout.pads) {
+      const body = Buffer.alloc(segmentBytes - (position % segmentBytes) - RECORD_HEADER_BYTES);
+      const pad = { operation: OPERATION.pad, queue: 0, number: 0, id: '', body };
+      layout.put({ ...common, ...pad, position, transaction: position, isLast: true }, key);
+    }
+    return { chunks: layout.chunks(), positions, end: layout.end };
+  }
+
+  /** Frees the segments that end at or before a position. No recovery may need them any more. */
+  release(position: number): void {
+    const first = Math.floor(position / this.#geometry.segmentBytes);
+    this.#ring.release(Math.min(first, this.#open?.sequence ?? Number.POSITIVE_INFINITY));
+  }
+
+  /** Closes the open segment. */
+  close(): void {
+    if (this.#open !== undefined) this.#kernel.close(this.#open.fd);
+    this.#open = undefined;
+  }
+}
+
+/** Places records one behind the other into segments, then holds their bytes. */
+class Layout {
+  readonly #segmentBytes: number;
+  end: number;
+  /** Positions of the records that fill up a segment. */
+  readonly pads: number[] = [];
+  /** Ends of the records in each segment, by the position at which they begin. */
+  readonly #ranges: { from: number; to: number }[] = [];
+  #bytes: Map<number, Buffer> | undefined;
+
+  constructor(start: number, segmentBytes: number) {
+    this.end = start;
+    this.#segmentBytes = segmentBytes;
+  }
+
+  /** Returns the position of the next record. A record that does not fit into the rest of a segment begins the next one. */
+  place(extent: number): number {
+    assert(extent <= this.#segmentBytes, 'a record fits into a segment');
+    const used = this.end % this.#segmentBytes;
+    if (used + extent > this.#segmentBytes) {
+      const rest = this.#segmentBytes - used;
+      if (rest >= RECORD_HEADER_BYTES) {
+        this.pads.push(this.end);
+        this.#extend(this.end, rest);
+      } else this.end += rest;
+    }
+    const position = this.end;
+    this.#extend(position, extent);
+    return position;
+  }
+
+  #extend(position: number, extent: number): void {
+    const last = this.#ranges.at(-1);
+    const isSameSegment =
+      last?.to === position &&
+      Math.floor(last.from / this.#segmentBytes) === Math.floor(position / this.#segmentBytes);
+    if (isSameSegment) last.to += extent;
+    else this.#ranges.push({ from: position, to: position + extent });
+    this.end = position + extent;
+  }
+
+  /** Writes a record that was placed. */
+  put(record: LogRecord, key: ChecksumKey): void {
+    this.#bytes ??= new Map(this.#ranges.map(({ from, to }) => [from, Buffer.allocUnsafe(to - from)]));
+    const range = this.#ranges.find(({ from, to }) => from <= record.position && record.position < to);
+    const bytes = this.#bytes.get(range?.from ?? -1);
+    assert(range !== undefined && bytes !== undefined, 'a record is written where it was placed');
+    putRecord(bytes, record.position - range.from, record, key);
+  }
+
+  chunks(): Chunk[] {
+    return [...(this.#bytes ?? [])].map(([position, bytes]) => ({ position, bytes }));
+  }
+}

@@ -1,0 +1,121 @@
+import { constants } from 'node:fs';
+import { join } from 'node:path';
+import { syncDirectory } from '../../common/platform/directory.js';
+import { FILE_MODE, type Kernel } from '../../common/platform/kernel.js';
+import { hex16, PAGE_BYTES, writeWhole } from '../files.js';
+
+const NAME = /^([0-9a-f]{16})\.segment$/;
+/**
+ * Bytes of zeros that are written at once into a new segment. Small writes keep the pages of the cache small: with large ones,
+ * each later sync of a few records would write many times their size.
+ */
+const FILL_BYTES = PAGE_BYTES;
+/** Writes between two turns of the event loop, while a new segment is filled. */
+const FILL_WRITES_PER_TURN = 64;
+
+/** Lists the sequence numbers of the segments in a directory, lowest first. */
+export function listSegments(directory: string, kernel: Kernel): number[] {
+  return kernel
+    .list(directory)
+    .flatMap((name) => {
+      const [, digits] = NAME.exec(name) ?? [];
+      return digits === undefined ? [] : [Number.parseInt(digits, 16)];
+    })
+    .sort((a, b) => a - b);
+}
+
+/** Returns the path of a segment. */
+export const segmentPath = (directory: string, sequence: number): string =>
+  join(directory, `${hex16(sequence)}.segment`);
+
+/**
+ * The files of the log: segments of a fixed size, each preallocated with zeros, so that a later write changes no metadata. A
+ * segment whose records no recovery needs is renamed and used again.
+ */
+export class SegmentRing {
+  readonly #kernel: Kernel;
+  readonly #directory: string;
+  readonly #segmentBytes: number;
+  /** Sequence numbers of the segments that are no longer needed. */
+  readonly #free: number[];
+  /** Sequence numbers of the segments that are prepared or in use, in order. */
+  readonly #used: number[] = [];
+  #preparing: Promise<void> | undefined;
+
+  /** @param free the segments that are there and may be used again. */
+  constructor(directory: string, segmentBytes: number, free: readonly number[], kernel: Kernel) {
+    this.#kernel = kernel;
+    this.#directory = directory;
+    this.#segmentBytes = segmentBytes;
+    this.#free = [...free];
+  }
+
+  /** Number of segments that are prepared or in use. */
+  get usedCount(): number {
+    return this.#used.length;
+  }
+
+  /** Lowest segment that is in use; undefined when none is. */
+  get first(): number | undefined {
+    return this.#used[0];
+  }
+
+  /** Returns whether a segment can be written to. */
+  isReady(sequence: number): boolean {
+    return this.#used.includes(sequence);
+  }
+
+  /** Makes a segment ready. @throws the errors of node:fs, such as ENOSPC; nothing is ready then. */
+  async prepare(sequence: number): Promise<void> {
+    while (this.#preparing !== undefined) await this.#preparing.catch(() => undefined);
+    if (this.isReady(sequence)) return;
+    this.#preparing = this.#prepare(sequence).finally(() => {
+      this.#preparing = undefined;
+    });
+    await this.#preparing;
+  }
+
+  async #prepare(sequence: number): Promise<void> {
+    const path = segmentPath(this.#directory, sequence);
+    const old = this.#free[0];
+    if (old === undefined) await this.#create(path);
+    else {
+      this.#kernel.rename(segmentPath(this.#directory, old), path);
+      this.#free.shift();
+    }
+    // Until the directory is synced, a power cut may take the segment away with all its records.
+    syncDirectory(this.#directory, this.#kernel);
+    this.#used.push(sequence);
+    this.#used.sort((a, b) => a - b);
+  }
+
+  async #create(path: string): Promise<void> {
+    const kernel = this.#kernel;
+    const partial = `${path}.new`;
+    const fd = kernel.open(partial, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, FILE_MODE);
+    try {
+      const zeros = Buffer.alloc(Math.min(FILL_BYTES, this.#segmentBytes));
+      let writes = 0;
+      for (let at = 0; at < this.#segmentBytes; at += zeros.length) {
+        writeWhole(kernel, fd, zeros, at);
+        writes += 1;
+        if (writes % FILL_WRITES_PER_TURN === 0) await new Promise<void>((resolve) => kernel.defer(resolve));
+      }
+      await kernel.fdatasync(fd);
+    } catch (error) {
+      kernel.remove(partial);
+      throw error;
+    } finally {
+      kernel.close(fd);
+    }
+    kernel.rename(partial, path);
+  }
+
+  /** Frees the segments before one. Their records must not be needed by any recovery. */
+  release(sequence: number): void {
+    while (this.#used[0] !== undefined && this.#used[0] < sequence) {
+      const freed = this.#used.shift();
+      if (freed !== undefined) this.#free.push(freed);
+    }
+  }
+}

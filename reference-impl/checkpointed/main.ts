@@ -1,0 +1,30 @@
+#!/usr/bin/env node
+import { WRITE_SLOT, writeSlot } from './checkpoint/write-slot.js';
+
+// A process that writes a slot loads nothing else: each checkpoint starts several.
+if (process.argv[2] === WRITE_SLOT) {
+  writeSlot();
+  process.exit(0);
+}
+
+// The program is loaded below and not by an import in the usual way: Node would report a module that cannot be loaded,
+// as with too few open files, by a stack trace and exit code 1, which means that verify has found a problem.
+const { printFailure, waitForReader } = await import('../common/cli/output.js').catch(failLoading);
+
+// EPIPE means that the reader of the output stopped reading. The program did not fail.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  process.exit(error.code === 'EPIPE' ? 0 : printFailure(error));
+});
+// The state is unknown after an unexpected error, so the process exits: the kernel releases its locks, and the next start
+// recovers.
+process.on('uncaughtException', (error) => process.exit(printFailure(error)));
+
+const { runProgram } = await import('./cli/program.js');
+const exitCode = await runProgram(process.argv.slice(2));
+await waitForReader();
+process.exit(exitCode);
+
+function failLoading(error: Error): never {
+  process.stderr.write(`plugpull queue: ${error.message.replace(/[^ -~]+/g, ' ')}\n`);
+  process.exit(4);
+}

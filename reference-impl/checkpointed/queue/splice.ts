@@ -1,0 +1,61 @@
+import type { StagedOperation } from '../log/log.js';
+import { OPERATION } from '../log/record.js';
+import type { MemoryQueue, QueueDefinition } from '../memory/memory-queue.js';
+import { type Message, MessageList } from '../memory/message-list.js';
+import type { QueueSet } from '../memory/queue-set.js';
+import type { LoggedTransaction } from './transaction-log.js';
+
+/** An operation that is staged in memory and logged. */
+export interface StagedChange extends StagedOperation {
+  /** The message of a put or a consumption. */
+  message?: Message;
+  /** The definition of a queue that is created or changed. */
+  definition?: QueueDefinition;
+}
+
+/**
+ * Splices logged transactions into the queues, in the order of the log. Each queue is locked once for all transactions together.
+ */
+export function splice(queues: QueueSet, transactions: readonly LoggedTransaction<StagedChange>[]): void {
+  const ofQueue = new Map<number, { change: StagedChange; position: number }[]>();
+  for (const { operations, positions } of transactions) {
+    for (const [at, change] of operations.entries()) {
+      const position = positions[at] ?? 0;
+      if (change.operation === OPERATION.create) {
+        if (change.definition !== undefined) queues.add(position, change.definition);
+        continue;
+      }
+      const known = ofQueue.get(change.queue);
+      if (known === undefined) ofQueue.set(change.queue, [{ change, position }]);
+      else known.push({ change, position });
+    }
+  }
+  for (const [id, changes] of ofQueue) {
+    // A transaction before has deleted the queue. A recovery leaves these records out too.
+    const queue = queues.byId(id);
+    if (queue !== undefined) queue.lock.hold(() => spliceInto(queues, queue, changes));
+  }
+}
+
+function spliceInto(
+  queues: QueueSet,
+  queue: MemoryQueue,
+  changes: readonly { change: StagedChange; position: number }[],
+): void {
+  const staged = new MessageList();
+  for (const { change, position } of changes) {
+    const { operation, message, definition } = change;
+    if (operation === OPERATION.put && message !== undefined) {
+      message.number = position;
+      staged.push(message);
+    } else if (operation === OPERATION.consume && message !== undefined) queue.consume(message);
+    else if (operation === OPERATION.change && definition !== undefined) {
+      queue.definition = definition;
+      queue.changed = true;
+    } else if (operation === OPERATION.delete) {
+      queues.remove(queue);
+      return;
+    }
+  }
+  queue.splice(staged);
+}

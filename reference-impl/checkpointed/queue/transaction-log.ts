@@ -1,0 +1,139 @@
+import { QueueError } from '../../common/platform/errors.js';
+import { extentOfOperations, type Log, type StagedOperation } from '../log/log.js';
+
+/** A transaction whose records are on the disk. */
+export interface LoggedTransaction<Staged extends StagedOperation> {
+  operations: readonly Staged[];
+  /** Position of the record of each operation. */
+  positions: readonly number[];
+}
+
+interface Waiting<Staged> {
+  operations: readonly Staged[];
+  extent: number;
+  resolve: () => void;
+  reject: (error: unknown) => void;
+}
+
+/** Upper bound of the bytes that are logged at once, so that the first transaction does not wait for very many others. */
+const MAX_BATCH_BYTES = 8 * 2 ** 20;
+
+/**
+ * Group commit: one write and one sync of the log for all transactions that wait. A transaction is logged, then spliced into the
+ * queues, then answered.
+ */
+export class TransactionLog<Staged extends StagedOperation> {
+  readonly #log: Log;
+  readonly #splice: (transactions: readonly LoggedTransaction<Staged>[]) => void;
+  readonly #onFailed: (error: unknown) => void;
+  #waiting: Waiting<Staged>[] = [];
+  #waitingBytes = 0;
+  #isRunning = false;
+  /** Beginning of the records that are logged and not yet spliced; undefined when all are spliced. */
+  #unspliced: number | undefined;
+  #failure: unknown;
+
+  /**
+   * @param splice splices transactions into the queues, in this order.
+   * @param onFailed is called once when the log can no longer be written.
+   */
+  constructor(
+    log: Log,
+    splice: (transactions: readonly LoggedTransaction<Staged>[]) => void,
+    onFailed: (error: unknown) => void,
+  ) {
+    this.#log = log;
+    this.#splice = splice;
+    this.#onFailed = onFailed;
+  }
+
+  /**
+   * Lowest position of a transaction that may be logged and is not yet spliced; the end of the log when there is none. A
+   * checkpoint may forget what is before, and nothing else.
+   */
+  get redoPosition(): number {
+    return this.#unspliced ?? this.#log.position;
+  }
+
+  /** Bytes that can still be written, besides the transactions that wait. */
+  get freeBytes(): number {
+    return this.#log.freeBytes - this.#waitingBytes;
+  }
+
+  /** Whether nothing waits and nothing is being written. */
+  get isIdle(): boolean {
+    return !this.#isRunning;
+  }
+
+  /**
+   * Logs a transaction and splices it into the queues.
+   * @throws QueueError `no-space-on-disk`: nothing was written. Any other error: nobody knows whether a recovery will find the
+   *   transaction.
+   */
+  async commit(operations: readonly Staged[]): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const extent = extentOfOperations(operations);
+    this.#waitingBytes += extent;
+    const committed = new Promise<void>((resolve, reject) => {
+      this.#waiting.push({ operations, extent, resolve, reject });
+    });
+    if (!this.#isRunning) void this.#run();
+    await committed;
+  }
+
+  /** Writes a record that states what is synced, unless a transaction waits, whose record will. */
+  async note(): Promise<void> {
+    if (this.#isRunning || this.#failure !== undefined || !this.#log.needsNote) return;
+    this.#isRunning = true;
+    try {
+      await this.#log.appendNote();
+    } catch (error) {
+      this.#fail(error, []);
+    }
+    this.#isRunning = false;
+    if (this.#waiting.length > 0) await this.#run();
+  }
+
+  async #run(): Promise<void> {
+    this.#isRunning = true;
+    while (this.#waiting.length > 0) await this.#commitBatch(this.#nextBatch());
+    this.#isRunning = false;
+  }
+
+  #nextBatch(): Waiting<Staged>[] {
+    let bytes = 0;
+    let count = 0;
+    for (const { extent } of this.#waiting) {
+      if (count > 0 && bytes + extent > MAX_BATCH_BYTES) break;
+      bytes += extent;
+      count += 1;
+    }
+    return this.#waiting.splice(0, count);
+  }
+
+  async #commitBatch(batch: readonly Waiting<Staged>[]): Promise<void> {
+    let positions: number[][];
+    this.#unspliced = this.#log.position;
+    try {
+      positions = await this.#log.append(batch.map(({ operations }) => operations));
+    } catch (error) {
+      for (const { extent } of batch) this.#waitingBytes -= extent;
+      this.#fail(error, batch);
+      return;
+    }
+    for (const { extent } of batch) this.#waitingBytes -= extent;
+    this.#splice(batch.map(({ operations }, at) => ({ operations, positions: positions[at] ?? [] })));
+    this.#unspliced = undefined;
+    for (const { resolve } of batch) resolve();
+  }
+
+  #fail(error: unknown, batch: readonly Waiting<Staged>[]): void {
+    const isHarmless = error instanceof QueueError && error.code === 'no-space-on-disk';
+    if (isHarmless) this.#unspliced = undefined;
+    for (const { reject } of batch) reject(error);
+    if (isHarmless) return;
+    this.#failure = error;
+    for (const { reject } of this.#waiting.splice(0)) reject(error);
+    this.#onFailed(error);
+  }
+}

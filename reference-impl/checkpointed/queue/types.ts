@@ -1,0 +1,34 @@
+import type { Message } from '../memory/message-list.js';
+
+/** A message that a producer submits. */
+export interface NewMessage {
+  id: string;
+  body: Buffer;
+  /** Name of the queue. undefined: one of the default queues, by the producer part of the id. */
+  queue?: string | undefined;
+}
+
+/** A message that a receiver has. The front passes it back to consume it or to give it back. */
+export interface TakenMessage {
+  readonly id: string;
+  readonly body: Buffer;
+}
+
+/** One transaction: it is committed as a whole, or not at all. */
+export interface Change {
+  puts: readonly NewMessage[];
+  consumed: readonly TakenMessage[];
+}
+
+/** Why a transaction was rejected: nothing of it is stored, now or later. */
+export type RejectionReason = 'full' | 'too-large' | 'no-such-queue' | 'not-taken';
+
+export type CommitOutcome =
+  | { outcome: 'committed' }
+  | { outcome: 'rejected'; reason: RejectionReason; detail: string };
+
+/** A message that is taken, and the queue that it is from. */
+export interface Held extends TakenMessage {
+  readonly queue: number;
+  readonly message: Message;
+}

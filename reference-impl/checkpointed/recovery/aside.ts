@@ -1,0 +1,42 @@
+import { constants } from 'node:fs';
+import { join } from 'node:path';
+import { syncDirectory } from '../../common/platform/directory.js';
+import { FILE_MODE, type Kernel } from '../../common/platform/kernel.js';
+import { writeWhole } from '../files.js';
+
+/** Something that a recovery could not read. */
+export interface AsidePart {
+  /** Name of its file: the same part has the same name in each recovery. */
+  name: string;
+  /** What it is, one line. */
+  what: string;
+  bytes: Buffer;
+  /** False for the last records of the log, which may never have been confirmed. */
+  isConfirmed: boolean;
+}
+
+/** Ends the line in front of the bytes. */
+const LINE_END = '\n';
+
+/**
+ * Keeps damaged parts in files of their own, for an operator. They are on the disk before the recovery forgets where they were.
+ */
+export function keepAside(directory: string, parts: readonly AsidePart[], kernel: Kernel): void {
+  if (parts.length === 0) return;
+  for (const { name, what, bytes } of parts) {
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC;
+    const fd = kernel.open(join(directory, name), flags, FILE_MODE);
+    try {
+      writeWhole(kernel, fd, Buffer.concat([Buffer.from(`${what}${LINE_END}`), bytes]), 0);
+      kernel.fsync(fd);
+    } finally {
+      kernel.close(fd);
+    }
+    kernel.log(`kept aside: ${what}`);
+  }
+  syncDirectory(directory, kernel);
+}
+
+/** Returns the number of parts that recoveries have kept aside. */
+export const countAside = (directory: string, kernel: Kernel): number =>
+  kernel.exists(directory) ? kernel.list(directory).length : 0;

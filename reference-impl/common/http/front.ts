@@ -1,0 +1,312 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import { QueueError } from '../platform/errors.js';
+import { Administration } from './administration.js';
+import { dropBody } from './body.js';
+import { BodyBudget } from './budget.js';
+import { Deliveries } from './deliveries.js';
+import { Connection, Exchange, rawAnswer } from './exchange.js';
+import { Leases } from './leases.js';
+import { Messages } from './messages.js';
+import { type Query, readTarget } from './names.js';
+import { type FrontSettings, frontSettings } from './settings.js';
+import type { MessageStore } from './store.js';
+
+/** Largest head of a request. A longer one gets 431. */
+const MAX_HEAD_BYTES = 8 * 1024;
+/** Interval between two checks of the deadlines of requests, in milliseconds. */
+const CHECK_INTERVAL_MS = 500;
+/** Time without a request after which a connection may lose its place to a new one, in milliseconds. */
+const MIN_IDLE_MS = 1_000;
+/** Time beyond the longest wait after which a connection without a byte is closed, in milliseconds. */
+const SILENCE_MS = 30_000;
+
+/** A front that serves. */
+export interface HttpFront {
+  /** Port on which it listens. */
+  readonly port: number;
+  /**
+   * Stops accepting, answers what is in progress for at most `graceMs`, closes all connections, and gives the messages
+   * in delivery back to the store. Waiting receivers get 204, new requests 503.
+   */
+  stop(graceMs: number): Promise<void>;
+}
+
+/**
+ * Serves a store by HTTP; the requests are in the README of the folder above.
+ * @throws QueueError `bad-setting` when a setting is wrong, or the address is not available
+ */
+export async function startHttpFront(
+  store: MessageStore,
+  settings: Partial<FrontSettings> = {},
+): Promise<HttpFront> {
+  const front = new Front(store, frontSettings(settings));
+  await front.listen();
+  return front;
+}
+
+interface Route {
+  /** Names of the parameters that the request may have. */
+  parameters: readonly ('queue' | 'wait')[];
+  methods: Record<string, Handler>;
+}
+
+interface Handler {
+  /** Whether the handler receives the body itself. */
+  takesBody: boolean;
+  handle: (exchange: Exchange, name: string, query: Query) => void | Promise<void>;
+}
+
+/** A request that can be handled. */
+interface Resolved {
+  handler: Handler;
+  name: string;
+  query: Query;
+}
+
+/** A request that makes no sense, or comes at a wrong time. */
+interface Refusal {
+  status: number;
+  line: string;
+}
+
+class Front implements HttpFront {
+  readonly #settings: FrontSettings;
+  readonly #server: Server;
+  readonly #connections = new Map<Socket, Connection>();
+  readonly #leases: Leases;
+  readonly #deliveries: Deliveries;
+  readonly #budget: BodyBudget;
+  readonly #routes: ReadonlyMap<string, Route>;
+  #port = 0;
+  #stopped: Promise<void> | undefined;
+
+  constructor(store: MessageStore, settings: FrontSettings) {
+    this.#settings = settings;
+    this.#budget = new BodyBudget(settings.maxBufferedBytes);
+    this.#leases = new Leases(store, settings, () => this.#deliveries.leaseEnded());
+    this.#deliveries = new Deliveries(store, this.#leases, settings);
+    this.#routes = this.#makeRoutes(store);
+    this.#server = this.#makeServer();
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  async listen(): Promise<void> {
+    const { host, port } = this.#settings;
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', (cause: NodeJS.ErrnoException) => {
+        const text = `http: cannot listen on ${host}:${port} (${cause.code}), expected a free port`;
+        reject(new QueueError('bad-setting', text, { cause }));
+      });
+      this.#server.listen({ host, port, backlog: 1024 }, resolve);
+    });
+    this.#port = (this.#server.address() as AddressInfo).port;
+  }
+
+  stop(graceMs: number): Promise<void> {
+    this.#stopped ??= this.#stop(graceMs);
+    return this.#stopped;
+  }
+
+  async #stop(graceMs: number): Promise<void> {
+    const closed = new Promise((resolve) => this.#server.close(resolve));
+    for (const connection of this.#connections.values()) {
+      connection.isStopping = true;
+      for (const exchange of connection.open) exchange.closeAfterwards();
+      if (connection.open.size === 0) connection.socket.destroySoon();
+    }
+    this.#deliveries.stop();
+    const timer = setTimeout(() => this.#server.closeAllConnections(), graceMs);
+    await closed;
+    clearTimeout(timer);
+    this.#leases.stop();
+  }
+
+  #makeServer(): Server {
+    const { headTimeoutMs, requestTimeoutMs, keepAliveMs, maxWaitMs } = this.#settings;
+    const server = createServer({
+      maxHeaderSize: MAX_HEAD_BYTES,
+      headersTimeout: Math.min(headTimeoutMs, requestTimeoutMs),
+      requestTimeout: requestTimeoutMs,
+      keepAliveTimeout: keepAliveMs,
+      connectionsCheckingInterval: CHECK_INTERVAL_MS,
+      // Node would answer without a text.
+      requireHostHeader: false,
+    });
+    // A client that reads no answer, or a connection whose other end has vanished.
+    server.timeout = Math.max(maxWaitMs, requestTimeoutMs, keepAliveMs) + SILENCE_MS;
+    server.on('connection', (socket: Socket) => this.#accept(socket));
+    server.on('request', (request, response) => this.#serve(request, response, false));
+    server.on('checkContinue', (request, response) => this.#serve(request, response, true));
+    server.on('checkExpectation', (request, response) => this.#serve(request, response, true));
+    server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) =>
+      this.#onNonsense(error, socket),
+    );
+    // Both take the connection out of HTTP. Node would close it without an answer.
+    const refuse = (_request: IncomingMessage, socket: Socket) => this.#onNonsense(undefined, socket);
+    server.on('connect', refuse);
+    return server;
+  }
+
+  #makeRoutes(store: MessageStore): ReadonlyMap<string, Route> {
+    const messages = new Messages(store, this.#leases, this.#budget, this.#settings);
+    const administration = new Administration(store, this.#budget);
+    const simple = (handle: Handler['handle']): Handler => ({ takesBody: false, handle });
+    const withBody = (handle: Handler['handle']): Handler => ({ takesBody: true, handle });
+    const route = (methods: Record<string, Handler>, parameters: Route['parameters'] = []): Route => ({
+      parameters,
+      // A method such as `constructor` must find nothing.
+      methods: Object.assign(Object.create(null), methods),
+    });
+    return new Map([
+      ['/ready', route({ GET: simple((exchange) => exchange.answer(200)) })],
+      [
+        '/messages/',
+        route({ PUT: withBody((exchange, id, query) => messages.submit(exchange, id, query)) }, ['queue']),
+      ],
+      [
+        '/leases',
+        route({ POST: simple((exchange, _, query) => this.#deliveries.lease(exchange, query)) }, [
+          'queue',
+          'wait',
+        ]),
+      ],
+      ['/leases/', route({ DELETE: simple((exchange, id) => messages.consume(exchange, id)) })],
+      ['/transactions', route({ POST: withBody((exchange) => messages.transact(exchange)) })],
+      ['/queues', route({ GET: simple((exchange) => administration.list(exchange)) })],
+      [
+        '/queues/',
+        route({
+          GET: simple((exchange, name) => administration.show(exchange, name)),
+          PUT: withBody((exchange, name) => administration.define(exchange, name)),
+          DELETE: simple((exchange, name) => administration.delete(exchange, name)),
+        }),
+      ],
+      ['/status', route({ GET: simple((exchange) => this.#status(exchange, store)) })],
+    ]);
+  }
+
+  #serve(request: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
+    const { maxBodyBytes, maxRequestsInFlight } = this.#settings;
+    const connection = this.#connections.get(request.socket);
+    if (connection === undefined || connection.open.size >= maxRequestsInFlight) {
+      request.socket.destroy();
+      return;
+    }
+    const exchange = new Exchange(request, response, connection, expectsContinue);
+    if (this.#stopped !== undefined) exchange.closeAfterwards();
+    const resolved = this.#resolve(request);
+    if ('status' in resolved) exchange.refuse(resolved.status, resolved.line, maxBodyBytes);
+    else if (resolved.handler.takesBody) this.#handle(exchange, resolved);
+    else dropBody(exchange, maxBodyBytes, () => this.#handle(exchange, resolved));
+  }
+
+  /** Finds the handler of a request, or why there is none. */
+  #resolve({ headers, method = '', httpVersion, url = '' }: IncomingMessage): Resolved | Refusal {
+    if (this.#stopped !== undefined) return { status: 503, line: 'the queue shuts down' };
+    if (headers.host === undefined && httpVersion === '1.1')
+      return { status: 400, line: 'the request has no header host, expected one' };
+    if (headers.expect !== undefined && !/^100-continue$/i.test(headers.expect))
+      return { status: 417, line: 'the header expect is unknown, expected 100-continue' };
+    const target = readTarget(url, (resource) => this.#routes.get(resource)?.parameters ?? []);
+    if (typeof target === 'string') return { status: 400, line: target };
+    const route = this.#routes.get(target.resource);
+    if (route === undefined) {
+      const known = [...this.#routes.keys()].join(' ');
+      return { status: 404, line: `no such path, expected one of ${known}` };
+    }
+    const handler = route.methods[method];
+    if (handler !== undefined) return { handler, name: target.name, query: target.query };
+    const known = Object.keys(route.methods).join(', ');
+    return { status: 405, line: `the method is ${method}, expected ${known}` };
+  }
+
+  async #handle(exchange: Exchange, { handler, name, query }: Resolved): Promise<void> {
+    try {
+      await handler.handle(exchange, name, query);
+    } catch (error) {
+      exchange.fail(500, `the request failed: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+
+  #status(exchange: Exchange, store: MessageStore): void {
+    const front = {
+      connections: this.#connections.size,
+      leases: this.#leases.count,
+      waitingReceivers: this.#deliveries.waitingCount,
+      bufferedBytes: this.#budget.usedBytes,
+    };
+    exchange.answerJson(200, { front, store: store.status() });
+  }
+
+  #accept(socket: Socket): void {
+    if (this.#connections.size >= this.#settings.maxConnections && !this.#makePlace()) {
+      socket.end(rawAnswer('503 Service Unavailable', 'too many connections, try again later'), () =>
+        socket.destroy(),
+      );
+      return;
+    }
+    const connection = new Connection(socket);
+    this.#connections.set(socket, connection);
+    socket.once('close', () => {
+      this.#connections.delete(socket);
+      for (const exchange of [...connection.open]) exchange.lose();
+    });
+  }
+
+  /** Ends the connection that is idle for the longest time. Returns false if none is idle long enough. */
+  #makePlace(): boolean {
+    let idlest: Connection | undefined;
+    let sinceMs = performance.now() - MIN_IDLE_MS;
+    for (const connection of this.#connections.values()) {
+      if (connection.open.size > 0 || connection.idleSinceMs > sinceMs) continue;
+      sinceMs = connection.idleSinceMs;
+      idlest = connection;
+    }
+    if (idlest === undefined) return false;
+    // The place is free now, although the connection may take a while to close.
+    this.#connections.delete(idlest.socket);
+    idlest.socket.destroy();
+    return true;
+  }
+
+  /**
+   * What came is no request, or came too slowly. An answer written now would be taken for that of a request before it, whose
+   * message may be stored. So it is written only if no request waits for one.
+   */
+  #onNonsense(error: NodeJS.ErrnoException | undefined, socket: Socket): void {
+    const connection = this.#connections.get(socket);
+    if (connection === undefined || error?.code === 'ECONNRESET' || !socket.writable) {
+      socket.destroy();
+      return;
+    }
+    if (connection.isBroken) return;
+    connection.isBroken = true;
+    const [status, line] = problemOf(error);
+    const { reading } = connection;
+    if (reading !== undefined) {
+      reading.closeAfterwards();
+      if (reading.isOpen) reading.fail(Number.parseInt(status, 10), line);
+      else socket.destroy();
+    } else if (connection.open.size === 0) socket.end(rawAnswer(status, line), () => socket.destroy());
+  }
+}
+
+function problemOf(error: NodeJS.ErrnoException | undefined): [status: string, line: string] {
+  switch (error?.code) {
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return ['408 Request Timeout', 'the request came too slowly'];
+    case 'HPE_HEADER_OVERFLOW':
+      return [
+        '431 Request Header Fields Too Large',
+        `the head of the request has more than ${MAX_HEAD_BYTES} bytes`,
+      ];
+    case undefined:
+      return ['405 Method Not Allowed', 'the method is CONNECT, expected another one'];
+    default:
+      return ['400 Bad Request', `this is no HTTP request (${error?.code}), expected HTTP/1.1`];
+  }
+}
