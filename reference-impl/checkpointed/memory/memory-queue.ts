@@ -109,7 +109,7 @@ export class MemoryQueue {
 
   /** Returns all messages that are not consumed, in order of their numbers. */
   contents(): Message[] {
-    const taken = [...this.taken.values()];
+    const taken = [...this.leaving.values(), ...this.taken.values()];
     const messages = taken.length === 0 ? [...this.ready] : [...taken, ...this.ready];
     if (taken.length > 0) messages.sort((a, b) => a.number - b.number);
     return messages;
