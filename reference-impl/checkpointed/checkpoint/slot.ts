@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { bodySeed, type ChecksumKey, checksum, scramble } from '../../common/record/checksum.js';
 import { getWide, hex16, putWide } from '../files.js';
 import type { QueueDefinition, QueueSnapshot } from '../memory/memory-queue.js';
@@ -52,7 +51,7 @@ const PIECE_BYTES = 256 * 1024;
 
 /** Returns the path of a slot. */
 export const slotPath = (directory: string, queue: number, slot: 0 | 1): string =>
-  join(directory, `${hex16(queue)}.${slot}`);
+  `${directory}/${hex16(queue)}.${slot}`;
 
 /** Reads queue and slot out of the name of a slot file; undefined for another file. */
 export function parseSlotName(name: string): { queue: number; slot: 0 | 1 } | undefined {

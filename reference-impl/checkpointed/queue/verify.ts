@@ -1,6 +1,5 @@
 import type { Kernel } from '../../common/platform/kernel.js';
-import { type ControlEntry, parseControl } from '../checkpoint/control.js';
-import { readWhole } from '../files.js';
+import { type ControlEntry, readControl } from '../checkpoint/control.js';
 import { countAside } from '../recovery/aside.js';
 import { readState, type StoredState } from '../recovery/read-state.js';
 import { pathsOf, readSettings } from '../settings.js';
@@ -27,8 +26,7 @@ const MAX_TRIES = 20;
 export function readStableState(directory: string, kernel: Kernel): StoredState {
   const settings = readSettings(directory, kernel);
   const { control } = pathsOf(directory);
-  const inForce = () =>
-    kernel.exists(control) ? parseControl(readWhole(kernel, control))?.checkpoint : undefined;
+  const inForce = () => readControl(kernel, control)?.checkpoint;
   let state: StoredState;
   let before: number | undefined;
   let tries = 0;

@@ -1,15 +1,8 @@
 import { syncDirectory } from '../../common/platform/directory.js';
 import type { Kernel } from '../../common/platform/kernel.js';
-import { type ControlEntry, type ControlRecord, parseControl } from '../checkpoint/control.js';
-import {
-  claimOfSlot,
-  parseSlotName,
-  type ReadSlot,
-  readSlot,
-  SLOT_HEADER_BYTES,
-  slotPath,
-} from '../checkpoint/slot.js';
-import { hex16, readFront, readWhole, writeWhole } from '../files.js';
+import { type ControlEntry, type ControlRecord, readControl } from '../checkpoint/control.js';
+import { claimOfSlot, parseSlotName, type ReadSlot, readSlot, slotPath } from '../checkpoint/slot.js';
+import { hex16, readWhole, writeWhole } from '../files.js';
 import { scanLog } from '../log/scan.js';
 import { listSegments } from '../log/segment-ring.js';
 import { type InstalledSettings, pathsOf } from '../settings.js';
@@ -42,7 +35,7 @@ export interface StoredState {
  */
 export function readState(directory: string, settings: InstalledSettings, kernel: Kernel): StoredState {
   const paths = pathsOf(directory);
-  const stored = kernel.exists(paths.control) ? parseControl(readWhole(kernel, paths.control)) : undefined;
+  const stored = readControl(kernel, paths.control);
   const isControlLost = stored === undefined;
   const logStart = (listSegments(paths.log, kernel)[0] ?? 0) * settings.segmentBytes;
   if (stored !== undefined) {
@@ -51,7 +44,7 @@ export function readState(directory: string, settings: InstalledSettings, kernel
     const isOld =
       state.generation > stored.generation ||
       from < logStart ||
-      namesOverwrittenSlot(paths.queues, stored, settings, kernel);
+      namesOverwrittenSlot(paths.queues, state.unreadable, settings, kernel);
     if (!isOld) return { ...state, isControlLost, isFromSlots: false };
   }
   const { control, redo } = controlOfSlots(paths.queues, stored, logStart, settings, kernel);
@@ -70,11 +63,14 @@ function stateOf(
   { generation, from }: { generation: number | undefined; from: number },
   settings: InstalledSettings,
   kernel: Kernel,
-): Omit<StoredState, 'isControlLost' | 'isFromSlots'> {
+): Omit<StoredState, 'isControlLost' | 'isFromSlots'> & { unreadable: ControlEntry[] } {
   const paths = pathsOf(directory);
   const damaged: AsidePart[] = [];
+  /** The slots whose header is missing or damaged. */
+  const unreadable: ControlEntry[] = [];
   const queues = control.queues.map((entry) => {
     const slot = readEntry(paths.queues, entry, settings, kernel);
+    if (slot.header === undefined) unreadable.push(entry);
     damaged.push(...partsOfSlot(entry, slot));
     return new RestoredQueue(entry, slot);
   });
@@ -90,6 +86,7 @@ function stateOf(
   const afterRedo = Math.ceil(Math.max(0, ...queues.map((queue) => queue.redo)) / segmentBytes);
   return {
     control,
+    unreadable,
     queues: redo(queues, log.records),
     damaged,
     generation: Math.max(control.generation, log.generation ?? 0),
@@ -123,20 +120,15 @@ export function syncSlots(directory: string, entries: readonly ControlEntry[], k
  */
 function namesOverwrittenSlot(
   directory: string,
-  { queues }: ControlRecord,
+  unreadable: readonly ControlEntry[],
   settings: InstalledSettings,
   kernel: Kernel,
 ): boolean {
-  const claimAt = (queue: number, slot: 0 | 1) => {
-    const path = slotPath(directory, queue, slot);
-    return kernel.exists(path) ? claimOfSlot(readFront(kernel, path, SLOT_HEADER_BYTES)) : undefined;
-  };
-  return queues.some(({ id, slot, checkpoint }) => {
-    if (claimAt(id, slot)?.checkpoint === checkpoint) return false;
+  return unreadable.some(({ id, slot, checkpoint }) => {
     const other = slot === 0 ? 1 : 0;
-    const newer = claimAt(id, other);
-    if (newer === undefined || newer.checkpoint <= checkpoint) return false;
-    return slotAt(directory, { queue: id, slot: other }, settings, kernel)?.isWhole === true;
+    if (!kernel.exists(slotPath(directory, id, other))) return false;
+    const newer = slotAt(directory, { queue: id, slot: other }, settings, kernel);
+    return newer !== undefined && newer.isWhole && newer.entry.checkpoint > checkpoint;
   });
 }
 
