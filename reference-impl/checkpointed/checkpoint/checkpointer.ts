@@ -7,7 +7,7 @@ import type { ChecksumKey } from '../../common/record/checksum.js';
 import type { Host, Writer } from '../host.js';
 import type { MemoryQueue } from '../memory/memory-queue.js';
 import { CONTROL_LOCK, type ControlEntry, type ControlRecord, writeControl } from './control.js';
-import { encodeSlot, slotPath } from './slot.js';
+import { encodeSlot, parseSlotName, slotPath } from './slot.js';
 
 /** What a checkpointer works with. */
 export interface CheckpointerOptions {
@@ -48,10 +48,19 @@ const NO_QUEUE = 0;
 export class Checkpointer {
   readonly #options: CheckpointerOptions;
   #inForce: ControlRecord | undefined;
+  /**
+   * Numbers of the queues that may have slot files. Not all are in the control record: a queue may have been deleted before its
+   * first checkpoint ended, or before a kill.
+   */
+  readonly #withSlots: Set<number>;
 
   constructor(options: CheckpointerOptions) {
     this.#options = options;
     this.#inForce = options.inForce;
+    const { host, directory } = options;
+    this.#withSlots = new Set(
+      host.kernel.list(directory).flatMap((name) => parseSlotName(name)?.queue ?? []),
+    );
   }
 
   /** The control record in force; undefined before the first checkpoint of a queue. */
@@ -130,6 +139,7 @@ export class Checkpointer {
     const { kernel } = host;
     const slot = old?.slot === 0 ? 1 : 0;
     const path = slotPath(directory, queue.id, slot);
+    this.#withSlots.add(queue.id);
     // Make a new file: a process of a server that was killed may still write to the old one.
     kernel.remove(path);
     const fd = kernel.open(path, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, FILE_MODE);
@@ -166,9 +176,9 @@ export class Checkpointer {
         { cause },
       );
     }
-    const gone =
-      this.#inForce?.queues.filter(({ id }) => record.queues.every((entry) => entry.id !== id)) ?? [];
     this.#inForce = record;
+    const gone = new Set(this.#withSlots);
+    for (const { id } of record.queues) gone.delete(id);
     this.#removeSlots(gone);
   }
 
@@ -176,10 +186,10 @@ export class Checkpointer {
    * Removes the slots of deleted queues. This must be durable before the log may forget the deletion: a rebuild of the control
    * record takes every slot for a queue.
    */
-  #removeSlots(gone: readonly ControlEntry[]): void {
-    if (gone.length === 0) return;
+  #removeSlots(gone: ReadonlySet<number>): void {
+    if (gone.size === 0) return;
     const { host, directory } = this.#options;
-    for (const { id } of gone)
+    for (const id of gone)
       for (const slot of [0, 1] as const) host.kernel.remove(slotPath(directory, id, slot));
     try {
       syncDirectory(directory, host.kernel);
@@ -188,6 +198,7 @@ export class Checkpointer {
         cause,
       });
     }
+    for (const id of gone) this.#withSlots.delete(id);
   }
 }
 
