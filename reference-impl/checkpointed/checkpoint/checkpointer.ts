@@ -36,13 +36,14 @@ interface SlotBeingWritten {
   queue: MemoryQueue;
   entry: ControlEntry;
   fd: number;
-  writer: Writer;
   /** Whether the process has written all of it. */
   written: Promise<boolean>;
 }
 
 /** Value of "current queue" when every local queue has been looked at. */
 const NO_QUEUE = 0;
+/** Upper bound of the processes that write at the same time: each takes some 40 MB of memory. */
+const MAX_WRITERS = 8;
 
 /** Makes checkpoints, one at a time (claim 1, steps i to vi). */
 export class Checkpointer {
@@ -104,6 +105,8 @@ export class Checkpointer {
       if (slots.length > 0) syncDirectory(directory, host.kernel);
       return { checkpoint: this.#nextNumber, generation: source.generation, queues };
     } catch (error) {
+      // A writer may still use its file, whose number the next file to be opened would get.
+      await Promise.all(slots.map(({ written }) => written));
       host.kernel.log(`checkpoint: ${(error as Error).message}; the checkpoint before stays in force`);
       return undefined;
     }
@@ -143,13 +146,13 @@ export class Checkpointer {
     // Make a new file: a process of a server that was killed may still write to the old one.
     kernel.remove(path);
     const fd = kernel.open(path, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, FILE_MODE);
-    const writer = host.startWriter(fd);
     const redo = redoPosition();
     const snapshot = queue.lock.hold(() => queue.snapshot(redo));
     const { definition } = snapshot;
     const entry: ControlEntry = { id: queue.id, slot, checkpoint: this.#nextNumber, redo, definition };
     const pieces = encodeSlot({ key, queue: queue.id, checkpoint: entry.checkpoint }, snapshot, generation);
-    slots.push({ queue, entry, fd, writer, written: feed(writer, pieces) });
+    const before = slots.at(-MAX_WRITERS)?.written;
+    slots.push({ queue, entry, fd, written: feed(() => host.startWriter(fd), pieces, before) });
     return entry;
   }
 
@@ -202,9 +205,19 @@ export class Checkpointer {
   }
 }
 
-/** Feeds a process with the pieces of a slot. @returns whether it has written them all */
-async function feed(writer: Writer, pieces: Iterable<Buffer>): Promise<boolean> {
+/**
+ * Starts a process, and feeds it with the pieces of a slot.
+ * @param before the end of another process that it waits for.
+ * @returns whether it has written them all
+ */
+async function feed(
+  start: () => Writer,
+  pieces: Iterable<Buffer>,
+  before: Promise<boolean> | undefined,
+): Promise<boolean> {
+  if (before !== undefined) await before;
   try {
+    const writer = start();
     for (const piece of pieces) await writer.write(piece);
     return await writer.end();
   } catch {
