@@ -1,4 +1,4 @@
-import { assert, QueueError } from '../../common/platform/errors.js';
+import { QueueError } from '../../common/platform/errors.js';
 import type { Kernel, Registration } from '../../common/platform/kernel.js';
 import { LockFile } from '../../common/platform/locks.js';
 import { Checkpointer } from '../checkpoint/checkpointer.js';
@@ -390,9 +390,15 @@ export class CheckpointedQueue {
   /** Ends the queue in order: the last checkpoint holds everything, so the next start has nothing to redo. */
   async close(): Promise<void> {
     for (const timer of this.#timers.splice(0)) timer.close();
+    await this.#transactions.whenIdle();
     await this.#checkpoint?.catch(() => undefined);
     await this.checkpoint();
-    assert(this.#transactions.isIdle, 'no transaction is under way when the queue is closed');
+    await this.#transactions.whenIdle();
+    this.#letGo();
+  }
+
+  #letGo(): void {
+    for (const timer of this.#timers.splice(0)) timer.close();
     this.#log.close();
     this.#kernel.close(this.#controlFd);
     this.#lock.close();

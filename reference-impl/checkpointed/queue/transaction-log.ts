@@ -29,6 +29,7 @@ export class TransactionLog<Staged extends StagedOperation> {
   #waiting: Waiting<Staged>[] = [];
   #waitingBytes = 0;
   #isRunning = false;
+  readonly #onIdle: (() => void)[] = [];
   /** Beginning of the records that are logged and not yet spliced; undefined when all are spliced. */
   #unspliced: number | undefined;
   #failure: unknown;
@@ -60,9 +61,14 @@ export class TransactionLog<Staged extends StagedOperation> {
     return this.#log.freeBytes - this.#waitingBytes;
   }
 
-  /** Whether nothing waits and nothing is being written. */
-  get isIdle(): boolean {
-    return !this.#isRunning;
+  /** Waits until nothing waits and nothing is being written. */
+  async whenIdle(): Promise<void> {
+    while (this.#isRunning) await new Promise<void>((resolve) => this.#onIdle.push(resolve));
+  }
+
+  #stop(): void {
+    this.#isRunning = false;
+    for (const resolve of this.#onIdle.splice(0)) resolve();
   }
 
   /**
@@ -90,14 +96,13 @@ export class TransactionLog<Staged extends StagedOperation> {
     } catch (error) {
       this.#fail(error, []);
     }
-    this.#isRunning = false;
-    if (this.#waiting.length > 0) await this.#run();
+    await this.#run();
   }
 
   async #run(): Promise<void> {
     this.#isRunning = true;
     while (this.#waiting.length > 0) await this.#commitBatch(this.#nextBatch());
-    this.#isRunning = false;
+    this.#stop();
   }
 
   #nextBatch(): Waiting<Staged>[] {
