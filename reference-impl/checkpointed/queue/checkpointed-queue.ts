@@ -89,12 +89,19 @@ export class CheckpointedQueue {
       lock.close();
       throw new QueueError('queue-in-use', `${directory} is in use: expected no other server on this queue`);
     }
-    const state = readState(directory, settings, host.kernel);
-    if (state.isFromSlots) syncSlots(paths.queues, state.control.queues, host.kernel);
-    keepAside(paths.aside, state.damaged, host.kernel);
-    const queue = new CheckpointedQueue({ directory, settings, run, host, lock, state });
-    await queue.#start();
-    return queue;
+    let queue: CheckpointedQueue | undefined;
+    try {
+      const state = readState(directory, settings, host.kernel);
+      if (state.isFromSlots) syncSlots(paths.queues, state.control.queues, host.kernel);
+      keepAside(paths.aside, state.damaged, host.kernel);
+      queue = new CheckpointedQueue({ directory, settings, run, host, lock, state });
+      await queue.#start();
+      return queue;
+    } catch (error) {
+      if (queue === undefined) lock.close();
+      else queue.#letGo();
+      throw error;
+    }
   }
 
   private constructor(parts: {
