@@ -1,3 +1,4 @@
+import { syncDirectory } from '../../common/platform/directory.js';
 import { QueueError } from '../../common/platform/errors.js';
 import type { Kernel, Registration } from '../../common/platform/kernel.js';
 import { LockFile } from '../../common/platform/locks.js';
@@ -93,6 +94,8 @@ export class CheckpointedQueue {
     try {
       const state = readState(directory, settings, host.kernel);
       if (state.isFromSlots) syncSlots(paths.queues, state.control.queues, host.kernel);
+      // The lock has made a new control file when there was none.
+      if (state.isControlLost) syncDirectory(directory, host.kernel);
       keepAside(paths.aside, state.damaged, host.kernel);
       queue = new CheckpointedQueue({ directory, settings, run, host, lock, state });
       await queue.#start();
