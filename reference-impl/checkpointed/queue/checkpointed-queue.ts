@@ -7,7 +7,7 @@ import { CONTROL_LOCK, checkDefinition, MAX_QUEUES } from '../checkpoint/control
 import type { Host } from '../host.js';
 import { Log } from '../log/log.js';
 import { OPERATION } from '../log/record.js';
-import { listSegments, SegmentRing } from '../log/segment-ring.js';
+import { listSegments, removePartialSegments, SegmentRing } from '../log/segment-ring.js';
 import { type MemoryQueue, memoryOf, type QueueDefinition } from '../memory/memory-queue.js';
 import type { Message } from '../memory/message-list.js';
 import { QueueSet } from '../memory/queue-set.js';
@@ -68,6 +68,7 @@ export class CheckpointedQueue {
   readonly #timers: Registration[] = [];
   readonly #onReady: (() => void)[] = [];
   readonly #controlFd: number;
+  readonly #logDirectory: string;
   readonly #startedMs: number;
   #checkpoint: Promise<void> | undefined;
   #checkpoints = 0;
@@ -133,6 +134,7 @@ export class CheckpointedQueue {
       ...{ host, directory: paths.queues, key, controlFd: this.#controlFd, lock, inForce },
     });
     const { segmentBytes, segments } = settings;
+    this.#logDirectory = paths.log;
     const ring = new SegmentRing(paths.log, segmentBytes, listSegments(paths.log, kernel), kernel);
     const start = { generation: this.#generation, position: state.nextSequence * segmentBytes };
     this.#log = new Log({ directory: paths.log, segmentBytes, segments, key }, ring, start, kernel);
@@ -155,6 +157,7 @@ export class CheckpointedQueue {
     await this.#runCheckpoint();
     if (this.#failedCheckpoints > 0)
       throw new QueueError('sync-failed', 'the restored state cannot be written: see the line before');
+    removePartialSegments(this.#logDirectory, this.#kernel);
     await this.#log.prepareNext();
     this.#timers.push(
       this.#kernel.every(this.#run.checkpointMs, () => void this.checkpoint().catch(() => undefined)),
