@@ -295,12 +295,20 @@ export class CheckpointedQueue {
   /** Creates a queue. @throws QueueError `bad-setting` for a wrong definition */
   async createQueue(definition: QueueDefinition): Promise<'created' | 'exists' | 'rejected'> {
     checkDefinition(definition);
-    if (this.#queues.byName(definition.name) !== undefined) return 'exists';
-    if (this.#queues.list().length >= MAX_QUEUES) return 'rejected';
-    const outcome = await this.#commitDefinition(OPERATION.create, 0, definition);
-    if (outcome === 'rejected') return 'rejected';
-    return this.#queues.byName(definition.name) === undefined ? 'rejected' : 'created';
+    const { name } = definition;
+    if (this.#queues.byName(name) !== undefined || this.#creating.has(name)) return 'exists';
+    if (this.#queues.list().length + this.#creating.size >= MAX_QUEUES) return 'rejected';
+    this.#creating.add(name);
+    try {
+      const outcome = await this.#commitDefinition(OPERATION.create, 0, definition);
+      return outcome === 'rejected' ? 'rejected' : 'created';
+    } finally {
+      this.#creating.delete(name);
+    }
   }
+
+  /** Names of the queues whose creation is being logged: a recovery would make a queue of each record. */
+  readonly #creating = new Set<string>();
 
   /** Changes the definition of a queue. @throws QueueError `bad-setting` for a wrong definition */
   async changeQueue(definition: QueueDefinition): Promise<'changed' | 'no-such-queue' | 'rejected'> {
