@@ -15,6 +15,7 @@ import { keepAside } from '../recovery/aside.js';
 import { readState, type StoredState, syncSlots } from '../recovery/read-state.js';
 import {
   type InstalledSettings,
+  MAX_ID_BYTES,
   maxMessageBytes,
   pathsOf,
   type RunSettings,
@@ -213,6 +214,8 @@ export class CheckpointedQueue {
           'too-large',
           `${body.length} bytes, expected at most ${maxMessageBytes(this.#settings)}`,
         );
+      if (Buffer.byteLength(id) > MAX_ID_BYTES)
+        return rejected('too-large', `an id of ${Buffer.byteLength(id)} bytes, expected at most ${MAX_ID_BYTES}`);
       const queue = this.#queues.byName(name ?? defaultQueueOf(id, this.#settings.queues));
       if (queue === undefined) return rejected('no-such-queue', `found no queue ${name}`);
       const message: Message = { id, body, number: 0, next: undefined, previous: undefined };
