@@ -120,7 +120,8 @@ t.test(
         ),
         (damages) => {
           const copies = segments.map((bytes) => Buffer.from(bytes));
-          for (const { segment, at, length, byte } of damages) copies[segment]?.fill(byte, at, Math.min(SEGMENT_BYTES, at + length));
+          for (const { segment, at, length, byte } of damages)
+            copies[segment]?.fill(byte, at, Math.min(SEGMENT_BYTES, at + length));
           for (const [at, path] of paths.entries()) writeFileSync(path, copies[at] ?? '');
           const { records, damaged } = scan(directory);
           const found = records.map(({ id }) => id);

@@ -28,8 +28,7 @@ export function listSegments(directory: string, kernel: Kernel): number[] {
 
 /** Removes what a killed server has left of segments that it was making. */
 export function removePartialSegments(directory: string, kernel: Kernel): void {
-  for (const name of kernel.list(directory))
-    if (name.endsWith(PARTIAL)) kernel.remove(join(directory, name));
+  for (const name of kernel.list(directory)) if (name.endsWith(PARTIAL)) kernel.remove(join(directory, name));
 }
 
 /** Returns the path of a segment. */

@@ -215,7 +215,10 @@ export class CheckpointedQueue {
           `${body.length} bytes, expected at most ${maxMessageBytes(this.#settings)}`,
         );
       if (Buffer.byteLength(id) > MAX_ID_BYTES)
-        return rejected('too-large', `an id of ${Buffer.byteLength(id)} bytes, expected at most ${MAX_ID_BYTES}`);
+        return rejected(
+          'too-large',
+          `an id of ${Buffer.byteLength(id)} bytes, expected at most ${MAX_ID_BYTES}`,
+        );
       const queue = this.#queues.byName(name ?? defaultQueueOf(id, this.#settings.queues));
       if (queue === undefined) return rejected('no-such-queue', `found no queue ${name}`);
       const message: Message = { id, body, number: 0, next: undefined, previous: undefined };
@@ -250,15 +253,13 @@ export class CheckpointedQueue {
 
   /** @param bytes memory that the transaction needs; 0 when it puts nothing. */
   async #commitChanges(changes: readonly StagedChange[], bytes: number): Promise<CommitOutcome> {
-    if (bytes > 0) {
-      if (this.#queues.bytes + this.#reservedBytes + bytes > this.#run.memoryBytes)
-        return rejected('full', `${this.#run.memoryBytes} bytes of memory are in use`);
-      // Consumptions may use the last segments: they are what makes space again.
-      const reserved = RESERVED_SEGMENTS * this.#settings.segmentBytes;
-      if (this.#transactions.freeBytes - sizeOf(changes) < reserved) {
-        this.#checkpointSoon();
-        return rejected('full', 'the log is full until the next checkpoint');
-      }
+    if (bytes > 0 && this.#queues.bytes + this.#reservedBytes + bytes > this.#run.memoryBytes)
+      return rejected('full', `${this.#run.memoryBytes} bytes of memory are in use`);
+    // Consumptions may use the last segments: they are what makes space again.
+    const reserved = bytes > 0 ? RESERVED_SEGMENTS * this.#settings.segmentBytes : 0;
+    if (this.#transactions.freeBytes(changes) < reserved) {
+      this.#checkpointSoon();
+      return rejected('full', 'the log is full until the next checkpoint');
     }
     this.#reservedBytes += bytes;
     try {
@@ -287,7 +288,7 @@ export class CheckpointedQueue {
   }
 
   #isLogUsed(part: number): boolean {
-    return this.#transactions.freeBytes < this.#log.totalBytes * (1 - part);
+    return this.#transactions.freeBytes() < this.#log.totalBytes * (1 - part);
   }
 
   /** Makes the next segment ready. A failure comes back when a transaction needs the segment. */
@@ -434,8 +435,4 @@ const RESERVED_SEGMENTS = 2;
 
 function rejected(reason: RejectionReason, detail: string): CommitOutcome {
   return { outcome: 'rejected', reason, detail };
-}
-
-function sizeOf(changes: readonly StagedChange[]): number {
-  return changes.reduce((bytes, { id, body }) => bytes + id.length + body.length + 128, 0);
 }
