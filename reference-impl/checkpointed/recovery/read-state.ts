@@ -132,11 +132,12 @@ function readEntry(
   return readSlot(bytes, { key, queue: entry.id, checkpoint: entry.checkpoint });
 }
 
-function partsOfSlot({ id, slot, definition }: ControlEntry, { header, damaged }: ReadSlot): AsidePart[] {
+function partsOfSlot({ id, slot, checkpoint, definition }: ControlEntry, { header, damaged }: ReadSlot): AsidePart[] {
   const parts = damaged.map(({ at, message, bytes }) => {
     const what = message === undefined ? `${bytes.length} bytes` : `message ${message.id}`;
     return {
-      name: `slot-${hex16(id)}-${message === undefined ? `at-${at}` : hex16(message.number)}`,
+      // A message is damaged once. Other bytes at the same place of a later slot are another part.
+      name: `slot-${hex16(id)}-${message === undefined ? `${checkpoint}-at-${at}` : hex16(message.number)}`,
       what: `queue ${definition.name}, slot ${slot}, byte ${at}: ${what}, damaged`,
       bytes,
       isConfirmed: true,
@@ -144,7 +145,7 @@ function partsOfSlot({ id, slot, definition }: ControlEntry, { header, damaged }
   });
   if (header !== undefined) return parts;
   const what = `queue ${definition.name}, slot ${slot}: the header is damaged`;
-  return [...parts, { name: `slot-${hex16(id)}-header`, what, bytes: Buffer.alloc(0), isConfirmed: true }];
+  return [...parts, { name: `slot-${hex16(id)}-${checkpoint}-header`, what, bytes: Buffer.alloc(0), isConfirmed: true }];
 }
 
 /** A slot file with an intact header. */
