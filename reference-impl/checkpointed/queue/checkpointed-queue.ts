@@ -8,6 +8,7 @@ import type { Host } from '../host.js';
 import { Log } from '../log/log.js';
 import { OPERATION } from '../log/record.js';
 import { listSegments, removePartialSegments, SegmentRing } from '../log/segment-ring.js';
+import { defaultQueueOf, isDefaultQueue } from '../memory/default-queues.js';
 import { type MemoryQueue, memoryOf, type QueueDefinition } from '../memory/memory-queue.js';
 import type { Message } from '../memory/message-list.js';
 import { QueueSet } from '../memory/queue-set.js';
@@ -21,7 +22,6 @@ import {
   type RunSettings,
   readSettings,
 } from '../settings.js';
-import { defaultQueueOf, isDefaultQueue } from './default-queues.js';
 import { restoreInto } from './restore-into.js';
 import { type StagedChange, splice } from './splice.js';
 import { Transaction } from './transaction.js';

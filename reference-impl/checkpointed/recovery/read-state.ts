@@ -12,6 +12,8 @@ import {
 import { hex16, readFront, readWhole } from '../files.js';
 import { scanLog } from '../log/scan.js';
 import { listSegments } from '../log/segment-ring.js';
+import { defaultQueues } from '../memory/default-queues.js';
+import type { QueueDefinition } from '../memory/memory-queue.js';
 import { type InstalledSettings, pathsOf } from '../settings.js';
 import type { AsidePart } from './aside.js';
 import { RestoredQueue, redo } from './redo.js';
@@ -48,9 +50,10 @@ export function readState(directory: string, settings: InstalledSettings, kernel
     if (state.generation <= stored.generation) return { ...state, isControlLost, isFromSlots: false };
   }
   const logStart = (listSegments(paths.log, kernel)[0] ?? 0) * settings.segmentBytes;
-  const control = controlOfSlots(paths.queues, stored, logStart, settings, kernel);
+  const { control, unreadable } = controlOfSlots(paths.queues, stored, logStart, settings, kernel);
   const state = stateOf(directory, control, undefined, settings, kernel);
-  return { ...state, isControlLost, isFromSlots: true };
+  const damaged = [...unreadable, ...state.damaged];
+  return { ...state, damaged, isControlLost, isFromSlots: true };
 }
 
 /** @param generation generation of the log that counts; undefined: the newest one. */
@@ -94,7 +97,9 @@ function stateOf(
  */
 export function syncSlots(directory: string, entries: readonly ControlEntry[], kernel: Kernel): void {
   for (const { id, slot } of entries) {
-    const fd = kernel.open(slotPath(directory, id, slot), 'r+');
+    const path = slotPath(directory, id, slot);
+    if (!kernel.exists(path)) continue;
+    const fd = kernel.open(path, 'r+');
     try {
       kernel.fsync(fd);
     } finally {
@@ -132,7 +137,10 @@ function readEntry(
   return readSlot(bytes, { key, queue: entry.id, checkpoint: entry.checkpoint });
 }
 
-function partsOfSlot({ id, slot, checkpoint, definition }: ControlEntry, { header, damaged }: ReadSlot): AsidePart[] {
+function partsOfSlot(
+  { id, slot, checkpoint, definition }: ControlEntry,
+  { header, damaged }: ReadSlot,
+): AsidePart[] {
   const parts = damaged.map(({ at, message, bytes }) => {
     const what = message === undefined ? `${bytes.length} bytes` : `message ${message.id}`;
     return {
@@ -145,7 +153,10 @@ function partsOfSlot({ id, slot, checkpoint, definition }: ControlEntry, { heade
   });
   if (header !== undefined) return parts;
   const what = `queue ${definition.name}, slot ${slot}: the header is damaged`;
-  return [...parts, { name: `slot-${hex16(id)}-${checkpoint}-header`, what, bytes: Buffer.alloc(0), isConfirmed: true }];
+  return [
+    ...parts,
+    { name: `slot-${hex16(id)}-${checkpoint}-header`, what, bytes: Buffer.alloc(0), isConfirmed: true },
+  ];
 }
 
 /** A slot file with an intact header. */
@@ -189,11 +200,11 @@ function controlOfSlots(
   logStart: number,
   settings: InstalledSettings,
   kernel: Kernel,
-): ControlRecord {
+): { control: ControlRecord; unreadable: AsidePart[] } {
   const ofQueue = new Map<number, SlotCandidate[]>();
-  for (const name of kernel.list(directory)) {
-    const place = parseSlotName(name);
-    const found = place && slotAt(directory, place, settings, kernel);
+  const places = kernel.list(directory).flatMap((name) => parseSlotName(name) ?? []);
+  for (const place of places) {
+    const found = slotAt(directory, place, settings, kernel);
     if (found !== undefined) ofQueue.set(found.entry.id, [...(ofQueue.get(found.entry.id) ?? []), found]);
   }
   const chosen = [...ofQueue].map(([id, candidates]) => {
@@ -205,11 +216,45 @@ function controlOfSlots(
     );
   });
   const all = [...ofQueue.values()].flat();
-  return {
+  const entries = chosen.flatMap((one) => one?.entry ?? []);
+  for (const [at, definition] of defaultQueues(settings.queues).entries())
+    if (!ofQueue.has(at + 1)) entries.push(withoutHeader(directory, at + 1, definition, kernel));
+  const control = {
     checkpoint: Math.max(stored?.checkpoint ?? 0, ...all.map(({ entry }) => entry.checkpoint)),
     generation: Math.max(0, ...all.map((one) => one.generation)),
-    queues: chosen.flatMap((one) => one?.entry ?? []).sort((a, b) => a.id - b.id),
+    queues: entries.sort((a, b) => a.id - b.id),
   };
+  // The log has all of a queue whose creation it has.
+  const unreadable = places.filter(({ queue }) => !ofQueue.has(queue) && queue < logStart);
+  return { control, unreadable: unreadable.map((place) => unreadableSlot(directory, place, kernel)) };
+}
+
+/** Makes the entry of a default queue of which no slot has an intact header. The messages in its newest slot may be intact. */
+function withoutHeader(
+  directory: string,
+  id: number,
+  definition: QueueDefinition,
+  kernel: Kernel,
+): ControlEntry {
+  const [newest] = ([0, 1] as const)
+    .flatMap((slot) => {
+      const path = slotPath(directory, id, slot);
+      const claim = kernel.exists(path) ? claimOfSlot(readFront(kernel, path, SLOT_HEADER_BYTES)) : undefined;
+      return claim === undefined ? [] : { slot, checkpoint: claim.checkpoint };
+    })
+    .sort((a, b) => b.checkpoint - a.checkpoint);
+  return { id, slot: 0, checkpoint: 0, ...newest, redo: 0, definition };
+}
+
+/** A slot file of which nobody knows what it is worth: all of it is kept. */
+function unreadableSlot(
+  directory: string,
+  { queue, slot }: { queue: number; slot: 0 | 1 },
+  kernel: Kernel,
+): AsidePart {
+  const what = `slot ${slot} of the queue with number ${hex16(queue)}: no slot of the queue has an intact header`;
+  const bytes = readWhole(kernel, slotPath(directory, queue, slot));
+  return { name: `slot-${hex16(queue)}.${slot}`, what, bytes, isConfirmed: true };
 }
 
 /**
