@@ -76,7 +76,7 @@ function stateOf(
   const log = scanLog({ directory: paths.log, segmentBytes, key, from, generation }, kernel);
   for (const { position, record, bytes, isConfirmed } of log.damaged) {
     const what =
-      record === undefined ? `${bytes.length} bytes` : `message ${record.id} of queue ${record.queue}`;
+      record === undefined ? `${bytes.length} bytes` : `message ${JSON.stringify(record.id)} of queue ${record.queue}`;
     const state = isConfirmed ? 'damaged' : 'damaged or torn';
     const named = { name: `log-${hex16(position)}`, what: `log position ${position}: ${what}, ${state}` };
     damaged.push({ ...named, bytes, isConfirmed });
@@ -142,7 +142,7 @@ function partsOfSlot(
   { header, damaged }: ReadSlot,
 ): AsidePart[] {
   const parts = damaged.map(({ at, message, bytes }) => {
-    const what = message === undefined ? `${bytes.length} bytes` : `message ${message.id}`;
+    const what = message === undefined ? `${bytes.length} bytes` : `message ${JSON.stringify(message.id)}`;
     return {
       // A message is damaged once. Other bytes at the same place of a later slot are another part.
       name: `slot-${hex16(id)}-${message === undefined ? `${checkpoint}-at-${at}` : hex16(message.number)}`,
