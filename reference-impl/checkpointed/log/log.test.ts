@@ -70,7 +70,7 @@ t.test('records of any sizes are read in order, at the positions that append has
         }
       },
     ),
-    { numRuns: 40 },
+    { numRuns: 20 },
   );
 });
 

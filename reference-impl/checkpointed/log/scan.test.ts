@@ -59,26 +59,21 @@ t.test(
     const { directory, ends, position } = await written(t, 4);
     const path = segmentPath(directory, 0);
     const bytes = readFileSync(path);
-    for (let cut = 0; cut <= position; cut += 1) {
-      const torn = Buffer.from(bytes);
-      torn.fill(0, cut);
-      writeFileSync(path, torn);
-      const whole = ends.filter((end, at) => end <= cut || isOnlyPadding(bytes, cut, end, at)).length;
-      const { records, damaged } = scan(directory);
-      t.same(
-        records.map(({ id }) => id),
-        both(...Array.from({ length: whole }, (_, at) => at)),
-        `cut at ${cut}`,
-      );
-      t.same(
-        damaged.filter(({ isConfirmed }) => isConfirmed),
-        [],
-      );
-    }
-  },
-);
+    const wrong: number[] = [];
+  for (let cut = 0; cut <= position; cut += 1) {
+    const torn = Buffer.from(bytes);
+    torn.fill(0, cut);
+    writeFileSync(path, torn);
+    const whole = ends.filter((end) => end <= cut || isOnlyPadding(bytes, cut, end)).length;
+    const { records, damaged } = scan(directory);
+    const expected = both(...Array.from({ length: whole }, (_, at) => at));
+    const isSame = records.map(({ id }) => id).join() === expected.join();
+    if (!isSame || damaged.some(({ isConfirmed }) => isConfirmed)) wrong.push(cut);
+  }
+  t.same(wrong, []);
+});
 
-const isOnlyPadding = (bytes: Buffer, from: number, to: number, _: number) =>
+const isOnlyPadding = (bytes: Buffer, from: number, to: number) =>
   from > to - 8 && bytes.subarray(from, to).every((byte) => byte === 0);
 
 t.test('damage before the stated position is named, and nothing else is lost', async (t) => {
@@ -138,7 +133,7 @@ t.test(
           );
         },
       ),
-      { numRuns: 150 },
+      { numRuns: 100 },
     );
   },
 );

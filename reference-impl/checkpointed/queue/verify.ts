@@ -36,11 +36,7 @@ export function readStableState(directory: string, kernel: Kernel): StoredState 
   return { ...again, damaged: again.damaged.filter(({ name }) => names.has(name)) };
 }
 
-function readBetweenCheckpoints(
-  directory: string,
-  settings: InstalledSettings,
-  kernel: Kernel,
-): StoredState {
+function readBetweenCheckpoints(directory: string, settings: InstalledSettings, kernel: Kernel): StoredState {
   const { control } = pathsOf(directory);
   const inForce = () =>
     kernel.exists(control) ? parseControl(readWhole(kernel, control))?.checkpoint : undefined;

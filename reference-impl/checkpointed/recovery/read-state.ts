@@ -76,7 +76,9 @@ function stateOf(
   const log = scanLog({ directory: paths.log, segmentBytes, key, from, generation }, kernel);
   for (const { position, record, bytes, isConfirmed } of log.damaged) {
     const what =
-      record === undefined ? `${bytes.length} bytes` : `message ${JSON.stringify(record.id)} of queue ${record.queue}`;
+      record === undefined
+        ? `${bytes.length} bytes`
+        : `message ${JSON.stringify(record.id)} of queue ${record.queue}`;
     const state = isConfirmed ? 'damaged' : 'damaged or torn';
     const named = { name: `log-${hex16(position)}`, what: `log position ${position}: ${what}, ${state}` };
     damaged.push({ ...named, bytes, isConfirmed });
