@@ -1,6 +1,7 @@
 import { readdirSync } from 'node:fs';
 import t from 'tap';
 import { linux } from '../../common/platform/linux.js';
+import { LockFile } from '../../common/platform/locks.js';
 import { faultyKernel } from '../fixtures/faulty-kernel.js';
 import {
   consume,
@@ -15,6 +16,7 @@ import {
 import type { Host, Writer } from '../host.js';
 import { verifyQueue } from '../queue/verify.js';
 import { pathsOf } from '../settings.js';
+import { CONTROL_LOCK } from './control.js';
 
 /** A host whose writers `wrap` may replace. */
 function hostOf(wrap: (writer: Writer, number: number) => Writer): Host {
@@ -95,6 +97,35 @@ t.test('a change during a checkpoint is in the next one, and is restored before 
   await queue.checkpoint();
   t.same(storedIds(killed(t, directory)), { q0: ['during'], q1: ['other'] }, 'the next one ends');
 });
+
+t.test(
+  'the control record is locked while a checkpoint is made, and unlocked after it, also after a failure',
+  async (t) => {
+    const directory = await installed(t);
+    const lock = new LockFile(pathsOf(directory).control);
+    t.teardown(() => lock.close());
+    const seen: boolean[] = [];
+    let isDying = false;
+    const queue = await opened(t, directory, {
+      host: hostOf((writer) => ({
+        async write(bytes) {
+          seen.push(lock.isHeldElsewhere(CONTROL_LOCK.checkpoint));
+          if (isDying) throw new Error('killed');
+          await writer.write(bytes);
+        },
+        end: () => writer.end(),
+      })),
+    });
+    for (const dying of [false, true]) {
+      isDying = dying;
+      await put(queue, 'm', 10, 'q0');
+      await queue.checkpoint();
+      t.equal(lock.isHeldElsewhere(CONTROL_LOCK.checkpoint), false);
+      t.equal(lock.isHeldElsewhere(CONTROL_LOCK.server), true);
+    }
+    t.same(seen, [true, true]);
+  },
+);
 
 t.test('a transaction that is logged and not yet spliced is redone behind a checkpoint', async (t) => {
   const directory = await installed(t);

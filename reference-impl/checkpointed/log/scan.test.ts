@@ -60,18 +60,19 @@ t.test(
     const path = segmentPath(directory, 0);
     const bytes = readFileSync(path);
     const wrong: number[] = [];
-  for (let cut = 0; cut <= position; cut += 1) {
-    const torn = Buffer.from(bytes);
-    torn.fill(0, cut);
-    writeFileSync(path, torn);
-    const whole = ends.filter((end) => end <= cut || isOnlyPadding(bytes, cut, end)).length;
-    const { records, damaged } = scan(directory);
-    const expected = both(...Array.from({ length: whole }, (_, at) => at));
-    const isSame = records.map(({ id }) => id).join() === expected.join();
-    if (!isSame || damaged.some(({ isConfirmed }) => isConfirmed)) wrong.push(cut);
-  }
-  t.same(wrong, []);
-});
+    for (let cut = 0; cut <= position; cut += 1) {
+      const torn = Buffer.from(bytes);
+      torn.fill(0, cut);
+      writeFileSync(path, torn);
+      const whole = ends.filter((end) => end <= cut || isOnlyPadding(bytes, cut, end)).length;
+      const { records, damaged } = scan(directory);
+      const expected = both(...Array.from({ length: whole }, (_, at) => at));
+      const isSame = records.map(({ id }) => id).join() === expected.join();
+      if (!isSame || damaged.some(({ isConfirmed }) => isConfirmed)) wrong.push(cut);
+    }
+    t.same(wrong, []);
+  },
+);
 
 const isOnlyPadding = (bytes: Buffer, from: number, to: number) =>
   from > to - 8 && bytes.subarray(from, to).every((byte) => byte === 0);
