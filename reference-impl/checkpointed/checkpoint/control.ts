@@ -1,7 +1,7 @@
 import { crc32c } from '@node-rs/crc32';
 import { assert, QueueError } from '../../common/platform/errors.js';
 import type { Kernel } from '../../common/platform/kernel.js';
-import { PAGE_BYTES, readAt, roundUp, writeWhole } from '../files.js';
+import { PAGE_BYTES, readWhole, roundUp, writeWhole } from '../files.js';
 import type { QueueDefinition } from '../memory/memory-queue.js';
 
 /**
@@ -61,27 +61,24 @@ export async function writeControl(kernel: Kernel, fd: number, record: ControlRe
   await kernel.fdatasync(fd);
 }
 
-/** Reads the newest whole copy of the control record; undefined when there is none, or no file. */
-export function readControl(kernel: Kernel, path: string): ControlRecord | undefined {
-  if (!kernel.exists(path)) return undefined;
-  const fd = kernel.open(path, 'r');
-  try {
-    const copies = [0, COPY_BYTES].flatMap((at) => readCopy(kernel, fd, at) ?? []);
-    return copies.sort((a, b) => b.checkpoint - a.checkpoint)[0];
-  } finally {
-    kernel.close(fd);
-  }
+/** Reads the control record in force; undefined when there is no whole copy, or no file. */
+export const readControl = (kernel: Kernel, path: string): ControlRecord | undefined =>
+  kernel.exists(path) ? parseControl(readWhole(kernel, path)) : undefined;
+
+/** Returns the newest whole copy of the control record; undefined when there is none. */
+export function parseControl(bytes: Buffer): ControlRecord | undefined {
+  const copies = [0, COPY_BYTES].flatMap((at) => parseCopy(bytes, at) ?? []);
+  return copies.sort((a, b) => b.checkpoint - a.checkpoint)[0];
 }
 
-function readCopy(kernel: Kernel, fd: number, at: number): ControlRecord | undefined {
-  const front = readAt(kernel, fd, at, PAGE_BYTES);
-  if (front.length < HEADER_BYTES || front.toString('latin1', 0, MAGIC.length) !== MAGIC) return undefined;
-  const length = front.readUInt32LE(8);
-  if (HEADER_BYTES + length > COPY_BYTES) return undefined;
-  const isInFront = HEADER_BYTES + length <= front.length;
-  const bytes = isInFront ? front : readAt(kernel, fd, at, HEADER_BYTES + length);
-  const text = bytes.subarray(HEADER_BYTES, HEADER_BYTES + length);
-  if (text.length < length || crc32c(text) !== front.readUInt32LE(12)) return undefined;
+function parseCopy(bytes: Buffer, at: number): ControlRecord | undefined {
+  if (bytes.length < at + HEADER_BYTES || bytes.toString('latin1', at, at + MAGIC.length) !== MAGIC)
+    return undefined;
+  const length = bytes.readUInt32LE(at + 8);
+  const text = bytes.subarray(at + HEADER_BYTES, at + HEADER_BYTES + length);
+  // A tear behind the magic leaves zeros, and 0 is the checksum of no text.
+  const isWhole = length > 0 && text.length === length && crc32c(text) === bytes.readUInt32LE(at + 12);
+  if (!isWhole) return undefined;
   return JSON.parse(text.toString()) as ControlRecord;
 }
 

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { bodySeed, type ChecksumKey, checksum, scramble } from '../../common/record/checksum.js';
 import { getWide, hex16, putWide } from '../files.js';
 import type { QueueDefinition, QueueSnapshot } from '../memory/memory-queue.js';
@@ -51,7 +52,7 @@ const PIECE_BYTES = 256 * 1024;
 
 /** Returns the path of a slot. */
 export const slotPath = (directory: string, queue: number, slot: 0 | 1): string =>
-  `${directory}/${hex16(queue)}.${slot}`;
+  join(directory, `${hex16(queue)}.${slot}`);
 
 /** Reads queue and slot out of the name of a slot file; undefined for another file. */
 export function parseSlotName(name: string): { queue: number; slot: 0 | 1 } | undefined {

@@ -5,6 +5,8 @@ import { claimOfSlot, parseSlotName, type ReadSlot, readSlot, slotPath } from '.
 import { hex16, readWhole, writeWhole } from '../files.js';
 import { scanLog } from '../log/scan.js';
 import { listSegments } from '../log/segment-ring.js';
+import { defaultQueues } from '../memory/default-queues.js';
+import type { QueueDefinition } from '../memory/memory-queue.js';
 import { type InstalledSettings, pathsOf } from '../settings.js';
 import type { AsidePart } from './aside.js';
 import { RestoredQueue, redo } from './redo.js';
@@ -47,10 +49,11 @@ export function readState(directory: string, settings: InstalledSettings, kernel
       namesOverwrittenSlot(paths.queues, state.unreadable, settings, kernel);
     if (!isOld) return { ...state, isControlLost, isFromSlots: false };
   }
-  const { control, redo } = controlOfSlots(paths.queues, stored, logStart, settings, kernel);
+  const { control, redo, unreadable } = controlOfSlots(paths.queues, stored, logStart, settings, kernel);
   const from = Math.max(redo, logStart);
   const state = stateOf(directory, control, { generation: undefined, from }, settings, kernel);
-  return { ...state, isControlLost, isFromSlots: true };
+  const damaged = [...unreadable, ...state.damaged];
+  return { ...state, damaged, isControlLost, isFromSlots: true };
 }
 
 const lowestRedo = (entries: readonly ControlEntry[]): number =>
@@ -65,20 +68,26 @@ function stateOf(
   kernel: Kernel,
 ): Omit<StoredState, 'isControlLost' | 'isFromSlots'> & { unreadable: ControlEntry[] } {
   const paths = pathsOf(directory);
-  const damaged: AsidePart[] = [];
+  const ofSlots: { entry: ControlEntry; parts: AsidePart[] }[] = [];
   /** The slots whose header is missing or damaged. */
   const unreadable: ControlEntry[] = [];
   const queues = control.queues.map((entry) => {
     const slot = readEntry(paths.queues, entry, settings, kernel);
     if (slot.header === undefined) unreadable.push(entry);
-    damaged.push(...partsOfSlot(entry, slot));
+    ofSlots.push({ entry, parts: partsOfSlot(entry, slot) });
     return new RestoredQueue(entry, slot);
   });
   const { segmentBytes, key } = settings;
   const log = scanLog({ directory: paths.log, segmentBytes, key, from, generation }, kernel);
+  const restored = redo(queues, log.records);
+  // Nothing is lost with the slot of a queue that the log deletes.
+  const isThere = ({ id }: ControlEntry) => restored.some((queue) => queue.id === id);
+  const damaged = ofSlots.flatMap(({ entry, parts }) => (isThere(entry) ? parts : []));
   for (const { position, record, bytes, isConfirmed } of log.damaged) {
     const what =
-      record === undefined ? `${bytes.length} bytes` : `message ${record.id} of queue ${record.queue}`;
+      record === undefined
+        ? `${bytes.length} bytes`
+        : `message ${JSON.stringify(record.id)} of queue ${record.queue}`;
     const state = isConfirmed ? 'damaged' : 'damaged or torn';
     const named = { name: `log-${hex16(position)}`, what: `log position ${position}: ${what}, ${state}` };
     damaged.push({ ...named, bytes, isConfirmed });
@@ -87,7 +96,7 @@ function stateOf(
   return {
     control,
     unreadable,
-    queues: redo(queues, log.records),
+    queues: restored,
     damaged,
     generation: Math.max(control.generation, log.generation ?? 0),
     nextSequence: Math.max(log.nextSequence, afterRedo),
@@ -101,6 +110,7 @@ function stateOf(
 export function syncSlots(directory: string, entries: readonly ControlEntry[], kernel: Kernel): void {
   for (const { id, slot } of entries) {
     const path = slotPath(directory, id, slot);
+    if (!kernel.exists(path)) continue;
     const bytes = readWhole(kernel, path);
     const fd = kernel.open(path, 'r+');
     try {
@@ -128,7 +138,7 @@ function namesOverwrittenSlot(
     const other = slot === 0 ? 1 : 0;
     if (!kernel.exists(slotPath(directory, id, other))) return false;
     const newer = slotAt(directory, { queue: id, slot: other }, settings, kernel);
-    return newer !== undefined && newer.isWhole && newer.entry.checkpoint > checkpoint;
+    return newer?.isWhole === true && newer.entry.checkpoint > checkpoint;
   });
 }
 
@@ -143,11 +153,15 @@ function readEntry(
   return readSlot(bytes, { key, queue: entry.id, checkpoint: entry.checkpoint });
 }
 
-function partsOfSlot({ id, slot, definition }: ControlEntry, { header, damaged }: ReadSlot): AsidePart[] {
+function partsOfSlot(
+  { id, slot, checkpoint, definition }: ControlEntry,
+  { header, damaged }: ReadSlot,
+): AsidePart[] {
   const parts = damaged.map(({ at, message, bytes }) => {
-    const what = message === undefined ? `${bytes.length} bytes` : `message ${message.id}`;
+    const what = message === undefined ? `${bytes.length} bytes` : `message ${JSON.stringify(message.id)}`;
     return {
-      name: `slot-${hex16(id)}-${message === undefined ? `at-${at}` : hex16(message.number)}`,
+      // A message is damaged once. Other bytes at the same place of a later slot are another part.
+      name: `slot-${hex16(id)}-${message === undefined ? `${checkpoint}-at-${at}` : hex16(message.number)}`,
       what: `queue ${definition.name}, slot ${slot}, byte ${at}: ${what}, damaged`,
       bytes,
       isConfirmed: true,
@@ -155,7 +169,10 @@ function partsOfSlot({ id, slot, definition }: ControlEntry, { header, damaged }
   });
   if (header !== undefined) return parts;
   const what = `queue ${definition.name}, slot ${slot}: the header is damaged`;
-  return [...parts, { name: `slot-${hex16(id)}-header`, what, bytes: Buffer.alloc(0), isConfirmed: true }];
+  return [
+    ...parts,
+    { name: `slot-${hex16(id)}-${checkpoint}-header`, what, bytes: Buffer.alloc(0), isConfirmed: true },
+  ];
 }
 
 /** A slot file with an intact header. */
@@ -201,11 +218,11 @@ function controlOfSlots(
   logStart: number,
   settings: InstalledSettings,
   kernel: Kernel,
-): { control: ControlRecord; redo: number } {
+): { control: ControlRecord; redo: number; unreadable: AsidePart[] } {
   const ofQueue = new Map<number, SlotCandidate[]>();
-  for (const name of kernel.list(directory)) {
-    const place = parseSlotName(name);
-    const found = place && slotAt(directory, place, settings, kernel);
+  const places = kernel.list(directory).flatMap((name) => parseSlotName(name) ?? []);
+  for (const place of places) {
+    const found = slotAt(directory, place, settings, kernel);
     if (found !== undefined) ofQueue.set(found.entry.id, [...(ofQueue.get(found.entry.id) ?? []), found]);
   }
   const chosen = [...ofQueue].map(([id, candidates]) => {
@@ -217,12 +234,49 @@ function controlOfSlots(
     );
   });
   const all = [...ofQueue.values()].flat();
+  const entries = chosen.flatMap((one) => one?.entry ?? []);
+  for (const [at, definition] of defaultQueues(settings.queues).entries())
+    if (!ofQueue.has(at + 1)) entries.push(withoutHeader(directory, at + 1, definition, kernel));
   const control = {
     checkpoint: Math.max(stored?.checkpoint ?? 0, ...all.map(({ entry }) => entry.checkpoint)),
     generation: Math.max(0, ...all.map((one) => one.generation)),
-    queues: chosen.flatMap((one) => one?.entry ?? []).sort((a, b) => a.id - b.id),
+    queues: entries.sort((a, b) => a.id - b.id),
   };
-  return { control, redo: lowestRedo(all.map(({ entry }) => entry)) };
+  // The log has all of a queue whose creation it has.
+  const unreadable = places.filter(({ queue }) => !ofQueue.has(queue) && queue < logStart);
+  return {
+    control,
+    redo: lowestRedo([...all.map(({ entry }) => entry), ...entries]),
+    unreadable: unreadable.map((place) => unreadableSlot(directory, place, kernel)),
+  };
+}
+
+/** Makes the entry of a default queue of which no slot has an intact header. The messages in its newest slot may be intact. */
+function withoutHeader(
+  directory: string,
+  id: number,
+  definition: QueueDefinition,
+  kernel: Kernel,
+): ControlEntry {
+  const [newest] = ([0, 1] as const)
+    .flatMap((slot) => {
+      const path = slotPath(directory, id, slot);
+      const claim = kernel.exists(path) ? claimOfSlot(readWhole(kernel, path)) : undefined;
+      return claim === undefined ? [] : { slot, checkpoint: claim.checkpoint };
+    })
+    .sort((a, b) => b.checkpoint - a.checkpoint);
+  return { id, slot: 0, checkpoint: 0, ...newest, redo: 0, definition };
+}
+
+/** A slot file of which nobody knows what it is worth: all of it is kept. */
+function unreadableSlot(
+  directory: string,
+  { queue, slot }: { queue: number; slot: 0 | 1 },
+  kernel: Kernel,
+): AsidePart {
+  const what = `slot ${slot} of the queue with number ${hex16(queue)}: no slot of the queue has an intact header`;
+  const bytes = readWhole(kernel, slotPath(directory, queue, slot));
+  return { name: `slot-${hex16(queue)}.${slot}`, what, bytes, isConfirmed: true };
 }
 
 /**
