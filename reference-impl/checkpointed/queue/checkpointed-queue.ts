@@ -30,6 +30,8 @@ import type { Change, CommitOutcome, Held, RejectionReason, TakenMessage } from 
 
 /** Time after which a record states that the newest transactions are synced, in milliseconds. */
 const NOTE_INTERVAL_MS = 20;
+/** Shortest time from a failed checkpoint to one that is made before its time, in milliseconds. */
+const RETRY_INTERVAL_MS = 200;
 /** Part of the log that is in use when a checkpoint is made before its time. */
 const URGENT_LOG_USE = 0.5;
 const NOTHING = Buffer.alloc(0);
@@ -74,6 +76,8 @@ export class CheckpointedQueue {
   #checkpoint: Promise<void> | undefined;
   #checkpoints = 0;
   #failedCheckpoints = 0;
+  /** When the last checkpoint failed, on the monotonic clock. */
+  #failedAtMs = Number.NEGATIVE_INFINITY;
   /** Where the search for the next message begins, so that each queue has its turn. */
   #turn = 0;
   #reportFailure: (error: unknown) => void = () => undefined;
@@ -388,7 +392,9 @@ export class CheckpointedQueue {
     );
   }
 
+  /** Makes a checkpoint before its time, but not again and again while they fail. */
   #checkpointSoon(): void {
+    if (this.#kernel.monotonicMs() - this.#failedAtMs < RETRY_INTERVAL_MS) return;
     this.checkpoint().catch(() => undefined);
   }
 
@@ -406,6 +412,7 @@ export class CheckpointedQueue {
     }
     if (released === undefined) {
       this.#failedCheckpoints += 1;
+      this.#failedAtMs = this.#kernel.monotonicMs();
       return;
     }
     this.#checkpoints += 1;
