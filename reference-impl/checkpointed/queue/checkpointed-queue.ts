@@ -304,19 +304,25 @@ export class CheckpointedQueue {
   async createQueue(definition: QueueDefinition): Promise<'created' | 'exists' | 'rejected'> {
     checkDefinition(definition);
     const { name } = definition;
-    if (this.#queues.byName(name) !== undefined || this.#creating.has(name)) return 'exists';
-    if (this.#queues.list().length + this.#creating.size >= MAX_QUEUES) return 'rejected';
-    this.#creating.add(name);
-    try {
-      const outcome = await this.#commitDefinition(OPERATION.create, 0, definition);
-      return outcome === 'rejected' ? 'rejected' : 'created';
-    } finally {
-      this.#creating.delete(name);
+    const other = this.#creating.get(name);
+    if (other !== undefined) {
+      await other;
+      return this.createQueue(definition);
     }
+    if (this.#queues.byName(name) !== undefined) return 'exists';
+    if (this.#queues.list().length + this.#creating.size >= MAX_QUEUES) return 'rejected';
+    const creation = this.#commitDefinition(OPERATION.create, 0, definition).finally(() => {
+      this.#creating.delete(name);
+    });
+    this.#creating.set(
+      name,
+      creation.catch(() => undefined),
+    );
+    return (await creation) === 'rejected' ? 'rejected' : 'created';
   }
 
-  /** Names of the queues whose creation is being logged: a recovery would make a queue of each record. */
-  readonly #creating = new Set<string>();
+  /** The creations that are being logged, by name: a recovery would make a queue of each record. */
+  readonly #creating = new Map<string, Promise<unknown>>();
 
   /** Changes the definition of a queue. @throws QueueError `bad-setting` for a wrong definition */
   async changeQueue(definition: QueueDefinition): Promise<'changed' | 'no-such-queue' | 'rejected'> {

@@ -18,6 +18,10 @@ t.test('requests are transactions, queues are administered, and nonsense changes
     queue.queues().map(({ definition }) => definition.name),
     ['q0', 'q1', 'mine'],
   );
+  const clients = await Promise.all([1, 2, 3].map(() => RawHttp.open(front.port)));
+  const answers = await Promise.all(clients.map((client) => client.ask('PUT', '/queues/same', '{}')));
+  t.same(answers.map(({ status }) => status).sort(), [200, 200, 201], 'the same request at the same time');
+  for (const client of clients) client.close();
   t.match(await http.ask('PUT', '/messages/a?queue=mine', 'x'), { status: 201 });
   const two = {
     put: [
