@@ -91,6 +91,7 @@ export class CheckpointedQueue {
   static async open(directory: string, run: RunSettings, host: Host): Promise<CheckpointedQueue> {
     const settings = readSettings(directory, host.kernel);
     const paths = pathsOf(directory);
+    const hasControl = host.kernel.exists(paths.control);
     const lock = new LockFile(paths.control, host.kernel);
     if (!lock.tryLock(CONTROL_LOCK.server)) {
       lock.close();
@@ -98,10 +99,10 @@ export class CheckpointedQueue {
     }
     let queue: CheckpointedQueue | undefined;
     try {
+      // The lock has made the missing file. Without its name on the disk, a power cut takes all later control records away.
+      if (!hasControl) syncDirectory(directory, host.kernel);
       const state = readState(directory, settings, host.kernel);
       if (state.isFromSlots) syncSlots(paths.queues, state.control.queues, host.kernel);
-      // The lock has made a new control file when there was none.
-      if (state.isControlLost) syncDirectory(directory, host.kernel);
       keepAside(paths.aside, state.damaged, host.kernel);
       queue = new CheckpointedQueue({ directory, settings, run, host, lock, state });
       await queue.#start();
@@ -362,6 +363,11 @@ export class CheckpointedQueue {
         bytes: queue.bytes,
       },
     }));
+  }
+
+  /** Returns definition and messages of each queue, as a checkpoint would copy them. */
+  contents(): { definition: QueueDefinition; messages: readonly Message[] }[] {
+    return this.#queues.list().map((queue) => ({ definition: queue.definition, messages: queue.contents() }));
   }
 
   figures(): QueueFigures {

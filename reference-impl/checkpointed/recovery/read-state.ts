@@ -9,7 +9,7 @@ import {
   SLOT_HEADER_BYTES,
   slotPath,
 } from '../checkpoint/slot.js';
-import { hex16, readFront, readWhole } from '../files.js';
+import { hex16, readFront, readWhole, writeWhole } from '../files.js';
 import { scanLog } from '../log/scan.js';
 import { listSegments } from '../log/segment-ring.js';
 import { defaultQueues } from '../memory/default-queues.js';
@@ -38,42 +38,55 @@ export interface StoredState {
  * Reads a stored queue: the newest control record, the slots that it names, and the transactions of the log behind them. It
  * changes nothing.
  *
- * The control record may be lost, damaged or an old one. It is not believed when a whole slot or a record of the log is newer:
- * each slot says itself from where the log is redone, so the newest whole slot of each queue then counts.
+ * The control record may be lost, damaged or an old one. An old one is not believed: each slot says itself from where the log is
+ * redone, so the newest whole slot of each queue then counts. A newer slot alone proves nothing: a server may have been killed
+ * before its checkpoint was complete, and its slots may not be on the disk.
  */
 export function readState(directory: string, settings: InstalledSettings, kernel: Kernel): StoredState {
   const paths = pathsOf(directory);
   const stored = kernel.exists(paths.control) ? parseControl(readWhole(kernel, paths.control)) : undefined;
   const isControlLost = stored === undefined;
-  if (stored !== undefined && !hasNewerSlot(paths.queues, stored, settings, kernel)) {
-    const state = stateOf(directory, stored, stored.generation, settings, kernel);
-    if (state.generation <= stored.generation) return { ...state, isControlLost, isFromSlots: false };
-  }
   const logStart = (listSegments(paths.log, kernel)[0] ?? 0) * settings.segmentBytes;
-  const { control, unreadable } = controlOfSlots(paths.queues, stored, logStart, settings, kernel);
-  const state = stateOf(directory, control, undefined, settings, kernel);
+  if (stored !== undefined) {
+    const from = lowestRedo(stored.queues);
+    const state = stateOf(directory, stored, { generation: stored.generation, from }, settings, kernel);
+    const isOld =
+      state.generation > stored.generation ||
+      from < logStart ||
+      namesOverwrittenSlot(paths.queues, stored, settings, kernel);
+    if (!isOld) return { ...state, isControlLost, isFromSlots: false };
+  }
+  const { control, redo, unreadable } = controlOfSlots(paths.queues, stored, logStart, settings, kernel);
+  const from = Math.max(redo, logStart);
+  const state = stateOf(directory, control, { generation: undefined, from }, settings, kernel);
   const damaged = [...unreadable, ...state.damaged];
   return { ...state, damaged, isControlLost, isFromSlots: true };
 }
 
-/** @param generation generation of the log that counts; undefined: the newest one. */
+const lowestRedo = (entries: readonly ControlEntry[]): number =>
+  entries.length === 0 ? 0 : Math.min(...entries.map(({ redo }) => redo));
+
+/** @param log from where the log is read, and the generation that counts; undefined: the newest one. */
 function stateOf(
   directory: string,
   control: ControlRecord,
-  generation: number | undefined,
+  { generation, from }: { generation: number | undefined; from: number },
   settings: InstalledSettings,
   kernel: Kernel,
 ): Omit<StoredState, 'isControlLost' | 'isFromSlots'> {
   const paths = pathsOf(directory);
-  const damaged: AsidePart[] = [];
-  const queues = control.queues.map((entry) => {
-    const slot = readEntry(paths.queues, entry, settings, kernel);
-    damaged.push(...partsOfSlot(entry, slot));
-    return new RestoredQueue(entry, slot);
-  });
-  const from = queues.length === 0 ? 0 : Math.min(...queues.map((queue) => queue.redo));
+  const slots = control.queues.map((entry) => ({
+    entry,
+    slot: readEntry(paths.queues, entry, settings, kernel),
+  }));
+  const queues = slots.map(({ entry, slot }) => new RestoredQueue(entry, slot));
   const { segmentBytes, key } = settings;
   const log = scanLog({ directory: paths.log, segmentBytes, key, from, generation }, kernel);
+  const restored = redo(queues, log.records);
+  // The slot of a queue that the log deletes may be gone.
+  const damaged = slots
+    .filter(({ entry }) => restored.some(({ id }) => id === entry.id))
+    .flatMap(({ entry, slot }) => partsOfSlot(entry, slot));
   for (const { position, record, bytes, isConfirmed } of log.damaged) {
     const what =
       record === undefined
@@ -86,7 +99,7 @@ function stateOf(
   const afterRedo = Math.ceil(Math.max(0, ...queues.map((queue) => queue.redo)) / segmentBytes);
   return {
     control,
-    queues: redo(queues, log.records),
+    queues: restored,
     damaged,
     generation: Math.max(control.generation, log.generation ?? 0),
     nextSequence: Math.max(log.nextSequence, afterRedo),
@@ -94,15 +107,18 @@ function stateOf(
 }
 
 /**
- * Syncs slots that no control record names: a server may have been killed before it did. The next checkpoint overwrites the
- * slots before them, which the disk may still need.
+ * Puts slots on the disk that no control record names: a server may have been killed before it did. The next checkpoint
+ * overwrites the slots before them, which the disk may still need.
  */
 export function syncSlots(directory: string, entries: readonly ControlEntry[], kernel: Kernel): void {
   for (const { id, slot } of entries) {
     const path = slotPath(directory, id, slot);
     if (!kernel.exists(path)) continue;
+    const bytes = readWhole(kernel, path);
     const fd = kernel.open(path, 'r+');
     try {
+      // Write the same bytes again: after a failed sync the kernel takes pages for clean that the disk never got.
+      writeWhole(kernel, fd, bytes, 0);
       kernel.fsync(fd);
     } finally {
       kernel.close(fd);
@@ -111,20 +127,26 @@ export function syncSlots(directory: string, entries: readonly ControlEntry[], k
   syncDirectory(directory, kernel);
 }
 
-/** Reports whether there is a whole slot of a later checkpoint than the control record's. */
-function hasNewerSlot(
+/**
+ * Reports whether a slot that the control record names is gone, and the other slot of its queue is a newer one. No checkpoint
+ * overwrites a slot before a later control record names the other one.
+ */
+function namesOverwrittenSlot(
   directory: string,
-  { checkpoint }: ControlRecord,
+  { queues }: ControlRecord,
   settings: InstalledSettings,
   kernel: Kernel,
 ): boolean {
-  return kernel.list(directory).some((name) => {
-    const place = parseSlotName(name);
-    if (place === undefined) return false;
-    const path = slotPath(directory, place.queue, place.slot);
-    const claim = claimOfSlot(readFront(kernel, path, SLOT_HEADER_BYTES));
-    if (claim === undefined || claim.checkpoint <= checkpoint) return false;
-    return slotAt(directory, place, settings, kernel)?.isWhole === true;
+  const claimAt = (queue: number, slot: 0 | 1) => {
+    const path = slotPath(directory, queue, slot);
+    return kernel.exists(path) ? claimOfSlot(readFront(kernel, path, SLOT_HEADER_BYTES)) : undefined;
+  };
+  return queues.some(({ id, slot, checkpoint }) => {
+    if (claimAt(id, slot)?.checkpoint === checkpoint) return false;
+    const other = slot === 0 ? 1 : 0;
+    const newer = claimAt(id, other);
+    if (newer === undefined || newer.checkpoint <= checkpoint) return false;
+    return slotAt(directory, { queue: id, slot: other }, settings, kernel)?.isWhole === true;
   });
 }
 
@@ -195,6 +217,8 @@ function slotAt(
 /**
  * Makes a control record out of the slots, for one that is lost or older than they are.
  * @param stored the control record that may be an old one.
+ * @returns the record, and the position from which the log is read: the lowest one of any slot. The slots of a checkpoint that was
+ *   not complete do not show a queue that was created before it.
  */
 function controlOfSlots(
   directory: string,
@@ -202,7 +226,7 @@ function controlOfSlots(
   logStart: number,
   settings: InstalledSettings,
   kernel: Kernel,
-): { control: ControlRecord; unreadable: AsidePart[] } {
+): { control: ControlRecord; redo: number; unreadable: AsidePart[] } {
   const ofQueue = new Map<number, SlotCandidate[]>();
   const places = kernel.list(directory).flatMap((name) => parseSlotName(name) ?? []);
   for (const place of places) {
@@ -228,7 +252,11 @@ function controlOfSlots(
   };
   // The log has all of a queue whose creation it has.
   const unreadable = places.filter(({ queue }) => !ofQueue.has(queue) && queue < logStart);
-  return { control, unreadable: unreadable.map((place) => unreadableSlot(directory, place, kernel)) };
+  return {
+    control,
+    redo: lowestRedo(all.map(({ entry }) => entry)),
+    unreadable: unreadable.map((place) => unreadableSlot(directory, place, kernel)),
+  };
 }
 
 /** Makes the entry of a default queue of which no slot has an intact header. The messages in its newest slot may be intact. */
