@@ -186,8 +186,9 @@ export class Checkpointer {
   }
 
   /**
-   * Removes the slots of deleted queues. This must be durable before the log may forget the deletion: a rebuild of the control
-   * record takes every slot for a queue.
+   * Removes the slots of queues that are deleted. This must be durable before the log may forget the deletion: without a control
+   * record, every slot counts as a queue. A server may have been killed before it removed them, and a checkpoint that failed may have
+   * left slots that no control record has named.
    */
   #removeSlots(gone: ReadonlySet<number>): void {
     if (gone.size === 0) return;

@@ -38,6 +38,7 @@ export function readStableState(directory: string, kernel: Kernel): StoredState 
 function readBetweenCheckpoints(directory: string, settings: InstalledSettings, kernel: Kernel): StoredState {
   const { control } = pathsOf(directory);
   const inForce = () => readControl(kernel, control)?.checkpoint;
+  let missing: unknown;
   for (let tries = 0; tries < MAX_TRIES; tries += 1) {
     const before = inForce();
     try {
@@ -46,8 +47,10 @@ function readBetweenCheckpoints(directory: string, settings: InstalledSettings, 
     } catch (error) {
       // The server uses a segment under another name, or has removed a slot.
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      missing = error;
     }
   }
+  if (missing !== undefined) throw missing;
   throw new QueueError(
     'queue-in-use',
     `${directory}: checkpoints come faster than the queue can be read: stop the server, or try again`,

@@ -68,6 +68,7 @@ function stateOf(
   kernel: Kernel,
 ): Omit<StoredState, 'isControlLost' | 'isFromSlots'> & { unreadable: ControlEntry[] } {
   const paths = pathsOf(directory);
+<<<<<<< HEAD
   const ofSlots: { entry: ControlEntry; parts: AsidePart[] }[] = [];
   /** The slots whose header is missing or damaged. */
   const unreadable: ControlEntry[] = [];
@@ -83,6 +84,20 @@ function stateOf(
   // Nothing is lost with the slot of a queue that the log deletes.
   const isThere = ({ id }: ControlEntry) => restored.some((queue) => queue.id === id);
   const damaged = ofSlots.flatMap(({ entry, parts }) => (isThere(entry) ? parts : []));
+=======
+  const slots = control.queues.map((entry) => ({
+    entry,
+    slot: readEntry(paths.queues, entry, settings, kernel),
+  }));
+  const queues = slots.map(({ entry, slot }) => new RestoredQueue(entry, slot));
+  const { segmentBytes, key } = settings;
+  const log = scanLog({ directory: paths.log, segmentBytes, key, from, generation }, kernel);
+  const restored = redo(queues, log.records);
+  // The slot of a queue that the log deletes may be gone.
+  const damaged = slots
+    .filter(({ entry }) => restored.some(({ id }) => id === entry.id))
+    .flatMap(({ entry, slot }) => partsOfSlot(entry, slot));
+>>>>>>> w-tests
   for (const { position, record, bytes, isConfirmed } of log.damaged) {
     const what =
       record === undefined
@@ -95,7 +110,10 @@ function stateOf(
   const afterRedo = Math.ceil(Math.max(0, ...queues.map((queue) => queue.redo)) / segmentBytes);
   return {
     control,
+<<<<<<< HEAD
     unreadable,
+=======
+>>>>>>> w-tests
     queues: restored,
     damaged,
     generation: Math.max(control.generation, log.generation ?? 0),
@@ -246,7 +264,11 @@ function controlOfSlots(
   const unreadable = places.filter(({ queue }) => !ofQueue.has(queue) && queue < logStart);
   return {
     control,
-    redo: lowestRedo([...all.map(({ entry }) => entry), ...entries]),
+<<<<<<< HEAD
+    redo: lowestRedo([...all.map((entry ) => entry), ...entries]),
+=======
+    redo: lowestRedo(all.map((entry ) => entry)),
+>>>>>>> w-tests
     unreadable: unreadable.map((place) => unreadableSlot(directory, place, kernel)),
   };
 }
