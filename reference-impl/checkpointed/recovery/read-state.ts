@@ -68,23 +68,6 @@ function stateOf(
   kernel: Kernel,
 ): Omit<StoredState, 'isControlLost' | 'isFromSlots'> & { unreadable: ControlEntry[] } {
   const paths = pathsOf(directory);
-<<<<<<< HEAD
-  const ofSlots: { entry: ControlEntry; parts: AsidePart[] }[] = [];
-  /** The slots whose header is missing or damaged. */
-  const unreadable: ControlEntry[] = [];
-  const queues = control.queues.map((entry) => {
-    const slot = readEntry(paths.queues, entry, settings, kernel);
-    if (slot.header === undefined) unreadable.push(entry);
-    ofSlots.push({ entry, parts: partsOfSlot(entry, slot) });
-    return new RestoredQueue(entry, slot);
-  });
-  const { segmentBytes, key } = settings;
-  const log = scanLog({ directory: paths.log, segmentBytes, key, from, generation }, kernel);
-  const restored = redo(queues, log.records);
-  // Nothing is lost with the slot of a queue that the log deletes.
-  const isThere = ({ id }: ControlEntry) => restored.some((queue) => queue.id === id);
-  const damaged = ofSlots.flatMap(({ entry, parts }) => (isThere(entry) ? parts : []));
-=======
   const slots = control.queues.map((entry) => ({
     entry,
     slot: readEntry(paths.queues, entry, settings, kernel),
@@ -97,7 +80,6 @@ function stateOf(
   const damaged = slots
     .filter(({ entry }) => restored.some(({ id }) => id === entry.id))
     .flatMap(({ entry, slot }) => partsOfSlot(entry, slot));
->>>>>>> w-tests
   for (const { position, record, bytes, isConfirmed } of log.damaged) {
     const what =
       record === undefined
@@ -110,10 +92,7 @@ function stateOf(
   const afterRedo = Math.ceil(Math.max(0, ...queues.map((queue) => queue.redo)) / segmentBytes);
   return {
     control,
-<<<<<<< HEAD
-    unreadable,
-=======
->>>>>>> w-tests
+    unreadable: slots.filter(({ slot }) => slot.header === undefined).map(({ entry }) => entry),
     queues: restored,
     damaged,
     generation: Math.max(control.generation, log.generation ?? 0),
@@ -264,11 +243,7 @@ function controlOfSlots(
   const unreadable = places.filter(({ queue }) => !ofQueue.has(queue) && queue < logStart);
   return {
     control,
-<<<<<<< HEAD
-    redo: lowestRedo([...all.map((entry ) => entry), ...entries]),
-=======
-    redo: lowestRedo(all.map((entry ) => entry)),
->>>>>>> w-tests
+    redo: lowestRedo([...all.map(({ entry }) => entry), ...entries]),
     unreadable: unreadable.map((place) => unreadableSlot(directory, place, kernel)),
   };
 }
