@@ -41,6 +41,10 @@ const body = Buffer.alloc(Number(values.bytes), 0x61);
 const latencies = new Latencies();
 let isMeasured = false;
 let isEnded = false;
+let end: () => void = () => undefined;
+const ended = new Promise<void>((resolve) => {
+  end = resolve;
+});
 let present = 0;
 let checkpoints = 0;
 let checkpointsMs = 0;
@@ -84,7 +88,7 @@ async function consume(): Promise<void> {
 
 async function makeCheckpoints(): Promise<void> {
   for (;;) {
-    await new Promise((resolve) => setTimeout(resolve, Number(values.checkpoint)));
+    await Promise.race([wait(Number(values.checkpoint) / 1000), ended]);
     if (isEnded) return;
     const startedMs = performance.now();
     isCheckpoint = true;
@@ -111,6 +115,7 @@ const { user, system } = process.cpuUsage(usage);
 const seconds = (performance.now() - before.startedMs) / 1000;
 const made = checkpoints - before.made;
 isEnded = true;
+end();
 await Promise.all(load);
 await queue.close();
 
@@ -123,7 +128,7 @@ const result = {
   lockedShare: (after.lockedMs - before.lockedMs) / (after.upMs - before.upMs),
   cpuUsPerMessage: (user + system) / latencies.count,
 };
-process.stdout.write(`${JSON.stringify(result)}\n`);
+process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit());
 
 function wait(forSeconds: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, forSeconds * 1000));

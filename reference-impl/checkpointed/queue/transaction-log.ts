@@ -1,4 +1,5 @@
 import { QueueError } from '../../common/platform/errors.js';
+import type { Kernel } from '../../common/platform/kernel.js';
 import { extentOfOperations, type Log, type StagedOperation } from '../log/log.js';
 
 /** A transaction whose records are on the disk. */
@@ -26,9 +27,12 @@ export class TransactionLog<Staged extends StagedOperation> {
   readonly #log: Log;
   readonly #splice: (transactions: readonly LoggedTransaction<Staged>[]) => void;
   readonly #onFailed: (error: unknown) => void;
+  readonly #kernel: Pick<Kernel, 'defer'>;
   #waiting: Waiting<Staged>[] = [];
   #waitingBytes = 0;
   #isRunning = false;
+  /** Number of transactions of the last batch. */
+  #lastCount = 0;
   /** Beginning of the records that are logged and not yet spliced; undefined when all are spliced. */
   #unspliced: number | undefined;
   #failure: unknown;
@@ -41,7 +45,9 @@ export class TransactionLog<Staged extends StagedOperation> {
     log: Log,
     splice: (transactions: readonly LoggedTransaction<Staged>[]) => void,
     onFailed: (error: unknown) => void,
+    kernel: Pick<Kernel, 'defer'>,
   ) {
+    this.#kernel = kernel;
     this.#log = log;
     this.#splice = splice;
     this.#onFailed = onFailed;
@@ -96,8 +102,19 @@ export class TransactionLog<Staged extends StagedOperation> {
 
   async #run(): Promise<void> {
     this.#isRunning = true;
-    while (this.#waiting.length > 0) await this.#commitBatch(this.#nextBatch());
+    while (this.#waiting.length > 0) {
+      await this.#gather();
+      await this.#commitBatch(this.#nextBatch());
+    }
     this.#isRunning = false;
+  }
+
+  /**
+   * Waits for the other transactions of this turn of the event loop: those who were answered together come back together, and
+   * the first of them would else have a sync of its own. A client that is alone does not wait.
+   */
+  async #gather(): Promise<void> {
+    if (this.#lastCount > 1) await new Promise<void>((resolve) => this.#kernel.defer(resolve));
   }
 
   #nextBatch(): Waiting<Staged>[] {
@@ -108,6 +125,7 @@ export class TransactionLog<Staged extends StagedOperation> {
       bytes += extent;
       count += 1;
     }
+    this.#lastCount = count;
     return this.#waiting.splice(0, count);
   }
 
