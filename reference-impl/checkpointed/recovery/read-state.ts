@@ -32,7 +32,7 @@ export function readState(directory: string, settings: InstalledSettings, kernel
   const damaged: AsidePart[] = [];
   const queues = control.queues.map((entry) => {
     const slot = readEntry(paths.queues, entry, settings, kernel);
-    damaged.push(...partsOfSlot(entry, slot));
+    for (const part of partsOfSlot(entry, slot)) damaged.push(part);
     return new RestoredQueue(entry, slot);
   });
   const from = queues.length === 0 ? 0 : Math.min(...queues.map((queue) => queue.redo));
